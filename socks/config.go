@@ -1,0 +1,57 @@
+package socks
+
+import (
+	"time"
+
+	"github.com/postern-router/postern/match"
+)
+
+// Config is what a user may set, with the names, ranges and defaults of
+// MikroTik's manual page.
+type Config struct {
+	Enabled bool
+	// Port the server listens on, 1..65535.
+	Port uint16
+	// ConnectionIdleTimeout is the silence, in both directions together, after
+	// which a connection is closed.
+	ConnectionIdleTimeout time.Duration
+	// MaxConnections is how many connections there may be at once, in whatever
+	// state, 1..500.
+	MaxConnections int
+	// Access decides in order: the first rule that matches, and allow when none does.
+	Access []Rule
+}
+
+// DefaultConfig is the manual's: disabled, port 1080, 2 minutes, 200 connections.
+func DefaultConfig() Config {
+	return Config{Port: 1080, ConnectionIdleTimeout: 2 * time.Minute, MaxConnections: 200}
+}
+
+// Action is what an access rule does with what it matches.
+type Action string
+
+const (
+	Allow Action = "allow"
+	Deny  Action = "deny"
+)
+
+// Rule is one line of the access list.
+type Rule struct {
+	Action                 Action
+	SrcAddress, DstAddress match.Addresses
+	SrcPort, DstPort       match.Ports
+	Disabled               bool
+	Comment                string
+}
+
+// Type of a connection, as the manual's property of that name.
+type Type string
+
+const (
+	// Unknown is a connection that has just been initiated.
+	Unknown Type = "unknown"
+	// Out is one that the server opened for a client (CONNECT).
+	Out Type = "out"
+	// In is one that a peer opened to the server for a client (BIND).
+	In Type = "in"
+)
