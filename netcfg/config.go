@@ -1,3 +1,15 @@
+// Package netcfg keeps the network of a Linux machine as a Config says: port
+// names, links, IPv4 addresses, IPv4 routes and forwarding.
+//
+// It reads what the kernel has, compares it with what is wanted and changes only
+// the difference. It owns the ports that it was given, every IPv4 address on
+// them, every route of protocol "static" in the main table, and
+// net.ipv4.ip_forward; it touches nothing else. A configuration is taken whole
+// or refused whole: what the kernel refuses is an error that names the item, and
+// what was changed before it is undone. A port that is not there is no error:
+// what is wanted on it waits, and Manager.Run gives it to the port that appears,
+// as it repairs whatever else is changed behind the package's back.
+// Forwarding is turned off before all else and turned on after all else.
 package netcfg
 
 import "net/netip"
@@ -20,7 +32,8 @@ type Port struct {
 	Device string
 }
 
-// Link is the wanted state of one port.
+// Link is the wanted state of one port. A port that has no Link is enabled, with
+// the driver's MTU.
 type Link struct {
 	Name string
 	// MTU in bytes, 68..65535; 0 leaves the driver's.

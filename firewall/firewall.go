@@ -1,0 +1,327 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/coreos/go-iptables/iptables"
+)
+
+// lockSeconds is how long to wait for another program's hold on xtables' lock.
+const lockSeconds = 5
+
+// Firewall is the kernel's filter and nat tables in the network namespace of the
+// calling process. Its methods may be called concurrently. There should be one
+// Firewall at a time; a new one takes over whatever an earlier one left behind.
+type Firewall struct {
+	program, restoreProgram string
+
+	mu       sync.Mutex
+	tables   *iptables.IPTables // nil until first needed
+	applied  *ruleSet           // nil while locked
+	openings []Opening
+}
+
+// Counter is what one rule has matched.
+type Counter struct{ Packets, Bytes uint64 }
+
+// New finds program, which is a path or is looked for in PATH (usually "iptables"),
+// and beside it the same name with "-restore". It runs neither and changes nothing.
+func New(program string) (*Firewall, error) {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return nil, fmt.Errorf("firewall: no program %s (Debian: package iptables): %w", program, err)
+	}
+	restore, err := exec.LookPath(path + "-restore")
+	if err != nil {
+		return nil, fmt.Errorf("firewall: %s has no -restore program beside it: %w", path, err)
+	}
+	return &Firewall{program: path, restoreProgram: restore}, nil
+}
+
+// Lock drops what comes in or passes through, except on the loopback interface,
+// and forgets all openings. What the router itself sends may leave, but the answers
+// do not come in. The nat table stays as it is. It takes one process.
+func (f *Firewall) Lock() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var s script
+	s.filter(nil, nil)
+	if err := f.restore(&s); err != nil {
+		return fmt.Errorf("firewall: lock: %w", err)
+	}
+	f.applied, f.openings = nil, nil
+	return nil
+}
+
+// Apply replaces all rules by those of c. If c is not valid or one rule is refused,
+// the rules stay as they were and the error says which rule it was, by table,
+// number as printed (from 0) and properties, and why.
+//
+// It takes one process, and while rules are applied one more for each chain that
+// holds any, to read the counters; a refusal takes one or two more.
+func (f *Firewall) Apply(c Config) error {
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("firewall: apply: %w", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.apply(c); err != nil {
+		return fmt.Errorf("firewall: apply: %w", err)
+	}
+	return nil
+}
+
+func (f *Firewall) apply(c Config) error {
+	next := newRuleSet(c)
+	if f.applied != nil {
+		// Counters that cannot be read, because someone else changed the table, are
+		// no reason to leave it like that: what was read so far is carried on.
+		_ = f.readCounters()
+		next.inherit(f.applied)
+	}
+
+	// The kernel takes each table whole or not at all, but one after the other. So
+	// nat is rehearsed first, filter swapped next, and nat, which by then is known
+	// to be good, last.
+	var s script
+	s.rehearse(NAT, next.nat, false)
+	s.filter(next, f.openings)
+	swapped := len(s.lines)
+	s.nat(next)
+	err := f.restore(&s)
+	if err == nil {
+		f.applied = next
+		return nil
+	}
+
+	var refused *refusal
+	if !errors.As(err, &refused) {
+		return err // nothing ran
+	}
+	cause := f.explain(c, next, &s, refused)
+	if err := f.undo(refused.line == 0 || refused.line > swapped); err != nil {
+		return fmt.Errorf("%w; and putting the old rules back: %w", cause, err)
+	}
+	return cause
+}
+
+// explain names the rule that was refused.
+func (f *Firewall) explain(c Config, next *ruleSet, s *script, refused *refusal) error {
+	if refused.line < 1 || refused.line > len(s.lines) {
+		return refused
+	}
+	at := s.lines[refused.line-1]
+	if at.index < 0 {
+		// The kernel refused the transaction and does not say for which rule.
+		var each script
+		each.rehearse(at.table, next.table(at.table), true)
+		var again *refusal
+		if !errors.As(f.restore(&each), &again) || again.line < 1 || again.line > len(each.lines) ||
+			each.lines[again.line-1].index < 0 {
+			return fmt.Errorf("table %s as a whole: %w", at.table, refused)
+		}
+		at, refused = each.lines[again.line-1], again
+	}
+	rules := c.Filter
+	if at.table == NAT {
+		rules = c.NAT
+	}
+	return fmt.Errorf("%s rule %d (%s): %w", at.table, at.index, rules[at.index], refused)
+}
+
+// undo takes away what a refused script left: rehearsals, and if the filter table
+// has been swapped, that too.
+func (f *Firewall) undo(swapped bool) error {
+	var s script
+	if swapped {
+		s.filter(f.applied, f.openings)
+	} else {
+		s.sweep(Filter)
+	}
+	if swapped && f.applied != nil {
+		s.nat(f.applied)
+	} else {
+		s.sweep(NAT)
+	}
+	return f.restore(&s)
+}
+
+// Counters returns what the rules of the applied Config have matched, each at its
+// rule's index, and zero for a disabled rule. Both are empty while nothing is
+// applied. It takes one process for each chain that holds rules.
+func (f *Firewall) Counters() (filter, nat []Counter, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.applied == nil {
+		return nil, nil, nil
+	}
+	if err := f.readCounters(); err != nil {
+		return nil, nil, fmt.Errorf("firewall: counters: %w", err)
+	}
+	for _, e := range f.applied.filter {
+		filter = append(filter, e.count)
+	}
+	for _, e := range f.applied.nat {
+		nat = append(nat, e.count)
+	}
+	return filter, nat, nil
+}
+
+// readCounters brings the counters of the applied set up to date.
+func (f *Firewall) readCounters() error {
+	for _, t := range []Table{Filter, NAT} {
+		for _, c := range t.chains() {
+			if err := f.readChain(t, c.builtin); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (f *Firewall) readChain(t Table, chain string) error {
+	var here []*entry
+	for i := range f.applied.table(t) {
+		if e := &f.applied.table(t)[i]; e.chain == chain && !e.disabled {
+			here = append(here, e)
+		}
+	}
+	if len(here) == 0 {
+		return nil
+	}
+	tables, err := f.handle()
+	if err != nil {
+		return err
+	}
+	// Stats would panic on a rule without a target (go-iptables v0.8.0): hence the
+	// listing as commands, whose counters are exact as well.
+	lines, err := tables.ListWithCounters(string(t), chain)
+	if err != nil {
+		return fmt.Errorf("list %s %s: %w", t, chain, err)
+	}
+	skip, last := 1, 0 // the policy; the closing ACCEPT
+	switch chain {
+	case "INPUT":
+		skip, last = 1+inputPreamble, 1
+	case "FORWARD":
+		last = 1
+	}
+	if want := skip + len(here) + last; len(lines) != want {
+		return fmt.Errorf("list %s %s: expected %d lines, got %d: was the table changed by someone else?",
+			t, chain, want, len(lines))
+	}
+	for i, e := range here {
+		count, ok := parseCounter(lines[skip+i])
+		if !ok {
+			return fmt.Errorf("list %s %s: no counters in %q", t, chain, lines[skip+i])
+		}
+		e.count = count
+	}
+	return nil
+}
+
+// parseCounter finds "-c packets bytes" in a rule as iptables -v -S prints it. A
+// comment or log prefix that looks the same has blanks, so it stands in quotes.
+func parseCounter(line string) (Counter, bool) {
+	var plain strings.Builder
+	quoted := false
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted:
+			plain.WriteByte(c)
+		}
+	}
+	words := strings.Fields(plain.String())
+	for i := 0; i+2 < len(words); i++ {
+		packets, err1 := strconv.ParseUint(words[i+1], 10, 64)
+		bytes, err2 := strconv.ParseUint(words[i+2], 10, 64)
+		if words[i] == "-c" && err1 == nil && err2 == nil {
+			return Counter{packets, bytes}, true
+		}
+	}
+	return Counter{}, false
+}
+
+// handle returns go-iptables' handle. It is made when first needed, because making it
+// runs a process (iptables --version), and the way from power-on to service, Lock
+// and one Apply, does without.
+func (f *Firewall) handle() (*iptables.IPTables, error) {
+	if f.tables == nil {
+		tables, err := iptables.New(iptables.Path(f.program), iptables.Timeout(lockSeconds))
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", f.program, err)
+		}
+		f.tables = tables
+	}
+	return f.tables, nil
+}
+
+// refusal is iptables-restore's report of a script that it did not carry out.
+type refusal struct {
+	line    int // of the script, from 1; 0 if it did not say
+	message string
+	err     error // how the process ended
+}
+
+func (r *refusal) Error() string { return "iptables-restore: " + r.message }
+func (r *refusal) Unwrap() error { return r.err }
+
+// restore runs s in one process. If the process ran and failed, the error is a
+// *refusal, and the tables up to the COMMIT before the refused line have changed.
+func (f *Firewall) restore(s *script) error {
+	// go-iptables does not know iptables-restore.
+	cmd := exec.Command(f.restoreProgram, "--noflush", "--counters", "--wait", strconv.Itoa(lockSeconds))
+	cmd.Stdin = strings.NewReader(s.text.String())
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return newRefusal(stderr.String(), err)
+	}
+	if err != nil {
+		return fmt.Errorf("run %s: %w", f.restoreProgram, err)
+	}
+	return nil
+}
+
+// newRefusal takes the line number and the reason out of what iptables-restore
+// writes, which is one of
+//
+//	iptables-restore v1.8.9 (legacy): Couldn't load match `x'... Error occurred at line: 4 ...
+//	iptables-restore: line 6 failed
+//	iptables-nft-restore v1.8.9 (nf_tables): line 4: RULE_APPEND failed (Invalid argument): ...
+func newRefusal(stderr string, err error) *refusal {
+	r := &refusal{err: err}
+	var reasons []string
+	program := regexp.MustCompile(`^\S+-restore( v\S+ \(\w+\))?: ?`)
+	number := regexp.MustCompile(`^(?:Error occurred at line: |line )(\d+)`)
+	for text := range strings.Lines(stderr) {
+		text = strings.TrimSpace(program.ReplaceAllString(text, ""))
+		if m := number.FindStringSubmatch(text); m != nil {
+			r.line, _ = strconv.Atoi(m[1]) // digits; 0 if out of range
+			text = strings.Trim(strings.TrimPrefix(text, m[0]), ": ")
+			if text == "failed" {
+				text = "the kernel refused it"
+			}
+		}
+		if text != "" && !strings.HasPrefix(text, "Try `") {
+			reasons = append(reasons, text)
+		}
+	}
+	r.message = strings.Join(reasons, "; ")
+	if r.message == "" {
+		r.message = err.Error()
+	}
+	return r
+}

@@ -1,0 +1,612 @@
+package firewall
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// TestMain makes the tests root of their own network without sudo: another user
+// gets a user namespace in which it is root.
+func TestMain(m *testing.M) {
+	if os.Geteuid() == 0 {
+		os.Exit(m.Run())
+	}
+	lock, err := os.CreateTemp("", "xtables.lock")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// Root in a user namespace cannot write root's lock file.
+	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+lock.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	err = cmd.Run()
+	os.Remove(lock.Name())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tests in a user namespace:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// enter ties the goroutine to a thread for good and puts that into ns. os/exec
+// starts processes from the thread of the goroutine that calls it, so they are in
+// ns too. The thread ends with the goroutine: no other gets it.
+func enter(t *testing.T, ns netns.NsHandle) {
+	runtime.LockOSThread()
+	require.NoError(t, netns.Set(ns))
+}
+
+// newNetwork puts the goroutine into a fresh network namespace and returns it.
+func newNetwork(t *testing.T) netns.NsHandle {
+	runtime.LockOSThread()
+	ns, err := netns.New()
+	require.NoError(t, err)
+	t.Cleanup(func() { ns.Close() })
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkSetUp(lo))
+	return ns
+}
+
+// withEach runs test in a fresh network namespace, with each kind of iptables.
+func withEach(t *testing.T, test func(t *testing.T, program string, ns netns.NsHandle)) {
+	for _, program := range []string{"iptables-legacy", "iptables-nft"} {
+		t.Run(program, func(t *testing.T) {
+			if _, err := exec.LookPath(program); err != nil {
+				t.Fatalf("%v: install the Debian package iptables", err)
+			}
+			test(t, program, newNetwork(t))
+		})
+	}
+}
+
+func newFirewall(t *testing.T, program string) *Firewall {
+	f, err := New(program)
+	require.NoError(t, err)
+	return f
+}
+
+// save returns what iptables-save prints, without the comments.
+func save(t *testing.T, program string, args ...string) string {
+	out, err := exec.Command(program+"-save", args...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	var b strings.Builder
+	for line := range strings.Lines(string(out)) {
+		if !strings.HasPrefix(line, "#") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+func saveTables(t *testing.T, program string) string {
+	return save(t, program, "-t", "filter") + save(t, program, "-t", "nat")
+}
+
+const emptyNAT = `*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+COMMIT
+`
+
+const locked = `*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:postern-open - [0:0]
+-A INPUT -i lo -j ACCEPT
+-A INPUT -j postern-open
+COMMIT
+`
+
+// full uses everything that a rule can say.
+var full = Config{
+	Filter: []Rule{
+		{Chain: "input", Action: "accept", ConnectionState: "established,related"},
+		{Chain: "input", Action: "accept", Protocol: "icmp", ICMPOptions: "8:0", Comment: `a "quoted" \ comment`},
+		{Chain: "forward", Action: "drop", SrcAddress: addresses("192.168.0.0/24"), Protocol: "tcp", DstPort: ports("21")},
+		{Chain: "input", Action: "drop", InInterface: "ether1", Disabled: true},
+		{Chain: "forward", Action: "reject", Protocol: "tcp", DstPort: ports("!25,100-200"), RejectWith: "tcp-reset"},
+		{Chain: "forward", Action: "passthrough", InInterface: "!ether1", OutInterface: "ether2"},
+		{Chain: "output", Action: "drop", DstAddress: addresses("!10.0.0.1-10.0.0.9"), Protocol: "udp", SrcPort: ports("!53")},
+		{Chain: "input", Action: "log", LogPrefix: `in "x": `},
+		{Chain: "input", Action: "drop", Protocol: "!47"},
+	},
+	NAT: []Rule{
+		{Chain: "srcnat", Action: "masquerade", SrcAddress: addresses("192.168.0.0/24")},
+		{Chain: "dstnat", Action: "dst-nat", Protocol: "tcp", DstPort: ports("80"), ToAddresses: addresses("192.168.0.2"), ToPorts: ports("8080")},
+		{Chain: "dstnat", Action: "redirect", Protocol: "udp", DstPort: ports("53"), ToPorts: ports("5353")},
+		{Chain: "srcnat", Action: "src-nat", Protocol: "tcp", ToAddresses: addresses("1.2.3.4-1.2.3.9"), ToPorts: ports("1000-2000")},
+		{Chain: "dstnat", Action: "passthrough"},
+	},
+}
+
+const fullSaved = `*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:postern-open - [0:0]
+-A INPUT -i lo -j ACCEPT
+-A INPUT -j postern-open
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p icmp -m icmp --icmp-type 8/0 -m comment --comment "a \"quoted\" \\ comment" -j ACCEPT
+-A INPUT -j LOG --log-prefix "in \"x\": " --log-level 6
+-A INPUT ! -p gre -j DROP
+-A INPUT -j ACCEPT
+-A FORWARD -s 192.168.0.0/24 -p tcp -m tcp --dport 21 -j DROP
+-A FORWARD -p tcp -m multiport ! --dports 25,100:200 -j REJECT --reject-with tcp-reset
+-A FORWARD ! -i ether1 -o ether2
+-A FORWARD -j ACCEPT
+-A OUTPUT -p udp -m iprange ! --dst-range 10.0.0.1-10.0.0.9 -m udp ! --sport 53 -j DROP
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 192.168.0.2:8080
+-A PREROUTING -p udp -m udp --dport 53 -j REDIRECT --to-ports 5353
+-A PREROUTING
+-A POSTROUTING -s 192.168.0.0/24 -j MASQUERADE
+-A POSTROUTING -p tcp -j SNAT --to-source 1.2.3.4-1.2.3.9:1000-2000
+COMMIT
+`
+
+func TestLockAndApply(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+		f := newFirewall(t, program)
+		require.NoError(t, f.Lock())
+		assert.Equal(t, locked+emptyNAT, saveTables(t, program))
+		filter, nat, err := f.Counters()
+		require.NoError(t, err)
+		assert.Empty(t, filter)
+		assert.Empty(t, nat)
+
+		require.NoError(t, f.Apply(full))
+		assert.Equal(t, fullSaved, saveTables(t, program))
+		require.NoError(t, f.Apply(full), "again")
+		assert.Equal(t, fullSaved, saveTables(t, program))
+
+		open := strings.Replace(locked, "COMMIT", "-A INPUT -j ACCEPT\n-A FORWARD -j ACCEPT\nCOMMIT", 1)
+		require.NoError(t, f.Apply(Config{}))
+		assert.Equal(t, open+emptyNAT, saveTables(t, program))
+		require.NoError(t, f.Lock())
+		assert.Equal(t, locked+emptyNAT, saveTables(t, program))
+	})
+}
+
+func TestLeftovers(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+		earlier := newFirewall(t, program)
+		require.NoError(t, earlier.Apply(full))
+		require.NoError(t, earlier.Open(Opening{Port: 4000}))
+		for _, args := range []string{
+			"-N stray", "-I INPUT -j stray", "-A stray -j ACCEPT", "-P FORWARD ACCEPT", "-N " + rehearsalChain,
+			"-t nat -N stray", "-t nat -I OUTPUT -j stray", "-t nat -N " + rehearsalChain,
+		} {
+			out, err := exec.Command(program, strings.Fields(args)...).CombinedOutput()
+			require.NoError(t, err, "%s: %s", args, out)
+		}
+
+		f := newFirewall(t, program)
+		require.NoError(t, f.Lock())
+		assert.Equal(t, locked, save(t, program, "-t", "filter"))
+		require.NoError(t, f.Apply(full))
+		assert.Equal(t, fullSaved, saveTables(t, program))
+	})
+}
+
+// TestRefusal goes past Validate, which lets nothing through that this kernel would
+// refuse.
+func TestRefusal(t *testing.T) {
+	accept := Rule{Chain: "forward", Action: "accept"}
+	off := Rule{Chain: "forward", Action: "accept", Disabled: true}
+	for _, test := range []struct {
+		name   string
+		config Config
+		want   string
+	}{
+		{"by the kernel, in filter",
+			Config{Filter: []Rule{off, accept, {Chain: "forward", Action: "masquerade"}, accept}},
+			"filter rule 2 (chain=forward action=masquerade): iptables-restore: "},
+		{"by iptables, in filter",
+			Config{Filter: []Rule{accept, {Chain: "forward", Action: "drop", Protocol: "nosuch"}}},
+			"filter rule 1 (chain=forward action=drop protocol=nosuch): iptables-restore: unknown protocol"},
+		{"by iptables, in nat, for its ports",
+			Config{NAT: []Rule{{Chain: "srcnat", Action: "masquerade"}, {Chain: "dstnat", Action: "dst-nat", ToPorts: ports("80")}}},
+			"nat rule 1 (chain=dstnat action=dst-nat to-ports=80): iptables-restore: "},
+		{"by iptables, in nat",
+			Config{Filter: []Rule{accept}, NAT: []Rule{{Chain: "dstnat", Action: "drop"}}},
+			`nat rule 0 (chain=dstnat action=drop): iptables-restore: The "nat" table is not intended for filtering`},
+		// In the rehearsal, which hangs on no hook, the kernel takes this one: the
+		// filter table is swapped by then, and has to be swapped back.
+		{"by the kernel, after filter",
+			Config{Filter: []Rule{accept}, NAT: []Rule{{Chain: "dstnat", Action: "masquerade"}}},
+			"nat"}, // the table as a whole, or from nft the rule
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+				f := newFirewall(t, program)
+				require.NoError(t, f.Lock())
+				assert.ErrorContains(t, f.apply(test.config), test.want)
+				assert.Equal(t, locked+emptyNAT, saveTables(t, program), "locked still")
+
+				require.NoError(t, f.Apply(full))
+				require.NoError(t, f.Open(Opening{Port: 4000}))
+				before := saveTables(t, program)
+				err := f.apply(test.config)
+				require.ErrorContains(t, err, test.want)
+				assert.NotContains(t, err.Error(), "putting the old rules back")
+				assert.Equal(t, before, saveTables(t, program), "the old rules stand")
+				_, _, err = f.Counters()
+				assert.NoError(t, err)
+			})
+		})
+	}
+}
+
+func TestApplyValidates(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+		f := newFirewall(t, program)
+		require.NoError(t, f.Lock())
+		assert.ErrorContains(t, f.Apply(Config{Filter: []Rule{{Chain: "input", Action: "allow"}}}),
+			"firewall: apply: filter rule 0: action=allow: expected")
+		assert.Equal(t, locked, save(t, program, "-t", "filter"))
+	})
+}
+
+func TestCounters(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+		count := Rule{Chain: "output", Action: "passthrough", Protocol: "udp", DstPort: ports("4001")}
+		twice := Rule{Chain: "output", Action: "passthrough", Protocol: "udp", DstPort: ports("4001-4002")}
+		off := Rule{Chain: "output", Action: "passthrough", Disabled: true}
+		natOff := Rule{Chain: "srcnat", Action: "passthrough", Disabled: true}
+		nat := Rule{Chain: "srcnat", Action: "passthrough", Protocol: "udp", DstPort: ports("4002"), Comment: "-c 7 8"}
+		// No connection is tracked, and so none met by nat, until a rule asks for it.
+		track := Rule{Chain: "output", Action: "passthrough", ConnectionState: "invalid"}
+		f := newFirewall(t, program)
+		require.NoError(t, f.Apply(Config{Filter: []Rule{off, count, off, twice, count, track}, NAT: []Rule{natOff, nat}}))
+
+		send(t, "127.0.0.1:4001", "four")
+		send(t, "127.0.0.1:4002", "four")
+		const size = 20 + 8 + 4 // IPv4 header, UDP header, text
+		one, two := Counter{1, size}, Counter{2, 2 * size}
+		gotFilter, gotNAT, err := f.Counters()
+		require.NoError(t, err)
+		assert.Equal(t, []Counter{{}, one, {}, two, one, {}}, gotFilter)
+		assert.Equal(t, []Counter{{}, one}, gotNAT)
+
+		// The rules moved, one lost its comment, one of two equal ones went.
+		nat.Comment = ""
+		fresh := Rule{Chain: "input", Action: "drop", Protocol: "tcp"}
+		require.NoError(t, f.Apply(Config{Filter: []Rule{fresh, twice, count, off}, NAT: []Rule{nat}}))
+		send(t, "127.0.0.1:4001", "four")
+		gotFilter, gotNAT, err = f.Counters()
+		require.NoError(t, err)
+		assert.Equal(t, []Counter{{}, {3, 3 * size}, two, {}}, gotFilter)
+		assert.Equal(t, []Counter{one}, gotNAT)
+
+		out, err := exec.Command(program, "-I", "OUTPUT", "-j", "ACCEPT").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		_, _, err = f.Counters()
+		assert.ErrorContains(t, err, "list filter OUTPUT: expected 3 lines, got 4")
+		assert.NoError(t, f.Apply(Config{}))
+	})
+}
+
+func send(t *testing.T, to, text string) {
+	c, err := net.Dial("udp", to)
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Write([]byte(text))
+	require.NoError(t, err)
+}
+
+func TestOpenings(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+		chain := func() string {
+			out, err := exec.Command(program, "-S", openChain).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			return strings.ReplaceAll(string(out), "-A "+openChain+" ", "")
+		}
+		const header = "-N " + openChain + "\n"
+		peer, local := netip.MustParseAddr("1.2.3.4"), netip.MustParseAddr("5.6.7.8")
+		one := Opening{Peer: peer, Local: local, Port: 4000}
+		f := newFirewall(t, program)
+		assert.Error(t, f.Open(one), "before Lock")
+		require.NoError(t, f.Lock())
+
+		require.NoError(t, f.Open(one))
+		require.NoError(t, f.Open(one), "again")
+		require.NoError(t, f.Open(Opening{Peer: netip.IPv4Unspecified(), Local: netip.MustParseAddr("::ffff:5.6.7.8"), Port: 4001}))
+		const both = "-s 1.2.3.4/32 -d 5.6.7.8/32 -p tcp -m tcp --dport 4000 -j ACCEPT\n" +
+			"-d 5.6.7.8/32 -p tcp -m tcp --dport 4001 -j ACCEPT\n"
+		assert.Equal(t, header+both, chain())
+		assert.Equal(t, []Opening{one, {Local: local, Port: 4001}}, f.Openings())
+		require.NoError(t, f.Apply(full))
+		assert.Equal(t, header+both, chain(), "after Apply")
+		assert.Error(t, f.apply(Config{Filter: []Rule{{Chain: "input", Action: "masquerade"}}}))
+		assert.Equal(t, header+both, chain(), "after a refused Apply")
+
+		require.NoError(t, f.Close(Opening{Local: local, Port: 4001}))
+		require.NoError(t, f.Close(Opening{Local: local, Port: 4001}), "again")
+		require.NoError(t, f.Close(Opening{Port: 9}), "never open")
+		assert.Equal(t, header+strings.SplitAfter(both, "\n")[0], chain())
+
+		require.NoError(t, f.Open(Opening{Port: 4002}))
+		require.NoError(t, f.CloseAll())
+		require.NoError(t, f.CloseAll(), "again")
+		assert.Equal(t, header, chain())
+		assert.Empty(t, f.Openings())
+		assert.Equal(t, fullSaved, saveTables(t, program))
+
+		require.NoError(t, f.Open(one))
+		out, err := exec.Command(program, "-F", openChain).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.NoError(t, f.Close(one), "taken away by someone else")
+
+		require.NoError(t, f.Open(one))
+		require.NoError(t, f.Lock())
+		assert.Empty(t, f.Openings())
+		assert.Equal(t, locked, save(t, program, "-t", "filter"))
+
+		assert.ErrorContains(t, f.Open(Opening{Peer: netip.MustParseAddr("2001:db8::1"), Port: 1}), "2001:db8::1 is not an IPv4 address")
+		assert.ErrorContains(t, f.Open(Opening{Peer: peer}), "port 0")
+	})
+}
+
+// TestConcurrency leaves it to the race detector to object, and looks at the sum.
+func TestConcurrency(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, ns netns.NsHandle) {
+		f := newFirewall(t, program)
+		require.NoError(t, f.Lock())
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				enter(t, ns)
+				o := Opening{Port: uint16(4000 + i)}
+				assert.NoError(t, f.Open(o))
+				assert.NoError(t, f.Apply(full))
+				_, _, err := f.Counters()
+				assert.NoError(t, err)
+				f.Openings()
+				assert.NoError(t, f.Close(o))
+			})
+		}
+		wg.Wait()
+		assert.Equal(t, fullSaved, saveTables(t, program))
+	})
+}
+
+func TestMissingPrograms(t *testing.T) {
+	_, err := New("iptables-nosuch")
+	assert.ErrorIs(t, err, exec.ErrNotFound)
+	assert.ErrorContains(t, err, "firewall: no program iptables-nosuch (Debian: package iptables)")
+
+	lone := filepath.Join(t.TempDir(), "iptables")
+	require.NoError(t, os.WriteFile(lone, []byte("#!/bin/sh\n"), 0o755))
+	_, err = New(lone)
+	assert.ErrorIs(t, err, os.ErrNotExist)
+	assert.ErrorContains(t, err, "has no -restore program beside it")
+}
+
+// TestProcesses counts the processes of each operation: on a small board one costs
+// 20 to 50 ms, and power-on to service is to take a second.
+func TestProcesses(t *testing.T) {
+	newNetwork(t)
+	dir := t.TempDir()
+	journal := filepath.Join(dir, "journal")
+	for _, name := range []string{"", "-restore"} {
+		real, err := exec.LookPath("iptables-legacy" + name)
+		require.NoError(t, err, "install the Debian package iptables")
+		wrapper := fmt.Sprintf("#!/bin/sh\necho >>%s\nexec %s \"$@\"\n", journal, real)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "iptables"+name), []byte(wrapper), 0o755))
+	}
+	var f *Firewall
+	config := Config{Filter: full.Filter[:3], NAT: full.NAT[:1]} // in 3 chains
+	for _, op := range []struct {
+		name string
+		do   func() error
+		want int
+	}{
+		{"New", func() (err error) { f, err = New(filepath.Join(dir, "iptables")); return }, 0},
+		{"Lock", func() error { return f.Lock() }, 1},
+		{"first Apply", func() error { return f.Apply(config) }, 1},
+		{"first Counters: 3 chains and the version", func() error { _, _, err := f.Counters(); return err }, 4},
+		{"Counters", func() error { _, _, err := f.Counters(); return err }, 3},
+		{"Apply", func() error { return f.Apply(config) }, 4},
+		{"Apply of an invalid rule", func() error { assert.Error(t, f.Apply(Config{Filter: []Rule{{}}})); return nil }, 0},
+		{"Open", func() error { return f.Open(Opening{Port: 1}) }, 1},
+		{"Open again", func() error { return f.Open(Opening{Port: 1}) }, 0},
+		{"Open another", func() error { return f.Open(Opening{Port: 2}) }, 1},
+		{"Close", func() error { return f.Close(Opening{Port: 1}) }, 1},
+		{"Close again", func() error { return f.Close(Opening{Port: 1}) }, 0},
+		{"CloseAll", func() error { return f.CloseAll() }, 1},
+		{"CloseAll again", func() error { return f.CloseAll() }, 0},
+	} {
+		require.NoError(t, os.WriteFile(journal, nil, 0o600))
+		require.NoError(t, op.do(), op.name)
+		lines, err := os.ReadFile(journal)
+		require.NoError(t, err)
+		assert.Len(t, lines, op.want, op.name)
+	}
+}
+
+// FuzzApply: a comment and a log prefix that Validate lets through come back from
+// the kernel as they were, and the rules around them stay as they are.
+func FuzzApply(f *testing.F) {
+	for _, s := range []string{"", " ", `"`, `\`, `\"`, `a b`, "'$(reboot)'", "-j", "!", "# x", "COMMIT", "ü", "--table nat", "-t"} {
+		f.Add(s, s)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, err := netns.Get()
+	require.NoError(f, err)
+	ns, err := netns.New()
+	require.NoError(f, err)
+	require.NoError(f, netns.Set(before))
+	f.Fuzz(func(t *testing.T, comment, prefix string) {
+		if len(prefix) > maxLogPrefix {
+			prefix = prefix[:maxLogPrefix]
+		}
+		r := Rule{Chain: "forward", Action: "log", Comment: comment, LogPrefix: prefix}
+		if r.Validate(Filter) != nil {
+			return
+		}
+		enter(t, ns)
+		fw := newFirewall(t, "iptables-legacy")
+		require.NoError(t, fw.Apply(Config{Filter: []Rule{r}}))
+		want := []string{"-A", "FORWARD"}
+		if comment != "" {
+			want = append(want, "-m", "comment", "--comment", comment)
+		}
+		want = append(want, "-j", "LOG")
+		if prefix != "" {
+			want = append(want, "--log-prefix", prefix)
+		}
+		want = append(want, "--log-level", "6")
+		lines := strings.Split(save(t, "iptables-legacy", "-t", "filter"), "\n")
+		require.Len(t, lines, 12)
+		assert.Equal(t, want, words(lines[8]))
+		assert.Equal(t, "-A FORWARD -j ACCEPT", lines[9])
+	})
+}
+
+// TestNoGap sends packets without pause through and to a router whose rules change
+// a hundred times: not one that is forbidden may pass, not one that is allowed may
+// be lost.
+func TestNoGap(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, router netns.NsHandle) {
+		f := newFirewall(t, program)
+		require.NoError(t, f.Lock())
+
+		// client 10.0.1.2 -- 10.0.1.1 router 10.0.2.1 -- 10.0.2.2 server
+		client := newNetwork(t)
+		enter(t, router)
+		server := newNetwork(t)
+		enter(t, router)
+		connect(t, router, client, 1)
+		connect(t, router, server, 2)
+		// Of the thread's namespace, like all of /proc/sys/net.
+		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644))
+
+		allowed := []Rule{
+			{Chain: "input", Action: "drop", Protocol: "udp", DstPort: ports("1000")},
+			{Chain: "forward", Action: "drop", Protocol: "udp", DstPort: ports("1000")},
+		}
+		nat := []Rule{{Chain: "dstnat", Action: "dst-nat", InInterface: "to1", Protocol: "udp", DstPort: ports("3000"), ToAddresses: addresses("10.0.2.2")}}
+		configs := []Config{
+			{Filter: allowed, NAT: nat},
+			{
+				Filter: append([]Rule{{Chain: "forward", Action: "passthrough"}, {Chain: "input", Action: "passthrough"}}, allowed...),
+				NAT:    append([]Rule{{Chain: "dstnat", Action: "passthrough"}}, nat...),
+			},
+		}
+		require.NoError(t, f.Apply(configs[0]))
+
+		toRouter1000, toRouter2000 := listen(t, "10.0.1.1:1000"), listen(t, "10.0.1.1:2000")
+		enter(t, server)
+		toServer1000, toServer2000, toServer3000 := listen(t, "10.0.2.2:1000"), listen(t, "10.0.2.2:2000"), listen(t, "10.0.2.2:3000")
+		enter(t, router)
+
+		stop, sent := make(chan struct{}), make(chan int)
+		go func() {
+			enter(t, client)
+			n := 0
+			defer func() { sent <- n }()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				// A new socket each time, so that each packet is a new connection,
+				// the only ones to meet the nat table.
+				for _, to := range []string{"10.0.1.1:1000", "10.0.1.1:2000", "10.0.2.2:1000", "10.0.2.2:2000", "10.0.1.1:3000"} {
+					send(t, to, "x")
+				}
+				n++
+				// Half the time is for the receivers.
+				time.Sleep(200 * time.Microsecond)
+			}
+		}()
+		for i := range 100 {
+			require.NoError(t, f.Apply(configs[(i+1)%2]))
+		}
+		close(stop)
+		n := <-sent
+		time.Sleep(100 * time.Millisecond) // for the last packets
+		t.Logf("%d packets of each kind", n)
+		assert.Greater(t, n, 100)
+		assert.Equal(t, 0, toRouter1000(), "forbidden, to the router")
+		assert.Equal(t, 0, toServer1000(), "forbidden, to the server")
+		assert.Equal(t, n, toRouter2000(), "allowed, to the router")
+		assert.Equal(t, n, toServer2000(), "allowed, to the server")
+		assert.Equal(t, n, toServer3000(), "to the server by dst-nat")
+	})
+}
+
+// connect ties router and peer, which gets a default route, by the network 10.0.n.0/24.
+func connect(t *testing.T, router, peer netns.NsHandle, n byte) {
+	here, there := fmt.Sprintf("to%d", n), "up"
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = here
+	require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: there, PeerNamespace: netlink.NsFd(peer)}))
+	setUp := func(name string, last byte) {
+		link, err := netlink.LinkByName(name)
+		require.NoError(t, err)
+		address := &net.IPNet{IP: net.IPv4(10, 0, n, last), Mask: net.CIDRMask(24, 32)}
+		require.NoError(t, netlink.AddrAdd(link, &netlink.Addr{IPNet: address}))
+		require.NoError(t, netlink.LinkSetUp(link))
+	}
+	setUp(here, 1)
+	enter(t, peer)
+	setUp(there, 2)
+	require.NoError(t, netlink.RouteAdd(&netlink.Route{Gw: net.IPv4(10, 0, n, 1)}))
+	enter(t, router)
+}
+
+// listen counts the packets that arrive at address; the function that it returns
+// stops and says how many.
+func listen(t *testing.T, address string) func() int {
+	c, err := net.ListenPacket("udp4", address)
+	require.NoError(t, err)
+	require.NoError(t, c.(*net.UDPConn).SetReadBuffer(1<<20))
+	n, done := 0, make(chan struct{})
+	go func() {
+		defer close(done)
+		for buffer := make([]byte, 64); ; n++ {
+			if _, _, err := c.ReadFrom(buffer); err != nil {
+				return
+			}
+		}
+	}()
+	return func() int {
+		c.Close()
+		<-done
+		return n
+	}
+}

@@ -1,0 +1,123 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/coreos/go-iptables/iptables"
+)
+
+// Opening lets one peer reach one TCP port of the router ahead of the user's input
+// rules: the port that a BIND waits on. The zero or unspecified address is any
+// address. It lets in each packet, not the connection: unless the user's rules
+// accept established connections, it has to stay for as long as the connection.
+type Opening struct {
+	Peer  netip.Addr
+	Local netip.Addr
+	Port  uint16
+}
+
+// clean returns o in the one form that openings are compared in.
+func (o Opening) clean() (Opening, error) {
+	for _, a := range []*netip.Addr{&o.Peer, &o.Local} {
+		*a = a.Unmap()
+		if a.IsUnspecified() {
+			*a = netip.Addr{}
+		}
+		if a.IsValid() && !a.Is4() {
+			return Opening{}, fmt.Errorf("%v is not an IPv4 address", *a)
+		}
+	}
+	if o.Port == 0 {
+		return Opening{}, errors.New("port 0")
+	}
+	return o, nil
+}
+
+func (o Opening) args() []string {
+	a := []string{"-p", "tcp"}
+	if o.Peer.IsValid() {
+		a = append(a, "-s", o.Peer.String())
+	}
+	if o.Local.IsValid() {
+		a = append(a, "-d", o.Local.String())
+	}
+	return append(a, "-m", "tcp", "--dport", strconv.Itoa(int(o.Port)), "-j", "ACCEPT")
+}
+
+// Open lets o in until Close, CloseAll or Lock; Apply keeps it. An opening that is
+// there already stays one. It needs a Lock or an Apply before it, and takes one
+// process.
+func (f *Firewall) Open(o Opening) error {
+	clean, err := o.clean()
+	if err != nil {
+		return fmt.Errorf("firewall: open %+v: %w", o, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if slices.Contains(f.openings, clean) {
+		return nil
+	}
+	tables, err := f.handle()
+	if err != nil {
+		return fmt.Errorf("firewall: open %+v: %w", o, err)
+	}
+	if err := tables.Append(string(Filter), openChain, clean.args()...); err != nil {
+		return fmt.Errorf("firewall: open %+v: %w", o, err)
+	}
+	f.openings = append(f.openings, clean)
+	return nil
+}
+
+// Close takes o back; one that is not open is no error. It takes one process.
+func (f *Firewall) Close(o Opening) error {
+	clean, err := o.clean()
+	if err != nil {
+		return fmt.Errorf("firewall: close %+v: %w", o, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.Index(f.openings, clean)
+	if i < 0 {
+		return nil
+	}
+	tables, err := f.handle()
+	if err != nil {
+		return fmt.Errorf("firewall: close %+v: %w", o, err)
+	}
+	err = tables.Delete(string(Filter), openChain, clean.args()...)
+	var gone *iptables.Error
+	if err != nil && !(errors.As(err, &gone) && gone.IsNotExist()) {
+		return fmt.Errorf("firewall: close %+v: %w", o, err)
+	}
+	f.openings = slices.Delete(f.openings, i, i+1)
+	return nil
+}
+
+// CloseAll takes all openings back. It takes one process, or none if there are none.
+func (f *Firewall) CloseAll() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.openings) == 0 {
+		return nil
+	}
+	var s script
+	s.begin(Filter)
+	s.newChain(Filter, openChain, "-") // made, or emptied if it is there
+	s.commit(Filter)
+	if err := f.restore(&s); err != nil {
+		return fmt.Errorf("firewall: close all: %w", err)
+	}
+	f.openings = nil
+	return nil
+}
+
+// Openings returns what is open, oldest first; any address is the zero Addr.
+func (f *Firewall) Openings() []Opening {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.openings)
+}

@@ -1,0 +1,237 @@
+package firewall
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/postern-router/postern/match"
+)
+
+// Table is one of the two lists of rules, by the name of its menu and of the
+// kernel's table.
+type Table string
+
+const (
+	Filter Table = "filter"
+	NAT    Table = "nat"
+)
+
+// chain is a RouterOS chain and the kernel's built-in chain that holds its rules.
+type chain struct{ name, builtin string }
+
+func (t Table) chains() []chain {
+	switch t {
+	case Filter:
+		return []chain{{"input", "INPUT"}, {"forward", "FORWARD"}, {"output", "OUTPUT"}}
+	case NAT:
+		return []chain{{"dstnat", "PREROUTING"}, {"srcnat", "POSTROUTING"}}
+	}
+	return nil
+}
+
+// builtin returns the kernel's chain for the RouterOS chain called name, or "".
+func (t Table) builtin(name string) string {
+	for _, c := range t.chains() {
+		if c.name == name {
+			return c.builtin
+		}
+	}
+	return ""
+}
+
+// String writes the rule's properties as the command language does.
+func (r Rule) String() string {
+	var b strings.Builder
+	for _, p := range []struct{ name, value string }{
+		{"chain", r.Chain},
+		{"action", r.Action},
+		{"src-address", r.SrcAddress.String()},
+		{"dst-address", r.DstAddress.String()},
+		{"protocol", r.Protocol},
+		{"src-port", r.SrcPort.String()},
+		{"dst-port", r.DstPort.String()},
+		{"in-interface", r.InInterface},
+		{"out-interface", r.OutInterface},
+		{"connection-state", r.ConnectionState},
+		{"icmp-options", r.ICMPOptions},
+		{"to-addresses", r.ToAddresses.String()},
+		{"to-ports", r.ToPorts.String()},
+		{"log-prefix", r.LogPrefix},
+		{"reject-with", r.RejectWith},
+		{"comment", r.Comment},
+	} {
+		if p.value != "" {
+			b.WriteString(" " + p.name + "=" + quoteIfNeeded(p.value))
+		}
+	}
+	if r.Disabled {
+		b.WriteString(" disabled=yes")
+	}
+	return strings.TrimPrefix(b.String(), " ")
+}
+
+func quoteIfNeeded(s string) string {
+	if q := strconv.Quote(s); s == "" || strings.Contains(s, " ") || q != `"`+s+`"` {
+		return q
+	}
+	return s
+}
+
+// args returns what follows the chain on an iptables command line: the matches and
+// the target of a rule that Validate accepts.
+func (r Rule) args() []string {
+	var a []string
+	// add appends an option and its value, behind a "!" if the value has one.
+	add := func(option, value string) {
+		value, not := strings.CutPrefix(value, "!")
+		if not {
+			a = append(a, "!")
+		}
+		a = append(a, option, value)
+	}
+	if r.Protocol != "" {
+		add("-p", r.Protocol)
+	}
+	for _, m := range []struct {
+		prefix, iprange string
+		addresses       match.Addresses
+	}{
+		{"-s", "--src-range", r.SrcAddress},
+		{"-d", "--dst-range", r.DstAddress},
+	} {
+		if m.addresses.Any() {
+			continue
+		}
+		if _, ok := m.addresses.Prefix(); ok {
+			add(m.prefix, m.addresses.String())
+			continue
+		}
+		a = append(a, "-m", "iprange")
+		add(m.iprange, m.addresses.String())
+	}
+	if r.InInterface != "" {
+		add("-i", r.InInterface)
+	}
+	if r.OutInterface != "" {
+		add("-o", r.OutInterface)
+	}
+	for _, m := range []struct {
+		port, multiport string
+		ports           match.Ports
+	}{
+		{"--sport", "--sports", r.SrcPort},
+		{"--dport", "--dports", r.DstPort},
+	} {
+		switch written := strings.ReplaceAll(m.ports.String(), "-", ":"); len(m.ports.Ranges) {
+		case 0:
+		case 1:
+			a = append(a, "-m", portProtocol(r.Protocol))
+			add(m.port, written)
+		default:
+			a = append(a, "-m", "multiport")
+			add(m.multiport, written)
+		}
+	}
+	if r.ICMPOptions != "" {
+		a = append(a, "-m", "icmp", "--icmp-type", strings.ReplaceAll(r.ICMPOptions, ":", "/"))
+	}
+	if r.ConnectionState != "" {
+		a = append(a, "-m", "conntrack")
+		add("--ctstate", strings.ToUpper(r.ConnectionState))
+	}
+	if r.Comment != "" {
+		a = append(a, "-m", "comment", "--comment", r.Comment)
+	}
+	return append(a, r.target()...)
+}
+
+// target returns the -j of the rule with its options, or nothing for passthrough:
+// a rule without a target counts and goes on.
+func (r Rule) target() []string {
+	var a []string
+	toPorts := func() {
+		if !r.ToPorts.Any() {
+			a = append(a, "--to-ports", r.ToPorts.String())
+		}
+	}
+	switch r.Action {
+	case "accept":
+		a = []string{"-j", "ACCEPT"}
+	case "drop":
+		a = []string{"-j", "DROP"}
+	case "reject":
+		a = []string{"-j", "REJECT", "--reject-with", rejectWith(r.RejectWith)}
+	case "log":
+		// RouterOS logs at info too.
+		a = []string{"-j", "LOG", "--log-level", "info"}
+		if r.LogPrefix != "" {
+			a = append(a, "--log-prefix", r.LogPrefix)
+		}
+	case "masquerade":
+		a = []string{"-j", "MASQUERADE"}
+		toPorts()
+	case "redirect":
+		a = []string{"-j", "REDIRECT"}
+		toPorts()
+	case "src-nat":
+		a = []string{"-j", "SNAT", "--to-source", r.to()}
+	case "dst-nat":
+		a = []string{"-j", "DNAT", "--to-destination", r.to()}
+	}
+	return a
+}
+
+// to writes ToAddresses and ToPorts as SNAT and DNAT take them:
+// [address[-address]][:port[-port]].
+func (r Rule) to() string {
+	var s string
+	if !r.ToAddresses.Any() {
+		s = r.ToAddresses.From.String()
+		if r.ToAddresses.To != r.ToAddresses.From {
+			s += "-" + r.ToAddresses.To.String()
+		}
+	}
+	if !r.ToPorts.Any() {
+		s += ":" + r.ToPorts.String()
+	}
+	return s
+}
+
+// rejectWith translates RouterOS's name of an ICMP answer to that of iptables, or
+// returns "" for no such answer.
+func rejectWith(name string) string {
+	switch name {
+	case "", "icmp-network-unreachable":
+		return "icmp-net-unreachable"
+	case "icmp-protocol-unreachable":
+		return "icmp-proto-unreachable"
+	case "icmp-host-unreachable", "icmp-port-unreachable", "icmp-net-prohibited",
+		"icmp-host-prohibited", "icmp-admin-prohibited", "tcp-reset":
+		return name
+	}
+	return ""
+}
+
+// portProtocol returns tcp or udp if protocol is one of them, by name or number,
+// and "" otherwise.
+func portProtocol(protocol string) string {
+	switch protocol {
+	case "tcp", "6":
+		return "tcp"
+	case "udp", "17":
+		return "udp"
+	}
+	return ""
+}
+
+// is4Range reports whether a is a whole IPv4 range: match's parser gives no other,
+// but a Rule may be made by hand, and match panics on some.
+func is4Range(a match.Addresses) bool {
+	return a.From.Is4() && a.To.Is4() && a.From.Compare(a.To) <= 0
+}
+
+// everything reports whether a names all addresses.
+func everything(a match.Addresses) bool {
+	return a.From == netip.IPv4Unspecified() && a.To == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}

@@ -1,0 +1,271 @@
+package firewall
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/postern-router/postern/match"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func addresses(s string) match.Addresses {
+	a, err := match.ParseAddresses(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+func ports(s string) match.Ports {
+	p, err := match.ParsePorts(s)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+func TestArgs(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		table Table
+		rule  Rule
+		want  string // words between blanks, as iptables takes them
+	}{
+		{"accept everything", Filter, Rule{Chain: "input", Action: "accept"}, "-j ACCEPT"},
+		{"passthrough has no target", Filter, Rule{Chain: "input", Action: "passthrough"}, ""},
+		{"the seeds' drop", Filter,
+			Rule{Chain: "forward", Action: "drop", SrcAddress: addresses("192.168.0.0/24"), DstPort: ports("21"), Protocol: "tcp"},
+			"-p tcp -s 192.168.0.0/24 -m tcp --dport 21 -j DROP"},
+		{"the seeds' masquerade", NAT,
+			Rule{Chain: "srcnat", Action: "masquerade", SrcAddress: addresses("192.168.0.0/24")},
+			"-s 192.168.0.0/24 -j MASQUERADE"},
+		{"single address", Filter, Rule{Chain: "input", Action: "drop", SrcAddress: addresses("10.0.0.1")}, "-s 10.0.0.1 -j DROP"},
+		{"any address, written out", Filter, Rule{Chain: "input", Action: "drop", SrcAddress: addresses("0.0.0.0/0")}, "-s 0.0.0.0/0 -j DROP"},
+		{"other than a prefix", Filter, Rule{Chain: "input", Action: "drop", DstAddress: addresses("!10.0.0.0/8")}, "! -d 10.0.0.0/8 -j DROP"},
+		{"range that is a prefix", Filter, Rule{Chain: "input", Action: "drop", DstAddress: addresses("10.0.0.0-10.0.0.3")}, "-d 10.0.0.0/30 -j DROP"},
+		{"ranges that are not", Filter,
+			Rule{Chain: "input", Action: "drop", SrcAddress: addresses("10.0.0.1-10.0.0.3"), DstAddress: addresses("!10.0.0.5-10.0.0.9")},
+			"-m iprange --src-range 10.0.0.1-10.0.0.3 -m iprange ! --dst-range 10.0.0.5-10.0.0.9 -j DROP"},
+		{"other protocol", Filter, Rule{Chain: "input", Action: "drop", Protocol: "!47"}, "! -p 47 -j DROP"},
+		{"port range", Filter, Rule{Chain: "input", Action: "drop", Protocol: "udp", SrcPort: ports("1024-65535")}, "-p udp -m udp --sport 1024:65535 -j DROP"},
+		{"other than a port", Filter, Rule{Chain: "input", Action: "drop", Protocol: "6", DstPort: ports("!22")}, "-p 6 -m tcp ! --dport 22 -j DROP"},
+		{"port list", Filter, Rule{Chain: "input", Action: "drop", Protocol: "tcp", DstPort: ports("!21,80,1024-2048")}, "-p tcp -m multiport ! --dports 21,80,1024:2048 -j DROP"},
+		{"interfaces", Filter, Rule{Chain: "forward", Action: "drop", InInterface: "ether1", OutInterface: "!ether2"}, "-i ether1 ! -o ether2 -j DROP"},
+		{"connection state", Filter, Rule{Chain: "input", Action: "accept", ConnectionState: "established,related"}, "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"},
+		{"other connection state", Filter, Rule{Chain: "input", Action: "drop", ConnectionState: "!new,untracked"}, "-m conntrack ! --ctstate NEW,UNTRACKED -j DROP"},
+		{"echo request", Filter, Rule{Chain: "input", Action: "accept", Protocol: "icmp", ICMPOptions: "8:0"}, "-p icmp -m icmp --icmp-type 8/0 -j ACCEPT"},
+		{"icmp type alone", Filter, Rule{Chain: "input", Action: "accept", Protocol: "icmp", ICMPOptions: "3"}, "-p icmp -m icmp --icmp-type 3 -j ACCEPT"},
+		{"comment", Filter, Rule{Chain: "input", Action: "accept", Comment: "one"}, "-m comment --comment one -j ACCEPT"},
+		{"log", Filter, Rule{Chain: "input", Action: "log"}, "-j LOG --log-level info"},
+		{"log with prefix", Filter, Rule{Chain: "input", Action: "log", LogPrefix: "in:"}, "-j LOG --log-level info --log-prefix in:"},
+		{"reject", Filter, Rule{Chain: "input", Action: "reject"}, "-j REJECT --reject-with icmp-net-unreachable"},
+		{"reject, protocol", Filter, Rule{Chain: "input", Action: "reject", RejectWith: "icmp-protocol-unreachable"}, "-j REJECT --reject-with icmp-proto-unreachable"},
+		{"reject, reset", Filter, Rule{Chain: "input", Action: "reject", Protocol: "tcp", RejectWith: "tcp-reset"}, "-p tcp -j REJECT --reject-with tcp-reset"},
+		{"masquerade to ports", NAT, Rule{Chain: "srcnat", Action: "masquerade", Protocol: "udp", ToPorts: ports("1024-2047")}, "-p udp -j MASQUERADE --to-ports 1024-2047"},
+		{"src-nat", NAT, Rule{Chain: "srcnat", Action: "src-nat", ToAddresses: addresses("1.2.3.4")}, "-j SNAT --to-source 1.2.3.4"},
+		{"src-nat to ranges", NAT,
+			Rule{Chain: "srcnat", Action: "src-nat", Protocol: "tcp", ToAddresses: addresses("1.2.3.4-1.2.3.9"), ToPorts: ports("1000-2000")},
+			"-p tcp -j SNAT --to-source 1.2.3.4-1.2.3.9:1000-2000"},
+		{"src-nat to a prefix", NAT, Rule{Chain: "srcnat", Action: "src-nat", ToAddresses: addresses("1.2.3.0/30")}, "-j SNAT --to-source 1.2.3.0-1.2.3.3"},
+		{"dst-nat", NAT,
+			Rule{Chain: "dstnat", Action: "dst-nat", InInterface: "ether1", Protocol: "tcp", DstPort: ports("80"), ToAddresses: addresses("10.0.0.2"), ToPorts: ports("8080")},
+			"-p tcp -i ether1 -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2:8080"},
+		{"dst-nat of the port alone", NAT, Rule{Chain: "dstnat", Action: "dst-nat", Protocol: "tcp", ToPorts: ports("8080")}, "-p tcp -j DNAT --to-destination :8080"},
+		{"redirect", NAT, Rule{Chain: "dstnat", Action: "redirect"}, "-j REDIRECT"},
+		{"redirect to a port", NAT, Rule{Chain: "dstnat", Action: "redirect", Protocol: "17", ToPorts: ports("53")}, "-p 17 -j REDIRECT --to-ports 53"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			require.NoError(t, test.rule.Validate(test.table))
+			assert.Equal(t, test.want, strings.Join(test.rule.args(), " "))
+		})
+	}
+}
+
+func TestRuleString(t *testing.T) {
+	r := Rule{
+		Chain: "forward", Action: "log", SrcAddress: addresses("!10.0.0.0/8"), Protocol: "tcp",
+		DstPort: ports("21,80"), LogPrefix: `a "b"`, Comment: "x=1", Disabled: true,
+	}
+	assert.Equal(t, `chain=forward action=log src-address=!10.0.0.0/8 protocol=tcp dst-port=21,80 `+
+		`log-prefix="a \"b\"" comment=x=1 disabled=yes`, r.String())
+}
+
+func TestValidateRefuses(t *testing.T) {
+	in := func(change func(*Rule)) Rule {
+		r := Rule{Chain: "input", Action: "accept"}
+		change(&r)
+		return r
+	}
+	for _, test := range []struct {
+		name  string
+		table Table
+		rule  Rule
+		want  string
+	}{
+		{"no chain", Filter, Rule{Action: "accept"}, `chain="": expected input, forward or output`},
+		{"nat chain in filter", Filter, Rule{Chain: "srcnat", Action: "accept"}, "chain=srcnat: expected input, forward or output"},
+		{"filter chain in nat", NAT, Rule{Chain: "input", Action: "accept"}, "chain=input: expected dstnat or srcnat"},
+		{"no action", Filter, Rule{Chain: "input"}, `action="": expected accept, drop, reject, log or passthrough in chain=input`},
+		{"masquerade in filter", Filter, Rule{Chain: "forward", Action: "masquerade"}, "action=masquerade: expected accept, drop"},
+		{"masquerade in dstnat", NAT, Rule{Chain: "dstnat", Action: "masquerade"}, "action=masquerade: expected accept, log, passthrough, dst-nat or redirect in chain=dstnat"},
+		{"redirect in srcnat", NAT, Rule{Chain: "srcnat", Action: "redirect"}, "action=redirect: expected"},
+		{"drop in nat", NAT, Rule{Chain: "dstnat", Action: "drop"}, "action=drop: expected"},
+		{"half an address", Filter, in(func(r *Rule) { r.SrcAddress.From = netip.MustParseAddr("1.2.3.4") }), "src-address: expected an IPv4 address"},
+		{"IPv6", Filter, in(func(r *Rule) { r.DstAddress.From = netip.MustParseAddr("::1"); r.DstAddress.To = r.DstAddress.From }), "dst-address: expected an IPv4 address"},
+		{"no address at all", Filter, in(func(r *Rule) { r.SrcAddress = addresses("!0.0.0.0/0") }), "src-address=!0.0.0.0/0: matches no address"},
+		{"protocol name", Filter, in(func(r *Rule) { r.Protocol = "tpc" }), "protocol=tpc: expected tcp, udp, icmp or a number"},
+		{"protocol 0", Filter, in(func(r *Rule) { r.Protocol = "0" }), "protocol=0: expected"},
+		{"protocol 256", Filter, in(func(r *Rule) { r.Protocol = "256" }), "protocol=256: expected"},
+		{"protocol with a zero", Filter, in(func(r *Rule) { r.Protocol = "06" }), "protocol=06: expected"},
+		{"protocol not", Filter, in(func(r *Rule) { r.Protocol = "!" }), "protocol=!: expected"},
+		{"port without protocol", Filter, in(func(r *Rule) { r.DstPort = ports("21") }), "dst-port=21: needs protocol=tcp or protocol=udp"},
+		{"port of other protocols", Filter, in(func(r *Rule) { r.SrcPort = ports("21"); r.Protocol = "!tcp" }), "src-port=21: needs protocol=tcp"},
+		{"port list not, empty", Filter, in(func(r *Rule) { r.DstPort.Not = true; r.Protocol = "tcp" }), "dst-port=!: expected 1..15 ports"},
+		{"port list too long", Filter, in(func(r *Rule) { r.DstPort.Ranges = make([]match.PortRange, 16); r.Protocol = "tcp" }), "expected 1..15 ports"},
+		{"port range backwards", Filter, in(func(r *Rule) { r.DstPort.Ranges = []match.PortRange{{From: 2, To: 1}}; r.Protocol = "tcp" }), "dst-port=2-1: a range ends"},
+		{"out-interface in input", Filter, in(func(r *Rule) { r.OutInterface = "ether1" }), "out-interface=ether1: not known in chain=input"},
+		{"in-interface in output", Filter, Rule{Chain: "output", Action: "drop", InInterface: "ether1"}, "in-interface=ether1: not known in chain=output"},
+		{"in-interface in srcnat", NAT, Rule{Chain: "srcnat", Action: "masquerade", InInterface: "ether1"}, "in-interface=ether1: not known in chain=srcnat"},
+		{"out-interface in dstnat", NAT, Rule{Chain: "dstnat", Action: "redirect", OutInterface: "ether1"}, "out-interface=ether1: not known in chain=dstnat"},
+		{"long interface", Filter, in(func(r *Rule) { r.InInterface = "abcdefghijklmnop" }), "in-interface=abcdefghijklmnop: expected a name of 1..15"},
+		{"wildcard interface", Filter, in(func(r *Rule) { r.InInterface = "ether+" }), "in-interface=ether+: expected"},
+		{"option for interface", Filter, in(func(r *Rule) { r.InInterface = "-j" }), "in-interface=-j: expected"},
+		{"no interface", Filter, in(func(r *Rule) { r.InInterface = "!" }), "in-interface=!: expected"},
+		{"connection state", Filter, in(func(r *Rule) { r.ConnectionState = "new,old" }), "connection-state=new,old: expected a list of established"},
+		{"connection state, empty word", Filter, in(func(r *Rule) { r.ConnectionState = "new," }), "connection-state=new,: expected"},
+		{"icmp without protocol", Filter, in(func(r *Rule) { r.ICMPOptions = "8:0" }), "icmp-options=8:0: needs protocol=icmp"},
+		{"icmp type any", Filter, in(func(r *Rule) { r.ICMPOptions = "255"; r.Protocol = "icmp" }), "icmp-options=255: expected type"},
+		{"icmp code", Filter, in(func(r *Rule) { r.ICMPOptions = "8:"; r.Protocol = "icmp" }), "icmp-options=8:: expected type"},
+		{"src-nat to nothing", NAT, Rule{Chain: "srcnat", Action: "src-nat"}, "action=src-nat: needs to-addresses"},
+		{"dst-nat to nothing", NAT, Rule{Chain: "dstnat", Action: "dst-nat"}, "action=dst-nat: needs to-addresses or to-ports"},
+		{"dst-nat to others", NAT, Rule{Chain: "dstnat", Action: "dst-nat", ToAddresses: addresses("!1.2.3.4")}, `to-addresses=!1.2.3.4: expected an address or range without "!"`},
+		{"to half an address", NAT, Rule{Chain: "dstnat", Action: "dst-nat", ToAddresses: match.Addresses{To: netip.MustParseAddr("1.2.3.4")}}, "to-addresses: expected"},
+		{"to-addresses of accept", Filter, in(func(r *Rule) { r.ToAddresses = addresses("1.2.3.4") }), "to-addresses=1.2.3.4: needs action=src-nat or action=dst-nat"},
+		{"to-ports of accept", Filter, in(func(r *Rule) { r.ToPorts = ports("1") }), "to-ports=1: needs action="},
+		{"to-ports without protocol", NAT, Rule{Chain: "dstnat", Action: "redirect", ToPorts: ports("53")}, "to-ports=53: needs protocol=tcp or protocol=udp"},
+		{"to-ports list", NAT, Rule{Chain: "dstnat", Action: "redirect", Protocol: "tcp", ToPorts: ports("53,54")}, "to-ports=53,54: expected one port or range"},
+		{"to-ports not", NAT, Rule{Chain: "dstnat", Action: "redirect", Protocol: "tcp", ToPorts: ports("!53")}, "to-ports=!53: expected one port or range"},
+		{"to port 0", NAT, Rule{Chain: "dstnat", Action: "redirect", Protocol: "tcp", ToPorts: ports("0")}, "to-ports=0: expected one port or range"},
+		{"log-prefix of drop", Filter, Rule{Chain: "input", Action: "drop", LogPrefix: "x"}, "log-prefix=x: needs action=log"},
+		{"long log-prefix", Filter, Rule{Chain: "input", Action: "log", LogPrefix: strings.Repeat("x", 30)}, "expected at most 29 bytes, got 30"},
+		{"log-prefix of two lines", Filter, Rule{Chain: "input", Action: "log", LogPrefix: "a\nb"}, `log-prefix="a\nb": expected UTF-8 text without control characters`},
+		{"long comment", Filter, in(func(r *Rule) { r.Comment = strings.Repeat("x", 256) }), "expected at most 255 bytes, got 256"},
+		{"comment of two lines", Filter, in(func(r *Rule) { r.Comment = "a\n-F" }), `comment="a\n-F": expected UTF-8 text`},
+		{"comment that is not UTF-8", Filter, in(func(r *Rule) { r.Comment = "\xff" }), `comment="\xff": expected UTF-8 text`},
+		{"reject-with of drop", Filter, Rule{Chain: "input", Action: "drop", RejectWith: "tcp-reset"}, "reject-with=tcp-reset: needs action=reject"},
+		{"reject-with unknown", Filter, Rule{Chain: "input", Action: "reject", RejectWith: "icmp-net-unreachable"}, "reject-with=icmp-net-unreachable: expected icmp-network-unreachable"},
+		{"tcp-reset without tcp", Filter, Rule{Chain: "input", Action: "reject", RejectWith: "tcp-reset"}, "reject-with=tcp-reset: needs protocol=tcp"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			assert.ErrorContains(t, test.rule.Validate(test.table), test.want)
+		})
+	}
+}
+
+func TestConfigValidateNamesTheRule(t *testing.T) {
+	good, bad := Rule{Chain: "input", Action: "accept"}, Rule{Chain: "input", Action: "allow", Disabled: true}
+	assert.NoError(t, Config{}.Validate())
+	assert.ErrorContains(t, Config{Filter: []Rule{good, bad}}.Validate(), "filter rule 1: action=allow: expected accept")
+	assert.ErrorContains(t, Config{NAT: []Rule{good}}.Validate(), "nat rule 0: chain=input: expected")
+}
+
+// words splits a line as iptables-restore does (add_param_to_argv,
+// iptables/xshared.c in iptables 1.8.9).
+func words(line string) []string {
+	var list []string
+	var word []byte
+	quoted, escaped := false, false
+	end := func() {
+		list = append(list, string(word))
+		word = nil
+	}
+	for i := range len(line) {
+		switch c := line[i]; {
+		case escaped:
+			word, escaped = append(word, c), false
+		case quoted && c == '\\':
+			escaped = true
+		case c == '"':
+			if quoted {
+				end()
+			}
+			quoted = !quoted
+		case !quoted && (c == ' ' || c == '\t' || c == '\n'):
+			if len(word) > 0 {
+				end()
+			}
+		default:
+			word = append(word, c)
+		}
+	}
+	if len(word) > 0 {
+		end()
+	}
+	return list
+}
+
+// FuzzQuote: whatever Validate lets through is read back as the one word it was,
+// on a line that stays one line.
+func FuzzQuote(f *testing.F) {
+	for _, s := range []string{"", " ", `"`, `\`, `\"`, `a b`, "x\" -j ACCEPT\n-F\n", "'$(reboot)'", "-j", "!", "# x", "COMMIT", "ü", "\t"} {
+		f.Add(s, s)
+	}
+	f.Fuzz(func(t *testing.T, comment, prefix string) {
+		r := Rule{Chain: "input", Action: "log", Comment: comment, LogPrefix: prefix}
+		if r.Validate(Filter) != nil {
+			return
+		}
+		var s script
+		s.entries(Filter, entries(Filter, []Rule{r}))
+		line, ok := strings.CutSuffix(s.text.String(), "\n")
+		require.True(t, ok)
+		require.NotContains(t, line, "\n")
+		require.Equal(t, append([]string{"[0:0]", "-A", "INPUT"}, r.args()...), words(line))
+	})
+}
+
+func TestParseCounter(t *testing.T) {
+	for _, test := range []struct {
+		name, line string
+		want       Counter
+		ok         bool
+	}{
+		{"legacy", `-A INPUT -i lo -c 5 600 -j ACCEPT`, Counter{5, 600}, true},
+		{"nft by way of go-iptables", `-A INPUT -i lo -j ACCEPT -c 5 600`, Counter{5, 600}, true},
+		{"no target", `-A INPUT -c 1 2`, Counter{1, 2}, true},
+		{"not abbreviated", `-A INPUT -c 18446744073709551615 12345678901 -j DROP`, Counter{1<<64 - 1, 12345678901}, true},
+		{"forged comment", `-A INPUT -m comment --comment "x\" -c 1 2" -c 5 600 -j LOG --log-prefix "-c 3 4 "`, Counter{5, 600}, true},
+		{"comment -c", `-A INPUT -m comment --comment -c -c 5 600 -j LOG --log-prefix -c`, Counter{5, 600}, true},
+		{"none", `-A INPUT -m comment --comment "-c 1 2" -j ACCEPT`, Counter{}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, ok := parseCounter(test.line)
+			assert.Equal(t, test.ok, ok)
+			assert.Equal(t, test.want, got)
+		})
+	}
+}
+
+func TestRefusalMessages(t *testing.T) {
+	for _, test := range []struct {
+		name, stderr, message string
+		line                  int
+	}{
+		{"legacy, word", "iptables-restore v1.8.9 (legacy): Couldn't load match `x':No such file or directory\n\nError occurred at line: 4\nTry `iptables-restore -h' or 'iptables-restore --help' for more information.\n",
+			"Couldn't load match `x':No such file or directory", 4},
+		{"legacy, kernel", "iptables-restore: line 6 failed\n", "the kernel refused it", 6},
+		{"nft, kernel", "iptables-nft-restore v1.8.9 (nf_tables): \nline 4: RULE_APPEND failed (Invalid argument): rule in chain x\n",
+			"RULE_APPEND failed (Invalid argument): rule in chain x", 4},
+		{"lock file", "Fatal: can't open lock file /run/xtables.lock: Read-only file system\n",
+			"Fatal: can't open lock file /run/xtables.lock: Read-only file system", 0},
+		{"silent", "", assert.AnError.Error(), 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRefusal(test.stderr, assert.AnError)
+			assert.Equal(t, test.message, r.message)
+			assert.Equal(t, test.line, r.line)
+		})
+	}
+}

@@ -1,0 +1,191 @@
+package firewall
+
+import (
+	"fmt"
+	"strings"
+)
+
+const (
+	// openChain holds the openings. It is a chain of its own so that one process
+	// opens or closes one, wherever the rules around it stand.
+	openChain = "postern-open"
+	// rehearsalChain is referred to by nothing: the kernel checks the rules in it,
+	// and no packet meets them.
+	rehearsalChain = "postern-rehearsal"
+)
+
+// inputPreamble is how many rules stand in INPUT ahead of the user's.
+const inputPreamble = 2
+
+// entry is one rule of a Config as the kernel holds it.
+type entry struct {
+	chain    string // the kernel's
+	args     []string
+	disabled bool
+	key      string // equal for rules that match and do the same
+	count    Counter
+}
+
+// ruleSet is a Config made ready; an entry stands at its rule's index.
+type ruleSet struct{ filter, nat []entry }
+
+func newRuleSet(c Config) *ruleSet {
+	return &ruleSet{filter: entries(Filter, c.Filter), nat: entries(NAT, c.NAT)}
+}
+
+func entries(t Table, rules []Rule) []entry {
+	var es []entry
+	for _, r := range rules {
+		e := entry{chain: t.builtin(r.Chain), args: r.args(), disabled: r.Disabled}
+		r.Comment = ""
+		e.key = e.chain + " " + strings.Join(r.args(), " ")
+		es = append(es, e)
+	}
+	return es
+}
+
+func (s *ruleSet) table(t Table) []entry {
+	if t == Filter {
+		return s.filter
+	}
+	return s.nat
+}
+
+// inherit copies the counters of the rules that old has too. Of several equal rules
+// the first inherits from the first.
+func (s *ruleSet) inherit(old *ruleSet) {
+	for _, t := range []Table{Filter, NAT} {
+		counts := map[string][]Counter{}
+		for _, e := range old.table(t) {
+			if !e.disabled {
+				counts[e.key] = append(counts[e.key], e.count)
+			}
+		}
+		for i := range s.table(t) {
+			e := &s.table(t)[i]
+			if left := counts[e.key]; !e.disabled && len(left) > 0 {
+				e.count, counts[e.key] = left[0], left[1:]
+			}
+		}
+	}
+}
+
+// script is input for iptables-restore, and what each of its lines is about.
+type script struct {
+	text  strings.Builder
+	lines []place // lines[i] is about line i+1
+}
+
+// place is a rule, or with index -1 a table as a whole.
+type place struct {
+	table Table
+	index int
+}
+
+func (s *script) line(at place, words ...string) {
+	s.text.WriteString(strings.Join(words, " ") + "\n")
+	s.lines = append(s.lines, at)
+}
+
+func (s *script) begin(t Table)  { s.line(place{t, -1}, "*"+string(t)) }
+func (s *script) commit(t Table) { s.line(place{t, -1}, "COMMIT") }
+
+// clear starts table t over, inside its transaction.
+func (s *script) clear(t Table) {
+	s.line(place{t, -1}, "-F")
+	s.line(place{t, -1}, "-X")
+}
+
+func (s *script) newChain(t Table, name, policy string) {
+	s.line(place{t, -1}, ":"+name, policy, "[0:0]")
+}
+
+func (s *script) append(at place, count Counter, chain string, args ...string) {
+	words := []string{fmt.Sprintf("[%d:%d]", count.Packets, count.Bytes), "-A", chain}
+	for _, a := range args {
+		words = append(words, quote(a))
+	}
+	s.line(at, words...)
+}
+
+// entries appends the enabled rules of one table to their chains.
+func (s *script) entries(t Table, es []entry) {
+	for i, e := range es {
+		if !e.disabled {
+			s.append(place{t, i}, e.count, e.chain, e.args...)
+		}
+	}
+}
+
+// filter writes the whole filter table; without a set, one that lets nothing in or
+// through.
+func (s *script) filter(set *ruleSet, openings []Opening) {
+	whole := place{Filter, -1}
+	s.begin(Filter)
+	s.clear(Filter)
+	// Behind -X, which resets the policies of iptables-nft.
+	s.newChain(Filter, "INPUT", "DROP")
+	s.newChain(Filter, "FORWARD", "DROP")
+	s.newChain(Filter, "OUTPUT", "ACCEPT")
+	s.newChain(Filter, openChain, "-")
+	s.append(whole, Counter{}, "INPUT", "-i", "lo", "-j", "ACCEPT")
+	s.append(whole, Counter{}, "INPUT", "-j", openChain)
+	for _, o := range openings {
+		s.append(whole, Counter{}, openChain, o.args()...)
+	}
+	if set != nil {
+		s.entries(Filter, set.filter)
+		s.append(whole, Counter{}, "INPUT", "-j", "ACCEPT")
+		s.append(whole, Counter{}, "FORWARD", "-j", "ACCEPT")
+	}
+	s.commit(Filter)
+}
+
+// nat writes the whole nat table.
+func (s *script) nat(set *ruleSet) {
+	s.begin(NAT)
+	s.clear(NAT)
+	s.newChain(NAT, "PREROUTING", "ACCEPT")
+	s.newChain(NAT, "POSTROUTING", "ACCEPT")
+	s.entries(NAT, set.nat)
+	s.commit(NAT)
+}
+
+// rehearse has the kernel check the rules of table t where no packet meets them.
+// With each, every rule has a transaction of its own, so that a refusal tells which
+// rule it is about.
+func (s *script) rehearse(t Table, es []entry, each bool) {
+	s.begin(t)
+	s.newChain(t, rehearsalChain, "-")
+	for i, e := range es {
+		if e.disabled {
+			continue
+		}
+		s.append(place{t, i}, Counter{}, rehearsalChain, e.args...)
+		if each {
+			s.line(place{t, i}, "COMMIT")
+			s.begin(t)
+		}
+	}
+	s.commit(t)
+}
+
+// sweep takes away what a rehearsal left in table t, if it did.
+func (s *script) sweep(t Table) {
+	s.begin(t)
+	s.newChain(t, rehearsalChain, "-")
+	s.line(place{t, -1}, "-X", rehearsalChain)
+	s.commit(t)
+}
+
+// quote writes word so that iptables-restore reads it as one word and as nothing
+// else: a line is split at blanks outside double quotes, inside which a backslash
+// takes the next byte as it is (add_param_to_argv, iptables/xshared.c). A line break
+// cannot be quoted; Validate lets none through.
+func quote(word string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:,!"
+	if word != "" && strings.Trim(word, plain) == "" {
+		return word
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word) + `"`
+}

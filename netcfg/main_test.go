@@ -1,0 +1,252 @@
+package netcfg
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestMain runs the tests in a network namespace of their own, where they may do
+// with the real kernel what they like. The whole program is started again in it,
+// for a thread alone would not do: the netlink sockets are opened by whatever
+// thread runs the goroutine.
+func TestMain(m *testing.M) {
+	const inside = "NETCFG_TEST_NETNS"
+	if os.Getenv(inside) != "" {
+		os.Exit(m.Run())
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		fmt.Fprintln(os.Stderr, "netcfg's tests need the program ip: apt install iproute2:", err)
+		os.Exit(1)
+	}
+	cmd := exec.Command(os.Args[0], os.Args[1:]...)
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(exit.ExitCode())
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "netcfg's tests need a network namespace (root or unprivileged user namespaces):", err)
+		os.Exit(1)
+	}
+}
+
+// ip runs ip(8) and returns what it prints, without the spaces at the ends of
+// lines.
+func ip(t *testing.T, args string) string {
+	t.Helper()
+	out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
+	require.NoError(t, err, "ip %s: %s", args, out)
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimSpace(l)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// lab empties the namespace and puts the named cables in: k0 has its other end
+// in x-k0, which is up.
+func lab(t *testing.T, cables ...string) {
+	t.Helper()
+	for _, line := range strings.Split(ip(t, "-o link"), "\n") {
+		name, _, _ := strings.Cut(strings.Fields(line)[1], "@")
+		if name = strings.TrimSuffix(name, ":"); name != "lo" && exec.Command("ip", "link", "show", name).Run() == nil {
+			ip(t, "link del "+name) // a veth takes its other end along
+		}
+	}
+	ip(t, "link set lo down")
+	ip(t, "addr flush dev lo")
+	require.NoError(t, setForwarding(false))
+	for _, c := range cables {
+		plug(t, c)
+	}
+}
+
+func plug(t *testing.T, name string) {
+	t.Helper()
+	ip(t, "link add "+name+" type veth peer name x-"+name)
+	ip(t, "link set x-"+name+" up")
+}
+
+// shown is the network as ip(8) prints it, one line each, with what differs from
+// run to run left out.
+func shown(t *testing.T) string {
+	t.Helper()
+	var links, addrs []string
+	for _, line := range strings.Split(ip(t, "-o link"), "\n") {
+		f := strings.Fields(line)
+		name, _, _ := strings.Cut(strings.TrimSuffix(f[1], ":"), "@")
+		if strings.HasPrefix(name, "x-") {
+			continue
+		}
+		up := "down"
+		if strings.Contains(f[2], ",UP") {
+			up = "up"
+		}
+		links = append(links, fmt.Sprintf("link %s %s mtu %s\n", name, up, f[4]))
+	}
+	for _, line := range strings.Split(ip(t, "-o -4 addr"), "\n") {
+		if f := strings.Fields(line); len(f) > 1 {
+			line, _, _ = strings.Cut(strings.Join(f[1:], " "), `\`)
+			addrs = append(addrs, fmt.Sprintf("addr %s\n", strings.TrimSpace(line)))
+		}
+	}
+	// ip prints the older link first; ours come and go. lo, the shortest name, is
+	// the first anyway.
+	byName := func(a, b string) int {
+		a, b = strings.Fields(a)[1], strings.Fields(b)[1]
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	}
+	slices.SortStableFunc(links, byName)
+	slices.SortStableFunc(addrs, byName)
+	var b strings.Builder
+	b.WriteString(strings.Join(links, "") + strings.Join(addrs, ""))
+	for _, line := range strings.Split(ip(t, "-4 route"), "\n") {
+		if line != "" {
+			fmt.Fprintf(&b, "route %s\n", line)
+		}
+	}
+	on, err := forwarding()
+	require.NoError(t, err)
+	fmt.Fprintf(&b, "forwarding %v\n", on)
+	return b.String()
+}
+
+// golden takes the indentation of a test's source off.
+func golden(s string) string {
+	var b strings.Builder
+	for _, line := range strings.Split(strings.TrimSpace(s), "\n") {
+		b.WriteString(strings.TrimSpace(line) + "\n")
+	}
+	return b.String()
+}
+
+// newManager returns a Manager that sees no sysfs, for the one in /sys shows the
+// namespace of whoever mounted it.
+func newManager(t *testing.T, ports ...Port) *Manager {
+	t.Helper()
+	m, err := New(ports, t.Logf)
+	require.NoError(t, err)
+	m.sysfs = t.TempDir()
+	return m
+}
+
+// sysfsDevice puts a network device into a sysfs of the test.
+func sysfsDevice(t *testing.T, sysfs, name, device string) {
+	t.Helper()
+	dir := filepath.Join(sysfs, "class/net")
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	link := filepath.Join(dir, name)
+	require.NoError(t, os.RemoveAll(link))
+	require.NoError(t, os.Symlink("../../devices/"+device+"/net/"+name, link))
+}
+
+// running starts m.Run for the length of the test, and checks that it ends.
+func running(t *testing.T, m *Manager) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			require.ErrorIs(t, err, context.Canceled)
+		case <-time.After(5 * time.Second):
+			t.Error("Run did not return within 5 s after the end of its context")
+		}
+	})
+}
+
+// becomes waits until the network looks as wanted.
+func becomes(t *testing.T, want string) {
+	t.Helper()
+	var got string
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if got = shown(t); got == golden(want) {
+			return
+		}
+	}
+	require.Equal(t, golden(want), got)
+}
+
+// monitored returns what `ip monitor` prints while f runs.
+func monitored(t *testing.T, f func()) string {
+	t.Helper()
+	cmd := exec.Command("ip", "-4", "monitor", "link", "address", "route", "netconf")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	lines := make(chan string, 1000)
+	go func() {
+		defer close(lines)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	defer func() {
+		cmd.Process.Kill()
+		for range lines {
+		}
+		cmd.Wait()
+	}()
+
+	// A change of our own marks where f begins, once the monitor listens, and
+	// another where it ends.
+	mark := func(name string, again bool) string {
+		var b strings.Builder
+		ip(t, "link add "+name+" type veth peer name y-"+name)
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+			select {
+			case l := <-lines:
+				if strings.Contains(l, " "+name+":") || strings.Contains(l, " "+name+"@") {
+					return b.String()
+				}
+				if !strings.Contains(l, "y-"+name) && !strings.Contains(l, "link/ether") && !strings.HasPrefix(l, "inet "+name) {
+					b.WriteString(strings.TrimSpace(l) + "\n")
+				}
+			case <-time.After(100 * time.Millisecond):
+				if again {
+					ip(t, "link del "+name)
+					ip(t, "link add "+name+" type veth peer name y-"+name)
+				}
+			}
+		}
+		t.Fatal("ip monitor did not show the link " + name)
+		return ""
+	}
+	mark("begin", true)
+	// What else the first mark set off.
+	for quiet := false; !quiet; {
+		select {
+		case <-lines:
+		case <-time.After(200 * time.Millisecond):
+			quiet = true
+		}
+	}
+	f()
+	printed := mark("end", false)
+	ip(t, "link del begin")
+	ip(t, "link del end")
+	return printed
+}

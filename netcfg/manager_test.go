@@ -1,0 +1,388 @@
+package netcfg
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+var twoPorts = []Port{{"ether1", "k0"}, {"ether2", "k1"}}
+
+func router() Config {
+	return Config{
+		Links:      []Link{{Name: "ether1", MTU: 1492}},
+		Addresses:  []Address{address("10.0.0.2/24", "ether1"), address("192.168.0.1/24", "ether2")},
+		Routes:     []Route{by("0.0.0.0/0", "10.0.0.1", 1), by("172.16.0.0/12", "192.168.0.9", 5)},
+		Forwarding: true,
+	}
+}
+
+const routerShown = `
+	link lo up mtu 65536
+	link ether1 up mtu 1492
+	link ether2 up mtu 1500
+	addr lo inet 127.0.0.1/8 scope host lo
+	addr ether1 inet 10.0.0.2/24 brd 10.0.0.255 scope global ether1
+	addr ether2 inet 192.168.0.1/24 brd 192.168.0.255 scope global ether2
+	route default via 10.0.0.1 dev ether1 proto static metric 1
+	route 10.0.0.0/24 dev ether1 proto kernel scope link src 10.0.0.2
+	route 172.16.0.0/12 via 192.168.0.9 dev ether2 proto static metric 5
+	route 192.168.0.0/24 dev ether2 proto kernel scope link src 192.168.0.1
+	forwarding true`
+
+// Each case edits the router's configuration; the new one is applied over the
+// old one, and must give what it gives on a machine fresh from boot.
+func TestApply(t *testing.T) {
+	tests := []struct {
+		name string
+		edit func(*Config)
+		want string
+	}{
+		{"the same again", func(c *Config) {}, routerShown},
+		{"another MTU", func(c *Config) { c.Links[0].MTU = 1400 },
+			strings.Replace(routerShown, "mtu 1492", "mtu 1400", 1)},
+		{"the driver's MTU", func(c *Config) { c.Links = nil },
+			strings.Replace(routerShown, "mtu 1492", "mtu 1500", 1)},
+		{"another prefix length", func(c *Config) { c.Addresses[0] = address("10.0.0.2/16", "ether1") },
+			strings.NewReplacer("10.0.0.2/24 brd 10.0.0.255", "10.0.0.2/16 brd 10.0.255.255", "10.0.0.0/24", "10.0.0.0/16").Replace(routerShown)},
+		{"another address of the same network", func(c *Config) { c.Addresses[0] = address("10.0.0.3/24", "ether1") },
+			strings.NewReplacer("10.0.0.2/", "10.0.0.3/", "src 10.0.0.2", "src 10.0.0.3").Replace(routerShown)},
+		{"a /31 has no broadcast address", func(c *Config) { c.Addresses[0] = address("10.0.0.0/31", "ether1") },
+			strings.NewReplacer("10.0.0.2/24 brd 10.0.0.255", "10.0.0.0/31", "10.0.0.0/24", "10.0.0.0/31", "src 10.0.0.2", "src 10.0.0.0").Replace(routerShown)},
+		{"the addresses change places", func(c *Config) {
+			c.Addresses[0].Interface, c.Addresses[1].Interface = "ether2", "ether1"
+		}, `
+			link lo up mtu 65536
+			link ether1 up mtu 1492
+			link ether2 up mtu 1500
+			addr lo inet 127.0.0.1/8 scope host lo
+			addr ether1 inet 192.168.0.1/24 brd 192.168.0.255 scope global ether1
+			addr ether2 inet 10.0.0.2/24 brd 10.0.0.255 scope global ether2
+			route default via 10.0.0.1 dev ether2 proto static metric 1
+			route 10.0.0.0/24 dev ether2 proto kernel scope link src 10.0.0.2
+			route 172.16.0.0/12 via 192.168.0.9 dev ether1 proto static metric 5
+			route 192.168.0.0/24 dev ether1 proto kernel scope link src 192.168.0.1
+			forwarding true`},
+		{"another gateway", func(c *Config) { c.Routes[0] = by("0.0.0.0/0", "10.0.0.7", 1) },
+			strings.Replace(routerShown, "default via 10.0.0.1", "default via 10.0.0.7", 1)},
+		{"another distance", func(c *Config) { c.Routes[0].Distance = 255 },
+			strings.Replace(routerShown, "metric 1\n", "metric 255\n", 1)},
+		{"a second way", func(c *Config) { c.Routes = append(c.Routes, by("0.0.0.0/0", "192.168.0.254", 2)) },
+			strings.Replace(routerShown, "\troute 10.0.0.0/24", "\troute default via 192.168.0.254 dev ether2 proto static metric 2\n\troute 10.0.0.0/24", 1)},
+		{"a route disabled", func(c *Config) { c.Routes[0].Disabled = true },
+			strings.Replace(routerShown, "\troute default via 10.0.0.1 dev ether1 proto static metric 1\n", "", 1)},
+		{"a port disabled keeps its address and loses its routes", func(c *Config) { c.Links = append(c.Links, Link{Name: "ether2", Disabled: true}) }, `
+			link lo up mtu 65536
+			link ether1 up mtu 1492
+			link ether2 down mtu 1500
+			addr lo inet 127.0.0.1/8 scope host lo
+			addr ether1 inet 10.0.0.2/24 brd 10.0.0.255 scope global ether1
+			addr ether2 inet 192.168.0.1/24 brd 192.168.0.255 scope global ether2
+			route default via 10.0.0.1 dev ether1 proto static metric 1
+			route 10.0.0.0/24 dev ether1 proto kernel scope link src 10.0.0.2
+			forwarding true`},
+		{"an address disabled", func(c *Config) { c.Addresses[1].Disabled = true; c.Routes = c.Routes[:1] }, `
+			link lo up mtu 65536
+			link ether1 up mtu 1492
+			link ether2 up mtu 1500
+			addr lo inet 127.0.0.1/8 scope host lo
+			addr ether1 inet 10.0.0.2/24 brd 10.0.0.255 scope global ether1
+			route default via 10.0.0.1 dev ether1 proto static metric 1
+			route 10.0.0.0/24 dev ether1 proto kernel scope link src 10.0.0.2
+			forwarding true`},
+		{"nothing", func(c *Config) { *c = Config{} }, `
+			link lo up mtu 65536
+			link ether1 up mtu 1500
+			link ether2 up mtu 1500
+			addr lo inet 127.0.0.1/8 scope host lo
+			forwarding false`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := router()
+			tt.edit(&c)
+
+			lab(t, "k0", "k1")
+			m := newManager(t, twoPorts...)
+			require.NoError(t, m.Apply(router()))
+			require.Equal(t, golden(routerShown), shown(t))
+			require.NoError(t, m.Apply(c))
+			assert.Equal(t, golden(tt.want), shown(t), "after the router's configuration")
+
+			lab(t, "k0", "k1")
+			require.NoError(t, newManager(t, twoPorts...).Apply(c))
+			assert.Equal(t, golden(tt.want), shown(t), "after boot")
+		})
+	}
+}
+
+func TestApplyAgainChangesNothing(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	require.NoError(t, m.Apply(router()))
+	assert.Empty(t, monitored(t, func() { require.NoError(t, m.Apply(router())) }), "the same Manager")
+	again := newManager(t, twoPorts...)
+	assert.Empty(t, monitored(t, func() { require.NoError(t, again.Apply(router())) }), "a Manager of the next process")
+}
+
+// The kernel drops the secondary addresses of a network with its primary one.
+func TestSecondaryAddressSurvives(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	c := Config{Addresses: []Address{
+		address("10.0.0.2/24", "ether1"), address("10.0.0.3/24", "ether1"), address("10.0.0.4/24", "ether1"),
+	}}
+	require.NoError(t, m.Apply(c))
+	c.Addresses = c.Addresses[1:]
+	require.NoError(t, m.Apply(c))
+	assert.Equal(t, golden(`
+		link lo up mtu 65536
+		link ether1 up mtu 1500
+		link ether2 up mtu 1500
+		addr lo inet 127.0.0.1/8 scope host lo
+		addr ether1 inet 10.0.0.3/24 brd 10.0.0.255 scope global ether1
+		addr ether1 inet 10.0.0.4/24 brd 10.0.0.255 scope global secondary ether1
+		route 10.0.0.0/24 dev ether1 proto kernel scope link src 10.0.0.3
+		forwarding false`), shown(t))
+}
+
+func TestForeignIsUntouched(t *testing.T) {
+	lab(t, "k0", "k1", "other")
+	ip(t, "link set other up mtu 1300")
+	ip(t, "addr add 10.9.0.1/24 dev other")
+	ip(t, "route add 10.10.0.0/16 via 10.9.0.2")
+	ip(t, "route add 10.11.0.0/16 via 10.9.0.2 proto bird metric 1")
+	foreign := []string{"link other up mtu 1300", "addr other inet 10.9.0.1/24 scope global other",
+		"route 10.10.0.0/16 via 10.9.0.2 dev other", "route 10.11.0.0/16 via 10.9.0.2 dev other proto bird metric 1"}
+
+	m := newManager(t, twoPorts...)
+	for _, c := range []Config{router(), {}} {
+		require.NoError(t, m.Apply(c))
+		for _, line := range foreign {
+			assert.Contains(t, shown(t), line+"\n")
+		}
+	}
+
+	t.Run("a gateway on a link that is not ours", func(t *testing.T) {
+		c := Config{Routes: []Route{by("10.12.0.0/16", "10.9.0.3", 1)}}
+		require.NoError(t, m.Apply(c))
+		assert.Contains(t, shown(t), "route 10.12.0.0/16 via 10.9.0.3 dev other proto static metric 1\n")
+		assert.Empty(t, monitored(t, func() { require.NoError(t, m.Apply(c)) }))
+	})
+	t.Run("the place of a foreign route", func(t *testing.T) {
+		before := shown(t)
+		err := m.Apply(Config{Routes: []Route{by("10.11.0.0/16", "10.9.0.4", 1)}})
+		require.ErrorIs(t, err, unix.EEXIST)
+		require.ErrorContains(t, err, "add route 10.11.0.0/16 by 10.9.0.4 distance 1: a route that is not ours")
+		assert.Equal(t, before, shown(t))
+	})
+}
+
+func TestRefusedLeavesWhatWas(t *testing.T) {
+	tests := []struct {
+		name string
+		edit func(*Config)
+		err  string
+	}{
+		{"a gateway out of reach", func(c *Config) {
+			// Much besides changes, for the undo to have work.
+			c.Links = []Link{{Name: "ether1", MTU: 1300}, {Name: "ether2", Disabled: true}}
+			c.Addresses = []Address{address("10.5.0.1/24", "ether1"), address("10.0.0.2/24", "ether2")}
+			c.Routes = []Route{by("0.0.0.0/0", "10.5.0.9", 1), by("10.6.0.0/24", "10.7.0.1", 1)}
+			c.Forwarding = false
+		}, "add route 10.6.0.0/24 by 10.7.0.1 distance 1: network is unreachable (Nexthop has invalid gateway)"},
+		{"a gateway that an address change put out of reach", func(c *Config) {
+			c.Addresses = append(c.Addresses, address("10.5.0.1/24", "ether1"))[1:]
+		}, "add route 0.0.0.0/0 by 10.0.0.1 distance 1: network is unreachable (Nexthop has invalid gateway)"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			lab(t, "k0", "k1")
+			m := newManager(t, twoPorts...)
+			require.NoError(t, m.Apply(router()))
+			c := router()
+			tt.edit(&c)
+			require.EqualError(t, m.Apply(c), tt.err)
+			assert.Equal(t, golden(routerShown), shown(t))
+
+			changes, err := m.repair()
+			require.NoError(t, err)
+			assert.Empty(t, changes, "the configuration before stays in force")
+		})
+	}
+
+	t.Run("the first configuration", func(t *testing.T) {
+		lab(t, "k0", "k1")
+		m := newManager(t, twoPorts...)
+		c := router()
+		c.Routes[0].Gateway = c.Routes[0].Gateway.Next().Next().Next()
+		c.Routes[1].Gateway = address("10.99.0.1/32", "").Address.Addr()
+		require.Error(t, m.Apply(c))
+		assert.Equal(t, golden(`
+			link lo up mtu 65536
+			link ether1 down mtu 1500
+			link ether2 down mtu 1500
+			addr lo inet 127.0.0.1/8 scope host lo
+			forwarding false`), shown(t))
+	})
+
+	t.Run("an invalid one", func(t *testing.T) {
+		lab(t, "k0", "k1")
+		m := newManager(t, twoPorts...)
+		before := shown(t)
+		require.ErrorContains(t, m.Apply(Config{Links: []Link{{Name: "k0"}}}), "link: name=k0: expected a port")
+		assert.Equal(t, before, shown(t))
+	})
+}
+
+// Fail-closed: forwarding ends before anything else changes, and begins when all
+// else stands.
+func TestForwardingOrder(t *testing.T) {
+	const on, off = "inet all forwarding on", "inet all forwarding off"
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+
+	lines := strings.Split(strings.TrimSpace(monitored(t, func() { require.NoError(t, m.Apply(router())) })), "\n")
+	at := lineWith(t, lines, on)
+	for _, l := range lines[at:] {
+		assert.NotContains(t, l, "10.0.0", "after forwarding was turned on")
+		assert.NotContains(t, l, "proto static", "after forwarding was turned on")
+	}
+	assert.Contains(t, strings.Join(lines[:at], "\n"), "172.16.0.0/12 via 192.168.0.9")
+
+	lines = strings.Split(strings.TrimSpace(monitored(t, func() { require.NoError(t, m.Apply(Config{})) })), "\n")
+	at = lineWith(t, lines, off)
+	for _, l := range lines[:at] {
+		assert.NotContains(t, l, "eleted", "before forwarding was turned off")
+	}
+	assert.Contains(t, strings.Join(lines[at:], "\n"), "eleted")
+}
+
+func lineWith(t *testing.T, lines []string, word string) int {
+	t.Helper()
+	for i, l := range lines {
+		if strings.Contains(l, word) {
+			return i
+		}
+	}
+	require.Fail(t, "no line", "%q in\n%s", word, strings.Join(lines, "\n"))
+	return 0
+}
+
+func TestPortNames(t *testing.T) {
+	const slot1, slot2 = "pci0000:00/0000:00:01.0", "pci0000:00/0000:00:02.0"
+	tests := []struct {
+		name    string
+		kernel  map[string]string // kernel name: sysfs path of the device, "" for none
+		ports   []Port
+		up      string            // a link that is up before
+		renamed map[string]string // kernel name: name after
+	}{
+		{"by kernel name", map[string]string{"k0": "", "k1": ""}, twoPorts, "",
+			map[string]string{"k0": "ether1", "k1": "ether2"}},
+		{"named by an earlier process", map[string]string{"ether1": "", "k1": ""}, twoPorts, "",
+			map[string]string{"ether1": "ether1", "k1": "ether2"}},
+		{"by the path of the device itself", map[string]string{"k0": slot2, "k1": slot1},
+			[]Port{{"ether1", slot1}, {"ether2", slot2}}, "",
+			map[string]string{"k0": "ether2", "k1": "ether1"}},
+		{"by a path above the device, whole components", map[string]string{"k0": slot1 + "0/virtio0", "k1": slot1 + "/virtio1"},
+			[]Port{{"ether1", slot1}}, "", map[string]string{"k0": "k0", "k1": "ether1"}},
+		{"on a platform bus", map[string]string{"k0": "platform/a003e00.virtio_mmio/virtio1"},
+			[]Port{{"ether1", "platform/a003e00.virtio_mmio"}}, "", map[string]string{"k0": "ether1"}},
+		{"kernel names in the wrong order", map[string]string{"k0": slot2, "k1": slot1},
+			[]Port{{"k0", slot1}, {"k1", slot2}}, "k0", map[string]string{"k0": "k1", "k1": "k0"}},
+		{"kernel names swapped by name", map[string]string{"k0": "", "k1": ""},
+			[]Port{{"k0", "k1"}, {"k1", "k0"}}, "", map[string]string{"k0": "k1", "k1": "k0"}},
+		{"the name is a foreign device's", map[string]string{"k0": slot2, "k1": slot1},
+			[]Port{{"k0", slot1}}, "k0", map[string]string{"k0": "dev%", "k1": "k0"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			lab(t)
+			m := newManager(t, tt.ports...)
+			macs := map[string]string{}
+			i := 0
+			for name, device := range tt.kernel {
+				plug(t, name)
+				i++
+				macs[name] = "02:00:00:00:00:0" + string(rune('0'+i))
+				ip(t, "link set "+name+" address "+macs[name])
+				if device != "" {
+					sysfsDevice(t, m.sysfs, name, device)
+				}
+			}
+			if tt.up != "" {
+				ip(t, "link set "+tt.up+" up")
+			}
+			for range 2 { // the second time nothing is left to do
+				require.NoError(t, m.Apply(Config{}))
+				for name, want := range tt.renamed {
+					line := ""
+					for _, l := range strings.Split(ip(t, "-o link"), "\n") {
+						if strings.Contains(l, macs[name]) {
+							line = l
+						}
+					}
+					got, _, _ := strings.Cut(strings.Fields(line)[1], "@")
+					if want == "dev%" {
+						assert.Regexp(t, `^dev\d+$`, got)
+					} else {
+						assert.Equal(t, want, got)
+					}
+					if name == tt.up {
+						assert.Contains(t, line, ",UP", "it was up before")
+					}
+				}
+			}
+			changes, err := m.repair()
+			require.NoError(t, err)
+			assert.Empty(t, changes)
+		})
+	}
+}
+
+func TestState(t *testing.T) {
+	lab(t, "k0")
+	ip(t, "link set k0 address 02:00:00:00:00:01")
+	m := newManager(t, twoPorts...)
+	require.NoError(t, m.Apply(router()), "ether2 is missing, which is no error")
+
+	udp, err := net.Dial("udp", "10.0.0.9:9")
+	require.NoError(t, err)
+	defer udp.Close()
+	_, err = udp.Write([]byte("who has 10.0.0.9?"))
+	require.NoError(t, err)
+
+	// The kernel may send of its own accord between the two readings.
+	var states []LinkState
+	require.Eventually(t, func() bool {
+		states, err = m.State()
+		require.NoError(t, err)
+		require.Len(t, states, 2)
+		lines := strings.Split(ip(t, "-s link show ether1"), "\n")
+		rx, tx := strings.Fields(lines[3]), strings.Fields(lines[5])
+		s := states[0]
+		return s.TxPackets > 0 && slices.Equal(
+			[]string{fmt.Sprint(s.RxBytes), fmt.Sprint(s.RxPackets), fmt.Sprint(s.TxBytes), fmt.Sprint(s.TxPackets)},
+			[]string{rx[0], rx[1], tx[0], tx[1]})
+	}, 5*time.Second, 50*time.Millisecond, "the counters that ip -s shows")
+	one := states[0]
+	assert.Equal(t, LinkState{Name: "ether2"}, states[1])
+	assert.True(t, one.Present && one.Up && one.Running)
+	assert.Equal(t, "ether1", one.Name)
+	assert.Equal(t, 1492, one.MTU)
+	assert.Equal(t, "02:00:00:00:00:01", one.MAC.String())
+
+	ip(t, "link set x-k0 down")
+	states, err = m.State()
+	require.NoError(t, err)
+	assert.True(t, states[0].Up)
+	assert.False(t, states[0].Running, "no carrier")
+}

@@ -1,0 +1,102 @@
+package netcfg
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// settle is how long to wait after the first of a burst of changes.
+	settle = 100 * time.Millisecond
+	// maxSettle is what that wait grows to while what Run does is undone or
+	// refused again and again.
+	maxSettle = 10 * time.Second
+)
+
+// Run keeps the kernel at the Config that was last applied, and before the first
+// Apply does nothing: it listens to what changes and repairs what differs, a
+// moment later. It returns only when ctx is done, with its cause. It uses no
+// processor time while nothing changes.
+func (m *Manager) Run(ctx context.Context) error {
+	delay := settle
+	for {
+		err := m.follow(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		m.logf("netcfg: listening to changes: %v; again in %v", err, delay)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(delay):
+		}
+		delay = min(2*delay, maxSettle)
+	}
+}
+
+// follow repairs, listens, and repairs again, until ctx is done or the
+// subscription breaks.
+func (m *Manager) follow(ctx context.Context) error {
+	f, err := subscribe()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	defer context.AfterFunc(ctx, func() { f.Close() })()
+
+	// The time of the next repair is the deadline of the read, zero if none is
+	// due. The first is due now: something may have changed before we listened.
+	due := time.Now()
+	delay := settle
+	logged := ""
+	// What changed does not matter, for a repair compares everything: the rest of
+	// the message falls off.
+	header := make([]byte, unix.NLMSG_HDRLEN)
+	for {
+		if err := f.SetReadDeadline(due); err != nil {
+			return err
+		}
+		_, err := f.Read(header)
+		switch {
+		case err == nil || errors.Is(err, unix.ENOBUFS): // overflow: changes went unheard
+			if next := time.Now().Add(delay); due.IsZero() || next.Before(due) {
+				due = next
+			}
+			continue
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		}
+
+		changes, err := m.repair()
+		if len(changes) > 0 {
+			m.logf("netcfg: repaired: %s", strings.Join(changes, "; "))
+		}
+		message := ""
+		if err != nil {
+			message = err.Error()
+		}
+		if message != "" && message != logged {
+			m.logf("netcfg: cannot repair: %s", message)
+		}
+		logged = message
+
+		// Our own changes are heard too, and answered by a repair that finds
+		// nothing to do: that ends it. Whoever undoes them at once meets longer
+		// and longer pauses.
+		due = time.Time{}
+		switch {
+		case err != nil:
+			delay = min(2*delay, maxSettle)
+			due = time.Now().Add(delay)
+		case len(changes) > 0:
+			delay = min(2*delay, maxSettle)
+		default:
+			delay = settle
+		}
+	}
+}

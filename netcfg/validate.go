@@ -1,0 +1,154 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Validate reports the first thing in c that no machine with these ports could
+// be given, whatever its kernel: the item, the property with the refused word,
+// and what was expected. Disabled items are held to the same words, but they are
+// nobody's duplicate.
+func (c Config) Validate(ports []Port) error {
+	if err := c.validateLinks(ports); err != nil {
+		return err
+	}
+	if err := c.validateAddresses(ports); err != nil {
+		return err
+	}
+	return c.validateRoutes()
+}
+
+func (c Config) validateLinks(ports []Port) error {
+	seen := map[string]bool{}
+	for _, l := range c.Links {
+		if err := checkPort(l.Name, ports); err != nil {
+			return fmt.Errorf("link: name=%s: %w", l.Name, err)
+		}
+		if seen[l.Name] {
+			return fmt.Errorf("link: name=%s: expected each port once", l.Name)
+		}
+		seen[l.Name] = true
+		if l.MTU != 0 && (l.MTU < 68 || l.MTU > 65535) {
+			return fmt.Errorf("link %s: mtu=%d: expected 68..65535, or 0 for the driver's", l.Name, l.MTU)
+		}
+	}
+	return nil
+}
+
+func (c Config) validateAddresses(ports []Port) error {
+	type place struct {
+		port string
+		ip   netip.Addr
+	}
+	seen := map[place]netip.Prefix{}
+	for _, a := range c.Addresses {
+		if err := checkAddress(a.Address); err != nil {
+			return fmt.Errorf("address: address=%s: %w", a.Address, err)
+		}
+		if err := checkPort(a.Interface, ports); err != nil {
+			return fmt.Errorf("address %s: interface=%s: %w", a.Address, a.Interface, err)
+		}
+		if a.Disabled {
+			continue
+		}
+		p := place{a.Interface, a.Address.Addr()}
+		if old, ok := seen[p]; ok {
+			return fmt.Errorf("address: address=%s: expected each address once, %s has %s already",
+				a.Address, a.Interface, old)
+		}
+		seen[p] = a.Address
+	}
+	return nil
+}
+
+func (c Config) validateRoutes() error {
+	type key struct {
+		dst      netip.Prefix
+		distance int
+	}
+	seen := map[key]netip.Addr{}
+	for _, r := range c.Routes {
+		d := r.Destination
+		if !d.IsValid() || !d.Addr().Is4() {
+			return fmt.Errorf("route: dst-address=%s: expected an IPv4 network, such as 10.0.0.0/8", d)
+		}
+		if d != d.Masked() {
+			return fmt.Errorf("route: dst-address=%s: expected no bits beyond the prefix, such as %s", d, d.Masked())
+		}
+		if g := r.Gateway; !g.Is4() || !isUnicast(g) {
+			return fmt.Errorf("route %s: gateway=%s: expected an IPv4 host address", d, g)
+		}
+		// The kernel would take such a route, and send its packets nowhere.
+		own := func(a Address) bool { return a.Address.Addr() == r.Gateway && !a.Disabled }
+		if i := slices.IndexFunc(c.Addresses, own); i >= 0 {
+			return fmt.Errorf("route %s: gateway=%s: expected a neighbour, %s has this address itself",
+				d, r.Gateway, c.Addresses[i].Interface)
+		}
+		if r.Distance < 1 || r.Distance > 255 {
+			return fmt.Errorf("route %s: distance=%d: expected 1..255", d, r.Distance)
+		}
+		if r.Disabled {
+			continue
+		}
+		k := key{d, r.Distance}
+		if old, ok := seen[k]; ok {
+			return fmt.Errorf("route %s: distance=%d: expected another distance, the route by %s has this one",
+				d, r.Distance, old)
+		}
+		seen[k] = r.Gateway
+	}
+	return nil
+}
+
+func checkPort(name string, ports []Port) error {
+	var names []string
+	for _, p := range ports {
+		if p.Name == name {
+			return nil
+		}
+		names = append(names, p.Name)
+	}
+	return fmt.Errorf("expected a port (%s)", strings.Join(names, ", "))
+}
+
+func checkAddress(p netip.Prefix) error {
+	switch {
+	case !p.IsValid() || !p.Addr().Is4():
+		return errors.New("expected an IPv4 address with prefix length, such as 192.168.0.1/24")
+	case p.Bits() == 0:
+		return errors.New("expected a prefix length of 1..32")
+	case !isUnicast(p.Addr()):
+		return errors.New("expected a host address, neither unspecified, loopback, multicast nor broadcast")
+	}
+	return nil
+}
+
+func isUnicast(a netip.Addr) bool {
+	return a.IsGlobalUnicast() || a.IsLinkLocalUnicast()
+}
+
+// checkPorts refuses port names that the kernel would refuse, and names or
+// devices that occur twice.
+func checkPorts(ports []Port) error {
+	names, devices := map[string]bool{}, map[string]bool{}
+	for _, p := range ports {
+		bad := func(r rune) bool { return r == '/' || r == ':' || r == '%' || unicode.IsSpace(r) }
+		// 15 bytes: IFNAMSIZ less the terminating zero.
+		if n := p.Name; n == "" || len(n) > 15 || n == "." || n == ".." || n == "lo" || strings.ContainsFunc(n, bad) {
+			return fmt.Errorf("port: name=%q: expected an interface name of 1..15 bytes", n)
+		}
+		if p.Device == "" {
+			return fmt.Errorf("port %s: device=\"\": expected a path below /sys/devices or a kernel name", p.Name)
+		}
+		if names[p.Name] || devices[p.Device] {
+			return fmt.Errorf("port %s: device=%s: expected each name and each device once", p.Name, p.Device)
+		}
+		names[p.Name], devices[p.Device] = true, true
+	}
+	return nil
+}
