@@ -1,0 +1,48 @@
+# Thin lines over the programs that do the work; --help of each tells more:
+#   go run ./image --help
+#   go run ./qemu --help
+
+BOARD ?= malta
+DEBUG ?=
+
+.PHONY: lab test image boards size setup bench check
+
+# The manual's FTP example, on BOARD in QEMU. Needs root.
+lab:
+	go run ./image setup --lab $(BOARD)
+	go run ./image build $(BOARD)
+	go run ./qemu lab $(BOARD)
+
+# Everything: formatting, vet, staticcheck, unit tests and the end-to-end tests.
+test:
+	go run ./image setup --lab
+	$(MAKE) check
+	go run ./image build
+	go run ./image build --debug
+	go test -race -timeout 60m -v ./qemu ./image
+	go test -race $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
+
+check:
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	go tool staticcheck ./...
+
+image:
+	go run ./image setup $(BOARD)
+	go run ./image build $(if $(DEBUG),--debug) $(BOARD)
+
+boards:
+	go run ./image boards
+
+bench:
+	go run ./image setup --lab
+	go run ./image build
+	go run ./qemu bench
+
+size:
+	go run ./image setup
+	go run ./image size
+
+setup:
+	go run ./image setup --lab

@@ -1,0 +1,244 @@
+// Package board declares the boards that Postern runs on: one value each, with
+// everything that is particular to it — CPU, kernel, ports, console, image and
+// QEMU machine. What another package needs to know of a board it reads here; a
+// new board is one more value in boards, and for a new SoC one kernel fragment.
+//
+// It imports nothing of the project and runs nothing.
+package board
+
+import (
+	"embed"
+	"fmt"
+	"strings"
+)
+
+// Board is one kind of router.
+type Board struct {
+	// Name is what BOARD= takes.
+	Name string
+	// Description is a line for a list of boards.
+	Description string
+
+	CPU    CPU
+	Kernel Kernel
+	// Ports in the order of their numbers.
+	Ports []Port
+	// WAN and LAN are the names of the ports that the default configuration uses.
+	WAN, LAN string
+	// Consoles are the terminals that a console runs on, as device names in /dev.
+	Consoles []string
+	// Memory in MiB.
+	Memory int
+	// ImageLimit is the most that kernel and initramfs may take on flash, in
+	// bytes; 0 for no limit.
+	ImageLimit int64
+
+	QEMU QEMU
+}
+
+// CPU is an instruction set, and what compiles for it.
+type CPU struct {
+	// GOARCH, GOMIPS and GOARM are Go's names; empty where they do not apply.
+	GOARCH, GOMIPS, GOARM string
+	// Cross is the prefix of the GNU tools.
+	Cross string
+	// Debian is the architecture's name there.
+	Debian string
+}
+
+// Host is the GNU name that configure scripts take as --host.
+func (c CPU) Host() string { return strings.TrimSuffix(c.Cross, "-") }
+
+// CompilerPackages are the Debian packages of the C compiler and library for
+// the CPU, on a machine whose own Debian architecture is host.
+func (c CPU) CompilerPackages(host string) []string {
+	if c.Debian == host {
+		return []string{"gcc", "libc6-dev"}
+	}
+	return []string{"gcc-" + strings.ReplaceAll(c.Host(), "_", "-"), "libc6-dev-" + c.Debian + "-cross"}
+}
+
+// Kernel is how a board's Linux is built.
+type Kernel struct {
+	// Arch is ARCH of the kernel's make.
+	Arch string
+	// Fragments are names of files in kernel/, without ".config", the later
+	// overriding the earlier.
+	Fragments []string
+	// Target is the make target and Image the file that it leaves, relative to
+	// the build folder: compressed, as the boot loader takes it.
+	Target, Image string
+	// Objects is about how many files the build compiles: for showing progress.
+	Objects int
+	// CommandLine is what the boot loader passes.
+	CommandLine string
+}
+
+// Port is a network port as it is labelled on the case.
+type Port struct {
+	Name string
+	// Device is where sysfs has it: the start of its path below /sys/devices, or
+	// the kernel's name for it.
+	Device string
+	// QEMU is the -device argument that puts a network card there, without its
+	// netdev and mac.
+	QEMU string
+}
+
+// QEMU is the machine that models a board.
+type QEMU struct {
+	// Binary is the emulator, and Package the Debian package that has it.
+	Binary, Package string
+	// Machine and CPU are its -machine and -cpu; CPU may be empty.
+	Machine, CPU string
+	// HotPlug says that the machine can lose and gain a network card while it runs.
+	HotPlug bool
+}
+
+func malta(name, order, fragment, binary string, cpu CPU) Board {
+	return Board{
+		Name:        name,
+		Description: "MIPS Malta, 24Kc, " + order + "-endian (QEMU)",
+		CPU:         cpu,
+		Kernel: Kernel{
+			Arch:        "mips",
+			Fragments:   []string{"common", "mips", fragment, "malta"},
+			Target:      "vmlinuz",
+			Image:       "vmlinuz",
+			CommandLine: "console=ttyS0,115200 " + commandLine,
+		},
+		Ports: []Port{
+			{Name: "ether1", Device: "pci0000:00/0000:00:12.0", QEMU: pciNIC + ",addr=0x12"},
+			{Name: "ether2", Device: "pci0000:00/0000:00:13.0", QEMU: pciNIC + ",addr=0x13"},
+		},
+		WAN: "ether1", LAN: "ether2",
+		Consoles:   []string{"ttyS0"},
+		Memory:     32,
+		ImageLimit: flash4MB,
+		QEMU:       QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc"},
+	}
+}
+
+func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel) Board {
+	kernel.CommandLine = "console=ttyAMA0,115200 " + commandLine
+	return Board{
+		Name:        name,
+		Description: description,
+		CPU:         cpu,
+		Kernel:      kernel,
+		Ports: []Port{
+			{Name: "ether1", Device: "platform/a000000.virtio_mmio", QEMU: "virtio-net-device,bus=virtio-mmio-bus.0"},
+			{Name: "ether2", Device: "platform/a000200.virtio_mmio", QEMU: "virtio-net-device,bus=virtio-mmio-bus.1"},
+		},
+		WAN: "ether1", LAN: "ether2",
+		Consoles: []string{"ttyAMA0"},
+		Memory:   64,
+		QEMU:     QEMU{Binary: binary, Package: "qemu-system-arm", Machine: "virt", CPU: cpuModel},
+	}
+}
+
+const (
+	// commandLine is common to all boards: the kernel's own chatter stays in its
+	// log, what Postern says at notice and above is shown; a panic reboots.
+	commandLine = "loglevel=6 panic=10"
+
+	// pciNIC has no option ROM: nothing boots from the network here.
+	pciNIC = "virtio-net-pci,romfile="
+
+	// flash4MB is the image's part of a 4 MB chip: the rest is a boot loader of
+	// 320 KB, two erase blocks of configuration and the boot loader's environment.
+	flash4MB = 3520 << 10
+)
+
+// All returns the boards in the order in which they are listed.
+func All() []Board {
+	return []Board{
+		malta("malta", "big", "mips-be", "qemu-system-mips",
+			CPU{GOARCH: "mips", GOMIPS: "softfloat", Cross: "mips-linux-gnu-", Debian: "mips"}),
+		malta("maltael", "little", "mips-le", "qemu-system-mipsel",
+			CPU{GOARCH: "mipsle", GOMIPS: "softfloat", Cross: "mipsel-linux-gnu-", Debian: "mipsel"}),
+		virt("virt-armv7", "ARMv7 virtual machine, Cortex-A15 (QEMU)", "qemu-system-arm", "cortex-a15",
+			CPU{GOARCH: "arm", GOARM: "7", Cross: "arm-linux-gnueabihf-", Debian: "armhf"},
+			Kernel{Arch: "arm", Fragments: []string{"common", "arm", "virt", "virt-armv7"},
+				Target: "zImage", Image: "arch/arm/boot/zImage"}),
+		virt("virt-arm64", "ARMv8 virtual machine, Cortex-A53 (QEMU)", "qemu-system-aarch64", "cortex-a53",
+			CPU{GOARCH: "arm64", Cross: "aarch64-linux-gnu-", Debian: "arm64"},
+			Kernel{Arch: "arm64", Fragments: []string{"common", "arm64", "virt"},
+				Target: "Image.gz", Image: "arch/arm64/boot/Image.gz"}),
+		{
+			Name:        "pc",
+			Description: "64-bit PC, serial console (QEMU i440FX)",
+			CPU:         CPU{GOARCH: "amd64", Cross: "x86_64-linux-gnu-", Debian: "amd64"},
+			Kernel: Kernel{Arch: "x86", Fragments: []string{"common", "x86_64"},
+				Target: "bzImage", Image: "arch/x86/boot/bzImage",
+				CommandLine: "console=ttyS0,115200 " + commandLine},
+			Ports: []Port{
+				{Name: "ether1", Device: "pci0000:00/0000:00:04.0", QEMU: pciNIC + ",addr=0x4"},
+				{Name: "ether2", Device: "pci0000:00/0000:00:05.0", QEMU: pciNIC + ",addr=0x5"},
+			},
+			WAN: "ether1", LAN: "ether2",
+			Consoles: []string{"ttyS0"},
+			Memory:   64,
+			QEMU:     QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "pc", HotPlug: true},
+		},
+	}
+}
+
+// ByName finds a board; an unknown name is an error that lists the known ones.
+func ByName(name string) (Board, error) {
+	var names []string
+	for _, b := range All() {
+		if b.Name == name {
+			return b, nil
+		}
+		names = append(names, b.Name)
+	}
+	return Board{}, fmt.Errorf("no board %q: there are %s", name, strings.Join(names, ", "))
+}
+
+// PortNames lists the names of the ports in order.
+func (b Board) PortNames() []string {
+	var names []string
+	for _, p := range b.Ports {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// GoEnv is the environment in which `go build` makes a program for the board,
+// statically linked.
+func (b Board) GoEnv() []string {
+	env := []string{"GOOS=linux", "CGO_ENABLED=0", "GOARCH=" + b.CPU.GOARCH}
+	if b.CPU.GOMIPS != "" {
+		env = append(env, "GOMIPS="+b.CPU.GOMIPS)
+	}
+	if b.CPU.GOARM != "" {
+		env = append(env, "GOARM="+b.CPU.GOARM)
+	}
+	return env
+}
+
+//go:embed kernel/*.config
+var fragments embed.FS
+
+// KernelFragments returns the text of the board's kernel fragments, joined in
+// their order.
+func (b Board) KernelFragments() (string, error) {
+	var all strings.Builder
+	for _, name := range b.Kernel.Fragments {
+		text, err := fragments.ReadFile("kernel/" + name + ".config")
+		if err != nil {
+			return "", fmt.Errorf("board %s: kernel fragment %s: %w", b.Name, name, err)
+		}
+		all.Write(text)
+	}
+	return all.String(), nil
+}
+
+// DefaultConfiguration is what the board starts with when nothing else is kept,
+// in the command language.
+//
+//go:embed default.rsc
+var defaultConfiguration string
+
+func (b Board) DefaultConfiguration() string { return defaultConfiguration }

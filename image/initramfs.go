@@ -1,0 +1,219 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/u-root/gobusybox/src/pkg/golang"
+	"github.com/u-root/mkuimage/cpio"
+	"github.com/u-root/mkuimage/uimage"
+	"github.com/u-root/uio/llog"
+
+	"github.com/postern-router/postern/board"
+)
+
+// debugCommands are what DEBUG=1 adds, as a u-root busybox in /bbin.
+var debugCommands = []string{
+	"github.com/u-root/u-root/cmds/core/gosh",
+	"github.com/u-root/u-root/cmds/core/ip",
+	"github.com/u-root/u-root/cmds/core/ping",
+	"github.com/u-root/u-root/cmds/core/dmesg",
+	"github.com/u-root/u-root/cmds/core/ps",
+	"github.com/u-root/u-root/cmds/core/ls",
+	"github.com/u-root/u-root/cmds/core/cat",
+}
+
+// links are the names by which the two programs in the image are called.
+var links = map[string]string{
+	"init":                  "bin/postern",
+	"bin/socksd":            "bin/postern",
+	"bin/console":           "bin/postern",
+	"sbin/iptables":         "sbin/xtables-legacy-multi",
+	"sbin/iptables-save":    "sbin/xtables-legacy-multi",
+	"sbin/iptables-restore": "sbin/xtables-legacy-multi",
+}
+
+// build makes a board's image in the folder out/BOARD: kernel, initramfs.cpio.xz,
+// kernel.config and SHA256SUMS.
+func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
+	name := b.Name
+	if debug {
+		name += "-debug"
+	}
+	kernelDir, err := kernel(c, b, "")
+	if err != nil {
+		return sizes{}, err
+	}
+	iptablesDir, err := iptables(c, b, "")
+	if err != nil {
+		return sizes{}, err
+	}
+	work, err := os.MkdirTemp("", "postern-image-")
+	if err != nil {
+		return sizes{}, err
+	}
+	defer os.RemoveAll(work)
+	program := filepath.Join(work, "postern")
+	if err := buildProgram(b, program); err != nil {
+		return sizes{}, err
+	}
+	xtables := filepath.Join(iptablesDir, "xtables-legacy-multi")
+	archive := filepath.Join(work, "initramfs.cpio")
+	if err := packInitramfs(b, program, xtables, archive, work, debug); err != nil {
+		return sizes{}, fmt.Errorf("initramfs for %s: %w", b.Name, err)
+	}
+	initramfs, err := compress(archive)
+	if err != nil {
+		return sizes{}, err
+	}
+
+	dir := filepath.Join(out, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return sizes{}, err
+	}
+	var sums strings.Builder
+	for _, f := range []struct{ name, from string }{
+		{"initramfs.cpio.xz", initramfs},
+		{"kernel", filepath.Join(kernelDir, "kernel")},
+		{"kernel.config", filepath.Join(kernelDir, "config")},
+	} {
+		// By rename, since a QEMU may be reading the old one.
+		to := filepath.Join(dir, f.name)
+		if err := copyFile(to+".new", f.from, 0o644); err != nil {
+			return sizes{}, err
+		}
+		if err := os.Rename(to+".new", to); err != nil {
+			return sizes{}, err
+		}
+		sum, err := fileHash(to)
+		if err != nil {
+			return sizes{}, err
+		}
+		fmt.Fprintf(&sums, "%s  %s\n", sum, f.name)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "SHA256SUMS"), []byte(sums.String()), 0o644); err != nil {
+		return sizes{}, err
+	}
+
+	s, err := measure(b, filepath.Join(dir, "kernel"), initramfs, program, xtables)
+	if err != nil {
+		return sizes{}, err
+	}
+	if !debug && b.ImageLimit > 0 && s.total > b.ImageLimit {
+		return sizes{}, fmt.Errorf("the image for %s has %d bytes, its flash takes %d\n%s", b.Name, s.total, b.ImageLimit, s)
+	}
+	say("%s: %s, %d KB", b.Name, dir, s.total>>10)
+	return s, nil
+}
+
+// buildProgram compiles the one Go program, without paths of this machine.
+func buildProgram(b board.Board, path string) error {
+	return run("", b.GoEnv(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=",
+		"-o", path, "github.com/postern-router/postern/init")
+}
+
+// packInitramfs writes the cpio archive, in the form newc.
+func packInitramfs(b board.Board, program, xtables, archive, work string, debug bool) error {
+	base, err := cpio.ArchiveFromRecords([]cpio.Record{
+		cpio.Directory("bin", 0o755),
+		cpio.Directory("dev", 0o755),
+		cpio.Directory("etc", 0o755),
+		cpio.Directory("proc", 0o755),
+		cpio.Directory("run", 0o755),
+		cpio.Directory("sbin", 0o755),
+		cpio.Directory("sys", 0o755),
+		cpio.Directory("tmp", 0o755),
+		// The kernel opens it for PID 1 before devtmpfs is mounted.
+		cpio.CharDev("dev/console", 0o600, 5, 1),
+		cpio.StaticFile("etc/board", b.Name+"\n", 0o644),
+		cpio.StaticFile("etc/default.rsc", b.DefaultConfiguration(), 0o644),
+	})
+	if err != nil {
+		return err
+	}
+	xtablesCopy := filepath.Join(work, "xtables-legacy-multi")
+	if err := copyFile(xtablesCopy, xtables, 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(program, 0o755); err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp(work, "u-root-")
+	if err != nil {
+		return err
+	}
+	options := []uimage.Modifier{
+		uimage.WithTempDir(temp),
+		uimage.WithCPIOOutput(archive),
+		uimage.WithBaseArchive(base),
+		uimage.WithSkipLDD(),
+		uimage.WithFiles(program+":bin/postern", xtablesCopy+":sbin/xtables-legacy-multi"),
+	}
+	for name, target := range links {
+		options = append(options, uimage.WithSymlink(name, "/"+target))
+	}
+	if debug {
+		// GOMIPS and GOARM reach u-root's builder by the environment alone.
+		for _, v := range b.GoEnv() {
+			name, value, _ := strings.Cut(v, "=")
+			if err := os.Setenv(name, value); err != nil {
+				return err
+			}
+			defer os.Unsetenv(name)
+		}
+		options = append(options,
+			uimage.WithEnv(golang.DisableCGO(), golang.WithGOARCH(b.CPU.GOARCH)),
+			uimage.WithBusyboxCommands(debugCommands...))
+	}
+	return uimage.Create(llog.Default(), options...)
+}
+
+// compress packs a file as the kernel's own decoder can read it: crc32, and a
+// dictionary that the smallest board has memory for.
+func compress(path string) (string, error) {
+	if err := run("", nil, "xz", "--force", "--keep", "--threads=1", "--check=crc32", "--lzma2=preset=9e,dict=1MiB", path); err != nil {
+		return "", err
+	}
+	return path + ".xz", nil
+}
+
+// measure finds what each part takes on flash. A part of the archive is packed
+// alone for its figure, so the parts add up to a little more than the whole.
+func measure(b board.Board, kernel, initramfs, program, xtables string) (sizes, error) {
+	s := sizes{board: b}
+	for _, p := range []struct {
+		name, path string
+		pack       bool
+	}{
+		{"kernel", kernel, false},
+		{"initramfs, with", initramfs, false},
+		{"  Go program", program, true},
+		{"  iptables", xtables, true},
+	} {
+		info, err := os.Stat(p.path)
+		if err != nil {
+			return sizes{}, err
+		}
+		if !p.pack {
+			s.parts = append(s.parts, part{p.name, 0, info.Size()})
+			s.total += info.Size()
+			continue
+		}
+		temp := filepath.Join(filepath.Dir(initramfs), "part-"+filepath.Base(p.path))
+		if err := copyFile(temp, p.path, 0o644); err != nil {
+			return sizes{}, err
+		}
+		packed, err := compress(temp)
+		if err != nil {
+			return sizes{}, err
+		}
+		packedInfo, err := os.Stat(packed)
+		if err != nil {
+			return sizes{}, err
+		}
+		s.parts = append(s.parts, part{p.name, info.Size(), packedInfo.Size()})
+	}
+	return s, nil
+}

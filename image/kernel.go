@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/postern-router/postern/board"
+)
+
+// kernelRecipe is part of a kernel's key in the cache: a change to how
+// buildKernel works that can change the result takes a new word.
+const kernelRecipe = "1"
+
+// buildStamp stands in the kernel for the time of its build.
+const buildStamp = "Thu Jan  1 00:00:00 UTC 2026"
+
+// kernel returns a folder with the board's kernel: the files "kernel" and
+// "config". again is empty, or a word that asks for another build of the same.
+func kernel(c cache, b board.Board, again string) (string, error) {
+	version, err := packageVersion(linuxSource)
+	if err != nil {
+		return "", err
+	}
+	fragments, err := b.KernelFragments()
+	if err != nil {
+		return "", err
+	}
+	compiler, err := compilerVersion(b)
+	if err != nil {
+		return "", err
+	}
+	inputs := []string{kernelRecipe, version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}
+	return c.get("kernel", b.Name, inputs, func(result, work string) error {
+		source, err := kernelSource(c, version)
+		if err != nil {
+			return err
+		}
+		if err := buildKernel(b, source, fragments, work); err != nil {
+			return fmt.Errorf("kernel for %s: %w", b.Name, err)
+		}
+		if err := copyFile(filepath.Join(result, "kernel"), filepath.Join(work, b.Kernel.Image), 0o644); err != nil {
+			return err
+		}
+		return copyFile(filepath.Join(result, "config"), filepath.Join(work, ".config"), 0o644)
+	})
+}
+
+func compilerVersion(b board.Board) (string, error) {
+	v, err := output(b.CPU.Cross+"gcc", "--version")
+	if err != nil {
+		return "", fmt.Errorf("C compiler for %s; `make setup` installs it: %w", b.Name, err)
+	}
+	v, _, _ = strings.Cut(v, "\n")
+	return v, nil
+}
+
+// kernelSource returns the folder of the unpacked source.
+func kernelSource(c cache, version string) (string, error) {
+	dir, err := c.get("source", "linux", []string{version}, func(result, _ string) error {
+		say("unpacking %s %s", linuxSource, version)
+		return run(result, nil, "tar", "--extract", "--xz", "--strip-components=1",
+			"--file=/usr/src/"+linuxSource+".tar.xz")
+	})
+	if err != nil {
+		return "", fmt.Errorf("source of the kernel: %w", err)
+	}
+	return dir, nil
+}
+
+// buildKernel configures and compiles in the folder work.
+func buildKernel(b board.Board, source, fragments, work string) error {
+	fragmentFile := filepath.Join(work, "fragments")
+	if err := os.WriteFile(fragmentFile, []byte(fragments), 0o644); err != nil {
+		return err
+	}
+	env := []string{
+		"ARCH=" + b.Kernel.Arch, "CROSS_COMPILE=" + b.CPU.Cross, "LC_ALL=C",
+		"KCONFIG_ALLCONFIG=" + fragmentFile,
+		"KBUILD_BUILD_USER=postern", "KBUILD_BUILD_HOST=postern",
+		"KBUILD_BUILD_VERSION=1", "KBUILD_BUILD_TIMESTAMP=" + buildStamp,
+	}
+	makeArgs := []string{"-C", source, "O=" + work}
+	if err := run(work, env, "make", append(makeArgs, "allnoconfig")...); err != nil {
+		return err
+	}
+	config, err := os.ReadFile(filepath.Join(work, ".config"))
+	if err != nil {
+		return err
+	}
+	if err := checkConfig(fragments, string(config)); err != nil {
+		return err
+	}
+	return compileKernel(b, work, env, append(makeArgs, fmt.Sprintf("-j%d", runtime.NumCPU()), b.Kernel.Target))
+}
+
+// checkConfig reports the options that a fragment asks for and the final
+// configuration lacks: Kconfig drops one without a word when a dependency is
+// missing or the name has changed.
+func checkConfig(fragments, config string) error {
+	have := map[string]string{}
+	for line := range strings.Lines(config) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			have[name] = value
+		}
+	}
+	want := map[string]string{}
+	var order []string
+	for line := range strings.Lines(fragments) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if !ok || !strings.HasPrefix(name, "CONFIG_") {
+			return fmt.Errorf("kernel fragment: %q is not an option: want CONFIG_NAME=value", line)
+		}
+		if _, twice := want[name]; !twice {
+			order = append(order, name)
+		}
+		want[name] = value
+	}
+	var dropped []string
+	for _, name := range order {
+		got, ok := have[name]
+		if !ok {
+			got = "n"
+		}
+		if got != want[name] {
+			dropped = append(dropped, fmt.Sprintf("%s=%s (it is %s)", name, want[name], got))
+		}
+	}
+	if dropped != nil {
+		return fmt.Errorf("the kernel's configuration does not take %s", strings.Join(dropped, ", "))
+	}
+	return nil
+}
+
+// compileKernel runs make and shows how far it is.
+func compileKernel(b board.Board, work string, env, args []string) error {
+	cmd := exec.Command("make", args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Dir = work
+	var failure bytes.Buffer
+	cmd.Stderr = &failure
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	p := progress{what: "kernel for " + b.Name, total: b.Kernel.Objects, start: time.Now()}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		switch word, _, _ := strings.Cut(strings.TrimSpace(lines.Text()), " "); word {
+		case "CC", "AS":
+			p.step()
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("make %s: %w\n%s", b.Kernel.Target, err, tail(failure.String(), 30))
+	}
+	p.done()
+	return nil
+}

@@ -1,0 +1,148 @@
+// Command image makes what is flashed: a kernel and a compressed initramfs with
+// one Go program, a static iptables and the board's default configuration.
+//
+// Synopsis:
+//
+//	image setup [--lab] [BOARD...]
+//	image build [--debug] [BOARD...]
+//	image size [BOARD...]
+//	image boards
+//
+// Kernels and iptables come from a cache that is addressed by content (see
+// POSTERN_CACHE in the help); the rest is built anew. Two builds of one commit
+// with the same Debian packages are the same to the byte. A kernel option that
+// is asked for and not had, a missing tool and an image over its board's limit
+// are errors.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-router/postern/board"
+)
+
+const help = `Usage: go run ./image COMMAND [FLAGS] [BOARD...]
+
+Commands:
+  setup    install the Debian packages that building for the boards takes
+  build    build the boards' images into the folder out/BOARD
+  size     build, and show where the bytes of the images are
+  boards   list the boards
+
+Without a board, all boards are meant.
+
+Flags:
+%s
+Environment:
+  POSTERN_CACHE       folder for built kernels and iptables
+                      (default: postern in the user's cache folder)
+  POSTERN_CACHE_SEED  such a folder that is looked in first and only read
+`
+
+func main() {
+	if err := logic(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "image:", err)
+		os.Exit(1)
+	}
+}
+
+func logic(args []string) error {
+	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
+	flags.Usage = func() {}
+	debug := flags.Bool("debug", false, "build: add a shell and tools of u-root, into out/BOARD-debug")
+	lab := flags.Bool("lab", false, "setup: also what the lab and the tests take")
+	out := flags.String("out", "out", "build, size: the folder that images are put in")
+	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
+		fmt.Printf(help, flags.FlagUsages())
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if flags.NArg() == 0 {
+		return fmt.Errorf("no command: want setup, build, size or boards (--help tells more)")
+	}
+	command, names := flags.Arg(0), flags.Args()[1:]
+	boards, err := boardsByName(names)
+	if err != nil {
+		return err
+	}
+	switch command {
+	case "setup":
+		return setup(boards, *lab)
+	case "boards":
+		for _, b := range boards {
+			fmt.Printf("%-12s %-8s %4d MB  %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description)
+		}
+		return nil
+	case "build", "size":
+		c, err := openCache()
+		if err != nil {
+			return err
+		}
+		for _, b := range boards {
+			sizes, err := build(c, b, *out, *debug)
+			if err != nil {
+				return err
+			}
+			if command == "size" {
+				fmt.Print(sizes)
+			}
+		}
+		return nil
+	default:
+		return fmt.Errorf("command %q: want setup, build, size or boards", command)
+	}
+}
+
+func boardsByName(names []string) ([]board.Board, error) {
+	if len(names) == 0 {
+		return board.All(), nil
+	}
+	var boards []board.Board
+	for _, name := range names {
+		b, err := board.ByName(name)
+		if err != nil {
+			return nil, err
+		}
+		boards = append(boards, b)
+	}
+	return boards, nil
+}
+
+// part is a share of an image.
+type part struct {
+	name string
+	// raw is its size in the router's memory and packed its size on flash, in bytes.
+	raw, packed int64
+}
+
+// sizes is where the bytes of one image are.
+type sizes struct {
+	board board.Board
+	parts []part
+	total int64
+}
+
+// String is a table of the parts, and how much room is left on flash.
+func (s sizes) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n  %-34s %12s %12s\n", s.board.Name, "part", "unpacked", "on flash")
+	for _, p := range s.parts {
+		raw := "-"
+		if p.raw > 0 {
+			raw = fmt.Sprint(p.raw)
+		}
+		fmt.Fprintf(&b, "  %-34s %12s %12d\n", p.name, raw, p.packed)
+	}
+	fmt.Fprintf(&b, "  %-34s %12s %12d\n", "image", "", s.total)
+	if limit := s.board.ImageLimit; limit > 0 {
+		fmt.Fprintf(&b, "  %-34s %12s %12d\n", "limit", "", limit)
+		fmt.Fprintf(&b, "  %-34s %12s %12d\n", "room", "", limit-s.total)
+	}
+	return b.String()
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"github.com/postern-router/postern/board"
+)
+
+// linuxSource is the Debian package that the kernel is built from.
+const linuxSource = "linux-source-6.12"
+
+// buildPackages are the Debian packages that any image is built with.
+// iptables is there for its version, which names the source to build, and for
+// the tests of package firewall.
+var buildPackages = []string{
+	"make", "gcc", "libc6-dev", "bc", "bison", "flex", "libelf-dev", "xz-utils",
+	"dpkg-dev", "pkg-config", "iptables", linuxSource,
+}
+
+// labPackages are the Debian packages of the lab's and the tests' network: the
+// programs that a router's users run, and what joins them.
+var labPackages = []string{
+	"busybox", "curl", "dante-client", "iproute2", "iputils-ping", "tnftp", "vsftpd",
+}
+
+// setup installs the Debian packages that are missing for the boards, and with
+// lab also those to run them.
+func setup(boards []board.Board, lab bool) error {
+	host, err := output("dpkg", "--print-architecture")
+	if err != nil {
+		return fmt.Errorf("what Debian this is: %w", err)
+	}
+	want := slices.Clone(buildPackages)
+	if lab {
+		want = append(want, labPackages...)
+	}
+	for _, b := range boards {
+		want = append(want, b.CPU.CompilerPackages(host)...)
+		if lab {
+			want = append(want, b.QEMU.Package)
+		}
+	}
+	slices.Sort(want)
+	want = slices.Compact(want)
+
+	var missing []string
+	for _, p := range want {
+		status, err := output("dpkg-query", "--show", "--showformat=${db:Status-Status}", p)
+		if err != nil || status != "installed" {
+			missing = append(missing, p)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	fmt.Println("Set-up: installing Debian packages:", strings.Join(missing, " "))
+	if err := asRoot("apt-get", "-q", "update"); err != nil {
+		return err
+	}
+	// vsftpd is wanted as a program to start in a namespace, not as a service of
+	// this machine: a policy that forbids starting services lasts as long as apt.
+	install := append([]string{"sh", "-c", `
+set -e
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	printf '#!/bin/sh\nexit 101\n' > $policy
+	chmod 755 $policy
+	trap 'rm -f $policy' EXIT
+fi
+DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$@"
+`, "install"}, missing...)
+	if err := asRoot(install...); err != nil {
+		return err
+	}
+	if slices.Contains(missing, "vsftpd") && exists("/run/systemd/system") {
+		return asRoot("systemctl", "disable", "--now", "vsftpd")
+	}
+	return nil
+}
+
+// asRoot runs a command with this program's output, by sudo if need be.
+func asRoot(args ...string) error {
+	if os.Geteuid() != 0 {
+		args = append([]string{"sudo"}, args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(args[:min(len(args), 3)], " "), err)
+	}
+	return nil
+}
+
+// output runs a command and returns what it printed, without the line's end.
+func output(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// packageVersion returns the version of the source of an installed package.
+func packageVersion(name string) (string, error) {
+	v, err := output("dpkg-query", "--show", "--showformat=${source:Version}", name)
+	if err != nil {
+		return "", fmt.Errorf("Debian package %s is not installed; `make setup` installs it: %w", name, err)
+	}
+	return v, nil
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/postern-router/postern/board"
+)
+
+// idleTime is how long a router is left alone to see what it does meanwhile.
+const idleTime = 30 * time.Second
+
+// bench boots the boards one after another with the manual's example and prints
+// what each took: guest seconds from the kernel's start, memory, idle CPU.
+func bench(ctx context.Context, boards []board.Board, images string) error {
+	if err := sweep(); err != nil {
+		return err
+	}
+	fmt.Printf("%-12s %14s %14s %16s %16s %9s\n", "board", "network ready", "SOCKS accepts", "memory available", "of", "idle CPU")
+	for _, b := range boards {
+		row, err := benchBoard(ctx, b, images)
+		if err != nil {
+			return err
+		}
+		fmt.Println(row)
+	}
+	return nil
+}
+
+func benchBoard(ctx context.Context, b board.Board, images string) (string, error) {
+	dir, err := os.MkdirTemp("", "postern-bench-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	n, err := newNetwork("")
+	if err != nil {
+		return "", err
+	}
+	defer n.close()
+	m, err := startMachine(b, n, dir, machineOptions{image: filepath.Join(images, b.Name), configuration: manualConfiguration(b)})
+	if err != nil {
+		return "", err
+	}
+	defer m.kill()
+	stop := context.AfterFunc(ctx, m.kill)
+	defer stop()
+
+	said, err := m.expect("[admin@postern] > ", 2*time.Minute)
+	if err != nil {
+		return "", err
+	}
+	network, err := find(said, `network is ready after (\S+)`)
+	if err != nil {
+		return "", err
+	}
+	accepts, err := find(said, `socks accepts on port \d+ after (\S+)`)
+	if err != nil {
+		return "", err
+	}
+	// The first look starts the count of the load, the second reads it.
+	if _, err := m.command("/system resource print"); err != nil {
+		return "", err
+	}
+	time.Sleep(idleTime)
+	out, err := m.command("/system resource print")
+	if err != nil {
+		return "", err
+	}
+	free, err := find(out, `free-memory: (\S+)`)
+	if err != nil {
+		return "", err
+	}
+	total, err := find(out, `total-memory: (\S+)`)
+	if err != nil {
+		return "", err
+	}
+	load, err := find(out, `cpu-load: (\S+)`)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%-12s %14s %14s %16s %16s %9s", b.Name, network, accepts, free, total, load), nil
+}
+
+// find returns what the group of a pattern matches.
+func find(text, pattern string) (string, error) {
+	found := regexp.MustCompile(pattern).FindStringSubmatch(text)
+	if found == nil {
+		return "", fmt.Errorf("no %q in:\n%s", pattern, text)
+	}
+	return found[1], nil
+}

@@ -1,0 +1,555 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+)
+
+// imageDir is where TestMain has the images built.
+const imageDir = "../out"
+
+// TestMain builds what is tested, so that it is what the tree says.
+func TestMain(m *testing.M) {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "the end-to-end tests need root for network namespaces and taps")
+		os.Exit(1)
+	}
+	for _, args := range [][]string{{"build"}, {"build", "--debug"}} {
+		cmd := exec.Command("go", append([]string{"run", "./image"}, args...)...)
+		cmd.Dir = ".."
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, "build the images:", err)
+			os.Exit(1)
+		}
+	}
+	if err := sweep(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// router is a booted board in its network.
+type router struct {
+	*testing.T
+	b    board.Board
+	n    *network
+	m    *machine
+	site *site
+	dir  string
+}
+
+// startRouter boots a board in the manual's network, for the length of a test.
+func startRouter(t *testing.T, name string, change func(*machineOptions)) *router {
+	b, err := board.ByName(name)
+	require.NoError(t, err)
+	r := &router{T: t, b: b}
+	// Not t.TempDir: what a failed run leaves is for reading, and a socket's path
+	// must be short.
+	r.dir, err = os.MkdirTemp("", "postern-e2e-")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("console, QEMU's words and a pcap file of each link: %s", r.dir)
+			return
+		}
+		os.RemoveAll(r.dir)
+	})
+	r.n, err = newNetwork("-" + filepath.Base(r.dir)[len("postern-e2e-"):])
+	require.NoError(t, err)
+	t.Cleanup(r.n.close)
+	r.site, err = startSite(r.n, filepath.Join(r.dir, "site"))
+	require.NoError(t, err)
+	t.Cleanup(r.site.close)
+	o := machineOptions{
+		image:         filepath.Join(imageDir, name),
+		configuration: manualConfiguration(b),
+		capture:       true,
+	}
+	if change != nil {
+		change(&o)
+	}
+	r.m, err = startMachine(b, r.n, r.dir, o)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		r.m.kill()
+		if t.Failed() {
+			t.Logf("the console ends with:\n%s\nQEMU: %s", r.m.screen.tail(60), r.m.stderr.String())
+			_ = os.WriteFile(filepath.Join(r.dir, "console.log"), []byte(r.m.screen.all()), 0o644)
+		}
+	})
+	return r
+}
+
+// expect waits for a text on the console.
+func (r *router) expect(t *testing.T, text string, timeout time.Duration) string {
+	t.Helper()
+	out, err := r.m.expect(text, timeout)
+	require.NoError(t, err)
+	return out
+}
+
+// command runs a line at the router's console.
+func (r *router) command(t *testing.T, line string) string {
+	t.Helper()
+	out, err := r.m.command(line)
+	require.NoError(t, err)
+	return out
+}
+
+// run runs a program on a host, which must succeed, and returns what it printed.
+func (r *router) run(t *testing.T, h host, name string, args ...string) string {
+	t.Helper()
+	out, err := r.n.command(h, name, args...).CombinedOutput()
+	require.NoError(t, err, "%s %s on %s: %s", name, strings.Join(args, " "), h, out)
+	return string(out)
+}
+
+// request sends a SOCKS4 request from a host and returns the connection and the
+// reply's code, address and port.
+func (r *router) request(t *testing.T, from host, command byte, to string) (net.Conn, socksReply) {
+	t.Helper()
+	conn, err := r.n.dial(from, lanAddress+":1080", 10*time.Second)
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	addr := netip.MustParseAddrPort(to)
+	request := []byte{4, command}
+	request = binary.BigEndian.AppendUint16(request, addr.Port())
+	request = append(request, addr.Addr().AsSlice()...)
+	_, err = conn.Write(append(request, 0))
+	require.NoError(t, err)
+	return conn, readReply(t, conn)
+}
+
+// socksReply is a reply of a SOCKS4 server.
+type socksReply struct {
+	code byte
+	addr netip.AddrPort
+}
+
+const (
+	commandConnect = 1
+	commandBind    = 2
+	granted        = 90
+	rejected       = 91
+)
+
+func readReply(t *testing.T, conn net.Conn) socksReply {
+	t.Helper()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+	var reply [8]byte
+	_, err := io.ReadFull(conn, reply[:])
+	require.NoError(t, err)
+	require.Zero(t, reply[0], "version of the reply")
+	return socksReply{reply[1], netip.AddrPortFrom(netip.AddrFrom4([4]byte(reply[4:])), binary.BigEndian.Uint16(reply[2:]))}
+}
+
+// echo answers on a port of the server with what it is sent.
+func (r *router) echo(t *testing.T, port int) string {
+	t.Helper()
+	l, err := r.n.listen(serverOfSite, port)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	return fmt.Sprintf("%s:%d", serverAddress, port)
+}
+
+// assertEcho checks that a connection to an echo passes data both ways.
+func assertEcho(t *testing.T, conn net.Conn) {
+	t.Helper()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	_, err := io.WriteString(conn, "postern")
+	require.NoError(t, err)
+	answer := make([]byte, 7)
+	_, err = io.ReadFull(conn, answer)
+	require.NoError(t, err)
+	assert.Equal(t, "postern", string(answer))
+}
+
+// assertClosed checks that a connection is ended by the router in time.
+func assertClosed(t *testing.T, conn net.Conn, timeout time.Duration) {
+	t.Helper()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(timeout)))
+	_, err := conn.Read(make([]byte, 1))
+	require.Error(t, err)
+	assert.False(t, errors.Is(err, os.ErrDeadlineExceeded), "still open after %v", timeout)
+}
+
+func (r *router) awaitService(t *testing.T) {
+	t.Helper()
+	r.expect(t, "network is ready", 2*time.Minute)
+	r.expect(t, "socks accepts on port 1080", time.Minute)
+	r.expect(t, "\n[admin@postern] > ", time.Minute)
+}
+
+var ftpURL = "ftp://" + serverAddress + "/" + fileName
+
+// fetch gets the file by FTP through SOCKS, and checks it.
+func (r *router) fetch(t *testing.T) {
+	t.Helper()
+	to := filepath.Join(r.dir, "fetched")
+	r.run(t, client, "curl", "--silent", "--show-error", "--socks4", lanAddress+":1080", "--max-time", "120", "--output", to, ftpURL)
+	got, err := os.ReadFile(to)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(r.site.file, got), "the file that arrived has %d bytes and is another", len(got))
+}
+
+// http gets the file by HTTP from the client, masqueraded.
+func (r *router) http() error {
+	out, err := r.n.command(client, "curl", "--silent", "--show-error", "--max-time", "10", "--output", os.DevNull,
+		"http://"+serverAddress+"/"+fileName).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("HTTP from the client: %w: %s", err, out)
+	}
+	return nil
+}
+
+// log returns the router's log.
+func (r *router) log(t *testing.T) string {
+	t.Helper()
+	return r.command(t, "/log print")
+}
+
+func TestRouter(t *testing.T) {
+	for _, b := range board.All() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testRouter(t, b)
+		})
+	}
+}
+
+// testRouter is the manual's example and what surrounds it, on the image as it is
+// shipped. The steps build on each other, so the first that fails ends the test.
+func testRouter(t *testing.T, b board.Board) {
+	r := startRouter(t, b.Name, nil)
+	r.awaitService(t)
+	step := func(name string, f func(t *testing.T)) {
+		t.Helper()
+		if !t.Run(name, f) {
+			t.FailNow()
+		}
+	}
+
+	step("answers on both sides", func(t *testing.T) {
+		r.run(t, client, "ping", "-c", "2", "-W", "5", lanAddress)
+		r.run(t, gateway, "ping", "-c", "2", "-W", "5", wanAddress)
+	})
+	step("screens of the manual", func(t *testing.T) {
+		assert.Equal(t, "                    enabled: yes\n"+
+			"                       port: 1080\n"+
+			"    connection-idle-timeout: 2m\n"+
+			"            max-connections: 200\n", r.command(t, "/ip socks print"))
+		assert.Equal(t, "Flags: X - disabled\n"+
+			" 0   src-address=192.168.0.2 dst-port=21 action=allow\n"+
+			" 1   dst-port=1024-65535 action=allow\n"+
+			" 2   action=deny\n", r.command(t, "/ip socks access print"))
+		assert.Equal(t, "Flags: X - disabled, I - invalid, D - dynamic\n"+
+			" 0   chain=srcnat action=masquerade src-address=192.168.0.0/24\n", r.command(t, "/ip firewall nat print"))
+	})
+	step("HTTP is masqueraded", func(t *testing.T) {
+		require.NoError(t, r.http())
+		assert.Contains(t, r.site.httpLog.String(), wanAddress)
+		assert.NotContains(t, r.site.httpLog.String(), clientAddress)
+	})
+	step("direct FTP is dropped", func(t *testing.T) {
+		_, err := r.n.dial(client, serverAddress+":21", 4*time.Second)
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		assert.True(t, timeout.Timeout(), "%v", err)
+	})
+	step("passive download", func(t *testing.T) {
+		r.fetch(t)
+		assert.Regexp(t, fmt.Sprintf(`(?m)type=out.* rx=%d\b`, fileSize), r.log(t))
+	})
+	step("live counters", func(t *testing.T) {
+		echo := r.echo(t, 3423)
+		conn, reply := r.request(t, client, commandConnect, echo)
+		require.EqualValues(t, granted, reply.code)
+		assertEcho(t, conn)
+		screen := r.command(t, "/ip socks connections print")
+		assert.Regexp(t, `^ # SRC-ADDRESS                DST-ADDRESS                TX         RX\n`, screen)
+		assert.Regexp(t, `(?m)^ \d+ 192\.168\.0\.2:\d+ +10\.5\.8\.8:3423 +7 +7 *$`, screen)
+	})
+	step("upload", func(t *testing.T) {
+		from := filepath.Join(r.dir, "upload")
+		require.NoError(t, os.WriteFile(from, r.site.file, 0o644))
+		r.run(t, client, "curl", "--silent", "--show-error", "--socks4", lanAddress+":1080", "--max-time", "120",
+			"--upload-file", from, "ftp://"+serverAddress+"/incoming/passive")
+		assertSameFile(t, r.site.file, filepath.Join(r.site.uploadDir(), "passive"))
+		assert.Regexp(t, fmt.Sprintf(`(?m)type=out.* tx=%d\b`, fileSize), r.log(t))
+	})
+	step("active FTP by BIND", func(t *testing.T) {
+		to := filepath.Join(r.dir, "active")
+		cmd, err := socksify(r.n, client, r.dir, "tnftp", "-A", "-V", "-o", to, ftpURL)
+		require.NoError(t, err)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		assertSameFile(t, r.site.file, to)
+		assert.Regexp(t, fmt.Sprintf(`(?m)type=in.* rx=%d\b`, fileSize), r.log(t))
+	})
+	step("only the peer reaches a BIND", func(t *testing.T) {
+		conn, reply := r.request(t, client, commandBind, serverAddress+":21")
+		require.EqualValues(t, granted, reply.code)
+		require.Equal(t, wanAddress, reply.addr.Addr().String())
+		_, err := r.n.dial(stranger, reply.addr.String(), 3*time.Second)
+		require.Error(t, err, "a third host has reached the port of a BIND")
+		peer, err := r.n.dial(serverOfSite, reply.addr.String(), 10*time.Second)
+		require.NoError(t, err)
+		defer peer.Close()
+		second := readReply(t, conn)
+		assert.EqualValues(t, granted, second.code)
+		assert.Equal(t, serverAddress, second.addr.Addr().String())
+		_, err = io.WriteString(peer, "hello")
+		require.NoError(t, err)
+		greeting := make([]byte, 5)
+		_, err = io.ReadFull(conn, greeting)
+		require.NoError(t, err)
+		assert.Equal(t, "hello", string(greeting))
+	})
+	step("access list", func(t *testing.T) {
+		echo := r.echo(t, 5000)
+		for _, c := range []struct {
+			from host
+			to   string
+			code byte
+			why  string
+		}{
+			{client, serverAddress + ":21", granted, "rule 0 is for this client"},
+			{other, serverAddress + ":21", rejected, "rule 0 is for no other, and rule 2 denies"},
+			{other, echo, granted, "rule 1 is for anyone"},
+			{client, serverAddress + ":80", rejected, "rule 2 denies the rest"},
+		} {
+			_, reply := r.request(t, c.from, commandConnect, c.to)
+			assert.Equal(t, c.code, reply.code, "%s to %s: %s", c.from, c.to, c.why)
+		}
+	})
+	step("closed to the WAN side", func(t *testing.T) {
+		_, err := r.n.dial(stranger, wanAddress+":1080", 3*time.Second)
+		require.Error(t, err)
+		_, err = r.n.dial(gateway, wanAddress+":1080", 3*time.Second)
+		require.Error(t, err)
+	})
+	step("idle connection ends", func(t *testing.T) {
+		r.command(t, "/ip socks set connection-idle-timeout=3s")
+		conn, reply := r.request(t, client, commandConnect, r.echo(t, 5001))
+		require.EqualValues(t, granted, reply.code)
+		assertEcho(t, conn)
+		assertClosed(t, conn, 30*time.Second)
+		r.command(t, "/ip socks set connection-idle-timeout=2m")
+	})
+	step("max-connections", func(t *testing.T) {
+		echo := r.echo(t, 5002)
+		r.waitForConnections(t, 0)
+		r.command(t, "/ip socks set max-connections=3")
+		var conns []net.Conn
+		for range 3 {
+			conn, reply := r.request(t, client, commandConnect, echo)
+			require.EqualValues(t, granted, reply.code)
+			conns = append(conns, conn)
+		}
+		_, reply := r.request(t, client, commandConnect, echo)
+		assert.EqualValues(t, rejected, reply.code, "the connection over max-connections")
+		for _, c := range conns {
+			assertEcho(t, c)
+		}
+		r.command(t, "/ip socks set max-connections=200")
+	})
+	step("a wrong line changes nothing", func(t *testing.T) {
+		before := r.command(t, "/export")
+		assert.Contains(t, r.command(t, "/ip socks set max-connections=501"), "1..500")
+		assert.Contains(t, r.command(t, "/ip firewall nat add chain=srcnat action=masquerade out-interface=ether9"), "ether9")
+		assert.Contains(t, r.command(t, "/ip route add dst-address=10.9.0.0/16 gateway=172.16.0.1"), "172.16.0.1")
+		assert.Equal(t, before, r.command(t, "/export"))
+	})
+	step("a link goes and comes back", func(t *testing.T) {
+		r.command(t, "/interface ethernet set ether1 disabled=yes")
+		require.Error(t, r.http(), "the WAN port is down")
+		r.command(t, "/interface ethernet set ether1 disabled=no")
+		require.NoError(t, retry(30*time.Second, r.http))
+		for _, up := range []bool{false, true} {
+			require.NoError(t, r.m.monitor.execute("set_link", map[string]any{"name": "net-ether1", "up": up}))
+		}
+		require.NoError(t, retry(30*time.Second, r.http))
+	})
+	if b.QEMU.HotPlug {
+		step("a network card is pulled and put back", func(t *testing.T) { r.replug(t) })
+	}
+	step("memory", func(t *testing.T) {
+		out := r.command(t, "/system resource print")
+		t.Logf("%s:\n%s", b.Name, out)
+		assert.Regexp(t, regexp.MustCompile(`(?m)free-memory: \d`), out)
+	})
+	step("power off", func(t *testing.T) {
+		conn, reply := r.request(t, client, commandConnect, r.echo(t, 5003))
+		require.EqualValues(t, granted, reply.code)
+		require.NoError(t, r.m.send("/system shutdown\r"))
+		assertClosed(t, conn, 20*time.Second)
+		require.NoError(t, r.m.wait(30*time.Second))
+	})
+}
+
+func assertSameFile(t *testing.T, want []byte, path string) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(want, got), "%s has %d bytes and is another file", path, len(got))
+}
+
+// waitForConnections waits until the SOCKS service has so many.
+func (r *router) waitForConnections(t *testing.T, want int) {
+	t.Helper()
+	require.NoError(t, retry(30*time.Second, func() error {
+		screen := r.command(t, "/ip socks connections print")
+		if n := strings.Count(screen, clientAddress+":") + strings.Count(screen, otherAddress+":"); n != want {
+			return fmt.Errorf("%d connections, not %d:\n%s", n, want, screen)
+		}
+		return nil
+	}))
+}
+
+// replug pulls the WAN port's card and puts one back, as a person would.
+func (r *router) replug(t *testing.T) {
+	require.NoError(t, r.m.monitor.execute("device_del", map[string]any{"id": "ether1"}))
+	require.NoError(t, retry(30*time.Second, func() error {
+		if r.http() == nil {
+			return errors.New("the WAN port still works")
+		}
+		return nil
+	}))
+	driver, rest, _ := strings.Cut(portDevice(r.b, 0), ",")
+	arguments := map[string]any{"driver": driver}
+	for _, option := range strings.Split(rest, ",") {
+		name, value, _ := strings.Cut(option, "=")
+		arguments[name] = value
+	}
+	require.NoError(t, retry(30*time.Second, func() error { return r.m.monitor.execute("device_add", arguments) }))
+	require.NoError(t, retry(60*time.Second, r.http))
+}
+
+// TestInside looks at the booted system from within, by the shell and tools of
+// the debug image.
+func TestInside(t *testing.T) {
+	for _, b := range board.All() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testInside(t, b)
+		})
+	}
+}
+
+func testInside(t *testing.T, b board.Board) {
+	r := startRouter(t, b.Name, func(o *machineOptions) {
+		o.image = filepath.Join(imageDir, b.Name+"-debug")
+		o.commandLine = "postern.shell"
+	})
+	r.expect(t, "socks accepts on port 1080", 2*time.Minute)
+	shell := func(t *testing.T, line string) string {
+		t.Helper()
+		// The mark is written so that its echo differs from what it prints.
+		r.m.screen.forget()
+		require.NoError(t, r.m.send(line+"; echo mark''s-end\r"))
+		return strings.ReplaceAll(r.expect(t, "marks-end", time.Minute), "\r", "")
+	}
+	r.expect(t, "$", time.Minute)
+
+	t.Run("addresses and routes", func(t *testing.T) {
+		addr := shell(t, "ip addr")
+		assert.Contains(t, addr, "ether1")
+		assert.Regexp(t, `inet 10\.1\.0\.104/24 .*ether1`, addr)
+		assert.Regexp(t, `inet 192\.168\.0\.1/24 .*ether2`, addr)
+		route := shell(t, "ip route")
+		assert.Regexp(t, `default via 10\.1\.0\.1 dev ether1`, route)
+		assert.Regexp(t, `192\.168\.0\.0/24 dev ether2`, route)
+	})
+	t.Run("socksd is nobody and can gain nothing", func(t *testing.T) {
+		status := shell(t, "cat /proc/"+r.socksd(t, shell)+"/status")
+		assert.Regexp(t, `Uid:\s+65534\s+65534\s+65534\s+65534`, status)
+		assert.Regexp(t, `CapEff:\s+0000000000000000`, status)
+		assert.Regexp(t, `CapPrm:\s+0000000000000000`, status)
+		assert.Regexp(t, `NoNewPrivs:\s+1`, status)
+	})
+	t.Run("socksd is killed", func(t *testing.T) {
+		echo := r.echo(t, 5000)
+		_, reply := r.request(t, client, commandConnect, echo)
+		require.EqualValues(t, granted, reply.code)
+		first := r.socksd(t, shell)
+		require.NoError(t, r.m.send("kill -9 "+first+"\r"))
+		// From here on the listener is PID 1's: a call waits and is served.
+		start := time.Now()
+		require.NoError(t, retry(2*time.Second, func() error {
+			conn, err := r.n.dial(client, lanAddress+":1080", time.Second)
+			if err != nil {
+				return fmt.Errorf("refused while socksd is away: %w", err)
+			}
+			defer conn.Close()
+			return nil
+		}))
+		_, reply = r.request(t, client, commandConnect, echo)
+		assert.EqualValues(t, granted, reply.code)
+		assert.Less(t, time.Since(start), 10*time.Second)
+		t.Logf("%s: served %v after the kill", b.Name, time.Since(start).Round(time.Millisecond))
+		assert.NotEqual(t, first, r.socksd(t, shell))
+	})
+	t.Run("a panic of PID 1 restarts the machine", func(t *testing.T) {
+		require.NoError(t, r.m.send("kill -6 1\r"))
+		r.expect(t, "Kernel panic", 30*time.Second)
+		require.NoError(t, r.m.wait(60*time.Second))
+	})
+}
+
+// socksd returns the process id of socksd.
+func (r *router) socksd(t *testing.T, shell func(*testing.T, string) string) string {
+	t.Helper()
+	found := regexp.MustCompile(`(?m)^\s*(\d+)\b.*socksd`).FindStringSubmatch(shell(t, "ps -A"))
+	require.NotNil(t, found, "no socksd in the list of processes")
+	return found[1]
+}
+
+// TestBrokenConfiguration boots with a line that is wrong.
+func TestBrokenConfiguration(t *testing.T) {
+	t.Parallel()
+	r := startRouter(t, "malta", func(o *machineOptions) {
+		o.configuration = "/ip address add address=192.168.0.1/24 interface=ether2\n" +
+			"/ip address add address=10.1.0.104/24 interface=ether1\n" +
+			"/ip firewall nat add chain=srcnat action=masquerate\n" +
+			"/ip route add gateway=10.1.0.1\n" +
+			"/ip socks set enabled=yes\n"
+	})
+	said := r.expect(t, "\n[admin@", 2*time.Minute)
+	assert.Contains(t, said, "default.rsc:3:")
+	assert.Contains(t, said, "masquerate")
+	r.run(t, client, "ping", "-c", "2", "-W", "5", lanAddress)
+	assert.Error(t, r.http(), "forwarding is to be closed")
+	_, err := r.n.dial(gateway, wanAddress+":1080", 2*time.Second)
+	assert.Error(t, err)
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/board"
+)
+
+// lab shows the manual's example on a board, and with a terminal leaves the user
+// in control of it.
+func lab(ctx context.Context, b board.Board, images string, kvm bool) (err error) {
+	if err := sweep(); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "postern-lab-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	say("The network of the manual, in namespaces of this machine")
+	n, err := newNetwork("")
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	s, err := startSite(n, filepath.Join(dir, "site"))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+
+	say("Booting %s: %s, %d MB", b.Name, b.Description, b.Memory)
+	m, err := startMachine(b, n, dir, machineOptions{
+		image: filepath.Join(images, b.Name), configuration: manualConfiguration(b), kvm: kvm, reboot: true,
+	})
+	if err != nil {
+		return err
+	}
+	defer m.kill()
+	// Ctrl-C ends whatever the example waits for: without the machine nothing goes on.
+	stop := context.AfterFunc(ctx, m.kill)
+	defer stop()
+
+	if err := example(n, m, s); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("interrupted")
+		}
+		return err
+	}
+	if !isTerminal(os.Stdin) || !isTerminal(os.Stdout) {
+		say("Done. With a terminal, the lab would stay at the router's console.")
+		return nil
+	}
+	say("The router's serial console. Ctrl-] ends the lab.")
+	say("The client's shell, from another terminal: sudo ip netns exec %s bash", n.name(client))
+	return m.interact(ctx)
+}
+
+// say tells the user what happens next.
+func say(format string, args ...any) {
+	fmt.Printf("\n== "+format+"\n", args...)
+}
+
+// example plays the manual's example, on the wire and at the console.
+func example(n *network, m *machine, s *site) error {
+	if _, err := m.expect("socks accepts on port", 2*time.Minute); err != nil {
+		return err
+	}
+	if _, err := m.expect("> ", time.Minute); err != nil {
+		return err
+	}
+	for line := range strings.Lines(m.screen.all()) {
+		if strings.Contains(line, "postern:") {
+			fmt.Println(strings.TrimSpace(line))
+		}
+	}
+	ftp := "ftp://" + serverAddress + "/" + fileName
+
+	say("The client asks the FTP server directly: the firewall drops it")
+	cmd := n.show(client, "curl", "--silent", "--show-error", "--connect-timeout", "4", "--output", os.DevNull, ftp)
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 28 {
+		return fmt.Errorf("direct FTP: %v: want curl to time out (28)", err)
+	}
+
+	say("Plain HTTP goes out masqueraded: the server sees who asks")
+	if err := n.show(client, "curl", "--silent", "--show-error", "--max-time", "30", "--output", os.DevNull,
+		"http://"+serverAddress+"/"+fileName).Run(); err != nil {
+		return fmt.Errorf("HTTP: %w", err)
+	}
+	fmt.Println("web server:", lastLine(s.httpLog.String()))
+	if !strings.Contains(s.httpLog.String(), wanAddress) {
+		return fmt.Errorf("the web server was not asked from %s", wanAddress)
+	}
+
+	say("The same file by FTP through SOCKS, control and passive data")
+	// Slowly, so that the connections can be seen while they live.
+	fetched := filepath.Join(m.dir, "fetched")
+	slow := n.show(client, "curl", "--silent", "--show-error", "--socks4", lanAddress+":1080", "--limit-rate", "700k",
+		"--max-time", "60", "--output", fetched, ftp)
+	if err := slow.Start(); err != nil {
+		return err
+	}
+	defer kill(slow)
+	time.Sleep(2 * time.Second)
+	for _, line := range []string{"/ip socks connections print", "/ip firewall nat print", "/ip firewall filter print", "/ip socks print", "/ip socks access print"} {
+		out, err := m.command(line)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("[admin@postern] > %s\n%s", line, out)
+	}
+	if err := slow.Wait(); err != nil {
+		return fmt.Errorf("FTP through SOCKS: %w", err)
+	}
+	got, err := os.ReadFile(fetched)
+	if err != nil {
+		return err
+	}
+	if string(got) != string(s.file) {
+		return fmt.Errorf("FTP through SOCKS: the file differs from the server's")
+	}
+	say("%d bytes arrived, the same as the server has", len(got))
+	return nil
+}
+
+// show prepares a program on a host, as command does, and tells the user; what
+// it prints is shown.
+func (n *network) show(h host, name string, args ...string) *exec.Cmd {
+	fmt.Printf("%s$ %s %s\n", h, name, strings.Join(args, " "))
+	cmd := n.command(h, name, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+	return cmd
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+// interact joins the user's terminal to the serial line until Ctrl-] or the
+// machine's end.
+func (m *machine) interact(ctx context.Context) error {
+	in := int(os.Stdin.Fd())
+	old, err := unix.IoctlGetTermios(in, unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	raw := *old
+	raw.Iflag &^= unix.ICRNL | unix.IXON
+	raw.Lflag &^= unix.ECHO | unix.ICANON | unix.ISIG | unix.IEXTEN
+	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
+	if err := unix.IoctlSetTermios(in, unix.TCSETS, &raw); err != nil {
+		return err
+	}
+	defer unix.IoctlSetTermios(in, unix.TCSETS, old)
+	m.screen.mirrorTo(os.Stdout)
+	defer m.screen.mirrorTo(nil)
+	if err := m.send("\r"); err != nil {
+		return err
+	}
+
+	left := make(chan error, 1)
+	go func() {
+		buf := make([]byte, 256)
+		for {
+			k, err := os.Stdin.Read(buf)
+			if err != nil {
+				left <- err
+				return
+			}
+			keys, end, _ := strings.Cut(string(buf[:k]), "\x1d")
+			if err := m.send(keys); err != nil {
+				left <- err
+				return
+			}
+			if len(keys) < k || end != "" {
+				left <- nil
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-left:
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return err
+	case <-m.exited:
+		return m.exitErr
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

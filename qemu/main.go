@@ -1,0 +1,89 @@
+// Command qemu boots an image as a router between namespaces of this machine that
+// play the hosts of the manual's FTP example, with real programs on them. Its
+// tests are the project's end-to-end tests.
+//
+// Synopsis:
+//
+//	qemu lab [--kvm] [BOARD]
+//	qemu bench [BOARD...]
+//
+// It needs root, for the namespaces and taps. Whatever it makes is gone when it
+// ends; what a run left that was killed is swept by the next.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-router/postern/board"
+)
+
+const help = `Usage: go run ./qemu COMMAND [FLAGS] [BOARD...]
+
+Commands:
+  lab      boot BOARD (default: malta) in the manual's network and show its FTP
+           example; with a terminal, stay at the router's serial console
+  bench    boot the boards (default: all) one by one and print the time to the
+           first service, the memory that is left and the idle CPU
+
+Flags:
+%s
+The image is taken from out/BOARD, where "go run ./image build BOARD" puts it.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := logic(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "qemu:", err)
+		os.Exit(1)
+	}
+}
+
+func logic(ctx context.Context, args []string) error {
+	flags := pflag.NewFlagSet("qemu", pflag.ContinueOnError)
+	flags.Usage = func() {}
+	kvm := flags.Bool("kvm", false, "lab: use the host's processor instead of emulation (board pc on an amd64 host)")
+	images := flags.String("images", "out", "lab: the folder with the images")
+	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
+		fmt.Printf(help, flags.FlagUsages())
+		return nil
+	} else if err != nil {
+		return err
+	}
+	var boards []board.Board
+	for _, name := range flags.Args()[min(1, flags.NArg()):] {
+		b, err := board.ByName(name)
+		if err != nil {
+			return err
+		}
+		boards = append(boards, b)
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("this needs root for network namespaces and taps: sudo --preserve-env=PATH,HOME make ...")
+	}
+	switch command := flags.Arg(0); command {
+	case "lab":
+		if len(boards) == 0 {
+			boards = board.All()[:1]
+		}
+		if len(boards) > 1 {
+			return fmt.Errorf("lab: one board at a time, not %d", len(boards))
+		}
+		return lab(ctx, boards[0], *images, *kvm)
+	case "bench":
+		if len(boards) == 0 {
+			boards = board.All()
+		}
+		return bench(ctx, boards, *images)
+	default:
+		return fmt.Errorf("command %q: want lab or bench (--help tells more)", command)
+	}
+}

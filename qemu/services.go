@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	_ "embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/postern-router/postern/board"
+)
+
+// fileSize is that of the file that the manual's example fetches: its RX.
+const fileSize = 3231744
+
+// fileName is what the servers serve it as.
+const fileName = "image.iso"
+
+//go:embed lab.rsc
+var labConfiguration string
+
+// manualConfiguration is the board's default with the manual's example on top.
+func manualConfiguration(b board.Board) string {
+	return b.DefaultConfiguration() + labConfiguration
+}
+
+// site is what stands at 10.5.8.8: an FTP server and a web server with one file,
+// and a folder that takes uploads.
+type site struct {
+	network *network
+	dir     string
+	file    []byte
+	ftp     *exec.Cmd
+	http    *exec.Cmd
+	httpLog *logBuffer
+}
+
+// startSite starts the servers, their files below dir.
+func startSite(n *network, dir string) (*site, error) {
+	s := &site{network: n, dir: dir, file: make([]byte, fileSize), httpLog: &logBuffer{}}
+	if _, err := rand.Read(s.file); err != nil {
+		return nil, err
+	}
+	root, upload, empty := filepath.Join(dir, "ftp"), s.uploadDir(), filepath.Join(dir, "empty")
+	for _, d := range []string{root, upload, empty} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	// vsftpd serves as nobody, whose folder must be reachable from the top.
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Chmod(upload, 0o777); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(root, fileName), s.file, 0o644); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "vsftpd.conf")
+	if err := os.WriteFile(config, fmt.Appendf(nil, `listen=YES
+background=NO
+anonymous_enable=YES
+ftp_username=nobody
+anon_root=%s
+no_anon_password=YES
+write_enable=YES
+anon_upload_enable=YES
+anon_umask=022
+connect_from_port_20=YES
+nopriv_user=nobody
+secure_chroot_dir=%s
+seccomp_sandbox=NO
+xferlog_enable=YES
+vsftpd_log_file=%s
+`, root, empty, filepath.Join(dir, "vsftpd.log")), 0o644); err != nil {
+		return nil, err
+	}
+	s.ftp = n.command(serverOfSite, "vsftpd", config)
+	s.http = n.command(serverOfSite, "busybox", "httpd", "-f", "-vv", "-p", "80", "-h", root)
+	s.http.Stderr = s.httpLog
+	for _, c := range []*exec.Cmd{s.ftp, s.http} {
+		if err := c.Start(); err != nil {
+			s.close()
+			return nil, fmt.Errorf("start %s: %w", c.Args[4], err)
+		}
+	}
+	// Both listen when the client's gateway can reach them.
+	for _, port := range []string{"21", "80"} {
+		if err := retry(20*time.Second, func() error {
+			return n.run(gateway, "busybox", "nc", "-w", "2", "-z", serverAddress, port)
+		}); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *site) uploadDir() string { return filepath.Join(s.dir, "ftp", "incoming") }
+
+func (s *site) close() {
+	kill(s.ftp)
+	kill(s.http)
+}
+
+// retry calls f until it succeeds, for at most so long.
+func retry(limit time.Duration, f func() error) error {
+	deadline := time.Now().Add(limit)
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not in %v: %w", limit, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// danteConfiguration makes socksify ask the router for CONNECT and BIND.
+const danteConfiguration = `resolveprotocol: fake
+route {
+	from: 0.0.0.0/0 to: 0.0.0.0/0 via: ` + lanAddress + ` port = 1080
+	protocol: tcp
+	proxyprotocol: socks_v4
+	command: connect bind
+}
+`
+
+// socksify prepares a program to run on a host through dante-client.
+func socksify(n *network, h host, dir string, name string, args ...string) (*exec.Cmd, error) {
+	config := filepath.Join(dir, "dante.conf")
+	if err := os.WriteFile(config, []byte(danteConfiguration), 0o644); err != nil {
+		return nil, err
+	}
+	cmd := n.command(h, "socksify", append([]string{name}, args...)...)
+	cmd.Env = append(os.Environ(), "SOCKS_CONF="+config)
+	return cmd, nil
+}
+
+// logBuffer collects what a program writes while others read it.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

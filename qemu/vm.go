@@ -1,0 +1,311 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/u-root/mkuimage/cpio"
+
+	"github.com/postern-router/postern/board"
+)
+
+// machine is a board that runs in QEMU, its ports on the lab's links.
+type machine struct {
+	board   board.Board
+	dir     string
+	cmd     *exec.Cmd
+	serial  net.Conn
+	screen  *screen
+	monitor *monitor
+	stderr  bytes.Buffer
+	exited  chan struct{}
+	exitErr error
+}
+
+// machineOptions are what a start can vary.
+type machineOptions struct {
+	// image is the folder with kernel and initramfs.cpio.xz.
+	image string
+	// configuration replaces the image's default, in the command language.
+	configuration string
+	// commandLine is added to the board's.
+	commandLine string
+	// kvm asks for the host's processor instead of emulation.
+	kvm bool
+	// reboot lets the machine start again when it reboots; without, QEMU ends.
+	reboot bool
+	// capture records each link in a pcap file.
+	capture bool
+}
+
+// startMachine boots the board. Its files are in dir.
+func startMachine(b board.Board, n *network, dir string, o machineOptions) (*machine, error) {
+	initramfs, err := addConfiguration(o, dir)
+	if err != nil {
+		return nil, fmt.Errorf("configuration for %s: %w", b.Name, err)
+	}
+	m := &machine{board: b, dir: dir, screen: newScreen(), exited: make(chan struct{})}
+	args := []string{
+		"-nodefaults", "-no-user-config", "-display", "none",
+		"-machine", b.QEMU.Machine, "-m", strconv.Itoa(b.Memory),
+		"-kernel", filepath.Join(o.image, "kernel"), "-initrd", initramfs,
+		"-append", strings.TrimSpace(b.Kernel.CommandLine + " " + o.commandLine),
+		// The machine waits until somebody reads its console: no line of it is lost.
+		"-chardev", "socket,id=serial,server=on,wait=on,path=" + filepath.Join(dir, "serial"),
+		"-serial", "chardev:serial",
+		"-qmp", "unix:" + filepath.Join(dir, "qmp") + ",server=on,wait=off",
+	}
+	if o.kvm {
+		args = append(args, "-accel", "kvm", "-cpu", "host")
+	} else {
+		args = append(args, "-accel", "tcg")
+		if b.QEMU.CPU != "" {
+			args = append(args, "-cpu", b.QEMU.CPU)
+		}
+	}
+	if !o.reboot {
+		args = append(args, "-no-reboot")
+	}
+	for i, p := range b.Ports {
+		args = append(args,
+			"-netdev", "tap,id=net-"+p.Name+",script=no,downscript=no,ifname="+p.Name,
+			"-device", portDevice(b, i))
+		if o.capture {
+			// The headers tell what went wrong; the payload would fill the disk.
+			args = append(args, "-object", fmt.Sprintf("filter-dump,id=dump-%s,netdev=net-%s,maxlen=128,file=%s",
+				p.Name, p.Name, filepath.Join(dir, p.Name+".pcap")))
+		}
+	}
+	m.cmd = n.command(switchHost, b.QEMU.Binary, args...)
+	m.cmd.Stderr = &m.stderr
+	if err := m.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s (Debian package %s): %w", b.QEMU.Binary, b.QEMU.Package, err)
+	}
+	go func() {
+		m.exitErr = m.cmd.Wait()
+		close(m.exited)
+	}()
+	if err := m.connect(); err != nil {
+		m.kill()
+		return nil, fmt.Errorf("QEMU for %s: %w\n%s", b.Name, err, m.stderr.String())
+	}
+	return m, nil
+}
+
+// portDevice is the -device argument of the board's i-th port, from 0.
+func portDevice(b board.Board, i int) string {
+	p := b.Ports[i]
+	return fmt.Sprintf("%s,id=%s,netdev=net-%s,mac=02:70:6f:73:74:%02x", p.QEMU, p.Name, p.Name, i+1)
+}
+
+// addConfiguration returns an initramfs with the configuration that is asked
+// for: the kernel unpacks one archive behind another, and the later file stays.
+// The image itself is the one that is flashed, bit by bit.
+func addConfiguration(o machineOptions, dir string) (string, error) {
+	shipped, err := os.ReadFile(filepath.Join(o.image, "initramfs.cpio.xz"))
+	if err != nil {
+		return "", err
+	}
+	whole := bytes.NewBuffer(shipped)
+	if o.configuration != "" {
+		for whole.Len()%4 != 0 {
+			whole.WriteByte(0)
+		}
+		w := cpio.Newc.Writer(whole)
+		if err := w.WriteRecord(cpio.StaticFile("etc/default.rsc", o.configuration, 0o644)); err != nil {
+			return "", err
+		}
+		if err := cpio.WriteTrailer(w); err != nil {
+			return "", err
+		}
+	}
+	path := filepath.Join(dir, "initramfs")
+	return path, os.WriteFile(path, whole.Bytes(), 0o644)
+}
+
+// connect opens the serial line and the monitor.
+func (m *machine) connect() error {
+	serial, err := m.dial("serial")
+	if err != nil {
+		return err
+	}
+	m.serial = serial
+	go func() { _, _ = io.Copy(m.screen, serial) }()
+	qmp, err := m.dial("qmp")
+	if err != nil {
+		return err
+	}
+	m.monitor, err = newMonitor(qmp)
+	return err
+}
+
+// dial connects to one of QEMU's sockets as soon as it is there.
+func (m *machine) dial(name string) (net.Conn, error) {
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		conn, err := net.Dial("unix", filepath.Join(m.dir, name))
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-m.exited:
+			return nil, fmt.Errorf("ended at once: %w", m.exitErr)
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return nil, err
+		}
+	}
+}
+
+// expect waits until the console has printed text since the last expect, and
+// returns everything up to and with it.
+func (m *machine) expect(text string, timeout time.Duration) (string, error) {
+	before, err := m.screen.expect(text, timeout, m.exited)
+	if err != nil {
+		return before, fmt.Errorf("console of %s: %w; it ends with:\n%s\n%s", m.board.Name, err, m.screen.tail(40), m.stderr.String())
+	}
+	return before, nil
+}
+
+// send types text.
+func (m *machine) send(text string) error {
+	if _, err := io.WriteString(m.serial, text); err != nil {
+		return fmt.Errorf("console of %s: %w", m.board.Name, err)
+	}
+	return nil
+}
+
+const commandTimeout = 30 * time.Second
+
+// command types a line at the console's prompt and returns what it printed.
+func (m *machine) command(line string) (string, error) {
+	m.screen.forget()
+	if err := m.send(line + "\r"); err != nil {
+		return "", err
+	}
+	if _, err := m.expect(line, commandTimeout); err != nil {
+		return "", err
+	}
+	out, err := m.expect("\n[admin@", commandTimeout)
+	if err != nil {
+		return "", err
+	}
+	if _, err := m.expect("> ", commandTimeout); err != nil {
+		return "", err
+	}
+	out = strings.ReplaceAll(strings.TrimSuffix(out, "[admin@"), "\r\n", "\n")
+	return strings.TrimPrefix(out, "\n"), nil
+}
+
+// wait waits until QEMU has ended by itself.
+func (m *machine) wait(timeout time.Duration) error {
+	select {
+	case <-m.exited:
+		return m.exitErr
+	case <-time.After(timeout):
+		return fmt.Errorf("QEMU for %s has not ended in %v; the console ends with:\n%s", m.board.Name, timeout, m.screen.tail(20))
+	}
+}
+
+// kill ends the machine as a cut of its power would.
+func (m *machine) kill() {
+	if m.serial != nil {
+		m.serial.Close()
+	}
+	if m.monitor != nil {
+		m.monitor.close()
+	}
+	select {
+	case <-m.exited:
+	default:
+		_ = m.cmd.Process.Kill()
+		<-m.exited
+	}
+}
+
+// screen collects what a console prints, and lets somebody wait for a text in it.
+type screen struct {
+	mu      sync.Mutex
+	text    []byte
+	seen    int // text up to here was returned by expect
+	changed chan struct{}
+	mirror  io.Writer
+}
+
+func newScreen() *screen { return &screen{changed: make(chan struct{})} }
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text = append(s.text, p...)
+	if s.mirror != nil {
+		_, _ = s.mirror.Write(p)
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return len(p), nil
+}
+
+// mirrorTo copies what comes from now on to w, or to nobody if w is nil.
+func (s *screen) mirrorTo(w io.Writer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mirror = w
+}
+
+var errTimeout = errors.New("time is up")
+
+func (s *screen) expect(text string, timeout time.Duration, ended <-chan struct{}) (string, error) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		i := bytes.Index(s.text[s.seen:], []byte(text))
+		if i >= 0 {
+			end := s.seen + i + len(text)
+			found := string(s.text[s.seen:end])
+			s.seen = end
+			s.mu.Unlock()
+			return found, nil
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ended:
+			return "", fmt.Errorf("wait for %q: QEMU has ended", text)
+		case <-timer.C:
+			return "", fmt.Errorf("wait for %q: %w after %v", text, errTimeout, timeout)
+		}
+	}
+}
+
+// forget makes expect look only at what comes from now on.
+func (s *screen) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = len(s.text)
+}
+
+// all returns everything that was printed since the start.
+func (s *screen) all() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.text)
+}
+
+func (s *screen) tail(lines int) string {
+	all := strings.Split(strings.ReplaceAll(s.all(), "\r", ""), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
