@@ -105,6 +105,7 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 			Fragments:   []string{"common", "mips", fragment, "malta"},
 			Target:      "vmlinuz",
 			Image:       "vmlinuz",
+			Objects:     760,
 			CommandLine: "console=ttyS0,115200 " + commandLine,
 		},
 		Ports: []Port{
@@ -160,17 +161,17 @@ func All() []Board {
 		virt("virt-armv7", "ARMv7 virtual machine, Cortex-A15 (QEMU)", "qemu-system-arm", "cortex-a15",
 			CPU{GOARCH: "arm", GOARM: "7", Cross: "arm-linux-gnueabihf-", Debian: "armhf"},
 			Kernel{Arch: "arm", Fragments: []string{"common", "arm", "virt", "virt-armv7"},
-				Target: "zImage", Image: "arch/arm/boot/zImage"}),
+				Target: "zImage", Image: "arch/arm/boot/zImage", Objects: 730}),
 		virt("virt-arm64", "ARMv8 virtual machine, Cortex-A53 (QEMU)", "qemu-system-aarch64", "cortex-a53",
 			CPU{GOARCH: "arm64", Cross: "aarch64-linux-gnu-", Debian: "arm64"},
 			Kernel{Arch: "arm64", Fragments: []string{"common", "arm64", "virt"},
-				Target: "Image.gz", Image: "arch/arm64/boot/Image.gz"}),
+				Target: "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 720}),
 		{
 			Name:        "pc",
 			Description: "64-bit PC, serial console (QEMU i440FX)",
 			CPU:         CPU{GOARCH: "amd64", Cross: "x86_64-linux-gnu-", Debian: "amd64"},
 			Kernel: Kernel{Arch: "x86", Fragments: []string{"common", "x86_64"},
-				Target: "bzImage", Image: "arch/x86/boot/bzImage",
+				Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 900,
 				CommandLine: "console=ttyS0,115200 " + commandLine},
 			Ports: []Port{
 				{Name: "ether1", Device: "pci0000:00/0000:00:04.0", QEMU: pciNIC + ",addr=0x4"},

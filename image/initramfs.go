@@ -23,6 +23,7 @@ var debugCommands = []string{
 	"github.com/u-root/u-root/cmds/core/ps",
 	"github.com/u-root/u-root/cmds/core/ls",
 	"github.com/u-root/u-root/cmds/core/cat",
+	"github.com/u-root/u-root/cmds/core/kill",
 }
 
 // links are the names by which the two programs in the image are called.

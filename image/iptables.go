@@ -74,7 +74,7 @@ func buildIptables(b board.Board, source, work string) error {
 		return err
 	}
 	return run(dir, nil, "make", fmt.Sprintf("-j%d", runtime.NumCPU()),
-		"LDFLAGS=-all-static -Wl,--gc-sections -Wl,--build-id=none")
+		"LDFLAGS=-all-static -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,noexecstack")
 }
 
 // debianKeys is of the package debian-archive-keyring, which every Debian has.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,7 +79,7 @@ func (m *Manager) Apply(c Config) error {
 	if err != nil {
 		return err
 	}
-	defer nl.close()
+	defer nl.Close()
 
 	var p pass
 	before, err := m.prepare(nl, &p)
@@ -99,7 +100,7 @@ func (m *Manager) Apply(c Config) error {
 // undo brings back a state that the kernel had. It compares anew rather than
 // reverse what was done: the kernel drops routes and secondary addresses on its
 // own account when a link or an address goes.
-func (m *Manager) undo(nl *conn, before state) error {
+func (m *Manager) undo(nl *netlink.Handle, before state) error {
 	var p pass
 	now, err := m.prepare(nl, &p)
 	if err != nil {
@@ -122,7 +123,7 @@ func (m *Manager) repair() (changes []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer nl.close()
+	defer nl.Close()
 
 	var p pass
 	have, err := m.prepare(nl, &p)
@@ -152,18 +153,18 @@ func (p *pass) err() error { return errors.Join(p.errs...) }
 
 // prepare does what holds under every Config, lo up and the ports named, and
 // reads the state of what the Manager owns.
-func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
-	links, err := nl.links()
+func (m *Manager) prepare(nl *netlink.Handle, p *pass) (state, error) {
+	links, err := listLinks(nl)
 	if err != nil {
 		return state{}, err
 	}
 	m.match(links)
-	m.rename(nl, p, links)
+	m.rename(p, links)
 
 	var s state
 	for _, l := range links {
 		if l.loopback && !l.up {
-			p.did("set "+l.name+" up", nl.setUp(l.index, true))
+			p.did("set "+l.name+" up", setUp(l.index, true))
 		}
 		if d := m.devices[l.index]; d != nil {
 			l.name = d.port
@@ -173,15 +174,15 @@ func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	if s.addrs, err = m.ownAddrs(nl); err != nil {
 		return state{}, err
 	}
-	if s.routes, err = nl.routes(); err != nil {
+	if s.routes, err = listRoutes(nl); err != nil {
 		return state{}, err
 	}
 	s.forwarding, err = forwarding()
 	return s, err
 }
 
-func (m *Manager) ownAddrs(nl *conn) ([]addr, error) {
-	addrs, err := nl.addrs()
+func (m *Manager) ownAddrs(nl *netlink.Handle) ([]addr, error) {
+	addrs, err := listAddrs(nl)
 	return slices.DeleteFunc(addrs, func(a addr) bool { return m.devices[a.index] == nil }), err
 }
 
@@ -232,7 +233,7 @@ func (m *Manager) isDevice(p Port, l link) bool {
 // rename gives the ports' devices their names, and changes links accordingly. A
 // device that holds the name of a port, be it a port itself or not, is named
 // after its index: it gets its own name later or keeps that one.
-func (m *Manager) rename(nl *conn, p *pass, links []link) {
+func (m *Manager) rename(p *pass, links []link) {
 	for i := range links {
 		l := &links[i]
 		d := m.devices[l.index]
@@ -242,26 +243,26 @@ func (m *Manager) rename(nl *conn, p *pass, links []link) {
 		if h := slices.IndexFunc(links, func(o link) bool { return o.name == d.port }); h >= 0 {
 			holder := &links[h]
 			wasUp := holder.up
-			rename(nl, p, holder, fmt.Sprintf("dev%d", holder.index))
+			rename(p, holder, fmt.Sprintf("dev%d", holder.index))
 			if wasUp && m.devices[holder.index] == nil {
-				p.did("set "+holder.name+" up", nl.setUp(holder.index, true))
+				p.did("set "+holder.name+" up", setUp(holder.index, true))
 			}
 		}
-		rename(nl, p, l, d.port)
+		rename(p, l, d.port)
 	}
 }
 
 // rename takes l down for it, without which kernels before 6.2 refuse.
-func rename(nl *conn, p *pass, l *link, name string) {
+func rename(p *pass, l *link, name string) {
 	what := fmt.Sprintf("rename link %s to %s", l.name, name)
 	if l.up {
-		if err := nl.setUp(l.index, false); err != nil {
+		if err := setUp(l.index, false); err != nil {
 			p.did(what, fmt.Errorf("set down: %w", err))
 			return
 		}
 		l.up = false
 	}
-	err := nl.setName(l.index, name)
+	err := setName(l.index, name)
 	if err == nil {
 		l.name = name
 	}
@@ -322,35 +323,35 @@ func nexthop(c Config, links []link, gw netip.Addr) (index int, waits bool) {
 // reconcile changes what differs between have and want. The order: a link before
 // its addresses, the addresses before the routes whose gateways they reach, and
 // no forwarding while any of it is unfinished.
-func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
+func (m *Manager) reconcile(nl *netlink.Handle, p *pass, have, want state) {
 	if have.forwarding && !want.forwarding {
 		p.did("turn forwarding off", setForwarding(false))
 	}
 	for _, h := range have.links {
 		if i := slices.IndexFunc(want.links, func(w link) bool { return w.index == h.index }); i >= 0 {
-			m.reconcileLink(nl, p, h, want.links[i])
+			m.reconcileLink(p, h, want.links[i])
 		}
 	}
 	m.reconcileAddrs(nl, p, have.addrs, want.addrs)
 	if len(p.changes) > 0 {
 		// A link that went down, or lost its last address, took its routes along.
-		routes, err := nl.routes()
+		routes, err := listRoutes(nl)
 		if err != nil {
 			p.errs = append(p.errs, err)
 			return
 		}
 		have.routes = routes
 	}
-	m.reconcileRoutes(nl, p, have.routes, want.routes)
+	m.reconcileRoutes(p, have.routes, want.routes)
 	if !have.forwarding && want.forwarding && len(p.errs) == 0 {
 		p.did("turn forwarding on", setForwarding(true))
 	}
 }
 
-func (m *Manager) reconcileLink(nl *conn, p *pass, have, want link) {
+func (m *Manager) reconcileLink(p *pass, have, want link) {
 	d := m.devices[have.index]
 	if have.mtu != want.mtu {
-		err := nl.setMTU(have.index, want.mtu)
+		err := setMTU(have.index, want.mtu)
 		switch {
 		case err != nil:
 		case d.driverMTU == 0:
@@ -365,11 +366,11 @@ func (m *Manager) reconcileLink(nl *conn, p *pass, have, want link) {
 		if want.up {
 			word = "up"
 		}
-		p.did(fmt.Sprintf("set link %s %s", want.name, word), nl.setUp(have.index, want.up))
+		p.did(fmt.Sprintf("set link %s %s", want.name, word), setUp(have.index, want.up))
 	}
 }
 
-func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
+func (m *Manager) reconcileAddrs(nl *netlink.Handle, p *pass, have, want []addr) {
 	what := func(verb string, a addr) string {
 		return fmt.Sprintf("%s address %s on %s", verb, a.prefix, m.devices[a.index].port)
 	}
@@ -378,7 +379,7 @@ func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
 		if slices.Contains(want, h) {
 			continue
 		}
-		err := nl.deleteAddr(h)
+		err := deleteAddr(h)
 		if errors.Is(err, unix.EADDRNOTAVAIL) {
 			continue // it went with the primary address of its network
 		}
@@ -398,13 +399,13 @@ func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
 		if slices.Contains(have, w) {
 			continue
 		}
-		if err := nl.addAddr(w); !errors.Is(err, unix.EEXIST) {
+		if err := addAddr(w); !errors.Is(err, unix.EEXIST) {
 			p.did(what("add", w), err)
 		}
 	}
 }
 
-func (m *Manager) reconcileRoutes(nl *conn, p *pass, have, want []route) {
+func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 	what := func(verb string, r route) string {
 		return fmt.Sprintf("%s route %s by %s distance %d", verb, r.dst, r.gw, r.metric)
 	}
@@ -418,7 +419,7 @@ func (m *Manager) reconcileRoutes(nl *conn, p *pass, have, want []route) {
 		// and would refuse them after the next boot.
 		stands := slices.ContainsFunc(have, w.covers)
 		replace := slices.ContainsFunc(have, func(h route) bool { return h.dst == w.dst && h.metric == w.metric })
-		err := nl.addRoute(w, replace)
+		err := addRoute(w, replace)
 		if errors.Is(err, unix.EEXIST) {
 			err = fmt.Errorf("a route that is not ours has this destination and distance: %w", err)
 		}
@@ -430,7 +431,7 @@ func (m *Manager) reconcileRoutes(nl *conn, p *pass, have, want []route) {
 		if slices.ContainsFunc(want, func(w route) bool { return w.covers(h) }) {
 			continue
 		}
-		if err := nl.deleteRoute(h); !errors.Is(err, unix.ESRCH) { // replaced, or gone with its link
+		if err := deleteRoute(h); !errors.Is(err, unix.ESRCH) { // replaced, or gone with its link
 			p.did(what("delete", h), err)
 		}
 	}
@@ -485,8 +486,8 @@ func (m *Manager) State() ([]LinkState, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer nl.close()
-	links, err := nl.links()
+	defer nl.Close()
+	links, err := listLinks(nl)
 	if err != nil {
 		return nil, err
 	}
@@ -499,8 +500,8 @@ func (m *Manager) State() ([]LinkState, error) {
 			if d := m.devices[l.index]; d != nil && d.port == p.Name {
 				s = LinkState{
 					Name: p.Name, Present: true, Up: l.up, Running: l.running, MTU: l.mtu, MAC: l.mac,
-					RxBytes: l.stats.rxBytes, TxBytes: l.stats.txBytes,
-					RxPackets: l.stats.rxPackets, TxPackets: l.stats.txPackets,
+					RxBytes: l.stats.RxBytes, TxBytes: l.stats.TxBytes,
+					RxPackets: l.stats.RxPackets, TxPackets: l.stats.TxPackets,
 				}
 			}
 		}

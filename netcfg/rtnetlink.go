@@ -1,22 +1,29 @@
 package netcfg
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
-	"syscall"
 
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// The dozen rtnetlink messages that this package needs, by hand.
-// github.com/vishvananda/netlink knows them all, but adds 110 KB (xz) to a MIPS
-// program where this whole package adds 51 KB, and takes 64 KB of fresh memory
-// for each datagram that it receives.
+// What this package needs of github.com/vishvananda/netlink, in values that can
+// be compared. The library adds 110 KB (xz) to a MIPS program, and reads each
+// datagram into a fresh buffer of 64 KB: a list is read once a pass, and again
+// only where the kernel may have changed it on its own account.
+//
+// It has the kernel explain a refusal, "Nexthop has invalid gateway", only on the
+// sockets that its package functions open for each request, and for the whole
+// process. So changes go by these functions. Lists go by a Handle, without
+// explanations: v1.3.1 panics on a list that fails with one.
+func init() { nl.EnableErrorMessageReporting = true }
 
 // link is a network device as the kernel has it.
 type link struct {
@@ -27,10 +34,8 @@ type link struct {
 	loopback bool
 	mtu      int
 	mac      net.HardwareAddr
-	stats    stats
+	stats    netlink.LinkStatistics
 }
-
-type stats struct{ rxPackets, txPackets, rxBytes, txBytes uint64 }
 
 // addr is an IPv4 address as the kernel has it. peer is the address itself
 // unless the link is point-to-point.
@@ -49,381 +54,189 @@ type route struct {
 	oif    int
 }
 
-// conn is a netlink socket to the kernel's routing family. It needs no timeout:
-// the kernel answers before sendto returns.
-type conn struct {
-	fd  int
-	seq uint32
-	buf []byte
-}
-
-func dial() (*conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+// dial opens the socket that the lists of one pass are read from.
+func dial() (*netlink.Handle, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	c := &conn{fd: fd, buf: make([]byte, 16<<10)}
-	err = errors.Join(
-		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
-		// Errors in words, without the request that they answer.
-		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1),
-		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1),
-		// Dumps filtered by the kernel.
-		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1),
-	)
-	if err != nil {
-		c.close()
+	if err := h.SetStrictCheck(true); err != nil { // lists filtered by the kernel
+		h.Close()
 		return nil, fmt.Errorf("set up netlink socket: %w", err)
 	}
-	return c, nil
+	return h, nil
 }
 
-func (c *conn) close() { unix.Close(c.fd) }
+// list calls f again if the kernel says that the list changed under the reader.
+func list[T any](what string, f func() ([]T, error)) ([]T, error) {
+	var all []T
+	var err error
+	for range 5 {
+		if all, err = f(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", what, err)
+	}
+	return all, nil
+}
+
+// listLinks lists every device, in the order of their indexes.
+func listLinks(h *netlink.Handle) ([]link, error) {
+	all, err := list("links", h.LinkList)
+	var links []link
+	for _, k := range all {
+		a := k.Attrs()
+		l := link{
+			index:    a.Index,
+			name:     a.Name,
+			up:       a.RawFlags&unix.IFF_UP != 0,
+			running:  a.RawFlags&unix.IFF_LOWER_UP != 0,
+			loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
+			mtu:      a.MTU,
+			mac:      slices.Clone(a.HardwareAddr), // a part of the whole datagram
+		}
+		if a.Statistics != nil {
+			l.stats = *a.Statistics
+		}
+		links = append(links, l)
+	}
+	return links, err
+}
+
+// listAddrs lists every IPv4 address.
+func listAddrs(h *netlink.Handle) ([]addr, error) {
+	all, err := list("addresses", func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_V4) })
+	var addrs []addr
+	for _, a := range all {
+		local := prefix(a.IPNet)
+		peer := local
+		if a.Peer != nil { // then it has the prefix length
+			peer = prefix(a.Peer)
+		}
+		addrs = append(addrs, addr{a.LinkIndex, netip.PrefixFrom(local.Addr(), peer.Bits()), peer.Addr()})
+	}
+	return addrs, err
+}
+
+// listRoutes lists the routes of protocol static in table main. The filter names
+// no table, which stands for main: a list of main itself is an error before its
+// first route.
+func listRoutes(h *netlink.Handle) ([]route, error) {
+	all, err := list("routes", func() ([]netlink.Route, error) {
+		filter := &netlink.Route{Protocol: unix.RTPROT_STATIC}
+		return h.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_PROTOCOL)
+	})
+	var routes []route
+	for _, r := range all {
+		gw, _ := netip.AddrFromSlice(r.Gw)
+		routes = append(routes, route{prefix(r.Dst), gw, r.Priority, r.LinkIndex})
+	}
+	return routes, err
+}
+
+func setName(index int, name string) error {
+	return explained(netlink.LinkSetName(linkOf(index), name))
+}
+
+func setMTU(index, mtu int) error {
+	return explained(netlink.LinkSetMTU(linkOf(index), mtu))
+}
+
+func setUp(index int, up bool) error {
+	if up {
+		return explained(netlink.LinkSetUp(linkOf(index)))
+	}
+	return explained(netlink.LinkSetDown(linkOf(index)))
+}
+
+func addAddr(a addr) error { return explained(netlink.AddrAdd(nil, a.netlink())) }
+
+func deleteAddr(a addr) error { return explained(netlink.AddrDel(nil, a.netlink())) }
+
+// addRoute adds r; with replace, in the place of the route to the same
+// destination with the same metric, without a moment between them. Replacing a
+// route by itself changes nothing, but the kernel checks its gateway.
+func addRoute(r route, replace bool) error {
+	if replace {
+		return explained(netlink.RouteReplace(r.netlink()))
+	}
+	return explained(netlink.RouteAdd(r.netlink()))
+}
+
+func deleteRoute(r route) error {
+	n := r.netlink()
+	n.Scope = netlink.SCOPE_NOWHERE // matches any scope
+	return explained(netlink.RouteDel(n))
+}
+
+// explained puts the kernel's explanation of a refusal, if it gave one, in
+// parentheses.
+func explained(err error) error {
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return err
+	}
+	if text, ok := strings.CutPrefix(err.Error(), errno.Error()+": "); ok {
+		return fmt.Errorf("%w (%s)", errno, text)
+	}
+	return err
+}
+
+func linkOf(index int) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+}
+
+// netlink is a as the library wants it, which finds the broadcast address itself;
+// a /31 has none (RFC 3021), and a point-to-point address gets none here.
+func (a addr) netlink() *netlink.Addr {
+	n := &netlink.Addr{LinkIndex: a.index, IPNet: ipNet(a.prefix)}
+	if a.peer != a.prefix.Addr() {
+		n.Peer = ipNet(netip.PrefixFrom(a.peer, a.prefix.Bits()))
+		n.Broadcast = net.IPv4zero // stands for none
+	}
+	return n
+}
+
+func (r route) netlink() *netlink.Route {
+	return &netlink.Route{
+		Dst: ipNet(r.dst), Gw: r.gw.AsSlice(), Priority: r.metric, LinkIndex: r.oif,
+		Protocol: unix.RTPROT_STATIC,
+	}
+}
+
+func prefix(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.Prefix{}
+	}
+	ip, _ := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(ip.Unmap(), bits)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
 
 // subscribe opens a socket that hears of changes to links, IPv4 addresses, IPv4
 // routes and forwarding. Its buffer in the kernel is small: what overflows it is
 // read as ENOBUFS, and that too says that something changed.
 func subscribe() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF)
 	if err != nil {
-		return nil, fmt.Errorf("open netlink socket: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "netlink")
-	var groups uint32
-	for _, g := range []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF} {
-		groups |= 1 << (g - 1)
-	}
-	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<10),
-		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}),
-	)
-	if err != nil {
-		f.Close()
 		return nil, fmt.Errorf("subscribe to netlink: %w", err)
 	}
-	return f, nil
-}
-
-// request is a netlink message in the making: the header, the fixed part of its
-// type, attributes.
-type request []byte
-
-func newRequest(typ, flags uint16, fixed []byte) request {
-	r := make(request, unix.NLMSG_HDRLEN, 96)
-	binary.NativeEndian.PutUint16(r[4:], typ)
-	binary.NativeEndian.PutUint16(r[6:], flags|unix.NLM_F_REQUEST)
-	return append(r, fixed...)
-}
-
-func (r request) attr(typ uint16, data []byte) request {
-	r = binary.NativeEndian.AppendUint16(r, uint16(unix.SizeofRtAttr+len(data)))
-	r = binary.NativeEndian.AppendUint16(r, typ)
-	r = append(r, data...)
-	for len(r)%unix.NLMSG_ALIGNTO != 0 {
-		r = append(r, 0)
+	defer s.Close()
+	if err := s.SetReceiveBufferSize(8<<10, false); err != nil {
+		return nil, fmt.Errorf("set up netlink socket: %w", err)
 	}
-	return r
-}
-
-func (r request) attr32(typ uint16, n int) request {
-	return r.attr(typ, binary.NativeEndian.AppendUint32(nil, uint32(n)))
-}
-
-func (r request) attrIP(typ uint16, a netip.Addr) request {
-	return r.attr(typ, a.AsSlice())
-}
-
-// do sends r, calls each, if there is one, with every message of the answer, and
-// returns the kernel's verdict. A message is valid only during the call.
-func (c *conn) do(r request, each func(syscall.NetlinkMessage) error) error {
-	c.seq++
-	binary.NativeEndian.PutUint32(r[0:], uint32(len(r)))
-	binary.NativeEndian.PutUint32(r[8:], c.seq)
-	if err := unix.Sendto(c.fd, r, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("netlink send: %w", err)
-	}
-	var failed error
-	interrupted := false
-	for {
-		msgs, err := c.receive()
-		if err != nil {
-			return fmt.Errorf("netlink receive: %w", err)
-		}
-		for _, msg := range msgs {
-			if msg.Header.Seq != c.seq {
-				continue // left over from a request that failed half-way
-			}
-			interrupted = interrupted || msg.Header.Flags&unix.NLM_F_DUMP_INTR != 0
-			switch msg.Header.Type {
-			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
-				if err := verdict(msg); err != nil {
-					return err
-				}
-				if failed == nil && interrupted {
-					return errInterrupted
-				}
-				return failed
-			default:
-				if each != nil && failed == nil {
-					failed = each(msg)
-				}
-			}
-		}
-	}
-}
-
-func (c *conn) receive() ([]syscall.NetlinkMessage, error) {
-	for {
-		n, from, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_TRUNC)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return nil, err
-		case n > len(c.buf):
-			return nil, fmt.Errorf("message of %d bytes, expected at most %d", n, len(c.buf))
-		}
-		if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == 0 { // the kernel
-			return syscall.ParseNetlinkMessage(c.buf[:n])
-		}
-	}
-}
-
-// verdict reads the error number of an ack or of a dump's end, with the kernel's
-// words if it has any.
-func verdict(msg syscall.NetlinkMessage) error {
-	if len(msg.Data) < 4 {
-		return nil
-	}
-	errno := -int32(binary.NativeEndian.Uint32(msg.Data))
-	if errno == 0 {
-		return nil
-	}
-	attrs := msg.Data[4:]
-	if msg.Header.Type == unix.NLMSG_ERROR {
-		attrs = attrs[min(len(attrs), unix.NLMSG_HDRLEN):] // the header of the request
-	}
-	for msg.Header.Flags&unix.NLM_F_ACK_TLVS != 0 && len(attrs) >= unix.SizeofRtAttr {
-		n := int(binary.NativeEndian.Uint16(attrs))
-		typ := binary.NativeEndian.Uint16(attrs[2:])
-		if n < unix.SizeofRtAttr || n > len(attrs) {
-			break
-		}
-		if typ == unix.NLMSGERR_ATTR_MSG {
-			return fmt.Errorf("%w (%s)", unix.Errno(errno), cString(attrs[unix.SizeofRtAttr:n]))
-		}
-		attrs = attrs[min(len(attrs), (n+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
-	}
-	return unix.Errno(errno)
-}
-
-var errInterrupted = errors.New("netlink dump interrupted by changes")
-
-// dump calls each with the attributes of everything that r asks for. The kernel
-// says when the list changed under the reader; then reset is called and the
-// list read again.
-func (c *conn) dump(r request, reset func(), each func(msg syscall.NetlinkMessage, attrs []syscall.NetlinkRouteAttr)) error {
-	var err error
-	for range 5 {
-		reset()
-		err = c.do(r, func(msg syscall.NetlinkMessage) error {
-			attrs, err := syscall.ParseNetlinkRouteAttr(&msg)
-			if err != nil {
-				return fmt.Errorf("parse netlink message of type %d: %w", msg.Header.Type, err)
-			}
-			each(msg, attrs)
-			return nil
-		})
-		if !errors.Is(err, errInterrupted) {
-			break
-		}
-	}
-	return err
-}
-
-// links lists every device, in the order of their indexes.
-func (c *conn) links() ([]link, error) {
-	var links []link
-	r := newRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP, make([]byte, unix.SizeofIfInfomsg))
-	err := c.dump(r, func() { links = nil }, func(msg syscall.NetlinkMessage, attrs []syscall.NetlinkRouteAttr) {
-		flags := binary.NativeEndian.Uint32(msg.Data[8:])
-		l := link{
-			index:    int(binary.NativeEndian.Uint32(msg.Data[4:])),
-			up:       flags&unix.IFF_UP != 0,
-			running:  flags&unix.IFF_LOWER_UP != 0,
-			loopback: flags&unix.IFF_LOOPBACK != 0,
-		}
-		for _, a := range attrs {
-			switch a.Attr.Type {
-			case unix.IFLA_IFNAME:
-				l.name = cString(a.Value)
-			case unix.IFLA_MTU:
-				l.mtu = int(binary.NativeEndian.Uint32(a.Value))
-			case unix.IFLA_ADDRESS:
-				l.mac = append(net.HardwareAddr(nil), a.Value...)
-			case unix.IFLA_STATS64:
-				n := func(i int) uint64 { return binary.NativeEndian.Uint64(a.Value[8*i:]) }
-				l.stats = stats{rxPackets: n(0), txPackets: n(1), rxBytes: n(2), txBytes: n(3)}
-			}
-		}
-		links = append(links, l)
-	})
+	// s can only receive whole datagrams, and would hold its 64 KB for as long as
+	// it waits. As a file the socket can be read just to hear that there is one.
+	fd, err := unix.FcntlInt(uintptr(s.GetFd()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
+		return nil, fmt.Errorf("duplicate netlink socket: %w", err)
 	}
-	return links, nil
-}
-
-// addrs lists every IPv4 address.
-func (c *conn) addrs() ([]addr, error) {
-	var addrs []addr
-	r := newRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP, addrMessage(addr{}))
-	err := c.dump(r, func() { addrs = nil }, func(msg syscall.NetlinkMessage, attrs []syscall.NetlinkRouteAttr) {
-		a := addr{index: int(binary.NativeEndian.Uint32(msg.Data[4:]))}
-		for _, at := range attrs {
-			switch at.Attr.Type {
-			case unix.IFA_LOCAL:
-				a.prefix = netip.PrefixFrom(ip4(at.Value), int(msg.Data[1]))
-			case unix.IFA_ADDRESS:
-				a.peer = ip4(at.Value)
-			}
-		}
-		addrs = append(addrs, a)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	return addrs, nil
-}
-
-// routes lists the routes of protocol static in table main.
-func (c *conn) routes() ([]route, error) {
-	var routes []route
-	fixed := routeMessage(route{dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}, unix.RT_SCOPE_UNIVERSE)
-	fixed[4] = 0 // any table: asking for main is an error before its first route
-	fixed[7] = 0 // of any type
-	r := newRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP, fixed)
-	err := c.dump(r, func() { routes = nil }, func(msg syscall.NetlinkMessage, attrs []syscall.NetlinkRouteAttr) {
-		if table, protocol := msg.Data[4], msg.Data[5]; table != unix.RT_TABLE_MAIN || protocol != unix.RTPROT_STATIC {
-			return
-		}
-		dst := netip.IPv4Unspecified()
-		var rt route
-		for _, a := range attrs {
-			switch a.Attr.Type {
-			case unix.RTA_DST:
-				dst = ip4(a.Value)
-			case unix.RTA_GATEWAY:
-				rt.gw = ip4(a.Value)
-			case unix.RTA_PRIORITY:
-				rt.metric = int(binary.NativeEndian.Uint32(a.Value))
-			case unix.RTA_OIF:
-				rt.oif = int(binary.NativeEndian.Uint32(a.Value))
-			}
-		}
-		rt.dst = netip.PrefixFrom(dst, int(msg.Data[1]))
-		routes = append(routes, rt)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
-	}
-	return routes, nil
-}
-
-func (c *conn) setName(index int, name string) error {
-	r := newRequest(unix.RTM_SETLINK, unix.NLM_F_ACK, linkMessage(index, 0, 0))
-	return c.do(r.attr(unix.IFLA_IFNAME, append([]byte(name), 0)), nil)
-}
-
-func (c *conn) setMTU(index, mtu int) error {
-	r := newRequest(unix.RTM_SETLINK, unix.NLM_F_ACK, linkMessage(index, 0, 0))
-	return c.do(r.attr32(unix.IFLA_MTU, mtu), nil)
-}
-
-func (c *conn) setUp(index int, up bool) error {
-	var flags uint32
-	if up {
-		flags = unix.IFF_UP
-	}
-	return c.do(newRequest(unix.RTM_SETLINK, unix.NLM_F_ACK, linkMessage(index, flags, unix.IFF_UP)), nil)
-}
-
-func (c *conn) addAddr(a addr) error {
-	r := newRequest(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, addrMessage(a))
-	r = r.attrIP(unix.IFA_LOCAL, a.prefix.Addr()).attrIP(unix.IFA_ADDRESS, a.peer)
-	// The kernel sets no broadcast address of its own. A /31 has none (RFC 3021).
-	if bits := a.prefix.Bits(); bits < 31 && a.peer == a.prefix.Addr() {
-		b := a.prefix.Addr().As4()
-		n := binary.BigEndian.Uint32(b[:]) | ^uint32(0)>>bits
-		r = r.attr(unix.IFA_BROADCAST, binary.BigEndian.AppendUint32(nil, n))
-	}
-	return c.do(r, nil)
-}
-
-func (c *conn) deleteAddr(a addr) error {
-	r := newRequest(unix.RTM_DELADDR, unix.NLM_F_ACK, addrMessage(a))
-	return c.do(r.attrIP(unix.IFA_LOCAL, a.prefix.Addr()).attrIP(unix.IFA_ADDRESS, a.peer), nil)
-}
-
-// addRoute adds rt; with replace, in the place of the route to the same
-// destination with the same metric, without a moment between them. Replacing a
-// route by itself changes nothing, but the kernel checks its gateway.
-func (c *conn) addRoute(rt route, replace bool) error {
-	flags := uint16(unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_EXCL)
-	if replace {
-		flags = unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_REPLACE
-	}
-	return c.do(routeAttrs(newRequest(unix.RTM_NEWROUTE, flags, routeMessage(rt, unix.RT_SCOPE_UNIVERSE)), rt), nil)
-}
-
-func (c *conn) deleteRoute(rt route) error {
-	fixed := routeMessage(rt, unix.RT_SCOPE_NOWHERE) // matches any scope
-	fixed[7] = 0                                     // and this any type
-	return c.do(routeAttrs(newRequest(unix.RTM_DELROUTE, unix.NLM_F_ACK, fixed), rt), nil)
-}
-
-// linkMessage is a struct ifinfomsg.
-func linkMessage(index int, flags, change uint32) []byte {
-	b := make([]byte, 4, unix.SizeofIfInfomsg)
-	b = binary.NativeEndian.AppendUint32(b, uint32(index))
-	b = binary.NativeEndian.AppendUint32(b, flags)
-	return binary.NativeEndian.AppendUint32(b, change)
-}
-
-// addrMessage is a struct ifaddrmsg.
-func addrMessage(a addr) []byte {
-	b := []byte{unix.AF_INET, byte(max(a.prefix.Bits(), 0)), 0, unix.RT_SCOPE_UNIVERSE}
-	return binary.NativeEndian.AppendUint32(b, uint32(a.index))
-}
-
-// routeMessage is a struct rtmsg.
-func routeMessage(rt route, scope byte) []byte {
-	return []byte{
-		unix.AF_INET, byte(rt.dst.Bits()), 0, 0,
-		unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, scope, unix.RTN_UNICAST,
-		0, 0, 0, 0,
-	}
-}
-
-func routeAttrs(r request, rt route) request {
-	if rt.dst.Bits() > 0 {
-		r = r.attrIP(unix.RTA_DST, rt.dst.Addr())
-	}
-	if rt.gw.IsValid() {
-		r = r.attrIP(unix.RTA_GATEWAY, rt.gw)
-	}
-	if rt.oif != 0 {
-		r = r.attr32(unix.RTA_OIF, rt.oif)
-	}
-	return r.attr32(unix.RTA_PRIORITY, rt.metric)
-}
-
-func ip4(b []byte) netip.Addr {
-	a, _ := netip.AddrFromSlice(b)
-	return a
-}
-
-func cString(b []byte) string {
-	s, _, _ := strings.Cut(string(b), "\x00")
-	return s
+	return os.NewFile(uintptr(fd), "netlink"), nil
 }

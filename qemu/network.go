@@ -108,13 +108,15 @@ func newNetwork(tag string) (*network, error) {
 
 func (n *network) name(h host) string { return n.prefix + string(h) }
 
-// command prepares a program to run on a host. It dies with this process, and
-// its children die with it by kill.
+// command prepares a program to run on a host.
+//
+// It has no Pdeathsig: that signal comes when the thread ends that started the
+// program, and threads end in method on. What is left is ended by close or sweep.
 func (n *network) command(h host, name string, args ...string) *exec.Cmd {
 	cmd := exec.Command("ip", append([]string{"netns", "exec", n.name(h), name}, args...)...)
 	// A process group of its own, so that Ctrl-C reaches this program alone and
 	// the end is orderly.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
 }
 
@@ -168,17 +170,31 @@ func (n *network) listen(h host, port int) (l net.Listener, err error) {
 	return l, err
 }
 
-// close removes the network.
+// close removes the network, and what still runs in it.
 func (n *network) close() {
 	names, err := namespaces(n.prefix)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "qemu:", err)
 	}
 	for _, name := range names {
-		if err := runTool("ip", "netns", "delete", name); err != nil {
+		if err := deleteNamespace(name); err != nil {
 			fmt.Fprintln(os.Stderr, "qemu:", err)
 		}
 	}
+}
+
+// deleteNamespace ends the programs in a namespace of ours and removes it.
+func deleteNamespace(name string) error {
+	pids, err := exec.Command("ip", "netns", "pids", name).Output()
+	if err != nil {
+		return fmt.Errorf("ip netns pids %s: %w", name, err)
+	}
+	for _, word := range strings.Fields(string(pids)) {
+		if pid, err := strconv.Atoi(word); err == nil && pid != os.Getpid() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	return runTool("ip", "netns", "delete", name)
 }
 
 // sweep removes what runs left behind that were killed without a chance to clean
@@ -197,7 +213,7 @@ func sweep() error {
 		if err != nil || syscall.Kill(pid, 0) == nil {
 			continue
 		}
-		if err := runTool("ip", "netns", "delete", name); err != nil {
+		if err := deleteNamespace(name); err != nil {
 			return err
 		}
 	}

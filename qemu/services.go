@@ -94,7 +94,11 @@ vsftpd_log_file=%s
 	// Both listen when the client's gateway can reach them.
 	for _, port := range []string{"21", "80"} {
 		if err := retry(20*time.Second, func() error {
-			return n.run(gateway, "busybox", "nc", "-w", "2", "-z", serverAddress, port)
+			conn, err := n.dial(gateway, serverAddress+":"+port, 2*time.Second)
+			if err != nil {
+				return err
+			}
+			return conn.Close()
 		}); err != nil {
 			s.close()
 			return nil, err

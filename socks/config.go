@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/postern-router/postern/match"
@@ -22,9 +23,33 @@ type Config struct {
 	Access []Rule
 }
 
+// MaxMaxConnections is the highest MaxConnections, as in the manual.
+const MaxMaxConnections = 500
+
 // DefaultConfig is the manual's: disabled, port 1080, 2 minutes, 200 connections.
 func DefaultConfig() Config {
 	return Config{Port: 1080, ConnectionIdleTimeout: 2 * time.Minute, MaxConnections: 200}
+}
+
+// Validate returns an error that names the first value out of range: port
+// 1..65535, max-connections 1..500, connection-idle-timeout more than 0, an
+// action other than allow and deny.
+func (c Config) Validate() error {
+	if c.Port == 0 {
+		return fmt.Errorf("port %d is not in 1..65535", c.Port)
+	}
+	if c.MaxConnections < 1 || c.MaxConnections > MaxMaxConnections {
+		return fmt.Errorf("max-connections %d is not in 1..%d", c.MaxConnections, MaxMaxConnections)
+	}
+	if c.ConnectionIdleTimeout <= 0 {
+		return fmt.Errorf("connection-idle-timeout %v is not more than 0", c.ConnectionIdleTimeout)
+	}
+	for i, r := range c.Access {
+		if r.Action != Allow && r.Action != Deny {
+			return fmt.Errorf("access rule %d: action %q is not allow or deny", i, r.Action)
+		}
+	}
+	return nil
 }
 
 // Action is what an access rule does with what it matches.

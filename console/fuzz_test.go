@@ -1,0 +1,104 @@
+package console
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const fuzzConfig = `
+/interface ethernet set ether1 mtu=1400
+/ip address add address=192.168.0.1/24 interface=ether2
+/ip route add gateway=192.168.0.254
+/ip dns set servers=9.9.9.9
+/ip firewall filter add chain=input in-interface=!ether2 comment="a b"
+/ip firewall nat add chain=srcnat action=masquerade
+/ip socks access add dst-port=21,80-90
+/ip socks access add action=deny
+`
+
+// A line never panics; one that fails changes nothing; what one changes can be
+// exported and read back.
+func FuzzExecute(f *testing.F) {
+	for _, line := range []string{
+		"/ip socks access add src-address=192.168.0.2 dst-port=21 \\\n action=allow",
+		"/ip firewall filter\nadd chain=forward action=drop protocol=tcp; print; print stats",
+		"ip socks; set enabled=yes port=1 connection-idle-timeout=1d00:02:00; .. ; /",
+		`/system identity set name="a\"b\\\$\?\_\41"`,
+		"/ip socks access; remove 0,1; export",
+		"/ip/socks/access set numbers=0 comment=é disabled=yes",
+		"/interface ethernet; set ether1 mtu=\"\"; disable 0; print; set usb1",
+		"/ip dns set servers=1.1.1.1,2.2.2.2; # comment",
+		"/ip firewall nat set 0 to-ports=1-2 icmp-options=8:0 log-prefix=\"x \"",
+		"/quit; /system reboot",
+	} {
+		f.Add(line, true)
+		f.Add(line, false)
+	}
+	base, err := Load("base", strings.NewReader(fuzzConfig))
+	require.NoError(f, err)
+	f.Fuzz(func(t *testing.T, line string, live bool) {
+		checkExecute(t, base, line, live)
+	})
+}
+
+// checkExecute runs a line on base and reports whether it was good.
+func checkExecute(t *testing.T, base Config, line string, live bool) bool {
+	cfg := base.Clone()
+	session := Session{path: "ip socks", Width: len(line) % 90}
+	var l Live
+	if live {
+		l = testLive()
+	}
+	result, err := session.Execute(cfg, l, line)
+	require.Equal(t, base, cfg, "the configuration that was given was changed")
+	if err != nil {
+		assert.Equal(t, Result{Config: cfg}, result)
+		assert.Equal(t, "ip socks", session.path)
+		assert.NotContains(t, err.Error(), "\n")
+		return false
+	}
+	assert.Equal(t, result.Changed, Export(cfg) != Export(result.Config))
+	got, err := Load("export", strings.NewReader(Export(result.Config)))
+	require.NoError(t, err)
+	require.Equal(t, result.Config, got)
+	_ = Validate(result.Config, []string{"ether1", "ether2"})
+	return true
+}
+
+// The fuzzer seldom makes a line that is nearly right; this makes little else.
+func TestExecuteRandomWords(t *testing.T) {
+	base, err := Load("base", strings.NewReader(fuzzConfig))
+	require.NoError(t, err)
+	words := []string{"/", "..", ";", "\n", "\\\n", "0", "1", "0,1", "2", "ether1", "usb1", "ether9", "stats", "\"x\"", "#", "numbers=0", "x=y"}
+	values := []string{"yes", "no", "1", "70000", "2m", "10.0.0.1", "10.0.0.0/8", "!10.0.0.1-10.0.0.2", "21,80-90", "ether1", "!ether2",
+		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "\"\"", "\"a b\"", "tcp-reset"}
+	for _, m := range menus {
+		words = append(words, "/"+m.path, m.name())
+		for _, c := range m.commands {
+			words = append(words, "/"+m.path+" "+c.name, c.name, c.name)
+		}
+		for _, p := range m.properties {
+			words = append(words, p.name+"=", p.name+"=")
+		}
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	good := 0
+	for range 5000 {
+		var line strings.Builder
+		for range 1 + r.IntN(6) {
+			w := words[r.IntN(len(words))]
+			if strings.HasSuffix(w, "=") {
+				w += values[r.IntN(len(values))]
+			}
+			line.WriteString(w + " ")
+		}
+		if checkExecute(t, base, line.String(), r.IntN(2) == 0) {
+			good++
+		}
+	}
+	assert.Greater(t, good, 100, "the lines are all bad: they test little")
+}

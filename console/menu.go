@@ -1,0 +1,374 @@
+package console
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/socks"
+)
+
+// menu is one place in the language: its commands, and what it holds.
+type menu struct {
+	// path is the words from the root, "ip socks access"; "" is the root.
+	path, help string
+	commands   []command
+	properties []property
+	// items is set for a menu of items; its properties are then each item's.
+	items *items
+	// names is set if the items are not numbered at will but are the machine's ports.
+	names bool
+	// legend explains the flags of items.
+	legend string
+	// columns is set for items that print as a table.
+	columns []column
+	// indent is how far the longest name of a property screen stands from the left.
+	indent int
+	// counters picks what print stats shows.
+	counters func(filter, nat []firewall.Counter) []firewall.Counter
+}
+
+// property is a setting: a table row that parsing, print, export, help and the
+// error texts share. Values pass through it as text.
+type property struct {
+	name, help string
+	// accepts is the type and range.
+	accepts string
+	// def is the default; it is "" for a property that may be unset, for which unset
+	// says what that means, and for one that must be given, for which unset is "".
+	def, unset string
+	values     []string
+	names      bool // the value names a port, after "!" perhaps
+
+	get func(c *Config, item int) string
+	set func(c *Config, item int, value string) error
+}
+
+func (p property) required() bool { return p.def == "" && p.unset == "" }
+
+// items is a list in the configuration.
+type items struct {
+	count  func(*Config) int
+	add    func(*Config)
+	remove func(*Config, int)
+}
+
+// column is one column of a table, as wide as its widest usual value.
+type column struct {
+	title string
+	width int
+	value func(c *Config, item int) string
+}
+
+// field is a property of a T that is not yet tied to a place in the configuration.
+type field[T any] struct {
+	property
+	get func(*T) string
+	set func(*T, string) error
+}
+
+// prop makes a field of kind k, default def, of the part of a T that at returns.
+func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) field[T] {
+	return field[T]{
+		property: property{
+			name: name, help: help, accepts: k.accepts,
+			def: def, unset: k.unset, values: k.values, names: k.names,
+		},
+		get: func(t *T) string { return k.format(*at(t)) },
+		set: func(t *T, s string) error {
+			var v V
+			if s != "" || k.unset == "" {
+				var err error
+				if v, err = k.parse(s); err != nil {
+					return valueError(name, k.accepts, len(k.values) > 0 || k.names, err)
+				}
+			}
+			*at(t) = v
+			return nil
+		},
+	}
+}
+
+// valueError words an error of a value as RouterOS does.
+func valueError(name, accepts string, listed bool, err error) error {
+	var r rangeError
+	switch {
+	case errors.As(err, &r):
+		return errors.New("value of " + name + " out of range (" + r.Error() + ")")
+	case errors.Is(err, errNoMatch) && listed:
+		return errors.New("input does not match any value of " + name + "; expected " + accepts)
+	}
+	return errors.New("invalid value for argument " + name + "; expected " + accepts)
+}
+
+// bind ties fields to the T that at finds in a configuration.
+func bind[T any](at func(c *Config, item int) *T, fields ...field[T]) []property {
+	all := make([]property, len(fields))
+	for i, f := range fields {
+		p := f.property
+		p.get = func(c *Config, item int) string { return f.get(at(c, item)) }
+		p.set = func(c *Config, item int, value string) error { return f.set(at(c, item), value) }
+		all[i] = p
+	}
+	return all
+}
+
+// itemsOf is the list that of returns.
+func itemsOf[T any](of func(*Config) *[]T) *items {
+	return &items{
+		count: func(c *Config) int { return len(*of(c)) },
+		add: func(c *Config) {
+			var zero T
+			*of(c) = append(*of(c), zero)
+		},
+		remove: func(c *Config, i int) {
+			s := of(c)
+			*s = append((*s)[:i], (*s)[i+1:]...)
+			if len(*s) == 0 {
+				*s = nil // as it was before the first was added
+			}
+		},
+	}
+}
+
+func bindItems[T any](of func(*Config) *[]T, fields ...field[T]) []property {
+	return bind(func(c *Config, i int) *T { return &(*of(c))[i] }, fields...)
+}
+
+const (
+	legendRule = "Flags: X - disabled, I - invalid, D - dynamic"
+	legendItem = "Flags: X - disabled"
+	legendPort = "Flags: X - disabled, I - invalid, R - running"
+)
+
+// menus is the whole language, in the order of an export: what a line refers to
+// stands before it. It is never written to.
+var menus = []*menu{
+	{path: "", help: "all menus", commands: []command{quitCommand}},
+	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand}},
+	{
+		path: "system identity", help: "name of the router",
+		commands: singleCommands, indent: 2,
+		properties: bind(func(c *Config, _ int) *Config { return c },
+			prop("name", text(1, 64), "postern", "name of the router, in the prompt and on the network",
+				func(c *Config) *string { return &c.Identity }),
+		),
+	},
+	{path: "interface", help: "network ports", commands: []command{printInterfacesCommand}},
+	{
+		path: "interface ethernet", help: "ethernet ports, by name",
+		commands: portCommands, names: true,
+		items: itemsOf(links),
+		properties: bindItems(links,
+			prop("mtu", optional(integer(68, 65535), "the driver's"), "", "largest packet in bytes",
+				func(l *netcfg.Link) *int { return &l.MTU }),
+			disabled(func(l *netcfg.Link) *bool { return &l.Disabled }),
+			comment(func(l *netcfg.Link) *string { return &l.Comment }),
+		),
+	},
+	{path: "ip", help: "IPv4"},
+	{
+		path: "ip address", help: "addresses of the router",
+		commands: listCommands, legend: legendRule,
+		items: itemsOf(addresses),
+		properties: bindItems(addresses,
+			prop("address", prefix(), "", "address of the router with the length of its network",
+				func(a *netcfg.Address) *netip.Prefix { return &a.Address }),
+			prop("interface", portName(), "", "port that has the address",
+				func(a *netcfg.Address) *string { return &a.Interface }),
+			disabled(func(a *netcfg.Address) *bool { return &a.Disabled }),
+			comment(func(a *netcfg.Address) *string { return &a.Comment }),
+		),
+		columns: []column{
+			{"ADDRESS", 18, func(c *Config, i int) string { return c.Addresses[i].Address.String() }},
+			{"NETWORK", 15, func(c *Config, i int) string { return c.Addresses[i].Address.Masked().Addr().String() }},
+			{"INTERFACE", 0, func(c *Config, i int) string { return c.Addresses[i].Interface }},
+		},
+	},
+	{
+		path: "ip route", help: "routes by a gateway",
+		commands: listCommands, legend: legendRule,
+		items: itemsOf(routes),
+		properties: bindItems(routes,
+			prop("dst-address", network(), "0.0.0.0/0", "destination network",
+				func(r *netcfg.Route) *netip.Prefix { return &r.Destination }),
+			prop("gateway", address(), "", "router that takes the packets on",
+				func(r *netcfg.Route) *netip.Addr { return &r.Gateway }),
+			prop("distance", integer(1, 255), "1", "of two routes to one destination the lower wins",
+				func(r *netcfg.Route) *int { return &r.Distance }),
+			disabled(func(r *netcfg.Route) *bool { return &r.Disabled }),
+			comment(func(r *netcfg.Route) *string { return &r.Comment }),
+		),
+		columns: []column{
+			{"DST-ADDRESS", 18, func(c *Config, i int) string { return c.Routes[i].Destination.String() }},
+			{"GATEWAY", 15, func(c *Config, i int) string { return c.Routes[i].Gateway.String() }},
+			{"DISTANCE", 0, func(c *Config, i int) string { return integer(1, 255).format(c.Routes[i].Distance) }},
+		},
+	},
+	{
+		path: "ip dns", help: "name servers that the router asks",
+		commands: singleCommands, indent: 2,
+		properties: bind(func(c *Config, _ int) *Config { return c },
+			// resolv.conf(5): three servers are used.
+			prop("servers", addressList(3), "", "name servers, asked in this order",
+				func(c *Config) *[]netip.Addr { return &c.DNS }),
+		),
+	},
+	{path: "ip firewall", help: "packet filter and address translation"},
+	{
+		path: "ip firewall filter", help: "packets to accept and to drop, first match decides",
+		commands: ruleCommands, legend: legendRule,
+		items:      itemsOf(filterRules),
+		properties: bindItems(filterRules, filterFields()...),
+		counters:   func(filter, _ []firewall.Counter) []firewall.Counter { return filter },
+	},
+	{
+		path: "ip firewall nat", help: "addresses to translate, first match decides",
+		commands: ruleCommands, legend: legendRule,
+		items:      itemsOf(natRules),
+		properties: bindItems(natRules, natFields()...),
+		counters:   func(_, nat []firewall.Counter) []firewall.Counter { return nat },
+	},
+	{
+		// https://help.mikrotik.com/docs/spaces/ROS/pages/73826308/SOCKS
+		path: "ip socks", help: "SOCKS version 4 server",
+		commands: singleCommands, indent: 4,
+		properties: bind(func(c *Config, _ int) *socks.Config { return &c.Socks },
+			prop("enabled", boolean(), "no", "whether the server runs",
+				func(s *socks.Config) *bool { return &s.Enabled }),
+			prop("port", integer[uint16](1, 65535), "1080", "TCP port on which the server listens",
+				func(s *socks.Config) *uint16 { return &s.Port }),
+			// The page gives no range; a week is longer than any idle connection is of use.
+			prop("connection-idle-timeout", duration(time.Second, 7*24*time.Hour), "2m",
+				"time after which idle connections are closed",
+				func(s *socks.Config) *time.Duration { return &s.ConnectionIdleTimeout }),
+			prop("max-connections", integer(1, socks.MaxMaxConnections), "200",
+				"how many connections there may be at once",
+				func(s *socks.Config) *int { return &s.MaxConnections }),
+		),
+	},
+	{
+		path: "ip socks access", help: "who may use the SOCKS server for what, first match decides",
+		commands: listCommands, legend: legendItem,
+		items: itemsOf(accessRules),
+		properties: bindItems(accessRules,
+			prop("src-address", addressMatch(), "", "address of the client",
+				func(r *socks.Rule) *match.Addresses { return &r.SrcAddress }),
+			prop("src-port", portMatch(), "", "TCP port of the client",
+				func(r *socks.Rule) *match.Ports { return &r.SrcPort }),
+			prop("dst-address", addressMatch(), "", "address of the server",
+				func(r *socks.Rule) *match.Addresses { return &r.DstAddress }),
+			prop("dst-port", portMatch(), "", "TCP port of the server",
+				func(r *socks.Rule) *match.Ports { return &r.DstPort }),
+			prop("action", enum[socks.Action](string(socks.Allow), string(socks.Deny)), string(socks.Allow),
+				"what becomes of a request that matches",
+				func(r *socks.Rule) *socks.Action { return &r.Action }),
+			disabled(func(r *socks.Rule) *bool { return &r.Disabled }),
+			comment(func(r *socks.Rule) *string { return &r.Comment }),
+		),
+	},
+	{path: "ip socks connections", help: "connections through the SOCKS server",
+		commands: []command{printConnectionsCommand}},
+	{path: "log", help: "what the router reported", commands: []command{printLogCommand}},
+}
+
+func links(c *Config) *[]netcfg.Link         { return &c.Links }
+func addresses(c *Config) *[]netcfg.Address  { return &c.Addresses }
+func routes(c *Config) *[]netcfg.Route       { return &c.Routes }
+func filterRules(c *Config) *[]firewall.Rule { return &c.Firewall.Filter }
+func natRules(c *Config) *[]firewall.Rule    { return &c.Firewall.NAT }
+func accessRules(c *Config) *[]socks.Rule    { return &c.Socks.Access }
+
+func disabled[T any](at func(*T) *bool) field[T] {
+	return prop("disabled", boolean(), "no", "keep the item, without effect", at)
+}
+
+func comment[T any](at func(*T) *string) field[T] {
+	return prop("comment", text(0, 255), "", "a note for people", at)
+}
+
+// filterFields are the properties of a filter rule, in the order of the manual.
+func filterFields() []field[firewall.Rule] {
+	return append(append([]field[firewall.Rule]{
+		prop("chain", enum[string]("input", "forward", "output"), "",
+			"packets to the router, through it, or from it",
+			func(r *firewall.Rule) *string { return &r.Chain }),
+		prop("action", enum[string]("accept", "drop", "reject", "log", "passthrough"), "accept",
+			"what becomes of a packet that matches",
+			func(r *firewall.Rule) *string { return &r.Action }),
+	}, matchFields()...),
+		prop("reject-with", optional(enum[string]("icmp-network-unreachable", "icmp-host-unreachable",
+			"icmp-port-unreachable", "icmp-protocol-unreachable", "icmp-net-prohibited",
+			"icmp-host-prohibited", "icmp-admin-prohibited", "tcp-reset"), "icmp-network-unreachable"), "",
+			"answer of action=reject",
+			func(r *firewall.Rule) *string { return &r.RejectWith }),
+		disabled(func(r *firewall.Rule) *bool { return &r.Disabled }),
+		comment(func(r *firewall.Rule) *string { return &r.Comment }),
+	)
+}
+
+// natFields are the properties of a nat rule, in the order of the manual.
+func natFields() []field[firewall.Rule] {
+	return append(append([]field[firewall.Rule]{
+		prop("chain", enum[string]("srcnat", "dstnat"), "",
+			"after routing, for source addresses, or before it, for destinations",
+			func(r *firewall.Rule) *string { return &r.Chain }),
+		prop("action", enum[string]("accept", "masquerade", "src-nat", "dst-nat", "redirect", "log", "passthrough"),
+			"accept", "what becomes of a connection that matches",
+			func(r *firewall.Rule) *string { return &r.Action }),
+		prop("to-addresses", addressRange(), "", "new address of src-nat and dst-nat",
+			func(r *firewall.Rule) *match.Addresses { return &r.ToAddresses }),
+		prop("to-ports", portRange(), "", "new port of src-nat, dst-nat, redirect and masquerade",
+			func(r *firewall.Rule) *match.Ports { return &r.ToPorts }),
+	}, matchFields()...),
+		disabled(func(r *firewall.Rule) *bool { return &r.Disabled }),
+		comment(func(r *firewall.Rule) *string { return &r.Comment }),
+	)
+}
+
+// matchFields are what filter and nat rules have in common.
+func matchFields() []field[firewall.Rule] {
+	return []field[firewall.Rule]{
+		prop("src-address", addressMatch(), "", "source address of the packet",
+			func(r *firewall.Rule) *match.Addresses { return &r.SrcAddress }),
+		prop("dst-address", addressMatch(), "", "destination address of the packet",
+			func(r *firewall.Rule) *match.Addresses { return &r.DstAddress }),
+		prop("src-port", portMatch(), "", "source port; needs protocol=tcp or udp",
+			func(r *firewall.Rule) *match.Ports { return &r.SrcPort }),
+		prop("dst-port", portMatch(), "", "destination port; needs protocol=tcp or udp",
+			func(r *firewall.Rule) *match.Ports { return &r.DstPort }),
+		prop("protocol", protocol(), "", "IP protocol",
+			func(r *firewall.Rule) *string { return &r.Protocol }),
+		prop("in-interface", portNameMatch(), "", "port that the packet came in by",
+			func(r *firewall.Rule) *string { return &r.InInterface }),
+		prop("out-interface", portNameMatch(), "", "port that the packet leaves by",
+			func(r *firewall.Rule) *string { return &r.OutInterface }),
+		prop("connection-state", wordList("established", "related", "new", "invalid", "untracked"), "",
+			"state of the packet's connection",
+			func(r *firewall.Rule) *string { return &r.ConnectionState }),
+		prop("icmp-options", icmpOptions(), "", "ICMP type and code; needs protocol=icmp",
+			func(r *firewall.Rule) *string { return &r.ICMPOptions }),
+		prop("log-prefix", text(0, 29), "", "begins the line of action=log",
+			func(r *firewall.Rule) *string { return &r.LogPrefix }),
+	}
+}
+
+// name is the last word of a menu's path.
+func (m *menu) name() string { return m.path[strings.LastIndexByte(m.path, ' ')+1:] }
+
+// parent is the path without its last word.
+func (m *menu) parent() string { return m.path[:max(0, strings.LastIndexByte(m.path, ' '))] }
+
+// property returns the property of that exact name.
+func (m *menu) property(name string) (property, bool) {
+	for _, p := range m.properties {
+		if p.name == name {
+			return p, true
+		}
+	}
+	return property{}, false
+}

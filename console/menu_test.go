@@ -1,0 +1,77 @@
+package console
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The tables are complete: nothing lacks what help and errors need.
+func TestTables(t *testing.T) {
+	required := map[string][]string{
+		"ip address":         {"address", "interface"},
+		"ip route":           {"gateway"},
+		"ip firewall filter": {"chain"},
+		"ip firewall nat":    {"chain"},
+	}
+	paths := map[string]bool{}
+	for _, m := range menus {
+		assert.False(t, paths[m.path], "%q is there twice", m.path)
+		assert.True(t, m.path == "" || paths[m.parent()], "%q stands before its parent", m.path)
+		paths[m.path] = true
+		assert.NotEmpty(t, m.help, m.path)
+		seen := map[string]bool{}
+		for _, c := range m.commands {
+			assert.False(t, seen[c.name], "/%s %s is there twice", m.path, c.name)
+			seen[c.name] = true
+			assert.NotEmpty(t, c.help, "/%s %s", m.path, c.name)
+			assert.NotNil(t, c.run, "/%s %s", m.path, c.name)
+		}
+		clear(seen)
+		var mandatory []string
+		cfg := Default()
+		if m.items != nil {
+			m.items.add(&cfg)
+		}
+		for _, p := range m.properties {
+			name := "/" + m.path + " " + p.name
+			assert.False(t, seen[p.name], "%s is there twice", name)
+			seen[p.name] = true
+			assert.NotEmpty(t, p.help, "%s lacks help", name)
+			assert.NotEmpty(t, p.accepts, "%s lacks type and range", name)
+			assert.Equal(t, strings.ToLower(p.name), p.name)
+			if p.required() {
+				mandatory = append(mandatory, p.name)
+				assert.Error(t, p.set(&cfg, 0, ""), "%s can be unset", name)
+				continue
+			}
+			assert.True(t, p.def == "" || p.unset == "" || p.def != p.unset, name)
+			require.NoError(t, p.set(&cfg, 0, p.def), "%s does not take its default", name)
+			assert.Equal(t, p.def, p.get(&cfg, 0), name)
+			for _, v := range p.values {
+				require.NoError(t, p.set(&cfg, 0, v), name)
+				assert.Equal(t, v, p.get(&cfg, 0), name)
+				assert.Contains(t, p.accepts, v, name)
+			}
+		}
+		assert.Equal(t, required[m.path], mandatory, m.path)
+	}
+}
+
+// The defaults in the tables are those of Default.
+func TestDefault(t *testing.T) {
+	cfg := Default()
+	assert.Empty(t, Export(cfg))
+	require.NoError(t, Validate(cfg, nil))
+	for _, m := range menus {
+		if m.items != nil {
+			assert.Zero(t, m.items.count(&cfg), m.path)
+			continue
+		}
+		for _, p := range m.properties {
+			assert.Equal(t, p.def, p.get(&cfg, 0), "/%s %s", m.path, p.name)
+		}
+	}
+}

@@ -1,0 +1,279 @@
+package console
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// place is where a word begins. Both count from 1, the column in characters.
+type place struct{ line, column int }
+
+// word is a word of a command: text, or key=value. In a quoted text or value the
+// escapes are resolved.
+type word struct {
+	place
+	key      string
+	assigned bool // key=text
+	quoted   bool
+	text     string
+}
+
+func (w word) String() string {
+	text := w.text
+	if w.quoted {
+		text = quote(text)
+	}
+	if w.assigned {
+		return w.key + "=" + text
+	}
+	return text
+}
+
+// lineError is an error at a place, worded as RouterOS words it.
+type lineError struct {
+	message string
+	place
+	expected string
+	// path is set if the statement may have been a path: the lines that follow it in a
+	// file were then meant for another menu than the present one.
+	path bool
+}
+
+func (e *lineError) Error() string {
+	s := fmt.Sprintf("%s (line %d column %d)", e.message, e.line, e.column)
+	if e.expected != "" {
+		s += "; expected " + e.expected
+	}
+	return s
+}
+
+// reserved are the characters of RouterOS's scripts, which this language does not
+// have: a value that holds one has to be quoted.
+const reserved = `"\[](){}$`
+
+// scanner reads words out of a text of one or more lines.
+type scanner struct {
+	text      string
+	pos       int
+	line      int
+	lineStart int
+}
+
+// parse splits text into statements, which end with the line or with ";". A line
+// that ends with "\" goes on in the next, without the space that begins that. A
+// statement that begins with "#" is a comment to the end of its line.
+func parse(text string, firstLine int) ([][]word, error) {
+	s := scanner{text: text, line: firstLine}
+	if len(text) > MaxLine {
+		return nil, &lineError{message: fmt.Sprintf("line longer than %d bytes", MaxLine), place: s.here()}
+	}
+	var all [][]word
+	var st []word
+	end := func() {
+		if len(st) > 0 {
+			all = append(all, st)
+			st = nil
+		}
+	}
+	for {
+		s.space()
+		if s.pos == len(s.text) {
+			end()
+			return all, nil
+		}
+		switch c := s.text[s.pos]; {
+		case c == '\n':
+			end()
+			s.pos++
+			s.newLine()
+		case c == ';':
+			end()
+			s.pos++
+		case c == '#' && len(st) == 0:
+			for s.pos < len(s.text) && s.text[s.pos] != '\n' {
+				s.pos++
+			}
+		default:
+			w, err := s.word()
+			if err != nil {
+				return nil, err
+			}
+			st = append(st, w)
+		}
+	}
+}
+
+func (s *scanner) here() place {
+	return place{s.line, utf8.RuneCountInString(s.text[s.lineStart:s.pos]) + 1}
+}
+
+func (s *scanner) newLine() {
+	s.line++
+	s.lineStart = s.pos
+}
+
+// space skips blanks and continued line ends.
+func (s *scanner) space() {
+	for s.pos < len(s.text) {
+		switch s.text[s.pos] {
+		case ' ', '\t', '\r':
+			s.pos++
+		default:
+			if !s.continuation() {
+				return
+			}
+		}
+	}
+}
+
+// continuation skips a "\" at the end of a line and the blanks that begin the next.
+func (s *scanner) continuation() bool {
+	if !strings.HasPrefix(s.text[s.pos:], "\\\n") {
+		return false
+	}
+	s.pos += 2
+	s.newLine()
+	for s.pos < len(s.text) && (s.text[s.pos] == ' ' || s.text[s.pos] == '\t') {
+		s.pos++
+	}
+	return true
+}
+
+func (s *scanner) word() (word, error) {
+	w := word{place: s.here()}
+	var b strings.Builder
+	for {
+		for s.continuation() {
+		}
+		if s.pos == len(s.text) || strings.IndexByte(" \t\r\n;", s.text[s.pos]) >= 0 {
+			w.text = b.String()
+			return w, nil
+		}
+		c := s.text[s.pos]
+		switch {
+		case c == '"' && b.Len() == 0:
+			text, err := s.quoted()
+			if err != nil {
+				return word{}, err
+			}
+			w.text, w.quoted = text, true
+			if s.pos < len(s.text) && strings.IndexByte(" \t\r\n;", s.text[s.pos]) < 0 {
+				return word{}, s.fail("a space behind the closing quote")
+			}
+			return w, nil
+		case c == '=' && !w.assigned && b.Len() > 0:
+			w.key, w.assigned = b.String(), true
+			b.Reset()
+			s.pos++
+		case c < ' ' || c == 0x7f || strings.IndexByte(reserved, c) >= 0:
+			return word{}, s.fail(`a value with such a character to stand in quotes ("...")`)
+		default:
+			b.WriteByte(c)
+			s.pos++
+		}
+	}
+}
+
+// quoted reads a string in quotes, with the escapes of RouterOS.
+func (s *scanner) quoted() (string, error) {
+	s.pos++ // the opening quote
+	var b strings.Builder
+	for s.pos < len(s.text) {
+		switch c := s.text[s.pos]; {
+		case c == '"':
+			s.pos++
+			return b.String(), nil
+		case c == '\\':
+			if s.continuation() {
+				continue
+			}
+			c, n, ok := unescape(s.text[s.pos+1:])
+			if !ok {
+				return "", s.fail(`an escape: \" \\ \$ \? \_ \a \b \f \n \r \t \v or two hexadecimal digits`)
+			}
+			b.WriteByte(c)
+			s.pos += 1 + n
+		case c == '$':
+			return "", s.fail(`\$ for a dollar sign`)
+		case c < ' ' && c != '\t' || c == 0x7f:
+			return "", s.fail("a closing quote")
+		default:
+			b.WriteByte(c)
+			s.pos++
+		}
+	}
+	return "", s.fail("a closing quote")
+}
+
+func (s *scanner) fail(expected string) error {
+	return &lineError{message: "syntax error", place: s.here(), expected: expected, path: !strings.Contains(s.text, "=")}
+}
+
+const (
+	escapes  = `"\$?_abfnrtv`
+	escaped  = "\"\\$? \a\b\f\n\r\t\v"
+	hexDigit = "0123456789ABCDEF"
+)
+
+// unescape reads what stands behind a backslash: the byte it means and its length.
+func unescape(s string) (c byte, n int, ok bool) {
+	if s == "" {
+		return 0, 0, false
+	}
+	// RouterOS writes hexadecimal digits as capitals, which keeps \a and \b apart.
+	if len(s) >= 2 && strings.IndexByte(hexDigit, s[0]) >= 0 {
+		v, err := strconv.ParseUint(s[:2], 16, 8)
+		return byte(v), 2, err == nil
+	}
+	if i := strings.IndexByte(escapes, s[0]); i >= 0 {
+		return escaped[i], 1, true
+	}
+	return 0, 0, false
+}
+
+// quote writes s as a word of the language: as it is when every reader takes it
+// so, otherwise in quotes.
+func quote(s string) string {
+	if s != "" && strings.Trim(s, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._:/,!") == "" {
+		return s
+	}
+	return `"` + escape(s, `"\$?`) + `"`
+}
+
+// printable writes s for the screen: no byte of it can steer a terminal.
+func printable(s string) string { return escape(s, "") }
+
+// escape writes those characters of s that are special or cannot be seen as
+// escapes.
+func escape(s, special string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case n == 1 && strings.IndexByte(special, s[i]) >= 0:
+			b.WriteByte('\\')
+			b.WriteByte(s[i])
+		case n == 1 && s[i] == '\n', n == 1 && s[i] == '\r', n == 1 && s[i] == '\t':
+			b.WriteByte('\\')
+			b.WriteByte(escapes[strings.IndexByte(escaped, s[i])])
+		case strconv.IsPrint(r) && (r != utf8.RuneError || n > 1):
+			b.WriteString(s[i : i+n])
+		default:
+			for _, c := range []byte(s[i : i+n]) {
+				b.WriteByte('\\')
+				b.WriteByte(hexDigit[c>>4])
+				b.WriteByte(hexDigit[c&15])
+			}
+		}
+		i += n
+	}
+	return b.String()
+}
+
+// continues reports whether a line goes on in the next: whether it ends with a
+// backslash that is not itself escaped.
+func continues(line string) bool {
+	return (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1
+}

@@ -1,0 +1,121 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// exportWidth is where the lines of an export are wrapped, as RouterOS wraps them.
+const exportWidth = 80
+
+// maxErrors is how many errors Load reports of one text.
+const maxErrors = 20
+
+// Export writes cfg as the commands that make it out of Default, each menu under
+// its path. Load reads it back.
+func Export(cfg Config) string { return exportMenus(menus, &cfg, "") }
+
+// exportMenus exports the menu at path and those below it.
+func exportMenus(menus []*menu, cfg *Config, path string) string {
+	var b strings.Builder
+	for _, m := range menus {
+		if path != "" && m.path != path && !strings.HasPrefix(m.path, path+" ") {
+			continue
+		}
+		var lines [][]string
+		switch {
+		case m.items == nil:
+			if words := changed(m, cfg, 0); len(words) > 0 {
+				lines = append(lines, append([]string{"set"}, words...))
+			}
+		default:
+			for i := range m.items.count(cfg) {
+				verb := []string{"add"}
+				if m.names {
+					verb = []string{"set", cfg.Links[i].Name}
+				}
+				lines = append(lines, append(verb, changed(m, cfg, i)...))
+			}
+		}
+		if len(lines) == 0 {
+			continue
+		}
+		b.WriteString("/" + m.path + "\n")
+		for _, words := range lines {
+			b.WriteString(wrap(words, exportWidth, "", ` \`, "    "))
+		}
+	}
+	return b.String()
+}
+
+// changed are the properties that are not at their default, as words.
+func changed(m *menu, cfg *Config, item int) []string {
+	var words []string
+	for _, p := range m.properties {
+		if v := p.get(cfg, item); v != p.def {
+			words = append(words, p.name+"="+quote(v))
+		}
+	}
+	return words
+}
+
+// Load reads a configuration: lines that change Default. It returns what the good
+// lines make together with an error that joins those of the bad ones, each as
+// "name:LINE: message". Lines behind a bad path are bad too, up to the next path from
+// the root: they would otherwise change the menu before it. The result is not checked as a whole:
+// see Validate.
+func Load(name string, r io.Reader) (Config, error) {
+	cfg := Default()
+	data, err := io.ReadAll(io.LimitReader(r, MaxText+1))
+	if err != nil {
+		return cfg, fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(data) > MaxText {
+		return cfg, fmt.Errorf("%s: longer than %d bytes", name, MaxText)
+	}
+	var all []error
+	fail := func(line int, err error) {
+		if len(all) < maxErrors {
+			all = append(all, fmt.Errorf("%s:%d: %w", name, line, err))
+		} else if len(all) == maxErrors {
+			all = append(all, fmt.Errorf("%s:%d: more errors, not shown", name, line))
+		}
+	}
+	session, lost := Session{}, false
+	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		first := i
+		for i < len(lines)-1 && continues(lines[i]) {
+			i++
+		}
+		line := strings.Join(lines[first:i+1], "\n")
+		if lost {
+			start := strings.TrimLeft(line, " \t")
+			if start == "" || start[0] == '#' {
+				continue
+			}
+			if start[0] != '/' {
+				fail(first+1, errors.New("not read: the path before it is bad"))
+				continue
+			}
+			lost = false
+		}
+		result, err := session.execute(cfg, Live{}, line, first+1)
+		if err == nil && (result.Request != None || result.Output != "") {
+			err = errors.New("this command does not belong in a configuration")
+		}
+		if err != nil {
+			at := first + 1
+			var e *lineError
+			if errors.As(err, &e) {
+				at, lost = e.line, e.path
+			}
+			fail(at, err)
+			continue
+		}
+		cfg = result.Config
+	}
+	return cfg, errors.Join(all...)
+}

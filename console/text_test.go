@@ -1,0 +1,280 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/netcfg"
+)
+
+func TestLoad(t *testing.T) {
+	for _, test := range []struct {
+		name, text string
+		want       string // as Export writes it
+		errors     []string
+	}{
+		{name: "nothing", text: ""},
+		{name: "the design's example", text: `
+/ip address add address=192.168.0.1/24 interface=ether2
+/ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24
+/ip firewall filter add chain=forward action=drop src-address=192.168.0.0/24 dst-port=21 protocol=tcp
+/ip socks set enabled=yes
+/ip socks access add src-address=192.168.0.2 dst-port=21 action=allow
+`, want: `/ip address
+add address=192.168.0.1/24 interface=ether2
+/ip firewall filter
+add chain=forward action=drop src-address=192.168.0.0/24 dst-port=21 \
+    protocol=tcp
+/ip firewall nat
+add chain=srcnat action=masquerade src-address=192.168.0.0/24
+/ip socks
+set enabled=yes
+/ip socks access
+add src-address=192.168.0.2 dst-port=21
+`},
+		{name: "as RouterOS wraps its exports", text: "# jan/02/2025 by RouterOS\r\n/ip firewall filter\r\n" +
+			"add action=accept chain=input comment=\"defconf: accept established,\\\r\n    related\" connection-state=\\\r\n    established,related\r\n",
+			want: `/ip firewall filter
+add chain=input connection-state=established,related \
+    comment="defconf: accept established,related"
+`},
+		{name: "no line end at the end", text: "/ip socks set port=1", want: "/ip socks\nset port=1\n"},
+		{name: "bad lines are left out", text: `/ip socks access
+add action=deny
+add action=drop
+  add dst-port=1 \
+  dst-port=2
+add comment="last
+add comment=last; print
+/quit
+/ip socks set max-connections=501 port=9`,
+			want: "/ip socks access\nadd action=deny\n",
+			errors: []string{
+				"cfg:3: input does not match any value of action; expected allow | deny",
+				"cfg:5: property dst-port given twice (line 5 column 3)",
+				"cfg:6: syntax error (line 6 column 18); expected a closing quote",
+				"cfg:7: this command does not belong in a configuration",
+				"cfg:8: this command does not belong in a configuration",
+				"cfg:9: value of max-connections out of range (1..500)",
+			}},
+		{name: "a menu of a later version", text: `/ip socks access
+add action=deny
+/ip hotspot
+# a comment
+
+add action=allow
+set 0 action=allow
+/ip socks set port=9
+/ip hotspot add name=x
+add comment=below
+/ip socks access
+add comment=mine`,
+			want: "/ip socks\nset port=9\n/ip socks access\nadd action=deny\nadd comment=mine\n",
+			errors: []string{
+				"cfg:3: bad command name hotspot (line 3 column 5); expected address, route, dns, firewall, socks, export",
+				"cfg:6: not read: the path before it is bad",
+				"cfg:7: not read: the path before it is bad",
+				"cfg:9: bad command name hotspot (line 9 column 5); expected address, route, dns, firewall, socks, export",
+			}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg, err := Load("cfg", strings.NewReader(test.text))
+			if test.errors == nil {
+				require.NoError(t, err)
+			} else {
+				require.EqualError(t, err, strings.Join(test.errors, "\n"))
+			}
+			if test.name == "a menu of a later version" {
+				// The one-line form names its menu, so what follows belongs to the one before.
+				require.Equal(t, "below", cfg.Socks.Access[1].Comment)
+				cfg.Socks.Access = append(cfg.Socks.Access[:1], cfg.Socks.Access[2:]...)
+			}
+			assert.Equal(t, test.want, Export(cfg))
+		})
+	}
+}
+
+func TestLoadBounds(t *testing.T) {
+	_, err := Load("cfg", strings.NewReader(strings.Repeat("foo\n/\n", 100)))
+	lines := strings.Split(err.Error(), "\n")
+	require.Len(t, lines, maxErrors+1)
+	assert.Equal(t, "cfg:41: more errors, not shown", lines[maxErrors])
+
+	cfg, err := Load("cfg", strings.NewReader("/ip socks set enabled=yes\n"+strings.Repeat("#", MaxText)))
+	require.EqualError(t, err, "cfg: longer than 2097152 bytes")
+	assert.Equal(t, Default(), cfg)
+
+	cfg, err = Load("cfg", strings.NewReader("/ip socks set enabled=yes\n/ip socks set \\\n"+strings.Repeat("port=1 \\\n", 1000)))
+	require.EqualError(t, err, "cfg:2: line longer than 4096 bytes (line 2 column 1)")
+	assert.True(t, cfg.Socks.Enabled)
+
+	broken := errors.New("broken")
+	_, err = Load("cfg", io.MultiReader(strings.NewReader("/ip"), iotest.ErrReader(broken)))
+	require.ErrorIs(t, err, broken)
+	require.EqualError(t, err, "read cfg: broken")
+}
+
+// randomConfig sets every property of every menu at random.
+func randomConfig(t *testing.T, r *rand.Rand) Config {
+	addr := func() string {
+		return fmt.Sprintf("%d.%d.%d.%d", r.IntN(256), r.IntN(256), r.IntN(256), r.IntN(256))
+	}
+	ports := func() string { return fmt.Sprintf("%d,%d-%d", r.IntN(65536), r.IntN(100), 100+r.IntN(65436)) }
+	alphabet := []rune("ab 0\"\\$?#;=[]{}()'é漢,.!/")
+	candidates := func(p property) []string {
+		name := make([]rune, r.IntN(30))
+		for i := range name {
+			name[i] = alphabet[r.IntN(len(alphabet))]
+		}
+		return append([]string{
+			"", p.def, addr(), "!" + addr(), fmt.Sprintf("%s/%d", addr(), r.IntN(33)), "!10.0.0.0-" + addr(),
+			fmt.Sprintf("%s,%s", addr(), addr()), ports(), "!" + ports(), fmt.Sprint(r.IntN(70000)), fmt.Sprint(r.IntN(300)),
+			fmt.Sprintf("%d:%d", r.IntN(255), r.IntN(256)), fmt.Sprintf("%dms", r.IntN(700000000)),
+			fmt.Sprintf("ether%d", r.IntN(9)), fmt.Sprintf("!ether%d", r.IntN(9)), "!established,new", "related", string(name),
+		}, p.values...)
+	}
+	cfg := Default()
+	for _, m := range menus {
+		count := 1
+		if m.items != nil {
+			count = r.IntN(5)
+		}
+		for i := range count {
+			if m.items != nil {
+				x := execution{menus: menus, cfg: cfg}
+				_, err := x.append(m)
+				require.NoError(t, err)
+				cfg = x.cfg
+			}
+			if m.names {
+				cfg.Links[i] = netcfg.Link{Name: fmt.Sprintf("ether%d", i)}
+			}
+			for _, p := range m.properties {
+				values := candidates(p)
+				for tries := 0; p.required() || tries < 10; tries++ {
+					if p.set(&cfg, i, values[r.IntN(len(values))]) == nil {
+						break
+					}
+				}
+			}
+		}
+	}
+	return cfg
+}
+
+func TestExportLoad(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		cfg := randomConfig(t, r)
+		text := Export(cfg)
+		got, err := Load("export", strings.NewReader(text))
+		require.NoError(t, err, text)
+		require.Equal(t, cfg, got, text)
+		require.Equal(t, text, Export(got))
+
+		// Each menu's export alone says what it has to.
+		var parts strings.Builder
+		for _, m := range menus {
+			if m.properties != nil && m.path != "ip socks" { // that one contains access
+				parts.WriteString(exportMenus(menus, &cfg, m.path))
+			}
+		}
+		got, err = Load("export", strings.NewReader(parts.String()))
+		require.NoError(t, err)
+		got.Socks.Enabled, got.Socks.Port = cfg.Socks.Enabled, cfg.Socks.Port
+		got.Socks.MaxConnections, got.Socks.ConnectionIdleTimeout = cfg.Socks.MaxConnections, cfg.Socks.ConnectionIdleTimeout
+		require.Equal(t, cfg, got)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	ports := []string{"ether1", "ether2"}
+	for _, test := range []struct{ name, text, want string }{
+		{"good", `
+/interface ethernet set ether1 mtu=1400
+/ip address add address=192.168.0.1/24 interface=ether2
+/ip route add gateway=192.168.0.254
+/ip firewall filter add chain=input action=drop in-interface=!ether2
+/ip firewall nat add chain=srcnat action=masquerade out-interface=ether1`, ""},
+		{"port", "/interface ethernet set ether9 mtu=1400", "link: name=ether9: expected a port (ether1, ether2)"},
+		{"interface of an address", "/ip address add address=192.168.0.1/24 interface=ether9",
+			"/ip address 0: input does not match any value of interface: ether9; expected ether1 | ether2"},
+		{"interface of a rule", "/ip firewall filter add chain=input\n/ip firewall filter add chain=input in-interface=!ether9",
+			"/ip firewall filter 1: input does not match any value of in-interface: !ether9; expected ether1 | ether2"},
+		{"firewall", "/ip firewall filter add chain=input dst-port=21",
+			"/ip firewall: filter rule 0: dst-port=21: needs protocol=tcp or protocol=udp"},
+		{"network", "/ip address add address=127.0.0.1/8 interface=ether1",
+			"address: address=127.0.0.1/8: expected a host address, neither unspecified, loopback, multicast nor broadcast"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg, err := Load("test", strings.NewReader(test.text))
+			require.NoError(t, err)
+			if err = Validate(cfg, ports); test.want == "" {
+				require.NoError(t, err)
+			} else {
+				require.EqualError(t, err, test.want)
+			}
+		})
+	}
+}
+
+// A configuration made by a program is held to the ranges of the language.
+func TestValidateValues(t *testing.T) {
+	for want, change := range map[string]func(*Config){
+		"/system identity: invalid value for argument name; expected printable string: 1..64 bytes": func(c *Config) { c.Identity = "" },
+		"/ip socks: value of max-connections out of range (1..500)":                                 func(c *Config) { c.Socks.MaxConnections = 501 },
+		"/ip route 0: invalid value for argument dst-address; expected IP address/netmask":          func(c *Config) { c.Routes = make([]netcfg.Route, 1) },
+		"/ip address: more than 256 items":                                                          func(c *Config) { c.Addresses = make([]netcfg.Address, 257) },
+	} {
+		cfg := Default()
+		change(&cfg)
+		assert.EqualError(t, Validate(cfg, nil), want)
+	}
+}
+
+// The longest configuration that can be made is not too long to be read back.
+func TestLongestExport(t *testing.T) {
+	long := []string{
+		strings.Repeat(`"`, 255), strings.Repeat(`"`, 64), strings.Repeat(`"`, 29), "!100.100.100.101-200.200.200.200", "100.100.100.101-200.200.200.200",
+		"!10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000", "10000-60000",
+		"100.100.100.101,100.100.100.101,100.100.100.101", "100.100.100.100/24", "100.100.100.100", "255", "65535",
+		"!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "167h59m59s999ms", "yes",
+	}
+	x := execution{menus: menus, cfg: Default()}
+	for _, m := range menus {
+		for m.items != nil && m.items.count(&x.cfg) < MaxItems {
+			i, err := x.append(m)
+			require.NoError(t, err)
+			if m.names {
+				x.cfg.Links[i].Name = fmt.Sprintf("%s%06d", "ethernet-", i)
+			}
+		}
+		for _, p := range m.properties {
+			best := ""
+			for _, value := range append(long, p.values...) {
+				if p.set(&x.cfg, 0, value) == nil && len(p.get(&x.cfg, 0)) > len(best) {
+					best = p.get(&x.cfg, 0)
+				}
+			}
+			require.NotEmpty(t, best, p.name)
+			require.NoError(t, p.set(&x.cfg, 0, best))
+			for i := 1; m.items != nil && i < MaxItems; i++ {
+				require.NoError(t, p.set(&x.cfg, i, best))
+			}
+		}
+	}
+	text := Export(x.cfg)
+	assert.Less(t, len(text), MaxText)
+	assert.Greater(t, len(text), MaxText/4)
+	for line := range strings.SplitSeq(strings.ReplaceAll(text, "\\\n", ""), "\n") {
+		require.Less(t, len(line), MaxLine)
+	}
+}

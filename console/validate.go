@@ -1,0 +1,62 @@
+package console
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern-router/postern/netcfg"
+)
+
+// Validate checks cfg as a whole, for a machine that has these ports: that every
+// value is one which the language takes, that interfaces are ports of the machine,
+// and what firewall, netcfg and socks ask of their parts. The error names the menu
+// and, from 0, the item.
+func Validate(cfg Config, ports []string) error {
+	check := cfg.Clone() // setting a value to itself checks it
+	for _, m := range menus {
+		count := 1
+		if m.items != nil {
+			count = m.items.count(&check)
+		}
+		if count > MaxItems {
+			return fmt.Errorf("/%s: more than %d items", m.path, MaxItems)
+		}
+		for i := range count {
+			for _, p := range m.properties {
+				if err := checkProperty(p, &check, i, ports); err != nil {
+					if m.items == nil {
+						return fmt.Errorf("/%s: %w", m.path, err)
+					}
+					return fmt.Errorf("/%s %d: %w", m.path, i, err)
+				}
+			}
+		}
+	}
+	network := netcfg.Config{Links: cfg.Links, Addresses: cfg.Addresses, Routes: cfg.Routes}
+	var devices []netcfg.Port
+	for _, name := range ports {
+		devices = append(devices, netcfg.Port{Name: name, Device: name})
+	}
+	if err := network.Validate(devices); err != nil {
+		return err
+	}
+	if err := cfg.Firewall.Validate(); err != nil {
+		return fmt.Errorf("/ip firewall: %w", err)
+	}
+	if err := cfg.Socks.Validate(); err != nil {
+		return fmt.Errorf("/ip socks: %w", err)
+	}
+	return nil
+}
+
+func checkProperty(p property, cfg *Config, item int, ports []string) error {
+	value := p.get(cfg, item)
+	if err := p.set(cfg, item, value); err != nil {
+		return err
+	}
+	if p.names && value != "" && !slices.Contains(ports, strings.TrimPrefix(value, "!")) {
+		return fmt.Errorf("input does not match any value of %s: %s; expected %s", p.name, value, strings.Join(ports, " | "))
+	}
+	return nil
+}

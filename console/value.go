@@ -1,0 +1,461 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-router/postern/match"
+)
+
+// kind is a type of property: how its values are read and written.
+type kind[V any] struct {
+	// accepts is the type with its range, as help and errors show it.
+	accepts string
+	// unset is what the empty value, the zero of V, means; "" if a value is needed.
+	unset string
+	// values are all that there are, of an enumeration.
+	values []string
+	// names is set for the name of a port, which may have "!" in front.
+	names bool
+
+	parse func(string) (V, error)
+	// format writes a value as parse reads it, and one that is unset as "".
+	format func(V) string
+}
+
+// errNoMatch is the error of a word that is none of an enumeration's.
+var errNoMatch = errors.New("no such value")
+
+// rangeError is the error of a value outside of a range.
+type rangeError struct{ low, high string }
+
+func (e rangeError) Error() string { return e.low + ".." + e.high }
+
+func boolean() kind[bool] {
+	return kind[bool]{
+		accepts: "yes | no",
+		values:  []string{"yes", "no"},
+		parse: func(s string) (bool, error) {
+			if s != "yes" && s != "no" {
+				return false, errNoMatch
+			}
+			return s == "yes", nil
+		},
+		format: func(v bool) string {
+			if v {
+				return "yes"
+			}
+			return "no"
+		},
+	}
+}
+
+// enum is one of values.
+func enum[V ~string](values ...string) kind[V] {
+	return kind[V]{
+		accepts: strings.Join(values, " | "),
+		values:  values,
+		parse: func(s string) (V, error) {
+			if !slices.Contains(values, s) {
+				return "", errNoMatch
+			}
+			return V(s), nil
+		},
+		format: func(v V) string { return string(v) },
+	}
+}
+
+// optional lets k be left empty, which means unset.
+func optional[V comparable](k kind[V], unset string) kind[V] {
+	format := k.format
+	k.unset = unset
+	k.format = func(v V) string {
+		var zero V
+		if v == zero {
+			return ""
+		}
+		return format(v)
+	}
+	return k
+}
+
+// integer is a decimal number of low..high.
+func integer[V int | uint16](low, high V) kind[V] {
+	l, h := strconv.Itoa(int(low)), strconv.Itoa(int(high))
+	return kind[V]{
+		accepts: "integer: " + l + ".." + h,
+		parse: func(s string) (V, error) {
+			n, err := decimal(s)
+			if err != nil {
+				return 0, err
+			}
+			if n < int64(low) || n > int64(high) {
+				return 0, rangeError{l, h}
+			}
+			return V(n), nil
+		},
+		format: func(v V) string { return strconv.Itoa(int(v)) },
+	}
+}
+
+// decimal reads digits and nothing else, as a number that is not above 10^9.
+// Anything larger is out of every range here.
+func decimal(s string) (int64, error) {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, errors.New("not a number")
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n > 1e9 {
+		n = 1e9
+	}
+	return n, nil
+}
+
+// duration is a time of low..high, to the millisecond.
+func duration(low, high time.Duration) kind[time.Duration] {
+	l, h := formatDuration(low), formatDuration(high)
+	return kind[time.Duration]{
+		accepts: "time: " + l + ".." + h,
+		parse: func(s string) (time.Duration, error) {
+			d, err := parseDuration(s)
+			if err == nil && (d < low || d > high) {
+				err = rangeError{l, h}
+			}
+			return d, err
+		},
+		format: formatDuration,
+	}
+}
+
+// units of a time, as RouterOS writes them, in their order.
+var units = []struct {
+	name string
+	size time.Duration
+}{
+	{"w", 7 * 24 * time.Hour},
+	{"d", 24 * time.Hour},
+	{"h", time.Hour},
+	{"m", time.Minute},
+	{"s", time.Second},
+	{"ms", time.Millisecond},
+}
+
+// parseDuration reads a time as RouterOS does: 2m, 1h30m, 1d2h, 500ms, 00:02:00,
+// 1d00:02:00, or a number of seconds.
+func parseDuration(s string) (time.Duration, error) {
+	bad := errors.New("not a time")
+	var ms int64 // milliseconds: six units of at most 10^9 weeks do not overflow
+	rest, next := s, 0
+	for rest != "" {
+		n := len(rest) - len(strings.TrimLeft(rest, "0123456789"))
+		v, err := decimal(rest[:n])
+		if err != nil {
+			return 0, bad
+		}
+		tail := rest[n:]
+		if strings.HasPrefix(tail, ":") {
+			clock, err := parseClock(rest)
+			if err != nil || next > 2 { // only weeks and days may stand before it
+				return 0, bad
+			}
+			ms += clock
+			break
+		}
+		if tail == "" { // a plain number
+			if rest != s {
+				return 0, bad
+			}
+			ms = v * 1000
+			break
+		}
+		name := tail[:len(tail)-len(strings.TrimLeft(tail, "wdhms"))]
+		i := next
+		for i < len(units) && units[i].name != name {
+			i++
+		}
+		if i == len(units) {
+			return 0, bad
+		}
+		ms += v * units[i].size.Milliseconds()
+		rest, next = tail[len(name):], i+1
+	}
+	if s == "" {
+		return 0, bad
+	}
+	return time.Duration(min(ms, 1e12)) * time.Millisecond, nil
+}
+
+// parseClock reads hours:minutes:seconds as milliseconds.
+func parseClock(s string) (int64, error) {
+	parts := strings.Split(s, ":")
+	if len(parts) != 3 {
+		return 0, errors.New("not hours:minutes:seconds")
+	}
+	var total int64
+	for i, part := range parts {
+		v, err := decimal(part)
+		if err != nil || len(part) > 2 || i > 0 && v > 59 {
+			return 0, errors.New("not hours:minutes:seconds")
+		}
+		total = total*60 + v
+	}
+	return total * 1000, nil
+}
+
+func formatDuration(d time.Duration) string {
+	var b strings.Builder
+	for _, u := range units {
+		if n := d / u.size; n > 0 {
+			fmt.Fprintf(&b, "%d%s", n, u.name)
+			d -= n * u.size
+		}
+	}
+	if b.Len() == 0 {
+		return "0s"
+	}
+	return b.String()
+}
+
+// address is one IPv4 address.
+func address() kind[netip.Addr] {
+	return kind[netip.Addr]{
+		accepts: "IP address",
+		parse:   match.ParseIPv4,
+		format:  netip.Addr.String,
+	}
+}
+
+// addressList is up to limit addresses, separated by commas.
+func addressList(limit int) kind[[]netip.Addr] {
+	return kind[[]netip.Addr]{
+		accepts: fmt.Sprintf("IP address[,IP address...]: at most %d", limit),
+		unset:   "none",
+		parse: func(s string) ([]netip.Addr, error) {
+			if s == "" {
+				return nil, nil
+			}
+			var all []netip.Addr
+			for item := range strings.SplitSeq(s, ",") {
+				a, err := match.ParseIPv4(item)
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, a)
+			}
+			if len(all) > limit {
+				return nil, fmt.Errorf("more than %d addresses", limit)
+			}
+			return all, nil
+		},
+		format: func(v []netip.Addr) string {
+			texts := make([]string, len(v))
+			for i, a := range v {
+				texts[i] = a.String()
+			}
+			return strings.Join(texts, ",")
+		},
+	}
+}
+
+// prefix is an address with the length of its network.
+func prefix() kind[netip.Prefix] {
+	return kind[netip.Prefix]{
+		accepts: "IP address/netmask",
+		parse:   match.ParsePrefix,
+		format:  netip.Prefix.String,
+	}
+}
+
+// network is a prefix without host bits.
+func network() kind[netip.Prefix] {
+	k := prefix()
+	k.parse = func(s string) (netip.Prefix, error) {
+		p, err := match.ParsePrefix(s)
+		return p.Masked(), err
+	}
+	return k
+}
+
+func addressMatch() kind[match.Addresses] {
+	return kind[match.Addresses]{
+		accepts: "[!]IP address, IP address/netmask or IP address-IP address",
+		unset:   "any",
+		parse:   match.ParseAddresses,
+		format:  match.Addresses.String,
+	}
+}
+
+// addressRange is one or more new addresses: a match without "!".
+func addressRange() kind[match.Addresses] {
+	k := addressMatch()
+	k.accepts, k.unset = strings.TrimPrefix(k.accepts, "[!]"), "none"
+	k.parse = func(s string) (match.Addresses, error) {
+		a, err := match.ParseAddresses(s)
+		if err == nil && a.Not {
+			err = errors.New(`"!" cannot stand here`)
+		}
+		return a, err
+	}
+	return k
+}
+
+func portMatch() kind[match.Ports] {
+	return kind[match.Ports]{
+		accepts: fmt.Sprintf("[!]port, port-port or a list of them: 0..65535, at most %d", match.MaxPorts),
+		unset:   "any",
+		parse:   match.ParsePorts,
+		format:  match.Ports.String,
+	}
+}
+
+// portRange is one new port, or a range: a match without "!".
+func portRange() kind[match.Ports] {
+	k := portMatch()
+	k.accepts, k.unset = "port or port-port: 0..65535", "none"
+	k.parse = func(s string) (match.Ports, error) {
+		p, err := match.ParsePorts(s)
+		if err == nil && (p.Not || len(p.Ranges) > 1) {
+			err = errors.New("not one port or range")
+		}
+		return p, err
+	}
+	return k
+}
+
+// text is low..high bytes that can all be seen, in UTF-8: it ends up in the host
+// name, in the kernel's log, on terminals. With low 0 it may be empty.
+func text(low, high int) kind[string] {
+	k := kind[string]{
+		accepts: fmt.Sprintf("printable string: %d..%d bytes", low, high),
+		parse: func(s string) (string, error) {
+			if len(s) < low || len(s) > high {
+				return "", fmt.Errorf("not %d..%d bytes", low, high)
+			}
+			if printable(s) != s {
+				return "", errors.New("not printable")
+			}
+			return s, nil
+		},
+		format: func(v string) string { return v },
+	}
+	if low == 0 {
+		k.unset = "none"
+	}
+	return k
+}
+
+// portName is the name of a network port; IFNAMSIZ is 16 with the final zero.
+func portName() kind[string] {
+	return kind[string]{
+		accepts: "interface name",
+		names:   true,
+		parse: func(s string) (string, error) {
+			if s == "" || len(s) > 15 || strings.ContainsAny(s, `/!"\$?, `) || quote(s) != s {
+				return "", errNoMatch
+			}
+			return s, nil
+		},
+		format: func(v string) string { return v },
+	}
+}
+
+// portNameMatch matches the packets of a port, or with "!" of all others.
+func portNameMatch() kind[string] {
+	return optional(negatable(portName()), "any")
+}
+
+// negatable lets "!" stand in front of what k takes.
+func negatable(k kind[string]) kind[string] {
+	parse := k.parse
+	k.accepts = "[!]" + k.accepts
+	k.parse = func(s string) (string, error) {
+		body, not := strings.CutPrefix(s, "!")
+		v, err := parse(body)
+		if err == nil && not {
+			v = "!" + v
+		}
+		return v, err
+	}
+	return k
+}
+
+// protocol of IP, by name where RouterOS and iptables share one.
+func protocol() kind[string] {
+	names := map[string]string{"1": "icmp", "6": "tcp", "17": "udp"}
+	return optional(negatable(kind[string]{
+		accepts: "tcp | udp | icmp | 1..255",
+		values:  []string{"tcp", "udp", "icmp"},
+		parse: func(s string) (string, error) {
+			if s == "tcp" || s == "udp" || s == "icmp" {
+				return s, nil
+			}
+			n, err := decimal(s)
+			if err != nil {
+				return "", errNoMatch
+			}
+			if n < 1 || n > 255 { // iptables takes 0 for all
+				return "", rangeError{"1", "255"}
+			}
+			s = strconv.FormatInt(n, 10)
+			if name, ok := names[s]; ok {
+				return name, nil
+			}
+			return s, nil
+		},
+		format: func(v string) string { return v },
+	}), "all")
+}
+
+// wordList is one or more of values, separated by commas, none twice.
+func wordList(values ...string) kind[string] {
+	return optional(negatable(kind[string]{
+		accepts: strings.Join(values, " | ") + ", or a list of them",
+		values:  values,
+		parse: func(s string) (string, error) {
+			items := strings.Split(s, ",")
+			for i, item := range items {
+				if !slices.Contains(values, item) || slices.Contains(items[:i], item) {
+					return "", errNoMatch
+				}
+			}
+			return s, nil
+		},
+		format: func(v string) string { return v },
+	}), "any")
+}
+
+// icmpOptions is an ICMP type with or without a code. The kernel takes type 255
+// for any type.
+func icmpOptions() kind[string] {
+	return optional(kind[string]{
+		accepts: "type or type:code: 0..254, code 0..255",
+		parse: func(s string) (string, error) {
+			typ, code, hasCode := strings.Cut(s, ":")
+			t, err := decimal(typ)
+			if err != nil {
+				return "", errors.New("not an ICMP type")
+			}
+			if t > 254 {
+				return "", rangeError{"0", "254"}
+			}
+			out := strconv.FormatInt(t, 10)
+			if hasCode {
+				c, err := decimal(code)
+				if err != nil {
+					return "", errors.New("not an ICMP code")
+				}
+				if c > 255 {
+					return "", rangeError{"0", "255"}
+				}
+				out += ":" + strconv.FormatInt(c, 10)
+			}
+			return out, nil
+		},
+		format: func(v string) string { return v },
+	}, "any")
+}

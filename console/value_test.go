@@ -1,0 +1,265 @@
+package console
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Every type of property: what is taken, how it is printed, and how the rest is
+// refused.
+func TestValues(t *testing.T) {
+	const (
+		noChain = "input does not match any value of chain; expected input | forward | output"
+		noBool  = "input does not match any value of disabled; expected yes | no"
+		noTime  = "invalid value for argument connection-idle-timeout; expected time: 1s..1w"
+		overTo  = "value of connection-idle-timeout out of range (1s..1w)"
+		noMax   = "invalid value for argument max-connections; expected integer: 1..500"
+		overMax = "value of max-connections out of range (1..500)"
+		noAddr  = "invalid value for argument src-address; expected [!]IP address, IP address/netmask or IP address-IP address"
+		noTo    = "invalid value for argument to-addresses; expected IP address, IP address/netmask or IP address-IP address"
+		noPort  = "invalid value for argument dst-port; expected [!]port, port-port or a list of them: 0..65535, at most 15"
+		noPorts = "invalid value for argument to-ports; expected port or port-port: 0..65535"
+		noPre   = "invalid value for argument address; expected IP address/netmask"
+		noNet   = "invalid value for argument dst-address; expected IP address/netmask"
+		noGate  = "invalid value for argument gateway; expected IP address"
+		noDNS   = "invalid value for argument servers; expected IP address[,IP address...]: at most 3"
+		noName  = "invalid value for argument name; expected printable string: 1..64 bytes"
+		noNote  = "invalid value for argument comment; expected printable string: 0..255 bytes"
+		noIf    = "input does not match any value of interface; expected interface name"
+		noIn    = "input does not match any value of in-interface; expected [!]interface name"
+		noProto = "input does not match any value of protocol; expected [!]tcp | udp | icmp | 1..255"
+		noState = "input does not match any value of connection-state; expected [!]established | related | new | invalid | untracked, or a list of them"
+		noICMP  = "invalid value for argument icmp-options; expected type or type:code: 0..254, code 0..255"
+	)
+	const (
+		filter  = "/ip firewall filter add chain=input "
+		nat     = "/ip firewall nat add chain=dstnat "
+		address = "/ip address add interface=ether1 "
+		idle    = "/ip socks set "
+	)
+	for _, test := range []struct{ line, property, value, want, err string }{
+		// boolean
+		{filter, "disabled", "yes", "yes", ""},
+		{filter, "disabled", "no", "no", ""},
+		{filter, "disabled", "y", "", noBool},
+		{filter, "disabled", "true", "", noBool},
+		{filter, "disabled", "", "", noBool},
+		// enumeration
+		{"/ip firewall filter add ", "chain", "forward", "forward", ""},
+		{"/ip firewall filter add ", "chain", "for", "", noChain},
+		{"/ip firewall filter add ", "chain", "", "", noChain},
+		{filter, "reject-with", "tcp-reset", "tcp-reset", ""},
+		{filter, "reject-with", "", "", ""},
+		{"/ip socks access add ", "action", "drop", "", "input does not match any value of action; expected allow | deny"},
+		// integer
+		{idle, "max-connections", "1", "1", ""},
+		{idle, "max-connections", "0500", "500", ""},
+		{idle, "max-connections", "0", "", overMax},
+		{idle, "max-connections", "501", "", overMax},
+		{idle, "max-connections", "99999999999999999999999", "", overMax},
+		{idle, "max-connections", "-1", "", noMax},
+		{idle, "max-connections", "+1", "", noMax},
+		{idle, "max-connections", "0x10", "", noMax},
+		{idle, "max-connections", "", "", noMax},
+		{idle, "port", "65535", "65535", ""},
+		{idle, "port", "65536", "", "value of port out of range (1..65535)"},
+		{idle, "port", "0", "", "value of port out of range (1..65535)"},
+		{"/interface ethernet set ether1 ", "mtu", "68", "68", ""},
+		{"/interface ethernet set ether1 ", "mtu", "", "", ""},
+		{"/interface ethernet set ether1 ", "mtu", "67", "", "value of mtu out of range (68..65535)"},
+		{"/interface ethernet set ether1 ", "mtu", "0", "", "value of mtu out of range (68..65535)"},
+		// time
+		{idle, "connection-idle-timeout", "2m", "2m", ""},
+		{idle, "connection-idle-timeout", "1h30m", "1h30m", ""},
+		{idle, "connection-idle-timeout", "90m", "1h30m", ""},
+		{idle, "connection-idle-timeout", "1d2h", "1d2h", ""},
+		{idle, "connection-idle-timeout", "26h", "1d2h", ""},
+		{idle, "connection-idle-timeout", "7d", "1w", ""},
+		{idle, "connection-idle-timeout", "00:02:00", "2m", ""},
+		{idle, "connection-idle-timeout", "1:2:3", "1h2m3s", ""},
+		{idle, "connection-idle-timeout", "1d00:02:00", "1d2m", ""},
+		{idle, "connection-idle-timeout", "120", "2m", ""},
+		{idle, "connection-idle-timeout", "1s500ms", "1s500ms", ""},
+		{idle, "connection-idle-timeout", "1500ms", "1s500ms", ""},
+		{idle, "connection-idle-timeout", "0", "", overTo},
+		{idle, "connection-idle-timeout", "0s", "", overTo},
+		{idle, "connection-idle-timeout", "999ms", "", overTo},
+		{idle, "connection-idle-timeout", "1w1s", "", overTo},
+		{idle, "connection-idle-timeout", "9999999999999999999w9999999999999999999d", "", overTo},
+		{idle, "connection-idle-timeout", "", "", noTime},
+		{idle, "connection-idle-timeout", "m", "", noTime},
+		{idle, "connection-idle-timeout", "2x", "", noTime},
+		{idle, "connection-idle-timeout", "-2m", "", noTime},
+		{idle, "connection-idle-timeout", "2m1h", "", noTime},
+		{idle, "connection-idle-timeout", "2m2m", "", noTime},
+		{idle, "connection-idle-timeout", "2m30", "", noTime},
+		{idle, "connection-idle-timeout", "1.5s", "", noTime},
+		{idle, "connection-idle-timeout", "02:00", "", noTime},
+		{idle, "connection-idle-timeout", "00:60:00", "", noTime},
+		{idle, "connection-idle-timeout", "00:00:00:01", "", noTime},
+		{idle, "connection-idle-timeout", "1h00:02:00", "", noTime},
+		{idle, "connection-idle-timeout", "00:02:", "", noTime},
+		// addresses to match
+		{filter, "src-address", "192.168.0.1", "192.168.0.1", ""},
+		{filter, "src-address", "192.168.0.1/24", "192.168.0.0/24", ""},
+		{filter, "src-address", "192.168.0.0/255.255.255.0", "192.168.0.0/24", ""},
+		{filter, "src-address", "!192.168.0.2-192.168.0.9", "!192.168.0.2-192.168.0.9", ""},
+		{filter, "src-address", "0.0.0.0/0", "0.0.0.0/0", ""},
+		{filter, "src-address", "", "", ""},
+		{filter, "src-address", "192.168.0", "", noAddr},
+		{filter, "src-address", "192.168.0.0/33", "", noAddr},
+		{filter, "src-address", "192.168.0.0/255.0.255.0", "", noAddr},
+		{filter, "src-address", "9.0.0.0-8.0.0.0", "", noAddr},
+		{filter, "src-address", "::1", "", noAddr},
+		{filter, "src-address", "!", "", noAddr},
+		// new addresses and ports
+		{nat, "to-addresses", "10.0.0.1-10.0.0.9", "10.0.0.1-10.0.0.9", ""},
+		{nat, "to-addresses", "!10.0.0.1", "", noTo},
+		{nat, "to-ports", "8080", "8080", ""},
+		{nat, "to-ports", "1024-2048", "1024-2048", ""},
+		{nat, "to-ports", "", "", ""},
+		{nat, "to-ports", "!8080", "", noPorts},
+		{nat, "to-ports", "80,81", "", noPorts},
+		// ports to match
+		{filter, "dst-port", "21", "21", ""},
+		{filter, "dst-port", "!21,1024-65535", "!21,1024-65535", ""},
+		{filter, "dst-port", "", "", ""},
+		{filter, "dst-port", "65536", "", noPort},
+		{filter, "dst-port", "9-8", "", noPort},
+		{filter, "dst-port", "ftp", "", noPort},
+		{filter, "dst-port", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15-16", "", noPort},
+		// prefixes
+		{address, "address", "192.168.0.1/24", "192.168.0.1/24", ""},
+		{address, "address", "192.168.0.1/255.255.0.0", "192.168.0.1/16", ""},
+		{address, "address", "192.168.0.1", "192.168.0.1/32", ""},
+		{address, "address", "", "", noPre},
+		{address, "address", "ether1", "", noPre},
+		{"/ip route add gateway=10.0.0.1 ", "dst-address", "10.1.2.3/8", "10.0.0.0/8", ""},
+		{"/ip route add gateway=10.0.0.1 ", "dst-address", "", "", noNet},
+		// an address, and several
+		{"/ip route add ", "gateway", "10.0.0.1", "10.0.0.1", ""},
+		{"/ip route add ", "gateway", "10.0.0.1/8", "", noGate},
+		{"/ip route add ", "gateway", "", "", noGate},
+		{"/ip dns set ", "servers", "9.9.9.9", "9.9.9.9", ""},
+		{"/ip dns set ", "servers", "9.9.9.9,1.1.1.1,8.8.8.8", "9.9.9.9,1.1.1.1,8.8.8.8", ""},
+		{"/ip dns set ", "servers", "", "", ""},
+		{"/ip dns set ", "servers", "9.9.9.9,", "", noDNS},
+		{"/ip dns set ", "servers", "1.1.1.1,2.2.2.2,3.3.3.3,4.4.4.4", "", noDNS},
+		// texts
+		{"/system identity set ", "name", "gate", "gate", ""},
+		{"/system identity set ", "name", `"my \"gate\" \$1 \\ \_\C3\A9"`, `my "gate" $1 \  é`, ""},
+		{"/system identity set ", "name", strings.Repeat("x", 64), strings.Repeat("x", 64), ""},
+		{"/system identity set ", "name", strings.Repeat("x", 65), "", noName},
+		{"/system identity set ", "name", "", "", noName},
+		{"/system identity set ", "name", `"\1B[2J"`, "", noName},
+		{filter, "comment", `"a; b # c = d ü"`, "a; b # c = d ü", ""},
+		{filter, "comment", "a=b", "a=b", ""},
+		{filter, "comment", "", "", ""},
+		{filter, "comment", strings.Repeat("x", 256), "", noNote},
+		{filter, "comment", `"two\nlines"`, "", noNote},
+		{filter, "comment", `"\FF"`, "", noNote},
+		{filter, "log-prefix", strings.Repeat("x", 30), "", "invalid value for argument log-prefix; expected printable string: 0..29 bytes"},
+		// interfaces
+		{"/ip address add address=10.0.0.1/8 ", "interface", "ether1", "ether1", ""},
+		{"/ip address add address=10.0.0.1/8 ", "interface", "", "", noIf},
+		{"/ip address add address=10.0.0.1/8 ", "interface", "!ether1", "", noIf},
+		{"/ip address add address=10.0.0.1/8 ", "interface", `"ether 1"`, "", noIf},
+		{"/ip address add address=10.0.0.1/8 ", "interface", "abcdefghijklmnop", "", noIf},
+		{filter, "in-interface", "!ether1", "!ether1", ""},
+		{filter, "in-interface", "", "", ""},
+		{filter, "in-interface", "!", "", noIn},
+		{filter, "in-interface", "a/b", "", noIn},
+		// protocol
+		{filter, "protocol", "tcp", "tcp", ""},
+		{filter, "protocol", "6", "tcp", ""},
+		{filter, "protocol", "!17", "!udp", ""},
+		{filter, "protocol", "047", "47", ""},
+		{filter, "protocol", "", "", ""},
+		{filter, "protocol", "0", "", "value of protocol out of range (1..255)"},
+		{filter, "protocol", "256", "", "value of protocol out of range (1..255)"},
+		{filter, "protocol", "gre", "", noProto},
+		{filter, "protocol", "!", "", noProto},
+		// a list of words
+		{filter, "connection-state", "established,related", "established,related", ""},
+		{filter, "connection-state", "!new", "!new", ""},
+		{filter, "connection-state", "", "", ""},
+		{filter, "connection-state", "new,new", "", noState},
+		{filter, "connection-state", "new,", "", noState},
+		// ICMP
+		{filter, "icmp-options", "8", "8", ""},
+		{filter, "icmp-options", "8:0", "8:0", ""},
+		{filter, "icmp-options", "03:255", "3:255", ""},
+		{filter, "icmp-options", "", "", ""},
+		{filter, "icmp-options", "255", "", "value of icmp-options out of range (0..254)"},
+		{filter, "icmp-options", "8:256", "", "value of icmp-options out of range (0..255)"},
+		{filter, "icmp-options", "8:", "", noICMP},
+		{filter, "icmp-options", "8:0:0", "", noICMP},
+		{filter, "icmp-options", "echo", "", noICMP},
+	} {
+		line := test.line + test.property + "=" + test.value
+		t.Run(line, func(t *testing.T) {
+			result, err := new(Session).Execute(Default(), Live{}, line)
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+			path, _, _ := strings.Cut(strings.TrimPrefix(line, "/"), " add ")
+			path, _, _ = strings.Cut(path, " set ")
+			x := execution{menus: menus}
+			p, ok := x.menu(path).property(test.property)
+			require.True(t, ok)
+			assert.Equal(t, test.want, p.get(&result.Config, 0))
+			// What is printed is read back as the same.
+			require.NoError(t, p.set(&result.Config, 0, test.want))
+			assert.Equal(t, test.want, p.get(&result.Config, 0))
+		})
+	}
+}
+
+func TestFormatDuration(t *testing.T) {
+	for want, d := range map[string]time.Duration{
+		"0s":             0,
+		"1ms":            time.Millisecond,
+		"1w1d1h1m1s1ms":  8*24*time.Hour + time.Hour + time.Minute + time.Second + time.Millisecond,
+		"52w":            52 * 7 * 24 * time.Hour,
+		"23h59m59s999ms": 24*time.Hour - time.Millisecond,
+	} {
+		assert.Equal(t, want, formatDuration(d))
+		back, err := parseDuration(want)
+		require.NoError(t, err)
+		assert.Equal(t, d, back)
+	}
+}
+
+func TestQuote(t *testing.T) {
+	for in, want := range map[string]string{
+		"":               `""`,
+		"ether1":         `ether1`,
+		"!10.0.0.0/8":    `!10.0.0.0/8`,
+		"a b":            `"a b"`,
+		"a;b":            `"a;b"`,
+		`say "hi"`:       `"say \"hi\""`,
+		`back\slash`:     `"back\\slash"`,
+		"$5?":            `"\$5\?"`,
+		"é":              `"é"`,
+		"\n\r\t\x00\x7f": `"\n\r\t\00\7F"`,
+		"\xff\xc3":       `"\FF\C3"`,
+		"\u202e":         `"\E2\80\AE"`,
+		"\ufffd":         "\"\ufffd\"",
+	} {
+		assert.Equal(t, want, quote(in))
+		st, err := parse("x="+quote(in), 1)
+		require.NoError(t, err, want)
+		assert.Equal(t, in, st[0][0].text)
+	}
+	st, err := parse(`"\a\b\f\v\_\?\nA\0Z"`, 1)
+	require.Error(t, err, st)
+	st, err = parse(`"\a\b\f\v\_\?\nA\0A"`, 1)
+	require.NoError(t, err)
+	assert.Equal(t, "\a\b\f\v ?\nA\n", st[0][0].text)
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/console"
+)
+
+// Files of the image.
+const (
+	programPath       = "/bin/postern"
+	boardFile         = "/etc/board"
+	configurationFile = "/etc/default.rsc"
+	sessionSocket     = "/run/init.sock"
+	resolverFile      = "/etc/resolv.conf"
+	commandLineFile   = "/proc/cmdline"
+	iptablesProgram   = "/sbin/iptables"
+	debugShell        = "/bbin/gosh"
+	debugShellWord    = "postern.shell"
+)
+
+// The users of the processes that PID 1 starts. There is no file of them: only
+// the numbers matter.
+const (
+	nobodyID  = 65534 // socksd: whom nothing belongs to
+	consoleID = 65533 // console: who may connect to the session socket
+)
+
+// runInit is the life of PID 1. It returns never: it ends with reboot(2).
+func runInit() {
+	if err := mountAll(); err != nil {
+		// Without /dev there is no log; the kernel shows what its console is told.
+		fmt.Fprintln(os.Stderr, "postern:", err)
+	}
+	log, err := openLog()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "postern:", err)
+		log = &logger{kmsg: os.Stderr}
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGUSR2)
+
+	ctx, stop := context.WithCancel(context.Background())
+	requests := make(chan console.Request, 1)
+	r, err := startRouter(ctx, log, requests)
+	if err != nil {
+		// What fails here fails for lack of something in the image.
+		log.printf(levelError, "start: %v", err)
+	}
+
+	how := console.Reboot
+	select {
+	case how = <-requests:
+	case s := <-signals:
+		if s == unix.SIGUSR2 {
+			how = console.Shutdown
+		}
+	}
+	stop()
+	if r != nil {
+		r.shutdown()
+	}
+	end(log, how)
+}
+
+// end syncs and leaves the machine.
+func end(log *logger, how console.Request) {
+	command, name := unix.LINUX_REBOOT_CMD_RESTART, "restart"
+	if how == console.Shutdown {
+		command, name = unix.LINUX_REBOOT_CMD_POWER_OFF, "power off"
+	}
+	log.printf(levelNotice, "%s", name)
+	unix.Sync()
+	if err := unix.Reboot(command); err != nil {
+		log.printf(levelError, "%s: %v", name, err)
+	}
+	// A board that cannot power off stays here, closed.
+	select {}
+}
+
+// mountAll mounts the kernel's file systems, each bounded.
+func mountAll() error {
+	var failed []error
+	for _, m := range []struct {
+		kind, target string
+		flags        uintptr
+		data         string
+	}{
+		{"proc", "/proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"sysfs", "/sys", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"devtmpfs", "/dev", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0755"},
+		{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=0755,size=1m"},
+		{"tmpfs", "/tmp", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=1777,size=4m"},
+	} {
+		if err := unix.Mount(m.kind, m.target, m.kind, m.flags, m.data); err != nil {
+			failed = append(failed, fmt.Errorf("mount %s on %s: %w", m.kind, m.target, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// startRouter brings the router up. A router is returned also with an error, as
+// far as it came.
+func startRouter(ctx context.Context, log *logger, requests chan<- console.Request) (*router, error) {
+	// The kernel would otherwise drop our lines when there are many.
+	setSysctl(log, "kernel/printk_devkmsg", "on\n")
+	name, err := os.ReadFile(boardFile)
+	if err != nil {
+		return nil, fmt.Errorf("which board this is: %w", err)
+	}
+	b, err := board.ByName(strings.TrimSpace(string(name)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", boardFile, err)
+	}
+	r, err := newRouter(b, log, requests)
+	if err != nil {
+		return nil, err
+	}
+	r.start(ctx)
+	if err := r.serveSessions(); err != nil {
+		log.printf(levelError, "%v", err)
+	}
+	r.startConsoles(ctx)
+	return r, nil
+}
+
+// serveSessions listens for consoles.
+func (r *router) serveSessions() error {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: sessionSocket, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("sessions: %w", err)
+	}
+	// Whoever connects is admin: the consoles are, socksd is not.
+	if err := errors.Join(os.Chown(sessionSocket, 0, consoleID), os.Chmod(sessionSocket, 0o660)); err != nil {
+		l.Close()
+		return fmt.Errorf("sessions: %w", err)
+	}
+	go func() {
+		slots := make(chan struct{}, maxSessions)
+		for {
+			slots <- struct{}{}
+			conn, err := l.Accept()
+			if err != nil {
+				r.log.printf(levelError, "sessions: %v", err)
+				time.Sleep(time.Second)
+				<-slots
+				continue
+			}
+			go func() {
+				defer func() { <-slots }()
+				if err := console.Serve(conn, r.execute, r.prompt); err != nil {
+					r.log.printf(levelInfo, "%v", err)
+				}
+			}()
+		}
+	}()
+	return nil
+}
+
+// maxSessions is how many consoles there may be at once.
+const maxSessions = 8
+
+// setSysctl sets a kernel parameter; a kernel without it is told of and lived with.
+func setSysctl(log *logger, name, value string) {
+	if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {
+		log.printf(levelWarning, "sysctl %s: %v", name, err)
+	}
+}

@@ -1,0 +1,51 @@
+package socks
+
+import (
+	"net/netip"
+	"strconv"
+)
+
+// noRule is the number of the rule that decided when none did.
+const noRule = -1
+
+// decide returns the first enabled rule of the list that matches a connection
+// from src to dst, or noRule, and what it says. No rule allows.
+func decide(list []Rule, src, dst netip.AddrPort) (rule int, action Action) {
+	for i, r := range list {
+		if !r.Disabled && r.SrcAddress.Match(src.Addr()) && r.SrcPort.Match(src.Port()) &&
+			r.DstAddress.Match(dst.Addr()) && r.DstPort.Match(dst.Port()) {
+			return i, r.Action
+		}
+	}
+	return noRule, Allow
+}
+
+// sameDecision reports whether r and q match and do the same.
+func (r Rule) sameDecision(q Rule) bool {
+	return r.Action == q.Action && r.SrcAddress == q.SrcAddress && r.DstAddress == q.DstAddress &&
+		r.SrcPort.Equal(q.SrcPort) && r.DstPort.Equal(q.DstPort)
+}
+
+// carryHits returns the counters of list: a rule that old had too keeps its
+// count, wherever it stands now.
+func carryHits(list, old []Rule, oldHits []uint64) []uint64 {
+	hits := make([]uint64, len(list))
+	taken := make([]bool, len(old))
+	for i, r := range list {
+		for j, q := range old {
+			if !taken[j] && r.sameDecision(q) {
+				hits[i], taken[j] = oldHits[j], true
+				break
+			}
+		}
+	}
+	return hits
+}
+
+// ruleName is how a log line calls a rule.
+func ruleName(rule int) string {
+	if rule == noRule {
+		return "none"
+	}
+	return strconv.Itoa(rule)
+}

@@ -1,0 +1,176 @@
+package socks
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/match"
+)
+
+// rule makes a rule from the written forms of its matchers.
+func rule(t testing.TB, action Action, src, srcPort, dst, dstPort string) Rule {
+	t.Helper()
+	r := Rule{Action: action}
+	var err error
+	r.SrcAddress, err = match.ParseAddresses(src)
+	require.NoError(t, err)
+	r.DstAddress, err = match.ParseAddresses(dst)
+	require.NoError(t, err)
+	r.SrcPort, err = match.ParsePorts(srcPort)
+	require.NoError(t, err)
+	r.DstPort, err = match.ParsePorts(dstPort)
+	require.NoError(t, err)
+	return r
+}
+
+func disabled(r Rule) Rule {
+	r.Disabled = true
+	return r
+}
+
+func TestDecide(t *testing.T) {
+	manual := []Rule{
+		rule(t, Allow, "192.168.0.2", "", "", "21"),
+		rule(t, Allow, "", "", "", "1024-65535"),
+		rule(t, Deny, "", "", "", ""),
+	}
+	all := rule(t, Deny, "", "", "", "")
+	for _, c := range []struct {
+		name     string
+		list     []Rule
+		src, dst string
+		rule     int
+		action   Action
+	}{
+		{"manual: control connection", manual, "192.168.0.2:1238", "10.5.8.8:21", 0, Allow},
+		{"manual: passive data", manual, "192.168.0.2:1258", "10.5.8.8:3423", 1, Allow},
+		{"manual: the first data port", manual, "192.168.0.2:1258", "10.5.8.8:1024", 1, Allow},
+		{"manual: below the data ports", manual, "192.168.0.2:1258", "10.5.8.8:1023", 2, Deny},
+		{"manual: control connection of another client", manual, "192.168.0.3:1238", "10.5.8.8:21", 2, Deny},
+		{"manual: data of another client", manual, "192.168.0.3:1258", "10.5.8.8:3423", 1, Allow},
+		{"manual: web", manual, "192.168.0.2:1300", "10.5.8.8:80", 2, Deny},
+		{"no rule", nil, "192.168.0.2:1", "10.5.8.8:21", noRule, Allow},
+		{"no rule matches", manual[:1], "192.168.0.3:1", "10.5.8.8:21", noRule, Allow},
+		{"disabled", []Rule{disabled(all)}, "192.168.0.2:1", "10.5.8.8:21", noRule, Allow},
+		{"disabled counts in the numbers", []Rule{disabled(all), all}, "192.168.0.2:1", "10.5.8.8:21", 1, Deny},
+		{"first match decides", []Rule{rule(t, Allow, "", "", "", ""), all}, "192.168.0.2:1", "10.5.8.8:21", 0, Allow},
+		{"not this source", []Rule{rule(t, Deny, "!192.168.0.2", "", "", "")}, "192.168.0.3:1", "10.5.8.8:21", 0, Deny},
+		{"not this source, it is", []Rule{rule(t, Deny, "!192.168.0.2", "", "", "")}, "192.168.0.2:1", "10.5.8.8:21", noRule, Allow},
+		{"destination prefix", []Rule{rule(t, Deny, "", "", "10.0.0.0/8", "")}, "192.168.0.2:1", "10.255.255.255:21", 0, Deny},
+		{"destination range", []Rule{rule(t, Deny, "", "", "10.0.0.1-10.0.0.9", "")}, "192.168.0.2:1", "10.0.0.10:21", noRule, Allow},
+		{"source port", []Rule{rule(t, Deny, "", "1000-2000", "", "")}, "192.168.0.2:1500", "10.0.0.10:21", 0, Deny},
+		{"not these ports", []Rule{rule(t, Deny, "", "", "", "!21,80")}, "192.168.0.2:1500", "10.0.0.10:80", noRule, Allow},
+		{"all must match", []Rule{rule(t, Deny, "192.168.0.2", "", "10.0.0.10", "21")}, "192.168.0.2:1500", "10.0.0.10:80", noRule, Allow},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rule, action := decide(c.list, netip.MustParseAddrPort(c.src), netip.MustParseAddrPort(c.dst))
+			assert.Equal(t, c.rule, rule)
+			assert.Equal(t, c.action, action)
+		})
+	}
+}
+
+func TestCarryHits(t *testing.T) {
+	a, b := rule(t, Allow, "10.0.0.1", "", "", "21"), rule(t, Deny, "", "", "", "1024-65535")
+	deny := a
+	deny.Action = Deny
+	for _, c := range []struct {
+		name string
+		list []Rule
+		want []uint64
+	}{
+		{"same", []Rule{a, b}, []uint64{5, 7}},
+		{"one put in front", []Rule{rule(t, Deny, "10.9.9.9", "", "", ""), a, b}, []uint64{0, 5, 7}},
+		{"moved", []Rule{b, a}, []uint64{7, 5}},
+		{"changed", []Rule{deny, b}, []uint64{0, 7}},
+		{"twice", []Rule{a, a}, []uint64{5, 0}},
+		{"disabled", []Rule{disabled(a)}, []uint64{5}},
+		{"none", nil, []uint64{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			assert.Equal(t, c.want, carryHits(c.list, []Rule{a, b}, []uint64{5, 7}))
+		})
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Config)
+		err    string
+	}{
+		{"default", func(*Config) {}, ""},
+		{"highest", func(c *Config) { c.MaxConnections = 500 }, ""},
+		{"port", func(c *Config) { c.Port = 0 }, "port 0 is not in 1..65535"},
+		{"no connections", func(c *Config) { c.MaxConnections = 0 }, "max-connections 0 is not in 1..500"},
+		{"too many connections", func(c *Config) { c.MaxConnections = 501 }, "max-connections 501 is not in 1..500"},
+		{"timeout", func(c *Config) { c.ConnectionIdleTimeout = 0 }, "connection-idle-timeout 0s is not more than 0"},
+		{"action", func(c *Config) { c.Access = []Rule{{Action: "drop"}} }, `access rule 0: action "drop" is not allow or deny`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := DefaultConfig()
+			c.change(&cfg)
+			if c.err == "" {
+				assert.NoError(t, cfg.Validate())
+			} else {
+				assert.EqualError(t, cfg.Validate(), c.err)
+			}
+		})
+	}
+}
+
+// FuzzDecide checks a rule against its opposite in each matcher: a connection
+// matches the whole rule if and only if it matches no opposite of a part.
+func FuzzDecide(f *testing.F) {
+	f.Add("192.168.0.2", "", "10.0.0.0/8", "21", uint32(0xc0a80002), uint16(1238), uint32(0x0a050808), uint16(21))
+	f.Add("10.0.0.1-10.0.0.9", "1-5,9", "1.0.0.0/255.0.0.0", "1024-65535", uint32(0x0a000003), uint16(9), uint32(0x01020304), uint16(1024))
+	f.Fuzz(func(t *testing.T, srcText, srcPortText, dstText, dstPortText string, srcIP uint32, srcPort uint16, dstIP uint32, dstPort uint16) {
+		var r Rule
+		var errs [4]error
+		r.SrcAddress, errs[0] = match.ParseAddresses(srcText)
+		r.SrcPort, errs[1] = match.ParsePorts(srcPortText)
+		r.DstAddress, errs[2] = match.ParseAddresses(dstText)
+		r.DstPort, errs[3] = match.ParsePorts(dstPortText)
+		for _, err := range errs {
+			if err != nil {
+				return
+			}
+		}
+		r.Action = Deny
+		addr := func(u uint32, port uint16) netip.AddrPort {
+			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(u >> 24), byte(u >> 16), byte(u >> 8), byte(u)}), port)
+		}
+		src, dst := addr(srcIP, srcPort), addr(dstIP, dstPort)
+
+		opposites := []Rule{}
+		if !r.SrcAddress.Any() {
+			o := Rule{Action: Deny, SrcAddress: r.SrcAddress}
+			o.SrcAddress.Not = !o.SrcAddress.Not
+			opposites = append(opposites, o)
+		}
+		if !r.DstAddress.Any() {
+			o := Rule{Action: Deny, DstAddress: r.DstAddress}
+			o.DstAddress.Not = !o.DstAddress.Not
+			opposites = append(opposites, o)
+		}
+		if !r.SrcPort.Any() {
+			o := Rule{Action: Deny, SrcPort: r.SrcPort}
+			o.SrcPort.Not = !o.SrcPort.Not
+			opposites = append(opposites, o)
+		}
+		if !r.DstPort.Any() {
+			o := Rule{Action: Deny, DstPort: r.DstPort}
+			o.DstPort.Not = !o.DstPort.Not
+			opposites = append(opposites, o)
+		}
+		_, whole := decide([]Rule{r}, src, dst)
+		_, parts := decide(opposites, src, dst)
+		require.NotEqual(t, whole, parts)
+		number, action := decide(append(opposites, r), src, dst)
+		require.Equal(t, Deny, action)
+		require.Equal(t, whole == Deny, number == len(opposites))
+	})
+}

@@ -1,0 +1,81 @@
+package socks
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestOwnAddresses runs itself again in a network namespace of its own, with
+// the addresses and routes of a router.
+func TestOwnAddresses(t *testing.T) {
+	if os.Getenv("POSTERN_TEST_NETNS") == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestOwnAddresses$", "-test.v")
+		cmd.Env = append(os.Environ(), "POSTERN_TEST_NETNS=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		assert.Contains(t, string(out), "--- PASS: TestOwnAddresses/")
+		return
+	}
+	for line := range strings.SplitSeq(strings.TrimSpace(`
+		link set lo up
+		link add ether1 type veth peer name far1
+		link add ether2 type veth peer name far2
+		address add 10.1.0.104/24 brd + dev ether1
+		address add 192.168.0.1/24 brd + dev ether2
+		address add 192.168.0.9/24 brd + dev ether2
+		link set ether1 up
+		link set ether2 up
+		link set far1 up
+		link set far2 up
+		route add default via 10.1.0.1
+		route add local 172.20.0.0/16 dev lo
+	`), "\n") {
+		out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput()
+		require.NoError(t, err, "ip %s: %s (ip is in Debian's package iproute2)", line, out)
+	}
+	for _, c := range []struct {
+		name, addr string
+		foreign    bool
+		local      string // from which the kernel would send there
+	}{
+		{"far", "10.5.8.8", true, "10.1.0.104"},
+		{"default route", defaultRouteProbe.String(), true, "10.1.0.104"},
+		{"neighbour", "192.168.0.2", true, "192.168.0.1"},
+		{"own WAN", "10.1.0.104", false, ""},
+		{"own LAN", "192.168.0.1", false, ""},
+		{"own second address", "192.168.0.9", false, ""},
+		{"local route", "172.20.3.4", false, ""},
+		{"loopback", "127.0.0.1", false, ""},
+		{"loopback elsewhere", "127.9.9.9", false, ""},
+		{"this network", "0.0.0.0", false, ""},
+		{"this network, a host", "0.1.2.3", false, ""},
+		{"broadcast of a subnet", "192.168.0.255", false, ""},
+		{"limited broadcast", "255.255.255.255", false, ""},
+		{"multicast", "224.0.0.1", false, ""},
+		{"multicast, far", "239.1.2.3", false, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			addr := netip.MustParseAddr(c.addr)
+			if !c.foreign {
+				assert.Error(t, checkForeign(addr))
+				return
+			}
+			assert.NoError(t, checkForeign(addr))
+			local, err := localTowards(addr)
+			require.NoError(t, err)
+			assert.Equal(t, c.local, local.String())
+		})
+	}
+}

@@ -1,0 +1,69 @@
+// Package socks is a SOCKS4 server for small routers: it lets TCP clients
+// through a firewall, CONNECT and BIND, as far as an access list allows, and
+// behaves as MikroTik's manual page "SOCKS" describes.
+//
+// The protocol is that of the memos "SOCKS: A protocol for TCP proxy across
+// firewalls" and "SOCKS 4A: A Simple Extension to SOCKS 4 Protocol" by Ying-Da
+// Lee. Replies are 90 (granted) and 91 (rejected or failed); 92 and 93 are
+// never sent, because the server asks no identd: the user id is only shown.
+//
+// # What it promises
+//
+// Nothing that a client sends behind its request is lost, however the bytes are
+// cut into segments. Both directions end on their own (half-close), a reset of
+// one side is a reset of the other, an urgent byte stays in the stream. Tx and
+// Rx of a connection are exact and current: the bytes that the kernel took for
+// the other side.
+//
+// It never connects to the machine that it runs on (any own address, 127/8,
+// 0/8), to multicast or to broadcast, whatever the access list says: it is no
+// way round the input firewall and no loop of itself. The addresses of a 4a
+// name are judged after its resolution, each one, and the next is tried when
+// one does not answer.
+//
+// # Access list
+//
+// Rules are tried in order and the first that matches decides; when none does,
+// the connection is allowed; a disabled rule is as if it were not there. The
+// source is the client's address and port. For CONNECT the destination is
+// DSTIP and DSTPORT. For BIND it is DSTIP, who will call, and the port that the
+// server listens on for the call (DSTPORT of the request is not used): that is
+// how the manual's rule "dst-port=1024-65535 action=allow" lets the data
+// connections of an active FTP server in. A BIND for anyone (DSTIP 0.0.0.0, as
+// Dante's client asks) is judged twice, with 0.0.0.0 at the request and with
+// the caller's address at the call.
+//
+// A changed list is applied at once to connections that are already open: what
+// it denies is closed. Hits counts decisions about new connections only.
+//
+// # BIND
+//
+// The server listens before it sends the first reply, on the address that the
+// kernel would use towards DSTIP, so that the reply tells an address that the
+// peer can reach, and on a port other than its own. For anyone it is the address
+// of the default route or, without one, the address that the client reached the
+// server by. Before the reply Options.Open is asked to let that one peer in to
+// that one port, which is undone when the wait ends. The first call ends the
+// wait: a caller other than DSTIP gets a reset, and the client 91. A client that
+// closes its connection, or its half of it, ends the wait too.
+//
+// # Bounds
+//
+// max-connections counts connections in every state. When all slots are taken,
+// a new connection replaces the oldest whose request is not complete; if there
+// is none it gets 91 and is closed, without a slot, goroutine or buffer.
+//
+//	request complete      10 s after the connection, absolute
+//	CONNECT answered      30 s, name resolution and all addresses together
+//	BIND called           2 min after the first reply
+//	silence in any state  connection-idle-timeout, both directions together
+//	names resolved        8 at a time, at most 8 addresses of one tried
+//	descriptors           2 a connection
+//	buffers               520 bytes while a request is read; of the 32 kB ones
+//	                      for relaying, one a thread that is moving bytes, none
+//	                      a connection that waits to read or to write
+//	log                   10 lines a second, 100 at once
+//
+// An accept that fails (no descriptors, no memory) is tried again after a pause
+// of 5 ms to 1 s.
+package socks

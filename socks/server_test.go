@@ -1,0 +1,943 @@
+package socks
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+// TestMain fails when the tests leave goroutines or descriptors behind.
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		// The poller's and the resolver's own descriptors come once.
+		warm, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			panic(err)
+		}
+		warm.Close()
+		goroutines, descriptors := runtime.NumGoroutine(), countDescriptors()
+		if code := m.Run(); code != 0 || flag.Lookup("test.fuzz").Value.String() != "" {
+			return code // a fuzzing process has more of both
+		}
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if runtime.NumGoroutine() <= goroutines && countDescriptors() <= descriptors {
+				return 0
+			}
+		}
+		fmt.Printf("left behind: %d goroutines where %d were, %d descriptors where %d were\n",
+			runtime.NumGoroutine(), goroutines, countDescriptors(), descriptors)
+		pprof.Lookup("goroutine").WriteTo(os.Stdout, 1)
+		return 1
+	}())
+}
+
+func countDescriptors() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	return len(entries)
+}
+
+// setup is a server on loopback.
+type setup struct {
+	*Server
+	addr string
+	cfg  Config
+
+	mu  sync.Mutex
+	log []string
+}
+
+type options struct {
+	Options
+	limits limits
+	cfg    Config
+	lookup func(context.Context, string) ([]netip.Addr, error)
+}
+
+// start starts a server that may connect to loopback, after change.
+func start(t *testing.T, change func(*options)) *setup {
+	t.Helper()
+	o := options{limits: defaultLimits(), cfg: DefaultConfig()}
+	o.AllowOwnAddresses = true
+	o.cfg.Enabled = true
+	u := &setup{}
+	o.Logf = func(format string, args ...any) {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.log = append(u.log, fmt.Sprintf(format, args...))
+	}
+	if change != nil {
+		change(&o)
+	}
+	u.Server = newServer(o.Options, o.limits)
+	if o.lookup != nil {
+		u.Server.lookup = o.lookup
+	}
+	l := listen(t, "127.0.0.1")
+	u.addr = l.Addr().String()
+	u.cfg = o.cfg
+	require.NoError(t, u.Configure(o.cfg, l))
+	t.Cleanup(u.Shutdown)
+	return u
+}
+
+func listen(t *testing.T, ip string) *net.TCPListener {
+	t.Helper()
+	l, err := net.Listen("tcp4", ip+":0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	return l.(*net.TCPListener)
+}
+
+func (u *setup) logged() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return strings.Join(u.log, "\n")
+}
+
+// awaitLog waits for a line of the log that has all the parts.
+func (u *setup) awaitLog(t *testing.T, parts ...string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		for line := range strings.SplitSeq(u.logged(), "\n") {
+			all := true
+			for _, p := range parts {
+				all = all && strings.Contains(line, p)
+			}
+			if all {
+				return true
+			}
+		}
+		return false
+	}, patience, 5*time.Millisecond, "no line with %q in the log", parts)
+}
+
+func (u *setup) awaitCount(t *testing.T, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool { return len(u.Connections()) == n }, patience, 5*time.Millisecond,
+		"%d connections expected", n)
+}
+
+// client is a connection with the server, or with anything else.
+type client struct {
+	*net.TCPConn
+	t *testing.T
+}
+
+func dial(t *testing.T, addr string) client { return dialFrom(t, "127.0.0.1", addr) }
+
+func dialFrom(t *testing.T, from, addr string) client {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
+	c, err := d.Dial("tcp4", addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	return client{c.(*net.TCPConn), t}
+}
+
+func accept(t *testing.T, l *net.TCPListener) client {
+	t.Helper()
+	require.NoError(t, l.SetDeadline(time.Now().Add(patience)))
+	c, err := l.AcceptTCP()
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	return client{c, t}
+}
+
+func (c client) send(s string) {
+	c.t.Helper()
+	_, err := io.WriteString(c, s)
+	require.NoError(c.t, err)
+}
+
+func (c client) receive(n int) string {
+	c.t.Helper()
+	b := make([]byte, n)
+	_, err := io.ReadFull(c, b)
+	require.NoError(c.t, err)
+	return string(b)
+}
+
+// ended checks that nothing more comes.
+func (c client) ended() {
+	c.t.Helper()
+	b := make([]byte, 1)
+	n, err := c.Read(b)
+	require.ErrorIs(c.t, err, io.EOF)
+	require.Zero(c.t, n)
+}
+
+// wasReset checks that the connection ends by a reset.
+func (c client) wasReset() {
+	c.t.Helper()
+	_, err := io.Copy(io.Discard, c)
+	require.ErrorIs(c.t, err, unix.ECONNRESET)
+}
+
+// reply reads a reply and returns its address.
+func (c client) reply(code byte) netip.AddrPort {
+	c.t.Helper()
+	b := c.receive(8)
+	require.Equal(c.t, []byte{0, code}, []byte(b[:2]), "reply %q", b)
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte([]byte(b[4:]))), uint16(b[2])<<8|uint16(b[3]))
+}
+
+func (c client) rejected() {
+	c.t.Helper()
+	assert.Equal(c.t, netip.MustParseAddrPort("0.0.0.0:0"), c.reply(replyRejected))
+	c.ended()
+}
+
+func ask(command byte, dst string, user string) string {
+	a := netip.MustParseAddrPort(dst)
+	ip := a.Addr().As4()
+	return string([]byte{4, command, byte(a.Port() >> 8), byte(a.Port())}) + string(ip[:]) + user + "\x00"
+}
+
+func askName(command byte, host string, port uint16) string {
+	return string([]byte{4, command, byte(port >> 8), byte(port), 0, 0, 0, 1}) + "user\x00" + host + "\x00"
+}
+
+// connect makes a connection through the server, and returns both ends.
+func (u *setup) connect(t *testing.T) (near, far client) {
+	t.Helper()
+	l := listen(t, "127.0.0.1")
+	near = dial(t, u.addr)
+	near.send(ask(commandConnect, l.Addr().String(), "user"))
+	near.reply(replyGranted)
+	return near, accept(t, l)
+}
+
+func TestConnect(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		send func(near client, request string)
+	}{
+		{"in one segment", func(near client, request string) { near.send(request + "early") }},
+		{"a byte at a time", func(near client, request string) {
+			for _, b := range []byte(request + "early") {
+				near.send(string([]byte{b}))
+				time.Sleep(time.Millisecond) // a segment of its own, most likely
+			}
+		}},
+		{"data behind it", func(near client, request string) { near.send(request); near.send("early") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := start(t, nil)
+			l := listen(t, "127.0.0.1")
+			near := dial(t, u.addr)
+			c.send(near, ask(commandConnect, l.Addr().String(), "fred"))
+			assert.Equal(t, l.Addr().String(), near.reply(replyGranted).String())
+			far := accept(t, l)
+			assert.Equal(t, "early", far.receive(5))
+			far.send("hello")
+			assert.Equal(t, "hello", near.receive(5))
+
+			require.Eventually(t, func() bool { return u.Connections()[0].Rx == 5 }, patience, time.Millisecond)
+			got := u.Connections()[0]
+			assert.Positive(t, got.Age)
+			got.Age, got.Idle = 0, 0
+			assert.Equal(t, Connection{
+				Number: 1, Src: near.LocalAddr().(*net.TCPAddr).AddrPort(), Dst: netip.MustParseAddrPort(l.Addr().String()),
+				Tx: 5, Rx: 5, Type: Out, UserID: "fred",
+			}, got)
+
+			near.Close()
+			far.ended()
+			far.Close()
+			u.awaitCount(t, 0)
+			about := fmt.Sprintf("type=out src=%s dst=%s rule=none user=\"fred\"", near.LocalAddr(), l.Addr())
+			u.awaitLog(t, "connection 1 opened: "+about)
+			u.awaitLog(t, "connection 1 closed: "+about, "tx=5 rx=5 duration=", `reason="both sides ended"`)
+		})
+	}
+}
+
+func TestRejected(t *testing.T) {
+	long := strings.Repeat("u", 256)
+	closed := listen(t, "127.0.0.1")
+	closed.Close()
+	for _, c := range []struct {
+		name, request, reason string
+		change                func(*options)
+	}{
+		{name: "SOCKS5", request: "\x05\x01\x00", reason: "version 5 is not 4"},
+		{name: "HTTP, much of it", request: "GET / HTTP/1.1\r\n" + strings.Repeat("x", 20000), reason: "version 71"},
+		{name: "command", request: "\x04\x03", reason: "command 3"},
+		{name: "port 0", request: ask(commandConnect, "127.0.0.1:0", ""), reason: "port 0"},
+		{name: "user id", request: ask(commandConnect, "127.0.0.1:80", long), reason: "user id"},
+		{name: "host name", request: askName(commandConnect, long, 80), reason: "host name"},
+		{name: "nobody there", request: ask(commandConnect, closed.Addr().String(), ""), reason: "connection refused"},
+		{name: "denied", request: ask(commandConnect, "127.0.0.1:80", "") + "data", reason: "rule 0 denies 127.0.0.1:80",
+			change: func(o *options) { o.cfg.Access = []Rule{{Action: Deny}} }},
+		{name: "denied BIND", request: ask(commandBind, "127.0.0.1:80", ""), reason: "rule 0 denies 127.0.0.1:",
+			change: func(o *options) { o.cfg.Access = []Rule{rule(t, Deny, "", "", "", "1024-65535")} }},
+		{name: "own address", request: ask(commandConnect, "127.0.0.1:80", ""), reason: "127.0.0.1 is not the address of another machine",
+			change: func(o *options) { o.AllowOwnAddresses = false }},
+		{name: "BIND for own address", request: ask(commandBind, "127.0.0.1:80", ""), reason: "127.0.0.1 is not the address of another machine",
+			change: func(o *options) { o.AllowOwnAddresses = false }},
+		{name: "own address by name", request: askName(commandConnect, "router", 80), reason: "127.0.0.1 is not the address of another machine",
+			change: func(o *options) {
+				o.AllowOwnAddresses = false
+				o.lookup = func(context.Context, string) ([]netip.Addr, error) {
+					return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+				}
+			}},
+		{name: "no such name", request: askName(commandConnect, "nowhere", 80), reason: "no such host",
+			change: func(o *options) {
+				o.lookup = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
+			}},
+		{name: "name with IPv6 alone", request: askName(commandConnect, "six", 80), reason: "no IPv4 address",
+			change: func(o *options) {
+				o.lookup = func(context.Context, string) ([]netip.Addr, error) {
+					return []netip.Addr{netip.MustParseAddr("::1")}, nil
+				}
+			}},
+		{name: "firewall refuses", request: ask(commandBind, "127.0.0.1:80", ""), reason: "no firewall",
+			change: func(o *options) {
+				o.Open = func(context.Context, Opening, *net.TCPListener) (func(), error) {
+					return nil, errors.New("no firewall")
+				}
+			}},
+		{name: "handshake too slow", request: "\x04\x01", reason: "handshake timeout",
+			change: func(o *options) { o.limits.handshake = 50 * time.Millisecond }},
+		{name: "name server silent", request: askName(commandConnect, "slow", 80), reason: "connect timeout",
+			change: func(o *options) {
+				o.limits.connect = 50 * time.Millisecond
+				o.lookup = func(ctx context.Context, _ string) ([]netip.Addr, error) { <-ctx.Done(); return nil, ctx.Err() }
+			}},
+		{name: "silent before its request", request: "\x04\x01", reason: "idle timeout",
+			change: func(o *options) { o.cfg.ConnectionIdleTimeout = 50 * time.Millisecond }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := start(t, c.change)
+			near := dial(t, u.addr)
+			near.send(c.request)
+			near.rejected()
+			u.awaitCount(t, 0)
+			u.awaitLog(t, "connection 1 refused: type=unknown", c.reason)
+		})
+	}
+}
+
+func TestHandshakeDeadlineIsAbsolute(t *testing.T) {
+	u := start(t, func(o *options) { o.limits.handshake = 200 * time.Millisecond })
+	near := dial(t, u.addr)
+	stop := make(chan struct{})
+	var typing sync.WaitGroup
+	typing.Go(func() {
+		request := ask(commandConnect, "127.0.0.1:80", strings.Repeat("u", 250))
+		for i := 0; i < 250; i++ {
+			if _, err := near.Write([]byte{request[i]}); err != nil {
+				return
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+	near.reply(replyRejected)
+	close(stop)
+	typing.Wait()
+	u.awaitLog(t, "refused", "handshake timeout")
+}
+
+func TestNames(t *testing.T) {
+	l := listen(t, "127.0.0.2")
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	named := func(addrs ...string) func(*options) {
+		return func(o *options) {
+			o.cfg.Access = []Rule{rule(t, Deny, "", "", "127.0.0.9", "")}
+			o.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
+				assert.Equal(t, "ftp.example", host)
+				var all []netip.Addr
+				for _, a := range addrs {
+					all = append(all, netip.MustParseAddr(a))
+				}
+				return all, nil
+			}
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*options)
+	}{
+		{"one address", named("127.0.0.2")},
+		{"the first does not answer", named("127.0.0.3", "127.0.0.2")},
+		{"the first is denied", named("127.0.0.9", "127.0.0.2")},
+		{"the first is IPv6", named("::1", "::ffff:127.0.0.2")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := start(t, c.change)
+			near := dial(t, u.addr)
+			near.send(askName(commandConnect, "ftp.example", port) + "early")
+			assert.Equal(t, l.Addr().String(), near.reply(replyGranted).String())
+			far := accept(t, l)
+			assert.Equal(t, "early", far.receive(5))
+		})
+	}
+}
+
+func TestHalfClose(t *testing.T) {
+	t.Run("client first", func(t *testing.T) {
+		u := start(t, nil)
+		near, far := u.connect(t)
+		near.send("question")
+		require.NoError(t, near.CloseWrite())
+		assert.Equal(t, "question", far.receive(8))
+		far.ended()
+		far.send("answer")
+		assert.Equal(t, "answer", near.receive(6))
+		far.Close()
+		near.ended()
+		u.awaitLog(t, "closed", "tx=8 rx=6", "both sides ended")
+	})
+	t.Run("server first", func(t *testing.T) {
+		u := start(t, nil)
+		near, far := u.connect(t)
+		far.send("banner")
+		require.NoError(t, far.CloseWrite())
+		assert.Equal(t, "banner", near.receive(6))
+		near.ended()
+		near.send("more")
+		assert.Equal(t, "more", far.receive(4))
+		near.Close()
+		far.ended()
+		u.awaitLog(t, "closed", "tx=4 rx=6", "both sides ended")
+	})
+}
+
+func TestReset(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		choose func(near, far client) (from, to client)
+		reason string
+	}{
+		{"by the client", func(near, far client) (client, client) { return near, far }, "client to server: read: connection reset"},
+		{"by the server", func(near, far client) (client, client) { return far, near }, "server to client: read: connection reset"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := start(t, nil)
+			near, far := u.connect(t)
+			from, to := c.choose(near, far)
+			from.send("x")
+			assert.Equal(t, "x", to.receive(1))
+			require.NoError(t, from.SetLinger(0))
+			from.Close()
+			to.wasReset()
+			u.awaitCount(t, 0)
+			u.awaitLog(t, "closed", c.reason)
+		})
+	}
+}
+
+func TestUrgentByteStaysInTheStream(t *testing.T) {
+	u := start(t, nil)
+	near, far := u.connect(t)
+	raw, err := near.SyscallConn()
+	require.NoError(t, err)
+	near.send("ab")
+	require.NoError(t, raw.Control(func(fd uintptr) { err = unix.Sendto(int(fd), []byte("!"), unix.MSG_OOB, nil) }))
+	require.NoError(t, err)
+	near.send("cd")
+	assert.Equal(t, "ab!cd", far.receive(5))
+}
+
+// TestStreams moves random bytes both ways at once, through readers that stop
+// now and then, and compares them and the counters.
+func TestStreams(t *testing.T) {
+	const size = 4 << 20
+	u := start(t, nil)
+	near, far := u.connect(t)
+	var all sync.WaitGroup
+	stream := func(from, to client, seed byte) {
+		want := make(chan [32]byte, 1)
+		all.Go(func() {
+			random := rand.NewChaCha8([32]byte{seed})
+			h := sha256.New()
+			_, err := io.CopyBuffer(io.MultiWriter(struct{ io.Writer }{from}, h), io.LimitReader(random, size), make([]byte, 50_001))
+			assert.NoError(t, err)
+			assert.NoError(t, from.CloseWrite())
+			want <- [32]byte(h.Sum(nil))
+		})
+		all.Go(func() {
+			h := sha256.New()
+			b := make([]byte, 30_011)
+			total := 0
+			for i := 0; ; i++ {
+				n, err := to.Read(b)
+				h.Write(b[:n])
+				total += n
+				if err != nil {
+					assert.ErrorIs(t, err, io.EOF)
+					break
+				}
+				if i%50 == 0 {
+					time.Sleep(5 * time.Millisecond) // let the buffers fill
+				}
+			}
+			assert.Equal(t, size, total)
+			assert.Equal(t, <-want, [32]byte(h.Sum(nil)))
+		})
+	}
+	stream(near, far, 1)
+	stream(far, near, 2)
+	all.Wait()
+	u.awaitLog(t, "closed", fmt.Sprintf("tx=%d rx=%d", size, size), "both sides ended")
+}
+
+// TestSlowReceiver checks that the counters say what was passed on, no more,
+// while the receiver reads nothing.
+func TestSlowReceiver(t *testing.T) {
+	u := start(t, nil)
+	near, far := u.connect(t)
+	chunk := bytes.Repeat([]byte("x"), 64<<10)
+	sent := 0
+	for {
+		require.NoError(t, far.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
+		n, err := far.Write(chunk)
+		sent += n
+		if err != nil {
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			break
+		}
+	}
+	stuck := u.Connections()[0].Rx
+	assert.Less(t, stuck, uint64(sent))
+	far.Close()
+	n, err := io.Copy(io.Discard, near)
+	require.NoError(t, err)
+	assert.EqualValues(t, sent, n)
+	require.Eventually(t, func() bool { return u.Connections()[0].Rx == uint64(sent) }, patience, time.Millisecond)
+}
+
+func TestIdle(t *testing.T) {
+	t.Run("silence ends it", func(t *testing.T) {
+		u := start(t, func(o *options) { o.cfg.ConnectionIdleTimeout = time.Second })
+		near, far := u.connect(t)
+		near.ended()
+		far.ended()
+		u.awaitCount(t, 0)
+		u.awaitLog(t, "closed", "idle timeout")
+	})
+	t.Run("either direction keeps it", func(t *testing.T) {
+		u := start(t, func(o *options) { o.cfg.ConnectionIdleTimeout = 2 * time.Second })
+		near, far := u.connect(t)
+		for range 25 { // 2.5 s in all
+			far.send("x")
+			assert.Equal(t, "x", near.receive(1))
+			time.Sleep(100 * time.Millisecond)
+		}
+		assert.Len(t, u.Connections(), 1)
+	})
+	t.Run("a new timeout counts at once", func(t *testing.T) {
+		u := start(t, nil)
+		near, _ := u.connect(t)
+		u.cfg.ConnectionIdleTimeout = 50 * time.Millisecond
+		require.NoError(t, u.Configure(u.cfg, nil))
+		near.ended()
+		u.awaitLog(t, "closed", "idle timeout")
+	})
+}
+
+func TestMaxConnections(t *testing.T) {
+	small := func(o *options) { o.cfg.MaxConnections = 3 }
+	t.Run("one too many", func(t *testing.T) {
+		u := start(t, small)
+		near, far := u.connect(t)
+		u.connect(t)
+		waiting := dial(t, u.addr) // a BIND that waits takes a slot too
+		waiting.send(ask(commandBind, "127.0.0.1:21", ""))
+		waiting.reply(replyGranted)
+		for range 5 {
+			dial(t, u.addr).rejected()
+		}
+		u.awaitLog(t, `connection refused: src=127.0.0.1:`, "all 3 connections are taken")
+		near.send("alive")
+		assert.Equal(t, "alive", far.receive(5))
+		assert.Len(t, u.Connections(), 3)
+
+		near.Close()
+		far.Close()
+		u.awaitCount(t, 2)
+		u.connect(t)
+	})
+	t.Run("the oldest handshake makes room", func(t *testing.T) {
+		u := start(t, small)
+		u.connect(t)
+		first := dial(t, u.addr)
+		first.send("\x04")
+		u.awaitCount(t, 2)
+		second := dial(t, u.addr)
+		u.awaitCount(t, 3)
+		u.connect(t)
+		first.rejected()
+		u.connect(t)
+		second.rejected()
+		dial(t, u.addr).rejected()
+		assert.Len(t, u.Connections(), 3)
+		u.awaitLog(t, "refused", "replaced: the table is full")
+	})
+	t.Run("half-open handshakes keep nobody out", func(t *testing.T) {
+		u := start(t, func(o *options) { o.cfg.MaxConnections = 20 })
+		stop := make(chan struct{})
+		var flood sync.WaitGroup
+		flood.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(2 * time.Millisecond):
+				}
+				if c, err := net.Dial("tcp4", u.addr); assert.NoError(t, err) {
+					defer c.Close()
+				}
+			}
+		})
+		for range 20 {
+			near, far := u.connect(t)
+			near.send("x")
+			assert.Equal(t, "x", far.receive(1))
+			near.Close()
+			far.Close()
+		}
+		close(stop)
+		flood.Wait()
+	})
+}
+
+func TestAccessListAtRunTime(t *testing.T) {
+	u := start(t, func(o *options) { o.cfg.Access = []Rule{rule(t, Allow, "", "", "127.0.0.0/8", "")} })
+	kept, keptFar := u.connect(t)
+	denied, deniedFar := u.connect(t)
+	waiting := dial(t, u.addr)
+	waiting.send(ask(commandBind, "127.0.0.8:21", ""))
+	waiting.reply(replyGranted)
+	assert.Equal(t, []uint64{3}, u.Hits())
+
+	port := deniedFar.LocalAddr().(*net.TCPAddr).AddrPort().Port()
+	u.cfg.Access = []Rule{
+		rule(t, Deny, "", "", "127.0.0.8", ""),
+		rule(t, Deny, "", "", "", fmt.Sprint(port)),
+		u.cfg.Access[0],
+	}
+	require.NoError(t, u.Configure(u.cfg, nil))
+	denied.ended()
+	deniedFar.ended()
+	waiting.rejected()
+	u.awaitCount(t, 1)
+	u.awaitLog(t, "closed", "rule=1", "denied by the new access list")
+	u.awaitLog(t, "refused", "rule=0", "denied by the new access list")
+	assert.Equal(t, []uint64{0, 0, 3}, u.Hits())
+	kept.send("alive")
+	assert.Equal(t, "alive", keptFar.receive(5))
+
+	next := dial(t, u.addr)
+	next.send(ask(commandConnect, fmt.Sprintf("127.0.0.1:%d", port), ""))
+	next.rejected()
+	assert.Equal(t, []uint64{0, 1, 3}, u.Hits())
+	kept.Close()
+	keptFar.Close()
+	u.awaitLog(t, "connection 1 closed", "rule=2")
+}
+
+func TestConfigure(t *testing.T) {
+	u := start(t, nil)
+	near, far := u.connect(t)
+
+	moved := listen(t, "127.0.0.1")
+	require.NoError(t, u.Configure(u.cfg, moved))
+	_, err := net.Dial("tcp4", u.addr)
+	require.ErrorIs(t, err, unix.ECONNREFUSED, "the port before")
+	u.addr = moved.Addr().String()
+	u.connect(t)
+
+	bad := u.cfg
+	bad.MaxConnections = 501
+	unused := listen(t, "127.0.0.1")
+	require.EqualError(t, u.Configure(bad, unused), "configure SOCKS: max-connections 501 is not in 1..500")
+	_, err = net.Dial("tcp4", unused.Addr().String())
+	require.ErrorIs(t, err, unix.ECONNREFUSED, "the listener of a refused configuration")
+	u.connect(t)
+
+	off := u.cfg
+	off.Enabled = false
+	require.NoError(t, u.Configure(off, nil))
+	_, err = net.Dial("tcp4", u.addr)
+	require.ErrorIs(t, err, unix.ECONNREFUSED, "not enabled")
+	require.EqualError(t, u.Configure(u.cfg, nil), "configure SOCKS: enabled, but there is no listener")
+	again := listen(t, "127.0.0.1")
+	u.addr = again.Addr().String()
+	require.NoError(t, u.Configure(u.cfg, again))
+	u.connect(t)
+
+	near.send("alive")
+	assert.Equal(t, "alive", far.receive(5))
+	assert.Len(t, u.Connections(), 4)
+
+	u.Shutdown()
+	near.ended()
+	far.ended()
+	assert.Empty(t, u.Connections())
+	require.ErrorIs(t, u.Configure(u.cfg, listen(t, "127.0.0.1")), ErrClosed)
+}
+
+func TestCloseConnection(t *testing.T) {
+	u := start(t, nil)
+	near, far := u.connect(t)
+	other, otherFar := u.connect(t)
+	require.EqualError(t, u.CloseConnection(3), "close SOCKS connection 3: no such connection")
+	require.NoError(t, u.CloseConnection(1))
+	near.ended()
+	far.ended()
+	u.awaitLog(t, "connection 1 closed", "closed by number")
+	other.send("alive")
+	assert.Equal(t, "alive", otherFar.receive(5))
+	u.awaitCount(t, 1)
+}
+
+// openings is a firewall that remembers.
+type openings struct {
+	mu           sync.Mutex
+	open, closed []Opening
+}
+
+func (o *openings) Open(_ context.Context, opening Opening, l *net.TCPListener) (func(), error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.open = append(o.open, opening)
+	if opening.Local.String() != l.Addr().String() {
+		return nil, errors.New("another listener")
+	}
+	return func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.closed = append(o.closed, opening)
+	}, nil
+}
+
+func (o *openings) awaitClosed(t *testing.T, want Opening) {
+	t.Helper()
+	require.Eventually(t, func() bool { o.mu.Lock(); defer o.mu.Unlock(); return len(o.closed) == 1 }, patience, time.Millisecond)
+	assert.Equal(t, []Opening{want}, o.open)
+	assert.Equal(t, []Opening{want}, o.closed)
+}
+
+func TestBind(t *testing.T) {
+	for _, c := range []struct {
+		name, peer, from string
+		granted          bool
+		change           func(*options)
+		end              func(near client, u *setup) // what ends the wait, instead of a call
+		reason           string
+		rule             string
+	}{
+		{name: "called by the peer", peer: "127.0.0.2", from: "127.0.0.2", granted: true, rule: "none"},
+		{name: "called by another", peer: "127.0.0.2", from: "127.0.0.3", reason: "not from 127.0.0.2"},
+		{name: "anyone may call", peer: "0.0.0.0", from: "127.0.0.3", granted: true, rule: "none"},
+		{name: "anyone whom the list allows", peer: "0.0.0.0", from: "127.0.0.3", granted: true, rule: "1",
+			change: func(o *options) {
+				o.cfg.Access = []Rule{rule(t, Allow, "", "", "0.0.0.0", ""), rule(t, Allow, "", "", "127.0.0.3", ""), {Action: Deny}}
+			}},
+		{name: "anyone but whom the list denies", peer: "0.0.0.0", from: "127.0.0.3", reason: "call: rule 0 denies 127.0.0.3:",
+			change: func(o *options) { o.cfg.Access = []Rule{rule(t, Deny, "", "", "127.0.0.3", "")} }},
+		{name: "the manual's rules let FTP data in", peer: "127.0.0.2", from: "127.0.0.2", granted: true, rule: "1",
+			change: func(o *options) {
+				o.cfg.Access = []Rule{rule(t, Allow, "192.168.0.2", "", "", "21"), rule(t, Allow, "", "", "", "1024-65535"), {Action: Deny}}
+			}},
+		{name: "nobody calls", peer: "127.0.0.2", reason: "nobody called in time",
+			change: func(o *options) { o.limits.bind = 50 * time.Millisecond }},
+		{name: "silence", peer: "127.0.0.2", reason: "idle timeout",
+			end: func(_ client, u *setup) {
+				u.cfg.ConnectionIdleTimeout = 50 * time.Millisecond
+				require.NoError(t, u.Configure(u.cfg, nil))
+			}},
+		{name: "closed by number", peer: "127.0.0.2", reason: "closed by number",
+			end: func(_ client, u *setup) { require.NoError(t, u.CloseConnection(1)) }},
+		{name: "client leaves", peer: "127.0.0.2", reason: "client left: EOF",
+			end: func(near client, _ *setup) { require.NoError(t, near.CloseWrite()) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var fw openings
+			u := start(t, func(o *options) {
+				o.Open = fw.Open
+				if c.change != nil {
+					c.change(o)
+				}
+			})
+			near := dial(t, u.addr)
+			early := "early"
+			if c.reason == "client left: EOF" {
+				early = "" // what is unread hides the end behind it
+			}
+			near.send(ask(commandBind, c.peer+":21", "fred"))
+			bound := near.reply(replyGranted)
+			near.send(early)
+			assert.GreaterOrEqual(t, bound.Port(), uint16(1024))
+			got := u.Connections()
+			if len(got) == 1 { // some cases end soon
+				assert.Equal(t, Unknown, got[0].Type)
+				assert.Equal(t, netip.AddrPortFrom(netip.MustParseAddr(c.peer), bound.Port()), got[0].Dst)
+			}
+
+			opening := Opening{Peer: netip.MustParseAddr(c.peer), Local: bound}
+			if c.end != nil {
+				c.end(near, u)
+			}
+			if c.from == "" || c.end != nil {
+				near.rejected()
+				fw.awaitClosed(t, opening)
+				u.awaitLog(t, "connection 1 refused: type=unknown", c.reason)
+				return
+			}
+			if !c.granted {
+				// The reset may be faster than the caller's connect.
+				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(c.from)}, Timeout: patience}
+				if wrong, err := d.Dial("tcp4", bound.String()); err != nil {
+					require.ErrorIs(t, err, unix.ECONNRESET)
+				} else {
+					defer wrong.Close()
+					client{wrong.(*net.TCPConn), t}.wasReset()
+				}
+				near.rejected()
+				fw.awaitClosed(t, opening)
+				u.awaitLog(t, "connection 1 refused: type=unknown", c.reason)
+				return
+			}
+			far := dialFrom(t, c.from, bound.String())
+			assert.Equal(t, far.LocalAddr().String(), near.reply(replyGranted).String())
+			fw.awaitClosed(t, opening)
+			_, err := net.Dial("tcp4", bound.String())
+			require.ErrorIs(t, err, unix.ECONNREFUSED, "a second call")
+			assert.Equal(t, "early", far.receive(5))
+			far.send("file")
+			assert.Equal(t, "file", near.receive(4))
+			assert.Equal(t, In, u.Connections()[0].Type)
+			assert.Equal(t, far.LocalAddr().String(), u.Connections()[0].Dst.String())
+			far.Close()
+			near.ended()
+			near.Close()
+			about := fmt.Sprintf("type=in src=%s dst=%s rule=%s user=\"fred\"", near.LocalAddr(), far.LocalAddr(), c.rule)
+			u.awaitLog(t, "connection 1 opened: "+about)
+			u.awaitLog(t, "connection 1 closed: "+about, "tx=5 rx=4", "both sides ended")
+		})
+	}
+}
+
+func TestBindListensWhereThePeerCanReach(t *testing.T) {
+	u := start(t, nil)
+	near := dial(t, u.addr)
+	near.send(ask(commandBind, "127.0.0.2:21", ""))
+	bound := near.reply(replyGranted)
+	local, err := localTowards(netip.MustParseAddr("127.0.0.2"))
+	require.NoError(t, err)
+	assert.Equal(t, local, bound.Addr())
+}
+
+// TestNoDescriptors takes all descriptors away and checks that accepting rests,
+// and goes on by itself when there are some again.
+func TestNoDescriptors(t *testing.T) {
+	u := start(t, nil)
+	near, far := u.connect(t)
+	l := listen(t, "127.0.0.1")
+	late, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(late)
+	addr := netip.MustParseAddrPort(u.addr)
+
+	var before syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 3, Max: before.Max}))
+	restore := func() { require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before)) }
+	err = unix.Connect(late, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())})
+	if err != nil {
+		restore()
+		require.NoError(t, err)
+	}
+	assert.Eventually(t, func() bool { return strings.Contains(u.logged(), "too many open files; again in 20ms") },
+		patience, 5*time.Millisecond)
+	near.send("alive")
+	assert.Equal(t, "alive", far.receive(5))
+	restore()
+
+	request := ask(commandConnect, l.Addr().String(), "")
+	_, err = unix.Write(late, []byte(request))
+	require.NoError(t, err)
+	accept(t, l)
+	assert.Less(t, strings.Count(u.logged(), "too many open files"), 30)
+}
+
+func TestLogIsLimited(t *testing.T) {
+	var lines []string
+	l := limitedLog{logf: func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }}
+	for i := range 1000 {
+		l.printf("line %d", i)
+	}
+	assert.InDelta(t, logBurst, len(lines), 10) // some time passes
+	l.at = l.at.Add(-time.Second)
+	l.printf("later")
+	assert.Contains(t, lines[len(lines)-2], "log lines dropped: more than 10 a second")
+	assert.Equal(t, "later", lines[len(lines)-1])
+}
+
+func TestCurl(t *testing.T) {
+	curl, err := exec.LookPath("curl")
+	require.NoError(t, err, "curl is in Debian's package curl")
+	page := bytes.Repeat([]byte("postern"), 461_678) // 3,231,746 bytes
+	l := listen(t, "127.0.0.1")
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(page) })}
+	var serving sync.WaitGroup
+	serving.Go(func() { server.Serve(l) })
+	t.Cleanup(func() { server.Close(); serving.Wait() })
+	port := l.Addr().(*net.TCPAddr).Port
+	for _, c := range []struct{ option, host string }{
+		{"--socks4", "127.0.0.1"},
+		{"--socks4a", "localhost"},
+		{"--socks4a", "127.0.0.1"},
+	} {
+		t.Run(c.option+" "+c.host, func(t *testing.T) {
+			u := start(t, nil)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			var stderr bytes.Buffer
+			cmd := exec.CommandContext(ctx, curl, "-q", "--silent", "--show-error", "--noproxy", "", c.option, u.addr,
+				fmt.Sprintf("http://%s:%d/", c.host, port))
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
+			require.NoError(t, err, "%s", &stderr)
+			assert.True(t, bytes.Equal(page, out), "%d bytes, not the page's %d", len(out), len(page))
+			u.awaitLog(t, "closed: type=out", fmt.Sprintf("dst=127.0.0.1:%d", port), "both sides ended")
+		})
+	}
+}
