@@ -47,6 +47,7 @@ var (
 	printPortsCommand       = command{name: "print", help: "show the ports", run: (*execution).printPorts}
 	printInterfacesCommand  = command{name: "print", help: "show the state of the ports", run: (*execution).printInterfaces}
 	printConnectionsCommand = command{name: "print", help: "show the connections", run: (*execution).printConnections}
+	printResourceCommand    = command{name: "print", help: "show time, memory and load", run: (*execution).printResource}
 	printLogCommand         = command{name: "print", help: "show the log", run: (*execution).printLog}
 
 	rebootCommand = command{name: "reboot", help: "restart the router", run: func(x *execution, _ *menu, _ arguments) error {

@@ -24,6 +24,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
@@ -105,6 +106,22 @@ type Live struct {
 	Counters func() (filter, nat []firewall.Counter, err error)
 	// Log returns the lines of the log, oldest first, without line ends.
 	Log func() ([]string, error)
+	// Resource tells of the machine as a whole.
+	Resource func() (Resource, error)
+}
+
+// Resource is what /system resource shows.
+type Resource struct {
+	Uptime time.Duration
+	// FreeMemory is what programs can still have (MemAvailable of /proc/meminfo),
+	// TotalMemory what the kernel manages, in bytes.
+	FreeMemory, TotalMemory uint64
+	// CPULoad is the share of time that the processors were busy since the last
+	// look, 0..1; at the first look, since the start.
+	CPULoad  float64
+	CPUCount int
+	// Architecture is a GOARCH.
+	Architecture, Board string
 }
 
 // Request is what a line asks of whoever runs the session.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -578,6 +579,7 @@ func TestLiveErrors(t *testing.T) {
 		Connections: func() ([]socks.Connection, error) { return nil, broken },
 		Counters:    func() (filter, nat []firewall.Counter, err error) { return nil, nil, broken },
 		Log:         func() ([]string, error) { return nil, broken },
+		Resource:    func() (Resource, error) { return Resource{}, broken },
 	}
 	for _, test := range []struct{ line, want, unavailable string }{
 		{"/interface print", "list interfaces: broken", "failure: interfaces unavailable"},
@@ -586,6 +588,7 @@ func TestLiveErrors(t *testing.T) {
 		{"/ip socks connections print", "list connections: broken", "failure: connections unavailable"},
 		{"/ip firewall filter print stats", "read counters: broken", "failure: counters unavailable"},
 		{"/log print", "read log: broken", "failure: log unavailable"},
+		{"/system resource print", "read resource: broken", "failure: resource unavailable"},
 		{"/ip address print", "", ""},
 	} {
 		t.Run(test.line, func(t *testing.T) {
@@ -599,6 +602,23 @@ func TestLiveErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestResource(t *testing.T) {
+	live := Live{Resource: func() (Resource, error) {
+		return Resource{Uptime: 3725*time.Second + 1, FreeMemory: 17 << 19, TotalMemory: 32 << 20, CPULoad: 0.0512,
+			CPUCount: 1, Architecture: "mips", Board: "malta"}, nil
+	}}
+	result, err := new(Session).Execute(Default(), live, "/system resource print")
+	require.NoError(t, err)
+	assert.Equal(t, `             uptime: 1h2m5s
+        free-memory: 8.5MiB
+       total-memory: 32.0MiB
+          cpu-count: 1
+           cpu-load: 5.12%
+  architecture-name: mips
+         board-name: malta
+`, result.Output)
 }
 
 func TestUnansweredConnection(t *testing.T) {

@@ -150,6 +150,7 @@ const (
 var menus = []*menu{
 	{path: "", help: "all menus", commands: []command{quitCommand}},
 	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand}},
+	{path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand}},
 	{
 		path: "system identity", help: "name of the router",
 		commands: singleCommands, indent: 2,

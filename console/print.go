@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/postern-router/postern/netcfg"
 )
@@ -45,12 +46,21 @@ func (x *execution) print(m *menu, a arguments) error {
 //	                   port: 1080
 //	connection-idle-timeout: 2m
 func (x *execution) screen(m *menu) {
-	width := 0
+	var lines [][2]string
 	for _, p := range m.properties {
-		width = max(width, len(p.name))
+		lines = append(lines, [2]string{p.name, p.get(&x.cfg, 0)})
 	}
-	for _, p := range m.properties {
-		line := fmt.Sprintf("%*s: %s", width+m.indent, p.name, printable(p.get(&x.cfg, 0)))
+	x.pairs(m.indent, lines)
+}
+
+// pairs prints names, aligned to the right behind the indent, with values.
+func (x *execution) pairs(indent int, lines [][2]string) {
+	width := 0
+	for _, l := range lines {
+		width = max(width, len(l[0]))
+	}
+	for _, l := range lines {
+		line := fmt.Sprintf("%*s: %s", width+indent, l[0], printable(l[1]))
 		fmt.Fprintln(&x.out, strings.TrimRight(line, " "))
 	}
 }
@@ -282,6 +292,27 @@ func (x *execution) printConnections(*menu, arguments) error {
 	}
 	x.table(0, []column{{title: "SRC-ADDRESS", width: 26}, {title: "DST-ADDRESS", width: 26},
 		{title: "TX", width: 10}, {title: "RX"}}, rows)
+	return nil
+}
+
+func (x *execution) printResource(*menu, arguments) error {
+	if x.live.Resource == nil {
+		return unavailable("resource")
+	}
+	r, err := x.live.Resource()
+	if err != nil {
+		return fmt.Errorf("read resource: %w", err)
+	}
+	mebibytes := func(bytes uint64) string { return fmt.Sprintf("%.1fMiB", float64(bytes)/(1<<20)) }
+	x.pairs(2, [][2]string{
+		{"uptime", formatDuration(r.Uptime.Truncate(time.Second))},
+		{"free-memory", mebibytes(r.FreeMemory)},
+		{"total-memory", mebibytes(r.TotalMemory)},
+		{"cpu-count", fmt.Sprint(r.CPUCount)},
+		{"cpu-load", fmt.Sprintf("%.2f%%", 100*r.CPULoad)},
+		{"architecture-name", r.Architecture},
+		{"board-name", r.Board},
+	})
 	return nil
 }
 

@@ -12,8 +12,13 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// iptablesRecipe is to iptables what kernelRecipe is to the kernel.
-const iptablesRecipe = "1"
+const (
+	// iptablesRecipe is to iptables what kernelRecipe is to the kernel.
+	iptablesRecipe = "1"
+
+	iptablesCFLAGS  = "-Os -ffunction-sections -fdata-sections"
+	iptablesLDFLAGS = "-all-static -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,noexecstack"
+)
 
 // extensions matches the sources of the iptables extensions that package
 // firewall uses. The others are left out of the build: a static program holds
@@ -31,7 +36,7 @@ func iptables(c cache, b board.Board, again string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	inputs := []string{iptablesRecipe, version, compiler, extensions.String(), again}
+	inputs := []string{iptablesRecipe, iptablesCFLAGS, iptablesLDFLAGS, version, compiler, extensions.String(), again}
 	return c.get("iptables", b.CPU.GOARCH, inputs, func(result, work string) error {
 		source, err := debianSource(c, "iptables", version)
 		if err != nil {
@@ -66,15 +71,14 @@ func buildIptables(b board.Board, source, work string) error {
 			}
 		}
 	}
-	flags := "-Os -ffunction-sections -fdata-sections"
 	if err := run(dir, nil, "./configure", "--host="+b.CPU.Host(), "--prefix=/", "--sysconfdir=/etc",
 		"--enable-static", "--disable-shared", "--disable-nftables", "--disable-ipv6", "--disable-devel",
 		"--disable-libipq", "--disable-bpf-compiler", "--disable-nfsynproxy", "--disable-connlabel",
-		"CFLAGS="+flags); err != nil {
+		"CFLAGS="+iptablesCFLAGS); err != nil {
 		return err
 	}
 	return run(dir, nil, "make", fmt.Sprintf("-j%d", runtime.NumCPU()),
-		"LDFLAGS=-all-static -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,noexecstack")
+		"LDFLAGS="+iptablesLDFLAGS)
 }
 
 // debianKeys is of the package debian-archive-keyring, which every Debian has.

@@ -30,6 +30,8 @@ type router struct {
 	// mu serialises the sessions' changes, and guards what is below.
 	mu     sync.Mutex
 	config console.Config
+	// busy remembers the last look at the processors' time.
+	busy processorTime
 	// applied says that config is what the system has: not before the first one.
 	applied bool
 }
@@ -72,6 +74,10 @@ func (r *router) start(ctx context.Context) {
 		r.log.printf(levelError, "the configuration is not applied: forwarding is closed, the router is at %s", lanAddresses(rescue, r.board))
 		if err := r.apply(rescue, false); err != nil {
 			r.log.printf(levelError, "rescue configuration: %v", err)
+			// Without a firewall: the LAN alone, and nothing passes.
+			if err := r.network.Apply(lanOnly(rescue, r.board)); err != nil {
+				r.log.printf(levelError, "LAN: %v", err)
+			}
 		}
 	}
 	go func() {
@@ -120,6 +126,15 @@ func rescueConfig(refused console.Config, b board.Board) console.Config {
 		{Chain: "forward", Action: "drop", Comment: "rescue"},
 	}
 	return c
+}
+
+// lanOnly is the network of c with every other port down.
+func lanOnly(c console.Config, b board.Board) netcfg.Config {
+	network := netcfg.Config{Addresses: c.Addresses}
+	for _, p := range b.PortNames() {
+		network.Links = append(network.Links, netcfg.Link{Name: p, Disabled: p != b.LAN})
+	}
+	return network
 }
 
 func lanAddresses(c console.Config, b board.Board) string {
@@ -234,6 +249,7 @@ func (r *router) live() console.Live {
 		Connections: r.socks.connections,
 		Counters:    r.firewall.Counters,
 		Log:         r.log.lines,
+		Resource:    r.resource,
 	}
 }
 

@@ -31,8 +31,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "the end-to-end tests need root for network namespaces and taps")
 		os.Exit(1)
 	}
+	var names []string
+	for _, b := range boards() {
+		names = append(names, b.Name)
+	}
+	fmt.Println("end-to-end tests on", strings.Join(names, " "))
 	for _, args := range [][]string{{"build"}, {"build", "--debug"}} {
-		cmd := exec.Command("go", append([]string{"run", "./image"}, args...)...)
+		cmd := exec.Command("go", append(append([]string{"run", "./image"}, args...), names...)...)
 		cmd.Dir = ".."
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
@@ -45,6 +50,24 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
+}
+
+// boards are those to test: all, or while one is worked on those that
+// POSTERN_TEST_BOARDS names.
+func boards() []board.Board {
+	var some []board.Board
+	for _, name := range strings.Fields(os.Getenv("POSTERN_TEST_BOARDS")) {
+		b, err := board.ByName(name)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "POSTERN_TEST_BOARDS:", err)
+			os.Exit(1)
+		}
+		some = append(some, b)
+	}
+	if some == nil {
+		return board.All()
+	}
+	return some
 }
 
 // router is a booted board in its network.
@@ -233,14 +256,20 @@ func (r *router) http() error {
 	return nil
 }
 
-// log returns the router's log.
-func (r *router) log(t *testing.T) string {
+// awaitLog waits until the router's log has a line that matches.
+func (r *router) awaitLog(t *testing.T, pattern string) {
 	t.Helper()
-	return r.command(t, "/log print")
+	line := regexp.MustCompile("(?m)" + pattern)
+	require.NoError(t, retry(20*time.Second, func() error {
+		if log := r.command(t, "/log print"); !line.MatchString(log) {
+			return fmt.Errorf("no line that matches %q in the log:\n%s", pattern, log)
+		}
+		return nil
+	}))
 }
 
 func TestRouter(t *testing.T) {
-	for _, b := range board.All() {
+	for _, b := range boards() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
 			testRouter(t, b)
@@ -289,7 +318,7 @@ func testRouter(t *testing.T, b board.Board) {
 	})
 	step("passive download", func(t *testing.T) {
 		r.fetch(t)
-		assert.Regexp(t, fmt.Sprintf(`(?m)type=out.* rx=%d\b`, fileSize), r.log(t))
+		r.awaitLog(t, fmt.Sprintf(`type=out.* rx=%d\b`, fileSize))
 	})
 	step("live counters", func(t *testing.T) {
 		echo := r.echo(t, 3423)
@@ -306,7 +335,7 @@ func testRouter(t *testing.T, b board.Board) {
 		r.run(t, client, "curl", "--silent", "--show-error", "--socks4", lanAddress+":1080", "--max-time", "120",
 			"--upload-file", from, "ftp://"+serverAddress+"/incoming/passive")
 		assertSameFile(t, r.site.file, filepath.Join(r.site.uploadDir(), "passive"))
-		assert.Regexp(t, fmt.Sprintf(`(?m)type=out.* tx=%d\b`, fileSize), r.log(t))
+		r.awaitLog(t, fmt.Sprintf(`type=out.* tx=%d\b`, fileSize))
 	})
 	step("active FTP by BIND", func(t *testing.T) {
 		to := filepath.Join(r.dir, "active")
@@ -315,7 +344,7 @@ func testRouter(t *testing.T, b board.Board) {
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		assertSameFile(t, r.site.file, to)
-		assert.Regexp(t, fmt.Sprintf(`(?m)type=in.* rx=%d\b`, fileSize), r.log(t))
+		r.awaitLog(t, fmt.Sprintf(`type=in.* rx=%d\b`, fileSize))
 	})
 	step("only the peer reaches a BIND", func(t *testing.T) {
 		conn, reply := r.request(t, client, commandBind, serverAddress+":21")
@@ -459,7 +488,7 @@ func (r *router) replug(t *testing.T) {
 // TestInside looks at the booted system from within, by the shell and tools of
 // the debug image.
 func TestInside(t *testing.T) {
-	for _, b := range board.All() {
+	for _, b := range boards() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
 			testInside(t, b)
@@ -538,7 +567,7 @@ func (r *router) socksd(t *testing.T, shell func(*testing.T, string) string) str
 // TestBrokenConfiguration boots with a line that is wrong.
 func TestBrokenConfiguration(t *testing.T) {
 	t.Parallel()
-	r := startRouter(t, "malta", func(o *machineOptions) {
+	r := startRouter(t, boards()[0].Name, func(o *machineOptions) {
 		o.configuration = "/ip address add address=192.168.0.1/24 interface=ether2\n" +
 			"/ip address add address=10.1.0.104/24 interface=ether1\n" +
 			"/ip firewall nat add chain=srcnat action=masquerate\n" +

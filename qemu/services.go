@@ -51,7 +51,7 @@ func startSite(n *network, dir string) (*site, error) {
 			return nil, err
 		}
 	}
-	// vsftpd serves as nobody, whose folder must be reachable from the top.
+	// vsftpd serves as the user ftp of its Debian package, who must be able to get here.
 	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
 		if err := os.Chmod(d, 0o755); err != nil {
 			return nil, err
@@ -67,7 +67,6 @@ func startSite(n *network, dir string) (*site, error) {
 	if err := os.WriteFile(config, fmt.Appendf(nil, `listen=YES
 background=NO
 anonymous_enable=YES
-ftp_username=nobody
 anon_root=%s
 no_anon_password=YES
 write_enable=YES
