@@ -165,16 +165,18 @@ func packInitramfs(b board.Board, program, xtables, archive, work string, debug 
 			defer os.Unsetenv(name)
 		}
 		options = append(options,
-			uimage.WithEnv(golang.DisableCGO(), golang.WithGOARCH(b.CPU.GOARCH)),
+			// gosh without its line editor, which a serial line does not answer.
+			uimage.WithEnv(golang.DisableCGO(), golang.WithGOARCH(b.CPU.GOARCH), golang.WithBuildTag("goshsmall")),
 			uimage.WithBusyboxCommands(debugCommands...))
 	}
 	return uimage.Create(llog.Default(), options...)
 }
 
 // compress packs a file as the kernel's own decoder can read it: crc32, and a
-// dictionary that the smallest board has memory for.
+// dictionary that the smallest board has memory for. lc and lp suit machine code
+// in words of four bytes: 1 % smaller.
 func compress(path string) (string, error) {
-	if err := run("", nil, "xz", "--force", "--keep", "--threads=1", "--check=crc32", "--lzma2=preset=9e,dict=1MiB", path); err != nil {
+	if err := run("", nil, "xz", "--force", "--keep", "--threads=1", "--check=crc32", "--lzma2=preset=9e,dict=1MiB,lc=2,lp=2,pb=2", path); err != nil {
 		return "", err
 	}
 	return path + ".xz", nil

@@ -18,6 +18,11 @@ import (
 // buildKernel works that can change the result takes a new word.
 const kernelRecipe = "1"
 
+// kernelMakeFlags are given to make beside the configuration. The decoder of the
+// initramfs is what a boot waits for most: a kernel that is compiled for size
+// otherwise takes a tenth longer there, to save 700 bytes.
+const kernelMakeFlags = "CFLAGS_xz_dec_lzma2.o=-O2"
+
 // buildStamp stands in the kernel for the time of its build.
 const buildStamp = "Thu Jan  1 00:00:00 UTC 2026"
 
@@ -36,7 +41,7 @@ func kernel(c cache, b board.Board, again string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	inputs := []string{kernelRecipe, version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}
+	inputs := []string{kernelRecipe, kernelMakeFlags, version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}
 	return c.get("kernel", b.Name, inputs, func(result, work string) error {
 		source, err := kernelSource(c, version)
 		if err != nil {
@@ -97,7 +102,7 @@ func buildKernel(b board.Board, source, fragments, work string) error {
 	if err := checkConfig(fragments, string(config)); err != nil {
 		return err
 	}
-	return compileKernel(b, work, env, append(makeArgs, fmt.Sprintf("-j%d", runtime.NumCPU()), b.Kernel.Target))
+	return compileKernel(b, work, env, append(makeArgs, fmt.Sprintf("-j%d", runtime.NumCPU()), kernelMakeFlags, b.Kernel.Target))
 }
 
 // checkConfig reports the options that a fragment asks for and the final
