@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,7 +58,7 @@ func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 	}
 	defer os.RemoveAll(work)
 	program := filepath.Join(work, "postern")
-	if err := buildProgram(b, program); err != nil {
+	if err := buildProgram(b, work, program); err != nil {
 		return sizes{}, err
 	}
 	xtables := filepath.Join(iptablesDir, "xtables-legacy-multi")
@@ -110,9 +111,67 @@ func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 }
 
 // buildProgram compiles the one Go program, without paths of this machine.
-func buildProgram(b board.Board, path string) error {
-	return run("", b.GoEnv(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=",
+func buildProgram(b board.Board, work, path string) error {
+	env, err := goEnv(b, work)
+	if err != nil {
+		return err
+	}
+	return run("", env, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=",
 		"-o", path, "github.com/postern-router/postern/init")
+}
+
+// goEnv is the board's Go environment, with what mends the toolchain.
+func goEnv(b board.Board, work string) ([]string, error) {
+	env := b.GoEnv()
+	if b.CPU.GOARCH != "mips" {
+		return env, nil
+	}
+	overlay, err := mendTimespec(work)
+	if err != nil {
+		return nil, fmt.Errorf("mend Go's runtime for big-endian MIPS: %w", err)
+	}
+	if overlay != "" {
+		env = append(env, strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay))
+	}
+	return env, nil
+}
+
+// The layout of a 64-bit timespec in Go 1.26's runtime for 32-bit MIPS, and the
+// one that the kernel has there when the processor is big-endian: its nanoseconds
+// are 64 bits (linux/time_types.h), whose lower half comes last.
+const (
+	timespecFile  = "src/runtime/defs_linux_mipsx.go"
+	wrongTimespec = "\ttv_sec  int64\n\ttv_nsec int32\n\t_       [4]byte // the C ABI aligns int64 to 8 bytes\n"
+	rightTimespec = "\ttv_sec  int64\n\t_       [4]byte\n\ttv_nsec int32\n"
+)
+
+// mendTimespec writes a file for go build's -overlay that puts right the layout
+// above, without which each timed wait of the runtime spins (golang/go#77934).
+// It returns an empty name for a Go release that has no such text: those before
+// 1.26 make 32-bit calls, and a later one is mended.
+func mendTimespec(work string) (string, error) {
+	goroot, err := output("go", "env", "GOROOT")
+	if err != nil {
+		return "", err
+	}
+	original := filepath.Join(goroot, timespecFile)
+	text, err := os.ReadFile(original)
+	if err != nil {
+		return "", err
+	}
+	if strings.Count(string(text), wrongTimespec) != 1 {
+		return "", nil
+	}
+	mended := filepath.Join(work, "defs_linux_mipsx.go")
+	if err := os.WriteFile(mended, []byte(strings.Replace(string(text), wrongTimespec, rightTimespec, 1)), 0o644); err != nil {
+		return "", err
+	}
+	overlay := filepath.Join(work, "overlay.json")
+	list, err := json.Marshal(map[string]map[string]string{"Replace": {original: mended}})
+	if err != nil {
+		return "", err
+	}
+	return overlay, os.WriteFile(overlay, list, 0o644)
 }
 
 // packInitramfs writes the cpio archive, in the form newc.
@@ -156,13 +215,22 @@ func packInitramfs(b board.Board, program, xtables, archive, work string, debug 
 		options = append(options, uimage.WithSymlink(name, "/"+target))
 	}
 	if debug {
+		env, err := goEnv(b, work)
+		if err != nil {
+			return err
+		}
 		// GOMIPS and GOARM reach u-root's builder by the environment alone.
-		for _, v := range b.GoEnv() {
+		for _, v := range env {
 			name, value, _ := strings.Cut(v, "=")
+			before, set := os.LookupEnv(name)
 			if err := os.Setenv(name, value); err != nil {
 				return err
 			}
-			defer os.Unsetenv(name)
+			defer func() {
+				if os.Unsetenv(name); set {
+					os.Setenv(name, before)
+				}
+			}()
 		}
 		options = append(options,
 			// gosh without its line editor, which a serial line does not answer.

@@ -1,8 +1,8 @@
 // Command init is the router's one program: PID 1, and under the names socksd and
 // console, by which PID 1 starts it again, the processes that PID 1 supervises.
 //
-// PID 1 mounts the file systems, closes the firewall, loads the configuration and
-// applies it, and keeps what should run running. It promises:
+// PID 1 mounts the file systems, loads the configuration and applies it, first the
+// firewall, and keeps what should run running. It promises:
 //   - nothing is forwarded and no port answers before the user's rules stand;
 //   - a configuration that is wrong anywhere is applied nowhere: the router is then
 //     reachable on its LAN, forwards nothing, and its log names file and line;
@@ -38,7 +38,6 @@ func main() {
 			fmt.Fprintln(os.Stderr, "init: this is for the kernel to start, as PID 1")
 			os.Exit(2)
 		}
-		keepTimedWaits()
 		runInit()
 	default:
 		fmt.Fprintf(os.Stderr, "init: called as %q: want init, socksd or console\n", name)

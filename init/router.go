@@ -54,12 +54,10 @@ func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*ro
 	return r, nil
 }
 
-// start closes the firewall and applies the configuration; if that is not to be,
-// the rescue configuration.
+// start applies the configuration or, if that is not to be, the rescue
+// configuration. Until the rules of either stand every port is down and nothing
+// is forwarded, as the kernel starts: it needs no rule to be closed.
 func (r *router) start(ctx context.Context) {
-	if err := r.firewall.Lock(); err != nil {
-		r.log.printf(levelError, "%v", err)
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	config, err := r.load()
