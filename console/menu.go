@@ -84,7 +84,7 @@ func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) fi
 			if s != "" || k.unset == "" {
 				var err error
 				if v, err = k.parse(s); err != nil {
-					return valueError(name, k.accepts, len(k.values) > 0 || k.names, err)
+					return valueError(name, s, k.accepts, len(k.values) > 0 || k.names, err)
 				}
 			}
 			*at(t) = v
@@ -93,16 +93,22 @@ func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) fi
 	}
 }
 
-// valueError words an error of a value as RouterOS does.
-func valueError(name, accepts string, listed bool, err error) error {
+// valueError words an error of a value as RouterOS does, and adds what was
+// expected and what came.
+func valueError(name, value, accepts string, listed bool, err error) error {
+	const longest = 40
+	if len(value) > longest {
+		value = value[:longest] + "..."
+	}
+	expected := "; expected " + accepts + ", not \"" + printable(value) + "\""
 	var r rangeError
 	switch {
 	case errors.As(err, &r):
 		return errors.New("value of " + name + " out of range (" + r.Error() + ")")
 	case errors.Is(err, errNoMatch) && listed:
-		return errors.New("input does not match any value of " + name + "; expected " + accepts)
+		return errors.New("input does not match any value of " + name + expected)
 	}
-	return errors.New("invalid value for argument " + name + "; expected " + accepts)
+	return errors.New("invalid value for argument " + name + expected)
 }
 
 // bind ties fields to the T that at finds in a configuration.

@@ -58,7 +58,7 @@ add comment=last; print
 /ip socks set max-connections=501 port=9`,
 			want: "/ip socks access\nadd action=deny\n",
 			errors: []string{
-				"cfg:3: input does not match any value of action; expected allow | deny",
+				"cfg:3: input does not match any value of action; expected allow | deny, not \"drop\"",
 				"cfg:5: property dst-port given twice (line 5 column 3)",
 				"cfg:6: syntax error (line 6 column 18); expected a closing quote",
 				"cfg:7: this command does not belong in a configuration",
@@ -229,9 +229,9 @@ func TestValidate(t *testing.T) {
 // A configuration made by a program is held to the ranges of the language.
 func TestValidateValues(t *testing.T) {
 	for want, change := range map[string]func(*Config){
-		"/system identity: invalid value for argument name; expected printable string: 1..64 bytes": func(c *Config) { c.Identity = "" },
+		"/system identity: invalid value for argument name; expected printable string: 1..64 bytes, not \"\"": func(c *Config) { c.Identity = "" },
 		"/ip socks: value of max-connections out of range (1..500)":                                 func(c *Config) { c.Socks.MaxConnections = 501 },
-		"/ip route 0: invalid value for argument dst-address; expected IP address/netmask":          func(c *Config) { c.Routes = make([]netcfg.Route, 1) },
+		"/ip route 0: invalid value for argument dst-address; expected IP address/netmask, not \"invalid Prefix\"":          func(c *Config) { c.Routes = make([]netcfg.Route, 1) },
 		"/ip address: more than 256 items":                                                          func(c *Config) { c.Addresses = make([]netcfg.Address, 257) },
 	} {
 		cfg := Default()

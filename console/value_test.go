@@ -204,7 +204,19 @@ func TestValues(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			result, err := new(Session).Execute(Default(), Live{}, line)
 			if test.err != "" {
-				require.EqualError(t, err, test.err)
+				want := test.err
+				if strings.Contains(want, "; expected ") {
+					word := test.value
+					if len(word) > 40 {
+						word = word[:40] + "..."
+					}
+					want += ", not \"" + printable(word) + "\""
+					if strings.HasPrefix(word, `"`) { // its quotes and escapes are gone by then
+						require.ErrorContains(t, err, test.err+`, not "`)
+						return
+					}
+				}
+				require.EqualError(t, err, want)
 				return
 			}
 			require.NoError(t, err)
