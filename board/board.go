@@ -105,7 +105,7 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 			Fragments:   []string{"common", "mips", fragment, "malta"},
 			Target:      "vmlinuz",
 			Image:       "vmlinuz",
-			Objects:     760,
+			Objects:     785,
 			CommandLine: "console=ttyS0,115200 " + commandLine,
 		},
 		Ports: []Port{
@@ -171,7 +171,7 @@ func All() []Board {
 			Description: "64-bit PC, serial console (QEMU i440FX)",
 			CPU:         CPU{GOARCH: "amd64", Cross: "x86_64-linux-gnu-", Debian: "amd64"},
 			Kernel: Kernel{Arch: "x86", Fragments: []string{"common", "x86_64"},
-				Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 900,
+				Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1050,
 				CommandLine: "console=ttyS0,115200 " + commandLine},
 			Ports: []Port{
 				{Name: "ether1", Device: "pci0000:00/0000:00:04.0", QEMU: pciNIC + ",addr=0x4"},

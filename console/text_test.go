@@ -229,10 +229,10 @@ func TestValidate(t *testing.T) {
 // A configuration made by a program is held to the ranges of the language.
 func TestValidateValues(t *testing.T) {
 	for want, change := range map[string]func(*Config){
-		"/system identity: invalid value for argument name; expected printable string: 1..64 bytes, not \"\"": func(c *Config) { c.Identity = "" },
-		"/ip socks: value of max-connections out of range (1..500)":                                 func(c *Config) { c.Socks.MaxConnections = 501 },
-		"/ip route 0: invalid value for argument dst-address; expected IP address/netmask, not \"invalid Prefix\"":          func(c *Config) { c.Routes = make([]netcfg.Route, 1) },
-		"/ip address: more than 256 items":                                                          func(c *Config) { c.Addresses = make([]netcfg.Address, 257) },
+		"/system identity: invalid value for argument name; expected printable string: 1..64 bytes, not \"\"":      func(c *Config) { c.Identity = "" },
+		"/ip socks: value of max-connections out of range (1..500)":                                                func(c *Config) { c.Socks.MaxConnections = 501 },
+		"/ip route 0: invalid value for argument dst-address; expected IP address/netmask, not \"invalid Prefix\"": func(c *Config) { c.Routes = make([]netcfg.Route, 1) },
+		"/ip address: more than 256 items": func(c *Config) { c.Addresses = make([]netcfg.Address, 257) },
 	} {
 		cfg := Default()
 		change(&cfg)

@@ -322,12 +322,19 @@ func testRouter(t *testing.T, b board.Board) {
 	})
 	step("live counters", func(t *testing.T) {
 		echo := r.echo(t, 3423)
+		r.waitForConnections(t, 0)
 		conn, reply := r.request(t, client, commandConnect, echo)
 		require.EqualValues(t, granted, reply.code)
 		assertEcho(t, conn)
-		screen := r.command(t, "/ip socks connections print")
-		assert.Regexp(t, `^ # SRC-ADDRESS                DST-ADDRESS                TX         RX\n`, screen)
-		assert.Regexp(t, `(?m)^ \d+ 192\.168\.0\.2:\d+ +10\.5\.8\.8:3423 +7 +7 *$`, screen)
+		screen := regexp.MustCompile(`^ # SRC-ADDRESS                DST-ADDRESS                TX         RX\n` +
+			` 0 192\.168\.0\.2:\d+ +10\.5\.8\.8:3423              7          7\n$`)
+		// The answer can be here before the router has counted it.
+		require.NoError(t, retry(5*time.Second, func() error {
+			if got := r.command(t, "/ip socks connections print"); !screen.MatchString(got) {
+				return fmt.Errorf("not the screen that is expected:\n%s", got)
+			}
+			return nil
+		}))
 	})
 	step("upload", func(t *testing.T) {
 		from := filepath.Join(r.dir, "upload")
@@ -563,9 +570,18 @@ func testInside(t *testing.T, b board.Board) {
 // socksd returns the process id of socksd.
 func (r *router) socksd(t *testing.T, shell func(*testing.T, string) string) string {
 	t.Helper()
-	found := regexp.MustCompile(`(?m)^\s*(\d+)\b.*socksd`).FindStringSubmatch(shell(t, "ps -A"))
-	require.NotNil(t, found, "no socksd in the list of processes")
-	return found[1]
+	var pid string
+	// u-root's ps shows nothing when a process ends while it looks.
+	require.NoError(t, retry(10*time.Second, func() error {
+		list := shell(t, "ps -A")
+		found := regexp.MustCompile(`(?m)^\s*(\d+)\b.*socksd`).FindStringSubmatch(list)
+		if found == nil {
+			return fmt.Errorf("no socksd in the list of processes:\n%s", list)
+		}
+		pid = found[1]
+		return nil
+	}))
+	return pid
 }
 
 // TestBrokenConfiguration boots with a line that is wrong.

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+)
+
+func TestCheckConfig(t *testing.T) {
+	const config = "CONFIG_NET=y\nCONFIG_HZ=100\n# CONFIG_USB is not set\n"
+	for _, c := range []struct{ name, fragments, problem string }{
+		{"all there", "# why\nCONFIG_NET=y\n\nCONFIG_HZ=100\n", ""},
+		{"the later fragment decides", "CONFIG_HZ=250\nCONFIG_HZ=100\n", ""},
+		{"switched off", "CONFIG_USB=n\n", ""},
+		{"dropped", "CONFIG_NET=y\nCONFIG_NETFILTER=y\n", "CONFIG_NETFILTER=y (it is n)"},
+		{"another value", "CONFIG_HZ=250\n", "CONFIG_HZ=250 (it is 100)"},
+		{"no option", "NET=y\n", `"NET=y" is not an option`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := checkConfig(c.fragments, config)
+			if c.problem == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, c.problem)
+			}
+		})
+	}
+}
+
+func TestCache(t *testing.T) {
+	c := cache{dir: t.TempDir(), seed: t.TempDir()}
+	builds := 0
+	make := func(result, work string) error {
+		builds++
+		return os.WriteFile(filepath.Join(result, "made"), []byte("x"), 0o644)
+	}
+	first, err := c.get("kind", "name", []string{"a", "b"}, make)
+	require.NoError(t, err)
+	again, err := c.get("kind", "name", []string{"a", "b"}, make)
+	require.NoError(t, err)
+	assert.Equal(t, first, again)
+	assert.Equal(t, 1, builds)
+	other, err := c.get("kind", "name", []string{"ab", ""}, make)
+	require.NoError(t, err)
+	assert.NotEqual(t, first, other)
+
+	t.Run("the seed is looked in first", func(t *testing.T) {
+		seeded := filepath.Join(c.seed, "kind", filepath.Base(first))
+		require.NoError(t, os.MkdirAll(seeded, 0o755))
+		got, err := c.get("kind", "name", []string{"a", "b"}, make)
+		require.NoError(t, err)
+		assert.Equal(t, seeded, got)
+	})
+	t.Run("a build that fails leaves nothing", func(t *testing.T) {
+		_, err := c.get("kind", "name", []string{"c"}, func(result, _ string) error {
+			require.NoError(t, os.WriteFile(filepath.Join(result, "half"), nil, 0o644))
+			return os.ErrInvalid
+		})
+		require.ErrorIs(t, err, os.ErrInvalid)
+		left, err := filepath.Glob(filepath.Join(c.dir, "build-*"))
+		require.NoError(t, err)
+		assert.Empty(t, left)
+		builds = 0
+		_, err = c.get("kind", "name", []string{"c"}, make)
+		require.NoError(t, err)
+		assert.Equal(t, 1, builds)
+	})
+}
+
+// TestReproducible builds malta's kernel and iptables a second time, in another
+// folder, and all of the image twice from them: each must be the same to the
+// byte. The second kernel is kept in the cache, as the first is, so that only the
+// first run with new inputs takes long.
+func TestReproducible(t *testing.T) {
+	b, err := board.ByName("malta")
+	require.NoError(t, err)
+	c, err := openCache()
+	require.NoError(t, err)
+	for _, part := range []struct {
+		file  string
+		build func(again string) (string, error)
+	}{
+		{"kernel", func(again string) (string, error) { return kernel(c, b, again) }},
+		{"xtables-legacy-multi", func(again string) (string, error) { return iptables(c, b, again) }},
+	} {
+		t.Run(part.file, func(t *testing.T) {
+			first, err := part.build("")
+			require.NoError(t, err)
+			second, err := part.build("again")
+			require.NoError(t, err)
+			require.NotEqual(t, first, second)
+			assert.Equal(t, hashOf(t, filepath.Join(first, part.file)), hashOf(t, filepath.Join(second, part.file)))
+		})
+	}
+	t.Run("image", func(t *testing.T) {
+		var sums [2]string
+		for i := range sums {
+			out := t.TempDir()
+			_, err := build(c, b, out, false)
+			require.NoError(t, err)
+			text, err := os.ReadFile(filepath.Join(out, b.Name, "SHA256SUMS"))
+			require.NoError(t, err)
+			sums[i] = string(text)
+		}
+		assert.Equal(t, sums[0], sums[1])
+		assert.Equal(t, 3, strings.Count(sums[0], "\n"), "files in SHA256SUMS:\n%s", sums[0])
+	})
+}
+
+func hashOf(t *testing.T, path string) string {
+	t.Helper()
+	h, err := fileHash(path)
+	require.NoError(t, err)
+	return h
+}
+
+// TestLimit builds an image for a chip that is too small.
+func TestLimit(t *testing.T) {
+	b, err := board.ByName("malta")
+	require.NoError(t, err)
+	c, err := openCache()
+	require.NoError(t, err)
+	b.ImageLimit = 1 << 20
+	_, err = build(c, b, t.TempDir(), false)
+	require.ErrorContains(t, err, "its flash takes 1048576")
+	assert.ErrorContains(t, err, "iptables")
+}
+
+func TestMendTimespec(t *testing.T) {
+	overlay, err := mendTimespec(t.TempDir())
+	require.NoError(t, err)
+	if overlay == "" {
+		t.Log("this Go release needs no mend")
+		return
+	}
+	list, err := os.ReadFile(overlay)
+	require.NoError(t, err)
+	assert.Contains(t, string(list), timespecFile)
+}
