@@ -58,8 +58,13 @@ func (s *socksService) apply(config socks.Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !config.Enabled {
+		// Nobody new; a process that is there serves what it has to its end.
+		if s.process != nil {
+			if err := s.configure(config, nil); err != nil {
+				return err
+			}
+		}
 		s.config = config
-		s.end()
 		s.closeListener()
 		return nil
 	}

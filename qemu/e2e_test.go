@@ -315,6 +315,8 @@ func testRouter(t *testing.T, b board.Board) {
 		var timeout net.Error
 		require.ErrorAs(t, err, &timeout)
 		assert.True(t, timeout.Timeout(), "%v", err)
+		// The rule that dropped it has counted.
+		assert.Regexp(t, `(?m)^ 6   forward +drop +[1-9]\d+ +[1-9]\d*$`, r.command(t, "/ip firewall filter print stats"))
 	})
 	step("passive download", func(t *testing.T) {
 		r.fetch(t)
