@@ -60,7 +60,7 @@ func kernel(c cache, b board.Board, again string) (string, error) {
 func compilerVersion(b board.Board) (string, error) {
 	v, err := output(b.CPU.Cross+"gcc", "--version")
 	if err != nil {
-		return "", fmt.Errorf("C compiler for %s; `make setup` installs it: %w", b.Name, err)
+		return "", fmt.Errorf("compiler for %s; `make setup` installs it: %w", b.Name, err)
 	}
 	v, _, _ = strings.Cut(v, "\n")
 	return v, nil

@@ -108,7 +108,7 @@ func output(name string, args ...string) (string, error) {
 func packageVersion(name string) (string, error) {
 	v, err := output("dpkg-query", "--show", "--showformat=${source:Version}", name)
 	if err != nil {
-		return "", fmt.Errorf("Debian package %s is not installed; `make setup` installs it: %w", name, err)
+		return "", fmt.Errorf("package %s of Debian is not installed; `make setup` installs it: %w", name, err)
 	}
 	return v, nil
 }

@@ -67,7 +67,7 @@ func logic(ctx context.Context, args []string) error {
 		boards = append(boards, b)
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("this needs root for network namespaces and taps: sudo --preserve-env=PATH,HOME make ...")
+		return fmt.Errorf("this needs root for network namespaces and taps: sudo --preserve-env=PATH,HOME make lab")
 	}
 	switch command := flags.Arg(0); command {
 	case "lab":
