@@ -17,10 +17,9 @@ lab:
 test:
 	go run ./image setup --lab
 	$(MAKE) check
-	go run ./image build
-	go run ./image build --debug
-	go test -race -timeout 60m -v ./qemu ./image
 	go test -race $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
+	go test -race -timeout 60m -v ./qemu
+	go test -race -timeout 30m -v ./image
 
 check:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }

@@ -47,8 +47,8 @@ func lab(ctx context.Context, b board.Board, images string, kvm bool) (err error
 		return err
 	}
 	defer m.kill()
-	// Ctrl-C ends whatever the example waits for: without the machine nothing goes on.
-	stop := context.AfterFunc(ctx, m.kill)
+	// Ctrl-C ends whatever the example waits for, QEMU included.
+	stop := context.AfterFunc(ctx, n.killPrograms)
 	defer stop()
 
 	if err := example(n, m, s); err != nil {

@@ -183,8 +183,24 @@ func (n *network) close() {
 	}
 }
 
+// killPrograms ends whatever runs on the hosts.
+func (n *network) killPrograms() {
+	names, _ := namespaces(n.prefix)
+	for _, name := range names {
+		_ = killIn(name)
+	}
+}
+
 // deleteNamespace ends the programs in a namespace of ours and removes it.
 func deleteNamespace(name string) error {
+	if err := killIn(name); err != nil {
+		return err
+	}
+	return runTool("ip", "netns", "delete", name)
+}
+
+// killIn ends the programs in a namespace of ours.
+func killIn(name string) error {
 	pids, err := exec.Command("ip", "netns", "pids", name).Output()
 	if err != nil {
 		return fmt.Errorf("ip netns pids %s: %w", name, err)
@@ -194,7 +210,7 @@ func deleteNamespace(name string) error {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
-	return runTool("ip", "netns", "delete", name)
+	return nil
 }
 
 // sweep removes what runs left behind that were killed without a chance to clean
