@@ -95,7 +95,8 @@ func (s *socksService) apply(config socks.Config) error {
 // configure tells the process, which it starts if there is none. The caller
 // holds mu.
 func (s *socksService) configure(config socks.Config, listener *os.File) error {
-	if s.process == nil {
+	fresh := s.process == nil
+	if fresh {
 		p, err := s.startProcess()
 		if err != nil {
 			return err
@@ -106,14 +107,14 @@ func (s *socksService) configure(config socks.Config, listener *os.File) error {
 	ctx, cancel := context.WithTimeout(context.Background(), configureTimeout)
 	defer cancel()
 	err := s.process.client.Configure(ctx, config, listener)
-	if errors.Is(err, context.DeadlineExceeded) {
-		// It hangs, and a new one will not: watch starts that.
+	if err == nil {
+		return nil
+	}
+	if fresh || errors.Is(err, context.DeadlineExceeded) {
+		// It serves nothing, or hangs: watch starts another.
 		_ = s.process.cmd.Process.Kill()
 	}
-	if err != nil {
-		return fmt.Errorf("configure socksd: %w", err)
-	}
-	return nil
+	return fmt.Errorf("configure socksd: %w", err)
 }
 
 // startProcess starts socksd with one end of a pair of sockets, as a user who
