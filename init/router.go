@@ -178,14 +178,10 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 			r.log.printf(levelNotice, "network is ready after %s", uptime())
 		}
 	}
-	if old.Identity != next.Identity || !r.applied {
-		if err := unix.Sethostname([]byte(next.Identity)); err != nil {
-			return fail(fmt.Errorf("set the host name to %q: %w", next.Identity, err))
-		}
-	}
-	if err := writeResolver(next); err != nil {
+	if err := writeNames(next); err != nil {
 		return fail(err)
 	}
+	undo = append(undo, func() error { return writeNames(old) })
 	if err := r.socks.apply(next.Socks); err != nil {
 		return fail(err)
 	}
@@ -197,8 +193,12 @@ func networkOf(c console.Config, forwarding bool) netcfg.Config {
 	return netcfg.Config{Links: c.Links, Addresses: c.Addresses, Routes: c.Routes, Forwarding: forwarding}
 }
 
-// writeResolver tells Go's resolver in socksd which name servers to ask.
-func writeResolver(c console.Config) error {
+// writeNames sets the host name, and tells Go's resolver in socksd which name
+// servers to ask.
+func writeNames(c console.Config) error {
+	if err := unix.Sethostname([]byte(c.Identity)); err != nil {
+		return fmt.Errorf("set the host name to %q: %w", c.Identity, err)
+	}
 	var b strings.Builder
 	for _, s := range c.DNS {
 		fmt.Fprintf(&b, "nameserver %s\n", s)
