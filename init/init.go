@@ -27,6 +27,8 @@ const (
 	iptablesProgram   = "/sbin/iptables"
 	debugShell        = "/bbin/gosh"
 	debugShellWord    = "postern.shell"
+	socksdRoot        = "/run/socksd" // socksd's root folder
+	socksdProgram     = "/socksd"     // the program, in there
 )
 
 // The users of the processes that PID 1 starts. There is no file of them: only
@@ -106,7 +108,26 @@ func mountAll() error {
 			failed = append(failed, fmt.Errorf("mount %s on %s: %w", m.kind, m.target, err))
 		}
 	}
+	if err := makeCell(); err != nil {
+		failed = append(failed, err)
+	}
 	return errors.Join(failed...)
+}
+
+// makeCell makes the folder that socksd has for a root: it holds the program and
+// nothing else, so that there is no file to open and no socket to call.
+func makeCell() error {
+	program := socksdRoot + socksdProgram
+	if err := os.Mkdir(socksdRoot, 0o555); err != nil {
+		return fmt.Errorf("root of socksd: %w", err)
+	}
+	if err := os.WriteFile(program, nil, 0o444); err != nil {
+		return fmt.Errorf("root of socksd: %w", err)
+	}
+	if err := unix.Mount(programPath, program, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("root of socksd: bind %s: %w", program, err)
+	}
+	return nil
 }
 
 // startRouter brings the router up. A router is returned also with an error, as

@@ -16,6 +16,7 @@ import (
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/socks"
 )
 
 // router owns the configuration, and what it is applied to.
@@ -182,7 +183,7 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 		return fail(err)
 	}
 	undo = append(undo, func() error { return writeNames(old) })
-	if err := r.socks.apply(next.Socks); err != nil {
+	if err := r.socks.apply(socksOf(next)); err != nil {
 		return fail(err)
 	}
 	r.config, r.applied = next, true
@@ -193,8 +194,14 @@ func networkOf(c console.Config, forwarding bool) netcfg.Config {
 	return netcfg.Config{Links: c.Links, Addresses: c.Addresses, Routes: c.Routes, Forwarding: forwarding}
 }
 
-// writeNames sets the host name, and tells Go's resolver in socksd which name
-// servers to ask.
+// socksOf is what socksd is told: it cannot read resolv.conf.
+func socksOf(c console.Config) socks.Config {
+	c.Socks.NameServers = c.DNS
+	return c.Socks
+}
+
+// writeNames sets the host name, and tells Go's resolver in this process and the
+// tools of the debug image which name servers to ask.
 func writeNames(c console.Config) error {
 	if err := unix.Sethostname([]byte(c.Identity)); err != nil {
 		return fmt.Errorf("set the host name to %q: %w", c.Identity, err)

@@ -125,13 +125,13 @@ func (s *socksService) startProcess() (*socksProcess, error) {
 		return nil, fmt.Errorf("start socksd: %w", err)
 	}
 	defer child.Close()
-	cmd := exec.Command("/bin/socksd", "--control-fd=3")
+	cmd := exec.Command(socksdProgram, "--control-fd=3")
 	cmd.Args[0] = "socksd"
 	cmd.ExtraFiles = []*os.File{child}
 	cmd.Env = []string{}
-	cmd.Dir = "/run"
+	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = s.log, s.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobodyID, Gid: nobodyID}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: socksdRoot, Credential: &syscall.Credential{Uid: nobodyID, Gid: nobodyID}}
 	if err := cmd.Start(); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("start socksd: %w", err)

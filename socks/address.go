@@ -1,7 +1,6 @@
 package socks
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 
@@ -13,30 +12,44 @@ import (
 // networks.) Nothing is ever sent to it.
 var defaultRouteProbe = netip.AddrFrom4([4]byte{240, 0, 0, 1})
 
-// checkForeign returns an error if addr is an address of this machine, of no
-// single machine (multicast, broadcast), or not an address to connect to.
+// ownProbe tells the addresses of this machine from others.
 //
 // The kernel is asked, not a list of interfaces: it lets a UDP socket be bound
 // to own, broadcast and multicast addresses and to no other, whichever way they
-// came to be (second addresses, local routes, the broadcast of a subnet).
-func checkForeign(addr netip.Addr) error {
+// came to be (second addresses, local routes, the broadcast of a subnet). A
+// socket that it refused to bind can ask again.
+type ownProbe struct{ fd int }
+
+// checkForeign returns an error if addr is an address of this machine, of no
+// single machine (multicast, broadcast), or not an address to connect to.
+func (p *ownProbe) checkForeign(addr netip.Addr) error {
 	if !addr.Is4() || addr.As4()[0] == 0 || addr.IsLoopback() || addr.IsMulticast() ||
 		addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return fmt.Errorf("%s is not the address of another machine", addr)
 	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("socket to check %s: %w", addr, err)
+	if p.fd == none {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("socket to check %s: %w", addr, err)
+		}
+		p.fd = fd
 	}
-	defer unix.Close(fd)
-	err = unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.As4()})
-	if errors.Is(err, unix.EADDRNOTAVAIL) {
+	err := unix.Bind(p.fd, &unix.SockaddrInet4{Addr: addr.As4()})
+	if err == unix.EADDRNOTAVAIL {
 		return nil
 	}
+	p.close()
 	if err != nil {
 		return fmt.Errorf("bind to check %s: %w", addr, err)
 	}
 	return fmt.Errorf("%s is an address of this machine or a broadcast", addr)
+}
+
+func (p *ownProbe) close() {
+	if p.fd != none {
+		unix.Close(p.fd)
+		p.fd = none
+	}
 }
 
 // localTowards returns the address that the kernel would send to addr from.

@@ -2,6 +2,7 @@ package socks
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/postern-router/postern/match"
@@ -19,6 +20,9 @@ type Config struct {
 	// MaxConnections is how many connections there may be at once, in whatever
 	// state, 1..500.
 	MaxConnections int
+	// NameServers are asked for the names of 4a requests, in this order, UDP port
+	// 53; those that resolv.conf(5) names when there are none here.
+	NameServers []netip.Addr
 	// Access decides in order: the first rule that matches, and allow when none does.
 	Access []Rule
 }

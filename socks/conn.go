@@ -5,177 +5,226 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/netip"
+	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // state is how far a connection is.
-type state int
+type state uint8
 
 const (
 	handshaking state = iota // the request is not complete
-	connecting               // resolving a name, calling the server
+	resolving                // a name
+	connecting               // to the server
+	opening                  // the firewall, for a BIND
 	calling                  // a BIND waits to be called
 	established
 )
 
-// timeout is the reason when the time for a state is over.
-func (s state) timeout() error {
-	switch s {
-	case handshaking:
-		return errHandshakeTimeout
-	case connecting:
-		return errConnectTimeout
-	default:
-		return errBindTimeout
-	}
-}
-
-// conn is a connection with a client, and what becomes of it.
+// conn is a connection with a client, and what becomes of it. The server's mu
+// guards it. Times are by the server's clock.
 type conn struct {
-	number uint64
-	client *net.TCPConn
-	src    netip.AddrPort
-	meter  meter
-	// end ends the connection for a reason, from outside of its goroutine. The
-	// first call counts.
-	end context.CancelCauseFunc
-
-	// Server.mu guards the rest.
-
-	timer   *time.Timer   // calls Server.checkTime
-	waiting *list.Element // in Server.handshakes
-	state   state
-	limit   time.Time // when the state must be over; zero when established
-	typ     Type
-	dst     netip.AddrPort
+	number               uint64
+	client, remote, call int // descriptors: see role
+	state                state
+	queued               bool // is in Server.ready
+	over                 bool
+	tx, rx               flow // client to server, server to client
+	born, last           time.Duration
+	limit                time.Duration // when the state must be over
+	waiting              *list.Element // in Server.pending
+	attempt              *attempt      // from the request to what came of it
+	typ                  Type
+	rule                 int
+	src, dst             netip.AddrPort
 	// judged is the destination that the access list decided about. It is dst
 	// but for the port of a BIND that was called.
 	judged netip.AddrPort
-	rule   int
 	user   string
 }
 
-// until returns how long the connection has if nothing moves.
-func (c *conn) until(idle time.Duration) time.Duration {
-	rest := time.Until(c.meter.lastMoved().Add(idle))
-	if !c.limit.IsZero() {
-		rest = min(rest, time.Until(c.limit))
-	}
-	return rest
+// attempt is what a connection needs on its way to being established.
+type attempt struct {
+	request
+	deadline time.Duration // of all addresses together
+	addrs    []netip.Addr  // that are left to try
+	failures []error
+	peer     netip.Addr // of a BIND: who may call
+	local    netip.AddrPort
+	undo     func() // closes the firewall
+	task     *task  // that runs or waits to, in queue
+	queue    *queue
 }
 
-func (c *conn) limitOver() bool { return !c.limit.IsZero() && time.Until(c.limit) <= 0 }
+// overAt returns when c is over if nothing moves.
+func (c *conn) overAt(idle time.Duration) time.Duration {
+	at := c.last + idle
+	if at < c.last { // an idle timeout of centuries
+		at = never
+	}
+	return min(at, c.limit)
+}
 
-// enter puts c in a state that may take d; 0 is for ever.
+// enter puts c in a state that may take d; never is for ever.
 func (s *Server) enter(c *conn, to state, d time.Duration) {
-	c.meter.touch()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.leaveHandshake(c)
-	c.state = to
-	c.limit = time.Time{}
-	if d > 0 {
-		c.limit = time.Now().Add(d)
+	c.state, c.last, c.limit = to, s.now, never
+	if d != never {
+		c.limit = s.now + d
 	}
-	if s.conns[c.number] == c {
-		c.timer.Reset(c.until(s.cfg.ConnectionIdleTimeout))
+	s.checkAt = min(s.checkAt, c.overAt(s.cfg.ConnectionIdleTimeout))
+}
+
+// leavePending takes c out of those whose request is not complete.
+func (s *Server) leavePending(c *conn) {
+	if c.waiting != nil {
+		s.pending.Remove(c.waiting)
+		c.waiting = nil
 	}
 }
 
-// serve is the life of a connection.
-func (s *Server) serve(ctx context.Context, c *conn) {
-	remote, early, err := s.begin(ctx, c)
-	verb := "refused"
-	if err == nil {
-		verb = "closed"
-		err = relay(ctx, &s.buffers, c.client, remote, early, &c.meter)
-	} else if ctx.Err() != nil {
-		err = context.Cause(ctx)
+// timeout serves c when its time is over.
+func (s *Server) timeout(c *conn) {
+	switch {
+	case c.limit > s.now:
+		s.end(c, errIdle)
+	case c.state == handshaking:
+		s.end(c, errHandshakeTimeout)
+	case c.state == connecting && len(c.attempt.addrs) > 0:
+		s.failed(c, fmt.Errorf("connect to %s: %w", c.dst, errConnectTimeout))
+	case c.state == calling:
+		s.end(c, errBindTimeout)
+	default:
+		s.end(c, errConnectTimeout)
 	}
+}
 
-	s.mu.Lock()
-	s.drop(c)
-	s.mu.Unlock()
-	c.end(nil) // releases ctx
-	if remote == nil {
-		reply(c.client, appendReply(nil, replyRejected, netip.AddrPort{}))
-		hangUp(c.client)
-	} else {
-		c.client.Close()
-		remote.Close()
+// event serves c when one of its descriptors has changed.
+func (s *Server) event(c *conn, is role, events uint32) {
+	if c.state == established {
+		s.moved(c, is, events)
+		return
 	}
-	reason := "both sides ended"
+	if is == ofClient && events&unix.EPOLLERR != 0 {
+		s.end(c, fmt.Errorf("client left: %w", socketError(c.client)))
+		return
+	}
+	switch {
+	case c.state == handshaking && is == ofClient:
+		s.readRequest(c)
+	case c.state == connecting && is == ofRemote:
+		s.connected(c)
+	case c.state == calling && is == ofCall:
+		s.called(c)
+	case (c.state == calling || c.state == opening) && is == ofClient && events&unix.EPOLLRDHUP != 0:
+		// While nothing is read from the client, this is how to notice that it left.
+		s.end(c, fmt.Errorf("client left: %w", io.EOF))
+	}
+}
+
+// moved serves an established connection when one of its sockets has changed.
+func (s *Server) moved(c *conn, is role, events uint32) {
+	from, to, fd := &c.tx, &c.rx, c.client
+	if is == ofRemote {
+		from, to, fd = &c.rx, &c.tx, c.remote
+	}
+	if events&unix.EPOLLPRI != 0 {
+		from.urgent = true
+	}
+	if !from.full {
+		from.try = from.try || events&^unix.EPOLLOUT != 0
+	} else if events&unix.EPOLLERR != 0 {
+		// A reset, and what came before it cannot be passed on now.
+		s.abort(c, fmt.Errorf("read: %w", socketError(fd)), is)
+		return
+	}
+	if to.full && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		to.try = true
+	}
+	if (from.try || to.try) && !c.queued {
+		s.relay(c)
+	}
+}
+
+// socketError takes the error that a socket has.
+func socketError(fd int) error {
+	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
-		reason = err.Error()
+		return err
 	}
-	s.log.printf("connection %d %s: %s tx=%d rx=%d duration=%v reason=%q", c.number, verb, s.describe(c),
-		c.meter.tx.Load(), c.meter.rx.Load(), time.Since(c.meter.born).Round(time.Millisecond), reason)
+	return unix.Errno(n)
 }
 
-// describe is what the opening and the closing line of c have in common.
-func (s *Server) describe(c *conn) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	dst := "none"
-	if c.dst.IsValid() {
-		dst = c.dst.String()
+// readRequest reads the client's request, when it is complete.
+func (s *Server) readRequest(c *conn) {
+	b := s.scratch[:maxRequest]
+	// It stays in the kernel until it is complete, so that a connection needs no
+	// memory for it, and what is behind it stays for the relay.
+	n, err := receive(c.client, b, unix.MSG_PEEK)
+	if err == unix.EAGAIN {
+		return
 	}
-	return fmt.Sprintf("type=%s src=%s dst=%s rule=%s user=%q", c.typ, c.src, dst, ruleName(c.rule), c.user)
-}
-
-// begin does what comes before the relaying: it returns the other side, to which
-// the client has been told that it is connected, and what the client sent behind
-// its request.
-func (s *Server) begin(ctx context.Context, c *conn) (remote *net.TCPConn, early []byte, err error) {
-	if err := prepare(c.client); err != nil {
-		return nil, nil, err
+	if err == nil && n == 0 {
+		err = io.EOF
 	}
-	req, early, err := readRequest(ctx, c)
 	if err != nil {
-		return nil, nil, err
+		s.end(c, fmt.Errorf("read request: %w", err))
+		return
 	}
-	s.mu.Lock()
+	req, length, err := parseRequest(b[:n])
+	if err != nil {
+		s.end(c, fmt.Errorf("request: %w", err))
+		return
+	}
+	c.last = s.now
+	if length == 0 {
+		return
+	}
+	if _, err := receive(c.client, b[:length], unix.MSG_TRUNC); err != nil {
+		s.end(c, fmt.Errorf("read request: %w", err))
+		return
+	}
+	s.leavePending(c)
 	c.user = req.user
-	s.mu.Unlock()
-	s.enter(c, connecting, s.limits.connect)
-	if req.command == commandBind {
-		remote, err = s.bind(ctx, c, req)
-	} else {
-		remote, err = s.connect(ctx, c, req)
+	c.attempt = &attempt{request: req, deadline: s.now + s.limits.connect}
+	if req.host == "" {
+		s.resolved(c, []netip.Addr{req.addr})
+		return
 	}
-	return remote, early, err
+	s.enter(c, resolving, s.limits.connect)
+	s.begin(c, &s.names, func(ctx context.Context) {
+		addrs, err := s.resolve(ctx, req.host)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if c.over {
+			return
+		}
+		s.tick()
+		c.attempt.task = nil
+		if err != nil {
+			s.end(c, err)
+			return
+		}
+		s.resolved(c, addrs)
+	})
 }
 
-// readRequest reads the client's request, and returns what came behind it too.
-func readRequest(ctx context.Context, c *conn) (request, []byte, error) {
-	stop := context.AfterFunc(ctx, func() { c.client.SetDeadline(longAgo) })
-	defer stop()
-	b := make([]byte, 0, maxRequest)
-	for {
-		n, err := c.client.Read(b[len(b):cap(b)])
-		if err != nil {
-			return request{}, nil, fmt.Errorf("read request after %d bytes: %w", len(b), err)
-		}
-		c.meter.touch()
-		b = b[:len(b)+n]
-		req, length, err := parseRequest(b)
-		if err != nil {
-			return request{}, nil, fmt.Errorf("request: %w", err)
-		}
-		if length > 0 {
-			return req, b[length:], nil
-		}
+// resolved goes on with the addresses that a request means.
+func (s *Server) resolved(c *conn, addrs []netip.Addr) {
+	c.attempt.addrs = addrs
+	if c.attempt.command == commandBind {
+		s.bind(c)
+	} else {
+		s.connectNext(c)
 	}
 }
 
 // allow returns an error if the access list denies c to dst, and makes dst its
-// destination otherwise. Both in one step: a list that is changed later finds
-// the connection and judges it again.
+// destination otherwise: a list that is changed later judges it again.
 func (s *Server) allow(c *conn, dst netip.AddrPort) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	rule, action := decide(s.cfg.Access, c.src, dst)
 	if rule != noRule {
 		s.hits[rule]++
@@ -193,217 +242,307 @@ func (s *Server) reachable(addr netip.Addr) error {
 	if s.allowOwn {
 		return nil
 	}
-	return checkForeign(addr)
+	return s.probe.checkForeign(addr)
 }
 
-// addresses returns the addresses that req means.
-func (s *Server) addresses(ctx context.Context, req request) ([]netip.Addr, error) {
-	if req.host == "" {
-		return []netip.Addr{req.addr}, nil
-	}
-	select {
-	case s.lookups <- struct{}{}:
-		defer func() { <-s.lookups }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("resolve %q: %w", req.host, ctx.Err())
-	}
-	found, err := s.lookup(ctx, req.host)
-	if err != nil {
-		return nil, fmt.Errorf("resolve %q: %w", req.host, err)
-	}
-	var addrs []netip.Addr
-	for _, a := range found {
-		if a = a.Unmap(); a.Is4() && len(addrs) < s.limits.addresses {
-			addrs = append(addrs, a)
-		}
-	}
-	if len(addrs) == 0 {
-		return nil, fmt.Errorf("resolve %q: no IPv4 address", req.host)
-	}
-	return addrs, nil
-}
-
-// connect serves CONNECT. The addresses of a name share the time that there is.
-func (s *Server) connect(ctx context.Context, c *conn, req request) (*net.TCPConn, error) {
-	deadline := time.Now().Add(s.limits.connect)
-	addrs, err := s.addresses(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	var failures []error
-	for i, addr := range addrs {
-		share := time.Until(deadline) / time.Duration(len(addrs)-i)
-		remote, err := s.dial(ctx, c, netip.AddrPortFrom(addr, req.port), share)
-		if err != nil {
-			failures = append(failures, err)
+// connectNext connects c to the next address that is permitted. They share the
+// time that there is.
+func (s *Server) connectNext(c *conn) {
+	a := c.attempt
+	for len(a.addrs) > 0 {
+		dst := netip.AddrPortFrom(a.addrs[0], a.port)
+		share := (a.deadline - s.now) / time.Duration(len(a.addrs))
+		a.addrs = a.addrs[1:]
+		if err := s.dial(c, dst); err != nil {
+			a.failures = append(a.failures, err)
 			continue
 		}
-		s.opened(c, Out, netip.AddrPortFrom(addr, req.port))
-		if err := reply(c.client, appendReply(nil, replyGranted, netip.AddrPortFrom(addr, req.port))); err != nil {
-			remote.Close()
-			return nil, err
-		}
-		return remote, nil
+		s.enter(c, connecting, share)
+		s.connected(c) // which may be so already
+		return
 	}
-	return nil, errors.Join(failures...)
+	s.end(c, errors.Join(a.failures...))
 }
 
-// dial connects to dst if that is permitted.
-func (s *Server) dial(ctx context.Context, c *conn, dst netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
+// dial begins to connect c to dst if that is permitted.
+func (s *Server) dial(c *conn, dst netip.AddrPort) error {
 	if err := s.reachable(dst.Addr()); err != nil {
-		return nil, err
-	}
-	if err := s.allow(c, dst); err != nil {
-		return nil, err
-	}
-	var dialer net.Dialer
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	remote, err := dialer.DialContext(ctx, "tcp4", dst.String())
-	if err != nil {
-		return nil, err
-	}
-	if err := prepare(remote.(*net.TCPConn)); err != nil {
-		remote.Close()
-		return nil, err
-	}
-	return remote.(*net.TCPConn), nil
-}
-
-// opened makes c an established connection with dst.
-func (s *Server) opened(c *conn, typ Type, dst netip.AddrPort) {
-	s.mu.Lock()
-	c.typ, c.dst = typ, dst
-	s.mu.Unlock()
-	s.enter(c, established, 0)
-	s.log.printf("connection %d opened: %s", c.number, s.describe(c))
-}
-
-// bind serves BIND.
-func (s *Server) bind(ctx context.Context, c *conn, req request) (*net.TCPConn, error) {
-	addrs, err := s.addresses(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	// Only one address can be told in the reply: the first that is permitted.
-	var failures []error
-	for _, peer := range addrs {
-		l, err := s.listen(c, peer)
-		if err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		defer l.Close()
-		return s.awaitCall(ctx, c, peer, l)
-	}
-	return nil, errors.Join(failures...)
-}
-
-// listen returns a listener that peer can reach, if peer may call.
-func (s *Server) listen(c *conn, peer netip.Addr) (*net.TCPListener, error) {
-	var local netip.Addr
-	var err error
-	if peer.IsUnspecified() {
-		if local, err = localTowards(defaultRouteProbe); err != nil {
-			local = unmapped(c.client.LocalAddr().(*net.TCPAddr).AddrPort()).Addr()
-		}
-	} else {
-		if err := s.reachable(peer); err != nil {
-			return nil, err
-		}
-		if local, err = localTowards(peer); err != nil {
-			return nil, err
-		}
-	}
-	l, err := listenTCP(local)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	own := s.cfg.Port
-	s.mu.Unlock()
-	if l.Addr().(*net.TCPAddr).AddrPort().Port() == own {
-		// Free on this address, but then the firewall would be opened for the
-		// port of the SOCKS server. With this one held, the next is another.
-		defer l.Close()
-		if l, err = listenTCP(local); err != nil {
-			return nil, err
-		}
-	}
-	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-	if err := s.allow(c, netip.AddrPortFrom(peer, port)); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
-}
-
-// listenTCP returns a listener on a free port of local.
-func listenTCP(local netip.Addr) (*net.TCPListener, error) {
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // which Go would ask for
-	l, err := lc.Listen(context.Background(), "tcp4", netip.AddrPortFrom(local, 0).String())
-	if err != nil {
-		return nil, fmt.Errorf("listen for a call on %s: %w", local, err)
-	}
-	return l.(*net.TCPListener), nil
-}
-
-// awaitCall tells the client where l listens, waits for the call of peer, and
-// tells the client who called.
-func (s *Server) awaitCall(ctx context.Context, c *conn, peer netip.Addr, l *net.TCPListener) (*net.TCPConn, error) {
-	local := unmapped(l.Addr().(*net.TCPAddr).AddrPort())
-	if s.open != nil {
-		undo, err := s.open(ctx, Opening{Peer: peer, Local: local}, l)
-		if err != nil {
-			return nil, fmt.Errorf("open the firewall for %s to %s: %w", peer, local, err)
-		}
-		defer undo()
-	}
-	s.enter(c, calling, s.limits.bind)
-	if err := reply(c.client, appendReply(nil, replyGranted, local)); err != nil {
-		return nil, err
-	}
-
-	// While nothing is read from the client, somebody must notice that it left.
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		if err := awaitEnd(c.client); err != nil {
-			c.end(fmt.Errorf("client left: %w", err))
-		}
-	}()
-	stop := context.AfterFunc(ctx, func() { l.SetDeadline(longAgo) })
-	remote, err := l.AcceptTCP()
-	stop()
-	c.client.SetReadDeadline(longAgo)
-	<-watched
-	c.client.SetReadDeadline(time.Time{})
-	if err != nil {
-		return nil, fmt.Errorf("wait for %s on %s: %w", peer, local, err)
-	}
-	if err := s.answer(c, peer, local.Port(), remote); err != nil {
-		// A reset, so that a caller that may not call is told nothing.
-		remote.SetLinger(0)
-		remote.Close()
-		return nil, err
-	}
-	return remote, nil
-}
-
-// answer takes a call if it is from peer.
-func (s *Server) answer(c *conn, peer netip.Addr, port uint16, remote *net.TCPConn) error {
-	caller := unmapped(remote.RemoteAddr().(*net.TCPAddr).AddrPort())
-	if peer.IsUnspecified() {
-		if err := s.allow(c, netip.AddrPortFrom(caller.Addr(), port)); err != nil {
-			return fmt.Errorf("call: %w", err)
-		}
-	} else if caller.Addr() != peer {
-		return fmt.Errorf("call from %s, not from %s", caller, peer)
-	}
-	if err := prepare(remote); err != nil {
 		return err
 	}
-	s.opened(c, In, caller)
-	return reply(c.client, appendReply(nil, replyGranted, caller))
+	if err := s.allow(c, dst); err != nil {
+		return err
+	}
+	fd, err := newSocket()
+	if err != nil {
+		return err
+	}
+	err = prepare(fd)
+	if err == nil {
+		err = s.poller.add(fd, ofRemote, c.number)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	c.remote = fd
+	return nil
+}
+
+// connected goes on with a connection that is made, or tries the next address.
+func (s *Server) connected(c *conn) {
+	err := connect(c.remote, c.dst)
+	if err == unix.EINPROGRESS || err == unix.EALREADY {
+		return
+	}
+	if err != nil {
+		s.failed(c, fmt.Errorf("connect to %s: %w", c.dst, err))
+		return
+	}
+	s.establish(c, Out, c.dst)
+}
+
+// failed goes on when c could not be connected to an address.
+func (s *Server) failed(c *conn, err error) {
+	unix.Close(c.remote)
+	c.remote = none
+	c.attempt.failures = append(c.attempt.failures, err)
+	s.connectNext(c)
+}
+
+// establish tells the client that it is connected with dst, and lets bytes move.
+func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
+	c.typ, c.dst = typ, dst
+	s.enter(c, established, never)
+	s.log.printf("connection %d opened: %s", c.number, description{c})
+	if err := reply(c.client, replyGranted, dst); err != nil {
+		s.abort(c, err, ofClient)
+		return
+	}
+	c.attempt = nil
+	c.tx.try, c.rx.try = true, true
+	s.relay(c)
+}
+
+// bind listens for the call that the client asks for. Only one address can be
+// told in the reply: that for the first peer that is permitted.
+func (s *Server) bind(c *conn) {
+	a := c.attempt
+	for _, peer := range a.addrs {
+		local, err := s.listen(c, peer)
+		if err != nil {
+			a.failures = append(a.failures, err)
+			continue
+		}
+		a.peer, a.local = peer, local
+		if s.open != nil {
+			s.openFirewall(c)
+		} else {
+			s.awaitCall(c)
+		}
+		return
+	}
+	s.end(c, errors.Join(a.failures...))
+}
+
+// listen makes c listen where peer can reach it, if peer may call.
+func (s *Server) listen(c *conn, peer netip.Addr) (netip.AddrPort, error) {
+	local, err := s.bindAddress(c, peer)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	fd, port, err := listenOn(local)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if port == s.cfg.Port {
+		// Free on this address, but then the firewall would be opened for the
+		// port of the SOCKS server. With this one held, the next is another.
+		defer unix.Close(fd)
+		if fd, port, err = listenOn(local); err != nil {
+			return netip.AddrPort{}, err
+		}
+	}
+	if err := s.allow(c, netip.AddrPortFrom(peer, port)); err != nil {
+		unix.Close(fd)
+		return netip.AddrPort{}, err
+	}
+	c.call = fd
+	return netip.AddrPortFrom(local, port), nil
+}
+
+// bindAddress returns the address that peer can call.
+func (s *Server) bindAddress(c *conn, peer netip.Addr) (netip.Addr, error) {
+	if !peer.IsUnspecified() {
+		if err := s.reachable(peer); err != nil {
+			return netip.Addr{}, err
+		}
+		return localTowards(peer)
+	}
+	if local, err := localTowards(defaultRouteProbe); err == nil {
+		return local, nil
+	}
+	at, err := localAddr(c.client)
+	return at.Addr(), err
+}
+
+// openFirewall has the firewall let the caller in.
+func (s *Server) openFirewall(c *conn) {
+	a := c.attempt
+	failed := func(err error) {
+		s.end(c, fmt.Errorf("open the firewall for %s to %s: %w", a.peer, a.local, err))
+	}
+	// The call may outlast the connection, and with it the descriptor's number.
+	fd, err := unix.FcntlInt(uintptr(c.call), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		failed(err)
+		return
+	}
+	listener := os.NewFile(uintptr(fd), "listener on "+a.local.String())
+	s.enter(c, opening, s.limits.connect)
+	s.begin(c, &s.openings, func(ctx context.Context) {
+		undo, err := s.open(ctx, Opening{Peer: a.peer, Local: a.local}, listener)
+		listener.Close()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if c.over {
+			if err == nil {
+				s.later(&s.openings, undo)
+			}
+			return
+		}
+		s.tick()
+		a.task = nil
+		if err != nil {
+			failed(err)
+			return
+		}
+		a.undo = undo
+		s.awaitCall(c)
+	})
+}
+
+// awaitCall tells the client where to be called, and waits for that.
+func (s *Server) awaitCall(c *conn) {
+	s.enter(c, calling, s.limits.bind)
+	err := reply(c.client, replyGranted, c.attempt.local)
+	if err == nil {
+		// The first event is at once if somebody has called already.
+		err = s.poller.add(c.call, ofCall, c.number)
+	}
+	if err != nil {
+		s.end(c, err)
+	}
+}
+
+// called takes the call of a BIND if it is from whom it may be from.
+func (s *Server) called(c *conn) {
+	a := c.attempt
+	fd, caller, err := acceptFrom(c.call)
+	if err == unix.EAGAIN {
+		return
+	}
+	if err != nil {
+		s.end(c, fmt.Errorf("wait for %s on %s: %w", a.peer, a.local, err))
+		return
+	}
+	if a.peer.IsUnspecified() {
+		if err = s.allow(c, netip.AddrPortFrom(caller.Addr(), a.local.Port())); err != nil {
+			err = fmt.Errorf("call: %w", err)
+		}
+	} else if caller.Addr() != a.peer {
+		err = fmt.Errorf("call from %s, not from %s", caller, a.peer)
+	}
+	if err == nil {
+		err = s.poller.add(fd, ofRemote, c.number)
+	}
+	if err != nil {
+		// A reset, so that a caller that may not call is told nothing.
+		reset(fd)
+		unix.Close(fd)
+		s.end(c, err)
+		return
+	}
+	c.remote = fd
+	s.endCall(c)
+	s.establish(c, In, caller)
+}
+
+// endCall ends the waiting for a call: nobody else can call.
+func (s *Server) endCall(c *conn) {
+	if c.call != none {
+		unix.Close(c.call)
+		c.call = none
+	}
+	if a := c.attempt; a != nil && a.undo != nil {
+		s.later(&s.openings, a.undo)
+		a.undo = nil
+	}
+}
+
+// abort ends an established connection because the direction from one side
+// failed: both sides get a reset.
+func (s *Server) abort(c *conn, err error, from role) {
+	reset(c.client)
+	reset(c.remote)
+	name := "client to server"
+	if from == ofRemote {
+		name = "server to client"
+	}
+	s.end(c, fmt.Errorf("%s: %w", name, err))
+}
+
+// end ends c, for a reason unless both sides ended, and frees its slot.
+func (s *Server) end(c *conn, err error) {
+	c.over = true
+	delete(s.conns, c.number)
+	s.leavePending(c)
+	if a := c.attempt; a != nil && a.task != nil {
+		s.giveUp(a.queue, a.task)
+	}
+	s.endCall(c)
+	c.attempt = nil
+	for _, f := range []*flow{&c.tx, &c.rx} {
+		if f.pipe != nil {
+			s.returnPipe(f.pipe)
+			f.pipe = nil
+		}
+	}
+	if c.remote != none {
+		unix.Close(c.remote)
+	}
+	verb := "closed"
+	if c.state == established {
+		unix.Close(c.client)
+	} else {
+		verb = "refused"
+		reply(c.client, replyRejected, netip.AddrPort{}) // if the client is still there
+		hangUp(c.client)
+	}
+	reason := "both sides ended"
+	if err != nil {
+		reason = err.Error()
+	}
+	s.log.printf("connection %d %s: %s tx=%d rx=%d duration=%v reason=%q", c.number, verb, description{c},
+		c.tx.moved, c.rx.moved, (s.now - c.born).Round(time.Millisecond), reason)
+}
+
+// reply sends the 8 bytes of a reply. It never waits: they are the first or
+// second 8 bytes that the socket has to send.
+func reply(fd int, code byte, addr netip.AddrPort) error {
+	if _, err := send(fd, appendReply(nil, code, addr)); err != nil {
+		return fmt.Errorf("reply: %w", err)
+	}
+	return nil
+}
+
+// description is what the opening and the closing line of a connection have in
+// common, written only if the line is.
+type description struct{ *conn }
+
+func (d description) String() string {
+	dst := "none"
+	if d.dst.IsValid() {
+		dst = d.dst.String()
+	}
+	return fmt.Sprintf("type=%s src=%s dst=%s rule=%s user=%q", d.typ, d.src, dst, ruleName(d.rule), d.user)
 }

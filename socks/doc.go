@@ -11,8 +11,8 @@
 //
 // Nothing that a client sends behind its request is lost, however the bytes are
 // cut into segments. Both directions end on their own (half-close), a reset of
-// one side is a reset of the other, an urgent byte stays in the stream. Tx and
-// Rx of a connection are exact and current: the bytes that the kernel took for
+// one side is a reset of the other, an urgent byte stays in the stream (splice
+// alone would stop at it for ever). Tx and Rx of a connection are exact and current: the bytes that the kernel took for
 // the other side.
 //
 // It never connects to the machine that it runs on (any own address, 127/8,
@@ -47,6 +47,15 @@
 // wait: a caller other than DSTIP gets a reset, and the client 91. A client that
 // closes its connection, or its half of it, ends the wait too.
 //
+// # How it works
+//
+// One goroutine waits for all sockets (epoll, edge-triggered) and does all that
+// does not wait, one step of each connection in turn. Bytes go from socket to
+// socket by splice(2) through one pipe that all connections share: a step takes
+// from the source only what the sink has room for, so that the pipe is empty
+// again behind it. A request that is not complete stays in the kernel's buffer.
+// docs/SOCKS.md tells what else was tried, and the figures.
+//
 // # Bounds
 //
 // max-connections counts connections in every state. When all slots are taken,
@@ -58,11 +67,23 @@
 //	BIND called           2 min after the first reply
 //	silence in any state  connection-idle-timeout, both directions together
 //	names resolved        8 at a time, at most 8 addresses of one tried
-//	descriptors           2 a connection
-//	buffers               520 bytes while a request is read; of the 32 kB ones
-//	                      for relaying, one a thread that is moving bytes, none
-//	                      a connection that waits to read or to write
-//	log                   10 lines a second, 100 at once
+//	log                   10 lines a second, 100 at once, 128 that wait to be written
+//
+// What connections can make the machine spend, N of them at once:
+//
+//	memory of ours        less than 1 kB a connection, its user id included, and
+//	                      while a name is resolved or the firewall opened (8 at a
+//	                      time) some 10 kB more
+//	goroutines            none a connection: one, 8 that resolve names, 8 that
+//	                      open the firewall, one that writes the log
+//	descriptors           2 a connection, and 64 for all else
+//	pipes                 one, 4 at most, of 64 kB each where there are 32 MB of
+//	                      memory and 1 MB where there are 512
+//	buffers of ours       32 kB in all
+//	socket buffers        what net.ipv4.tcp_mem lets all sockets of the machine
+//	                      have together; no connection gets more than tcp_rmem and
+//	                      tcp_wmem say. They are the kernel's, which sizes them by
+//	                      the machine's memory
 //
 // An accept that fails (no descriptors, no memory) is tried again after a pause
 // of 5 ms to 1 s.

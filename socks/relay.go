@@ -1,279 +1,215 @@
 package socks
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"net"
-	"sync"
-	"sync/atomic"
-	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// bufferSize is the most that one step of a relay moves, in bytes.
-const bufferSize = 32 << 10
-
-type buffer [bufferSize]byte
-
-// meter counts what a connection moves. Its clock starts with the connection.
-type meter struct {
-	born time.Time
-	tx   atomic.Uint64 // bytes, client to server
-	rx   atomic.Uint64 // bytes, server to client
-	last atomic.Int64  // when anything last moved, as nanoseconds since born
+// flow is one direction of a connection.
+type flow struct {
+	moved uint64 // bytes that the kernel took for the sink
+	// pipe holds bytes that the sink did not take although it had room: rare,
+	// and nil otherwise.
+	pipe *pipe
+	try  bool // something may have changed at the source or the sink
+	// urgent is that there is urgent data, which splice(2) does not pass.
+	urgent bool
+	full   bool // waits for the sink
+	done   bool // the source has ended, and so has the sink
 }
 
-// touch ends a silence.
-func (m *meter) touch() { m.last.Store(int64(time.Since(m.born))) }
+// pipe is where bytes pass from socket to socket without being copied.
+type pipe struct{ out, in, held int }
 
-// lastMoved returns when the silence began.
-func (m *meter) lastMoved() time.Time { return m.born.Add(time.Duration(m.last.Load())) }
+// Sizes of a step, in bytes.
+const (
+	minPipe = 64 << 10
+	maxPipe = 1 << 20 // what an ordinary user may have (pipe(7))
+	// scratchSize is the most that a step copies, when it cannot splice.
+	scratchSize = 32 << 10
+)
 
-// relay moves bytes between client and remote, both ways, until each way has
-// come to its end, and returns nil; or until one side fails or ctx ends, and
-// returns why (the cause of ctx). early is what the client sent behind its
-// request. After the failure of one side, closing the other resets it; the
-// caller closes both.
-//
-// io.Copy is not used: between TCP connections it holds a pipe of 1 MiB and four
-// descriptors more a connection, and tells nobody what it moves.
-func relay(ctx context.Context, buffers *sync.Pool, client, remote *net.TCPConn, early []byte, m *meter) error {
-	both, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(both, func() {
-		client.SetDeadline(longAgo)
-		remote.SetDeadline(longAgo)
-	})
-	defer stop()
+// maxPipes is how many pipes there may be. One does for all connections, unless
+// sinks take less than they have room for.
+const maxPipes = 4
 
-	back := make(chan struct{})
-	go func() {
-		defer close(back)
-		if err := pump(buffers, client, remote, m, &m.rx); err != nil {
-			cancel(fmt.Errorf("server to client: %w", err))
-		}
-	}()
-	var err error
-	if len(early) > 0 {
-		var n int
-		n, err = remote.Write(early)
-		m.tx.Add(uint64(n))
-		m.touch()
+// borrowPipe returns an empty pipe, or nil when there is none left.
+func (s *Server) borrowPipe() *pipe {
+	if n := len(s.pipes); n > 0 {
+		p := s.pipes[n-1]
+		s.pipes = s.pipes[:n-1]
+		return p
 	}
-	if err == nil {
-		err = pump(buffers, remote, client, m, &m.tx)
-	}
-	if err != nil {
-		cancel(fmt.Errorf("client to server: %w", err))
-	}
-	<-back
-
-	if err := context.Cause(both); err != nil {
-		if ctx.Err() == nil {
-			client.SetLinger(0)
-			remote.SetLinger(0)
-		}
-		return err
-	}
-	return nil
-}
-
-// longAgo is a deadline that ends whatever waits.
-var longAgo = time.Unix(1, 0)
-
-// pump moves bytes from src to dst until the end of src, which it passes on as
-// the end of dst.
-//
-// It looks at what the kernel has received, offers it to dst, and takes from
-// src what dst took. So bytes wait in the kernel's bounded buffers alone: a
-// buffer of ours is held for the moment of a step, not while src is silent or
-// dst is slow.
-func pump(buffers *sync.Pool, dst, src *net.TCPConn, m *meter, moved *atomic.Uint64) error {
-	in, err := src.SyscallConn()
-	if err != nil {
-		return err
-	}
-	out, err := dst.SyscallConn()
-	if err != nil {
-		return err
-	}
-
-	var (
-		b        *buffer
-		n        int   // bytes seen in src
-		w        int   // bytes of them that dst took
-		readErr  error // of the last step
-		writeErr error
-	)
-	write := func(fd uintptr) bool {
-		w, writeErr = ignoringEINTR(func() (int, error) { return unix.Write(int(fd), b[:n]) })
-		return true
-	}
-	step := func(fd uintptr) bool {
-		b = buffers.Get().(*buffer)
-		defer buffers.Put(b)
-		w, writeErr = 0, nil
-		n, readErr = ignoringEINTR(func() (int, error) { return receive(int(fd), b[:], unix.MSG_PEEK) })
-		if readErr == unix.EAGAIN {
-			return false // wait for more, without the buffer
-		}
-		if readErr != nil || n == 0 {
-			return true
-		}
-		if err := out.Write(write); err != nil {
-			writeErr = err
-		}
-		if w > 0 {
-			_, readErr = ignoringEINTR(func() (int, error) { return receive(int(fd), b[:w], unix.MSG_TRUNC) })
-		}
-		return true
-	}
-
-	for {
-		if err := in.Read(step); err != nil {
-			return err
-		}
-		if w > 0 {
-			moved.Add(uint64(w))
-			m.touch()
-		}
-		switch {
-		case readErr != nil:
-			return fmt.Errorf("read: %w", readErr)
-		case writeErr != nil && writeErr != unix.EAGAIN:
-			return fmt.Errorf("write: %w", writeErr)
-		case n == 0:
-			if err := dst.CloseWrite(); err != nil {
-				return fmt.Errorf("close for writing: %w", err)
-			}
-			return nil
-		case w < n:
-			if err := out.Write(writable); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// writable reports whether a write to fd would not block. A loop of
-// RawConn.Write that asks it waits until then: it has to ask the kernel each
-// time, because the loop forgets what the poller said before it began.
-func writable(fd uintptr) bool {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	n, err := unix.Poll(p, 0)
-	return n != 0 || err != nil
-}
-
-// receive is recv(2) of a TCP socket without waiting. With MSG_PEEK the bytes
-// stay; with MSG_TRUNC they are dropped and p is not written to.
-//
-// unix.Recvfrom would allocate room for an address at every call.
-func receive(fd int, p []byte, flags int) (int, error) {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
-		uintptr(len(p)), uintptr(flags|unix.MSG_DONTWAIT), 0, 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), nil
-}
-
-func ignoringEINTR(f func() (int, error)) (int, error) {
-	for {
-		n, err := f()
-		if err != unix.EINTR {
-			return max(n, 0), err
-		}
-	}
-}
-
-// awaitEnd waits until conn has been closed by its peer or has failed, and
-// returns why. It returns nil when there is data, which it leaves, and when the
-// read deadline of conn passes.
-func awaitEnd(conn *net.TCPConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var n int
-	var readErr error
-	err = raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		n, readErr = ignoringEINTR(func() (int, error) { return receive(int(fd), b[:], unix.MSG_PEEK) })
-		return readErr != unix.EAGAIN
-	})
-	switch {
-	case err != nil:
+	if s.pipesMade == maxPipes {
 		return nil
-	case readErr != nil:
-		return readErr
-	case n == 0:
-		return io.EOF
 	}
-	return nil
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		return nil // no descriptor left: copying needs none
+	}
+	// If it may not have that size it has 64 kB or less, and does.
+	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, s.pipeSize)
+	s.pipesMade++
+	return &pipe{out: fds[0], in: fds[1]}
 }
 
-// reply sends the 8 bytes of a reply. It never waits, deadline or not: they are
-// the first or second 8 bytes that the socket has to send.
-func reply(conn *net.TCPConn, b []byte) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("reply: %w", err)
+func (s *Server) returnPipe(p *pipe) {
+	if p.held > 0 {
+		p.close()
+		s.pipesMade--
+		return
 	}
-	var writeErr error
-	if err := raw.Control(func(fd uintptr) {
-		_, writeErr = ignoringEINTR(func() (int, error) { return unix.Write(int(fd), b) })
-	}); err != nil {
-		return fmt.Errorf("reply: %w", err)
-	}
-	if writeErr != nil {
-		return fmt.Errorf("reply: %w", writeErr)
-	}
-	return nil
+	s.pipes = append(s.pipes, p)
 }
 
-// hangUp closes conn so that its peer can still read what was sent: bytes that
-// have arrived unread would turn the close into a reset.
-func hangUp(conn *net.TCPConn) {
-	conn.CloseWrite()
-	if raw, err := conn.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) {
-			var b [maxRequest]byte
-			for range 64 {
-				if n, err := receive(int(fd), b[:], 0); n <= 0 || err != nil {
-					return
-				}
-			}
-		})
-	}
-	conn.Close()
+func (p *pipe) close() {
+	unix.Close(p.out)
+	unix.Close(p.in)
 }
 
-// prepare sets the options of a connection with a client or a server: the
-// urgent byte of TELNET stays in its place in the stream, nothing waits to be
-// joined with later bytes, and a peer that is gone is noticed.
-func prepare(conn *net.TCPConn) error {
-	err := conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4})
+// progress is what came of a step of a flow.
+type progress int
+
+const (
+	again     progress = iota // there may be more at once
+	atSource                  // waits for the source
+	atSink                    // waits for the sink
+	completed                 // the source's end has been passed on
+)
+
+// step moves bytes of f from source to sink, as many as the sink has room for
+// but no more than one pipe, and returns how many.
+//
+// Room is asked for first, so that bytes which the sink would not take stay
+// where the kernel bounds them, in the receive buffer of the source, and no
+// pipe is held by a connection that waits.
+func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) {
+	if f.pipe != nil {
+		return s.flush(f, sink)
+	}
+	if f.urgent {
+		return s.copy(f, source, sink)
+	}
+	fits, err := room(sink)
 	if err != nil {
-		return fmt.Errorf("set keepalive: %w", err)
+		return 0, 0, err
 	}
-	if err := conn.SetNoDelay(true); err != nil {
-		return fmt.Errorf("set no delay: %w", err)
+	if fits == 0 {
+		return 0, atSink, nil
 	}
-	raw, err := conn.SyscallConn()
+	if f.pipe = s.borrowPipe(); f.pipe == nil {
+		return s.copy(f, source, sink)
+	}
+	n, err = splice(source, f.pipe.in, min(fits, s.pipeSize))
+	if err != nil || n == 0 {
+		s.returnPipe(f.pipe)
+		f.pipe = nil
+		return s.nothing(f, sink, err)
+	}
+	f.pipe.held = n
+	return s.flush(f, sink)
+}
+
+// flush moves what f's pipe holds to the sink.
+func (s *Server) flush(f *flow, sink int) (n int, p progress, err error) {
+	n, err = splice(f.pipe.out, sink, f.pipe.held)
+	if err == unix.EAGAIN {
+		return 0, atSink, nil
+	}
 	if err != nil {
-		return err
+		return 0, 0, fmt.Errorf("write: %w", err)
 	}
-	var optErr error
-	if err := raw.Control(func(fd uintptr) {
-		optErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-	}); err != nil {
-		return err
+	f.pipe.held -= n
+	if f.pipe.held == 0 {
+		s.returnPipe(f.pipe)
+		f.pipe = nil
 	}
-	if optErr != nil {
-		return fmt.Errorf("set urgent data in line: %w", optErr)
+	return n, again, nil
+}
+
+// copy is a step without a pipe. It looks at what has arrived, offers it to the
+// sink, and takes from the source what the sink took: so nothing is held either.
+func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) {
+	seen, err := receive(source, s.scratch, unix.MSG_PEEK)
+	if err != nil || seen == 0 {
+		f.urgent = false // it is all read
+		return s.nothing(f, sink, err)
 	}
-	return nil
+	n, err = send(sink, s.scratch[:seen])
+	if err == unix.EAGAIN {
+		return 0, atSink, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("write: %w", err)
+	}
+	if _, err := receive(source, s.scratch[:n], unix.MSG_TRUNC); err != nil {
+		return n, 0, fmt.Errorf("read: %w", err)
+	}
+	return n, again, nil
+}
+
+// nothing is a step that found nothing in the source: err, or its end.
+func (s *Server) nothing(f *flow, sink int, err error) (int, progress, error) {
+	if err == unix.EAGAIN {
+		return 0, atSource, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("read: %w", err)
+	}
+	// ENOTCONN: the sink has been reset, which its own direction reports.
+	if err := unix.Shutdown(sink, unix.SHUT_WR); err != nil && err != unix.ENOTCONN {
+		return 0, 0, fmt.Errorf("close for writing: %w", err)
+	}
+	return 0, completed, nil
+}
+
+// relay takes a step in each direction of c that may have something to do, and
+// ends c when both directions are done or one failed.
+func (s *Server) relay(c *conn) {
+	more := false
+	for _, from := range [...]role{ofClient, ofRemote} {
+		f, source, sink := &c.tx, c.client, c.remote
+		if from == ofRemote {
+			f, source, sink = &c.rx, c.remote, c.client
+		}
+		if !f.try || f.done {
+			continue
+		}
+		n, p, err := s.step(f, source, sink)
+		if n > 0 {
+			f.moved += uint64(n)
+			c.last = s.now
+		}
+		if err != nil {
+			s.abort(c, err, from)
+			return
+		}
+		f.try = p == again
+		f.full = p == atSink
+		f.done = p == completed
+		more = more || f.try
+	}
+	if c.tx.done && c.rx.done {
+		s.end(c, nil)
+		return
+	}
+	if more && !c.queued {
+		c.queued = true
+		s.ready = append(s.ready, c)
+	}
+}
+
+// pipeSize returns how large the pipes are on this machine, in bytes: 64 kB with
+// 32 MB of memory, 1 MB with 512 MB.
+func pipeSize() int {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return minPipe
+	}
+	size := minPipe
+	for memory := uint64(info.Totalram) * uint64(info.Unit); size < maxPipe && uint64(size)*1024 <= memory; {
+		size *= 2
+	}
+	return size
 }

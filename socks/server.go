@@ -8,22 +8,26 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Options are what a Server is made with, once.
 type Options struct {
 	// Logf, if set, is given one line at the opening and one at the closing of a
-	// connection, and one when accepting fails. It must not call the Server.
+	// connection, and one when accepting fails. It is called from one goroutine,
+	// and may take its time: lines that it does not keep up with are dropped.
 	Logf func(format string, args ...any)
 	// Open, if set, is called when a BIND listens, before its first reply: the
-	// firewall shall let o.Peer in to o.Local. listener is the socket that
-	// listens there. The function that it returns undoes it, and is called once,
-	// when the wait ends. An error refuses the request. ctx ends with the
-	// connection.
-	Open func(ctx context.Context, o Opening, listener *net.TCPListener) (undo func(), err error)
+	// firewall shall let o.Peer in to o.Local. listener is a duplicate of the
+	// socket that listens there, for the time of the call. The function that it
+	// returns undoes it, and is called once, when the wait ends. An error refuses
+	// the request. ctx ends with the connection.
+	Open func(ctx context.Context, o Opening, listener *os.File) (undo func(), err error)
 	// AllowOwnAddresses lets clients connect to the machine that the server runs
 	// on, as a laboratory needs. It opens everything that listens on loopback.
 	AllowOwnAddresses bool
@@ -56,15 +60,19 @@ type Connection struct {
 }
 
 // limits are the times that the states of a connection may take, and how much
-// name resolution there may be.
+// may be done at a time for connections that wait.
 type limits struct {
 	handshake, connect, bind time.Duration
-	lookups                  int // at a time
+	lookups                  int // names resolved at a time
+	openings                 int // calls of Options.Open at a time
 	addresses                int // of one name that are tried
 }
 
 func defaultLimits() limits {
-	return limits{handshake: 10 * time.Second, connect: 30 * time.Second, bind: 2 * time.Minute, lookups: 8, addresses: 8}
+	return limits{
+		handshake: 10 * time.Second, connect: 30 * time.Second, bind: 2 * time.Minute,
+		lookups: 8, openings: 8, addresses: 8,
+	}
 }
 
 // Why the server itself ends a connection: the reason in its closing line.
@@ -83,52 +91,76 @@ var (
 var ErrClosed = errors.New("the SOCKS server has been shut down")
 
 // Server is a SOCKS4 server. Its methods may be called from any goroutine.
+//
+// One goroutine, the loop, waits for every socket of the server and does all
+// that does not wait; names are resolved and the firewall is opened by others.
 type Server struct {
-	log      limitedLog
-	open     func(context.Context, Opening, *net.TCPListener) (func(), error)
+	log      *limitedLog
+	open     func(context.Context, Opening, *os.File) (func(), error)
 	allowOwn bool
 	limits   limits
-	lookup   func(ctx context.Context, host string) ([]netip.Addr, error)
-	lookups  chan struct{} // a slot for each name that is being resolved
-	buffers  sync.Pool     // of *buffer
+	lookup   lookupFunc
+	born     time.Time
 	running  sync.WaitGroup
 
-	mu         sync.Mutex
-	cfg        Config
-	hits       []uint64 // of each rule of cfg.Access
-	listener   *net.TCPListener
-	conns      map[uint64]*conn
-	handshakes list.List // of *conn, those whose request is not complete, oldest first
-	last       uint64    // the highest number given
-	closed     bool
+	// mu is held by the loop but for the time that it waits. It guards the rest.
+	mu       sync.Mutex
+	cfg      Config
+	hits     []uint64 // of each rule of cfg.Access
+	conns    map[uint64]*conn
+	last     uint64    // the highest number given
+	pending  list.List // of *conn, those whose request is not complete, oldest first
+	names    queue     // resolution
+	openings queue     // the firewall
+	closed   bool
+	poller   *poller // nil before the first listener
+	listener int     // descriptor
+	// acceptAt is when to accept, by the clock; acceptPause how long the last
+	// failure lets it rest.
+	acceptAt, acceptPause time.Duration
+	// now is the clock: the time since the server was born, at the last look.
+	now time.Duration
+	// checkAt is the first time at which any connection can be over.
+	checkAt time.Duration
+	ready   []*conn // those that can go on without waiting
+	spare   []*conn // the memory of ready, in turns
+	probe   ownProbe
+
+	// For relaying.
+	pipes     []*pipe // not in use
+	pipesMade int
+	pipeSize  int // bytes
+	scratch   []byte
 }
 
 // New returns a Server that is not enabled.
 func New(o Options) *Server { return newServer(o, defaultLimits()) }
 
 func newServer(o Options, l limits) *Server {
-	s := &Server{
-		log:      limitedLog{logf: o.Logf},
+	return &Server{
+		log:      newLimitedLog(o.Logf),
 		open:     o.Open,
 		allowOwn: o.AllowOwnAddresses,
 		limits:   l,
-		lookups:  make(chan struct{}, l.lookups),
-		buffers:  sync.Pool{New: func() any { return new(buffer) }},
+		lookup:   lookup,
+		born:     time.Now(),
 		cfg:      DefaultConfig(),
 		conns:    map[uint64]*conn{},
+		names:    queue{free: l.lookups},
+		openings: queue{free: l.openings},
+		listener: none,
+		checkAt:  never,
+		probe:    ownProbe{fd: none},
+		pipeSize: pipeSize(),
+		scratch:  make([]byte, scratchSize),
 	}
-	// The resolver in Go needs no thread a name, unlike libc's.
-	resolver := &net.Resolver{PreferGo: true}
-	s.lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
-		return resolver.LookupNetIP(ctx, "ip4", host)
-	}
-	return s
 }
 
 // Configure puts cfg in force. l, if not nil, is where to accept from now on, in
 // place of the listener before; it belongs to the Server, which closes it also
-// when Configure fails. cfg.Port is not looked at beyond its range: who makes
-// the listener obeys it.
+// when Configure fails. It must be plain TCP, not the Multipath TCP that
+// net.Listen asks for. cfg.Port is not looked at beyond its range: who makes the
+// listener obeys it.
 //
 // Not enabled means that nothing is accepted: the listener is closed, and being
 // enabled again takes a new one. When Configure returns nil and cfg is enabled,
@@ -152,52 +184,75 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	cfg.Access = slices.Clone(cfg.Access)
+	cfg.Access, cfg.NameServers = slices.Clone(cfg.Access), slices.Clone(cfg.NameServers)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return ErrClosed
 	}
-	if cfg.Enabled && l == nil && s.listener == nil {
+	if cfg.Enabled && l == nil && s.listener == none {
 		return errors.New("enabled, but there is no listener")
 	}
+	if s.poller == nil {
+		var err error
+		if s.poller, err = newPoller(); err != nil {
+			return err
+		}
+		s.running.Go(s.loop)
+	}
+	listener := none
+	if l != nil && cfg.Enabled {
+		var err error
+		if listener, err = detach(l); err != nil {
+			return err
+		}
+		if err := s.poller.add(listener, ofServer, 0); err != nil {
+			unix.Close(listener)
+			return err
+		}
+	}
+	// Nothing fails from here on.
 	s.hits = carryHits(cfg.Access, s.cfg.Access, s.hits)
 	s.cfg = cfg
+	s.tick()
 	for _, c := range s.conns {
 		if c.judged.IsValid() {
 			rule, action := decide(cfg.Access, c.src, c.judged)
 			c.rule = rule
 			if action == Deny {
-				c.end(errDeniedNow)
+				s.end(c, errDeniedNow)
 			}
 		}
-		c.timer.Reset(0) // the idle timeout may be another
 	}
-	if s.listener != nil && (l != nil || !cfg.Enabled) {
-		s.listener.Close()
-		s.listener = nil
+	if listener != none || !cfg.Enabled {
+		s.closeListener()
+		s.listener, s.acceptAt = listener, 0
 	}
-	switch {
-	case l == nil:
-	case !cfg.Enabled:
+	if l != nil && !cfg.Enabled {
 		l.Close()
-	default:
-		s.listener = l
-		s.running.Go(func() { s.accept(l) })
 	}
+	s.checkAt = 0 // the idle timeout may be another
+	s.poller.wake()
 	return nil
+}
+
+func (s *Server) closeListener() {
+	if s.listener != none {
+		unix.Close(s.listener)
+		s.listener = none
+	}
 }
 
 // Connections returns the active connections in the order of their numbers.
 func (s *Server) Connections() []Connection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tick()
 	all := make([]Connection, 0, len(s.conns))
 	for _, c := range s.conns {
 		all = append(all, Connection{
 			Number: c.number, Src: c.src, Dst: c.dst, Type: c.typ, UserID: c.user,
-			Tx: c.meter.tx.Load(), Rx: c.meter.rx.Load(),
-			Age: time.Since(c.meter.born), Idle: time.Since(c.meter.lastMoved()),
+			Tx: c.tx.moved, Rx: c.rx.moved, Age: s.now - c.born, Idle: s.now - c.last,
 		})
 	}
 	slices.SortFunc(all, func(a, b Connection) int { return cmp.Compare(a.Number, b.Number) })
@@ -213,7 +268,8 @@ func (s *Server) CloseConnection(number uint64) error {
 	if !ok {
 		return fmt.Errorf("close SOCKS connection %d: no such connection", number)
 	}
-	c.end(errByUser)
+	s.tick()
+	s.end(c, errByUser)
 	return nil
 }
 
@@ -229,109 +285,65 @@ func (s *Server) Hits() []uint64 {
 // released.
 func (s *Server) Shutdown() {
 	s.mu.Lock()
-	s.closed = true
-	if s.listener != nil {
-		s.listener.Close()
-		s.listener = nil
-	}
-	for _, c := range s.conns {
-		c.end(errShutdown)
+	if !s.closed {
+		s.closed = true
+		s.closeListener()
+		s.tick()
+		for _, c := range s.conns {
+			s.end(c, errShutdown)
+		}
+		if s.poller != nil {
+			s.poller.wake()
+		}
 	}
 	s.mu.Unlock()
 	s.running.Wait()
+	s.log.close()
 }
 
-// accept takes connections from l until it is closed.
-func (s *Server) accept(l *net.TCPListener) {
-	var pause time.Duration
-	for {
-		client, err := l.AcceptTCP()
-		if err == nil {
-			pause = 0
-			s.take(client)
-			continue
-		}
-		if errors.Is(err, net.ErrClosed) {
+// accept takes connections that wait for it, a bounded number at a time.
+func (s *Server) accept() {
+	for range batch {
+		fd, src, err := acceptFrom(s.listener)
+		switch {
+		case err == unix.EAGAIN:
+			s.acceptAt = never // until the poller says so
+			return
+		case err != nil:
+			// Descriptors or memory are short. The kernel holds the connections
+			// meanwhile; trying again at once would spin.
+			s.acceptPause = min(max(2*s.acceptPause, 5*time.Millisecond), time.Second)
+			s.acceptAt = s.now + s.acceptPause
+			s.log.printf("accept: %v; again in %v", err, s.acceptPause)
 			return
 		}
-		// Descriptors or memory are short. The kernel holds the connections
-		// meanwhile; trying again at once would spin.
-		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		s.log.printf("accept on %s: %v; again in %v", l.Addr(), err, pause)
-		time.Sleep(pause)
+		s.acceptPause = 0
+		s.take(fd, src)
 	}
+	s.acceptAt = s.now // go on, when the others had their turn
 }
 
 // take gives a new connection a slot, or refuses it.
-func (s *Server) take(client *net.TCPConn) {
-	src := unmapped(client.RemoteAddr().(*net.TCPAddr).AddrPort())
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		client.Close()
-		return
-	}
+func (s *Server) take(fd int, src netip.AddrPort) {
 	if limit := s.cfg.MaxConnections; len(s.conns) >= limit {
-		oldest := s.handshakes.Front()
+		oldest := s.pending.Front()
 		if oldest == nil {
-			s.mu.Unlock()
-			reply(client, appendReply(nil, replyRejected, netip.AddrPort{}))
-			hangUp(client)
+			reply(fd, replyRejected, netip.AddrPort{})
+			hangUp(fd)
 			s.log.printf("connection refused: src=%s reason=%q", src, fmt.Sprintf("all %d connections are taken", limit))
 			return
 		}
-		c := oldest.Value.(*conn)
-		s.drop(c)
-		c.end(errReplaced)
+		s.end(oldest.Value.(*conn), errReplaced)
 	}
 	s.last++
-	ctx, cancel := context.WithCancelCause(context.Background())
 	c := &conn{
-		number: s.last, client: client, src: src, end: cancel,
-		meter: meter{born: time.Now()}, typ: Unknown, rule: noRule, state: handshaking,
+		number: s.last, client: fd, remote: none, call: none, src: src,
+		born: s.now, last: s.now, typ: Unknown, rule: noRule,
 	}
-	c.limit = c.meter.born.Add(s.limits.handshake)
-	c.waiting = s.handshakes.PushBack(c)
+	c.waiting = s.pending.PushBack(c)
 	s.conns[c.number] = c
-	c.timer = time.AfterFunc(c.until(s.cfg.ConnectionIdleTimeout), func() { s.checkTime(c) })
-	s.mu.Unlock()
-	s.running.Go(func() { s.serve(ctx, c) })
-}
-
-// drop takes c out of the table, if it is still there: its slot is free. s.mu is
-// held.
-func (s *Server) drop(c *conn) {
-	delete(s.conns, c.number)
-	s.leaveHandshake(c)
-	c.timer.Stop()
-}
-
-func (s *Server) leaveHandshake(c *conn) {
-	if c.waiting != nil {
-		s.handshakes.Remove(c.waiting)
-		c.waiting = nil
+	s.enter(c, handshaking, s.limits.handshake)
+	if err := s.poller.add(fd, ofClient, c.number); err != nil {
+		s.end(c, err)
 	}
-}
-
-// checkTime ends c if its time is over, else sets its timer anew. The timer is
-// not touched when bytes move: it asks here, late, how long the silence is.
-func (s *Server) checkTime(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns[c.number] != c {
-		return
-	}
-	rest := c.until(s.cfg.ConnectionIdleTimeout)
-	switch {
-	case rest > 0:
-		c.timer.Reset(rest)
-	case c.limitOver():
-		c.end(c.state.timeout())
-	default:
-		c.end(errIdle)
-	}
-}
-
-func unmapped(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }

@@ -282,7 +282,7 @@ func (c *child) configure(cfg *socks.Config, file *os.File) error {
 }
 
 // open has the parent open the firewall.
-func (c *child) open(ctx context.Context, o socks.Opening, l *net.TCPListener) (func(), error) {
+func (c *child) open(ctx context.Context, o socks.Opening, l *os.File) (func(), error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	undo := func() {

@@ -1,0 +1,241 @@
+package socks
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// never is later than any time of the clock.
+const never = time.Duration(math.MaxInt64)
+
+// batch is how many events the loop takes, and how many connections it accepts,
+// before all others have their turn.
+const batch = 64
+
+// role is what a descriptor is for.
+type role uint64
+
+const (
+	ofClient role = iota // the client's connection
+	ofRemote             // the connection with the server, or with a BIND's caller
+	ofCall               // the listener of a BIND
+	ofServer             // the server's own: its listener, and what ends a wait
+	roles
+)
+
+// poller tells which descriptors have changed (epoll(7), edge-triggered).
+type poller struct {
+	epoll int
+	event int // an eventfd, which ends a wait
+}
+
+func newPoller() (*poller, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("poller: %w", err)
+	}
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(epoll)
+		return nil, fmt.Errorf("poller: %w", err)
+	}
+	p := &poller{epoll: epoll, event: event}
+	if err := p.add(event, ofServer, 0); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// add watches fd, which is the connection's of that number. Closing fd ends it.
+func (p *poller) add(fd int, is role, number uint64) error {
+	// The kernel gives these 64 bits back with each event. The number, unlike the
+	// descriptor, is never used again: an event that is late finds nobody.
+	tag := number*uint64(roles) + uint64(is)
+	e := unix.EpollEvent{
+		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET,
+		Fd:     int32(uint32(tag)), Pad: int32(uint32(tag >> 32)),
+	}
+	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
+		return fmt.Errorf("watch a socket: %w", err)
+	}
+	return nil
+}
+
+// origin is what add was told.
+func origin(e unix.EpollEvent) (is role, number uint64) {
+	tag := uint64(uint32(e.Pad))<<32 | uint64(uint32(e.Fd))
+	return role(tag % uint64(roles)), tag / uint64(roles)
+}
+
+// wake ends the wait of the loop, now or the next.
+func (p *poller) wake() {
+	one := [8]byte{0: 1, 7: 1} // more than 0 in either byte order
+	unix.Write(p.event, one[:])
+}
+
+func (p *poller) close() {
+	unix.Close(p.epoll)
+	unix.Close(p.event)
+}
+
+// tick reads the clock.
+func (s *Server) tick() { s.now = time.Since(s.born) }
+
+// loop is the server at work, until Shutdown.
+func (s *Server) loop() {
+	// A thread of its own: it waits in the kernel, not in Go's scheduler.
+	runtime.LockOSThread()
+	var events [batch]unix.EpollEvent
+	for wait := 0; ; {
+		n, err := unix.EpollWait(s.poller.epoll, events[:], wait)
+		if err != nil && err != unix.EINTR {
+			panic(fmt.Sprintf("socks: wait for events: %v", err)) // else it would spin
+		}
+		s.mu.Lock()
+		if s.closed {
+			s.release()
+			s.mu.Unlock()
+			return
+		}
+		s.tick()
+		s.turn(events[:max(n, 0)])
+		wait = s.wait()
+		s.mu.Unlock()
+	}
+}
+
+// turn does all that can be done without waiting. Each connection that has more
+// takes one step: none waits for the end of another's stream.
+func (s *Server) turn(events []unix.EpollEvent) {
+	ready := s.ready
+	s.ready, s.spare = s.spare[:0], ready
+	for _, c := range ready {
+		c.queued = false
+		if !c.over {
+			s.relay(c)
+		}
+	}
+	clear(ready)
+	for _, e := range events {
+		is, number := origin(e)
+		if c, ok := s.conns[number]; ok {
+			s.event(c, is, e.Events)
+		} else if is == ofServer {
+			var count [8]byte
+			unix.Read(s.poller.event, count[:])
+			if s.acceptAt == never {
+				s.acceptAt = s.now
+			}
+		}
+	}
+	if s.listener != none && s.acceptAt <= s.now {
+		s.accept()
+	}
+	if s.checkAt <= s.now {
+		s.check()
+	}
+}
+
+// wait returns how long the loop may wait for events, in milliseconds; -1 is
+// for ever.
+func (s *Server) wait() int {
+	if len(s.ready) > 0 {
+		return 0
+	}
+	at := s.checkAt
+	if s.listener != none {
+		at = min(at, s.acceptAt)
+	}
+	if at == never {
+		return -1
+	}
+	left := max(0, at-s.now) + time.Millisecond - 1
+	return int(min(left/time.Millisecond, math.MaxInt32))
+}
+
+// check ends the connections whose time is over, and finds out when to check
+// again. Nothing is done for that when bytes move: a check that comes too early
+// finds how much later it should have been.
+func (s *Server) check() {
+	s.checkAt = never
+	for _, c := range s.conns {
+		if at := c.overAt(s.cfg.ConnectionIdleTimeout); at > s.now {
+			s.checkAt = min(s.checkAt, at)
+		} else {
+			s.timeout(c)
+		}
+	}
+}
+
+// release gives back what the loop has, at its end.
+func (s *Server) release() {
+	s.poller.close()
+	for _, p := range s.pipes {
+		p.close()
+	}
+	s.pipes, s.ready, s.spare = nil, nil, nil
+	s.probe.close()
+}
+
+// queue holds tasks of one kind: work that waits, outside of the loop, so many
+// at a time.
+type queue struct {
+	free  int // how many more may run
+	tasks []*task
+}
+
+type task struct {
+	run    func()
+	cancel context.CancelFunc
+}
+
+// begin has run done for c, which has waited for nothing else.
+func (s *Server) begin(c *conn, q *queue, run func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	t := &task{cancel: cancel, run: func() { defer cancel(); run(ctx) }}
+	c.attempt.task, c.attempt.queue = t, q
+	q.tasks = append(q.tasks, t)
+	s.employ(q)
+}
+
+// later has run done before what waits in q: it gives back what that takes.
+func (s *Server) later(q *queue, run func()) {
+	q.tasks = append([]*task{{run: run}}, q.tasks...)
+	s.employ(q)
+}
+
+// giveUp takes t out of its queue, or if it runs tells it to end.
+func (s *Server) giveUp(q *queue, t *task) {
+	t.cancel()
+	q.tasks = slices.DeleteFunc(q.tasks, func(u *task) bool { return u == t })
+}
+
+// employ has the tasks of q run.
+func (s *Server) employ(q *queue) {
+	if q.free == 0 {
+		return
+	}
+	q.free--
+	s.running.Go(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for len(q.tasks) > 0 {
+			t := q.tasks[0]
+			q.tasks = q.tasks[1:]
+			s.mu.Unlock()
+			t.run()
+			s.mu.Lock()
+			if !s.closed {
+				s.poller.wake() // there may be more to do, and another time to wait
+			}
+		}
+		q.free++
+	})
+}

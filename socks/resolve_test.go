@@ -1,0 +1,46 @@
+package socks
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestNameServers asks name servers of the configuration: the first is not there.
+func TestNameServers(t *testing.T) {
+	conn, err := net.ListenPacket("udp4", "127.77.0.2:53")
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	asked := make(chan string, 10)
+	go func() {
+		b := make([]byte, 512)
+		for {
+			n, from, err := conn.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			asked <- string(b[12 : 12+10]) // the name of the first question
+			// RFC 1035: the question again, as an answer with one A record.
+			answer := append([]byte{}, b[:12+10+4]...)
+			_ = n // what is behind it (EDNS) is not repeated
+			binary.BigEndian.PutUint16(answer[2:], 0x8180)
+			binary.BigEndian.PutUint16(answer[6:], 1)
+			binary.BigEndian.PutUint16(answer[10:], 0)
+			answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1)
+			conn.WriteTo(answer, from)
+		}
+	}()
+	l := listen(t, "127.0.0.1")
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	u := start(t, func(o *options) {
+		o.cfg.NameServers = []netip.Addr{netip.MustParseAddr("127.77.0.1"), netip.MustParseAddr("127.77.0.2")}
+	})
+	near := dial(t, u.addr)
+	near.send(askName(commandConnect, "ftp.test.", port))
+	assert.Equal(t, l.Addr().String(), near.reply(replyGranted).String())
+	assert.Equal(t, "\x03ftp\x04test\x00", <-asked)
+}
