@@ -37,6 +37,7 @@ boards:
 bench:
 	go run ./image setup --lab
 	go run ./image build
+	go run ./socks/bench
 	go run ./qemu bench
 
 size:

@@ -22,9 +22,17 @@ var buildPackages = []string{
 }
 
 // labPackages are the Debian packages of the lab's and the tests' network: the
-// programs that a router's users run, and what joins them.
+// programs that a router's users run, what joins them, and the servers that socksd
+// is compared with.
 var labPackages = []string{
-	"busybox", "curl", "dante-client", "iproute2", "iputils-ping", "tnftp", "vsftpd",
+	"busybox", "connect-proxy", "curl", "dante-client", "dante-server", "iproute2", "iputils-ping",
+	"microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "proxychains4",
+	"python3-socks", "socat", "tnftp", "vsftpd",
+}
+
+// services are those that packages of the lab would have this machine run.
+var services = map[string]string{
+	"dante-server": "danted", "openssh-server": "ssh", "vsftpd": "vsftpd",
 }
 
 // setup installs the Debian packages that are missing for the boards, and with
@@ -61,8 +69,8 @@ func setup(boards []board.Board, lab bool) error {
 	if err := asRoot("apt-get", "-q", "update"); err != nil {
 		return err
 	}
-	// vsftpd is wanted as a program to start in a namespace, not as a service of
-	// this machine: a policy that forbids starting services lasts as long as apt.
+	// They are wanted as programs to start in a namespace, not as services of this
+	// machine: a policy that forbids starting services lasts as long as apt.
 	install := append([]string{"sh", "-c", `
 set -e
 policy=/usr/sbin/policy-rc.d
@@ -76,8 +84,15 @@ DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$@
 	if err := asRoot(install...); err != nil {
 		return err
 	}
-	if slices.Contains(missing, "vsftpd") && exists("/run/systemd/system") {
-		return asRoot("systemctl", "disable", "--now", "vsftpd")
+	if !exists("/run/systemd/system") {
+		return nil
+	}
+	for _, p := range missing {
+		if service, ok := services[p]; ok {
+			if err := asRoot("systemctl", "disable", "--now", service); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
