@@ -507,13 +507,18 @@ func (s *Server) end(c *conn, err error) {
 			f.pipe = nil
 		}
 	}
+	verb := "closed"
+	if c.state == established {
+		if err != nil {
+			resetUnsent(c.client)
+			resetUnsent(c.remote)
+		}
+		unix.Close(c.client)
+	}
 	if c.remote != none {
 		unix.Close(c.remote)
 	}
-	verb := "closed"
-	if c.state == established {
-		unix.Close(c.client)
-	} else {
+	if c.state != established {
 		verb = "refused"
 		reply(c.client, replyRejected, netip.AddrPort{}) // if the client is still there
 		hangUp(c.client)

@@ -194,6 +194,23 @@ func TestResetBehindUnreadBytes(t *testing.T) {
 	u.awaitLog(t, "closed", "client to server: read: connection reset")
 }
 
+// TestCloseBehindUnreadBytes checks that a connection which is closed leaves
+// nothing with the kernel: a receiver that does not read is reset.
+func TestCloseBehindUnreadBytes(t *testing.T) {
+	u := start(t, nil)
+	near, far := u.connect(t)
+	chunk := make([]byte, 1<<20)
+	for {
+		far.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		if _, err := far.Write(chunk); err != nil {
+			break
+		}
+	}
+	require.NoError(t, u.CloseConnection(1))
+	near.wasReset()
+	u.awaitLog(t, "connection 1 closed", "closed by number")
+}
+
 // TestFairness checks that one connection's stream does not hold up another's
 // single byte.
 func TestFairness(t *testing.T) {

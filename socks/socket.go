@@ -214,6 +214,15 @@ func reset(fd int) {
 	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
+// resetUnsent makes the close of fd a reset if its peer has not taken all that it
+// was sent. The kernel would go on offering that, for minutes and in memory that
+// no bound of the server counts.
+func resetUnsent(fd int) {
+	if n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err == nil && n > 0 {
+		reset(fd)
+	}
+}
+
 // hangUp closes fd so that its peer can still read what was sent: bytes that
 // have arrived unread would turn the close into a reset.
 func hangUp(fd int) {

@@ -1,0 +1,204 @@
+// Command bench measures socksd beside the SOCKS servers that Debian has, and
+// beside no proxy at all, on this machine's loopback. It prints one table of one
+// run, and which goals socksd met.
+//
+// Synopsis:
+//
+//	bench [--rounds N] [--only NAME,...] [--socksd FILE]
+//
+// All servers get the same load from the same two processes: this one, which is
+// the clients, and a second one, which is what they connect to. A round measures
+// each figure of all servers one after another before it takes the next figure,
+// and starts the servers anew, so that a machine that is slower for a while is
+// slower for all. A figure is the median of the rounds; a ratio is the median of
+// the rounds' ratios. Before a server is measured, what it relays is compared
+// with what was sent. Nothing is left out: connections that failed are a column,
+// and any other failure ends the run.
+//
+// Whatever it starts ends with it. It needs root, as sshd and danted do.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+const help = `Usage: go run ./socks/bench [FLAGS]
+
+Measures socksd beside other SOCKS servers on this machine's loopback: a table
+on standard output, what is being measured on standard error.
+
+Servers: %s
+
+Flags:
+%s
+It needs root, and the Debian packages dante-server, microsocks, openssh-client
+and openssh-server.
+`
+
+// descriptors is the limit of each program: 500 connections of both sides in
+// the process of the clients, and 6 descriptors a connection in a server.
+const descriptors = 8192
+
+// othersTime is how long the machine is watched before a round.
+const othersTime = time.Second
+
+func main() {
+	// A child's PDEATHSIG comes when the thread ends that started it: start them
+	// from the one that lasts as long as the process.
+	runtime.LockOSThread()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := logic(ctx, os.Args[1:])
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func logic(ctx context.Context, args []string) error {
+	if len(args) == 2 {
+		// What this program starts of itself.
+		switch args[0] {
+		case targetCommand:
+			return serveTarget(args[1])
+		case ioCopyCommand:
+			return serveIOCopy(args[1])
+		}
+	}
+	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
+	flags.Usage = func() {}
+	rounds := flags.Int("rounds", 3, "how often each figure is measured")
+	only := flags.StringSlice("only", nil, "measure these servers alone, `NAME,...`")
+	socksd := flags.String("socksd", "", "measure this `FILE` instead of a socksd built from here")
+	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
+		fmt.Printf(help, strings.Join(names(kinds("")), ", "), flags.FlagUsages())
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q (--help tells more)", flags.Arg(0))
+	}
+	if *rounds < 1 {
+		return fmt.Errorf("--rounds %d: want 1 or more", *rounds)
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("this needs root, as sshd and danted do")
+	}
+	limit := syscall.Rlimit{Cur: descriptors, Max: descriptors}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit descriptors to %d: %w", descriptors, err)
+	}
+	dir, err := os.MkdirTemp("", "socks-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if *socksd == "" {
+		*socksd = filepath.Join(dir, "socksd")
+		if err := build(ctx, *socksd); err != nil {
+			return err
+		}
+	}
+	chosen := kinds(*socksd)
+	for _, name := range *only {
+		if !slices.Contains(names(chosen), name) {
+			return fmt.Errorf("--only %q: want some of %s", name, strings.Join(names(chosen), ", "))
+		}
+	}
+	if len(*only) > 0 {
+		chosen = slices.DeleteFunc(chosen, func(k kind) bool { return !slices.Contains(*only, k.name) })
+	}
+	found, err := run(ctx, dir, chosen, *rounds)
+	if err != nil {
+		return err
+	}
+	return found.print(os.Stdout, names(chosen))
+}
+
+// build makes socksd as the image has it.
+func build(ctx context.Context, file string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", file,
+		"github.com/postern-router/postern/socks/socksd")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build socksd: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// run measures the servers, for so many rounds.
+func run(ctx context.Context, dir string, kinds []kind, rounds int) (results, error) {
+	t, err := startTarget(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer t.program.stop()
+	found := results{}
+	for i := range rounds {
+		// Another one is first each time, so that none always comes after the same.
+		first := i % len(kinds)
+		order := slices.Concat(kinds[first:], kinds[:first])
+		note := func(format string, a ...any) {
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", i+1, rounds, fmt.Sprintf(format, a...))
+		}
+		busy, err := others(ctx, othersTime)
+		if err != nil {
+			return nil, err
+		}
+		found.add(machine, othersBusy, busy)
+		due := measures()
+		if i > 0 {
+			due = slices.DeleteFunc(due, func(m measure) bool { return m.once })
+		}
+		if err := round(ctx, dir, t, order, due, found, note); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// round starts the servers, takes each measure of all and ends them.
+func round(ctx context.Context, dir string, t *target, kinds []kind, due []measure, found results, note func(string, ...any)) error {
+	var servers []*server
+	defer func() {
+		for _, s := range servers {
+			s.stop()
+		}
+	}()
+	for _, k := range kinds {
+		s, err := start(ctx, dir, k)
+		if err != nil {
+			return fmt.Errorf("%s: %w", k.name, err)
+		}
+		servers = append(servers, s)
+		if err := check(ctx, s, t); err != nil {
+			return fmt.Errorf("%s: %w%s", k.name, err, s.said())
+		}
+	}
+	for _, m := range due {
+		for _, s := range servers {
+			note("%s: %s", m.name, s.name)
+			if err := m.take(ctx, s, t, found); err != nil {
+				return fmt.Errorf("%s: %s: %w%s", s.name, m.name, err, s.said())
+			}
+		}
+	}
+	return nil
+}

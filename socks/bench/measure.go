@@ -1,0 +1,334 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How long the measures take.
+const (
+	bulkWarmUp     = 300 * time.Millisecond
+	bulkTime       = 1500 * time.Millisecond
+	connectionTime = 2 * time.Second
+	idleSettling   = 1500 * time.Millisecond
+	slowTime       = 3 * time.Second
+	// endTime is the most to wait for the end of a measure's connections.
+	endTime = 2 * time.Second
+)
+
+// A slow receiver reads slowSize bytes each slowPause: 40 kB/s.
+const (
+	slowSize  = 4000
+	slowPause = 100 * time.Millisecond
+)
+
+// warmUp is how many connections a server has had before its memory is read.
+const warmUp = 32
+
+// measure is a load and the figures that are read meanwhile.
+type measure struct {
+	name string
+	once bool // in the first round alone, as it is long and no matter of speed
+	run  func(ctx context.Context, s *server, t *target, found results) error
+}
+
+func measures() []measure {
+	return []measure{
+		{"memory of idle connections", false, idle},
+		{"new connections", false, connections},
+		{"bulk, 1 stream", false, func(ctx context.Context, s *server, t *target, found results) error {
+			return bulk(ctx, s, t, 1, bulk1, "", found)
+		}},
+		{"bulk, 4 streams", false, func(ctx context.Context, s *server, t *target, found results) error {
+			return bulk(ctx, s, t, 4, bulk4, cpuPerGB, found)
+		}},
+		{"bulk, 64 streams", false, func(ctx context.Context, s *server, t *target, found results) error {
+			return bulk(ctx, s, t, 64, bulk64, "", found)
+		}},
+		{"memory with slow receivers", true, slow},
+	}
+}
+
+// take runs the measure, and waits until the machine has as few TCP sockets as
+// before: the server is done with it.
+func (m measure) take(ctx context.Context, s *server, t *target, found results) error {
+	before, err := readSockets()
+	if err != nil {
+		return err
+	}
+	if err := m.run(ctx, s, t, found); err != nil {
+		return err
+	}
+	return ended(ctx, before)
+}
+
+// ended waits until there are no more TCP sockets than before. It is no error if
+// there are: others use the machine, too.
+func ended(ctx context.Context, before sockets) error {
+	for limit := time.Now().Add(endTime); time.Now().Before(limit); {
+		now, err := readSockets()
+		if err != nil {
+			return err
+		}
+		if now.inUse <= before.inUse {
+			return nil
+		}
+		if err := wait(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bulk downloads over so many streams at once. What counts is what the sinks got
+// in bulkTime, and the CPU time of the server meanwhile if a figure is wanted.
+// As on a router, to which the ends of a connection cost nothing, the sinks are
+// cheap: the kernel discards what they get instead of copying it. (That it is the
+// right data is what check is for.)
+func bulk(ctx context.Context, s *server, t *target, streams int, speed, cpu string, found results) error {
+	conns, err := s.connectMany(ctx, streams, t.source, nil)
+	if err != nil {
+		return err
+	}
+	if err := startSources(conns...); err != nil {
+		closeAll(conns)
+		return err
+	}
+	var received atomic.Int64
+	var sinks sync.WaitGroup
+	errs := make([]error, streams)
+	for i, conn := range conns {
+		sinks.Go(func() { errs[i] = discard(conn, &received) })
+	}
+	sample := func() (time.Time, int64, time.Duration, error) {
+		used, err := s.cpuTime()
+		return time.Now(), received.Load(), used, err
+	}
+	err = func() error {
+		if err := wait(ctx, bulkWarmUp); err != nil {
+			return err
+		}
+		start, bytesBefore, cpuBefore, err := sample()
+		if err != nil {
+			return err
+		}
+		if err := wait(ctx, bulkTime); err != nil {
+			return err
+		}
+		end, bytesAfter, cpuAfter, err := sample()
+		if err != nil {
+			return err
+		}
+		size := float64(bytesAfter - bytesBefore)
+		if size == 0 {
+			return errors.New("no data")
+		}
+		found.add(s.name, speed, size/1e6/end.Sub(start).Seconds())
+		if cpu != "" && s.socks != 0 {
+			found.add(s.name, cpu, (cpuAfter-cpuBefore).Seconds()/(size/1e9))
+		}
+		return nil
+	}()
+	closeAll(conns)
+	sinks.Wait()
+	for _, e := range errs {
+		if !errors.Is(e, net.ErrClosed) && err == nil {
+			err = fmt.Errorf("a stream ended: %w", e)
+		}
+	}
+	return err
+}
+
+// discard receives until the stream ends or is closed, which is the error.
+func discard(conn syscall.Conn, received *atomic.Int64) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	// Its size is the most to discard at once: with MSG_TRUNC, tcp(7), the kernel
+	// writes nothing to it.
+	buf := make([]byte, blockSize)
+	var n int
+	var failed error
+	receive := func(fd uintptr) bool {
+		n, _, failed = unix.Recvfrom(int(fd), buf, unix.MSG_TRUNC)
+		return !errors.Is(failed, unix.EAGAIN)
+	}
+	for {
+		if err := raw.Read(receive); err != nil {
+			return err
+		}
+		if failed != nil {
+			return fmt.Errorf("receive: %w", failed)
+		}
+		if n == 0 {
+			return io.EOF
+		}
+		received.Add(int64(n))
+	}
+}
+
+// connections opens connections for connectionTime, as many at a time as there
+// are addresses: connect, request, one byte to the echo and back, close. The
+// latency is that of all but the close.
+func connections(ctx context.Context, s *server, t *target, found results) error {
+	var workers sync.WaitGroup
+	latencies := make([][]float64, addresses)
+	failures := make([][]error, addresses)
+	start := time.Now()
+	limit := start.Add(connectionTime)
+	for w := range addresses {
+		workers.Go(func() {
+			for ctx.Err() == nil {
+				begin := time.Now()
+				if begin.After(limit) {
+					return
+				}
+				conn, err := s.connect(w, t.echo)
+				if err == nil {
+					err = exchange(conn, byte(len(latencies[w])))
+					latency := time.Since(begin)
+					conn.Close()
+					if err == nil {
+						latencies[w] = append(latencies[w], latency.Seconds()*1e3)
+					}
+				}
+				if err != nil {
+					failures[w] = append(failures[w], err)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	took := time.Since(start)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	all, failed := slices.Concat(latencies...), slices.Concat(failures...)
+	if len(failed) > 0 {
+		fmt.Fprintf(os.Stderr, "%s: %d connections failed, the first: %v\n", s.name, len(failed), failed[0])
+	}
+	if len(all) == 0 {
+		return fmt.Errorf("no connection succeeded: %w", failed[0])
+	}
+	found.add(s.name, connectionRate, float64(len(all))/took.Seconds())
+	found.add(s.name, latency50, quantile(all, 0.50))
+	found.add(s.name, latency99, quantile(all, 0.99))
+	found.add(s.name, connectionsFailed, float64(len(failed)))
+	return nil
+}
+
+// idle reads what the server holds for a connection over which a byte has gone
+// each way and which is silent since: the difference of connectionsHeld and none,
+// after some that warmed it up.
+func idle(ctx context.Context, s *server, t *target, found results) error {
+	if s.socks == 0 {
+		return nil
+	}
+	exchangeOne := func(conn *net.TCPConn) error { return exchange(conn, 1) }
+	state, err := readSockets()
+	if err != nil {
+		return err
+	}
+	conns, err := s.connectMany(ctx, warmUp, t.echo, exchangeOne)
+	if err != nil {
+		return err
+	}
+	closeAll(conns)
+	if err := ended(ctx, state); err != nil {
+		return err
+	}
+	if err := wait(ctx, idleSettling/3); err != nil {
+		return err
+	}
+	before, err := s.memory()
+	if err != nil {
+		return err
+	}
+	if conns, err = s.connectMany(ctx, connectionsHeld, t.echo, exchangeOne); err != nil {
+		return err
+	}
+	defer closeAll(conns)
+	if err := wait(ctx, idleSettling); err != nil {
+		return err
+	}
+	with, err := s.memory()
+	if err != nil {
+		return err
+	}
+	// They were open all the time.
+	for _, conn := range conns {
+		if err := errors.Join(conn.SetDeadline(time.Now().Add(patience)), exchangeOne(conn)); err != nil {
+			return fmt.Errorf("an idle connection: %w", err)
+		}
+	}
+	found.add(s.name, idleMemory, float64(with.pss-before.pss)/connectionsHeld)
+	found.add(s.name, idleDescriptors, float64(with.descriptors-before.descriptors)/connectionsHeld)
+	return nil
+}
+
+// slow reads what the server holds in all, and the kernel for the machine's TCP
+// sockets, when connectionsHeld receivers read slowly what never ends.
+func slow(ctx context.Context, s *server, t *target, found results) error {
+	before, err := readSockets()
+	if err != nil {
+		return err
+	}
+	conns, err := s.connectMany(ctx, connectionsHeld, t.source, nil)
+	if err != nil {
+		return err
+	}
+	if err := startSources(conns...); err != nil {
+		closeAll(conns)
+		return err
+	}
+	var receivers sync.WaitGroup
+	errs := make([]error, len(conns))
+	for i, conn := range conns {
+		receivers.Go(func() {
+			buf := make([]byte, slowSize)
+			for errs[i] == nil {
+				_, errs[i] = conn.Read(buf)
+				time.Sleep(slowPause)
+			}
+		})
+	}
+	err = func() error {
+		if err := wait(ctx, slowTime); err != nil {
+			return err
+		}
+		after, err := readSockets()
+		if err != nil {
+			return err
+		}
+		found.add(s.name, slowKernelMemory, float64(after.memory-before.memory)/1e6)
+		if s.socks == 0 {
+			return nil
+		}
+		with, err := s.memory()
+		if err != nil {
+			return err
+		}
+		found.add(s.name, slowMemory, float64(with.pss)/1e6)
+		return nil
+	}()
+	closeAll(conns)
+	receivers.Wait()
+	for _, e := range errs {
+		if !errors.Is(e, net.ErrClosed) && err == nil {
+			err = fmt.Errorf("a slow receiver's stream ended: %w", e)
+		}
+	}
+	return err
+}
