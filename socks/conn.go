@@ -104,6 +104,13 @@ func (s *Server) timeout(c *conn) {
 
 // event serves c when one of its descriptors has changed.
 func (s *Server) event(c *conn, is role, events uint32) {
+	// Also before both sides are there: it is what the relay begins with.
+	const arrived = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLERR | unix.EPOLLHUP
+	if from := c.from(is); from != nil {
+		from.try = from.try || events&arrived != 0 && !from.full
+		from.urgent = from.urgent || events&unix.EPOLLPRI != 0
+		from.ending = from.ending || events&(unix.EPOLLRDHUP|unix.EPOLLERR|unix.EPOLLHUP) != 0
+	}
 	if c.state == established {
 		s.moved(c, is, events)
 		return
@@ -125,18 +132,24 @@ func (s *Server) event(c *conn, is role, events uint32) {
 	}
 }
 
+// from returns the flow whose source a descriptor is.
+func (c *conn) from(is role) *flow {
+	switch is {
+	case ofClient:
+		return &c.tx
+	case ofRemote:
+		return &c.rx
+	}
+	return nil
+}
+
 // moved serves an established connection when one of its sockets has changed.
 func (s *Server) moved(c *conn, is role, events uint32) {
 	from, to, fd := &c.tx, &c.rx, c.client
 	if is == ofRemote {
 		from, to, fd = &c.rx, &c.tx, c.remote
 	}
-	if events&unix.EPOLLPRI != 0 {
-		from.urgent = true
-	}
-	if !from.full {
-		from.try = from.try || events&^unix.EPOLLOUT != 0
-	} else if events&unix.EPOLLERR != 0 {
+	if from.full && events&unix.EPOLLERR != 0 {
 		// A reset, and what came before it cannot be passed on now.
 		s.abort(c, fmt.Errorf("read: %w", socketError(fd)), is)
 		return
@@ -187,6 +200,7 @@ func (s *Server) readRequest(c *conn) {
 		s.end(c, fmt.Errorf("read request: %w", err))
 		return
 	}
+	c.tx.try = n > length // there is more behind it already
 	s.leavePending(c)
 	c.user = req.user
 	c.attempt = &attempt{request: req, deadline: s.now + s.limits.connect}
@@ -319,8 +333,10 @@ func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 		return
 	}
 	c.attempt = nil
-	c.tx.try, c.rx.try = true, true
-	s.relay(c)
+	c.tx.room, c.rx.room = newRoom, newRoom
+	if c.tx.try || c.rx.try {
+		s.relay(c)
+	}
 }
 
 // bind listens for the call that the client asks for. Only one address can be

@@ -2,6 +2,7 @@ package socks
 
 import (
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -9,21 +10,31 @@ import (
 // flow is one direction of a connection.
 type flow struct {
 	moved uint64 // bytes that the kernel took for the sink
+	// room is what the sink is known to have room for, in bytes: nobody else
+	// writes to it. last is what the last step took from the source.
+	room, last int
 	// pipe holds bytes that the sink did not take although it had room: rare,
 	// and nil otherwise.
 	pipe *pipe
 	try  bool // something may have changed at the source or the sink
 	// urgent is that there is urgent data, which splice(2) does not pass.
 	urgent bool
+	ending bool // the source has ended or failed, perhaps behind other bytes
 	full   bool // waits for the sink
-	done   bool // the source has ended, and so has the sink
+	done   bool // the end of the source has been seen
 }
 
 // pipe is where bytes pass from socket to socket without being copied.
-type pipe struct{ out, in, held int }
+type pipe struct {
+	out, in int
+	held    int // bytes
+	slots   int // how many pieces it can hold, of a page at most
+}
 
 // Sizes of a step, in bytes.
 const (
+	// newRoom is what any socket has room for that was not written to.
+	newRoom = 4096
 	minPipe = 64 << 10
 	maxPipe = 1 << 20 // what an ordinary user may have (pipe(7))
 	// scratchSize is the most that a step copies, when it cannot splice.
@@ -48,10 +59,12 @@ func (s *Server) borrowPipe() *pipe {
 	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
 		return nil // no descriptor left: copying needs none
 	}
-	// If it may not have that size it has 64 kB or less, and does.
-	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, s.pipeSize)
+	size, err := unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, s.pipeSize)
+	if err != nil { // its user has as much as users may have: it is small, and does
+		size = os.Getpagesize()
+	}
 	s.pipesMade++
-	return &pipe{out: fds[0], in: fds[1]}
+	return &pipe{out: fds[0], in: fds[1], slots: size / os.Getpagesize()}
 }
 
 func (s *Server) returnPipe(p *pipe) {
@@ -72,10 +85,10 @@ func (p *pipe) close() {
 type progress int
 
 const (
-	again     progress = iota // there may be more at once
-	atSource                  // waits for the source
-	atSink                    // waits for the sink
-	completed                 // the source's end has been passed on
+	again    progress = iota // there may be more at once
+	atSource                 // waits for the source
+	atSink                   // waits for the sink
+	ended                    // the source is at its end
 )
 
 // step moves bytes of f from source to sink, as many as the sink has room for
@@ -91,24 +104,29 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 	if f.urgent {
 		return s.copy(f, source, sink)
 	}
-	fits, err := room(sink)
-	if err != nil {
-		return 0, 0, err
-	}
-	if fits == 0 {
-		return 0, atSink, nil
+	// It is asked only when what is known may be less than what comes.
+	if f.room < max(2*f.last, newRoom/4) {
+		if f.room, err = room(sink); err != nil || f.room == 0 {
+			return 0, atSink, err
+		}
 	}
 	if f.pipe = s.borrowPipe(); f.pipe == nil {
 		return s.copy(f, source, sink)
 	}
-	n, err = splice(source, f.pipe.in, min(fits, s.pipeSize))
+	n, err = splice(source, f.pipe.in, min(f.room, s.pipeSize))
 	if err != nil || n == 0 {
 		s.returnPipe(f.pipe)
 		f.pipe = nil
-		return s.nothing(f, sink, err)
+		return nothing(err)
 	}
 	f.pipe.held = n
-	return s.flush(f, sink)
+	f.room, f.last = f.room-n, n
+	drained := n < f.pipe.slots && !f.ending
+	if n, p, err = s.flush(f, sink); drained && p == again && f.pipe == nil {
+		// It was not for lack of slots that no more came: the poller tells of more.
+		p = atSource
+	}
+	return n, p, err
 }
 
 // flush moves what f's pipe holds to the sink.
@@ -134,8 +152,9 @@ func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) 
 	seen, err := receive(source, s.scratch, unix.MSG_PEEK)
 	if err != nil || seen == 0 {
 		f.urgent = false // it is all read
-		return s.nothing(f, sink, err)
+		return nothing(err)
 	}
+	f.room = 0 // it is not counted here
 	n, err = send(sink, s.scratch[:seen])
 	if err == unix.EAGAIN {
 		return 0, atSink, nil
@@ -150,18 +169,14 @@ func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) 
 }
 
 // nothing is a step that found nothing in the source: err, or its end.
-func (s *Server) nothing(f *flow, sink int, err error) (int, progress, error) {
-	if err == unix.EAGAIN {
+func nothing(err error) (int, progress, error) {
+	switch err {
+	case nil:
+		return 0, ended, nil
+	case unix.EAGAIN:
 		return 0, atSource, nil
 	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("read: %w", err)
-	}
-	// ENOTCONN: the sink has been reset, which its own direction reports.
-	if err := unix.Shutdown(sink, unix.SHUT_WR); err != nil && err != unix.ENOTCONN {
-		return 0, 0, fmt.Errorf("close for writing: %w", err)
-	}
-	return 0, completed, nil
+	return 0, 0, fmt.Errorf("read: %w", err)
 }
 
 // relay takes a step in each direction of c that may have something to do, and
@@ -187,12 +202,16 @@ func (s *Server) relay(c *conn) {
 		}
 		f.try = p == again
 		f.full = p == atSink
-		f.done = p == completed
+		f.done = p == ended
 		more = more || f.try
-	}
-	if c.tx.done && c.rx.done {
-		s.end(c, nil)
-		return
+		if c.tx.done && c.rx.done {
+			s.end(c, nil) // which closes both sides
+			return
+		}
+		if f.done {
+			// It fails if the sink has been reset, which its own direction reports.
+			unix.Shutdown(sink, unix.SHUT_WR)
+		}
 	}
 	if more && !c.queued {
 		c.queued = true

@@ -155,9 +155,12 @@ func send(fd int, p []byte) (int, error) {
 
 // transfer is recvfrom(2) or sendto(2) without an address, for which the
 // functions of package unix would allocate room at every call.
+//
+// Here and below RawSyscall spares telling Go's scheduler of calls that do not
+// wait.
 func transfer(call uintptr, fd int, p []byte, flags int) (int, error) {
 	for {
-		n, _, errno := unix.Syscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
 			uintptr(len(p)), uintptr(flags), 0, 0)
 		if errno == unix.EINTR {
 			continue
@@ -172,9 +175,14 @@ func transfer(call uintptr, fd int, p []byte, flags int) (int, error) {
 // splice moves up to n bytes between a socket and a pipe.
 func splice(from, to, n int) (int, error) {
 	for {
-		moved, err := unix.Splice(from, nil, to, nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-		if err != unix.EINTR {
-			return int(max(moved, 0)), err
+		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n),
+			unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		switch errno {
+		case 0:
+			return int(moved), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
 		}
 	}
 }
@@ -191,7 +199,7 @@ func room(fd int) (int, error) {
 	)
 	var info [fields]uint32
 	size := uint32(unsafe.Sizeof(info))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 {
 		return 0, fmt.Errorf("room of the send buffer: %w", errno)
