@@ -126,9 +126,8 @@ func (s *Server) event(c *conn, is role, events uint32) {
 		s.connected(c)
 	case c.state == calling && is == ofCall:
 		s.called(c)
-	case (c.state == calling || c.state == opening) && is == ofClient && events&unix.EPOLLRDHUP != 0:
-		// While nothing is read from the client, this is how to notice that it left.
-		s.end(c, fmt.Errorf("client left: %w", io.EOF))
+	case (c.state == calling || c.state == opening) && c.tx.ending:
+		s.end(c, errLeft)
 	}
 }
 
@@ -194,13 +193,16 @@ func (s *Server) readRequest(c *conn) {
 	}
 	c.last = s.now
 	if length == 0 {
+		if c.tx.ending {
+			s.end(c, fmt.Errorf("read request: %w", io.ErrUnexpectedEOF))
+		}
 		return
 	}
 	if _, err := receive(c.client, b[:length], unix.MSG_TRUNC); err != nil {
 		s.end(c, fmt.Errorf("read request: %w", err))
 		return
 	}
-	c.tx.try = n > length // there is more behind it already
+	c.tx.try = n > length || c.tx.ending // there is more behind it already
 	s.leavePending(c)
 	c.user = req.user
 	c.attempt = &attempt{request: req, deadline: s.now + s.limits.connect}
@@ -439,6 +441,10 @@ func (s *Server) openFirewall(c *conn) {
 
 // awaitCall tells the client where to be called, and waits for that.
 func (s *Server) awaitCall(c *conn) {
+	if c.tx.ending {
+		s.end(c, errLeft)
+		return
+	}
 	s.enter(c, calling, s.limits.bind)
 	err := reply(c.client, replyGranted, c.attempt.local)
 	if err == nil {

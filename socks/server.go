@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -81,6 +82,7 @@ var (
 	errConnectTimeout   = errors.New("connect timeout")
 	errBindTimeout      = errors.New("nobody called in time")
 	errIdle             = errors.New("idle timeout")
+	errLeft             = fmt.Errorf("client left: %w", io.EOF)
 	errReplaced         = errors.New("replaced: the table is full")
 	errByUser           = errors.New("closed by number")
 	errDeniedNow        = errors.New("denied by the new access list")

@@ -1,0 +1,452 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// host is a namespace of the lab.
+type host string
+
+const (
+	clientHost host = "client"
+	proxyHost  host = "proxy"
+	serverHost host = "server"
+)
+
+// Addresses of the lab. strangerAddress is the server's second one: the same
+// host can play the peer that a BIND waits for and one that it does not. What is
+// sent to blackHole is never answered, by nobody.
+const (
+	clientAddress   = "192.0.2.2"
+	proxyAddress    = "192.0.2.1"
+	outerAddress    = "198.51.100.1"
+	serverAddress   = "198.51.100.2"
+	strangerAddress = "198.51.100.3"
+	blackHole       = "198.51.100.9"
+	silentServer    = "198.51.100.10" // the same, as a name server
+)
+
+// serverName is a name of serverAddress that the proxy alone knows, and
+// clientOnlyName one that the client alone knows: so it shows who resolved.
+const (
+	serverName     = "server.lab"
+	clientOnlyName = "known-to-the-client.lab"
+)
+
+// lab is a network of namespaces for one test:
+//
+//	client 192.0.2.2 --- 192.0.2.1 proxy 198.51.100.1 --- server 198.51.100.2, .3
+//
+// The client has no route to the server but by SOCKS. The proxy has a default
+// route, to the server, as a router has.
+type lab struct {
+	prefix string
+	dir    string
+}
+
+// labPrefix begins the name of each namespace; then comes the id of the process.
+const labPrefix = "socksd-"
+
+// newLab builds a network that is removed at the end of the test. nameServer is
+// the one that its hosts ask: serverAddress, which knows no name, or silentServer.
+func newLab(t *testing.T, nameServer string) *lab {
+	t.Helper()
+	l := &lab{prefix: fmt.Sprintf("%s%d-%08x-", labPrefix, os.Getpid(), rand.Uint32()), dir: t.TempDir()}
+	t.Cleanup(func() {
+		if err := l.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	// What `ip netns exec` lays over /etc. It wants a file for each there.
+	for h, hosts := range map[host]string{
+		clientHost: serverAddress + " " + clientOnlyName,
+		proxyHost:  serverAddress + " " + serverName,
+		serverHost: "",
+	} {
+		etc := filepath.Join(netnsEtc, l.name(h))
+		require.NoError(t, os.MkdirAll(etc, 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(etc, "hosts"), []byte("127.0.0.1 localhost\n"+hosts+"\n"), 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(etc, "resolv.conf"), []byte("nameserver "+nameServer+"\n"), 0o644))
+		l.tool(t, "netns", "add", l.name(h))
+	}
+	for h, batch := range map[host][]string{
+		proxyHost: {
+			"link set lo up",
+			"link add inner type veth peer name eth0 netns " + l.name(clientHost),
+			"link add outer type veth peer name eth0 netns " + l.name(serverHost),
+			"addr add " + proxyAddress + "/24 dev inner",
+			"addr add " + outerAddress + "/24 dev outer",
+			"link set inner up",
+			"link set outer up",
+			"route add default via " + serverAddress,
+			// An Ethernet address that nobody has: the frames arrive and are dropped.
+			"neigh add " + blackHole + " lladdr 02:00:00:00:00:09 dev outer nud permanent",
+			"neigh add " + silentServer + " lladdr 02:00:00:00:00:09 dev outer nud permanent",
+		},
+		clientHost: {"link set lo up"},
+		serverHost: {"link set lo up"},
+	} {
+		l.batch(t, h, batch)
+	}
+	// These wait for the links that the proxy's part has made.
+	l.batch(t, clientHost, []string{"addr add " + clientAddress + "/24 dev eth0", "link set eth0 up"})
+	l.batch(t, serverHost, []string{
+		"addr add " + serverAddress + "/24 dev eth0",
+		"addr add " + strangerAddress + "/24 dev eth0",
+		"link set eth0 up",
+	})
+	for _, h := range []host{clientHost, proxyHost, serverHost} {
+		require.NoError(t, l.on(h, func() error {
+			return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("2048 65535"), 0)
+		}))
+	}
+	l.serveNames(t)
+	return l
+}
+
+// serveNames has the server answer all questions about names: there is none such.
+// (That nobody listens on its port 53 would be told by ICMP, whose rate is limited.)
+func (l *lab) serveNames(t *testing.T) {
+	t.Helper()
+	var conn *net.UDPConn
+	require.NoError(t, l.on(serverHost, func() (err error) {
+		conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(serverAddress), Port: 53})
+		return err
+	}))
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		b := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			if n >= 12 {
+				// The question goes back as the answer: QR, RD, RA, NXDOMAIN, no records
+				// but the question.
+				b[2], b[3] = 0x81, 0x83
+				clear(b[6:12])
+				conn.WriteToUDPAddrPort(b[:n], from)
+			}
+		}
+	})
+	t.Cleanup(func() { conn.Close(); serving.Wait() })
+}
+
+// netnsEtc holds the files that `ip netns exec` lays over those in /etc.
+const netnsEtc = "/etc/netns"
+
+func (l *lab) name(h host) string { return l.prefix + string(h) }
+
+func (l *lab) tool(t *testing.T, args ...string) {
+	t.Helper()
+	out, err := exec.Command(need(t, "ip"), args...).CombinedOutput()
+	require.NoError(t, err, "ip %s: %s", strings.Join(args, " "), out)
+}
+
+func (l *lab) batch(t *testing.T, h host, lines []string) {
+	t.Helper()
+	cmd := exec.Command(need(t, "ip"), "-n", l.name(h), "-batch", "-")
+	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n"))
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "ip on %s: %s", h, out)
+}
+
+// on calls f with its sockets on a host: a network namespace belongs to a
+// thread, and a socket to the namespace in which it was made. The thread comes
+// back afterwards rather than ending, because the parent death signal of a child
+// comes when the thread ends that started it.
+func (l *lab) on(h host, f func() error) error {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	there, err := os.Open("/run/netns/" + l.name(h))
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter %s: %w", h, err)
+	}
+	err = f()
+	if homeErr := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); homeErr != nil {
+		return errors.Join(err, homeErr) // the thread stays locked, and so ends
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+// listen returns a listener on an address of a host, port 0 for a free one.
+func (l *lab) listen(t *testing.T, h host, addr string) *net.TCPListener {
+	t.Helper()
+	var listener net.Listener
+	require.NoError(t, l.on(h, func() (err error) {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false) // resets and half-closes of plain TCP are meant
+		listener, err = lc.Listen(context.Background(), "tcp4", addr)
+		return err
+	}))
+	t.Cleanup(func() { listener.Close() })
+	return listener.(*net.TCPListener)
+}
+
+// dial connects a host to an address, from another of its own if from is not "".
+func (l *lab) dial(h host, from, to string) (conn *net.TCPConn, err error) {
+	d := net.Dialer{Timeout: patience}
+	if from != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
+	err = l.on(h, func() error {
+		c, err := d.Dial("tcp4", to)
+		if err == nil {
+			conn = c.(*net.TCPConn)
+		}
+		return err
+	})
+	return conn, err
+}
+
+// peer returns a connection of a host to an address, that ends with the test.
+func (l *lab) peer(t *testing.T, h host, from, to string) peer {
+	t.Helper()
+	c, err := l.dial(h, from, to)
+	require.NoError(t, err)
+	return newPeer(t, c)
+}
+
+// listens reports whether a host listens at an address.
+func (l *lab) listens(t *testing.T, h host, addr netip.AddrPort) bool {
+	t.Helper()
+	var table []byte
+	require.NoError(t, l.on(h, func() (err error) {
+		table, err = os.ReadFile("/proc/thread-self/net/tcp")
+		return err
+	}))
+	ip := addr.Addr().As4()
+	const listening = "0A"
+	want := fmt.Sprintf("%08X:%04X 00000000:0000 %s", binary.NativeEndian.Uint32(ip[:]), addr.Port(), listening)
+	return bytes.Contains(table, []byte(want))
+}
+
+// command prepares a program to run on a host. It gets a process group of its
+// own, that ends it with its children.
+func (l *lab) command(t *testing.T, h host, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(need(t, "ip"), append([]string{"netns", "exec", l.name(h), need(t, program)}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Dir = l.dir
+	return cmd
+}
+
+// run runs a prepared program to its end, with that input, and returns what it
+// wrote to standard output.
+func run(t *testing.T, cmd *exec.Cmd, input []byte) []byte {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, &stderr
+	// A child that keeps the pipes open must not keep the test.
+	cmd.WaitDelay = time.Second
+	require.NoError(t, cmd.Start())
+	kill := time.AfterFunc(patience, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	defer kill.Stop()
+	err := cmd.Wait()
+	require.NoError(t, err, "%s: %s", strings.Join(cmd.Args[4:], " "), stderr.String())
+	return stdout.Bytes()
+}
+
+// start starts a prepared program that the end of the test ends.
+func start(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil { // else the id may be another's by now
+			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			cmd.Wait()
+		}
+	})
+}
+
+// close removes the network, and what still runs in it.
+func (l *lab) close() error { return removeNamespaces(l.prefix) }
+
+// sweep removes what processes left behind that are gone.
+func sweep() error {
+	var errs []error
+	for name := range namespaces(labPrefix) {
+		digits, _, _ := strings.Cut(strings.TrimPrefix(name, labPrefix), "-")
+		pid, err := strconv.Atoi(digits)
+		if err != nil || syscall.Kill(pid, 0) == nil {
+			continue
+		}
+		errs = append(errs, removeNamespaces(name))
+	}
+	return errors.Join(errs...)
+}
+
+// namespaces returns the names that begin so, of namespaces and their files.
+func namespaces(prefix string) map[string]bool {
+	names := map[string]bool{}
+	for _, dir := range []string{"/run/netns", netnsEtc} {
+		paths, _ := filepath.Glob(filepath.Join(dir, prefix+"*")) // fails for a bad pattern alone
+		for _, p := range paths {
+			names[filepath.Base(p)] = true
+		}
+	}
+	return names
+}
+
+func removeNamespaces(prefix string) error {
+	var errs []error
+	for name := range namespaces(prefix) {
+		if _, err := os.Stat("/run/netns/" + name); err == nil {
+			pids, err := exec.Command("ip", "netns", "pids", name).Output()
+			errs = append(errs, err)
+			for _, word := range strings.Fields(string(pids)) {
+				// This process has a thread there if a test left one.
+				if pid, err := strconv.Atoi(word); err == nil && pid != os.Getpid() {
+					syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+			if out, err := exec.Command("ip", "netns", "delete", name).CombinedOutput(); err != nil {
+				errs = append(errs, fmt.Errorf("delete namespace %s: %w: %s", name, err, out))
+			}
+		}
+		errs = append(errs, os.RemoveAll(filepath.Join(netnsEtc, name)))
+	}
+	return errors.Join(errs...)
+}
+
+// debianPackages says where the programs come from.
+var debianPackages = map[string]string{
+	"connect-proxy":    "connect-proxy",
+	"curl":             "curl",
+	"danted":           "dante-server",
+	"ip":               "iproute2",
+	"nc.openbsd":       "netcat-openbsd",
+	"ncat":             "ncat",
+	"proxychains4":     "proxychains4",
+	"/usr/bin/python3": "python3-socks",
+	"socat":            "socat",
+	"socksify":         "dante-client",
+	"tnftp":            "tnftp",
+	"vsftpd":           "vsftpd",
+}
+
+// need returns where a program is; without it the test fails.
+func need(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	require.NoError(t, err, "%s is in Debian's package %s", program, debianPackages[program])
+	return path
+}
+
+// peer is one end of a connection in the hands of a test.
+type peer struct {
+	*net.TCPConn
+	t *testing.T
+}
+
+func newPeer(t *testing.T, c *net.TCPConn) peer {
+	t.Helper()
+	t.Cleanup(func() { c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	return peer{c, t}
+}
+
+// accept returns the next connection that a listener takes.
+func accept(t *testing.T, l *net.TCPListener) peer {
+	t.Helper()
+	require.NoError(t, l.SetDeadline(time.Now().Add(patience)))
+	c, err := l.AcceptTCP()
+	require.NoError(t, err)
+	return newPeer(t, c)
+}
+
+func (p peer) send(s string) {
+	p.t.Helper()
+	_, err := io.WriteString(p, s)
+	require.NoError(p.t, err)
+}
+
+func (p peer) receive(n int) string {
+	p.t.Helper()
+	b := make([]byte, n)
+	_, err := io.ReadFull(p, b)
+	require.NoError(p.t, err)
+	return string(b)
+}
+
+// reset closes the connection by a reset.
+func (p peer) reset() {
+	p.t.Helper()
+	require.NoError(p.t, p.SetLinger(0))
+	require.NoError(p.t, p.Close())
+}
+
+// granted reads a reply and returns its address.
+func (p peer) granted() netip.AddrPort {
+	p.t.Helper()
+	b := []byte(p.receive(8))
+	require.Equal(p.t, []byte{0, 90}, b[:2], "reply %q", b)
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:])), uint16(b[2])<<8|uint16(b[3]))
+}
+
+// The commands of SOCKS4.
+const (
+	commandConnect = 1
+	commandBind    = 2
+)
+
+// ask is a request of SOCKS4.
+func ask(command byte, dst string, user string) string {
+	a := netip.MustParseAddrPort(dst)
+	ip := a.Addr().As4()
+	return string([]byte{4, command, byte(a.Port() >> 8), byte(a.Port())}) + string(ip[:]) + user + "\x00"
+}
+
+// askName is a request of SOCKS4a.
+func askName(command byte, name string, port uint16) string {
+	return string([]byte{4, command, byte(port >> 8), byte(port), 0, 0, 0, 1}) + "\x00" + name + "\x00"
+}
+
+// logBuffer collects what a program writes while others read it.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// socksdPort is where socksd listens, on the address towards the client.
+const socksdPort = "1080"
+
+// socksd is the program, running on the proxy of a lab.
+type socksd struct {
+	*exec.Cmd
+	lab  *lab
+	addr string
+	log  logBuffer
+}
+
+// self is socksd by this test binary.
+func self(t *testing.T) string {
+	t.Helper()
+	path, err := os.Executable()
+	require.NoError(t, err)
+	return path
+}
+
+// build builds socksd as it is shipped: to be measured, without what -race adds.
+func build(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "socksd")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return path
+}
+
+// socksd starts the program, and at the end of the test ends it by SIGTERM, to
+// which it must obey without having gone wrong.
+func (l *lab) socksd(t *testing.T, program string, args ...string) *socksd {
+	t.Helper()
+	return l.socksdOn(t, program, net.JoinHostPort(proxyAddress, socksdPort), args...)
+}
+
+func (l *lab) socksdOn(t *testing.T, program, addr string, args ...string) *socksd {
+	t.Helper()
+	s := &socksd{lab: l, addr: addr}
+	s.Cmd = l.command(t, proxyHost, program, append([]string{"--listen", addr}, args...)...)
+	s.Env = append(os.Environ(), asSocksd+"=1")
+	s.Stderr = &s.log
+	start(t, s.Cmd)
+	t.Cleanup(func() {
+		assert.NoError(t, s.Process.Signal(syscall.SIGTERM))
+		kill := time.AfterFunc(patience, func() { s.Process.Kill() })
+		defer kill.Stop()
+		assert.NoError(t, s.Wait(), "the end of socksd")
+		if said := s.log.String(); t.Failed() {
+			t.Logf("socksd said:\n%s", said)
+		} else {
+			assert.NotContains(t, said, "DATA RACE")
+		}
+	})
+	s.awaitLog(t, "accepting on "+addr)
+	return s
+}
+
+// awaitLog waits for a line of the log that has all the parts, and returns it.
+func (s *socksd) awaitLog(t *testing.T, parts ...string) string {
+	t.Helper()
+	var found string
+	require.Eventually(t, func() bool {
+		for line := range strings.Lines(s.log.String()) {
+			all := true
+			for _, p := range parts {
+				all = all && strings.Contains(line, p)
+			}
+			if all {
+				found = line
+				return true
+			}
+		}
+		return false
+	}, patience, 5*time.Millisecond, "no line with %q in the log", parts)
+	return found
+}
+
+// descriptors returns how many descriptors the process has, and how many of them
+// are TCP sockets in some state. Pipes are left out: those for splice(2), of which
+// package socks keeps as many as it needed, are checked against their bound.
+func (s *socksd) descriptors(t *testing.T) (all, tcp int) {
+	t.Helper()
+	table, err := os.ReadFile(s.proc("net/tcp")) // that of its namespace
+	require.NoError(t, err)
+	pipes, inTable := 0, map[string]bool{}
+	for line := range strings.Lines(string(table)) {
+		inTable["socket:["+strings.Fields(line)[9]+"]"] = true
+	}
+	dir := s.proc("fd")
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, e := range entries {
+		// One that is closed by now has no link.
+		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
+			switch {
+			case strings.HasPrefix(to, "pipe:"):
+				pipes++
+				continue
+			case inTable[to]:
+				tcp++
+			}
+			all++
+		}
+	}
+	const standardError, pipesAtMost = 1, 4
+	require.LessOrEqual(t, pipes, standardError+2*pipesAtMost, "descriptors of pipes")
+	return all, tcp
+}
+
+func (s *socksd) proc(file string) string {
+	return filepath.Join("/proc", strconv.Itoa(s.Process.Pid), file)
+}
+
+// awaitQuiet waits until no connection is left.
+func (s *socksd) awaitQuiet(t *testing.T) {
+	t.Helper()
+	s.awaitConnections(t, 0)
+}
+
+// awaitConnections waits until so many connections are left, of two sockets each.
+func (s *socksd) awaitConnections(t *testing.T, n int) {
+	t.Helper()
+	const listener = 1
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		_, tcp := s.descriptors(t)
+		assert.Equal(c, listener+2*n, tcp, "TCP sockets of socksd")
+	}, patience, 5*time.Millisecond)
+}
+
+// awaitDescriptors waits until the process has no more descriptors than before. A
+// lookup that was given up keeps its socket for the time of its question, 5 s.
+func (s *socksd) awaitDescriptors(t *testing.T, before int) {
+	t.Helper()
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		all, _ := s.descriptors(t)
+		assert.LessOrEqual(c, all, before, "descriptors of socksd")
+	}, patience, 5*time.Millisecond)
+}
+
+// ticksPerSecond is the unit of /proc/PID/stat, USER_HZ.
+const ticksPerSecond = 100
+
+// cpu returns the time of the processor that the process has used.
+func (s *socksd) cpu(t *testing.T) time.Duration {
+	t.Helper()
+	stat, err := os.ReadFile(s.proc("stat"))
+	require.NoError(t, err)
+	// Counted behind the name, which may hold anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	var ticks int
+	for _, f := range fields[11:13] { // utime, stime
+		n, err := strconv.Atoi(f)
+		require.NoError(t, err)
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / ticksPerSecond
+}
+
+// memory returns the proportional set size in kB.
+func (s *socksd) memory(t *testing.T) int {
+	t.Helper()
+	rollup, err := os.ReadFile(s.proc("smaps_rollup"))
+	require.NoError(t, err)
+	for line := range strings.Lines(string(rollup)) {
+		if f := strings.Fields(line); f[0] == "Pss:" {
+			kB, err := strconv.Atoi(f[1])
+			require.NoError(t, err)
+			return kB
+		}
+	}
+	require.Fail(t, "no Pss", "%s", rollup)
+	return 0
+}
+
+// works checks that a client is served: it gets back what it sends to echo.
+func (s *socksd) works(t *testing.T, echo *net.TCPListener) {
+	t.Helper()
+	near := s.lab.peer(t, clientHost, "", s.addr)
+	near.send(ask(commandConnect, echo.Addr().String(), "works") + "early")
+	near.granted()
+	require.Equal(t, "early", near.receive(5))
+	require.NoError(t, near.Close())
+}
+
+// echo returns a listener on the server whose connections get back what they
+// send, until they end theirs.
+func (l *lab) echo(t *testing.T, addr string) *net.TCPListener {
+	t.Helper()
+	listener := l.listen(t, serverHost, addr)
+	go serveEcho(listener)
+	return listener
+}
+
+// serveEcho ends with its listener.
+func serveEcho(l *net.TCPListener) {
+	for {
+		c, err := l.AcceptTCP()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			b := bufio.NewReaderSize(c, 4<<10)
+			if _, err := b.WriteTo(c); err == nil {
+				c.CloseWrite()
+			}
+		}()
+	}
+}
+
+func ports(l net.Listener) string { return fmt.Sprint(l.Addr().(*net.TCPAddr).Port) }
