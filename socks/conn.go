@@ -225,7 +225,7 @@ func (s *Server) readRequest(c *conn) {
 			return
 		}
 		s.resolved(c, addrs)
-	})
+	}, nil)
 }
 
 // resolved goes on with the addresses that a request means.
@@ -436,7 +436,7 @@ func (s *Server) openFirewall(c *conn) {
 		}
 		a.undo = undo
 		s.awaitCall(c)
-	})
+	}, func() { listener.Close() })
 }
 
 // awaitCall tells the client where to be called, and waits for that.
@@ -536,14 +536,13 @@ func (s *Server) end(c *conn, err error) {
 			resetUnsent(c.remote)
 		}
 		unix.Close(c.client)
-	}
-	if c.remote != none {
-		unix.Close(c.remote)
-	}
-	if c.state != established {
+	} else {
 		verb = "refused"
 		reply(c.client, replyRejected, netip.AddrPort{}) // if the client is still there
 		hangUp(c.client)
+	}
+	if c.remote != none {
+		unix.Close(c.remote)
 	}
 	reason := "both sides ended"
 	if err != nil {

@@ -194,12 +194,13 @@ type queue struct {
 type task struct {
 	run    func()
 	cancel context.CancelFunc
+	drop   func() // called instead of run if that has become needless; may be nil
 }
 
-// begin has run done for c, which has waited for nothing else.
-func (s *Server) begin(c *conn, q *queue, run func(context.Context)) {
+// begin has run done for c, which waits for nothing else.
+func (s *Server) begin(c *conn, q *queue, run func(context.Context), drop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	t := &task{cancel: cancel, run: func() { defer cancel(); run(ctx) }}
+	t := &task{cancel: cancel, run: func() { defer cancel(); run(ctx) }, drop: drop}
 	c.attempt.task, c.attempt.queue = t, q
 	q.tasks = append(q.tasks, t)
 	s.employ(q)
@@ -214,7 +215,12 @@ func (s *Server) later(q *queue, run func()) {
 // giveUp takes t out of its queue, or if it runs tells it to end.
 func (s *Server) giveUp(q *queue, t *task) {
 	t.cancel()
-	q.tasks = slices.DeleteFunc(q.tasks, func(u *task) bool { return u == t })
+	if i := slices.Index(q.tasks, t); i >= 0 {
+		q.tasks = slices.Delete(q.tasks, i, i+1)
+		if t.drop != nil {
+			t.drop()
+		}
+	}
 }
 
 // employ has the tasks of q run.

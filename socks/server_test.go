@@ -896,3 +896,36 @@ func TestCurl(t *testing.T) {
 		})
 	}
 }
+
+// TestOpeningsWait has more BINDs wait for the firewall than may ask at a time,
+// ends them all, and checks that nothing is left and nothing was asked in vain.
+func TestOpeningsWait(t *testing.T) {
+	asked := make(chan Opening, 100)
+	answer := make(chan struct{})
+	u := start(t, func(o *options) {
+		o.limits.openings = 2
+		o.Open = func(ctx context.Context, opening Opening, _ *os.File) (func(), error) {
+			asked <- opening
+			<-answer // it may be slow to notice that it need not
+			return nil, ctx.Err()
+		}
+	})
+	before := countDescriptors()
+	var all []client
+	for range 10 {
+		near := dial(t, u.addr)
+		near.send(ask(commandBind, "127.0.0.2:21", ""))
+		all = append(all, near)
+	}
+	u.awaitCount(t, 10)
+	require.Eventually(t, func() bool { return len(asked) == 2 }, patience, time.Millisecond)
+	for _, near := range all {
+		require.NoError(t, near.CloseWrite())
+		near.rejected()
+		near.Close()
+	}
+	u.awaitCount(t, 0)
+	close(answer)
+	require.Eventually(t, func() bool { return countDescriptors() <= before }, patience, time.Millisecond)
+	assert.Len(t, asked, 2)
+}
