@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/postern-router/postern/netcfg"
 )
@@ -13,20 +15,48 @@ import (
 // command is what can be done in a menu.
 type command struct {
 	name, help string
-	// numbers: it takes the numbers of items, which come first.
-	numbers bool
+	// unnamed are the arguments that words without a name fill, in this order.
+	unnamed []string
+	// arguments are those besides the properties of the menu.
+	arguments []argument
 	// properties: it takes properties of the menu.
 	properties bool
 	// words are the plain words that it takes.
-	words []string
+	words []Choice
+	// where: it takes conditions behind the word where; find: it takes nothing else.
+	where, find bool
+	// needs is the request that it makes, if not everyone carries that out.
+	needs Request
 	run   func(*execution, *menu, arguments) error
 }
 
+// argument is what a command takes besides properties of its menu.
+type argument struct {
+	property
+	// item: it refers to items. Otherwise set reads it.
+	item bool
+	set  func(*options, string) error
+}
+
+// options are the arguments that refer to no items, as read.
+type options struct {
+	interval   time.Duration
+	comment    string
+	ping       PingArguments
+	traceroute TracerouteArguments
+	check      socksRequest
+	clock      clock
+}
+
+func option(f field[options]) argument { return argument{property: f.property, set: f.set} }
+
 // arguments are what a command was given.
 type arguments struct {
-	numbers string
-	values  []assignment
-	words   []string
+	values []assignment
+	words  []string
+	items  map[string]word
+	where  []condition
+	options
 }
 
 type assignment struct {
@@ -34,35 +64,67 @@ type assignment struct {
 	value    string
 }
 
-var (
-	printCommand = command{name: "print", help: "show what is set", run: (*execution).print}
-	setCommand   = command{name: "set", help: "change properties", properties: true, run: (*execution).set}
-	setItems     = command{name: "set", help: "change properties of items", numbers: true, properties: true, run: (*execution).setItems}
-	enableItems  = command{name: "enable", help: "let items have effect", numbers: true, run: (*execution).enable}
-	disableItems = command{name: "disable", help: "keep items without effect", numbers: true, run: (*execution).disable}
-	addItem      = command{name: "add", help: "add an item at the end", properties: true, run: (*execution).add}
-	removeItems  = command{name: "remove", help: "remove items", numbers: true, run: (*execution).remove}
-	printRules   = command{name: "print", help: "show what is set; stats: what matched", words: []string{"stats"}, run: (*execution).print}
+func itemArgument(name, unset, help string) argument {
+	return argument{item: true, property: property{name: name, help: help, unset: unset,
+		accepts: "number, name, list (0,2-4) or [find ...]"}}
+}
 
-	printPortsCommand       = command{name: "print", help: "show the ports", run: (*execution).printPorts}
-	printInterfacesCommand  = command{name: "print", help: "show the state of the ports", run: (*execution).printInterfaces}
-	printConnectionsCommand = command{name: "print", help: "show the connections", run: (*execution).printConnections}
-	printResourceCommand    = command{name: "print", help: "show time, memory and load", run: (*execution).printResource}
-	printLogCommand         = command{name: "print", help: "show the log", run: (*execution).printLog}
+var (
+	numbersArgument  = itemArgument("numbers", "", "which items, as the last print numbered them")
+	intervalArgument = option(prop("interval", optional(duration(500*time.Millisecond, time.Hour), "once"), "",
+		"print again after each such time, until a key is pressed", func(o *options) *time.Duration { return &o.interval }))
+
+	detailWord = Choice{"detail", "all that is known of each item"}
+	terseWord  = Choice{"terse", "each item in one line"}
+	countWord  = Choice{"count-only", "how many items there are"}
+	statsWord  = Choice{"stats", "what each item has matched"}
+	followWord = Choice{"follow", "go on with what is new, until a key is pressed"}
+
+	printCommand = command{name: "print", help: "show what is set", arguments: []argument{intervalArgument}, run: (*execution).printScreen}
+	setCommand   = command{name: "set", help: "change properties", properties: true, run: (*execution).set}
+	resetCommand = command{name: "reset", help: "set properties back to their defaults: those named, or all", run: (*execution).reset}
+
+	addItem = command{name: "add", help: "add an item", properties: true, run: (*execution).add, arguments: []argument{
+		itemArgument("place-before", "at the end", "the item that it goes before"),
+		itemArgument("copy-from", "the defaults", "the item that it starts out like"),
+	}}
+	setItems = command{name: "set", help: "change properties of items", properties: true, run: (*execution).setItems,
+		unnamed: []string{"numbers"}, arguments: []argument{numbersArgument}}
+	removeItems = itemCommand("remove", "remove items", (*execution).remove)
+	moveItems   = command{name: "move", help: "move items to the place before another", run: (*execution).move,
+		unnamed:   []string{"numbers", "destination"},
+		arguments: []argument{numbersArgument, itemArgument("destination", "at the end", "the item that they go before")}}
+	enableItems  = itemCommand("enable", "let items have effect", (*execution).enable)
+	disableItems = itemCommand("disable", "keep items without effect", (*execution).disable)
+	commentItems = command{name: "comment", help: "set the comment of items", run: (*execution).comment,
+		unnamed: []string{"numbers", "comment"},
+		arguments: []argument{numbersArgument, option(prop("comment", text(0, 255), "", "a note for people",
+			func(o *options) *string { return &o.comment }))}}
+	findItems  = command{name: "find", help: "show the numbers of items", find: true, run: (*execution).find}
+	printItems = printList("show what is set", detailWord, terseWord, countWord)
+	printRules = printList("show what is set", detailWord, terseWord, countWord, statsWord)
+	printLive  = printList("show what there is", detailWord, terseWord, countWord)
+
+	printResourceCommand = command{name: "print", help: "show time, memory and load",
+		arguments: []argument{intervalArgument}, run: (*execution).printResource}
+	printClockCommand = command{name: "print", help: "show the time of day",
+		arguments: []argument{intervalArgument}, run: (*execution).printClock}
+	printLogCommand = command{name: "print", help: "show the log",
+		words: []Choice{followWord, countWord}, where: true, run: (*execution).printLog}
 
 	rebootCommand = command{name: "reboot", help: "restart the router", run: func(x *execution, _ *menu, _ arguments) error {
-		x.request = Reboot
 		x.out.WriteString("system will reboot shortly\n")
-		return nil
+		return x.ask(Reboot)
 	}}
 	shutdownCommand = command{name: "shutdown", help: "turn the router off", run: func(x *execution, _ *menu, _ arguments) error {
-		x.request = Shutdown
 		x.out.WriteString("system will shutdown promptly\n")
-		return nil
+		return x.ask(Shutdown)
 	}}
+	resetConfigurationCommand = command{name: "reset-configuration", help: "go back to what the router came with, and restart it",
+		needs: ResetConfiguration,
+		run:   func(x *execution, _ *menu, _ arguments) error { return x.ask(ResetConfiguration) }}
 	quitCommand = command{name: "quit", help: "end the session", run: func(x *execution, _ *menu, _ arguments) error {
-		x.request = Quit
-		return nil
+		return x.ask(Quit)
 	}}
 	// exportCommand is in every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
@@ -71,33 +133,126 @@ var (
 			return nil
 		}}
 
-	singleCommands = []command{setCommand, printCommand}
-	listCommands   = []command{addItem, setItems, removeItems, enableItems, disableItems, printCommand}
-	ruleCommands   = []command{addItem, setItems, removeItems, enableItems, disableItems, printRules}
-	portCommands   = []command{setItems, enableItems, disableItems, printPortsCommand}
+	pingCommand = command{name: "ping", help: "send ICMP echo requests", needs: Ping,
+		unnamed: []string{"address"},
+		arguments: []argument{
+			option(prop("address", hostName(), "", "who is to answer",
+				func(o *options) *string { return &o.ping.Address })),
+			option(prop("count", integer(0, 65535), "0", "how many requests; 0 is until a key is pressed",
+				func(o *options) *int { return &o.ping.Count })),
+			option(prop("interval", duration(10*time.Millisecond, 5*time.Second), "1s", "time between requests",
+				func(o *options) *time.Duration { return &o.ping.Interval })),
+			option(prop("size", integer(28, 65535), "64", "size of the packet, its headers included",
+				func(o *options) *int { return &o.ping.Size })),
+		},
+		run: func(x *execution, _ *menu, a arguments) error {
+			x.result.Ping = a.ping
+			return x.ask(Ping)
+		}}
+	tracerouteCommand = command{name: "traceroute", help: "show the routers on the way to a host", needs: Traceroute,
+		unnamed: []string{"address"},
+		arguments: []argument{
+			option(prop("address", hostName(), "", "where the way leads",
+				func(o *options) *string { return &o.traceroute.Address })),
+			option(prop("max-hops", integer(1, 255), "30", "how many routers at most",
+				func(o *options) *int { return &o.traceroute.MaxHops })),
+			option(prop("timeout", duration(10*time.Millisecond, 10*time.Second), "1s", "time to wait for an answer",
+				func(o *options) *time.Duration { return &o.traceroute.Timeout })),
+		},
+		run: func(x *execution, _ *menu, a arguments) error {
+			x.result.Traceroute = a.traceroute
+			return x.ask(Traceroute)
+		}}
+
+	singleCommands = []command{setCommand, printCommand, resetCommand}
+	listCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printItems}
+	ruleCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
+	portCommands   = []command{setItems, enableItems, disableItems, commentItems, findItems, printItems}
+	accessCommands = append(slices.Clone(ruleCommands), checkCommand)
+	liveCommands   = []command{printLive}
+
+	setClockCommand = command{name: "set", help: "set the time of day", needs: SetClock, run: (*execution).setClock,
+		arguments: []argument{
+			option(prop("date", date(), "", "day", func(o *options) *time.Time { return &o.clock.date })),
+			option(prop("time", timeOfDay(), "", "time of day, in UTC",
+				func(o *options) *time.Duration { return &o.clock.time })),
+		}}
+	checkCommand = command{name: "check", help: "show which rule decides about a connection, and why", run: (*execution).check,
+		arguments: []argument{
+			option(prop("src-address", address(), "", "address of the client",
+				func(o *options) *netip.Addr { return &o.check.src })),
+			option(prop("src-port", optional(integer[uint16](1, 65535), "any"), "", "TCP port of the client",
+				func(o *options) *uint16 { return &o.check.srcPort })),
+			option(prop("dst-address", address(), "", "address of the server",
+				func(o *options) *netip.Addr { return &o.check.dst })),
+			option(prop("dst-port", integer[uint16](1, 65535), "", "TCP port of the server",
+				func(o *options) *uint16 { return &o.check.dstPort })),
+		}}
 )
+
+func itemCommand(name, help string, run func(*execution, *menu, arguments) error) command {
+	return command{name: name, help: help, unnamed: []string{"numbers"}, arguments: []argument{numbersArgument}, run: run}
+}
+
+func printList(help string, words ...Choice) command {
+	return command{name: "print", help: help, words: words, where: true, arguments: []argument{intervalArgument}, run: (*execution).print}
+}
 
 // execution is a line being run: the configuration as changed so far, and the rest
 // of what will be its Result.
 type execution struct {
 	// menus is the language. Commands reach it by this and not by the variable, which
 	// holds the commands.
-	menus   []*menu
-	path    string
-	width   int
-	cfg     Config
-	live    Live
-	out     strings.Builder
-	request Request
+	menus []*menu
+	path  string
+	width int
+	cfg   Config
+	// before are the identities of the configuration before the line.
+	before [lists][]*identity
+	live   Live
+	links  []netcfg.LinkState // of live, once asked
+	// file: the line is one of a file. All that can be set is there then.
+	file bool
+	// printed are the numbers of the session, numbers those that the line has assigned.
+	printed, numbers map[string][]any
+	// repeated: the line is run again because its Result asked for it. Seen are the last
+	// lines of the log that it has shown.
+	repeated bool
+	seen     []string
+	out      strings.Builder
+	result   Result
+}
+
+func (x *execution) ask(r Request) error {
+	x.result.Request = r
+	return nil
 }
 
 // statement runs one command, or enters a menu.
 func (x *execution) statement(words []word) error {
+	m, c, rest, err := x.locate(words)
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		x.path = m.path
+		return nil
+	}
+	a, err := x.arguments(m, *c, rest)
+	if err != nil {
+		return err
+	}
+	return c.run(x, m, a)
+}
+
+// locate follows words from the present menu to a menu and, if there is one, a
+// command, of which the rest of the words are the arguments.
+func (x *execution) locate(words []word) (*menu, *command, []word, error) {
 	m := x.menu(x.path)
 	bare := !slices.ContainsFunc(words, func(w word) bool { return w.assigned })
 	for i, w := range words {
-		if w.assigned || w.quoted {
-			return &lineError{message: "expected command name", place: w.place, path: bare}
+		if !w.plain() {
+			return nil, nil, nil, &lineError{message: "expected command name", place: w.place, path: bare}
 		}
 		parts := strings.Split(w.text, "/")
 		at := w.place
@@ -113,10 +268,10 @@ func (x *execution) statement(words []word) error {
 				m = x.menu(m.parent())
 				continue
 			}
-			c, child, err := x.find(m, part, at)
+			c, child, err := x.findName(m, part, at)
 			if err != nil {
 				err.path = bare
-				return err
+				return nil, nil, nil, err
 			}
 			if child != nil {
 				m = child
@@ -124,17 +279,12 @@ func (x *execution) statement(words []word) error {
 			}
 			if j < len(parts)-1 {
 				at.column += len([]rune(part))
-				return &lineError{message: "expected end of command", place: at}
+				return nil, nil, nil, &lineError{message: "expected end of command", place: at}
 			}
-			a, argErr := parseArguments(m, c, words[i+1:])
-			if argErr != nil {
-				return argErr
-			}
-			return c.run(x, m, a)
+			return m, &c, words[i+1:], nil
 		}
 	}
-	x.path = m.path
-	return nil
+	return m, nil, nil, nil
 }
 
 func (x *execution) menu(path string) *menu {
@@ -146,17 +296,29 @@ func (x *execution) menu(path string) *menu {
 	return x.menus[0]
 }
 
-// find looks name, whole or shortened, up among the menus and commands of m.
-func (x *execution) find(m *menu, name string, at place) (command, *menu, *lineError) {
-	var names []string
-	found := map[string]*menu{}
+// below are the menus and the commands of m that are there.
+func (x *execution) below(m *menu) (menus []*menu, commands []command) {
 	for _, child := range x.menus {
-		if child.path != "" && child.parent() == m.path {
-			names = append(names, child.name())
-			found[child.name()] = child
+		if child.path != "" && child.parent() == m.path &&
+			(child.needs == nil || child.needs(x.live) || x.file && child.properties != nil) {
+			menus = append(menus, child)
 		}
 	}
-	commands := append(slices.Clone(m.commands), exportCommand)
+	for _, c := range append(slices.Clone(m.commands), exportCommand) {
+		if c.needs == None || slices.Contains(x.live.Requests, c.needs) {
+			commands = append(commands, c)
+		}
+	}
+	return menus, commands
+}
+
+// findName looks name, whole or shortened, up among the menus and commands of m.
+func (x *execution) findName(m *menu, name string, at place) (command, *menu, *lineError) {
+	menus, commands := x.below(m)
+	var names []string
+	for _, child := range menus {
+		names = append(names, child.name())
+	}
 	for _, c := range commands {
 		names = append(names, c.name)
 	}
@@ -168,10 +330,11 @@ func (x *execution) find(m *menu, name string, at place) (command, *menu, *lineE
 		}
 		return command{}, nil, &lineError{message: message + printable(name), place: at, expected: err.Error()}
 	}
-	if child := found[full]; child != nil {
-		return command{}, child, nil
+	if i := slices.Index(names, full); i < len(menus) {
+		return command{}, menus[i], nil
+	} else {
+		return commands[i-len(menus)], nil, nil
 	}
-	return commands[slices.IndexFunc(commands, func(c command) bool { return c.name == full })], nil, nil
 }
 
 // errAmbiguous is the error of a shortened word that could be several.
@@ -208,52 +371,187 @@ func complete(word string, names []string) (string, error) {
 	return "", choices{names: fits, ambiguous: true}
 }
 
-// parseArguments reads what stands behind the name of command c of menu m.
-func parseArguments(m *menu, c command, words []word) (arguments, error) {
-	var a arguments
+// argument returns the argument of that exact name.
+func (c command) argument(name string) (argument, bool) {
+	for _, a := range c.arguments {
+		if a.name == name {
+			return a, true
+		}
+	}
+	return argument{}, false
+}
+
+// named are the names of the arguments, properties first, that c of menu m takes and
+// that are not given yet.
+func (c command) named(m *menu, given []string) []string {
 	var names []string
 	if c.properties {
 		for _, p := range m.properties {
 			names = append(names, p.name)
 		}
 	}
-	hasNumbers := false
-	for _, w := range words {
+	for _, a := range c.arguments {
+		names = append(names, a.name)
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return slices.Contains(given, n) })
+}
+
+// plainWords are the words that c takes as they are, in menu m.
+func (c command) plainWords(m *menu) []Choice {
+	words := slices.Clone(c.words)
+	if c.where {
+		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, ~ (contains)"})
+	}
+	if c.name == resetCommand.name {
+		for _, p := range m.properties {
+			words = append(words, Choice{p.name, p.help})
+		}
+	}
+	return words
+}
+
+// next is the argument that a word without a name would fill, "" if none.
+func (c command) next(given []string) string {
+	for _, name := range c.unnamed {
+		if !slices.Contains(given, name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// arguments reads what stands behind the name of command c of menu m.
+func (x *execution) arguments(m *menu, c command, words []word) (arguments, error) {
+	a := arguments{items: map[string]word{}, options: options{clock: clock{time: noTime}}}
+	for _, arg := range c.arguments {
+		if arg.def != "" {
+			if err := arg.set(&a.options, arg.def); err != nil {
+				return a, err
+			}
+		}
+	}
+	if c.find {
+		where, err := x.conditions(m, words)
+		a.where = where
+		return a, err
+	}
+	var plain []string
+	for _, w := range c.plainWords(m) {
+		plain = append(plain, w.Name)
+	}
+	var given []string
+	for i, w := range words {
+		unset, isUnset := strings.CutPrefix(w.text, "!")
+		isUnset = isUnset && w.plain() && c.properties
+		next := c.next(given)
 		switch {
-		case w.assigned && w.key == "numbers" && c.numbers && !hasNumbers,
-			!w.assigned && c.numbers && !hasNumbers && len(a.values) == 0:
-			a.numbers, hasNumbers = w.text, true
-		case w.assigned && c.properties:
-			name, err := complete(w.key, names)
+		case w.assigned, isUnset, !w.assigned && next != "" && len(a.values) == 0:
+			key, at := w.key, w.place
+			if isUnset {
+				key = unset
+			} else if !w.assigned {
+				key = next
+			}
+			name, err := c.argumentName(m, key, given, at)
+			if err != nil {
+				return a, err
+			}
+			given = append(given, name)
+			if err := x.take(m, c, name, w, isUnset, &a); err != nil {
+				return a, err
+			}
+		case w.plain() && len(plain) > 0:
+			name, err := complete(w.text, plain)
 			if errors.Is(err, errAmbiguous) {
-				return a, &lineError{message: "ambiguous property name " + printable(w.key), place: w.place, expected: err.Error()}
+				return a, &lineError{message: "ambiguous word " + printable(w.text), place: w.place, expected: err.Error()}
 			}
 			if err != nil {
-				return a, &lineError{message: "expected end of command", place: w.place, expected: "one of " + err.Error()}
+				return a, unexpected(w, append(plain, withEquals(c.named(m, given))...))
 			}
-			if slices.ContainsFunc(a.values, func(v assignment) bool { return v.property.name == name }) {
-				return a, &lineError{message: "property " + name + " given twice", place: w.place}
-			}
-			p, _ := m.property(name)
-			a.values = append(a.values, assignment{p, w.text})
-		case !w.assigned && !w.quoted && len(c.words) > 0:
-			name, err := complete(w.text, c.words)
-			if err != nil {
-				return a, &lineError{message: "expected end of command", place: w.place, expected: "one of " + err.Error()}
+			if name == "where" && c.where {
+				where, err := x.conditions(m, words[i+1:])
+				a.where = where
+				return a, err
 			}
 			a.words = append(a.words, name)
 		default:
-			e := &lineError{message: "expected end of command", place: w.place}
-			if c.properties {
-				e.expected = "one of " + strings.Join(names, "=, ") + "="
-			}
-			return a, e
+			return a, unexpected(w, withEquals(c.named(m, given)))
 		}
 	}
-	if c.numbers && !hasNumbers {
-		return a, errors.New("missing value(s) of argument(s) numbers")
+	var missing []string
+	for _, arg := range c.arguments {
+		if arg.required() && !slices.Contains(given, arg.name) {
+			missing = append(missing, arg.name)
+		}
 	}
-	return a, nil
+	return a, missingArguments(missing)
+}
+
+func missingArguments(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	return errors.New("missing value(s) of argument(s) " + strings.Join(names, ", "))
+}
+
+func withEquals(names []string) []string {
+	var out []string
+	for _, n := range names {
+		out = append(out, n+"=")
+	}
+	return out
+}
+
+// unexpected is the error of a word that the command does not take.
+func unexpected(w word, names []string) error {
+	e := &lineError{message: "expected end of command", place: w.place}
+	if len(names) > 0 {
+		e.expected = "one of " + strings.Join(names, ", ")
+	}
+	return e
+}
+
+// argumentName is the name that key, whole or shortened, stands for.
+func (c command) argumentName(m *menu, key string, given []string, at place) (string, error) {
+	name, err := complete(key, c.named(m, nil))
+	switch {
+	case errors.Is(err, errAmbiguous):
+		return "", &lineError{message: "ambiguous property name " + printable(key), place: at, expected: err.Error()}
+	case err != nil:
+		e := &lineError{message: "expected end of command", place: at}
+		if rest := c.named(m, given); len(rest) > 0 {
+			e.expected = "one of " + strings.Join(rest, ", ")
+		}
+		return "", e
+	case slices.Contains(given, name):
+		return "", &lineError{message: "property " + name + " given twice", place: at}
+	}
+	return name, nil
+}
+
+// take reads one argument.
+func (x *execution) take(m *menu, c command, name string, w word, unset bool, a *arguments) error {
+	arg, isArgument := c.argument(name)
+	if isArgument && arg.item && !unset {
+		a.items[name] = w
+		return nil
+	}
+	if w.find != nil {
+		return &lineError{message: "syntax error", place: w.value, expected: quotesExpected}
+	}
+	if isArgument && !unset {
+		return arg.set(&a.options, w.text)
+	}
+	p, _ := m.property(name)
+	value := w.text
+	if unset {
+		if p.unset == "" {
+			return &lineError{message: "property " + printable(name) + " cannot be unset", place: w.place}
+		}
+		value = ""
+	}
+	a.values = append(a.values, assignment{p, value})
+	return nil
 }
 
 // apply sets values of one item, or of a menu that has none (item 0).
@@ -262,14 +560,38 @@ func (x *execution) apply(item int, values []assignment) error {
 		if err := v.property.set(&x.cfg, item, v.value); err != nil {
 			return err
 		}
+		if v.property.hashed == nil || v.value == "" {
+			continue
+		}
+		if x.live.HashPassword == nil {
+			return unavailable("passwords")
+		}
+		hash, err := x.live.HashPassword(v.value)
+		if err != nil {
+			return fmt.Errorf("hash the password: %w", err)
+		}
+		if err := v.property.hashed(&x.cfg, hash); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 func (x *execution) set(_ *menu, a arguments) error { return x.apply(0, a.values) }
 
+func (x *execution) reset(m *menu, a arguments) error {
+	for _, p := range m.properties {
+		if len(a.words) == 0 || slices.Contains(a.words, p.name) {
+			if err := p.set(&x.cfg, 0, p.def); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (x *execution) setItems(m *menu, a arguments) error {
-	indices, err := x.resolve(m, a.numbers)
+	indices, err := x.resolve(m, a.items["numbers"])
 	if err != nil {
 		return err
 	}
@@ -281,20 +603,40 @@ func (x *execution) setItems(m *menu, a arguments) error {
 	return nil
 }
 
-func (x *execution) enable(m *menu, a arguments) error { return x.setDisabled(m, a, "no") }
-
-func (x *execution) disable(m *menu, a arguments) error { return x.setDisabled(m, a, "yes") }
-
-func (x *execution) setDisabled(m *menu, a arguments, value string) error {
-	p, _ := m.property("disabled")
+// setOne sets one property of items.
+func (x *execution) setOne(m *menu, a arguments, name, value string) error {
+	p, _ := m.property(name)
 	a.values = []assignment{{p, value}}
 	return x.setItems(m, a)
 }
 
+func (x *execution) enable(m *menu, a arguments) error { return x.setOne(m, a, "disabled", "no") }
+
+func (x *execution) disable(m *menu, a arguments) error { return x.setOne(m, a, "disabled", "yes") }
+
+func (x *execution) comment(m *menu, a arguments) error {
+	return x.setOne(m, a, "comment", a.options.comment)
+}
+
 func (x *execution) add(m *menu, a arguments) error {
+	from, err := x.one(m, a, "copy-from")
+	if err != nil {
+		return err
+	}
+	before, err := x.one(m, a, "place-before")
+	if err != nil {
+		return err
+	}
 	i, err := x.append(m)
 	if err != nil {
 		return err
+	}
+	if from >= 0 {
+		for _, p := range m.properties {
+			if err := p.set(&x.cfg, i, p.get(&x.cfg, from)); err != nil {
+				return err
+			}
+		}
 	}
 	if err := x.apply(i, a.values); err != nil {
 		return err
@@ -302,35 +644,37 @@ func (x *execution) add(m *menu, a arguments) error {
 	var missing []string
 	for _, p := range m.properties {
 		given := slices.ContainsFunc(a.values, func(v assignment) bool { return v.property.name == p.name })
-		if p.required() && !given {
+		if p.required() && !given && from < 0 {
 			missing = append(missing, p.name)
 		}
 	}
-	if len(missing) > 0 {
-		return errors.New("missing value(s) of argument(s) " + strings.Join(missing, ", "))
+	if before >= 0 {
+		m.items.move(&x.cfg, i, before)
 	}
-	return nil
+	return missingArguments(missing)
 }
 
-// append adds an item with the defaults to m and returns its index.
-func (x *execution) append(m *menu) (int, error) {
-	i := m.items.count(&x.cfg)
-	if i >= MaxItems {
-		return 0, fmt.Errorf("failure: no more than %d items in /%s", MaxItems, m.path)
+// one returns the index of the one item that an argument refers to, -1 if it was not
+// given.
+func (x *execution) one(m *menu, a arguments, name string) (int, error) {
+	w, given := a.items[name]
+	if !given {
+		return -1, nil
 	}
-	m.items.add(&x.cfg)
-	for _, p := range m.properties {
-		if p.def != "" {
-			if err := p.set(&x.cfg, i, p.def); err != nil {
-				return 0, err
-			}
-		}
+	indices, err := x.resolve(m, w)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(indices) == 0:
+		return 0, noSuchItem(w.String())
+	case len(indices) > 1:
+		return 0, errors.New("invalid value for argument " + name + "; expected one item, not several")
 	}
-	return i, nil
+	return indices[0], nil
 }
 
 func (x *execution) remove(m *menu, a arguments) error {
-	indices, err := x.resolve(m, a.numbers)
+	indices, err := x.resolve(m, a.items["numbers"])
 	if err != nil {
 		return err
 	}
@@ -341,83 +685,51 @@ func (x *execution) remove(m *menu, a arguments) error {
 	return nil
 }
 
-var errNoSuchItem = errors.New("no such item")
-
-// resolve returns the indices of the items that numbers, as "0" or "0,2", or for
-// ports names, refer to; each of them once.
-func (x *execution) resolve(m *menu, numbers string) ([]int, error) {
-	var indices []int
-	for item := range strings.SplitSeq(numbers, ",") {
-		i, err := x.item(m, item)
-		if err != nil {
-			return nil, err
-		}
-		if !slices.Contains(indices, i) {
-			indices = append(indices, i)
-		}
-	}
-	return indices, nil
-}
-
-func (x *execution) item(m *menu, item string) (int, error) {
-	if m.names {
-		return x.link(m, item)
-	}
-	n, err := decimal(item)
-	if err != nil || n >= int64(m.items.count(&x.cfg)) {
-		return 0, fmt.Errorf("%w: %s", errNoSuchItem, printable(item))
-	}
-	return int(n), nil
-}
-
-// link returns the index of a port's settings, which are made if nothing was set
-// for it yet. If it is not known which ports there are, as in a file, any name is
-// taken, and Validate tells.
-func (x *execution) link(m *menu, item string) (int, error) {
-	ports, err := x.ports()
+// move puts items, in the order in which they were named, before another.
+func (x *execution) move(m *menu, a arguments) error {
+	indices, err := x.resolve(m, a.items["numbers"])
 	if err != nil {
-		return 0, err
+		return err
 	}
-	name := item
-	if n, err := decimal(item); err == nil {
-		if n >= int64(len(ports)) {
-			return 0, fmt.Errorf("%w: %s", errNoSuchItem, item)
-		}
-		name = ports[n].Name
-	}
-	_, bad := portName().parse(name)
-	if bad != nil || x.live.Links != nil &&
-		!slices.ContainsFunc(ports, func(p netcfg.LinkState) bool { return p.Name == name }) {
-		return 0, fmt.Errorf("%w: %s", errNoSuchItem, printable(item))
-	}
-	for i, l := range x.cfg.Links {
-		if l.Name == name {
-			return i, nil
-		}
-	}
-	i, err := x.append(m)
+	to, err := x.one(m, a, "destination")
 	if err != nil {
-		return 0, err
+		return err
 	}
-	x.cfg.Links[i].Name = name
-	return i, nil
+	ids := slices.Clone(*m.items.ids(&x.cfg))
+	now := func(id *identity) int { return slices.Index(*m.items.ids(&x.cfg), id) }
+	for _, i := range indices {
+		if i == to {
+			continue
+		}
+		from, place := now(ids[i]), len(ids)-1
+		if to >= 0 {
+			if place = now(ids[to]); place > from {
+				place-- // its own place becomes free
+			}
+		}
+		m.items.move(&x.cfg, from, place)
+	}
+	return nil
 }
 
-// ports lists the ports of the machine, in its order, then those that it does not
-// have but that have settings: all of these if the machine cannot be asked.
-func (x *execution) ports() ([]netcfg.LinkState, error) {
-	var ports []netcfg.LinkState
-	if x.live.Links != nil {
-		states, err := x.live.Links()
-		if err != nil {
-			return nil, fmt.Errorf("list interfaces: %w", err)
-		}
-		ports = append(ports, states...)
+// find prints the numbers of the items that meet conditions.
+func (x *execution) find(m *menu, a arguments) error {
+	rows, err := x.itemRows(m)
+	if err != nil {
+		return err
 	}
-	for _, l := range x.cfg.Links {
-		if !slices.ContainsFunc(ports, func(p netcfg.LinkState) bool { return p.Name == l.Name }) {
-			ports = append(ports, netcfg.LinkState{Name: l.Name, Present: x.live.Links == nil})
+	numbered, err := x.numbered(m)
+	if err != nil {
+		return err
+	}
+	var found []string
+	for _, r := range matching(rows, a.where) {
+		if n := slices.Index(numbered, r.key); n >= 0 {
+			found = append(found, fmt.Sprint(n))
 		}
 	}
-	return ports, nil
+	if len(found) > 0 {
+		fmt.Fprintln(&x.out, strings.Join(found, ","))
+	}
+	return nil
 }

@@ -7,20 +7,26 @@
 //   - A line that fails changes nothing, and its error names the word that was
 //     wrong and what was expected there.
 //   - Load(Export(c)) is c, for every configuration that the language can make.
-//   - The language is pure: Session.Execute, Load, Export and Validate do no I/O
-//     of their own and start nothing. What only the running system knows comes by
-//     the functions in Live.
+//   - The number of an item is that of the session's last print: it never stands for
+//     another item, whatever other sessions do.
+//   - The language is pure: Session's methods, Load, Export and Validate do no I/O of
+//     their own and start nothing. What only the running system knows comes by the
+//     functions in Live; what only it can do is asked for in the Result.
+//   - What has no effect is not there: a menu or command that needs something of the
+//     system can be seen when Live says that the system has it.
 //   - Everything is bounded: MaxLine, MaxItems, MaxText. Bad input is an error,
 //     never a panic.
 //
 // One table per menu (menu.go) lists the properties with type, range, default and
-// help; parsing, print, export and the error texts all come from it. A new menu is
-// a new entry in that table.
+// help; parsing, print, export, completion, help and the error texts all come from
+// it. A new menu is a new entry in that table.
 //
 // Serve and RunTerminal (serve.go) are the two ends of a session over a socket.
 package console
 
 import (
+	"errors"
+	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -59,11 +65,28 @@ type Config struct {
 	Socks socks.Config
 	// DNS are the name servers that the router asks (/ip dns), in this order.
 	DNS []netip.Addr
+	// AdminPassword is the hash of admin's password (/user), as Live.HashPassword made
+	// it; "" if there is none.
+	AdminPassword string
+	// RemoteLog is who is sent the log (/system logging).
+	RemoteLog RemoteLog
+
+	// ids tell the items of each list apart for as long as the router runs: an item
+	// keeps its identity when it is changed or moved. They are not part of what is
+	// set: two of them are equal to reflect.DeepEqual.
+	ids [lists][]*identity
+}
+
+// RemoteLog is a syslog server (RFC 5424, over UDP).
+type RemoteLog struct {
+	// Address is the server's; the zero Addr if the log is sent to nobody.
+	Address netip.Addr
+	Port    uint16
 }
 
 // Default is the configuration of a router on which nothing was set.
 func Default() Config {
-	return Config{Identity: "postern", Socks: socks.DefaultConfig()}
+	return Config{Identity: "postern", Socks: socks.DefaultConfig(), RemoteLog: RemoteLog{Port: 514}}
 }
 
 // Clone returns a copy that shares no memory with c.
@@ -77,6 +100,9 @@ func (c Config) Clone() Config {
 	c.Socks.Access = slices.Clone(c.Socks.Access)
 	for i := range c.Socks.Access {
 		clonePorts(&c.Socks.Access[i].SrcPort, &c.Socks.Access[i].DstPort)
+	}
+	for i := range c.ids {
+		c.ids[i] = slices.Clone(c.ids[i])
 	}
 	return c
 }
@@ -95,19 +121,72 @@ func clonePorts(ports ...*match.Ports) {
 	}
 }
 
-// Live gives what only the running system knows. Each function may be nil: what
-// it would tell is then said to be unavailable.
+// Live gives what only the running system knows, and says what it can do. Each
+// function may be nil: what it would tell is then said to be unavailable, or the
+// menu that only it fills is not there.
 type Live struct {
 	// Links lists the ports of the machine, in the order of its board.
 	Links func() ([]netcfg.LinkState, error)
 	// Connections lists the connections of the SOCKS server.
 	Connections func() ([]socks.Connection, error)
+	// Hits counts for each rule of /ip socks access, in its order, the requests that
+	// it decided.
+	Hits func() ([]uint64, error)
 	// Counters count for each rule of the configuration, in its order.
 	Counters func() (filter, nat []firewall.Counter, err error)
-	// Log returns the lines of the log, oldest first, without line ends.
+	// Openings are the ports that are open ahead of the filter rules.
+	Openings func() []firewall.Opening
+	// Invalid returns which items of a menu of the configuration ("ip address") have no
+	// effect though they are not disabled: by their index.
+	Invalid func(menu string) ([]int, error)
+	// Addresses and Routes list those that the system has and the configuration not.
+	Addresses func() ([]netcfg.Address, error)
+	Routes    func() ([]DynamicRoute, error)
+	// Neighbors lists the table of ARP.
+	Neighbors func() ([]Neighbor, error)
+	// Tracked lists the connections that the kernel tracks.
+	Tracked func() ([]TrackedConnection, error)
+	// Log returns the lines of the log, oldest first, without line ends. A line is
+	// "TIME TOPICS MESSAGE", where the topics are words with commas between
+	// (socks,info), or without topics "TIME MESSAGE".
 	Log func() ([]string, error)
 	// Resource tells of the machine as a whole.
 	Resource func() (Resource, error)
+	// Now is the time of day.
+	Now func() time.Time
+	// HashPassword makes what is kept of a password, 1..255 characters of a-z, A-Z,
+	// 0-9 and $./+=,-: it is called for one that is not empty.
+	HashPassword func(password string) (string, error)
+	// Requests are those of Ping, Traceroute, SetClock and ResetConfiguration that are
+	// carried out; the commands of the others are not there.
+	Requests []Request
+	// RemoteLog is set if the log is sent to Config.RemoteLog.
+	RemoteLog bool
+}
+
+// DynamicRoute is a route that the system made.
+type DynamicRoute struct {
+	Destination netip.Prefix
+	// Gateway is the zero Addr if the destination is on the Interface itself.
+	Gateway   netip.Addr
+	Interface string
+	Distance  int
+}
+
+// Neighbor is an entry of the table of ARP.
+type Neighbor struct {
+	Address   netip.Addr
+	MAC       net.HardwareAddr // nil if it is not known
+	Interface string
+}
+
+// TrackedConnection is a connection that the kernel tracks.
+type TrackedConnection struct {
+	Protocol string // tcp, udp, icmp or a number
+	Src, Dst netip.AddrPort
+	// State is that of a TCP connection (established), else "".
+	State   string
+	Timeout time.Duration
 }
 
 // Resource is what /system resource shows.
@@ -136,7 +215,32 @@ const (
 	Reboot
 	// Shutdown turns the router off.
 	Shutdown
+	// Ping sends what Result.Ping says until that is done or a key is pressed, and
+	// shows each answer as it comes.
+	Ping
+	// Traceroute does the same with Result.Traceroute.
+	Traceroute
+	// SetClock sets the time of day to Result.Clock.
+	SetClock
+	// ResetConfiguration asks whether to, then goes back to the configuration that the
+	// board came with and restarts the router.
+	ResetConfiguration
 )
+
+// PingArguments are what /ping was given.
+type PingArguments struct {
+	Address  string // an IPv4 address or a host name
+	Count    int    // 0 is without end
+	Interval time.Duration
+	Size     int // of the IP packet, in bytes
+}
+
+// TracerouteArguments are what /tool traceroute was given.
+type TracerouteArguments struct {
+	Address string // an IPv4 address or a host name
+	MaxHops int
+	Timeout time.Duration // of each probe
+}
 
 // Result is what a line did.
 type Result struct {
@@ -148,6 +252,15 @@ type Result struct {
 	// Output is text to show, its lines ended by "\n"; it may be empty.
 	Output  string
 	Request Request
+	// Repeat, if it is not zero, asks to execute the same line again after that time,
+	// and so on until a key is pressed; then call EndRepeat. With Follow the output
+	// goes below what is shown already, which it continues; otherwise it replaces that.
+	Repeat time.Duration
+	Follow bool
+
+	Ping       PingArguments
+	Traceroute TracerouteArguments
+	Clock      time.Time
 }
 
 // Session is one user's place in the menus. The zero value is at the root. It is
@@ -158,6 +271,15 @@ type Session struct {
 	Width int
 
 	path string // words of the current menu, "" for the root
+	// file is set while a file is read: numbers are then those of the moment.
+	file bool
+	// numbers says for each menu, by its path, what the numbers of its last print refer
+	// to.
+	numbers map[string][]any
+	// repeated is the line that is being repeated, and seen the last lines of the log
+	// that it has shown.
+	repeated string
+	seen     []string
 }
 
 // Prompt is what stands before the line that a user types in this session.
@@ -165,37 +287,72 @@ func (s *Session) Prompt(identity string) string {
 	return "[admin@" + printable(identity) + "] " + s.path + "> "
 }
 
+// EndRepeat ends the repetition of a line that a Result asked for: the same line,
+// typed again, begins anew.
+func (s *Session) EndRepeat() { s.repeated, s.seen = "", nil }
+
 // Execute runs a line: one or more commands, separated by ";" or by line ends, on
 // cfg, which it leaves alone. The result's Config is checked property by property
 // and not as a whole: see Validate. If any command fails, the error says which
 // word was wrong, the Result holds cfg, and the session stays in its menu.
 func (s *Session) Execute(cfg Config, live Live, line string) (Result, error) {
 	result, err := s.execute(cfg, live, line, 1)
-	result.Changed = !reflect.DeepEqual(cfg, result.Config)
+	result.Changed = !sameSettings(cfg, result.Config)
 	return result, err
+}
+
+func sameSettings(a, b Config) bool {
+	a.ids, b.ids = [lists][]*identity{}, [lists][]*identity{}
+	return reflect.DeepEqual(a, b)
 }
 
 // execute is Execute for a line that is the n-th of a file, but leaves out whether
 // it changed anything.
 func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, error) {
 	unchanged := Result{Config: cfg}
+	if line != s.repeated {
+		s.EndRepeat()
+	}
 	statements, err := parse(line, n)
 	if err != nil {
 		return unchanged, err
 	}
-	x := execution{menus: menus, path: s.path, width: s.Width, cfg: cfg.Clone(), live: live}
+	x := s.execution(cfg, live)
 	for _, st := range statements {
 		if err := x.statement(st); err != nil {
 			return unchanged, err
 		}
-		if x.request != None {
+		if x.result.Request != None {
 			break
 		}
 	}
+	if x.result.Repeat > 0 && len(statements) > 1 {
+		// What else the line does would be done again and again.
+		return unchanged, errors.New("failure: interval and follow need a line of their own")
+	}
 	s.path = x.path
-	return Result{
-		Config:  x.cfg,
-		Output:  x.out.String(),
-		Request: x.request,
-	}, nil
+	for path, keys := range x.numbers {
+		if s.file {
+			break
+		}
+		if s.numbers == nil {
+			s.numbers = map[string][]any{}
+		}
+		s.numbers[path] = keys
+	}
+	if x.result.Repeat > 0 {
+		s.repeated, s.seen = line, x.seen
+	}
+	x.result.Config, x.result.Output = x.cfg, x.out.String()
+	return x.result, nil
+}
+
+// execution is a line about to be run in this session.
+func (s *Session) execution(cfg Config, live Live) *execution {
+	x := &execution{
+		menus: menus, path: s.path, width: s.Width, cfg: cfg.Clone(), live: live,
+		file: s.file, printed: s.numbers, numbers: map[string][]any{}, repeated: s.repeated != "", seen: s.seen,
+	}
+	x.identify()
+	return x
 }

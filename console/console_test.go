@@ -468,7 +468,7 @@ func TestChanged(t *testing.T) {
 		{"/ip socks access print", false},
 		{"/ip socks access set 0", false},
 		{"/ip socks access remove 0", true},
-		{"/ip socks access add; remove 0", false},
+		{"/ip socks access add; print; remove 0", false},
 		{"/interface ethernet print", false},
 	} {
 		if strings.Contains(test.line, ";") { // the second command needs the menu
@@ -493,7 +493,7 @@ func TestErrors(t *testing.T) {
 /ip socks`
 	for _, test := range []struct{ line, want string }{
 		// Commands and menus.
-		{"foo", "bad command name foo (line 1 column 1); expected access, connections, set, print, export"},
+		{"foo", "bad command name foo (line 1 column 1); expected access, connections, set, print, reset, export"},
 		{"/ip foo", "bad command name foo (line 1 column 5); expected address, route, dns, firewall, socks, export"},
 		{"/ip/foo", "bad command name foo (line 1 column 5); expected address, route, dns, firewall, socks, export"},
 		{"/ip\t é/foo", "bad command name é (line 1 column 6); expected address, route, dns, firewall, socks, export"},
@@ -507,9 +507,9 @@ func TestErrors(t *testing.T) {
 		{"/quit now", "expected end of command (line 1 column 7)"},
 		{"/quit/now", "expected end of command (line 1 column 6)"},
 		{"/quit; quit", ""},
-		{"print; foo", "bad command name foo (line 1 column 8); expected access, connections, set, print, export"},
-		{"print\n foo", "bad command name foo (line 2 column 2); expected access, connections, set, print, export"},
-		{"print \\\n  foo", "expected end of command (line 2 column 3)"},
+		{"print; foo", "bad command name foo (line 1 column 8); expected access, connections, set, print, reset, export"},
+		{"print\n foo", "bad command name foo (line 2 column 2); expected access, connections, set, print, reset, export"},
+		{"print \\\n  foo", "expected end of command (line 2 column 3); expected one of interval="},
 		{"set port=1081; set max-connections=0", "value of max-connections out of range (1..500)"},
 		{"set port=1081; /ip; foo", "bad command name foo (line 1 column 21); expected address, route, dns, firewall, socks, export"},
 
@@ -517,8 +517,8 @@ func TestErrors(t *testing.T) {
 		{"set foo=1", "expected end of command (line 1 column 5); expected one of enabled, port, connection-idle-timeout, max-connections"},
 		{"set enabled", "expected end of command (line 1 column 5); expected one of enabled=, port=, connection-idle-timeout=, max-connections="},
 		{"set p=1 port=2", "property port given twice (line 1 column 9)"},
-		{"print stats", "expected end of command (line 1 column 7)"},
-		{"/ip firewall nat print foo", "expected end of command (line 1 column 24); expected one of stats"},
+		{"print stats", "expected end of command (line 1 column 7); expected one of interval="},
+		{"/ip firewall nat print foo", "expected end of command (line 1 column 24); expected one of detail, terse, count-only, stats, where, interval="},
 		{"/ip socks access set", "missing value(s) of argument(s) numbers"},
 		{"/ip socks access remove", "missing value(s) of argument(s) numbers"},
 		{"/ip socks access remove 0 0", "expected end of command (line 1 column 27)"},
@@ -532,8 +532,8 @@ func TestErrors(t *testing.T) {
 		{"/ip address add address=10.0.0.1/8", "missing value(s) of argument(s) interface"},
 		{"/ip route add", "missing value(s) of argument(s) gateway"},
 		{"/ip firewall filter add action=drop", "missing value(s) of argument(s) chain"},
-		{"/interface ethernet add name=ether1", "bad command name add (line 1 column 21); expected set, enable, disable, print, export"},
-		{"/interface ethernet remove 0", "bad command name remove (line 1 column 21); expected set, enable, disable, print, export"},
+		{"/interface ethernet add name=ether1", "bad command name add (line 1 column 21); expected set, enable, disable, comment, find, print, export"},
+		{"/interface ethernet remove 0", "bad command name remove (line 1 column 21); expected set, enable, disable, comment, find, print, export"},
 		{`/interface ethernet set "ether 2" mtu=1500`, "no such item: ether 2"},
 		{"/interface ethernet set 1 mtu=1500", "no such item: 1"},
 

@@ -34,6 +34,16 @@ func FuzzExecute(f *testing.F) {
 		"/ip dns set servers=1.1.1.1,2.2.2.2; # comment",
 		"/ip firewall nat set 0 to-ports=1-2 icmp-options=8:0 log-prefix=\"x \"",
 		"/quit; /system reboot",
+		"/ip firewall filter add chain=input place-before=[find chain=input] copy-from=0",
+		"/ip socks access move 0-1 destination=0; comment [find action=allow] \"x y\"; find",
+		"/ip socks access remove [find where dst-port!=21 and !disabled comment~\"a\"]",
+		"/ip socks access; print detail where action=allow; print terse; print count-only",
+		"/ip socks access set 0 !dst-port action=d; /ip socks reset port",
+		"/ip socks access check src-address=1.2.3.4 dst-address=5.6.7.8 dst-port=21",
+		"/log print follow where topics~\"info\" message~\"x\"",
+		"/user set admin password=secret; /user set admin password-hash=\"\\$x\"",
+		"/system clock set date=jan/31/2030 time=12:00:00",
+		"/ping 10.0.0.1 count=3 interval=20ms", "/tool traceroute example.org max-hops=5",
 	} {
 		f.Add(line, true)
 		f.Add(line, false)
@@ -51,8 +61,17 @@ func checkExecute(t *testing.T, base Config, line string, live bool) bool {
 	session := Session{path: "ip socks", Width: len(line) % 90}
 	var l Live
 	if live {
-		l = testLive()
+		l = fullLive()
 	}
+	// What a person types comes one character after the other.
+	insert, choices := session.Complete(cfg, l, line)
+	if insert != "" {
+		require.NotEmpty(t, choices)
+		require.NotContains(t, insert, "\n")
+	}
+	help := session.Help(cfg, l, line)
+	require.True(t, help == "" || strings.HasSuffix(help, "\n"), help)
+	require.Equal(t, Session{path: "ip socks", Width: len(line) % 90}, session)
 	result, err := session.Execute(cfg, l, line)
 	require.Equal(t, base, cfg, "the configuration that was given was changed")
 	if err != nil {
@@ -60,6 +79,11 @@ func checkExecute(t *testing.T, base Config, line string, live bool) bool {
 		assert.Equal(t, "ip socks", session.path)
 		assert.NotContains(t, err.Error(), "\n")
 		return false
+	}
+	if result.Repeat > 0 {
+		again, err := session.Execute(cfg, l, line)
+		require.NoError(t, err)
+		require.Equal(t, result.Follow, again.Follow)
 	}
 	assert.Equal(t, result.Changed, Export(cfg) != Export(result.Config))
 	got, err := Load("export", strings.NewReader(Export(result.Config)))
@@ -73,9 +97,12 @@ func checkExecute(t *testing.T, base Config, line string, live bool) bool {
 func TestExecuteRandomWords(t *testing.T) {
 	base, err := Load("base", strings.NewReader(fuzzConfig))
 	require.NoError(t, err)
-	words := []string{"/", "..", ";", "\n", "\\\n", "0", "1", "0,1", "2", "ether1", "usb1", "ether9", "stats", "\"x\"", "#", "numbers=0", "x=y"}
+	words := []string{"/", "..", ";", "\n", "\\\n", "0", "1", "0,1", "2", "ether1", "usb1", "ether9", "stats", "\"x\"", "#", "numbers=0", "x=y",
+		"detail", "terse", "count-only", "where", "follow", "interval=1s", "destination=0", "place-before=0", "copy-from=1", "0-1",
+		"[find]", "[find chain=input]", "[find action!=allow]", "[find", "]", "disabled", "!comment", "!dst-port", "address=10.0.0.1", "count=3",
+		"src-address=10.0.0.1", "dst-address=10.0.0.2", "dst-port=21", "time=1:2:3", "date=2030-01-31"}
 	values := []string{"yes", "no", "1", "70000", "2m", "10.0.0.1", "10.0.0.0/8", "!10.0.0.1-10.0.0.2", "21,80-90", "ether1", "!ether2",
-		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "\"\"", "\"a b\"", "tcp-reset"}
+		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "d", "e", "\"\"", "\"a b\"", "tcp-reset"}
 	for _, m := range menus {
 		words = append(words, "/"+m.path, m.name())
 		for _, c := range m.commands {

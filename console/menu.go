@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,19 +18,39 @@ type menu struct {
 	// path is the words from the root, "ip socks access"; "" is the root.
 	path, help string
 	commands   []command
+	// needs, if it is set, says whether the menu has an effect on a system.
+	needs      func(Live) bool
 	properties []property
+	// readOnly are what items have besides: they are printed and can be asked for.
+	readOnly []readOnly
 	// items is set for a menu of items; its properties are then each item's.
 	items *items
 	// names is set if the items are not numbered at will but are the machine's ports.
 	names bool
-	// legend explains the flags of items.
+	// only is the name of the one item of a menu that has neither more nor less.
+	only string
+	// rows lists what a menu shows that is not, or not only, in the configuration;
+	// dynamic, what the system adds to the items of the configuration.
+	rows, dynamic func(*execution) ([]row, error)
+	// legend explains the flags of items, and flags is how many columns they take.
 	legend string
+	flags  int
 	// columns is set for items that print as a table.
 	columns []column
+	// stats adds what print stats shows to rows, and statColumns is its table.
+	stats       func(*execution, *menu, []row) error
+	statColumns []column
 	// indent is how far the longest name of a property screen stands from the left.
 	indent int
-	// counters picks what print stats shows.
-	counters func(filter, nat []firewall.Counter) []firewall.Counter
+	// warning is what stands below a property screen, "" for nothing.
+	warning func(*execution) string
+}
+
+// readOnly is a property of items that cannot be set. Of says what it is for an item
+// of the configuration; rows that come from elsewhere have it already.
+type readOnly struct {
+	name, help string
+	of         func(c *Config, item int) string
 }
 
 // property is a setting: a table row that parsing, print, export, help and the
@@ -43,6 +64,9 @@ type property struct {
 	def, unset string
 	values     []string
 	names      bool // the value names a port, after "!" perhaps
+	list       bool // the value is a list of values
+	// hashed stores the hash of a value that is itself not kept: set only checks it.
+	hashed func(c *Config, hash string) error
 
 	get func(c *Config, item int) string
 	set func(c *Config, item int, value string) error
@@ -50,18 +74,11 @@ type property struct {
 
 func (p property) required() bool { return p.def == "" && p.unset == "" }
 
-// items is a list in the configuration.
-type items struct {
-	count  func(*Config) int
-	add    func(*Config)
-	remove func(*Config, int)
-}
-
-// column is one column of a table, as wide as its widest usual value.
+// column is one column of a table, as wide as its widest usual value. Its title is
+// the name of what it shows.
 type column struct {
-	title string
+	name  string
 	width int
-	value func(c *Config, item int) string
 }
 
 // field is a property of a T that is not yet tied to a place in the configuration.
@@ -76,7 +93,7 @@ func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) fi
 	return field[T]{
 		property: property{
 			name: name, help: help, accepts: k.accepts,
-			def: def, unset: k.unset, values: k.values, names: k.names,
+			def: def, unset: k.unset, values: k.values, names: k.names, list: k.list,
 		},
 		get: func(t *T) string { return k.format(*at(t)) },
 		set: func(t *T, s string) error {
@@ -105,6 +122,9 @@ func valueError(name, value, accepts string, listed bool, err error) error {
 	switch {
 	case errors.As(err, &r):
 		return errors.New("value of " + name + " out of range (" + r.Error() + ")")
+	case errors.Is(err, errAmbiguous):
+		return errors.New("ambiguous value of " + name + ", more than one possible value matches input; expected " +
+			strings.ReplaceAll(err.Error(), ", ", " | ") + ", not \"" + printable(value) + "\"")
 	case errors.Is(err, errNoMatch) && listed:
 		return errors.New("input does not match any value of " + name + expected)
 	}
@@ -123,24 +143,6 @@ func bind[T any](at func(c *Config, item int) *T, fields ...field[T]) []property
 	return all
 }
 
-// itemsOf is the list that of returns.
-func itemsOf[T any](of func(*Config) *[]T) *items {
-	return &items{
-		count: func(c *Config) int { return len(*of(c)) },
-		add: func(c *Config) {
-			var zero T
-			*of(c) = append(*of(c), zero)
-		},
-		remove: func(c *Config, i int) {
-			s := of(c)
-			*s = append((*s)[:i], (*s)[i+1:]...)
-			if len(*s) == 0 {
-				*s = nil // as it was before the first was added
-			}
-		},
-	}
-}
-
 func bindItems[T any](of func(*Config) *[]T, fields ...field[T]) []property {
 	return bind(func(c *Config, i int) *T { return &(*of(c))[i] }, fields...)
 }
@@ -149,14 +151,17 @@ const (
 	legendRule = "Flags: X - disabled, I - invalid, D - dynamic"
 	legendItem = "Flags: X - disabled"
 	legendPort = "Flags: X - disabled, I - invalid, R - running"
+	legendARP  = "Flags: D - dynamic, C - complete"
 )
 
 // menus is the whole language, in the order of an export: what a line refers to
 // stands before it. It is never written to.
 var menus = []*menu{
-	{path: "", help: "all menus", commands: []command{quitCommand}},
-	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand}},
+	{path: "", help: "all menus", commands: []command{pingCommand, quitCommand}},
+	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand}},
 	{path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand}},
+	{path: "system clock", help: "time of day, in UTC", commands: []command{setClockCommand, printClockCommand},
+		needs: func(l Live) bool { return l.Now != nil }},
 	{
 		path: "system identity", help: "name of the router",
 		commands: singleCommands, indent: 2,
@@ -165,11 +170,53 @@ var menus = []*menu{
 				func(c *Config) *string { return &c.Identity }),
 		),
 	},
-	{path: "interface", help: "network ports", commands: []command{printInterfacesCommand}},
+	{
+		path: "system logging", help: "who is sent the log",
+		commands: singleCommands, indent: 2,
+		needs: func(l Live) bool { return l.RemoteLog },
+		properties: bind(func(c *Config, _ int) *RemoteLog { return &c.RemoteLog },
+			prop("remote", optional(address(), "nobody"), "", "address of the syslog server",
+				func(r *RemoteLog) *netip.Addr { return &r.Address }),
+			prop("remote-port", integer[uint16](1, 65535), "514", "UDP port of the syslog server",
+				func(r *RemoteLog) *uint16 { return &r.Port }),
+		),
+	},
+	{
+		path: "user", help: "who may log in",
+		commands: []command{setItems, printLive}, only: "admin",
+		needs:   func(l Live) bool { return l.HashPassword != nil },
+		rows:    (*execution).userRows,
+		columns: []column{{"name", 16}, {"group", 0}},
+		readOnly: []readOnly{
+			{name: "name", help: "what to log in as"},
+			{name: "group", help: "what the user may do"},
+		},
+		properties: passwordProperties(),
+	},
+	{
+		path: "interface", help: "network ports", commands: liveCommands,
+		rows: (*execution).interfaceRows, legend: legendPort, flags: 2,
+		columns: []column{{"name", 16}, {"mtu", 5}, {"rx-byte", 15}, {"tx-byte", 0}},
+		readOnly: []readOnly{
+			{name: "name", help: "name of the port"},
+			{name: "mtu", help: "largest packet in bytes"},
+			{name: "mac-address", help: "hardware address"},
+			{name: "rx-byte", help: "bytes received"},
+			{name: "tx-byte", help: "bytes sent"},
+			{name: "rx-packet", help: "packets received"},
+			{name: "tx-packet", help: "packets sent"},
+		},
+	},
 	{
 		path: "interface ethernet", help: "ethernet ports, by name",
 		commands: portCommands, names: true,
-		items: itemsOf(links),
+		rows: (*execution).ethernetRows, legend: legendPort, flags: 2,
+		columns: []column{{"name", 16}, {"mtu", 5}, {"mac-address", 0}},
+		readOnly: []readOnly{
+			{name: "name", help: "name of the port"},
+			{name: "mac-address", help: "hardware address"},
+		},
+		items: itemsOf(linkItems, links),
 		properties: bindItems(links,
 			prop("mtu", optional(integer(68, 65535), "the driver's"), "", "largest packet in bytes",
 				func(l *netcfg.Link) *int { return &l.MTU }),
@@ -180,8 +227,8 @@ var menus = []*menu{
 	{path: "ip", help: "IPv4"},
 	{
 		path: "ip address", help: "addresses of the router",
-		commands: listCommands, legend: legendRule,
-		items: itemsOf(addresses),
+		commands: listCommands, legend: legendRule, flags: 1,
+		items: itemsOf(addressItems, addresses),
 		properties: bindItems(addresses,
 			prop("address", prefix(), "", "address of the router with the length of its network",
 				func(a *netcfg.Address) *netip.Prefix { return &a.Address }),
@@ -190,16 +237,15 @@ var menus = []*menu{
 			disabled(func(a *netcfg.Address) *bool { return &a.Disabled }),
 			comment(func(a *netcfg.Address) *string { return &a.Comment }),
 		),
-		columns: []column{
-			{"ADDRESS", 18, func(c *Config, i int) string { return c.Addresses[i].Address.String() }},
-			{"NETWORK", 15, func(c *Config, i int) string { return c.Addresses[i].Address.Masked().Addr().String() }},
-			{"INTERFACE", 0, func(c *Config, i int) string { return c.Addresses[i].Interface }},
-		},
+		readOnly: []readOnly{{"network", "network of the address",
+			func(c *Config, i int) string { return c.Addresses[i].Address.Masked().Addr().String() }}},
+		dynamic: (*execution).dynamicAddresses,
+		columns: []column{{"address", 18}, {"network", 15}, {"interface", 0}},
 	},
 	{
 		path: "ip route", help: "routes by a gateway",
-		commands: listCommands, legend: legendRule,
-		items: itemsOf(routes),
+		commands: listCommands, legend: legendRule, flags: 1,
+		items: itemsOf(routeItems, routes),
 		properties: bindItems(routes,
 			prop("dst-address", network(), "0.0.0.0/0", "destination network",
 				func(r *netcfg.Route) *netip.Prefix { return &r.Destination }),
@@ -210,11 +256,8 @@ var menus = []*menu{
 			disabled(func(r *netcfg.Route) *bool { return &r.Disabled }),
 			comment(func(r *netcfg.Route) *string { return &r.Comment }),
 		),
-		columns: []column{
-			{"DST-ADDRESS", 18, func(c *Config, i int) string { return c.Routes[i].Destination.String() }},
-			{"GATEWAY", 15, func(c *Config, i int) string { return c.Routes[i].Gateway.String() }},
-			{"DISTANCE", 0, func(c *Config, i int) string { return integer(1, 255).format(c.Routes[i].Distance) }},
-		},
+		dynamic: (*execution).dynamicRoutes,
+		columns: []column{{"dst-address", 18}, {"gateway", 15}, {"distance", 0}},
 	},
 	{
 		path: "ip dns", help: "name servers that the router asks",
@@ -228,22 +271,47 @@ var menus = []*menu{
 	{path: "ip firewall", help: "packet filter and address translation"},
 	{
 		path: "ip firewall filter", help: "packets to accept and to drop, first match decides",
-		commands: ruleCommands, legend: legendRule,
-		items:      itemsOf(filterRules),
+		commands: ruleCommands, legend: legendRule, flags: 1,
+		items:      itemsOf(filterItems, filterRules),
 		properties: bindItems(filterRules, filterFields()...),
-		counters:   func(filter, _ []firewall.Counter) []firewall.Counter { return filter },
+		dynamic:    (*execution).openings,
+		stats:      (*execution).ruleStats, statColumns: ruleColumns,
 	},
 	{
 		path: "ip firewall nat", help: "addresses to translate, first match decides",
-		commands: ruleCommands, legend: legendRule,
-		items:      itemsOf(natRules),
+		commands: ruleCommands, legend: legendRule, flags: 1,
+		items:      itemsOf(natItems, natRules),
 		properties: bindItems(natRules, natFields()...),
-		counters:   func(_, nat []firewall.Counter) []firewall.Counter { return nat },
+		stats:      (*execution).ruleStats, statColumns: ruleColumns,
+	},
+	{
+		path: "ip firewall connection", help: "connections that the router tracks", commands: liveCommands,
+		needs:   func(l Live) bool { return l.Tracked != nil },
+		rows:    (*execution).trackedRows,
+		columns: []column{{"protocol", 8}, {"src-address", 21}, {"dst-address", 21}, {"tcp-state", 11}, {"timeout", 0}},
+		readOnly: []readOnly{
+			{name: "protocol", help: "IP protocol"},
+			{name: "src-address", help: "address and port of who opened it"},
+			{name: "dst-address", help: "address and port that it was opened to"},
+			{name: "tcp-state", help: "state of a TCP connection"},
+			{name: "timeout", help: "time after which it is forgotten if nothing comes"},
+		},
+	},
+	{
+		path: "ip arp", help: "hardware addresses of the neighbours", commands: liveCommands,
+		needs: func(l Live) bool { return l.Neighbors != nil },
+		rows:  (*execution).neighborRows, legend: legendARP, flags: 2,
+		columns: []column{{"address", 15}, {"mac-address", 17}, {"interface", 0}},
+		readOnly: []readOnly{
+			{name: "address", help: "IP address"},
+			{name: "mac-address", help: "hardware address"},
+			{name: "interface", help: "port that the neighbour is on"},
+		},
 	},
 	{
 		// https://help.mikrotik.com/docs/spaces/ROS/pages/73826308/SOCKS
 		path: "ip socks", help: "SOCKS version 4 server",
-		commands: singleCommands, indent: 4,
+		commands: singleCommands, indent: 4, warning: (*execution).exposure,
 		properties: bind(func(c *Config, _ int) *socks.Config { return &c.Socks },
 			prop("enabled", boolean(), "no", "whether the server runs",
 				func(s *socks.Config) *bool { return &s.Enabled }),
@@ -260,8 +328,9 @@ var menus = []*menu{
 	},
 	{
 		path: "ip socks access", help: "who may use the SOCKS server for what, first match decides",
-		commands: listCommands, legend: legendItem,
-		items: itemsOf(accessRules),
+		commands: accessCommands, stats: (*execution).accessStats, statColumns: accessColumns,
+		legend: legendItem, flags: 1,
+		items: itemsOf(accessItems, accessRules),
 		properties: bindItems(accessRules,
 			prop("src-address", addressMatch(), "", "address of the client",
 				func(r *socks.Rule) *match.Addresses { return &r.SrcAddress }),
@@ -278,9 +347,57 @@ var menus = []*menu{
 			comment(func(r *socks.Rule) *string { return &r.Comment }),
 		),
 	},
-	{path: "ip socks connections", help: "connections through the SOCKS server",
-		commands: []command{printConnectionsCommand}},
-	{path: "log", help: "what the router reported", commands: []command{printLogCommand}},
+	{
+		path: "ip socks connections", help: "connections through the SOCKS server", commands: liveCommands,
+		rows:    (*execution).connectionRows,
+		columns: []column{{"src-address", 26}, {"dst-address", 26}, {"tx", 10}, {"rx", 0}},
+		readOnly: []readOnly{
+			{name: "src-address", help: "address and port of the client"},
+			{name: "dst-address", help: "address and port of the server"},
+			{name: "type", help: "out: to a server; in: from a server; unknown: has just begun"},
+			{name: "tx", help: "bytes sent"},
+			{name: "rx", help: "bytes received"},
+			{name: "age", help: "time since the client connected"},
+			{name: "idle", help: "time since anything last moved"},
+			{name: "user-id", help: "who the client says that it serves"},
+		},
+	},
+	{
+		path: "log", help: "what the router reported", commands: []command{printLogCommand},
+		readOnly: []readOnly{
+			{name: "time", help: "when"},
+			{name: "topics", help: "what it is about, and how grave it is"},
+			{name: "message", help: "what happened"},
+		},
+	},
+	{path: "tool", help: "tools", commands: []command{tracerouteCommand},
+		needs: func(l Live) bool { return slices.Contains(l.Requests, Traceroute) }},
+}
+
+// passwordProperties are the password of admin and what is kept of it.
+func passwordProperties() []property {
+	all := bind(func(c *Config, _ int) *Config { return c },
+		prop("password-hash", hash(), "", "what is kept of the password, as an export shows it",
+			func(c *Config) *string { return &c.AdminPassword }),
+		prop("password", text(0, 64), "", "what to log in with; it is never shown",
+			func(c *Config) *string { return &c.AdminPassword }),
+	)
+	kept, password := all[0], &all[1]
+	set := password.set
+	password.unset = kept.unset
+	password.get = func(*Config, int) string { return "" }
+	password.set = func(c *Config, item int, value string) error {
+		var checked Config
+		if set(&checked, item, value) != nil { // whose words would show the password
+			return errors.New("invalid value for argument password; expected " + password.accepts)
+		}
+		if value == "" {
+			c.AdminPassword = ""
+		}
+		return nil
+	}
+	password.hashed = func(c *Config, hash string) error { return kept.set(c, 0, hash) }
+	return all
 }
 
 func links(c *Config) *[]netcfg.Link         { return &c.Links }

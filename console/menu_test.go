@@ -1,6 +1,7 @@
 package console
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,6 +29,32 @@ func TestTables(t *testing.T) {
 			seen[c.name] = true
 			assert.NotEmpty(t, c.help, "/%s %s", m.path, c.name)
 			assert.NotNil(t, c.run, "/%s %s", m.path, c.name)
+			for _, a := range c.arguments {
+				name := "/" + m.path + " " + c.name + " " + a.name
+				assert.NotEmpty(t, a.help, "%s lacks help", name)
+				assert.NotEmpty(t, a.accepts, "%s lacks type and range", name)
+				assert.True(t, a.def == "" || a.unset == "", name)
+				assert.Equal(t, !a.item, a.set != nil, name)
+				if a.def != "" {
+					require.NoError(t, a.set(&options{}, a.def), "%s does not take its default", name)
+				}
+			}
+			for _, name := range c.unnamed {
+				_, ok := c.argument(name)
+				assert.True(t, ok, "/%s %s has no argument %s", m.path, c.name, name)
+			}
+			for _, w := range c.plainWords(m) {
+				assert.NotEmpty(t, w.Help, "/%s %s %s", m.path, c.name, w.Name)
+			}
+		}
+		for _, p := range m.readOnly {
+			assert.NotEmpty(t, p.help, "/%s %s lacks help", m.path, p.name)
+			_, settable := m.property(p.name)
+			assert.False(t, settable, "/%s %s", m.path, p.name)
+			assert.Equal(t, m.rows == nil && m.items != nil, p.of != nil, "/%s %s", m.path, p.name)
+		}
+		for _, c := range m.columns {
+			assert.True(t, slices.Contains(choiceNames(m.shown()), c.name), "/%s has no %s", m.path, c.name)
 		}
 		clear(seen)
 		var mandatory []string

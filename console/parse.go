@@ -11,21 +11,40 @@ import (
 type place struct{ line, column int }
 
 // word is a word of a command: text, or key=value. In a quoted text or value the
-// escapes are resolved.
+// escapes are resolved. A key that ends with "!" or "~" is one of a condition: it
+// came from key!=value or key~value.
 type word struct {
 	place
 	key      string
 	assigned bool // key=text
 	quoted   bool
 	text     string
+	// find is what stands in brackets, [find ...], in the place of a text; it is nil
+	// if there are none.
+	find []word
+	// value is where the text begins.
+	value place
 }
+
+// plain reports whether the word is text as it was typed.
+func (w word) plain() bool { return !w.assigned && !w.quoted && w.find == nil }
 
 func (w word) String() string {
 	text := w.text
 	if w.quoted {
 		text = quote(text)
 	}
-	if w.assigned {
+	if w.find != nil {
+		var b strings.Builder
+		for _, part := range w.find {
+			b.WriteString(" " + part.String())
+		}
+		text = "[" + strings.TrimPrefix(b.String(), " ") + "]"
+	}
+	switch {
+	case w.assigned && strings.HasSuffix(w.key, "~"):
+		return w.key + text
+	case w.assigned:
 		return w.key + "=" + text
 	}
 	return text
@@ -49,9 +68,11 @@ func (e *lineError) Error() string {
 	return s
 }
 
-// reserved are the characters of RouterOS's scripts, which this language does not
-// have: a value that holds one has to be quoted.
+// reserved are the characters of RouterOS's scripts, of which this language has
+// [find ...] alone: a value that holds one has to be quoted.
 const reserved = `"\[](){}$`
+
+const quotesExpected = `a value with such a character to stand in quotes ("...")`
 
 // scanner reads words out of a text of one or more lines.
 type scanner struct {
@@ -59,6 +80,12 @@ type scanner struct {
 	pos       int
 	line      int
 	lineStart int
+	// inner is set between brackets, and inside holds the words there so far: if the
+	// text ends, these are what completion goes by.
+	inner  bool
+	inside []word
+	// outer is the word that the brackets are in.
+	outer word
 }
 
 // parse splits text into statements, which end with the line or with ";". A line
@@ -141,39 +168,86 @@ func (s *scanner) continuation() bool {
 	return true
 }
 
+// atEnd reports whether no word goes on here.
+func (s *scanner) atEnd() bool {
+	return s.pos == len(s.text) || strings.IndexByte(" \t\r\n;", s.text[s.pos]) >= 0 ||
+		s.inner && s.text[s.pos] == ']'
+}
+
 func (s *scanner) word() (word, error) {
-	w := word{place: s.here()}
+	w := word{place: s.here(), value: s.here()}
 	var b strings.Builder
 	for {
 		for s.continuation() {
 		}
-		if s.pos == len(s.text) || strings.IndexByte(" \t\r\n;", s.text[s.pos]) >= 0 {
+		if s.atEnd() {
 			w.text = b.String()
 			return w, nil
 		}
 		c := s.text[s.pos]
 		switch {
+		case c == '[' && b.Len() == 0 && !s.inner:
+			find, err := s.bracket(w)
+			if err != nil {
+				return word{}, err
+			}
+			w.find = find
+			if !s.atEnd() {
+				return word{}, s.fail("a space behind the closing bracket")
+			}
+			return w, nil
 		case c == '"' && b.Len() == 0:
 			text, err := s.quoted()
 			if err != nil {
 				return word{}, err
 			}
 			w.text, w.quoted = text, true
-			if s.pos < len(s.text) && strings.IndexByte(" \t\r\n;", s.text[s.pos]) < 0 {
+			if !s.atEnd() {
 				return word{}, s.fail("a space behind the closing quote")
 			}
 			return w, nil
-		case c == '=' && !w.assigned && b.Len() > 0:
+		case (c == '=' || c == '~') && !w.assigned && b.Len() > 0:
 			w.key, w.assigned = b.String(), true
+			if c == '~' {
+				w.key += "~"
+			}
 			b.Reset()
 			s.pos++
+			w.value = s.here()
 		case c < ' ' || c == 0x7f || strings.IndexByte(reserved, c) >= 0:
-			return word{}, s.fail(`a value with such a character to stand in quotes ("...")`)
+			return word{}, s.fail(quotesExpected)
 		default:
 			b.WriteByte(c)
 			s.pos++
 		}
 	}
+}
+
+// bracket reads the words between brackets, which are in word w. There is always at
+// least one.
+func (s *scanner) bracket(w word) ([]word, error) {
+	s.pos++ // the opening bracket
+	s.inner, s.inside, s.outer = true, []word{}, w
+	for {
+		s.space()
+		if s.pos == len(s.text) || s.text[s.pos] == '\n' || s.text[s.pos] == ';' {
+			return nil, s.fail("a closing bracket")
+		}
+		if s.text[s.pos] == ']' {
+			break
+		}
+		inner, err := s.word()
+		if err != nil {
+			return nil, err
+		}
+		s.inside = append(s.inside, inner)
+	}
+	if len(s.inside) == 0 || !s.inside[0].plain() || !strings.HasPrefix("find", s.inside[0].text) {
+		return nil, &lineError{message: "syntax error", place: w.value, expected: "[find ...]"}
+	}
+	s.pos++
+	s.inner = false
+	return s.inside, nil
 }
 
 // quoted reads a string in quotes, with the escapes of RouterOS.

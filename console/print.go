@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,79 +13,91 @@ import (
 
 // row is an item on the screen.
 type row struct {
+	// key is what the number of the row will refer to; nil for what cannot be changed.
+	key     any
 	flags   string
 	comment string
-	cells   []string
+	fields  []pair
+	line    string // of the log
 }
 
-func (x *execution) print(m *menu, a arguments) error {
-	switch {
-	case m.items == nil:
-		x.screen(m)
-		return nil
-	case len(a.words) > 0:
-		return x.printStats(m)
+type pair struct{ name, value string }
+
+// value is what the row has by that name, which may be that of a flag.
+func (r row) value(name string) string {
+	if name == "comment" {
+		return r.comment
 	}
-	fmt.Fprintln(&x.out, m.legend)
-	rows := x.rows(m)
-	if m.columns == nil {
-		x.wrapped(m, rows)
-		return nil
+	if i := strings.Index(flagNames, " "+name+" "); i >= 0 {
+		return boolean().format(strings.IndexByte(r.flags, flagNames[i-1]) >= 0)
 	}
-	for i := range rows {
-		for _, c := range m.columns {
-			rows[i].cells = append(rows[i].cells, c.value(&x.cfg, i))
+	for _, f := range r.fields {
+		if f.name == name {
+			return f.value
 		}
 	}
-	x.table(1, m.columns, rows)
-	return nil
+	return ""
 }
 
-// screen prints the properties of a menu without items, names to the right:
-//
-//	                enabled: yes
-//	                   port: 1080
-//	connection-idle-timeout: 2m
-func (x *execution) screen(m *menu) {
-	var lines [][2]string
-	for _, p := range m.properties {
-		lines = append(lines, [2]string{p.name, p.get(&x.cfg, 0)})
+// flagNames are the flags and what conditions call them.
+const flagNames = "X disabled I invalid D dynamic R running C complete "
+
+// rows are what a menu lists: what the system made, then the items.
+func (x *execution) rows(m *menu) ([]row, error) {
+	var rows []row
+	if m.dynamic != nil {
+		var err error
+		if rows, err = m.dynamic(x); err != nil {
+			return nil, err
+		}
+		for i := range rows {
+			rows[i].flags = "D"
+		}
 	}
-	x.pairs(m.indent, lines)
+	items, err := x.itemRows(m)
+	return append(rows, items...), err
 }
 
-// pairs prints names, aligned to the right behind the indent, with values.
-func (x *execution) pairs(indent int, lines [][2]string) {
-	width := 0
-	for _, l := range lines {
-		width = max(width, len(l[0]))
+// itemRows are the items of the configuration; or for a menu of what is live, that.
+func (x *execution) itemRows(m *menu) ([]row, error) {
+	if m.rows != nil {
+		return m.rows(x)
 	}
-	for _, l := range lines {
-		line := fmt.Sprintf("%*s: %s", width+indent, l[0], printable(l[1]))
-		fmt.Fprintln(&x.out, strings.TrimRight(line, " "))
-	}
-}
-
-// rows are the items of m, with flags and comments, without cells.
-func (x *execution) rows(m *menu) []row {
+	var rows []row
 	known := x.portNames()
-	rows := make([]row, m.items.count(&x.cfg))
-	for i := range rows {
-		r := &rows[i]
+	invalid := x.invalid(m)
+	for i := range m.items.count(&x.cfg) {
+		r := row{key: (*m.items.ids(&x.cfg))[i]}
 		for _, p := range m.properties {
 			value := p.get(&x.cfg, i)
 			switch {
-			case p.name == "disabled" && value == "yes":
-				r.flags = "X"
+			case p.name == "disabled":
+				if value == "yes" {
+					r.flags = "X"
+				}
+				continue
 			case p.name == "comment":
 				r.comment = value
-			case p.names && value != "" && known != nil && r.flags == "" &&
-				!slices.Contains(known, strings.TrimPrefix(value, "!")):
+				continue
+			case p.names && value != "" && known != nil && !slices.Contains(known, strings.TrimPrefix(value, "!")):
 				r.flags = "I"
 			}
+			if value != "" {
+				r.fields = append(r.fields, pair{p.name, value})
+			}
 		}
+		for _, p := range m.readOnly {
+			r.fields = append(r.fields, pair{p.name, p.of(&x.cfg, i)})
+		}
+		if r.flags == "" && slices.Contains(invalid, r.key) {
+			r.flags = "I"
+		}
+		if p, ok := m.property("disabled"); ok && p.get(&x.cfg, i) == "yes" {
+			r.flags = "X"
+		}
+		rows = append(rows, r)
 	}
-	return rows
+	return rows, nil
 }
 
 // portNames are the names of the ports that are there, nil if that is not known.
@@ -92,11 +105,11 @@ func (x *execution) portNames() []string {
 	if x.live.Links == nil {
 		return nil
 	}
-	ports, err := x.live.Links()
+	ports, err := x.ports()
 	if err != nil {
 		return nil // the items are as good without the flag that this is for
 	}
-	names := make([]string, 0, len(ports))
+	names := []string{}
 	for _, p := range ports {
 		if p.Present {
 			names = append(names, p.Name)
@@ -105,26 +118,242 @@ func (x *execution) portNames() []string {
 	return names
 }
 
-// wrapped prints items as property=value, those properties that are set:
+// invalid are the identities of those items of m that have no effect.
+func (x *execution) invalid(m *menu) []any {
+	if x.live.Invalid == nil {
+		return nil
+	}
+	indices, err := x.live.Invalid(m.path)
+	if err != nil {
+		return nil // as with portNames
+	}
+	before := *m.items.ids(&Config{ids: x.before})
+	var invalid []any
+	for _, i := range indices {
+		if i >= 0 && i < len(before) {
+			invalid = append(invalid, before[i])
+		}
+	}
+	return invalid
+}
+
+// condition is one of those behind where.
+type condition struct {
+	name, value string
+	// test is "=" or "!=", "~" for contains, "" for set and "!" for not set.
+	test string
+}
+
+// conditions reads what stands behind where, or behind find.
+func (x *execution) conditions(m *menu, words []word) ([]condition, error) {
+	names := m.asked()
+	var all []condition
+	for i, w := range words {
+		if w.plain() && (i == 0 && w.text == "where" || i > 0 && w.text == "and") {
+			continue
+		}
+		if w.find != nil || w.quoted && !w.assigned {
+			return nil, &lineError{message: "expected condition", place: w.place, expected: "property=value, with one of " + strings.Join(names, ", ")}
+		}
+		c := condition{name: w.key, value: w.text, test: "="}
+		switch body, not := strings.CutSuffix(w.key, "!"); {
+		case !w.assigned:
+			if c.name, c.test = w.text, ""; strings.HasPrefix(w.text, "!") {
+				c.name, c.test = w.text[1:], "!"
+			}
+		case not:
+			c.name, c.test = body, "!="
+		case strings.HasSuffix(w.key, "~"):
+			c.name, c.test = strings.TrimSuffix(w.key, "~"), "~"
+		}
+		full, err := complete(c.name, names)
+		if errors.Is(err, errAmbiguous) {
+			return nil, &lineError{message: "ambiguous property name " + printable(c.name), place: w.place, expected: err.Error()}
+		}
+		if err != nil {
+			return nil, &lineError{message: "bad property name " + printable(c.name), place: w.place, expected: "one of " + err.Error()}
+		}
+		c.name = full
+		if p, ok := m.property(full); ok && c.value != "" && c.test != "~" && c.test != "" && c.test != "!" {
+			if c.value, err = m.canonical(p, c.value); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// canonical writes a value of a property as rows have it.
+func (m *menu) canonical(p property, value string) (string, error) {
+	var scratch Config
+	if m.items != nil {
+		m.items.add(&scratch)
+	}
+	err := p.set(&scratch, 0, value)
+	return p.get(&scratch, 0), err
+}
+
+// asked are the names that a condition may have in m.
+func (m *menu) asked() []string {
+	var names []string
+	for _, p := range m.shown() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// shown is what the items of m have, with help.
+func (m *menu) shown() []Choice {
+	var all []Choice
+	for _, p := range m.readOnly {
+		all = append(all, Choice{p.name, p.help})
+	}
+	for _, p := range m.properties {
+		if m.only == "" { // the user's are not for the screen
+			all = append(all, Choice{p.name, p.help})
+		}
+	}
+	for _, flag := range []Choice{
+		{"invalid", "whether it has no effect for lack of something"},
+		{"dynamic", "whether the system made it"},
+		{"running", "whether there is a carrier"},
+		{"complete", "whether the hardware address is known"},
+	} {
+		if strings.Contains(m.legend, "- "+flag.Name) {
+			all = append(all, flag)
+		}
+	}
+	return all
+}
+
+// matching are the rows that meet all conditions.
+func matching(rows []row, where []condition) []row {
+	return slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
+		return slices.ContainsFunc(where, func(c condition) bool {
+			value := r.value(c.name)
+			isSet := value != "" && value != "no"
+			switch c.test {
+			case "":
+				return !isSet
+			case "!":
+				return isSet
+			case "~":
+				return !strings.Contains(value, c.value)
+			}
+			return (value == c.value) != (c.test == "=")
+		})
+	})
+}
+
+// print lists what a menu has.
+func (x *execution) print(m *menu, a arguments) error {
+	x.result.Repeat = a.interval
+	rows, err := x.rows(m)
+	if err != nil {
+		return err
+	}
+	columns := m.columns
+	if slices.Contains(a.words, statsWord.Name) {
+		if err := m.stats(x, m, rows); err != nil {
+			return err
+		}
+		columns = m.statColumns
+	}
+	rows = matching(rows, a.where)
+	if slices.Contains(a.words, countWord.Name) {
+		fmt.Fprintln(&x.out, len(rows))
+		return nil
+	}
+	if m.items != nil {
+		keys := make([]any, len(rows))
+		for i, r := range rows {
+			keys[i] = r.key
+		}
+		x.numbers[m.path] = keys
+	}
+	if m.legend != "" {
+		fmt.Fprintln(&x.out, m.legend)
+	}
+	switch {
+	case slices.Contains(a.words, terseWord.Name):
+		x.terse(m, rows)
+	case columns == nil, slices.Contains(a.words, detailWord.Name), !x.table(m, columns, rows):
+		x.wrapped(m, rows)
+	}
+	return nil
+}
+
+// printScreen prints the properties of a menu without items.
+func (x *execution) printScreen(m *menu, a arguments) error {
+	x.result.Repeat = a.interval
+	x.screen(m)
+	if m.warning != nil {
+		if text := m.warning(x); text != "" {
+			x.out.WriteString(wrap(strings.Fields(text), x.width-1, ";;; ", "", ";;; "))
+		}
+	}
+	return nil
+}
+
+// screen prints properties, names to the right:
+//
+//	                enabled: yes
+//	                   port: 1080
+//	connection-idle-timeout: 2m
+func (x *execution) screen(m *menu) {
+	var lines []pair
+	for _, p := range m.properties {
+		lines = append(lines, pair{p.name, p.get(&x.cfg, 0)})
+	}
+	x.pairs(m.indent, lines)
+}
+
+// pairs prints names, aligned to the right behind the indent, with values.
+func (x *execution) pairs(indent int, lines []pair) {
+	width := 0
+	for _, l := range lines {
+		width = max(width, len(l.name))
+	}
+	for _, l := range lines {
+		line := fmt.Sprintf("%*s: %s", width+indent, l.name, printable(l.value))
+		fmt.Fprintln(&x.out, strings.TrimRight(line, " "))
+	}
+}
+
+// words are the fields of a row as property=value.
+func (r row) words() []string {
+	var words []string
+	for _, f := range r.fields {
+		words = append(words, f.name+"="+quote(f.value))
+	}
+	return words
+}
+
+// wrapped prints items as property=value:
 //
 //	0   chain=srcnat action=masquerade src-address=192.168.0.0/24
 func (x *execution) wrapped(m *menu, rows []row) {
 	for i, r := range rows {
-		first := prefixOf(len(rows), fmt.Sprint(i), 1, r.flags)
+		first := prefixOf(len(rows), fmt.Sprint(i), m.flags, r.flags)
 		blank := strings.Repeat(" ", len(first))
 		if r.comment != "" {
 			fmt.Fprintf(&x.out, "%s;;; %s\n", first, printable(r.comment))
 			first = blank
 		}
-		var words []string
-		for _, p := range m.properties {
-			value := p.get(&x.cfg, i)
-			if value != "" && p.name != "disabled" && p.name != "comment" {
-				words = append(words, p.name+"="+quote(value))
-			}
-		}
 		// Not every terminal can end a line behind its last column.
-		x.out.WriteString(wrap(words, x.width-1, first, "", blank))
+		x.out.WriteString(wrap(r.words(), x.width-1, first, "", blank))
+	}
+}
+
+// terse prints items in one line each, whatever their length.
+func (x *execution) terse(m *menu, rows []row) {
+	for i, r := range rows {
+		words := r.words()
+		if r.comment != "" {
+			words = append([]string{"comment=" + quote(r.comment)}, words...)
+		}
+		x.out.WriteString(wrap(words, 0, prefixOf(len(rows), fmt.Sprint(i), m.flags, r.flags), "", ""))
 	}
 }
 
@@ -158,28 +387,49 @@ func prefixOf(count int, number string, flags int, set string) string {
 	return s
 }
 
-// table prints rows under the titles of columns. Flags is how many columns the
-// flags take.
-func (x *execution) table(flags int, columns []column, rows []row) {
-	titles := make([]string, len(columns))
+// table prints rows under the titles of columns. If the terminal is too narrow for
+// their usual widths, they are only as wide as they must be; if it is too narrow for
+// that as well, table prints nothing and returns false.
+func (x *execution) table(m *menu, columns []column, rows []row) bool {
+	head := prefixOf(len(rows), "#", m.flags, "")
+	texts := make([][]string, len(rows)+1)
+	widths := make([]int, len(columns))
+	usual, needed := len(head)-1, len(head)-1
 	for i, c := range columns {
-		titles[i] = c.title
+		texts[0] = append(texts[0], strings.ToUpper(c.name))
+		for j, r := range rows {
+			texts[j+1] = append(texts[j+1], printable(r.value(c.name)))
+		}
+		for _, line := range texts {
+			widths[i] = max(widths[i], len([]rune(line[i])))
+		}
+		usual += 1 + max(c.width, widths[i])
+		needed += 1 + widths[i]
 	}
-	x.cells(prefixOf(len(rows), "#", flags, ""), columns, titles)
+	if x.width > 0 && needed >= x.width {
+		return false
+	}
+	if x.width == 0 || usual < x.width {
+		for i, c := range columns {
+			widths[i] = c.width
+		}
+	}
+	x.cells(head, widths, texts[0])
 	for i, r := range rows {
-		first := prefixOf(len(rows), fmt.Sprint(i), flags, r.flags)
+		first := prefixOf(len(rows), fmt.Sprint(i), m.flags, r.flags)
 		if r.comment != "" {
 			fmt.Fprintf(&x.out, "%s;;; %s\n", first, printable(r.comment))
 			first = strings.Repeat(" ", len(first))
 		}
-		x.cells(first, columns, r.cells)
+		x.cells(first, widths, texts[i+1])
 	}
+	return true
 }
 
-func (x *execution) cells(first string, columns []column, cells []string) {
+func (x *execution) cells(first string, widths []int, cells []string) {
 	line := first
-	for i, c := range columns {
-		line += fmt.Sprintf("%-*s ", c.width, printable(cells[i]))
+	for i, width := range widths {
+		line += fmt.Sprintf("%-*s ", width, cells[i])
 	}
 	fmt.Fprintln(&x.out, strings.TrimRight(line, " "))
 }
@@ -187,78 +437,164 @@ func (x *execution) cells(first string, columns []column, cells []string) {
 // unavailable is the error of what Live does not tell.
 func unavailable(what string) error { return fmt.Errorf("failure: %s unavailable", what) }
 
-// printStats prints what each rule has matched.
-func (x *execution) printStats(m *menu) error {
+var (
+	ruleColumns   = []column{{"chain", 22}, {"action", 23}, {"bytes", 20}, {"packets", 0}}
+	accessColumns = []column{{"src-address", 18}, {"dst-address", 18}, {"dst-port", 11}, {"action", 6}, {"hits", 0}}
+)
+
+// counted finds the rows of the items of m, of which there are n counters. It is an
+// error if they do not belong together: the rules are not in force, or the line that
+// is being run has changed them.
+func (x *execution) counted(m *menu, rows []row, n int) ([]row, error) {
+	ids := *m.items.ids(&x.cfg)
+	if n != len(ids) || !slices.Equal(ids, *m.items.ids(&Config{ids: x.before})) {
+		return nil, unavailable("counters")
+	}
+	return rows[len(rows)-n:], nil
+}
+
+// ruleStats adds to rows what each firewall rule has matched.
+func (x *execution) ruleStats(m *menu, rows []row) error {
 	if x.live.Counters == nil {
 		return unavailable("counters")
 	}
-	filter, nat, err := x.live.Counters()
+	counters, nat, err := x.live.Counters()
 	if err != nil {
 		return fmt.Errorf("read counters: %w", err)
 	}
-	counters := m.counters(filter, nat)
-	rows := x.rows(m)
-	if len(counters) != len(rows) {
-		// The rules are not in force, or the line that is being run has changed them.
-		return unavailable("counters")
+	if m.name() == "nat" {
+		counters = nat
 	}
-	chain, _ := m.property("chain")
-	action, _ := m.property("action")
-	for i, c := range counters {
-		rows[i].cells = []string{chain.get(&x.cfg, i), action.get(&x.cfg, i), fmt.Sprint(c.Bytes), fmt.Sprint(c.Packets)}
-	}
-	fmt.Fprintln(&x.out, m.legend)
-	x.table(1, []column{{title: "CHAIN", width: 22}, {title: "ACTION", width: 23},
-		{title: "BYTES", width: 20}, {title: "PACKETS"}}, rows)
-	return nil
-}
-
-// printPorts prints /interface ethernet: the ports and what is set for them, which
-// for the MTU may be nothing: then the driver's.
-func (x *execution) printPorts(*menu, arguments) error {
-	ports, err := x.ports()
+	rules, err := x.counted(m, rows, len(counters))
 	if err != nil {
 		return err
 	}
-	columns := []column{{title: "NAME", width: 16}, {title: "MTU", width: 5}, {title: "MAC-ADDRESS"}}
-	x.portTable(columns, ports, func(p netcfg.LinkState, l netcfg.Link) []string {
-		mtu := ""
-		if n := cmp.Or(l.MTU, p.MTU); n > 0 {
-			mtu = fmt.Sprint(n)
-		}
-		return []string{p.Name, mtu, strings.ToUpper(p.MAC.String())}
-	})
+	for i, c := range counters {
+		rules[i].fields = append(rules[i].fields, pair{"bytes", fmt.Sprint(c.Bytes)}, pair{"packets", fmt.Sprint(c.Packets)})
+	}
 	return nil
 }
 
-// printInterfaces prints /interface: the ports and how they are.
-func (x *execution) printInterfaces(*menu, arguments) error {
-	if x.live.Links == nil {
-		return unavailable("interfaces")
+// accessStats adds to rows how many requests each access rule has decided.
+func (x *execution) accessStats(m *menu, rows []row) error {
+	if x.live.Hits == nil {
+		return unavailable("counters")
 	}
-	ports, err := x.live.Links()
+	hits, err := x.live.Hits()
 	if err != nil {
-		return fmt.Errorf("list interfaces: %w", err)
+		return fmt.Errorf("read counters: %w", err)
 	}
-	columns := []column{{title: "NAME", width: 16}, {title: "MTU", width: 5},
-		{title: "RX-BYTE", width: 15}, {title: "TX-BYTE"}}
-	x.portTable(columns, ports, func(p netcfg.LinkState, _ netcfg.Link) []string {
-		if !p.Present {
-			return []string{p.Name, "", "", ""}
-		}
-		return []string{p.Name, fmt.Sprint(p.MTU), fmt.Sprint(p.RxBytes), fmt.Sprint(p.TxBytes)}
-	})
+	rules, err := x.counted(m, rows, len(hits))
+	if err != nil {
+		return err
+	}
+	for i, n := range hits {
+		rules[i].fields = append(rules[i].fields, pair{"hits", fmt.Sprint(n)})
+	}
 	return nil
 }
 
-func (x *execution) portTable(columns []column, ports []netcfg.LinkState, cells func(netcfg.LinkState, netcfg.Link) []string) {
+// openings are the ports that BIND has open, as the rules that let callers in.
+func (x *execution) openings() ([]row, error) {
+	if x.live.Openings == nil {
+		return nil, nil
+	}
+	var rows []row
+	for _, o := range x.live.Openings() {
+		r := row{comment: "socks bind", fields: []pair{{"chain", "input"}, {"action", "accept"}}}
+		if o.Peer.IsValid() && !o.Peer.IsUnspecified() {
+			r.fields = append(r.fields, pair{"src-address", o.Peer.String()})
+		}
+		if o.Local.IsValid() && !o.Local.IsUnspecified() {
+			r.fields = append(r.fields, pair{"dst-address", o.Local.String()})
+		}
+		r.fields = append(r.fields, pair{"dst-port", fmt.Sprint(o.Port)}, pair{"protocol", "tcp"})
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+func (x *execution) dynamicAddresses() ([]row, error) {
+	if x.live.Addresses == nil {
+		return nil, nil
+	}
+	addresses, err := x.live.Addresses()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var rows []row
+	for _, a := range addresses {
+		rows = append(rows, row{fields: []pair{{"address", a.Address.String()}, {"interface", a.Interface},
+			{"network", a.Address.Masked().Addr().String()}}})
+	}
+	return rows, nil
+}
+
+func (x *execution) dynamicRoutes() ([]row, error) {
+	if x.live.Routes == nil {
+		return nil, nil
+	}
+	routes, err := x.live.Routes()
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var rows []row
+	for _, r := range routes {
+		gateway := r.Interface
+		if r.Gateway.IsValid() {
+			gateway = r.Gateway.String()
+		}
+		rows = append(rows, row{fields: []pair{{"dst-address", r.Destination.String()}, {"gateway", gateway},
+			{"distance", fmt.Sprint(r.Distance)}}})
+	}
+	return rows, nil
+}
+
+// ethernetRows are the ports and what is set for them, which for the MTU may be
+// nothing: then the driver's.
+func (x *execution) ethernetRows() ([]row, error) {
+	ports, err := x.ports()
+	if err != nil {
+		return nil, err
+	}
+	return x.portRows(ports, func(p netcfg.LinkState, l netcfg.Link) []pair {
+		fields := []pair{{"name", p.Name}}
+		if n := cmp.Or(l.MTU, p.MTU); n > 0 {
+			fields = append(fields, pair{"mtu", fmt.Sprint(n)})
+		}
+		if len(p.MAC) > 0 {
+			fields = append(fields, pair{"mac-address", strings.ToUpper(p.MAC.String())})
+		}
+		return fields
+	}), nil
+}
+
+// interfaceRows are the ports and how they are.
+func (x *execution) interfaceRows() ([]row, error) {
+	if x.live.Links == nil {
+		return nil, unavailable("interfaces")
+	}
+	if _, err := x.ports(); err != nil {
+		return nil, err
+	}
+	return x.portRows(x.links, func(p netcfg.LinkState, _ netcfg.Link) []pair {
+		if !p.Present {
+			return []pair{{"name", p.Name}}
+		}
+		return []pair{{"name", p.Name}, {"mtu", fmt.Sprint(p.MTU)}, {"mac-address", strings.ToUpper(p.MAC.String())},
+			{"rx-byte", fmt.Sprint(p.RxBytes)}, {"tx-byte", fmt.Sprint(p.TxBytes)},
+			{"rx-packet", fmt.Sprint(p.RxPackets)}, {"tx-packet", fmt.Sprint(p.TxPackets)}}
+	}), nil
+}
+
+func (x *execution) portRows(ports []netcfg.LinkState, fields func(netcfg.LinkState, netcfg.Link) []pair) []row {
 	rows := make([]row, len(ports))
 	for i, p := range ports {
 		var set netcfg.Link
 		if n := slices.IndexFunc(x.cfg.Links, func(l netcfg.Link) bool { return l.Name == p.Name }); n >= 0 {
 			set = x.cfg.Links[n]
 		}
-		state, running := " ", " "
+		state, running := " ", ""
 		if set.Disabled {
 			state = "X"
 		} else if !p.Present {
@@ -267,35 +603,83 @@ func (x *execution) portTable(columns []column, ports []netcfg.LinkState, cells 
 		if p.Running {
 			running = "R"
 		}
-		rows[i] = row{flags: state + running, comment: set.Comment, cells: cells(p, set)}
+		rows[i] = row{key: p.Name, flags: state + running, comment: set.Comment, fields: fields(p, set)}
 	}
-	fmt.Fprintln(&x.out, legendPort)
-	x.table(2, columns, rows)
+	return rows
 }
 
-// printConnections prints /ip socks connections as the manual page shows it.
-func (x *execution) printConnections(*menu, arguments) error {
+// connectionRows are the connections through the SOCKS server.
+func (x *execution) connectionRows() ([]row, error) {
 	if x.live.Connections == nil {
-		return unavailable("connections")
+		return nil, unavailable("connections")
 	}
 	connections, err := x.live.Connections()
 	if err != nil {
-		return fmt.Errorf("list connections: %w", err)
+		return nil, fmt.Errorf("list connections: %w", err)
 	}
 	rows := make([]row, len(connections))
 	for i, c := range connections {
-		dst := ""
+		fields := []pair{{"src-address", c.Src.String()}}
 		if c.Dst.IsValid() { // it is not before the client's request
-			dst = c.Dst.String()
+			fields = append(fields, pair{"dst-address", c.Dst.String()})
 		}
-		rows[i].cells = []string{c.Src.String(), dst, fmt.Sprint(c.Tx), fmt.Sprint(c.Rx)}
+		fields = append(fields, pair{"type", string(c.Type)}, pair{"tx", fmt.Sprint(c.Tx)}, pair{"rx", fmt.Sprint(c.Rx)},
+			pair{"age", formatDuration(c.Age.Truncate(time.Second))}, pair{"idle", formatDuration(c.Idle.Truncate(time.Second))})
+		if c.UserID != "" {
+			fields = append(fields, pair{"user-id", c.UserID})
+		}
+		rows[i].fields = fields
 	}
-	x.table(0, []column{{title: "SRC-ADDRESS", width: 26}, {title: "DST-ADDRESS", width: 26},
-		{title: "TX", width: 10}, {title: "RX"}}, rows)
-	return nil
+	return rows, nil
 }
 
-func (x *execution) printResource(*menu, arguments) error {
+func (x *execution) neighborRows() ([]row, error) {
+	neighbors, err := x.live.Neighbors()
+	if err != nil {
+		return nil, fmt.Errorf("list neighbours: %w", err)
+	}
+	rows := make([]row, len(neighbors))
+	for i, n := range neighbors {
+		rows[i] = row{flags: "D", fields: []pair{{"address", n.Address.String()}}}
+		if len(n.MAC) > 0 {
+			rows[i].flags = "DC"
+			rows[i].fields = append(rows[i].fields, pair{"mac-address", strings.ToUpper(n.MAC.String())})
+		}
+		rows[i].fields = append(rows[i].fields, pair{"interface", n.Interface})
+	}
+	return rows, nil
+}
+
+func (x *execution) trackedRows() ([]row, error) {
+	tracked, err := x.live.Tracked()
+	if err != nil {
+		return nil, fmt.Errorf("list connections: %w", err)
+	}
+	rows := make([]row, len(tracked))
+	for i, c := range tracked {
+		end := func(name string, a, b string, port uint16) pair {
+			if port == 0 { // as with icmp
+				return pair{name, a}
+			}
+			return pair{name, b}
+		}
+		rows[i].fields = []pair{{"protocol", c.Protocol},
+			end("src-address", c.Src.Addr().String(), c.Src.String(), c.Src.Port()),
+			end("dst-address", c.Dst.Addr().String(), c.Dst.String(), c.Dst.Port())}
+		if c.State != "" {
+			rows[i].fields = append(rows[i].fields, pair{"tcp-state", c.State})
+		}
+		rows[i].fields = append(rows[i].fields, pair{"timeout", formatDuration(c.Timeout.Truncate(time.Second))})
+	}
+	return rows, nil
+}
+
+func (x *execution) userRows() ([]row, error) {
+	return []row{{fields: []pair{{"name", "admin"}, {"group", "full"}}}}, nil
+}
+
+func (x *execution) printResource(_ *menu, a arguments) error {
+	x.result.Repeat = a.interval
 	if x.live.Resource == nil {
 		return unavailable("resource")
 	}
@@ -304,7 +688,7 @@ func (x *execution) printResource(*menu, arguments) error {
 		return fmt.Errorf("read resource: %w", err)
 	}
 	mebibytes := func(bytes uint64) string { return fmt.Sprintf("%.1fMiB", float64(bytes)/(1<<20)) }
-	x.pairs(2, [][2]string{
+	x.pairs(2, []pair{
 		{"uptime", formatDuration(r.Uptime.Truncate(time.Second))},
 		{"free-memory", mebibytes(r.FreeMemory)},
 		{"total-memory", mebibytes(r.TotalMemory)},
@@ -316,7 +700,46 @@ func (x *execution) printResource(*menu, arguments) error {
 	return nil
 }
 
-func (x *execution) printLog(*menu, arguments) error {
+// clock is what /system clock was told to be: the zero time and noTime leave a part
+// as it is.
+type clock struct {
+	date time.Time
+	time time.Duration
+}
+
+const noTime = -1
+
+func (x *execution) printClock(_ *menu, a arguments) error {
+	x.result.Repeat = a.interval
+	day, since := splitTime(x.live.Now())
+	x.pairs(2, []pair{{"time", timeOfDay().format(since)}, {"date", date().format(day)}, {"gmt-offset", "+00:00"}})
+	return nil
+}
+
+func (x *execution) setClock(_ *menu, a arguments) error {
+	day, since := splitTime(x.live.Now())
+	if !a.clock.date.IsZero() {
+		day = a.clock.date
+	}
+	if a.clock.time != noTime {
+		since = a.clock.time
+	}
+	x.result.Clock = day.Add(since)
+	return x.ask(SetClock)
+}
+
+// splitTime returns the start of the day of t in UTC, and the time since.
+func splitTime(t time.Time) (day time.Time, since time.Duration) {
+	t = t.UTC()
+	day = time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
+	return day, t.Sub(day)
+}
+
+// seenLines is how many lines of the log tell where it went on.
+const seenLines = 16
+
+// printLog prints the log; with follow, when the line is run again, what is new in it.
+func (x *execution) printLog(m *menu, a arguments) error {
 	if x.live.Log == nil {
 		return unavailable("log")
 	}
@@ -324,8 +747,47 @@ func (x *execution) printLog(*menu, arguments) error {
 	if err != nil {
 		return fmt.Errorf("read log: %w", err)
 	}
-	for _, line := range lines {
-		fmt.Fprintln(&x.out, printable(line))
+	if slices.Contains(a.words, followWord.Name) {
+		all := lines
+		if x.repeated {
+			lines = lines[newFrom(lines, x.seen):]
+		}
+		x.result.Repeat, x.result.Follow = time.Second, true
+		x.seen = slices.Clone(all[max(0, len(all)-seenLines):])
+	}
+	rows := make([]row, len(lines))
+	for i, line := range lines {
+		at, rest, _ := strings.Cut(line, " ")
+		topics, message, _ := strings.Cut(rest, " ")
+		if !strings.Contains(topics, ",") {
+			topics, message = "", rest
+		}
+		rows[i] = row{line: line, fields: []pair{{"time", at}, {"topics", topics}, {"message", message}}}
+	}
+	rows = matching(rows, a.where)
+	if slices.Contains(a.words, countWord.Name) {
+		fmt.Fprintln(&x.out, len(rows))
+		return nil
+	}
+	for _, r := range rows {
+		fmt.Fprintln(&x.out, printable(r.line))
 	}
 	return nil
+}
+
+// newFrom is where in lines those begin that come after the ones seen, which are the
+// last that there were. If the log has lost some of these since, the rest is at its
+// start.
+func newFrom(lines, seen []string) int {
+	for i := 0; i+len(seen) <= len(lines) && len(seen) > 0; i++ {
+		if slices.Equal(lines[i:i+len(seen)], seen) {
+			return i + len(seen)
+		}
+	}
+	for ; len(seen) > 0; seen = seen[1:] {
+		if len(seen) <= len(lines) && slices.Equal(lines[:len(seen)], seen) {
+			return len(seen)
+		}
+	}
+	return 0
 }

@@ -28,7 +28,11 @@ func exportMenus(menus []*menu, cfg *Config, path string) string {
 		switch {
 		case m.items == nil:
 			if words := changed(m, cfg, 0); len(words) > 0 {
-				lines = append(lines, append([]string{"set"}, words...))
+				verb := []string{"set"}
+				if m.only != "" {
+					verb = append(verb, m.only)
+				}
+				lines = append(lines, append(verb, words...))
 			}
 		default:
 			for i := range m.items.count(cfg) {
@@ -83,7 +87,7 @@ func Load(name string, r io.Reader) (Config, error) {
 			all = append(all, fmt.Errorf("%s:%d: more errors, not shown", name, line))
 		}
 	}
-	session, lost := Session{}, false
+	session, lost := Session{file: true}, false
 	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
 		first := i

@@ -138,7 +138,7 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 			"", p.def, addr(), "!" + addr(), fmt.Sprintf("%s/%d", addr(), r.IntN(33)), "!10.0.0.0-" + addr(),
 			fmt.Sprintf("%s,%s", addr(), addr()), ports(), "!" + ports(), fmt.Sprint(r.IntN(70000)), fmt.Sprint(r.IntN(300)),
 			fmt.Sprintf("%d:%d", r.IntN(255), r.IntN(256)), fmt.Sprintf("%dms", r.IntN(700000000)),
-			fmt.Sprintf("ether%d", r.IntN(9)), fmt.Sprintf("!ether%d", r.IntN(9)), "!established,new", "related", string(name),
+			fmt.Sprintf("ether%d", r.IntN(9)), fmt.Sprintf("!ether%d", r.IntN(9)), "!established,new", "related", "$argon2id$v=19$m=64,t=1$ab/+", string(name),
 		}, p.values...)
 	}
 	cfg := Default()
@@ -263,6 +263,9 @@ func TestLongestExport(t *testing.T) {
 				if p.set(&x.cfg, 0, value) == nil && len(p.get(&x.cfg, 0)) > len(best) {
 					best = p.get(&x.cfg, 0)
 				}
+			}
+			if p.hashed != nil { // only its hash is kept
+				continue
 			}
 			require.NotEmpty(t, best, p.name)
 			require.NoError(t, p.set(&x.cfg, 0, best))

@@ -20,8 +20,9 @@ type kind[V any] struct {
 	unset string
 	// values are all that there are, of an enumeration.
 	values []string
-	// names is set for the name of a port, which may have "!" in front.
-	names bool
+	// names is set for the name of a port, which may have "!" in front, and list for
+	// values that may stand in a list with commas between.
+	names, list bool
 
 	parse func(string) (V, error)
 	// format writes a value as parse reads it, and one that is unset as "".
@@ -41,10 +42,8 @@ func boolean() kind[bool] {
 		accepts: "yes | no",
 		values:  []string{"yes", "no"},
 		parse: func(s string) (bool, error) {
-			if s != "yes" && s != "no" {
-				return false, errNoMatch
-			}
-			return s == "yes", nil
+			full, err := oneOf(s, "yes", "no")
+			return full == "yes", err
 		},
 		format: func(v bool) string {
 			if v {
@@ -61,13 +60,20 @@ func enum[V ~string](values ...string) kind[V] {
 		accepts: strings.Join(values, " | "),
 		values:  values,
 		parse: func(s string) (V, error) {
-			if !slices.Contains(values, s) {
-				return "", errNoMatch
-			}
-			return V(s), nil
+			full, err := oneOf(s, values...)
+			return V(full), err
 		},
 		format: func(v V) string { return string(v) },
 	}
+}
+
+// oneOf returns the one of values that s, which may be shortened, stands for.
+func oneOf(s string, values ...string) (string, error) {
+	full, err := complete(s, values)
+	if err != nil && !errors.Is(err, errAmbiguous) {
+		err = errNoMatch
+	}
+	return full, err
 }
 
 // optional lets k be left empty, which means unset.
@@ -391,12 +397,9 @@ func protocol() kind[string] {
 		accepts: "tcp | udp | icmp | 1..255",
 		values:  []string{"tcp", "udp", "icmp"},
 		parse: func(s string) (string, error) {
-			if s == "tcp" || s == "udp" || s == "icmp" {
-				return s, nil
-			}
 			n, err := decimal(s)
 			if err != nil {
-				return "", errNoMatch
+				return oneOf(s, "tcp", "udp", "icmp")
 			}
 			if n < 1 || n > 255 { // iptables takes 0 for all
 				return "", rangeError{"1", "255"}
@@ -416,14 +419,20 @@ func wordList(values ...string) kind[string] {
 	return optional(negatable(kind[string]{
 		accepts: strings.Join(values, " | ") + ", or a list of them",
 		values:  values,
+		list:    true,
 		parse: func(s string) (string, error) {
 			items := strings.Split(s, ",")
 			for i, item := range items {
-				if !slices.Contains(values, item) || slices.Contains(items[:i], item) {
+				full, err := oneOf(item, values...)
+				if err != nil {
+					return "", err
+				}
+				if slices.Contains(items[:i], full) {
 					return "", errNoMatch
 				}
+				items[i] = full
 			}
-			return s, nil
+			return strings.Join(items, ","), nil
 		},
 		format: func(v string) string { return v },
 	}), "any")
@@ -458,4 +467,92 @@ func icmpOptions() kind[string] {
 		},
 		format: func(v string) string { return v },
 	}, "any")
+}
+
+// hostName is an IPv4 address or the name of a host (RFC 1123).
+func hostName() kind[string] {
+	return kind[string]{
+		accepts: "IP address or host name",
+		parse: func(s string) (string, error) {
+			if s == "" || len(s) > 253 || strings.Trim(s, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-.") != "" ||
+				strings.HasPrefix(s, "-") {
+				return "", errors.New("not a host")
+			}
+			return s, nil
+		},
+		format: func(v string) string { return v },
+	}
+}
+
+// hash is what Live.HashPassword makes: its characters need no quotes in a file
+// that people look at, except for $.
+func hash() kind[string] {
+	return kind[string]{
+		accepts: "hash of a password: 1..255 characters of a-z, A-Z, 0-9 and $./+=,-",
+		unset:   "no password",
+		parse: func(s string) (string, error) {
+			if len(s) > 255 || strings.Trim(s, "$./+=,-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+				return "", errors.New("not a hash")
+			}
+			return s, nil
+		},
+		format: func(v string) string { return v },
+	}
+}
+
+var months = []string{"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"}
+
+// date is a day as RouterOS writes it, or as ISO 8601 does. Its value is the start of
+// the day in UTC.
+func date() kind[time.Time] {
+	return kind[time.Time]{
+		accepts: "date: mmm/dd/yyyy (jan/31/2030) or yyyy-mm-dd, 1970..2037",
+		unset:   "as it is",
+		parse: func(s string) (time.Time, error) {
+			parts := strings.Split(s, "/")
+			if len(parts) == 3 {
+				parts = []string{parts[2], fmt.Sprint(slices.Index(months, strings.ToLower(parts[0])) + 1), parts[1]}
+			} else {
+				parts = strings.Split(s, "-")
+			}
+			var n [3]int64
+			for i := range n {
+				var err error
+				if len(parts) != len(n) {
+					return time.Time{}, errors.New("not a date")
+				}
+				if n[i], err = decimal(parts[i]); err != nil {
+					return time.Time{}, err
+				}
+			}
+			t := time.Date(int(n[0]), time.Month(n[1]), int(n[2]), 0, 0, 0, 0, time.UTC)
+			// The kernel's clock of a 32-bit board ends in 2038.
+			if n[0] < 1970 || n[0] > 2037 || int64(t.Month()) != n[1] || int64(t.Day()) != n[2] {
+				return time.Time{}, errors.New("no such day")
+			}
+			return t, nil
+		},
+		format: func(t time.Time) string {
+			return fmt.Sprintf("%s/%02d/%d", months[t.Month()-1], t.Day(), t.Year())
+		},
+	}
+}
+
+// timeOfDay is hours:minutes:seconds.
+func timeOfDay() kind[time.Duration] {
+	return kind[time.Duration]{
+		accepts: "hh:mm:ss: 00:00:00..23:59:59",
+		unset:   "as it is",
+		parse: func(s string) (time.Duration, error) {
+			ms, err := parseClock(s)
+			if err != nil || ms >= (24*time.Hour).Milliseconds() {
+				return 0, errors.New("not a time of day")
+			}
+			return time.Duration(ms) * time.Millisecond, nil
+		},
+		format: func(d time.Duration) string {
+			s := int(d / time.Second)
+			return fmt.Sprintf("%02d:%02d:%02d", s/3600, s/60%60, s%60)
+		},
+	}
 }

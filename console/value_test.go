@@ -45,12 +45,13 @@ func TestValues(t *testing.T) {
 		// boolean
 		{filter, "disabled", "yes", "yes", ""},
 		{filter, "disabled", "no", "no", ""},
-		{filter, "disabled", "y", "", noBool},
+		{filter, "disabled", "y", "yes", ""},
 		{filter, "disabled", "true", "", noBool},
 		{filter, "disabled", "", "", noBool},
 		// enumeration
 		{"/ip firewall filter add ", "chain", "forward", "forward", ""},
-		{"/ip firewall filter add ", "chain", "for", "", noChain},
+		{"/ip firewall filter add ", "chain", "for", "forward", ""},
+		{"/ip firewall filter add ", "chain", "forwards", "", noChain},
 		{"/ip firewall filter add ", "chain", "", "", noChain},
 		{filter, "reject-with", "tcp-reset", "tcp-reset", ""},
 		{filter, "reject-with", "", "", ""},

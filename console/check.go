@@ -1,0 +1,158 @@
+package console
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/socks"
+)
+
+// socksRequest is what /ip socks access check asks about. A srcPort of 0 is not known.
+type socksRequest struct {
+	src, dst         netip.Addr
+	srcPort, dstPort uint16
+}
+
+// check prints the rules up to the one that decides about a request, each with what
+// it matches or does not.
+func (x *execution) check(m *menu, a arguments) error {
+	rows, err := x.itemRows(m)
+	if err != nil {
+		return err
+	}
+	ids := make([]any, len(rows))
+	for i, r := range rows {
+		ids[i] = r.key
+	}
+	x.numbers[m.path] = ids
+	perhaps := ""
+	for i, r := range x.cfg.Socks.Access {
+		number := fmt.Sprint(i)
+		first := prefixOf(len(rows), number, m.flags, rows[i].flags)
+		blank := strings.Repeat(" ", len(first))
+		x.out.WriteString(wrap(rows[i].words(), x.width-1, first, "", blank))
+		matches, why := explain(r, a.check)
+		x.out.WriteString(wrap(strings.Fields(why), x.width-1, blank+"-> ", "", blank+"   "))
+		if matches {
+			x.verdict(string(r.Action)+", by rule "+number, perhaps)
+			return nil
+		}
+		if strings.HasPrefix(why, "depends") {
+			perhaps += "; but " + string(r.Action) + ", by rule " + number + ", if its src-port matches"
+		}
+	}
+	x.verdict("allow, because no rule matches", perhaps)
+	return nil
+}
+
+func (x *execution) verdict(text, perhaps string) {
+	x.out.WriteString(wrap(strings.Fields(text+perhaps), x.width-1, "", "", "  "))
+}
+
+// explain says whether a rule matches a request, and why, as the server decides it.
+func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
+	if r.Disabled {
+		return false, "disabled"
+	}
+	address := func(name string, m match.Addresses, a netip.Addr) string {
+		if m.Match(a) {
+			return ""
+		}
+		return fmt.Sprintf("%s %s does not match %s", name, a, m)
+	}
+	port := func(name string, m match.Ports, p uint16) string {
+		if m.Match(p) {
+			return ""
+		}
+		return fmt.Sprintf("%s %d does not match %s", name, p, m)
+	}
+	var differ []string
+	for _, d := range []string{
+		address("src-address", r.SrcAddress, q.src),
+		address("dst-address", r.DstAddress, q.dst),
+		port("dst-port", r.DstPort, q.dstPort),
+	} {
+		if d != "" {
+			differ = append(differ, d)
+		}
+	}
+	if q.srcPort != 0 {
+		if d := port("src-port", r.SrcPort, q.srcPort); d != "" {
+			differ = append(differ, d)
+		}
+	}
+	switch {
+	case len(differ) > 0:
+		return false, strings.Join(differ, ", ")
+	case q.srcPort == 0 && !r.SrcPort.Any():
+		return false, "depends on src-port, which was not given"
+	}
+	return true, "matches"
+}
+
+// wanPort is the port of the machine that faces the outside, on every board.
+const wanPort = "ether1"
+
+// exposure warns if the SOCKS server serves whoever calls from outside. It goes by
+// the rules as they are set:
+//
+//   - A filter rule of the input chain counts if it takes every new TCP connection to
+//     the server's port that comes in by the outer port: the first such rule drops or
+//     rejects, or it accepts.
+//   - A rule that takes some of them, by their addresses, source port or the like, is
+//     not seen, neither as a danger nor as a protection.
+//   - The access list protects if its last rule in force denies everything: then what
+//     it allows before that is meant.
+//   - What nat does, what addresses the router has and whether the port is up is not
+//     seen.
+//
+// Of a machine without that port, or one that cannot be asked, it knows nothing.
+func (x *execution) exposure() string {
+	c := x.cfg
+	if !c.Socks.Enabled || !slices.Contains(x.portNames(), wanPort) ||
+		closedFrom(c.Firewall.Filter, wanPort, c.Socks.Port) || endsInDeny(c.Socks.Access) {
+		return ""
+	}
+	return fmt.Sprintf("warning: anyone who reaches %s can use this server: no filter rule of chain=input drops "+
+		"dst-port=%d from there, and the access list does not end with action=deny", wanPort, c.Socks.Port)
+}
+
+// closedFrom reports whether new TCP connections to a port of the router are dropped
+// or rejected if they come in by an interface.
+func closedFrom(rules []firewall.Rule, in string, port uint16) bool {
+	takes := func(value, want string) bool { // of what may be a list, with "!" perhaps
+		body, not := strings.CutPrefix(value, "!")
+		return value == "" || slices.Contains(strings.Split(body, ","), want) != not
+	}
+	for _, r := range rules {
+		if r.Disabled || r.Chain != "input" || r.Action == "log" || r.Action == "passthrough" {
+			continue
+		}
+		all := anyAddress(r.SrcAddress) && anyAddress(r.DstAddress) && r.SrcPort.Any() && r.DstPort.Match(port) &&
+			takes(r.Protocol, "tcp") && takes(r.InInterface, in) && takes(r.ConnectionState, "new") &&
+			r.OutInterface == "" && r.ICMPOptions == ""
+		if all {
+			return r.Action != "accept"
+		}
+	}
+	return false
+}
+
+func endsInDeny(rules []socks.Rule) bool {
+	for _, r := range slices.Backward(rules) {
+		if !r.Disabled {
+			return r.Action == socks.Deny && anyAddress(r.SrcAddress) && anyAddress(r.DstAddress) && r.SrcPort.Any() && r.DstPort.Any()
+		}
+	}
+	return false
+}
+
+// anyAddress reports whether a matches every address: 0.0.0.0/0 is one way to say so.
+func anyAddress(a match.Addresses) bool {
+	p, ok := a.Prefix()
+	return a.Any() || ok && p.Bits() == 0 && !a.Not
+}

@@ -1,0 +1,406 @@
+package console
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/socks"
+)
+
+// fullLive is a machine that tells everything and does everything.
+func fullLive() Live {
+	l := testLive()
+	l.Connections = func() ([]socks.Connection, error) {
+		c := connection("192.168.0.2:1238", "10.5.8.8:21", 1163, 4625)
+		c.Age, c.Idle, c.UserID = 65*time.Second, 1500*time.Millisecond, "a user"
+		return []socks.Connection{c, {Src: netip.MustParseAddrPort("192.168.0.3:1"), Type: socks.Unknown}}, nil
+	}
+	l.Hits = func() ([]uint64, error) { return []uint64{7, 12345}, nil }
+	l.Openings = func() []firewall.Opening {
+		return []firewall.Opening{{Peer: netip.MustParseAddr("10.5.8.8"), Local: netip.MustParseAddr("10.1.0.104"), Port: 40000}, {Port: 40001}}
+	}
+	l.Invalid = func(menu string) ([]int, error) {
+		if menu == "ip route" {
+			return []int{0, 9, -1}, nil
+		}
+		return nil, errors.New("broken")
+	}
+	l.Addresses = func() ([]netcfg.Address, error) {
+		return []netcfg.Address{{Address: netip.MustParsePrefix("10.9.0.2/24"), Interface: "ether1"}}, nil
+	}
+	l.Routes = func() ([]DynamicRoute, error) {
+		return []DynamicRoute{
+			{Destination: netip.MustParsePrefix("192.168.0.0/24"), Interface: "ether2"},
+			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.9.0.1"), Interface: "ether1", Distance: 1},
+		}, nil
+	}
+	l.Neighbors = func() ([]Neighbor, error) {
+		return []Neighbor{
+			{Address: netip.MustParseAddr("192.168.0.2"), MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0xab}, Interface: "ether2"},
+			{Address: netip.MustParseAddr("192.168.0.77"), Interface: "ether2"},
+		}, nil
+	}
+	l.Tracked = func() ([]TrackedConnection, error) {
+		return []TrackedConnection{
+			{Protocol: "tcp", Src: netip.MustParseAddrPort("192.168.0.2:1238"), Dst: netip.MustParseAddrPort("10.5.8.8:21"), State: "established", Timeout: 5 * 24 * time.Hour},
+			{Protocol: "icmp", Src: netip.MustParseAddrPort("192.168.0.2:0"), Dst: netip.MustParseAddrPort("10.5.8.8:0"), Timeout: 29*time.Second + 1},
+		}, nil
+	}
+	l.Resource = func() (Resource, error) { return Resource{}, nil }
+	l.Now = func() time.Time { return time.Date(2030, 1, 31, 23, 59, 58, 999, time.FixedZone("", 3600)) }
+	l.HashPassword = func(p string) (string, error) {
+		if p == "bad" {
+			return "not a hash", nil
+		}
+		return "$argon2id$" + strings.Repeat("x", len(p)), nil
+	}
+	l.Requests = []Request{Ping, Traceroute, SetClock, ResetConfiguration}
+	l.RemoteLog = true
+	return l
+}
+
+const liveConfig = `
+/system identity set name=postern
+/ip address add address=192.168.0.1/24 interface=ether2 comment=LAN
+/ip route add gateway=10.1.0.1
+/ip firewall filter add chain=input action=drop in-interface=!ether2
+/ip firewall filter add chain=forward action=log in-interface=usb1
+/ip firewall filter add chain=forward action=drop disabled=yes
+/ip socks access add src-address=192.168.0.2 dst-port=21
+/ip socks access add action=deny comment="nobody else"
+`
+
+// The screens of what the running system tells.
+func TestLiveScreens(t *testing.T) {
+	for _, test := range []struct {
+		name, screen string
+		width        int
+	}{
+		{name: "openings of BIND", screen: `[admin@postern] > ip firewall filter print
+Flags: X - disabled, I - invalid, D - dynamic
+ 0 D ;;; socks bind
+     chain=input action=accept src-address=10.5.8.8 dst-address=10.1.0.104 dst-port=40000 protocol=tcp
+ 1 D ;;; socks bind
+     chain=input action=accept dst-port=40001 protocol=tcp
+ 2   chain=input action=drop in-interface=!ether2
+ 3 I chain=forward action=log in-interface=usb1
+ 4 X chain=forward action=drop
+[admin@postern] > ip firewall filter remove 1
+failure: can not change dynamic item: 1
+[admin@postern] > ip firewall filter enable 4
+[admin@postern] > ip firewall filter print where !dynamic
+Flags: X - disabled, I - invalid, D - dynamic
+ 0   chain=input action=drop in-interface=!ether2
+ 1 I chain=forward action=log in-interface=usb1
+ 2   chain=forward action=drop
+[admin@postern] > ip firewall filter print stats where !dynamic
+Flags: X - disabled, I - invalid, D - dynamic
+ #   CHAIN                  ACTION                  BYTES                PACKETS
+ 0   input                  drop                    840                  12
+ 1 I forward                log                     180                  3
+ 2   forward                drop                    0                    0
+[admin@postern] > ip firewall filter print count-only where dynamic
+2
+`},
+		{name: "numbers without a print leave out what is dynamic", screen: `[admin@postern] > ip firewall filter set 0 comment=first
+[admin@postern] > ip firewall filter print where comment=first
+Flags: X - disabled, I - invalid, D - dynamic
+ 0   ;;; first
+     chain=input action=drop in-interface=!ether2
+`},
+		{name: "address", screen: `[admin@postern] > ip address print
+Flags: X - disabled, I - invalid, D - dynamic
+ #   ADDRESS            NETWORK         INTERFACE
+ 0 D 10.9.0.2/24        10.9.0.0        ether1
+ 1   ;;; LAN
+     192.168.0.1/24     192.168.0.0     ether2
+[admin@postern] > ip address print detail where network=192.168.0.0
+Flags: X - disabled, I - invalid, D - dynamic
+ 0   ;;; LAN
+     address=192.168.0.1/24 interface=ether2 network=192.168.0.0
+`},
+		{name: "route", screen: `[admin@postern] > ip route print
+Flags: X - disabled, I - invalid, D - dynamic
+ #   DST-ADDRESS        GATEWAY         DISTANCE
+ 0 D 192.168.0.0/24     ether2          0
+ 1 D 0.0.0.0/0          10.9.0.1        1
+ 2 I 0.0.0.0/0          10.1.0.1        1
+[admin@postern] > ip route print terse
+Flags: X - disabled, I - invalid, D - dynamic
+ 0 D dst-address=192.168.0.0/24 gateway=ether2 distance=0
+ 1 D dst-address=0.0.0.0/0 gateway=10.9.0.1 distance=1
+ 2 I dst-address=0.0.0.0/0 gateway=10.1.0.1 distance=1
+[admin@postern] > ip route find invalid
+2
+[admin@postern] > ip route print where !dynamic
+Flags: X - disabled, I - invalid, D - dynamic
+ #   DST-ADDRESS        GATEWAY         DISTANCE
+ 0 I 0.0.0.0/0          10.1.0.1        1
+[admin@postern] > ip route find
+0
+`},
+		{name: "arp", screen: `[admin@postern] > ip arp print
+Flags: D - dynamic, C - complete
+ #    ADDRESS         MAC-ADDRESS       INTERFACE
+ 0 DC 192.168.0.2     02:00:00:00:00:AB ether2
+ 1 D  192.168.0.77                      ether2
+[admin@postern] > ip arp print count-only where complete
+1
+`},
+		{name: "firewall connection", width: 80, screen: `[admin@postern] > ip firewall connection print
+ # PROTOCOL SRC-ADDRESS           DST-ADDRESS           TCP-STATE   TIMEOUT
+ 0 tcp      192.168.0.2:1238      10.5.8.8:21           established 5d
+ 1 icmp     192.168.0.2           10.5.8.8                          29s
+`},
+		{name: "connections in detail", width: 80, screen: `[admin@postern] > ip socks connections print detail
+ 0 src-address=192.168.0.2:1238 dst-address=10.5.8.8:21 type=out tx=1163
+   rx=4625 age=1m5s idle=1s user-id="a user"
+ 1 src-address=192.168.0.3:1 type=unknown tx=0 rx=0 age=0s idle=0s
+[admin@postern] > ip socks connections print where type=unknown
+ # SRC-ADDRESS                DST-ADDRESS                TX         RX
+ 0 192.168.0.3:1                                         0          0
+`},
+		{name: "a table in 60 columns", width: 60, screen: `[admin@postern] > ip socks connections print
+ # SRC-ADDRESS      DST-ADDRESS TX   RX
+ 0 192.168.0.2:1238 10.5.8.8:21 1163 4625
+ 1 192.168.0.3:1                0    0
+`},
+		{name: "a table in 40 columns", width: 40, screen: `[admin@postern] > ip socks connections print
+ 0 src-address=192.168.0.2:1238
+   dst-address=10.5.8.8:21 type=out
+   tx=1163 rx=4625 age=1m5s idle=1s
+   user-id="a user"
+ 1 src-address=192.168.0.3:1
+   type=unknown tx=0 rx=0 age=0s
+   idle=0s
+`},
+		{name: "hits", screen: `[admin@postern] > ip socks access print stats
+Flags: X - disabled
+ #   SRC-ADDRESS        DST-ADDRESS        DST-PORT    ACTION HITS
+ 0   192.168.0.2                           21          allow  7
+ 1   ;;; nobody else
+                                                       deny   12345
+[admin@postern] > ip socks access
+[admin@postern] ip socks access> move 1 0; /ip socks access print stats
+failure: counters unavailable
+`},
+		{name: "interface", screen: `[admin@postern] > interface print where running
+Flags: X - disabled, I - invalid, R - running
+ #    NAME             MTU   RX-BYTE         TX-BYTE
+ 0  R ether1           1500  8123            177
+[admin@postern] > interface print detail where name=ether1
+Flags: X - disabled, I - invalid, R - running
+ 0  R name=ether1 mtu=1500 mac-address=52:54:00:12:34:56 rx-byte=8123 tx-byte=177 rx-packet=0 tx-packet=0
+`},
+		{name: "clock", screen: `[admin@postern] > system clock print
+        time: 22:59:58
+        date: jan/31/2030
+  gmt-offset: +00:00
+`},
+		{name: "user", screen: `[admin@postern] > user print
+ # NAME             GROUP
+ 0 admin            full
+[admin@postern] > user export
+[admin@postern] > user set admin password=secret
+[admin@postern] > user print detail
+ 0 name=admin group=full
+[admin@postern] > user export
+/user
+set admin password-hash="\$argon2id\$xxxxxx"
+[admin@postern] > user set 0 password=bad
+invalid value for argument password-hash; expected hash of a password: 1..255 characters of a-z, A-Z, 0-9 and $./+=,-, not "not a hash"
+[admin@postern] > user set admin password="\1B"
+invalid value for argument password; expected printable string: 0..64 bytes
+[admin@postern] > user set root password=x
+no such item: root
+[admin@postern] > user set admin !password
+[admin@postern] > user export
+[admin@postern] > user print where password=secret
+bad property name password (line 1 column 18); expected one of name, group
+`},
+		{name: "logging", screen: `[admin@postern] > system logging set remote=192.168.0.9
+[admin@postern] > system logging print
+       remote: 192.168.0.9
+  remote-port: 514
+[admin@postern] > system logging set remote-port=1514 !remote
+[admin@postern] > system logging export
+/system logging
+set remote-port=1514
+[admin@postern] > system logging reset
+[admin@postern] > system logging export
+`},
+		{name: "log", screen: `[admin@postern] > log print where topics~info
+00:00:01 system,info router booted
+[admin@postern] > log print where message=booted
+[admin@postern] > log print where message="router booted"
+00:00:01 system,info router booted
+[admin@postern] > log print where !topics
+bad \1B[31m
+[admin@postern] > log print count-only
+2
+`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg, err := Load("test", strings.NewReader(liveConfig))
+			require.NoError(t, err)
+			r := router{cfg: cfg, live: fullLive(), session: Session{Width: test.width}}
+			assert.Equal(t, test.screen, r.replay(t, test.screen))
+			reloaded, err := Load("export", strings.NewReader(Export(r.cfg)))
+			require.NoError(t, err)
+			assert.Equal(t, r.cfg, reloaded)
+		})
+	}
+}
+
+// What the system does not do is not there; what it may do another time can be read
+// from a file.
+func TestUnwired(t *testing.T) {
+	for _, line := range []string{"/user print", "/system logging print", "/system clock print", "/ip arp print", "/ip firewall connection print",
+		"/ping 10.0.0.1", "/tool traceroute 10.0.0.1", "/system reset-configuration", "/system clock set time=00:00:00"} {
+		_, err := new(Session).Execute(Default(), testLive(), line)
+		assert.ErrorContains(t, err, "bad command name", line)
+	}
+	_, choices := new(Session).Complete(Default(), testLive(), "/")
+	assert.Equal(t, []string{"system", "interface", "ip", "log", "quit", "export"}, choiceNames(choices))
+	cfg, err := Load("file", strings.NewReader("/user set admin password-hash=\"\\$x\"\n/system logging set remote=10.0.0.1\n"))
+	require.NoError(t, err)
+	assert.Equal(t, "$x", cfg.AdminPassword)
+	assert.Equal(t, "10.0.0.1", cfg.RemoteLog.Address.String())
+	_, err = Load("file", strings.NewReader("/user set admin password=x"))
+	require.EqualError(t, err, "file:1: failure: passwords unavailable")
+}
+
+func TestLiveRequests(t *testing.T) {
+	for _, test := range []struct {
+		line string
+		want Result
+		err  string
+	}{
+		{line: "/ping 10.0.0.1", want: Result{Request: Ping, Ping: PingArguments{Address: "10.0.0.1", Interval: time.Second, Size: 64}}},
+		{line: "/ping example.org count=3 size=1500 interval=20ms", want: Result{Request: Ping,
+			Ping: PingArguments{Address: "example.org", Count: 3, Size: 1500, Interval: 20 * time.Millisecond}}},
+		{line: "/ping count=3", err: "missing value(s) of argument(s) address"},
+		{line: "/ping 10.0.0.1 count=3 10.0.0.2", err: "expected end of command (line 1 column 24); expected one of interval=, size="},
+		{line: "/ping 10.0.0.1 size=20", err: "value of size out of range (28..65535)"},
+		{line: "/ping -x", err: `invalid value for argument address; expected IP address or host name, not "-x"`},
+		{line: "/ping [find]", err: `syntax error (line 1 column 7); expected a value with such a character to stand in quotes ("...")`},
+		{line: "/tool traceroute 10.0.0.1 max-hops=5", want: Result{Request: Traceroute,
+			Traceroute: TracerouteArguments{Address: "10.0.0.1", MaxHops: 5, Timeout: time.Second}}},
+		{line: "/system clock set time=12:30:00", want: Result{Request: SetClock, Clock: time.Date(2030, 1, 31, 12, 30, 0, 0, time.UTC)}},
+		{line: "/system clock set date=feb/29/2028 time=00:00:00", want: Result{Request: SetClock, Clock: time.Date(2028, 2, 29, 0, 0, 0, 0, time.UTC)}},
+		{line: "/system clock set date=2029-12-24", want: Result{Request: SetClock, Clock: time.Date(2029, 12, 24, 22, 59, 58, 999, time.UTC)}},
+		{line: "/system clock set date=feb/29/2027", err: `invalid value for argument date; expected date: mmm/dd/yyyy (jan/31/2030) or yyyy-mm-dd, 1970..2037, not "feb/29/2027"`},
+		{line: "/system clock set date=0/1/2027", err: `invalid value for argument date; expected date: mmm/dd/yyyy (jan/31/2030) or yyyy-mm-dd, 1970..2037, not "0/1/2027"`},
+		{line: "/system clock set date=2038-01-01", err: `invalid value for argument date; expected date: mmm/dd/yyyy (jan/31/2030) or yyyy-mm-dd, 1970..2037, not "2038-01-01"`},
+		{line: "/system clock set time=24:00:00", err: `invalid value for argument time; expected hh:mm:ss: 00:00:00..23:59:59, not "24:00:00"`},
+		{line: "/system reset-configuration", want: Result{Request: ResetConfiguration}},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			result, err := new(Session).Execute(Default(), fullLive(), test.line)
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+			test.want.Config = Default()
+			assert.Equal(t, test.want, result)
+		})
+	}
+}
+
+// What cannot be told is said where it was asked for, and only there.
+func TestBrokenLive(t *testing.T) {
+	broken := errors.New("broken")
+	l := fullLive()
+	l.Hits = func() ([]uint64, error) { return nil, broken }
+	l.Addresses = func() ([]netcfg.Address, error) { return nil, broken }
+	l.Routes = func() ([]DynamicRoute, error) { return nil, broken }
+	l.Neighbors = func() ([]Neighbor, error) { return nil, broken }
+	l.Tracked = func() ([]TrackedConnection, error) { return nil, broken }
+	l.HashPassword = func(string) (string, error) { return "", broken }
+	for line, want := range map[string]string{
+		"/ip socks access print stats":                   "read counters: broken",
+		"/ip socks access print":                         "",
+		"/ip address print":                              "list addresses: broken",
+		"/ip address set [find address=1.1.1.1/32]":      "",
+		"/ip address add address=1.1.1.1 interface=usb1": "",
+		"/ip route print":                                "list routes: broken",
+		"/ip route find":                                 "",
+		"/ip arp print":                                  "list neighbours: broken",
+		"/ip firewall connection print":                  "list connections: broken",
+		"/user set admin password=x":                     "hash the password: broken",
+	} {
+		_, err := new(Session).Execute(Default(), l, line)
+		if want == "" {
+			assert.NoError(t, err, line)
+		} else {
+			assert.EqualError(t, err, want)
+		}
+	}
+	l.Hits = func() ([]uint64, error) { return []uint64{1}, nil }
+	_, err := new(Session).Execute(Default(), l, "/ip socks access print stats")
+	require.EqualError(t, err, "failure: counters unavailable", "they are of other rules")
+}
+
+// A line that is repeated prints anew, or with follow goes on.
+func TestRepeat(t *testing.T) {
+	var log []string
+	live := testLive()
+	live.Log = func() ([]string, error) { return log, nil }
+	r := router{cfg: Default(), live: live}
+
+	result, err := r.run("/interface print interval=2s")
+	require.NoError(t, err)
+	assert.Equal(t, 2*time.Second, result.Repeat)
+	assert.False(t, result.Follow)
+	again, err := r.run("/interface print interval=2s")
+	require.NoError(t, err)
+	assert.Equal(t, result, again)
+	_, err = r.run("/interface print interval=100ms")
+	require.EqualError(t, err, "value of interval out of range (500ms..1h)")
+	_, err = r.run("/interface print; /interface print interval=1s")
+	require.EqualError(t, err, "failure: interval and follow need a line of their own")
+	_, err = r.run("/ip socks access add; /ip socks access print interval=1s")
+	require.EqualError(t, err, "failure: interval and follow need a line of their own")
+	assert.Empty(t, r.cfg.Socks.Access)
+
+	const follow = "/log print follow where message~a"
+	for i, step := range []struct {
+		log  []string
+		want string
+	}{
+		{nil, ""},
+		{[]string{"1 a", "2 b"}, "1 a\n"},
+		{[]string{"1 a", "2 b"}, ""},
+		{[]string{"1 a", "2 b", "2 b", "3 ab"}, "3 ab\n"},
+		{[]string{"2 b", "3 ab", "4 aa", "4 aa"}, "4 aa\n4 aa\n"},
+		{[]string{"4 aa", "4 aa", "4 aa"}, "4 aa\n"},
+		{[]string{"7 a"}, "7 a\n"}, // all that was seen is gone
+		{[]string{"7 a"}, ""},
+	} {
+		log = step.log
+		result, err := r.run(follow)
+		require.NoError(t, err)
+		assert.Equal(t, step.want, result.Output, i)
+		assert.True(t, result.Follow)
+		assert.Equal(t, time.Second, result.Repeat)
+	}
+	r.session.EndRepeat()
+	result, err = r.run(follow)
+	require.NoError(t, err)
+	assert.Equal(t, "7 a\n", result.Output, "typed again, it begins anew")
+	_, err = r.run("/log print")
+	require.NoError(t, err)
+	result, err = r.run(follow)
+	require.NoError(t, err)
+	assert.Equal(t, "7 a\n", result.Output, "after another line too")
+}
