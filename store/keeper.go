@@ -1,0 +1,218 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// quiet is how long nothing changes before a text is written, so that a pasted
+	// script is one write.
+	quiet = time.Second
+	// atMost is how long a change waits for quiet.
+	atMost = 5 * time.Second
+	// burst writes may follow each other so; a person's longest evening has fewer.
+	burst = 100
+	// refill is the time in which one write of the burst is given back, and so the
+	// time between writes in the long run.
+	refill = 5 * time.Minute
+	// retryFirst is when a failed write is tried again. It doubles up to retryMax,
+	// for each try may wear the flash.
+	retryFirst = 5 * time.Second
+	retryMax   = time.Hour
+)
+
+// A Keeper saves a text that changes, in its own time: after a second without a
+// change, and at latest 5 seconds after the first change that is not saved. That
+// holds for 100 writes; each 5 minutes give one back. Who changes the text without
+// end gets one write in 5 minutes. If a write fails the Keeper reports it and
+// tries again after 5 seconds, 10, 20 and so on up to an hour, with the text
+// that is then the newest.
+type Keeper struct {
+	save   func(text []byte) error
+	report func(error)
+	wake   chan struct{} // has room for one
+	done   chan struct{} // closed when the last attempt is over
+
+	mu sync.Mutex
+	// text is the newest text, nil when it is saved.
+	text []byte
+	// pending says that text is to be written; first and last are the times of the
+	// first and the last change that is not.
+	pending     bool
+	first, last time.Time
+	// err is why the newest text is not saved, or nil.
+	err error
+	// spent is when all writes of the burst will be given back.
+	spent time.Time
+	// retry is not before when a text is written after failures, that many in a row.
+	retry    time.Time
+	failures int
+	flushes  []chan<- error
+	closed   bool
+}
+
+// NewKeeper starts a Keeper that calls save, one call at a time: a Store's Save,
+// or what else keeps a text; where there is no flash, a function that returns why.
+// report is told of each error, and nil when a text is saved after errors. It is
+// called between two writes and must not call Flush or Close.
+func NewKeeper(save func(text []byte) error, report func(error)) *Keeper {
+	k := &Keeper{save: save, report: report, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go k.run()
+	return k
+}
+
+// Put takes the newest text. It never waits. After Close it does nothing.
+func (k *Keeper) Put(text []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return
+	}
+	k.text = bytes.Clone(text)
+	k.last = time.Now()
+	if !k.pending {
+		k.pending, k.first = true, k.last
+	}
+	k.signal()
+}
+
+// Flush writes what is not saved now, without waiting for quiet or for a write of
+// the burst, and returns when it is on the medium, or why it is not. That
+// is for a restart and for a user who asks: each Flush after a Put is a write.
+// If ctx ends first, the text is still written later.
+func (k *Keeper) Flush(ctx context.Context) error {
+	return k.flush(ctx, false)
+}
+
+// Close flushes and ends the Keeper. Without an error nothing is left to save and
+// save is not called again. If ctx ends first, a save that hangs is left behind.
+func (k *Keeper) Close(ctx context.Context) error {
+	err := k.flush(ctx, true)
+	select {
+	case <-k.done:
+	case <-ctx.Done():
+	}
+	return err
+}
+
+func (k *Keeper) flush(ctx context.Context, last bool) error {
+	result := make(chan error, 1)
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		return fmt.Errorf("flush: keeper %w", os.ErrClosed)
+	}
+	k.closed = last
+	k.flushes = append(k.flushes, result)
+	k.signal()
+	k.mu.Unlock()
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("flush: %w", ctx.Err())
+	}
+}
+
+// signal makes run look again.
+func (k *Keeper) signal() {
+	select {
+	case k.wake <- struct{}{}:
+	default: // it has not looked yet since the last time
+	}
+}
+
+func (k *Keeper) run() {
+	defer close(k.done)
+	for {
+		k.mu.Lock()
+		now, due, closed := len(k.flushes) > 0, k.due(), k.closed
+		pending := k.pending
+		k.mu.Unlock()
+
+		var timer <-chan time.Time
+		switch {
+		case now || pending && !time.Now().Before(due):
+			k.attempt()
+			continue
+		case closed:
+			return
+		case pending:
+			timer = time.After(time.Until(due))
+		}
+		select {
+		case <-k.wake:
+		case <-timer:
+		}
+	}
+}
+
+// due is when the pending text is to be written.
+func (k *Keeper) due() time.Time {
+	due := k.last.Add(quiet)
+	if latest := k.first.Add(atMost); latest.Before(due) {
+		due = latest
+	}
+	for _, notBefore := range []time.Time{k.spent.Add(-(burst - 1) * refill), k.retry} {
+		if notBefore.After(due) {
+			due = notBefore
+		}
+	}
+	return due
+}
+
+// attempt writes the newest text if it is not saved and answers the flushes.
+func (k *Keeper) attempt() {
+	k.mu.Lock()
+	text, pending, err := k.text, k.pending, k.err
+	flushes := k.flushes
+	k.flushes, k.pending = nil, false
+	k.mu.Unlock()
+
+	if pending {
+		err = k.save(text)
+		if recovered := k.settle(err); err != nil || recovered {
+			k.report(err)
+		}
+	}
+	for _, result := range flushes {
+		result <- err
+	}
+}
+
+// settle notes the result of a write and reports whether it is the first success
+// after failures.
+func (k *Keeper) settle(err error) (recovered bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	if k.spent.Before(now) {
+		k.spent = now
+	}
+	k.spent = k.spent.Add(refill)
+	k.err = err
+	if err == nil {
+		if !k.pending {
+			k.text = nil
+		}
+		recovered = k.failures > 0
+		k.failures, k.retry = 0, time.Time{}
+		return recovered
+	}
+	if errors.Is(err, ErrTooLong) {
+		// It will not get shorter by itself, and the flash is well: only the next
+		// text is tried, and that as soon as any other.
+		k.failures, k.retry = max(k.failures, 1), time.Time{}
+		return false
+	}
+	k.retry = now.Add(min(retryFirst<<min(k.failures, 16), retryMax))
+	k.failures++
+	k.pending = true
+	return false
+}

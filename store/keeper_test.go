@@ -1,0 +1,354 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A recorder is what a Keeper saves to.
+type recorder struct {
+	mu      sync.Mutex
+	start   time.Time
+	err     error
+	takes   time.Duration
+	writes  []string // "1s text", the time when each began
+	reports []string
+}
+
+// keeper runs a test in a bubble with a Keeper; time passes only in sleeps.
+func keeper(t *testing.T, test func(t *testing.T, k *Keeper, r *recorder)) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{start: time.Now()}
+		k := NewKeeper(r.save, r.report)
+		defer func() { // also when the test failed: no goroutine may be left
+			r.fail(nil)
+			assert.NoError(t, k.Close(context.Background()))
+		}()
+		test(t, k, r)
+	})
+}
+
+func (r *recorder) save(text []byte) error {
+	r.mu.Lock()
+	r.writes = append(r.writes, fmt.Sprintf("%v %s", time.Since(r.start), text))
+	r.mu.Unlock()
+	time.Sleep(r.takes)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+func (r *recorder) report(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reports = append(r.reports, fmt.Sprintf("%v %v", time.Since(r.start), err))
+}
+
+func (r *recorder) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+}
+
+// written waits until nothing moves and returns the writes so far.
+func (r *recorder) written() []string {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.writes)
+}
+
+// reported is the same for the reports.
+func (r *recorder) reported() []string {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.reports)
+}
+
+func TestKeeperWaitsForQuiet(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		for i := range 500 { // a pasted script
+			k.Put(fmt.Append(nil, i))
+		}
+		time.Sleep(quiet - 1)
+		assert.Empty(t, r.written())
+		time.Sleep(time.Nanosecond)
+		assert.Equal(t, []string{"1s 499"}, r.written())
+		time.Sleep(time.Hour)
+		assert.Len(t, r.written(), 1)
+		assert.Empty(t, r.reported())
+	})
+}
+
+func TestKeeperWaitsAtMost(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		for i := range 20 { // the last at 11.4s
+			k.Put(fmt.Append(nil, i))
+			time.Sleep(600 * time.Millisecond)
+		}
+		assert.Equal(t, []string{"5s 8", "10.4s 17"}, r.written())
+		time.Sleep(time.Hour)
+		assert.Equal(t, []string{"5s 8", "10.4s 17", "12.4s 19"}, r.written())
+	})
+}
+
+// What flash wears out is the long run.
+func TestKeeperBoundsWrites(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		day := func() int {
+			before := len(r.written())
+			for i := range 24 * 60 * 60 / 2 {
+				k.Put(fmt.Append(nil, i))
+				time.Sleep(2 * time.Second) // quiet each time
+			}
+			return len(r.written()) - before
+		}
+		assert.InDelta(t, burst+24*60/5, day(), 1)
+		assert.InDelta(t, 24*60/5, day(), 1)
+
+		// The burst comes back with rest.
+		time.Sleep(burst * refill)
+		before := len(r.written())
+		for i := range burst {
+			k.Put(fmt.Append(nil, -i))
+			time.Sleep(2 * time.Second)
+		}
+		assert.Len(t, r.written(), before+burst)
+
+		// Without a write to give, the newest text is still written in the end.
+		k.Put([]byte("last"))
+		time.Sleep(refill)
+		writes := r.written()
+		assert.Contains(t, writes[len(writes)-1], " last")
+	})
+}
+
+func TestKeeperPutDuringSave(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		r.takes = 10 * time.Second // a chip that is slow to erase
+		k.Put([]byte("a"))
+		time.Sleep(2 * time.Second)
+		before := time.Now()
+		k.Put([]byte("b"))
+		k.Put([]byte("c"))
+		assert.Equal(t, before, time.Now(), "Put does not wait")
+		time.Sleep(time.Hour)
+		assert.Equal(t, []string{"1s a", "11s c"}, r.written())
+	})
+}
+
+func TestKeeperCopies(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		text := []byte("a")
+		k.Put(text)
+		text[0] = 'b'
+		require.NoError(t, k.Flush(t.Context()))
+		assert.Equal(t, []string{"0s a"}, r.written())
+	})
+}
+
+func TestKeeperFlush(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		require.NoError(t, k.Flush(t.Context()), "nothing to do")
+		assert.Empty(t, r.written())
+
+		r.takes = time.Second
+		k.Put([]byte("a"))
+		require.NoError(t, k.Flush(t.Context()))
+		require.NoError(t, k.Flush(t.Context()))
+		assert.Equal(t, []string{"0s a"}, r.written(), "at once, and once")
+
+		// A Flush during a save waits for the text that it is for.
+		k.Put([]byte("b"))
+		time.Sleep(quiet + quiet/2)
+		k.Put([]byte("c"))
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() { assert.NoError(t, k.Flush(t.Context())) })
+		}
+		wg.Wait()
+		assert.Equal(t, []string{"0s a", "2s b", "3s c"}, r.written())
+		assert.Equal(t, 4*time.Second, time.Since(r.start))
+
+		// Errors come back to who asks, and are reported.
+		r.fail(syscall.EIO)
+		k.Put([]byte("d"))
+		require.ErrorIs(t, k.Flush(t.Context()), syscall.EIO)
+		require.ErrorIs(t, k.Flush(t.Context()), syscall.EIO, "it is tried again at once")
+		assert.Equal(t, []string{"0s a", "2s b", "3s c", "4s d", "5s d"}, r.written())
+		assert.Equal(t, []string{"5s input/output error", "6s input/output error"}, r.reported())
+		r.fail(nil)
+		require.NoError(t, k.Flush(t.Context()))
+
+		// A chip that hangs.
+		r.takes = time.Hour
+		k.Put([]byte("e"))
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		require.ErrorIs(t, k.Flush(ctx), context.DeadlineExceeded)
+		assert.Equal(t, 10*time.Second, time.Since(r.start))
+	})
+}
+
+// Flush does not wait for a write of the burst, but takes one.
+func TestKeeperFlushTakesFromTheBurst(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		for i := range burst + 10 {
+			k.Put(fmt.Append(nil, i))
+			require.NoError(t, k.Flush(t.Context()))
+		}
+		assert.Len(t, r.written(), burst+10)
+		k.Put([]byte("later"))
+		time.Sleep(11*refill - 1)
+		assert.Len(t, r.written(), burst+10)
+		time.Sleep(time.Nanosecond)
+		assert.Len(t, r.written(), burst+11)
+	})
+}
+
+func TestKeeperRetries(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		r.fail(syscall.EIO)
+		k.Put([]byte("a"))
+		time.Sleep(30 * time.Second)
+		assert.Equal(t, []string{"1s a", "6s a", "16s a"}, r.written())
+		k.Put([]byte("b"))
+		time.Sleep(10 * time.Second)
+		assert.Equal(t, []string{"1s a", "6s a", "16s a", "36s b"}, r.written(), "a change does not shorten the wait")
+		assert.Equal(t, []string{"1s input/output error", "6s input/output error", "16s input/output error", "36s input/output error"}, r.reported())
+
+		time.Sleep(24 * time.Hour)
+		before := len(r.written())
+		time.Sleep(24 * time.Hour)
+		assert.InDelta(t, 24, len(r.written())-before, 1, "once an hour")
+
+		r.fail(nil)
+		time.Sleep(retryMax)
+		reports := r.reported()
+		assert.Contains(t, reports[len(reports)-1], "<nil>", "the success is told")
+		n := len(r.written())
+		time.Sleep(24 * time.Hour)
+		assert.Len(t, r.written(), n)
+
+		k.Put([]byte("c"))
+		time.Sleep(quiet)
+		assert.Len(t, r.written(), n+1, "as before")
+	})
+}
+
+func TestKeeperFlushEndsTheWaitForARetry(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		r.fail(syscall.EIO)
+		k.Put([]byte("a"))
+		time.Sleep(time.Hour)
+		before := len(r.written())
+		r.fail(nil)
+		require.NoError(t, k.Flush(t.Context()))
+		k.Put([]byte("b"))
+		time.Sleep(quiet)
+		assert.Len(t, r.written(), before+2)
+	})
+}
+
+func TestKeeperTooLong(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		r.fail(fmt.Errorf("save: %w", ErrTooLong))
+		k.Put([]byte("long"))
+		time.Sleep(24 * time.Hour)
+		assert.Equal(t, []string{"1s long"}, r.written(), "that it is tried again does not make it shorter")
+		require.ErrorIs(t, k.Flush(t.Context()), ErrTooLong)
+		assert.Len(t, r.written(), 1)
+
+		r.fail(nil)
+		k.Put([]byte("short"))
+		time.Sleep(quiet)
+		assert.Equal(t, []string{"1s long", "24h0m1s short"}, r.written())
+		assert.Equal(t, []string{"1s save: text too long", "24h0m1s <nil>"}, r.reported())
+		require.NoError(t, k.Flush(t.Context()))
+	})
+}
+
+func TestKeeperClose(t *testing.T) {
+	t.Run("saves what is left", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{start: time.Now(), takes: time.Second}
+			k := NewKeeper(r.save, r.report)
+			k.Put([]byte("a"))
+			require.NoError(t, k.Close(t.Context()))
+			k.Put([]byte("b"))
+			require.ErrorIs(t, k.Flush(t.Context()), os.ErrClosed)
+			require.ErrorIs(t, k.Close(t.Context()), os.ErrClosed)
+			time.Sleep(time.Hour)
+			assert.Equal(t, []string{"0s a"}, r.written())
+		})
+	})
+	t.Run("says that it could not", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{start: time.Now(), err: syscall.EIO}
+			k := NewKeeper(r.save, r.report)
+			k.Put([]byte("a"))
+			require.ErrorIs(t, k.Close(t.Context()), syscall.EIO)
+			time.Sleep(time.Hour)
+			assert.Equal(t, []string{"0s a"}, r.written(), "and gives up")
+		})
+	})
+	t.Run("does not wait for ever", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{start: time.Now(), takes: time.Hour}
+			k := NewKeeper(r.save, r.report)
+			k.Put([]byte("a"))
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			require.ErrorIs(t, k.Close(ctx), context.DeadlineExceeded)
+			assert.Equal(t, 5*time.Second, time.Since(r.start))
+			time.Sleep(time.Hour) // no goroutine may be left at the end of a bubble
+		})
+	})
+}
+
+// A router without flash: the error is told, nothing waits.
+func TestKeeperWithoutFlash(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		_, err := Open("/dev/no-mtd")
+		r.fail(err)
+		k.Put([]byte("a"))
+		require.ErrorIs(t, k.Flush(t.Context()), fs.ErrNotExist)
+		assert.Equal(t, []string{"0s open store /dev/no-mtd: stat /dev/no-mtd: no such file or directory"}, r.reported())
+	})
+}
+
+// With a real store, and changes from many sides.
+func TestKeeperAndStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "configuration")
+	st := boot(t, path)
+	k := NewKeeper(st.Save, func(err error) { t.Error(errors.Join(err, errors.New("reported"))) })
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 20 {
+				k.Put(text(20*i + j))
+				if j%10 == 0 {
+					assert.NoError(t, k.Flush(t.Context()))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	k.Put([]byte("last"))
+	require.NoError(t, k.Close(t.Context()))
+	assert.Equal(t, "last", string(load(t, st)))
+}
