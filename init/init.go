@@ -179,7 +179,9 @@ func (r *router) serveSessions() error {
 			}
 			go func() {
 				defer func() { <-slots }()
-				if err := console.Serve(conn, r.execute, r.prompt); err != nil {
+				if err := console.Serve(conn, console.Handler{
+					Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
+				}); err != nil {
 					r.log.printf(levelInfo, "%v", err)
 				}
 			}()

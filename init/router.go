@@ -217,19 +217,19 @@ func writeNames(c console.Config) error {
 }
 
 // execute runs a session's line: the change it makes is applied, or the line fails.
-func (r *router) execute(s *console.Session, line string) (string, console.Request, error) {
+func (r *router) execute(s *console.Session, line string) (console.Result, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	result, err := s.Execute(r.config, r.live(), line)
 	if err != nil {
-		return "", console.None, err
+		return console.Result{}, err
 	}
 	if result.Changed {
 		if err := console.Validate(result.Config, r.board.PortNames()); err != nil {
-			return "", console.None, err
+			return console.Result{}, err
 		}
 		if err := r.apply(result.Config, true); err != nil {
-			return "", console.None, err
+			return console.Result{}, err
 		}
 	}
 	if result.Request == console.Reboot || result.Request == console.Shutdown {
@@ -238,7 +238,7 @@ func (r *router) execute(s *console.Session, line string) (string, console.Reque
 		default: // one is on its way
 		}
 	}
-	return result.Output, result.Request, nil
+	return result, nil
 }
 
 func (r *router) prompt(s *console.Session) string {
@@ -247,11 +247,27 @@ func (r *router) prompt(s *console.Session) string {
 	return s.Prompt(r.config.Identity)
 }
 
+// complete and help answer what a user asks while typing.
+func (r *router) complete(s *console.Session, before string) (string, []console.Choice) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return s.Complete(r.config, r.live(), before)
+}
+
+func (r *router) help(s *console.Session, before string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return s.Help(r.config, r.live(), before)
+}
+
 // live gives the console what the system alone knows.
 func (r *router) live() console.Live {
 	return console.Live{
 		Links:       r.network.State,
 		Connections: r.socks.connections,
+		Hits:        r.socks.hits,
+		Openings:    r.firewall.Openings,
+		Now:         time.Now,
 		Counters:    r.firewall.Counters,
 		Log:         r.log.lines,
 		Resource:    r.resource,

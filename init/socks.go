@@ -222,6 +222,19 @@ func (s *socksService) connections() ([]socks.Connection, error) {
 	return p.client.Connections(ctx)
 }
 
+// hits returns how often each rule of the access list has decided.
+func (s *socksService) hits() ([]uint64, error) {
+	s.mu.Lock()
+	p, rules := s.process, len(s.config.Access)
+	s.mu.Unlock()
+	if p == nil {
+		return make([]uint64, rules), nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	return p.client.Hits(ctx)
+}
+
 // openFirewall lets a peer call the port that a BIND waits on.
 func (s *socksService) openFirewall(o socks.Opening) error {
 	return s.firewall.Open(firewall.Opening{Peer: o.Peer, Local: o.Local.Addr(), Port: o.Local.Port()})
