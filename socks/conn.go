@@ -492,6 +492,7 @@ func (s *Server) called(c *conn) {
 // endCall ends the waiting for a call: nobody else can call.
 func (s *Server) endCall(c *conn) {
 	if c.call != none {
+		s.poller.remove(c.call)
 		unix.Close(c.call)
 		c.call = none
 	}

@@ -53,7 +53,7 @@ func newPoller() (*poller, error) {
 	return p, nil
 }
 
-// add watches fd, which is the connection's of that number. Closing fd ends it.
+// add watches fd, which is the connection's of that number.
 func (p *poller) add(fd int, is role, number uint64) error {
 	// The kernel gives these 64 bits back with each event. The number, unlike the
 	// descriptor, is never used again: an event that is late finds nobody.
@@ -67,6 +67,10 @@ func (p *poller) add(fd int, is role, number uint64) error {
 	}
 	return nil
 }
+
+// remove ends the watch of fd. Closing does so too, but not as long as another
+// process has the same socket.
+func (p *poller) remove(fd int) { unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil) }
 
 // origin is what add was told.
 func origin(e unix.EpollEvent) (is role, number uint64) {

@@ -240,6 +240,7 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 
 func (s *Server) closeListener() {
 	if s.listener != none {
+		s.poller.remove(s.listener)
 		unix.Close(s.listener)
 		s.listener = none
 	}

@@ -667,6 +667,26 @@ func TestConfigure(t *testing.T) {
 	require.ErrorIs(t, u.Configure(u.cfg, listen(t, "127.0.0.1")), ErrClosed)
 }
 
+// TestConfigureWithTheSameSocket gives the server one socket again and again, as
+// a parent does that keeps it.
+func TestConfigureWithTheSameSocket(t *testing.T) {
+	u := start(t, nil)
+	kept, err := listen(t, "127.0.0.1").File()
+	require.NoError(t, err)
+	defer kept.Close()
+	for n := range 5 {
+		l, err := net.FileListener(kept)
+		require.NoError(t, err)
+		u.addr = l.Addr().String()
+		u.cfg.MaxConnections = n + 1
+		require.NoError(t, u.Configure(u.cfg, l.(*net.TCPListener)))
+	}
+	for range 5 {
+		u.connect(t)
+	}
+	dial(t, u.addr).rejected()
+}
+
 func TestCloseConnection(t *testing.T) {
 	u := start(t, nil)
 	near, far := u.connect(t)
