@@ -8,30 +8,47 @@ import (
 	"io"
 	"net"
 	"os"
+	"path"
+	"runtime"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // The protocol of a session is frames over a stream socket, in either direction: a
 // byte that says what it is, the length of the text in four bytes, high one first,
 // and the text, at most maxFrame bytes.
 //
-// The server sends any number of outputs and then a prompt; the terminal answers a
-// prompt with one line, before which it may tell its width. After end the server
-// closes. A frame that is none of these ends the session.
+// The server sends a prompt. The terminal then asks for completion or help as often
+// as it likes, each of which is answered by one frame, and sends a line; the server
+// sends any number of outputs and the next prompt. Of a line that repeats itself
+// there is a replace or follow behind each output, until the terminal interrupts. An
+// interrupt that comes too late for that is ignored. The terminal may tell its width
+// ahead of all but an interrupt. After end the server closes. A frame that is none of
+// these ends the session.
 const (
-	frameOutput = 'O' // server: text to show
-	framePrompt = 'P' // server: ask for a line with this prompt
-	frameEnd    = 'E' // server: the session is over
-	frameLine   = 'L' // terminal: a line, at most MaxLine bytes
-	frameWidth  = 'W' // terminal: columns in two bytes, high one first; 0 is unknown
+	frameOutput  = 'O' // server: text to show
+	frameReplace = 'R' // server: there will be more, in the place of what was shown since the line
+	frameFollow  = 'F' // server: there will be more, below
+	frameChoices = 'C' // server: what completion inserts, and behind it, on a line each, the choices
+	frameHelp    = 'H' // server: text to show, and go on with the line
+	framePrompt  = 'P' // server: ask for a line with this prompt
+	frameEnd     = 'E' // server: the session is over
+
+	frameLine      = 'L' // terminal: a line, at most MaxLine bytes
+	frameComplete  = 'T' // terminal: complete this line, which is that up to the cursor
+	frameExplain   = '?' // terminal: explain what can be typed behind this
+	frameInterrupt = 'I' // terminal: stop what the line does
+	frameWidth     = 'W' // terminal: columns in two bytes, high one first; 0 is unknown
 )
 
-// maxFrame bounds what either side holds of the other's. Longer output is cut into
-// several frames.
-const maxFrame = 32 << 10
+const (
+	// maxFrame bounds what either side holds of the other's. Longer output is cut into
+	// several frames.
+	maxFrame = 32 << 10
+	// writeTimeout ends a session whose terminal takes nothing any more. At 9600 baud
+	// a frame takes 34 seconds.
+	writeTimeout = 2 * time.Minute
+)
 
 func send(w io.Writer, kind byte, text string) error {
 	frame := append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(text))), text...)
@@ -63,221 +80,191 @@ func noEOF(err error) error {
 	return err
 }
 
+// encodeChoices is the text of a frameChoices: as many choices as fit.
+func encodeChoices(insert string, choices []Choice) string {
+	var b strings.Builder
+	b.WriteString(insert)
+	for _, c := range choices {
+		if b.Len()+1+len(c.Name) > maxFrame {
+			break
+		}
+		b.WriteString("\n" + c.Name)
+	}
+	return b.String()
+}
+
+func decodeChoices(text string) (insert string, names []string) {
+	lines := strings.Split(text, "\n")
+	return lines[0], lines[1:]
+}
+
+// Handler is the router at the server's end of a session: the owner of the
+// configuration. Its functions are called one at a time.
+type Handler struct {
+	// Execute runs a line. If the Result asks to be repeated it is called again with
+	// the same line; the session does so, and it obeys Quit. All else in the Result is
+	// Execute's to do.
+	Execute func(session *Session, line string) (Result, error)
+	// Prompt is called ahead of each line.
+	Prompt func(session *Session) string
+	// Complete and Help are those of the Session.
+	Complete func(session *Session, before string) (insert string, choices []Choice)
+	Help     func(session *Session, before string) string
+}
+
 // Serve holds a session with the terminal at the other end of conn, and closes
-// conn when it is over: when execute asks to Quit, or the terminal hangs up. It
-// calls prompt before each line and execute with the line; the output and then the
-// error, if any, are shown. It returns an error if the terminal broke the protocol
-// or the connection broke, and nil otherwise.
-func Serve(conn net.Conn, execute func(session *Session, line string) (output string, request Request, err error), prompt func(*Session) string) error {
+// conn when it is over: when a line asks to Quit, or the terminal hangs up. What a
+// line puts out is shown and then its error, if any. It returns an error if the
+// terminal broke the protocol, takes nothing for a long time, or the connection
+// broke, and nil otherwise. A panic of the handler ends the session with an error and
+// nothing else: PID 1 lives on.
+func Serve(conn net.Conn, handler Handler) (err error) {
 	defer conn.Close()
-	if err := serve(conn, execute, prompt); err != nil {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("console session: panic: %v%s", p, panicPlace())
+		}
+	}()
+	s := server{conn: conn, in: bufio.NewReader(conn), handler: handler}
+	if err := s.serve(); err != nil && err != io.EOF {
 		return fmt.Errorf("console session: %w", err)
 	}
 	return nil
 }
 
-func serve(conn net.Conn, execute func(*Session, string) (string, Request, error), prompt func(*Session) string) error {
-	session := &Session{}
+// panicPlace says where the panic was that the caller, a deferred function,
+// recovered from: a stack is too long for a line of the log.
+func panicPlace() string {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
 	for {
-		if err := send(conn, framePrompt, prompt(session)); err != nil {
-			return err
+		frame, more := frames.Next()
+		if !strings.HasPrefix(frame.Function, "runtime.") {
+			return fmt.Sprintf(" in %s (%s:%d)", path.Base(frame.Function), path.Base(frame.File), frame.Line)
 		}
-		line, err := awaitLine(conn, session)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		output, request, err := execute(session, line)
-		if err != nil {
-			output += err.Error() + "\n"
-		}
-		for len(output) > 0 {
-			n := min(len(output), maxFrame)
-			if err := send(conn, frameOutput, output[:n]); err != nil {
-				return err
-			}
-			output = output[n:]
-		}
-		if request == Quit {
-			return send(conn, frameEnd, "")
+		if !more {
+			return ""
 		}
 	}
 }
 
-func awaitLine(conn net.Conn, session *Session) (string, error) {
+// server is the server's end of a session.
+type server struct {
+	conn    net.Conn
+	in      *bufio.Reader
+	handler Handler
+	session Session
+}
+
+// serve returns io.EOF if the terminal has hung up.
+func (s *server) serve() error {
 	for {
-		kind, text, err := receive(conn)
+		if err := s.send(framePrompt, s.handler.Prompt(&s.session)); err != nil {
+			return err
+		}
+		line, err := s.line()
+		if err != nil {
+			return err
+		}
+		request, err := s.run(line)
+		if err != nil {
+			return err
+		}
+		if request == Quit {
+			return s.send(frameEnd, "")
+		}
+	}
+}
+
+// send cuts what is too long.
+func (s *server) send(kind byte, text string) error {
+	if err := s.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	return send(s.conn, kind, text[:min(len(text), maxFrame)])
+}
+
+// line waits for a line and answers what the terminal asks meanwhile.
+func (s *server) line() (string, error) {
+	for {
+		kind, text, err := receive(s.in)
 		switch {
 		case err != nil:
 			return "", err
 		case kind == frameLine && len(text) <= MaxLine:
 			return text, nil
+		case kind == frameComplete:
+			err = s.send(frameChoices, encodeChoices(s.handler.Complete(&s.session, text)))
+		case kind == frameExplain:
+			err = s.send(frameHelp, s.handler.Help(&s.session, text))
+		case kind == frameInterrupt && text == "":
+			// It was meant for the line before, which had ended.
 		case kind == frameWidth && len(text) == 2:
-			session.Width = int(binary.BigEndian.Uint16([]byte(text)))
+			s.session.Width = int(binary.BigEndian.Uint16([]byte(text)))
 		default:
-			return "", fmt.Errorf("unexpected frame %q of %d bytes", kind, len(text))
+			err = unexpectedFrame(kind, text)
 		}
-	}
-}
-
-// retry is the pause between two attempts to reach the server.
-const retry = 500 * time.Millisecond
-
-// RunTerminal is the user's end of a session: a thin line client for a terminal
-// that edits lines and ends them itself (cooked). It shows what the server at
-// socketPath sends on out and sends it the lines of in; a line that ends with "\"
-// is continued behind the prompt "\... ". If the server is not there, or goes, it
-// says so and tries again for as long as it takes. It returns nil when the session
-// is over: the user quit, or in has ended.
-func RunTerminal(socketPath string, in io.Reader, out io.Writer) error {
-	// A line that fills the buffer is too long: MaxLine, its end, and one more.
-	t := terminal{in: bufio.NewReaderSize(in, MaxLine+2), out: out}
-	for {
-		conn, err := t.dial(socketPath)
 		if err != nil {
-			return err
+			return "", err
 		}
-		err = t.talk(conn)
-		conn.Close()
-		if err == nil || errors.Is(err, errTerminal) {
-			return err
-		}
-		if err := t.show("\nConnection to the router lost; the last line may have had no effect.\n"); err != nil {
-			return err
-		}
-		time.Sleep(retry)
 	}
 }
 
-// terminal is what RunTerminal reads and writes.
-type terminal struct {
-	in  *bufio.Reader
-	out io.Writer
+func unexpectedFrame(kind byte, text string) error {
+	return fmt.Errorf("unexpected frame %q of %d bytes", kind, len(text))
 }
 
-// errTerminal marks an error of the terminal and not of the connection.
-var errTerminal = errors.New("terminal")
-
-func (t terminal) show(text string) error {
-	if _, err := io.WriteString(t.out, text); err != nil {
-		return fmt.Errorf("%w: write: %w", errTerminal, err)
-	}
-	return nil
-}
-
-// dial connects to the server, however long that takes.
-func (t terminal) dial(socketPath string) (net.Conn, error) {
-	for told := false; ; told = true {
-		conn, err := net.Dial("unix", socketPath)
-		if err == nil {
-			return conn, nil
-		}
-		if !told {
-			if err := t.show("Waiting for the router: " + err.Error() + "\n"); err != nil {
-				return nil, err
-			}
-		}
-		time.Sleep(retry)
-	}
-}
-
-// talk holds one session. It returns nil when it is over, an errTerminal, or the
-// connection's error.
-func (t terminal) talk(conn net.Conn) error {
-	width := 0
+// run executes a line, again and again if it asks for that.
+func (s *server) run(line string) (Request, error) {
+	defer s.session.EndRepeat()
 	for {
-		kind, text, err := receive(conn)
+		result, err := s.handler.Execute(&s.session, line)
+		output := result.Output
 		if err != nil {
-			return err
+			output += err.Error() + "\n"
 		}
-		switch kind {
-		case frameOutput:
-			if err := t.show(text); err != nil {
-				return err
+		for len(output) > 0 {
+			n := min(len(output), maxFrame)
+			if err := s.send(frameOutput, output[:n]); err != nil {
+				return None, err
 			}
-		case framePrompt:
-			line, err := t.ask(text)
-			if err == io.EOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if w := columns(t.out); w != width {
-				width = w
-				if err := send(conn, frameWidth, string(binary.BigEndian.AppendUint16(nil, uint16(w)))); err != nil {
-					return err
-				}
-			}
-			if err := send(conn, frameLine, line); err != nil {
-				return err
-			}
-		case frameEnd:
-			return nil
-		default:
-			return fmt.Errorf("unexpected frame %q", kind)
+			output = output[n:]
+		}
+		if err != nil || result.Repeat <= 0 {
+			return result.Request, nil
+		}
+		kind := byte(frameReplace)
+		if result.Follow {
+			kind = frameFollow
+		}
+		if err := s.send(kind, ""); err != nil {
+			return None, err
+		}
+		if interrupted, err := s.pause(result.Repeat); interrupted || err != nil {
+			return None, err
 		}
 	}
 }
 
-// columns is the width of the terminal out, 0 if that is not known, as on a serial
-// line.
-func columns(out io.Writer) int {
-	f, ok := out.(*os.File)
-	if !ok {
-		return 0
+// pause waits for that time or an interrupt.
+func (s *server) pause(d time.Duration) (interrupted bool, err error) {
+	if err := s.conn.SetReadDeadline(time.Now().Add(d)); err != nil {
+		return false, err
 	}
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	// The deadline is that of a frame's beginning: none is torn.
+	_, err = s.in.Peek(1)
+	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+		return false, err
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return false, nil
+	}
 	if err != nil {
-		return 0
+		return false, err
 	}
-	return int(size.Col)
-}
-
-// ask reads a line with its continuations. At the end of input it returns io.EOF.
-func (t terminal) ask(prompt string) (string, error) {
-	var line strings.Builder
-	next := prompt
-	for {
-		if err := t.show(next); err != nil {
-			return "", err
-		}
-		part, err := t.readLine()
-		if err != nil {
-			return "", err
-		}
-		line.WriteString(part)
-		if line.Len() <= MaxLine && continues(part) {
-			line.WriteByte('\n')
-			next = `\... `
-			continue
-		}
-		if line.Len() <= MaxLine {
-			return line.String(), nil
-		}
-		if err := t.show(fmt.Sprintf("line longer than %d bytes\n", MaxLine)); err != nil {
-			return "", err
-		}
-		line.Reset()
-		next = prompt
+	kind, text, err := receive(s.in)
+	if err == nil && (kind != frameInterrupt || text != "") {
+		err = unexpectedFrame(kind, text)
 	}
-}
-
-// readLine reads up to the end of a line. Of a line longer than MaxLine it returns
-// more than MaxLine bytes, but not all.
-func (t terminal) readLine() (string, error) {
-	data, err := t.in.ReadSlice('\n')
-	line := strings.TrimRight(string(data), "\r\n")
-	for err == bufio.ErrBufferFull {
-		_, err = t.in.ReadSlice('\n')
-	}
-	if err == io.EOF && line != "" {
-		return line, nil
-	}
-	if err != nil && err != io.EOF {
-		err = fmt.Errorf("%w: read: %w", errTerminal, err)
-	}
-	return line, err
+	return err == nil, err
 }

@@ -135,6 +135,7 @@ func makeCell() error {
 func startRouter(ctx context.Context, log *logger, requests chan<- console.Request) (*router, error) {
 	// The kernel would otherwise drop our lines when there are many.
 	setSysctl(log, "kernel/printk_devkmsg", "on\n")
+	smallMemory(log)
 	name, err := os.ReadFile(boardFile)
 	if err != nil {
 		return nil, fmt.Errorf("which board this is: %w", err)
@@ -153,6 +154,17 @@ func startRouter(ctx context.Context, log *logger, requests chan<- console.Reque
 	}
 	r.startConsoles(ctx)
 	return r, nil
+}
+
+// smallMemory sets what the kernel does not size by itself on a machine with
+// little memory.
+func smallMemory(log *logger) {
+	// One that is large enough for 500 connections through SOCKS, each of which has
+	// two entries, and for as many that have ended: by itself it is 1024 with 32 MB.
+	setSysctl(log, "net/netfilter/nf_conntrack_max", "4096\n")
+	// Packets are cut from single pages, not from pieces of 32 kB, each of which
+	// lives as long as the last packet of it waits for a slow receiver.
+	setSysctl(log, "net/core/high_order_alloc_disable", "1\n")
 }
 
 // serveSessions listens for consoles.

@@ -1,0 +1,444 @@
+package console
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// retry is the pause between two attempts to reach the server.
+const retry = 500 * time.Millisecond
+
+// RunTerminal is the user's end of a session: a thin client that shows what the
+// server at socketPath sends on out and sends it the lines of in; a line that ends
+// with "\" is continued behind the prompt "\... ". If in and out are a terminal it is
+// put into raw mode and its lines are edited, completed and remembered here; else
+// they are read as they come. If the server is not there, or goes, RunTerminal says
+// so and tries again for as long as it takes. It returns nil when the session is over:
+// the user quit, or in has ended. Then it may still take one read of in away.
+func RunTerminal(socketPath string, in io.Reader, out io.Writer) error {
+	t := terminal{out: out}
+	raw, isTerminal := bothTerminals(in, out)
+	if isTerminal {
+		// Ahead of the first read, which otherwise waits for a whole line.
+		old, err := term.MakeRaw(raw)
+		if err != nil {
+			return fmt.Errorf("%w: raw mode: %w", errTerminal, err)
+		}
+		defer term.Restore(raw, old)
+	}
+	done := make(chan struct{})
+	defer close(done)
+	t.in = readAhead(in, done)
+	if isTerminal {
+		t.editor = newEditor(t.in, out, func() int {
+			width, _, err := term.GetSize(raw)
+			if err != nil {
+				return 0
+			}
+			return width
+		})
+	} else {
+		// A line that fills the buffer is too long: MaxLine, its end, and one more.
+		t.lines = bufio.NewReaderSize(t.in, MaxLine+2)
+	}
+	for {
+		conn, err := t.dial(socketPath)
+		if err != nil {
+			return err
+		}
+		err = t.talk(conn)
+		conn.Close()
+		if err == nil || errors.Is(err, errTerminal) {
+			return err
+		}
+		if err := t.show("\nConnection to the router lost; the last line may have had no effect.\n"); err != nil {
+			return err
+		}
+		time.Sleep(retry)
+	}
+}
+
+// bothTerminals reports whether in and out are terminals, and returns in's
+// descriptor.
+func bothTerminals(in io.Reader, out io.Writer) (fd int, ok bool) {
+	i, isFile := in.(*os.File)
+	o, alsoFile := out.(*os.File)
+	if !isFile || !alsoFile || !term.IsTerminal(int(i.Fd())) || !term.IsTerminal(int(o.Fd())) {
+		return 0, false
+	}
+	return int(i.Fd()), true
+}
+
+// terminal is what RunTerminal reads and writes.
+type terminal struct {
+	in  *input
+	out io.Writer
+	// Either editor is set or, if this is not really a terminal, lines.
+	editor *editor
+	lines  *bufio.Reader
+}
+
+var (
+	// errTerminal marks an error of the terminal and not of the connection.
+	errTerminal = errors.New("terminal")
+	// errCancelled is that of a line which the user has given up.
+	errCancelled = errors.New("cancelled")
+)
+
+// show writes text from the left margin on.
+func (t *terminal) show(text string) error {
+	if t.editor != nil {
+		// A raw terminal does as it is told.
+		text = strings.ReplaceAll(text, "\n", "\r\n")
+	}
+	if _, err := io.WriteString(t.out, text); err != nil {
+		return fmt.Errorf("%w: write: %w", errTerminal, err)
+	}
+	return nil
+}
+
+// dial connects to the server, however long that takes.
+func (t *terminal) dial(socketPath string) (net.Conn, error) {
+	for told := false; ; told = true {
+		conn, err := net.Dial("unix", socketPath)
+		if err == nil {
+			return conn, nil
+		}
+		if !told {
+			if err := t.show("Waiting for the router: " + err.Error() + "\n"); err != nil {
+				return nil, err
+			}
+		}
+		time.Sleep(retry)
+	}
+}
+
+// frame is one that was received, or the error of receiving.
+type frame struct {
+	kind byte
+	text string
+	err  error
+}
+
+// serverConn is the terminal's end of a session.
+type serverConn struct {
+	net.Conn
+	frames <-chan frame
+	width  int // that the server was told
+}
+
+// connect receives frames ahead, so that keys can be heeded meanwhile, until done.
+func connect(conn net.Conn, done <-chan struct{}) *serverConn {
+	frames := make(chan frame)
+	go func() {
+		for {
+			var f frame
+			f.kind, f.text, f.err = receive(conn)
+			select {
+			case frames <- f:
+			case <-done:
+				return
+			}
+			if f.err != nil {
+				return
+			}
+		}
+	}()
+	return &serverConn{Conn: conn, frames: frames}
+}
+
+// tellWidth tells the server the terminal's width if it is another than before.
+func (c *serverConn) tellWidth(width int) error {
+	if width == c.width {
+		return nil
+	}
+	c.width = width
+	return send(c, frameWidth, string(binary.BigEndian.AppendUint16(nil, uint16(width))))
+}
+
+// ask sends a frame and returns the text of that of kind answer.
+func (c *serverConn) ask(kind byte, text string, answer byte) (string, error) {
+	if err := send(c, kind, text); err != nil {
+		return "", err
+	}
+	f := <-c.frames
+	if f.err == nil && f.kind != answer {
+		f.err = unexpectedFrame(f.kind, f.text)
+	}
+	return f.text, f.err
+}
+
+// talk holds one session. It returns nil when it is over, an errTerminal, or the
+// connection's error.
+func (t *terminal) talk(conn net.Conn) error {
+	done := make(chan struct{})
+	defer close(done)
+	c := connect(conn, done)
+	if t.editor != nil {
+		t.editor.begin(c)
+	}
+	var (
+		repeats bool // the line goes on until it is interrupted
+		replace bool // the next output is shown in the place of
+		rows    int  // so many rows
+	)
+	for {
+		f, err := t.await(c, &repeats)
+		if err != nil {
+			return err
+		}
+		switch f.kind {
+		case frameOutput:
+			text := f.text
+			if t.editor != nil {
+				if replace && rows > 0 {
+					text = fmt.Sprintf("\x1b[%dA\x1b[J", rows) + text
+					rows = 0
+				}
+				rows += rowsOf(f.text, t.editor.columns())
+			}
+			replace = false
+			if err := t.show(text); err != nil {
+				return err
+			}
+		case frameReplace, frameFollow:
+			repeats, replace = true, f.kind == frameReplace
+		case framePrompt:
+			repeats, replace, rows = false, false, 0
+			line, err := t.ask(f.text)
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if t.editor != nil {
+				if err := c.tellWidth(t.editor.width); err != nil {
+					return err
+				}
+			}
+			if err := send(c, frameLine, line); err != nil {
+				return err
+			}
+		case frameEnd:
+			return nil
+		default:
+			return unexpectedFrame(f.kind, f.text)
+		}
+	}
+}
+
+// rowsOf is how many rows of a screen text takes.
+func rowsOf(text string, columns int) int {
+	rows := 0
+	for line := range strings.Lines(text) {
+		n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n"))
+		rows += max(1, (n+columns-1)/columns)
+	}
+	return rows
+}
+
+// await waits for a frame of the server. Meanwhile what is typed is kept for the
+// next prompt; Ctrl-C throws that away and interrupts what the server does, and so
+// does any key what repeats itself.
+func (t *terminal) await(c *serverConn, repeats *bool) (frame, error) {
+	for {
+		if *repeats && t.pressed() {
+			*repeats = false
+			if err := send(c, frameInterrupt, ""); err != nil {
+				return frame{}, err
+			}
+		}
+		chunks := t.in.chunks
+		if t.in.ended || len(t.in.ahead) > maxAhead {
+			chunks = nil
+		}
+		select {
+		case f := <-c.frames:
+			return f, f.err
+		case chunk, ok := <-chunks:
+			t.in.add(chunk, ok)
+			if t.editor == nil {
+				continue
+			}
+			if i := bytes.LastIndexByte(chunk, ctrlC); i >= 0 {
+				t.in.ahead = bytes.Clone(chunk[i+1:])
+				*repeats = false
+				if err := send(c, frameInterrupt, ""); err != nil {
+					return frame{}, err
+				}
+			}
+		}
+	}
+}
+
+// pressed reports whether a key was pressed, or a line or the end of input is
+// there. A key that means no more than that is taken away.
+func (t *terminal) pressed() bool {
+	if t.editor == nil {
+		return t.in.ended || t.lines.Buffered() > 0 || len(t.in.ahead) > 0
+	}
+	if len(t.in.ahead) == 1 && bytes.IndexByte([]byte("qQ \r\x1b"), t.in.ahead[0]) >= 0 {
+		t.in.ahead = nil
+		return true
+	}
+	return t.in.ended || len(t.in.ahead) > 0
+}
+
+// ask reads a line with its continuations. At the end of input it returns io.EOF.
+func (t *terminal) ask(prompt string) (string, error) {
+	var line strings.Builder
+	next := prompt
+	for {
+		part, err := t.readPart(line.String(), next)
+		if err == errCancelled {
+			line.Reset()
+			next = prompt
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		line.WriteString(part)
+		if line.Len() <= MaxLine && continues(part) {
+			line.WriteByte('\n')
+			next = `\... `
+			continue
+		}
+		if line.Len() <= MaxLine {
+			if t.editor != nil {
+				t.editor.history.remember(joined(line.String()))
+			}
+			return line.String(), nil
+		}
+		if err := t.show(fmt.Sprintf("line longer than %d bytes\n", MaxLine)); err != nil {
+			return "", err
+		}
+		line.Reset()
+		next = prompt
+	}
+}
+
+// readPart reads a line that goes on what is before it. Of one longer than MaxLine it
+// returns more than MaxLine bytes, but not all.
+func (t *terminal) readPart(before, prompt string) (string, error) {
+	if t.editor != nil {
+		return t.editor.readLine(before, prompt)
+	}
+	if err := t.show(prompt); err != nil {
+		return "", err
+	}
+	data, err := t.lines.ReadSlice('\n')
+	line := strings.TrimRight(string(data), "\r\n")
+	for err == bufio.ErrBufferFull {
+		_, err = t.lines.ReadSlice('\n')
+	}
+	if err == io.EOF && line != "" {
+		return line, nil
+	}
+	return line, err
+}
+
+// joined is a line with its continuations as one.
+func joined(line string) string {
+	var b strings.Builder
+	for i, part := range strings.Split(line, "\n") {
+		if i > 0 {
+			part = strings.TrimLeft(part, " \t")
+		}
+		if continues(part) {
+			part = strings.TrimSuffix(part, `\`)
+		}
+		b.WriteString(part)
+	}
+	return b.String()
+}
+
+const (
+	// aheadChunks and maxAhead bound what is read ahead of a line that is being carried
+	// out: a paste of many lines comes faster than they are done, and the kernel keeps
+	// no more than 4 KB of it.
+	aheadChunks = 1024
+	maxAhead    = 64 << 10
+	// chunkSize is the most that is read at once; a UART gives 16 bytes or less.
+	chunkSize = 256
+)
+
+// input reads ahead what the terminal sends. Its methods are for one goroutine.
+type input struct {
+	chunks <-chan []byte
+	// err is why chunks was closed; it may be read when it is.
+	err   error
+	ended bool
+	ahead []byte
+}
+
+// readAhead reads r until its end or done.
+func readAhead(r io.Reader, done <-chan struct{}) *input {
+	chunks := make(chan []byte, aheadChunks)
+	in := &input{chunks: chunks}
+	go func() {
+		defer close(chunks)
+		buf := make([]byte, chunkSize)
+		for {
+			n, err := r.Read(buf)
+			if n > 0 {
+				select {
+				case chunks <- bytes.Clone(buf[:n]):
+				case <-done:
+					return
+				}
+			}
+			if err == io.EOF {
+				in.err = err
+				return
+			}
+			if err != nil {
+				in.err = fmt.Errorf("%w: read: %w", errTerminal, err)
+				return
+			}
+		}
+	}()
+	return in
+}
+
+// add takes what came from chunks.
+func (in *input) add(chunk []byte, ok bool) {
+	in.ahead = append(in.ahead, chunk...)
+	in.ended = in.ended || !ok
+}
+
+// peek waits for a byte and leaves it there.
+func (in *input) peek() (byte, error) {
+	for len(in.ahead) == 0 {
+		if in.ended {
+			return 0, in.err
+		}
+		chunk, ok := <-in.chunks
+		in.add(chunk, ok)
+	}
+	return in.ahead[0], nil
+}
+
+// skip takes away the byte that peek has shown.
+func (in *input) skip() { in.ahead = in.ahead[1:] }
+
+func (in *input) Read(p []byte) (int, error) {
+	if _, err := in.peek(); err != nil {
+		return 0, err
+	}
+	n := copy(p, in.ahead)
+	in.ahead = in.ahead[n:]
+	return n, nil
+}

@@ -1,0 +1,153 @@
+package console
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Control characters, as a terminal sends them.
+const (
+	ctrlC     = 0x03
+	ctrlL     = 0x0c
+	keyEscape = 0x1b
+)
+
+// What x/term has no use for and so passes to editor.pressed. The terminal's own
+// characters with these numbers are dropped.
+const (
+	keyQuestion = 0x1d // "?", which may be a character
+	keyHelp     = 0x1e // F1
+	keyCancel   = 0x1f // Ctrl-C
+)
+
+// controls are the control characters that x/term knows: Ctrl-A, B, D, E, F,
+// backspace, Tab, Ctrl-K, L, N, P, T, U, W and delete. All others are dropped.
+// Ctrl-X among them will be Safe Mode.
+const controls = "\x01\x02\x04\x05\x06\b\t\x0b\x0c\x0e\x10\x14\x15\x17\x7f"
+
+// key reads one key and returns it as x/term wants it, "" if it means nothing. What
+// is no key is dropped, be it from a strange terminal or noise on the line.
+func (e *editor) key() (string, error) {
+	c, err := e.in.peek()
+	if err != nil {
+		return "", err
+	}
+	if c >= utf8.RuneSelf {
+		return e.character()
+	}
+	e.in.skip()
+	second := e.returned && c == '\n'
+	e.returned = c == '\r'
+	switch {
+	case second: // of "\r\n"
+		return "", nil
+	case c == '\r' || c == '\n':
+		return "\r", nil
+	case c == ctrlC:
+		e.pasting = false
+		return string(rune(keyCancel)), nil
+	case c == keyEscape:
+		return e.sequence()
+	case c == '\t' && e.pasting:
+		return " ", nil
+	case c == '?' && !e.pasting:
+		return string(rune(keyQuestion)), nil
+	case c == ctrlL:
+		err = e.askWidth()
+	}
+	if (c < ' ' || c == 0x7f) && (e.pasting || strings.IndexByte(controls, c) < 0) {
+		return "", err
+	}
+	return string(rune(c)), err
+}
+
+// character reads one that is not ASCII.
+func (e *editor) character() (string, error) {
+	var b []byte
+	for !utf8.FullRune(b) {
+		c, err := e.in.peek()
+		if err != nil {
+			return "", err
+		}
+		if len(b) > 0 && utf8.RuneStart(c) {
+			return "", nil // c begins the next
+		}
+		b = append(b, c)
+		e.in.skip()
+	}
+	r, n := utf8.DecodeRune(b)
+	if r == utf8.RuneError && n < 2 || !strconv.IsPrint(r) {
+		return "", nil
+	}
+	return string(r), nil
+}
+
+// sequence reads what follows an escape: CSI, parameters and a final character, or
+// SS3 and one character. A control character ends it early, and anything else is a
+// key of its own.
+func (e *editor) sequence() (string, error) {
+	kind, err := e.in.peek()
+	if err != nil || kind != '[' && kind != 'O' {
+		return "", err
+	}
+	e.in.skip()
+	const longest = 16 // of the parameters that are looked at
+	var parameters []byte
+	for {
+		c, err := e.in.peek()
+		if err != nil || c < ' ' || c >= 0x7f {
+			return "", err
+		}
+		e.in.skip()
+		switch {
+		case kind == '[' && c == '[' && len(parameters) == 0:
+			kind = 'O' // the Linux console's function keys: CSI [ A is F1
+			parameters = append(parameters, c)
+		case kind == 'O' || c >= '@':
+			return e.meaning(kind, string(parameters), c), nil
+		case len(parameters) < longest:
+			parameters = append(parameters, c)
+		}
+	}
+}
+
+// meaning is what an escape sequence is to x/term.
+func (e *editor) meaning(kind byte, parameters string, final byte) string {
+	const home, end, remove = "\x01", "\x05", "\x1b[3~"
+	first, second, modified := strings.Cut(parameters, ";")
+	switch {
+	case parameters == "[":
+		if final == 'A' {
+			return string(rune(keyHelp))
+		}
+	case kind == 'O' && final == 'P':
+		return string(rune(keyHelp))
+	case final == 'H':
+		return home
+	case final == 'F':
+		return end
+	case (final == 'C' || final == 'D') && modified: // with Alt or Ctrl: by a word
+		return "\x1b[1;3" + string(rune(final))
+	case final >= 'A' && final <= 'D':
+		return "\x1b[" + string(rune(final))
+	case final == 'R' && kind == '[': // where the cursor is
+		if width, err := strconv.Atoi(second); err == nil {
+			e.setWidth(width)
+		}
+	case final == '~':
+		switch first {
+		case "1", "7":
+			return home
+		case "4", "8":
+			return end
+		case "3":
+			return remove
+		case "11":
+			return string(rune(keyHelp))
+		case "200", "201":
+			e.pasting = first == "200"
+		}
+	}
+	return ""
+}

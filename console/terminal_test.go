@@ -1,0 +1,753 @@
+package console
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// vt is the screen of a VT100, of which it knows what the terminal uses: anything
+// else fails the test.
+type vt struct {
+	width, height int
+	rows          [][]rune
+	x, y          int
+	savedX        int
+	savedY        int
+	answer        func(string)
+	pending       []byte
+	unknown       string
+}
+
+func newVT(width int, answer func(string)) *vt {
+	v := &vt{width: width, height: 24, answer: answer}
+	v.clear()
+	return v
+}
+
+func (v *vt) clear() {
+	v.rows = nil
+	for range v.height {
+		v.rows = append(v.rows, nil)
+	}
+}
+
+func (v *vt) Write(p []byte) (int, error) {
+	v.pending = append(v.pending, p...)
+	for len(v.pending) > 0 {
+		n := v.one(v.pending)
+		if n == 0 {
+			break // torn
+		}
+		v.pending = v.pending[n:]
+	}
+	return len(p), nil
+}
+
+func (v *vt) one(p []byte) int {
+	switch c := p[0]; {
+	case c == '\r':
+		v.x = 0
+	case c == '\n':
+		v.down()
+	case c == 0x1b:
+		return v.sequence(p)
+	case c < ' ' || c == 0x7f:
+		v.unknown += strconv.QuoteRune(rune(c))
+	case !utf8.FullRune(p):
+		return 0
+	default:
+		r, n := utf8.DecodeRune(p)
+		if v.x == v.width { // it wraps when the next comes
+			v.x = 0
+			v.down()
+		}
+		row := v.rows[v.y]
+		for len(row) <= v.x {
+			row = append(row, ' ')
+		}
+		row[v.x] = r
+		v.rows[v.y] = row
+		v.x++
+		return n
+	}
+	return 1
+}
+
+func (v *vt) down() {
+	if v.y++; v.y == v.height {
+		v.rows = append(v.rows[1:], nil)
+		v.y--
+	}
+}
+
+func (v *vt) sequence(p []byte) int {
+	if len(p) < 2 {
+		return 0
+	}
+	switch p[1] {
+	case '7':
+		v.savedX, v.savedY = v.x, v.y
+		return 2
+	case '8':
+		v.x, v.y = v.savedX, v.savedY
+		return 2
+	case '[':
+	default:
+		v.unknown += fmt.Sprintf("%q", p)
+		return 2
+	}
+	end := 2
+	for end < len(p) && p[end] < '@' {
+		end++
+	}
+	if end == len(p) {
+		return 0
+	}
+	parameter := string(p[2:end])
+	n := 1
+	if i, err := strconv.Atoi(parameter); err == nil {
+		n = i
+	}
+	v.x = min(v.x, v.width-1)
+	switch parameter + string(rune(p[end])) {
+	case "?7h":
+	case "K":
+		v.rows[v.y] = v.rows[v.y][:min(v.x, len(v.rows[v.y]))]
+	case "J":
+		v.rows[v.y] = v.rows[v.y][:min(v.x, len(v.rows[v.y]))]
+		for y := v.y + 1; y < v.height; y++ {
+			v.rows[y] = nil
+		}
+	case "2J":
+		v.clear()
+	case "H":
+		v.x, v.y = 0, 0
+	case "6n":
+		v.answer(fmt.Sprintf("\x1b[%d;%dR", v.y+1, v.x+1))
+	default:
+		switch p[end] {
+		case 'A':
+			v.y = max(0, v.y-n)
+		case 'B':
+			v.y = min(v.height-1, v.y+n)
+		case 'C':
+			v.x = min(v.width-1, v.x+n)
+		case 'D':
+			v.x = max(0, v.x-n)
+		default:
+			v.unknown += fmt.Sprintf("%q", p[:end+1])
+		}
+	}
+	return end + 1
+}
+
+// String is the screen with a "|" ahead of the cursor.
+func (v *vt) String() string {
+	var b strings.Builder
+	for y, row := range v.rows {
+		line := strings.TrimRight(string(row), " ")
+		if y == v.y {
+			for utf8.RuneCountInString(line) < v.x {
+				line += " "
+			}
+			runes := []rune(line)
+			line = string(runes[:v.x]) + "|" + string(runes[v.x:])
+		}
+		b.WriteString(line + "\n")
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// openPTY returns both ends of a pseudo terminal.
+func openPTY(t *testing.T) (master, slave *os.File) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { master.Close() })
+	raw, err := master.SyscallConn()
+	require.NoError(t, err)
+	number := 0
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		require.NoError(t, unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0))
+		number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		require.NoError(t, err)
+	}))
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { slave.Close() })
+	return master, slave
+}
+
+// user sits at a terminal on which RunTerminal runs.
+type user struct {
+	t             *testing.T
+	master, slave *os.File
+	before        *unix.Termios
+	done          chan error
+
+	mu     sync.Mutex
+	screen *vt
+	all    bytes.Buffer // what the terminal was sent
+}
+
+// knows is from whom RunTerminal hears how wide a terminal is.
+type knows int
+
+const (
+	terminalKnows knows = iota // it answers when it is asked, as on a serial line
+	nobodyKnows
+	kernelKnows // as of a terminal that is a window
+)
+
+// sitDown starts RunTerminal on a terminal that is so wide.
+func sitDown(t *testing.T, width int, who knows) *user {
+	socket := filepath.Join(t.TempDir(), "console")
+	listen(t, socket)
+	master, slave := openPTY(t)
+	u := &user{t: t, master: master, slave: slave, done: make(chan error, 1)}
+	u.screen = newVT(width, func(s string) {
+		if who == terminalKnows {
+			_, _ = io.WriteString(master, s)
+		}
+	})
+	var err error
+	if who == kernelKnows {
+		require.NoError(t, unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: uint16(width), Row: 24}))
+	}
+	u.before, err = unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	require.NoError(t, err)
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, err := master.Read(buf)
+			if err != nil {
+				return
+			}
+			u.mu.Lock()
+			u.all.Write(buf[:n])
+			_, _ = u.screen.Write(buf[:n])
+			u.mu.Unlock()
+		}
+	}()
+	go func() { u.done <- RunTerminal(socket, slave, slave) }()
+	t.Cleanup(func() {
+		assert.Empty(t, u.screen.unknown, "sent to the terminal")
+		master.Close()
+		<-u.done
+	})
+	u.expect("[admin@postern] > |")
+	return u
+}
+
+func (u *user) send(keys string) {
+	u.t.Helper()
+	_, err := io.WriteString(u.master, keys)
+	require.NoError(u.t, err)
+}
+
+func (u *user) look() (screen, all string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.screen.String(), u.all.String()
+}
+
+// expect waits until the screen is so.
+func (u *user) expect(want string) {
+	u.t.Helper()
+	u.wait(want, func(screen string) bool { return screen == want })
+}
+
+func (u *user) wait(want string, ok func(screen string) bool) {
+	u.t.Helper()
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if screen, _ := u.look(); ok(screen) {
+			return
+		}
+	}
+	screen, all := u.look()
+	require.Equal(u.t, want, screen, "%q", all)
+}
+
+const prompt = "[admin@postern] > "
+
+func TestEditorKeys(t *testing.T) {
+	for _, test := range []struct{ name, keys, want string }{
+		{"typed", "/ip socks", "/ip socks|"},
+		{"left", "ac\x1b[Db", "ab|c"},
+		{"left, SS3", "ac\x1bODb", "ab|c"},
+		{"Ctrl-B, Ctrl-F", "abc\x02\x02\x06", "ab|c"},
+		{"right", "ab\x1b[D\x1b[D\x1b[C", "a|b"},
+		{"left of the beginning", "a\x1b[D\x1b[D\x1b[Db", "b|a"},
+		{"Ctrl-A", "bc\x01a", "a|bc"},
+		{"home", "bc\x1b[Ha", "a|bc"},
+		{"home, SS3", "bc\x1bOHa", "a|bc"},
+		{"home, VT220", "bc\x1b[1~a", "a|bc"},
+		{"home, rxvt", "bc\x1b[7~a", "a|bc"},
+		{"home with Shift", "bc\x1b[1;2Ha", "a|bc"},
+		{"Ctrl-E", "ab\x01\x05c", "abc|"},
+		{"end", "ab\x01\x1b[Fc", "abc|"},
+		{"end, SS3", "ab\x01\x1bOFc", "abc|"},
+		{"end, VT220", "ab\x01\x1b[4~c", "abc|"},
+		{"end, rxvt", "ab\x01\x1b[8~c", "abc|"},
+		{"by words", "one two three\x1b[1;5D\x1b[1;3D", "one |two three"},
+		{"by words back", "one two three\x01\x1b[1;5C", "one |two three"},
+		{"backspace", "abc\x7f", "ab|"},
+		{"backspace, Ctrl-H", "abc\b", "ab|"},
+		{"backspace inside", "abc\x1b[D\x7f", "a|c"},
+		{"backspace at the beginning", "\x7fabc\x01\x7f", "|abc"},
+		{"delete", "abc\x01\x1b[3~", "|bc"},
+		{"delete, Ctrl-D", "abc\x01\x04", "|bc"},
+		{"delete at the end", "abc\x1b[3~\x04", "abc|"},
+		{"delete on an empty line", "\x1b[3~abc", "abc|"},
+		{"Ctrl-K", "abc\x02\x0b", "ab|"},
+		{"Ctrl-U", "abc\x02\x15", "|c"},
+		{"Ctrl-W", "one two\x17", "one |"},
+		{"Ctrl-T", "ba\x14", "ab|"},
+		{"Ctrl-X is kept for Safe Mode", "ab\x18c", "abc|"},
+		{"unknown control characters", "a\x00\x0f\x11\x12\x13\x16\x19\x1a\x1c\x1d\x1e\x1fb", "ab|"},
+		{"unknown keys", "a\x1b[5~\x1b[6~\x1b[15~\x1b[24~\x1bOQ\x1b[[B\x1b[Z\x1b[2~\x1b[?1;2c\x1b[Pb", "ab|"},
+		{"escape alone", "a\x1bb", "ab|"},
+		{"escape twice", "ac\x1b\x1b[Db", "ab|c"},
+		{"a sequence cut off", "a\x1b[1;\x7fb", "b|"},
+		{"a sequence without end", "a\x1b[" + strings.Repeat("1;", 3000) + "zb", "ab|"},
+		{"UTF-8", "äb\x1b[D\x1b[Dé", "é|äb"},
+		{"bad UTF-8", "a\xff\xc3\xe2\x82b\x80", "ab|"},
+		{"C1 and other characters that cannot be seen", "a\u009b31m\u200b\u202eb", "a31mb|"},
+		{"a strange width", "a\x1b[1;3R\x1b[1;99999R\x1b[R\x1b[1;-9R\x1bOR\x1b[1;99999999999999999999Rb", "ab|"},
+
+		{"Tab completes", "/ip so\t", "/ip socks |"},
+		{"Tab completes inside", "/ip so pr\x02\x02\x02\t", "/ip socks | pr"},
+		{"Tab completes what is common", "/ip socks access add s\t", "/ip socks access add src-|"},
+		{"Tab on a bad line", "/foo x\t", "/foo x|"},
+		{"Tab where anything goes", "/system identity set name=\tx", "/system identity set name=x|"},
+		{"? in quotes", `/system identity set name="a?\"?`, `/system identity set name="a?\"?|`},
+		{"? in a comment", "/ip; # what?", "/ip; # what?|"},
+		{"paste with marks", "\x1b[200~/ip so\tx?\x01\x1b[201~s\x1b[Dy", "/ip so x?y|s"},
+	} {
+		for _, width := range []int{80, 40} {
+			t.Run(fmt.Sprintf("%s, %d", test.name, width), func(t *testing.T) {
+				t.Parallel()
+				u := sitDown(t, width, terminalKnows)
+				u.send(test.keys)
+				u.expect(wrapped(prompt+test.want, width))
+			})
+		}
+	}
+}
+
+// wrapped is a line on a screen with a cursor in it.
+func wrapped(line string, width int) string {
+	cursor := strings.IndexByte(line, '|')
+	text := []rune(strings.Replace(line, "|", "", 1))
+	cursor = utf8.RuneCountInString(line[:cursor])
+	var b strings.Builder
+	for i := 0; i <= len(text); i++ {
+		if i > 0 && i%width == 0 && (i < len(text) || cursor != len(text)) {
+			b.WriteString("\n")
+		}
+		if i == cursor {
+			b.WriteString("|")
+		}
+		if i < len(text) {
+			b.WriteRune(text[i])
+		}
+	}
+	return b.String()
+}
+
+func TestEditorScreens(t *testing.T) {
+	help := (&Session{}).Help(Default(), Live{}, "/ip socks set enabled=")
+	for _, test := range []struct {
+		name       string
+		width      int
+		keys, want string
+	}{
+		{"the manual's session", 80, "ip socks access\radd src-address=192.168.0.2 dst-port=21 \\\raction=allow\rprint\r", `
+[admin@postern] > ip socks access
+[admin@postern] ip socks access> add src-address=192.168.0.2 dst-port=21 \
+\... action=allow
+[admin@postern] ip socks access> print
+Flags: X - disabled
+ 0   src-address=192.168.0.2 dst-port=21 action=allow
+[admin@postern] ip socks access> |`},
+		{"with line feeds", 80, "/ip\nsocks\r\n\n", `
+[admin@postern] > /ip
+[admin@postern] ip> socks
+[admin@postern] ip socks>
+[admin@postern] ip socks> |`},
+		{"history", 80, "/ip\r/ip\r \r/\rsocks\x1b[A\x1b[A\x1b[A\x1b[A", `
+[admin@postern] > /ip
+[admin@postern] ip> /ip
+[admin@postern] ip>
+[admin@postern] ip> /
+[admin@postern] > /ip|`},
+		{"history and back", 80, "/ip\r/\rsocks\x1bOA\x10\x1b[B\x1bOB\x0e", `
+[admin@postern] > /ip
+[admin@postern] ip> /
+[admin@postern] > socks|`},
+		{"history of a continued line", 80, "/ip \\\r  \\\r socks\r\x1b[A", `
+[admin@postern] > /ip \
+\...   \
+\...  socks
+[admin@postern] ip socks> /ip socks|`},
+		{"Ctrl-C", 80, "/ip\x03/ip \\\rso\x03\r\x1b[A", `
+[admin@postern] > /ip
+[admin@postern] > /ip \
+\... so
+[admin@postern] >
+[admin@postern] > |`},
+		{"Tab lists", 40, "/ip socks access add src-\tp", `
+src-address  src-port
+[admin@postern] > /ip socks access add s
+rc-p|`},
+		{"Tab lists inside a long line", 40, "/ip socks access add src- action=allow\x1b[1~" + strings.Repeat("\x1b[C", 25) + "\t", `
+src-address  src-port
+[admin@postern] > /ip socks access add s
+rc-| action=allow`},
+		{"Tab in a continuation", 80, "/ip socks \\\racc\tp\t", `
+[admin@postern] > /ip socks \
+\... access print |`},
+		{"? explains", 80, "/ip socks set enabled=?y", `
+HELP[admin@postern] > /ip socks set enabled=y|`},
+		{"F1 explains", 80, "/ip socks set enabled=\x1bOPy", `
+HELP[admin@postern] > /ip socks set enabled=y|`},
+		{"F1 of a VT220", 80, "/ip socks set enabled=\x1b[11~y", `
+HELP[admin@postern] > /ip socks set enabled=y|`},
+		{"F1 of the Linux console", 80, "/ip socks set enabled=\x1b[[Ay", `
+HELP[admin@postern] > /ip socks set enabled=y|`},
+		{"Ctrl-L", 80, "/ip\rsocks\x1b[D\x0c", "\n[admin@postern] ip> sock|s"},
+		{"a long line", 40, "0123456789012345678901234567890123456789\x01/\x05-", `
+[admin@postern] > /012345678901234567890
+1234567890123456789-|`},
+		{"back over the margin", 40, "012345678901234567890123456\x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f", `
+[admin@postern] > 0123456789012345678|`},
+		{"at the margin", 40, "#123456789012345678901\x1b[D\x1b[C2", `
+[admin@postern] > #123456789012345678901
+2|`},
+		{"a line to the margin", 40, "#123456789012345678901\r", `
+[admin@postern] > #123456789012345678901
+[admin@postern] > |`},
+		{"a bad line", 80, "foo\r", `
+[admin@postern] > foo
+bad command name foo (line 1 column 1); expected system, interface, ip, log, qui
+t, export
+[admin@postern] > |`},
+		{"panic", 80, "panic\r", `
+[admin@postern] > panic
+
+Connection to the router lost; the last line may have had no effect.
+[admin@postern] > |`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			u := sitDown(t, test.width, terminalKnows)
+			u.send(test.keys)
+			u.expect(strings.Replace(strings.TrimPrefix(test.want, "\n"), "HELP", help, 1))
+		})
+	}
+}
+
+// What is typed at the end of a line comes back as it is, byte for byte, across the
+// margin too: the terminal wraps it.
+func TestEditorBytes(t *testing.T) {
+	line := "# " + strings.Repeat("0123456789", 20)
+	for _, test := range []struct {
+		name  string
+		width int
+		who   knows
+		begin string
+	}{
+		{"80", 80, terminalKnows, prompt + widthQuery},
+		// The answer comes when the prompt is there.
+		{"40", 40, terminalKnows, prompt + widthQuery + "\x1b[18D\x1b[K" + prompt},
+		{"40, not known", 40, nobodyKnows, prompt + widthQuery},
+		{"40, known", 40, kernelKnows, prompt},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			u := sitDown(t, test.width, test.who)
+			sent := func(want string) {
+				t.Helper()
+				u.wait("", func(string) bool { _, all := u.look(); return all == want })
+			}
+			sent(test.begin)
+			for i := range line {
+				u.send(line[i : i+1])
+				sent(test.begin + line[:i+1])
+			}
+			u.expect(wrapped(prompt+line+"|", test.width))
+			u.send("\r")
+			sent(test.begin + line + "\r\n" + prompt)
+		})
+	}
+}
+
+// Whoever plugs a terminal in presses Enter: then it is asked for its width.
+func TestEditorWidth(t *testing.T) {
+	t.Run("asked on an empty line", func(t *testing.T) {
+		u := sitDown(t, 40, nobodyKnows)
+		line := prompt + strings.Repeat("0123456789", 4) + "|"
+		u.send("\r")
+		u.expect(prompt[:len(prompt)-1] + "\n" + prompt + "|")
+		u.mu.Lock()
+		u.screen.answer = func(s string) { _, _ = io.WriteString(u.master, s) }
+		u.mu.Unlock()
+		first := prompt[:len(prompt)-1]
+		u.send("\r")
+		u.expect(first + "\n" + first + "\n" + prompt + "|")
+		u.send(line[len(prompt):len(line)-1] + "\x01/")
+		u.expect(first + "\n" + first + "\n" + wrapped(prompt+"/|0123456789012345678901234567890123456789", 40))
+	})
+	t.Run("known to the kernel", func(t *testing.T) {
+		u := sitDown(t, 40, kernelKnows)
+		u.send("#1234567890123456789012345\x01\r\r/ip so\tacc\t")
+		first := prompt[:len(prompt)-1]
+		u.expect(first + " #123456789012345678901\n2345\n" + first + "\n" + prompt + "/ip socks access |")
+		_, all := u.look()
+		assert.NotContains(t, all, widthQuery)
+	})
+	t.Run("told to the server", func(t *testing.T) {
+		for _, who := range []knows{terminalKnows, kernelKnows, nobodyKnows} {
+			u := sitDown(t, 40, who)
+			u.send("\r/ip socks access add src-address=192.168.0.1 dst-port=21 action=deny\r\x0c/ip socks access print\r")
+			want := " 0   src-address=192.168.0.1\n     dst-port=21 action=deny\n"
+			if who == nobodyKnows { // it is left whole, and the terminal wraps it
+				want = " 0   src-address=192.168.0.1 dst-port=21\n action=deny\n"
+			}
+			u.wait(want, func(screen string) bool { return strings.Contains(screen, want) })
+		}
+	})
+}
+
+func TestEditorEnds(t *testing.T) {
+	t.Run("Ctrl-D", func(t *testing.T) {
+		u := sitDown(t, 80, terminalKnows)
+		u.send("a\x7f\x04")
+		err := <-u.done
+		u.done <- err
+		require.NoError(t, err)
+		u.expect("[admin@postern] >\n|")
+		after, err := unix.IoctlGetTermios(int(u.slave.Fd()), unix.TCGETS)
+		require.NoError(t, err)
+		assert.Equal(t, u.before, after, "the terminal is left as it was")
+	})
+	t.Run("the terminal goes", func(t *testing.T) {
+		u := sitDown(t, 80, terminalKnows)
+		u.send("/ip")
+		u.master.Close()
+		err := <-u.done
+		u.done <- err
+		require.ErrorIs(t, err, unix.EIO)
+		require.ErrorIs(t, err, errTerminal)
+	})
+	t.Run("the router goes while a line is typed", func(t *testing.T) {
+		u := sitDown(t, 80, terminalKnows)
+		u.send("hang up\r")
+		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "effect.\n"+prompt+"|") })
+		u.send("/ip \t")
+		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, prompt+"/ip |") })
+	})
+}
+
+func TestEditorRepeats(t *testing.T) {
+	const first, second = "[admin@postern] > beat\n", "[admin@postern] > follow\n"
+	beats := func(u *user, n int) {
+		u.t.Helper()
+		u.wait("", func(screen string) bool { return strings.Contains(screen, fmt.Sprintf("beat %d\n", n)) })
+	}
+	for _, test := range []struct{ name, key, then string }{
+		{"Ctrl-C", "\x03", ""},
+		{"q", "q", ""},
+		{"space", " ", ""},
+		{"Enter", "\r", ""},
+		{"another key is kept", "/", "/"},
+		{"Ctrl-C throws away what was typed before", "ab\x03c", "c"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			u := sitDown(t, 80, terminalKnows)
+			u.send("beat\r")
+			beats(u, 3)
+			u.send(test.key)
+			u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "\n"+prompt+test.then+"|") })
+			screen, _ := u.look()
+			assert.Regexp(t, `^\[admin@postern\] > beat\nbeat \d+\nbeat \d+\n\[admin@postern\] > `+test.then+`\|$`, screen, "replaced")
+			u.send("\x03")
+		})
+	}
+	t.Run("follow", func(t *testing.T) {
+		t.Parallel()
+		u := sitDown(t, 80, terminalKnows)
+		u.send("follow\r")
+		beats(u, 3)
+		screen, _ := u.look()
+		assert.True(t, strings.HasPrefix(screen, second+"beat 1\nbeat 1\nbeat 2\nbeat 2\nbeat 3\n"), screen)
+		u.send("\x03/ip\r")
+		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "ip> |") })
+	})
+	t.Run("a paste goes on", func(t *testing.T) {
+		t.Parallel()
+		u := sitDown(t, 80, terminalKnows)
+		u.send("beat\r/ip\r")
+		u.expect(first + "beat 1\nbeat 1\n[admin@postern] > /ip\n[admin@postern] ip> |")
+	})
+	t.Run("by lines", func(t *testing.T) {
+		t.Parallel()
+		socket := filepath.Join(t.TempDir(), "console")
+		listen(t, socket)
+		var out bytes.Buffer
+		in, keys := io.Pipe()
+		done := make(chan error)
+		go func() { done <- RunTerminal(socket, in, &out) }()
+		_, _ = io.WriteString(keys, "follow\n")
+		time.Sleep(120 * time.Millisecond)
+		_, _ = io.WriteString(keys, "follow\n")
+		keys.Close()
+		require.NoError(t, <-done)
+		assert.Regexp(t, `^\[admin@postern\] > beat 1\nbeat 1\nbeat 2\nbeat 2\n(beat \d+\n)+\[admin@postern\] > (beat \d+\n)+\[admin@postern\] > $`, out.String())
+	})
+}
+
+// A paste of a whole configuration comes faster than it is carried out.
+func TestEditorPaste(t *testing.T) {
+	t.Parallel()
+	u := sitDown(t, 80, terminalKnows)
+	var paste strings.Builder
+	paste.WriteString("/ip socks access\r")
+	const rules = 200
+	for i := range rules {
+		fmt.Fprintf(&paste, "add src-address=192.168.0.2 dst-port=%d \\\r\n    action=allow comment=\"why?\"\r\n", i+1)
+	}
+	u.send(paste.String() + "print count-only\r")
+	u.wait("", func(screen string) bool {
+		return strings.Contains(screen, fmt.Sprintf("> print count-only\n%d\n", rules))
+	})
+}
+
+// A line that is too long is not cut short but refused.
+func TestEditorTooLong(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, unit string
+		n          int
+		ok         bool
+	}{
+		{"longest", "x", MaxLine - 1, true},
+		{"too long", "x", MaxLine, false},
+		{"very long", "x", 3 * MaxLine, false},
+		{"too long, é", "é", MaxLine / 2, false},
+		{"very long, é", "é", 2 * MaxLine, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			u := sitDown(t, 80, terminalKnows)
+			u.send("#" + strings.Repeat(test.unit, test.n) + "\r/ip\r")
+			refused := "\nline longer than 4096 bytes\n"
+			u.wait("", func(screen string) bool {
+				return strings.HasSuffix(screen, "[admin@postern] > /ip\n[admin@postern] ip> |") && strings.Contains(screen, refused) != test.ok
+			})
+		})
+	}
+}
+
+func TestRowsOf(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		want int
+	}{
+		{"", 0}, {"a\n", 1}, {"a\nb\n", 2}, {"\n\n", 2}, {"0123456789\n", 1}, {"0123456789a\n", 2}, {"ééééé ééééé\n", 2},
+	} {
+		assert.Equal(t, test.want, rowsOf(test.text, 10), "%q", test.text)
+	}
+}
+
+func TestInColumns(t *testing.T) {
+	names := strings.Fields("one two three four five six")
+	assert.Equal(t, "one    two    three  four   five   six\n", inColumns(names, 80))
+	assert.Equal(t, "one    two\nthree  four\nfive   six\n", inColumns(names, 19))
+	assert.Equal(t, "one    two    three\nfour   five   six\n", inColumns(names, 20))
+	assert.Equal(t, "one\ntwo\nthree\nfour\nfive\nsix\n", inColumns(names, 3))
+	assert.Equal(t, "", inColumns(nil, 80))
+}
+
+func TestLiteral(t *testing.T) {
+	for _, test := range []struct {
+		before string
+		want   bool
+	}{
+		{"", false}, {"ip ", false}, {`x="`, true}, {`x="a"`, false}, {`x="a\"`, true}, {`x="a\\"`, false}, {`x="a" y="`, true},
+		{"#", true}, {"  # a", true}, {"a # b", false}, {"a; # b", true}, {"# a\nb", false}, {`"#" #`, false}, {"a #", false},
+	} {
+		assert.Equal(t, test.want, literal(test.before), "%q", test.before)
+	}
+}
+
+func TestHistory(t *testing.T) {
+	var h history
+	for _, line := range []string{"a", "a", "", " ", "b"} {
+		h.remember(line)
+	}
+	require.Equal(t, 2, h.Len())
+	assert.Equal(t, "b", h.At(0))
+	assert.Equal(t, "a", h.At(1))
+	for i := range 3 * maxHistory {
+		h.remember(strconv.Itoa(i))
+	}
+	assert.Equal(t, maxHistory, h.Len())
+	for i := range maxHistory {
+		h.remember(strconv.Itoa(i) + strings.Repeat("x", MaxLine-8))
+	}
+	assert.LessOrEqual(t, h.bytes, maxHistoryBytes)
+	assert.Equal(t, 8, h.Len())
+}
+
+// Whatever a terminal sends, the editor neither stops nor spins, and shows nothing but
+// characters and what a VT100 knows.
+func FuzzEditor(f *testing.F) {
+	for _, keys := range []string{
+		"ip socks\r", "a\x1b[D\x1b[1;5Cb\x01\x0b\x15\x17\r", "\x1b[A\x1b[B\r", "\x1b[1;40R0123456789012345678901234567890\x01x\r",
+		"/ip so\t?\x1bOP\x1b[200~\t?\x1b[201~\r", "a\x03\x04", "\xff\xc3\x1b[\x1b[1\x1b", "x \\\r y\r", "\x1b[1;20R\x1b[1;99R\x0c",
+		strings.Repeat("\x1b[9", 200), strings.Repeat("é", 200) + "\x14\x08\r",
+	} {
+		f.Add([]byte(keys))
+	}
+	f.Fuzz(func(t *testing.T, keys []byte) {
+		if len(keys) > 2000 {
+			return
+		}
+		near, far := socketpair(t)
+		r := router{cfg: Default()}
+		served := make(chan error)
+		go func() { served <- Serve(far, r.handler(far)) }()
+		screen := newVT(80, func(string) {})
+		done := make(chan struct{})
+		in := readAhead(bytes.NewReader(keys), done)
+		u := terminal{in: in, out: screen, editor: newEditor(in, screen, func() int { return 0 })}
+		ended := make(chan error)
+		go func() { ended <- u.talk(near) }()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Errorf("still running: %q", keys)
+			near.Close()
+			<-ended
+		}
+		near.Close()
+		close(done)
+		<-served
+		assert.Empty(t, screen.unknown)
+		assert.LessOrEqual(t, u.editor.history.bytes, maxHistoryBytes)
+	})
+}
