@@ -15,36 +15,48 @@ import (
 const idleTime = 30 * time.Second
 
 // bench boots the boards one after another with the manual's example and prints
-// what each took: guest seconds from the kernel's start, memory, idle CPU.
-func bench(ctx context.Context, boards []board.Board, images string) error {
+// what each took: guest seconds from the kernel's start, memory, idle CPU. Then
+// it does so with those of busy, and prints what they carry.
+func bench(ctx context.Context, boards, busy []board.Board, images string) error {
 	if err := sweep(); err != nil {
 		return err
 	}
 	fmt.Printf("%-12s %14s %14s %16s %16s %9s\n", "board", "network ready", "SOCKS accepts", "memory available", "of", "idle CPU")
 	for _, b := range boards {
-		row, err := benchBoard(ctx, b, images)
-		if err != nil {
+		if err := withRouter(ctx, b, images, func(_ *network, m *machine, said string) error {
+			return benchBoot(m, said)
+		}); err != nil {
 			return err
 		}
-		fmt.Println(row)
+	}
+	fmt.Println()
+	printThroughputHead()
+	for _, b := range busy {
+		if err := withRouter(ctx, b, images, func(n *network, m *machine, _ string) error {
+			return benchThroughput(n, m)
+		}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func benchBoard(ctx context.Context, b board.Board, images string) (string, error) {
+// withRouter boots a board with the manual's example and calls f when it is up,
+// with what its console has said until then.
+func withRouter(ctx context.Context, b board.Board, images string, f func(n *network, m *machine, said string) error) error {
 	dir, err := os.MkdirTemp("", "postern-bench-")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	n, err := newNetwork("")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer n.close()
 	m, err := startMachine(b, n, dir, machineOptions{image: filepath.Join(images, b.Name), configuration: manualConfiguration(b)})
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer m.kill()
 	stop := context.AfterFunc(ctx, m.kill)
@@ -52,38 +64,44 @@ func benchBoard(ctx context.Context, b board.Board, images string) (string, erro
 
 	said, err := m.expect("[admin@postern] > ", 2*time.Minute)
 	if err != nil {
-		return "", err
+		return err
 	}
+	return f(n, m, said)
+}
+
+// benchBoot prints a row of the first table.
+func benchBoot(m *machine, said string) error {
 	network, err := find(said, `network is ready after (\S+)`)
 	if err != nil {
-		return "", err
+		return err
 	}
 	accepts, err := find(said, `socks accepts on port \d+ after (\S+)`)
 	if err != nil {
-		return "", err
+		return err
 	}
 	// The first look starts the count of the load, the second reads it.
 	if _, err := m.command("/system resource print"); err != nil {
-		return "", err
+		return err
 	}
 	time.Sleep(idleTime)
 	out, err := m.command("/system resource print")
 	if err != nil {
-		return "", err
+		return err
 	}
 	free, err := find(out, `free-memory: (\S+)`)
 	if err != nil {
-		return "", err
+		return err
 	}
 	total, err := find(out, `total-memory: (\S+)`)
 	if err != nil {
-		return "", err
+		return err
 	}
 	load, err := find(out, `cpu-load: (\S+)`)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return fmt.Sprintf("%-12s %14s %14s %16s %16s %9s", b.Name, network, accepts, free, total, load), nil
+	fmt.Printf("%-12s %14s %14s %16s %16s %9s\n", m.board.Name, network, accepts, free, total, load)
+	return nil
 }
 
 // find returns what the group of a pattern matches.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -150,39 +149,12 @@ func (r *router) run(t *testing.T, h host, name string, args ...string) string {
 // reply's code, address and port.
 func (r *router) request(t *testing.T, from host, command byte, to string) (net.Conn, socksReply) {
 	t.Helper()
-	conn, err := r.n.dial(from, lanAddress+":1080", 10*time.Second)
+	conn, err := r.n.dial(from, socksAddress, 10*time.Second)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
-	addr := netip.MustParseAddrPort(to)
-	request := []byte{4, command}
-	request = binary.BigEndian.AppendUint16(request, addr.Port())
-	request = append(request, addr.Addr().AsSlice()...)
-	_, err = conn.Write(append(request, 0))
+	reply, err := requestSOCKS(conn, command, netip.MustParseAddrPort(to))
 	require.NoError(t, err)
-	return conn, readReply(t, conn)
-}
-
-// socksReply is a reply of a SOCKS4 server.
-type socksReply struct {
-	code byte
-	addr netip.AddrPort
-}
-
-const (
-	commandConnect = 1
-	commandBind    = 2
-	granted        = 90
-	rejected       = 91
-)
-
-func readReply(t *testing.T, conn net.Conn) socksReply {
-	t.Helper()
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
-	var reply [8]byte
-	_, err := io.ReadFull(conn, reply[:])
-	require.NoError(t, err)
-	require.Zero(t, reply[0], "version of the reply")
-	return socksReply{reply[1], netip.AddrPortFrom(netip.AddrFrom4([4]byte(reply[4:])), binary.BigEndian.Uint16(reply[2:]))}
+	return conn, reply
 }
 
 // echo answers on a port of the server with what it is sent.
@@ -364,7 +336,8 @@ func testRouter(t *testing.T, b board.Board) {
 		peer, err := r.n.dial(serverOfSite, reply.addr.String(), 10*time.Second)
 		require.NoError(t, err)
 		defer peer.Close()
-		second := readReply(t, conn)
+		second, err := readReplySOCKS(conn)
+		require.NoError(t, err)
 		assert.EqualValues(t, granted, second.code)
 		assert.Equal(t, serverAddress, second.addr.Addr().String())
 		_, err = io.WriteString(peer, "hello")

@@ -30,7 +30,8 @@ Commands:
   lab      boot BOARD (default: malta) in the manual's network and show its FTP
            example; with a terminal, stay at the router's serial console
   bench    boot the boards (default: all) one by one and print the time to the
-           first service, the memory that is left and the idle CPU
+           first service, the memory that is left and the idle CPU; then what the
+           boards (default: malta) carry, masqueraded and through SOCKS
 
 Flags:
 %s
@@ -79,10 +80,11 @@ func logic(ctx context.Context, args []string) error {
 		}
 		return lab(ctx, boards[0], *images, *kvm)
 	case "bench":
+		busy := boards
 		if len(boards) == 0 {
-			boards = board.All()
+			boards, busy = board.All(), board.All()[:1]
 		}
-		return bench(ctx, boards, *images)
+		return bench(ctx, boards, busy, *images)
 	default:
 		return fmt.Errorf("command %q: want lab or bench (--help tells more)", command)
 	}

@@ -38,6 +38,7 @@ type conn struct {
 	limit                time.Duration // when the state must be over
 	waiting              *list.Element // in Server.pending
 	attempt              *attempt      // from the request to what came of it
+	memory               int           // for socket buffers, in bytes; 0 is the kernel's to say
 	typ                  Type
 	rule                 int
 	src, dst             netip.AddrPort
@@ -293,6 +294,7 @@ func (s *Server) dial(c *conn, dst netip.AddrPort) error {
 		return err
 	}
 	err = prepare(fd)
+	c.limitBuffers(fd)
 	if err == nil {
 		err = s.poller.add(fd, ofRemote, c.number)
 	}
@@ -336,6 +338,7 @@ func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 	}
 	c.attempt = nil
 	c.tx.room, c.rx.room = newRoom, newRoom
+	c.tx.most, c.rx.most = c.memory/2, c.memory/2
 	if c.tx.try || c.rx.try {
 		s.relay(c)
 	}
@@ -484,6 +487,7 @@ func (s *Server) called(c *conn) {
 		s.end(c, err)
 		return
 	}
+	c.limitBuffers(fd)
 	c.remote = fd
 	s.endCall(c)
 	s.establish(c, In, caller)
@@ -549,6 +553,7 @@ func (s *Server) end(c *conn, err error) {
 	if err != nil {
 		reason = err.Error()
 	}
+	s.memoryGiven -= c.memory
 	s.log.printf("connection %d %s: %s tx=%d rx=%d duration=%v reason=%q", c.number, verb, description{c},
 		c.tx.moved, c.rx.moved, (s.now - c.born).Round(time.Millisecond), reason)
 }

@@ -118,15 +118,17 @@ func (s *Server) loop() {
 // turn does all that can be done without waiting. Each connection that has more
 // takes one step: none waits for the end of another's stream.
 func (s *Server) turn(events []unix.EpollEvent) {
-	ready := s.ready
-	s.ready, s.spare = s.spare[:0], ready
-	for _, c := range ready {
+	// A part of them at a time: whoever asks the server something has to wait for
+	// the end of the turn.
+	const steps = 16
+	for range min(steps, len(s.ready)) {
+		c := s.ready[0]
+		s.ready[0], s.ready = nil, s.ready[1:]
 		c.queued = false
 		if !c.over {
 			s.relay(c)
 		}
 	}
-	clear(ready)
 	for _, e := range events {
 		is, number := origin(e)
 		if c, ok := s.conns[number]; ok {
@@ -184,7 +186,7 @@ func (s *Server) release() {
 	for _, p := range s.pipes {
 		p.close()
 	}
-	s.pipes, s.ready, s.spare = nil, nil, nil
+	s.pipes, s.ready = nil, nil
 	s.probe.close()
 }
 

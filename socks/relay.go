@@ -13,6 +13,8 @@ type flow struct {
 	// room is what the sink is known to have room for, in bytes: nobody else
 	// writes to it. last is what the last step took from the source.
 	room, last int
+	// most is what a step offers to the sink at most, in bytes; 0 is no limit.
+	most int
 	// pipe holds bytes that the sink did not take although it had room: rare,
 	// and nil otherwise.
 	pipe *pipe
@@ -101,7 +103,7 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 	if f.pipe != nil {
 		return s.flush(f, sink)
 	}
-	if f.urgent {
+	if f.urgent || f.most > 0 {
 		return s.copy(f, source, sink)
 	}
 	// It is asked only when what is known may be less than what comes.
@@ -149,7 +151,11 @@ func (s *Server) flush(f *flow, sink int) (n int, p progress, err error) {
 // copy is a step without a pipe. It looks at what has arrived, offers it to the
 // sink, and takes from the source what the sink took: so nothing is held either.
 func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) {
-	seen, err := receive(source, s.scratch, unix.MSG_PEEK)
+	offer := s.scratch
+	if f.most > 0 {
+		offer = offer[:min(f.most, len(offer))]
+	}
+	seen, err := receive(source, offer, unix.MSG_PEEK)
 	if err != nil || seen == 0 {
 		f.urgent = false // it is all read
 		return nothing(err)

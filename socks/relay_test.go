@@ -68,8 +68,8 @@ func TestStreams(t *testing.T) {
 			all.Wait()
 			u.awaitLog(t, "closed", fmt.Sprintf("tx=%d rx=%d", size, size), "both sides ended")
 			u.awaitCount(t, 0)
-			u.mu.Lock()
-			defer u.mu.Unlock()
+			u.Server.mu.Lock()
+			defer u.Server.mu.Unlock()
 			if name == "spliced" {
 				assert.LessOrEqual(t, u.pipesMade, 1, "one pipe does for all")
 			}

@@ -29,6 +29,10 @@ type Options struct {
 	// returns undoes it, and is called once, when the wait ends. An error refuses
 	// the request. ctx ends with the connection.
 	Open func(ctx context.Context, o Opening, listener *os.File) (undo func(), err error)
+	// SocketMemory, in bytes, is shared out as socket buffers among the connections:
+	// few have large ones, many small ones, and 4.5 kB when nothing is left. 0 leaves
+	// the buffers to the kernel, which sizes each by what its connection can use.
+	SocketMemory int
 	// AllowOwnAddresses lets clients connect to the machine that the server runs
 	// on, as a laboratory needs. It opens everything that listens on loopback.
 	AllowOwnAddresses bool
@@ -125,8 +129,10 @@ type Server struct {
 	// checkAt is the first time at which any connection can be over.
 	checkAt time.Duration
 	ready   []*conn // those that can go on without waiting
-	spare   []*conn // the memory of ready, in turns
 	probe   ownProbe
+
+	// socketMemory is Options', memoryGiven what connections have of it, in bytes.
+	socketMemory, memoryGiven int
 
 	// For relaying.
 	pipes     []*pipe // not in use
@@ -154,7 +160,9 @@ func newServer(o Options, l limits) *Server {
 		checkAt:  never,
 		probe:    ownProbe{fd: none},
 		pipeSize: pipeSize(),
-		scratch:  make([]byte, scratchSize),
+
+		socketMemory: o.SocketMemory,
+		scratch:      make([]byte, scratchSize),
 	}
 }
 
@@ -345,6 +353,8 @@ func (s *Server) take(fd int, src netip.AddrPort) {
 	}
 	c.waiting = s.pending.PushBack(c)
 	s.conns[c.number] = c
+	s.giveMemory(c)
+	c.limitBuffers(fd)
 	s.enter(c, handshaking, s.limits.handshake)
 	if err := s.poller.add(fd, ofClient, c.number); err != nil {
 		s.end(c, err)

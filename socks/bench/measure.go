@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -186,27 +188,22 @@ func connections(ctx context.Context, s *server, t *target, found results) error
 	var workers sync.WaitGroup
 	latencies := make([][]float64, addresses)
 	failures := make([][]error, addresses)
+	// So that a worker which waits in the kernel need not give its turn away.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4 * addresses))
 	start := time.Now()
 	limit := start.Add(connectionTime)
 	for w := range addresses {
 		workers.Go(func() {
 			for ctx.Err() == nil {
-				begin := time.Now()
-				if begin.After(limit) {
+				if time.Now().After(limit) {
 					return
 				}
-				conn, err := s.connect(w, t.echo)
-				if err == nil {
-					err = exchange(conn, byte(len(latencies[w])))
-					latency := time.Since(begin)
-					conn.Close()
-					if err == nil {
-						latencies[w] = append(latencies[w], latency.Seconds()*1e3)
-					}
-				}
+				latency, err := s.visit(w, netip.AddrPortFrom(address(w), t.echo), byte(len(latencies[w])))
 				if err != nil {
 					failures[w] = append(failures[w], err)
+					continue
 				}
+				latencies[w] = append(latencies[w], latency.Seconds()*1e3)
 			}
 		})
 	}

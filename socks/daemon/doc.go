@@ -14,7 +14,8 @@
 // descriptor comes with the line (SCM_RIGHTS).
 //
 //	parent to socksd  configure    config, and the listening socket if it is to change
-//	                  connections  those with numbers above "number", at most 32
+//	                  connections  those with numbers above "number", at most 32; all
+//	                               parts of a list are of the moment of the first, "number" 0
 //	                  close        the connection "number"
 //	                  hits         of each rule of the access list
 //	socksd to parent  open         opening, and the socket that listens there

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/board"
+)
+
+// The load of TestSlowReceivers, and what the router must hold to.
+const (
+	slowStreams = 500 // as many as max-connections can be
+	slowTime    = 10 * time.Minute
+	slowShort   = time.Minute // with -short
+
+	// slowRead is the bytes that a receiver takes each slowPause, and slowWindow the
+	// buffer that it gives its socket. With 2 kB a second the router held 1 to 2 MB
+	// of data, with receivers that read nothing more than 4 MB.
+	slowRead   = 256
+	slowPause  = time.Second
+	slowWindow = 4 << 10
+
+	slowLook       = 15 * time.Second // from one look at the router to the next
+	slowFreeMemory = 3.81             // MiB that must be free at each: 4 MB
+	slowAnswer     = 10 * time.Second // the most that the console may take
+)
+
+// stream is one of the connections: the server sends numbered words of 8 bytes
+// without end, the client reads slowly.
+type stream struct {
+	number uint64
+	client *net.TCPConn
+	server atomic.Pointer[net.TCPConn]
+	read   atomic.Int64
+	failed atomic.Pointer[error]
+}
+
+// word is what the stream carries from byte 8*i on: bytes of another stream or
+// from another place are seen.
+func (s *stream) word(i int64) uint64 { return s.number<<48 | uint64(i) }
+
+// TestSlowReceivers fills the smallest board with as many connections as it
+// takes, each of which has more to deliver than its receiver wants. What is full
+// then is the router: its windows are open to a server that always has more, and
+// what it received it cannot pass on, since the clients' windows are kept small.
+//
+// It does not run beside other tests: the console has to answer in time.
+func TestSlowReceivers(t *testing.T) {
+	const name = "malta"
+	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == name }) {
+		t.Skipf("%s is not among POSTERN_TEST_BOARDS", name)
+	}
+	length := slowTime
+	if testing.Short() {
+		length = slowShort
+	}
+	r := startRouter(t, name, func(o *machineOptions) {
+		o.configuration += fmt.Sprintf("/ip socks set max-connections=%d\n", slowStreams)
+		o.capture = false
+	})
+	r.awaitService(t)
+	before, _ := r.freeMemory(t)
+
+	streams := make([]*stream, slowStreams)
+	for i := range streams {
+		streams[i] = &stream{number: uint64(i)}
+	}
+	l, err := r.n.listen(serverOfSite, sourcePort)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go serveAll(l, func(conn net.Conn) { sendNumbered(conn.(*net.TCPConn), streams) })
+	to := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, sourcePort))
+	start := time.Now()
+	for _, s := range streams {
+		s.client, err = r.dialSlow()
+		require.NoError(t, err, "connection %d", s.number)
+		t.Cleanup(func() { s.client.Close() })
+		reply, err := requestSOCKS(s.client, commandConnect, to)
+		require.NoError(t, err, "connection %d", s.number)
+		require.EqualValues(t, granted, reply.code, "connection %d", s.number)
+		_, err = s.client.Write(binary.BigEndian.AppendUint64(nil, s.number))
+		require.NoError(t, err, "connection %d", s.number)
+		go s.receive()
+	}
+	t.Logf("%d connections after %v; free memory before them: %.1f MiB", slowStreams, time.Since(start).Round(time.Millisecond), before)
+
+	lowest, slowest := before, time.Duration(0)
+	for start = time.Now(); time.Since(start) < length; time.Sleep(slowLook) {
+		free, took := r.freeMemory(t)
+		lowest, slowest = min(lowest, free), max(slowest, took)
+		for _, s := range streams {
+			if err := s.failed.Load(); err != nil {
+				t.Fatalf("connection %d after %d bytes: %v", s.number, s.read.Load(), *err)
+			}
+		}
+		delivered, held, err := sum(streams)
+		require.NoError(t, err)
+		t.Logf("%5.0f s: free %.1f MiB (least %.1f), delivered %.1f MB, held by the router %d kB, console answers in %v",
+			time.Since(start).Seconds(), free, lowest, float64(delivered)/1e6, held>>10, took.Round(time.Millisecond))
+		require.GreaterOrEqual(t, free, slowFreeMemory, "MiB of free memory")
+		require.Less(t, took, slowAnswer, "time that the console took")
+	}
+
+	_, reply := r.request(t, client, commandConnect, to.String())
+	assert.EqualValues(t, rejected, reply.code, "a connection more than there may be")
+	n, err := r.connections(t)
+	assert.NoError(t, err)
+	assert.Equal(t, slowStreams, n)
+	was := make([]int64, slowStreams)
+	for i, s := range streams {
+		was[i] = s.read.Load()
+	}
+	for i, s := range streams {
+		require.NoError(t, retry(time.Minute, func() error {
+			if s.read.Load() == was[i] {
+				return fmt.Errorf("connection %d delivers no more than %d bytes", i, was[i])
+			}
+			return nil
+		}))
+	}
+	for _, s := range streams {
+		if err := s.failed.Load(); err != nil {
+			t.Errorf("connection %d after %d bytes: %v", s.number, s.read.Load(), *err)
+		}
+	}
+	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|table full|socksd.*(ended|exit|restart)`, r.m.screen.all())
+
+	for _, s := range streams {
+		s.client.Close()
+	}
+	require.NoError(t, retry(time.Minute, func() error {
+		if n, err := r.connections(t); err != nil || n != 0 {
+			return fmt.Errorf("%d connections after all were closed: %w", n, err)
+		}
+		return nil
+	}))
+	after, _ := r.freeMemory(t)
+	t.Logf("free memory: %.1f MiB before, %.1f MiB the least, %.1f MiB after; the console answered in at most %v",
+		before, lowest, after, slowest.Round(time.Millisecond))
+}
+
+// dialSlow connects the client to the SOCKS service with a small window, set
+// before the connection is made: the first SYN tells how far it may grow. Without
+// it the host's megabytes would take what is to wait in the router.
+func (r *router) dialSlow() (*net.TCPConn, error) {
+	var conn net.Conn
+	err := r.n.on(client, func() (err error) {
+		d := net.Dialer{Timeout: 20 * time.Second, Control: func(_, _ string, raw syscall.RawConn) error {
+			var optErr error
+			err := raw.Control(func(fd uintptr) {
+				optErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, slowWindow)
+			})
+			if err == nil {
+				err = optErr
+			}
+			return err
+		}}
+		conn, err = d.Dial("tcp4", socksAddress)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+// sendNumbered is the server's end: it is told the stream's number, and sends.
+func sendNumbered(conn *net.TCPConn, streams []*stream) {
+	var number [8]byte
+	if _, err := io.ReadFull(conn, number[:]); err != nil {
+		return
+	}
+	s := streams[binary.BigEndian.Uint64(number[:])]
+	s.server.Store(conn)
+	buf := make([]byte, 16<<10)
+	for at := int64(0); ; at += int64(len(buf)) {
+		for i := 0; i < len(buf); i += 8 {
+			binary.BigEndian.PutUint64(buf[i:], s.word((at+int64(i))/8))
+		}
+		if _, err := conn.Write(buf); err != nil {
+			return
+		}
+	}
+}
+
+// receive is the client's end.
+func (s *stream) receive() {
+	fail := func(err error) { s.failed.Store(&err) }
+	buf := make([]byte, slowRead)
+	for {
+		time.Sleep(slowPause)
+		n, err := s.client.Read(buf)
+		if err != nil {
+			fail(err)
+			return
+		}
+		for _, b := range buf[:n] {
+			at := s.read.Load()
+			if want := byte(s.word(at/8) >> (56 - 8*(at%8))); b != want {
+				fail(fmt.Errorf("byte %d is %#x, not %#x", at, b, want))
+				return
+			}
+			s.read.Add(1)
+		}
+	}
+}
+
+// sum returns what the streams have delivered, and what of them is in the router:
+// acknowledged to the server, and not yet at the client.
+func sum(streams []*stream) (delivered, held int64, err error) {
+	for _, s := range streams {
+		server := s.server.Load()
+		if server == nil {
+			continue // the number has not arrived yet
+		}
+		delivered += s.read.Load()
+		// The client first: what passes between the two looks counts as held.
+		there, err := tcpInfo(s.client)
+		if err != nil {
+			return 0, 0, err
+		}
+		here, err := tcpInfo(server)
+		if err != nil {
+			return 0, 0, err
+		}
+		const reply = 8 // of the router itself
+		held += int64(here.Bytes_acked) - (int64(there.Bytes_received) - reply)
+	}
+	return delivered, held, nil
+}
+
+// tcpInfo is what the kernel tells about a connection.
+func tcpInfo(conn *net.TCPConn) (*unix.TCPInfo, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var info *unix.TCPInfo
+	var optErr error
+	if err := raw.Control(func(fd uintptr) {
+		info, optErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}); err != nil {
+		return nil, err
+	}
+	if optErr != nil {
+		return nil, fmt.Errorf("TCP_INFO: %w", optErr)
+	}
+	return info, nil
+}
+
+// freeMemory asks the router's console, and says how long the answer took.
+func (r *router) freeMemory(t *testing.T) (mebibytes float64, took time.Duration) {
+	t.Helper()
+	start := time.Now()
+	out := r.command(t, "/system resource print")
+	took = time.Since(start)
+	word, err := find(out, `free-memory: ([\d.]+)MiB`)
+	require.NoError(t, err)
+	mebibytes, err = strconv.ParseFloat(word, 64)
+	require.NoError(t, err)
+	return mebibytes, took
+}
+
+// connections counts those of the SOCKS service.
+func (r *router) connections(t *testing.T) (int, error) {
+	t.Helper()
+	out := r.command(t, "/ip socks connections print")
+	if !strings.HasPrefix(strings.TrimLeft(out, " "), "# SRC-ADDRESS") { // more items, wider numbers
+		return 0, fmt.Errorf("connections cannot be listed: %s", out)
+	}
+	return strings.Count(out, "\n") - 1, nil
+}
