@@ -11,9 +11,9 @@
 //
 // Nothing that a client sends behind its request is lost, however the bytes are
 // cut into segments. Both directions end on their own (half-close), a reset of
-// one side is a reset of the other, an urgent byte stays in the stream (splice
-// alone would stop at it for ever). Tx and Rx of a connection are exact and current: the bytes that the kernel took for
-// the other side.
+// one side is a reset of the other, an urgent byte stays in the stream. Tx and Rx
+// of a connection are exact and current: the bytes that the kernel took for the
+// other side.
 //
 // It never connects to the machine that it runs on (any own address, 127/8,
 // 0/8), to multicast or to broadcast, whatever the access list says: it is no
@@ -53,8 +53,9 @@
 // does not wait, one step of each connection in turn. Bytes go from socket to
 // socket by splice(2) through one pipe that all connections share: a step takes
 // from the source only what the sink has room for, so that the pipe is empty
-// again behind it. A request that is not complete stays in the kernel's buffer.
-// docs/SOCKS.md tells what else was tried, and the figures.
+// again behind it. With Options.SocketMemory, on a machine with little memory,
+// they are copied instead. A request that is not complete stays in the kernel's
+// buffer. docs/SOCKS.md tells what else was tried, and the figures.
 //
 // # Bounds
 //
@@ -80,10 +81,13 @@
 //	pipes                 one, 4 at most, of 64 kB each where there are 32 MB of
 //	                      memory and 1 MB where there are 512
 //	buffers of ours       32 kB in all
-//	socket buffers        what net.ipv4.tcp_mem lets all sockets of the machine
-//	                      have together; no connection gets more than tcp_rmem and
-//	                      tcp_wmem say. They are the kernel's, which sizes them by
-//	                      the machine's memory
+//	socket buffers        with Options.SocketMemory: that, and 4.5 kB a connection
+//	                      when it is spent; without: what net.ipv4.tcp_mem lets all
+//	                      sockets of the machine have together. The kernel's own
+//	                      for two sockets come to 8 kB more
+//
+// A connection that is ended by the server leaves nothing behind: a side which has
+// not taken all is reset.
 //
 // An accept that fails (no descriptors, no memory) is tried again after a pause
 // of 5 ms to 1 s.
