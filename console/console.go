@@ -21,7 +21,7 @@
 // help; parsing, print, export, completion, help and the error texts all come from
 // it. A new menu is a new entry in that table.
 //
-// Serve and RunTerminal (serve.go) are the two ends of a session over a socket.
+// Serve (serve.go) and RunTerminal (terminal.go) are the two ends of a session over a socket.
 package console
 
 import (

@@ -405,15 +405,22 @@ set name="a \"b\" \\ \$c\?  dé"
 `},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cfg, err := Load("test", strings.NewReader(config))
-			require.NoError(t, err)
-			r := router{cfg: cfg, live: testLive(), session: Session{Width: test.width}}
-			assert.Equal(t, test.screen, r.replay(t, test.screen))
-			reloaded, err := Load("export", strings.NewReader(Export(r.cfg)))
-			require.NoError(t, err)
-			assert.Equal(t, r.cfg, reloaded)
+			checkScreen(t, config, testLive(), test.width, test.screen)
 		})
 	}
+}
+
+// checkScreen types the commands of a screen on a router with that configuration,
+// and compares what comes; what was set must survive an export.
+func checkScreen(t *testing.T, config string, live Live, width int, screen string) {
+	t.Helper()
+	cfg, err := Load("test", strings.NewReader(config))
+	require.NoError(t, err)
+	r := router{cfg: cfg, live: live, session: Session{Width: width}}
+	assert.Equal(t, screen, r.replay(t, screen))
+	reloaded, err := Load("export", strings.NewReader(Export(r.cfg)))
+	require.NoError(t, err)
+	assert.Equal(t, r.cfg, reloaded)
 }
 
 func TestNumbersWithThreeDigits(t *testing.T) {

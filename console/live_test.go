@@ -250,13 +250,7 @@ bad \1B[31m
 `},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cfg, err := Load("test", strings.NewReader(liveConfig))
-			require.NoError(t, err)
-			r := router{cfg: cfg, live: fullLive(), session: Session{Width: test.width}}
-			assert.Equal(t, test.screen, r.replay(t, test.screen))
-			reloaded, err := Load("export", strings.NewReader(Export(r.cfg)))
-			require.NoError(t, err)
-			assert.Equal(t, r.cfg, reloaded)
+			checkScreen(t, liveConfig, fullLive(), test.width, test.screen)
 		})
 	}
 }

@@ -135,7 +135,7 @@ func makeCell() error {
 func startRouter(ctx context.Context, log *logger, requests chan<- console.Request) (*router, error) {
 	// The kernel would otherwise drop our lines when there are many.
 	setSysctl(log, "kernel/printk_devkmsg", "on\n")
-	smallMemory(log)
+	sizeTables(log)
 	name, err := os.ReadFile(boardFile)
 	if err != nil {
 		return nil, fmt.Errorf("which board this is: %w", err)
@@ -156,9 +156,9 @@ func startRouter(ctx context.Context, log *logger, requests chan<- console.Reque
 	return r, nil
 }
 
-// smallMemory sets what the kernel does not size by itself on a machine with
-// little memory.
-func smallMemory(log *logger) {
+// sizeTables sets what the kernel, by itself, sizes for another kind of machine
+// than a router with little memory.
+func sizeTables(log *logger) {
 	// One that is large enough for 500 connections through SOCKS, each of which has
 	// two entries, and for as many that have ended: by itself it is 1024 with 32 MB.
 	setSysctl(log, "net/netfilter/nf_conntrack_max", "4096\n")

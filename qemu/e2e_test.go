@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +180,36 @@ func (r *router) echo(t *testing.T, port int) string {
 	return fmt.Sprintf("%s:%d", serverAddress, port)
 }
 
+// nameServer answers on the server's DNS port that every name is the server's.
+func (r *router) nameServer(t *testing.T) {
+	t.Helper()
+	var conn net.PacketConn
+	require.NoError(t, r.n.on(serverOfSite, func() (err error) {
+		conn, err = net.ListenPacket("udp4", ":53")
+		return err
+	}))
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		b := make([]byte, 512)
+		for {
+			n, from, err := conn.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			// RFC 1035, 4.1: the first question again, and one answer of type A that
+			// points to its name.
+			end := bytes.IndexByte(b[12:n], 0)
+			if end < 0 || 12+end+5 > n {
+				continue
+			}
+			answer := slices.Clone(b[:12+end+5])
+			copy(answer[2:], []byte{0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0})
+			answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4)
+			_, _ = conn.WriteTo(append(answer, netip.MustParseAddr(serverAddress).AsSlice()...), from)
+		}
+	}()
+}
+
 // assertEcho checks that a connection to an echo passes data both ways.
 func assertEcho(t *testing.T, conn net.Conn) {
 	t.Helper()
@@ -326,6 +358,23 @@ func testRouter(t *testing.T, b board.Board) {
 		require.NoError(t, err, "%s", out)
 		assertSameFile(t, r.site.file, to)
 		r.awaitLog(t, fmt.Sprintf(`type=in.* rx=%d\b`, fileSize))
+	})
+	step("a name is resolved by the configured name server", func(t *testing.T) {
+		r.nameServer(t)
+		_, port, err := net.SplitHostPort(r.echo(t, 5003))
+		require.NoError(t, err)
+		r.command(t, "/ip dns set servers="+serverAddress)
+		conn, err := r.n.dial(client, socksAddress, 10*time.Second)
+		require.NoError(t, err)
+		defer conn.Close()
+		number, err := strconv.Atoi(port)
+		require.NoError(t, err)
+		reply, err := requestNameSOCKS(conn, "ftp.test", uint16(number))
+		require.NoError(t, err)
+		require.EqualValues(t, granted, reply.code)
+		assertEcho(t, conn)
+		assert.Regexp(t, `(?m)^ 1 .*1024-65535 +allow +[1-9]\d*$`, r.command(t, "/ip socks access print stats"))
+		r.command(t, "/ip dns set servers=\"\"")
 	})
 	step("only the peer reaches a BIND", func(t *testing.T) {
 		conn, reply := r.request(t, client, commandBind, serverAddress+":21")
@@ -512,6 +561,10 @@ func testInside(t *testing.T, b board.Board) {
 		assert.Regexp(t, `CapEff:\s+0000000000000000`, status)
 		assert.Regexp(t, `CapPrm:\s+0000000000000000`, status)
 		assert.Regexp(t, `NoNewPrivs:\s+1`, status)
+		// Its root holds its program, and no file or socket besides.
+		root := shell(t, "ls -a /proc/"+r.socksd(t, shell)+"/root/")
+		assert.Regexp(t, `(?m)^(.*\$ )?socksd$`, root)
+		assert.NotContains(t, root, "init.sock")
 	})
 	t.Run("socksd is killed", func(t *testing.T) {
 		echo := r.echo(t, 5000)
