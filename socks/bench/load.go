@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,6 +43,7 @@ type target struct {
 	program *program
 	source  uint16 // the port that sends blocks without end, once it got a byte
 	echo    uint16 // the port that sends back what it gets
+	visit   uint16 // the same for a byte of one connection after the other: see visit
 }
 
 func startTarget(ctx context.Context, dir string) (*target, error) {
@@ -52,12 +55,17 @@ func startTarget(ctx context.Context, dir string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{source: source.Port(), echo: echo.Port()}
-	if t.program, err = startProgram(dir, "/proc/self/exe", targetCommand, fmt.Sprintf("%d,%d", t.source, t.echo)); err != nil {
+	visit, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	t := &target{source: source.Port(), echo: echo.Port(), visit: visit.Port()}
+	ports := fmt.Sprintf("%d,%d,%d", t.source, t.echo, t.visit)
+	if t.program, err = startProgram(dir, "/proc/self/exe", targetCommand, ports); err != nil {
 		return nil, err
 	}
 	for n := range addresses {
-		for _, port := range []uint16{t.source, t.echo} {
+		for _, port := range []uint16{t.source, t.echo, t.visit} {
 			if err := accepts(ctx, netip.AddrPortFrom(address(n), port), t.program); err != nil {
 				t.program.stop()
 				out, _ := os.ReadFile(t.program.log)
@@ -68,12 +76,19 @@ func startTarget(ctx context.Context, dir string) (*target, error) {
 	return t, nil
 }
 
-// serveTarget is the process of the target, on the ports "SOURCE,ECHO".
+// serveTarget is the process of the target, on the ports "SOURCE,ECHO,VISIT".
 func serveTarget(ports string) error {
-	source, echo, ok := strings.Cut(ports, ",")
-	if !ok {
-		return fmt.Errorf("target: %q are not two ports", ports)
+	words := strings.Split(ports, ",")
+	if len(words) != 3 {
+		return fmt.Errorf("target: %q are not three ports", ports)
 	}
+	source, echo := words[0], words[1]
+	visit, err := strconv.ParseUint(words[2], 10, 16)
+	if err != nil {
+		return fmt.Errorf("target: port %q: %w", words[2], err)
+	}
+	// So that what waits in the kernel need not give its turn away.
+	runtime.GOMAXPROCS(2 * addresses * visitors)
 	data := block()
 	listen := net.ListenConfig{KeepAlive: -1}
 	failed := make(chan error)
@@ -87,6 +102,13 @@ func serveTarget(ports string) error {
 				return fmt.Errorf("target: %w", err)
 			}
 			go func() { failed <- acceptAll(l, serve) }()
+		}
+		l, err := listenBlocking(netip.AddrPortFrom(address(n), uint16(visit)))
+		if err != nil {
+			return fmt.Errorf("target: %w", err)
+		}
+		for range visitors {
+			go func() { failed <- receiveVisits(l) }()
 		}
 	}
 	return <-failed
@@ -114,6 +136,48 @@ func sendBlocks(conn net.Conn, data []byte) {
 		if _, err := conn.Write(data); err != nil {
 			return
 		}
+	}
+}
+
+// visitors is how many visits an address of the target can have at once. A client
+// makes one after the other, but a server may be late to close.
+const visitors = 4
+
+func listenBlocking(at netip.AddrPort) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())})
+	}
+	if err == nil {
+		err = unix.Listen(fd, 128)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("listen on %s: %w", at, err)
+	}
+	return fd, nil
+}
+
+// receiveVisits is the other end of visit, in blocking system calls for the same
+// reason.
+func receiveVisits(l int) error {
+	for {
+		fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
+		if err == unix.EINTR || err == unix.ECONNABORTED {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("accept: %w", err)
+		}
+		var b [1]byte
+		for {
+			if _, err := blocking(fd).Read(b[:]); err != nil {
+				break
+			}
+			if _, err := blocking(fd).Write(b[:]); err != nil {
+				break
+			}
+		}
+		unix.Close(fd)
 	}
 }
 
@@ -175,7 +239,7 @@ func (s *server) connect(n int, port uint16) (*net.TCPConn, error) {
 	return conn, nil
 }
 
-// visit makes a connection through a server, exchanges a byte with the echo and
+// visit makes a connection through a server, exchanges a byte with the target and
 // closes. It returns how long that took but for the close.
 //
 // Go's dialer would cost as much as a fast server does, and hide what servers

@@ -182,7 +182,7 @@ func discard(conn syscall.Conn, received *atomic.Int64) error {
 }
 
 // connections opens connections for connectionTime, as many at a time as there
-// are addresses: connect, request, one byte to the echo and back, close. The
+// are addresses: connect, request, one byte to the target and back, close. The
 // latency is that of all but the close.
 func connections(ctx context.Context, s *server, t *target, found results) error {
 	var workers sync.WaitGroup
@@ -198,7 +198,7 @@ func connections(ctx context.Context, s *server, t *target, found results) error
 				if time.Now().After(limit) {
 					return
 				}
-				latency, err := s.visit(w, netip.AddrPortFrom(address(w), t.echo), byte(len(latencies[w])))
+				latency, err := s.visit(w, netip.AddrPortFrom(address(w), t.visit), byte(len(latencies[w])))
 				if err != nil {
 					failures[w] = append(failures[w], err)
 					continue
