@@ -338,7 +338,6 @@ func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 	}
 	c.attempt = nil
 	c.tx.room, c.rx.room = newRoom, newRoom
-	c.tx.most, c.rx.most = c.memory/2, c.memory/2
 	if c.tx.try || c.rx.try {
 		s.relay(c)
 	}
@@ -528,12 +527,8 @@ func (s *Server) end(c *conn, err error) {
 	}
 	s.endCall(c)
 	c.attempt = nil
-	for _, f := range []*flow{&c.tx, &c.rx} {
-		if f.pipe != nil {
-			s.returnPipe(f.pipe)
-			f.pipe = nil
-		}
-	}
+	s.dropPipe(&c.tx)
+	s.dropPipe(&c.rx)
 	verb := "closed"
 	if c.state == established {
 		if err != nil {

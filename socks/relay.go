@@ -13,8 +13,6 @@ type flow struct {
 	// room is what the sink is known to have room for, in bytes: nobody else
 	// writes to it. last is what the last step took from the source.
 	room, last int
-	// most is what a step offers to the sink at most, in bytes; 0 is no limit.
-	most int
 	// pipe holds bytes that the sink did not take although it had room: rare,
 	// and nil otherwise.
 	pipe *pipe
@@ -39,6 +37,9 @@ const (
 	newRoom = 4096
 	minPipe = 64 << 10
 	maxPipe = 1 << 20 // what an ordinary user may have (pipe(7))
+	// smallStep is what is read and written rather than spliced, if the last step was
+	// as small: below it a copy costs less than the pipe's bookkeeping.
+	smallStep = 2048
 	// scratchSize is the most that a step copies, when it cannot splice.
 	scratchSize = 32 << 10
 )
@@ -69,13 +70,17 @@ func (s *Server) borrowPipe() *pipe {
 	return &pipe{out: fds[0], in: fds[1], slots: size / os.Getpagesize()}
 }
 
-func (s *Server) returnPipe(p *pipe) {
-	if p.held > 0 {
+// dropPipe takes the pipe of f back, if it has one. What that holds is lost.
+func (s *Server) dropPipe(f *flow) {
+	p := f.pipe
+	switch f.pipe = nil; {
+	case p == nil:
+	case p.held > 0:
 		p.close()
 		s.pipesMade--
-		return
+	default:
+		s.pipes = append(s.pipes, p)
 	}
-	s.pipes = append(s.pipes, p)
 }
 
 func (p *pipe) close() {
@@ -103,8 +108,8 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 	if f.pipe != nil {
 		return s.flush(f, sink)
 	}
-	if f.urgent || f.most > 0 {
-		return s.copy(f, source, sink)
+	if f.urgent {
+		return s.pass(f, source, sink)
 	}
 	// It is asked only when what is known may be less than what comes.
 	if f.room < max(2*f.last, newRoom/4) {
@@ -113,12 +118,14 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 		}
 	}
 	if f.pipe = s.borrowPipe(); f.pipe == nil {
+		return s.pass(f, source, sink)
+	}
+	if s.copies || f.last < smallStep {
 		return s.copy(f, source, sink)
 	}
 	n, err = splice(source, f.pipe.in, min(f.room, s.pipeSize))
 	if err != nil || n == 0 {
-		s.returnPipe(f.pipe)
-		f.pipe = nil
+		s.dropPipe(f)
 		return nothing(err)
 	}
 	f.pipe.held = n
@@ -131,6 +138,33 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 	return n, p, err
 }
 
+// copy is a step that reads and writes, with f's pipe, which is empty, for what the
+// sink does not take although it had room.
+func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) {
+	b := s.scratch[:min(f.room, len(s.scratch), f.pipe.slots*os.Getpagesize())]
+	got, err := receive(source, b, 0)
+	if err != nil || got == 0 {
+		s.dropPipe(f)
+		return nothing(err)
+	}
+	f.room, f.last = f.room-got, got
+	n, err = send(sink, b[:got])
+	if n == got {
+		s.dropPipe(f)
+		if got < len(b) && !f.ending {
+			return n, atSource, nil // the poller tells of more
+		}
+		return n, again, nil
+	}
+	if err != nil && err != unix.EAGAIN {
+		return 0, 0, fmt.Errorf("write: %w", err)
+	}
+	if f.pipe.held, err = unix.Write(f.pipe.in, b[n:got]); err != nil || f.pipe.held != got-n {
+		return n, 0, fmt.Errorf("pipe took %d of %d bytes: %w", f.pipe.held, got-n, err)
+	}
+	return n, atSink, nil
+}
+
 // flush moves what f's pipe holds to the sink.
 func (s *Server) flush(f *flow, sink int) (n int, p progress, err error) {
 	n, err = splice(f.pipe.out, sink, f.pipe.held)
@@ -140,22 +174,17 @@ func (s *Server) flush(f *flow, sink int) (n int, p progress, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("write: %w", err)
 	}
-	f.pipe.held -= n
-	if f.pipe.held == 0 {
-		s.returnPipe(f.pipe)
-		f.pipe = nil
+	if f.pipe.held -= n; f.pipe.held == 0 {
+		s.dropPipe(f)
 	}
 	return n, again, nil
 }
 
-// copy is a step without a pipe. It looks at what has arrived, offers it to the
-// sink, and takes from the source what the sink took: so nothing is held either.
-func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) {
-	offer := s.scratch
-	if f.most > 0 {
-		offer = offer[:min(f.most, len(offer))]
-	}
-	seen, err := receive(source, offer, unix.MSG_PEEK)
+// pass is a step without a pipe, which also passes urgent data. It looks at what
+// has arrived, offers it to the sink, and takes from the source what the sink took:
+// so nothing is held either.
+func (s *Server) pass(f *flow, source, sink int) (n int, p progress, err error) {
+	seen, err := receive(source, s.scratch, unix.MSG_PEEK)
 	if err != nil || seen == 0 {
 		f.urgent = false // it is all read
 		return nothing(err)

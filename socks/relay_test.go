@@ -27,7 +27,11 @@ func withoutPipes(s *Server) {
 // now and then, and compares them and the counters.
 func TestStreams(t *testing.T) {
 	const size = 4 << 20
-	for name, prepare := range map[string]func(*Server){"spliced": func(*Server) {}, "copied": withoutPipes} {
+	for name, prepare := range map[string]func(*Server){
+		"spliced":       func(*Server) {},
+		"copied":        func(s *Server) { s.mu.Lock(); s.copies = true; s.mu.Unlock() },
+		"without pipes": withoutPipes,
+	} {
 		t.Run(name, func(t *testing.T) {
 			u := start(t, nil)
 			prepare(u.Server)
@@ -170,9 +174,61 @@ func TestUnreadBytes(t *testing.T) {
 	// A pipe that is given back with bytes in it must not bring them to others.
 	f.pipe = s.borrowPipe()
 	fill()
-	s.returnPipe(f.pipe)
+	s.dropPipe(&f)
+	assert.Nil(t, f.pipe)
 	assert.Empty(t, s.pipes)
 	assert.Zero(t, s.pipesMade)
+}
+
+// TestCopyRefused checks that what was read and is then not taken by the sink,
+// although it seemed to have room, is kept and comes in its place.
+func TestCopyRefused(t *testing.T) {
+	pair := func() (end int, other client) {
+		l := listen(t, "127.0.0.1")
+		other = dial(t, l.Addr().String())
+		file, err := l.File()
+		require.NoError(t, err)
+		defer file.Close()
+		end, _, err = acceptFrom(int(file.Fd()))
+		require.NoError(t, err)
+		t.Cleanup(func() { unix.Close(end) })
+		return end, other
+	}
+	source, from := pair()
+	sink, to := pair()
+	s := newServer(Options{}, defaultLimits())
+	var err error
+	s.poller, err = newPoller()
+	require.NoError(t, err)
+	defer s.release()
+	s.pipeSize = minPipe
+
+	sent := 0
+	for filler := bytes.Repeat([]byte("z"), 1<<20); ; {
+		n, err := send(sink, filler)
+		if err == unix.EAGAIN {
+			break
+		}
+		require.NoError(t, err)
+		sent += n
+	}
+	from.send("behind the rest")
+	f := flow{room: scratchSize}
+	require.Eventually(t, func() bool {
+		_, p, err := s.step(&f, source, sink)
+		return err == nil && p == atSink
+	}, patience, time.Millisecond)
+	require.NotNil(t, f.pipe)
+	assert.Equal(t, 15, f.pipe.held)
+	assert.Zero(t, f.moved)
+
+	to.receive(sent)
+	require.Eventually(t, func() bool {
+		_, _, err := s.step(&f, source, sink)
+		return err == nil && f.pipe == nil
+	}, patience, time.Millisecond)
+	assert.Equal(t, "behind the rest", to.receive(15))
+	assert.Len(t, s.pipes, 1, "given back")
 }
 
 // TestResetBehindUnreadBytes resets a connection whose bytes the other side does

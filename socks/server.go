@@ -138,7 +138,9 @@ type Server struct {
 	pipes     []*pipe // not in use
 	pipesMade int
 	pipeSize  int // bytes
-	scratch   []byte
+	// copies is that bytes are copied, not spliced: see memory.go.
+	copies  bool
+	scratch []byte
 }
 
 // New returns a Server that is not enabled.
@@ -162,6 +164,7 @@ func newServer(o Options, l limits) *Server {
 		pipeSize: pipeSize(),
 
 		socketMemory: o.SocketMemory,
+		copies:       o.SocketMemory > 0,
 		scratch:      make([]byte, scratchSize),
 	}
 }
