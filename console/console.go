@@ -147,8 +147,9 @@ type Live struct {
 	// Tracked lists the connections that the kernel tracks.
 	Tracked func() ([]TrackedConnection, error)
 	// Log returns the lines of the log, oldest first, without line ends. A line is
-	// "TIME TOPICS MESSAGE", where the topics are words with commas between
-	// (socks,info), or without topics "TIME MESSAGE".
+	// "TIME TOPICS MESSAGE", where the time may have a day before it (jan/31 23:59:58)
+	// and the topics are words with commas between (socks,info), or without topics
+	// "TIME MESSAGE".
 	Log func() ([]string, error)
 	// Resource tells of the machine as a whole.
 	Resource func() (Resource, error)

@@ -47,7 +47,7 @@ func runInit() {
 	log, err := openLog()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "postern:", err)
-		log = &logger{kmsg: os.Stderr}
+		log = &logger{kmsg: os.Stderr, topic: "system"}
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGUSR2)

@@ -27,6 +27,7 @@ type router struct {
 	firewall *firewall.Firewall
 	socks    *socksService
 	requests chan<- console.Request
+	remote   *remoteLog
 
 	// mu serialises the sessions' changes, and guards what is below.
 	mu     sync.Mutex
@@ -42,7 +43,7 @@ func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*ro
 	for _, p := range b.Ports {
 		ports = append(ports, netcfg.Port{Name: p.Name, Device: p.Device})
 	}
-	network, err := netcfg.New(ports, func(format string, args ...any) { log.printf(levelWarning, format, args...) })
+	network, err := netcfg.New(ports, func(format string, args ...any) { log.about("interface").printf(levelWarning, format, args...) })
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,8 @@ func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*ro
 		return nil, err
 	}
 	r := &router{board: b, log: log, network: network, firewall: fw, requests: requests, config: console.Default()}
-	r.socks = newSocksService(log, fw)
+	r.socks = newSocksService(log.about("socks"), fw)
+	r.remote = newRemoteLog(log)
 	return r, nil
 }
 
@@ -186,6 +188,7 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 	if err := r.socks.apply(socksOf(next)); err != nil {
 		return fail(err)
 	}
+	r.remote.set(next.RemoteLog, next.Identity, !r.applied)
 	r.config, r.applied = next, true
 	return nil
 }
@@ -271,6 +274,7 @@ func (r *router) live() console.Live {
 		Counters:    r.firewall.Counters,
 		Log:         r.log.lines,
 		Resource:    r.resource,
+		RemoteLog:   true,
 	}
 }
 
