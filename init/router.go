@@ -28,6 +28,14 @@ type router struct {
 	socks    *socksService
 	requests chan<- console.Request
 	remote   *remoteLog
+	logins   logins
+	// keep takes the configuration that is to survive a restart, nil if nothing does. It
+	// is called with mu held.
+	keep func(console.Config)
+	// sessions holds an element for each.
+	sessions chan struct{}
+	// safeSilence is the constant of that name, but in tests.
+	safeSilence time.Duration
 
 	// mu serialises the sessions' changes, and guards what is below.
 	mu     sync.Mutex
@@ -36,6 +44,10 @@ type router struct {
 	busy processorTime
 	// applied says that config is what the system has: not before the first one.
 	applied bool
+	// forwarding says that packets are forwarded.
+	forwarding bool
+	// trial is the Safe Mode of a session, nil if none is in it.
+	trial *safeMode
 }
 
 func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*router, error) {
@@ -51,7 +63,8 @@ func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*ro
 	if err != nil {
 		return nil, err
 	}
-	r := &router{board: b, log: log, network: network, firewall: fw, requests: requests, config: console.Default()}
+	r := &router{board: b, log: log, network: network, firewall: fw, requests: requests, config: console.Default(),
+		logins: logins{sleep: time.Sleep}, safeSilence: safeSilence, sessions: make(chan struct{}, maxSessions)}
 	r.socks = newSocksService(log.about("socks"), fw)
 	r.remote = newRemoteLog(log)
 	return r, nil
@@ -151,6 +164,11 @@ func lanAddresses(c console.Config, b board.Board) string {
 // apply makes next the configuration of the running system, or changes nothing.
 // The caller holds mu.
 func (r *router) apply(next console.Config, forwarding bool) error {
+	if next.AdminPassword != "" {
+		if _, err := parsePasswordHash(next.AdminPassword); err != nil {
+			return err
+		}
+	}
 	old := r.config
 	var undo []func() error
 	fail := func(err error) error {
@@ -189,7 +207,7 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 		return fail(err)
 	}
 	r.remote.set(next.RemoteLog, next.Identity, !r.applied)
-	r.config, r.applied = next, true
+	r.config, r.applied, r.forwarding = next, true, forwarding
 	return nil
 }
 
@@ -223,15 +241,15 @@ func writeNames(c console.Config) error {
 func (r *router) execute(s *console.Session, line string) (console.Result, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.believes(s); err != nil {
+		return console.Result{}, err
+	}
 	result, err := s.Execute(r.config, r.live(), line)
 	if err != nil {
 		return console.Result{}, err
 	}
 	if result.Changed {
-		if err := console.Validate(result.Config, r.board.PortNames()); err != nil {
-			return console.Result{}, err
-		}
-		if err := r.apply(result.Config, true); err != nil {
+		if err := r.change(s, result.Config); err != nil {
 			return console.Result{}, err
 		}
 	}
@@ -247,6 +265,8 @@ func (r *router) execute(s *console.Session, line string) (console.Result, error
 func (r *router) prompt(s *console.Session) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.heard(s)
+	s.Safe = r.trial != nil && r.trial.holder == s
 	return s.Prompt(r.config.Identity)
 }
 
@@ -254,12 +274,14 @@ func (r *router) prompt(s *console.Session) string {
 func (r *router) complete(s *console.Session, before string) (string, []console.Choice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.heard(s)
 	return s.Complete(r.config, r.live(), before)
 }
 
 func (r *router) help(s *console.Session, before string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.heard(s)
 	return s.Help(r.config, r.live(), before)
 }
 
@@ -274,7 +296,10 @@ func (r *router) live() console.Live {
 		Counters:    r.firewall.Counters,
 		Log:         r.log.lines,
 		Resource:    r.resource,
-		RemoteLog:   true,
+		// A hash is made by the line that sets a password.
+		HashPassword: r.logins.hash,
+		RemoteLog:    true,
+		Requests:     []console.Request{console.ChangePassword},
 	}
 }
 
