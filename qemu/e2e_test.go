@@ -464,6 +464,7 @@ func testRouter(t *testing.T, b board.Board) {
 	if b.QEMU.HotPlug {
 		step("a network card is pulled and put back", func(t *testing.T) { r.replug(t) })
 	}
+	r.sessionSteps(step)
 	step("memory", func(t *testing.T) {
 		out := r.command(t, "/system resource print")
 		t.Logf("%s:\n%s", b.Name, out)
