@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -146,6 +147,38 @@ func TestLoginByLines(t *testing.T) {
 	}
 	require.EqualError(t, <-done, "console session: unexpected frame 'T' of 4 bytes")
 	assert.Equal(t, 1, g.ended)
+}
+
+// Whatever comes in the place of a terminal, without the password it gets no further.
+func FuzzLogin(f *testing.F) {
+	for _, in := range []string{
+		"", "L\x00\x00\x00\x05adminL\x00\x00\x00\x06secretL\x00\x00\x00\x05/quit", "L\x00\x00\x00\x05adminL\x00\x00\x00\x00L\x00\x00\x00\x03/ip",
+		"L\x00\x00\x00\x01xD\x00\x00\x00\x00X\x00\x00\x00\x00", "I\x00\x00\x00\x00W\x00\x00\x00\x02\x00\x28T\x00\x00\x00\x01/",
+	} {
+		f.Add([]byte(in))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		near, far := net.Pipe()
+		g := guard{password: "secret"}
+		r := router{cfg: Default()}
+		g.at(&r)
+		handler := r.handler(far)
+		touched := false
+		execute, prompt, complete, help := handler.Execute, handler.Prompt, handler.Complete, handler.Help
+		handler.Execute = func(s *Session, line string) (Result, error) { touched = true; return execute(s, line) }
+		handler.Prompt = func(s *Session) string { touched = true; return prompt(s) }
+		handler.Complete = func(s *Session, before string) (string, []Choice) { touched = true; return complete(s, before) }
+		handler.Help = func(s *Session, before string) string { touched = true; return help(s, before) }
+		done := make(chan error)
+		go func() { done <- Serve(far, handler) }()
+		go func() { _, _ = io.Copy(io.Discard, near) }()
+		go func() { _, _ = near.Write(in); near.Close() }()
+		<-done
+		known := slices.Contains(g.asked, "admin:secret")
+		assert.Equal(t, known, touched)
+		assert.True(t, known || g.did == nil, "Safe Mode")
+		assert.Equal(t, 1, g.ended)
+	})
 }
 
 func TestChangePassword(t *testing.T) {

@@ -27,7 +27,7 @@ func TestRescueConfig(t *testing.T) {
 	malta, err := board.ByName("malta")
 	require.NoError(t, err)
 	load := func(text string) console.Config {
-		c, _ := console.Load("test", strings.NewReader(text))
+		c, _ := console.Load("test", strings.NewReader("/user set admin password-hash=x\n"+text))
 		return c
 	}
 	for _, c := range []struct{ name, refused, at string }{
@@ -39,6 +39,7 @@ func TestRescueConfig(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			rescue := rescueConfig(load(c.refused), malta)
 			require.NoError(t, console.Validate(rescue, malta.PortNames()))
+			assert.Equal(t, "x", rescue.AdminPassword)
 			assert.Equal(t, c.at, lanAddresses(rescue, malta))
 			assert.Len(t, rescue.Addresses, 1)
 			assert.False(t, rescue.Socks.Enabled)

@@ -75,10 +75,12 @@ func levelTopics(level int) string {
 	return "info"
 }
 
-// Write logs what a child prints, a line each.
+// Write logs what a child prints, a line each, without the name before it: that is
+// what the topic says.
 func (l *logger) Write(p []byte) (int, error) {
 	for line := range bytes.Lines(p) {
-		if line = bytes.TrimSpace(line); len(line) > 0 {
+		line = bytes.TrimPrefix(bytes.TrimSpace(line), []byte("socksd: "))
+		if len(line) > 0 {
 			l.printf(levelInfo, "%s", line)
 		}
 	}

@@ -68,7 +68,7 @@ func TestPrintf(t *testing.T) {
 	log.printf(levelNotice, "one\ntwo")
 	log.about("socks").printf(levelWarning, "%d", 3)
 	log.about("system,account").printf(levelCritical, "four")
-	_, err = log.about("socks").Write([]byte("five\n\n six \n"))
+	_, err = log.about("socks").Write([]byte("socksd: five\n\n six \n"))
 	require.NoError(t, err)
 	log.printf(levelError, "%s", strings.Repeat("x", 2000))
 	text, err := os.ReadFile(path)

@@ -40,7 +40,7 @@ func (l *logins) check(hash, user, password string) bool {
 func (l *logins) compare(hash, user, password string) (ok bool, pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// What is kept was checked when it was set. If it cannot be read nobody has it.
+	// If it cannot be read, nobody has the password.
 	if h, err := parsePasswordHash(hash); err == nil {
 		ok = h.matches(password) && user == adminName
 	}
@@ -84,6 +84,10 @@ func (r *router) login(user, password string) bool {
 	if r.logins.check(hash, user, password) {
 		r.log.about("system,account").printf(levelInfo, "user %s logged in", adminName)
 		return true
+	}
+	if _, err := parsePasswordHash(hash); err != nil {
+		// From a file: here it would have been refused.
+		r.log.printf(levelError, "nobody can log in: %v", err)
 	}
 	if user != adminName {
 		// It may well be a password, typed too soon.

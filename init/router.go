@@ -29,9 +29,9 @@ type router struct {
 	requests chan<- console.Request
 	remote   *remoteLog
 	logins   logins
-	// keep takes the configuration that is to survive a restart, nil if nothing does. It
-	// is called with mu held.
-	keep func(console.Config)
+	// settled takes each configuration that is to survive a restart, with mu held; nil if
+	// there is nothing to keep it.
+	settled func(console.Config)
 	// sessions holds an element for each.
 	sessions chan struct{}
 	// safeSilence is the constant of that name, but in tests.
@@ -123,6 +123,7 @@ func (r *router) load() (console.Config, error) {
 // gives it one; it lets the LAN in to the router and nothing through.
 func rescueConfig(refused console.Config, b board.Board) console.Config {
 	c := console.Default()
+	c.AdminPassword = refused.AdminPassword // what else is wrong lets nobody in
 	for _, a := range refused.Addresses {
 		if a.Interface == b.LAN && !a.Disabled {
 			c.Addresses = append(c.Addresses, a)
@@ -164,11 +165,6 @@ func lanAddresses(c console.Config, b board.Board) string {
 // apply makes next the configuration of the running system, or changes nothing.
 // The caller holds mu.
 func (r *router) apply(next console.Config, forwarding bool) error {
-	if next.AdminPassword != "" {
-		if _, err := parsePasswordHash(next.AdminPassword); err != nil {
-			return err
-		}
-	}
 	old := r.config
 	var undo []func() error
 	fail := func(err error) error {

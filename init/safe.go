@@ -128,6 +128,11 @@ func (r *router) change(s *console.Session, next console.Config) error {
 	if err := console.Validate(next, r.board.PortNames()); err != nil {
 		return err
 	}
+	if next.AdminPassword != "" {
+		if _, err := parsePasswordHash(next.AdminPassword); err != nil {
+			return err
+		}
+	}
 	if err := r.apply(next, true); err != nil {
 		return err
 	}
@@ -138,7 +143,7 @@ func (r *router) change(s *console.Session, next console.Config) error {
 // settle hands on what the router shall have after a restart. In Safe Mode that is
 // what there was before. The caller holds mu.
 func (r *router) settle() {
-	if r.keep != nil && r.trial == nil {
-		r.keep(r.config)
+	if r.settled != nil && r.trial == nil {
+		r.settled(r.config)
 	}
 }

@@ -46,7 +46,7 @@ func newHouse(t *testing.T) *house {
 	require.NoError(t, err)
 	h.r.logins.sleep = func(time.Duration) {}
 	require.NoError(t, h.r.apply(console.Default(), true))
-	h.r.keep = func(c console.Config) {
+	h.r.settled = func(c console.Config) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.kept = append(h.kept, c)
@@ -292,6 +292,16 @@ func TestLogin(t *testing.T) {
 		"its cost is not within m=8..4096")
 	assert.Contains(t, second.run("/user set admin password-hash=x"), "another kind of hash")
 	assert.False(t, h.r.hasPassword())
+
+	// From a file it may come all the same: then nobody is let in.
+	h.r.mu.Lock()
+	h.r.config.AdminPassword = "x"
+	h.r.mu.Unlock()
+	for _, password := range []string{"", "x"} {
+		got, _ := login("admin", password)
+		assert.Equal(t, failed, got)
+	}
+	h.logged("system,error nobody can log in: ")
 }
 
 func TestSafeMode(t *testing.T) {
