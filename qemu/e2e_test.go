@@ -532,7 +532,9 @@ func testInside(t *testing.T, b board.Board) {
 	r := startRouter(t, b.Name, func(o *machineOptions) {
 		o.image = filepath.Join(imageDir, b.Name+"-debug")
 		o.commandLine = "postern.shell"
+		o.configuration += "/system logging set remote=" + serverAddress + "\n"
 	})
+	syslog := r.syslog(t)
 	r.expect(t, "socks accepts on port 1080", 2*time.Minute)
 	shell := func(t *testing.T, line string) string {
 		t.Helper()
@@ -543,6 +545,11 @@ func testInside(t *testing.T, b board.Board) {
 	}
 	r.expect(t, "$", time.Minute)
 
+	t.Run("a syslog server hears of the start", func(t *testing.T) {
+		// What was logged before the server could be reached is sent too.
+		syslog(t, "system,info - network is ready after ")
+		syslog(t, "socks,info - socks accepts on port 1080 after ")
+	})
 	t.Run("addresses and routes", func(t *testing.T) {
 		addr := shell(t, "ip addr")
 		assert.Contains(t, addr, "ether1")

@@ -15,26 +15,11 @@ import (
 // sessionSteps are what a person at the serial line does besides settings.
 func (r *router) sessionSteps(step func(string, func(*testing.T))) {
 	step("the log goes to a syslog server", func(t *testing.T) {
-		var server net.PacketConn
-		require.NoError(t, r.n.on(serverOfSite, func() (err error) {
-			server, err = net.ListenPacket("udp4", ":514")
-			return err
-		}))
-		defer server.Close()
+		syslog := r.syslog(t)
 		r.command(t, "/system logging set remote="+serverAddress)
 		_, reply := r.request(t, client, commandConnect, serverAddress+":80")
 		require.EqualValues(t, rejected, reply.code)
-		// RFC 5424: facility daemon, severity informational, version 1.
-		want := regexp.MustCompile(`^<30>1 (-|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) \S+ postern - socks,info - .*` +
-			regexp.QuoteMeta(serverAddress+":80"))
-		buf := make([]byte, 4096)
-		for got := ""; !want.MatchString(got); {
-			require.NoError(t, server.SetReadDeadline(time.Now().Add(20*time.Second)))
-			n, from, err := server.ReadFrom(buf)
-			require.NoError(t, err, "the last line was %q", got)
-			got = string(buf[:n])
-			assert.Equal(t, wanAddress, from.(*net.UDPAddr).IP.String())
-		}
+		syslog(t, "socks,info - .*"+regexp.QuoteMeta(serverAddress+":80"))
 		r.command(t, "/system logging set !remote")
 		assert.Regexp(t, `(?m)^(jan/\d\d )?\d\d:\d\d:\d\d socks,info .*`+regexp.QuoteMeta(serverAddress+":80"),
 			r.command(t, "/log print where topics~socks"))
@@ -104,6 +89,31 @@ func (r *router) sessionSteps(step func(string, func(*testing.T))) {
 		typed("/quit\r", "\n[admin@postern] > ")
 		assert.NotContains(t, r.m.screen.all(), password)
 	})
+}
+
+// syslog makes the server listen for the router's log. What it returns waits for a
+// line with topics and message like that.
+func (r *router) syslog(t *testing.T) func(t *testing.T, pattern string) {
+	t.Helper()
+	var server net.PacketConn
+	require.NoError(t, r.n.on(serverOfSite, func() (err error) {
+		server, err = net.ListenPacket("udp4", ":514")
+		return err
+	}))
+	t.Cleanup(func() { server.Close() })
+	return func(t *testing.T, pattern string) {
+		t.Helper()
+		// RFC 5424: facility daemon, severity notice or informational, version 1.
+		want := regexp.MustCompile(`^<(29|30)>1 (-|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) \S+ postern - ` + pattern)
+		buf := make([]byte, 4096)
+		for got := ""; !want.MatchString(got); {
+			require.NoError(t, server.SetReadDeadline(time.Now().Add(20*time.Second)))
+			n, from, err := server.ReadFrom(buf)
+			require.NoError(t, err, "the last line was %q", got)
+			got = string(buf[:n])
+			assert.Equal(t, wanAddress, from.(*net.UDPAddr).IP.String())
+		}
+	}
 }
 
 // keys types a line key by key and measures the time to each echo, as it is on a line
