@@ -80,6 +80,8 @@ var (
 	statsWord  = Choice{"stats", "what each item has matched"}
 	followWord = Choice{"follow", "go on with what is new, until a key is pressed"}
 
+	sensitiveWord = Choice{"show-sensitive", "with the hash of the password"}
+
 	printCommand = command{name: "print", help: "show what is set", arguments: []argument{intervalArgument}, run: (*execution).printScreen}
 	setCommand   = command{name: "set", help: "change properties", properties: true, run: (*execution).set}
 	resetCommand = command{name: "reset", help: "set properties back to their defaults: those named, or all", run: (*execution).reset}
@@ -126,10 +128,13 @@ var (
 	quitCommand = command{name: "quit", help: "end the session", run: func(x *execution, _ *menu, _ arguments) error {
 		return x.ask(Quit)
 	}}
+	passwordCommand = command{name: "password", help: "change the password, which is asked for", needs: ChangePassword,
+		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ChangePassword) }}
 	// exportCommand is in every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
-		run: func(x *execution, m *menu, _ arguments) error {
-			x.out.WriteString(exportMenus(x.menus, &x.cfg, m.path))
+		words: []Choice{sensitiveWord},
+		run: func(x *execution, m *menu, a arguments) error {
+			x.out.WriteString(exportMenus(x.menus, &x.cfg, m.path, slices.Contains(a.words, sensitiveWord.Name)))
 			return nil
 		}}
 

@@ -17,7 +17,7 @@ func TestComplete(t *testing.T) {
 	require.NoError(t, err)
 	for _, test := range []struct{ name, before, insert, choices string }{
 		// Menus and commands.
-		{"root", "", "", "system user interface ip log tool ping quit export"},
+		{"root", "", "", "system user interface ip log tool ping password quit export"},
 		{"ambiguous", "i", "", "interface ip"},
 		{"whole", "in", "terface ", "interface"},
 		{"whole already", "ip", " ", "ip"},
@@ -53,7 +53,8 @@ func TestComplete(t *testing.T) {
 		{"words", "/ip socks access print ", "", "detail terse count-only stats where interval"},
 		{"a word", "/ip socks access print de", "tail ", "detail"},
 		{"a word given", "/ip socks access print detail stats ", "", "terse count-only where interval"},
-		{"no more", "/ip socks export ", "", ""},
+		{"the only word", "/ip socks export ", "show-sensitive ", "show-sensitive"},
+		{"no more", "/quit ", "", ""},
 		{"destination", "/ip socks access move 0 ", "destination=", "destination"},
 		{"what to reset", "/ip socks reset p", "ort ", "port"},
 		{"what to check", "/ip socks access check ", "", "src-address src-port dst-address dst-port"},

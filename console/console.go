@@ -147,8 +147,9 @@ type Live struct {
 	// Tracked lists the connections that the kernel tracks.
 	Tracked func() ([]TrackedConnection, error)
 	// Log returns the lines of the log, oldest first, without line ends. A line is
-	// "TIME TOPICS MESSAGE", where the topics are words with commas between
-	// (socks,info), or without topics "TIME MESSAGE".
+	// "TIME TOPICS MESSAGE", where the time may have a day before it (jan/31 23:59:58)
+	// and the topics are words with commas between (socks,info), or without topics
+	// "TIME MESSAGE".
 	Log func() ([]string, error)
 	// Resource tells of the machine as a whole.
 	Resource func() (Resource, error)
@@ -157,7 +158,7 @@ type Live struct {
 	// HashPassword makes what is kept of a password, 1..255 characters of a-z, A-Z,
 	// 0-9 and $./+=,-: it is called for one that is not empty.
 	HashPassword func(password string) (string, error)
-	// Requests are those of Ping, Traceroute, SetClock and ResetConfiguration that are
+	// Requests are those of Ping, Traceroute, SetClock, ChangePassword and ResetConfiguration that are
 	// carried out; the commands of the others are not there.
 	Requests []Request
 	// RemoteLog is set if the log is sent to Config.RemoteLog.
@@ -222,6 +223,8 @@ const (
 	Traceroute
 	// SetClock sets the time of day to Result.Clock.
 	SetClock
+	// ChangePassword asks for the old and the new password, and changes it.
+	ChangePassword
 	// ResetConfiguration asks whether to, then goes back to the configuration that the
 	// board came with and restarts the router.
 	ResetConfiguration
@@ -269,6 +272,8 @@ type Session struct {
 	// Width is the terminal's, in columns. Items that do not fit are wrapped. Zero is
 	// unknown, as on a serial line: items are then left whole, as on the manual page.
 	Width int
+	// Safe is set while the session is in Safe Mode: whoever runs it says so.
+	Safe bool
 
 	path string // words of the current menu, "" for the root
 	// file is set while a file is read: numbers are then those of the moment.
@@ -284,7 +289,11 @@ type Session struct {
 
 // Prompt is what stands before the line that a user types in this session.
 func (s *Session) Prompt(identity string) string {
-	return "[admin@" + printable(identity) + "] " + s.path + "> "
+	safe := ""
+	if s.Safe {
+		safe = "<SAFE> "
+	}
+	return "[admin@" + printable(identity) + "] " + safe + s.path + "> "
 }
 
 // EndRepeat ends the repetition of a line that a Result asked for: the same line,

@@ -21,6 +21,8 @@ type router struct {
 	cfg     Config
 	live    Live
 	session Session
+	// optional returns what a Handler can do without.
+	optional func() Handler
 }
 
 // run executes a line and keeps what it made, as init does.

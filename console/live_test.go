@@ -63,7 +63,7 @@ func fullLive() Live {
 		}
 		return "$argon2id$" + strings.Repeat("x", len(p)), nil
 	}
-	l.Requests = []Request{Ping, Traceroute, SetClock, ResetConfiguration}
+	l.Requests = []Request{Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration}
 	l.RemoteLog = true
 	return l
 }
@@ -214,6 +214,7 @@ Flags: X - disabled, I - invalid, R - running
 [admin@postern] > user print detail
  0 name=admin group=full
 [admin@postern] > user export
+[admin@postern] > user export show-sensitive
 /user
 set admin password-hash="\$argon2id\$xxxxxx"
 [admin@postern] > user set 0 password=bad

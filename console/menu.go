@@ -67,6 +67,8 @@ type property struct {
 	list       bool // the value is a list of values
 	// hashed stores the hash of a value that is itself not kept: set only checks it.
 	hashed func(c *Config, hash string) error
+	// sensitive: an export shows it only if it is asked to.
+	sensitive bool
 
 	get func(c *Config, item int) string
 	set func(c *Config, item int, value string) error
@@ -157,7 +159,7 @@ const (
 // menus is the whole language, in the order of an export: what a line refers to
 // stands before it. It is never written to.
 var menus = []*menu{
-	{path: "", help: "all menus", commands: []command{pingCommand, quitCommand}},
+	{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, quitCommand}},
 	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand}},
 	{path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand}},
 	{path: "system clock", help: "time of day, in UTC", commands: []command{setClockCommand, printClockCommand},
@@ -374,15 +376,19 @@ var menus = []*menu{
 		needs: func(l Live) bool { return slices.Contains(l.Requests, Traceroute) }},
 }
 
+// password is one as it is typed.
+func password() kind[string] { return text(0, 64) }
+
 // passwordProperties are the password of admin and what is kept of it.
 func passwordProperties() []property {
 	all := bind(func(c *Config, _ int) *Config { return c },
 		prop("password-hash", hash(), "", "what is kept of the password, as an export shows it",
 			func(c *Config) *string { return &c.AdminPassword }),
-		prop("password", text(0, 64), "", "what to log in with; it is never shown",
+		prop("password", password(), "", "what to log in with; it is never shown",
 			func(c *Config) *string { return &c.AdminPassword }),
 	)
 	kept, password := all[0], &all[1]
+	all[0].sensitive = true
 	set := password.set
 	password.unset = kept.unset
 	password.get = func(*Config, int) string { return "" }

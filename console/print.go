@@ -758,6 +758,11 @@ func (x *execution) printLog(m *menu, a arguments) error {
 	rows := make([]row, len(lines))
 	for i, line := range lines {
 		at, rest, _ := strings.Cut(line, " ")
+		if strings.Contains(at, "/") { // a day: the time is behind it
+			day := at
+			at, rest, _ = strings.Cut(rest, " ")
+			at = day + " " + at
+		}
 		topics, message, _ := strings.Cut(rest, " ")
 		if !strings.Contains(topics, ",") {
 			topics, message = "", rest

@@ -20,7 +20,9 @@ import (
 //
 // The server sends a prompt. The terminal then asks for completion or help as often
 // as it likes, each of which is answered by one frame, and sends a line; the server
-// sends any number of outputs and the next prompt. Of a line that repeats itself
+// sends any number of outputs and the next prompt. Among the outputs, and ahead of the
+// first prompt, it may ask something, which the terminal answers by a line, or by
+// leave if the user does not want to. Of a line that repeats itself
 // there is a replace or follow behind each output, until the terminal interrupts. An
 // interrupt that comes too late for that is ignored. The terminal may tell its width
 // ahead of all but an interrupt. After end the server closes. A frame that is none of
@@ -32,11 +34,15 @@ const (
 	frameChoices = 'C' // server: what completion inserts, and behind it, on a line each, the choices
 	frameHelp    = 'H' // server: text to show, and go on with the line
 	framePrompt  = 'P' // server: ask for a line with this prompt
+	frameAsk     = 'A' // server: ask for an answer, a line that is no command, with this prompt
+	frameSecret  = 'S' // server: the same, and what is typed is not shown
 	frameEnd     = 'E' // server: the session is over
 
 	frameLine      = 'L' // terminal: a line, at most MaxLine bytes
 	frameComplete  = 'T' // terminal: complete this line, which is that up to the cursor
 	frameExplain   = '?' // terminal: explain what can be typed behind this
+	frameSafe      = 'X' // terminal: no line, but into Safe Mode or out of it
+	frameLeave     = 'D' // terminal: no line, but an end to the session; no answer
 	frameInterrupt = 'I' // terminal: stop what the line does
 	frameWidth     = 'W' // terminal: columns in two bytes, high one first; 0 is unknown
 )
@@ -110,6 +116,19 @@ type Handler struct {
 	// Complete and Help are those of the Session.
 	Complete func(session *Session, before string) (insert string, choices []Choice)
 	Help     func(session *Session, before string) string
+
+	// What follows may be nil, if there is no such thing.
+
+	// HasPassword reports whether a session has to begin with a login, and Login
+	// whether it may: it makes who is wrong wait.
+	HasPassword func() bool
+	Login       func(user, password string) bool
+	// SetPassword changes the password, if old is the present one; "" is none.
+	SetPassword func(session *Session, old, new string) error
+	// SafeMode does what is asked, or says why not: ErrSafeModeHeld is asked about.
+	SafeMode func(session *Session, request SafeRequest) error
+	// End is called when the session is over, however it ended.
+	End func(session *Session)
 }
 
 // Serve holds a session with the terminal at the other end of conn, and closes
@@ -126,6 +145,9 @@ func Serve(conn net.Conn, handler Handler) (err error) {
 		}
 	}()
 	s := server{conn: conn, in: bufio.NewReader(conn), handler: handler}
+	if handler.End != nil {
+		defer handler.End(&s.session)
+	}
 	if err := s.serve(); err != nil && err != io.EOF {
 		return fmt.Errorf("console session: %w", err)
 	}
@@ -158,15 +180,29 @@ type server struct {
 
 // serve returns io.EOF if the terminal has hung up.
 func (s *server) serve() error {
+	if err := s.login(); err != nil {
+		return err
+	}
 	for {
 		if err := s.send(framePrompt, s.handler.Prompt(&s.session)); err != nil {
 			return err
 		}
-		line, err := s.line()
+		kind, line, err := s.line()
 		if err != nil {
 			return err
 		}
-		request, err := s.run(line)
+		request := None
+		switch kind {
+		case frameSafe:
+			err = s.safeMode()
+		case frameLeave:
+			request, err = s.leave()
+		default:
+			request, err = s.run(line)
+		}
+		if err == nil && request == ChangePassword {
+			err = s.changePassword()
+		}
 		if err != nil {
 			return err
 		}
@@ -184,15 +220,16 @@ func (s *server) send(kind byte, text string) error {
 	return send(s.conn, kind, text[:min(len(text), maxFrame)])
 }
 
-// line waits for a line and answers what the terminal asks meanwhile.
-func (s *server) line() (string, error) {
+// line waits for a line, or what comes in the place of one, and answers what the
+// terminal asks meanwhile.
+func (s *server) line() (kind byte, line string, err error) {
 	for {
 		kind, text, err := receive(s.in)
 		switch {
 		case err != nil:
-			return "", err
-		case kind == frameLine && len(text) <= MaxLine:
-			return text, nil
+			return 0, "", err
+		case kind == frameLine && len(text) <= MaxLine, (kind == frameSafe || kind == frameLeave) && text == "":
+			return kind, text, nil
 		case kind == frameComplete:
 			err = s.send(frameChoices, encodeChoices(s.handler.Complete(&s.session, text)))
 		case kind == frameExplain:
@@ -205,7 +242,7 @@ func (s *server) line() (string, error) {
 			err = unexpectedFrame(kind, text)
 		}
 		if err != nil {
-			return "", err
+			return 0, "", err
 		}
 	}
 }

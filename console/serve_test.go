@@ -19,7 +19,12 @@ import (
 // handler is the router, and lines that no router has.
 func (r *router) handler(conn net.Conn) Handler {
 	beats := 0
+	if r.optional == nil {
+		r.optional = func() Handler { return Handler{} }
+	}
+	o := r.optional()
 	return Handler{
+		HasPassword: o.HasPassword, Login: o.Login, SetPassword: o.SetPassword, SafeMode: o.SafeMode, End: o.End,
 		Execute: func(s *Session, line string) (Result, error) {
 			switch word, _, _ := strings.Cut(line, " "); {
 			case line == "hang up":
@@ -45,7 +50,7 @@ func (r *router) handler(conn net.Conn) Handler {
 }
 
 // listen serves sessions on one router at a socket, until the test ends.
-func listen(t *testing.T, socket string) {
+func listen(t *testing.T, socket string, changes ...func(*router)) {
 	l, err := net.Listen("unix", socket)
 	require.NoError(t, err)
 	done := make(chan struct{})
@@ -54,6 +59,9 @@ func listen(t *testing.T, socket string) {
 		<-done
 	})
 	r := router{cfg: Default()}
+	for _, change := range changes {
+		change(&r)
+	}
 	go func() {
 		defer close(done)
 		for {
@@ -135,7 +143,7 @@ func TestTerminalBreaks(t *testing.T) {
 func TestServeBadFrames(t *testing.T) {
 	for _, test := range []struct{ name, send, want string }{
 		{"hung up", "", ""},
-		{"unknown", "X\x00\x00\x00\x00", `console session: unexpected frame 'X' of 0 bytes`},
+		{"unknown", "Z\x00\x00\x00\x00", `console session: unexpected frame 'Z' of 0 bytes`},
 		{"long line", "L\x00\x00\x10\x01" + strings.Repeat("x", 4097), `console session: unexpected frame 'L' of 4097 bytes`},
 		{"width", "W\x00\x00\x00\x01x", `console session: unexpected frame 'W' of 1 bytes`},
 		{"huge", "L\xff\xff\xff\xff", `console session: frame of 4294967295 bytes, more than 32768`},
@@ -343,7 +351,7 @@ func FuzzServe(f *testing.F) {
 				if err != nil {
 					return
 				}
-				if strings.IndexByte("ORFCHPE", kind) < 0 {
+				if strings.IndexByte("ORFCHPASE", kind) < 0 {
 					t.Errorf("server sent %q", kind)
 				}
 				if insert, names := decodeChoices(text); kind == frameChoices && encodeChoices(insert, choicesNamed(names)) != text {

@@ -92,8 +92,11 @@ type terminal struct {
 var (
 	// errTerminal marks an error of the terminal and not of the connection.
 	errTerminal = errors.New("terminal")
-	// errCancelled is that of a line which the user has given up.
+	// errCancelled is that of a line which the user has given up, errLeave of one with
+	// which they want to leave, errSafe of one in which they pressed Ctrl-X.
 	errCancelled = errors.New("cancelled")
+	errLeave     = errors.New("leave")
+	errSafe      = errors.New("safe mode")
 )
 
 // show writes text from the left margin on.
@@ -220,15 +223,15 @@ func (t *terminal) talk(conn net.Conn) error {
 			if err == io.EOF {
 				return nil
 			}
-			if err != nil {
+			if err := t.reply(c, line, err); err != nil {
 				return err
 			}
-			if t.editor != nil {
-				if err := c.tellWidth(t.editor.width); err != nil {
-					return err
-				}
+		case frameAsk, frameSecret:
+			line, err := t.answer(f.text, f.kind == frameSecret)
+			if err == io.EOF {
+				return nil
 			}
-			if err := send(c, frameLine, line); err != nil {
+			if err := t.reply(c, line, err); err != nil {
 				return err
 			}
 		case frameEnd:
@@ -237,6 +240,26 @@ func (t *terminal) talk(conn net.Conn) error {
 			return unexpectedFrame(f.kind, f.text)
 		}
 	}
+}
+
+// reply sends the line that was read, or what the error of reading it means.
+func (t *terminal) reply(c *serverConn, line string, err error) error {
+	kind := byte(frameLine)
+	switch err {
+	case nil:
+	case errSafe:
+		kind, line = frameSafe, ""
+	case errLeave, errCancelled:
+		kind, line = frameLeave, ""
+	default:
+		return err
+	}
+	if t.editor != nil {
+		if err := c.tellWidth(t.editor.width); err != nil {
+			return err
+		}
+	}
+	return send(c, kind, line)
 }
 
 // rowsOf is how many rows of a screen text takes.
@@ -317,7 +340,9 @@ func (t *terminal) ask(prompt string) (string, error) {
 			continue
 		}
 		if line.Len() <= MaxLine {
-			if t.editor != nil {
+			// A line that sets a password is not kept for who comes next. No shorter word
+			// stands for the property.
+			if t.editor != nil && !strings.Contains(joined(line.String()), "password") {
 				t.editor.history.remember(joined(line.String()))
 			}
 			return line.String(), nil
@@ -348,6 +373,17 @@ func (t *terminal) readPart(before, prompt string) (string, error) {
 		return line, nil
 	}
 	return line, err
+}
+
+// answer reads what is no command, and is not remembered: errLeave if it is given up.
+func (t *terminal) answer(prompt string, secret bool) (string, error) {
+	line, err := "", error(nil)
+	if t.editor != nil {
+		line, err = t.editor.readAnswer(prompt, secret)
+	} else {
+		line, err = t.readPart("", prompt)
+	}
+	return line[:min(len(line), MaxLine)], err
 }
 
 // joined is a line with its continuations as one.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -31,7 +32,9 @@ type editor struct {
 
 	// What follows is of one line.
 	before    string // what it goes on
+	answering bool   // it is no command, and only characters count
 	cancelled bool
+	safe      bool // Ctrl-X was pressed
 	tooLong   bool
 	pasting   bool // between the marks of a bracketed paste
 	returned  bool // the last byte was a carriage return, of which a line feed is part
@@ -96,23 +99,32 @@ func (e *editor) write(text string) error {
 	return nil
 }
 
-// readLine lets the user edit a line that goes on what is before it. It returns io.EOF
-// if the user wants to leave, and errCancelled if not this line.
+// readLine lets the user edit a line that goes on what is before it. It returns
+// errLeave if the user wants to leave, errSafe to enter or leave Safe Mode,
+// errCancelled if not this line, and io.EOF if the terminal has gone.
 func (e *editor) readLine(before, prompt string) (string, error) {
-	e.before, e.cancelled, e.tooLong, e.entered = before, false, false, false
-	e.setWidth(e.size())
 	e.term.SetPrompt(prompt)
-	line, err := e.term.ReadLine()
+	return e.read(before, e.term.ReadLine)
+}
+
+// read reads a line that goes on what is before it.
+func (e *editor) read(before string, readLine func() (string, error)) (string, error) {
+	e.before, e.cancelled, e.safe, e.tooLong, e.entered = before, false, false, false, false
+	e.setWidth(e.size())
+	line, err := readLine()
 	switch {
 	case e.err != nil:
 		return "", e.err
 	case err == io.EOF: // Ctrl-D
 		_, _ = e.Write([]byte("\r\n"))
-		return "", err
+		e.begin(e.conn) // x/term still stands behind the prompt
+		return "", errLeave
 	case err != nil:
 		return "", fmt.Errorf("%w: %w", errTerminal, err)
 	case e.cancelled:
 		return "", errCancelled
+	case e.safe:
+		return "", errSafe
 	case e.tooLong:
 		line += strings.Repeat(" ", MaxLine) // x/term drops what does not fit
 	case line == "" && before == "":
@@ -120,6 +132,23 @@ func (e *editor) readLine(before, prompt string) (string, error) {
 		e.unasked = true
 	}
 	return line, nil
+}
+
+// readAnswer reads a line without completion, help and history, and does not show it
+// if it is secret.
+func (e *editor) readAnswer(prompt string, secret bool) (string, error) {
+	e.answering = true
+	e.term.History = &history{}
+	defer func() {
+		e.answering = false
+		e.term.History = &e.history
+	}()
+	if secret {
+		e.term.SetPrompt("")
+		return e.read("", func() (string, error) { return e.term.ReadPassword(prompt) })
+	}
+	e.term.SetPrompt(prompt)
+	return e.read("", e.term.ReadLine)
 }
 
 // Read gives x/term what one key means. It is called when the prompt is there.
@@ -135,6 +164,9 @@ func (e *editor) Read(p []byte) (int, error) {
 	}
 	if e.typed == "" {
 		return 0, e.err
+	}
+	if key, _ := utf8.DecodeRuneInString(e.typed); e.answering && key == keyCancel {
+		e.cancelled, e.typed = true, "\r"
 	}
 	e.entered = e.typed == "\r"
 	n := copy(p, e.typed)
@@ -173,6 +205,7 @@ func (e *editor) Write(p []byte) (int, error) {
 func (e *editor) pressed(line string, pos int, key rune) (string, int, bool) {
 	before := e.before + line[:pos]
 	switch {
+	case e.answering:
 	case key == '\t':
 		e.complete(before)
 	case key == keyHelp, key == keyQuestion && !literal(before):
@@ -183,6 +216,8 @@ func (e *editor) pressed(line string, pos int, key rune) (string, int, bool) {
 		e.typed = "?"
 	case key == keyCancel:
 		e.cancelled, e.typed = true, "\r"
+	case key == keySafe:
+		e.safe, e.typed = true, "\r"
 	case len(line) >= MaxLine:
 		e.tooLong = true
 	}

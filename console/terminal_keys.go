@@ -10,12 +10,14 @@ import (
 const (
 	ctrlC     = 0x03
 	ctrlL     = 0x0c
+	ctrlX     = 0x18
 	keyEscape = 0x1b
 )
 
 // What x/term has no use for and so passes to editor.pressed. The terminal's own
 // characters with these numbers are dropped.
 const (
+	keySafe     = 0x1c // Ctrl-X or F4
 	keyQuestion = 0x1d // "?", which may be a character
 	keyHelp     = 0x1e // F1
 	keyCancel   = 0x1f // Ctrl-C
@@ -23,7 +25,6 @@ const (
 
 // controls are the control characters that x/term knows: Ctrl-A, B, D, E, F,
 // backspace, Tab, Ctrl-K, L, N, P, T, U, W and delete. All others are dropped.
-// Ctrl-X among them will be Safe Mode.
 const controls = "\x01\x02\x04\x05\x06\b\t\x0b\x0c\x0e\x10\x14\x15\x17\x7f"
 
 // key reads one key and returns it as x/term wants it, "" if it means nothing. What
@@ -47,11 +48,13 @@ func (e *editor) key() (string, error) {
 	case c == ctrlC:
 		e.pasting = false
 		return string(rune(keyCancel)), nil
+	case c == ctrlX && !e.pasting:
+		return string(rune(keySafe)), nil
 	case c == keyEscape:
 		return e.sequence()
 	case c == '\t' && e.pasting:
 		return " ", nil
-	case c == '?' && !e.pasting:
+	case c == '?' && !e.pasting && !e.answering:
 		return string(rune(keyQuestion)), nil
 	case c == ctrlL:
 		err = e.askWidth()
@@ -118,11 +121,16 @@ func (e *editor) meaning(kind byte, parameters string, final byte) string {
 	first, second, modified := strings.Cut(parameters, ";")
 	switch {
 	case parameters == "[":
-		if final == 'A' {
+		switch final {
+		case 'A':
 			return string(rune(keyHelp))
+		case 'D':
+			return string(rune(keySafe))
 		}
 	case kind == 'O' && final == 'P':
 		return string(rune(keyHelp))
+	case kind == 'O' && final == 'S':
+		return string(rune(keySafe))
 	case final == 'H':
 		return home
 	case final == 'F':
@@ -145,6 +153,8 @@ func (e *editor) meaning(kind byte, parameters string, final byte) string {
 			return remove
 		case "11":
 			return string(rune(keyHelp))
+		case "14":
+			return string(rune(keySafe))
 		case "200", "201":
 			e.pasting = first == "200"
 		}

@@ -14,11 +14,11 @@ const exportWidth = 80
 const maxErrors = 20
 
 // Export writes cfg as the commands that make it out of Default, each menu under
-// its path. Load reads it back.
-func Export(cfg Config) string { return exportMenus(menus, &cfg, "") }
+// its path, with what is sensitive. Load reads it back.
+func Export(cfg Config) string { return exportMenus(menus, &cfg, "", true) }
 
 // exportMenus exports the menu at path and those below it.
-func exportMenus(menus []*menu, cfg *Config, path string) string {
+func exportMenus(menus []*menu, cfg *Config, path string, sensitive bool) string {
 	var b strings.Builder
 	for _, m := range menus {
 		if path != "" && m.path != path && !strings.HasPrefix(m.path, path+" ") {
@@ -27,7 +27,7 @@ func exportMenus(menus []*menu, cfg *Config, path string) string {
 		var lines [][]string
 		switch {
 		case m.items == nil:
-			if words := changed(m, cfg, 0); len(words) > 0 {
+			if words := changed(m, cfg, 0, sensitive); len(words) > 0 {
 				verb := []string{"set"}
 				if m.only != "" {
 					verb = append(verb, m.only)
@@ -40,7 +40,7 @@ func exportMenus(menus []*menu, cfg *Config, path string) string {
 				if m.names {
 					verb = []string{"set", cfg.Links[i].Name}
 				}
-				lines = append(lines, append(verb, changed(m, cfg, i)...))
+				lines = append(lines, append(verb, changed(m, cfg, i, sensitive)...))
 			}
 		}
 		if len(lines) == 0 {
@@ -55,9 +55,12 @@ func exportMenus(menus []*menu, cfg *Config, path string) string {
 }
 
 // changed are the properties that are not at their default, as words.
-func changed(m *menu, cfg *Config, item int) []string {
+func changed(m *menu, cfg *Config, item int, sensitive bool) []string {
 	var words []string
 	for _, p := range m.properties {
+		if p.sensitive && !sensitive {
+			continue
+		}
 		if v := p.get(cfg, item); v != p.def {
 			words = append(words, p.name+"="+quote(v))
 		}

@@ -184,7 +184,7 @@ func TestExportLoad(t *testing.T) {
 		var parts strings.Builder
 		for _, m := range menus {
 			if m.properties != nil && m.path != "ip socks" { // that one contains access
-				parts.WriteString(exportMenus(menus, &cfg, m.path))
+				parts.WriteString(exportMenus(menus, &cfg, m.path, true))
 			}
 		}
 		got, err = Load("export", strings.NewReader(parts.String()))

@@ -47,7 +47,7 @@ func runInit() {
 	log, err := openLog()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "postern:", err)
-		log = &logger{kmsg: os.Stderr}
+		log = &logger{kmsg: os.Stderr, topic: "system"}
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGUSR2)
@@ -179,31 +179,14 @@ func (r *router) serveSessions() error {
 		return fmt.Errorf("sessions: %w", err)
 	}
 	go func() {
-		slots := make(chan struct{}, maxSessions)
 		for {
-			slots <- struct{}{}
-			conn, err := l.Accept()
-			if err != nil {
-				r.log.printf(levelError, "sessions: %v", err)
-				time.Sleep(time.Second)
-				<-slots
-				continue
-			}
-			go func() {
-				defer func() { <-slots }()
-				if err := console.Serve(conn, console.Handler{
-					Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
-				}); err != nil {
-					r.log.printf(levelInfo, "%v", err)
-				}
-			}()
+			err := r.acceptSessions(l)
+			r.log.printf(levelError, "sessions: %v", err)
+			time.Sleep(time.Second)
 		}
 	}()
 	return nil
 }
-
-// maxSessions is how many consoles there may be at once.
-const maxSessions = 8
 
 // setSysctl sets a kernel parameter; a kernel without it is told of and lived with.
 func setSysctl(log *logger, name, value string) {

@@ -12,26 +12,6 @@ import (
 	"github.com/postern-router/postern/console"
 )
 
-func TestParseRecord(t *testing.T) {
-	for _, c := range []struct {
-		name, record, line string
-		ok                 bool
-	}{
-		{"ours", "13,361,1234567,-;postern: socks accepts on port 1080\n", "1.234 socks accepts on port 1080", true},
-		{"with a dictionary", "14,362,60000001,-,caller=T1;postern: hello\n SUBSYSTEM=net\n", "60.000 hello", true},
-		{"the kernel's", "6,1,0,-;Linux version 6.12\n", "", false},
-		{"no prefix", "postern: hello", "", false},
-		{"no time", "13,361;postern: hello", "", false},
-		{"bad time", "13,361,x,-;postern: hello", "", false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			line, ok := parseRecord(c.record)
-			assert.Equal(t, c.ok, ok)
-			assert.Equal(t, c.line, line)
-		})
-	}
-}
-
 func TestBackoff(t *testing.T) {
 	var b backoff
 	assert.Equal(t, firstPause, b.next(time.Second))
@@ -47,7 +27,7 @@ func TestRescueConfig(t *testing.T) {
 	malta, err := board.ByName("malta")
 	require.NoError(t, err)
 	load := func(text string) console.Config {
-		c, _ := console.Load("test", strings.NewReader(text))
+		c, _ := console.Load("test", strings.NewReader("/user set admin password-hash=x\n"+text))
 		return c
 	}
 	for _, c := range []struct{ name, refused, at string }{
@@ -59,6 +39,7 @@ func TestRescueConfig(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			rescue := rescueConfig(load(c.refused), malta)
 			require.NoError(t, console.Validate(rescue, malta.PortNames()))
+			assert.Equal(t, "x", rescue.AdminPassword)
 			assert.Equal(t, c.at, lanAddresses(rescue, malta))
 			assert.Len(t, rescue.Addresses, 1)
 			assert.False(t, rescue.Socks.Enabled)

@@ -7,30 +7,43 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Levels of the kernel's log (include/linux/kern_levels.h). The console shows
-// notices and what is graver.
+// Levels of the kernel's log (include/linux/kern_levels.h), which are those of syslog
+// (RFC 5424, section 6.2.1). The console shows notices and what is graver.
 const (
-	levelError   = 3
-	levelWarning = 4
-	levelNotice  = 5
-	levelInfo    = 6
+	levelCritical = 2
+	levelError    = 3
+	levelWarning  = 4
+	levelNotice   = 5
+	levelInfo     = 6
 )
+
+// kernelLog is the kernel's log as a file, a record each read
+// (Documentation/ABI/testing/dev-kmsg).
+const kernelLog = "/dev/kmsg"
 
 // logger writes to the kernel's log, the one log that the router keeps: bounded,
 // in memory, with the time since the start on each line.
-type logger struct{ kmsg *os.File }
+type logger struct {
+	kmsg *os.File
+	// topic is what the lines are about, in RouterOS' words.
+	topic string
+}
 
 func openLog() (*logger, error) {
-	f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+	f, err := os.OpenFile(kernelLog, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
-	return &logger{kmsg: f}, nil
+	return &logger{kmsg: f, topic: "system"}, nil
 }
+
+// about returns a logger to the same log for what is about something else.
+func (l *logger) about(topic string) *logger { return &logger{kmsg: l.kmsg, topic: topic} }
 
 // printf writes one line. The kernel takes at most 976 bytes (LOG_LINE_MAX).
 func (l *logger) printf(level int, format string, args ...any) {
@@ -46,32 +59,47 @@ func (l *logger) printf(level int, format string, args ...any) {
 		line = line[:longest] + "..."
 	}
 	// Where the log cannot be written there is nowhere to say so.
-	_, _ = fmt.Fprintf(l.kmsg, "<%d>postern: %s\n", level, line)
+	_, _ = fmt.Fprintf(l.kmsg, "<%d>postern: %s,%s %s\n", level, l.topic, levelTopics(level), line)
 }
 
-// Write logs what a child prints, a line each.
+// levelTopics is how RouterOS names a level, which has no notices.
+func levelTopics(level int) string {
+	switch level {
+	case levelCritical:
+		return "error,critical"
+	case levelError:
+		return "error"
+	case levelWarning:
+		return "warning"
+	}
+	return "info"
+}
+
+// Write logs what a child prints, a line each, without the name before it: that is
+// what the topic says.
 func (l *logger) Write(p []byte) (int, error) {
 	for line := range bytes.Lines(p) {
-		if line = bytes.TrimSpace(line); len(line) > 0 {
+		line = bytes.TrimPrefix(bytes.TrimSpace(line), []byte("socksd: "))
+		if len(line) > 0 {
 			l.printf(levelInfo, "%s", line)
 		}
 	}
 	return len(p), nil
 }
 
-// lines returns what Postern wrote, oldest first, with the seconds since the
-// start in front; the kernel's own lines are left out. The form of a record is
-// that of Documentation/ABI/testing/dev-kmsg.
+// lines returns what Postern wrote and what the firewall's rules log, oldest first,
+// as console.Live has it; the kernel's other lines are left out.
 func (l *logger) lines() ([]string, error) {
-	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(kernelLog, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read the log: %w", err)
 	}
 	defer unix.Close(fd)
+	now := clockNow()
 	var lines []string
-	record := make([]byte, 8192)
+	buf := make([]byte, maxRecord)
 	for {
-		n, err := unix.Read(fd, record)
+		n, err := unix.Read(fd, buf)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return lines, nil
@@ -80,30 +108,121 @@ func (l *logger) lines() ([]string, error) {
 		case err != nil:
 			return nil, fmt.Errorf("read the log: %w", err)
 		}
-		if line, ok := parseRecord(string(record[:n])); ok {
-			lines = append(lines, line)
+		if rec, ok := parseRecord(string(buf[:n])); ok && rec.topics != "" {
+			lines = append(lines, now.stamp(rec.at)+" "+rec.topics+" "+rec.message)
 		}
 	}
 }
 
-// parseRecord turns a record of /dev/kmsg into a line, if it is Postern's.
-func parseRecord(record string) (line string, ok bool) {
-	prefix, text, ok := strings.Cut(record, ";")
-	if !ok {
-		return "", false
-	}
-	text, _, _ = strings.Cut(text, "\n")
-	text, ok = strings.CutPrefix(text, "postern: ")
-	if !ok {
-		return "", false
-	}
+// maxRecord is the size of the buffer that a record of the kernel's log is read into
+// (PRINTK_MESSAGE_MAX is 2048).
+const maxRecord = 8192
+
+// record is a line of the kernel's log.
+type record struct {
+	sequence uint64 // counts them all
+	level    int
+	at       time.Duration // since the start
+	topics   string        // "" for what is nobody's concern but the kernel's
+	message  string
+}
+
+// parseRecord reads a record of /dev/kmsg:
+//
+//	PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,MORE];MESSAGE
+//
+// and perhaps lines with a dictionary. Of the priority, the level is the lowest three
+// bits and the facility the rest, which is 0 for the kernel and for nobody else.
+func parseRecord(text string) (record, bool) {
+	prefix, message, ok := strings.Cut(text, ";")
 	fields := strings.Split(prefix, ",")
-	if len(fields) < 3 {
-		return "", false
+	if !ok || len(fields) < 3 {
+		return record{}, false
 	}
-	µs, err := strconv.ParseUint(fields[2], 10, 64)
-	if err != nil {
-		return "", false
+	var numbers [3]uint64
+	for i := range numbers {
+		var err error
+		if numbers[i], err = strconv.ParseUint(fields[i], 10, 63); err != nil {
+			return record{}, false
+		}
 	}
-	return fmt.Sprintf("%d.%03d %s", µs/1e6, µs/1e3%1e3, text), true
+	message, _, _ = strings.Cut(message, "\n")
+	rec := record{
+		sequence: numbers[1], level: int(numbers[0] & 7),
+		at: time.Duration(min(numbers[2], 1<<53)) * time.Microsecond, message: unescape(message),
+	}
+	ours, isOurs := strings.CutPrefix(rec.message, "postern: ")
+	switch fromKernel := numbers[0]>>3 == 0; {
+	case isOurs && !fromKernel:
+		rec.topics, rec.message, _ = strings.Cut(ours, " ")
+	case fromKernel && isPacket(rec.message):
+		rec.topics = "firewall,info"
+	}
+	return rec, true
+}
+
+// isPacket reports whether the kernel says this of a packet that a rule logs
+// (net/netfilter/nf_log_syslog.c): behind the prefix of the rule.
+func isPacket(message string) bool {
+	_, rest, ok := strings.Cut(message, "IN=")
+	if ok {
+		_, rest, ok = strings.Cut(rest, " OUT=")
+	}
+	return ok && strings.Contains(rest, " SRC=") && strings.Contains(rest, " DST=")
+}
+
+// unescape undoes what the kernel does to bytes that are not printable ASCII, and to
+// the backslash: it writes them as \x5c.
+func unescape(s string) string {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(s, `\x`)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		n, err := strconv.ParseUint(rest[:min(2, len(rest))], 16, 8)
+		if err != nil || len(rest) < 2 {
+			b.WriteString(`\x`)
+			s = rest
+			continue
+		}
+		b.WriteByte(byte(n))
+		s = rest[2:]
+	}
+}
+
+// clock turns the kernel's time since the start into one of day.
+type clock struct {
+	now time.Time
+	up  time.Duration
+	// set says that the time of day is known: a board without a battery starts in 1970.
+	set bool
+}
+
+func clockNow() clock {
+	now := time.Now().UTC()
+	return clock{now: now, up: uptime(), set: now.Year() >= 2020}
+}
+
+// time is the time of day that was so long after the start. If that is not known the
+// start is taken for the beginning of 1970, as RouterOS does.
+func (c clock) time(at time.Duration) time.Time {
+	if !c.set {
+		return time.Unix(0, 0).UTC().Add(at)
+	}
+	return c.now.Add(at - c.up)
+}
+
+// stamp is how RouterOS writes that: of today the time, of another day also that.
+func (c clock) stamp(at time.Duration) string {
+	t, today := c.time(at), c.time(c.up)
+	form := "15:04:05"
+	switch {
+	case t.Year() != today.Year():
+		form = "Jan/02/2006 15:04:05"
+	case t.YearDay() != today.YearDay():
+		form = "Jan/02 15:04:05"
+	}
+	return strings.ToLower(t.Format(form))
 }

@@ -27,6 +27,15 @@ type router struct {
 	firewall *firewall.Firewall
 	socks    *socksService
 	requests chan<- console.Request
+	remote   *remoteLog
+	logins   logins
+	// settled takes each configuration that is to survive a restart, with mu held; nil if
+	// there is nothing to keep it.
+	settled func(console.Config)
+	// sessions holds an element for each.
+	sessions chan struct{}
+	// safeSilence is the constant of that name, but in tests.
+	safeSilence time.Duration
 
 	// mu serialises the sessions' changes, and guards what is below.
 	mu     sync.Mutex
@@ -35,6 +44,10 @@ type router struct {
 	busy processorTime
 	// applied says that config is what the system has: not before the first one.
 	applied bool
+	// forwarding says that packets are forwarded.
+	forwarding bool
+	// trial is the Safe Mode of a session, nil if none is in it.
+	trial *safeMode
 }
 
 func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*router, error) {
@@ -42,7 +55,7 @@ func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*ro
 	for _, p := range b.Ports {
 		ports = append(ports, netcfg.Port{Name: p.Name, Device: p.Device})
 	}
-	network, err := netcfg.New(ports, func(format string, args ...any) { log.printf(levelWarning, format, args...) })
+	network, err := netcfg.New(ports, func(format string, args ...any) { log.about("interface").printf(levelWarning, format, args...) })
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +63,10 @@ func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*ro
 	if err != nil {
 		return nil, err
 	}
-	r := &router{board: b, log: log, network: network, firewall: fw, requests: requests, config: console.Default()}
-	r.socks = newSocksService(log, fw)
+	r := &router{board: b, log: log, network: network, firewall: fw, requests: requests, config: console.Default(),
+		logins: logins{sleep: time.Sleep}, safeSilence: safeSilence, sessions: make(chan struct{}, maxSessions)}
+	r.socks = newSocksService(log.about("socks"), fw)
+	r.remote = newRemoteLog(log)
 	return r, nil
 }
 
@@ -108,6 +123,7 @@ func (r *router) load() (console.Config, error) {
 // gives it one; it lets the LAN in to the router and nothing through.
 func rescueConfig(refused console.Config, b board.Board) console.Config {
 	c := console.Default()
+	c.AdminPassword = refused.AdminPassword // what else is wrong lets nobody in
 	for _, a := range refused.Addresses {
 		if a.Interface == b.LAN && !a.Disabled {
 			c.Addresses = append(c.Addresses, a)
@@ -186,7 +202,8 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 	if err := r.socks.apply(socksOf(next)); err != nil {
 		return fail(err)
 	}
-	r.config, r.applied = next, true
+	r.remote.set(next.RemoteLog, next.Identity, !r.applied)
+	r.config, r.applied, r.forwarding = next, true, forwarding
 	return nil
 }
 
@@ -220,15 +237,15 @@ func writeNames(c console.Config) error {
 func (r *router) execute(s *console.Session, line string) (console.Result, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.believes(s); err != nil {
+		return console.Result{}, err
+	}
 	result, err := s.Execute(r.config, r.live(), line)
 	if err != nil {
 		return console.Result{}, err
 	}
 	if result.Changed {
-		if err := console.Validate(result.Config, r.board.PortNames()); err != nil {
-			return console.Result{}, err
-		}
-		if err := r.apply(result.Config, true); err != nil {
+		if err := r.change(s, result.Config); err != nil {
 			return console.Result{}, err
 		}
 	}
@@ -244,6 +261,8 @@ func (r *router) execute(s *console.Session, line string) (console.Result, error
 func (r *router) prompt(s *console.Session) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.heard(s)
+	s.Safe = r.trial != nil && r.trial.holder == s
 	return s.Prompt(r.config.Identity)
 }
 
@@ -251,12 +270,14 @@ func (r *router) prompt(s *console.Session) string {
 func (r *router) complete(s *console.Session, before string) (string, []console.Choice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.heard(s)
 	return s.Complete(r.config, r.live(), before)
 }
 
 func (r *router) help(s *console.Session, before string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.heard(s)
 	return s.Help(r.config, r.live(), before)
 }
 
@@ -271,6 +292,10 @@ func (r *router) live() console.Live {
 		Counters:    r.firewall.Counters,
 		Log:         r.log.lines,
 		Resource:    r.resource,
+		// A hash is made by the line that sets a password.
+		HashPassword: r.logins.hash,
+		RemoteLog:    true,
+		Requests:     []console.Request{console.ChangePassword},
 	}
 }
 

@@ -464,6 +464,7 @@ func testRouter(t *testing.T, b board.Board) {
 	if b.QEMU.HotPlug {
 		step("a network card is pulled and put back", func(t *testing.T) { r.replug(t) })
 	}
+	r.sessionSteps(step)
 	step("memory", func(t *testing.T) {
 		out := r.command(t, "/system resource print")
 		t.Logf("%s:\n%s", b.Name, out)
@@ -531,7 +532,9 @@ func testInside(t *testing.T, b board.Board) {
 	r := startRouter(t, b.Name, func(o *machineOptions) {
 		o.image = filepath.Join(imageDir, b.Name+"-debug")
 		o.commandLine = "postern.shell"
+		o.configuration += "/system logging set remote=" + serverAddress + "\n"
 	})
+	syslog := r.syslog(t)
 	r.expect(t, "socks accepts on port 1080", 2*time.Minute)
 	shell := func(t *testing.T, line string) string {
 		t.Helper()
@@ -542,6 +545,11 @@ func testInside(t *testing.T, b board.Board) {
 	}
 	r.expect(t, "$", time.Minute)
 
+	t.Run("a syslog server hears of the start", func(t *testing.T) {
+		// What was logged before the server could be reached is sent too.
+		syslog(t, "system,info - network is ready after ")
+		syslog(t, "socks,info - socks accepts on port 1080 after ")
+	})
 	t.Run("addresses and routes", func(t *testing.T) {
 		addr := shell(t, "ip addr")
 		assert.Contains(t, addr, "ether1")
@@ -588,8 +596,28 @@ func testInside(t *testing.T, b board.Board) {
 		t.Logf("%s: served %v after the kill", b.Name, time.Since(start).Round(time.Millisecond))
 		assert.NotEqual(t, first, r.socksd(t, shell))
 	})
+	t.Run("Safe Mode is undone when the console is killed", func(t *testing.T) {
+		// The console shares the shell's terminal; meanwhile the shell waits for ping. It
+		// does not tell the process id of what it has started.
+		require.NoError(t, r.m.send("/bin/console & ping -c 6 "+clientAddress+" >/dev/null; "+
+			`for d in /proc/[0-9]*; do read name <$d/comm; if [ "$name" = console ]; then kill -9 ${d#/proc/}; fi; done; echo kil''led`+"\r"))
+		r.expect(t, "\n[admin@postern] > ", 20*time.Second)
+		r.takeSafe(t)
+		r.command(t, "/interface ethernet set ether1 disabled=yes")
+		require.Error(t, r.http(), "the WAN port is down")
+		require.NoError(t, retry(60*time.Second, func() error {
+			for _, said := range []string{"killed", "what was changed is undone: the session has ended"} {
+				if !strings.Contains(r.m.screen.all(), said) {
+					return fmt.Errorf("the console does not say %q", said)
+				}
+			}
+			return nil
+		}))
+		require.NoError(t, retry(30*time.Second, r.http))
+	})
 	t.Run("a panic of PID 1 restarts the machine", func(t *testing.T) {
-		require.NoError(t, r.m.send("kill -6 1\r"))
+		// A console that was killed has left the terminal raw: this ends a line all the same.
+		require.NoError(t, r.m.send("kill -6 1\n"))
 		r.expect(t, "Kernel panic", 30*time.Second)
 		require.NoError(t, r.m.wait(60*time.Second))
 	})

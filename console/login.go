@@ -1,0 +1,108 @@
+package console
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"time"
+)
+
+// ask asks the user something: kind is frameAsk or frameSecret. It returns false if
+// there was no answer.
+func (s *server) ask(kind byte, prompt string) (answer string, ok bool, err error) {
+	if err := s.send(kind, prompt); err != nil {
+		return "", false, err
+	}
+	for {
+		kind, text, err := receive(s.in)
+		switch {
+		case err != nil:
+			return "", false, err
+		case kind == frameLine && len(text) <= MaxLine:
+			return text, true, nil
+		case kind == frameLeave && text == "":
+			return "", false, nil
+		case kind == frameInterrupt && text == "":
+			// It was meant for what went before.
+		case kind == frameWidth && len(text) == 2:
+			s.session.Width = int(binary.BigEndian.Uint16([]byte(text)))
+		default:
+			return "", false, unexpectedFrame(kind, text)
+		}
+	}
+}
+
+// login lets nobody past who does not know the password. Who gives up is asked
+// again: a terminal has nothing else to show.
+func (s *server) login() error {
+	if s.handler.HasPassword == nil {
+		return nil
+	}
+	for s.handler.HasPassword() {
+		user, ok, err := s.ask(frameAsk, "Login: ")
+		if err != nil {
+			return err
+		}
+		if !ok || user == "" {
+			continue
+		}
+		password, ok, err := s.ask(frameSecret, "Password: ")
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		if s.handler.Login(user, password) {
+			return nil
+		}
+		if err := s.send(frameOutput, "\nLogin failed, incorrect username or password\n\n"); err != nil {
+			return err
+		}
+	}
+	return s.send(frameOutput, "No password is set: /password sets one.\n")
+}
+
+// changePassword asks for the old password and, twice, for the new one.
+func (s *server) changePassword() error {
+	prompts := []string{"old password: ", "new password: ", "retype new password: "}
+	if !s.handler.HasPassword() {
+		prompts = prompts[1:]
+	}
+	var answers []string
+	for _, prompt := range prompts {
+		answer, ok, err := s.ask(frameSecret, prompt)
+		if err != nil || !ok {
+			return err
+		}
+		answers = append(answers, answer)
+	}
+	if len(answers) < 3 {
+		answers = append([]string{""}, answers...)
+	}
+	if err := s.setPassword(answers[0], answers[1], answers[2]); err != nil {
+		return s.send(frameOutput, err.Error()+"\n")
+	}
+	return nil
+}
+
+func (s *server) setPassword(old, new, again string) error {
+	if new != again {
+		return errors.New("failure: new passwords do not match")
+	}
+	kind := password()
+	if _, err := kind.parse(new); err != nil { // whose words would show the password
+		return errors.New("failure: bad new password; expected " + kind.accepts)
+	}
+	return s.handler.SetPassword(&s.session, old, new)
+}
+
+// Refuse tells the terminal at the other end of conn why there is no session for it,
+// and closes conn.
+func Refuse(conn net.Conn, why string) {
+	defer conn.Close()
+	// Whoever does not listen is not waited for.
+	if conn.SetWriteDeadline(time.Now().Add(time.Second)) == nil && send(conn, frameOutput, why+"\n") == nil {
+		_ = send(conn, frameEnd, "")
+	}
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/console"
+)
+
+const (
+	// syslogRetry is the pause after a line could not be sent. The kernel's log holds
+	// what comes meanwhile.
+	syslogRetry = 10 * time.Second
+	// syslogComplaints is how rarely the log says that the server is out of reach.
+	syslogComplaints = 10 * time.Minute
+	// syslogPace is the least time between two lines: 100 a second.
+	syslogPace = 10 * time.Millisecond
+)
+
+// remoteLog sends the log to a syslog server, by RFC 5424 over UDP (RFC 5426). The
+// kernel's log is its queue: nobody who logs waits for it, it takes no memory, and what
+// was overwritten before it could be sent is counted by the kernel's sequence numbers,
+// and told to the server.
+type remoteLog struct {
+	log  *logger
+	path string // of the kernel's log
+	// retry is syslogRetry, but in tests.
+	retry time.Duration
+
+	mu     sync.Mutex
+	config console.RemoteLog
+	host   string
+	stop   context.CancelFunc // nil if nothing is sent
+	ended  chan struct{}
+}
+
+func newRemoteLog(log *logger) *remoteLog {
+	return &remoteLog{log: log, path: kernelLog, retry: syslogRetry}
+}
+
+// set says who is sent the log, and what the router calls itself. With whole, also what
+// was logged before goes there.
+func (l *remoteLog) set(config console.RemoteLog, identity string, whole bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	host := syslogName(identity)
+	if config == l.config && host == l.host {
+		return
+	}
+	if l.stop != nil {
+		l.stop()
+		<-l.ended
+		l.stop = nil
+	}
+	l.config, l.host = config, host
+	if !config.Address.IsValid() {
+		return
+	}
+	kmsg, err := os.Open(l.path)
+	if err == nil && !whole {
+		_, err = kmsg.Seek(0, 2)
+	}
+	if err != nil {
+		l.log.printf(levelError, "remote log: %v", err)
+		return
+	}
+	s := syslogSender{log: l.log, kmsg: kmsg, to: netip.AddrPortFrom(config.Address, config.Port), host: host, retry: l.retry}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	l.stop, l.ended = stop, ended
+	// A read that waits for a line ends when the file is closed.
+	context.AfterFunc(ctx, func() { kmsg.Close() })
+	go func() {
+		defer close(ended)
+		s.run(ctx)
+	}()
+}
+
+// syslogSender sends to one server.
+type syslogSender struct {
+	log   *logger
+	kmsg  *os.File
+	to    netip.AddrPort
+	host  string
+	retry time.Duration
+
+	conn       net.Conn // nil if there is none
+	complained time.Time
+}
+
+// run sends lines until ctx is done.
+func (s *syslogSender) run(ctx context.Context) {
+	defer func() {
+		if s.conn != nil {
+			s.conn.Close()
+		}
+	}()
+	buf := make([]byte, maxRecord)
+	next := uint64(0) // the sequence number that is expected, once there was one
+	for first := true; ; {
+		n, err := s.kmsg.Read(buf)
+		if errors.Is(err, unix.EPIPE) {
+			continue // overwritten: the next read is of the oldest left
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				s.log.printf(levelError, "remote log: read the log: %v", err)
+			}
+			return
+		}
+		rec, ok := parseRecord(string(buf[:n]))
+		if !ok {
+			continue
+		}
+		if lost := rec.sequence - next; !first && lost > 0 {
+			told := record{level: levelWarning, at: rec.at, topics: "system,warning",
+				message: fmt.Sprintf("%d lines of the log were overwritten before they could be sent", lost)}
+			if !s.deliver(ctx, told) {
+				return
+			}
+		}
+		first, next = false, rec.sequence+1
+		if rec.topics != "" && !s.deliver(ctx, rec) {
+			return
+		}
+	}
+}
+
+// deliver sends a line, however often it has to be tried. It returns false when ctx is
+// done.
+func (s *syslogSender) deliver(ctx context.Context, rec record) bool {
+	for {
+		pause := syslogPace
+		err := s.send(syslogMessage(rec, s.host, clockNow()))
+		if err != nil {
+			pause = s.retry
+			if s.complained.IsZero() || time.Since(s.complained) > syslogComplaints {
+				s.complained = time.Now()
+				s.log.printf(levelWarning, "remote log: %v; trying on", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+		if err == nil {
+			return true
+		}
+	}
+}
+
+func (s *syslogSender) send(message string) error {
+	if s.conn == nil {
+		// It takes the address that the router has now.
+		conn, err := net.Dial("udp4", s.to.String())
+		if err != nil {
+			return err
+		}
+		s.conn = conn
+	}
+	if _, err := s.conn.Write([]byte(message)); err != nil {
+		s.conn.Close()
+		s.conn = nil
+		return err
+	}
+	return nil
+}
+
+// syslogMessage is a line as RFC 5424 has it, section 6:
+//
+//	<PRIORITY>1 TIME HOST postern - TOPICS - MESSAGE
+//
+// The facility is daemon, as RouterOS' default. The time is "-" while it is not known.
+func syslogMessage(rec record, host string, now clock) string {
+	const daemon = 3
+	at := "-"
+	if now.set {
+		at = now.time(rec.at).Format("2006-01-02T15:04:05.000Z")
+	}
+	topics := rec.topics[:min(len(rec.topics), 32)]
+	return fmt.Sprintf("<%d>1 %s %s postern - %s - %s", daemon<<3|rec.level, at, host, topics, rec.message)
+}
+
+// syslogName makes of the router's name a host name for syslog: printable ASCII
+// without spaces.
+func syslogName(identity string) string {
+	return strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' {
+			return '-'
+		}
+		return r
+	}, identity)
+}
