@@ -110,6 +110,8 @@ type Handler struct {
 	// Complete and Help are those of the Session.
 	Complete func(session *Session, before string) (insert string, choices []Choice)
 	Help     func(session *Session, before string) string
+	// Reset does what ResetConfiguration asks for, once the user has said yes.
+	Reset func() error
 }
 
 // Serve holds a session with the terminal at the other end of conn, and closes
@@ -230,6 +232,9 @@ func (s *server) run(line string) (Request, error) {
 			}
 			output = output[n:]
 		}
+		if err == nil && result.Request == ResetConfiguration {
+			return None, s.reset()
+		}
 		if err != nil || result.Repeat <= 0 {
 			return result.Request, nil
 		}
@@ -244,6 +249,25 @@ func (s *server) run(line string) (Request, error) {
 			return None, err
 		}
 	}
+}
+
+// reset asks whether to reset the configuration, and has it done.
+func (s *server) reset() error {
+	if err := s.send(framePrompt, "Dangerous! Reset anyway? [y/N]: "); err != nil {
+		return err
+	}
+	answer, err := s.line()
+	if err != nil {
+		return err
+	}
+	text := "action cancelled\n"
+	if answer = strings.ToLower(strings.TrimSpace(answer)); answer == "y" || answer == "yes" {
+		text = "system configuration will be reset\n"
+		if err := s.handler.Reset(); err != nil {
+			text = err.Error() + "\n"
+		}
+	}
+	return s.send(frameOutput, text)
 }
 
 // pause waits for that time or an interrupt.
