@@ -20,7 +20,7 @@ import (
 const (
 	programPath       = "/bin/postern"
 	boardFile         = "/etc/board"
-	configurationFile = "/etc/default.rsc"
+	configurationFile = "/etc/default.rsc" // unless flash has one
 	sessionSocket     = "/run/init.sock"
 	resolverFile      = "/etc/resolv.conf"
 	commandLineFile   = "/proc/cmdline"
@@ -192,7 +192,7 @@ func (r *router) serveSessions() error {
 			go func() {
 				defer func() { <-slots }()
 				if err := console.Serve(conn, console.Handler{
-					Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
+					Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help, Reset: r.reset,
 				}); err != nil {
 					r.log.printf(levelInfo, "%v", err)
 				}
