@@ -29,6 +29,8 @@ type Board struct {
 	Consoles []string
 	// Memory in MiB.
 	Memory int
+	// Flash is what keeps the configuration while the power is off.
+	Flash Flash
 	// ImageLimit is the most that kernel and initramfs may take on flash, in
 	// bytes; 0 for no limit.
 	ImageLimit int64
@@ -85,28 +87,72 @@ type Port struct {
 	QEMU string
 }
 
+// ConfigurationPartition is the name of the partition, on every board, that the
+// configuration is kept on. It is for nothing else: it is erased without a look at
+// what it holds.
+const ConfigurationPartition = "postern-config"
+
+// Flash is a flash chip or a disk.
+type Flash struct {
+	// Chip is the name that the kernel gives an MTD chip. It is empty for a disk,
+	// which names its partitions itself, in a GUID partition table.
+	Chip string
+	// Partitions in the order of their places.
+	Partitions []Partition
+}
+
+// Partition is a part of a flash: Offset from its start and Size, in bytes, both
+// multiples of the chip's erase block or the disk's sector.
+type Partition struct {
+	Name         string
+	Offset, Size int64
+}
+
+// mtdparts is the word of the kernel's command line that names a chip's partitions
+// (drivers/mtd/parsers/cmdlinepart.c).
+func (f Flash) mtdparts() string {
+	var parts []string
+	for _, p := range f.Partitions {
+		parts = append(parts, fmt.Sprintf("%dk@%dk(%s)", p.Size>>10, p.Offset>>10, p.Name))
+	}
+	return "mtdparts=" + f.Chip + ":" + strings.Join(parts, ",")
+}
+
 // QEMU is the machine that models a board.
 type QEMU struct {
 	// Binary is the emulator, and Package the Debian package that has it.
 	Binary, Package string
 	// Machine and CPU are its -machine and -cpu; CPU may be empty.
 	Machine, CPU string
+	// Flash is the file that holds the flash, as a -drive without file and format. It
+	// holds FlashSize bytes from FlashStart of the chip on.
+	Flash                 string
+	FlashStart, FlashSize int64
+	// FlashDevice is a -device that takes the drive; empty if the machine has it.
+	FlashDevice string
 	// HotPlug says that the machine can lose and gain a network card while it runs.
 	HotPlug bool
 }
 
 func malta(name, order, fragment, binary string, cpu CPU) Board {
+	// The kernel's device tree has other partitions; those of the command line win.
+	flash := Flash{Chip: "1e000000.flash", Partitions: []Partition{
+		{"boot", 0, 320 << 10},
+		{"image", 320 << 10, flash4MB},
+		{ConfigurationPartition, 3840 << 10, 128 << 10}, // two erase blocks
+		{"environment", 3968 << 10, 128 << 10},          // the boot loader's
+	}}
 	return Board{
 		Name:        name,
 		Description: "MIPS Malta, 24Kc, " + order + "-endian (QEMU)",
 		CPU:         cpu,
 		Kernel: Kernel{
 			Arch:        "mips",
-			Fragments:   []string{"common", "mips", fragment, "malta"},
+			Fragments:   []string{"common", "mips", fragment, "malta", "flash"},
 			Target:      "vmlinuz",
 			Image:       "vmlinuz",
-			Objects:     785,
-			CommandLine: "console=ttyS0,115200 " + commandLine,
+			Objects:     824,
+			CommandLine: "console=ttyS0,115200 " + commandLine + " " + flash.mtdparts(),
 		},
 		// Slots 0x12 and 0x14 have an interrupt each (10 and 11). 0x12 and 0x13 share
 		// one, and nothing on this machine makes its 8259 level-triggered: when two
@@ -118,13 +164,23 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		WAN: "ether1", LAN: "ether2",
 		Consoles:   []string{"ttyS0"},
 		Memory:     32,
+		Flash:      flash,
 		ImageLimit: flash4MB,
-		QEMU:       QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc"},
+		QEMU: QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc",
+			Flash: "if=pflash,unit=0", FlashSize: 4 << 20},
 	}
 }
 
 func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel) Board {
-	kernel.CommandLine = "console=ttyAMA0,115200 " + commandLine
+	// Two banks of 64 MiB that the kernel joins, with erase blocks of 256 KiB. The
+	// first is the boot loader's, the second begins with its environment.
+	const bank = 64 << 20
+	flash := Flash{Chip: "0.flash", Partitions: []Partition{
+		{"boot", 0, bank},
+		{"environment", bank, 256 << 10},
+		{ConfigurationPartition, bank + 256<<10, 512 << 10},
+	}}
+	kernel.CommandLine = "console=ttyAMA0,115200 " + commandLine + " " + flash.mtdparts()
 	return Board{
 		Name:        name,
 		Description: description,
@@ -137,7 +193,9 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel) Bo
 		WAN: "ether1", LAN: "ether2",
 		Consoles: []string{"ttyAMA0"},
 		Memory:   64,
-		QEMU:     QEMU{Binary: binary, Package: "qemu-system-arm", Machine: "virt", CPU: cpuModel},
+		Flash:    flash,
+		QEMU: QEMU{Binary: binary, Package: "qemu-system-arm", Machine: "virt", CPU: cpuModel,
+			Flash: "if=pflash,unit=1", FlashStart: bank, FlashSize: bank},
 	}
 }
 
@@ -149,8 +207,7 @@ const (
 	// pciNIC has no option ROM: nothing boots from the network here.
 	pciNIC = "virtio-net-pci,romfile="
 
-	// flash4MB is the image's part of a 4 MB chip: the rest is a boot loader of
-	// 320 KB, two erase blocks of configuration and the boot loader's environment.
+	// flash4MB is the image's part of a 4 MB chip.
 	flash4MB = 3520 << 10
 )
 
@@ -163,18 +220,18 @@ func All() []Board {
 			CPU{GOARCH: "mipsle", GOMIPS: "softfloat", Cross: "mipsel-linux-gnu-", Debian: "mipsel"}),
 		virt("virt-armv7", "ARMv7 virtual machine, Cortex-A15 (QEMU)", "qemu-system-arm", "cortex-a15",
 			CPU{GOARCH: "arm", GOARM: "7", Cross: "arm-linux-gnueabihf-", Debian: "armhf"},
-			Kernel{Arch: "arm", Fragments: []string{"common", "arm", "virt", "virt-armv7"},
-				Target: "zImage", Image: "arch/arm/boot/zImage", Objects: 730}),
+			Kernel{Arch: "arm", Fragments: []string{"common", "arm", "virt", "virt-armv7", "flash"},
+				Target: "zImage", Image: "arch/arm/boot/zImage", Objects: 772}),
 		virt("virt-arm64", "ARMv8 virtual machine, Cortex-A53 (QEMU)", "qemu-system-aarch64", "cortex-a53",
 			CPU{GOARCH: "arm64", Cross: "aarch64-linux-gnu-", Debian: "arm64"},
-			Kernel{Arch: "arm64", Fragments: []string{"common", "arm64", "virt"},
-				Target: "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 720}),
+			Kernel{Arch: "arm64", Fragments: []string{"common", "arm64", "virt", "flash"},
+				Target: "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 762}),
 		{
 			Name:        "pc",
 			Description: "64-bit PC, serial console (QEMU i440FX)",
 			CPU:         CPU{GOARCH: "amd64", Cross: "x86_64-linux-gnu-", Debian: "amd64"},
 			Kernel: Kernel{Arch: "x86", Fragments: []string{"common", "x86_64"},
-				Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1050,
+				Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1138,
 				CommandLine: "console=ttyS0,115200 " + commandLine},
 			Ports: []Port{
 				{Name: "ether1", Device: "pci0000:00/0000:00:04.0", QEMU: pciNIC + ",addr=0x4"},
@@ -183,7 +240,9 @@ func All() []Board {
 			WAN: "ether1", LAN: "ether2",
 			Consoles: []string{"ttyS0"},
 			Memory:   64,
-			QEMU:     QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "pc", HotPlug: true},
+			Flash:    Flash{Partitions: []Partition{{ConfigurationPartition, 1 << 20, 1 << 20}}},
+			QEMU: QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "pc", HotPlug: true,
+				Flash: "if=none,id=flash", FlashSize: 4 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6"},
 		},
 	}
 }

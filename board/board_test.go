@@ -32,6 +32,41 @@ func TestBoards(t *testing.T) {
 	}
 }
 
+// TestFlash checks that the partitions of each board lie on its flash, apart.
+func TestFlash(t *testing.T) {
+	for _, b := range All() {
+		t.Run(b.Name, func(t *testing.T) {
+			var end, kept int64
+			for _, p := range b.Flash.Partitions {
+				assert.GreaterOrEqual(t, p.Offset, end, "%s begins before the one ahead of it ends", p.Name)
+				assert.Positive(t, p.Size, p.Name)
+				assert.Zero(t, (p.Offset|p.Size)%(64<<10), "%s is not made of erase blocks", p.Name)
+				end = p.Offset + p.Size
+				switch p.Name {
+				case ConfigurationPartition:
+					kept++
+					assert.GreaterOrEqual(t, p.Offset, b.QEMU.FlashStart)
+					assert.LessOrEqual(t, end, b.QEMU.FlashStart+b.QEMU.FlashSize)
+				case "image":
+					assert.Equal(t, b.ImageLimit, p.Size)
+				}
+			}
+			assert.EqualValues(t, 1, kept, "one partition is for the configuration")
+			if b.Flash.Chip == "" {
+				assert.NotContains(t, b.Kernel.CommandLine, "mtdparts")
+				assert.Less(t, end, b.QEMU.FlashSize)
+				return
+			}
+			assert.Contains(t, b.Kernel.CommandLine, "mtdparts="+b.Flash.Chip+":")
+		})
+	}
+	malta, err := ByName("malta")
+	require.NoError(t, err)
+	assert.Equal(t, "mtdparts=1e000000.flash:320k@0k(boot),3520k@320k(image),128k@3840k(postern-config),128k@3968k(environment)",
+		malta.Flash.mtdparts())
+	assert.EqualValues(t, malta.QEMU.FlashSize, 4<<20)
+}
+
 func TestUnknownBoard(t *testing.T) {
 	_, err := ByName("wrt54g")
 	require.ErrorContains(t, err, "wrt54g")

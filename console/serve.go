@@ -119,6 +119,8 @@ type Handler struct {
 
 	// What follows may be nil, if there is no such thing.
 
+	// Reset does what ResetConfiguration asks for, once the user has said yes.
+	Reset func() error
 	// HasPassword reports whether a session has to begin with a login, and Login
 	// whether it may: it makes who is wrong wait.
 	HasPassword func() bool
@@ -267,6 +269,9 @@ func (s *server) run(line string) (Request, error) {
 			}
 			output = output[n:]
 		}
+		if err == nil && result.Request == ResetConfiguration {
+			return None, s.reset()
+		}
 		if err != nil || result.Repeat <= 0 {
 			return result.Request, nil
 		}
@@ -281,6 +286,22 @@ func (s *server) run(line string) (Request, error) {
 			return None, err
 		}
 	}
+}
+
+// reset asks whether to reset the configuration, and has it done.
+func (s *server) reset() error {
+	answer, ok, err := s.ask(frameAsk, "Dangerous! Reset anyway? [y/N]: ")
+	if err != nil {
+		return err
+	}
+	text := "action cancelled\n"
+	if answer = strings.ToLower(strings.TrimSpace(answer)); ok && (answer == "y" || answer == "yes") {
+		text = "system configuration will be reset\n"
+		if err := s.handler.Reset(); err != nil {
+			text = err.Error() + "\n"
+		}
+	}
+	return s.send(frameOutput, text)
 }
 
 // pause waits for that time or an interrupt.

@@ -68,9 +68,26 @@ func changed(m *menu, cfg *Config, item int, sensitive bool) []string {
 	return words
 }
 
+// BadLine is the error of a line that Load has kept out, as "name:LINE: message".
+type BadLine struct {
+	Name string
+	// Line is its number, from 1, and Text the line itself, with what continues it.
+	Line int
+	Text string
+	// Path begins with the words of the menu that the line is for, as far as they are
+	// known and as they are written; what the line says follows. Behind a bad path it
+	// is that path. It is empty for an error that stands for more lines.
+	Path string
+	Err  error
+}
+
+func (b *BadLine) Error() string { return fmt.Sprintf("%s:%d: %v", b.Name, b.Line, b.Err) }
+
+func (b *BadLine) Unwrap() error { return b.Err }
+
 // Load reads a configuration: lines that change Default. It returns what the good
-// lines make together with an error that joins those of the bad ones, each as
-// "name:LINE: message". Lines behind a bad path are bad too, up to the next path from
+// lines make together with an error that joins those of the bad ones, each a
+// *BadLine. Lines behind a bad path are bad too, up to the next path from
 // the root: they would otherwise change the menu before it. The result is not checked as a whole:
 // see Validate.
 func Load(name string, r io.Reader) (Config, error) {
@@ -83,11 +100,12 @@ func Load(name string, r io.Reader) (Config, error) {
 		return cfg, fmt.Errorf("%s: longer than %d bytes", name, MaxText)
 	}
 	var all []error
+	var text, path string
 	fail := func(line int, err error) {
 		if len(all) < maxErrors {
-			all = append(all, fmt.Errorf("%s:%d: %w", name, line, err))
+			all = append(all, &BadLine{Name: name, Line: line, Text: text, Path: path, Err: err})
 		} else if len(all) == maxErrors {
-			all = append(all, fmt.Errorf("%s:%d: more errors, not shown", name, line))
+			all = append(all, &BadLine{Name: name, Line: line, Err: errors.New("more errors, not shown")})
 		}
 	}
 	session, lost := Session{file: true}, false
@@ -98,8 +116,15 @@ func Load(name string, r io.Reader) (Config, error) {
 			i++
 		}
 		line := strings.Join(lines[first:i+1], "\n")
+		start := strings.TrimLeft(line, " \t")
+		text = line
+		switch words, absolute := strings.CutPrefix(start, "/"); {
+		case absolute:
+			path = strings.ReplaceAll(words, "/", " ")
+		case !lost:
+			path = strings.TrimLeft(session.path+" "+start, " ")
+		}
 		if lost {
-			start := strings.TrimLeft(line, " \t")
 			if start == "" || start[0] == '#' {
 				continue
 			}

@@ -102,6 +102,35 @@ add comment=mine`,
 	}
 }
 
+func TestBadLine(t *testing.T) {
+	const text = "/ip firewall filter\n" +
+		"add chain=forward \\\n  action=dorp\n" +
+		"/ip address add address=1.2.3.4/99\n" +
+		"add chain=forward action=drop later=yes\n" +
+		"/ip/firewall/raw\n" +
+		"add chain=prerouting\n" +
+		"/ip\n" +
+		"fire filter add foo=bar\n"
+	_, err := Load("cfg", strings.NewReader(text))
+	joined, ok := err.(interface{ Unwrap() []error })
+	require.True(t, ok)
+	var got []BadLine
+	for _, e := range joined.Unwrap() {
+		var b *BadLine
+		require.ErrorAs(t, e, &b)
+		require.Equal(t, fmt.Sprintf("cfg:%d: %v", b.Line, b.Err), b.Error())
+		got = append(got, BadLine{Name: b.Name, Line: b.Line, Text: b.Text, Path: b.Path})
+	}
+	assert.Equal(t, []BadLine{
+		{"cfg", 2, "add chain=forward \\\n  action=dorp", "ip firewall filter add chain=forward \\\n  action=dorp", nil},
+		{"cfg", 4, "/ip address add address=1.2.3.4/99", "ip address add address=1.2.3.4 99", nil},
+		{"cfg", 5, "add chain=forward action=drop later=yes", "ip firewall filter add chain=forward action=drop later=yes", nil},
+		{"cfg", 6, "/ip/firewall/raw", "ip firewall raw", nil},
+		{"cfg", 7, "add chain=prerouting", "ip firewall raw", nil},
+		{"cfg", 9, "fire filter add foo=bar", "ip fire filter add foo=bar", nil},
+	}, got)
+}
+
 func TestLoadBounds(t *testing.T) {
 	_, err := Load("cfg", strings.NewReader(strings.Repeat("foo\n/\n", 100)))
 	lines := strings.Split(err.Error(), "\n")

@@ -20,7 +20,7 @@ import (
 const (
 	programPath       = "/bin/postern"
 	boardFile         = "/etc/board"
-	configurationFile = "/etc/default.rsc"
+	configurationFile = "/etc/default.rsc" // unless flash has one
 	sessionSocket     = "/run/init.sock"
 	resolverFile      = "/etc/resolv.conf"
 	commandLineFile   = "/proc/cmdline"

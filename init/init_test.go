@@ -43,6 +43,9 @@ func TestRescueConfig(t *testing.T) {
 			assert.Equal(t, c.at, lanAddresses(rescue, malta))
 			assert.Len(t, rescue.Addresses, 1)
 			assert.False(t, rescue.Socks.Enabled)
+			locked := load(c.refused)
+			locked.AdminPassword = "hash"
+			assert.Equal(t, "hash", rescueConfig(locked, malta).AdminPassword)
 			var ups []string
 			for _, l := range lanOnly(rescue, malta).Links {
 				if !l.Disabled {

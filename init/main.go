@@ -5,7 +5,11 @@
 // firewall, and keeps what should run running. It promises:
 //   - nothing is forwarded and no port answers before the user's rules stand;
 //   - a configuration that is wrong anywhere is applied nowhere: the router is then
-//     reachable on its LAN, forwards nothing, and its log names file and line;
+//     reachable on its LAN, forwards nothing, and its log names file and line. Of one
+//     that flash has kept, perhaps from another version, lines that have nothing to do
+//     with the firewall are kept out instead;
+//   - what is accepted is on flash some seconds later, and at the next start; flash
+//     that fails is told of and holds nothing up;
 //   - a process that ends is started again, with growing pauses, and the SOCKS
 //     port goes on listening meanwhile;
 //   - SIGTERM and SIGINT restart the machine in order, SIGUSR2 powers it off; a

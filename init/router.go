@@ -27,10 +27,10 @@ type router struct {
 	firewall *firewall.Firewall
 	socks    *socksService
 	requests chan<- console.Request
+	kept     *keeping
 	remote   *remoteLog
 	logins   logins
-	// settled takes each configuration that is to survive a restart, with mu held; nil if
-	// there is nothing to keep it.
+	// settled takes each configuration that is to survive a restart, with mu held.
 	settled func(console.Config)
 	// sessions holds an element for each.
 	sessions chan struct{}
@@ -38,14 +38,17 @@ type router struct {
 	safeSilence time.Duration
 
 	// mu serialises the sessions' changes, and guards what is below.
-	mu     sync.Mutex
+	mu sync.Mutex
+	// config is what a user sees and changes.
 	config console.Config
+	// running is what the system has, with forwarding if that is set: not before applied
+	// is. It is config, but for a rescue configuration.
+	running             console.Config
+	forwarding, applied bool
+	// unmended says that running is a rescue configuration because config lacks lines.
+	unmended bool
 	// busy remembers the last look at the processors' time.
 	busy processorTime
-	// applied says that config is what the system has: not before the first one.
-	applied bool
-	// forwarding says that packets are forwarded.
-	forwarding bool
 	// trial is the Safe Mode of a session, nil if none is in it.
 	trial *safeMode
 }
@@ -63,8 +66,10 @@ func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*ro
 	if err != nil {
 		return nil, err
 	}
-	r := &router{board: b, log: log, network: network, firewall: fw, requests: requests, config: console.Default(),
+	r := &router{board: b, log: log, network: network, firewall: fw, requests: requests,
+		config: console.Default(), running: console.Default(), kept: openKeeping(log),
 		logins: logins{sleep: time.Sleep}, safeSilence: safeSilence, sessions: make(chan struct{}, maxSessions)}
+	r.settled = r.keep
 	r.socks = newSocksService(log.about("socks"), fw)
 	r.remote = newRemoteLog(log)
 	return r, nil
@@ -76,23 +81,17 @@ func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*ro
 func (r *router) start(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	config, err := r.load()
-	if err == nil {
-		err = r.apply(config, true)
+	l := r.load()
+	r.tell(l.err)
+	closed := l.refused
+	if !closed {
+		if err := r.apply(l.config, true); err != nil {
+			r.tell(err)
+			closed = true
+		}
 	}
-	if err != nil {
-		for line := range strings.Lines(err.Error()) {
-			r.log.printf(levelError, "%s", strings.TrimSpace(line))
-		}
-		rescue := rescueConfig(config, r.board)
-		r.log.printf(levelError, "the configuration is not applied: forwarding is closed, the router is at %s", lanAddresses(rescue, r.board))
-		if err := r.apply(rescue, false); err != nil {
-			r.log.printf(levelError, "rescue configuration: %v", err)
-			// Without a firewall: the LAN alone, and nothing passes.
-			if err := r.network.Apply(lanOnly(rescue, r.board)); err != nil {
-				r.log.printf(levelError, "LAN: %v", err)
-			}
-		}
+	if closed {
+		r.rescue(l)
 	}
 	go func() {
 		if err := r.network.Run(ctx); err != nil && ctx.Err() == nil {
@@ -101,29 +100,31 @@ func (r *router) start(ctx context.Context) {
 	}()
 }
 
-// load reads the configuration. Its error names file and line; what was right is
-// returned with it.
-func (r *router) load() (console.Config, error) {
-	f, err := os.Open(configurationFile)
-	if err != nil {
-		return console.Default(), err
+// rescue closes the router but for its LAN. What was right of the configuration stays
+// for a user to mend, if it can be.
+func (r *router) rescue(l loaded) {
+	rescue := rescueConfig(l.config, r.board)
+	r.log.printf(levelError, "the configuration is not applied: forwarding is closed, the router is at %s", lanAddresses(rescue, r.board))
+	if err := r.apply(rescue, false); err != nil {
+		r.log.printf(levelError, "rescue configuration: %v", err)
+		// Without a firewall: the LAN alone, and nothing passes.
+		if err := r.network.Apply(lanOnly(rescue, r.board)); err != nil {
+			r.log.printf(levelError, "LAN: %v", err)
+		}
 	}
-	defer f.Close()
-	config, err := console.Load(configurationFile, f)
-	if err != nil {
-		return config, err
+	r.unmended = l.refused
+	r.config = rescue
+	if console.Validate(l.config, r.board.PortNames()) == nil {
+		r.config = l.config
 	}
-	if err := console.Validate(config, r.board.PortNames()); err != nil {
-		return config, fmt.Errorf("%s: %w", configurationFile, err)
-	}
-	return config, nil
 }
 
 // rescueConfig keeps the LAN's addresses of a configuration that was refused, or
-// gives it one; it lets the LAN in to the router and nothing through.
+// gives it one; it keeps its password, lets the LAN in to the router and nothing through.
 func rescueConfig(refused console.Config, b board.Board) console.Config {
 	c := console.Default()
-	c.AdminPassword = refused.AdminPassword // what else is wrong lets nobody in
+	// A password holds whatever else is wrong.
+	c.Identity, c.AdminPassword = refused.Identity, refused.AdminPassword
 	for _, a := range refused.Addresses {
 		if a.Interface == b.LAN && !a.Disabled {
 			c.Addresses = append(c.Addresses, a)
@@ -165,7 +166,7 @@ func lanAddresses(c console.Config, b board.Board) string {
 // apply makes next the configuration of the running system, or changes nothing.
 // The caller holds mu.
 func (r *router) apply(next console.Config, forwarding bool) error {
-	old := r.config
+	old := r.running
 	var undo []func() error
 	fail := func(err error) error {
 		for i := len(undo) - 1; i >= 0; i-- {
@@ -186,11 +187,11 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 			return r.firewall.Apply(old.Firewall)
 		})
 	}
-	if network := networkOf(next, forwarding); !r.applied || !reflect.DeepEqual(networkOf(old, forwarding), network) {
+	if network := networkOf(next, forwarding); !r.applied || !reflect.DeepEqual(networkOf(old, r.forwarding), network) {
 		if err := r.network.Apply(network); err != nil {
 			return fail(err)
 		}
-		undo = append(undo, func() error { return r.network.Apply(networkOf(old, r.applied && forwarding)) })
+		undo = append(undo, func() error { return r.network.Apply(networkOf(old, r.forwarding)) })
 		if !r.applied {
 			r.log.printf(levelNotice, "network is ready after %s", uptime())
 		}
@@ -203,7 +204,7 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 		return fail(err)
 	}
 	r.remote.set(next.RemoteLog, next.Identity, !r.applied)
-	r.config, r.applied, r.forwarding = next, true, forwarding
+	r.config, r.running, r.forwarding, r.applied = next, next, forwarding, true
 	return nil
 }
 
@@ -248,6 +249,7 @@ func (r *router) execute(s *console.Session, line string) (console.Result, error
 		if err := r.change(s, result.Config); err != nil {
 			return console.Result{}, err
 		}
+		result.Output += r.warning()
 	}
 	if result.Request == console.Reboot || result.Request == console.Shutdown {
 		select {
@@ -295,17 +297,19 @@ func (r *router) live() console.Live {
 		// A hash is made by the line that sets a password.
 		HashPassword: r.logins.hash,
 		RemoteLog:    true,
-		Requests:     []console.Request{console.ChangePassword},
+		Requests:     []console.Request{console.ChangePassword, console.ResetConfiguration},
 	}
 }
 
-// shutdown ends the services in order: no new connection, the old ones closed,
+// shutdown ends the services in order: no new change of the configuration, which is
+// on flash then, no new connection, the old ones closed,
 // nothing forwarded.
 func (r *router) shutdown() {
-	r.socks.stop()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.network.Apply(networkOf(r.config, false)); err != nil {
+	_ = r.kept.close() // it logs its error
+	r.socks.stop()
+	if err := r.network.Apply(networkOf(r.running, false)); err != nil {
 		r.log.printf(levelWarning, "%v", err)
 	}
 	if err := r.firewall.Lock(); err != nil {

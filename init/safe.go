@@ -52,6 +52,9 @@ func (r *router) safe(s *console.Session, request console.SafeRequest) error {
 			return console.ErrSafeModeHeld
 		}
 	}
+	if !reflect.DeepEqual(r.running, r.config) {
+		return errors.New("failure: the rescue configuration is running; Safe Mode would go back to that")
+	}
 	trial := &safeMode{holder: s, before: r.config.Clone(), forwarding: r.forwarding}
 	trial.silence = time.AfterFunc(r.safeSilence, func() {
 		r.mu.Lock()
@@ -133,7 +136,7 @@ func (r *router) change(s *console.Session, next console.Config) error {
 			return err
 		}
 	}
-	if err := r.apply(next, true); err != nil {
+	if err := r.commit(next); err != nil {
 		return err
 	}
 	r.settle()

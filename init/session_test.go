@@ -46,6 +46,7 @@ func newHouse(t *testing.T) *house {
 	require.NoError(t, err)
 	h.r.logins.sleep = func(time.Duration) {}
 	require.NoError(t, h.r.apply(console.Default(), true))
+	h.r.kept.trouble = nil // that there is no flash here, which would be told after each change
 	h.r.settled = func(c console.Config) {
 		h.mu.Lock()
 		defer h.mu.Unlock()

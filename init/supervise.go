@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -47,17 +46,11 @@ func (r *router) startConsoles(ctx context.Context) {
 // shellWanted reports whether the kernel's command line asks for a shell and the
 // image has one.
 func shellWanted() bool {
-	line, err := os.ReadFile(commandLineFile)
-	if err != nil {
+	if !hasWord(debugShellWord) {
 		return false
 	}
-	for _, word := range strings.Fields(string(line)) {
-		if word == debugShellWord {
-			_, err := os.Stat(debugShell)
-			return err == nil
-		}
-	}
-	return false
+	_, err := os.Stat(debugShell)
+	return err == nil
 }
 
 func (r *router) keepConsole(ctx context.Context, tty, name string, credential *syscall.Credential) {

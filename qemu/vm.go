@@ -38,6 +38,11 @@ type machineOptions struct {
 	image string
 	// configuration replaces the image's default, in the command language.
 	configuration string
+	// flash is the file of the board's flash, made if there is none; by itself, one in
+	// the machine's folder. It outlives the machine.
+	flash string
+	// wornFlash is one that can be read and takes nothing.
+	wornFlash bool
 	// commandLine is added to the board's.
 	commandLine string
 	// kvm asks for the host's processor instead of emulation.
@@ -54,6 +59,12 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 	if err != nil {
 		return nil, fmt.Errorf("configuration for %s: %w", b.Name, err)
 	}
+	if o.flash == "" {
+		o.flash = filepath.Join(dir, "flash")
+	}
+	if err := makeFlash(b, o.flash); err != nil {
+		return nil, fmt.Errorf("flash for %s: %w", b.Name, err)
+	}
 	m := &machine{board: b, dir: dir, screen: newScreen(), exited: make(chan struct{})}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none",
@@ -65,6 +76,7 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 		// The machine waits until somebody reads its console: no line of it is lost.
 		"-chardev", "socket,id=serial,server=on,wait=on,path=" + filepath.Join(dir, "serial"),
 		"-serial", "chardev:serial",
+		"-drive", b.QEMU.Flash + ",format=raw,file=" + o.flash + map[bool]string{true: ",readonly=on"}[o.wornFlash],
 		"-qmp", "unix:" + filepath.Join(dir, "qmp") + ",server=on,wait=off",
 	}
 	if o.kvm {
@@ -74,6 +86,9 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 		if b.QEMU.CPU != "" {
 			args = append(args, "-cpu", b.QEMU.CPU)
 		}
+	}
+	if b.QEMU.FlashDevice != "" {
+		args = append(args, "-device", b.QEMU.FlashDevice)
 	}
 	if !o.reboot {
 		args = append(args, "-no-reboot")

@@ -1,0 +1,76 @@
+package console
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestServeReset(t *testing.T) {
+	const question = "Dangerous! Reset anyway? [y/N]: "
+	for _, c := range []struct {
+		answer, want string
+		calls        int
+		err          error
+	}{
+		{"y", "system configuration will be reset\n", 1, nil},
+		{" YES", "system configuration will be reset\n", 1, nil},
+		{"y", "failure: the flash is worn\n", 1, errors.New("failure: the flash is worn")},
+		{"n", "action cancelled\n", 0, nil},
+		{"", "action cancelled\n", 0, nil},
+		{"ye", "action cancelled\n", 0, nil},
+	} {
+		t.Run(strings.TrimSpace(c.answer+" "+c.want), func(t *testing.T) {
+			terminal, conn := net.Pipe()
+			calls := 0
+			served := make(chan error, 1)
+			go func() {
+				served <- Serve(conn, Handler{
+					Execute: func(s *Session, line string) (Result, error) {
+						return s.Execute(Default(), Live{Requests: []Request{ResetConfiguration}}, line)
+					},
+					Prompt: func(*Session) string { return "> " },
+					Reset:  func() error { calls++; return c.err },
+				})
+			}()
+			expect := func(kind byte, text string) {
+				t.Helper()
+				k, got, err := receive(terminal)
+				require.NoError(t, err)
+				assert.Equal(t, string(kind)+text, string(k)+got)
+			}
+			expect(framePrompt, "> ")
+			require.NoError(t, send(terminal, frameLine, "/system reset-configuration"))
+			expect(frameAsk, question)
+			assert.Zero(t, calls, "it was not asked for yet")
+			require.NoError(t, send(terminal, frameLine, c.answer))
+			expect(frameOutput, c.want)
+			expect(framePrompt, "> ")
+			assert.Equal(t, c.calls, calls)
+			terminal.Close()
+			require.NoError(t, <-served)
+		})
+	}
+	t.Run("hang up at the question", func(t *testing.T) {
+		terminal, conn := net.Pipe()
+		served := make(chan error, 1)
+		go func() {
+			served <- Serve(conn, Handler{
+				Execute: func(*Session, string) (Result, error) { return Result{Request: ResetConfiguration}, nil },
+				Prompt:  func(*Session) string { return "> " },
+				Reset:   func() error { t.Error("reset without a yes"); return nil },
+			})
+		}()
+		_, _, err := receive(terminal)
+		require.NoError(t, err)
+		require.NoError(t, send(terminal, frameLine, "reset"))
+		_, _, err = receive(terminal)
+		require.NoError(t, err)
+		terminal.Close()
+		require.NoError(t, <-served)
+	})
+}

@@ -1,0 +1,312 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+)
+
+// keeper is a machine whose flash outlives it: it is started again and again.
+type keeper struct {
+	*testing.T
+	b    board.Board
+	n    *network
+	dir  string
+	m    *machine
+	said string // until the last prompt that start has seen
+}
+
+// newKeeper makes a board with blank flash, not started yet. Nobody but its ports'
+// links are around it.
+func newKeeper(t *testing.T, b board.Board) *keeper {
+	k := &keeper{T: t, b: b}
+	var err error
+	k.dir, err = os.MkdirTemp("", "postern-e2e-")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if !t.Failed() {
+			os.RemoveAll(k.dir)
+			return
+		}
+		if k.m != nil {
+			_ = os.WriteFile(filepath.Join(k.dir, "console.log"), []byte(k.m.screen.all()), 0o644)
+		}
+		t.Logf("the last console and the flash: %s", k.dir)
+	})
+	k.n, err = newNetwork("-" + filepath.Base(k.dir)[len("postern-e2e-"):])
+	require.NoError(t, err)
+	t.Cleanup(k.n.close)
+	require.NoError(t, makeFlash(b, k.flash()))
+	t.Cleanup(func() {
+		if k.m != nil {
+			k.m.kill()
+		}
+	})
+	return k
+}
+
+func (k *keeper) flash() string { return filepath.Join(k.dir, "flash") }
+
+// start boots the router and waits for its prompt, which must name it so.
+func (k *keeper) start(t *testing.T, identity string, change func(*machineOptions)) {
+	t.Helper()
+	require.Equal(t, identity, k.boot(t, change), "the router's name; its console says:\n%s", k.m.screen.all())
+}
+
+// boot boots the router, waits for its prompt and returns the name in that.
+func (k *keeper) boot(t *testing.T, change func(*machineOptions)) (identity string) {
+	t.Helper()
+	o := machineOptions{image: filepath.Join(imageDir, k.b.Name), flash: k.flash()}
+	if change != nil {
+		change(&o)
+	}
+	var err error
+	k.m, err = startMachine(k.b, k.n, k.dir, o)
+	require.NoError(t, err)
+	k.said, err = k.m.expect("\n[admin@", 2*time.Minute)
+	require.NoError(t, err)
+	name, err := k.m.expect("] > ", time.Minute)
+	require.NoError(t, err)
+	return strings.TrimSuffix(name, "] > ")
+}
+
+func (k *keeper) command(t *testing.T, line string) string {
+	t.Helper()
+	out, err := k.m.command(line)
+	require.NoError(t, err)
+	return out
+}
+
+// partition reads what is on the partition of the configuration.
+func (k *keeper) partition(t *testing.T) []byte {
+	t.Helper()
+	offset, size := keptAt(k.b)
+	f, err := os.Open(k.flash())
+	require.NoError(t, err)
+	defer f.Close()
+	data := make([]byte, size)
+	_, err = f.ReadAt(data, offset)
+	require.NoError(t, err)
+	return data
+}
+
+// keptAt is where the partition of the configuration is in the file of the flash.
+func keptAt(b board.Board) (offset, size int64) {
+	for _, p := range b.Flash.Partitions {
+		if p.Name == board.ConfigurationPartition {
+			return p.Offset - b.QEMU.FlashStart, p.Size
+		}
+	}
+	return 0, 0
+}
+
+// awaitKept waits until flash holds a text.
+func (k *keeper) awaitKept(t *testing.T, text string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return bytes.Contains(k.partition(t), []byte(text)) }, 15*time.Second, 50*time.Millisecond,
+		"%q is not on flash; the console says:\n%s", text, k.m.screen.tail(20))
+}
+
+// TestKept checks that what is set survives a restart and a cut of the power, and
+// that defaults come back when they are asked for.
+func TestKept(t *testing.T) {
+	for _, b := range boards() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testKept(t, b)
+		})
+	}
+}
+
+func testKept(t *testing.T, b board.Board) {
+	k := newKeeper(t, b)
+	const rule = "chain=forward action=drop src-address=192.168.0.9"
+
+	k.start(t, "postern", nil)
+	assert.NotContains(t, k.said, "not kept")
+	k.command(t, "/system identity set name=first; /ip firewall filter add comment=kept "+rule)
+	// At once: the restart itself has to write it.
+	require.NoError(t, k.m.send("/system reboot\r"))
+	require.NoError(t, k.m.wait(time.Minute))
+
+	k.start(t, "first", nil)
+	assert.Contains(t, k.command(t, "/ip firewall filter print"), rule)
+	k.command(t, "/system identity set name=second")
+	k.awaitKept(t, "set name=second")
+	time.Sleep(time.Second) // its footer
+	k.m.kill()
+
+	k.start(t, "second", nil)
+	assert.Contains(t, k.command(t, "/ip firewall filter print"), rule)
+	k.m.kill()
+
+	if b.Name != boards()[0].Name {
+		return
+	}
+	t.Run("a start with the defaults", func(t *testing.T) {
+		k.start(t, "postern", func(o *machineOptions) { o.commandLine = "postern.reset" })
+		assert.Contains(t, k.said, "starting with the defaults")
+		assert.NotContains(t, k.command(t, "/ip firewall filter print"), "192.168.0.9")
+		k.m.kill()
+		k.start(t, "second", nil)
+	})
+	t.Run("a reset", func(t *testing.T) {
+		require.NoError(t, k.m.send("/system reset-configuration\r"))
+		_, err := k.m.expect("Dangerous! Reset anyway? [y/N]: ", time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, k.m.send("y\r"))
+		require.NoError(t, k.m.wait(time.Minute))
+		assert.NotContains(t, string(k.partition(t)), "192.168.0.9", "nothing is left of the old configuration")
+		k.start(t, "postern", nil)
+		k.m.kill()
+	})
+}
+
+// slotSize is that of the store on a board's flash: at least 64 KiB, and an erase
+// block.
+func slotSize(b board.Board) int {
+	if _, size := keptAt(b); b.Flash.Chip != "" {
+		return int(size) / 2
+	}
+	return 64 << 10
+}
+
+// keep puts a text into the first slot, in the form that package store documents.
+func (k *keeper) keep(t *testing.T, sequence uint64, text string) {
+	t.Helper()
+	slot := bytes.Repeat([]byte{0xFF}, slotSize(k.b))
+	copy(slot, text)
+	big := binary.BigEndian
+	footer := slot[len(slot)-32:]
+	clear(footer)
+	big.PutUint64(footer, sequence)
+	big.PutUint32(footer[8:], uint32(len(text)))
+	big.PutUint32(footer[12:], uint32(len(text)))
+	footer[19] = 1 // the version
+	sum := crc32.Update(crc32.Checksum(footer[:20], crc32.MakeTable(crc32.Castagnoli)), crc32.MakeTable(crc32.Castagnoli), []byte(text))
+	big.PutUint32(footer[20:], sum)
+	copy(footer[24:], "POSTERN\n")
+	f, err := os.OpenFile(k.flash(), os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	offset, _ := keptAt(k.b)
+	_, err = f.WriteAt(slot, offset)
+	require.NoError(t, err)
+}
+
+// TestKeptBadLines boots with lines on flash that this version does not know.
+func TestKeptBadLines(t *testing.T) {
+	t.Parallel()
+	k := newKeeper(t, boards()[0])
+	const good = "/system identity\nset name=old\n/ip address\nadd address=192.168.0.1/24 interface=ether2\n"
+
+	t.Run("of no danger", func(t *testing.T) {
+		k.keep(t, 1, good+"/caps-man manager\nset enabled=yes\n/ip firewall nat\nadd chain=srcnat action=masquerade\n")
+		k.start(t, "old", nil)
+		assert.Contains(t, k.said, "kept configuration:5:")
+		assert.Contains(t, k.said, "kept out: set enabled=yes")
+		assert.NotContains(t, k.said, "forwarding is closed")
+		assert.Contains(t, k.command(t, "/ip firewall nat print stats"), "masquerade", "it is in force")
+		k.m.kill()
+	})
+	t.Run("of the firewall", func(t *testing.T) {
+		k.keep(t, 2, good+"/ip firewall filter\nadd chain=forward action=drop layer7-protocol=x\n")
+		k.start(t, "old", nil)
+		assert.Contains(t, k.said, "kept out: add chain=forward action=drop layer7-protocol=x")
+		assert.Contains(t, k.said, "forwarding is closed, the router is at 192.168.0.1")
+		before := k.partition(t)
+		warning := k.command(t, "/system identity set name=new")
+		assert.Contains(t, warning, "forwarding stays closed and changes are not kept")
+		time.Sleep(8 * time.Second) // longer than a change waits for the flash
+		assert.True(t, bytes.Equal(before, k.partition(t)), "the flash was written")
+		assert.Empty(t, k.command(t, "/ip firewall filter add chain=forward action=drop dst-port=25 protocol=tcp"))
+		k.awaitKept(t, "dst-port=25")
+		assert.Regexp(t, regexp.MustCompile(`(?m)^ 0 +forward +drop`), k.command(t, "/ip firewall filter print stats"), "it is in force")
+		time.Sleep(time.Second)
+		k.m.kill()
+		k.start(t, "new", nil)
+		assert.NotContains(t, k.said, "closed")
+		k.m.kill()
+	})
+}
+
+// TestDisk checks a disk's partition table with the tool of others.
+func TestDisk(t *testing.T) {
+	for _, b := range board.All() {
+		if b.Flash.Chip != "" {
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "disk")
+		require.NoError(t, makeFlash(b, path))
+		out, err := exec.Command("partx", "--raw", "--noheadings", "--bytes", "--output", "NAME,START,SIZE", path).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		var want strings.Builder
+		for _, p := range b.Flash.Partitions {
+			fmt.Fprintf(&want, "%s %d %d\n", p.Name, p.Offset/512, p.Size)
+		}
+		assert.Equal(t, want.String(), string(out))
+		probe, err := exec.Command("blkid", "-p", "-o", "value", "-s", "PTTYPE", path).CombinedOutput()
+		require.NoError(t, err, "%s", probe)
+		assert.Equal(t, "gpt\n", string(probe))
+		// It is made only where there is none.
+		require.NoError(t, os.WriteFile(path, []byte("kept"), 0o600))
+		require.NoError(t, makeFlash(b, path))
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		assert.Equal(t, "kept", string(text))
+	}
+}
+
+// TestNoFlash boots with a flash that has no partition for the configuration.
+func TestNoFlash(t *testing.T) {
+	t.Parallel()
+	k := newKeeper(t, boards()[0])
+	require.NoError(t, os.WriteFile(k.flash(), make([]byte, k.b.QEMU.FlashSize), 0o600))
+	// The later of two such words counts, and this one is for no chip that there is.
+	k.start(t, "postern", func(o *machineOptions) { o.commandLine = "mtdparts=none:64k(none)" })
+	assert.Contains(t, k.said, "the configuration is not kept: no flash: no partition is named "+board.ConfigurationPartition)
+	assert.Contains(t, k.command(t, "/system identity set name=mortal"), "warning: the configuration is not kept: no flash")
+	assert.True(t, strings.HasPrefix(k.command(t, "/export"), "/system identity\nset name=mortal\n"))
+}
+
+// TestWornFlash boots with a flash that can be read and not be written: a disk says
+// so when it is opened. The emulated chip reports an error and is never ready again,
+// which is the worst that a chip can do.
+func TestWornFlash(t *testing.T) {
+	for i, b := range boards() {
+		if i > 0 && b.Flash.Chip != "" {
+			continue // one chip is enough
+		}
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			k := newKeeper(t, b)
+			k.keep(t, 7, "/system identity\nset name=old\n")
+			worn := func(o *machineOptions) { o.wornFlash = true }
+			k.start(t, "old", worn)
+			k.command(t, "/system identity set name=new")
+			require.NoError(t, retry(time.Minute, func() error {
+				if log := k.command(t, "/log print"); !strings.Contains(log, "the configuration is not kept: ") {
+					return fmt.Errorf("not in the log:\n%s", log)
+				}
+				return nil
+			}))
+			assert.Contains(t, k.m.screen.all(), "postern: the configuration is not kept: ")
+			assert.Contains(t, k.command(t, "/system identity set name=newer"), "warning: the configuration is not kept: ")
+			k.m.kill()
+			k.start(t, "old", worn)
+		})
+	}
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+)
+
+// TestPowerCut kills QEMU, which is a cut of the router's power, 200 times while the
+// configuration changes and is written: the next start has the configuration of
+// before or that of after, all of it.
+//
+// What the emulated flash was given is in its file, also if QEMU is killed in the
+// middle of a write, so each cut leaves what was written up to that moment, in the
+// order in which it was written: words of a chip, pages of a disk. A real chip may
+// leave a word half programmed, and a real disk lose what it said was written: the
+// first is what the tests of package store simulate, at every byte and bit, the second
+// is what a sync is for.
+func TestPowerCut(t *testing.T) {
+	// A disk, and the chips of the boards that boot quickest.
+	share := map[string]int{"virt-armv7": 80, "virt-arm64": 80, "pc": 40}
+	var on []board.Board
+	total := 0
+	for _, b := range boards() {
+		if share[b.Name] > 0 {
+			on = append(on, b)
+			total += share[b.Name]
+		}
+	}
+	if on == nil {
+		on = boards()[:1]
+		share[on[0].Name] = 200
+	} else {
+		// Of fewer boards each has more.
+		share[on[0].Name] += 200 - total
+	}
+	for _, b := range on {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testPowerCut(t, b, share[b.Name])
+		})
+	}
+}
+
+// markers are how often a configuration of testPowerCut says its number.
+const markers = 101
+
+// numbered is a configuration that says its number in many places, from the first
+// line of an export to the last.
+func numbered(number int) string {
+	return fmt.Sprintf("/system identity set name=g%d\n", number) +
+		strings.Repeat(fmt.Sprintf("/ip socks access add action=deny comment=g%d\n", number), markers-1)
+}
+
+var marker = regexp.MustCompile(`(?:name|comment)=g(\d+)`)
+
+func testPowerCut(t *testing.T, b board.Board, cuts int) {
+	// Else a failure could not be repeated; how fast the host is matters as well.
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	k := newKeeper(t, b)
+	image := func(o *machineOptions) { o.configuration = numbered(0) }
+
+	// held is the number that the last start had, and sent the last that was typed.
+	var held, sent, old, torn int
+	for cut := range cuts + 1 {
+		k.boot(t, image)
+		export := k.command(t, "/export")
+		found := marker.FindAllStringSubmatch(export, -1)
+		require.Len(t, found, markers, "after %d cuts, with %d or later kept:\n%s", cut, held, export)
+		for _, f := range found {
+			require.Equal(t, found[0][1], f[1], "a mixture after %d cuts:\n%s", cut, export)
+		}
+		var number int
+		_, err := fmt.Sscan(found[0][1], &number)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, number, held, "after %d cuts an older configuration has come back", cut)
+		require.LessOrEqual(t, number, sent)
+		if number < sent {
+			old++
+		}
+		held = number
+		if cut == cuts {
+			break
+		}
+
+		before := k.partition(t)
+		sent++
+		require.NoError(t, k.m.send(fmt.Sprintf("/system identity set name=g%d; /ip socks access set [find] comment=g%d\r", sent, sent)))
+		if cut%4 == 0 {
+			// At any moment, from the first key on.
+			time.Sleep(time.Duration(random.Int64N(int64(2 * time.Second))))
+		} else {
+			// While the flash is written, however long this host takes for that.
+			k.awaitWrite(t, before)
+			time.Sleep(time.Duration(random.Int64N(int64(writeTime << (cut % 3)))))
+		}
+		k.m.kill()
+		if isTorn(before, k.partition(t), slotSize(b)) {
+			torn++
+		}
+	}
+	t.Logf("%s: %d cuts, %d of which left a slot half written; %d starts with the configuration of before", b.Name, cuts, torn, old)
+	assert.Greater(t, torn, cuts/10, "too few cuts were in a write to say anything")
+	assert.Greater(t, old, cuts/10)
+	assert.Less(t, old, cuts*9/10, "too few cuts came after a write")
+}
+
+// writeTime is about what the router takes to write testPowerCut's configuration on
+// a host that is not busy.
+const writeTime = 40 * time.Millisecond
+
+// awaitWrite waits until the flash is no longer what it was.
+func (k *keeper) awaitWrite(t *testing.T, before []byte) {
+	t.Helper()
+	f, err := os.Open(k.flash())
+	require.NoError(t, err)
+	defer f.Close()
+	offset, _ := keptAt(k.b)
+	// A write begins with the erasing of a slot, of which its first bytes tell.
+	size := slotSize(k.b)
+	now := make([]byte, 64)
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		for at := 0; at < len(before); at += size {
+			_, err := f.ReadAt(now, offset+int64(at))
+			require.NoError(t, err)
+			if !bytes.Equal(now, before[at:at+len(now)]) {
+				return
+			}
+		}
+		require.Less(t, time.Now(), deadline, "the flash was not written; the console says:\n%s", k.m.screen.tail(20))
+		time.Sleep(200 * time.Microsecond)
+	}
+}
+
+// isTorn reports whether a slot was written to and has no footer.
+func isTorn(before, after []byte, size int) bool {
+	for at := 0; at < len(after); at += size {
+		slot := after[at : at+size]
+		if !bytes.Equal(slot, before[at:at+size]) && !bytes.HasSuffix(slot, []byte("POSTERN\n")) {
+			return true
+		}
+	}
+	return false
+}
