@@ -102,7 +102,7 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		CPU:         cpu,
 		Kernel: Kernel{
 			Arch:        "mips",
-			Fragments:   []string{"common", "mips", fragment, "malta"},
+			Fragments:   []string{"common", "mips", fragment, "malta", "flash"},
 			Target:      "vmlinuz",
 			Image:       "vmlinuz",
 			Objects:     785,
@@ -163,11 +163,11 @@ func All() []Board {
 			CPU{GOARCH: "mipsle", GOMIPS: "softfloat", Cross: "mipsel-linux-gnu-", Debian: "mipsel"}),
 		virt("virt-armv7", "ARMv7 virtual machine, Cortex-A15 (QEMU)", "qemu-system-arm", "cortex-a15",
 			CPU{GOARCH: "arm", GOARM: "7", Cross: "arm-linux-gnueabihf-", Debian: "armhf"},
-			Kernel{Arch: "arm", Fragments: []string{"common", "arm", "virt", "virt-armv7"},
+			Kernel{Arch: "arm", Fragments: []string{"common", "arm", "virt", "virt-armv7", "flash"},
 				Target: "zImage", Image: "arch/arm/boot/zImage", Objects: 730}),
 		virt("virt-arm64", "ARMv8 virtual machine, Cortex-A53 (QEMU)", "qemu-system-aarch64", "cortex-a53",
 			CPU{GOARCH: "arm64", Cross: "aarch64-linux-gnu-", Debian: "arm64"},
-			Kernel{Arch: "arm64", Fragments: []string{"common", "arm64", "virt"},
+			Kernel{Arch: "arm64", Fragments: []string{"common", "arm64", "virt", "flash"},
 				Target: "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 720}),
 		{
 			Name:        "pc",
