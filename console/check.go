@@ -113,7 +113,7 @@ const wanPort = "ether1"
 // Of a machine without that port, or one that cannot be asked, it knows nothing.
 func (x *execution) exposure() string {
 	c := x.cfg
-	if !c.Socks.Enabled || !slices.Contains(x.portNames(), wanPort) ||
+	if !c.Socks.Enabled || !slices.Contains(x.interfaceNames(), wanPort) ||
 		closedFrom(c.Firewall.Filter, wanPort, c.Socks.Port) || endsInDeny(c.Socks.Access) {
 		return ""
 	}

@@ -191,7 +191,9 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 }
 
 func networkOf(c console.Config, forwarding bool) netcfg.Config {
-	return netcfg.Config{Links: c.Links, Addresses: c.Addresses, Routes: c.Routes, Forwarding: forwarding}
+	network := c.Network()
+	network.Forwarding = forwarding
+	return network
 }
 
 // socksOf is what socksd is told: it cannot read resolv.conf.

@@ -1,0 +1,88 @@
+package netcfg
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestWaiting(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts[0], twoPorts[1], Port{"ether3", "k2"})
+	w, err := m.Waiting()
+	require.NoError(t, err)
+	assert.Equal(t, Waiting{}, w, "nothing is configured")
+	c := bridged()
+	c.BridgePorts = append(c.BridgePorts, BridgePort{Bridge: "bridge1", Interface: "ether3"},
+		BridgePort{Bridge: "bridge1", Interface: "ether3", Disabled: true})
+	c.VLANs = []VLAN{{Name: "v1", Interface: "ether3", ID: 1}, {Name: "v2", Interface: "ether3", ID: 2, Disabled: true}}
+	c.BridgePorts[1].Interface, c.BridgePorts[2].Interface = "v1", "v1"
+	c.Addresses = append(c.Addresses, address("10.3.0.1/24", "ether3"), address("10.4.0.1/24", "v2"))
+	c.Addresses[3].Disabled = true
+	c.Routes = append(c.Routes, by("10.5.0.0/16", "10.3.0.9", 1), by("10.6.0.0/16", "10.3.0.9", 1))
+	c.Routes[3].Disabled = true
+	require.NoError(t, m.Apply(c))
+	w, err = m.Waiting()
+	require.NoError(t, err)
+	assert.Equal(t, Waiting{VLANs: []int{0}, BridgePorts: []int{1}, Addresses: []int{2}, Routes: []int{2}}, w)
+
+	c.Links = append(c.Links, Link{Name: "ether1"})
+	c.Links[0].Disabled = true
+	c.Links = c.Links[:1]
+	require.NoError(t, m.Apply(c))
+	w, err = m.Waiting()
+	require.NoError(t, err)
+	assert.Equal(t, []int{0, 2}, w.Addresses, "their ports are disabled, or missing")
+	assert.Equal(t, []int{0, 2}, w.Routes)
+}
+
+func TestDynamic(t *testing.T) {
+	lab(t, "k0", "k1", "other")
+	ip(t, "link set other up")
+	ip(t, "addr add 10.9.0.1/24 dev other")
+	ip(t, "route add 10.10.0.0/16 via 10.9.0.2 metric 7")
+	m := newManager(t, twoPorts...)
+	require.NoError(t, m.Apply(bridged()))
+	addresses, routes, err := m.Dynamic()
+	require.NoError(t, err)
+	assert.Equal(t, []Address{address("10.9.0.1/24", "other")}, addresses)
+	assert.ElementsMatch(t, []KernelRoute{
+		{netip.MustParsePrefix("10.0.0.0/24"), netip.Addr{}, "ether1", 0},
+		{netip.MustParsePrefix("10.9.0.0/24"), netip.Addr{}, "other", 0},
+		{netip.MustParsePrefix("10.10.0.0/16"), netip.MustParseAddr("10.9.0.2"), "other", 7},
+		{netip.MustParsePrefix("192.168.0.0/24"), netip.Addr{}, "bridge1", 0},
+	}, routes)
+}
+
+func TestNeighbors(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	require.NoError(t, m.Apply(router()))
+	ip(t, "neigh add 192.168.0.7 lladdr 02:00:00:00:00:07 dev ether2 nud reachable")
+	ip(t, "neigh add 10.0.0.7 lladdr 02:00:00:00:00:08 dev ether1 nud permanent")
+	ip(t, "neigh add 10.0.0.8 lladdr 02:00:00:00:00:08 dev ether1 nud noarp")
+	ip(t, "neigh add 10.0.0.9 dev ether1 nud incomplete")
+	neighbors, err := m.Neighbors()
+	require.NoError(t, err)
+	assert.Equal(t, []Neighbor{
+		{netip.MustParseAddr("10.0.0.7"), MAC{2, 0, 0, 0, 0, 8}, "ether1"},
+		{netip.MustParseAddr("10.0.0.9"), MAC{}, "ether1"},
+		{netip.MustParseAddr("192.168.0.7"), MAC{2, 0, 0, 0, 0, 7}, "ether2"},
+	}, neighbors)
+}
+
+// The kernel is believed, but its messages are read with care.
+func FuzzParseLink(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(append(make([]byte, 16), 8, 0, 4, 0, 0xdc, 5, 0, 0, 5, 0, 3, 0, 'a'))
+	f.Add(append(make([]byte, 16), 20, 0, 18, 0, 11, 0, 1, 0, 'b', 'r', 'i', 'd', 'g', 'e', 0, 0, 4, 0, 2, 0))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		l, err := parseLink(message)
+		if err == nil {
+			assert.GreaterOrEqual(t, len(message), 16)
+		}
+		assert.LessOrEqual(t, len(l.name), len(message))
+	})
+}
