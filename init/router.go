@@ -273,6 +273,11 @@ func (r *router) live() console.Live {
 		Counters:    r.firewall.Counters,
 		Log:         r.log.lines,
 		Resource:    r.resource,
+		Invalid:     r.invalid,
+		Addresses:   r.dynamicAddresses,
+		Routes:      r.dynamicRoutes,
+		Neighbors:   r.neighbors,
+		Tracked:     trackedConnections,
 	}
 }
 
