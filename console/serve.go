@@ -2,6 +2,7 @@ package console
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -21,10 +22,11 @@ import (
 // The server sends a prompt. The terminal then asks for completion or help as often
 // as it likes, each of which is answered by one frame, and sends a line; the server
 // sends any number of outputs and the next prompt. Of a line that repeats itself
-// there is a replace or follow behind each output, until the terminal interrupts. An
-// interrupt that comes too late for that is ignored. The terminal may tell its width
-// ahead of all but an interrupt. After end the server closes. A frame that is none of
-// these ends the session.
+// there is a replace or follow behind each output, until the terminal interrupts; of
+// one that takes its time, as ping does, a follow ahead of them. An interrupt that
+// comes too late for that is ignored. The terminal may tell its width ahead of all
+// but an interrupt. After end the server closes. A frame that is none of these ends
+// the session.
 const (
 	frameOutput  = 'O' // server: text to show
 	frameReplace = 'R' // server: there will be more, in the place of what was shown since the line
@@ -110,6 +112,9 @@ type Handler struct {
 	// Complete and Help are those of the Session.
 	Complete func(session *Session, before string) (insert string, choices []Choice)
 	Help     func(session *Session, before string) string
+	// Stream does what a Result of Ping or Traceroute asks for: it writes lines to out
+	// until it is done, or ctx is, because a key was pressed or the session is over.
+	Stream func(ctx context.Context, result Result, out io.Writer) error
 }
 
 // Serve holds a session with the terminal at the other end of conn, and closes
@@ -229,6 +234,9 @@ func (s *server) run(line string) (Request, error) {
 				return None, err
 			}
 			output = output[n:]
+		}
+		if err == nil && s.handler.Stream != nil && (result.Request == Ping || result.Request == Traceroute) {
+			return None, s.stream(result)
 		}
 		if err != nil || result.Repeat <= 0 {
 			return result.Request, nil

@@ -136,6 +136,8 @@ func startRouter(ctx context.Context, log *logger, requests chan<- console.Reque
 	// The kernel would otherwise drop our lines when there are many.
 	setSysctl(log, "kernel/printk_devkmsg", "on\n")
 	sizeTables(log)
+	// Who is of group 0, as PID 1 is, may open a ping socket.
+	setSysctl(log, "net/ipv4/ping_group_range", "0 0\n")
 	name, err := os.ReadFile(boardFile)
 	if err != nil {
 		return nil, fmt.Errorf("which board this is: %w", err)
@@ -192,7 +194,7 @@ func (r *router) serveSessions() error {
 			go func() {
 				defer func() { <-slots }()
 				if err := console.Serve(conn, console.Handler{
-					Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
+					Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help, Stream: r.stream,
 				}); err != nil {
 					r.log.printf(levelInfo, "%v", err)
 				}

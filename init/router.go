@@ -234,6 +234,11 @@ func (r *router) execute(s *console.Session, line string) (console.Result, error
 			return console.Result{}, err
 		}
 	}
+	if result.Request == console.SetClock {
+		if err := r.setClock(result.Clock); err != nil {
+			return console.Result{}, err
+		}
+	}
 	if result.Request == console.Reboot || result.Request == console.Shutdown {
 		select {
 		case r.requests <- result.Request:
@@ -278,6 +283,7 @@ func (r *router) live() console.Live {
 		Routes:      r.dynamicRoutes,
 		Neighbors:   r.neighbors,
 		Tracked:     trackedConnections,
+		Requests:    []console.Request{console.Ping, console.Traceroute, console.SetClock},
 	}
 }
 
