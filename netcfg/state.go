@@ -205,7 +205,8 @@ type Neighbor struct {
 	Interface string
 }
 
-// Neighbors lists the table of ARP: whom the kernel knows, or asks for. The kernel
+// Neighbors lists the table of ARP: whom the kernel knows, or asks for, in its order.
+// The kernel
 // bounds it (net.ipv4.neigh.default.gc_thresh3).
 func (m *Manager) Neighbors() ([]Neighbor, error) {
 	m.mu.Lock()
@@ -237,6 +238,5 @@ func (m *Manager) Neighbors() ([]Neighbor, error) {
 		}
 		neighbors = append(neighbors, neighbor)
 	}
-	slices.SortFunc(neighbors, func(a, b Neighbor) int { return a.Address.Compare(b.Address) })
 	return neighbors, nil
 }

@@ -62,7 +62,7 @@ func run(ctx context.Context, arguments []string, lookup Lookup, socket *os.File
 	var t TraceRequest
 	flags.IntVar(&t.MaxHops, "max-hops", 30, "how many routers at most")
 	flags.DurationVar(&t.Timeout, "timeout", time.Second, "time to wait for an answer")
-	servers := flags.StringSlice("name-server", nil, "who is asked for the address of a name")
+	servers := flags.StringArray("name-server", nil, "who is asked for the address of a name")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}

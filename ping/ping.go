@@ -16,7 +16,6 @@ package ping
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -77,7 +76,7 @@ func newPinger(socket *os.File, size int) (*pinger, error) {
 	}
 	p := &pinger{conn: conn, control: raw.Control, request: make([]byte, size-ipHeader), answer: make([]byte, maxPacket)}
 	p.request[0] = icmpEcho
-	if _, err := rand.Read(p.request[icmpHeader:]); err != nil {
+	if _, err := unix.Getrandom(p.request[icmpHeader:], 0); err != nil {
 		conn.Close()
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,8 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain runs the tests in a network namespace of their own, where 10.0.0.1 answers
-// and 10.0.0.2 is on a link where nobody does.
+// TestMain runs the tests in a network namespace of their own.
 func TestMain(m *testing.M) {
 	const inside = "PING_TEST_NETNS"
 	if os.Getenv(inside) == "" {
@@ -43,21 +43,32 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	os.Exit(m.Run())
+}
+
+// network makes the network of the tests, once: 10.0.0.1 answers, and 10.0.0.2 is on a
+// link where nobody does.
+var network = sync.OnceValue(func() error {
 	for _, line := range []string{
 		"link set lo up", "link add k0 type veth peer name k1", "link set k1 up", "link set k0 up", "addr add 10.0.0.1/24 dev k0",
 		"route add prohibit 10.9.0.0/24",
 	} {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "ip %s: %v: %s\n", line, err, out)
-			os.Exit(1)
+			return fmt.Errorf("ip %s: %w: %s", line, err, out)
 		}
 	}
 	// It belongs to the namespace of whoever opens it.
-	if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0\n"), 0o644); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	return os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0\n"), 0o644)
+})
+
+// open returns a ping socket in that network.
+func open(t *testing.T) *os.File {
+	t.Helper()
+	require.NoError(t, network())
+	socket, err := Open()
+	require.NoError(t, err)
+	t.Cleanup(func() { socket.Close() })
+	return socket
 }
 
 func TestRun(t *testing.T) {
@@ -85,9 +96,7 @@ $`},
 			`\n    0 10\.9\.0\.1                             packet rejected\n    sent=1 `},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			socket, err := Open()
-			require.NoError(t, err)
-			defer socket.Close()
+			socket := open(t)
 			var out strings.Builder
 			require.NoError(t, Run(context.Background(), socket, test.r, &out))
 			assert.Regexp(t, test.want, out.String())
@@ -98,9 +107,7 @@ $`},
 // A host that cannot be reached on its link is told of after three seconds, when two
 // requests more are on their way: that is no answer to these.
 func TestLateFailures(t *testing.T) {
-	socket, err := Open()
-	require.NoError(t, err)
-	defer socket.Close()
+	socket := open(t)
 	var out strings.Builder
 	require.NoError(t, Run(context.Background(), socket, Request{Host: netip.MustParseAddr("10.0.0.3"), Count: 5, Interval: time.Second, Size: 64}, &out))
 	assert.Contains(t, out.String(), "sent=5 received=0 packet-loss=100%\n")
@@ -110,9 +117,7 @@ func TestLateFailures(t *testing.T) {
 
 func TestRunIsInterrupted(t *testing.T) {
 	for _, host := range []string{"10.0.0.1", "10.0.0.2"} {
-		socket, err := Open()
-		require.NoError(t, err)
-		defer socket.Close()
+		socket := open(t)
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
 		var out strings.Builder
@@ -125,9 +130,7 @@ func TestRunIsInterrupted(t *testing.T) {
 
 func TestTrace(t *testing.T) {
 	trace := func(host string, hops int) string {
-		socket, err := Open()
-		require.NoError(t, err)
-		defer socket.Close()
+		socket := open(t)
 		var out strings.Builder
 		require.NoError(t, Trace(context.Background(), socket,
 			TraceRequest{Host: netip.MustParseAddr(host), MaxHops: hops, Timeout: 50 * time.Millisecond}, &out))
