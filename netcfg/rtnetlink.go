@@ -1,28 +1,30 @@
 package netcfg
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// What this package needs of github.com/vishvananda/netlink, in values that can
-// be compared. The library adds 110 KB (xz) to a MIPS program, and reads each
-// datagram into a fresh buffer of 64 KB: a list is read once a pass, and again
-// only where the kernel may have changed it on its own account.
+// What this package says to the kernel (rtnetlink(7)), and hears of it, in values that
+// can be compared. Of github.com/vishvananda/netlink it takes the messages, package nl,
+// and not what is built on them: that leaves out what a bridge was set to, and brings
+// along the code of every kind of link and route, tens of kilobytes in flash.
 //
-// It has the kernel explain a refusal, "Nexthop has invalid gateway", only on the
-// sockets that its package functions open for each request, and for the whole
-// process. So changes go by these functions. Lists go by a Handle, without
-// explanations: v1.3.1 panics on a list that fails with one.
+// A list is read once a pass, and again only where the kernel may have changed it on
+// its own account: each datagram is read into a fresh buffer of 64 KB.
+//
+// The kernel explains a refusal, "Nexthop has invalid gateway", only on the sockets
+// that are opened for each request, and that is switched for the whole process. So
+// changes go by these. Lists go by a socket of their own, without explanations: v1.3.1
+// panics on a list that fails with one.
 func init() { nl.EnableErrorMessageReporting = true }
 
 // link is a network device as the kernel has it, or shall have it.
@@ -69,71 +71,54 @@ type route struct {
 	oif    string
 }
 
-// conn is what the lists of one pass are read from. The library's list of links
-// leaves out what a bridge was set to, and brings along the code for every kind of
-// link that there is: links are read here.
-type conn struct {
-	*netlink.Handle
-	links *nl.NetlinkSocket
-}
+// conn is a socket that lists are read from.
+type conn = nl.NetlinkSocket
 
-func (c *conn) Close() {
-	c.Handle.Close()
-	c.links.Close()
-}
-
-// dial opens the sockets that the lists of one pass are read from.
+// dial opens the socket that the lists of one pass are read from.
 func dial() (*conn, error) {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE) // to nothing
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	if err := h.SetStrictCheck(true); err != nil { // lists filtered by the kernel
-		h.Close()
+	// Lists are filtered by the kernel.
+	if err := unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
+		s.Close()
 		return nil, fmt.Errorf("set up netlink socket: %w", err)
 	}
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE) // to nothing: a plain socket
-	if err != nil {
-		h.Close()
-		return nil, fmt.Errorf("open netlink socket: %w", err)
-	}
-	return &conn{h, s}, nil
+	return s, nil
 }
 
-// list calls f again if the kernel says that the list changed under the reader.
-func list[T any](what string, f func() ([]T, error)) ([]T, error) {
-	var all []T
+// list asks for all things of a kind, by the message type get with the head that all
+// requests of that kind have, and reads each with parse. It asks again if the kernel
+// says that the list changed under the reader.
+func list[T any](s *conn, what string, get int, head []byte, parse func([]byte) (T, error)) ([]T, error) {
+	var messages [][]byte
 	var err error
 	for range 5 {
-		if all, err = f(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+		req := nl.NewNetlinkRequest(get, unix.NLM_F_DUMP)
+		req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+		req.AddRawData(head)
+		// The kernel answers RTM_GETLINK by RTM_NEWLINK, two below, and so with all.
+		if messages, err = req.Execute(unix.NETLINK_ROUTE, uint16(get-2)); !errors.Is(err, nl.ErrDumpInterrupted) {
 			break
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", what, err)
 	}
+	all := make([]T, len(messages))
+	for i, message := range messages {
+		if all[i], err = parse(message); err != nil {
+			return nil, fmt.Errorf("list %s: %w", what, err)
+		}
+	}
 	return all, nil
 }
 
 // listLinks lists every device, in the order of their indexes. Who is on what is
 // known by index alone: see nameLinks.
-func listLinks(c *conn) ([]link, error) {
-	messages, err := list("links", func() ([][]byte, error) {
-		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
-		req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: c.links}}
-		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-	})
-	if err != nil {
-		return nil, err
-	}
-	links := make([]link, len(messages))
-	for i, message := range messages {
-		if links[i], err = parseLink(message); err != nil {
-			return nil, fmt.Errorf("list links: %w", err)
-		}
-	}
-	return links, nil
+func listLinks(s *conn) ([]link, error) {
+	return list(s, "links", unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg), parseLink)
 }
 
 // parseLink reads a message of type RTM_NEWLINK (rtnetlink(7)).
@@ -248,38 +233,122 @@ func nameLinks(links []link) {
 }
 
 // listAddrs lists the IPv4 addresses of links.
-func listAddrs(c *conn, links []link) ([]addr, error) {
-	all, err := list("addresses", func() ([]netlink.Addr, error) { return c.AddrList(nil, netlink.FAMILY_V4) })
-	var addrs []addr
-	for _, a := range all {
-		local := prefix(a.IPNet)
-		peer := local
-		if a.Peer != nil { // then it has the prefix length
-			peer = prefix(a.Peer)
-		}
-		i := slices.IndexFunc(links, func(l link) bool { return l.index == a.LinkIndex })
-		if i < 0 {
-			continue
-		}
-		addrs = append(addrs, addr{links[i].name, netip.PrefixFrom(local.Addr(), peer.Bits()), peer.Addr()})
-	}
-	return addrs, err
+func listAddrs(s *conn, links []link) ([]addr, error) {
+	head := nl.NewIfAddrmsg(unix.AF_INET).Serialize()
+	all, err := list(s, "addresses", unix.RTM_GETADDR, head, func(message []byte) (addr, error) {
+		return parseAddr(message, links)
+	})
+	return slices.DeleteFunc(all, func(a addr) bool { return a.link == "" }), err
 }
 
-// listRoutes lists the routes of protocol static in table main. The filter names
-// no table, which stands for main: a list of main itself is an error before its
-// first route.
-func listRoutes(c *conn, links []link) ([]route, error) {
-	all, err := list("routes", func() ([]netlink.Route, error) {
-		filter := &netlink.Route{Protocol: unix.RTPROT_STATIC}
-		return c.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_PROTOCOL)
+// parseAddr reads a message of type RTM_NEWADDR. The link is "" if it is none of
+// links.
+func parseAddr(message []byte, links []link) (addr, error) {
+	if len(message) < unix.SizeofIfAddrmsg {
+		return addr{}, fmt.Errorf("message of %d bytes", len(message))
+	}
+	head := nl.DeserializeIfAddrmsg(message)
+	var local, peer netip.Addr
+	err := attributes(message[unix.SizeofIfAddrmsg:], func(typ uint16, value []byte) error {
+		switch typ {
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(value)
+		case unix.IFA_ADDRESS: // the same, unless the link is point-to-point
+			peer, _ = netip.AddrFromSlice(value)
+		}
+		return nil
 	})
-	var routes []route
-	for _, r := range all {
-		gw, _ := netip.AddrFromSlice(r.Gw)
-		routes = append(routes, route{prefix(r.Dst), gw, r.Priority, nameOf(links, r.LinkIndex)})
+	return addr{nameOf(links, int(head.Index)), netip.PrefixFrom(local, int(head.Prefixlen)), peer}, err
+}
+
+// kernelRoute is any IPv4 route of table main.
+type kernelRoute struct {
+	route
+	oifIndex int // 0 for one of many ways, or of none
+	protocol uint8
+	table    uint8
+	cloned   bool
+}
+
+// listRoutes lists the routes of protocol static in table main.
+func listRoutes(s *conn, links []link) ([]route, error) {
+	all, err := listAllRoutes(s, links, unix.RTPROT_STATIC)
+	routes := make([]route, len(all))
+	for i, r := range all {
+		routes[i] = r.route
 	}
 	return routes, err
+}
+
+// listAllRoutes lists the routes of a protocol in table main, of all with protocol 0.
+func listAllRoutes(s *conn, links []link, protocol uint8) ([]kernelRoute, error) {
+	// The filter names no table, and what is not of main falls out here: a list of main
+	// itself is an error before its first route.
+	head := nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET, Protocol: protocol}}
+	all, err := list(s, "routes", unix.RTM_GETROUTE, head.Serialize(), func(message []byte) (kernelRoute, error) {
+		return parseRoute(message, links)
+	})
+	return slices.DeleteFunc(all, func(r kernelRoute) bool { return r.table != unix.RT_TABLE_MAIN || r.cloned }), err
+}
+
+// parseRoute reads a message of type RTM_NEWROUTE.
+func parseRoute(message []byte, links []link) (kernelRoute, error) {
+	if len(message) < unix.SizeofRtMsg {
+		return kernelRoute{}, fmt.Errorf("message of %d bytes", len(message))
+	}
+	head := nl.DeserializeRtMsg(message)
+	r := kernelRoute{protocol: head.Protocol, table: head.Table, cloned: head.Flags&unix.RTM_F_CLONED != 0}
+	dst := netip.IPv4Unspecified()
+	err := attributes(message[unix.SizeofRtMsg:], func(typ uint16, value []byte) error {
+		switch typ {
+		case unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(value)
+		case unix.RTA_GATEWAY:
+			r.gw, _ = netip.AddrFromSlice(value)
+		case unix.RTA_PRIORITY:
+			r.metric = number(value)
+		case unix.RTA_OIF:
+			r.oifIndex = number(value)
+		}
+		return nil
+	})
+	r.dst, r.oif = netip.PrefixFrom(dst, int(head.Dst_len)), nameOf(links, r.oifIndex)
+	return r, err
+}
+
+// listNeighbors lists the IPv4 neighbours that the kernel knows or asks for.
+func listNeighbors(s *conn, links []link) ([]Neighbor, error) {
+	head := make([]byte, unix.SizeofNdMsg)
+	head[0] = unix.AF_INET
+	all, err := list(s, "neighbours", unix.RTM_GETNEIGH, head, func(message []byte) (Neighbor, error) {
+		return parseNeighbor(message, links)
+	})
+	return slices.DeleteFunc(all, func(n Neighbor) bool { return n.Interface == "" || !n.Address.IsValid() }), err
+}
+
+// parseNeighbor reads a message of type RTM_NEWNEIGH. It has no interface if it is
+// none that counts: what needs no ARP, such as loopback and multicast, is in the
+// kernel's table too, and whoever has not answered.
+func parseNeighbor(message []byte, links []link) (Neighbor, error) {
+	if len(message) < unix.SizeofNdMsg {
+		return Neighbor{}, fmt.Errorf("message of %d bytes", len(message))
+	}
+	// struct ndmsg, linux/neighbour.h: family, padding, ifindex, state, flags, type.
+	var n Neighbor
+	state := nl.NativeEndian().Uint16(message[8:])
+	if state != unix.NUD_NONE && state&(unix.NUD_NOARP|unix.NUD_FAILED) == 0 {
+		n.Interface = nameOf(links, number(message[4:]))
+	}
+	err := attributes(message[unix.SizeofNdMsg:], func(typ uint16, value []byte) error {
+		switch {
+		case typ == unix.NDA_DST:
+			n.Address, _ = netip.AddrFromSlice(value)
+		case typ == unix.NDA_LLADDR && len(value) == len(n.MAC):
+			n.MAC = MAC(value)
+		}
+		return nil
+	})
+	return n, err
 }
 
 // nameOf is the name of a link, "" if there is none of that index.
@@ -293,70 +362,73 @@ func nameOf(links []link, index int) string {
 }
 
 func setName(index int, name string) error {
-	return explained(netlink.LinkSetName(linkOf(index), name))
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 }
 
 func setMTU(index, mtu int) error {
-	return explained(netlink.LinkSetMTU(linkOf(index), mtu))
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 }
 
 func setUp(index int, up bool) error {
+	flags := uint32(0)
 	if up {
-		return explained(netlink.LinkSetUp(linkOf(index)))
+		flags = unix.IFF_UP
 	}
-	return explained(netlink.LinkSetDown(linkOf(index)))
+	return setLink(index, flags, unix.IFF_UP)
 }
 
 func setMAC(index int, mac MAC) error {
-	return explained(netlink.LinkSetHardwareAddr(linkOf(index), mac[:]))
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_ADDRESS, mac[:]))
 }
 
 // setMaster makes a link a port of the bridge of index master, 0 for none.
 func setMaster(index, master int) error {
-	return explained(netlink.LinkSetMasterByIndex(linkOf(index), master))
-}
-
-func deleteLink(index int) error { return explained(netlink.LinkDel(linkOf(index))) }
-
-// makeBridge and makeVLAN make links of our group, which are down.
-func makeBridge(name string, stp bool) error {
-	req := newLink(name)
-	addKind(req, bridgeKind).AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
-	return execute(req)
-}
-
-func makeVLAN(name string, parent, id int) error {
-	req := newLink(name)
-	req.AddData(nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(parent))))
-	addKind(req, vlanKind).AddRtAttr(nl.IFLA_VLAN_ID, nl.Uint16Attr(uint16(id)))
-	return execute(req)
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(master))))
 }
 
 func setSTP(index int, stp bool) error {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	info, data := infoOf(bridgeKind)
+	data.AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
+	return changeLink(unix.RTM_NEWLINK, index, 0, 0, info)
+}
+
+// setLink changes those flags of a link that change has, and attributes.
+func setLink(index int, flags, change uint32, attrs ...*nl.RtAttr) error {
+	return changeLink(unix.RTM_SETLINK, index, flags, change, attrs...)
+}
+
+func changeLink(typ, index int, flags, change uint32, attrs ...*nl.RtAttr) error {
 	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	head.Index = int32(index)
-	req.AddData(head)
-	addKind(req, bridgeKind).AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
-	return execute(req)
+	head.Index, head.Flags, head.Change = int32(index), flags, change
+	return request(typ, 0, head, attrs)
 }
 
-func newLink(name string) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
-	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
-	return req
+func deleteLink(index int) error { return changeLink(unix.RTM_DELLINK, index, 0, 0) }
+
+// makeBridge and makeVLAN make links of our group, which are down.
+func makeBridge(name string, stp bool) error {
+	info, data := infoOf(bridgeKind)
+	data.AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
+	return newLink(name, info)
 }
 
-// addKind adds the attribute IFLA_LINKINFO and returns what is inside it, the
-// properties of the kind.
-func addKind(req *nl.NetlinkRequest, kind string) *nl.RtAttr {
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+func makeVLAN(name string, parent, id int) error {
+	info, data := infoOf(vlanKind)
+	data.AddRtAttr(nl.IFLA_VLAN_ID, nl.Uint16Attr(uint16(id)))
+	return newLink(name, info, nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(parent))))
+}
+
+func newLink(name string, attrs ...*nl.RtAttr) error {
+	attrs = append(attrs, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
+	return request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC), attrs)
+}
+
+// infoOf returns the attribute IFLA_LINKINFO of a kind of links, and in it the one
+// that takes what only this kind has.
+func infoOf(kind string) (info, data *nl.RtAttr) {
+	info = nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(unix.IFLA_INFO_KIND, []byte(kind))
-	data := info.AddRtAttr(unix.IFLA_INFO_DATA, nil)
-	req.AddData(info)
-	return data
+	return info, info.AddRtAttr(unix.IFLA_INFO_DATA, nil)
 }
 
 func stpState(on bool) []byte {
@@ -366,29 +438,65 @@ func stpState(on bool) []byte {
 	return nl.Uint32Attr(0)
 }
 
-func execute(req *nl.NetlinkRequest) error {
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return explained(err)
+func addAddr(index int, a addr) error {
+	return changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, a)
 }
 
-func addAddr(index int, a addr) error { return explained(netlink.AddrAdd(nil, a.netlink(index))) }
+func deleteAddr(index int, a addr) error { return changeAddr(unix.RTM_DELADDR, 0, index, a) }
 
-func deleteAddr(index int, a addr) error { return explained(netlink.AddrDel(nil, a.netlink(index))) }
+// changeAddr adds or deletes an address. A /31 has no broadcast address (RFC 3021),
+// and a point-to-point address gets none here.
+func changeAddr(typ, flags, index int, a addr) error {
+	head := nl.NewIfAddrmsg(unix.AF_INET)
+	head.Index, head.Prefixlen = uint32(index), uint8(a.prefix.Bits())
+	local := a.prefix.Addr().As4()
+	attrs := []*nl.RtAttr{nl.NewRtAttr(unix.IFA_LOCAL, local[:]), nl.NewRtAttr(unix.IFA_ADDRESS, a.peer.AsSlice())}
+	if bits := a.prefix.Bits(); bits < 31 && a.peer == a.prefix.Addr() {
+		last := binary.BigEndian.Uint32(local[:]) | (1<<(32-bits) - 1)
+		attrs = append(attrs, nl.NewRtAttr(unix.IFA_BROADCAST, binary.BigEndian.AppendUint32(nil, last)))
+	}
+	return request(typ, flags, head, attrs)
+}
 
 // addRoute adds r; with replace, in the place of the route to the same
 // destination with the same metric, without a moment between them. Replacing a
 // route by itself changes nothing, but the kernel checks its gateway.
 func addRoute(oif int, r route, replace bool) error {
+	flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	if replace {
-		return explained(netlink.RouteReplace(r.netlink(oif)))
+		flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
 	}
-	return explained(netlink.RouteAdd(r.netlink(oif)))
+	return changeRoute(unix.RTM_NEWROUTE, flags, nl.NewRtMsg(), oif, r)
 }
 
 func deleteRoute(oif int, r route) error {
-	n := r.netlink(oif)
-	n.Scope = netlink.SCOPE_NOWHERE // matches any scope
-	return explained(netlink.RouteDel(n))
+	return changeRoute(unix.RTM_DELROUTE, 0, nl.NewRtDelMsg(), oif, r) // of any scope and type
+}
+
+func changeRoute(typ, flags int, head *nl.RtMsg, oif int, r route) error {
+	head.Family, head.Protocol, head.Dst_len = unix.AF_INET, unix.RTPROT_STATIC, uint8(r.dst.Bits())
+	attrs := []*nl.RtAttr{
+		nl.NewRtAttr(unix.RTA_DST, r.dst.Addr().AsSlice()),
+		nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.metric))),
+	}
+	if r.gw.IsValid() {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_GATEWAY, r.gw.AsSlice()))
+	}
+	if oif != 0 {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(oif))))
+	}
+	return request(typ, flags, head, attrs)
+}
+
+// request asks the kernel for a change and waits for its word.
+func request(typ, flags int, head nl.NetlinkRequestData, attrs []*nl.RtAttr) error {
+	req := nl.NewNetlinkRequest(typ, flags|unix.NLM_F_ACK)
+	req.AddData(head)
+	for _, a := range attrs {
+		req.AddData(a)
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return explained(err)
 }
 
 // explained puts the kernel's explanation of a refusal, if it gave one, in
@@ -402,41 +510,6 @@ func explained(err error) error {
 		return fmt.Errorf("%w (%s)", errno, text)
 	}
 	return err
-}
-
-func linkOf(index int) netlink.Link {
-	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
-}
-
-// netlink is a as the library wants it, which finds the broadcast address itself;
-// a /31 has none (RFC 3021), and a point-to-point address gets none here.
-func (a addr) netlink(index int) *netlink.Addr {
-	n := &netlink.Addr{LinkIndex: index, IPNet: ipNet(a.prefix)}
-	if a.peer != a.prefix.Addr() {
-		n.Peer = ipNet(netip.PrefixFrom(a.peer, a.prefix.Bits()))
-		n.Broadcast = net.IPv4zero // stands for none
-	}
-	return n
-}
-
-func (r route) netlink(oif int) *netlink.Route {
-	return &netlink.Route{
-		Dst: ipNet(r.dst), Gw: r.gw.AsSlice(), Priority: r.metric, LinkIndex: oif,
-		Protocol: unix.RTPROT_STATIC,
-	}
-}
-
-func prefix(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.Prefix{}
-	}
-	ip, _ := netip.AddrFromSlice(n.IP)
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(ip.Unmap(), bits)
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // subscribe opens a socket that hears of changes to links, IPv4 addresses, IPv4

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -179,21 +178,16 @@ func (m *Manager) Dynamic() ([]Address, []KernelRoute, error) {
 			addresses = append(addresses, Address{Address: a.prefix, Interface: a.link})
 		}
 	}
-	all, err := list("routes", func() ([]netlink.Route, error) {
-		return nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, 0)
-	})
+	all, err := listAllRoutes(nl, m.links, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	var routes []KernelRoute
 	for _, r := range all {
 		// One of many ways has no link of its own, a blackhole none at all.
-		link := nameOf(m.links, r.LinkIndex)
-		if r.Protocol == unix.RTPROT_STATIC || link == "" {
-			continue
+		if r.protocol != unix.RTPROT_STATIC && r.oif != "" {
+			routes = append(routes, KernelRoute{Destination: r.dst, Gateway: r.gw, Interface: r.oif, Distance: r.metric})
 		}
-		gw, _ := netip.AddrFromSlice(r.Gw)
-		routes = append(routes, KernelRoute{Destination: prefix(r.Dst), Gateway: gw, Interface: link, Distance: r.Priority})
 	}
 	return addresses, routes, nil
 }
@@ -219,24 +213,5 @@ func (m *Manager) Neighbors() ([]Neighbor, error) {
 	if _, err := m.look(nl); err != nil {
 		return nil, err
 	}
-	all, err := list("neighbours", func() ([]netlink.Neigh, error) { return nl.NeighList(0, netlink.FAMILY_V4) })
-	if err != nil {
-		return nil, err
-	}
-	var neighbors []Neighbor
-	for _, n := range all {
-		ip, ok := netip.AddrFromSlice(n.IP)
-		name := nameOf(m.links, n.LinkIndex)
-		// What needs no ARP, such as loopback and multicast, is in there too, and
-		// whoever has not answered.
-		if !ok || name == "" || n.State == unix.NUD_NONE || n.State&(unix.NUD_NOARP|unix.NUD_FAILED) != 0 {
-			continue
-		}
-		neighbor := Neighbor{Address: ip.Unmap(), Interface: name}
-		if len(n.HardwareAddr) == len(neighbor.MAC) {
-			neighbor.MAC = MAC(n.HardwareAddr)
-		}
-		neighbors = append(neighbors, neighbor)
-	}
-	return neighbors, nil
+	return listNeighbors(nl, m.links)
 }

@@ -73,16 +73,26 @@ func TestNeighbors(t *testing.T) {
 	}, neighbors)
 }
 
-// The kernel is believed, but its messages are read with care.
-func FuzzParseLink(f *testing.F) {
+// The kernel is believed, but its messages are read with care: nothing makes these
+// panic or read beyond a message.
+func FuzzParse(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(append(make([]byte, 16), 8, 0, 4, 0, 0xdc, 5, 0, 0, 5, 0, 3, 0, 'a'))
 	f.Add(append(make([]byte, 16), 20, 0, 18, 0, 11, 0, 1, 0, 'b', 'r', 'i', 'd', 'g', 'e', 0, 0, 4, 0, 2, 0))
+	f.Add(append([]byte{2, 24, 0, 0, 1, 0, 0, 0}, 8, 0, 2, 0, 10, 0, 0, 1, 8, 0, 1, 0, 10, 0, 0, 1))
+	f.Add(append(make([]byte, 12), 8, 0, 1, 0, 10, 0, 0, 1, 10, 0, 2, 0, 2, 0, 0, 0, 0, 1))
+	links := []link{{index: 1, name: "a"}}
 	f.Fuzz(func(t *testing.T, message []byte) {
 		l, err := parseLink(message)
+		assert.LessOrEqual(t, len(l.name), len(message))
 		if err == nil {
 			assert.GreaterOrEqual(t, len(message), 16)
 		}
-		assert.LessOrEqual(t, len(l.name), len(message))
+		a, err := parseAddr(message, links)
+		if err == nil {
+			assert.Contains(t, []string{"", "a"}, a.link)
+		}
+		_, _ = parseRoute(message, links)
+		_, _ = parseNeighbor(message, links)
 	})
 }
