@@ -38,15 +38,11 @@ const (
 func (m *Manager) State() ([]LinkState, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	nl, err := dial()
+	nl, own, err := m.look()
 	if err != nil {
 		return nil, err
 	}
 	defer nl.Close()
-	own, err := m.look(nl)
-	if err != nil {
-		return nil, err
-	}
 	var states []LinkState
 	add := func(name string, kind LinkType, is func(link) bool) {
 		s := LinkState{Name: name, Type: kind}
@@ -74,14 +70,20 @@ func (m *Manager) State() ([]LinkState, error) {
 	return states, nil
 }
 
-// look lists the links that the Manager owns, and changes nothing.
-func (m *Manager) look(nl *conn) ([]link, error) {
+// look lists the links that the Manager owns, and changes nothing. What else is to be
+// listed is read from the socket, which the caller closes.
+func (m *Manager) look() (*conn, []link, error) {
+	nl, err := dial()
+	if err != nil {
+		return nil, nil, err
+	}
 	links, err := listLinks(nl)
 	if err != nil {
-		return nil, err
+		nl.Close()
+		return nil, nil, err
 	}
 	m.match(links)
-	return m.own(links), nil
+	return nl, m.own(links), nil
 }
 
 // Waiting tells which items of a Config have no effect though they are not
@@ -97,15 +99,11 @@ func (m *Manager) Waiting() (Waiting, error) {
 	if m.config == nil {
 		return w, nil
 	}
-	nl, err := dial()
+	nl, own, err := m.look()
 	if err != nil {
 		return w, err
 	}
 	defer nl.Close()
-	own, err := m.look(nl)
-	if err != nil {
-		return w, err
-	}
 	routes, err := listRoutes(nl, m.links)
 	if err != nil {
 		return w, err
@@ -156,14 +154,11 @@ type KernelRoute struct {
 func (m *Manager) Dynamic() ([]Address, []KernelRoute, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	nl, err := dial()
+	nl, _, err := m.look()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer nl.Close()
-	if _, err := m.look(nl); err != nil {
-		return nil, nil, err
-	}
 	others := slices.DeleteFunc(slices.Clone(m.links), func(l link) bool { return l.loopback })
 	addrs, err := listAddrs(nl, others)
 	if err != nil {
@@ -205,13 +200,10 @@ type Neighbor struct {
 func (m *Manager) Neighbors() ([]Neighbor, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	nl, err := dial()
+	nl, _, err := m.look()
 	if err != nil {
 		return nil, err
 	}
 	defer nl.Close()
-	if _, err := m.look(nl); err != nil {
-		return nil, err
-	}
 	return listNeighbors(nl, m.links)
 }

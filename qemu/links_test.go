@@ -85,6 +85,9 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		require.NoError(t, r.n.on(client, func() error { return askTagged("eth0", 20, netip.MustParseAddr("192.168.20.1")) }))
 		assert.Error(t, r.n.on(client, func() error { return askTagged("eth0", 21, netip.MustParseAddr("192.168.20.1")) }),
 			"a tag that the router has not")
+		assert.Empty(t, r.command(t, "/interface vlan set guests vlan-id=21 mtu=1400"))
+		assert.Regexp(t, `(?m)^ 0  R  guests +1400       21      bridge1$`, r.command(t, "/interface vlan print"))
+		require.NoError(t, r.n.on(client, func() error { return askTagged("eth0", 21, netip.MustParseAddr("192.168.20.1")) }))
 		assert.Contains(t, r.command(t, "/interface bridge remove bridge1"), "/interface vlan 0: input does not match any value of interface: bridge1")
 		assert.Contains(t, r.command(t, "/interface bridge port add bridge=bridge1 interface=guests"), "would make a loop")
 		assert.Empty(t, r.command(t, "/ip address remove [find interface=guests]; /interface vlan remove guests; "+
