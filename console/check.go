@@ -114,7 +114,7 @@ const wanPort = "ether1"
 func (x *execution) exposure() string {
 	c := x.cfg
 	if !c.Socks.Enabled || !slices.Contains(x.interfaceNames(), wanPort) ||
-		closedFrom(c.Firewall.Filter, wanPort, c.Socks.Port) || endsInDeny(c.Socks.Access) {
+		closedFrom(c.Firewall.Filter, c.Network().Actual(wanPort), c.Socks.Port) || endsInDeny(c.Socks.Access) {
 		return ""
 	}
 	return fmt.Sprintf("warning: anyone who reaches %s can use this server: no filter rule of chain=input drops "+

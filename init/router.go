@@ -108,8 +108,10 @@ func (r *router) load() (console.Config, error) {
 // gives it one; it lets the LAN in to the router and nothing through.
 func rescueConfig(refused console.Config, b board.Board) console.Config {
 	c := console.Default()
+	lan := refused.Network().Actual(b.LAN) // of a port of a bridge, that bridge
 	for _, a := range refused.Addresses {
-		if a.Interface == b.LAN && !a.Disabled {
+		if (a.Interface == b.LAN || a.Interface == lan) && !a.Disabled {
+			a.Interface = b.LAN
 			c.Addresses = append(c.Addresses, a)
 		}
 	}

@@ -109,7 +109,7 @@ func (c Config) validateVLANs(names map[string]string) error {
 		if v.Disabled {
 			continue
 		}
-		if bridge := c.actual(v.Interface); bridge != v.Interface {
+		if bridge := c.Actual(v.Interface); bridge != v.Interface {
 			return fmt.Errorf("VLAN %s: interface=%s: expected no port of a bridge, it is one of %s", v.Name, v.Interface, bridge)
 		}
 		t := tag{v.Interface, v.ID}
@@ -151,9 +151,9 @@ func (c Config) interfaces(ports []Port) []string {
 	return names
 }
 
-// actual is the link that has the addresses of an interface: of a bridge's port,
+// Actual is the link that has the addresses of an interface: of a bridge's port,
 // which gets no IP packets any more, the bridge.
-func (c Config) actual(name string) string {
+func (c Config) Actual(name string) string {
 	for _, p := range c.BridgePorts {
 		if p.Interface == name && !p.Disabled {
 			return p.Bridge
@@ -178,7 +178,7 @@ func (c Config) wantMade(links []link) []link {
 	}
 	for i := range links {
 		links[i].master = ""
-		if bridge := c.actual(links[i].name); bridge != links[i].name {
+		if bridge := c.Actual(links[i].name); bridge != links[i].name {
 			links[i].master = bridge
 		}
 	}

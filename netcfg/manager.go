@@ -308,7 +308,7 @@ func (m *Manager) want(c Config, have state) state {
 	}
 	w.links = c.wantMade(w.links)
 	for _, a := range c.Addresses {
-		on := c.actual(a.Interface)
+		on := c.Actual(a.Interface)
 		if !a.Disabled && linkNamed(w.links, on) >= 0 {
 			w.addrs = append(w.addrs, addr{on, a.Address, a.Address.Addr()})
 		}
@@ -331,7 +331,7 @@ func nexthop(c Config, links []link, gw netip.Addr) (oif string, waits bool) {
 		if a.Disabled || !a.Address.Contains(gw) {
 			continue
 		}
-		i := linkNamed(links, c.actual(a.Interface))
+		i := linkNamed(links, c.Actual(a.Interface))
 		if i < 0 || !links[i].up {
 			waits = true
 		} else if a.Address.Bits() > bits {

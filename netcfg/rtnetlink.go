@@ -19,12 +19,13 @@ import (
 // along the code of every kind of link and route, tens of kilobytes in flash.
 //
 // A list is read once a pass, and again only where the kernel may have changed it on
-// its own account: each datagram is read into a fresh buffer of 64 KB.
+// its own account. Lists come by a socket and a buffer of this package: the library
+// reads each datagram into a fresh buffer of 64 KB, and what a person looks at would
+// fill the memory of PID 1 until it is collected.
 //
 // The kernel explains a refusal, "Nexthop has invalid gateway", only on the sockets
-// that are opened for each request, and that is switched for the whole process. So
-// changes go by these. Lists go by a socket of their own, without explanations: v1.3.1
-// panics on a list that fails with one.
+// that the library opens for each request, and that is switched for the whole process.
+// So changes go by these.
 func init() { nl.EnableErrorMessageReporting = true }
 
 // link is a network device as the kernel has it, or shall have it.
@@ -72,45 +73,126 @@ type route struct {
 }
 
 // conn is a socket that lists are read from.
-type conn = nl.NetlinkSocket
+type conn struct {
+	fd  int
+	seq uint32
+	// buf takes a datagram. The kernel makes none of a list larger than what it is read
+	// into (netlink_dump in net/netlink/af_netlink.c).
+	buf [16 << 10]byte
+}
+
+// listTimeout is for a kernel that does not answer, which is none that is known.
+const listTimeout = 10 // seconds
 
 // dial opens the socket that the lists of one pass are read from.
 func dial() (*conn, error) {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE) // to nothing
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	// Lists are filtered by the kernel.
-	if err := unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
-		s.Close()
+	c := &conn{fd: fd}
+	if err := errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1), // lists filtered by the kernel
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: listTimeout}),
+	); err != nil {
+		c.Close()
 		return nil, fmt.Errorf("set up netlink socket: %w", err)
 	}
-	return s, nil
+	return c, nil
+}
+
+func (c *conn) Close() { unix.Close(c.fd) }
+
+// errInterrupted is that of a list that changed under the reader.
+var errInterrupted = errors.New("changed again and again")
+
+// dump asks for a list (netlink(7)) and calls f with each message of it, which is
+// valid until f returns.
+func (c *conn) dump(get int, head []byte, f func(message []byte) error) error {
+	c.seq++
+	req := nl.NewNetlinkRequest(get, unix.NLM_F_DUMP)
+	req.Seq = c.seq
+	req.AddRawData(head)
+	if err := unix.Sendto(c.fd, req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	interrupted := false
+	for {
+		n, _, flags, _, err := unix.Recvmsg(c.fd, c.buf[:], nil, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if flags&unix.MSG_TRUNC != 0 {
+			return fmt.Errorf("datagram of more than %d bytes", len(c.buf))
+		}
+		// It answers RTM_GETLINK by RTM_NEWLINK, two below, and so with all.
+		done, err := c.messages(c.buf[:n], uint16(get-2), &interrupted, f)
+		if err != nil {
+			return err
+		}
+		if done && interrupted {
+			return errInterrupted
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+// messages calls f with those of type want in a datagram, and reports whether the
+// list ends in it.
+func (c *conn) messages(b []byte, want uint16, interrupted *bool, f func(message []byte) error) (done bool, err error) {
+	order := nl.NativeEndian()
+	for len(b) >= unix.NLMSG_HDRLEN {
+		// struct nlmsghdr: length, type, flags, sequence number, port.
+		size, typ, flags, seq := int(order.Uint32(b)), order.Uint16(b[4:]), order.Uint16(b[6:]), order.Uint32(b[8:])
+		if size < unix.NLMSG_HDRLEN || size > len(b) {
+			return false, fmt.Errorf("message of %d bytes, where there are %d", size, len(b))
+		}
+		body := b[unix.NLMSG_HDRLEN:size]
+		b = b[min((size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)):]
+		if seq != c.seq {
+			continue
+		}
+		if flags&unix.NLM_F_DUMP_INTR != 0 {
+			*interrupted = true
+		}
+		switch {
+		case typ == unix.NLMSG_DONE || typ == unix.NLMSG_ERROR:
+			if errno := int32(number(body)); errno < 0 {
+				return false, unix.Errno(-errno)
+			}
+			return true, nil
+		case typ == want:
+			if err := f(body); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
 }
 
 // list asks for all things of a kind, by the message type get with the head that all
 // requests of that kind have, and reads each with parse. It asks again if the kernel
 // says that the list changed under the reader.
-func list[T any](s *conn, what string, get int, head []byte, parse func([]byte) (T, error)) ([]T, error) {
-	var messages [][]byte
+func list[T any](c *conn, what string, get int, head []byte, parse func([]byte) (T, error)) ([]T, error) {
+	var all []T
 	var err error
 	for range 5 {
-		req := nl.NewNetlinkRequest(get, unix.NLM_F_DUMP)
-		req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
-		req.AddRawData(head)
-		// The kernel answers RTM_GETLINK by RTM_NEWLINK, two below, and so with all.
-		if messages, err = req.Execute(unix.NETLINK_ROUTE, uint16(get-2)); !errors.Is(err, nl.ErrDumpInterrupted) {
+		all = nil
+		if err = c.dump(get, head, func(message []byte) error {
+			one, err := parse(message)
+			all = append(all, one)
+			return err
+		}); err != errInterrupted {
 			break
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", what, err)
-	}
-	all := make([]T, len(messages))
-	for i, message := range messages {
-		if all[i], err = parse(message); err != nil {
-			return nil, fmt.Errorf("list %s: %w", what, err)
-		}
 	}
 	return all, nil
 }

@@ -126,7 +126,7 @@ func (m *Manager) Waiting() (Waiting, error) {
 		}
 	}
 	for i, a := range c.Addresses {
-		if !a.Disabled && !find(c.actual(a.Interface)).up {
+		if !a.Disabled && !find(c.Actual(a.Interface)).up {
 			w.Addresses = append(w.Addresses, i)
 		}
 	}
@@ -167,7 +167,7 @@ func (m *Manager) Dynamic() ([]Address, []KernelRoute, error) {
 	var addresses []Address
 	for _, a := range addrs {
 		set := m.config != nil && slices.ContainsFunc(m.config.Addresses, func(c Address) bool {
-			return !c.Disabled && c.Address == a.prefix && m.config.actual(c.Interface) == a.link
+			return !c.Disabled && c.Address == a.prefix && m.config.Actual(c.Interface) == a.link
 		})
 		if !set {
 			addresses = append(addresses, Address{Address: a.prefix, Interface: a.link})

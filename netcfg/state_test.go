@@ -1,11 +1,14 @@
 package netcfg
 
 import (
+	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestWaiting(t *testing.T) {
@@ -73,6 +76,59 @@ func TestNeighbors(t *testing.T) {
 	}, neighbors)
 }
 
+// message is one of netlink.
+func message(typ, flags uint16, seq uint32, body ...byte) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, uint32(16+len(body)))
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = binary.NativeEndian.AppendUint16(b, flags)
+	b = binary.NativeEndian.AppendUint32(b, seq)
+	return append(append(b, 0, 0, 0, 0), body...)
+}
+
+func TestMessages(t *testing.T) {
+	const ours = 7
+	number := func(n int32) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(n)) }
+	for _, test := range []struct {
+		name     string
+		datagram []byte
+		want     []string
+		done     bool
+		err      string
+	}{
+		{"a list goes on", slices.Concat(message(16, 2, ours, 'a', 0, 0, 0), message(16, 2, ours, 'b', 0, 0, 0)), []string{"a", "b"}, false, ""},
+		{"and ends", slices.Concat(message(16, 2, ours, 'a', 0, 0, 0), message(unix.NLMSG_DONE, 2, ours, number(0)...)), []string{"a"}, true, ""},
+		{"an answer to another request", message(16, 2, ours-1, 'a', 0, 0, 0), nil, false, ""},
+		{"of another type", message(20, 2, ours, 'a', 0, 0, 0), nil, false, ""},
+		{"a refusal", message(unix.NLMSG_ERROR, 0, ours, number(-int32(unix.EINVAL))...), nil, false, "invalid argument"},
+		{"a list that fails", message(unix.NLMSG_DONE, 2, ours, number(-int32(unix.ENODEV))...), nil, false, "no such device"},
+		{"cut off", message(16, 2, ours, 'a', 0, 0, 0)[:18], nil, false, "message of 20 bytes, where there are 18"},
+		{"too short", append(number(3), make([]byte, 12)...), nil, false, "message of 3 bytes, where there are 16"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := conn{seq: ours}
+			var got []string
+			interrupted := false
+			done, err := c.messages(test.datagram, 16, &interrupted, func(body []byte) error {
+				got = append(got, string(body[:1]))
+				return nil
+			})
+			assert.Equal(t, test.want, got)
+			assert.Equal(t, test.done, done)
+			assert.False(t, interrupted)
+			if test.err == "" {
+				assert.NoError(t, err)
+			} else {
+				assert.EqualError(t, err, test.err)
+			}
+		})
+	}
+	c := conn{seq: ours}
+	interrupted := false
+	_, err := c.messages(message(16, unix.NLM_F_DUMP_INTR, ours), 16, &interrupted, func([]byte) error { return nil })
+	require.NoError(t, err)
+	assert.True(t, interrupted)
+}
+
 // The kernel is believed, but its messages are read with care: nothing makes these
 // panic or read beyond a message.
 func FuzzParse(f *testing.F) {
@@ -93,6 +149,9 @@ func FuzzParse(f *testing.F) {
 			assert.Contains(t, []string{"", "a"}, a.link)
 		}
 		_, _ = parseRoute(message, links)
+		var c conn
+		interrupted := false
+		_, _ = c.messages(message, unix.RTM_NEWLINK, &interrupted, func([]byte) error { return nil })
 		_, _ = parseNeighbor(message, links)
 	})
 }

@@ -62,7 +62,7 @@ func (c Config) validateAddresses(interfaces []string) error {
 		if a.Disabled {
 			continue
 		}
-		p := place{c.actual(a.Interface), a.Address.Addr()}
+		p := place{c.Actual(a.Interface), a.Address.Addr()}
 		if old, ok := seen[p]; ok {
 			return fmt.Errorf("address: address=%s: expected each address once, %s has %s already",
 				a.Address, a.Interface, old)
