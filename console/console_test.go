@@ -666,6 +666,9 @@ func TestTooManyItems(t *testing.T) {
 func TestCloneSharesNothing(t *testing.T) {
 	cfg, err := Load("test", strings.NewReader(`
 /interface ethernet set ether1 mtu=1400
+/interface bridge add name=b1
+/interface vlan add name=v1 interface=b1
+/interface bridge port add bridge=b1 interface=ether2
 /ip address add address=192.168.0.1/24 interface=ether1
 /ip route add gateway=192.168.0.2
 /ip dns set servers=9.9.9.9
@@ -677,6 +680,7 @@ func TestCloneSharesNothing(t *testing.T) {
 	c := cfg.Clone()
 	require.Equal(t, cfg, c)
 	c.Links[0].MTU = 1
+	c.Bridges[0].Name, c.VLANs[0].Name, c.BridgePorts[0].Bridge = "x", "x", "x"
 	c.Addresses[0].Interface = "x"
 	c.Routes[0].Distance = 9
 	c.DNS[0] = netip.IPv4Unspecified()
