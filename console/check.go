@@ -113,8 +113,8 @@ const wanPort = "ether1"
 // Of a machine without that port, or one that cannot be asked, it knows nothing.
 func (x *execution) exposure() string {
 	c := x.cfg
-	if !c.Socks.Enabled || !slices.Contains(x.portNames(), wanPort) ||
-		closedFrom(c.Firewall.Filter, wanPort, c.Socks.Port) || endsInDeny(c.Socks.Access) {
+	if !c.Socks.Enabled || !slices.Contains(x.interfaceNames(), wanPort) ||
+		closedFrom(c.Firewall.Filter, c.Network().Actual(wanPort), c.Socks.Port) || endsInDeny(c.Socks.Access) {
 		return ""
 	}
 	return fmt.Sprintf("warning: anyone who reaches %s can use this server: no filter rule of chain=input drops "+

@@ -172,7 +172,6 @@ var (
 	singleCommands = []command{setCommand, printCommand, resetCommand}
 	listCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printItems}
 	ruleCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
-	portCommands   = []command{setItems, enableItems, disableItems, commentItems, findItems, printItems}
 	accessCommands = append(slices.Clone(ruleCommands), checkCommand)
 	liveCommands   = []command{printLive}
 

@@ -249,7 +249,7 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 			all = append(all, Choice{Name: v, Help: p.help})
 		}
 		if p.names {
-			all = append(all, x.portChoices()...)
+			all = append(all, x.interfaceChoices(p)...)
 		}
 		return prefix, all, space
 	case c.where:
@@ -269,6 +269,12 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 			all = append(all, x.portChoices()...)
 		case c.menu.only != "":
 			all = append(all, Choice{c.menu.only, "its only name"})
+		case c.menu.items != nil:
+			if p, ok := c.menu.property("name"); ok {
+				for i := range c.menu.items.count(&x.cfg) {
+					all = append(all, Choice{p.get(&x.cfg, i), "an item"})
+				}
+			}
 		}
 		plain = len(all)
 	}

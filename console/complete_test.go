@@ -47,7 +47,7 @@ func TestComplete(t *testing.T) {
 		{"behind named numbers", "/ip socks access set numbers=0 ac", "tion=", "action"},
 		{"behind found ones", "/ip socks access set [find action=deny] ac", "tion=", "action"},
 		{"names of ports", "/interface ethernet set e", "ther", "ether1 ether2"},
-		{"behind a name", "/interface ethernet set ether1 m", "tu=", "mtu"},
+		{"behind a name", "/interface ethernet set ether1 mt", "u=", "mtu"},
 		{"the user", "/user set ", "", "admin numbers"},
 		{"properties of the user", "/user set admin ", "password", "password-hash password"},
 		{"words", "/ip socks access print ", "", "detail terse count-only stats where interval"},

@@ -26,7 +26,6 @@ package console
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -55,6 +54,10 @@ type Config struct {
 	// Links are the ports that were set (/interface ethernet). A port that is not
 	// among them has the defaults.
 	Links []netcfg.Link
+	// Bridges, VLANs and BridgePorts are /interface bridge, vlan and bridge port.
+	Bridges     []netcfg.Bridge
+	VLANs       []netcfg.VLAN
+	BridgePorts []netcfg.BridgePort
 	// Addresses are /ip address.
 	Addresses []netcfg.Address
 	// Routes are /ip route.
@@ -92,6 +95,9 @@ func Default() Config {
 // Clone returns a copy that shares no memory with c.
 func (c Config) Clone() Config {
 	c.Links = slices.Clone(c.Links)
+	c.Bridges = slices.Clone(c.Bridges)
+	c.VLANs = slices.Clone(c.VLANs)
+	c.BridgePorts = slices.Clone(c.BridgePorts)
 	c.Addresses = slices.Clone(c.Addresses)
 	c.Routes = slices.Clone(c.Routes)
 	c.DNS = slices.Clone(c.DNS)
@@ -125,7 +131,8 @@ func clonePorts(ports ...*match.Ports) {
 // function may be nil: what it would tell is then said to be unavailable, or the
 // menu that only it fills is not there.
 type Live struct {
-	// Links lists the ports of the machine, in the order of its board.
+	// Links lists the ports of the machine, in the order of its board, and the bridges
+	// and VLANs of the configuration.
 	Links func() ([]netcfg.LinkState, error)
 	// Connections lists the connections of the SOCKS server.
 	Connections func() ([]socks.Connection, error)
@@ -177,7 +184,7 @@ type DynamicRoute struct {
 // Neighbor is an entry of the table of ARP.
 type Neighbor struct {
 	Address   netip.Addr
-	MAC       net.HardwareAddr // nil if it is not known
+	MAC       netcfg.MAC // none if it is not known
 	Interface string
 }
 

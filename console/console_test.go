@@ -2,7 +2,6 @@ package console
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -175,9 +174,9 @@ func testLive() Live {
 	return Live{
 		Links: func() ([]netcfg.LinkState, error) {
 			return []netcfg.LinkState{
-				{Name: "ether1", Present: true, Up: true, Running: true, MTU: 1500, MAC: net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}, RxBytes: 8123, TxBytes: 177},
-				{Name: "ether2", Present: true, Up: true, MTU: 1500, MAC: net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x57}},
-				{Name: "usb1"},
+				{Name: "ether1", Type: netcfg.Ether, Present: true, Up: true, Running: true, MTU: 1500, MAC: netcfg.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56}, RxBytes: 8123, TxBytes: 177},
+				{Name: "ether2", Type: netcfg.Ether, Present: true, Up: true, MTU: 1500, MAC: netcfg.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x57}},
+				{Name: "usb1", Type: netcfg.Ether},
 			}, nil
 		},
 		Counters: func() (filter, nat []firewall.Counter, err error) {
@@ -223,30 +222,45 @@ add chain=forward action=log log-prefix="ftp: " in-interface=usb1 protocol=tcp d
   servers:
 `},
 		{name: "interface", screen: `[admin@postern] > interface print
-Flags: X - disabled, I - invalid, R - running
- #    NAME             MTU   RX-BYTE         TX-BYTE
- 0  R ether1           1500  8123            177
- 1    ;;; to the LAN
-      ether2           1500  0               0
- 2 X  usb1
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             TYPE   MTU   MAC-ADDRESS
+ 0  R  ether1           ether  1500  52:54:00:12:34:56
+ 1     ;;; to the LAN
+       ether2           ether  1500  52:54:00:12:34:57
+ 2 X   usb1             ether
+[admin@postern] > interface print stats
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             RX-BYTE         TX-BYTE         RX-PACKET    TX-PACKET
+ 0  R  ether1           8123            177             0            0
+ 1     ;;; to the LAN
+       ether2           0               0               0            0
+ 2 X   usb1
 `},
 		{name: "ethernet", screen: `[admin@postern] > interface ethernet
 [admin@postern] interface ethernet> print
-Flags: X - disabled, I - invalid, R - running
- #    NAME             MTU   MAC-ADDRESS
- 0  R ether1           1500  52:54:00:12:34:56
- 1    ;;; to the LAN
-      ether2           1400  52:54:00:12:34:57
- 2 X  usb1
-[admin@postern] interface ethernet> enable 2
-[admin@postern] interface ethernet> disable 0
-[admin@postern] interface ethernet> set 0,ether2 mtu=1492 comment=""
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             MTU   MAC-ADDRESS
+ 0  R  ether1           1500  52:54:00:12:34:56
+ 1     ;;; to the LAN
+       ether2           1400  52:54:00:12:34:57
+ 2 X   usb1
+[admin@postern] interface ethernet> print stats where name=ether1
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             RX-BYTE         TX-BYTE         RX-PACKET    TX-PACKET
+ 0  R  ether1           8123            177             0            0
+[admin@postern] interface ethernet> enable usb1
+[admin@postern] interface ethernet> disable ether1
+[admin@postern] interface ethernet> set ether1,ether2 mtu=1492 comment=""
+[admin@postern] interface ethernet> set ether2 mac-address=02:00:5e:00:53:0a
 [admin@postern] interface ethernet> print
-Flags: X - disabled, I - invalid, R - running
- #    NAME             MTU   MAC-ADDRESS
- 0 XR ether1           1492  52:54:00:12:34:56
- 1    ether2           1492  52:54:00:12:34:57
- 2 I  usb1
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             MTU   MAC-ADDRESS
+ 0 XR  ether1           1492  52:54:00:12:34:56
+ 1     ether2           1492  02:00:5E:00:53:0A
+ 2 I   usb1
+[admin@postern] interface ethernet> set ether2 !mac-address
+[admin@postern] interface ethernet> set ether2 mac-address=03:00:5e:00:53:0a
+invalid value for argument mac-address; expected MAC address: xx:xx:xx:xx:xx:xx, not a group's, not "03:00:5e:00:53:0a"
 [admin@postern] interface ethernet> export
 /interface ethernet
 set ether2 mtu=1492
@@ -654,6 +668,9 @@ func TestTooManyItems(t *testing.T) {
 func TestCloneSharesNothing(t *testing.T) {
 	cfg, err := Load("test", strings.NewReader(`
 /interface ethernet set ether1 mtu=1400
+/interface bridge add name=b1
+/interface vlan add name=v1 interface=b1
+/interface bridge port add bridge=b1 interface=ether2
 /ip address add address=192.168.0.1/24 interface=ether1
 /ip route add gateway=192.168.0.2
 /ip dns set servers=9.9.9.9
@@ -665,6 +682,7 @@ func TestCloneSharesNothing(t *testing.T) {
 	c := cfg.Clone()
 	require.Equal(t, cfg, c)
 	c.Links[0].MTU = 1
+	c.Bridges[0].Name, c.VLANs[0].Name, c.BridgePorts[0].Bridge = "x", "x", "x"
 	c.Addresses[0].Interface = "x"
 	c.Routes[0].Distance = 9
 	c.DNS[0] = netip.IPv4Unspecified()

@@ -11,6 +11,9 @@ import (
 
 const fuzzConfig = `
 /interface ethernet set ether1 mtu=1400
+/interface bridge add name=b1
+/interface vlan add name=v1 interface=ether1 vlan-id=5
+/interface bridge port add bridge=b1 interface=ether2
 /ip address add address=192.168.0.1/24 interface=ether2
 /ip route add gateway=192.168.0.254
 /ip dns set servers=9.9.9.9
@@ -43,6 +46,8 @@ func FuzzExecute(f *testing.F) {
 		"/log print follow where topics~\"info\" message~\"x\"",
 		"/user set admin password=secret; /user set admin password-hash=\"\\$x\"",
 		"/system clock set date=jan/31/2030 time=12:00:00",
+		"/interface bridge add name=b2 protocol-mode=stp; set b1 name=b3; /interface bridge port remove [find bridge=b1]",
+		"/interface vlan set v1 vlan-id=4094 mtu=1280; /interface ethernet set ether1 mac-address=02:00:5e:00:53:01; /interface print stats",
 		"/ping 10.0.0.1 count=3 interval=20ms", "/tool traceroute example.org max-hops=5",
 	} {
 		f.Add(line, true)
@@ -102,7 +107,7 @@ func TestExecuteRandomWords(t *testing.T) {
 		"[find]", "[find chain=input]", "[find action!=allow]", "[find", "]", "disabled", "!comment", "!dst-port", "address=10.0.0.1", "count=3",
 		"src-address=10.0.0.1", "dst-address=10.0.0.2", "dst-port=21", "time=1:2:3", "date=2030-01-31"}
 	values := []string{"yes", "no", "1", "70000", "2m", "10.0.0.1", "10.0.0.0/8", "!10.0.0.1-10.0.0.2", "21,80-90", "ether1", "!ether2",
-		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "d", "e", "\"\"", "\"a b\"", "tcp-reset"}
+		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "d", "e", "b1", "v1", "stp", "02:00:5e:00:53:01", "\"\"", "\"a b\"", "tcp-reset"}
 	for _, m := range menus {
 		words = append(words, "/"+m.path, m.name())
 		for _, c := range m.commands {

@@ -21,6 +21,9 @@ const (
 	filterItems
 	natItems
 	accessItems
+	bridgeItems
+	vlanItems
+	bridgePortItems
 	lists
 )
 
@@ -200,7 +203,7 @@ func (x *execution) chosen(m *menu, w word) ([]any, error) {
 }
 
 // item returns the keys of the items that a number, a range of them or the name of a
-// port refers to, of those that are there.
+// link refers to, of those that are there.
 func (x *execution) item(m *menu, there map[any]bool, item string) ([]any, error) {
 	from, to, isRange := strings.Cut(item, "-")
 	if !isRange {
@@ -211,6 +214,9 @@ func (x *execution) item(m *menu, there map[any]bool, item string) ([]any, error
 	if err1 != nil || err2 != nil {
 		if m.names {
 			return []any{item}, nil
+		}
+		if key := x.called(m, item); key != nil {
+			return []any{key}, nil
 		}
 		return nil, noSuchItem(item)
 	}
@@ -231,6 +237,20 @@ func (x *execution) item(m *menu, there map[any]bool, item string) ([]any, error
 		}
 	}
 	return chosen, nil
+}
+
+// called returns the key of the item of that name, of a menu whose items have names.
+func (x *execution) called(m *menu, name string) any {
+	p, ok := m.property("name")
+	if !ok {
+		return nil
+	}
+	for i, id := range *m.items.ids(&x.cfg) {
+		if p.get(&x.cfg, i) == name {
+			return id
+		}
+	}
+	return nil
 }
 
 // link returns the index of a port's settings, which are made if nothing was set
@@ -271,11 +291,15 @@ func (x *execution) ports() ([]netcfg.LinkState, error) {
 			}
 			x.links = states
 		}
-		ports = append(ports, x.links...)
+		for _, l := range x.links {
+			if l.Type == netcfg.Ether {
+				ports = append(ports, l)
+			}
+		}
 	}
 	for _, l := range x.cfg.Links {
 		if !slices.ContainsFunc(ports, func(p netcfg.LinkState) bool { return p.Name == l.Name }) {
-			ports = append(ports, netcfg.LinkState{Name: l.Name, Present: x.live.Links == nil})
+			ports = append(ports, netcfg.LinkState{Name: l.Name, Type: netcfg.Ether, Present: x.live.Links == nil})
 		}
 	}
 	return ports, nil

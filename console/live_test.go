@@ -2,7 +2,6 @@ package console
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -45,7 +44,7 @@ func fullLive() Live {
 	}
 	l.Neighbors = func() ([]Neighbor, error) {
 		return []Neighbor{
-			{Address: netip.MustParseAddr("192.168.0.2"), MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0xab}, Interface: "ether2"},
+			{Address: netip.MustParseAddr("192.168.0.2"), MAC: netcfg.MAC{2, 0, 0, 0, 0, 0xab}, Interface: "ether2"},
 			{Address: netip.MustParseAddr("192.168.0.77"), Interface: "ether2"},
 		}, nil
 	}
@@ -194,12 +193,12 @@ Flags: X - disabled
 failure: counters unavailable
 `},
 		{name: "interface", screen: `[admin@postern] > interface print where running
-Flags: X - disabled, I - invalid, R - running
- #    NAME             MTU   RX-BYTE         TX-BYTE
- 0  R ether1           1500  8123            177
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             TYPE   MTU   MAC-ADDRESS
+ 0  R  ether1           ether  1500  52:54:00:12:34:56
 [admin@postern] > interface print detail where name=ether1
-Flags: X - disabled, I - invalid, R - running
- 0  R name=ether1 mtu=1500 mac-address=52:54:00:12:34:56 rx-byte=8123 tx-byte=177 rx-packet=0 tx-packet=0
+Flags: X - disabled, I - invalid, R - running, S - slave
+ 0  R  name=ether1 type=ether mtu=1500 mac-address=52:54:00:12:34:56 rx-byte=8123 tx-byte=177 rx-packet=0 tx-packet=0
 `},
 		{name: "clock", screen: `[admin@postern] > system clock print
         time: 22:59:58

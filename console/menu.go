@@ -63,7 +63,7 @@ type property struct {
 	// says what that means, and for one that must be given, for which unset is "".
 	def, unset string
 	values     []string
-	names      bool // the value names a port, after "!" perhaps
+	names      bool // the value names an interface, after "!" perhaps
 	list       bool // the value is a list of values
 	// hashed stores the hash of a value that is itself not kept: set only checks it.
 	hashed func(c *Config, hash string) error
@@ -152,7 +152,6 @@ func bindItems[T any](of func(*Config) *[]T, fields ...field[T]) []property {
 const (
 	legendRule = "Flags: X - disabled, I - invalid, D - dynamic"
 	legendItem = "Flags: X - disabled"
-	legendPort = "Flags: X - disabled, I - invalid, R - running"
 	legendARP  = "Flags: D - dynamic, C - complete"
 )
 
@@ -195,37 +194,7 @@ var menus = []*menu{
 		},
 		properties: passwordProperties(),
 	},
-	{
-		path: "interface", help: "network ports", commands: liveCommands,
-		rows: (*execution).interfaceRows, legend: legendPort, flags: 2,
-		columns: []column{{"name", 16}, {"mtu", 5}, {"rx-byte", 15}, {"tx-byte", 0}},
-		readOnly: []readOnly{
-			{name: "name", help: "name of the port"},
-			{name: "mtu", help: "largest packet in bytes"},
-			{name: "mac-address", help: "hardware address"},
-			{name: "rx-byte", help: "bytes received"},
-			{name: "tx-byte", help: "bytes sent"},
-			{name: "rx-packet", help: "packets received"},
-			{name: "tx-packet", help: "packets sent"},
-		},
-	},
-	{
-		path: "interface ethernet", help: "ethernet ports, by name",
-		commands: portCommands, names: true,
-		rows: (*execution).ethernetRows, legend: legendPort, flags: 2,
-		columns: []column{{"name", 16}, {"mtu", 5}, {"mac-address", 0}},
-		readOnly: []readOnly{
-			{name: "name", help: "name of the port"},
-			{name: "mac-address", help: "hardware address"},
-		},
-		items: itemsOf(linkItems, links),
-		properties: bindItems(links,
-			prop("mtu", optional(integer(68, 65535), "the driver's"), "", "largest packet in bytes",
-				func(l *netcfg.Link) *int { return &l.MTU }),
-			disabled(func(l *netcfg.Link) *bool { return &l.Disabled }),
-			comment(func(l *netcfg.Link) *string { return &l.Comment }),
-		),
-	},
+	interfaceMenu, ethernetMenu, bridgeMenu, vlanMenu, bridgePortMenu,
 	{path: "ip", help: "IPv4"},
 	{
 		path: "ip address", help: "addresses of the router",
@@ -234,7 +203,7 @@ var menus = []*menu{
 		properties: bindItems(addresses,
 			prop("address", prefix(), "", "address of the router with the length of its network",
 				func(a *netcfg.Address) *netip.Prefix { return &a.Address }),
-			prop("interface", portName(), "", "port that has the address",
+			prop("interface", portName(), "", "port, bridge or VLAN that has the address",
 				func(a *netcfg.Address) *string { return &a.Interface }),
 			disabled(func(a *netcfg.Address) *bool { return &a.Disabled }),
 			comment(func(a *netcfg.Address) *string { return &a.Comment }),
@@ -307,7 +276,7 @@ var menus = []*menu{
 		readOnly: []readOnly{
 			{name: "address", help: "IP address"},
 			{name: "mac-address", help: "hardware address"},
-			{name: "interface", help: "port that the neighbour is on"},
+			{name: "interface", help: "interface that the neighbour is on"},
 		},
 	},
 	{
@@ -473,9 +442,9 @@ func matchFields() []field[firewall.Rule] {
 			func(r *firewall.Rule) *match.Ports { return &r.DstPort }),
 		prop("protocol", protocol(), "", "IP protocol",
 			func(r *firewall.Rule) *string { return &r.Protocol }),
-		prop("in-interface", portNameMatch(), "", "port that the packet came in by",
+		prop("in-interface", portNameMatch(), "", "interface that the packet came in by",
 			func(r *firewall.Rule) *string { return &r.InInterface }),
-		prop("out-interface", portNameMatch(), "", "port that the packet leaves by",
+		prop("out-interface", portNameMatch(), "", "interface that the packet leaves by",
 			func(r *firewall.Rule) *string { return &r.OutInterface }),
 		prop("connection-state", wordList("established", "related", "new", "invalid", "untracked"), "",
 			"state of the packet's connection",

@@ -12,10 +12,13 @@ import (
 // The tables are complete: nothing lacks what help and errors need.
 func TestTables(t *testing.T) {
 	required := map[string][]string{
-		"ip address":         {"address", "interface"},
-		"ip route":           {"gateway"},
-		"ip firewall filter": {"chain"},
-		"ip firewall nat":    {"chain"},
+		"ip address":            {"address", "interface"},
+		"ip route":              {"gateway"},
+		"ip firewall filter":    {"chain"},
+		"interface bridge":      {"name"},
+		"interface vlan":        {"name", "interface"},
+		"interface bridge port": {"interface", "bridge"},
+		"ip firewall nat":       {"chain"},
 	}
 	paths := map[string]bool{}
 	for _, m := range menus {

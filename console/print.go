@@ -1,14 +1,11 @@
 package console
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/postern-router/postern/netcfg"
 )
 
 // row is an item on the screen.
@@ -40,7 +37,7 @@ func (r row) value(name string) string {
 }
 
 // flagNames are the flags and what conditions call them.
-const flagNames = "X disabled I invalid D dynamic R running C complete "
+const flagNames = "X disabled I invalid D dynamic R running S slave C complete "
 
 // rows are what a menu lists: what the system made, then the items.
 func (x *execution) rows(m *menu) ([]row, error) {
@@ -63,8 +60,13 @@ func (x *execution) itemRows(m *menu) ([]row, error) {
 	if m.rows != nil {
 		return m.rows(x)
 	}
+	return x.configured(m), nil
+}
+
+// configured are the items of the configuration.
+func (x *execution) configured(m *menu) []row {
 	var rows []row
-	known := x.portNames()
+	known := x.interfaceNames()
 	invalid := x.invalid(m)
 	for i := range m.items.count(&x.cfg) {
 		r := row{key: (*m.items.ids(&x.cfg))[i]}
@@ -79,7 +81,8 @@ func (x *execution) itemRows(m *menu) ([]row, error) {
 			case p.name == "comment":
 				r.comment = value
 				continue
-			case p.names && value != "" && known != nil && !slices.Contains(known, strings.TrimPrefix(value, "!")):
+			case p.names && value != "" && known != nil && (!slices.Contains(known, strings.TrimPrefix(value, "!")) ||
+				strings.HasSuffix(p.name, "-interface") && x.slave(value)):
 				r.flags = "I"
 			}
 			if value != "" {
@@ -87,7 +90,9 @@ func (x *execution) itemRows(m *menu) ([]row, error) {
 			}
 		}
 		for _, p := range m.readOnly {
-			r.fields = append(r.fields, pair{p.name, p.of(&x.cfg, i)})
+			if p.of != nil {
+				r.fields = append(r.fields, pair{p.name, p.of(&x.cfg, i)})
+			}
 		}
 		if r.flags == "" && slices.Contains(invalid, r.key) {
 			r.flags = "I"
@@ -97,25 +102,7 @@ func (x *execution) itemRows(m *menu) ([]row, error) {
 		}
 		rows = append(rows, r)
 	}
-	return rows, nil
-}
-
-// portNames are the names of the ports that are there, nil if that is not known.
-func (x *execution) portNames() []string {
-	if x.live.Links == nil {
-		return nil
-	}
-	ports, err := x.ports()
-	if err != nil {
-		return nil // the items are as good without the flag that this is for
-	}
-	names := []string{}
-	for _, p := range ports {
-		if p.Present {
-			names = append(names, p.Name)
-		}
-	}
-	return names
+	return rows
 }
 
 // invalid are the identities of those items of m that have no effect.
@@ -125,7 +112,7 @@ func (x *execution) invalid(m *menu) []any {
 	}
 	indices, err := x.live.Invalid(m.path)
 	if err != nil {
-		return nil // as with portNames
+		return nil // as with interfaceNames
 	}
 	before := *m.items.ids(&Config{ids: x.before})
 	var invalid []any
@@ -218,6 +205,7 @@ func (m *menu) shown() []Choice {
 		{"invalid", "whether it has no effect for lack of something"},
 		{"dynamic", "whether the system made it"},
 		{"running", "whether there is a carrier"},
+		{"slave", "whether it is a port of a bridge"},
 		{"complete", "whether the hardware address is known"},
 	} {
 		if strings.Contains(m.legend, "- "+flag.Name) {
@@ -550,64 +538,6 @@ func (x *execution) dynamicRoutes() ([]row, error) {
 	return rows, nil
 }
 
-// ethernetRows are the ports and what is set for them, which for the MTU may be
-// nothing: then the driver's.
-func (x *execution) ethernetRows() ([]row, error) {
-	ports, err := x.ports()
-	if err != nil {
-		return nil, err
-	}
-	return x.portRows(ports, func(p netcfg.LinkState, l netcfg.Link) []pair {
-		fields := []pair{{"name", p.Name}}
-		if n := cmp.Or(l.MTU, p.MTU); n > 0 {
-			fields = append(fields, pair{"mtu", fmt.Sprint(n)})
-		}
-		if len(p.MAC) > 0 {
-			fields = append(fields, pair{"mac-address", strings.ToUpper(p.MAC.String())})
-		}
-		return fields
-	}), nil
-}
-
-// interfaceRows are the ports and how they are.
-func (x *execution) interfaceRows() ([]row, error) {
-	if x.live.Links == nil {
-		return nil, unavailable("interfaces")
-	}
-	if _, err := x.ports(); err != nil {
-		return nil, err
-	}
-	return x.portRows(x.links, func(p netcfg.LinkState, _ netcfg.Link) []pair {
-		if !p.Present {
-			return []pair{{"name", p.Name}}
-		}
-		return []pair{{"name", p.Name}, {"mtu", fmt.Sprint(p.MTU)}, {"mac-address", strings.ToUpper(p.MAC.String())},
-			{"rx-byte", fmt.Sprint(p.RxBytes)}, {"tx-byte", fmt.Sprint(p.TxBytes)},
-			{"rx-packet", fmt.Sprint(p.RxPackets)}, {"tx-packet", fmt.Sprint(p.TxPackets)}}
-	}), nil
-}
-
-func (x *execution) portRows(ports []netcfg.LinkState, fields func(netcfg.LinkState, netcfg.Link) []pair) []row {
-	rows := make([]row, len(ports))
-	for i, p := range ports {
-		var set netcfg.Link
-		if n := slices.IndexFunc(x.cfg.Links, func(l netcfg.Link) bool { return l.Name == p.Name }); n >= 0 {
-			set = x.cfg.Links[n]
-		}
-		state, running := " ", ""
-		if set.Disabled {
-			state = "X"
-		} else if !p.Present {
-			state = "I"
-		}
-		if p.Running {
-			running = "R"
-		}
-		rows[i] = row{key: p.Name, flags: state + running, comment: set.Comment, fields: fields(p, set)}
-	}
-	return rows
-}
-
 // connectionRows are the connections through the SOCKS server.
 func (x *execution) connectionRows() ([]row, error) {
 	if x.live.Connections == nil {
@@ -641,9 +571,9 @@ func (x *execution) neighborRows() ([]row, error) {
 	rows := make([]row, len(neighbors))
 	for i, n := range neighbors {
 		rows[i] = row{flags: "D", fields: []pair{{"address", n.Address.String()}}}
-		if len(n.MAC) > 0 {
+		if mac := macText(n.MAC); mac != "" {
 			rows[i].flags = "DC"
-			rows[i].fields = append(rows[i].fields, pair{"mac-address", strings.ToUpper(n.MAC.String())})
+			rows[i].fields = append(rows[i].fields, pair{"mac-address", mac})
 		}
 		rows[i].fields = append(rows[i].fields, pair{"interface", n.Interface})
 	}

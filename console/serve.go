@@ -2,6 +2,7 @@ package console
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,10 +24,11 @@ import (
 // sends any number of outputs and the next prompt. Among the outputs, and ahead of the
 // first prompt, it may ask something, which the terminal answers by a line, or by
 // leave if the user does not want to. Of a line that repeats itself
-// there is a replace or follow behind each output, until the terminal interrupts. An
-// interrupt that comes too late for that is ignored. The terminal may tell its width
-// ahead of all but an interrupt. After end the server closes. A frame that is none of
-// these ends the session.
+// there is a replace or follow behind each output, until the terminal interrupts; of
+// one that takes its time, as ping does, a follow ahead of them. An interrupt that
+// comes too late for that is ignored. The terminal may tell its width ahead of all
+// but an interrupt. After end the server closes. A frame that is none of these ends
+// the session.
 const (
 	frameOutput  = 'O' // server: text to show
 	frameReplace = 'R' // server: there will be more, in the place of what was shown since the line
@@ -121,6 +123,9 @@ type Handler struct {
 
 	// Reset does what ResetConfiguration asks for, once the user has said yes.
 	Reset func() error
+	// Stream does what a Result of Ping or Traceroute asks for: it writes lines to out
+	// until it is done, or ctx is, because a key was pressed or the session is over.
+	Stream func(ctx context.Context, result Result, out io.Writer) error
 	// HasPassword reports whether a session has to begin with a login, and Login
 	// whether it may: it makes who is wrong wait.
 	HasPassword func() bool
@@ -271,6 +276,9 @@ func (s *server) run(line string) (Request, error) {
 		}
 		if err == nil && result.Request == ResetConfiguration {
 			return None, s.reset()
+		}
+		if err == nil && s.handler.Stream != nil && (result.Request == Ping || result.Request == Traceroute) {
+			return None, s.stream(result)
 		}
 		if err != nil || result.Repeat <= 0 {
 			return result.Request, nil

@@ -167,7 +167,8 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 			"", p.def, addr(), "!" + addr(), fmt.Sprintf("%s/%d", addr(), r.IntN(33)), "!10.0.0.0-" + addr(),
 			fmt.Sprintf("%s,%s", addr(), addr()), ports(), "!" + ports(), fmt.Sprint(r.IntN(70000)), fmt.Sprint(r.IntN(300)),
 			fmt.Sprintf("%d:%d", r.IntN(255), r.IntN(256)), fmt.Sprintf("%dms", r.IntN(700000000)),
-			fmt.Sprintf("ether%d", r.IntN(9)), fmt.Sprintf("!ether%d", r.IntN(9)), "!established,new", "related", "$argon2id$v=19$m=64,t=1$ab/+", string(name),
+			fmt.Sprintf("ether%d", r.IntN(9)), fmt.Sprintf("!ether%d", r.IntN(9)), fmt.Sprintf("bridge%d", r.IntN(9)),
+			fmt.Sprintf("%02x:00:5e:00:53:%02x", r.IntN(256), r.IntN(256)), "!established,new", "related", "$argon2id$v=19$m=64,t=1$ab/+", string(name),
 		}, p.values...)
 	}
 	cfg := Default()
@@ -212,7 +213,7 @@ func TestExportLoad(t *testing.T) {
 		// Each menu's export alone says what it has to.
 		var parts strings.Builder
 		for _, m := range menus {
-			if m.properties != nil && m.path != "ip socks" { // that one contains access
+			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" { // access and port are in others
 				parts.WriteString(exportMenus(menus, &cfg, m.path, true))
 			}
 		}
@@ -275,7 +276,7 @@ func TestLongestExport(t *testing.T) {
 		strings.Repeat(`"`, 255), strings.Repeat(`"`, 64), strings.Repeat(`"`, 29), "!100.100.100.101-200.200.200.200", "100.100.100.101-200.200.200.200",
 		"!10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000", "10000-60000",
 		"100.100.100.101,100.100.100.101,100.100.100.101", "100.100.100.100/24", "100.100.100.100", "255", "65535",
-		"!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "167h59m59s999ms", "yes",
+		"52:54:00:12:34:56", "!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "167h59m59s999ms", "yes",
 	}
 	x := execution{menus: menus, cfg: Default()}
 	for _, m := range menus {

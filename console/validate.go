@@ -9,10 +9,17 @@ import (
 )
 
 // Validate checks cfg as a whole, for a machine that has these ports: that every
-// value is one which the language takes, that interfaces are ports of the machine,
+// value is one which the language takes, that interfaces are ports of the machine, bridges or VLANs,
 // and what firewall, netcfg and socks ask of their parts. The error names the menu
 // and, from 0, the item.
 func Validate(cfg Config, ports []string) error {
+	interfaces := slices.Clone(ports)
+	for _, b := range cfg.Bridges {
+		interfaces = append(interfaces, b.Name)
+	}
+	for _, v := range cfg.VLANs {
+		interfaces = append(interfaces, v.Name)
+	}
 	check := cfg.Clone() // setting a value to itself checks it
 	for _, m := range menus {
 		count := 1
@@ -24,7 +31,7 @@ func Validate(cfg Config, ports []string) error {
 		}
 		for i := range count {
 			for _, p := range m.properties {
-				if err := checkProperty(p, &check, i, ports); err != nil {
+				if err := checkProperty(p, &check, i, interfaces); err != nil {
 					if m.items == nil {
 						return fmt.Errorf("/%s: %w", m.path, err)
 					}
@@ -33,7 +40,7 @@ func Validate(cfg Config, ports []string) error {
 			}
 		}
 	}
-	network := netcfg.Config{Links: cfg.Links, Addresses: cfg.Addresses, Routes: cfg.Routes}
+	network := cfg.Network()
 	var devices []netcfg.Port
 	for _, name := range ports {
 		devices = append(devices, netcfg.Port{Name: name, Device: name})
@@ -50,13 +57,21 @@ func Validate(cfg Config, ports []string) error {
 	return nil
 }
 
-func checkProperty(p property, cfg *Config, item int, ports []string) error {
+// Network is the part of cfg that netcfg applies. It forwards nothing yet.
+func (cfg Config) Network() netcfg.Config {
+	return netcfg.Config{
+		Links: cfg.Links, Bridges: cfg.Bridges, VLANs: cfg.VLANs, BridgePorts: cfg.BridgePorts,
+		Addresses: cfg.Addresses, Routes: cfg.Routes,
+	}
+}
+
+func checkProperty(p property, cfg *Config, item int, interfaces []string) error {
 	value := p.get(cfg, item)
 	if err := p.set(cfg, item, value); err != nil {
 		return err
 	}
-	if p.names && value != "" && !slices.Contains(ports, strings.TrimPrefix(value, "!")) {
-		return fmt.Errorf("input does not match any value of %s: %s; expected %s", p.name, value, strings.Join(ports, " | "))
+	if p.names && value != "" && !slices.Contains(interfaces, strings.TrimPrefix(value, "!")) {
+		return fmt.Errorf("input does not match any value of %s: %s; expected %s", p.name, value, strings.Join(interfaces, " | "))
 	}
 	return nil
 }

@@ -33,6 +33,8 @@ func TestRescueConfig(t *testing.T) {
 	for _, c := range []struct{ name, refused, at string }{
 		{"keeps the LAN's address", "/ip address add address=172.16.0.1/16 interface=ether2\n" +
 			"/ip address add address=10.0.0.1/8 interface=ether1\n/ip socks set enabled=yes", "172.16.0.1"},
+		{"keeps that of the LAN's bridge", "/interface bridge add name=b\n/interface bridge port add bridge=b interface=ether2\n" +
+			"/ip address add address=172.16.0.1/16 interface=b", "172.16.0.1"},
 		{"gives one where there is none", "/ip address add address=10.0.0.1/8 interface=ether1", "192.168.0.1"},
 		{"gives one where it is disabled", "/ip address add address=172.16.0.1/16 interface=ether2 disabled=yes", "192.168.0.1"},
 	} {

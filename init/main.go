@@ -25,6 +25,8 @@ import (
 	"path/filepath"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/ping"
+	"github.com/postern-router/postern/socks"
 	"github.com/postern-router/postern/socks/daemon"
 )
 
@@ -32,6 +34,8 @@ func main() {
 	switch name := filepath.Base(os.Args[0]); name {
 	case "socksd":
 		os.Exit(daemon.Main(os.Args[1:]))
+	case "ping":
+		os.Exit(ping.Main(os.Args[1:], socks.Lookup))
 	case "console":
 		if err := console.RunTerminal(sessionSocket, os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "console:", err)
@@ -44,7 +48,7 @@ func main() {
 		}
 		runInit()
 	default:
-		fmt.Fprintf(os.Stderr, "init: called as %q: want init, socksd or console\n", name)
+		fmt.Fprintf(os.Stderr, "init: called as %q: want init, socksd, console or ping\n", name)
 		os.Exit(2)
 	}
 }

@@ -125,8 +125,10 @@ func rescueConfig(refused console.Config, b board.Board) console.Config {
 	c := console.Default()
 	// A password holds whatever else is wrong.
 	c.Identity, c.AdminPassword = refused.Identity, refused.AdminPassword
+	lan := refused.Network().Actual(b.LAN) // of a port of a bridge, that bridge
 	for _, a := range refused.Addresses {
-		if a.Interface == b.LAN && !a.Disabled {
+		if (a.Interface == b.LAN || a.Interface == lan) && !a.Disabled {
+			a.Interface = b.LAN
 			c.Addresses = append(c.Addresses, a)
 		}
 	}
@@ -209,7 +211,9 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 }
 
 func networkOf(c console.Config, forwarding bool) netcfg.Config {
-	return netcfg.Config{Links: c.Links, Addresses: c.Addresses, Routes: c.Routes, Forwarding: forwarding}
+	network := c.Network()
+	network.Forwarding = forwarding
+	return network
 }
 
 // socksOf is what socksd is told: it cannot read resolv.conf.
@@ -250,6 +254,11 @@ func (r *router) execute(s *console.Session, line string) (console.Result, error
 			return console.Result{}, err
 		}
 		result.Output += r.warning()
+	}
+	if result.Request == console.SetClock {
+		if err := r.setClock(result.Clock); err != nil {
+			return console.Result{}, err
+		}
 	}
 	if result.Request == console.Reboot || result.Request == console.Shutdown {
 		select {
@@ -294,10 +303,16 @@ func (r *router) live() console.Live {
 		Counters:    r.firewall.Counters,
 		Log:         r.log.lines,
 		Resource:    r.resource,
+		Invalid:     r.invalid,
+		Addresses:   r.dynamicAddresses,
+		Routes:      r.dynamicRoutes,
+		Neighbors:   r.neighbors,
+		Tracked:     trackedConnections,
 		// A hash is made by the line that sets a password.
 		HashPassword: r.logins.hash,
 		RemoteLog:    true,
-		Requests:     []console.Request{console.ChangePassword, console.ResetConfiguration},
+		Requests: []console.Request{console.ChangePassword, console.ResetConfiguration,
+			console.Ping, console.Traceroute, console.SetClock},
 	}
 }
 

@@ -3,7 +3,6 @@ package netcfg
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,19 +24,21 @@ type Manager struct {
 	mu      sync.Mutex
 	config  *Config         // the last one that was applied, nil before
 	devices map[int]*device // by interface index
+	links   []link          // all that the kernel had when they were last listed
 }
 
 // device is what is remembered of a port's device for as long as it is there.
 type device struct {
 	port string
 	// driverMTU is the MTU that the device had before it was given another; 0 if
-	// it was not.
+	// it was not. driverMAC is the same of its address.
 	driverMTU int
+	driverMAC MAC
 }
 
 // state is what the kernel has or shall have of what a Manager owns.
 type state struct {
-	links      []link // named as their ports
+	links      []link
 	addrs      []addr
 	routes     []route
 	forwarding bool
@@ -70,6 +70,9 @@ func (m *Manager) Apply(c Config) error {
 		return err
 	}
 	c.Links = slices.Clone(c.Links)
+	c.Bridges = slices.Clone(c.Bridges)
+	c.VLANs = slices.Clone(c.VLANs)
+	c.BridgePorts = slices.Clone(c.BridgePorts)
 	c.Addresses = slices.Clone(c.Addresses)
 	c.Routes = slices.Clone(c.Routes)
 
@@ -100,13 +103,15 @@ func (m *Manager) Apply(c Config) error {
 // undo brings back a state that the kernel had. It compares anew rather than
 // reverse what was done: the kernel drops routes and secondary addresses on its
 // own account when a link or an address goes.
-func (m *Manager) undo(nl *netlink.Handle, before state) error {
+func (m *Manager) undo(nl *conn, before state) error {
 	var p pass
 	now, err := m.prepare(nl, &p)
 	if err != nil {
 		return err
 	}
-	before.addrs = slices.DeleteFunc(before.addrs, func(a addr) bool { return m.devices[a.index] == nil })
+	gone := func(l link) bool { return !l.own && linkNamed(now.links, l.name) < 0 }
+	before.links = slices.DeleteFunc(before.links, gone)
+	before.addrs = slices.DeleteFunc(before.addrs, func(a addr) bool { return linkNamed(before.links, a.link) < 0 })
 	m.reconcile(nl, &p, now, before)
 	return p.err()
 }
@@ -153,7 +158,7 @@ func (p *pass) err() error { return errors.Join(p.errs...) }
 
 // prepare does what holds under every Config, lo up and the ports named, and
 // reads the state of what the Manager owns.
-func (m *Manager) prepare(nl *netlink.Handle, p *pass) (state, error) {
+func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	links, err := listLinks(nl)
 	if err != nil {
 		return state{}, err
@@ -161,29 +166,34 @@ func (m *Manager) prepare(nl *netlink.Handle, p *pass) (state, error) {
 	m.match(links)
 	m.rename(p, links)
 
-	var s state
-	for _, l := range links {
+	for i, l := range links {
 		if l.loopback && !l.up {
 			p.did("set "+l.name+" up", setUp(l.index, true))
-		}
-		if d := m.devices[l.index]; d != nil {
-			l.name = d.port
-			s.links = append(s.links, l)
+			links[i].up = true
 		}
 	}
-	if s.addrs, err = m.ownAddrs(nl); err != nil {
+	s := state{links: m.own(links)}
+	if s.addrs, err = listAddrs(nl, s.links); err != nil {
 		return state{}, err
 	}
-	if s.routes, err = listRoutes(nl); err != nil {
+	if s.routes, err = listRoutes(nl, m.links); err != nil {
 		return state{}, err
 	}
 	s.forwarding, err = forwarding()
 	return s, err
 }
 
-func (m *Manager) ownAddrs(nl *netlink.Handle) ([]addr, error) {
-	addrs, err := listAddrs(nl)
-	return slices.DeleteFunc(addrs, func(a addr) bool { return m.devices[a.index] == nil }), err
+// own remembers the links of the kernel and returns those that the Manager owns.
+func (m *Manager) own(links []link) []link {
+	nameLinks(links)
+	m.links = links
+	var own []link
+	for _, l := range links {
+		if l.own || m.devices[l.index] != nil {
+			own = append(own, l)
+		}
+	}
+	return own
 }
 
 // match finds the devices of the ports. A device keeps its port until it
@@ -200,7 +210,7 @@ func (m *Manager) match(links []link) {
 	find := func(is func(Port, link) bool) {
 		missing = slices.DeleteFunc(missing, func(p Port) bool {
 			for _, l := range links {
-				if m.devices[l.index] == nil && !l.loopback && is(p, l) {
+				if m.devices[l.index] == nil && !l.loopback && !l.own && is(p, l) {
 					m.devices[l.index] = &device{port: p.Name}
 					return true
 				}
@@ -273,23 +283,34 @@ func rename(p *pass, l *link, name string) {
 func (m *Manager) want(c Config, have state) state {
 	w := state{forwarding: c.Forwarding}
 	for _, l := range have.links {
+		if l.own {
+			continue
+		}
 		conf := Link{}
 		if i := slices.IndexFunc(c.Links, func(k Link) bool { return k.Name == l.name }); i >= 0 {
 			conf = c.Links[i]
 		}
 		l.up = !conf.Disabled
-		switch d := m.devices[l.index]; {
+		d := m.devices[l.index]
+		switch {
 		case conf.MTU != 0:
 			l.mtu = conf.MTU
 		case d.driverMTU != 0:
 			l.mtu = d.driverMTU
 		}
+		switch {
+		case conf.MAC != MAC{}:
+			l.mac = conf.MAC
+		case d.driverMAC != MAC{}:
+			l.mac = d.driverMAC
+		}
 		w.links = append(w.links, l)
 	}
+	w.links = c.wantMade(w.links)
 	for _, a := range c.Addresses {
-		i := slices.IndexFunc(w.links, func(l link) bool { return l.name == a.Interface })
-		if i >= 0 && !a.Disabled {
-			w.addrs = append(w.addrs, addr{w.links[i].index, a.Address, a.Address.Addr()})
+		on := c.Actual(a.Interface)
+		if !a.Disabled && linkNamed(w.links, on) >= 0 {
+			w.addrs = append(w.addrs, addr{on, a.Address, a.Address.Addr()})
 		}
 	}
 	for _, r := range c.Routes {
@@ -301,41 +322,45 @@ func (m *Manager) want(c Config, have state) state {
 	return w
 }
 
-// nexthop returns the index of the link on which gw is reached. If that link is
-// missing or down, the route waits. If c has no address beside gw, index is 0:
-// the kernel may know one, on a link that is not ours, or refuse the route.
-func nexthop(c Config, links []link, gw netip.Addr) (index int, waits bool) {
+// nexthop returns the name of the link on which gw is reached. If that link is
+// missing or down, the route waits. If c has no address beside gw, it is "": the
+// kernel may know one, on a link that is not ours, or refuse the route.
+func nexthop(c Config, links []link, gw netip.Addr) (oif string, waits bool) {
 	bits := -1
 	for _, a := range c.Addresses {
 		if a.Disabled || !a.Address.Contains(gw) {
 			continue
 		}
-		i := slices.IndexFunc(links, func(l link) bool { return l.name == a.Interface && l.up })
-		if i < 0 {
+		i := linkNamed(links, c.Actual(a.Interface))
+		if i < 0 || !links[i].up {
 			waits = true
 		} else if a.Address.Bits() > bits {
-			index, bits = links[i].index, a.Address.Bits()
+			oif, bits = links[i].name, a.Address.Bits()
 		}
 	}
-	return index, waits && index == 0
+	return oif, waits && oif == ""
 }
 
 // reconcile changes what differs between have and want. The order: a link before
 // its addresses, the addresses before the routes whose gateways they reach, and
 // no forwarding while any of it is unfinished.
-func (m *Manager) reconcile(nl *netlink.Handle, p *pass, have, want state) {
+func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 	if have.forwarding && !want.forwarding {
 		p.did("turn forwarding off", setForwarding(false))
 	}
-	for _, h := range have.links {
-		if i := slices.IndexFunc(want.links, func(w link) bool { return w.index == h.index }); i >= 0 {
-			m.reconcileLink(p, h, want.links[i])
+	m.reconcileLinks(nl, p, have.links, want.links)
+	if len(p.changes) > 0 { // a link takes its addresses along
+		addrs, err := m.ownAddrs(nl)
+		if err != nil {
+			p.errs = append(p.errs, err)
+			return
 		}
+		have.addrs = addrs
 	}
 	m.reconcileAddrs(nl, p, have.addrs, want.addrs)
 	if len(p.changes) > 0 {
 		// A link that went down, or lost its last address, took its routes along.
-		routes, err := listRoutes(nl)
+		routes, err := listRoutes(nl, m.links)
 		if err != nil {
 			p.errs = append(p.errs, err)
 			return
@@ -348,12 +373,45 @@ func (m *Manager) reconcile(nl *netlink.Handle, p *pass, have, want state) {
 	}
 }
 
+// ownAddrs lists the addresses of the links that the Manager owns.
+func (m *Manager) ownAddrs(nl *conn) ([]addr, error) {
+	return listAddrs(nl, slices.DeleteFunc(slices.Clone(m.links), func(l link) bool {
+		return !l.own && m.devices[l.index] == nil
+	}))
+}
+
+// reconcileLink sets the properties of a link. The address of a bridge or VLAN is
+// the kernel's choice.
 func (m *Manager) reconcileLink(p *pass, have, want link) {
 	d := m.devices[have.index]
+	if d != nil && have.mac != want.mac {
+		err := setMAC(have.index, want.mac)
+		if errors.Is(err, unix.EBUSY) && have.up { // most drivers do it while the link is up
+			if err = setUp(have.index, false); err == nil {
+				have.up = false
+				err = setMAC(have.index, want.mac)
+			}
+		}
+		switch {
+		case err != nil:
+		case d.driverMAC == MAC{}:
+			d.driverMAC = have.mac
+		case d.driverMAC == want.mac:
+			d.driverMAC = MAC{}
+		}
+		p.did(fmt.Sprintf("set link %s mac-address %s", want.name, want.mac), err)
+	}
+	if want.kind == bridgeKind && have.stp != want.stp {
+		word := "off"
+		if want.stp {
+			word = "on"
+		}
+		p.did(fmt.Sprintf("turn the spanning tree of %s %s", want.name, word), setSTP(have.index, want.stp))
+	}
 	if have.mtu != want.mtu {
 		err := setMTU(have.index, want.mtu)
 		switch {
-		case err != nil:
+		case err != nil, d == nil:
 		case d.driverMTU == 0:
 			d.driverMTU = have.mtu
 		case d.driverMTU == want.mtu:
@@ -370,16 +428,16 @@ func (m *Manager) reconcileLink(p *pass, have, want link) {
 	}
 }
 
-func (m *Manager) reconcileAddrs(nl *netlink.Handle, p *pass, have, want []addr) {
+func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
 	what := func(verb string, a addr) string {
-		return fmt.Sprintf("%s address %s on %s", verb, a.prefix, m.devices[a.index].port)
+		return fmt.Sprintf("%s address %s on %s", verb, a.prefix, a.link)
 	}
 	deleted := false
 	for _, h := range have {
 		if slices.Contains(want, h) {
 			continue
 		}
-		err := deleteAddr(h)
+		err := deleteAddr(m.index(h.link), h)
 		if errors.Is(err, unix.EADDRNOTAVAIL) {
 			continue // it went with the primary address of its network
 		}
@@ -399,7 +457,7 @@ func (m *Manager) reconcileAddrs(nl *netlink.Handle, p *pass, have, want []addr)
 		if slices.Contains(have, w) {
 			continue
 		}
-		if err := addAddr(w); !errors.Is(err, unix.EEXIST) {
+		if err := addAddr(m.index(w.link), w); !errors.Is(err, unix.EEXIST) {
 			p.did(what("add", w), err)
 		}
 	}
@@ -419,7 +477,7 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 		// and would refuse them after the next boot.
 		stands := slices.ContainsFunc(have, w.covers)
 		replace := slices.ContainsFunc(have, func(h route) bool { return h.dst == w.dst && h.metric == w.metric })
-		err := addRoute(w, replace)
+		err := addRoute(m.index(w.oif), w, replace)
 		if errors.Is(err, unix.EEXIST) {
 			err = fmt.Errorf("a route that is not ours has this destination and distance: %w", err)
 		}
@@ -431,7 +489,7 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 		if slices.ContainsFunc(want, func(w route) bool { return w.covers(h) }) {
 			continue
 		}
-		if err := deleteRoute(h); !errors.Is(err, unix.ESRCH) { // replaced, or gone with its link
+		if err := deleteRoute(m.index(h.oif), h); !errors.Is(err, unix.ESRCH) { // replaced, or gone with its link
 			p.did(what("delete", h), err)
 		}
 	}
@@ -439,8 +497,8 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 
 // covers says whether h is what w asks for.
 func (w route) covers(h route) bool {
-	if w.oif == 0 {
-		h.oif = 0
+	if w.oif == "" {
+		h.oif = ""
 	}
 	return w == h
 }
@@ -462,50 +520,4 @@ func setForwarding(on bool) error {
 		value = "1"
 	}
 	return os.WriteFile(ipForward, []byte(value), 0)
-}
-
-// LinkState is what the kernel says of a port.
-type LinkState struct {
-	Name string
-	// Present: the port has a device. If it has none, the rest is zero.
-	Present bool
-	// Up is the administrator's switch, Running is a carrier.
-	Up, Running          bool
-	MTU                  int // bytes
-	MAC                  net.HardwareAddr
-	RxBytes, TxBytes     uint64
-	RxPackets, TxPackets uint64
-}
-
-// State asks the kernel for the state of the ports, in the order that New was
-// given them.
-func (m *Manager) State() ([]LinkState, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	nl, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer nl.Close()
-	links, err := listLinks(nl)
-	if err != nil {
-		return nil, err
-	}
-	m.match(links)
-
-	var states []LinkState
-	for _, p := range m.ports {
-		s := LinkState{Name: p.Name}
-		for _, l := range links {
-			if d := m.devices[l.index]; d != nil && d.port == p.Name {
-				s = LinkState{
-					Name: p.Name, Present: true, Up: l.up, Running: l.running, MTU: l.mtu, MAC: l.mac,
-					RxBytes: l.stats.RxBytes, TxBytes: l.stats.TxBytes,
-					RxPackets: l.stats.RxPackets, TxPackets: l.stats.TxPackets,
-				}
-			}
-		}
-		states = append(states, s)
-	}
-	return states, nil
 }

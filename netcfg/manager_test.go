@@ -374,7 +374,7 @@ func TestState(t *testing.T) {
 			[]string{rx[0], rx[1], tx[0], tx[1]})
 	}, 5*time.Second, 50*time.Millisecond, "the counters that ip -s shows")
 	one := states[0]
-	assert.Equal(t, LinkState{Name: "ether2"}, states[1])
+	assert.Equal(t, LinkState{Name: "ether2", Type: Ether}, states[1])
 	assert.True(t, one.Present && one.Up && one.Running)
 	assert.Equal(t, "ether1", one.Name)
 	assert.Equal(t, 1492, one.MTU)

@@ -1,78 +1,193 @@
 package netcfg
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// What this package needs of github.com/vishvananda/netlink, in values that can
-// be compared. The library adds 110 KB (xz) to a MIPS program, and reads each
-// datagram into a fresh buffer of 64 KB: a list is read once a pass, and again
-// only where the kernel may have changed it on its own account.
+// What this package says to the kernel (rtnetlink(7)), and hears of it, in values that
+// can be compared. Of github.com/vishvananda/netlink it takes the messages, package nl,
+// and not what is built on them: that leaves out what a bridge was set to, and brings
+// along the code of every kind of link and route, tens of kilobytes in flash.
 //
-// It has the kernel explain a refusal, "Nexthop has invalid gateway", only on the
-// sockets that its package functions open for each request, and for the whole
-// process. So changes go by these functions. Lists go by a Handle, without
-// explanations: v1.3.1 panics on a list that fails with one.
+// A list is read once a pass, and again only where the kernel may have changed it on
+// its own account. Lists come by a socket and a buffer of this package: the library
+// reads each datagram into a fresh buffer of 64 KB, and what a person looks at would
+// fill the memory of PID 1 until it is collected.
+//
+// The kernel explains a refusal, "Nexthop has invalid gateway", only on the sockets
+// that the library opens for each request, and that is switched for the whole process.
+// So changes go by these.
 func init() { nl.EnableErrorMessageReporting = true }
 
-// link is a network device as the kernel has it.
+// link is a network device as the kernel has it, or shall have it.
 type link struct {
-	index    int
-	name     string
+	index int
+	name  string
+	// kind is what makes it: bridge, vlan; "" for the driver of a device.
+	kind string
+	// own: it is in the group of what this package makes.
+	own      bool
 	up       bool // IFF_UP, the administrator's switch
 	running  bool // IFF_LOWER_UP, there is a carrier; IFF_RUNNING says so up to a second later
 	loopback bool
 	mtu      int
-	mac      net.HardwareAddr
-	stats    netlink.LinkStatistics
+	mac      MAC
+	// master is the bridge that it is a port of, parent the link that a VLAN is on;
+	// "" for none.
+	master, parent string
+	vlanID         int
+	stp            bool
+
+	masterIndex, parentIndex int
+	rxBytes, txBytes         uint64
+	rxPackets, txPackets     uint64
 }
 
-// addr is an IPv4 address as the kernel has it. peer is the address itself
-// unless the link is point-to-point.
+// group marks what this package makes, so that it is known again: "post".
+const group = 0x706f7374
+
+// addr is an IPv4 address as the kernel has it, on the link of that name. peer is
+// the address itself unless the link is point-to-point.
 type addr struct {
-	index  int
+	link   string
 	prefix netip.Prefix
 	peer   netip.Addr
 }
 
-// route is an IPv4 route of table main and protocol static. oif is the index of
-// the link that it leaves by, 0 for the one that the kernel finds.
+// route is an IPv4 route of table main and protocol static. oif is the name of
+// the link that it leaves by, "" for the one that the kernel finds.
 type route struct {
 	dst    netip.Prefix
 	gw     netip.Addr
 	metric int
-	oif    int
+	oif    string
 }
 
+// conn is a socket that lists are read from.
+type conn struct {
+	fd  int
+	seq uint32
+	// buf takes a datagram. The kernel makes none of a list larger than what it is read
+	// into (netlink_dump in net/netlink/af_netlink.c).
+	buf [16 << 10]byte
+}
+
+// listTimeout is for a kernel that does not answer, which is none that is known.
+const listTimeout = 10 // seconds
+
 // dial opens the socket that the lists of one pass are read from.
-func dial() (*netlink.Handle, error) {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+func dial() (*conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	if err := h.SetStrictCheck(true); err != nil { // lists filtered by the kernel
-		h.Close()
+	c := &conn{fd: fd}
+	if err := errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1), // lists filtered by the kernel
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: listTimeout}),
+	); err != nil {
+		c.Close()
 		return nil, fmt.Errorf("set up netlink socket: %w", err)
 	}
-	return h, nil
+	return c, nil
 }
 
-// list calls f again if the kernel says that the list changed under the reader.
-func list[T any](what string, f func() ([]T, error)) ([]T, error) {
+func (c *conn) Close() { unix.Close(c.fd) }
+
+// errInterrupted is that of a list that changed under the reader.
+var errInterrupted = errors.New("changed again and again")
+
+// dump asks for a list (netlink(7)) and calls f with each message of it, which is
+// valid until f returns.
+func (c *conn) dump(get int, head []byte, f func(message []byte) error) error {
+	c.seq++
+	req := nl.NewNetlinkRequest(get, unix.NLM_F_DUMP)
+	req.Seq = c.seq
+	req.AddRawData(head)
+	if err := unix.Sendto(c.fd, req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	interrupted := false
+	for {
+		n, _, flags, _, err := unix.Recvmsg(c.fd, c.buf[:], nil, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if flags&unix.MSG_TRUNC != 0 {
+			return fmt.Errorf("datagram of more than %d bytes", len(c.buf))
+		}
+		// It answers RTM_GETLINK by RTM_NEWLINK, two below, and so with all.
+		done, err := c.messages(c.buf[:n], uint16(get-2), &interrupted, f)
+		if err != nil {
+			return err
+		}
+		if done && interrupted {
+			return errInterrupted
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+// messages calls f with those of type want in a datagram, and reports whether the
+// list ends in it.
+func (c *conn) messages(b []byte, want uint16, interrupted *bool, f func(message []byte) error) (done bool, err error) {
+	order := nl.NativeEndian()
+	for len(b) >= unix.NLMSG_HDRLEN {
+		// struct nlmsghdr: length, type, flags, sequence number, port.
+		size, typ, flags, seq := int(order.Uint32(b)), order.Uint16(b[4:]), order.Uint16(b[6:]), order.Uint32(b[8:])
+		if size < unix.NLMSG_HDRLEN || size > len(b) {
+			return false, fmt.Errorf("message of %d bytes, where there are %d", size, len(b))
+		}
+		body := b[unix.NLMSG_HDRLEN:size]
+		b = b[min((size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)):]
+		if seq != c.seq {
+			continue
+		}
+		if flags&unix.NLM_F_DUMP_INTR != 0 {
+			*interrupted = true
+		}
+		switch {
+		case typ == unix.NLMSG_DONE || typ == unix.NLMSG_ERROR:
+			if errno := int32(number(body)); errno < 0 {
+				return false, unix.Errno(-errno)
+			}
+			return true, nil
+		case typ == want:
+			if err := f(body); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// list asks for all things of a kind, by the message type get with the head that all
+// requests of that kind have, and reads each with parse. It asks again if the kernel
+// says that the list changed under the reader.
+func list[T any](c *conn, what string, get int, head []byte, parse func([]byte) (T, error)) ([]T, error) {
 	var all []T
 	var err error
 	for range 5 {
-		if all, err = f(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+		all = nil
+		if err = c.dump(get, head, func(message []byte) error {
+			one, err := parse(message)
+			all = append(all, one)
+			return err
+		}); err != errInterrupted {
 			break
 		}
 	}
@@ -82,93 +197,388 @@ func list[T any](what string, f func() ([]T, error)) ([]T, error) {
 	return all, nil
 }
 
-// listLinks lists every device, in the order of their indexes.
-func listLinks(h *netlink.Handle) ([]link, error) {
-	all, err := list("links", h.LinkList)
-	var links []link
-	for _, k := range all {
-		a := k.Attrs()
-		l := link{
-			index:    a.Index,
-			name:     a.Name,
-			up:       a.RawFlags&unix.IFF_UP != 0,
-			running:  a.RawFlags&unix.IFF_LOWER_UP != 0,
-			loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
-			mtu:      a.MTU,
-			mac:      slices.Clone(a.HardwareAddr), // a part of the whole datagram
-		}
-		if a.Statistics != nil {
-			l.stats = *a.Statistics
-		}
-		links = append(links, l)
-	}
-	return links, err
+// listLinks lists every device, in the order of their indexes. Who is on what is
+// known by index alone: see nameLinks.
+func listLinks(s *conn) ([]link, error) {
+	return list(s, "links", unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg), parseLink)
 }
 
-// listAddrs lists every IPv4 address.
-func listAddrs(h *netlink.Handle) ([]addr, error) {
-	all, err := list("addresses", func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_V4) })
-	var addrs []addr
-	for _, a := range all {
-		local := prefix(a.IPNet)
-		peer := local
-		if a.Peer != nil { // then it has the prefix length
-			peer = prefix(a.Peer)
-		}
-		addrs = append(addrs, addr{a.LinkIndex, netip.PrefixFrom(local.Addr(), peer.Bits()), peer.Addr()})
+// parseLink reads a message of type RTM_NEWLINK (rtnetlink(7)).
+func parseLink(message []byte) (link, error) {
+	if len(message) < unix.SizeofIfInfomsg {
+		return link{}, fmt.Errorf("message of %d bytes", len(message))
 	}
-	return addrs, err
-}
-
-// listRoutes lists the routes of protocol static in table main. The filter names
-// no table, which stands for main: a list of main itself is an error before its
-// first route.
-func listRoutes(h *netlink.Handle) ([]route, error) {
-	all, err := list("routes", func() ([]netlink.Route, error) {
-		filter := &netlink.Route{Protocol: unix.RTPROT_STATIC}
-		return h.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_PROTOCOL)
+	head := nl.DeserializeIfInfomsg(message)
+	l := link{
+		index:    int(head.Index),
+		up:       head.Flags&unix.IFF_UP != 0,
+		running:  head.Flags&unix.IFF_LOWER_UP != 0,
+		loopback: head.Flags&unix.IFF_LOOPBACK != 0,
+	}
+	err := attributes(message[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) error {
+		switch typ {
+		case unix.IFLA_IFNAME:
+			l.name = unix.ByteSliceToString(value)
+		case unix.IFLA_MTU:
+			l.mtu = number(value)
+		case unix.IFLA_MASTER:
+			l.masterIndex = number(value)
+		case unix.IFLA_LINK:
+			l.parentIndex = number(value)
+		case unix.IFLA_GROUP:
+			l.own = number(value) == group
+		case unix.IFLA_ADDRESS:
+			if len(value) == len(l.mac) {
+				l.mac = MAC(value)
+			}
+		case unix.IFLA_STATS64: // struct rtnl_link_stats64, linux/if_link.h
+			for i, counter := range []*uint64{&l.rxPackets, &l.txPackets, &l.rxBytes, &l.txBytes} {
+				if len(value) >= 8*(i+1) {
+					*counter = nl.NativeEndian().Uint64(value[8*i:])
+				}
+			}
+		case unix.IFLA_LINKINFO:
+			return l.parseInfo(value)
+		}
+		return nil
 	})
-	var routes []route
-	for _, r := range all {
-		gw, _ := netip.AddrFromSlice(r.Gw)
-		routes = append(routes, route{prefix(r.Dst), gw, r.Priority, r.LinkIndex})
+	return l, err
+}
+
+// parseInfo reads the attribute IFLA_LINKINFO: of what kind a link is, and before
+// that, or behind, what only this kind has.
+func (l *link) parseInfo(info []byte) error {
+	var data []byte
+	if err := attributes(info, func(typ uint16, value []byte) error {
+		switch typ {
+		case unix.IFLA_INFO_KIND:
+			l.kind = unix.ByteSliceToString(value)
+		case unix.IFLA_INFO_DATA:
+			data = value
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return attributes(data, func(typ uint16, value []byte) error {
+		switch {
+		case l.kind == bridgeKind && typ == nl.IFLA_BR_STP_STATE:
+			l.stp = number(value) != 0
+		case l.kind == vlanKind && typ == nl.IFLA_VLAN_ID && len(value) >= 2:
+			l.vlanID = int(nl.NativeEndian().Uint16(value))
+		}
+		return nil
+	})
+}
+
+// attributes calls f for each of the attributes that b consists of.
+func attributes(b []byte, f func(typ uint16, value []byte) error) error {
+	for len(b) >= unix.SizeofRtAttr {
+		size, typ := int(nl.NativeEndian().Uint16(b)), nl.NativeEndian().Uint16(b[2:])
+		if size < unix.SizeofRtAttr || size > len(b) {
+			return fmt.Errorf("attribute %d of %d bytes, where there are %d", typ, size, len(b))
+		}
+		if err := f(typ&^unix.NLA_F_NESTED, b[unix.SizeofRtAttr:size]); err != nil {
+			return err
+		}
+		b = b[min((size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b)):]
+	}
+	return nil
+}
+
+// number is an attribute's value of type u32; 0 if it is too short for one.
+func number(value []byte) int {
+	if len(value) < 4 {
+		return 0
+	}
+	return int(nl.NativeEndian().Uint32(value))
+}
+
+// nameLinks says by name who is on what. A VLAN's index may be that of a link in
+// another namespace: then it has no parent here.
+func nameLinks(links []link) {
+	name := func(index int) string {
+		for _, l := range links {
+			if l.index == index && index != 0 {
+				return l.name
+			}
+		}
+		return ""
+	}
+	for i := range links {
+		l := &links[i]
+		l.master, l.parent = name(l.masterIndex), ""
+		if l.kind == vlanKind {
+			l.parent = name(l.parentIndex)
+		}
+	}
+}
+
+// listAddrs lists the IPv4 addresses of links.
+func listAddrs(s *conn, links []link) ([]addr, error) {
+	head := nl.NewIfAddrmsg(unix.AF_INET).Serialize()
+	all, err := list(s, "addresses", unix.RTM_GETADDR, head, func(message []byte) (addr, error) {
+		return parseAddr(message, links)
+	})
+	return slices.DeleteFunc(all, func(a addr) bool { return a.link == "" }), err
+}
+
+// parseAddr reads a message of type RTM_NEWADDR. The link is "" if it is none of
+// links.
+func parseAddr(message []byte, links []link) (addr, error) {
+	if len(message) < unix.SizeofIfAddrmsg {
+		return addr{}, fmt.Errorf("message of %d bytes", len(message))
+	}
+	head := nl.DeserializeIfAddrmsg(message)
+	var local, peer netip.Addr
+	err := attributes(message[unix.SizeofIfAddrmsg:], func(typ uint16, value []byte) error {
+		switch typ {
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(value)
+		case unix.IFA_ADDRESS: // the same, unless the link is point-to-point
+			peer, _ = netip.AddrFromSlice(value)
+		}
+		return nil
+	})
+	return addr{nameOf(links, int(head.Index)), netip.PrefixFrom(local, int(head.Prefixlen)), peer}, err
+}
+
+// kernelRoute is any IPv4 route of table main.
+type kernelRoute struct {
+	route
+	oifIndex int // 0 for one of many ways, or of none
+	protocol uint8
+	table    uint8
+	cloned   bool
+}
+
+// listRoutes lists the routes of protocol static in table main.
+func listRoutes(s *conn, links []link) ([]route, error) {
+	all, err := listAllRoutes(s, links, unix.RTPROT_STATIC)
+	routes := make([]route, len(all))
+	for i, r := range all {
+		routes[i] = r.route
 	}
 	return routes, err
 }
 
+// listAllRoutes lists the routes of a protocol in table main, of all with protocol 0.
+func listAllRoutes(s *conn, links []link, protocol uint8) ([]kernelRoute, error) {
+	// The filter names no table, and what is not of main falls out here: a list of main
+	// itself is an error before its first route.
+	head := nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET, Protocol: protocol}}
+	all, err := list(s, "routes", unix.RTM_GETROUTE, head.Serialize(), func(message []byte) (kernelRoute, error) {
+		return parseRoute(message, links)
+	})
+	return slices.DeleteFunc(all, func(r kernelRoute) bool { return r.table != unix.RT_TABLE_MAIN || r.cloned }), err
+}
+
+// parseRoute reads a message of type RTM_NEWROUTE.
+func parseRoute(message []byte, links []link) (kernelRoute, error) {
+	if len(message) < unix.SizeofRtMsg {
+		return kernelRoute{}, fmt.Errorf("message of %d bytes", len(message))
+	}
+	head := nl.DeserializeRtMsg(message)
+	r := kernelRoute{protocol: head.Protocol, table: head.Table, cloned: head.Flags&unix.RTM_F_CLONED != 0}
+	dst := netip.IPv4Unspecified()
+	err := attributes(message[unix.SizeofRtMsg:], func(typ uint16, value []byte) error {
+		switch typ {
+		case unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(value)
+		case unix.RTA_GATEWAY:
+			r.gw, _ = netip.AddrFromSlice(value)
+		case unix.RTA_PRIORITY:
+			r.metric = number(value)
+		case unix.RTA_OIF:
+			r.oifIndex = number(value)
+		}
+		return nil
+	})
+	r.dst, r.oif = netip.PrefixFrom(dst, int(head.Dst_len)), nameOf(links, r.oifIndex)
+	return r, err
+}
+
+// listNeighbors lists the IPv4 neighbours that the kernel knows or asks for.
+func listNeighbors(s *conn, links []link) ([]Neighbor, error) {
+	head := make([]byte, unix.SizeofNdMsg)
+	head[0] = unix.AF_INET
+	all, err := list(s, "neighbours", unix.RTM_GETNEIGH, head, func(message []byte) (Neighbor, error) {
+		return parseNeighbor(message, links)
+	})
+	return slices.DeleteFunc(all, func(n Neighbor) bool { return n.Interface == "" || !n.Address.IsValid() }), err
+}
+
+// parseNeighbor reads a message of type RTM_NEWNEIGH. It has no interface if it is
+// none that counts: what needs no ARP, such as loopback and multicast, is in the
+// kernel's table too, and whoever has not answered.
+func parseNeighbor(message []byte, links []link) (Neighbor, error) {
+	if len(message) < unix.SizeofNdMsg {
+		return Neighbor{}, fmt.Errorf("message of %d bytes", len(message))
+	}
+	// struct ndmsg, linux/neighbour.h: family, padding, ifindex, state, flags, type.
+	var n Neighbor
+	state := nl.NativeEndian().Uint16(message[8:])
+	if state != unix.NUD_NONE && state&(unix.NUD_NOARP|unix.NUD_FAILED) == 0 {
+		n.Interface = nameOf(links, number(message[4:]))
+	}
+	err := attributes(message[unix.SizeofNdMsg:], func(typ uint16, value []byte) error {
+		switch {
+		case typ == unix.NDA_DST:
+			n.Address, _ = netip.AddrFromSlice(value)
+		case typ == unix.NDA_LLADDR && len(value) == len(n.MAC):
+			n.MAC = MAC(value)
+		}
+		return nil
+	})
+	return n, err
+}
+
+// nameOf is the name of a link, "" if there is none of that index.
+func nameOf(links []link, index int) string {
+	for _, l := range links {
+		if l.index == index {
+			return l.name
+		}
+	}
+	return ""
+}
+
 func setName(index int, name string) error {
-	return explained(netlink.LinkSetName(linkOf(index), name))
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 }
 
 func setMTU(index, mtu int) error {
-	return explained(netlink.LinkSetMTU(linkOf(index), mtu))
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 }
 
 func setUp(index int, up bool) error {
+	flags := uint32(0)
 	if up {
-		return explained(netlink.LinkSetUp(linkOf(index)))
+		flags = unix.IFF_UP
 	}
-	return explained(netlink.LinkSetDown(linkOf(index)))
+	return setLink(index, flags, unix.IFF_UP)
 }
 
-func addAddr(a addr) error { return explained(netlink.AddrAdd(nil, a.netlink())) }
+func setMAC(index int, mac MAC) error {
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_ADDRESS, mac[:]))
+}
 
-func deleteAddr(a addr) error { return explained(netlink.AddrDel(nil, a.netlink())) }
+// setMaster makes a link a port of the bridge of index master, 0 for none.
+func setMaster(index, master int) error {
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(master))))
+}
+
+func setSTP(index int, stp bool) error {
+	info, data := infoOf(bridgeKind)
+	data.AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
+	return changeLink(unix.RTM_NEWLINK, index, 0, 0, info)
+}
+
+// setLink changes those flags of a link that change has, and attributes.
+func setLink(index int, flags, change uint32, attrs ...*nl.RtAttr) error {
+	return changeLink(unix.RTM_SETLINK, index, flags, change, attrs...)
+}
+
+func changeLink(typ, index int, flags, change uint32, attrs ...*nl.RtAttr) error {
+	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	head.Index, head.Flags, head.Change = int32(index), flags, change
+	return request(typ, 0, head, attrs)
+}
+
+func deleteLink(index int) error { return changeLink(unix.RTM_DELLINK, index, 0, 0) }
+
+// makeBridge and makeVLAN make links of our group, which are down.
+func makeBridge(name string, stp bool) error {
+	info, data := infoOf(bridgeKind)
+	data.AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
+	return newLink(name, info)
+}
+
+func makeVLAN(name string, parent, id int) error {
+	info, data := infoOf(vlanKind)
+	data.AddRtAttr(nl.IFLA_VLAN_ID, nl.Uint16Attr(uint16(id)))
+	return newLink(name, info, nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(parent))))
+}
+
+func newLink(name string, attrs ...*nl.RtAttr) error {
+	attrs = append(attrs, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
+	return request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC), attrs)
+}
+
+// infoOf returns the attribute IFLA_LINKINFO of a kind of links, and in it the one
+// that takes what only this kind has.
+func infoOf(kind string) (info, data *nl.RtAttr) {
+	info = nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(unix.IFLA_INFO_KIND, []byte(kind))
+	return info, info.AddRtAttr(unix.IFLA_INFO_DATA, nil)
+}
+
+func stpState(on bool) []byte {
+	if on {
+		return nl.Uint32Attr(1)
+	}
+	return nl.Uint32Attr(0)
+}
+
+func addAddr(index int, a addr) error {
+	return changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, a)
+}
+
+func deleteAddr(index int, a addr) error { return changeAddr(unix.RTM_DELADDR, 0, index, a) }
+
+// changeAddr adds or deletes an address. A /31 has no broadcast address (RFC 3021),
+// and a point-to-point address gets none here.
+func changeAddr(typ, flags, index int, a addr) error {
+	head := nl.NewIfAddrmsg(unix.AF_INET)
+	head.Index, head.Prefixlen = uint32(index), uint8(a.prefix.Bits())
+	local := a.prefix.Addr().As4()
+	attrs := []*nl.RtAttr{nl.NewRtAttr(unix.IFA_LOCAL, local[:]), nl.NewRtAttr(unix.IFA_ADDRESS, a.peer.AsSlice())}
+	if bits := a.prefix.Bits(); bits < 31 && a.peer == a.prefix.Addr() {
+		last := binary.BigEndian.Uint32(local[:]) | (1<<(32-bits) - 1)
+		attrs = append(attrs, nl.NewRtAttr(unix.IFA_BROADCAST, binary.BigEndian.AppendUint32(nil, last)))
+	}
+	return request(typ, flags, head, attrs)
+}
 
 // addRoute adds r; with replace, in the place of the route to the same
 // destination with the same metric, without a moment between them. Replacing a
 // route by itself changes nothing, but the kernel checks its gateway.
-func addRoute(r route, replace bool) error {
+func addRoute(oif int, r route, replace bool) error {
+	flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	if replace {
-		return explained(netlink.RouteReplace(r.netlink()))
+		flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
 	}
-	return explained(netlink.RouteAdd(r.netlink()))
+	return changeRoute(unix.RTM_NEWROUTE, flags, nl.NewRtMsg(), oif, r)
 }
 
-func deleteRoute(r route) error {
-	n := r.netlink()
-	n.Scope = netlink.SCOPE_NOWHERE // matches any scope
-	return explained(netlink.RouteDel(n))
+func deleteRoute(oif int, r route) error {
+	return changeRoute(unix.RTM_DELROUTE, 0, nl.NewRtDelMsg(), oif, r) // of any scope and type
+}
+
+func changeRoute(typ, flags int, head *nl.RtMsg, oif int, r route) error {
+	head.Family, head.Protocol, head.Dst_len = unix.AF_INET, unix.RTPROT_STATIC, uint8(r.dst.Bits())
+	attrs := []*nl.RtAttr{
+		nl.NewRtAttr(unix.RTA_DST, r.dst.Addr().AsSlice()),
+		nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.metric))),
+	}
+	if r.gw.IsValid() {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_GATEWAY, r.gw.AsSlice()))
+	}
+	if oif != 0 {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(oif))))
+	}
+	return request(typ, flags, head, attrs)
+}
+
+// request asks the kernel for a change and waits for its word.
+func request(typ, flags int, head nl.NetlinkRequestData, attrs []*nl.RtAttr) error {
+	req := nl.NewNetlinkRequest(typ, flags|unix.NLM_F_ACK)
+	req.AddData(head)
+	for _, a := range attrs {
+		req.AddData(a)
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return explained(err)
 }
 
 // explained puts the kernel's explanation of a refusal, if it gave one, in
@@ -182,41 +592,6 @@ func explained(err error) error {
 		return fmt.Errorf("%w (%s)", errno, text)
 	}
 	return err
-}
-
-func linkOf(index int) netlink.Link {
-	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
-}
-
-// netlink is a as the library wants it, which finds the broadcast address itself;
-// a /31 has none (RFC 3021), and a point-to-point address gets none here.
-func (a addr) netlink() *netlink.Addr {
-	n := &netlink.Addr{LinkIndex: a.index, IPNet: ipNet(a.prefix)}
-	if a.peer != a.prefix.Addr() {
-		n.Peer = ipNet(netip.PrefixFrom(a.peer, a.prefix.Bits()))
-		n.Broadcast = net.IPv4zero // stands for none
-	}
-	return n
-}
-
-func (r route) netlink() *netlink.Route {
-	return &netlink.Route{
-		Dst: ipNet(r.dst), Gw: r.gw.AsSlice(), Priority: r.metric, LinkIndex: r.oif,
-		Protocol: unix.RTPROT_STATIC,
-	}
-}
-
-func prefix(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.Prefix{}
-	}
-	ip, _ := netip.AddrFromSlice(n.IP)
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(ip.Unmap(), bits)
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // subscribe opens a socket that hears of changes to links, IPv4 addresses, IPv4

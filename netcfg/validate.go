@@ -17,7 +17,10 @@ func (c Config) Validate(ports []Port) error {
 	if err := c.validateLinks(ports); err != nil {
 		return err
 	}
-	if err := c.validateAddresses(ports); err != nil {
+	if err := c.validateMade(ports); err != nil {
+		return err
+	}
+	if err := c.validateAddresses(c.interfaces(ports)); err != nil {
 		return err
 	}
 	return c.validateRoutes()
@@ -33,16 +36,19 @@ func (c Config) validateLinks(ports []Port) error {
 			return fmt.Errorf("link: name=%s: expected each port once", l.Name)
 		}
 		seen[l.Name] = true
-		if l.MTU != 0 && (l.MTU < 68 || l.MTU > 65535) {
-			return fmt.Errorf("link %s: mtu=%d: expected 68..65535, or 0 for the driver's", l.Name, l.MTU)
+		if err := checkMTU(l.MTU, "the driver's"); err != nil {
+			return fmt.Errorf("link %s: mtu=%d: %w", l.Name, l.MTU, err)
+		}
+		if l.MAC[0]&1 != 0 {
+			return fmt.Errorf("link %s: mac-address=%s: expected the address of one host, not of a group", l.Name, l.MAC)
 		}
 	}
 	return nil
 }
 
-func (c Config) validateAddresses(ports []Port) error {
+func (c Config) validateAddresses(interfaces []string) error {
 	type place struct {
-		port string
+		link string
 		ip   netip.Addr
 	}
 	seen := map[place]netip.Prefix{}
@@ -50,13 +56,13 @@ func (c Config) validateAddresses(ports []Port) error {
 		if err := checkAddress(a.Address); err != nil {
 			return fmt.Errorf("address: address=%s: %w", a.Address, err)
 		}
-		if err := checkPort(a.Interface, ports); err != nil {
-			return fmt.Errorf("address %s: interface=%s: %w", a.Address, a.Interface, err)
+		if !slices.Contains(interfaces, a.Interface) {
+			return fmt.Errorf("address %s: interface=%s: expected an interface (%s)", a.Address, a.Interface, strings.Join(interfaces, ", "))
 		}
 		if a.Disabled {
 			continue
 		}
-		p := place{a.Interface, a.Address.Addr()}
+		p := place{c.Actual(a.Interface), a.Address.Addr()}
 		if old, ok := seen[p]; ok {
 			return fmt.Errorf("address: address=%s: expected each address once, %s has %s already",
 				a.Address, a.Interface, old)
@@ -137,10 +143,8 @@ func isUnicast(a netip.Addr) bool {
 func checkPorts(ports []Port) error {
 	names, devices := map[string]bool{}, map[string]bool{}
 	for _, p := range ports {
-		bad := func(r rune) bool { return r == '/' || r == ':' || r == '%' || unicode.IsSpace(r) }
-		// 15 bytes: IFNAMSIZ less the terminating zero.
-		if n := p.Name; n == "" || len(n) > 15 || n == "." || n == ".." || n == "lo" || strings.ContainsFunc(n, bad) {
-			return fmt.Errorf("port: name=%q: expected an interface name of 1..15 bytes", n)
+		if err := checkName(p.Name); err != nil {
+			return fmt.Errorf("port: name=%q: %w", p.Name, err)
 		}
 		if p.Device == "" {
 			return fmt.Errorf("port %s: device=\"\": expected a path below /sys/devices or a kernel name", p.Name)
@@ -149,6 +153,25 @@ func checkPorts(ports []Port) error {
 			return fmt.Errorf("port %s: device=%s: expected each name and each device once", p.Name, p.Device)
 		}
 		names[p.Name], devices[p.Device] = true, true
+	}
+	return nil
+}
+
+// checkName refuses what the kernel does not take for a link's name.
+func checkName(n string) error {
+	bad := func(r rune) bool {
+		return r == '/' || r == ':' || r == '%' || unicode.IsSpace(r) || unicode.IsControl(r)
+	}
+	// 15 bytes: IFNAMSIZ less the terminating zero.
+	if n == "" || len(n) > 15 || n == "." || n == ".." || n == "lo" || strings.ContainsFunc(n, bad) {
+		return errors.New("expected an interface name of 1..15 bytes")
+	}
+	return nil
+}
+
+func checkMTU(mtu int, unset string) error {
+	if mtu != 0 && (mtu < 68 || mtu > 65535) {
+		return fmt.Errorf("expected 68..65535, or 0 for %s", unset)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func TestValidate(t *testing.T) {
 		{"smallest MTU", links(Link{Name: "ether1", MTU: 68}), ""},
 		{"MTU too small", links(Link{Name: "ether1", MTU: 67}), "link ether1: mtu=67: expected 68..65535, or 0 for the driver's"},
 		{"MTU too large", links(Link{Name: "ether1", MTU: 65536}), "link ether1: mtu=65536: expected 68..65535, or 0 for the driver's"},
-		{"an address on no port", addresses(address("10.0.0.1/24", "lan")), "address 10.0.0.1/24: interface=lan: expected a port (ether1, ether2)"},
+		{"an address on no port", addresses(address("10.0.0.1/24", "lan")), "address 10.0.0.1/24: interface=lan: expected an interface (ether1, ether2)"},
 		{"no address", addresses(Address{Interface: "ether1"}), "address: address=invalid Prefix: expected an IPv4 address with prefix length, such as 192.168.0.1/24"},
 		{"an IPv6 address", addresses(address("fd00::1/64", "ether1")), "address: address=fd00::1/64: expected an IPv4 address with prefix length, such as 192.168.0.1/24"},
 		{"a prefix of no bits", addresses(address("10.0.0.1/0", "ether1")), "address: address=10.0.0.1/0: expected a prefix length of 1..32"},

@@ -451,6 +451,7 @@ func testRouter(t *testing.T, b board.Board) {
 		assert.Contains(t, r.command(t, "/ip route add dst-address=10.9.0.0/16 gateway=172.16.0.1"), "172.16.0.1")
 		assert.Equal(t, before, r.command(t, "/export"))
 	})
+	r.links(step)
 	step("a link goes and comes back", func(t *testing.T) {
 		r.command(t, "/interface ethernet set ether1 disabled=yes")
 		require.Error(t, r.http(), "the WAN port is down")
@@ -507,6 +508,7 @@ func (r *router) replug(t *testing.T) {
 		}
 		return nil
 	}))
+	r.missing(t)
 	driver, rest, _ := strings.Cut(portDevice(r.b, 0), ",")
 	arguments := map[string]any{"driver": driver}
 	for _, option := range strings.Split(rest, ",") {

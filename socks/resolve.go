@@ -13,9 +13,10 @@ import (
 // system's name servers when there are none.
 type lookupFunc func(ctx context.Context, host string, servers []netip.Addr) ([]netip.Addr, error)
 
-// lookup is a lookupFunc of Go's own resolver, which needs no thread for each
-// name, unlike libc's. It asks four times at most, 5 s each.
-func lookup(ctx context.Context, host string, servers []netip.Addr) ([]netip.Addr, error) {
+// Lookup returns the IPv4 addresses of a host, asked of servers, or of the system's
+// name servers when there are none. It is Go's own resolver, which needs no thread for
+// each name, unlike libc's. It asks four times at most, 5 s each.
+func Lookup(ctx context.Context, host string, servers []netip.Addr) ([]netip.Addr, error) {
 	resolver := &net.Resolver{PreferGo: true}
 	if len(servers) > 0 {
 		// The resolver takes its servers from a file, which it need not find: it

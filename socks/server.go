@@ -152,7 +152,7 @@ func newServer(o Options, l limits) *Server {
 		open:     o.Open,
 		allowOwn: o.AllowOwnAddresses,
 		limits:   l,
-		lookup:   lookup,
+		lookup:   Lookup,
 		born:     time.Now(),
 		cfg:      DefaultConfig(),
 		conns:    map[uint64]*conn{},

@@ -1,0 +1,339 @@
+package console
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/postern-router/postern/netcfg"
+)
+
+// This file has the menus of links: ports, bridges and VLANs.
+
+const legendLink = "Flags: X - disabled, I - invalid, R - running, S - slave"
+
+var (
+	statsCommands = []command{printList("show what there is", detailWord, terseWord, countWord, statsWord)}
+	// portCommands are of what the machine has, linkCommands of what can be made.
+	portCommands = []command{setItems, enableItems, disableItems, commentItems, findItems, printRules}
+	linkCommands = []command{addItem, setItems, removeItems, enableItems, disableItems, commentItems, findItems, printRules}
+
+	linkColumns      = []column{{"name", 16}, {"type", 6}, {"mtu", 5}, {"mac-address", 0}}
+	linkStatsColumns = []column{{"name", 16}, {"rx-byte", 15}, {"tx-byte", 15}, {"rx-packet", 12}, {"tx-packet", 0}}
+)
+
+func bridges(c *Config) *[]netcfg.Bridge         { return &c.Bridges }
+func bridgePorts(c *Config) *[]netcfg.BridgePort { return &c.BridgePorts }
+func vlans(c *Config) *[]netcfg.VLAN             { return &c.VLANs }
+
+// The menu interface and those below it.
+var (
+	macReadOnly = readOnly{name: "mac-address", help: "hardware address"}
+	mtuReadOnly = readOnly{name: "actual-mtu", help: "largest packet in bytes, as it is now"}
+
+	interfaceMenu = &menu{
+		path: "interface", help: "ports, bridges and VLANs", commands: statsCommands,
+		rows: (*execution).interfaceRows, legend: legendLink, flags: 3,
+		columns: linkColumns, stats: (*execution).linkStats, statColumns: linkStatsColumns,
+		readOnly: append([]readOnly{
+			{name: "name", help: "name of the interface"},
+			{name: "type", help: "what it is: ether, bridge or vlan"},
+			{name: "mtu", help: "largest packet in bytes"},
+			macReadOnly,
+		}, linkCounters()...),
+	}
+	ethernetMenu = &menu{
+		path: "interface ethernet", help: "ethernet ports, by name",
+		commands: portCommands, names: true,
+		rows: (*execution).ethernetRows, legend: legendLink, flags: 3,
+		columns: []column{{"name", 16}, {"mtu", 5}, {"mac-address", 0}},
+		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
+		readOnly: []readOnly{{name: "name", help: "name of the port"}},
+		items:    itemsOf(linkItems, links),
+		properties: bindItems(links,
+			prop("mtu", optional(integer(68, 65535), "the driver's"), "", "largest packet in bytes",
+				func(l *netcfg.Link) *int { return &l.MTU }),
+			prop("mac-address", optional(macAddress(), "the card's own"), "", "hardware address",
+				func(l *netcfg.Link) *netcfg.MAC { return &l.MAC }),
+			disabled(func(l *netcfg.Link) *bool { return &l.Disabled }),
+			comment(func(l *netcfg.Link) *string { return &l.Comment }),
+		),
+	}
+	bridgeMenu = &menu{
+		path: "interface bridge", help: "switches between interfaces",
+		commands: linkCommands,
+		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface bridge") }, legend: legendLink, flags: 3,
+		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"mac-address", 17}, {"protocol-mode", 0}},
+		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
+		readOnly: []readOnly{mtuReadOnly, macReadOnly},
+		items:    itemsOf(bridgeItems, bridges),
+		properties: bindItems(bridges,
+			prop("name", newName(), "", "name of the bridge", func(b *netcfg.Bridge) *string { return &b.Name }),
+			prop("mtu", optional(integer(68, 65535), "the smallest of its ports'"), "", "largest packet in bytes",
+				func(b *netcfg.Bridge) *int { return &b.MTU }),
+			prop("protocol-mode", spanningTree(), "none", "whether it speaks the spanning tree protocol",
+				func(b *netcfg.Bridge) *bool { return &b.STP }),
+			disabled(func(b *netcfg.Bridge) *bool { return &b.Disabled }),
+			comment(func(b *netcfg.Bridge) *string { return &b.Comment }),
+		),
+	}
+	vlanMenu = &menu{
+		path: "interface vlan", help: "tagged links within others (IEEE 802.1Q)",
+		commands: linkCommands,
+		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface vlan") }, legend: legendLink, flags: 3,
+		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"vlan-id", 7}, {"interface", 0}},
+		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
+		readOnly: []readOnly{mtuReadOnly, macReadOnly},
+		items:    itemsOf(vlanItems, vlans),
+		properties: bindItems(vlans,
+			prop("name", newName(), "", "name of the VLAN", func(v *netcfg.VLAN) *string { return &v.Name }),
+			prop("interface", portName(), "", "port or bridge that it is in",
+				func(v *netcfg.VLAN) *string { return &v.Interface }),
+			prop("vlan-id", integer(1, 4094), "1", "its tag", func(v *netcfg.VLAN) *int { return &v.ID }),
+			prop("mtu", optional(integer(68, 65535), "that of its interface"), "", "largest packet in bytes",
+				func(v *netcfg.VLAN) *int { return &v.MTU }),
+			disabled(func(v *netcfg.VLAN) *bool { return &v.Disabled }),
+			comment(func(v *netcfg.VLAN) *string { return &v.Comment }),
+		),
+	}
+	bridgePortMenu = &menu{
+		path: "interface bridge port", help: "interfaces that bridges have",
+		commands: listCommands, legend: legendRule, flags: 1,
+		items:   itemsOf(bridgePortItems, bridgePorts),
+		columns: []column{{"interface", 16}, {"bridge", 0}},
+		properties: bindItems(bridgePorts,
+			prop("interface", portName(), "", "port or VLAN", func(p *netcfg.BridgePort) *string { return &p.Interface }),
+			prop("bridge", portName(), "", "bridge that it belongs to", func(p *netcfg.BridgePort) *string { return &p.Bridge }),
+			disabled(func(p *netcfg.BridgePort) *bool { return &p.Disabled }),
+			comment(func(p *netcfg.BridgePort) *string { return &p.Comment }),
+		),
+	}
+)
+
+func linkCounters() []readOnly {
+	return []readOnly{
+		{name: "rx-byte", help: "bytes received"},
+		{name: "tx-byte", help: "bytes sent"},
+		{name: "rx-packet", help: "packets received"},
+		{name: "tx-packet", help: "packets sent"},
+	}
+}
+
+// newName is a name for what can be made: one that iptables takes too, and no
+// number, which would stand for an item.
+func newName() kind[string] {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	return kind[string]{
+		accepts: "name: 1..15 of a-z, A-Z, 0-9 and ._-, a letter first",
+		parse: func(s string) (string, error) {
+			if s == "" || len(s) > 15 || !strings.Contains(letters, s[:1]) || strings.Trim(s, letters+"0123456789._-") != "" {
+				return "", errors.New("not a name")
+			}
+			return s, nil
+		},
+		format: func(v string) string { return v },
+	}
+}
+
+// macAddress is the Ethernet address of one host.
+func macAddress() kind[netcfg.MAC] {
+	return kind[netcfg.MAC]{
+		accepts: "MAC address: xx:xx:xx:xx:xx:xx, not a group's",
+		parse: func(s string) (netcfg.MAC, error) {
+			mac, err := net.ParseMAC(s)
+			if err != nil {
+				return netcfg.MAC{}, err
+			}
+			if len(mac) != len(netcfg.MAC{}) || mac[0]&1 != 0 || netcfg.MAC(mac) == (netcfg.MAC{}) {
+				return netcfg.MAC{}, errors.New("not the address of a host")
+			}
+			return netcfg.MAC(mac), nil
+		},
+		format: func(m netcfg.MAC) string { return strings.ToUpper(m.String()) },
+	}
+}
+
+// spanningTree is whether a bridge speaks STP.
+func spanningTree() kind[bool] {
+	k := boolean()
+	k.accepts, k.values = "none | stp", []string{"none", "stp"}
+	k.parse = func(s string) (bool, error) {
+		full, err := oneOf(s, k.values...)
+		return full == "stp", err
+	}
+	k.format = func(on bool) string {
+		if on {
+			return "stp"
+		}
+		return "none"
+	}
+	return k
+}
+
+// interfaceNames are the names of the ports that are there and of what is made of
+// them, nil if it is not known which ports are.
+func (x *execution) interfaceNames() []string {
+	if x.live.Links == nil {
+		return nil
+	}
+	ports, err := x.ports()
+	if err != nil {
+		return nil // the items are as good without the flag that this is for
+	}
+	names := []string{}
+	for _, p := range ports {
+		if p.Present {
+			names = append(names, p.Name)
+		}
+	}
+	for _, b := range x.cfg.Bridges {
+		names = append(names, b.Name)
+	}
+	for _, v := range x.cfg.VLANs {
+		if !v.Disabled && slices.Contains(names, v.Interface) {
+			names = append(names, v.Name)
+		}
+	}
+	return names
+}
+
+// slave reports whether name is that of a port of a bridge. No rule matches it: the
+// packets are the bridge's.
+func (x *execution) slave(name string) bool {
+	return slices.ContainsFunc(x.cfg.BridgePorts, func(p netcfg.BridgePort) bool { return p.Interface == name && !p.Disabled })
+}
+
+// interfaceChoices are what can be the value of p.
+func (x *execution) interfaceChoices(p property) []Choice {
+	var all []Choice
+	if p.name != "bridge" {
+		all = x.portChoices()
+	}
+	for _, b := range x.cfg.Bridges {
+		all = append(all, Choice{b.Name, "a bridge"})
+	}
+	for _, v := range x.cfg.VLANs {
+		if p.name != "bridge" {
+			all = append(all, Choice{v.Name, "a VLAN"})
+		}
+	}
+	return all
+}
+
+// linkState is what the system says of a link; if it says nothing, the link is not
+// there.
+func (x *execution) linkState(name string) netcfg.LinkState {
+	for _, l := range x.links {
+		if l.Name == name {
+			return l
+		}
+	}
+	return netcfg.LinkState{Name: name}
+}
+
+// linkFlags are the flags of a link in the columns of legendLink.
+func (x *execution) linkFlags(disabled, invalid bool, l netcfg.LinkState) string {
+	flags := []byte("   ")
+	switch {
+	case disabled:
+		flags[0] = 'X'
+	case invalid:
+		flags[0] = 'I'
+	}
+	if l.Running {
+		flags[1] = 'R'
+	}
+	if x.slave(l.Name) {
+		flags[2] = 'S'
+	}
+	return strings.TrimRight(string(flags), " ")
+}
+
+// ethernetRows are the ports and what is set for them, which for the MTU and the
+// address may be nothing: then the driver's.
+func (x *execution) ethernetRows() ([]row, error) {
+	ports, err := x.ports()
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]row, len(ports))
+	for i, p := range ports {
+		var set netcfg.Link
+		if n := slices.IndexFunc(x.cfg.Links, func(l netcfg.Link) bool { return l.Name == p.Name }); n >= 0 {
+			set = x.cfg.Links[n]
+		}
+		fields := []pair{{"name", p.Name}}
+		if n := cmp.Or(set.MTU, p.MTU); n > 0 {
+			fields = append(fields, pair{"mtu", fmt.Sprint(n)})
+		}
+		if mac := cmp.Or(macText(set.MAC), macText(p.MAC)); mac != "" {
+			fields = append(fields, pair{"mac-address", mac})
+		}
+		rows[i] = row{key: p.Name, flags: x.linkFlags(set.Disabled, !p.Present, p), comment: set.Comment, fields: fields}
+	}
+	return rows, nil
+}
+
+func macText(m netcfg.MAC) string { return optional(macAddress(), "none").format(m) }
+
+// madeRows are the bridges or the VLANs, with what the system says of each.
+func (x *execution) madeRows(path string) ([]row, error) {
+	if _, err := x.ports(); err != nil {
+		return nil, err
+	}
+	rows := x.configured(x.menu(path))
+	for i := range rows {
+		r := &rows[i]
+		l := x.linkState(r.value("name"))
+		r.flags = x.linkFlags(r.flags == "X", r.flags == "I", l)
+		if l.Present {
+			r.fields = append(r.fields, pair{"actual-mtu", fmt.Sprint(l.MTU)}, pair{"mac-address", macText(l.MAC)})
+		}
+	}
+	return rows, nil
+}
+
+// interfaceRows are all links and how they are.
+func (x *execution) interfaceRows() ([]row, error) {
+	if x.live.Links == nil {
+		return nil, unavailable("interfaces")
+	}
+	var rows []row
+	for _, kind := range []struct {
+		name netcfg.LinkType
+		rows func() ([]row, error)
+	}{
+		{netcfg.Ether, x.ethernetRows},
+		{netcfg.BridgeType, func() ([]row, error) { return x.madeRows("interface bridge") }},
+		{netcfg.VLANType, func() ([]row, error) { return x.madeRows("interface vlan") }},
+	} {
+		some, err := kind.rows()
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range some {
+			l := x.linkState(r.value("name"))
+			r.fields = []pair{{"name", l.Name}, {"type", string(kind.name)}}
+			if l.Present {
+				r.fields = append(r.fields, pair{"mtu", fmt.Sprint(l.MTU)}, pair{"mac-address", macText(l.MAC)})
+			}
+			rows = append(rows, r)
+		}
+	}
+	return rows, x.linkStats(nil, rows)
+}
+
+// linkStats adds to rows what each link has received and sent.
+func (x *execution) linkStats(_ *menu, rows []row) error {
+	for i := range rows {
+		r := &rows[i]
+		if l := x.linkState(r.value("name")); l.Present && r.value("rx-byte") == "" {
+			r.fields = append(r.fields, pair{"rx-byte", fmt.Sprint(l.RxBytes)}, pair{"tx-byte", fmt.Sprint(l.TxBytes)},
+				pair{"rx-packet", fmt.Sprint(l.RxPackets)}, pair{"tx-packet", fmt.Sprint(l.TxPackets)})
+		}
+	}
+	return nil
+}

@@ -1,0 +1,191 @@
+package console
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/netcfg"
+)
+
+// linkLive is a machine with two of its three ports, whose system has the bridge and
+// the VLAN that linksConfig makes.
+func linkLive() Live {
+	l := fullLive()
+	ports := l.Links
+	l.Links = func() ([]netcfg.LinkState, error) {
+		all, err := ports()
+		all[1].Bridge = "bridge1"
+		return append(slices.Clone(all),
+			netcfg.LinkState{Name: "bridge1", Type: netcfg.BridgeType, Present: true, Up: true, Running: true, MTU: 1500,
+				MAC: netcfg.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x57}, RxBytes: 100, RxPackets: 2},
+			netcfg.LinkState{Name: "guests", Type: netcfg.VLANType, Present: true, Up: true, MTU: 1400, MAC: netcfg.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x57}},
+			netcfg.LinkState{Name: "lost", Type: netcfg.VLANType}), err
+	}
+	l.Invalid = func(menu string) ([]int, error) {
+		if menu == "interface vlan" {
+			return []int{1}, nil
+		}
+		return nil, nil
+	}
+	return l
+}
+
+const linksConfig = `
+/system identity set name=postern
+/interface bridge add name=bridge1 comment=LAN
+/interface vlan add name=guests interface=bridge1 vlan-id=20 mtu=1400
+/interface vlan add name=lost interface=usb1 vlan-id=4094
+/interface bridge port add bridge=bridge1 interface=ether2
+/interface bridge port add bridge=bridge1 interface=usb1 disabled=yes
+/ip address add address=192.168.0.1/24 interface=bridge1
+/ip address add address=192.168.20.1/24 interface=guests
+/ip firewall filter add chain=input in-interface=bridge1
+/ip firewall filter add chain=input in-interface=ether2
+/ip firewall filter add chain=input in-interface=!ether2
+/ip firewall filter add chain=input in-interface=lost
+`
+
+func TestLinkScreens(t *testing.T) {
+	for _, test := range []struct {
+		name, screen string
+		width        int
+	}{
+		{name: "interface", screen: `[admin@postern] > interface print
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             TYPE   MTU   MAC-ADDRESS
+ 0  R  ether1           ether  1500  52:54:00:12:34:56
+ 1   S ether2           ether  1500  52:54:00:12:34:57
+ 2 I   usb1             ether
+ 3  R  ;;; LAN
+       bridge1          bridge 1500  52:54:00:12:34:57
+ 4     guests           vlan   1400  52:54:00:12:34:57
+ 5 I   lost             vlan
+[admin@postern] > interface print count-only where slave
+1
+[admin@postern] > interface print stats where type=bridge
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             RX-BYTE         TX-BYTE         RX-PACKET    TX-PACKET
+ 0  R  ;;; LAN
+       bridge1          100             0               2            0
+`},
+		{name: "bridge", width: 80, screen: `[admin@postern] > interface bridge
+[admin@postern] interface bridge> print
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             ACTUAL-MTU MAC-ADDRESS       PROTOCOL-MODE
+ 0  R  ;;; LAN
+       bridge1          1500       52:54:00:12:34:57 none
+[admin@postern] interface bridge> print detail
+Flags: X - disabled, I - invalid, R - running, S - slave
+ 0  R  ;;; LAN
+       name=bridge1 protocol-mode=none actual-mtu=1500
+       mac-address=52:54:00:12:34:57
+[admin@postern] interface bridge> print stats
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             RX-BYTE         TX-BYTE         RX-PACKET    TX-PACKET
+ 0  R  ;;; LAN
+       bridge1          100             0               2            0
+[admin@postern] interface bridge> add name=b2 protocol-mode=stp mtu=1400
+[admin@postern] interface bridge> disable b2
+[admin@postern] interface bridge> set bridge1 comment=""
+[admin@postern] interface bridge> print
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             ACTUAL-MTU MAC-ADDRESS       PROTOCOL-MODE
+ 0  R  bridge1          1500       52:54:00:12:34:57 none
+ 1 X   b2                                            stp
+[admin@postern] interface bridge> add name=5
+invalid value for argument name; expected name: 1..15 of a-z, A-Z, 0-9 and ._-, a letter first, not "5"
+[admin@postern] interface bridge> remove nothing
+no such item: nothing
+[admin@postern] interface bridge> remove [find name=b2]
+[admin@postern] interface bridge> export
+/interface bridge
+add name=bridge1
+/interface bridge port
+add interface=ether2 bridge=bridge1
+add interface=usb1 bridge=bridge1 disabled=yes
+`},
+		{name: "bridge port", screen: `[admin@postern] > interface bridge port print
+Flags: X - disabled, I - invalid, D - dynamic
+ #   INTERFACE        BRIDGE
+ 0   ether2           bridge1
+ 1 X usb1             bridge1
+[admin@postern] > interface bridge port enable 1
+[admin@postern] > interface bridge port print
+Flags: X - disabled, I - invalid, D - dynamic
+ #   INTERFACE        BRIDGE
+ 0   ether2           bridge1
+ 1 I usb1             bridge1
+`},
+		{name: "vlan", screen: `[admin@postern] > interface vlan print
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             ACTUAL-MTU VLAN-ID INTERFACE
+ 0     guests           1400       20      bridge1
+ 1 I   lost                        4094    usb1
+[admin@postern] > interface vlan set guests vlan-id=4095
+value of vlan-id out of range (1..4094)
+[admin@postern] > interface vlan export
+/interface vlan
+add name=guests interface=bridge1 vlan-id=20 mtu=1400
+add name=lost interface=usb1 vlan-id=4094
+`},
+		{name: "rules by a port of a bridge or a missing VLAN", screen: `[admin@postern] > ip firewall filter print where !dynamic
+Flags: X - disabled, I - invalid, D - dynamic
+ 0   chain=input action=accept in-interface=bridge1
+ 1 I chain=input action=accept in-interface=ether2
+ 2   chain=input action=accept in-interface=!ether2
+ 3 I chain=input action=accept in-interface=lost
+`},
+	} {
+		t.Run(test.name, func(t *testing.T) { checkScreen(t, linksConfig, linkLive(), test.width, test.screen) })
+	}
+}
+
+func TestCompleteLinks(t *testing.T) {
+	cfg, err := Load("links", strings.NewReader(linksConfig))
+	require.NoError(t, err)
+	for line, want := range map[string][]string{
+		"/ip address add interface=":            {"ether1", "ether2", "usb1", "bridge1", "guests", "lost"},
+		"/interface bridge port add bridge=":    {"bridge1"},
+		"/interface bridge set ":                {"bridge1", "numbers"},
+		"/interface vlan remove ":               {"guests", "lost", "numbers"},
+		"/interface bridge set bridge1 proto":   {"protocol-mode"},
+		"/interface bridge add protocol-mode=":  {"none", "stp"},
+		"/interface ethernet set ether1 mac-ad": {"mac-address"},
+	} {
+		_, choices := new(Session).Complete(cfg, linkLive(), line)
+		assert.Equal(t, want, choiceNames(choices), line)
+	}
+}
+
+// What is used cannot go or be renamed: the error names its user.
+func TestUsedLinks(t *testing.T) {
+	ports := []string{"ether1", "ether2", "usb1"}
+	for line, want := range map[string]string{
+		"/interface bridge remove bridge1":                                      "/interface vlan 0: input does not match any value of interface: bridge1; expected ether1 | ether2 | usb1 | guests | lost",
+		"/interface bridge set bridge1 name=lan":                                "/interface vlan 0: input does not match any value of interface: bridge1; expected ether1 | ether2 | usb1 | lan | guests | lost",
+		"/interface vlan remove guests":                                         "/ip address 1: input does not match any value of interface: guests; expected ether1 | ether2 | usb1 | bridge1 | lost",
+		"/interface vlan remove lost":                                           "/ip firewall filter 3: input does not match any value of in-interface: lost; expected ether1 | ether2 | usb1 | bridge1 | guests",
+		"/ip address remove 1; /interface vlan remove guests":                   "",
+		"/interface bridge add name=ether1":                                     "bridge: name=ether1: expected a name of its own, a port has this one",
+		"/interface bridge port add bridge=bridge1 interface=guests":            "bridge port: interface=guests: this VLAN of bridge1 would make a loop",
+		"/interface bridge port add bridge=guests interface=ether1":             "bridge port ether1: bridge=guests: expected a bridge",
+		"/interface vlan add name=v interface=ether2":                           "VLAN v: interface=ether2: expected no port of a bridge, it is one of bridge1",
+		"/interface vlan add name=v interface=ether1; /interface vlan remove v": "",
+	} {
+		cfg, err := Load("links", strings.NewReader(linksConfig))
+		require.NoError(t, err)
+		require.NoError(t, Validate(cfg, ports))
+		result, err := new(Session).Execute(cfg, linkLive(), line)
+		require.NoError(t, err)
+		err = Validate(result.Config, ports)
+		if want == "" {
+			assert.NoError(t, err, line)
+		} else {
+			assert.EqualError(t, err, want, line)
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// streaming is the server's end of a session whose Stream is f. It returns the
+// terminal's end, behind the first prompt, and what Serve returned.
+func streaming(t *testing.T, f func(ctx context.Context, r Result, out io.Writer) error) (net.Conn, <-chan error) {
+	t.Helper()
+	near, far := net.Pipe()
+	t.Cleanup(func() { near.Close() })
+	r := router{cfg: Default(), live: fullLive()}
+	h := r.handler(far)
+	h.Stream = f
+	served := make(chan error, 1)
+	go func() { served <- Serve(far, h) }()
+	expectFrame(t, near, framePrompt, "[admin@postern] > ")
+	return near, served
+}
+
+func expectFrame(t *testing.T, conn net.Conn, kind byte, text string) {
+	t.Helper()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	gotKind, got, err := receive(conn)
+	require.NoError(t, err)
+	assert.Equal(t, string(kind)+text, string(gotKind)+got)
+}
+
+func TestStream(t *testing.T) {
+	t.Run("to its end", func(t *testing.T) {
+		conn, _ := streaming(t, func(_ context.Context, r Result, out io.Writer) error {
+			fmt.Fprintf(out, "to %s\nhalf a ", r.Ping.Address)
+			fmt.Fprint(out, "line\n\x1b[2J\nno end")
+			return nil
+		})
+		for range 2 { // the session goes on
+			require.NoError(t, send(conn, frameLine, "/ping 10.0.0.1"))
+			expectFrame(t, conn, frameFollow, "")
+			expectFrame(t, conn, frameOutput, "to 10.0.0.1\n")
+			expectFrame(t, conn, frameOutput, "half a line\n")
+			expectFrame(t, conn, frameOutput, "\\1B[2J\n")
+			expectFrame(t, conn, frameOutput, "no end\n")
+			expectFrame(t, conn, framePrompt, "[admin@postern] > ")
+		}
+	})
+	t.Run("an error", func(t *testing.T) {
+		conn, _ := streaming(t, func(context.Context, Result, io.Writer) error { return errors.New("broken") })
+		require.NoError(t, send(conn, frameLine, "/tool traceroute 10.0.0.1"))
+		expectFrame(t, conn, frameFollow, "")
+		expectFrame(t, conn, frameOutput, "broken\n")
+		expectFrame(t, conn, framePrompt, "[admin@postern] > ")
+	})
+	t.Run("a panic", func(t *testing.T) {
+		conn, _ := streaming(t, func(context.Context, Result, io.Writer) error { panic("bad") })
+		require.NoError(t, send(conn, frameLine, "/ping 10.0.0.1"))
+		expectFrame(t, conn, frameFollow, "")
+		kind, text, err := receive(conn)
+		require.NoError(t, err)
+		assert.Equal(t, byte(frameOutput), kind)
+		assert.Contains(t, text, "failure: panic in console.TestStream")
+		expectFrame(t, conn, framePrompt, "[admin@postern] > ")
+	})
+	t.Run("a long line", func(t *testing.T) {
+		conn, _ := streaming(t, func(_ context.Context, _ Result, out io.Writer) error {
+			_, err := fmt.Fprint(out, strings.Repeat("x", 10000), "\nnext\n")
+			return err
+		})
+		require.NoError(t, send(conn, frameLine, "/ping 10.0.0.1"))
+		expectFrame(t, conn, frameFollow, "")
+		expectFrame(t, conn, frameOutput, strings.Repeat("x", maxStreamLine)+"\n")
+		expectFrame(t, conn, frameOutput, "next\n")
+	})
+	t.Run("a key", func(t *testing.T) {
+		conn, _ := streaming(t, func(ctx context.Context, _ Result, out io.Writer) error {
+			fmt.Fprintln(out, "begins")
+			<-ctx.Done()
+			fmt.Fprintln(out, "sum")
+			return nil
+		})
+		for range 2 {
+			require.NoError(t, send(conn, frameLine, "/ping 10.0.0.1"))
+			expectFrame(t, conn, frameFollow, "")
+			expectFrame(t, conn, frameOutput, "begins\n")
+			require.NoError(t, send(conn, frameInterrupt, ""))
+			expectFrame(t, conn, frameOutput, "sum\n")
+			expectFrame(t, conn, framePrompt, "[admin@postern] > ")
+		}
+	})
+	t.Run("the session ends", func(t *testing.T) {
+		ended := make(chan struct{})
+		conn, served := streaming(t, func(ctx context.Context, _ Result, out io.Writer) error {
+			<-ctx.Done()
+			close(ended)
+			return nil
+		})
+		require.NoError(t, send(conn, frameLine, "/ping 10.0.0.1"))
+		expectFrame(t, conn, frameFollow, "")
+		conn.Close()
+		<-ended
+		require.NoError(t, <-served)
+	})
+	t.Run("a frame that is none", func(t *testing.T) {
+		conn, served := streaming(t, func(ctx context.Context, _ Result, _ io.Writer) error {
+			<-ctx.Done()
+			return nil
+		})
+		require.NoError(t, send(conn, frameLine, "/ping 10.0.0.1"))
+		expectFrame(t, conn, frameFollow, "")
+		require.NoError(t, send(conn, frameLine, "/ping 10.0.0.1"))
+		require.ErrorContains(t, <-served, "unexpected frame 'L'")
+	})
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/ping"
+)
+
+// pingEnd is how long a process has for its last line when it is to end.
+const pingEnd = time.Second
+
+// stream sends the requests of ping or traceroute by a process of its own, a user who
+// has nothing but the socket for it, in socksd's root folder. It ends with ctx.
+func (r *router) stream(ctx context.Context, result console.Result, out io.Writer) error {
+	r.mu.Lock()
+	servers := slices.Clone(r.config.DNS)
+	r.mu.Unlock()
+	p := result.Ping
+	arguments := ping.Arguments(p.Address, p.Count, p.Interval, p.Size, servers)
+	if t := result.Traceroute; result.Request == console.Traceroute {
+		arguments = ping.TraceArguments(t.Address, t.MaxHops, t.Timeout, servers)
+	}
+	socket, err := ping.Open()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	cmd := exec.CommandContext(ctx, socksdProgram, arguments...)
+	cmd.Args[0] = "ping"
+	cmd.ExtraFiles = []*os.File{socket}
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = out, r.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: socksdRoot, Credential: &syscall.Credential{Uid: nobodyID, Gid: nobodyID}}
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGINT) }
+	cmd.WaitDelay = pingEnd
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Exited() || ctx.Err() != nil {
+		return nil // it has said itself why, or was told to end
+	}
+	if err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	return nil
+}
+
+// setClock sets the time of day.
+func (r *router) setClock(t time.Time) error {
+	now := unix.NsecToTimespec(t.UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return fmt.Errorf("set the clock: %w", err)
+	}
+	r.log.printf(levelNotice, "the clock was set to %s", t.UTC().Format(time.DateTime))
+	return nil
+}

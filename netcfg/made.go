@@ -1,0 +1,307 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kinds of links that this package makes, as the kernel names them.
+const (
+	bridgeKind = "bridge"
+	vlanKind   = "vlan"
+)
+
+// validateMade checks bridges, their ports and VLANs.
+func (c Config) validateMade(ports []Port) error {
+	names := map[string]string{} // of what kind
+	for _, p := range ports {
+		names[p.Name] = "port"
+	}
+	take := func(name, kind string) error {
+		if err := checkName(name); err != nil {
+			return fmt.Errorf("%s: name=%q: %w", kind, name, err)
+		}
+		if other, taken := names[name]; taken {
+			return fmt.Errorf("%s: name=%s: expected a name of its own, a %s has this one", kind, name, other)
+		}
+		names[name] = kind
+		return nil
+	}
+	for _, b := range c.Bridges {
+		if err := take(b.Name, bridgeKind); err != nil {
+			return err
+		}
+		if err := checkMTU(b.MTU, "the smallest of its ports'"); err != nil {
+			return fmt.Errorf("bridge %s: mtu=%d: %w", b.Name, b.MTU, err)
+		}
+	}
+	for _, v := range c.VLANs {
+		if err := take(v.Name, vlanKind); err != nil {
+			return err
+		}
+	}
+	if err := c.validateBridgePorts(names); err != nil {
+		return err
+	}
+	return c.validateVLANs(names)
+}
+
+func (c Config) validateBridgePorts(names map[string]string) error {
+	bridgeOf := map[string]string{} // of enabled ports
+	for _, p := range c.BridgePorts {
+		if names[p.Bridge] != bridgeKind {
+			return fmt.Errorf("bridge port %s: bridge=%s: expected a bridge", p.Interface, p.Bridge)
+		}
+		if kind := names[p.Interface]; kind != "port" && kind != vlanKind {
+			return fmt.Errorf("bridge port: interface=%s: expected a port or a VLAN", p.Interface)
+		}
+		if p.Disabled {
+			continue
+		}
+		if other, taken := bridgeOf[p.Interface]; taken {
+			return fmt.Errorf("bridge port: interface=%s: expected each interface once, it is a port of %s already", p.Interface, other)
+		}
+		bridgeOf[p.Interface] = p.Bridge
+	}
+	// From a bridge by those of its ports that are VLANs on bridges: whoever comes
+	// back has walked a loop. There are no more steps than bridges.
+	for _, b := range c.Bridges {
+		reached := []string{b.Name}
+		for i := 0; i < len(reached); i++ {
+			for _, v := range c.VLANs {
+				if v.Disabled || bridgeOf[v.Name] != reached[i] || names[v.Interface] != bridgeKind {
+					continue
+				}
+				if v.Interface == b.Name {
+					return fmt.Errorf("bridge port: interface=%s: this VLAN of %s would make a loop", v.Name, b.Name)
+				}
+				if !slices.Contains(reached, v.Interface) {
+					reached = append(reached, v.Interface)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (c Config) validateVLANs(names map[string]string) error {
+	type tag struct {
+		link string
+		id   int
+	}
+	seen := map[tag]string{}
+	for _, v := range c.VLANs {
+		if kind := names[v.Interface]; kind != "port" && kind != bridgeKind {
+			return fmt.Errorf("VLAN %s: interface=%s: expected a port or a bridge", v.Name, v.Interface)
+		}
+		if v.ID < 1 || v.ID > 4094 {
+			return fmt.Errorf("VLAN %s: vlan-id=%d: expected 1..4094", v.Name, v.ID)
+		}
+		if err := checkMTU(v.MTU, "that of its interface"); err != nil {
+			return fmt.Errorf("VLAN %s: mtu=%d: %w", v.Name, v.MTU, err)
+		}
+		if limit := c.mtuOf(v.Interface); limit != 0 && v.MTU > limit {
+			return fmt.Errorf("VLAN %s: mtu=%d: expected no more than %d, the MTU of %s", v.Name, v.MTU, limit, v.Interface)
+		}
+		if v.Disabled {
+			continue
+		}
+		if bridge := c.Actual(v.Interface); bridge != v.Interface {
+			return fmt.Errorf("VLAN %s: interface=%s: expected no port of a bridge, it is one of %s", v.Name, v.Interface, bridge)
+		}
+		t := tag{v.Interface, v.ID}
+		if other, taken := seen[t]; taken {
+			return fmt.Errorf("VLAN %s: vlan-id=%d: expected each once on %s, %s has this one", v.Name, v.ID, v.Interface, other)
+		}
+		seen[t] = v.Name
+	}
+	return nil
+}
+
+// mtuOf is the MTU that is set for a port or a bridge, 0 if none is.
+func (c Config) mtuOf(name string) int {
+	for _, l := range c.Links {
+		if l.Name == name {
+			return l.MTU
+		}
+	}
+	for _, b := range c.Bridges {
+		if b.Name == name {
+			return b.MTU
+		}
+	}
+	return 0
+}
+
+// interfaces are the names of all that can have an address.
+func (c Config) interfaces(ports []Port) []string {
+	var names []string
+	for _, p := range ports {
+		names = append(names, p.Name)
+	}
+	for _, b := range c.Bridges {
+		names = append(names, b.Name)
+	}
+	for _, v := range c.VLANs {
+		names = append(names, v.Name)
+	}
+	return names
+}
+
+// Actual is the link that has the addresses of an interface: of a bridge's port,
+// which gets no IP packets any more, the bridge.
+func (c Config) Actual(name string) string {
+	for _, p := range c.BridgePorts {
+		if p.Interface == name && !p.Disabled {
+			return p.Bridge
+		}
+	}
+	return name
+}
+
+// wantMade adds to the links of ports the bridges and the VLANs that c asks for,
+// and says which bridge each belongs to.
+func (c Config) wantMade(links []link) []link {
+	for _, b := range c.Bridges {
+		links = append(links, link{name: b.Name, kind: bridgeKind, own: true, up: !b.Disabled, mtu: b.MTU, stp: b.STP})
+	}
+	for _, v := range c.VLANs {
+		i := linkNamed(links, v.Interface)
+		if v.Disabled || i < 0 { // without its port it waits
+			continue
+		}
+		// The kernel refuses to set one up whose link is down.
+		links = append(links, link{name: v.Name, kind: vlanKind, own: true, up: links[i].up, mtu: v.MTU, parent: v.Interface, vlanID: v.ID})
+	}
+	for i := range links {
+		links[i].master = ""
+		if bridge := c.Actual(links[i].name); bridge != links[i].name {
+			links[i].master = bridge
+		}
+	}
+	for i := range links {
+		resolveMTU(links, i)
+	}
+	return links
+}
+
+// resolveMTU gives a bridge or VLAN that has none set the MTU that follows from the
+// others. Bridges and VLANs stand on one another without loops.
+func resolveMTU(links []link, i int) int {
+	l := &links[i]
+	if l.mtu != 0 {
+		return l.mtu
+	}
+	if l.kind == vlanKind {
+		l.mtu = resolveMTU(links, linkNamed(links, l.parent))
+		return l.mtu
+	}
+	smallest := 0
+	for j, port := range links {
+		if port.master != l.name {
+			continue
+		}
+		if mtu := resolveMTU(links, j); smallest == 0 || mtu < smallest {
+			smallest = mtu
+		}
+	}
+	if smallest == 0 {
+		smallest = 1500
+	}
+	l.mtu = smallest
+	return l.mtu
+}
+
+func linkNamed(links []link, name string) int {
+	return slices.IndexFunc(links, func(l link) bool { return l.name == name })
+}
+
+// same says whether h is the link that w asks for, whatever must be changed about
+// it. What a VLAN is cannot be changed.
+func (w link) same(h link) bool {
+	return w.name == h.name && w.kind == h.kind && w.own == h.own && w.parent == h.parent && w.vlanID == h.vlanID
+}
+
+// reconcileLinks brings the links to what is wanted. First those that are not
+// wanted go, VLANs before the bridges that they may be on; then the new ones are
+// made, in the other order; then each is given to its bridge; and last their
+// properties are set, of VLANs after those of the links that bound them.
+func (m *Manager) reconcileLinks(nl *conn, p *pass, have, want []link) {
+	done := len(p.changes)
+	for _, kind := range []string{vlanKind, bridgeKind} {
+		for _, h := range have {
+			if !h.own || h.kind != kind || slices.ContainsFunc(want, func(w link) bool { return w.same(h) }) {
+				continue
+			}
+			if err := deleteLink(h.index); !errors.Is(err, unix.ENODEV) { // gone with the link that it was on
+				p.did("delete "+kind+" "+h.name, err)
+			}
+		}
+	}
+	have = m.again(nl, p, have, &done)
+	for _, kind := range []string{bridgeKind, vlanKind} {
+		for _, w := range want {
+			if w.kind == kind && w.own && !slices.ContainsFunc(have, w.same) {
+				p.did("make "+kind+" "+w.name, m.makeLink(w))
+				have = m.again(nl, p, have, &done)
+			}
+		}
+	}
+	for _, w := range want {
+		i := linkNamed(have, w.name)
+		if i < 0 || have[i].master == w.master {
+			continue
+		}
+		what := "take " + w.name + " out of " + have[i].master
+		if w.master != "" {
+			what = "put " + w.name + " into " + w.master
+		}
+		p.did(what, setMaster(have[i].index, m.index(w.master)))
+	}
+	for _, vlans := range []bool{false, true} {
+		have = m.again(nl, p, have, &done)
+		for _, w := range want {
+			if i := linkNamed(have, w.name); i >= 0 && (w.kind == vlanKind && w.own) == vlans {
+				m.reconcileLink(p, have[i], w)
+			}
+		}
+	}
+}
+
+// again lists the owned links anew if anything was changed since done: the kernel changes
+// some on account of others.
+func (m *Manager) again(nl *conn, p *pass, have []link, done *int) []link {
+	if len(p.changes) == *done {
+		return have
+	}
+	*done = len(p.changes)
+	links, err := listLinks(nl)
+	if err != nil {
+		p.errs = append(p.errs, err)
+		return have
+	}
+	return m.own(links)
+}
+
+// index is that of the link of this name, 0 if there is none.
+func (m *Manager) index(name string) int {
+	if i := linkNamed(m.links, name); i >= 0 && name != "" {
+		return m.links[i].index
+	}
+	return 0
+}
+
+// makeLink makes a bridge or a VLAN, which is down.
+func (m *Manager) makeLink(w link) error {
+	if w.kind == bridgeKind {
+		return makeBridge(w.name, w.stp)
+	}
+	parent := m.index(w.parent)
+	if parent == 0 {
+		return fmt.Errorf("%s is not there", w.parent)
+	}
+	return makeVLAN(w.name, parent, w.vlanID)
+}

@@ -1,0 +1,245 @@
+// Package ping asks hosts for an ICMP echo (RFC 792), and by that finds the routers
+// on the way to them. Open and Main are the two ends of a process: whoever is root
+// opens the socket, and a process that may do nothing else uses it.
+//
+// It promises:
+//   - The socket is one of Linux's ping sockets (icmp(7)): it can send echo requests
+//     and nothing else. The kernel writes their identifier, which is the socket's own,
+//     checks what comes, and hands over the answers to these requests and the errors
+//     about them alone.
+//   - An answer counts if it comes from the host that was asked and brings back what
+//     was sent, part of which nobody can guess.
+//   - It holds one packet each way, however long it runs, and waits for one answer at
+//     a time, no longer than it was told to.
+package ping
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// headers are those of IPv4, without options, and ICMP: they count in the size of a
+	// packet.
+	headers = ipHeader + icmpHeader
+	// maxPacket is the largest packet of IPv4.
+	maxPacket  = 65535
+	ipHeader   = 20
+	icmpHeader = 8
+)
+
+// Open opens a ping socket. The group of the process must be one of those in
+// net.ipv4.ping_group_range.
+func Open() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
+	if err != nil {
+		return nil, fmt.Errorf("open a ping socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "ping"), nil
+}
+
+// pinger sends echo requests and waits for what comes back.
+type pinger struct {
+	conn    *net.UDPConn
+	control func(func(fd uintptr)) error
+	seq     uint16
+	// request is the packet from its ICMP header on, answer room for one.
+	request, answer []byte
+}
+
+// newPinger takes the socket over. Size is that of the packets, headers included, in
+// bytes.
+func newPinger(socket *os.File, size int) (*pinger, error) {
+	c, err := net.FilePacketConn(socket)
+	if err != nil {
+		return nil, fmt.Errorf("ping socket: %w", err)
+	}
+	conn, ok := c.(*net.UDPConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("ping socket: is a %T", c)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("ping socket: %w", err)
+	}
+	p := &pinger{conn: conn, control: raw.Control, request: make([]byte, size-ipHeader), answer: make([]byte, maxPacket)}
+	p.request[0] = icmpEcho
+	if _, err := unix.Getrandom(p.request[icmpHeader:], 0); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	for _, option := range []int{unix.IP_RECVERR, unix.IP_RECVTTL} {
+		if err := p.set(option, 1); err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// set sets an option of IP (ip(7)).
+func (p *pinger) set(option, value int) error {
+	var err error
+	if e := p.control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, option, value) }); e != nil {
+		err = e
+	}
+	if err != nil {
+		return fmt.Errorf("ping socket: option %d: %w", option, err)
+	}
+	return nil
+}
+
+// echo is what became of a request.
+type echo struct {
+	// from is who answered, or said why there is no answer; the zero Addr if nobody did.
+	from netip.Addr
+	// status is "" for an answer, else what came instead: "timeout", "TTL exceeded".
+	status string
+	size   int // of the answer, headers included
+	ttl    int // of the answer, 0 if it is not known
+	rtt    time.Duration
+}
+
+const timedOut = "timeout"
+
+// ask sends a request and waits for what becomes of it, until ctx is done or for the
+// timeout.
+func (p *pinger) ask(ctx context.Context, host netip.Addr, timeout time.Duration) (echo, error) {
+	p.seq++
+	binary.BigEndian.PutUint16(p.request[6:], p.seq)
+	start := time.Now()
+	if err := p.conn.SetReadDeadline(start.Add(timeout)); err != nil {
+		return echo{}, err
+	}
+	defer context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })()
+	to := netip.AddrPortFrom(host, 0)
+	_, err := p.conn.WriteToUDPAddrPort(p.request, to)
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		// It may be about an earlier request; then it is gone by having been told.
+		p.failure()
+		_, err = p.conn.WriteToUDPAddrPort(p.request, to)
+	}
+	if errors.As(err, &errno) {
+		return echo{status: sendStatus(errno)}, nil
+	}
+	if err != nil {
+		return echo{}, err
+	}
+	oob := make([]byte, 64)
+	for {
+		n, oobn, _, from, err := p.conn.ReadMsgUDPAddrPort(p.answer, oob)
+		rtt := time.Since(start)
+		switch {
+		case ctx.Err() != nil:
+			return echo{}, context.Cause(ctx)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return echo{status: timedOut}, nil
+		case errors.As(err, &errno):
+			if e, found := p.failure(); found {
+				e.rtt = rtt
+				return e, nil
+			}
+			continue // of an earlier request, and gone by having been told
+		case err != nil:
+			return echo{}, err
+		}
+		if from.Addr().Unmap() == host && p.answers(p.answer[:n]) {
+			return echo{from: host, size: n + ipHeader, ttl: parseTTL(oob[:oobn]), rtt: rtt}, nil
+		}
+	}
+}
+
+// answers reports whether a packet, from its ICMP header on, is the answer to the
+// last request.
+func (p *pinger) answers(packet []byte) bool {
+	return len(packet) == len(p.request) && packet[0] == icmpEchoReply &&
+		bytes.Equal(packet[6:], p.request[6:]) // sequence number and data
+}
+
+// failure takes errors from the socket's queue up to one about the last request.
+func (p *pinger) failure() (e echo, found bool) {
+	packet, oob := make([]byte, 64), make([]byte, 256)
+	for !found {
+		var n, oobn int
+		var err error
+		if p.control(func(fd uintptr) {
+			n, oobn, _, _, err = unix.Recvmsg(int(fd), packet, oob, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		}) != nil || err != nil {
+			return echo{}, false
+		}
+		var seq uint16
+		if seq, e, found = parseFailure(packet[:n], oob[:oobn]); seq != p.seq {
+			found = false
+		}
+	}
+	return e, true
+}
+
+// Request is what is to be sent.
+type Request struct {
+	Host     netip.Addr
+	Count    int // 0 is without end
+	Interval time.Duration
+	Size     int // of each packet, headers included: 28..65535 bytes
+}
+
+// answerTime is how long an answer is waited for at least.
+const answerTime = time.Second
+
+// Run sends requests and writes a line for each, and at the end what they came to.
+// The next is sent when the interval is over and the one before is answered or has
+// waited for a second. It ends early, with that line and without an error, when ctx
+// is done.
+func Run(ctx context.Context, socket *os.File, r Request, out io.Writer) error {
+	if r.Size < headers || r.Size > maxPacket {
+		return fmt.Errorf("size=%d: expected %d..%d", r.Size, headers, maxPacket)
+	}
+	p, err := newPinger(socket, r.Size)
+	if err != nil {
+		return err
+	}
+	defer p.conn.Close()
+	fmt.Fprintf(out, pingFormat, "SEQ", "HOST", "SIZE", "TTL", "TIME", "STATUS")
+	var sum summary
+	for i := 0; r.Count == 0 || i < r.Count; i++ {
+		next := time.Now().Add(r.Interval)
+		e, err := p.ask(ctx, r.Host, max(r.Interval, answerTime))
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		sum.add(e)
+		if err := e.write(out, i, r.Host); err != nil {
+			return err
+		}
+		if last := r.Count > 0 && i == r.Count-1; !last && !sleep(ctx, time.Until(next)) {
+			break
+		}
+	}
+	return sum.write(out)
+}
+
+// sleep reports whether that time passed before ctx was done.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

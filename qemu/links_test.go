@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// links are the steps of the menus that show and set what the network has.
+func (r *router) links(step func(name string, f func(t *testing.T))) {
+	step("interfaces, neighbours and connected routes", func(t *testing.T) {
+		r.run(t, client, "ping", "-c", "1", "-W", "5", lanAddress)
+		screen := r.command(t, "/interface print")
+		assert.Regexp(t, `(?m)^ 0  R  ether1 +ether  1500  (\w\w:){5}\w\w$`, screen)
+		assert.Regexp(t, `(?m)^ 1  R  ether2 +ether  1500  (\w\w:){5}\w\w$`, screen)
+		assert.Regexp(t, `(?m)^ 1  R  ether2 +[1-9]\d* +[1-9]\d* +[1-9]\d* +[1-9]\d*$`, r.command(t, "/interface ethernet print stats"))
+		assert.Regexp(t, `(?m)^ ?\d+ DC 192\.168\.0\.2 +`+r.mac(t, client)+` ether2$`, r.command(t, "/ip arp print"))
+		assert.Regexp(t, `(?m)^ \d D 192\.168\.0\.0/24 +ether2 +0$`, r.command(t, "/ip route print"))
+	})
+	step("tracked connection", func(t *testing.T) {
+		conn, err := r.n.dial(client, r.echo(t, 5010), 10*time.Second)
+		require.NoError(t, err)
+		defer conn.Close()
+		assertEcho(t, conn)
+		assert.Regexp(t, `(?m)^ ?\d+ tcp      192\.168\.0\.2:\d+ +10\.5\.8\.8:5010 +established \d+d`,
+			r.command(t, "/ip firewall connection print where dst-address=10.5.8.8:5010"))
+	})
+	step("ping and traceroute from the router", func(t *testing.T) {
+		out := r.command(t, "/ping 10.5.8.8 count=3 interval=100ms")
+		assert.Regexp(t, `(?m)^    2 10\.5\.8\.8           64  63 \S+s$`, out)
+		assert.Contains(t, out, "sent=3 received=3 packet-loss=0% min-rtt=")
+		t.Logf("%s:\n%s", r.b.Name, out)
+		out = r.command(t, "/tool traceroute 10.5.8.8")
+		assert.Regexp(t, `(?m)^  1 10\.1\.0\.1          0%    3 +[\d.]+ms`, out)
+		assert.Regexp(t, `(?m)^  2 10\.5\.8\.8          0%    3 +[\d.]+ms`, out)
+		assert.NotContains(t, out, "\n  3 ")
+		assert.Contains(t, r.command(t, "/ping nowhere.test count=1"), "address of nowhere.test: no name server is set")
+		r.nameServer(t)
+		r.command(t, "/ip dns set servers="+serverAddress)
+		assert.Contains(t, r.command(t, "/ping ping.test count=1"), "sent=1 received=1 packet-loss=0%")
+		r.command(t, "/ip dns set servers=\"\"")
+		// A key ends it.
+		r.m.screen.forget()
+		require.NoError(t, r.m.send("/ping 192.168.0.2\r"))
+		r.expect(t, "    1 192.168.0.2", 20*time.Second)
+		require.NoError(t, r.m.send("q"))
+		assert.Regexp(t, `sent=[2-9] received=[2-9] packet-loss=0%`, r.expect(t, "\n[admin@postern] > ", 10*time.Second))
+	})
+	step("the clock", func(t *testing.T) {
+		r.command(t, "/system clock set date=jan/31/2030 time=12:00:00")
+		assert.Regexp(t, `time: 12:00:\d\d\n +date: jan/31/2030\n`, r.command(t, "/system clock print"))
+	})
+	step("MTU and hardware address", func(t *testing.T) {
+		before := r.command(t, "/interface ethernet print where name=ether2")
+		r.command(t, "/interface ethernet set ether2 mtu=1400 mac-address=02:00:5e:00:53:01")
+		assert.Regexp(t, `(?m)^ 1 .* ether2 +ether  1400  02:00:5E:00:53:01$`, r.command(t, "/interface print"))
+		r.reachable(t, "02:00:5e:00:53:01")
+		r.command(t, "/interface ethernet set ether2 !mtu !mac-address")
+		assert.Equal(t, before, r.command(t, "/interface ethernet print where name=ether2"))
+		r.reachable(t, "")
+	})
+	step("a bridge with a VLAN", func(t *testing.T) {
+		before := r.command(t, "/export")
+		assert.Empty(t, r.command(t, "/interface bridge add name=bridge1; /interface bridge port add bridge=bridge1 interface=ether2; "+
+			"/ip firewall filter set [find in-interface=!ether2] in-interface=!bridge1; "+
+			"/interface vlan add name=guests interface=bridge1 vlan-id=20; /ip address add address=192.168.20.1/24 interface=guests"))
+		screen := r.command(t, "/interface print")
+		assert.Regexp(t, `(?m)^ 1  RS ether2 `, screen)
+		assert.Regexp(t, `(?m)^ \d  R  bridge1 +bridge 1500 `, screen)
+		assert.Regexp(t, `(?m)^ \d  R  guests +vlan   1500 `, screen)
+		// The address of the port is the bridge's, and what the client does goes on.
+		r.reachable(t, "")
+		require.NoError(t, r.http())
+		assert.Regexp(t, `(?m)^ ?\d+ DC 192\.168\.0\.2 +\S+ bridge1$`, r.command(t, "/ip arp print"))
+		require.NoError(t, r.n.on(client, func() error { return askTagged("eth0", 20, netip.MustParseAddr("192.168.20.1")) }))
+		assert.Error(t, r.n.on(client, func() error { return askTagged("eth0", 21, netip.MustParseAddr("192.168.20.1")) }),
+			"a tag that the router has not")
+		assert.Empty(t, r.command(t, "/interface vlan set guests vlan-id=21 mtu=1400"))
+		assert.Regexp(t, `(?m)^ 0  R  guests +1400       21      bridge1$`, r.command(t, "/interface vlan print"))
+		require.NoError(t, r.n.on(client, func() error { return askTagged("eth0", 21, netip.MustParseAddr("192.168.20.1")) }))
+		assert.Contains(t, r.command(t, "/interface bridge remove bridge1"), "/interface vlan 0: input does not match any value of interface: bridge1")
+		assert.Contains(t, r.command(t, "/interface bridge port add bridge=bridge1 interface=guests"), "would make a loop")
+		assert.Empty(t, r.command(t, "/ip address remove [find interface=guests]; /interface vlan remove guests; "+
+			"/ip firewall filter set [find in-interface=!bridge1] in-interface=!ether2; "+
+			"/interface bridge port remove 0; /interface bridge remove bridge1"))
+		assert.Equal(t, before, r.command(t, "/export"))
+		assert.NotContains(t, r.command(t, "/interface print"), "bridge1")
+		require.NoError(t, retry(20*time.Second, r.http))
+	})
+}
+
+// missing checks that what is on the WAN port is shown as invalid.
+func (r *router) missing(t *testing.T) {
+	t.Helper()
+	assert.Regexp(t, `(?m)^ 0 I   ether1`, r.command(t, "/interface ethernet print"))
+	assert.Regexp(t, `(?m)^ \d I ;;; WAN\n +10\.1\.0\.104/24 `, r.command(t, "/ip address print"))
+	assert.Regexp(t, `(?m)^ \d I 0\.0\.0\.0/0 +10\.1\.0\.1 `, r.command(t, "/ip route print"))
+	assert.Regexp(t, `(?m)^ \d+ I chain=input action=accept .*in-interface=ether1`, r.command(t, "/ip firewall filter print"))
+}
+
+// mac is the hardware address of a host's eth0, as the router writes it.
+func (r *router) mac(t *testing.T, h host) string {
+	t.Helper()
+	var mac net.HardwareAddr
+	require.NoError(t, r.n.on(h, func() error {
+		link, err := net.InterfaceByName("eth0")
+		if err == nil {
+			mac = link.HardwareAddr
+		}
+		return err
+	}))
+	return string(bytes.ToUpper([]byte(mac.String())))
+}
+
+// reachable checks that the client reaches the router anew, at that hardware address
+// if it is not "".
+func (r *router) reachable(t *testing.T, mac string) {
+	t.Helper()
+	require.NoError(t, retry(20*time.Second, func() error {
+		if err := r.n.run(client, "ip", "neigh", "flush", "dev", "eth0"); err != nil {
+			return err
+		}
+		if err := r.n.run(client, "ping", "-c", "1", "-W", "2", lanAddress); err != nil {
+			return err
+		}
+		out, err := r.n.command(client, "ip", "neigh", "show", lanAddress).CombinedOutput()
+		if err == nil && !regexp.MustCompile("lladdr "+mac).Match(out) {
+			err = fmt.Errorf("%s is at %s, not at %s", lanAddress, out, mac)
+		}
+		return err
+	}))
+}
+
+// askTagged asks for an address by ARP (RFC 826) in a VLAN (IEEE 802.1Q), and waits
+// for the answer there. The kernel of this machine need not know VLANs: frames are
+// written and read whole.
+func askTagged(link string, vlan uint16, address netip.Addr) error {
+	l, err := net.InterfaceByName(link)
+	if err != nil {
+		return err
+	}
+	const ethARP, ethVLAN = 0x0806, 0x8100
+	protocol := binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL}) // in network byte order
+	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(protocol))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	if err := unix.Bind(s, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: l.Index}); err != nil {
+		return err
+	}
+	// The kernel takes the tag off and tells of it apart.
+	if err := unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 200000}); err != nil {
+		return err
+	}
+	request := append(bytes.Repeat([]byte{0xff}, 6), l.HardwareAddr...)
+	request = binary.BigEndian.AppendUint16(request, ethVLAN)
+	request = binary.BigEndian.AppendUint16(request, vlan)
+	request = binary.BigEndian.AppendUint16(request, ethARP)
+	request = append(request, 0, 1, 8, 0, 6, 4, 0, 1) // Ethernet, IPv4, a request
+	request = append(append(request, l.HardwareAddr...), 0, 0, 0, 0)
+	request = append(append(request, 0, 0, 0, 0, 0, 0), address.AsSlice()...)
+	frame, oob := make([]byte, 2000), make([]byte, 100)
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+		if _, err := unix.Write(s, request); err != nil {
+			return err
+		}
+		for {
+			n, oobn, _, _, err := unix.Recvmsg(s, frame, oob, 0)
+			if err != nil {
+				break // nothing for now
+			}
+			// An ARP reply about the address, to us.
+			if n < 42 || binary.BigEndian.Uint16(frame[12:]) != ethARP || frame[21] != 2 ||
+				!bytes.Equal(frame[28:32], address.AsSlice()) || !bytes.Equal(frame[:6], l.HardwareAddr) {
+				continue
+			}
+			messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+			if err != nil || len(messages) != 1 || len(messages[0].Data) < 20 {
+				return fmt.Errorf("packet without auxiliary data: %w", err)
+			}
+			// struct tpacket_auxdata, linux/if_packet.h
+			if tag := binary.NativeEndian.Uint16(messages[0].Data[16:]) & 0xfff; tag != vlan {
+				return fmt.Errorf("the answer is in VLAN %d, not %d", tag, vlan)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("no answer about %s in VLAN %d: %w", address, vlan, io.EOF)
+}
