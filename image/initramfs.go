@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/u-root/gobusybox/src/pkg/golang"
@@ -122,52 +123,77 @@ func buildProgram(b board.Board, work, path string) error {
 
 // goEnv is the board's Go environment, with what mends the toolchain.
 func goEnv(b board.Board, work string) ([]string, error) {
-	env := b.GoEnv()
-	if b.CPU.GOARCH != "mips" {
-		return env, nil
-	}
-	overlay, err := mendTimespec(work)
+	overlay, err := mendRuntime(b, work)
 	if err != nil {
-		return nil, fmt.Errorf("mend Go's runtime for big-endian MIPS: %w", err)
+		return nil, fmt.Errorf("mend Go's runtime for %s: %w", b.Name, err)
 	}
-	if overlay != "" {
-		env = append(env, strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay))
-	}
-	return env, nil
+	return append(b.GoEnv(), strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)), nil
 }
 
-// The layout of a 64-bit timespec in Go 1.26's runtime for 32-bit MIPS, and the
-// one that the kernel has there when the processor is big-endian: its nanoseconds
-// are 64 bits (linux/time_types.h), whose lower half comes last.
-const (
-	timespecFile  = "src/runtime/defs_linux_mipsx.go"
-	wrongTimespec = "\ttv_sec  int64\n\ttv_nsec int32\n\t_       [4]byte // the C ABI aligns int64 to 8 bytes\n"
-	rightTimespec = "\ttv_sec  int64\n\t_       [4]byte\n\ttv_nsec int32\n"
-)
+// mend is a text in Go's runtime, and what an image has in its place.
+type mend struct {
+	file         string
+	wrong, right string
+	times        int // how often it is there
+	goarch       []string
+	why          string
+}
 
-// mendTimespec writes a file for go build's -overlay that puts right the layout
-// above, without which each timed wait of the runtime spins (golang/go#77934).
-// It returns an empty name for a Go release that has no such text: those before
-// 1.26 make 32-bit calls, and a later one is mended.
-func mendTimespec(work string) (string, error) {
+var mends = []mend{
+	{
+		// The layout of a 64-bit timespec on 32-bit MIPS. That of the kernel has nanoseconds
+		// of 64 bits (linux/time_types.h), whose lower half comes last if the processor is
+		// big-endian. Releases before Go 1.26 make 32-bit calls, and a later one is mended.
+		file:   "src/runtime/defs_linux_mipsx.go",
+		wrong:  "\ttv_sec  int64\n\ttv_nsec int32\n\t_       [4]byte // the C ABI aligns int64 to 8 bytes\n",
+		right:  "\ttv_sec  int64\n\t_       [4]byte\n\ttv_nsec int32\n",
+		times:  1,
+		goarch: []string{"mips"},
+		why:    "timed waits spin (golang/go#77934)",
+	},
+	{
+		// A pause of so many microseconds lasts as many nanoseconds: the remainder of the
+		// seconds is taken for theirs, and is off by a thousand.
+		file: "src/runtime/sys_linux_mipsx.s",
+		wrong: "\tMOVW\t$1000, R4\n\tMULU\tR3, R4\n\tMOVW\tLO, R4\n\tSUBU\tR4, R5\n\tMOVW\tR5, 28(R29)\n" +
+			"\n\t// nanosleep(&ts, 0)\n",
+		right: "\tMULU\tR3, R4\n\tMOVW\tLO, R4\n\tSUBU\tR4, R5\n\tMOVW\t$1000, R4\n\tMULU\tR5, R4\n\tMOVW\tLO, R5\n\tMOVW\tR5, 28(R29)\n" +
+			"\n\t// nanosleep(&ts, 0)\n",
+		times:  1,
+		goarch: []string{"mips", "mipsle"},
+		why:    "the runtime's monitor, which pauses 20 microseconds to 10 milliseconds, hardly pauses",
+	},
+}
+
+// mendRuntime writes a file for go build's -overlay with the mends for a board. A text
+// that another release of Go does not have is left, and said.
+func mendRuntime(b board.Board, work string) (string, error) {
 	goroot, err := output("go", "env", "GOROOT")
 	if err != nil {
 		return "", err
 	}
-	original := filepath.Join(goroot, timespecFile)
-	text, err := os.ReadFile(original)
-	if err != nil {
-		return "", err
-	}
-	if strings.Count(string(text), wrongTimespec) != 1 {
-		return "", nil
-	}
-	mended := filepath.Join(work, "defs_linux_mipsx.go")
-	if err := os.WriteFile(mended, []byte(strings.Replace(string(text), wrongTimespec, rightTimespec, 1)), 0o644); err != nil {
-		return "", err
+	replaced := map[string]string{}
+	for _, m := range mends {
+		if !slices.Contains(m.goarch, b.CPU.GOARCH) {
+			continue
+		}
+		original := filepath.Join(goroot, m.file)
+		text, err := os.ReadFile(original)
+		if err != nil {
+			return "", err
+		}
+		if strings.Count(string(text), m.wrong) != m.times {
+			say("%s: %s is not the one that is known, and stays as it is; known was: %s", b.Name, m.file, m.why)
+			continue
+		}
+		mended := filepath.Join(work, filepath.Base(m.file))
+		if err := os.WriteFile(mended, []byte(strings.ReplaceAll(string(text), m.wrong, m.right)), 0o644); err != nil {
+			return "", err
+		}
+		replaced[original] = mended
 	}
 	overlay := filepath.Join(work, "overlay.json")
-	list, err := json.Marshal(map[string]map[string]string{"Replace": {original: mended}})
+	list, err := json.Marshal(map[string]map[string]string{"Replace": replaced})
 	if err != nil {
 		return "", err
 	}
