@@ -8,7 +8,7 @@ import "golang.org/x/sys/unix"
 // wait for a slow receiver stay where they are.
 const (
 	// memoryPart: each connection gets one part in so many of what is left.
-	memoryPart = 8
+	memoryPart = 6
 	// leastMemory is what any connection gets, in bytes, also when nothing is left.
 	leastMemory = 4608
 	// leastWindow is the window that goes with it: one packet.

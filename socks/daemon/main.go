@@ -234,7 +234,7 @@ func runChild(controlFD int, signals <-chan os.Signal, logger *log.Logger) error
 }
 
 // socketMemory returns what socket buffers may take on a router's small machine:
-// a part in 32 of its memory, 0.9 MB with 32 MB, as pages are never full and the
+// a part in 48 of its memory, 0.6 MB with 32 MB, as pages are never full and the
 // kernel needs as much again. A larger machine is left to the kernel.
 func socketMemory() int {
 	var info unix.Sysinfo_t
@@ -245,7 +245,7 @@ func socketMemory() int {
 	if memory > 256<<20 {
 		return 0
 	}
-	return int(memory / 32)
+	return int(memory / 48)
 }
 
 // child is socksd's end of the control connection.
