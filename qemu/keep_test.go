@@ -303,7 +303,7 @@ func TestWornFlash(t *testing.T) {
 				}
 				return nil
 			}))
-			assert.Contains(t, k.m.screen.all(), "postern: the configuration is not kept: ")
+			assert.Contains(t, k.m.screen.all(), "postern: system,error the configuration is not kept: ")
 			assert.Contains(t, k.command(t, "/system identity set name=newer"), "warning: the configuration is not kept: ")
 			k.m.kill()
 			k.start(t, "old", worn)
