@@ -38,7 +38,7 @@ type conn struct {
 	limit                time.Duration // when the state must be over
 	waiting              *list.Element // in Server.pending
 	attempt              *attempt      // from the request to what came of it
-	memory               int           // for socket buffers, in bytes; 0 is the kernel's to say
+	memory               int           // for socket buffers, in bytes, but for what the flows have; 0 is the kernel's to say
 	typ                  Type
 	rule                 int
 	src, dst             netip.AddrPort
@@ -548,7 +548,7 @@ func (s *Server) end(c *conn, err error) {
 	if err != nil {
 		reason = err.Error()
 	}
-	s.memoryGiven -= c.memory
+	s.takeMemory(c)
 	s.log.printf("connection %d %s: %s tx=%d rx=%d duration=%v reason=%q", c.number, verb, description{c},
 		c.tx.moved, c.rx.moved, (s.now - c.born).Round(time.Millisecond), reason)
 }

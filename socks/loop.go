@@ -172,11 +172,14 @@ func (s *Server) wait() int {
 func (s *Server) check() {
 	s.checkAt = never
 	for _, c := range s.conns {
-		if at := c.overAt(s.cfg.ConnectionIdleTimeout); at > s.now {
-			s.checkAt = min(s.checkAt, at)
-		} else {
+		at := c.overAt(s.cfg.ConnectionIdleTimeout)
+		if at <= s.now {
 			s.timeout(c)
+			continue
 		}
+		s.checkAt = min(s.checkAt, at)
+		s.shrink(c, &c.tx, c.client, c.remote)
+		s.shrink(c, &c.rx, c.remote, c.client)
 	}
 }
 

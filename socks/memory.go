@@ -1,46 +1,131 @@
 package socks
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
 
-// Socket memory is given to a connection when it comes and taken back when it
-// goes: a part of what is left, so that few connections have large buffers and
-// many have small ones. It cannot be taken from one that is there, as bytes that
-// wait for a slow receiver stay where they are.
+	"golang.org/x/sys/unix"
+)
+
+// Socket memory is shared out by what connections can use. Each gets little when it
+// comes. A direction whose bytes move is given more of what is left, and gives it
+// back when it has been quiet with empty buffers: bytes that wait for a slow receiver
+// stay where they are, so that nothing can be taken from a connection that is stuck.
+// It is the kernel that holds a connection to what it has: a packet beyond the receive
+// buffer is dropped, and sent again later.
 const (
-	// memoryPart: each connection gets one part in so many of what is left.
-	memoryPart = 6
+	// firstPart: a connection gets one part in so many of what is left when it comes.
+	firstPart = 64
 	// leastMemory is what any connection gets, in bytes, also when nothing is left.
 	leastMemory = 4608
 	// leastWindow is the window that goes with it: one packet.
 	leastWindow = 1460
-	// mostMemory is what the kernel gives at most on a small machine.
+
+	// morePart: a direction that can use more gets one part in so many of what is left.
+	morePart = 4
+	// mostMemory is what it has at most, in bytes: the window of a connection without
+	// window scaling is 64 kB, and packets fill half of the pages that hold them.
 	mostMemory = 192 << 10
+	// A direction can use more that has moved as much as it has within growTime.
+	growTime = 2 * time.Second
+	// quietTime is how often it is looked for directions that are quiet.
+	quietTime = time.Second
 )
 
-// giveMemory gives c its part of the memory for socket buffers.
+// giveMemory gives c its first part of the memory for socket buffers.
 func (s *Server) giveMemory(c *conn) {
 	if s.socketMemory == 0 {
 		return
 	}
-	c.memory = min(max((s.socketMemory-s.memoryGiven)/memoryPart, leastMemory), mostMemory)
+	c.memory = max((s.socketMemory-s.memoryGiven)/firstPart, leastMemory)
 	s.memoryGiven += c.memory
 }
 
-// limitBuffers bounds what the kernel holds for a socket of c. A connection fills
-// two buffers if its receiver is slow: what came in, and what is to go out.
+// takeMemory takes back all that c has.
+func (s *Server) takeMemory(c *conn) {
+	s.memoryGiven -= c.memory + c.tx.memory + c.rx.memory
+}
+
+// grow gives f more, if it can use that and there is some. It is called when bytes
+// have moved that the sink took.
+func (s *Server) grow(c *conn, f *flow, source, sink int) {
+	if s.socketMemory == 0 {
+		return
+	}
+	if s.now-f.since > growTime {
+		f.since, f.before = s.now, f.moved
+		return
+	}
+	has := c.memory + f.memory
+	if f.moved-f.before < uint64(has) {
+		return
+	}
+	f.since, f.before = s.now, f.moved
+	more := min((s.socketMemory-s.memoryGiven)/morePart, mostMemory-has)
+	if more < has/4 {
+		return // not worth the system calls
+	}
+	f.memory += more
+	s.memoryGiven += more
+	c.limitSource(source, f)
+	c.limitSink(sink, f)
+	s.checkAt = min(s.checkAt, s.now+quietTime)
+}
+
+// shrink takes back what f was given more, if it has been quiet since the last look
+// and holds nothing.
+func (s *Server) shrink(c *conn, f *flow, source, sink int) {
+	if f.memory == 0 {
+		return
+	}
+	s.checkAt = min(s.checkAt, s.now+quietTime)
+	if f.looked != f.moved {
+		f.looked = f.moved
+		return
+	}
+	for fd, request := range map[int]uint{source: unix.SIOCINQ, sink: unix.SIOCOUTQ} {
+		if n, err := unix.IoctlGetInt(fd, request); n > 0 || err != nil {
+			return
+		}
+	}
+	s.memoryGiven -= f.memory
+	f.memory = 0
+	c.limitSource(source, f)
+	c.limitSink(sink, f)
+}
+
+// limitBuffers bounds what the kernel holds for a socket of c that is not connected
+// with its other yet.
 func (c *conn) limitBuffers(fd int) {
+	c.limitSource(fd, &flow{})
+	c.limitSink(fd, &flow{})
+}
+
+// limitSource bounds what waits at the source of f, a socket of c. That and what is to
+// go out at its sink are what f fills if its receiver is slow: each has half.
+func (c *conn) limitSource(fd int, f *flow) {
 	if c.memory == 0 {
 		return
 	}
-	size := c.memory / 2
+	size := (c.memory + f.memory) / 2
 	// The kernel doubles what it is told (socket(7)), and counts its own
 	// bookkeeping, so that less fits. One packet always does.
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size/2)
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size/2)
-	// The kernel's least buffers are larger than leastMemory's part. These bound what
-	// waits for the receiver's window, and what the sender may send (tcp(7)).
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, size/2)
-	if c.memory == leastMemory {
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, leastWindow)
+	// The window stays what it was at the start of the connection unless it is set too
+	// (tcp(7)). And the kernel's least buffer is larger than leastMemory's part.
+	window := size
+	if c.memory == leastMemory && f.memory == 0 {
+		window = leastWindow
 	}
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, window)
+}
+
+// limitSink bounds what waits at the sink of f, a socket of c.
+func (c *conn) limitSink(fd int, f *flow) {
+	if c.memory == 0 {
+		return
+	}
+	size := (c.memory + f.memory) / 2
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size/2)
+	// What waits for the receiver's window; the kernel's least buffer is larger here too.
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, size/2)
 }

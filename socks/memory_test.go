@@ -1,27 +1,45 @@
 package socks
 
 import (
+	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
-// TestSocketMemory opens more and more connections: the first have large buffers,
-// the last the least, and what ends gives back what it had.
+// given checks the sum of what connections have, which no bound may be lost by.
+func given(t *testing.T, s *Server) int {
+	t.Helper()
+	sum := 0
+	for _, c := range s.conns {
+		sum += c.memory + c.tx.memory + c.rx.memory
+	}
+	assert.Equal(t, sum, s.memoryGiven)
+	return sum
+}
+
+func option(t *testing.T, fd, level, name int) int {
+	t.Helper()
+	n, err := unix.GetsockoptInt(fd, level, name)
+	require.NoError(t, err)
+	return n
+}
+
+// TestSocketMemory opens more and more connections: the first have more, the last the
+// least, and what ends gives back what it had.
 func TestSocketMemory(t *testing.T) {
 	const memory = 1 << 20
 	u := start(t, func(o *options) { o.SocketMemory = memory })
 	near, _ := u.connect(t)
 	u.Server.mu.Lock()
 	first := u.conns[1]
-	assert.Equal(t, memory/6, first.memory)
+	assert.Equal(t, memory/firstPart, first.memory)
 	for _, fd := range []int{first.client, first.remote} {
-		for _, option := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF} {
-			n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
-			require.NoError(t, err)
-			assert.InDelta(t, memory/12, n, 4)
+		for _, name := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF} {
+			assert.Equal(t, memory/firstPart/2, option(t, fd, unix.SOL_SOCKET, name))
 		}
 	}
 	u.Server.mu.Unlock()
@@ -31,12 +49,7 @@ func TestSocketMemory(t *testing.T) {
 		all = append(all, c)
 	}
 	u.Server.mu.Lock()
-	given := 0
-	for _, c := range u.conns {
-		given += c.memory
-	}
-	assert.Equal(t, given, u.memoryGiven)
-	assert.LessOrEqual(t, given, memory+len(all)*leastMemory)
+	assert.LessOrEqual(t, given(t, u.Server), memory+len(all)*leastMemory)
 	assert.Equal(t, leastMemory, u.conns[151].memory)
 	u.Server.mu.Unlock()
 
@@ -57,4 +70,79 @@ func TestSocketMemory(t *testing.T) {
 	u.Server.mu.Lock()
 	defer u.Server.mu.Unlock()
 	assert.Zero(t, u.memoryGiven)
+}
+
+// TestSocketMemoryMoves gives memory to the directions whose bytes move, none to one
+// whose receiver does not read, and takes it back from the quiet.
+func TestSocketMemoryMoves(t *testing.T) {
+	const memory = 1 << 20
+	u := start(t, func(o *options) { o.SocketMemory = memory })
+	stuckNear, stuckFar := u.connect(t)
+	defer stuckNear.Close()
+	stuckFar.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+	stuck, err := stuckFar.Write(make([]byte, 8<<20))
+	require.ErrorContains(t, err, "timeout")
+	assert.Less(t, stuck, 7<<20)
+
+	near, far := u.connect(t)
+	stop := make(chan struct{})
+	streamed := make(chan error, 1)
+	go func() {
+		b := make([]byte, 32<<10)
+		for {
+			select {
+			case <-stop:
+				streamed <- nil
+				return
+			default:
+			}
+			if _, err := far.Write(b); err != nil {
+				streamed <- err
+				return
+			}
+		}
+	}()
+	read := make(chan struct{})
+	go func() { defer close(read); io.Copy(io.Discard, near) }()
+	require.Eventually(t, func() bool {
+		u.Server.mu.Lock()
+		defer u.Server.mu.Unlock()
+		return u.conns[2].rx.memory > 0
+	}, patience, time.Millisecond)
+	u.Server.mu.Lock()
+	c := u.conns[2]
+	assert.LessOrEqual(t, c.memory+c.rx.memory, mostMemory)
+	assert.Zero(t, c.tx.memory, "nothing moves that way")
+	want := (c.memory + c.rx.memory) / 2
+	assert.InDelta(t, want, option(t, c.remote, unix.SOL_SOCKET, unix.SO_RCVBUF), 4)
+	// The kernel may lower it by what of a packet's memory is not data.
+	assert.Greater(t, option(t, c.remote, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP), want/3)
+	assert.InDelta(t, want, option(t, c.client, unix.SOL_SOCKET, unix.SO_SNDBUF), 4)
+	given(t, u.Server)
+	u.Server.mu.Unlock()
+
+	close(stop)
+	require.NoError(t, <-streamed)
+	require.Eventually(t, func() bool {
+		u.Server.mu.Lock()
+		defer u.Server.mu.Unlock()
+		given(t, u.Server)
+		return u.conns[2].rx.memory == 0
+	}, 5*quietTime, 10*time.Millisecond)
+	u.Server.mu.Lock()
+	assert.Equal(t, c.memory/2, option(t, c.remote, unix.SOL_SOCKET, unix.SO_RCVBUF))
+	given(t, u.Server)
+	u.Server.mu.Unlock()
+
+	// It is not asleep for having been quiet.
+	large := make([]byte, 4<<20)
+	require.NoError(t, far.SetWriteDeadline(time.Now().Add(patience)))
+	_, err = far.Write(large)
+	require.NoError(t, err)
+	require.NoError(t, far.CloseWrite())
+	select {
+	case <-read:
+	case <-time.After(patience):
+		t.Error("the end has not arrived")
+	}
 }

@@ -3,6 +3,7 @@ package socks
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,9 +20,15 @@ type flow struct {
 	try  bool // something may have changed at the source or the sink
 	// urgent is that there is urgent data, which splice(2) does not pass.
 	urgent bool
-	ending bool // the source has ended or failed, perhaps behind other bytes
-	full   bool // waits for the sink
-	done   bool // the end of the source has been seen
+	// memory is what the flow has for socket buffers beside the connection's, in bytes.
+	// From since on it has moved more than before; looked is moved at the last look for
+	// quiet flows.
+	memory         int
+	since          time.Duration
+	before, looked uint64
+	ending         bool // the source has ended or failed, perhaps behind other bytes
+	full           bool // waits for the sink
+	done           bool // the end of the source has been seen
 }
 
 // pipe is where bytes pass from socket to socket without being copied.
@@ -230,6 +237,9 @@ func (s *Server) relay(c *conn) {
 		if n > 0 {
 			f.moved += uint64(n)
 			c.last = s.now
+		}
+		if n > 0 && err == nil && p != atSink {
+			s.grow(c, f, source, sink)
 		}
 		if err != nil {
 			s.abort(c, err, from)

@@ -30,8 +30,8 @@ type Options struct {
 	// the request. ctx ends with the connection.
 	Open func(ctx context.Context, o Opening, listener *os.File) (undo func(), err error)
 	// SocketMemory, in bytes, is shared out as socket buffers among the connections:
-	// few have large ones, many small ones, and 4.5 kB when nothing is left. 0 leaves
-	// the buffers to the kernel, which sizes each by what its connection can use.
+	// those have large ones whose bytes move, and all at least 4.5 kB, also when nothing
+	// is left. 0 leaves the buffers to the kernel, which bounds them all together only.
 	SocketMemory int
 	// AllowOwnAddresses lets clients connect to the machine that the server runs
 	// on, as a laboratory needs. It opens everything that listens on loopback.
