@@ -240,13 +240,14 @@ func TestBlockDevice(t *testing.T) {
 }
 
 // TestMTD overwrites an MTD device, so that it must be named. The kernels of most
-// hosts have none; this is for a router in QEMU:
+// hosts have none; this is for a router in QEMU, whose chip the tests of package qemu
+// write, read and wear out by way of the booted image (TestKept, TestWornFlash):
 //
 //	go test -c ./store && POSTERN_TEST_MTD=/dev/mtd2 ./store.test -test.run MTD
 func TestMTD(t *testing.T) {
 	path := os.Getenv("POSTERN_TEST_MTD")
 	if path == "" {
-		t.Skip("no MTD device is named in POSTERN_TEST_MTD, and kernels of hosts have none: the ioctls are not tested")
+		t.Skip("no MTD device is named in POSTERN_TEST_MTD, and kernels of hosts have none: TestKept of package qemu covers the ioctls")
 	}
 	st, err := Open(path)
 	require.NoError(t, err)
