@@ -317,8 +317,7 @@ func (r *router) live() console.Live {
 }
 
 // shutdown ends the services in order: no new change of the configuration, which is
-// on flash then, no new connection, the old ones closed,
-// nothing forwarded.
+// on flash then, no new connection, the old ones closed, nothing forwarded.
 func (r *router) shutdown() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

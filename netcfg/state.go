@@ -195,8 +195,7 @@ type Neighbor struct {
 }
 
 // Neighbors lists the table of ARP: whom the kernel knows, or asks for, in its order.
-// The kernel
-// bounds it (net.ipv4.neigh.default.gc_thresh3).
+// The kernel bounds it (net.ipv4.neigh.default.gc_thresh3).
 func (m *Manager) Neighbors() ([]Neighbor, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -82,9 +82,11 @@
 //	                      memory and 1 MB where there are 512
 //	buffers of ours       32 kB in all
 //	socket buffers        with Options.SocketMemory: that, and 4.5 kB a connection
-//	                      when it is spent; without: what net.ipv4.tcp_mem lets all
-//	                      sockets of the machine have together. The kernel's own
-//	                      for two sockets come to 8 kB more
+//	                      when it is spent, for bytes that wait in one direction; if
+//	                      they wait in both, as neither side reads, those 4.5 kB
+//	                      twice. Without: what net.ipv4.tcp_mem lets all sockets of
+//	                      the machine have together. The kernel's own for two
+//	                      sockets come to 8 kB more
 //
 // A connection that is ended by the server leaves nothing behind: a side which has
 // not taken all is reset.

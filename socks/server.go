@@ -138,7 +138,8 @@ type Server struct {
 	pipes     []*pipe // not in use
 	pipesMade int
 	pipeSize  int // bytes
-	// copies is that bytes are copied, not spliced: see memory.go.
+	// copies is that bytes are copied, not spliced, as what is spliced keeps the whole
+	// page of each packet also in the send queue.
 	copies  bool
 	scratch []byte
 }
