@@ -135,8 +135,12 @@ type mend struct {
 	file         string
 	wrong, right string
 	times        int // how often it is there
-	goarch       []string
+	goarch       []string // all, if there are none
 	why          string
+}
+
+func (m mend) isFor(b board.Board) bool {
+	return len(m.goarch) == 0 || slices.Contains(m.goarch, b.CPU.GOARCH)
 }
 
 var mends = []mend{
@@ -163,6 +167,16 @@ var mends = []mend{
 		goarch: []string{"mips", "mipsle"},
 		why:    "the runtime's monitor, which pauses 20 microseconds to 10 milliseconds, hardly pauses",
 	},
+	{
+		// 32 MiB that are used in FIPS 140-3 mode alone, which Postern is not in, are there
+		// from the start of every program that has a hash function. They take no memory until
+		// they are written to, but a kernel with no more than that refuses the program.
+		file:  "src/crypto/internal/fips140/drbg/entropy_fips140.go",
+		wrong: "entropy.Seed(&memory)",
+		right: "entropy.Seed(new(entropy.ScratchBuffer))",
+		times: 2,
+		why:   "programs with SHA-256 do not start on a machine with 32 MB",
+	},
 }
 
 // mendRuntime writes a file for go build's -overlay with the mends for a board. A text
@@ -174,7 +188,7 @@ func mendRuntime(b board.Board, work string) (string, error) {
 	}
 	replaced := map[string]string{}
 	for _, m := range mends {
-		if !slices.Contains(m.goarch, b.CPU.GOARCH) {
+		if !m.isFor(b) {
 			continue
 		}
 		original := filepath.Join(goroot, m.file)
