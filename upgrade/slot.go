@@ -229,14 +229,11 @@ func clean(version string) string {
 	return version
 }
 
-// Factory is the state of a slot as the factory image has it, at the start of the
-// state: confirmed. On a chip what is behind it stays erased.
-func (st State) Factory(chip bool) []byte {
+// Words is st as the factory image of a board with a chip has it in the last erase block
+// of a slot: an image that needs no proof. What is behind it stays erased.
+func (st State) Words() []byte {
 	st.Whole, st.Tried, st.Confirmed = true, true, true
-	if chip {
-		return st.words()
-	}
-	return st.environment()
+	return st.words()
 }
 
 // Confirm marks the image as one that found itself well: the boot loader goes on

@@ -335,7 +335,7 @@ func TestWords(t *testing.T) {
 	require.NoError(t, err)
 	assert.False(t, st.Confirmed)
 	// The factory's.
-	factory := State{Sequence: 1, Length: 300, Sum: sum, Version: "v1"}.Factory(true)
+	factory := State{Sequence: 1, Length: 300, Sum: sum, Version: "v1"}.Words()
 	assert.Equal(t, State{Whole: true, Sequence: 1, Tried: true, Confirmed: true, Length: 300, Sum: sum, Version: "v1"}, parseWords(factory))
 }
 
