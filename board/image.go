@@ -5,9 +5,9 @@ type Image struct {
 	// Form is the form of a slot image: what is at the start of the partition image,
 	// image-a or image-b.
 	Form Form
-	// Load is where in memory the boot loader puts the kernel and begins it, and
-	// Ramdisk where it puts the initramfs, if the form asks for one.
-	Load, Ramdisk uint64
+	// Load is where in memory the boot loader puts the kernel and begins it; 0 if the
+	// kernel's file says so itself.
+	Load uint64
 	// DeviceTrees are those that travel with the kernel: paths below
 	// arch/ARCH/boot/dts of its source, without suffix. None if the machine or the
 	// boot loader has it.
@@ -47,6 +47,10 @@ type BootLoader struct {
 	// Environment are U-Boot's variables, as name=value, that go into the partition
 	// environment at the factory. Nothing writes there later.
 	Environment []string
+	// Command is one of U-Boot's, a single word, that its control device tree is to have
+	// it run at the start (doc/device-tree-bindings/config.txt of its source), for a
+	// U-Boot that was built without autoboot.
+	Command string
 }
 
 // Partition returns the partition of a name, and whether there is one.
