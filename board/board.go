@@ -64,6 +64,8 @@ func (c CPU) CompilerPackages(host string) []string {
 
 // Kernel is how a board's Linux is built.
 type Kernel struct {
+	// Name is what boards that boot the same kernel have in common.
+	Name string
 	// Arch is ARCH of the kernel's make.
 	Arch string
 	// Fragments are names of files in kernel/, without ".config", the later
@@ -152,6 +154,7 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		Description: "MIPS Malta, 24Kc, " + order + "-endian (QEMU)",
 		CPU:         cpu,
 		Kernel: Kernel{
+			Name:        name,
 			Arch:        "mips",
 			Fragments:   []string{"common", "mips", fragment, "malta", "flash"},
 			Target:      "vmlinuz",
@@ -238,18 +241,18 @@ func All() []Board {
 			CPU{GOARCH: "mipsle", GOMIPS: "softfloat", Cross: "mipsel-linux-gnu-", Debian: "mipsel"}),
 		virt("virt-armv7", "ARMv7 virtual machine, Cortex-A15 (QEMU)", "qemu-system-arm", "cortex-a15",
 			CPU{GOARCH: "arm", GOARM: "7", Cross: "arm-linux-gnueabihf-", Debian: "armhf"},
-			Kernel{Arch: "arm", Fragments: []string{"common", "arm", "virt", "virt-armv7", "flash"},
-				Target: "zImage", Image: "arch/arm/boot/zImage", Objects: 772}),
+			Kernel{Name: "armv7", Arch: "arm", Fragments: []string{"common", "disk", "arm", "virt", "flash", "spi-nor", "button", "arm-boards", "armv7"},
+				Target: "zImage", Image: "arch/arm/boot/zImage", Objects: 1330}),
 		virt("virt-arm64", "ARMv8 virtual machine, Cortex-A53 (QEMU)", "qemu-system-aarch64", "cortex-a53",
 			CPU{GOARCH: "arm64", Cross: "aarch64-linux-gnu-", Debian: "arm64"},
-			Kernel{Arch: "arm64", Fragments: []string{"common", "arm64", "virt", "flash"},
-				Target: "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 762}),
+			Kernel{Name: "arm64", Arch: "arm64", Fragments: []string{"common", "disk", "arm64", "virt", "flash", "spi-nor", "button", "arm-boards", "arm64-boards"},
+				Target: "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 1350}),
 		{
 			Name:        "pc",
 			Description: "64-bit PC, serial console (QEMU i440FX)",
 			CPU:         CPU{GOARCH: "amd64", Cross: "x86_64-linux-gnu-", Debian: "amd64"},
-			Kernel: Kernel{Arch: "x86", Fragments: []string{"common", "x86_64"},
-				Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1138,
+			Kernel: Kernel{Name: "x86_64", Arch: "x86", Fragments: []string{"common", "disk", "x86_64"},
+				Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1400,
 				CommandLine: "console=ttyS0,115200 " + commandLine},
 			Ports: []Port{
 				{Name: "ether1", Device: "pci0000:00/0000:00:04.0", QEMU: pciNIC + ",addr=0x4"},

@@ -5,6 +5,7 @@
 //
 //	image setup [--lab] [BOARD...]
 //	image build [--debug] [BOARD...]
+//	image kernels [BOARD...]
 //	image size [BOARD...]
 //	image boards
 //
@@ -31,6 +32,7 @@ const help = `Usage: go run ./image COMMAND [FLAGS] [BOARD...]
 Commands:
   setup    install the Debian packages that building for the boards takes
   build    build the boards' images into the folder out/BOARD
+  kernels  build the boards' kernels into the cache, and nothing else
   size     build, and show where the bytes of the images are
   boards   list the boards
 
@@ -64,7 +66,7 @@ func logic(args []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return fmt.Errorf("no command: want setup, build, size or boards (--help tells more)")
+		return fmt.Errorf("no command: want setup, build, kernels, size or boards (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
 	boards, err := boardsByName(names)
@@ -77,6 +79,17 @@ func logic(args []string) error {
 	case "boards":
 		for _, b := range boards {
 			fmt.Printf("%-12s %-8s %4d MB  %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description)
+		}
+		return nil
+	case "kernels":
+		c, err := openCache()
+		if err != nil {
+			return err
+		}
+		for _, b := range boards {
+			if _, err := kernel(c, b, ""); err != nil {
+				return err
+			}
 		}
 		return nil
 	case "build", "size":
@@ -95,7 +108,7 @@ func logic(args []string) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("command %q: want setup, build, size or boards", command)
+		return fmt.Errorf("command %q: want setup, build, kernels, size or boards", command)
 	}
 }
 
