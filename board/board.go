@@ -259,12 +259,13 @@ func All() []Board {
 				{Name: "ether2", Device: "pci0000:00/0000:00:05.0", QEMU: pciNIC + ",addr=0x5"},
 			},
 			WAN: "ether1", LAN: "ether2",
-			Consoles: []string{"ttyS0"},
-			Memory:   64,
-			Flash:    Flash{Partitions: []Partition{{ConfigurationPartition, 1 << 20, 1 << 20}}},
-			Image:    Image{Form: Archive},
+			Consoles:   []string{"ttyS0"},
+			Memory:     64,
+			Flash:      pcDisk(),
+			Image:      Image{Form: Archive},
+			ImageLimit: slotSize,
 			QEMU: QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "pc", HotPlug: true,
-				Banks: []Bank{{Drive: "if=none,id=flash", Size: 4 << 20}}, FlashSize: 4 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6"},
+				Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6"},
 		},
 	}
 }

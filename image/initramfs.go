@@ -39,7 +39,7 @@ var links = map[string]string{
 }
 
 // build makes a board's image in the folder out/BOARD: kernel, initramfs.cpio.xz,
-// kernel.config and SHA256SUMS.
+// kernel.config, what makeImages makes of them, and SHA256SUMS.
 func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 	name := b.Name
 	if debug {
@@ -95,6 +95,17 @@ func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 			return sizes{}, err
 		}
 		fmt.Fprintf(&sums, "%s  %s\n", sum, f.name)
+	}
+	made, err := makeImages(b, dir, work)
+	if err != nil {
+		return sizes{}, err
+	}
+	for _, name := range made {
+		sum, err := fileHash(filepath.Join(dir, name))
+		if err != nil {
+			return sizes{}, err
+		}
+		fmt.Fprintf(&sums, "%s  %s\n", sum, name)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "SHA256SUMS"), []byte(sums.String()), 0o644); err != nil {
 		return sizes{}, err

@@ -23,9 +23,9 @@ var buildPackages = []string{
 
 // labPackages are the Debian packages of the lab's and the tests' network: the
 // programs that a router's users run, what joins them, and the servers that socksd
-// is compared with.
+// is compared with, and those that look into a disk image.
 var labPackages = []string{
-	"busybox", "connect-proxy", "curl", "dante-client", "dante-server", "iproute2", "iputils-ping",
+	"busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "gdisk", "iproute2", "iputils-ping",
 	"microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "proxychains4",
 	"python3-socks", "socat", "tnftp", "vsftpd",
 }
@@ -48,6 +48,12 @@ func setup(boards []board.Board, lab bool) error {
 	}
 	for _, b := range boards {
 		want = append(want, b.CPU.CompilerPackages(host)...)
+		if b.Image.Form == board.Archive {
+			want = append(want, diskPackages...)
+			if lab {
+				want = append(want, "ovmf")
+			}
+		}
 		if lab {
 			want = append(want, b.QEMU.Package)
 		}
