@@ -36,7 +36,8 @@ Commands:
   size     build, and show where the bytes of the images are
   boards   list the boards
 
-Without a board, all boards are meant.
+Without a board, those that QEMU models are meant, and with "boards" all; the word all
+stands for every board.
 
 Flags:
 %s
@@ -69,6 +70,12 @@ func logic(args []string) error {
 		return fmt.Errorf("no command: want setup, build, kernels, size or boards (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
+	if command == "boards" && len(names) == 0 {
+		for _, b := range board.All() {
+			fmt.Print(describe(b))
+		}
+		return nil
+	}
 	boards, err := boardsByName(names)
 	if err != nil {
 		return err
@@ -78,7 +85,11 @@ func logic(args []string) error {
 		return setup(boards, *lab)
 	case "boards":
 		for _, b := range boards {
-			fmt.Printf("%-12s %-8s %4d MB  %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description)
+			fmt.Print(describe(b))
+			if b.Flashing != "" {
+				fmt.Printf("%16s to flash: %s\n", "", b.Flashing)
+			}
+			fmt.Printf("%16s kernel's command line: %s\n", "", b.Kernel.CommandLine)
 		}
 		return nil
 	case "kernels":
@@ -112,8 +123,21 @@ func logic(args []string) error {
 	}
 }
 
+// describe is a board in two lines.
+func describe(b board.Board) string {
+	limit := "no limit"
+	if b.ImageLimit > 0 {
+		limit = fmt.Sprintf("%d KB", b.ImageLimit>>10)
+	}
+	return fmt.Sprintf("%-16s %-7s %5d MB  %s\n%-16s %-7s image: %s, %s; %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description,
+		"", "", b.Image.Form, limit, b.Verified())
+}
+
 func boardsByName(names []string) ([]board.Board, error) {
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0:
+		return board.Lab(), nil
+	case len(names) == 1 && names[0] == "all":
 		return board.All(), nil
 	}
 	var boards []board.Board

@@ -48,6 +48,9 @@ func setup(boards []board.Board, lab bool) error {
 	}
 	for _, b := range boards {
 		want = append(want, b.CPU.CompilerPackages(host)...)
+		if b.Image.DeviceTrees != nil {
+			want = append(want, deviceTreePackage)
+		}
 		if b.Image.Form == board.Archive {
 			want = append(want, diskPackages...)
 			if lab {
