@@ -8,6 +8,7 @@
 //	image kernels [BOARD...]
 //	image size [BOARD...]
 //	image boards
+//	image keys [FOLDER]
 //
 // Kernels and iptables come from a cache that is addressed by content (see
 // POSTERN_CACHE in the help); the rest is built anew. Two builds of one commit
@@ -20,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -35,6 +37,8 @@ Commands:
   kernels  build the boards' kernels into the cache, and nothing else
   size     build, and show where the bytes of the images are
   boards   list the boards
+  keys     make the keys that images are signed with, in FOLDER; a build makes
+           them where there are none
 
 Without a board, those that QEMU models are meant, and with "boards" all; the word all
 stands for every board.
@@ -45,6 +49,8 @@ Environment:
   POSTERN_CACHE       folder for built kernels and iptables
                       (default: postern in the user's cache folder)
   POSTERN_CACHE_SEED  such a folder that is looked in first and only read
+  POSTERN_KEYS        folder of the keys that images are signed with
+                      (default: postern/keys in the user's configuration folder)
 `
 
 func main() {
@@ -67,9 +73,12 @@ func logic(args []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return fmt.Errorf("no command: want setup, build, kernels, size or boards (--help tells more)")
+		return fmt.Errorf("no command: want setup, build, kernels, size, boards or keys (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
+	if command == "keys" {
+		return keys(names)
+	}
 	if command == "boards" && len(names) == 0 {
 		for _, b := range board.All() {
 			fmt.Print(describe(b))
@@ -119,7 +128,7 @@ func logic(args []string) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("command %q: want setup, build, kernels, size or boards", command)
+		return fmt.Errorf("command %q: want setup, build, kernels, size, boards or keys", command)
 	}
 }
 
@@ -131,6 +140,25 @@ func describe(b board.Board) string {
 	}
 	return fmt.Sprintf("%-16s %-7s %5d MB  %s\n%-16s %-7s image: %s, %s; %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description,
 		"", "", b.Image.Form, limit, b.Verified())
+}
+
+// keys makes keys in the folder that is named, or where a build looks for them.
+func keys(names []string) error {
+	if len(names) > 1 {
+		return fmt.Errorf("keys: one folder, not %d", len(names))
+	}
+	dir, err := keyFolder()
+	if len(names) == 1 {
+		dir, err = filepath.Abs(names[0])
+	}
+	if err != nil {
+		return err
+	}
+	if err := makeKeys(dir); err != nil {
+		return err
+	}
+	fmt.Println(dir)
+	return nil
 }
 
 func boardsByName(names []string) ([]board.Board, error) {
