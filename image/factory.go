@@ -25,9 +25,18 @@ func makeImages(b board.Board, v version, keys, dir, work string) ([]string, err
 		}
 		return []string{slotImage, factoryImage}, nil
 	case board.UImage, board.FIT:
+		if b.Flash.Chip == "" {
+			break // a card
+		}
 		made, err := makeUBoot(b, v, keys, dir, work)
 		if err != nil {
 			return nil, fmt.Errorf("images for %s's U-Boot: %w", b.Name, err)
+		}
+		return made, nil
+	case board.FlatUImage, board.TPLink, board.ELF:
+		made, err := makeFlat(b, dir, work)
+		if err != nil {
+			return nil, fmt.Errorf("image for %s: %w", b.Name, err)
 		}
 		return made, nil
 	}

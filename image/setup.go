@@ -48,8 +48,11 @@ func setup(boards []board.Board, lab bool) error {
 	}
 	for _, b := range boards {
 		want = append(want, b.CPU.CompilerPackages(host)...)
-		if b.Image.Form != board.Archive {
+		if b.Image.Form == board.UImage || b.Image.Form == board.FIT {
 			want = append(want, ubootPackages...)
+		}
+		if b.Image.DeviceTrees != nil {
+			want = append(want, deviceTreePackage)
 		}
 		if p := b.Image.BootLoader.Package; p != "" {
 			want = append(want, p)

@@ -50,9 +50,6 @@ func makeUBoot(b board.Board, v version, keys, dir, work string) ([]string, erro
 	}); err != nil {
 		return nil, err
 	}
-	if b.Flash.Chip == "" {
-		return made, nil
-	}
 	chip, err := factoryChip(b, v, slot, work)
 	if err != nil {
 		return nil, fmt.Errorf("factory image: %w", err)
@@ -78,7 +75,7 @@ func makeUImage(b board.Board, dir string) ([]byte, error) {
 	if b.Kernel.Arch != "mips" {
 		return nil, fmt.Errorf("form %s for a kernel of %s: only known for mips", b.Image.Form, b.Kernel.Arch)
 	}
-	kernel, load, entry, err := flatten(filepath.Join(dir, "kernel"))
+	kernel, load, entry, err := memoryOf(filepath.Join(dir, "kernel"))
 	if err != nil {
 		return nil, err
 	}
@@ -117,9 +114,9 @@ func uImage(load, entry uint32, parts ...[]byte) []byte {
 	return append(header, data...)
 }
 
-// flatten returns what an ELF file has in memory, without what is zero at its end, the
+// memoryOf returns what an ELF file has in memory, without what is zero at its end, the
 // address of that, and where it is begun.
-func flatten(path string) (image []byte, load, entry uint32, err error) {
+func memoryOf(path string) (image []byte, load, entry uint32, err error) {
 	f, err := elf.Open(path)
 	if err != nil {
 		return nil, 0, 0, fmt.Errorf("kernel: %w", err)

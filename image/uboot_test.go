@@ -51,12 +51,12 @@ func TestUImage(t *testing.T) {
 	}
 }
 
-// TestFlatten takes the Go program of this test for a kernel, and what is none.
-func TestFlatten(t *testing.T) {
+// TestMemoryOf takes the Go program of this test for a kernel, and what is none.
+func TestMemoryOf(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "kernel")
 	require.NoError(t, os.WriteFile(path, []byte("no ELF file"), 0o644))
-	_, _, _, err := flatten(path)
+	_, _, _, err := memoryOf(path)
 	require.ErrorContains(t, err, "kernel")
 
 	// A 32-bit little-endian ELF file with two segments, 0x100 bytes apart.
@@ -82,7 +82,7 @@ func TestFlatten(t *testing.T) {
 	}
 	copy(file[52+2*32:], "headtail")
 	require.NoError(t, os.WriteFile(path, file, 0o644))
-	image, load, entry, err := flatten(path)
+	image, load, entry, err := memoryOf(path)
 	require.NoError(t, err)
 	assert.EqualValues(t, 0x80100000, load)
 	assert.EqualValues(t, 0x80100004, entry)
@@ -92,7 +92,7 @@ func TestFlatten(t *testing.T) {
 
 	little.PutUint32(file[24:], 0x80200000)
 	require.NoError(t, os.WriteFile(path, file, 0o644))
-	_, _, _, err = flatten(path)
+	_, _, _, err = memoryOf(path)
 	require.ErrorContains(t, err, "begun at 0x80200000")
 }
 
