@@ -404,7 +404,7 @@ func (c command) named(m *menu, given []string) []string {
 func (c command) plainWords(m *menu) []Choice {
 	words := slices.Clone(c.words)
 	if c.where {
-		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, ~ (contains)"})
+		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, ~ (a regular expression that it has)"})
 	}
 	if c.name == resetCommand.name {
 		for _, p := range m.properties {
