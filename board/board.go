@@ -31,8 +31,10 @@ type Board struct {
 	Memory int
 	// Flash is what keeps the configuration while the power is off.
 	Flash Flash
-	// ImageLimit is the most that kernel and initramfs may take on flash, in
-	// bytes; 0 for no limit.
+	// Image is how the boot loader takes kernel and initramfs.
+	Image Image
+	// ImageLimit is the most that a slot image may take on flash, in bytes; 0 for no
+	// limit.
 	ImageLimit int64
 
 	QEMU QEMU
@@ -92,6 +94,10 @@ type Port struct {
 // what it holds.
 const ConfigurationPartition = "postern-config"
 
+// StatePartition is the name of the partition for what the router itself keeps over a
+// restart, where there is room for one.
+const StatePartition = "postern-state"
+
 // Flash is a flash chip or a disk.
 type Flash struct {
 	// Chip is the name that the kernel gives an MTD chip. It is empty for a disk,
@@ -124,10 +130,9 @@ type QEMU struct {
 	Binary, Package string
 	// Machine and CPU are its -machine and -cpu; CPU may be empty.
 	Machine, CPU string
-	// Flash is the file that holds the flash, as a -drive without file and format. It
-	// holds FlashSize bytes from FlashStart of the chip on.
-	Flash                 string
-	FlashStart, FlashSize int64
+	// Banks are the drives that the file of the flash, FlashSize bytes, is given as.
+	Banks     []Bank
+	FlashSize int64
 	// FlashDevice is a -device that takes the drive; empty if the machine has it.
 	FlashDevice string
 	// HotPlug says that the machine can lose and gain a network card while it runs.
@@ -165,20 +170,24 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		Consoles:   []string{"ttyS0"},
 		Memory:     32,
 		Flash:      flash,
+		Image:      Image{Form: UImage},
 		ImageLimit: flash4MB,
 		QEMU: QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc",
-			Flash: "if=pflash,unit=0", FlashSize: 4 << 20},
+			Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20},
 	}
 }
 
 func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel) Board {
 	// Two banks of 64 MiB that the kernel joins, with erase blocks of 256 KiB. The
-	// first is the boot loader's, the second begins with its environment.
+	// boot loader begins the first and has its environment at the start of the second.
 	const bank = 64 << 20
 	flash := Flash{Chip: "0.flash", Partitions: []Partition{
-		{"boot", 0, bank},
+		{"boot", 0, 4 << 20},
+		{Slots[0], 4 << 20, slotSize},
+		{Slots[1], 4<<20 + slotSize, slotSize},
 		{"environment", bank, 256 << 10},
 		{ConfigurationPartition, bank + 256<<10, 512 << 10},
+		{StatePartition, bank + 768<<10, 512 << 10},
 	}}
 	kernel.CommandLine = "console=ttyAMA0,115200 " + commandLine + " " + flash.mtdparts()
 	return Board{
@@ -194,8 +203,14 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel) Bo
 		Consoles: []string{"ttyAMA0"},
 		Memory:   64,
 		Flash:    flash,
+		Image:    Image{Form: FIT},
+		// The last erase block of a slot tells of its state.
+		ImageLimit: slotSize - 256<<10,
 		QEMU: QEMU{Binary: binary, Package: "qemu-system-arm", Machine: "virt", CPU: cpuModel,
-			Flash: "if=pflash,unit=1", FlashStart: bank, FlashSize: bank},
+			Banks: []Bank{
+				{Drive: "if=pflash,unit=0", Size: bank, Firmware: true},
+				{Drive: "if=pflash,unit=1", Offset: bank, Size: bank},
+			}, FlashSize: 2 * bank},
 	}
 }
 
@@ -209,6 +224,9 @@ const (
 
 	// flash4MB is the image's part of a 4 MB chip.
 	flash4MB = 3520 << 10
+
+	// slotSize is that of each of two slots on a board with room.
+	slotSize = 24 << 20
 )
 
 // All returns the boards in the order in which they are listed.
@@ -238,11 +256,13 @@ func All() []Board {
 				{Name: "ether2", Device: "pci0000:00/0000:00:05.0", QEMU: pciNIC + ",addr=0x5"},
 			},
 			WAN: "ether1", LAN: "ether2",
-			Consoles: []string{"ttyS0"},
-			Memory:   64,
-			Flash:    Flash{Partitions: []Partition{{ConfigurationPartition, 1 << 20, 1 << 20}}},
+			Consoles:   []string{"ttyS0"},
+			Memory:     64,
+			Flash:      pcDisk(),
+			Image:      Image{Form: Archive},
+			ImageLimit: slotSize,
 			QEMU: QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "pc", HotPlug: true,
-				Flash: "if=none,id=flash", FlashSize: 4 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6"},
+				Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6"},
 		},
 	}
 }

@@ -46,6 +46,7 @@ type options struct {
 	traceroute TracerouteArguments
 	check      socksRequest
 	clock      clock
+	upgrade    UpgradeArguments
 }
 
 func option(f field[options]) argument { return argument{property: f.property, set: f.set} }

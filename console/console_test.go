@@ -633,11 +633,12 @@ func TestLiveErrors(t *testing.T) {
 func TestResource(t *testing.T) {
 	live := Live{Resource: func() (Resource, error) {
 		return Resource{Uptime: 3725*time.Second + 1, FreeMemory: 17 << 19, TotalMemory: 32 << 20, CPULoad: 0.0512,
-			CPUCount: 1, Architecture: "mips", Board: "malta"}, nil
+			CPUCount: 1, Architecture: "mips", Board: "malta", Version: "v1-2-gabc"}, nil
 	}}
 	result, err := new(Session).Execute(Default(), live, "/system resource print")
 	require.NoError(t, err)
 	assert.Equal(t, `             uptime: 1h2m5s
+            version: v1-2-gabc
         free-memory: 8.5MiB
        total-memory: 32.0MiB
           cpu-count: 1

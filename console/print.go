@@ -651,6 +651,7 @@ func (x *execution) printResource(_ *menu, a arguments) error {
 	mebibytes := func(bytes uint64) string { return fmt.Sprintf("%.1fMiB", float64(bytes)/(1<<20)) }
 	x.pairs(2, []pair{
 		{"uptime", formatDuration(r.Uptime.Truncate(time.Second))},
+		{"version", r.Version},
 		{"free-memory", mebibytes(r.FreeMemory)},
 		{"total-memory", mebibytes(r.TotalMemory)},
 		{"cpu-count", fmt.Sprint(r.CPUCount)},

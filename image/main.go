@@ -7,6 +7,7 @@
 //	image build [--debug] [BOARD...]
 //	image size [BOARD...]
 //	image boards
+//	image keys [FOLDER]
 //
 // Kernels and iptables come from a cache that is addressed by content (see
 // POSTERN_CACHE in the help); the rest is built anew. Two builds of one commit
@@ -19,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -33,6 +35,8 @@ Commands:
   build    build the boards' images into the folder out/BOARD
   size     build, and show where the bytes of the images are
   boards   list the boards
+  keys     make the keys that images are signed with, in FOLDER; a build makes
+           them where there are none
 
 Without a board, all boards are meant.
 
@@ -42,6 +46,8 @@ Environment:
   POSTERN_CACHE       folder for built kernels and iptables
                       (default: postern in the user's cache folder)
   POSTERN_CACHE_SEED  such a folder that is looked in first and only read
+  POSTERN_KEYS        folder of the keys that images are signed with
+                      (default: postern/keys in the user's configuration folder)
 `
 
 func main() {
@@ -64,9 +70,12 @@ func logic(args []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return fmt.Errorf("no command: want setup, build, size or boards (--help tells more)")
+		return fmt.Errorf("no command: want setup, build, size, boards or keys (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
+	if command == "keys" {
+		return keys(names)
+	}
 	boards, err := boardsByName(names)
 	if err != nil {
 		return err
@@ -95,8 +104,27 @@ func logic(args []string) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("command %q: want setup, build, size or boards", command)
+		return fmt.Errorf("command %q: want setup, build, size, boards or keys", command)
 	}
+}
+
+// keys makes keys in the folder that is named, or where a build looks for them.
+func keys(names []string) error {
+	if len(names) > 1 {
+		return fmt.Errorf("keys: one folder, not %d", len(names))
+	}
+	dir, err := keyFolder()
+	if len(names) == 1 {
+		dir, err = filepath.Abs(names[0])
+	}
+	if err != nil {
+		return err
+	}
+	if err := makeKeys(dir); err != nil {
+		return err
+	}
+	fmt.Println(dir)
+	return nil
 }
 
 func boardsByName(names []string) ([]board.Board, error) {

@@ -107,7 +107,7 @@ func (k *keeper) partition(t *testing.T) []byte {
 func keptAt(b board.Board) (offset, size int64) {
 	for _, p := range b.Flash.Partitions {
 		if p.Name == board.ConfigurationPartition {
-			return p.Offset - b.QEMU.FlashStart, p.Size
+			return p.Offset, p.Size
 		}
 	}
 	return 0, 0

@@ -76,7 +76,6 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 		// The machine waits until somebody reads its console: no line of it is lost.
 		"-chardev", "socket,id=serial,server=on,wait=on,path=" + filepath.Join(dir, "serial"),
 		"-serial", "chardev:serial",
-		"-drive", b.QEMU.Flash + ",format=raw,file=" + o.flash + map[bool]string{true: ",readonly=on"}[o.wornFlash],
 		"-qmp", "unix:" + filepath.Join(dir, "qmp") + ",server=on,wait=off",
 	}
 	if o.kvm {
@@ -86,6 +85,14 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 		if b.QEMU.CPU != "" {
 			args = append(args, "-cpu", b.QEMU.CPU)
 		}
+	}
+	for _, bank := range b.QEMU.Banks {
+		if bank.Firmware {
+			continue
+		}
+		// Two drives cannot lock one file.
+		args = append(args, "-drive", fmt.Sprintf("%s,format=raw,offset=%d,size=%d,file.locking=off,file=%s",
+			bank.Drive, bank.Offset, bank.Size, o.flash)+map[bool]string{true: ",readonly=on"}[o.wornFlash])
 	}
 	if b.QEMU.FlashDevice != "" {
 		args = append(args, "-device", b.QEMU.FlashDevice)
