@@ -66,7 +66,7 @@ func boards() []board.Board {
 		some = append(some, b)
 	}
 	if some == nil {
-		return board.All()
+		return board.Lab()
 	}
 	return some
 }
