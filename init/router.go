@@ -93,6 +93,7 @@ func (r *router) start(ctx context.Context) {
 	if closed {
 		r.rescue(l)
 	}
+	r.socks.level = levelInfo
 	go func() {
 		if err := r.network.Run(ctx); err != nil && ctx.Err() == nil {
 			r.log.printf(levelError, "network: %v", err)
