@@ -178,7 +178,7 @@ var (
 	setClockCommand = command{name: "set", help: "set the time of day", needs: SetClock, run: (*execution).setClock,
 		arguments: []argument{
 			option(prop("date", date(), "", "day", func(o *options) *time.Time { return &o.clock.date })),
-			option(prop("time", timeOfDay(), "", "time of day, in UTC",
+			option(prop("time", timeOfDay(), "", "time of day",
 				func(o *options) *time.Duration { return &o.clock.time })),
 		}}
 	checkCommand = command{name: "check", help: "show which rule decides about a connection, and why", run: (*execution).check,
@@ -304,7 +304,7 @@ func (x *execution) menu(path string) *menu {
 func (x *execution) below(m *menu) (menus []*menu, commands []command) {
 	for _, child := range x.menus {
 		if child.path != "" && child.parent() == m.path &&
-			(child.needs == nil || child.needs(x.live) || x.file && child.properties != nil) {
+			(child.needs == nil || child.needs(x.live) || x.file && x.holds(child)) {
 			menus = append(menus, child)
 		}
 	}
@@ -314,6 +314,13 @@ func (x *execution) below(m *menu) (menus []*menu, commands []command) {
 		}
 	}
 	return menus, commands
+}
+
+// holds reports whether m, or a menu below it, has something that can be set.
+func (x *execution) holds(m *menu) bool {
+	return slices.ContainsFunc(x.menus, func(c *menu) bool {
+		return c.properties != nil && (c == m || strings.HasPrefix(c.path, m.path+" "))
+	})
 }
 
 // findName looks name, whole or shortened, up among the menus and commands of m.
@@ -609,6 +616,20 @@ func (x *execution) setItems(m *menu, a arguments) error {
 
 // setOne sets one property of items.
 func (x *execution) setOne(m *menu, a arguments, name, value string) error {
+	if m.gathers {
+		keys, err := x.chosen(m, a.items["numbers"])
+		for _, key := range keys {
+			of, i, err := x.gathered(key)
+			if err != nil {
+				return err
+			}
+			p, _ := of.property(name)
+			if err := x.apply(i, []assignment{{p, value}}); err != nil {
+				return err
+			}
+		}
+		return err
+	}
 	p, _ := m.property(name)
 	a.values = []assignment{{p, value}}
 	return x.setItems(m, a)

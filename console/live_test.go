@@ -201,9 +201,27 @@ Flags: X - disabled, I - invalid, R - running, S - slave
  0  R  name=ether1 type=ether mtu=1500 mac-address=52:54:00:12:34:56 rx-byte=8123 tx-byte=177 rx-packet=0 tx-packet=0
 `},
 		{name: "clock", screen: `[admin@postern] > system clock print
-        time: 22:59:58
-        date: jan/31/2030
-  gmt-offset: +00:00
+            time: 22:59:58
+            date: jan/31/2030
+  time-zone-name: manual
+      gmt-offset: +00:00
+[admin@postern] > system clock manual set time-zone=+5:30
+[admin@postern] > system clock print
+            time: 04:29:58
+            date: feb/01/2030
+  time-zone-name: manual
+      gmt-offset: +05:30
+[admin@postern] > system clock manual
+[admin@postern] system clock manual> set time-zone=-03:30
+[admin@postern] system clock manual> print
+  time-zone: -03:30
+[admin@postern] system clock manual> set time-zone=+14:01
+value of time-zone out of range (-12:00..+14:00)
+[admin@postern] system clock manual> set time-zone=2
+invalid value for argument time-zone; expected +hh:mm or -hh:mm: -12:00..+14:00, not "2"
+[admin@postern] system clock manual> export
+/system clock manual
+set time-zone=-03:30
 `},
 		{name: "user", screen: `[admin@postern] > user print
  # NAME             GROUP

@@ -81,8 +81,7 @@ func (x *execution) configured(m *menu) []row {
 			case p.name == "comment":
 				r.comment = value
 				continue
-			case p.names && value != "" && known != nil && (!slices.Contains(known, strings.TrimPrefix(value, "!")) ||
-				strings.HasSuffix(p.name, "-interface") && x.slave(value)):
+			case p.names && value != "" && known != nil && !slices.Contains(known, strings.TrimPrefix(value, "!")):
 				r.flags = "I"
 			}
 			if value != "" {
@@ -201,6 +200,9 @@ func (m *menu) shown() []Choice {
 			all = append(all, Choice{p.name, p.help})
 		}
 	}
+	if m.gathers {
+		all = append(all, Choice{"disabled", "whether it is kept without effect"}, Choice{"comment", "a note for people"})
+	}
 	for _, flag := range []Choice{
 		{"invalid", "whether it has no effect for lack of something"},
 		{"dynamic", "whether the system made it"},
@@ -253,7 +255,7 @@ func (x *execution) print(m *menu, a arguments) error {
 		fmt.Fprintln(&x.out, len(rows))
 		return nil
 	}
-	if m.items != nil {
+	if m.items != nil || m.gathers {
 		keys := make([]any, len(rows))
 		for i, r := range rows {
 			keys[i] = r.key
@@ -512,7 +514,7 @@ func (x *execution) dynamicAddresses() ([]row, error) {
 	}
 	var rows []row
 	for _, a := range addresses {
-		rows = append(rows, row{fields: []pair{{"address", a.Address.String()}, {"interface", a.Interface},
+		rows = append(rows, row{fields: []pair{{"address", a.Address.String()}, {"interface", x.cfg.Called(a.Interface)},
 			{"network", a.Address.Masked().Addr().String()}}})
 	}
 	return rows, nil
@@ -528,7 +530,7 @@ func (x *execution) dynamicRoutes() ([]row, error) {
 	}
 	var rows []row
 	for _, r := range routes {
-		gateway := r.Interface
+		gateway := x.cfg.Called(r.Interface)
 		if r.Gateway.IsValid() {
 			gateway = r.Gateway.String()
 		}
@@ -575,7 +577,7 @@ func (x *execution) neighborRows() ([]row, error) {
 			rows[i].flags = "DC"
 			rows[i].fields = append(rows[i].fields, pair{"mac-address", mac})
 		}
-		rows[i].fields = append(rows[i].fields, pair{"interface", n.Interface})
+		rows[i].fields = append(rows[i].fields, pair{"interface", x.cfg.Called(n.Interface)})
 	}
 	return rows, nil
 }
@@ -641,26 +643,28 @@ const noTime = -1
 
 func (x *execution) printClock(_ *menu, a arguments) error {
 	x.result.Repeat = a.interval
-	day, since := splitTime(x.live.Now())
-	x.pairs(2, []pair{{"time", timeOfDay().format(since)}, {"date", date().format(day)}, {"gmt-offset", "+00:00"}})
+	day, since := x.now()
+	x.pairs(2, []pair{{"time", timeOfDay().format(since)}, {"date", date().format(day)},
+		{"time-zone-name", "manual"}, {"gmt-offset", offset().format(x.cfg.TimeZone)}})
 	return nil
 }
 
 func (x *execution) setClock(_ *menu, a arguments) error {
-	day, since := splitTime(x.live.Now())
+	day, since := x.now()
 	if !a.clock.date.IsZero() {
 		day = a.clock.date
 	}
 	if a.clock.time != noTime {
 		since = a.clock.time
 	}
-	x.result.Clock = day.Add(since)
+	x.result.Clock = day.Add(since - x.cfg.TimeZone)
 	return x.ask(SetClock)
 }
 
-// splitTime returns the start of the day of t in UTC, and the time since.
-func splitTime(t time.Time) (day time.Time, since time.Duration) {
-	t = t.UTC()
+// now returns the start of the day in the time zone, as if that were UTC, and the time
+// since.
+func (x *execution) now() (day time.Time, since time.Duration) {
+	t := x.live.Now().UTC().Add(x.cfg.TimeZone)
 	day = time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
 	return day, t.Sub(day)
 }

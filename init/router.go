@@ -179,15 +179,15 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 		}
 		return err
 	}
-	if !r.applied || !reflect.DeepEqual(old.Firewall, next.Firewall) {
-		if err := r.firewall.Apply(next.Firewall); err != nil {
+	if !r.applied || !reflect.DeepEqual(old.Rules(), next.Rules()) {
+		if err := r.firewall.Apply(next.Rules()); err != nil {
 			return fail(err)
 		}
 		undo = append(undo, func() error {
 			if !r.applied {
 				return r.firewall.Lock()
 			}
-			return r.firewall.Apply(old.Firewall)
+			return r.firewall.Apply(old.Rules())
 		})
 	}
 	if network := networkOf(next, forwarding); !r.applied || !reflect.DeepEqual(networkOf(old, r.forwarding), network) {
