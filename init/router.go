@@ -206,7 +206,7 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 	if err := r.socks.apply(socksOf(next)); err != nil {
 		return fail(err)
 	}
-	r.remote.set(next.RemoteLog, next.Identity, !r.applied)
+	r.remote.set(next.RemoteLog, next.Identity, portNames(next), !r.applied)
 	r.config, r.running, r.forwarding, r.applied = next, next, forwarding, true
 	return nil
 }
@@ -215,6 +215,17 @@ func networkOf(c console.Config, forwarding bool) netcfg.Config {
 	network := c.Network()
 	network.Forwarding = forwarding
 	return network
+}
+
+// portNames are the names of the ports that users call otherwise.
+func portNames(c console.Config) map[string]string {
+	names := map[string]string{}
+	for _, p := range c.Links {
+		if p.Renamed != "" {
+			names[p.Name] = p.Renamed
+		}
+	}
+	return names
 }
 
 // socksOf is what socksd is told: it cannot read resolv.conf.
@@ -302,7 +313,7 @@ func (r *router) live() console.Live {
 		Openings:    r.firewall.Openings,
 		Now:         time.Now,
 		Counters:    r.firewall.Counters,
-		Log:         r.log.lines,
+		Log:         func() ([]string, error) { return r.log.lines(view{r.config.Called, r.config.TimeZone}) },
 		Resource:    r.resource,
 		Invalid:     r.invalid,
 		Addresses:   r.dynamicAddresses,
