@@ -106,6 +106,7 @@ var (
 	printItems = printList("show what is set", detailWord, terseWord, countWord)
 	printRules = printList("show what is set", detailWord, terseWord, countWord, statsWord)
 	printLive  = printList("show what there is", detailWord, terseWord, countWord)
+	printTable = printList("show what there is", detailWord, terseWord, countWord, followWord)
 
 	printResourceCommand = command{name: "print", help: "show time, memory and load",
 		arguments: []argument{intervalArgument}, run: (*execution).printResource}
@@ -173,7 +174,7 @@ var (
 	listCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printItems}
 	ruleCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
 	accessCommands = append(slices.Clone(ruleCommands), checkCommand)
-	liveCommands   = []command{printLive}
+	liveCommands   = []command{printTable}
 
 	setClockCommand = command{name: "set", help: "set the time of day", needs: SetClock, run: (*execution).setClock,
 		arguments: []argument{
@@ -220,7 +221,7 @@ type execution struct {
 	// printed are the numbers of the session, numbers those that the line has assigned.
 	printed, numbers map[string][]any
 	// repeated: the line is run again because its Result asked for it. Seen are the last
-	// lines of the log that it has shown.
+	// lines of the log that it has shown, or what its table had.
 	repeated bool
 	seen     []string
 	out      strings.Builder

@@ -300,7 +300,7 @@ type Session struct {
 	// to.
 	numbers map[string][]any
 	// repeated is the line that is being repeated, and seen the last lines of the log
-	// that it has shown.
+	// that it has shown, or what its table had.
 	repeated string
 	seen     []string
 }

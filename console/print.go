@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -262,7 +263,15 @@ func (x *execution) print(m *menu, a arguments) error {
 		}
 		x.numbers[m.path] = keys
 	}
-	if m.legend != "" {
+	follow := slices.Contains(a.words, followWord.Name)
+	if follow {
+		rows = x.news(rows)
+		x.result.Repeat, x.result.Follow = cmp.Or(a.interval, time.Second), true
+		if x.repeated && len(rows) == 0 {
+			return nil
+		}
+	}
+	if m.legend != "" && !(follow && x.repeated) {
 		fmt.Fprintln(&x.out, m.legend)
 	}
 	switch {
@@ -272,6 +281,24 @@ func (x *execution) print(m *menu, a arguments) error {
 		x.wrapped(m, rows)
 	}
 	return nil
+}
+
+// news are the rows of a table that were not there when the line was run before: each
+// is known by the first of its fields, the addresses.
+func (x *execution) news(rows []row) []row {
+	var now []string
+	fresh := slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
+		var known strings.Builder
+		for _, f := range r.fields {
+			if strings.HasSuffix(f.name, "address") || f.name == "protocol" {
+				known.WriteString(f.value + " ")
+			}
+		}
+		now = append(now, known.String())
+		return slices.Contains(x.seen, known.String())
+	})
+	x.seen = now
+	return fresh
 }
 
 // printScreen prints the properties of a menu without items.
@@ -404,7 +431,9 @@ func (x *execution) table(m *menu, columns []column, rows []row) bool {
 			widths[i] = c.width
 		}
 	}
-	x.cells(head, widths, texts[0])
+	if !x.repeated || !x.result.Follow { // it stands above
+		x.cells(head, widths, texts[0])
+	}
 	for i, r := range rows {
 		first := prefixOf(len(rows), fmt.Sprint(i), m.flags, r.flags)
 		if r.comment != "" {
