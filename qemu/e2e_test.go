@@ -79,10 +79,32 @@ type router struct {
 	m    *machine
 	site *site
 	dir  string
+	// listening and open are what TestManual has on the router's connections.
+	listening map[netip.AddrPort]net.Listener
+	open      []net.Conn
 }
 
 // startRouter boots a board in the manual's network, for the length of a test.
 func startRouter(t *testing.T, name string, change func(*machineOptions)) *router {
+	r := layNetwork(t, name)
+	var err error
+	r.site, err = startSite(r.n, filepath.Join(r.dir, "site"))
+	require.NoError(t, err)
+	t.Cleanup(r.site.close)
+	o := machineOptions{
+		image:         filepath.Join(imageDir, name),
+		configuration: manualConfiguration(r.b),
+		capture:       true,
+	}
+	if change != nil {
+		change(&o)
+	}
+	r.boot(t, o)
+	return r
+}
+
+// layNetwork lays the manual's network around a board that is not started yet.
+func layNetwork(t *testing.T, name string) *router {
 	b, err := board.ByName(name)
 	require.NoError(t, err)
 	r := &router{T: t, b: b}
@@ -100,18 +122,13 @@ func startRouter(t *testing.T, name string, change func(*machineOptions)) *route
 	r.n, err = newNetwork("-" + filepath.Base(r.dir)[len("postern-e2e-"):])
 	require.NoError(t, err)
 	t.Cleanup(r.n.close)
-	r.site, err = startSite(r.n, filepath.Join(r.dir, "site"))
-	require.NoError(t, err)
-	t.Cleanup(r.site.close)
-	o := machineOptions{
-		image:         filepath.Join(imageDir, name),
-		configuration: manualConfiguration(b),
-		capture:       true,
-	}
-	if change != nil {
-		change(&o)
-	}
-	r.m, err = startMachine(b, r.n, r.dir, o)
+	return r
+}
+
+// boot starts the board, until the test ends.
+func (r *router) boot(t *testing.T, o machineOptions) {
+	var err error
+	r.m, err = startMachine(r.b, r.n, r.dir, o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		r.m.kill()
@@ -120,7 +137,6 @@ func startRouter(t *testing.T, name string, change func(*machineOptions)) *route
 			_ = os.WriteFile(filepath.Join(r.dir, "console.log"), []byte(r.m.screen.all()), 0o644)
 		}
 	})
-	return r
 }
 
 // expect waits for a text on the console.
