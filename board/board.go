@@ -23,8 +23,10 @@ type Board struct {
 	Kernel Kernel
 	// Ports in the order of their numbers.
 	Ports []Port
-	// WAN and LAN are the names of the ports that the default configuration uses.
+	// WAN and LAN are the names of the ports that the default configuration uses. WAN is
+	// empty on a board with one port. Bridged are further ports of the LAN.
 	WAN, LAN string
+	Bridged  []string
 	// Consoles are the terminals that a console runs on, as device names in /dev.
 	Consoles []string
 	// Memory in MiB.
@@ -36,6 +38,8 @@ type Board struct {
 	// ImageLimit is the most that a slot image may take on flash, in bytes; 0 for no
 	// limit.
 	ImageLimit int64
+	// Flashing is how an image gets onto the board; empty for QEMU's machines.
+	Flashing string
 
 	QEMU QEMU
 }
@@ -64,6 +68,8 @@ func (c CPU) CompilerPackages(host string) []string {
 
 // Kernel is how a board's Linux is built.
 type Kernel struct {
+	// Name is what boards that boot the same kernel have in common.
+	Name string
 	// Arch is ARCH of the kernel's make.
 	Arch string
 	// Fragments are names of files in kernel/, without ".config", the later
@@ -82,7 +88,10 @@ type Kernel struct {
 type Port struct {
 	Name string
 	// Device is where sysfs has it: the start of its path below /sys/devices, or
-	// the kernel's name for it.
+	// the kernel's name for it. The ports of a switch (DSA) are one device together:
+	// these have the names that the device tree gives them as labels. The port that
+	// joins switch and processor is none of the board's; the kernel brings it up with
+	// the first port of the switch (net/dsa/user.c, dsa_user_open).
 	Device string
 	// QEMU is the -device argument that puts a network card there, without its
 	// netdev and mac.
@@ -103,6 +112,8 @@ type Flash struct {
 	// Chip is the name that the kernel gives an MTD chip. It is empty for a disk,
 	// which names its partitions itself, in a GUID partition table.
 	Chip string
+	// Size of a chip in bytes; 0 for a disk, and where QEMU's machine says it.
+	Size int64
 	// Partitions in the order of their places.
 	Partitions []Partition
 }
@@ -152,6 +163,7 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		Description: "MIPS Malta, 24Kc, " + order + "-endian (QEMU)",
 		CPU:         cpu,
 		Kernel: Kernel{
+			Name:        name,
 			Arch:        "mips",
 			Fragments:   []string{"common", "mips", fragment, "malta", "flash"},
 			Target:      "vmlinuz",
@@ -230,27 +242,24 @@ const (
 )
 
 // All returns the boards in the order in which they are listed.
-func All() []Board {
+func All() []Board { return append(Lab(), routers()...) }
+
+// Lab returns the boards that are QEMU's machines: those that tests boot.
+func Lab() []Board {
 	return []Board{
 		malta("malta", "big", "mips-be", "qemu-system-mips",
-			CPU{GOARCH: "mips", GOMIPS: "softfloat", Cross: "mips-linux-gnu-", Debian: "mips"}),
+			mipsBE),
 		malta("maltael", "little", "mips-le", "qemu-system-mipsel",
-			CPU{GOARCH: "mipsle", GOMIPS: "softfloat", Cross: "mipsel-linux-gnu-", Debian: "mipsel"}),
+			mipsLE),
 		virt("virt-armv7", "ARMv7 virtual machine, Cortex-A15 (QEMU)", "qemu-system-arm", "cortex-a15",
-			CPU{GOARCH: "arm", GOARM: "7", Cross: "arm-linux-gnueabihf-", Debian: "armhf"},
-			Kernel{Arch: "arm", Fragments: []string{"common", "arm", "virt", "virt-armv7", "flash"},
-				Target: "zImage", Image: "arch/arm/boot/zImage", Objects: 772}),
+			armv7, armv7Kernel),
 		virt("virt-arm64", "ARMv8 virtual machine, Cortex-A53 (QEMU)", "qemu-system-aarch64", "cortex-a53",
-			CPU{GOARCH: "arm64", Cross: "aarch64-linux-gnu-", Debian: "arm64"},
-			Kernel{Arch: "arm64", Fragments: []string{"common", "arm64", "virt", "flash"},
-				Target: "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 762}),
+			arm64, arm64Kernel),
 		{
 			Name:        "pc",
 			Description: "64-bit PC, serial console (QEMU i440FX)",
-			CPU:         CPU{GOARCH: "amd64", Cross: "x86_64-linux-gnu-", Debian: "amd64"},
-			Kernel: Kernel{Arch: "x86", Fragments: []string{"common", "x86_64"},
-				Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1138,
-				CommandLine: "console=ttyS0,115200 " + commandLine},
+			CPU:         amd64,
+			Kernel:      pcKernel.with("ttyS0,115200", Flash{}),
 			Ports: []Port{
 				{Name: "ether1", Device: "pci0000:00/0000:00:04.0", QEMU: pciNIC + ",addr=0x4"},
 				{Name: "ether2", Device: "pci0000:00/0000:00:05.0", QEMU: pciNIC + ",addr=0x5"},
@@ -293,7 +302,8 @@ func (b Board) PortNames() []string {
 func (b Board) GoEnv() []string {
 	env := []string{"GOOS=linux", "CGO_ENABLED=0", "GOARCH=" + b.CPU.GOARCH}
 	if b.CPU.GOMIPS != "" {
-		env = append(env, "GOMIPS="+b.CPU.GOMIPS)
+		// Each width has a variable of its own, and takes no notice of the other's.
+		env = append(env, "GOMIPS="+b.CPU.GOMIPS, "GOMIPS64="+b.CPU.GOMIPS)
 	}
 	if b.CPU.GOARM != "" {
 		env = append(env, "GOARM="+b.CPU.GOARM)
@@ -318,10 +328,37 @@ func (b Board) KernelFragments() (string, error) {
 	return all.String(), nil
 }
 
-// DefaultConfiguration is what the board starts with when nothing else is kept,
-// in the command language.
-//
 //go:embed default.rsc
 var defaultConfiguration string
 
-func (b Board) DefaultConfiguration() string { return defaultConfiguration }
+// DefaultConfiguration is what the board starts with when nothing else is kept,
+// in the command language.
+func (b Board) DefaultConfiguration() string {
+	wan, lan := b.WAN, b.LAN
+	if wan == "" {
+		wan = "another" // in a comment
+	}
+	var text strings.Builder
+	for line := range strings.Lines(defaultConfiguration) {
+		if b.WAN == "" && strings.Contains(line, " in-interface=ether1 ") {
+			continue
+		}
+		if b.Bridged != nil && strings.HasPrefix(line, "/ip address ") {
+			lan = "bridge"
+			fmt.Fprintf(&text, "/interface bridge add name=%s\n", lan)
+			for _, p := range append([]string{b.LAN}, b.Bridged...) {
+				fmt.Fprintf(&text, "/interface bridge port add bridge=%s interface=%s\n", lan, p)
+			}
+		}
+		text.WriteString(strings.NewReplacer("ether1", wan, "ether2", lan).Replace(line))
+	}
+	return text.String()
+}
+
+// Verified says how the board was seen to work.
+func (b Board) Verified() string {
+	if b.QEMU.Machine != "" {
+		return "booted in QEMU, machine " + b.QEMU.Machine
+	}
+	return "built and checked only"
+}

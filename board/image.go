@@ -1,5 +1,7 @@
 package board
 
+import "embed"
+
 // Image is how a board's boot loader takes kernel and initramfs.
 type Image struct {
 	// Form is the form of a slot image: what is at the start of the partition image,
@@ -8,6 +10,11 @@ type Image struct {
 	// Load is where in memory the boot loader puts the kernel and begins it, and
 	// Ramdisk where it puts the initramfs, if the form asks for one.
 	Load, Ramdisk uint64
+	// RamdiskSize is how many bytes there are for the initramfs where the boot loader
+	// has to be told; 0 if not.
+	RamdiskSize int64
+	// Hardware is the number of the board in a header of TP-Link's.
+	Hardware uint32
 	// DeviceTrees are those that travel with the kernel: paths below
 	// arch/ARCH/boot/dts of its source, without suffix. None if the machine or the
 	// boot loader has it.
@@ -30,6 +37,14 @@ const (
 	// Archive is a cpio archive, newc, not compressed, with the files kernel and
 	// initramfs: GRUB reads it.
 	Archive Form = "cpio"
+	// FlatUImage is U-Boot's legacy image of one file, packed by LZMA: kernel, device
+	// tree and initramfs as they lie in memory, for a boot loader that knows of the
+	// kernel alone.
+	FlatUImage Form = "uImage of one file"
+	// TPLink is the same behind the header, version 1, of TP-Link's boot loaders.
+	TPLink Form = "TP-Link v1"
+	// ELF is the same as an ELF file, not packed.
+	ELF Form = "ELF"
 	// Files is a folder for a boot loader that reads a file system: kernel, initramfs
 	// and device trees.
 	Files Form = "files"
@@ -68,4 +83,17 @@ type Bank struct {
 	// Firmware says that with this bank QEMU begins with the boot loader in it, also if
 	// it is given a kernel: without a boot loader the bank is left out.
 	Firmware bool
+}
+
+//go:embed dts/*.dtsi
+var deviceTreeChanges embed.FS
+
+// DeviceTreeChanges are lines that follow the board's device tree from the kernel's
+// source, where that lacks something; empty for most boards.
+func (b Board) DeviceTreeChanges() string {
+	text, err := deviceTreeChanges.ReadFile("dts/" + b.Name + ".dtsi")
+	if err != nil {
+		return "" // there are none
+	}
+	return string(text)
 }

@@ -53,8 +53,9 @@ type Config struct {
 	// Identity is the router's name (/system identity), 1..64 bytes.
 	Identity string
 	// Links are the ports that were set (/interface ethernet). A port that is not
-	// among them has the defaults.
-	Links []netcfg.Link
+	// among them has the defaults. Here and in all else that is set, a port goes by the
+	// board's name for it, whatever users call it.
+	Links []Port
 	// Bridges, VLANs and BridgePorts are /interface bridge, vlan and bridge port.
 	Bridges     []netcfg.Bridge
 	VLANs       []netcfg.VLAN
@@ -69,6 +70,9 @@ type Config struct {
 	Socks socks.Config
 	// DNS are the name servers that the router asks (/ip dns), in this order.
 	DNS []netip.Addr
+	// TimeZone is how far the time of day, as people see it, is ahead of UTC
+	// (/system clock manual): -12:00..14:00 in whole minutes.
+	TimeZone time.Duration
 	// AdminPassword is the hash of admin's password (/user), as Live.HashPassword made
 	// it; "" if there is none.
 	AdminPassword string
@@ -81,6 +85,13 @@ type Config struct {
 	// keeps its identity when it is changed or moved. They are not part of what is
 	// set: two of them are equal to reflect.DeepEqual.
 	ids [lists][]*identity
+}
+
+// Port is what is set for a port.
+type Port struct {
+	netcfg.Link
+	// Renamed is what users call the port; "" if that is the board's name.
+	Renamed string
 }
 
 // RemoteLog is a syslog server (RFC 5424, over UDP).
@@ -135,8 +146,8 @@ func clonePorts(ports ...*match.Ports) {
 // function may be nil: what it would tell is then said to be unavailable, or the
 // menu that only it fills is not there.
 type Live struct {
-	// Links lists the ports of the machine, in the order of its board, and the bridges
-	// and VLANs of the configuration.
+	// Links lists the ports of the machine, by the board's names and in its order, and
+	// the bridges and VLANs of the configuration.
 	Links func() ([]netcfg.LinkState, error)
 	// Connections lists the connections of the SOCKS server.
 	Connections func() ([]socks.Connection, error)
@@ -164,7 +175,7 @@ type Live struct {
 	Log func() ([]string, error)
 	// Resource tells of the machine as a whole.
 	Resource func() (Resource, error)
-	// Now is the time of day.
+	// Now is the time of day, in any zone.
 	Now func() time.Time
 	// HashPassword makes what is kept of a password, 1..255 characters of a-z, A-Z,
 	// 0-9 and $./+=,-: it is called for one that is not empty.
@@ -303,7 +314,7 @@ type Session struct {
 	// to.
 	numbers map[string][]any
 	// repeated is the line that is being repeated, and seen the last lines of the log
-	// that it has shown.
+	// that it has shown, or what its table had.
 	repeated string
 	seen     []string
 }

@@ -228,9 +228,27 @@ Flags: X - disabled, I - invalid, R - running, S - slave
  0  R  name=ether1 type=ether mtu=1500 mac-address=52:54:00:12:34:56 rx-byte=8123 tx-byte=177 rx-packet=0 tx-packet=0
 `},
 		{name: "clock", screen: `[admin@postern] > system clock print
-        time: 22:59:58
-        date: jan/31/2030
-  gmt-offset: +00:00
+            time: 22:59:58
+            date: jan/31/2030
+  time-zone-name: manual
+      gmt-offset: +00:00
+[admin@postern] > system clock manual set time-zone=+5:30
+[admin@postern] > system clock print
+            time: 04:29:58
+            date: feb/01/2030
+  time-zone-name: manual
+      gmt-offset: +05:30
+[admin@postern] > system clock manual
+[admin@postern] system clock manual> set time-zone=-03:30
+[admin@postern] system clock manual> print
+  time-zone: -03:30
+[admin@postern] system clock manual> set time-zone=+14:01
+value of time-zone out of range (-12:00..+14:00)
+[admin@postern] system clock manual> set time-zone=2
+invalid value for argument time-zone; expected +hh:mm or -hh:mm: -12:00..+14:00, not "2"
+[admin@postern] system clock manual> export
+/system clock manual
+set time-zone=-03:30
 `},
 		{name: "user", screen: `[admin@postern] > user print
  # NAME             GROUP
@@ -280,6 +298,40 @@ bad \1B[31m
 			checkScreen(t, liveConfig, fullLive(), test.width, test.screen)
 		})
 	}
+}
+
+// A table that is followed shows its head and what there is, then what comes.
+func TestFollowTable(t *testing.T) {
+	live := testLive()
+	var connections []socks.Connection
+	live.Connections = func() ([]socks.Connection, error) { return connections, nil }
+	var s Session
+	const line = "/ip socks connections print follow where dst-address=10.5.8.8:21"
+	show := func() string {
+		t.Helper()
+		result, err := s.Execute(Default(), live, line)
+		require.NoError(t, err)
+		assert.True(t, result.Follow)
+		assert.Equal(t, time.Second, result.Repeat)
+		return result.Output
+	}
+	first, other := connection("192.168.0.2:1", "10.5.8.8:21", 1, 2), connection("192.168.0.2:2", "10.5.8.8:80", 1, 2)
+	second := connection("192.168.0.3:1", "10.5.8.8:21", 3, 4)
+	const head = " # SRC-ADDRESS                DST-ADDRESS                TX         RX\n"
+	assert.Equal(t, head, show())
+	connections = []socks.Connection{first, other}
+	assert.Equal(t, " 0 192.168.0.2:1              10.5.8.8:21                1          2\n", show())
+	connections[0].Tx = 100
+	assert.Empty(t, show(), "it is no news that one goes on")
+	connections = []socks.Connection{other, second}
+	assert.Equal(t, " 0 192.168.0.3:1              10.5.8.8:21                3          4\n", show())
+	connections = []socks.Connection{first, second}
+	assert.Equal(t, " 0 192.168.0.2:1              10.5.8.8:21                1          2\n", show(), "it had gone")
+	s.EndRepeat()
+	assert.Contains(t, show(), head, "the line begins anew")
+	result, err := s.Execute(Default(), live, "/ip socks connections print follow interval=5s")
+	require.NoError(t, err)
+	assert.Equal(t, 5*time.Second, result.Repeat)
 }
 
 // What the system does not do is not there; what it may do another time can be read

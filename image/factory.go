@@ -24,6 +24,12 @@ func makeImages(b board.Board, dir, work string) ([]string, error) {
 			return nil, fmt.Errorf("disk for %s: %w", b.Name, err)
 		}
 		return []string{slotImage, factoryImage}, nil
+	case board.FlatUImage, board.TPLink, board.ELF:
+		made, err := makeFlat(b, dir, work)
+		if err != nil {
+			return nil, fmt.Errorf("image for %s: %w", b.Name, err)
+		}
+		return made, nil
 	}
 	return nil, nil
 }

@@ -52,6 +52,9 @@ func setup(boards []board.Board, lab bool) error {
 		if p := b.Image.BootLoader.Package; p != "" {
 			want = append(want, p)
 		}
+		if b.Image.DeviceTrees != nil {
+			want = append(want, deviceTreePackage)
+		}
 		if b.Image.Form == board.Archive {
 			want = append(want, diskPackages...)
 			if lab {

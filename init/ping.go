@@ -56,6 +56,6 @@ func (r *router) setClock(t time.Time) error {
 	if err := settime(t); err != nil {
 		return err
 	}
-	r.log.printf(levelNotice, "the clock was set to %s", t.UTC().Format(time.DateTime))
+	r.log.printf(levelInfo, "the clock was set to %s", t.UTC().Format(time.DateTime))
 	return nil
 }
