@@ -109,7 +109,7 @@ func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 		}
 		fmt.Fprintf(&sums, "%s  %s\n", sum, f.name)
 	}
-	made, err := makeImages(b, dir, work)
+	made, err := makeImages(b, v, keys, dir, work)
 	if err != nil {
 		return sizes{}, err
 	}
