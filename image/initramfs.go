@@ -119,7 +119,11 @@ func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 		}
 		made = append(made, upgradeImage)
 	}
-	for _, name := range made {
+	beside, err := papers(b, v, dir, program, xtables, made)
+	if err != nil {
+		return sizes{}, err
+	}
+	for _, name := range append(made, beside...) {
 		sum, err := fileHash(filepath.Join(dir, name))
 		if err != nil {
 			return sizes{}, err
