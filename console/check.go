@@ -113,12 +113,12 @@ const wanPort = "ether1"
 // Of a machine without that port, or one that cannot be asked, it knows nothing.
 func (x *execution) exposure() string {
 	c := x.cfg
-	if !c.Socks.Enabled || !slices.Contains(x.interfaceNames(), wanPort) ||
-		closedFrom(c.Firewall.Filter, c.Network().Actual(wanPort), c.Socks.Port) || endsInDeny(c.Socks.Access) {
+	if !c.Socks.Enabled || !slices.Contains(x.interfaceNames(), c.Called(wanPort)) ||
+		closedFrom(c.Rules().Filter, c.Network().Actual(wanPort), c.Socks.Port) || endsInDeny(c.Socks.Access) {
 		return ""
 	}
 	return fmt.Sprintf("warning: anyone who reaches %s can use this server: no filter rule of chain=input drops "+
-		"dst-port=%d from there, and the access list does not end with action=deny", wanPort, c.Socks.Port)
+		"dst-port=%d from there, and the access list does not end with action=deny", c.Called(wanPort), c.Socks.Port)
 }
 
 // closedFrom reports whether new TCP connections to a port of the router are dropped

@@ -98,7 +98,7 @@ add chain=input action=drop in-interface=!ether2`, false},
 		{"dropped for new ones", "/ip firewall filter add chain=input action=drop connection-state=invalid,new", false},
 		{"dropped for others", "/ip firewall filter add chain=input action=drop connection-state=!new", true},
 		{"dropped by a port that is a bridge's", "/interface bridge add name=b\n/interface bridge port add bridge=b interface=ether1\n" +
-			"/ip firewall filter add chain=input action=drop in-interface=ether1", true},
+			"/ip firewall filter add chain=input action=drop in-interface=ether1", false},
 		{"dropped by the port's bridge", "/interface bridge add name=b\n/interface bridge port add bridge=b interface=ether1\n" +
 			"/ip firewall filter add chain=input action=drop in-interface=b", false},
 		{"dropped by another port", "/ip firewall filter add chain=input action=drop in-interface=ether2", true},

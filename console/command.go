@@ -46,6 +46,7 @@ type options struct {
 	traceroute TracerouteArguments
 	check      socksRequest
 	clock      clock
+	upgrade    UpgradeArguments
 }
 
 func option(f field[options]) argument { return argument{property: f.property, set: f.set} }
@@ -106,6 +107,7 @@ var (
 	printItems = printList("show what is set", detailWord, terseWord, countWord)
 	printRules = printList("show what is set", detailWord, terseWord, countWord, statsWord)
 	printLive  = printList("show what there is", detailWord, terseWord, countWord)
+	printTable = printList("show what there is", detailWord, terseWord, countWord, followWord)
 
 	printResourceCommand = command{name: "print", help: "show time, memory and load",
 		arguments: []argument{intervalArgument}, run: (*execution).printResource}
@@ -173,12 +175,12 @@ var (
 	listCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printItems}
 	ruleCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
 	accessCommands = append(slices.Clone(ruleCommands), checkCommand)
-	liveCommands   = []command{printLive}
+	liveCommands   = []command{printTable}
 
 	setClockCommand = command{name: "set", help: "set the time of day", needs: SetClock, run: (*execution).setClock,
 		arguments: []argument{
 			option(prop("date", date(), "", "day", func(o *options) *time.Time { return &o.clock.date })),
-			option(prop("time", timeOfDay(), "", "time of day, in UTC",
+			option(prop("time", timeOfDay(), "", "time of day",
 				func(o *options) *time.Duration { return &o.clock.time })),
 		}}
 	checkCommand = command{name: "check", help: "show which rule decides about a connection, and why", run: (*execution).check,
@@ -220,7 +222,7 @@ type execution struct {
 	// printed are the numbers of the session, numbers those that the line has assigned.
 	printed, numbers map[string][]any
 	// repeated: the line is run again because its Result asked for it. Seen are the last
-	// lines of the log that it has shown.
+	// lines of the log that it has shown, or what its table had.
 	repeated bool
 	seen     []string
 	out      strings.Builder
@@ -304,7 +306,7 @@ func (x *execution) menu(path string) *menu {
 func (x *execution) below(m *menu) (menus []*menu, commands []command) {
 	for _, child := range x.menus {
 		if child.path != "" && child.parent() == m.path &&
-			(child.needs == nil || child.needs(x.live) || x.file && child.properties != nil) {
+			(child.needs == nil || child.needs(x.live) || x.file && x.holds(child)) {
 			menus = append(menus, child)
 		}
 	}
@@ -314,6 +316,13 @@ func (x *execution) below(m *menu) (menus []*menu, commands []command) {
 		}
 	}
 	return menus, commands
+}
+
+// holds reports whether m, or a menu below it, has something that can be set.
+func (x *execution) holds(m *menu) bool {
+	return slices.ContainsFunc(x.menus, func(c *menu) bool {
+		return c.properties != nil && (c == m || strings.HasPrefix(c.path, m.path+" "))
+	})
 }
 
 // findName looks name, whole or shortened, up among the menus and commands of m.
@@ -404,7 +413,7 @@ func (c command) named(m *menu, given []string) []string {
 func (c command) plainWords(m *menu) []Choice {
 	words := slices.Clone(c.words)
 	if c.where {
-		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, ~ (contains)"})
+		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, ~ (a regular expression that it has)"})
 	}
 	if c.name == resetCommand.name {
 		for _, p := range m.properties {
@@ -609,6 +618,20 @@ func (x *execution) setItems(m *menu, a arguments) error {
 
 // setOne sets one property of items.
 func (x *execution) setOne(m *menu, a arguments, name, value string) error {
+	if m.gathers {
+		keys, err := x.chosen(m, a.items["numbers"])
+		for _, key := range keys {
+			of, i, err := x.gathered(key)
+			if err != nil {
+				return err
+			}
+			p, _ := of.property(name)
+			if err := x.apply(i, []assignment{{p, value}}); err != nil {
+				return err
+			}
+		}
+		return err
+	}
 	p, _ := m.property(name)
 	a.values = []assignment{{p, value}}
 	return x.setItems(m, a)

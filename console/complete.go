@@ -267,6 +267,8 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 		switch {
 		case c.menu.names:
 			all = append(all, x.portChoices()...)
+		case c.menu.gathers:
+			all = append(all, x.interfaceChoices(property{})...)
 		case c.menu.only != "":
 			all = append(all, Choice{c.menu.only, "its only name"})
 		case c.menu.items != nil:
@@ -320,7 +322,7 @@ func (x *execution) portChoices() []Choice {
 		return nil // nothing is as good as completed by hand
 	}
 	for _, p := range ports {
-		all = append(all, Choice{p.Name, "a port"})
+		all = append(all, Choice{x.cfg.Called(p.Name), "a port"})
 	}
 	return all
 }

@@ -34,6 +34,7 @@ import (
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/socks"
 )
 
@@ -52,8 +53,9 @@ type Config struct {
 	// Identity is the router's name (/system identity), 1..64 bytes.
 	Identity string
 	// Links are the ports that were set (/interface ethernet). A port that is not
-	// among them has the defaults.
-	Links []netcfg.Link
+	// among them has the defaults. Here and in all else that is set, a port goes by the
+	// board's name for it, whatever users call it.
+	Links []Port
 	// Bridges, VLANs and BridgePorts are /interface bridge, vlan and bridge port.
 	Bridges     []netcfg.Bridge
 	VLANs       []netcfg.VLAN
@@ -68,16 +70,28 @@ type Config struct {
 	Socks socks.Config
 	// DNS are the name servers that the router asks (/ip dns), in this order.
 	DNS []netip.Addr
+	// TimeZone is how far the time of day, as people see it, is ahead of UTC
+	// (/system clock manual): -12:00..14:00 in whole minutes.
+	TimeZone time.Duration
 	// AdminPassword is the hash of admin's password (/user), as Live.HashPassword made
 	// it; "" if there is none.
 	AdminPassword string
 	// RemoteLog is who is sent the log (/system logging).
 	RemoteLog RemoteLog
+	// NTP is who is asked for the time (/system ntp client).
+	NTP ntp.Config
 
 	// ids tell the items of each list apart for as long as the router runs: an item
 	// keeps its identity when it is changed or moved. They are not part of what is
 	// set: two of them are equal to reflect.DeepEqual.
 	ids [lists][]*identity
+}
+
+// Port is what is set for a port.
+type Port struct {
+	netcfg.Link
+	// Renamed is what users call the port; "" if that is the board's name.
+	Renamed string
 }
 
 // RemoteLog is a syslog server (RFC 5424, over UDP).
@@ -101,6 +115,7 @@ func (c Config) Clone() Config {
 	c.Addresses = slices.Clone(c.Addresses)
 	c.Routes = slices.Clone(c.Routes)
 	c.DNS = slices.Clone(c.DNS)
+	c.NTP.Servers = slices.Clone(c.NTP.Servers)
 	c.Firewall.Filter = cloneFirewallRules(c.Firewall.Filter)
 	c.Firewall.NAT = cloneFirewallRules(c.Firewall.NAT)
 	c.Socks.Access = slices.Clone(c.Socks.Access)
@@ -131,8 +146,8 @@ func clonePorts(ports ...*match.Ports) {
 // function may be nil: what it would tell is then said to be unavailable, or the
 // menu that only it fills is not there.
 type Live struct {
-	// Links lists the ports of the machine, in the order of its board, and the bridges
-	// and VLANs of the configuration.
+	// Links lists the ports of the machine, by the board's names and in its order, and
+	// the bridges and VLANs of the configuration.
 	Links func() ([]netcfg.LinkState, error)
 	// Connections lists the connections of the SOCKS server.
 	Connections func() ([]socks.Connection, error)
@@ -160,12 +175,16 @@ type Live struct {
 	Log func() ([]string, error)
 	// Resource tells of the machine as a whole.
 	Resource func() (Resource, error)
-	// Now is the time of day.
+	// Now is the time of day, in any zone.
 	Now func() time.Time
 	// HashPassword makes what is kept of a password, 1..255 characters of a-z, A-Z,
 	// 0-9 and $./+=,-: it is called for one that is not empty.
 	HashPassword func(password string) (string, error)
-	// Requests are those of Ping, Traceroute, SetClock, ChangePassword and ResetConfiguration that are
+	// Slots lists the places on flash for an image.
+	Slots func() ([]SlotState, error)
+	// NTP tells of the time client.
+	NTP func() (NTPState, error)
+	// Requests are those of Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration and Upgrade that are
 	// carried out; the commands of the others are not there.
 	Requests []Request
 	// RemoteLog is set if the log is sent to Config.RemoteLog.
@@ -209,6 +228,8 @@ type Resource struct {
 	CPUCount int
 	// Architecture is a GOARCH.
 	Architecture, Board string
+	// Version is that of the software, "" if it is not known.
+	Version string
 }
 
 // Request is what a line asks of whoever runs the session.
@@ -235,6 +256,9 @@ const (
 	// ResetConfiguration asks whether to, then goes back to the configuration that the
 	// board came with and restarts the router.
 	ResetConfiguration
+	// Upgrade asks whether to, then writes the image at Result.Upgrade to flash, shows how
+	// far it is, and restarts the router.
+	Upgrade
 )
 
 // PingArguments are what /ping was given.
@@ -271,6 +295,7 @@ type Result struct {
 	Ping       PingArguments
 	Traceroute TracerouteArguments
 	Clock      time.Time
+	Upgrade    UpgradeArguments
 }
 
 // Session is one user's place in the menus. The zero value is at the root. It is
@@ -289,7 +314,7 @@ type Session struct {
 	// to.
 	numbers map[string][]any
 	// repeated is the line that is being repeated, and seen the last lines of the log
-	// that it has shown.
+	// that it has shown, or what its table had.
 	repeated string
 	seen     []string
 }

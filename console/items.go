@@ -104,6 +104,13 @@ func noSuchItem(item string) error { return fmt.Errorf("%w: %s", errNoSuchItem, 
 // or identities.
 func (x *execution) keys(m *menu) ([]any, error) {
 	var keys []any
+	if m.gathers {
+		rows, err := m.rows(x)
+		for _, r := range rows {
+			keys = append(keys, r.key)
+		}
+		return keys, err
+	}
 	if m.names {
 		ports, err := x.ports()
 		for _, p := range ports {
@@ -175,6 +182,9 @@ func (x *execution) chosen(m *menu, w word) ([]any, error) {
 		if err != nil {
 			return nil, err
 		}
+		if m.names && x.live.Links == nil && len(where) == 1 && where[0].name == defaultName && where[0].test == "=" {
+			return []any{where[0].value}, nil // in a file, where nobody knows which ports there are
+		}
 		rows, err := x.itemRows(m) // nothing can be done with what the system made
 		if err != nil {
 			return nil, err
@@ -212,8 +222,8 @@ func (x *execution) item(m *menu, there map[any]bool, item string) ([]any, error
 	first, err1 := decimal(from)
 	last, err2 := decimal(to)
 	if err1 != nil || err2 != nil {
-		if m.names {
-			return []any{item}, nil
+		if device := x.cfg.device(item); m.names && device != "" {
+			return []any{device}, nil
 		}
 		if key := x.called(m, item); key != nil {
 			return []any{key}, nil
@@ -241,8 +251,15 @@ func (x *execution) item(m *menu, there map[any]bool, item string) ([]any, error
 
 // called returns the key of the item of that name, of a menu whose items have names.
 func (x *execution) called(m *menu, name string) any {
+	if m.gathers {
+		rows, err := m.rows(x)
+		if i := slices.IndexFunc(rows, func(r row) bool { return r.value("name") == name }); err == nil && i >= 0 {
+			return rows[i].key
+		}
+		return nil
+	}
 	p, ok := m.property("name")
-	if !ok {
+	if !ok || m.names {
 		return nil
 	}
 	for i, id := range *m.items.ids(&x.cfg) {
@@ -251,6 +268,23 @@ func (x *execution) called(m *menu, name string) any {
 		}
 	}
 	return nil
+}
+
+// gathered returns the menu that an item of m belongs to, which may be another if m
+// gathers them, and its index there.
+func (x *execution) gathered(key any) (*menu, int, error) {
+	if name, isPort := key.(string); isPort {
+		m := x.menu("interface ethernet")
+		i, err := x.link(m, name)
+		return m, i, err
+	}
+	for _, path := range []string{"interface bridge", "interface vlan"} {
+		m := x.menu(path)
+		if i := slices.IndexFunc(*m.items.ids(&x.cfg), func(id *identity) bool { return id == key }); i >= 0 {
+			return m, i, nil
+		}
+	}
+	return nil, 0, errNoSuchItem
 }
 
 // link returns the index of a port's settings, which are made if nothing was set

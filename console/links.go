@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -21,9 +22,14 @@ var (
 	portCommands = []command{setItems, enableItems, disableItems, commentItems, findItems, printRules}
 	linkCommands = []command{addItem, setItems, removeItems, enableItems, disableItems, commentItems, findItems, printRules}
 
+	interfaceCommands = append(slices.Clone(statsCommands), enableItems, disableItems, commentItems, findItems)
+
 	linkColumns      = []column{{"name", 16}, {"type", 6}, {"mtu", 5}, {"mac-address", 0}}
 	linkStatsColumns = []column{{"name", 16}, {"rx-byte", 15}, {"tx-byte", 15}, {"rx-packet", 12}, {"tx-packet", 0}}
 )
+
+// defaultName is the property that has the board's name for a port.
+const defaultName = "default-name"
 
 func bridges(c *Config) *[]netcfg.Bridge         { return &c.Bridges }
 func bridgePorts(c *Config) *[]netcfg.BridgePort { return &c.BridgePorts }
@@ -35,7 +41,7 @@ var (
 	mtuReadOnly = readOnly{name: "actual-mtu", help: "largest packet in bytes, as it is now"}
 
 	interfaceMenu = &menu{
-		path: "interface", help: "ports, bridges and VLANs", commands: statsCommands,
+		path: "interface", help: "ports, bridges and VLANs", commands: interfaceCommands, gathers: true,
 		rows: (*execution).interfaceRows, legend: legendLink, flags: 3,
 		columns: linkColumns, stats: (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append([]readOnly{
@@ -51,16 +57,16 @@ var (
 		rows: (*execution).ethernetRows, legend: legendLink, flags: 3,
 		columns: []column{{"name", 16}, {"mtu", 5}, {"mac-address", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
-		readOnly: []readOnly{{name: "name", help: "name of the port"}},
+		readOnly: []readOnly{{name: defaultName, help: "the board's name for the port"}},
 		items:    itemsOf(linkItems, links),
-		properties: bindItems(links,
+		properties: append([]property{portNameProperty()}, bindItems(links,
 			prop("mtu", optional(integer(68, 65535), "the driver's"), "", "largest packet in bytes",
-				func(l *netcfg.Link) *int { return &l.MTU }),
+				func(l *Port) *int { return &l.MTU }),
 			prop("mac-address", optional(macAddress(), "the card's own"), "", "hardware address",
-				func(l *netcfg.Link) *netcfg.MAC { return &l.MAC }),
-			disabled(func(l *netcfg.Link) *bool { return &l.Disabled }),
-			comment(func(l *netcfg.Link) *string { return &l.Comment }),
-		),
+				func(l *Port) *netcfg.MAC { return &l.MAC }),
+			disabled(func(l *Port) *bool { return &l.Disabled }),
+			comment(func(l *Port) *string { return &l.Comment }),
+		)...),
 	}
 	bridgeMenu = &menu{
 		path: "interface bridge", help: "switches between interfaces",
@@ -70,7 +76,7 @@ var (
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: []readOnly{mtuReadOnly, macReadOnly},
 		items:    itemsOf(bridgeItems, bridges),
-		properties: bindItems(bridges,
+		properties: followed(bindItems(bridges,
 			prop("name", newName(), "", "name of the bridge", func(b *netcfg.Bridge) *string { return &b.Name }),
 			prop("mtu", optional(integer(68, 65535), "the smallest of its ports'"), "", "largest packet in bytes",
 				func(b *netcfg.Bridge) *int { return &b.MTU }),
@@ -78,7 +84,7 @@ var (
 				func(b *netcfg.Bridge) *bool { return &b.STP }),
 			disabled(func(b *netcfg.Bridge) *bool { return &b.Disabled }),
 			comment(func(b *netcfg.Bridge) *string { return &b.Comment }),
-		),
+		)),
 	}
 	vlanMenu = &menu{
 		path: "interface vlan", help: "tagged links within others (IEEE 802.1Q)",
@@ -88,7 +94,7 @@ var (
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: []readOnly{mtuReadOnly, macReadOnly},
 		items:    itemsOf(vlanItems, vlans),
-		properties: bindItems(vlans,
+		properties: followed(bindItems(vlans,
 			prop("name", newName(), "", "name of the VLAN", func(v *netcfg.VLAN) *string { return &v.Name }),
 			prop("interface", portName(), "", "port or bridge that it is in",
 				func(v *netcfg.VLAN) *string { return &v.Interface }),
@@ -97,7 +103,7 @@ var (
 				func(v *netcfg.VLAN) *int { return &v.MTU }),
 			disabled(func(v *netcfg.VLAN) *bool { return &v.Disabled }),
 			comment(func(v *netcfg.VLAN) *string { return &v.Comment }),
-		),
+		)),
 	}
 	bridgePortMenu = &menu{
 		path: "interface bridge port", help: "interfaces that bridges have",
@@ -135,6 +141,79 @@ func newName() kind[string] {
 			return s, nil
 		},
 		format: func(v string) string { return v },
+	}
+}
+
+// portNameProperty is what users call a port. Its own name, given again, is no other.
+func portNameProperty() property {
+	p := bindItems(links, prop("name", optional(newName(), "the board's name for it"), "", "name of the port, everywhere",
+		func(l *Port) *string { return &l.Renamed }))[0]
+	set := p.set
+	p.set = func(c *Config, item int, value string) error {
+		if value == c.Links[item].Name {
+			value = ""
+		}
+		return set(c, item, value)
+	}
+	return p
+}
+
+// followed lets all that refers to a bridge or VLAN follow when its name, the first of
+// properties, is changed.
+func followed(properties []property) []property {
+	p := &properties[0]
+	set := p.set
+	p.set = func(c *Config, item int, value string) error {
+		old := p.get(c, item)
+		if err := set(c, item, value); err != nil {
+			return err
+		}
+		// Of a copy, which first has the name of what it was copied from, nothing is known
+		// yet.
+		if old != "" && c.Called(old) == old && !slices.Contains(c.made(), old) {
+			c.refer(old, p.get(c, item))
+		}
+		return nil
+	}
+	return properties
+}
+
+// made are the names of the bridges and VLANs.
+func (cfg Config) made() []string {
+	var names []string
+	for _, b := range cfg.Bridges {
+		names = append(names, b.Name)
+	}
+	for _, v := range cfg.VLANs {
+		names = append(names, v.Name)
+	}
+	return names
+}
+
+// refer lets what refers to an interface refer to another.
+func (cfg *Config) refer(from, to string) {
+	var names []*string
+	for i := range cfg.VLANs {
+		names = append(names, &cfg.VLANs[i].Interface)
+	}
+	for i := range cfg.BridgePorts {
+		names = append(names, &cfg.BridgePorts[i].Interface, &cfg.BridgePorts[i].Bridge)
+	}
+	for i := range cfg.Addresses {
+		names = append(names, &cfg.Addresses[i].Interface)
+	}
+	for _, rules := range [][]firewall.Rule{cfg.Firewall.Filter, cfg.Firewall.NAT} {
+		for i := range rules {
+			names = append(names, &rules[i].InInterface, &rules[i].OutInterface)
+		}
+	}
+	for _, name := range names {
+		switch *name {
+		case from:
+			*name = to
+		case "!" + from:
+			*name = "!" + to
+		}
 	}
 }
 
@@ -197,11 +276,13 @@ func (x *execution) interfaceNames() []string {
 			names = append(names, v.Name)
 		}
 	}
+	for i, name := range names {
+		names[i] = x.cfg.Called(name)
+	}
 	return names
 }
 
-// slave reports whether name is that of a port of a bridge. No rule matches it: the
-// packets are the bridge's.
+// slave reports whether name is that of a port of a bridge.
 func (x *execution) slave(name string) bool {
 	return slices.ContainsFunc(x.cfg.BridgePorts, func(p netcfg.BridgePort) bool { return p.Interface == name && !p.Disabled })
 }
@@ -261,11 +342,11 @@ func (x *execution) ethernetRows() ([]row, error) {
 	}
 	rows := make([]row, len(ports))
 	for i, p := range ports {
-		var set netcfg.Link
-		if n := slices.IndexFunc(x.cfg.Links, func(l netcfg.Link) bool { return l.Name == p.Name }); n >= 0 {
+		var set Port
+		if n := slices.IndexFunc(x.cfg.Links, func(l Port) bool { return l.Name == p.Name }); n >= 0 {
 			set = x.cfg.Links[n]
 		}
-		fields := []pair{{"name", p.Name}}
+		fields := []pair{{"name", x.cfg.Called(p.Name)}, {defaultName, p.Name}}
 		if n := cmp.Or(set.MTU, p.MTU); n > 0 {
 			fields = append(fields, pair{"mtu", fmt.Sprint(n)})
 		}
@@ -315,8 +396,8 @@ func (x *execution) interfaceRows() ([]row, error) {
 			return nil, err
 		}
 		for _, r := range some {
-			l := x.linkState(r.value("name"))
-			r.fields = []pair{{"name", l.Name}, {"type", string(kind.name)}}
+			l := x.linkState(x.cfg.device(r.value("name")))
+			r.fields = []pair{{"name", r.value("name")}, {"type", string(kind.name)}}
 			if l.Present {
 				r.fields = append(r.fields, pair{"mtu", fmt.Sprint(l.MTU)}, pair{"mac-address", macText(l.MAC)})
 			}
@@ -330,7 +411,7 @@ func (x *execution) interfaceRows() ([]row, error) {
 func (x *execution) linkStats(_ *menu, rows []row) error {
 	for i := range rows {
 		r := &rows[i]
-		if l := x.linkState(r.value("name")); l.Present && r.value("rx-byte") == "" {
+		if l := x.linkState(x.cfg.device(r.value("name"))); l.Present && r.value("rx-byte") == "" {
 			r.fields = append(r.fields, pair{"rx-byte", fmt.Sprint(l.RxBytes)}, pair{"tx-byte", fmt.Sprint(l.TxBytes)},
 				pair{"rx-packet", fmt.Sprint(l.RxPackets)}, pair{"tx-packet", fmt.Sprint(l.TxPackets)})
 		}

@@ -66,6 +66,30 @@ Flags: X - disabled, I - invalid, R - running, S - slave
  5 I   lost             vlan
 [admin@postern] > interface print count-only where slave
 1
+[admin@postern] > interface disable 0,bridge1
+[admin@postern] > interface comment [find type=vlan] "for guests"
+[admin@postern] > interface print
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             TYPE   MTU   MAC-ADDRESS
+ 0 XR  ether1           ether  1500  52:54:00:12:34:56
+ 1   S ether2           ether  1500  52:54:00:12:34:57
+ 2 I   usb1             ether
+ 3 XR  ;;; LAN
+       bridge1          bridge 1500  52:54:00:12:34:57
+ 4     ;;; for guests
+       guests           vlan   1400  52:54:00:12:34:57
+ 5 I   ;;; for guests
+       lost             vlan
+[admin@postern] > interface enable [find disabled]
+[admin@postern] > interface comment 4,lost ""
+[admin@postern] > interface find invalid
+2,5
+[admin@postern] > interface disable nothing
+no such item: nothing
+[admin@postern] > interface disable 6
+no such item: 6
+[admin@postern] > interface print count-only where disabled
+0
 [admin@postern] > interface print stats where type=bridge
 Flags: X - disabled, I - invalid, R - running, S - slave
  #     NAME             RX-BYTE         TX-BYTE         RX-PACKET    TX-PACKET
@@ -132,10 +156,64 @@ value of vlan-id out of range (1..4094)
 add name=guests interface=bridge1 vlan-id=20 mtu=1400
 add name=lost interface=usb1 vlan-id=4094
 `},
+		{name: "renamed", screen: `[admin@postern] > interface ethernet set ether1 name=wan
+[admin@postern] > interface ethernet set 1 name=ether1 mtu=1400
+[admin@postern] > interface ethernet print detail where name=wan
+Flags: X - disabled, I - invalid, R - running, S - slave
+ 0  R  name=wan default-name=ether1 mtu=1500 mac-address=52:54:00:12:34:56
+[admin@postern] > interface print
+Flags: X - disabled, I - invalid, R - running, S - slave
+ #     NAME             TYPE   MTU   MAC-ADDRESS
+ 0  R  wan              ether  1500  52:54:00:12:34:56
+ 1   S ether1           ether  1500  52:54:00:12:34:57
+ 2 I   usb1             ether
+ 3  R  ;;; LAN
+       bridge1          bridge 1500  52:54:00:12:34:57
+ 4     guests           vlan   1400  52:54:00:12:34:57
+ 5 I   lost             vlan
+[admin@postern] > interface bridge set bridge1 name=lan
+[admin@postern] > interface vlan set guests name=visitors
+[admin@postern] > ip address add address=10.1.0.1/24 interface=wan
+[admin@postern] > ip address add address=10.2.0.1/24 interface=ether2
+input does not match any value of interface; expected interface name, not "ether2"
+[admin@postern] > interface ethernet disable ether2
+no such item: ether2
+[admin@postern] > interface ethernet set wan name=a/b
+invalid value for argument name; expected name: 1..15 of a-z, A-Z, 0-9 and ._-, a letter first, not "a/b"
+[admin@postern] > export
+/interface ethernet
+set [find default-name=ether1] name=wan
+set [find default-name=ether2] name=ether1 mtu=1400
+/interface bridge
+add name=lan comment=LAN
+/interface vlan
+add name=visitors interface=lan vlan-id=20 mtu=1400
+add name=lost interface=usb1 vlan-id=4094
+/interface bridge port
+add interface=ether1 bridge=lan
+add interface=usb1 bridge=lan disabled=yes
+/ip address
+add address=192.168.0.1/24 interface=lan
+add address=192.168.20.1/24 interface=visitors
+add address=10.1.0.1/24 interface=wan
+/ip firewall filter
+add chain=input in-interface=lan
+add chain=input in-interface=ether1
+add chain=input in-interface=!ether1
+add chain=input in-interface=lost
+[admin@postern] > interface ethernet set wan !name
+[admin@postern] > interface ethernet set [find default-name=ether2] name=ether2
+[admin@postern] > interface ethernet export
+/interface ethernet
+set ether1
+set ether2 mtu=1400
+[admin@postern] > ip address print count-only where interface=ether1
+2
+`},
 		{name: "rules by a port of a bridge or a missing VLAN", screen: `[admin@postern] > ip firewall filter print where !dynamic
 Flags: X - disabled, I - invalid, D - dynamic
  0   chain=input action=accept in-interface=bridge1
- 1 I chain=input action=accept in-interface=ether2
+ 1   chain=input action=accept in-interface=ether2
  2   chain=input action=accept in-interface=!ether2
  3 I chain=input action=accept in-interface=lost
 `},
@@ -166,11 +244,14 @@ func TestUsedLinks(t *testing.T) {
 	ports := []string{"ether1", "ether2", "usb1"}
 	for line, want := range map[string]string{
 		"/interface bridge remove bridge1":                                      "/interface vlan 0: input does not match any value of interface: bridge1; expected ether1 | ether2 | usb1 | guests | lost",
-		"/interface bridge set bridge1 name=lan":                                "/interface vlan 0: input does not match any value of interface: bridge1; expected ether1 | ether2 | usb1 | lan | guests | lost",
+		"/interface bridge set bridge1 name=lan":                                "",
 		"/interface vlan remove guests":                                         "/ip address 1: input does not match any value of interface: guests; expected ether1 | ether2 | usb1 | bridge1 | lost",
 		"/interface vlan remove lost":                                           "/ip firewall filter 3: input does not match any value of in-interface: lost; expected ether1 | ether2 | usb1 | bridge1 | guests",
 		"/ip address remove 1; /interface vlan remove guests":                   "",
-		"/interface bridge add name=ether1":                                     "bridge: name=ether1: expected a name of its own, a port has this one",
+		"/interface ethernet set ether1 name=bridge1":                           "failure: already have interface with such name: bridge1",
+		"/interface ethernet set ether1 name=ether2":                            "failure: already have interface with such name: ether2",
+		"/interface ethernet set ether1 name=wan":                               "",
+		"/interface bridge add name=ether1":                                     "failure: already have interface with such name: ether1",
 		"/interface bridge port add bridge=bridge1 interface=guests":            "bridge port: interface=guests: this VLAN of bridge1 would make a loop",
 		"/interface bridge port add bridge=guests interface=ether1":             "bridge port ether1: bridge=guests: expected a bridge",
 		"/interface vlan add name=v interface=ether2":                           "VLAN v: interface=ether2: expected no port of a bridge, it is one of bridge1",

@@ -62,7 +62,16 @@ func fullLive() Live {
 		}
 		return "$argon2id$" + strings.Repeat("x", len(p)), nil
 	}
-	l.Requests = []Request{Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration}
+	l.Requests = []Request{Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration, Upgrade}
+	l.Slots = func() ([]SlotState, error) {
+		return []SlotState{
+			{Name: "a", Active: true, Running: true, Version: "v1.2-3-gabc", Size: 3 << 20, State: "confirmed"},
+			{Name: "b", State: "empty"},
+		}, nil
+	}
+	l.NTP = func() (NTPState, error) {
+		return NTPState{Status: "synchronized", Server: "10.0.0.5", Stratum: 2, Offset: -1500 * time.Microsecond}, nil
+	}
 	l.RemoteLog = true
 	return l
 }
@@ -115,6 +124,24 @@ Flags: X - disabled, I - invalid, D - dynamic
 Flags: X - disabled, I - invalid, D - dynamic
  0   ;;; first
      chain=input action=drop in-interface=!ether2
+`},
+		{name: "partitions", screen: `[admin@postern] > partitions print
+Flags: A - active, R - running
+ #    NAME   VERSION                  SIZE     STATE
+ 0 AR a      v1.2-3-gabc              3072KiB  confirmed
+ 1    b                                        empty
+`},
+		{name: "time client", screen: `[admin@postern] > system ntp client set enabled=yes servers=10.0.0.5,time.example
+[admin@postern] > system ntp client print
+         enabled: yes
+         servers: 10.0.0.5,time.example
+          status: synchronized
+   synced-server: 10.0.0.5
+  synced-stratum: 2
+   system-offset: -1.500 ms
+[admin@postern] > system ntp client export
+/system ntp client
+set enabled=yes servers=10.0.0.5,time.example
 `},
 		{name: "address", screen: `[admin@postern] > ip address print
 Flags: X - disabled, I - invalid, D - dynamic
@@ -201,9 +228,27 @@ Flags: X - disabled, I - invalid, R - running, S - slave
  0  R  name=ether1 type=ether mtu=1500 mac-address=52:54:00:12:34:56 rx-byte=8123 tx-byte=177 rx-packet=0 tx-packet=0
 `},
 		{name: "clock", screen: `[admin@postern] > system clock print
-        time: 22:59:58
-        date: jan/31/2030
-  gmt-offset: +00:00
+            time: 22:59:58
+            date: jan/31/2030
+  time-zone-name: manual
+      gmt-offset: +00:00
+[admin@postern] > system clock manual set time-zone=+5:30
+[admin@postern] > system clock print
+            time: 04:29:58
+            date: feb/01/2030
+  time-zone-name: manual
+      gmt-offset: +05:30
+[admin@postern] > system clock manual
+[admin@postern] system clock manual> set time-zone=-03:30
+[admin@postern] system clock manual> print
+  time-zone: -03:30
+[admin@postern] system clock manual> set time-zone=+14:01
+value of time-zone out of range (-12:00..+14:00)
+[admin@postern] system clock manual> set time-zone=2
+invalid value for argument time-zone; expected +hh:mm or -hh:mm: -12:00..+14:00, not "2"
+[admin@postern] system clock manual> export
+/system clock manual
+set time-zone=-03:30
 `},
 		{name: "user", screen: `[admin@postern] > user print
  # NAME             GROUP
@@ -255,11 +300,46 @@ bad \1B[31m
 	}
 }
 
+// A table that is followed shows its head and what there is, then what comes.
+func TestFollowTable(t *testing.T) {
+	live := testLive()
+	var connections []socks.Connection
+	live.Connections = func() ([]socks.Connection, error) { return connections, nil }
+	var s Session
+	const line = "/ip socks connections print follow where dst-address=10.5.8.8:21"
+	show := func() string {
+		t.Helper()
+		result, err := s.Execute(Default(), live, line)
+		require.NoError(t, err)
+		assert.True(t, result.Follow)
+		assert.Equal(t, time.Second, result.Repeat)
+		return result.Output
+	}
+	first, other := connection("192.168.0.2:1", "10.5.8.8:21", 1, 2), connection("192.168.0.2:2", "10.5.8.8:80", 1, 2)
+	second := connection("192.168.0.3:1", "10.5.8.8:21", 3, 4)
+	const head = " # SRC-ADDRESS                DST-ADDRESS                TX         RX\n"
+	assert.Equal(t, head, show())
+	connections = []socks.Connection{first, other}
+	assert.Equal(t, " 0 192.168.0.2:1              10.5.8.8:21                1          2\n", show())
+	connections[0].Tx = 100
+	assert.Empty(t, show(), "it is no news that one goes on")
+	connections = []socks.Connection{other, second}
+	assert.Equal(t, " 0 192.168.0.3:1              10.5.8.8:21                3          4\n", show())
+	connections = []socks.Connection{first, second}
+	assert.Equal(t, " 0 192.168.0.2:1              10.5.8.8:21                1          2\n", show(), "it had gone")
+	s.EndRepeat()
+	assert.Contains(t, show(), head, "the line begins anew")
+	result, err := s.Execute(Default(), live, "/ip socks connections print follow interval=5s")
+	require.NoError(t, err)
+	assert.Equal(t, 5*time.Second, result.Repeat)
+}
+
 // What the system does not do is not there; what it may do another time can be read
 // from a file.
 func TestUnwired(t *testing.T) {
 	for _, line := range []string{"/user print", "/system logging print", "/system clock print", "/ip arp print", "/ip firewall connection print",
-		"/ping 10.0.0.1", "/tool traceroute 10.0.0.1", "/system reset-configuration", "/system clock set time=00:00:00"} {
+		"/ping 10.0.0.1", "/tool traceroute 10.0.0.1", "/system reset-configuration", "/system clock set time=00:00:00",
+		"/system upgrade http://host/x", "/system ntp client print", "/partitions print"} {
 		_, err := new(Session).Execute(Default(), testLive(), line)
 		assert.ErrorContains(t, err, "bad command name", line)
 	}
@@ -297,6 +377,13 @@ func TestLiveRequests(t *testing.T) {
 		{line: "/system clock set date=2038-01-01", err: `invalid value for argument date; expected date: mmm/dd/yyyy (jan/31/2030) or yyyy-mm-dd, 1970..2037, not "2038-01-01"`},
 		{line: "/system clock set time=24:00:00", err: `invalid value for argument time; expected hh:mm:ss: 00:00:00..23:59:59, not "24:00:00"`},
 		{line: "/system reset-configuration", want: Result{Request: ResetConfiguration}},
+		{line: "/system upgrade http://192.168.0.2/sysupgrade.img", want: Result{Request: Upgrade,
+			Upgrade: UpgradeArguments{URL: "http://192.168.0.2/sysupgrade.img"}}},
+		{line: "/system upgrade url=http://host:8080/a force=yes", want: Result{Request: Upgrade,
+			Upgrade: UpgradeArguments{URL: "http://host:8080/a", Force: true}}},
+		{line: "/system upgrade", err: "missing value(s) of argument(s) url"},
+		{line: "/system upgrade ftp://host/a", err: `invalid value for argument url; expected http://ADDRESS[:PORT]/PATH, not "ftp://host/a"`},
+		{line: "/system ntp client set servers=10.0.0.1,a,b,c,d", err: `invalid value for argument servers; expected IP address or host name, or several with commas between: at most 4, not "10.0.0.1,a,b,c,d"`},
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			result, err := new(Session).Execute(Default(), fullLive(), test.line)

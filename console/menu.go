@@ -27,6 +27,8 @@ type menu struct {
 	items *items
 	// names is set if the items are not numbered at will but are the machine's ports.
 	names bool
+	// gathers is set if the items are those of the menus below.
+	gathers bool
 	// only is the name of the one item of a menu that has neither more nor less.
 	only string
 	// rows lists what a menu shows that is not, or not only, in the configuration;
@@ -140,9 +142,36 @@ func bind[T any](at func(c *Config, item int) *T, fields ...field[T]) []property
 		p := f.property
 		p.get = func(c *Config, item int) string { return f.get(at(c, item)) }
 		p.set = func(c *Config, item int, value string) error { return f.set(at(c, item), value) }
+		if p.names {
+			p.byName()
+		}
 		all[i] = p
 	}
 	return all
+}
+
+// byName lets a property that names an interface be read and written by what users
+// call that, so that it follows when a port is renamed.
+func (p *property) byName() {
+	get, set := p.get, p.set
+	p.get = func(c *Config, item int) string {
+		name, not := strings.CutPrefix(get(c, item), "!")
+		if name = c.Called(name); not {
+			name = "!" + name
+		}
+		return name
+	}
+	p.set = func(c *Config, item int, value string) error {
+		name, not := strings.CutPrefix(value, "!")
+		device := c.device(name)
+		if device == "" && name != "" {
+			return valueError(p.name, value, p.accepts, true, errNoMatch)
+		}
+		if not {
+			device = "!" + device
+		}
+		return set(c, item, device)
+	}
 }
 
 func bindItems[T any](of func(*Config) *[]T, fields ...field[T]) []property {
@@ -159,10 +188,19 @@ const (
 // stands before it. It is never written to.
 var menus = []*menu{
 	{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, quitCommand}},
-	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand}},
+	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand, upgradeCommand}},
 	{path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand}},
-	{path: "system clock", help: "time of day, in UTC", commands: []command{setClockCommand, printClockCommand},
+	{path: "system clock", help: "time of day", commands: []command{setClockCommand, printClockCommand},
 		needs: func(l Live) bool { return l.Now != nil }},
+	{
+		path: "system clock manual", help: "time zone",
+		commands: singleCommands, indent: 2,
+		needs: func(l Live) bool { return l.Now != nil },
+		properties: bind(func(c *Config, _ int) *Config { return c },
+			prop("time-zone", offset(), "+00:00", "how far the time of day is ahead of UTC, all the year",
+				func(c *Config) *time.Duration { return &c.TimeZone }),
+		),
+	},
 	{
 		path: "system identity", help: "name of the router",
 		commands: singleCommands, indent: 2,
@@ -182,6 +220,7 @@ var menus = []*menu{
 				func(r *RemoteLog) *uint16 { return &r.Port }),
 		),
 	},
+	ntpMenu, ntpClient, partitionsMenu,
 	{
 		path: "user", help: "who may log in",
 		commands: []command{setItems, printLive}, only: "admin",
@@ -375,7 +414,7 @@ func passwordProperties() []property {
 	return all
 }
 
-func links(c *Config) *[]netcfg.Link         { return &c.Links }
+func links(c *Config) *[]Port                { return &c.Links }
 func addresses(c *Config) *[]netcfg.Address  { return &c.Addresses }
 func routes(c *Config) *[]netcfg.Route       { return &c.Routes }
 func filterRules(c *Config) *[]firewall.Rule { return &c.Firewall.Filter }

@@ -1,8 +1,11 @@
 package console
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -81,8 +84,7 @@ func (x *execution) configured(m *menu) []row {
 			case p.name == "comment":
 				r.comment = value
 				continue
-			case p.names && value != "" && known != nil && (!slices.Contains(known, strings.TrimPrefix(value, "!")) ||
-				strings.HasSuffix(p.name, "-interface") && x.slave(value)):
+			case p.names && value != "" && known != nil && !slices.Contains(known, strings.TrimPrefix(value, "!")):
 				r.flags = "I"
 			}
 			if value != "" {
@@ -127,8 +129,32 @@ func (x *execution) invalid(m *menu) []any {
 // condition is one of those behind where.
 type condition struct {
 	name, value string
-	// test is "=" or "!=", "~" for contains, "" for set and "!" for not set.
-	test string
+	// test is "=" or "!=", "~" for a pattern that it has, "" for set and "!" for not set.
+	test    string
+	pattern *regexp.Regexp // of "~"
+}
+
+// mostPattern is how long the pattern of a condition may be, in bytes.
+const mostPattern = 200
+
+// pattern compiles what stands behind ~, a regular expression as RouterOS takes it.
+// Counted repetitions it does not take: they are the ones that a line of text makes
+// megabytes of.
+func pattern(text string) (*regexp.Regexp, error) {
+	if len(text) > mostPattern {
+		return nil, fmt.Errorf("it has %d characters; %d at most", len(text), mostPattern)
+	}
+	tree, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	for left := []*syntax.Regexp{tree}; len(left) > 0; left = left[1:] {
+		if left[0].Op == syntax.OpRepeat {
+			return nil, fmt.Errorf("counted repetition in %s", left[0])
+		}
+		left = append(left, left[0].Sub...)
+	}
+	return regexp.Compile(text)
 }
 
 // conditions reads what stands behind where, or behind find.
@@ -161,6 +187,11 @@ func (x *execution) conditions(m *menu, words []word) ([]condition, error) {
 			return nil, &lineError{message: "bad property name " + printable(c.name), place: w.place, expected: "one of " + err.Error()}
 		}
 		c.name = full
+		if c.test == "~" {
+			if c.pattern, err = pattern(c.value); err != nil {
+				return nil, &lineError{message: "invalid value of " + full, place: w.place, expected: "a regular expression without {n}: " + err.Error()}
+			}
+		}
 		if p, ok := m.property(full); ok && c.value != "" && c.test != "~" && c.test != "" && c.test != "!" {
 			if c.value, err = m.canonical(p, c.value); err != nil {
 				return nil, err
@@ -201,6 +232,9 @@ func (m *menu) shown() []Choice {
 			all = append(all, Choice{p.name, p.help})
 		}
 	}
+	if m.gathers {
+		all = append(all, Choice{"disabled", "whether it is kept without effect"}, Choice{"comment", "a note for people"})
+	}
 	for _, flag := range []Choice{
 		{"invalid", "whether it has no effect for lack of something"},
 		{"dynamic", "whether the system made it"},
@@ -227,7 +261,7 @@ func matching(rows []row, where []condition) []row {
 			case "!":
 				return isSet
 			case "~":
-				return !strings.Contains(value, c.value)
+				return !c.pattern.MatchString(value)
 			}
 			return (value == c.value) != (c.test == "=")
 		})
@@ -253,14 +287,22 @@ func (x *execution) print(m *menu, a arguments) error {
 		fmt.Fprintln(&x.out, len(rows))
 		return nil
 	}
-	if m.items != nil {
+	if m.items != nil || m.gathers {
 		keys := make([]any, len(rows))
 		for i, r := range rows {
 			keys[i] = r.key
 		}
 		x.numbers[m.path] = keys
 	}
-	if m.legend != "" {
+	follow := slices.Contains(a.words, followWord.Name)
+	if follow {
+		rows = x.news(rows)
+		x.result.Repeat, x.result.Follow = cmp.Or(a.interval, time.Second), true
+		if x.repeated && len(rows) == 0 {
+			return nil
+		}
+	}
+	if m.legend != "" && !(follow && x.repeated) {
 		fmt.Fprintln(&x.out, m.legend)
 	}
 	switch {
@@ -270,6 +312,24 @@ func (x *execution) print(m *menu, a arguments) error {
 		x.wrapped(m, rows)
 	}
 	return nil
+}
+
+// news are the rows of a table that were not there when the line was run before: each
+// is known by the first of its fields, the addresses.
+func (x *execution) news(rows []row) []row {
+	var now []string
+	fresh := slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
+		var known strings.Builder
+		for _, f := range r.fields {
+			if strings.HasSuffix(f.name, "address") || f.name == "protocol" {
+				known.WriteString(f.value + " ")
+			}
+		}
+		now = append(now, known.String())
+		return slices.Contains(x.seen, known.String())
+	})
+	x.seen = now
+	return fresh
 }
 
 // printScreen prints the properties of a menu without items.
@@ -402,7 +462,9 @@ func (x *execution) table(m *menu, columns []column, rows []row) bool {
 			widths[i] = c.width
 		}
 	}
-	x.cells(head, widths, texts[0])
+	if !x.repeated || !x.result.Follow { // it stands above
+		x.cells(head, widths, texts[0])
+	}
 	for i, r := range rows {
 		first := prefixOf(len(rows), fmt.Sprint(i), m.flags, r.flags)
 		if r.comment != "" {
@@ -512,7 +574,7 @@ func (x *execution) dynamicAddresses() ([]row, error) {
 	}
 	var rows []row
 	for _, a := range addresses {
-		rows = append(rows, row{fields: []pair{{"address", a.Address.String()}, {"interface", a.Interface},
+		rows = append(rows, row{fields: []pair{{"address", a.Address.String()}, {"interface", x.cfg.Called(a.Interface)},
 			{"network", a.Address.Masked().Addr().String()}}})
 	}
 	return rows, nil
@@ -528,7 +590,7 @@ func (x *execution) dynamicRoutes() ([]row, error) {
 	}
 	var rows []row
 	for _, r := range routes {
-		gateway := r.Interface
+		gateway := x.cfg.Called(r.Interface)
 		if r.Gateway.IsValid() {
 			gateway = r.Gateway.String()
 		}
@@ -575,7 +637,7 @@ func (x *execution) neighborRows() ([]row, error) {
 			rows[i].flags = "DC"
 			rows[i].fields = append(rows[i].fields, pair{"mac-address", mac})
 		}
-		rows[i].fields = append(rows[i].fields, pair{"interface", n.Interface})
+		rows[i].fields = append(rows[i].fields, pair{"interface", x.cfg.Called(n.Interface)})
 	}
 	return rows, nil
 }
@@ -620,6 +682,7 @@ func (x *execution) printResource(_ *menu, a arguments) error {
 	mebibytes := func(bytes uint64) string { return fmt.Sprintf("%.1fMiB", float64(bytes)/(1<<20)) }
 	x.pairs(2, []pair{
 		{"uptime", formatDuration(r.Uptime.Truncate(time.Second))},
+		{"version", r.Version},
 		{"free-memory", mebibytes(r.FreeMemory)},
 		{"total-memory", mebibytes(r.TotalMemory)},
 		{"cpu-count", fmt.Sprint(r.CPUCount)},
@@ -641,26 +704,28 @@ const noTime = -1
 
 func (x *execution) printClock(_ *menu, a arguments) error {
 	x.result.Repeat = a.interval
-	day, since := splitTime(x.live.Now())
-	x.pairs(2, []pair{{"time", timeOfDay().format(since)}, {"date", date().format(day)}, {"gmt-offset", "+00:00"}})
+	day, since := x.now()
+	x.pairs(2, []pair{{"time", timeOfDay().format(since)}, {"date", date().format(day)},
+		{"time-zone-name", "manual"}, {"gmt-offset", offset().format(x.cfg.TimeZone)}})
 	return nil
 }
 
 func (x *execution) setClock(_ *menu, a arguments) error {
-	day, since := splitTime(x.live.Now())
+	day, since := x.now()
 	if !a.clock.date.IsZero() {
 		day = a.clock.date
 	}
 	if a.clock.time != noTime {
 		since = a.clock.time
 	}
-	x.result.Clock = day.Add(since)
+	x.result.Clock = day.Add(since - x.cfg.TimeZone)
 	return x.ask(SetClock)
 }
 
-// splitTime returns the start of the day of t in UTC, and the time since.
-func splitTime(t time.Time) (day time.Time, since time.Duration) {
-	t = t.UTC()
+// now returns the start of the day in the time zone, as if that were UTC, and the time
+// since.
+func (x *execution) now() (day time.Time, since time.Duration) {
+	t := x.live.Now().UTC().Add(x.cfg.TimeZone)
 	day = time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
 	return day, t.Sub(day)
 }

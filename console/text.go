@@ -39,6 +39,9 @@ func exportMenus(menus []*menu, cfg *Config, path string, sensitive bool) string
 				verb := []string{"add"}
 				if m.names {
 					verb = []string{"set", cfg.Links[i].Name}
+					if cfg.Links[i].Renamed != "" { // the other name may be that of another port
+						verb[1] = "[find " + defaultName + "=" + cfg.Links[i].Name + "]"
+					}
 				}
 				lines = append(lines, append(verb, changed(m, cfg, i, sensitive)...))
 			}

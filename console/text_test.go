@@ -185,9 +185,12 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 				cfg = x.cfg
 			}
 			if m.names {
-				cfg.Links[i] = netcfg.Link{Name: fmt.Sprintf("ether%d", i)}
+				cfg.Links[i] = Port{Link: netcfg.Link{Name: fmt.Sprintf("ether%d", i)}}
 			}
 			for _, p := range m.properties {
+				if m.names && p.name == "name" { // with the others' names as they are: below
+					continue
+				}
 				values := candidates(p)
 				for tries := 0; p.required() || tries < 10; tries++ {
 					if p.set(&cfg, i, values[r.IntN(len(values))]) == nil {
@@ -195,6 +198,16 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 					}
 				}
 			}
+		}
+	}
+	// Of some, the ports have swapped their names, or have new ones.
+	for i := range cfg.Links {
+		switch c := &cfg.Links[i]; {
+		case len(cfg.Links) < 2:
+		case len(cfg.Links) == 2:
+			c.Renamed = cfg.Links[1-i].Name
+		case len(cfg.Links) == 3:
+			c.Renamed = fmt.Sprintf("wan%d", i)
 		}
 	}
 	return cfg
@@ -276,7 +289,7 @@ func TestLongestExport(t *testing.T) {
 		strings.Repeat(`"`, 255), strings.Repeat(`"`, 64), strings.Repeat(`"`, 29), "!100.100.100.101-200.200.200.200", "100.100.100.101-200.200.200.200",
 		"!10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000", "10000-60000",
 		"100.100.100.101,100.100.100.101,100.100.100.101", "100.100.100.100/24", "100.100.100.100", "255", "65535",
-		"52:54:00:12:34:56", "!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "167h59m59s999ms", "yes",
+		"52:54:00:12:34:56", "!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "167h59m59s999ms", "yes", "+10:00",
 	}
 	x := execution{menus: menus, cfg: Default()}
 	for _, m := range menus {

@@ -538,6 +538,35 @@ func date() kind[time.Time] {
 	}
 }
 
+// offset is how far a time zone is ahead of UTC.
+func offset() kind[time.Duration] {
+	return kind[time.Duration]{
+		accepts: "+hh:mm or -hh:mm: -12:00..+14:00",
+		parse: func(s string) (time.Duration, error) {
+			clock := strings.TrimLeft(s, "+-")
+			ms, err := parseClock(clock + ":00")
+			if err != nil || len(s) != len(clock)+1 {
+				return 0, errors.New("not an offset")
+			}
+			d := time.Duration(ms) * time.Millisecond
+			if s[0] == '-' {
+				d = -d
+			}
+			if d < -12*time.Hour || d > 14*time.Hour {
+				return 0, rangeError{"-12:00", "+14:00"}
+			}
+			return d, nil
+		},
+		format: func(d time.Duration) string {
+			sign, m := '+', int(d/time.Minute)
+			if m < 0 {
+				sign, m = '-', -m
+			}
+			return fmt.Sprintf("%c%02d:%02d", sign, m/60, m%60)
+		},
+	}
+}
+
 // timeOfDay is hours:minutes:seconds.
 func timeOfDay() kind[time.Duration] {
 	return kind[time.Duration]{

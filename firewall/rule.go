@@ -163,8 +163,13 @@ func (r Rule) target() []string {
 	case "reject":
 		a = []string{"-j", "REJECT", "--reject-with", rejectWith(r.RejectWith)}
 	case "log":
-		// RouterOS logs at info too.
-		a = []string{"-j", "LOG", "--log-level", "info"}
+		// RouterOS logs at info too. The kernel does not tell which chain a line is of;
+		// by the level it can be told of which table.
+		level := "info"
+		if r.Chain == "srcnat" || r.Chain == "dstnat" {
+			level = "debug"
+		}
+		a = []string{"-j", "LOG", "--log-level", level}
 		if r.LogPrefix != "" {
 			a = append(a, "--log-prefix", r.LogPrefix)
 		}

@@ -59,6 +59,7 @@ func TestArgs(t *testing.T) {
 		{"icmp type alone", Filter, Rule{Chain: "input", Action: "accept", Protocol: "icmp", ICMPOptions: "3"}, "-p icmp -m icmp --icmp-type 3 -j ACCEPT"},
 		{"comment", Filter, Rule{Chain: "input", Action: "accept", Comment: "one"}, "-m comment --comment one -j ACCEPT"},
 		{"log", Filter, Rule{Chain: "input", Action: "log"}, "-j LOG --log-level info"},
+		{"log of nat", NAT, Rule{Chain: "dstnat", Action: "log"}, "-j LOG --log-level debug"},
 		{"log with prefix", Filter, Rule{Chain: "input", Action: "log", LogPrefix: "in:"}, "-j LOG --log-level info --log-prefix in:"},
 		{"reject", Filter, Rule{Chain: "input", Action: "reject"}, "-j REJECT --reject-with icmp-net-unreachable"},
 		{"reject, protocol", Filter, Rule{Chain: "input", Action: "reject", RejectWith: "icmp-protocol-unreachable"}, "-j REJECT --reject-with icmp-proto-unreachable"},

@@ -76,10 +76,10 @@ func logic(args []string) error {
 		return fmt.Errorf("no command: want setup, build, kernels, size, boards or keys (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
-	if command == "keys" {
+	switch {
+	case command == "keys":
 		return keys(names)
-	}
-	if command == "boards" && len(names) == 0 {
+	case command == "boards" && len(names) == 0:
 		for _, b := range board.All() {
 			fmt.Print(describe(b))
 		}
@@ -132,16 +132,6 @@ func logic(args []string) error {
 	}
 }
 
-// describe is a board in two lines.
-func describe(b board.Board) string {
-	limit := "no limit"
-	if b.ImageLimit > 0 {
-		limit = fmt.Sprintf("%d KB", b.ImageLimit>>10)
-	}
-	return fmt.Sprintf("%-16s %-7s %5d MB  %s\n%-16s %-7s image: %s, %s; %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description,
-		"", "", b.Image.Form, limit, b.Verified())
-}
-
 // keys makes keys in the folder that is named, or where a build looks for them.
 func keys(names []string) error {
 	if len(names) > 1 {
@@ -159,6 +149,16 @@ func keys(names []string) error {
 	}
 	fmt.Println(dir)
 	return nil
+}
+
+// describe is a board in two lines.
+func describe(b board.Board) string {
+	limit := "no limit"
+	if b.ImageLimit > 0 {
+		limit = fmt.Sprintf("%d KB", b.ImageLimit>>10)
+	}
+	return fmt.Sprintf("%-16s %-7s %5d MB  %s\n%-16s %-7s image: %s, %s; %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description,
+		"", "", b.Image.Form, limit, b.Verified())
 }
 
 func boardsByName(names []string) ([]board.Board, error) {

@@ -49,11 +49,11 @@ func setup(boards []board.Board, lab bool) error {
 	}
 	for _, b := range boards {
 		want = append(want, b.CPU.CompilerPackages(host)...)
-		if b.Image.DeviceTrees != nil {
-			want = append(want, deviceTreePackage)
-		}
 		if p := b.Image.BootLoader.Package; p != "" {
 			want = append(want, p)
+		}
+		if b.Image.DeviceTrees != nil {
+			want = append(want, deviceTreePackage)
 		}
 		if b.Image.Form == board.Archive {
 			want = append(want, diskPackages...)

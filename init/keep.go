@@ -216,8 +216,15 @@ type loaded struct {
 
 // load reads the configuration that is kept, or else the board's default.
 func (r *router) load() loaded {
-	if hasWord(resetWord) {
-		r.log.printf(levelNotice, "%s: starting with the defaults; the first change replaces what is kept", resetWord)
+	why := ""
+	switch {
+	case hasWord(resetWord):
+		why = resetWord
+	case resetHeld(r.log):
+		why = "the reset button was held"
+	}
+	if why != "" {
+		r.log.printf(levelNotice, "%s: starting with the defaults; the first change replaces what is kept", why)
 	} else if text := r.kept.load(); text != nil {
 		return loadKept(text, r.board)
 	}

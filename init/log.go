@@ -20,6 +20,7 @@ const (
 	levelWarning  = 4
 	levelNotice   = 5
 	levelInfo     = 6
+	levelDebug    = 7
 )
 
 // kernelLog is the kernel's log as a file, a record each read
@@ -32,6 +33,14 @@ type logger struct {
 	kmsg *os.File
 	// topic is what the lines are about, in RouterOS' words.
 	topic string
+}
+
+// view is how a person sees the log.
+type view struct {
+	// called is what users call an interface.
+	called func(string) string
+	// zone is how far their clock is ahead of UTC.
+	zone time.Duration
 }
 
 func openLog() (*logger, error) {
@@ -89,7 +98,7 @@ func (l *logger) Write(p []byte) (int, error) {
 
 // lines returns what Postern wrote and what the firewall's rules log, oldest first,
 // as console.Live has it; the kernel's other lines are left out.
-func (l *logger) lines() ([]string, error) {
+func (l *logger) lines(v view) ([]string, error) {
 	fd, err := unix.Open(kernelLog, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read the log: %w", err)
@@ -108,8 +117,8 @@ func (l *logger) lines() ([]string, error) {
 		case err != nil:
 			return nil, fmt.Errorf("read the log: %w", err)
 		}
-		if rec, ok := parseRecord(string(buf[:n])); ok && rec.topics != "" {
-			lines = append(lines, now.stamp(rec.at)+" "+rec.topics+" "+rec.message)
+		if rec, ok := parseRecord(string(buf[:n]), v.called); ok && rec.topics != "" {
+			lines = append(lines, now.stamp(rec.at, v.zone)+" "+rec.topics+" "+rec.message)
 		}
 	}
 }
@@ -133,7 +142,8 @@ type record struct {
 //
 // and perhaps lines with a dictionary. Of the priority, the level is the lowest three
 // bits and the facility the rest, which is 0 for the kernel and for nobody else.
-func parseRecord(text string) (record, bool) {
+// Interfaces are named as users call them.
+func parseRecord(text string, called func(string) string) (record, bool) {
 	prefix, message, ok := strings.Cut(text, ";")
 	fields := strings.Split(prefix, ",")
 	if !ok || len(fields) < 3 {
@@ -155,20 +165,14 @@ func parseRecord(text string) (record, bool) {
 	switch fromKernel := numbers[0]>>3 == 0; {
 	case isOurs && !fromKernel:
 		rec.topics, rec.message, _ = strings.Cut(ours, " ")
-	case fromKernel && isPacket(rec.message):
-		rec.topics = "firewall,info"
+	case fromKernel:
+		// Rules of nat log at debug, those of filter at info: by nothing else does the
+		// kernel tell of which they are.
+		if line, ok := packetLine(rec.message, rec.level == levelDebug, called); ok {
+			rec.topics, rec.message, rec.level = "firewall,info", line, levelInfo
+		}
 	}
 	return rec, true
-}
-
-// isPacket reports whether the kernel says this of a packet that a rule logs
-// (net/netfilter/nf_log_syslog.c): behind the prefix of the rule.
-func isPacket(message string) bool {
-	_, rest, ok := strings.Cut(message, "IN=")
-	if ok {
-		_, rest, ok = strings.Cut(rest, " OUT=")
-	}
-	return ok && strings.Contains(rest, " SRC=") && strings.Contains(rest, " DST=")
 }
 
 // unescape undoes what the kernel does to bytes that are not printable ASCII, and to
@@ -214,9 +218,13 @@ func (c clock) time(at time.Duration) time.Time {
 	return c.now.Add(at - c.up)
 }
 
-// stamp is how RouterOS writes that: of today the time, of another day also that.
-func (c clock) stamp(at time.Duration) string {
+// stamp is how RouterOS writes that: of today the time, of another day also that. The
+// zone is of use only if the time of day is known.
+func (c clock) stamp(at, zone time.Duration) string {
 	t, today := c.time(at), c.time(c.up)
+	if c.set {
+		t, today = t.Add(zone), today.Add(zone)
+	}
 	form := "15:04:05"
 	switch {
 	case t.Year() != today.Year():

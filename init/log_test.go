@@ -22,8 +22,10 @@ func TestParseRecord(t *testing.T) {
 		{"with a dictionary", "12,362,60000001,-,caller=T1;postern: system,warning hello\n SUBSYSTEM=net\n",
 			record{362, 4, 60000001 * time.Microsecond, "system,warning", "hello"}, true},
 		{"with escapes", `14,1,0,-;postern: system,info caf\xc3\xa9 C:\x5cx41 \x4 \xzz \x`, record{1, 6, 0, "system,info", `café C:\x41 \x4 \xzz \x`}, true},
-		{"a packet", "6,7,5,-;note IN=ether1 OUT= MAC=02:70 SRC=10.1.0.66 DST=10.1.0.104 LEN=60\n",
-			record{7, 6, 5 * time.Microsecond, "firewall,info", "note IN=ether1 OUT= MAC=02:70 SRC=10.1.0.66 DST=10.1.0.104 LEN=60"}, true},
+		{"a packet", "6,7,5,-;note IN=ether1 OUT= MAC= SRC=10.1.0.66 DST=10.1.0.104 LEN=60 PROTO=2\n",
+			record{7, 6, 5 * time.Microsecond, "firewall,info", "note input: in:ether1 out:(unknown 0), proto 2, 10.1.0.66->10.1.0.104, len 60"}, true},
+		{"a packet that nat logs", "7,7,5,-;IN=ether1 OUT= MAC= SRC=10.1.0.66 DST=10.1.0.104 LEN=60 PROTO=2\n",
+			record{7, 6, 5 * time.Microsecond, "firewall,info", "dstnat: in:ether1 out:(unknown 0), proto 2, 10.1.0.66->10.1.0.104, len 60"}, true},
 		{"a packet that a program tells of", "14,7,5,-;IN=ether1 OUT= SRC=10.1.0.66 DST=10.1.0.104\n",
 			record{7, 6, 5 * time.Microsecond, "", "IN=ether1 OUT= SRC=10.1.0.66 DST=10.1.0.104"}, true},
 		{"the kernel's", "6,1,0,-;Linux version 6.12\n", record{1, 6, 0, "", "Linux version 6.12"}, true},
@@ -35,25 +37,27 @@ func TestParseRecord(t *testing.T) {
 		{"bad priority", "-1,361,1,-;postern: hello", record{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			rec, ok := parseRecord(c.record)
+			rec, ok := parseRecord(c.record, same)
 			assert.Equal(t, c.ok, ok)
 			assert.Equal(t, c.want, rec)
 		})
 	}
 }
 
+func same(name string) string { return name }
+
 // Whatever is in the log, it can be read, and shown.
 func FuzzParseRecord(f *testing.F) {
 	f.Add("14,361,1234567,-;postern: socks,info accepts\\x5c on port 1080\n")
-	f.Add("6,7,5,-;note IN=ether1 OUT= SRC=10.1.0.66 DST=10.1.0.104 LEN=60\n")
+	f.Add("6,7,5,-;note IN=ether1 OUT= SRC=10.1.0.66 DST=10.1.0.104 LEN=60 PROTO=TCP SPT=1 DPT=2 SYN\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		rec, ok := parseRecord(text)
+		rec, ok := parseRecord(text, same)
 		if !ok {
 			return
 		}
 		for _, set := range []bool{false, true} {
 			now := clock{now: time.Date(2030, 1, 31, 12, 0, 0, 0, time.UTC), up: time.Hour, set: set}
-			assert.NotEmpty(t, now.stamp(rec.at))
+			assert.NotEmpty(t, now.stamp(rec.at, time.Hour))
 			assert.NotContains(t, strings.SplitN(syslogMessage(rec, "postern", now), " - ", 2)[0], "\n")
 		}
 	})
@@ -89,14 +93,16 @@ func TestStamp(t *testing.T) {
 		name string
 		now  clock
 		at   time.Duration
+		zone time.Duration
 		want string
 	}{
-		{"the clock is not set", clock{day("1970-01-01 00:05:00"), time.Minute, false}, 12 * time.Second, "00:00:12"},
-		{"nor was it yesterday", clock{day("1970-01-02 01:00:00"), 25 * time.Hour, false}, 12 * time.Second, "jan/01 00:00:12"},
-		{"today", clock{day("2030-01-31 12:00:00"), time.Hour, true}, 12 * time.Second, "11:00:12"},
-		{"yesterday", clock{day("2030-01-31 00:30:00"), time.Hour, true}, 12 * time.Second, "jan/30 23:30:12"},
-		{"last year", clock{day("2030-01-01 00:30:00"), time.Hour, true}, 12 * time.Second, "dec/31/2029 23:30:12"},
+		{"the clock is not set", clock{day("1970-01-01 00:05:00"), time.Minute, false}, 12 * time.Second, time.Hour, "00:00:12"},
+		{"nor was it yesterday", clock{day("1970-01-02 01:00:00"), 25 * time.Hour, false}, 12 * time.Second, 0, "jan/01 00:00:12"},
+		{"today", clock{day("2030-01-31 12:00:00"), time.Hour, true}, 12 * time.Second, 0, "11:00:12"},
+		{"today, east of Greenwich", clock{day("2030-01-31 22:00:00"), time.Hour, true}, 12 * time.Second, 150 * time.Minute, "jan/31 23:30:12"},
+		{"yesterday", clock{day("2030-01-31 00:30:00"), time.Hour, true}, 12 * time.Second, 0, "jan/30 23:30:12"},
+		{"last year", clock{day("2030-01-01 00:30:00"), time.Hour, true}, 12 * time.Second, 0, "dec/31/2029 23:30:12"},
 	} {
-		t.Run(c.name, func(t *testing.T) { assert.Equal(t, c.want, c.now.stamp(c.at)) })
+		t.Run(c.name, func(t *testing.T) { assert.Equal(t, c.want, c.now.stamp(c.at, c.zone)) })
 	}
 }

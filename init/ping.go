@@ -62,6 +62,6 @@ func (r *router) setClock(t time.Time) error {
 	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
 		return fmt.Errorf("set the clock: %w", err)
 	}
-	r.log.printf(levelNotice, "the clock was set to %s", t.UTC().Format(time.DateTime))
+	r.log.printf(levelInfo, "the clock was set to %s", t.UTC().Format(time.DateTime))
 	return nil
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -39,6 +41,7 @@ type remoteLog struct {
 	mu     sync.Mutex
 	config console.RemoteLog
 	host   string
+	names  map[string]string
 	stop   context.CancelFunc // nil if nothing is sent
 	ended  chan struct{}
 }
@@ -47,13 +50,13 @@ func newRemoteLog(log *logger) *remoteLog {
 	return &remoteLog{log: log, path: kernelLog, retry: syslogRetry}
 }
 
-// set says who is sent the log, and what the router calls itself. With whole, also what
-// was logged before goes there.
-func (l *remoteLog) set(config console.RemoteLog, identity string, whole bool) {
+// set says who is sent the log, what the router calls itself, and what users call its
+// ports if not by their names. With whole, also what was logged before goes there.
+func (l *remoteLog) set(config console.RemoteLog, identity string, names map[string]string, whole bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	host := syslogName(identity)
-	if config == l.config && host == l.host {
+	if config == l.config && host == l.host && maps.Equal(names, l.names) {
 		return
 	}
 	if l.stop != nil {
@@ -61,7 +64,7 @@ func (l *remoteLog) set(config console.RemoteLog, identity string, whole bool) {
 		<-l.ended
 		l.stop = nil
 	}
-	l.config, l.host = config, host
+	l.config, l.host, l.names = config, host, names
 	if !config.Address.IsValid() {
 		return
 	}
@@ -73,7 +76,7 @@ func (l *remoteLog) set(config console.RemoteLog, identity string, whole bool) {
 		l.log.printf(levelError, "remote log: %v", err)
 		return
 	}
-	s := syslogSender{log: l.log, kmsg: kmsg, to: netip.AddrPortFrom(config.Address, config.Port), host: host, retry: l.retry}
+	s := syslogSender{log: l.log, kmsg: kmsg, to: netip.AddrPortFrom(config.Address, config.Port), host: host, names: names, retry: l.retry}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	l.stop, l.ended = stop, ended
@@ -91,6 +94,7 @@ type syslogSender struct {
 	kmsg  *os.File
 	to    netip.AddrPort
 	host  string
+	names map[string]string
 	retry time.Duration
 
 	conn       net.Conn // nil if there is none
@@ -117,7 +121,7 @@ func (s *syslogSender) run(ctx context.Context) {
 			}
 			return
 		}
-		rec, ok := parseRecord(string(buf[:n]))
+		rec, ok := parseRecord(string(buf[:n]), s.called)
 		if !ok {
 			continue
 		}
@@ -134,6 +138,9 @@ func (s *syslogSender) run(ctx context.Context) {
 		}
 	}
 }
+
+// called is what users call an interface.
+func (s *syslogSender) called(name string) string { return cmp.Or(s.names[name], name) }
 
 // deliver sends a line, however often it has to be tried. It returns false when ctx is
 // done.

@@ -51,7 +51,7 @@ func newSyslogLab(t *testing.T) *syslogLab {
 	l.remote = newRemoteLog(&logger{kmsg: said, topic: "system"})
 	l.remote.path, l.remote.retry = fifo, 20*time.Millisecond
 	t.Cleanup(func() {
-		l.remote.set(console.RemoteLog{}, "", true)
+		l.remote.set(console.RemoteLog{}, "", nil, true)
 		l.kmsg.Close()
 		said.Close()
 		l.server.Close()
@@ -84,7 +84,7 @@ func (l *syslogLab) expect(want string) {
 func TestRemoteLog(t *testing.T) {
 	l := newSyslogLab(t)
 	to := console.RemoteLog{Address: l.address().Addr(), Port: l.address().Port()}
-	l.remote.set(to, "one", true)
+	l.remote.set(to, "one", nil, true)
 	l.log(10, "first")
 	l.expect(" one postern - system,info - first")
 	l.log(11, "second")
@@ -94,11 +94,11 @@ func TestRemoteLog(t *testing.T) {
 	l.expect(" system,warning - 3 lines of the log were overwritten before they could be sent")
 	l.expect("third")
 	// The name changes.
-	l.remote.set(to, "two", true)
+	l.remote.set(to, "two", nil, true)
 	l.log(16, "fourth")
 	l.expect(" two postern - system,info - fourth")
 	// Nobody is sent anything any more.
-	l.remote.set(console.RemoteLog{Port: 514}, "two", true)
+	l.remote.set(console.RemoteLog{Port: 514}, "two", nil, true)
 	l.log(17, "fifth")
 	require.NoError(t, l.server.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
 	_, err := l.server.Read(make([]byte, 100))
@@ -117,7 +117,7 @@ func TestRemoteLogOutOfReach(t *testing.T) {
 	l := newSyslogLab(t)
 	address := l.address()
 	require.NoError(t, l.server.Close())
-	l.remote.set(console.RemoteLog{Address: address.Addr(), Port: address.Port()}, "one", true)
+	l.remote.set(console.RemoteLog{Address: address.Addr(), Port: address.Port()}, "one", nil, true)
 	// Of a server that does not listen the kernel hears behind the first line, which is
 	// lost; the next is kept and tried again.
 	l.log(1, "lost")
@@ -140,6 +140,6 @@ func TestRemoteLogOutOfReach(t *testing.T) {
 func TestRemoteLogWithoutLog(t *testing.T) {
 	l := newSyslogLab(t)
 	l.remote.path = filepath.Join(t.TempDir(), "none")
-	l.remote.set(console.RemoteLog{Address: l.address().Addr(), Port: 514}, "one", true)
+	l.remote.set(console.RemoteLog{Address: l.address().Addr(), Port: 514}, "one", nil, true)
 	assert.Contains(t, l.told(), "remote log: open ")
 }

@@ -93,6 +93,7 @@ func (r *router) start(ctx context.Context) {
 	if closed {
 		r.rescue(l)
 	}
+	r.socks.level = levelInfo
 	go func() {
 		if err := r.network.Run(ctx); err != nil && ctx.Err() == nil {
 			r.log.printf(levelError, "network: %v", err)
@@ -178,15 +179,15 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 		}
 		return err
 	}
-	if !r.applied || !reflect.DeepEqual(old.Firewall, next.Firewall) {
-		if err := r.firewall.Apply(next.Firewall); err != nil {
+	if !r.applied || !reflect.DeepEqual(old.Rules(), next.Rules()) {
+		if err := r.firewall.Apply(next.Rules()); err != nil {
 			return fail(err)
 		}
 		undo = append(undo, func() error {
 			if !r.applied {
 				return r.firewall.Lock()
 			}
-			return r.firewall.Apply(old.Firewall)
+			return r.firewall.Apply(old.Rules())
 		})
 	}
 	if network := networkOf(next, forwarding); !r.applied || !reflect.DeepEqual(networkOf(old, r.forwarding), network) {
@@ -205,7 +206,7 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 	if err := r.socks.apply(socksOf(next)); err != nil {
 		return fail(err)
 	}
-	r.remote.set(next.RemoteLog, next.Identity, !r.applied)
+	r.remote.set(next.RemoteLog, next.Identity, portNames(next), !r.applied)
 	r.config, r.running, r.forwarding, r.applied = next, next, forwarding, true
 	return nil
 }
@@ -214,6 +215,17 @@ func networkOf(c console.Config, forwarding bool) netcfg.Config {
 	network := c.Network()
 	network.Forwarding = forwarding
 	return network
+}
+
+// portNames are the names of the ports that users call otherwise.
+func portNames(c console.Config) map[string]string {
+	names := map[string]string{}
+	for _, p := range c.Links {
+		if p.Renamed != "" {
+			names[p.Name] = p.Renamed
+		}
+	}
+	return names
 }
 
 // socksOf is what socksd is told: it cannot read resolv.conf.
@@ -301,7 +313,7 @@ func (r *router) live() console.Live {
 		Openings:    r.firewall.Openings,
 		Now:         time.Now,
 		Counters:    r.firewall.Counters,
-		Log:         r.log.lines,
+		Log:         func() ([]string, error) { return r.log.lines(view{r.config.Called, r.config.TimeZone}) },
 		Resource:    r.resource,
 		Invalid:     r.invalid,
 		Addresses:   r.dynamicAddresses,

@@ -23,6 +23,9 @@ import (
 type socksService struct {
 	log      *logger
 	firewall *firewall.Firewall
+	// level is that of the line which says that the port is open: what is shown while
+	// the router starts would later run across the screen of whoever opens it.
+	level int
 
 	mu       sync.Mutex
 	config   socks.Config
@@ -50,7 +53,7 @@ const (
 )
 
 func newSocksService(log *logger, fw *firewall.Firewall) *socksService {
-	return &socksService{log: log, firewall: fw}
+	return &socksService{log: log, firewall: fw, level: levelNotice}
 }
 
 // apply brings the service to config, or leaves it as it was.
@@ -86,7 +89,7 @@ func (s *socksService) apply(config socks.Config) error {
 	if listener != s.listener {
 		s.closeListener()
 		s.listener, s.port = listener, port
-		s.log.printf(levelNotice, "socks accepts on port %d after %s", port, uptime())
+		s.log.printf(s.level, "socks accepts on port %d after %s", port, uptime())
 	}
 	s.config = config
 	return nil

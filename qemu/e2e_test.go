@@ -79,10 +79,32 @@ type router struct {
 	m    *machine
 	site *site
 	dir  string
+	// listening and open are what TestManual has on the router's connections.
+	listening map[netip.AddrPort]net.Listener
+	open      []net.Conn
 }
 
 // startRouter boots a board in the manual's network, for the length of a test.
 func startRouter(t *testing.T, name string, change func(*machineOptions)) *router {
+	r := layNetwork(t, name)
+	var err error
+	r.site, err = startSite(r.n, filepath.Join(r.dir, "site"))
+	require.NoError(t, err)
+	t.Cleanup(r.site.close)
+	o := machineOptions{
+		image:         filepath.Join(imageDir, name),
+		configuration: manualConfiguration(r.b),
+		capture:       true,
+	}
+	if change != nil {
+		change(&o)
+	}
+	r.boot(t, o)
+	return r
+}
+
+// layNetwork lays the manual's network around a board that is not started yet.
+func layNetwork(t *testing.T, name string) *router {
 	b, err := board.ByName(name)
 	require.NoError(t, err)
 	r := &router{T: t, b: b}
@@ -100,18 +122,13 @@ func startRouter(t *testing.T, name string, change func(*machineOptions)) *route
 	r.n, err = newNetwork("-" + filepath.Base(r.dir)[len("postern-e2e-"):])
 	require.NoError(t, err)
 	t.Cleanup(r.n.close)
-	r.site, err = startSite(r.n, filepath.Join(r.dir, "site"))
-	require.NoError(t, err)
-	t.Cleanup(r.site.close)
-	o := machineOptions{
-		image:         filepath.Join(imageDir, name),
-		configuration: manualConfiguration(b),
-		capture:       true,
-	}
-	if change != nil {
-		change(&o)
-	}
-	r.m, err = startMachine(b, r.n, r.dir, o)
+	return r
+}
+
+// boot starts the board, until the test ends.
+func (r *router) boot(t *testing.T, o machineOptions) {
+	var err error
+	r.m, err = startMachine(r.b, r.n, r.dir, o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		r.m.kill()
@@ -120,7 +137,6 @@ func startRouter(t *testing.T, name string, change func(*machineOptions)) *route
 			_ = os.WriteFile(filepath.Join(r.dir, "console.log"), []byte(r.m.screen.all()), 0o644)
 		}
 	})
-	return r
 }
 
 // expect waits for a text on the console.
@@ -444,6 +460,7 @@ func testRouter(t *testing.T, b board.Board) {
 		}
 		r.command(t, "/ip socks set max-connections=200")
 	})
+	r.serviceSteps(step)
 	step("a wrong line changes nothing", func(t *testing.T) {
 		before := r.command(t, "/export")
 		assert.Contains(t, r.command(t, "/ip socks set max-connections=501"), "1..500")
@@ -580,6 +597,8 @@ func testInside(t *testing.T, b board.Board) {
 		echo := r.echo(t, 5000)
 		_, reply := r.request(t, client, commandConnect, echo)
 		require.EqualValues(t, granted, reply.code)
+		_, waiting := r.request(t, client, commandBind, serverAddress+":21")
+		require.EqualValues(t, granted, waiting.code)
 		first := r.socksd(t, shell)
 		require.NoError(t, r.m.send("kill -9 "+first+"\r"))
 		// From here on the listener is PID 1's: a call waits and is served.
@@ -597,6 +616,11 @@ func testInside(t *testing.T, b board.Board) {
 		assert.Less(t, time.Since(start), 10*time.Second)
 		t.Logf("%s: served %v after the kill", b.Name, time.Since(start).Round(time.Millisecond))
 		assert.NotEqual(t, first, r.socksd(t, shell))
+		// What was open for the BIND is closed: nobody answers, not even with a reset.
+		_, err := r.n.dial(serverOfSite, waiting.addr.String(), 3*time.Second)
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		assert.True(t, timeout.Timeout(), "%v", err)
 	})
 	t.Run("Safe Mode is undone when the console is killed", func(t *testing.T) {
 		// The console shares the shell's terminal; meanwhile the shell waits for ping. It

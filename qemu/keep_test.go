@@ -154,6 +154,21 @@ func testKept(t *testing.T, b board.Board) {
 	if b.Name != boards()[0].Name {
 		return
 	}
+	t.Run("Safe Mode does not outlive the power", func(t *testing.T) {
+		k.start(t, "second", nil)
+		require.NoError(t, k.m.send("\x18"))
+		_, err := k.m.expect("\n[admin@second] <SAFE> > ", time.Minute)
+		require.NoError(t, err)
+		before := k.partition(t)
+		k.command(t, "/system identity set name=trial; /ip firewall filter remove [find comment=kept]")
+		assert.NotContains(t, k.command(t, "/ip firewall filter print"), rule)
+		time.Sleep(7 * time.Second) // a change is written after 5 at the latest
+		assert.True(t, bytes.Equal(before, k.partition(t)), "the flash was written")
+		k.m.kill()
+		k.start(t, "second", nil)
+		assert.Contains(t, k.command(t, "/ip firewall filter print"), rule)
+		k.m.kill()
+	})
 	t.Run("a start with the defaults", func(t *testing.T) {
 		k.start(t, "postern", func(o *machineOptions) { o.commandLine = "postern.reset" })
 		assert.Contains(t, k.said, "starting with the defaults")

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,10 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 	step("the clock", func(t *testing.T) {
 		r.command(t, "/system clock set date=jan/31/2030 time=12:00:00")
 		assert.Regexp(t, `time: 12:00:\d\d\n +date: jan/31/2030\n`, r.command(t, "/system clock print"))
+		r.command(t, "/system clock manual set time-zone=+05:30")
+		assert.Regexp(t, `time: 17:30:\d\d\n +date: jan/31/2030\n +time-zone-name: manual\n +gmt-offset: \+05:30\n`, r.command(t, "/system clock print"))
+		assert.Regexp(t, `(?m)^17:30:\d\d system,info the clock was set`, r.command(t, "/log print"))
+		r.command(t, "/system clock manual reset")
 	})
 	step("MTU and hardware address", func(t *testing.T) {
 		before := r.command(t, "/interface ethernet print where name=ether2")
@@ -69,10 +74,29 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		assert.Equal(t, before, r.command(t, "/interface ethernet print where name=ether2"))
 		r.reachable(t, "")
 	})
+	step("a port with another name", func(t *testing.T) {
+		before := r.command(t, "/export")
+		assert.Empty(t, r.command(t, "/interface ethernet set ether2 name=lan"))
+		assert.Regexp(t, `(?m)^ 1  R  lan +ether  1500 `, r.command(t, "/interface print"))
+		assert.Regexp(t, `(?m)^ 1  R  name=lan default-name=ether2 `, r.command(t, "/interface ethernet print detail"))
+		assert.Regexp(t, `(?m)^ +192\.168\.0\.1/24 +192\.168\.0\.0 +lan$`, r.command(t, "/ip address print"))
+		assert.Regexp(t, `(?m)^ \d D 192\.168\.0\.0/24 +lan +0$`, r.command(t, "/ip route print"))
+		assert.Contains(t, r.command(t, "/export"), "set [find default-name=ether2] name=lan\n")
+		assert.Contains(t, r.command(t, "/ip firewall filter print"), "in-interface=!lan")
+		assert.Contains(t, r.command(t, "/ip address add address=10.9.0.1/24 interface=ether2"), "input does not match any value of interface")
+		require.NoError(t, r.http(), "what it does goes on")
+		assert.Regexp(t, `(?m)^ ?\d+ DC 192\.168\.0\.2 +\S+ lan$`, r.command(t, "/ip arp print"))
+		assert.Empty(t, r.command(t, "/interface disable lan"))
+		assert.Regexp(t, `(?m)^ 1 X   lan `, r.command(t, "/interface print"))
+		assert.Empty(t, r.command(t, "/interface enable lan; /interface ethernet set lan !name"))
+		assert.Equal(t, strings.Replace(before, "/interface ethernet\n", "", 1), strings.Replace(strings.Replace(
+			r.command(t, "/export"), "/interface ethernet\n", "", 1), "set ether2\n", "", 1))
+		require.NoError(t, retry(20*time.Second, r.http))
+	})
 	step("a bridge with a VLAN", func(t *testing.T) {
 		before := r.command(t, "/export")
+		// The rules let ether2 in, and do so when that is a port of a bridge.
 		assert.Empty(t, r.command(t, "/interface bridge add name=bridge1; /interface bridge port add bridge=bridge1 interface=ether2; "+
-			"/ip firewall filter set [find in-interface=!ether2] in-interface=!bridge1; "+
 			"/interface vlan add name=guests interface=bridge1 vlan-id=20; /ip address add address=192.168.20.1/24 interface=guests"))
 		screen := r.command(t, "/interface print")
 		assert.Regexp(t, `(?m)^ 1  RS ether2 `, screen)
@@ -91,7 +115,6 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		assert.Contains(t, r.command(t, "/interface bridge remove bridge1"), "/interface vlan 0: input does not match any value of interface: bridge1")
 		assert.Contains(t, r.command(t, "/interface bridge port add bridge=bridge1 interface=guests"), "would make a loop")
 		assert.Empty(t, r.command(t, "/ip address remove [find interface=guests]; /interface vlan remove guests; "+
-			"/ip firewall filter set [find in-interface=!bridge1] in-interface=!ether2; "+
 			"/interface bridge port remove 0; /interface bridge remove bridge1"))
 		assert.Equal(t, before, r.command(t, "/export"))
 		assert.NotContains(t, r.command(t, "/interface print"), "bridge1")

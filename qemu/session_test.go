@@ -27,7 +27,8 @@ func (r *router) sessionSteps(step func(string, func(*testing.T))) {
 	step("a packet that a rule logs is in the log", func(t *testing.T) {
 		r.command(t, `/ip firewall filter add chain=input action=log protocol=icmp log-prefix="note " place-before=0`)
 		r.run(t, client, "ping", "-c", "1", "-W", "5", lanAddress)
-		r.awaitLog(t, "firewall,info note IN=ether2 .*SRC="+regexp.QuoteMeta(clientAddress))
+		r.awaitLog(t, `firewall,info note input: in:ether2 out:\(unknown 0\), src-mac `+strings.ToLower(r.mac(t, client))+
+			`, proto ICMP \(type 8, code 0\), 192\.168\.0\.2->192\.168\.0\.1, len 84$`)
 		r.command(t, "/ip firewall filter print")
 		r.command(t, "/ip firewall filter remove [find action=log]")
 	})
