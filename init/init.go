@@ -149,6 +149,7 @@ func startRouter(ctx context.Context, log *logger, requests chan<- console.Reque
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", boardFile, err)
 	}
+	awaitDisk(b.Flash, "/sys", lateDisk)
 	r, err := newRouter(b, log, requests)
 	if err != nil {
 		return nil, err
