@@ -30,6 +30,8 @@ const (
 	// treeRoom is what the kernel keeps free for a device tree behind itself
 	// (arch/mips/kernel/vmlinux.lds.S, arch/mips/kernel/setup.c).
 	treeRoom = 1 << 20
+	// mostMemory is what kernel and device tree may take, in bytes.
+	mostMemory = 64 << 20
 	// physical are the bits of an address in MIPS's unmapped segments that are one of
 	// memory.
 	physical = 0x1FFF_FFFF
@@ -60,18 +62,10 @@ func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64
 			return flat{}, fmt.Errorf("%s: no symbol %s", kernel, name)
 		}
 	}
-	image := flat{entry: f.Entry}
+	image := flat{load: ^uint64(0), entry: f.Entry}
 	for _, p := range f.Progs {
-		if p.Type != elf.PT_LOAD {
-			continue
-		}
-		if image.data != nil {
-			return flat{}, fmt.Errorf("%s: more than one part to load; want one", kernel)
-		}
-		image.load = p.Vaddr
-		image.data = make([]byte, p.Filesz)
-		if _, err := p.ReadAt(image.data, 0); err != nil {
-			return flat{}, fmt.Errorf("%s: %w", kernel, err)
+		if p.Type == elf.PT_LOAD && p.Filesz > 0 {
+			image.load = min(image.load, p.Vaddr)
 		}
 	}
 	end := (address["_end"] + pageSize - 1) &^ (pageSize - 1)
@@ -87,6 +81,9 @@ func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64
 		}
 		initramfs = append(initramfs[:len(initramfs):len(initramfs)], make([]byte, room-int64(len(initramfs)))...)
 	}
+	if ramdisk-image.load > mostMemory {
+		return flat{}, fmt.Errorf("%s: from %#x to %#x are more than %d bytes", kernel, image.load, ramdisk, mostMemory)
+	}
 	start := ramdisk & physical
 	dtb, err := tree(fmt.Sprintf("\t\tbootargs = %q;\n\t\tlinux,initrd-start = <%#x>;\n\t\tlinux,initrd-end = <%#x>;\n",
 		commandLine, start, start+uint64(len(initramfs))))
@@ -96,11 +93,20 @@ func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64
 	if len(dtb) > treeRoom {
 		return flat{}, fmt.Errorf("the device tree has %d bytes, the kernel has room for %d", len(dtb), treeRoom)
 	}
-	data := make([]byte, ramdisk-image.load+uint64(len(initramfs)))
-	copy(data, image.data)
-	copy(data[address["__appended_dtb"]-image.load:], dtb)
-	copy(data[ramdisk-image.load:], initramfs)
-	image.data = data
+	image.data = make([]byte, ramdisk-image.load+uint64(len(initramfs)))
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_LOAD || p.Filesz == 0 {
+			continue
+		}
+		if p.Vaddr+p.Filesz > end {
+			return flat{}, fmt.Errorf("%s: a part at %#x is behind its end, %#x", kernel, p.Vaddr, end)
+		}
+		if _, err := p.ReadAt(image.data[p.Vaddr-image.load:][:p.Filesz], 0); err != nil {
+			return flat{}, fmt.Errorf("%s: %w", kernel, err)
+		}
+	}
+	copy(image.data[address["__appended_dtb"]-image.load:], dtb)
+	copy(image.data[ramdisk-image.load:], initramfs)
 	return image, nil
 }
 
