@@ -5,7 +5,7 @@
 BOARD ?= malta
 DEBUG ?=
 
-.PHONY: lab test image boards size setup bench check
+.PHONY: lab test image boards size setup bench check keys
 
 # The manual's FTP example, on BOARD in QEMU. Needs root.
 lab:
@@ -33,6 +33,10 @@ image:
 
 boards:
 	go run ./image boards
+
+# The keys that images are signed with: once, and kept. A build makes them too.
+keys:
+	go run ./image keys
 
 bench:
 	go run ./image setup --lab

@@ -23,17 +23,23 @@ type Board struct {
 	Kernel Kernel
 	// Ports in the order of their numbers.
 	Ports []Port
-	// WAN and LAN are the names of the ports that the default configuration uses.
+	// WAN and LAN are the names of the ports that the default configuration uses. WAN is
+	// empty on a board with one port. Bridged are further ports of the LAN.
 	WAN, LAN string
+	Bridged  []string
 	// Consoles are the terminals that a console runs on, as device names in /dev.
 	Consoles []string
 	// Memory in MiB.
 	Memory int
 	// Flash is what keeps the configuration while the power is off.
 	Flash Flash
-	// ImageLimit is the most that kernel and initramfs may take on flash, in
-	// bytes; 0 for no limit.
+	// Image is how the boot loader takes kernel and initramfs.
+	Image Image
+	// ImageLimit is the most that a slot image may take on flash, in bytes; 0 for no
+	// limit.
 	ImageLimit int64
+	// Flashing is how an image gets onto the board; empty for QEMU's machines.
+	Flashing string
 
 	QEMU QEMU
 }
@@ -62,6 +68,8 @@ func (c CPU) CompilerPackages(host string) []string {
 
 // Kernel is how a board's Linux is built.
 type Kernel struct {
+	// Name is what boards that boot the same kernel have in common.
+	Name string
 	// Arch is ARCH of the kernel's make.
 	Arch string
 	// Fragments are names of files in kernel/, without ".config", the later
@@ -80,7 +88,10 @@ type Kernel struct {
 type Port struct {
 	Name string
 	// Device is where sysfs has it: the start of its path below /sys/devices, or
-	// the kernel's name for it.
+	// the kernel's name for it. The ports of a switch (DSA) are one device together:
+	// these have the names that the device tree gives them as labels. The port that
+	// joins switch and processor is none of the board's; the kernel brings it up with
+	// the first port of the switch (net/dsa/user.c, dsa_user_open).
 	Device string
 	// QEMU is the -device argument that puts a network card there, without its
 	// netdev and mac.
@@ -92,11 +103,17 @@ type Port struct {
 // what it holds.
 const ConfigurationPartition = "postern-config"
 
+// StatePartition is the name of the partition for what the router itself keeps over a
+// restart, where there is room for one.
+const StatePartition = "postern-state"
+
 // Flash is a flash chip or a disk.
 type Flash struct {
 	// Chip is the name that the kernel gives an MTD chip. It is empty for a disk,
 	// which names its partitions itself, in a GUID partition table.
 	Chip string
+	// Size of a chip in bytes; 0 for a disk, and where QEMU's machine says it.
+	Size int64
 	// Partitions in the order of their places.
 	Partitions []Partition
 }
@@ -124,10 +141,9 @@ type QEMU struct {
 	Binary, Package string
 	// Machine and CPU are its -machine and -cpu; CPU may be empty.
 	Machine, CPU string
-	// Flash is the file that holds the flash, as a -drive without file and format. It
-	// holds FlashSize bytes from FlashStart of the chip on.
-	Flash                 string
-	FlashStart, FlashSize int64
+	// Banks are the drives that the file of the flash, FlashSize bytes, is given as.
+	Banks     []Bank
+	FlashSize int64
 	// FlashDevice is a -device that takes the drive; empty if the machine has it.
 	FlashDevice string
 	// HotPlug says that the machine can lose and gain a network card while it runs.
@@ -147,6 +163,7 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		Description: "MIPS Malta, 24Kc, " + order + "-endian (QEMU)",
 		CPU:         cpu,
 		Kernel: Kernel{
+			Name:        name,
 			Arch:        "mips",
 			Fragments:   []string{"common", "mips", fragment, "malta", "flash"},
 			Target:      "vmlinuz",
@@ -165,20 +182,24 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		Consoles:   []string{"ttyS0"},
 		Memory:     32,
 		Flash:      flash,
+		Image:      Image{Form: UImage},
 		ImageLimit: flash4MB,
 		QEMU: QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc",
-			Flash: "if=pflash,unit=0", FlashSize: 4 << 20},
+			Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20},
 	}
 }
 
 func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel) Board {
 	// Two banks of 64 MiB that the kernel joins, with erase blocks of 256 KiB. The
-	// first is the boot loader's, the second begins with its environment.
+	// boot loader begins the first and has its environment at the start of the second.
 	const bank = 64 << 20
 	flash := Flash{Chip: "0.flash", Partitions: []Partition{
-		{"boot", 0, bank},
+		{"boot", 0, 4 << 20},
+		{Slots[0], 4 << 20, slotSize},
+		{Slots[1], 4<<20 + slotSize, slotSize},
 		{"environment", bank, 256 << 10},
 		{ConfigurationPartition, bank + 256<<10, 512 << 10},
+		{StatePartition, bank + 768<<10, 512 << 10},
 	}}
 	kernel.CommandLine = "console=ttyAMA0,115200 " + commandLine + " " + flash.mtdparts()
 	return Board{
@@ -194,8 +215,14 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel) Bo
 		Consoles: []string{"ttyAMA0"},
 		Memory:   64,
 		Flash:    flash,
+		Image:    Image{Form: FIT},
+		// The last erase block of a slot tells of its state.
+		ImageLimit: slotSize - 256<<10,
 		QEMU: QEMU{Binary: binary, Package: "qemu-system-arm", Machine: "virt", CPU: cpuModel,
-			Flash: "if=pflash,unit=1", FlashStart: bank, FlashSize: bank},
+			Banks: []Bank{
+				{Drive: "if=pflash,unit=0", Size: bank, Firmware: true},
+				{Drive: "if=pflash,unit=1", Offset: bank, Size: bank},
+			}, FlashSize: 2 * bank},
 	}
 }
 
@@ -209,40 +236,42 @@ const (
 
 	// flash4MB is the image's part of a 4 MB chip.
 	flash4MB = 3520 << 10
+
+	// slotSize is that of each of two slots on a board with room.
+	slotSize = 24 << 20
 )
 
 // All returns the boards in the order in which they are listed.
-func All() []Board {
+func All() []Board { return append(Lab(), routers()...) }
+
+// Lab returns the boards that are QEMU's machines: those that tests boot.
+func Lab() []Board {
 	return []Board{
 		malta("malta", "big", "mips-be", "qemu-system-mips",
-			CPU{GOARCH: "mips", GOMIPS: "softfloat", Cross: "mips-linux-gnu-", Debian: "mips"}),
+			mipsBE),
 		malta("maltael", "little", "mips-le", "qemu-system-mipsel",
-			CPU{GOARCH: "mipsle", GOMIPS: "softfloat", Cross: "mipsel-linux-gnu-", Debian: "mipsel"}),
+			mipsLE),
 		virt("virt-armv7", "ARMv7 virtual machine, Cortex-A15 (QEMU)", "qemu-system-arm", "cortex-a15",
-			CPU{GOARCH: "arm", GOARM: "7", Cross: "arm-linux-gnueabihf-", Debian: "armhf"},
-			Kernel{Arch: "arm", Fragments: []string{"common", "arm", "virt", "virt-armv7", "flash"},
-				Target: "zImage", Image: "arch/arm/boot/zImage", Objects: 772}),
+			armv7, armv7Kernel),
 		virt("virt-arm64", "ARMv8 virtual machine, Cortex-A53 (QEMU)", "qemu-system-aarch64", "cortex-a53",
-			CPU{GOARCH: "arm64", Cross: "aarch64-linux-gnu-", Debian: "arm64"},
-			Kernel{Arch: "arm64", Fragments: []string{"common", "arm64", "virt", "flash"},
-				Target: "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 762}),
+			arm64, arm64Kernel),
 		{
 			Name:        "pc",
 			Description: "64-bit PC, serial console (QEMU i440FX)",
-			CPU:         CPU{GOARCH: "amd64", Cross: "x86_64-linux-gnu-", Debian: "amd64"},
-			Kernel: Kernel{Arch: "x86", Fragments: []string{"common", "x86_64"},
-				Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1138,
-				CommandLine: "console=ttyS0,115200 " + commandLine},
+			CPU:         amd64,
+			Kernel:      pcKernel.with("ttyS0,115200", Flash{}),
 			Ports: []Port{
 				{Name: "ether1", Device: "pci0000:00/0000:00:04.0", QEMU: pciNIC + ",addr=0x4"},
 				{Name: "ether2", Device: "pci0000:00/0000:00:05.0", QEMU: pciNIC + ",addr=0x5"},
 			},
 			WAN: "ether1", LAN: "ether2",
-			Consoles: []string{"ttyS0"},
-			Memory:   64,
-			Flash:    Flash{Partitions: []Partition{{ConfigurationPartition, 1 << 20, 1 << 20}}},
+			Consoles:   []string{"ttyS0"},
+			Memory:     64,
+			Flash:      pcDisk(),
+			Image:      Image{Form: Archive},
+			ImageLimit: slotSize,
 			QEMU: QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "pc", HotPlug: true,
-				Flash: "if=none,id=flash", FlashSize: 4 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6"},
+				Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6"},
 		},
 	}
 }
@@ -273,7 +302,8 @@ func (b Board) PortNames() []string {
 func (b Board) GoEnv() []string {
 	env := []string{"GOOS=linux", "CGO_ENABLED=0", "GOARCH=" + b.CPU.GOARCH}
 	if b.CPU.GOMIPS != "" {
-		env = append(env, "GOMIPS="+b.CPU.GOMIPS)
+		// Each width has a variable of its own, and takes no notice of the other's.
+		env = append(env, "GOMIPS="+b.CPU.GOMIPS, "GOMIPS64="+b.CPU.GOMIPS)
 	}
 	if b.CPU.GOARM != "" {
 		env = append(env, "GOARM="+b.CPU.GOARM)
@@ -298,10 +328,37 @@ func (b Board) KernelFragments() (string, error) {
 	return all.String(), nil
 }
 
-// DefaultConfiguration is what the board starts with when nothing else is kept,
-// in the command language.
-//
 //go:embed default.rsc
 var defaultConfiguration string
 
-func (b Board) DefaultConfiguration() string { return defaultConfiguration }
+// DefaultConfiguration is what the board starts with when nothing else is kept,
+// in the command language.
+func (b Board) DefaultConfiguration() string {
+	wan, lan := b.WAN, b.LAN
+	if wan == "" {
+		wan = "another" // in a comment
+	}
+	var text strings.Builder
+	for line := range strings.Lines(defaultConfiguration) {
+		if b.WAN == "" && strings.Contains(line, " in-interface=ether1 ") {
+			continue
+		}
+		if b.Bridged != nil && strings.HasPrefix(line, "/ip address ") {
+			lan = "bridge"
+			fmt.Fprintf(&text, "/interface bridge add name=%s\n", lan)
+			for _, p := range append([]string{b.LAN}, b.Bridged...) {
+				fmt.Fprintf(&text, "/interface bridge port add bridge=%s interface=%s\n", lan, p)
+			}
+		}
+		text.WriteString(strings.NewReplacer("ether1", wan, "ether2", lan).Replace(line))
+	}
+	return text.String()
+}
+
+// Verified says how the board was seen to work.
+func (b Board) Verified() string {
+	if b.QEMU.Machine != "" {
+		return "booted in QEMU, machine " + b.QEMU.Machine
+	}
+	return "built and checked only"
+}

@@ -17,19 +17,104 @@ func TestBoards(t *testing.T) {
 			fragments, err := b.KernelFragments()
 			require.NoError(t, err)
 			assert.Contains(t, fragments, "CONFIG_INET=y")
-			assert.Contains(t, b.PortNames(), b.WAN)
 			assert.Contains(t, b.PortNames(), b.LAN)
+			if len(b.Ports) > 1 {
+				assert.Contains(t, b.PortNames(), b.WAN)
+			} else {
+				assert.Empty(t, b.WAN)
+			}
 			assert.NotEqual(t, b.WAN, b.LAN)
+			assert.Subset(t, b.PortNames(), b.Bridged)
+			assert.NotContains(t, b.Bridged, b.WAN)
+			assert.NotContains(t, b.Bridged, b.LAN)
+			devices := map[string]bool{}
+			for _, p := range b.Ports {
+				assert.NotEmpty(t, p.Device, p.Name)
+				assert.False(t, devices[p.Device], "two ports are %s", p.Device)
+				devices[p.Device] = true
+				assert.LessOrEqual(t, len(p.Name), 15, "the kernel's limit")
+			}
+			assert.Positive(t, b.Memory)
+			assert.NotEmpty(t, b.Description)
+			assert.NotEmpty(t, b.Image.Form)
+			assert.NotEmpty(t, b.Kernel.Name)
+			assert.NotEmpty(t, b.Kernel.Target)
+			assert.Equal(t, b.QEMU.Machine == "", b.Flashing != "", "how it is flashed, unless it is a machine of QEMU")
+			if b.Flash.Partitions != nil {
+				assert.Positive(t, b.ImageLimit)
+			}
+			switch b.Image.Form {
+			case FlatUImage, TPLink, ELF:
+				assert.Len(t, b.Image.DeviceTrees, 1)
+				assert.Equal(t, "vmlinux", b.Kernel.Image, "with symbols")
+			}
 			assert.NotEmpty(t, b.Consoles)
 			assert.True(t, strings.Contains(b.Kernel.CommandLine, "console="+b.Consoles[0]), "the kernel's console is the first")
 			found, err := ByName(b.Name)
 			require.NoError(t, err)
 			assert.Equal(t, b, found)
-			if b.CPU.GOARCH != "arm64" && b.CPU.GOARCH != "amd64" {
+			if !strings.HasSuffix(b.CPU.GOARCH, "64") {
 				assert.Contains(t, fragments, "CONFIG_COMPAT_32BIT_TIME=y")
 			}
 		})
 	}
+}
+
+// TestKernels checks that boards of one kernel name build one kernel.
+func TestKernels(t *testing.T) {
+	first := map[string]Board{}
+	for _, b := range All() {
+		one, known := first[b.Kernel.Name]
+		if !known {
+			first[b.Kernel.Name] = b
+			continue
+		}
+		a, c := one.Kernel, b.Kernel
+		a.CommandLine, c.CommandLine = "", ""
+		assert.Equal(t, a, c, "%s and %s", one.Name, b.Name)
+		assert.Equal(t, one.CPU, b.CPU, "%s and %s", one.Name, b.Name)
+	}
+}
+
+// TestDeviceTreeChanges checks that each file of changes is some board's.
+func TestDeviceTreeChanges(t *testing.T) {
+	files, err := deviceTreeChanges.ReadDir("dts")
+	require.NoError(t, err)
+	for _, f := range files {
+		b, err := ByName(strings.TrimSuffix(f.Name(), ".dtsi"))
+		require.NoError(t, err)
+		assert.NotEmpty(t, b.DeviceTreeChanges())
+	}
+	malta, err := ByName("malta")
+	require.NoError(t, err)
+	assert.Empty(t, malta.DeviceTreeChanges())
+}
+
+func TestDefaultConfiguration(t *testing.T) {
+	for _, c := range []struct {
+		board      string
+		has, lacks []string
+	}{
+		{"malta", []string{"interface=ether2 comment=LAN", "in-interface=ether1 ", "in-interface=!ether2"}, []string{"bridge"}},
+		{"tl-mr3020", []string{"interface=ether1 comment=LAN", "in-interface=!ether1"}, []string{"ether2", "in-interface=ether1 ", "bridge"}},
+		{"nanopi-r4s", []string{"interface=lan comment=LAN", "in-interface=wan ", "in-interface=!lan"}, []string{"bridge", "ether"}},
+		{"bananapi-r2", []string{"/interface bridge add name=bridge\n", "add bridge=bridge interface=lan0\n", "add bridge=bridge interface=lan3\n",
+			"interface=bridge comment=LAN", "in-interface=!bridge"}, []string{"interface=wan\n", "ether"}},
+	} {
+		t.Run(c.board, func(t *testing.T) {
+			b, err := ByName(c.board)
+			require.NoError(t, err)
+			for _, has := range c.has {
+				assert.Contains(t, b.DefaultConfiguration(), has)
+			}
+			for _, lacks := range c.lacks {
+				assert.NotContains(t, b.DefaultConfiguration(), lacks)
+			}
+		})
+	}
+	malta, err := ByName("malta")
+	require.NoError(t, err)
+	assert.Equal(t, defaultConfiguration, malta.DefaultConfiguration())
 }
 
 // TestFlash checks that the partitions of each board lie on its flash, apart.
@@ -45,16 +130,33 @@ func TestFlash(t *testing.T) {
 				switch p.Name {
 				case ConfigurationPartition:
 					kept++
-					assert.GreaterOrEqual(t, p.Offset, b.QEMU.FlashStart)
-					assert.LessOrEqual(t, end, b.QEMU.FlashStart+b.QEMU.FlashSize)
 				case "image":
 					assert.Equal(t, b.ImageLimit, p.Size)
+				case Slots[0], Slots[1]:
+					room := p.Size
+					if b.Flash.Chip != "" {
+						room-- // for the slot's state
+					}
+					assert.LessOrEqual(t, b.ImageLimit, room)
 				}
 			}
+			if b.Flash.Partitions == nil {
+				assert.Equal(t, "tplink-hc220-g5", b.Name, "the one board that keeps nothing")
+				return
+			}
 			assert.EqualValues(t, 1, kept, "one partition is for the configuration")
+			size := b.Flash.Size
+			if size == 0 {
+				size = b.QEMU.FlashSize
+			}
+			if b.Flash.Chip != "" || b.QEMU.Machine != "" {
+				assert.LessOrEqual(t, end, size)
+			}
 			if b.Flash.Chip == "" {
 				assert.NotContains(t, b.Kernel.CommandLine, "mtdparts")
-				assert.Less(t, end, b.QEMU.FlashSize)
+				if b.QEMU.Machine != "" {
+					assert.Equal(t, b.Flash.DiskSize(), b.QEMU.FlashSize)
+				}
 				return
 			}
 			assert.Contains(t, b.Kernel.CommandLine, "mtdparts="+b.Flash.Chip+":")

@@ -46,6 +46,7 @@ type options struct {
 	traceroute TracerouteArguments
 	check      socksRequest
 	clock      clock
+	upgrade    UpgradeArguments
 }
 
 func option(f field[options]) argument { return argument{property: f.property, set: f.set} }
@@ -412,7 +413,7 @@ func (c command) named(m *menu, given []string) []string {
 func (c command) plainWords(m *menu) []Choice {
 	words := slices.Clone(c.words)
 	if c.where {
-		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, ~ (contains)"})
+		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, ~ (a regular expression that it has)"})
 	}
 	if c.name == resetCommand.name {
 		for _, p := range m.properties {

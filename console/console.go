@@ -34,6 +34,7 @@ import (
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/socks"
 )
 
@@ -77,6 +78,8 @@ type Config struct {
 	AdminPassword string
 	// RemoteLog is who is sent the log (/system logging).
 	RemoteLog RemoteLog
+	// NTP is who is asked for the time (/system ntp client).
+	NTP ntp.Config
 
 	// ids tell the items of each list apart for as long as the router runs: an item
 	// keeps its identity when it is changed or moved. They are not part of what is
@@ -112,6 +115,7 @@ func (c Config) Clone() Config {
 	c.Addresses = slices.Clone(c.Addresses)
 	c.Routes = slices.Clone(c.Routes)
 	c.DNS = slices.Clone(c.DNS)
+	c.NTP.Servers = slices.Clone(c.NTP.Servers)
 	c.Firewall.Filter = cloneFirewallRules(c.Firewall.Filter)
 	c.Firewall.NAT = cloneFirewallRules(c.Firewall.NAT)
 	c.Socks.Access = slices.Clone(c.Socks.Access)
@@ -176,7 +180,11 @@ type Live struct {
 	// HashPassword makes what is kept of a password, 1..255 characters of a-z, A-Z,
 	// 0-9 and $./+=,-: it is called for one that is not empty.
 	HashPassword func(password string) (string, error)
-	// Requests are those of Ping, Traceroute, SetClock, ChangePassword and ResetConfiguration that are
+	// Slots lists the places on flash for an image.
+	Slots func() ([]SlotState, error)
+	// NTP tells of the time client.
+	NTP func() (NTPState, error)
+	// Requests are those of Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration and Upgrade that are
 	// carried out; the commands of the others are not there.
 	Requests []Request
 	// RemoteLog is set if the log is sent to Config.RemoteLog.
@@ -220,6 +228,8 @@ type Resource struct {
 	CPUCount int
 	// Architecture is a GOARCH.
 	Architecture, Board string
+	// Version is that of the software, "" if it is not known.
+	Version string
 }
 
 // Request is what a line asks of whoever runs the session.
@@ -246,6 +256,9 @@ const (
 	// ResetConfiguration asks whether to, then goes back to the configuration that the
 	// board came with and restarts the router.
 	ResetConfiguration
+	// Upgrade asks whether to, then writes the image at Result.Upgrade to flash, shows how
+	// far it is, and restarts the router.
+	Upgrade
 )
 
 // PingArguments are what /ping was given.
@@ -282,6 +295,7 @@ type Result struct {
 	Ping       PingArguments
 	Traceroute TracerouteArguments
 	Clock      time.Time
+	Upgrade    UpgradeArguments
 }
 
 // Session is one user's place in the menus. The zero value is at the root. It is

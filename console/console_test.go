@@ -541,6 +541,9 @@ func TestErrors(t *testing.T) {
 		{"set enabled", "expected end of command (line 1 column 5); expected one of enabled=, port=, connection-idle-timeout=, max-connections="},
 		{"set p=1 port=2", "property port given twice (line 1 column 9)"},
 		{"print stats", "expected end of command (line 1 column 7); expected one of interval="},
+		{"/ip firewall nat print where comment~\"(\"", "invalid value of comment (line 1 column 30); expected a regular expression without {n}: error parsing regexp: missing closing ): `(`"},
+		{"/ip firewall nat print where comment~\"(a{900}|b)*\"", "invalid value of comment (line 1 column 30); expected a regular expression without {n}: counted repetition in a{900}"},
+		{"/ip firewall nat print where comment~" + strings.Repeat("a", 201), "invalid value of comment (line 1 column 30); expected a regular expression without {n}: it has 201 characters; 200 at most"},
 		{"/ip firewall nat print foo", "expected end of command (line 1 column 24); expected one of detail, terse, count-only, stats, where, interval="},
 		{"/ip socks access set", "missing value(s) of argument(s) numbers"},
 		{"/ip socks access remove", "missing value(s) of argument(s) numbers"},
@@ -630,11 +633,12 @@ func TestLiveErrors(t *testing.T) {
 func TestResource(t *testing.T) {
 	live := Live{Resource: func() (Resource, error) {
 		return Resource{Uptime: 3725*time.Second + 1, FreeMemory: 17 << 19, TotalMemory: 32 << 20, CPULoad: 0.0512,
-			CPUCount: 1, Architecture: "mips", Board: "malta"}, nil
+			CPUCount: 1, Architecture: "mips", Board: "malta", Version: "v1-2-gabc"}, nil
 	}}
 	result, err := new(Session).Execute(Default(), live, "/system resource print")
 	require.NoError(t, err)
 	assert.Equal(t, `             uptime: 1h2m5s
+            version: v1-2-gabc
         free-memory: 8.5MiB
        total-memory: 32.0MiB
           cpu-count: 1

@@ -49,6 +49,7 @@ func TestItems(t *testing.T) {
 		{"found with where and and", "remove [find where comment=x and action=deny]", "10 11 13 14", ""},
 		{"found by what it is not", "remove [find comment!=x]", "11 12", ""},
 		{"found by a part", "remove [find dst-port~1 comment~\"x\"]", "10 13 14", ""},
+		{"found by a pattern", "remove [find dst-port~\"^1[124]\\$\"]", "10 13", ""},
 		{"found disabled", "remove [find disabled]", "10 11 12 13", ""},
 		{"found by disabled=no", "remove [find disabled=no]", "14", ""},
 		{"found set", "remove [find src-address]", "10 11 12 14", ""},

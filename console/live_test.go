@@ -62,7 +62,16 @@ func fullLive() Live {
 		}
 		return "$argon2id$" + strings.Repeat("x", len(p)), nil
 	}
-	l.Requests = []Request{Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration}
+	l.Requests = []Request{Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration, Upgrade}
+	l.Slots = func() ([]SlotState, error) {
+		return []SlotState{
+			{Name: "a", Active: true, Running: true, Version: "v1.2-3-gabc", Size: 3 << 20, State: "confirmed"},
+			{Name: "b", State: "empty"},
+		}, nil
+	}
+	l.NTP = func() (NTPState, error) {
+		return NTPState{Status: "synchronized", Server: "10.0.0.5", Stratum: 2, Offset: -1500 * time.Microsecond}, nil
+	}
 	l.RemoteLog = true
 	return l
 }
@@ -115,6 +124,24 @@ Flags: X - disabled, I - invalid, D - dynamic
 Flags: X - disabled, I - invalid, D - dynamic
  0   ;;; first
      chain=input action=drop in-interface=!ether2
+`},
+		{name: "partitions", screen: `[admin@postern] > partitions print
+Flags: A - active, R - running
+ #    NAME   VERSION                  SIZE     STATE
+ 0 AR a      v1.2-3-gabc              3072KiB  confirmed
+ 1    b                                        empty
+`},
+		{name: "time client", screen: `[admin@postern] > system ntp client set enabled=yes servers=10.0.0.5,time.example
+[admin@postern] > system ntp client print
+         enabled: yes
+         servers: 10.0.0.5,time.example
+          status: synchronized
+   synced-server: 10.0.0.5
+  synced-stratum: 2
+   system-offset: -1.500 ms
+[admin@postern] > system ntp client export
+/system ntp client
+set enabled=yes servers=10.0.0.5,time.example
 `},
 		{name: "address", screen: `[admin@postern] > ip address print
 Flags: X - disabled, I - invalid, D - dynamic
@@ -311,7 +338,8 @@ func TestFollowTable(t *testing.T) {
 // from a file.
 func TestUnwired(t *testing.T) {
 	for _, line := range []string{"/user print", "/system logging print", "/system clock print", "/ip arp print", "/ip firewall connection print",
-		"/ping 10.0.0.1", "/tool traceroute 10.0.0.1", "/system reset-configuration", "/system clock set time=00:00:00"} {
+		"/ping 10.0.0.1", "/tool traceroute 10.0.0.1", "/system reset-configuration", "/system clock set time=00:00:00",
+		"/system upgrade http://host/x", "/system ntp client print", "/partitions print"} {
 		_, err := new(Session).Execute(Default(), testLive(), line)
 		assert.ErrorContains(t, err, "bad command name", line)
 	}
@@ -349,6 +377,13 @@ func TestLiveRequests(t *testing.T) {
 		{line: "/system clock set date=2038-01-01", err: `invalid value for argument date; expected date: mmm/dd/yyyy (jan/31/2030) or yyyy-mm-dd, 1970..2037, not "2038-01-01"`},
 		{line: "/system clock set time=24:00:00", err: `invalid value for argument time; expected hh:mm:ss: 00:00:00..23:59:59, not "24:00:00"`},
 		{line: "/system reset-configuration", want: Result{Request: ResetConfiguration}},
+		{line: "/system upgrade http://192.168.0.2/sysupgrade.img", want: Result{Request: Upgrade,
+			Upgrade: UpgradeArguments{URL: "http://192.168.0.2/sysupgrade.img"}}},
+		{line: "/system upgrade url=http://host:8080/a force=yes", want: Result{Request: Upgrade,
+			Upgrade: UpgradeArguments{URL: "http://host:8080/a", Force: true}}},
+		{line: "/system upgrade", err: "missing value(s) of argument(s) url"},
+		{line: "/system upgrade ftp://host/a", err: `invalid value for argument url; expected http://ADDRESS[:PORT]/PATH, not "ftp://host/a"`},
+		{line: "/system ntp client set servers=10.0.0.1,a,b,c,d", err: `invalid value for argument servers; expected IP address or host name, or several with commas between: at most 4, not "10.0.0.1,a,b,c,d"`},
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			result, err := new(Session).Execute(Default(), fullLive(), test.line)

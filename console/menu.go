@@ -188,7 +188,7 @@ const (
 // stands before it. It is never written to.
 var menus = []*menu{
 	{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, quitCommand}},
-	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand}},
+	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand, upgradeCommand}},
 	{path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand}},
 	{path: "system clock", help: "time of day", commands: []command{setClockCommand, printClockCommand},
 		needs: func(l Live) bool { return l.Now != nil }},
@@ -220,6 +220,7 @@ var menus = []*menu{
 				func(r *RemoteLog) *uint16 { return &r.Port }),
 		),
 	},
+	ntpMenu, ntpClient, partitionsMenu,
 	{
 		path: "user", help: "who may log in",
 		commands: []command{setItems, printLive}, only: "admin",

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -127,8 +129,32 @@ func (x *execution) invalid(m *menu) []any {
 // condition is one of those behind where.
 type condition struct {
 	name, value string
-	// test is "=" or "!=", "~" for contains, "" for set and "!" for not set.
-	test string
+	// test is "=" or "!=", "~" for a pattern that it has, "" for set and "!" for not set.
+	test    string
+	pattern *regexp.Regexp // of "~"
+}
+
+// mostPattern is how long the pattern of a condition may be, in bytes.
+const mostPattern = 200
+
+// pattern compiles what stands behind ~, a regular expression as RouterOS takes it.
+// Counted repetitions it does not take: they are the ones that a line of text makes
+// megabytes of.
+func pattern(text string) (*regexp.Regexp, error) {
+	if len(text) > mostPattern {
+		return nil, fmt.Errorf("it has %d characters; %d at most", len(text), mostPattern)
+	}
+	tree, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	for left := []*syntax.Regexp{tree}; len(left) > 0; left = left[1:] {
+		if left[0].Op == syntax.OpRepeat {
+			return nil, fmt.Errorf("counted repetition in %s", left[0])
+		}
+		left = append(left, left[0].Sub...)
+	}
+	return regexp.Compile(text)
 }
 
 // conditions reads what stands behind where, or behind find.
@@ -161,6 +187,11 @@ func (x *execution) conditions(m *menu, words []word) ([]condition, error) {
 			return nil, &lineError{message: "bad property name " + printable(c.name), place: w.place, expected: "one of " + err.Error()}
 		}
 		c.name = full
+		if c.test == "~" {
+			if c.pattern, err = pattern(c.value); err != nil {
+				return nil, &lineError{message: "invalid value of " + full, place: w.place, expected: "a regular expression without {n}: " + err.Error()}
+			}
+		}
 		if p, ok := m.property(full); ok && c.value != "" && c.test != "~" && c.test != "" && c.test != "!" {
 			if c.value, err = m.canonical(p, c.value); err != nil {
 				return nil, err
@@ -230,7 +261,7 @@ func matching(rows []row, where []condition) []row {
 			case "!":
 				return isSet
 			case "~":
-				return !strings.Contains(value, c.value)
+				return !c.pattern.MatchString(value)
 			}
 			return (value == c.value) != (c.test == "=")
 		})
@@ -651,6 +682,7 @@ func (x *execution) printResource(_ *menu, a arguments) error {
 	mebibytes := func(bytes uint64) string { return fmt.Sprintf("%.1fMiB", float64(bytes)/(1<<20)) }
 	x.pairs(2, []pair{
 		{"uptime", formatDuration(r.Uptime.Truncate(time.Second))},
+		{"version", r.Version},
 		{"free-memory", mebibytes(r.FreeMemory)},
 		{"total-memory", mebibytes(r.TotalMemory)},
 		{"cpu-count", fmt.Sprint(r.CPUCount)},

@@ -123,7 +123,7 @@ type Handler struct {
 
 	// Reset does what ResetConfiguration asks for, once the user has said yes.
 	Reset func() error
-	// Stream does what a Result of Ping or Traceroute asks for: it writes lines to out
+	// Stream does what a Result of Ping, Traceroute or Upgrade asks for: it writes lines to out
 	// until it is done, or ctx is, because a key was pressed or the session is over.
 	Stream func(ctx context.Context, result Result, out io.Writer) error
 	// HasPassword reports whether a session has to begin with a login, and Login
@@ -277,6 +277,9 @@ func (s *server) run(line string) (Request, error) {
 		if err == nil && result.Request == ResetConfiguration {
 			return None, s.reset()
 		}
+		if err == nil && s.handler.Stream != nil && result.Request == Upgrade {
+			return None, s.upgrade(result)
+		}
 		if err == nil && s.handler.Stream != nil && (result.Request == Ping || result.Request == Traceroute) {
 			return None, s.stream(result)
 		}
@@ -298,18 +301,34 @@ func (s *server) run(line string) (Request, error) {
 
 // reset asks whether to reset the configuration, and has it done.
 func (s *server) reset() error {
-	answer, ok, err := s.ask(frameAsk, "Dangerous! Reset anyway? [y/N]: ")
-	if err != nil {
+	if ok, err := s.agree("Dangerous! Reset anyway? [y/N]: "); !ok || err != nil {
 		return err
 	}
-	text := "action cancelled\n"
-	if answer = strings.ToLower(strings.TrimSpace(answer)); ok && (answer == "y" || answer == "yes") {
-		text = "system configuration will be reset\n"
-		if err := s.handler.Reset(); err != nil {
-			text = err.Error() + "\n"
-		}
+	text := "system configuration will be reset\n"
+	if err := s.handler.Reset(); err != nil {
+		text = err.Error() + "\n"
 	}
 	return s.send(frameOutput, text)
+}
+
+// upgrade asks whether to upgrade, and shows how that goes.
+func (s *server) upgrade(result Result) error {
+	if ok, err := s.agree("Upgrade and restart? [y/N]: "); !ok || err != nil {
+		return err
+	}
+	return s.stream(result)
+}
+
+// agree asks a question; whoever does not say yes is told that nothing was done.
+func (s *server) agree(question string) (bool, error) {
+	answer, ok, err := s.ask(frameAsk, question)
+	if err != nil {
+		return false, err
+	}
+	if answer = strings.ToLower(strings.TrimSpace(answer)); ok && (answer == "y" || answer == "yes") {
+		return true, nil
+	}
+	return false, s.send(frameOutput, "action cancelled\n")
 }
 
 // pause waits for that time or an interrupt.

@@ -1,7 +1,9 @@
 package console
 
 import (
+	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -73,4 +75,43 @@ func TestServeReset(t *testing.T) {
 		terminal.Close()
 		require.NoError(t, <-served)
 	})
+}
+
+func TestServeUpgrade(t *testing.T) {
+	for _, c := range []struct{ answer, want string }{{"y", "writing\n"}, {"n", "action cancelled\n"}} {
+		t.Run(c.answer, func(t *testing.T) {
+			terminal, conn := net.Pipe()
+			served := make(chan error, 1)
+			go func() {
+				served <- Serve(conn, Handler{
+					Execute: func(s *Session, line string) (Result, error) {
+						return s.Execute(Default(), Live{Requests: []Request{Upgrade}}, line)
+					},
+					Prompt: func(*Session) string { return "> " },
+					Stream: func(_ context.Context, r Result, out io.Writer) error {
+						assert.Equal(t, UpgradeArguments{URL: "http://h/f", Force: true}, r.Upgrade)
+						_, err := io.WriteString(out, "writing\n")
+						return err
+					},
+				})
+			}()
+			expect := func(kind byte, text string) {
+				t.Helper()
+				k, got, err := receive(terminal)
+				require.NoError(t, err)
+				assert.Equal(t, string(kind)+text, string(k)+got)
+			}
+			expect(framePrompt, "> ")
+			require.NoError(t, send(terminal, frameLine, "/system upgrade http://h/f force=yes"))
+			expect(frameAsk, "Upgrade and restart? [y/N]: ")
+			require.NoError(t, send(terminal, frameLine, c.answer))
+			if c.answer == "y" {
+				expect(frameFollow, "")
+			}
+			expect(frameOutput, c.want)
+			expect(framePrompt, "> ")
+			terminal.Close()
+			require.NoError(t, <-served)
+		})
+	}
 }

@@ -39,7 +39,7 @@ var links = map[string]string{
 }
 
 // build makes a board's image in the folder out/BOARD: kernel, initramfs.cpio.xz,
-// kernel.config and SHA256SUMS.
+// kernel.config, what makeImages makes of them, and SHA256SUMS.
 func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 	name := b.Name
 	if debug {
@@ -50,6 +50,18 @@ func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 		return sizes{}, err
 	}
 	iptablesDir, err := iptables(c, b, "")
+	if err != nil {
+		return sizes{}, err
+	}
+	v, err := readVersion()
+	if err != nil {
+		return sizes{}, err
+	}
+	keys, err := openKeys()
+	if err != nil {
+		return sizes{}, err
+	}
+	publicKey, err := publicKeyFile(keys)
 	if err != nil {
 		return sizes{}, err
 	}
@@ -64,7 +76,8 @@ func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 	}
 	xtables := filepath.Join(iptablesDir, "xtables-legacy-multi")
 	archive := filepath.Join(work, "initramfs.cpio")
-	if err := packInitramfs(b, program, xtables, archive, work, debug); err != nil {
+	if err := packInitramfs(b, program, xtables, archive, work, debug,
+		cpio.StaticFile("etc/version", v.file(), 0o644), cpio.StaticFile("etc/upgrade.pub", publicKey, 0o644)); err != nil {
 		return sizes{}, fmt.Errorf("initramfs for %s: %w", b.Name, err)
 	}
 	initramfs, err := compress(archive)
@@ -95,6 +108,23 @@ func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 			return sizes{}, err
 		}
 		fmt.Fprintf(&sums, "%s  %s\n", sum, f.name)
+	}
+	made, err := makeImages(b, dir, work)
+	if err != nil {
+		return sizes{}, err
+	}
+	if slices.Contains(made, slotImage) {
+		if err := sysupgrade(b, v, keys, filepath.Join(dir, slotImage), filepath.Join(dir, upgradeImage)); err != nil {
+			return sizes{}, err
+		}
+		made = append(made, upgradeImage)
+	}
+	for _, name := range made {
+		sum, err := fileHash(filepath.Join(dir, name))
+		if err != nil {
+			return sizes{}, err
+		}
+		fmt.Fprintf(&sums, "%s  %s\n", sum, name)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "SHA256SUMS"), []byte(sums.String()), 0o644); err != nil {
 		return sizes{}, err
@@ -134,9 +164,13 @@ func goEnv(b board.Board, work string) ([]string, error) {
 type mend struct {
 	file         string
 	wrong, right string
-	times        int // how often it is there
-	goarch       []string
+	times        int      // how often it is there
+	goarch       []string // all, if there are none
 	why          string
+}
+
+func (m mend) isFor(b board.Board) bool {
+	return len(m.goarch) == 0 || slices.Contains(m.goarch, b.CPU.GOARCH)
 }
 
 var mends = []mend{
@@ -163,6 +197,16 @@ var mends = []mend{
 		goarch: []string{"mips", "mipsle"},
 		why:    "the runtime's monitor, which pauses 20 microseconds to 10 milliseconds, hardly pauses",
 	},
+	{
+		// 32 MiB that are used in FIPS 140-3 mode alone, which Postern is not in, are there
+		// from the start of every program that has a hash function. They take no memory until
+		// they are written to, but a kernel with no more than that refuses the program.
+		file:  "src/crypto/internal/fips140/drbg/entropy_fips140.go",
+		wrong: "entropy.Seed(&memory)",
+		right: "entropy.Seed(new(entropy.ScratchBuffer))",
+		times: 2,
+		why:   "programs with SHA-256 do not start on a machine with 32 MB",
+	},
 }
 
 // mendRuntime writes a file for go build's -overlay with the mends for a board. A text
@@ -174,7 +218,7 @@ func mendRuntime(b board.Board, work string) (string, error) {
 	}
 	replaced := map[string]string{}
 	for _, m := range mends {
-		if !slices.Contains(m.goarch, b.CPU.GOARCH) {
+		if !m.isFor(b) {
 			continue
 		}
 		original := filepath.Join(goroot, m.file)
@@ -201,8 +245,8 @@ func mendRuntime(b board.Board, work string) (string, error) {
 }
 
 // packInitramfs writes the cpio archive, in the form newc.
-func packInitramfs(b board.Board, program, xtables, archive, work string, debug bool) error {
-	base, err := cpio.ArchiveFromRecords([]cpio.Record{
+func packInitramfs(b board.Board, program, xtables, archive, work string, debug bool, more ...cpio.Record) error {
+	base, err := cpio.ArchiveFromRecords(append([]cpio.Record{
 		cpio.Directory("bin", 0o755),
 		cpio.Directory("dev", 0o755),
 		cpio.Directory("etc", 0o755),
@@ -215,7 +259,7 @@ func packInitramfs(b board.Board, program, xtables, archive, work string, debug 
 		cpio.CharDev("dev/console", 0o600, 5, 1),
 		cpio.StaticFile("etc/board", b.Name+"\n", 0o644),
 		cpio.StaticFile("etc/default.rsc", b.DefaultConfiguration(), 0o644),
-	})
+	}, more...))
 	if err != nil {
 		return err
 	}

@@ -42,13 +42,13 @@ func kernel(c cache, b board.Board, again string) (string, error) {
 		return "", err
 	}
 	inputs := []string{kernelRecipe, kernelMakeFlags, version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}
-	return c.get("kernel", b.Name, inputs, func(result, work string) error {
+	return c.get("kernel", b.Kernel.Name, inputs, func(result, work string) error {
 		source, err := kernelSource(c, version)
 		if err != nil {
 			return err
 		}
 		if err := buildKernel(b, source, fragments, work); err != nil {
-			return fmt.Errorf("kernel for %s: %w", b.Name, err)
+			return fmt.Errorf("kernel %s: %w", b.Kernel.Name, err)
 		}
 		if err := copyFile(filepath.Join(result, "kernel"), filepath.Join(work, b.Kernel.Image), 0o644); err != nil {
 			return err
@@ -164,7 +164,7 @@ func compileKernel(b board.Board, work string, env, args []string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	p := progress{what: "kernel for " + b.Name, total: b.Kernel.Objects, start: time.Now()}
+	p := progress{what: "kernel " + b.Kernel.Name, total: b.Kernel.Objects, start: time.Now()}
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		switch word, _, _ := strings.Cut(strings.TrimSpace(lines.Text()), " "); word {

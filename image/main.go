@@ -5,8 +5,10 @@
 //
 //	image setup [--lab] [BOARD...]
 //	image build [--debug] [BOARD...]
+//	image kernels [BOARD...]
 //	image size [BOARD...]
 //	image boards
+//	image keys [FOLDER]
 //
 // Kernels and iptables come from a cache that is addressed by content (see
 // POSTERN_CACHE in the help); the rest is built anew. Two builds of one commit
@@ -19,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -31,10 +34,14 @@ const help = `Usage: go run ./image COMMAND [FLAGS] [BOARD...]
 Commands:
   setup    install the Debian packages that building for the boards takes
   build    build the boards' images into the folder out/BOARD
+  kernels  build the boards' kernels into the cache, and nothing else
   size     build, and show where the bytes of the images are
   boards   list the boards
+  keys     make the keys that images are signed with, in FOLDER; a build makes
+           them where there are none
 
-Without a board, all boards are meant.
+Without a board, those that QEMU models are meant, and with "boards" all; the word all
+stands for every board.
 
 Flags:
 %s
@@ -42,6 +49,8 @@ Environment:
   POSTERN_CACHE       folder for built kernels and iptables
                       (default: postern in the user's cache folder)
   POSTERN_CACHE_SEED  such a folder that is looked in first and only read
+  POSTERN_KEYS        folder of the keys that images are signed with
+                      (default: postern/keys in the user's configuration folder)
 `
 
 func main() {
@@ -64,9 +73,18 @@ func logic(args []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return fmt.Errorf("no command: want setup, build, size or boards (--help tells more)")
+		return fmt.Errorf("no command: want setup, build, kernels, size, boards or keys (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
+	switch {
+	case command == "keys":
+		return keys(names)
+	case command == "boards" && len(names) == 0:
+		for _, b := range board.All() {
+			fmt.Print(describe(b))
+		}
+		return nil
+	}
 	boards, err := boardsByName(names)
 	if err != nil {
 		return err
@@ -76,7 +94,22 @@ func logic(args []string) error {
 		return setup(boards, *lab)
 	case "boards":
 		for _, b := range boards {
-			fmt.Printf("%-12s %-8s %4d MB  %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description)
+			fmt.Print(describe(b))
+			if b.Flashing != "" {
+				fmt.Printf("%16s to flash: %s\n", "", b.Flashing)
+			}
+			fmt.Printf("%16s kernel's command line: %s\n", "", b.Kernel.CommandLine)
+		}
+		return nil
+	case "kernels":
+		c, err := openCache()
+		if err != nil {
+			return err
+		}
+		for _, b := range boards {
+			if _, err := kernel(c, b, ""); err != nil {
+				return err
+			}
 		}
 		return nil
 	case "build", "size":
@@ -95,12 +128,44 @@ func logic(args []string) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("command %q: want setup, build, size or boards", command)
+		return fmt.Errorf("command %q: want setup, build, kernels, size, boards or keys", command)
 	}
 }
 
+// keys makes keys in the folder that is named, or where a build looks for them.
+func keys(names []string) error {
+	if len(names) > 1 {
+		return fmt.Errorf("keys: one folder, not %d", len(names))
+	}
+	dir, err := keyFolder()
+	if len(names) == 1 {
+		dir, err = filepath.Abs(names[0])
+	}
+	if err != nil {
+		return err
+	}
+	if err := makeKeys(dir); err != nil {
+		return err
+	}
+	fmt.Println(dir)
+	return nil
+}
+
+// describe is a board in two lines.
+func describe(b board.Board) string {
+	limit := "no limit"
+	if b.ImageLimit > 0 {
+		limit = fmt.Sprintf("%d KB", b.ImageLimit>>10)
+	}
+	return fmt.Sprintf("%-16s %-7s %5d MB  %s\n%-16s %-7s image: %s, %s; %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description,
+		"", "", b.Image.Form, limit, b.Verified())
+}
+
 func boardsByName(names []string) ([]board.Board, error) {
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0:
+		return board.Lab(), nil
+	case len(names) == 1 && names[0] == "all":
 		return board.All(), nil
 	}
 	var boards []board.Board

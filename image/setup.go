@@ -19,13 +19,14 @@ const linuxSource = "linux-source-6.12"
 var buildPackages = []string{
 	"make", "gcc", "libc6-dev", "bc", "bison", "flex", "libelf-dev", "xz-utils",
 	"dpkg-dev", "pkg-config", "iptables", linuxSource,
+	"u-boot-tools", "device-tree-compiler",
 }
 
 // labPackages are the Debian packages of the lab's and the tests' network: the
 // programs that a router's users run, what joins them, and the servers that socksd
-// is compared with.
+// is compared with, and those that look into a disk image.
 var labPackages = []string{
-	"busybox", "connect-proxy", "curl", "dante-client", "dante-server", "iproute2", "iputils-ping",
+	"busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "gdisk", "iproute2", "iputils-ping",
 	"microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "proxychains4",
 	"python3-socks", "socat", "tnftp", "vsftpd",
 }
@@ -48,6 +49,18 @@ func setup(boards []board.Board, lab bool) error {
 	}
 	for _, b := range boards {
 		want = append(want, b.CPU.CompilerPackages(host)...)
+		if p := b.Image.BootLoader.Package; p != "" {
+			want = append(want, p)
+		}
+		if b.Image.DeviceTrees != nil {
+			want = append(want, deviceTreePackage)
+		}
+		if b.Image.Form == board.Archive {
+			want = append(want, diskPackages...)
+			if lab {
+				want = append(want, "ovmf")
+			}
+		}
 		if lab {
 			want = append(want, b.QEMU.Package)
 		}

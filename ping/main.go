@@ -69,7 +69,7 @@ func run(ctx context.Context, arguments []string, lookup Lookup, socket *os.File
 	if flags.NArg() != 1 {
 		return fmt.Errorf("%d hosts, expected one", flags.NArg())
 	}
-	host, err := resolve(ctx, flags.Arg(0), *servers, lookup)
+	host, err := Resolve(ctx, flags.Arg(0), *servers, lookup)
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -81,8 +81,9 @@ func run(ctx context.Context, arguments []string, lookup Lookup, socket *os.File
 	return Run(ctx, socket, r, os.Stdout)
 }
 
-// resolve finds the IPv4 address of a host.
-func resolve(ctx context.Context, host string, servers []string, lookup Lookup) (netip.Addr, error) {
+// Resolve finds the IPv4 address of a host, an address or a name, of which it asks
+// servers. If ctx ends the address is the zero Addr, without an error.
+func Resolve(ctx context.Context, host string, servers []string, lookup Lookup) (netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil && a.Is4() {
 		return a, nil
 	}

@@ -66,7 +66,7 @@ func boards() []board.Board {
 		some = append(some, b)
 	}
 	if some == nil {
-		return board.All()
+		return board.Lab()
 	}
 	return some
 }
@@ -460,6 +460,7 @@ func testRouter(t *testing.T, b board.Board) {
 		}
 		r.command(t, "/ip socks set max-connections=200")
 	})
+	r.serviceSteps(step)
 	step("a wrong line changes nothing", func(t *testing.T) {
 		before := r.command(t, "/export")
 		assert.Contains(t, r.command(t, "/ip socks set max-connections=501"), "1..500")
@@ -596,6 +597,8 @@ func testInside(t *testing.T, b board.Board) {
 		echo := r.echo(t, 5000)
 		_, reply := r.request(t, client, commandConnect, echo)
 		require.EqualValues(t, granted, reply.code)
+		_, waiting := r.request(t, client, commandBind, serverAddress+":21")
+		require.EqualValues(t, granted, waiting.code)
 		first := r.socksd(t, shell)
 		require.NoError(t, r.m.send("kill -9 "+first+"\r"))
 		// From here on the listener is PID 1's: a call waits and is served.
@@ -613,6 +616,11 @@ func testInside(t *testing.T, b board.Board) {
 		assert.Less(t, time.Since(start), 10*time.Second)
 		t.Logf("%s: served %v after the kill", b.Name, time.Since(start).Round(time.Millisecond))
 		assert.NotEqual(t, first, r.socksd(t, shell))
+		// What was open for the BIND is closed: nobody answers, not even with a reset.
+		_, err := r.n.dial(serverOfSite, waiting.addr.String(), 3*time.Second)
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		assert.True(t, timeout.Timeout(), "%v", err)
 	})
 	t.Run("Safe Mode is undone when the console is killed", func(t *testing.T) {
 		// The console shares the shell's terminal; meanwhile the shell waits for ping. It

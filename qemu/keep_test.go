@@ -2,11 +2,8 @@ package main
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -49,7 +46,8 @@ func newKeeper(t *testing.T, b board.Board) *keeper {
 	k.n, err = newNetwork("-" + filepath.Base(k.dir)[len("postern-e2e-"):])
 	require.NoError(t, err)
 	t.Cleanup(k.n.close)
-	require.NoError(t, makeFlash(b, k.flash()))
+	_, err = makeFlash(b, machineOptions{image: filepath.Join(imageDir, b.Name)}, k.flash())
+	require.NoError(t, err)
 	t.Cleanup(func() {
 		if k.m != nil {
 			k.m.kill()
@@ -107,7 +105,7 @@ func (k *keeper) partition(t *testing.T) []byte {
 func keptAt(b board.Board) (offset, size int64) {
 	for _, p := range b.Flash.Partitions {
 		if p.Name == board.ConfigurationPartition {
-			return p.Offset - b.QEMU.FlashStart, p.Size
+			return p.Offset, p.Size
 		}
 	}
 	return 0, 0
@@ -190,36 +188,10 @@ func testKept(t *testing.T, b board.Board) {
 	})
 }
 
-// slotSize is that of the store on a board's flash: at least 64 KiB, and an erase
-// block.
-func slotSize(b board.Board) int {
-	if _, size := keptAt(b); b.Flash.Chip != "" {
-		return int(size) / 2
-	}
-	return 64 << 10
-}
-
-// keep puts a text into the first slot, in the form that package store documents.
+// keep puts a configuration on flash.
 func (k *keeper) keep(t *testing.T, sequence uint64, text string) {
 	t.Helper()
-	slot := bytes.Repeat([]byte{0xFF}, slotSize(k.b))
-	copy(slot, text)
-	big := binary.BigEndian
-	footer := slot[len(slot)-32:]
-	clear(footer)
-	big.PutUint64(footer, sequence)
-	big.PutUint32(footer[8:], uint32(len(text)))
-	big.PutUint32(footer[12:], uint32(len(text)))
-	footer[19] = 1 // the version
-	sum := crc32.Update(crc32.Checksum(footer[:20], crc32.MakeTable(crc32.Castagnoli)), crc32.MakeTable(crc32.Castagnoli), []byte(text))
-	big.PutUint32(footer[20:], sum)
-	copy(footer[24:], "POSTERN\n")
-	f, err := os.OpenFile(k.flash(), os.O_WRONLY, 0)
-	require.NoError(t, err)
-	defer f.Close()
-	offset, _ := keptAt(k.b)
-	_, err = f.WriteAt(slot, offset)
-	require.NoError(t, err)
+	require.NoError(t, keep(k.b, k.flash(), sequence, text))
 }
 
 // TestKeptBadLines boots with lines on flash that this version does not know.
@@ -256,33 +228,6 @@ func TestKeptBadLines(t *testing.T) {
 		assert.NotContains(t, k.said, "closed")
 		k.m.kill()
 	})
-}
-
-// TestDisk checks a disk's partition table with the tool of others.
-func TestDisk(t *testing.T) {
-	for _, b := range board.All() {
-		if b.Flash.Chip != "" {
-			continue
-		}
-		path := filepath.Join(t.TempDir(), "disk")
-		require.NoError(t, makeFlash(b, path))
-		out, err := exec.Command("partx", "--raw", "--noheadings", "--bytes", "--output", "NAME,START,SIZE", path).CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		var want strings.Builder
-		for _, p := range b.Flash.Partitions {
-			fmt.Fprintf(&want, "%s %d %d\n", p.Name, p.Offset/512, p.Size)
-		}
-		assert.Equal(t, want.String(), string(out))
-		probe, err := exec.Command("blkid", "-p", "-o", "value", "-s", "PTTYPE", path).CombinedOutput()
-		require.NoError(t, err, "%s", probe)
-		assert.Equal(t, "gpt\n", string(probe))
-		// It is made only where there is none.
-		require.NoError(t, os.WriteFile(path, []byte("kept"), 0o600))
-		require.NoError(t, makeFlash(b, path))
-		text, err := os.ReadFile(path)
-		require.NoError(t, err)
-		assert.Equal(t, "kept", string(text))
-	}
 }
 
 // TestNoFlash boots with a flash that has no partition for the configuration.

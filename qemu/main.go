@@ -73,7 +73,7 @@ func logic(ctx context.Context, args []string) error {
 	switch command := flags.Arg(0); command {
 	case "lab":
 		if len(boards) == 0 {
-			boards = board.All()[:1]
+			boards = board.Lab()[:1]
 		}
 		if len(boards) > 1 {
 			return fmt.Errorf("lab: one board at a time, not %d", len(boards))
@@ -82,7 +82,7 @@ func logic(ctx context.Context, args []string) error {
 	case "bench":
 		busy := boards
 		if len(boards) == 0 {
-			boards, busy = board.All(), board.All()[:1]
+			boards, busy = board.Lab(), board.Lab()[:1]
 		}
 		return bench(ctx, boards, busy, *images)
 	default:

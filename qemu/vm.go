@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +42,11 @@ type machineOptions struct {
 	flash string
 	// wornFlash is one that can be read and takes nothing.
 	wornFlash bool
+	// fromFlash begins with the boot loader that the flash holds. A configuration is then
+	// put where the flash keeps it, when the flash is made.
+	fromFlash bool
+	// uefi starts a PC by UEFI, not by BIOS.
+	uefi bool
 	// commandLine is added to the board's.
 	commandLine string
 	// kvm asks for the host's processor instead of emulation.
@@ -55,14 +59,18 @@ type machineOptions struct {
 
 // startMachine boots the board. Its files are in dir.
 func startMachine(b board.Board, n *network, dir string, o machineOptions) (*machine, error) {
-	initramfs, err := addConfiguration(o, dir)
+	boot, err := bootArguments(b, dir, o)
 	if err != nil {
-		return nil, fmt.Errorf("configuration for %s: %w", b.Name, err)
+		return nil, err
 	}
 	if o.flash == "" {
 		o.flash = filepath.Join(dir, "flash")
 	}
-	if err := makeFlash(b, o.flash); err != nil {
+	made, err := makeFlash(b, o, o.flash)
+	if err == nil && made && o.fromFlash && o.configuration != "" {
+		err = keep(b, o.flash, 1, o.configuration)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("flash for %s: %w", b.Name, err)
 	}
 	m := &machine{board: b, dir: dir, screen: newScreen(), exited: make(chan struct{})}
@@ -70,15 +78,13 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 		"-nodefaults", "-no-user-config", "-display", "none",
 		// Threads have names: processorTime finds the one that plays the processor.
 		"-name", b.Name + ",debug-threads=on",
-		"-machine", b.QEMU.Machine, "-m", strconv.Itoa(b.Memory),
-		"-kernel", filepath.Join(o.image, "kernel"), "-initrd", initramfs,
-		"-append", strings.TrimSpace(b.Kernel.CommandLine + " " + o.commandLine),
+		"-machine", b.QEMU.Machine,
 		// The machine waits until somebody reads its console: no line of it is lost.
 		"-chardev", "socket,id=serial,server=on,wait=on,path=" + filepath.Join(dir, "serial"),
 		"-serial", "chardev:serial",
-		"-drive", b.QEMU.Flash + ",format=raw,file=" + o.flash + map[bool]string{true: ",readonly=on"}[o.wornFlash],
 		"-qmp", "unix:" + filepath.Join(dir, "qmp") + ",server=on,wait=off",
 	}
+	args = append(args, boot...)
 	if o.kvm {
 		args = append(args, "-accel", "kvm", "-cpu", "host")
 	} else {
@@ -86,6 +92,14 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 		if b.QEMU.CPU != "" {
 			args = append(args, "-cpu", b.QEMU.CPU)
 		}
+	}
+	for _, bank := range b.QEMU.Banks {
+		if bank.Firmware && !o.fromFlash {
+			continue
+		}
+		// Two drives cannot lock one file.
+		args = append(args, "-drive", fmt.Sprintf("%s,format=raw,offset=%d,size=%d,file.locking=off,file=%s",
+			bank.Drive, bank.Offset, bank.Size, o.flash)+map[bool]string{true: ",readonly=on"}[o.wornFlash])
 	}
 	if b.QEMU.FlashDevice != "" {
 		args = append(args, "-device", b.QEMU.FlashDevice)

@@ -136,19 +136,6 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-// What is no MTD refuses the ioctls; what they do on one is TestMTD.
-func TestIoctlErrors(t *testing.T) {
-	f, err := os.Open("/dev/null")
-	require.NoError(t, err)
-	defer f.Close()
-	_, err = mtd{f}.geometry()
-	require.ErrorIs(t, err, unix.ENOTTY)
-	require.ErrorContains(t, err, "MEMGETINFO: ")
-	require.ErrorContains(t, mtd{f}.bad(0x10000), "MEMGETBADBLOCK at 0x10000: ")
-	require.ErrorContains(t, mtd{f}.erase(0x10000, 512), "MEMERASE of 512 bytes at 0x10000: ")
-	require.ErrorIs(t, mtd{f}.program([]byte{1}, 0), unix.EBADF)
-}
-
 // mount makes a file system in memory, which needs root.
 func mount(t *testing.T, options string) string {
 	dir := t.TempDir()

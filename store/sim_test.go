@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/flash"
 )
 
 var errPower = errors.New("power is off")
@@ -19,7 +21,7 @@ var errPower = errors.New("power is off")
 // is a step, after any of which the power can fail.
 type sim struct {
 	t    testing.TB
-	g    geometry
+	g    flash.Geometry
 	slot int // the size of a slot
 	mem  []byte
 	disk bool
@@ -54,10 +56,10 @@ const (
 	zeros
 )
 
-func newSim(t testing.TB, g geometry) *sim {
+func newSim(t testing.TB, g flash.Geometry) *sim {
 	return &sim{
-		t: t, g: g, slot: g.eraseBlock, cut: -1, random: rand.New(rand.NewPCG(1, 2)),
-		mem: bytes.Repeat([]byte{0xFF}, int(g.size)), erases: make([]int, int(g.size)/g.eraseBlock),
+		t: t, g: g, slot: g.EraseBlock, cut: -1, random: rand.New(rand.NewPCG(1, 2)),
+		mem: bytes.Repeat([]byte{0xFF}, int(g.Size)), erases: make([]int, int(g.Size)/g.EraseBlock),
 		eraseErr: map[int]error{}, programErr: map[int]error{}, readErr: map[int]error{},
 		stuck: map[int]bool{}, marks: map[int]bool{},
 	}
@@ -81,8 +83,8 @@ func (s *sim) clone() *sim {
 
 func (s *sim) Close() error { return nil }
 
-func (s *sim) bad(off int64) error {
-	if s.marks[int(off)/s.g.eraseBlock] {
+func (s *sim) Bad(off int64) error {
+	if s.marks[int(off)/s.g.EraseBlock] {
 		return fmt.Errorf("bad block at %#x", off)
 	}
 	return nil
@@ -92,7 +94,7 @@ func (s *sim) ReadAt(p []byte, off int64) (int, error) {
 	if s.off() {
 		return 0, errPower
 	}
-	if err := s.readErr[int(off)/s.g.eraseBlock]; err != nil {
+	if err := s.readErr[int(off)/s.g.EraseBlock]; err != nil {
 		return 0, err
 	}
 	if off >= int64(len(s.mem)) {
@@ -101,25 +103,25 @@ func (s *sim) ReadAt(p []byte, off int64) (int, error) {
 	return copy(p, s.mem[off:]), nil
 }
 
-func (s *sim) erase(off, n int64) error {
-	if off%int64(s.g.eraseBlock) != 0 || n%int64(s.g.eraseBlock) != 0 {
+func (s *sim) Erase(off, n int64) error {
+	if off%int64(s.g.EraseBlock) != 0 || n%int64(s.g.EraseBlock) != 0 {
 		s.t.Errorf("erase of %d bytes at %#x: not whole erase blocks", n, off)
 	}
-	block := int(off) / s.g.eraseBlock
+	block := int(off) / s.g.EraseBlock
 	if err := s.eraseErr[block]; err != nil {
 		return err
 	}
-	for i := range int(n) / s.g.eraseBlock {
+	for i := range int(n) / s.g.EraseBlock {
 		s.erases[block+i]++
 	}
 	return s.change(s.mem[off:off+n], bytes.Repeat([]byte{0xFF}, int(n)), true)
 }
 
-func (s *sim) program(p []byte, off int64) error {
-	if off%int64(s.g.writeSize) != 0 || len(p)%s.g.writeSize != 0 {
+func (s *sim) Program(p []byte, off int64) error {
+	if off%int64(s.g.WriteSize) != 0 || len(p)%s.g.WriteSize != 0 {
 		s.t.Errorf("write of %d bytes at %#x: not whole pages", len(p), off)
 	}
-	block := int(off) / s.g.eraseBlock
+	block := int(off) / s.g.EraseBlock
 	if err := s.programErr[block]; err != nil {
 		return err
 	}
@@ -175,7 +177,7 @@ func (s *sim) off() bool { return s.cut >= 0 && s.steps > s.cut }
 func layouts() map[string]func(t testing.TB) *sim {
 	small := func(medium string, slots, eraseBlock, writeSize int) func(testing.TB) *sim {
 		return func(t testing.TB) *sim {
-			s := newSim(t, geometry{medium: medium, size: int64(slots) * 256, eraseBlock: eraseBlock, writeSize: writeSize})
+			s := newSim(t, flash.Geometry{Medium: medium, Size: int64(slots) * 256, EraseBlock: eraseBlock, WriteSize: writeSize})
 			s.slot = 256
 			s.disk = medium == "disk"
 			return s

@@ -42,6 +42,8 @@ import (
 	"io"
 	"slices"
 	"sync"
+
+	"github.com/postern-router/postern/flash"
 )
 
 // MaxText is the length of the longest text in bytes, however large the slots
@@ -53,6 +55,8 @@ const (
 	wantSlot = 64 << 10
 	// maxSlots bounds the time of a scan at boot and of Erase.
 	maxSlots = 16
+	// fileSize is that of a plain file: two slots.
+	fileSize = 2 * wantSlot
 	// noSlot is the number of a slot if there is none.
 	noSlot = -1
 )
@@ -67,11 +71,12 @@ var (
 // A Store is a flash opened. Its methods may be called at the same time.
 type Store struct {
 	path     string
-	flash    flash
+	flash    flash.Flash
 	medium   string
 	slots    int
 	slotSize int
-	// page is the size of the slot's last piece, which the footer has to itself.
+	// page is the size of the slot's last piece, which the footer has to itself: on a
+	// disk a sector, so that writing it does not touch the text.
 	page int
 	// writeSize is what the length of a write must be a multiple of.
 	writeSize int
@@ -120,7 +125,7 @@ func (d Damage) String() string { return fmt.Sprintf("slot %d: %v", d.Slot, d.Er
 // made, except in /dev. If path cannot be opened for writing it is opened for
 // reading: Load works and Save says why it does not.
 func Open(path string) (*Store, error) {
-	f, g, err := openFlash(path)
+	f, g, err := flash.Open(path, fileSize)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
@@ -133,30 +138,30 @@ func Open(path string) (*Store, error) {
 
 // newStore divides the flash into slots of want bytes, or more if an erase block
 // is larger, or less if the flash is smaller than two of them.
-func newStore(path string, f flash, g geometry, want int) (*Store, error) {
-	if g.eraseBlock <= 0 || g.writeSize <= 0 || g.eraseBlock%g.writeSize != 0 {
-		return nil, fmt.Errorf("erase blocks of %d bytes with writes of %d", g.eraseBlock, g.writeSize)
+func newStore(path string, f flash.Flash, g flash.Geometry, want int) (*Store, error) {
+	if g.EraseBlock <= 0 || g.WriteSize <= 0 || g.EraseBlock%g.WriteSize != 0 {
+		return nil, fmt.Errorf("erase blocks of %d bytes with writes of %d", g.EraseBlock, g.WriteSize)
 	}
-	blocks := g.size / int64(g.eraseBlock)
-	perSlot := min(int64(roundUp(want, g.eraseBlock)/g.eraseBlock), blocks/2)
+	blocks := g.Size / int64(g.EraseBlock)
+	perSlot := min(int64(roundUp(want, g.EraseBlock)/g.EraseBlock), blocks/2)
 	s := &Store{
 		path:      path,
 		flash:     f,
-		medium:    g.medium,
-		slotSize:  int(perSlot) * g.eraseBlock,
-		page:      roundUp(footerSize, g.writeSize),
-		writeSize: g.writeSize,
-		readOnly:  g.readOnly,
+		medium:    g.Medium,
+		slotSize:  int(perSlot) * g.EraseBlock,
+		page:      roundUp(footerSize, g.WriteSize),
+		writeSize: g.WriteSize,
+		readOnly:  g.ReadOnly,
 	}
 	if perSlot == 0 || s.slotSize <= s.page {
-		return nil, fmt.Errorf("two slots need two erase blocks (%d bytes each): there are %d bytes", g.eraseBlock, g.size)
+		return nil, fmt.Errorf("two slots need two erase blocks (%d bytes each): there are %d bytes", g.EraseBlock, g.Size)
 	}
 	s.slots = int(min(blocks/perSlot, maxSlots))
 	s.failed = make([]bool, s.slots)
 	s.unusable = make([]error, s.slots)
 	for i := range s.slots {
-		for off := s.offset(i); off < s.offset(i+1) && s.unusable[i] == nil; off += int64(g.eraseBlock) {
-			s.unusable[i] = f.bad(off)
+		for off := s.offset(i); off < s.offset(i+1) && s.unusable[i] == nil; off += int64(g.EraseBlock) {
+			s.unusable[i] = f.Bad(off)
 		}
 	}
 	return s, nil
@@ -243,7 +248,7 @@ func (s *Store) Erase() error {
 			continue
 		}
 		_, readErr := s.read(i)
-		if err := s.flash.erase(s.offset(i), int64(s.slotSize)); err != nil {
+		if err := s.flash.Erase(s.offset(i), int64(s.slotSize)); err != nil {
 			eraseErr = errors.Join(eraseErr, fmt.Errorf("erase %s: slot %d: %w", s.path, i, err))
 			if kept == noSlot && readErr == nil {
 				break
@@ -298,17 +303,17 @@ func (s *Store) put(r record) (slot int, err error) {
 // write erases slot i, puts the record there and reads it back.
 func (s *Store) write(i int, r record) error {
 	start := s.offset(i)
-	if err := s.flash.erase(start, int64(s.slotSize)); err != nil {
+	if err := s.flash.Erase(start, int64(s.slotSize)); err != nil {
 		return fmt.Errorf("erase: %w", err)
 	}
 	payload := slices.Concat(r.payload, bytes.Repeat([]byte{0xFF}, roundUp(len(r.payload), s.writeSize)-len(r.payload)))
 	if len(payload) > 0 {
-		if err := s.flash.program(payload, start); err != nil {
+		if err := s.flash.Program(payload, start); err != nil {
 			return fmt.Errorf("write text: %w", err)
 		}
 	}
 	page := append(bytes.Repeat([]byte{0xFF}, s.page-footerSize), r.footer()...)
-	if err := s.flash.program(page, s.offset(i+1)-int64(s.page)); err != nil {
+	if err := s.flash.Program(page, s.offset(i+1)-int64(s.page)); err != nil {
 		return fmt.Errorf("write footer: %w", err)
 	}
 	got, err := s.read(i)

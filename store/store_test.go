@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/flash"
 )
 
 // onEach runs a test on each layout.
@@ -42,7 +44,7 @@ func TestSaveAndLoad(t *testing.T) {
 		st := s.boot()
 		_, info, err := st.Load()
 		require.ErrorIs(t, err, ErrEmpty)
-		assert.Equal(t, Info{Medium: s.g.medium, Slots: st.slots, SlotSize: s.slot, Slot: -1}, info)
+		assert.Equal(t, Info{Medium: s.g.Medium, Slots: st.slots, SlotSize: s.slot, Slot: -1}, info)
 
 		for n := range 3 * st.slots {
 			want := text(n)
@@ -87,7 +89,7 @@ func TestEmptyTextIsAText(t *testing.T) {
 func TestLimits(t *testing.T) {
 	// As on a 4 MB chip.
 	real := func(t *testing.T) *Store {
-		s := newSim(t, geometry{"NOR flash", 128 << 10, 64 << 10, 1, nil})
+		s := newSim(t, flash.Geometry{Medium: "NOR flash", Size: 128 << 10, EraseBlock: 64 << 10, WriteSize: 1})
 		return s.boot()
 	}
 	noise := make([]byte, 128<<10)
@@ -155,8 +157,8 @@ func TestSlots(t *testing.T) {
 		{"no room", 64, 32, 1, 0, 0, 0, "two slots need two erase blocks"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			st, err := newStore("x", &sim{g: geometry{eraseBlock: max(c.eraseBlock, 1)}},
-				geometry{size: c.size, eraseBlock: c.eraseBlock, writeSize: c.writeSize}, wantSlot)
+			st, err := newStore("x", &sim{g: flash.Geometry{EraseBlock: max(c.eraseBlock, 1)}},
+				flash.Geometry{Size: c.size, EraseBlock: c.eraseBlock, WriteSize: c.writeSize}, wantSlot)
 			if c.problem != "" {
 				require.ErrorContains(t, err, c.problem)
 				return
@@ -205,7 +207,7 @@ func cutSaves(t *testing.T, start *sim, torn tear, before, after []byte) {
 		if !errors.Is(err, ErrEmpty) {
 			require.NoError(t, err)
 		}
-		beforeFooter := s.slot + roundUp(len(after), s.g.writeSize)
+		beforeFooter := s.slot + roundUp(len(after), s.g.WriteSize)
 		if cut > s.slot && cut < beforeFooter {
 			// It is not the checksum that decides here.
 			require.Len(t, info.Damaged, 1)
@@ -566,7 +568,7 @@ func TestFailingBlock(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	s := layouts()["NOR, 2 slots"](t)
 	require.NoError(t, s.boot().Save(text(1)))
-	s.g.readOnly = syscall.EROFS
+	s.g.ReadOnly = syscall.EROFS
 	st := s.boot()
 	got, info, err := st.Load()
 	require.NoError(t, err)

@@ -1,4 +1,8 @@
-package store
+// Package flash opens what keeps bytes while the power is off, whatever it is: a raw
+// MTD character device, a block device or a plain file. It promises that what Program
+// was given is on the medium when it returns, and leaves it to its user what is written
+// where and in which order: that is what survives a cut of the power.
+package flash
 
 import (
 	"bytes"
@@ -15,95 +19,99 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// flash is what a Store keeps its slots on.
-type flash interface {
+// Flash is an open one.
+type Flash interface {
 	io.ReaderAt
 	io.Closer
-	// bad is why the erase block at off cannot be used, or nil.
-	bad(off int64) error
-	// erase makes n bytes at off, whole erase blocks, 0xFF.
-	erase(off, n int64) error
-	// program writes p to an erased place; it is on the medium on return.
-	program(p []byte, off int64) error
+	// Bad is why the erase block at off cannot be used, or nil.
+	Bad(off int64) error
+	// Erase makes n bytes at off, whole erase blocks, 0xFF.
+	Erase(off, n int64) error
+	// Program writes p to an erased place; it is on the medium on return.
+	Program(p []byte, off int64) error
 }
 
-// geometry is what is fixed about a flash.
-type geometry struct {
-	medium     string
-	size       int64
-	eraseBlock int
-	// writeSize divides the place and the length of each program.
-	writeSize int
-	// readOnly is why nothing can be written, or nil.
-	readOnly error
+// Geometry is what is fixed about a flash.
+type Geometry struct {
+	// Medium is "NOR flash", "NAND flash", "MTD", "block device" or "file".
+	Medium string
+	// Size is in bytes.
+	Size       int64
+	EraseBlock int
+	// WriteSize divides the place and the length of each Program.
+	WriteSize int
+	// Chip says that a place must be erased before it is programmed, and that
+	// programming clears bits alone. Others are written as they are.
+	Chip bool
+	// ReadOnly is why nothing can be written, or nil.
+	ReadOnly error
 }
 
 const (
-	// fileSize is that of a plain file: two slots.
-	fileSize = 2 * wantSlot
 	// diskBlock is the erase block of disks and files: what the page cache writes at
 	// once.
 	diskBlock = 4096
-	// diskSector is what a disk writes whole or not at all, as a rule. The footer
-	// has one to itself, so that writing it does not touch the text.
+	// diskSector is what a disk writes whole or not at all, as a rule.
 	diskSector = 512
 	// mtdMajor is the major number of MTD character devices.
 	mtdMajor = 90
 )
 
-// openFlash finds out what is at path and opens it.
-func openFlash(path string) (flash, geometry, error) {
+// Open finds out what is at path and opens it. A file is taken to have fileSize bytes
+// at least, and is made if there is none; in /dev there must be one. A block device
+// that is mounted is refused.
+func Open(path string, fileSize int64) (Flash, Geometry, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) && !strings.HasPrefix(path, "/dev/") {
 		// In /dev it is the flash that is absent, and a file there is in memory.
 		if err := create(path); err != nil {
-			return nil, geometry{}, err
+			return nil, Geometry{}, err
 		}
 		info, err = os.Stat(path)
 	}
 	if err != nil {
-		return nil, geometry{}, err
+		return nil, Geometry{}, err
 	}
 	switch mode := info.Mode(); {
 	case mode.IsRegular():
 		f, readOnly, err := open(path, 0)
 		if err != nil {
-			return nil, geometry{}, err
+			return nil, Geometry{}, err
 		}
 		// A shorter file is as long as it should be when each slot was written once.
-		return disk{f}, geometry{"file", max(info.Size(), fileSize), diskBlock, diskSector, readOnly}, nil
+		return disk{f}, Geometry{Medium: "file", Size: max(info.Size(), fileSize), EraseBlock: diskBlock, WriteSize: diskSector, ReadOnly: readOnly}, nil
 	case mode&fs.ModeCharDevice != 0:
 		// Others are not even opened: for a watchdog that alone has an effect.
 		if stat, ok := info.Sys().(*syscall.Stat_t); !ok || unix.Major(uint64(stat.Rdev)) != mtdMajor {
-			return nil, geometry{}, errors.New("a character device that is not MTD")
+			return nil, Geometry{}, errors.New("a character device that is not MTD")
 		}
 		f, readOnly, err := open(path, 0)
 		if err != nil {
-			return nil, geometry{}, err
+			return nil, Geometry{}, err
 		}
 		g, err := mtd{f}.geometry()
 		if err != nil {
-			return nil, geometry{}, errors.Join(err, f.Close())
+			return nil, Geometry{}, errors.Join(err, f.Close())
 		}
-		g.readOnly = readOnly
+		g.ReadOnly = readOnly
 		return mtd{f}, g, nil
 	case mode&fs.ModeDevice != 0:
 		// O_EXCL refuses what is mounted.
 		f, readOnly, err := open(path, unix.O_EXCL)
 		if err != nil {
-			return nil, geometry{}, err
+			return nil, Geometry{}, err
 		}
 		size, err := f.Seek(0, io.SeekEnd)
 		if err != nil {
-			return nil, geometry{}, errors.Join(err, f.Close())
+			return nil, Geometry{}, errors.Join(err, f.Close())
 		}
 		// Linux lets a device be opened for writing that refuses writes.
 		if ro, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET); err == nil && ro != 0 && readOnly == nil {
 			readOnly = unix.EROFS
 		}
-		return disk{f}, geometry{"block device", size, diskBlock, diskSector, readOnly}, nil
+		return disk{f}, Geometry{Medium: "block device", Size: size, EraseBlock: diskBlock, WriteSize: diskSector, ReadOnly: readOnly}, nil
 	default:
-		return nil, geometry{}, fmt.Errorf("%v: neither MTD, block device nor file", mode)
+		return nil, Geometry{}, fmt.Errorf("%v: neither MTD, block device nor file", mode)
 	}
 }
 
@@ -139,7 +147,7 @@ func create(path string) error {
 // until it is synchronised.
 type disk struct{ *os.File }
 
-func (disk) bad(int64) error { return nil }
+func (disk) Bad(int64) error { return nil }
 
 // ReadAt reads zeros after the end of a file, as if it were extended.
 func (d disk) ReadAt(p []byte, off int64) (int, error) {
@@ -151,11 +159,11 @@ func (d disk) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-func (d disk) erase(off, n int64) error {
-	return d.program(bytes.Repeat([]byte{0xFF}, int(n)), off)
+func (d disk) Erase(off, n int64) error {
+	return d.Program(bytes.Repeat([]byte{0xFF}, int(n)), off)
 }
 
-func (d disk) program(p []byte, off int64) error {
+func (d disk) Program(p []byte, off int64) error {
 	if _, err := d.WriteAt(p, off); err != nil {
 		return err
 	}
@@ -171,22 +179,22 @@ func (d disk) program(p []byte, off int64) error {
 // mtd is a raw MTD character device. Its writes are synchronous; it has no fsync.
 type mtd struct{ *os.File }
 
-func (m mtd) geometry() (geometry, error) {
+func (m mtd) geometry() (Geometry, error) {
 	var info unix.MtdInfo
 	if _, err := m.ioctl(unix.MEMGETINFO, unsafe.Pointer(&info)); err != nil {
-		return geometry{}, fmt.Errorf("MEMGETINFO: %w", err)
+		return Geometry{}, fmt.Errorf("MEMGETINFO: %w", err)
 	}
-	g := geometry{medium: "MTD", size: int64(info.Size), eraseBlock: int(info.Erasesize), writeSize: int(info.Writesize)}
+	g := Geometry{Medium: "MTD", Size: int64(info.Size), EraseBlock: int(info.Erasesize), WriteSize: int(info.Writesize), Chip: true}
 	switch info.Type {
 	case unix.MTD_NORFLASH:
-		g.medium = "NOR flash"
+		g.Medium = "NOR flash"
 	case unix.MTD_NANDFLASH, unix.MTD_MLCNANDFLASH:
-		g.medium = "NAND flash"
+		g.Medium = "NAND flash"
 	}
 	return g, nil
 }
 
-func (m mtd) bad(off int64) error {
+func (m mtd) Bad(off int64) error {
 	isBad, err := m.ioctl(unix.MEMGETBADBLOCK, unsafe.Pointer(&off))
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
@@ -199,7 +207,7 @@ func (m mtd) bad(off int64) error {
 	return nil
 }
 
-func (m mtd) erase(off, n int64) error {
+func (m mtd) Erase(off, n int64) error {
 	info := unix.EraseInfo{Start: uint32(off), Length: uint32(n)}
 	if _, err := m.ioctl(unix.MEMERASE, unsafe.Pointer(&info)); err != nil {
 		return fmt.Errorf("MEMERASE of %d bytes at %#x: %w", n, off, err)
@@ -207,7 +215,7 @@ func (m mtd) erase(off, n int64) error {
 	return nil
 }
 
-func (m mtd) program(p []byte, off int64) error {
+func (m mtd) Program(p []byte, off int64) error {
 	_, err := m.WriteAt(p, off)
 	return err
 }

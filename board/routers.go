@@ -1,0 +1,238 @@
+package board
+
+import (
+	"fmt"
+	"strings"
+)
+
+// The boards that one can buy. What is said of their flash and of their boot loaders is
+// from their device trees in the kernel's source, and where these are silent from what
+// their vendors' firmware and OpenWrt have. Nobody has started Postern on one of them:
+// Verified says so.
+
+// Processors of the boards.
+var (
+	mipsBE   = CPU{GOARCH: "mips", GOMIPS: "softfloat", Cross: "mips-linux-gnu-", Debian: "mips"}
+	mipsLE   = CPU{GOARCH: "mipsle", GOMIPS: "softfloat", Cross: "mipsel-linux-gnu-", Debian: "mipsel"}
+	mips64BE = CPU{GOARCH: "mips64", GOMIPS: "softfloat", Cross: "mips64-linux-gnuabi64-", Debian: "mips64"}
+	armv7    = CPU{GOARCH: "arm", GOARM: "7", Cross: "arm-linux-gnueabihf-", Debian: "armhf"}
+	arm64    = CPU{GOARCH: "arm64", Cross: "aarch64-linux-gnu-", Debian: "arm64"}
+	amd64    = CPU{GOARCH: "amd64", Cross: "x86_64-linux-gnu-", Debian: "amd64"}
+)
+
+// Kernels that boards have in common; each board adds its command line.
+var (
+	armv7Kernel = Kernel{Name: "armv7", Arch: "arm",
+		Fragments: []string{"common", "disk", "arm", "virt", "flash", "spi-nor", "button", "arm-boards", "armv7"},
+		Target:    "zImage", Image: "arch/arm/boot/zImage", Objects: 1330}
+	arm64Kernel = Kernel{Name: "arm64", Arch: "arm64",
+		Fragments: []string{"common", "disk", "arm64", "virt", "flash", "spi-nor", "button", "arm-boards", "arm64-boards"},
+		Target:    "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 1350}
+	pcKernel = Kernel{Name: "x86_64", Arch: "x86", Fragments: []string{"common", "disk", "x86_64"},
+		Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1230}
+	ath79Kernel = Kernel{Name: "ath79", Arch: "mips",
+		Fragments: []string{"common", "mips", "mips-be", "ath79", "spi-nor", "button"},
+		Target:    "vmlinux", Image: "vmlinux", Objects: 800}
+	mt7621Kernel = Kernel{Name: "mt7621", Arch: "mips",
+		Fragments: []string{"common", "mips", "mips-le", "mt7621", "spi-nor", "button"},
+		Target:    "vmlinux", Image: "vmlinux", Objects: 850}
+	octeonKernel = Kernel{Name: "octeon", Arch: "mips",
+		Fragments: []string{"common", "disk", "mips-be", "octeon"},
+		Target:    "vmlinux", Image: "vmlinux", Objects: 900}
+)
+
+// with returns the kernel with its command line: the terminal, what all boards have,
+// and the partitions of a flash chip.
+func (k Kernel) with(console string, f Flash) Kernel {
+	k.CommandLine = "console=" + console + " " + commandLine
+	if f.Chip != "" {
+		k.CommandLine += " " + f.mtdparts()
+	}
+	return k
+}
+
+// switchPorts are ports of a switch by DSA: the kernel names them as their labels say.
+func switchPorts(names ...string) []Port {
+	var ports []Port
+	for _, n := range names {
+		ports = append(ports, Port{Name: n, Device: n})
+	}
+	return ports
+}
+
+// card is the layout of an SD card or an eMMC chip: a file system that the boot loader
+// reads, and behind it what a PC's disk has. What is before the file system is the boot
+// loader's own.
+func card() Flash {
+	return Flash{Partitions: []Partition{
+		{"boot", 16 << 20, 16 << 20},
+		{Slots[0], 32 << 20, slotSize},
+		{Slots[1], 32<<20 + slotSize, slotSize},
+		{ConfigurationPartition, 80 << 20, 1 << 20},
+		{StatePartition, 81 << 20, 1 << 20},
+		{SlotStates, 82 << 20, 1 << 20},
+	}}
+}
+
+// cardFlashing is how to flash a board that starts from a card with its own boot loader.
+const cardFlashing = "write factory.img to the card; the board's own U-Boot runs boot.scr of the first partition"
+
+// armBoard is a board that its own U-Boot starts from a card.
+func armBoard(name, description, tree, console string, cpu CPU, kernel Kernel, memory int, ports []Port, wan string, lan ...string) Board {
+	flash := card()
+	terminal, _, _ := strings.Cut(console, ",")
+	b := Board{
+		Name: name, Description: description, CPU: cpu, Kernel: kernel.with(console, flash),
+		Ports: ports, WAN: wan, LAN: lan[0],
+		Consoles: []string{terminal}, Memory: memory, Flash: flash,
+		Image:      Image{Form: FIT, DeviceTrees: []string{tree}},
+		ImageLimit: slotSize,
+		Flashing:   cardFlashing,
+	}
+	if len(lan) > 1 {
+		b.Bridged = lan[1:]
+	}
+	return b
+}
+
+func routers() []Board {
+	// The chip's first 128 KiB are the boot loader's, its last 64 the radio's.
+	mr3020 := Flash{Chip: "spi0.0", Size: 4 << 20, Partitions: []Partition{
+		{"boot", 0, 128 << 10},
+		{"image", 128 << 10, 3776 << 10},
+		{ConfigurationPartition, 3904 << 10, 128 << 10},
+		{"art", 4032 << 10, 64 << 10},
+	}}
+	dpt := Flash{Chip: "spi0.0", Size: 16 << 20, Partitions: []Partition{
+		{"boot", 0, 128 << 10},
+		{"image", 128 << 10, 15936 << 10},
+		{ConfigurationPartition, 16064 << 10, 128 << 10},
+		{StatePartition, 16192 << 10, 128 << 10},
+		{"art", 16320 << 10, 64 << 10},
+	}}
+	// The first three are in the device tree.
+	gnubee := Flash{Chip: "spi0.0", Size: 32 << 20, Partitions: []Partition{
+		{"boot", 0, 192 << 10},
+		{"environment", 192 << 10, 64 << 10},
+		{"factory", 256 << 10, 64 << 10},
+		{"image", 320 << 10, 32192 << 10},
+		{ConfigurationPartition, 32512 << 10, 128 << 10},
+		{StatePartition, 32640 << 10, 128 << 10},
+	}}
+	// The stick inside: its first partition is a FAT file system that the boot loader
+	// reads the image from.
+	stick := Flash{Partitions: []Partition{
+		{"boot", 1 << 20, 64 << 20},
+		{ConfigurationPartition, 65 << 20, 1 << 20},
+		{StatePartition, 66 << 20, 1 << 20},
+	}}
+	const uimage = "at the boot loader's prompt, with a TFTP server: load slot.img and write it to the partition image; or by the vendor's recovery page"
+	return []Board{
+		{
+			Name: "tl-mr3020", Description: "TP-Link TL-MR3020 v1, AR9331, one port", CPU: mipsBE,
+			Kernel: ath79Kernel.with("ttyATH0,115200", mr3020),
+			Ports:  []Port{{Name: "ether1", Device: "platform/ahb/19000000.ethernet"}},
+			LAN:    "ether1", Consoles: []string{"ttyATH0"}, Memory: 32, Flash: mr3020, ImageLimit: 3776 << 10,
+			Image:    Image{Form: TPLink, Hardware: 0x3020_0001, DeviceTrees: []string{"qca/ar9331_tl_mr3020"}},
+			Flashing: "give factory.img to the vendor's page for upgrades; later, or after a failure, load slot.img by TFTP at the boot loader's prompt and write it to 0x9f020000",
+		},
+		{
+			Name: "dpt-module", Description: "DPTechnics DPT-Module, AR9331, two ports", CPU: mipsBE,
+			Kernel: ath79Kernel.with("ttyATH0,115200", dpt),
+			Ports:  append([]Port{{Name: "wan", Device: "platform/ahb/19000000.ethernet"}}, switchPorts("lan0")...),
+			WAN:    "wan", LAN: "lan0", Consoles: []string{"ttyATH0"}, Memory: 64, Flash: dpt, ImageLimit: 15936 << 10,
+			Image:    Image{Form: FlatUImage, DeviceTrees: []string{"qca/ar9331_dpt_module"}},
+			Flashing: uimage,
+		},
+		{
+			// The kernel has no driver for its NAND flash: nothing is kept.
+			Name: "tplink-hc220-g5", Description: "TP-Link HC220 G5 v1, MT7621, three ports", CPU: mipsLE,
+			Kernel: mt7621Kernel.with("ttyS0,115200", Flash{}), Ports: switchPorts("wan", "lan1", "lan2"),
+			WAN: "wan", LAN: "lan1", Bridged: []string{"lan2"}, Consoles: []string{"ttyS0"}, Memory: 128,
+			Image:    Image{Form: FlatUImage, DeviceTrees: []string{"ralink/mt7621-tplink-hc220-g5-v1"}},
+			Flashing: "not at all: Linux 6.12 has no driver for its flash. Load slot.img by TFTP at the boot loader's prompt, and bootm; settings last until the power is off",
+		},
+		{
+			Name: "gnubee-pc1", Description: "GnuBee Personal Cloud 1, MT7621, two ports", CPU: mipsLE,
+			Kernel: mt7621Kernel.with("ttyS0,57600", gnubee), Ports: switchPorts("ethblack", "ethblue"),
+			WAN: "ethblack", LAN: "ethblue", Consoles: []string{"ttyS0"}, Memory: 512, Flash: gnubee, ImageLimit: 32192 << 10,
+			Image:    Image{Form: FlatUImage, DeviceTrees: []string{"ralink/mt7621-gnubee-gb-pc1"}},
+			Flashing: uimage,
+		},
+		{
+			Name: "edgerouter-lite", Description: "Ubiquiti EdgeRouter Lite (e100), Octeon, three ports", CPU: mips64BE,
+			Kernel: octeonKernel.with(fmt.Sprintf("ttyS0,115200 rd_start=%#x rd_size=%#x retain_initrd", uint64(octeonRamdisk), octeonRamdiskSize), stick),
+			// The driver names the ports of one device: eth0 to eth2, as the case does.
+			Ports: switchPorts("eth0", "eth1", "eth2"), WAN: "eth0", LAN: "eth1", Bridged: []string{"eth2"},
+			Consoles: []string{"ttyS0"}, Memory: 512, Flash: stick, ImageLimit: 64 << 20,
+			Image: Image{Form: ELF, Ramdisk: octeonRamdisk, RamdiskSize: octeonRamdiskSize, DeviceTrees: []string{"cavium-octeon/ubnt_e100"}},
+			Flashing: "copy slot.img as postern.elf to the FAT file system of the stick; at the boot loader's prompt set " +
+				"bootcmd to `fatload usb 0 $loadaddr postern.elf;bootoctlinux $loadaddr coremask=0x3 ` and the kernel's command line, which `image boards` shows",
+		},
+		armBoard("bananapi-r2", "Banana Pi R2, MT7623, five ports", "mediatek/mt7623n-bananapi-bpi-r2", "ttyS0,115200",
+			armv7, armv7Kernel, 2048, switchPorts("wan", "lan0", "lan1", "lan2", "lan3"), "wan", "lan0", "lan1", "lan2", "lan3"),
+		armBoard("turris-omnia", "Turris Omnia, Armada 385, six ports", "marvell/armada-385-turris-omnia", "ttyS0,115200", armv7, armv7Kernel, 1024,
+			append([]Port{{Name: "wan", Device: "platform/soc/soc:internal-regs/f1034000.ethernet"}}, switchPorts("lan0", "lan1", "lan2", "lan3", "lan4")...),
+			"wan", "lan0", "lan1", "lan2", "lan3", "lan4"),
+		armBoard("bananapi-r3", "Banana Pi R3, MT7986, seven ports", "mediatek/mt7986a-bananapi-bpi-r3", "ttyS0,115200", arm64, arm64Kernel, 2048,
+			append(switchPorts("wan", "lan0", "lan1", "lan2", "lan3", "lan4"), Port{Name: "sfp1", Device: "eth1"}),
+			"wan", "lan0", "lan1", "lan2", "lan3", "lan4"),
+		armBoard("espressobin", "Globalscale ESPRESSObin, Armada 3720, three ports", "marvell/armada-3720-espressobin", "ttyMV0,115200",
+			arm64, arm64Kernel, 1024, switchPorts("wan", "lan0", "lan1"), "wan", "lan0", "lan1"),
+		armBoard("nanopi-r4s", "FriendlyElec NanoPi R4S, RK3399, two ports", "rockchip/rk3399-nanopi-r4s", "ttyS2,1500000", arm64, arm64Kernel, 1024,
+			[]Port{{Name: "wan", Device: "platform/fe300000.ethernet"}, {Name: "lan", Device: "platform/f8000000.pcie"}}, "wan", "lan"),
+		rpi4(),
+		anyPC(),
+		apu2(),
+	}
+}
+
+// octeonRamdisk is where the initramfs of an Octeon lies, as its processor sees memory,
+// and octeonRamdiskSize the room for it: its kernel takes them from its command line
+// alone, which the boot loader keeps, so that they are the same in all images.
+const (
+	octeonRamdisk     = 0xFFFF_FFFF_8210_0000
+	octeonRamdiskSize = 4 << 20
+)
+
+// rpi4 starts by the firmware of Broadcom, which reads files.
+func rpi4() Board {
+	b := armBoard("rpi-4", "Raspberry Pi 4, BCM2711, one port; a second by USB", "broadcom/bcm2711-rpi-4-b", "ttyS1,115200", arm64, arm64Kernel, 1024,
+		[]Port{
+			{Name: "ether1", Device: "platform/scb/fd580000.ethernet"},
+			// The first adapter on USB, whose controller is on PCI Express.
+			{Name: "ether2", Device: "platform/scb/fd500000.pcie"},
+		}, "ether1", "ether2")
+	b.Image.Form = Files
+	b.Flashing = "copy the files of out/rpi-4, and start4.elf and fixup4.dat of the Raspberry Pi's firmware, to the first partition, FAT, of a card"
+	return b
+}
+
+// anyPC is a PC of whoever has one, started by BIOS or UEFI from the disk of the machine
+// pc. Its ports are in the order in which the kernel finds them.
+func anyPC() Board {
+	b := Board{
+		Name: "x86-64", Description: "Any 64-bit PC, BIOS or UEFI, serial console, up to eight ports",
+		CPU: amd64, Kernel: pcKernel.with("ttyS0,115200", Flash{}), WAN: "ether1", LAN: "ether2",
+		Consoles: []string{"ttyS0"}, Memory: 64, Flash: pcDisk(),
+		Image: Image{Form: Archive}, ImageLimit: slotSize,
+		Flashing: "write factory.img to the disk: SATA, NVMe, SD card or stick",
+	}
+	for i := range 8 {
+		b.Ports = append(b.Ports, Port{Name: fmt.Sprintf("ether%d", i+1), Device: fmt.Sprintf("eth%d", i)})
+	}
+	return b
+}
+
+// apu2 has ports of its own, whatever cards are plugged in beside them.
+func apu2() Board {
+	b := anyPC()
+	b.Name, b.Description, b.Memory = "apu2", "PC Engines apu2, AMD GX-412TC, three ports", 2048
+	b.Ports = []Port{
+		{Name: "ether1", Device: "pci0000:00/0000:00:02.2"},
+		{Name: "ether2", Device: "pci0000:00/0000:00:02.3"},
+		{Name: "ether3", Device: "pci0000:00/0000:00:02.4"},
+	}
+	b.Bridged = []string{"ether3"}
+	return b
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/postern-router/postern/board"
+)
+
+// deviceTreePackage is the Debian package of dtc, the compiler of device trees.
+const deviceTreePackage = "device-tree-compiler"
+
+// deviceTree compiles one of the board's device trees, a path of its Image.DeviceTrees,
+// with the lines that the board adds, and those in chosen for the node of that name. It
+// returns the flattened tree.
+//
+// This is done as the kernel's own make does it (scripts/Makefile.lib there), by the C
+// preprocessor and dtc; make itself would first configure a kernel for it.
+func deviceTree(source string, b board.Board, tree, chosen, work string) ([]byte, error) {
+	file := filepath.Join(work, strings.ReplaceAll(tree, "/", "-"))
+	text := fmt.Sprintf("#include <%s/%s.dts>\n%s/ {\n\tchosen {\n%s\t};\n};\n", b.Kernel.Arch, tree, b.DeviceTreeChanges(), chosen)
+	if err := os.WriteFile(file+".dts", []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	if err := run(work, nil, b.CPU.Cross+"gcc", "-E", "-nostdinc", "-undef", "-D__DTS__", "-x", "assembler-with-cpp",
+		"-I", filepath.Join(source, "scripts/dtc/include-prefixes"), "-o", file+".cpp", file+".dts"); err != nil {
+		return nil, fmt.Errorf("device tree %s: %w", tree, err)
+	}
+	// -q: what dtc has to say of the kernel's own trees is the kernel's business.
+	if err := run(work, nil, "dtc", "-q", "-I", "dts", "-O", "dtb", "-b", "0",
+		"-i", filepath.Join(source, "arch", b.Kernel.Arch, "boot/dts", filepath.Dir(tree)),
+		"-o", file+".dtb", file+".cpp"); err != nil {
+		return nil, fmt.Errorf("device tree %s: %w", tree, err)
+	}
+	return os.ReadFile(file + ".dtb")
+}
+
+// sourceForTrees returns the folder of the kernel's source.
+func sourceForTrees() (string, error) {
+	c, err := openCache()
+	if err != nil {
+		return "", err
+	}
+	version, err := packageVersion(linuxSource)
+	if err != nil {
+		return "", err
+	}
+	return kernelSource(c, version)
+}

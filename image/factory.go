@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/postern-router/postern/board"
+)
+
+// Files that makeImages leaves beside kernel and initramfs.
+const (
+	// slotImage is what goes to the start of the partition image, image-a or image-b:
+	// what the boot loader starts, and what an upgrade brings.
+	slotImage = "slot.img"
+	// factoryImage is the whole flash or disk as it comes from the factory.
+	factoryImage = "factory.img"
+)
+
+// makeImages makes of the kernel and the initramfs in the folder dir what is written to
+// the board's flash, in dir too. It returns the names of the files that it made.
+func makeImages(b board.Board, dir, work string) ([]string, error) {
+	switch b.Image.Form {
+	case board.Archive:
+		if err := makeDisk(b, dir, work); err != nil {
+			return nil, fmt.Errorf("disk for %s: %w", b.Name, err)
+		}
+		return []string{slotImage, factoryImage}, nil
+	case board.FlatUImage, board.TPLink, board.ELF:
+		made, err := makeFlat(b, dir, work)
+		if err != nil {
+			return nil, fmt.Errorf("image for %s: %w", b.Name, err)
+		}
+		return made, nil
+	}
+	return nil, nil
+}

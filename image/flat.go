@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bytes"
+	"crypto/md5"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/postern-router/postern/board"
+)
+
+// flat is a kernel, its device tree and the initramfs as they lie in the memory of a
+// MIPS processor when the kernel begins: for a boot loader that knows how to load one
+// file and no more. Zeros, as of the kernel's variables, lie between them; packed, they
+// take nothing.
+type flat struct {
+	// load and entry are where the data is put and begun, as the processor's addresses.
+	load, entry uint64
+	data        []byte
+}
+
+const (
+	// pageSize is the alignment that the kernel wants of an initramfs.
+	pageSize = 64 << 10
+	// treeRoom is what the kernel keeps free for a device tree behind itself
+	// (arch/mips/kernel/vmlinux.lds.S, arch/mips/kernel/setup.c).
+	treeRoom = 1 << 20
+	// physical are the bits of an address in MIPS's unmapped segments that are one of
+	// memory.
+	physical = 0x1FFF_FFFF
+)
+
+// flatten lays out a kernel, an ELF file with symbols. tree makes the device tree, with
+// the lines given in its node chosen. The initramfs comes behind all that the kernel has
+// for itself, or at the address ramdisk if that is not 0, followed by zeros up to the
+// length room if that is not 0.
+func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64, room int64, tree func(chosen string) ([]byte, error)) (flat, error) {
+	f, err := elf.Open(kernel)
+	if err != nil {
+		return flat{}, err
+	}
+	defer f.Close()
+	symbols, err := f.Symbols()
+	if err != nil {
+		return flat{}, fmt.Errorf("%s: %w", kernel, err)
+	}
+	address := map[string]uint64{"__appended_dtb": 0, "_end": 0}
+	for _, s := range symbols {
+		if _, want := address[s.Name]; want {
+			address[s.Name] = s.Value
+		}
+	}
+	for name, at := range address {
+		if at == 0 {
+			return flat{}, fmt.Errorf("%s: no symbol %s", kernel, name)
+		}
+	}
+	image := flat{entry: f.Entry}
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_LOAD {
+			continue
+		}
+		if image.data != nil {
+			return flat{}, fmt.Errorf("%s: more than one part to load; want one", kernel)
+		}
+		image.load = p.Vaddr
+		image.data = make([]byte, p.Filesz)
+		if _, err := p.ReadAt(image.data, 0); err != nil {
+			return flat{}, fmt.Errorf("%s: %w", kernel, err)
+		}
+	}
+	end := (address["_end"] + pageSize - 1) &^ (pageSize - 1)
+	switch {
+	case ramdisk == 0:
+		ramdisk = end
+	case ramdisk < end:
+		return flat{}, fmt.Errorf("%s: it ends at %#x, behind the initramfs at %#x", kernel, end, ramdisk)
+	}
+	if room != 0 {
+		if int64(len(initramfs)) > room {
+			return flat{}, fmt.Errorf("the initramfs has %d bytes, there is room for %d", len(initramfs), room)
+		}
+		initramfs = append(initramfs[:len(initramfs):len(initramfs)], make([]byte, room-int64(len(initramfs)))...)
+	}
+	start := ramdisk & physical
+	dtb, err := tree(fmt.Sprintf("\t\tbootargs = %q;\n\t\tlinux,initrd-start = <%#x>;\n\t\tlinux,initrd-end = <%#x>;\n",
+		commandLine, start, start+uint64(len(initramfs))))
+	if err != nil {
+		return flat{}, err
+	}
+	if len(dtb) > treeRoom {
+		return flat{}, fmt.Errorf("the device tree has %d bytes, the kernel has room for %d", len(dtb), treeRoom)
+	}
+	data := make([]byte, ramdisk-image.load+uint64(len(initramfs)))
+	copy(data, image.data)
+	copy(data[address["__appended_dtb"]-image.load:], dtb)
+	copy(data[ramdisk-image.load:], initramfs)
+	image.data = data
+	return image, nil
+}
+
+// makeFlat makes the slot image of a board whose boot loader takes one file, and for
+// TP-Link's the one that the vendor's firmware takes. It returns their names.
+func makeFlat(b board.Board, dir, work string) ([]string, error) {
+	source, err := sourceForTrees()
+	if err != nil {
+		return nil, err
+	}
+	initramfs, err := os.ReadFile(filepath.Join(dir, "initramfs.cpio.xz"))
+	if err != nil {
+		return nil, err
+	}
+	image, err := flatten(filepath.Join(dir, "kernel"), initramfs, b.Kernel.CommandLine, b.Image.Ramdisk, b.Image.RamdiskSize, func(chosen string) ([]byte, error) {
+		return deviceTree(source, b, b.Image.DeviceTrees[0], chosen, work)
+	})
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{}
+	if b.Image.Form == board.ELF {
+		files[slotImage] = image.elf()
+	} else {
+		packed, err := lzma(image.data, work)
+		if err != nil {
+			return nil, err
+		}
+		if b.Image.Form == board.TPLink {
+			files[slotImage] = image.tplink(b.Image.Hardware, packed, 0)
+			files[factoryImage] = image.tplink(b.Image.Hardware, packed, tplinkSize)
+		} else {
+			files[slotImage] = image.uimage(packed)
+		}
+	}
+	var names []string
+	for name, data := range files {
+		names = append(names, name)
+		if err := replaceFile(filepath.Join(dir, name), func(f *os.File) error {
+			_, err := f.Write(data)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// lzma packs data in the form of LZMA's first tools (.lzma), with the length in its
+// header, which boot loaders want and xz leaves open.
+func lzma(data []byte, work string) ([]byte, error) {
+	const sizeField = 5 // behind the properties and the size of the dictionary
+	file := filepath.Join(work, "flat")
+	if err := os.WriteFile(file, data, 0o644); err != nil {
+		return nil, err
+	}
+	// A decoder in 32 MB of memory has no room for a dictionary of the size of all.
+	if err := run(work, nil, "xz", "--force", "--format=lzma", "--lzma1=preset=9e,dict=8MiB,lc=1,lp=2,pb=2", file); err != nil {
+		return nil, err
+	}
+	packed, err := os.ReadFile(file + ".lzma")
+	if err != nil {
+		return nil, err
+	}
+	binary.LittleEndian.PutUint64(packed[sizeField:], uint64(len(data)))
+	return packed, nil
+}
+
+// uimage puts U-Boot's legacy header before what is packed (include/image.h of its
+// source): a kernel for Linux on MIPS, by LZMA.
+func (f flat) uimage(packed []byte) []byte {
+	const (
+		magic                   = 0x2705_1956
+		linux, mips, kernel, by = 5, 5, 2, 3
+	)
+	h := make([]byte, 64)
+	big := binary.BigEndian
+	big.PutUint32(h[0:], magic)
+	// [4:8] is the header's own check sum, and [8:12] a time: none, for the same bytes
+	// from the same commit.
+	big.PutUint32(h[12:], uint32(len(packed)))
+	big.PutUint32(h[16:], uint32(f.load))
+	big.PutUint32(h[20:], uint32(f.entry))
+	big.PutUint32(h[24:], crc32.ChecksumIEEE(packed))
+	h[28], h[29], h[30], h[31] = linux, mips, kernel, by
+	copy(h[32:63], "Postern")
+	big.PutUint32(h[4:], crc32.ChecksumIEEE(h))
+	return append(h, packed...)
+}
+
+// tplinkSalt is in the place of the MD5 sum in the header while the sum is taken, in an
+// image without a boot loader.
+var tplinkSalt = [md5.Size]byte{0xDC, 0xD7, 0x3A, 0xA5, 0xC3, 0x95, 0x98, 0xFB, 0xDD, 0xF9, 0xE7, 0xF4, 0x0E, 0xAE, 0x47, 0x38}
+
+// tplinkSize is the length of what the vendor's own web page for upgrades takes, and
+// writes, on a board with 4 MB.
+const tplinkSize = 0x3C_0000
+
+// tplink puts the header of TP-Link's boot loaders, version 1, before what is packed:
+// 512 bytes, big-endian. The whole is padded to size as erased flash is, if that is not
+// 0. The vendor's page for upgrades looks at the number of the hardware and at the MD5
+// sum over all, the boot loader at neither. There is no description by TP-Link; the
+// fields are those that OpenWrt's mktplinkfw writes.
+func (f flat) tplink(hardware uint32, packed []byte, size int) []byte {
+	const (
+		headerSize = 512
+		sumField   = 76
+	)
+	all := make([]byte, headerSize, headerSize+len(packed))
+	big := binary.BigEndian
+	big.PutUint32(all[0:], 0x0100_0000) // version of the header
+	copy(all[4:28], "TP-LINK Technologies")
+	copy(all[28:64], "ver. 1.0")
+	big.PutUint32(all[64:], hardware)
+	big.PutUint32(all[68:], 1) // revision of the hardware
+	copy(all[sumField:], tplinkSalt[:])
+	big.PutUint32(all[116:], uint32(f.load))
+	big.PutUint32(all[120:], uint32(f.entry))
+	big.PutUint32(all[124:], tplinkSize)
+	big.PutUint32(all[128:], headerSize)
+	big.PutUint32(all[132:], uint32(len(packed)))
+	// What would be a file system behind the kernel has no bytes.
+	big.PutUint32(all[136:], uint32(headerSize+len(packed)))
+	all = append(all, packed...)
+	all = append(all, bytes.Repeat([]byte{0xFF}, max(0, size-len(all)))...)
+	sum := md5.Sum(all)
+	copy(all[sumField:], sum[:])
+	return all
+}
+
+// elf returns the data as an ELF file of 64 bits, big-endian, with one part to load.
+func (f flat) elf() []byte {
+	const (
+		headers = 64 + 56
+		offset  = pageSize
+	)
+	var file bytes.Buffer
+	// Neither fails on a buffer, nor with these types.
+	_ = binary.Write(&file, binary.BigEndian, elf.Header64{
+		Ident: [elf.EI_NIDENT]byte{0x7F, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2MSB), byte(elf.EV_CURRENT)},
+		Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_MIPS), Version: uint32(elf.EV_CURRENT),
+		Entry: f.entry, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
+		Flags: 0x8000_0000, // of a processor of MIPS64, release 2: see <elf.h>, EF_MIPS_ARCH_64R2
+	})
+	_ = binary.Write(&file, binary.BigEndian, elf.Prog64{
+		Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_W | elf.PF_X), Off: offset,
+		Vaddr: f.load, Paddr: f.load, Filesz: uint64(len(f.data)), Memsz: uint64(len(f.data)), Align: pageSize,
+	})
+	file.Write(make([]byte, offset-headers))
+	file.Write(f.data)
+	return file.Bytes()
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/upgrade"
+)
+
+// upgradeImage is what a router is upgraded with: a signed header and the slot image.
+const upgradeImage = "sysupgrade.img"
+
+// version is what an image says that it is.
+type version struct {
+	name string
+	// date is that of the commit: the same commit makes the same image.
+	date time.Time
+}
+
+// readVersion asks git, in the folder with the source. A folder that git knows nothing of
+// makes images that are older than any other.
+func readVersion() (version, error) {
+	name, err := output("git", "describe", "--always", "--dirty", "--abbrev=12")
+	if err != nil {
+		say("no version, since git does not know this folder: %v", err)
+		return version{name: "unknown", date: time.Unix(0, 0).UTC()}, nil
+	}
+	text, err := output("git", "log", "-1", "--format=%ct")
+	if err != nil {
+		return version{}, fmt.Errorf("date of the commit: %w", err)
+	}
+	seconds, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		return version{}, fmt.Errorf("date of the commit: %w", err)
+	}
+	return version{name: strings.TrimSpace(name), date: time.Unix(seconds, 0).UTC()}, nil
+}
+
+// file is the text of /etc/version in the initramfs: name and date, in seconds since 1970.
+func (v version) file() string { return fmt.Sprintf("%s %d\n", v.name, v.date.Unix()) }
+
+// publicKeyFile is the text of the initramfs's file with the public key, which a router
+// reads without X.509.
+func publicKeyFile(keys string) (string, error) {
+	path := filepath.Join(keys, upgradePublic)
+	der, err := readPEM(path)
+	if err != nil {
+		return "", err
+	}
+	parsed, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return "", fmt.Errorf("public key %s: %w", path, err)
+	}
+	key, ok := parsed.(ed25519.PublicKey)
+	if !ok {
+		return "", fmt.Errorf("public key %s: a %T, expected one of Ed25519", path, parsed)
+	}
+	return fmt.Sprintf("%x\n", []byte(key)), nil
+}
+
+// readPEM returns what the one block of a file holds.
+func readPEM(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%s: expected PEM", path)
+	}
+	return block.Bytes, nil
+}
+
+// signingKey is the private key of who makes upgrade images.
+func signingKey(keys string) (ed25519.PrivateKey, error) {
+	path := filepath.Join(keys, upgradeKey)
+	der, err := readPEM(path)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("private key %s: %w", path, err)
+	}
+	key, ok := parsed.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("private key %s: a %T, expected one of Ed25519", path, parsed)
+	}
+	return key, nil
+}
+
+// sysupgrade makes the upgrade image of a slot image: a signed header ahead of it
+// (package upgrade). It has what the router needs to refuse it before the first byte.
+func sysupgrade(b board.Board, v version, keys, slot, path string) error {
+	key, err := signingKey(keys)
+	if err != nil {
+		return fmt.Errorf("sign the upgrade image for %s: %w", b.Name, err)
+	}
+	image, err := os.ReadFile(slot)
+	if err != nil {
+		return err
+	}
+	if room, ok := slotRoom(b); ok && int64(len(image)) > room {
+		return fmt.Errorf("the slot image for %s has %d bytes, its slot takes %d", b.Name, len(image), room)
+	}
+	head, err := upgrade.Header{
+		Board: b.Name, Version: v.name, Date: v.date, Length: int64(len(image)), Sum: sha256.Sum256(image),
+	}.Sign(key)
+	if err != nil {
+		return fmt.Errorf("upgrade image for %s: %w", b.Name, err)
+	}
+	return replaceFile(path, func(f *os.File) error {
+		_, err := f.Write(append(head, image...))
+		return err
+	})
+}
+
+// slotRoom is the length of the longest slot image that a router takes, if the board says
+// so.
+func slotRoom(b board.Board) (int64, bool) {
+	if b.ImageLimit > 0 {
+		return b.ImageLimit, true
+	}
+	p, ok := b.Flash.Partition(board.Slots[0])
+	return p.Size, ok
+}
