@@ -87,15 +87,16 @@ type Kernel struct {
 // Port is a network port as it is labelled on the case.
 type Port struct {
 	Name string
-	// Device is where sysfs has it: the start of its path below /sys/devices, or
-	// the kernel's name for it. The ports of a switch (DSA) are one device together:
+	// Device is where sysfs has it: the start of its path below /sys/devices, in which
+	// a * stands for any part of a name, or the kernel's name for it. The ports of a switch (DSA) are one device together:
 	// these have the names that the device tree gives them as labels. The port that
 	// joins switch and processor is none of the board's; the kernel brings it up with
 	// the first port of the switch (net/dsa/user.c, dsa_user_open).
 	Device string
 	// QEMU is the -device argument that puts a network card there, without its
-	// netdev and mac.
-	QEMU string
+	// netdev and mac. OnBoard says that the machine has the card: QEMU is its model.
+	QEMU    string
+	OnBoard bool
 }
 
 // ConfigurationPartition is the name of the partition, on every board, that the
@@ -152,6 +153,8 @@ type QEMU struct {
 	Swapped int64
 	// FlashDevice is a -device that takes the drive; empty if the machine has it.
 	FlashDevice string
+	// Watchdog is a -device; empty if the machine has none.
+	Watchdog string
 	// HotPlug says that the machine can lose and gain a network card while it runs.
 	HotPlug bool
 }
@@ -166,7 +169,7 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 	}}
 	image := Image{Form: UImage}
 	qemu := QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc",
-		Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20}
+		Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20, Watchdog: watchdog}
 	line := "console=ttyS0,115200 " + commandLine + " " + flash.mtdparts()
 	if name == "maltael" {
 		// Debian has U-Boot for this byte order alone. It sees the chip at 0xBE000000, and
@@ -240,7 +243,7 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 			Banks: []Bank{
 				{Drive: "if=pflash,unit=0", Size: bank, Firmware: true},
 				{Drive: "if=pflash,unit=1", Offset: bank, Size: bank},
-			}, FlashSize: 2 * bank},
+			}, FlashSize: 2 * bank, Watchdog: watchdog},
 	}
 }
 
@@ -251,6 +254,9 @@ const (
 
 	// pciNIC has no option ROM: nothing boots from the network here.
 	pciNIC = "virtio-net-pci,romfile="
+
+	// watchdog is QEMU's: it resets the machine.
+	watchdog = "i6300esb"
 
 	// flash4MB is the image's part of a 4 MB chip.
 	flash4MB = 3520 << 10
@@ -291,7 +297,8 @@ func Lab() []Board {
 			Image:      Image{Form: Archive},
 			ImageLimit: slotSize,
 			QEMU: QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "pc", HotPlug: true,
-				Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6"},
+				Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6",
+				Watchdog: watchdog},
 		},
 	}
 }
