@@ -169,7 +169,9 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 	}}
 	image := Image{Form: UImage}
 	qemu := QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc",
-		Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20, Watchdog: watchdog}
+		Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20,
+		// In a slot of its own choice it would be where ether1 is.
+		Watchdog: watchdog + ",addr=0x13"}
 	line := "console=ttyS0,115200 " + commandLine + " " + flash.mtdparts()
 	if name == "maltael" {
 		// Debian has U-Boot for this byte order alone. It sees the chip at 0xBE000000, and
