@@ -42,8 +42,9 @@ const (
 
 // startNewest is the environment of a board with two slots in parts of its flash that
 // U-Boot sees at their offsets in it: the newer image if it is confirmed, or was not
-// tried yet, then the other one, and if neither starts the newer after all. That an
-// image is tried is programmed by hand: U-Boot's driver knows but half of these chips.
+// tried yet, then the other one, and if neither starts whatever is there and signed,
+// which may be one that somebody has written by hand. That an image is tried is
+// programmed by hand: U-Boot's driver knows but half of these chips.
 func startNewest(flash Flash, eraseBlock int64, commandLine string) []string {
 	const fitMagic uint32 = 0xedfe0dd0 // of a device tree, as a little-endian word
 	env := []string{
@@ -71,6 +72,7 @@ func startNewest(flash Flash, eraseBlock int64, commandLine string) []string {
 		"swap=setenv newer b; setenv older a",
 		"order=setenv newer a; setenv older b; run b; if run whole; then setenv other ${sequence}; run a; "+
 			"if run whole; then if itest.l *${other} > *${sequence}; then run swap; fi; else run swap; fi; fi",
-		"bootcmd=run order; run ${newer}; run try; run ${older}; run last; run ${newer}; run last; echo No slot starts.",
+		"bootcmd=run order; run ${newer}; run try; run ${older}; run last; "+
+			"run ${newer}; run start; run ${older}; run start; echo No slot starts.",
 	)
 }
