@@ -87,15 +87,16 @@ type Kernel struct {
 // Port is a network port as it is labelled on the case.
 type Port struct {
 	Name string
-	// Device is where sysfs has it: the start of its path below /sys/devices, or
-	// the kernel's name for it. The ports of a switch (DSA) are one device together:
+	// Device is where sysfs has it: the start of its path below /sys/devices, in which
+	// a * stands for any part of a name, or the kernel's name for it. The ports of a switch (DSA) are one device together:
 	// these have the names that the device tree gives them as labels. The port that
 	// joins switch and processor is none of the board's; the kernel brings it up with
 	// the first port of the switch (net/dsa/user.c, dsa_user_open).
 	Device string
 	// QEMU is the -device argument that puts a network card there, without its
-	// netdev and mac.
-	QEMU string
+	// netdev and mac. OnBoard says that the machine has the card: QEMU is its model.
+	QEMU    string
+	OnBoard bool
 }
 
 // ConfigurationPartition is the name of the partition, on every board, that the

@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -123,7 +122,7 @@ func logic(args []string) error {
 			return err
 		}
 		for _, b := range boards {
-			sizes, err := build(c, b, *out, *debug)
+			sizes, err := build(c, b, *out, *debug, command == "size")
 			if err != nil {
 				return err
 			}
@@ -182,37 +181,4 @@ func boardsByName(names []string) ([]board.Board, error) {
 		boards = append(boards, b)
 	}
 	return boards, nil
-}
-
-// part is a share of an image.
-type part struct {
-	name string
-	// raw is its size in the router's memory and packed its size on flash, in bytes.
-	raw, packed int64
-}
-
-// sizes is where the bytes of one image are.
-type sizes struct {
-	board board.Board
-	parts []part
-	total int64
-}
-
-// String is a table of the parts, and how much room is left on flash.
-func (s sizes) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n  %-34s %12s %12s\n", s.board.Name, "part", "unpacked", "on flash")
-	for _, p := range s.parts {
-		raw := "-"
-		if p.raw > 0 {
-			raw = fmt.Sprint(p.raw)
-		}
-		fmt.Fprintf(&b, "  %-34s %12s %12d\n", p.name, raw, p.packed)
-	}
-	fmt.Fprintf(&b, "  %-34s %12s %12d\n", "image", "", s.total)
-	if limit := s.board.ImageLimit; limit > 0 {
-		fmt.Fprintf(&b, "  %-34s %12s %12d\n", "limit", "", limit)
-		fmt.Fprintf(&b, "  %-34s %12s %12d\n", "room", "", limit-s.total)
-	}
-	return b.String()
 }

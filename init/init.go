@@ -148,9 +148,6 @@ func startRouter(ctx context.Context, log *logger, dog *watchdog, requests chan<
 	sizeTables(log)
 	// Who is of group 0, as PID 1 is, may open a ping socket.
 	setSysctl(log, "net/ipv4/ping_group_range", "0 0\n")
-	state := openState(log)
-	state.startSeed()
-	state.startClock(time.Now())
 	name, err := os.ReadFile(boardFile)
 	if err != nil {
 		return nil, fmt.Errorf("which board this is: %w", err)
@@ -159,6 +156,10 @@ func startRouter(ctx context.Context, log *logger, dog *watchdog, requests chan<
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", boardFile, err)
 	}
+	awaitDisk(b.Flash, "/sys", lateDisk)
+	state := openState(log)
+	state.startSeed()
+	state.startClock(time.Now())
 	r, err := newRouter(b, log, state, requests)
 	if err != nil {
 		return nil, err

@@ -264,14 +264,11 @@ func (r *router) execute(s *console.Session, line string) (console.Result, error
 		return console.Result{}, err
 	}
 	result, err := s.Execute(r.config, r.live(), line)
+	if err == nil {
+		err = r.accept(s, &result)
+	}
 	if err != nil {
 		return console.Result{}, err
-	}
-	if result.Changed {
-		if err := r.change(s, result.Config); err != nil {
-			return console.Result{}, err
-		}
-		result.Output += r.warning()
 	}
 	if result.Request == console.SetClock {
 		if err := r.setClock(result.Clock); err != nil {
@@ -283,6 +280,37 @@ func (r *router) execute(s *console.Session, line string) (console.Result, error
 		case r.requests <- result.Request:
 		default: // one is on its way
 		}
+	}
+	return result, nil
+}
+
+// accept makes what a session's lines have changed the configuration. The caller
+// holds mu.
+func (r *router) accept(s *console.Session, result *console.Result) error {
+	if !result.Changed {
+		return nil
+	}
+	if err := r.change(s, result.Config); err != nil {
+		return err
+	}
+	result.Output += r.warning()
+	return nil
+}
+
+// importLines runs a session's lines: what all of them change is applied together, or
+// nothing.
+func (r *router) importLines(s *console.Session, text string) (console.Result, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.believes(s); err != nil {
+		return console.Result{}, err
+	}
+	result, err := s.Import(r.config, r.live(), text)
+	if err == nil {
+		err = r.accept(s, &result)
+	}
+	if err != nil {
+		return console.Result{}, err
 	}
 	return result, nil
 }
@@ -329,7 +357,8 @@ func (r *router) live() console.Live {
 		// A hash is made by the line that sets a password.
 		HashPassword: r.logins.hash,
 		RemoteLog:    true,
-		Requests: []console.Request{console.ChangePassword, console.ResetConfiguration,
+		WAN:          r.board.WAN,
+		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
 			console.Ping, console.Traceroute, console.SetClock, console.Upgrade},
 		Slots: r.slots,
 		NTP:   r.time.state,
