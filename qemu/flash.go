@@ -93,6 +93,15 @@ func bootArguments(b board.Board, dir string, o machineOptions) ([]string, error
 		}
 		args = []string{"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + ovmfCode,
 			"-drive", "if=pflash,unit=1,format=raw,file=" + variables}
+	case b.Image.Form == board.FIT && b.Flash.Chip != "":
+		tree, err := controlTree(b, dir, o)
+		if err != nil {
+			return nil, err
+		}
+		args = tree
+	}
+	if o.fromFlash && b.QEMU.BootMemory != 0 {
+		memory = b.QEMU.BootMemory
 	}
 	return append(args, "-m", strconv.Itoa(memory)), nil
 }

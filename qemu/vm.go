@@ -73,6 +73,12 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 	if err != nil {
 		return nil, fmt.Errorf("flash for %s: %w", b.Name, err)
 	}
+	var order swapped
+	if o.fromFlash {
+		if order, err = swapFlash(b, o.flash); err != nil {
+			return nil, err
+		}
+	}
 	m := &machine{board: b, dir: dir, screen: newScreen(), exited: make(chan struct{})}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none",
@@ -123,10 +129,12 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 	m.cmd = n.command(switchHost, b.QEMU.Binary, args...)
 	m.cmd.Stderr = &m.stderr
 	if err := m.cmd.Start(); err != nil {
+		err = errors.Join(err, order.restore())
 		return nil, fmt.Errorf("start %s (Debian package %s): %w", b.QEMU.Binary, b.QEMU.Package, err)
 	}
 	go func() {
 		m.exitErr = m.cmd.Wait()
+		m.exitErr = errors.Join(m.exitErr, order.restore())
 		close(m.exited)
 	}()
 	if err := m.connect(); err != nil {
