@@ -153,6 +153,8 @@ type QEMU struct {
 	Swapped int64
 	// FlashDevice is a -device that takes the drive; empty if the machine has it.
 	FlashDevice string
+	// Watchdog is a -device; empty if the machine has none.
+	Watchdog string
 	// HotPlug says that the machine can lose and gain a network card while it runs.
 	HotPlug bool
 }
@@ -167,7 +169,7 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 	}}
 	image := Image{Form: UImage}
 	qemu := QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc",
-		Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20}
+		Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20, Watchdog: watchdog}
 	line := "console=ttyS0,115200 " + commandLine + " " + flash.mtdparts()
 	if name == "maltael" {
 		// Debian has U-Boot for this byte order alone. It sees the chip at 0xBE000000, and
@@ -241,7 +243,7 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 			Banks: []Bank{
 				{Drive: "if=pflash,unit=0", Size: bank, Firmware: true},
 				{Drive: "if=pflash,unit=1", Offset: bank, Size: bank},
-			}, FlashSize: 2 * bank},
+			}, FlashSize: 2 * bank, Watchdog: watchdog},
 	}
 }
 
@@ -252,6 +254,9 @@ const (
 
 	// pciNIC has no option ROM: nothing boots from the network here.
 	pciNIC = "virtio-net-pci,romfile="
+
+	// watchdog is QEMU's: it resets the machine.
+	watchdog = "i6300esb"
 
 	// flash4MB is the image's part of a 4 MB chip.
 	flash4MB = 3520 << 10
@@ -292,7 +297,8 @@ func Lab() []Board {
 			Image:      Image{Form: Archive},
 			ImageLimit: slotSize,
 			QEMU: QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "pc", HotPlug: true,
-				Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6"},
+				Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6",
+				Watchdog: watchdog},
 		},
 	}
 }

@@ -63,7 +63,12 @@ const (
 	uImageHeader = 64
 	osLinux      = 5
 	archMIPS     = 5
-	typeMulti    = 4
+
+	typeKernel = 2
+	typeMulti  = 4
+
+	uncompressed   = 0
+	compressedLZMA = 3
 )
 
 // makeUImage returns a legacy image with the kernel, an ELF file, and the initramfs.
@@ -80,33 +85,40 @@ func makeUImage(b board.Board, dir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return uImage(load, entry, kernel, initramfs), nil
+	return uImage(load, entry, typeMulti, uncompressed, multiFile(kernel, initramfs)), nil
 }
 
-// uImage puts parts behind the header of a legacy image of the type multi-file: their
+// multiFile joins parts as a legacy image of the type multi-file has them: their
 // lengths, a zero, and each from a multiple of four bytes on.
-func uImage(load, entry uint32, parts ...[]byte) []byte {
-	big := binary.BigEndian
+func multiFile(parts ...[]byte) []byte {
 	var data []byte
 	for _, p := range parts {
-		data = big.AppendUint32(data, uint32(len(p)))
+		data = binary.BigEndian.AppendUint32(data, uint32(len(p)))
 	}
-	data = big.AppendUint32(data, 0)
+	data = binary.BigEndian.AppendUint32(data, 0)
 	for i, p := range parts {
 		data = append(data, p...)
 		for i < len(parts)-1 && len(data)%4 != 0 {
 			data = append(data, 0)
 		}
 	}
+	return data
+}
+
+// uImage puts the header of a legacy image before data: for Linux on MIPS, of that type
+// and compression.
+func uImage(load, entry uint32, kind, compression byte, data []byte) []byte {
+	big := binary.BigEndian
 	header := make([]byte, uImageHeader)
 	big.PutUint32(header, uImageMagic)
+	// [8:12] is the time of its making: none, for the same bytes from the same commit.
 	big.PutUint32(header[12:], uint32(len(data)))
 	big.PutUint32(header[16:], load)
 	big.PutUint32(header[20:], entry)
 	big.PutUint32(header[24:], crc32.ChecksumIEEE(data))
-	copy(header[28:], []byte{osLinux, archMIPS, typeMulti, 0})
+	copy(header[28:], []byte{osLinux, archMIPS, kind, compression})
 	copy(header[32:], "Postern")
-	// Of the header with zeros in this place. The time of its making is left 0.
+	// Of the header with zeros in this place.
 	big.PutUint32(header[4:], crc32.ChecksumIEEE(header))
 	return append(header, data...)
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// TestUImage has U-Boot's own tool take an image apart.
-func TestUImage(t *testing.T) {
+// TestMultiFile has U-Boot's own tool take an image apart.
+func TestMultiFile(t *testing.T) {
 	for _, c := range []struct {
 		name              string
 		kernel, initramfs int
@@ -36,7 +36,7 @@ func TestUImage(t *testing.T) {
 				random.Read(p)
 			}
 			path := filepath.Join(dir, "image")
-			require.NoError(t, os.WriteFile(path, uImage(0x80400000, 0x80401000, parts...), 0o644))
+			require.NoError(t, os.WriteFile(path, uImage(0x80400000, 0x80401000, typeMulti, uncompressed, multiFile(parts...)), 0o644))
 			said := tool(t, dir, "dumpimage", "-l", path)
 			assert.Contains(t, said, "MIPS Linux Multi-File Image (uncompressed)")
 			assert.Contains(t, said, "Load Address: 80400000\nEntry Point:  80401000\n")
