@@ -94,9 +94,6 @@ func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
 	return true, "matches"
 }
 
-// wanPort is the port of the machine that faces the outside, on every board.
-const wanPort = "ether1"
-
 // exposure warns if the SOCKS server serves whoever calls from outside. It goes by
 // the rules as they are set:
 //
@@ -112,8 +109,8 @@ const wanPort = "ether1"
 //
 // Of a machine without that port, or one that cannot be asked, it knows nothing.
 func (x *execution) exposure() string {
-	c := x.cfg
-	if !c.Socks.Enabled || !slices.Contains(x.interfaceNames(), c.Called(wanPort)) ||
+	c, wanPort := x.cfg, x.live.WAN
+	if !c.Socks.Enabled || wanPort == "" || !slices.Contains(x.interfaceNames(), c.Called(wanPort)) ||
 		closedFrom(c.Rules().Filter, c.Network().Actual(wanPort), c.Socks.Port) || endsInDeny(c.Socks.Access) {
 		return ""
 	}

@@ -17,13 +17,13 @@ func TestComplete(t *testing.T) {
 	require.NoError(t, err)
 	for _, test := range []struct{ name, before, insert, choices string }{
 		// Menus and commands.
-		{"root", "", "", "system partitions user interface ip log tool ping password quit export"},
-		{"ambiguous", "i", "", "interface ip"},
+		{"root", "", "", "system partitions user interface ip log tool ping password import quit export"},
+		{"ambiguous", "i", "", "interface ip import"},
 		{"whole", "in", "terface ", "interface"},
 		{"whole already", "ip", " ", "ip"},
 		{"none", "foo", "", ""},
 		{"blanks", " \t ip  so", "cks ", "socks"},
-		{"from the root", "/i", "", "interface ip"},
+		{"from the root", "/i", "", "interface ip import"},
 		{"path with slashes", "/ip/socks/acc", "ess ", "access"},
 		{"path that ends with a slash", "/ip/socks/", "", "access connections set print reset export .."},
 		{"a menu", "/ip socks ", "", "access connections set print reset export .."},

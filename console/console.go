@@ -184,9 +184,12 @@ type Live struct {
 	Slots func() ([]SlotState, error)
 	// NTP tells of the time client.
 	NTP func() (NTPState, error)
-	// Requests are those of Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration and Upgrade that are
+	// Requests are those of Ping, Traceroute, SetClock, ChangePassword, Import, ResetConfiguration and Upgrade that are
 	// carried out; the commands of the others are not there.
 	Requests []Request
+	// WAN is the port of the machine that faces the outside, by the board's name; "" if
+	// none does.
+	WAN string
 	// RemoteLog is set if the log is sent to Config.RemoteLog.
 	RemoteLog bool
 }
@@ -253,6 +256,8 @@ const (
 	SetClock
 	// ChangePassword asks for the old and the new password, and changes it.
 	ChangePassword
+	// Import asks for lines and runs them together.
+	Import
 	// ResetConfiguration asks whether to, then goes back to the configuration that the
 	// board came with and restarts the router.
 	ResetConfiguration

@@ -172,6 +172,7 @@ Flags: X - disabled
 // testLive is a machine with three ports, the last of which is unplugged.
 func testLive() Live {
 	return Live{
+		WAN: "ether1",
 		Links: func() ([]netcfg.LinkState, error) {
 			return []netcfg.LinkState{
 				{Name: "ether1", Type: netcfg.Ether, Present: true, Up: true, Running: true, MTU: 1500, MAC: netcfg.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56}, RxBytes: 8123, TxBytes: 177},
@@ -303,7 +304,8 @@ Flags: X - disabled, I - invalid, D - dynamic
      log-prefix="ftp: "
 `},
 		{name: "filter narrow", width: 40, screen: `[admin@postern] > ip firewall nat print
-Flags: X - disabled, I - invalid, D - dynamic
+Flags: X - disabled, I - invalid,
+       D - dynamic
  0   chain=dstnat action=dst-nat
      to-addresses=192.168.0.10
      to-ports=8080 dst-port=80

@@ -62,7 +62,7 @@ func fullLive() Live {
 		}
 		return "$argon2id$" + strings.Repeat("x", len(p)), nil
 	}
-	l.Requests = []Request{Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration, Upgrade}
+	l.Requests = []Request{Import, Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration, Upgrade}
 	l.Slots = func() ([]SlotState, error) {
 		return []SlotState{
 			{Name: "a", Active: true, Running: true, Version: "v1.2-3-gabc", Size: 3 << 20, State: "confirmed"},

@@ -187,7 +187,7 @@ const (
 // menus is the whole language, in the order of an export: what a line refers to
 // stands before it. It is never written to.
 var menus = []*menu{
-	{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, quitCommand}},
+	{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, importCommand, quitCommand}},
 	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand, upgradeCommand}},
 	{path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand}},
 	{path: "system clock", help: "time of day", commands: []command{setClockCommand, printClockCommand},

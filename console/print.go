@@ -303,7 +303,7 @@ func (x *execution) print(m *menu, a arguments) error {
 		}
 	}
 	if m.legend != "" && !(follow && x.repeated) {
-		fmt.Fprintln(&x.out, m.legend)
+		x.out.WriteString(wrap(strings.Split(strings.ReplaceAll(m.legend, ", ", ",\n"), "\n"), x.width-1, "", "", "       "))
 	}
 	switch {
 	case slices.Contains(a.words, terseWord.Name):

@@ -121,6 +121,8 @@ type Handler struct {
 
 	// What follows may be nil, if there is no such thing.
 
+	// Import runs lines, of which it changes the configuration by all or by none.
+	Import func(session *Session, text string) (Result, error)
 	// Reset does what ResetConfiguration asks for, once the user has said yes.
 	Reset func() error
 	// Stream does what a Result of Ping, Traceroute or Upgrade asks for: it writes lines to out
@@ -267,12 +269,11 @@ func (s *server) run(line string) (Request, error) {
 		if err != nil {
 			output += err.Error() + "\n"
 		}
-		for len(output) > 0 {
-			n := min(len(output), maxFrame)
-			if err := s.send(frameOutput, output[:n]); err != nil {
-				return None, err
-			}
-			output = output[n:]
+		if err := s.show(output); err != nil {
+			return None, err
+		}
+		if err == nil && s.handler.Import != nil && result.Request == Import {
+			return None, s.takeImport()
 		}
 		if err == nil && result.Request == ResetConfiguration {
 			return None, s.reset()
@@ -297,6 +298,18 @@ func (s *server) run(line string) (Request, error) {
 			return None, err
 		}
 	}
+}
+
+// show sends output, however long it is.
+func (s *server) show(output string) error {
+	for len(output) > 0 {
+		n := min(len(output), maxFrame)
+		if err := s.send(frameOutput, output[:n]); err != nil {
+			return err
+		}
+		output = output[n:]
+	}
+	return nil
 }
 
 // reset asks whether to reset the configuration, and has it done.

@@ -6,7 +6,6 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,7 +138,7 @@ func makeFlat(b board.Board, dir, work string) ([]string, error) {
 			files[slotImage] = image.tplink(b.Image.Hardware, packed, 0)
 			files[factoryImage] = image.tplink(b.Image.Hardware, packed, tplinkSize)
 		} else {
-			files[slotImage] = image.uimage(packed)
+			files[slotImage] = uImage(uint32(image.load), uint32(image.entry), typeKernel, compressedLZMA, packed)
 		}
 	}
 	var names []string
@@ -174,28 +173,6 @@ func lzma(data []byte, work string) ([]byte, error) {
 	}
 	binary.LittleEndian.PutUint64(packed[sizeField:], uint64(len(data)))
 	return packed, nil
-}
-
-// uimage puts U-Boot's legacy header before what is packed (include/image.h of its
-// source): a kernel for Linux on MIPS, by LZMA.
-func (f flat) uimage(packed []byte) []byte {
-	const (
-		magic                   = 0x2705_1956
-		linux, mips, kernel, by = 5, 5, 2, 3
-	)
-	h := make([]byte, 64)
-	big := binary.BigEndian
-	big.PutUint32(h[0:], magic)
-	// [4:8] is the header's own check sum, and [8:12] a time: none, for the same bytes
-	// from the same commit.
-	big.PutUint32(h[12:], uint32(len(packed)))
-	big.PutUint32(h[16:], uint32(f.load))
-	big.PutUint32(h[20:], uint32(f.entry))
-	big.PutUint32(h[24:], crc32.ChecksumIEEE(packed))
-	h[28], h[29], h[30], h[31] = linux, mips, kernel, by
-	copy(h[32:63], "Postern")
-	big.PutUint32(h[4:], crc32.ChecksumIEEE(h))
-	return append(h, packed...)
 }
 
 // tplinkSalt is in the place of the MD5 sum in the header while the sum is taken, in an

@@ -104,7 +104,7 @@ func TestUImage(t *testing.T) {
 	packed, err := lzma(image.data, dir)
 	require.NoError(t, err)
 	file := filepath.Join(dir, "uImage")
-	require.NoError(t, os.WriteFile(file, image.uimage(packed), 0o644))
+	require.NoError(t, os.WriteFile(file, uImage(uint32(image.load), uint32(image.entry), typeKernel, compressedLZMA, packed), 0o644))
 	out, err := exec.Command("mkimage", "-l", file).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	for _, has := range []string{"MIPS Linux Kernel Image (lzma compressed)", "Load Address: 80060000", "Entry Point:  80060400",

@@ -134,7 +134,7 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 			return sizes{}, err
 		}
 	}
-	made, err := makeImages(b, dir, work)
+	made, err := makeImages(b, v, keys, dir, work)
 	if err != nil {
 		return sizes{}, err
 	}

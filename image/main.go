@@ -37,6 +37,9 @@ Commands:
   kernels  build the boards' kernels into the cache, and nothing else
   size     build, and show where the bytes of the images are
   boards   list the boards
+  pack     make the images of one board again, in a FOLDER of a build that was
+           changed: of its kernel, its initramfs.cpio.xz and, if there is one,
+           its version (a line with name and date, in seconds since 1970)
   keys     make the keys that images are signed with, in FOLDER; a build makes
            them where there are none
 
@@ -74,12 +77,14 @@ func logic(args []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return fmt.Errorf("no command: want setup, build, kernels, size, boards or keys (--help tells more)")
+		return fmt.Errorf("no command: want setup, build, kernels, size, boards, pack or keys (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
 	switch {
 	case command == "keys":
 		return keys(names)
+	case command == "pack":
+		return pack(names)
 	case command == "boards" && len(names) == 0:
 		for _, b := range board.All() {
 			fmt.Print(describe(b))

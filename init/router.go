@@ -30,6 +30,8 @@ type router struct {
 	kept     *keeping
 	remote   *remoteLog
 	logins   logins
+	state    *keptState
+	upgrades upgrades
 	// settled takes each configuration that is to survive a restart, with mu held.
 	settled func(console.Config)
 	// sessions holds an element for each.
@@ -53,7 +55,7 @@ type router struct {
 	trial *safeMode
 }
 
-func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*router, error) {
+func newRouter(b board.Board, log *logger, state *keptState, requests chan<- console.Request) (*router, error) {
 	var ports []netcfg.Port
 	for _, p := range b.Ports {
 		ports = append(ports, netcfg.Port{Name: p.Name, Device: p.Device})
@@ -68,6 +70,7 @@ func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*ro
 	}
 	r := &router{board: b, log: log, network: network, firewall: fw, requests: requests,
 		config: console.Default(), running: console.Default(), kept: openKeeping(log),
+		state: state, upgrades: upgrades{running: readVersion(b, versionFile)},
 		logins: logins{sleep: time.Sleep}, safeSilence: safeSilence, sessions: make(chan struct{}, maxSessions)}
 	r.settled = r.keep
 	r.socks = newSocksService(log.about("socks"), fw)
@@ -258,14 +261,11 @@ func (r *router) execute(s *console.Session, line string) (console.Result, error
 		return console.Result{}, err
 	}
 	result, err := s.Execute(r.config, r.live(), line)
+	if err == nil {
+		err = r.accept(s, &result)
+	}
 	if err != nil {
 		return console.Result{}, err
-	}
-	if result.Changed {
-		if err := r.change(s, result.Config); err != nil {
-			return console.Result{}, err
-		}
-		result.Output += r.warning()
 	}
 	if result.Request == console.SetClock {
 		if err := r.setClock(result.Clock); err != nil {
@@ -277,6 +277,37 @@ func (r *router) execute(s *console.Session, line string) (console.Result, error
 		case r.requests <- result.Request:
 		default: // one is on its way
 		}
+	}
+	return result, nil
+}
+
+// accept makes what a session's lines have changed the configuration. The caller
+// holds mu.
+func (r *router) accept(s *console.Session, result *console.Result) error {
+	if !result.Changed {
+		return nil
+	}
+	if err := r.change(s, result.Config); err != nil {
+		return err
+	}
+	result.Output += r.warning()
+	return nil
+}
+
+// importLines runs a session's lines: what all of them change is applied together, or
+// nothing.
+func (r *router) importLines(s *console.Session, text string) (console.Result, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.believes(s); err != nil {
+		return console.Result{}, err
+	}
+	result, err := s.Import(r.config, r.live(), text)
+	if err == nil {
+		err = r.accept(s, &result)
+	}
+	if err != nil {
+		return console.Result{}, err
 	}
 	return result, nil
 }
@@ -323,8 +354,10 @@ func (r *router) live() console.Live {
 		// A hash is made by the line that sets a password.
 		HashPassword: r.logins.hash,
 		RemoteLog:    true,
-		Requests: []console.Request{console.ChangePassword, console.ResetConfiguration,
-			console.Ping, console.Traceroute, console.SetClock},
+		WAN:          r.board.WAN,
+		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
+			console.Ping, console.Traceroute, console.SetClock, console.Upgrade},
+		Slots: r.slots,
 	}
 }
 
@@ -334,6 +367,7 @@ func (r *router) shutdown() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_ = r.kept.close() // it logs its error
+	r.state.close()
 	r.socks.stop()
 	if err := r.network.Apply(networkOf(r.running, false)); err != nil {
 		r.log.printf(levelWarning, "%v", err)

@@ -32,7 +32,7 @@ func (r *router) acceptSessions(l net.Listener) error {
 func (r *router) serveSession(conn net.Conn) {
 	if err := console.Serve(conn, console.Handler{
 		Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
-		HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
+		Import: r.importLines, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
 		SafeMode: r.safe, End: r.endSession, Reset: r.reset, Stream: r.stream,
 	}); err != nil {
 		r.log.printf(levelInfo, "%v", err)

@@ -56,6 +56,25 @@ func (r *router) sessionSteps(step func(string, func(*testing.T))) {
 		assert.Contains(t, r.command(t, "/ip socks print"), "max-connections: 123")
 		r.command(t, "/ip socks set max-connections=200")
 	})
+	step("lines are imported, all or none", func(t *testing.T) {
+		before := r.command(t, "/export")
+		paste := func(text string) string {
+			t.Helper()
+			r.m.screen.forget()
+			require.NoError(t, r.m.send("/import\r"))
+			r.expect(t, "gives them up.\r\n", 20*time.Second)
+			require.NoError(t, r.m.send(strings.ReplaceAll(text, "\n", "\r")+".\r"))
+			return r.expect(t, "\n[admin@postern] > ", 30*time.Second)
+		}
+		assert.Contains(t, paste("/ip socks\nset max-connections=9\n/ip socks access\nadd action=deny dst-prot=1\n"),
+			"expected end of command (line 4 column 17)")
+		assert.Equal(t, before, r.command(t, "/export"))
+		assert.Contains(t, paste("/ip socks\nset max-connections=9\n/ip socks access\nadd action=deny \\\n    dst-port=1\n"),
+			"Script loaded and executed successfully")
+		assert.Contains(t, r.command(t, "/ip socks print"), "max-connections: 9\n")
+		assert.Empty(t, r.command(t, "/ip socks set max-connections=200; /ip socks access remove [find dst-port=1]"))
+		assert.Equal(t, before, r.command(t, "/export"))
+	})
 	step("every key answers at once", r.keys)
 	step("login", func(t *testing.T) {
 		const password = "correct horse"
