@@ -171,6 +171,7 @@ func routers() []Board {
 			Flashing: "copy slot.img as postern.elf to the FAT file system of the stick; at the boot loader's prompt set " +
 				"bootcmd to `fatload usb 0 $loadaddr postern.elf;bootoctlinux $loadaddr coremask=0x3 ` and the kernel's command line, which `image boards` shows",
 		},
+		orangePiPC(),
 		armBoard("bananapi-r2", "Banana Pi R2, MT7623, five ports", "mediatek/mt7623n-bananapi-bpi-r2", "ttyS0,115200",
 			armv7, armv7Kernel, 0x8100_0000, 2048, switchPorts("wan", "lan0", "lan1", "lan2", "lan3"), "wan", "lan0", "lan1", "lan2", "lan3"),
 		armBoard("turris-omnia", "Turris Omnia, Armada 385, six ports", "marvell/armada-385-turris-omnia", "ttyS0,115200", armv7, armv7Kernel, 0x0100_0000, 1024,
