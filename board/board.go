@@ -87,15 +87,16 @@ type Kernel struct {
 // Port is a network port as it is labelled on the case.
 type Port struct {
 	Name string
-	// Device is where sysfs has it: the start of its path below /sys/devices, or
-	// the kernel's name for it. The ports of a switch (DSA) are one device together:
+	// Device is where sysfs has it: the start of its path below /sys/devices, in which
+	// a * stands for any part of a name, or the kernel's name for it. The ports of a switch (DSA) are one device together:
 	// these have the names that the device tree gives them as labels. The port that
 	// joins switch and processor is none of the board's; the kernel brings it up with
 	// the first port of the switch (net/dsa/user.c, dsa_user_open).
 	Device string
 	// QEMU is the -device argument that puts a network card there, without its
-	// netdev and mac.
-	QEMU string
+	// netdev and mac. OnBoard says that the machine has the card: QEMU is its model.
+	QEMU    string
+	OnBoard bool
 }
 
 // ConfigurationPartition is the name of the partition, on every board, that the
@@ -144,8 +145,16 @@ type QEMU struct {
 	// Banks are the drives that the file of the flash, FlashSize bytes, is given as.
 	Banks     []Bank
 	FlashSize int64
+	// BootMemory is the memory in MiB that the boot loader asks for, if it is not the
+	// board's.
+	BootMemory int
+	// Swapped is how much of the flash, from its start, QEMU takes for words of 32 bits in
+	// the other byte order when it starts the boot loader from there.
+	Swapped int64
 	// FlashDevice is a -device that takes the drive; empty if the machine has it.
 	FlashDevice string
+	// Watchdog is a -device; empty if the machine has none.
+	Watchdog string
 	// HotPlug says that the machine can lose and gain a network card while it runs.
 	HotPlug bool
 }
@@ -158,6 +167,17 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		{ConfigurationPartition, 3840 << 10, 128 << 10}, // two erase blocks
 		{"environment", 3968 << 10, 128 << 10},          // the boot loader's
 	}}
+	image := Image{Form: UImage}
+	qemu := QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc",
+		Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20, Watchdog: watchdog}
+	line := "console=ttyS0,115200 " + commandLine + " " + flash.mtdparts()
+	if name == "maltael" {
+		// Debian has U-Boot for this byte order alone. It sees the chip at 0xBE000000, and
+		// memory that Postern leaves alone.
+		image.BootLoader = BootLoader{Package: "u-boot-qemu", File: "/usr/lib/u-boot/maltael/u-boot.bin",
+			Environment: startInPlace(0xbe050000, 0x81000000, line+" mem=32M"), Command: "boot"}
+		qemu.BootMemory, qemu.Swapped = 256, 0x3e0000
+	}
 	return Board{
 		Name:        name,
 		Description: "MIPS Malta, 24Kc, " + order + "-endian (QEMU)",
@@ -169,7 +189,7 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 			Target:      "vmlinuz",
 			Image:       "vmlinuz",
 			Objects:     824,
-			CommandLine: "console=ttyS0,115200 " + commandLine + " " + flash.mtdparts(),
+			CommandLine: line,
 		},
 		// Slots 0x12 and 0x14 have an interrupt each (10 and 11). 0x12 and 0x13 share
 		// one, and nothing on this machine makes its 8259 level-triggered: when two
@@ -182,14 +202,13 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		Consoles:   []string{"ttyS0"},
 		Memory:     32,
 		Flash:      flash,
-		Image:      Image{Form: UImage},
+		Image:      image,
 		ImageLimit: flash4MB,
-		QEMU: QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc",
-			Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20},
+		QEMU:       qemu,
 	}
 }
 
-func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel) Board {
+func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, image Image) Board {
 	// Two banks of 64 MiB that the kernel joins, with erase blocks of 256 KiB. The
 	// boot loader begins the first and has its environment at the start of the second.
 	const bank = 64 << 20
@@ -202,6 +221,8 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel) Bo
 		{StatePartition, bank + 768<<10, 512 << 10},
 	}}
 	kernel.CommandLine = "console=ttyAMA0,115200 " + commandLine + " " + flash.mtdparts()
+	image.BootLoader.Package = "u-boot-qemu"
+	image.BootLoader.Environment = startNewest(flash, 256<<10, kernel.CommandLine)
 	return Board{
 		Name:        name,
 		Description: description,
@@ -215,14 +236,14 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel) Bo
 		Consoles: []string{"ttyAMA0"},
 		Memory:   64,
 		Flash:    flash,
-		Image:    Image{Form: FIT},
+		Image:    image,
 		// The last erase block of a slot tells of its state.
 		ImageLimit: slotSize - 256<<10,
 		QEMU: QEMU{Binary: binary, Package: "qemu-system-arm", Machine: "virt", CPU: cpuModel,
 			Banks: []Bank{
 				{Drive: "if=pflash,unit=0", Size: bank, Firmware: true},
 				{Drive: "if=pflash,unit=1", Offset: bank, Size: bank},
-			}, FlashSize: 2 * bank},
+			}, FlashSize: 2 * bank, Watchdog: watchdog},
 	}
 }
 
@@ -233,6 +254,9 @@ const (
 
 	// pciNIC has no option ROM: nothing boots from the network here.
 	pciNIC = "virtio-net-pci,romfile="
+
+	// watchdog is QEMU's: it resets the machine.
+	watchdog = "i6300esb"
 
 	// flash4MB is the image's part of a 4 MB chip.
 	flash4MB = 3520 << 10
@@ -252,9 +276,11 @@ func Lab() []Board {
 		malta("maltael", "little", "mips-le", "qemu-system-mipsel",
 			mipsLE),
 		virt("virt-armv7", "ARMv7 virtual machine, Cortex-A15 (QEMU)", "qemu-system-arm", "cortex-a15",
-			armv7, armv7Kernel),
+			armv7, armv7Kernel,
+			Image{Form: FIT, Load: 0x41000000, BootLoader: BootLoader{File: "/usr/lib/u-boot/qemu_arm/u-boot.bin"}}),
 		virt("virt-arm64", "ARMv8 virtual machine, Cortex-A53 (QEMU)", "qemu-system-aarch64", "cortex-a53",
-			arm64, arm64Kernel),
+			arm64, arm64Kernel,
+			Image{Form: FIT, Load: 0x40200000, BootLoader: BootLoader{File: "/usr/lib/u-boot/qemu_arm64/u-boot.bin"}}),
 		{
 			Name:        "pc",
 			Description: "64-bit PC, serial console (QEMU i440FX)",
@@ -271,7 +297,8 @@ func Lab() []Board {
 			Image:      Image{Form: Archive},
 			ImageLimit: slotSize,
 			QEMU: QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "pc", HotPlug: true,
-				Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6"},
+				Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "virtio-blk-pci,drive=flash,addr=0x6",
+				Watchdog: watchdog},
 		},
 	}
 }

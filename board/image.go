@@ -7,8 +7,9 @@ type Image struct {
 	// Form is the form of a slot image: what is at the start of the partition image,
 	// image-a or image-b.
 	Form Form
-	// Load is where in memory the boot loader puts the kernel and begins it, and
-	// Ramdisk where it puts the initramfs, if the form asks for one.
+	// Load is where in memory the boot loader puts the kernel and begins it; 0 if the
+	// kernel's file says so itself. Ramdisk is where it puts the initramfs, if the form
+	// asks for one.
 	Load, Ramdisk uint64
 	// RamdiskSize is how many bytes there are for the initramfs where the boot loader
 	// has to be told; 0 if not.
@@ -62,6 +63,10 @@ type BootLoader struct {
 	// Environment are U-Boot's variables, as name=value, that go into the partition
 	// environment at the factory. Nothing writes there later.
 	Environment []string
+	// Command is one of U-Boot's, a single word, that its control device tree is to have
+	// it run at the start (doc/device-tree-bindings/config.txt of its source), for a
+	// U-Boot that was built without autoboot.
+	Command string
 }
 
 // Partition returns the partition of a name, and whether there is one.

@@ -21,7 +21,7 @@ func writeTestDisk(t *testing.T, b board.Board) string {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "kernel"), bytes.Repeat([]byte("kernel"), 1000), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "initramfs.cpio.xz"), bytes.Repeat([]byte("initramfs"), 999), 0o644))
-	made, err := makeImages(b, dir, t.TempDir())
+	made, err := makeImages(b, version{}, "", dir, t.TempDir())
 	require.NoError(t, err)
 	require.Equal(t, []string{slotImage, factoryImage}, made)
 	return dir

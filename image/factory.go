@@ -17,13 +17,22 @@ const (
 
 // makeImages makes of the kernel and the initramfs in the folder dir what is written to
 // the board's flash, in dir too. It returns the names of the files that it made.
-func makeImages(b board.Board, dir, work string) ([]string, error) {
+func makeImages(b board.Board, v version, keys, dir, work string) ([]string, error) {
 	switch b.Image.Form {
 	case board.Archive:
 		if err := makeDisk(b, dir, work); err != nil {
 			return nil, fmt.Errorf("disk for %s: %w", b.Name, err)
 		}
 		return []string{slotImage, factoryImage}, nil
+	case board.UImage, board.FIT:
+		if b.Flash.Chip == "" {
+			break // a card
+		}
+		made, err := makeUBoot(b, v, keys, dir, work)
+		if err != nil {
+			return nil, fmt.Errorf("images for %s's U-Boot: %w", b.Name, err)
+		}
+		return made, nil
 	case board.FlatUImage, board.TPLink, board.ELF:
 		made, err := makeFlat(b, dir, work)
 		if err != nil {

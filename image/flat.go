@@ -6,7 +6,6 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +29,8 @@ const (
 	// treeRoom is what the kernel keeps free for a device tree behind itself
 	// (arch/mips/kernel/vmlinux.lds.S, arch/mips/kernel/setup.c).
 	treeRoom = 1 << 20
+	// mostMemory is what kernel and device tree may take, in bytes.
+	mostMemory = 64 << 20
 	// physical are the bits of an address in MIPS's unmapped segments that are one of
 	// memory.
 	physical = 0x1FFF_FFFF
@@ -60,18 +61,10 @@ func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64
 			return flat{}, fmt.Errorf("%s: no symbol %s", kernel, name)
 		}
 	}
-	image := flat{entry: f.Entry}
+	image := flat{load: ^uint64(0), entry: f.Entry}
 	for _, p := range f.Progs {
-		if p.Type != elf.PT_LOAD {
-			continue
-		}
-		if image.data != nil {
-			return flat{}, fmt.Errorf("%s: more than one part to load; want one", kernel)
-		}
-		image.load = p.Vaddr
-		image.data = make([]byte, p.Filesz)
-		if _, err := p.ReadAt(image.data, 0); err != nil {
-			return flat{}, fmt.Errorf("%s: %w", kernel, err)
+		if p.Type == elf.PT_LOAD && p.Filesz > 0 {
+			image.load = min(image.load, p.Vaddr)
 		}
 	}
 	end := (address["_end"] + pageSize - 1) &^ (pageSize - 1)
@@ -87,6 +80,9 @@ func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64
 		}
 		initramfs = append(initramfs[:len(initramfs):len(initramfs)], make([]byte, room-int64(len(initramfs)))...)
 	}
+	if ramdisk-image.load > mostMemory {
+		return flat{}, fmt.Errorf("%s: from %#x to %#x are more than %d bytes", kernel, image.load, ramdisk, mostMemory)
+	}
 	start := ramdisk & physical
 	dtb, err := tree(fmt.Sprintf("\t\tbootargs = %q;\n\t\tlinux,initrd-start = <%#x>;\n\t\tlinux,initrd-end = <%#x>;\n",
 		commandLine, start, start+uint64(len(initramfs))))
@@ -96,11 +92,20 @@ func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64
 	if len(dtb) > treeRoom {
 		return flat{}, fmt.Errorf("the device tree has %d bytes, the kernel has room for %d", len(dtb), treeRoom)
 	}
-	data := make([]byte, ramdisk-image.load+uint64(len(initramfs)))
-	copy(data, image.data)
-	copy(data[address["__appended_dtb"]-image.load:], dtb)
-	copy(data[ramdisk-image.load:], initramfs)
-	image.data = data
+	image.data = make([]byte, ramdisk-image.load+uint64(len(initramfs)))
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_LOAD || p.Filesz == 0 {
+			continue
+		}
+		if p.Vaddr+p.Filesz > end {
+			return flat{}, fmt.Errorf("%s: a part at %#x is behind its end, %#x", kernel, p.Vaddr, end)
+		}
+		if _, err := p.ReadAt(image.data[p.Vaddr-image.load:][:p.Filesz], 0); err != nil {
+			return flat{}, fmt.Errorf("%s: %w", kernel, err)
+		}
+	}
+	copy(image.data[address["__appended_dtb"]-image.load:], dtb)
+	copy(image.data[ramdisk-image.load:], initramfs)
 	return image, nil
 }
 
@@ -133,7 +138,7 @@ func makeFlat(b board.Board, dir, work string) ([]string, error) {
 			files[slotImage] = image.tplink(b.Image.Hardware, packed, 0)
 			files[factoryImage] = image.tplink(b.Image.Hardware, packed, tplinkSize)
 		} else {
-			files[slotImage] = image.uimage(packed)
+			files[slotImage] = uImage(uint32(image.load), uint32(image.entry), typeKernel, compressedLZMA, packed)
 		}
 	}
 	var names []string
@@ -168,28 +173,6 @@ func lzma(data []byte, work string) ([]byte, error) {
 	}
 	binary.LittleEndian.PutUint64(packed[sizeField:], uint64(len(data)))
 	return packed, nil
-}
-
-// uimage puts U-Boot's legacy header before what is packed (include/image.h of its
-// source): a kernel for Linux on MIPS, by LZMA.
-func (f flat) uimage(packed []byte) []byte {
-	const (
-		magic                   = 0x2705_1956
-		linux, mips, kernel, by = 5, 5, 2, 3
-	)
-	h := make([]byte, 64)
-	big := binary.BigEndian
-	big.PutUint32(h[0:], magic)
-	// [4:8] is the header's own check sum, and [8:12] a time: none, for the same bytes
-	// from the same commit.
-	big.PutUint32(h[12:], uint32(len(packed)))
-	big.PutUint32(h[16:], uint32(f.load))
-	big.PutUint32(h[20:], uint32(f.entry))
-	big.PutUint32(h[24:], crc32.ChecksumIEEE(packed))
-	h[28], h[29], h[30], h[31] = linux, mips, kernel, by
-	copy(h[32:63], "Postern")
-	big.PutUint32(h[4:], crc32.ChecksumIEEE(h))
-	return append(h, packed...)
 }
 
 // tplinkSalt is in the place of the MD5 sum in the header while the sum is taken, in an

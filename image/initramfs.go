@@ -39,8 +39,9 @@ var links = map[string]string{
 }
 
 // build makes a board's image in the folder out/BOARD: kernel, initramfs.cpio.xz,
-// kernel.config, what makeImages makes of them, and SHA256SUMS.
-func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
+// kernel.config, what makeImages makes of them, what travels with it (papers), and
+// SHA256SUMS. detailed asks for the sizes of the program's packages.
+func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, error) {
 	name := b.Name
 	if debug {
 		name += "-debug"
@@ -109,17 +110,48 @@ func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 		}
 		fmt.Fprintf(&sums, "%s  %s\n", sum, f.name)
 	}
-	made, err := makeImages(b, dir, work)
+	// Of an image that is too large the table says more than the error of whoever finds
+	// no room for it.
+	check := func(slot string) (sizes, error) {
+		s, err := measure(b, filepath.Join(dir, "kernel"), initramfs, program, xtables, slot)
+		if err != nil {
+			return sizes{}, err
+		}
+		tooLarge := !debug && b.ImageLimit > 0 && s.total > b.ImageLimit
+		if tooLarge || detailed {
+			if s, err = s.withPackages(work); err != nil {
+				return sizes{}, err
+			}
+		}
+		if tooLarge {
+			return sizes{}, fmt.Errorf("the image for %s has %d bytes, its flash takes %d\n%s", b.Name, s.total, b.ImageLimit, s)
+		}
+		return s, nil
+	}
+	var s sizes
+	if !packsKernel(b) {
+		if s, err = check(""); err != nil {
+			return sizes{}, err
+		}
+	}
+	made, err := makeImages(b, v, keys, dir, work)
 	if err != nil {
 		return sizes{}, err
 	}
 	if slices.Contains(made, slotImage) {
+		if s, err = check(filepath.Join(dir, slotImage)); err != nil {
+			return sizes{}, err
+		}
 		if err := sysupgrade(b, v, keys, filepath.Join(dir, slotImage), filepath.Join(dir, upgradeImage)); err != nil {
 			return sizes{}, err
 		}
 		made = append(made, upgradeImage)
 	}
-	for _, name := range made {
+	beside, err := papers(b, v, dir, program, xtables, made)
+	if err != nil {
+		return sizes{}, err
+	}
+	for _, name := range append(made, beside...) {
 		sum, err := fileHash(filepath.Join(dir, name))
 		if err != nil {
 			return sizes{}, err
@@ -129,25 +161,22 @@ func build(c cache, b board.Board, out string, debug bool) (sizes, error) {
 	if err := os.WriteFile(filepath.Join(dir, "SHA256SUMS"), []byte(sums.String()), 0o644); err != nil {
 		return sizes{}, err
 	}
-
-	s, err := measure(b, filepath.Join(dir, "kernel"), initramfs, program, xtables)
-	if err != nil {
-		return sizes{}, err
-	}
-	if !debug && b.ImageLimit > 0 && s.total > b.ImageLimit {
-		return sizes{}, fmt.Errorf("the image for %s has %d bytes, its flash takes %d\n%s", b.Name, s.total, b.ImageLimit, s)
-	}
 	say("%s: %s, %d KB", b.Name, dir, s.total>>10)
 	return s, nil
 }
 
 // buildProgram compiles the one Go program, without paths of this machine.
 func buildProgram(b board.Board, work, path string) error {
+	return compileProgram(b, work, path, "-s -w -buildid=")
+}
+
+// compileProgram compiles it with flags of the linker.
+func compileProgram(b board.Board, work, path, ldflags string) error {
 	env, err := goEnv(b, work)
 	if err != nil {
 		return err
 	}
-	return run("", env, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=",
+	return run("", env, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags="+ldflags,
 		"-o", path, "github.com/postern-router/postern/init")
 }
 
@@ -318,43 +347,4 @@ func compress(path string) (string, error) {
 		return "", err
 	}
 	return path + ".xz", nil
-}
-
-// measure finds what each part takes on flash. A part of the archive is packed
-// alone for its figure, so the parts add up to a little more than the whole.
-func measure(b board.Board, kernel, initramfs, program, xtables string) (sizes, error) {
-	s := sizes{board: b}
-	for _, p := range []struct {
-		name, path string
-		pack       bool
-	}{
-		{"kernel", kernel, false},
-		{"initramfs, with", initramfs, false},
-		{"  Go program", program, true},
-		{"  iptables", xtables, true},
-	} {
-		info, err := os.Stat(p.path)
-		if err != nil {
-			return sizes{}, err
-		}
-		if !p.pack {
-			s.parts = append(s.parts, part{p.name, 0, info.Size()})
-			s.total += info.Size()
-			continue
-		}
-		temp := filepath.Join(filepath.Dir(initramfs), "part-"+filepath.Base(p.path))
-		if err := copyFile(temp, p.path, 0o644); err != nil {
-			return sizes{}, err
-		}
-		packed, err := compress(temp)
-		if err != nil {
-			return sizes{}, err
-		}
-		packedInfo, err := os.Stat(packed)
-		if err != nil {
-			return sizes{}, err
-		}
-		s.parts = append(s.parts, part{p.name, info.Size(), packedInfo.Size()})
-	}
-	return s, nil
 }

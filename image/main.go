@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -37,6 +36,9 @@ Commands:
   kernels  build the boards' kernels into the cache, and nothing else
   size     build, and show where the bytes of the images are
   boards   list the boards
+  pack     make the images of one board again, in a FOLDER of a build that was
+           changed: of its kernel, its initramfs.cpio.xz and, if there is one,
+           its version (a line with name and date, in seconds since 1970)
   keys     make the keys that images are signed with, in FOLDER; a build makes
            them where there are none
 
@@ -73,12 +75,14 @@ func logic(args []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return fmt.Errorf("no command: want setup, build, kernels, size, boards or keys (--help tells more)")
+		return fmt.Errorf("no command: want setup, build, kernels, size, boards, pack or keys (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
 	switch {
 	case command == "keys":
 		return keys(names)
+	case command == "pack":
+		return pack(names)
 	case command == "boards" && len(names) == 0:
 		for _, b := range board.All() {
 			fmt.Print(describe(b))
@@ -118,7 +122,7 @@ func logic(args []string) error {
 			return err
 		}
 		for _, b := range boards {
-			sizes, err := build(c, b, *out, *debug)
+			sizes, err := build(c, b, *out, *debug, command == "size")
 			if err != nil {
 				return err
 			}
@@ -177,37 +181,4 @@ func boardsByName(names []string) ([]board.Board, error) {
 		boards = append(boards, b)
 	}
 	return boards, nil
-}
-
-// part is a share of an image.
-type part struct {
-	name string
-	// raw is its size in the router's memory and packed its size on flash, in bytes.
-	raw, packed int64
-}
-
-// sizes is where the bytes of one image are.
-type sizes struct {
-	board board.Board
-	parts []part
-	total int64
-}
-
-// String is a table of the parts, and how much room is left on flash.
-func (s sizes) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n  %-34s %12s %12s\n", s.board.Name, "part", "unpacked", "on flash")
-	for _, p := range s.parts {
-		raw := "-"
-		if p.raw > 0 {
-			raw = fmt.Sprint(p.raw)
-		}
-		fmt.Fprintf(&b, "  %-34s %12s %12d\n", p.name, raw, p.packed)
-	}
-	fmt.Fprintf(&b, "  %-34s %12s %12d\n", "image", "", s.total)
-	if limit := s.board.ImageLimit; limit > 0 {
-		fmt.Fprintf(&b, "  %-34s %12s %12d\n", "limit", "", limit)
-		fmt.Fprintf(&b, "  %-34s %12s %12d\n", "room", "", limit-s.total)
-	}
-	return b.String()
 }

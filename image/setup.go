@@ -19,7 +19,6 @@ const linuxSource = "linux-source-6.12"
 var buildPackages = []string{
 	"make", "gcc", "libc6-dev", "bc", "bison", "flex", "libelf-dev", "xz-utils",
 	"dpkg-dev", "pkg-config", "iptables", linuxSource,
-	"u-boot-tools", "device-tree-compiler",
 }
 
 // labPackages are the Debian packages of the lab's and the tests' network: the
@@ -49,11 +48,14 @@ func setup(boards []board.Board, lab bool) error {
 	}
 	for _, b := range boards {
 		want = append(want, b.CPU.CompilerPackages(host)...)
-		if p := b.Image.BootLoader.Package; p != "" {
-			want = append(want, p)
+		if b.Image.Form == board.UImage || b.Image.Form == board.FIT {
+			want = append(want, ubootPackages...)
 		}
 		if b.Image.DeviceTrees != nil {
 			want = append(want, deviceTreePackage)
+		}
+		if p := b.Image.BootLoader.Package; p != "" {
+			want = append(want, p)
 		}
 		if b.Image.Form == board.Archive {
 			want = append(want, diskPackages...)

@@ -5,9 +5,12 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -132,4 +135,55 @@ func slotRoom(b board.Board) (int64, bool) {
 	}
 	p, ok := b.Flash.Partition(board.Slots[0])
 	return p.Size, ok
+}
+
+// pack makes the images of a folder with a kernel and an initramfs that somebody has
+// changed, for one board.
+func pack(args []string) error {
+	if len(args) != 2 {
+		return errors.New("pack: want a folder and a board")
+	}
+	dir := args[0]
+	b, err := board.ByName(args[1])
+	if err != nil {
+		return err
+	}
+	v, err := packVersion(filepath.Join(dir, "version"))
+	if err != nil {
+		return err
+	}
+	keys, err := openKeys()
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp("", "postern-image-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	made, err := makeImages(b, v, keys, dir, work)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(made, slotImage) {
+		return fmt.Errorf("board %s has no slot image", b.Name)
+	}
+	return sysupgrade(b, v, keys, filepath.Join(dir, slotImage), filepath.Join(dir, upgradeImage))
+}
+
+// packVersion reads a file as version.file makes it, or else asks git.
+func packVersion(path string) (version, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return readVersion()
+	}
+	if err != nil {
+		return version{}, err
+	}
+	name, date, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	seconds, err := strconv.ParseInt(date, 10, 64)
+	if err != nil {
+		return version{}, fmt.Errorf("%s: expected a name and seconds since 1970: %w", path, err)
+	}
+	return version{name: name, date: time.Unix(seconds, 0).UTC()}, nil
 }

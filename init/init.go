@@ -52,12 +52,13 @@ func runInit() {
 		fmt.Fprintln(os.Stderr, "postern:", err)
 		log = &logger{kmsg: os.Stderr, topic: "system"}
 	}
+	dog := openWatchdog(log)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGUSR2)
 
 	ctx, stop := context.WithCancel(context.Background())
 	requests := make(chan console.Request, 1)
-	r, err := startRouter(ctx, log, requests)
+	r, err := startRouter(ctx, log, dog, requests)
 	if err != nil {
 		// What fails here fails for lack of something in the image.
 		log.printf(levelError, "start: %v", err)
@@ -73,8 +74,14 @@ func runInit() {
 	}
 	stop()
 	if r != nil {
+		// While the watchdog is still told that all is well.
+		r.upgrades.end()
+	}
+	dog.leave(false)
+	if r != nil {
 		r.shutdown()
 	}
+	dog.leave(how == console.Shutdown)
 	end(log, how)
 }
 
@@ -135,7 +142,7 @@ func makeCell() error {
 
 // startRouter brings the router up. A router is returned also with an error, as
 // far as it came.
-func startRouter(ctx context.Context, log *logger, requests chan<- console.Request) (*router, error) {
+func startRouter(ctx context.Context, log *logger, dog *watchdog, requests chan<- console.Request) (*router, error) {
 	// The kernel would otherwise drop our lines when there are many.
 	setSysctl(log, "kernel/printk_devkmsg", "on\n")
 	sizeTables(log)
@@ -149,10 +156,18 @@ func startRouter(ctx context.Context, log *logger, requests chan<- console.Reque
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", boardFile, err)
 	}
-	r, err := newRouter(b, log, requests)
+	awaitDisk(b.Flash, "/sys", lateDisk)
+	state := openState(log)
+	state.startSeed()
+	state.startClock(time.Now())
+	r, err := newRouter(b, log, state, requests)
 	if err != nil {
 		return nil, err
 	}
+	// Ahead of the start, which may hang.
+	go r.prove(ctx)
+	go dog.watch(r.alive)
+	go state.keepTime(ctx.Done())
 	r.start(ctx)
 	if err := r.serveSessions(); err != nil {
 		log.printf(levelError, "%v", err)

@@ -20,14 +20,18 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/fetch"
 	"github.com/postern-router/postern/ping"
 	"github.com/postern-router/postern/socks"
 	"github.com/postern-router/postern/socks/daemon"
+	"github.com/postern-router/postern/upgrade"
 )
 
 func main() {
@@ -36,6 +40,10 @@ func main() {
 		os.Exit(daemon.Main(os.Args[1:]))
 	case "ping":
 		os.Exit(ping.Main(os.Args[1:], socks.Lookup))
+	case "fetch":
+		os.Exit(fetch.Main(os.Args[1:], resolve))
+	case "upgrade":
+		os.Exit(upgrade.Main(os.Args[1:]))
 	case "console":
 		if err := console.RunTerminal(sessionSocket, os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "console:", err)
@@ -48,7 +56,12 @@ func main() {
 		}
 		runInit()
 	default:
-		fmt.Fprintf(os.Stderr, "init: called as %q: want init, socksd, console or ping\n", name)
+		fmt.Fprintf(os.Stderr, "init: called as %q: want init, socksd, console, ping, fetch or upgrade\n", name)
 		os.Exit(2)
 	}
+}
+
+// resolve finds the address of a host for a process that has no files to look in.
+func resolve(ctx context.Context, host string, servers []string) (netip.Addr, error) {
+	return ping.Resolve(ctx, host, servers, socks.Lookup)
 }

@@ -8,10 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/ping"
@@ -20,9 +17,13 @@ import (
 // pingEnd is how long a process has for its last line when it is to end.
 const pingEnd = time.Second
 
-// stream sends the requests of ping or traceroute by a process of its own, a user who
-// has nothing but the socket for it, in socksd's root folder. It ends with ctx.
+// stream does what takes its time and shows how it goes. The requests of ping or traceroute
+// are sent by a process of its own, a user who has nothing but the socket for it, in
+// socksd's root folder. It ends with ctx.
 func (r *router) stream(ctx context.Context, result console.Result, out io.Writer) error {
+	if result.Request == console.Upgrade {
+		return r.upgradeTo(ctx, result.Upgrade, out)
+	}
 	r.mu.Lock()
 	servers := slices.Clone(r.config.DNS)
 	r.mu.Unlock()
@@ -36,15 +37,9 @@ func (r *router) stream(ctx context.Context, result console.Result, out io.Write
 		return err
 	}
 	defer socket.Close()
-	cmd := exec.CommandContext(ctx, socksdProgram, arguments...)
-	cmd.Args[0] = "ping"
+	cmd := processOfNobody(ctx, "ping", arguments)
 	cmd.ExtraFiles = []*os.File{socket}
-	cmd.Env = []string{}
-	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = out, r.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: socksdRoot, Credential: &syscall.Credential{Uid: nobodyID, Gid: nobodyID}}
-	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGINT) }
-	cmd.WaitDelay = pingEnd
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Exited() || ctx.Err() != nil {
@@ -58,9 +53,8 @@ func (r *router) stream(ctx context.Context, result console.Result, out io.Write
 
 // setClock sets the time of day.
 func (r *router) setClock(t time.Time) error {
-	now := unix.NsecToTimespec(t.UnixNano())
-	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
-		return fmt.Errorf("set the clock: %w", err)
+	if err := settime(t); err != nil {
+		return err
 	}
 	r.log.printf(levelInfo, "the clock was set to %s", t.UTC().Format(time.DateTime))
 	return nil

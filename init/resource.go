@@ -30,7 +30,7 @@ func (r *router) resource() (console.Resource, error) {
 		return console.Resource{}, err
 	}
 	res := console.Resource{
-		Uptime: now.up, CPUCount: runtime.NumCPU(), Architecture: runtime.GOARCH, Board: r.board.Name,
+		Uptime: now.up, CPUCount: runtime.NumCPU(), Architecture: runtime.GOARCH, Board: r.board.Name, Version: r.upgrades.running.Version,
 		CPULoad: now.load(r.busy, runtime.NumCPU()),
 	}
 	for name, value := range map[string]*uint64{"MemAvailable": &res.FreeMemory, "MemTotal": &res.TotalMemory} {

@@ -30,6 +30,8 @@ type router struct {
 	kept     *keeping
 	remote   *remoteLog
 	logins   logins
+	state    *keptState
+	upgrades upgrades
 	// settled takes each configuration that is to survive a restart, with mu held.
 	settled func(console.Config)
 	// sessions holds an element for each.
@@ -53,7 +55,7 @@ type router struct {
 	trial *safeMode
 }
 
-func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*router, error) {
+func newRouter(b board.Board, log *logger, state *keptState, requests chan<- console.Request) (*router, error) {
 	var ports []netcfg.Port
 	for _, p := range b.Ports {
 		ports = append(ports, netcfg.Port{Name: p.Name, Device: p.Device})
@@ -68,6 +70,7 @@ func newRouter(b board.Board, log *logger, requests chan<- console.Request) (*ro
 	}
 	r := &router{board: b, log: log, network: network, firewall: fw, requests: requests,
 		config: console.Default(), running: console.Default(), kept: openKeeping(log),
+		state: state, upgrades: upgrades{running: readVersion(b, versionFile)},
 		logins: logins{sleep: time.Sleep}, safeSilence: safeSilence, sessions: make(chan struct{}, maxSessions)}
 	r.settled = r.keep
 	r.socks = newSocksService(log.about("socks"), fw)
@@ -353,7 +356,8 @@ func (r *router) live() console.Live {
 		RemoteLog:    true,
 		WAN:          r.board.WAN,
 		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
-			console.Ping, console.Traceroute, console.SetClock},
+			console.Ping, console.Traceroute, console.SetClock, console.Upgrade},
+		Slots: r.slots,
 	}
 }
 
@@ -363,6 +367,7 @@ func (r *router) shutdown() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_ = r.kept.close() // it logs its error
+	r.state.close()
 	r.socks.stop()
 	if err := r.network.Apply(networkOf(r.running, false)); err != nil {
 		r.log.printf(levelWarning, "%v", err)

@@ -42,7 +42,7 @@ func newHouse(t *testing.T) *house {
 	}
 	kmsg, err := os.Create(h.log)
 	require.NoError(t, err)
-	h.r, err = newRouter(b, &logger{kmsg: kmsg, topic: "system"}, make(chan console.Request, 1))
+	h.r, err = newRouter(b, &logger{kmsg: kmsg, topic: "system"}, &keptState{}, make(chan console.Request, 1))
 	require.NoError(t, err)
 	h.r.logins.sleep = func(time.Duration) {}
 	require.NoError(t, h.r.apply(console.Default(), true))

@@ -225,6 +225,22 @@ func (s *socksService) connections() ([]socks.Connection, error) {
 	return p.client.Connections(ctx)
 }
 
+// answers is why socksd, which is enabled, does not serve anybody, or nil.
+func (s *socksService) answers() error {
+	s.mu.Lock()
+	p := s.process
+	s.mu.Unlock()
+	if p == nil {
+		return errors.New("socksd does not run")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if _, err := p.client.Hits(ctx); err != nil {
+		return fmt.Errorf("socksd does not answer: %w", err)
+	}
+	return nil
+}
+
 // hits returns how often each rule of the access list has decided.
 func (s *socksService) hits() ([]uint64, error) {
 	s.mu.Lock()

@@ -33,7 +33,8 @@ type Config struct {
 
 // Port gives a network device its port name: the device whose sysfs path
 // (/sys/class/net/X/device, resolved, without "/sys/devices/") is Device or
-// lies below it, or whose kernel name is Device.
+// lies below it, or whose kernel name is Device. Device may be a pattern, as
+// path/filepath.Match has it: the first device that matches is the port.
 type Port struct {
 	Name   string
 	Device string

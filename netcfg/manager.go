@@ -237,7 +237,13 @@ func (m *Manager) isDevice(p Port, l link) bool {
 		return false
 	}
 	_, path, _ = strings.Cut(path, "/devices/")
-	return strings.HasPrefix(path, p.Device+"/")
+	// As many of its names as Device has, and more.
+	names, depth := strings.Split(path, "/"), strings.Count(p.Device, "/")+1
+	if len(names) <= depth {
+		return false
+	}
+	matches, err := filepath.Match(p.Device, strings.Join(names[:depth], "/"))
+	return err == nil && matches
 }
 
 // rename gives the ports' devices their names, and changes links accordingly. A

@@ -296,6 +296,8 @@ func TestPortNames(t *testing.T) {
 			[]Port{{"ether1", slot1}}, "", map[string]string{"k0": "k0", "k1": "ether1"}},
 		{"on a platform bus", map[string]string{"k0": "platform/a003e00.virtio_mmio/virtio1"},
 			[]Port{{"ether1", "platform/a003e00.virtio_mmio"}}, "", map[string]string{"k0": "ether1"}},
+		{"by a pattern", map[string]string{"k0": "platform/soc/1c30000.ethernet", "k1": "platform/soc/1c1b000.usb/usb2/2-1/2-1:1.0"},
+			[]Port{{"ether1", "platform/soc/*.usb"}}, "", map[string]string{"k0": "k0", "k1": "ether1"}},
 		{"kernel names in the wrong order", map[string]string{"k0": slot2, "k1": slot1},
 			[]Port{{"k0", slot1}, {"k1", slot2}}, "k0", map[string]string{"k0": "k1", "k1": "k0"}},
 		{"kernel names swapped by name", map[string]string{"k0": "", "k1": ""},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
@@ -148,6 +149,9 @@ func checkPorts(ports []Port) error {
 		}
 		if p.Device == "" {
 			return fmt.Errorf("port %s: device=\"\": expected a path below /sys/devices or a kernel name", p.Name)
+		}
+		if _, err := filepath.Match(p.Device, ""); err != nil {
+			return fmt.Errorf("port %s: device=%s: %w", p.Name, p.Device, err)
 		}
 		if names[p.Name] || devices[p.Device] {
 			return fmt.Errorf("port %s: device=%s: expected each name and each device once", p.Name, p.Device)

@@ -101,6 +101,9 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 		args = append(args, "-drive", fmt.Sprintf("%s,format=raw,offset=%d,size=%d,file.locking=off,file=%s",
 			bank.Drive, bank.Offset, bank.Size, o.flash)+map[bool]string{true: ",readonly=on"}[o.wornFlash])
 	}
+	if b.QEMU.Watchdog != "" {
+		args = append(args, "-device", b.QEMU.Watchdog)
+	}
 	if b.QEMU.FlashDevice != "" {
 		args = append(args, "-device", b.QEMU.FlashDevice)
 	}

@@ -490,3 +490,25 @@ func (h Header) read(in io.Reader, progress func(int64)) ([]byte, error) {
 }
 
 var errDamaged = errors.New("the image is damaged: its hash is not the one that was signed")
+
+// Next is which of two slots the boot loader starts next, 0 or 1, or -1 if neither holds
+// an image: the newer of those that may be started, and else what there is.
+func Next(states [2]State) int {
+	worth := func(s State) int {
+		switch {
+		case !s.Whole:
+			return 0
+		case s.Confirmed || !s.Tried:
+			return 2
+		}
+		return 1
+	}
+	a, b := worth(states[0]), worth(states[1])
+	switch {
+	case a == 0 && b == 0:
+		return -1
+	case b > a || b == a && states[1].Sequence > states[0].Sequence:
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,413 @@
+package main
+
+import (
+	"debug/buildinfo"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/postern-router/postern/board"
+)
+
+// What travels with an image, beside it: of what it is made, under which licences, where
+// the source is that belongs to it, and what built it. All of it is the same for two
+// builds of one commit, so nothing has the time of now.
+const (
+	sbomFile      = "sbom.spdx.json"
+	licencesFile  = "LICENSES"
+	buildInfoFile = "BUILDINFO"
+)
+
+// component is a part of an image that somebody wrote and published.
+type component struct {
+	name, version string
+	// licence is an expression of SPDX.
+	licence string
+	// source is where the source is that belongs to it, in words.
+	source string
+	// url is a package URL (github.com/package-url/purl-spec).
+	url string
+	// sum is the SHA-256 of the file in the image, if there is one.
+	sum string
+	// texts are files with the licence and the notices that it asks to be kept.
+	texts []string
+}
+
+// papers writes what travels with the image in dir, and returns the names of the files.
+// program is the Go program in it, and made the names of the files that are flashed.
+func papers(b board.Board, v version, dir, program, xtables string, made []string) ([]string, error) {
+	parts, err := components(b, v, dir, program, xtables)
+	if err != nil {
+		return nil, fmt.Errorf("what the image for %s is made of: %w", b.Name, err)
+	}
+	licences, err := licenceTexts(b, parts)
+	if err != nil {
+		return nil, fmt.Errorf("licences for %s: %w", b.Name, err)
+	}
+	bill, err := sbom(b, v, dir, parts, made)
+	if err != nil {
+		return nil, fmt.Errorf("SBOM for %s: %w", b.Name, err)
+	}
+	inputs, err := buildInputs(b, v, dir, program)
+	if err != nil {
+		return nil, fmt.Errorf("build's inputs for %s: %w", b.Name, err)
+	}
+	names := []string{sbomFile, licencesFile, buildInfoFile}
+	for i, text := range []string{bill, licences, inputs} {
+		if err := os.WriteFile(filepath.Join(dir, names[i]), []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// components lists what the image is made of.
+func components(b board.Board, v version, dir, program, xtables string) ([]component, error) {
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return nil, err
+	}
+	paths := []string{info.Main.Path}
+	for _, m := range info.Deps {
+		paths = append(paths, m.Path)
+	}
+	list, err := output("go", append([]string{"list", "-m", "-f", "{{.Path}} {{.Dir}}"}, paths...)...)
+	if err != nil {
+		return nil, err
+	}
+	folders := map[string]string{}
+	for line := range strings.Lines(list) {
+		path, folder, _ := strings.Cut(strings.TrimSpace(line), " ")
+		folders[path] = folder
+	}
+	goroot, err := output("go", "env", "GOROOT")
+	if err != nil {
+		return nil, err
+	}
+	programSum, err := fileHash(program)
+	if err != nil {
+		return nil, err
+	}
+	own := component{name: "postern", version: v.name, source: "https://" + info.Main.Path, url: "pkg:golang/" + info.Main.Path, sum: programSum}
+	if err := own.readLicence(folders[info.Main.Path]); err != nil {
+		return nil, err
+	}
+	library := component{name: "Go standard library", version: info.GoVersion, source: "https://go.dev/dl/",
+		url: "pkg:golang/std@" + strings.TrimPrefix(info.GoVersion, "go")}
+	if err := library.readLicence(goroot); err != nil {
+		return nil, err
+	}
+	parts := []component{own, library}
+	for _, m := range info.Deps {
+		if m.Replace != nil {
+			return nil, fmt.Errorf("module %s is replaced by %s: an SBOM needs one that is published", m.Path, m.Replace.Path)
+		}
+		c := component{name: m.Path, version: m.Version, source: "Go's module proxy, " + m.Sum, url: "pkg:golang/" + m.Path + "@" + m.Version}
+		if err := c.readLicence(folders[m.Path]); err != nil {
+			return nil, err
+		}
+		parts = append(parts, c)
+	}
+
+	kernelSum, err := fileHash(filepath.Join(dir, "kernel"))
+	if err != nil {
+		return nil, err
+	}
+	xtablesSum, err := fileHash(xtables)
+	if err != nil {
+		return nil, err
+	}
+	c := b.CPU.CompilerPackages(runtimeDebian())
+	debian := []struct {
+		of, licence, sum, text string
+	}{
+		{linuxSource, "GPL-2.0-only WITH Linux-syscall-note", kernelSum, "GPL-2"},
+		{"iptables", "GPL-2.0-only", xtablesSum, "GPL-2"},
+		// Linked into iptables.
+		{c[1], "LGPL-2.1-or-later", "", "LGPL-2.1"},
+	}
+	for _, p := range bootLoaderPackages(b) {
+		licence, text := "GPL-2.0-or-later", "GPL-2" // U-Boot
+		if strings.HasPrefix(p, "grub") {
+			licence, text = "GPL-3.0-or-later", "GPL-3"
+		}
+		debian = append(debian, struct{ of, licence, sum, text string }{p, licence, "", text})
+	}
+	for _, p := range debian {
+		part, err := debianComponent(p.of, p.licence)
+		if err != nil {
+			return nil, err
+		}
+		part.sum = p.sum
+		part.texts = []string{"/usr/share/common-licenses/" + p.text}
+		// A boot loader may come as two packages of one source.
+		if !slices.ContainsFunc(parts, func(c component) bool { return c.url == part.url }) {
+			parts = append(parts, part)
+		}
+	}
+	return parts, nil
+}
+
+// bootLoaderPackages are the Debian packages of what the factory image begins with.
+func bootLoaderPackages(b board.Board) []string {
+	if b.Image.Form == board.Archive {
+		return []string{"grub-pc-bin", "grub-efi-amd64-bin"}
+	}
+	if p := b.Image.BootLoader.Package; p != "" {
+		return []string{p}
+	}
+	return nil
+}
+
+// runtimeDebian is the Debian architecture of this machine, whose own compiler builds for
+// boards that have the same.
+func runtimeDebian() string {
+	host, err := output("dpkg", "--print-architecture")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	return host
+}
+
+// debianComponent is the source package that an installed package is from.
+func debianComponent(name, licence string) (component, error) {
+	out, err := output("dpkg-query", "--show", "--showformat=${source:Package} ${source:Version} ${Built-Using}", name)
+	if err != nil {
+		return component{}, fmt.Errorf("Debian package %s: %w", name, err)
+	}
+	source, rest, _ := strings.Cut(out, " ")
+	version, using, _ := strings.Cut(rest, " ")
+	c := component{name: source, version: version, licence: licence,
+		source: fmt.Sprintf("Debian source package %s, version %s (apt-get source %s=%s)", source, version, source, version),
+		url:    fmt.Sprintf("pkg:deb/debian/%s@%s?arch=source", source, version)}
+	// A cross compiler's library is built from the source of another package.
+	if using = strings.TrimSpace(using); using != "" {
+		c.source += ", built from " + using
+	}
+	return c, nil
+}
+
+// licenceFile is how files with a licence or a notice are called.
+var licenceFile = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice)(\.|$)`)
+
+// readLicence finds the texts of a component's licence in its folder, and which it is.
+func (c *component) readLicence(folder string) error {
+	files, err := os.ReadDir(folder)
+	if err != nil {
+		return fmt.Errorf("licence of %s: %w", c.name, err)
+	}
+	for _, f := range files {
+		if f.IsDir() || !licenceFile.MatchString(f.Name()) {
+			continue
+		}
+		path := filepath.Join(folder, f.Name())
+		c.texts = append(c.texts, path)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		switch t := string(text); {
+		case strings.Contains(t, "Apache License") && strings.Contains(t, "Version 2.0"):
+			c.licence = "Apache-2.0"
+		case strings.Contains(t, "Redistribution and use in source and binary forms") && strings.Contains(t, "Neither the name"):
+			c.licence = "BSD-3-Clause"
+		case strings.Contains(t, "Redistribution and use in source and binary forms"):
+			c.licence = "BSD-2-Clause"
+		case strings.Contains(t, "Permission is hereby granted, free of charge"):
+			c.licence = "MIT"
+		}
+	}
+	if c.licence == "" {
+		return fmt.Errorf("licence of %s: in %s is none that is known: Apache-2.0, BSD or MIT", c.name, folder)
+	}
+	return nil
+}
+
+// licenceTexts says what each component is under, where its source is, and then has every
+// text once.
+func licenceTexts(b board.Board, parts []component) (string, error) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "The image for %s is made of the works below, each under its own licence, whose text follows.\n"+
+		"The source that belongs to them is what is named with each; the kernel's configuration is the\n"+
+		"file kernel.config, and Postern's source, at the version named, holds the program that builds\n"+
+		"kernel and iptables from theirs: `go run ./image build %s`.\n", b.Name, b.Name)
+	var texts []string
+	users := map[string][]string{}
+	for _, c := range parts {
+		fmt.Fprintf(&text, "\n%s %s\n    licence: %s\n    source:  %s\n", c.name, c.version, c.licence, c.source)
+		for _, path := range c.texts {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return "", err
+			}
+			if users[string(data)] == nil {
+				texts = append(texts, string(data))
+			}
+			users[string(data)] = append(users[string(data)], c.name)
+		}
+	}
+	for _, t := range texts {
+		rule := strings.Repeat("=", 80)
+		fmt.Fprintf(&text, "\n%s\n%s\n%s\n\n%s", rule, strings.Join(users[t], ", "), rule, t)
+	}
+	return text.String(), nil
+}
+
+// spdx is the part of a document of SPDX 2.3 that an image needs
+// (spdx.github.io/spdx-spec/v2.3).
+type spdx struct {
+	Version       string             `json:"spdxVersion"`
+	Licence       string             `json:"dataLicense"`
+	ID            string             `json:"SPDXID"`
+	Name          string             `json:"name"`
+	Namespace     string             `json:"documentNamespace"`
+	Creation      spdxCreation       `json:"creationInfo"`
+	Packages      []spdxPackage      `json:"packages"`
+	Relationships []spdxRelationship `json:"relationships"`
+}
+
+type spdxCreation struct {
+	Created  string   `json:"created"`
+	Creators []string `json:"creators"`
+}
+
+type spdxPackage struct {
+	ID        string         `json:"SPDXID"`
+	Name      string         `json:"name"`
+	Version   string         `json:"versionInfo"`
+	File      string         `json:"packageFileName,omitempty"`
+	Location  string         `json:"downloadLocation"`
+	Analyzed  bool           `json:"filesAnalyzed"`
+	Checksums []spdxChecksum `json:"checksums,omitempty"`
+	Source    string         `json:"sourceInfo,omitempty"`
+	Concluded string         `json:"licenseConcluded"`
+	Declared  string         `json:"licenseDeclared"`
+	Copyright string         `json:"copyrightText"`
+	Comment   string         `json:"comment,omitempty"`
+	Refs      []spdxRef      `json:"externalRefs,omitempty"`
+}
+
+type spdxChecksum struct {
+	Algorithm string `json:"algorithm"`
+	Value     string `json:"checksumValue"`
+}
+
+type spdxRef struct {
+	Category string `json:"referenceCategory"`
+	Type     string `json:"referenceType"`
+	Locator  string `json:"referenceLocator"`
+}
+
+type spdxRelationship struct {
+	From string `json:"spdxElementId"`
+	Type string `json:"relationshipType"`
+	To   string `json:"relatedSpdxElement"`
+}
+
+// sbom is the bill of materials of an image.
+func sbom(b board.Board, v version, dir string, parts []component, made []string) (string, error) {
+	const none = "NOASSERTION"
+	sum := func(value string) []spdxChecksum {
+		if value == "" {
+			return nil
+		}
+		return []spdxChecksum{{"SHA256", value}}
+	}
+	config, err := fileHash(filepath.Join(dir, "kernel.config"))
+	if err != nil {
+		return "", err
+	}
+	image := spdxPackage{ID: "SPDXRef-image", Name: "postern-" + b.Name, Version: v.name, Location: none,
+		Concluded: none, Declared: none, Copyright: none}
+	var licences []string
+	for _, c := range parts {
+		if !slices.Contains(licences, c.licence) {
+			licences = append(licences, c.licence)
+		}
+	}
+	slices.Sort(licences)
+	image.Concluded = "(" + strings.Join(licences, ") AND (") + ")"
+	if slices.Contains(made, slotImage) {
+		value, err := fileHash(filepath.Join(dir, slotImage))
+		if err != nil {
+			return "", err
+		}
+		image.File, image.Checksums = slotImage, sum(value)
+	}
+	doc := spdx{Version: "SPDX-2.3", Licence: "CC0-1.0", ID: "SPDXRef-DOCUMENT", Name: image.Name,
+		Creation: spdxCreation{v.date.UTC().Format("2006-01-02T15:04:05Z"), []string{"Tool: postern-image-" + v.name}},
+		Packages: []spdxPackage{image},
+		Relationships: []spdxRelationship{
+			{"SPDXRef-DOCUMENT", "DESCRIBES", image.ID},
+		}}
+	var hashed []string
+	for i, c := range parts {
+		p := spdxPackage{ID: fmt.Sprintf("SPDXRef-part-%d", i+1), Name: c.name, Version: c.version, Location: none,
+			Checksums: sum(c.sum), Source: c.source, Concluded: c.licence, Declared: c.licence, Copyright: none,
+			Refs: []spdxRef{{"PACKAGE-MANAGER", "purl", c.url}}}
+		if strings.HasPrefix(c.name, "linux") {
+			p.Comment = "kernel.config has SHA-256 " + config
+		}
+		doc.Packages = append(doc.Packages, p)
+		doc.Relationships = append(doc.Relationships, spdxRelationship{image.ID, "CONTAINS", p.ID})
+		hashed = append(hashed, c.url, c.version, c.sum)
+	}
+	// A name that no other document has.
+	doc.Namespace = fmt.Sprintf("https://github.com/postern-router/postern/spdx/%s/%s", b.Name, key(append(hashed, v.name, config)...))
+	text, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	return string(text) + "\n", nil
+}
+
+// buildInputs are the versions of what built the image.
+func buildInputs(b board.Board, v version, dir, program string) (string, error) {
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return "", err
+	}
+	compiler, err := compilerVersion(b)
+	if err != nil {
+		return "", err
+	}
+	config, err := fileHash(filepath.Join(dir, "kernel.config"))
+	if err != nil {
+		return "", err
+	}
+	debian, err := os.ReadFile("/etc/debian_version")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	var text strings.Builder
+	line := func(name, value string) { fmt.Fprintf(&text, "%s: %s\n", name, value) }
+	line("board", b.Name)
+	line("postern", fmt.Sprintf("%s, of %s", v.name, v.date.UTC().Format("2006-01-02 15:04:05 UTC")))
+	line("go", info.GoVersion)
+	for _, s := range info.Settings {
+		if strings.HasPrefix(s.Key, "GO") || s.Key == "CGO_ENABLED" {
+			line("  "+s.Key, s.Value)
+		}
+	}
+	line("debian", strings.TrimSpace(string(debian)))
+	line("compiler", compiler)
+	for _, p := range append([]string{linuxSource, "iptables", "xz-utils", b.CPU.CompilerPackages(runtimeDebian())[1]}, bootLoaderPackages(b)...) {
+		version, err := output("dpkg-query", "--show", "--showformat=${Version}", p)
+		if err != nil {
+			return "", fmt.Errorf("Debian package %s: %w", p, err)
+		}
+		line(p, version)
+	}
+	line("kernel", fmt.Sprintf("%s: fragments %s; target %s; %s; recipe %s", b.Kernel.Name, strings.Join(b.Kernel.Fragments, " "), b.Kernel.Target, kernelMakeFlags, kernelRecipe))
+	line("kernel.config", "SHA-256 "+config)
+	line("kernel's command line", b.Kernel.CommandLine)
+	line("iptables", fmt.Sprintf("%s; %s; recipe %s", iptablesCFLAGS, iptablesLDFLAGS, iptablesRecipe))
+	return text.String(), nil
+}

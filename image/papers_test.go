@@ -1,0 +1,98 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+)
+
+// TestPapers writes what travels with an image of the real program, twice.
+func TestPapers(t *testing.T) {
+	for _, name := range []string{"malta", "pc"} {
+		t.Run(name, func(t *testing.T) {
+			b, err := board.ByName(name)
+			require.NoError(t, err)
+			program := filepath.Join(t.TempDir(), "postern")
+			require.NoError(t, buildProgram(b, t.TempDir(), program))
+			v := version{name: "v1-test", date: time.Unix(1_700_000_000, 0)}
+			var first map[string]string
+			for range 2 {
+				dir := t.TempDir()
+				for _, f := range []string{"kernel", "kernel.config", "xtables", slotImage} {
+					require.NoError(t, os.WriteFile(filepath.Join(dir, f), []byte(f), 0o644))
+				}
+				names, err := papers(b, v, dir, program, filepath.Join(dir, "xtables"), []string{slotImage})
+				require.NoError(t, err)
+				texts := map[string]string{}
+				for _, n := range names {
+					text, err := os.ReadFile(filepath.Join(dir, n))
+					require.NoError(t, err)
+					texts[n] = string(text)
+				}
+				if first != nil {
+					assert.Equal(t, first, texts, "the same from the same")
+				}
+				first = texts
+			}
+
+			var doc spdx
+			require.NoError(t, json.Unmarshal([]byte(first[sbomFile]), &doc))
+			assert.Equal(t, "2023-11-14T22:13:20Z", doc.Creation.Created)
+			parts := map[string]spdxPackage{}
+			ids := map[string]bool{}
+			for _, p := range doc.Packages {
+				assert.False(t, ids[p.ID], p.ID)
+				ids[p.ID] = true
+				assert.NotEmpty(t, p.Version, p.Name)
+				parts[p.Name] = p
+			}
+			for _, r := range doc.Relationships {
+				assert.True(t, ids[r.To], r.To)
+			}
+			assert.Equal(t, "BSD-3-Clause", parts["postern"].Declared)
+			assert.Equal(t, "v1-test", parts["postern"].Version)
+			assert.Equal(t, "Apache-2.0", parts["github.com/vishvananda/netlink"].Declared)
+			assert.Contains(t, parts["Go standard library"].Version, "go1.")
+			assert.Equal(t, "GPL-2.0-only", parts["iptables"].Declared)
+			kernel, ok := parts["linux-6.12"]
+			if !ok {
+				kernel = parts["linux"]
+			}
+			assert.Equal(t, "GPL-2.0-only WITH Linux-syscall-note", kernel.Declared, "%v", parts)
+			assert.Equal(t, hashOf(t, program), parts["postern"].Checksums[0].Value)
+			_, grub := parts["grub2"]
+			assert.Equal(t, name == "pc", grub)
+
+			licences := first[licencesFile]
+			for _, has := range []string{"GNU GENERAL PUBLIC LICENSE", "Version 2, June 1991", "GNU LESSER GENERAL PUBLIC LICENSE",
+				"Apache License", "The Go Authors", "apt-get source iptables="} {
+				assert.True(t, strings.Contains(licences, has), has)
+			}
+			assert.Equal(t, 1, strings.Count(licences, "Version 2, June 1991"), "each text once")
+			assert.Equal(t, name == "pc", strings.Contains(licences, "Version 3, 29 June 2007"))
+			assert.Contains(t, first[buildInfoFile], "GOARCH: "+b.CPU.GOARCH)
+			assert.Contains(t, first[buildInfoFile], "compiler: "+b.CPU.Cross+"gcc")
+		})
+	}
+}
+
+func TestReadLicence(t *testing.T) {
+	dir := t.TempDir()
+	c := component{name: "thing"}
+	require.ErrorContains(t, c.readLicence(dir), "licence of thing: in "+dir+" is none that is known")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "LICENSE.md"), []byte("All rights reserved."), 0o644))
+	require.ErrorContains(t, c.readLicence(dir), "none that is known")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "COPYING"), []byte("Permission is hereby granted, free of charge, to any"), 0o644))
+	c.texts = nil
+	require.NoError(t, c.readLicence(dir))
+	assert.Equal(t, "MIT", c.licence)
+	assert.Len(t, c.texts, 2)
+}

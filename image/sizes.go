@@ -1,0 +1,215 @@
+package main
+
+import (
+	"cmp"
+	"debug/elf"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/postern-router/postern/board"
+)
+
+// topPackages is how many packages of the Go program a table names.
+const topPackages = 15
+
+// part is a share of an image.
+type part struct {
+	name string
+	// raw is its size in the router's memory and packed its size on flash, in bytes; 0 if
+	// that says nothing.
+	raw, packed int64
+}
+
+// sizes is where the bytes of one image are.
+type sizes struct {
+	board board.Board
+	parts []part
+	// packages are those of the Go program, the largest first, if they were asked for.
+	packages []part
+	total    int64
+}
+
+// String is a table of the parts, and how much room is left on flash.
+func (s sizes) String() string {
+	var b strings.Builder
+	line := func(p part) {
+		raw, packed := "-", "-"
+		if p.raw > 0 {
+			raw = fmt.Sprint(p.raw)
+		}
+		if p.packed > 0 {
+			packed = fmt.Sprint(p.packed)
+		}
+		fmt.Fprintf(&b, "  %-50s %12s %12s\n", p.name, raw, packed)
+	}
+	fmt.Fprintf(&b, "%s\n  %-50s %12s %12s\n", s.board.Name, "part", "unpacked", "on flash")
+	for _, p := range s.parts {
+		line(p)
+	}
+	line(part{"image", 0, s.total})
+	if limit := s.board.ImageLimit; limit > 0 {
+		line(part{"limit", 0, limit})
+		fmt.Fprintf(&b, "  %-50s %12s %12d\n", "room", "", limit-s.total)
+	}
+	if s.packages != nil {
+		fmt.Fprintf(&b, "  The Go program; what a package takes on flash is estimated from the whole:\n")
+		for _, p := range s.packages {
+			line(part{"  " + p.name, p.raw, p.packed})
+		}
+	}
+	return b.String()
+}
+
+// measure finds what each part takes on flash. A part of the archive is packed alone for
+// its figure, so the parts add up to a little more than the whole. slot is the slot
+// image, or "" for a board without one.
+func measure(b board.Board, kernel, initramfs, program, xtables, slot string) (sizes, error) {
+	s := sizes{board: b}
+	var err error
+	size := func(path string) int64 {
+		info, statErr := os.Stat(path)
+		if statErr != nil {
+			err = cmp.Or(err, statErr)
+			return 0
+		}
+		return info.Size()
+	}
+	pack := func(name, path string) part {
+		temp := filepath.Join(filepath.Dir(initramfs), "part-"+filepath.Base(path))
+		copyErr := copyFile(temp, path, 0o644)
+		if copyErr != nil {
+			err = cmp.Or(err, copyErr)
+			return part{}
+		}
+		packed, packErr := compress(temp)
+		err = cmp.Or(err, packErr)
+		return part{name, size(path), size(packed)}
+	}
+	kernelSize, initramfsSize := size(kernel), size(initramfs)
+	s.total = kernelSize + initramfsSize
+	if slot != "" {
+		s.total = size(slot)
+	}
+	if packsKernel(b) {
+		s.parts = append(s.parts, part{"kernel, device tree, padding", 0, s.total - initramfsSize})
+	} else {
+		s.parts = append(s.parts, part{"kernel", 0, kernelSize})
+		if rest := s.total - kernelSize - initramfsSize; rest > 0 {
+			s.parts = append(s.parts, part{"headers, device trees, padding", 0, rest})
+		}
+	}
+	s.parts = append(s.parts, part{"initramfs, with", 0, initramfsSize}, pack("  Go program", program), pack("  iptables", xtables))
+	return s, err
+}
+
+// packsKernel says that a board's kernel is packed as its slot image is made: the file
+// that the build of the kernel leaves has symbols, too.
+func packsKernel(b board.Board) bool {
+	switch b.Image.Form {
+	case board.FlatUImage, board.TPLink, board.ELF:
+		return true
+	}
+	return false
+}
+
+// withPackages adds the packages of the Go program, which is linked again for it, with
+// symbols.
+func (s sizes) withPackages(work string) (sizes, error) {
+	program := filepath.Join(work, "postern-symbols")
+	if err := compileProgram(s.board, work, program, "-buildid="); err != nil {
+		return s, err
+	}
+	packages, err := packageSizes(program)
+	if err != nil {
+		return s, err
+	}
+	var raw, packed int64
+	for _, p := range s.parts {
+		if strings.TrimSpace(p.name) == "Go program" {
+			packed = p.packed
+		}
+	}
+	for _, p := range packages {
+		raw += p.raw
+	}
+	rest := part{name: "the other packages"}
+	for i, p := range packages {
+		p.packed = p.raw * packed / max(1, raw)
+		if i < topPackages {
+			s.packages = append(s.packages, p)
+		} else {
+			rest.raw += p.raw
+			rest.packed += p.packed
+		}
+	}
+	s.packages = append(s.packages, rest)
+	return s, nil
+}
+
+// packageSizes sums the symbols of a Go program by package, the largest first. What no
+// package's name is on, tables of the linker's, goes by the name of its section.
+func packageSizes(program string) ([]part, error) {
+	f, err := elf.Open(program)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	symbols, err := f.Symbols()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", program, err)
+	}
+	left := map[elf.SectionIndex]int64{}
+	for i, section := range f.Sections {
+		if section.Flags&elf.SHF_ALLOC != 0 && section.Type != elf.SHT_NOBITS {
+			left[elf.SectionIndex(i)] = int64(section.Size)
+		}
+	}
+	sums := map[string]int64{}
+	type place struct{ at, size uint64 }
+	counted := map[place]bool{}
+	for _, s := range symbols {
+		there := place{s.Value, s.Size}
+		if left[s.Section] <= 0 || s.Size == 0 || counted[there] {
+			continue
+		}
+		if name := packageOf(s.Name); name != "" {
+			counted[there] = true
+			size := min(int64(s.Size), left[s.Section])
+			sums[name] += size
+			left[s.Section] -= size
+		}
+	}
+	for i, size := range left {
+		sums["section "+f.Sections[i].Name] += size
+	}
+	var parts []part
+	for name, size := range sums {
+		if size > 0 {
+			parts = append(parts, part{name: name, raw: size})
+		}
+	}
+	slices.SortFunc(parts, func(a, b part) int { return cmp.Or(cmp.Compare(b.raw, a.raw), cmp.Compare(a.name, b.name)) })
+	return parts, nil
+}
+
+// packageOf returns the package of a symbol of a Go program: what is before the first dot
+// that is behind the last slash. Names of the linker's own, as go:func.* and type:*, have
+// none, nor have those without a dot.
+func packageOf(symbol string) string {
+	if i := strings.IndexAny(symbol, "[("); i >= 0 {
+		// The arguments of a generic function, and a method's receiver, have paths of theirs.
+		symbol = symbol[:i]
+	}
+	if strings.Contains(symbol, ":") {
+		return ""
+	}
+	slash := strings.LastIndexByte(symbol, '/') + 1
+	dot := strings.IndexByte(symbol[slash:], '.')
+	if dot < 0 {
+		return ""
+	}
+	return strings.ReplaceAll(symbol[:slash+dot], "%2e", ".")
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+)
+
+func TestPackageOf(t *testing.T) {
+	for symbol, want := range map[string]string{
+		"runtime.mallocgc":                           "runtime",
+		"net/netip.(*Addr).String":                   "net/netip",
+		"github.com/a/b.F":                           "github.com/a/b",
+		"github.com/a/b.F[go.shape.*net/http.T].sub": "github.com/a/b",
+		"gopkg.in/yaml%2ev3.Marshal":                 "gopkg.in/yaml.v3",
+		"go:func.*":                                  "",
+		"type:*net/http.Request":                     "",
+		"memmove":                                    "",
+	} {
+		assert.Equal(t, want, packageOf(symbol), symbol)
+	}
+}
+
+// TestPackageSizes sums a program of its own; what is summed is the program.
+func TestPackageSizes(t *testing.T) {
+	dir := t.TempDir()
+	b, err := board.ByName("malta")
+	require.NoError(t, err)
+	for name, text := range map[string]string{
+		"go.mod":  "module example.com/sum\n\ngo 1.26\n",
+		"main.go": "package main\n\nimport \"os\"\n\nvar big = [1 << 20]byte{1}\n\nfunc main() { os.Stdout.Write(big[:]) }\n",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+	}
+	program := filepath.Join(dir, "program")
+	require.NoError(t, run(dir, append(b.GoEnv(), "GOFLAGS=-mod=mod"), "go", "build", "-o", program, "."))
+	packages, err := packageSizes(program)
+	require.NoError(t, err)
+	assert.Equal(t, "main", packages[0].name)
+	assert.GreaterOrEqual(t, packages[0].raw, int64(1<<20))
+	var sum int64
+	names := map[string]int64{}
+	for _, p := range packages {
+		sum += p.raw
+		names[p.name] = p.raw
+	}
+	assert.Greater(t, names["runtime"], int64(100_000))
+	assert.Greater(t, names["section .gopclntab"], int64(100_000))
+	info, err := os.Stat(program)
+	require.NoError(t, err)
+	assert.Less(t, sum, info.Size())
+
+	s := sizes{board: b, total: 100, parts: []part{{"kernel", 0, 60}, {"  Go program", 300, 40}}, packages: []part{{"runtime", 30, 4}}}
+	s.board.ImageLimit = 90
+	assert.Contains(t, s.String(), "runtime")
+	assert.Regexp(t, `room +-10\n`, s.String())
+
+	_, err = packageSizes("/bin/true")
+	require.Error(t, err, "no symbols")
+}

@@ -1,0 +1,364 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/upgrade"
+)
+
+// ubootPackages are the Debian packages that images for U-Boot are made with: mkimage,
+// which makes and signs a FIT, and the compiler of device trees that it calls.
+var ubootPackages = []string{"u-boot-tools", "device-tree-compiler"}
+
+// ubootKey is a device tree with the public key that U-Boot is to ask for, as mkimage
+// writes it: its node /signature belongs into U-Boot's control device tree.
+const ubootKey = "uboot-key.dtb"
+
+// makeUBoot makes the slot image that U-Boot starts, and where the board's value says
+// how its flash begins the factory image.
+func makeUBoot(b board.Board, v version, keys, dir, work string) ([]string, error) {
+	made := []string{slotImage}
+	var slot []byte
+	var err error
+	if b.Image.Form == board.FIT {
+		slot, err = makeFIT(b, keys, dir, work)
+		made = append(made, ubootKey)
+	} else {
+		slot, err = makeUImage(b, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("slot image: %w", err)
+	}
+	if room, ok := slotRoom(b); ok && int64(len(slot)) > room {
+		return nil, fmt.Errorf("the slot image has %d bytes, its place takes %d", len(slot), room)
+	}
+	if err := replaceFile(filepath.Join(dir, slotImage), func(f *os.File) error {
+		_, err := f.Write(slot)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	chip, err := factoryChip(b, v, slot, work)
+	if err != nil {
+		return nil, fmt.Errorf("factory image: %w", err)
+	}
+	if err := replaceFile(filepath.Join(dir, factoryImage), chip.writeTo); err != nil {
+		return nil, err
+	}
+	return append(made, factoryImage), nil
+}
+
+// Fields of U-Boot's legacy image (include/image.h of its source, image_header_t).
+const (
+	uImageMagic  = 0x27051956
+	uImageHeader = 64
+	osLinux      = 5
+	archMIPS     = 5
+
+	typeKernel = 2
+	typeMulti  = 4
+
+	uncompressed   = 0
+	compressedLZMA = 3
+)
+
+// makeUImage returns a legacy image with the kernel, an ELF file, and the initramfs.
+// U-Boot copies the kernel to where the ELF file has it.
+func makeUImage(b board.Board, dir string) ([]byte, error) {
+	if b.Kernel.Arch != "mips" {
+		return nil, fmt.Errorf("form %s for a kernel of %s: only known for mips", b.Image.Form, b.Kernel.Arch)
+	}
+	kernel, load, entry, err := memoryOf(filepath.Join(dir, "kernel"))
+	if err != nil {
+		return nil, err
+	}
+	initramfs, err := os.ReadFile(filepath.Join(dir, "initramfs.cpio.xz"))
+	if err != nil {
+		return nil, err
+	}
+	return uImage(load, entry, typeMulti, uncompressed, multiFile(kernel, initramfs)), nil
+}
+
+// multiFile joins parts as a legacy image of the type multi-file has them: their
+// lengths, a zero, and each from a multiple of four bytes on.
+func multiFile(parts ...[]byte) []byte {
+	var data []byte
+	for _, p := range parts {
+		data = binary.BigEndian.AppendUint32(data, uint32(len(p)))
+	}
+	data = binary.BigEndian.AppendUint32(data, 0)
+	for i, p := range parts {
+		data = append(data, p...)
+		for i < len(parts)-1 && len(data)%4 != 0 {
+			data = append(data, 0)
+		}
+	}
+	return data
+}
+
+// uImage puts the header of a legacy image before data: for Linux on MIPS, of that type
+// and compression.
+func uImage(load, entry uint32, kind, compression byte, data []byte) []byte {
+	big := binary.BigEndian
+	header := make([]byte, uImageHeader)
+	big.PutUint32(header, uImageMagic)
+	// [8:12] is the time of its making: none, for the same bytes from the same commit.
+	big.PutUint32(header[12:], uint32(len(data)))
+	big.PutUint32(header[16:], load)
+	big.PutUint32(header[20:], entry)
+	big.PutUint32(header[24:], crc32.ChecksumIEEE(data))
+	copy(header[28:], []byte{osLinux, archMIPS, kind, compression})
+	copy(header[32:], "Postern")
+	// Of the header with zeros in this place.
+	big.PutUint32(header[4:], crc32.ChecksumIEEE(header))
+	return append(header, data...)
+}
+
+// memoryOf returns what an ELF file has in memory, without what is zero at its end, the
+// address of that, and where it is begun.
+func memoryOf(path string) (image []byte, load, entry uint32, err error) {
+	f, err := elf.Open(path)
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("kernel: %w", err)
+	}
+	defer f.Close()
+	var start, end uint64 = math.MaxUint64, 0
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_LOAD && p.Filesz > 0 {
+			start, end = min(start, p.Vaddr), max(end, p.Vaddr+p.Filesz)
+		}
+	}
+	const most = 64 << 20
+	if start >= end || end-start > most || f.Entry < start || f.Entry >= end || end > math.MaxUint32 {
+		return nil, 0, 0, fmt.Errorf("kernel %s: an ELF file that is loaded from %#x to %#x and begun at %#x: expected at most %d MiB of 32-bit addresses", path, start, end, f.Entry, most>>20)
+	}
+	image = make([]byte, end-start)
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_LOAD || p.Filesz == 0 {
+			continue
+		}
+		if _, err := io.ReadFull(p.Open(), image[p.Vaddr-start:][:p.Filesz]); err != nil {
+			return nil, 0, 0, fmt.Errorf("kernel %s: %w", path, err)
+		}
+	}
+	return image, uint32(start), uint32(f.Entry), nil
+}
+
+// makeFIT returns a flattened image tree, signed with the key in the folder keys. Its
+// public half goes into the file ubootKey in dir, as required for every configuration.
+func makeFIT(b board.Board, keys, dir, work string) ([]byte, error) {
+	// What it names is looked for from its own folder.
+	parts, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	source := filepath.Join(work, "fit.its")
+	if err := os.WriteFile(source, []byte(fitSource(b, parts)), 0o644); err != nil {
+		return nil, err
+	}
+	empty := filepath.Join(work, "empty.dts")
+	if err := os.WriteFile(empty, []byte("/dts-v1/;\n/ { };\n"), 0o644); err != nil {
+		return nil, err
+	}
+	key, image := filepath.Join(work, ubootKey), filepath.Join(work, "fit.img")
+	if err := run("", nil, "dtc", "-q", "-O", "dtb", "-o", key, empty); err != nil {
+		return nil, err
+	}
+	// Times in it are those of nothing that was done, so that two builds are the same.
+	if err := run("", []string{"SOURCE_DATE_EPOCH=0", "TZ=UTC"}, "mkimage", "-f", source, "-k", keys, "-K", key, "-r", image); err != nil {
+		return nil, err
+	}
+	if err := copyFile(filepath.Join(dir, ubootKey), key, 0o644); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(image)
+}
+
+// fitSource is the source of a board's FIT: kernel, initramfs and device trees that are
+// in dir.
+func fitSource(b board.Board, dir string) string {
+	compression := "none"
+	if strings.HasSuffix(b.Kernel.Image, ".gz") {
+		compression = "gzip"
+	}
+	var images, parts strings.Builder
+	signed := []string{`"kernel"`, `"ramdisk"`}
+	image := func(name, file, kind, more string) {
+		fmt.Fprintf(&images, "\t\t%s {\n\t\t\tdata = /incbin/(%q);\n\t\t\ttype = %q;\n\t\t\tarch = %q;\n%s\t\t\thash { algo = \"sha256\"; };\n\t\t};\n",
+			name, filepath.Join(dir, file), kind, b.Kernel.Arch, more)
+	}
+	linux := func(compression string) string {
+		return fmt.Sprintf("\t\t\tos = \"linux\";\n\t\t\tcompression = %q;\n", compression)
+	}
+	image("kernel", "kernel", "kernel", linux(compression)+
+		fmt.Sprintf("\t\t\tload = <%#x>;\n\t\t\tentry = <%#x>;\n", b.Image.Load, b.Image.Load))
+	image("ramdisk", "initramfs.cpio.xz", "ramdisk", linux("none"))
+	if len(b.Image.DeviceTrees) > 0 {
+		image("fdt", path.Base(b.Image.DeviceTrees[0])+".dtb", "flat_dt", "\t\t\tcompression = \"none\";\n")
+		parts.WriteString("\t\t\tfdt = \"fdt\";\n")
+		signed = append(signed, `"fdt"`)
+	}
+	return fmt.Sprintf(`/dts-v1/;
+
+/ {
+	description = "Postern for %s";
+	#address-cells = <1>;
+
+	images {
+%s	};
+
+	configurations {
+		default = "conf";
+		conf {
+			kernel = "kernel";
+			ramdisk = "ramdisk";
+%s			signature {
+				algo = "sha256,rsa2048";
+				key-name-hint = %q;
+				sign-images = %s;
+			};
+		};
+	};
+};
+`, b.Name, images.String(), parts.String(), fitKeyName, strings.Join(signed, ", "))
+}
+
+// chip is what a flash chip holds, by its places. What is in none is blank.
+type chip struct {
+	size  int64
+	flash board.Flash
+	at    map[int64][]byte
+}
+
+// put writes data to the start of a partition.
+func (c chip) put(partition string, data []byte) error {
+	p, ok := c.flash.Partition(partition)
+	if !ok {
+		return fmt.Errorf("no partition %s", partition)
+	}
+	if int64(len(data)) > p.Size {
+		return fmt.Errorf("partition %s takes %d bytes, not %d", partition, p.Size, len(data))
+	}
+	c.at[p.Offset] = data
+	return nil
+}
+
+// writeTo writes the chip to a file, its partitions blank where nothing was put. What
+// belongs to no partition is a hole.
+func (c chip) writeTo(f *os.File) error {
+	if err := f.Truncate(c.size); err != nil {
+		return err
+	}
+	blank := bytes.Repeat([]byte{0xFF}, 64<<10) // of which partitions are made
+	for _, p := range c.flash.Partitions {
+		for at := p.Offset; at < p.Offset+p.Size; at += int64(len(blank)) {
+			if _, err := f.WriteAt(blank, at); err != nil {
+				return err
+			}
+		}
+	}
+	for at, data := range c.at {
+		if _, err := f.WriteAt(data, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// factoryChip is a chip with the boot loader, its environment, and the slot image in
+// the first slot, confirmed, or in the only place that there is.
+func factoryChip(b board.Board, v version, slot []byte, work string) (chip, error) {
+	c := chip{size: b.QEMU.FlashSize, flash: b.Flash, at: map[int64][]byte{}}
+	for _, p := range b.Flash.Partitions {
+		c.size = max(c.size, p.Offset+p.Size)
+	}
+	if loader := b.Image.BootLoader; loader.File != "" {
+		program, err := bootLoader(loader, work)
+		if err != nil {
+			return chip{}, err
+		}
+		if err := c.put("boot", program); err != nil {
+			return chip{}, err
+		}
+		p, _ := b.Flash.Partition("environment")
+		environment, err := environment(loader.Environment, p.Size)
+		if err != nil {
+			return chip{}, err
+		}
+		if err := c.put("environment", environment); err != nil {
+			return chip{}, err
+		}
+	}
+	p, two := b.Flash.Partition(board.Slots[0])
+	if !two {
+		return c, c.put("image", slot)
+	}
+	if err := c.put(board.Slots[0], slot); err != nil {
+		return chip{}, err
+	}
+	// The second has no state: it is empty.
+	state := upgrade.State{Sequence: 1, Length: int64(len(slot)), Sum: sha256.Sum256(slot), Version: v.name}
+	c.at[p.Offset+b.ImageLimit] = state.Words()
+	return c, nil
+}
+
+// environment is U-Boot's, of size bytes: a CRC-32, then variables that end with a zero
+// each, and one more zero.
+func environment(variables []string, size int64) ([]byte, error) {
+	text := []byte(strings.Join(variables, "\x00") + "\x00\x00")
+	if int64(len(text)) > size-4 {
+		return nil, fmt.Errorf("an environment of %d bytes for a place of %d", len(text), size-4)
+	}
+	env := bytes.Repeat([]byte{0xFF}, int(size))
+	copy(env[4:], text)
+	binary.LittleEndian.PutUint32(env, crc32.ChecksumIEEE(env[4:]))
+	return env, nil
+}
+
+// bootLoader reads U-Boot. A command that it is to run goes into its control device
+// tree, which is the end of its file.
+func bootLoader(l board.BootLoader, work string) ([]byte, error) {
+	program, err := os.ReadFile(l.File)
+	if err != nil {
+		return nil, fmt.Errorf("U-Boot (Debian package %s): %w", l.Package, err)
+	}
+	if l.Command == "" {
+		return program, nil
+	}
+	const magic, head = "\xD0\x0D\xFE\xED", 8
+	tree := bytes.LastIndex(program, []byte(magic))
+	if tree < 0 || len(program)-tree < head || int(binary.BigEndian.Uint32(program[tree+4:])) != len(program)-tree {
+		return nil, fmt.Errorf("%s: expected a device tree at the end of it", l.File)
+	}
+	file := filepath.Join(work, "u-boot.dtb")
+	if err := os.WriteFile(file, program[tree:], 0o644); err != nil {
+		return nil, err
+	}
+	for _, args := range [][]string{
+		{"-c", file, "/config"},
+		{"-t", "s", file, "/config", "bootcmd", l.Command},
+		// At once, and nothing else.
+		{"-t", "i", file, "/config", "bootsecure", "1"},
+	} {
+		if err := run("", nil, "fdtput", args...); err != nil {
+			return nil, err
+		}
+	}
+	changed, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return append(program[:tree], changed...), nil
+}

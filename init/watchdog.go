@@ -1,0 +1,114 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	watchdogFile = "/dev/watchdog"
+	// watchdogTimeout is when the hardware resets a machine whose PID 1 says nothing.
+	watchdogTimeout = 30 * time.Second
+	watchdogBeat    = 5 * time.Second
+	// patience is how long the router may not be well before PID 1 says nothing any more: a
+	// configuration may take long to be applied, and socksd to be started again.
+	patience = time.Minute
+)
+
+// watchdog is the hardware that resets the machine when nobody tells it that all is well
+// (Documentation/watchdog/watchdog-api.rst).
+type watchdog struct {
+	log            *logger
+	file           io.WriteCloser
+	beat, patience time.Duration
+	// well is when the router was last well, in nanoseconds of uptime.
+	well    atomic.Int64
+	stopped atomic.Bool
+}
+
+// openWatchdog starts the watchdog, and returns nil if the board has none.
+func openWatchdog(log *logger) *watchdog {
+	f, err := os.OpenFile(watchdogFile, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		log.printf(levelInfo, "there is no watchdog: what hangs hangs")
+		return nil
+	}
+	if err != nil {
+		log.printf(levelError, "watchdog: %v", err)
+		return nil
+	}
+	timeout := int(watchdogTimeout / time.Second)
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, timeout); err != nil {
+		log.printf(levelWarning, "watchdog: its timeout stays as it is: %v", err)
+	}
+	if n, err := unix.IoctlGetInt(int(f.Fd()), unix.WDIOC_GETTIMEOUT); err == nil {
+		timeout = n
+	}
+	log.printf(levelInfo, "the watchdog resets the router when it is not well for %v", time.Duration(timeout)*time.Second+patience)
+	w := &watchdog{log: log, file: f, beat: watchdogBeat, patience: patience}
+	w.well.Store(int64(uptime()))
+	go w.run()
+	return w
+}
+
+// run tells the hardware that all is well, as long as that is so.
+func (w *watchdog) run() {
+	told := false
+	for ; ; time.Sleep(w.beat) {
+		if w.stopped.Load() {
+			return
+		}
+		if ill := uptime() - time.Duration(w.well.Load()); ill > w.patience {
+			if !told {
+				w.log.printf(levelCritical, "the router has not been well for %v: the watchdog will reset it", ill.Round(time.Second))
+			}
+			told = true
+			continue
+		}
+		told = false
+		if _, err := w.file.Write([]byte{0}); err != nil {
+			w.log.printf(levelError, "watchdog: %v", err)
+		}
+	}
+}
+
+// watch asks now and then whether the router is well, without end. A question that is not
+// answered is an answer too.
+func (w *watchdog) watch(well func() error) {
+	if w == nil {
+		return
+	}
+	said := ""
+	for ; ; time.Sleep(w.beat) {
+		err := well()
+		if err == nil {
+			w.well.Store(int64(uptime()))
+			said = ""
+		} else if err.Error() != said {
+			said = err.Error()
+			w.log.printf(levelWarning, "the router is not well: %v", err)
+		}
+	}
+}
+
+// leave hands over to the hardware: an end that hangs is one by reset. A machine that is
+// to stay off is let go instead.
+func (w *watchdog) leave(off bool) {
+	if w == nil {
+		return
+	}
+	w.stopped.Store(true)
+	if off {
+		// The magic close of the interface.
+		_, _ = w.file.Write([]byte{'V'})
+		_ = w.file.Close()
+		return
+	}
+	_, _ = w.file.Write([]byte{0})
+}

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/u-root/mkuimage/cpio"
+
+	"github.com/postern-router/postern/board"
+)
+
+// upgradeImage is what a router is upgraded with, in an image folder, by package image.
+const upgradeImage = "sysupgrade.img"
+
+// slotBoards are those to test that have two slots.
+func slotBoards() []board.Board {
+	return slices.DeleteFunc(boards(), func(b board.Board) bool {
+		_, ok := b.Flash.Partition(board.Slots[1])
+		return !ok
+	})
+}
+
+// version is one of the software that a test makes: the image with other files in it.
+type version struct {
+	name string
+	// date orders it, in seconds since 1970.
+	date int64
+	// bad is what the program of that name does in this version, if it is not empty: hang
+	// or end.
+	bad, program string
+}
+
+// later is a date after that of any commit.
+const later = 4_000_000_000
+
+// makeVersion makes the upgrade image of a version, and returns its path.
+func makeVersion(t *testing.T, b board.Board, dir string, v version) string {
+	t.Helper()
+	folder := filepath.Join(dir, v.name)
+	require.NoError(t, os.MkdirAll(folder, 0o755))
+	shipped := filepath.Join("..", "out", b.Name)
+	require.NoError(t, copyFile(filepath.Join(folder, "kernel"), filepath.Join(shipped, "kernel")))
+	initramfs, err := os.ReadFile(filepath.Join(shipped, "initramfs.cpio.xz"))
+	require.NoError(t, err)
+	whole := bytes.NewBuffer(initramfs)
+	for whole.Len()%4 != 0 {
+		whole.WriteByte(0)
+	}
+	text := fmt.Sprintf("%s %d\n", v.name, v.date)
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "version"), []byte(text), 0o600))
+	records := []cpio.Record{cpio.StaticFile("etc/version", text, 0o644)}
+	if v.bad != "" {
+		program := filepath.Join(dir, "bad")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./testdata/bad")
+		build.Env = append(os.Environ(), b.GoEnv()...)
+		out, err := build.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		code, err := os.ReadFile(program)
+		require.NoError(t, err)
+		records = append(records, cpio.StaticFile("etc/bad", v.bad, 0o644), cpio.StaticFile(v.program, string(code), 0o755))
+	}
+	w := cpio.Newc.Writer(whole)
+	for _, r := range records {
+		require.NoError(t, w.WriteRecord(r))
+	}
+	require.NoError(t, cpio.WriteTrailer(w))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "initramfs.cpio.xz"), whole.Bytes(), 0o600))
+	abs, err := filepath.Abs(folder)
+	require.NoError(t, err)
+	pack := exec.Command("go", "run", "./image", "pack", abs, b.Name)
+	pack.Dir = ".."
+	out, err := pack.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return filepath.Join(folder, upgradeImage)
+}
+
+// upgrading is a router with two slots and a web server in its LAN.
+type upgrading struct {
+	*keeper
+	files string
+}
+
+// newUpgrading starts a board by its boot loader; the client's web server has what is put
+// into files.
+func newUpgrading(t *testing.T, b board.Board) *upgrading {
+	u := &upgrading{keeper: newKeeper(t, b)}
+	u.files = filepath.Join(u.dir, "files")
+	require.NoError(t, os.MkdirAll(u.files, 0o755))
+	server := u.n.command(client, "busybox", "httpd", "-f", "-p", "80", "-h", u.files)
+	require.NoError(t, server.Start())
+	t.Cleanup(func() { kill(server) })
+	return u
+}
+
+// begin starts the router; it restarts without an end of QEMU.
+func (u *upgrading) begin(t *testing.T, identity string) {
+	t.Helper()
+	u.start(t, identity, func(o *machineOptions) {
+		o.fromFlash, o.reboot = true, true
+		o.configuration = u.b.DefaultConfiguration() + "/system identity set name=upgrading\n"
+	})
+}
+
+// upgrade types the command and says yes, and waits for the answer that is expected.
+func (u *upgrading) upgrade(t *testing.T, file, more, answer string) string {
+	t.Helper()
+	u.m.screen.forget()
+	require.NoError(t, u.m.send("/system upgrade http://"+clientAddress+"/"+file+more+"\r"))
+	_, err := u.m.expect("Upgrade and restart? [y/N]: ", time.Minute)
+	require.NoError(t, err)
+	require.NoError(t, u.m.send("y\r"))
+	said, err := u.m.expect(answer, 3*time.Minute)
+	require.NoError(t, err)
+	return said
+}
+
+// next waits for the next start of the router, to its prompt.
+func (u *upgrading) next(t *testing.T, timeout time.Duration) string {
+	t.Helper()
+	said, err := u.m.expect("\n[admin@upgrading] > ", timeout)
+	require.NoError(t, err)
+	return said
+}
+
+// await waits until the log has a text, and returns it.
+func (u *upgrading) await(t *testing.T, text string) string {
+	t.Helper()
+	var log string
+	require.NoError(t, retry(2*time.Minute, func() error {
+		log = u.command(t, "/log print")
+		if !strings.Contains(log, text) {
+			return fmt.Errorf("%q is not in the log:\n%s", text, log)
+		}
+		return nil
+	}))
+	return log
+}
+
+// TestUpgrade upgrades boards with two slots over HTTP, and then to versions that are bad
+// in each way: the router falls back to the one before and says why.
+func TestUpgrade(t *testing.T) {
+	for _, b := range slotBoards() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testUpgrade(t, b)
+		})
+	}
+}
+
+func testUpgrade(t *testing.T, b board.Board) {
+	u := newUpgrading(t, b)
+	put := func(v version) string {
+		data, err := os.ReadFile(makeVersion(t, b, u.dir, v))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(u.files, v.name), data, 0o644))
+		return v.name
+	}
+	good := put(version{name: "v2-good", date: later})
+	older := put(version{name: "v1-old", date: 1})
+	data, err := os.ReadFile(filepath.Join(u.files, good))
+	require.NoError(t, err)
+	for name, change := range map[string]func(b []byte) []byte{
+		"foreign": func(b []byte) []byte { b[20] ^= 1; return b },
+		"damaged": func(b []byte) []byte { b[len(b)-9] ^= 1; return b },
+		"short":   func(b []byte) []byte { return b[:len(b)-1000] },
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(u.files, name), change(bytes.Clone(data)), 0o644))
+	}
+	u.begin(t, "upgrading")
+
+	t.Run("what is refused", func(t *testing.T) {
+		const stays = "the present version stays\r\n"
+		assert.Contains(t, u.upgrade(t, "missing", "", stays), "404 Not Found")
+		assert.Contains(t, u.upgrade(t, "foreign", "", stays), "wrong signature")
+		assert.Contains(t, u.upgrade(t, older, "", stays), "is older than")
+		print := u.command(t, "/partitions print")
+		assert.Regexp(t, `(?m)^ 0 AR a .* confirmed$`, print)
+		assert.Regexp(t, `(?m)^ 1    b .* empty$`, print)
+		assert.Contains(t, u.upgrade(t, "damaged", "", stays), "the image is damaged")
+		assert.Contains(t, u.upgrade(t, "short", "", stays), "the image ends after")
+		assert.Regexp(t, `(?m)^ 1    b .* empty$`, u.command(t, "/partitions print"))
+	})
+	t.Run("a good version", func(t *testing.T) {
+		said := u.upgrade(t, good, "", "system will reboot shortly")
+		assert.Contains(t, said, "version v2-good of ")
+		assert.Contains(t, said, "writing slot b: 100%")
+		u.next(t, 4*time.Minute)
+		u.await(t, "version v2-good in slot b is confirmed")
+		assert.Contains(t, u.command(t, "/system resource print"), "version: v2-good")
+		assert.Regexp(t, `(?m)^ 1 AR b +v2-good .* confirmed$`, u.command(t, "/partitions print"))
+	})
+	for _, c := range []struct {
+		name, says string
+		v          version
+	}{
+		{"panics", "it ended without a word", version{name: "v3-panics", date: later + 1, bad: "end", program: "init"}},
+		{"no network", "the configuration could not be applied", version{name: "v4-no-network", date: later + 2, bad: "end", program: "sbin/xtables-legacy-multi"}},
+		{"hangs", "it ended without a word", version{name: "v5-hangs", date: later + 3, bad: "hang", program: "init"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			name := put(c.v)
+			u.upgrade(t, name, "", "system will reboot shortly")
+			begin := time.Now()
+			// It is tried, and then the one before is back.
+			for {
+				said := u.next(t, 6*time.Minute)
+				if !strings.Contains(said, name+" in slot a is on trial") {
+					break
+				}
+			}
+			log := u.await(t, "version "+name+" in slot a was tried and is not started again: ")
+			assert.Contains(t, log, c.says)
+			t.Logf("%s %s: back after %.0f s", b.Name, c.name, time.Since(begin).Seconds())
+			print := u.command(t, "/partitions print")
+			assert.Regexp(t, `(?m)^ 0    a +`+name+` .* failed$`, print)
+			assert.Regexp(t, `(?m)^ 1 AR b +v2-good .* confirmed$`, print)
+		})
+	}
+	t.Run("an older version, forced", func(t *testing.T) {
+		u.upgrade(t, older, " force=yes", "system will reboot shortly")
+		u.next(t, 4*time.Minute)
+		u.await(t, "version v1-old in slot a is confirmed")
+	})
+	u.m.kill()
+}
