@@ -47,10 +47,7 @@ func makeUBoot(b board.Board, v version, keys, dir, work string) ([]string, erro
 	if room, ok := slotRoom(b); ok && int64(len(slot)) > room {
 		return nil, fmt.Errorf("%w: the slot image has %d bytes, its place takes %d", errTooLarge, len(slot), room)
 	}
-	if err := replaceFile(filepath.Join(dir, slotImage), func(f *os.File) error {
-		_, err := f.Write(slot)
-		return err
-	}); err != nil {
+	if err := writeSlot(dir, slot); err != nil {
 		return nil, err
 	}
 	chip, err := factoryChip(b, v, slot, work)

@@ -82,6 +82,9 @@ func bootArguments(b board.Board, dir string, o machineOptions) ([]string, error
 		}
 		args = []string{"-kernel", filepath.Join(o.image, "kernel"), "-initrd", initramfs,
 			"-append", strings.TrimSpace(b.Kernel.CommandLine + " " + o.commandLine)}
+		for _, tree := range b.Image.DeviceTrees {
+			args = append(args, "-dtb", filepath.Join(o.image, filepath.Base(tree)+".dtb"))
+		}
 	case o.commandLine != "":
 		return nil, fmt.Errorf("command line %q: the boot loader has its own", o.commandLine)
 	case o.uefi:

@@ -118,8 +118,12 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 	}
 	for i, p := range b.Ports {
 		args = append(args,
-			"-netdev", "tap,id=net-"+p.Name+",script=no,downscript=no,ifname="+p.Name,
-			"-device", portDevice(b, i))
+			"-netdev", "tap,id=net-"+p.Name+",script=no,downscript=no,ifname="+tapOf(b, p))
+		if p.OnBoard {
+			args = append(args, "-net", fmt.Sprintf("nic,model=%s,netdev=net-%s,macaddr=%s", p.QEMU, p.Name, portMAC(i)))
+		} else {
+			args = append(args, "-device", portDevice(b, i))
+		}
 		if o.capture {
 			// The headers tell what went wrong; the payload would fill the disk.
 			args = append(args, "-object", fmt.Sprintf("filter-dump,id=dump-%s,netdev=net-%s,maxlen=128,file=%s",
@@ -157,7 +161,21 @@ const plainCard = ",gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_uf
 // portDevice is the -device argument of the board's i-th port, from 0.
 func portDevice(b board.Board, i int) string {
 	p := b.Ports[i]
-	return fmt.Sprintf("%s,id=%s,netdev=net-%s,mac=02:70:6f:73:74:%02x", p.QEMU, p.Name, p.Name, i+1) + plainCard
+	device := fmt.Sprintf("%s,id=%s,netdev=net-%s,mac=%s", p.QEMU, p.Name, p.Name, portMAC(i))
+	if strings.HasPrefix(p.QEMU, "virtio") {
+		device += plainCard
+	}
+	return device
+}
+
+func portMAC(i int) string { return fmt.Sprintf("02:70:6f:73:74:%02x", i+1) }
+
+// tapOf is the lab's link that a port is on: ether1 outside, ether2 in the LAN.
+func tapOf(b board.Board, p board.Port) string {
+	if p.Name == b.WAN {
+		return "ether1"
+	}
+	return "ether2"
 }
 
 // addConfiguration returns an initramfs with the configuration that is asked
