@@ -26,10 +26,11 @@ func makeImages(b board.Board, v version, keys, dir, work string) ([]string, err
 		return []string{slotImage, factoryImage}, nil
 	case board.UImage, board.FIT:
 		if b.Flash.Chip == "" {
-			if err := makeCard(b, v, keys, dir, work); err != nil {
+			made, err := makeCard(b, v, keys, dir, work)
+			if err != nil {
 				return nil, fmt.Errorf("card for %s: %w", b.Name, err)
 			}
-			return []string{slotImage, factoryImage}, nil
+			return made, nil
 		}
 		made, err := makeUBoot(b, v, keys, dir, work)
 		if err != nil {
