@@ -6,7 +6,8 @@
 // It promises:
 //   - A line that fails changes nothing, and its error names the word that was
 //     wrong and what was expected there.
-//   - Load(Export(c)) is c, for every configuration that the language can make.
+//   - Load(Export(c)) is c, for every configuration that the language can make and in
+//     which no two interfaces have the same name. Validate lets no other through.
 //   - The number of an item is that of the session's last print: it never stands for
 //     another item, whatever other sessions do.
 //   - The language is pure: Session's methods, Load, Export and Validate do no I/O of

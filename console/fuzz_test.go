@@ -2,8 +2,10 @@ package console
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -48,6 +50,10 @@ func FuzzExecute(f *testing.F) {
 		"/system clock set date=jan/31/2030 time=12:00:00",
 		"/interface bridge add name=b2 protocol-mode=stp; set b1 name=b3; /interface bridge port remove [find bridge=b1]",
 		"/interface vlan set v1 vlan-id=4094 mtu=1280; /interface ethernet set ether1 mac-address=02:00:5e:00:53:01; /interface print stats",
+		"/interface ethernet set ether1 name=wan; disable wan; export; /ip address add address=10.0.0.1/8 interface=wan",
+		"/interface ethernet set [find default-name=ether2] name=lan; /interface comment lan x; /interface find name=lan",
+		"/interface bridge set b1 name=b9; /interface vlan set v1 name=v9; /interface disable 0,b9",
+		"/system clock manual set time-zone=-03:30; /import", "/ip arp print follow; /ip socks connections print follow",
 		"/ping 10.0.0.1 count=3 interval=20ms", "/tool traceroute example.org max-hops=5",
 	} {
 		f.Add(line, true)
@@ -90,12 +96,39 @@ func checkExecute(t *testing.T, base Config, line string, live bool) bool {
 		require.NoError(t, err)
 		require.Equal(t, result.Follow, again.Follow)
 	}
+	_ = Validate(result.Config, []string{"ether1", "ether2"})
+	if ambiguousNames(result.Config) { // which Validate does not let through
+		return true
+	}
 	assert.Equal(t, result.Changed, Export(cfg) != Export(result.Config))
 	got, err := Load("export", strings.NewReader(Export(result.Config)))
 	require.NoError(t, err)
 	require.Equal(t, result.Config, got)
-	_ = Validate(result.Config, []string{"ether1", "ether2"})
+	again, err := new(Session).Import(Default(), Live{HashPassword: fullLive().HashPassword, Now: time.Now, RemoteLog: true}, Export(result.Config))
+	require.NoError(t, err)
+	require.True(t, sameSettings(result.Config, again.Config))
 	return true
+}
+
+// ambiguousNames reports whether a port has the name of something else.
+func ambiguousNames(cfg Config) bool {
+	for i, p := range cfg.Links {
+		if p.Renamed == "" {
+			continue
+		}
+		for j, other := range cfg.Links {
+			if i != j && cfg.Called(other.Name) == p.Renamed {
+				return true
+			}
+		}
+		// What refers to a port that was not set refers to its own name.
+		elsewhere := cfg.Clone()
+		elsewhere.refer(p.Renamed, "elsewhere")
+		if slices.Contains(cfg.made(), p.Renamed) || cfg.Called(p.Renamed) == p.Renamed && !sameSettings(cfg, elsewhere) {
+			return true
+		}
+	}
+	return false
 }
 
 // The fuzzer seldom makes a line that is nearly right; this makes little else.
@@ -107,7 +140,7 @@ func TestExecuteRandomWords(t *testing.T) {
 		"[find]", "[find chain=input]", "[find action!=allow]", "[find", "]", "disabled", "!comment", "!dst-port", "address=10.0.0.1", "count=3",
 		"src-address=10.0.0.1", "dst-address=10.0.0.2", "dst-port=21", "time=1:2:3", "date=2030-01-31"}
 	values := []string{"yes", "no", "1", "70000", "2m", "10.0.0.1", "10.0.0.0/8", "!10.0.0.1-10.0.0.2", "21,80-90", "ether1", "!ether2",
-		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "d", "e", "b1", "v1", "stp", "02:00:5e:00:53:01", "\"\"", "\"a b\"", "tcp-reset"}
+		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "d", "e", "b1", "v1", "stp", "02:00:5e:00:53:01", "+05:30", "wan", "\"\"", "\"a b\"", "tcp-reset"}
 	for _, m := range menus {
 		words = append(words, "/"+m.path, m.name())
 		for _, c := range m.commands {

@@ -132,7 +132,6 @@ Flags: X - disabled
  4   ;;; to the lab
      dst-port=14 action=allow
 [admin@postern] ip socks access> print terse where disabled
-Flags: X - disabled
  0 X dst-port=12 action=deny
  1 X dst-port=13 action=allow
 [admin@postern] ip socks access> set 0 comment="found by number"

@@ -161,7 +161,6 @@ Flags: X - disabled, I - invalid, D - dynamic
  1 D 0.0.0.0/0          10.9.0.1        1
  2 I 0.0.0.0/0          10.1.0.1        1
 [admin@postern] > ip route print terse
-Flags: X - disabled, I - invalid, D - dynamic
  0 D dst-address=192.168.0.0/24 gateway=ether2 distance=0
  1 D dst-address=0.0.0.0/0 gateway=10.9.0.1 distance=1
  2 I dst-address=0.0.0.0/0 gateway=10.1.0.1 distance=1

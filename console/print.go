@@ -302,7 +302,7 @@ func (x *execution) print(m *menu, a arguments) error {
 			return nil
 		}
 	}
-	if m.legend != "" && !(follow && x.repeated) {
+	if m.legend != "" && !(follow && x.repeated) && !slices.Contains(a.words, terseWord.Name) {
 		x.out.WriteString(wrap(strings.Split(strings.ReplaceAll(m.legend, ", ", ",\n"), "\n"), x.width-1, "", "", "       "))
 	}
 	switch {

@@ -31,7 +31,7 @@ func streaming(t *testing.T, f func(ctx context.Context, r Result, out io.Writer
 
 func expectFrame(t *testing.T, conn net.Conn, kind byte, text string) {
 	t.Helper()
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(30*time.Second)))
 	gotKind, got, err := receive(conn)
 	require.NoError(t, err)
 	assert.Equal(t, string(kind)+text, string(gotKind)+got)

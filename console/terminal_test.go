@@ -278,7 +278,7 @@ func (u *user) expect(want string) {
 
 func (u *user) wait(want string, ok func(screen string) bool) {
 	u.t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if screen, _ := u.look(); ok(screen) {
 			return
 		}

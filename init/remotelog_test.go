@@ -74,7 +74,7 @@ func (l *syslogLab) log(sequence int, text string) {
 // expect waits for a message that ends so.
 func (l *syslogLab) expect(want string) {
 	l.Helper()
-	require.NoError(l, l.server.SetReadDeadline(time.Now().Add(5*time.Second)))
+	require.NoError(l, l.server.SetReadDeadline(time.Now().Add(30*time.Second)))
 	buf := make([]byte, 4096)
 	n, err := l.server.Read(buf)
 	require.NoError(l, err, want)
@@ -122,14 +122,14 @@ func TestRemoteLogOutOfReach(t *testing.T) {
 	// lost; the next is kept and tried again.
 	l.log(1, "lost")
 	l.log(2, "second")
-	require.Eventually(t, func() bool { return strings.Contains(l.told(), "connection refused") }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(l.told(), "connection refused") }, 30*time.Second, 10*time.Millisecond)
 	var err error
 	l.server, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(address))
 	require.NoError(t, err)
 	l.log(3, "third")
 	buf := make([]byte, 4096)
 	for got := ""; !strings.HasSuffix(got, "third"); {
-		require.NoError(t, l.server.SetReadDeadline(time.Now().Add(5*time.Second)))
+		require.NoError(t, l.server.SetReadDeadline(time.Now().Add(30*time.Second)))
 		n, err := l.server.Read(buf)
 		require.NoError(t, err)
 		got = string(buf[:n])

@@ -59,7 +59,7 @@ func newHouse(t *testing.T) *house {
 	t.Cleanup(func() {
 		l.Close()
 		assert.ErrorIs(t, <-done, net.ErrClosed)
-		require.Eventually(t, func() bool { return len(h.r.sessions) == 0 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(h.r.sessions) == 0 }, 30*time.Second, time.Millisecond)
 		kmsg.Close()
 		for _, p := range b.Ports {
 			h.ip("link del " + p.Name)
@@ -90,7 +90,7 @@ func (h *house) logged(text string) {
 		log, err := os.ReadFile(h.log)
 		require.NoError(h, err)
 		return strings.Contains(string(log), text)
-	}, 5*time.Second, 5*time.Millisecond, text)
+	}, 30*time.Second, 5*time.Millisecond, text)
 }
 
 // guest is the far end of a session: what a terminal does, by hand.
@@ -216,7 +216,7 @@ func TestTooManySessions(t *testing.T) {
 	assert.Equal(t, "failure: 8 sessions are there, and there can be no more\n", h.connect().until("E"))
 	guests[3].send('L', "/quit")
 	guests[3].until("E")
-	require.Eventually(t, func() bool { return len(h.r.sessions) < maxSessions }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(h.r.sessions) < maxSessions }, 30*time.Second, time.Millisecond)
 	h.connect().prompt()
 }
 

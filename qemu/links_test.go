@@ -89,8 +89,8 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		assert.Empty(t, r.command(t, "/interface disable lan"))
 		assert.Regexp(t, `(?m)^ 1 X   lan `, r.command(t, "/interface print"))
 		assert.Empty(t, r.command(t, "/interface enable lan; /interface ethernet set lan !name"))
-		assert.Equal(t, strings.Replace(before, "/interface ethernet\n", "", 1), strings.Replace(strings.Replace(
-			r.command(t, "/export"), "/interface ethernet\n", "", 1), "set ether2\n", "", 1))
+		plain := strings.NewReplacer("/interface ethernet\n", "", "set ether2\n", "") // a port that was set to what it was
+		assert.Equal(t, plain.Replace(before), plain.Replace(r.command(t, "/export")))
 		require.NoError(t, retry(20*time.Second, r.http))
 	})
 	step("a bridge with a VLAN", func(t *testing.T) {

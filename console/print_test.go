@@ -1,0 +1,93 @@
+package console
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/firewall"
+)
+
+// goldenPrints is a file of all that can be printed. POSTERN_GOLDEN=write writes it
+// anew, for a person to read what has changed.
+const goldenPrints = "testdata/prints.txt"
+
+const printConfig = linksConfig + `
+/system identity set name=MikroTik
+/system clock manual set time-zone=+05:30
+/system logging set remote=192.168.0.2
+/interface ethernet set [find default-name=ether1] name=wan comment="to the outside"
+/interface ethernet set usb1 disabled=yes
+/ip route add gateway=10.1.0.1 comment="all the rest"
+/ip dns set servers=192.0.2.1,192.0.2.2
+/ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24 out-interface=wan
+/ip firewall nat add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 dst-port=80 protocol=tcp disabled=yes comment="a server within"
+/ip socks set enabled=yes
+/ip socks access add src-address=192.168.0.2 dst-port=21
+/ip socks access add action=deny comment="nobody else"
+`
+
+// Every form of print, of every menu, on a line of unknown width, at 80 columns and
+// at 40.
+func TestPrints(t *testing.T) {
+	cfg, err := Load("prints", strings.NewReader(printConfig))
+	require.NoError(t, err)
+	live := linkLive()
+	live.Counters = func() (filter, nat []firewall.Counter, err error) {
+		return []firewall.Counter{{Packets: 12, Bytes: 840}, {Packets: 3, Bytes: 180}, {}, {Packets: 123456789, Bytes: 123456789012}},
+			[]firewall.Counter{{Packets: 9, Bytes: 9999}, {}}, nil
+	}
+	live.Invalid = func(menu string) ([]int, error) {
+		return map[string][]int{"ip route": {0}, "interface vlan": {1}}[menu], nil
+	}
+	live.Resource = func() (Resource, error) {
+		return Resource{Uptime: 26*time.Hour + 5*time.Second, FreeMemory: 14_680_064, TotalMemory: 27_262_976, CPULoad: 0.0533, CPUCount: 1,
+			Architecture: "mips", Board: "malta", Version: "v1.0"}, nil
+	}
+	var got strings.Builder
+	forms := 0
+	for _, m := range menus {
+		var print *command
+		for i := range m.commands {
+			if m.commands[i].name == "print" {
+				print = &m.commands[i]
+			}
+		}
+		if print == nil {
+			continue
+		}
+		words := []string{""}
+		for _, w := range print.words {
+			words = append(words, w.Name)
+		}
+		for _, word := range words {
+			for _, width := range []int{0, 80, 40} {
+				line := strings.TrimSpace("/" + m.path + " print " + word)
+				session := Session{Width: width}
+				result, err := session.Execute(cfg, live, line)
+				require.NoError(t, err, line)
+				for row := range strings.Lines(result.Output) {
+					fits := width == 0 || len([]rune(strings.TrimRight(row, "\n"))) < width || word == terseWord.Name || !strings.Contains(strings.TrimSpace(row), " ")
+					// A log line is as long as it is, and so is a comment.
+					assert.True(t, fits || m.path == "log" || strings.Contains(row, ";;;") && !strings.Contains(row, "warning"), "%s at %d columns: %q", line, width, row)
+				}
+				forms++
+				fmt.Fprintf(&got, "== %s, %d columns\n%s\n", line, width, result.Output)
+			}
+		}
+	}
+	assert.Greater(t, forms, 100)
+	if os.Getenv("POSTERN_GOLDEN") == "write" {
+		require.NoError(t, os.MkdirAll(filepath.Dir(goldenPrints), 0o755))
+		require.NoError(t, os.WriteFile(goldenPrints, []byte(got.String()), 0o644))
+	}
+	want, err := os.ReadFile(goldenPrints)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), got.String())
+}
