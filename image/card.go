@@ -60,7 +60,7 @@ func makeCard(b board.Board, v version, keys, dir, work string) ([]string, error
 		return nil, err
 	}
 	boot, _ := b.Flash.Partition("boot")
-	files, err := fat(boot.Size, "boot.scr", script, work)
+	files, err := fat(boot.Size, map[string][]byte{"boot.scr": script}, work)
 	if err != nil {
 		return nil, err
 	}

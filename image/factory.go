@@ -43,6 +43,12 @@ func makeImages(b board.Board, v version, keys, dir, work string) ([]string, err
 			return nil, fmt.Errorf("image for %s: %w", b.Name, err)
 		}
 		return made, nil
+	case board.Files:
+		made, err := makeFiles(b, dir, work)
+		if err != nil {
+			return nil, fmt.Errorf("files for %s: %w", b.Name, err)
+		}
+		return made, nil
 	}
-	return nil, nil
+	return nil, fmt.Errorf("image for %s: form %q: nothing makes it", b.Name, b.Image.Form)
 }
