@@ -5,7 +5,7 @@
 BOARD ?= malta
 DEBUG ?=
 
-.PHONY: lab test image boards size setup bench check keys
+.PHONY: lab test image boards size setup bench check keys images
 
 # The manual's FTP example, on BOARD in QEMU. Needs root.
 lab:
@@ -26,6 +26,7 @@ check:
 	go mod tidy -diff
 	go vet ./...
 	go tool staticcheck ./...
+	go tool actionlint
 
 image:
 	go run ./image setup $(BOARD)
@@ -33,6 +34,11 @@ image:
 
 boards:
 	go run ./image boards
+
+# Every board's image, those that QEMU does not model too.
+images:
+	go run ./image setup all
+	go run ./image build all
 
 # The keys that images are signed with: once, and kept. A build makes them too.
 keys:

@@ -60,6 +60,11 @@ type BootLoader struct {
 	// Package is its Debian package, and File the file in it that goes to the start of
 	// the partition boot.
 	Package, File string
+	// Source is set for one that is built from a Debian source package, of the version
+	// that Package is of: with the configuration Config to the file File, which goes to
+	// Offset bytes from the start of a card, in front of all partitions.
+	Source, Config string
+	Offset         int64
 	// Environment are U-Boot's variables, as name=value, that go into the partition
 	// environment at the factory. Nothing writes there later.
 	Environment []string

@@ -77,15 +77,17 @@ func card() Flash {
 // cardFlashing is how to flash a board that starts from a card with its own boot loader.
 const cardFlashing = "write factory.img to the card; the board's own U-Boot runs boot.scr of the first partition"
 
-// armBoard is a board that its own U-Boot starts from a card.
-func armBoard(name, description, tree, console string, cpu CPU, kernel Kernel, memory int, ports []Port, wan string, lan ...string) Board {
+// armBoard is a board that its own U-Boot starts from a card. load is where in memory the
+// kernel goes: free of what U-Boot has loaded by then (its kernel_addr_r and what is
+// around it) and of what firmware keeps, and for ARMv8 a multiple of 2 MiB.
+func armBoard(name, description, tree, console string, cpu CPU, kernel Kernel, load uint64, memory int, ports []Port, wan string, lan ...string) Board {
 	flash := card()
 	terminal, _, _ := strings.Cut(console, ",")
 	b := Board{
 		Name: name, Description: description, CPU: cpu, Kernel: kernel.with(console, flash),
 		Ports: ports, WAN: wan, LAN: lan[0],
 		Consoles: []string{terminal}, Memory: memory, Flash: flash,
-		Image:      Image{Form: FIT, DeviceTrees: []string{tree}},
+		Image:      Image{Form: FIT, Load: load, DeviceTrees: []string{tree}},
 		ImageLimit: slotSize,
 		Flashing:   cardFlashing,
 	}
@@ -169,17 +171,18 @@ func routers() []Board {
 			Flashing: "copy slot.img as postern.elf to the FAT file system of the stick; at the boot loader's prompt set " +
 				"bootcmd to `fatload usb 0 $loadaddr postern.elf;bootoctlinux $loadaddr coremask=0x3 ` and the kernel's command line, which `image boards` shows",
 		},
+		orangePiPC(),
 		armBoard("bananapi-r2", "Banana Pi R2, MT7623, five ports", "mediatek/mt7623n-bananapi-bpi-r2", "ttyS0,115200",
-			armv7, armv7Kernel, 2048, switchPorts("wan", "lan0", "lan1", "lan2", "lan3"), "wan", "lan0", "lan1", "lan2", "lan3"),
-		armBoard("turris-omnia", "Turris Omnia, Armada 385, six ports", "marvell/armada-385-turris-omnia", "ttyS0,115200", armv7, armv7Kernel, 1024,
+			armv7, armv7Kernel, 0x8100_0000, 2048, switchPorts("wan", "lan0", "lan1", "lan2", "lan3"), "wan", "lan0", "lan1", "lan2", "lan3"),
+		armBoard("turris-omnia", "Turris Omnia, Armada 385, six ports", "marvell/armada-385-turris-omnia", "ttyS0,115200", armv7, armv7Kernel, 0x0100_0000, 1024,
 			append([]Port{{Name: "wan", Device: "platform/soc/soc:internal-regs/f1034000.ethernet"}}, switchPorts("lan0", "lan1", "lan2", "lan3", "lan4")...),
 			"wan", "lan0", "lan1", "lan2", "lan3", "lan4"),
-		armBoard("bananapi-r3", "Banana Pi R3, MT7986, seven ports", "mediatek/mt7986a-bananapi-bpi-r3", "ttyS0,115200", arm64, arm64Kernel, 2048,
+		armBoard("bananapi-r3", "Banana Pi R3, MT7986, seven ports", "mediatek/mt7986a-bananapi-bpi-r3", "ttyS0,115200", arm64, arm64Kernel, 0x4800_0000, 2048,
 			append(switchPorts("wan", "lan0", "lan1", "lan2", "lan3", "lan4"), Port{Name: "sfp1", Device: "eth1"}),
 			"wan", "lan0", "lan1", "lan2", "lan3", "lan4"),
 		armBoard("espressobin", "Globalscale ESPRESSObin, Armada 3720, three ports", "marvell/armada-3720-espressobin", "ttyMV0,115200",
-			arm64, arm64Kernel, 1024, switchPorts("wan", "lan0", "lan1"), "wan", "lan0", "lan1"),
-		armBoard("nanopi-r4s", "FriendlyElec NanoPi R4S, RK3399, two ports", "rockchip/rk3399-nanopi-r4s", "ttyS2,1500000", arm64, arm64Kernel, 1024,
+			arm64, arm64Kernel, 0x0700_0000, 1024, switchPorts("wan", "lan0", "lan1"), "wan", "lan0", "lan1"),
+		armBoard("nanopi-r4s", "FriendlyElec NanoPi R4S, RK3399, two ports", "rockchip/rk3399-nanopi-r4s", "ttyS2,1500000", arm64, arm64Kernel, 0x0220_0000, 1024,
 			[]Port{{Name: "wan", Device: "platform/fe300000.ethernet"}, {Name: "lan", Device: "platform/f8000000.pcie"}}, "wan", "lan"),
 		rpi4(),
 		anyPC(),
@@ -197,7 +200,7 @@ const (
 
 // rpi4 starts by the firmware of Broadcom, which reads files.
 func rpi4() Board {
-	b := armBoard("rpi-4", "Raspberry Pi 4, BCM2711, one port; a second by USB", "broadcom/bcm2711-rpi-4-b", "ttyS1,115200", arm64, arm64Kernel, 1024,
+	b := armBoard("rpi-4", "Raspberry Pi 4, BCM2711, one port; a second by USB", "broadcom/bcm2711-rpi-4-b", "ttyS1,115200", arm64, arm64Kernel, 0, 1024,
 		[]Port{
 			{Name: "ether1", Device: "platform/scb/fd580000.ethernet"},
 			// The first adapter on USB, whose controller is on PCI Express.

@@ -52,6 +52,12 @@ func key(inputs ...string) string {
 	return hex.EncodeToString(h.Sum(nil))[:24]
 }
 
+// have says whether get would find the folder there.
+func (c cache) have(kind, name string, inputs []string) bool {
+	entry := filepath.Join(kind, name+"-"+key(inputs...))
+	return c.seed != "" && exists(filepath.Join(c.seed, entry)) || exists(filepath.Join(c.dir, entry))
+}
+
 // get returns the folder kind/name-key, made by build if there is none yet.
 // build is given an empty folder to fill with the result and one to work in;
 // neither shows in the cache unless build succeeds. A second process that wants

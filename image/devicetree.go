@@ -24,7 +24,7 @@ func deviceTree(source string, b board.Board, tree, chosen, work string) ([]byte
 	if err := os.WriteFile(file+".dts", []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	if err := run(work, nil, b.CPU.Cross+"gcc", "-E", "-nostdinc", "-undef", "-D__DTS__", "-x", "assembler-with-cpp",
+	if err := run(work, nil, "gcc", "-E", "-nostdinc", "-undef", "-D__DTS__", "-x", "assembler-with-cpp",
 		"-I", filepath.Join(source, "scripts/dtc/include-prefixes"), "-o", file+".cpp", file+".dts"); err != nil {
 		return nil, fmt.Errorf("device tree %s: %w", tree, err)
 	}

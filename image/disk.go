@@ -10,14 +10,18 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"text/template"
 
 	"github.com/postern-router/postern/board"
 )
 
-// diskPackages are the Debian packages that a disk image is made with: GRUB for BIOS
-// and UEFI, and the tools for the FAT file system that UEFI reads.
-var diskPackages = []string{"grub-common", "grub-pc-bin", "grub-efi-amd64-bin", "dosfstools", "mtools"}
+// diskPackages are the Debian packages that a PC's disk is made with: GRUB for BIOS and
+// UEFI. fatPackages are those for a FAT file system.
+var (
+	diskPackages = []string{"grub-common", "grub-pc-bin", "grub-efi-amd64-bin"}
+	fatPackages  = []string{"dosfstools", "mtools"}
+)
 
 // grubModules are what both of GRUB's images hold: GPT, the archives that slots are, the
 // state of slots, the hashes of their files, the Linux loader and the serial line.
@@ -33,7 +37,7 @@ var grubScript string
 
 // makeDisk makes the slot image and the disk that a PC starts from, by BIOS or UEFI:
 // docs/DISKS.md has its layout.
-func makeDisk(b board.Board, dir, work string) error {
+func makeDisk(b board.Board, v version, dir, work string) error {
 	kernel, err := os.ReadFile(filepath.Join(dir, "kernel"))
 	if err != nil {
 		return err
@@ -43,7 +47,7 @@ func makeDisk(b board.Board, dir, work string) error {
 		return err
 	}
 	slot := archiveSlot(kernel, initramfs)
-	states, err := slotStates(slot)
+	states, err := slotStates(slot, v)
 	if err != nil {
 		return err
 	}
@@ -52,7 +56,8 @@ func makeDisk(b board.Board, dir, work string) error {
 		return err
 	}
 	system, _ := b.Flash.Partition("efi")
-	esp, err := systemPartition(system.Size, efi, work)
+	// The name is the one that a firmware looks for on a disk of which nobody has told it.
+	esp, err := fat(system.Size, "EFI/BOOT/BOOTX64.EFI", efi, work)
 	if err != nil {
 		return err
 	}
@@ -61,26 +66,36 @@ func makeDisk(b board.Board, dir, work string) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(dir, slotImage), func(f *os.File) error {
-		_, err := f.Write(slot)
-		return err
-	}); err != nil {
+	if err := writeSlot(dir, slot); err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, factoryImage), func(f *os.File) error {
-		// What is written nowhere stays a hole in the file.
-		if err := f.Truncate(b.Flash.DiskSize()); err != nil {
+	return writeDisk(filepath.Join(dir, factoryImage), b, mbr, map[string]string{"boot": grubBoot, "efi": efiSystem}, 128,
+		map[string][]byte{"boot": core, "efi": esp, board.Slots[0]: slot, board.SlotStates: states})
+}
+
+func writeSlot(dir string, slot []byte) error {
+	return replaceFile(filepath.Join(dir, slotImage), func(f *os.File) error {
+		_, err := f.Write(slot)
+		return err
+	})
+}
+
+// writeDisk writes the image of a disk or card: its first bytes, the partition table
+// with types and entries as writeGPT takes them, and what the partitions hold. What is
+// written nowhere is a hole in the file.
+func writeDisk(path string, b board.Board, start []byte, types map[string]string, entries int, contents map[string][]byte) error {
+	size := b.Flash.DiskSize()
+	return replaceFile(path, func(f *os.File) error {
+		if err := f.Truncate(size); err != nil {
 			return err
 		}
-		if _, err := f.WriteAt(mbr, 0); err != nil {
+		if _, err := f.WriteAt(start, 0); err != nil {
 			return err
 		}
-		if err := writeGPT(f, b.Flash.DiskSize(), b.Flash.Partitions, 128); err != nil {
+		if err := writeGPT(f, size, b.Flash.Partitions, types, entries); err != nil {
 			return err
 		}
-		return writePartitions(f, b, map[string][]byte{
-			"boot": core, "efi": esp, board.Slots[0]: slot, board.SlotStates: states,
-		})
+		return writePartitions(f, b, contents)
 	})
 }
 
@@ -135,10 +150,10 @@ func archiveSlot(kernel, initramfs []byte) []byte {
 // slotStates is the partition that tells of the slots: GRUB writes to files in an
 // archive, and to nothing else that is as simple. Slot a holds an image that needs no
 // proof, slot b none.
-func slotStates(slot []byte) ([]byte, error) {
+func slotStates(slot []byte, v version) ([]byte, error) {
 	var a newc
 	for i, text := range []string{
-		fmt.Sprintf("magic=PST1\nsequence=1\ntried=1\nconfirmed=1\nlength=%d\nsha256=%x\n", len(slot), sha256.Sum256(slot)),
+		fmt.Sprintf("magic=PST1\nsequence=1\ntried=1\nconfirmed=1\nlength=%d\nsha256=%x\nversion=%s\n", len(slot), sha256.Sum256(slot), v.name),
 		"magic=none\n",
 	} {
 		state := bytes.Repeat([]byte{'#'}, board.SlotStateSize)
@@ -218,25 +233,28 @@ func startBIOS(core []byte, boot board.Partition) ([]byte, error) {
 	return mbr, nil
 }
 
-// systemPartition makes UEFI's FAT file system, with GRUB under the name that a
-// firmware looks for on a disk that nobody has told it about.
-func systemPartition(size int64, grub []byte, work string) ([]byte, error) {
-	program, image := filepath.Join(work, "grub.efi"), filepath.Join(work, "esp")
-	if err := os.WriteFile(program, grub, 0o644); err != nil {
+// fat makes a file system of size bytes that firmware and boot loaders read, FAT16, with
+// one file at path, below folders that are made too.
+func fat(size int64, path string, data []byte, work string) ([]byte, error) {
+	file, image := filepath.Join(work, "fat-file"), filepath.Join(work, "fat")
+	if err := os.WriteFile(file, data, 0o644); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(image, make([]byte, size), 0o644); err != nil {
 		return nil, err
 	}
-	// FAT16: FAT32 begins at 33 MB. Neither tool puts the time of now into the result.
+	// FAT32 begins at 33 MB. None of these tools puts the time of now into the result.
 	if err := run("", nil, "mkfs.vfat", "--invariant", "-F", "16", "-s", "1", "-i", "504F5354", "-n", "POSTERN", image); err != nil {
 		return nil, err
 	}
 	env := []string{"SOURCE_DATE_EPOCH=1767225600", "TZ=UTC", "MTOOLS_NO_VFAT=1"}
-	if err := run("", env, "mmd", "-i", image, "::EFI", "::EFI/BOOT"); err != nil {
-		return nil, err
+	folders := strings.Split(path, "/")
+	for i := 1; i < len(folders); i++ {
+		if err := run("", env, "mmd", "-i", image, "::"+strings.Join(folders[:i], "/")); err != nil {
+			return nil, err
+		}
 	}
-	if err := run("", env, "mcopy", "-i", image, program, "::EFI/BOOT/BOOTX64.EFI"); err != nil {
+	if err := run("", env, "mcopy", "-i", image, file, "::"+path); err != nil {
 		return nil, err
 	}
 	return os.ReadFile(image)

@@ -128,7 +128,7 @@ func TestWriteGPTRefuses(t *testing.T) {
 			f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 			require.NoError(t, err)
 			defer f.Close()
-			require.ErrorContains(t, writeGPT(f, 4<<20, c.partitions, 128), "does not fit")
+			require.ErrorContains(t, writeGPT(f, 4<<20, c.partitions, nil, 128), "does not fit")
 			info, err := f.Stat()
 			require.NoError(t, err)
 			assert.Zero(t, info.Size(), "a part was written")

@@ -20,13 +20,16 @@ const (
 func makeImages(b board.Board, v version, keys, dir, work string) ([]string, error) {
 	switch b.Image.Form {
 	case board.Archive:
-		if err := makeDisk(b, dir, work); err != nil {
+		if err := makeDisk(b, v, dir, work); err != nil {
 			return nil, fmt.Errorf("disk for %s: %w", b.Name, err)
 		}
 		return []string{slotImage, factoryImage}, nil
 	case board.UImage, board.FIT:
 		if b.Flash.Chip == "" {
-			break // a card
+			if err := makeCard(b, v, keys, dir, work); err != nil {
+				return nil, fmt.Errorf("card for %s: %w", b.Name, err)
+			}
+			return []string{slotImage, factoryImage}, nil
 		}
 		made, err := makeUBoot(b, v, keys, dir, work)
 		if err != nil {

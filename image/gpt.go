@@ -21,14 +21,13 @@ const (
 	gptReserved = 32
 )
 
-// partitionTypes are the types of the partitions whose name a boot loader or a
-// firmware goes by; all others are Linux's.
-var partitionTypes = map[string]string{
-	"boot": "21686148-6449-6E6F-744E-656564454649", // GRUB's, for a start by BIOS
-	"efi":  "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", // the system partition of UEFI
-}
-
-const linuxData = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+// Types of partitions.
+const (
+	grubBoot  = "21686148-6449-6E6F-744E-656564454649" // GRUB's, for a start by BIOS
+	efiSystem = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+	basicData = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7" // a file system that any system reads
+	linuxData = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+)
 
 // guid is the form on a disk of a GUID as it is written: the first three of its five
 // numbers are little-endian.
@@ -41,11 +40,11 @@ func guid(text string) ([]byte, error) {
 }
 
 // writeGPT writes the partition table of a disk of size bytes: at its start behind a
-// protective MBR, and once more at its end. The MBR's code is left as it is. The table
-// has entries for so many partitions, four in a sector; it is 128 wherever a boot
-// loader does not need some of the first 34 sectors. Its GUIDs are fixed: nobody has
-// two of these disks in one machine.
-func writeGPT(disk io.WriterAt, size int64, partitions []board.Partition, entries int) error {
+// protective MBR, and once more at its end. The MBR's code is left as it is. Partitions
+// are of the types that are told by their names, or else Linux's. The table has entries
+// for so many partitions, four in a sector: 128, unless a boot loader needs some of the
+// first 34 sectors. Its GUIDs are fixed: nobody has two of these disks in one machine.
+func writeGPT(disk io.WriterAt, size int64, partitions []board.Partition, types map[string]string, entries int) error {
 	little := binary.LittleEndian
 	sectors := uint64(size / sectorSize)
 	if size%sectorSize != 0 || len(partitions) > entries || entries*gptEntrySize%sectorSize != 0 {
@@ -60,7 +59,7 @@ func writeGPT(disk io.WriterAt, size int64, partitions []board.Partition, entrie
 		}
 		end = p.Offset + p.Size
 		e := table[i*gptEntrySize:][:gptEntrySize]
-		kind := partitionTypes[p.Name]
+		kind := types[p.Name]
 		if kind == "" {
 			kind = linuxData
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -135,6 +136,10 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 		}
 	}
 	made, err := makeImages(b, v, keys, dir, work)
+	if debug && errors.Is(err, errTooLarge) {
+		say("%s with tools for debugging is for -kernel alone: %v", b.Name, err)
+		err = nil
+	}
 	if err != nil {
 		return sizes{}, err
 	}

@@ -29,19 +29,10 @@ const buildStamp = "Thu Jan  1 00:00:00 UTC 2026"
 // kernel returns a folder with the board's kernel: the files "kernel" and
 // "config". again is empty, or a word that asks for another build of the same.
 func kernel(c cache, b board.Board, again string) (string, error) {
-	version, err := packageVersion(linuxSource)
+	version, fragments, inputs, err := kernelInputs(b, again)
 	if err != nil {
 		return "", err
 	}
-	fragments, err := b.KernelFragments()
-	if err != nil {
-		return "", err
-	}
-	compiler, err := compilerVersion(b)
-	if err != nil {
-		return "", err
-	}
-	inputs := []string{kernelRecipe, kernelMakeFlags, version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}
 	return c.get("kernel", b.Kernel.Name, inputs, func(result, work string) error {
 		source, err := kernelSource(c, version)
 		if err != nil {
@@ -55,6 +46,22 @@ func kernel(c cache, b board.Board, again string) (string, error) {
 		}
 		return copyFile(filepath.Join(result, "config"), filepath.Join(work, ".config"), 0o644)
 	})
+}
+
+// kernelInputs are what the board's kernel is made of: the version of its source, its
+// fragments, and with these all that is part of its key in the cache.
+func kernelInputs(b board.Board, again string) (version, fragments string, inputs []string, err error) {
+	if version, err = packageVersion(linuxSource); err != nil {
+		return "", "", nil, err
+	}
+	if fragments, err = b.KernelFragments(); err != nil {
+		return "", "", nil, err
+	}
+	compiler, err := compilerVersion(b)
+	if err != nil {
+		return "", "", nil, err
+	}
+	return version, fragments, []string{kernelRecipe, kernelMakeFlags, version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}, nil
 }
 
 func compilerVersion(b board.Board) (string, error) {

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -43,7 +44,7 @@ Commands:
            them where there are none
 
 Without a board, those that QEMU models are meant, and with "boards" all; the word all
-stands for every board.
+stands for every board, the word rest for those that QEMU does not model.
 
 Flags:
 %s
@@ -67,6 +68,7 @@ func logic(args []string) error {
 	flags.Usage = func() {}
 	debug := flags.Bool("debug", false, "build: add a shell and tools of u-root, into out/BOARD-debug")
 	lab := flags.Bool("lab", false, "setup: also what the lab and the tests take")
+	within := flags.Duration("within", 0, "build: begin no kernel that is not done in this time; the boards that this leaves out are named")
 	out := flags.String("out", "out", "build, size: the folder that images are put in")
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		fmt.Printf(help, flags.FlagUsages())
@@ -121,6 +123,11 @@ func logic(args []string) error {
 		if err != nil {
 			return err
 		}
+		if *within > 0 {
+			if boards, err = inTime(c, boards, time.Now().Add(*within)); err != nil {
+				return err
+			}
+		}
 		for _, b := range boards {
 			sizes, err := build(c, b, *out, *debug, command == "size")
 			if err != nil {
@@ -171,6 +178,8 @@ func boardsByName(names []string) ([]board.Board, error) {
 		return board.Lab(), nil
 	case len(names) == 1 && names[0] == "all":
 		return board.All(), nil
+	case len(names) == 1 && names[0] == "rest":
+		return board.All()[len(board.Lab()):], nil
 	}
 	var boards []board.Board
 	for _, name := range names {

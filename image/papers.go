@@ -180,7 +180,7 @@ func runtimeDebian() string {
 func debianComponent(name, licence string) (component, error) {
 	out, err := output("dpkg-query", "--show", "--showformat=${source:Package} ${source:Version} ${Built-Using}", name)
 	if err != nil {
-		return component{}, fmt.Errorf("Debian package %s: %w", name, err)
+		return component{}, fmt.Errorf("package %s of Debian: %w", name, err)
 	}
 	source, rest, _ := strings.Cut(out, " ")
 	version, using, _ := strings.Cut(rest, " ")
@@ -401,7 +401,7 @@ func buildInputs(b board.Board, v version, dir, program string) (string, error) 
 	for _, p := range append([]string{linuxSource, "iptables", "xz-utils", b.CPU.CompilerPackages(runtimeDebian())[1]}, bootLoaderPackages(b)...) {
 		version, err := output("dpkg-query", "--show", "--showformat=${Version}", p)
 		if err != nil {
-			return "", fmt.Errorf("Debian package %s: %w", p, err)
+			return "", fmt.Errorf("package %s of Debian: %w", p, err)
 		}
 		line(p, version)
 	}

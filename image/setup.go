@@ -59,11 +59,18 @@ func setup(boards []board.Board, lab bool) error {
 		}
 		if b.Image.Form == board.Archive {
 			want = append(want, diskPackages...)
+			want = append(want, fatPackages...)
 			if lab {
 				want = append(want, "ovmf")
 			}
 		}
-		if lab {
+		if b.Image.Form == board.FIT && b.Flash.Chip == "" {
+			want = append(want, fatPackages...)
+		}
+		if b.Image.BootLoader.Source != "" {
+			want = append(want, ubootBuildPackages...)
+		}
+		if lab && b.QEMU.Package != "" {
 			want = append(want, b.QEMU.Package)
 		}
 	}

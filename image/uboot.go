@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -26,6 +27,8 @@ var ubootPackages = []string{"u-boot-tools", "device-tree-compiler"}
 // writes it: its node /signature belongs into U-Boot's control device tree.
 const ubootKey = "uboot-key.dtb"
 
+var errTooLarge = errors.New("too large for the flash")
+
 // makeUBoot makes the slot image that U-Boot starts, and where the board's value says
 // how its flash begins the factory image.
 func makeUBoot(b board.Board, v version, keys, dir, work string) ([]string, error) {
@@ -42,12 +45,9 @@ func makeUBoot(b board.Board, v version, keys, dir, work string) ([]string, erro
 		return nil, fmt.Errorf("slot image: %w", err)
 	}
 	if room, ok := slotRoom(b); ok && int64(len(slot)) > room {
-		return nil, fmt.Errorf("the slot image has %d bytes, its place takes %d", len(slot), room)
+		return nil, fmt.Errorf("%w: the slot image has %d bytes, its place takes %d", errTooLarge, len(slot), room)
 	}
-	if err := replaceFile(filepath.Join(dir, slotImage), func(f *os.File) error {
-		_, err := f.Write(slot)
-		return err
-	}); err != nil {
+	if err := writeSlot(dir, slot); err != nil {
 		return nil, err
 	}
 	chip, err := factoryChip(b, v, slot, work)

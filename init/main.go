@@ -28,6 +28,7 @@ import (
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/fetch"
+	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/ping"
 	"github.com/postern-router/postern/socks"
 	"github.com/postern-router/postern/socks/daemon"
@@ -40,6 +41,8 @@ func main() {
 		os.Exit(daemon.Main(os.Args[1:]))
 	case "ping":
 		os.Exit(ping.Main(os.Args[1:], socks.Lookup))
+	case "ntp":
+		os.Exit(ntp.Main(os.Args[1:], resolve))
 	case "fetch":
 		os.Exit(fetch.Main(os.Args[1:], resolve))
 	case "upgrade":
@@ -56,7 +59,7 @@ func main() {
 		}
 		runInit()
 	default:
-		fmt.Fprintf(os.Stderr, "init: called as %q: want init, socksd, console, ping, fetch or upgrade\n", name)
+		fmt.Fprintf(os.Stderr, "init: called as %q: want init, socksd, console, ping, fetch, ntp or upgrade\n", name)
 		os.Exit(2)
 	}
 }

@@ -29,6 +29,7 @@ type router struct {
 	requests chan<- console.Request
 	kept     *keeping
 	remote   *remoteLog
+	time     *timeService
 	logins   logins
 	state    *keptState
 	upgrades upgrades
@@ -75,6 +76,7 @@ func newRouter(b board.Board, log *logger, state *keptState, requests chan<- con
 	r.settled = r.keep
 	r.socks = newSocksService(log.about("socks"), fw)
 	r.remote = newRemoteLog(log)
+	r.time = newTimeService(log.about("ntp"), r.upgrades.running.Date)
 	return r, nil
 }
 
@@ -210,6 +212,7 @@ func (r *router) apply(next console.Config, forwarding bool) error {
 		return fail(err)
 	}
 	r.remote.set(next.RemoteLog, next.Identity, portNames(next), !r.applied)
+	r.time.apply(next.NTP, next.DNS)
 	r.config, r.running, r.forwarding, r.applied = next, next, forwarding, true
 	return nil
 }
@@ -358,6 +361,7 @@ func (r *router) live() console.Live {
 		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
 			console.Ping, console.Traceroute, console.SetClock, console.Upgrade},
 		Slots: r.slots,
+		NTP:   r.time.state,
 	}
 }
 
@@ -367,6 +371,7 @@ func (r *router) shutdown() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_ = r.kept.close() // it logs its error
+	r.time.close()
 	r.state.close()
 	r.socks.stop()
 	if err := r.network.Apply(networkOf(r.running, false)); err != nil {

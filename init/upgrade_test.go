@@ -150,7 +150,7 @@ func TestUntilWell(t *testing.T) {
 		require.Error(t, err)
 	})
 	t.Run("never", func(t *testing.T) {
-		require.EqualError(t, untilWell(t.Context(), func() error { return errors.New("bad") }, 100*time.Millisecond, steady), "bad")
+		require.EqualError(t, untilWell(t.Context(), func() error { return errors.New("bad") }, 3*time.Second, steady), "bad")
 	})
 	t.Run("no answer", func(t *testing.T) {
 		release := make(chan struct{})

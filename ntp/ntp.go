@@ -76,6 +76,9 @@ type kiss string
 
 func (k kiss) Error() string { return "the server does not want to be asked: " + string(k) }
 
+// errForeign is the error of a packet that is no answer to the request.
+var errForeign = errors.New("not an answer to the request")
+
 // answer is what a server says.
 type answer struct {
 	stratum int
@@ -88,12 +91,12 @@ type answer struct {
 // sets.
 func parseAnswer(b []byte, random stamp, sent time.Time, took time.Duration) (answer, error) {
 	if len(b) < packetSize {
-		return answer{}, fmt.Errorf("answer of %d bytes, expected %d", len(b), packetSize)
+		return answer{}, errForeign
 	}
 	field := func(at int) stamp { return stamp(binary.BigEndian.Uint64(b[at:])) }
 	// First, since all else is anybody's word.
 	if field(24) != random {
-		return answer{}, errors.New("not an answer to the request")
+		return answer{}, errForeign
 	}
 	if mode := b[0] & 7; mode != modeServer {
 		return answer{}, fmt.Errorf("answer of mode %d, expected %d", mode, modeServer)

@@ -82,6 +82,9 @@ func bootArguments(b board.Board, dir string, o machineOptions) ([]string, error
 		}
 		args = []string{"-kernel", filepath.Join(o.image, "kernel"), "-initrd", initramfs,
 			"-append", strings.TrimSpace(b.Kernel.CommandLine + " " + o.commandLine)}
+		for _, tree := range b.Image.DeviceTrees {
+			args = append(args, "-dtb", filepath.Join(o.image, filepath.Base(tree)+".dtb"))
+		}
 	case o.commandLine != "":
 		return nil, fmt.Errorf("command line %q: the boot loader has its own", o.commandLine)
 	case o.uefi:
@@ -93,6 +96,15 @@ func bootArguments(b board.Board, dir string, o machineOptions) ([]string, error
 		}
 		args = []string{"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + ovmfCode,
 			"-drive", "if=pflash,unit=1,format=raw,file=" + variables}
+	case b.Image.Form == board.FIT && b.Flash.Chip != "":
+		tree, err := controlTree(b, dir, o)
+		if err != nil {
+			return nil, err
+		}
+		args = tree
+	}
+	if o.fromFlash && b.QEMU.BootMemory != 0 {
+		memory = b.QEMU.BootMemory
 	}
 	return append(args, "-m", strconv.Itoa(memory)), nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +26,7 @@ var labConfiguration string
 
 // manualConfiguration is the board's default with the manual's example on top.
 func manualConfiguration(b board.Board) string {
-	return b.DefaultConfiguration() + labConfiguration
+	return b.DefaultConfiguration() + strings.ReplaceAll(labConfiguration, "interface=ether1", "interface="+b.WAN)
 }
 
 // site is what stands at 10.5.8.8: an FTP server and a web server with one file,

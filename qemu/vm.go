@@ -73,6 +73,12 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 	if err != nil {
 		return nil, fmt.Errorf("flash for %s: %w", b.Name, err)
 	}
+	var order swapped
+	if o.fromFlash {
+		if order, err = swapFlash(b, o.flash); err != nil {
+			return nil, err
+		}
+	}
 	m := &machine{board: b, dir: dir, screen: newScreen(), exited: make(chan struct{})}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none",
@@ -112,8 +118,12 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 	}
 	for i, p := range b.Ports {
 		args = append(args,
-			"-netdev", "tap,id=net-"+p.Name+",script=no,downscript=no,ifname="+p.Name,
-			"-device", portDevice(b, i))
+			"-netdev", "tap,id=net-"+p.Name+",script=no,downscript=no,ifname="+tapOf(b, p))
+		if p.OnBoard {
+			args = append(args, "-net", fmt.Sprintf("nic,model=%s,netdev=net-%s,macaddr=%s", p.QEMU, p.Name, portMAC(i)))
+		} else {
+			args = append(args, "-device", portDevice(b, i))
+		}
 		if o.capture {
 			// The headers tell what went wrong; the payload would fill the disk.
 			args = append(args, "-object", fmt.Sprintf("filter-dump,id=dump-%s,netdev=net-%s,maxlen=128,file=%s",
@@ -123,10 +133,12 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 	m.cmd = n.command(switchHost, b.QEMU.Binary, args...)
 	m.cmd.Stderr = &m.stderr
 	if err := m.cmd.Start(); err != nil {
+		err = errors.Join(err, order.restore())
 		return nil, fmt.Errorf("start %s (Debian package %s): %w", b.QEMU.Binary, b.QEMU.Package, err)
 	}
 	go func() {
 		m.exitErr = m.cmd.Wait()
+		m.exitErr = errors.Join(m.exitErr, order.restore())
 		close(m.exited)
 	}()
 	if err := m.connect(); err != nil {
@@ -149,7 +161,21 @@ const plainCard = ",gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_uf
 // portDevice is the -device argument of the board's i-th port, from 0.
 func portDevice(b board.Board, i int) string {
 	p := b.Ports[i]
-	return fmt.Sprintf("%s,id=%s,netdev=net-%s,mac=02:70:6f:73:74:%02x", p.QEMU, p.Name, p.Name, i+1) + plainCard
+	device := fmt.Sprintf("%s,id=%s,netdev=net-%s,mac=%s", p.QEMU, p.Name, p.Name, portMAC(i))
+	if strings.HasPrefix(p.QEMU, "virtio") {
+		device += plainCard
+	}
+	return device
+}
+
+func portMAC(i int) string { return fmt.Sprintf("02:70:6f:73:74:%02x", i+1) }
+
+// tapOf is the lab's link that a port is on: ether1 outside, ether2 in the LAN.
+func tapOf(b board.Board, p board.Port) string {
+	if p.Name == b.WAN {
+		return "ether1"
+	}
+	return "ether2"
 }
 
 // addConfiguration returns an initramfs with the configuration that is asked

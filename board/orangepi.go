@@ -1,0 +1,20 @@
+package board
+
+// orangePiPC has one port. A router has two: the other is an adapter on USB, and is the
+// one outside, so that the port that is always there reaches the router.
+func orangePiPC() Board {
+	b := armBoard("orangepi-pc", "Orange Pi PC, Allwinner H3, one port; a second by USB", "allwinner/sun8i-h3-orangepi-pc", "ttyS0,115200",
+		armv7, armv7Kernel, 0x4200_0000, 1024, []Port{
+			{Name: "ether1", Device: "platform/soc/1c30000.ethernet", QEMU: "allwinner-sun8i-emac", OnBoard: true},
+			// Each socket has two controllers of its own, one for each speed.
+			{Name: "ether2", Device: "platform/soc/*.usb", QEMU: "usb-net,bus=usb-bus.5"},
+		}, "ether2", "ether1")
+	b.Image.BootLoader = BootLoader{
+		Package: "u-boot-tools", // of the same source
+		Source:  "u-boot", Config: "orangepi_pc_defconfig", File: "u-boot-sunxi-with-spl.bin", Offset: 8 << 10,
+	}
+	b.Flashing = "write factory.img to an SD card"
+	b.QEMU = QEMU{Binary: "qemu-system-arm", Package: "qemu-system-arm", Machine: "orangepi-pc",
+		Banks: []Bank{{Drive: "if=sd", Size: 128 << 20}}, FlashSize: 128 << 20}
+	return b
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	_ "embed"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/postern-router/postern/board"
+)
+
+// cardEntries are how many partitions the table of a card has room for: Allwinner's
+// processors read their first program from sector 16 on, where a table of the usual
+// length ends.
+const cardEntries = 56
+
+// bootCommands is what U-Boot does on a card.
+//
+//go:embed boot.cmd
+var bootCommands string
+
+// makeCard makes the slot image and the card that a board's U-Boot starts from.
+// docs/DISKS.md has its layout.
+func makeCard(b board.Board, v version, keys, dir, work string) error {
+	source, err := sourceForTrees()
+	if err != nil {
+		return err
+	}
+	for _, tree := range b.Image.DeviceTrees {
+		flat, err := deviceTree(source, b, tree, "", work)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(tree)+".dtb"), flat, 0o644); err != nil {
+			return err
+		}
+	}
+	slot, err := makeFIT(b, keys, dir, work)
+	if err != nil {
+		return err
+	}
+	if int64(len(slot)) > b.ImageLimit {
+		return fmt.Errorf("the slot image has %d bytes, its place takes %d", len(slot), b.ImageLimit)
+	}
+	if err := writeSlot(dir, slot); err != nil {
+		return err
+	}
+	states, err := slotStates(slot, v)
+	if err != nil {
+		return err
+	}
+	script, err := bootScript(b, work)
+	if err != nil {
+		return err
+	}
+	boot, _ := b.Flash.Partition("boot")
+	files, err := fat(boot.Size, "boot.scr", script, work)
+	if err != nil {
+		return err
+	}
+	var start []byte
+	if b.Image.BootLoader.Source != "" {
+		loader, err := ubootOf(b)
+		if err != nil {
+			return err
+		}
+		start = append(make([]byte, b.Image.BootLoader.Offset), loader...)
+		if int64(len(start)) > boot.Offset {
+			return fmt.Errorf("U-Boot ends at byte %d, the first partition begins at %d", len(start), boot.Offset)
+		}
+	}
+	return writeDisk(filepath.Join(dir, factoryImage), b, start, map[string]string{"boot": basicData}, cardEntries,
+		map[string][]byte{"boot": files, board.Slots[0]: slot, board.SlotStates: states})
+}
+
+// bootScript is bootCommands for a board, in the form that U-Boot runs by itself.
+func bootScript(b board.Board, work string) ([]byte, error) {
+	number := func(name string) string {
+		return fmt.Sprintf("%x", 1+slices.IndexFunc(b.Flash.Partitions, func(p board.Partition) bool { return p.Name == name }))
+	}
+	commands, script := filepath.Join(work, "boot.cmd"), filepath.Join(work, "boot.scr")
+	text := strings.NewReplacer("@STATES@", number(board.SlotStates), "@A@", number(board.Slots[0]), "@B@", number(board.Slots[1]),
+		"@COMMANDLINE@", b.Kernel.CommandLine).Replace(bootCommands)
+	if err := os.WriteFile(commands, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	if err := run("", []string{"SOURCE_DATE_EPOCH=0", "TZ=UTC"}, "mkimage", "-A", b.Kernel.Arch, "-T", "script", "-C", "none",
+		"-n", "Postern", "-d", commands, script); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(script)
+}
+
+// ubootBuildPackages are the Debian packages that a U-Boot is built with.
+var ubootBuildPackages = []string{"swig", "python3-dev", "python3-setuptools", "libssl-dev", "libgnutls28-dev"}
+
+// ubootRecipe is to U-Boot what kernelRecipe is to the kernel.
+const ubootRecipe = "1"
+
+// ubootOf returns the U-Boot that is built for a board from Debian's source.
+func ubootOf(b board.Board) ([]byte, error) {
+	loader := b.Image.BootLoader
+	version, err := packageVersion(loader.Package)
+	if err != nil {
+		return nil, err
+	}
+	compiler, err := compilerVersion(b)
+	if err != nil {
+		return nil, err
+	}
+	c, err := openCache()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := c.get("u-boot", b.Name, []string{ubootRecipe, version, compiler, loader.Config, loader.File}, func(result, work string) error {
+		source, err := debianSource(c, loader.Source, version)
+		if err != nil {
+			return err
+		}
+		say("building U-Boot %s for %s", version, b.Name)
+		// The time is part of the text that it shows.
+		env := []string{"ARCH=" + b.Kernel.Arch, "CROSS_COMPILE=" + b.CPU.Cross, "SOURCE_DATE_EPOCH=1767225600", "TZ=UTC", "LC_ALL=C"}
+		args := []string{"-C", source, "O=" + work, fmt.Sprintf("-j%d", runtime.NumCPU())}
+		for _, target := range []string{loader.Config, "all"} {
+			if err := run(work, env, "make", append(args, target)...); err != nil {
+				return err
+			}
+		}
+		return copyFile(filepath.Join(result, loader.File), filepath.Join(work, loader.File), 0o644)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("U-Boot for %s: %w", b.Name, err)
+	}
+	return os.ReadFile(filepath.Join(dir, loader.File))
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/postern-router/postern/board"
+)
+
+// objectTime is what one processor takes to compile one file of the kernel, with room: it
+// is 0.6 s on those that the project is tested on.
+const objectTime = time.Second
+
+// kernelTime is about how long a kernel takes on this machine.
+func kernelTime(b board.Board) time.Duration {
+	return time.Duration(b.Kernel.Objects) * objectTime / time.Duration(runtime.NumCPU())
+}
+
+// inTime builds the kernels that boards need and the cache lacks, for as long as the time
+// suffices, and returns the boards whose kernel there is. The others are named with the
+// reason, on standard output: that they were not built is a result.
+func inTime(c cache, boards []board.Board, end time.Time) ([]board.Board, error) {
+	var ready, missing []board.Board
+	for _, b := range boards {
+		_, _, inputs, err := kernelInputs(b, "")
+		if err != nil {
+			return nil, err
+		}
+		if c.have("kernel", b.Kernel.Name, inputs) {
+			ready = append(ready, b)
+		} else {
+			missing = append(missing, b)
+		}
+	}
+	built := map[string]bool{}
+	for _, b := range missing {
+		if !built[b.Kernel.Name] {
+			left, takes := time.Until(end).Round(time.Second), kernelTime(b).Round(time.Second)
+			if left < takes {
+				fmt.Printf("NOT BUILT: %s: its kernel, %s, is not in the cache and takes about %v, of which %v are left\n",
+					b.Name, b.Kernel.Name, takes, max(0, left))
+				continue
+			}
+			if _, err := kernel(c, b, ""); err != nil {
+				return nil, err
+			}
+			built[b.Kernel.Name] = true
+		}
+		ready = append(ready, b)
+	}
+	return ready, nil
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+)
+
+// TestInTime asks for the boards whose kernels there are when no time is left.
+func TestInTime(t *testing.T) {
+	c := cache{dir: t.TempDir()}
+	var boards []board.Board
+	for _, name := range []string{"pc", "malta", "virt-arm64"} {
+		b, err := board.ByName(name)
+		require.NoError(t, err)
+		boards = append(boards, b)
+	}
+	ready, err := inTime(c, boards, time.Now())
+	require.NoError(t, err)
+	assert.Empty(t, ready)
+
+	_, _, inputs, err := kernelInputs(boards[1], "")
+	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(filepath.Join(c.dir, "kernel", boards[1].Kernel.Name+"-"+key(inputs...)), 0o755))
+	assert.True(t, c.have("kernel", boards[1].Kernel.Name, inputs))
+	ready, err = inTime(c, boards, time.Now())
+	require.NoError(t, err)
+	require.Len(t, ready, 1)
+	assert.Equal(t, "malta", ready[0].Name)
+	assert.True(t, cache{dir: t.TempDir(), seed: c.dir}.have("kernel", boards[1].Kernel.Name, inputs), "in the seed")
+}

@@ -1,0 +1,201 @@
+package ntp
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// reply is a good answer of a server whose clock is ahead by that.
+func reply(random stamp, now time.Time, ahead time.Duration) []byte {
+	b := make([]byte, packetSize)
+	b[0] = version<<3 | modeServer
+	b[1] = 2
+	big := binary.BigEndian
+	big.PutUint32(b[4:], 1<<15) // half a second
+	big.PutUint64(b[24:], uint64(random))
+	big.PutUint64(b[32:], uint64(toStamp(now.Add(ahead))))
+	big.PutUint64(b[40:], uint64(toStamp(now.Add(ahead+time.Microsecond))))
+	return b
+}
+
+func TestStamp(t *testing.T) {
+	for _, at := range []time.Time{
+		time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 11, 22, 8, 0, 0, 500_000_000, time.UTC),
+		time.Date(2036, 2, 7, 6, 28, 15, 0, time.UTC), time.Date(2036, 2, 7, 6, 28, 16, 0, time.UTC), time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		assert.WithinDuration(t, at, toStamp(at).time(), time.Microsecond)
+	}
+	// RFC 5905, figure 4: the first day of 1970 is 2,208,988,800 in era 0.
+	assert.Equal(t, stamp(2208988800<<32), toStamp(time.Unix(0, 0)))
+}
+
+func TestParseAnswer(t *testing.T) {
+	const random = stamp(0x0123456789ABCDEF)
+	sent := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	const took = 20 * time.Millisecond
+	for _, c := range []struct {
+		name, problem string
+		change        func(b []byte) []byte
+	}{
+		{"good", "", func(b []byte) []byte { return b }},
+		{"version 3", "", func(b []byte) []byte { b[0] = 3<<3 | modeServer; return b }},
+		{"with an extension", "", func(b []byte) []byte { return append(b, 1, 2, 3, 4) }},
+		{"short", "not an answer", func(b []byte) []byte { return b[:47] }},
+		{"another's", "not an answer to the request", func(b []byte) []byte { b[31]++; return b }},
+		{"mode", "answer of mode 3", func(b []byte) []byte { b[0] = version<<3 | 3; return b }},
+		{"version", "answer of version 1", func(b []byte) []byte { b[0] = 1<<3 | modeServer; return b }},
+		{"leap", "does not know the time itself", func(b []byte) []byte { b[0] |= 3 << 6; return b }},
+		{"stratum", "does not know the time itself", func(b []byte) []byte { b[1] = 16; return b }},
+		{"a kiss", "does not want to be asked: DENY", func(b []byte) []byte { b[1] = 0; copy(b[12:], "DENY"); return b }},
+		{"an unkind kiss", "does not want to be asked: ?", func(b []byte) []byte { b[1] = 0; copy(b[12:], "\x1b[2J"); return b }},
+		{"no time", "answer without a time", func(b []byte) []byte { clear(b[40:48]); return b }},
+		{"far", "may be wrong by", func(b []byte) []byte { b[8] = 1; return b }},
+		{"longer than it took", "the server took", func(b []byte) []byte { b[43]++; return b }},
+		{"backwards", "the server took", func(b []byte) []byte { b[35]++; return b }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, err := parseAnswer(c.change(reply(random, sent.Add(took/2), time.Hour)), random, sent, took)
+			if c.problem != "" {
+				require.ErrorContains(t, err, c.problem)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, 2, a.stratum)
+			assert.InDelta(t, time.Hour, a.offset, float64(time.Millisecond))
+		})
+	}
+	t.Run("a clock that starts in 1970", func(t *testing.T) {
+		a, err := parseAnswer(reply(random, sent, 0), random, time.Unix(5, 0), took)
+		require.NoError(t, err)
+		assert.WithinDuration(t, sent, time.Unix(5, 0).Add(a.offset), time.Second)
+	})
+}
+
+func TestSample(t *testing.T) {
+	s := Sample{Server: "time.example", Stratum: 2, Offset: -1500 * time.Microsecond}
+	got, err := ParseSample(s.String() + "\n")
+	require.NoError(t, err)
+	assert.Equal(t, s, got)
+	for _, bad := range []string{"", "x 2", "x 0 1", "x 16 1", "x 2 soon", "x 2 1 4", strings.Repeat("x", 254) + " 2 1"} {
+		_, err := ParseSample(bad)
+		require.Error(t, err, bad)
+	}
+}
+
+func TestTurn(t *testing.T) {
+	bad := errors.New("no answer")
+	turn := turn{pause: minPoll, dead: make([]bool, 2)}
+	next := func(err error, server int, pause time.Duration) {
+		t.Helper()
+		assert.Equal(t, pause, turn.next(err))
+		assert.Equal(t, server, turn.server)
+	}
+	next(nil, 0, 64*time.Second)
+	next(nil, 0, 128*time.Second)
+	next(bad, 1, 2*time.Second)
+	next(bad, 0, 256*time.Second)
+	for range 10 {
+		turn.next(bad)
+	}
+	next(bad, 1, 2*time.Second)
+	next(bad, 0, maxPoll)
+	next(nil, 0, 256*time.Second)
+	next(kiss("RATE"), 1, 2*time.Second)
+	next(nil, 1, maxPoll)
+	next(kiss("DENY"), 0, 2*time.Second)
+	next(kiss("RSTR"), 0, -1)
+}
+
+func TestArguments(t *testing.T) {
+	assert.Equal(t, []string{"--name-server=10.0.0.1", "--", "a", "b"},
+		Arguments(Config{Enabled: true, Servers: []string{"a", "b"}}, []netip.Addr{netip.MustParseAddr("10.0.0.1")}))
+}
+
+// safeBuffer is one that others read meanwhile.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// TestClient asks a server on loopback, which also sends what nobody has asked for; the
+// first of the two does not answer at all.
+func TestClient(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	defer server.Close()
+	go func() {
+		b := make([]byte, 512)
+		for {
+			n, from, err := server.ReadFromUDP(b)
+			if err != nil {
+				return
+			}
+			if n != packetSize || b[0] != version<<3|modeClient {
+				continue
+			}
+			random := stamp(binary.BigEndian.Uint64(b[40:]))
+			_, _ = server.WriteToUDP(reply(random+1, time.Now(), 0), from)
+			_, _ = server.WriteToUDP(b[:5], from)
+			_, _ = server.WriteToUDP(reply(random, time.Now().Add(-time.Millisecond), time.Hour), from)
+		}
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	var out, errs safeBuffer
+	c := client{servers: []string{"bad", "good"}, port: uint16(server.LocalAddr().(*net.UDPAddr).Port), out: &out, errors: &errs,
+		resolve: func(_ context.Context, host string, _ []string) (netip.Addr, error) {
+			if host == "bad" {
+				return netip.Addr{}, errors.New("no such host")
+			}
+			return netip.MustParseAddr("127.0.0.1"), nil
+		}}
+	done := make(chan struct{})
+	go func() { c.run(ctx); close(done) }()
+	require.Eventually(t, func() bool { return out.String() != "" }, 20*time.Second, 10*time.Millisecond)
+	cancel()
+	<-done
+	s, err := ParseSample(out.String())
+	require.NoError(t, err, out.String())
+	assert.Equal(t, "good", s.Server)
+	assert.InDelta(t, time.Hour, s.Offset, float64(time.Second))
+	assert.Equal(t, "time server bad: no such host\n", errs.String())
+}
+
+func FuzzParseAnswer(f *testing.F) {
+	sent := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	f.Add(reply(7, sent, time.Hour), int64(time.Second))
+	f.Fuzz(func(t *testing.T, b []byte, took int64) {
+		if took < 0 || took > int64(answerTime) {
+			return
+		}
+		if len(b) >= 32 {
+			binary.BigEndian.PutUint64(b[24:], 7)
+		}
+		a, err := parseAnswer(b, 7, sent, time.Duration(took))
+		if err == nil && (a.stratum < 1 || a.stratum > maxStratum) {
+			t.Fatalf("%+v", a)
+		}
+	})
+}

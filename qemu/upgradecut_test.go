@@ -1,0 +1,116 @@
+package main
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+)
+
+// upgradeCuts is how often TestUpgradePowerCut cuts the power, over all boards.
+const upgradeCuts = 100
+
+// TestUpgradePowerCut cuts the power at random moments of upgrades: while the image is
+// fetched and written, while the router restarts, while the new version is on trial. After
+// each the router starts, with its configuration, from a slot that is whole.
+//
+// As in TestPowerCut, the file of the flash has what was written up to that moment; what
+// a chip makes of a word or an erase that is cut is simulated in package upgrade.
+func TestUpgradePowerCut(t *testing.T) {
+	on := slotBoards()
+	for i, b := range on {
+		cuts := upgradeCuts / len(on)
+		if i < upgradeCuts%len(on) {
+			cuts++
+		}
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testUpgradePowerCut(t, b, cuts)
+		})
+	}
+}
+
+func testUpgradePowerCut(t *testing.T, b board.Board, cuts int) {
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	u := newUpgrading(t, b)
+	data, err := os.ReadFile(makeVersion(t, b, u.dir, version{name: "v2", date: later}))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(u.files, "v2"), data, 0o644))
+	var torn, changed int
+	was := 0
+	for cut := range cuts + 1 {
+		u.begin(t, "upgrading")
+		said := u.m.screen.all()
+		now := strings.Count(said, "postern.slot=b") // 0 for a, 1 for b
+		assert.NotContains(t, said, "not kept", "after %d cuts", cut)
+		require.True(t, wholeSlots(t, b, u.flash())[now], "after %d cuts it runs from a slot that is not whole:\n%s", cut, said)
+		if now != was {
+			changed++
+			was = now
+		}
+		if cut == cuts {
+			break
+		}
+		if strings.Contains(u.command(t, "/partitions print"), "on trial") && cut%3 != 0 {
+			// One in three is cut on trial; the others are left to be confirmed.
+			u.await(t, "is confirmed after")
+		}
+		require.NoError(t, u.m.send("/system upgrade http://"+clientAddress+"/v2\r"))
+		_, err := u.m.expect("Upgrade and restart? [y/N]: ", time.Minute)
+		require.NoError(t, err)
+		u.m.screen.forget()
+		require.NoError(t, u.m.send("y\r"))
+		switch cut % 4 {
+		case 0: // at any moment, from the key on
+		case 1, 2: // while the image is written, however long this host takes for that
+			_, err = u.m.expect(" 20%", time.Minute)
+		case 3: // from the end of writing on, into the trial
+			_, err = u.m.expect(" 100%", time.Minute)
+			time.Sleep(time.Duration(random.Int64N(int64(10 * time.Second))))
+		}
+		if err != nil && !strings.Contains(u.m.screen.all(), "is on trial") {
+			require.NoError(t, err)
+		}
+		time.Sleep(time.Duration(random.Int64N(int64(1500 * time.Millisecond))))
+		u.m.kill()
+		if w := wholeSlots(t, b, u.flash()); !w[0] || !w[1] {
+			torn++
+		}
+	}
+	u.m.kill()
+	t.Logf("%s: %d cuts, %d left a slot without an image, %d times the next start was from the other slot", b.Name, cuts, torn, changed)
+	assert.Positive(t, torn, "no cut was in a write")
+	assert.Positive(t, changed, "no upgrade came to its end")
+}
+
+// wholeSlots tells which slots say that they hold an image.
+func wholeSlots(t *testing.T, b board.Board, flash string) (whole [2]bool) {
+	t.Helper()
+	if b.Flash.Chip == "" {
+		for i := range whole {
+			whole[i] = strings.Contains(slotState(t, b, flash, i), "\nmagic=PST1\n")
+		}
+		return whole
+	}
+	f, err := os.Open(flash)
+	require.NoError(t, err)
+	defer f.Close()
+	for i, name := range board.Slots {
+		p, _ := b.Flash.Partition(name)
+		word := make([]byte, 4)
+		_, err := f.ReadAt(word, p.Offset+b.ImageLimit)
+		require.NoError(t, err)
+		whole[i] = binary.LittleEndian.Uint32(word) == 0x50535431
+	}
+	return whole
+}
