@@ -214,6 +214,11 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 	// Two banks of 64 MiB that the kernel joins, with erase blocks of 256 KiB. The
 	// boot loader begins the first and has its environment at the start of the second.
 	const bank = 64 << 20
+	machine := "virt"
+	if cpu.GOARCH == "arm" {
+		// Without LPAE the kernel cannot reach a PCI bus, which the watchdog is on, above 4 GB.
+		machine += ",highmem=off"
+	}
 	flash := Flash{Chip: "0.flash", Partitions: []Partition{
 		{"boot", 0, 4 << 20},
 		{Slots[0], 4 << 20, slotSize},
@@ -241,7 +246,7 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 		Image:    image,
 		// The last erase block of a slot tells of its state.
 		ImageLimit: slotSize - 256<<10,
-		QEMU: QEMU{Binary: binary, Package: "qemu-system-arm", Machine: "virt", CPU: cpuModel,
+		QEMU: QEMU{Binary: binary, Package: "qemu-system-arm", Machine: machine, CPU: cpuModel,
 			Banks: []Bank{
 				{Drive: "if=pflash,unit=0", Size: bank, Firmware: true},
 				{Drive: "if=pflash,unit=1", Offset: bank, Size: bank},
