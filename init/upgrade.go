@@ -119,6 +119,22 @@ type upgrades struct {
 	stop context.CancelFunc
 }
 
+// lookTime is how long whoever wants to look at the slots waits for who is at them: not
+// for an upgrade.
+const lookTime = time.Second
+
+// lockSoon takes busy if it is free within lookTime.
+func (u *upgrades) lockSoon() bool {
+	for end := time.Now().Add(lookTime); ; time.Sleep(lookTime / 50) {
+		if u.busy.TryLock() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
 // errUpgrading is the error of a second upgrade.
 var errUpgrading = errors.New("failure: an upgrade is under way")
 
@@ -127,7 +143,7 @@ var errUpgrading = errors.New("failure: an upgrade is under way")
 // If all is well the router restarts. The end of ctx ends the fetching: an image that is
 // whole is written to its end.
 func (r *router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out io.Writer) error {
-	if !r.upgrades.busy.TryLock() {
+	if !r.upgrades.lockSoon() {
 		return errUpgrading
 	}
 	defer r.upgrades.busy.Unlock()
@@ -260,7 +276,7 @@ func (u *upgrades) end() {
 
 // slots tells of the places for images.
 func (r *router) slots() ([]console.SlotState, error) {
-	if !r.upgrades.busy.TryLock() {
+	if !r.upgrades.lockSoon() {
 		return nil, errUpgrading
 	}
 	defer r.upgrades.busy.Unlock()
