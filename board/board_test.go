@@ -1,6 +1,7 @@
 package board
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -74,6 +75,15 @@ func TestKernels(t *testing.T) {
 		assert.Equal(t, a, c, "%s and %s", one.Name, b.Name)
 		assert.Equal(t, one.CPU, b.CPU, "%s and %s", one.Name, b.Name)
 	}
+}
+
+// TestOcteonRamdisk checks that the kernel is told where the image has the initramfs.
+func TestOcteonRamdisk(t *testing.T) {
+	b, err := ByName("edgerouter-lite")
+	require.NoError(t, err)
+	fragments, err := b.KernelFragments()
+	require.NoError(t, err)
+	assert.Contains(t, fragments, fmt.Sprintf(`CONFIG_CMDLINE="rd_start=%#x rd_size=%#x `, b.Image.Ramdisk, b.Image.RamdiskSize))
 }
 
 // TestDeviceTreeChanges checks that each file of changes is some board's.

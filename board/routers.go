@@ -124,9 +124,9 @@ func routers() []Board {
 	// The stick inside: its first partition is a FAT file system that the boot loader
 	// reads the image from.
 	stick := Flash{Partitions: []Partition{
-		{"boot", 1 << 20, 64 << 20},
-		{ConfigurationPartition, 65 << 20, 1 << 20},
-		{StatePartition, 66 << 20, 1 << 20},
+		{"boot", 1 << 20, 32 << 20},
+		{ConfigurationPartition, 33 << 20, 1 << 20},
+		{StatePartition, 34 << 20, 1 << 20},
 	}}
 	const uimage = "at the boot loader's prompt, with a TFTP server: load slot.img and write it to the partition image; or by the vendor's recovery page"
 	return []Board{
@@ -163,13 +163,12 @@ func routers() []Board {
 		},
 		{
 			Name: "edgerouter-lite", Description: "Ubiquiti EdgeRouter Lite (e100), Octeon, three ports", CPU: mips64BE,
-			Kernel: octeonKernel.with(fmt.Sprintf("ttyS0,115200 rd_start=%#x rd_size=%#x retain_initrd", uint64(octeonRamdisk), octeonRamdiskSize), stick),
+			Kernel: octeonKernel.with("ttyS0,115200", stick),
 			// The driver names the ports of one device: eth0 to eth2, as the case does.
 			Ports: switchPorts("eth0", "eth1", "eth2"), WAN: "eth0", LAN: "eth1", Bridged: []string{"eth2"},
-			Consoles: []string{"ttyS0"}, Memory: 512, Flash: stick, ImageLimit: 64 << 20,
-			Image: Image{Form: ELF, Ramdisk: octeonRamdisk, RamdiskSize: octeonRamdiskSize, DeviceTrees: []string{"cavium-octeon/ubnt_e100"}},
-			Flashing: "copy slot.img as postern.elf to the FAT file system of the stick; at the boot loader's prompt set " +
-				"bootcmd to `fatload usb 0 $loadaddr postern.elf;bootoctlinux $loadaddr coremask=0x3 ` and the kernel's command line, which `image boards` shows",
+			Consoles: []string{"ttyS0"}, Memory: 512, Flash: stick, ImageLimit: 31 << 20,
+			Image:    Image{Form: ELF, Ramdisk: octeonRamdisk, RamdiskSize: octeonRamdiskSize, DeviceTrees: []string{"cavium-octeon/ubnt_e100"}},
+			Flashing: "write factory.img to the stick inside, in another computer: the boot loader takes vmlinux.64 from it, as it is set to by the vendor",
 		},
 		orangePiPC(),
 		armBoard("bananapi-r2", "Banana Pi R2, MT7623, five ports", "mediatek/mt7623n-bananapi-bpi-r2", "ttyS0,115200",
@@ -192,7 +191,8 @@ func routers() []Board {
 
 // octeonRamdisk is where the initramfs of an Octeon lies, as its processor sees memory,
 // and octeonRamdiskSize the room for it: its kernel takes them from its command line
-// alone, which the boot loader keeps, so that they are the same in all images.
+// alone, a part of which is compiled in (kernel/octeon.config), so that they are the same
+// in all images.
 const (
 	octeonRamdisk     = 0xFFFF_FFFF_8210_0000
 	octeonRamdiskSize = 4 << 20
@@ -207,7 +207,14 @@ func rpi4() Board {
 			{Name: "ether2", Device: "platform/scb/fd500000.pcie"},
 		}, "ether1", "ether2")
 	b.Image.Form = Files
-	b.Flashing = "copy the files of out/rpi-4, and start4.elf and fixup4.dat of the Raspberry Pi's firmware, to the first partition, FAT, of a card"
+	b.Flash = Flash{Partitions: []Partition{
+		{"boot", 1 << 20, 32 << 20},
+		{ConfigurationPartition, 33 << 20, 1 << 20},
+		{StatePartition, 34 << 20, 1 << 20},
+	}}
+	// Beside it there is room for the firmware.
+	b.ImageLimit = 24 << 20
+	b.Flashing = "write factory.img to a card, and add start4.elf and fixup4.dat of the Raspberry Pi's firmware, which Debian may not ship, to its first partition"
 	return b
 }
 

@@ -201,12 +201,25 @@ add chain=input in-interface=lan
 add chain=input in-interface=ether1
 add chain=input in-interface=!ether1
 add chain=input in-interface=lost
+[admin@postern] > ip firewall filter set [find in-interface=!ether1] !in-interface
+[admin@postern] > ip firewall filter print where !in-interface and !dynamic
+Flags: X - disabled, I - invalid, D - dynamic
+ 0   chain=input action=accept
+[admin@postern] > interface ethernet set usb1 mtu=1400
+[admin@postern] > ip firewall filter set 0 in-interface=""
+[admin@postern] > ip firewall filter export
+/ip firewall filter
+add chain=input in-interface=lan
+add chain=input in-interface=ether1
+add chain=input
+add chain=input in-interface=lost
 [admin@postern] > interface ethernet set wan !name
 [admin@postern] > interface ethernet set [find default-name=ether2] name=ether2
 [admin@postern] > interface ethernet export
 /interface ethernet
 set ether1
 set ether2 mtu=1400
+set usb1 mtu=1400
 [admin@postern] > ip address print count-only where interface=ether1
 2
 `},

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/netcfg"
 )
 
 // The tables are complete: nothing lacks what help and errors need.
@@ -62,6 +64,9 @@ func TestTables(t *testing.T) {
 		clear(seen)
 		var mandatory []string
 		cfg := Default()
+		if !m.names { // a port that has no other name
+			cfg.Links = []Port{{Link: netcfg.Link{Name: "ether1"}}}
+		}
 		if m.items != nil {
 			m.items.add(&cfg)
 		}

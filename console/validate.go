@@ -108,7 +108,7 @@ func (cfg Config) Called(name string) string {
 // "" if name was that of a port which is called otherwise now.
 func (cfg Config) device(name string) string {
 	for _, p := range cfg.Links {
-		if p.Renamed == name {
+		if p.Renamed == name && name != "" {
 			return p.Name
 		}
 	}

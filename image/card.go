@@ -22,57 +22,60 @@ const cardEntries = 56
 //go:embed boot.cmd
 var bootCommands string
 
-// makeCard makes the slot image and the card that a board's U-Boot starts from.
-// docs/DISKS.md has its layout.
-func makeCard(b board.Board, v version, keys, dir, work string) error {
+// makeCard makes the slot image and the card that a board's U-Boot starts from, and
+// returns the names of its files. docs/DISKS.md has its layout.
+func makeCard(b board.Board, v version, keys, dir, work string) ([]string, error) {
+	made := []string{slotImage, factoryImage, ubootKey}
 	source, err := sourceForTrees()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, tree := range b.Image.DeviceTrees {
 		flat, err := deviceTree(source, b, tree, "", work)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(tree)+".dtb"), flat, 0o644); err != nil {
-			return err
+		name := filepath.Base(tree) + ".dtb"
+		if err := os.WriteFile(filepath.Join(dir, name), flat, 0o644); err != nil {
+			return nil, err
 		}
+		made = append(made, name)
 	}
 	slot, err := makeFIT(b, keys, dir, work)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if int64(len(slot)) > b.ImageLimit {
-		return fmt.Errorf("the slot image has %d bytes, its place takes %d", len(slot), b.ImageLimit)
+		return nil, fmt.Errorf("the slot image has %d bytes, its place takes %d", len(slot), b.ImageLimit)
 	}
 	if err := writeSlot(dir, slot); err != nil {
-		return err
+		return nil, err
 	}
 	states, err := slotStates(slot, v)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	script, err := bootScript(b, work)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	boot, _ := b.Flash.Partition("boot")
-	files, err := fat(boot.Size, "boot.scr", script, work)
+	files, err := fat(boot.Size, map[string][]byte{"boot.scr": script}, work)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var start []byte
 	if b.Image.BootLoader.Source != "" {
 		loader, err := ubootOf(b)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		start = append(make([]byte, b.Image.BootLoader.Offset), loader...)
 		if int64(len(start)) > boot.Offset {
-			return fmt.Errorf("U-Boot ends at byte %d, the first partition begins at %d", len(start), boot.Offset)
+			return nil, fmt.Errorf("U-Boot ends at byte %d, the first partition begins at %d", len(start), boot.Offset)
 		}
 	}
-	return writeDisk(filepath.Join(dir, factoryImage), b, start, map[string]string{"boot": basicData}, cardEntries,
+	return made, writeDisk(filepath.Join(dir, factoryImage), b, start, map[string]string{"boot": basicData}, cardEntries,
 		map[string][]byte{"boot": files, board.Slots[0]: slot, board.SlotStates: states})
 }
 

@@ -25,7 +25,7 @@ func TestCard(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "initramfs.cpio.xz"), bytes.Repeat([]byte("initramfs"), 999), 0o644))
 		made, err := makeImages(b, version{name: "v1"}, keys, dir, t.TempDir())
 		require.NoError(t, err)
-		require.Equal(t, []string{slotImage, factoryImage}, made)
+		require.Equal(t, []string{slotImage, factoryImage, ubootKey, "mt7623n-bananapi-bpi-r2.dtb"}, made)
 		return dir
 	}
 	dir := make()

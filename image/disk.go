@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,7 +58,7 @@ func makeDisk(b board.Board, v version, dir, work string) error {
 	}
 	system, _ := b.Flash.Partition("efi")
 	// The name is the one that a firmware looks for on a disk of which nobody has told it.
-	esp, err := fat(system.Size, "EFI/BOOT/BOOTX64.EFI", efi, work)
+	esp, err := fat(system.Size, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": efi}, work)
 	if err != nil {
 		return err
 	}
@@ -234,12 +235,9 @@ func startBIOS(core []byte, boot board.Partition) ([]byte, error) {
 }
 
 // fat makes a file system of size bytes that firmware and boot loaders read, FAT16, with
-// one file at path, below folders that are made too.
-func fat(size int64, path string, data []byte, work string) ([]byte, error) {
+// files at these paths, no two of them below one folder; the folders are made too.
+func fat(size int64, files map[string][]byte, work string) ([]byte, error) {
 	file, image := filepath.Join(work, "fat-file"), filepath.Join(work, "fat")
-	if err := os.WriteFile(file, data, 0o644); err != nil {
-		return nil, err
-	}
 	if err := os.WriteFile(image, make([]byte, size), 0o644); err != nil {
 		return nil, err
 	}
@@ -248,14 +246,19 @@ func fat(size int64, path string, data []byte, work string) ([]byte, error) {
 		return nil, err
 	}
 	env := []string{"SOURCE_DATE_EPOCH=1767225600", "TZ=UTC", "MTOOLS_NO_VFAT=1"}
-	folders := strings.Split(path, "/")
-	for i := 1; i < len(folders); i++ {
-		if err := run("", env, "mmd", "-i", image, "::"+strings.Join(folders[:i], "/")); err != nil {
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		if err := os.WriteFile(file, files[path], 0o644); err != nil {
 			return nil, err
 		}
-	}
-	if err := run("", env, "mcopy", "-i", image, file, "::"+path); err != nil {
-		return nil, err
+		folders := strings.Split(path, "/")
+		for i := 1; i < len(folders); i++ {
+			if err := run("", env, "mmd", "-i", image, "::"+strings.Join(folders[:i], "/")); err != nil {
+				return nil, err
+			}
+		}
+		if err := run("", env, "mcopy", "-i", image, file, "::"+path); err != nil {
+			return nil, err
+		}
 	}
 	return os.ReadFile(image)
 }

@@ -26,10 +26,11 @@ func makeImages(b board.Board, v version, keys, dir, work string) ([]string, err
 		return []string{slotImage, factoryImage}, nil
 	case board.UImage, board.FIT:
 		if b.Flash.Chip == "" {
-			if err := makeCard(b, v, keys, dir, work); err != nil {
+			made, err := makeCard(b, v, keys, dir, work)
+			if err != nil {
 				return nil, fmt.Errorf("card for %s: %w", b.Name, err)
 			}
-			return []string{slotImage, factoryImage}, nil
+			return made, nil
 		}
 		made, err := makeUBoot(b, v, keys, dir, work)
 		if err != nil {
@@ -42,6 +43,12 @@ func makeImages(b board.Board, v version, keys, dir, work string) ([]string, err
 			return nil, fmt.Errorf("image for %s: %w", b.Name, err)
 		}
 		return made, nil
+	case board.Files:
+		made, err := makeFiles(b, dir, work)
+		if err != nil {
+			return nil, fmt.Errorf("files for %s: %w", b.Name, err)
+		}
+		return made, nil
 	}
-	return nil, nil
+	return nil, fmt.Errorf("image for %s: form %q: nothing makes it", b.Name, b.Image.Form)
 }

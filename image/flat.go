@@ -141,7 +141,13 @@ func makeFlat(b board.Board, dir, work string) ([]string, error) {
 			files[slotImage] = uImage(uint32(image.load), uint32(image.entry), typeKernel, compressedLZMA, packed)
 		}
 	}
-	var names []string
+	names := []string{}
+	if b.Image.Form == board.ELF {
+		if err := makeStick(b, files[slotImage], dir, work); err != nil {
+			return nil, err
+		}
+		names = append(names, factoryImage)
+	}
 	for name, data := range files {
 		names = append(names, name)
 		if err := replaceFile(filepath.Join(dir, name), func(f *os.File) error {

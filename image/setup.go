@@ -59,12 +59,11 @@ func setup(boards []board.Board, lab bool) error {
 		}
 		if b.Image.Form == board.Archive {
 			want = append(want, diskPackages...)
-			want = append(want, fatPackages...)
 			if lab {
 				want = append(want, "ovmf")
 			}
 		}
-		if b.Image.Form == board.FIT && b.Flash.Chip == "" {
+		if b.Flash.Chip == "" && b.Flash.Partitions != nil {
 			want = append(want, fatPackages...)
 		}
 		if b.Image.BootLoader.Source != "" {
