@@ -224,7 +224,7 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 	}}
 	kernel.CommandLine = "console=ttyAMA0,115200 " + commandLine + " " + flash.mtdparts()
 	image.BootLoader.Package = "u-boot-qemu"
-	image.BootLoader.Environment = startNewest(flash, 256<<10, 0x42000000, kernel.CommandLine)
+	image.BootLoader.Environment = startNewest(flash, 256<<10, 0x41400000, kernel.CommandLine)
 	return Board{
 		Name:        name,
 		Description: description,

@@ -26,7 +26,7 @@ func startInPlace(image, ramdisk uint64, commandLine string) []string {
 		"serverip=192.168.0.2",
 		fmt.Sprintf("rescue=setenv image %#x; tftpboot ${image} slot.img && run start", ramdisk+16<<20),
 		fmt.Sprintf("bootcmd=setenv image %#x; run start; "+
-			"echo The image does not start. Type a command of U-Boot behind each edit:, such as run rescue; "+
+			"echo \"The image does not start. Type a command of U-Boot behind each edit:, such as run rescue\"; "+ // in quotes: a command has 16 words at most
 			"while true; do setenv command; editenv command; run command; done", image),
 	}
 }
@@ -48,7 +48,8 @@ const (
 // tried yet, then the other one, and if neither starts whatever is there and signed,
 // which may be one that somebody has written by hand. That an image is tried is
 // programmed by hand: U-Boot's driver knows but half of these chips. rescue is a place
-// in memory for an image that comes by the network.
+// in memory for an image that comes by the network, which U-Boot's stack, bootm and what
+// that makes of the image leave free.
 func startNewest(flash Flash, eraseBlock int64, rescue uint64, commandLine string) []string {
 	const fitMagic uint32 = 0xedfe0dd0 // of a device tree, as a little-endian word
 	env := []string{
