@@ -24,12 +24,12 @@ var (
 var (
 	armv7Kernel = Kernel{Name: "armv7", Arch: "arm",
 		Fragments: []string{"common", "disk", "arm", "virt", "flash", "spi-nor", "button", "arm-boards", "armv7"},
-		Target:    "zImage", Image: "arch/arm/boot/zImage", Objects: 1330}
+		Target:    "zImage", Image: "arch/arm/boot/zImage", Objects: 1267}
 	arm64Kernel = Kernel{Name: "arm64", Arch: "arm64",
 		Fragments: []string{"common", "disk", "arm64", "virt", "flash", "spi-nor", "button", "arm-boards", "arm64-boards"},
-		Target:    "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 1350}
+		Target:    "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 1242}
 	pcKernel = Kernel{Name: "x86_64", Arch: "x86", Fragments: []string{"common", "disk", "x86_64"},
-		Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1230}
+		Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1366}
 	ath79Kernel = Kernel{Name: "ath79", Arch: "mips",
 		Fragments: []string{"common", "mips", "mips-be", "ath79", "spi-nor", "button"},
 		Target:    "vmlinux", Image: "vmlinux", Objects: 800}

@@ -84,7 +84,7 @@ func testFlashBoot(t *testing.T, b board.Board, change func(*machineOptions)) {
 		options = *o
 		begin = time.Now()
 	})
-	r.expect(t, "socks accepts on port 1080", 4*time.Minute)
+	r.expect(t, "socks accepts on port 1080", 6*time.Minute)
 	t.Logf("%s: from reset to the service %.1f s", b.Name, time.Since(begin).Seconds())
 	r.expect(t, "\n[admin@postern] > ", time.Minute)
 	r.fetch(t)

@@ -61,7 +61,7 @@ func ParseHeader(b []byte, key ed25519.PublicKey) (Header, error) {
 		return Header{}, fmt.Errorf("header of %d bytes, expected %d", len(b), HeaderSize)
 	}
 	if string(b[:8]) != formatMagic {
-		return Header{}, errors.New("not an upgrade image: it does not begin with " + formatMagic)
+		return Header{}, fmt.Errorf("not an upgrade image: it does not begin with %s", formatMagic)
 	}
 	if v := binary.BigEndian.Uint32(b[8:]); v != formatVersion {
 		return Header{}, fmt.Errorf("upgrade image of format %d, expected %d", v, formatVersion)
