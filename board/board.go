@@ -234,7 +234,7 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 		machine += ",highmem=off"
 	}
 	image.BootLoader.Package = "u-boot-qemu"
-	image.BootLoader.Environment = startNewest(flash, 256<<10, kernel.CommandLine)
+	image.BootLoader.Environment = startNewest(flash, 256<<10, 0x41400000, kernel.CommandLine)
 	return Board{
 		Name:        name,
 		Description: description,

@@ -21,10 +21,13 @@ func startInPlace(image, ramdisk uint64, commandLine string) []string {
 		"args=" + commandLine,
 		// bootm is not to copy the initramfs a second time.
 		"initrd_high=0xffffffff",
-		fmt.Sprintf("start=setenv bootargs ${args} rd_start=%#x rd_size=0x${filesize}; bootm %#x", ramdisk, image),
-		fmt.Sprintf("bootcmd=imxtract %#x 1 %#x && run start; "+
-			"echo The image does not start. Rescue: type a command of U-Boot behind each edit:; "+
-			"while true; do setenv command; editenv command; run command; done", image, ramdisk),
+		fmt.Sprintf("start=imxtract ${image} 1 %#x && setenv bootargs ${args} rd_start=%#x rd_size=0x${filesize} && bootm ${image}", ramdisk, ramdisk),
+		"ipaddr=192.168.0.1",
+		"serverip=192.168.0.2",
+		fmt.Sprintf("rescue=setenv image %#x; tftpboot ${image} slot.img && run start", ramdisk+16<<20),
+		fmt.Sprintf("bootcmd=setenv image %#x; run start; "+
+			"echo \"The image does not start. Type a command of U-Boot behind each edit:, such as run rescue\"; "+ // in quotes: a command has 16 words at most
+			"while true; do setenv command; editenv command; run command; done", image),
 	}
 }
 
@@ -44,8 +47,10 @@ const (
 // U-Boot sees at their offsets in it: the newer image if it is confirmed, or was not
 // tried yet, then the other one, and if neither starts whatever is there and signed,
 // which may be one that somebody has written by hand. That an image is tried is
-// programmed by hand: U-Boot's driver knows but half of these chips.
-func startNewest(flash Flash, eraseBlock int64, commandLine string) []string {
+// programmed by hand: U-Boot's driver knows but half of these chips. rescue is a place
+// in memory for an image that comes by the network, which U-Boot's stack, bootm and what
+// that makes of the image leave free.
+func startNewest(flash Flash, eraseBlock int64, rescue uint64, commandLine string) []string {
 	const fitMagic uint32 = 0xedfe0dd0 // of a device tree, as a little-endian word
 	env := []string{
 		// A key that is held while the power comes stops it, and there is no wait for one.
@@ -59,6 +64,10 @@ func startNewest(flash Flash, eraseBlock int64, commandLine string) []string {
 			name, name, p.Offset, state, state+slotSequence, state+slotTried, state+slotConfirmed))
 	}
 	return append(env,
+		// By hand, at the prompt: a signed image from a TFTP server on the first port.
+		"ipaddr=192.168.0.1",
+		"serverip=192.168.0.2",
+		fmt.Sprintf("rescue=setenv image %#x; tftpboot ${image} slot.img && run start", rescue),
 		fmt.Sprintf("whole=itest.l *${state} == %#x", slotMagic),
 		// Intel's command set: program a word of both chips, and read again.
 		"mark=mw.l ${tried} 0x00400040; mw.l ${tried} 0; mw.l ${tried} 0x00ff00ff",

@@ -34,7 +34,7 @@ func TestEnvironment(t *testing.T) {
 				assert.NotContains(t, v, "\x00")
 			}
 			if p, ok := b.Flash.Partition("image"); ok {
-				assert.Contains(t, variable(t, b, "start"), fmt.Sprintf("bootm %#x", 0xbe000000+p.Offset))
+				assert.Contains(t, variable(t, b, "bootcmd"), fmt.Sprintf("setenv image %#x;", 0xbe000000+p.Offset))
 				return
 			}
 			for i, name := range []string{"a", "b"} {

@@ -61,7 +61,7 @@ func TestChipReboot(t *testing.T) {
 			said, err := k.m.expect("edit: ", time.Minute)
 			require.NoError(t, err)
 			assert.Contains(t, said, "Bad Data CRC")
-			assert.Contains(t, said, "Rescue: type a command")
+			assert.Contains(t, said, "run rescue")
 			require.NoError(t, k.m.send("version\r"))
 			_, err = k.m.expect("mipsel-linux-gnu-gcc", time.Minute)
 			require.NoError(t, err)
