@@ -228,11 +228,6 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 		{StatePartition, bank + 768<<10, 512 << 10},
 	}}
 	kernel.CommandLine = "console=ttyAMA0,115200 " + commandLine + " " + flash.mtdparts()
-	machine := "virt"
-	if cpu.GOARCH == "arm" {
-		// This kernel has addresses of 32 bits: PCI must lie below 4 GiB.
-		machine += ",highmem=off"
-	}
 	image.BootLoader.Package = "u-boot-qemu"
 	image.BootLoader.Environment = startNewest(flash, 256<<10, 0x41400000, kernel.CommandLine)
 	return Board{
