@@ -23,6 +23,8 @@ const ubootKey = "uboot-key.dtb"
 func controlTree(b board.Board, dir string, o machineOptions) ([]string, error) {
 	own, tree := filepath.Join(dir, "machine.dtb"), filepath.Join(dir, "control.dtb")
 	args := []string{"-nodefaults", "-display", "none", "-m", strconv.Itoa(b.Memory), "-cpu", b.QEMU.CPU,
+		// With firmware the machine has other devices: on ARMv8 no GPIO block.
+		"-bios", b.Image.BootLoader.File,
 		// Else there is a seed for the kernel in it, which would be the same at each start.
 		"-machine", b.QEMU.Machine + ",dtb-randomness=off,dumpdtb=" + own}
 	if out, err := exec.Command(b.QEMU.Binary, args...).CombinedOutput(); err != nil {
