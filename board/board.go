@@ -214,6 +214,11 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 	// Two banks of 64 MiB that the kernel joins, with erase blocks of 256 KiB. The
 	// boot loader begins the first and has its environment at the start of the second.
 	const bank = 64 << 20
+	machine := "virt"
+	if cpu.GOARCH == "arm" {
+		// Without LPAE the kernel cannot reach a PCI bus, which the watchdog is on, above 4 GB.
+		machine += ",highmem=off"
+	}
 	flash := Flash{Chip: "0.flash", Partitions: []Partition{
 		{"boot", 0, 4 << 20},
 		{Slots[0], 4 << 20, slotSize},
