@@ -205,11 +205,13 @@ func (r *router) presentPorts() ([]string, error) {
 	return names, nil
 }
 
-// keepPorts leaves for a version that is to be tried which ports it has to find.
+// keepPorts leaves for a version that is to be tried which ports it has to find, and
+// nothing of the one that was tried before.
 func (r *router) keepPorts() {
 	names, err := r.presentPorts()
 	if err == nil && r.state.kept() {
-		err = r.state.put(map[string]string{statePorts: strings.Join(names, " ")})
+		// The next version has the slot and the sequence number of one that was not well.
+		err = r.state.put(map[string]string{statePorts: strings.Join(names, " "), stateFailure: ""})
 	}
 	if err != nil {
 		r.log.printf(levelWarning, "%v", err)
