@@ -18,7 +18,7 @@ test:
 	go run ./image setup --lab
 	$(MAKE) check
 	go test -race $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
-	go test -race -timeout 60m -v ./qemu
+	go test -race -parallel 3 -timeout 75m -v ./qemu
 	go test -race -timeout 30m -v ./image
 
 check:

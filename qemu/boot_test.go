@@ -31,6 +31,7 @@ func chipBoards(slots bool) []board.Board {
 // TestChipBoot starts boards from their flash chips by U-Boot: the manual's example
 // passes, and what was set outlives a cut of the power.
 func TestChipBoot(t *testing.T) {
+	t.Parallel()
 	for _, b := range append(chipBoards(false), chipBoards(true)...) {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
@@ -42,6 +43,7 @@ func TestChipBoot(t *testing.T) {
 // TestChipReboot starts maltael from its chip again without QEMU's help, which else
 // brings the flash into its order, and then with a damaged image.
 func TestChipReboot(t *testing.T) {
+	t.Parallel()
 	for _, b := range chipBoards(false) {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
@@ -107,6 +109,7 @@ var (
 // TestChipSlots looks which slot U-Boot begins with, and that it begins with none that
 // was tampered with.
 func TestChipSlots(t *testing.T) {
+	t.Parallel()
 	for _, b := range chipBoards(true) {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()

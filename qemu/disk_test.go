@@ -41,6 +41,7 @@ func cardBoards() []board.Board {
 
 // TestCardBoot does for a board with a card what TestDiskBoot does for a PC.
 func TestCardBoot(t *testing.T) {
+	t.Parallel()
 	for _, b := range cardBoards() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
@@ -51,6 +52,7 @@ func TestCardBoot(t *testing.T) {
 
 // TestCardSlots looks which slot U-Boot's script begins with.
 func TestCardSlots(t *testing.T) {
+	t.Parallel()
 	for _, b := range cardBoards() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
@@ -64,6 +66,7 @@ func TestCardSlots(t *testing.T) {
 // TestDiskBoot starts a PC from its disk, by either firmware: the manual's example
 // passes, and what was set outlives a cut of the power.
 func TestDiskBoot(t *testing.T) {
+	t.Parallel()
 	for _, b := range diskBoards() {
 		for _, firmware := range firmwares {
 			t.Run(b.Name+" by "+firmware.name, func(t *testing.T) {
@@ -133,6 +136,7 @@ var slotCases = []slotCase{
 
 // TestDiskSlots looks which slot GRUB begins with.
 func TestDiskSlots(t *testing.T) {
+	t.Parallel()
 	for _, b := range diskBoards() {
 		for _, firmware := range firmwares {
 			t.Run(b.Name+" by "+firmware.name, func(t *testing.T) {

@@ -295,6 +295,7 @@ func (r *router) awaitLog(t *testing.T, pattern string) {
 }
 
 func TestRouter(t *testing.T) {
+	t.Parallel()
 	for _, b := range boards() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
@@ -545,6 +546,7 @@ func (r *router) replug(t *testing.T) {
 // TestInside looks at the booted system from within, by the shell and tools of
 // the debug image.
 func TestInside(t *testing.T) {
+	t.Parallel()
 	for _, b := range boards() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()

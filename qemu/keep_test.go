@@ -121,6 +121,7 @@ func (k *keeper) awaitKept(t *testing.T, text string) {
 // TestKept checks that what is set survives a restart and a cut of the power, and
 // that defaults come back when they are asked for.
 func TestKept(t *testing.T) {
+	t.Parallel()
 	for _, b := range boards() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
@@ -246,6 +247,7 @@ func TestNoFlash(t *testing.T) {
 // so when it is opened. The emulated chip reports an error and is never ready again,
 // which is the worst that a chip can do.
 func TestWornFlash(t *testing.T) {
+	t.Parallel()
 	for i, b := range boards() {
 		if i > 0 && b.Flash.Chip != "" {
 			continue // one chip is enough

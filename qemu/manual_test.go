@@ -43,6 +43,7 @@ var manualPages = []struct {
 // the connections are printed, the client opens those that the page shows, from the
 // same ports to the same addresses, and as many bytes pass.
 func TestManual(t *testing.T) {
+	t.Parallel()
 	for _, b := range boards() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()

@@ -27,6 +27,7 @@ import (
 // first is what the tests of package store simulate, at every byte and bit, the second
 // is what a sync is for.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	// A disk, and the chips of the boards that boot quickest.
 	share := map[string]int{"virt-armv7": 80, "virt-arm64": 80, "pc": 40}
 	var on []board.Board

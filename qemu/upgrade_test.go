@@ -158,6 +158,7 @@ func (u *upgrading) await(t *testing.T, text string) string {
 // TestUpgrade upgrades boards with two slots over HTTP, and then to versions that are bad
 // in each way: the router falls back to the one before and says why.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	for _, b := range slotBoards() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()

@@ -25,6 +25,7 @@ const upgradeCuts = 100
 // As in TestPowerCut, the file of the flash has what was written up to that moment; what
 // a chip makes of a word or an erase that is cut is simulated in package upgrade.
 func TestUpgradePowerCut(t *testing.T) {
+	t.Parallel()
 	on := slotBoards()
 	for i, b := range on {
 		cuts := upgradeCuts / len(on)
