@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -41,8 +40,6 @@ const (
 
 // runInit is the life of PID 1. It returns never: it ends with reboot(2).
 func runInit() {
-	// Of what a person looks at 1 MB is left behind before it is collected, not 4.
-	debug.SetGCPercent(25)
 	if err := mountAll(); err != nil {
 		// Without /dev there is no log; the kernel shows what its console is told.
 		fmt.Fprintln(os.Stderr, "postern:", err)

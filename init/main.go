@@ -25,6 +25,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/fetch"
@@ -36,6 +37,8 @@ import (
 )
 
 func main() {
+	// Of what a person looks at each process leaves 1 MB behind before it collects it, not 4.
+	debug.SetGCPercent(25)
 	switch name := filepath.Base(os.Args[0]); name {
 	case "socksd":
 		os.Exit(daemon.Main(os.Args[1:]))
