@@ -207,7 +207,7 @@ func testUpgrade(t *testing.T, b board.Board) {
 		u.next(t, 1)
 		log := u.await(t, "version v2-good in slot b is confirmed")
 		assert.Contains(t, log, "random seed: 256 bits from flash", "the first start has left one")
-		assert.Contains(t, log, "the watchdog resets the router when it is not well for 1m30s")
+		assert.Contains(t, log, "the watchdog resets the router when it is not well for 1m45s")
 		assert.Contains(t, u.command(t, "/system resource print"), "version: v2-good")
 		assert.Regexp(t, `(?m)^ 1 AR b +v2-good .* confirmed$`, u.command(t, "/partitions print"))
 	})
