@@ -139,7 +139,7 @@ func (r *router) boot(t *testing.T, o machineOptions) {
 	t.Cleanup(func() {
 		r.m.kill()
 		if t.Failed() {
-			t.Logf("the console ends with:\n%s\nQEMU: %s", r.m.screen.tail(60), r.m.stderr.String())
+			t.Logf("the console ends with:\n%s\nQEMU: %s", r.m.screen.tail(60), r.m.stderr.all())
 			_ = os.WriteFile(filepath.Join(r.dir, "console.log"), []byte(r.m.screen.all()), 0o644)
 		}
 	})

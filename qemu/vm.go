@@ -26,7 +26,7 @@ type machine struct {
 	serial  net.Conn
 	screen  *screen
 	monitor *monitor
-	stderr  bytes.Buffer
+	stderr  *screen
 	exited  chan struct{}
 	exitErr error
 }
@@ -79,7 +79,7 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 			return nil, err
 		}
 	}
-	m := &machine{board: b, dir: dir, screen: newScreen(), exited: make(chan struct{})}
+	m := &machine{board: b, dir: dir, screen: newScreen(), stderr: newScreen(), exited: make(chan struct{})}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none",
 		// Threads have names: processorTime finds the one that plays the processor.
@@ -131,7 +131,7 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 		}
 	}
 	m.cmd = n.command(switchHost, b.QEMU.Binary, args...)
-	m.cmd.Stderr = &m.stderr
+	m.cmd.Stderr = m.stderr
 	if err := m.cmd.Start(); err != nil {
 		err = errors.Join(err, order.restore())
 		return nil, fmt.Errorf("start %s (Debian package %s): %w", b.QEMU.Binary, b.QEMU.Package, err)
@@ -143,7 +143,7 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 	}()
 	if err := m.connect(); err != nil {
 		m.kill()
-		return nil, fmt.Errorf("QEMU for %s: %w\n%s", b.Name, err, m.stderr.String())
+		return nil, fmt.Errorf("QEMU for %s: %w\n%s", b.Name, err, m.stderr.all())
 	}
 	return m, nil
 }
@@ -243,7 +243,7 @@ func (m *machine) dial(name string) (net.Conn, error) {
 func (m *machine) expect(text string, timeout time.Duration) (string, error) {
 	before, err := m.screen.expect(text, timeout, m.exited)
 	if err != nil {
-		return before, fmt.Errorf("console of %s: %w; it ends with:\n%s\n%s", m.board.Name, err, m.screen.tail(40), m.stderr.String())
+		return before, fmt.Errorf("console of %s: %w; it ends with:\n%s\n%s", m.board.Name, err, m.screen.tail(40), m.stderr.all())
 	}
 	return before, nil
 }
