@@ -79,9 +79,9 @@ func testUpgradePowerCut(t *testing.T, b board.Board, cuts int) {
 		switch cut % 4 {
 		case 0: // at any moment, from the key on
 		case 1, 2: // while the image is written, however long this host takes for that
-			_, err = u.m.expect(" 20%", time.Minute)
+			_, err = u.m.expect(" 20%", 3*time.Minute)
 		case 3: // from the end of writing on, into the trial
-			_, err = u.m.expect(" 100%", time.Minute)
+			_, err = u.m.expect(" 100%", 3*time.Minute)
 			time.Sleep(time.Duration(random.Int64N(int64(10 * time.Second))))
 		}
 		require.NoError(t, err)
