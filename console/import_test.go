@@ -80,12 +80,7 @@ func TestServeImport(t *testing.T) {
 					Import: func(_ *Session, text string) (Result, error) { got = text; return Result{}, nil },
 				})
 			}()
-			expect := func(kind byte, text string) {
-				t.Helper()
-				k, got, err := receive(terminal)
-				require.NoError(t, err)
-				require.Equal(t, string(kind)+text, string(k)+got)
-			}
+			expect := expectFrames(t, terminal)
 			expect(framePrompt, "> ")
 			require.NoError(t, send(terminal, frameLine, "/import"))
 			expect(frameOutput, paste)

@@ -39,12 +39,7 @@ func TestServeReset(t *testing.T) {
 					Reset:  func() error { calls++; return c.err },
 				})
 			}()
-			expect := func(kind byte, text string) {
-				t.Helper()
-				k, got, err := receive(terminal)
-				require.NoError(t, err)
-				assert.Equal(t, string(kind)+text, string(k)+got)
-			}
+			expect := expectFrames(t, terminal)
 			expect(framePrompt, "> ")
 			require.NoError(t, send(terminal, frameLine, "/system reset-configuration"))
 			expect(frameAsk, question)
@@ -95,12 +90,7 @@ func TestServeUpgrade(t *testing.T) {
 					},
 				})
 			}()
-			expect := func(kind byte, text string) {
-				t.Helper()
-				k, got, err := receive(terminal)
-				require.NoError(t, err)
-				assert.Equal(t, string(kind)+text, string(k)+got)
-			}
+			expect := expectFrames(t, terminal)
 			expect(framePrompt, "> ")
 			require.NoError(t, send(terminal, frameLine, "/system upgrade http://h/f force=yes"))
 			expect(frameAsk, "Upgrade and restart? [y/N]: ")
@@ -113,5 +103,16 @@ func TestServeUpgrade(t *testing.T) {
 			terminal.Close()
 			require.NoError(t, <-served)
 		})
+	}
+}
+
+// expectFrames returns a function that takes the next frame for a terminal, which has to
+// be that one.
+func expectFrames(t *testing.T, terminal net.Conn) func(kind byte, text string) {
+	return func(kind byte, text string) {
+		t.Helper()
+		k, got, err := receive(terminal)
+		require.NoError(t, err)
+		require.Equal(t, string(kind)+text, string(k)+got)
 	}
 }
