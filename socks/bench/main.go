@@ -132,7 +132,8 @@ func logic(ctx context.Context, args []string) error {
 	return found.print(os.Stdout, names(chosen))
 }
 
-// build makes socksd as the image has it.
+// build makes socksd as a host has it. That of an image is compiled for size: of its
+// packages only the relay has its functions inlined (package image).
 func build(ctx context.Context, file string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", file,
 		"github.com/postern-router/postern/socks/socksd")
