@@ -116,14 +116,10 @@ var (
 	printLogCommand = command{name: "print", help: "show the log",
 		words: []Choice{followWord, countWord}, where: true, run: (*execution).printLog}
 
-	rebootCommand = command{name: "reboot", help: "restart the router", run: func(x *execution, _ *menu, _ arguments) error {
-		x.out.WriteString("system will reboot shortly\n")
-		return x.ask(Reboot)
-	}}
-	shutdownCommand = command{name: "shutdown", help: "turn the router off", run: func(x *execution, _ *menu, _ arguments) error {
-		x.out.WriteString("system will shutdown promptly\n")
-		return x.ask(Shutdown)
-	}}
+	rebootCommand = command{name: "reboot", help: "restart the router",
+		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Reboot) }}
+	shutdownCommand = command{name: "shutdown", help: "turn the router off",
+		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Shutdown) }}
 	resetConfigurationCommand = command{name: "reset-configuration", help: "go back to what the router came with, and restart it",
 		needs: ResetConfiguration,
 		run:   func(x *execution, _ *menu, _ arguments) error { return x.ask(ResetConfiguration) }}

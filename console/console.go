@@ -244,9 +244,9 @@ const (
 	None Request = iota
 	// Quit ends the session.
 	Quit
-	// Reboot restarts the router.
+	// Reboot asks whether to, then restarts the router.
 	Reboot
-	// Shutdown turns the router off.
+	// Shutdown asks whether to, then turns the router off.
 	Shutdown
 	// Ping sends what Result.Ping says until that is done or a key is pressed, and
 	// shows each answer as it comes.

@@ -498,7 +498,7 @@ func testRouter(t *testing.T, b board.Board) {
 	step("power off", func(t *testing.T) {
 		conn, reply := r.request(t, client, commandConnect, r.echo(t, 5003))
 		require.EqualValues(t, granted, reply.code)
-		require.NoError(t, r.m.send("/system shutdown\r"))
+		require.NoError(t, r.m.send("/system shutdown\ry\r"))
 		assertClosed(t, conn, 20*time.Second)
 		require.NoError(t, r.m.wait(30*time.Second))
 	})
