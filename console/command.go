@@ -56,7 +56,7 @@ type arguments struct {
 	values []assignment
 	words  []string
 	items  map[string]word
-	where  []condition
+	where  where
 	options
 }
 
@@ -409,7 +409,7 @@ func (c command) named(m *menu, given []string) []string {
 func (c command) plainWords(m *menu) []Choice {
 	words := slices.Clone(c.words)
 	if c.where {
-		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, ~ (a regular expression that it has)"})
+		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, <, >, ~ (a regular expression that it has), and, or, (...)"})
 	}
 	if c.name == resetCommand.name {
 		for _, p := range m.properties {
@@ -746,7 +746,10 @@ func (x *execution) find(m *menu, a arguments) error {
 		return err
 	}
 	var found []string
-	for _, r := range matching(rows, a.where) {
+	if rows, err = x.matching(m, rows, a.where); err != nil {
+		return err
+	}
+	for _, r := range rows {
 		if n := slices.Index(numbered, r.key); n >= 0 {
 			found = append(found, fmt.Sprint(n))
 		}

@@ -79,8 +79,12 @@ func TestComplete(t *testing.T) {
 		{"flags", "/interface print where r", "", "rx-byte rx-packet running"},
 		{"find", "/ip socks access find dst-p", "ort=", "dst-port"},
 		{"bracket", "/ip socks access remove [", "find ", "find"},
-		{"in brackets", "/ip socks access remove [find ", "", "src-address src-port dst-address dst-port action disabled comment"},
+		{"in brackets", "/ip socks access remove [find ", "", "src-address src-port dst-address dst-port action disabled comment hits"},
 		{"begun in brackets", "/ip socks access remove [find act", "ion=", "action"},
+		{"in a group", "/ip socks access remove [find (", "", "src-address src-port dst-address dst-port action disabled comment hits"},
+		{"begun in a group", "/ip socks access print where comment=x or (act", "ion=", "action"},
+		{"behind a parenthesis", "/ip socks access print where (", "", "src-address src-port dst-address dst-port action disabled comment hits"},
+		{"value in a group", "/ip socks access print where (comment=x or action=d", "eny ", "deny"},
 		{"value in brackets", "/ip socks access remove [find dst-port=21 action=d", "eny ", "deny"},
 		{"brackets of an argument", "/ip socks access add place-before=[find com", "ment=", "comment"},
 		// Bad lines.

@@ -42,6 +42,7 @@ func FuzzExecute(f *testing.F) {
 		"/ip firewall filter add chain=input place-before=[find chain=input] copy-from=0",
 		"/ip socks access move 0-1 destination=0; comment [find action=allow] \"x y\"; find",
 		"/ip socks access remove [find where dst-port!=21 and !disabled comment~\"a\"]",
+		"/ip socks access print where (dst-port>=21||!disabled) and !(hits<5)",
 		"/ip socks access; print detail where action=allow; print terse; print count-only",
 		"/ip socks access set 0 !dst-port action=d; /ip socks reset port",
 		"/ip socks access check src-address=1.2.3.4 dst-address=5.6.7.8 dst-port=21",

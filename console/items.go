@@ -182,14 +182,19 @@ func (x *execution) chosen(m *menu, w word) ([]any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if m.names && x.live.Links == nil && len(where) == 1 && where[0].name == defaultName && where[0].test == "=" {
-			return []any{where[0].value}, nil // in a file, where nobody knows which ports there are
+		if m.names && x.live.Links == nil && len(where) == 1 && len(where[0]) == 1 {
+			if c := where[0][0]; c.name == defaultName && c.test == "=" {
+				return []any{c.value}, nil // in a file, where nobody knows which ports there are
+			}
 		}
 		rows, err := x.itemRows(m) // nothing can be done with what the system made
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range matching(rows, where) {
+		if rows, err = x.matching(m, rows, where); err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
 			chosen = append(chosen, r.key)
 		}
 		return chosen, nil

@@ -57,7 +57,7 @@ var (
 		rows: (*execution).ethernetRows, legend: legendLink, flags: 3,
 		columns: []column{{"name", 16}, {"mtu", 5}, {"mac-address", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
-		readOnly: []readOnly{{name: defaultName, help: "the board's name for the port"}},
+		readOnly: append(linkCounters(), readOnly{name: defaultName, help: "the board's name for the port"}),
 		items:    itemsOf(linkItems, links),
 		properties: append([]property{portNameProperty()}, bindItems(links,
 			prop("mtu", optional(integer(68, 65535), "the driver's"), "", "largest packet in bytes",
@@ -74,7 +74,7 @@ var (
 		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface bridge") }, legend: legendLink, flags: 3,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"mac-address", 17}, {"protocol-mode", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
-		readOnly: []readOnly{mtuReadOnly, macReadOnly},
+		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
 		items:    itemsOf(bridgeItems, bridges),
 		properties: followed(bindItems(bridges,
 			prop("name", newName(), "", "name of the bridge", func(b *netcfg.Bridge) *string { return &b.Name }),
@@ -92,7 +92,7 @@ var (
 		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface vlan") }, legend: legendLink, flags: 3,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"vlan-id", 7}, {"interface", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
-		readOnly: []readOnly{mtuReadOnly, macReadOnly},
+		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
 		items:    itemsOf(vlanItems, vlans),
 		properties: followed(bindItems(vlans,
 			prop("name", newName(), "", "name of the VLAN", func(v *netcfg.VLAN) *string { return &v.Name }),
@@ -121,10 +121,10 @@ var (
 
 func linkCounters() []readOnly {
 	return []readOnly{
-		{name: "rx-byte", help: "bytes received"},
-		{name: "tx-byte", help: "bytes sent"},
-		{name: "rx-packet", help: "packets received"},
-		{name: "tx-packet", help: "packets sent"},
+		{name: "rx-byte", help: "bytes received", counted: true},
+		{name: "tx-byte", help: "bytes sent", counted: true},
+		{name: "rx-packet", help: "packets received", counted: true},
+		{name: "tx-packet", help: "packets sent", counted: true},
 	}
 }
 
