@@ -213,8 +213,9 @@ type execution struct {
 	before [lists][]*identity
 	live   Live
 	links  []netcfg.LinkState // of live, once asked
-	// file: the line is one of a file. All that can be set is there then.
-	file bool
+	// file: the line is one of a file. All that can be set is there then. Older: it may be
+	// one of an earlier version.
+	file, older bool
 	// printed are the numbers of the session, numbers those that the line has assigned.
 	printed, numbers map[string][]any
 	// repeated: the line is run again because its Result asked for it. Seen are the last
@@ -239,6 +240,11 @@ func (x *execution) statement(words []word) error {
 	if c == nil {
 		x.path = m.path
 		return nil
+	}
+	if x.older && m.path == "system logging" && c.name == "set" {
+		if action, words := x.olderLogging(rest); words != nil {
+			m, rest = action, words
+		}
 	}
 	a, err := x.arguments(m, *c, rest)
 	if err != nil {

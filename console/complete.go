@@ -239,11 +239,11 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 		if !ok {
 			return prefix, nil, space
 		}
-		if strings.HasPrefix(p.accepts, "[!]") {
-			prefix = strings.TrimPrefix(prefix, "!")
-		}
 		if p.list {
 			prefix = prefix[strings.LastIndexByte(prefix, ',')+1:]
+		}
+		if strings.HasPrefix(p.accepts, "[!]") {
+			prefix = strings.TrimPrefix(prefix, "!")
 		}
 		for _, v := range p.values {
 			all = append(all, Choice{Name: v, Help: p.help})

@@ -682,6 +682,7 @@ func TestCloneSharesNothing(t *testing.T) {
 /ip dns set servers=9.9.9.9
 /ip firewall filter add chain=input protocol=tcp src-port=1 dst-port=2
 /ip firewall nat add chain=dstnat action=redirect protocol=tcp to-ports=3
+/system logging add action=remote
 /ip socks access add src-port=4 dst-port=5`))
 	require.NoError(t, err)
 	before := Export(cfg)
@@ -691,6 +692,7 @@ func TestCloneSharesNothing(t *testing.T) {
 	c.Bridges[0].Name, c.VLANs[0].Name, c.BridgePorts[0].Bridge = "x", "x", "x"
 	c.Addresses[0].Interface = "x"
 	c.Routes[0].Distance = 9
+	c.RemoteLog.Rules[0].Topics = "x"
 	c.DNS[0] = netip.IPv4Unspecified()
 	c.Firewall.Filter[0].SrcPort.Ranges[0].From = 0
 	c.Firewall.Filter[0].DstPort.Ranges[0].From = 0

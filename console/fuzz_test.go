@@ -23,6 +23,7 @@ const fuzzConfig = `
 /ip firewall nat add chain=srcnat action=masquerade
 /ip socks access add dst-port=21,80-90
 /ip socks access add action=deny
+/system logging add topics=socks,!info action=remote
 `
 
 // A line never panics; one that fails changes nothing; what one changes can be
@@ -55,6 +56,7 @@ func FuzzExecute(f *testing.F) {
 		"/interface ethernet set [find default-name=ether2] name=lan; /interface comment lan x; /interface find name=lan",
 		"/interface bridge set b1 name=b9; /interface vlan set v1 name=v9; /interface disable 0,b9",
 		"/system clock manual set time-zone=-03:30; /import", "/ip arp print follow; /ip socks connections print follow",
+		"/system logging add action=remote topics=!f; set 0 topics=s; action set remote remote=10.0.0.1; export",
 		"/ping 10.0.0.1 count=3 interval=20ms", "/tool traceroute example.org max-hops=5",
 	} {
 		f.Add(line, true)

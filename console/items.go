@@ -24,6 +24,7 @@ const (
 	bridgeItems
 	vlanItems
 	bridgePortItems
+	logItems
 	lists
 )
 

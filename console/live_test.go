@@ -283,15 +283,39 @@ no such item: root
 [admin@postern] > user print where password=secret
 bad property name password (line 1 column 18); expected one of name, group
 `},
-		{name: "logging", screen: `[admin@postern] > system logging set remote=192.168.0.9
+		{name: "logging", screen: `[admin@postern] > system logging action print
+ # NAME             TARGET REMOTE          REMOTE-PORT
+ 0 remote           remote                 514
+[admin@postern] > system logging add topics=firewall,!info
+missing value(s) of argument(s) action
+[admin@postern] > system logging add topics=fire,!inf action=remote
+[admin@postern] > system logging add action=remote disabled=yes
 [admin@postern] > system logging print
-       remote: 192.168.0.9
-  remote-port: 514
-[admin@postern] > system logging set remote-port=1514 !remote
+Flags: X - disabled, I - invalid
+ #   TOPICS                         ACTION
+ 0 I firewall,!info                 remote
+ 1 X                                remote
+[admin@postern] > system logging action set remote remote=192.168.0.9 remote-port=1514
+[admin@postern] > system logging action print where remote=192.168.0.9
+ # NAME             TARGET REMOTE          REMOTE-PORT
+ 0 remote           remote 192.168.0.9     1514
+[admin@postern] > system logging print
+Flags: X - disabled, I - invalid
+ #   TOPICS                         ACTION
+ 0   firewall,!info                 remote
+ 1 X                                remote
+[admin@postern] > system logging add topics=socks,socks action=remote
+input does not match any value of topics; expected [!]topic, or a list of them: system | socks | firewall | interface | ntp | account | info | warning | error | critical, not "socks,socks"
 [admin@postern] > system logging export
 /system logging
-set remote-port=1514
-[admin@postern] > system logging reset
+add topics=firewall,!info action=remote
+add action=remote disabled=yes
+/system logging action
+set remote remote=192.168.0.9 remote-port=1514
+[admin@postern] > system logging set remote=192.168.0.7
+expected end of command (line 1 column 20); expected one of topics, action, disabled, numbers
+[admin@postern] > system logging remove [find disabled or topics~"fire"]
+[admin@postern] > system logging action set 0 !remote remote-port=514
 [admin@postern] > system logging export
 `},
 		{name: "log", screen: `[admin@postern] > log print where topics~info
@@ -360,6 +384,7 @@ func TestUnwired(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "$x", cfg.AdminPassword)
 	assert.Equal(t, "10.0.0.1", cfg.RemoteLog.Address.String())
+	assert.Equal(t, []LogRule{{Action: "remote"}}, cfg.RemoteLog.Rules, "a line of an earlier version, which sent all")
 	_, err = Load("file", strings.NewReader("/user set admin password=x"))
 	require.EqualError(t, err, "file:1: failure: passwords unavailable")
 }

@@ -211,17 +211,7 @@ var menus = []*menu{
 				func(c *Config) *string { return &c.Identity }),
 		),
 	},
-	{
-		path: "system logging", help: "who is sent the log",
-		commands: singleCommands, indent: 2,
-		needs: func(l Live) bool { return l.RemoteLog },
-		properties: bind(func(c *Config, _ int) *RemoteLog { return &c.RemoteLog },
-			prop("remote", optional(address(), "nobody"), "", "address of the syslog server",
-				func(r *RemoteLog) *netip.Addr { return &r.Address }),
-			prop("remote-port", integer[uint16](1, 65535), "514", "UDP port of the syslog server",
-				func(r *RemoteLog) *uint16 { return &r.Port }),
-		),
-	},
+	loggingMenu, loggingAction,
 	ntpMenu, ntpClient, partitionsMenu,
 	{
 		path: "user", help: "who may log in",

@@ -21,6 +21,7 @@ func TestTables(t *testing.T) {
 		"interface vlan":        {"name", "interface"},
 		"interface bridge port": {"interface", "bridge"},
 		"ip firewall nat":       {"chain"},
+		"system logging":        {"action"},
 	}
 	paths := map[string]bool{}
 	for _, m := range menus {

@@ -146,7 +146,7 @@ func (m *menu) shown() []Choice {
 	}
 	readOnly(false)
 	for _, p := range m.properties {
-		if m.only == "" { // the user's are not for the screen
+		if !p.sensitive && p.hashed == nil {
 			all = append(all, Choice{p.name, p.help})
 		}
 	}

@@ -111,7 +111,7 @@ func Load(name string, r io.Reader) (Config, error) {
 			all = append(all, &BadLine{Name: name, Line: line, Err: errors.New("more errors, not shown")})
 		}
 	}
-	session, lost := Session{file: true}, false
+	session, lost := Session{file: true, older: true}, false
 	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
 		first := i

@@ -559,7 +559,7 @@ func testInside(t *testing.T, b board.Board) {
 	r := startRouter(t, b.Name, func(o *machineOptions) {
 		o.image = filepath.Join(imageDir, b.Name+"-debug")
 		o.commandLine = "postern.shell"
-		o.configuration += "/system logging set remote=" + serverAddress + "\n"
+		o.configuration += "/system logging action set remote remote=" + serverAddress + "\n/system logging add action=remote\n"
 	})
 	syslog := r.syslog(t)
 	r.expect(t, "socks accepts on port 1080", 2*time.Minute)
