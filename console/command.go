@@ -82,6 +82,10 @@ var (
 	followWord = Choice{"follow", "go on with what is new, until a key is pressed"}
 
 	sensitiveWord = Choice{"show-sensitive", "with the hash of the password"}
+	verboseWord   = Choice{"verbose", "what is as by default, too"}
+	exportWords   = []Choice{{"compact", "what differs from the defaults, as without this word"}, verboseWord,
+		{terseWord.Name, "each item in one line, with its menu"},
+		{"hide-sensitive", "without the hash of the password, as without this word"}, sensitiveWord}
 
 	printCommand = command{name: "print", help: "show what is set", arguments: []argument{intervalArgument}, run: (*execution).printScreen}
 	setCommand   = command{name: "set", help: "change properties", properties: true, run: (*execution).set}
@@ -130,9 +134,9 @@ var (
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ChangePassword) }}
 	// exportCommand is in every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
-		words: []Choice{sensitiveWord},
+		words: exportWords,
 		run: func(x *execution, m *menu, a arguments) error {
-			x.out.WriteString(exportMenus(x.menus, &x.cfg, m.path, slices.Contains(a.words, sensitiveWord.Name)))
+			x.out.WriteString(exportMenus(x.menus, &x.cfg, m.path, a.words...))
 			return nil
 		}}
 

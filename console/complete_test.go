@@ -53,7 +53,7 @@ func TestComplete(t *testing.T) {
 		{"words", "/ip socks access print ", "", "detail terse count-only stats where interval"},
 		{"a word", "/ip socks access print de", "tail ", "detail"},
 		{"a word given", "/ip socks access print detail stats ", "", "terse count-only where interval"},
-		{"the only word", "/ip socks export ", "show-sensitive ", "show-sensitive"},
+		{"words of export", "/ip socks export ", "", "compact verbose terse hide-sensitive show-sensitive"},
 		{"no more", "/quit ", "", ""},
 		{"destination", "/ip socks access move 0 ", "destination=", "destination"},
 		{"what to reset", "/ip socks reset p", "ort ", "port"},

@@ -272,6 +272,18 @@ set time-zone=-03:30
 [admin@postern] > user export show-sensitive
 /user
 set admin password-hash="\$argon2id\$xxxxxx"
+[admin@postern] > user export verbose hide-sensitive
+[admin@postern] > ip socks export verbose
+/ip socks
+set enabled=no port=1080 connection-idle-timeout=2m max-connections=200
+/ip socks access
+add src-address=192.168.0.2 !src-port !dst-address dst-port=21 action=allow \
+    disabled=no !comment
+add !src-address !src-port !dst-address !dst-port action=deny disabled=no \
+    comment="nobody else"
+[admin@postern] > ip socks export terse
+/ip socks access add src-address=192.168.0.2 dst-port=21
+/ip socks access add action=deny comment="nobody else"
 [admin@postern] > user set 0 password=bad
 invalid value for argument password-hash; expected hash of a password: 1..255 characters of a-z, A-Z, 0-9 and $./+=,-, not "not a hash"
 [admin@postern] > user set admin password="\1B"
