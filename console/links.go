@@ -22,7 +22,12 @@ var (
 	portCommands = []command{setItems, enableItems, disableItems, commentItems, findItems, printRules}
 	linkCommands = []command{addItem, setItems, removeItems, enableItems, disableItems, commentItems, findItems, printRules}
 
-	interfaceCommands = append(slices.Clone(statsCommands), enableItems, disableItems, commentItems, findItems)
+	// interfaceProperties are those that all links have, in the order in which they are set:
+	// with the name, what an item is referred to by would go.
+	interfaceProperties = []string{"mtu", "disabled", "comment", "name"}
+	setInterfaces       = command{name: "set", help: "change properties of items", run: (*execution).setInterfaces,
+		unnamed: []string{"numbers"}, arguments: append([]argument{numbersArgument}, interfaceArguments()...)}
+	interfaceCommands = append(slices.Clone(statsCommands), setInterfaces, enableItems, disableItems, commentItems, findItems)
 
 	linkColumns      = []column{{"name", 16}, {"type", 6}, {"mtu", 5}, {"mac-address", 0}}
 	linkStatsColumns = []column{{"name", 16}, {"rx-byte", 15}, {"tx-byte", 15}, {"rx-packet", 12}, {"tx-packet", 0}}
@@ -118,6 +123,35 @@ var (
 		),
 	}
 )
+
+// interfaceArguments are the arguments of setInterfaces, whose values each link's own menu
+// reads.
+func interfaceArguments() []argument {
+	var all []argument
+	for _, name := range interfaceProperties {
+		p, _ := ethernetMenu.property(name)
+		p.def, p.unset = "", "as it is"
+		all = append(all, argument{item: true, property: p})
+	}
+	return all
+}
+
+// setInterfaces changes links of any kind.
+func (x *execution) setInterfaces(m *menu, a arguments) error {
+	for _, name := range interfaceProperties {
+		w, given := a.items[name]
+		if !given {
+			continue
+		}
+		if w.find != nil {
+			return &lineError{message: "syntax error", place: w.value, expected: quotesExpected}
+		}
+		if err := x.setOne(m, a, name, w.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func linkCounters() []readOnly {
 	return []readOnly{
