@@ -79,6 +79,8 @@ var (
 	terseWord  = Choice{"terse", "each item in one line"}
 	countWord  = Choice{"count-only", "how many items there are"}
 	statsWord  = Choice{"stats", "what each item has matched"}
+	// Tools that read screens type it: RouterOS stops at the end of a page.
+	pagingWord = Choice{"without-paging", "all at once, as without this word"}
 	followWord = Choice{"follow", "go on with what is new, until a key is pressed"}
 
 	sensitiveWord = Choice{"show-sensitive", "with the hash of the password"}
@@ -118,7 +120,7 @@ var (
 	printClockCommand = command{name: "print", help: "show the time of day",
 		arguments: []argument{intervalArgument}, run: (*execution).printClock}
 	printLogCommand = command{name: "print", help: "show the log",
-		words: []Choice{followWord, countWord}, where: true, run: (*execution).printLog}
+		words: []Choice{followWord, countWord, pagingWord}, where: true, run: (*execution).printLog}
 
 	rebootCommand = command{name: "reboot", help: "restart the router",
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Reboot) }}
@@ -201,7 +203,7 @@ func itemCommand(name, help string, run func(*execution, *menu, arguments) error
 }
 
 func printList(help string, words ...Choice) command {
-	return command{name: "print", help: help, words: words, where: true, arguments: []argument{intervalArgument}, run: (*execution).print}
+	return command{name: "print", help: help, words: append(words, pagingWord), where: true, arguments: []argument{intervalArgument}, run: (*execution).print}
 }
 
 // execution is a line being run: the configuration as changed so far, and the rest

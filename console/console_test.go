@@ -546,7 +546,7 @@ func TestErrors(t *testing.T) {
 		{"/ip firewall nat print where comment~\"(\"", "invalid value of comment (line 1 column 30); expected a regular expression without {n}: error parsing regexp: missing closing ): `(`"},
 		{"/ip firewall nat print where comment~\"(a{900}|b)*\"", "invalid value of comment (line 1 column 30); expected a regular expression without {n}: counted repetition in a{900}"},
 		{"/ip firewall nat print where comment~" + strings.Repeat("a", 201), "invalid value of comment (line 1 column 30); expected a regular expression without {n}: it has 201 characters; 200 at most"},
-		{"/ip firewall nat print foo", "expected end of command (line 1 column 24); expected one of detail, terse, count-only, stats, where, interval="},
+		{"/ip firewall nat print foo", "expected end of command (line 1 column 24); expected one of detail, terse, count-only, stats, without-paging, where, interval="},
 		{"/ip socks access set", "missing value(s) of argument(s) numbers"},
 		{"/ip socks access remove", "missing value(s) of argument(s) numbers"},
 		{"/ip socks access remove 0 0", "expected end of command (line 1 column 27)"},

@@ -161,7 +161,7 @@ Flags: X - disabled
 [admin@postern] ip socks access> set 0 comment="found by number"
 [admin@postern] ip socks access> find comment
 0
-[admin@postern] ip socks access> print count-only
+[admin@postern] ip socks access> print count-only without-paging
 5
 [admin@postern] ip socks access> print detail where comment~"found"
 Flags: X - disabled
