@@ -182,7 +182,8 @@ func (x *execution) olderLogging(words []word) (*menu, []word) {
 	if len(words) == 0 || !strings.HasPrefix(words[0].key, remoteAction) {
 		return nil, nil
 	}
-	if words[0].key == remoteAction && len(x.cfg.RemoteLog.Rules) == 0 {
+	named := slices.ContainsFunc(words, func(w word) bool { return w.key == remoteAction })
+	if named && len(x.cfg.RemoteLog.Rules) == 0 {
 		x.menu("system logging").items.add(&x.cfg)
 		x.cfg.RemoteLog.Rules[0].Action = remoteAction
 	}
