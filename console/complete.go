@@ -253,6 +253,9 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 		}
 		return prefix, all, space
 	case c.where:
+		if not, found := strings.CutPrefix(prefix, "!"); found {
+			return not, c.menu.shown(), space
+		}
 		return prefix, c.menu.shown(), func(string) string { return "=" }
 	case c.command.find: // in brackets
 		return prefix, []Choice{{findItems.name, findItems.help}}, space

@@ -81,6 +81,7 @@ func TestComplete(t *testing.T) {
 		{"bracket", "/ip socks access remove [", "find ", "find"},
 		{"in brackets", "/ip socks access remove [find ", "", "src-address src-port dst-address dst-port action disabled comment hits"},
 		{"begun in brackets", "/ip socks access remove [find act", "ion=", "action"},
+		{"not set", "/ip socks access print where !dis", "abled ", "disabled"},
 		{"in a group", "/ip socks access remove [find (", "", "src-address src-port dst-address dst-port action disabled comment hits"},
 		{"begun in a group", "/ip socks access print where comment=x or (act", "ion=", "action"},
 		{"behind a parenthesis", "/ip socks access print where (", "", "src-address src-port dst-address dst-port action disabled comment hits"},
