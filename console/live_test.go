@@ -288,6 +288,11 @@ add !src-address !src-port !dst-address !dst-port action=deny disabled=no \
 invalid value for argument password-hash; expected hash of a password: 1..255 characters of a-z, A-Z, 0-9 and $./+=,-, not "not a hash"
 [admin@postern] > user set admin password="\1B"
 invalid value for argument password; expected printable string: 0..64 bytes
+[admin@postern] > user set [find name=root] password=other
+[admin@postern] > user set [find name=admin group=full] password=another
+[admin@postern] > user export show-sensitive
+/user
+set admin password-hash="\$argon2id\$xxxxxxx"
 [admin@postern] > user set root password=x
 no such item: root
 [admin@postern] > user set admin !password
