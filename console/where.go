@@ -194,7 +194,7 @@ func (c condition) met(r row) bool {
 	if c.flag != 0 {
 		value = boolean().format(strings.IndexByte(r.flags, c.flag) >= 0)
 	}
-	order, comparable := compare(value, c.value)
+	order, ordered := compare(value, c.value)
 	switch c.test {
 	case "":
 		return value != "" && value != "no"
@@ -205,13 +205,13 @@ func (c condition) met(r row) bool {
 	case "!=":
 		return value != c.value
 	case "<":
-		return comparable && order < 0
+		return ordered && order < 0
 	case "<=":
-		return comparable && order <= 0
+		return ordered && order <= 0
 	case ">":
-		return comparable && order > 0
+		return ordered && order > 0
 	}
-	return comparable && order >= 0
+	return ordered && order >= 0
 }
 
 // asks reports whether w is about a property.
