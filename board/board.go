@@ -80,6 +80,9 @@ type Kernel struct {
 	Target, Image string
 	// Objects is about how many files the build compiles: for showing progress.
 	Objects int
+	// Unreserved is memory that the device tree in the kernel's source keeps for a
+	// monitor, and this board has none: address and size, as the tree writes them.
+	Unreserved string
 	// CommandLine is what the boot loader passes.
 	CommandLine string
 }
@@ -185,12 +188,15 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		Description: "MIPS Malta, 24Kc, " + order + "-endian (QEMU)",
 		CPU:         cpu,
 		Kernel: Kernel{
-			Name:        name,
-			Arch:        "mips",
-			Fragments:   []string{"common", "mips", fragment, "malta", "flash"},
-			Target:      "vmlinuz",
-			Image:       "vmlinuz",
-			Objects:     824,
+			Name:      name,
+			Arch:      "mips",
+			Fragments: []string{"common", "mips", fragment, "malta", "flash"},
+			Target:    "vmlinuz",
+			Image:     "vmlinuz",
+			Objects:   824,
+			// YAMON, the board's monitor. QEMU has none, and what the kernel wants of one it
+			// has read when it begins to give memory out.
+			Unreserved:  "0x00001000 0x000ef000",
 			CommandLine: line,
 		},
 		// Slots 0x12 and 0x14 have an interrupt each (10 and 11). 0x12 and 0x13 share

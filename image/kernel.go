@@ -23,6 +23,9 @@ const kernelRecipe = "2"
 // otherwise takes a tenth longer there, to save 700 bytes.
 const kernelMakeFlags = "CFLAGS_xz_dec_lzma2.o=-O2"
 
+// unreserved is the file by which a build tells that Kernel.Unreserved was found.
+const unreserved = "unreserved"
+
 // buildStamp stands in the kernel for the time of its build.
 const buildStamp = "Thu Jan  1 00:00:00 UTC 2026"
 
@@ -61,7 +64,11 @@ func kernelInputs(b board.Board, again string) (version, fragments string, input
 	if err != nil {
 		return "", "", nil, err
 	}
-	return version, fragments, []string{kernelRecipe, kernelMakeFlags, version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}, nil
+	inputs = []string{kernelRecipe, kernelMakeFlags, version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}
+	if b.Kernel.Unreserved != "" {
+		inputs = append(inputs, b.Kernel.Unreserved)
+	}
+	return version, fragments, inputs, nil
 }
 
 func compilerVersion(b board.Board) (string, error) {
@@ -102,6 +109,13 @@ func buildKernel(b board.Board, source, fragments, work string) error {
 		// MIPS compiles its vDSO with debugging information, which names the folder;
 		// it is stripped, but a hash of it stays, as the vDSO's build id.
 		"CC=" + b.CPU.Cross + "gcc -fdebug-prefix-map=" + work + "=."}
+	if b.Kernel.Unreserved != "" {
+		dtc, err := unreserve(b.Kernel.Unreserved, work)
+		if err != nil {
+			return err
+		}
+		makeArgs = append(makeArgs, "DTC="+dtc)
+	}
 	if err := run(work, env, "make", append(makeArgs, "allnoconfig")...); err != nil {
 		return err
 	}
@@ -112,7 +126,31 @@ func buildKernel(b board.Board, source, fragments, work string) error {
 	if err := checkConfig(fragments, string(config)); err != nil {
 		return err
 	}
-	return compileKernel(b, work, env, append(makeArgs, fmt.Sprintf("-j%d", runtime.NumCPU()), kernelMakeFlags, b.Kernel.Target))
+	if err := compileKernel(b, work, env, append(makeArgs, fmt.Sprintf("-j%d", runtime.NumCPU()), kernelMakeFlags, b.Kernel.Target)); err != nil {
+		return err
+	}
+	if b.Kernel.Unreserved != "" {
+		if _, err := os.Stat(filepath.Join(work, unreserved)); err != nil {
+			return fmt.Errorf("no device tree reserves %s: %w", b.Kernel.Unreserved, err)
+		}
+	}
+	return nil
+}
+
+// unreserve writes a program into the folder work, to be make's DTC: the kernel's own
+// compiler of device trees, which first takes the line out of a tree, its last argument,
+// that is /memreserve/ with these numbers. If there was one it leaves a file, unreserved.
+func unreserve(numbers, work string) (string, error) {
+	program := filepath.Join(work, "dtc-unreserve")
+	script := fmt.Sprintf(`#!/bin/sh -e
+for tree; do :; done
+if grep -q '%[1]s' "$tree"; then
+	sed -i '\|%[1]s|d' "$tree"
+	: > %[2]s
+fi
+exec scripts/dtc/dtc "$@"
+`, "^/memreserve/ "+numbers+";", unreserved)
+	return program, os.WriteFile(program, []byte(script), 0o755)
 }
 
 // checkConfig reports the options that a fragment asks for and the final

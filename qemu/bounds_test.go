@@ -37,7 +37,7 @@ const (
 	slowLook       = 15 * time.Second // from one look at the router to the next
 	slowFreeMemory = 3.81             // MiB that must be free at each: 4 MB
 
-	// slowAnswer is the most that the console may take. It answers in less than half a
+	// slowAnswer is the most that the console may take. Alone it answers in less than half a
 	// second, but for once in ten to twenty minutes of this load, when QEMU loses a timer
 	// interrupt of its MIPS: the processor sets its Compare register while QEMU's other
 	// thread still handles the old one, without a lock. The interrupt comes when the
@@ -66,9 +66,8 @@ func (s *stream) word(i int64) uint64 { return s.number<<48 | uint64(i) }
 // takes, each of which has more to deliver than its receiver wants. What is full
 // then is the router: its windows are open to a server that always has more, and
 // what it received it cannot pass on, since the clients' windows are kept small.
-//
-// It does not run beside other tests: the console has to answer in time.
 func TestSlowReceivers(t *testing.T) {
+	t.Parallel()
 	const name = "malta"
 	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == name }) {
 		// Whoever names boards wants those alone. CI names none, and has all.
