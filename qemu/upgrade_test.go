@@ -2,10 +2,15 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -39,8 +44,11 @@ type version struct {
 	bad, program string
 }
 
-// later is a date after that of any commit.
-const later = 4_000_000_000
+// later is a date after that of any commit, in 2033, and labTime what the lab's time server
+// says that it is.
+const later = 1_990_000_000
+
+var labTime = time.Date(2035, 5, 5, 12, 0, 0, 0, time.UTC)
 
 // makeVersion makes the upgrade image of a version, and returns its path.
 func makeVersion(t *testing.T, b board.Board, dir string, v version) string {
@@ -90,27 +98,58 @@ func makeVersion(t *testing.T, b board.Board, dir string, v version) string {
 	return filepath.Join(folder, upgradeImage)
 }
 
-// upgrading is a router and a web server in its LAN.
+// upgrading is a router, and a web server and a time server in its LAN.
 type upgrading struct {
 	*keeper
 	files string
 }
 
 // newUpgrading starts a board by its boot loader; the client's web server has what is put
-// into files.
+// into files, and its time server says that it is labTime.
 func newUpgrading(t *testing.T, b board.Board) *upgrading {
 	u := &upgrading{keeper: newKeeper(t, b)}
-	// As it comes from the factory, but for a name.
+	// As it comes from the factory, but for a name and a time server.
 	require.NoError(t, os.Remove(u.flash()))
 	_, err := makeFlash(b, machineOptions{image: filepath.Join(imageDir, b.Name), fromFlash: true}, u.flash())
 	require.NoError(t, err)
-	require.NoError(t, keep(b, u.flash(), 1, b.DefaultConfiguration()+"/system identity set name=upgrading\n"))
+	require.NoError(t, keep(b, u.flash(), 1, b.DefaultConfiguration()+"/system identity set name=upgrading\n"+
+		"/system ntp client set enabled=yes servers="+clientAddress+"\n"))
 	u.files = filepath.Join(u.dir, "files")
 	require.NoError(t, os.MkdirAll(u.files, 0o755))
 	server := u.n.command(client, "busybox", "httpd", "-f", "-p", "80", "-h", u.files)
 	require.NoError(t, server.Start())
 	t.Cleanup(func() { kill(server) })
+	var clock net.PacketConn
+	require.NoError(t, u.n.on(client, func() (err error) {
+		clock, err = net.ListenPacket("udp4", ":123")
+		return err
+	}))
+	t.Cleanup(func() { clock.Close() })
+	go serveTime(clock, time.Until(labTime))
 	return u
+}
+
+// serveTime answers requests for the time (RFC 4330), which is ahead of the host's.
+func serveTime(conn net.PacketConn, ahead time.Duration) {
+	request := make([]byte, 512)
+	for {
+		n, from, err := conn.ReadFrom(request)
+		if err != nil {
+			return
+		}
+		if n < 48 {
+			continue
+		}
+		answer := make([]byte, 48)
+		answer[0] = 4<<3 | 4                // version, mode of a server
+		answer[1] = 1                       // stratum
+		copy(answer[24:32], request[40:48]) // whose request this answers
+		now := time.Now().Add(ahead)
+		seconds, fraction := uint64(now.Unix()+2208988800), uint64(now.Nanosecond())<<32/1e9
+		binary.BigEndian.PutUint64(answer[32:], seconds<<32|fraction)
+		copy(answer[40:48], answer[32:40])
+		_, _ = conn.WriteTo(answer, from)
+	}
 }
 
 // begin starts the router; it restarts without an end of QEMU.
@@ -208,12 +247,15 @@ func testUpgrade(t *testing.T, b board.Board) {
 		assert.Regexp(t, `(?m)^ 1    b .* empty$`, u.command(t, "/partitions print"))
 	})
 	t.Run("a good version", func(t *testing.T) {
+		u.await(t, "the clock was set by "+clientAddress+" to "+labTime.Format(time.DateOnly))
 		said := u.upgrade(t, good, "", "system will reboot shortly")
 		assert.Contains(t, said, "version v2-good of ")
 		assert.Contains(t, said, "writing slot b: 100%")
 		u.next(t, 1)
 		log := u.await(t, "version v2-good in slot b is confirmed")
+		assert.Contains(t, log, "the clock goes on from "+labTime.Format(time.DateOnly))
 		assert.Contains(t, log, "random seed: 256 bits from flash", "the first start has left one")
+		assert.True(t, u.seedFollows(t), "the start has left the next seed in the place of the one that it used")
 		assert.Contains(t, log, "the watchdog resets the router when it is not well for 1m45s")
 		assert.Contains(t, u.command(t, "/system resource print"), "version: v2-good")
 		assert.Regexp(t, `(?m)^ 1 AR b +v2-good .* confirmed$`, u.command(t, "/partitions print"))
@@ -246,6 +288,24 @@ func testUpgrade(t *testing.T, b board.Board) {
 		u.await(t, "version v1-old in slot a is confirmed")
 	})
 	u.m.kill()
+}
+
+// seedFollows reports whether the partition of the state holds a random seed and the one
+// that a start makes of it for the next (seed.go in package init).
+func (u *upgrading) seedFollows(t *testing.T) bool {
+	t.Helper()
+	p, ok := u.b.Flash.Partition(board.StatePartition)
+	require.True(t, ok)
+	var seeds []string
+	for _, found := range regexp.MustCompile(`seed=([0-9a-f]{64})\n`).FindAllSubmatch(u.read(t, p.Offset, p.Size), -1) {
+		seeds = append(seeds, string(found[1]))
+	}
+	return slices.ContainsFunc(seeds, func(seed string) bool {
+		raw, err := hex.DecodeString(seed)
+		require.NoError(t, err)
+		next := sha256.Sum256(append([]byte("postern seed: next\n"), raw...))
+		return slices.Contains(seeds, hex.EncodeToString(next[:]))
+	})
 }
 
 // TestUpgradeInPlace upgrades a board with room for one image. The power fails in the
