@@ -56,7 +56,7 @@ type arguments struct {
 	values []assignment
 	words  []string
 	items  map[string]word
-	where  []condition
+	where  where
 	options
 }
 
@@ -79,9 +79,15 @@ var (
 	terseWord  = Choice{"terse", "each item in one line"}
 	countWord  = Choice{"count-only", "how many items there are"}
 	statsWord  = Choice{"stats", "what each item has matched"}
+	// Tools that read screens type it: RouterOS stops at the end of a page.
+	pagingWord = Choice{"without-paging", "all at once, as without this word"}
 	followWord = Choice{"follow", "go on with what is new, until a key is pressed"}
 
 	sensitiveWord = Choice{"show-sensitive", "with the hash of the password"}
+	verboseWord   = Choice{"verbose", "what is as by default, too"}
+	exportWords   = []Choice{{"compact", "what differs from the defaults, as without this word"}, verboseWord,
+		{terseWord.Name, "each item in one line, with its menu"},
+		{"hide-sensitive", "without the hash of the password, as without this word"}, sensitiveWord}
 
 	printCommand = command{name: "print", help: "show what is set", arguments: []argument{intervalArgument}, run: (*execution).printScreen}
 	setCommand   = command{name: "set", help: "change properties", properties: true, run: (*execution).set}
@@ -114,16 +120,12 @@ var (
 	printClockCommand = command{name: "print", help: "show the time of day",
 		arguments: []argument{intervalArgument}, run: (*execution).printClock}
 	printLogCommand = command{name: "print", help: "show the log",
-		words: []Choice{followWord, countWord}, where: true, run: (*execution).printLog}
+		words: []Choice{followWord, countWord, pagingWord}, where: true, run: (*execution).printLog}
 
-	rebootCommand = command{name: "reboot", help: "restart the router", run: func(x *execution, _ *menu, _ arguments) error {
-		x.out.WriteString("system will reboot shortly\n")
-		return x.ask(Reboot)
-	}}
-	shutdownCommand = command{name: "shutdown", help: "turn the router off", run: func(x *execution, _ *menu, _ arguments) error {
-		x.out.WriteString("system will shutdown promptly\n")
-		return x.ask(Shutdown)
-	}}
+	rebootCommand = command{name: "reboot", help: "restart the router",
+		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Reboot) }}
+	shutdownCommand = command{name: "shutdown", help: "turn the router off",
+		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Shutdown) }}
 	resetConfigurationCommand = command{name: "reset-configuration", help: "go back to what the router came with, and restart it",
 		needs: ResetConfiguration,
 		run:   func(x *execution, _ *menu, _ arguments) error { return x.ask(ResetConfiguration) }}
@@ -134,9 +136,9 @@ var (
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ChangePassword) }}
 	// exportCommand is in every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
-		words: []Choice{sensitiveWord},
+		words: exportWords,
 		run: func(x *execution, m *menu, a arguments) error {
-			x.out.WriteString(exportMenus(x.menus, &x.cfg, m.path, slices.Contains(a.words, sensitiveWord.Name)))
+			x.out.WriteString(exportMenus(x.menus, &x.cfg, m.path, a.words...))
 			return nil
 		}}
 
@@ -201,7 +203,7 @@ func itemCommand(name, help string, run func(*execution, *menu, arguments) error
 }
 
 func printList(help string, words ...Choice) command {
-	return command{name: "print", help: help, words: words, where: true, arguments: []argument{intervalArgument}, run: (*execution).print}
+	return command{name: "print", help: help, words: append(words, pagingWord), where: true, arguments: []argument{intervalArgument}, run: (*execution).print}
 }
 
 // execution is a line being run: the configuration as changed so far, and the rest
@@ -217,8 +219,9 @@ type execution struct {
 	before [lists][]*identity
 	live   Live
 	links  []netcfg.LinkState // of live, once asked
-	// file: the line is one of a file. All that can be set is there then.
-	file bool
+	// file: the line is one of a file. All that can be set is there then. Older: it may be
+	// one of an earlier version.
+	file, older bool
 	// printed are the numbers of the session, numbers those that the line has assigned.
 	printed, numbers map[string][]any
 	// repeated: the line is run again because its Result asked for it. Seen are the last
@@ -243,6 +246,11 @@ func (x *execution) statement(words []word) error {
 	if c == nil {
 		x.path = m.path
 		return nil
+	}
+	if x.older && m.path == "system logging" && c.name == "set" {
+		if action, words := x.olderLogging(rest); words != nil {
+			m, rest = action, words
+		}
 	}
 	a, err := x.arguments(m, *c, rest)
 	if err != nil {
@@ -413,7 +421,7 @@ func (c command) named(m *menu, given []string) []string {
 func (c command) plainWords(m *menu) []Choice {
 	words := slices.Clone(c.words)
 	if c.where {
-		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, ~ (a regular expression that it has)"})
+		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, <, >, ~ (a regular expression that it has), and, or, (...)"})
 	}
 	if c.name == resetCommand.name {
 		for _, p := range m.properties {
@@ -750,7 +758,10 @@ func (x *execution) find(m *menu, a arguments) error {
 		return err
 	}
 	var found []string
-	for _, r := range matching(rows, a.where) {
+	if rows, err = x.matching(m, rows, a.where); err != nil {
+		return err
+	}
+	for _, r := range rows {
 		if n := slices.Index(numbered, r.key); n >= 0 {
 			found = append(found, fmt.Sprint(n))
 		}

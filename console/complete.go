@@ -185,7 +185,7 @@ func lastStatement(text string) (words []word, partial word, inside []word, err 
 		w, err := s.word()
 		if err != nil && s.inner && s.pos == len(s.text) {
 			inside = s.inside
-			if n := len(inside); n > 0 && !strings.HasSuffix(text, " ") {
+			if n := len(inside); n > 0 && !strings.HasSuffix(text, " ") && !inside[n-1].parenthesis() {
 				return words, inside[n-1], inside[:n-1], nil
 			}
 			return words, word{}, inside, nil
@@ -194,7 +194,7 @@ func lastStatement(text string) (words []word, partial word, inside []word, err 
 			return nil, word{}, nil, err
 		}
 		words = append(words, w)
-		end = s.pos < len(s.text)
+		end = s.pos < len(s.text) || w.parenthesis()
 	}
 	if !end {
 		return words[:len(words)-1], words[len(words)-1], nil, nil
@@ -208,7 +208,7 @@ func (c cursor) value() (property, bool) {
 		return property{}, false
 	}
 	if c.where {
-		name, err := complete(strings.TrimRight(c.partial.key, "!~"), c.menu.asked())
+		name, err := complete(strings.TrimRight(c.partial.key, operators), c.menu.asked())
 		if err != nil {
 			return property{}, false
 		}
@@ -239,11 +239,11 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 		if !ok {
 			return prefix, nil, space
 		}
-		if strings.HasPrefix(p.accepts, "[!]") {
-			prefix = strings.TrimPrefix(prefix, "!")
-		}
 		if p.list {
 			prefix = prefix[strings.LastIndexByte(prefix, ',')+1:]
+		}
+		if strings.HasPrefix(p.accepts, "[!]") {
+			prefix = strings.TrimPrefix(prefix, "!")
 		}
 		for _, v := range p.values {
 			all = append(all, Choice{Name: v, Help: p.help})
@@ -253,6 +253,9 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 		}
 		return prefix, all, space
 	case c.where:
+		if not, found := strings.CutPrefix(prefix, "!"); found {
+			return not, c.menu.shown(), space
+		}
 		return prefix, c.menu.shown(), func(string) string { return "=" }
 	case c.command.find: // in brackets
 		return prefix, []Choice{{findItems.name, findItems.help}}, space

@@ -30,6 +30,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/postern-router/postern/firewall"
@@ -77,7 +78,7 @@ type Config struct {
 	// AdminPassword is the hash of admin's password (/user), as Live.HashPassword made
 	// it; "" if there is none.
 	AdminPassword string
-	// RemoteLog is who is sent the log (/system logging).
+	// RemoteLog is who is sent the log, and what of it (/system logging).
 	RemoteLog RemoteLog
 	// NTP is who is asked for the time (/system ntp client).
 	NTP ntp.Config
@@ -100,6 +101,33 @@ type RemoteLog struct {
 	// Address is the server's; the zero Addr if the log is sent to nobody.
 	Address netip.Addr
 	Port    uint16
+	// Rules say what is sent: a line that one of them matches.
+	Rules []LogRule
+}
+
+// LogRule is one of /system logging.
+type LogRule struct {
+	// Topics are words with commas between, "!" perhaps before each. A line matches if it
+	// has all of them, and none of those with "!".
+	Topics   string
+	Action   string // remote
+	Disabled bool
+}
+
+// Sends reports whether a line with these topics, with commas between, is sent.
+func (r RemoteLog) Sends(topics string) bool {
+	has := strings.Split(topics, ",")
+	return slices.ContainsFunc(r.Rules, func(rule LogRule) bool {
+		if rule.Disabled {
+			return false
+		}
+		for topic := range strings.SplitSeq(rule.Topics, ",") {
+			if name, not := strings.CutPrefix(topic, "!"); topic != "" && slices.Contains(has, name) == not {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // Default is the configuration of a router on which nothing was set.
@@ -117,6 +145,7 @@ func (c Config) Clone() Config {
 	c.Routes = slices.Clone(c.Routes)
 	c.DNS = slices.Clone(c.DNS)
 	c.NTP.Servers = slices.Clone(c.NTP.Servers)
+	c.RemoteLog.Rules = slices.Clone(c.RemoteLog.Rules)
 	c.Firewall.Filter = cloneFirewallRules(c.Firewall.Filter)
 	c.Firewall.NAT = cloneFirewallRules(c.Firewall.NAT)
 	c.Socks.Access = slices.Clone(c.Socks.Access)
@@ -244,9 +273,9 @@ const (
 	None Request = iota
 	// Quit ends the session.
 	Quit
-	// Reboot restarts the router.
+	// Reboot asks whether to, then restarts the router.
 	Reboot
-	// Shutdown turns the router off.
+	// Shutdown asks whether to, then turns the router off.
 	Shutdown
 	// Ping sends what Result.Ping says until that is done or a key is pressed, and
 	// shows each answer as it comes.
@@ -314,8 +343,9 @@ type Session struct {
 	Safe bool
 
 	path string // words of the current menu, "" for the root
-	// file is set while a file is read: numbers are then those of the moment.
-	file bool
+	// file is set while a file is read: numbers are then those of the moment. Older: the
+	// lines may be of an earlier version.
+	file, older bool
 	// numbers says for each menu, by its path, what the numbers of its last print refer
 	// to.
 	numbers map[string][]any
@@ -398,7 +428,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 func (s *Session) execution(cfg Config, live Live) *execution {
 	x := &execution{
 		menus: menus, path: s.path, width: s.Width, cfg: cfg.Clone(), live: live,
-		file: s.file, printed: s.numbers, numbers: map[string][]any{}, repeated: s.repeated != "", seen: s.seen,
+		file: s.file, older: s.older, printed: s.numbers, numbers: map[string][]any{}, repeated: s.repeated != "", seen: s.seen,
 	}
 	x.identify()
 	return x

@@ -23,6 +23,7 @@ const fuzzConfig = `
 /ip firewall nat add chain=srcnat action=masquerade
 /ip socks access add dst-port=21,80-90
 /ip socks access add action=deny
+/system logging add topics=socks,!info action=remote
 `
 
 // A line never panics; one that fails changes nothing; what one changes can be
@@ -42,6 +43,7 @@ func FuzzExecute(f *testing.F) {
 		"/ip firewall filter add chain=input place-before=[find chain=input] copy-from=0",
 		"/ip socks access move 0-1 destination=0; comment [find action=allow] \"x y\"; find",
 		"/ip socks access remove [find where dst-port!=21 and !disabled comment~\"a\"]",
+		"/ip socks access print where (dst-port>=21||!disabled) and !(hits<5)",
 		"/ip socks access; print detail where action=allow; print terse; print count-only",
 		"/ip socks access set 0 !dst-port action=d; /ip socks reset port",
 		"/ip socks access check src-address=1.2.3.4 dst-address=5.6.7.8 dst-port=21",
@@ -54,6 +56,7 @@ func FuzzExecute(f *testing.F) {
 		"/interface ethernet set [find default-name=ether2] name=lan; /interface comment lan x; /interface find name=lan",
 		"/interface bridge set b1 name=b9; /interface vlan set v1 name=v9; /interface disable 0,b9",
 		"/system clock manual set time-zone=-03:30; /import", "/ip arp print follow; /ip socks connections print follow",
+		"/system logging add action=remote topics=!f; set 0 topics=s; action set remote remote=10.0.0.1; export",
 		"/ping 10.0.0.1 count=3 interval=20ms", "/tool traceroute example.org max-hops=5",
 	} {
 		f.Add(line, true)
@@ -138,7 +141,7 @@ func TestExecuteRandomWords(t *testing.T) {
 	words := []string{"/", "..", ";", "\n", "\\\n", "0", "1", "0,1", "2", "ether1", "usb1", "ether9", "stats", "\"x\"", "#", "numbers=0", "x=y",
 		"detail", "terse", "count-only", "where", "follow", "interval=1s", "destination=0", "place-before=0", "copy-from=1", "0-1",
 		"[find]", "[find chain=input]", "[find action!=allow]", "[find", "]", "disabled", "!comment", "!dst-port", "address=10.0.0.1", "count=3",
-		"src-address=10.0.0.1", "dst-address=10.0.0.2", "dst-port=21", "time=1:2:3", "date=2030-01-31"}
+		"(", ")", "or", "and", "!(", "dst-port>20", "hits<=9", "src-address=10.0.0.1", "dst-address=10.0.0.2", "dst-port=21", "time=1:2:3", "date=2030-01-31"}
 	values := []string{"yes", "no", "1", "70000", "2m", "10.0.0.1", "10.0.0.0/8", "!10.0.0.1-10.0.0.2", "21,80-90", "ether1", "!ether2",
 		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "d", "e", "b1", "v1", "stp", "02:00:5e:00:53:01", "+05:30", "wan", "\"\"", "\"a b\"", "tcp-reset"}
 	for _, m := range menus {

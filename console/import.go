@@ -23,7 +23,7 @@ var importCommand = command{name: "import", help: "take lines as export shows th
 func (s *Session) Import(cfg Config, live Live, text string) (Result, error) {
 	whole := Result{Config: cfg}
 	var out strings.Builder
-	session := Session{Width: s.Width}
+	session := Session{Width: s.Width, older: true}
 	lines := strings.Split(text, "\n")
 	for i := 0; i < len(lines); i++ {
 		first := i

@@ -17,6 +17,8 @@ func TestImport(t *testing.T) {
 		{name: "on what is there", text: "/system identity set name=a\n/ip socks\nset port=1081\nprint\n",
 			export: "/system identity\nset name=a\n/ip socks\nset port=1081\n",
 			output: "                    enabled: no\n                       port: 1081\n    connection-idle-timeout: 2m\n            max-connections: 200\n"},
+		{name: "of a version without rules for the log", text: "/system logging\nset remote-port=515 remote=10.0.0.1\n",
+			export: "/system logging\nadd action=remote\n/system logging action\nset remote remote=10.0.0.1 remote-port=515\n"},
 		{name: "nothing"},
 		{name: "swapped names", text: "/interface ethernet\nset [find default-name=ether1] name=ether2\nset [ find default-name=ether2 ] name=ether1 mtu=1400\n",
 			export: "/interface ethernet\nset [find default-name=ether1] name=ether2\nset [find default-name=ether2] name=ether1 mtu=1400\n"},

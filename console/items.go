@@ -24,6 +24,7 @@ const (
 	bridgeItems
 	vlanItems
 	bridgePortItems
+	logItems
 	lists
 )
 
@@ -145,8 +146,15 @@ func (x *execution) numbered(m *menu) ([]any, error) {
 // be none, if nothing is found.
 func (x *execution) resolve(m *menu, w word) ([]int, error) {
 	if m.only != "" {
-		if w.find == nil && w.text != m.only && w.text != "0" {
-			return nil, noSuchItem(w.text)
+		if w.find == nil {
+			if w.text != m.only && w.text != "0" {
+				return nil, noSuchItem(w.text)
+			}
+			return []int{0}, nil
+		}
+		found, err := x.found(m, w)
+		if err != nil || len(found) == 0 {
+			return nil, err
 		}
 		return []int{0}, nil
 	}
@@ -174,25 +182,37 @@ func (x *execution) resolve(m *menu, w word) ([]int, error) {
 	return indices, nil
 }
 
+// found returns the keys of the items that [find ...] finds: nothing can be done with
+// what the system made.
+func (x *execution) found(m *menu, w word) ([]any, error) {
+	where, err := x.conditions(m, w.find[1:])
+	if err != nil {
+		return nil, err
+	}
+	if m.names && x.live.Links == nil && len(where) == 1 && len(where[0]) == 1 {
+		if c := where[0][0]; c.name == defaultName && c.test == "=" {
+			return []any{c.value}, nil // in a file, where nobody knows which ports there are
+		}
+	}
+	rows, err := x.itemRows(m)
+	if err != nil {
+		return nil, err
+	}
+	if rows, err = x.matching(m, rows, where); err != nil {
+		return nil, err
+	}
+	var keys []any
+	for _, r := range rows {
+		keys = append(keys, r.key)
+	}
+	return keys, nil
+}
+
 // chosen returns the keys of the items that a word refers to.
 func (x *execution) chosen(m *menu, w word) ([]any, error) {
 	var chosen []any
 	if w.find != nil {
-		where, err := x.conditions(m, w.find[1:])
-		if err != nil {
-			return nil, err
-		}
-		if m.names && x.live.Links == nil && len(where) == 1 && where[0].name == defaultName && where[0].test == "=" {
-			return []any{where[0].value}, nil // in a file, where nobody knows which ports there are
-		}
-		rows, err := x.itemRows(m) // nothing can be done with what the system made
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range matching(rows, where) {
-			chosen = append(chosen, r.key)
-		}
-		return chosen, nil
+		return x.found(m, w)
 	}
 	keys, err := x.keys(m)
 	if err != nil {

@@ -55,15 +55,37 @@ func TestItems(t *testing.T) {
 		{"found set", "remove [find src-address]", "10 11 12 14", ""},
 		{"found not set", "remove [find !comment]", "11 12", ""},
 		{"found unset", "remove [find comment=\"\"]", "11 12", ""},
+		{"found by either", "remove [find dst-port=10 or dst-port=14]", "11 12 13", ""},
+		{"and binds more than or", "remove [find dst-port=10 or comment=x and action=deny]", "11 13 14", ""},
+		{"nothing is and", "remove [find dst-port=10 or comment=x action=deny]", "11 13 14", ""},
+		{"a group", "remove [find (dst-port=10 or comment=x) and action=allow]", "12 13 14", ""},
+		{"a group, with signs", "remove [find action=allow&&x]", "", `input does not match any value of action; expected allow | deny, not "allow&&x"`},
+		{"signs for words", "remove [find (dst-port=10 || comment=x) && action=allow]", "12 13 14", ""},
+		{"not a group", "remove [find !(dst-port=10 or comment=x)]", "10 11 12", ""},
+		{"groups in groups", "remove [find ((dst-port=10) or (!(!(dst-port=11))))]", "12 13 14", ""},
+		{"less", "remove [find dst-port<12]", "12 13 14", ""},
+		{"at most", "remove [find dst-port<=12]", "13 14", ""},
+		{"more", "remove [find dst-port>12]", "10 11 12", ""},
+		{"at least", "remove [find dst-port>=12]", "10 11", ""},
+		{"an address and more", "remove [find src-address>=192.168.0.0]", "10 11 12 14", ""},
+		{"counted", "remove [find hits>5]", "10 12 13 14", ""},
+		{"no order", "remove [find comment>x]", "", "invalid value of comment (line 1 column 14); expected a number, a time, a size or an address"},
+		{"open group", "remove [find (comment=x]", "", "expected closing brace (line 1 column 14); expected )"},
+		{"closed group", "remove [find comment=x)]", "", "expected end of command (line 1 column 23)"},
+		{"empty group", "remove [find ()]", "", "expected condition (line 1 column 15); expected property=value, with one of src-address, src-port, dst-address, dst-port, action, disabled, comment, hits"},
+		{"too many groups", "remove [find " + strings.Repeat("(", 2000), "", "expected closing brace (line 1 column 2014); expected ]"},
+		{"too deep groups", "remove [find " + strings.Repeat("(", 2000) + "]", "", "too many groups within groups (line 1 column 30)"},
+		{"or at the end", "remove [find comment=x or]", "", "expected condition (line 1 column 24); expected property=value, with one of src-address, src-port, dst-address, dst-port, action, disabled, comment, hits"},
+		{"and at the beginning", "remove [find and comment=x]", "", "expected condition (line 1 column 14); expected property=value, with one of src-address, src-port, dst-address, dst-port, action, disabled, comment, hits"},
 		{"nothing found", "remove [find dst-port=99]", "10 11 12 13 14", ""},
 		{"shortened find", "remove [f comment=x]", "10 13 14", ""},
 		{"numbers by name", "remove numbers=[find comment=x]", "10 13 14", ""},
-		{"bad condition", "remove [find foo=1]", "", "bad property name foo (line 1 column 14); expected one of src-address, src-port, dst-address, dst-port, action, disabled, comment"},
+		{"bad condition", "remove [find foo=1]", "", "bad property name foo (line 1 column 14); expected one of src-address, src-port, dst-address, dst-port, action, disabled, comment, hits"},
 		{"ambiguous condition", "remove [find d=1]", "", "ambiguous property name d (line 1 column 14); expected dst-address, dst-port, disabled"},
 		{"bad value of a condition", "remove [find action=drop]", "", `input does not match any value of action; expected allow | deny, not "drop"`},
-		{"a condition that is none", `remove [find "x"]`, "", "expected condition (line 1 column 14); expected property=value, with one of src-address, src-port, dst-address, dst-port, action, disabled, comment"},
-		{"open bracket", "remove [find", "", "syntax error (line 1 column 13); expected a closing bracket"},
-		{"open bracket in a line", "remove [find; print", "", "syntax error (line 1 column 13); expected a closing bracket"},
+		{"a condition that is none", `remove [find "x"]`, "", "expected condition (line 1 column 14); expected property=value, with one of src-address, src-port, dst-address, dst-port, action, disabled, comment, hits"},
+		{"open bracket", "remove [find", "", "expected closing brace (line 1 column 13); expected ]"},
+		{"open bracket in a line", "remove [find; print", "", "expected closing brace (line 1 column 13); expected ]"},
 		{"other command in brackets", "remove [print]", "", "syntax error (line 1 column 8); expected [find ...]"},
 		{"nothing in brackets", "remove []", "", "syntax error (line 1 column 8); expected [find ...]"},
 		{"brackets in brackets", "remove [find comment=[find]]", "", `syntax error (line 1 column 22); expected a value with such a character to stand in quotes ("...")`},
@@ -98,7 +120,9 @@ func TestItems(t *testing.T) {
 			cfg, err := Load("test", strings.NewReader(fiveRules))
 			require.NoError(t, err)
 			session := Session{path: "ip socks access"}
-			result, err := session.Execute(cfg, testLive(), test.line)
+			live := testLive()
+			live.Hits = func() ([]uint64, error) { return []uint64{0, 9, 5, 1, 0}, nil }
+			result, err := session.Execute(cfg, live, test.line)
 			if test.err != "" {
 				require.EqualError(t, err, test.err)
 				return
@@ -137,7 +161,7 @@ Flags: X - disabled
 [admin@postern] ip socks access> set 0 comment="found by number"
 [admin@postern] ip socks access> find comment
 0
-[admin@postern] ip socks access> print count-only
+[admin@postern] ip socks access> print count-only without-paging
 5
 [admin@postern] ip socks access> print detail where comment~"found"
 Flags: X - disabled

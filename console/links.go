@@ -22,7 +22,12 @@ var (
 	portCommands = []command{setItems, enableItems, disableItems, commentItems, findItems, printRules}
 	linkCommands = []command{addItem, setItems, removeItems, enableItems, disableItems, commentItems, findItems, printRules}
 
-	interfaceCommands = append(slices.Clone(statsCommands), enableItems, disableItems, commentItems, findItems)
+	// interfaceProperties are those that all links have, in the order in which they are set:
+	// with the name, what an item is referred to by would go.
+	interfaceProperties = []string{"mtu", "disabled", "comment", "name"}
+	setInterfaces       = command{name: "set", help: "change properties of items", run: (*execution).setInterfaces,
+		unnamed: []string{"numbers"}, arguments: append([]argument{numbersArgument}, interfaceArguments()...)}
+	interfaceCommands = append(slices.Clone(statsCommands), setInterfaces, enableItems, disableItems, commentItems, findItems)
 
 	linkColumns      = []column{{"name", 16}, {"type", 6}, {"mtu", 5}, {"mac-address", 0}}
 	linkStatsColumns = []column{{"name", 16}, {"rx-byte", 15}, {"tx-byte", 15}, {"rx-packet", 12}, {"tx-packet", 0}}
@@ -57,7 +62,7 @@ var (
 		rows: (*execution).ethernetRows, legend: legendLink, flags: 3,
 		columns: []column{{"name", 16}, {"mtu", 5}, {"mac-address", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
-		readOnly: []readOnly{{name: defaultName, help: "the board's name for the port"}},
+		readOnly: append(linkCounters(), readOnly{name: defaultName, help: "the board's name for the port"}),
 		items:    itemsOf(linkItems, links),
 		properties: append([]property{portNameProperty()}, bindItems(links,
 			prop("mtu", optional(integer(68, 65535), "the driver's"), "", "largest packet in bytes",
@@ -74,7 +79,7 @@ var (
 		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface bridge") }, legend: legendLink, flags: 3,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"mac-address", 17}, {"protocol-mode", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
-		readOnly: []readOnly{mtuReadOnly, macReadOnly},
+		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
 		items:    itemsOf(bridgeItems, bridges),
 		properties: followed(bindItems(bridges,
 			prop("name", newName(), "", "name of the bridge", func(b *netcfg.Bridge) *string { return &b.Name }),
@@ -92,7 +97,7 @@ var (
 		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface vlan") }, legend: legendLink, flags: 3,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"vlan-id", 7}, {"interface", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
-		readOnly: []readOnly{mtuReadOnly, macReadOnly},
+		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
 		items:    itemsOf(vlanItems, vlans),
 		properties: followed(bindItems(vlans,
 			prop("name", newName(), "", "name of the VLAN", func(v *netcfg.VLAN) *string { return &v.Name }),
@@ -119,12 +124,41 @@ var (
 	}
 )
 
+// interfaceArguments are the arguments of setInterfaces, whose values each link's own menu
+// reads.
+func interfaceArguments() []argument {
+	var all []argument
+	for _, name := range interfaceProperties {
+		p, _ := ethernetMenu.property(name)
+		p.def, p.unset = "", "as it is"
+		all = append(all, argument{item: true, property: p})
+	}
+	return all
+}
+
+// setInterfaces changes links of any kind.
+func (x *execution) setInterfaces(m *menu, a arguments) error {
+	for _, name := range interfaceProperties {
+		w, given := a.items[name]
+		if !given {
+			continue
+		}
+		if w.find != nil {
+			return &lineError{message: "syntax error", place: w.value, expected: quotesExpected}
+		}
+		if err := x.setOne(m, a, name, w.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func linkCounters() []readOnly {
 	return []readOnly{
-		{name: "rx-byte", help: "bytes received"},
-		{name: "tx-byte", help: "bytes sent"},
-		{name: "rx-packet", help: "packets received"},
-		{name: "tx-packet", help: "packets sent"},
+		{name: "rx-byte", help: "bytes received", counted: true},
+		{name: "tx-byte", help: "bytes sent", counted: true},
+		{name: "rx-packet", help: "packets received", counted: true},
+		{name: "tx-packet", help: "packets sent", counted: true},
 	}
 }
 

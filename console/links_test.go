@@ -68,6 +68,17 @@ Flags: X - disabled, I - invalid, R - running, S - slave
 1
 [admin@postern] > interface disable 0,bridge1
 [admin@postern] > interface comment [find type=vlan] "for guests"
+[admin@postern] > interface set ether2,guests mtu=1300 disabled=yes
+[admin@postern] > interface set [find name=guests] comment="for guests" name=visitors
+[admin@postern] > interface set visitors name=guests disabled=no
+[admin@postern] > interface set ether2 mtu=20
+value of mtu out of range (68..65535)
+[admin@postern] > interface set ether2 mtu=[find]
+syntax error (line 1 column 26); expected a value with such a character to stand in quotes ("...")
+[admin@postern] > interface set ether2 type=vlan
+expected end of command (line 1 column 22); expected one of mtu, disabled, comment, name
+[admin@postern] > interface set ether2,guests mtu="" disabled=no
+[admin@postern] > interface vlan set guests mtu=1400
 [admin@postern] > interface print
 Flags: X - disabled, I - invalid, R - running, S - slave
  #     NAME             TYPE   MTU   MAC-ADDRESS

@@ -155,23 +155,35 @@ Flags: X - disabled, I - invalid, D - dynamic
      address=192.168.0.1/24 interface=ether2 network=192.168.0.0
 `},
 		{name: "route", screen: `[admin@postern] > ip route print
-Flags: X - disabled, I - invalid, D - dynamic
- #   DST-ADDRESS        GATEWAY         DISTANCE
- 0 D 192.168.0.0/24     ether2          0
- 1 D 0.0.0.0/0          10.9.0.1        1
- 2 I 0.0.0.0/0          10.1.0.1        1
+Flags: X - disabled, I - invalid, A - active, D - dynamic, C - connect, S - static
+ #     DST-ADDRESS        GATEWAY         DISTANCE
+ 0 ADC 192.168.0.0/24     ether2          0
+ 1 ADS 0.0.0.0/0          10.9.0.1        1
+ 2 I S 0.0.0.0/0          10.1.0.1        1
 [admin@postern] > ip route print terse
- 0 D dst-address=192.168.0.0/24 gateway=ether2 distance=0
- 1 D dst-address=0.0.0.0/0 gateway=10.9.0.1 distance=1
- 2 I dst-address=0.0.0.0/0 gateway=10.1.0.1 distance=1
+ 0 ADC dst-address=192.168.0.0/24 gateway=ether2 distance=0
+ 1 ADS dst-address=0.0.0.0/0 gateway=10.9.0.1 distance=1
+ 2 I S dst-address=0.0.0.0/0 gateway=10.1.0.1 distance=1
 [admin@postern] > ip route find invalid
 2
+[admin@postern] > ip route add dst-address=10.7.0.0/16 gateway=192.168.0.7 distance=5
+[admin@postern] > ip route add dst-address=10.7.0.0/16 gateway=192.168.0.8 distance=3
+[admin@postern] > ip route add dst-address=10.7.0.0/16 gateway=192.168.0.9 disabled=yes
 [admin@postern] > ip route print where !dynamic
-Flags: X - disabled, I - invalid, D - dynamic
- #   DST-ADDRESS        GATEWAY         DISTANCE
- 0 I 0.0.0.0/0          10.1.0.1        1
+Flags: X - disabled, I - invalid, A - active, D - dynamic, C - connect, S - static
+ #     DST-ADDRESS        GATEWAY         DISTANCE
+ 0 I S 0.0.0.0/0          10.1.0.1        1
+ 1   S 10.7.0.0/16        192.168.0.7     5
+ 2 A S 10.7.0.0/16        192.168.0.8     3
+ 3 X S 10.7.0.0/16        192.168.0.9     1
+[admin@postern] > ip route print count-only where static and active
+2
+[admin@postern] > ip route print count-only where connect
+1
+[admin@postern] > ip route print count-only where dst-address>10.0.0.0 and distance<5 and !disabled
+2
 [admin@postern] > ip route find
-0
+0,1,2,3
 `},
 		{name: "arp", screen: `[admin@postern] > ip arp print
 Flags: D - dynamic, C - complete
@@ -260,10 +272,27 @@ set time-zone=-03:30
 [admin@postern] > user export show-sensitive
 /user
 set admin password-hash="\$argon2id\$xxxxxx"
+[admin@postern] > user export verbose hide-sensitive
+[admin@postern] > ip socks export verbose
+/ip socks
+set enabled=no port=1080 connection-idle-timeout=2m max-connections=200
+/ip socks access
+add src-address=192.168.0.2 !src-port !dst-address dst-port=21 action=allow \
+    disabled=no !comment
+add !src-address !src-port !dst-address !dst-port action=deny disabled=no \
+    comment="nobody else"
+[admin@postern] > ip socks export terse
+/ip socks access add src-address=192.168.0.2 dst-port=21
+/ip socks access add action=deny comment="nobody else"
 [admin@postern] > user set 0 password=bad
 invalid value for argument password-hash; expected hash of a password: 1..255 characters of a-z, A-Z, 0-9 and $./+=,-, not "not a hash"
 [admin@postern] > user set admin password="\1B"
 invalid value for argument password; expected printable string: 0..64 bytes
+[admin@postern] > user set [find name=root] password=other
+[admin@postern] > user set [find name=admin group=full] password=another
+[admin@postern] > user export show-sensitive
+/user
+set admin password-hash="\$argon2id\$xxxxxxx"
 [admin@postern] > user set root password=x
 no such item: root
 [admin@postern] > user set admin !password
@@ -271,15 +300,39 @@ no such item: root
 [admin@postern] > user print where password=secret
 bad property name password (line 1 column 18); expected one of name, group
 `},
-		{name: "logging", screen: `[admin@postern] > system logging set remote=192.168.0.9
+		{name: "logging", screen: `[admin@postern] > system logging action print
+ # NAME             TARGET REMOTE          REMOTE-PORT
+ 0 remote           remote                 514
+[admin@postern] > system logging add topics=firewall,!info
+missing value(s) of argument(s) action
+[admin@postern] > system logging add topics=fire,!inf action=remote
+[admin@postern] > system logging add action=remote disabled=yes
 [admin@postern] > system logging print
-       remote: 192.168.0.9
-  remote-port: 514
-[admin@postern] > system logging set remote-port=1514 !remote
+Flags: X - disabled, I - invalid
+ #   TOPICS                         ACTION
+ 0 I firewall,!info                 remote
+ 1 X                                remote
+[admin@postern] > system logging action set remote remote=192.168.0.9 remote-port=1514
+[admin@postern] > system logging action print where remote=192.168.0.9
+ # NAME             TARGET REMOTE          REMOTE-PORT
+ 0 remote           remote 192.168.0.9     1514
+[admin@postern] > system logging print
+Flags: X - disabled, I - invalid
+ #   TOPICS                         ACTION
+ 0   firewall,!info                 remote
+ 1 X                                remote
+[admin@postern] > system logging add topics=socks,socks action=remote
+input does not match any value of topics; expected [!]topic, or a list of them: system | socks | firewall | interface | ntp | account | info | warning | error | critical, not "socks,socks"
 [admin@postern] > system logging export
 /system logging
-set remote-port=1514
-[admin@postern] > system logging reset
+add topics=firewall,!info action=remote
+add action=remote disabled=yes
+/system logging action
+set remote remote=192.168.0.9 remote-port=1514
+[admin@postern] > system logging set remote=192.168.0.7
+expected end of command (line 1 column 20); expected one of topics, action, disabled, numbers
+[admin@postern] > system logging remove [find disabled or topics~"fire"]
+[admin@postern] > system logging action set 0 !remote remote-port=514
 [admin@postern] > system logging export
 `},
 		{name: "log", screen: `[admin@postern] > log print where topics~info
@@ -348,6 +401,7 @@ func TestUnwired(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "$x", cfg.AdminPassword)
 	assert.Equal(t, "10.0.0.1", cfg.RemoteLog.Address.String())
+	assert.Equal(t, []LogRule{{Action: "remote"}}, cfg.RemoteLog.Rules, "a line of an earlier version, which sent all")
 	_, err = Load("file", strings.NewReader("/user set admin password=x"))
 	require.EqualError(t, err, "file:1: failure: passwords unavailable")
 }

@@ -53,6 +53,7 @@ type menu struct {
 type readOnly struct {
 	name, help string
 	of         func(c *Config, item int) string
+	counted    bool // it is of print stats
 }
 
 // property is a setting: a table row that parsing, print, export, help and the
@@ -179,9 +180,10 @@ func bindItems[T any](of func(*Config) *[]T, fields ...field[T]) []property {
 }
 
 const (
-	legendRule = "Flags: X - disabled, I - invalid, D - dynamic"
-	legendItem = "Flags: X - disabled"
-	legendARP  = "Flags: D - dynamic, C - complete"
+	legendRule  = "Flags: X - disabled, I - invalid, D - dynamic"
+	legendRoute = "Flags: X - disabled, I - invalid, A - active, D - dynamic, C - connect, S - static"
+	legendItem  = "Flags: X - disabled"
+	legendARP   = "Flags: D - dynamic, C - complete"
 )
 
 // menus is the whole language, in the order of an export: what a line refers to
@@ -209,17 +211,7 @@ var menus = []*menu{
 				func(c *Config) *string { return &c.Identity }),
 		),
 	},
-	{
-		path: "system logging", help: "who is sent the log",
-		commands: singleCommands, indent: 2,
-		needs: func(l Live) bool { return l.RemoteLog },
-		properties: bind(func(c *Config, _ int) *RemoteLog { return &c.RemoteLog },
-			prop("remote", optional(address(), "nobody"), "", "address of the syslog server",
-				func(r *RemoteLog) *netip.Addr { return &r.Address }),
-			prop("remote-port", integer[uint16](1, 65535), "514", "UDP port of the syslog server",
-				func(r *RemoteLog) *uint16 { return &r.Port }),
-		),
-	},
+	loggingMenu, loggingAction,
 	ntpMenu, ntpClient, partitionsMenu,
 	{
 		path: "user", help: "who may log in",
@@ -247,14 +239,14 @@ var menus = []*menu{
 			disabled(func(a *netcfg.Address) *bool { return &a.Disabled }),
 			comment(func(a *netcfg.Address) *string { return &a.Comment }),
 		),
-		readOnly: []readOnly{{"network", "network of the address",
-			func(c *Config, i int) string { return c.Addresses[i].Address.Masked().Addr().String() }}},
+		readOnly: []readOnly{{name: "network", help: "network of the address",
+			of: func(c *Config, i int) string { return c.Addresses[i].Address.Masked().Addr().String() }}},
 		dynamic: (*execution).dynamicAddresses,
 		columns: []column{{"address", 18}, {"network", 15}, {"interface", 0}},
 	},
 	{
 		path: "ip route", help: "routes by a gateway",
-		commands: listCommands, legend: legendRule, flags: 1,
+		commands: listCommands, legend: legendRoute, flags: 3,
 		items: itemsOf(routeItems, routes),
 		properties: bindItems(routes,
 			prop("dst-address", network(), "0.0.0.0/0", "destination network",
@@ -266,7 +258,8 @@ var menus = []*menu{
 			disabled(func(r *netcfg.Route) *bool { return &r.Disabled }),
 			comment(func(r *netcfg.Route) *string { return &r.Comment }),
 		),
-		dynamic: (*execution).dynamicRoutes,
+		dynamic: func(x *execution) ([]row, error) { made, _, err := x.routeRows(); return made, err },
+		rows:    func(x *execution) ([]row, error) { _, set, _ := x.routeRows(); return set, nil },
 		columns: []column{{"dst-address", 18}, {"gateway", 15}, {"distance", 0}},
 	},
 	{
@@ -285,6 +278,7 @@ var menus = []*menu{
 		items:      itemsOf(filterItems, filterRules),
 		properties: bindItems(filterRules, filterFields()...),
 		dynamic:    (*execution).openings,
+		readOnly:   ruleCounters(),
 		stats:      (*execution).ruleStats, statColumns: ruleColumns,
 	},
 	{
@@ -292,6 +286,7 @@ var menus = []*menu{
 		commands: ruleCommands, legend: legendRule, flags: 1,
 		items:      itemsOf(natItems, natRules),
 		properties: bindItems(natRules, natFields()...),
+		readOnly:   ruleCounters(),
 		stats:      (*execution).ruleStats, statColumns: ruleColumns,
 	},
 	{
@@ -340,7 +335,8 @@ var menus = []*menu{
 		path: "ip socks access", help: "who may use the SOCKS server for what, first match decides",
 		commands: accessCommands, stats: (*execution).accessStats, statColumns: accessColumns,
 		legend: legendItem, flags: 1,
-		items: itemsOf(accessItems, accessRules),
+		items:    itemsOf(accessItems, accessRules),
+		readOnly: []readOnly{{name: "hits", help: "requests that the rule has decided", counted: true}},
 		properties: bindItems(accessRules,
 			prop("src-address", addressMatch(), "", "address of the client",
 				func(r *socks.Rule) *match.Addresses { return &r.SrcAddress }),
@@ -492,6 +488,13 @@ func matchFields() []field[firewall.Rule] {
 			func(r *firewall.Rule) *string { return &r.ICMPOptions }),
 		prop("log-prefix", text(0, 29), "", "begins the line of action=log",
 			func(r *firewall.Rule) *string { return &r.LogPrefix }),
+	}
+}
+
+func ruleCounters() []readOnly {
+	return []readOnly{
+		{name: "bytes", help: "bytes that the rule has matched", counted: true},
+		{name: "packets", help: "packets that the rule has matched", counted: true},
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 type place struct{ line, column int }
 
 // word is a word of a command: text, or key=value. In a quoted text or value the
-// escapes are resolved. A key that ends with "!" or "~" is one of a condition: it
-// came from key!=value or key~value.
+// escapes are resolved. A key that ends with one of operators is one of a condition: it
+// came from key!=value, key~value, key<value or the like. A parenthesis is a word.
 type word struct {
 	place
 	key      string
@@ -29,6 +29,8 @@ type word struct {
 // plain reports whether the word is text as it was typed.
 func (w word) plain() bool { return !w.assigned && !w.quoted && w.find == nil }
 
+func (w word) parenthesis() bool { return w.plain() && (w.text == "(" || w.text == ")") }
+
 func (w word) String() string {
 	text := w.text
 	if w.quoted {
@@ -42,7 +44,7 @@ func (w word) String() string {
 		text = "[" + strings.TrimPrefix(b.String(), " ") + "]"
 	}
 	switch {
-	case w.assigned && strings.HasSuffix(w.key, "~"):
+	case w.assigned && !strings.HasSuffix(w.key, "!") && strings.TrimRight(w.key, operators) != w.key:
 		return w.key + text
 	case w.assigned:
 		return w.key + "=" + text
@@ -67,6 +69,9 @@ func (e *lineError) Error() string {
 	}
 	return s
 }
+
+// operators are what conditions have between a name and a value, besides "=" alone.
+const operators = "!~<>="
 
 // reserved are the characters of RouterOS's scripts, of which this language has
 // [find ...] alone: a value that holds one has to be quoted.
@@ -170,7 +175,7 @@ func (s *scanner) continuation() bool {
 
 // atEnd reports whether no word goes on here.
 func (s *scanner) atEnd() bool {
-	return s.pos == len(s.text) || strings.IndexByte(" \t\r\n;", s.text[s.pos]) >= 0 ||
+	return s.pos == len(s.text) || strings.IndexByte(" \t\r\n;)", s.text[s.pos]) >= 0 ||
 		s.inner && s.text[s.pos] == ']'
 }
 
@@ -180,7 +185,12 @@ func (s *scanner) word() (word, error) {
 	for {
 		for s.continuation() {
 		}
-		if s.atEnd() {
+		if b.Len() == 0 && !w.assigned && s.pos < len(s.text) && strings.IndexByte("()", s.text[s.pos]) >= 0 {
+			w.text = s.text[s.pos : s.pos+1]
+			s.pos++
+			return w, nil
+		}
+		if s.atEnd() || s.text[s.pos] == '(' && b.String() == "!" && !w.assigned {
 			w.text = b.String()
 			return w, nil
 		}
@@ -206,13 +216,17 @@ func (s *scanner) word() (word, error) {
 				return word{}, s.fail("a space behind the closing quote")
 			}
 			return w, nil
-		case (c == '=' || c == '~') && !w.assigned && b.Len() > 0:
-			w.key, w.assigned = b.String(), true
-			if c == '~' {
-				w.key += "~"
-			}
-			b.Reset()
+		case strings.IndexByte("=~<>", c) >= 0 && !w.assigned && b.Len() > 0:
 			s.pos++
+			if c != '=' {
+				b.WriteByte(c)
+			}
+			if (c == '<' || c == '>') && strings.HasPrefix(s.text[s.pos:], "=") {
+				b.WriteByte('=')
+				s.pos++
+			}
+			w.key, w.assigned = b.String(), true
+			b.Reset()
 			w.value = s.here()
 		case c < ' ' || c == 0x7f || strings.IndexByte(reserved, c) >= 0:
 			return word{}, s.fail(quotesExpected)
@@ -231,7 +245,7 @@ func (s *scanner) bracket(w word) ([]word, error) {
 	for {
 		s.space()
 		if s.pos == len(s.text) || s.text[s.pos] == '\n' || s.text[s.pos] == ';' {
-			return nil, s.fail("a closing bracket")
+			return nil, &lineError{message: "expected closing brace", place: s.here(), expected: "]"}
 		}
 		if s.text[s.pos] == ']' {
 			break

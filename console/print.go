@@ -2,10 +2,7 @@ package console
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"regexp"
-	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -23,13 +20,10 @@ type row struct {
 
 type pair struct{ name, value string }
 
-// value is what the row has by that name, which may be that of a flag.
+// value is what the row has by that name.
 func (r row) value(name string) string {
 	if name == "comment" {
 		return r.comment
-	}
-	if i := strings.Index(flagNames, " "+name+" "); i >= 0 {
-		return boolean().format(strings.IndexByte(r.flags, flagNames[i-1]) >= 0)
 	}
 	for _, f := range r.fields {
 		if f.name == name {
@@ -39,8 +33,13 @@ func (r row) value(name string) string {
 	return ""
 }
 
-// flagNames are the flags and what conditions call them.
-const flagNames = "X disabled I invalid D dynamic R running S slave C complete "
+// flag is the letter of the flag of that name in m, 0 if there is none.
+func (m *menu) flag(name string) byte {
+	if i := strings.Index(m.legend+",", " - "+name+","); i > 0 {
+		return m.legend[i-1]
+	}
+	return 0
+}
 
 // rows are what a menu lists: what the system made, then the items.
 func (x *execution) rows(m *menu) ([]row, error) {
@@ -51,7 +50,7 @@ func (x *execution) rows(m *menu) ([]row, error) {
 			return nil, err
 		}
 		for i := range rows {
-			rows[i].flags = "D"
+			rows[i].flags = cmp.Or(rows[i].flags, "D")
 		}
 	}
 	items, err := x.itemRows(m)
@@ -126,92 +125,6 @@ func (x *execution) invalid(m *menu) []any {
 	return invalid
 }
 
-// condition is one of those behind where.
-type condition struct {
-	name, value string
-	// test is "=" or "!=", "~" for a pattern that it has, "" for set and "!" for not set.
-	test    string
-	pattern *regexp.Regexp // of "~"
-}
-
-// mostPattern is how long the pattern of a condition may be, in bytes.
-const mostPattern = 200
-
-// pattern compiles what stands behind ~, a regular expression as RouterOS takes it.
-// Counted repetitions it does not take: they are the ones that a line of text makes
-// megabytes of.
-func pattern(text string) (*regexp.Regexp, error) {
-	if len(text) > mostPattern {
-		return nil, fmt.Errorf("it has %d characters; %d at most", len(text), mostPattern)
-	}
-	tree, err := syntax.Parse(text, syntax.Perl)
-	if err != nil {
-		return nil, err
-	}
-	for left := []*syntax.Regexp{tree}; len(left) > 0; left = left[1:] {
-		if left[0].Op == syntax.OpRepeat {
-			return nil, fmt.Errorf("counted repetition in %s", left[0])
-		}
-		left = append(left, left[0].Sub...)
-	}
-	return regexp.Compile(text)
-}
-
-// conditions reads what stands behind where, or behind find.
-func (x *execution) conditions(m *menu, words []word) ([]condition, error) {
-	names := m.asked()
-	var all []condition
-	for i, w := range words {
-		if w.plain() && (i == 0 && w.text == "where" || i > 0 && w.text == "and") {
-			continue
-		}
-		if w.find != nil || w.quoted && !w.assigned {
-			return nil, &lineError{message: "expected condition", place: w.place, expected: "property=value, with one of " + strings.Join(names, ", ")}
-		}
-		c := condition{name: w.key, value: w.text, test: "="}
-		switch body, not := strings.CutSuffix(w.key, "!"); {
-		case !w.assigned:
-			if c.name, c.test = w.text, ""; strings.HasPrefix(w.text, "!") {
-				c.name, c.test = w.text[1:], "!"
-			}
-		case not:
-			c.name, c.test = body, "!="
-		case strings.HasSuffix(w.key, "~"):
-			c.name, c.test = strings.TrimSuffix(w.key, "~"), "~"
-		}
-		full, err := complete(c.name, names)
-		if errors.Is(err, errAmbiguous) {
-			return nil, &lineError{message: "ambiguous property name " + printable(c.name), place: w.place, expected: err.Error()}
-		}
-		if err != nil {
-			return nil, &lineError{message: "bad property name " + printable(c.name), place: w.place, expected: "one of " + err.Error()}
-		}
-		c.name = full
-		if c.test == "~" {
-			if c.pattern, err = pattern(c.value); err != nil {
-				return nil, &lineError{message: "invalid value of " + full, place: w.place, expected: "a regular expression without {n}: " + err.Error()}
-			}
-		}
-		if p, ok := m.property(full); ok && c.value != "" && c.test != "~" && c.test != "" && c.test != "!" {
-			if c.value, err = m.canonical(p, c.value); err != nil {
-				return nil, err
-			}
-		}
-		all = append(all, c)
-	}
-	return all, nil
-}
-
-// canonical writes a value of a property as rows have it.
-func (m *menu) canonical(p property, value string) (string, error) {
-	var scratch Config
-	if m.items != nil {
-		m.items.add(&scratch)
-	}
-	err := p.set(&scratch, 0, value)
-	return p.get(&scratch, 0), err
-}
-
 // asked are the names that a condition may have in m.
 func (m *menu) asked() []string {
 	var names []string
@@ -224,48 +137,38 @@ func (m *menu) asked() []string {
 // shown is what the items of m have, with help.
 func (m *menu) shown() []Choice {
 	var all []Choice
-	for _, p := range m.readOnly {
-		all = append(all, Choice{p.name, p.help})
+	readOnly := func(counted bool) {
+		for _, p := range m.readOnly {
+			if p.counted == counted {
+				all = append(all, Choice{p.name, p.help})
+			}
+		}
 	}
+	readOnly(false)
 	for _, p := range m.properties {
-		if m.only == "" { // the user's are not for the screen
+		if !p.sensitive && p.hashed == nil {
 			all = append(all, Choice{p.name, p.help})
 		}
 	}
+	readOnly(true)
 	if m.gathers {
 		all = append(all, Choice{"disabled", "whether it is kept without effect"}, Choice{"comment", "a note for people"})
 	}
 	for _, flag := range []Choice{
 		{"invalid", "whether it has no effect for lack of something"},
+		{"active", "whether it is the one in use"},
 		{"dynamic", "whether the system made it"},
 		{"running", "whether there is a carrier"},
 		{"slave", "whether it is a port of a bridge"},
 		{"complete", "whether the hardware address is known"},
+		{"connect", "whether it is the network of an address"},
+		{"static", "whether a gateway was set for it"},
 	} {
-		if strings.Contains(m.legend, "- "+flag.Name) {
+		if m.flag(flag.Name) != 0 {
 			all = append(all, flag)
 		}
 	}
 	return all
-}
-
-// matching are the rows that meet all conditions.
-func matching(rows []row, where []condition) []row {
-	return slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
-		return slices.ContainsFunc(where, func(c condition) bool {
-			value := r.value(c.name)
-			isSet := value != "" && value != "no"
-			switch c.test {
-			case "":
-				return !isSet
-			case "!":
-				return isSet
-			case "~":
-				return !c.pattern.MatchString(value)
-			}
-			return (value == c.value) != (c.test == "=")
-		})
-	})
 }
 
 // print lists what a menu has.
@@ -282,7 +185,9 @@ func (x *execution) print(m *menu, a arguments) error {
 		}
 		columns = m.statColumns
 	}
-	rows = matching(rows, a.where)
+	if rows, err = x.matching(m, rows, a.where); err != nil {
+		return err
+	}
 	if slices.Contains(a.words, countWord.Name) {
 		fmt.Fprintln(&x.out, len(rows))
 		return nil
@@ -580,24 +485,48 @@ func (x *execution) dynamicAddresses() ([]row, error) {
 	return rows, nil
 }
 
-func (x *execution) dynamicRoutes() ([]row, error) {
+// routeRows are the routes that the system made, and those of the configuration. Of the
+// routes to one destination that the kernel has, the one of the least distance is active.
+// Those that are set are there if the kernel cannot be asked, too.
+func (x *execution) routeRows() (made, set []row, err error) {
+	set = x.configured(x.menu("ip route"))
+	for i := range set {
+		set[i].flags = fmt.Sprintf("%-2sS", set[i].flags)
+	}
 	if x.live.Routes == nil {
-		return nil, nil
+		return nil, set, nil
 	}
 	routes, err := x.live.Routes()
 	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
+		return nil, set, fmt.Errorf("list routes: %w", err)
 	}
-	var rows []row
 	for _, r := range routes {
-		gateway := x.cfg.Called(r.Interface)
+		gateway, flags := x.cfg.Called(r.Interface), " DC"
 		if r.Gateway.IsValid() {
-			gateway = r.Gateway.String()
+			gateway, flags = r.Gateway.String(), " DS"
 		}
-		rows = append(rows, row{fields: []pair{{"dst-address", r.Destination.String()}, {"gateway", gateway},
+		made = append(made, row{flags: flags, fields: []pair{{"dst-address", r.Destination.String()}, {"gateway", gateway},
 			{"distance", fmt.Sprint(r.Distance)}}})
 	}
-	return rows, nil
+	best := map[string]*row{}
+	for _, rows := range [][]row{made, set} {
+		for i := range rows {
+			r := &rows[i]
+			b := best[r.value("dst-address")]
+			if r.flags[0] == ' ' && (b == nil || r.distance() < b.distance()) {
+				best[r.value("dst-address")] = r
+			}
+		}
+	}
+	for _, r := range best {
+		r.flags = "A" + r.flags[1:]
+	}
+	return made, set, nil
+}
+
+func (r row) distance() int64 {
+	n, _ := decimal(r.value("distance")) // it is one
+	return n
 }
 
 // connectionRows are the connections through the SOCKS server.
@@ -764,7 +693,9 @@ func (x *execution) printLog(m *menu, a arguments) error {
 		}
 		rows[i] = row{line: line, fields: []pair{{"time", at}, {"topics", topics}, {"message", message}}}
 	}
-	rows = matching(rows, a.where)
+	if rows, err = x.matching(m, rows, a.where); err != nil {
+		return err
+	}
 	if slices.Contains(a.words, countWord.Name) {
 		fmt.Fprintln(&x.out, len(rows))
 		return nil

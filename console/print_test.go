@@ -21,7 +21,8 @@ const goldenPrints = "testdata/prints.txt"
 const printConfig = linksConfig + `
 /system identity set name=MikroTik
 /system clock manual set time-zone=+05:30
-/system logging set remote=192.168.0.2
+/system logging action set remote remote=192.168.0.2
+/system logging add topics=firewall,!warning action=remote
 /interface ethernet set [find default-name=ether1] name=wan comment="to the outside"
 /interface ethernet set usb1 disabled=yes
 /ip route add gateway=10.1.0.1 comment="all the rest"
@@ -64,7 +65,9 @@ func TestPrints(t *testing.T) {
 		}
 		words := []string{""}
 		for _, w := range print.words {
-			words = append(words, w.Name)
+			if w != pagingWord {
+				words = append(words, w.Name)
+			}
 		}
 		for _, word := range words {
 			for _, width := range []int{0, 80, 40} {

@@ -123,8 +123,9 @@ type Handler struct {
 
 	// Import runs lines, of which it changes the configuration by all or by none.
 	Import func(session *Session, text string) (Result, error)
-	// Reset does what ResetConfiguration asks for, once the user has said yes.
-	Reset func() error
+	// Confirmed does what Reboot, Shutdown or ResetConfiguration asks for: the user has
+	// said yes.
+	Confirmed func(Request) error
 	// Stream does what a Result of Ping, Traceroute or Upgrade asks for: it writes lines to out
 	// until it is done, or ctx is, because a key was pressed or the session is over.
 	Stream func(ctx context.Context, result Result, out io.Writer) error
@@ -275,8 +276,8 @@ func (s *server) run(line string) (Request, error) {
 		if err == nil && s.handler.Import != nil && result.Request == Import {
 			return None, s.takeImport()
 		}
-		if err == nil && result.Request == ResetConfiguration {
-			return None, s.reset()
+		if c, ok := confirmations[result.Request]; ok && err == nil && s.handler.Confirmed != nil {
+			return None, s.confirm(result.Request, c)
 		}
 		if err == nil && s.handler.Stream != nil && result.Request == Upgrade {
 			return None, s.upgrade(result)
@@ -312,13 +313,22 @@ func (s *server) show(output string) error {
 	return nil
 }
 
-// reset asks whether to reset the configuration, and has it done.
-func (s *server) reset() error {
-	if ok, err := s.agree("Dangerous! Reset anyway? [y/N]: "); !ok || err != nil {
+// confirmation is what RouterOS asks before it does something, and what it says then.
+type confirmation struct{ question, done string }
+
+var confirmations = map[Request]confirmation{
+	Reboot:             {"Reboot, yes? [y/N]: ", "system will reboot shortly\n"},
+	Shutdown:           {"Shutdown, yes? [y/N]: ", "system will shutdown promptly\n"},
+	ResetConfiguration: {"Dangerous! Reset anyway? [y/N]: ", "system configuration will be reset\n"},
+}
+
+// confirm asks whether to do what a line asks for, and has it done.
+func (s *server) confirm(request Request, c confirmation) error {
+	if ok, err := s.agree(c.question); !ok || err != nil {
 		return err
 	}
-	text := "system configuration will be reset\n"
-	if err := s.handler.Reset(); err != nil {
+	text := c.done
+	if err := s.handler.Confirmed(request); err != nil {
 		text = err.Error() + "\n"
 	}
 	return s.send(frameOutput, text)

@@ -3,6 +3,8 @@ package console
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +69,39 @@ var (
 		},
 	}
 
+	// https://help.mikrotik.com/docs/spaces/ROS/pages/328094/Log
+	loggingMenu = &menu{
+		path: "system logging", help: "what of the log is sent where: a line goes if one of the rules matches it",
+		commands: []command{addItem, setItems, removeItems, enableItems, disableItems, findItems, printItems},
+		needs:    hasRemoteLog, legend: "Flags: X - disabled, I - invalid", flags: 1,
+		items: itemsOf(logItems, logRules), rows: (*execution).loggingRows,
+		columns: []column{{"topics", 30}, {"action", 0}},
+		properties: bindItems(logRules,
+			prop("topics", topicList(), "", "topics that a line has, or with ! has not",
+				func(r *LogRule) *string { return &r.Topics }),
+			prop("action", enum[string](remoteAction), "", "where the line goes",
+				func(r *LogRule) *string { return &r.Action }),
+			disabled(func(r *LogRule) *bool { return &r.Disabled }),
+		),
+	}
+	loggingAction = &menu{
+		path: "system logging action", help: "where the log can be sent",
+		commands: []command{setItems, printLive}, only: remoteAction,
+		needs:   hasRemoteLog,
+		rows:    (*execution).loggingActionRows,
+		columns: []column{{"name", 16}, {"target", 6}, {"remote", 15}, {"remote-port", 0}},
+		readOnly: []readOnly{
+			{name: "name", help: "name of the action"},
+			{name: "target", help: "what it is"},
+		},
+		properties: bind(func(c *Config, _ int) *RemoteLog { return &c.RemoteLog },
+			prop("remote", optional(address(), "nobody"), "", "address of the syslog server",
+				func(r *RemoteLog) *netip.Addr { return &r.Address }),
+			prop("remote-port", integer[uint16](1, 65535), "514", "UDP port of the syslog server",
+				func(r *RemoteLog) *uint16 { return &r.Port }),
+		),
+	}
+
 	// https://help.mikrotik.com/docs/spaces/ROS/pages/40992869/NTP
 	ntpMenu   = &menu{path: "system ntp", help: "network time"}
 	ntpClient = &menu{
@@ -82,6 +117,78 @@ var (
 	printNTPCommand = command{name: "print", help: "show what is set, and what the servers say",
 		arguments: []argument{intervalArgument}, run: (*execution).printNTP}
 )
+
+// remoteAction is the one action of /system logging that has to be chosen: the memory of
+// the kernel has all of the log in any case.
+const remoteAction = "remote"
+
+func hasRemoteLog(l Live) bool { return l.RemoteLog }
+
+func logRules(c *Config) *[]LogRule { return &c.RemoteLog.Rules }
+
+// topicList is topics, with commas between and "!" before those that must not be.
+func topicList() kind[string] {
+	topics := []string{"system", "socks", "firewall", "interface", "ntp", "account", "info", "warning", "error", "critical"}
+	return optional(kind[string]{
+		accepts: "[!]topic, or a list of them: " + strings.Join(topics, " | "),
+		values:  topics,
+		list:    true,
+		parse: func(s string) (string, error) {
+			items := strings.Split(s, ",")
+			for i, item := range items {
+				name, not := strings.CutPrefix(item, "!")
+				full, err := oneOf(name, topics...)
+				if err != nil {
+					return "", err
+				}
+				if items[i] = full; not {
+					items[i] = "!" + full
+				}
+				if slices.Contains(items[:i], items[i]) {
+					return "", errNoMatch
+				}
+			}
+			return strings.Join(items, ","), nil
+		},
+		format: func(v string) string { return v },
+	}, "any")
+}
+
+// loggingRows are the rules of the log. Without a server none has an effect.
+func (x *execution) loggingRows() ([]row, error) {
+	rows := x.configured(x.menu("system logging"))
+	for i := range rows {
+		if rows[i].flags == "" && !x.cfg.RemoteLog.Address.IsValid() {
+			rows[i].flags = "I"
+		}
+	}
+	return rows, nil
+}
+
+func (x *execution) loggingActionRows() ([]row, error) {
+	r := row{fields: []pair{{"name", remoteAction}, {"target", remoteAction}}}
+	for _, p := range x.menu("system logging action").properties {
+		if v := p.get(&x.cfg, 0); v != "" {
+			r.fields = append(r.fields, pair{p.name, v})
+		}
+	}
+	return []row{r}, nil
+}
+
+// olderLogging makes of what stands behind "/system logging set" in earlier versions,
+// which sent all of the log or nothing, what stands behind that of its action now. It
+// returns no words if that is not of an earlier version.
+func (x *execution) olderLogging(words []word) (*menu, []word) {
+	if len(words) == 0 || !strings.HasPrefix(words[0].key, remoteAction) {
+		return nil, nil
+	}
+	named := slices.ContainsFunc(words, func(w word) bool { return w.key == remoteAction })
+	if named && len(x.cfg.RemoteLog.Rules) == 0 {
+		x.menu("system logging").items.add(&x.cfg)
+		x.cfg.RemoteLog.Rules[0].Action = remoteAction
+	}
+	return x.menu("system logging action"), append([]word{{place: words[0].place, value: words[0].value, text: remoteAction}}, words...)
+}
 
 func hasNTP(l Live) bool { return l.NTP != nil }
 

@@ -215,6 +215,11 @@ const (
 func sitDown(t *testing.T, width int, who knows) *user {
 	u := sitDownAt(t, width, who)
 	u.expect("[admin@postern] > |")
+	if who != kernelKnows {
+		// It is asked behind the prompt, and who types before it has answered types at
+		// another width.
+		u.wait("", func(string) bool { _, all := u.look(); return strings.Contains(all, widthQuery) })
+	}
 	return u
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -15,11 +16,13 @@ const maxErrors = 20
 
 // Export writes cfg as the commands that make it out of Default, each menu under
 // its path, with what is sensitive. Load reads it back.
-func Export(cfg Config) string { return exportMenus(menus, &cfg, "", true) }
+func Export(cfg Config) string { return exportMenus(menus, &cfg, "", sensitiveWord.Name) }
 
-// exportMenus exports the menu at path and those below it.
-func exportMenus(menus []*menu, cfg *Config, path string, sensitive bool) string {
+// exportMenus exports the menu at path and those below it, as words of exportWords say.
+func exportMenus(menus []*menu, cfg *Config, path string, words ...string) string {
 	var b strings.Builder
+	sensitive, verbose := slices.Contains(words, sensitiveWord.Name), slices.Contains(words, verboseWord.Name)
+	terse := slices.Contains(words, terseWord.Name)
 	for _, m := range menus {
 		if path != "" && m.path != path && !strings.HasPrefix(m.path, path+" ") {
 			continue
@@ -27,7 +30,7 @@ func exportMenus(menus []*menu, cfg *Config, path string, sensitive bool) string
 		var lines [][]string
 		switch {
 		case m.items == nil:
-			if words := changed(m, cfg, 0, sensitive); len(words) > 0 {
+			if words := exported(m, cfg, 0, sensitive, verbose); len(words) > 0 {
 				verb := []string{"set"}
 				if m.only != "" {
 					verb = append(verb, m.only)
@@ -43,10 +46,16 @@ func exportMenus(menus []*menu, cfg *Config, path string, sensitive bool) string
 						verb[1] = "[find " + defaultName + "=" + cfg.Links[i].Name + "]"
 					}
 				}
-				lines = append(lines, append(verb, changed(m, cfg, i, sensitive)...))
+				lines = append(lines, append(verb, exported(m, cfg, i, sensitive, verbose)...))
 			}
 		}
 		if len(lines) == 0 {
+			continue
+		}
+		if terse {
+			for _, words := range lines {
+				b.WriteString("/" + m.path + " " + strings.Join(words, " ") + "\n")
+			}
 			continue
 		}
 		b.WriteString("/" + m.path + "\n")
@@ -57,14 +66,17 @@ func exportMenus(menus []*menu, cfg *Config, path string, sensitive bool) string
 	return b.String()
 }
 
-// changed are the properties that are not at their default, as words.
-func changed(m *menu, cfg *Config, item int, sensitive bool) []string {
+// exported are properties as words: those that are not at their default, or all.
+func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string {
 	var words []string
 	for _, p := range m.properties {
-		if p.sensitive && !sensitive {
+		if p.sensitive && !sensitive || p.hashed != nil {
 			continue
 		}
-		if v := p.get(cfg, item); v != p.def {
+		switch v := p.get(cfg, item); {
+		case verbose && v == "" && p.unset != "":
+			words = append(words, "!"+p.name)
+		case verbose || v != p.def:
 			words = append(words, p.name+"="+quote(v))
 		}
 	}
@@ -111,7 +123,7 @@ func Load(name string, r io.Reader) (Config, error) {
 			all = append(all, &BadLine{Name: name, Line: line, Err: errors.New("more errors, not shown")})
 		}
 	}
-	session, lost := Session{file: true}, false
+	session, lost := Session{file: true, older: true}, false
 	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
 		first := i

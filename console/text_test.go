@@ -222,12 +222,18 @@ func TestExportLoad(t *testing.T) {
 		require.NoError(t, err, text)
 		require.Equal(t, cfg, got, text)
 		require.Equal(t, text, Export(got))
+		for _, words := range [][]string{{"terse"}, {"verbose"}, {"verbose", "terse"}} {
+			text := exportMenus(menus, &cfg, "", append(words, sensitiveWord.Name)...)
+			got, err := Load("export", strings.NewReader(text))
+			require.NoError(t, err, text)
+			require.Equal(t, cfg, got, text)
+		}
 
 		// Each menu's export alone says what it has to.
 		var parts strings.Builder
 		for _, m := range menus {
 			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" { // access and port are in others
-				parts.WriteString(exportMenus(menus, &cfg, m.path, true))
+				parts.WriteString(exportMenus(menus, &cfg, m.path, sensitiveWord.Name))
 			}
 		}
 		got, err = Load("export", strings.NewReader(parts.String()))

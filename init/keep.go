@@ -353,15 +353,19 @@ func (r *router) warning() string {
 	return ""
 }
 
-// reset erases what is kept and asks for a restart.
-func (r *router) reset() error {
-	// Without mu: a flash that hangs must hold up nobody else.
-	if err := r.kept.erase(); err != nil {
-		return fmt.Errorf("failure: %w", err)
+// confirmed restarts the router or turns it off, as a user wants who was asked. With
+// ResetConfiguration what is kept is erased first.
+func (r *router) confirmed(request console.Request) error {
+	if request == console.ResetConfiguration {
+		// Without mu: a flash that hangs must hold up nobody else.
+		if err := r.kept.erase(); err != nil {
+			return fmt.Errorf("failure: %w", err)
+		}
+		r.log.printf(levelNotice, "the configuration is reset")
+		request = console.Reboot
 	}
-	r.log.printf(levelNotice, "the configuration is reset")
 	select {
-	case r.requests <- console.Reboot:
+	case r.requests <- request:
 	default: // one is on its way
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -56,7 +57,7 @@ func (l *remoteLog) set(config console.RemoteLog, identity string, names map[str
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	host := syslogName(identity)
-	if config == l.config && host == l.host && maps.Equal(names, l.names) {
+	if reflect.DeepEqual(config, l.config) && host == l.host && maps.Equal(names, l.names) {
 		return
 	}
 	if l.stop != nil {
@@ -76,7 +77,7 @@ func (l *remoteLog) set(config console.RemoteLog, identity string, names map[str
 		l.log.printf(levelError, "remote log: %v", err)
 		return
 	}
-	s := syslogSender{log: l.log, kmsg: kmsg, to: netip.AddrPortFrom(config.Address, config.Port), host: host, names: names, retry: l.retry}
+	s := syslogSender{log: l.log, kmsg: kmsg, to: netip.AddrPortFrom(config.Address, config.Port), sends: config.Sends, host: host, names: names, retry: l.retry}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	l.stop, l.ended = stop, ended
@@ -93,6 +94,7 @@ type syslogSender struct {
 	log   *logger
 	kmsg  *os.File
 	to    netip.AddrPort
+	sends func(topics string) bool
 	host  string
 	names map[string]string
 	retry time.Duration
@@ -133,7 +135,7 @@ func (s *syslogSender) run(ctx context.Context) {
 			}
 		}
 		first, next = false, rec.sequence+1
-		if rec.topics != "" && !s.deliver(ctx, rec) {
+		if rec.topics != "" && s.sends(rec.topics) && !s.deliver(ctx, rec) {
 			return
 		}
 	}

@@ -83,7 +83,7 @@ func (l *syslogLab) expect(want string) {
 
 func TestRemoteLog(t *testing.T) {
 	l := newSyslogLab(t)
-	to := console.RemoteLog{Address: l.address().Addr(), Port: l.address().Port()}
+	to := console.RemoteLog{Address: l.address().Addr(), Port: l.address().Port(), Rules: []console.LogRule{{}}}
 	l.remote.set(to, "one", nil, true)
 	l.log(10, "first")
 	l.expect(" one postern - system,info - first")
@@ -97,9 +97,17 @@ func TestRemoteLog(t *testing.T) {
 	l.remote.set(to, "two", nil, true)
 	l.log(16, "fourth")
 	l.expect(" two postern - system,info - fourth")
+	// What no rule is about is not sent.
+	to.Rules = []console.LogRule{{Topics: "socks"}}
+	l.remote.set(to, "two", nil, true)
+	l.log(17, "unsent")
+	to.Rules = []console.LogRule{{Topics: "system,!error"}}
+	l.remote.set(to, "two", nil, true)
+	l.log(18, "sent")
+	l.expect("sent")
 	// Nobody is sent anything any more.
 	l.remote.set(console.RemoteLog{Port: 514}, "two", nil, true)
-	l.log(17, "fifth")
+	l.log(19, "fifth")
 	require.NoError(t, l.server.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
 	_, err := l.server.Read(make([]byte, 100))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -117,7 +125,7 @@ func TestRemoteLogOutOfReach(t *testing.T) {
 	l := newSyslogLab(t)
 	address := l.address()
 	require.NoError(t, l.server.Close())
-	l.remote.set(console.RemoteLog{Address: address.Addr(), Port: address.Port()}, "one", nil, true)
+	l.remote.set(console.RemoteLog{Address: address.Addr(), Port: address.Port(), Rules: []console.LogRule{{}}}, "one", nil, true)
 	// Of a server that does not listen the kernel hears behind the first line, which is
 	// lost; the next is kept and tried again.
 	l.log(1, "lost")

@@ -275,12 +275,6 @@ func (r *router) execute(s *console.Session, line string) (console.Result, error
 			return console.Result{}, err
 		}
 	}
-	if result.Request == console.Reboot || result.Request == console.Shutdown {
-		select {
-		case r.requests <- result.Request:
-		default: // one is on its way
-		}
-	}
 	return result, nil
 }
 

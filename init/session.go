@@ -33,7 +33,7 @@ func (r *router) serveSession(conn net.Conn) {
 	if err := console.Serve(conn, console.Handler{
 		Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
 		Import: r.importLines, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
-		SafeMode: r.safe, End: r.endSession, Reset: r.reset, Stream: r.stream,
+		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,
 	}); err != nil {
 		r.log.printf(levelInfo, "%v", err)
 	}

@@ -24,6 +24,8 @@ type house struct {
 	r      *router
 	socket string
 	log    string // file
+	// requests are those of a restart.
+	requests <-chan console.Request
 
 	mu   sync.Mutex
 	kept []console.Config // what was to survive, in order
@@ -42,7 +44,9 @@ func newHouse(t *testing.T) *house {
 	}
 	kmsg, err := os.Create(h.log)
 	require.NoError(t, err)
-	h.r, err = newRouter(b, &logger{kmsg: kmsg, topic: "system"}, &keptState{}, make(chan console.Request, 1))
+	requests := make(chan console.Request, 1)
+	h.requests = requests
+	h.r, err = newRouter(b, &logger{kmsg: kmsg, topic: "system"}, &keptState{}, requests)
 	require.NoError(t, err)
 	h.r.logins.sleep = func(time.Duration) {}
 	require.NoError(t, h.r.apply(console.Default(), true))
@@ -303,6 +307,29 @@ func TestLogin(t *testing.T) {
 		assert.Equal(t, failed, got)
 	}
 	h.logged("system,error nobody can log in: ")
+}
+
+func TestConfirmed(t *testing.T) {
+	h := newHouse(t)
+	g := h.connect()
+	g.prompt()
+	for _, c := range []struct {
+		line, question string
+		want           console.Request
+	}{
+		{"/system identity set name=other; /system reboot", "Reboot, yes? [y/N]: ", console.Reboot},
+		{"/system shutdown", "Shutdown, yes? [y/N]: ", console.Shutdown},
+	} {
+		for _, answer := range []string{"n", "y"} {
+			g.send('L', c.line)
+			assert.Equal(t, c.question, g.until("A"))
+			assert.Empty(t, h.requests)
+			g.run(answer)
+			assert.Len(t, h.requests, map[string]int{"y": 1}[answer])
+		}
+		assert.Equal(t, c.want, <-h.requests)
+	}
+	assert.Equal(t, "other", h.lastKept().Identity, "what stands before it in the line is done")
 }
 
 func TestSafeMode(t *testing.T) {

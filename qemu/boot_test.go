@@ -49,7 +49,7 @@ func TestChipReboot(t *testing.T) {
 			t.Parallel()
 			k := newFlash(t, b)
 			k.start(t, "postern", func(o *machineOptions) { o.fromFlash, o.reboot = true, true })
-			require.NoError(t, k.m.send("/system identity set name=first; /system reboot\r"))
+			require.NoError(t, k.m.send("/system identity set name=first; /system reboot\ry\r"))
 			_, err := k.m.expect("U-Boot 20", time.Minute)
 			require.NoError(t, err)
 			_, err = k.m.expect("\n[admin@first] > ", 2*time.Minute)

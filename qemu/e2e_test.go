@@ -498,7 +498,7 @@ func testRouter(t *testing.T, b board.Board) {
 	step("power off", func(t *testing.T) {
 		conn, reply := r.request(t, client, commandConnect, r.echo(t, 5003))
 		require.EqualValues(t, granted, reply.code)
-		require.NoError(t, r.m.send("/system shutdown\r"))
+		require.NoError(t, r.m.send("/system shutdown\ry\r"))
 		assertClosed(t, conn, 20*time.Second)
 		require.NoError(t, r.m.wait(30*time.Second))
 	})
@@ -559,7 +559,7 @@ func testInside(t *testing.T, b board.Board) {
 	r := startRouter(t, b.Name, func(o *machineOptions) {
 		o.image = filepath.Join(imageDir, b.Name+"-debug")
 		o.commandLine = "postern.shell"
-		o.configuration += "/system logging set remote=" + serverAddress + "\n"
+		o.configuration += "/system logging action set remote remote=" + serverAddress + "\n/system logging add action=remote\n"
 	})
 	syslog := r.syslog(t)
 	r.expect(t, "socks accepts on port 1080", 2*time.Minute)

@@ -145,7 +145,7 @@ func testKept(t *testing.T, b board.Board) {
 	assert.NotContains(t, k.said, "not kept")
 	k.command(t, "/system identity set name=first; /ip firewall filter add comment=kept "+rule)
 	// At once: the restart itself has to write it.
-	require.NoError(t, k.m.send("/system reboot\r"))
+	require.NoError(t, k.m.send("/system reboot\ry\r"))
 	require.NoError(t, k.m.wait(time.Minute))
 
 	k.start(t, "first", nil)

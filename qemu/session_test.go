@@ -16,11 +16,13 @@ import (
 func (r *router) sessionSteps(step func(string, func(*testing.T))) {
 	step("the log goes to a syslog server", func(t *testing.T) {
 		syslog := r.syslog(t)
-		r.command(t, "/system logging set remote="+serverAddress)
+		r.command(t, "/system logging action set remote remote="+serverAddress)
+		r.command(t, "/system logging add topics=socks,!error action=remote")
 		_, reply := r.request(t, client, commandConnect, serverAddress+":80")
 		require.EqualValues(t, rejected, reply.code)
 		syslog(t, "socks,info - .*"+regexp.QuoteMeta(serverAddress+":80"))
-		r.command(t, "/system logging set !remote")
+		r.command(t, "/system logging remove 0")
+		r.command(t, "/system logging action set remote !remote")
 		assert.Regexp(t, `(?m)^(jan/\d\d )?\d\d:\d\d:\d\d socks,info .*`+regexp.QuoteMeta(serverAddress+":80"),
 			r.command(t, "/log print where topics~socks"))
 	})

@@ -12,42 +12,42 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestServeReset(t *testing.T) {
-	const question = "Dangerous! Reset anyway? [y/N]: "
+func TestServeConfirms(t *testing.T) {
 	for _, c := range []struct {
-		answer, want string
-		calls        int
-		err          error
+		line, question, answer, want string
+		done                         []Request
+		err                          error
 	}{
-		{"y", "system configuration will be reset\n", 1, nil},
-		{" YES", "system configuration will be reset\n", 1, nil},
-		{"y", "failure: the flash is worn\n", 1, errors.New("failure: the flash is worn")},
-		{"n", "action cancelled\n", 0, nil},
-		{"", "action cancelled\n", 0, nil},
-		{"ye", "action cancelled\n", 0, nil},
+		{"/system reboot", "Reboot, yes? [y/N]: ", "y", "system will reboot shortly\n", []Request{Reboot}, nil},
+		{"/system reboot", "Reboot, yes? [y/N]: ", "", "action cancelled\n", nil, nil},
+		{"/system shutdown", "Shutdown, yes? [y/N]: ", "y", "system will shutdown promptly\n", []Request{Shutdown}, nil},
+		{"/system reset-configuration", "Dangerous! Reset anyway? [y/N]: ", " YES", "system configuration will be reset\n", []Request{ResetConfiguration}, nil},
+		{"/system reset-configuration", "Dangerous! Reset anyway? [y/N]: ", "y", "failure: the flash is worn\n", []Request{ResetConfiguration}, errors.New("failure: the flash is worn")},
+		{"/system reset-configuration", "Dangerous! Reset anyway? [y/N]: ", "n", "action cancelled\n", nil, nil},
+		{"/system reset-configuration", "Dangerous! Reset anyway? [y/N]: ", "ye", "action cancelled\n", nil, nil},
 	} {
-		t.Run(strings.TrimSpace(c.answer+" "+c.want), func(t *testing.T) {
+		t.Run(c.line+" "+strings.TrimSpace(c.answer+" "+c.want), func(t *testing.T) {
 			terminal, conn := net.Pipe()
-			calls := 0
+			var done []Request
 			served := make(chan error, 1)
 			go func() {
 				served <- Serve(conn, Handler{
 					Execute: func(s *Session, line string) (Result, error) {
 						return s.Execute(Default(), Live{Requests: []Request{ResetConfiguration}}, line)
 					},
-					Prompt: func(*Session) string { return "> " },
-					Reset:  func() error { calls++; return c.err },
+					Prompt:    func(*Session) string { return "> " },
+					Confirmed: func(r Request) error { done = append(done, r); return c.err },
 				})
 			}()
 			expect := expectFrames(t, terminal)
 			expect(framePrompt, "> ")
-			require.NoError(t, send(terminal, frameLine, "/system reset-configuration"))
-			expect(frameAsk, question)
-			assert.Zero(t, calls, "it was not asked for yet")
+			require.NoError(t, send(terminal, frameLine, c.line))
+			expect(frameAsk, c.question)
+			assert.Empty(t, done, "it was not asked for yet")
 			require.NoError(t, send(terminal, frameLine, c.answer))
 			expect(frameOutput, c.want)
 			expect(framePrompt, "> ")
-			assert.Equal(t, c.calls, calls)
+			assert.Equal(t, c.done, done)
 			terminal.Close()
 			require.NoError(t, <-served)
 		})
@@ -57,9 +57,9 @@ func TestServeReset(t *testing.T) {
 		served := make(chan error, 1)
 		go func() {
 			served <- Serve(conn, Handler{
-				Execute: func(*Session, string) (Result, error) { return Result{Request: ResetConfiguration}, nil },
-				Prompt:  func(*Session) string { return "> " },
-				Reset:   func() error { t.Error("reset without a yes"); return nil },
+				Execute:   func(*Session, string) (Result, error) { return Result{Request: ResetConfiguration}, nil },
+				Prompt:    func(*Session) string { return "> " },
+				Confirmed: func(Request) error { t.Error("reset without a yes"); return nil },
 			})
 		}()
 		_, _, err := receive(terminal)

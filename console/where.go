@@ -1,0 +1,281 @@
+package console
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// where is what stands behind that word, or behind find: an item has to meet all
+// conditions of one of the lists. There is none for what every item meets.
+type where [][]condition
+
+// condition is a comparison, the name of what has to be set, or a group in parentheses.
+type condition struct {
+	name, value string
+	// test is one of "=", "!=", "<", "<=", ">", ">=", "~" for a pattern that it has, or ""
+	// for set.
+	test    string
+	flag    byte           // name is that of a flag, this letter
+	pattern *regexp.Regexp // of "~"
+	group   where          // nil if it is none
+	not     bool
+}
+
+const (
+	// mostPattern is how long the pattern of a condition may be, in bytes.
+	mostPattern = 200
+	// mostGroups is how deep groups may be in groups.
+	mostGroups = 16
+)
+
+// pattern compiles what stands behind ~, a regular expression as RouterOS takes it.
+// Counted repetitions it does not take: they are the ones that a line of text makes
+// megabytes of.
+func pattern(text string) (*regexp.Regexp, error) {
+	if len(text) > mostPattern {
+		return nil, fmt.Errorf("it has %d characters; %d at most", len(text), mostPattern)
+	}
+	tree, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	for left := []*syntax.Regexp{tree}; len(left) > 0; left = left[1:] {
+		if left[0].Op == syntax.OpRepeat {
+			return nil, fmt.Errorf("counted repetition in %s", left[0])
+		}
+		left = append(left, left[0].Sub...)
+	}
+	return regexp.Compile(text)
+}
+
+// conditions reads what stands behind where, or behind find.
+func (x *execution) conditions(m *menu, words []word) (where, error) {
+	if len(words) > 0 && words[0].plain() && words[0].text == "where" {
+		words = words[1:]
+	}
+	w, rest, err := x.alternatives(m, words, 0)
+	if err == nil && len(rest) > 0 { // a parenthesis that none has opened
+		return nil, unexpected(rest[0], nil)
+	}
+	return w, err
+}
+
+// alternatives reads conditions with "and", nothing or "or" between, which binds less,
+// to the end or to a closing parenthesis: that and what follows is the rest.
+func (x *execution) alternatives(m *menu, words []word, depth int) (w where, rest []word, err error) {
+	var all []condition
+	open := false // a condition has to follow
+	var last word
+	for len(words) > 0 && !(words[0].plain() && words[0].text == ")") {
+		last = words[0]
+		or := last.plain() && (last.text == "or" || last.text == "||")
+		if !or && !(last.plain() && (last.text == "and" || last.text == "&&")) {
+			var c condition
+			if c, words, err = x.condition(m, words, depth); err != nil {
+				return nil, nil, err
+			}
+			all, open = append(all, c), false
+			continue
+		}
+		if open || all == nil {
+			return nil, nil, x.noCondition(m, last)
+		}
+		if open, words = true, words[1:]; or {
+			w, all = append(w, all), nil
+		}
+	}
+	if open {
+		return nil, nil, x.noCondition(m, last)
+	}
+	if all != nil {
+		w = append(w, all)
+	}
+	return w, words, nil
+}
+
+func (x *execution) noCondition(m *menu, at word) error {
+	return &lineError{message: "expected condition", place: at.place, expected: "property=value, with one of " + strings.Join(m.asked(), ", ")}
+}
+
+// condition reads one, and returns the words that follow it.
+func (x *execution) condition(m *menu, words []word, depth int) (c condition, rest []word, err error) {
+	w := words[0]
+	if w.find != nil || w.quoted && !w.assigned {
+		return c, nil, x.noCondition(m, w)
+	}
+	if w.text == "!" && w.plain() && len(words) > 1 {
+		c.not, words = true, words[1:]
+	}
+	if words[0].plain() && words[0].text == "(" {
+		if depth == mostGroups {
+			return c, nil, &lineError{message: "too many groups within groups", place: words[0].place}
+		}
+		c.group, rest, err = x.alternatives(m, words[1:], depth+1)
+		switch {
+		case err != nil:
+			return c, nil, err
+		case len(rest) == 0:
+			return c, nil, &lineError{message: "expected closing brace", place: words[0].place, expected: ")"}
+		case c.group == nil:
+			return c, nil, x.noCondition(m, rest[0])
+		}
+		return c, rest[1:], nil
+	}
+	c.name, c.value = w.text, w.text
+	if w.assigned {
+		c.name = strings.TrimRight(w.key, operators)
+		switch c.test = cmp.Or(w.key[len(c.name):], "="); c.test {
+		case "!":
+			c.test = "!="
+		case "=", "~", "<", "<=", ">", ">=":
+		default:
+			return c, nil, x.noCondition(m, w)
+		}
+	} else if strings.HasPrefix(w.text, "!") {
+		c.name, c.not = w.text[1:], true
+	}
+	full, err := complete(c.name, m.asked())
+	if errors.Is(err, errAmbiguous) {
+		return c, nil, &lineError{message: "ambiguous property name " + printable(c.name), place: w.place, expected: err.Error()}
+	}
+	if err != nil {
+		return c, nil, &lineError{message: "bad property name " + printable(c.name), place: w.place, expected: "one of " + err.Error()}
+	}
+	c.name, c.flag = full, m.flag(full)
+	switch c.test {
+	case "~":
+		if c.pattern, err = pattern(c.value); err != nil {
+			err = &lineError{message: "invalid value of " + full, place: w.place, expected: "a regular expression without {n}: " + err.Error()}
+		}
+	case "=", "!=":
+		if p, ok := m.property(full); ok && c.value != "" {
+			c.value, err = m.canonical(p, c.value)
+		}
+	case "":
+	default:
+		if _, ok := compare(c.value, c.value); !ok {
+			err = &lineError{message: "invalid value of " + full, place: w.place, expected: "a number, a time, a size or an address"}
+		}
+	}
+	return c, words[1:], err
+}
+
+// canonical writes a value of a property as rows have it.
+func (m *menu) canonical(p property, value string) (string, error) {
+	var scratch Config
+	if m.items != nil {
+		m.items.add(&scratch)
+	}
+	err := p.set(&scratch, 0, value)
+	return p.get(&scratch, 0), err
+}
+
+// met reports whether a row meets w.
+func (w where) met(r row) bool {
+	return w == nil || slices.ContainsFunc(w, func(all []condition) bool {
+		return !slices.ContainsFunc(all, func(c condition) bool { return c.met(r) == c.not })
+	})
+}
+
+// met reports whether a row meets c, but for its not.
+func (c condition) met(r row) bool {
+	if c.group != nil {
+		return c.group.met(r)
+	}
+	value := r.value(c.name)
+	if c.flag != 0 {
+		value = boolean().format(strings.IndexByte(r.flags, c.flag) >= 0)
+	}
+	order, ordered := compare(value, c.value)
+	switch c.test {
+	case "":
+		return value != "" && value != "no"
+	case "~":
+		return c.pattern.MatchString(value)
+	case "=":
+		return value == c.value
+	case "!=":
+		return value != c.value
+	case "<":
+		return ordered && order < 0
+	case "<=":
+		return ordered && order <= 0
+	case ">":
+		return ordered && order > 0
+	}
+	return ordered && order >= 0
+}
+
+// asks reports whether w is about a property.
+func (w where) asks(name string) bool {
+	return slices.ContainsFunc(w, func(all []condition) bool {
+		return slices.ContainsFunc(all, func(c condition) bool { return c.group.asks(name) || c.name == name })
+	})
+}
+
+// matching are the rows that meet w, which are as they were: what is counted is looked
+// up for the conditions about it.
+func (x *execution) matching(m *menu, rows []row, w where) ([]row, error) {
+	known := rows
+	if slices.ContainsFunc(m.readOnly, func(p readOnly) bool { return p.counted && w.asks(p.name) }) {
+		known = slices.Clone(rows)
+		for i := range known {
+			known[i].fields = slices.Clip(known[i].fields)
+		}
+		if err := m.stats(x, m, known); err != nil {
+			return nil, err
+		}
+	}
+	var met []row
+	for i, r := range rows {
+		if w.met(known[i]) {
+			met = append(met, r)
+		}
+	}
+	return met, nil
+}
+
+// compare orders values of a kind that has an order: numbers and sizes, times, and
+// addresses by themselves, without port and netmask.
+func compare(a, b string) (order int, ok bool) {
+	for _, measure := range []func(string) (uint64, error){
+		func(s string) (uint64, error) {
+			number, isSize := strings.CutSuffix(s, "KiB")
+			n, err := strconv.ParseUint(number, 10, 53)
+			if isSize {
+				n <<= 10
+			}
+			return n, err
+		},
+		func(s string) (uint64, error) {
+			d, err := parseDuration(s)
+			return uint64(d), err
+		},
+		func(s string) (uint64, error) {
+			if i := strings.IndexAny(s, ":/"); i >= 0 {
+				s = s[:i]
+			}
+			addr, err := netip.ParseAddr(s)
+			if err != nil || !addr.Is4() {
+				return 0, errors.New("not an IPv4 address")
+			}
+			four := addr.As4()
+			return uint64(binary.BigEndian.Uint32(four[:])), nil
+		},
+	} {
+		left, err1 := measure(a)
+		right, err2 := measure(b)
+		if err1 == nil && err2 == nil {
+			return cmp.Compare(left, right), true
+		}
+	}
+	return 0, false
+}
