@@ -147,10 +147,13 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 		if s, err = check(filepath.Join(dir, slotImage)); err != nil {
 			return sizes{}, err
 		}
-		if err := sysupgrade(b, v, keys, filepath.Join(dir, slotImage), filepath.Join(dir, upgradeImage)); err != nil {
-			return sizes{}, err
+		// A board that keeps nothing has no place to upgrade.
+		if _, ok := slotRoom(b); ok {
+			if err := sysupgrade(b, v, keys, filepath.Join(dir, slotImage), filepath.Join(dir, upgradeImage)); err != nil {
+				return sizes{}, err
+			}
+			made = append(made, upgradeImage)
 		}
-		made = append(made, upgradeImage)
 	}
 	beside, err := papers(b, v, dir, program, xtables, made)
 	if err != nil {

@@ -133,7 +133,7 @@ func (s *timeService) take(sample ntp.Sample) error {
 		if err := settime(right); err != nil {
 			return err
 		}
-		s.log.printf(levelNotice, "the clock was set by %s to %s", sample.Server, right.UTC().Format(time.DateTime))
+		s.log.printf(levelInfo, "the clock was set by %s to %s", sample.Server, right.UTC().Format(time.DateTime))
 		return nil
 	}
 	if first {

@@ -41,6 +41,8 @@ type socksProcess struct {
 	cmd    *exec.Cmd
 	client *daemon.Client
 	start  time.Time
+	// silent is how many questions in a row it has not answered, guarded by the service's mu.
+	silent int
 	// ended is closed when the process is gone and was waited for.
 	ended chan struct{}
 }
@@ -50,6 +52,9 @@ const (
 	configureTimeout = 10 * time.Second
 	callTimeout      = 5 * time.Second
 	stopTimeout      = 5 * time.Second
+	// maxSilent is the question that socksd has to answer at the latest. One by itself says
+	// little: a machine that stood still for a while has the answer and the timeout at once.
+	maxSilent = 3
 )
 
 func newSocksService(log *logger, fw *firewall.Firewall) *socksService {
@@ -225,7 +230,8 @@ func (s *socksService) connections() ([]socks.Connection, error) {
 	return p.client.Connections(ctx)
 }
 
-// answers is why socksd, which is enabled, does not serve anybody, or nil.
+// answers is why socksd, which is enabled, does not serve anybody, or nil. One that hangs is
+// ended, and watch starts another, well before the watchdog resets the router for it.
 func (s *socksService) answers() error {
 	s.mu.Lock()
 	p := s.process
@@ -235,10 +241,18 @@ func (s *socksService) answers() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	if _, err := p.client.Hits(ctx); err != nil {
-		return fmt.Errorf("socksd does not answer: %w", err)
+	_, err := p.client.Hits(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		p.silent = 0
+		return nil
 	}
-	return nil
+	if p.silent++; p.silent == maxSilent {
+		s.log.printf(levelError, "socksd hangs: it is ended")
+		_ = p.cmd.Process.Kill()
+	}
+	return fmt.Errorf("socksd does not answer: %w", err)
 }
 
 // hits returns how often each rule of the access list has decided.

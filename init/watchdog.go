@@ -26,23 +26,24 @@ const (
 // (Documentation/watchdog/watchdog-api.rst).
 type watchdog struct {
 	log            *logger
-	file           io.WriteCloser
+	file           io.WriteCloser // nil if the board has none
 	beat, patience time.Duration
 	// well is when the router was last well, in nanoseconds of uptime.
 	well    atomic.Int64
 	stopped atomic.Bool
 }
 
-// openWatchdog starts the watchdog, and returns nil if the board has none.
+// openWatchdog starts the watchdog, if the board has one.
 func openWatchdog(log *logger) *watchdog {
+	w := &watchdog{log: log, beat: watchdogBeat, patience: patience}
 	f, err := os.OpenFile(watchdogFile, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		log.printf(levelInfo, "there is no watchdog: what hangs hangs")
-		return nil
+		return w
 	}
 	if err != nil {
 		log.printf(levelError, "watchdog: %v", err)
-		return nil
+		return w
 	}
 	timeout := int(watchdogTimeout / time.Second)
 	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, timeout); err != nil {
@@ -52,7 +53,7 @@ func openWatchdog(log *logger) *watchdog {
 		timeout = n
 	}
 	log.printf(levelInfo, "the watchdog resets the router when it is not well for %v", time.Duration(timeout)*time.Second+patience)
-	w := &watchdog{log: log, file: f, beat: watchdogBeat, patience: patience}
+	w.file = f
 	w.well.Store(int64(uptime()))
 	go w.run()
 	return w
@@ -79,12 +80,10 @@ func (w *watchdog) run() {
 	}
 }
 
-// watch asks now and then whether the router is well, without end. A question that is not
-// answered is an answer too.
+// watch asks now and then whether the router is well, without end, and on a board without
+// a watchdog too: who is asked mends what he can. A question that is not answered is an
+// answer too.
 func (w *watchdog) watch(well func() error) {
-	if w == nil {
-		return
-	}
 	said := ""
 	for ; ; time.Sleep(w.beat) {
 		err := well()
@@ -101,7 +100,7 @@ func (w *watchdog) watch(well func() error) {
 // leave hands over to the hardware: an end that hangs is one by reset. A machine that is
 // to stay off is let go instead.
 func (w *watchdog) leave(off bool) {
-	if w == nil {
+	if w.file == nil {
 		return
 	}
 	w.stopped.Store(true)

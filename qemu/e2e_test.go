@@ -630,6 +630,21 @@ func testInside(t *testing.T, b board.Board) {
 		require.ErrorAs(t, err, &timeout)
 		assert.True(t, timeout.Timeout(), "%v", err)
 	})
+	if b.Name == boards()[0].Name {
+		t.Run("socksd hangs", func(t *testing.T) {
+			stop := "19"
+			if strings.HasPrefix(b.CPU.GOARCH, "mips") {
+				stop = "23" // signal(7)
+			}
+			require.NoError(t, r.m.send("kill -"+stop+" "+r.socksd(t, shell)+"\r"))
+			start := time.Now()
+			r.expect(t, "socksd hangs: it is ended", time.Minute)
+			r.expect(t, "socksd is back", time.Minute)
+			t.Logf("%s: another one after %.0f s", b.Name, time.Since(start).Seconds())
+			_, reply := r.request(t, client, commandConnect, r.echo(t, 5001))
+			assert.EqualValues(t, granted, reply.code)
+		})
+	}
 	t.Run("Safe Mode is undone when the console is killed", func(t *testing.T) {
 		// The console shares the shell's terminal; meanwhile the shell waits for ping. It
 		// does not tell the process id of what it has started.

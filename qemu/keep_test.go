@@ -92,6 +92,13 @@ func (k *keeper) command(t *testing.T, line string) string {
 func (k *keeper) partition(t *testing.T) []byte {
 	t.Helper()
 	offset, size := keptAt(k.b)
+	return k.read(t, offset, size)
+}
+
+// read returns what is on the flash, while the machine runs in the order in which it was
+// given to QEMU.
+func (k *keeper) read(t *testing.T, offset, size int64) []byte {
+	t.Helper()
 	f, err := os.Open(k.flash())
 	require.NoError(t, err)
 	defer f.Close()

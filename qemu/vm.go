@@ -55,6 +55,9 @@ type machineOptions struct {
 	reboot bool
 	// capture records each link in a pcap file.
 	capture bool
+	// rescue is a folder that the boot loader of a Malta finds by TFTP, behind a card that
+	// it has a driver for and Postern has none.
+	rescue string
 }
 
 // startMachine boots the board. Its files are in dir.
@@ -115,6 +118,10 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 	}
 	if !o.reboot {
 		args = append(args, "-no-reboot")
+	}
+	if o.rescue != "" {
+		args = append(args, "-netdev", "user,id=rescue,net=192.168.0.0/24,host="+clientAddress+",tftp="+o.rescue,
+			"-device", "pcnet,netdev=rescue,addr=0xb,romfile=")
 	}
 	for i, p := range b.Ports {
 		args = append(args,
