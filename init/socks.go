@@ -51,6 +51,7 @@ const (
 	// configureTimeout covers the start of the process on the slowest board.
 	configureTimeout = 10 * time.Second
 	callTimeout      = 5 * time.Second
+	listTimeout      = 20 * time.Second // of all connections, a page after the other
 	stopTimeout      = 5 * time.Second
 	// maxSilent is the question that socksd has to answer at the latest. One by itself says
 	// little: a machine that stood still for a while has the answer and the timeout at once.
@@ -225,7 +226,7 @@ func (s *socksService) connections() ([]socks.Connection, error) {
 	if p == nil {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
 	defer cancel()
 	return p.client.Connections(ctx)
 }
