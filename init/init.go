@@ -64,6 +64,8 @@ func runInit() {
 	how := console.Reboot
 	select {
 	case how = <-requests:
+		// Who asked for it is to read that it comes.
+		time.Sleep(farewell)
 	case s := <-signals:
 		if s == unix.SIGUSR2 {
 			how = console.Shutdown
@@ -81,6 +83,10 @@ func runInit() {
 	dog.leave(how == console.Shutdown)
 	end(log, how)
 }
+
+// farewell is from the word that the router restarts, on its way to a console, to the end
+// of the consoles.
+const farewell = time.Second
 
 // end syncs and leaves the machine.
 func end(log *logger, how console.Request) {
