@@ -9,14 +9,11 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 func TestQuantile(t *testing.T) {
@@ -224,45 +221,4 @@ func TestStop(t *testing.T) {
 			return err != nil
 		}, 5*time.Second, 10*time.Millisecond)
 	}
-}
-
-// TestDivision starts a server, which is then alone on a processor.
-func TestDivision(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var all unix.CPUSet
-	require.NoError(t, unix.SchedGetaffinity(0, &all))
-	d, err := divide()
-	if all.Count() < 2 {
-		require.ErrorContains(t, err, "1 processor")
-		return
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		threads, err := os.ReadDir("/proc/self/task")
-		require.NoError(t, err)
-		for _, thread := range threads {
-			id, err := strconv.Atoi(thread.Name())
-			require.NoError(t, err)
-			if err := unix.SchedSetaffinity(id, &all); err != unix.ESRCH {
-				require.NoError(t, err)
-			}
-		}
-	})
-	of := func(id int) (set unix.CPUSet) {
-		require.NoError(t, unix.SchedGetaffinity(id, &set))
-		return set
-	}
-	k := d.apart([]kind{{"sleep", 4, func(_ context.Context, dir string, _ netip.AddrPort) ([]*program, error) {
-		return programs(startProgram(dir, "/bin/sleep", "60"))
-	}}})[0]
-	started, err := k.start(t.Context(), t.TempDir(), netip.AddrPort{})
-	require.NoError(t, err)
-	defer started[0].stop()
-	server := of(started[0].cmd.Process.Pid)
-	assert.Equal(t, d.server, server)
-	assert.Equal(t, 1, server.Count())
-	load := of(0)
-	assert.Equal(t, d.load, load)
-	assert.Equal(t, all.Count()-1, load.Count())
 }

@@ -4,11 +4,10 @@
 //
 // Synopsis:
 //
-//	bench [--rounds N] [--only NAME,...] [--socksd FILE] [--shared]
+//	bench [--rounds N] [--only NAME,...] [--socksd FILE]
 //
 // All servers get the same load from the same two processes: this one, which is
-// the clients, and a second one, which is what they connect to. The server that is measured
-// has a processor of its own, and these two have the others (see division). A round measures
+// the clients, and a second one, which is what they connect to. A round measures
 // each figure of all servers one after another before it takes the next figure,
 // and starts the servers anew, so that a machine that is slower for a while is
 // slower for all. A figure is the median of the rounds; a ratio is the median of
@@ -87,7 +86,6 @@ func logic(ctx context.Context, args []string) error {
 	rounds := flags.Int("rounds", 3, "how often each figure is measured")
 	only := flags.StringSlice("only", nil, "measure these servers alone, `NAME,...`")
 	socksd := flags.String("socksd", "", "measure this `FILE` instead of a socksd built from here")
-	shared := flags.Bool("shared", false, "let servers and load share all processors")
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		fmt.Printf(help, strings.Join(names(kinds("")), ", "), flags.FlagUsages())
 		return nil
@@ -126,13 +124,6 @@ func logic(ctx context.Context, args []string) error {
 	}
 	if len(*only) > 0 {
 		chosen = slices.DeleteFunc(chosen, func(k kind) bool { return !slices.Contains(*only, k.name) })
-	}
-	if !*shared {
-		d, err := divide()
-		if err != nil {
-			return err
-		}
-		chosen = d.apart(chosen)
 	}
 	found, err := run(ctx, dir, chosen, *rounds)
 	if err != nil {
