@@ -144,6 +144,7 @@ func (s *Server) turn(events []unix.EpollEvent) {
 	if s.listener != none && s.acceptAt <= s.now {
 		s.accept()
 	}
+	s.spare()
 	if s.checkAt <= s.now {
 		s.check()
 	}

@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,58 @@ const (
 	// quietTime is how often it is looked for directions that are quiet.
 	quietTime = time.Second
 )
+
+// The kernel lets each socket have one packet to read and one to send whatever its limits
+// are (tcp_data_queue and tcp_wmem_schedule in net/ipv4), so that 500 connections that are
+// stuck both ways can hold more than a machine with 32 MB has. Before there is none:
+const (
+	// tightPart: with less than one part in so many of all memory free, nothing is accepted;
+	tightPart = 12
+	// shortPart: with less than this, the connections end that were silent for longest,
+	shortPart = 20
+	// mostSpared: so many of them in a turn of the loop.
+	mostSpared = 8
+)
+
+var (
+	errTight = errors.New("memory is short")
+	errShort = errors.New("memory is short, and no connection was silent for longer")
+)
+
+// machineMemory is how much memory the machine has free, and in all, in bytes.
+func machineMemory() (free, all uint64) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, 0
+	}
+	return uint64(info.Freeram) * uint64(info.Unit), uint64(info.Totalram) * uint64(info.Unit)
+}
+
+// less reports whether less than one part in so many of the machine's memory is free,
+// where socket memory is bounded at all.
+func (s *Server) less(part uint64) bool {
+	if s.socketMemory == 0 {
+		return false
+	}
+	free, all := s.machineMemory()
+	return free < all/part
+}
+
+// spare ends connections for the memory that they hold, if that is short.
+func (s *Server) spare() {
+	for range min(mostSpared, len(s.conns)) {
+		if !s.less(shortPart) {
+			return
+		}
+		var silent *conn
+		for _, c := range s.conns {
+			if silent == nil || c.last < silent.last {
+				silent = c
+			}
+		}
+		s.end(silent, errShort)
+	}
+}
 
 // giveMemory gives c its first part of the memory for socket buffers.
 func (s *Server) giveMemory(c *conn) {

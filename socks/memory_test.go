@@ -146,3 +146,68 @@ func TestSocketMemoryMoves(t *testing.T) {
 		t.Error("the end has not arrived")
 	}
 }
+
+// TestMemoryIsShort has the machine run out of memory: at first nobody else comes in, then
+// whoever was silent for longest has to go.
+func TestMemoryIsShort(t *testing.T) {
+	u := start(t, func(o *options) { o.SocketMemory = 1 << 20 })
+	const all = 1200
+	free := uint64(all)
+	u.Server.mu.Lock()
+	u.machineMemory = func() (uint64, uint64) { return free, all }
+	u.Server.mu.Unlock()
+	set := func(n uint64) {
+		u.Server.mu.Lock()
+		free = n
+		u.Server.mu.Unlock()
+	}
+	first, _ := u.connect(t)
+	silent, _ := u.connect(t)
+	third, thirdFar := u.connect(t)
+	pass := func(c client, far io.Reader) {
+		_, err := c.Write([]byte("x"))
+		require.NoError(t, err)
+		_, err = io.ReadFull(far, make([]byte, 1))
+		require.NoError(t, err)
+	}
+
+	set(all/tightPart - 1)
+	waiting := make(chan client, 1)
+	go func() {
+		c, _ := u.connect(t)
+		waiting <- c
+	}()
+	select {
+	case <-waiting:
+		t.Fatal("accepted with little memory")
+	case <-time.After(100 * time.Millisecond):
+	}
+	pass(third, thirdFar)
+	u.awaitCount(t, 3)
+	set(all / tightPart)
+	fourth := <-waiting
+	u.awaitCount(t, 4)
+
+	u.Server.mu.Lock()
+	u.conns[1].last, u.conns[2].last = u.now, u.now-time.Minute
+	ended := false
+	u.machineMemory = func() (uint64, uint64) {
+		ended = ended || len(u.conns) < 4
+		if ended {
+			return all, all
+		}
+		return all/shortPart - 1, all
+	}
+	u.Server.mu.Unlock()
+	pass(third, thirdFar) // the loop has to look
+	u.awaitCount(t, 3)
+	_, err := silent.Read(make([]byte, 1))
+	require.Error(t, err)
+	u.Server.mu.Lock()
+	assert.NotContains(t, u.conns, uint64(2))
+	given(t, u.Server)
+	u.Server.mu.Unlock()
+	for _, c := range []client{first, third, fourth} {
+		c.Close()
+	}
+}

@@ -133,6 +133,7 @@ type Server struct {
 
 	// socketMemory is Options', memoryGiven what connections have of it, in bytes.
 	socketMemory, memoryGiven int
+	machineMemory             func() (free, all uint64) // see there
 
 	// For relaying.
 	pipes     []*pipe // not in use
@@ -164,9 +165,10 @@ func newServer(o Options, l limits) *Server {
 		probe:    ownProbe{fd: none},
 		pipeSize: pipeSize(),
 
-		socketMemory: o.SocketMemory,
-		copies:       o.SocketMemory > 0,
-		scratch:      make([]byte, scratchSize),
+		socketMemory:  o.SocketMemory,
+		machineMemory: machineMemory,
+		copies:        o.SocketMemory > 0,
+		scratch:       make([]byte, scratchSize),
 	}
 }
 
@@ -319,7 +321,10 @@ func (s *Server) Shutdown() {
 // accept takes connections that wait for it, a bounded number at a time.
 func (s *Server) accept() {
 	for range batch {
-		fd, src, err := acceptFrom(s.listener)
+		fd, src, err := none, netip.AddrPort{}, errTight
+		if !s.less(tightPart) {
+			fd, src, err = acceptFrom(s.listener)
+		}
 		switch {
 		case err == unix.EAGAIN:
 			s.acceptAt = never // until the poller says so
