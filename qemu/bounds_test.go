@@ -95,14 +95,8 @@ func TestSlowReceivers(t *testing.T) {
 	to := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, sourcePort))
 	start := time.Now()
 	for _, s := range streams {
-		s.client, err = r.dialSlow()
-		require.NoError(t, err, "connection %d", s.number)
+		require.NoError(t, r.openSlow(s, to), "connection %d", s.number)
 		t.Cleanup(func() { s.client.Close() })
-		reply, err := requestSOCKS(s.client, commandConnect, to)
-		require.NoError(t, err, "connection %d", s.number)
-		require.EqualValues(t, granted, reply.code, "connection %d", s.number)
-		_, err = s.client.Write(binary.BigEndian.AppendUint64(nil, s.number))
-		require.NoError(t, err, "connection %d", s.number)
 		go s.receive()
 	}
 	t.Logf("%d connections after %v; free memory before them: %.1f MiB", slowStreams, time.Since(start).Round(time.Millisecond), before)
@@ -169,6 +163,85 @@ func TestSlowReceivers(t *testing.T) {
 	after, _ := r.freeMemory(t)
 	t.Logf("free memory: %.1f MiB before, %.1f MiB the least, %.1f MiB after; the console answered in at most %v",
 		before, lowest, after, slowest.Round(time.Millisecond))
+}
+
+// TestStuckBothWays has connections that nobody reads at either end: more than the
+// smallest board has memory for. It takes no more of them in time, and stays what it is.
+func TestStuckBothWays(t *testing.T) {
+	t.Parallel()
+	const name = "malta"
+	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == name }) {
+		t.Skipf("%s is not among POSTERN_TEST_BOARDS", name) // as above
+	}
+	r := startRouter(t, name, func(o *machineOptions) {
+		o.configuration += fmt.Sprintf("/ip socks set max-connections=%d\n", slowStreams)
+		o.capture = false
+	})
+	r.awaitService(t)
+	streams := make([]*stream, slowStreams)
+	for i := range streams {
+		streams[i] = &stream{number: uint64(i)}
+	}
+	l, err := r.n.listen(serverOfSite, sourcePort)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go serveAll(l, func(conn net.Conn) {
+		conn.(*net.TCPConn).SetReadBuffer(slowWindow)
+		sendNumbered(conn.(*net.TCPConn), streams)
+	})
+	to := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, sourcePort))
+	open := 0
+	for _, s := range streams {
+		if err = r.openSlow(s, to); err != nil {
+			break // it takes no more
+		}
+		open++
+		go func() {
+			for data := make([]byte, 16<<10); ; {
+				if _, err := s.client.Write(data); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	free, _ := r.freeMemory(t)
+	t.Logf("%d connections; then: %v; free memory: %.1f MiB", open, err, free)
+	assert.Greater(t, open, 200)
+	time.Sleep(slowLook)
+	free, took := r.freeMemory(t)
+	t.Logf("%.1f MiB after %v; the console answers in %v", free, slowLook, took.Round(time.Millisecond))
+	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|socksd.*(ended|exit|restart)`, r.m.screen.all())
+	for _, s := range streams {
+		if s.client != nil {
+			s.client.Close()
+		}
+	}
+	// Whoever comes now is served.
+	require.NoError(t, retry(time.Minute, func() error {
+		if n, err := r.connections(t); err != nil || n != 0 {
+			return fmt.Errorf("%d connections after all were closed: %w", n, err)
+		}
+		return nil
+	}))
+	_, reply := r.request(t, client, commandConnect, to.String())
+	assert.EqualValues(t, granted, reply.code)
+}
+
+// openSlow opens the connection of s, whose receiver is slow, and tells the server which
+// it is.
+func (r *router) openSlow(s *stream, to netip.AddrPort) (err error) {
+	if s.client, err = r.dialSlow(); err != nil {
+		return err
+	}
+	reply, err := requestSOCKS(s.client, commandConnect, to)
+	if err != nil {
+		return err
+	}
+	if reply.code != granted {
+		return fmt.Errorf("reply %d", reply.code)
+	}
+	_, err = s.client.Write(binary.BigEndian.AppendUint64(nil, s.number))
+	return err
 }
 
 // dialSlow connects the client to the SOCKS service with a small window, set
