@@ -257,7 +257,7 @@ func (h *hardware) count() int {
 func TestWatchdog(t *testing.T) {
 	log, said := testLog(t)
 	h := &hardware{}
-	w := &watchdog{log: log, file: h, beat: 5 * time.Millisecond, patience: 200 * time.Millisecond}
+	w := &watchdog{log: log, file: h, beat: 5 * time.Millisecond, patience: 200 * time.Millisecond, ask: 5 * time.Millisecond}
 	w.well.Store(int64(uptime()))
 	var wedged sync.Mutex
 	go w.run()

@@ -17,6 +17,9 @@ const (
 	// MIPS stands still for 26 s when it loses a timer interrupt: that is no reason yet.
 	watchdogTimeout = 45 * time.Second
 	watchdogBeat    = 5 * time.Second
+	// askBeat is from one question whether the router is well to the next, as long as it is:
+	// each is 30 ms of malta's processor.
+	askBeat = 15 * time.Second
 	// patience is how long the router may not be well before PID 1 says nothing any more: a
 	// configuration may take long to be applied, and socksd to be started again.
 	patience = time.Minute
@@ -28,6 +31,7 @@ type watchdog struct {
 	log            *logger
 	file           io.WriteCloser // nil if the board has none
 	beat, patience time.Duration
+	ask            time.Duration
 	// well is when the router was last well, in nanoseconds of uptime.
 	well    atomic.Int64
 	stopped atomic.Bool
@@ -35,7 +39,7 @@ type watchdog struct {
 
 // openWatchdog starts the watchdog, if the board has one.
 func openWatchdog(log *logger) *watchdog {
-	w := &watchdog{log: log, beat: watchdogBeat, patience: patience}
+	w := &watchdog{log: log, beat: watchdogBeat, patience: patience, ask: askBeat}
 	f, err := os.OpenFile(watchdogFile, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		log.printf(levelInfo, "there is no watchdog: what hangs hangs")
@@ -85,9 +89,10 @@ func (w *watchdog) run() {
 // answer too.
 func (w *watchdog) watch(well func() error) {
 	said := ""
-	for ; ; time.Sleep(w.beat) {
+	for pause := w.ask; ; time.Sleep(pause) {
 		err := well()
-		if err == nil {
+		if pause = w.beat; err == nil {
+			pause = w.ask
 			w.well.Store(int64(uptime()))
 			said = ""
 		} else if err.Error() != said {
