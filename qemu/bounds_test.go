@@ -43,7 +43,7 @@ const (
 	// thread still handles the old one, without a lock. The interrupt comes when the
 	// counter has wrapped, 2^32 of its ticks later, which are 25.8 s. Until then bytes
 	// move on, and what waits for a timer waits; the guest's clock is behind by as much.
-	slowAnswer = 30 * time.Second
+	slowAnswer = 45 * time.Second
 )
 
 // stream is one of the connections: the server sends numbered words of 8 bytes

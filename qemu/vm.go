@@ -263,7 +263,7 @@ func (m *machine) send(text string) error {
 	return nil
 }
 
-const commandTimeout = 30 * time.Second
+const commandTimeout = time.Minute
 
 // command types a line at the console's prompt and returns what it printed.
 func (m *machine) command(line string) (string, error) {
