@@ -89,16 +89,18 @@ func (w *watchdog) run() {
 // answer too.
 func (w *watchdog) watch(well func() error) {
 	said := ""
-	for pause := w.ask; ; time.Sleep(pause) {
-		err := well()
-		if pause = w.beat; err == nil {
+	for {
+		pause := w.beat
+		switch err := well(); {
+		case err == nil:
 			pause = w.ask
 			w.well.Store(int64(uptime()))
 			said = ""
-		} else if err.Error() != said {
+		case err.Error() != said:
 			said = err.Error()
 			w.log.printf(levelWarning, "the router is not well: %v", err)
 		}
+		time.Sleep(pause)
 	}
 }
 
