@@ -49,7 +49,9 @@ var (
 	errShort = errors.New("memory is short, and no connection was silent for longer")
 )
 
-// machineMemory is how much memory the machine has free, and in all, in bytes.
+// machineMemory is how much memory the machine has free, and in all, in bytes. What the
+// kernel could free of cached files counts as taken: socket memory is bounded on routers,
+// and a router's files are in memory.
 func machineMemory() (free, all uint64) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
