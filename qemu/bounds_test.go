@@ -62,37 +62,45 @@ type stream struct {
 // from another place are seen.
 func (s *stream) word(i int64) uint64 { return s.number<<48 | uint64(i) }
 
+// startLoaded boots the smallest board with as many connections allowed as there can be,
+// and a server behind it, at to, that sends on each of the streams. prepare is called with
+// the server's end of each.
+func startLoaded(t *testing.T, prepare func(*net.TCPConn)) (r *router, streams []*stream, to netip.AddrPort) {
+	const name = "malta"
+	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == name }) {
+		// Whoever names boards wants those alone. CI names none, and has all.
+		t.Skipf("%s is not among POSTERN_TEST_BOARDS", name)
+	}
+	r = startRouter(t, name, func(o *machineOptions) {
+		o.configuration += fmt.Sprintf("/ip socks set max-connections=%d\n", slowStreams)
+		o.capture = false
+	})
+	r.awaitService(t)
+	for i := range slowStreams {
+		streams = append(streams, &stream{number: uint64(i)})
+	}
+	l, err := r.n.listen(serverOfSite, sourcePort)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go serveAll(l, func(conn net.Conn) {
+		prepare(conn.(*net.TCPConn))
+		sendNumbered(conn.(*net.TCPConn), streams)
+	})
+	return r, streams, netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, sourcePort))
+}
+
 // TestSlowReceivers fills the smallest board with as many connections as it
 // takes, each of which has more to deliver than its receiver wants. What is full
 // then is the router: its windows are open to a server that always has more, and
 // what it received it cannot pass on, since the clients' windows are kept small.
 func TestSlowReceivers(t *testing.T) {
 	t.Parallel()
-	const name = "malta"
-	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == name }) {
-		// Whoever names boards wants those alone. CI names none, and has all.
-		t.Skipf("%s is not among POSTERN_TEST_BOARDS", name)
-	}
 	length := slowTime
 	if testing.Short() {
 		length = slowShort
 	}
-	r := startRouter(t, name, func(o *machineOptions) {
-		o.configuration += fmt.Sprintf("/ip socks set max-connections=%d\n", slowStreams)
-		o.capture = false
-	})
-	r.awaitService(t)
+	r, streams, to := startLoaded(t, func(*net.TCPConn) {})
 	before, _ := r.freeMemory(t)
-
-	streams := make([]*stream, slowStreams)
-	for i := range streams {
-		streams[i] = &stream{number: uint64(i)}
-	}
-	l, err := r.n.listen(serverOfSite, sourcePort)
-	require.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
-	go serveAll(l, func(conn net.Conn) { sendNumbered(conn.(*net.TCPConn), streams) })
-	to := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, sourcePort))
 	start := time.Now()
 	for _, s := range streams {
 		require.NoError(t, r.openSlow(s, to), "connection %d", s.number)
@@ -169,27 +177,8 @@ func TestSlowReceivers(t *testing.T) {
 // smallest board has memory for. It takes no more of them in time, and stays what it is.
 func TestStuckBothWays(t *testing.T) {
 	t.Parallel()
-	const name = "malta"
-	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == name }) {
-		t.Skipf("%s is not among POSTERN_TEST_BOARDS", name) // as above
-	}
-	r := startRouter(t, name, func(o *machineOptions) {
-		o.configuration += fmt.Sprintf("/ip socks set max-connections=%d\n", slowStreams)
-		o.capture = false
-	})
-	r.awaitService(t)
-	streams := make([]*stream, slowStreams)
-	for i := range streams {
-		streams[i] = &stream{number: uint64(i)}
-	}
-	l, err := r.n.listen(serverOfSite, sourcePort)
-	require.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
-	go serveAll(l, func(conn net.Conn) {
-		conn.(*net.TCPConn).SetReadBuffer(slowWindow)
-		sendNumbered(conn.(*net.TCPConn), streams)
-	})
-	to := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, sourcePort))
+	r, streams, to := startLoaded(t, func(server *net.TCPConn) { server.SetReadBuffer(slowWindow) })
+	var err error
 	open := 0
 	for _, s := range streams {
 		if err = r.openSlow(s, to); err != nil {
