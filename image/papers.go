@@ -406,6 +406,9 @@ func buildInputs(b board.Board, v version, dir, program string) (string, error) 
 		line(p, version)
 	}
 	line("kernel", fmt.Sprintf("%s: fragments %s; target %s; %s; recipe %s", b.Kernel.Name, strings.Join(b.Kernel.Fragments, " "), b.Kernel.Target, kernelMakeFlags, kernelRecipe))
+	if b.Kernel.Unreserved != "" {
+		line("kernel, left out of its device tree", "/memreserve/ "+b.Kernel.Unreserved)
+	}
 	line("kernel.config", "SHA-256 "+config)
 	line("kernel's command line", b.Kernel.CommandLine)
 	line("iptables", fmt.Sprintf("%s; %s; recipe %s", iptablesCFLAGS, iptablesLDFLAGS, iptablesRecipe))

@@ -332,9 +332,12 @@ func (s *Server) accept() {
 		case err != nil:
 			// Descriptors or memory are short. The kernel holds the connections
 			// meanwhile; trying again at once would spin.
-			s.acceptPause = min(max(2*s.acceptPause, 5*time.Millisecond), time.Second)
-			s.acceptAt = s.now + s.acceptPause
-			s.log.printf("accept: %v; again in %v", err, s.acceptPause)
+			pause := min(max(2*s.acceptPause, 5*time.Millisecond), time.Second)
+			s.acceptAt = s.now + pause
+			if pause != s.acceptPause { // it is not said again and again
+				s.log.printf("accept: %v; again in %v", err, pause)
+			}
+			s.acceptPause = pause
 			return
 		}
 		s.acceptPause = 0
