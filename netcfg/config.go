@@ -5,7 +5,8 @@
 // the difference. It owns the ports that it was given, the bridges and VLANs that
 // it made (they are in a link group of their own), every IPv4 address on these,
 // every route of protocol "static" in the main table, and net.ipv4.ip_forward; it
-// touches nothing else. A configuration is taken whole
+// has the packets of every device taken by threads of the kernel, and touches
+// nothing else. A configuration is taken whole
 // or refused whole: what the kernel refuses is an error that names the item, and
 // what was changed before it is undone. A port that is not there is no error:
 // what is wanted on it waits, and Manager.Run gives it to the port that appears,

@@ -3,6 +3,7 @@ package netcfg
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -156,8 +157,8 @@ func (p *pass) did(what string, err error) {
 
 func (p *pass) err() error { return errors.Join(p.errs...) }
 
-// prepare does what holds under every Config, lo up and the ports named, and
-// reads the state of what the Manager owns.
+// prepare does what holds under every Config, lo up, the ports named and their
+// packets taken by threads, and reads the state of what the Manager owns.
 func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	links, err := listLinks(nl)
 	if err != nil {
@@ -165,6 +166,7 @@ func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	}
 	m.match(links)
 	m.rename(p, links)
+	m.thread(links)
 
 	for i, l := range links {
 		if l.loopback && !l.up {
@@ -283,6 +285,34 @@ func rename(p *pass, l *link, name string) {
 		l.name = name
 	}
 	p.did(what, err)
+}
+
+// thread has the kernel take the packets of devices in threads of its own (threaded
+// NAPI, Documentation/networking/napi.rst), which share the processor with
+// programs. In soft interrupts, where it takes them otherwise, packets go before
+// every program: a router that forwards all it can would answer nobody, the
+// watchdog included, for as long as that lasts.
+func (m *Manager) thread(links []link) {
+	for _, l := range links {
+		if l.loopback || l.own {
+			continue
+		}
+		err := writeExisting(filepath.Join(m.sysfs, "class/net", l.name, "threaded"), "1\n")
+		// Gone meanwhile, or a device whose driver does not poll.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EOPNOTSUPP) {
+			m.logf("take the packets of %s in threads: %v", l.name, err)
+		}
+	}
+}
+
+// writeExisting writes to a file of the kernel's, and makes none.
+func writeExisting(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // want says what of c the kernel shall have now that it has these links.

@@ -3,6 +3,8 @@ package netcfg
 import (
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -274,6 +276,37 @@ func lineWith(t *testing.T, lines []string, word string) int {
 	}
 	require.Fail(t, "no line", "%q in\n%s", word, strings.Join(lines, "\n"))
 	return 0
+}
+
+func TestPacketsAreTakenInThreads(t *testing.T) {
+	lab(t)
+	m := newManager(t, twoPorts...)
+	var said []string
+	m.logf = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+	threaded := func(name string) string { return filepath.Join(m.sysfs, "class/net", name, "threaded") }
+	plug(t, "k0")
+	plug(t, "k1")
+	plug(t, "conduit") // no port, but what the ports of a switch are reached through
+	// k1 is as a device that has vanished since it was listed.
+	for _, name := range []string{"ether1", "conduit", "lo", "bridge1"} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(threaded(name)), 0o755))
+		require.NoError(t, os.WriteFile(threaded(name), []byte("0\n"), 0o644))
+	}
+	require.NoError(t, m.Apply(Config{Bridges: []Bridge{{Name: "bridge1"}}}))
+	for name, want := range map[string]string{"ether1": "1\n", "conduit": "1\n", "lo": "0\n", "bridge1": "0\n"} {
+		got, err := os.ReadFile(threaded(name))
+		require.NoError(t, err)
+		assert.Equal(t, want, string(got), name)
+	}
+	assert.NoFileExists(t, threaded("ether2"))
+	assert.Empty(t, said)
+
+	// What the kernel refuses is told, and keeps nothing else from being done.
+	require.NoError(t, os.Remove(threaded("ether1")))
+	require.NoError(t, os.Mkdir(threaded("ether1"), 0o755))
+	require.NoError(t, m.Apply(Config{}))
+	require.Len(t, said, 1)
+	assert.Contains(t, said[0], "ether1")
 }
 
 func TestPortNames(t *testing.T) {

@@ -590,6 +590,11 @@ func testInside(t *testing.T, b board.Board) {
 		}
 		assert.Regexp(t, `ether1\s+00000000\s+`+gateway+`\s+0003\b`, shell(t, "cat /proc/net/route"))
 	})
+	t.Run("packets go before no program", func(t *testing.T) {
+		for _, port := range []string{"ether1", "ether2"} {
+			assert.Regexp(t, `(?m)^(.*\$ )?1$`, shell(t, "cat /sys/class/net/"+port+"/threaded"))
+		}
+	})
 	t.Run("socksd is nobody and can gain nothing", func(t *testing.T) {
 		status := shell(t, "cat /proc/"+r.socksd(t, shell)+"/status")
 		assert.Regexp(t, `Uid:\s+65534\s+65534\s+65534\s+65534`, status)
