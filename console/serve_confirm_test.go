@@ -84,7 +84,7 @@ func TestServeUpgrade(t *testing.T) {
 					},
 					Prompt: func(*Session) string { return "> " },
 					Stream: func(_ context.Context, r Result, out io.Writer) error {
-						assert.Equal(t, UpgradeArguments{URL: "http://h/f", Force: true}, r.Upgrade)
+						assert.Equal(t, UpgradeArguments{From: "http://h/f", Force: true}, r.Upgrade)
 						_, err := io.WriteString(out, "writing\n")
 						return err
 					},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/postern-router/postern/fetch"
 	"github.com/postern-router/postern/ntp"
@@ -14,7 +15,8 @@ import (
 
 // UpgradeArguments are what /system upgrade was given.
 type UpgradeArguments struct {
-	URL   string
+	// From is the URL of the image, or the path of a file or disk of the router's.
+	From  string
 	Force bool
 }
 
@@ -44,10 +46,10 @@ type NTPState struct {
 
 var (
 	upgradeCommand = command{name: "upgrade", help: "write another version of the software to flash, and restart with it",
-		needs: Upgrade, unnamed: []string{"url"},
+		needs: Upgrade, unnamed: []string{"from"},
 		arguments: []argument{
-			option(prop("url", httpURL(), "", "where the upgrade image is",
-				func(o *options) *string { return &o.upgrade.URL })),
+			option(prop("from", imageSource(), "", "where the upgrade image is",
+				func(o *options) *string { return &o.upgrade.From })),
 			option(prop("force", boolean(), "no", "take a version that is older than the present one",
 				func(o *options) *bool { return &o.upgrade.Force })),
 		},
@@ -192,11 +194,15 @@ func (x *execution) olderLogging(words []word) (*menu, []word) {
 
 func hasNTP(l Live) bool { return l.NTP != nil }
 
-// httpURL is an address of a file.
-func httpURL() kind[string] {
+// imageSource is where an image comes from: an address of a file, or a path, by its
+// slash.
+func imageSource() kind[string] {
 	return kind[string]{
-		accepts: "http://ADDRESS[:PORT]/PATH",
+		accepts: "http://ADDRESS[:PORT]/PATH, or the path of a disk, as /dev/sda",
 		parse: func(s string) (string, error) {
+			if strings.HasPrefix(s, "/") && !strings.ContainsFunc(s, unicode.IsControl) {
+				return s, nil
+			}
 			_, err := fetch.ParseURL(s)
 			return s, err
 		},

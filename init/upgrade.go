@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -138,10 +140,10 @@ func (u *upgrades) lockSoon() bool {
 // errUpgrading is the error of a second upgrade.
 var errUpgrading = errors.New("failure: an upgrade is under way")
 
-// upgradeTo fetches an image by a process of nobody's and writes it by one of root's,
-// which reads nothing but what the signature is right of. What the two say goes to out.
-// If all is well the router restarts. The end of ctx ends the fetching: an image that is
-// whole is written to its end.
+// upgradeTo fetches an image, from a web server by a process of nobody's, and writes it by
+// one of root's, which reads nothing but what the signature is right of. What these say
+// goes to out. If all is well the router restarts. The end of ctx ends the fetching: an
+// image that is whole is written to its end.
 func (r *router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out io.Writer) error {
 	if !r.upgrades.lockSoon() {
 		return errUpgrading
@@ -159,21 +161,31 @@ func (r *router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 		Running: r.upgrades.running, Force: a.Force,
 		InPlace: p.inPlace, Slots: p.slots, States: p.states, Current: max(0, p.current),
 	}
-	r.mu.Lock()
-	servers := slices.Clone(r.config.DNS)
-	r.mu.Unlock()
+	var source imageSource
+	if strings.HasPrefix(a.From, "/") {
+		f, disk, err := openImage("/sys", a.From)
+		if err != nil {
+			return fmt.Errorf("failure: %w", err)
+		}
+		defer f.Close()
+		source, task.Disk = fromFile(f), disk
+	} else {
+		r.mu.Lock()
+		source = fromURL(a.From, slices.Clone(r.config.DNS))
+		r.mu.Unlock()
+	}
 	r.keepPorts()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.upgrades.setStop(cancel)
 	defer r.upgrades.setStop(nil)
-	r.log.printf(levelNotice, "upgrade from %s", a.URL)
-	if err := runUpgrade(ctx, cancel, task.Arguments(), fetch.Arguments(a.URL, servers), out, r.log); err != nil {
-		r.log.printf(levelWarning, "upgrade from %s: it did not succeed", a.URL)
+	r.log.printf(levelNotice, "upgrade from %s", a.From)
+	if err := runUpgrade(ctx, cancel, task.Arguments(), source, out, r.log); err != nil {
+		r.log.printf(levelWarning, "upgrade from %s: it did not succeed", a.From)
 		return err
 	}
-	r.log.printf(levelNotice, "upgrade from %s: the image is written, restarting", a.URL)
+	r.log.printf(levelNotice, "upgrade from %s: the image is written, restarting", a.From)
 	_, _ = io.WriteString(out, "system will reboot shortly\n") // whoever is left
 	select {
 	case r.requests <- console.Reboot:
@@ -182,9 +194,73 @@ func (r *router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 	return nil
 }
 
-// runUpgrade runs the two processes with a pipe between. If they have said themselves
-// why not, the error says that nothing has changed.
-func runUpgrade(ctx context.Context, cancel func(), task, source []string, out io.Writer, log io.Writer) error {
+// imageSource writes an image to body until it has all, body takes no more or ctx ends.
+// If the image is not whole it says why to out, or returns an error.
+type imageSource func(ctx context.Context, body *os.File, out io.Writer) error
+
+// fromURL is what a process of nobody's gets from a web server. Names are looked up by
+// those servers.
+func fromURL(url string, servers []netip.Addr) imageSource {
+	return func(ctx context.Context, body *os.File, out io.Writer) error {
+		fetcher := processOfNobody(ctx, "fetch", fetch.Arguments(url, servers))
+		fetcher.Stdout, fetcher.Stderr = body, out
+		if err := fetcher.Start(); err != nil {
+			return fmt.Errorf("fetch: %w", err)
+		}
+		_ = fetcher.Wait() // it has said itself why
+		return nil
+	}
+}
+
+// fromFile is what a file or disk has.
+func fromFile(f *os.File) imageSource {
+	return func(ctx context.Context, body *os.File, _ io.Writer) error {
+		part := make([]byte, 64<<10)
+		for ctx.Err() == nil {
+			n, err := f.Read(part)
+			if _, full := body.Write(part[:n]); full != nil || err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// openImage opens a file or a disk, and says which it is. Nothing else is opened: there
+// are devices that do something when they are.
+func openImage(sys, path string) (f *os.File, disk bool, err error) {
+	info, err := os.Stat(path)
+	if err == nil {
+		disk = info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0
+		if !disk && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%s is neither a disk nor a file", path)
+		}
+	}
+	if err == nil {
+		f, err = os.Open(path)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("%w; disks here: %s", err, cmp.Or(strings.Join(disks(sys), ", "), "none"))
+	}
+	return f, disk, nil
+}
+
+// disks are those that the kernel has, with their partitions.
+func disks(sys string) []string {
+	entries, _ := os.ReadDir(sys + "/class/block") // a kernel without disks has none
+	paths := make([]string, 0, len(entries))
+	for _, e := range entries {
+		paths = append(paths, "/dev/"+e.Name())
+	}
+	return paths
+}
+
+// runUpgrade runs the process of that task, with a pipe from the source. If they have
+// said themselves why not, the error says that nothing has changed.
+func runUpgrade(ctx context.Context, cancel func(), task []string, source imageSource, out io.Writer, log io.Writer) error {
 	in, body, err := os.Pipe()
 	if err != nil {
 		return err
@@ -201,26 +277,26 @@ func runUpgrade(ctx context.Context, cancel func(), task, source []string, out i
 		body.Close()
 		return fmt.Errorf("upgrade: %w", err)
 	}
-	fetcher := processOfNobody(ctx, "fetch", source)
-	fetcher.Stdout, fetcher.Stderr = body, both
-	err = fetcher.Start()
-	body.Close()
-	if err != nil {
-		// The writer sees the end of the image.
-		return errors.Join(fmt.Errorf("fetch: %w", err), writer.Wait())
-	}
+	read := make(chan error, 1)
+	go func() {
+		err := source(ctx, body, both)
+		body.Close() // the writer sees the end of the image
+		read <- err
+	}()
 	// No context ends it: a write in place must come to its end.
 	err = writer.Wait()
 	cancel()
-	_ = fetcher.Wait() // it has said itself why
+	why := <-read
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 1 {
+	switch {
+	case err == nil:
+		return nil // what cannot be read behind the image is no matter
+	case why != nil:
+		return fmt.Errorf("failure: %w; the present version stays", why)
+	case errors.As(err, &exit) && exit.ExitCode() == 1:
 		return errors.New("the present version stays")
 	}
-	if err != nil {
-		return fmt.Errorf("upgrade: %w", err)
-	}
-	return nil
+	return fmt.Errorf("upgrade: %w", err)
 }
 
 // processOfNobody is one of a user who has nothing, in socksd's root folder. SIGINT

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +78,61 @@ func TestFindPlaces(t *testing.T) {
 			assert.Equal(t, c.want, got)
 		})
 	}
+}
+
+func TestImageOfFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "image")
+	content := bytes.Repeat([]byte("0123456789abcdef"), 20_000) // more than a pipe holds
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	sys := system(t, "block", "image-a")
+	for path, problem := range map[string]string{
+		filepath.Join(dir, "missing"): "missing: no such file or directory; disks here: /dev/vda1",
+		dir:                           dir + " is neither a disk nor a file; disks here: ",
+		"/dev/null":                   "/dev/null is neither a disk nor a file",
+	} {
+		_, _, err := openImage(sys, path)
+		require.ErrorContains(t, err, problem)
+	}
+	_, _, err := openImage(t.TempDir(), dir)
+	require.ErrorContains(t, err, "disks here: none")
+
+	copied := func(ctx context.Context, f *os.File, take int64) ([]byte, error) {
+		in, body, err := os.Pipe()
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() {
+			err := fromFile(f)(ctx, body, io.Discard)
+			body.Close()
+			done <- err
+		}()
+		got, err := io.ReadAll(io.LimitReader(in, take))
+		require.NoError(t, err)
+		in.Close()
+		return got, <-done
+	}
+	opened := func() *os.File {
+		f, disk, err := openImage(sys, path)
+		require.NoError(t, err)
+		assert.False(t, disk)
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	got, err := copied(t.Context(), opened(), 1<<30)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(content, got))
+	got, err = copied(t.Context(), opened(), 1000)
+	require.NoError(t, err, "who reads has enough")
+	assert.Len(t, got, 1000)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	got, err = copied(ended, opened(), 1<<30)
+	require.NoError(t, err)
+	assert.Empty(t, got)
+	torn := opened()
+	require.NoError(t, torn.Close())
+	_, err = copied(t.Context(), torn, 1<<30)
+	require.ErrorIs(t, err, os.ErrClosed)
 }
 
 func TestSlotList(t *testing.T) {

@@ -158,11 +158,17 @@ func (u *upgrading) begin(t *testing.T, identity string) {
 	u.start(t, identity, func(o *machineOptions) { o.fromFlash, o.reboot = true, true })
 }
 
-// upgrade types the command and says yes, and waits for the answer that is expected.
+// upgrade takes a file of the client's web server, see upgradeFrom.
 func (u *upgrading) upgrade(t *testing.T, file, more, answer string) string {
 	t.Helper()
+	return u.upgradeFrom(t, "http://"+clientAddress+"/"+file+more, answer)
+}
+
+// upgradeFrom types the command and says yes, and waits for the answer that is expected.
+func (u *upgrading) upgradeFrom(t *testing.T, arguments, answer string) string {
+	t.Helper()
 	u.m.screen.forget()
-	require.NoError(t, u.m.send("/system upgrade http://"+clientAddress+"/"+file+more+"\r"))
+	require.NoError(t, u.m.send("/system upgrade "+arguments+"\r"))
 	_, err := u.m.expect("Upgrade and restart? [y/N]: ", time.Minute)
 	require.NoError(t, err)
 	require.NoError(t, u.m.send("y\r"))
@@ -295,7 +301,42 @@ func testUpgrade(t *testing.T, b board.Board) {
 		u.next(t, 1)
 		u.await(t, "version v1-old in slot a is confirmed")
 	})
+	if b.Name == "pc" {
+		t.Run("from a stick", func(t *testing.T) {
+			image, err := os.ReadFile(makeVersion(t, b, u.dir, version{name: "v6-stick", date: later + 3}))
+			require.NoError(t, err)
+			stick := filepath.Join(u.dir, "stick")
+			require.NoError(t, os.WriteFile(stick, append(image, make([]byte, 16<<20-len(image))...), 0o600))
+			u.plugStick(t, stick)
+			assert.Contains(t, u.upgradeFrom(t, "/dev/console", "disks here: "), "/dev/console is neither a disk nor a file")
+			u.upgradeFrom(t, "/dev/sda", "system will reboot shortly")
+			u.next(t, 1)
+			u.await(t, "version v6-stick in slot b is confirmed")
+		})
+	}
 	u.m.kill()
+}
+
+// plugStick puts a stick into the router, and the controller that it is on.
+func (u *upgrading) plugStick(t *testing.T, path string) {
+	for _, c := range []struct {
+		command   string
+		arguments map[string]any
+	}{
+		{"blockdev-add", map[string]any{"driver": "raw", "node-name": "stick", "read-only": true,
+			"file": map[string]any{"driver": "file", "filename": path, "read-only": true}}},
+		{"device_add", map[string]any{"driver": "qemu-xhci", "id": "xhci"}},
+		{"device_add", map[string]any{"driver": "usb-storage", "bus": "xhci.0", "drive": "stick"}},
+	} {
+		require.NoError(t, u.m.monitor.execute(c.command, c.arguments))
+	}
+	// It is there a second or two later.
+	require.NoError(t, retry(30*time.Second, func() error {
+		if said := u.upgradeFrom(t, "/dev/none", "\n[admin@upgrading] > "); !strings.Contains(said, "/dev/sda") {
+			return fmt.Errorf("no stick among the disks:\n%s", said)
+		}
+		return nil
+	}))
 }
 
 // seedFollows reports whether the partition of the state holds a random seed and the one

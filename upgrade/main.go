@@ -24,6 +24,9 @@ type Task struct {
 	Running Running
 	// Force takes an older version, too.
 	Force bool
+	// Disk says that the image is at the beginning of a disk: what is behind it is not
+	// looked at.
+	Disk bool
 	// InPlace is the partition of a board with room for one image; of one with two it is
 	// empty, and Slots are their partitions, States that of their states, on a disk, and
 	// Current which of the two runs, 0 or 1.
@@ -38,6 +41,7 @@ func (t Task) Arguments() []string {
 	arguments := []string{
 		"--board=" + t.Running.Board, "--version=" + t.Running.Version,
 		"--date=" + strconv.FormatInt(t.Running.Date.Unix(), 10), "--force=" + strconv.FormatBool(t.Force),
+		"--disk=" + strconv.FormatBool(t.Disk),
 	}
 	if t.InPlace != "" {
 		return append(arguments, "--in-place="+t.InPlace)
@@ -52,6 +56,7 @@ func parseArguments(arguments []string) (Task, error) {
 	flags.StringVar(&t.Running.Version, "version", "", "version that runs")
 	date := flags.Int64("date", 0, "its date, in seconds since 1970")
 	flags.BoolVar(&t.Force, "force", false, "take an older version")
+	flags.BoolVar(&t.Disk, "disk", false, "look at nothing behind the image")
 	flags.StringVar(&t.InPlace, "in-place", "", "partition for the one image")
 	slots := flags.StringArray("slot", nil, "partition of each slot")
 	flags.StringVar(&t.States, "states", "", "partition of the slots' states, on a disk")
@@ -127,6 +132,9 @@ func (t Task) run(key ed25519.PublicKey, in io.Reader, out io.Writer) error {
 	}
 	if err := h.Accept(t.Running, t.Force); err != nil {
 		return err
+	}
+	if t.Disk {
+		in = io.LimitReader(in, h.Length)
 	}
 	fmt.Fprintf(out, "version %s of %s for %s; %s runs\n", h.Version, h.Date.Format(time.DateTime), h.Board, t.Running.Version)
 	if t.InPlace != "" {

@@ -472,13 +472,13 @@ func TestTask(t *testing.T) {
 		err   error
 		state State // of the other slot
 	}
-	run := func(t *testing.T, current State, in []byte, force bool) result {
+	runTask := func(t *testing.T, task Task, current State, in []byte) result {
 		paths, states := disk(t)
 		all, err := os.ReadFile(states)
 		require.NoError(t, err)
 		copy(all[4096:], current.environment())
 		require.NoError(t, os.WriteFile(states, all, 0o600))
-		task := Task{Running: running, Force: force, Slots: paths, States: states}
+		task.Running, task.Slots, task.States = running, paths, states
 		parsed, err := parseArguments(task.Arguments())
 		require.NoError(t, err)
 		require.Equal(t, task, parsed)
@@ -494,6 +494,9 @@ func TestTask(t *testing.T) {
 		r.state, err = slots[1].State()
 		require.NoError(t, err)
 		return r
+	}
+	run := func(t *testing.T, current State, in []byte, force bool) result {
+		return runTask(t, Task{Force: force}, current, in)
 	}
 	newer := file(t, header(image, "v2", day(2)), ownKey, image)
 	t.Run("newer", func(t *testing.T) {
@@ -528,6 +531,14 @@ func TestTask(t *testing.T) {
 		r := run(t, present, older, true)
 		require.NoError(t, r.err)
 		assert.Equal(t, "v0", r.state.Version)
+	})
+	t.Run("of a disk", func(t *testing.T) {
+		whole := append(bytes.Clone(newer), text(5000, 3)...)
+		r := runTask(t, Task{Disk: true}, present, whole)
+		require.NoError(t, r.err)
+		assert.Equal(t, "v2", r.state.Version)
+		require.ErrorContains(t, runTask(t, Task{Disk: true}, present, newer[:len(newer)-1]).err, "the image ends after 299999 of")
+		require.ErrorContains(t, run(t, present, whole, false).err, "the image is longer than")
 	})
 	t.Run("nothing", func(t *testing.T) {
 		require.Equal(t, errNothing, run(t, present, nil, false).err)
