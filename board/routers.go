@@ -231,6 +231,10 @@ func anyPC() Board {
 	for i := range 8 {
 		b.Ports = append(b.Ports, Port{Name: fmt.Sprintf("ether%d", i+1), Device: fmt.Sprintf("eth%d", i)})
 	}
+	// Another chip set than pc's, with cards and disks that PCs have.
+	b.QEMU = QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "q35,usb=on",
+		Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "ide-hd,drive=flash,bus=ide.0"}
+	b.Ports[0].QEMU, b.Ports[1].QEMU = "e1000e,romfile=", "e1000e,romfile="
 	return b
 }
 
@@ -244,5 +248,6 @@ func apu2() Board {
 		{Name: "ether3", Device: "pci0000:00/0000:00:02.4"},
 	}
 	b.Bridged = []string{"ether3"}
+	b.QEMU = QEMU{} // which knows no such card there
 	return b
 }

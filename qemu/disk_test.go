@@ -77,6 +77,36 @@ func TestDiskBoot(t *testing.T) {
 	}
 }
 
+// anyPC is the board that is whatever PC it is plugged into; nil if it is not to be tested.
+func anyPC() []board.Board {
+	some := board.All()
+	if os.Getenv("POSTERN_TEST_BOARDS") != "" {
+		some = boards()
+	}
+	return slices.DeleteFunc(some, func(b board.Board) bool { return b.Name != "x86-64" })
+}
+
+// TestAnyPC does what TestDiskBoot does with the disks that a PC may have, and with two
+// cards of Intel's.
+func TestAnyPC(t *testing.T) {
+	t.Parallel()
+	for _, b := range anyPC() {
+		for _, disk := range []struct {
+			name, device string
+			uefi         bool
+		}{
+			{"SATA by BIOS", "", false},
+			{"NVMe by UEFI", "nvme,drive=flash,serial=1", true},
+			{"a stick by BIOS", "usb-storage,drive=flash,bus=usb-bus.0", false},
+		} {
+			t.Run(disk.name, func(t *testing.T) {
+				t.Parallel()
+				testFlashBoot(t, b, func(o *machineOptions) { o.flashDevice, o.uefi = disk.device, disk.uefi })
+			})
+		}
+	}
+}
+
 // testFlashBoot starts a board by the boot loader on its flash.
 func testFlashBoot(t *testing.T, b board.Board, change func(*machineOptions)) {
 	var options machineOptions

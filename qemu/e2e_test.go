@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		names = append(names, b.Name)
 	}
 	all := slices.Clone(names)
-	for _, b := range cardBoards() {
+	for _, b := range append(cardBoards(), anyPC()...) {
 		if !slices.Contains(all, b.Name) {
 			all = append(all, b.Name)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -47,6 +48,8 @@ type machineOptions struct {
 	fromFlash bool
 	// uefi starts a PC by UEFI, not by BIOS.
 	uefi bool
+	// flashDevice is the -device that takes the drive of the flash, if not the board's.
+	flashDevice string
 	// commandLine is added to the board's.
 	commandLine string
 	// kvm asks for the host's processor instead of emulation.
@@ -113,8 +116,8 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 	if b.QEMU.Watchdog != "" {
 		args = append(args, "-device", b.QEMU.Watchdog)
 	}
-	if b.QEMU.FlashDevice != "" {
-		args = append(args, "-device", b.QEMU.FlashDevice)
+	if device := cmp.Or(o.flashDevice, b.QEMU.FlashDevice); device != "" {
+		args = append(args, "-device", device)
 	}
 	if !o.reboot {
 		args = append(args, "-no-reboot")
@@ -124,6 +127,9 @@ func startMachine(b board.Board, n *network, dir string, o machineOptions) (*mac
 			"-device", "pcnet,netdev=rescue,addr=0xb,romfile=")
 	}
 	for i, p := range b.Ports {
+		if p.QEMU == "" {
+			continue // one that the machine is without
+		}
 		args = append(args,
 			"-netdev", "tap,id=net-"+p.Name+",script=no,downscript=no,ifname="+tapOf(b, p))
 		if p.OnBoard {
