@@ -30,13 +30,17 @@ func diskBoards() []board.Board {
 // cardBoards are those to test that start from a card: they are real ones that QEMU
 // models, and are tested by their boot loader alone.
 func cardBoards() []board.Board {
-	some := board.All()
-	if os.Getenv("POSTERN_TEST_BOARDS") != "" {
-		some = boards()
-	}
-	return slices.DeleteFunc(some, func(b board.Board) bool {
+	return slices.DeleteFunc(allBoards(), func(b board.Board) bool {
 		return b.QEMU.Machine == "" || b.Image.Form != board.FIT || b.Flash.Chip != ""
 	})
+}
+
+// allBoards are the lab's and the real ones, or those that POSTERN_TEST_BOARDS names.
+func allBoards() []board.Board {
+	if os.Getenv("POSTERN_TEST_BOARDS") != "" {
+		return boards()
+	}
+	return board.All()
 }
 
 // TestCardBoot does for a board with a card what TestDiskBoot does for a PC.
@@ -77,13 +81,9 @@ func TestDiskBoot(t *testing.T) {
 	}
 }
 
-// anyPC is the board that is whatever PC it is plugged into; nil if it is not to be tested.
+// anyPC is the board that is whatever PC it is plugged into; none if it is not to be tested.
 func anyPC() []board.Board {
-	some := board.All()
-	if os.Getenv("POSTERN_TEST_BOARDS") != "" {
-		some = boards()
-	}
-	return slices.DeleteFunc(some, func(b board.Board) bool { return b.Name != "x86-64" })
+	return slices.DeleteFunc(allBoards(), func(b board.Board) bool { return b.Name != "x86-64" })
 }
 
 // TestAnyPC does what TestDiskBoot does with the disks that a PC may have, and with two
