@@ -230,13 +230,18 @@ func fromFile(f *os.File) imageSource {
 }
 
 // openImage opens a file or a disk, and says which it is. Nothing else is opened: there
-// are devices that do something when they are.
+// are devices that do something when they are, and files of /proc, which have no size,
+// that one can wait at for ever.
 func openImage(sys, path string) (f *os.File, disk bool, err error) {
 	info, err := os.Stat(path)
 	if err == nil {
 		disk = info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0
-		if !disk && !info.Mode().IsRegular() {
+		switch {
+		case disk:
+		case !info.Mode().IsRegular():
 			err = fmt.Errorf("%s is neither a disk nor a file", path)
+		case info.Size() == 0:
+			err = fmt.Errorf("%s is empty", path)
 		}
 	}
 	if err == nil {

@@ -90,6 +90,7 @@ func TestImageOfFile(t *testing.T) {
 		filepath.Join(dir, "missing"): "missing: no such file or directory; disks here: /dev/vda1",
 		dir:                           dir + " is neither a disk nor a file; disks here: ",
 		"/dev/null":                   "/dev/null is neither a disk nor a file",
+		"/proc/kmsg":                  "/proc/kmsg is empty",
 	} {
 		_, _, err := openImage(sys, path)
 		require.ErrorContains(t, err, problem)
