@@ -159,6 +159,9 @@ func startRouter(ctx context.Context, log *logger, dog *watchdog, requests chan<
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", boardFile, err)
 	}
+	if b.LossyTimer != "" {
+		leaveTimer(log, b.LossyTimer)
+	}
 	awaitDisk(b.Flash, "/sys", lateDisk)
 	state := openState(log)
 	state.startSeed()
@@ -177,6 +180,17 @@ func startRouter(ctx context.Context, log *logger, dog *watchdog, requests chan<
 	}
 	r.startConsoles(ctx)
 	return r, nil
+}
+
+// timer is where the kernel is told which timer not to wake the first processor by
+// (unbind_device_store in kernel/time/clockevents.c).
+const timer = "/sys/devices/system/clockevents/clockevent0/unbind_device"
+
+// leaveTimer has the kernel use another timer than the one of that name.
+func leaveTimer(log *logger, name string) {
+	if err := os.WriteFile(timer, []byte(name+"\n"), 0o200); err != nil {
+		log.printf(levelWarning, "take another timer than %s: %v", name, err)
+	}
 }
 
 // sizeTables sets what the kernel, by itself, sizes for another kind of machine

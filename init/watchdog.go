@@ -14,7 +14,8 @@ import (
 const (
 	watchdogFile = "/dev/watchdog"
 	// watchdogTimeout is when the hardware resets a machine whose PID 1 says nothing. QEMU's
-	// MIPS stands still for 26 s when it loses a timer interrupt: that is no reason yet.
+	// MIPS may stand still for 26 s while the kernel starts (board.Board.LossyTimer): that is
+	// no reason yet.
 	watchdogTimeout = 45 * time.Second
 	watchdogBeat    = 5 * time.Second
 	// askBeat is from one question whether the router is well to the next, as long as it is:

@@ -38,12 +38,8 @@ const (
 	slowFreeMemory = 3.81             // MiB that must be free at each: 4 MB
 
 	// slowAnswer is the most that the console may take. Alone it answers in less than half a
-	// second, but for once in ten to twenty minutes of this load, when QEMU loses a timer
-	// interrupt of its MIPS: the processor sets its Compare register while QEMU's other
-	// thread still handles the old one, without a lock. The interrupt comes when the
-	// counter has wrapped, 2^32 of its ticks later, which are 25.8 s. Until then bytes
-	// move on, and what waits for a timer waits; the guest's clock is behind by as much.
-	slowAnswer = 45 * time.Second
+	// second; the host may have more to do.
+	slowAnswer = 20 * time.Second
 )
 
 // stream is one of the connections: the server sends numbered words of 8 bytes

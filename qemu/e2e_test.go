@@ -595,6 +595,12 @@ func testInside(t *testing.T, b board.Board) {
 			assert.Regexp(t, `(?m)^(.*\$ )?1$`, shell(t, "cat /sys/class/net/"+port+"/threaded"))
 		}
 	})
+	if b.LossyTimer != "" {
+		t.Run("no timer that loses interrupts", func(t *testing.T) {
+			current := shell(t, "cat /sys/devices/system/clockevents/clockevent0/current_device")
+			assert.Regexp(t, `(?m)^(.*\$ )?pit$`, current)
+		})
+	}
 	t.Run("socksd is nobody and can gain nothing", func(t *testing.T) {
 		status := shell(t, "cat /proc/"+r.socksd(t, shell)+"/status")
 		assert.Regexp(t, `Uid:\s+65534\s+65534\s+65534\s+65534`, status)
