@@ -338,8 +338,10 @@ func lookUp(file, debianPackage string) (string, error) {
 	return file, nil
 }
 
-// startProgram starts a program in a process group of its own, which a terminal's
-// Ctrl-C does not reach. What it logs and what files it makes go to dir.
+// startProgram starts a program in a session of its own, as an init starts daemons: the
+// kernel shares the processors out among sessions (sched(7), autogroup), and in one with
+// the many threads of the load, a server of a single thread would get the least. Nor does
+// a terminal's Ctrl-C reach it. What it logs and what files it makes go to dir.
 func startProgram(dir, file string, args ...string) (*program, error) {
 	p := &program{cmd: exec.Command(file, args...), ended: make(chan struct{})}
 	p.log = filepath.Join(dir, filepath.Base(file)+".log")
@@ -350,7 +352,7 @@ func startProgram(dir, file string, args ...string) (*program, error) {
 	defer log.Close()
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = append(os.Environ(), "TMPDIR="+dir)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", file, err)
 	}
