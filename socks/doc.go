@@ -50,7 +50,7 @@
 // # How it works
 //
 // One goroutine waits for all sockets (epoll, edge-triggered) and does all that
-// does not wait, one step of each connection in turn. Bytes go from socket to
+// does not wait, a few steps of each connection in turn. Bytes go from socket to
 // socket by splice(2) through one pipe that all connections share: a step takes
 // from the source only what the sink has room for, so that the pipe is empty
 // again behind it. With Options.SocketMemory, on a machine with little memory,

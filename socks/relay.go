@@ -47,6 +47,9 @@ const (
 	// smallStep is what is read and written rather than spliced, if the last step was
 	// as small: below it a copy costs less than the pipe's bookkeeping.
 	smallStep = 2048
+	// turnSteps is how many steps a direction takes before others have their turn: more
+	// than one, as what has just moved is still in the processor's cache.
+	turnSteps = 4
 	// scratchSize is the most that a step copies, when it cannot splice.
 	scratchSize = 32 << 10
 )
@@ -221,8 +224,28 @@ func nothing(err error) (int, progress, error) {
 	return 0, 0, fmt.Errorf("read: %w", err)
 }
 
-// relay takes a step in each direction of c that may have something to do, and
-// ends c when both directions are done or one failed.
+// advance takes steps of f until it waits, but no more than a turn has, and returns
+// what came of the last.
+func (s *Server) advance(c *conn, f *flow, source, sink int) (p progress, err error) {
+	for range turnSteps {
+		var n int
+		n, p, err = s.step(f, source, sink)
+		if n > 0 {
+			f.moved += uint64(n)
+			c.last = s.now
+		}
+		if n > 0 && err == nil && p != atSink {
+			s.grow(c, f, source, sink)
+		}
+		if p != again || err != nil {
+			break
+		}
+	}
+	return p, err
+}
+
+// relay gives each direction of c that may have something to do its turn, and ends
+// c when both directions are done or one failed.
 func (s *Server) relay(c *conn) {
 	more := false
 	for _, from := range [...]role{ofClient, ofRemote} {
@@ -233,14 +256,7 @@ func (s *Server) relay(c *conn) {
 		if !f.try || f.done {
 			continue
 		}
-		n, p, err := s.step(f, source, sink)
-		if n > 0 {
-			f.moved += uint64(n)
-			c.last = s.now
-		}
-		if n > 0 && err == nil && p != atSink {
-			s.grow(c, f, source, sink)
-		}
+		p, err := s.advance(c, f, source, sink)
 		if err != nil {
 			s.abort(c, err, from)
 			return

@@ -30,8 +30,9 @@ type Options struct {
 	// the request. ctx ends with the connection.
 	Open func(ctx context.Context, o Opening, listener *os.File) (undo func(), err error)
 	// SocketMemory, in bytes, is shared out as socket buffers among the connections:
-	// those have large ones whose bytes move, and all at least 4.5 kB, also when nothing
-	// is left. 0 leaves the buffers to the kernel, which bounds them all together only.
+	// a third of it among all that come, the rest among those that move much in a short
+	// time. All have at least 4.5 kB, also when nothing is left. 0 leaves the buffers to
+	// the kernel, which bounds them all together only.
 	SocketMemory int
 	// AllowOwnAddresses lets clients connect to the machine that the server runs
 	// on, as a laboratory needs. It opens everything that listens on loopback.
@@ -370,5 +371,7 @@ func (s *Server) take(fd int, src netip.AddrPort) {
 	s.enter(c, handshaking, s.limits.handshake)
 	if err := s.poller.add(fd, ofClient, c.number); err != nil {
 		s.end(c, err)
+		return
 	}
+	s.readRequest(c) // which is mostly there already: clients do not wait to be accepted
 }
