@@ -25,9 +25,14 @@ const (
 	morePart = 4
 	// mostMemory is what it has at most, in bytes: the window of a connection without
 	// window scaling is 64 kB, and packets fill half of the pages that hold them.
-	mostMemory = 192 << 10
+	mostMemory = 256 << 10
 	// A direction can use more that has moved as much as it has within growTime.
 	growTime = 2 * time.Second
+	// anyPart: of all the memory one part in so many is for whoever comes. The rest is
+	// for those that have moved fastSize bytes within growTime: what waits on the way to
+	// a slow receiver must not come by it.
+	anyPart  = 3
+	fastSize = 1 << 20
 	// quietTime is how often it is looked for directions that are quiet.
 	quietTime = time.Second
 )
@@ -91,7 +96,7 @@ func (s *Server) giveMemory(c *conn) {
 	if s.socketMemory == 0 {
 		return
 	}
-	c.memory = max((s.socketMemory-s.memoryGiven)/firstPart, leastMemory)
+	c.memory = max((s.socketMemory/anyPart-s.memoryGiven)/firstPart, leastMemory)
 	s.memoryGiven += c.memory
 }
 
@@ -110,15 +115,19 @@ func (s *Server) grow(c *conn, f *flow, source, sink int) {
 		f.since, f.before = s.now, f.moved
 		return
 	}
-	has := c.memory + f.memory
-	if f.moved-f.before < uint64(has) {
+	has, moved := c.memory+f.memory, f.moved-f.before
+	if moved < uint64(has) {
 		return
 	}
-	f.since, f.before = s.now, f.moved
-	more := min((s.socketMemory-s.memoryGiven)/morePart, mostMemory-has)
+	all := s.socketMemory / anyPart
+	if moved >= fastSize {
+		all = s.socketMemory
+	}
+	more := min((all-s.memoryGiven)/morePart, mostMemory-has)
 	if more < has/4 {
 		return // not worth the system calls
 	}
+	f.since, f.before = s.now, f.moved
 	f.memory += more
 	s.memoryGiven += more
 	c.limitSource(source, f)

@@ -31,15 +31,15 @@ func option(t *testing.T, fd, level, name int) int {
 // TestSocketMemory opens more and more connections: the first have more, the last the
 // least, and what ends gives back what it had.
 func TestSocketMemory(t *testing.T) {
-	const memory = 1 << 20
+	const memory = anyPart << 20
 	u := start(t, func(o *options) { o.SocketMemory = memory })
 	near, _ := u.connect(t)
 	u.Server.mu.Lock()
 	first := u.conns[1]
-	assert.Equal(t, memory/firstPart, first.memory)
+	assert.Equal(t, memory/anyPart/firstPart, first.memory)
 	for _, fd := range []int{first.client, first.remote} {
 		for _, name := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF} {
-			assert.Equal(t, memory/firstPart/2, option(t, fd, unix.SOL_SOCKET, name))
+			assert.Equal(t, memory/anyPart/firstPart/2, option(t, fd, unix.SOL_SOCKET, name))
 		}
 	}
 	u.Server.mu.Unlock()
@@ -75,7 +75,7 @@ func TestSocketMemory(t *testing.T) {
 // TestSocketMemoryMoves gives memory to the directions whose bytes move, none to one
 // whose receiver does not read, and takes it back from the quiet.
 func TestSocketMemoryMoves(t *testing.T) {
-	const memory = 1 << 20
+	const memory = anyPart << 20
 	u := start(t, func(o *options) { o.SocketMemory = memory })
 	stuckNear, stuckFar := u.connect(t)
 	defer stuckNear.Close()
@@ -145,6 +145,32 @@ func TestSocketMemoryMoves(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("the end has not arrived")
 	}
+}
+
+// TestSocketMemoryOfTheFast lets a direction have more than the part for anybody once
+// it has moved much in a short time.
+func TestSocketMemoryOfTheFast(t *testing.T) {
+	const memory = 768 << 10
+	u := start(t, func(o *options) { o.SocketMemory = memory })
+	near, far := u.connect(t)
+	send := func(size int) (has int) {
+		written := make(chan error, 1)
+		go func() {
+			_, err := far.Write(make([]byte, size))
+			written <- err
+		}()
+		_, err := io.CopyN(io.Discard, near, int64(size))
+		require.NoError(t, err)
+		require.NoError(t, <-written)
+		u.Server.mu.Lock()
+		defer u.Server.mu.Unlock()
+		given(t, u.Server)
+		return u.memoryGiven
+	}
+	has := send(fastSize / 2)
+	assert.Greater(t, has, leastMemory)
+	assert.LessOrEqual(t, has, memory/anyPart)
+	assert.Equal(t, mostMemory, send(64*fastSize))
 }
 
 // TestMemoryIsShort has the machine run out of memory: at first nobody else comes in, then
