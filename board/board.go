@@ -85,7 +85,8 @@ type Kernel struct {
 	Objects int
 	// Unreserved is memory that the device tree in the kernel's source keeps for a
 	// monitor, and this board has none: address and size, as the tree writes them.
-	Unreserved string
+	// Reserved is what of it is kept all the same.
+	Unreserved, Reserved string
 	// CommandLine is what the boot loader passes.
 	CommandLine string
 }
@@ -197,9 +198,10 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 			Target:    "vmlinuz",
 			Image:     "vmlinuz",
 			Objects:   824,
-			// YAMON, the board's monitor. QEMU has none, and what the kernel wants of one it
-			// has read when it begins to give memory out.
+			// YAMON, the board's monitor. QEMU has none but for its environment, which has the
+			// random seed: the kernel reads that when it has begun to give memory out.
 			Unreserved:  "0x00001000 0x000ef000",
+			Reserved:    "0x00002000 0x00002000",
 			CommandLine: line,
 		},
 		// Slots 0x12 and 0x14 have an interrupt each (10 and 11). 0x12 and 0x13 share

@@ -66,7 +66,7 @@ func kernelInputs(b board.Board, again string) (version, fragments string, input
 	}
 	inputs = []string{kernelRecipe, kernelMakeFlags, version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}
 	if b.Kernel.Unreserved != "" {
-		inputs = append(inputs, b.Kernel.Unreserved)
+		inputs = append(inputs, b.Kernel.Unreserved, b.Kernel.Reserved)
 	}
 	return version, fragments, inputs, nil
 }
@@ -110,7 +110,7 @@ func buildKernel(b board.Board, source, fragments, work string) error {
 		// it is stripped, but a hash of it stays, as the vDSO's build id.
 		"CC=" + b.CPU.Cross + "gcc -fdebug-prefix-map=" + work + "=."}
 	if b.Kernel.Unreserved != "" {
-		dtc, err := unreserve(b.Kernel.Unreserved, work)
+		dtc, err := unreserve(b.Kernel, work)
 		if err != nil {
 			return err
 		}
@@ -138,18 +138,18 @@ func buildKernel(b board.Board, source, fragments, work string) error {
 }
 
 // unreserve writes a program into the folder work, to be make's DTC: the kernel's own
-// compiler of device trees, which first takes the line out of a tree, its last argument,
-// that is /memreserve/ with these numbers. If there was one it leaves a file, unreserved.
-func unreserve(numbers, work string) (string, error) {
+// compiler of device trees. In a tree, its last argument, it first has the reservation
+// of k.Unreserved be k.Reserved. If there was one it leaves a file, unreserved.
+func unreserve(k board.Kernel, work string) (string, error) {
 	program := filepath.Join(work, "dtc-unreserve")
 	script := fmt.Sprintf(`#!/bin/sh -e
 for tree; do :; done
 if grep -q '%[1]s' "$tree"; then
-	sed -i '\|%[1]s|d' "$tree"
-	: > %[2]s
+	sed -i 's|%[1]s|/memreserve/ %[2]s;|' "$tree"
+	: > %[3]s
 fi
 exec scripts/dtc/dtc "$@"
-`, "^/memreserve/ "+numbers+";", unreserved)
+`, "^/memreserve/ "+k.Unreserved+";", k.Reserved, unreserved)
 	return program, os.WriteFile(program, []byte(script), 0o755)
 }
 

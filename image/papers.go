@@ -407,7 +407,7 @@ func buildInputs(b board.Board, v version, dir, program string) (string, error) 
 	}
 	line("kernel", fmt.Sprintf("%s: fragments %s; target %s; %s; recipe %s", b.Kernel.Name, strings.Join(b.Kernel.Fragments, " "), b.Kernel.Target, kernelMakeFlags, kernelRecipe))
 	if b.Kernel.Unreserved != "" {
-		line("kernel, left out of its device tree", "/memreserve/ "+b.Kernel.Unreserved)
+		line("kernel, in its device tree", fmt.Sprintf("/memreserve/ %s instead of %s", b.Kernel.Reserved, b.Kernel.Unreserved))
 	}
 	line("kernel.config", "SHA-256 "+config)
 	line("kernel's command line", b.Kernel.CommandLine)

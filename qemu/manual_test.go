@@ -163,17 +163,13 @@ func (r *router) screen(t *testing.T, want string, blanks bool) {
 	t.Logf("%s:\n%s", r.b.Name, got.String())
 }
 
-// randomReady is what the kernel says once, when it has gathered enough: half a minute after
-// its start on a machine that has nothing else to gather from than its interrupts.
-var randomReady = regexp.MustCompile(`(?m)^\[ *\d+\.\d+\] random: crng init done\n`)
-
 // typed types a line and returns what the screen shows until next.
 func (r *router) typed(t *testing.T, line, next string) string {
 	t.Helper()
 	r.m.screen.forget()
 	require.NoError(t, r.m.send(line+"\r"))
 	out := r.expect(t, strings.ReplaceAll(next, "\n", "\r\n"), 30*time.Second)
-	return randomReady.ReplaceAllString(strings.ReplaceAll(out, "\r\n", "\n"), "")
+	return strings.ReplaceAll(out, "\r\n", "\n")
 }
 
 // awaitScreen types a line again and again until the words of its answer are those.

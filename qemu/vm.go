@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -355,10 +357,21 @@ type screen struct {
 
 func newScreen() *screen { return &screen{changed: make(chan struct{})} }
 
+// randomReady is what the kernel says once, when it has gathered enough chance: up to half
+// a minute after its start, and in the middle of whatever is on the screen then. It is
+// taken out of what is expected.
+var randomReady = regexp.MustCompile(`\[ *\d+\.\d+\] random: crng init done\r\n`)
+
+const maxRandomReady = 80 // bytes
+
 func (s *screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.text = append(s.text, p...)
+	from := max(s.seen, len(s.text)-len(p)-maxRandomReady)
+	if at := randomReady.FindIndex(s.text[from:]); at != nil {
+		s.text = slices.Delete(s.text, from+at[0], from+at[1])
+	}
 	if s.mirror != nil {
 		_, _ = s.mirror.Write(p)
 	}
