@@ -6,12 +6,12 @@
 // it made (they are in a link group of their own), every IPv4 address on these,
 // every route of protocol "static" in the main table, and net.ipv4.ip_forward; it
 // has the packets of every device taken by threads of the kernel, and touches
-// nothing else. A configuration is taken whole
-// or refused whole: what the kernel refuses is an error that names the item, and
-// what was changed before it is undone. A port that is not there is no error:
-// what is wanted on it waits, and Manager.Run gives it to the port that appears,
-// as it repairs whatever else is changed behind the package's back.
-// Forwarding is turned off before all else and turned on after all else.
+// nothing else. A configuration is taken whole or refused whole: what the kernel
+// refuses is an error that names the item, and what was changed before it is
+// undone. A port that is not there is no error: what is wanted on it waits, and
+// Manager.Run gives it to the port that appears, as it repairs whatever else is
+// changed behind the package's back. Forwarding is turned off before all else and
+// turned on after all else.
 package netcfg
 
 import (
