@@ -120,6 +120,7 @@ func testFlashBoot(t *testing.T, b board.Board, change func(*machineOptions)) {
 	r.expect(t, "socks accepts on port 1080", 6*time.Minute)
 	t.Logf("%s: from reset to the service %.1f s", b.Name, time.Since(begin).Seconds())
 	r.expect(t, "\n[admin@postern] > ", time.Minute)
+	r.awaitLinks(t)
 	r.fetch(t)
 	_, err := r.n.dial(client, serverAddress+":21", 4*time.Second)
 	require.Error(t, err, "direct FTP is not dropped")

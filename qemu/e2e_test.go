@@ -260,6 +260,17 @@ func (r *router) awaitService(t *testing.T) {
 	r.expect(t, "\n[admin@postern] > ", time.Minute)
 }
 
+// awaitLinks waits until the router answers on both sides: a card negotiates with what
+// it is plugged into, three seconds in QEMU's e1000e, while the services are up already.
+func (r *router) awaitLinks(t *testing.T) {
+	t.Helper()
+	for from, address := range map[host]string{client: lanAddress, gateway: wanAddress} {
+		require.NoError(t, retry(20*time.Second, func() error {
+			return r.n.run(from, "ping", "-c", "1", "-W", "1", address)
+		}))
+	}
+}
+
 var ftpURL = "ftp://" + serverAddress + "/" + fileName
 
 // fetch gets the file by FTP through SOCKS, and checks it.
