@@ -15,7 +15,7 @@ lab:
 
 # Everything: formatting, vet, staticcheck, unit tests and the end-to-end tests.
 test:
-	go run ./image setup --lab
+	go run ./image setup --lab all
 	$(MAKE) check
 	go test -race $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
 	go test -race -parallel 3 -timeout 75m -v ./qemu
@@ -55,4 +55,4 @@ size:
 	go run ./image size
 
 setup:
-	go run ./image setup --lab
+	go run ./image setup --lab all
