@@ -357,27 +357,49 @@ type screen struct {
 
 func newScreen() *screen { return &screen{changed: make(chan struct{})} }
 
-// randomReady is what the kernel says once, when it has gathered enough chance: up to half
-// a minute after its start, and in the middle of whatever is on the screen then. It is
-// taken out of what is expected.
-var randomReady = regexp.MustCompile(`\[ *\d+\.\d+\] random: crng init done\r\n`)
+// kernelLine is what the kernel writes to the console, whoever types there.
+var kernelLine = regexp.MustCompile(`\[ *\d+\.\d{6}\] [^\r\n]*\r\n`)
 
-const maxRandomReady = 80 // bytes
+// maxKernelLine is more than any of them has, in bytes.
+const maxKernelLine = 1 << 10
+
+// randomReady is what the kernel says once, when it has gathered enough chance: up to half
+// a minute after its start, so that it may be on any screen.
+const randomReady = "random: crng init done\r\n"
 
 func (s *screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.text = append(s.text, p...)
-	from := max(s.seen, len(s.text)-len(p)-maxRandomReady)
-	if at := randomReady.FindIndex(s.text[from:]); at != nil {
-		s.text = slices.Delete(s.text, from+at[0], from+at[1])
-	}
+	s.part(max(s.seen, len(s.text)-len(p)-maxKernelLine))
 	if s.mirror != nil {
 		_, _ = s.mirror.Write(p)
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
 	return len(p), nil
+}
+
+// part takes the kernel's lines from that place on out of the lines that they came in the
+// middle of, to before them, as if the kernel had waited. randomReady is taken out for good.
+func (s *screen) part(from int) {
+	for {
+		at := kernelLine.FindIndex(s.text[from:])
+		if at == nil {
+			return
+		}
+		start, end := from+at[0], from+at[1]
+		line := bytes.Clone(s.text[start:end])
+		if bytes.HasSuffix(line, []byte(randomReady)) {
+			s.text = slices.Delete(s.text, start, end)
+			from = start
+			continue
+		}
+		begin := max(s.seen, bytes.LastIndexByte(s.text[:start], '\n')+1)
+		copy(s.text[begin+len(line):end], s.text[begin:start])
+		copy(s.text[begin:], line)
+		from = end
+	}
 }
 
 // mirrorTo copies what comes from now on to w, or to nobody if w is nil.
