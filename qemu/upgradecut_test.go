@@ -87,8 +87,12 @@ func testUpgradePowerCut(t *testing.T, b board.Board, cuts int) {
 		within := 1500 * time.Millisecond
 		switch cut % 8 {
 		case 0, 4: // at any moment, from the key on
-		case 1, 2, 5, 6: // while the image is written, however long this host takes for that
-			_, err = u.m.expect(" 20%", 3*time.Minute)
+		case 1, 2, 5, 6: // while the image is written, or soon after, as fast as this host does it
+			_, err = u.m.expect(" 10%", 3*time.Minute)
+			require.NoError(t, err)
+			start := time.Now()
+			_, err = u.m.expect(" 20%", time.Minute)
+			within = 9 * time.Since(start)
 		case 3: // with the image whole and not yet tried
 			_, err = u.m.expect("system will reboot shortly", 3*time.Minute)
 			within = time.Second / 2
@@ -97,7 +101,7 @@ func testUpgradePowerCut(t *testing.T, b board.Board, cuts int) {
 			time.Sleep(time.Duration(random.Int64N(int64(10 * time.Second))))
 		}
 		require.NoError(t, err)
-		time.Sleep(time.Duration(random.Int64N(int64(within))))
+		pause(time.Duration(random.Int64N(int64(within))))
 		u.m.kill()
 		if w := wholeSlots(t, b, u.flash()); !w[0] || !w[1] {
 			torn++
