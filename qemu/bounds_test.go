@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -36,6 +38,7 @@ const (
 
 	slowLook       = 15 * time.Second // from one look at the router to the next
 	slowFreeMemory = 3.81             // MiB that must be free at each: 4 MB
+	fastFreeMemory = 1.0              // in TestFastThenStuck; socksd sees to 1.4
 
 	// slowAnswer is the most that the console may take. Alone it answers in less than half a
 	// second; on a host with as much to do again it has taken 12 s.
@@ -212,12 +215,72 @@ func TestStuckBothWays(t *testing.T) {
 	assert.EqualValues(t, granted, reply.code)
 }
 
-// openSlow opens the connection of s, whose receiver is slow, and tells the server which
-// it is.
+// TestFastThenStuck has connections that were fast, and so have most of the memory that
+// there is for sockets, when their receivers stop. As many slow ones as there may be come
+// beside them: none of these is lost, and the machine stays what it is, until the stuck ones
+// are over, for their silence or for memory that is short.
+func TestFastThenStuck(t *testing.T) {
+	t.Parallel()
+	r, streams, to := startLoaded(t, func(*net.TCPConn) {})
+	const fastStreams = 6
+	fast, slow := streams[:fastStreams], streams[fastStreams:]
+	before, _ := r.freeMemory(t)
+	var running sync.WaitGroup
+	for _, s := range fast {
+		conn, err := r.n.dial(client, socksAddress, 10*time.Second)
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+		s.client = conn.(*net.TCPConn)
+		require.NoError(t, s.ask(to))
+		running.Go(func() {
+			assert.NoError(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+			n, err := io.Copy(io.Discard, conn)
+			assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			s.read.Store(n)
+		})
+	}
+	running.Wait()
+	for _, s := range fast {
+		assert.Greater(t, s.read.Load(), int64(10e6), "bytes of a fast stream in 20 s")
+	}
+	for _, s := range slow {
+		require.NoError(t, r.openSlow(s, to), "connection %d", s.number)
+		t.Cleanup(func() { s.client.Close() })
+		go s.receive()
+	}
+	lowest := before
+	require.NoError(t, retry(4*time.Minute, func() error {
+		time.Sleep(slowLook)
+		free, took := r.freeMemory(t)
+		lowest = min(lowest, free)
+		t.Logf("free %.1f MiB; the console answers in %v", free, took.Round(time.Millisecond))
+		require.Greater(t, free, fastFreeMemory, "MiB of free memory")
+		require.Less(t, took, slowAnswer, "time that the console took")
+		if n, err := r.connections(t); err != nil || n != len(slow) {
+			return fmt.Errorf("%d connections: %w", n, err)
+		}
+		return nil
+	}))
+	free, _ := r.freeMemory(t)
+	t.Logf("free memory: %.1f MiB before, %.1f MiB the least, %.1f MiB without the stuck", before, lowest, free)
+	for _, s := range slow {
+		if err := s.failed.Load(); err != nil {
+			t.Errorf("connection %d after %d bytes: %v", s.number, s.read.Load(), *err)
+		}
+	}
+	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|socksd.*(ended|exit|restart)`, r.m.screen.all())
+}
+
+// openSlow opens the connection of s, whose receiver is slow.
 func (r *router) openSlow(s *stream, to netip.AddrPort) (err error) {
 	if s.client, err = r.dialSlow(); err != nil {
 		return err
 	}
+	return s.ask(to)
+}
+
+// ask asks the SOCKS service for the connection of s, and tells the server which it is.
+func (s *stream) ask(to netip.AddrPort) error {
 	reply, err := requestSOCKS(s.client, commandConnect, to)
 	if err != nil {
 		return err
