@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -96,7 +97,7 @@ func TestHandshake(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &scripted{replies: bytes.NewReader([]byte(c.replies))}
-			err := handshake(s, c.version, to)
+			err := take(s, handshakeTurns(c.version, to)...)
 			assert.Equal(t, c.sent, s.sent.String())
 			if c.err == "" {
 				assert.NoError(t, err)
@@ -156,6 +157,62 @@ func TestCheck(t *testing.T) {
 			} else {
 				assert.ErrorContains(t, err, c.err)
 			}
+		})
+	}
+}
+
+// Without a proxy between them, visits meet what the target does.
+func TestVisits(t *testing.T) {
+	changed := func(c net.Conn) {
+		var b [1]byte
+		if _, err := c.Read(b[:]); err == nil {
+			b[0]++
+			_, _ = c.Write(b[:])
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		serve func(net.Conn) // nil: receiveVisits, or nobody if there is an err
+		err   string
+	}{
+		{"right", nil, ""},
+		{"right, of a thread each", sendBack, ""},
+		{"another byte", changed, "came back as"},
+		{"closed at once", func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }, "echo: read: unexpected EOF"},
+		{"nobody listens", nil, "connection refused"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			to, err := freePort()
+			require.NoError(t, err)
+			switch {
+			case c.serve == nil && c.err == "":
+				go receiveVisits(to.Port())
+				require.Eventually(t, func() bool {
+					conn, err := net.Dial("tcp4", netip.AddrPortFrom(address(addresses-1), to.Port()).String())
+					if err == nil {
+						conn.Close()
+					}
+					return err == nil
+				}, 5*time.Second, 10*time.Millisecond)
+			case c.serve != nil:
+				for n := range addresses {
+					l, err := net.Listen("tcp4", netip.AddrPortFrom(address(n), to.Port()).String())
+					require.NoError(t, err)
+					defer l.Close()
+					go acceptAll(l, c.serve)
+				}
+			}
+			latencies, failures, err := (&server{}).visits(context.Background(), to.Port(), time.Now().Add(100*time.Millisecond))
+			require.NoError(t, err)
+			if c.err == "" {
+				assert.Empty(t, failures)
+				require.GreaterOrEqual(t, len(latencies), addresses)
+				assert.Positive(t, slices.Min(latencies))
+				return
+			}
+			assert.Empty(t, latencies)
+			require.NotEmpty(t, failures)
+			assert.ErrorContains(t, failures[0], c.err)
 		})
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,7 +42,7 @@ type target struct {
 	program *program
 	source  uint16 // the port that sends blocks without end, once it got a byte
 	echo    uint16 // the port that sends back what it gets
-	visit   uint16 // the same for a byte of one connection after the other: see visit
+	visit   uint16 // the same for the byte of a visits
 }
 
 func startTarget(ctx context.Context, dir string) (*target, error) {
@@ -87,8 +86,6 @@ func serveTarget(ports string) error {
 	if err != nil {
 		return fmt.Errorf("target: port %q: %w", words[2], err)
 	}
-	// So that what waits in the kernel need not give its turn away.
-	runtime.GOMAXPROCS(2 * addresses * visitors)
 	data := block()
 	listen := net.ListenConfig{KeepAlive: -1}
 	failed := make(chan error)
@@ -103,14 +100,8 @@ func serveTarget(ports string) error {
 			}
 			go func() { failed <- acceptAll(l, serve) }()
 		}
-		l, err := listenBlocking(netip.AddrPortFrom(address(n), uint16(visit)))
-		if err != nil {
-			return fmt.Errorf("target: %w", err)
-		}
-		for range visitors {
-			go func() { failed <- receiveVisits(l) }()
-		}
 	}
+	go func() { failed <- receiveVisits(uint16(visit)) }()
 	return <-failed
 }
 
@@ -136,52 +127,6 @@ func sendBlocks(conn net.Conn, data []byte) {
 		if _, err := conn.Write(data); err != nil {
 			return
 		}
-	}
-}
-
-// visitors is how many visits an address of the target can have at once. A client
-// makes one after the other, but a server may be late to close.
-const visitors = 4
-
-func listenBlocking(at netip.AddrPort) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		// A client of an earlier run may have had the port a minute ago.
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	}
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())})
-	}
-	if err == nil {
-		err = unix.Listen(fd, 128)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("listen on %s: %w", at, err)
-	}
-	return fd, nil
-}
-
-// receiveVisits is the other end of visit, in blocking system calls for the same
-// reason.
-func receiveVisits(l int) error {
-	for {
-		fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
-		if err == unix.EINTR || err == unix.ECONNABORTED {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("accept: %w", err)
-		}
-		var b [1]byte
-		for {
-			if _, err := blocking(fd).Read(b[:]); err != nil {
-				break
-			}
-			if _, err := blocking(fd).Write(b[:]); err != nil {
-				break
-			}
-		}
-		unix.Close(fd)
 	}
 }
 
@@ -236,76 +181,11 @@ func (s *server) connect(n int, port uint16) (*net.TCPConn, error) {
 		conn.Close()
 		return nil, err
 	}
-	if err := handshake(conn, s.socks, to); err != nil {
+	if err := take(conn, handshakeTurns(s.socks, to)...); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return conn, nil
-}
-
-// visit makes a connection through a server, exchanges a byte with the target and
-// closes. It returns how long that took but for the close.
-//
-// Go's dialer would cost as much as a fast server does, and hide what servers
-// differ in: here it is blocking system calls.
-func (s *server) visit(n int, to netip.AddrPort, b byte) (time.Duration, error) {
-	first := s.addr
-	if s.socks == 0 {
-		first = to
-	}
-	start := time.Now()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
-	limit := unix.NsecToTimeval(int64(patience))
-	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err == nil {
-		err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-	}
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: address(n).As4()})
-	}
-	to4 := unix.SockaddrInet4{Addr: first.Addr().As4(), Port: int(first.Port())}
-	for again := err == nil; again; {
-		// A connect that a signal of Go's runtime interrupts is one in progress.
-		err = unix.Connect(fd, &to4)
-		again = err == unix.EINTR || err == unix.EALREADY
-	}
-	if err == unix.EISCONN {
-		err = nil
-	}
-	if err == nil {
-		err = handshake(blocking(fd), s.socks, to)
-	}
-	if err == nil {
-		err = exchange(blocking(fd), b)
-	}
-	return time.Since(start), err
-}
-
-// blocking is a socket that waits in the kernel.
-type blocking int
-
-func (fd blocking) Read(p []byte) (int, error) {
-	for {
-		n, err := unix.Read(int(fd), p)
-		switch {
-		case err == unix.EINTR:
-		case err == nil && n == 0:
-			return 0, io.EOF
-		default:
-			return max(n, 0), err
-		}
-	}
-}
-
-func (fd blocking) Write(p []byte) (int, error) {
-	for {
-		if n, err := unix.Write(int(fd), p); err != unix.EINTR {
-			return max(n, 0), err
-		}
-	}
 }
 
 // choosePortLate has the kernel choose the port when it knows the destination,
@@ -318,62 +198,6 @@ func choosePortLate(_, _ string, c syscall.RawConn) error {
 		return controlErr
 	}
 	return err
-}
-
-// handshake asks a server of a SOCKS version to connect, 0 for none.
-func handshake(conn io.ReadWriter, version int, to netip.AddrPort) error {
-	ip := to.Addr().As4()
-	port := []byte{byte(to.Port() >> 8), byte(to.Port())}
-	switch version {
-	case 4:
-		reply, err := ask(conn, bytes.Join([][]byte{{4, 1}, port, ip[:], {0}}, nil), 8)
-		if err != nil {
-			return fmt.Errorf("SOCKS4: %w", err)
-		}
-		if reply[0] != 0 || reply[1] != 90 {
-			return fmt.Errorf("SOCKS4: reply % x", reply)
-		}
-	case 5:
-		method, err := ask(conn, []byte{5, 1, 0}, 2)
-		if err != nil {
-			return fmt.Errorf("SOCKS5: %w", err)
-		}
-		if method[0] != 5 || method[1] != 0 {
-			return fmt.Errorf("SOCKS5: method % x", method)
-		}
-		reply, err := ask(conn, bytes.Join([][]byte{{5, 1, 0, 1}, ip[:], port}, nil), 10)
-		if err != nil {
-			return fmt.Errorf("SOCKS5: %w", err)
-		}
-		if reply[0] != 5 || reply[1] != 0 || reply[3] != 1 {
-			return fmt.Errorf("SOCKS5: reply % x", reply)
-		}
-	}
-	return nil
-}
-
-// ask sends a request and reads a reply of a size.
-func ask(conn io.ReadWriter, request []byte, size int) ([]byte, error) {
-	if _, err := conn.Write(request); err != nil {
-		return nil, err
-	}
-	reply := make([]byte, size)
-	if _, err := io.ReadFull(conn, reply); err != nil {
-		return nil, err
-	}
-	return reply, nil
-}
-
-// exchange sends a byte to the echo and gets it back.
-func exchange(conn io.ReadWriter, b byte) error {
-	reply, err := ask(conn, []byte{b}, 1)
-	if err != nil {
-		return fmt.Errorf("echo: %w", err)
-	}
-	if reply[0] != b {
-		return fmt.Errorf("echo of %#x: %#x", b, reply[0])
-	}
-	return nil
 }
 
 // startSources asks the sources of connections to send: now, as 500 connections

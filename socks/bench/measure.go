@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
-	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -181,38 +178,15 @@ func discard(conn syscall.Conn, received *atomic.Int64) error {
 	}
 }
 
-// connections opens connections for connectionTime, as many at a time as there
-// are addresses: connect, request, one byte to the target and back, close. The
-// latency is that of all but the close.
+// connections makes visits for connectionTime, as many at a time as there are
+// addresses.
 func connections(ctx context.Context, s *server, t *target, found results) error {
-	var workers sync.WaitGroup
-	latencies := make([][]float64, addresses)
-	failures := make([][]error, addresses)
-	// So that a worker which waits in the kernel need not give its turn away.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4 * addresses))
 	start := time.Now()
-	limit := start.Add(connectionTime)
-	for w := range addresses {
-		workers.Go(func() {
-			for ctx.Err() == nil {
-				if time.Now().After(limit) {
-					return
-				}
-				latency, err := s.visit(w, netip.AddrPortFrom(address(w), t.visit), byte(len(latencies[w])))
-				if err != nil {
-					failures[w] = append(failures[w], err)
-					continue
-				}
-				latencies[w] = append(latencies[w], latency.Seconds()*1e3)
-			}
-		})
-	}
-	workers.Wait()
+	all, failed, err := s.visits(ctx, t.visit, start.Add(connectionTime))
 	took := time.Since(start)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if err != nil {
+		return err
 	}
-	all, failed := slices.Concat(latencies...), slices.Concat(failures...)
 	if len(failed) > 0 {
 		fmt.Fprintf(os.Stderr, "%s: %d connections failed, the first: %v\n", s.name, len(failed), failed[0])
 	}
@@ -233,7 +207,7 @@ func idle(ctx context.Context, s *server, t *target, found results) error {
 	if s.socks == 0 {
 		return nil
 	}
-	exchangeOne := func(conn *net.TCPConn) error { return exchange(conn, 1) }
+	exchangeOne := func(conn *net.TCPConn) error { return take(conn, echoTurn(1)) }
 	state, err := readSockets()
 	if err != nil {
 		return err
