@@ -74,9 +74,9 @@ func TestCache(t *testing.T) {
 }
 
 // TestReproducible builds malta's kernel and iptables a second time, in another
-// folder, and all of the image twice from them: each must be the same to the
-// byte. The second kernel is kept in the cache, as the first is, so that only the
-// first run with new inputs takes long.
+// folder, the kernel from another one too, and all of the image twice from them: each
+// must be the same to the byte. The second kernel is kept in the cache, as the first is,
+// so that only the first run with new inputs takes long.
 func TestReproducible(t *testing.T) {
 	b, err := board.ByName("malta")
 	require.NoError(t, err)
