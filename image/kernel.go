@@ -16,10 +16,7 @@ import (
 
 // kernelRecipe is part of a kernel's key in the cache: a change to how
 // buildKernel works that can change the result takes a new word.
-const kernelRecipe = "2"
-
-// mipsRecipe is the same for what is special to MIPS.
-const mipsRecipe = "2"
+const kernelRecipe = "3"
 
 // kernelMakeFlags are given to make beside the configuration. The decoder of the
 // initramfs is what a boot waits for most: a kernel that is compiled for size
@@ -76,9 +73,6 @@ func kernelInputs(b board.Board, again string) (version, fragments string, input
 		return "", "", nil, err
 	}
 	inputs = []string{kernelRecipe, kernelMakeFlags, version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}
-	if b.Kernel.Arch == "mips" {
-		inputs = append(inputs, mipsRecipe)
-	}
 	if b.Kernel.Unreserved != "" {
 		inputs = append(inputs, b.Kernel.Unreserved, b.Kernel.Reserved)
 	}
