@@ -405,7 +405,7 @@ func buildInputs(b board.Board, v version, dir, program string) (string, error) 
 		}
 		line(p, version)
 	}
-	line("kernel", fmt.Sprintf("%s: fragments %s; target %s; %s; recipe %s", b.Kernel.Name, strings.Join(b.Kernel.Fragments, " "), b.Kernel.Target, kernelMakeFlags, kernelRecipe))
+	line("kernel", fmt.Sprintf("%s: fragments %s; target %s; %s; recipe %s", b.Kernel.Name, strings.Join(b.Kernel.Fragments, " "), b.Kernel.Target, strings.Join(kernelMakeFlags, " "), kernelRecipe))
 	if b.Kernel.Unreserved != "" {
 		line("kernel, in its device tree", fmt.Sprintf("/memreserve/ %s instead of %s", b.Kernel.Reserved, b.Kernel.Unreserved))
 	}
