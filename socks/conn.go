@@ -124,7 +124,7 @@ func (s *Server) event(c *conn, is role, events uint32) {
 	case c.state == handshaking && is == ofClient:
 		s.readRequest(c)
 	case c.state == connecting && is == ofRemote:
-		s.connected(c)
+		s.connected(c, connect(c.remote, c.dst))
 	case c.state == calling && is == ofCall:
 		s.called(c)
 	case (c.state == calling || c.state == opening) && c.tx.ending:
@@ -275,13 +275,17 @@ func (s *Server) connectNext(c *conn) {
 			continue
 		}
 		s.enter(c, connecting, share)
-		s.connected(c) // which may be so already
+		err := connect(c.remote, dst)
+		// Not before: the first segment tells the other side how far windows are scaled,
+		// by what the buffer is then, and a flow that is fast needs more than 64 kB.
+		c.limitBuffers(c.remote)
+		s.connected(c, err) // which may be so already
 		return
 	}
 	s.end(c, errors.Join(a.failures...))
 }
 
-// dial begins to connect c to dst if that is permitted.
+// dial gives c a socket to connect to dst with, if that is permitted.
 func (s *Server) dial(c *conn, dst netip.AddrPort) error {
 	if err := s.reachable(dst.Addr()); err != nil {
 		return err
@@ -294,7 +298,6 @@ func (s *Server) dial(c *conn, dst netip.AddrPort) error {
 		return err
 	}
 	err = prepare(fd)
-	c.limitBuffers(fd)
 	if err == nil {
 		err = s.poller.add(fd, ofRemote, c.number)
 	}
@@ -306,9 +309,9 @@ func (s *Server) dial(c *conn, dst netip.AddrPort) error {
 	return nil
 }
 
-// connected goes on with a connection that is made, or tries the next address.
-func (s *Server) connected(c *conn) {
-	err := connect(c.remote, c.dst)
+// connected goes on with a connection that is made, or tries the next address: err is
+// what connect returned.
+func (s *Server) connected(c *conn, err error) {
 	if err == unix.EINPROGRESS || err == unix.EALREADY {
 		return
 	}

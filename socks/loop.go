@@ -116,8 +116,12 @@ func (s *Server) tick() { s.now = time.Since(s.born) }
 
 // loop is the server at work, until Shutdown.
 func (s *Server) loop() {
-	// A thread of its own: it waits in the kernel, not in Go's scheduler.
-	runtime.LockOSThread()
+	if runtime.NumCPU() > 1 {
+		// A thread of its own: it waits in the kernel, not in Go's scheduler. With one
+		// processor that costs two changes of thread each time that the scheduler looks
+		// whether anybody else wants a turn.
+		runtime.LockOSThread()
+	}
 	var events [batch]unix.EpollEvent
 	for wait := 0; ; {
 		n := s.poller.wait(&events, wait)

@@ -23,9 +23,9 @@ const (
 
 	// morePart: a direction that can use more gets one part in so many of what is left.
 	morePart = 4
-	// mostMemory is what it has at most, in bytes: the window of a connection without
-	// window scaling is 64 kB, and packets fill half of the pages that hold them.
-	mostMemory = 256 << 10
+	// mostMemory is what it has at most, in bytes. Half of it is for what waits to be
+	// read, of which packets fill a half: a window of some 128 kB.
+	mostMemory = 512 << 10
 	// A direction can use more that has moved as much as it has within growTime.
 	growTime = 2 * time.Second
 	// anyPart: of all the memory one part in so many is for whoever comes. The rest is
@@ -119,15 +119,18 @@ func (s *Server) grow(c *conn, f *flow, source, sink int) {
 	if moved < uint64(has) {
 		return
 	}
-	all := s.socketMemory / anyPart
+	all, fast := s.socketMemory/anyPart, f.fast
 	if moved >= fastSize {
-		all = s.socketMemory
+		all, fast = s.socketMemory, true
 	}
 	more := min((all-s.memoryGiven)/morePart, mostMemory-has)
 	if more < has/4 {
-		return // not worth the system calls
+		// Not worth the system calls, by itself.
+		if more = 0; fast == f.fast {
+			return
+		}
 	}
-	f.since, f.before = s.now, f.moved
+	f.since, f.before, f.fast = s.now, f.moved, fast
 	f.memory += more
 	s.memoryGiven += more
 	c.limitSource(source, f)
@@ -138,7 +141,7 @@ func (s *Server) grow(c *conn, f *flow, source, sink int) {
 // shrink takes back what f was given more, if it has been quiet since the last look
 // and holds nothing.
 func (s *Server) shrink(c *conn, f *flow, source, sink int) {
-	if f.memory == 0 {
+	if f.memory == 0 && !f.fast {
 		return
 	}
 	s.checkAt = min(s.checkAt, s.now+quietTime)
@@ -152,7 +155,7 @@ func (s *Server) shrink(c *conn, f *flow, source, sink int) {
 		}
 	}
 	s.memoryGiven -= f.memory
-	f.memory = 0
+	f.memory, f.fast = 0, false
 	c.limitSource(source, f)
 	c.limitSink(sink, f)
 }
@@ -189,6 +192,11 @@ func (c *conn) limitSink(fd int, f *flow) {
 		return
 	}
 	size := (c.memory + f.memory) / 2
+	if f.fast {
+		// It is spliced: the kernel counts the bytes that wait, of which there are two
+		// packets a page, mostly.
+		size = size * 2 / 3
+	}
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size/2)
 	// What waits for the receiver's window; the kernel's least buffer is larger here too.
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, size/2)

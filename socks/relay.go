@@ -26,9 +26,11 @@ type flow struct {
 	memory         int
 	since          time.Duration
 	before, looked uint64
-	ending         bool // the source has ended or failed, perhaps behind other bytes
-	full           bool // waits for the sink
-	done           bool // the end of the source has been seen
+	// fast is that it has moved fastSize within growTime, and was not quiet since.
+	fast   bool
+	ending bool // the source has ended or failed, perhaps behind other bytes
+	full   bool // waits for the sink
+	done   bool // the end of the source has been seen
 }
 
 // pipe is where bytes pass from socket to socket without being copied.
@@ -43,7 +45,10 @@ const (
 	// newRoom is what any socket has room for that was not written to.
 	newRoom = 4096
 	minPipe = 64 << 10
-	maxPipe = 1 << 20 // what an ordinary user may have (pipe(7))
+	// pipePart: a pipe is of one part in so many of all memory. It has none by itself, but
+	// holds a piece a page, of 1448 bytes mostly: a pipe of 64 kB is a step of 23 kB at most.
+	pipePart = 128
+	maxPipe  = 1 << 20 // what an ordinary user may have (pipe(7))
 	// smallStep is what is read and written rather than spliced, if the last step was
 	// as small: below it a copy costs less than the pipe's bookkeeping.
 	smallStep = 2048
@@ -130,7 +135,7 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 	if f.pipe = s.borrowPipe(); f.pipe == nil {
 		return s.pass(f, source, sink)
 	}
-	if s.copies || f.last < smallStep {
+	if s.copies && !f.fast || f.last < smallStep {
 		return s.copy(f, source, sink)
 	}
 	n, err = splice(source, f.pipe.in, min(f.room, s.pipeSize))
@@ -280,15 +285,15 @@ func (s *Server) relay(c *conn) {
 	}
 }
 
-// pipeSize returns how large the pipes are on this machine, in bytes: 64 kB with
-// 32 MB of memory, 1 MB with 512 MB.
+// pipeSize returns how large the pipes are on this machine, in bytes: 256 kB with
+// 32 MB of memory, of which the kernel has a part for itself, and 1 MB from 128 MB on.
 func pipeSize() int {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return minPipe
 	}
 	size := minPipe
-	for memory := uint64(info.Totalram) * uint64(info.Unit); size < maxPipe && uint64(size)*1024 <= memory; {
+	for memory := uint64(info.Totalram) * uint64(info.Unit); size < maxPipe && uint64(size)*pipePart <= memory; {
 		size *= 2
 	}
 	return size

@@ -140,8 +140,8 @@ type Server struct {
 	pipes     []*pipe // not in use
 	pipesMade int
 	pipeSize  int // bytes
-	// copies is that bytes are copied, not spliced, as what is spliced keeps the whole
-	// page of each packet also in the send queue.
+	// copies is that bytes are copied, not spliced, but for flows that are fast: what is
+	// spliced keeps the whole page of each packet in the send queue too.
 	copies  bool
 	scratch []byte
 }
