@@ -14,7 +14,6 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
-	"github.com/postern-router/postern/socks/daemon"
 )
 
 // Files of the image.
@@ -203,12 +202,6 @@ func sizeTables(log *logger) {
 	// Packets are cut from single pages, not from pieces of 32 kB, each of which
 	// lives as long as the last packet of it waits for a slow receiver.
 	setSysctl(log, "net/core/high_order_alloc_disable", "1\n")
-	if daemon.SocketMemory() > 0 {
-		// The second number (tcp(7), tcp_rmem) is the buffer that a connection begins with. socksd
-		// bounds it once windows have been agreed on, and by itself it is 128 kB, half of
-		// which is offered before that. What moves soon has more, up to the third.
-		setSysctl(log, "net/ipv4/tcp_rmem", "4096 4096\n")
-	}
 }
 
 // serveSessions listens for consoles.

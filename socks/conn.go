@@ -275,9 +275,13 @@ func (s *Server) connectNext(c *conn) {
 			continue
 		}
 		s.enter(c, connecting, share)
+		if c.memory == leastMemory {
+			// Many are there already, and the first segment is not to offer more than there is.
+			c.limitBuffers(c.remote)
+		}
 		err := connect(c.remote, dst)
-		// Not before: the first segment tells the other side how far windows are scaled,
-		// by what the buffer is then, and a flow that is fast needs more than 64 kB.
+		// The first segment has told the other side how far windows are scaled, by what the
+		// buffer was, and a flow that is fast needs more than 64 kB.
 		c.limitBuffers(c.remote)
 		s.connected(c, err) // which may be so already
 		return

@@ -223,7 +223,7 @@ func runChild(controlFD int, signals <-chan os.Signal, logger *log.Logger) error
 		return fmt.Errorf("control descriptor %d is not a Unix socket", controlFD)
 	}
 	c := &child{link: newLink(control, maxLineToParent, maxLineToChild), logger: logger, slots: make(chan struct{}, openingsAtOnce)}
-	c.server = socks.New(socks.Options{Logf: logger.Printf, Open: c.open, SocketMemory: SocketMemory()})
+	c.server = socks.New(socks.Options{Logf: logger.Printf, Open: c.open, SocketMemory: socketMemory()})
 	ended := make(chan error, 1)
 	go func() { ended <- c.link.run(c.handle) }()
 	select {
@@ -233,11 +233,11 @@ func runChild(controlFD int, signals <-chan os.Signal, logger *log.Logger) error
 	return errors.Join(err, shutdown(c.server))
 }
 
-// SocketMemory returns what socket buffers may take on a router's small machine, in
-// bytes: a part in 16 of its memory, 1.7 MB with 32 MB, a third of it for connections
-// that are not fast: pages are never full, and the kernel needs as much again. A larger
-// machine, with more than 256 MB, is left to the kernel: 0.
-func SocketMemory() int {
+// socketMemory returns what socket buffers may take on a router's small machine:
+// a part in 16 of its memory, 1.7 MB with 32 MB, a third of it for connections that
+// are not fast: pages are never full, and the kernel needs as much again. A larger
+// machine is left to the kernel.
+func socketMemory() int {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0
