@@ -54,7 +54,7 @@
 // socket by splice(2) through one pipe that all connections share: a step takes
 // from the source only what the sink has room for, so that the pipe is empty
 // again behind it. With Options.SocketMemory, on a machine with little memory,
-// they are copied instead. A request that is not complete stays in the kernel's
+// they are copied instead, but for directions that are fast. A request that is not complete stays in the kernel's
 // buffer. docs/SOCKS.md tells what else was tried, and the figures.
 //
 // # Bounds
@@ -78,15 +78,17 @@
 //	goroutines            none a connection: one, 8 that resolve names, 8 that
 //	                      open the firewall, one that writes the log
 //	descriptors           2 a connection, and 64 for all else
-//	pipes                 one, 4 at most, of 64 kB each where there are 32 MB of
-//	                      memory and 1 MB where there are 512
+//	pipes                 one, 4 at most, of 256 kB each where there are 32 MB of
+//	                      memory and 1 MB from 128 MB on, in what they hold; they
+//	                      are empty but for what a sink refused
 //	buffers of ours       32 kB in all
 //	socket buffers        with Options.SocketMemory: that, and 4.5 kB a connection
 //	                      when it is spent, for bytes that wait in one direction; if
 //	                      they wait in both, as neither side reads, those 4.5 kB
-//	                      twice. Without: what net.ipv4.tcp_mem lets all sockets of
-//	                      the machine have together. The kernel's own for two
-//	                      sockets come to 8 kB more
+//	                      twice. A page of two packets that is held for one of
+//	                      them is counted as half. Without: what net.ipv4.tcp_mem
+//	                      lets all sockets of the machine have together. The
+//	                      kernel's own for two sockets come to 8 kB more
 //
 // A connection that is ended by the server leaves nothing behind: a side which has
 // not taken all is reset.
