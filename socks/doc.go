@@ -94,7 +94,7 @@
 // not taken all is reset.
 //
 // An accept that fails (no descriptors, no memory) is tried again after a pause
-// of 5 ms to 1 s. With Options.SocketMemory that is so as well when less than a 12th of the
-// machine's memory is free; when it is less than a 20th, the connections end that were
+// of 5 ms to 1 s. With Options.SocketMemory that is so as well when less than a 10th of the
+// machine's memory is free; when it is less than a 16th, the connections end that were
 // silent for longest.
 package socks

@@ -42,9 +42,9 @@ const (
 // stuck both ways can hold more than a machine with 32 MB has. Before there is none:
 const (
 	// tightPart: with less than one part in so many of all memory free, nothing is accepted;
-	tightPart = 12
+	tightPart = 10
 	// shortPart: with less than this, the connections end that were silent for longest,
-	shortPart = 20
+	shortPart = 16
 	// mostSpared: so many of them in a turn of the loop.
 	mostSpared = 8
 )
