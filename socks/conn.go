@@ -275,14 +275,17 @@ func (s *Server) connectNext(c *conn) {
 			continue
 		}
 		s.enter(c, connecting, share)
-		if c.memory == leastMemory {
-			// Many are there already, and the first segment is not to offer more than there is.
+		// The first segment tells the other side how far windows are scaled, by what the
+		// buffer is then: one that is bounded is not, and a flow that is fast needs more than
+		// 64 kB. It also offers a window, of 64 kB, which is too much once many are there.
+		many := c.memory == leastMemory
+		if many {
 			c.limitBuffers(c.remote)
 		}
 		err := connect(c.remote, dst)
-		// The first segment has told the other side how far windows are scaled, by what the
-		// buffer was, and a flow that is fast needs more than 64 kB.
-		c.limitBuffers(c.remote)
+		if !many {
+			c.limitBuffers(c.remote)
+		}
 		s.connected(c, err) // which may be so already
 		return
 	}

@@ -54,8 +54,9 @@
 // socket by splice(2) through one pipe that all connections share: a step takes
 // from the source only what the sink has room for, so that the pipe is empty
 // again behind it. With Options.SocketMemory, on a machine with little memory,
-// they are copied instead, but for directions that are fast. A request that is not complete stays in the kernel's
-// buffer. docs/SOCKS.md tells what else was tried, and the figures.
+// they are copied instead, but for directions that are fast. A request that is
+// not complete stays in the kernel's buffer. docs/SOCKS.md tells what else was
+// tried, and the figures.
 //
 // # Bounds
 //

@@ -125,10 +125,10 @@ func (s *Server) grow(c *conn, f *flow, source, sink int) {
 	}
 	more := min((all-s.memoryGiven)/morePart, mostMemory-has)
 	if more < has/4 {
-		// Not worth the system calls, by itself.
-		if more = 0; fast == f.fast {
-			return
-		}
+		more = 0 // not worth the system calls
+	}
+	if more == 0 && fast == f.fast {
+		return
 	}
 	f.since, f.before, f.fast = s.now, f.moved, fast
 	f.memory += more
@@ -193,8 +193,8 @@ func (c *conn) limitSink(fd int, f *flow) {
 	}
 	size := (c.memory + f.memory) / 2
 	if f.fast {
-		// It is spliced: the kernel counts the bytes that wait, of which there are two
-		// packets a page, mostly.
+		// It is spliced: the kernel counts the bytes that wait, not the pages that hold them,
+		// mostly two packets in each.
 		size = size * 2 / 3
 	}
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size/2)

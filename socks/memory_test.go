@@ -168,12 +168,12 @@ func sendWindow(t *testing.T, c net.Conn) int {
 // TestSocketMemoryOfTheFast lets a direction have more than the part for anybody once
 // it has moved much in a short time, and passes the same bytes when it splices them then.
 func TestSocketMemoryOfTheFast(t *testing.T) {
-	const memory = 768 << 10
+	const memory = anyPart * mostMemory
 	u := start(t, func(o *options) { o.SocketMemory = memory })
 	near, far := u.connect(t)
 	data := make([]byte, 16*fastSize)
 	rand.NewChaCha8([32]byte{}).Read(data)
-	send := func(size int) (has int) {
+	send := func(size int) (has int, fast bool) {
 		written := make(chan error, 1)
 		go func() {
 			_, err := far.Write(data[:size])
@@ -184,18 +184,16 @@ func TestSocketMemoryOfTheFast(t *testing.T) {
 		u.Server.mu.Lock()
 		defer u.Server.mu.Unlock()
 		given(t, u.Server)
-		return u.memoryGiven
+		assert.False(t, u.conns[1].tx.fast, "nothing moves that way")
+		return u.memoryGiven, u.conns[1].rx.fast
 	}
-	has := send(fastSize / 2)
+	has, fast := send(fastSize / 2)
+	assert.False(t, fast)
 	assert.Greater(t, has, leastMemory)
 	assert.LessOrEqual(t, has, memory/anyPart)
-	has = send(len(data))
-	assert.Greater(t, has, memory/anyPart)
-	assert.LessOrEqual(t, has, mostMemory)
-	u.Server.mu.Lock()
-	assert.True(t, u.conns[1].rx.fast)
-	assert.False(t, u.conns[1].tx.fast)
-	u.Server.mu.Unlock()
+	has, fast = send(len(data))
+	assert.True(t, fast)
+	assert.Equal(t, mostMemory, has)
 }
 
 // TestMemoryIsShort has the machine run out of memory: at first nobody else comes in, then

@@ -45,8 +45,9 @@ const (
 	// newRoom is what any socket has room for that was not written to.
 	newRoom = 4096
 	minPipe = 64 << 10
-	// pipePart: a pipe is of one part in so many of all memory. It has none by itself, but
-	// holds a piece a page, of 1448 bytes mostly: a pipe of 64 kB is a step of 23 kB at most.
+	// pipePart: a pipe can hold one part in so many of all memory. Empty it takes none. It
+	// has a place for each page, which one packet fills, of 1448 bytes mostly: with 64 kB a
+	// step is 23 kB at most.
 	pipePart = 128
 	maxPipe  = 1 << 20 // what an ordinary user may have (pipe(7))
 	// smallStep is what is read and written rather than spliced, if the last step was
