@@ -33,6 +33,7 @@ type conn struct {
 	state                state
 	queued               bool // is in Server.ready
 	over                 bool
+	attended             bool // see attend
 	tx, rx               flow // client to server, server to client
 	born, last           time.Duration
 	limit                time.Duration // when the state must be over
@@ -121,10 +122,14 @@ func (s *Server) event(c *conn, is role, events uint32) {
 		return
 	}
 	switch {
-	case c.state == handshaking && is == ofClient:
+	case c.state == handshaking && is == ofClient && c.tx.try:
 		s.readRequest(c)
 	case c.state == connecting && is == ofRemote:
-		s.connected(c, connect(c.remote, c.dst))
+		var err error
+		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			err = connect(c.remote, c.dst) // tells what became of it
+		}
+		s.connected(c, err)
 	case c.state == calling && is == ofCall:
 		s.called(c)
 	case (c.state == calling || c.state == opening) && c.tx.ending:
@@ -309,7 +314,7 @@ func (s *Server) dial(c *conn, dst netip.AddrPort) error {
 		err = s.poller.add(fd, ofRemote, c.number)
 	}
 	if err != nil {
-		unix.Close(fd)
+		closeSocket(fd)
 		return err
 	}
 	c.remote = fd
@@ -331,7 +336,7 @@ func (s *Server) connected(c *conn, err error) {
 
 // failed goes on when c could not be connected to an address.
 func (s *Server) failed(c *conn, err error) {
-	unix.Close(c.remote)
+	closeSocket(c.remote)
 	c.remote = none
 	c.attempt.failures = append(c.attempt.failures, err)
 	s.connectNext(c)
@@ -341,7 +346,8 @@ func (s *Server) failed(c *conn, err error) {
 func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 	c.typ, c.dst = typ, dst
 	s.enter(c, established, never)
-	s.log.printf("connection %d opened: %s", c.number, description{c})
+	s.checkAt = min(s.checkAt, c.born+s.limits.attend)
+	s.log.line(func() string { return fmt.Sprintf("connection %d opened: %s", c.number, c) })
 	if err := reply(c.client, replyGranted, dst); err != nil {
 		s.abort(c, err, ofClient)
 		return
@@ -350,6 +356,24 @@ func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 	c.tx.room, c.rx.room = newRoom, newRoom
 	if c.tx.try || c.rx.try {
 		s.relay(c)
+	}
+}
+
+// attend has the kernel watch for peers of c that are gone, once c is old enough. Most
+// connections are over by then, and are spared the timers and system calls.
+func (s *Server) attend(c *conn) {
+	if c.attended || c.state != established {
+		return
+	}
+	if at := c.born + s.limits.attend; at > s.now {
+		s.checkAt = min(s.checkAt, at)
+		return
+	}
+	c.attended = true
+	for _, fd := range [...]int{c.client, c.remote} {
+		if err := keepAlive(fd); err != nil {
+			s.log.printf("connection %d: %v", c.number, err) // the idle timeout bounds it still
+		}
 	}
 }
 
@@ -387,13 +411,13 @@ func (s *Server) listen(c *conn, peer netip.Addr) (netip.AddrPort, error) {
 	if port == s.cfg.Port {
 		// Free on this address, but then the firewall would be opened for the
 		// port of the SOCKS server. With this one held, the next is another.
-		defer unix.Close(fd)
+		defer closeSocket(fd)
 		if fd, port, err = listenOn(local); err != nil {
 			return netip.AddrPort{}, err
 		}
 	}
 	if err := s.allow(c, netip.AddrPortFrom(peer, port)); err != nil {
-		unix.Close(fd)
+		closeSocket(fd)
 		return netip.AddrPort{}, err
 	}
 	c.call = fd
@@ -492,7 +516,7 @@ func (s *Server) called(c *conn) {
 	if err != nil {
 		// A reset, so that a caller that may not call is told nothing.
 		reset(fd)
-		unix.Close(fd)
+		closeSocket(fd)
 		s.end(c, err)
 		return
 	}
@@ -506,7 +530,7 @@ func (s *Server) called(c *conn) {
 func (s *Server) endCall(c *conn) {
 	if c.call != none {
 		s.poller.remove(c.call)
-		unix.Close(c.call)
+		closeSocket(c.call)
 		c.call = none
 	}
 	if a := c.attempt; a != nil && a.undo != nil {
@@ -545,41 +569,41 @@ func (s *Server) end(c *conn, err error) {
 			resetUnsent(c.client)
 			resetUnsent(c.remote)
 		}
-		unix.Close(c.client)
+		closeSocket(c.client)
 	} else {
 		verb = "refused"
 		reply(c.client, replyRejected, netip.AddrPort{}) // if the client is still there
 		hangUp(c.client)
 	}
 	if c.remote != none {
-		unix.Close(c.remote)
-	}
-	reason := "both sides ended"
-	if err != nil {
-		reason = err.Error()
+		closeSocket(c.remote)
 	}
 	s.takeMemory(c)
-	s.log.printf("connection %d %s: %s tx=%d rx=%d duration=%v reason=%q", c.number, verb, description{c},
-		c.tx.moved, c.rx.moved, (s.now - c.born).Round(time.Millisecond), reason)
+	s.log.line(func() string {
+		reason := "both sides ended"
+		if err != nil {
+			reason = err.Error()
+		}
+		return fmt.Sprintf("connection %d %s: %s tx=%d rx=%d duration=%v reason=%q", c.number, verb, c,
+			c.tx.moved, c.rx.moved, (s.now - c.born).Round(time.Millisecond), reason)
+	})
 }
 
 // reply sends the 8 bytes of a reply. It never waits: they are the first or
 // second 8 bytes that the socket has to send.
 func reply(fd int, code byte, addr netip.AddrPort) error {
-	if _, err := send(fd, appendReply(nil, code, addr)); err != nil {
+	var b [8]byte
+	if _, err := send(fd, appendReply(b[:0], code, addr)); err != nil {
 		return fmt.Errorf("reply: %w", err)
 	}
 	return nil
 }
 
-// description is what the opening and the closing line of a connection have in
-// common, written only if the line is.
-type description struct{ *conn }
-
-func (d description) String() string {
+// String is what the opening and the closing line of c have in common.
+func (c *conn) String() string {
 	dst := "none"
-	if d.dst.IsValid() {
-		dst = d.dst.String()
+	if c.dst.IsValid() {
+		dst = c.dst.String()
 	}
-	return fmt.Sprintf("type=%s src=%s dst=%s rule=%s user=%q", d.typ, d.src, dst, ruleName(d.rule), d.user)
+	return fmt.Sprintf("type=%s src=%s dst=%s rule=%s user=%q", c.typ, c.src, dst, ruleName(c.rule), c.user)
 }

@@ -11,9 +11,9 @@
 //
 // Nothing that a client sends behind its request is lost, however the bytes are
 // cut into segments. Both directions end on their own (half-close), a reset of
-// one side is a reset of the other, an urgent byte stays in the stream. Tx and Rx
-// of a connection are exact and current: the bytes that the kernel took for the
-// other side.
+// one side is a reset of the other, an urgent byte stays in the stream. A peer that
+// is gone without a word is noticed after two minutes (keepalive). Tx and Rx of a
+// connection are exact and current: the bytes that the kernel took for the other side.
 //
 // It never connects to the machine that it runs on (any own address, 127/8,
 // 0/8), to multicast or to broadcast, whatever the access list says: it is no

@@ -42,6 +42,11 @@ func newLimitedLog(logf func(format string, args ...any)) *limitedLog {
 
 // printf formats only what it passes on.
 func (l *limitedLog) printf(format string, args ...any) {
+	l.line(func() string { return fmt.Sprintf(format, args...) })
+}
+
+// line calls text only for what it passes on.
+func (l *limitedLog) line(text func() string) {
 	if l.lines == nil {
 		return
 	}
@@ -59,7 +64,7 @@ func (l *limitedLog) printf(format string, args ...any) {
 		l.lines <- fmt.Sprintf("%d log lines dropped: more than %d a second", l.dropped, logRate)
 		l.dropped = 0
 	}
-	l.lines <- fmt.Sprintf(format, args...)
+	l.lines <- text()
 }
 
 // close returns when all that was passed on is written.

@@ -63,8 +63,9 @@ func (p *poller) add(fd int, is role, number uint64) error {
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET,
 		Fd:     int32(uint32(tag)), Pad: int32(uint32(tag >> 32)),
 	}
-	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
-		return fmt.Errorf("watch a socket: %w", err)
+	if _, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.epoll), unix.EPOLL_CTL_ADD, uintptr(fd),
+		uintptr(unsafe.Pointer(&e)), 0, 0); errno != 0 {
+		return fmt.Errorf("watch a socket: %w", errno)
 	}
 	return nil
 }
@@ -202,6 +203,7 @@ func (s *Server) check() {
 			continue
 		}
 		s.checkAt = min(s.checkAt, at)
+		s.attend(c)
 		s.shrink(c, &c.tx, c.client, c.remote)
 		s.shrink(c, &c.rx, c.remote, c.client)
 	}

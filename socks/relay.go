@@ -277,7 +277,7 @@ func (s *Server) relay(c *conn) {
 		}
 		if f.done {
 			// It fails if the sink has been reset, which its own direction reports.
-			unix.Shutdown(sink, unix.SHUT_WR)
+			endWriting(sink)
 		}
 	}
 	if more && !c.queued {

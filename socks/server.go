@@ -69,14 +69,16 @@ type Connection struct {
 // may be done at a time for connections that wait.
 type limits struct {
 	handshake, connect, bind time.Duration
-	lookups                  int // names resolved at a time
-	openings                 int // calls of Options.Open at a time
-	addresses                int // of one name that are tried
+	attend                   time.Duration // how old a connection is before its peers are watched
+	lookups                  int           // names resolved at a time
+	openings                 int           // calls of Options.Open at a time
+	addresses                int           // of one name that are tried
 }
 
 func defaultLimits() limits {
 	return limits{
 		handshake: 10 * time.Second, connect: 30 * time.Second, bind: 2 * time.Minute,
+		attend:  10 * time.Second,
 		lookups: 8, openings: 8, addresses: 8,
 	}
 }

@@ -282,6 +282,36 @@ func TestConnect(t *testing.T) {
 	}
 }
 
+// Both peers of a connection are watched for being gone, once it is not a short one.
+func TestKeepAlive(t *testing.T) {
+	const age = 200 * time.Millisecond
+	u := start(t, func(o *options) { o.limits.attend = age })
+	u.connect(t)
+	// watched is how old the connection is, and for how many of its sockets each option is on.
+	watched := func() (old time.Duration, on, idle, interval, probes int) {
+		u.Server.mu.Lock()
+		defer u.Server.mu.Unlock()
+		c := u.conns[1]
+		for _, fd := range []int{c.client, c.remote} {
+			on += option(t, fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+			idle = option(t, fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
+			interval = option(t, fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)
+			probes = option(t, fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT)
+		}
+		return time.Since(u.born) - c.born, on, idle, interval, probes
+	}
+	var on, idle, interval, probes int
+	for on == 0 {
+		var old time.Duration
+		old, on, idle, interval, probes = watched()
+		require.Less(t, old, patience)
+		if on > 0 {
+			assert.GreaterOrEqual(t, old, age)
+		}
+	}
+	assert.Equal(t, []int{2, 60, 15, 4}, []int{on, idle, interval, probes})
+}
+
 func TestRejected(t *testing.T) {
 	long := strings.Repeat("u", 256)
 	closed := listen(t, "127.0.0.1")

@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -15,49 +16,75 @@ const none = -1
 
 // The server's sockets are bare descriptors that do not block: one goroutine
 // waits for them all, and nothing of the Go runtime is spent on each.
+//
+// What is done for each connection is by RawSyscall, here and in poller: none of these
+// calls waits, so that Go's scheduler need not be told of them, and they need no room
+// on the heap, as addresses do in the functions of package unix.
 
 // newSocket returns a TCP socket.
 func newSocket() (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return none, fmt.Errorf("socket: %w", err)
+	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if errno != 0 {
+		return none, fmt.Errorf("socket: %w", errno)
 	}
-	return fd, nil
+	return int(fd), nil
 }
 
-// prepare sets the options of a connection with a client or a server, or of a
-// listener, whose connections inherit them: the urgent byte of TELNET stays in
-// its place in the stream, nothing waits to be joined with later bytes, and a
-// peer that is gone is noticed (after 2 minutes).
-func prepare(fd int) error {
-	for _, o := range []struct {
-		name                 string
-		level, option, value int
-	}{
-		{"urgent data in line", unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
-		{"no delay", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-		{"keepalive time", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
-		{"keepalive interval", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
-		{"keepalive probes", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
-		{"keepalive", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-	} {
-		if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
-			return fmt.Errorf("set %s: %w", o.name, err)
+// closeSocket is close(2), of a socket. What it returns of a socket says nothing of what
+// became of the bytes.
+func closeSocket(fd int) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+// endWriting is the end of what fd sends. It fails if fd has been reset.
+func endWriting(fd int) { unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0) }
+
+// socketOption is one of a socket: setsockopt(2).
+type socketOption struct {
+	name                string
+	level, which, value int
+}
+
+func setOptions(fd int, options ...socketOption) error {
+	for _, o := range options {
+		value := int32(o.value)
+		if _, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(o.level), uintptr(o.which),
+			uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0); errno != 0 {
+			return fmt.Errorf("set %s: %w", o.name, errno)
 		}
 	}
 	return nil
 }
 
+// prepare sets the options of a connection with a client or a server, or of a
+// listener, whose connections inherit them: the urgent byte of TELNET stays in
+// its place in the stream, and nothing waits to be joined with later bytes.
+func prepare(fd int) error {
+	return setOptions(fd,
+		socketOption{"urgent data in line", unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
+		socketOption{"no delay", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1})
+}
+
+// keepAlive has the kernel notice a peer that is gone, after 2 minutes.
+func keepAlive(fd int) error {
+	return setOptions(fd,
+		socketOption{"keepalive time", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
+		socketOption{"keepalive interval", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+		socketOption{"keepalive probes", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+		socketOption{"keepalive", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1})
+}
+
 // acceptFrom returns a connection from the queue of a listener.
 func acceptFrom(fd int) (int, netip.AddrPort, error) {
 	for {
-		conn, sa, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		switch {
-		case err == unix.EINTR || err == unix.ECONNABORTED:
-		case err != nil:
-			return none, netip.AddrPort{}, err
+		var sa unix.RawSockaddrAny
+		size := uint32(unsafe.Sizeof(sa))
+		conn, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+			uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		switch errno {
+		case 0:
+			return int(conn), addrPort(&sa), nil
+		case unix.EINTR, unix.ECONNABORTED:
 		default:
-			return conn, addrPort(sa), nil
+			return none, netip.AddrPort{}, errno
 		}
 	}
 }
@@ -65,14 +92,15 @@ func acceptFrom(fd int) (int, netip.AddrPort, error) {
 // connect begins to connect fd to dst, or goes on: it returns EINPROGRESS or
 // EALREADY while that takes, and nil once fd is connected.
 func connect(fd int, dst netip.AddrPort) error {
-	err := unix.Connect(fd, &unix.SockaddrInet4{Addr: dst.Addr().As4(), Port: int(dst.Port())})
-	if err == unix.EISCONN {
+	sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: dst.Addr().As4(), Port: hostOrder(dst.Port())}
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
+	switch errno {
+	case 0, unix.EISCONN:
 		return nil
-	}
-	if err == unix.EINTR {
+	case unix.EINTR:
 		return unix.EINPROGRESS
 	}
-	return err
+	return errno
 }
 
 // listenOn returns a socket that listens on a free port of local, and the port.
@@ -124,22 +152,33 @@ func detach(l *net.TCPListener) (int, error) {
 
 // localAddr returns the address of this end of fd.
 func localAddr(fd int) (netip.AddrPort, error) {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("address of the socket: %w", err)
+	var sa unix.RawSockaddrAny
+	size := uint32(unsafe.Sizeof(sa))
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+		uintptr(unsafe.Pointer(&size))); errno != 0 {
+		return netip.AddrPort{}, fmt.Errorf("address of the socket: %w", errno)
 	}
-	return addrPort(sa), nil
+	return addrPort(&sa), nil
 }
 
 // addrPort returns an IPv4 address as netip has it.
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6: // of a listener that takes both
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+func addrPort(sa *unix.RawSockaddrAny) netip.AddrPort {
+	switch sa.Addr.Family {
+	case unix.AF_INET:
+		sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(sa4.Addr), hostOrder(sa4.Port))
+	case unix.AF_INET6: // of a listener that takes both
+		sa6 := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom16(sa6.Addr).Unmap(), hostOrder(sa6.Port))
 	}
 	return netip.AddrPort{}
+}
+
+// hostOrder turns a port as the kernel has it, in network order, into a number, and back.
+func hostOrder(port uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], port)
+	return binary.BigEndian.Uint16(b[:])
 }
 
 // receive is recv(2) of a TCP socket. With MSG_PEEK the bytes stay; with
@@ -155,9 +194,6 @@ func send(fd int, p []byte) (int, error) {
 
 // transfer is recvfrom(2) or sendto(2) without an address, for which the
 // functions of package unix would allocate room at every call.
-//
-// Here and below RawSyscall spares telling Go's scheduler of calls that do not
-// wait.
 func transfer(call uintptr, fd int, p []byte, flags int) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
@@ -234,11 +270,11 @@ func resetUnsent(fd int) {
 // hangUp closes fd so that its peer can still read what was sent: bytes that
 // have arrived unread would turn the close into a reset.
 func hangUp(fd int) {
-	unix.Shutdown(fd, unix.SHUT_WR)
+	endWriting(fd)
 	for range 64 {
 		if n, err := receive(fd, make([]byte, maxRequest), unix.MSG_TRUNC); n <= 0 || err != nil {
 			break
 		}
 	}
-	unix.Close(fd)
+	closeSocket(fd)
 }
