@@ -618,6 +618,7 @@ func testInside(t *testing.T, b board.Board) {
 		assert.Regexp(t, `CapEff:\s+0000000000000000`, status)
 		assert.Regexp(t, `CapPrm:\s+0000000000000000`, status)
 		assert.Regexp(t, `NoNewPrivs:\s+1`, status)
+		assert.Regexp(t, `Seccomp:\s+2`, status) // a filter of its system calls
 		// Its root holds its program, and no file or socket besides.
 		root := shell(t, "ls -a /proc/"+r.socksd(t, shell)+"/root/")
 		assert.Regexp(t, `(?m)^(.*\$ )?socksd$`, root)

@@ -88,17 +88,20 @@ func (p *poller) wait(events *[batch]unix.EpollEvent, milliseconds int) int {
 		// same processor. To give that its turn (sched_yield(2)) costs less than to sleep
 		// and be woken, and next to nothing where nobody wants a turn.
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll),
-			uintptr(unsafe.Pointer(events)), batch, 0, 0, 0)
-		if errno == 0 && n > 0 {
+		if n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll),
+			uintptr(unsafe.Pointer(events)), batch, 0, 0, 0); errno == 0 && n > 0 {
 			return int(n)
 		}
 	}
-	n, err := unix.EpollWait(p.epoll, events[:], milliseconds)
-	if err != nil && err != unix.EINTR {
-		panic(fmt.Sprintf("socks: wait for events: %v", err)) // else it would spin
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll),
+		uintptr(unsafe.Pointer(events)), batch, uintptr(milliseconds), 0, 0)
+	if errno == unix.EINTR {
+		return 0
 	}
-	return max(n, 0)
+	if errno != 0 {
+		panic(fmt.Sprintf("socks: wait for events: %v", errno)) // else it would spin
+	}
+	return int(n)
 }
 
 // wake ends the wait of the loop, now or the next.

@@ -244,8 +244,9 @@ func room(fd int) (int, error) {
 	// What the kernel calls writable: a third of the buffer is free. Asking by
 	// poll(2) makes it report the change.
 	if free < int(info[queued])/2 {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-		if n, err := unix.Poll(p, 0); n == 0 && err == nil {
+		p, now := unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}, unix.Timespec{}
+		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+		if n == 0 && errno == 0 {
 			return 0, nil
 		}
 	}

@@ -196,13 +196,20 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestProgram runs the program as it is shipped, without cgo, alone.
-func TestProgram(t *testing.T) {
+// build returns the program as it is shipped, without cgo.
+func build(t *testing.T) string {
+	t.Helper()
 	program := filepath.Join(t.TempDir(), "socksd")
-	build := exec.Command("go", "build", "-o", program, "../socksd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
+	cmd := exec.Command("go", "build", "-o", program, "../socksd")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
+	return program
+}
+
+// TestProgram runs the program as it is shipped, alone.
+func TestProgram(t *testing.T) {
+	program := build(t)
 	curl, err := exec.LookPath("curl")
 	require.NoError(t, err, "curl is in Debian's package curl")
 

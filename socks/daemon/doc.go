@@ -4,7 +4,8 @@
 // Alone, socksd listens where its flags say and then gives up root. Under a
 // parent (--control-fd) it opens nothing: the listening socket and the
 // configuration come by the control socket, it runs as whom the parent started
-// it, and it ends when the control socket does.
+// it, held to the system calls that it needs (seccomp(2)), and it ends when the
+// control socket does.
 //
 // # The control protocol
 //

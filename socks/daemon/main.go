@@ -208,9 +208,6 @@ func runChild(controlFD int, signals <-chan os.Signal, logger *log.Logger) error
 	if err := limitDescriptors(socks.MaxMaxConnections); err != nil {
 		logger.Print(err)
 	}
-	if err := forbidNewPrivileges(); err != nil {
-		logger.Print(err)
-	}
 	file := os.NewFile(uintptr(controlFD), "control")
 	conn, err := net.FileConn(file)
 	file.Close()
@@ -221,6 +218,9 @@ func runChild(controlFD int, signals <-chan os.Signal, logger *log.Logger) error
 	if !ok {
 		conn.Close()
 		return fmt.Errorf("control descriptor %d is not a Unix socket", controlFD)
+	}
+	if err := confine(); err != nil {
+		logger.Print(err)
 	}
 	c := &child{link: newLink(control, maxLineToParent, maxLineToChild), logger: logger, slots: make(chan struct{}, openingsAtOnce)}
 	c.server = socks.New(socks.Options{Logf: logger.Printf, Open: c.open, SocketMemory: socketMemory()})
