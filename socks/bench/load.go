@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,7 +41,6 @@ type target struct {
 	program *program
 	source  uint16 // the port that sends blocks without end, once it got a byte
 	echo    uint16 // the port that sends back what it gets
-	visit   uint16 // the same for the byte of a visits
 }
 
 func startTarget(ctx context.Context, dir string) (*target, error) {
@@ -54,17 +52,13 @@ func startTarget(ctx context.Context, dir string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	visit, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	t := &target{source: source.Port(), echo: echo.Port(), visit: visit.Port()}
-	ports := fmt.Sprintf("%d,%d,%d", t.source, t.echo, t.visit)
+	t := &target{source: source.Port(), echo: echo.Port()}
+	ports := fmt.Sprintf("%d,%d", t.source, t.echo)
 	if t.program, err = startProgram(dir, "/proc/self/exe", targetCommand, ports); err != nil {
 		return nil, err
 	}
 	for n := range addresses {
-		for _, port := range []uint16{t.source, t.echo, t.visit} {
+		for _, port := range []uint16{t.source, t.echo} {
 			if err := accepts(ctx, netip.AddrPortFrom(address(n), port), t.program); err != nil {
 				t.program.stop()
 				out, _ := os.ReadFile(t.program.log)
@@ -75,16 +69,11 @@ func startTarget(ctx context.Context, dir string) (*target, error) {
 	return t, nil
 }
 
-// serveTarget is the process of the target, on the ports "SOURCE,ECHO,VISIT".
+// serveTarget is the process of the target, on the ports "SOURCE,ECHO".
 func serveTarget(ports string) error {
-	words := strings.Split(ports, ",")
-	if len(words) != 3 {
-		return fmt.Errorf("target: %q are not three ports", ports)
-	}
-	source, echo := words[0], words[1]
-	visit, err := strconv.ParseUint(words[2], 10, 16)
-	if err != nil {
-		return fmt.Errorf("target: port %q: %w", words[2], err)
+	source, echo, ok := strings.Cut(ports, ",")
+	if !ok {
+		return fmt.Errorf("target: %q are not two ports", ports)
 	}
 	data := block()
 	listen := net.ListenConfig{KeepAlive: -1}
@@ -101,7 +90,6 @@ func serveTarget(ports string) error {
 			go func() { failed <- acceptAll(l, serve) }()
 		}
 	}
-	go func() { failed <- receiveVisits(uint16(visit)) }()
 	return <-failed
 }
 

@@ -7,7 +7,8 @@
 //	bench [--rounds N] [--only NAME,...] [--socksd FILE]
 //
 // All servers get the same load from the same two processes: this one, which is
-// the clients, and a second one, which is what they connect to. A round measures
+// the clients, and a second one, which is what they connect to (but for new
+// connections, whose both ends are one loop of the first). A round measures
 // each figure of all servers one after another before it takes the next figure,
 // and starts the servers anew, so that a machine that is slower for a while is
 // slower for all. A figure is the median of the rounds; a ratio is the median of

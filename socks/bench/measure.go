@@ -180,10 +180,18 @@ func discard(conn syscall.Conn, received *atomic.Int64) error {
 
 // connections makes visits for connectionTime, as many at a time as there are
 // addresses.
-func connections(ctx context.Context, s *server, t *target, found results) error {
+func connections(ctx context.Context, s *server, _ *target, found results) error {
+	cpuBefore, err := s.cpuTime()
+	if err != nil {
+		return err
+	}
 	start := time.Now()
-	all, failed, err := s.visits(ctx, t.visit, start.Add(connectionTime))
+	all, failed, err := s.visits(ctx, 0, start.Add(connectionTime))
 	took := time.Since(start)
+	if err != nil {
+		return err
+	}
+	cpuAfter, err := s.cpuTime()
 	if err != nil {
 		return err
 	}
@@ -194,6 +202,9 @@ func connections(ctx context.Context, s *server, t *target, found results) error
 		return fmt.Errorf("no connection succeeded: %w", failed[0])
 	}
 	found.add(s.name, connectionRate, float64(len(all))/took.Seconds())
+	if s.socks != 0 {
+		found.add(s.name, cpuPerConnection, (cpuAfter-cpuBefore).Seconds()*1e6/float64(len(all)+len(failed)))
+	}
 	found.add(s.name, latency50, quantile(all, 0.50))
 	found.add(s.name, latency99, quantile(all, 0.99))
 	found.add(s.name, connectionsFailed, float64(len(failed)))

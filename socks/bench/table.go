@@ -15,6 +15,7 @@ const (
 	bulk64            = "bulk, 64 streams"                        // all together
 	cpuPerGB          = "CPU per GB"                              // of the server alone, at 4 streams: see cpuTime
 	connectionRate    = "new connections"                         // each with a byte there and back, 16 at a time
+	cpuPerConnection  = "CPU per new connection"                  // of the server alone: see cpuTime
 	latency50         = "latency, median"                         // from connect to the byte that came back
 	latency99         = "latency, 99th percentile"                // the same
 	connectionsFailed = "connections that failed"                 // of the new connections
@@ -46,6 +47,7 @@ func rows() []row {
 		{bulk64, "MB/s", 0},
 		{cpuPerGB, "s", 2},
 		{connectionRate, "per s", 0},
+		{cpuPerConnection, "us", 0},
 		{latency50, "ms", 2},
 		{latency99, "ms", 2},
 		{connectionsFailed, "", 0},

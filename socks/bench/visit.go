@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -13,19 +14,27 @@ import (
 )
 
 // A visit is a connection through a server, a byte to the target and back, and the
-// close. As load generators do, one loop makes all of them, and one is their target:
-// a thread for each would cost as much as a fast server does, and hide what servers
+// close. One loop makes all of them and is their target: a thread for each, or a process
+// for either side, would cost as much as a fast server does, and hide what servers
 // differ in.
 
 // visits keeps as many visits under way as there are addresses until limit, and
 // returns the milliseconds that each took but for its close, and what made others
-// fail.
+// fail. Their target is the port, or the loop itself if that is 0.
 func (s *server) visits(ctx context.Context, port uint16, limit time.Time) (latencies []float64, failures []error, err error) {
 	w, err := newWaiter()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer w.close()
+	var host *host
+	if port == 0 {
+		if host, err = newHost(w); err != nil {
+			return nil, nil, err
+		}
+		defer host.close()
+		port = host.port
+	}
 	under := map[int]*visit{} // by descriptor
 	defer func() {
 		for fd := range under {
@@ -67,12 +76,18 @@ func (s *server) visits(ctx context.Context, port uint16, limit time.Time) (late
 		for _, fd := range ready {
 			v := under[fd]
 			if v == nil {
+				if host != nil {
+					err = errors.Join(err, host.serve(fd))
+				}
 				continue
 			}
 			if done, err := v.advance(); done || err != nil {
 				end(v, err)
 				begin(v.address)
 			}
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 		if now := time.Now(); now.After(late) {
 			late = now.Add(time.Second)
@@ -163,57 +178,70 @@ func (v *visit) advance() (done bool, err error) {
 	}
 }
 
-// receiveVisits is the other end of all visits, on a port of every address.
-func receiveVisits(port uint16) error {
-	w, err := newWaiter()
+// host is the other end of visits, on a port of every address.
+type host struct {
+	port      uint16
+	waiter    *waiter
+	listeners map[int]bool // descriptors
+	guests    map[int]bool
+}
+
+func newHost(w *waiter) (*host, error) {
+	free, err := freePort()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer w.close()
-	listeners := map[int]bool{}
+	h := &host{port: free.Port(), waiter: w, listeners: map[int]bool{}, guests: map[int]bool{}}
 	for n := range addresses {
-		l, err := listen(netip.AddrPortFrom(address(n), port))
+		l, err := listen(netip.AddrPortFrom(address(n), h.port))
+		if err == nil {
+			h.listeners[l] = true
+			err = w.add(l, unix.EPOLLIN)
+		}
 		if err != nil {
-			return err
-		}
-		defer unix.Close(l)
-		if err := w.add(l, unix.EPOLLIN); err != nil {
-			return err
-		}
-		listeners[l] = true
-	}
-	var b [1]byte
-	for {
-		ready, err := w.wait(-1)
-		if err != nil {
-			return err
-		}
-		for _, fd := range ready {
-			if listeners[fd] {
-				conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-				if err == unix.EAGAIN || err == unix.ECONNABORTED || err == unix.EINTR {
-					continue
-				}
-				if err != nil {
-					return fmt.Errorf("accept: %w", err)
-				}
-				if err := w.add(conn, unix.EPOLLIN); err != nil {
-					return err
-				}
-				continue
-			}
-			n, err := unix.Read(fd, b[:])
-			if err == unix.EAGAIN || err == unix.EINTR {
-				continue
-			}
-			if err == nil && n == 1 {
-				_, err = unix.Write(fd, b[:])
-			}
-			if err != nil || n == 0 {
-				unix.Close(fd)
-			}
+			h.close()
+			return nil, err
 		}
 	}
+	return h, nil
+}
+
+func (h *host) close() {
+	for _, all := range []map[int]bool{h.listeners, h.guests} {
+		for fd := range all {
+			unix.Close(fd)
+		}
+	}
+}
+
+// serve does what can be done without waiting, if fd is the host's.
+func (h *host) serve(fd int) error {
+	switch {
+	case h.listeners[fd]:
+		guest, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		if err == unix.EAGAIN || err == unix.ECONNABORTED || err == unix.EINTR {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accept: %w", err)
+		}
+		h.guests[guest] = true
+		return h.waiter.add(guest, unix.EPOLLIN)
+	case h.guests[fd]:
+		var b [1]byte
+		n, err := unix.Read(fd, b[:])
+		if err == unix.EAGAIN || err == unix.EINTR {
+			return nil
+		}
+		if err == nil && n == 1 {
+			_, err = unix.Write(fd, b[:])
+		}
+		if err != nil || n == 0 { // a visit that failed is counted where it was made
+			delete(h.guests, fd)
+			unix.Close(fd)
+		}
+	}
+	return nil
 }
 
 func listen(at netip.AddrPort) (int, error) {
