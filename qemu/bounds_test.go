@@ -271,9 +271,70 @@ func TestFastThenStuck(t *testing.T) {
 	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|socksd.*(ended|exit|restart)`, r.m.screen.all())
 }
 
+// TestTinySegments has connections that were fast go on in segments of few bytes, when their
+// receivers stop: each holds much more of the router's memory than its bytes.
+func TestTinySegments(t *testing.T) {
+	t.Parallel()
+	const streams, first = 6, 8 << 20 // bytes
+	r, _, _ := startLoaded(t, func(*net.TCPConn) {})
+	for i, size := range []int{33, 120, 700} {
+		t.Run(fmt.Sprintf("%d bytes", size), func(t *testing.T) {
+			l, err := r.n.listen(serverOfSite, sourcePort+10+i)
+			require.NoError(t, err)
+			defer l.Close()
+			go serveAll(l, func(conn net.Conn) {
+				// What the client says begins the first bytes, and then the tiny segments:
+				// no second passes between them, so that the flow counts as fast still.
+				for _, data := range [][]byte{make([]byte, first), nil} {
+					if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+						return
+					}
+					if _, err := conn.Write(data); err != nil {
+						return
+					}
+				}
+				for data := make([]byte, size); ; time.Sleep(50 * time.Microsecond) { // else they would be joined
+					if _, err := conn.Write(data); err != nil {
+						return
+					}
+				}
+			})
+			to := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, sourcePort+10+i))
+			lowest, _ := r.freeMemory(t)
+			before := lowest
+			for range streams {
+				conn, err := r.dialSlow(64 << 10)
+				require.NoError(t, err)
+				defer conn.Close()
+				reply, err := requestSOCKS(conn, commandConnect, to)
+				require.NoError(t, err)
+				require.EqualValues(t, granted, reply.code)
+				require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+				start := time.Now()
+				_, err = conn.Write([]byte{0})
+				require.NoError(t, err)
+				_, err = io.CopyN(io.Discard, conn, first)
+				require.NoError(t, err)
+				assert.Less(t, time.Since(start), 16*time.Second, "it was not fast")
+				_, err = conn.Write([]byte{0})
+				require.NoError(t, err)
+			}
+			for range 10 {
+				time.Sleep(time.Second)
+				free, took := r.freeMemory(t)
+				lowest = min(lowest, free)
+				require.Less(t, took, slowAnswer, "time that the console took")
+			}
+			t.Logf("free memory: %.1f MiB before, %.1f MiB the least", before, lowest)
+			assert.Greater(t, lowest, fastFreeMemory, "MiB of free memory")
+		})
+	}
+	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|socksd.*(ended|exit|restart)`, r.m.screen.all())
+}
+
 // openSlow opens the connection of s, whose receiver is slow.
 func (r *router) openSlow(s *stream, to netip.AddrPort) (err error) {
-	if s.client, err = r.dialSlow(); err != nil {
+	if s.client, err = r.dialSlow(slowWindow); err != nil {
 		return err
 	}
 	return s.ask(to)
@@ -292,16 +353,16 @@ func (s *stream) ask(to netip.AddrPort) error {
 	return err
 }
 
-// dialSlow connects the client to the SOCKS service with a small window, set
+// dialSlow connects the client to the SOCKS service with a small window, in bytes, set
 // before the connection is made: the first SYN tells how far it may grow. Without
 // it the host's megabytes would take what is to wait in the router.
-func (r *router) dialSlow() (*net.TCPConn, error) {
+func (r *router) dialSlow(window int) (*net.TCPConn, error) {
 	var conn net.Conn
 	err := r.n.on(client, func() (err error) {
 		d := net.Dialer{Timeout: 20 * time.Second, Control: func(_, _ string, raw syscall.RawConn) error {
 			var optErr error
 			err := raw.Control(func(fd uintptr) {
-				optErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, slowWindow)
+				optErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, window)
 			})
 			if err == nil {
 				err = optErr
