@@ -30,7 +30,8 @@ const (
 	growTime = 2 * time.Second
 	// anyPart: of all the memory one part in so many is for whoever comes. The rest is
 	// for those that have moved fastSize bytes within growTime: what waits on the way to
-	// a slow receiver must not come by it.
+	// a slow receiver must not come by it. What the fast have counts against it alone, while
+	// there is some: who comes when others are fast must be able to become so too.
 	anyPart  = 3
 	fastSize = 1 << 20
 	// quietTime is how often it is looked for directions that are quiet.
@@ -91,18 +92,37 @@ func (s *Server) spare() {
 	}
 }
 
+// left is how much there is of the part for fast directions, or of that for all.
+func (s *Server) left(apart bool) int {
+	forAny := s.socketMemory / anyPart
+	if apart {
+		return s.socketMemory - forAny - s.memoryFast
+	}
+	return forAny - s.memoryAny
+}
+
+// account is where what f has is counted.
+func (s *Server) account(f *flow) *int {
+	if f.apart {
+		return &s.memoryFast
+	}
+	return &s.memoryAny
+}
+
 // giveMemory gives c its first part of the memory for socket buffers.
 func (s *Server) giveMemory(c *conn) {
 	if s.socketMemory == 0 {
 		return
 	}
-	c.memory = max((s.socketMemory/anyPart-s.memoryGiven)/firstPart, leastMemory)
-	s.memoryGiven += c.memory
+	c.memory = max(s.left(false)/firstPart, leastMemory)
+	s.memoryAny += c.memory
 }
 
 // takeMemory takes back all that c has.
 func (s *Server) takeMemory(c *conn) {
-	s.memoryGiven -= c.memory + c.tx.memory + c.rx.memory
+	s.memoryAny -= c.memory
+	*s.account(&c.tx) -= c.tx.memory
+	*s.account(&c.rx) -= c.rx.memory
 }
 
 // grow gives f more, if it can use that and there is some. It is called when bytes
@@ -119,20 +139,22 @@ func (s *Server) grow(c *conn, f *flow, source, sink int) {
 	if moved < uint64(has) {
 		return
 	}
-	all, fast := s.socketMemory/anyPart, f.fast
-	if moved >= fastSize {
-		all, fast = s.socketMemory, true
+	fast, apart, more := f.fast || moved >= fastSize, f.apart, s.left(f.apart)/morePart
+	if left := s.left(true); fast && !apart && left >= f.memory {
+		// What it has is of the other part from now on.
+		apart, more = true, min(left/morePart, left-f.memory)
 	}
-	more := min((all-s.memoryGiven)/morePart, mostMemory-has)
+	more = min(more, mostMemory-has)
 	if more < has/4 {
 		more = 0 // not worth the system calls
 	}
-	if more == 0 && fast == f.fast {
+	if more == 0 && fast == f.fast && apart == f.apart {
 		return
 	}
-	f.since, f.before, f.fast = s.now, f.moved, fast
+	*s.account(f) -= f.memory
+	f.since, f.before, f.fast, f.apart = s.now, f.moved, fast, apart
 	f.memory += more
-	s.memoryGiven += more
+	*s.account(f) += f.memory
 	c.limitSource(source, f)
 	c.limitSink(sink, f)
 	s.checkAt = min(s.checkAt, s.now+quietTime)
@@ -154,8 +176,8 @@ func (s *Server) shrink(c *conn, f *flow, source, sink int) {
 			return
 		}
 	}
-	s.memoryGiven -= f.memory
-	f.memory, f.fast = 0, false
+	*s.account(f) -= f.memory
+	f.memory, f.fast, f.apart = 0, false, false
 	c.limitSource(source, f)
 	c.limitSink(sink, f)
 }

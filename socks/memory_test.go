@@ -4,6 +4,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -13,15 +14,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// given checks the sum of what connections have, which no bound may be lost by.
+// given checks the sums of what connections have, which no bound may be lost by.
 func given(t *testing.T, s *Server) int {
 	t.Helper()
-	sum := 0
+	var anyone, fast int
 	for _, c := range s.conns {
-		sum += c.memory + c.tx.memory + c.rx.memory
+		anyone += c.memory
+		for _, f := range []*flow{&c.tx, &c.rx} {
+			if f.apart {
+				fast += f.memory
+			} else {
+				anyone += f.memory
+			}
+		}
 	}
-	assert.Equal(t, sum, s.memoryGiven)
-	return sum
+	assert.Equal(t, anyone, s.memoryAny)
+	assert.Equal(t, fast, s.memoryFast)
+	assert.LessOrEqual(t, fast, s.socketMemory-s.socketMemory/anyPart)
+	return anyone + fast
 }
 
 func option(t *testing.T, fd, level, name int) int {
@@ -72,7 +82,7 @@ func TestSocketMemory(t *testing.T) {
 	u.awaitCount(t, 0)
 	u.Server.mu.Lock()
 	defer u.Server.mu.Unlock()
-	assert.Zero(t, u.memoryGiven)
+	assert.Zero(t, given(t, u.Server))
 }
 
 // TestSocketMemoryMoves gives memory to the directions whose bytes move, none to one
@@ -183,9 +193,8 @@ func TestSocketMemoryOfTheFast(t *testing.T) {
 		require.NoError(t, <-written)
 		u.Server.mu.Lock()
 		defer u.Server.mu.Unlock()
-		given(t, u.Server)
 		assert.False(t, u.conns[1].tx.fast, "nothing moves that way")
-		return u.memoryGiven, u.conns[1].rx.fast
+		return given(t, u.Server), u.conns[1].rx.fast
 	}
 	has, fast := send(fastSize / 2)
 	assert.False(t, fast)
@@ -194,6 +203,70 @@ func TestSocketMemoryOfTheFast(t *testing.T) {
 	has, fast = send(len(data))
 	assert.True(t, fast)
 	assert.Equal(t, mostMemory, has)
+}
+
+// TestSocketMemoryBesideTheFast has connections that are fast, until nothing is left of
+// their part for one more. That one, and who comes then, has of the part for all as if they
+// were not there, until one of them is over.
+func TestSocketMemoryBesideTheFast(t *testing.T) {
+	u := start(t, func(o *options) { o.SocketMemory = anyPart << 20 })
+	data := make([]byte, 32<<10)
+	stream := func() (end func()) {
+		near, far := u.connect(t)
+		var both sync.WaitGroup
+		both.Go(func() {
+			for {
+				if _, err := far.Write(data); err != nil {
+					return
+				}
+			}
+		})
+		both.Go(func() { io.Copy(io.Discard, near) })
+		return func() {
+			near.Close()
+			far.Close()
+			both.Wait()
+		}
+	}
+	apart := func() (n int) {
+		u.Server.mu.Lock()
+		defer u.Server.mu.Unlock()
+		given(t, u.Server)
+		for _, c := range u.conns {
+			if c.rx.apart {
+				n++
+			}
+		}
+		return n
+	}
+	var ends []func()
+	for apart() == len(ends) {
+		require.Less(t, len(ends), 20, "there is more and more")
+		ends = append(ends, stream())
+		for start := time.Now(); apart() < len(ends) && time.Since(start) < growTime; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	// The last was too late, and has of the part for all.
+	n := apart()
+	assert.Greater(t, n, 2)
+	u.connect(t)
+	u.Server.mu.Lock()
+	assert.Greater(t, u.conns[u.Server.last].memory, leastMemory)
+	assert.True(t, u.conns[u.Server.last-1].rx.fast)
+	u.Server.mu.Unlock()
+	ends[0]()
+	require.Eventually(t, func() bool { return apart() == n }, patience, time.Millisecond, "what the last has moves over")
+	for _, end := range ends[1:] {
+		end()
+	}
+	for _, c := range u.Connections() {
+		u.CloseConnection(c.Number)
+	}
+	u.awaitCount(t, 0)
+	u.Server.mu.Lock()
+	defer u.Server.mu.Unlock()
+	assert.Zero(t, given(t, u.Server))
 }
 
 // TestMemoryIsShort has the machine run out of memory: at first nobody else comes in, then

@@ -20,6 +20,8 @@ type flow struct {
 	try  bool // something may have changed at the source or the sink
 	// urgent is that there is urgent data, which splice(2) does not pass.
 	urgent bool
+	// apart is that memory is of the part for fast flows.
+	apart bool
 	// memory is what the flow has for socket buffers beside the connection's, in bytes.
 	// From since on it has moved more than before; looked is moved at the last look for
 	// quiet flows.

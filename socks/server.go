@@ -134,9 +134,10 @@ type Server struct {
 	ready   []*conn // those that can go on without waiting
 	probe   ownProbe
 
-	// socketMemory is Options', memoryGiven what connections have of it, in bytes.
-	socketMemory, memoryGiven int
-	machineMemory             func() (free, all uint64) // see there
+	// socketMemory is Options', memoryFast what directions have of the part for those that
+	// are fast, memoryAny what has been given of the rest; in bytes.
+	socketMemory, memoryFast, memoryAny int
+	machineMemory                       func() (free, all uint64) // see there
 
 	// For relaying.
 	pipes     []*pipe // not in use
