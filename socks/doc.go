@@ -96,6 +96,6 @@
 //
 // An accept that fails (no descriptors, no memory) is tried again after a pause
 // of 5 ms to 1 s. With Options.SocketMemory that is so as well when less than a 10th of the
-// machine's memory is free; when it is less than a 16th, the connections end that were
+// machine's memory is free; when it is less than a 12th, the connections end that were
 // silent for longest.
 package socks

@@ -45,7 +45,7 @@ const (
 	// tightPart: with less than one part in so many of all memory free, nothing is accepted;
 	tightPart = 10
 	// shortPart: with less than this, the connections end that were silent for longest,
-	shortPart = 16
+	shortPart = 12
 	// mostSpared: so many of them in a turn of the loop.
 	mostSpared = 8
 )
