@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -56,6 +57,10 @@ const (
 	// writeTimeout ends a session whose terminal takes nothing any more. At 9600 baud
 	// a frame takes 34 seconds.
 	writeTimeout = 2 * time.Minute
+	// longOutput is how many bytes of output are long: either side gives the memory that
+	// they took back to the system, which else has it when the next 1 MB is used, maybe
+	// never. On a router with 32 MB that is much.
+	longOutput = 8 << 10
 )
 
 func send(w io.Writer, kind byte, text string) error {
@@ -303,12 +308,16 @@ func (s *server) run(line string) (Request, error) {
 
 // show sends output, however long it is.
 func (s *server) show(output string) error {
+	long := len(output) > longOutput
 	for len(output) > 0 {
 		n := min(len(output), maxFrame)
 		if err := s.send(frameOutput, output[:n]); err != nil {
 			return err
 		}
 		output = output[n:]
+	}
+	if long {
+		debug.FreeOSMemory()
 	}
 	return nil
 }

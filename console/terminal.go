@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -214,6 +215,9 @@ func (t *terminal) talk(conn net.Conn) error {
 			replace = false
 			if err := t.show(text); err != nil {
 				return err
+			}
+			if len(text) > longOutput {
+				debug.FreeOSMemory()
 			}
 		case frameReplace, frameFollow:
 			repeats, replace = true, f.kind == frameReplace

@@ -48,7 +48,7 @@ Options:
 // receivers it was about 11 MB on amd64; 32-bit machines need less.
 const (
 	memoryLimit = 12 << 20 // bytes
-	gcPercent   = 50
+	gcPercent   = 25
 )
 
 // shutdownTime is the most that the end of the process takes.
@@ -282,6 +282,9 @@ func (c *child) handle(m message, file *os.File) error {
 		}
 		n := min(connectionsAtOnce, len(c.listed))
 		reply.Connections, c.listed = c.listed[:n], c.listed[n:]
+		if n == 0 && m.Number > 0 {
+			debug.FreeOSMemory() // a list of 500 leaves more than the connections take
+		}
 	case opClose:
 		err = c.server.CloseConnection(m.Number)
 	case opHits:
