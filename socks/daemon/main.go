@@ -256,8 +256,9 @@ type child struct {
 	logger *log.Logger
 	slots  chan struct{} // a slot for each request about an opening
 	// listed are the connections that the parent was not told yet of those that
-	// it asked for. handle alone uses it.
+	// it asked for; long is that they do not fit one reply. handle alone uses them.
 	listed []socks.Connection
+	long   bool
 }
 
 // connectionsAtOnce is how many connections a reply holds: with user ids of 255
@@ -276,14 +277,16 @@ func (c *child) handle(m message, file *os.File) error {
 		// One look at the server for all parts of a list: each may have to wait.
 		if m.Number == 0 {
 			c.listed = c.server.Connections()
+			c.long = len(c.listed) > connectionsAtOnce
 		}
 		for len(c.listed) > 0 && c.listed[0].Number <= m.Number {
 			c.listed = c.listed[1:]
 		}
 		n := min(connectionsAtOnce, len(c.listed))
 		reply.Connections, c.listed = c.listed[:n], c.listed[n:]
-		if n == 0 && m.Number > 0 {
-			debug.FreeOSMemory() // a list of 500 leaves more than the connections take
+		if n == 0 && c.long {
+			c.listed, c.long = nil, false
+			debug.FreeOSMemory() // more is left of 500 than the connections take
 		}
 	case opClose:
 		err = c.server.CloseConnection(m.Number)
