@@ -30,8 +30,8 @@ const (
 	growTime = 2 * time.Second
 	// anyPart: of all the memory one part in so many is for whoever comes. The rest is
 	// for those that have moved fastSize bytes within growTime: what waits on the way to
-	// a slow receiver must not come by it. What the fast have counts against it alone, while
-	// there is some: who comes when others are fast must be able to become so too.
+	// a slow receiver must not come by it. What the fast have counts against that rest alone, if it
+	// fits there: who comes when others are fast must be able to become so too.
 	anyPart  = 3
 	fastSize = 1 << 20
 	// quietTime is how often it is looked for directions that are quiet.

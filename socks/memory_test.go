@@ -207,7 +207,7 @@ func TestSocketMemoryOfTheFast(t *testing.T) {
 
 // TestSocketMemoryBesideTheFast has connections that are fast, until nothing is left of
 // their part for one more. That one, and who comes then, has of the part for all as if they
-// were not there, until one of them is over.
+// were not there, until they are over.
 func TestSocketMemoryBesideTheFast(t *testing.T) {
 	u := start(t, func(o *options) { o.SocketMemory = anyPart << 20 })
 	data := make([]byte, 32<<10)
@@ -228,38 +228,33 @@ func TestSocketMemoryBesideTheFast(t *testing.T) {
 			both.Wait()
 		}
 	}
-	apart := func() (n int) {
+	// state is that of the direction in which the connection of that number streams.
+	state := func(number uint64) (fast, apart bool) {
 		u.Server.mu.Lock()
 		defer u.Server.mu.Unlock()
 		given(t, u.Server)
-		for _, c := range u.conns {
-			if c.rx.apart {
-				n++
-			}
-		}
-		return n
+		f := u.conns[number].rx
+		return f.fast, f.apart
 	}
 	var ends []func()
-	for apart() == len(ends) {
+	var last uint64
+	for apart := true; apart; _, apart = state(last) {
 		require.Less(t, len(ends), 20, "there is more and more")
 		ends = append(ends, stream())
-		for start := time.Now(); apart() < len(ends) && time.Since(start) < growTime; {
-			time.Sleep(time.Millisecond)
-		}
+		last = uint64(len(ends))
+		require.Eventually(t, func() bool { fast, _ := state(last); return fast }, patience, time.Millisecond)
 	}
 	// The last was too late, and has of the part for all.
-	n := apart()
-	assert.Greater(t, n, 2)
+	assert.Greater(t, len(ends), 3)
 	u.connect(t)
 	u.Server.mu.Lock()
-	assert.Greater(t, u.conns[u.Server.last].memory, leastMemory)
-	assert.True(t, u.conns[u.Server.last-1].rx.fast)
+	assert.Greater(t, u.conns[last+1].memory, leastMemory)
 	u.Server.mu.Unlock()
-	ends[0]()
-	require.Eventually(t, func() bool { return apart() == n }, patience, time.Millisecond, "what the last has moves over")
-	for _, end := range ends[1:] {
+	for _, end := range ends[:last-1] {
 		end()
 	}
+	require.Eventually(t, func() bool { _, apart := state(last); return apart }, patience, time.Millisecond, "what it has moves over")
+	ends[last-1]()
 	for _, c := range u.Connections() {
 		u.CloseConnection(c.Number)
 	}
