@@ -342,7 +342,7 @@ func (m *Manager) want(c Config, have state) state {
 		}
 		w.links = append(w.links, l)
 	}
-	w.links = c.wantMade(w.links)
+	w.links = c.wantBridgesAndVLANs(w.links)
 	for _, a := range c.Addresses {
 		on := c.Actual(a.Interface)
 		if !a.Disabled && linkNamed(w.links, on) >= 0 {

@@ -18,7 +18,7 @@ func (c Config) Validate(ports []Port) error {
 	if err := c.validateLinks(ports); err != nil {
 		return err
 	}
-	if err := c.validateMade(ports); err != nil {
+	if err := c.validateBridgesAndVLANs(ports); err != nil {
 		return err
 	}
 	if err := c.validateAddresses(c.interfaces(ports)); err != nil {

@@ -14,8 +14,8 @@ const (
 	vlanKind   = "vlan"
 )
 
-// validateMade checks bridges, their ports and VLANs.
-func (c Config) validateMade(ports []Port) error {
+// validateBridgesAndVLANs checks bridges, their ports and VLANs.
+func (c Config) validateBridgesAndVLANs(ports []Port) error {
 	names := map[string]string{} // of what kind
 	for _, p := range ports {
 		names[p.Name] = "port"
@@ -162,9 +162,9 @@ func (c Config) Actual(name string) string {
 	return name
 }
 
-// wantMade adds to the links of ports the bridges and the VLANs that c asks for,
+// wantBridgesAndVLANs adds to the links of ports the bridges and the VLANs that c asks for,
 // and says which bridge each belongs to.
-func (c Config) wantMade(links []link) []link {
+func (c Config) wantBridgesAndVLANs(links []link) []link {
 	for _, b := range c.Bridges {
 		links = append(links, link{name: b.Name, kind: bridgeKind, own: true, up: !b.Disabled, mtu: b.MTU, stp: b.STP})
 	}

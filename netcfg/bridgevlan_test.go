@@ -330,7 +330,7 @@ func TestWantMade(t *testing.T) {
 		{name: "v2", kind: "vlan", own: true, up: true, mtu: 1492, parent: "b1", vlanID: 2, master: "b3"},
 		{name: "v3", kind: "vlan", own: true, mtu: 100, parent: "b2", vlanID: 3},
 		{name: "v5", kind: "vlan", own: true, mtu: 1500, parent: "ether2", vlanID: 5},
-	}, c.wantMade(ports))
+	}, c.wantBridgesAndVLANs(ports))
 }
 
 func TestValidateMade(t *testing.T) {
