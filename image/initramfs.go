@@ -40,7 +40,7 @@ var links = map[string]string{
 }
 
 // build makes a board's image in the folder out/BOARD: kernel, initramfs.cpio.xz,
-// kernel.config, what makeImages makes of them, what travels with it (papers), and
+// kernel.config, what makeImages makes of them, what travels with it (writeDocuments), and
 // SHA256SUMS. detailed asks for the sizes of the program's packages.
 func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, error) {
 	name := b.Name
@@ -155,7 +155,7 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 			made = append(made, upgradeImage)
 		}
 	}
-	beside, err := papers(b, v, dir, program, xtables, made)
+	beside, err := writeDocuments(b, v, dir, program, xtables, made)
 	if err != nil {
 		return sizes{}, err
 	}

@@ -40,9 +40,9 @@ type component struct {
 	texts []string
 }
 
-// papers writes what travels with the image in dir, and returns the names of the files.
+// writeDocuments writes the documents that accompany the image into dir, and returns the names of the files.
 // program is the Go program in it, and made the names of the files that are flashed.
-func papers(b board.Board, v version, dir, program, xtables string, made []string) ([]string, error) {
+func writeDocuments(b board.Board, v version, dir, program, xtables string, made []string) ([]string, error) {
 	parts, err := components(b, v, dir, program, xtables)
 	if err != nil {
 		return nil, fmt.Errorf("what the image for %s is made of: %w", b.Name, err)

@@ -14,8 +14,8 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// TestPapers writes what travels with an image of the real program, twice.
-func TestPapers(t *testing.T) {
+// TestDocuments writes the documents of an image of the real program, twice.
+func TestDocuments(t *testing.T) {
 	for _, name := range []string{"malta", "pc"} {
 		t.Run(name, func(t *testing.T) {
 			b, err := board.ByName(name)
@@ -29,7 +29,7 @@ func TestPapers(t *testing.T) {
 				for _, f := range []string{"kernel", "kernel.config", "xtables", slotImage} {
 					require.NoError(t, os.WriteFile(filepath.Join(dir, f), []byte(f), 0o644))
 				}
-				names, err := papers(b, v, dir, program, filepath.Join(dir, "xtables"), []string{slotImage})
+				names, err := writeDocuments(b, v, dir, program, filepath.Join(dir, "xtables"), []string{slotImage})
 				require.NoError(t, err)
 				texts := map[string]string{}
 				for _, n := range names {
