@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -14,40 +13,23 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/router"
 )
 
-// Files of the image.
-const (
-	programPath       = "/bin/postern"
-	boardFile         = "/etc/board"
-	configurationFile = "/etc/default.rsc" // unless flash has one
-	sessionSocket     = "/run/init.sock"
-	resolverFile      = "/etc/resolv.conf"
-	commandLineFile   = "/proc/cmdline"
-	iptablesProgram   = "/sbin/iptables"
-	debugShell        = "/bbin/gosh"
-	debugShellWord    = "postern.shell"
-	socksdRoot        = "/run/socksd" // socksd's root folder
-	socksdProgram     = "/socksd"     // the program, in there
-)
+// boardFile names the board that the image was built for.
+const boardFile = "/etc/board"
 
-// The users of the processes that PID 1 starts. There is no file of them: only
-// the numbers matter.
-const (
-	nobodyID  = 65534 // socksd: whom nothing belongs to
-	consoleID = 65533 // console: who may connect to the session socket
-)
-
-// runInit is the life of PID 1. It returns never: it ends with reboot(2).
+// runInit is the life of PID 1. It never returns: it ends with reboot(2).
 func runInit() {
 	if err := mountAll(); err != nil {
 		// Without /dev there is no log; the kernel shows what its console is told.
 		fmt.Fprintln(os.Stderr, "postern:", err)
 	}
-	log, err := openLog()
+	log, err := kmsg.Open()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "postern:", err)
-		log = &logger{kmsg: os.Stderr, topic: "system"}
+		log = kmsg.New(os.Stderr)
 	}
 	dog := openWatchdog(log)
 	signals := make(chan os.Signal, 4)
@@ -58,7 +40,7 @@ func runInit() {
 	r, err := startRouter(ctx, log, dog, requests)
 	if err != nil {
 		// What fails here fails for lack of something in the image.
-		log.printf(levelError, "start: %v", err)
+		log.Printf(kmsg.Error, "start: %v", err)
 	}
 
 	how := console.Reboot
@@ -74,11 +56,11 @@ func runInit() {
 	stop()
 	if r != nil {
 		// While the watchdog is still told that all is well.
-		r.upgrades.end()
+		r.EndUpgrade()
 	}
 	dog.leave(false)
 	if r != nil {
-		r.shutdown()
+		r.Shutdown()
 	}
 	dog.leave(how == console.Shutdown)
 	end(log, how)
@@ -89,15 +71,15 @@ func runInit() {
 const farewell = time.Second
 
 // end syncs and leaves the machine.
-func end(log *logger, how console.Request) {
+func end(log *kmsg.Logger, how console.Request) {
 	command, name := unix.LINUX_REBOOT_CMD_RESTART, "restart"
 	if how == console.Shutdown {
 		command, name = unix.LINUX_REBOOT_CMD_POWER_OFF, "power off"
 	}
-	log.printf(levelNotice, "%s", name)
+	log.Printf(kmsg.Notice, "%s", name)
 	unix.Sync()
 	if err := unix.Reboot(command); err != nil {
-		log.printf(levelError, "%s: %v", name, err)
+		log.Printf(kmsg.Error, "%s: %v", name, err)
 	}
 	// A board that cannot power off stays here, closed.
 	select {}
@@ -121,31 +103,15 @@ func mountAll() error {
 			failed = append(failed, fmt.Errorf("mount %s on %s: %w", m.kind, m.target, err))
 		}
 	}
-	if err := makeCell(); err != nil {
+	if err := router.MakeCell(); err != nil {
 		failed = append(failed, err)
 	}
 	return errors.Join(failed...)
 }
 
-// makeCell makes the folder that socksd has for a root: it holds the program and
-// nothing else, so that there is no file to open and no socket to call.
-func makeCell() error {
-	program := socksdRoot + socksdProgram
-	if err := os.Mkdir(socksdRoot, 0o555); err != nil {
-		return fmt.Errorf("root of socksd: %w", err)
-	}
-	if err := os.WriteFile(program, nil, 0o444); err != nil {
-		return fmt.Errorf("root of socksd: %w", err)
-	}
-	if err := unix.Mount(programPath, program, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("root of socksd: bind %s: %w", program, err)
-	}
-	return nil
-}
-
 // startRouter brings the router up. A router is returned also with an error, as
 // far as it came.
-func startRouter(ctx context.Context, log *logger, dog *watchdog, requests chan<- console.Request) (*router, error) {
+func startRouter(ctx context.Context, log *kmsg.Logger, dog *watchdog, requests chan<- console.Request) (*router.Router, error) {
 	// The kernel would otherwise drop our lines when there are many.
 	setSysctl(log, "kernel/printk_devkmsg", "on\n")
 	sizeTables(log)
@@ -162,23 +128,13 @@ func startRouter(ctx context.Context, log *logger, dog *watchdog, requests chan<
 	if b.LossyTimer != "" {
 		leaveTimer(log, b.LossyTimer)
 	}
-	awaitDisk(b.Flash, "/sys", lateDisk)
-	state := openState(log)
-	state.startSeed()
-	state.startClock(time.Now())
-	r, err := newRouter(b, log, state, requests)
+	r, err := router.New(b, log, requests, func() { end(log, console.Reboot) })
 	if err != nil {
 		return nil, err
 	}
 	// Ahead of the start, which may hang.
-	go r.prove(ctx)
-	go dog.watch(r.alive)
-	go state.keepTime(ctx.Done())
-	r.start(ctx)
-	if err := r.serveSessions(); err != nil {
-		log.printf(levelError, "%v", err)
-	}
-	r.startConsoles(ctx)
+	go dog.watch(r.Alive)
+	r.Start(ctx)
 	return r, nil
 }
 
@@ -187,15 +143,15 @@ func startRouter(ctx context.Context, log *logger, dog *watchdog, requests chan<
 const timer = "/sys/devices/system/clockevents/clockevent0/unbind_device"
 
 // leaveTimer has the kernel use another timer than the one of that name.
-func leaveTimer(log *logger, name string) {
+func leaveTimer(log *kmsg.Logger, name string) {
 	if err := os.WriteFile(timer, []byte(name+"\n"), 0o200); err != nil {
-		log.printf(levelWarning, "take another timer than %s: %v", name, err)
+		log.Printf(kmsg.Warning, "take another timer than %s: %v", name, err)
 	}
 }
 
 // sizeTables sets what the kernel, by itself, sizes for another kind of machine
 // than a router with little memory.
-func sizeTables(log *logger) {
+func sizeTables(log *kmsg.Logger) {
 	// One that is large enough for 500 connections through SOCKS, each of which has
 	// two entries, and for as many that have ended: by itself it is 1024 with 32 MB.
 	setSysctl(log, "net/netfilter/nf_conntrack_max", "4096\n")
@@ -204,30 +160,9 @@ func sizeTables(log *logger) {
 	setSysctl(log, "net/core/high_order_alloc_disable", "1\n")
 }
 
-// serveSessions listens for consoles.
-func (r *router) serveSessions() error {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: sessionSocket, Net: "unix"})
-	if err != nil {
-		return fmt.Errorf("sessions: %w", err)
-	}
-	// Whoever connects is admin: the consoles are, socksd is not.
-	if err := errors.Join(os.Chown(sessionSocket, 0, consoleID), os.Chmod(sessionSocket, 0o660)); err != nil {
-		l.Close()
-		return fmt.Errorf("sessions: %w", err)
-	}
-	go func() {
-		for {
-			err := r.acceptSessions(l)
-			r.log.printf(levelError, "sessions: %v", err)
-			time.Sleep(time.Second)
-		}
-	}()
-	return nil
-}
-
 // setSysctl sets a kernel parameter; a kernel without it is told of and lived with.
-func setSysctl(log *logger, name, value string) {
+func setSysctl(log *kmsg.Logger, name, value string) {
 	if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {
-		log.printf(levelWarning, "sysctl %s: %v", name, err)
+		log.Printf(kmsg.Warning, "sysctl %s: %v", name, err)
 	}
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/postern-router/postern/fetch"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/ping"
+	"github.com/postern-router/postern/router"
 	"github.com/postern-router/postern/socks"
 	"github.com/postern-router/postern/socks/daemon"
 	"github.com/postern-router/postern/upgrade"
@@ -51,7 +52,7 @@ func main() {
 	case "upgrade":
 		os.Exit(upgrade.Main(os.Args[1:]))
 	case "console":
-		if err := console.RunTerminal(sessionSocket, os.Stdin, os.Stdout); err != nil {
+		if err := console.RunTerminal(router.SessionSocket, os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "console:", err)
 			os.Exit(1)
 		}

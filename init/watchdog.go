@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/kmsg"
 )
 
 const (
@@ -29,7 +31,7 @@ const (
 // watchdog is the hardware that resets the machine when nobody tells it that all is well
 // (Documentation/watchdog/watchdog-api.rst).
 type watchdog struct {
-	log            *logger
+	log            *kmsg.Logger
 	file           io.WriteCloser // nil if the board has none
 	beat, patience time.Duration
 	ask            time.Duration
@@ -39,27 +41,27 @@ type watchdog struct {
 }
 
 // openWatchdog starts the watchdog, if the board has one.
-func openWatchdog(log *logger) *watchdog {
+func openWatchdog(log *kmsg.Logger) *watchdog {
 	w := &watchdog{log: log, beat: watchdogBeat, patience: patience, ask: askBeat}
 	f, err := os.OpenFile(watchdogFile, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		log.printf(levelInfo, "there is no watchdog: what hangs hangs")
+		log.Printf(kmsg.Info, "there is no watchdog: what hangs hangs")
 		return w
 	}
 	if err != nil {
-		log.printf(levelError, "watchdog: %v", err)
+		log.Printf(kmsg.Error, "watchdog: %v", err)
 		return w
 	}
 	timeout := int(watchdogTimeout / time.Second)
 	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, timeout); err != nil {
-		log.printf(levelWarning, "watchdog: its timeout stays as it is: %v", err)
+		log.Printf(kmsg.Warning, "watchdog: its timeout stays as it is: %v", err)
 	}
 	if n, err := unix.IoctlGetInt(int(f.Fd()), unix.WDIOC_GETTIMEOUT); err == nil {
 		timeout = n
 	}
-	log.printf(levelInfo, "the watchdog resets the router when it is not well for %v", time.Duration(timeout)*time.Second+patience)
+	log.Printf(kmsg.Info, "the watchdog resets the router when it is not well for %v", time.Duration(timeout)*time.Second+patience)
 	w.file = f
-	w.well.Store(int64(uptime()))
+	w.well.Store(int64(kmsg.Uptime()))
 	go w.run()
 	return w
 }
@@ -71,16 +73,16 @@ func (w *watchdog) run() {
 		if w.stopped.Load() {
 			return
 		}
-		if ill := uptime() - time.Duration(w.well.Load()); ill > w.patience {
+		if ill := kmsg.Uptime() - time.Duration(w.well.Load()); ill > w.patience {
 			if !told {
-				w.log.printf(levelCritical, "the router has not been well for %v: the watchdog will reset it", ill.Round(time.Second))
+				w.log.Printf(kmsg.Critical, "the router has not been well for %v: the watchdog will reset it", ill.Round(time.Second))
 			}
 			told = true
 			continue
 		}
 		told = false
 		if _, err := w.file.Write([]byte{0}); err != nil {
-			w.log.printf(levelError, "watchdog: %v", err)
+			w.log.Printf(kmsg.Error, "watchdog: %v", err)
 		}
 	}
 }
@@ -95,11 +97,11 @@ func (w *watchdog) watch(well func() error) {
 		switch err := well(); {
 		case err == nil:
 			pause = w.ask
-			w.well.Store(int64(uptime()))
+			w.well.Store(int64(kmsg.Uptime()))
 			said = ""
 		case err.Error() != said:
 			said = err.Error()
-			w.log.printf(levelWarning, "the router is not well: %v", err)
+			w.log.Printf(kmsg.Warning, "the router is not well: %v", err)
 		}
 		time.Sleep(pause)
 	}

@@ -1,0 +1,256 @@
+// Package kmsg is the router's one log, which is the kernel's: bounded, in memory, with
+// the time since the start on each line (Documentation/ABI/testing/dev-kmsg).
+//
+// A [Logger] writes lines to it. Lines reads back what the router and the firewall's rules
+// have logged. A [Remote] sends it to a syslog server (RFC 5424). Nobody who logs waits for
+// a reader.
+package kmsg
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Levels of the kernel's log (include/linux/kern_levels.h), which are those of syslog
+// (RFC 5424, section 6.2.1). The console shows notices and what is graver.
+const (
+	Critical = 2
+	Error    = 3
+	Warning  = 4
+	Notice   = 5
+	Info     = 6
+	Debug    = 7
+)
+
+// kernelLog is the kernel's log as a file, a record each read
+// (Documentation/ABI/testing/dev-kmsg).
+const kernelLog = "/dev/kmsg"
+
+// Logger writes to the kernel's log lines about one topic. Several goroutines may use it.
+type Logger struct {
+	kmsg *os.File
+	// topic is what the lines are about, in RouterOS' words.
+	topic string
+}
+
+// View is how a person sees the log.
+type View struct {
+	// Called is what users call an interface.
+	Called func(string) string
+	// Zone is how far their clock is ahead of UTC.
+	Zone time.Duration
+}
+
+// Open opens the kernel's log for lines about the topic "system".
+func Open() (*Logger, error) {
+	f, err := os.OpenFile(kernelLog, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	return &Logger{kmsg: f, topic: "system"}, nil
+}
+
+// New returns a logger that writes to f lines about the topic "system".
+func New(f *os.File) *Logger { return &Logger{kmsg: f, topic: "system"} }
+
+// About returns a logger to the same log for what is about something else.
+func (l *Logger) About(topic string) *Logger { return &Logger{kmsg: l.kmsg, topic: topic} }
+
+// Printf writes one line. The kernel takes at most 976 bytes (LOG_LINE_MAX).
+func (l *Logger) Printf(level int, format string, args ...any) {
+	const longest = 900
+	line := fmt.Sprintf(format, args...)
+	line = strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return ' '
+		}
+		return r
+	}, line)
+	if len(line) > longest {
+		line = line[:longest] + "..."
+	}
+	// Where the log cannot be written there is nowhere to say so.
+	_, _ = fmt.Fprintf(l.kmsg, "<%d>postern: %s,%s %s\n", level, l.topic, levelTopics(level), line)
+}
+
+// levelTopics is how RouterOS names a level, which has no notices.
+func levelTopics(level int) string {
+	switch level {
+	case Critical:
+		return "error,critical"
+	case Error:
+		return "error"
+	case Warning:
+		return "warning"
+	}
+	return "info"
+}
+
+// Write logs what a child prints, a line each, without the name before it: that is
+// what the topic says.
+func (l *Logger) Write(p []byte) (int, error) {
+	for line := range bytes.Lines(p) {
+		line = bytes.TrimPrefix(bytes.TrimSpace(line), []byte("socksd: "))
+		if len(line) > 0 {
+			l.Printf(Info, "%s", line)
+		}
+	}
+	return len(p), nil
+}
+
+// Lines returns what Postern wrote and what the firewall's rules log, oldest first,
+// as console.Live has it; the kernel's other lines are left out.
+func (l *Logger) Lines(v View) ([]string, error) {
+	fd, err := unix.Open(kernelLog, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read the log: %w", err)
+	}
+	defer unix.Close(fd)
+	now := ClockNow()
+	var lines []string
+	buf := make([]byte, maxRecord)
+	for {
+		n, err := unix.Read(fd, buf)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return lines, nil
+		case errors.Is(err, unix.EPIPE):
+			continue // overwritten while we read: the next read is of the oldest left
+		case err != nil:
+			return nil, fmt.Errorf("read the log: %w", err)
+		}
+		if rec, ok := parseRecord(string(buf[:n]), v.Called); ok && rec.topics != "" {
+			lines = append(lines, now.stamp(rec.at, v.Zone)+" "+rec.topics+" "+rec.message)
+		}
+	}
+}
+
+// maxRecord is the size of the buffer that a record of the kernel's log is read into
+// (PRINTK_MESSAGE_MAX is 2048).
+const maxRecord = 8192
+
+// record is a line of the kernel's log.
+type record struct {
+	sequence uint64 // counts them all
+	level    int
+	at       time.Duration // since the start
+	topics   string        // "" for what is nobody's concern but the kernel's
+	message  string
+}
+
+// parseRecord reads a record of /dev/kmsg:
+//
+//	PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,MORE];MESSAGE
+//
+// and perhaps lines with a dictionary. Of the priority, the level is the lowest three
+// bits and the facility the rest, which is 0 for the kernel and for nobody else.
+// Interfaces are named as users call them.
+func parseRecord(text string, called func(string) string) (record, bool) {
+	prefix, message, ok := strings.Cut(text, ";")
+	fields := strings.Split(prefix, ",")
+	if !ok || len(fields) < 3 {
+		return record{}, false
+	}
+	var numbers [3]uint64
+	for i := range numbers {
+		var err error
+		if numbers[i], err = strconv.ParseUint(fields[i], 10, 63); err != nil {
+			return record{}, false
+		}
+	}
+	message, _, _ = strings.Cut(message, "\n")
+	rec := record{
+		sequence: numbers[1], level: int(numbers[0] & 7),
+		at: time.Duration(min(numbers[2], 1<<53)) * time.Microsecond, message: unescape(message),
+	}
+	ours, isOurs := strings.CutPrefix(rec.message, "postern: ")
+	switch fromKernel := numbers[0]>>3 == 0; {
+	case isOurs && !fromKernel:
+		rec.topics, rec.message, _ = strings.Cut(ours, " ")
+	case fromKernel:
+		// Rules of nat log at debug, those of filter at info: by nothing else does the
+		// kernel tell of which they are.
+		if line, ok := packetLine(rec.message, rec.level == Debug, called); ok {
+			rec.topics, rec.message, rec.level = "firewall,info", line, Info
+		}
+	}
+	return rec, true
+}
+
+// unescape undoes what the kernel does to bytes that are not printable ASCII, and to
+// the backslash: it writes them as \x5c.
+func unescape(s string) string {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(s, `\x`)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		n, err := strconv.ParseUint(rest[:min(2, len(rest))], 16, 8)
+		if err != nil || len(rest) < 2 {
+			b.WriteString(`\x`)
+			s = rest
+			continue
+		}
+		b.WriteByte(byte(n))
+		s = rest[2:]
+	}
+}
+
+// Clock turns the kernel's time since the start into one of day.
+type Clock struct {
+	// Now is the time of day at Up after the start.
+	Now time.Time
+	Up  time.Duration
+	// Set says that the time of day is known: a board without a battery starts in 1970.
+	Set bool
+}
+
+// ClockNow reads the clock.
+func ClockNow() Clock {
+	now := time.Now().UTC()
+	return Clock{Now: now, Up: Uptime(), Set: now.Year() >= 2020}
+}
+
+// time is the time of day that was so long after the start. If that is not known the
+// start is taken for the beginning of 1970, as RouterOS does.
+func (c Clock) time(at time.Duration) time.Time {
+	if !c.Set {
+		return time.Unix(0, 0).UTC().Add(at)
+	}
+	return c.Now.Add(at - c.Up)
+}
+
+// stamp is how RouterOS writes that: of today the time, of another day also that. The
+// zone is of use only if the time of day is known.
+func (c Clock) stamp(at, zone time.Duration) string {
+	t, today := c.time(at), c.time(c.Up)
+	if c.Set {
+		t, today = t.Add(zone), today.Add(zone)
+	}
+	form := "15:04:05"
+	switch {
+	case t.Year() != today.Year():
+		form = "Jan/02/2006 15:04:05"
+	case t.YearDay() != today.YearDay():
+		form = "Jan/02 15:04:05"
+	}
+	return strings.ToLower(t.Format(form))
+}
+
+// Uptime is the time since the kernel started, to the millisecond.
+func Uptime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano()).Round(time.Millisecond)
+}

@@ -1,0 +1,213 @@
+package kmsg
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/console"
+)
+
+const (
+	// syslogRetry is the pause after a line could not be sent. The kernel's log holds
+	// what comes meanwhile.
+	syslogRetry = 10 * time.Second
+	// syslogComplaints is how rarely the log says that the server is out of reach.
+	syslogComplaints = 10 * time.Minute
+	// syslogPace is the least time between two lines: 100 a second.
+	syslogPace = 10 * time.Millisecond
+)
+
+// Remote sends the log to a syslog server, by RFC 5424 over UDP (RFC 5426). The
+// kernel's log is its queue: nobody who logs waits for it, it takes no memory, and what
+// was overwritten before it could be sent is counted by the kernel's sequence numbers,
+// and told to the server.
+type Remote struct {
+	log  *Logger
+	path string // of the kernel's log
+	// retry is syslogRetry, but in tests.
+	retry time.Duration
+
+	mu     sync.Mutex
+	config console.RemoteLog
+	host   string
+	names  map[string]string
+	stop   context.CancelFunc // nil if nothing is sent
+	ended  chan struct{}
+}
+
+// NewRemote returns one that sends nothing yet, and tells log of its troubles.
+func NewRemote(log *Logger) *Remote {
+	return &Remote{log: log, path: kernelLog, retry: syslogRetry}
+}
+
+// Set says who is sent the log, what the router calls itself, and what users call its
+// ports if not by their names. With whole, also what was logged before goes there.
+func (l *Remote) Set(config console.RemoteLog, identity string, names map[string]string, whole bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	host := syslogName(identity)
+	if reflect.DeepEqual(config, l.config) && host == l.host && maps.Equal(names, l.names) {
+		return
+	}
+	if l.stop != nil {
+		l.stop()
+		<-l.ended
+		l.stop = nil
+	}
+	l.config, l.host, l.names = config, host, names
+	if !config.Address.IsValid() {
+		return
+	}
+	kmsg, err := os.Open(l.path)
+	if err == nil && !whole {
+		_, err = kmsg.Seek(0, 2)
+	}
+	if err != nil {
+		l.log.Printf(Error, "remote log: %v", err)
+		return
+	}
+	s := syslogSender{log: l.log, kmsg: kmsg, to: netip.AddrPortFrom(config.Address, config.Port), sends: config.Sends, host: host, names: names, retry: l.retry}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	l.stop, l.ended = stop, ended
+	// A read that waits for a line ends when the file is closed.
+	context.AfterFunc(ctx, func() { kmsg.Close() })
+	go func() {
+		defer close(ended)
+		s.run(ctx)
+	}()
+}
+
+// syslogSender sends to one server.
+type syslogSender struct {
+	log   *Logger
+	kmsg  *os.File
+	to    netip.AddrPort
+	sends func(topics string) bool
+	host  string
+	names map[string]string
+	retry time.Duration
+
+	conn       net.Conn // nil if there is none
+	complained time.Time
+}
+
+// run sends lines until ctx is done.
+func (s *syslogSender) run(ctx context.Context) {
+	defer func() {
+		if s.conn != nil {
+			s.conn.Close()
+		}
+	}()
+	buf := make([]byte, maxRecord)
+	next := uint64(0) // the sequence number that is expected, once there was one
+	for first := true; ; {
+		n, err := s.kmsg.Read(buf)
+		if errors.Is(err, unix.EPIPE) {
+			continue // overwritten: the next read is of the oldest left
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				s.log.Printf(Error, "remote log: read the log: %v", err)
+			}
+			return
+		}
+		rec, ok := parseRecord(string(buf[:n]), s.called)
+		if !ok {
+			continue
+		}
+		if lost := rec.sequence - next; !first && lost > 0 {
+			told := record{level: Warning, at: rec.at, topics: "system,warning",
+				message: fmt.Sprintf("%d lines of the log were overwritten before they could be sent", lost)}
+			if !s.deliver(ctx, told) {
+				return
+			}
+		}
+		first, next = false, rec.sequence+1
+		if rec.topics != "" && s.sends(rec.topics) && !s.deliver(ctx, rec) {
+			return
+		}
+	}
+}
+
+// called is what users call an interface.
+func (s *syslogSender) called(name string) string { return cmp.Or(s.names[name], name) }
+
+// deliver sends a line, however often it has to be tried. It returns false when ctx is
+// done.
+func (s *syslogSender) deliver(ctx context.Context, rec record) bool {
+	for {
+		pause := syslogPace
+		err := s.send(syslogMessage(rec, s.host, ClockNow()))
+		if err != nil {
+			pause = s.retry
+			if s.complained.IsZero() || time.Since(s.complained) > syslogComplaints {
+				s.complained = time.Now()
+				s.log.Printf(Warning, "remote log: %v; trying on", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+		if err == nil {
+			return true
+		}
+	}
+}
+
+func (s *syslogSender) send(message string) error {
+	if s.conn == nil {
+		// It takes the address that the router has now.
+		conn, err := net.Dial("udp4", s.to.String())
+		if err != nil {
+			return err
+		}
+		s.conn = conn
+	}
+	if _, err := s.conn.Write([]byte(message)); err != nil {
+		s.conn.Close()
+		s.conn = nil
+		return err
+	}
+	return nil
+}
+
+// syslogMessage is a line as RFC 5424 has it, section 6:
+//
+//	<PRIORITY>1 TIME HOST postern - TOPICS - MESSAGE
+//
+// The facility is daemon, as RouterOS' default. The time is "-" while it is not known.
+func syslogMessage(rec record, host string, now Clock) string {
+	const daemon = 3
+	at := "-"
+	if now.Set {
+		at = now.time(rec.at).Format("2006-01-02T15:04:05.000Z")
+	}
+	topics := rec.topics[:min(len(rec.topics), 32)]
+	return fmt.Sprintf("<%d>1 %s %s postern - %s - %s", daemon<<3|rec.level, at, host, topics, rec.message)
+}
+
+// syslogName makes of the router's name a host name for syslog: printable ASCII
+// without spaces.
+func syslogName(identity string) string {
+	return strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' {
+			return '-'
+		}
+		return r
+	}, identity)
+}

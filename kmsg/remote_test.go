@@ -1,0 +1,154 @@
+package kmsg
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/console"
+)
+
+func TestSyslogMessage(t *testing.T) {
+	rec := record{1, Warning, 1500 * time.Millisecond, "socks,warning", "socksd ended"}
+	unset := Clock{time.Date(1970, 1, 1, 0, 0, 9, 0, time.UTC), 9 * time.Second, false}
+	set := Clock{time.Date(2030, 1, 31, 23, 59, 59, 0, time.UTC), 9 * time.Second, true}
+	assert.Equal(t, "<28>1 - postern postern - socks,warning - socksd ended", syslogMessage(rec, "postern", unset))
+	assert.Equal(t, "<28>1 2030-01-31T23:59:51.500Z postern postern - socks,warning - socksd ended", syslogMessage(rec, "postern", set))
+	rec.topics = strings.Repeat("x", 40)
+	assert.Contains(t, syslogMessage(rec, "postern", set), " "+strings.Repeat("x", 32)+" - ")
+	assert.Equal(t, "the-r-uter-", syslogName("the röuter\n"))
+}
+
+// syslogLab is a log that is a pipe, and a server.
+type syslogLab struct {
+	*testing.T
+	remote *Remote
+	kmsg   *os.File // to write records to
+	server *net.UDPConn
+	said   string // file of what the router's own log was told
+}
+
+func newSyslogLab(t *testing.T) *syslogLab {
+	dir := t.TempDir()
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	l := &syslogLab{T: t, server: server, said: filepath.Join(dir, "said")}
+	said, err := os.Create(l.said)
+	require.NoError(t, err)
+	fifo := filepath.Join(dir, "kmsg")
+	require.NoError(t, unix.Mkfifo(fifo, 0o600))
+	// Both ends at once, so that neither waits for the other nor sees its end.
+	l.kmsg, err = os.OpenFile(fifo, os.O_RDWR, 0)
+	require.NoError(t, err)
+	l.remote = NewRemote(&Logger{kmsg: said, topic: "system"})
+	l.remote.path, l.remote.retry = fifo, 20*time.Millisecond
+	t.Cleanup(func() {
+		l.remote.Set(console.RemoteLog{}, "", nil, true)
+		l.kmsg.Close()
+		said.Close()
+		l.server.Close()
+	})
+	return l
+}
+
+func (l *syslogLab) address() netip.AddrPort {
+	return l.server.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// log writes a record, which is read before the next is written: of the kernel's log
+// each read takes one.
+func (l *syslogLab) log(sequence int, text string) {
+	_, err := fmt.Fprintf(l.kmsg, "14,%d,1000000,-;postern: system,info %s\n", sequence, text)
+	require.NoError(l, err)
+	time.Sleep(50 * time.Millisecond)
+}
+
+// expect waits for a message that ends so.
+func (l *syslogLab) expect(want string) {
+	l.Helper()
+	require.NoError(l, l.server.SetReadDeadline(time.Now().Add(30*time.Second)))
+	buf := make([]byte, 4096)
+	n, err := l.server.Read(buf)
+	require.NoError(l, err, want)
+	assert.True(l, strings.HasSuffix(string(buf[:n]), want), "%q, not %q", buf[:n], want)
+}
+
+func TestRemoteLog(t *testing.T) {
+	l := newSyslogLab(t)
+	to := console.RemoteLog{Address: l.address().Addr(), Port: l.address().Port(), Rules: []console.LogRule{{}}}
+	l.remote.Set(to, "one", nil, true)
+	l.log(10, "first")
+	l.expect(" one postern - system,info - first")
+	l.log(11, "second")
+	l.expect("second")
+	// Some were overwritten.
+	l.log(15, "third")
+	l.expect(" system,warning - 3 lines of the log were overwritten before they could be sent")
+	l.expect("third")
+	// The name changes.
+	l.remote.Set(to, "two", nil, true)
+	l.log(16, "fourth")
+	l.expect(" two postern - system,info - fourth")
+	// What no rule is about is not sent.
+	to.Rules = []console.LogRule{{Topics: "socks"}}
+	l.remote.Set(to, "two", nil, true)
+	l.log(17, "unsent")
+	to.Rules = []console.LogRule{{Topics: "system,!error"}}
+	l.remote.Set(to, "two", nil, true)
+	l.log(18, "sent")
+	l.expect("sent")
+	// Nobody is sent anything any more.
+	l.remote.Set(console.RemoteLog{Port: 514}, "two", nil, true)
+	l.log(19, "fifth")
+	require.NoError(t, l.server.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+	_, err := l.server.Read(make([]byte, 100))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	assert.Empty(t, l.told())
+}
+
+func (l *syslogLab) told() string {
+	text, err := os.ReadFile(l.said)
+	require.NoError(l, err)
+	return string(text)
+}
+
+// A server that is out of reach is tried on, holds nobody up, and is told of once.
+func TestRemoteLogOutOfReach(t *testing.T) {
+	l := newSyslogLab(t)
+	address := l.address()
+	require.NoError(t, l.server.Close())
+	l.remote.Set(console.RemoteLog{Address: address.Addr(), Port: address.Port(), Rules: []console.LogRule{{}}}, "one", nil, true)
+	// Of a server that does not listen the kernel hears behind the first line, which is
+	// lost; the next is kept and tried again.
+	l.log(1, "lost")
+	l.log(2, "second")
+	require.Eventually(t, func() bool { return strings.Contains(l.told(), "connection refused") }, 30*time.Second, 10*time.Millisecond)
+	var err error
+	l.server, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(address))
+	require.NoError(t, err)
+	l.log(3, "third")
+	buf := make([]byte, 4096)
+	for got := ""; !strings.HasSuffix(got, "third"); {
+		require.NoError(t, l.server.SetReadDeadline(time.Now().Add(30*time.Second)))
+		n, err := l.server.Read(buf)
+		require.NoError(t, err)
+		got = string(buf[:n])
+	}
+	assert.Equal(t, 1, strings.Count(l.told(), "remote log: "), l.told())
+}
+
+func TestRemoteLogWithoutLog(t *testing.T) {
+	l := newSyslogLab(t)
+	l.remote.path = filepath.Join(t.TempDir(), "none")
+	l.remote.Set(console.RemoteLog{Address: l.address().Addr(), Port: 514}, "one", nil, true)
+	assert.Contains(t, l.told(), "remote log: open ")
+}

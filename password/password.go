@@ -1,0 +1,112 @@
+// Package password makes and checks the hashes of which the router keeps one instead of a
+// password: Argon2id (RFC 9106) at a cost that a board with 32 MB can afford.
+package password
+
+import (
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/sys/unix"
+)
+
+// The cost of a password's hash: Argon2id (RFC 9106) with one lane. It has to fit
+// beside 500 connections through SOCKS, which leave 4.5 MB of a 32 MB board, and to
+// be done soon enough on its slow processor, which has no 64-bit multiplication.
+const (
+	hashMemory = 2048 // KiB
+	hashPasses = 3
+	hashLanes  = 1
+	saltLength = 16 // bytes
+	keyLength  = 32 // bytes
+)
+
+// A hash that comes from a file may have cost more or less, within these bounds: more
+// memory than this would take it from what else the router does.
+const (
+	maxHashMemory = 4096 // KiB
+	maxHashPasses = 10
+)
+
+// Hash is what is kept of a password.
+type Hash struct {
+	memory, passes uint32
+	salt, key      []byte
+}
+
+// New makes a hash of a password, with a salt of its own. One is made or
+// checked at a time: the callers see to that.
+func New(password string) (string, error) {
+	h := Hash{memory: hashMemory, passes: hashPasses, salt: make([]byte, saltLength)}
+	// Of the kernel and not by crypto/rand, which takes 30 kB of flash.
+	if n, err := unix.Getrandom(h.salt, 0); err != nil || n != saltLength {
+		return "", fmt.Errorf("random salt: %d bytes: %w", n, err)
+	}
+	h.key = h.derive(password, keyLength)
+	return h.String(), nil
+}
+
+// derive computes the key of a password.
+func (h Hash) derive(password string, length int) []byte {
+	// The memory is worth more to the system than the time that a collection takes.
+	defer debug.FreeOSMemory()
+	return argon2.IDKey([]byte(password), h.salt, h.passes, h.memory, hashLanes, uint32(length))
+}
+
+// Matches reports whether a password has this hash.
+func (h Hash) Matches(password string) bool {
+	return subtle.ConstantTimeCompare(h.derive(password, len(h.key)), h.key) == 1
+}
+
+// String is the form in which a hash is kept, that of the PHC string format:
+//
+//	$argon2id$v=19$m=2048,t=3,p=1$SALT$KEY
+//
+// with salt and key in base64 without padding.
+func (h Hash) String() string {
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, h.memory, h.passes, hashLanes,
+		base64.RawStdEncoding.EncodeToString(h.salt), base64.RawStdEncoding.EncodeToString(h.key))
+}
+
+// Parse reads what String wrote.
+func Parse(s string) (Hash, error) {
+	var h Hash
+	bad := func(what string) (Hash, error) {
+		return Hash{}, fmt.Errorf("invalid value for argument password-hash: %s; expected $argon2id$v=%d$m=%d,t=%d,p=%d$SALT$KEY",
+			what, argon2.Version, hashMemory, hashPasses, hashLanes)
+	}
+	parts := strings.Split(s, "$")
+	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
+		return bad("another kind of hash")
+	}
+	var cost [3]uint32
+	for i, name := range []string{"m", "t", "p"} {
+		words := strings.Split(parts[3], ",")
+		if len(words) != len(cost) {
+			return bad("its cost cannot be read")
+		}
+		number, named := strings.CutPrefix(words[i], name+"=")
+		n, err := strconv.ParseUint(number, 10, 32)
+		if !named || err != nil || number != strconv.FormatUint(n, 10) {
+			return bad("its cost cannot be read")
+		}
+		cost[i] = uint32(n)
+	}
+	h.memory, h.passes = cost[0], cost[1]
+	// RFC 9106, section 3.1: at least 8 KiB a lane.
+	if h.memory < 8 || h.memory > maxHashMemory || h.passes < 1 || h.passes > maxHashPasses || cost[2] != hashLanes {
+		return bad(fmt.Sprintf("its cost is not within m=8..%d, t=1..%d, p=%d", maxHashMemory, maxHashPasses, hashLanes))
+	}
+	var err error
+	if h.salt, err = base64.RawStdEncoding.Strict().DecodeString(parts[4]); err != nil || len(h.salt) < 8 || len(h.salt) > 64 {
+		return bad("its salt is not 8..64 bytes in base64")
+	}
+	if h.key, err = base64.RawStdEncoding.Strict().DecodeString(parts[5]); err != nil || len(h.key) < 16 || len(h.key) > 64 {
+		return bad("its key is not 16..64 bytes in base64")
+	}
+	return h, nil
+}

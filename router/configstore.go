@@ -1,0 +1,373 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/store"
+)
+
+const (
+	// keptName is how messages call the configuration from flash.
+	keptName = "kept configuration"
+	// resetWord on the kernel's command line starts with the board's defaults.
+	resetWord = "postern.reset"
+	// flushTimeout is what a restart waits for the flash: erasing the worst block that
+	// a chip's maker allows takes 4 seconds, and there may be two to try.
+	flushTimeout = 15 * time.Second
+	// hangTimeout is when a write that has not ended is told of. Nothing can end it: the
+	// kernel asks a chip that never gets ready again and again.
+	hangTimeout = 20 * time.Second
+)
+
+// keeping is the flash with the configuration on it. If it is absent or fails, the
+// router goes on, and says so in the log, which the console shows, and to whoever
+// changes something.
+type keeping struct {
+	log   *kmsg.Logger
+	store *store.Store // nil if there is none
+
+	mu     sync.Mutex
+	keeper *store.Keeper // nil if there is no store
+	// trouble is why the newest configuration is not on flash, or nil.
+	trouble error
+}
+
+// openKeeping opens the flash, which is the partition of that name.
+func openKeeping(log *kmsg.Logger) *keeping {
+	k := &keeping{log: log}
+	path, err := findPartition("/sys", "/dev", board.ConfigurationPartition)
+	if err == nil {
+		k.store, err = store.Open(path)
+	}
+	if err != nil {
+		k.report(err)
+		return k
+	}
+	k.keeper = store.NewKeeper(k.save, k.report)
+	return k
+}
+
+// findPartition returns the device file of the partition of an MTD chip or of a
+// disk that has that name (Documentation/ABI/testing/sysfs-class-mtd; PARTNAME is
+// of a GUID partition table).
+func findPartition(sys, dev, name string) (string, error) {
+	for _, class := range []struct{ folder, file, line string }{
+		{sys + "/class/mtd/", "/name", name},
+		{sys + "/class/block/", "/uevent", "PARTNAME=" + name},
+	} {
+		devices, err := os.ReadDir(class.folder)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		for _, d := range devices {
+			// A chip's partition has a second device file, mtd0ro, that cannot be written.
+			if strings.HasPrefix(d.Name(), "mtd") && strings.HasSuffix(d.Name(), "ro") {
+				continue
+			}
+			text, err := os.ReadFile(class.folder + d.Name() + class.file)
+			if err != nil {
+				continue // it has just gone
+			}
+			for line := range strings.Lines(string(text)) {
+				if strings.TrimSpace(line) == class.line {
+					return dev + "/" + d.Name(), nil
+				}
+			}
+		}
+	}
+	return "", fmt.Errorf("no flash: no partition is named %s", name)
+}
+
+// save is the store's Save, but tells of a flash that does not answer.
+func (k *keeping) save(text []byte) error {
+	hangs := time.AfterFunc(hangTimeout, func() { k.report(fmt.Errorf("the flash has not answered for %v", hangTimeout)) })
+	err := k.store.Save(text)
+	if !hangs.Stop() && err == nil {
+		k.report(nil)
+	}
+	return err
+}
+
+// report takes why the newest configuration is not on flash, or nil.
+func (k *keeping) report(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.trouble = err
+	if err != nil {
+		k.log.Printf(kmsg.Error, "the configuration is not kept: %v", err)
+	} else {
+		k.log.Printf(kmsg.Notice, "the configuration is kept again")
+	}
+}
+
+// load returns the text that is kept, or nil if there is none.
+func (k *keeping) load() []byte {
+	if k.store == nil {
+		return nil
+	}
+	text, info, err := k.store.Load()
+	for _, d := range info.Damaged {
+		k.log.Printf(kmsg.Warning, "%s: %v", keptName, d)
+	}
+	if info.ReadOnly != nil {
+		k.report(info.ReadOnly)
+	}
+	switch {
+	case err == nil:
+		k.log.Printf(kmsg.Info, "%s: number %d, slot %d of %d on %s", keptName, info.Sequence, info.Slot, info.Slots, info.Medium)
+		return text
+	case !errors.Is(err, store.ErrEmpty):
+		k.log.Printf(kmsg.Error, "%v", err)
+	case len(info.Damaged) > 0:
+		k.log.Printf(kmsg.Error, "no configuration can be read from flash: the defaults hold")
+	}
+	return nil
+}
+
+// put takes the newest configuration.
+func (k *keeping) put(c console.Config) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keeper != nil {
+		k.keeper.Put([]byte(console.Export(c)))
+	}
+}
+
+// failing is why the newest configuration may not be kept, if that is known already.
+func (k *keeping) failing() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.trouble
+}
+
+// close writes what is not written yet, and keeps nothing from then on. If it is
+// called again there is nothing to do.
+func (k *keeping) close() error {
+	k.mu.Lock()
+	keeper := k.keeper
+	k.mu.Unlock()
+	if keeper == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	err := keeper.Close(ctx)
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	if err != nil {
+		k.log.Printf(kmsg.Error, "the last changes are not kept: %v", err)
+	}
+	return err
+}
+
+// erase makes the next start one with the defaults. Nothing is kept from then on.
+func (k *keeping) erase() error {
+	if k.store == nil {
+		return nil // what was never kept is gone with the restart
+	}
+	err := k.close()
+	if !errors.Is(err, context.DeadlineExceeded) { // else the flash hangs
+		err = k.store.Erase()
+	}
+	if err != nil {
+		// The router runs on, and so does the flash.
+		k.mu.Lock()
+		k.keeper = store.NewKeeper(k.save, k.report)
+		k.mu.Unlock()
+	}
+	return err
+}
+
+// hasWord reports whether the kernel's command line has a word.
+func hasWord(word string) bool {
+	line, err := os.ReadFile(commandLineFile)
+	if err != nil {
+		return false
+	}
+	for _, w := range strings.Fields(string(line)) {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+// loaded is a configuration as it was read.
+type loaded struct {
+	config console.Config
+	// err is what was wrong with it: all of that is to be told.
+	err error
+	// refused says that config must not be applied: it is wrong as a whole, or the
+	// firewall lacks lines.
+	refused bool
+}
+
+// load reads the configuration that is kept, or else the board's default.
+func (r *Router) load() loaded {
+	why := ""
+	switch {
+	case hasWord(resetWord):
+		why = resetWord
+	case resetHeld(r.log):
+		why = "the reset button was held"
+	}
+	if why != "" {
+		r.log.Printf(kmsg.Notice, "%s: starting with the defaults; the first change replaces what is kept", why)
+	} else if text := r.kept.load(); text != nil {
+		return loadKept(text, r.board)
+	}
+	f, err := os.Open(configurationFile)
+	if err != nil {
+		return loaded{console.Default(), err, true}
+	}
+	defer f.Close()
+	config, err := console.Load(configurationFile, f)
+	if err == nil {
+		err = validate(configurationFile, config, r.board)
+	}
+	// It came with the image: wrong anywhere, it was never right.
+	return loaded{config, err, err != nil}
+}
+
+// loadKept reads the text from flash. A line that this version does not know is
+// kept out and the rest holds, with two exceptions, since without a line of those
+// the rest may allow what was forbidden: a firewall that lacks lines is refused, and
+// a SOCKS service that lacks lines is disabled.
+func loadKept(text []byte, b board.Board) loaded {
+	config, err := console.Load(keptName, bytes.NewReader(text))
+	l := loaded{config: config, err: err}
+	if err != nil {
+		lines, ok := err.(interface{ Unwrap() []error })
+		if !ok {
+			return loaded{config, err, true}
+		}
+		l.err = nil
+		for _, e := range lines.Unwrap() {
+			var bad *console.BadLine
+			if !errors.As(e, &bad) || bad.Path == "" || isBelow(bad.Path, "ip", "firewall") {
+				l.refused = true
+			}
+			if bad != nil && isBelow(bad.Path, "ip", "socks") && l.config.Socks.Enabled {
+				l.config.Socks.Enabled = false
+				e = fmt.Errorf("%w; the SOCKS service is disabled", e)
+			}
+			l.err = errors.Join(l.err, e)
+			// In full, to be typed again, unless it has a password's hash.
+			if bad != nil && bad.Text != "" && !isBelow(bad.Path, "user") {
+				l.err = errors.Join(l.err, fmt.Errorf("kept out: %s", strings.ReplaceAll(bad.Text, "\\\n", "")))
+			}
+		}
+	}
+	if err := validate(keptName, l.config, b); err != nil {
+		l.err, l.refused = errors.Join(l.err, err), true
+	}
+	return l
+}
+
+// isBelow reports whether a line's path leads to the menu or below it. Its words
+// may be shortened, and one that could stand for another menu too counts.
+func isBelow(path string, menu ...string) bool {
+	words := strings.Fields(path)
+	if len(words) < len(menu) {
+		return false
+	}
+	for i, name := range menu {
+		if !strings.HasPrefix(name, words[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func validate(name string, c console.Config, b board.Board) error {
+	if err := console.Validate(c, b.PortNames()); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// tell logs an error line by line, where the console shows it.
+func (r *Router) tell(err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		r.log.Printf(kmsg.Error, "%s", strings.TrimSpace(line))
+	}
+}
+
+// commit makes next, a change of a user's, the configuration. The caller holds mu.
+//
+// While the firewall lacks lines that could not be read, forwarding stays closed
+// and nothing is kept until somebody has changed the firewall: a new name of the
+// router must not open it, now or at the next start.
+func (r *Router) commit(next console.Config) error {
+	if r.unmended && reflect.DeepEqual(next.Firewall, r.config.Firewall) {
+		return r.stayClosed(next)
+	}
+	if err := r.apply(next, true); err != nil {
+		return err
+	}
+	r.unmended = false
+	return nil
+}
+
+// stayClosed makes next what the user sees, while the system goes on with a rescue
+// configuration. The caller holds mu.
+func (r *Router) stayClosed(next console.Config) error {
+	if err := r.apply(rescueConfig(next, r.board), false); err != nil {
+		return err
+	}
+	r.config = next
+	return nil
+}
+
+// keep has a configuration written to flash, in a second or so. The caller holds mu.
+func (r *Router) keep(c console.Config) {
+	if !r.unmended {
+		r.kept.put(c)
+	}
+}
+
+// warning is for whoever has changed the configuration: why that may not last, or
+// nothing. The caller holds mu.
+func (r *Router) warning() string {
+	if r.unmended {
+		return "warning: forwarding stays closed and changes are not kept until /ip firewall is changed\n"
+	}
+	if err := r.kept.failing(); err != nil {
+		return fmt.Sprintf("warning: the configuration is not kept: %v\n", err)
+	}
+	return ""
+}
+
+// confirmed restarts the router or turns it off, as a user wants who was asked. With
+// ResetConfiguration what is kept is erased first.
+func (r *Router) confirmed(request console.Request) error {
+	if request == console.ResetConfiguration {
+		// Without mu: a flash that hangs must hold up nobody else.
+		if err := r.kept.erase(); err != nil {
+			return fmt.Errorf("failure: %w", err)
+		}
+		r.log.Printf(kmsg.Notice, "the configuration is reset")
+		request = console.Reboot
+	}
+	select {
+	case r.requests <- request:
+	default: // one is on its way
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+package router
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/store"
+)
+
+func TestLoadKept(t *testing.T) {
+	malta, err := board.ByName("malta")
+	require.NoError(t, err)
+	const (
+		lan = "/ip address\nadd address=192.168.7.1/24 interface=ether2\n"
+		fw  = "/ip firewall filter\nadd chain=forward action=drop\n"
+		sox = "/ip socks\nset enabled=yes\n"
+	)
+	for _, c := range []struct {
+		name, text, want string // want is an export
+		refused          bool
+		errs             []string
+	}{
+		{"all is well", lan + fw + sox, lan + fw + sox, false, nil},
+		{"empty", "", "", false, nil},
+		{"a menu of a later version", lan + "/caps-man\nset enabled=yes\n" + fw, lan + fw, false,
+			[]string{keptName + ":3: ", keptName + ":4: ", "kept out: set enabled=yes"}},
+		{"a property of a later version", "/ip address\nadd address=192.168.7.1/24 interface=ether2 \\\n    vrf=main\n" + fw, fw, false,
+			[]string{keptName + ":3: ", "kept out: add address=192.168.7.1/24 interface=ether2     vrf=main"}},
+		{"a firewall that lacks a rule", lan + "/ip firewall filter\nadd chain=forward action=drop tls-host=x\nadd chain=forward action=drop\n", lan + fw, true,
+			[]string{keptName + ":4: ", "kept out: add chain=forward action=drop tls-host=x"}},
+		{"a table of a later version", lan + "/ip firewall raw\nadd chain=prerouting action=drop\n" + fw, lan + fw, true,
+			[]string{keptName + ":3: "}},
+		{"a SOCKS service that lacks a rule", lan + sox + "/ip socks access\nadd action=deny\nadd action=limit\n",
+			lan + "/ip socks access\nadd action=deny\n", false, []string{"the SOCKS service is disabled", "kept out: add action=limit"}},
+		{"too many bad lines to name", strings.Repeat("/nothing\n", 30) + "/ip firewall filter\nadd chain=forward action=dorp\n", "", true,
+			[]string{"more errors, not shown"}},
+		{"an interface that this board has not", "/ip address\nadd address=10.0.0.1/8 interface=ether9\n",
+			"/ip address\nadd address=10.0.0.1/8 interface=ether9\n", true, []string{keptName + ": ", "ether9"}},
+		{"too long", strings.Repeat("#", console.MaxText+1), "", true, []string{"longer than"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := loadKept([]byte(c.text), malta)
+			want, err := console.Load("want", strings.NewReader(c.want))
+			require.NoError(t, err)
+			assert.Equal(t, console.Export(want), console.Export(l.config))
+			assert.Equal(t, c.refused, l.refused)
+			if c.errs == nil {
+				require.NoError(t, l.err)
+			}
+			for _, e := range c.errs {
+				require.ErrorContains(t, l.err, e)
+			}
+		})
+	}
+	t.Run("a hash is not shown", func(t *testing.T) {
+		l := loadKept([]byte("/user\nset admin pasword=$7$secret\n"), malta)
+		require.ErrorContains(t, l.err, keptName+":2: ")
+		assert.NotContains(t, l.err.Error(), "kept out")
+	})
+}
+
+func TestIsBelow(t *testing.T) {
+	for path, want := range map[string]bool{
+		"ip firewall":                 true,
+		"ip firewall filter add a=b":  true,
+		"ip fire nat":                 true,
+		"i f":                         true, // may be meant so
+		"ip socks access":             false,
+		"ip":                          false,
+		"":                            false,
+		"ip firewalls":                false,
+		"interface firewall":          false,
+		"system identity set name=ip": false,
+	} {
+		assert.Equal(t, want, isBelow(path, "ip", "firewall"), "%q", path)
+	}
+}
+
+func TestFindPartition(t *testing.T) {
+	sys := t.TempDir()
+	file := func(name, text string) {
+		path := filepath.Join(sys, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	}
+	find := func(name string) string {
+		path, err := findPartition(sys, "/dev", name)
+		if err != nil {
+			return err.Error()
+		}
+		return path
+	}
+	assert.Equal(t, "no flash: no partition is named keep", find("keep"))
+	file("class/block/vda/uevent", "MAJOR=254\nDEVNAME=vda\nDEVTYPE=disk\n")
+	file("class/block/vda1/uevent", "MAJOR=254\nDEVNAME=vda1\nDEVTYPE=partition\nPARTN=1\nPARTNAME=keep\n")
+	file("class/block/vda2/uevent", "DEVNAME=vda2\nPARTNAME=keeper\n")
+	assert.Equal(t, "/dev/vda1", find("keep"))
+	file("class/mtd/mtd0/name", "boot\n")
+	file("class/mtd/mtd0ro/name", "boot\n")
+	assert.Equal(t, "/dev/vda1", find("keep"))
+	file("class/mtd/mtd1ro/name", "keep\n")
+	file("class/mtd/mtd1/name", "keep\n")
+	assert.Equal(t, "/dev/mtd1", find("keep"))
+	assert.Equal(t, "/dev/mtd0", find("boot"))
+}
+
+// testKeeping is a keeping on a file, and what it has logged.
+func testKeeping(t *testing.T, path string) (*keeping, func() string) {
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
+	t.Cleanup(func() { log.Close() })
+	k := &keeping{log: kmsg.New(log)}
+	k.store, err = store.Open(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, k.store.Close()) })
+	k.keeper = store.NewKeeper(k.save, k.report)
+	return k, func() string {
+		text, err := os.ReadFile(log.Name())
+		require.NoError(t, err)
+		return string(text)
+	}
+}
+
+func TestKeeping(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "flash")
+	config := console.Default()
+	config.Identity = "one"
+
+	k, log := testKeeping(t, path)
+	assert.Nil(t, k.load())
+	assert.Empty(t, log())
+	k.put(config)
+	require.NoError(t, k.close()) // a restart waits for the flash
+	require.NoError(t, k.close())
+	assert.Equal(t, console.Export(config), string(k.load()))
+	config.Identity = "two"
+	k.put(config)
+	assert.Contains(t, string(k.load()), "one", "after the end nothing is written")
+
+	k, log = testKeeping(t, path)
+	assert.Contains(t, string(k.load()), "one")
+	assert.Contains(t, log(), "number 1, slot 0 of 2 on file")
+	k.put(config)
+	require.NoError(t, k.erase())
+	k.put(config)
+	assert.Nil(t, k.load())
+
+	k, log = testKeeping(t, path)
+	assert.Nil(t, k.load())
+	k.put(config)
+	require.NoError(t, k.close())
+	// Nothing that is written can be read again.
+	require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("x", 1<<17)), 0o600))
+	assert.Nil(t, k.load())
+	assert.Contains(t, log(), "<4>postern: system,warning kept configuration: slot 0: ")
+	assert.Contains(t, log(), "<3>postern: system,error no configuration can be read from flash: the defaults hold")
+}
+
+// TestKeepingFails has a flash that takes nothing and one that is not there: both
+// are told of, and hold nobody up.
+func TestKeepingFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "flash")
+	k, log := testKeeping(t, path)
+	require.NoError(t, k.store.Close())
+	var err error
+	k.store, err = store.Open(path)
+	require.NoError(t, err)
+	k.keeper = store.NewKeeper(func([]byte) error { return os.ErrInvalid }, k.report)
+	k.put(console.Default())
+	require.NoError(t, k.failing(), "it is not known yet")
+	require.ErrorIs(t, k.close(), os.ErrInvalid)
+	assert.Contains(t, log(), "<3>postern: system,error the configuration is not kept: invalid argument")
+	assert.Contains(t, log(), "<3>postern: system,error the last changes are not kept: invalid argument")
+	require.ErrorIs(t, k.failing(), os.ErrInvalid)
+	k.report(nil)
+	assert.Contains(t, log(), "<5>postern: system,info the configuration is kept again")
+	require.NoError(t, k.failing())
+
+	absent := &keeping{log: k.log}
+	absent.report(os.ErrNotExist)
+	assert.Nil(t, absent.load())
+	absent.put(console.Default())
+	require.ErrorIs(t, absent.failing(), os.ErrNotExist)
+	require.NoError(t, absent.erase())
+	require.NoError(t, absent.close())
+}

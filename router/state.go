@@ -1,0 +1,179 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/store"
+)
+
+// What is kept of the state, a line name=value each.
+const (
+	stateTime    = "time"    // when it last ran, in seconds since 1970
+	stateSeed    = "seed"    // for the kernel's random numbers, see seed.go
+	statePorts   = "ports"   // that were there before an upgrade
+	stateFailure = "failure" // of an upgrade: slot, sequence number and why
+)
+
+// timeInterval is how often the time is written, besides at an orderly restart: two
+// erase blocks of 100,000 cycles last 22 years so.
+const timeInterval = time.Hour
+
+// keptState is what the router itself wants to know at its next start, and nobody sets.
+// It is on a partition of its own, where the flash has room for one. What cannot be
+// written is told of, and that is all: the router does without.
+type keptState struct {
+	log *kmsg.Logger
+
+	mu     sync.Mutex
+	store  *store.Store // nil if there is none
+	values map[string]string
+}
+
+// openState reads the state.
+func openState(log *kmsg.Logger) *keptState {
+	k := &keptState{log: log, values: map[string]string{}}
+	path, err := findPartition("/sys", "/dev", board.StatePartition)
+	if err != nil {
+		log.Printf(kmsg.Info, "time and random seed are not kept: no partition is named %s", board.StatePartition)
+		return k
+	}
+	if err := k.open(path); err != nil {
+		log.Printf(kmsg.Error, "state: %v", err)
+	}
+	return k
+}
+
+func (k *keptState) open(path string) error {
+	var err error
+	if k.store, err = store.Open(path); err != nil {
+		return err
+	}
+	text, _, err := k.store.Load()
+	if err != nil && !errors.Is(err, store.ErrEmpty) {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "="); ok {
+			k.values[name] = value
+		}
+	}
+	return nil
+}
+
+// get returns a value, "" if there is none.
+func (k *keptState) get(name string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.values[name]
+}
+
+// put changes values, and returns when they are on flash.
+func (k *keptState) put(change map[string]string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.store == nil {
+		return errors.New("there is no flash for the state")
+	}
+	next := maps.Clone(k.values)
+	for name, value := range change {
+		// One line is one value.
+		next[name] = strings.Join(strings.Fields(value), " ")
+	}
+	var text strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(next)) {
+		fmt.Fprintf(&text, "%s=%s\n", name, next[name])
+	}
+	if err := k.store.Save([]byte(text.String())); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	k.values = next
+	return nil
+}
+
+// kept reports whether there is a place for the state.
+func (k *keptState) kept() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.store != nil
+}
+
+// startClock sets a clock that is behind the time at which the router last ran: without a
+// battery it begins in 1970. How long the power was off nobody knows; it never goes back.
+func (k *keptState) startClock(now time.Time) {
+	var seconds int64
+	if _, err := fmt.Sscan(k.get(stateTime), &seconds); err != nil {
+		return // none is kept
+	}
+	// The clock of 32-bit systems ends in 2038.
+	last := time.Unix(seconds, 0)
+	if !last.After(now) || last.Year() > 2037 {
+		return
+	}
+	if err := settime(last); err != nil {
+		k.log.Printf(kmsg.Error, "%v", err)
+		return
+	}
+	k.log.Printf(kmsg.Info, "the clock goes on from %s, when it last ran", last.UTC().Format(time.DateTime))
+}
+
+// times is the time as it is kept, none if it is not known.
+func times(now kmsg.Clock) map[string]string {
+	if !now.Set {
+		return nil
+	}
+	return map[string]string{stateTime: fmt.Sprint(now.Now.Unix())}
+}
+
+// keepTime writes the time now and then, until stop is closed.
+func (k *keptState) keepTime(stop <-chan struct{}) {
+	ticks := time.NewTicker(timeInterval)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ticks.C:
+		}
+		if change := times(kmsg.ClockNow()); change != nil {
+			if err := k.put(change); err != nil {
+				k.log.Printf(kmsg.Warning, "%v", err)
+			}
+		}
+	}
+}
+
+// close writes what the next start wants to know.
+func (k *keptState) close() {
+	if !k.kept() {
+		return
+	}
+	change := times(kmsg.ClockNow())
+	if change == nil {
+		change = map[string]string{}
+	}
+	if seed, err := newSeed(); err == nil {
+		change[stateSeed] = seed
+	}
+	if err := k.put(change); err != nil {
+		k.log.Printf(kmsg.Error, "%v", err)
+	}
+}
+
+// settime sets the time of day.
+func settime(t time.Time) error {
+	now := unix.NsecToTimespec(t.UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return fmt.Errorf("set the clock: %w", err)
+	}
+	return nil
+}

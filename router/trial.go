@@ -1,0 +1,220 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/upgrade"
+)
+
+const (
+	// proveTime is how long a new version has to be well.
+	proveTime = time.Minute
+	// proveSteady is how long it has to be so without a break.
+	proveSteady = 5 * time.Second
+	// proveEnd is what an orderly restart of one that is not well may take.
+	proveEnd = 30 * time.Second
+)
+
+// prove is the trial of a version that the boot loader has started for the first time. If
+// it is well it is confirmed; if not, why is left for the old version to tell, and the
+// router restarts, with that one. What hangs or panics before it comes to that is the
+// watchdog's and the kernel's to restart, with the same effect.
+func (r *Router) prove(ctx context.Context) {
+	line, err := os.ReadFile(commandLineFile)
+	if err != nil {
+		r.log.Printf(kmsg.Error, "%v", err)
+		return
+	}
+	p, err := findPlaces("/sys", "/dev", string(line))
+	if err != nil || p.inPlace != "" {
+		return // there is nothing to fall back to
+	}
+	// An upgrade could not go before this: its process looks whether the slot is confirmed.
+	r.upgrades.busy.Lock()
+	states, err := p.look()
+	r.upgrades.busy.Unlock()
+	if err != nil {
+		r.log.Printf(kmsg.Error, "slots: %v", err)
+		return
+	}
+	current, other := states[p.current], states[1-p.current]
+	if text := fallBack(upgrade.SlotNames[1-p.current], current, other, r.state.get(stateFailure)); text != "" {
+		r.log.Printf(kmsg.Error, "%s", text)
+	}
+	name := fmt.Sprintf("version %s in slot %s", r.upgrades.running.Version, upgrade.SlotNames[p.current])
+	if !current.Whole || current.Confirmed {
+		r.log.Printf(kmsg.Info, "%s", name)
+		return
+	}
+	r.log.Printf(kmsg.Notice, "%s is on trial", name)
+	if err := untilWell(ctx, r.health, proveTime, proveSteady); err != nil {
+		if ctx.Err() == nil {
+			r.giveUp(p.current, current, err)
+		}
+		return
+	}
+	r.upgrades.busy.Lock()
+	err = p.confirm()
+	r.upgrades.busy.Unlock()
+	if err != nil {
+		r.giveUp(p.current, current, err)
+		return
+	}
+	r.log.Printf(kmsg.Notice, "%s is confirmed after %s", name, kmsg.Uptime())
+}
+
+// fallBack is what there is to tell if the other slot is newer and was not confirmed.
+func fallBack(other string, current, failed upgrade.State, note string) string {
+	if !failed.Whole || !failed.Tried || failed.Confirmed || failed.Sequence <= current.Sequence {
+		return ""
+	}
+	why, ok := strings.CutPrefix(note, failureOf(other, failed))
+	if !ok {
+		why = "it ended without a word: it hung and was reset, its kernel panicked, or the power failed"
+	}
+	return fmt.Sprintf("version %s in slot %s was tried and is not started again: %s", failed.Version, other, why)
+}
+
+// failureOf is how the state's line begins that tells why an image was not well.
+func failureOf(slot string, st upgrade.State) string {
+	return fmt.Sprintf("%s %d ", slot, st.Sequence)
+}
+
+// giveUp restarts a version that is not well, and leaves why.
+func (r *Router) giveUp(slot int, st upgrade.State, why error) {
+	name := upgrade.SlotNames[slot]
+	r.log.Printf(kmsg.Critical, "this version is not well: %v; restarting with the one before", why)
+	if err := r.state.put(map[string]string{stateFailure: failureOf(name, st) + why.Error()}); err != nil {
+		r.log.Printf(kmsg.Error, "%v", err)
+	}
+	select {
+	case r.requests <- console.Reboot:
+	default: // one is on its way
+	}
+	// A start that hangs takes no requests.
+	time.AfterFunc(proveEnd, r.end)
+}
+
+// untilWell asks until well has said nil for so long without a break, or says why it has
+// not in all the time. A question that is not answered is one more reason.
+func untilWell(ctx context.Context, well func() error, limit, steady time.Duration) error {
+	deadline := time.After(limit)
+	last := errors.New("the start has not ended")
+	var since time.Time
+	for {
+		answer := make(chan error, 1)
+		go func() { answer <- well() }()
+		select {
+		case last = <-answer:
+		case <-deadline:
+			return fmt.Errorf("it does not say within %v how it is: %w", limit, last)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		switch {
+		case last != nil:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) >= steady:
+			return nil
+		}
+		select {
+		case <-time.After(steady / 5):
+		case <-deadline:
+			if last == nil {
+				last = errors.New("it was well too late")
+			}
+			return last
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// health is why the router does not do what it is for, or nil.
+func (r *Router) health() error {
+	r.mu.Lock()
+	applied, forwarding, unmended := r.applied, r.forwarding, r.unmended
+	socksEnabled := r.running.Socks.Enabled
+	r.mu.Unlock()
+	switch {
+	case !applied:
+		return errors.New("no configuration is applied")
+	case !forwarding || unmended:
+		return errors.New("the configuration could not be applied, forwarding is closed")
+	}
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); err != nil || strings.TrimSpace(string(text)) != "1" {
+		return fmt.Errorf("the kernel does not forward: ip_forward is %q", strings.TrimSpace(string(text)))
+	}
+	if err := r.portsPresent(); err != nil {
+		return err
+	}
+	if socksEnabled {
+		return r.socks.answers()
+	}
+	return nil
+}
+
+// Alive is why PID 1 or what it runs is stuck, or nil. A configuration that could not be
+// applied is for a person to mend: a reset would not.
+func (r *Router) Alive() error {
+	r.mu.Lock()
+	enabled := r.running.Socks.Enabled
+	r.mu.Unlock()
+	if enabled {
+		return r.socks.answers()
+	}
+	return nil
+}
+
+// portsPresent says which port is missing of those that were there before the upgrade,
+// and of the LAN's in any case.
+func (r *Router) portsPresent() error {
+	there, err := r.presentPorts()
+	if err != nil {
+		return err
+	}
+	for _, name := range append(strings.Fields(r.state.get(statePorts)), r.board.LAN) {
+		if !slices.Contains(there, name) {
+			return fmt.Errorf("port %s is missing", name)
+		}
+	}
+	return nil
+}
+
+// presentPorts are the ports whose network card is there.
+func (r *Router) presentPorts() ([]string, error) {
+	links, err := r.network.State()
+	if err != nil {
+		return nil, fmt.Errorf("ports: %w", err)
+	}
+	var names []string
+	for _, l := range links {
+		if l.Present && slices.Contains(r.board.PortNames(), l.Name) {
+			names = append(names, l.Name)
+		}
+	}
+	return names, nil
+}
+
+// keepPorts leaves for a version that is to be tried which ports it has to find, and
+// nothing of the one that was tried before.
+func (r *Router) keepPorts() {
+	names, err := r.presentPorts()
+	if err == nil && r.state.kept() {
+		// The next version has the slot and the sequence number of one that was not well.
+		err = r.state.put(map[string]string{statePorts: strings.Join(names, " "), stateFailure: ""})
+	}
+	if err != nil {
+		r.log.Printf(kmsg.Warning, "%v", err)
+	}
+}

@@ -1,0 +1,408 @@
+package router
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/fetch"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/upgrade"
+)
+
+const (
+	// versionFile has the name of the version and its date, in seconds since 1970.
+	versionFile = "/etc/version"
+	// slotWord on the kernel's command line tells which slot the boot loader has started.
+	slotWord = "postern.slot="
+	// imagePartition is that of boards with room for one image.
+	imagePartition = "image"
+	// upgradeEnd is how long an end waits for an image that is being written: in place it
+	// is gone if it is not finished.
+	upgradeEnd = 3 * time.Minute
+)
+
+// readVersion reads what this is.
+func readVersion(b board.Board, path string) upgrade.Running {
+	running := upgrade.Running{Board: b.Name, Version: "unknown", Date: time.Unix(0, 0).UTC()}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return running
+	}
+	name, date, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	if seconds, err := strconv.ParseInt(date, 10, 64); err == nil && name != "" {
+		running.Version, running.Date = name, time.Unix(seconds, 0).UTC()
+	}
+	return running
+}
+
+// places is where images are on the board's flash.
+type places struct {
+	// inPlace is the partition of a board with room for one, "" on one with two slots.
+	inPlace string
+	slots   [2]string
+	// states is the partition of the slots' states, on a disk.
+	states string
+	// current is the slot that runs, 0 or 1.
+	current int
+}
+
+// findPlaces finds the partitions of images, and which of two the boot loader has
+// started.
+func findPlaces(sys, dev, commandLine string) (places, error) {
+	path, err := findPartition(sys, dev, imagePartition)
+	if err == nil {
+		return places{inPlace: path}, nil
+	}
+	p := places{current: -1}
+	for i, name := range board.Slots {
+		if p.slots[i], err = findPartition(sys, dev, name); err != nil {
+			return places{}, err
+		}
+	}
+	// A chip has none.
+	p.states, _ = findPartition(sys, dev, board.SlotStates)
+	for _, word := range strings.Fields(commandLine) {
+		if name, ok := strings.CutPrefix(word, slotWord); ok {
+			p.current = slices.Index(upgrade.SlotNames[:], name)
+		}
+	}
+	if p.current < 0 {
+		return p, errors.New("the router was not started from flash, but by something else than its boot loader")
+	}
+	return p, nil
+}
+
+// look returns the states of the slots.
+func (p places) look() (states [2]upgrade.State, err error) {
+	slots, err := upgrade.OpenSlots(p.slots, p.states)
+	if err != nil {
+		return states, err
+	}
+	for i, s := range slots {
+		var e error
+		states[i], e = s.State()
+		err = errors.Join(err, e)
+	}
+	return states, errors.Join(err, slots.Close())
+}
+
+// confirm marks the slot that runs as one that is well.
+func (p places) confirm() error {
+	slots, err := upgrade.OpenSlots(p.slots, p.states)
+	if err != nil {
+		return err
+	}
+	return errors.Join(slots[p.current].Confirm(), slots.Close())
+}
+
+// upgrades is what the router does to its own software: one thing at a time.
+type upgrades struct {
+	running upgrade.Running
+	// busy is held by whoever reads or writes the slots.
+	busy sync.Mutex
+
+	mu sync.Mutex
+	// stop ends the fetching of an image, nil if none is fetched.
+	stop context.CancelFunc
+}
+
+// lookTime is how long whoever wants to look at the slots waits for who is at them: not
+// for an upgrade.
+const lookTime = time.Second
+
+// lockSoon takes busy if it is free within lookTime.
+func (u *upgrades) lockSoon() bool {
+	for end := time.Now().Add(lookTime); ; time.Sleep(lookTime / 50) {
+		if u.busy.TryLock() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
+// errUpgrading is the error of a second upgrade.
+var errUpgrading = errors.New("failure: an upgrade is under way")
+
+// upgradeTo fetches an image, from a web server by a process of nobody's, and writes it by
+// one of root's, which reads nothing but what the signature is right of. What these say
+// goes to out. If all is well the router restarts. The end of ctx ends the fetching: an
+// image that is whole is written to its end.
+func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out io.Writer) error {
+	if !r.upgrades.lockSoon() {
+		return errUpgrading
+	}
+	defer r.upgrades.busy.Unlock()
+	line, err := os.ReadFile(commandLineFile)
+	if err != nil {
+		return err
+	}
+	p, err := findPlaces("/sys", "/dev", string(line))
+	if err != nil {
+		return fmt.Errorf("failure: %w", err)
+	}
+	task := upgrade.Task{
+		Running: r.upgrades.running, Force: a.Force,
+		InPlace: p.inPlace, Slots: p.slots, States: p.states, Current: max(0, p.current),
+	}
+	var source imageSource
+	if strings.HasPrefix(a.From, "/") {
+		f, disk, err := openImage("/sys", a.From)
+		if err != nil {
+			return fmt.Errorf("failure: %w", err)
+		}
+		defer f.Close()
+		source, task.Disk = fromFile(f), disk
+	} else {
+		r.mu.Lock()
+		source = fromURL(a.From, slices.Clone(r.config.DNS))
+		r.mu.Unlock()
+	}
+	r.keepPorts()
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.upgrades.setStop(cancel)
+	defer r.upgrades.setStop(nil)
+	r.log.Printf(kmsg.Notice, "upgrade from %s", a.From)
+	if err := runUpgrade(ctx, cancel, task.Arguments(), source, out, r.log); err != nil {
+		r.log.Printf(kmsg.Warning, "upgrade from %s: it did not succeed", a.From)
+		return err
+	}
+	r.log.Printf(kmsg.Notice, "upgrade from %s: the image is written, restarting", a.From)
+	_, _ = io.WriteString(out, "system will reboot shortly\n") // whoever is left
+	select {
+	case r.requests <- console.Reboot:
+	default: // one is on its way
+	}
+	return nil
+}
+
+// imageSource writes an image to body until it has all, body takes no more or ctx ends.
+// If the image is not whole it says why to out, or returns an error.
+type imageSource func(ctx context.Context, body *os.File, out io.Writer) error
+
+// fromURL is what a process of nobody's gets from a web server. Names are looked up by
+// those servers.
+func fromURL(url string, servers []netip.Addr) imageSource {
+	return func(ctx context.Context, body *os.File, out io.Writer) error {
+		fetcher := processOfNobody(ctx, "fetch", fetch.Arguments(url, servers))
+		fetcher.Stdout, fetcher.Stderr = body, out
+		if err := fetcher.Start(); err != nil {
+			return fmt.Errorf("fetch: %w", err)
+		}
+		_ = fetcher.Wait() // it has said itself why
+		return nil
+	}
+}
+
+// fromFile is what a file or disk has.
+func fromFile(f *os.File) imageSource {
+	return func(ctx context.Context, body *os.File, _ io.Writer) error {
+		part := make([]byte, 64<<10)
+		for ctx.Err() == nil {
+			n, err := f.Read(part)
+			if _, full := body.Write(part[:n]); full != nil || err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// openImage opens a file or a disk, and says which it is. Nothing else is opened: there
+// are devices that do something when they are, and files of /proc, which have no size,
+// that one can wait at for ever.
+func openImage(sys, path string) (f *os.File, disk bool, err error) {
+	info, err := os.Stat(path)
+	if err == nil {
+		disk = info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0
+		switch {
+		case disk:
+		case !info.Mode().IsRegular():
+			err = fmt.Errorf("%s is neither a disk nor a file", path)
+		case info.Size() == 0:
+			err = fmt.Errorf("%s is empty", path)
+		}
+	}
+	if err == nil {
+		f, err = os.Open(path)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("%w; disks here: %s", err, cmp.Or(strings.Join(disks(sys), ", "), "none"))
+	}
+	return f, disk, nil
+}
+
+// disks are those that the kernel has, with their partitions.
+func disks(sys string) []string {
+	entries, _ := os.ReadDir(sys + "/class/block") // a kernel without disks has none
+	paths := make([]string, 0, len(entries))
+	for _, e := range entries {
+		paths = append(paths, "/dev/"+e.Name())
+	}
+	return paths
+}
+
+// runUpgrade runs the process of that task, with a pipe from the source. If they have
+// said themselves why not, the error says that nothing has changed.
+func runUpgrade(ctx context.Context, cancel func(), task []string, source imageSource, out io.Writer, log io.Writer) error {
+	in, body, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	both := &lockedWriter{to: out}
+	writer := exec.Command(programPath, task...)
+	writer.Args[0] = "upgrade"
+	writer.Env = []string{}
+	writer.Dir = "/"
+	writer.Stdin, writer.Stdout, writer.Stderr = in, both, log
+	err = writer.Start()
+	in.Close()
+	if err != nil {
+		body.Close()
+		return fmt.Errorf("upgrade: %w", err)
+	}
+	read := make(chan error, 1)
+	go func() {
+		err := source(ctx, body, both)
+		body.Close() // the writer sees the end of the image
+		read <- err
+	}()
+	// No context ends it: a write in place must come to its end.
+	err = writer.Wait()
+	cancel()
+	why := <-read
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil // what cannot be read behind the image is no matter
+	case why != nil:
+		return fmt.Errorf("failure: %w; the present version stays", why)
+	case errors.As(err, &exit) && exit.ExitCode() == 1:
+		return errors.New("the present version stays")
+	}
+	return fmt.Errorf("upgrade: %w", err)
+}
+
+// processOfNobody is one of a user who has nothing, in socksd's root folder. SIGINT
+// ends it when ctx does.
+func processOfNobody(ctx context.Context, name string, arguments []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, socksdProgram, arguments...)
+	cmd.Args[0] = name
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: socksdRoot, Credential: &syscall.Credential{Uid: nobodyID, Gid: nobodyID}}
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGINT) }
+	cmd.WaitDelay = pingEnd
+	return cmd
+}
+
+// lockedWriter is for two processes that say something to one person. Who has gone is no
+// reason to end either.
+type lockedWriter struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func (w *lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, _ = w.to.Write(p)
+	return len(p), nil
+}
+
+func (u *upgrades) setStop(stop context.CancelFunc) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.stop = stop
+}
+
+// EndUpgrade ends an upgrade, for a restart: it stops the fetching, and waits for a write.
+func (r *Router) EndUpgrade() {
+	u := &r.upgrades
+	u.mu.Lock()
+	if u.stop != nil {
+		u.stop()
+	}
+	u.mu.Unlock()
+	free := make(chan struct{})
+	go func() {
+		u.busy.Lock()
+		close(free)
+	}()
+	select {
+	case <-free:
+	case <-time.After(upgradeEnd):
+	}
+}
+
+// slots tells of the places for images.
+func (r *Router) slots() ([]console.SlotState, error) {
+	if !r.upgrades.lockSoon() {
+		return nil, errUpgrading
+	}
+	defer r.upgrades.busy.Unlock()
+	line, err := os.ReadFile(commandLineFile)
+	if err != nil {
+		return nil, err
+	}
+	p, err := findPlaces("/sys", "/dev", string(line))
+	if p.inPlace != "" {
+		return []console.SlotState{{Name: "image", Running: true, Active: true, Version: r.upgrades.running.Version, State: "confirmed"}}, nil
+	}
+	if err != nil && p.slots[0] == "" {
+		return nil, err
+	}
+	states, err := p.look()
+	if err != nil {
+		return nil, err
+	}
+	return slotList(states, p.current, r.upgrades.running.Version), nil
+}
+
+// slotList is the states of two slots, of which the current one has this version.
+func slotList(states [2]upgrade.State, current int, version string) []console.SlotState {
+	next := upgrade.Next(states)
+	var all []console.SlotState
+	for i, st := range states {
+		s := console.SlotState{Name: upgrade.SlotNames[i], Running: i == current, Active: i == next,
+			Version: st.Version, Size: st.Length, State: "confirmed"}
+		switch {
+		case !st.Whole:
+			s.State = "empty"
+		case st.Confirmed:
+		case !st.Tried:
+			s.State = "untried"
+		case i == current:
+			s.State = "on trial"
+		default:
+			s.State = "failed"
+		}
+		if i == current {
+			s.Version = version
+		}
+		all = append(all, s)
+	}
+	return all
+}
