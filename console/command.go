@@ -349,7 +349,7 @@ func (x *execution) findName(m *menu, name string, at place) (command, *menu, *l
 		if errors.Is(err, errAmbiguous) {
 			message = "ambiguous command name "
 		}
-		return command{}, nil, &lineError{message: message + printable(name), place: at, expected: err.Error()}
+		return command{}, nil, &lineError{message: message + Printable(name), place: at, expected: err.Error()}
 	}
 	if i := slices.Index(names, full); i < len(menus) {
 		return command{}, menus[i], nil
@@ -484,7 +484,7 @@ func (x *execution) arguments(m *menu, c command, words []word) (arguments, erro
 		case w.plain() && len(plain) > 0:
 			name, err := complete(w.text, plain)
 			if errors.Is(err, errAmbiguous) {
-				return a, &lineError{message: "ambiguous word " + printable(w.text), place: w.place, expected: err.Error()}
+				return a, &lineError{message: "ambiguous word " + Printable(w.text), place: w.place, expected: err.Error()}
 			}
 			if err != nil {
 				return a, unexpected(w, append(plain, withEquals(c.named(m, given))...))
@@ -537,7 +537,7 @@ func (c command) argumentName(m *menu, key string, given []string, at place) (st
 	name, err := complete(key, c.named(m, nil))
 	switch {
 	case errors.Is(err, errAmbiguous):
-		return "", &lineError{message: "ambiguous property name " + printable(key), place: at, expected: err.Error()}
+		return "", &lineError{message: "ambiguous property name " + Printable(key), place: at, expected: err.Error()}
 	case err != nil:
 		e := &lineError{message: "expected end of command", place: at}
 		if rest := c.named(m, given); len(rest) > 0 {
@@ -567,7 +567,7 @@ func (x *execution) take(m *menu, c command, name string, w word, unset bool, a 
 	value := w.text
 	if unset {
 		if p.unset == "" {
-			return &lineError{message: "property " + printable(name) + " cannot be unset", place: w.place}
+			return &lineError{message: "property " + Printable(name) + " cannot be unset", place: w.place}
 		}
 		value = ""
 	}

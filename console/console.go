@@ -22,7 +22,7 @@
 // help; parsing, print, export, completion, help and the error texts all come from
 // it. A new menu is a new entry in that table.
 //
-// Serve (serve.go) and RunTerminal (terminal.go) are the two ends of a session over a socket.
+// Packages session and terminal are the two ends of a person's session over a socket.
 package console
 
 import (
@@ -361,7 +361,7 @@ func (s *Session) Prompt(identity string) string {
 	if s.Safe {
 		safe = "<SAFE> "
 	}
-	return "[admin@" + printable(identity) + "] " + safe + s.path + "> "
+	return "[admin@" + Printable(identity) + "] " + safe + s.path + "> "
 }
 
 // EndRepeat ends the repetition of a line that a Result asked for: the same line,

@@ -20,8 +20,6 @@ type router struct {
 	cfg     Config
 	live    Live
 	session Session
-	// optional returns what a Handler can do without.
-	optional func() Handler
 }
 
 // run executes a line and keeps what it made, as init does.
@@ -42,7 +40,7 @@ func (r *router) replay(t *testing.T, screen string) string {
 			continue
 		}
 		got.WriteString(r.session.Prompt(r.cfg.Identity) + line + "\n")
-		for continues(line) {
+		for Continues(line) {
 			i++
 			more, isMore := strings.CutPrefix(lines[i], `\... `)
 			require.True(t, isMore, lines[i])

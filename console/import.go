@@ -10,9 +10,6 @@ import (
 // of that size, in memory.
 const MaxImport = 256 << 10
 
-// importEnd is the line that ends what is imported. No command begins so.
-const importEnd = "."
-
 var importCommand = command{name: "import", help: "take lines as export shows them, all of them or none", needs: Import,
 	run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Import) }}
 
@@ -27,7 +24,7 @@ func (s *Session) Import(cfg Config, live Live, text string) (Result, error) {
 	lines := strings.Split(text, "\n")
 	for i := 0; i < len(lines); i++ {
 		first := i
-		for i < len(lines)-1 && continues(lines[i]) {
+		for i < len(lines)-1 && Continues(lines[i]) {
 			i++
 		}
 		result, err := session.execute(whole.Config, live, strings.Join(lines[first:i+1], "\n"), first+1)
@@ -46,44 +43,4 @@ func (s *Session) Import(cfg Config, live Live, text string) (Result, error) {
 	}
 	whole.Changed, whole.Output = !sameSettings(cfg, whole.Config), out.String()
 	return whole, nil
-}
-
-// takeImport asks for the lines, up to the one that ends them, and has them run. What
-// is too long is read to its end all the same: the rest is no command.
-func (s *server) takeImport() error {
-	if err := s.send(frameOutput, "Paste the lines; one with a dot alone ends them, Ctrl-C gives them up.\n"); err != nil {
-		return err
-	}
-	var text strings.Builder
-	var bad error
-	for {
-		line, ok, err := s.ask(frameAsk, "")
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return s.send(frameOutput, "action cancelled\n")
-		}
-		if strings.TrimSpace(line) == importEnd {
-			break
-		}
-		switch {
-		case bad != nil:
-		case len(line) >= MaxLine: // perhaps not all of it
-			bad = fmt.Errorf("failure: line longer than %d bytes", MaxLine-1)
-		case text.Len()+len(line) >= MaxImport:
-			bad = fmt.Errorf("failure: longer than %d bytes", MaxImport)
-		default:
-			text.WriteString(line + "\n")
-		}
-	}
-	result, err := Result{}, bad
-	if err == nil {
-		result, err = s.handler.Import(&s.session, text.String())
-	}
-	output := result.Output + "Script loaded and executed successfully\n"
-	if err != nil {
-		output = err.Error() + "; nothing was changed\n"
-	}
-	return s.show(output)
 }

@@ -1,8 +1,6 @@
 package console
 
 import (
-	"net"
-	"slices"
 	"strings"
 	"testing"
 
@@ -55,50 +53,4 @@ func TestImportExport(t *testing.T) {
 	result, err := session.Import(Default(), fullLive(), Export(want))
 	require.NoError(t, err)
 	assert.Equal(t, Export(want), Export(result.Config))
-}
-
-func TestServeImport(t *testing.T) {
-	const end, paste = "\x00leave", "Paste the lines; one with a dot alone ends them, Ctrl-C gives them up.\n"
-	for _, test := range []struct {
-		name  string
-		lines []string
-		want  string
-		text  string // that reached the handler
-	}{
-		{"lines", []string{"/ip socks", "set port=1", "."}, "Script loaded and executed successfully\n", "/ip socks\nset port=1\n"},
-		{"given up", []string{"/ip socks", end}, "action cancelled\n", ""},
-		{"a line too long", []string{strings.Repeat("x", MaxLine), "/ip socks", " . "}, "failure: line longer than 4095 bytes; nothing was changed\n", ""},
-		{"too many", append(slices.Repeat([]string{strings.Repeat("#", 1000)}, MaxImport/1000), "."), "failure: longer than 262144 bytes; nothing was changed\n", ""},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			terminal, conn := net.Pipe()
-			served, got := make(chan error, 1), ""
-			go func() {
-				served <- Serve(conn, Handler{
-					Execute: func(s *Session, line string) (Result, error) {
-						return s.Execute(Default(), Live{Requests: []Request{Import}}, line)
-					},
-					Prompt: func(*Session) string { return "> " },
-					Import: func(_ *Session, text string) (Result, error) { got = text; return Result{}, nil },
-				})
-			}()
-			expect := expectFrames(t, terminal)
-			expect(framePrompt, "> ")
-			require.NoError(t, send(terminal, frameLine, "/import"))
-			expect(frameOutput, paste)
-			for _, line := range test.lines {
-				expect(frameAsk, "")
-				if line == end {
-					require.NoError(t, send(terminal, frameLeave, ""))
-					continue
-				}
-				require.NoError(t, send(terminal, frameLine, line))
-			}
-			expect(frameOutput, test.want)
-			expect(framePrompt, "> ")
-			assert.Equal(t, test.text, got)
-			terminal.Close()
-			require.NoError(t, <-served)
-		})
-	}
 }

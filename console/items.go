@@ -99,7 +99,7 @@ func (x *execution) identify() {
 
 var errNoSuchItem = errors.New("no such item")
 
-func noSuchItem(item string) error { return fmt.Errorf("%w: %s", errNoSuchItem, printable(item)) }
+func noSuchItem(item string) error { return fmt.Errorf("%w: %s", errNoSuchItem, Printable(item)) }
 
 // keys are what stands for the items of m, in their order: the names of the ports,
 // or identities.

@@ -122,14 +122,14 @@ func valueError(name, value, accepts string, listed bool, err error) error {
 	if len(value) > longest {
 		value = value[:longest] + "..."
 	}
-	expected := "; expected " + accepts + ", not \"" + printable(value) + "\""
+	expected := "; expected " + accepts + ", not \"" + Printable(value) + "\""
 	var r rangeError
 	switch {
 	case errors.As(err, &r):
 		return errors.New("value of " + name + " out of range (" + r.Error() + ")")
 	case errors.Is(err, errAmbiguous):
 		return errors.New("ambiguous value of " + name + ", more than one possible value matches input; expected " +
-			strings.ReplaceAll(err.Error(), ", ", " | ") + ", not \"" + printable(value) + "\"")
+			strings.ReplaceAll(err.Error(), ", ", " | ") + ", not \"" + Printable(value) + "\"")
 	case errors.Is(err, errNoMatch) && listed:
 		return errors.New("input does not match any value of " + name + expected)
 	}
@@ -382,6 +382,15 @@ var menus = []*menu{
 
 // password is one as it is typed.
 func password() kind[string] { return text(0, 64) }
+
+// CheckPassword reports whether a person may choose that password. The error does not show it.
+func CheckPassword(new string) error {
+	kind := password()
+	if _, err := kind.parse(new); err != nil {
+		return errors.New("failure: bad new password; expected " + kind.accepts)
+	}
+	return nil
+}
 
 // passwordProperties are the password of admin and what is kept of it.
 func passwordProperties() []property {

@@ -330,8 +330,8 @@ func quote(s string) string {
 	return `"` + escape(s, `"\$?`) + `"`
 }
 
-// printable writes s for the screen: no byte of it can steer a terminal.
-func printable(s string) string { return escape(s, "") }
+// Printable writes s for the screen: no byte of it can steer a terminal.
+func Printable(s string) string { return escape(s, "") }
 
 // escape writes those characters of s that are special or cannot be seen as
 // escapes.
@@ -360,8 +360,8 @@ func escape(s, special string) string {
 	return b.String()
 }
 
-// continues reports whether a line goes on in the next: whether it ends with a
+// Continues reports whether a line goes on in the next: whether it ends with a
 // backslash that is not itself escaped.
-func continues(line string) bool {
+func Continues(line string) bool {
 	return (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1
 }

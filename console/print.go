@@ -269,7 +269,7 @@ func (x *execution) pairs(indent int, lines []pair) {
 		width = max(width, len(l.name))
 	}
 	for _, l := range lines {
-		line := fmt.Sprintf("%*s: %s", width+indent, l.name, printable(l.value))
+		line := fmt.Sprintf("%*s: %s", width+indent, l.name, Printable(l.value))
 		fmt.Fprintln(&x.out, strings.TrimRight(line, " "))
 	}
 }
@@ -291,7 +291,7 @@ func (x *execution) wrapped(m *menu, rows []row) {
 		first := prefixOf(len(rows), fmt.Sprint(i), m.flags, r.flags)
 		blank := strings.Repeat(" ", len(first))
 		if r.comment != "" {
-			fmt.Fprintf(&x.out, "%s;;; %s\n", first, printable(r.comment))
+			fmt.Fprintf(&x.out, "%s;;; %s\n", first, Printable(r.comment))
 			first = blank
 		}
 		// Not every terminal can end a line behind its last column.
@@ -351,7 +351,7 @@ func (x *execution) table(m *menu, columns []column, rows []row) bool {
 	for i, c := range columns {
 		texts[0] = append(texts[0], strings.ToUpper(c.name))
 		for j, r := range rows {
-			texts[j+1] = append(texts[j+1], printable(r.value(c.name)))
+			texts[j+1] = append(texts[j+1], Printable(r.value(c.name)))
 		}
 		for _, line := range texts {
 			widths[i] = max(widths[i], len([]rune(line[i])))
@@ -373,7 +373,7 @@ func (x *execution) table(m *menu, columns []column, rows []row) bool {
 	for i, r := range rows {
 		first := prefixOf(len(rows), fmt.Sprint(i), m.flags, r.flags)
 		if r.comment != "" {
-			fmt.Fprintf(&x.out, "%s;;; %s\n", first, printable(r.comment))
+			fmt.Fprintf(&x.out, "%s;;; %s\n", first, Printable(r.comment))
 			first = strings.Repeat(" ", len(first))
 		}
 		x.cells(first, widths, texts[i+1])
@@ -701,7 +701,7 @@ func (x *execution) printLog(m *menu, a arguments) error {
 		return nil
 	}
 	for _, r := range rows {
-		fmt.Fprintln(&x.out, printable(r.line))
+		fmt.Fprintln(&x.out, Printable(r.line))
 	}
 	return nil
 }

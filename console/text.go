@@ -127,7 +127,7 @@ func Load(name string, r io.Reader) (Config, error) {
 	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
 		first := i
-		for i < len(lines)-1 && continues(lines[i]) {
+		for i < len(lines)-1 && Continues(lines[i]) {
 			i++
 		}
 		line := strings.Join(lines[first:i+1], "\n")

@@ -342,7 +342,7 @@ func text(low, high int) kind[string] {
 			if len(s) < low || len(s) > high {
 				return "", fmt.Errorf("not %d..%d bytes", low, high)
 			}
-			if printable(s) != s {
+			if Printable(s) != s {
 				return "", errors.New("not printable")
 			}
 			return s, nil

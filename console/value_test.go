@@ -211,7 +211,7 @@ func TestValues(t *testing.T) {
 					if len(word) > 40 {
 						word = word[:40] + "..."
 					}
-					want += ", not \"" + printable(word) + "\""
+					want += ", not \"" + Printable(word) + "\""
 					if strings.HasPrefix(word, `"`) { // its quotes and escapes are gone by then
 						require.ErrorContains(t, err, test.err+`, not "`)
 						return

@@ -144,10 +144,10 @@ func (x *execution) condition(m *menu, words []word, depth int) (c condition, re
 	}
 	full, err := complete(c.name, m.asked())
 	if errors.Is(err, errAmbiguous) {
-		return c, nil, &lineError{message: "ambiguous property name " + printable(c.name), place: w.place, expected: err.Error()}
+		return c, nil, &lineError{message: "ambiguous property name " + Printable(c.name), place: w.place, expected: err.Error()}
 	}
 	if err != nil {
-		return c, nil, &lineError{message: "bad property name " + printable(c.name), place: w.place, expected: "one of " + err.Error()}
+		return c, nil, &lineError{message: "bad property name " + Printable(c.name), place: w.place, expected: "one of " + err.Error()}
 	}
 	c.name, c.flag = full, m.flag(full)
 	switch c.test {

@@ -27,7 +27,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 
-	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/terminal"
 	"github.com/postern-router/postern/fetch"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/ping"
@@ -52,7 +52,7 @@ func main() {
 	case "upgrade":
 		os.Exit(upgrade.Main(os.Args[1:]))
 	case "console":
-		if err := console.RunTerminal(router.SessionSocket, os.Stdin, os.Stdout); err != nil {
+		if err := terminal.Run(router.SessionSocket, os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "console:", err)
 			os.Exit(1)
 		}

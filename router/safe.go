@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/password"
 )
@@ -29,29 +30,29 @@ type safeMode struct {
 }
 
 // safe does what a session asks of Safe Mode.
-func (r *Router) safe(s *console.Session, request console.SafeRequest) error {
+func (r *Router) safe(s *console.Session, request session.SafeRequest) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.believes(s); err != nil {
 		return err
 	}
 	switch request {
-	case console.ReleaseSafeMode:
+	case session.ReleaseSafeMode:
 		r.releaseSafe()
 		return nil
-	case console.UnrollSafeMode:
+	case session.UnrollSafeMode:
 		return r.unrollSafe("it was given up")
 	}
 	if r.trial != nil {
 		switch request {
-		case console.UnrollAndTake:
+		case session.UnrollAndTake:
 			if err := r.unrollSafe("another session has taken it over"); err != nil {
 				return err
 			}
-		case console.ReleaseAndTake:
+		case session.ReleaseAndTake:
 			r.releaseSafe()
 		default:
-			return console.ErrSafeModeHeld
+			return session.ErrSafeModeHeld
 		}
 	}
 	if !reflect.DeepEqual(r.running, r.config) {
@@ -128,7 +129,7 @@ func (r *Router) believes(s *console.Session) error {
 // holds mu.
 func (r *Router) change(s *console.Session, next console.Config) error {
 	if r.trial != nil && r.trial.holder != s {
-		return fmt.Errorf("%w: nothing can be changed until it leaves that; Ctrl-X takes it over", console.ErrSafeModeHeld)
+		return fmt.Errorf("%w: nothing can be changed until it leaves that; Ctrl-X takes it over", session.ErrSafeModeHeld)
 	}
 	if err := console.Validate(next, r.board.PortNames()); err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 )
 
@@ -31,13 +31,13 @@ func (r *Router) acceptSessions(l net.Listener) error {
 				r.serveSession(conn)
 			}()
 		default:
-			console.Refuse(conn, fmt.Sprintf("failure: %d sessions are there, and there can be no more", maxSessions))
+			session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there, and there can be no more", maxSessions))
 		}
 	}
 }
 
 func (r *Router) serveSession(conn net.Conn) {
-	if err := console.Serve(conn, console.Handler{
+	if err := session.Serve(conn, session.Handler{
 		Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
 		Import: r.importLines, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
 		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,

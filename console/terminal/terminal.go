@@ -1,4 +1,6 @@
-package console
+// Package terminal is the user's end of a person's session: it shows what the router sends
+// (package session), and reads lines with editing, history, completion and help.
+package terminal
 
 import (
 	"bufio"
@@ -15,19 +17,22 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/internal/wire"
 )
 
 // retry is the pause between two attempts to reach the server.
 const retry = 500 * time.Millisecond
 
-// RunTerminal is the user's end of a session: a thin client that shows what the
+// Run is the user's end of a session: a thin client that shows what the
 // server at socketPath sends on out and sends it the lines of in; a line that ends
 // with "\" is continued behind the prompt "\... ". If in and out are a terminal it is
 // put into raw mode and its lines are edited, completed and remembered here; else
-// they are read as they come. If the server is not there, or goes, RunTerminal says
+// they are read as they come. If the server is not there, or goes, Run says
 // so and tries again for as long as it takes. It returns nil when the session is over:
 // the user quit, or in has ended. Then it may still take one read of in away.
-func RunTerminal(socketPath string, in io.Reader, out io.Writer) error {
+func Run(socketPath string, in io.Reader, out io.Writer) error {
 	t := terminal{out: out}
 	raw, isTerminal := bothTerminals(in, out)
 	if isTerminal {
@@ -51,7 +56,7 @@ func RunTerminal(socketPath string, in io.Reader, out io.Writer) error {
 		})
 	} else {
 		// A line that fills the buffer is too long: MaxLine, its end, and one more.
-		t.lines = bufio.NewReaderSize(t.in, MaxLine+2)
+		t.lines = bufio.NewReaderSize(t.in, console.MaxLine+2)
 	}
 	for {
 		conn, err := t.dial(socketPath)
@@ -81,7 +86,7 @@ func bothTerminals(in io.Reader, out io.Writer) (fd int, ok bool) {
 	return int(i.Fd()), true
 }
 
-// terminal is what RunTerminal reads and writes.
+// terminal is what Run reads and writes.
 type terminal struct {
 	in  *input
 	out io.Writer
@@ -148,7 +153,7 @@ func connect(conn net.Conn, done <-chan struct{}) *serverConn {
 	go func() {
 		for {
 			var f frame
-			f.kind, f.text, f.err = receive(conn)
+			f.kind, f.text, f.err = wire.Receive(conn)
 			select {
 			case frames <- f:
 			case <-done:
@@ -168,17 +173,17 @@ func (c *serverConn) tellWidth(width int) error {
 		return nil
 	}
 	c.width = width
-	return send(c, frameWidth, string(binary.BigEndian.AppendUint16(nil, uint16(width))))
+	return wire.Send(c, wire.Width, string(binary.BigEndian.AppendUint16(nil, uint16(width))))
 }
 
 // ask sends a frame and returns the text of that of kind answer.
 func (c *serverConn) ask(kind byte, text string, answer byte) (string, error) {
-	if err := send(c, kind, text); err != nil {
+	if err := wire.Send(c, kind, text); err != nil {
 		return "", err
 	}
 	f := <-c.frames
 	if f.err == nil && f.kind != answer {
-		f.err = unexpectedFrame(f.kind, f.text)
+		f.err = wire.Unexpected(f.kind, f.text)
 	}
 	return f.text, f.err
 }
@@ -203,7 +208,7 @@ func (t *terminal) talk(conn net.Conn) error {
 			return err
 		}
 		switch f.kind {
-		case frameOutput:
+		case wire.Output:
 			text := f.text
 			if t.editor != nil {
 				if replace && rows > 0 {
@@ -216,12 +221,12 @@ func (t *terminal) talk(conn net.Conn) error {
 			if err := t.show(text); err != nil {
 				return err
 			}
-			if len(text) > longOutput {
+			if len(text) > wire.LongOutput {
 				debug.FreeOSMemory()
 			}
-		case frameReplace, frameFollow:
-			repeats, replace = true, f.kind == frameReplace
-		case framePrompt:
+		case wire.Replace, wire.Follow:
+			repeats, replace = true, f.kind == wire.Replace
+		case wire.Prompt:
 			repeats, replace, rows = false, false, 0
 			line, err := t.ask(f.text)
 			if err == io.EOF {
@@ -230,31 +235,31 @@ func (t *terminal) talk(conn net.Conn) error {
 			if err := t.reply(c, line, err); err != nil {
 				return err
 			}
-		case frameAsk, frameSecret:
-			line, err := t.answer(f.text, f.kind == frameSecret)
+		case wire.Ask, wire.Secret:
+			line, err := t.answer(f.text, f.kind == wire.Secret)
 			if err == io.EOF {
 				return nil
 			}
 			if err := t.reply(c, line, err); err != nil {
 				return err
 			}
-		case frameEnd:
+		case wire.End:
 			return nil
 		default:
-			return unexpectedFrame(f.kind, f.text)
+			return wire.Unexpected(f.kind, f.text)
 		}
 	}
 }
 
 // reply sends the line that was read, or what the error of reading it means.
 func (t *terminal) reply(c *serverConn, line string, err error) error {
-	kind := byte(frameLine)
+	kind := byte(wire.Line)
 	switch err {
 	case nil:
 	case errSafe:
-		kind, line = frameSafe, ""
+		kind, line = wire.Safe, ""
 	case errLeave, errCancelled:
-		kind, line = frameLeave, ""
+		kind, line = wire.Leave, ""
 	default:
 		return err
 	}
@@ -263,7 +268,7 @@ func (t *terminal) reply(c *serverConn, line string, err error) error {
 			return err
 		}
 	}
-	return send(c, kind, line)
+	return wire.Send(c, kind, line)
 }
 
 // rowsOf is how many rows of a screen text takes.
@@ -283,7 +288,7 @@ func (t *terminal) await(c *serverConn, repeats *bool) (frame, error) {
 	for {
 		if *repeats && t.pressed() {
 			*repeats = false
-			if err := send(c, frameInterrupt, ""); err != nil {
+			if err := wire.Send(c, wire.Interrupt, ""); err != nil {
 				return frame{}, err
 			}
 		}
@@ -302,7 +307,7 @@ func (t *terminal) await(c *serverConn, repeats *bool) (frame, error) {
 			if i := bytes.LastIndexByte(chunk, ctrlC); i >= 0 {
 				t.in.ahead = bytes.Clone(chunk[i+1:])
 				*repeats = false
-				if err := send(c, frameInterrupt, ""); err != nil {
+				if err := wire.Send(c, wire.Interrupt, ""); err != nil {
 					return frame{}, err
 				}
 			}
@@ -338,12 +343,12 @@ func (t *terminal) ask(prompt string) (string, error) {
 			return "", err
 		}
 		line.WriteString(part)
-		if line.Len() <= MaxLine && continues(part) {
+		if line.Len() <= console.MaxLine && console.Continues(part) {
 			line.WriteByte('\n')
 			next = `\... `
 			continue
 		}
-		if line.Len() <= MaxLine {
+		if line.Len() <= console.MaxLine {
 			// A line that sets a password is not kept for who comes next. No shorter word
 			// stands for the property.
 			if t.editor != nil && !strings.Contains(joined(line.String()), "password") {
@@ -351,7 +356,7 @@ func (t *terminal) ask(prompt string) (string, error) {
 			}
 			return line.String(), nil
 		}
-		if err := t.show(fmt.Sprintf("line longer than %d bytes\n", MaxLine)); err != nil {
+		if err := t.show(fmt.Sprintf("line longer than %d bytes\n", console.MaxLine)); err != nil {
 			return "", err
 		}
 		line.Reset()
@@ -387,7 +392,7 @@ func (t *terminal) answer(prompt string, secret bool) (string, error) {
 	} else {
 		line, err = t.readPart("", prompt)
 	}
-	return line[:min(len(line), MaxLine)], err
+	return line[:min(len(line), console.MaxLine)], err
 }
 
 // joined is a line with its continuations as one.
@@ -397,7 +402,7 @@ func joined(line string) string {
 		if i > 0 {
 			part = strings.TrimLeft(part, " \t")
 		}
-		if continues(part) {
+		if console.Continues(part) {
 			part = strings.TrimSuffix(part, `\`)
 		}
 		b.WriteString(part)

@@ -1,10 +1,13 @@
-package console
+package session
 
 import (
 	"encoding/binary"
 	"errors"
 	"net"
 	"time"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/internal/wire"
 )
 
 // ask asks the user something: kind is frameAsk or frameSecret. It returns false if
@@ -14,20 +17,20 @@ func (s *server) ask(kind byte, prompt string) (answer string, ok bool, err erro
 		return "", false, err
 	}
 	for {
-		kind, text, err := receive(s.in)
+		kind, text, err := wire.Receive(s.in)
 		switch {
 		case err != nil:
 			return "", false, err
-		case kind == frameLine && len(text) <= MaxLine:
+		case kind == wire.Line && len(text) <= console.MaxLine:
 			return text, true, nil
-		case kind == frameLeave && text == "":
+		case kind == wire.Leave && text == "":
 			return "", false, nil
-		case kind == frameInterrupt && text == "":
+		case kind == wire.Interrupt && text == "":
 			// It was meant for what went before.
-		case kind == frameWidth && len(text) == 2:
+		case kind == wire.Width && len(text) == 2:
 			s.session.Width = int(binary.BigEndian.Uint16([]byte(text)))
 		default:
-			return "", false, unexpectedFrame(kind, text)
+			return "", false, wire.Unexpected(kind, text)
 		}
 	}
 }
@@ -39,14 +42,14 @@ func (s *server) login() error {
 		return nil
 	}
 	for s.handler.HasPassword() {
-		user, ok, err := s.ask(frameAsk, "Login: ")
+		user, ok, err := s.ask(wire.Ask, "Login: ")
 		if err != nil {
 			return err
 		}
 		if !ok || user == "" {
 			continue
 		}
-		password, ok, err := s.ask(frameSecret, "Password: ")
+		password, ok, err := s.ask(wire.Secret, "Password: ")
 		if err != nil {
 			return err
 		}
@@ -56,11 +59,11 @@ func (s *server) login() error {
 		if s.handler.Login(user, password) {
 			return nil
 		}
-		if err := s.send(frameOutput, "\nLogin failed, incorrect username or password\n\n"); err != nil {
+		if err := s.send(wire.Output, "\nLogin failed, incorrect username or password\n\n"); err != nil {
 			return err
 		}
 	}
-	return s.send(frameOutput, "No password is set: /password sets one.\n")
+	return s.send(wire.Output, "No password is set: /password sets one.\n")
 }
 
 // changePassword asks for the old password and, twice, for the new one.
@@ -71,7 +74,7 @@ func (s *server) changePassword() error {
 	}
 	var answers []string
 	for _, prompt := range prompts {
-		answer, ok, err := s.ask(frameSecret, prompt)
+		answer, ok, err := s.ask(wire.Secret, prompt)
 		if err != nil || !ok {
 			return err
 		}
@@ -81,7 +84,7 @@ func (s *server) changePassword() error {
 		answers = append([]string{""}, answers...)
 	}
 	if err := s.setPassword(answers[0], answers[1], answers[2]); err != nil {
-		return s.send(frameOutput, err.Error()+"\n")
+		return s.send(wire.Output, err.Error()+"\n")
 	}
 	return nil
 }
@@ -90,9 +93,8 @@ func (s *server) setPassword(old, new, again string) error {
 	if new != again {
 		return errors.New("failure: new passwords do not match")
 	}
-	kind := password()
-	if _, err := kind.parse(new); err != nil { // whose words would show the password
-		return errors.New("failure: bad new password; expected " + kind.accepts)
+	if err := console.CheckPassword(new); err != nil {
+		return err
 	}
 	return s.handler.SetPassword(&s.session, old, new)
 }
@@ -102,7 +104,7 @@ func (s *server) setPassword(old, new, again string) error {
 func Refuse(conn net.Conn, why string) {
 	defer conn.Close()
 	// Whoever does not listen is not waited for.
-	if conn.SetWriteDeadline(time.Now().Add(time.Second)) == nil && send(conn, frameOutput, why+"\n") == nil {
-		_ = send(conn, frameEnd, "")
+	if conn.SetWriteDeadline(time.Now().Add(time.Second)) == nil && wire.Send(conn, wire.Output, why+"\n") == nil {
+		_ = wire.Send(conn, wire.End, "")
 	}
 }

@@ -1,4 +1,4 @@
-package console
+package session
 
 import (
 	"bytes"
@@ -6,6 +6,9 @@ import (
 	"errors"
 	"os"
 	"time"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/internal/wire"
 )
 
 // maxStreamLine is where a line of a stream is cut, in bytes.
@@ -14,8 +17,8 @@ const maxStreamLine = 512
 // stream lets the handler do what a Result asks for, and shows what it writes until
 // it is done. A key interrupts it, and so does the end of the session. It returns the
 // error of the connection; that of the handler is shown.
-func (s *server) stream(result Result) error {
-	if err := s.send(frameFollow, ""); err != nil {
+func (s *server) stream(result console.Result) error {
+	if err := s.send(wire.Follow, ""); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -43,22 +46,22 @@ func (s *server) stream(result Result) error {
 		return e
 	}
 	if !ended {
-		kind, text, e := receive(s.in)
-		if e == nil && (kind != frameInterrupt || text != "") {
-			e = unexpectedFrame(kind, text)
+		kind, text, e := wire.Receive(s.in)
+		if e == nil && (kind != wire.Interrupt || text != "") {
+			e = wire.Unexpected(kind, text)
 		}
 		if e != nil {
 			return e
 		}
 	}
 	if err != nil {
-		return s.send(frameOutput, err.Error()+"\n")
+		return s.send(wire.Output, err.Error()+"\n")
 	}
 	return nil
 }
 
 // stream is Stream, whose panic is an error: it is not the goroutine of Serve.
-func (h Handler) stream(ctx context.Context, result Result, out *streamWriter) (err error) {
+func (h Handler) stream(ctx context.Context, result console.Result, out *streamWriter) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = errors.New("failure: panic" + panicPlace())
@@ -90,9 +93,9 @@ func (w *streamWriter) Write(p []byte) (int, error) {
 
 // end shows a line.
 func (w *streamWriter) end() error {
-	text := printable(string(w.line)) + "\n"
+	text := console.Printable(string(w.line)) + "\n"
 	w.line = w.line[:0]
-	return w.server.send(frameOutput, text)
+	return w.server.send(wire.Output, text)
 }
 
 // flush shows what has no end.

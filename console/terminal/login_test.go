@@ -1,76 +1,15 @@
-package console
+package terminal
 
 import (
-	"errors"
-	"io"
-	"net"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/console/internal/consoletest"
 )
-
-// guard is what a router knows of passwords and Safe Mode.
-type guard struct {
-	mu       sync.Mutex
-	password string
-	asked    []string // user:password
-	held     bool     // Safe Mode, by another session
-	did      []string // in Safe Mode
-	ended    int
-}
-
-func (g *guard) locked(f func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	f()
-}
-
-// at gives a router what g knows.
-func (g *guard) at(r *router) {
-	r.live.Requests = []Request{ChangePassword}
-	r.optional = func() Handler {
-		return Handler{
-			HasPassword: func() (has bool) {
-				g.locked(func() { has = g.password != "" })
-				return has
-			},
-			Login: func(user, password string) (ok bool) {
-				g.locked(func() {
-					g.asked = append(g.asked, user+":"+password)
-					ok = user == "admin" && password == g.password
-				})
-				return ok
-			},
-			SetPassword: func(_ *Session, old, new string) (err error) {
-				g.locked(func() {
-					if old != g.password {
-						err = errors.New("failure: old password is wrong")
-					} else {
-						g.password = new
-					}
-				})
-				return err
-			},
-			SafeMode: func(s *Session, request SafeRequest) (err error) {
-				g.locked(func() {
-					g.did = append(g.did, []string{"take", "unroll and take", "release and take", "release", "unroll"}[request])
-					if request == TakeSafeMode && g.held {
-						err = ErrSafeModeHeld
-						return
-					}
-					s.Safe = request < ReleaseSafeMode
-				})
-				return err
-			},
-			End: func(*Session) { g.locked(func() { g.ended++ }) },
-		}
-	}
-}
 
 func TestLogin(t *testing.T) {
 	const failed = "Login failed, incorrect username or password\n\n"
@@ -94,12 +33,12 @@ func TestLogin(t *testing.T) {
 		{"not a line that goes on", `secret\`, "admin\rsecret\\\r", "Login: admin\nPassword:\n" + prompt + "|", []string{`admin:secret\`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			g := guard{password: test.password}
-			u := sitDownAt(t, 80, terminalKnows, g.at)
+			g := consoletest.Guard{Password: test.password}
+			u := sitDownAt(t, 80, terminalKnows, g.At)
 			u.wait("", func(screen string) bool { return strings.HasSuffix(screen, " |") })
 			u.send(test.keys)
 			u.expect(test.screen)
-			g.locked(func() { assert.Equal(t, test.asked, g.asked) })
+			g.Locked(func() { assert.Equal(t, test.asked, g.Asked) })
 			_, all := u.look()
 			if test.password != "" {
 				assert.NotContains(t, all, test.password)
@@ -110,8 +49,8 @@ func TestLogin(t *testing.T) {
 
 // Whoever is logged in has not left the login in the history, nor a password.
 func TestLoginHistory(t *testing.T) {
-	g := guard{password: "secret"}
-	u := sitDownAt(t, 80, terminalKnows, g.at)
+	g := consoletest.Guard{Password: "secret"}
+	u := sitDownAt(t, 80, terminalKnows, g.At)
 	u.send("admin\rsecret\r")
 	u.wait("", func(screen string) bool { return strings.HasSuffix(screen, prompt+"|") })
 	u.send("/ip\r/user set admin pass\\\r word=other\r")
@@ -121,64 +60,6 @@ func TestLoginHistory(t *testing.T) {
 	u.send("\x1b[A\x1b[A")
 	time.Sleep(50 * time.Millisecond)
 	u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "ip> /ip|") })
-}
-
-func TestLoginByLines(t *testing.T) {
-	g := guard{password: "secret"}
-	near, far := socketpair(t)
-	r := router{cfg: Default()}
-	g.at(&r)
-	done := make(chan error)
-	go func() { done <- Serve(far, r.handler(far)) }()
-	// Nothing but an answer is heeded: no line is carried out, nothing is completed.
-	for _, step := range []struct{ send, want frame }{
-		{frame{kind: frameInterrupt}, frame{kind: frameAsk, text: "Login: "}},
-		{frame{kind: frameWidth, text: "\x00\x50"}, frame{}},
-		{frame{kind: frameLine, text: "/system reboot"}, frame{}},
-		{frame{kind: frameLine, text: "/ip"}, frame{kind: frameSecret, text: "Password: "}},
-		{frame{kind: frameComplete, text: "/ip "}, frame{kind: frameOutput, text: "\nLogin failed, incorrect username or password\n\n"}},
-	} {
-		if step.want.kind != 0 {
-			kind, text, err := receive(near)
-			require.NoError(t, err)
-			assert.Equal(t, step.want, frame{kind: kind, text: text})
-		}
-		require.NoError(t, send(near, step.send.kind, step.send.text))
-	}
-	require.EqualError(t, <-done, "console session: unexpected frame 'T' of 4 bytes")
-	assert.Equal(t, 1, g.ended)
-}
-
-// Whatever comes in the place of a terminal, without the password it gets no further.
-func FuzzLogin(f *testing.F) {
-	for _, in := range []string{
-		"", "L\x00\x00\x00\x05adminL\x00\x00\x00\x06secretL\x00\x00\x00\x05/quit", "L\x00\x00\x00\x05adminL\x00\x00\x00\x00L\x00\x00\x00\x03/ip",
-		"L\x00\x00\x00\x01xD\x00\x00\x00\x00X\x00\x00\x00\x00", "I\x00\x00\x00\x00W\x00\x00\x00\x02\x00\x28T\x00\x00\x00\x01/",
-	} {
-		f.Add([]byte(in))
-	}
-	f.Fuzz(func(t *testing.T, in []byte) {
-		near, far := net.Pipe()
-		g := guard{password: "secret"}
-		r := router{cfg: Default()}
-		g.at(&r)
-		handler := r.handler(far)
-		touched := false
-		execute, prompt, complete, help := handler.Execute, handler.Prompt, handler.Complete, handler.Help
-		handler.Execute = func(s *Session, line string) (Result, error) { touched = true; return execute(s, line) }
-		handler.Prompt = func(s *Session) string { touched = true; return prompt(s) }
-		handler.Complete = func(s *Session, before string) (string, []Choice) { touched = true; return complete(s, before) }
-		handler.Help = func(s *Session, before string) string { touched = true; return help(s, before) }
-		done := make(chan error)
-		go func() { done <- Serve(far, handler) }()
-		go func() { _, _ = io.Copy(io.Discard, near) }()
-		go func() { _, _ = near.Write(in); near.Close() }()
-		<-done
-		known := slices.Contains(g.asked, "admin:secret")
-		assert.Equal(t, known, touched)
-		assert.True(t, known || g.did == nil, "Safe Mode")
-		assert.Equal(t, 1, g.ended)
-	})
 }
 
 func TestChangePassword(t *testing.T) {
@@ -196,15 +77,15 @@ func TestChangePassword(t *testing.T) {
 		{"given up", "old", "old\rnew\x03", asked + "old password:\nnew password:\n", "old"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			g := guard{password: test.before}
-			u := sitDownAt(t, 80, terminalKnows, g.at)
+			g := consoletest.Guard{Password: test.before}
+			u := sitDownAt(t, 80, terminalKnows, g.At)
 			if test.before != "" {
 				u.send("admin\r" + test.before + "\r")
 			}
 			u.wait("", func(screen string) bool { return strings.HasSuffix(screen, prompt+"|") })
 			u.send("/password\r" + test.keys)
 			u.wait(test.screen+prompt+"|", func(screen string) bool { return strings.HasSuffix(screen, test.screen+prompt+"|") })
-			g.locked(func() { assert.Equal(t, test.after, g.password) })
+			g.Locked(func() { assert.Equal(t, test.after, g.Password) })
 		})
 	}
 }
@@ -235,13 +116,13 @@ func TestSafeMode(t *testing.T) {
 		{"not in a paste", false, "\x1b[200~/ip\x18\x1b[201~", prompt + "/ip|", nil, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			g := guard{held: test.held}
-			u := sitDownAt(t, 120, terminalKnows, g.at)
+			g := consoletest.Guard{Held: test.held}
+			u := sitDownAt(t, 120, terminalKnows, g.At)
 			u.expect(start + prompt + "|")
 			u.send(test.keys)
 			want := start + strings.ReplaceAll(test.screen, "> \n", ">\n")
 			u.expect(want)
-			g.locked(func() { assert.Equal(t, test.did, g.did) })
+			g.Locked(func() { assert.Equal(t, test.did, g.Did) })
 			if test.ends {
 				err := <-u.done
 				u.done <- err
@@ -254,39 +135,4 @@ func TestSafeMode(t *testing.T) {
 		u.send("\x18")
 		u.expect("[admin@postern] >\nfailure: Safe Mode unavailable\n" + prompt + "|")
 	})
-}
-
-// However a session ends, its end is told.
-func TestServeEnd(t *testing.T) {
-	for _, test := range []struct{ name, line string }{
-		{"quit", "/quit"}, {"panic", "panic"}, {"hung up", ""},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			var g guard
-			near, far := socketpair(t)
-			r := router{cfg: Default()}
-			g.at(&r)
-			done := make(chan error)
-			go func() { done <- Serve(far, r.handler(far)) }()
-			if test.line == "" {
-				near.Close()
-			} else {
-				require.NoError(t, send(near, frameLine, test.line))
-			}
-			<-done
-			assert.Equal(t, 1, g.ended)
-		})
-	}
-}
-
-func TestRefuse(t *testing.T) {
-	near, far := net.Pipe()
-	go Refuse(far, "failure: too many sessions")
-	for _, want := range []frame{{kind: frameOutput, text: "failure: too many sessions\n"}, {kind: frameEnd}} {
-		kind, text, err := receive(near)
-		require.NoError(t, err)
-		assert.Equal(t, want, frame{kind: kind, text: text})
-	}
-	_, _, err := receive(near)
-	assert.Equal(t, io.EOF, err)
 }

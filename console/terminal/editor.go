@@ -1,4 +1,4 @@
-package console
+package terminal
 
 import (
 	"fmt"
@@ -7,6 +7,9 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/internal/wire"
 )
 
 // editor edits lines on a terminal in raw mode, by golang.org/x/term. That knows few
@@ -126,7 +129,7 @@ func (e *editor) read(before string, readLine func() (string, error)) (string, e
 	case e.safe:
 		return "", errSafe
 	case e.tooLong:
-		line += strings.Repeat(" ", MaxLine) // x/term drops what does not fit
+		line += strings.Repeat(" ", console.MaxLine) // x/term drops what does not fit
 	case line == "" && before == "":
 		// So begins who has just plugged a terminal in, perhaps a narrower one.
 		e.unasked = true
@@ -209,7 +212,7 @@ func (e *editor) pressed(line string, pos int, key rune) (string, int, bool) {
 	case key == '\t':
 		e.complete(before)
 	case key == keyHelp, key == keyQuestion && !literal(before):
-		if text, ok := e.ask(frameExplain, before, frameHelp); ok {
+		if text, ok := e.ask(wire.Explain, before, wire.Help); ok {
 			e.above(text)
 		}
 	case key == keyQuestion:
@@ -218,7 +221,7 @@ func (e *editor) pressed(line string, pos int, key rune) (string, int, bool) {
 		e.cancelled, e.typed = true, "\r"
 	case key == keySafe:
 		e.safe, e.typed = true, "\r"
-	case len(line) >= MaxLine:
+	case len(line) >= console.MaxLine:
 		e.tooLong = true
 	}
 	return "", 0, false
@@ -226,11 +229,11 @@ func (e *editor) pressed(line string, pos int, key rune) (string, int, bool) {
 
 // complete types what can only follow, or shows what can.
 func (e *editor) complete(before string) {
-	text, ok := e.ask(frameComplete, before, frameChoices)
+	text, ok := e.ask(wire.Complete, before, wire.Choices)
 	if !ok {
 		return
 	}
-	insert, names := decodeChoices(text)
+	insert, names := wire.DecodeChoices(text)
 	switch {
 	case insert != "":
 		e.typed = insert

@@ -1,4 +1,4 @@
-package console
+package terminal
 
 import (
 	"bytes"
@@ -16,6 +16,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/internal/consoletest"
+	"github.com/postern-router/postern/console/session"
 )
 
 // vt is the screen of a VT100, of which it knows what the terminal uses: anything
@@ -190,7 +194,7 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 	return master, slave
 }
 
-// user sits at a terminal on which RunTerminal runs.
+// user sits at a terminal on which Run runs.
 type user struct {
 	t             *testing.T
 	master, slave *os.File
@@ -202,7 +206,7 @@ type user struct {
 	all    bytes.Buffer // what the terminal was sent
 }
 
-// knows is from whom RunTerminal hears how wide a terminal is.
+// knows is from whom Run hears how wide a terminal is.
 type knows int
 
 const (
@@ -211,7 +215,7 @@ const (
 	kernelKnows // as of a terminal that is a window
 )
 
-// sitDown starts RunTerminal on a terminal that is so wide.
+// sitDown starts Run on a terminal that is so wide.
 func sitDown(t *testing.T, width int, who knows) *user {
 	u := sitDownAt(t, width, who)
 	u.expect("[admin@postern] > |")
@@ -225,7 +229,7 @@ func sitDown(t *testing.T, width int, who knows) *user {
 
 // sitDownAt does so at a router that is changed first, and does not wait for its
 // prompt.
-func sitDownAt(t *testing.T, width int, who knows, changes ...func(*router)) *user {
+func sitDownAt(t *testing.T, width int, who knows, changes ...func(*consoletest.Router)) *user {
 	socket := filepath.Join(t.TempDir(), "console")
 	listen(t, socket, changes...)
 	master, slave := openPTY(t)
@@ -254,7 +258,7 @@ func sitDownAt(t *testing.T, width int, who knows, changes ...func(*router)) *us
 			u.mu.Unlock()
 		}
 	}()
-	go func() { u.done <- RunTerminal(socket, slave, slave) }()
+	go func() { u.done <- Run(socket, slave, slave) }()
 	t.Cleanup(func() {
 		assert.Empty(t, u.screen.unknown, "sent to the terminal")
 		master.Close()
@@ -292,7 +296,7 @@ func (u *user) wait(want string, ok func(screen string) bool) {
 	require.Equal(u.t, want, screen, "%q", all)
 }
 
-const prompt = "[admin@postern] > "
+const prompt = consoletest.Prompt
 
 func TestEditorKeys(t *testing.T) {
 	for _, test := range []struct{ name, keys, want string }{
@@ -379,7 +383,7 @@ func wrapped(line string, width int) string {
 }
 
 func TestEditorScreens(t *testing.T) {
-	help := (&Session{}).Help(Default(), Live{}, "/ip socks set enabled=")
+	help := (&console.Session{}).Help(console.Default(), console.Live{}, "/ip socks set enabled=")
 	for _, test := range []struct {
 		name       string
 		width      int
@@ -621,7 +625,7 @@ func TestEditorRepeats(t *testing.T) {
 		var out bytes.Buffer
 		in, keys := io.Pipe()
 		done := make(chan error)
-		go func() { done <- RunTerminal(socket, in, &out) }()
+		go func() { done <- Run(socket, in, &out) }()
 		_, _ = io.WriteString(keys, "follow\n")
 		time.Sleep(120 * time.Millisecond)
 		_, _ = io.WriteString(keys, "follow\n")
@@ -655,11 +659,11 @@ func TestEditorTooLong(t *testing.T) {
 		n          int
 		ok         bool
 	}{
-		{"longest", "x", MaxLine - 1, true},
-		{"too long", "x", MaxLine, false},
-		{"very long", "x", 3 * MaxLine, false},
-		{"too long, é", "é", MaxLine / 2, false},
-		{"very long, é", "é", 2 * MaxLine, false},
+		{"longest", "x", console.MaxLine - 1, true},
+		{"too long", "x", console.MaxLine, false},
+		{"very long", "x", 3 * console.MaxLine, false},
+		{"too long, é", "é", console.MaxLine / 2, false},
+		{"very long, é", "é", 2 * console.MaxLine, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -718,7 +722,7 @@ func TestHistory(t *testing.T) {
 	}
 	assert.Equal(t, maxHistory, h.Len())
 	for i := range maxHistory {
-		h.remember(strconv.Itoa(i) + strings.Repeat("x", MaxLine-8))
+		h.remember(strconv.Itoa(i) + strings.Repeat("x", console.MaxLine-8))
 	}
 	assert.LessOrEqual(t, h.bytes, maxHistoryBytes)
 	assert.Equal(t, 8, h.Len())
@@ -739,9 +743,9 @@ func FuzzEditor(f *testing.F) {
 			return
 		}
 		near, far := socketpair(t)
-		r := router{cfg: Default()}
+		r := consoletest.Router{Config: console.Default()}
 		served := make(chan error)
-		go func() { served <- Serve(far, r.handler(far)) }()
+		go func() { served <- session.Serve(far, r.Handler(far)) }()
 		screen := newVT(80, func(string) {})
 		done := make(chan struct{})
 		in := readAhead(bytes.NewReader(keys), done)

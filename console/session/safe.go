@@ -1,6 +1,11 @@
-package console
+package session
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/internal/wire"
+)
 
 // SafeRequest is what a session asks of Safe Mode, in which what it changes is undone
 // if it ends before it has confirmed the changes. One session at a time can be in it.
@@ -25,7 +30,7 @@ var ErrSafeModeHeld = errors.New("failure: another session is in Safe Mode")
 // safeMode enters Safe Mode, or leaves it and keeps what was changed.
 func (s *server) safeMode() error {
 	if s.handler.SafeMode == nil {
-		return s.send(frameOutput, "failure: Safe Mode unavailable\n")
+		return s.send(wire.Output, "failure: Safe Mode unavailable\n")
 	}
 	request, done := TakeSafeMode, "[Safe Mode taken]\n"
 	if s.session.Safe {
@@ -33,7 +38,7 @@ func (s *server) safeMode() error {
 	}
 	err := s.handler.SafeMode(&s.session, request)
 	if errors.Is(err, ErrSafeModeHeld) {
-		answer, _, askErr := s.ask(frameAsk, "Another session is in Safe Mode: unroll its changes, release it or don't take it [u/r/d]: ")
+		answer, _, askErr := s.ask(wire.Ask, "Another session is in Safe Mode: unroll its changes, release it or don't take it [u/r/d]: ")
 		if askErr != nil {
 			return askErr
 		}
@@ -49,17 +54,17 @@ func (s *server) safeMode() error {
 	if err != nil {
 		done = err.Error() + "\n"
 	}
-	return s.send(frameOutput, done)
+	return s.send(wire.Output, done)
 }
 
 // leave ends the session or, in Safe Mode, that alone: what was changed is undone.
-func (s *server) leave() (Request, error) {
+func (s *server) leave() (console.Request, error) {
 	if !s.session.Safe {
-		return Quit, nil
+		return console.Quit, nil
 	}
 	done := "[Safe Mode unrolled]\n"
 	if err := s.handler.SafeMode(&s.session, UnrollSafeMode); err != nil {
 		done = err.Error() + "\n"
 	}
-	return None, s.send(frameOutput, done)
+	return console.None, s.send(wire.Output, done)
 }

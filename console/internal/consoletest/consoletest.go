@@ -1,0 +1,123 @@
+// Package consoletest is a router for the tests of the two ends of a session: a
+// configuration without a machine behind it, and lines that no real router has.
+package consoletest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
+)
+
+// Prompt is what a router with the default name sends at the root.
+const Prompt = "[admin@postern] > "
+
+// Router is the owner of a configuration.
+type Router struct {
+	Config console.Config
+	Live   console.Live
+	// Optional returns what a Handler can do without; it may be nil.
+	Optional func() session.Handler
+}
+
+// Handler answers one session, on conn. Besides the lines of the language it knows:
+//
+//	hang up          closes the connection
+//	panic            panics
+//	beat, follow     repeat themselves every 50 ms
+//	long             puts out 110 KB
+func (r *Router) Handler(conn net.Conn) session.Handler {
+	beats := 0
+	var h session.Handler
+	if r.Optional != nil {
+		h = r.Optional()
+	}
+	h.Execute = func(s *console.Session, line string) (console.Result, error) {
+		switch word, _, _ := strings.Cut(line, " "); {
+		case line == "hang up":
+			conn.Close()
+			return console.Result{}, nil
+		case line == "panic":
+			var list []int
+			return console.Result{}, fmt.Errorf("not reached: %d", list[beats])
+		case line == "beat", line == "follow":
+			beats++
+			return console.Result{Output: fmt.Sprintf("beat %d\nbeat %d\n", beats, beats), Repeat: 50 * time.Millisecond, Follow: line == "follow"}, nil
+		case word == "long":
+			return console.Result{Output: strings.Repeat("0123456789\n", 10000)}, nil
+		}
+		result, err := s.Execute(r.Config, r.Live, line)
+		r.Config = result.Config
+		return result, err
+	}
+	h.Prompt = func(s *console.Session) string { return s.Prompt(r.Config.Identity) }
+	h.Complete = func(s *console.Session, before string) (string, []console.Choice) {
+		return s.Complete(r.Config, r.Live, before)
+	}
+	h.Help = func(s *console.Session, before string) string { return s.Help(r.Config, r.Live, before) }
+	return h
+}
+
+// Guard is what a router knows of passwords and Safe Mode, and what was asked of it.
+type Guard struct {
+	mu       sync.Mutex
+	Password string
+	Asked    []string // user:password
+	Held     bool     // Safe Mode, by another session
+	Did      []string // in Safe Mode
+	Ended    int
+}
+
+// Locked calls f while no session changes g.
+func (g *Guard) Locked(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f()
+}
+
+// At gives a router what g knows.
+func (g *Guard) At(r *Router) {
+	r.Live.Requests = []console.Request{console.ChangePassword}
+	r.Optional = func() session.Handler {
+		return session.Handler{
+			HasPassword: func() (has bool) {
+				g.Locked(func() { has = g.Password != "" })
+				return has
+			},
+			Login: func(user, password string) (ok bool) {
+				g.Locked(func() {
+					g.Asked = append(g.Asked, user+":"+password)
+					ok = user == "admin" && password == g.Password
+				})
+				return ok
+			},
+			SetPassword: func(_ *console.Session, old, new string) (err error) {
+				g.Locked(func() {
+					if old != g.Password {
+						err = errors.New("failure: old password is wrong")
+					} else {
+						g.Password = new
+					}
+				})
+				return err
+			},
+			SafeMode: func(s *console.Session, request session.SafeRequest) (err error) {
+				g.Locked(func() {
+					g.Did = append(g.Did, []string{"take", "unroll and take", "release and take", "release", "unroll"}[request])
+					if request == session.TakeSafeMode && g.Held {
+						err = session.ErrSafeModeHeld
+						return
+					}
+					s.Safe = request < session.ReleaseSafeMode
+				})
+				return err
+			},
+			End: func(*console.Session) { g.Locked(func() { g.Ended++ }) },
+		}
+	}
+}

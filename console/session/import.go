@@ -1,0 +1,52 @@
+package session
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/internal/wire"
+)
+
+// importEnd is the line that ends what is imported. No command begins so.
+const importEnd = "."
+
+// takeImport asks for the lines, up to the one that ends them, and has them run. What
+// is too long is read to its end all the same: the rest is no command.
+func (s *server) takeImport() error {
+	if err := s.send(wire.Output, "Paste the lines; one with a dot alone ends them, Ctrl-C gives them up.\n"); err != nil {
+		return err
+	}
+	var text strings.Builder
+	var bad error
+	for {
+		line, ok, err := s.ask(wire.Ask, "")
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return s.send(wire.Output, "action cancelled\n")
+		}
+		if strings.TrimSpace(line) == importEnd {
+			break
+		}
+		switch {
+		case bad != nil:
+		case len(line) >= console.MaxLine: // perhaps not all of it
+			bad = fmt.Errorf("failure: line longer than %d bytes", console.MaxLine-1)
+		case text.Len()+len(line) >= console.MaxImport:
+			bad = fmt.Errorf("failure: longer than %d bytes", console.MaxImport)
+		default:
+			text.WriteString(line + "\n")
+		}
+	}
+	result, err := console.Result{}, bad
+	if err == nil {
+		result, err = s.handler.Import(&s.session, text.String())
+	}
+	output := result.Output + "Script loaded and executed successfully\n"
+	if err != nil {
+		output = err.Error() + "; nothing was changed\n"
+	}
+	return s.show(output)
+}

@@ -1,0 +1,64 @@
+package session_test
+
+import (
+	"net"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/internal/wire"
+	"github.com/postern-router/postern/console/session"
+)
+
+func TestServeImport(t *testing.T) {
+	const end, paste = "\x00leave", "Paste the lines; one with a dot alone ends them, Ctrl-C gives them up.\n"
+	for _, test := range []struct {
+		name  string
+		lines []string
+		want  string
+		text  string // that reached the handler
+	}{
+		{"lines", []string{"/ip socks", "set port=1", "."}, "Script loaded and executed successfully\n", "/ip socks\nset port=1\n"},
+		{"given up", []string{"/ip socks", end}, "action cancelled\n", ""},
+		{"a line too long", []string{strings.Repeat("x", console.MaxLine), "/ip socks", " . "}, "failure: line longer than 4095 bytes; nothing was changed\n", ""},
+		{"too many", append(slices.Repeat([]string{strings.Repeat("#", 1000)}, console.MaxImport/1000), "."), "failure: longer than 262144 bytes; nothing was changed\n", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			terminal, conn := net.Pipe()
+			served, got := make(chan error, 1), ""
+			go func() {
+				served <- session.Serve(conn, session.Handler{
+					Execute: func(s *console.Session, line string) (console.Result, error) {
+						return s.Execute(console.Default(), console.Live{Requests: []console.Request{console.Import}}, line)
+					},
+					Prompt: func(*console.Session) string { return "> " },
+					Import: func(_ *console.Session, text string) (console.Result, error) {
+						got = text
+						return console.Result{}, nil
+					},
+				})
+			}()
+			expect := expectFrames(t, terminal)
+			expect(wire.Prompt, "> ")
+			require.NoError(t, wire.Send(terminal, wire.Line, "/import"))
+			expect(wire.Output, paste)
+			for _, line := range test.lines {
+				expect(wire.Ask, "")
+				if line == end {
+					require.NoError(t, wire.Send(terminal, wire.Leave, ""))
+					continue
+				}
+				require.NoError(t, wire.Send(terminal, wire.Line, line))
+			}
+			expect(wire.Output, test.want)
+			expect(wire.Prompt, "> ")
+			assert.Equal(t, test.text, got)
+			terminal.Close()
+			require.NoError(t, <-served)
+		})
+	}
+}

@@ -1,0 +1,112 @@
+package session_test
+
+import (
+	"io"
+	"net"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/internal/consoletest"
+	"github.com/postern-router/postern/console/internal/wire"
+	"github.com/postern-router/postern/console/session"
+)
+
+func TestLoginByLines(t *testing.T) {
+	g := consoletest.Guard{Password: "secret"}
+	near, far := socketpair(t)
+	r := consoletest.Router{Config: console.Default()}
+	g.At(&r)
+	done := make(chan error)
+	go func() { done <- session.Serve(far, r.Handler(far)) }()
+	// Nothing but an answer is heeded: no line is carried out, nothing is completed.
+	for _, step := range []struct{ send, want frame }{
+		{frame{kind: wire.Interrupt}, frame{kind: wire.Ask, text: "Login: "}},
+		{frame{kind: wire.Width, text: "\x00\x50"}, frame{}},
+		{frame{kind: wire.Line, text: "/system reboot"}, frame{}},
+		{frame{kind: wire.Line, text: "/ip"}, frame{kind: wire.Secret, text: "Password: "}},
+		{frame{kind: wire.Complete, text: "/ip "}, frame{kind: wire.Output, text: "\nLogin failed, incorrect username or password\n\n"}},
+	} {
+		if step.want.kind != 0 {
+			kind, text, err := wire.Receive(near)
+			require.NoError(t, err)
+			assert.Equal(t, step.want, frame{kind: kind, text: text})
+		}
+		require.NoError(t, wire.Send(near, step.send.kind, step.send.text))
+	}
+	require.EqualError(t, <-done, "console session: unexpected frame 'T' of 4 bytes")
+	assert.Equal(t, 1, g.Ended)
+}
+
+// Whatever comes in the place of a terminal, without the password it gets no further.
+func FuzzLogin(f *testing.F) {
+	for _, in := range []string{
+		"", "L\x00\x00\x00\x05adminL\x00\x00\x00\x06secretL\x00\x00\x00\x05/quit", "L\x00\x00\x00\x05adminL\x00\x00\x00\x00L\x00\x00\x00\x03/ip",
+		"L\x00\x00\x00\x01xD\x00\x00\x00\x00X\x00\x00\x00\x00", "I\x00\x00\x00\x00W\x00\x00\x00\x02\x00\x28T\x00\x00\x00\x01/",
+	} {
+		f.Add([]byte(in))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		near, far := net.Pipe()
+		g := consoletest.Guard{Password: "secret"}
+		r := consoletest.Router{Config: console.Default()}
+		g.At(&r)
+		handler := r.Handler(far)
+		touched := false
+		execute, prompt, complete, help := handler.Execute, handler.Prompt, handler.Complete, handler.Help
+		handler.Execute = func(s *console.Session, line string) (console.Result, error) { touched = true; return execute(s, line) }
+		handler.Prompt = func(s *console.Session) string { touched = true; return prompt(s) }
+		handler.Complete = func(s *console.Session, before string) (string, []console.Choice) {
+			touched = true
+			return complete(s, before)
+		}
+		handler.Help = func(s *console.Session, before string) string { touched = true; return help(s, before) }
+		done := make(chan error)
+		go func() { done <- session.Serve(far, handler) }()
+		go func() { _, _ = io.Copy(io.Discard, near) }()
+		go func() { _, _ = near.Write(in); near.Close() }()
+		<-done
+		known := slices.Contains(g.Asked, "admin:secret")
+		assert.Equal(t, known, touched)
+		assert.True(t, known || g.Did == nil, "Safe Mode")
+		assert.Equal(t, 1, g.Ended)
+	})
+}
+
+// However a session ends, its end is told.
+func TestServeEnd(t *testing.T) {
+	for _, test := range []struct{ name, line string }{
+		{"quit", "/quit"}, {"panic", "panic"}, {"hung up", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var g consoletest.Guard
+			near, far := socketpair(t)
+			r := consoletest.Router{Config: console.Default()}
+			g.At(&r)
+			done := make(chan error)
+			go func() { done <- session.Serve(far, r.Handler(far)) }()
+			if test.line == "" {
+				near.Close()
+			} else {
+				require.NoError(t, wire.Send(near, wire.Line, test.line))
+			}
+			<-done
+			assert.Equal(t, 1, g.Ended)
+		})
+	}
+}
+
+func TestRefuse(t *testing.T) {
+	near, far := net.Pipe()
+	go session.Refuse(far, "failure: too many sessions")
+	for _, want := range []frame{{kind: wire.Output, text: "failure: too many sessions\n"}, {kind: wire.End}} {
+		kind, text, err := wire.Receive(near)
+		require.NoError(t, err)
+		assert.Equal(t, want, frame{kind: kind, text: text})
+	}
+	_, _, err := wire.Receive(near)
+	assert.Equal(t, io.EOF, err)
+}

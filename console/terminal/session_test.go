@@ -1,0 +1,125 @@
+package terminal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/internal/consoletest"
+	"github.com/postern-router/postern/console/session"
+)
+
+// listen serves sessions on one router at a socket, until the test ends.
+func listen(t *testing.T, socket string, changes ...func(*consoletest.Router)) {
+	l, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+	})
+	r := consoletest.Router{Config: console.Default()}
+	for _, change := range changes {
+		change(&r)
+	}
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			err = session.Serve(conn, r.Handler(conn))
+			if err != nil && !errors.Is(err, net.ErrClosed) && !strings.Contains(err.Error(), "panic") {
+				t.Errorf("serve: %v", err)
+			}
+		}
+	}()
+}
+
+func TestTerminal(t *testing.T) {
+	long := strings.Repeat("x", console.MaxLine+1)
+	for _, test := range []struct{ name, in, want string }{
+		{"the manual's session", "ip socks access\nadd src-address=192.168.0.2 dst-port=21 \\\naction=allow\nprint\n/quit\nnot read\n",
+			"[admin@postern] > [admin@postern] ip socks access> \\... [admin@postern] ip socks access> " +
+				"Flags: X - disabled\n 0   src-address=192.168.0.2 dst-port=21 action=allow\n[admin@postern] ip socks access> "},
+		{"end of input", "foo\r\n/ip", "[admin@postern] > bad command name foo (line 1 column 1); expected system, interface, ip, log, quit, export\n" +
+			"[admin@postern] > [admin@postern] ip> "},
+		{"end in a continuation", "foo \\\n", "[admin@postern] > \\... "},
+		{"long line", long + "\n/ip\n", "[admin@postern] > line longer than 4096 bytes\n[admin@postern] > [admin@postern] ip> "},
+		{"very long line", strings.Repeat(long, 5) + "\n/ip\n", "[admin@postern] > line longer than 4096 bytes\n[admin@postern] > [admin@postern] ip> "},
+		{"long continuation", strings.Repeat("x\\\n", 2048) + "/ip\n", "[admin@postern] > " + strings.Repeat(`\... `, 1365) +
+			"line longer than 4096 bytes\n[admin@postern] > " + strings.Repeat(`\... `, 682) + "bad command name xxx"},
+		{"longest line", "#" + long[:console.MaxLine-1] + "\n/ip\n", "[admin@postern] > [admin@postern] > [admin@postern] ip> "},
+		{"long output", "long\n", "[admin@postern] > " + strings.Repeat("0123456789\n", 10000) + "[admin@postern] > "},
+		{"connection lost", "hang up\n/ip\n", "[admin@postern] > \nConnection to the router lost; the last line may have had no effect.\n" +
+			"[admin@postern] > [admin@postern] ip> "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "console")
+			listen(t, socket)
+			var out bytes.Buffer
+			require.NoError(t, Run(socket, strings.NewReader(test.in), &out))
+			if test.name == "long continuation" {
+				assert.True(t, strings.HasPrefix(out.String(), test.want), out.String())
+				return
+			}
+			assert.Equal(t, test.want, out.String())
+		})
+	}
+}
+
+func TestTerminalWaits(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "console")
+	var out bytes.Buffer
+	done := make(chan error)
+	go func() { done <- Run(socket, strings.NewReader("/quit\n"), &out) }()
+	time.Sleep(retry / 2)
+	listen(t, socket)
+	require.NoError(t, <-done)
+	assert.Equal(t, fmt.Sprintf("Waiting for the router: dial unix %s: connect: no such file or directory\n[admin@postern] > ", socket), out.String())
+}
+
+type brokenTerminal struct{ writes int }
+
+func (b *brokenTerminal) Write(p []byte) (int, error) {
+	if b.writes--; b.writes < 0 {
+		return 0, io.ErrClosedPipe
+	}
+	return len(p), nil
+}
+
+func TestTerminalBreaks(t *testing.T) {
+	for writes, want := range []string{"terminal: write: ", "terminal: write: "} {
+		socket := filepath.Join(t.TempDir(), "console")
+		listen(t, socket)
+		err := Run(socket, strings.NewReader("/ip\n/ip\n"), &brokenTerminal{writes})
+		require.ErrorIs(t, err, io.ErrClosedPipe)
+		assert.ErrorContains(t, err, want)
+	}
+}
+
+func socketpair(t *testing.T) (near, far net.Conn) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
+	require.NoError(t, err)
+	defer l.Close()
+	near, err = net.Dial("unix", l.Addr().String())
+	require.NoError(t, err)
+	far, err = l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		near.Close()
+		far.Close()
+	})
+	return near, far
+}
