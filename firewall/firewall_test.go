@@ -7,77 +7,37 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+
+	"github.com/postern-router/postern/internal/testnet"
 )
 
-// TestMain makes the tests root of their own network without sudo: another user
-// gets a user namespace in which it is root.
-func TestMain(m *testing.M) {
-	if os.Geteuid() == 0 {
-		os.Exit(m.Run())
-	}
-	lock, err := os.CreateTemp("", "xtables.lock")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	// Root in a user namespace cannot write root's lock file.
-	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+lock.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-	}
-	err = cmd.Run()
-	os.Remove(lock.Name())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "tests in a user namespace:", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
+// TestMain makes the tests root of a network of their own, with a lock file of their own.
+func TestMain(m *testing.M) { testnet.Main(m) }
 
-// enter ties the goroutine to a thread for good and puts that into ns. os/exec
-// starts processes from the thread of the goroutine that calls it, so they are in
-// ns too. The thread ends with the goroutine: no other gets it.
-func enter(t *testing.T, ns netns.NsHandle) {
-	runtime.LockOSThread()
-	require.NoError(t, netns.Set(ns))
-}
-
-// newNetwork puts the goroutine into a fresh network namespace and returns it.
-func newNetwork(t *testing.T) netns.NsHandle {
-	runtime.LockOSThread()
-	ns, err := netns.New()
-	require.NoError(t, err)
-	t.Cleanup(func() { ns.Close() })
-	lo, err := netlink.LinkByName("lo")
-	require.NoError(t, err)
-	require.NoError(t, netlink.LinkSetUp(lo))
-	return ns
+// newRouter puts the goroutine, and the processes that it starts, on a new host.
+func newRouter(t *testing.T) *testnet.Host {
+	t.Helper()
+	h := testnet.New(t, "router")
+	require.NoError(t, h.Enter())
+	return h
 }
 
 // withEach runs test in a fresh network namespace, with each kind of iptables.
-func withEach(t *testing.T, test func(t *testing.T, program string, ns netns.NsHandle)) {
+func withEach(t *testing.T, test func(t *testing.T, program string, router *testnet.Host)) {
 	for _, program := range []string{"iptables-legacy", "iptables-nft"} {
 		t.Run(program, func(t *testing.T) {
 			if _, err := exec.LookPath(program); err != nil {
 				t.Fatalf("%v: install the Debian package iptables", err)
 			}
-			test(t, program, newNetwork(t))
+			test(t, program, newRouter(t))
 		})
 	}
 }
@@ -177,7 +137,7 @@ COMMIT
 `
 
 func TestLockAndApply(t *testing.T) {
-	withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+	withEach(t, func(t *testing.T, program string, _ *testnet.Host) {
 		f := newFirewall(t, program)
 		require.NoError(t, f.Lock())
 		assert.Equal(t, locked+emptyNAT, saveTables(t, program))
@@ -200,7 +160,7 @@ func TestLockAndApply(t *testing.T) {
 }
 
 func TestLeftovers(t *testing.T) {
-	withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+	withEach(t, func(t *testing.T, program string, _ *testnet.Host) {
 		earlier := newFirewall(t, program)
 		require.NoError(t, earlier.Apply(full))
 		require.NoError(t, earlier.Open(Opening{Port: 4000}))
@@ -249,7 +209,7 @@ func TestRefusal(t *testing.T) {
 			"nat"}, // the table as a whole, or from nft the rule
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+			withEach(t, func(t *testing.T, program string, _ *testnet.Host) {
 				f := newFirewall(t, program)
 				require.NoError(t, f.Lock())
 				assert.ErrorContains(t, f.apply(test.config), test.want)
@@ -270,7 +230,7 @@ func TestRefusal(t *testing.T) {
 }
 
 func TestApplyValidates(t *testing.T) {
-	withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+	withEach(t, func(t *testing.T, program string, _ *testnet.Host) {
 		f := newFirewall(t, program)
 		require.NoError(t, f.Lock())
 		assert.ErrorContains(t, f.Apply(Config{Filter: []Rule{{Chain: "input", Action: "allow"}}}),
@@ -280,7 +240,7 @@ func TestApplyValidates(t *testing.T) {
 }
 
 func TestCounters(t *testing.T) {
-	withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+	withEach(t, func(t *testing.T, program string, _ *testnet.Host) {
 		count := Rule{Chain: "output", Action: "passthrough", Protocol: "udp", DstPort: ports("4001")}
 		twice := Rule{Chain: "output", Action: "passthrough", Protocol: "udp", DstPort: ports("4001-4002")}
 		off := Rule{Chain: "output", Action: "passthrough", Disabled: true}
@@ -327,7 +287,7 @@ func send(t *testing.T, to, text string) {
 }
 
 func TestOpenings(t *testing.T) {
-	withEach(t, func(t *testing.T, program string, _ netns.NsHandle) {
+	withEach(t, func(t *testing.T, program string, _ *testnet.Host) {
 		chain := func() string {
 			out, err := exec.Command(program, "-S", openChain).CombinedOutput()
 			require.NoError(t, err, "%s", out)
@@ -381,13 +341,13 @@ func TestOpenings(t *testing.T) {
 
 // TestConcurrency leaves it to the race detector to object, and looks at the sum.
 func TestConcurrency(t *testing.T) {
-	withEach(t, func(t *testing.T, program string, ns netns.NsHandle) {
+	withEach(t, func(t *testing.T, program string, router *testnet.Host) {
 		f := newFirewall(t, program)
 		require.NoError(t, f.Lock())
 		var wg sync.WaitGroup
 		for i := range 4 {
 			wg.Go(func() {
-				enter(t, ns)
+				require.NoError(t, router.Enter())
 				o := Opening{Port: uint16(4000 + i)}
 				assert.NoError(t, f.Open(o))
 				assert.NoError(t, f.Apply(full))
@@ -417,7 +377,7 @@ func TestMissingPrograms(t *testing.T) {
 // TestProcesses counts the processes of each operation: on a small board one costs
 // 20 to 50 ms, and power-on to service is to take a second.
 func TestProcesses(t *testing.T) {
-	newNetwork(t)
+	newRouter(t)
 	dir := t.TempDir()
 	journal := filepath.Join(dir, "journal")
 	for _, name := range []string{"", "-restore"} {
@@ -462,13 +422,7 @@ func FuzzApply(f *testing.F) {
 	for _, s := range []string{"", " ", `"`, `\`, `\"`, `a b`, "'$(reboot)'", "-j", "!", "# x", "COMMIT", "ü", "--table nat", "-t"} {
 		f.Add(s, s)
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	before, err := netns.Get()
-	require.NoError(f, err)
-	ns, err := netns.New()
-	require.NoError(f, err)
-	require.NoError(f, netns.Set(before))
+	router := testnet.New(f, "router")
 	f.Fuzz(func(t *testing.T, comment, prefix string) {
 		if len(prefix) > maxLogPrefix {
 			prefix = prefix[:maxLogPrefix]
@@ -477,7 +431,7 @@ func FuzzApply(f *testing.F) {
 		if r.Validate(Filter) != nil {
 			return
 		}
-		enter(t, ns)
+		require.NoError(t, router.Enter())
 		fw := newFirewall(t, "iptables-legacy")
 		require.NoError(t, fw.Apply(Config{Filter: []Rule{r}}))
 		want := []string{"-A", "FORWARD"}
@@ -502,19 +456,15 @@ func FuzzApply(f *testing.F) {
 // the receivers until their buffers were full: the sender is never further ahead of
 // them than what these hold.
 func TestNoGap(t *testing.T) {
-	withEach(t, func(t *testing.T, program string, router netns.NsHandle) {
+	withEach(t, func(t *testing.T, program string, router *testnet.Host) {
 		f := newFirewall(t, program)
 		require.NoError(t, f.Lock())
 
 		// client 10.0.1.2 -- 10.0.1.1 router 10.0.2.1 -- 10.0.2.2 server
-		client := newNetwork(t)
-		enter(t, router)
-		server := newNetwork(t)
-		enter(t, router)
+		client, server := testnet.New(t, "client"), testnet.New(t, "server")
 		connect(t, router, client, 1)
 		connect(t, router, server, 2)
-		// Of the thread's namespace, like all of /proc/sys/net.
-		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644))
+		require.NoError(t, router.Set("net.ipv4.ip_forward", "1"))
 
 		allowed := []Rule{
 			{Chain: "input", Action: "drop", Protocol: "udp", DstPort: ports("1000")},
@@ -531,16 +481,18 @@ func TestNoGap(t *testing.T) {
 		require.NoError(t, f.Apply(configs[0]))
 
 		toRouter1000, toRouter2000 := listen(t, "10.0.1.1:1000"), listen(t, "10.0.1.1:2000")
-		enter(t, server)
+		require.NoError(t, server.Enter())
 		toServer1000, toServer2000, toServer3000 := listen(t, "10.0.2.2:1000"), listen(t, "10.0.2.2:2000"), listen(t, "10.0.2.2:3000")
-		enter(t, router)
+		require.NoError(t, router.Enter())
 
 		const window = 256 // a receiver's buffer holds 2000 and more
 		stop, sent := make(chan struct{}), make(chan int)
 		go func() {
-			enter(t, client)
 			n := 0
 			defer func() { sent <- n }()
+			if !assert.NoError(t, client.Enter()) {
+				return
+			}
 			for {
 				select {
 				case <-stop:
@@ -578,23 +530,11 @@ func TestNoGap(t *testing.T) {
 }
 
 // connect ties router and peer, which gets a default route, by the network 10.0.n.0/24.
-func connect(t *testing.T, router, peer netns.NsHandle, n byte) {
-	here, there := fmt.Sprintf("to%d", n), "up"
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = here
-	require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: there, PeerNamespace: netlink.NsFd(peer)}))
-	setUp := func(name string, last byte) {
-		link, err := netlink.LinkByName(name)
-		require.NoError(t, err)
-		address := &net.IPNet{IP: net.IPv4(10, 0, n, last), Mask: net.CIDRMask(24, 32)}
-		require.NoError(t, netlink.AddrAdd(link, &netlink.Addr{IPNet: address}))
-		require.NoError(t, netlink.LinkSetUp(link))
-	}
-	setUp(here, 1)
-	enter(t, peer)
-	setUp(there, 2)
-	require.NoError(t, netlink.RouteAdd(&netlink.Route{Gw: net.IPv4(10, 0, n, 1)}))
-	enter(t, router)
+func connect(t *testing.T, router, peer *testnet.Host, n byte) {
+	t.Helper()
+	require.NoError(t, testnet.Link(router, fmt.Sprintf("to%d", n), peer, "eth0"))
+	require.NoError(t, router.IP(fmt.Sprintf("addr add 10.0.%d.1/24 dev to%[1]d", n)))
+	require.NoError(t, peer.IP(fmt.Sprintf("addr add 10.0.%d.2/24 dev eth0", n), fmt.Sprintf("route add default via 10.0.%d.1", n)))
 }
 
 // listen counts the packets that arrive at address until the test ends.

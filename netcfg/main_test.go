@@ -4,52 +4,23 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/internal/testnet"
 )
 
-// TestMain runs the tests in a network namespace of their own, where they may do
-// with the real kernel what they like. The whole program is started again in it,
-// for a thread alone would not do: the netlink sockets are opened by whatever
-// thread runs the goroutine.
-func TestMain(m *testing.M) {
-	const inside = "NETCFG_TEST_NETNS"
-	if os.Getenv(inside) != "" {
-		os.Exit(m.Run())
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		fmt.Fprintln(os.Stderr, "netcfg's tests need the program ip: apt install iproute2:", err)
-		os.Exit(1)
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		os.Exit(exit.ExitCode())
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "netcfg's tests need a network namespace (root or unprivileged user namespaces):", err)
-		os.Exit(1)
-	}
-}
+// TestMain runs the tests in a network of their own, where they may do with the real
+// kernel what they like. They share it: a Manager's goroutines run on any thread.
+func TestMain(m *testing.M) { testnet.Main(m) }
 
 // ip runs ip(8) and returns what it prints, without the spaces at the ends of
 // lines.
