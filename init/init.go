@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/u-root/u-root/pkg/mount"
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/board"
@@ -99,8 +100,8 @@ func mountAll() error {
 		{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=0755,size=1m"},
 		{"tmpfs", "/tmp", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=1777,size=4m"},
 	} {
-		if err := unix.Mount(m.kind, m.target, m.kind, m.flags, m.data); err != nil {
-			failed = append(failed, fmt.Errorf("mount %s on %s: %w", m.kind, m.target, err))
+		if _, err := mount.Mount(m.kind, m.target, m.kind, m.data, m.flags); err != nil {
+			failed = append(failed, err)
 		}
 	}
 	if err := router.MakeCell(); err != nil {

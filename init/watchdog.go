@@ -2,19 +2,17 @@ package main
 
 import (
 	"errors"
-	"io"
 	"io/fs"
-	"os"
 	"sync/atomic"
 	"time"
 
+	uroot "github.com/u-root/u-root/pkg/watchdog"
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/kmsg"
 )
 
 const (
-	watchdogFile = "/dev/watchdog"
 	// watchdogTimeout is when the hardware resets a machine whose PID 1 says nothing. QEMU's
 	// MIPS may stand still for 26 s while the kernel starts (board.Board.LossyTimer): that is
 	// no reason yet.
@@ -28,11 +26,19 @@ const (
 	patience = time.Minute
 )
 
+// watchdogDevice is what PID 1 tells the hardware once it runs.
+type watchdogDevice interface {
+	// KeepAlive starts the hardware's countdown again.
+	KeepAlive() error
+	// MagicClose stops it.
+	MagicClose() error
+}
+
 // watchdog is the hardware that resets the machine when nobody tells it that all is well
 // (Documentation/watchdog/watchdog-api.rst).
 type watchdog struct {
 	log            *kmsg.Logger
-	file           io.WriteCloser // nil if the board has none
+	device         watchdogDevice // nil if the board has none
 	beat, patience time.Duration
 	ask            time.Duration
 	// well is when the router was last well, in nanoseconds of uptime.
@@ -43,7 +49,7 @@ type watchdog struct {
 // openWatchdog starts the watchdog, if the board has one.
 func openWatchdog(log *kmsg.Logger) *watchdog {
 	w := &watchdog{log: log, beat: watchdogBeat, patience: patience, ask: askBeat}
-	f, err := os.OpenFile(watchdogFile, os.O_WRONLY, 0)
+	f, err := uroot.Open(uroot.Dev)
 	if errors.Is(err, fs.ErrNotExist) {
 		log.Printf(kmsg.Info, "there is no watchdog: what hangs hangs")
 		return w
@@ -52,6 +58,8 @@ func openWatchdog(log *kmsg.Logger) *watchdog {
 		log.Printf(kmsg.Error, "watchdog: %v", err)
 		return w
 	}
+	// By these and not by u-root's SetTimeout and Timeout (v0.16.0): the ioctl numbers there
+	// are not those of MIPS, and SetTimeout hands over nanoseconds instead of seconds.
 	timeout := int(watchdogTimeout / time.Second)
 	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, timeout); err != nil {
 		log.Printf(kmsg.Warning, "watchdog: its timeout stays as it is: %v", err)
@@ -60,7 +68,7 @@ func openWatchdog(log *kmsg.Logger) *watchdog {
 		timeout = n
 	}
 	log.Printf(kmsg.Info, "the watchdog resets the router when it is not well for %v", time.Duration(timeout)*time.Second+patience)
-	w.file = f
+	w.device = f
 	w.well.Store(int64(kmsg.Uptime()))
 	go w.run()
 	return w
@@ -81,7 +89,7 @@ func (w *watchdog) run() {
 			continue
 		}
 		told = false
-		if _, err := w.file.Write([]byte{0}); err != nil {
+		if err := w.device.KeepAlive(); err != nil {
 			w.log.Printf(kmsg.Error, "watchdog: %v", err)
 		}
 	}
@@ -110,15 +118,13 @@ func (w *watchdog) watch(well func() error) {
 // leave hands over to the hardware: an end that hangs is one by reset. A machine that is
 // to stay off is let go instead.
 func (w *watchdog) leave(off bool) {
-	if w.file == nil {
+	if w.device == nil {
 		return
 	}
 	w.stopped.Store(true)
 	if off {
-		// The magic close of the interface.
-		_, _ = w.file.Write([]byte{'V'})
-		_ = w.file.Close()
+		_ = w.device.MagicClose()
 		return
 	}
-	_, _ = w.file.Write([]byte{0})
+	_ = w.device.KeepAlive()
 }

@@ -16,20 +16,22 @@ import (
 
 // hardware is a watchdog that counts.
 type hardware struct {
-	mu    sync.Mutex
-	beats int
-	text  string
+	mu      sync.Mutex
+	beats   int
+	stopped bool
 }
 
-func (h *hardware) Write(p []byte) (int, error) {
+func (h *hardware) KeepAlive() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.beats++
-	h.text = string(p)
-	return len(p), nil
+	return nil
 }
 
-func (h *hardware) Close() error { return nil }
+func (h *hardware) MagicClose() error {
+	h.stopped = true
+	return nil
+}
 
 func (h *hardware) count() int {
 	h.mu.Lock()
@@ -49,7 +51,7 @@ func TestWatchdog(t *testing.T) {
 	}
 
 	h := &hardware{}
-	w := &watchdog{log: kmsg.New(f), file: h, beat: 5 * time.Millisecond, patience: 200 * time.Millisecond, ask: 5 * time.Millisecond}
+	w := &watchdog{log: kmsg.New(f), device: h, beat: 5 * time.Millisecond, patience: 200 * time.Millisecond, ask: 5 * time.Millisecond}
 	w.well.Store(int64(kmsg.Uptime()))
 	var wedged sync.Mutex
 	go w.run()
@@ -67,12 +69,13 @@ func TestWatchdog(t *testing.T) {
 	wedged.Unlock()
 	require.Eventually(t, func() bool { return h.count() > n }, 10*time.Second, time.Millisecond)
 	w.leave(false)
+	assert.False(t, h.stopped, "a restart that hangs is ended by the hardware")
 	time.Sleep(50 * time.Millisecond)
 	n = h.count()
 	time.Sleep(50 * time.Millisecond)
 	assert.Equal(t, n, h.count())
 	w.leave(true)
-	assert.Equal(t, "V", h.text)
+	assert.True(t, h.stopped)
 	none := &watchdog{}
 	none.leave(true)
 }
