@@ -47,7 +47,18 @@ func newTimeService(log *kmsg.Logger, notBefore time.Time) *timeService {
 	return &timeService{log: log, notBefore: notBefore}
 }
 
-// apply brings the client to a configuration and the name servers that it asks.
+func (*timeService) Name() string { return "ntp" }
+
+func (*timeService) Health() error { return nil }
+
+func (s *timeService) Show(live *console.Live) { live.NTP = s.state }
+
+// Apply brings the client to a configuration and the name servers that it asks.
+func (s *timeService) Apply(next console.Config) error {
+	s.apply(next.NTP, next.DNS)
+	return nil
+}
+
 func (s *timeService) apply(config ntp.Config, names []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,5 +185,5 @@ func (s *timeService) state() (console.NTPState, error) {
 	return st, nil
 }
 
-// close ends the client.
-func (s *timeService) close() { s.apply(ntp.Config{}, nil) }
+// Stop ends the client.
+func (s *timeService) Stop() { s.apply(ntp.Config{}, nil) }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,7 +21,6 @@ import (
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
-	"github.com/postern-router/postern/socks"
 )
 
 // Files of the image.
@@ -38,13 +38,11 @@ type Router struct {
 	log      *kmsg.Logger
 	network  *netcfg.Manager
 	firewall *firewall.Firewall
-	socks    *socksService
 	requests chan<- console.Request
 	// end restarts the machine now.
 	end      func()
 	kept     *keeping
-	remote   *kmsg.Remote
-	time     *timeService
+	services []Service
 	logins   logins
 	state    *keptState
 	upgrades upgrades
@@ -117,9 +115,11 @@ func newRouter(b board.Board, log *kmsg.Logger, state *keptState, requests chan<
 		state: state, upgrades: upgrades{running: readVersion(b, versionFile)},
 		logins: logins{sleep: time.Sleep}, safeSilence: safeSilence, sessions: make(chan struct{}, maxSessions)}
 	r.settled = r.keep
-	r.socks = newSocksService(log.About("socks"), fw)
-	r.remote = kmsg.NewRemote(log)
-	r.time = newTimeService(log.About("ntp"), r.upgrades.running.Date)
+	r.services = []Service{
+		newSocksService(log.About("socks"), fw),
+		&remoteLog{sender: kmsg.NewRemote(log)},
+		newTimeService(log.About("ntp"), r.upgrades.running.Date),
+	}
 	return r, nil
 }
 
@@ -141,7 +141,6 @@ func (r *Router) start(ctx context.Context) {
 	if closed {
 		r.rescue(l)
 	}
-	r.socks.level = kmsg.Info
 	go func() {
 		if err := r.network.Run(ctx); err != nil && ctx.Err() == nil {
 			r.log.Printf(kmsg.Error, "network: %v", err)
@@ -251,11 +250,12 @@ func (r *Router) apply(next console.Config, forwarding bool) error {
 		return fail(err)
 	}
 	undo = append(undo, func() error { return writeNames(old) })
-	if err := r.socks.apply(socksOf(next)); err != nil {
-		return fail(err)
+	for _, s := range r.services {
+		if err := s.Apply(next); err != nil {
+			return fail(err)
+		}
+		undo = append(undo, func() error { return s.Apply(old) })
 	}
-	r.remote.Set(next.RemoteLog, next.Identity, portNames(next), !r.applied)
-	r.time.apply(next.NTP, next.DNS)
 	r.config, r.running, r.forwarding, r.applied = next, next, forwarding, true
 	return nil
 }
@@ -264,23 +264,6 @@ func networkOf(c console.Config, forwarding bool) netcfg.Config {
 	network := c.Network()
 	network.Forwarding = forwarding
 	return network
-}
-
-// portNames are the names of the ports that users call otherwise.
-func portNames(c console.Config) map[string]string {
-	names := map[string]string{}
-	for _, p := range c.Links {
-		if p.Renamed != "" {
-			names[p.Name] = p.Renamed
-		}
-	}
-	return names
-}
-
-// socksOf is what socksd is told: it cannot read resolv.conf.
-func socksOf(c console.Config) socks.Config {
-	c.Socks.NameServers = c.DNS
-	return c.Socks
 }
 
 // writeNames sets the host name, and tells Go's resolver in this process and the
@@ -377,13 +360,11 @@ func (r *Router) help(s *console.Session, before string) string {
 
 // live gives the console what the system alone knows.
 func (r *Router) live() console.Live {
-	return console.Live{
-		Links:       r.network.State,
-		Connections: r.socks.connections,
-		Hits:        r.socks.hits,
-		Openings:    r.firewall.Openings,
-		Now:         time.Now,
-		Counters:    r.firewall.Counters,
+	live := console.Live{
+		Links:    r.network.State,
+		Openings: r.firewall.Openings,
+		Now:      time.Now,
+		Counters: r.firewall.Counters,
 		Log: func() ([]string, error) {
 			return r.log.Lines(kmsg.View{Called: r.config.Called, Zone: r.config.TimeZone})
 		},
@@ -395,13 +376,15 @@ func (r *Router) live() console.Live {
 		Tracked:   trackedConnections,
 		// A hash is made by the line that sets a password.
 		HashPassword: r.logins.hash,
-		RemoteLog:    true,
 		WAN:          r.board.WAN,
 		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
 			console.Ping, console.Traceroute, console.SetClock, console.Upgrade},
 		Slots: r.slots,
-		NTP:   r.time.state,
 	}
+	for _, s := range r.services {
+		s.Show(&live)
+	}
+	return live
 }
 
 // Shutdown ends the services in order: no new change of the configuration, which is
@@ -410,9 +393,10 @@ func (r *Router) Shutdown() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_ = r.kept.close() // it logs its error
-	r.time.close()
 	r.state.close()
-	r.socks.stop()
+	for _, s := range slices.Backward(r.services) {
+		s.Stop()
+	}
 	if err := r.network.Apply(networkOf(r.running, false)); err != nil {
 		r.log.Printf(kmsg.Warning, "%v", err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/socks"
@@ -24,11 +25,10 @@ import (
 type socksService struct {
 	log      *kmsg.Logger
 	firewall *firewall.Firewall
-	// level is that of the line which says that the port is open: what is shown while
-	// the router starts would later run across the screen of whoever opens it.
-	level int
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	// applied says that a configuration was applied before.
+	applied  bool
 	config   socks.Config
 	listener *os.File
 	port     uint16 // of listener
@@ -60,13 +60,40 @@ const (
 )
 
 func newSocksService(log *kmsg.Logger, fw *firewall.Firewall) *socksService {
-	return &socksService{log: log, firewall: fw, level: kmsg.Notice}
+	return &socksService{log: log, firewall: fw}
 }
 
-// apply brings the service to config, or leaves it as it was.
-func (s *socksService) apply(config socks.Config) error {
+func (*socksService) Name() string { return "socks" }
+
+func (s *socksService) Show(live *console.Live) { live.Connections, live.Hits = s.connections, s.hits }
+
+// Health asks the process, if there should be one.
+func (s *socksService) Health() error {
+	s.mu.Lock()
+	enabled := s.config.Enabled
+	s.mu.Unlock()
+	if !enabled {
+		return nil
+	}
+	return s.answers()
+}
+
+// Apply brings the service to next, or leaves it as it was.
+func (s *socksService) Apply(next console.Config) error {
+	config := next.Socks
+	config.NameServers = next.DNS // socksd cannot read resolv.conf
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.stopped {
+		return errors.New("socks: the service was stopped")
+	}
+	// What is shown while the router starts would later run across the screen of whoever
+	// opens the port.
+	level := kmsg.Info
+	if !s.applied {
+		level = kmsg.Notice
+	}
+	s.applied = true
 	if !config.Enabled {
 		// Nobody new; a process that is there serves what it has to its end.
 		if s.process != nil {
@@ -96,7 +123,7 @@ func (s *socksService) apply(config socks.Config) error {
 	if listener != s.listener {
 		s.closeListener()
 		s.listener, s.port = listener, port
-		s.log.Printf(s.level, "socks accepts on port %d after %s", port, kmsg.Uptime())
+		s.log.Printf(level, "socks accepts on port %d after %s", port, kmsg.Uptime())
 	}
 	s.config = config
 	return nil
@@ -210,9 +237,9 @@ func (s *socksService) closeListener() {
 	}
 }
 
-// stop ends the service for good: first nobody can connect, then the
+// Stop ends the service for good: first nobody can connect, then the
 // connections are closed.
-func (s *socksService) stop() {
+func (s *socksService) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true

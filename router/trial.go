@@ -144,7 +144,6 @@ func untilWell(ctx context.Context, well func() error, limit, steady time.Durati
 func (r *Router) health() error {
 	r.mu.Lock()
 	applied, forwarding, unmended := r.applied, r.forwarding, r.unmended
-	socksEnabled := r.running.Socks.Enabled
 	r.mu.Unlock()
 	switch {
 	case !applied:
@@ -158,20 +157,16 @@ func (r *Router) health() error {
 	if err := r.portsPresent(); err != nil {
 		return err
 	}
-	if socksEnabled {
-		return r.socks.answers()
-	}
-	return nil
+	return r.Alive()
 }
 
 // Alive is why PID 1 or what it runs is stuck, or nil. A configuration that could not be
 // applied is for a person to mend: a reset would not.
 func (r *Router) Alive() error {
-	r.mu.Lock()
-	enabled := r.running.Socks.Enabled
-	r.mu.Unlock()
-	if enabled {
-		return r.socks.answers()
+	for _, s := range r.services {
+		if err := s.Health(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
