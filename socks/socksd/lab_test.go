@@ -2,27 +2,21 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/internal/testnet"
 )
 
 // host is a namespace of the lab.
@@ -61,65 +55,43 @@ const (
 // The client has no route to the server but by SOCKS. The proxy has a default
 // route, to the server, as a router has.
 type lab struct {
-	prefix string
-	dir    string
+	hosts map[host]*testnet.Host
+	dir   string
 }
-
-// labPrefix begins the name of each namespace; then comes the id of the process.
-const labPrefix = "socksd-"
 
 // newLab builds a network that is removed at the end of the test. nameServer is
 // the one that its hosts ask: serverAddress, which knows no name, or silentServer.
 func newLab(t *testing.T, nameServer string) *lab {
 	t.Helper()
-	l := &lab{prefix: fmt.Sprintf("%s%d-%08x-", labPrefix, os.Getpid(), rand.Uint32()), dir: t.TempDir()}
-	t.Cleanup(func() {
-		if err := l.close(); err != nil {
-			t.Error(err)
-		}
-	})
-	// What `ip netns exec` lays over /etc. It wants a file for each there.
+	l := &lab{hosts: map[host]*testnet.Host{}, dir: t.TempDir()}
 	for h, hosts := range map[host]string{
 		clientHost: serverAddress + " " + clientOnlyName,
 		proxyHost:  serverAddress + " " + serverName,
 		serverHost: "",
 	} {
-		etc := filepath.Join(netnsEtc, l.name(h))
-		require.NoError(t, os.MkdirAll(etc, 0o755))
-		require.NoError(t, os.WriteFile(filepath.Join(etc, "hosts"), []byte("127.0.0.1 localhost\n"+hosts+"\n"), 0o644))
-		require.NoError(t, os.WriteFile(filepath.Join(etc, "resolv.conf"), []byte("nameserver "+nameServer+"\n"), 0o644))
-		l.tool(t, "netns", "add", l.name(h))
+		l.hosts[h] = testnet.New(t, string(h))
+		require.NoError(t, l.hosts[h].Overlay("/etc/hosts", "127.0.0.1 localhost\n"+hosts+"\n"))
+		require.NoError(t, l.hosts[h].Overlay("/etc/resolv.conf", "nameserver "+nameServer+"\n"))
+		require.NoError(t, l.hosts[h].Set("net.ipv4.ip_local_port_range", "2048 65535"))
 	}
-	for h, batch := range map[host][]string{
+	require.NoError(t, testnet.Link(l.hosts[proxyHost], "inner", l.hosts[clientHost], "eth0"))
+	require.NoError(t, testnet.Link(l.hosts[proxyHost], "outer", l.hosts[serverHost], "eth0"))
+	for h, lines := range map[host][]string{
 		proxyHost: {
-			"link set lo up",
-			"link add inner type veth peer name eth0 netns " + l.name(clientHost),
-			"link add outer type veth peer name eth0 netns " + l.name(serverHost),
 			"addr add " + proxyAddress + "/24 dev inner",
 			"addr add " + outerAddress + "/24 dev outer",
-			"link set inner up",
-			"link set outer up",
 			"route add default via " + serverAddress,
 			// An Ethernet address that nobody has: the frames arrive and are dropped.
 			"neigh add " + blackHole + " lladdr 02:00:00:00:00:09 dev outer nud permanent",
 			"neigh add " + silentServer + " lladdr 02:00:00:00:00:09 dev outer nud permanent",
 		},
-		clientHost: {"link set lo up"},
-		serverHost: {"link set lo up"},
+		clientHost: {"addr add " + clientAddress + "/24 dev eth0"},
+		serverHost: {
+			"addr add " + serverAddress + "/24 dev eth0",
+			"addr add " + strangerAddress + "/24 dev eth0",
+		},
 	} {
-		l.batch(t, h, batch)
-	}
-	// These wait for the links that the proxy's part has made.
-	l.batch(t, clientHost, []string{"addr add " + clientAddress + "/24 dev eth0", "link set eth0 up"})
-	l.batch(t, serverHost, []string{
-		"addr add " + serverAddress + "/24 dev eth0",
-		"addr add " + strangerAddress + "/24 dev eth0",
-		"link set eth0 up",
-	})
-	for _, h := range []host{clientHost, proxyHost, serverHost} {
-		require.NoError(t, l.on(h, func() error {
-			return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("2048 65535"), 0)
-		}))
+		require.NoError(t, l.hosts[h].IP(lines...))
 	}
 	l.serveNames(t)
 	return l
@@ -130,7 +102,7 @@ func newLab(t *testing.T, nameServer string) *lab {
 func (l *lab) serveNames(t *testing.T) {
 	t.Helper()
 	var conn *net.UDPConn
-	require.NoError(t, l.on(serverHost, func() (err error) {
+	require.NoError(t, l.hosts[serverHost].Do(func() (err error) {
 		conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(serverAddress), Port: 53})
 		return err
 	}))
@@ -154,64 +126,13 @@ func (l *lab) serveNames(t *testing.T) {
 	t.Cleanup(func() { conn.Close(); serving.Wait() })
 }
 
-// netnsEtc holds the files that `ip netns exec` lays over those in /etc.
-const netnsEtc = "/etc/netns"
-
-func (l *lab) name(h host) string { return l.prefix + string(h) }
-
-func (l *lab) tool(t *testing.T, args ...string) {
-	t.Helper()
-	out, err := exec.Command(need(t, "ip"), args...).CombinedOutput()
-	require.NoError(t, err, "ip %s: %s", strings.Join(args, " "), out)
-}
-
-func (l *lab) batch(t *testing.T, h host, lines []string) {
-	t.Helper()
-	cmd := exec.Command(need(t, "ip"), "-n", l.name(h), "-batch", "-")
-	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n"))
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "ip on %s: %s", h, out)
-}
-
-// on calls f with its sockets on a host: a network namespace belongs to a
-// thread, and a socket to the namespace in which it was made. The thread comes
-// back afterwards rather than ending, because the parent death signal of a child
-// comes when the thread ends that started it.
-func (l *lab) on(h host, f func() error) error {
-	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer home.Close()
-	there, err := os.Open("/run/netns/" + l.name(h))
-	if err != nil {
-		return err
-	}
-	defer there.Close()
-	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter %s: %w", h, err)
-	}
-	err = f()
-	if homeErr := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); homeErr != nil {
-		return errors.Join(err, homeErr) // the thread stays locked, and so ends
-	}
-	runtime.UnlockOSThread()
-	return err
-}
-
 // listen returns a listener on an address of a host, port 0 for a free one.
 func (l *lab) listen(t *testing.T, h host, addr string) *net.TCPListener {
 	t.Helper()
-	var listener net.Listener
-	require.NoError(t, l.on(h, func() (err error) {
-		var lc net.ListenConfig
-		lc.SetMultipathTCP(false) // resets and half-closes of plain TCP are meant
-		listener, err = lc.Listen(context.Background(), "tcp4", addr)
-		return err
-	}))
+	listener, err := l.hosts[h].Listen(addr)
+	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
-	return listener.(*net.TCPListener)
+	return listener
 }
 
 // dial connects a host to an address, from another of its own if from is not "".
@@ -220,14 +141,7 @@ func (l *lab) dial(h host, from, to string) (conn *net.TCPConn, err error) {
 	if from != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
 	}
-	err = l.on(h, func() error {
-		c, err := d.Dial("tcp4", to)
-		if err == nil {
-			conn = c.(*net.TCPConn)
-		}
-		return err
-	})
-	return conn, err
+	return l.hosts[h].Dial(&d, to)
 }
 
 // peer returns a connection of a host to an address, that ends with the test.
@@ -242,7 +156,7 @@ func (l *lab) peer(t *testing.T, h host, from, to string) peer {
 func (l *lab) listens(t *testing.T, h host, addr netip.AddrPort) bool {
 	t.Helper()
 	var table []byte
-	require.NoError(t, l.on(h, func() (err error) {
+	require.NoError(t, l.hosts[h].Do(func() (err error) {
 		table, err = os.ReadFile("/proc/thread-self/net/tcp")
 		return err
 	}))
@@ -252,12 +166,10 @@ func (l *lab) listens(t *testing.T, h host, addr netip.AddrPort) bool {
 	return bytes.Contains(table, []byte(want))
 }
 
-// command prepares a program to run on a host. It gets a process group of its
-// own, that ends it with its children.
+// command prepares a program to run on a host, in the folder of the lab.
 func (l *lab) command(t *testing.T, h host, program string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(need(t, "ip"), append([]string{"netns", "exec", l.name(h), need(t, program)}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd := l.hosts[h].Command(need(t, program), args...)
 	cmd.Dir = l.dir
 	return cmd
 }
@@ -274,7 +186,7 @@ func run(t *testing.T, cmd *exec.Cmd, input []byte) []byte {
 	kill := time.AfterFunc(patience, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	defer kill.Stop()
 	err := cmd.Wait()
-	require.NoError(t, err, "%s: %s", strings.Join(cmd.Args[4:], " "), stderr.String())
+	require.NoError(t, err, "%s: %s", cmd, stderr.String())
 	return stdout.Bytes()
 }
 
@@ -288,56 +200,6 @@ func start(t *testing.T, cmd *exec.Cmd) {
 			cmd.Wait()
 		}
 	})
-}
-
-// close removes the network, and what still runs in it.
-func (l *lab) close() error { return removeNamespaces(l.prefix) }
-
-// sweep removes what processes left behind that are gone.
-func sweep() error {
-	var errs []error
-	for name := range namespaces(labPrefix) {
-		digits, _, _ := strings.Cut(strings.TrimPrefix(name, labPrefix), "-")
-		pid, err := strconv.Atoi(digits)
-		if err != nil || syscall.Kill(pid, 0) == nil {
-			continue
-		}
-		errs = append(errs, removeNamespaces(name))
-	}
-	return errors.Join(errs...)
-}
-
-// namespaces returns the names that begin so, of namespaces and their files.
-func namespaces(prefix string) map[string]bool {
-	names := map[string]bool{}
-	for _, dir := range []string{"/run/netns", netnsEtc} {
-		paths, _ := filepath.Glob(filepath.Join(dir, prefix+"*")) // fails for a bad pattern alone
-		for _, p := range paths {
-			names[filepath.Base(p)] = true
-		}
-	}
-	return names
-}
-
-func removeNamespaces(prefix string) error {
-	var errs []error
-	for name := range namespaces(prefix) {
-		if _, err := os.Stat("/run/netns/" + name); err == nil {
-			pids, err := exec.Command("ip", "netns", "pids", name).Output()
-			errs = append(errs, err)
-			for _, word := range strings.Fields(string(pids)) {
-				// This process has a thread there if a test left one.
-				if pid, err := strconv.Atoi(word); err == nil && pid != os.Getpid() {
-					syscall.Kill(pid, syscall.SIGKILL)
-				}
-			}
-			if out, err := exec.Command("ip", "netns", "delete", name).CombinedOutput(); err != nil {
-				errs = append(errs, fmt.Errorf("delete namespace %s: %w: %s", name, err, out))
-			}
-		}
-		errs = append(errs, os.RemoveAll(filepath.Join(netnsEtc, name)))
-	}
-	return errors.Join(errs...)
 }
 
 // debianPackages says where the programs come from.

@@ -8,13 +8,11 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/socks/daemon"
 )
 
@@ -26,12 +24,10 @@ const patience = 30 * time.Second
 const (
 	asSocksd = "POSTERN_TEST_SOCKSD"
 	asSoak   = "POSTERN_TEST_SOAK"
-	asWarden = "POSTERN_TEST_WARDEN"
 )
 
-// TestMain is socksd, the load of the soak, or the warden, when it is started as
-// that. socksd is this
-// binary so that -race watches it too; what is measured is built plain.
+// TestMain is socksd or the load of the soak when it is started as that. socksd is
+// this binary so that -race watches it too; what is measured is built plain.
 func TestMain(m *testing.M) {
 	if os.Getenv(asSocksd) != "" {
 		os.Exit(daemon.Main(os.Args[1:]))
@@ -43,45 +39,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	if os.Getenv(asWarden) != "" {
-		io.Copy(io.Discard, os.Stdin)
-		if err := sweep(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "the tests of socksd need root: it gives its uid up, and vsftpd and danted theirs")
+		os.Exit(1)
 	}
-	os.Exit(func() int {
-		if os.Geteuid() != 0 {
-			fmt.Fprintln(os.Stderr, "the tests of socksd need root for network namespaces")
-			return 1
-		}
-		if err := sweep(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		if err := startWarden(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
-}
-
-// startWarden starts the process that sweeps when this one ends, whichever way:
-// a test binary that is killed or panics cleans nothing up, and a child that
-// gives up root, as socksd does, loses its parent death signal.
-func startWarden() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), asWarden+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // not ended by Ctrl-C
-	// Its standard input ends with this process: nobody else has the other end.
-	if _, err := cmd.StdinPipe(); err != nil {
-		return err
-	}
-	return cmd.Start()
+	testnet.Main(m)
 }
