@@ -26,6 +26,7 @@
 package console
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"reflect"
@@ -48,6 +49,8 @@ const (
 	// MaxText is the length in bytes of a whole configuration that Load reads: more
 	// than the longest that Export can write.
 	MaxText = 2 << 20
+	// Admin is the name of the one user.
+	Admin = "admin"
 )
 
 // Config is everything that a person may set on the router.
@@ -341,6 +344,8 @@ type Session struct {
 	Width int
 	// Safe is set while the session is in Safe Mode: whoever runs it says so.
 	Safe bool
+	// User is who has logged in; "" is Admin.
+	User string
 
 	path string // words of the current menu, "" for the root
 	// file is set while a file is read: numbers are then those of the moment. Older: the
@@ -361,7 +366,7 @@ func (s *Session) Prompt(identity string) string {
 	if s.Safe {
 		safe = "<SAFE> "
 	}
-	return "[admin@" + Printable(identity) + "] " + safe + s.path + "> "
+	return "[" + Printable(cmp.Or(s.User, Admin)) + "@" + Printable(identity) + "] " + safe + s.path + "> "
 }
 
 // EndRepeat ends the repetition of a line that a Result asked for: the same line,

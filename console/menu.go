@@ -18,6 +18,9 @@ type menu struct {
 	// path is the words from the root, "ip socks access"; "" is the root.
 	path, help string
 	commands   []command
+	// ifUnknown says what a configuration must not do that lacks a line of this menu or of
+	// one below it.
+	ifUnknown Without
 	// needs, if it is set, says whether the menu has an effect on a system.
 	needs      func(Live) bool
 	properties []property
@@ -215,7 +218,7 @@ var menus = []*menu{
 	ntpMenu, ntpClient, partitionsMenu,
 	{
 		path: "user", help: "who may log in",
-		commands: []command{setItems, printLive}, only: "admin",
+		commands: []command{setItems, printLive}, only: Admin,
 		needs:   func(l Live) bool { return l.HashPassword != nil },
 		rows:    (*execution).userRows,
 		columns: []column{{"name", 16}, {"group", 0}},
@@ -271,7 +274,7 @@ var menus = []*menu{
 				func(c *Config) *[]netip.Addr { return &c.DNS }),
 		),
 	},
-	{path: "ip firewall", help: "packet filter and address translation"},
+	{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
 	{
 		path: "ip firewall filter", help: "packets to accept and to drop, first match decides",
 		commands: ruleCommands, legend: legendRule, flags: 1,
@@ -315,7 +318,7 @@ var menus = []*menu{
 	},
 	{
 		// https://help.mikrotik.com/docs/spaces/ROS/pages/73826308/SOCKS
-		path: "ip socks", help: "SOCKS version 4 server",
+		path: "ip socks", help: "SOCKS version 4 server", ifUnknown: DisableSOCKS,
 		commands: singleCommands, indent: 4, warning: (*execution).exposure,
 		properties: bind(func(c *Config, _ int) *socks.Config { return &c.Socks },
 			prop("enabled", boolean(), "no", "whether the server runs",

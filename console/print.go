@@ -596,7 +596,7 @@ func (x *execution) trackedRows() ([]row, error) {
 }
 
 func (x *execution) userRows() ([]row, error) {
-	return []row{{fields: []pair{{"name", "admin"}, {"group", "full"}}}}, nil
+	return []row{{fields: []pair{{"name", Admin}, {"group", "full"}}}}, nil
 }
 
 func (x *execution) printResource(_ *menu, a arguments) error {

@@ -86,14 +86,51 @@ func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string 
 // BadLine is the error of a line that Load has kept out, as "name:LINE: message".
 type BadLine struct {
 	Name string
-	// Line is its number, from 1, and Text the line itself, with what continues it.
+	// Line is its number, from 1, and Text the line itself, with what continues it. Text is
+	// empty if the line may have what must not be shown, as a password's hash, and for an
+	// error that stands for more lines.
 	Line int
 	Text string
-	// Path begins with the words of the menu that the line is for, as far as they are
-	// known and as they are written; what the line says follows. Behind a bad path it
-	// is that path. It is empty for an error that stands for more lines.
-	Path string
-	Err  error
+	// Without says what the rest must not do without the line.
+	Without Without
+	Err     error
+}
+
+// Without says what must not be done with a configuration that lacks a line. A greater
+// one is stricter.
+type Without int
+
+const (
+	// HoldRest: the rest of the configuration holds.
+	HoldRest Without = iota
+	// DisableSOCKS: the SOCKS server must not run: the line may have said whom it refuses.
+	DisableSOCKS
+	// CloseRouter: nothing may be forwarded, and the router answers its LAN alone: the line
+	// may have forbidden what the rest allows.
+	CloseRouter
+)
+
+// without is what a configuration must not do that lacks a line which begins with path: the
+// words of its menu, as far as they are known and as they are written. They may be
+// shortened, and each menu that they could stand for counts. Secret reports whether one of
+// these menus has properties that must not be shown.
+func without(path string) (w Without, secret bool) {
+	words := strings.Fields(path)
+	if len(words) == 0 {
+		return CloseRouter, false // it may be for any menu
+	}
+	for _, m := range menus {
+		names := strings.Fields(m.path)
+		fits := len(words) >= len(names)
+		for i := 0; fits && i < len(names); i++ {
+			fits = strings.HasPrefix(names[i], words[i])
+		}
+		if fits {
+			w = max(w, m.ifUnknown)
+			secret = secret || slices.ContainsFunc(m.properties, func(p property) bool { return p.sensitive })
+		}
+	}
+	return w, secret
 }
 
 func (b *BadLine) Error() string { return fmt.Sprintf("%s:%d: %v", b.Name, b.Line, b.Err) }
@@ -115,12 +152,20 @@ func Load(name string, r io.Reader) (Config, error) {
 		return cfg, fmt.Errorf("%s: longer than %d bytes", name, MaxText)
 	}
 	var all []error
+	// path begins with the menu that a line is for; what the line says follows. Behind a bad
+	// path it is that path.
 	var text, path string
 	fail := func(line int, err error) {
 		if len(all) < maxErrors {
-			all = append(all, &BadLine{Name: name, Line: line, Text: text, Path: path, Err: err})
+			b := &BadLine{Name: name, Line: line, Text: text, Err: err}
+			secret := false
+			if b.Without, secret = without(path); secret {
+				b.Text = ""
+			}
+			all = append(all, b)
 		} else if len(all) == maxErrors {
-			all = append(all, &BadLine{Name: name, Line: line, Err: errors.New("more errors, not shown")})
+			// Nobody knows what they are for.
+			all = append(all, &BadLine{Name: name, Line: line, Without: CloseRouter, Err: errors.New("more errors, not shown")})
 		}
 	}
 	session, lost := Session{file: true, older: true}, false

@@ -110,7 +110,9 @@ func TestBadLine(t *testing.T) {
 		"/ip/firewall/raw\n" +
 		"add chain=prerouting\n" +
 		"/ip\n" +
-		"fire filter add foo=bar\n"
+		"fire filter add foo=bar\n" +
+		"soc access add foo=bar\n" +
+		"/user set admin pasword-hash=x\n"
 	_, err := Load("cfg", strings.NewReader(text))
 	joined, ok := err.(interface{ Unwrap() []error })
 	require.True(t, ok)
@@ -119,16 +121,45 @@ func TestBadLine(t *testing.T) {
 		var b *BadLine
 		require.ErrorAs(t, e, &b)
 		require.Equal(t, fmt.Sprintf("cfg:%d: %v", b.Line, b.Err), b.Error())
-		got = append(got, BadLine{Name: b.Name, Line: b.Line, Text: b.Text, Path: b.Path})
+		got = append(got, BadLine{Name: b.Name, Line: b.Line, Text: b.Text, Without: b.Without})
 	}
 	assert.Equal(t, []BadLine{
-		{"cfg", 2, "add chain=forward \\\n  action=dorp", "ip firewall filter add chain=forward \\\n  action=dorp", nil},
-		{"cfg", 4, "/ip address add address=1.2.3.4/99", "ip address add address=1.2.3.4 99", nil},
-		{"cfg", 5, "add chain=forward action=drop later=yes", "ip firewall filter add chain=forward action=drop later=yes", nil},
-		{"cfg", 6, "/ip/firewall/raw", "ip firewall raw", nil},
-		{"cfg", 7, "add chain=prerouting", "ip firewall raw", nil},
-		{"cfg", 9, "fire filter add foo=bar", "ip fire filter add foo=bar", nil},
+		{"cfg", 2, "add chain=forward \\\n  action=dorp", CloseRouter, nil},
+		{"cfg", 4, "/ip address add address=1.2.3.4/99", HoldRest, nil},
+		{"cfg", 5, "add chain=forward action=drop later=yes", CloseRouter, nil},
+		{"cfg", 6, "/ip/firewall/raw", CloseRouter, nil},
+		{"cfg", 7, "add chain=prerouting", CloseRouter, nil},
+		{"cfg", 9, "fire filter add foo=bar", CloseRouter, nil},
+		{"cfg", 10, "soc access add foo=bar", DisableSOCKS, nil},
+		{"cfg", 11, "", HoldRest, nil},
 	}, got)
+}
+
+// What a line that is kept out leaves open is told by the menus that it may be for.
+func TestWithout(t *testing.T) {
+	for _, test := range []struct {
+		path   string
+		want   Without
+		secret bool
+	}{
+		{"ip firewall", CloseRouter, false},
+		{"ip firewall filter add a=b", CloseRouter, false},
+		{"ip fire nat", CloseRouter, false},
+		{"i f", CloseRouter, false}, // may be meant so
+		{"ip socks access", DisableSOCKS, false},
+		{"ip s", DisableSOCKS, false},
+		{"ip", HoldRest, false},
+		{"", CloseRouter, false}, // it may be for any menu
+		{"ip firewalls", HoldRest, false},
+		{"interface firewall", HoldRest, false},
+		{"system identity set name=ip", HoldRest, false},
+		{"user set admin", HoldRest, true},
+		{"us", HoldRest, true},
+	} {
+		w, secret := without(test.path)
+		assert.Equal(t, test.want, w, test.path)
+		assert.Equal(t, test.secret, secret, test.path)
+	}
 }
 
 func TestLoadBounds(t *testing.T) {

@@ -257,16 +257,16 @@ func loadKept(text []byte, b board.Board) loaded {
 		l.err = nil
 		for _, e := range lines.Unwrap() {
 			var bad *console.BadLine
-			if !errors.As(e, &bad) || bad.Path == "" || isBelow(bad.Path, "ip", "firewall") {
+			if !errors.As(e, &bad) || bad.Without == console.CloseRouter {
 				l.refused = true
 			}
-			if bad != nil && isBelow(bad.Path, "ip", "socks") && l.config.Socks.Enabled {
+			if bad != nil && bad.Without == console.DisableSOCKS && l.config.Socks.Enabled {
 				l.config.Socks.Enabled = false
 				e = fmt.Errorf("%w; the SOCKS service is disabled", e)
 			}
 			l.err = errors.Join(l.err, e)
-			// In full, to be typed again, unless it has a password's hash.
-			if bad != nil && bad.Text != "" && !isBelow(bad.Path, "user") {
+			// In full, to be typed again.
+			if bad != nil && bad.Text != "" {
 				l.err = errors.Join(l.err, fmt.Errorf("kept out: %s", strings.ReplaceAll(bad.Text, "\\\n", "")))
 			}
 		}
@@ -275,21 +275,6 @@ func loadKept(text []byte, b board.Board) loaded {
 		l.err, l.refused = errors.Join(l.err, err), true
 	}
 	return l
-}
-
-// isBelow reports whether a line's path leads to the menu or below it. Its words
-// may be shortened, and one that could stand for another menu too counts.
-func isBelow(path string, menu ...string) bool {
-	words := strings.Fields(path)
-	if len(words) < len(menu) {
-		return false
-	}
-	for i, name := range menu {
-		if !strings.HasPrefix(name, words[i]) {
-			return false
-		}
-	}
-	return true
 }
 
 func validate(name string, c console.Config, b board.Board) error {

@@ -67,23 +67,6 @@ func TestLoadKept(t *testing.T) {
 	})
 }
 
-func TestIsBelow(t *testing.T) {
-	for path, want := range map[string]bool{
-		"ip firewall":                 true,
-		"ip firewall filter add a=b":  true,
-		"ip fire nat":                 true,
-		"i f":                         true, // may be meant so
-		"ip socks access":             false,
-		"ip":                          false,
-		"":                            false,
-		"ip firewalls":                false,
-		"interface firewall":          false,
-		"system identity set name=ip": false,
-	} {
-		assert.Equal(t, want, isBelow(path, "ip", "firewall"), "%q", path)
-	}
-}
-
 func TestFindPartition(t *testing.T) {
 	sys := t.TempDir()
 	file := func(name, text string) {

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/password"
 )
@@ -78,7 +78,7 @@ func (r *Router) adminPassword() string {
 func (r *Router) hasPassword() bool { return r.adminPassword() != "" }
 
 // login reports whether a session may begin.
-func (r *Router) login(user, secret string) bool {
+func (r *Router) login(_ *session.Session, user, secret string) bool {
 	hash := r.adminPassword()
 	if hash == "" {
 		return true // it was removed meanwhile
@@ -100,7 +100,7 @@ func (r *Router) login(user, secret string) bool {
 }
 
 // setPassword changes admin's password if old is the present one.
-func (r *Router) setPassword(s *console.Session, old, new string) error {
+func (r *Router) setPassword(s *session.Session, old, new string) error {
 	if hash := r.adminPassword(); hash != "" && !r.logins.check(hash, adminName, old) {
 		r.log.Printf(kmsg.Critical, "password change failure for user %s", adminName)
 		return errors.New("failure: old password is wrong")

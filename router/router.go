@@ -17,6 +17,7 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/match"
@@ -283,7 +284,7 @@ func writeNames(c console.Config) error {
 }
 
 // execute runs a session's line: the change it makes is applied, or the line fails.
-func (r *Router) execute(s *console.Session, line string) (console.Result, error) {
+func (r *Router) execute(s *session.Session, line string) (console.Result, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.believes(s); err != nil {
@@ -306,7 +307,7 @@ func (r *Router) execute(s *console.Session, line string) (console.Result, error
 
 // accept makes what a session's lines have changed the configuration. The caller
 // holds mu.
-func (r *Router) accept(s *console.Session, result *console.Result) error {
+func (r *Router) accept(s *session.Session, result *console.Result) error {
 	if !result.Changed {
 		return nil
 	}
@@ -319,7 +320,7 @@ func (r *Router) accept(s *console.Session, result *console.Result) error {
 
 // importLines runs a session's lines: what all of them change is applied together, or
 // nothing.
-func (r *Router) importLines(s *console.Session, text string) (console.Result, error) {
+func (r *Router) importLines(s *session.Session, text string) (console.Result, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.believes(s); err != nil {
@@ -335,7 +336,7 @@ func (r *Router) importLines(s *console.Session, text string) (console.Result, e
 	return result, nil
 }
 
-func (r *Router) prompt(s *console.Session) string {
+func (r *Router) prompt(s *session.Session) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.heard(s)
@@ -344,14 +345,14 @@ func (r *Router) prompt(s *console.Session) string {
 }
 
 // complete and help answer what a user asks while typing.
-func (r *Router) complete(s *console.Session, before string) (string, []console.Choice) {
+func (r *Router) complete(s *session.Session, before string) (string, []console.Choice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.heard(s)
 	return s.Complete(r.config, r.live(), before)
 }
 
-func (r *Router) help(s *console.Session, before string) string {
+func (r *Router) help(s *session.Session, before string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.heard(s)

@@ -22,7 +22,7 @@ const safeSilence = 9 * time.Minute
 // configuration as it was, and not a mixture; and nothing is kept, so that the power
 // switch is a way back too.
 type safeMode struct {
-	holder *console.Session
+	holder *session.Session
 	// before is what is gone back to, and forwarding whether packets were forwarded.
 	before     console.Config
 	forwarding bool
@@ -30,7 +30,7 @@ type safeMode struct {
 }
 
 // safe does what a session asks of Safe Mode.
-func (r *Router) safe(s *console.Session, request session.SafeRequest) error {
+func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.believes(s); err != nil {
@@ -99,7 +99,7 @@ func (r *Router) unrollSafe(why string) error {
 }
 
 // endSession is called when a session is over.
-func (r *Router) endSession(s *console.Session) {
+func (r *Router) endSession(s *session.Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.trial != nil && r.trial.holder == s {
@@ -109,7 +109,7 @@ func (r *Router) endSession(s *console.Session) {
 
 // heard is called when the user does something: Safe Mode goes on. That a line repeats
 // itself shows nobody to be there. The caller holds mu.
-func (r *Router) heard(s *console.Session) {
+func (r *Router) heard(s *session.Session) {
 	if r.trial != nil && r.trial.holder == s {
 		r.trial.silence.Reset(r.safeSilence)
 	}
@@ -117,7 +117,7 @@ func (r *Router) heard(s *console.Session) {
 
 // believes reports an error if the session shows Safe Mode and is not in it any more:
 // what it is about to do was meant for that. The caller holds mu.
-func (r *Router) believes(s *console.Session) error {
+func (r *Router) believes(s *session.Session) error {
 	if s.Safe && (r.trial == nil || r.trial.holder != s) {
 		s.Safe = false
 		return errors.New("failure: Safe Mode has ended meanwhile (see the log); nothing was done now")
@@ -127,7 +127,7 @@ func (r *Router) believes(s *console.Session) error {
 
 // change makes next the configuration for a session, or says why not. The caller
 // holds mu.
-func (r *Router) change(s *console.Session, next console.Config) error {
+func (r *Router) change(s *session.Session, next console.Config) error {
 	if r.trial != nil && r.trial.holder != s {
 		return fmt.Errorf("%w: nothing can be changed until it leaves that; Ctrl-X takes it over", session.ErrSafeModeHeld)
 	}

@@ -37,7 +37,7 @@ func (r *Router) acceptSessions(l net.Listener) error {
 }
 
 func (r *Router) serveSession(conn net.Conn) {
-	if err := session.Serve(conn, session.Handler{
+	if err := session.Serve(conn, session.Origin{Via: session.Console}, session.Handler{
 		Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
 		Import: r.importLines, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
 		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,

@@ -35,11 +35,11 @@ func TestServeConfirms(t *testing.T) {
 			var done []console.Request
 			served := make(chan error, 1)
 			go func() {
-				served <- session.Serve(conn, session.Handler{
-					Execute: func(s *console.Session, line string) (console.Result, error) {
+				served <- session.Serve(conn, session.Origin{Via: session.Console}, session.Handler{
+					Execute: func(s *session.Session, line string) (console.Result, error) {
 						return s.Execute(console.Default(), console.Live{Requests: []console.Request{console.ResetConfiguration}}, line)
 					},
-					Prompt:    func(*console.Session) string { return "> " },
+					Prompt:    func(*session.Session) string { return "> " },
 					Confirmed: func(r console.Request) error { done = append(done, r); return c.err },
 				})
 			}()
@@ -60,11 +60,11 @@ func TestServeConfirms(t *testing.T) {
 		terminal, conn := net.Pipe()
 		served := make(chan error, 1)
 		go func() {
-			served <- session.Serve(conn, session.Handler{
-				Execute: func(*console.Session, string) (console.Result, error) {
+			served <- session.Serve(conn, session.Origin{Via: session.Console}, session.Handler{
+				Execute: func(*session.Session, string) (console.Result, error) {
 					return console.Result{Request: console.ResetConfiguration}, nil
 				},
-				Prompt:    func(*console.Session) string { return "> " },
+				Prompt:    func(*session.Session) string { return "> " },
 				Confirmed: func(console.Request) error { t.Error("reset without a yes"); return nil },
 			})
 		}()
@@ -84,11 +84,11 @@ func TestServeUpgrade(t *testing.T) {
 			terminal, conn := net.Pipe()
 			served := make(chan error, 1)
 			go func() {
-				served <- session.Serve(conn, session.Handler{
-					Execute: func(s *console.Session, line string) (console.Result, error) {
+				served <- session.Serve(conn, session.Origin{Via: session.Console}, session.Handler{
+					Execute: func(s *session.Session, line string) (console.Result, error) {
 						return s.Execute(console.Default(), console.Live{Requests: []console.Request{console.Upgrade}}, line)
 					},
-					Prompt: func(*console.Session) string { return "> " },
+					Prompt: func(*session.Session) string { return "> " },
 					Stream: func(_ context.Context, r console.Result, out io.Writer) error {
 						assert.Equal(t, console.UpgradeArguments{From: "http://h/f", Force: true}, r.Upgrade)
 						_, err := io.WriteString(out, "writing\n")

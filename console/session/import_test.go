@@ -31,12 +31,12 @@ func TestServeImport(t *testing.T) {
 			terminal, conn := net.Pipe()
 			served, got := make(chan error, 1), ""
 			go func() {
-				served <- session.Serve(conn, session.Handler{
-					Execute: func(s *console.Session, line string) (console.Result, error) {
+				served <- session.Serve(conn, session.Origin{Via: session.Console}, session.Handler{
+					Execute: func(s *session.Session, line string) (console.Result, error) {
 						return s.Execute(console.Default(), console.Live{Requests: []console.Request{console.Import}}, line)
 					},
-					Prompt: func(*console.Session) string { return "> " },
-					Import: func(_ *console.Session, text string) (console.Result, error) {
+					Prompt: func(*session.Session) string { return "> " },
+					Import: func(_ *session.Session, text string) (console.Result, error) {
 						got = text
 						return console.Result{}, nil
 					},

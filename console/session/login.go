@@ -56,7 +56,8 @@ func (s *server) login() error {
 		if !ok {
 			continue
 		}
-		if s.handler.Login(user, password) {
+		if s.handler.Login(&s.session, user, password) {
+			s.session.User = user
 			return nil
 		}
 		if err := s.send(wire.Output, "\nLogin failed, incorrect username or password\n\n"); err != nil {

@@ -21,7 +21,7 @@ func TestLoginByLines(t *testing.T) {
 	r := consoletest.Router{Config: console.Default()}
 	g.At(&r)
 	done := make(chan error)
-	go func() { done <- session.Serve(far, r.Handler(far)) }()
+	go func() { done <- session.Serve(far, session.Origin{Via: session.Console}, r.Handler(far)) }()
 	// Nothing but an answer is heeded: no line is carried out, nothing is completed.
 	for _, step := range []struct{ send, want frame }{
 		{frame{kind: wire.Interrupt}, frame{kind: wire.Ask, text: "Login: "}},
@@ -57,15 +57,15 @@ func FuzzLogin(f *testing.F) {
 		handler := r.Handler(far)
 		touched := false
 		execute, prompt, complete, help := handler.Execute, handler.Prompt, handler.Complete, handler.Help
-		handler.Execute = func(s *console.Session, line string) (console.Result, error) { touched = true; return execute(s, line) }
-		handler.Prompt = func(s *console.Session) string { touched = true; return prompt(s) }
-		handler.Complete = func(s *console.Session, before string) (string, []console.Choice) {
+		handler.Execute = func(s *session.Session, line string) (console.Result, error) { touched = true; return execute(s, line) }
+		handler.Prompt = func(s *session.Session) string { touched = true; return prompt(s) }
+		handler.Complete = func(s *session.Session, before string) (string, []console.Choice) {
 			touched = true
 			return complete(s, before)
 		}
-		handler.Help = func(s *console.Session, before string) string { touched = true; return help(s, before) }
+		handler.Help = func(s *session.Session, before string) string { touched = true; return help(s, before) }
 		done := make(chan error)
-		go func() { done <- session.Serve(far, handler) }()
+		go func() { done <- session.Serve(far, session.Origin{Via: session.Console}, handler) }()
 		go func() { _, _ = io.Copy(io.Discard, near) }()
 		go func() { _, _ = near.Write(in); near.Close() }()
 		<-done
@@ -87,7 +87,7 @@ func TestServeEnd(t *testing.T) {
 			r := consoletest.Router{Config: console.Default()}
 			g.At(&r)
 			done := make(chan error)
-			go func() { done <- session.Serve(far, r.Handler(far)) }()
+			go func() { done <- session.Serve(far, session.Origin{Via: session.Console}, r.Handler(far)) }()
 			if test.line == "" {
 				near.Close()
 			} else {

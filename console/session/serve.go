@@ -31,49 +31,50 @@ type Handler struct {
 	// Execute runs a line. If the Result asks to be repeated it is called again with
 	// the same line; the session does so, and it obeys Quit. All else in the Result is
 	// Execute's to do.
-	Execute func(session *console.Session, line string) (console.Result, error)
+	Execute func(session *Session, line string) (console.Result, error)
 	// Prompt is called ahead of each line.
-	Prompt func(session *console.Session) string
+	Prompt func(session *Session) string
 	// Complete and Help are those of the Session.
-	Complete func(session *console.Session, before string) (insert string, choices []console.Choice)
-	Help     func(session *console.Session, before string) string
+	Complete func(session *Session, before string) (insert string, choices []console.Choice)
+	Help     func(session *Session, before string) string
 
 	// What follows may be nil, if there is no such thing.
 
 	// Import runs lines, of which it changes the configuration by all or by none.
-	Import func(session *console.Session, text string) (console.Result, error)
+	Import func(session *Session, text string) (console.Result, error)
 	// Confirmed does what Reboot, Shutdown or ResetConfiguration asks for: the user has
 	// said yes.
 	Confirmed func(console.Request) error
 	// Stream does what a Result of Ping, Traceroute or Upgrade asks for: it writes lines to out
 	// until it is done, or ctx is, because a key was pressed or the session is over.
 	Stream func(ctx context.Context, result console.Result, out io.Writer) error
-	// HasPassword reports whether a session has to begin with a login, and Login
-	// whether it may: it makes who is wrong wait.
+	// HasPassword reports whether a session has to begin with a login. Login reports
+	// whether the password is the user's, and makes who is wrong wait: by the session's
+	// Origin, so that no other is held up.
 	HasPassword func() bool
-	Login       func(user, password string) bool
+	Login       func(session *Session, user, password string) bool
 	// SetPassword changes the password, if old is the present one; "" is none.
-	SetPassword func(session *console.Session, old, new string) error
+	SetPassword func(session *Session, old, new string) error
 	// SafeMode does what is asked, or says why not: ErrSafeModeHeld is asked about.
-	SafeMode func(session *console.Session, request SafeRequest) error
+	SafeMode func(session *Session, request SafeRequest) error
 	// End is called when the session is over, however it ended.
-	End func(session *console.Session)
+	End func(session *Session)
 }
 
-// Serve holds a session with the terminal at the other end of conn, and closes
+// Serve holds a session with the terminal at the other end of conn, which is at origin, and closes
 // conn when it is over: when a line asks to Quit, or the terminal hangs up. What a
 // line puts out is shown and then its error, if any. It returns an error if the
 // terminal broke the protocol, takes nothing for a long time, or the connection
 // broke, and nil otherwise. A panic of the handler ends the session with an error and
 // nothing else: PID 1 lives on.
-func Serve(conn net.Conn, handler Handler) (err error) {
+func Serve(conn net.Conn, origin Origin, handler Handler) (err error) {
 	defer conn.Close()
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("console session: panic: %v%s", p, panicPlace())
 		}
 	}()
-	s := server{conn: conn, in: bufio.NewReader(conn), handler: handler}
+	s := server{conn: conn, in: bufio.NewReader(conn), handler: handler, session: Session{Origin: origin}}
 	if handler.End != nil {
 		defer handler.End(&s.session)
 	}
@@ -104,7 +105,7 @@ type server struct {
 	conn    net.Conn
 	in      *bufio.Reader
 	handler Handler
-	session console.Session
+	session Session
 }
 
 // serve returns io.EOF if the terminal has hung up.

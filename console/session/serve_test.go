@@ -37,12 +37,12 @@ func TestServeBadFrames(t *testing.T) {
 			near, far := net.Pipe()
 			done := make(chan error)
 			go func() {
-				done <- session.Serve(far, session.Handler{
-					Execute: func(*console.Session, string) (console.Result, error) {
+				done <- session.Serve(far, session.Origin{Via: session.Console}, session.Handler{
+					Execute: func(*session.Session, string) (console.Result, error) {
 						t.Error("executed")
 						return console.Result{}, nil
 					},
-					Prompt: func(*console.Session) string { return "> " },
+					Prompt: func(*session.Session) string { return "> " },
 				})
 			}()
 			kind, text, err := wire.Receive(near)
@@ -65,12 +65,12 @@ func TestWidth(t *testing.T) {
 	widths := make(chan int, 1)
 	done := make(chan error)
 	go func() {
-		done <- session.Serve(far, session.Handler{
-			Execute: func(s *console.Session, _ string) (console.Result, error) {
+		done <- session.Serve(far, session.Origin{Via: session.Console}, session.Handler{
+			Execute: func(s *session.Session, _ string) (console.Result, error) {
 				widths <- s.Width
 				return console.Result{Request: console.Quit}, nil
 			},
-			Prompt: func(*console.Session) string { return "" },
+			Prompt: func(*session.Session) string { return "" },
 		})
 	}()
 	_, _, err := wire.Receive(near)
@@ -119,19 +119,19 @@ func TestServeAnswers(t *testing.T) {
 			r := consoletest.Router{Config: console.Default()}
 			handler := r.Handler(far)
 			complete, explain := handler.Complete, handler.Help
-			handler.Complete = func(s *console.Session, before string) (string, []console.Choice) {
+			handler.Complete = func(s *session.Session, before string) (string, []console.Choice) {
 				if before == "many" {
 					return "", many
 				}
 				return complete(s, before)
 			}
-			handler.Help = func(s *console.Session, before string) string {
+			handler.Help = func(s *session.Session, before string) string {
 				if before == "many" {
 					return strings.Repeat("x", wire.MaxFrame+1)
 				}
 				return explain(s, before)
 			}
-			go func() { done <- session.Serve(far, handler) }()
+			go func() { done <- session.Serve(far, session.Origin{Via: session.Console}, handler) }()
 			kind, text, err := wire.Receive(near)
 			require.NoError(t, err)
 			require.Equal(t, "P"+consoletest.Prompt, string(kind)+text)
@@ -177,17 +177,17 @@ func TestServePanics(t *testing.T) {
 		handler session.Handler
 		want    string
 	}{
-		{"division", session.Handler{Execute: func(s *console.Session, _ string) (console.Result, error) {
+		{"division", session.Handler{Execute: func(s *session.Session, _ string) (console.Result, error) {
 			return console.Result{Output: fmt.Sprint(1 / s.Width)}, nil
 		}}, "panic: runtime error: integer divide by zero in session_test.TestServePanics.func1 (serve_test.go:"},
-		{"panic", session.Handler{Execute: func(*console.Session, string) (console.Result, error) { panic("oh") }}, "panic: oh in session_test.TestServePanics.func2 (serve_test.go:"},
+		{"panic", session.Handler{Execute: func(*session.Session, string) (console.Result, error) { panic("oh") }}, "panic: oh in session_test.TestServePanics.func2 (serve_test.go:"},
 		{"nil function", session.Handler{}, "panic: runtime error: invalid memory address or nil pointer dereference in session.(*server).run (serve.go:"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			near, far := net.Pipe()
-			test.handler.Prompt = func(*console.Session) string { return "" }
+			test.handler.Prompt = func(*session.Session) string { return "" }
 			done := make(chan error)
-			go func() { done <- session.Serve(far, test.handler) }()
+			go func() { done <- session.Serve(far, session.Origin{Via: session.Console}, test.handler) }()
 			_, _, err := wire.Receive(near)
 			require.NoError(t, err)
 			require.NoError(t, wire.Send(near, wire.Line, ""))
@@ -211,7 +211,7 @@ func TestServeWriteTimeout(t *testing.T) {
 	defer near.Close()
 	r := consoletest.Router{Config: console.Default()}
 	done := make(chan error)
-	go func() { done <- session.Serve(slowConn{far}, r.Handler(far)) }()
+	go func() { done <- session.Serve(slowConn{far}, session.Origin{Via: session.Console}, r.Handler(far)) }()
 	_, _, err := wire.Receive(near)
 	require.NoError(t, err)
 	require.NoError(t, wire.Send(near, wire.Line, "long"))
@@ -231,7 +231,7 @@ func FuzzServe(f *testing.F) {
 		near, far := net.Pipe()
 		r := consoletest.Router{Config: console.Default()}
 		done := make(chan error)
-		go func() { done <- session.Serve(far, r.Handler(far)) }()
+		go func() { done <- session.Serve(far, session.Origin{Via: session.Console}, r.Handler(far)) }()
 		go func() { _, _ = near.Write(in); near.Close() }()
 		go func() {
 			for {

@@ -29,7 +29,7 @@ func streaming(t *testing.T, f func(ctx context.Context, r console.Result, out i
 	h := r.Handler(far)
 	h.Stream = f
 	served := make(chan error, 1)
-	go func() { served <- session.Serve(far, h) }()
+	go func() { served <- session.Serve(far, session.Origin{Via: session.Console}, h) }()
 	expectFrame(t, near, wire.Prompt, "[admin@postern] > ")
 	return near, served
 }

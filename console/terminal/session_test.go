@@ -39,7 +39,7 @@ func listen(t *testing.T, socket string, changes ...func(*consoletest.Router)) {
 			if err != nil {
 				return
 			}
-			err = session.Serve(conn, r.Handler(conn))
+			err = session.Serve(conn, session.Origin{Via: session.Console}, r.Handler(conn))
 			if err != nil && !errors.Is(err, net.ErrClosed) && !strings.Contains(err.Error(), "panic") {
 				t.Errorf("serve: %v", err)
 			}

@@ -745,7 +745,7 @@ func FuzzEditor(f *testing.F) {
 		near, far := socketpair(t)
 		r := consoletest.Router{Config: console.Default()}
 		served := make(chan error)
-		go func() { served <- session.Serve(far, r.Handler(far)) }()
+		go func() { served <- session.Serve(far, session.Origin{Via: session.Console}, r.Handler(far)) }()
 		screen := newVT(80, func(string) {})
 		done := make(chan struct{})
 		in := readAhead(bytes.NewReader(keys), done)

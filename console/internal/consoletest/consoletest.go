@@ -37,7 +37,7 @@ func (r *Router) Handler(conn net.Conn) session.Handler {
 	if r.Optional != nil {
 		h = r.Optional()
 	}
-	h.Execute = func(s *console.Session, line string) (console.Result, error) {
+	h.Execute = func(s *session.Session, line string) (console.Result, error) {
 		switch word, _, _ := strings.Cut(line, " "); {
 		case line == "hang up":
 			conn.Close()
@@ -55,11 +55,11 @@ func (r *Router) Handler(conn net.Conn) session.Handler {
 		r.Config = result.Config
 		return result, err
 	}
-	h.Prompt = func(s *console.Session) string { return s.Prompt(r.Config.Identity) }
-	h.Complete = func(s *console.Session, before string) (string, []console.Choice) {
+	h.Prompt = func(s *session.Session) string { return s.Prompt(r.Config.Identity) }
+	h.Complete = func(s *session.Session, before string) (string, []console.Choice) {
 		return s.Complete(r.Config, r.Live, before)
 	}
-	h.Help = func(s *console.Session, before string) string { return s.Help(r.Config, r.Live, before) }
+	h.Help = func(s *session.Session, before string) string { return s.Help(r.Config, r.Live, before) }
 	return h
 }
 
@@ -89,14 +89,14 @@ func (g *Guard) At(r *Router) {
 				g.Locked(func() { has = g.Password != "" })
 				return has
 			},
-			Login: func(user, password string) (ok bool) {
+			Login: func(_ *session.Session, user, password string) (ok bool) {
 				g.Locked(func() {
 					g.Asked = append(g.Asked, user+":"+password)
-					ok = user == "admin" && password == g.Password
+					ok = user == console.Admin && password == g.Password
 				})
 				return ok
 			},
-			SetPassword: func(_ *console.Session, old, new string) (err error) {
+			SetPassword: func(_ *session.Session, old, new string) (err error) {
 				g.Locked(func() {
 					if old != g.Password {
 						err = errors.New("failure: old password is wrong")
@@ -106,7 +106,7 @@ func (g *Guard) At(r *Router) {
 				})
 				return err
 			},
-			SafeMode: func(s *console.Session, request session.SafeRequest) (err error) {
+			SafeMode: func(s *session.Session, request session.SafeRequest) (err error) {
 				g.Locked(func() {
 					g.Did = append(g.Did, []string{"take", "unroll and take", "release and take", "release", "unroll"}[request])
 					if request == session.TakeSafeMode && g.Held {
@@ -117,7 +117,7 @@ func (g *Guard) At(r *Router) {
 				})
 				return err
 			},
-			End: func(*console.Session) { g.Locked(func() { g.Ended++ }) },
+			End: func(*session.Session) { g.Locked(func() { g.Ended++ }) },
 		}
 	}
 }
