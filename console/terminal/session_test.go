@@ -123,3 +123,26 @@ func socketpair(t *testing.T) (near, far net.Conn) {
 	})
 	return near, far
 }
+
+// A terminal needs no file: a channel of SSH is one, whose width its client tells.
+func TestTalkWithoutFiles(t *testing.T) {
+	in, keys := io.Pipe()
+	near, far := net.Pipe()
+	defer near.Close()
+	r := consoletest.Router{Config: console.Default()}
+	served := make(chan error, 1)
+	go func() { served <- session.Serve(far, session.Origin{Via: "ssh"}, r.Handler(far)) }()
+	screen := newVT(40, func(s string) { t.Errorf("asked for its width, and answered %q", s) })
+	terminal := New(in, screen, func() int { return 40 })
+	defer terminal.Close()
+	talked := make(chan error, 1)
+	go func() { talked <- terminal.Talk(near) }()
+	_, err := io.WriteString(keys, "/ip so\tset po\t1081\r/ip socks pr\t\r\x04")
+	require.NoError(t, err)
+	require.NoError(t, <-talked)
+	require.NoError(t, <-served)
+	assert.Equal(t, "[admin@postern] > /ip socks set port=108\n1\n[admin@postern] > /ip socks print\n"+
+		"                    enabled: no\n                       port: 1081\n    connection-idle-timeout: 2m\n"+
+		"            max-connections: 200\n[admin@postern] >\n|", screen.String())
+	assert.Empty(t, screen.unknown)
+}

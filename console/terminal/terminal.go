@@ -9,91 +9,45 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
 	"runtime/debug"
 	"strings"
-	"time"
 	"unicode/utf8"
-
-	"golang.org/x/term"
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/internal/wire"
 )
 
-// retry is the pause between two attempts to reach the server.
-const retry = 500 * time.Millisecond
-
-// Run is the user's end of a session: a thin client that shows what the
-// server at socketPath sends on out and sends it the lines of in; a line that ends
-// with "\" is continued behind the prompt "\... ". If in and out are a terminal it is
-// put into raw mode and its lines are edited, completed and remembered here; else
-// they are read as they come. If the server is not there, or goes, Run says
-// so and tries again for as long as it takes. It returns nil when the session is over:
-// the user quit, or in has ended. Then it may still take one read of in away.
-func Run(socketPath string, in io.Reader, out io.Writer) error {
-	t := terminal{out: out}
-	raw, isTerminal := bothTerminals(in, out)
-	if isTerminal {
-		// Ahead of the first read, which otherwise waits for a whole line.
-		old, err := term.MakeRaw(raw)
-		if err != nil {
-			return fmt.Errorf("%w: raw mode: %w", errTerminal, err)
-		}
-		defer term.Restore(raw, old)
-	}
-	done := make(chan struct{})
-	defer close(done)
-	t.in = readAhead(in, done)
-	if isTerminal {
-		t.editor = newEditor(t.in, out, func() int {
-			width, _, err := term.GetSize(raw)
-			if err != nil {
-				return 0
-			}
-			return width
-		})
-	} else {
-		// A line that fills the buffer is too long: MaxLine, its end, and one more.
-		t.lines = bufio.NewReaderSize(t.in, console.MaxLine+2)
-	}
-	for {
-		conn, err := t.dial(socketPath)
-		if err != nil {
-			return err
-		}
-		err = t.talk(conn)
-		conn.Close()
-		if err == nil || errors.Is(err, errTerminal) {
-			return err
-		}
-		if err := t.show("\nConnection to the router lost; the last line may have had no effect.\n"); err != nil {
-			return err
-		}
-		time.Sleep(retry)
-	}
-}
-
-// bothTerminals reports whether in and out are terminals, and returns in's
-// descriptor.
-func bothTerminals(in io.Reader, out io.Writer) (fd int, ok bool) {
-	i, isFile := in.(*os.File)
-	o, alsoFile := out.(*os.File)
-	if !isFile || !alsoFile || !term.IsTerminal(int(i.Fd())) || !term.IsTerminal(int(o.Fd())) {
-		return 0, false
-	}
-	return int(i.Fd()), true
-}
-
-// terminal is what Run reads and writes.
-type terminal struct {
+// Terminal is what a user sits at: bytes in, bytes out.
+type Terminal struct {
 	in  *input
 	out io.Writer
 	// Either editor is set or, if this is not really a terminal, lines.
 	editor *editor
 	lines  *bufio.Reader
+	done   chan struct{} // closed by Close
 }
+
+// New makes a terminal of the bytes of in and out, which it reads from now on. Width returns
+// the number of columns, or 0 if only the terminal itself knows them, as on a serial line:
+// then it is asked. The terminal must be in raw mode, which is the caller's to see to, and
+// its lines are edited, completed and remembered here.
+//
+// Without width (nil) in and out are files or pipes: lines are read and written as they
+// come.
+func New(in io.Reader, out io.Writer, width func() int) *Terminal {
+	t := &Terminal{out: out, done: make(chan struct{})}
+	t.in = readAhead(in, t.done)
+	if width != nil {
+		t.editor = newEditor(t.in, out, width)
+	} else {
+		// A line that fills the buffer is too long: MaxLine, its end, and one more.
+		t.lines = bufio.NewReaderSize(t.in, console.MaxLine+2)
+	}
+	return t
+}
+
+// Close stops reading. A read of in that is under way may still take bytes away.
+func (t *Terminal) Close() { close(t.done) }
 
 var (
 	// errTerminal marks an error of the terminal and not of the connection.
@@ -106,7 +60,7 @@ var (
 )
 
 // show writes text from the left margin on.
-func (t *terminal) show(text string) error {
+func (t *Terminal) show(text string) error {
 	if t.editor != nil {
 		// A raw terminal does as it is told.
 		text = strings.ReplaceAll(text, "\n", "\r\n")
@@ -115,22 +69,6 @@ func (t *terminal) show(text string) error {
 		return fmt.Errorf("%w: write: %w", errTerminal, err)
 	}
 	return nil
-}
-
-// dial connects to the server, however long that takes.
-func (t *terminal) dial(socketPath string) (net.Conn, error) {
-	for told := false; ; told = true {
-		conn, err := net.Dial("unix", socketPath)
-		if err == nil {
-			return conn, nil
-		}
-		if !told {
-			if err := t.show("Waiting for the router: " + err.Error() + "\n"); err != nil {
-				return nil, err
-			}
-		}
-		time.Sleep(retry)
-	}
 }
 
 // frame is one that was received, or the error of receiving.
@@ -142,13 +80,13 @@ type frame struct {
 
 // serverConn is the terminal's end of a session.
 type serverConn struct {
-	net.Conn
+	io.Writer
 	frames <-chan frame
 	width  int // that the server was told
 }
 
 // connect receives frames ahead, so that keys can be heeded meanwhile, until done.
-func connect(conn net.Conn, done <-chan struct{}) *serverConn {
+func connect(conn io.ReadWriter, done <-chan struct{}) *serverConn {
 	frames := make(chan frame)
 	go func() {
 		for {
@@ -164,7 +102,7 @@ func connect(conn net.Conn, done <-chan struct{}) *serverConn {
 			}
 		}
 	}()
-	return &serverConn{Conn: conn, frames: frames}
+	return &serverConn{Writer: conn, frames: frames}
 }
 
 // tellWidth tells the server the terminal's width if it is another than before.
@@ -188,9 +126,12 @@ func (c *serverConn) ask(kind byte, text string, answer byte) (string, error) {
 	return f.text, f.err
 }
 
-// talk holds one session. It returns nil when it is over, an errTerminal, or the
-// connection's error.
-func (t *terminal) talk(conn net.Conn) error {
+// Talk holds one session with the server at the other end of conn, which the caller closes
+// when Talk has returned: it shows what the server sends and sends it lines. A line that ends
+// with "\" is continued behind the prompt "\... ". Talk returns nil when the session is over
+// because the user quit or in has ended; otherwise the error of the connection or of the
+// terminal.
+func (t *Terminal) Talk(conn io.ReadWriter) error {
 	done := make(chan struct{})
 	defer close(done)
 	c := connect(conn, done)
@@ -252,7 +193,7 @@ func (t *terminal) talk(conn net.Conn) error {
 }
 
 // reply sends the line that was read, or what the error of reading it means.
-func (t *terminal) reply(c *serverConn, line string, err error) error {
+func (t *Terminal) reply(c *serverConn, line string, err error) error {
 	kind := byte(wire.Line)
 	switch err {
 	case nil:
@@ -284,7 +225,7 @@ func rowsOf(text string, columns int) int {
 // await waits for a frame of the server. Meanwhile what is typed is kept for the
 // next prompt; Ctrl-C throws that away and interrupts what the server does, and so
 // does any key what repeats itself.
-func (t *terminal) await(c *serverConn, repeats *bool) (frame, error) {
+func (t *Terminal) await(c *serverConn, repeats *bool) (frame, error) {
 	for {
 		if *repeats && t.pressed() {
 			*repeats = false
@@ -317,7 +258,7 @@ func (t *terminal) await(c *serverConn, repeats *bool) (frame, error) {
 
 // pressed reports whether a key was pressed, or a line or the end of input is
 // there. A key that means no more than that is taken away.
-func (t *terminal) pressed() bool {
+func (t *Terminal) pressed() bool {
 	if t.editor == nil {
 		return t.in.ended || t.lines.Buffered() > 0 || len(t.in.ahead) > 0
 	}
@@ -329,7 +270,7 @@ func (t *terminal) pressed() bool {
 }
 
 // ask reads a line with its continuations. At the end of input it returns io.EOF.
-func (t *terminal) ask(prompt string) (string, error) {
+func (t *Terminal) ask(prompt string) (string, error) {
 	var line strings.Builder
 	next := prompt
 	for {
@@ -366,7 +307,7 @@ func (t *terminal) ask(prompt string) (string, error) {
 
 // readPart reads a line that goes on what is before it. Of one longer than MaxLine it
 // returns more than MaxLine bytes, but not all.
-func (t *terminal) readPart(before, prompt string) (string, error) {
+func (t *Terminal) readPart(before, prompt string) (string, error) {
 	if t.editor != nil {
 		return t.editor.readLine(before, prompt)
 	}
@@ -385,7 +326,7 @@ func (t *terminal) readPart(before, prompt string) (string, error) {
 }
 
 // answer reads what is no command, and is not remembered: errLeave if it is given up.
-func (t *terminal) answer(prompt string, secret bool) (string, error) {
+func (t *Terminal) answer(prompt string, secret bool) (string, error) {
 	line, err := "", error(nil)
 	if t.editor != nil {
 		line, err = t.editor.readAnswer(prompt, secret)

@@ -749,9 +749,9 @@ func FuzzEditor(f *testing.F) {
 		screen := newVT(80, func(string) {})
 		done := make(chan struct{})
 		in := readAhead(bytes.NewReader(keys), done)
-		u := terminal{in: in, out: screen, editor: newEditor(in, screen, func() int { return 0 })}
+		u := Terminal{in: in, out: screen, editor: newEditor(in, screen, func() int { return 0 })}
 		ended := make(chan error)
-		go func() { ended <- u.talk(near) }()
+		go func() { ended <- u.Talk(near) }()
 		select {
 		case <-ended:
 		case <-time.After(10 * time.Second):

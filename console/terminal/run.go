@@ -1,0 +1,81 @@
+package terminal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// retry is the pause between two attempts to reach the server.
+const retry = 500 * time.Millisecond
+
+// Run is the process of a console: it talks to the server at socketPath from in and out. If
+// both are a terminal it is put into raw mode; else their lines are read as they come. If the
+// server is not there, or goes, Run says so and tries again for as long as it takes. It
+// returns nil when the session is over.
+func Run(socketPath string, in io.Reader, out io.Writer) error {
+	var width func() int
+	if raw, ok := bothTerminals(in, out); ok {
+		// Before the first read, which otherwise waits for a whole line.
+		old, err := term.MakeRaw(raw)
+		if err != nil {
+			return fmt.Errorf("%w: raw mode: %w", errTerminal, err)
+		}
+		defer term.Restore(raw, old)
+		width = func() int {
+			columns, _, err := term.GetSize(raw)
+			if err != nil {
+				return 0
+			}
+			return columns
+		}
+	}
+	t := New(in, out, width)
+	defer t.Close()
+	for {
+		conn, err := t.dial(socketPath)
+		if err != nil {
+			return err
+		}
+		err = t.Talk(conn)
+		conn.Close()
+		if err == nil || errors.Is(err, errTerminal) {
+			return err
+		}
+		if err := t.show("\nConnection to the router lost; the last line may have had no effect.\n"); err != nil {
+			return err
+		}
+		time.Sleep(retry)
+	}
+}
+
+// dial connects to the server, however long that takes.
+func (t *Terminal) dial(socketPath string) (net.Conn, error) {
+	for told := false; ; told = true {
+		conn, err := net.Dial("unix", socketPath)
+		if err == nil {
+			return conn, nil
+		}
+		if !told {
+			if err := t.show("Waiting for the router: " + err.Error() + "\n"); err != nil {
+				return nil, err
+			}
+		}
+		time.Sleep(retry)
+	}
+}
+
+// bothTerminals reports whether in and out are terminals, and returns in's descriptor.
+func bothTerminals(in io.Reader, out io.Writer) (fd int, ok bool) {
+	i, isFile := in.(*os.File)
+	o, alsoFile := out.(*os.File)
+	if !isFile || !alsoFile || !term.IsTerminal(int(i.Fd())) || !term.IsTerminal(int(o.Fd())) {
+		return 0, false
+	}
+	return int(i.Fd()), true
+}
