@@ -11,10 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // TestCard looks at a card with the tools of others.
 func TestCard(t *testing.T) {
+	e2e.Needs(t, "mkimage", "dtc", "gcc", "sgdisk", "mkfs.vfat", "fsck.vfat", "mcopy", "/usr/src/"+linuxSource+".tar.xz")
 	b, err := board.ByName("bananapi-r2")
 	require.NoError(t, err)
 	keys := filepath.Join(t.TempDir(), "keys")

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // writeTestDisk makes the disk of a board whose kernel and initramfs are not ones.
@@ -51,6 +52,7 @@ func cut(t *testing.T, b board.Board, dir, name string) string {
 
 // TestDisk looks at a PC's disk with the tools of others.
 func TestDisk(t *testing.T) {
+	e2e.Needs(t, "grub-mkimage", "/usr/lib/grub/i386-pc", "/usr/lib/grub/x86_64-efi", "mkfs.vfat", "fsck.vfat", "mmd", "mdir", "sgdisk", "cpio")
 	b, err := board.ByName("pc")
 	require.NoError(t, err)
 	dir := writeTestDisk(t, b)

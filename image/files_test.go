@@ -12,11 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // TestFiles makes the cards of boards whose boot loaders read files, and looks into them
 // with the tools of others.
 func TestFiles(t *testing.T) {
+	e2e.Needs(t, "gcc", "dtc", "mkfs.vfat", "mmd", "mdir", "/usr/src/"+linuxSource+".tar.xz")
 	for _, c := range []struct {
 		board string
 		files []string

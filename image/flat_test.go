@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // smallKernel compiles a program with what flatten looks for in a kernel.
@@ -52,6 +53,7 @@ __appended_dtb: .space 0x100000
 }
 
 func TestFlatten(t *testing.T) {
+	e2e.Needs(t, "mips-linux-gnu-gcc")
 	kernel := smallKernel(t)
 	initramfs := bytes.Repeat([]byte("initramfs"), 1000)
 	tree := []byte("\xD0\x0D\xFE\xEDtree")
@@ -99,6 +101,7 @@ func TestFlatten(t *testing.T) {
 
 // TestUImage has the tool of U-Boot read the header, and xz what is behind it.
 func TestUImage(t *testing.T) {
+	e2e.Needs(t, "mkimage", "xz")
 	dir := t.TempDir()
 	image := flat{load: 0xFFFFFFFF_80060000, entry: 0xFFFFFFFF_80060400, data: bytes.Repeat([]byte("postern "), 100_000)}
 	packed, err := lzma(image.data, dir)
@@ -154,6 +157,7 @@ func TestELF(t *testing.T) {
 
 // TestDeviceTrees compiles those of every board and reads some of them back.
 func TestDeviceTrees(t *testing.T) {
+	e2e.Needs(t, "gcc", "dtc", "/usr/src/"+linuxSource+".tar.xz")
 	source, err := sourceForTrees()
 	require.NoError(t, err)
 	for _, b := range board.All() {

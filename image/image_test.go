@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 func TestCheckConfig(t *testing.T) {
@@ -78,6 +79,7 @@ func TestCache(t *testing.T) {
 // must be the same to the byte. The second kernel is kept in the cache, as the first is,
 // so that only the first run with new inputs takes long.
 func TestReproducible(t *testing.T) {
+	e2e.Builds(t)
 	b, err := board.ByName("malta")
 	require.NoError(t, err)
 	c, err := openCache()
@@ -124,6 +126,7 @@ func hashOf(t *testing.T, path string) string {
 
 // TestLimit builds an image for a chip that is too small.
 func TestLimit(t *testing.T) {
+	e2e.Builds(t)
 	b, err := board.ByName("malta")
 	require.NoError(t, err)
 	c, err := openCache()

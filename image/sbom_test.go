@@ -12,10 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // TestDocuments writes the documents of an image of the real program, twice.
 func TestDocuments(t *testing.T) {
+	e2e.Builds(t)
 	for _, name := range []string{"malta", "pc"} {
 		t.Run(name, func(t *testing.T) {
 			b, err := board.ByName(name)

@@ -18,10 +18,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // TestMultiFile has U-Boot's own tool take an image apart.
 func TestMultiFile(t *testing.T) {
+	e2e.Needs(t, "dumpimage")
 	for _, c := range []struct {
 		name              string
 		kernel, initramfs int
@@ -109,6 +111,7 @@ func writeParts(t *testing.T) string {
 // that was tampered with is for the tests of package qemu: the checker on the host is in
 // no package of Debian.
 func TestFIT(t *testing.T) {
+	e2e.Needs(t, "mkimage", "dumpimage", "dtc", "fdtget")
 	b, err := board.ByName("virt-armv7")
 	require.NoError(t, err)
 	keys := filepath.Join(t.TempDir(), "keys")
@@ -184,6 +187,7 @@ func TestEnvironment(t *testing.T) {
 
 // TestBootLoader has the tool for device trees read what U-Boot is told.
 func TestBootLoader(t *testing.T) {
+	e2e.Needs(t, "fdtget", "fdtput", "/usr/lib/u-boot/maltael/u-boot.bin")
 	b, err := board.ByName("maltael")
 	require.NoError(t, err)
 	loader := b.Image.BootLoader

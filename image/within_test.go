@@ -10,10 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // TestInTime asks for the boards whose kernels there are when no time is left.
 func TestInTime(t *testing.T) {
+	e2e.Needs(t, "x86_64-linux-gnu-gcc", "mips-linux-gnu-gcc", "aarch64-linux-gnu-gcc", "/usr/src/"+linuxSource+".tar.xz")
 	c := cache{dir: t.TempDir()}
 	var boards []board.Board
 	for _, name := range []string{"pc", "malta", "virt-arm64"} {

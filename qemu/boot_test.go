@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // chipBoards are those to test that start from a flash chip by a boot loader on it,
@@ -31,6 +32,7 @@ func chipBoards(slots bool) []board.Board {
 // TestChipBoot starts boards from their flash chips by U-Boot: the manual's example
 // passes, and what was set outlives a cut of the power.
 func TestChipBoot(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range append(chipBoards(false), chipBoards(true)...) {
 		t.Run(b.Name, func(t *testing.T) {
@@ -43,6 +45,7 @@ func TestChipBoot(t *testing.T) {
 // TestChipReboot starts maltael from its chip again without QEMU's help, which else
 // brings the flash into its order, and then with a damaged image.
 func TestChipReboot(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range chipBoards(false) {
 		t.Run(b.Name, func(t *testing.T) {
@@ -109,6 +112,7 @@ var (
 // TestChipSlots looks which slot U-Boot begins with, and that it begins with none that
 // was tampered with.
 func TestChipSlots(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range chipBoards(true) {
 		t.Run(b.Name, func(t *testing.T) {

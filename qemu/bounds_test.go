@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // The load of TestSlowReceivers, and what the router must hold to.
@@ -93,6 +94,7 @@ func startLoaded(t *testing.T, prepare func(*net.TCPConn)) (r *router, streams [
 // then is the router: its windows are open to a server that always has more, and
 // what it received it cannot pass on, since the clients' windows are kept small.
 func TestSlowReceivers(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	length := slowTime
 	if testing.Short() {
@@ -175,6 +177,7 @@ func TestSlowReceivers(t *testing.T) {
 // TestStuckBothWays has connections that nobody reads at either end: more than the
 // smallest board has memory for. It takes no more of them in time, and stays what it is.
 func TestStuckBothWays(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	r, streams, to := startLoaded(t, func(server *net.TCPConn) { server.SetReadBuffer(slowWindow) })
 	var err error
@@ -220,6 +223,7 @@ func TestStuckBothWays(t *testing.T) {
 // beside them: none of these is lost, and the machine stays what it is, until the stuck ones
 // are over, for their silence or for memory that is short.
 func TestFastThenStuck(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	r, streams, to := startLoaded(t, func(*net.TCPConn) {})
 	const fastStreams = 6
@@ -275,6 +279,7 @@ func TestFastThenStuck(t *testing.T) {
 // TestTinySegments has connections that were fast go on in segments of few bytes, when their
 // receivers stop: each holds much more of the router's memory than its bytes.
 func TestTinySegments(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	const streams, first = 6, 8 << 20 // bytes
 	r, _, _ := startLoaded(t, func(*net.TCPConn) {})

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // firmwares are what a PC starts by.
@@ -45,6 +46,7 @@ func allBoards() []board.Board {
 
 // TestCardBoot does for a board with a card what TestDiskBoot does for a PC.
 func TestCardBoot(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range cardBoards() {
 		t.Run(b.Name, func(t *testing.T) {
@@ -56,6 +58,7 @@ func TestCardBoot(t *testing.T) {
 
 // TestCardSlots looks which slot U-Boot's script begins with.
 func TestCardSlots(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range cardBoards() {
 		t.Run(b.Name, func(t *testing.T) {
@@ -70,6 +73,7 @@ func TestCardSlots(t *testing.T) {
 // TestDiskBoot starts a PC from its disk, by either firmware: the manual's example
 // passes, and what was set outlives a cut of the power.
 func TestDiskBoot(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range diskBoards() {
 		for _, firmware := range firmwares {
@@ -89,6 +93,7 @@ func anyPC() []board.Board {
 // TestAnyPC does what TestDiskBoot does with the disks that a PC may have, and with two
 // cards of Intel's.
 func TestAnyPC(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range anyPC() {
 		for _, disk := range []struct {
@@ -167,6 +172,7 @@ var slotCases = []slotCase{
 
 // TestDiskSlots looks which slot GRUB begins with.
 func TestDiskSlots(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range diskBoards() {
 		for _, firmware := range firmwares {

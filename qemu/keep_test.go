@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // keeper is a machine whose flash outlives it: it is started again and again.
@@ -128,6 +129,7 @@ func (k *keeper) awaitKept(t *testing.T, text string) {
 // TestKept checks that what is set survives a restart and a cut of the power, and
 // that defaults come back when they are asked for.
 func TestKept(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range boards() {
 		t.Run(b.Name, func(t *testing.T) {
@@ -204,6 +206,7 @@ func (k *keeper) keep(t *testing.T, sequence uint64, text string) {
 
 // TestKeptBadLines boots with lines on flash that this version does not know.
 func TestKeptBadLines(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	k := newKeeper(t, boards()[0])
 	const good = "/system identity\nset name=old\n/ip address\nadd address=192.168.0.1/24 interface=ether2\n"
@@ -240,6 +243,7 @@ func TestKeptBadLines(t *testing.T) {
 
 // TestNoFlash boots with a flash that has no partition for the configuration.
 func TestNoFlash(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	k := newKeeper(t, boards()[0])
 	require.NoError(t, os.WriteFile(k.flash(), make([]byte, k.b.QEMU.FlashSize), 0o600))
@@ -254,6 +258,7 @@ func TestNoFlash(t *testing.T) {
 // so when it is opened. The emulated chip reports an error and is never ready again,
 // which is the worst that a chip can do.
 func TestWornFlash(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for i, b := range boards() {
 		if i > 0 && b.Flash.Chip != "" {

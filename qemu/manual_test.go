@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // manualPages are the pages of MikroTik's manual about SOCKS, as ../shared/seeds has
@@ -43,6 +44,7 @@ var manualPages = []struct {
 // the connections are printed, the client opens those that the page shows, from the
 // same ports to the same addresses, and as many bytes pass.
 func TestManual(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range boards() {
 		t.Run(b.Name, func(t *testing.T) {

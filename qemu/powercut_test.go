@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // TestPowerCut kills QEMU, which is a cut of the router's power, 200 times while the
@@ -28,6 +29,7 @@ import (
 // first is what the tests of package store simulate, at every byte and bit, the second
 // is what a sync is for.
 func TestPowerCut(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	// A disk, and the chips of the boards that boot quickest.
 	share := map[string]int{"virt-armv7": 80, "virt-arm64": 80, "pc": 40}

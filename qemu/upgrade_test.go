@@ -21,6 +21,7 @@ import (
 	"github.com/u-root/mkuimage/cpio"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // upgradeImage is what a router is upgraded with, in an image folder, by package image.
@@ -210,6 +211,7 @@ func (u *upgrading) await(t *testing.T, text string) string {
 // TestUpgrade upgrades boards with two slots over HTTP, and then to versions that are bad
 // in each way: the router falls back to the one before and says why.
 func TestUpgrade(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range slotBoards() {
 		t.Run(b.Name, func(t *testing.T) {
@@ -360,6 +362,7 @@ func (u *upgrading) seedFollows(t *testing.T) bool {
 // TestUpgradeInPlace upgrades a board with room for one image. The power fails in the
 // middle of the write; the boot loader's rescue brings a router that upgrades itself again.
 func TestUpgradeInPlace(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	for _, b := range chipBoards(false) {
 		t.Run(b.Name, func(t *testing.T) {

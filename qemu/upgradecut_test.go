@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // upgradeCuts is how often TestUpgradePowerCut cuts the power, over all boards: each takes
@@ -27,6 +28,7 @@ const upgradeCuts = 24
 // As in TestPowerCut, the file of the flash has what was written up to that moment; what
 // a chip makes of a word or an erase that is cut is simulated in package upgrade.
 func TestUpgradePowerCut(t *testing.T) {
+	e2e.Boots(t)
 	t.Parallel()
 	all := upgradeCuts
 	if text := os.Getenv("POSTERN_UPGRADE_CUTS"); text != "" {
