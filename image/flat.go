@@ -138,7 +138,10 @@ func makeFlat(b board.Board, dir, work string) ([]string, error) {
 			files[slotImage] = image.tplink(b.Image.Hardware, packed, 0)
 			files[factoryImage] = image.tplink(b.Image.Hardware, packed, tplinkSize)
 		} else {
-			files[slotImage] = uImage(uint32(image.load), uint32(image.entry), typeKernel, compressedLZMA, packed)
+			files[slotImage], err = uImage(uint32(image.load), uint32(image.entry), "kernel", "lzma", work, packed)
+			if err != nil {
+				return nil, err
+			}
 		}
 	}
 	names := []string{}

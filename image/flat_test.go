@@ -107,7 +107,9 @@ func TestUImage(t *testing.T) {
 	packed, err := lzma(image.data, dir)
 	require.NoError(t, err)
 	file := filepath.Join(dir, "uImage")
-	require.NoError(t, os.WriteFile(file, uImage(uint32(image.load), uint32(image.entry), typeKernel, compressedLZMA, packed), 0o644))
+	packedImage, err := uImage(uint32(image.load), uint32(image.entry), "kernel", "lzma", t.TempDir(), packed)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, packedImage, 0o644))
 	out, err := exec.Command("mkimage", "-l", file).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	for _, has := range []string{"MIPS Linux Kernel Image (lzma compressed)", "Load Address: 80060000", "Entry Point:  80060400",

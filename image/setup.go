@@ -48,7 +48,8 @@ func setup(boards []board.Board, lab bool) error {
 	}
 	for _, b := range boards {
 		want = append(want, b.CPU.CompilerPackages(host)...)
-		if b.Image.Form == board.UImage || b.Image.Form == board.FIT {
+		switch b.Image.Form {
+		case board.UImage, board.FlatUImage, board.FIT:
 			want = append(want, ubootPackages...)
 		}
 		if b.Image.DeviceTrees != nil {

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"math"
 	"os"
@@ -19,8 +18,8 @@ import (
 	"github.com/postern-router/postern/upgrade"
 )
 
-// ubootPackages are the Debian packages that images for U-Boot are made with: mkimage,
-// which makes and signs a FIT, and the compiler of device trees that it calls.
+// ubootPackages are the Debian packages that images for U-Boot are made with: mkimage and
+// mkenvimage, and the compiler of device trees that mkimage calls for a FIT.
 var ubootPackages = []string{"u-boot-tools", "device-tree-compiler"}
 
 // ubootKey is a device tree with the public key that U-Boot is to ask for, as mkimage
@@ -39,7 +38,7 @@ func makeUBoot(b board.Board, v version, keys, dir, work string) ([]string, erro
 		slot, err = makeFIT(b, keys, dir, work)
 		made = append(made, ubootKey)
 	} else {
-		slot, err = makeUImage(b, dir)
+		slot, err = makeUImage(b, dir, work)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("slot image: %w", err)
@@ -60,23 +59,9 @@ func makeUBoot(b board.Board, v version, keys, dir, work string) ([]string, erro
 	return append(made, factoryImage), nil
 }
 
-// Fields of U-Boot's legacy image (include/image.h of its source, image_header_t).
-const (
-	uImageMagic  = 0x27051956
-	uImageHeader = 64
-	osLinux      = 5
-	archMIPS     = 5
-
-	typeKernel = 2
-	typeMulti  = 4
-
-	uncompressed   = 0
-	compressedLZMA = 3
-)
-
 // makeUImage returns a legacy image with the kernel, an ELF file, and the initramfs.
 // U-Boot copies the kernel to where the ELF file has it.
-func makeUImage(b board.Board, dir string) ([]byte, error) {
+func makeUImage(b board.Board, dir, work string) ([]byte, error) {
 	if b.Kernel.Arch != "mips" {
 		return nil, fmt.Errorf("form %s for a kernel of %s: only known for mips", b.Image.Form, b.Kernel.Arch)
 	}
@@ -88,43 +73,31 @@ func makeUImage(b board.Board, dir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return uImage(load, entry, typeMulti, uncompressed, multiFile(kernel, initramfs)), nil
+	return uImage(load, entry, "multi", "none", work, kernel, initramfs)
 }
 
-// multiFile joins parts as a legacy image of the type multi-file has them: their
-// lengths, a zero, and each from a multiple of four bytes on.
-func multiFile(parts ...[]byte) []byte {
-	var data []byte
-	for _, p := range parts {
-		data = binary.BigEndian.AppendUint32(data, uint32(len(p)))
-	}
-	data = binary.BigEndian.AppendUint32(data, 0)
+// uImage returns U-Boot's legacy image of parts, for Linux on MIPS. kind and compression
+// are names that mkimage(1) takes for -T and -C; only the kind "multi" has several parts.
+// work is a folder for temporary files.
+func uImage(load, entry uint32, kind, compression, work string, parts ...[]byte) ([]byte, error) {
+	var names []string
 	for i, p := range parts {
-		data = append(data, p...)
-		for i < len(parts)-1 && len(data)%4 != 0 {
-			data = append(data, 0)
+		name := fmt.Sprintf("part-%d", i)
+		if err := os.WriteFile(filepath.Join(work, name), p, 0o644); err != nil {
+			return nil, err
 		}
+		names = append(names, name)
 	}
-	return data
+	const image = "uImage"
+	if err := run(work, mkimageEnv, "mkimage", "-A", "mips", "-O", "linux", "-T", kind, "-C", compression, "-n", "Postern",
+		"-a", fmt.Sprintf("%#x", load), "-e", fmt.Sprintf("%#x", entry), "-d", strings.Join(names, ":"), image); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(work, image))
 }
 
-// uImage puts the header of a legacy image before data: for Linux on MIPS, of that type
-// and compression.
-func uImage(load, entry uint32, kind, compression byte, data []byte) []byte {
-	big := binary.BigEndian
-	header := make([]byte, uImageHeader)
-	big.PutUint32(header, uImageMagic)
-	// [8:12] is the time of its making: none, for the same bytes from the same commit.
-	big.PutUint32(header[12:], uint32(len(data)))
-	big.PutUint32(header[16:], load)
-	big.PutUint32(header[20:], entry)
-	big.PutUint32(header[24:], crc32.ChecksumIEEE(data))
-	copy(header[28:], []byte{osLinux, archMIPS, kind, compression})
-	copy(header[32:], "Postern")
-	// Of the header with zeros in this place.
-	big.PutUint32(header[4:], crc32.ChecksumIEEE(header))
-	return append(header, data...)
-}
+// mkimageEnv has mkimage write the same bytes whenever it is run.
+var mkimageEnv = []string{"SOURCE_DATE_EPOCH=0", "TZ=UTC"}
 
 // memoryOf returns what an ELF file has in memory, without what is zero at its end, the
 // address of that, and where it is begun.
@@ -176,8 +149,7 @@ func makeFIT(b board.Board, keys, dir, work string) ([]byte, error) {
 	if err := run("", nil, "dtc", "-q", "-O", "dtb", "-o", key, empty); err != nil {
 		return nil, err
 	}
-	// Times in it are those of nothing that was done, so that two builds are the same.
-	if err := run("", []string{"SOURCE_DATE_EPOCH=0", "TZ=UTC"}, "mkimage", "-f", source, "-k", keys, "-K", key, "-r", image); err != nil {
+	if err := run("", mkimageEnv, "mkimage", "-f", source, "-k", keys, "-K", key, "-r", image); err != nil {
 		return nil, err
 	}
 	if err := copyFile(filepath.Join(dir, ubootKey), key, 0o644); err != nil {
@@ -293,7 +265,7 @@ func factoryChip(b board.Board, v version, slot []byte, work string) (chip, erro
 			return chip{}, err
 		}
 		p, _ := b.Flash.Partition("environment")
-		environment, err := environment(loader.Environment, p.Size)
+		environment, err := environment(loader.Environment, p.Size, work)
 		if err != nil {
 			return chip{}, err
 		}
@@ -314,17 +286,16 @@ func factoryChip(b board.Board, v version, slot []byte, work string) (chip, erro
 	return c, nil
 }
 
-// environment is U-Boot's, of size bytes: a CRC-32, then variables that end with a zero
-// each, and one more zero.
-func environment(variables []string, size int64) ([]byte, error) {
-	text := []byte(strings.Join(variables, "\x00") + "\x00\x00")
-	if int64(len(text)) > size-4 {
-		return nil, fmt.Errorf("an environment of %d bytes for a place of %d", len(text), size-4)
+// environment returns U-Boot's environment with variables, as name=value, in size bytes.
+func environment(variables []string, size int64, work string) ([]byte, error) {
+	text, image := filepath.Join(work, "environment.txt"), filepath.Join(work, "environment")
+	if err := os.WriteFile(text, []byte(strings.Join(variables, "\n")+"\n"), 0o644); err != nil {
+		return nil, err
 	}
-	env := bytes.Repeat([]byte{0xFF}, int(size))
-	copy(env[4:], text)
-	binary.LittleEndian.PutUint32(env, crc32.ChecksumIEEE(env[4:]))
-	return env, nil
+	if err := run("", nil, "mkenvimage", "-s", fmt.Sprint(size), "-p", "0xFF", "-o", image, text); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(image)
 }
 
 // bootLoader reads U-Boot. A command that it is to run goes into its control device

@@ -38,7 +38,12 @@ func TestMultiFile(t *testing.T) {
 				random.Read(p)
 			}
 			path := filepath.Join(dir, "image")
-			require.NoError(t, os.WriteFile(path, uImage(0x80400000, 0x80401000, typeMulti, uncompressed, multiFile(parts...)), 0o644))
+			image, err := uImage(0x80400000, 0x80401000, "multi", "none", t.TempDir(), parts...)
+			require.NoError(t, err)
+			again, err := uImage(0x80400000, 0x80401000, "multi", "none", t.TempDir(), parts...)
+			require.NoError(t, err)
+			assert.Equal(t, image, again, "the same bytes from the same parts")
+			require.NoError(t, os.WriteFile(path, image, 0o644))
 			said := tool(t, dir, "dumpimage", "-l", path)
 			assert.Contains(t, said, "MIPS Linux Multi-File Image (uncompressed)")
 			assert.Contains(t, said, "Load Address: 80400000\nEntry Point:  80401000\n")
@@ -178,11 +183,12 @@ func TestFIT(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	env, err := environment([]string{"a=1", "b=2"}, 16)
+	env, err := environment([]string{"a=1", "b=2"}, 16, t.TempDir())
 	require.NoError(t, err)
 	assert.Equal(t, "a=1\x00b=2\x00\x00\xFF\xFF\xFF", string(env[4:]))
-	_, err = environment([]string{"a=1", "b=23"}, 13)
-	assert.ErrorContains(t, err, "an environment of 10 bytes for a place of 9")
+	assert.Equal(t, crc32.ChecksumIEEE(env[4:]), binary.LittleEndian.Uint32(env))
+	_, err = environment([]string{"a=1", "b=23"}, 13, t.TempDir())
+	assert.ErrorContains(t, err, "mkenvimage -s 13")
 }
 
 // TestBootLoader has the tool for device trees read what U-Boot is told.
