@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/licensecheck"
+
 	"github.com/postern-router/postern/board"
 )
 
@@ -194,15 +196,22 @@ func debianComponent(name, licence string) (component, error) {
 	return c, nil
 }
 
-// licenceFile is how files with a licence or a notice are called.
+// licenceFile matches the names of files with a licence or a notice.
 var licenceFile = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice)(\.|$)`)
 
-// readLicence finds the texts of a component's licence in its folder, and which it is.
+// leastKnown is how much of a licence's file, in percent, must be text of known licences:
+// what pkg.go.dev asks for.
+const leastKnown = 75
+
+// readLicence finds the texts of a component's licences in its folder, and sets licence to
+// the SPDX expression of all of them. A file of whose text less than leastKnown is that of
+// a known licence is an error: somebody has to read it.
 func (c *component) readLicence(folder string) error {
 	files, err := os.ReadDir(folder)
 	if err != nil {
 		return fmt.Errorf("licence of %s: %w", c.name, err)
 	}
+	var licences []string
 	for _, f := range files {
 		if f.IsDir() || !licenceFile.MatchString(f.Name()) {
 			continue
@@ -211,22 +220,24 @@ func (c *component) readLicence(folder string) error {
 		c.texts = append(c.texts, path)
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return err
+			return fmt.Errorf("licence of %s: %w", c.name, err)
 		}
-		switch t := string(text); {
-		case strings.Contains(t, "Apache License") && strings.Contains(t, "Version 2.0"):
-			c.licence = "Apache-2.0"
-		case strings.Contains(t, "Redistribution and use in source and binary forms") && strings.Contains(t, "Neither the name"):
-			c.licence = "BSD-3-Clause"
-		case strings.Contains(t, "Redistribution and use in source and binary forms"):
-			c.licence = "BSD-2-Clause"
-		case strings.Contains(t, "Permission is hereby granted, free of charge"):
-			c.licence = "MIT"
+		if strings.HasPrefix(strings.ToLower(f.Name()), "notice") {
+			continue // names the authors, and is no licence
+		}
+		known := licensecheck.Scan(text)
+		if known.Percent < leastKnown {
+			return fmt.Errorf("licence of %s: %.0f %% of %s is text of known licences: expected at least %d %%", c.name, known.Percent, path, leastKnown)
+		}
+		for _, m := range known.Match {
+			licences = append(licences, m.ID)
 		}
 	}
-	if c.licence == "" {
-		return fmt.Errorf("licence of %s: in %s is none that is known: Apache-2.0, BSD or MIT", c.name, folder)
+	if licences == nil {
+		return fmt.Errorf("licence of %s: there is no file LICENSE or COPYING in %s", c.name, folder)
 	}
+	slices.Sort(licences)
+	c.licence = strings.Join(slices.Compact(licences), " AND ")
 	return nil
 }
 

@@ -87,14 +87,45 @@ func TestDocuments(t *testing.T) {
 }
 
 func TestReadLicence(t *testing.T) {
-	dir := t.TempDir()
-	c := component{name: "thing"}
-	require.ErrorContains(t, c.readLicence(dir), "licence of thing: in "+dir+" is none that is known")
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "LICENSE.md"), []byte("All rights reserved."), 0o644))
-	require.ErrorContains(t, c.readLicence(dir), "none that is known")
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "COPYING"), []byte("Permission is hereby granted, free of charge, to any"), 0o644))
-	c.texts = nil
-	require.NoError(t, c.readLicence(dir))
-	assert.Equal(t, "MIT", c.licence)
-	assert.Len(t, c.texts, 2)
+	goroot, err := output("go", "env", "GOROOT")
+	require.NoError(t, err)
+	bsd, err := os.ReadFile(filepath.Join(goroot, "LICENSE"))
+	require.NoError(t, err)
+	apache, err := os.ReadFile("/usr/share/common-licenses/Apache-2.0")
+	require.NoError(t, err)
+	// It has a third clause, as BSD-3-Clause has: of another meaning.
+	reworded := strings.Replace(string(bsd), "Neither the name of Google LLC nor the names of its\ncontributors may be used to endorse or promote products derived from\nthis software without specific prior written permission.",
+		"Neither the name of Google LLC nor those of its sellers may be\nchanged, and each copy of this work, in whatever form, and of whatever is\nmade of it, is to be paid for with a fee that is to be asked for in writing.", 1)
+	require.NotEqual(t, string(bsd), reworded)
+	for _, c := range []struct {
+		name    string
+		files   map[string]string
+		licence string
+		err     string
+	}{
+		{"none", map[string]string{"README": "Apache License, Version 2.0"}, "", "there is no file LICENSE or COPYING"},
+		{"no licence", map[string]string{"LICENSE.md": "All rights reserved."}, "", "0 % of"},
+		{"begins as one", map[string]string{"COPYING": "Permission is hereby granted, free of charge, to any"}, "", "expected at least 75 %"},
+		{"another clause", map[string]string{"LICENSE": reworded}, "", "expected at least 75 %"},
+		{"one", map[string]string{"LICENSE": string(bsd)}, "BSD-3-Clause", ""},
+		{"with a notice", map[string]string{"LICENSE.txt": string(apache), "NOTICE": "Written by somebody."}, "Apache-2.0", ""},
+		{"two", map[string]string{"LICENSE": string(bsd), "LICENSE.apache": string(apache)}, "Apache-2.0 AND BSD-3-Clause", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, text := range c.files {
+				require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+			}
+			part := component{name: "thing"}
+			err := part.readLicence(dir)
+			if c.err != "" {
+				require.ErrorContains(t, err, "licence of thing: ")
+				assert.ErrorContains(t, err, c.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, c.licence, part.licence)
+			assert.Len(t, part.texts, len(c.files), "every text travels with the image")
+		})
+	}
 }
