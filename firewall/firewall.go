@@ -8,18 +8,18 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/coreos/go-iptables/iptables"
 )
-
-// lockSeconds is how long to wait for another program's hold on xtables' lock.
-const lockSeconds = 5
 
 // Firewall is the kernel's filter and nat tables in the network namespace of the
 // calling process. Its methods may be called concurrently. There should be one
 // Firewall at a time; a new one takes over whatever an earlier one left behind.
 type Firewall struct {
 	program, restoreProgram string
+	processTime             time.Duration
+	lockSeconds             int
 
 	mu       sync.Mutex
 	tables   *iptables.IPTables // nil until first needed
@@ -41,7 +41,7 @@ func New(program string) (*Firewall, error) {
 	if err != nil {
 		return nil, fmt.Errorf("firewall: %s has no -restore program beside it: %w", path, err)
 	}
-	return &Firewall{program: path, restoreProgram: restore}, nil
+	return &Firewall{program: path, restoreProgram: restore, processTime: processTime, lockSeconds: lockSeconds}, nil
 }
 
 // Lock drops what comes in or passes through, except on the loopback interface,
@@ -201,7 +201,11 @@ func (f *Firewall) readChain(t Table, chain string) error {
 	}
 	// Stats would panic on a rule without a target (go-iptables v0.8.0): hence the
 	// listing as commands, whose counters are exact as well.
-	lines, err := tables.ListWithCounters(string(t), chain)
+	var lines []string
+	err = f.bounded(func() (err error) {
+		lines, err = tables.ListWithCounters(string(t), chain)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("list %s %s: %w", t, chain, err)
 	}
@@ -256,12 +260,16 @@ func parseCounter(line string) (Counter, bool) {
 // runs a process (iptables --version), and the way from power-on to service, Lock
 // and one Apply, does without.
 func (f *Firewall) handle() (*iptables.IPTables, error) {
-	if f.tables == nil {
-		tables, err := iptables.New(iptables.Path(f.program), iptables.Timeout(lockSeconds))
-		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", f.program, err)
-		}
-		f.tables = tables
+	if f.tables != nil {
+		return f.tables, nil
+	}
+	err := f.bounded(func() (err error) {
+		f.tables, err = iptables.New(iptables.Path(f.program), iptables.Timeout(f.lockSeconds))
+		return err
+	})
+	if err != nil {
+		f.tables = nil
+		return nil, fmt.Errorf("open %s: %w", f.program, err)
 	}
 	return f.tables, nil
 }
@@ -280,11 +288,11 @@ func (r *refusal) Unwrap() error { return r.err }
 // *refusal, and the tables up to the COMMIT before the refused line have changed.
 func (f *Firewall) restore(s *script) error {
 	// go-iptables does not know iptables-restore.
-	cmd := exec.Command(f.restoreProgram, "--noflush", "--counters", "--wait", strconv.Itoa(lockSeconds))
+	cmd := exec.Command(f.restoreProgram, "--noflush", "--counters", "--wait", strconv.Itoa(f.lockSeconds))
 	cmd.Stdin = strings.NewReader(s.text.String())
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
-	err := cmd.Run()
+	err := f.bounded(cmd.Run)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return newRefusal(stderr.String(), err)
@@ -319,9 +327,10 @@ func newRefusal(stderr string, err error) *refusal {
 			reasons = append(reasons, text)
 		}
 	}
-	r.message = strings.Join(reasons, "; ")
-	if r.message == "" {
-		r.message = err.Error()
+	var exit *exec.ExitError
+	if len(reasons) == 0 || errors.As(err, &exit) && !exit.Exited() { // but was killed
+		reasons = append(reasons, err.Error())
 	}
+	r.message = strings.Join(reasons, "; ")
 	return r
 }

@@ -318,8 +318,8 @@ func TestOpenings(t *testing.T) {
 		assert.Equal(t, header+strings.SplitAfter(both, "\n")[0], chain())
 
 		require.NoError(t, f.Open(Opening{Port: 4002}))
-		require.NoError(t, f.CloseAll())
-		require.NoError(t, f.CloseAll(), "again")
+		require.NoError(t, f.Close(Opening{Port: 4002}))
+		require.NoError(t, f.Close(one))
 		assert.Equal(t, header, chain())
 		assert.Empty(t, f.Openings())
 		assert.Equal(t, fullSaved, saveTables(t, program))
@@ -405,8 +405,6 @@ func TestProcesses(t *testing.T) {
 		{"Open another", func() error { return f.Open(Opening{Port: 2}) }, 1},
 		{"Close", func() error { return f.Close(Opening{Port: 1}) }, 1},
 		{"Close again", func() error { return f.Close(Opening{Port: 1}) }, 0},
-		{"CloseAll", func() error { return f.CloseAll() }, 1},
-		{"CloseAll again", func() error { return f.CloseAll() }, 0},
 	} {
 		require.NoError(t, os.WriteFile(journal, nil, 0o600))
 		require.NoError(t, op.do(), op.name)

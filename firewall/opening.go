@@ -48,7 +48,7 @@ func (o Opening) args() []string {
 	return append(a, "-m", "tcp", "--dport", strconv.Itoa(int(o.Port)), "-j", "ACCEPT")
 }
 
-// Open lets o in until Close, CloseAll or Lock; Apply keeps it. An opening that is
+// Open lets o in until Close or Lock; Apply keeps it. An opening that is
 // there already stays one. It needs a Lock or an Apply before it, and takes one
 // process.
 func (f *Firewall) Open(o Opening) error {
@@ -65,7 +65,8 @@ func (f *Firewall) Open(o Opening) error {
 	if err != nil {
 		return fmt.Errorf("firewall: open %+v: %w", o, err)
 	}
-	if err := tables.Append(string(Filter), openChain, clean.args()...); err != nil {
+	err = f.bounded(func() error { return tables.Append(string(Filter), openChain, clean.args()...) })
+	if err != nil {
 		return fmt.Errorf("firewall: open %+v: %w", o, err)
 	}
 	f.openings = append(f.openings, clean)
@@ -88,30 +89,12 @@ func (f *Firewall) Close(o Opening) error {
 	if err != nil {
 		return fmt.Errorf("firewall: close %+v: %w", o, err)
 	}
-	err = tables.Delete(string(Filter), openChain, clean.args()...)
+	err = f.bounded(func() error { return tables.Delete(string(Filter), openChain, clean.args()...) })
 	var gone *iptables.Error
 	if err != nil && !(errors.As(err, &gone) && gone.IsNotExist()) {
 		return fmt.Errorf("firewall: close %+v: %w", o, err)
 	}
 	f.openings = slices.Delete(f.openings, i, i+1)
-	return nil
-}
-
-// CloseAll takes all openings back. It takes one process, or none if there are none.
-func (f *Firewall) CloseAll() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.openings) == 0 {
-		return nil
-	}
-	var s script
-	s.begin(Filter)
-	s.newChain(Filter, openChain, "-") // made, or emptied if it is there
-	s.commit(Filter)
-	if err := f.restore(&s); err != nil {
-		return fmt.Errorf("firewall: close all: %w", err)
-	}
-	f.openings = nil
 	return nil
 }
 

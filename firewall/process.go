@@ -1,0 +1,100 @@
+package firewall
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// lockSeconds is how long a process waits for another program's hold on xtables'
+	// lock.
+	lockSeconds = 5
+	// processTime is how long a process may take in all: it needs a fraction of a second
+	// on the slowest board. It is counted in steps: see bounded.
+	processTime = 30 * time.Second
+	// steps is in how many steps processTime is counted.
+	steps = 30
+)
+
+// bounded calls run, which starts a process of f.program or f.restoreProgram and waits
+// for it. A process that takes longer than f.processTime is killed, with its children,
+// and the error says so. Its time is counted in steps, and a step that took longer, since
+// the whole machine stood still, counts as one.
+//
+// The process is looked for in /proc, because go-iptables does not tell which it is. run
+// stays in the goroutine of the caller, as tests have that in a network namespace.
+func (f *Firewall) bounded(run func() error) error {
+	ended, killed := make(chan struct{}), make(chan bool)
+	go func() {
+		tick := time.NewTicker(f.processTime / steps) // which leaves out what nobody took
+		defer tick.Stop()
+		for n := 1; ; n++ {
+			select {
+			case <-ended:
+				killed <- n > steps
+				return
+			case <-tick.C:
+				if n >= steps {
+					killProgram(f.program, f.restoreProgram)
+				}
+			}
+		}
+	}()
+	err := run()
+	close(ended)
+	if <-killed && err != nil {
+		return fmt.Errorf("killed, as it had not ended after %v: %w", f.processTime, err)
+	}
+	return err
+}
+
+// killProgram kills the children of this process that run one of the programs, and
+// their descendants: while one of these holds a pipe open, the pipe's reader waits.
+func killProgram(programs ...string) {
+	dirs, err := os.ReadDir("/proc")
+	if err != nil {
+		return // without /proc nothing can be found
+	}
+	parents := map[int]int{}
+	var doomed []int
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(dir.Name())
+		if err != nil {
+			continue
+		}
+		// "pid (name) state ppid ...", and the name may hold anything (proc_pid_stat(5)).
+		stat, err := os.ReadFile("/proc/" + dir.Name() + "/stat")
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if err != nil || len(fields) < 2 {
+			continue // it has just ended
+		}
+		parents[pid], _ = strconv.Atoi(fields[1])
+		if parents[pid] != os.Getpid() {
+			continue
+		}
+		arguments, _ := os.ReadFile("/proc/" + dir.Name() + "/cmdline")
+		for word := range strings.SplitSeq(string(arguments), "\x00") {
+			if slices.Contains(programs, word) {
+				doomed = append(doomed, pid)
+				break
+			}
+		}
+	}
+	for i := 0; i < len(doomed); i++ {
+		for pid, parent := range parents {
+			if parent == doomed[i] {
+				doomed = append(doomed, pid)
+			}
+		}
+	}
+	for _, pid := range doomed {
+		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+	}
+}

@@ -1,0 +1,118 @@
+package firewall
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// TestHangingProgram has programs that never end, each with a child that has their
+// pipes, and checks that every operation ends, says why it failed, and works once the
+// programs do.
+func TestHangingProgram(t *testing.T) {
+	t.Parallel()
+	newRouter(t)
+	dir := t.TempDir()
+	hang := filepath.Join(dir, "hang")
+	for _, name := range []string{"", "-restore"} {
+		real, err := exec.LookPath("iptables-legacy" + name)
+		require.NoError(t, err, "install the Debian package iptables")
+		script := fmt.Sprintf("#!/bin/sh\n[ -e %s ] || exec %s \"$@\"\necho complaint >&2\nsleep 1000\n", hang, real)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "iptables"+name), []byte(script), 0o755))
+	}
+	one := Opening{Port: 4000}
+	for _, op := range []struct {
+		name string
+		do   func(*Firewall) error
+		want string
+	}{
+		{"lock", (*Firewall).Lock, "firewall: lock: iptables-restore: complaint; "},
+		{"apply", func(f *Firewall) error { return f.Apply(Config{}) }, "firewall: apply: "},
+		{"counters", func(f *Firewall) error { _, _, err := f.Counters(); return err }, "firewall: counters: list filter INPUT: "},
+		{"open", func(f *Firewall) error { return f.Open(Opening{Port: 4001}) }, "firewall: open "},
+		{"close", func(f *Firewall) error { return f.Close(one) }, "firewall: close "},
+		{"the first open", func(f *Firewall) error {
+			f.tables = nil // as of a new Firewall
+			return f.Open(Opening{Port: 4002})
+		}, "firewall: open "},
+	} {
+		t.Run(op.name, func(t *testing.T) {
+			newRouter(t)
+			f := newFirewall(t, filepath.Join(dir, "iptables"))
+			require.NoError(t, f.Apply(full))
+			require.NoError(t, f.Open(one))
+			before := saveTables(t, "iptables-legacy")
+
+			require.NoError(t, os.WriteFile(hang, nil, 0o600))
+			f.processTime = 300 * time.Millisecond
+			err := op.do(f)
+			assert.ErrorContains(t, err, op.want)
+			assert.ErrorContains(t, err, "killed, as it had not ended after 300ms")
+
+			require.NoError(t, os.Remove(hang))
+			f.processTime = processTime
+			assert.Equal(t, before, saveTables(t, "iptables-legacy"), "nothing has changed")
+			require.NoError(t, op.do(f))
+			require.NoError(t, f.Apply(full))
+			_, _, err = f.Counters()
+			assert.NoError(t, err)
+		})
+	}
+}
+
+// TestKilledBetweenTables kills iptables-restore when it has swapped one table and not
+// the other: the old rules must come back.
+func TestKilledBetweenTables(t *testing.T) {
+	t.Parallel()
+	newRouter(t)
+	dir := t.TempDir()
+	hang := filepath.Join(dir, "hang")
+	for name, script := range map[string]string{
+		"": "#!/bin/sh\nexec iptables-legacy \"$@\"\n",
+		// Only the tables up to the second COMMIT, the filter table's: then no more comes.
+		"-restore": `#!/bin/sh
+[ -e ` + hang + ` ] || exec iptables-legacy-restore "$@"
+rm ` + hang + `
+sed '/COMMIT/{x;s/^/x/;/xx/{x;q};x}' | iptables-legacy-restore "$@"
+sleep 1000
+`,
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "iptables"+name), []byte(script), 0o755))
+	}
+	f := newFirewall(t, filepath.Join(dir, "iptables"))
+	require.NoError(t, f.Apply(full))
+	require.NoError(t, os.WriteFile(hang, nil, 0o600))
+	f.processTime = 5 * time.Second // which bounds those that put the old rules back too
+	err := f.Apply(Config{NAT: []Rule{{Chain: "dstnat", Action: "passthrough"}}})
+	require.ErrorContains(t, err, "killed, as it had not ended after 5s")
+	assert.NotContains(t, err.Error(), "putting the old rules back")
+	assert.Equal(t, fullSaved, saveTables(t, "iptables-legacy"))
+}
+
+// TestLockOfAnother has another program hold xtables' lock.
+func TestLockOfAnother(t *testing.T) {
+	newRouter(t)
+	f := newFirewall(t, "iptables-legacy")
+	require.NoError(t, f.Lock())
+	f.lockSeconds = 1
+	lock, err := os.OpenFile("/run/xtables.lock", os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer lock.Close()
+	require.NoError(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
+	for _, do := range []func() error{
+		f.Lock,
+		func() error { return f.Apply(full) },
+		func() error { return f.Open(Opening{Port: 4000}) },
+	} {
+		assert.ErrorContains(t, do(), "holding the xtables lock")
+	}
+	require.NoError(t, unix.Flock(int(lock.Fd()), unix.LOCK_UN))
+	assert.NoError(t, f.Apply(full))
+}
