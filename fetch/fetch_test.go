@@ -85,10 +85,6 @@ func TestReadResponse(t *testing.T) {
 	}
 }
 
-func numeric(_ context.Context, host string, _ []string) (netip.Addr, error) {
-	return netip.ParseAddr(host)
-}
-
 // TestRun fetches from the library's server.
 func TestRun(t *testing.T) {
 	file := bytes.Repeat([]byte("0123456789abcdef"), 100_000)
@@ -120,7 +116,7 @@ func TestRun(t *testing.T) {
 	} {
 		t.Run(c.path, func(t *testing.T) {
 			var out bytes.Buffer
-			err := run(t.Context(), Arguments(server.URL+c.path, []netip.Addr{netip.MustParseAddr("10.0.0.1")}), numeric, &out)
+			err := run(t.Context(), Arguments(server.URL+c.path, []netip.Addr{netip.MustParseAddr("10.0.0.1")}), &out)
 			if c.problem != "" {
 				require.ErrorContains(t, err, "get "+server.URL+c.path+": "+c.problem)
 				return
@@ -134,12 +130,12 @@ func TestRun(t *testing.T) {
 		require.NoError(t, err)
 		address := l.Addr().String()
 		require.NoError(t, l.Close())
-		require.ErrorContains(t, run(t.Context(), Arguments("http://"+address+"/", nil), numeric, io.Discard), "connection refused")
+		require.ErrorContains(t, run(t.Context(), Arguments("http://"+address+"/", nil), io.Discard), "connection refused")
 	})
 	t.Run("who reads has gone", func(t *testing.T) {
 		r, w := io.Pipe()
 		require.NoError(t, r.Close())
-		require.ErrorIs(t, run(t.Context(), Arguments(server.URL+"/length", nil), numeric, w), io.ErrClosedPipe)
+		require.ErrorIs(t, run(t.Context(), Arguments(server.URL+"/length", nil), w), io.ErrClosedPipe)
 	})
 }
 
@@ -160,7 +156,7 @@ func TestInterrupt(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 	}()
 	start := time.Now()
-	require.Error(t, run(ctx, Arguments("http://"+l.Addr().String()+"/", nil), numeric, io.Discard))
+	require.Error(t, run(ctx, Arguments("http://"+l.Addr().String()+"/", nil), io.Discard))
 	assert.Less(t, time.Since(start), 10*time.Second)
 }
 

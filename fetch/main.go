@@ -11,27 +11,21 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
-)
 
-// Resolve finds the IPv4 address of a host, an address or a name, of which it asks
-// servers. If ctx ends there is no error, and no address.
-type Resolve func(ctx context.Context, host string, servers []string) (netip.Addr, error)
+	"github.com/postern-router/postern/resolve"
+)
 
 // Arguments are those of Main.
 func Arguments(url string, servers []netip.Addr) []string {
-	var arguments []string
-	for _, s := range servers {
-		arguments = append(arguments, "--name-server="+s.String())
-	}
-	return append(arguments, "--", url)
+	return append(resolve.ServersAt(servers...).Arguments(), "--", url)
 }
 
 // Main is the process: it writes the file to its standard output, and why there is none
 // to its standard error. SIGINT ends it. It returns the exit status.
-func Main(arguments []string, resolve Resolve) int {
+func Main(arguments []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	if err := run(ctx, arguments, resolve, os.Stdout); err != nil {
+	if err := run(ctx, arguments, os.Stdout); err != nil {
 		if ctx.Err() == nil {
 			fmt.Fprintln(os.Stderr, "failure:", err)
 		}
@@ -40,9 +34,10 @@ func Main(arguments []string, resolve Resolve) int {
 	return 0
 }
 
-func run(ctx context.Context, arguments []string, resolve Resolve, out io.Writer) error {
+func run(ctx context.Context, arguments []string, out io.Writer) error {
 	flags := pflag.NewFlagSet("fetch", pflag.ContinueOnError)
-	servers := flags.StringArray("name-server", nil, "who is asked for the address of a name")
+	var servers resolve.Servers
+	flags.Var(&servers, resolve.Flag, "who is asked for the address of a name")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -53,15 +48,12 @@ func run(ctx context.Context, arguments []string, resolve Resolve, out io.Writer
 	if err != nil {
 		return err
 	}
-	host, err := resolve(ctx, u.Host, *servers)
+	host, err := resolve.New(resolve.Options{}).LookupOne(ctx, u.Host, servers)
 	if err != nil {
 		return err
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
 	dialer := net.Dialer{Timeout: connectTime}
-	conn, err := dialer.DialContext(ctx, "tcp4", netip.AddrPortFrom(host, u.Port).String())
+	conn, err := dialer.DialTCP(ctx, "tcp4", netip.AddrPort{}, netip.AddrPortFrom(host, u.Port))
 	if err != nil {
 		return err
 	}

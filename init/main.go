@@ -20,9 +20,7 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -32,7 +30,6 @@ import (
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/ping"
 	"github.com/postern-router/postern/router"
-	"github.com/postern-router/postern/socks"
 	"github.com/postern-router/postern/socks/daemon"
 	"github.com/postern-router/postern/upgrade"
 )
@@ -44,11 +41,11 @@ func main() {
 	case "socksd":
 		os.Exit(daemon.Main(os.Args[1:]))
 	case "ping":
-		os.Exit(ping.Main(os.Args[1:], socks.Lookup))
+		os.Exit(ping.Main(os.Args[1:]))
 	case "ntp":
-		os.Exit(ntp.Main(os.Args[1:], resolve))
+		os.Exit(ntp.Main(os.Args[1:]))
 	case "fetch":
-		os.Exit(fetch.Main(os.Args[1:], resolve))
+		os.Exit(fetch.Main(os.Args[1:]))
 	case "upgrade":
 		os.Exit(upgrade.Main(os.Args[1:]))
 	case "console":
@@ -66,9 +63,4 @@ func main() {
 		fmt.Fprintf(os.Stderr, "init: called as %q: want init, socksd, console, ping, fetch, ntp or upgrade\n", name)
 		os.Exit(2)
 	}
-}
-
-// resolve finds the address of a host for a process that has no files to look in.
-func resolve(ctx context.Context, host string, servers []string) (netip.Addr, error) {
-	return ping.Resolve(ctx, host, servers, socks.Lookup)
 }

@@ -172,7 +172,7 @@ func (s *syslogSender) deliver(ctx context.Context, rec record) bool {
 func (s *syslogSender) send(message string) error {
 	if s.conn == nil {
 		// It takes the address that the router has now.
-		conn, err := net.Dial("udp4", s.to.String())
+		conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(s.to))
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/resolve"
 )
 
 const (
@@ -27,12 +29,7 @@ const (
 	// minPoll and maxPoll are the pauses between requests, as in RFC 5905.
 	minPoll = 64 * time.Second
 	maxPoll = 1024 * time.Second
-	// resolveTime is how long a name may take.
-	resolveTime = 20 * time.Second
 )
-
-// Resolve finds the IPv4 address of a host, of which servers are asked.
-type Resolve func(ctx context.Context, host string, servers []string) (netip.Addr, error)
 
 // Sample is what one answer tells.
 type Sample struct {
@@ -67,35 +64,33 @@ func ParseSample(line string) (Sample, error) {
 
 // Arguments are those of Main.
 func Arguments(c Config, nameServers []netip.Addr) []string {
-	var arguments []string
-	for _, s := range nameServers {
-		arguments = append(arguments, "--name-server="+s.String())
-	}
-	return append(append(arguments, "--"), c.Servers...)
+	return append(append(resolve.ServersAt(nameServers...).Arguments(), "--"), c.Servers...)
 }
 
 // Main is the process: it writes a Sample for each good answer to its standard output, and
 // what goes wrong to its standard error. SIGINT ends it. It returns the exit status.
-func Main(arguments []string, resolve Resolve) int {
+func Main(arguments []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	flags := pflag.NewFlagSet("ntp", pflag.ContinueOnError)
-	names := flags.StringArray("name-server", nil, "who is asked for the address of a name")
+	var names resolve.Servers
+	flags.Var(&names, resolve.Flag, "who is asked for the address of a name")
 	if err := flags.Parse(arguments); err != nil || flags.NArg() == 0 {
 		fmt.Fprintln(os.Stderr, "time client: no server:", err)
 		return 1
 	}
-	c := client{servers: flags.Args(), names: *names, resolve: resolve, port: port, out: os.Stdout, errors: os.Stderr}
+	c := client{servers: flags.Args(), names: names, lookup: resolve.New(resolve.Options{}).LookupOne, port: port, out: os.Stdout, errors: os.Stderr}
 	c.run(ctx)
 	return 0
 }
 
 // client asks servers in turn.
 type client struct {
-	servers, names []string
-	resolve        Resolve
-	port           uint16
-	out, errors    io.Writer
+	servers     []string
+	names       resolve.Servers
+	lookup      func(ctx context.Context, host string, servers resolve.Servers) (netip.Addr, error)
+	port        uint16
+	out, errors io.Writer
 }
 
 // run asks until ctx is done. It keeps to a server that answers, and asks it more rarely
@@ -173,14 +168,12 @@ func (t *turn) next(err error) time.Duration {
 
 // ask asks one server once.
 func (c *client) ask(ctx context.Context, host string) (Sample, error) {
-	limited, cancel := context.WithTimeout(ctx, resolveTime)
-	defer cancel()
-	address, err := c.resolve(limited, host, c.names)
-	if err != nil || !address.IsValid() {
-		return Sample{}, errors.Join(err, limited.Err())
+	address, err := c.lookup(ctx, host, c.names)
+	if err != nil {
+		return Sample{}, err
 	}
 	// A connected socket takes packets of the server alone, from a port of chance.
-	conn, err := net.Dial("udp4", netip.AddrPortFrom(address, c.port).String())
+	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, c.port)))
 	if err != nil {
 		return Sample{}, err
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/resolve"
 )
 
 // reply is a good answer of a server whose clock is ahead by that.
@@ -165,7 +167,7 @@ func TestClient(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var out, errs safeBuffer
 	c := client{servers: []string{"bad", "good"}, port: uint16(server.LocalAddr().(*net.UDPAddr).Port), out: &out, errors: &errs,
-		resolve: func(_ context.Context, host string, _ []string) (netip.Addr, error) {
+		lookup: func(_ context.Context, host string, _ resolve.Servers) (netip.Addr, error) {
 			if host == "bad" {
 				return netip.Addr{}, errors.New("no such host")
 			}

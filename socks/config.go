@@ -20,8 +20,9 @@ type Config struct {
 	// MaxConnections is how many connections there may be at once, in whatever
 	// state, 1..500.
 	MaxConnections int
-	// NameServers are asked for the names of 4a requests, in this order, UDP port
-	// 53; those that resolv.conf(5) names when there are none here.
+	// NameServers are asked for the names of 4a requests, in this order, on port 53.
+	// When there are none here, names are looked up as hosts(5) and resolv.conf(5) of
+	// the machine say.
 	NameServers []netip.Addr
 	// Access decides in order: the first rule that matches, and allow when none does.
 	Access []Rule

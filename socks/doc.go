@@ -68,7 +68,8 @@
 //	CONNECT answered      30 s, name resolution and all addresses together
 //	BIND called           2 min after the first reply
 //	silence in any state  connection-idle-timeout, both directions together
-//	names resolved        8 at a time, at most 8 addresses of one tried
+//	names resolved        8 at a time, at most 8 addresses of one tried; a client that
+//	                      leaves ends its lookup, and only then is its place free
 //	log                   10 lines a second, 100 at once, 128 that wait to be written
 //
 // What connections can make the machine spend, N of them at once:

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -43,4 +44,27 @@ func TestNameServers(t *testing.T) {
 	near.send(askName(commandConnect, "ftp.test.", port))
 	assert.Equal(t, l.Addr().String(), near.reply(replyGranted).String())
 	assert.Equal(t, "\x03ftp\x04test\x00", <-asked)
+}
+
+// TestLookupsEndWithTheirClients has clients that ask for a name whose server is silent, and
+// leave. What their lookups took is free as soon as the connections are over: else a
+// client could have the server spend descriptors without bound.
+func TestLookupsEndWithTheirClients(t *testing.T) {
+	const server, requests = "127.77.0.3", 50
+	silent, err := net.ListenPacket("udp4", server+":53")
+	require.NoError(t, err)
+	t.Cleanup(func() { silent.Close() })
+	u := start(t, func(o *options) { o.cfg.NameServers = []netip.Addr{netip.MustParseAddr(server)} })
+	before := countDescriptors()
+	for range requests {
+		near := dial(t, u.addr)
+		near.send(askName(commandConnect, "x.test", 80))
+		require.NoError(t, silent.SetReadDeadline(time.Now().Add(patience)))
+		_, _, err := silent.ReadFrom(make([]byte, 512))
+		require.NoError(t, err, "no lookup began")
+		require.NoError(t, near.SetLinger(0))
+		require.NoError(t, near.Close())
+		u.awaitCount(t, 0)
+	}
+	assert.LessOrEqual(t, countDescriptors(), before+u.limits.lookups)
 }

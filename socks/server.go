@@ -158,7 +158,7 @@ func newServer(o Options, l limits) *Server {
 		open:     o.Open,
 		allowOwn: o.AllowOwnAddresses,
 		limits:   l,
-		lookup:   Lookup,
+		lookup:   newLookup(l.lookups),
 		born:     time.Now(),
 		cfg:      DefaultConfig(),
 		conns:    map[uint64]*conn{},

@@ -57,7 +57,7 @@ func Run(socketPath string, in io.Reader, out io.Writer) error {
 // dial connects to the server, however long that takes.
 func (t *Terminal) dial(socketPath string) (net.Conn, error) {
 	for told := false; ; told = true {
-		conn, err := net.Dial("unix", socketPath)
+		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socketPath, Net: "unix"})
 		if err == nil {
 			return conn, nil
 		}

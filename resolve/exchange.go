@@ -1,0 +1,154 @@
+package resolve
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/netip"
+	"time"
+)
+
+const (
+	// maxUDP is room for an answer over UDP, in bytes. RFC 1035 allows 512, as the
+	// question does not ask for more; some servers send more all the same.
+	maxUDP = 1500
+	// maxTCP is the longest answer over TCP that is read: some 1,000 addresses.
+	maxTCP = 16 << 10
+)
+
+// errSilent is that no answer came in time.
+var errSilent = errors.New("did not answer")
+
+// ask asks one server for the addresses of a name, and returns at least one or an error. An
+// answer over each of UDP and TCP is waited for.
+func ask(ctx context.Context, server netip.AddrPort, name string, wait time.Duration) ([]netip.Addr, error) {
+	addrs, err := exchange(ctx, askUDP, server, name, wait)
+	if err == errTruncated {
+		addrs, err = exchange(ctx, askTCP, server, name, wait)
+	}
+	return addrs, err
+}
+
+// exchange asks a server in one of two ways, for so long.
+func exchange(ctx context.Context, way func(context.Context, netip.AddrPort, question) ([]netip.Addr, error),
+	server netip.AddrPort, name string, wait time.Duration) ([]netip.Addr, error) {
+	ctx, cancel := withTimeout(ctx, wait)
+	defer cancel()
+	var id [2]byte
+	rand.Read(id[:])
+	q, err := newQuestion(binary.BigEndian.Uint16(id[:]), name)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := way(ctx, server, q)
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	// The addresses of the sockets, which package net puts around it, say nothing more.
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return nil, fmt.Errorf("cannot be asked: %w", op.Err)
+	}
+	return addrs, err
+}
+
+// askUDP asks over UDP. The socket takes datagrams of the server alone, and has a random
+// port: the kernel gives it one (RFC 6056).
+func askUDP(ctx context.Context, server netip.AddrPort, q question) ([]netip.Addr, error) {
+	network := "udp4"
+	if server.Addr().Is6() {
+		network = "udp6"
+	}
+	var d net.Dialer
+	conn, err := d.DialUDP(ctx, network, netip.AddrPort{}, server)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	b := make([]byte, 0, maxUDP)
+	if b, err = q.append(b); err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(b); err != nil {
+		return nil, err
+	}
+	for {
+		n, err := conn.Read(b[:maxUDP])
+		if err != nil {
+			return nil, err
+		}
+		if addrs, err := q.answer(b[:n]); err != errForeign {
+			return addrs, err
+		}
+	}
+}
+
+// askTCP asks over TCP: two bytes of length come before each message.
+func askTCP(ctx context.Context, server netip.AddrPort, q question) ([]netip.Addr, error) {
+	network := "tcp4"
+	if server.Addr().Is6() {
+		network = "tcp6"
+	}
+	var d net.Dialer
+	conn, err := d.DialTCP(ctx, network, netip.AddrPort{}, server)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	b, err := q.append(make([]byte, 2, 2+maxUDP))
+	if err != nil {
+		return nil, err
+	}
+	binary.BigEndian.PutUint16(b, uint16(len(b)-2))
+	if _, err := conn.Write(b); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(conn, b[:2]); err != nil {
+		return nil, fmt.Errorf("ended the connection without an answer: %w", err)
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	if n > maxTCP {
+		return nil, fmt.Errorf("sent an answer of %d bytes, more than %d", n, maxTCP)
+	}
+	b = make([]byte, n)
+	if _, err := io.ReadFull(conn, b); err != nil {
+		return nil, fmt.Errorf("ended the connection within an answer: %w", err)
+	}
+	addrs, err := q.answer(b)
+	if err == errForeign {
+		err = errors.New("sent what is not the answer to the question")
+	}
+	return addrs, err
+}
+
+// timeoutSteps is in how many steps time is counted.
+const timeoutSteps = 8
+
+// withTimeout returns a context that ends with the cause errSilent when this process has
+// run for so long. It counts steps, each once however late it comes: when a machine goes
+// on that stood still, most of the time is left, for the answer that is there by now.
+func withTimeout(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	step := d / timeoutSteps
+	left := timeoutSteps
+	var timer *time.Timer
+	timer = time.AfterFunc(math.MaxInt64, func() {
+		if left--; left == 0 {
+			cancel(errSilent)
+		}
+		if ctx.Err() == nil {
+			timer.Reset(step)
+		}
+	})
+	timer.Reset(step)
+	return ctx, func() {
+		timer.Stop()
+		cancel(context.Canceled)
+	}
+}

@@ -1,0 +1,232 @@
+// Package resolve finds the IPv4 addresses of host names. It asks name servers, as RFC 1035
+// says, and is small enough for a router: it replaces the resolver of package net, whose
+// work nobody can bound.
+//
+// # What it promises
+//
+// A lookup is over when Lookup returns. It then has no goroutine, socket or memory left,
+// also when its context was cancelled: who bounds the calls of Lookup bounds what lookups
+// cost. While it runs, a lookup holds one socket, one timer and less than 20 kB. At most
+// Options.Limit lookups of a Resolver run at a time, the others wait for their turn.
+//
+// Servers are asked in their order, over UDP, and over TCP if an answer was too long for
+// UDP (RFC 2181, section 9). The next one is asked when a server is silent, cannot be
+// reached, or answers with anything but the addresses, "no such name" or "no such
+// addresses". Those that were silent are asked again, twice, with longer waits. Each
+// question has a random id and a socket, and so a port, of its own; an answer must have
+// both, come from the server, and repeat the question (RFC 5452).
+//
+// A lookup waits for 20 s in all. Time in which the process stood still, because the
+// machine did or it was stopped, is not counted.
+//
+// # What it does not do
+//
+// It has no cache and no IPv6 addresses, validates no signatures, and speaks no TLS. Its
+// servers must be recursive.
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// What a lookup may find other than addresses. Lookup wraps these.
+var (
+	// ErrNoServers is that there is no name server to ask.
+	ErrNoServers = errors.New("no name server is set")
+	// ErrNotFound is that the name does not exist (NXDOMAIN).
+	ErrNotFound = errors.New("no such name")
+	// ErrNoAddress is that the name exists, but has no IPv4 address.
+	ErrNoAddress = errors.New("it has no IPv4 address")
+)
+
+// errName is what is no name of a host: nothing is asked for it.
+var errName = errors.New("not a host name")
+
+// Options are the bounds of a Resolver. The zero value has the defaults.
+type Options struct {
+	// Limit is how many lookups run at a time, 8 if it is 0.
+	Limit int
+	// Wait is how long the answer of a server is waited for the first time, 2 s if it is
+	// 0. It doubles each time that the server is asked again.
+	Wait time.Duration
+	// Rounds is how many times a silent server is asked, 3 if it is 0.
+	Rounds int
+	// Total is how long all waits of a lookup may be together, 20 s if it is 0.
+	Total time.Duration
+}
+
+// Resolver looks up names. Its methods may be called from any goroutine.
+type Resolver struct {
+	options Options
+	places  chan struct{} // one for each lookup that runs
+	system  files
+	ask     func(ctx context.Context, server netip.AddrPort, name string, wait time.Duration) ([]netip.Addr, error)
+}
+
+// New returns a Resolver.
+func New(o Options) *Resolver {
+	if o.Limit == 0 {
+		o.Limit = 8
+	}
+	if o.Wait == 0 {
+		o.Wait = 2 * time.Second
+	}
+	if o.Rounds == 0 {
+		o.Rounds = 3
+	}
+	if o.Total == 0 {
+		o.Total = 20 * time.Second
+	}
+	return &Resolver{
+		options: o, places: make(chan struct{}, o.Limit),
+		system: files{hosts: "/etc/hosts", resolv: "/etc/resolv.conf"}, ask: ask,
+	}
+}
+
+// Lookup asks servers for the IPv4 addresses of host, and returns at least one and at most
+// 32. host is a name of letters, digits, "-", "_" and ".", or an IPv4 address, which is
+// returned as it is.
+//
+// The error names each server that was asked and what was wrong with it; or it wraps
+// ErrNoServers, ErrNotFound, ErrNoAddress, or the cause of the end of ctx.
+func (r *Resolver) Lookup(ctx context.Context, host string, servers Servers) ([]netip.Addr, error) {
+	return r.lookup(ctx, host, func() (plan, error) {
+		if len(servers) == 0 {
+			return plan{}, ErrNoServers
+		}
+		return plan{names: []string{host}, servers: servers}, nil
+	})
+}
+
+// LookupSystem is Lookup as the files of a Linux system say, hosts(5) and resolv.conf(5), of
+// which it takes the name servers and the search list.
+func (r *Resolver) LookupSystem(ctx context.Context, host string) ([]netip.Addr, error) {
+	return r.lookup(ctx, host, func() (plan, error) { return r.system.plan(host) })
+}
+
+// LookupOne returns the first of the addresses that Lookup returns.
+func (r *Resolver) LookupOne(ctx context.Context, host string, servers Servers) (netip.Addr, error) {
+	addrs, err := r.Lookup(ctx, host, servers)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return addrs[0], nil
+}
+
+// plan is what to do for a lookup: nothing if addresses are known, or else to ask servers
+// for names, one after the other, until one has an address.
+type plan struct {
+	known   []netip.Addr
+	names   []string
+	servers Servers
+}
+
+// lookup looks host up. makePlan is called when it is its turn.
+func (r *Resolver) lookup(ctx context.Context, host string, makePlan func() (plan, error)) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil && a.Unmap().Is4() {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	if !validName(host) {
+		return nil, fmt.Errorf("address of %q: %w", host, errName)
+	}
+	addrs, err := r.carryOut(ctx, makePlan)
+	if err != nil {
+		return nil, fmt.Errorf("address of %s: %w", host, err)
+	}
+	return addrs, nil
+}
+
+// carryOut makes a plan and does what it says, when there is a place.
+func (r *Resolver) carryOut(ctx context.Context, makePlan func() (plan, error)) ([]netip.Addr, error) {
+	select {
+	case r.places <- struct{}{}:
+		defer func() { <-r.places }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	p, err := makePlan()
+	if err != nil || len(p.known) > 0 {
+		return p.known, err
+	}
+	limited, cancel := withTimeout(ctx, r.options.Total)
+	defer cancel()
+	var addrs []netip.Addr
+	for _, name := range p.names {
+		addrs, err = r.askAll(limited, name, p.servers)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrNoAddress) {
+			break
+		}
+	}
+	return addrs, err
+}
+
+// askAll asks servers in turn until one knows about a name.
+func (r *Resolver) askAll(ctx context.Context, name string, servers Servers) ([]netip.Addr, error) {
+	failures := make(failures, len(servers))
+	for round := range r.options.Rounds {
+		for i, server := range servers {
+			if round > 0 && !errors.Is(failures[i], errSilent) {
+				continue // it would answer the same again
+			}
+			addrs, err := r.ask(ctx, server, name, r.options.Wait<<round)
+			if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNoAddress) {
+				return addrs, err
+			}
+			failures[i] = fmt.Errorf("name server %s %w", serverText(server), err)
+			if ctx.Err() != nil {
+				return nil, failures
+			}
+		}
+	}
+	return nil, failures
+}
+
+// failures are what was wrong with each server; nil is one that was not asked.
+type failures []error
+
+func (f failures) Error() string {
+	var texts []string
+	for _, err := range f {
+		if err != nil {
+			texts = append(texts, err.Error())
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap is for errors.Is.
+func (f failures) Unwrap() []error { return f }
+
+// validName reports whether host can be the name of a host in the DNS: labels of 1 to 63
+// letters, digits, "-" and "_", 253 bytes at most with the dots between them. One dot at
+// the end is allowed. Digits and dots alone are a mistyped address.
+func validName(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	if len(host) > 253 {
+		return false
+	}
+	numeric := true
+	for label := range strings.SplitSeq(host, ".") {
+		if len(label) < 1 || len(label) > 63 {
+			return false
+		}
+		for _, c := range []byte(label) {
+			switch {
+			case c >= '0' && c <= '9':
+			case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-', c == '_':
+				numeric = false
+			default:
+				return false
+			}
+		}
+	}
+	return !numeric
+}

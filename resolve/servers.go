@@ -1,0 +1,78 @@
+package resolve
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// port is where name servers listen.
+const port = 53
+
+// Servers are name servers, in the order in which they are asked. It is a value of a
+// command-line flag too (Go's flag.Value and pflag's), one that is given for each server.
+type Servers []netip.AddrPort
+
+// Flag is the name of the flag by which programs are given Servers.
+const Flag = "name-server"
+
+// ServersAt are servers that listen on port 53 of these addresses.
+func ServersAt(addresses ...netip.Addr) Servers {
+	var s Servers
+	for _, a := range addresses {
+		s = append(s, netip.AddrPortFrom(a, port))
+	}
+	return s
+}
+
+// ParseServer reads the address of a server: 10.0.0.1, 10.0.0.1:5353, fd00::1 or
+// [fd00::1]:5353. The port is 53 if there is none.
+func ParseServer(text string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.AddrPortFrom(a, port), nil
+	}
+	at, err := netip.ParseAddrPort(text)
+	if err != nil || at.Port() == 0 {
+		return netip.AddrPort{}, fmt.Errorf("name server %q: expected ADDRESS or ADDRESS:PORT", text)
+	}
+	return at, nil
+}
+
+// serverText is what ParseServer reads.
+func serverText(server netip.AddrPort) string {
+	if server.Port() == port {
+		return server.Addr().String()
+	}
+	return server.String()
+}
+
+// Set appends a server.
+func (s *Servers) Set(text string) error {
+	server, err := ParseServer(text)
+	if err != nil {
+		return err
+	}
+	*s = append(*s, server)
+	return nil
+}
+
+// String is the servers as ParseServer reads them, with commas between them.
+func (s *Servers) String() string {
+	var texts []string
+	for _, server := range *s {
+		texts = append(texts, serverText(server))
+	}
+	return strings.Join(texts, ",")
+}
+
+// Type is what the help of pflag calls the value.
+func (s *Servers) Type() string { return "ADDRESS" }
+
+// Arguments are the servers on a command line: a flag for each.
+func (s Servers) Arguments() []string {
+	var arguments []string
+	for _, server := range s {
+		arguments = append(arguments, "--"+Flag+"="+serverText(server))
+	}
+	return arguments
+}
