@@ -2,7 +2,6 @@ package main
 
 import (
 	"debug/buildinfo"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,9 @@ import (
 	"strings"
 
 	"github.com/google/licensecheck"
+	"github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdx/v2/common"
+	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 
 	"github.com/postern-router/postern/board"
 )
@@ -271,72 +273,22 @@ func licenceTexts(b board.Board, parts []component) (string, error) {
 	return text.String(), nil
 }
 
-// spdx is the part of a document of SPDX 2.3 that an image needs
+// sbom returns the bill of materials of an image, a document of SPDX 2.3 in JSON
 // (spdx.github.io/spdx-spec/v2.3).
-type spdx struct {
-	Version       string             `json:"spdxVersion"`
-	Licence       string             `json:"dataLicense"`
-	ID            string             `json:"SPDXID"`
-	Name          string             `json:"name"`
-	Namespace     string             `json:"documentNamespace"`
-	Creation      spdxCreation       `json:"creationInfo"`
-	Packages      []spdxPackage      `json:"packages"`
-	Relationships []spdxRelationship `json:"relationships"`
-}
-
-type spdxCreation struct {
-	Created  string   `json:"created"`
-	Creators []string `json:"creators"`
-}
-
-type spdxPackage struct {
-	ID        string         `json:"SPDXID"`
-	Name      string         `json:"name"`
-	Version   string         `json:"versionInfo"`
-	File      string         `json:"packageFileName,omitempty"`
-	Location  string         `json:"downloadLocation"`
-	Analyzed  bool           `json:"filesAnalyzed"`
-	Checksums []spdxChecksum `json:"checksums,omitempty"`
-	Source    string         `json:"sourceInfo,omitempty"`
-	Concluded string         `json:"licenseConcluded"`
-	Declared  string         `json:"licenseDeclared"`
-	Copyright string         `json:"copyrightText"`
-	Comment   string         `json:"comment,omitempty"`
-	Refs      []spdxRef      `json:"externalRefs,omitempty"`
-}
-
-type spdxChecksum struct {
-	Algorithm string `json:"algorithm"`
-	Value     string `json:"checksumValue"`
-}
-
-type spdxRef struct {
-	Category string `json:"referenceCategory"`
-	Type     string `json:"referenceType"`
-	Locator  string `json:"referenceLocator"`
-}
-
-type spdxRelationship struct {
-	From string `json:"spdxElementId"`
-	Type string `json:"relationshipType"`
-	To   string `json:"relatedSpdxElement"`
-}
-
-// sbom is the bill of materials of an image.
 func sbom(b board.Board, v version, dir string, parts []component, made []string) (string, error) {
 	const none = "NOASSERTION"
-	sum := func(value string) []spdxChecksum {
+	sum := func(value string) []common.Checksum {
 		if value == "" {
 			return nil
 		}
-		return []spdxChecksum{{"SHA256", value}}
+		return []common.Checksum{{Algorithm: common.SHA256, Value: value}}
 	}
 	config, err := fileHash(filepath.Join(dir, "kernel.config"))
 	if err != nil {
 		return "", err
 	}
-	image := spdxPackage{ID: "SPDXRef-image", Name: "postern-" + b.Name, Version: v.name, Location: none,
-		Concluded: none, Declared: none, Copyright: none}
+	image := &spdx.Package{PackageSPDXIdentifier: "image", PackageName: "postern-" + b.Name, PackageVersion: v.name,
+		PackageDownloadLocation: none, PackageLicenseDeclared: none, PackageCopyrightText: none}
 	var licences []string
 	for _, c := range parts {
 		if !slices.Contains(licences, c.licence) {
@@ -344,39 +296,42 @@ func sbom(b board.Board, v version, dir string, parts []component, made []string
 		}
 	}
 	slices.Sort(licences)
-	image.Concluded = "(" + strings.Join(licences, ") AND (") + ")"
+	image.PackageLicenseConcluded = "(" + strings.Join(licences, ") AND (") + ")"
 	if slices.Contains(made, slotImage) {
 		value, err := fileHash(filepath.Join(dir, slotImage))
 		if err != nil {
 			return "", err
 		}
-		image.File, image.Checksums = slotImage, sum(value)
+		image.PackageFileName, image.PackageChecksums = slotImage, sum(value)
 	}
-	doc := spdx{Version: "SPDX-2.3", Licence: "CC0-1.0", ID: "SPDXRef-DOCUMENT", Name: image.Name,
-		Creation: spdxCreation{v.date.UTC().Format("2006-01-02T15:04:05Z"), []string{"Tool: postern-image-" + v.name}},
-		Packages: []spdxPackage{image},
-		Relationships: []spdxRelationship{
-			{"SPDXRef-DOCUMENT", "DESCRIBES", image.ID},
-		}}
+	relation := func(from common.ElementID, kind string, to common.ElementID) *spdx.Relationship {
+		return &spdx.Relationship{RefA: common.MakeDocElementID("", string(from)), Relationship: kind, RefB: common.MakeDocElementID("", string(to))}
+	}
+	doc := spdx.Document{SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT", DocumentName: image.PackageName,
+		CreationInfo: &spdx.CreationInfo{Created: v.date.UTC().Format("2006-01-02T15:04:05Z"),
+			Creators: []common.Creator{{CreatorType: "Tool", Creator: "postern-image-" + v.name}}},
+		Packages:      []*spdx.Package{image},
+		Relationships: []*spdx.Relationship{relation("DOCUMENT", common.TypeRelationshipDescribe, image.PackageSPDXIdentifier)}}
 	var hashed []string
 	for i, c := range parts {
-		p := spdxPackage{ID: fmt.Sprintf("SPDXRef-part-%d", i+1), Name: c.name, Version: c.version, Location: none,
-			Checksums: sum(c.sum), Source: c.source, Concluded: c.licence, Declared: c.licence, Copyright: none,
-			Refs: []spdxRef{{"PACKAGE-MANAGER", "purl", c.url}}}
+		p := &spdx.Package{PackageSPDXIdentifier: common.ElementID(fmt.Sprintf("part-%d", i+1)), PackageName: c.name, PackageVersion: c.version,
+			PackageDownloadLocation: none, PackageChecksums: sum(c.sum), PackageSourceInfo: c.source,
+			PackageLicenseConcluded: c.licence, PackageLicenseDeclared: c.licence, PackageCopyrightText: none,
+			PackageExternalReferences: []*spdx.PackageExternalReference{{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: c.url}}}
 		if strings.HasPrefix(c.name, "linux") {
-			p.Comment = "kernel.config has SHA-256 " + config
+			p.PackageComment = "kernel.config has SHA-256 " + config
 		}
 		doc.Packages = append(doc.Packages, p)
-		doc.Relationships = append(doc.Relationships, spdxRelationship{image.ID, "CONTAINS", p.ID})
+		doc.Relationships = append(doc.Relationships, relation(image.PackageSPDXIdentifier, common.TypeRelationshipContains, p.PackageSPDXIdentifier))
 		hashed = append(hashed, c.url, c.version, c.sum)
 	}
 	// A name that no other document has.
-	doc.Namespace = fmt.Sprintf("https://github.com/postern-router/postern/spdx/%s/%s", b.Name, key(append(hashed, v.name, config)...))
-	text, err := json.MarshalIndent(doc, "", "  ")
-	if err != nil {
+	doc.DocumentNamespace = fmt.Sprintf("https://github.com/postern-router/postern/spdx/%s/%s", b.Name, key(append(hashed, v.name, config)...))
+	var text strings.Builder
+	if err := json.Write(doc, &text, json.Indent("  ")); err != nil {
 		return "", err
 	}
-	return string(text) + "\n", nil
+	return text.String(), nil
 }
 
 // buildInputs are the versions of what built the image.

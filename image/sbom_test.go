@@ -1,13 +1,15 @@
 package main
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdx/v2/common"
+	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -45,31 +47,31 @@ func TestDocuments(t *testing.T) {
 				first = texts
 			}
 
-			var doc spdx
-			require.NoError(t, json.Unmarshal([]byte(first[sbomFile]), &doc))
-			assert.Equal(t, "2023-11-14T22:13:20Z", doc.Creation.Created)
-			parts := map[string]spdxPackage{}
-			ids := map[string]bool{}
-			for _, p := range doc.Packages {
-				assert.False(t, ids[p.ID], p.ID)
-				ids[p.ID] = true
-				assert.NotEmpty(t, p.Version, p.Name)
-				parts[p.Name] = p
+			var bill spdx.Document
+			require.NoError(t, json.ReadInto(strings.NewReader(first[sbomFile]), &bill))
+			assert.Equal(t, "2023-11-14T22:13:20Z", bill.CreationInfo.Created)
+			parts := map[string]*spdx.Package{}
+			ids := map[common.ElementID]bool{}
+			for _, p := range bill.Packages {
+				assert.False(t, ids[p.PackageSPDXIdentifier], p.PackageSPDXIdentifier)
+				ids[p.PackageSPDXIdentifier] = true
+				assert.NotEmpty(t, p.PackageVersion, p.PackageName)
+				parts[p.PackageName] = p
 			}
-			for _, r := range doc.Relationships {
-				assert.True(t, ids[r.To], r.To)
+			for _, r := range bill.Relationships {
+				assert.True(t, ids[r.RefB.ElementRefID], r.RefB)
 			}
-			assert.Equal(t, "BSD-3-Clause", parts["postern"].Declared)
-			assert.Equal(t, "v1-test", parts["postern"].Version)
-			assert.Equal(t, "Apache-2.0", parts["github.com/vishvananda/netlink"].Declared)
-			assert.Contains(t, parts["Go standard library"].Version, "go1.")
-			assert.Equal(t, "GPL-2.0-only", parts["iptables"].Declared)
+			assert.Equal(t, "BSD-3-Clause", parts["postern"].PackageLicenseDeclared)
+			assert.Equal(t, "v1-test", parts["postern"].PackageVersion)
+			assert.Equal(t, "Apache-2.0", parts["github.com/vishvananda/netlink"].PackageLicenseDeclared)
+			assert.Contains(t, parts["Go standard library"].PackageVersion, "go1.")
+			assert.Equal(t, "GPL-2.0-only", parts["iptables"].PackageLicenseDeclared)
 			kernel, ok := parts["linux-6.12"]
 			if !ok {
 				kernel = parts["linux"]
 			}
-			assert.Equal(t, "GPL-2.0-only WITH Linux-syscall-note", kernel.Declared, "%v", parts)
-			assert.Equal(t, hashOf(t, program), parts["postern"].Checksums[0].Value)
+			assert.Equal(t, "GPL-2.0-only WITH Linux-syscall-note", kernel.PackageLicenseDeclared, "%v", parts)
+			assert.Equal(t, hashOf(t, program), parts["postern"].PackageChecksums[0].Value)
 			_, grub := parts["grub2"]
 			assert.Equal(t, name == "pc", grub)
 
