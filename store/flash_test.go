@@ -12,7 +12,19 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/internal/testnet"
 )
+
+// TestMain gives the tests a mount namespace, in which they may mount without being root.
+// A router's kernel, on which TestMTD may run, has none.
+func TestMain(m *testing.M) {
+	if os.Getenv("POSTERN_TEST_MTD") != "" {
+		os.Exit(m.Run())
+	}
+	testnet.Main(m)
+}
 
 // boot opens the store at path until the end of the test.
 func boot(t *testing.T, path string) *Store {
@@ -139,7 +151,7 @@ func TestOpenErrors(t *testing.T) {
 // mount makes a file system in memory, which needs root.
 func mount(t *testing.T, options string) string {
 	dir := t.TempDir()
-	require.NoError(t, unix.Mount("store-test", dir, "tmpfs", 0, options), "mount a tmpfs, as root")
+	require.NoError(t, unix.Mount("store-test", dir, "tmpfs", 0, options), "mount a tmpfs")
 	t.Cleanup(func() { assert.NoError(t, unix.Unmount(dir, 0)) })
 	return dir
 }
@@ -178,7 +190,7 @@ func TestFileSystemReadOnly(t *testing.T) {
 	require.ErrorIs(t, err, unix.EROFS)
 }
 
-// loop makes a block device of a size, which needs root.
+// loop makes a block device of a size. It needs root.
 func loop(t *testing.T, size int64, options ...string) string {
 	file := filepath.Join(t.TempDir(), "disk")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
@@ -194,6 +206,7 @@ func loop(t *testing.T, size int64, options ...string) string {
 }
 
 func TestBlockDevice(t *testing.T) {
+	e2e.Root(t)
 	t.Run("two slots", func(t *testing.T) {
 		exercise(t, loop(t, 2*wantSlot), "block device")
 	})

@@ -1,5 +1,5 @@
 // Package e2e marks the tests that plain `go test ./...` leaves out: those that boot
-// machines in QEMU and need root, and those that build kernels. They run with the build
+// machines in QEMU, those that build kernels, and those that need root. They run with the build
 // tag e2e, as in `make test`:
 //
 //	go test -tags e2e ./qemu -run TestKept
@@ -19,6 +19,13 @@ import (
 func Boots(t testing.TB) {
 	t.Helper()
 	only(t, "it boots machines in QEMU, as root")
+}
+
+// Root marks a test that needs to be the machine's root, for which that of a user
+// namespace (package testnet) will not do.
+func Root(t testing.TB) {
+	t.Helper()
+	only(t, "it needs root")
 }
 
 // Builds marks a test that builds an image or a part of one.

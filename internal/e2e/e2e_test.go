@@ -47,6 +47,7 @@ func TestMarks(t *testing.T) {
 		without, with outcome
 	}{
 		{"boots", Boots, outcome{skipped: "left out: it boots machines in QEMU, as root; -tags e2e runs it"}, outcome{}},
+		{"needs root", Root, outcome{skipped: "left out: it needs root; -tags e2e runs it"}, outcome{}},
 		{"builds", Builds, outcome{skipped: "left out: it builds an image, a kernel at worst; -tags e2e runs it"}, outcome{}},
 		{"has what it needs", func(t testing.TB) { Needs(t, "sh", "/bin/sh") }, outcome{}, outcome{}},
 		{"lacks a program", func(t testing.TB) { Needs(t, "sh", "no-such-program") },

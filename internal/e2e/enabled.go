@@ -2,5 +2,5 @@
 
 package e2e
 
-// Enabled is whether the tests run that boot machines or build kernels: by the tag e2e.
+// Enabled is whether the tests run that boot machines, build kernels or need root: by the tag e2e.
 const Enabled = true

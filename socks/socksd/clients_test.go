@@ -19,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // What the clients move, both ways. Odd sizes, larger than any buffer on the way.
@@ -121,6 +123,7 @@ shutil.copyfileobj(s.makefile("rb"), sys.stdout.buffer)
 // server move bytes both ways, each known to have arrived, and looks for their
 // exact number in the closing line.
 func TestStreamClients(t *testing.T) {
+	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
 	s := l.socksd(t, self(t))
@@ -215,6 +218,7 @@ func (c countingConn) Write(p []byte) (int, error) {
 
 // TestCurl uploads and downloads by HTTP.
 func TestCurl(t *testing.T) {
+	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
 	s := l.socksd(t, self(t))
@@ -314,6 +318,7 @@ seccomp_sandbox=NO
 // TestActiveFTP has tnftp fetch and store a file by active FTP: dante-client
 // turns its listening socket into a BIND for anyone (DSTIP 0.0.0.0).
 func TestActiveFTP(t *testing.T) {
+	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
 	s := l.socksd(t, self(t),

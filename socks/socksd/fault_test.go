@@ -19,6 +19,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 const (
@@ -29,6 +31,7 @@ const (
 // TestRandomHandshakes sends what no client would, and checks that the server
 // answers or hangs up each time, serves the next, and keeps nothing.
 func TestRandomHandshakes(t *testing.T) {
+	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
 	s := l.socksd(t, self(t),
@@ -140,6 +143,7 @@ func (h handshake) play(l *lab, addr string) error {
 // TestHalfOpenFlood has clients succeed while all slots are taken by handshakes
 // that never go on, and new ones come all the time.
 func TestHalfOpenFlood(t *testing.T) {
+	e2e.Root(t)
 	t.Parallel()
 	const slots = 500
 	l := newLab(t, serverAddress)
@@ -309,6 +313,7 @@ var resets = []reset{
 // TestResets checks that no reset, at whatever step, leaves anything behind, and
 // that the other side learns of it.
 func TestResets(t *testing.T) {
+	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
 	s := l.socksd(t, self(t))
@@ -391,6 +396,7 @@ func (p peer) ended() {
 // that nobody else waits for them, that each request is answered in its 30 s,
 // and that clients who leave meanwhile leave nothing.
 func TestNothingAnswers(t *testing.T) {
+	e2e.Root(t)
 	t.Parallel()
 	const requestTime = 30 * time.Second
 	l := newLab(t, silentServer)
@@ -435,6 +441,7 @@ func TestNothingAnswers(t *testing.T) {
 // TestDescriptorsExhausted takes the descriptors away from socksd, and gives
 // them back.
 func TestDescriptorsExhausted(t *testing.T) {
+	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
 	// As root, so that the limit may be changed without CAP_SYS_RESOURCE, which a

@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 // dantePort is where Dante listens beside socksd.
@@ -544,6 +546,7 @@ var oracles = []oracle{
 
 // TestOracle plays each case before socksd and before Dante.
 func TestOracle(t *testing.T) {
+	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
 	ours := l.socksd(t, self(t))

@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 const (
@@ -35,6 +37,7 @@ const (
 // TestSoak opens and closes connections by the hundred thousand, in all the ways
 // that they can end, and checks that nothing of them stays.
 func TestSoak(t *testing.T) {
+	e2e.Root(t)
 	l := newLab(t, serverAddress)
 	// All on the proxy's loopback, with many addresses.
 	s := l.socksdOn(t, build(t), "0.0.0.0:"+socksdPort, "--allow-own-addresses", "--max-connections=500")
