@@ -8,7 +8,8 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/term"
+	"github.com/u-root/u-root/pkg/termios"
+	"golang.org/x/sys/unix"
 )
 
 // retry is the pause between two attempts to reach the server.
@@ -22,17 +23,21 @@ func Run(socketPath string, in io.Reader, out io.Writer) error {
 	var width func() int
 	if raw, ok := bothTerminals(in, out); ok {
 		// Before the first read, which otherwise waits for a whole line.
-		old, err := term.MakeRaw(raw)
+		old, err := termios.GetTermios(raw)
+		if err == nil {
+			err = termios.SetTermios(raw, termios.MakeRaw(old))
+		}
 		if err != nil {
 			return fmt.Errorf("%w: raw mode: %w", errTerminal, err)
 		}
-		defer term.Restore(raw, old)
+		defer termios.SetTermios(raw, old)
 		width = func() int {
-			columns, _, err := term.GetSize(raw)
+			// Not by termios.GetWinSize (v0.16.0): it panics if the terminal was hung up.
+			size, err := unix.IoctlGetWinsize(int(raw), unix.TIOCGWINSZ)
 			if err != nil {
 				return 0
 			}
-			return columns
+			return int(size.Col)
 		}
 	}
 	t := New(in, out, width)
@@ -71,11 +76,16 @@ func (t *Terminal) dial(socketPath string) (net.Conn, error) {
 }
 
 // bothTerminals reports whether in and out are terminals, and returns in's descriptor.
-func bothTerminals(in io.Reader, out io.Writer) (fd int, ok bool) {
+func bothTerminals(in io.Reader, out io.Writer) (fd uintptr, ok bool) {
 	i, isFile := in.(*os.File)
 	o, alsoFile := out.(*os.File)
-	if !isFile || !alsoFile || !term.IsTerminal(int(i.Fd())) || !term.IsTerminal(int(o.Fd())) {
+	if !isFile || !alsoFile {
 		return 0, false
 	}
-	return int(i.Fd()), true
+	for _, f := range []*os.File{i, o} {
+		if _, err := termios.GetTermios(f.Fd()); err != nil {
+			return 0, false
+		}
+	}
+	return i.Fd(), true
 }
