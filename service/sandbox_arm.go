@@ -1,0 +1,11 @@
+package service
+
+import "golang.org/x/sys/unix"
+
+// mapCalls are the system calls that map memory.
+func mapCalls() []uint32 { return []uint32{unix.SYS_MMAP2} }
+
+// wordCalls are those that 32-bit machines have beside, or instead of, the ones of all.
+func wordCalls() []uint32 {
+	return []uint32{unix.SYS_FUTEX_TIME64, unix.SYS_CLOCK_GETTIME64, unix.SYS_FCNTL64, unix.SYS_SIGRETURN}
+}
