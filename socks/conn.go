@@ -26,7 +26,8 @@ const (
 )
 
 // conn is a connection with a client, and what becomes of it. The server's mu
-// guards it. Times are by the server's clock.
+// guards it. Times are by the server's clock, which leaves stalls out; came is by the
+// machine's.
 type conn struct {
 	number               uint64
 	client, remote, call int // descriptors: see role
@@ -35,7 +36,7 @@ type conn struct {
 	over                 bool
 	attended             bool // see attend
 	tx, rx               flow // client to server, server to client
-	born, last           time.Duration
+	came, born, last     time.Duration
 	limit                time.Duration // when the state must be over
 	waiting              *list.Element // in Server.pending
 	attempt              *attempt      // from the request to what came of it
@@ -585,7 +586,7 @@ func (s *Server) end(c *conn, err error) {
 			reason = err.Error()
 		}
 		return fmt.Sprintf("connection %d %s: %s tx=%d rx=%d duration=%v reason=%q", c.number, verb, c,
-			c.tx.moved, c.rx.moved, (s.now - c.born).Round(time.Millisecond), reason)
+			c.tx.moved, c.rx.moved, (s.seen - c.came).Round(time.Millisecond), reason)
 	})
 }
 

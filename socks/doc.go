@@ -72,6 +72,11 @@
 //	                      leaves ends its lookup, and only then is its place free
 //	log                   10 lines a second, 100 at once, 128 that wait to be written
 //
+// Time in which the server did not run, because its process was stopped or the machine stood
+// still for more than a second, counts for none of these: what the peers sent meanwhile is
+// served first. (Keepalive is the kernel's: it counts probes without an answer, of which a
+// stall of the machine costs one at most.)
+//
 // What connections can make the machine spend, N of them at once:
 //
 //	memory of ours        less than 1 kB a connection, its user id included, and

@@ -115,9 +115,6 @@ func (p *poller) close() {
 	unix.Close(p.event)
 }
 
-// tick reads the clock.
-func (s *Server) tick() { s.now = time.Since(s.born) }
-
 // loop is the server at work, until Shutdown.
 func (s *Server) loop() {
 	if runtime.NumCPU() > 1 {
@@ -180,6 +177,7 @@ func (s *Server) turn(events []unix.EpollEvent) {
 // wait returns how long the loop may wait for events, in milliseconds; -1 is
 // for ever.
 func (s *Server) wait() int {
+	s.asked = 0
 	if len(s.ready) > 0 {
 		return 0
 	}
@@ -188,10 +186,14 @@ func (s *Server) wait() int {
 		at = min(at, s.acceptAt)
 	}
 	if at == never {
+		s.asked = never
 		return -1
 	}
-	left := max(0, at-s.now) + time.Millisecond - 1
-	return int(min(left/time.Millisecond, math.MaxInt32))
+	s.asked = max(0, at-s.now)
+	if len(s.conns) > 0 {
+		s.asked = min(s.asked, longestWait)
+	}
+	return int(min((s.asked+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
 }
 
 // check ends the connections whose time is over, and finds out when to check

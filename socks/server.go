@@ -109,7 +109,6 @@ type Server struct {
 	allowOwn bool
 	limits   limits
 	lookup   lookupFunc
-	born     time.Time
 	running  sync.WaitGroup
 
 	// mu is held by the loop but for the time that it waits. It guards the rest.
@@ -127,8 +126,7 @@ type Server struct {
 	// acceptAt is when to accept, by the clock; acceptPause how long the last
 	// failure lets it rest.
 	acceptAt, acceptPause time.Duration
-	// now is the clock: the time since the server was born, at the last look.
-	now time.Duration
+	clock
 	// checkAt is the first time at which any connection can be over.
 	checkAt time.Duration
 	ready   []*conn // those that can go on without waiting
@@ -159,7 +157,7 @@ func newServer(o Options, l limits) *Server {
 		allowOwn: o.AllowOwnAddresses,
 		limits:   l,
 		lookup:   newLookup(l.lookups),
-		born:     time.Now(),
+		clock:    newClock(),
 		cfg:      DefaultConfig(),
 		conns:    map[uint64]*conn{},
 		names:    queue{free: l.lookups},
@@ -273,7 +271,7 @@ func (s *Server) Connections() []Connection {
 	for _, c := range s.conns {
 		all = append(all, Connection{
 			Number: c.number, Src: c.src, Dst: c.dst, Type: c.typ, UserID: c.user,
-			Tx: c.tx.moved, Rx: c.rx.moved, Age: s.now - c.born, Idle: s.now - c.last,
+			Tx: c.tx.moved, Rx: c.rx.moved, Age: s.seen - c.came, Idle: s.now - c.last,
 		})
 	}
 	slices.SortFunc(all, func(a, b Connection) int { return cmp.Compare(a.Number, b.Number) })
@@ -365,7 +363,7 @@ func (s *Server) take(fd int, src netip.AddrPort) {
 	s.last++
 	c := &conn{
 		number: s.last, client: fd, remote: none, call: none, src: src,
-		born: s.now, last: s.now, typ: Unknown, rule: noRule,
+		came: s.seen, born: s.now, last: s.now, typ: Unknown, rule: noRule,
 	}
 	c.waiting = s.pending.PushBack(c)
 	s.conns[c.number] = c

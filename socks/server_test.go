@@ -79,6 +79,7 @@ type options struct {
 	limits limits
 	cfg    Config
 	lookup lookupFunc
+	clock  clock // the machine's, unless it is set
 }
 
 // start starts a server that may connect to loopback, after change.
@@ -99,6 +100,9 @@ func start(t *testing.T, change func(*options)) *setup {
 	u.Server = newServer(o.Options, o.limits)
 	if o.lookup != nil {
 		u.Server.lookup = o.lookup
+	}
+	if o.clock.machine != nil {
+		u.Server.clock = o.clock
 	}
 	l := listen(t, "127.0.0.1")
 	u.addr = l.Addr().String()
@@ -139,6 +143,12 @@ func (u *setup) awaitLog(t *testing.T, parts ...string) {
 		}
 		return false
 	}, patience, 5*time.Millisecond, "no line with %q in the log", parts)
+}
+
+// waitForEnd is a lookup of a server that never answers.
+func waitForEnd(ctx context.Context, _ string, _ resolve.Servers) ([]netip.Addr, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }
 
 func (u *setup) awaitCount(t *testing.T, n int) {
@@ -300,7 +310,7 @@ func TestKeepAlive(t *testing.T) {
 			interval = option(t, fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)
 			probes = option(t, fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT)
 		}
-		return time.Since(u.born) - c.born, on, idle, interval, probes
+		return u.machine() - c.came, on, idle, interval, probes
 	}
 	var on, idle, interval, probes int
 	for on == 0 {
@@ -361,10 +371,7 @@ func TestRejected(t *testing.T) {
 		{name: "name server silent", request: askName(commandConnect, "slow", 80), reason: "connect timeout",
 			change: func(o *options) {
 				o.limits.connect = 50 * time.Millisecond
-				o.lookup = func(ctx context.Context, _ string, _ resolve.Servers) ([]netip.Addr, error) {
-					<-ctx.Done()
-					return nil, ctx.Err()
-				}
+				o.lookup = waitForEnd
 			}},
 		{name: "silent before its request", request: "\x04\x01", reason: "idle timeout",
 			change: func(o *options) { o.cfg.ConnectionIdleTimeout = 50 * time.Millisecond }},

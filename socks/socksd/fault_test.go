@@ -438,6 +438,53 @@ func TestNothingAnswers(t *testing.T) {
 	s.works(t, echo)
 }
 
+// TestStopped stops socksd for longer than its idle timeout, with streams of which some have
+// bytes on the way then and some have not. Nothing is lost, and none has ended when it goes on.
+func TestStopped(t *testing.T) {
+	t.Parallel()
+	const streams, idle, stopped = 100, 8 * time.Second, 12 * time.Second
+	l := newLab(t, serverAddress)
+	s := l.socksd(t, self(t), "--idle-timeout="+idle.String())
+	target := l.listen(t, serverHost, serverAddress+":0")
+	near, far := make([]peer, streams), make([]peer, streams)
+	for i := range streams {
+		near[i], far[i] = s.connected(t, target)
+	}
+	require.NoError(t, s.Process.Signal(unix.SIGSTOP))
+	for i := range streams {
+		switch i % 3 {
+		case 0:
+			near[i].send("meanwhile")
+		case 1:
+			far[i].send("meanwhile")
+		}
+	}
+	time.Sleep(stopped) // it is what the test is about: nothing is waited for
+	require.NoError(t, s.Process.Signal(unix.SIGCONT))
+	for i := range streams {
+		for _, p := range []peer{near[i], far[i]} {
+			require.NoError(t, p.SetDeadline(time.Now().Add(patience)))
+		}
+		switch i % 3 {
+		case 0:
+			assert.Equal(t, "meanwhile", far[i].receive(9), "stream %d", i)
+		case 1:
+			assert.Equal(t, "meanwhile", near[i].receive(9), "stream %d", i)
+		}
+		near[i].send("to the server")
+		assert.Equal(t, "to the server", far[i].receive(13), "stream %d", i)
+		far[i].send("to the client")
+		assert.Equal(t, "to the client", near[i].receive(13), "stream %d", i)
+	}
+	assert.NotContains(t, s.log.String(), "closed")
+	// Deadlines hold as before: each stream is silent from now on.
+	for i := range streams {
+		require.NoError(t, near[i].SetDeadline(time.Now().Add(idle+patience)))
+		near[i].ended()
+	}
+	s.awaitLog(t, "closed", "idle timeout")
+}
+
 // TestDescriptorsExhausted takes the descriptors away from socksd, and gives
 // them back.
 func TestDescriptorsExhausted(t *testing.T) {

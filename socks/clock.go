@@ -1,0 +1,43 @@
+package socks
+
+import "time"
+
+const (
+	// longestWait is the most that the loop waits at a time while there are connections, so
+	// that it notices when it has not run.
+	longestWait = time.Second
+	// lateness is how much later than it asked for the loop may go on before that is a stall.
+	// A busy machine has it wait for some tenths of a second.
+	lateness = time.Second
+	// stallCredit is what a stall counts. It is not nothing, so that deadlines come also where
+	// each wait is a stall.
+	stallCredit = 10 * time.Millisecond
+)
+
+// clock is the time by which connections are judged. It leaves out the time in which this
+// process did not run, because it was stopped or the machine stood still: what came from
+// the peers meanwhile is seen first, and what was left of each deadline is left still.
+type clock struct {
+	// machine is the time since the server was made, by the machine's clock.
+	machine func() time.Duration
+	// seen is machine at the last tick, now what of it counts.
+	seen, now time.Duration
+	// asked is the most that the next tick may be later than the last: what the loop waits.
+	asked time.Duration
+}
+
+func newClock() clock {
+	start := time.Now()
+	return clock{machine: func() time.Duration { return time.Since(start) }, asked: never}
+}
+
+// tick reads the clock.
+func (c *clock) tick() {
+	at := c.machine()
+	passed := at - c.seen
+	c.seen = at
+	if passed-lateness > c.asked {
+		passed = stallCredit
+	}
+	c.now += passed
+}

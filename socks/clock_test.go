@@ -1,0 +1,103 @@
+package socks
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestClock(t *testing.T) {
+	for _, c := range []struct {
+		name                  string
+		asked, passed, counts time.Duration
+	}{
+		{"woken at once", time.Second, 0, 0},
+		{"as asked", time.Second, time.Second, time.Second},
+		{"a little late", time.Second, 2 * time.Second, 2 * time.Second},
+		{"a stall", time.Second, 2*time.Second + 1, stallCredit},
+		{"a stall of a day", 0, 24 * time.Hour, stallCredit},
+		{"nothing to wait for", never, 24 * time.Hour, 24 * time.Hour},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := newClock()
+			k.machine = func() time.Duration { return time.Hour + c.passed }
+			k.seen, k.now, k.asked = time.Hour, time.Minute, c.asked
+			k.tick()
+			assert.Equal(t, time.Minute+c.counts, k.now)
+		})
+	}
+}
+
+// movedClock is a server's clock that a test can put forward.
+type movedClock struct {
+	ahead, looks atomic.Int64 // nanoseconds, and how often it was read
+}
+
+func (m *movedClock) use(o *options) {
+	o.clock = newClock()
+	machine := o.clock.machine
+	o.clock.machine = func() time.Duration {
+		m.looks.Add(1)
+		return machine() + time.Duration(m.ahead.Load())
+	}
+}
+
+func (m *movedClock) forward(d time.Duration) { m.ahead.Add(int64(d)) }
+
+// awaitTurn waits until the loop has done all that there was to do.
+func (m *movedClock) awaitTurn(t *testing.T, u *setup) {
+	t.Helper()
+	looks := m.looks.Load()
+	require.Eventually(t, func() bool {
+		u.poller.wake()
+		return m.looks.Load() >= looks+2 // it looks at the begin of each turn
+	}, patience, time.Millisecond)
+}
+
+// TestStall has the machine stand still for longer than any deadline, while a connection is
+// in each state that has one. None is over, and each ends at its time when time goes on.
+func TestStall(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		begin  func(t *testing.T, u *setup)
+		reason string
+		time   time.Duration // that the state may take
+	}{
+		{"idle", func(t *testing.T, u *setup) { u.connect(t) }, "idle timeout", 20 * time.Second},
+		{"handshake", func(t *testing.T, u *setup) { dial(t, u.addr).send("\x04\x01") }, "handshake timeout", 10 * time.Second},
+		{"CONNECT", func(t *testing.T, u *setup) { dial(t, u.addr).send(askName(commandConnect, "slow.test", 80)) }, "connect timeout", 15 * time.Second},
+		{"BIND", func(t *testing.T, u *setup) {
+			near := dial(t, u.addr)
+			near.send(ask(commandBind, "127.0.0.1:21", ""))
+			near.reply(replyGranted)
+		}, "nobody called in time", 12 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var clock movedClock
+			u := start(t, func(o *options) {
+				clock.use(o)
+				o.cfg.ConnectionIdleTimeout = 20 * time.Second
+				o.limits.handshake, o.limits.connect, o.limits.bind = 10*time.Second, 15*time.Second, 12*time.Second
+				o.lookup = waitForEnd
+			})
+			c.begin(t, u)
+			u.awaitCount(t, 1)
+			for range 10 {
+				clock.forward(time.Hour)
+				clock.awaitTurn(t, u)
+				require.Len(t, u.Connections(), 1, "ended by a stall: %s", u.logged())
+			}
+			assert.Less(t, u.Connections()[0].Idle, c.time)
+			assert.GreaterOrEqual(t, u.Connections()[0].Age, 10*time.Hour, "the age is by the machine's clock")
+			// The same in steps that are no stall.
+			require.Eventually(t, func() bool {
+				clock.forward(lateness / 2)
+				return len(u.Connections()) == 0
+			}, patience, time.Millisecond)
+			u.awaitLog(t, "connection 1", c.reason)
+		})
+	}
+}
