@@ -580,7 +580,12 @@ func (s *Server) end(c *conn, err error) {
 		closeSocket(c.remote)
 	}
 	s.takeMemory(c)
-	s.log.line(func() string {
+	log := s.log.line
+	switch err {
+	case errDisabled, errDeniedNow, errByUser, errShutdown:
+		log = s.log.unlimited
+	}
+	log(func() string {
 		reason := "both sides ended"
 		if err != nil {
 			reason = err.Error()

@@ -6,19 +6,20 @@ import (
 	"time"
 )
 
-// The log's bounds: lines at once, lines a second from then on, and lines that
-// wait for who writes them.
+// The log's bounds: lines at once, lines a second from then on, lines that wait to be
+// written, and how long the last of them may take at the end.
 const (
 	logBurst = 100
 	logRate  = 10
 	logQueue = 128
+	logEnd   = time.Second
 )
 
 // limitedLog passes lines on as far as logBurst and logRate allow, and says
 // with the next one how many it dropped. It never waits for logf.
 type limitedLog struct {
-	lines   chan string // nil without logf
-	writing sync.WaitGroup
+	lines   chan string   // nil without logf
+	written chan struct{} // closed when the last line is
 
 	mu      sync.Mutex
 	spent   float64 // lines of the burst that are used
@@ -30,12 +31,13 @@ type limitedLog struct {
 func newLimitedLog(logf func(format string, args ...any)) *limitedLog {
 	l := &limitedLog{}
 	if logf != nil {
-		l.lines = make(chan string, logQueue)
-		l.writing.Go(func() {
+		l.lines, l.written = make(chan string, logQueue+MaxMaxConnections), make(chan struct{})
+		go func() {
+			defer close(l.written)
 			for line := range l.lines {
 				logf("%s", line)
 			}
-		})
+		}()
 	}
 	return l
 }
@@ -55,11 +57,31 @@ func (l *limitedLog) line(text func() string) {
 	now := time.Now()
 	l.spent = max(0, l.spent-now.Sub(l.at).Seconds()*logRate)
 	l.at = now
-	if l.closed || l.spent > logBurst-1 || len(l.lines) > logQueue-2 {
+	if l.spent > logBurst-1 || len(l.lines) > logQueue-2 {
 		l.dropped++
 		return
 	}
 	l.spent++
+	l.pass(text)
+}
+
+// unlimited passes a line on whatever the rate is. It is for what the user of the server
+// did, one line a connection.
+func (l *limitedLog) unlimited(text func() string) {
+	if l.lines == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pass(text)
+}
+
+// pass passes a line on if there is room for it. Callers hold mu.
+func (l *limitedLog) pass(text func() string) {
+	if l.closed || len(l.lines) > cap(l.lines)-2 {
+		l.dropped++
+		return
+	}
 	if l.dropped > 0 {
 		l.lines <- fmt.Sprintf("%d log lines dropped: more than %d a second", l.dropped, logRate)
 		l.dropped = 0
@@ -67,13 +89,20 @@ func (l *limitedLog) line(text func() string) {
 	l.lines <- text()
 }
 
-// close returns when all that was passed on is written.
+// close returns when all that was passed on is written, or logEnd later if logf waits for a
+// reader that does not read.
 func (l *limitedLog) close() {
+	if l.lines == nil {
+		return
+	}
 	l.mu.Lock()
-	if l.lines != nil && !l.closed {
+	if !l.closed {
 		close(l.lines)
 	}
 	l.closed = true
 	l.mu.Unlock()
-	l.writing.Wait()
+	select {
+	case <-l.written:
+	case <-time.After(logEnd):
+	}
 }

@@ -93,6 +93,7 @@ var (
 	errReplaced         = errors.New("replaced: the table is full")
 	errByUser           = errors.New("closed by number")
 	errDeniedNow        = errors.New("denied by the new access list")
+	errDisabled         = errors.New("the service was disabled")
 	errShutdown         = errors.New("shutdown")
 )
 
@@ -180,11 +181,11 @@ func newServer(o Options, l limits) *Server {
 // net.Listen asks for. cfg.Port is not looked at beyond its range: who makes the
 // listener obeys it.
 //
-// Not enabled means that nothing is accepted: the listener is closed, and being
-// enabled again takes a new one. When Configure returns nil and cfg is enabled,
-// the server accepts. Open connections stay, but for those that the access list
-// now denies; a lower MaxConnections closes none, a new idle timeout counts from
-// when each last moved something.
+// Not enabled means off: the listener is closed, and being enabled again takes a
+// new one; every connection is closed, and each has its line in the log. When
+// Configure returns nil and cfg is enabled, the server accepts. Open connections
+// stay, but for those that the access list now denies; a lower MaxConnections
+// closes none, a new idle timeout counts from when each last moved something.
 //
 // An error (a value out of range, enabled without a listener, ErrClosed) leaves
 // all as it was.
@@ -234,7 +235,9 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 	s.cfg = cfg
 	s.tick()
 	for _, c := range s.conns {
-		if c.judged.IsValid() {
+		if !cfg.Enabled {
+			s.end(c, errDisabled)
+		} else if c.judged.IsValid() {
 			rule, action := decide(cfg.Access, c.src, c.judged)
 			c.rule = rule
 			if action == Deny {
@@ -301,7 +304,7 @@ func (s *Server) Hits() []uint64 {
 }
 
 // Shutdown stops accepting, closes every connection, and returns when all is
-// released.
+// released. Log lines that Options.Logf has not taken a second later are lost.
 func (s *Server) Shutdown() {
 	s.mu.Lock()
 	if !s.closed {

@@ -677,26 +677,79 @@ func TestConfigure(t *testing.T) {
 	require.ErrorIs(t, err, unix.ECONNREFUSED, "the listener of a refused configuration")
 	u.connect(t)
 
+	near.send("alive")
+	assert.Equal(t, "alive", far.receive(5))
+
 	off := u.cfg
 	off.Enabled = false
 	require.NoError(t, u.Configure(off, nil))
+	near.ended()
+	far.ended()
 	_, err = net.Dial("tcp4", u.addr)
 	require.ErrorIs(t, err, unix.ECONNREFUSED, "not enabled")
 	require.EqualError(t, u.Configure(u.cfg, nil), "configure SOCKS: enabled, but there is no listener")
 	again := listen(t, "127.0.0.1")
 	u.addr = again.Addr().String()
 	require.NoError(t, u.Configure(u.cfg, again))
-	u.connect(t)
-
-	near.send("alive")
-	assert.Equal(t, "alive", far.receive(5))
-	assert.Len(t, u.Connections(), 4)
+	near, far = u.connect(t)
+	assert.Len(t, u.Connections(), 1)
 
 	u.Shutdown()
 	near.ended()
 	far.ended()
 	assert.Empty(t, u.Connections())
 	require.ErrorIs(t, u.Configure(u.cfg, listen(t, "127.0.0.1")), ErrClosed)
+}
+
+// TestDisabled has connections in every state when the server is disabled: each is closed,
+// and each is told of, though they are more than the log takes at once otherwise.
+func TestDisabled(t *testing.T) {
+	const established = 2 * logBurst
+	firewall := &openings{}
+	u := start(t, func(o *options) {
+		o.cfg.MaxConnections = MaxMaxConnections
+		o.lookup = waitForEnd
+		o.Open = firewall.Open
+	})
+	var all []client
+	l := listen(t, "127.0.0.1")
+	for range established {
+		near := dial(t, u.addr)
+		near.send(ask(commandConnect, l.Addr().String(), "user"))
+		near.reply(replyGranted)
+		all = append(all, near, accept(t, l))
+	}
+	waiting := dial(t, u.addr)
+	waiting.send(ask(commandBind, "127.0.0.1:21", ""))
+	opening := Opening{Peer: netip.MustParseAddr("127.0.0.1"), Local: waiting.reply(replyGranted)}
+	named := dial(t, u.addr)
+	named.send(askName(commandConnect, "slow.test", 80))
+	silent := dial(t, u.addr)
+	u.awaitCount(t, established+3)
+
+	u.cfg.Enabled = false
+	require.NoError(t, u.Configure(u.cfg, nil))
+	assert.Empty(t, u.Connections())
+	for _, c := range all {
+		c.ended()
+	}
+	for _, c := range []client{waiting, named, silent} {
+		c.rejected()
+	}
+	firewall.awaitClosed(t, opening)
+	for n := range established + 3 {
+		u.awaitLog(t, fmt.Sprintf("connection %d ", n+1), `reason="the service was disabled"`)
+	}
+}
+
+// TestShutdownWithoutReader has a log that is never written: the server ends all the same.
+func TestShutdownWithoutReader(t *testing.T) {
+	blocked := make(chan struct{})
+	u := start(t, func(o *options) { o.Logf = func(string, ...any) { <-blocked } })
+	near, _ := u.connect(t)
+	u.Shutdown()
+	near.ended()
+	close(blocked)
 }
 
 // TestConfigureWithTheSameSocket gives the server one socket again and again, as
