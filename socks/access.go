@@ -20,6 +20,21 @@ func decide(list []Rule, src, dst netip.AddrPort) (rule int, action Action) {
 	return noRule, Allow
 }
 
+// deniedAnywhere reports whether the list denies src every destination that there is, and by
+// which rule. port is that of the destination, or 0 if it is not known. Then nobody need
+// be asked for the address of a name.
+func deniedAnywhere(list []Rule, src netip.AddrPort, port uint16) (rule int, denied bool) {
+	for i, r := range list {
+		if r.Disabled || !r.SrcAddress.Match(src.Addr()) || !r.SrcPort.Match(src.Port()) || port != 0 && !r.DstPort.Match(port) {
+			continue
+		}
+		if matchesAll := r.DstAddress.Any() && (port != 0 || r.DstPort.Any()); matchesAll || r.Action == Allow {
+			return i, r.Action == Deny
+		}
+	}
+	return noRule, false
+}
+
 // sameDecision reports whether r and q match and do the same.
 func (r Rule) sameDecision(q Rule) bool {
 	return r.Action == q.Action && r.SrcAddress == q.SrcAddress && r.DstAddress == q.DstAddress &&

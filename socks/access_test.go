@@ -73,6 +73,40 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+func TestDeniedAnywhere(t *testing.T) {
+	all := rule(t, Deny, "", "", "", "")
+	for _, c := range []struct {
+		name   string
+		list   []Rule
+		port   uint16
+		rule   int
+		denied bool
+	}{
+		{"no rules", nil, 21, noRule, false},
+		{"all is denied", []Rule{all}, 21, 0, true},
+		{"disabled", []Rule{disabled(all)}, 21, noRule, false},
+		{"this source", []Rule{rule(t, Deny, "192.168.0.2", "", "", "")}, 21, 0, true},
+		{"another source", []Rule{rule(t, Deny, "192.168.0.3", "", "", "")}, 21, noRule, false},
+		{"another source port", []Rule{rule(t, Deny, "", "9", "", "")}, 21, noRule, false},
+		{"this port", []Rule{rule(t, Deny, "", "", "", "21")}, 21, 0, true},
+		{"another port", []Rule{rule(t, Deny, "", "", "", "22")}, 21, noRule, false},
+		{"a port that is not known", []Rule{rule(t, Deny, "", "", "", "1024-65535")}, 0, noRule, false},
+		{"some addresses", []Rule{rule(t, Deny, "", "", "10.0.0.0/8", "")}, 21, noRule, false},
+		{"some addresses, and the rest", []Rule{rule(t, Deny, "", "", "10.0.0.0/8", ""), all}, 21, 1, true},
+		{"but for some addresses", []Rule{rule(t, Allow, "", "", "10.0.0.0/8", ""), all}, 21, 0, false},
+		{"but for another source's", []Rule{rule(t, Allow, "192.168.0.3", "", "10.0.0.0/8", ""), all}, 21, 1, true},
+		{"but for another port", []Rule{rule(t, Allow, "", "", "10.0.0.0/8", "80"), all}, 21, 1, true},
+		{"but for a port that it may be", []Rule{rule(t, Allow, "", "", "", "1024-65535"), all}, 0, 0, false},
+		{"allowed before", []Rule{rule(t, Allow, "", "", "", "21"), all}, 21, 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rule, denied := deniedAnywhere(c.list, netip.MustParseAddrPort("192.168.0.2:1238"), c.port)
+			assert.Equal(t, c.rule, rule)
+			assert.Equal(t, c.denied, denied)
+		})
+	}
+}
+
 func TestCarryHits(t *testing.T) {
 	a, b := rule(t, Allow, "10.0.0.1", "", "", "21"), rule(t, Deny, "", "", "", "1024-65535")
 	deny := a

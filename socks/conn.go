@@ -217,6 +217,10 @@ func (s *Server) readRequest(c *conn) {
 		s.resolved(c, []netip.Addr{req.addr})
 		return
 	}
+	if err := s.allowName(c); err != nil {
+		s.end(c, err)
+		return
+	}
 	s.enter(c, resolving, s.limits.connect)
 	s.begin(c, &s.names, func(ctx context.Context) {
 		addrs, err := s.resolve(ctx, req.host)
@@ -258,6 +262,23 @@ func (s *Server) allow(c *conn, dst netip.AddrPort) error {
 	}
 	c.judged = dst
 	return nil
+}
+
+// allowName returns an error if the access list denies c every address that its name may
+// have. A client that may connect to nothing has no name server asked either: a question
+// can carry bytes to whoever owns the name.
+func (s *Server) allowName(c *conn) error {
+	port := c.attempt.port
+	if c.attempt.command == commandBind {
+		port = 0 // the list judges the port that the server will listen on
+	}
+	rule, denied := deniedAnywhere(s.cfg.Access, c.src, port)
+	if !denied {
+		return nil
+	}
+	s.hits[rule]++
+	c.rule = rule
+	return fmt.Errorf("rule %d denies every address that %s may have", rule, c.attempt.host)
 }
 
 // reachable returns an error if addr is one that nobody may be connected to.

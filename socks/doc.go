@@ -33,6 +33,9 @@
 // Dante's client asks) is judged twice, with 0.0.0.0 at the request and with
 // the caller's address at the call.
 //
+// A name whose every address the list would deny is not looked up: a client that may
+// connect to nothing could tell the world something by the names that it asks for.
+//
 // A changed list is applied at once to connections that are already open: what
 // it denies is closed. Hits counts decisions about new connections only.
 //

@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"context"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/resolve"
 )
 
 // TestNameServers asks name servers of the configuration: the first is not there.
@@ -44,6 +47,32 @@ func TestNameServers(t *testing.T) {
 	near.send(askName(commandConnect, "ftp.test.", port))
 	assert.Equal(t, l.Addr().String(), near.reply(replyGranted).String())
 	assert.Equal(t, "\x03ftp\x04test\x00", <-asked)
+}
+
+// TestDeniedNames has clients that may connect nowhere: no name server hears of what they
+// ask for.
+func TestDeniedNames(t *testing.T) {
+	for _, command := range []byte{commandConnect, commandBind} {
+		u := start(t, func(o *options) {
+			o.cfg.Access = []Rule{rule(t, Allow, "", "", "", "81"), rule(t, Deny, "127.0.0.1", "", "", "1-80,82-65535"), {Action: Deny}}
+			if command == commandBind {
+				o.cfg.Access = o.cfg.Access[2:]
+			}
+			o.lookup = func(context.Context, string, resolve.Servers) ([]netip.Addr, error) {
+				assert.Fail(t, "a name was looked up")
+				return nil, resolve.ErrNotFound
+			}
+		})
+		near := dial(t, u.addr)
+		near.send(askName(command, "secret.x.test", 80))
+		near.rejected()
+		u.awaitLog(t, "connection 1 refused", "denies every address that secret.x.test may have")
+		var hits uint64
+		for _, n := range u.Hits() {
+			hits += n
+		}
+		assert.EqualValues(t, 1, hits)
+	}
 }
 
 // TestLookupsEndWithTheirClients has clients that ask for a name whose server is silent, and
