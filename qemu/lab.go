@@ -62,7 +62,7 @@ func lab(ctx context.Context, b board.Board, images string, kvm bool) (err error
 		return nil
 	}
 	say("The router's serial console. Ctrl-] ends the lab.")
-	say("The client's shell, from another terminal: sudo ip netns exec %s bash", n.name(client))
+	say("The client's shell, as root from another terminal: %s", n.enter(client))
 	return m.interact(ctx)
 }
 

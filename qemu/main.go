@@ -68,7 +68,7 @@ func logic(ctx context.Context, args []string) error {
 		boards = append(boards, b)
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("this needs root for network namespaces and taps: sudo --preserve-env=PATH,HOME make lab")
+		return fmt.Errorf("this needs root for network namespaces and taps")
 	}
 	switch command := flags.Arg(0); command {
 	case "lab":

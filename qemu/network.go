@@ -120,6 +120,9 @@ func (n *network) command(h host, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// enter is what to type, as root, for a shell on a host.
+func (n *network) enter(h host) string { return "ip netns exec " + n.name(h) + " bash" }
+
 // run runs a program on a host to its end; its output is part of the error.
 func (n *network) run(h host, name string, args ...string) error {
 	out, err := n.command(h, name, args...).CombinedOutput()
