@@ -62,7 +62,7 @@ func withRouter(ctx context.Context, b board.Board, images string, f func(n *net
 	stop := context.AfterFunc(ctx, m.kill)
 	defer stop()
 
-	said, err := m.expect("[admin@postern] > ", 2*time.Minute)
+	said, err := m.expect("[admin@postern] > ")
 	if err != nil {
 		return err
 	}

@@ -135,7 +135,7 @@ func TestSlowReceivers(t *testing.T) {
 
 	_, reply := r.request(t, client, commandConnect, to.String())
 	assert.EqualValues(t, rejected, reply.code, "a connection more than there may be")
-	require.NoError(t, retry(time.Minute, func() error {
+	require.NoError(t, retry(func() error {
 		if n, err := r.connections(t); err != nil || n != slowStreams {
 			return fmt.Errorf("%d connections are listed: %w", n, err)
 		}
@@ -146,7 +146,7 @@ func TestSlowReceivers(t *testing.T) {
 		was[i] = s.read.Load()
 	}
 	for i, s := range streams {
-		require.NoError(t, retry(time.Minute, func() error {
+		require.NoError(t, retry(func() error {
 			if s.read.Load() == was[i] {
 				return fmt.Errorf("connection %d delivers no more than %d bytes", i, was[i])
 			}
@@ -163,7 +163,7 @@ func TestSlowReceivers(t *testing.T) {
 	for _, s := range streams {
 		s.client.Close()
 	}
-	require.NoError(t, retry(time.Minute, func() error {
+	require.NoError(t, retry(func() error {
 		if n, err := r.connections(t); err != nil || n != 0 {
 			return fmt.Errorf("%d connections after all were closed: %w", n, err)
 		}
@@ -208,7 +208,7 @@ func TestStuckBothWays(t *testing.T) {
 		}
 	}
 	// Whoever comes now is served.
-	require.NoError(t, retry(time.Minute, func() error {
+	require.NoError(t, retry(func() error {
 		if n, err := r.connections(t); err != nil || n != 0 {
 			return fmt.Errorf("%d connections after all were closed: %w", n, err)
 		}
@@ -254,7 +254,7 @@ func TestFastThenStuck(t *testing.T) {
 		go s.receive()
 	}
 	lowest := before
-	require.NoError(t, retry(4*time.Minute, func() error {
+	require.NoError(t, retry(func() error {
 		time.Sleep(slowLook)
 		free, took := r.freeMemory(t)
 		lowest = min(lowest, free)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -122,9 +123,9 @@ func testFlashBoot(t *testing.T, b board.Board, change func(*machineOptions)) {
 		options = *o
 		begin = time.Now()
 	})
-	r.expect(t, "socks accepts on port 1080", 6*time.Minute)
+	r.expect(t, "socks accepts on port 1080")
 	t.Logf("%s: from reset to the service %.1f s", b.Name, time.Since(begin).Seconds())
-	r.expect(t, "\n[admin@postern] > ", time.Minute)
+	r.expect(t, "\n[admin@postern] > ")
 	r.awaitLinks(t)
 	r.fetch(t)
 	_, err := r.n.dial(client, serverAddress+":21", 4*time.Second)
@@ -132,8 +133,6 @@ func testFlashBoot(t *testing.T, b board.Board, change func(*machineOptions)) {
 	r.command(t, "/system identity set name=kept")
 	k := &keeper{T: t, b: b, n: r.n, dir: r.dir, m: r.m}
 	k.awaitKept(t, "name=kept")
-	// It can be seen there a moment before it is whole.
-	time.Sleep(2 * time.Second)
 	r.m.kill()
 	k.start(t, "kept", func(o *machineOptions) {
 		*o = options
@@ -188,24 +187,39 @@ func TestDiskSlots(t *testing.T) {
 	}
 }
 
+// linuxStarts is in the kernel's first line, which is shown on every board.
+const linuxStarts = "Linux version "
+
+// unwell is the name of a router whose configuration cannot be applied. A new version in it
+// is never well, and so never confirmed, however long a busy host takes to look at it.
+const (
+	unwell              = "unwell"
+	unwellConfiguration = "/system identity\nset name=" + unwell + "\n/ip firewall filter\nadd chain=forward action=drop layer7-protocol=x\n"
+)
+
 func testSlots(t *testing.T, b board.Board, c slotCase, uefi bool) {
 	k := newKeeper(t, b)
+	require.NoError(t, keep(b, k.flash(), 1, unwellConfiguration))
 	prepareSlots(t, b, k.flash(), c)
 	for i, want := range c.starts {
 		var err error
 		k.m, err = startMachine(b, k.n, k.dir, machineOptions{image: filepath.Join(imageDir, b.Name), flash: k.flash(), fromFlash: true, uefi: uefi})
 		require.NoError(t, err)
-		text := "o slot could be started"
-		if want != "" {
-			text = "postern.slot=" + want
+		if want == "" {
+			said, err := k.m.expect("No slot could be started")
+			require.NoError(t, err)
+			assert.NotContains(t, said, linuxStarts)
+			k.m.kill()
+			continue
 		}
-		said, err := k.m.expect(text, 2*time.Minute)
+		said, err := k.m.expect("\n[admin@" + unwell + "] > ")
 		require.NoError(t, err)
-		assert.Equal(t, want != "", strings.Count(said, "postern.slot=") == 1, "start %d begins with one slot:\n%s", i+1, said)
+		assert.Equal(t, 1, strings.Count(said, linuxStarts), "start %d begins with one slot:\n%s", i+1, said)
+		assert.Equal(t, want, k.slot(t), "the slot of start %d", i+1)
+		k.m.kill()
 		if want == "b" && c.states[1][2] == 0 {
 			assert.Contains(t, slotState(t, b, k.flash(), 1), "\ntried=1\n")
 		}
-		k.m.kill()
 	}
 }
 
@@ -226,8 +240,8 @@ func prepareSlots(t *testing.T, b board.Board, flash string, c slotCase) {
 		require.NoError(t, err)
 		text := "# GRUB Environment Block\nmagic=none\n"
 		if state != nil {
-			text = fmt.Sprintf("# GRUB Environment Block\nmagic=PST1\nsequence=%d\ntried=%d\nconfirmed=%d\nlength=%d\nversion=1.0\n",
-				state[0], state[1], state[2], len(image))
+			text = fmt.Sprintf("# GRUB Environment Block\nmagic=PST1\nsequence=%d\ntried=%d\nconfirmed=%d\nlength=%d\nsha256=%x\nversion=1.0\n",
+				state[0], state[1], state[2], len(image), sha256.Sum256(image))
 		}
 		block := bytes.Repeat([]byte{'#'}, board.SlotStateSize)
 		copy(block, text)

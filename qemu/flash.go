@@ -123,6 +123,9 @@ func copyFile(to, from string) error {
 	return os.WriteFile(to, data, 0o600)
 }
 
+// slotMagic is the end of a slot of the store that was written whole.
+const slotMagic = "POSTERN\n"
+
 // keep puts a configuration into the first slot of the flash's partition for it, in the
 // form that package store documents.
 func keep(b board.Board, flash string, sequence uint64, text string) error {
@@ -145,7 +148,7 @@ func keep(b board.Board, flash string, sequence uint64, text string) error {
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	sum := crc32.Update(crc32.Checksum(footer[:20], castagnoli), castagnoli, []byte(text))
 	big.PutUint32(footer[20:], sum)
-	copy(footer[24:], "POSTERN\n")
+	copy(footer[24:], slotMagic)
 	f, err := os.OpenFile(flash, os.O_WRONLY, 0)
 	if err != nil {
 		return err

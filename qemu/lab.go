@@ -73,10 +73,10 @@ func say(format string, args ...any) {
 
 // example plays the manual's example, on the wire and at the console.
 func example(n *network, m *machine, s *site) error {
-	if _, err := m.expect("socks accepts on port", 2*time.Minute); err != nil {
+	if _, err := m.expect("socks accepts on port"); err != nil {
 		return err
 	}
-	if _, err := m.expect("> ", time.Minute); err != nil {
+	if _, err := m.expect("> "); err != nil {
 		return err
 	}
 	for line := range strings.Lines(m.screen.all()) {

@@ -65,7 +65,7 @@ func testManual(t *testing.T, b board.Board) {
 /ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24
 /ip firewall filter add chain=forward action=drop src-address=192.168.0.0/24 dst-port=21 protocol=tcp
 `})
-	r.expect(t, "\n[admin@MikroTik] > ", 2*time.Minute)
+	r.expect(t, "\n[admin@MikroTik] > ")
 	for _, page := range manualPages {
 		t.Run(strings.TrimSuffix(page.screens, ".txt"), func(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join("testdata", "manual", page.screens))
@@ -170,7 +170,7 @@ func (r *router) typed(t *testing.T, line, next string) string {
 	t.Helper()
 	r.m.screen.forget()
 	require.NoError(t, r.m.send(line+"\r"))
-	out := r.expect(t, strings.ReplaceAll(next, "\n", "\r\n"), 30*time.Second)
+	out := r.expect(t, strings.ReplaceAll(next, "\n", "\r\n"))
 	return strings.ReplaceAll(out, "\r\n", "\n")
 }
 
@@ -178,7 +178,7 @@ func (r *router) typed(t *testing.T, line, next string) string {
 func (r *router) awaitScreen(t *testing.T, keys string, want []string, prompt string) {
 	t.Helper()
 	last := words(strings.Join(want, "\n"))
-	_ = retry(20*time.Second, func() error { // if not, the comparison that follows tells
+	_ = retry(func() error { // if not, the comparison that follows tells
 		if out := r.typed(t, keys, "\n"+prompt); !strings.Contains(words(out), last) {
 			return fmt.Errorf("not yet: %s", out)
 		}
@@ -284,7 +284,7 @@ func (r *router) closeConnections(t *testing.T) {
 		conn.Close()
 	}
 	r.open = nil
-	require.NoError(t, retry(30*time.Second, func() error {
+	require.NoError(t, retry(func() error {
 		if out := r.typed(t, "/ip socks connections print count-only", "> "); !strings.Contains(out, "\n0\n") {
 			return fmt.Errorf("there are still connections: %s", out)
 		}

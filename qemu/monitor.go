@@ -19,7 +19,7 @@ func newMonitor(conn net.Conn) (*monitor, error) {
 	var greeting struct {
 		QMP json.RawMessage `json:"QMP"`
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
 	if err := m.in.Decode(&greeting); err != nil {
@@ -38,7 +38,7 @@ func (m *monitor) execute(command string, arguments any) error {
 	if err != nil {
 		return err
 	}
-	if err := m.conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := m.conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	if _, err := m.conn.Write(text); err != nil {

@@ -191,7 +191,7 @@ func pause(d time.Duration) {
 func isTorn(before, after []byte, size int) bool {
 	for at := 0; at < len(after); at += size {
 		slot := after[at : at+size]
-		if !bytes.Equal(slot, before[at:at+size]) && !bytes.HasSuffix(slot, []byte("POSTERN\n")) {
+		if !bytes.Equal(slot, before[at:at+size]) && !bytes.HasSuffix(slot, []byte(slotMagic)) {
 			return true
 		}
 	}

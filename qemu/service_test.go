@@ -40,7 +40,7 @@ func (r *router) serviceSteps(step func(string, func(*testing.T))) {
 		assert.Regexp(t, dynamic, opened)
 		assert.Regexp(t, fmt.Sprintf(`src-address=%s\b.*\s.*dst-port=%d\b`, regexp.QuoteMeta(serverAddress), reply.addr.Port()), opened)
 		require.NoError(t, conn.Close())
-		require.NoError(t, retry(10*time.Second, func() error {
+		require.NoError(t, retry(func() error {
 			if now := r.command(t, "/ip firewall filter print"); dynamic.MatchString(now) {
 				return fmt.Errorf("still open though the client has left:\n%s", now)
 			}

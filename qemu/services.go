@@ -93,7 +93,7 @@ vsftpd_log_file=%s
 	}
 	// Both listen when the client's gateway can reach them.
 	for _, port := range []string{"21", "80"} {
-		if err := retry(20*time.Second, func() error {
+		if err := retry(func() error {
 			conn, err := n.dial(gateway, serverAddress+":"+port, 2*time.Second)
 			if err != nil {
 				return err
@@ -114,40 +114,21 @@ func (s *site) close() {
 	kill(s.http)
 }
 
-// retry calls f until it succeeds, for at most so long.
-func retry(limit time.Duration, f func() error) error {
-	deadline := time.Now().Add(limit)
+// retry calls f until it succeeds, or fails after all patience.
+func retry(f func() error) error {
+	deadline := time.Now().Add(patience)
 	for {
+		// Looked at before f: if this process stood still meanwhile, f has another go.
+		late := time.Now().After(deadline)
 		err := f()
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not in %v: %w", limit, err)
+		if late {
+			return fmt.Errorf("not in %v: %w", patience, err)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-}
-
-// danteConfiguration makes socksify ask the router for CONNECT and BIND.
-const danteConfiguration = `resolveprotocol: fake
-route {
-	from: 0.0.0.0/0 to: 0.0.0.0/0 via: ` + lanAddress + ` port = 1080
-	protocol: tcp
-	proxyprotocol: socks_v4
-	command: connect bind
-}
-`
-
-// socksify prepares a program to run on a host through dante-client.
-func socksify(n *network, h host, dir string, name string, args ...string) (*exec.Cmd, error) {
-	config := filepath.Join(dir, "dante.conf")
-	if err := os.WriteFile(config, []byte(danteConfiguration), 0o644); err != nil {
-		return nil, err
-	}
-	cmd := n.command(h, "socksify", append([]string{name}, args...)...)
-	cmd.Env = append(os.Environ(), "SOCKS_CONF="+config)
-	return cmd, nil
 }
 
 // logBuffer collects what a program writes while others read it.

@@ -37,19 +37,9 @@ func requestSOCKS(conn net.Conn, command byte, to netip.AddrPort) (socksReply, e
 	return readReplySOCKS(conn)
 }
 
-// requestNameSOCKS sends a SOCKS 4a request for CONNECT and returns the reply to it.
-func requestNameSOCKS(conn net.Conn, name string, port uint16) (socksReply, error) {
-	request := binary.BigEndian.AppendUint16([]byte{4, commandConnect}, port)
-	request = append(request, 0, 0, 0, 1, 0) // no address, no user id
-	if _, err := conn.Write(append(append(request, name...), 0)); err != nil {
-		return socksReply{}, fmt.Errorf("SOCKS 4a request: %w", err)
-	}
-	return readReplySOCKS(conn)
-}
-
-// readReplySOCKS waits for a reply, at most 20 s.
+// readReplySOCKS waits for a reply.
 func readReplySOCKS(conn net.Conn) (socksReply, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return socksReply{}, err
 	}
 	var reply [8]byte

@@ -170,10 +170,10 @@ func (u *upgrading) upgradeFrom(t *testing.T, arguments, answer string) string {
 	t.Helper()
 	u.m.screen.forget()
 	require.NoError(t, u.m.send("/system upgrade "+arguments+"\r"))
-	_, err := u.m.expect("Upgrade and restart? [y/N]: ", time.Minute)
+	_, err := u.m.expect("Upgrade and restart? [y/N]: ")
 	require.NoError(t, err)
 	require.NoError(t, u.m.send("y\r"))
-	said, err := u.m.expect(answer, 3*time.Minute)
+	said, err := u.m.expect(answer)
 	require.NoError(t, err)
 	return said
 }
@@ -185,11 +185,11 @@ func (u *upgrading) next(t *testing.T, starts int) string {
 	var all strings.Builder
 	for range starts {
 		// The kernel's first line.
-		said, err := u.m.expect("Linux version ", 4*time.Minute)
+		said, err := u.m.expect(linuxStarts)
 		require.NoError(t, err)
 		all.WriteString(said)
 	}
-	said, err := u.m.expect("\n[admin@upgrading] > ", 4*time.Minute)
+	said, err := u.m.expect("\n[admin@upgrading] > ")
 	require.NoError(t, err)
 	return all.String() + said
 }
@@ -198,7 +198,7 @@ func (u *upgrading) next(t *testing.T, starts int) string {
 func (u *upgrading) await(t *testing.T, text string) string {
 	t.Helper()
 	var log string
-	require.NoError(t, retry(2*time.Minute, func() error {
+	require.NoError(t, retry(func() error {
 		log = u.command(t, "/log print")
 		if !strings.Contains(log, text) {
 			return fmt.Errorf("%q is not in the log:\n%s", text, log)
@@ -333,7 +333,7 @@ func (u *upgrading) plugStick(t *testing.T, path string) {
 		require.NoError(t, u.m.monitor.execute(c.command, c.arguments))
 	}
 	// It is there a second or two later.
-	require.NoError(t, retry(30*time.Second, func() error {
+	require.NoError(t, retry(func() error {
 		if said := u.upgradeFrom(t, "/dev/none", "\n[admin@upgrading] > "); !strings.Contains(said, "/dev/sda") {
 			return fmt.Errorf("no stick among the disks:\n%s", said)
 		}
@@ -398,7 +398,7 @@ func testUpgradeInPlace(t *testing.T, b board.Board) {
 	u.m, err = startMachine(b, u.n, u.dir, machineOptions{image: filepath.Join(imageDir, b.Name), flash: u.flash(),
 		fromFlash: true, reboot: true, rescue: filepath.Dir(image)})
 	require.NoError(t, err)
-	_, err = u.m.expect("edit: ", time.Minute)
+	_, err = u.m.expect("edit: ")
 	require.NoError(t, err)
 	require.NoError(t, u.m.send("run rescue\r"))
 	u.next(t, 1)
