@@ -41,7 +41,7 @@ type Board struct {
 	// ImageLimit is the most that a slot image may take on flash, in bytes; 0 for no
 	// limit.
 	ImageLimit int64
-	// Flashing is how an image gets onto the board; empty for QEMU's machines.
+	// Flashing says how an image gets onto the board; empty for a machine that only QEMU has.
 	Flashing string
 
 	QEMU QEMU
@@ -306,7 +306,7 @@ func Lab() []Board {
 			Image{Form: FIT, Load: 0x40200000, BootLoader: BootLoader{File: "/usr/lib/u-boot/qemu_arm64/u-boot.bin"}}),
 		{
 			Name:        "pc",
-			Description: "64-bit PC, serial console (QEMU i440FX)",
+			Description: "64-bit PC of QEMU (i440FX); for a real one take x86-64 or apu2",
 			CPU:         amd64,
 			Kernel:      pcKernel.with("ttyS0,115200", Flash{}),
 			Ports: []Port{
@@ -405,10 +405,23 @@ func (b Board) DefaultConfiguration() string {
 	return text.String()
 }
 
-// Verified says how the board was seen to work.
+// Verified says how far the board was tested.
 func (b Board) Verified() string {
 	if machine, _, _ := strings.Cut(b.QEMU.Machine, ","); machine != "" {
 		return "booted in QEMU, machine " + machine
 	}
 	return "built and checked only"
+}
+
+// Serial returns the terminal of the serial line that the kernel and the first console use,
+// as its name in /dev, and its speed in bits per second. It has 8 data bits, no parity and
+// one stop bit.
+func (b Board) Serial() (terminal, speed string) {
+	for word := range strings.FieldsSeq(b.Kernel.CommandLine) {
+		if console, ok := strings.CutPrefix(word, "console="); ok {
+			terminal, speed, _ = strings.Cut(console, ",")
+			return terminal, speed
+		}
+	}
+	return "", ""
 }

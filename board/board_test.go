@@ -50,7 +50,9 @@ func TestBoards(t *testing.T) {
 				assert.Equal(t, "vmlinux", b.Kernel.Image, "with symbols")
 			}
 			assert.NotEmpty(t, b.Consoles)
-			assert.True(t, strings.Contains(b.Kernel.CommandLine, "console="+b.Consoles[0]), "the kernel's console is the first")
+			terminal, speed := b.Serial()
+			assert.Equal(t, b.Consoles[0], terminal, "the kernel's console is the first")
+			assert.Regexp(t, `^[1-9]\d+$`, speed)
 			found, err := ByName(b.Name)
 			require.NoError(t, err)
 			assert.Equal(t, b, found)

@@ -7,7 +7,8 @@
 //	image build [--debug] [BOARD...]
 //	image kernels [BOARD...]
 //	image size [BOARD...]
-//	image boards
+//	image boards [BOARD...]
+//	image qemu BOARD
 //	image keys [FOLDER]
 //
 // Kernels and iptables come from a cache that is addressed by content (see
@@ -22,6 +23,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -36,15 +38,16 @@ Commands:
   build    build the boards' images into the folder out/BOARD
   kernels  build the boards' kernels into the cache, and nothing else
   size     build, and show where the bytes of the images are
-  boards   list the boards
+  boards   list the boards: the serial line, how an image is flashed, what was verified
+  qemu     show the command that starts a board's image in QEMU, by hand
   pack     make the images of one board again, in a FOLDER of a build that was
            changed: of its kernel, its initramfs.cpio.xz and, if there is one,
            its version (a line with name and date, in seconds since 1970)
   keys     make the keys that images are signed with, in FOLDER; a build makes
            them where there are none
 
-Without a board, those that QEMU models are meant, and with "boards" all; the word all
-stands for every board, the word rest for those that QEMU does not model.
+Without a board, those that the tests boot in QEMU are meant, and with "boards" all; the
+word all stands for every board, the word rest for the others.
 
 Flags:
 %s
@@ -69,7 +72,7 @@ func logic(args []string) error {
 	debug := flags.Bool("debug", false, "build: add a shell and tools of u-root, into out/BOARD-debug")
 	lab := flags.Bool("lab", false, "setup: also what the lab and the tests take")
 	within := flags.Duration("within", 0, "build: begin no kernel that is not done in this time; the boards that this leaves out are named")
-	out := flags.String("out", "out", "build, size: the folder that images are put in")
+	out := flags.String("out", "out", "build, size, qemu: the folder that images are put in")
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		fmt.Printf(help, flags.FlagUsages())
 		return nil
@@ -77,7 +80,7 @@ func logic(args []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return fmt.Errorf("no command: want setup, build, kernels, size, boards, pack or keys (--help tells more)")
+		return fmt.Errorf("no command: want setup, build, kernels, size, boards, qemu, pack or keys (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
 	switch {
@@ -90,6 +93,8 @@ func logic(args []string) error {
 			fmt.Print(describe(b))
 		}
 		return nil
+	case command == "qemu" && len(names) != 1:
+		return fmt.Errorf("qemu: one board, not %d", len(names))
 	}
 	boards, err := boardsByName(names)
 	if err != nil {
@@ -101,10 +106,16 @@ func logic(args []string) error {
 	case "boards":
 		for _, b := range boards {
 			fmt.Print(describe(b))
-			if b.Flashing != "" {
-				fmt.Printf("%16s to flash: %s\n", "", b.Flashing)
-			}
 			fmt.Printf("%16s kernel's command line: %s\n", "", b.Kernel.CommandLine)
+		}
+		return nil
+	case "qemu":
+		for _, b := range boards {
+			line, err := qemuCommand(b, *out)
+			if err != nil {
+				return err
+			}
+			fmt.Print(line)
 		}
 		return nil
 	case "kernels":
@@ -139,7 +150,7 @@ func logic(args []string) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("command %q: want setup, build, kernels, size, boards or keys", command)
+		return fmt.Errorf("command %q: want setup, build, kernels, size, boards, qemu, pack or keys", command)
 	}
 }
 
@@ -162,14 +173,27 @@ func keys(names []string) error {
 	return nil
 }
 
-// describe is a board in two lines.
+// describe returns what a user has to know of a board, in lines.
 func describe(b board.Board) string {
 	limit := "no limit"
 	if b.ImageLimit > 0 {
 		limit = fmt.Sprintf("%d KB", b.ImageLimit>>10)
 	}
-	return fmt.Sprintf("%-16s %-7s %5d MB  %s\n%-16s %-7s image: %s, %s; %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description,
-		"", "", b.Image.Form, limit, b.Verified())
+	terminal, speed := b.Serial()
+	var text strings.Builder
+	fmt.Fprintf(&text, "%-16s %-7s %5d MB  %s\n", b.Name, b.CPU.GOARCH, b.Memory, b.Description)
+	line := func(format string, args ...any) {
+		fmt.Fprintf(&text, "%16s "+format+"\n", append([]any{""}, args...)...)
+	}
+	line("image: %s, %s; %s", b.Image.Form, limit, b.Verified())
+	line("serial line: %s, %s bit/s, 8N1", terminal, speed)
+	if b.Flashing != "" {
+		line("to flash: %s", b.Flashing)
+	}
+	if b.QEMU.Machine != "" {
+		line("in QEMU: go run ./image qemu %s", b.Name)
+	}
+	return text.String()
 }
 
 func boardsByName(names []string) ([]board.Board, error) {
