@@ -3,8 +3,10 @@ package daemon
 import (
 	"fmt"
 	"os/user"
+	"runtime"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,14 +33,27 @@ func limitDescriptors(connections int) error {
 	return nil
 }
 
-// forbidNewPrivileges sets no_new_privs for every thread (prctl(2)).
+// forbidNewPrivileges sets no_new_privs for every thread (prctl(2)): those that there are,
+// and by them those that they start.
 func forbidNewPrivileges() error {
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
-	if errno == syscall.ENOTSUP {
-		return fmt.Errorf("set no_new_privs: this program is built with cgo")
+	// syscall.AllThreadsSyscall does that, but not in a program that is built with cgo, as go
+	// run does where there is a C compiler. The kernel does it for a filter of system calls
+	// that is to hold every thread (SECCOMP_FILTER_FLAG_TSYNC of seccomp(2)): it gives the
+	// others the no_new_privs of the thread that asks. This filter allows everything.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
 	}
+	filter := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
+		uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {
-		return fmt.Errorf("set no_new_privs: %w", errno)
+		return fmt.Errorf("set no_new_privs for every thread: %w", errno)
+	}
+	if thread != 0 {
+		return fmt.Errorf("set no_new_privs: thread %d cannot have it", thread)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -17,8 +18,12 @@ import (
 // makes no socket but of IPv4, and sends no other process a signal. Any other call fails
 // with EPERM. It sets no_new_privs, which the kernel wants for that.
 func confine() error {
-	if err := forbidNewPrivileges(); err != nil {
-		return err
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
+	if errno == syscall.ENOTSUP {
+		return fmt.Errorf("set no_new_privs: this program is built with cgo, which needs more calls")
+	}
+	if errno != 0 {
+		return fmt.Errorf("set no_new_privs: %w", errno)
 	}
 	return filterCalls(unix.SECCOMP_FILTER_FLAG_TSYNC)
 }

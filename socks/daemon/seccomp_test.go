@@ -142,7 +142,7 @@ func TestConfined(t *testing.T) {
 	defer named.Close()
 	_, err = named.Write([]byte("\x04\x01\x00\x50\x00\x00\x00\x01\x00host.example\x00"))
 	require.NoError(t, err)
-	assert.Contains(t, p.awaitLine(t, "lookup host.example"), "connection refused")
+	assert.Contains(t, p.awaitLine(t, "address of host.example"), "connection refused")
 
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.Process.Pid))
 	require.NoError(t, err)
