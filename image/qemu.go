@@ -22,7 +22,8 @@ func qemuCommand(b board.Board, out string) (string, error) {
 		return "", fmt.Errorf("%s: QEMU has no machine like it", b.Name)
 	}
 	file := func(name string) string { return filepath.Join(out, b.Name, name) }
-	lines := [][]string{{q.Binary, "-nographic", "-snapshot", "-machine", q.Machine, "-m", fmt.Sprint(b.Memory)}}
+	// A Malta would have a graphics card where ether1 is.
+	lines := [][]string{{q.Binary, "-nographic", "-vga", "none", "-snapshot", "-machine", q.Machine, "-m", fmt.Sprint(b.Memory)}}
 	add := func(words ...string) { lines = append(lines, words) }
 	if q.CPU != "" {
 		add("-cpu", q.CPU)

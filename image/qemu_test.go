@@ -14,14 +14,14 @@ import (
 // TestQEMUCommand compares commands with those that were typed and had the board's ports.
 func TestQEMUCommand(t *testing.T) {
 	for _, c := range []struct{ board, want string }{
-		{"pc", `qemu-system-x86_64 -nographic -snapshot -machine pc -m 64 \
+		{"pc", `qemu-system-x86_64 -nographic -vga none -snapshot -machine pc -m 64 \
     -drive if=none,id=flash,format=raw,file=out/pc/factory.img \
     -device virtio-blk-pci,drive=flash,addr=0x6 \
     -device i6300esb \
     -netdev user,id=ether1 -device virtio-net-pci,romfile=,addr=0x4,netdev=ether1 \
     -netdev user,id=ether2,net=192.168.0.0/24,host=192.168.0.2 -device virtio-net-pci,romfile=,addr=0x5,netdev=ether2
 `},
-		{"malta", `qemu-system-mips -nographic -snapshot -machine malta -m 32 \
+		{"malta", `qemu-system-mips -nographic -vga none -snapshot -machine malta -m 32 \
     -cpu 24Kc \
     -kernel out/malta/kernel -initrd out/malta/initramfs.cpio.xz \
     -append 'console=ttyS0,115200 loglevel=6 panic=10 mtdparts=1e000000.flash:320k@0k(boot),3520k@320k(image),128k@3840k(postern-config),128k@3968k(environment)' \
@@ -30,7 +30,7 @@ func TestQEMUCommand(t *testing.T) {
     -netdev user,id=ether1 -device virtio-net-pci,romfile=,addr=0x12,netdev=ether1 \
     -netdev user,id=ether2,net=192.168.0.0/24,host=192.168.0.2 -device virtio-net-pci,romfile=,addr=0x14,netdev=ether2
 `},
-		{"orangepi-pc", `qemu-system-arm -nographic -snapshot -machine orangepi-pc -m 1024 \
+		{"orangepi-pc", `qemu-system-arm -nographic -vga none -snapshot -machine orangepi-pc -m 1024 \
     -cpu cortex-a7,cntfrq=24000000 \
     -drive if=sd,format=raw,file=out/orangepi-pc/factory.img \
     -netdev user,id=ether1,net=192.168.0.0/24,host=192.168.0.2 -net nic,model=allwinner-sun8i-emac,netdev=ether1 \
