@@ -24,15 +24,11 @@ func (x *execution) check(m *menu, a arguments) error {
 	if err != nil {
 		return err
 	}
-	ids := make([]any, len(rows))
-	for i, r := range rows {
-		ids[i] = r.key
-	}
-	x.numbers[m.path] = ids
+	x.number(m, rows)
 	perhaps := ""
 	for i, r := range x.cfg.Socks.Access {
 		number := fmt.Sprint(i)
-		first := prefixOf(len(rows), number, m.flags, rows[i].flags)
+		first := m.prefix(len(rows), number, rows[i].flags)
 		blank := strings.Repeat(" ", len(first))
 		x.out.WriteString(wrap(rows[i].words(), x.width-1, first, "", blank))
 		matches, why := explain(r, a.check)

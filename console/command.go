@@ -25,6 +25,8 @@ type command struct {
 	words []Choice
 	// where: it takes conditions behind the word where; find: it takes nothing else.
 	where, find bool
+	// shows: it puts out text and does nothing else.
+	shows bool
 	// needs is the request that it makes, if not everyone carries that out.
 	needs Request
 	run   func(*execution, *menu, arguments) error
@@ -89,7 +91,7 @@ var (
 		{terseWord.Name, "each item in one line, with its menu"},
 		{"hide-sensitive", "without the hash of the password, as without this word"}, sensitiveWord}
 
-	printCommand = command{name: "print", help: "show what is set", arguments: []argument{intervalArgument}, run: (*execution).printScreen}
+	printCommand = printScreen("show what is set")
 	setCommand   = command{name: "set", help: "change properties", properties: true, run: (*execution).set}
 	resetCommand = command{name: "reset", help: "set properties back to their defaults: those named, or all", run: (*execution).reset}
 
@@ -109,18 +111,16 @@ var (
 		unnamed: []string{"numbers", "comment"},
 		arguments: []argument{numbersArgument, option(prop("comment", text(0, 255), "", "a note for people",
 			func(o *options) *string { return &o.comment }))}}
-	findItems  = command{name: "find", help: "show the numbers of items", find: true, run: (*execution).find}
+	findItems  = command{name: "find", help: "show the numbers of items", shows: true, find: true, run: (*execution).find}
 	printItems = printList("show what is set", detailWord, terseWord, countWord)
 	printRules = printList("show what is set", detailWord, terseWord, countWord, statsWord)
 	printLive  = printList("show what there is", detailWord, terseWord, countWord)
 	printTable = printList("show what there is", detailWord, terseWord, countWord, followWord)
 
-	printResourceCommand = command{name: "print", help: "show time, memory and load",
-		arguments: []argument{intervalArgument}, run: (*execution).printResource}
-	printClockCommand = command{name: "print", help: "show the time of day",
-		arguments: []argument{intervalArgument}, run: (*execution).printClock}
-	printLogCommand = command{name: "print", help: "show the log",
-		words: []Choice{followWord, countWord, pagingWord}, where: true, run: (*execution).printLog}
+	printResourceCommand = printScreen("show time, memory and load")
+	printClockCommand    = printScreen("show the time of day")
+	printLogCommand      = command{name: "print", help: "show the log",
+		shows: true, words: []Choice{followWord, countWord, pagingWord}, where: true, run: (*execution).printLog}
 
 	rebootCommand = command{name: "reboot", help: "restart the router",
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Reboot) }}
@@ -136,7 +136,7 @@ var (
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ChangePassword) }}
 	// exportCommand is in every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
-		words: exportWords,
+		shows: true, words: exportWords,
 		run: func(x *execution, m *menu, a arguments) error {
 			x.out.WriteString(exportMenus(x.menus, &x.cfg, m.path, a.words...))
 			return nil
@@ -185,7 +185,7 @@ var (
 			option(prop("time", timeOfDay(), "", "time of day",
 				func(o *options) *time.Duration { return &o.clock.time })),
 		}}
-	checkCommand = command{name: "check", help: "show which rule decides about a connection, and why", run: (*execution).check,
+	checkCommand = command{name: "check", help: "show which rule decides about a connection, and why", shows: true, run: (*execution).check,
 		arguments: []argument{
 			option(prop("src-address", address(), "", "address of the client",
 				func(o *options) *netip.Addr { return &o.check.src })),
@@ -202,8 +202,12 @@ func itemCommand(name, help string, run func(*execution, *menu, arguments) error
 	return command{name: name, help: help, unnamed: []string{"numbers"}, arguments: []argument{numbersArgument}, run: run}
 }
 
+func printScreen(help string) command {
+	return command{name: "print", help: help, shows: true, arguments: []argument{intervalArgument}, run: (*execution).printScreen}
+}
+
 func printList(help string, words ...Choice) command {
-	return command{name: "print", help: help, words: append(words, pagingWord), where: true, arguments: []argument{intervalArgument}, run: (*execution).print}
+	return command{name: "print", help: help, shows: true, words: append(words, pagingWord), where: true, arguments: []argument{intervalArgument}, run: (*execution).print}
 }
 
 // execution is a line being run: the configuration as changed so far, and the rest
@@ -216,14 +220,14 @@ type execution struct {
 	width int
 	cfg   Config
 	// before are the identities of the configuration before the line.
-	before [lists][]*identity
+	before [lists][]ID
 	live   Live
 	links  []netcfg.LinkState // of live, once asked
 	// file: the line is one of a file. All that can be set is there then. Older: it may be
 	// one of an earlier version.
 	file, older bool
 	// printed are the numbers of the session, numbers those that the line has assigned.
-	printed, numbers map[string][]any
+	printed, numbers map[string][]key
 	// repeated: the line is run again because its Result asked for it. Seen are the last
 	// lines of the log that it has shown, or what its table had.
 	repeated bool
@@ -443,13 +447,9 @@ func (c command) next(given []string) string {
 
 // arguments reads what stands behind the name of command c of menu m.
 func (x *execution) arguments(m *menu, c command, words []word) (arguments, error) {
-	a := arguments{items: map[string]word{}, options: options{clock: clock{time: noTime}}}
-	for _, arg := range c.arguments {
-		if arg.def != "" {
-			if err := arg.set(&a.options, arg.def); err != nil {
-				return a, err
-			}
-		}
+	a, err := c.defaults()
+	if err != nil {
+		return a, err
 	}
 	if c.find {
 		where, err := x.conditions(m, words)
@@ -499,13 +499,31 @@ func (x *execution) arguments(m *menu, c command, words []word) (arguments, erro
 			return a, unexpected(w, withEquals(c.named(m, given)))
 		}
 	}
+	return a, c.missing(given)
+}
+
+// defaults are the arguments of c that it has without being given any.
+func (c command) defaults() (arguments, error) {
+	a := arguments{items: map[string]word{}, options: options{clock: clock{time: noTime}}}
+	for _, arg := range c.arguments {
+		if arg.def != "" {
+			if err := arg.set(&a.options, arg.def); err != nil {
+				return a, err
+			}
+		}
+	}
+	return a, nil
+}
+
+// missing is the error of arguments that c needs besides those given.
+func (c command) missing(given []string) error {
 	var missing []string
 	for _, arg := range c.arguments {
 		if arg.required() && !slices.Contains(given, arg.name) {
 			missing = append(missing, arg.name)
 		}
 	}
-	return a, missingArguments(missing)
+	return missingArguments(missing)
 }
 
 func missingArguments(names []string) error {
@@ -628,8 +646,8 @@ func (x *execution) setItems(m *menu, a arguments) error {
 func (x *execution) setOne(m *menu, a arguments, name, value string) error {
 	if m.gathers {
 		keys, err := x.chosen(m, a.items["numbers"])
-		for _, key := range keys {
-			of, i, err := x.gathered(key)
+		for _, k := range keys {
+			of, i, err := x.gathered(k)
 			if err != nil {
 				return err
 			}
@@ -683,6 +701,7 @@ func (x *execution) add(m *menu, a arguments) error {
 			missing = append(missing, p.name)
 		}
 	}
+	x.result.Added = (*m.items.ids(&x.cfg))[i]
 	if before >= 0 {
 		m.items.move(&x.cfg, i, before)
 	}
@@ -731,7 +750,7 @@ func (x *execution) move(m *menu, a arguments) error {
 		return err
 	}
 	ids := slices.Clone(*m.items.ids(&x.cfg))
-	now := func(id *identity) int { return slices.Index(*m.items.ids(&x.cfg), id) }
+	now := func(id ID) int { return slices.Index(*m.items.ids(&x.cfg), id) }
 	for _, i := range indices {
 		if i == to {
 			continue

@@ -86,10 +86,10 @@ type Config struct {
 	// NTP is who is asked for the time (/system ntp client).
 	NTP ntp.Config
 
-	// ids tell the items of each list apart for as long as the router runs: an item
-	// keeps its identity when it is changed or moved. They are not part of what is
-	// set: two of them are equal to reflect.DeepEqual.
-	ids [lists][]*identity
+	// ids are those of the items of each list. They are not part of what is set: see Equal.
+	// A list without them has those of its places, as one that came from a file or from a
+	// program.
+	ids [lists][]ID
 }
 
 // Port is what is set for a port.
@@ -330,6 +330,9 @@ type Result struct {
 	Repeat time.Duration
 	Follow bool
 
+	// Added is the item that the line, or the command of Do, has added; of several the last.
+	Added ID
+
 	Ping       PingArguments
 	Traceroute TracerouteArguments
 	Clock      time.Time
@@ -353,7 +356,7 @@ type Session struct {
 	file, older bool
 	// numbers says for each menu, by its path, what the numbers of its last print refer
 	// to.
-	numbers map[string][]any
+	numbers map[string][]key
 	// repeated is the line that is being repeated, and seen the last lines of the log
 	// that it has shown, or what its table had.
 	repeated string
@@ -379,13 +382,14 @@ func (s *Session) EndRepeat() { s.repeated, s.seen = "", nil }
 // word was wrong, the Result holds cfg, and the session stays in its menu.
 func (s *Session) Execute(cfg Config, live Live, line string) (Result, error) {
 	result, err := s.execute(cfg, live, line, 1)
-	result.Changed = !sameSettings(cfg, result.Config)
+	result.Changed = !cfg.Equal(result.Config)
 	return result, err
 }
 
-func sameSettings(a, b Config) bool {
-	a.ids, b.ids = [lists][]*identity{}, [lists][]*identity{}
-	return reflect.DeepEqual(a, b)
+// Equal reports whether the same is set in both.
+func (c Config) Equal(other Config) bool {
+	c.ids, other.ids = [lists][]ID{}, [lists][]ID{}
+	return reflect.DeepEqual(c, other)
 }
 
 // execute is Execute for a line that is the n-th of a file, but leaves out whether
@@ -418,7 +422,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 			break
 		}
 		if s.numbers == nil {
-			s.numbers = map[string][]any{}
+			s.numbers = map[string][]key{}
 		}
 		s.numbers[path] = keys
 	}
@@ -433,7 +437,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 func (s *Session) execution(cfg Config, live Live) *execution {
 	x := &execution{
 		menus: menus, path: s.path, width: s.Width, cfg: cfg.Clone(), live: live,
-		file: s.file, older: s.older, printed: s.numbers, numbers: map[string][]any{}, repeated: s.repeated != "", seen: s.seen,
+		file: s.file, older: s.older, printed: s.numbers, numbers: map[string][]key{}, repeated: s.repeated != "", seen: s.seen,
 	}
 	x.identify()
 	return x

@@ -106,10 +106,10 @@ func checkExecute(t *testing.T, base Config, line string, live bool) bool {
 	assert.Equal(t, result.Changed, Export(cfg) != Export(result.Config))
 	got, err := Load("export", strings.NewReader(Export(result.Config)))
 	require.NoError(t, err)
-	require.Equal(t, result.Config, got)
+	require.Equal(t, settings(result.Config), settings(got))
 	again, err := new(Session).Import(Default(), Live{HashPassword: fullLive().HashPassword, Now: time.Now, RemoteLog: true}, Export(result.Config))
 	require.NoError(t, err)
-	require.True(t, sameSettings(result.Config, again.Config))
+	require.True(t, result.Config.Equal(again.Config))
 	return true
 }
 
@@ -127,7 +127,7 @@ func ambiguousNames(cfg Config) bool {
 		// What refers to a port that was not set refers to its own name.
 		elsewhere := cfg.Clone()
 		elsewhere.refer(p.Renamed, "elsewhere")
-		if slices.Contains(cfg.made(), p.Renamed) || cfg.Called(p.Renamed) == p.Renamed && !sameSettings(cfg, elsewhere) {
+		if slices.Contains(cfg.made(), p.Renamed) || cfg.Called(p.Renamed) == p.Renamed && !cfg.Equal(elsewhere) {
 			return true
 		}
 	}

@@ -41,6 +41,6 @@ func (s *Session) Import(cfg Config, live Live, text string) (Result, error) {
 		out.WriteString(result.Output)
 		whole.Config = result.Config
 	}
-	whole.Changed, whole.Output = !sameSettings(cfg, whole.Config), out.String()
+	whole.Changed, whole.Output = !cfg.Equal(whole.Config), out.String()
 	return whole, nil
 }

@@ -1,17 +1,13 @@
 package console
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/postern-router/postern/netcfg"
 )
-
-// identity is what makes an item itself, whatever is set for it: its address in
-// memory. It has a byte because things of no size may share one.
-type identity struct{ _ byte }
 
 // The lists of a configuration.
 const (
@@ -28,10 +24,6 @@ const (
 	lists
 )
 
-// unidentified are the identities of items that a program put into a configuration,
-// by their place: the same ones each time that they are looked at.
-var unidentified [MaxItems]identity
-
 // items is a list in the configuration.
 type items struct {
 	count func(*Config) int
@@ -39,7 +31,8 @@ type items struct {
 	// move puts an item in the place of another, which makes room.
 	move   func(c *Config, from, to int)
 	remove func(*Config, int)
-	ids    func(*Config) *[]*identity
+	ids    func(*Config) *[]ID
+	list   int // which of the lists it is
 }
 
 // itemsOf is the list that of returns.
@@ -49,7 +42,7 @@ func itemsOf[T any](list int, of func(*Config) *[]T) *items {
 		add: func(c *Config) {
 			var zero T
 			*of(c) = append(*of(c), zero)
-			c.ids[list] = append(c.ids[list], new(identity))
+			c.ids[list] = append(c.ids[list], newID())
 		},
 		move: func(c *Config, from, to int) {
 			*of(c) = moved(*of(c), from, to)
@@ -59,7 +52,8 @@ func itemsOf[T any](list int, of func(*Config) *[]T) *items {
 			*of(c) = removed(*of(c), i)
 			c.ids[list] = removed(c.ids[list], i)
 		},
-		ids: func(c *Config) *[]*identity { return &c.ids[list] },
+		ids:  func(c *Config) *[]ID { return &c.ids[list] },
+		list: list,
 	}
 }
 
@@ -85,26 +79,22 @@ func (x *execution) identify() {
 		if len(*ids) == count {
 			continue
 		}
-		*ids = nil
+		*ids = make([]ID, count)
 		for i := range count {
-			if i < len(unidentified) {
-				*ids = append(*ids, &unidentified[i])
-			} else {
-				*ids = append(*ids, new(identity))
-			}
+			(*ids)[i] = placeID(m.items.list, i)
 		}
 	}
 	x.before = x.cfg.ids
 }
 
-var errNoSuchItem = errors.New("no such item")
+// onlyID is that of the one item of a menu that has neither more nor less.
+const onlyID ID = 1
 
-func noSuchItem(item string) error { return fmt.Errorf("%w: %s", errNoSuchItem, Printable(item)) }
+func noSuchItem(item string) error { return fmt.Errorf("%w: %s", ErrNoSuchItem, Printable(item)) }
 
-// keys are what stands for the items of m, in their order: the names of the ports,
-// or identities.
-func (x *execution) keys(m *menu) ([]any, error) {
-	var keys []any
+// keys are what stands for the items of m, in their order.
+func (x *execution) keys(m *menu) ([]key, error) {
+	var keys []key
 	if m.gathers {
 		rows, err := m.rows(x)
 		for _, r := range rows {
@@ -115,19 +105,19 @@ func (x *execution) keys(m *menu) ([]any, error) {
 	if m.names {
 		ports, err := x.ports()
 		for _, p := range ports {
-			keys = append(keys, p.Name)
+			keys = append(keys, key{port: p.Name})
 		}
 		return keys, err
 	}
 	for _, id := range *m.items.ids(&x.cfg) {
-		keys = append(keys, id)
+		keys = append(keys, key{id: id})
 	}
 	return keys, nil
 }
 
 // numbered is what the numbers of m refer to: what the last print of the session
 // showed, or without one the items as they are now, which then stay numbered so.
-func (x *execution) numbered(m *menu) ([]any, error) {
+func (x *execution) numbered(m *menu) ([]key, error) {
 	if keys, ok := x.numbers[m.path]; ok {
 		return keys, nil
 	}
@@ -142,12 +132,12 @@ func (x *execution) numbered(m *menu) ([]any, error) {
 }
 
 // resolve returns the indices of the items that a word refers to, each of them once:
-// numbers and ranges of them, as 0,2-4, for ports names too, or [find ...]. It may
-// be none, if nothing is found.
+// numbers and ranges of them, as 0,2-4, ids, names if the items have them, or [find ...]. It
+// may be none, if nothing is found.
 func (x *execution) resolve(m *menu, w word) ([]int, error) {
 	if m.only != "" {
 		if w.find == nil {
-			if w.text != m.only && w.text != "0" {
+			if w.text != m.only && w.text != "0" && w.text != onlyID.String() {
 				return nil, noSuchItem(w.text)
 			}
 			return []int{0}, nil
@@ -163,19 +153,17 @@ func (x *execution) resolve(m *menu, w word) ([]int, error) {
 		return nil, err
 	}
 	var indices []int
-	seen := map[any]bool{}
-	for _, key := range keys {
-		if seen[key] {
+	seen := map[key]bool{}
+	for _, k := range keys {
+		if seen[k] {
 			continue
 		}
-		seen[key] = true
-		i := 0
-		if name, isPort := key.(string); isPort {
-			if i, err = x.link(m, name); err != nil {
+		seen[k] = true
+		i := slices.Index(*m.items.ids(&x.cfg), k.id)
+		if k.port != "" {
+			if i, err = x.link(m, k.port); err != nil {
 				return nil, err
 			}
-		} else {
-			i = slices.IndexFunc(*m.items.ids(&x.cfg), func(id *identity) bool { return id == key })
 		}
 		indices = append(indices, i)
 	}
@@ -184,14 +172,14 @@ func (x *execution) resolve(m *menu, w word) ([]int, error) {
 
 // found returns the keys of the items that [find ...] finds: nothing can be done with
 // what the system made.
-func (x *execution) found(m *menu, w word) ([]any, error) {
+func (x *execution) found(m *menu, w word) ([]key, error) {
 	where, err := x.conditions(m, w.find[1:])
 	if err != nil {
 		return nil, err
 	}
 	if m.names && x.live.Links == nil && len(where) == 1 && len(where[0]) == 1 {
 		if c := where[0][0]; c.name == defaultName && c.test == "=" {
-			return []any{c.value}, nil // in a file, where nobody knows which ports there are
+			return []key{{port: c.value}}, nil // in a file, where nobody knows which ports there are
 		}
 	}
 	rows, err := x.itemRows(m)
@@ -201,7 +189,7 @@ func (x *execution) found(m *menu, w word) ([]any, error) {
 	if rows, err = x.matching(m, rows, where); err != nil {
 		return nil, err
 	}
-	var keys []any
+	var keys []key
 	for _, r := range rows {
 		keys = append(keys, r.key)
 	}
@@ -209,18 +197,14 @@ func (x *execution) found(m *menu, w word) ([]any, error) {
 }
 
 // chosen returns the keys of the items that a word refers to.
-func (x *execution) chosen(m *menu, w word) ([]any, error) {
-	var chosen []any
+func (x *execution) chosen(m *menu, w word) ([]key, error) {
+	var chosen []key
 	if w.find != nil {
 		return x.found(m, w)
 	}
-	keys, err := x.keys(m)
+	there, err := x.keys(m)
 	if err != nil {
 		return nil, err
-	}
-	there := map[any]bool{}
-	for _, key := range keys {
-		there[key] = true
 	}
 	for item := range strings.SplitSeq(w.text, ",") {
 		keys, err := x.item(m, there, item)
@@ -232,9 +216,12 @@ func (x *execution) chosen(m *menu, w word) ([]any, error) {
 	return chosen, nil
 }
 
-// item returns the keys of the items that a number, a range of them or the name of a
-// link refers to, of those that are there.
-func (x *execution) item(m *menu, there map[any]bool, item string) ([]any, error) {
+// item returns the keys of the items that a number, a range of them, an id or a name
+// refers to, of those that are there.
+func (x *execution) item(m *menu, there []key, item string) ([]key, error) {
+	if id, err := ParseID(item); err == nil {
+		return x.itemByID(m, there, id)
+	}
 	from, to, isRange := strings.Cut(item, "-")
 	if !isRange {
 		to = from
@@ -243,10 +230,10 @@ func (x *execution) item(m *menu, there map[any]bool, item string) ([]any, error
 	last, err2 := decimal(to)
 	if err1 != nil || err2 != nil {
 		if device := x.cfg.device(item); m.names && device != "" {
-			return []any{device}, nil
+			return []key{{port: device}}, nil
 		}
-		if key := x.called(m, item); key != nil {
-			return []any{key}, nil
+		if k := x.called(m, item); k != (key{}) {
+			return []key{k}, nil
 		}
 		return nil, noSuchItem(item)
 	}
@@ -258,53 +245,79 @@ func (x *execution) item(m *menu, there map[any]bool, item string) ([]any, error
 		return nil, noSuchItem(item)
 	}
 	chosen := numbered[first : last+1]
-	for i, key := range chosen {
+	for i, k := range chosen {
+		number := fmt.Sprint(first + int64(i))
 		switch {
-		case key == nil:
-			return nil, fmt.Errorf("failure: can not change dynamic item: %d", first+int64(i))
-		case !there[key]:
-			return nil, noSuchItem(fmt.Sprint(first + int64(i)))
+		case k == key{}:
+			return nil, dynamicItem(number)
+		case !slices.Contains(there, k):
+			return nil, noSuchItem(number)
 		}
 	}
 	return chosen, nil
 }
 
+func dynamicItem(item string) error {
+	return fmt.Errorf("failure: can not change dynamic item: %s", item)
+}
+
+// itemByID returns the key of the item with that ID, of those that are there.
+func (x *execution) itemByID(m *menu, there []key, id ID) ([]key, error) {
+	for _, k := range there {
+		other, err := x.keyID(k)
+		if err != nil {
+			return nil, err
+		}
+		if other == id {
+			return []key{k}, nil
+		}
+	}
+	rows, err := x.rows(m)
+	if err == nil {
+		err = x.identified(m, rows)
+	}
+	if err == nil && slices.ContainsFunc(rows, func(r row) bool { return r.id == id }) {
+		return nil, dynamicItem(id.String())
+	}
+	return nil, cmp.Or(err, noSuchItem(id.String()))
+}
+
 // called returns the key of the item of that name, of a menu whose items have names.
-func (x *execution) called(m *menu, name string) any {
+func (x *execution) called(m *menu, name string) key {
 	if m.gathers {
 		rows, err := m.rows(x)
 		if i := slices.IndexFunc(rows, func(r row) bool { return r.value("name") == name }); err == nil && i >= 0 {
 			return rows[i].key
 		}
-		return nil
+		return key{}
 	}
 	p, ok := m.property("name")
 	if !ok || m.names {
-		return nil
+		return key{}
 	}
 	for i, id := range *m.items.ids(&x.cfg) {
 		if p.get(&x.cfg, i) == name {
-			return id
+			return key{id: id}
 		}
 	}
-	return nil
+	return key{}
 }
 
 // gathered returns the menu that an item of m belongs to, which may be another if m
 // gathers them, and its index there.
-func (x *execution) gathered(key any) (*menu, int, error) {
-	if name, isPort := key.(string); isPort {
+func (x *execution) gathered(k key) (*menu, int, error) {
+	if k.port != "" {
 		m := x.menu("interface ethernet")
-		i, err := x.link(m, name)
+		i, err := x.link(m, k.port)
 		return m, i, err
 	}
 	for _, path := range []string{"interface bridge", "interface vlan"} {
 		m := x.menu(path)
-		if i := slices.IndexFunc(*m.items.ids(&x.cfg), func(id *identity) bool { return id == key }); i >= 0 {
+		if i := slices.Index(*m.items.ids(&x.cfg), k.id); i >= 0 {
 			return m, i, nil
 		}
 	}
-	return nil, 0, errNoSuchItem
+	return nil, 0, ErrNoSuchItem
 }
 
 // link returns the index of a port's settings, which are made if nothing was set

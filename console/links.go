@@ -3,7 +3,6 @@ package console
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -15,6 +14,8 @@ import (
 // This file has the menus of links: ports, bridges and VLANs.
 
 const legendLink = "Flags: X - disabled, I - invalid, R - running, S - slave"
+
+var flagsLink = []string{"XI", "R", "S"}
 
 var (
 	statsCommands = []command{printList("show what there is", detailWord, terseWord, countWord, statsWord)}
@@ -47,7 +48,7 @@ var (
 
 	interfaceMenu = &menu{
 		path: "interface", help: "ports, bridges and VLANs", commands: interfaceCommands, gathers: true,
-		rows: (*execution).interfaceRows, legend: legendLink, flags: 3,
+		rows: (*execution).interfaceRows, legend: legendLink, flags: flagsLink,
 		columns: linkColumns, stats: (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append([]readOnly{
 			{name: "name", help: "name of the interface"},
@@ -59,7 +60,7 @@ var (
 	ethernetMenu = &menu{
 		path: "interface ethernet", help: "ethernet ports, by name",
 		commands: portCommands, names: true,
-		rows: (*execution).ethernetRows, legend: legendLink, flags: 3,
+		rows: (*execution).ethernetRows, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"mtu", 5}, {"mac-address", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append(linkCounters(), readOnly{name: defaultName, help: "the board's name for the port"}),
@@ -76,7 +77,7 @@ var (
 	bridgeMenu = &menu{
 		path: "interface bridge", help: "switches between interfaces",
 		commands: linkCommands,
-		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface bridge") }, legend: legendLink, flags: 3,
+		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface bridge") }, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"mac-address", 17}, {"protocol-mode", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
@@ -94,7 +95,7 @@ var (
 	vlanMenu = &menu{
 		path: "interface vlan", help: "tagged links within others (IEEE 802.1Q)",
 		commands: linkCommands,
-		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface vlan") }, legend: legendLink, flags: 3,
+		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface vlan") }, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"vlan-id", 7}, {"interface", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
@@ -112,7 +113,7 @@ var (
 	}
 	bridgePortMenu = &menu{
 		path: "interface bridge port", help: "interfaces that bridges have",
-		commands: listCommands, legend: legendRule, flags: 1,
+		commands: listCommands, legend: legendRule, flags: flagsRule,
 		items:   itemsOf(bridgePortItems, bridgePorts),
 		columns: []column{{"interface", 16}, {"bridge", 0}},
 		properties: bindItems(bridgePorts,
@@ -272,7 +273,7 @@ func macAddress() kind[netcfg.MAC] {
 // spanningTree is whether a bridge speaks STP.
 func spanningTree() kind[bool] {
 	k := boolean()
-	k.accepts, k.values = "none | stp", []string{"none", "stp"}
+	k.typ, k.accepts, k.values = Enumeration, "none | stp", []string{"none", "stp"}
 	k.parse = func(s string) (bool, error) {
 		full, err := oneOf(s, k.values...)
 		return full == "stp", err
@@ -349,22 +350,22 @@ func (x *execution) linkState(name string) netcfg.LinkState {
 	return netcfg.LinkState{Name: name}
 }
 
-// linkFlags are the flags of a link in the columns of legendLink.
-func (x *execution) linkFlags(disabled, invalid bool, l netcfg.LinkState) string {
-	flags := []byte("   ")
+// linkFlags are the flags of a link.
+func (x *execution) linkFlags(disabled, invalid bool, l netcfg.LinkState) flags {
+	var set flags
 	switch {
 	case disabled:
-		flags[0] = 'X'
+		set = flagDisabled
 	case invalid:
-		flags[0] = 'I'
+		set = flagInvalid
 	}
 	if l.Running {
-		flags[1] = 'R'
+		set |= flagRunning
 	}
 	if x.slave(l.Name) {
-		flags[2] = 'S'
+		set |= flagSlave
 	}
-	return strings.TrimRight(string(flags), " ")
+	return set
 }
 
 // ethernetRows are the ports and what is set for them, which for the MTU and the
@@ -380,14 +381,14 @@ func (x *execution) ethernetRows() ([]row, error) {
 		if n := slices.IndexFunc(x.cfg.Links, func(l Port) bool { return l.Name == p.Name }); n >= 0 {
 			set = x.cfg.Links[n]
 		}
-		fields := []pair{{"name", x.cfg.Called(p.Name)}, {defaultName, p.Name}}
+		pairs := []Pair{textPair("name", x.cfg.Called(p.Name)), textPair(defaultName, p.Name)}
 		if n := cmp.Or(set.MTU, p.MTU); n > 0 {
-			fields = append(fields, pair{"mtu", fmt.Sprint(n)})
+			pairs = append(pairs, numberPair("mtu", n))
 		}
 		if mac := cmp.Or(macText(set.MAC), macText(p.MAC)); mac != "" {
-			fields = append(fields, pair{"mac-address", mac})
+			pairs = append(pairs, textPair("mac-address", mac))
 		}
-		rows[i] = row{key: p.Name, flags: x.linkFlags(set.Disabled, !p.Present, p), comment: set.Comment, fields: fields}
+		rows[i] = row{key: key{port: p.Name}, flags: x.linkFlags(set.Disabled, !p.Present, p), comment: set.Comment, pairs: pairs}
 	}
 	return rows, nil
 }
@@ -403,9 +404,9 @@ func (x *execution) madeRows(path string) ([]row, error) {
 	for i := range rows {
 		r := &rows[i]
 		l := x.linkState(r.value("name"))
-		r.flags = x.linkFlags(r.flags == "X", r.flags == "I", l)
+		r.flags = x.linkFlags(r.flags&flagDisabled != 0, r.flags&flagInvalid != 0, l)
 		if l.Present {
-			r.fields = append(r.fields, pair{"actual-mtu", fmt.Sprint(l.MTU)}, pair{"mac-address", macText(l.MAC)})
+			r.pairs = append(r.pairs, numberPair("actual-mtu", l.MTU), textPair("mac-address", macText(l.MAC)))
 		}
 	}
 	return rows, nil
@@ -431,9 +432,9 @@ func (x *execution) interfaceRows() ([]row, error) {
 		}
 		for _, r := range some {
 			l := x.linkState(x.cfg.device(r.value("name")))
-			r.fields = []pair{{"name", r.value("name")}, {"type", string(kind.name)}}
+			r.pairs = []Pair{textPair("name", r.value("name")), wordPair("type", string(kind.name))}
 			if l.Present {
-				r.fields = append(r.fields, pair{"mtu", fmt.Sprint(l.MTU)}, pair{"mac-address", macText(l.MAC)})
+				r.pairs = append(r.pairs, numberPair("mtu", l.MTU), textPair("mac-address", macText(l.MAC)))
 			}
 			rows = append(rows, r)
 		}
@@ -446,8 +447,8 @@ func (x *execution) linkStats(_ *menu, rows []row) error {
 	for i := range rows {
 		r := &rows[i]
 		if l := x.linkState(x.cfg.device(r.value("name"))); l.Present && r.value("rx-byte") == "" {
-			r.fields = append(r.fields, pair{"rx-byte", fmt.Sprint(l.RxBytes)}, pair{"tx-byte", fmt.Sprint(l.TxBytes)},
-				pair{"rx-packet", fmt.Sprint(l.RxPackets)}, pair{"tx-packet", fmt.Sprint(l.TxPackets)})
+			r.pairs = append(r.pairs, bytesPair("rx-byte", l.RxBytes), bytesPair("tx-byte", l.TxBytes),
+				numberPair("rx-packet", l.RxPackets), numberPair("tx-packet", l.TxPackets))
 		}
 	}
 	return nil

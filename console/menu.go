@@ -37,9 +37,16 @@ type menu struct {
 	// rows lists what a menu shows that is not, or not only, in the configuration;
 	// dynamic, what the system adds to the items of the configuration.
 	rows, dynamic func(*execution) ([]row, error)
-	// legend explains the flags of items, and flags is how many columns they take.
+	// identify names the properties that make a row that only the system has what it is; nil
+	// is all that it has.
+	identify []string
+	// live is what the screen of a menu without items shows besides its properties.
+	live func(*execution) ([]Pair, error)
+	// legend explains the flags of rows. Flags are the columns that they take: the letters
+	// that can stand in each. Packed: a column without a letter takes no room.
 	legend string
-	flags  int
+	flags  []string
+	packed bool
 	// columns is set for items that print as a table.
 	columns []column
 	// stats adds what print stats shows to rows, and statColumns is its table.
@@ -55,7 +62,7 @@ type menu struct {
 // of the configuration; rows that come from elsewhere have it already.
 type readOnly struct {
 	name, help string
-	of         func(c *Config, item int) string
+	of         func(c *Config, item int) Pair
 	counted    bool // it is of print stats
 }
 
@@ -68,6 +75,7 @@ type property struct {
 	// def is the default; it is "" for a property that may be unset, for which unset
 	// says what that means, and for one that must be given, for which unset is "".
 	def, unset string
+	typ        Type
 	values     []string
 	names      bool // the value names an interface, after "!" perhaps
 	list       bool // the value is a list of values
@@ -79,6 +87,9 @@ type property struct {
 	get func(c *Config, item int) string
 	set func(c *Config, item int, value string) error
 }
+
+// value is the typed value of an item, or of a menu that has none (item 0).
+func (p property) value(c *Config, item int) Value { return valueOf(p.typ, p.get(c, item)) }
 
 func (p property) required() bool { return p.def == "" && p.unset == "" }
 
@@ -100,7 +111,7 @@ type field[T any] struct {
 func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) field[T] {
 	return field[T]{
 		property: property{
-			name: name, help: help, accepts: k.accepts,
+			name: name, help: help, accepts: k.accepts, typ: k.typ,
 			def: def, unset: k.unset, values: k.values, names: k.names, list: k.list,
 		},
 		get: func(t *T) string { return k.format(*at(t)) },
@@ -189,14 +200,44 @@ const (
 	legendARP   = "Flags: D - dynamic, C - complete"
 )
 
+// The columns of these.
+var (
+	flagsRule  = []string{"XID"}
+	flagsRoute = []string{"XIA", "D", "CS"}
+	flagsItem  = []string{"X"}
+	flagsARP   = []string{"D", "C"}
+)
+
 // menus is the whole language, in the order of an export: what a line refers to
 // stands before it. It is never written to.
 var menus = []*menu{
 	{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, importCommand, quitCommand}},
 	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand, upgradeCommand}},
-	{path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand}},
-	{path: "system clock", help: "time of day", commands: []command{setClockCommand, printClockCommand},
-		needs: func(l Live) bool { return l.Now != nil }},
+	{
+		path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand},
+		live: (*execution).resource, indent: 2,
+		readOnly: []readOnly{
+			{name: "uptime", help: "time since the start"},
+			{name: "version", help: "version of the software"},
+			{name: "free-memory", help: "memory that programs can still have"},
+			{name: "total-memory", help: "memory that the kernel manages"},
+			{name: "cpu-count", help: "number of processors"},
+			{name: "cpu-load", help: "share of time that they are busy, in percent"},
+			{name: "architecture-name", help: "kind of processor"},
+			{name: "board-name", help: "name of the board"},
+		},
+	},
+	{
+		path: "system clock", help: "time of day", commands: []command{setClockCommand, printClockCommand},
+		needs: func(l Live) bool { return l.Now != nil },
+		live:  (*execution).clock, indent: 2,
+		readOnly: []readOnly{
+			{name: "time", help: "time of day"},
+			{name: "date", help: "day"},
+			{name: "time-zone-name", help: "where the time zone comes from"},
+			{name: "gmt-offset", help: "how far the time is ahead of UTC"},
+		},
+	},
 	{
 		path: "system clock manual", help: "time zone",
 		commands: singleCommands, indent: 2,
@@ -232,7 +273,7 @@ var menus = []*menu{
 	{path: "ip", help: "IPv4"},
 	{
 		path: "ip address", help: "addresses of the router",
-		commands: listCommands, legend: legendRule, flags: 1,
+		commands: listCommands, legend: legendRule, flags: flagsRule,
 		items: itemsOf(addressItems, addresses),
 		properties: bindItems(addresses,
 			prop("address", prefix(), "", "address of the router with the length of its network",
@@ -243,13 +284,13 @@ var menus = []*menu{
 			comment(func(a *netcfg.Address) *string { return &a.Comment }),
 		),
 		readOnly: []readOnly{{name: "network", help: "network of the address",
-			of: func(c *Config, i int) string { return c.Addresses[i].Address.Masked().Addr().String() }}},
-		dynamic: (*execution).dynamicAddresses,
+			of: func(c *Config, i int) Pair { return addressPair("network", c.Addresses[i].Address.Masked().Addr()) }}},
+		dynamic: (*execution).dynamicAddresses, identify: []string{"address", "interface"},
 		columns: []column{{"address", 18}, {"network", 15}, {"interface", 0}},
 	},
 	{
 		path: "ip route", help: "routes by a gateway",
-		commands: listCommands, legend: legendRoute, flags: 3,
+		commands: listCommands, legend: legendRoute, flags: flagsRoute,
 		items: itemsOf(routeItems, routes),
 		properties: bindItems(routes,
 			prop("dst-address", network(), "0.0.0.0/0", "destination network",
@@ -263,7 +304,7 @@ var menus = []*menu{
 		),
 		dynamic: func(x *execution) ([]row, error) { made, _, err := x.routeRows(); return made, err },
 		rows:    func(x *execution) ([]row, error) { _, set, _ := x.routeRows(); return set, nil },
-		columns: []column{{"dst-address", 18}, {"gateway", 15}, {"distance", 0}},
+		columns: []column{{"dst-address", 18}, {"gateway", 15}, {"distance", 0}}, identify: []string{"dst-address", "gateway"},
 	},
 	{
 		path: "ip dns", help: "name servers that the router asks",
@@ -277,7 +318,7 @@ var menus = []*menu{
 	{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
 	{
 		path: "ip firewall filter", help: "packets to accept and to drop, first match decides",
-		commands: ruleCommands, legend: legendRule, flags: 1,
+		commands: ruleCommands, legend: legendRule, flags: flagsRule,
 		items:      itemsOf(filterItems, filterRules),
 		properties: bindItems(filterRules, filterFields()...),
 		dynamic:    (*execution).openings,
@@ -286,7 +327,7 @@ var menus = []*menu{
 	},
 	{
 		path: "ip firewall nat", help: "addresses to translate, first match decides",
-		commands: ruleCommands, legend: legendRule, flags: 1,
+		commands: ruleCommands, legend: legendRule, flags: flagsRule,
 		items:      itemsOf(natItems, natRules),
 		properties: bindItems(natRules, natFields()...),
 		readOnly:   ruleCounters(),
@@ -294,8 +335,8 @@ var menus = []*menu{
 	},
 	{
 		path: "ip firewall connection", help: "connections that the router tracks", commands: liveCommands,
-		needs:   func(l Live) bool { return l.Tracked != nil },
-		rows:    (*execution).trackedRows,
+		needs: func(l Live) bool { return l.Tracked != nil },
+		rows:  (*execution).trackedRows, identify: []string{"protocol", "src-address", "dst-address"},
 		columns: []column{{"protocol", 8}, {"src-address", 21}, {"dst-address", 21}, {"tcp-state", 11}, {"timeout", 0}},
 		readOnly: []readOnly{
 			{name: "protocol", help: "IP protocol"},
@@ -308,7 +349,7 @@ var menus = []*menu{
 	{
 		path: "ip arp", help: "hardware addresses of the neighbours", commands: liveCommands,
 		needs: func(l Live) bool { return l.Neighbors != nil },
-		rows:  (*execution).neighborRows, legend: legendARP, flags: 2,
+		rows:  (*execution).neighborRows, identify: []string{"address", "interface"}, legend: legendARP, flags: flagsARP,
 		columns: []column{{"address", 15}, {"mac-address", 17}, {"interface", 0}},
 		readOnly: []readOnly{
 			{name: "address", help: "IP address"},
@@ -337,7 +378,7 @@ var menus = []*menu{
 	{
 		path: "ip socks access", help: "who may use the SOCKS server for what, first match decides",
 		commands: accessCommands, stats: (*execution).accessStats, statColumns: accessColumns,
-		legend: legendItem, flags: 1,
+		legend: legendItem, flags: flagsItem,
 		items:    itemsOf(accessItems, accessRules),
 		readOnly: []readOnly{{name: "hits", help: "requests that the rule has decided", counted: true}},
 		properties: bindItems(accessRules,
@@ -373,6 +414,7 @@ var menus = []*menu{
 	},
 	{
 		path: "log", help: "what the router reported", commands: []command{printLogCommand},
+		rows: (*execution).logRows,
 		readOnly: []readOnly{
 			{name: "time", help: "when"},
 			{name: "topics", help: "what it is about, and how grave it is"},

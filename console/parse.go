@@ -63,7 +63,10 @@ type lineError struct {
 }
 
 func (e *lineError) Error() string {
-	s := fmt.Sprintf("%s (line %d column %d)", e.message, e.line, e.column)
+	s := e.message
+	if e.line > 0 { // else it is an argument of Do, or a condition of Query
+		s += fmt.Sprintf(" (line %d column %d)", e.line, e.column)
+	}
 	if e.expected != "" {
 		s += "; expected " + e.expected
 	}

@@ -8,169 +8,6 @@ import (
 	"time"
 )
 
-// row is an item on the screen.
-type row struct {
-	// key is what the number of the row will refer to; nil for what cannot be changed.
-	key     any
-	flags   string
-	comment string
-	fields  []pair
-	line    string // of the log
-}
-
-type pair struct{ name, value string }
-
-// value is what the row has by that name.
-func (r row) value(name string) string {
-	if name == "comment" {
-		return r.comment
-	}
-	for _, f := range r.fields {
-		if f.name == name {
-			return f.value
-		}
-	}
-	return ""
-}
-
-// flag is the letter of the flag of that name in m, 0 if there is none.
-func (m *menu) flag(name string) byte {
-	if i := strings.Index(m.legend+",", " - "+name+","); i > 0 {
-		return m.legend[i-1]
-	}
-	return 0
-}
-
-// rows are what a menu lists: what the system made, then the items.
-func (x *execution) rows(m *menu) ([]row, error) {
-	var rows []row
-	if m.dynamic != nil {
-		var err error
-		if rows, err = m.dynamic(x); err != nil {
-			return nil, err
-		}
-		for i := range rows {
-			rows[i].flags = cmp.Or(rows[i].flags, "D")
-		}
-	}
-	items, err := x.itemRows(m)
-	return append(rows, items...), err
-}
-
-// itemRows are the items of the configuration; or for a menu of what is live, that.
-func (x *execution) itemRows(m *menu) ([]row, error) {
-	if m.rows != nil {
-		return m.rows(x)
-	}
-	return x.configured(m), nil
-}
-
-// configured are the items of the configuration.
-func (x *execution) configured(m *menu) []row {
-	var rows []row
-	known := x.interfaceNames()
-	invalid := x.invalid(m)
-	for i := range m.items.count(&x.cfg) {
-		r := row{key: (*m.items.ids(&x.cfg))[i]}
-		for _, p := range m.properties {
-			value := p.get(&x.cfg, i)
-			switch {
-			case p.name == "disabled":
-				if value == "yes" {
-					r.flags = "X"
-				}
-				continue
-			case p.name == "comment":
-				r.comment = value
-				continue
-			case p.names && value != "" && known != nil && !slices.Contains(known, strings.TrimPrefix(value, "!")):
-				r.flags = "I"
-			}
-			if value != "" {
-				r.fields = append(r.fields, pair{p.name, value})
-			}
-		}
-		for _, p := range m.readOnly {
-			if p.of != nil {
-				r.fields = append(r.fields, pair{p.name, p.of(&x.cfg, i)})
-			}
-		}
-		if r.flags == "" && slices.Contains(invalid, r.key) {
-			r.flags = "I"
-		}
-		if p, ok := m.property("disabled"); ok && p.get(&x.cfg, i) == "yes" {
-			r.flags = "X"
-		}
-		rows = append(rows, r)
-	}
-	return rows
-}
-
-// invalid are the identities of those items of m that have no effect.
-func (x *execution) invalid(m *menu) []any {
-	if x.live.Invalid == nil {
-		return nil
-	}
-	indices, err := x.live.Invalid(m.path)
-	if err != nil {
-		return nil // as with interfaceNames
-	}
-	before := *m.items.ids(&Config{ids: x.before})
-	var invalid []any
-	for _, i := range indices {
-		if i >= 0 && i < len(before) {
-			invalid = append(invalid, before[i])
-		}
-	}
-	return invalid
-}
-
-// asked are the names that a condition may have in m.
-func (m *menu) asked() []string {
-	var names []string
-	for _, p := range m.shown() {
-		names = append(names, p.Name)
-	}
-	return names
-}
-
-// shown is what the items of m have, with help.
-func (m *menu) shown() []Choice {
-	var all []Choice
-	readOnly := func(counted bool) {
-		for _, p := range m.readOnly {
-			if p.counted == counted {
-				all = append(all, Choice{p.name, p.help})
-			}
-		}
-	}
-	readOnly(false)
-	for _, p := range m.properties {
-		if !p.sensitive && p.hashed == nil {
-			all = append(all, Choice{p.name, p.help})
-		}
-	}
-	readOnly(true)
-	if m.gathers {
-		all = append(all, Choice{"disabled", "whether it is kept without effect"}, Choice{"comment", "a note for people"})
-	}
-	for _, flag := range []Choice{
-		{"invalid", "whether it has no effect for lack of something"},
-		{"active", "whether it is the one in use"},
-		{"dynamic", "whether the system made it"},
-		{"running", "whether there is a carrier"},
-		{"slave", "whether it is a port of a bridge"},
-		{"complete", "whether the hardware address is known"},
-		{"connect", "whether it is the network of an address"},
-		{"static", "whether a gateway was set for it"},
-	} {
-		if m.flag(flag.Name) != 0 {
-			all = append(all, flag)
-		}
-	}
-	return all
-}
-
 // print lists what a menu has.
 func (x *execution) print(m *menu, a arguments) error {
 	x.result.Repeat = a.interval
@@ -193,11 +30,7 @@ func (x *execution) print(m *menu, a arguments) error {
 		return nil
 	}
 	if m.items != nil || m.gathers {
-		keys := make([]any, len(rows))
-		for i, r := range rows {
-			keys[i] = r.key
-		}
-		x.numbers[m.path] = keys
+		x.number(m, rows)
 	}
 	follow := slices.Contains(a.words, followWord.Name)
 	if follow {
@@ -225,9 +58,9 @@ func (x *execution) news(rows []row) []row {
 	var now []string
 	fresh := slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
 		var known strings.Builder
-		for _, f := range r.fields {
-			if strings.HasSuffix(f.name, "address") || f.name == "protocol" {
-				known.WriteString(f.value + " ")
+		for _, p := range r.pairs {
+			if strings.HasSuffix(p.Name, "address") || p.Name == "protocol" {
+				known.WriteString(p.Value.text + " ")
 			}
 		}
 		now = append(now, known.String())
@@ -237,10 +70,34 @@ func (x *execution) news(rows []row) []row {
 	return fresh
 }
 
-// printScreen prints the properties of a menu without items.
+// number lets numbers refer to the items of these rows.
+func (x *execution) number(m *menu, rows []row) {
+	keys := make([]key, len(rows))
+	for i, r := range rows {
+		keys[i] = r.key
+	}
+	x.numbers[m.path] = keys
+}
+
+// printScreen prints what a menu without items has, names to the right:
+//
+//	                enabled: yes
+//	                   port: 1080
+//	connection-idle-timeout: 2m
 func (x *execution) printScreen(m *menu, a arguments) error {
 	x.result.Repeat = a.interval
-	x.screen(m)
+	pairs, err := x.screen(m)
+	if err != nil {
+		return err
+	}
+	width := m.indent
+	for _, p := range pairs {
+		width = max(width, len(p.Name)+m.indent)
+	}
+	for _, p := range pairs {
+		line := fmt.Sprintf("%*s: %s", width, p.Name, Printable(p.Value.text))
+		fmt.Fprintln(&x.out, strings.TrimRight(line, " "))
+	}
 	if m.warning != nil {
 		if text := m.warning(x); text != "" {
 			x.out.WriteString(wrap(strings.Fields(text), x.width-1, ";;; ", "", ";;; "))
@@ -249,36 +106,11 @@ func (x *execution) printScreen(m *menu, a arguments) error {
 	return nil
 }
 
-// screen prints properties, names to the right:
-//
-//	                enabled: yes
-//	                   port: 1080
-//	connection-idle-timeout: 2m
-func (x *execution) screen(m *menu) {
-	var lines []pair
-	for _, p := range m.properties {
-		lines = append(lines, pair{p.name, p.get(&x.cfg, 0)})
-	}
-	x.pairs(m.indent, lines)
-}
-
-// pairs prints names, aligned to the right behind the indent, with values.
-func (x *execution) pairs(indent int, lines []pair) {
-	width := 0
-	for _, l := range lines {
-		width = max(width, len(l.name))
-	}
-	for _, l := range lines {
-		line := fmt.Sprintf("%*s: %s", width+indent, l.name, Printable(l.value))
-		fmt.Fprintln(&x.out, strings.TrimRight(line, " "))
-	}
-}
-
-// words are the fields of a row as property=value.
+// words are the properties of a row as property=value.
 func (r row) words() []string {
 	var words []string
-	for _, f := range r.fields {
-		words = append(words, f.name+"="+quote(f.value))
+	for _, p := range r.pairs {
+		words = append(words, p.Name+"="+quote(p.Value.text))
 	}
 	return words
 }
@@ -288,7 +120,7 @@ func (r row) words() []string {
 //	0   chain=srcnat action=masquerade src-address=192.168.0.0/24
 func (x *execution) wrapped(m *menu, rows []row) {
 	for i, r := range rows {
-		first := prefixOf(len(rows), fmt.Sprint(i), m.flags, r.flags)
+		first := m.prefix(len(rows), fmt.Sprint(i), r.flags)
 		blank := strings.Repeat(" ", len(first))
 		if r.comment != "" {
 			fmt.Fprintf(&x.out, "%s;;; %s\n", first, Printable(r.comment))
@@ -306,7 +138,7 @@ func (x *execution) terse(m *menu, rows []row) {
 		if r.comment != "" {
 			words = append([]string{"comment=" + quote(r.comment)}, words...)
 		}
-		x.out.WriteString(wrap(words, 0, prefixOf(len(rows), fmt.Sprint(i), m.flags, r.flags), "", ""))
+		x.out.WriteString(wrap(words, 0, m.prefix(len(rows), fmt.Sprint(i), r.flags), "", ""))
 	}
 }
 
@@ -329,13 +161,13 @@ func wrap(words []string, width int, first, more, indent string) string {
 	return b.String()
 }
 
-// prefixOf is what stands before an item that is one of count: its number and, in
-// so many columns as there are kinds of flags, its flags.
-func prefixOf(count int, number string, flags int, set string) string {
+// prefix is what stands before a row that is one of count: its number and, in m's columns,
+// its flags.
+func (m *menu) prefix(count int, number string, set flags) string {
 	width := max(2, len(fmt.Sprint(count-1)))
 	s := fmt.Sprintf("%*s ", width, number)
-	if flags > 0 {
-		s += fmt.Sprintf("%-*s ", flags, set)
+	if len(m.flags) > 0 {
+		s += fmt.Sprintf("%-*s ", len(m.flags), m.letters(set))
 	}
 	return s
 }
@@ -344,7 +176,7 @@ func prefixOf(count int, number string, flags int, set string) string {
 // their usual widths, they are only as wide as they must be; if it is too narrow for
 // that as well, table prints nothing and returns false.
 func (x *execution) table(m *menu, columns []column, rows []row) bool {
-	head := prefixOf(len(rows), "#", m.flags, "")
+	head := m.prefix(len(rows), "#", 0)
 	texts := make([][]string, len(rows)+1)
 	widths := make([]int, len(columns))
 	usual, needed := len(head)-1, len(head)-1
@@ -371,7 +203,7 @@ func (x *execution) table(m *menu, columns []column, rows []row) bool {
 		x.cells(head, widths, texts[0])
 	}
 	for i, r := range rows {
-		first := prefixOf(len(rows), fmt.Sprint(i), m.flags, r.flags)
+		first := m.prefix(len(rows), fmt.Sprint(i), r.flags)
 		if r.comment != "" {
 			fmt.Fprintf(&x.out, "%s;;; %s\n", first, Printable(r.comment))
 			first = strings.Repeat(" ", len(first))
@@ -425,7 +257,7 @@ func (x *execution) ruleStats(m *menu, rows []row) error {
 		return err
 	}
 	for i, c := range counters {
-		rules[i].fields = append(rules[i].fields, pair{"bytes", fmt.Sprint(c.Bytes)}, pair{"packets", fmt.Sprint(c.Packets)})
+		rules[i].pairs = append(rules[i].pairs, bytesPair("bytes", c.Bytes), numberPair("packets", c.Packets))
 	}
 	return nil
 }
@@ -444,7 +276,7 @@ func (x *execution) accessStats(m *menu, rows []row) error {
 		return err
 	}
 	for i, n := range hits {
-		rules[i].fields = append(rules[i].fields, pair{"hits", fmt.Sprint(n)})
+		rules[i].pairs = append(rules[i].pairs, numberPair("hits", n))
 	}
 	return nil
 }
@@ -456,14 +288,14 @@ func (x *execution) openings() ([]row, error) {
 	}
 	var rows []row
 	for _, o := range x.live.Openings() {
-		r := row{comment: "socks bind", fields: []pair{{"chain", "input"}, {"action", "accept"}}}
+		r := row{comment: "socks bind", pairs: []Pair{wordPair("chain", "input"), wordPair("action", "accept")}}
 		if o.Peer.IsValid() && !o.Peer.IsUnspecified() {
-			r.fields = append(r.fields, pair{"src-address", o.Peer.String()})
+			r.pairs = append(r.pairs, textPair("src-address", o.Peer.String()))
 		}
 		if o.Local.IsValid() && !o.Local.IsUnspecified() {
-			r.fields = append(r.fields, pair{"dst-address", o.Local.String()})
+			r.pairs = append(r.pairs, textPair("dst-address", o.Local.String()))
 		}
-		r.fields = append(r.fields, pair{"dst-port", fmt.Sprint(o.Port)}, pair{"protocol", "tcp"})
+		r.pairs = append(r.pairs, textPair("dst-port", fmt.Sprint(o.Port)), wordPair("protocol", "tcp"))
 		rows = append(rows, r)
 	}
 	return rows, nil
@@ -479,8 +311,8 @@ func (x *execution) dynamicAddresses() ([]row, error) {
 	}
 	var rows []row
 	for _, a := range addresses {
-		rows = append(rows, row{fields: []pair{{"address", a.Address.String()}, {"interface", x.cfg.Called(a.Interface)},
-			{"network", a.Address.Masked().Addr().String()}}})
+		rows = append(rows, row{pairs: []Pair{prefixPair("address", a.Address), textPair("interface", x.cfg.Called(a.Interface)),
+			addressPair("network", a.Address.Masked().Addr())}})
 	}
 	return rows, nil
 }
@@ -491,7 +323,7 @@ func (x *execution) dynamicAddresses() ([]row, error) {
 func (x *execution) routeRows() (made, set []row, err error) {
 	set = x.configured(x.menu("ip route"))
 	for i := range set {
-		set[i].flags = fmt.Sprintf("%-2sS", set[i].flags)
+		set[i].flags |= flagStatic
 	}
 	if x.live.Routes == nil {
 		return nil, set, nil
@@ -501,25 +333,24 @@ func (x *execution) routeRows() (made, set []row, err error) {
 		return nil, set, fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
-		gateway, flags := x.cfg.Called(r.Interface), " DC"
+		gateway, set := textPair("gateway", x.cfg.Called(r.Interface)), flagDynamic|flagConnect
 		if r.Gateway.IsValid() {
-			gateway, flags = r.Gateway.String(), " DS"
+			gateway, set = addressPair("gateway", r.Gateway), flagDynamic|flagStatic
 		}
-		made = append(made, row{flags: flags, fields: []pair{{"dst-address", r.Destination.String()}, {"gateway", gateway},
-			{"distance", fmt.Sprint(r.Distance)}}})
+		made = append(made, row{flags: set, pairs: []Pair{prefixPair("dst-address", r.Destination), gateway, numberPair("distance", r.Distance)}})
 	}
 	best := map[string]*row{}
 	for _, rows := range [][]row{made, set} {
 		for i := range rows {
 			r := &rows[i]
 			b := best[r.value("dst-address")]
-			if r.flags[0] == ' ' && (b == nil || r.distance() < b.distance()) {
+			if r.flags&(flagDisabled|flagInvalid) == 0 && (b == nil || r.distance() < b.distance()) {
 				best[r.value("dst-address")] = r
 			}
 		}
 	}
 	for _, r := range best {
-		r.flags = "A" + r.flags[1:]
+		r.flags |= flagActive
 	}
 	return made, set, nil
 }
@@ -540,16 +371,16 @@ func (x *execution) connectionRows() ([]row, error) {
 	}
 	rows := make([]row, len(connections))
 	for i, c := range connections {
-		fields := []pair{{"src-address", c.Src.String()}}
+		pairs := []Pair{textPair("src-address", c.Src.String())}
 		if c.Dst.IsValid() { // it is not before the client's request
-			fields = append(fields, pair{"dst-address", c.Dst.String()})
+			pairs = append(pairs, textPair("dst-address", c.Dst.String()))
 		}
-		fields = append(fields, pair{"type", string(c.Type)}, pair{"tx", fmt.Sprint(c.Tx)}, pair{"rx", fmt.Sprint(c.Rx)},
-			pair{"age", formatDuration(c.Age.Truncate(time.Second))}, pair{"idle", formatDuration(c.Idle.Truncate(time.Second))})
+		pairs = append(pairs, wordPair("type", string(c.Type)), bytesPair("tx", c.Tx), bytesPair("rx", c.Rx),
+			durationPair("age", c.Age), durationPair("idle", c.Idle))
 		if c.UserID != "" {
-			fields = append(fields, pair{"user-id", c.UserID})
+			pairs = append(pairs, textPair("user-id", c.UserID))
 		}
-		rows[i].fields = fields
+		rows[i] = row{id: firstLive | ID(c.Number), pairs: pairs}
 	}
 	return rows, nil
 }
@@ -561,12 +392,12 @@ func (x *execution) neighborRows() ([]row, error) {
 	}
 	rows := make([]row, len(neighbors))
 	for i, n := range neighbors {
-		rows[i] = row{flags: "D", fields: []pair{{"address", n.Address.String()}}}
+		rows[i] = row{flags: flagDynamic, pairs: []Pair{addressPair("address", n.Address)}}
 		if mac := macText(n.MAC); mac != "" {
-			rows[i].flags = "DC"
-			rows[i].fields = append(rows[i].fields, pair{"mac-address", mac})
+			rows[i].flags |= flagComplete
+			rows[i].pairs = append(rows[i].pairs, textPair("mac-address", mac))
 		}
-		rows[i].fields = append(rows[i].fields, pair{"interface", x.cfg.Called(n.Interface)})
+		rows[i].pairs = append(rows[i].pairs, textPair("interface", x.cfg.Called(n.Interface)))
 	}
 	return rows, nil
 }
@@ -578,48 +409,49 @@ func (x *execution) trackedRows() ([]row, error) {
 	}
 	rows := make([]row, len(tracked))
 	for i, c := range tracked {
-		end := func(name string, a, b string, port uint16) pair {
+		end := func(name string, a, b string, port uint16) Pair {
 			if port == 0 { // as with icmp
-				return pair{name, a}
+				return textPair(name, a)
 			}
-			return pair{name, b}
+			return textPair(name, b)
 		}
-		rows[i].fields = []pair{{"protocol", c.Protocol},
+		rows[i].pairs = []Pair{wordPair("protocol", c.Protocol),
 			end("src-address", c.Src.Addr().String(), c.Src.String(), c.Src.Port()),
 			end("dst-address", c.Dst.Addr().String(), c.Dst.String(), c.Dst.Port())}
 		if c.State != "" {
-			rows[i].fields = append(rows[i].fields, pair{"tcp-state", c.State})
+			rows[i].pairs = append(rows[i].pairs, wordPair("tcp-state", c.State))
 		}
-		rows[i].fields = append(rows[i].fields, pair{"timeout", formatDuration(c.Timeout.Truncate(time.Second))})
+		rows[i].pairs = append(rows[i].pairs, durationPair("timeout", c.Timeout))
 	}
 	return rows, nil
 }
 
 func (x *execution) userRows() ([]row, error) {
-	return []row{{fields: []pair{{"name", Admin}, {"group", "full"}}}}, nil
+	return []row{{id: onlyID, pairs: []Pair{textPair("name", Admin), wordPair("group", "full")}}}, nil
 }
 
-func (x *execution) printResource(_ *menu, a arguments) error {
-	x.result.Repeat = a.interval
+// resource is how the machine is.
+func (x *execution) resource() ([]Pair, error) {
 	if x.live.Resource == nil {
-		return unavailable("resource")
+		return nil, unavailable("resource")
 	}
 	r, err := x.live.Resource()
 	if err != nil {
-		return fmt.Errorf("read resource: %w", err)
+		return nil, fmt.Errorf("read resource: %w", err)
 	}
-	mebibytes := func(bytes uint64) string { return fmt.Sprintf("%.1fMiB", float64(bytes)/(1<<20)) }
-	x.pairs(2, []pair{
-		{"uptime", formatDuration(r.Uptime.Truncate(time.Second))},
-		{"version", r.Version},
-		{"free-memory", mebibytes(r.FreeMemory)},
-		{"total-memory", mebibytes(r.TotalMemory)},
-		{"cpu-count", fmt.Sprint(r.CPUCount)},
-		{"cpu-load", fmt.Sprintf("%.2f%%", 100*r.CPULoad)},
-		{"architecture-name", r.Architecture},
-		{"board-name", r.Board},
-	})
-	return nil
+	mebibytes := func(name string, bytes uint64) Pair {
+		return Pair{name, Value{Bytes, fmt.Sprintf("%.1fMiB", float64(bytes)/(1<<20)), int64(bytes)}}
+	}
+	return []Pair{
+		durationPair("uptime", r.Uptime),
+		textPair("version", r.Version),
+		mebibytes("free-memory", r.FreeMemory),
+		mebibytes("total-memory", r.TotalMemory),
+		numberPair("cpu-count", r.CPUCount),
+		{"cpu-load", Value{Integer, fmt.Sprintf("%.2f%%", 100*r.CPULoad), int64(100 * r.CPULoad)}},
+		textPair("architecture-name", r.Architecture),
+		textPair("board-name", r.Board),
+	}, nil
 }
 
 // clock is what /system clock was told to be: the zero time and noTime leave a part
@@ -631,12 +463,11 @@ type clock struct {
 
 const noTime = -1
 
-func (x *execution) printClock(_ *menu, a arguments) error {
-	x.result.Repeat = a.interval
+// clock is the time of day.
+func (x *execution) clock() ([]Pair, error) {
 	day, since := x.now()
-	x.pairs(2, []pair{{"time", timeOfDay().format(since)}, {"date", date().format(day)},
-		{"time-zone-name", "manual"}, {"gmt-offset", offset().format(x.cfg.TimeZone)}})
-	return nil
+	return []Pair{textPair("time", timeOfDay().format(since)), textPair("date", date().format(day)),
+		wordPair("time-zone-name", "manual"), textPair("gmt-offset", offset().format(x.cfg.TimeZone))}, nil
 }
 
 func (x *execution) setClock(_ *menu, a arguments) error {
@@ -662,22 +493,14 @@ func (x *execution) now() (day time.Time, since time.Duration) {
 // seenLines is how many lines of the log tell where it went on.
 const seenLines = 16
 
-// printLog prints the log; with follow, when the line is run again, what is new in it.
-func (x *execution) printLog(m *menu, a arguments) error {
+// logRows are the lines of the log.
+func (x *execution) logRows() ([]row, error) {
 	if x.live.Log == nil {
-		return unavailable("log")
+		return nil, unavailable("log")
 	}
 	lines, err := x.live.Log()
 	if err != nil {
-		return fmt.Errorf("read log: %w", err)
-	}
-	if slices.Contains(a.words, followWord.Name) {
-		all := lines
-		if x.repeated {
-			lines = lines[newFrom(lines, x.seen):]
-		}
-		x.result.Repeat, x.result.Follow = time.Second, true
-		x.seen = slices.Clone(all[max(0, len(all)-seenLines):])
+		return nil, fmt.Errorf("read log: %w", err)
 	}
 	rows := make([]row, len(lines))
 	for i, line := range lines {
@@ -691,7 +514,27 @@ func (x *execution) printLog(m *menu, a arguments) error {
 		if !strings.Contains(topics, ",") {
 			topics, message = "", rest
 		}
-		rows[i] = row{line: line, fields: []pair{{"time", at}, {"topics", topics}, {"message", message}}}
+		rows[i] = row{line: line, pairs: []Pair{textPair("time", at), {"topics", Value{Type: List, text: topics}}, textPair("message", message)}}
+	}
+	return rows, nil
+}
+
+// printLog prints the log; with follow, when the line is run again, what is new in it.
+func (x *execution) printLog(m *menu, a arguments) error {
+	rows, err := m.rows(x)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(a.words, followWord.Name) {
+		lines := make([]string, len(rows))
+		for i, r := range rows {
+			lines[i] = r.line
+		}
+		if x.repeated {
+			rows = rows[newFrom(lines, x.seen):]
+		}
+		x.result.Repeat, x.result.Follow = time.Second, true
+		x.seen = slices.Clone(lines[max(0, len(lines)-seenLines):])
 	}
 	if rows, err = x.matching(m, rows, a.where); err != nil {
 		return err

@@ -61,7 +61,7 @@ var (
 	partitionsMenu = &menu{
 		path: "partitions", help: "versions of the software on flash", commands: liveCommands,
 		needs: func(l Live) bool { return l.Slots != nil },
-		rows:  (*execution).slotRows, legend: "Flags: A - active, R - running", flags: 2,
+		rows:  (*execution).slotRows, legend: "Flags: A - active, R - running", flags: []string{"A", "R"}, packed: true, identify: []string{"name"},
 		columns: []column{{"name", 6}, {"version", 24}, {"size", 8}, {"state", 0}},
 		readOnly: []readOnly{
 			{name: "name", help: "the slot"},
@@ -75,7 +75,7 @@ var (
 	loggingMenu = &menu{
 		path: "system logging", help: "what of the log is sent where: a line goes if one of the rules matches it",
 		commands: []command{addItem, setItems, removeItems, enableItems, disableItems, findItems, printItems},
-		needs:    hasRemoteLog, legend: "Flags: X - disabled, I - invalid", flags: 1,
+		needs:    hasRemoteLog, legend: "Flags: X - disabled, I - invalid", flags: []string{"XI"},
 		items: itemsOf(logItems, logRules), rows: (*execution).loggingRows,
 		columns: []column{{"topics", 30}, {"action", 0}},
 		properties: bindItems(logRules,
@@ -109,6 +109,13 @@ var (
 	ntpClient = &menu{
 		path: "system ntp client", help: "who is asked for the time",
 		commands: []command{setCommand, printNTPCommand, resetCommand}, indent: 2, needs: hasNTP,
+		live: (*execution).timeClient,
+		readOnly: []readOnly{
+			{name: "status", help: "stopped, waiting or synchronized"},
+			{name: "synced-server", help: "the server that gave the time"},
+			{name: "synced-stratum", help: "how many servers that one is away from a clock"},
+			{name: "system-offset", help: "how far the clock was from that server's"},
+		},
 		properties: bind(func(c *Config, _ int) *ntp.Config { return &c.NTP },
 			prop("enabled", boolean(), "no", "whether time servers are asked",
 				func(n *ntp.Config) *bool { return &n.Enabled }),
@@ -116,8 +123,7 @@ var (
 				func(n *ntp.Config) *[]string { return &n.Servers }),
 		),
 	}
-	printNTPCommand = command{name: "print", help: "show what is set, and what the servers say",
-		arguments: []argument{intervalArgument}, run: (*execution).printNTP}
+	printNTPCommand = printScreen("show what is set, and what the servers say")
 )
 
 // remoteAction is the one action of /system logging that has to be chosen: the memory of
@@ -132,6 +138,7 @@ func logRules(c *Config) *[]LogRule { return &c.RemoteLog.Rules }
 func topicList() kind[string] {
 	topics := []string{"system", "socks", "firewall", "interface", "ntp", "account", "info", "warning", "error", "critical"}
 	return optional(kind[string]{
+		typ:     List,
 		accepts: "[!]topic, or a list of them: " + strings.Join(topics, " | "),
 		values:  topics,
 		list:    true,
@@ -160,18 +167,18 @@ func topicList() kind[string] {
 func (x *execution) loggingRows() ([]row, error) {
 	rows := x.configured(x.menu("system logging"))
 	for i := range rows {
-		if rows[i].flags == "" && !x.cfg.RemoteLog.Address.IsValid() {
-			rows[i].flags = "I"
+		if rows[i].flags == 0 && !x.cfg.RemoteLog.Address.IsValid() {
+			rows[i].flags = flagInvalid
 		}
 	}
 	return rows, nil
 }
 
 func (x *execution) loggingActionRows() ([]row, error) {
-	r := row{fields: []pair{{"name", remoteAction}, {"target", remoteAction}}}
+	r := row{id: onlyID, pairs: []Pair{textPair("name", remoteAction), wordPair("target", remoteAction)}}
 	for _, p := range x.menu("system logging action").properties {
-		if v := p.get(&x.cfg, 0); v != "" {
-			r.fields = append(r.fields, pair{p.name, v})
+		if v := p.value(&x.cfg, 0); v.text != "" {
+			r.pairs = append(r.pairs, Pair{p.name, v})
 		}
 	}
 	return []row{r}, nil
@@ -214,6 +221,7 @@ func imageSource() kind[string] {
 func hostList(limit int) kind[[]string] {
 	host := hostName()
 	return kind[[]string]{
+		typ:     List,
 		accepts: fmt.Sprintf("IP address or host name, or several with commas between: at most %d", limit),
 		unset:   "none",
 		parse: func(s string) ([]string, error) {
@@ -243,38 +251,33 @@ func (x *execution) slotRows() ([]row, error) {
 	rows := make([]row, len(slots))
 	for i, s := range slots {
 		if s.Active {
-			rows[i].flags = "A"
+			rows[i].flags = flagActive
 		}
 		if s.Running {
-			rows[i].flags += "R"
+			rows[i].flags |= flagRunning
 		}
-		rows[i].fields = []pair{{"name", s.Name}}
+		rows[i].pairs = []Pair{textPair("name", s.Name)}
 		if s.Version != "" {
-			rows[i].fields = append(rows[i].fields, pair{"version", s.Version})
+			rows[i].pairs = append(rows[i].pairs, textPair("version", s.Version))
 		}
 		if s.Size > 0 {
-			rows[i].fields = append(rows[i].fields, pair{"size", fmt.Sprintf("%dKiB", (s.Size+1023)>>10)})
+			rows[i].pairs = append(rows[i].pairs, Pair{"size", Value{Bytes, fmt.Sprintf("%dKiB", (s.Size+1023)>>10), s.Size}})
 		}
-		rows[i].fields = append(rows[i].fields, pair{"state", s.State})
+		rows[i].pairs = append(rows[i].pairs, wordPair("state", s.State))
 	}
 	return rows, nil
 }
 
-func (x *execution) printNTP(m *menu, a arguments) error {
-	x.result.Repeat = a.interval
+// timeClient is what the time client says.
+func (x *execution) timeClient() ([]Pair, error) {
 	state, err := x.live.NTP()
 	if err != nil {
-		return fmt.Errorf("read time client: %w", err)
+		return nil, fmt.Errorf("read time client: %w", err)
 	}
-	var lines []pair
-	for _, p := range m.properties {
-		lines = append(lines, pair{p.name, p.get(&x.cfg, 0)})
-	}
-	lines = append(lines, pair{"status", state.Status})
+	pairs := []Pair{wordPair("status", state.Status)}
 	if state.Server != "" {
-		lines = append(lines, pair{"synced-server", state.Server}, pair{"synced-stratum", fmt.Sprint(state.Stratum)},
-			pair{"system-offset", fmt.Sprintf("%.3f ms", float64(state.Offset)/1e6)})
+		offset := Value{Duration, fmt.Sprintf("%.3f ms", float64(state.Offset)/1e6), int64(state.Offset)}
+		pairs = append(pairs, textPair("synced-server", state.Server), numberPair("synced-stratum", state.Stratum), Pair{"system-offset", offset})
 	}
-	x.pairs(m.indent, lines)
-	return nil
+	return pairs, nil
 }

@@ -209,5 +209,6 @@ func Load(name string, r io.Reader) (Config, error) {
 		}
 		cfg = result.Config
 	}
+	cfg.ids = [lists][]ID{} // they are those of the places
 	return cfg, errors.Join(all...)
 }

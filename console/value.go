@@ -14,6 +14,7 @@ import (
 
 // kind is a type of property: how its values are read and written.
 type kind[V any] struct {
+	typ Type
 	// accepts is the type with its range, as help and errors show it.
 	accepts string
 	// unset is what the empty value, the zero of V, means; "" if a value is needed.
@@ -39,6 +40,7 @@ func (e rangeError) Error() string { return e.low + ".." + e.high }
 
 func boolean() kind[bool] {
 	return kind[bool]{
+		typ:     Boolean,
 		accepts: "yes | no",
 		values:  []string{"yes", "no"},
 		parse: func(s string) (bool, error) {
@@ -57,6 +59,7 @@ func boolean() kind[bool] {
 // enum is one of values.
 func enum[V ~string](values ...string) kind[V] {
 	return kind[V]{
+		typ:     Enumeration,
 		accepts: strings.Join(values, " | "),
 		values:  values,
 		parse: func(s string) (V, error) {
@@ -94,6 +97,7 @@ func optional[V comparable](k kind[V], unset string) kind[V] {
 func integer[V int | uint16](low, high V) kind[V] {
 	l, h := strconv.Itoa(int(low)), strconv.Itoa(int(high))
 	return kind[V]{
+		typ:     Integer,
 		accepts: "integer: " + l + ".." + h,
 		parse: func(s string) (V, error) {
 			n, err := decimal(s)
@@ -126,6 +130,7 @@ func decimal(s string) (int64, error) {
 func duration(low, high time.Duration) kind[time.Duration] {
 	l, h := formatDuration(low), formatDuration(high)
 	return kind[time.Duration]{
+		typ:     Duration,
 		accepts: "time: " + l + ".." + h,
 		parse: func(s string) (time.Duration, error) {
 			d, err := parseDuration(s)
@@ -230,6 +235,7 @@ func formatDuration(d time.Duration) string {
 // address is one IPv4 address.
 func address() kind[netip.Addr] {
 	return kind[netip.Addr]{
+		typ:     Address,
 		accepts: "IP address",
 		parse:   match.ParseIPv4,
 		format:  netip.Addr.String,
@@ -239,6 +245,7 @@ func address() kind[netip.Addr] {
 // addressList is up to limit addresses, separated by commas.
 func addressList(limit int) kind[[]netip.Addr] {
 	return kind[[]netip.Addr]{
+		typ:     List,
 		accepts: fmt.Sprintf("IP address[,IP address...]: at most %d", limit),
 		unset:   "none",
 		parse: func(s string) ([]netip.Addr, error) {
@@ -271,6 +278,7 @@ func addressList(limit int) kind[[]netip.Addr] {
 // prefix is an address with the length of its network.
 func prefix() kind[netip.Prefix] {
 	return kind[netip.Prefix]{
+		typ:     Prefix,
 		accepts: "IP address/netmask",
 		parse:   match.ParsePrefix,
 		format:  netip.Prefix.String,
@@ -394,6 +402,7 @@ func negatable(k kind[string]) kind[string] {
 func protocol() kind[string] {
 	names := map[string]string{"1": "icmp", "6": "tcp", "17": "udp"}
 	return optional(negatable(kind[string]{
+		typ:     Enumeration,
 		accepts: "tcp | udp | icmp | 1..255",
 		values:  []string{"tcp", "udp", "icmp"},
 		parse: func(s string) (string, error) {
@@ -417,6 +426,7 @@ func protocol() kind[string] {
 // wordList is one or more of values, separated by commas, none twice.
 func wordList(values ...string) kind[string] {
 	return optional(negatable(kind[string]{
+		typ:     List,
 		accepts: strings.Join(values, " | ") + ", or a list of them",
 		values:  values,
 		list:    true,

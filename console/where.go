@@ -23,7 +23,7 @@ type condition struct {
 	// test is one of "=", "!=", "<", "<=", ">", ">=", "~" for a pattern that it has, or ""
 	// for set.
 	test    string
-	flag    byte           // name is that of a flag, this letter
+	flag    flags          // name is that of a flag, this one
 	pattern *regexp.Regexp // of "~"
 	group   where          // nil if it is none
 	not     bool
@@ -149,23 +149,36 @@ func (x *execution) condition(m *menu, words []word, depth int) (c condition, re
 	if err != nil {
 		return c, nil, &lineError{message: "bad property name " + Printable(c.name), place: w.place, expected: "one of " + err.Error()}
 	}
-	c.name, c.flag = full, m.flag(full)
+	c.name = full
+	c, err = m.checked(c)
+	var bad *lineError
+	if errors.As(err, &bad) {
+		bad.place = w.place
+	}
+	return c, words[1:], err
+}
+
+// checked is a condition about something that rows of m have, with its value as rows have
+// it.
+func (m *menu) checked(c condition) (condition, error) {
+	var err error
+	c.flag = m.flag(c.name)
 	switch c.test {
 	case "~":
 		if c.pattern, err = pattern(c.value); err != nil {
-			err = &lineError{message: "invalid value of " + full, place: w.place, expected: "a regular expression without {n}: " + err.Error()}
+			err = &lineError{message: "invalid value of " + c.name, expected: "a regular expression without {n}: " + err.Error()}
 		}
 	case "=", "!=":
-		if p, ok := m.property(full); ok && c.value != "" {
+		if p, ok := m.property(c.name); ok && c.value != "" {
 			c.value, err = m.canonical(p, c.value)
 		}
 	case "":
 	default:
 		if _, ok := compare(c.value, c.value); !ok {
-			err = &lineError{message: "invalid value of " + full, place: w.place, expected: "a number, a time, a size or an address"}
+			err = &lineError{message: "invalid value of " + c.name, expected: "a number, a time, a size or an address"}
 		}
 	}
-	return c, words[1:], err
+	return c, err
 }
 
 // canonical writes a value of a property as rows have it.
@@ -192,7 +205,7 @@ func (c condition) met(r row) bool {
 	}
 	value := r.value(c.name)
 	if c.flag != 0 {
-		value = boolean().format(strings.IndexByte(r.flags, c.flag) >= 0)
+		value = boolean().format(r.flags&c.flag != 0)
 	}
 	order, ordered := compare(value, c.value)
 	switch c.test {
@@ -228,7 +241,7 @@ func (x *execution) matching(m *menu, rows []row, w where) ([]row, error) {
 	if slices.ContainsFunc(m.readOnly, func(p readOnly) bool { return p.counted && w.asks(p.name) }) {
 		known = slices.Clone(rows)
 		for i := range known {
-			known[i].fields = slices.Clip(known[i].fields)
+			known[i].pairs = slices.Clip(known[i].pairs)
 		}
 		if err := m.stats(x, m, known); err != nil {
 			return nil, err

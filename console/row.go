@@ -1,0 +1,411 @@
+package console
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Type is the type of a property's value.
+type Type int
+
+const (
+	// Text is any text, and what has no type of its own here: a matcher, a name, a MAC
+	// address.
+	Text Type = iota
+	Boolean
+	Integer
+	// Bytes is a number of bytes.
+	Bytes
+	Duration
+	// Address is an IPv4 address, Prefix one with the length of its network.
+	Address
+	Prefix
+	// List is values with commas between.
+	List
+	// Enumeration is one of a few words.
+	Enumeration
+)
+
+// Value is the value of a property, with its type.
+type Value struct {
+	Type Type
+	text string
+	// number is that of a Boolean (0 or 1), an Integer, Bytes, or a Duration in nanoseconds.
+	number int64
+}
+
+// String is the value as screens show it: yes and no, 19.1MiB, 1d2h.
+func (v Value) String() string { return v.text }
+
+// Bool reports whether a Boolean is true.
+func (v Value) Bool() bool { return v.Type == Boolean && v.number != 0 }
+
+// Int is the number of an Integer, or how many Bytes there are; else 0.
+func (v Value) Int() int64 {
+	if v.Type == Integer || v.Type == Bytes {
+		return v.number
+	}
+	return 0
+}
+
+// Duration is a Duration, which may be more exact than its text; else 0.
+func (v Value) Duration() time.Duration {
+	if v.Type == Duration {
+		return time.Duration(v.number)
+	}
+	return 0
+}
+
+// Addr is an Address; else the zero Addr.
+func (v Value) Addr() netip.Addr {
+	a, _ := netip.ParseAddr(v.text) // of another type there may be none
+	if v.Type != Address {
+		return netip.Addr{}
+	}
+	return a
+}
+
+// Prefix is a Prefix; else the zero Prefix.
+func (v Value) Prefix() netip.Prefix {
+	p, _ := netip.ParsePrefix(v.text) // of another type there may be none
+	if v.Type != Prefix {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// List is what a List has, nothing if it is empty; of another type the one value.
+func (v Value) List() []string {
+	switch {
+	case v.text == "":
+		return nil
+	case v.Type == List:
+		return strings.Split(v.text, ",")
+	}
+	return []string{v.text}
+}
+
+// valueOf is a value by its text, which is as a property's get returns it.
+func valueOf(t Type, text string) Value {
+	v := Value{Type: t, text: text}
+	switch t {
+	case Boolean:
+		if text == "yes" {
+			v.number = 1
+		}
+	case Integer:
+		v.number, _ = strconv.ParseInt(text, 10, 64) // an unset one has no number
+	case Duration:
+		d, _ := parseDuration(text)
+		v.number = int64(d)
+	}
+	return v
+}
+
+func textPair(name, text string) Pair { return Pair{name, Value{text: text}} }
+
+func booleanPair(name string, is bool) Pair {
+	return Pair{name, valueOf(Boolean, boolean().format(is))}
+}
+
+func wordPair(name, word string) Pair { return Pair{name, Value{Type: Enumeration, text: word}} }
+
+func numberPair[N int | uint16 | uint64](name string, n N) Pair {
+	return Pair{name, Value{Integer, strconv.FormatInt(int64(n), 10), int64(n)}}
+}
+
+func bytesPair[N int64 | uint64](name string, n N) Pair {
+	return Pair{name, Value{Bytes, strconv.FormatInt(int64(n), 10), int64(n)}}
+}
+
+// durationPair shows whole seconds.
+func durationPair(name string, d time.Duration) Pair {
+	return Pair{name, Value{Duration, formatDuration(d.Truncate(time.Second)), int64(d)}}
+}
+
+func addressPair(name string, a netip.Addr) Pair {
+	return Pair{name, Value{Type: Address, text: a.String()}}
+}
+
+func prefixPair(name string, p netip.Prefix) Pair {
+	return Pair{name, Value{Type: Prefix, text: p.String()}}
+}
+
+// Pair is a property of a row: its name and its value.
+type Pair struct {
+	Name  string
+	Value Value
+}
+
+// row is what a menu lists: an item of the configuration, or something that only the
+// system knows; or all that a menu without items has. Every form of print, find and Query
+// show the same rows.
+type row struct {
+	// id is the row's; 0 before identified has given it one.
+	id ID
+	// key is what the number of the row will refer to; the zero key if the row cannot be
+	// changed.
+	key     key
+	flags   flags
+	comment string
+	pairs   []Pair
+	line    string // of the log
+}
+
+// value is what screens show of the property of that name.
+func (r row) value(name string) string {
+	switch name {
+	case "comment":
+		return r.comment
+	case idName:
+		return r.id.String()
+	}
+	for _, p := range r.pairs {
+		if p.Name == name {
+			return p.Value.text
+		}
+	}
+	return ""
+}
+
+// flags are those that a row has: a bit for each of flagChoices.
+type flags uint16
+
+const (
+	flagInvalid flags = 1 << iota
+	flagActive
+	flagDynamic
+	flagRunning
+	flagSlave
+	flagComplete
+	flagConnect
+	flagStatic
+	flagDisabled
+)
+
+// flagChoices are the flags, with help, in the order of their bits.
+var flagChoices = []Choice{
+	{"invalid", "whether it has no effect for lack of something"},
+	{"active", "whether it is the one in use"},
+	{"dynamic", "whether the system made it"},
+	{"running", "whether there is a carrier"},
+	{"slave", "whether it is a port of a bridge"},
+	{"complete", "whether the hardware address is known"},
+	{"connect", "whether it is the network of an address"},
+	{"static", "whether a gateway was set for it"},
+	{"disabled", "whether it is kept without effect"},
+}
+
+func flagNamed(name string) flags {
+	if i := slices.IndexFunc(flagChoices, func(c Choice) bool { return c.Name == name }); i >= 0 {
+		return 1 << i
+	}
+	return 0
+}
+
+// legendFlag is a flag that rows of a menu can have, and its letter.
+type legendFlag struct {
+	letter byte
+	name   string
+}
+
+// legendFlags are those that m's legend explains: "Flags: X - disabled, R - running".
+func (m *menu) legendFlags() []legendFlag {
+	var all []legendFlag
+	text, _ := strings.CutPrefix(m.legend, "Flags: ")
+	for entry := range strings.SplitSeq(text, ", ") {
+		if letter, name, ok := strings.Cut(entry, " - "); ok {
+			all = append(all, legendFlag{letter[0], name})
+		}
+	}
+	return all
+}
+
+// flag returns the bit of the flag of that name if rows of m can have it, else 0.
+func (m *menu) flag(name string) flags {
+	if slices.ContainsFunc(m.legendFlags(), func(f legendFlag) bool { return f.name == name }) {
+		return flagNamed(name)
+	}
+	return 0
+}
+
+// letters are flags as they stand in m's columns: in each the first of its letters whose
+// flag is set, or a blank.
+func (m *menu) letters(set flags) string {
+	var b strings.Builder
+	legend := m.legendFlags()
+	for _, column := range m.flags {
+		letter := byte(' ')
+		for _, f := range legend {
+			if letter == ' ' && strings.IndexByte(column, f.letter) >= 0 && set&flagNamed(f.name) != 0 {
+				letter = f.letter
+			}
+		}
+		if letter != ' ' || !m.packed {
+			b.WriteByte(letter)
+		}
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
+// rows are what a menu lists: what the system made, then the items. A menu without items has
+// one row, with all that it shows.
+func (x *execution) rows(m *menu) ([]row, error) {
+	var rows []row
+	if m.dynamic != nil {
+		var err error
+		if rows, err = m.dynamic(x); err != nil {
+			return nil, err
+		}
+		for i := range rows {
+			rows[i].flags = cmp.Or(rows[i].flags, flagDynamic)
+		}
+	}
+	items, err := x.itemRows(m)
+	return append(rows, items...), err
+}
+
+// itemRows are the items of the configuration; or for a menu of what is live, that.
+func (x *execution) itemRows(m *menu) ([]row, error) {
+	switch {
+	case m.rows != nil:
+		return m.rows(x)
+	case m.items != nil:
+		return x.configured(m), nil
+	}
+	pairs, err := x.screen(m)
+	return []row{{pairs: pairs}}, err
+}
+
+// screen are the properties of a menu without items, and what the system says besides.
+func (x *execution) screen(m *menu) ([]Pair, error) {
+	var pairs []Pair
+	for _, p := range m.properties {
+		pairs = append(pairs, Pair{p.name, p.value(&x.cfg, 0)})
+	}
+	if m.live == nil {
+		return pairs, nil
+	}
+	live, err := m.live(x)
+	return append(pairs, live...), err
+}
+
+// configured are the items of the configuration.
+func (x *execution) configured(m *menu) []row {
+	var rows []row
+	known := x.interfaceNames()
+	invalid := x.invalid(m)
+	for i := range m.items.count(&x.cfg) {
+		r := row{key: key{id: (*m.items.ids(&x.cfg))[i]}}
+		for _, p := range m.properties {
+			value := p.value(&x.cfg, i)
+			switch {
+			case p.name == "disabled":
+				if value.Bool() {
+					r.flags |= flagDisabled
+				}
+				continue
+			case p.name == "comment":
+				r.comment = value.text
+				continue
+			case p.names && value.text != "" && known != nil && !slices.Contains(known, strings.TrimPrefix(value.text, "!")):
+				r.flags |= flagInvalid
+			}
+			if value.text != "" {
+				r.pairs = append(r.pairs, Pair{p.name, value})
+			}
+		}
+		for _, p := range m.readOnly {
+			if p.of != nil {
+				r.pairs = append(r.pairs, p.of(&x.cfg, i))
+			}
+		}
+		if slices.Contains(invalid, r.key.id) {
+			r.flags |= flagInvalid
+		}
+		if r.flags&flagDisabled != 0 {
+			r.flags &^= flagInvalid // it has no effect in any case
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+// invalid are those items of m that have no effect.
+func (x *execution) invalid(m *menu) []ID {
+	if x.live.Invalid == nil {
+		return nil
+	}
+	indices, err := x.live.Invalid(m.path)
+	if err != nil {
+		return nil // as with interfaceNames
+	}
+	before := *m.items.ids(&Config{ids: x.before})
+	var invalid []ID
+	for _, i := range indices {
+		if i >= 0 && i < len(before) {
+			invalid = append(invalid, before[i])
+		}
+	}
+	return invalid
+}
+
+// identified gives each of the rows of m its ID.
+func (x *execution) identified(m *menu, rows []row) error {
+	seen := map[ID]int{}
+	for i := range rows {
+		r := &rows[i]
+		switch {
+		case r.id != 0 || m.items == nil && m.rows == nil: // it has one, or it is no item
+		case r.key == key{}:
+			r.id = liveID(m, *r, seen)
+		default:
+			var err error
+			if r.id, err = x.keyID(r.key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// asked are the names that a condition may have in m.
+func (m *menu) asked() []string {
+	var names []string
+	for _, p := range m.shown() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// shown is what the rows of m have, with help.
+func (m *menu) shown() []Choice {
+	var all []Choice
+	readOnly := func(counted bool) {
+		for _, p := range m.readOnly {
+			if p.counted == counted {
+				all = append(all, Choice{p.name, p.help})
+			}
+		}
+	}
+	readOnly(false)
+	for _, p := range m.properties {
+		if !p.sensitive && p.hashed == nil {
+			all = append(all, Choice{p.name, p.help})
+		}
+	}
+	readOnly(true)
+	if m.gathers {
+		all = append(all, Choice{"disabled", "whether it is kept without effect"}, Choice{"comment", "a note for people"})
+	}
+	for _, c := range flagChoices {
+		if c.Name != "disabled" && m.flag(c.Name) != 0 {
+			all = append(all, c)
+		}
+	}
+	return all
+}
