@@ -3,7 +3,6 @@ package router
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/postern-router/postern/console"
@@ -55,7 +54,7 @@ func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
 			return session.ErrSafeModeHeld
 		}
 	}
-	if !reflect.DeepEqual(r.running, r.config) {
+	if !r.running.Equal(r.config) {
 		return errors.New("failure: the rescue configuration is running; Safe Mode would go back to that")
 	}
 	trial := &safeMode{holder: s, before: r.config.Clone(), forwarding: r.forwarding}
@@ -86,7 +85,7 @@ func (r *Router) unrollSafe(why string) error {
 	trial := r.trial
 	trial.silence.Stop()
 	r.trial = nil
-	if reflect.DeepEqual(trial.before, r.config) {
+	if trial.before.Equal(r.config) {
 		r.log.Printf(kmsg.Info, "Safe Mode ended without a change: %s", why)
 		return nil
 	}
