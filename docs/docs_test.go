@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -88,12 +89,7 @@ func TestShell(t *testing.T) {
 var elsewhere = map[string]string{
 	"apt-get":                        "installs packages, as root",
 	"busybox":                        "serves a folder until it is ended",
-	"cp":                             "copies an image that is built for it",
-	"curl":                           "needs the router",
 	"dd":                             "TestWriteDisk runs it",
-	"qemu-system-arm":                "the end-to-end tests boot the machine",
-	"setpriv":                        "needs root",
-	"strings":                        "needs a router's disk",
 	"gcc":                            "needs the kernel's source: TestDeviceTrees of ./image",
 	"dtc":                            "needs the kernel's source: TestDeviceTrees of ./image",
 	"linux/scripts/dtc/dt_to_config": "needs the kernel's source",
@@ -101,7 +97,7 @@ var elsewhere = map[string]string{
 
 func checkShell(t *testing.T, c Command) {
 	t.Helper()
-	at := []any{"%s:%d: %s", c.File, c.Line, c.Text}
+	at := fmt.Sprintf("%s:%d: %s", c.File, c.Line, c.Text)
 	words := strings.Fields(c.Text)
 	for strings.Contains(words[0], "=") { // the command's environment
 		name, _, _ := strings.Cut(words[0], "=")
@@ -121,18 +117,18 @@ func checkShell(t *testing.T, c Command) {
 		checkTest(t, words[2:], at)
 	case len(words) > 2 && words[0] == "go" && (words[1] == "doc" || words[1] == "tool"):
 		out, err := run("go", append([]string{"list"}, packagesOf(words[2:])...)...)
-		assert.NoError(t, err, "%v: %s", at, out)
+		assert.NoError(t, err, "%s: %s", at, out)
 	default:
-		assert.Contains(t, elsewhere, words[0], at...)
+		assert.Contains(t, elsewhere, words[0], at)
 		cmd := exec.Command("bash", "-n", "-c", c.Text)
 		out, err := cmd.CombinedOutput()
-		assert.NoError(t, err, "%v: %s", at, out)
+		assert.NoError(t, err, "%s: %s", at, out)
 	}
 }
 
 func packagesOf(words []string) (packages []string) {
 	for _, w := range words {
-		if strings.HasPrefix(w, "./") {
+		if strings.HasPrefix(w, "./") && w != "./NAME" {
 			packages = append(packages, w)
 		}
 	}
@@ -147,19 +143,19 @@ func run(name string, args ...string) (string, error) {
 }
 
 // checkMake has make say what it would do.
-func checkMake(t *testing.T, args []string, at []any) {
+func checkMake(t *testing.T, args []string, at string) {
 	for _, a := range args {
 		if name, value, ok := strings.Cut(a, "="); ok && name == "BOARD" {
 			_, err := board.ByName(value)
-			assert.NoError(t, err, at...)
+			assert.NoError(t, err, at)
 		} else if ok {
 			text, err := os.ReadFile(filepath.Join(root, "Makefile"))
 			require.NoError(t, err)
-			assert.Contains(t, string(text), "$("+name+")", at...)
+			assert.Contains(t, string(text), "$("+name+")", at)
 		}
 	}
 	out, err := run("make", append([]string{"--dry-run"}, args...)...)
-	assert.NoError(t, err, "%v: %s", at, out)
+	assert.NoError(t, err, "%s: %s", at, out)
 }
 
 var (
@@ -170,13 +166,13 @@ var (
 
 // checkProgram runs a program of the project for its help, and looks there for the command
 // and its flags.
-func checkProgram(t *testing.T, pkg string, args []string, at []any) {
+func checkProgram(t *testing.T, pkg string, args []string, at string) {
 	helpMu.Lock()
 	help, ok := helpOf[pkg]
 	if !ok {
 		var err error
 		help, err = run("go", "run", pkg, "--help")
-		require.NoError(t, err, "%v: %s", at, help)
+		require.NoError(t, err, "%s: %s", at, help)
 		helpOf[pkg] = help
 	}
 	helpMu.Unlock()
@@ -193,31 +189,31 @@ func checkProgram(t *testing.T, pkg string, args []string, at []any) {
 		switch {
 		case name == "--help":
 		case strings.HasPrefix(name, "-"):
-			assert.Regexp(t, `(?m)(^|\s)`+regexp.QuoteMeta(name)+`\b`, help, at...)
+			assert.Regexp(t, `(?m)(^|\s)`+regexp.QuoteMeta(name)+`\b`, help, at)
 		case len(commands) > 0 && !seen:
 			seen = true
-			assert.True(t, commands[a], at...)
+			assert.True(t, commands[a], at)
 		case a == "all" || a == "rest" || strings.ToUpper(a) == a: // BOARD, FOLDER
 		case len(commands) > 0:
 			_, err := board.ByName(a)
-			assert.NoError(t, err, at...)
+			assert.NoError(t, err, at)
 		}
 	}
 }
 
 // checkTest looks for the tests that -run names.
-func checkTest(t *testing.T, args []string, at []any) {
+func checkTest(t *testing.T, args []string, at string) {
 	packages := packagesOf(args)
-	require.NotEmpty(t, packages, at...)
+	require.NotEmpty(t, packages, at)
 	for i, a := range args {
 		if a != "-run" {
 			continue
 		}
-		require.Less(t, i+1, len(args), at...)
+		require.Less(t, i+1, len(args), at)
 		for _, pkg := range packages {
 			assert.True(t, slices.ContainsFunc(tests(t, pkg), func(name string) bool {
 				return regexp.MustCompile(strings.Trim(args[i+1], `'"`)).MatchString(name)
-			}), at...)
+			}), at)
 		}
 	}
 }
@@ -360,15 +356,15 @@ func TestConsole(t *testing.T) {
 				assert.NotEmpty(t, typed, "%s:%d: nothing is typed here", b.File, b.Line)
 			}
 			for _, c := range typed {
-				at := []any{"%s:%d: %s", c.File, c.Line, c.Text}
+				at := fmt.Sprintf("%s:%d: %s", c.File, c.Line, c.Text)
 				var s console.Session
 				if c.Menu != "" {
 					_, err := s.Execute(r.cfg, r.live, "/"+c.Menu)
-					assert.NoError(t, err, at...)
+					assert.NoError(t, err, at)
 				}
-				assert.Equal(t, "[admin@postern] "+c.Menu+"> ", strings.Replace(s.Prompt("postern"), "] > ", "] > ", 1), at...)
+				assert.Equal(t, "[admin@postern] "+c.Menu+"> ", strings.Replace(s.Prompt("postern"), "] > ", "] > ", 1), at)
 				result, err := s.Execute(r.cfg, r.live, c.Text)
-				if assert.NoError(t, err, at...) {
+				if assert.NoError(t, err, at) {
 					r.cfg = result.Config
 				}
 			}
@@ -387,16 +383,16 @@ func TestConsoleSpans(t *testing.T) {
 			}
 			r := newRouter(t)
 			var s console.Session
-			at := []any{"%s:%d: %s", span.File, span.Line, span.Text}
+			at := fmt.Sprintf("%s:%d: %s", span.File, span.Line, span.Text)
 			if strings.HasSuffix(span.Text, "=") {
 				_, choices := s.Complete(r.cfg, r.live, span.Text)
 				help := s.Help(r.cfg, r.live, span.Text)
-				assert.True(t, len(choices) > 0 || strings.Contains(help, "type:"), "%v: %s", at, help)
+				assert.True(t, len(choices) > 0 || strings.Contains(help, "type:"), "%s: %s", at, help)
 				continue
 			}
 			// A sentence may leave the arguments out.
 			if _, err := s.Execute(r.cfg, r.live, span.Text); err != nil {
-				assert.ErrorContains(t, err, "missing value(s) of argument(s)", at...)
+				assert.ErrorContains(t, err, "missing value(s) of argument(s)", at)
 			}
 		}
 	}
