@@ -5,11 +5,11 @@ import (
 	"strconv"
 )
 
-// noRule is the number of the rule that decided when none did.
+// noRule is the number of the rule if none has decided.
 const noRule = -1
 
-// decide returns the first enabled rule of the list that matches a connection
-// from src to dst, or noRule, and what it says. No rule allows.
+// decide returns the first enabled rule of the list that matches a connection from src to
+// dst, and its action. If none matches, that is noRule and Allow.
 func decide(list []Rule, src, dst netip.AddrPort) (rule int, action Action) {
 	for i, r := range list {
 		if !r.Disabled && r.SrcAddress.Match(src.Addr()) && r.SrcPort.Match(src.Port()) &&
@@ -35,14 +35,14 @@ func deniedAnywhere(list []Rule, src netip.AddrPort, port uint16) (rule int, den
 	return noRule, false
 }
 
-// sameDecision reports whether r and q match and do the same.
+// sameDecision reports whether r and q match the same connections and have the same action.
 func (r Rule) sameDecision(q Rule) bool {
 	return r.Action == q.Action && r.SrcAddress == q.SrcAddress && r.DstAddress == q.DstAddress &&
 		r.SrcPort.Equal(q.SrcPort) && r.DstPort.Equal(q.DstPort)
 }
 
-// carryHits returns the counters of list: a rule that old had too keeps its
-// count, wherever it stands now.
+// carryHits returns the counters of list: a rule that is in old too keeps its count, at
+// whatever place it is now.
 func carryHits(list, old []Rule, oldHits []uint64) []uint64 {
 	hits := make([]uint64, len(list))
 	taken := make([]bool, len(old))
@@ -57,7 +57,7 @@ func carryHits(list, old []Rule, oldHits []uint64) []uint64 {
 	return hits
 }
 
-// ruleName is how a log line calls a rule.
+// ruleName returns the name of a rule in log lines.
 func ruleName(rule int) string {
 	if rule == noRule {
 		return "none"

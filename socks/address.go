@@ -7,21 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// defaultRouteProbe is an address that only a default route leads to: one of the
-// block that RFC 1112 reserves. (Laboratories do use the documentation
-// networks.) Nothing is ever sent to it.
+// defaultRouteProbe is an address that only a default route leads to, from the block that
+// RFC 1112 reserves. (The documentation networks are used in test networks.) Nothing is ever
+// sent to it.
 var defaultRouteProbe = netip.AddrFrom4([4]byte{240, 0, 0, 1})
 
-// ownProbe tells the addresses of this machine from others.
+// ownProbe distinguishes the addresses of this machine from others.
 //
-// The kernel is asked, not a list of interfaces: it lets a UDP socket be bound
-// to own, broadcast and multicast addresses and to no other, whichever way they
-// came to be (second addresses, local routes, the broadcast of a subnet). A
-// socket that it refused to bind can ask again.
+// It asks the kernel instead of a list of interfaces: a UDP socket can be bound to the
+// machine's own, to broadcast and to multicast addresses and to no others, however they were
+// configured (secondary addresses, local routes, the broadcast address of a subnet). A socket
+// that could not be bound can be used to ask again.
 type ownProbe struct{ fd int }
 
-// checkForeign returns an error if addr is an address of this machine, of no
-// single machine (multicast, broadcast), or not an address to connect to.
+// checkForeign returns an error unless addr can be the address of another machine: if it is
+// an address of this machine, multicast, broadcast, or not IPv4.
 func (p *ownProbe) checkForeign(addr netip.Addr) error {
 	if !addr.Is4() || addr.As4()[0] == 0 || addr.IsLoopback() || addr.IsMulticast() ||
 		addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
@@ -52,7 +52,7 @@ func (p *ownProbe) close() {
 	}
 }
 
-// localTowards returns the address that the kernel would send to addr from.
+// localTowards returns the address from which the kernel would send to addr.
 func localTowards(addr netip.Addr) (netip.Addr, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

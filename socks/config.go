@@ -8,8 +8,8 @@ import (
 	"github.com/postern-router/postern/match"
 )
 
-// Config is what a user may set, with the names, ranges and defaults of
-// MikroTik's manual page.
+// Config is what a user can set, with the names, ranges and defaults of MikroTik's manual
+// page.
 type Config struct {
 	Enabled bool
 	// Port the server listens on, 1..65535.
@@ -17,14 +17,14 @@ type Config struct {
 	// ConnectionIdleTimeout is the silence, in both directions together, after
 	// which a connection is closed.
 	ConnectionIdleTimeout time.Duration
-	// MaxConnections is how many connections there may be at once, in whatever
-	// state, 1..500.
+	// MaxConnections is how many connections there may be at once, in any state, 1..500.
 	MaxConnections int
 	// NameServers are asked for the names of 4a requests, in this order, on port 53.
 	// When there are none here, names are looked up as hosts(5) and resolv.conf(5) of
 	// the machine say.
 	NameServers []netip.Addr
-	// Access decides in order: the first rule that matches, and allow when none does.
+	// Access is the access list. The first rule that matches decides; if none matches,
+	// the connection is allowed.
 	Access []Rule
 }
 

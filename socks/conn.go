@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// state is how far a connection is.
+// state is the state of a connection.
 type state uint8
 
 const (
@@ -21,58 +21,58 @@ const (
 	resolving                // a name
 	connecting               // to the server
 	opening                  // the firewall, for a BIND
-	calling                  // a BIND waits to be called
+	calling                  // a BIND waits for the call
 	established
 )
 
-// conn is a connection with a client, and what becomes of it. The server's mu
-// guards it. Times are by the server's clock, which leaves stalls out; came is by the
-// machine's.
+// conn is a connection of a client, and the connection that the server makes or takes for
+// it. The server's mu guards it. Times are those of the server's clock, which leaves stalls
+// out; came is that of the machine's.
 type conn struct {
 	number               uint64
 	client, remote, call int // descriptors: see role
 	state                state
 	queued               bool // is in Server.ready
 	over                 bool
-	attended             bool // see attend
+	watched              bool // see watchPeers
 	tx, rx               flow // client to server, server to client
 	came, born, last     time.Duration
-	limit                time.Duration // when the state must be over
+	limit                time.Duration // the deadline of the state
 	waiting              *list.Element // in Server.pending
-	attempt              *attempt      // from the request to what came of it
-	memory               int           // for socket buffers, in bytes, but for what the flows have; 0 is the kernel's to say
+	attempt              *attempt      // nil before the request and once it is answered
+	memory               int           // for socket buffers, in bytes, without that of the flows; 0: the kernel decides
 	typ                  Type
 	rule                 int
 	src, dst             netip.AddrPort
-	// judged is the destination that the access list decided about. It is dst
-	// but for the port of a BIND that was called.
+	// judged is the destination that the access list decided about. It differs from dst
+	// only in the port of a BIND that was called.
 	judged netip.AddrPort
 	user   string
 }
 
-// attempt is what a connection needs on its way to being established.
+// attempt is what a connection needs until it is established.
 type attempt struct {
 	request
-	deadline time.Duration // of all addresses together
-	addrs    []netip.Addr  // that are left to try
+	deadline time.Duration // for all addresses together
+	addrs    []netip.Addr  // not tried yet
 	failures []error
-	peer     netip.Addr // of a BIND: who may call
+	peer     netip.Addr // may call, of a BIND
 	local    netip.AddrPort
 	undo     func() // closes the firewall
-	task     *task  // that runs or waits to, in queue
+	task     *task  // runs, or waits in queue
 	queue    *queue
 }
 
-// overAt returns when c is over if nothing moves.
+// overAt returns the deadline of c if nothing moves.
 func (c *conn) overAt(idle time.Duration) time.Duration {
 	at := c.last + idle
-	if at < c.last { // an idle timeout of centuries
+	if at < c.last { // overflow: an idle timeout of centuries
 		at = never
 	}
 	return min(at, c.limit)
 }
 
-// enter puts c in a state that may take d; never is for ever.
+// enter puts c in a state that may last for d; never is without a limit.
 func (s *Server) enter(c *conn, to state, d time.Duration) {
 	c.state, c.last, c.limit = to, s.now, never
 	if d != never {
@@ -81,7 +81,7 @@ func (s *Server) enter(c *conn, to state, d time.Duration) {
 	s.checkAt = min(s.checkAt, c.overAt(s.cfg.ConnectionIdleTimeout))
 }
 
-// leavePending takes c out of those whose request is not complete.
+// leavePending removes c from the connections whose request is not complete.
 func (s *Server) leavePending(c *conn) {
 	if c.waiting != nil {
 		s.pending.Remove(c.waiting)
@@ -89,7 +89,7 @@ func (s *Server) leavePending(c *conn) {
 	}
 }
 
-// timeout serves c when its time is over.
+// timeout handles a deadline that c has reached.
 func (s *Server) timeout(c *conn) {
 	switch {
 	case c.limit > s.now:
@@ -105,9 +105,9 @@ func (s *Server) timeout(c *conn) {
 	}
 }
 
-// event serves c when one of its descriptors has changed.
+// event handles a change of one of c's descriptors.
 func (s *Server) event(c *conn, is role, events uint32) {
-	// Also before both sides are there: it is what the relay begins with.
+	// Also before both sides are connected: the relay begins with it.
 	const arrived = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLERR | unix.EPOLLHUP
 	if from := c.from(is); from != nil {
 		from.try = from.try || events&arrived != 0 && !from.full
@@ -128,7 +128,7 @@ func (s *Server) event(c *conn, is role, events uint32) {
 	case c.state == connecting && is == ofRemote:
 		var err error
 		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-			err = connect(c.remote, c.dst) // tells what became of it
+			err = connect(c.remote, c.dst) // returns the result
 		}
 		s.connected(c, err)
 	case c.state == calling && is == ofCall:
@@ -138,7 +138,7 @@ func (s *Server) event(c *conn, is role, events uint32) {
 	}
 }
 
-// from returns the flow whose source a descriptor is.
+// from returns the flow whose source is the descriptor with that role.
 func (c *conn) from(is role) *flow {
 	switch is {
 	case ofClient:
@@ -149,14 +149,14 @@ func (c *conn) from(is role) *flow {
 	return nil
 }
 
-// moved serves an established connection when one of its sockets has changed.
+// moved handles a change of one of the sockets of an established connection.
 func (s *Server) moved(c *conn, is role, events uint32) {
 	from, to, fd := &c.tx, &c.rx, c.client
 	if is == ofRemote {
 		from, to, fd = &c.rx, &c.tx, c.remote
 	}
 	if from.full && events&unix.EPOLLERR != 0 {
-		// A reset, and what came before it cannot be passed on now.
+		// A reset. What came before it cannot be passed on now.
 		s.abort(c, fmt.Errorf("read: %w", socketError(fd)), is)
 		return
 	}
@@ -168,7 +168,7 @@ func (s *Server) moved(c *conn, is role, events uint32) {
 	}
 }
 
-// socketError takes the error that a socket has.
+// socketError returns the pending error of a socket, and clears it.
 func socketError(fd int) error {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
@@ -177,11 +177,11 @@ func socketError(fd int) error {
 	return unix.Errno(n)
 }
 
-// readRequest reads the client's request, when it is complete.
+// readRequest reads the client's request once it is complete.
 func (s *Server) readRequest(c *conn) {
 	b := s.scratch[:maxRequest]
-	// It stays in the kernel until it is complete, so that a connection needs no
-	// memory for it, and what is behind it stays for the relay.
+	// The request stays in the kernel until it is complete, so that a connection needs no
+	// memory for it. What comes after it stays there for the relay.
 	n, err := receive(c.client, b, unix.MSG_PEEK)
 	if err == unix.EAGAIN {
 		return
@@ -209,7 +209,7 @@ func (s *Server) readRequest(c *conn) {
 		s.end(c, fmt.Errorf("read request: %w", err))
 		return
 	}
-	c.tx.try = n > length || c.tx.ending // there is more behind it already
+	c.tx.try = n > length || c.tx.ending // more has come already
 	s.leavePending(c)
 	c.user = req.user
 	c.attempt = &attempt{request: req, deadline: s.now + s.limits.connect}
@@ -222,7 +222,7 @@ func (s *Server) readRequest(c *conn) {
 		return
 	}
 	s.enter(c, resolving, s.limits.connect)
-	s.begin(c, &s.names, func(ctx context.Context) {
+	s.addTask(c, &s.names, func(ctx context.Context) {
 		addrs, err := s.resolve(ctx, req.host)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -239,7 +239,7 @@ func (s *Server) readRequest(c *conn) {
 	}, nil)
 }
 
-// resolved goes on with the addresses that a request means.
+// resolved continues with the addresses of a request.
 func (s *Server) resolved(c *conn, addrs []netip.Addr) {
 	c.attempt.addrs = addrs
 	if c.attempt.command == commandBind {
@@ -249,8 +249,8 @@ func (s *Server) resolved(c *conn, addrs []netip.Addr) {
 	}
 }
 
-// allow returns an error if the access list denies c to dst, and makes dst its
-// destination otherwise: a list that is changed later judges it again.
+// allow returns an error if the access list denies c access to dst. Otherwise it makes dst
+// the destination of c, which a new list decides about again.
 func (s *Server) allow(c *conn, dst netip.AddrPort) error {
 	rule, action := decide(s.cfg.Access, c.src, dst)
 	if rule != noRule {
@@ -281,7 +281,7 @@ func (s *Server) allowName(c *conn) error {
 	return fmt.Errorf("rule %d denies every address that %s may have", rule, c.attempt.host)
 }
 
-// reachable returns an error if addr is one that nobody may be connected to.
+// reachable returns an error if no client may be connected to addr.
 func (s *Server) reachable(addr netip.Addr) error {
 	if s.allowOwn {
 		return nil
@@ -289,8 +289,8 @@ func (s *Server) reachable(addr netip.Addr) error {
 	return s.probe.checkForeign(addr)
 }
 
-// connectNext connects c to the next address that is permitted. They share the
-// time that there is.
+// connectNext connects c to the next address that is permitted. The addresses share the
+// time that is left.
 func (s *Server) connectNext(c *conn) {
 	a := c.attempt
 	for len(a.addrs) > 0 {
@@ -302,9 +302,10 @@ func (s *Server) connectNext(c *conn) {
 			continue
 		}
 		s.enter(c, connecting, share)
-		// The first segment tells the other side how far windows are scaled, by what the
-		// buffer is then: one that is bounded is not, and a flow that is fast needs more than
-		// 64 kB. It also offers a window, of 64 kB, which is too much once many are there.
+		// The first segment says by how much windows are scaled, which depends on the size
+		// of the buffer at that time. With a bounded buffer they are not scaled, but a fast
+		// flow needs more than 64 kB. The first segment also offers a window of 64 kB, which
+		// is too much when there are many connections.
 		many := c.memory == leastMemory
 		if many {
 			c.limitBuffers(c.remote)
@@ -313,13 +314,13 @@ func (s *Server) connectNext(c *conn) {
 		if !many {
 			c.limitBuffers(c.remote)
 		}
-		s.connected(c, err) // which may be so already
+		s.connected(c, err)
 		return
 	}
 	s.end(c, errors.Join(a.failures...))
 }
 
-// dial gives c a socket to connect to dst with, if that is permitted.
+// dial makes a socket for c to connect to dst, if that is permitted.
 func (s *Server) dial(c *conn, dst netip.AddrPort) error {
 	if err := s.reachable(dst.Addr()); err != nil {
 		return err
@@ -343,8 +344,8 @@ func (s *Server) dial(c *conn, dst netip.AddrPort) error {
 	return nil
 }
 
-// connected goes on with a connection that is made, or tries the next address: err is
-// what connect returned.
+// connected continues when the connection to the server is made, or tries the next address.
+// err is what connect returned.
 func (s *Server) connected(c *conn, err error) {
 	if err == unix.EINPROGRESS || err == unix.EALREADY {
 		return
@@ -356,7 +357,7 @@ func (s *Server) connected(c *conn, err error) {
 	s.establish(c, Out, c.dst)
 }
 
-// failed goes on when c could not be connected to an address.
+// failed continues when c could not be connected to an address.
 func (s *Server) failed(c *conn, err error) {
 	closeSocket(c.remote)
 	c.remote = none
@@ -364,11 +365,11 @@ func (s *Server) failed(c *conn, err error) {
 	s.connectNext(c)
 }
 
-// establish tells the client that it is connected with dst, and lets bytes move.
+// establish tells the client that it is connected to dst, and starts the relay.
 func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 	c.typ, c.dst = typ, dst
 	s.enter(c, established, never)
-	s.checkAt = min(s.checkAt, c.born+s.limits.attend)
+	s.checkAt = min(s.checkAt, c.born+s.limits.watch)
 	s.log.line(func() string { return fmt.Sprintf("connection %d opened: %s", c.number, c) })
 	if err := reply(c.client, replyGranted, dst); err != nil {
 		s.abort(c, err, ofClient)
@@ -381,26 +382,26 @@ func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 	}
 }
 
-// attend has the kernel watch for peers of c that are gone, once c is old enough. Most
-// connections are over by then, and are spared the timers and system calls.
-func (s *Server) attend(c *conn) {
-	if c.attended || c.state != established {
+// watchPeers turns keepalive on for the peers of c, once c is old enough. Most connections
+// end before that, and need no timers and system calls.
+func (s *Server) watchPeers(c *conn) {
+	if c.watched || c.state != established {
 		return
 	}
-	if at := c.born + s.limits.attend; at > s.now {
+	if at := c.born + s.limits.watch; at > s.now {
 		s.checkAt = min(s.checkAt, at)
 		return
 	}
-	c.attended = true
+	c.watched = true
 	for _, fd := range [...]int{c.client, c.remote} {
 		if err := keepAlive(fd); err != nil {
-			s.log.printf("connection %d: %v", c.number, err) // the idle timeout bounds it still
+			s.log.printf("connection %d: %v", c.number, err) // the idle timeout still ends it
 		}
 	}
 }
 
-// bind listens for the call that the client asks for. Only one address can be
-// told in the reply: that for the first peer that is permitted.
+// bind listens for the call that the client asks for. The reply has room for one address:
+// the one for the first peer that is permitted.
 func (s *Server) bind(c *conn) {
 	a := c.attempt
 	for _, peer := range a.addrs {
@@ -420,7 +421,7 @@ func (s *Server) bind(c *conn) {
 	s.end(c, errors.Join(a.failures...))
 }
 
-// listen makes c listen where peer can reach it, if peer may call.
+// listen makes c listen on an address that peer can reach, if peer may call.
 func (s *Server) listen(c *conn, peer netip.Addr) (netip.AddrPort, error) {
 	local, err := s.bindAddress(c, peer)
 	if err != nil {
@@ -431,8 +432,8 @@ func (s *Server) listen(c *conn, peer netip.Addr) (netip.AddrPort, error) {
 		return netip.AddrPort{}, err
 	}
 	if port == s.cfg.Port {
-		// Free on this address, but then the firewall would be opened for the
-		// port of the SOCKS server. With this one held, the next is another.
+		// The port is free on this address, but the firewall would be opened for the
+		// port of the SOCKS server. While this listener exists, the next gets another port.
 		defer closeSocket(fd)
 		if fd, port, err = listenOn(local); err != nil {
 			return netip.AddrPort{}, err
@@ -461,13 +462,13 @@ func (s *Server) bindAddress(c *conn, peer netip.Addr) (netip.Addr, error) {
 	return at.Addr(), err
 }
 
-// openFirewall has the firewall let the caller in.
+// openFirewall lets the caller through the firewall.
 func (s *Server) openFirewall(c *conn) {
 	a := c.attempt
 	failed := func(err error) {
 		s.end(c, fmt.Errorf("open the firewall for %s to %s: %w", a.peer, a.local, err))
 	}
-	// The call may outlast the connection, and with it the descriptor's number.
+	// The call may outlast the connection and its descriptor.
 	fd, err := unix.FcntlInt(uintptr(c.call), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		failed(err)
@@ -475,14 +476,14 @@ func (s *Server) openFirewall(c *conn) {
 	}
 	listener := os.NewFile(uintptr(fd), "listener on "+a.local.String())
 	s.enter(c, opening, s.limits.connect)
-	s.begin(c, &s.openings, func(ctx context.Context) {
+	s.addTask(c, &s.openings, func(ctx context.Context) {
 		undo, err := s.open(ctx, Opening{Peer: a.peer, Local: a.local}, listener)
 		listener.Close()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if c.over {
 			if err == nil {
-				s.later(&s.openings, undo)
+				s.runNext(&s.openings, undo)
 			}
 			return
 		}
@@ -497,7 +498,7 @@ func (s *Server) openFirewall(c *conn) {
 	}, func() { listener.Close() })
 }
 
-// awaitCall tells the client where to be called, and waits for that.
+// awaitCall tells the client the address for the call, and waits for it.
 func (s *Server) awaitCall(c *conn) {
 	if c.tx.ending {
 		s.end(c, errLeft)
@@ -506,7 +507,7 @@ func (s *Server) awaitCall(c *conn) {
 	s.enter(c, calling, s.limits.bind)
 	err := reply(c.client, replyGranted, c.attempt.local)
 	if err == nil {
-		// The first event is at once if somebody has called already.
+		// If somebody has called already, there is an event at once.
 		err = s.poller.add(c.call, ofCall, c.number)
 	}
 	if err != nil {
@@ -514,7 +515,7 @@ func (s *Server) awaitCall(c *conn) {
 	}
 }
 
-// called takes the call of a BIND if it is from whom it may be from.
+// called accepts the call for a BIND if it comes from the right peer.
 func (s *Server) called(c *conn) {
 	a := c.attempt
 	fd, caller, err := acceptFrom(c.call)
@@ -536,7 +537,7 @@ func (s *Server) called(c *conn) {
 		err = s.poller.add(fd, ofRemote, c.number)
 	}
 	if err != nil {
-		// A reset, so that a caller that may not call is told nothing.
+		// A reset tells a caller that may not call nothing.
 		reset(fd)
 		closeSocket(fd)
 		s.end(c, err)
@@ -548,7 +549,7 @@ func (s *Server) called(c *conn) {
 	s.establish(c, In, caller)
 }
 
-// endCall ends the waiting for a call: nobody else can call.
+// endCall stops waiting for a call.
 func (s *Server) endCall(c *conn) {
 	if c.call != none {
 		s.poller.remove(c.call)
@@ -556,13 +557,13 @@ func (s *Server) endCall(c *conn) {
 		c.call = none
 	}
 	if a := c.attempt; a != nil && a.undo != nil {
-		s.later(&s.openings, a.undo)
+		s.runNext(&s.openings, a.undo)
 		a.undo = nil
 	}
 }
 
-// abort ends an established connection because the direction from one side
-// failed: both sides get a reset.
+// abort ends an established connection because one direction, that from a side, failed.
+// Both sides are reset.
 func (s *Server) abort(c *conn, err error, from role) {
 	reset(c.client)
 	reset(c.remote)
@@ -573,13 +574,13 @@ func (s *Server) abort(c *conn, err error, from role) {
 	s.end(c, fmt.Errorf("%s: %w", name, err))
 }
 
-// end ends c, for a reason unless both sides ended, and frees its slot.
+// end ends c and frees its slot. err is the reason, nil if both sides have ended.
 func (s *Server) end(c *conn, err error) {
 	c.over = true
 	delete(s.conns, c.number)
 	s.leavePending(c)
 	if a := c.attempt; a != nil && a.task != nil {
-		s.giveUp(a.queue, a.task)
+		s.cancelTask(a.queue, a.task)
 	}
 	s.endCall(c)
 	c.attempt = nil
@@ -616,8 +617,8 @@ func (s *Server) end(c *conn, err error) {
 	})
 }
 
-// reply sends the 8 bytes of a reply. It never waits: they are the first or
-// second 8 bytes that the socket has to send.
+// reply sends the 8 bytes of a reply. It never blocks: the socket has at most 8 other bytes
+// to send.
 func reply(fd int, code byte, addr netip.AddrPort) error {
 	var b [8]byte
 	if _, err := send(fd, appendReply(b[:0], code, addr)); err != nil {
@@ -626,7 +627,7 @@ func reply(fd int, code byte, addr netip.AddrPort) error {
 	return nil
 }
 
-// String is what the opening and the closing line of c have in common.
+// String returns what the opening and the closing line of c have in common.
 func (c *conn) String() string {
 	dst := "none"
 	if c.dst.IsValid() {

@@ -1,6 +1,6 @@
-// Package socks is a SOCKS4 server for small routers: it lets TCP clients
-// through a firewall, CONNECT and BIND, as far as an access list allows, and
-// behaves as MikroTik's manual page "SOCKS" describes.
+// Package socks is a SOCKS4 server for small routers. It lets TCP clients through a
+// firewall with CONNECT and BIND, as far as an access list allows, and behaves as
+// MikroTik's manual page "SOCKS" describes.
 //
 // The protocol is that of the memos "SOCKS: A protocol for TCP proxy across
 // firewalls" and "SOCKS 4A: A Simple Extension to SOCKS 4 Protocol" by Ying-Da
@@ -9,102 +9,102 @@
 //
 // # What it promises
 //
-// Nothing that a client sends behind its request is lost, however the bytes are
-// cut into segments. Both directions end on their own (half-close), a reset of
-// one side is a reset of the other, an urgent byte stays in the stream. A peer that
-// is gone without a word is noticed after two minutes (keepalive). Tx and Rx of a
-// connection are exact and current: the bytes that the kernel took for the other side.
+// Nothing that a client sends after its request is lost, however the bytes are divided
+// into segments. Each direction ends separately (half-close). A reset of one side resets
+// the other. An urgent byte stays at its place in the stream. A peer that vanishes without
+// closing is noticed after two minutes if all that was sent to it has been acknowledged
+// (keepalive), and otherwise when the kernel gives up sending it again. Tx and Rx of a
+// connection are exact and current: they count the bytes that the kernel has taken for the
+// other side.
 //
-// It never connects to the machine that it runs on (any own address, 127/8,
-// 0/8), to multicast or to broadcast, whatever the access list says: it is no
-// way round the input firewall and no loop of itself. The addresses of a 4a
-// name are judged after its resolution, each one, and the next is tried when
-// one does not answer.
+// The server never connects to the machine that it runs on (any address of its own, 127/8,
+// 0/8), to multicast or to broadcast addresses, whatever the access list says: nobody can
+// use it to avoid the input firewall, or to connect it to itself. A 4a name is resolved
+// first, and then each of its addresses is checked. If one does not answer, the next is
+// tried.
 //
 // # Access list
 //
-// Rules are tried in order and the first that matches decides; when none does,
-// the connection is allowed; a disabled rule is as if it were not there. The
-// source is the client's address and port. For CONNECT the destination is
-// DSTIP and DSTPORT. For BIND it is DSTIP, who will call, and the port that the
-// server listens on for the call (DSTPORT of the request is not used): that is
-// how the manual's rule "dst-port=1024-65535 action=allow" lets the data
-// connections of an active FTP server in. A BIND for anyone (DSTIP 0.0.0.0, as
-// Dante's client asks) is judged twice, with 0.0.0.0 at the request and with
-// the caller's address at the call.
+// Rules are tried in order and the first one that matches decides. If none matches, the
+// connection is allowed. Disabled rules are ignored. The source is the client's address
+// and port. For CONNECT the destination is DSTIP and DSTPORT. For BIND it is DSTIP, which
+// is the peer that will call, and the port on which the server listens for that call; the
+// DSTPORT of the request is not used. So the manual's rule "dst-port=1024-65535
+// action=allow" lets the data connections of an active FTP server in. A BIND for anyone
+// (DSTIP 0.0.0.0, which Dante's client sends) is checked twice: with 0.0.0.0 at the
+// request, and with the caller's address at the call.
 //
-// A name whose every address the list would deny is not looked up: a client that may
-// connect to nothing could tell the world something by the names that it asks for.
+// If the list denies every address that a name could have, the name is not looked up: a
+// client that may connect to nothing could otherwise send data out in the names.
 //
-// A changed list is applied at once to connections that are already open: what
-// it denies is closed. Hits counts decisions about new connections only.
+// A new list is also applied to connections that are already open: those that it denies
+// are closed. Hits counts decisions about new connections only.
 //
 // # BIND
 //
-// The server listens before it sends the first reply, on the address that the
-// kernel would use towards DSTIP, so that the reply tells an address that the
-// peer can reach, and on a port other than its own. For anyone it is the address
-// of the default route or, without one, the address that the client reached the
-// server by. Before the reply Options.Open is asked to let that one peer in to
-// that one port, which is undone when the wait ends. The first call ends the
-// wait: a caller other than DSTIP gets a reset, and the client 91. A client that
-// closes its connection, or its half of it, ends the wait too.
+// The server listens before it sends the first reply. It listens on the address from
+// which the kernel would send to DSTIP, so that the peer can reach the address in the
+// reply, and never on the port of the SOCKS server. For a BIND for anyone, that is the
+// address of the default route or, if there is none, the address on which the client
+// reached the server. Before the reply, Options.Open is asked to let that one peer in to
+// that one port, which is undone when the wait ends. The first call ends the wait: a
+// caller other than DSTIP is reset, and the client gets 91. The wait also ends when the
+// client closes its connection, or its half of it.
 //
 // # How it works
 //
-// One goroutine waits for all sockets (epoll, edge-triggered) and does all that
-// does not wait, a few steps of each connection in turn. Bytes go from socket to
-// socket by splice(2) through one pipe that all connections share: a step takes
-// from the source only what the sink has room for, so that the pipe is empty
-// again behind it. With Options.SocketMemory, on a machine with little memory,
-// they are copied instead, but for directions that are fast. A request that is
-// not complete stays in the kernel's buffer. docs/SOCKS.md tells what else was
-// tried, and the figures.
+// One goroutine waits for all sockets (epoll, edge-triggered) and does everything that
+// does not block, a few steps of each connection in turn. Bytes move from socket to socket
+// by splice(2), through one pipe that all connections share: a step takes from the source
+// only as much as the sink has room for, so that the pipe is empty again after it. With
+// Options.SocketMemory, on a machine with little memory, slow directions are copied
+// instead. An incomplete request stays in the kernel's buffer. docs/SOCKS.md has the
+// measurements, and what else was tried.
 //
 // # Bounds
 //
-// max-connections counts connections in every state. When all slots are taken,
-// a new connection replaces the oldest whose request is not complete; if there
-// is none it gets 91 and is closed, without a slot, goroutine or buffer.
+// max-connections counts connections in every state. When all slots are taken, a new
+// connection replaces the oldest one whose request is not complete. If there is none, the
+// new one gets 91 and is closed, without a slot, goroutine or buffer.
 //
-//	request complete      10 s after the connection, absolute
-//	CONNECT answered      30 s, name resolution and all addresses together
-//	BIND called           2 min after the first reply
+//	complete request      10 s after the connection, however many bytes come
+//	answer to CONNECT     30 s, for name resolution and all addresses together
+//	call for BIND         2 min after the first reply
 //	silence in any state  connection-idle-timeout, both directions together
-//	names resolved        8 at a time, at most 8 addresses of one tried; a client that
-//	                      leaves ends its lookup, and only then is its place free
-//	log                   10 lines a second, 100 at once, 128 that wait to be written
+//	names resolved        8 at a time, and at most 8 addresses of each tried; a client that
+//	                      leaves ends its lookup, and its place is free once that has ended
+//	log                   10 lines a second, 100 at once, 128 that wait to be written; and
+//	                      one for each connection when all are closed on purpose
 //
-// Time in which the server did not run, because its process was stopped or the machine stood
-// still for more than a second, counts for none of these: what the peers sent meanwhile is
-// served first. (Keepalive is the kernel's: it counts probes without an answer, of which a
-// stall of the machine costs one at most.)
+// Time in which the server did not run, because its process was stopped or the machine
+// stood still for more than a second, does not count: what the peers sent in that time is
+// served first. (Keepalive is done by the kernel, which counts unanswered probes: a stall
+// of the machine costs at most one.)
 //
-// What connections can make the machine spend, N of them at once:
+// What N connections at once can make the machine spend:
 //
-//	memory of ours        less than 1 kB a connection, its user id included, and
-//	                      while a name is resolved or the firewall opened (8 at a
-//	                      time) some 10 kB more
-//	goroutines            none a connection: one, 8 that resolve names, 8 that
+//	server's memory       less than 1 kB a connection, with its user id, and some 20 kB
+//	                      while a name is resolved or the firewall opened (8 of each)
+//	goroutines            none for each connection: one, 8 that resolve names, 8 that
 //	                      open the firewall, one that writes the log
-//	descriptors           2 a connection, and 64 for all else
-//	pipes                 one, 4 at most, of 256 kB each where there are 32 MB of
-//	                      memory and 1 MB from 128 MB on, in what they hold; they
-//	                      are empty but for what a sink refused
-//	buffers of ours       32 kB in all
-//	socket buffers        with Options.SocketMemory: that, and 4.5 kB a connection
-//	                      when it is spent, for bytes that wait in one direction; if
-//	                      they wait in both, as neither side reads, those 4.5 kB
-//	                      twice. A page of two packets that is held for one of
-//	                      them is counted as half. Without: what net.ipv4.tcp_mem
-//	                      lets all sockets of the machine have together. The
-//	                      kernel's own for two sockets come to 8 kB more
+//	descriptors           2 a connection, and 64 for everything else
+//	pipes                 1, at most 4. Each can hold 256 kB on a machine with 32 MB and
+//	                      1 MB from 128 MB on; it is empty unless a sink took less than
+//	                      it had room for
+//	server's buffers      32 kB in all
+//	socket buffers        with Options.SocketMemory: that much, and when it is spent
+//	                      4.5 kB a connection for bytes that wait in one direction, or
+//	                      9 kB if they wait in both because neither side reads. A page
+//	                      that holds two packets, one of which is gone, counts as half.
+//	                      Without it: what net.ipv4.tcp_mem gives all sockets of the
+//	                      machine together. The kernel's structures for two sockets take
+//	                      8 kB more
 //
-// A connection that is ended by the server leaves nothing behind: a side which has
-// not taken all is reset.
+// A connection that the server ends leaves nothing behind: a side that has not taken
+// everything is reset.
 //
-// An accept that fails (no descriptors, no memory) is tried again after a pause
-// of 5 ms to 1 s. With Options.SocketMemory that is so as well when less than a 10th of the
-// machine's memory is free; when it is less than a 12th, the connections end that were
-// silent for longest.
+// If accept fails (no descriptors, no memory), it is tried again after a pause of 5 ms to
+// 1 s. With Options.SocketMemory, nothing is accepted either while less than a 10th of the
+// machine's memory is free; below a 12th, the connections that were silent for longest are
+// closed.
 package socks

@@ -15,14 +15,14 @@ const (
 	logEnd   = time.Second
 )
 
-// limitedLog passes lines on as far as logBurst and logRate allow, and says
-// with the next one how many it dropped. It never waits for logf.
+// limitedLog passes lines on to logf as far as logBurst and logRate allow. If it dropped
+// lines, the next one is preceded by how many. It never waits for logf.
 type limitedLog struct {
 	lines   chan string   // nil without logf
 	written chan struct{} // closed when the last line is
 
 	mu      sync.Mutex
-	spent   float64 // lines of the burst that are used
+	spent   float64 // how many lines of the burst are used
 	at      time.Time
 	dropped int
 	closed  bool
@@ -42,12 +42,12 @@ func newLimitedLog(logf func(format string, args ...any)) *limitedLog {
 	return l
 }
 
-// printf formats only what it passes on.
+// printf formats a line only if it is passed on.
 func (l *limitedLog) printf(format string, args ...any) {
 	l.line(func() string { return fmt.Sprintf(format, args...) })
 }
 
-// line calls text only for what it passes on.
+// line calls text only if the line is passed on.
 func (l *limitedLog) line(text func() string) {
 	if l.lines == nil {
 		return
@@ -65,8 +65,8 @@ func (l *limitedLog) line(text func() string) {
 	l.pass(text)
 }
 
-// unlimited passes a line on whatever the rate is. It is for what the user of the server
-// did, one line a connection.
+// unlimited passes a line on whatever the rate is. It is for what was done on purpose, with
+// one line for each connection.
 func (l *limitedLog) unlimited(text func() string) {
 	if l.lines == nil {
 		return
@@ -89,8 +89,8 @@ func (l *limitedLog) pass(text func() string) {
 	l.lines <- text()
 }
 
-// close returns when all that was passed on is written, or logEnd later if logf waits for a
-// reader that does not read.
+// close returns when all lines that were passed on are written, but no later than after
+// logEnd: logf may be blocked for ever.
 func (l *limitedLog) close() {
 	if l.lines == nil {
 		return

@@ -15,22 +15,22 @@ import (
 // never is later than any time of the clock.
 const never = time.Duration(math.MaxInt64)
 
-// batch is how many events the loop takes, and how many connections it accepts,
-// before all others have their turn.
+// batch is how many events the loop takes, and how many connections it accepts, in one
+// turn.
 const batch = 64
 
-// role is what a descriptor is for.
+// role is the purpose of a descriptor.
 type role uint64
 
 const (
 	ofClient role = iota // the client's connection
 	ofRemote             // the connection with the server, or with a BIND's caller
 	ofCall               // the listener of a BIND
-	ofServer             // the server's own: its listener, and what ends a wait
+	ofServer             // the server's own: its listener, and the eventfd that ends a wait
 	roles
 )
 
-// poller tells which descriptors have changed (epoll(7), edge-triggered).
+// poller reports which descriptors have changed (epoll(7), edge-triggered).
 type poller struct {
 	epoll int
 	event int // an eventfd, which ends a wait
@@ -54,10 +54,10 @@ func newPoller() (*poller, error) {
 	return p, nil
 }
 
-// add watches fd, which is the connection's of that number.
+// add watches fd, which belongs to the connection with that number.
 func (p *poller) add(fd int, is role, number uint64) error {
-	// The kernel gives these 64 bits back with each event. The number, unlike the
-	// descriptor, is never used again: an event that is late finds nobody.
+	// The kernel returns these 64 bits with each event. Unlike a descriptor, a number is
+	// never used again: a late event cannot reach another connection.
 	tag := number*uint64(roles) + uint64(is)
 	e := unix.EpollEvent{
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET,
@@ -70,23 +70,23 @@ func (p *poller) add(fd int, is role, number uint64) error {
 	return nil
 }
 
-// remove ends the watch of fd. Closing does so too, but not as long as another
-// process has the same socket.
+// remove stops watching fd. Closing fd does that too, but not while another process has the
+// same socket open.
 func (p *poller) remove(fd int) { unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil) }
 
-// origin is what add was told.
+// origin returns what add was told about the descriptor of an event.
 func origin(e unix.EpollEvent) (is role, number uint64) {
 	tag := uint64(uint32(e.Pad))<<32 | uint64(uint32(e.Fd))
 	return role(tag % uint64(roles)), tag / uint64(roles)
 }
 
-// wait waits for events, so many milliseconds at most or without end if that is -1,
-// and returns how many there are.
+// wait waits for events, for at most that many milliseconds or, if it is -1, without a
+// limit. It returns how many there are.
 func (p *poller) wait(events *[batch]unix.EpollEvent, milliseconds int) int {
 	if milliseconds != 0 {
-		// What the loop waits for is mostly what another thread is about to do on the
-		// same processor. To give that its turn (sched_yield(2)) costs less than to sleep
-		// and be woken, and next to nothing where nobody wants a turn.
+		// The loop mostly waits for what another thread is about to do on the same
+		// processor. Letting that thread run (sched_yield(2)) costs less than sleeping and
+		// being woken, and next to nothing if no other thread is ready.
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		if n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll),
 			uintptr(unsafe.Pointer(events)), batch, 0, 0, 0); errno == 0 && n > 0 {
@@ -99,12 +99,12 @@ func (p *poller) wait(events *[batch]unix.EpollEvent, milliseconds int) int {
 		return 0
 	}
 	if errno != 0 {
-		panic(fmt.Sprintf("socks: wait for events: %v", errno)) // else it would spin
+		panic(fmt.Sprintf("socks: wait for events: %v", errno)) // otherwise the loop would be busy for ever
 	}
 	return int(n)
 }
 
-// wake ends the wait of the loop, now or the next.
+// wake ends the loop's wait: the one that is under way, or else the next.
 func (p *poller) wake() {
 	one := [8]byte{0: 1, 7: 1} // more than 0 in either byte order
 	unix.Write(p.event, one[:])
@@ -115,12 +115,12 @@ func (p *poller) close() {
 	unix.Close(p.event)
 }
 
-// loop is the server at work, until Shutdown.
+// loop runs the server until Shutdown.
 func (s *Server) loop() {
 	if runtime.NumCPU() > 1 {
-		// A thread of its own: it waits in the kernel, not in Go's scheduler. With one
-		// processor that costs two changes of thread each time that the scheduler looks
-		// whether anybody else wants a turn.
+		// With a thread of its own the loop waits in the kernel, not in Go's scheduler. With
+		// one processor that would cost two thread switches each time the scheduler lets
+		// other goroutines run.
 		runtime.LockOSThread()
 	}
 	var events [batch]unix.EpollEvent
@@ -139,13 +139,12 @@ func (s *Server) loop() {
 	}
 }
 
-// turn does all that can be done without waiting. A connection that has more takes
-// some steps: none waits for the end of another's stream.
+// turn does everything that can be done without waiting. Each connection that has bytes to
+// move takes a few steps, so that none waits for the end of another's stream.
 func (s *Server) turn(events []unix.EpollEvent) {
-	// A part of them at a time: whoever asks the server something has to wait for
-	// the end of the turn.
-	const conns = 4
-	for range min(conns, len(s.ready)) {
+	// Only some of them: callers of the server's methods wait for the end of the turn.
+	const most = 4
+	for range min(most, len(s.ready)) {
 		c := s.ready[0]
 		s.ready[0], s.ready = nil, s.ready[1:]
 		c.queued = false
@@ -168,14 +167,14 @@ func (s *Server) turn(events []unix.EpollEvent) {
 	if s.listener != none && s.acceptAt <= s.now {
 		s.accept()
 	}
-	s.spare()
+	s.relieveMemory()
 	if s.checkAt <= s.now {
 		s.check()
 	}
 }
 
-// wait returns how long the loop may wait for events, in milliseconds; -1 is
-// for ever.
+// wait returns how long the loop may wait for events, in milliseconds; -1 is without a
+// limit.
 func (s *Server) wait() int {
 	s.asked = 0
 	if len(s.ready) > 0 {
@@ -196,9 +195,9 @@ func (s *Server) wait() int {
 	return int(min((s.asked+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
 }
 
-// check ends the connections whose time is over, and finds out when to check
-// again. Nothing is done for that when bytes move: a check that comes too early
-// finds how much later it should have been.
+// check ends the connections that have reached a deadline, and finds when to check again.
+// Moving bytes does not update that time: a check that comes too early finds the later
+// deadlines.
 func (s *Server) check() {
 	s.checkAt = never
 	for _, c := range s.conns {
@@ -208,13 +207,13 @@ func (s *Server) check() {
 			continue
 		}
 		s.checkAt = min(s.checkAt, at)
-		s.attend(c)
+		s.watchPeers(c)
 		s.shrink(c, &c.tx, c.client, c.remote)
 		s.shrink(c, &c.rx, c.remote, c.client)
 	}
 }
 
-// release gives back what the loop has, at its end.
+// release closes what belongs to the loop, when it ends.
 func (s *Server) release() {
 	s.poller.close()
 	for _, p := range s.pipes {
@@ -224,36 +223,37 @@ func (s *Server) release() {
 	s.probe.close()
 }
 
-// queue holds tasks of one kind: work that waits, outside of the loop, so many
+// queue holds tasks of one kind. Tasks block, and so run outside the loop, a limited number
 // at a time.
 type queue struct {
-	free  int // how many more may run
+	free  int // how many more goroutines may run tasks
 	tasks []*task
 }
 
 type task struct {
 	run    func()
 	cancel context.CancelFunc
-	drop   func() // called instead of run if that has become needless; may be nil
+	drop   func() // if not nil, called if the task is cancelled before it runs
 }
 
-// begin has run done for c, which waits for nothing else.
-func (s *Server) begin(c *conn, q *queue, run func(context.Context), drop func()) {
+// addTask has a task run for c, which has no other one.
+func (s *Server) addTask(c *conn, q *queue, run func(context.Context), drop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &task{cancel: cancel, run: func() { defer cancel(); run(ctx) }, drop: drop}
 	c.attempt.task, c.attempt.queue = t, q
 	q.tasks = append(q.tasks, t)
-	s.employ(q)
+	s.runTasks(q)
 }
 
-// later has run done before what waits in q: it gives back what that takes.
-func (s *Server) later(q *queue, run func()) {
+// runNext has a task run before those that wait in q. It is for tasks that release
+// something.
+func (s *Server) runNext(q *queue, run func()) {
 	q.tasks = append([]*task{{run: run}}, q.tasks...)
-	s.employ(q)
+	s.runTasks(q)
 }
 
-// giveUp takes t out of its queue, or if it runs tells it to end.
-func (s *Server) giveUp(q *queue, t *task) {
+// cancelTask removes t from its queue or, if it runs, tells it to end.
+func (s *Server) cancelTask(q *queue, t *task) {
 	t.cancel()
 	if i := slices.Index(q.tasks, t); i >= 0 {
 		q.tasks = slices.Delete(q.tasks, i, i+1)
@@ -263,8 +263,8 @@ func (s *Server) giveUp(q *queue, t *task) {
 	}
 }
 
-// employ has the tasks of q run.
-func (s *Server) employ(q *queue) {
+// runTasks starts a goroutine that runs the tasks of q, if another one may run.
+func (s *Server) runTasks(q *queue) {
 	if q.free == 0 {
 		return
 	}

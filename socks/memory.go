@@ -7,47 +7,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket memory is shared out by what connections can use. Each gets little when it
-// comes. A direction whose bytes move is given more of what is left, and gives it
-// back when it has been quiet with empty buffers: bytes that wait for a slow receiver
-// stay where they are, so that nothing can be taken from a connection that is stuck.
-// It is the kernel that holds a connection to what it has: a packet beyond the receive
-// buffer is dropped, and sent again later.
+// Socket memory is divided by what connections can use. A new connection gets little. A
+// direction whose bytes move gets more of what is left. It gives that back when nothing has
+// moved for a while and its buffers are empty: bytes that wait for a slow receiver stay
+// where they are, so nothing can be taken from a connection that is stuck. The kernel
+// enforces the limits: it drops a packet that does not fit the receive buffer, and the peer
+// sends it again.
 const (
-	// firstPart: a connection gets one part in so many of what is left when it comes.
+	// firstPart: a new connection gets 1/firstPart of what is left.
 	firstPart = 64
-	// leastMemory is what any connection gets, in bytes, also when nothing is left.
+	// leastMemory is what every connection gets, in bytes, even if nothing is left.
 	leastMemory = 4608
-	// leastWindow is the window that goes with it: one packet.
+	// leastWindow is the window that goes with leastMemory: one packet.
 	leastWindow = 1460
 
-	// morePart: a direction that can use more gets one part in so many of what is left.
+	// morePart: a direction that can use more gets 1/morePart of what is left.
 	morePart = 4
-	// mostMemory is what it has at most, in bytes. Half of it is for what waits to be
-	// read, of which packets fill a half: a window of some 128 kB.
+	// mostMemory is the most that a direction has, in bytes. Half of it is for bytes that
+	// wait to be read, and packets fill only half of that: a window of some 128 kB.
 	mostMemory = 512 << 10
-	// A direction can use more that has moved as much as it has within growTime.
+	// A direction can use more if it has moved as much as its memory within growTime.
 	growTime = 2 * time.Second
-	// anyPart: of all the memory one part in so many is for whoever comes. The rest is
-	// for those that have moved fastSize bytes within growTime: what waits on the way to
-	// a slow receiver must not come by it. What the fast have counts against that rest alone, if it
-	// fits there: who comes when others are fast must be able to become so too.
+	// anyPart: 1/anyPart of all the memory is for every connection. The rest is for fast
+	// directions, which have moved fastSize bytes within growTime: bytes that wait for a
+	// slow receiver must not get it. The memory of a fast direction counts against that rest
+	// alone, if it fits there, so that a connection that comes later can become fast too.
 	anyPart  = 3
 	fastSize = 1 << 20
-	// quietTime is how often it is looked for directions that are quiet.
+	// quietTime is how often the loop looks for directions that are quiet.
 	quietTime = time.Second
 )
 
 // The kernel lets each socket have one packet to read and one to send whatever its limits
-// are (tcp_data_queue and tcp_wmem_schedule in net/ipv4), so that 500 connections that are
-// stuck both ways can hold more than a machine with 32 MB has. Before there is none:
+// are (tcp_data_queue and tcp_wmem_schedule in net/ipv4). So 500 connections that are stuck
+// in both directions can hold more than a machine with 32 MB has. To keep some free:
 const (
-	// tightPart: with less than one part in so many of all memory free, nothing is accepted;
+	// tightPart: with less than 1/tightPart of all memory free, nothing is accepted.
 	tightPart = 10
-	// shortPart: with less than this, the connections end that were silent for longest,
+	// shortPart: with less than 1/shortPart, the connections that were silent for longest
+	// are closed,
 	shortPart = 12
-	// mostSpared: so many of them in a turn of the loop.
-	mostSpared = 8
+	// mostClosed of them in each turn of the loop.
+	mostClosed = 8
 )
 
 var (
@@ -55,9 +56,9 @@ var (
 	errShort = errors.New("memory is short, and no connection was silent for longer")
 )
 
-// machineMemory is how much memory the machine has free, and in all, in bytes. What the
-// kernel could free of cached files counts as taken: socket memory is bounded on routers,
-// and a router's files are in memory.
+// machineMemory returns how much memory the machine has free, and in all, in bytes. Cached
+// files count as used although the kernel could drop them: socket memory is bounded on
+// routers, whose files are in memory anyway.
 func machineMemory() (free, all uint64) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -66,9 +67,9 @@ func machineMemory() (free, all uint64) {
 	return uint64(info.Freeram) * uint64(info.Unit), uint64(info.Totalram) * uint64(info.Unit)
 }
 
-// less reports whether less than one part in so many of the machine's memory is free,
-// where socket memory is bounded at all.
-func (s *Server) less(part uint64) bool {
+// memoryBelow reports whether less than 1/part of the machine's memory is free. Where socket
+// memory is not bounded, it never is.
+func (s *Server) memoryBelow(part uint64) bool {
 	if s.socketMemory == 0 {
 		return false
 	}
@@ -76,10 +77,10 @@ func (s *Server) less(part uint64) bool {
 	return free < all/part
 }
 
-// spare ends connections for the memory that they hold, if that is short.
-func (s *Server) spare() {
-	for range min(mostSpared, len(s.conns)) {
-		if !s.less(shortPart) {
+// relieveMemory closes connections if the machine's memory is short.
+func (s *Server) relieveMemory() {
+	for range min(mostClosed, len(s.conns)) {
+		if !s.memoryBelow(shortPart) {
 			return
 		}
 		var silent *conn
@@ -92,7 +93,7 @@ func (s *Server) spare() {
 	}
 }
 
-// left is how much there is of the part for fast directions, or of that for all.
+// left returns how much is left of the part for fast directions (apart), or of that for all.
 func (s *Server) left(apart bool) int {
 	forAny := s.socketMemory / anyPart
 	if apart {
@@ -101,7 +102,7 @@ func (s *Server) left(apart bool) int {
 	return forAny - s.memoryAny
 }
 
-// account is where what f has is counted.
+// account returns the sum in which the memory of f is counted.
 func (s *Server) account(f *flow) *int {
 	if f.apart {
 		return &s.memoryFast
@@ -125,8 +126,8 @@ func (s *Server) takeMemory(c *conn) {
 	*s.account(&c.rx) -= c.rx.memory
 }
 
-// grow gives f more, if it can use that and there is some. It is called when bytes
-// have moved that the sink took.
+// grow gives f more memory, if f can use it and there is some. It is called when the sink
+// has taken bytes.
 func (s *Server) grow(c *conn, f *flow, source, sink int) {
 	if s.socketMemory == 0 {
 		return
@@ -141,7 +142,7 @@ func (s *Server) grow(c *conn, f *flow, source, sink int) {
 	}
 	fast, apart, more := f.fast || moved >= fastSize, f.apart, s.left(f.apart)/morePart
 	if left := s.left(true); fast && !apart && left >= f.memory {
-		// What it has is of the other part from now on.
+		// What it has counts against the other part from now on.
 		apart, more = true, min(left/morePart, left-f.memory)
 	}
 	more = min(more, mostMemory-has)
@@ -160,8 +161,8 @@ func (s *Server) grow(c *conn, f *flow, source, sink int) {
 	s.checkAt = min(s.checkAt, s.now+quietTime)
 }
 
-// shrink takes back what f was given more, if it has been quiet since the last look
-// and holds nothing.
+// shrink takes back the memory that grow gave f, if nothing has moved since the last look
+// and its buffers are empty.
 func (s *Server) shrink(c *conn, f *flow, source, sink int) {
 	if f.memory == 0 && !f.fast {
 		return
@@ -182,15 +183,15 @@ func (s *Server) shrink(c *conn, f *flow, source, sink int) {
 	c.limitSink(sink, f)
 }
 
-// limitBuffers bounds what the kernel holds for a socket of c that is not connected
-// with its other yet.
+// limitBuffers bounds what the kernel holds for a socket of c before it is connected to
+// the other side.
 func (c *conn) limitBuffers(fd int) {
 	c.limitSource(fd, &flow{})
 	c.limitSink(fd, &flow{})
 }
 
-// limitSource bounds what waits at the source of f, a socket of c. That and what is to
-// go out at its sink are what f fills if its receiver is slow: each has half.
+// limitSource bounds what waits to be read at the source of f, a socket of c. If the
+// receiver is slow, bytes wait there and at the sink: each gets half of the memory.
 func (c *conn) limitSource(fd int, f *flow) {
 	if c.memory == 0 {
 		return
@@ -208,15 +209,15 @@ func (c *conn) limitSource(fd int, f *flow) {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, window)
 }
 
-// limitSink bounds what waits at the sink of f, a socket of c.
+// limitSink bounds what waits to be sent at the sink of f, a socket of c.
 func (c *conn) limitSink(fd int, f *flow) {
 	if c.memory == 0 {
 		return
 	}
 	size := (c.memory + f.memory) / 2
 	if f.fast {
-		// It is spliced: the kernel counts the bytes that wait, not the pages that hold them,
-		// mostly two packets in each.
+		// It is spliced. The kernel then counts the bytes that wait and not the pages that
+		// hold them, which mostly have two packets each.
 		size = size * 2 / 3
 	}
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size/2)

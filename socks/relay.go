@@ -11,31 +11,31 @@ import (
 // flow is one direction of a connection.
 type flow struct {
 	moved uint64 // bytes that the kernel took for the sink
-	// room is what the sink is known to have room for, in bytes: nobody else
-	// writes to it. last is what the last step took from the source.
+	// room is how much the sink has room for at least, in bytes: nobody else writes to
+	// it. last is how much the last step took from the source.
 	room, last int
-	// pipe holds bytes that the sink did not take although it had room: rare,
-	// and nil otherwise.
+	// pipe holds bytes that the sink did not take although it had room. That is rare; it
+	// is nil otherwise.
 	pipe *pipe
 	try  bool // something may have changed at the source or the sink
-	// urgent is that there is urgent data, which splice(2) does not pass.
+	// urgent says that there is urgent data, which splice(2) does not pass.
 	urgent bool
-	// apart is that memory is of the part for fast flows.
+	// apart says that memory counts against the part for fast flows.
 	apart bool
 	// memory is what the flow has for socket buffers beside the connection's, in bytes.
-	// From since on it has moved more than before; looked is moved at the last look for
-	// quiet flows.
+	// before is what moved was at the time since, and looked what it was at the last look
+	// for quiet flows.
 	memory         int
 	since          time.Duration
 	before, looked uint64
-	// fast is that it has moved fastSize within growTime, and was not quiet since.
+	// fast says that it has moved fastSize within growTime, and was not quiet since.
 	fast   bool
-	ending bool // the source has ended or failed, perhaps behind other bytes
+	ending bool // the source has ended or failed; there may be bytes before that
 	full   bool // waits for the sink
 	done   bool // the end of the source has been seen
 }
 
-// pipe is where bytes pass from socket to socket without being copied.
+// pipe is a pipe through which bytes move from socket to socket without being copied.
 type pipe struct {
 	out, in int
 	held    int // bytes
@@ -44,29 +44,29 @@ type pipe struct {
 
 // Sizes of a step, in bytes.
 const (
-	// newRoom is what any socket has room for that was not written to.
+	// newRoom is what every socket has room for before it is written to.
 	newRoom = 4096
 	minPipe = 64 << 10
-	// pipePart: a pipe can hold one part in so many of all memory. Empty it takes none. It
-	// has a place for each page, which one packet fills, of 1448 bytes mostly: with 64 kB a
+	// pipePart: a pipe can hold 1/pipePart of all memory. An empty one takes none. It has a
+	// place for each page, and one packet fills a page, mostly with 1448 bytes: with 64 kB a
 	// step is 23 kB at most.
 	pipePart = 128
 	maxPipe  = 1 << 20 // what an ordinary user may have (pipe(7))
-	// smallStep is what is read and written rather than spliced, if the last step was
-	// as small: below it a copy costs less than the pipe's bookkeeping.
+	// smallStep: a step that is smaller than this, like the last one, is copied and not
+	// spliced: then a copy costs less than the pipe's bookkeeping.
 	smallStep = 2048
-	// turnSteps is how many steps a direction takes before others have their turn: more
-	// than one, as what has just moved is still in the processor's cache.
+	// turnSteps is how many steps a direction takes in one turn: more than one, because
+	// what has just moved is still in the processor's cache.
 	turnSteps = 4
 	// scratchSize is the most that a step copies, when it cannot splice.
 	scratchSize = 32 << 10
 )
 
-// maxPipes is how many pipes there may be. One does for all connections, unless
-// sinks take less than they have room for.
+// maxPipes is how many pipes there may be. One suffices for all connections, unless sinks
+// take less than they have room for.
 const maxPipes = 4
 
-// borrowPipe returns an empty pipe, or nil when there is none left.
+// borrowPipe returns an empty pipe, or nil if there is none left.
 func (s *Server) borrowPipe() *pipe {
 	if n := len(s.pipes); n > 0 {
 		p := s.pipes[n-1]
@@ -81,14 +81,14 @@ func (s *Server) borrowPipe() *pipe {
 		return nil // no descriptor left: copying needs none
 	}
 	size, err := unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, s.pipeSize)
-	if err != nil { // its user has as much as users may have: it is small, and does
+	if err != nil { // its user has all the pipe memory that a user may have: a small one works too
 		size = os.Getpagesize()
 	}
 	s.pipesMade++
 	return &pipe{out: fds[0], in: fds[1], slots: size / os.Getpagesize()}
 }
 
-// dropPipe takes the pipe of f back, if it has one. What that holds is lost.
+// dropPipe takes the pipe of f back, if it has one. What the pipe holds is lost.
 func (s *Server) dropPipe(f *flow) {
 	p := f.pipe
 	switch f.pipe = nil; {
@@ -106,7 +106,7 @@ func (p *pipe) close() {
 	unix.Close(p.in)
 }
 
-// progress is what came of a step of a flow.
+// progress is the result of a step of a flow.
 type progress int
 
 const (
@@ -116,12 +116,12 @@ const (
 	ended                    // the source is at its end
 )
 
-// step moves bytes of f from source to sink, as many as the sink has room for
-// but no more than one pipe, and returns how many.
+// step moves bytes of f from source to sink, as many as the sink has room for but no more
+// than one pipe, and returns how many.
 //
-// Room is asked for first, so that bytes which the sink would not take stay
-// where the kernel bounds them, in the receive buffer of the source, and no
-// pipe is held by a connection that waits.
+// It asks for the room first. So bytes that the sink would not take stay in the receive
+// buffer of the source, where the kernel bounds them, and a connection that waits holds no
+// pipe.
 func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) {
 	if f.pipe != nil {
 		return s.flush(f, sink)
@@ -129,7 +129,7 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 	if f.urgent {
 		return s.pass(f, source, sink)
 	}
-	// It is asked only when what is known may be less than what comes.
+	// The kernel is only asked if more may come than there is room for, as far as is known.
 	if f.room < max(2*f.last, newRoom/4) {
 		if f.room, err = room(sink); err != nil || f.room == 0 {
 			return 0, atSink, err
@@ -150,14 +150,14 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 	f.room, f.last = f.room-n, n
 	drained := n < f.pipe.slots && !f.ending
 	if n, p, err = s.flush(f, sink); drained && p == again && f.pipe == nil {
-		// It was not for lack of slots that no more came: the poller tells of more.
+		// No more came although the pipe had places left: the poller will report more.
 		p = atSource
 	}
 	return n, p, err
 }
 
-// copy is a step that reads and writes, with f's pipe, which is empty, for what the
-// sink does not take although it had room.
+// copy is a step that reads and writes. The pipe of f, which is empty, is for what the sink
+// does not take although it had room.
 func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) {
 	b := s.scratch[:min(f.room, len(s.scratch), f.pipe.slots*os.Getpagesize())]
 	got, err := receive(source, b, 0)
@@ -170,7 +170,7 @@ func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) 
 	if n == got {
 		s.dropPipe(f)
 		if got < len(b) && !f.ending {
-			return n, atSource, nil // the poller tells of more
+			return n, atSource, nil // the poller will report more
 		}
 		return n, again, nil
 	}
@@ -183,7 +183,7 @@ func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) 
 	return n, atSink, nil
 }
 
-// flush moves what f's pipe holds to the sink.
+// flush moves what the pipe of f holds to the sink.
 func (s *Server) flush(f *flow, sink int) (n int, p progress, err error) {
 	n, err = splice(f.pipe.out, sink, f.pipe.held)
 	if err == unix.EAGAIN {
@@ -198,9 +198,9 @@ func (s *Server) flush(f *flow, sink int) (n int, p progress, err error) {
 	return n, again, nil
 }
 
-// pass is a step without a pipe, which also passes urgent data. It looks at what
-// has arrived, offers it to the sink, and takes from the source what the sink took:
-// so nothing is held either.
+// pass is a step without a pipe, which also passes urgent data. It looks at what has
+// arrived, offers it to the sink, and then removes from the source what the sink took. So it
+// never holds bytes either.
 func (s *Server) pass(f *flow, source, sink int) (n int, p progress, err error) {
 	seen, err := receive(source, s.scratch, unix.MSG_PEEK)
 	if err != nil || seen == 0 {
@@ -221,7 +221,7 @@ func (s *Server) pass(f *flow, source, sink int) (n int, p progress, err error) 
 	return n, again, nil
 }
 
-// nothing is a step that found nothing in the source: err, or its end.
+// nothing returns the result of a step that found nothing in the source: its end, or err.
 func nothing(err error) (int, progress, error) {
 	switch err {
 	case nil:
@@ -232,8 +232,8 @@ func nothing(err error) (int, progress, error) {
 	return 0, 0, fmt.Errorf("read: %w", err)
 }
 
-// advance takes steps of f until it waits, but no more than a turn has, and returns
-// what came of the last.
+// advance takes steps of f until it waits, at most turnSteps, and returns the result of the
+// last one.
 func (s *Server) advance(c *conn, f *flow, source, sink int) (p progress, err error) {
 	for range turnSteps {
 		var n int
@@ -252,8 +252,8 @@ func (s *Server) advance(c *conn, f *flow, source, sink int) (p progress, err er
 	return p, err
 }
 
-// relay gives each direction of c that may have something to do its turn, and ends
-// c when both directions are done or one failed.
+// relay gives each direction of c that may have something to do its turn. It ends c when
+// both directions are done or one failed.
 func (s *Server) relay(c *conn) {
 	more := false
 	for _, from := range [...]role{ofClient, ofRemote} {
@@ -278,7 +278,7 @@ func (s *Server) relay(c *conn) {
 			return
 		}
 		if f.done {
-			// It fails if the sink has been reset, which its own direction reports.
+			// This fails if the sink has been reset, which the other direction reports.
 			endWriting(sink)
 		}
 	}
@@ -288,8 +288,8 @@ func (s *Server) relay(c *conn) {
 	}
 }
 
-// pipeSize returns how large the pipes are on this machine, in bytes: 256 kB with
-// 32 MB of memory, of which the kernel has a part for itself, and 1 MB from 128 MB on.
+// pipeSize returns how large the pipes are on this machine, in bytes: 256 kB with 32 MB of
+// memory (the kernel keeps some of it, so it is rounded up), and 1 MB from 128 MB on.
 func pipeSize() int {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {

@@ -24,11 +24,11 @@ const maxField = 255
 // the user id and the host name with their NULs.
 const maxRequest = 8 + 2*(maxField+1)
 
-// request is what a client asked for.
+// request is the request of a client.
 type request struct {
 	command byte
-	// addr is DSTIP; 0.0.0.0 asks for a BIND for anyone. It says nothing when
-	// there is a host.
+	// addr is DSTIP; 0.0.0.0 asks for a BIND for anyone. It means nothing if there is a
+	// host.
 	addr netip.Addr
 	port uint16
 	user string
@@ -36,11 +36,10 @@ type request struct {
 	host string
 }
 
-// parseRequest reads the request at the beginning of b and returns how many
-// bytes it has; n is 0 as long as more are needed, which is never the case of
-// maxRequest bytes. What cannot become a valid request is an error as early as
-// it shows: version, command, CONNECT to port 0, a user id or host name of more
-// than 255 bytes, an empty host name.
+// parseRequest reads the request at the beginning of b and returns its length. n is 0 if
+// more bytes are needed, which is never so for maxRequest bytes. An invalid request is an
+// error as early as possible: version, command, CONNECT to port 0, a user id or host name
+// of more than 255 bytes, an empty host name.
 func parseRequest(b []byte) (r request, n int, err error) {
 	if len(b) >= 1 && b[0] != version {
 		return request{}, 0, fmt.Errorf("version %d is not 4", b[0])

@@ -17,25 +17,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options are what a Server is made with, once.
+// Options are set once, when a Server is made.
 type Options struct {
-	// Logf, if set, is given one line at the opening and one at the closing of a
-	// connection, and one when accepting fails. It is called from one goroutine,
-	// and may take its time: lines that it does not keep up with are dropped.
+	// Logf, if set, is called with one line when a connection is opened, one when it is
+	// closed, and one when accepting fails. It is called from one goroutine and may block:
+	// lines that it does not take in time are dropped.
 	Logf func(format string, args ...any)
-	// Open, if set, is called when a BIND listens, before its first reply: the
-	// firewall shall let o.Peer in to o.Local. listener is a duplicate of the
-	// socket that listens there, for the time of the call. The function that it
-	// returns undoes it, and is called once, when the wait ends. An error refuses
-	// the request. ctx ends with the connection.
+	// Open, if set, is called when a BIND listens, before its first reply, to have the
+	// firewall let o.Peer in to o.Local. listener is a duplicate of the socket that
+	// listens there, valid during the call. The function that Open returns undoes it,
+	// and is called once, when the wait ends. An error rejects the request. ctx ends with
+	// the connection.
 	Open func(ctx context.Context, o Opening, listener *os.File) (undo func(), err error)
-	// SocketMemory, in bytes, is shared out as socket buffers among the connections:
-	// a third of it among all that come, the rest among those that move much in a short
-	// time. All have at least 4.5 kB, also when nothing is left. 0 leaves the buffers to
-	// the kernel, which bounds them all together only.
+	// SocketMemory, in bytes, is divided among the connections as socket buffers: a third
+	// of it among all connections, the rest among those that move a lot in a short time.
+	// Each connection has at least 4.5 kB, even when nothing is left. 0 leaves the buffers
+	// to the kernel, which only bounds their sum.
 	SocketMemory int
-	// AllowOwnAddresses lets clients connect to the machine that the server runs
-	// on, as a laboratory needs. It opens everything that listens on loopback.
+	// AllowOwnAddresses lets clients connect to the machine that the server runs on, for
+	// tests. It gives them everything that listens on loopback.
 	AllowOwnAddresses bool
 }
 
@@ -50,26 +50,28 @@ type Opening struct {
 
 // Connection is one of the active connections.
 type Connection struct {
-	// Number is the connection's own for the life of the server, from 1 up.
+	// Number identifies the connection. The first one of a server is 1, and no number is
+	// used twice.
 	Number uint64
-	// Src is the client. Dst is the server of a CONNECT or the caller of a BIND;
-	// while a BIND waits, who may call and the port that waits. It is the zero
-	// AddrPort before that.
+	// Src is the client. Dst is the server of a CONNECT or the caller of a BIND; while
+	// a BIND waits, it is the peer that may call and the port on which it may. Before
+	// that it is the zero AddrPort.
 	Src, Dst netip.AddrPort
 	// Tx is bytes from the client to the server, Rx from the server to the client.
 	Tx, Rx uint64
 	Type   Type
-	// Age is the time since the client connected, Idle since anything last moved.
+	// Age is the time since the client connected. Idle is the time since anything last
+	// moved, without stalls of the machine: it is what the idle timeout is compared with.
 	Age, Idle time.Duration
-	// UserID is what the client says, 0..255 bytes of anything but NUL.
+	// UserID is what the client calls itself: 0..255 bytes other than NUL.
 	UserID string
 }
 
-// limits are the times that the states of a connection may take, and how much
-// may be done at a time for connections that wait.
+// limits are how long the states of a connection may last, and how many slow tasks may run
+// at a time.
 type limits struct {
 	handshake, connect, bind time.Duration
-	attend                   time.Duration // how old a connection is before its peers are watched
+	watch                    time.Duration // how old a connection is before its peers are watched
 	lookups                  int           // names resolved at a time
 	openings                 int           // calls of Options.Open at a time
 	addresses                int           // of one name that are tried
@@ -78,12 +80,12 @@ type limits struct {
 func defaultLimits() limits {
 	return limits{
 		handshake: 10 * time.Second, connect: 30 * time.Second, bind: 2 * time.Minute,
-		attend:  10 * time.Second,
+		watch:   10 * time.Second,
 		lookups: 8, openings: 8, addresses: 8,
 	}
 }
 
-// Why the server itself ends a connection: the reason in its closing line.
+// Reasons for which the server ends a connection, for its closing line in the log.
 var (
 	errHandshakeTimeout = errors.New("handshake timeout")
 	errConnectTimeout   = errors.New("connect timeout")
@@ -102,8 +104,8 @@ var ErrClosed = errors.New("the SOCKS server has been shut down")
 
 // Server is a SOCKS4 server. Its methods may be called from any goroutine.
 //
-// One goroutine, the loop, waits for every socket of the server and does all
-// that does not wait; names are resolved and the firewall is opened by others.
+// One goroutine, the loop, waits for every socket of the server and does everything that
+// does not block. Other goroutines resolve names and open the firewall.
 type Server struct {
 	log      *limitedLog
 	open     func(context.Context, Opening, *os.File) (func(), error)
@@ -112,29 +114,29 @@ type Server struct {
 	lookup   lookupFunc
 	running  sync.WaitGroup
 
-	// mu is held by the loop but for the time that it waits. It guards the rest.
+	// mu guards everything below. The loop holds it except while it waits.
 	mu       sync.Mutex
 	cfg      Config
 	hits     []uint64 // of each rule of cfg.Access
 	conns    map[uint64]*conn
-	last     uint64    // the highest number given
+	last     uint64    // the number of the newest connection
 	pending  list.List // of *conn, those whose request is not complete, oldest first
-	names    queue     // resolution
-	openings queue     // the firewall
+	names    queue     // lookups
+	openings queue     // calls of open, and of the functions that undo them
 	closed   bool
 	poller   *poller // nil before the first listener
 	listener int     // descriptor
-	// acceptAt is when to accept, by the clock; acceptPause how long the last
-	// failure lets it rest.
+	// acceptAt is when to accept next, by the clock. acceptPause is the pause after the
+	// last failure.
 	acceptAt, acceptPause time.Duration
 	clock
-	// checkAt is the first time at which any connection can be over.
+	// checkAt is the earliest time at which a connection can have reached a deadline.
 	checkAt time.Duration
-	ready   []*conn // those that can go on without waiting
+	ready   []*conn // have more to relay at once
 	probe   ownProbe
 
-	// socketMemory is Options', memoryFast what directions have of the part for those that
-	// are fast, memoryAny what has been given of the rest; in bytes.
+	// socketMemory is that of Options. memoryFast is how much of the part for fast
+	// directions is given away, and memoryAny how much of the part for all; in bytes.
 	socketMemory, memoryFast, memoryAny int
 	machineMemory                       func() (free, all uint64) // see there
 
@@ -142,8 +144,8 @@ type Server struct {
 	pipes     []*pipe // not in use
 	pipesMade int
 	pipeSize  int // bytes
-	// copies is that bytes are copied, not spliced, but for flows that are fast: what is
-	// spliced keeps the whole page of each packet in the send queue too.
+	// copies says that slow flows are copied, not spliced: what is spliced keeps the
+	// whole page of each packet in the send queue too.
 	copies  bool
 	scratch []byte
 }
@@ -175,11 +177,10 @@ func newServer(o Options, l limits) *Server {
 	}
 }
 
-// Configure puts cfg in force. l, if not nil, is where to accept from now on, in
-// place of the listener before; it belongs to the Server, which closes it also
-// when Configure fails. It must be plain TCP, not the Multipath TCP that
-// net.Listen asks for. cfg.Port is not looked at beyond its range: who makes the
-// listener obeys it.
+// Configure puts cfg in force. If l is not nil, it replaces the listener. It belongs to
+// the Server from then on, which closes it even if Configure fails. It must be plain TCP,
+// not the Multipath TCP that net.Listen asks for. Of cfg.Port only the range is checked:
+// it is for whoever makes the listener.
 //
 // Not enabled means off: the listener is closed, and being enabled again takes a
 // new one; every connection is closed, and each has its line in the log. When
@@ -187,8 +188,8 @@ func newServer(o Options, l limits) *Server {
 // stay, but for those that the access list now denies; a lower MaxConnections
 // closes none, a new idle timeout counts from when each last moved something.
 //
-// An error (a value out of range, enabled without a listener, ErrClosed) leaves
-// all as it was.
+// On an error (a value out of range, enabled without a listener, ErrClosed) nothing
+// changes.
 func (s *Server) Configure(cfg Config, l *net.TCPListener) error {
 	if err := s.configure(cfg, l); err != nil {
 		if l != nil {
@@ -281,8 +282,8 @@ func (s *Server) Connections() []Connection {
 	return all
 }
 
-// CloseConnection closes the connection of that number, and returns an error if
-// there is none.
+// CloseConnection closes the connection with that number. It returns an error if there is
+// none.
 func (s *Server) CloseConnection(number uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -295,8 +296,8 @@ func (s *Server) CloseConnection(number uint64) error {
 	return nil
 }
 
-// Hits returns how many new connections each rule of the access list has
-// decided about. A rule keeps its count when the list changes around it.
+// Hits returns for each rule of the access list how many new connections it has decided
+// about. A rule keeps its count when other rules change.
 func (s *Server) Hits() []uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -323,11 +324,11 @@ func (s *Server) Shutdown() {
 	s.log.close()
 }
 
-// accept takes connections that wait for it, a bounded number at a time.
+// accept accepts connections, a bounded number at a time.
 func (s *Server) accept() {
 	for range batch {
 		fd, src, err := none, netip.AddrPort{}, errTight
-		if !s.less(tightPart) {
+		if !s.memoryBelow(tightPart) {
 			fd, src, err = acceptFrom(s.listener)
 		}
 		switch {
@@ -335,11 +336,11 @@ func (s *Server) accept() {
 			s.acceptAt = never // until the poller says so
 			return
 		case err != nil:
-			// Descriptors or memory are short. The kernel holds the connections
-			// meanwhile; trying again at once would spin.
+			// There are too few descriptors or too little memory. The kernel keeps the
+			// connections. To try again at once would be a busy loop.
 			pause := min(max(2*s.acceptPause, 5*time.Millisecond), time.Second)
 			s.acceptAt = s.now + pause
-			if pause != s.acceptPause { // it is not said again and again
+			if pause != s.acceptPause { // the longest pause is logged once
 				s.log.printf("accept: %v; again in %v", err, pause)
 			}
 			s.acceptPause = pause
@@ -348,10 +349,10 @@ func (s *Server) accept() {
 		s.acceptPause = 0
 		s.take(fd, src)
 	}
-	s.acceptAt = s.now // go on, when the others had their turn
+	s.acceptAt = s.now // there may be more, after the others have had their turn
 }
 
-// take gives a new connection a slot, or refuses it.
+// take gives a new connection a slot, or rejects it.
 func (s *Server) take(fd int, src netip.AddrPort) {
 	if limit := s.cfg.MaxConnections; len(s.conns) >= limit {
 		oldest := s.pending.Front()
@@ -377,5 +378,5 @@ func (s *Server) take(fd int, src netip.AddrPort) {
 		s.end(c, err)
 		return
 	}
-	s.readRequest(c) // which is mostly there already: clients do not wait to be accepted
+	s.readRequest(c) // it is mostly there already: clients do not wait to be accepted
 }

@@ -297,7 +297,7 @@ func TestConnect(t *testing.T) {
 // Both peers of a connection are watched for being gone, once it is not a short one.
 func TestKeepAlive(t *testing.T) {
 	const age = 200 * time.Millisecond
-	u := start(t, func(o *options) { o.limits.attend = age })
+	u := start(t, func(o *options) { o.limits.watch = age })
 	u.connect(t)
 	// watched is how old the connection is, and for how many of its sockets each option is on.
 	watched := func() (old time.Duration, on, idle, interval, probes int) {

@@ -14,12 +14,12 @@ import (
 // none is no descriptor.
 const none = -1
 
-// The server's sockets are bare descriptors that do not block: one goroutine
-// waits for them all, and nothing of the Go runtime is spent on each.
+// The server's sockets are plain descriptors that do not block: one goroutine waits for them
+// all, and Go's runtime spends nothing on each.
 //
-// What is done for each connection is by RawSyscall, here and in poller: none of these
-// calls waits, so that Go's scheduler need not be told of them, and they need no room
-// on the heap, as addresses do in the functions of package unix.
+// What is done for each connection uses RawSyscall, here and in poller. None of these calls
+// blocks, so Go's scheduler need not know of them, and they need no heap memory, unlike the
+// addresses in the functions of package unix.
 
 // newSocket returns a TCP socket.
 func newSocket() (int, error) {
@@ -30,14 +30,14 @@ func newSocket() (int, error) {
 	return int(fd), nil
 }
 
-// closeSocket is close(2), of a socket. What it returns of a socket says nothing of what
-// became of the bytes.
+// closeSocket closes a socket (close(2)). The result is ignored: it does not tell whether
+// the bytes arrived.
 func closeSocket(fd int) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
-// endWriting is the end of what fd sends. It fails if fd has been reset.
+// endWriting ends what fd sends (shutdown(2)). It fails if fd has been reset.
 func endWriting(fd int) { unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0) }
 
-// socketOption is one of a socket: setsockopt(2).
+// socketOption is an option for setsockopt(2).
 type socketOption struct {
 	name                string
 	level, which, value int
@@ -54,16 +54,16 @@ func setOptions(fd int, options ...socketOption) error {
 	return nil
 }
 
-// prepare sets the options of a connection with a client or a server, or of a
-// listener, whose connections inherit them: the urgent byte of TELNET stays in
-// its place in the stream, and nothing waits to be joined with later bytes.
+// prepare sets the options of a connection, or of a listener, from which connections inherit
+// them: the urgent byte of TELNET stays at its place in the stream, and bytes are sent at
+// once instead of waiting for more.
 func prepare(fd int) error {
 	return setOptions(fd,
 		socketOption{"urgent data in line", unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 		socketOption{"no delay", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1})
 }
 
-// keepAlive has the kernel notice a peer that is gone, after 2 minutes.
+// keepAlive has the kernel notice within 2 minutes that a peer has vanished.
 func keepAlive(fd int) error {
 	return setOptions(fd,
 		socketOption{"keepalive time", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
@@ -89,8 +89,8 @@ func acceptFrom(fd int) (int, netip.AddrPort, error) {
 	}
 }
 
-// connect begins to connect fd to dst, or goes on: it returns EINPROGRESS or
-// EALREADY while that takes, and nil once fd is connected.
+// connect starts to connect fd to dst, or asks how far that is: it returns EINPROGRESS or
+// EALREADY until fd is connected, and then nil.
 func connect(fd int, dst netip.AddrPort) error {
 	sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: dst.Addr().As4(), Port: hostOrder(dst.Port())}
 	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
@@ -103,7 +103,7 @@ func connect(fd int, dst netip.AddrPort) error {
 	return errno
 }
 
-// listenOn returns a socket that listens on a free port of local, and the port.
+// listenOn returns a socket that listens on a free port of the address local, and the port.
 func listenOn(local netip.Addr) (int, uint16, error) {
 	fd, err := newSocket()
 	if err != nil {
@@ -127,7 +127,7 @@ func listenOn(local netip.Addr) (int, uint16, error) {
 	return fd, at.Port(), nil
 }
 
-// detach returns the descriptor of l for the server's own use, and closes l.
+// detach returns a descriptor of the socket of l, and closes l.
 func detach(l *net.TCPListener) (int, error) {
 	defer l.Close()
 	raw, err := l.SyscallConn()
@@ -150,7 +150,7 @@ func detach(l *net.TCPListener) (int, error) {
 	return fd, nil
 }
 
-// localAddr returns the address of this end of fd.
+// localAddr returns the local address of fd.
 func localAddr(fd int) (netip.AddrPort, error) {
 	var sa unix.RawSockaddrAny
 	size := uint32(unsafe.Sizeof(sa))
@@ -161,28 +161,28 @@ func localAddr(fd int) (netip.AddrPort, error) {
 	return addrPort(&sa), nil
 }
 
-// addrPort returns an IPv4 address as netip has it.
+// addrPort converts an address. It is the zero AddrPort if it is not IPv4.
 func addrPort(sa *unix.RawSockaddrAny) netip.AddrPort {
 	switch sa.Addr.Family {
 	case unix.AF_INET:
 		sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
 		return netip.AddrPortFrom(netip.AddrFrom4(sa4.Addr), hostOrder(sa4.Port))
-	case unix.AF_INET6: // of a listener that takes both
+	case unix.AF_INET6: // of a listener that takes IPv4 and IPv6
 		sa6 := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
 		return netip.AddrPortFrom(netip.AddrFrom16(sa6.Addr).Unmap(), hostOrder(sa6.Port))
 	}
 	return netip.AddrPort{}
 }
 
-// hostOrder turns a port as the kernel has it, in network order, into a number, and back.
+// hostOrder converts a port from network byte order, as the kernel has it, and back.
 func hostOrder(port uint16) uint16 {
 	var b [2]byte
 	binary.NativeEndian.PutUint16(b[:], port)
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// receive is recv(2) of a TCP socket. With MSG_PEEK the bytes stay; with
-// MSG_TRUNC they are dropped and p is not written to.
+// receive is recv(2) of a TCP socket. With MSG_PEEK the bytes stay in the socket; with
+// MSG_TRUNC they are discarded and p is not written to.
 func receive(fd int, p []byte, flags int) (int, error) {
 	return transfer(unix.SYS_RECVFROM, fd, p, flags)
 }
@@ -192,8 +192,8 @@ func send(fd int, p []byte) (int, error) {
 	return transfer(unix.SYS_SENDTO, fd, p, unix.MSG_NOSIGNAL)
 }
 
-// transfer is recvfrom(2) or sendto(2) without an address, for which the
-// functions of package unix would allocate room at every call.
+// transfer is recvfrom(2) or sendto(2) without an address. The functions of package unix
+// would allocate memory for one at every call.
 func transfer(call uintptr, fd int, p []byte, flags int) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
@@ -223,9 +223,8 @@ func splice(from, to, n int) (int, error) {
 	}
 }
 
-// room returns how many bytes the send buffer of a TCP socket has room for, and
-// 0 if the socket is so full that it is better to wait: then the poller reports
-// when it no longer is.
+// room returns how many bytes the send buffer of a TCP socket has room for. It is 0 if the
+// socket is so full that it is better to wait: then the poller reports when there is room.
 func room(fd int) (int, error) {
 	// The fields of SO_MEMINFO (sock_diag(7), idiag_mem and its extension).
 	const (
@@ -241,8 +240,8 @@ func room(fd int) (int, error) {
 		return 0, fmt.Errorf("room of the send buffer: %w", errno)
 	}
 	free := int(info[sendBuffer]) - int(info[queued])
-	// What the kernel calls writable: a third of the buffer is free. Asking by
-	// poll(2) makes it report the change.
+	// For the kernel a socket is writable if a third of the buffer is free. Calling poll(2)
+	// makes it report the change.
 	if free < int(info[queued])/2 {
 		p, now := unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}, unix.Timespec{}
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
@@ -250,26 +249,26 @@ func room(fd int) (int, error) {
 			return 0, nil
 		}
 	}
-	// An empty buffer takes a segment however small it is.
+	// An empty buffer takes one segment, however small the buffer is.
 	return max(free, 4096), nil
 }
 
-// reset makes the close of fd a reset of its connection.
+// reset makes the next close of fd reset its connection.
 func reset(fd int) {
 	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
-// resetUnsent makes the close of fd a reset if its peer has not taken all that it
-// was sent. The kernel would go on offering that, for minutes and in memory that
-// no bound of the server counts.
+// resetUnsent makes the next close of fd reset its connection, if the peer has not taken all
+// that was sent. Otherwise the kernel would go on sending it for minutes, in memory that no
+// bound of the server counts.
 func resetUnsent(fd int) {
 	if n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err == nil && n > 0 {
 		reset(fd)
 	}
 }
 
-// hangUp closes fd so that its peer can still read what was sent: bytes that
-// have arrived unread would turn the close into a reset.
+// hangUp closes fd so that its peer can still read what was sent. It reads what has arrived,
+// which would otherwise make the close a reset.
 func hangUp(fd int) {
 	endWriting(fd)
 	for range 64 {
