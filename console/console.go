@@ -35,7 +35,6 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/firewall"
-	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/socks"
@@ -140,39 +139,13 @@ func Default() Config {
 
 // Clone returns a copy that shares no memory with c.
 func (c Config) Clone() Config {
-	c.Links = slices.Clone(c.Links)
-	c.Bridges = slices.Clone(c.Bridges)
-	c.VLANs = slices.Clone(c.VLANs)
-	c.BridgePorts = slices.Clone(c.BridgePorts)
-	c.Addresses = slices.Clone(c.Addresses)
-	c.Routes = slices.Clone(c.Routes)
-	c.DNS = slices.Clone(c.DNS)
-	c.NTP.Servers = slices.Clone(c.NTP.Servers)
-	c.RemoteLog.Rules = slices.Clone(c.RemoteLog.Rules)
-	c.Firewall.Filter = cloneFirewallRules(c.Firewall.Filter)
-	c.Firewall.NAT = cloneFirewallRules(c.Firewall.NAT)
-	c.Socks.Access = slices.Clone(c.Socks.Access)
-	for i := range c.Socks.Access {
-		clonePorts(&c.Socks.Access[i].SrcPort, &c.Socks.Access[i].DstPort)
-	}
-	for i := range c.ids {
+	for i, l := range itemLists {
+		l.clone(&c)
 		c.ids[i] = slices.Clone(c.ids[i])
 	}
+	c.DNS = slices.Clone(c.DNS)
+	c.NTP.Servers = slices.Clone(c.NTP.Servers)
 	return c
-}
-
-func cloneFirewallRules(rules []firewall.Rule) []firewall.Rule {
-	rules = slices.Clone(rules)
-	for i := range rules {
-		clonePorts(&rules[i].SrcPort, &rules[i].DstPort, &rules[i].ToPorts)
-	}
-	return rules
-}
-
-func clonePorts(ports ...*match.Ports) {
-	for _, p := range ports {
-		p.Ranges = slices.Clone(p.Ranges)
-	}
 }
 
 // Live gives what only the running system knows, and says what it can do. Each

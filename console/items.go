@@ -6,7 +6,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/socks"
 )
 
 // The lists of a configuration.
@@ -31,12 +34,37 @@ type items struct {
 	// move puts an item in the place of another, which makes room.
 	move   func(c *Config, from, to int)
 	remove func(*Config, int)
+	clone  func(*Config)
 	ids    func(*Config) *[]ID
-	list   int // which of the lists it is
 }
 
-// itemsOf is the list that of returns.
-func itemsOf[T any](list int, of func(*Config) *[]T) *items {
+// itemLists are the lists of a configuration: menus, Clone and identities come down to them.
+var itemLists = [lists]*items{
+	linkItems:       itemsOf(linkItems, links, nil),
+	addressItems:    itemsOf(addressItems, addresses, nil),
+	routeItems:      itemsOf(routeItems, routes, nil),
+	filterItems:     itemsOf(filterItems, filterRules, cloneFirewallRule),
+	natItems:        itemsOf(natItems, natRules, cloneFirewallRule),
+	accessItems:     itemsOf(accessItems, accessRules, cloneAccessRule),
+	bridgeItems:     itemsOf(bridgeItems, bridges, nil),
+	vlanItems:       itemsOf(vlanItems, vlans, nil),
+	bridgePortItems: itemsOf(bridgePortItems, bridgePorts, nil),
+	logItems:        itemsOf(logItems, logRules, nil),
+}
+
+func cloneFirewallRule(r *firewall.Rule) { clonePorts(&r.SrcPort, &r.DstPort, &r.ToPorts) }
+
+func cloneAccessRule(r *socks.Rule) { clonePorts(&r.SrcPort, &r.DstPort) }
+
+func clonePorts(ports ...*match.Ports) {
+	for _, p := range ports {
+		p.Ranges = slices.Clone(p.Ranges)
+	}
+}
+
+// itemsOf is the list that of returns. CloneItem gives an item that was copied memory of its
+// own; nil if it has what else it has as values.
+func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items {
 	return &items{
 		count: func(c *Config) int { return len(*of(c)) },
 		add: func(c *Config) {
@@ -52,8 +80,15 @@ func itemsOf[T any](list int, of func(*Config) *[]T) *items {
 			*of(c) = removed(*of(c), i)
 			c.ids[list] = removed(c.ids[list], i)
 		},
-		ids:  func(c *Config) *[]ID { return &c.ids[list] },
-		list: list,
+		clone: func(c *Config) {
+			*of(c) = slices.Clone(*of(c))
+			for i := range *of(c) {
+				if cloneItem != nil {
+					cloneItem(&(*of(c))[i])
+				}
+			}
+		},
+		ids: func(c *Config) *[]ID { return &c.ids[list] },
 	}
 }
 
@@ -71,17 +106,14 @@ func removed[T any](s []T, i int) []T {
 
 // identify sees to it that every item has its identity.
 func (x *execution) identify() {
-	for _, m := range x.menus {
-		if m.items == nil {
-			continue
-		}
-		ids, count := m.items.ids(&x.cfg), m.items.count(&x.cfg)
+	for list, l := range itemLists {
+		ids, count := l.ids(&x.cfg), l.count(&x.cfg)
 		if len(*ids) == count {
 			continue
 		}
 		*ids = make([]ID, count)
 		for i := range count {
-			(*ids)[i] = placeID(m.items.list, i)
+			(*ids)[i] = placeID(list, i)
 		}
 	}
 	x.before = x.cfg.ids

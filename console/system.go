@@ -76,7 +76,7 @@ var (
 		path: "system logging", help: "what of the log is sent where: a line goes if one of the rules matches it",
 		commands: []command{addItem, setItems, removeItems, enableItems, disableItems, findItems, printItems},
 		needs:    hasRemoteLog, legend: "Flags: X - disabled, I - invalid", flags: []string{"XI"},
-		items: itemsOf(logItems, logRules), rows: (*execution).loggingRows,
+		items: itemLists[logItems], rows: (*execution).loggingRows,
 		columns: []column{{"topics", 30}, {"action", 0}},
 		properties: bindItems(logRules,
 			prop("topics", topicList(), "", "topics that a line has, or with ! has not",

@@ -400,24 +400,19 @@ func negatable(k kind[string]) kind[string] {
 
 // protocol of IP, by name where RouterOS and iptables share one.
 func protocol() kind[string] {
-	names := map[string]string{"1": "icmp", "6": "tcp", "17": "udp"}
 	return optional(negatable(kind[string]{
 		typ:     Enumeration,
-		accepts: "tcp | udp | icmp | 1..255",
-		values:  []string{"tcp", "udp", "icmp"},
+		accepts: strings.Join(match.ProtocolNames, " | ") + " | 1..255",
+		values:  match.ProtocolNames,
 		parse: func(s string) (string, error) {
 			n, err := decimal(s)
 			if err != nil {
-				return oneOf(s, "tcp", "udp", "icmp")
+				return oneOf(s, match.ProtocolNames...)
 			}
 			if n < 1 || n > 255 { // iptables takes 0 for all
 				return "", rangeError{"1", "255"}
 			}
-			s = strconv.FormatInt(n, 10)
-			if name, ok := names[s]; ok {
-				return name, nil
-			}
-			return s, nil
+			return match.ProtocolName(strconv.FormatInt(n, 10)), nil
 		},
 		format: func(v string) string { return v },
 	}), "all")

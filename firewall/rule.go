@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -203,16 +204,22 @@ func (r Rule) to() string {
 	return s
 }
 
+// RejectAnswers are the answers of the action reject, as RouterOS names them. The first is
+// the default.
+var RejectAnswers = []string{
+	"icmp-network-unreachable", "icmp-host-unreachable", "icmp-port-unreachable", "icmp-protocol-unreachable",
+	"icmp-net-prohibited", "icmp-host-prohibited", "icmp-admin-prohibited", "tcp-reset",
+}
+
 // rejectWith translates RouterOS's name of an ICMP answer to that of iptables, or
 // returns "" for no such answer.
 func rejectWith(name string) string {
-	switch name {
-	case "", "icmp-network-unreachable":
+	switch {
+	case name == "" || name == "icmp-network-unreachable":
 		return "icmp-net-unreachable"
-	case "icmp-protocol-unreachable":
+	case name == "icmp-protocol-unreachable":
 		return "icmp-proto-unreachable"
-	case "icmp-host-unreachable", "icmp-port-unreachable", "icmp-net-prohibited",
-		"icmp-host-prohibited", "icmp-admin-prohibited", "tcp-reset":
+	case slices.Contains(RejectAnswers, name):
 		return name
 	}
 	return ""
@@ -221,11 +228,8 @@ func rejectWith(name string) string {
 // portProtocol returns tcp or udp if protocol is one of them, by name or number,
 // and "" otherwise.
 func portProtocol(protocol string) string {
-	switch protocol {
-	case "tcp", "6":
-		return "tcp"
-	case "udp", "17":
-		return "udp"
+	if name := match.ProtocolName(protocol); name == "tcp" || name == "udp" {
+		return name
 	}
 	return ""
 }

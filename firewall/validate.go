@@ -89,15 +89,11 @@ func (r Rule) checkAddresses() error {
 }
 
 func (r Rule) checkProtocol() error {
-	switch name := strings.TrimPrefix(r.Protocol, "!"); name {
-	case "tcp", "udp", "icmp":
+	name := strings.TrimPrefix(r.Protocol, "!")
+	if r.Protocol == "" || slices.Contains(match.ProtocolNames, name) || isNumber(name, 1, 255) {
 		return nil
-	default:
-		if r.Protocol == "" || isNumber(name, 1, 255) {
-			return nil
-		}
-		return refuse("protocol", r.Protocol, `expected tcp, udp, icmp or a number of 1..255, "!" in front for any other`)
 	}
+	return refuse("protocol", r.Protocol, `expected tcp, udp, icmp or a number of 1..255, "!" in front for any other`)
 }
 
 func (r Rule) checkPorts() error {
@@ -170,9 +166,7 @@ func (r Rule) checkConnectionState() error {
 		return nil
 	}
 	for state := range strings.SplitSeq(strings.TrimPrefix(r.ConnectionState, "!"), ",") {
-		switch state {
-		case "established", "related", "new", "invalid", "untracked":
-		default:
+		if !slices.Contains(match.ConnectionStates, state) {
 			return refuse("connection-state", r.ConnectionState,
 				`expected a list of established, related, new, invalid and untracked, "!" in front for any other`)
 		}
@@ -189,7 +183,7 @@ func (r Rule) checkICMPOptions() error {
 	if !isNumber(typ, 0, 254) || hasCode && !isNumber(code, 0, 255) {
 		return refuse("icmp-options", r.ICMPOptions, "expected type or type:code, type of 0..254, code of 0..255")
 	}
-	if r.Protocol != "icmp" && r.Protocol != "1" {
+	if match.ProtocolName(r.Protocol) != "icmp" {
 		return refuse("icmp-options", r.ICMPOptions, "needs protocol=icmp")
 	}
 	return nil
@@ -237,9 +231,7 @@ func (r Rule) checkLog() error {
 
 func (r Rule) checkReject() error {
 	if rejectWith(r.RejectWith) == "" {
-		return refuse("reject-with", r.RejectWith, "expected icmp-network-unreachable, icmp-host-unreachable, "+
-			"icmp-port-unreachable, icmp-protocol-unreachable, icmp-net-prohibited, icmp-host-prohibited, "+
-			"icmp-admin-prohibited or tcp-reset")
+		return refuse("reject-with", r.RejectWith, "expected %s", oneOf(RejectAnswers))
 	}
 	if r.RejectWith != "" && r.Action != "reject" {
 		return refuse("reject-with", r.RejectWith, "needs action=reject")
