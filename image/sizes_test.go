@@ -1,8 +1,10 @@
 package main
 
 import (
+	"debug/elf"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -62,4 +64,31 @@ func TestPackageSizes(t *testing.T) {
 
 	_, err = packageSizes("/bin/true")
 	require.Error(t, err, "no symbols")
+}
+
+// TestLeftOut checks that the shipped program has nothing in it that is large and that it can
+// do without. Flash and memory are what malta has; figures are from there.
+func TestLeftOut(t *testing.T) {
+	b, err := board.ByName("malta")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	require.NoError(t, compileProgram(b, dir, program, "-buildid="))
+	f, err := elf.Open(program)
+	require.NoError(t, err)
+	defer f.Close()
+	symbols, err := f.Symbols()
+	require.NoError(t, err)
+	for _, c := range []struct{ symbol, why string }{
+		{"fmt.(*ss).", "8 KB of flash and 40 KB of memory: strconv reads numbers, too"},
+		{"net.(*Resolver).", "21 KB of flash: package resolve looks names up"},
+		{"net/http.", "630 KB of flash"},
+		{"text/template.", "it calls methods by name, so that the linker keeps all of them"},
+	} {
+		t.Run(c.symbol, func(t *testing.T) {
+			for _, s := range symbols {
+				require.False(t, strings.HasPrefix(s.Name, c.symbol), "%s is linked: %s", s.Name, c.why)
+			}
+		})
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -110,8 +111,8 @@ func (k *keptState) kept() bool {
 // startClock sets a clock that is behind the time at which the router last ran: without a
 // battery it begins in 1970. How long the power was off nobody knows; it never goes back.
 func (k *keptState) startClock(now time.Time) {
-	var seconds int64
-	if _, err := fmt.Sscan(k.get(stateTime), &seconds); err != nil {
+	seconds, err := strconv.ParseInt(k.get(stateTime), 10, 64)
+	if err != nil {
 		return // none is kept
 	}
 	// The clock of 32-bit systems ends in 2038.
