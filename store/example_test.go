@@ -53,7 +53,7 @@ func Example() {
 }
 
 // A Keeper saves what changes when it has been quiet for a second, and at once when it is
-// flushed. Nobody who changes something waits for flash.
+// closed. Nobody who changes something waits for flash.
 func ExampleKeeper() {
 	keeper := store.NewKeeper(
 		func(text []byte) error { fmt.Printf("saved %s\n", text); return nil },

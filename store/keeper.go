@@ -53,14 +53,13 @@ type Keeper struct {
 	// retry is not before when a text is written after failures, that many in a row.
 	retry    time.Time
 	failures int
-	flushes  []chan<- error
 	closed   bool
 }
 
 // NewKeeper starts a Keeper that calls save, one call at a time: a Store's Save,
 // or what else keeps a text; where there is no flash, a function that returns why.
 // report is told of each error, and nil when a text is saved after errors. It is
-// called between two writes and must not call Flush or Close.
+// called between two writes and must not call Close.
 func NewKeeper(save func(text []byte) error, report func(error)) *Keeper {
 	k := &Keeper{save: save, report: report, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go k.run()
@@ -82,41 +81,26 @@ func (k *Keeper) Put(text []byte) {
 	k.signal()
 }
 
-// Flush writes what is not saved now, without waiting for quiet or for a write of
-// the burst, and returns when it is on the medium, or why it is not. That
-// is for a restart and for a user who asks: each Flush after a Put is a write.
-// If ctx ends first, the text is still written later.
-func (k *Keeper) Flush(ctx context.Context) error {
-	return k.flush(ctx, false)
-}
-
-// Close flushes and ends the Keeper. Without an error nothing is left to save and
-// save is not called again. If ctx ends first, a save that hangs is left behind.
+// Close writes what is not saved, without waiting for quiet, for a write of the burst or
+// for the time of the next try, and ends the Keeper. It returns when the newest text is on
+// the medium, or why it is not; save is not called again then. If ctx ends first, a save
+// that hangs is left behind. A second Close returns os.ErrClosed.
 func (k *Keeper) Close(ctx context.Context) error {
-	err := k.flush(ctx, true)
-	select {
-	case <-k.done:
-	case <-ctx.Done():
-	}
-	return err
-}
-
-func (k *Keeper) flush(ctx context.Context, last bool) error {
-	result := make(chan error, 1)
 	k.mu.Lock()
 	if k.closed {
 		k.mu.Unlock()
-		return fmt.Errorf("flush: keeper %w", os.ErrClosed)
+		return fmt.Errorf("close: keeper %w", os.ErrClosed)
 	}
-	k.closed = last
-	k.flushes = append(k.flushes, result)
+	k.closed = true
 	k.signal()
 	k.mu.Unlock()
 	select {
-	case err := <-result:
-		return err
+	case <-k.done:
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.err
 	case <-ctx.Done():
-		return fmt.Errorf("flush: %w", ctx.Err())
+		return fmt.Errorf("close: %w", ctx.Err())
 	}
 }
 
@@ -132,17 +116,19 @@ func (k *Keeper) run() {
 	defer close(k.done)
 	for {
 		k.mu.Lock()
-		now, due, closed := len(k.flushes) > 0, k.due(), k.closed
-		pending := k.pending
+		pending, due, closed := k.pending, k.due(), k.closed
 		k.mu.Unlock()
 
 		var timer <-chan time.Time
 		switch {
-		case now || pending && !time.Now().Before(due):
+		case closed:
+			if pending {
+				k.attempt()
+			}
+			return
+		case pending && !time.Now().Before(due):
 			k.attempt()
 			continue
-		case closed:
-			return
 		case pending:
 			timer = time.After(time.Until(due))
 		}
@@ -167,22 +153,16 @@ func (k *Keeper) due() time.Time {
 	return due
 }
 
-// attempt writes the newest text if it is not saved and answers the flushes.
+// attempt writes the newest text, which is pending.
 func (k *Keeper) attempt() {
 	k.mu.Lock()
-	text, pending, err := k.text, k.pending, k.err
-	flushes := k.flushes
-	k.flushes, k.pending = nil, false
+	text := k.text
+	k.pending = false
 	k.mu.Unlock()
 
-	if pending {
-		err = k.save(text)
-		if recovered := k.settle(err); err != nil || recovered {
-			k.report(err)
-		}
-	}
-	for _, result := range flushes {
-		result <- err
+	err := k.save(text)
+	if recovered := k.settle(err); err != nil || recovered {
+		k.report(err)
 	}
 }
 

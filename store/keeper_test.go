@@ -156,67 +156,8 @@ func TestKeeperCopies(t *testing.T) {
 		text := []byte("a")
 		k.Put(text)
 		text[0] = 'b'
-		require.NoError(t, k.Flush(t.Context()))
-		assert.Equal(t, []string{"0s a"}, r.written())
-	})
-}
-
-func TestKeeperFlush(t *testing.T) {
-	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
-		require.NoError(t, k.Flush(t.Context()), "nothing to do")
-		assert.Empty(t, r.written())
-
-		r.takes = time.Second
-		k.Put([]byte("a"))
-		require.NoError(t, k.Flush(t.Context()))
-		require.NoError(t, k.Flush(t.Context()))
-		assert.Equal(t, []string{"0s a"}, r.written(), "at once, and once")
-
-		// A Flush during a save waits for the text that it is for.
-		k.Put([]byte("b"))
-		time.Sleep(quiet + quiet/2)
-		k.Put([]byte("c"))
-		var wg sync.WaitGroup
-		for range 10 {
-			wg.Go(func() { assert.NoError(t, k.Flush(t.Context())) })
-		}
-		wg.Wait()
-		assert.Equal(t, []string{"0s a", "2s b", "3s c"}, r.written())
-		assert.Equal(t, 4*time.Second, time.Since(r.start))
-
-		// Errors come back to who asks, and are reported.
-		r.fail(syscall.EIO)
-		k.Put([]byte("d"))
-		require.ErrorIs(t, k.Flush(t.Context()), syscall.EIO)
-		require.ErrorIs(t, k.Flush(t.Context()), syscall.EIO, "it is tried again at once")
-		assert.Equal(t, []string{"0s a", "2s b", "3s c", "4s d", "5s d"}, r.written())
-		assert.Equal(t, []string{"5s input/output error", "6s input/output error"}, r.reported())
-		r.fail(nil)
-		require.NoError(t, k.Flush(t.Context()))
-
-		// A chip that hangs.
-		r.takes = time.Hour
-		k.Put([]byte("e"))
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		require.ErrorIs(t, k.Flush(ctx), context.DeadlineExceeded)
-		assert.Equal(t, 10*time.Second, time.Since(r.start))
-	})
-}
-
-// Flush does not wait for a write of the burst, but takes one.
-func TestKeeperFlushTakesFromTheBurst(t *testing.T) {
-	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
-		for i := range burst + 10 {
-			k.Put(fmt.Append(nil, i))
-			require.NoError(t, k.Flush(t.Context()))
-		}
-		assert.Len(t, r.written(), burst+10)
-		k.Put([]byte("later"))
-		time.Sleep(11*refill - 1)
-		assert.Len(t, r.written(), burst+10)
-		time.Sleep(time.Nanosecond)
-		assert.Len(t, r.written(), burst+11)
+		time.Sleep(quiet)
+		assert.Equal(t, []string{"1s a"}, r.written())
 	})
 }
 
@@ -250,35 +191,17 @@ func TestKeeperRetries(t *testing.T) {
 	})
 }
 
-func TestKeeperFlushEndsTheWaitForARetry(t *testing.T) {
-	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
-		r.fail(syscall.EIO)
-		k.Put([]byte("a"))
-		time.Sleep(time.Hour)
-		before := len(r.written())
-		r.fail(nil)
-		require.NoError(t, k.Flush(t.Context()))
-		k.Put([]byte("b"))
-		time.Sleep(quiet)
-		assert.Len(t, r.written(), before+2)
-	})
-}
-
 func TestKeeperTooLong(t *testing.T) {
 	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
 		r.fail(fmt.Errorf("save: %w", ErrTooLong))
 		k.Put([]byte("long"))
 		time.Sleep(24 * time.Hour)
 		assert.Equal(t, []string{"1s long"}, r.written(), "that it is tried again does not make it shorter")
-		require.ErrorIs(t, k.Flush(t.Context()), ErrTooLong)
-		assert.Len(t, r.written(), 1)
-
 		r.fail(nil)
 		k.Put([]byte("short"))
 		time.Sleep(quiet)
 		assert.Equal(t, []string{"1s long", "24h0m1s short"}, r.written())
 		assert.Equal(t, []string{"1s save: text too long", "24h0m1s <nil>"}, r.reported())
-		require.NoError(t, k.Flush(t.Context()))
 	})
 }
 
@@ -290,10 +213,69 @@ func TestKeeperClose(t *testing.T) {
 			k.Put([]byte("a"))
 			require.NoError(t, k.Close(t.Context()))
 			k.Put([]byte("b"))
-			require.ErrorIs(t, k.Flush(t.Context()), os.ErrClosed)
 			require.ErrorIs(t, k.Close(t.Context()), os.ErrClosed)
 			time.Sleep(time.Hour)
 			assert.Equal(t, []string{"0s a"}, r.written())
+		})
+	})
+	t.Run("has nothing to do", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{start: time.Now()}
+			k := NewKeeper(r.save, r.report)
+			k.Put([]byte("a"))
+			time.Sleep(2 * quiet)
+			require.NoError(t, k.Close(t.Context()))
+			assert.Equal(t, []string{"1s a"}, r.written())
+		})
+	})
+	t.Run("waits for the save under way and saves what came meanwhile", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{start: time.Now(), takes: time.Second}
+			k := NewKeeper(r.save, r.report)
+			k.Put([]byte("a"))
+			time.Sleep(quiet + quiet/2)
+			k.Put([]byte("b"))
+			require.NoError(t, k.Close(t.Context()))
+			assert.Equal(t, []string{"1s a", "2s b"}, r.written())
+			assert.Equal(t, 3*time.Second, time.Since(r.start))
+		})
+	})
+	t.Run("waits for no write of the burst", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{start: time.Now()}
+			k := NewKeeper(r.save, r.report)
+			for i := range burst + 1 {
+				k.Put(fmt.Append(nil, i))
+				time.Sleep(2 * quiet)
+			}
+			assert.Len(t, r.written(), burst)
+			closed := time.Now()
+			require.NoError(t, k.Close(t.Context()))
+			assert.Len(t, r.written(), burst+1)
+			assert.Zero(t, time.Since(closed))
+		})
+	})
+	t.Run("waits for no further try", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{start: time.Now(), err: syscall.EIO}
+			k := NewKeeper(r.save, r.report)
+			k.Put([]byte("a"))
+			time.Sleep(quiet)
+			assert.Equal(t, []string{"1s a"}, r.written())
+			r.fail(nil)
+			require.NoError(t, k.Close(t.Context()))
+			assert.Equal(t, []string{"1s a", "1s a"}, r.written())
+			assert.Equal(t, []string{"1s input/output error", "1s <nil>"}, r.reported())
+		})
+	})
+	t.Run("does not try again what is too long", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{start: time.Now(), err: fmt.Errorf("save: %w", ErrTooLong)}
+			k := NewKeeper(r.save, r.report)
+			k.Put([]byte("long"))
+			time.Sleep(2 * quiet)
+			require.ErrorIs(t, k.Close(t.Context()), ErrTooLong)
+			assert.Equal(t, []string{"1s long"}, r.written())
 		})
 	})
 	t.Run("says that it could not", func(t *testing.T) {
@@ -324,10 +306,11 @@ func TestKeeperClose(t *testing.T) {
 func TestKeeperWithoutFlash(t *testing.T) {
 	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
 		_, err := Open("/dev/no-mtd")
+		require.ErrorIs(t, err, fs.ErrNotExist)
 		r.fail(err)
 		k.Put([]byte("a"))
-		require.ErrorIs(t, k.Flush(t.Context()), fs.ErrNotExist)
-		assert.Equal(t, []string{"0s open store /dev/no-mtd: stat /dev/no-mtd: no such file or directory"}, r.reported())
+		time.Sleep(quiet)
+		assert.Equal(t, []string{"1s open store /dev/no-mtd: stat /dev/no-mtd: no such file or directory"}, r.reported())
 	})
 }
 
@@ -341,9 +324,6 @@ func TestKeeperAndStore(t *testing.T) {
 		wg.Go(func() {
 			for j := range 20 {
 				k.Put(text(20*i + j))
-				if j%10 == 0 {
-					assert.NoError(t, k.Flush(t.Context()))
-				}
 			}
 		})
 	}
