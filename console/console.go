@@ -28,6 +28,7 @@ package console
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -343,6 +344,14 @@ func (s *Session) Prompt(identity string) string {
 		safe = "<SAFE> "
 	}
 	return "[" + Printable(cmp.Or(s.User, Admin)) + "@" + Printable(identity) + "] " + safe + s.path + "> "
+}
+
+// Clone returns a copy of s to try a line in: what the line does to the copy leaves s as it
+// is.
+func (s *Session) Clone() Session {
+	c := *s
+	c.numbers = maps.Clone(s.numbers)
+	return c
 }
 
 // EndRepeat ends the repetition of a line that a Result asked for: the same line,

@@ -129,7 +129,7 @@ func startRouter(ctx context.Context, log *kmsg.Logger, dog *watchdog, requests 
 	if b.LossyTimer != "" {
 		leaveTimer(log, b.LossyTimer)
 	}
-	r, err := router.New(b, log, requests, func() { end(log, console.Reboot) })
+	r, err := router.Open(b, log, requests, func() { end(log, console.Reboot) })
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/store"
 )
 
@@ -31,32 +33,51 @@ const (
 	hangTimeout = 20 * time.Second
 )
 
+// medium is where a text is kept, as store.Store has it.
+type medium interface {
+	Load() (text []byte, info store.Info, err error)
+	Save(text []byte) error
+	Erase() error
+	Close() error
+}
+
 // keeping is the flash with the configuration on it. If it is absent or fails, the
 // router goes on, and says so in the log, which the console shows, and to whoever
 // changes something.
 type keeping struct {
 	log   *kmsg.Logger
-	store *store.Store // nil if there is none
+	store medium // nil if there is none
 
 	mu     sync.Mutex
 	keeper *store.Keeper // nil if there is no store
 	// trouble is why the newest configuration is not on flash, or nil.
 	trouble error
+	// saves counts the writes that have begun or ended: a write is under way while it is
+	// odd. Hung says that the present one has been told of as one that does not end.
+	saves uint
+	hung  bool
 }
 
 // openKeeping opens the flash, which is the partition of that name.
-func openKeeping(log *kmsg.Logger) *keeping {
+func openKeeping(log *kmsg.Logger, sys, dev string) *keeping {
 	k := &keeping{log: log}
-	path, err := findPartition("/sys", "/dev", board.ConfigurationPartition)
+	path, err := findPartition(sys, dev, board.ConfigurationPartition)
 	if err == nil {
-		k.store, err = store.Open(path)
+		err = k.open(path)
 	}
 	if err != nil {
 		k.report(err)
-		return k
 	}
-	k.keeper = store.NewKeeper(k.save, k.report)
 	return k
+}
+
+func (k *keeping) open(path string) error {
+	s, err := store.Open(path)
+	if err != nil {
+		return err
+	}
+	k.store, k.keeper = s, store.NewKeeper(k.save, k.report)
+	return nil
 }
 
 // findPartition returns the device file of the partition of an MTD chip or of a
@@ -92,11 +113,28 @@ func findPartition(sys, dev, name string) (string, error) {
 
 // save is the store's Save, but tells of a flash that does not answer.
 func (k *keeping) save(text []byte) error {
-	hangs := time.AfterFunc(hangTimeout, func() { k.report(fmt.Errorf("the flash has not answered for %v", hangTimeout)) })
+	k.mu.Lock()
+	k.saves++
+	this := k.saves
+	k.mu.Unlock()
+	hangs := time.AfterFunc(hangTimeout, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		// The write may have ended while the timer fired.
+		if k.saves == this {
+			k.hung = true
+			k.setTrouble(fmt.Errorf("the flash has not answered for %v", hangTimeout))
+		}
+	})
+	defer hangs.Stop()
 	err := k.store.Save(text)
-	if !hangs.Stop() && err == nil {
-		k.report(nil)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.saves++
+	if k.hung && err == nil {
+		k.setTrouble(nil)
 	}
+	k.hung = false
 	return err
 }
 
@@ -104,6 +142,11 @@ func (k *keeping) save(text []byte) error {
 func (k *keeping) report(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.setTrouble(err)
+}
+
+// setTrouble is report for who holds mu.
+func (k *keeping) setTrouble(err error) {
 	k.trouble = err
 	if err != nil {
 		k.log.Printf(kmsg.Error, "the configuration is not kept: %v", err)
@@ -192,17 +235,8 @@ func (k *keeping) erase() error {
 }
 
 // hasWord reports whether the kernel's command line has a word.
-func hasWord(word string) bool {
-	line, err := os.ReadFile(commandLineFile)
-	if err != nil {
-		return false
-	}
-	for _, w := range strings.Fields(string(line)) {
-		if w == word {
-			return true
-		}
-	}
-	return false
+func (r *Router) hasWord(word string) bool {
+	return slices.Contains(strings.Fields(r.commandLine), word)
 }
 
 // loaded is a configuration as it was read.
@@ -219,9 +253,9 @@ type loaded struct {
 func (r *Router) load() loaded {
 	why := ""
 	switch {
-	case hasWord(resetWord):
+	case r.hasWord(resetWord):
 		why = resetWord
-	case resetHeld(r.log):
+	case r.resetHeld():
 		why = "the reset button was held"
 	}
 	if why != "" {
@@ -229,14 +263,14 @@ func (r *Router) load() loaded {
 	} else if text := r.kept.load(); text != nil {
 		return loadKept(text, r.board)
 	}
-	f, err := os.Open(configurationFile)
+	f, err := os.Open(r.defaults)
 	if err != nil {
 		return loaded{console.Default(), err, true}
 	}
 	defer f.Close()
-	config, err := console.Load(configurationFile, f)
+	config, err := console.Load(r.defaults, f)
 	if err == nil {
-		err = validate(configurationFile, config, r.board)
+		err = validate(r.defaults, config, r.board)
 	}
 	// It came with the image: wrong anywhere, it was never right.
 	return loaded{config, err, err != nil}
@@ -284,53 +318,39 @@ func validate(name string, c console.Config, b board.Board) error {
 	return nil
 }
 
-// tell logs an error line by line, where the console shows it.
-func (r *Router) tell(err error) {
-	if err == nil {
-		return
+// checkConfig reports what is wrong with a configuration that a user wants.
+func checkConfig(c console.Config, b board.Board) error {
+	if err := console.Validate(c, b.PortNames()); err != nil {
+		return err
 	}
-	for line := range strings.Lines(err.Error()) {
-		r.log.Printf(kmsg.Error, "%s", strings.TrimSpace(line))
+	if c.AdminPassword == "" {
+		return nil
 	}
+	_, err := password.Parse(c.AdminPassword)
+	return err
 }
 
-// commit makes next, a change of a user's, the configuration. The caller holds mu.
+// commit makes next, a change of a user's, the configuration. The caller holds changing.
 //
 // While the firewall lacks lines that could not be read, forwarding stays closed
 // and nothing is kept until somebody has changed the firewall: a new name of the
 // router must not open it, now or at the next start.
-func (r *Router) commit(next console.Config) error {
-	if r.unmended && reflect.DeepEqual(next.Firewall, r.config.Firewall) {
-		return r.stayClosed(next)
+func (r *Router) commit(config console.Config) error {
+	next := r.now
+	if next.unmended && reflect.DeepEqual(config.Firewall, next.config.Firewall) {
+		next = r.rescued(next, config)
+	} else {
+		next.config, next.running, next.forwarding, next.unmended = config, config, true, false
+		next.layers = next.layers.with(rescueSource, Layer{})
 	}
-	if err := r.apply(next, true); err != nil {
-		return err
-	}
-	r.unmended = false
-	return nil
-}
-
-// stayClosed makes next what the user sees, while the system goes on with a rescue
-// configuration. The caller holds mu.
-func (r *Router) stayClosed(next console.Config) error {
-	if err := r.apply(rescueConfig(next, r.board), false); err != nil {
-		return err
-	}
-	r.config = next
-	return nil
-}
-
-// keep has a configuration written to flash, in a second or so. The caller holds mu.
-func (r *Router) keep(c console.Config) {
-	if !r.unmended {
-		r.kept.put(c)
-	}
+	next.revision++
+	return r.apply(next)
 }
 
 // warning is for whoever has changed the configuration: why that may not last, or
-// nothing. The caller holds mu.
+// nothing. The caller holds changing.
 func (r *Router) warning() string {
-	if r.unmended {
+	if r.now.unmended {
 		return "warning: forwarding stays closed and changes are not kept until /ip firewall is changed\n"
 	}
 	if err := r.kept.failing(); err != nil {
@@ -343,16 +363,20 @@ func (r *Router) warning() string {
 // ResetConfiguration what is kept is erased first.
 func (r *Router) confirmed(request console.Request) error {
 	if request == console.ResetConfiguration {
-		// Without mu: a flash that hangs must hold up nobody else.
 		if err := r.kept.erase(); err != nil {
 			return fmt.Errorf("failure: %w", err)
 		}
 		r.log.Printf(kmsg.Notice, "the configuration is reset")
 		request = console.Reboot
 	}
+	r.ask(request)
+	return nil
+}
+
+// ask asks for a restart of the machine, or for its being turned off.
+func (r *Router) ask(request console.Request) {
 	select {
 	case r.requests <- request:
 	default: // one is on its way
 	}
-	return nil
 }

@@ -101,10 +101,8 @@ func testKeeping(t *testing.T, path string) (*keeping, func() string) {
 	require.NoError(t, err)
 	t.Cleanup(func() { log.Close() })
 	k := &keeping{log: kmsg.New(log)}
-	k.store, err = store.Open(path)
-	require.NoError(t, err)
+	require.NoError(t, k.open(path))
 	t.Cleanup(func() { require.NoError(t, k.store.Close()) })
-	k.keeper = store.NewKeeper(k.save, k.report)
 	return k, func() string {
 		text, err := os.ReadFile(log.Name())
 		require.NoError(t, err)

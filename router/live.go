@@ -1,6 +1,8 @@
 package router
 
 import (
+	"slices"
+
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
@@ -9,31 +11,44 @@ import (
 // This file tells the console what the kernel has.
 
 // invalid returns the items of a menu that wait for something. Rules need no answer
-// here: the console knows by the names of interfaces.
-func (r *Router) invalid(menu string) ([]int, error) {
-	of := map[string]func(netcfg.Waiting) []int{
-		"interface vlan":        func(w netcfg.Waiting) []int { return w.VLANs },
-		"interface bridge port": func(w netcfg.Waiting) []int { return w.BridgePorts },
-		"ip address":            func(w netcfg.Waiting) []int { return w.Addresses },
-		"ip route":              func(w netcfg.Waiting) []int { return w.Routes },
-	}[menu]
-	if of == nil {
+// here: the console knows by the names of interfaces. Of a rescue configuration nothing is
+// known of the user's items.
+func (r *Router) invalid(st state, menu string) ([]int, error) {
+	var of func(netcfg.Waiting) []int
+	var items int // of the user's: those of the layers are behind them
+	switch menu {
+	case "interface vlan":
+		of, items = func(w netcfg.Waiting) []int { return w.VLANs }, len(st.config.VLANs)
+	case "interface bridge port":
+		of, items = func(w netcfg.Waiting) []int { return w.BridgePorts }, len(st.config.BridgePorts)
+	case "ip address":
+		of, items = func(w netcfg.Waiting) []int { return w.Addresses }, len(st.config.Addresses)
+	case "ip route":
+		of, items = func(w netcfg.Waiting) []int { return w.Routes }, len(st.config.Routes)
+	default:
+		return nil, nil
+	}
+	if st.unmended {
 		return nil, nil
 	}
 	waiting, err := r.network.Waiting()
-	return of(waiting), err
+	return slices.DeleteFunc(of(waiting), func(i int) bool { return i >= items }), err
 }
 
-func (r *Router) dynamicAddresses() ([]netcfg.Address, error) {
+// dynamicAddresses are those of the layers, and what else the kernel has and nobody set.
+func (r *Router) dynamicAddresses(st state) ([]netcfg.Address, error) {
 	addresses, _, err := r.network.Dynamic()
-	return addresses, err
+	return append(st.layers.effective(st.running, r.board.PortNames()).Addresses, addresses...), err
 }
 
-func (r *Router) dynamicRoutes() ([]console.DynamicRoute, error) {
+func (r *Router) dynamicRoutes(st state) ([]console.DynamicRoute, error) {
 	_, routes, err := r.network.Dynamic()
-	all := make([]console.DynamicRoute, len(routes))
-	for i, k := range routes {
-		all[i] = console.DynamicRoute(k)
+	var all []console.DynamicRoute
+	for _, l := range st.layers.effective(st.running, r.board.PortNames()).Routes {
+		all = append(all, console.DynamicRoute{Destination: l.Destination, Gateway: l.Gateway, Distance: l.Distance})
+	}
+	for _, k := range routes {
+		all = append(all, console.DynamicRoute(k))
 	}
 	return all, err
 }

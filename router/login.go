@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/password"
@@ -16,93 +17,132 @@ const (
 	firstRefusal   = time.Second
 	longRefusal    = 16 * time.Second
 	forgetRefusals = 10 * time.Minute
+	// maxOrigins is how many addresses of the network are told apart.
+	maxOrigins = 32
 )
 
-// logins checks passwords, one at a time: a hash takes much memory. Wrong ones are
-// counted over all sessions, so that it does not help to hang up and call again, nor
-// to have several: no more than maxSessions guesses are made in longRefusal.
+// logins checks passwords. Wrong ones are counted by origin, over all its sessions, so that
+// it does not help to hang up and call again, nor to have several: no more than maxSessions
+// guesses are made in longRefusal. Those of one origin do not slow another; above all, those
+// from the network do not slow the serial line.
 type logins struct {
-	sleep func(time.Duration)
+	matches func(hash password.Hash, secret string) bool
+	make    func(secret string) (string, error)
 
-	mu      sync.Mutex
-	refused int
-	last    time.Time // when it was
+	// A hash takes much memory, so one is made at a time: its maker holds hashing. Those of
+	// the network stand in a line of their own before it, so that the serial line waits for
+	// one of them at most.
+	hashing, network sync.Mutex
+
+	mu sync.Mutex
+	// refusals are of the origins that gave a wrong password in the last forgetRefusals.
+	refusals map[session.Origin]*refusals
+}
+
+// refusals are the wrong passwords of one origin.
+type refusals struct {
+	count int
+	last  time.Time
+}
+
+func newLogins() logins {
+	return logins{matches: password.Hash.Matches, make: password.New, refusals: map[session.Origin]*refusals{}}
 }
 
 // check reports whether the password is the user's, of which hash is kept. It takes as
 // long for a user whom nobody knows, and is slow to refuse.
-func (l *logins) check(hash, user, secret string) bool {
-	ok, pause := l.compare(hash, user, secret)
-	if !ok {
-		l.sleep(pause)
+func (l *logins) check(from session.Origin, hash, user, secret string) bool {
+	if l.compare(from, hash, secret) && user == console.Admin {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.refusals, from)
+		return true
 	}
-	return ok
+	time.Sleep(l.refuse(from))
+	return false
 }
 
-func (l *logins) compare(hash, user, secret string) (ok bool, pause time.Duration) {
+func (l *logins) compare(from session.Origin, hash, secret string) bool {
+	h, err := password.Parse(hash)
+	if err != nil {
+		return false // nobody has the password
+	}
+	if from.Address.IsValid() {
+		l.network.Lock()
+		defer l.network.Unlock()
+	}
+	l.hashing.Lock()
+	defer l.hashing.Unlock()
+	return l.matches(h, secret)
+}
+
+// refuse counts a wrong password and returns how long its origin has to wait.
+func (l *logins) refuse(from session.Origin) (pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// If it cannot be read, nobody has the password.
-	if h, err := password.Parse(hash); err == nil {
-		ok = h.Matches(secret) && user == adminName
+	for o, r := range l.refusals {
+		if time.Since(r.last) > forgetRefusals {
+			delete(l.refusals, o)
+		}
 	}
-	if ok {
-		l.refused = 0
-		return true, 0
+	if from.Address.IsValid() && l.refusals[from] == nil && len(l.refusals) >= maxOrigins {
+		// All that are too many share one. None that is known is forgotten for them.
+		from = session.Origin{Via: "others"}
 	}
-	if time.Since(l.last) > forgetRefusals {
-		l.refused = 0
+	r := l.refusals[from]
+	if r == nil {
+		r = &refusals{}
+		l.refusals[from] = r
 	}
-	pause = min(firstRefusal<<min(l.refused, 10), longRefusal)
-	l.refused++
-	l.last = time.Now()
-	return false, pause
+	pause = min(firstRefusal<<min(r.count, 10), longRefusal)
+	r.count, r.last = r.count+1, time.Now()
+	return pause
 }
 
 // hash makes a hash of a password.
 func (l *logins) hash(secret string) (string, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return password.New(secret)
+	l.hashing.Lock()
+	defer l.hashing.Unlock()
+	return l.make(secret)
 }
 
-// adminName is the one user's.
-const adminName = "admin"
-
-func (r *Router) adminPassword() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.config.AdminPassword
-}
-
-func (r *Router) hasPassword() bool { return r.adminPassword() != "" }
+func (r *Router) hasPassword() bool { return r.snapshot().config.AdminPassword != "" }
 
 // login reports whether a session may begin.
-func (r *Router) login(_ *session.Session, user, secret string) bool {
-	hash := r.adminPassword()
+func (r *Router) login(s *session.Session, user, secret string) bool {
+	hash := r.snapshot().config.AdminPassword
 	if hash == "" {
 		return true // it was removed meanwhile
 	}
-	if r.logins.check(hash, user, secret) {
-		r.log.About("system,account").Printf(kmsg.Info, "user %s logged in", adminName)
+	if r.logins.check(s.Origin, hash, user, secret) {
+		r.log.About("system,account").Printf(kmsg.Info, "user %s logged in%s", console.Admin, fromWhere(s.Origin))
 		return true
 	}
 	if _, err := password.Parse(hash); err != nil {
 		// From a file: here it would have been refused.
 		r.log.Printf(kmsg.Error, "nobody can log in: %v", err)
 	}
-	if user != adminName {
+	if user != console.Admin {
 		// It may well be a password, typed too soon.
 		user = "unknown"
 	}
-	r.log.Printf(kmsg.Critical, "login failure for user %s", user)
+	r.log.Printf(kmsg.Critical, "login failure for user %s%s", user, fromWhere(s.Origin))
 	return false
+}
+
+// fromWhere is what a log line says of an origin in the network, as RouterOS does.
+func fromWhere(o session.Origin) string {
+	if !o.Address.IsValid() {
+		return ""
+	}
+	return " from " + o.String() + " via " + o.Via
 }
 
 // setPassword changes admin's password if old is the present one.
 func (r *Router) setPassword(s *session.Session, old, new string) error {
-	if hash := r.adminPassword(); hash != "" && !r.logins.check(hash, adminName, old) {
-		r.log.Printf(kmsg.Critical, "password change failure for user %s", adminName)
+	present := r.snapshot().config.AdminPassword
+	if present != "" && !r.logins.check(s.Origin, present, console.Admin, old) {
+		r.log.Printf(kmsg.Critical, "password change failure for user %s", console.Admin)
 		return errors.New("failure: old password is wrong")
 	}
 	hash := ""
@@ -112,9 +152,13 @@ func (r *Router) setPassword(s *session.Session, old, new string) error {
 			return err
 		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	next := r.config.Clone()
-	next.AdminPassword = hash
-	return r.change(s, next)
+	_, err := r.edit(s, func(_ *console.Session, st state) (console.Result, error) {
+		if st.config.AdminPassword != present {
+			return console.Result{}, errors.New("failure: the password was changed meanwhile")
+		}
+		next := st.config.Clone()
+		next.AdminPassword = hash
+		return console.Result{Config: next, Changed: true}, nil
+	})
+	return err
 }

@@ -7,11 +7,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"time"
 
 	"github.com/postern-router/postern/console"
-	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/ping"
 )
 
@@ -25,9 +23,7 @@ func (r *Router) stream(ctx context.Context, result console.Result, out io.Write
 	if result.Request == console.Upgrade {
 		return r.upgradeTo(ctx, result.Upgrade, out)
 	}
-	r.mu.Lock()
-	servers := slices.Clone(r.config.DNS)
-	r.mu.Unlock()
+	servers := r.effective(r.snapshot()).DNS
 	p := result.Ping
 	arguments := ping.Arguments(p.Address, p.Count, p.Interval, p.Size, servers)
 	if t := result.Traceroute; result.Request == console.Traceroute {
@@ -49,14 +45,5 @@ func (r *Router) stream(ctx context.Context, result console.Result, out io.Write
 	if err != nil {
 		return fmt.Errorf("ping: %w", err)
 	}
-	return nil
-}
-
-// setClock sets the time of day.
-func (r *Router) setClock(t time.Time) error {
-	if err := settime(t); err != nil {
-		return err
-	}
-	r.log.Printf(kmsg.Info, "the clock was set to %s", t.UTC().Format(time.DateTime))
 	return nil
 }

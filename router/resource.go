@@ -15,9 +15,9 @@ import (
 // processors were idle, added up over them.
 type processorTime struct{ up, idle time.Duration }
 
-// resource tells of the machine as a whole. The caller holds mu.
+// resource tells of the machine as a whole.
 func (r *Router) resource() (console.Resource, error) {
-	text, err := os.ReadFile("/proc/uptime")
+	text, err := os.ReadFile(r.root + "/proc/uptime")
 	if err != nil {
 		return console.Resource{}, err
 	}
@@ -25,20 +25,21 @@ func (r *Router) resource() (console.Resource, error) {
 	if err != nil {
 		return console.Resource{}, err
 	}
-	meminfo, err := os.ReadFile("/proc/meminfo")
+	meminfo, err := os.ReadFile(r.root + "/proc/meminfo")
 	if err != nil {
 		return console.Resource{}, err
 	}
 	res := console.Resource{
 		Uptime: now.up, CPUCount: runtime.NumCPU(), Architecture: runtime.GOARCH, Board: r.board.Name, Version: r.upgrades.running.Version,
-		CPULoad: now.load(r.busy, runtime.NumCPU()),
 	}
+	r.mu.Lock()
+	res.CPULoad, r.busy = now.load(r.busy, runtime.NumCPU()), now
+	r.mu.Unlock()
 	for name, value := range map[string]*uint64{"MemAvailable": &res.FreeMemory, "MemTotal": &res.TotalMemory} {
 		if *value, err = parseMeminfo(string(meminfo), name); err != nil {
 			return console.Resource{}, err
 		}
 	}
-	r.busy = now
 	return res, nil
 }
 

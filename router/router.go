@@ -1,26 +1,33 @@
 // Package router is the one owner of the router's configuration: it applies what a user has
 // set to the network, the firewall and the services, or changes nothing, keeps it on flash,
 // and undoes it where Safe Mode, a rescue or the trial of an upgrade says so.
+//
+// It promises:
+//   - nothing is forwarded and no port answers before the user's rules stand;
+//   - a change is applied whole or not at all: what was done of one that fails is undone;
+//   - what a lease says is a [Layer] beside what the user set: both are merged before anything
+//     is told, and only the user's part is kept;
+//   - one change is made at a time, and no lock is held over anything else that may wait. A
+//     process that hangs delays no prompt, no answer to the watchdog and no undo of Safe Mode;
+//   - nothing is changed after [Router.Shutdown].
+//
+// What it drives are the interfaces of [Parts], so that all of it is tested without a machine.
 package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
-	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/kmsg"
-	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -37,68 +44,75 @@ const (
 type Router struct {
 	board    board.Board
 	log      *kmsg.Logger
-	network  *netcfg.Manager
-	firewall *firewall.Firewall
-	requests chan<- console.Request
-	// end restarts the machine now.
-	end      func()
-	kept     *keeping
+	network  Network
+	firewall Firewall
+	machine  Machine
 	services []Service
+	requests chan<- console.Request
+	kept     *keeping
 	logins   logins
 	state    *keptState
 	upgrades upgrades
-	// settled takes each configuration that is to survive a restart, with mu held.
+	// root is the folder of sys, dev and proc: "", but for tests.
+	root string
+	// defaults is the file of the configuration that the image came with.
+	defaults string
+	// commandLine is the kernel's.
+	commandLine string
+	// resetHeld reports whether the reset button is held.
+	resetHeld func() bool
+	// settled takes each configuration that is to survive a restart. It does not wait.
 	settled func(console.Config)
 	// sessions holds an element for each.
 	sessions chan struct{}
-	// safeSilence is the constant of that name, but in tests.
-	safeSilence time.Duration
 
-	// mu serialises the sessions' changes, and guards what is below.
+	// turn holds an element while a session changes the configuration. A session whose line
+	// had to be run again too often, because others were quicker, puts it there while the line
+	// runs. What is no session's, such as the undo of Safe Mode, does not wait for it.
+	turn chan struct{}
+	// changing holds an element while the system is brought from one state to the next. Who
+	// put it there, and nobody else, writes now and trial.
+	changing chan struct{}
+	// unsure says that the system may differ from now, because an undo failed: the next
+	// change is then one of all parts. It belongs to who holds changing.
+	unsure bool
+
+	// stopped is closed at the end of the router: nothing is changed from then on.
+	stopped chan struct{}
+
+	// mu guards what is below. It is never held over anything that may wait.
 	mu sync.Mutex
-	// config is what a user sees and changes.
-	config console.Config
-	// running is what the system has, with forwarding if that is set: not before applied
-	// is. It is config, but for a rescue configuration.
-	running             console.Config
+	// now is the state that the system has.
+	now state
+	// since is when the present change began, zero if none is under way.
+	since time.Time
+	// trial is the Safe Mode of a session, nil if none is in it.
+	trial *safeMode
+	// busy remembers the last look at the processors' time.
+	busy processorTime
+}
+
+// state is what the router has at one moment. Its parts are never changed in place: who has
+// a state may read it without a lock.
+type state struct {
+	// config is what a user sees and changes. Revision counts its changes.
+	config   console.Config
+	revision uint64
+	// running is what the system has of it: config, but for a rescue configuration.
+	running console.Config
+	// layers are what others say of the network.
+	layers layers
+	// forwarding says whether packets are forwarded, applied that the system has running.
 	forwarding, applied bool
 	// unmended says that running is a rescue configuration because config lacks lines.
 	unmended bool
-	// busy remembers the last look at the processors' time.
-	busy processorTime
-	// trial is the Safe Mode of a session, nil if none is in it.
-	trial *safeMode
 }
 
-// New returns the router of that board, with nothing applied yet. It waits for a disk that
-// has the configuration, and sets the clock and the kernel's random numbers by what flash
-// says. A restart of the machine is asked for by a word to requests; end is called if it
-// does not come.
-func New(b board.Board, log *kmsg.Logger, requests chan<- console.Request, end func()) (*Router, error) {
-	awaitDisk(b.Flash, "/sys", lateDisk)
-	state := openState(log)
-	state.startSeed()
-	state.startClock(time.Now())
-	r, err := newRouter(b, log, state, requests)
-	if err != nil {
-		return nil, err
-	}
-	r.end = end
-	return r, nil
-}
-
-// Start applies the configuration, and runs what the router runs until ctx is done.
-func (r *Router) Start(ctx context.Context) {
-	go r.prove(ctx)
-	go r.state.keepTime(ctx.Done())
-	r.start(ctx)
-	if err := r.serveSessions(); err != nil {
-		r.log.Printf(kmsg.Error, "%v", err)
-	}
-	r.startConsoles(ctx)
-}
-
-func newRouter(b board.Board, log *kmsg.Logger, state *keptState, requests chan<- console.Request) (*Router, error) {
+// Open returns the router of this machine, which is of that board, with nothing applied yet.
+// It waits for a disk that has the configuration, and sets the clock and the kernel's random
+// numbers by what flash says. A restart or power off is asked for by a word to requests;
+// restart is called if that is not heard.
+func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, restart func()) (*Router, error) {
 	var ports []netcfg.Port
 	for _, p := range b.Ports {
 		ports = append(ports, netcfg.Port{Name: p.Name, Device: p.Device})
@@ -111,297 +125,177 @@ func newRouter(b board.Board, log *kmsg.Logger, state *keptState, requests chan<
 	if err != nil {
 		return nil, err
 	}
-	r := &Router{board: b, log: log, network: network, firewall: fw, requests: requests,
-		config: console.Default(), running: console.Default(), kept: openKeeping(log),
-		state: state, upgrades: upgrades{running: readVersion(b, versionFile)},
-		logins: logins{sleep: time.Sleep}, safeSilence: safeSilence, sessions: make(chan struct{}, maxSessions)}
-	r.settled = r.keep
-	r.services = []Service{
-		newSocksService(log.About("socks"), fw),
-		&remoteLog{sender: kmsg.NewRemote(log)},
-		newTimeService(log.About("ntp"), r.upgrades.running.Date),
+	line, err := os.ReadFile(commandLineFile)
+	if err != nil {
+		log.Printf(kmsg.Error, "%v", err)
 	}
+	awaitDisk(b.Flash, "/sys", lateDisk)
+	machine := linuxMachine{restart, resolverFile}
+	state := openState(log)
+	state.startSeed()
+	state.startClock(time.Now(), machine.SetClock)
+	running := readVersion(b, versionFile)
+	r := New(b, log, Parts{
+		Network: network, Firewall: fw, Machine: machine,
+		Services: []Service{
+			newSocksService(log.About("socks"), fw),
+			&remoteLog{sender: kmsg.NewRemote(log)},
+			newTimeService(log.About("ntp"), running.Date),
+		},
+	}, requests)
+	r.state, r.kept, r.upgrades.running, r.commandLine = state, openKeeping(log, "/sys", "/dev"), running, string(line)
 	return r, nil
 }
 
-// start applies the configuration or, if that is not to be, the rescue
-// configuration. Until the rules of either stand every port is down and nothing
-// is forwarded, as the kernel starts: it needs no rule to be closed.
-func (r *Router) start(ctx context.Context) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	l := r.load()
-	r.tell(l.err)
-	closed := l.refused
-	if !closed {
-		if err := r.apply(l.config, true); err != nil {
-			r.tell(err)
-			closed = true
-		}
+// New returns a router that drives these parts. It keeps nothing on flash, and has no
+// configuration but the default one.
+func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.Request) *Router {
+	r := &Router{
+		board: b, log: log, network: parts.Network, firewall: parts.Firewall, machine: parts.Machine, services: parts.Services,
+		requests: requests, kept: &keeping{log: log}, state: &keptState{log: log},
+		upgrades: upgrades{running: readVersion(b, ""), busy: make(chan struct{}, 1)},
+		logins:   newLogins(),
+		defaults: configurationFile, sessions: make(chan struct{}, maxSessions),
+		turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
+		now: state{config: console.Default(), running: console.Default()},
 	}
-	if closed {
-		r.rescue(l)
-	}
+	r.resetHeld = func() bool { return resetHeld(log) }
+	r.settled = func(c console.Config) { r.kept.put(c) }
+	return r
+}
+
+// Start applies the configuration, and runs what the router runs until ctx is done.
+func (r *Router) Start(ctx context.Context) {
+	go r.prove(ctx)
+	go r.state.keepTime(ctx.Done())
+	r.start()
+	r.tellMissingPorts()
 	go func() {
 		if err := r.network.Run(ctx); err != nil && ctx.Err() == nil {
 			r.log.Printf(kmsg.Error, "network: %v", err)
 		}
 	}()
+	if err := r.serveSessions(); err != nil {
+		r.log.Printf(kmsg.Error, "%v", err)
+	}
+	r.startConsoles(ctx)
 }
 
-// rescue closes the router but for its LAN. What was right of the configuration stays
-// for a user to mend, if it can be.
-func (r *Router) rescue(l loaded) {
-	rescue := rescueConfig(l.config, r.board)
-	r.log.Printf(kmsg.Error, "the configuration is not applied: forwarding is closed, the router is at %s", lanAddresses(rescue, r.board))
-	if err := r.apply(rescue, false); err != nil {
-		r.log.Printf(kmsg.Error, "rescue configuration: %v", err)
-		// Without a firewall: the LAN alone, and nothing passes.
-		if err := r.network.Apply(lanOnly(rescue, r.board)); err != nil {
-			r.log.Printf(kmsg.Error, "LAN: %v", err)
-		}
-	}
-	r.unmended = l.refused
-	r.config = rescue
-	if console.Validate(l.config, r.board.PortNames()) == nil {
-		r.config = l.config
-	}
+// snapshot returns the state that the system has.
+func (r *Router) snapshot() state {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.now
 }
 
-// rescueConfig keeps the LAN's addresses of a configuration that was refused, or
-// gives it one; it keeps its password, lets the LAN in to the router and nothing through.
-func rescueConfig(refused console.Config, b board.Board) console.Config {
-	c := console.Default()
-	// A password holds whatever else is wrong.
-	c.Identity, c.AdminPassword = refused.Identity, refused.AdminPassword
-	lan := refused.Network().Actual(b.LAN) // of a port of a bridge, that bridge
-	for _, a := range refused.Addresses {
-		if (a.Interface == b.LAN || a.Interface == lan) && !a.Disabled {
-			a.Interface = b.LAN
-			c.Addresses = append(c.Addresses, a)
-		}
-	}
-	if c.Addresses == nil || console.Validate(c, b.PortNames()) != nil {
-		lan, err := match.ParsePrefix("192.168.0.1/24")
-		if err != nil {
-			panic(err) // a constant
-		}
-		c.Addresses = []netcfg.Address{{Address: lan, Interface: b.LAN}}
-	}
-	c.Firewall.Filter = []firewall.Rule{
-		{Chain: "input", Action: "drop", InInterface: "!" + b.LAN, Comment: "rescue"},
-		{Chain: "forward", Action: "drop", Comment: "rescue"},
-	}
-	return c
-}
+// errStopped is the error of what comes too late.
+var errStopped = errors.New("failure: the router is about to restart or to be turned off; nothing was done")
 
-// lanOnly is the network of c with every other port down.
-func lanOnly(c console.Config, b board.Board) netcfg.Config {
-	network := netcfg.Config{Addresses: c.Addresses}
-	for _, p := range b.PortNames() {
-		network.Links = append(network.Links, netcfg.Link{Name: p, Disabled: p != b.LAN})
+// lock begins a change of the system, and waits for the end of one that is under way. At
+// the end of the router it returns an error instead.
+func (r *Router) lock() error {
+	select {
+	case r.changing <- struct{}{}:
+	case <-r.stopped:
+		return errStopped
 	}
-	return network
-}
-
-func lanAddresses(c console.Config, b board.Board) string {
-	var list []string
-	for _, a := range c.Addresses {
-		if a.Interface == b.LAN {
-			list = append(list, a.Address.Addr().String())
-		}
+	if r.isStopped() {
+		<-r.changing
+		return errStopped
 	}
-	return strings.Join(list, ", ")
-}
-
-// apply makes next the configuration of the running system, or changes nothing.
-// The caller holds mu.
-func (r *Router) apply(next console.Config, forwarding bool) error {
-	old := r.running
-	var undo []func() error
-	fail := func(err error) error {
-		for i := len(undo) - 1; i >= 0; i-- {
-			if err := undo[i](); err != nil {
-				r.log.Printf(kmsg.Error, "undo: %v", err)
-			}
-		}
-		return err
-	}
-	if !r.applied || !reflect.DeepEqual(old.Rules(), next.Rules()) {
-		if err := r.firewall.Apply(next.Rules()); err != nil {
-			return fail(err)
-		}
-		undo = append(undo, func() error {
-			if !r.applied {
-				return r.firewall.Lock()
-			}
-			return r.firewall.Apply(old.Rules())
-		})
-	}
-	if network := networkOf(next, forwarding); !r.applied || !reflect.DeepEqual(networkOf(old, r.forwarding), network) {
-		if err := r.network.Apply(network); err != nil {
-			return fail(err)
-		}
-		undo = append(undo, func() error { return r.network.Apply(networkOf(old, r.forwarding)) })
-		if !r.applied {
-			r.log.Printf(kmsg.Notice, "network is ready after %s", kmsg.Uptime())
-		}
-	}
-	if err := writeNames(next); err != nil {
-		return fail(err)
-	}
-	undo = append(undo, func() error { return writeNames(old) })
-	for _, s := range r.services {
-		if err := s.Apply(next); err != nil {
-			return fail(err)
-		}
-		undo = append(undo, func() error { return s.Apply(old) })
-	}
-	r.config, r.running, r.forwarding, r.applied = next, next, forwarding, true
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.since = time.Now()
 	return nil
 }
 
-func networkOf(c console.Config, forwarding bool) netcfg.Config {
-	network := c.Network()
-	network.Forwarding = forwarding
-	return network
+func (r *Router) isStopped() bool {
+	select {
+	case <-r.stopped:
+		return true
+	default:
+		return false
+	}
 }
 
-// writeNames sets the host name, and tells Go's resolver in this process and the
-// tools of the debug image which name servers to ask.
-func writeNames(c console.Config) error {
-	if err := unix.Sethostname([]byte(c.Identity)); err != nil {
-		return fmt.Errorf("set the host name to %q: %w", c.Identity, err)
-	}
-	var b strings.Builder
-	for _, s := range c.DNS {
-		fmt.Fprintf(&b, "nameserver %s\n", s)
-	}
-	if err := os.WriteFile(resolverFile, []byte(b.String()), 0o644); err != nil {
-		return fmt.Errorf("name servers: %w", err)
-	}
-	return nil
+// unlock ends a change.
+func (r *Router) unlock() {
+	r.mu.Lock()
+	r.since = time.Time{}
+	r.mu.Unlock()
+	<-r.changing
 }
 
-// execute runs a session's line: the change it makes is applied, or the line fails.
-func (r *Router) execute(s *session.Session, line string) (console.Result, error) {
+// set makes next the state that the system has. The caller holds changing.
+func (r *Router) set(next state) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.believes(s); err != nil {
-		return console.Result{}, err
-	}
-	result, err := s.Execute(r.config, r.live(), line)
-	if err == nil {
-		err = r.accept(s, &result)
-	}
-	if err != nil {
-		return console.Result{}, err
-	}
-	if result.Request == console.SetClock {
-		if err := r.setClock(result.Clock); err != nil {
-			return console.Result{}, err
-		}
-	}
-	return result, nil
+	r.now = next
 }
 
-// accept makes what a session's lines have changed the configuration. The caller
-// holds mu.
-func (r *Router) accept(s *session.Session, result *console.Result) error {
-	if !result.Changed {
-		return nil
-	}
-	if err := r.change(s, result.Config); err != nil {
-		return err
-	}
-	result.Output += r.warning()
-	return nil
-}
+// longChange is how long a change of the system may take. More is a program or a kernel that
+// hangs.
+const longChange = time.Minute
 
-// importLines runs a session's lines: what all of them change is applied together, or
-// nothing.
-func (r *Router) importLines(s *session.Session, text string) (console.Result, error) {
+// Alive is why PID 1 or what it runs is stuck, or nil. It waits for nothing. A configuration
+// that could not be applied is for a person to mend: a reset would not.
+func (r *Router) Alive() error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.believes(s); err != nil {
-		return console.Result{}, err
-	}
-	result, err := s.Import(r.config, r.live(), text)
-	if err == nil {
-		err = r.accept(s, &result)
-	}
-	if err != nil {
-		return console.Result{}, err
-	}
-	return result, nil
-}
-
-func (r *Router) prompt(s *session.Session) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.heard(s)
-	s.Safe = r.trial != nil && r.trial.holder == s
-	return s.Prompt(r.config.Identity)
-}
-
-// complete and help answer what a user asks while typing.
-func (r *Router) complete(s *session.Session, before string) (string, []console.Choice) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.heard(s)
-	return s.Complete(r.config, r.live(), before)
-}
-
-func (r *Router) help(s *session.Session, before string) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.heard(s)
-	return s.Help(r.config, r.live(), before)
-}
-
-// live gives the console what the system alone knows.
-func (r *Router) live() console.Live {
-	live := console.Live{
-		Links:    r.network.State,
-		Openings: r.firewall.Openings,
-		Now:      time.Now,
-		Counters: r.firewall.Counters,
-		Log: func() ([]string, error) {
-			return r.log.Lines(kmsg.View{Called: r.config.Called, Zone: r.config.TimeZone})
-		},
-		Resource:  r.resource,
-		Invalid:   r.invalid,
-		Addresses: r.dynamicAddresses,
-		Routes:    r.dynamicRoutes,
-		Neighbors: r.neighbors,
-		Tracked:   trackedConnections,
-		// A hash is made by the line that sets a password.
-		HashPassword: r.logins.hash,
-		WAN:          r.board.WAN,
-		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
-			console.Ping, console.Traceroute, console.SetClock, console.Upgrade},
-		Slots: r.slots,
+	since := r.since
+	r.mu.Unlock()
+	if took := time.Since(since); !since.IsZero() && took > longChange {
+		return fmt.Errorf("a change of the configuration has not ended for %v", took.Round(time.Second))
 	}
 	for _, s := range r.services {
-		s.Show(&live)
+		if err := s.Health(); err != nil {
+			return err
+		}
 	}
-	return live
+	return nil
 }
 
-// Shutdown ends the services in order: no new change of the configuration, which is
+// shutdownWait is how long the end of the router waits for a change that is under way.
+const shutdownWait = 20 * time.Second
+
+// Shutdown ends the services in order, once: no new change of the configuration, which is
 // on flash then, no new connection, the old ones closed, nothing forwarded.
 func (r *Router) Shutdown() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	close(r.stopped)
+	select {
+	case r.changing <- struct{}{}: // and it stays there
+	case <-time.After(shutdownWait):
+		r.log.Printf(kmsg.Warning, "a change of the configuration has not ended within %v", shutdownWait)
+	}
 	_ = r.kept.close() // it logs its error
 	r.state.close()
 	for _, s := range slices.Backward(r.services) {
 		s.Stop()
 	}
-	if err := r.network.Apply(networkOf(r.running, false)); err != nil {
+	now := r.snapshot()
+	now.forwarding = false
+	if err := r.network.Apply(r.networkOf(now)); err != nil {
 		r.log.Printf(kmsg.Warning, "%v", err)
 	}
 	if err := r.firewall.Lock(); err != nil {
 		r.log.Printf(kmsg.Warning, "%v", err)
 	}
+}
+
+// tell logs an error line by line, where the console shows it.
+func (r *Router) tell(err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		r.log.Printf(kmsg.Error, "%s", strings.TrimSpace(line))
+	}
+}
+
+// ports are the board's, as netcfg has them.
+func (r *Router) ports() []netcfg.Port {
+	var ports []netcfg.Port
+	for _, p := range r.board.Ports {
+		ports = append(ports, netcfg.Port{Name: p.Name, Device: p.Device})
+	}
+	return ports
 }

@@ -39,15 +39,20 @@ func TestRescueConfig(t *testing.T) {
 		{"gives one where it is disabled", "/ip address add address=172.16.0.1/16 interface=ether2 disabled=yes", "192.168.0.1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			rescue := rescueConfig(load(c.refused), malta)
+			rescue, address := rescueConfig(load(c.refused), malta)
+			if len(rescue.Addresses) > 0 {
+				assert.Empty(t, address, "the user's address holds")
+			}
+			rescue = layers{rescueSource: address}.merge(rescue, malta.PortNames())
 			require.NoError(t, console.Validate(rescue, malta.PortNames()))
 			assert.Equal(t, "x", rescue.AdminPassword)
-			assert.Equal(t, c.at, lanAddresses(rescue, malta))
+			assert.Equal(t, c.at, rescue.Addresses[0].Address.Addr().String())
 			assert.Len(t, rescue.Addresses, 1)
 			assert.False(t, rescue.Socks.Enabled)
 			locked := load(c.refused)
 			locked.AdminPassword = "hash"
-			assert.Equal(t, "hash", rescueConfig(locked, malta).AdminPassword)
+			again, _ := rescueConfig(locked, malta)
+			assert.Equal(t, "hash", again.AdminPassword)
 			var ups []string
 			for _, l := range lanOnly(rescue, malta).Links {
 				if !l.Disabled {

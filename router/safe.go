@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
-	"github.com/postern-router/postern/password"
 )
 
 // safeSilence is how long a session can be in Safe Mode without a word. A serial line
@@ -22,25 +20,30 @@ const safeSilence = 9 * time.Minute
 // switch is a way back too.
 type safeMode struct {
 	holder *session.Session
-	// before is what is gone back to, and forwarding whether packets were forwarded.
-	before     console.Config
-	forwarding bool
-	silence    *time.Timer
+	// before is what is gone back to.
+	before  state
+	silence *time.Timer
 }
 
 // safe does what a session asks of Safe Mode.
 func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.believes(s); err != nil {
+	if err := r.lock(); err != nil {
+		return err
+	}
+	defer r.unlock()
+	if err := r.checkSession(s); err != nil {
 		return err
 	}
 	switch request {
-	case session.ReleaseSafeMode:
+	case session.ReleaseSafeMode, session.UnrollSafeMode:
+		switch {
+		case r.trial == nil || r.trial.holder != s:
+			return errors.New("failure: this session is not in Safe Mode")
+		case request == session.UnrollSafeMode:
+			return r.unrollSafe("it was given up")
+		}
 		r.releaseSafe()
 		return nil
-	case session.UnrollSafeMode:
-		return r.unrollSafe("it was given up")
 	}
 	if r.trial != nil {
 		switch request {
@@ -54,42 +57,56 @@ func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
 			return session.ErrSafeModeHeld
 		}
 	}
-	if !r.running.Equal(r.config) {
+	if !r.now.running.Equal(r.now.config) {
 		return errors.New("failure: the rescue configuration is running; Safe Mode would go back to that")
 	}
-	trial := &safeMode{holder: s, before: r.config.Clone(), forwarding: r.forwarding}
-	trial.silence = time.AfterFunc(r.safeSilence, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
+	trial := &safeMode{holder: s, before: r.now}
+	trial.silence = time.AfterFunc(safeSilence, func() {
+		if r.lock() != nil {
+			return // nothing is to be undone: nothing of it is kept
+		}
+		defer r.unlock()
 		if r.trial == trial {
-			_ = r.unrollSafe(fmt.Sprintf("nothing was heard for %v", r.safeSilence)) // it logs its error
+			_ = r.unrollSafe(fmt.Sprintf("nothing was heard for %v", safeSilence)) // it logs its error
 		}
 	})
-	r.trial, s.Safe = trial, true
+	r.setTrial(trial)
+	s.Safe = true
 	r.log.Printf(kmsg.Info, "Safe Mode taken")
 	return nil
 }
 
-// releaseSafe ends Safe Mode; what was changed stays. The caller holds mu, and has
+func (r *Router) setTrial(trial *safeMode) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.trial = trial
+}
+
+// releaseSafe ends Safe Mode; what was changed stays. The caller holds changing, and has
 // seen that a session is in Safe Mode.
 func (r *Router) releaseSafe() {
 	r.trial.silence.Stop()
-	r.trial = nil
+	r.setTrial(nil)
 	r.log.Printf(kmsg.Info, "Safe Mode released")
 	r.settle()
 }
 
-// unrollSafe ends Safe Mode; what was changed is undone. The caller holds mu, and has
+// unrollSafe ends Safe Mode; what was changed is undone. The caller holds changing, and has
 // seen that a session is in Safe Mode.
 func (r *Router) unrollSafe(why string) error {
 	trial := r.trial
 	trial.silence.Stop()
-	r.trial = nil
-	if trial.before.Equal(r.config) {
+	// Until it is undone the session is in Safe Mode: what it does meanwhile was meant for that.
+	defer r.setTrial(nil)
+	if trial.before.config.Equal(r.now.config) && trial.before.unmended == r.now.unmended {
 		r.log.Printf(kmsg.Info, "Safe Mode ended without a change: %s", why)
 		return nil
 	}
-	if err := r.apply(trial.before, trial.forwarding); err != nil {
+	next := trial.before
+	next.revision = r.now.revision + 1
+	// What a lease said meanwhile is no change of the session's.
+	next.layers = r.now.layers
+	if err := r.apply(next); err != nil {
 		r.log.Printf(kmsg.Error, "Safe Mode: what was changed cannot be undone: %v", err)
 		return fmt.Errorf("undo: %w", err)
 	}
@@ -99,56 +116,32 @@ func (r *Router) unrollSafe(why string) error {
 
 // endSession is called when a session is over.
 func (r *Router) endSession(s *session.Session) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if r.lock() != nil {
+		return
+	}
+	defer r.unlock()
 	if r.trial != nil && r.trial.holder == s {
 		_ = r.unrollSafe("the session has ended") // it logs its error
 	}
 }
 
+// holdsSafeMode reports whether a session is in Safe Mode. The caller holds mu.
+func (r *Router) holdsSafeMode(s *session.Session) bool { return r.trial != nil && r.trial.holder == s }
+
 // heard is called when the user does something: Safe Mode goes on. That a line repeats
-// itself shows nobody to be there. The caller holds mu.
+// itself shows nobody to be there.
 func (r *Router) heard(s *session.Session) {
-	if r.trial != nil && r.trial.holder == s {
-		r.trial.silence.Reset(r.safeSilence)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.holdsSafeMode(s) {
+		r.trial.silence.Reset(safeSilence)
 	}
-}
-
-// believes reports an error if the session shows Safe Mode and is not in it any more:
-// what it is about to do was meant for that. The caller holds mu.
-func (r *Router) believes(s *session.Session) error {
-	if s.Safe && (r.trial == nil || r.trial.holder != s) {
-		s.Safe = false
-		return errors.New("failure: Safe Mode has ended meanwhile (see the log); nothing was done now")
-	}
-	return nil
-}
-
-// change makes next the configuration for a session, or says why not. The caller
-// holds mu.
-func (r *Router) change(s *session.Session, next console.Config) error {
-	if r.trial != nil && r.trial.holder != s {
-		return fmt.Errorf("%w: nothing can be changed until it leaves that; Ctrl-X takes it over", session.ErrSafeModeHeld)
-	}
-	if err := console.Validate(next, r.board.PortNames()); err != nil {
-		return err
-	}
-	if next.AdminPassword != "" {
-		if _, err := password.Parse(next.AdminPassword); err != nil {
-			return err
-		}
-	}
-	if err := r.commit(next); err != nil {
-		return err
-	}
-	r.settle()
-	return nil
 }
 
 // settle hands on what the router shall have after a restart. In Safe Mode that is
-// what there was before. The caller holds mu.
+// what there was before. The caller holds changing.
 func (r *Router) settle() {
-	if r.settled != nil && r.trial == nil {
-		r.settled(r.config)
+	if r.trial == nil && !r.now.unmended {
+		r.settled(r.now.config)
 	}
 }

@@ -18,26 +18,27 @@ const SessionSocket = "/run/init.sock"
 const maxSessions = 8
 
 // acceptSessions serves whoever connects, until that fails.
-func (r *Router) acceptSessions(l net.Listener) error {
+func (r *Router) acceptSessions(l net.Listener, from session.Origin) error {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		select {
-		case r.sessions <- struct{}{}:
-			go func() {
-				defer func() { <-r.sessions }()
-				r.serveSession(conn)
-			}()
-		default:
-			session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there, and there can be no more", maxSessions))
-		}
+		go r.Serve(conn, from)
 	}
 }
 
-func (r *Router) serveSession(conn net.Conn) {
-	if err := session.Serve(conn, session.Origin{Via: session.Console}, session.Handler{
+// Serve holds a session with the terminal at the other end of conn, and closes conn when it
+// is over. From is where the terminal is. If there are too many sessions it refuses.
+func (r *Router) Serve(conn net.Conn, from session.Origin) {
+	select {
+	case r.sessions <- struct{}{}:
+		defer func() { <-r.sessions }()
+	default:
+		session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there, and there can be no more", maxSessions))
+		return
+	}
+	if err := session.Serve(conn, from, session.Handler{
 		Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
 		Import: r.importLines, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
 		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,
@@ -59,7 +60,7 @@ func (r *Router) serveSessions() error {
 	}
 	go func() {
 		for {
-			err := r.acceptSessions(l)
+			err := r.acceptSessions(l, session.Origin{Via: session.Console})
 			r.log.Printf(kmsg.Error, "sessions: %v", err)
 			time.Sleep(time.Second)
 		}

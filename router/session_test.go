@@ -3,464 +3,327 @@ package router
 import (
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
+	"net/netip"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
-	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/console/session"
 )
 
-// house is a running router and the socket for its sessions.
-type house struct {
-	*testing.T
-	r      *Router
-	socket string
-	log    string // file
-	// requests are those of a restart.
-	requests <-chan console.Request
-
-	mu   sync.Mutex
-	kept []console.Config // what was to survive, in order
-}
-
-// newHouse brings a router up, on the ports of this test's network.
-func newHouse(t *testing.T) *house {
-	dir := t.TempDir()
-	h := &house{T: t, socket: filepath.Join(dir, "socket"), log: filepath.Join(dir, "log")}
-	b := board.Board{Name: "house", WAN: "ether1", LAN: "ether2"}
-	for i := range 2 {
-		device := fmt.Sprintf("house%d", i)
-		h.ip("link add " + device + " type veth peer name x-" + device)
-		h.ip("link set up dev x-" + device)
-		b.Ports = append(b.Ports, board.Port{Name: fmt.Sprintf("ether%d", i+1), Device: device})
-	}
-	file, err := os.Create(h.log)
-	require.NoError(t, err)
-	requests := make(chan console.Request, 1)
-	h.requests = requests
-	h.r, err = newRouter(b, kmsg.New(file), &keptState{}, requests)
-	require.NoError(t, err)
-	h.r.logins.sleep = func(time.Duration) {}
-	require.NoError(t, h.r.apply(console.Default(), true))
-	h.r.kept.trouble = nil // that there is no flash here, which would be told after each change
-	h.r.settled = func(c console.Config) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.kept = append(h.kept, c)
-	}
-	l, err := net.Listen("unix", h.socket)
-	require.NoError(t, err)
-	done := make(chan error)
-	go func() { done <- h.r.acceptSessions(l) }()
-	t.Cleanup(func() {
-		l.Close()
-		assert.ErrorIs(t, <-done, net.ErrClosed)
-		require.Eventually(t, func() bool { return len(h.r.sessions) == 0 }, 30*time.Second, time.Millisecond)
-		file.Close()
-		for _, p := range b.Ports {
-			h.ip("link del " + p.Name)
-		}
-	})
-	return h
-}
-
-func (h *house) ip(args string) string {
-	h.Helper()
-	out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
-	require.NoError(h, err, "ip %s: %s", args, out)
-	return string(out)
-}
-
-func (h *house) lastKept() console.Config {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.kept) == 0 {
-		return console.Default()
-	}
-	return h.kept[len(h.kept)-1]
-}
-
-func (h *house) logged(text string) {
-	h.Helper()
-	require.Eventually(h, func() bool {
-		log, err := os.ReadFile(h.log)
-		require.NoError(h, err)
-		return strings.Contains(string(log), text)
-	}, 30*time.Second, 5*time.Millisecond, text)
-}
-
-// guest is the far end of a session: what a terminal does, by hand.
-type guest struct {
-	h    *house
-	conn net.Conn
-}
-
-func (h *house) connect() *guest {
-	h.Helper()
-	conn, err := net.Dial("unix", h.socket)
-	require.NoError(h, err)
-	g := &guest{h, conn}
-	h.Cleanup(func() { conn.Close() })
-	return g
-}
-
-// send sends a frame (console/serve.go): its kind, the length of the text and that.
-func (g *guest) send(kind byte, text string) {
-	g.h.Helper()
-	_, err := g.conn.Write(append([]byte{kind, 0, 0, byte(len(text) >> 8), byte(len(text))}, text...))
-	require.NoError(g.h, err)
-}
-
-// until reads up to a frame of one of those kinds, and returns all texts.
-func (g *guest) until(kinds string) string {
-	g.h.Helper()
-	require.NoError(g.h, g.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
-	var all strings.Builder
-	for {
-		var head [5]byte
-		_, err := readFull(g.conn, head[:])
-		require.NoError(g.h, err, all.String())
-		text := make([]byte, int(head[3])<<8|int(head[4]))
-		_, err = readFull(g.conn, text)
-		require.NoError(g.h, err)
-		all.Write(text)
-		if strings.IndexByte(kinds, head[0]) >= 0 {
-			return all.String()
-		}
-	}
-}
-
-// prompt reads up to the next prompt.
-func (g *guest) prompt() string { return g.until("P") }
-
-// run sends a line and returns what it printed, with the next prompt.
-func (g *guest) run(line string) string {
-	g.h.Helper()
-	g.send('L', line)
-	return g.prompt()
-}
-
-func readFull(conn net.Conn, p []byte) (int, error) {
-	n := 0
-	for n < len(p) {
-		k, err := conn.Read(p[n:])
-		n += k
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-const (
-	prompt     = "[admin@postern] > "
-	safePrompt = "[admin@postern] <SAFE> > "
-)
-
+// Each session sees what the other has done, in the system and in its numbers, and of
+// changes at the same time none is lost.
 func TestSessions(t *testing.T) {
-	h := newHouse(t)
-	one, two := h.connect(), h.connect()
-	assert.Equal(t, "No password is set: /password sets one.\n"+prompt, one.prompt())
-	two.prompt()
-	// Each sees what the other has done, in the system and in its numbers.
-	assert.Equal(t, prompt, one.run("/ip address add address=192.168.0.1/24 interface=ether2"))
-	assert.Contains(t, two.run("/ip address print"), "192.168.0.1/24")
-	assert.Contains(t, h.ip("-4 addr show dev ether2"), "192.168.0.1/24")
-	assert.Equal(t, prompt, two.run("/ip address remove 0"))
-	assert.Contains(t, one.run("/ip address remove 0"), "no such item")
-	assert.NotContains(t, h.ip("-4 addr show dev ether2"), "192.168.0.1/24")
-	// Changes at the same time are made one after the other: none is lost.
-	const each = 20
-	var wait sync.WaitGroup
-	for i, g := range []*guest{one, two} {
-		wait.Go(func() {
-			for n := range each {
-				line := fmt.Sprintf("/ip address add address=10.%d.%d.1/24 interface=ether%d", i, n, i+1)
-				assert.Equal(t, prompt, g.run(line))
-			}
-		})
-	}
-	wait.Wait()
-	assert.Contains(t, one.run("/ip address print count-only"), fmt.Sprint(2*each))
-	assert.Equal(t, 2*each, strings.Count(h.ip("-4 addr"), " inet 10."))
-	assert.Len(t, h.lastKept().Addresses, 2*each)
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		one, two := g.connect(), g.connect()
+		assert.Equal(t, "No password is set: /password sets one.\n"+prompt, one.prompt())
+		two.prompt()
+		assert.Equal(t, prompt, one.run("/ip address add address=192.168.0.1/24 interface=ether2"))
+		assert.Contains(t, two.run("/ip address print"), "192.168.0.1/24")
+		assert.Len(t, g.network.config.Addresses, 1)
+		assert.Equal(t, prompt, two.run("/ip address remove 0"))
+		assert.Contains(t, one.run("/ip address remove 0"), "no such item")
+		assert.Empty(t, g.network.config.Addresses)
+
+		const each = 20
+		var wait sync.WaitGroup
+		for i, c := range []*guest{one, two} {
+			wait.Go(func() {
+				for n := range each {
+					assert.Equal(t, prompt, c.run(fmt.Sprintf("/ip address add address=10.%d.%d.1/24 interface=ether%d", i, n, i+1)))
+				}
+			})
+		}
+		wait.Wait()
+		assert.Contains(t, one.run("/ip address print count-only"), fmt.Sprint(2*each))
+		assert.Len(t, g.network.config.Addresses, 2*each)
+		assert.Len(t, g.lastKept().Addresses, 2*each)
+	})
 }
 
 func TestSessionDiesInALine(t *testing.T) {
-	h := newHouse(t)
-	g := h.connect()
-	g.prompt()
-	// The length of more than is sent.
-	_, err := g.conn.Write([]byte("L\x00\x00\x00\x30/ip address add address=192.168.0.1/24"))
-	require.NoError(t, err)
-	require.NoError(t, g.conn.Close())
-	h.logged("read frame of 48 bytes: unexpected EOF")
-	other := h.connect()
-	other.prompt()
-	assert.Contains(t, other.run("/ip address print count-only"), "0\n")
-	assert.Empty(t, h.kept)
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		c := g.connect()
+		c.prompt()
+		// The length of more than is sent.
+		_, err := c.conn.Write([]byte("L\x00\x00\x00\x30/ip address add address=192.168.0.1/24"))
+		require.NoError(t, err)
+		c.hangUp()
+		assert.Contains(t, g.log(), "read frame of 48 bytes: unexpected EOF")
+		assert.Contains(t, g.must("/ip address print count-only"), "0\n")
+		assert.Empty(t, g.kept)
+	})
 }
 
 func TestTooManySessions(t *testing.T) {
-	h := newHouse(t)
-	var guests []*guest
-	for range maxSessions {
-		g := h.connect()
-		g.prompt()
-		guests = append(guests, g)
-	}
-	assert.Equal(t, "failure: 8 sessions are there, and there can be no more\n", h.connect().until("E"))
-	guests[3].send('L', "/quit")
-	guests[3].until("E")
-	require.Eventually(t, func() bool { return len(h.r.sessions) < maxSessions }, 30*time.Second, time.Millisecond)
-	h.connect().prompt()
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		var guests []*guest
+		for range maxSessions {
+			c := g.connect()
+			c.prompt()
+			guests = append(guests, c)
+		}
+		assert.Equal(t, "failure: 8 sessions are there, and there can be no more\n", g.connect().until("E"))
+		guests[3].send('L', "/quit")
+		guests[3].until("E")
+		<-guests[3].over
+		g.connect().prompt()
+	})
 }
 
-func TestLogin(t *testing.T) {
-	h := newHouse(t)
-	var pauses []time.Duration
-	h.r.logins.sleep = func(d time.Duration) { pauses = append(pauses, d) }
-	first := h.connect()
-	first.prompt()
-	assert.Equal(t, prompt, first.run("/user set admin password=secret"))
-	assert.NotContains(t, first.run("/export"), "argon2")
-	assert.Contains(t, first.run("/export show-sensitive"), "argon2id")
-	hash := h.lastKept().AdminPassword
-	assert.Contains(t, hash, "$argon2id$v=19$m=2048,t=3,p=1$")
-
-	const failed = "\nLogin failed, incorrect username or password\n\nLogin: "
-	login := func(user, password string) (string, *guest) {
-		g := h.connect()
-		assert.Equal(t, "Login: ", g.until("A"))
-		g.send('L', user)
-		assert.Equal(t, "Password: ", g.until("S"))
-		g.send('L', password)
-		said := g.until("AP")
-		if said == failed {
-			g.conn.Close()
-		}
-		return said, g
-	}
-	for _, c := range []struct{ user, password, want string }{
-		{"admin", "secre", failed},
-		{"admin", "", failed},
-		{"root", "secret", failed},
-		{"secret", "secret", failed},
-		{"admin", "secret!", failed},
-		{"admin", hash, failed},
-		{"admin", "secret", prompt},
-		{"admin", "wrong", failed},
-	} {
-		got, _ := login(c.user, c.password)
-		assert.Equal(t, c.want, got, "%s %s", c.user, c.password)
-	}
-	// Sessions come and go; the pauses grow, up to the first that knows it.
-	assert.Equal(t, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 16 * time.Second,
-		time.Second}, pauses)
-	h.logged("system,error,critical login failure for user admin")
-	h.logged("system,account,info user admin logged in")
-	log, err := os.ReadFile(h.log)
+// Whoever connects to the socket has a session.
+func TestAcceptSessions(t *testing.T) {
+	g := started(t)
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
 	require.NoError(t, err)
-	assert.NotContains(t, string(log), "secret", "what was typed for a name may be a password")
+	done := make(chan error)
+	go func() { done <- g.r.acceptSessions(l, session.Origin{Via: session.Console}) }()
+	conn, err := net.Dial("unix", l.Addr().String())
+	require.NoError(t, err)
+	c := &guest{g, conn, nil}
+	c.prompt()
+	conn.Close()
+	l.Close()
+	require.ErrorIs(t, <-done, net.ErrClosed)
+	require.Eventually(t, func() bool { return len(g.r.sessions) == 0 }, time.Minute, time.Millisecond)
+}
 
-	// A password is changed by who knows it.
-	assert.Equal(t, "old password: ", func() string { first.send('L', "/password"); return first.until("S") }())
-	change := func(old, new string) string {
-		first.send('L', old)
+// login tries to log in and returns what the session says, and how long it took.
+func (c *guest) login(user, password string) (said string, took time.Duration) {
+	c.g.Helper()
+	assert.Equal(c.g, "Login: ", c.until("A"))
+	c.send('L', user)
+	assert.Equal(c.g, "Password: ", c.until("S"))
+	start := time.Now()
+	c.send('L', password)
+	said = c.until("AP")
+	return said, time.Since(start)
+}
+
+const loginFailed = "\nLogin failed, incorrect username or password\n\nLogin: "
+
+func TestLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		first := g.connect()
+		first.prompt()
+		assert.Equal(t, prompt, first.run("/user set admin password=secret"))
+		assert.NotContains(t, first.run("/export"), "argon2")
+		assert.Contains(t, first.run("/export show-sensitive"), "argon2id")
+		hash := g.lastKept().AdminPassword
+		assert.Contains(t, hash, "$argon2id$v=19$m=2048,t=3,p=1$")
+
+		// Sessions come and go; the pauses grow, up to the first that knows it.
+		for _, c := range []struct {
+			user, password, want string
+			pause                time.Duration
+		}{
+			{"admin", "secre", loginFailed, time.Second},
+			{"admin", "", loginFailed, 2 * time.Second},
+			{"root", "secret", loginFailed, 4 * time.Second},
+			{"secret", "secret", loginFailed, 8 * time.Second},
+			{"admin", "secret!", loginFailed, 16 * time.Second},
+			{"admin", hash, loginFailed, 16 * time.Second},
+			{"admin", "secret", prompt, 0},
+			{"admin", "wrong", loginFailed, time.Second},
+		} {
+			terminal := g.connect()
+			got, pause := terminal.login(c.user, c.password)
+			assert.Equal(t, c.want, got, "%s %s", c.user, c.password)
+			assert.Equal(t, c.pause, pause, "%s %s", c.user, c.password)
+			terminal.hangUp()
+		}
+		assert.Contains(t, g.log(), "system,error,critical login failure for user admin\n")
+		assert.Contains(t, g.log(), "system,account,info user admin logged in\n")
+		assert.NotContains(t, g.log(), "secret", "what was typed for a name may be a password")
+
+		// A password is changed by who knows it.
+		assert.Equal(t, "old password: ", func() string { first.send('L', "/password"); return first.until("S") }())
+		change := func(old, new string) string {
+			first.send('L', old)
+			first.until("S")
+			first.send('L', new)
+			first.until("S")
+			return first.run(new)
+		}
+		assert.Equal(t, "failure: old password is wrong\n"+prompt, change("wrong", "other"))
+		first.send('L', "/password")
 		first.until("S")
-		first.send('L', new)
-		first.until("S")
-		return first.run(new)
-	}
-	assert.Equal(t, "failure: old password is wrong\n"+prompt, change("wrong", "other"))
-	first.send('L', "/password")
-	first.until("S")
-	assert.Equal(t, prompt, change("secret", "other"))
-	got, _ := login("admin", "secret")
-	assert.Equal(t, failed, got)
-	got, second := login("admin", "other")
-	assert.Equal(t, prompt, got)
-	// Without one there is no question.
-	assert.Equal(t, prompt, second.run("/user set admin password=\"\""))
-	h.connect().prompt()
+		assert.Equal(t, prompt, change("secret", "other"))
+		got, _ := g.connect().login("admin", "secret")
+		assert.Equal(t, loginFailed, got)
+		second := g.connect()
+		got, _ = second.login("admin", "other")
+		assert.Equal(t, prompt, got)
+		// Without one there is no question.
+		assert.Equal(t, prompt, second.run("/user set admin password=\"\""))
+		g.connect().prompt()
 
-	// A hash that could never be checked is refused.
-	assert.Contains(t, second.run(`/user set admin password-hash="\$argon2id\$v=19\$m=999999,t=3,p=1\$c29tZXNhbHQ\$nf65EOgLrQMR"`),
-		"its cost is not within m=8..4096")
-	assert.Contains(t, second.run("/user set admin password-hash=x"), "another kind of hash")
-	assert.False(t, h.r.hasPassword())
+		// A hash that could never be checked is refused.
+		assert.Contains(t, second.run(`/user set admin password-hash="\$argon2id\$v=19\$m=999999,t=3,p=1\$c29tZXNhbHQ\$nf65EOgLrQMR"`),
+			"its cost is not within m=8..4096")
+		assert.Contains(t, second.run("/user set admin password-hash=x"), "another kind of hash")
+		assert.False(t, g.r.hasPassword())
+	})
+}
 
-	// From a file it may come all the same: then nobody is let in.
-	h.r.mu.Lock()
-	h.r.config.AdminPassword = "x"
-	h.r.mu.Unlock()
-	for _, password := range []string{"", "x"} {
-		got, _ := login("admin", password)
-		assert.Equal(t, failed, got)
+// A hash that cannot be read may come from a file all the same: then nobody is let in.
+func TestLoginWithABadHash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t, "/user set admin password-hash=x")
+		for _, password := range []string{"", "x"} {
+			got, _ := g.connect().login("admin", password)
+			assert.Equal(t, loginFailed, got)
+		}
+		assert.Contains(t, g.log(), "system,error nobody can log in: ")
+	})
+}
+
+// Wrong passwords from the network slow neither the serial line nor another address.
+func TestLoginByOrigin(t *testing.T) {
+	network := func(n byte) session.Origin {
+		return session.Origin{Via: "ssh", Address: netip.AddrFrom4([4]byte{10, 0, n / 100, n % 100})}
 	}
-	h.logged("system,error nobody can log in: ")
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.must("/user set admin password=secret")
+		for range 6 {
+			c := g.connectFrom(network(1))
+			c.login("admin", "wrong")
+			c.hangUp()
+		}
+		_, pause := g.connectFrom(network(1)).login("admin", "wrong")
+		assert.Equal(t, longRefusal, pause)
+		assert.Contains(t, g.log(), "login failure for user admin from 10.0.0.1 via ssh\n")
+		_, pause = g.connectFrom(network(2)).login("admin", "wrong")
+		assert.Equal(t, firstRefusal, pause)
+		_, pause = g.connect().login("admin", "wrong")
+		assert.Equal(t, firstRefusal, pause)
+		said, pause := g.connect().login("admin", "secret")
+		assert.Equal(t, prompt, said)
+		assert.Zero(t, pause)
+	})
+	t.Run("origins are bounded", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLogins()
+			for n := range byte(maxOrigins) {
+				assert.Equal(t, firstRefusal, l.refuse(network(n)))
+			}
+			// The others share one, and nobody is forgotten for them.
+			assert.Equal(t, firstRefusal, l.refuse(network(100)))
+			assert.Equal(t, 2*firstRefusal, l.refuse(network(101)))
+			assert.Equal(t, 2*firstRefusal, l.refuse(network(1)))
+			assert.Equal(t, firstRefusal, l.refuse(session.Origin{Via: session.Console, Terminal: "ttyS0"}))
+			assert.Len(t, l.refusals, maxOrigins+2)
+			time.Sleep(forgetRefusals + time.Second)
+			assert.Equal(t, firstRefusal, l.refuse(network(101)))
+			assert.Len(t, l.refusals, 1)
+		})
+	})
+}
+
+func TestPasswordChangedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		make := g.r.logins.make
+		g.r.logins.make = func(secret string) (string, error) {
+			g.r.logins.make = make
+			g.r.logins.hashing.Unlock() // the other session's hash is made first
+			g.must("/user set admin password=first")
+			g.r.logins.hashing.Lock()
+			return make(secret)
+		}
+		require.EqualError(t, g.r.setPassword(&session.Session{}, "", "second"), "failure: the password was changed meanwhile")
+		g.r.logins.make = func(string) (string, error) { return "", errFake }
+		require.ErrorIs(t, g.r.setPassword(&session.Session{}, "first", "third"), errFake)
+		assert.True(t, g.r.login(&session.Session{}, "admin", "first"))
+	})
 }
 
 func TestConfirmed(t *testing.T) {
-	h := newHouse(t)
-	g := h.connect()
-	g.prompt()
-	for _, c := range []struct {
-		line, question string
-		want           console.Request
-	}{
-		{"/system identity set name=other; /system reboot", "Reboot, yes? [y/N]: ", console.Reboot},
-		{"/system shutdown", "Shutdown, yes? [y/N]: ", console.Shutdown},
-	} {
-		for _, answer := range []string{"n", "y"} {
-			g.send('L', c.line)
-			assert.Equal(t, c.question, g.until("A"))
-			assert.Empty(t, h.requests)
-			g.run(answer)
-			assert.Len(t, h.requests, map[string]int{"y": 1}[answer])
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		c := g.connect()
+		c.prompt()
+		for _, test := range []struct {
+			line, question string
+			want           console.Request
+		}{
+			{"/system identity set name=other; /system reboot", "Reboot, yes? [y/N]: ", console.Reboot},
+			{"/system shutdown", "Shutdown, yes? [y/N]: ", console.Shutdown},
+			{"/system reset-configuration", "Dangerous! Reset anyway? [y/N]: ", console.Reboot},
+		} {
+			for _, answer := range []string{"n", "y"} {
+				c.send('L', test.line)
+				assert.Equal(t, test.question, c.until("A"))
+				assert.Empty(t, g.requests)
+				c.run(answer)
+				assert.Len(t, g.requests, map[string]int{"y": 1}[answer])
+			}
+			assert.Equal(t, test.want, <-g.requests)
 		}
-		assert.Equal(t, c.want, <-h.requests)
-	}
-	assert.Equal(t, "other", h.lastKept().Identity, "what stands before it in the line is done")
+		assert.Equal(t, "other", g.lastKept().Identity, "what stands before it in the line is done")
+		assert.Contains(t, g.log(), "the configuration is reset")
+	})
 }
 
-func TestSafeMode(t *testing.T) {
-	const address = "/ip address add address=192.168.0.1/24 interface=ether2"
-	has := func(h *house) bool {
-		h.Helper()
-		in := strings.Contains(h.ip("-4 addr show dev ether2"), "192.168.0.1/24")
-		h.r.mu.Lock()
-		defer h.r.mu.Unlock()
-		assert.Equal(h, in, len(h.r.config.Addresses) > 0, "system and configuration")
-		return in
-	}
-	taken := func(t *testing.T) (*house, *guest) {
-		h := newHouse(t)
-		g := h.connect()
-		g.prompt()
-		g.send('X', "")
-		require.Equal(t, "[Safe Mode taken]\n"+safePrompt, g.prompt())
-		require.Equal(t, safePrompt, g.run(address))
-		require.True(t, has(h), "changes have effect at once")
-		require.Empty(t, h.kept, "a power cut undoes them")
-		return h, g
-	}
-	for _, test := range []struct {
-		name string
-		do   func(h *house, g *guest)
-		stay bool
-	}{
-		{"released", func(h *house, g *guest) {
-			g.send('X', "")
-			assert.Equal(h, "[Safe Mode released]\n"+prompt, g.prompt())
-		}, true},
-		{"Ctrl-D", func(h *house, g *guest) {
-			g.send('D', "")
-			assert.Equal(h, "[Safe Mode unrolled]\n"+prompt, g.prompt())
-			assert.Contains(h, g.run("/ip address print count-only"), "0\n"+prompt)
-		}, false},
-		{"the connection breaks", func(h *house, g *guest) {
-			g.conn.Close()
-			h.logged("what was changed is undone: the session has ended")
-		}, false},
-		{"quit", func(h *house, g *guest) {
-			g.send('L', "/quit")
-			g.until("E")
-			h.logged("what was changed is undone: the session has ended")
-		}, false},
-		{"a bad frame", func(h *house, g *guest) {
-			g.send('Z', "")
-			h.logged("what was changed is undone: the session has ended")
-		}, false},
-		{"another unrolls it", func(h *house, g *guest) {
-			other := h.connect()
-			other.prompt()
-			assert.Equal(h, "failure: another session is in Safe Mode: nothing can be changed until it leaves that; Ctrl-X takes it over\n"+prompt,
-				other.run("/ip address remove [find]"))
-			other.send('X', "")
-			other.until("A")
-			other.send('L', "u")
-			assert.Equal(h, "[Safe Mode taken]\n"+safePrompt, other.prompt())
-			// The first is told, and does nothing more in the belief that it is safe.
-			assert.Equal(h, "failure: Safe Mode has ended meanwhile (see the log); nothing was done now\n"+prompt, g.run(address))
-			assert.Contains(h, g.run(address), "failure: another session is in Safe Mode")
-			other.conn.Close()
-			h.logged("Safe Mode ended without a change: the session has ended")
-		}, false},
-		{"another releases it", func(h *house, g *guest) {
-			other := h.connect()
-			other.prompt()
-			other.send('X', "")
-			other.until("A")
-			other.send('L', "r")
-			assert.Equal(h, "[Safe Mode taken]\n"+safePrompt, other.prompt())
-			g.conn.Close()
-			other.conn.Close()
-			h.logged("Safe Mode ended without a change: the session has ended")
-		}, true},
-		{"another leaves it", func(h *house, g *guest) {
-			other := h.connect()
-			other.prompt()
-			other.send('X', "")
-			other.until("A")
-			other.send('D', "")
-			assert.Equal(h, prompt, other.prompt())
-			g.send('X', "")
-			assert.Equal(h, "[Safe Mode released]\n"+prompt, g.prompt())
-		}, true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			h, g := taken(t)
-			test.do(h, g)
-			assert.Equal(t, test.stay, has(h))
-			assert.Equal(t, test.stay, len(h.lastKept().Addresses) > 0, "what survives")
-			// And the next is free to change.
-			next := h.connect()
-			next.prompt()
-			assert.Equal(t, "[admin@x] > ", next.run("/system identity set name=x"))
-			assert.Equal(t, "x", h.lastKept().Identity)
-		})
-	}
-	t.Run("silence", func(t *testing.T) {
-		h := newHouse(t)
-		h.r.safeSilence = 300 * time.Millisecond
-		g := h.connect()
-		g.prompt()
-		g.send('X', "")
-		g.prompt()
-		g.run(address)
-		// Who types is heard.
-		for range 10 {
-			time.Sleep(60 * time.Millisecond)
-			g.send('T', "/ip ")
-			g.until("C")
+// The clock's range is that of the kernel, which the error says.
+func TestSetClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t, "/system clock manual set time-zone=+02:00")
+		g.must("/system clock set date=jan/31/2030 time=12:00:00")
+		assert.Equal(t, time.Date(2030, 1, 31, 10, 0, 0, 0, time.UTC), g.machine.clock)
+		assert.Contains(t, g.log(), "the clock was set to 2030-01-31 10:00:00")
+		for _, c := range []struct {
+			at, want string
+		}{
+			{"1970-01-01 00:00:30", "value of date and time out of range: jan/01/1970 02:00:30; expected jan/01/1970 02:01:01..jan/01/2038 01:59:59"},
+			{"1969-12-31 23:00:00", "value of date and time out of range: jan/01/1970 01:00:00; expected "},
+			{"2038-01-01 00:00:00", "value of date and time out of range: jan/01/2038 02:00:00; expected "},
+		} {
+			at, err := time.Parse(time.DateTime, c.at)
+			require.NoError(t, err)
+			require.ErrorContains(t, g.r.setClock(at, time.Minute), c.want)
 		}
-		assert.True(t, has(h))
-		h.logged("what was changed is undone: nothing was heard for 300ms")
-		assert.False(t, has(h))
-		assert.Equal(t, "failure: Safe Mode has ended meanwhile (see the log); nothing was done now\n"+prompt, g.run(address))
-		assert.Equal(t, prompt, g.run(address))
-		assert.True(t, has(h))
+		_, err := g.run(&session.Session{}, "/system clock set date=jan/01/1970 time=00:30:00")
+		require.ErrorContains(t, err, "out of range")
+		g.fail("clock", errFake)
+		_, err = g.run(&session.Session{}, "/system clock set time=12:00:00")
+		require.ErrorIs(t, err, errFake)
 	})
-	t.Run("a line that repeats itself is silence", func(t *testing.T) {
-		h := newHouse(t)
-		h.r.safeSilence = 700 * time.Millisecond
-		g := h.connect()
-		g.prompt()
-		g.send('X', "")
-		g.prompt()
-		g.run(address)
-		g.send('L', "/ip address print interval=500ms")
-		assert.Contains(t, g.prompt(), "failure: Safe Mode has ended meanwhile")
-		assert.False(t, has(h))
+}
+
+func TestTyping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t, "/ip address add address=192.168.0.1/24 interface=ether2")
+		insert, _ := g.r.complete(&session.Session{}, "/ip addr")
+		assert.Equal(t, "ess ", insert)
+		assert.Contains(t, g.r.help(&session.Session{}, "/ip "), "address")
+		result, err := g.r.importLines(&session.Session{}, "/system identity set name=x\n/ip dns set servers=10.0.0.1\n")
+		require.NoError(t, err)
+		assert.True(t, result.Changed)
+		assert.Equal(t, "x", g.machine.name)
+		assert.Equal(t, []netip.Addr{netip.MustParseAddr("10.0.0.1")}, g.machine.servers)
+		_, err = g.r.importLines(&session.Session{}, "/system identity set name=y\n/nothing\n")
+		require.Error(t, err)
+		assert.Equal(t, "x", g.r.snapshot().config.Identity)
+		assert.Contains(t, g.must("/ip arp print"), "ether1")
+
+		_, err = g.run(&session.Session{}, "/system resource print")
+		require.ErrorContains(t, err, "proc/uptime: no such file")
+		g.file("proc/uptime", "20.00 10.00\n")
+		_, err = g.run(&session.Session{}, "/system resource print")
+		require.ErrorContains(t, err, "proc/meminfo: no such file")
+		g.file("proc/meminfo", "MemTotal: 26692 kB\nMemAvailable: 16384 kB\n")
+		assert.Contains(t, g.must("/system resource print"), "16.0MiB")
 	})
 }

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/store"
@@ -36,7 +34,7 @@ type keptState struct {
 	log *kmsg.Logger
 
 	mu     sync.Mutex
-	store  *store.Store // nil if there is none
+	store  medium // nil if there is none
 	values map[string]string
 }
 
@@ -55,10 +53,11 @@ func openState(log *kmsg.Logger) *keptState {
 }
 
 func (k *keptState) open(path string) error {
-	var err error
-	if k.store, err = store.Open(path); err != nil {
+	s, err := store.Open(path)
+	if err != nil {
 		return err
 	}
+	k.store = s
 	text, _, err := k.store.Load()
 	if err != nil && !errors.Is(err, store.ErrEmpty) {
 		return err
@@ -110,7 +109,7 @@ func (k *keptState) kept() bool {
 
 // startClock sets a clock that is behind the time at which the router last ran: without a
 // battery it begins in 1970. How long the power was off nobody knows; it never goes back.
-func (k *keptState) startClock(now time.Time) {
+func (k *keptState) startClock(now time.Time, set func(time.Time) error) {
 	seconds, err := strconv.ParseInt(k.get(stateTime), 10, 64)
 	if err != nil {
 		return // none is kept
@@ -120,7 +119,7 @@ func (k *keptState) startClock(now time.Time) {
 	if !last.After(now) || last.Year() > 2037 {
 		return
 	}
-	if err := settime(last); err != nil {
+	if err := set(last); err != nil {
 		k.log.Printf(kmsg.Error, "%v", err)
 		return
 	}
@@ -168,13 +167,4 @@ func (k *keptState) close() {
 	if err := k.put(change); err != nil {
 		k.log.Printf(kmsg.Error, "%v", err)
 	}
-}
-
-// settime sets the time of day.
-func settime(t time.Time) error {
-	now := unix.NsecToTimespec(t.UnixNano())
-	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
-		return fmt.Errorf("set the clock: %w", err)
-	}
-	return nil
 }

@@ -69,7 +69,7 @@ func (b *backoff) next(life time.Duration) time.Duration {
 // startConsoles keeps a console on each of the board's terminals.
 func (r *Router) startConsoles(ctx context.Context) {
 	name, credential := "/bin/console", &syscall.Credential{Uid: consoleID, Gid: consoleID}
-	if shellWanted() {
+	if r.shellWanted() {
 		// A debug image only: there is no shell in the other.
 		name, credential = debugShell, nil
 	}
@@ -80,8 +80,8 @@ func (r *Router) startConsoles(ctx context.Context) {
 
 // shellWanted reports whether the kernel's command line asks for a shell and the
 // image has one.
-func shellWanted() bool {
-	if !hasWord(debugShellWord) {
+func (r *Router) shellWanted() bool {
+	if !r.hasWord(debugShellWord) {
 		return false
 	}
 	_, err := os.Stat(debugShell)

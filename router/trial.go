@@ -15,33 +15,54 @@ import (
 )
 
 const (
-	// proveTime is how long a new version has to be well.
-	proveTime = time.Minute
-	// proveSteady is how long it has to be so without a break.
-	proveSteady = 5 * time.Second
-	// proveEnd is what an orderly restart of one that is not well may take.
-	proveEnd = 30 * time.Second
+	// trialTime is how long a new version has to be well.
+	trialTime = time.Minute
+	// trialSteady is how long it has to be so without a break.
+	trialSteady = 5 * time.Second
+	// trialEnd is what an orderly restart of one that is not well may take.
+	trialEnd = 30 * time.Second
+	// slotsWait is how long the trial waits for who is at the slots. An upgrade is not: its
+	// process looks whether the slot is confirmed.
+	slotsWait = 10 * time.Second
 )
 
-// prove is the trial of a version that the boot loader has started for the first time. If
-// it is well it is confirmed; if not, why is left for the old version to tell, and the
-// router restarts, with that one. What hangs or panics before it comes to that is the
-// watchdog's and the kernel's to restart, with the same effect.
+// readSlots reads the states of the slots of a board that has two, and p, where they are.
+func (r *Router) readSlots(p places) ([2]upgrade.State, error) {
+	if err := r.upgrades.enter(slotsWait); err != nil {
+		return [2]upgrade.State{}, err
+	}
+	defer r.upgrades.leave()
+	return p.look()
+}
+
+// tellVersion logs which version runs and in which slot, and returns where the slots are. Ok
+// is false if there is nothing to fall back to.
+func (r *Router) tellVersion() (name string, p places, ok bool) {
+	name = "version " + r.upgrades.running.Version
+	p, err := r.places()
+	switch {
+	case err == nil && p.inPlace == "":
+		return name + " in slot " + upgrade.SlotNames[p.current], p, true
+	case err == nil:
+		r.log.Printf(kmsg.Info, "%s, the one image of this flash", name)
+	default:
+		r.log.Printf(kmsg.Info, "%s, in no slot: %v", name, err)
+	}
+	return name, p, false
+}
+
+// prove tells which version runs in which slot. If the boot loader has started it for the
+// first time, that is its trial: if it is well it is confirmed; if not, why is left for the
+// old version to tell, and the router restarts, with that one. What hangs or panics before it
+// comes to that is the watchdog's and the kernel's to restart, with the same effect.
 func (r *Router) prove(ctx context.Context) {
-	line, err := os.ReadFile(commandLineFile)
-	if err != nil {
-		r.log.Printf(kmsg.Error, "%v", err)
+	name, p, ok := r.tellVersion()
+	if !ok {
 		return
 	}
-	p, err := findPlaces("/sys", "/dev", string(line))
-	if err != nil || p.inPlace != "" {
-		return // there is nothing to fall back to
-	}
-	// An upgrade could not go before this: its process looks whether the slot is confirmed.
-	r.upgrades.busy.Lock()
-	states, err := p.look()
-	r.upgrades.busy.Unlock()
+	states, err := r.readSlots(p)
 	if err != nil {
+		r.log.Printf(kmsg.Info, "%s", name)
 		r.log.Printf(kmsg.Error, "slots: %v", err)
 		return
 	}
@@ -49,26 +70,30 @@ func (r *Router) prove(ctx context.Context) {
 	if text := fallBack(upgrade.SlotNames[1-p.current], current, other, r.state.get(stateFailure)); text != "" {
 		r.log.Printf(kmsg.Error, "%s", text)
 	}
-	name := fmt.Sprintf("version %s in slot %s", r.upgrades.running.Version, upgrade.SlotNames[p.current])
 	if !current.Whole || current.Confirmed {
 		r.log.Printf(kmsg.Info, "%s", name)
 		return
 	}
 	r.log.Printf(kmsg.Notice, "%s is on trial", name)
-	if err := untilWell(ctx, r.health, proveTime, proveSteady); err != nil {
-		if ctx.Err() == nil {
-			r.giveUp(p.current, current, err)
-		}
-		return
+	err = untilWell(ctx, r.health, trialTime, trialSteady)
+	if err == nil {
+		err = r.confirmSlot(p)
 	}
-	r.upgrades.busy.Lock()
-	err = p.confirm()
-	r.upgrades.busy.Unlock()
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
 		r.giveUp(p.current, current, err)
-		return
+	default:
+		r.log.Printf(kmsg.Notice, "%s is confirmed after %s", name, kmsg.Uptime())
 	}
-	r.log.Printf(kmsg.Notice, "%s is confirmed after %s", name, kmsg.Uptime())
+}
+
+func (r *Router) confirmSlot(p places) error {
+	if err := r.upgrades.enter(slotsWait); err != nil {
+		return err
+	}
+	defer r.upgrades.leave()
+	return p.confirm()
 }
 
 // fallBack is what there is to tell if the other slot is newer and was not confirmed.
@@ -95,12 +120,9 @@ func (r *Router) giveUp(slot int, st upgrade.State, why error) {
 	if err := r.state.put(map[string]string{stateFailure: failureOf(name, st) + why.Error()}); err != nil {
 		r.log.Printf(kmsg.Error, "%v", err)
 	}
-	select {
-	case r.requests <- console.Reboot:
-	default: // one is on its way
-	}
+	r.ask(console.Reboot)
 	// A start that hangs takes no requests.
-	time.AfterFunc(proveEnd, r.end)
+	time.AfterFunc(trialEnd, r.machine.Restart)
 }
 
 // untilWell asks until well has said nil for so long without a break, or says why it has
@@ -142,33 +164,19 @@ func untilWell(ctx context.Context, well func() error, limit, steady time.Durati
 
 // health is why the router does not do what it is for, or nil.
 func (r *Router) health() error {
-	r.mu.Lock()
-	applied, forwarding, unmended := r.applied, r.forwarding, r.unmended
-	r.mu.Unlock()
-	switch {
-	case !applied:
+	switch now := r.snapshot(); {
+	case !now.applied:
 		return errors.New("no configuration is applied")
-	case !forwarding || unmended:
+	case !now.forwarding || now.unmended:
 		return errors.New("the configuration could not be applied, forwarding is closed")
 	}
-	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); err != nil || strings.TrimSpace(string(text)) != "1" {
+	if text, err := os.ReadFile(r.root + "/proc/sys/net/ipv4/ip_forward"); err != nil || strings.TrimSpace(string(text)) != "1" {
 		return fmt.Errorf("the kernel does not forward: ip_forward is %q", strings.TrimSpace(string(text)))
 	}
 	if err := r.portsPresent(); err != nil {
 		return err
 	}
 	return r.Alive()
-}
-
-// Alive is why PID 1 or what it runs is stuck, or nil. A configuration that could not be
-// applied is for a person to mend: a reset would not.
-func (r *Router) Alive() error {
-	for _, s := range r.services {
-		if err := s.Health(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // portsPresent says which port is missing of those that were there before the upgrade,

@@ -88,6 +88,11 @@ func findPlaces(sys, dev, commandLine string) (places, error) {
 	return p, nil
 }
 
+// places finds the partitions of images of this machine.
+func (r *Router) places() (places, error) {
+	return findPlaces(r.root+"/sys", r.root+"/dev", r.commandLine)
+}
+
 // look returns the states of the slots.
 func (p places) look() (states [2]upgrade.State, err error) {
 	slots, err := upgrade.OpenSlots(p.slots, p.states)
@@ -114,8 +119,8 @@ func (p places) confirm() error {
 // upgrades is what the router does to its own software: one thing at a time.
 type upgrades struct {
 	running upgrade.Running
-	// busy is held by whoever reads or writes the slots.
-	busy sync.Mutex
+	// busy holds an element while somebody reads or writes the slots.
+	busy chan struct{}
 
 	mu sync.Mutex
 	// stop ends the fetching of an image, nil if none is fetched.
@@ -126,17 +131,20 @@ type upgrades struct {
 // for an upgrade.
 const lookTime = time.Second
 
-// lockSoon takes busy if it is free within lookTime.
-func (u *upgrades) lockSoon() bool {
-	for end := time.Now().Add(lookTime); ; time.Sleep(lookTime / 50) {
-		if u.busy.TryLock() {
-			return true
-		}
-		if time.Now().After(end) {
-			return false
-		}
+// enter waits until nobody else is at the slots, or returns an error if that takes too long.
+func (u *upgrades) enter(wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case u.busy <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return errUpgrading
 	}
 }
+
+// leave lets the next one at the slots.
+func (u *upgrades) leave() { <-u.busy }
 
 // errUpgrading is the error of a second upgrade.
 var errUpgrading = errors.New("failure: an upgrade is under way")
@@ -146,15 +154,14 @@ var errUpgrading = errors.New("failure: an upgrade is under way")
 // goes to out. If all is well the router restarts. The end of ctx ends the fetching: an
 // image that is whole is written to its end.
 func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out io.Writer) error {
-	if !r.upgrades.lockSoon() {
-		return errUpgrading
+	if r.isStopped() {
+		return errStopped
 	}
-	defer r.upgrades.busy.Unlock()
-	line, err := os.ReadFile(commandLineFile)
-	if err != nil {
+	if err := r.upgrades.enter(lookTime); err != nil {
 		return err
 	}
-	p, err := findPlaces("/sys", "/dev", string(line))
+	defer r.upgrades.leave()
+	p, err := r.places()
 	if err != nil {
 		return fmt.Errorf("failure: %w", err)
 	}
@@ -164,16 +171,14 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 	}
 	var source imageSource
 	if strings.HasPrefix(a.From, "/") {
-		f, disk, err := openImage("/sys", a.From)
+		f, disk, err := openImage(r.root+"/sys", a.From)
 		if err != nil {
 			return fmt.Errorf("failure: %w", err)
 		}
 		defer f.Close()
 		source, task.Disk = fromFile(f), disk
 	} else {
-		r.mu.Lock()
-		source = fromURL(a.From, slices.Clone(r.config.DNS))
-		r.mu.Unlock()
+		source = fromURL(a.From, r.effective(r.snapshot()).DNS)
 	}
 	r.keepPorts()
 
@@ -188,10 +193,7 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 	}
 	r.log.Printf(kmsg.Notice, "upgrade from %s: the image is written, restarting", a.From)
 	_, _ = io.WriteString(out, "system will reboot shortly\n") // whoever is left
-	select {
-	case r.requests <- console.Reboot:
-	default: // one is on its way
-	}
+	r.ask(console.Reboot)
 	return nil
 }
 
@@ -346,28 +348,16 @@ func (r *Router) EndUpgrade() {
 		u.stop()
 	}
 	u.mu.Unlock()
-	free := make(chan struct{})
-	go func() {
-		u.busy.Lock()
-		close(free)
-	}()
-	select {
-	case <-free:
-	case <-time.After(upgradeEnd):
-	}
+	_ = u.enter(upgradeEnd) // and nobody is let in again
 }
 
 // slots tells of the places for images.
 func (r *Router) slots() ([]console.SlotState, error) {
-	if !r.upgrades.lockSoon() {
-		return nil, errUpgrading
-	}
-	defer r.upgrades.busy.Unlock()
-	line, err := os.ReadFile(commandLineFile)
-	if err != nil {
+	if err := r.upgrades.enter(lookTime); err != nil {
 		return nil, err
 	}
-	p, err := findPlaces("/sys", "/dev", string(line))
+	defer r.upgrades.leave()
+	p, err := r.places()
 	if p.inPlace != "" {
 		return []console.SlotState{{Name: "image", Running: true, Active: true, Version: r.upgrades.running.Version, State: "confirmed"}}, nil
 	}

@@ -222,18 +222,6 @@ func TestUntilWell(t *testing.T) {
 	})
 }
 
-func testLog(t *testing.T) (*kmsg.Logger, func() string) {
-	path := filepath.Join(t.TempDir(), "log")
-	f, err := os.Create(path)
-	require.NoError(t, err)
-	t.Cleanup(func() { f.Close() })
-	return kmsg.New(f), func() string {
-		text, err := os.ReadFile(path)
-		require.NoError(t, err)
-		return string(text)
-	}
-}
-
 func TestKeptState(t *testing.T) {
 	log, said := testLog(t)
 	path := filepath.Join(t.TempDir(), "state")
@@ -258,11 +246,11 @@ func TestKeptState(t *testing.T) {
 
 	t.Run("a clock that is not behind stays", func(t *testing.T) {
 		require.NoError(t, k.put(map[string]string{stateTime: "1700000000"}))
-		k.startClock(time.Unix(1700000001, 0))
+		k.startClock(time.Unix(1700000001, 0), settime)
 		require.NoError(t, k.put(map[string]string{stateTime: "4000000000"})) // 2096
-		k.startClock(time.Unix(1, 0))
+		k.startClock(time.Unix(1, 0), settime)
 		require.NoError(t, k.put(map[string]string{stateTime: "x"}))
-		k.startClock(time.Unix(1, 0))
+		k.startClock(time.Unix(1, 0), settime)
 		assert.NotContains(t, said(), "the clock goes on")
 	})
 	assert.Nil(t, times(kmsg.Clock{Now: time.Unix(5, 0)}), "a time that is not known is not kept")

@@ -1,0 +1,94 @@
+package router
+
+import (
+	"reflect"
+	"slices"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/netcfg"
+)
+
+// effective is what the system is told in a state: what the user set and what the layers say.
+func (r *Router) effective(st state) console.Config {
+	return st.layers.merge(st.running, r.board.PortNames())
+}
+
+func (r *Router) networkOf(st state) netcfg.Config {
+	network := r.effective(st).Network()
+	network.Forwarding = st.forwarding
+	return network
+}
+
+// step is one part of a change of the system.
+type step struct {
+	// same says that the part has what it is to have.
+	same bool
+	do   func() error
+	undo func() error
+}
+
+// apply brings the system from the state that it has to next, or changes nothing. The caller
+// holds changing.
+//
+// The firewall goes first: until its rules stand every port is down and nothing is forwarded.
+func (r *Router) apply(next state) error {
+	old := r.now
+	before, want := r.effective(old), r.effective(next)
+	steps := []step{{
+		same: reflect.DeepEqual(before.Rules(), want.Rules()),
+		do:   func() error { return r.firewall.Apply(want.Rules()) },
+		undo: func() error {
+			if !old.applied {
+				return r.firewall.Lock()
+			}
+			return r.firewall.Apply(before.Rules())
+		},
+	}, {
+		same: reflect.DeepEqual(r.networkOf(old), r.networkOf(next)),
+		do: func() error {
+			err := r.network.Apply(r.networkOf(next))
+			if err == nil && !old.applied {
+				r.log.Printf(kmsg.Notice, "network is ready after %s", kmsg.Uptime())
+			}
+			return err
+		},
+		undo: func() error { return r.network.Apply(r.networkOf(old)) },
+	}, {
+		do:   func() error { return r.machine.SetNames(want.Identity, want.DNS) },
+		undo: func() error { return r.machine.SetNames(before.Identity, before.DNS) },
+	}}
+	for _, s := range r.services {
+		steps = append(steps, step{
+			do:   func() error { return s.Apply(want) },
+			undo: func() error { return s.Apply(before) },
+		})
+	}
+	if old.applied && !r.unsure {
+		steps = slices.DeleteFunc(steps, func(s step) bool { return s.same })
+	}
+	unsure := r.unsure
+	r.unsure = true // until all is done, or undone
+	for i, s := range steps {
+		if err := s.do(); err != nil {
+			r.unsure = !r.undo(steps[:i]) || unsure
+			return err
+		}
+	}
+	r.unsure = false
+	next.applied = true
+	r.set(next)
+	return nil
+}
+
+// undo takes steps back, the last first, and reports whether all could be.
+func (r *Router) undo(steps []step) bool {
+	ok := true
+	for _, s := range slices.Backward(steps) {
+		if err := s.undo(); err != nil {
+			r.log.Printf(kmsg.Error, "undo: %v", err)
+			ok = false
+		}
+	}
+	return ok
+}

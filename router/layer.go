@@ -1,0 +1,190 @@
+package router
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/ntp"
+)
+
+// A Layer is what somebody else than the user says of the network: a lease, for one. It is
+// dynamic: shown with the flag D, never written to flash, and gone when its source takes it
+// back. What the user set comes first: an item of a layer that contradicts it has no effect.
+type Layer struct {
+	// Addresses are on ports, bridges or VLANs. One whose interface is not there waits for it.
+	Addresses []netcfg.Address
+	// Routes have a distance each, 1..255. Of those to one destination the least wins.
+	Routes []netcfg.Route
+	// NameServers are asked after the user's.
+	NameServers []netip.Addr
+	// TimeServers are addresses or names; they are asked after the user's, if the user has
+	// the clock set by NTP.
+	TimeServers []string
+}
+
+// Layers come from the network, so all that they can hold is bounded.
+const (
+	// maxLayers is how many sources there can be at once.
+	maxLayers = 16
+	// maxLayerItems is how many items of a kind one layer can have.
+	maxLayerItems = 64
+	// maxNameServers is how many name servers there can be in all.
+	maxNameServers = 8
+)
+
+// layers are those of all sources, by name. Such a map is never changed, only replaced.
+type layers map[string]Layer
+
+// with returns the layers with that of source replaced, or without it if it is empty.
+func (ls layers) with(source string, l Layer) layers {
+	next := maps.Clone(ls)
+	if next == nil {
+		next = layers{}
+	}
+	if l.empty() {
+		delete(next, source)
+	} else {
+		next[source] = l
+	}
+	return next
+}
+
+func (l Layer) empty() bool {
+	return len(l.Addresses) == 0 && len(l.Routes) == 0 && len(l.NameServers) == 0 && len(l.TimeServers) == 0
+}
+
+// clone returns a copy that shares no memory with l.
+func (l Layer) clone() Layer {
+	return Layer{slices.Clone(l.Addresses), slices.Clone(l.Routes), slices.Clone(l.NameServers), slices.Clone(l.TimeServers)}
+}
+
+// check reports what is wrong with the layers for a machine with these ports. What is on an
+// interface that is not there is right, and waits.
+func (ls layers) check(ports []netcfg.Port) error {
+	if len(ls) > maxLayers {
+		return fmt.Errorf("more than %d sources", maxLayers)
+	}
+	for source, l := range ls {
+		if n := max(len(l.Addresses), len(l.Routes), len(l.NameServers), len(l.TimeServers)); n > maxLayerItems {
+			return fmt.Errorf("%s: %d items, expected at most %d of a kind", source, n, maxLayerItems)
+		}
+		for _, a := range l.Addresses {
+			a.Interface = ports[0].Name // any that is there
+			if err := (netcfg.Config{Addresses: []netcfg.Address{a}}).Validate(ports); err != nil {
+				return fmt.Errorf("%s: %w", source, err)
+			}
+		}
+		for _, r := range l.Routes {
+			if err := (netcfg.Config{Routes: []netcfg.Route{r}}).Validate(ports); err != nil {
+				return fmt.Errorf("%s: %w", source, err)
+			}
+		}
+		for _, s := range l.NameServers {
+			if !s.Is4() {
+				return fmt.Errorf("%s: name server %s: expected an IPv4 address", source, s)
+			}
+		}
+	}
+	return nil
+}
+
+// merge returns the configuration that the system is to have: what the user set and, behind
+// it, what of the layers does not contradict that. Layers come in the order of their sources'
+// names. ports are the machine's.
+func (ls layers) merge(c console.Config, ports []string) console.Config {
+	dynamic := ls.effective(c, ports)
+	if dynamic.empty() {
+		return c
+	}
+	c = c.Clone()
+	c.Addresses = append(c.Addresses, dynamic.Addresses...)
+	c.Routes = append(c.Routes, dynamic.Routes...)
+	c.DNS = append(c.DNS, dynamic.NameServers...)
+	c.NTP.Servers = append(c.NTP.Servers, dynamic.TimeServers...)
+	return c
+}
+
+// effective is what of the layers has an effect beside what the user set.
+func (ls layers) effective(c console.Config, ports []string) Layer {
+	var all Layer
+	if len(ls) == 0 {
+		return all
+	}
+	network := c.Network()
+	interfaces := slices.Clone(ports)
+	for _, b := range c.Bridges {
+		interfaces = append(interfaces, b.Name)
+	}
+	for _, v := range c.VLANs {
+		interfaces = append(interfaces, v.Name)
+	}
+	for _, source := range slices.Sorted(maps.Keys(ls)) {
+		l := ls[source]
+		for _, a := range l.Addresses {
+			same := func(o netcfg.Address) bool {
+				return !o.Disabled && o.Address.Addr() == a.Address.Addr() && network.Actual(o.Interface) == network.Actual(a.Interface)
+			}
+			// A route of the user's to a host that is now the router itself would be refused.
+			gateway := func(r netcfg.Route) bool { return r.Gateway == a.Address.Addr() }
+			if !a.Disabled && slices.Contains(interfaces, a.Interface) && !slices.ContainsFunc(c.Addresses, same) &&
+				!slices.ContainsFunc(all.Addresses, same) && !slices.ContainsFunc(c.Routes, gateway) {
+				all.Addresses = append(all.Addresses, a)
+			}
+		}
+		for _, s := range l.NameServers {
+			if !slices.Contains(c.DNS, s) && !slices.Contains(all.NameServers, s) && len(c.DNS)+len(all.NameServers) < maxNameServers {
+				all.NameServers = append(all.NameServers, s)
+			}
+		}
+		for _, s := range l.TimeServers {
+			if !slices.Contains(c.NTP.Servers, s) && !slices.Contains(all.TimeServers, s) && len(c.NTP.Servers)+len(all.TimeServers) < ntp.MaxServers {
+				all.TimeServers = append(all.TimeServers, s)
+			}
+		}
+	}
+	// Behind the addresses of all layers: none of them may be a gateway.
+	for _, source := range slices.Sorted(maps.Keys(ls)) {
+		for _, r := range ls[source].Routes {
+			same := func(o netcfg.Route) bool {
+				return !o.Disabled && o.Destination == r.Destination && o.Distance == r.Distance
+			}
+			own := func(a netcfg.Address) bool { return !a.Disabled && a.Address.Addr() == r.Gateway }
+			if !r.Disabled && !slices.ContainsFunc(c.Routes, same) && !slices.ContainsFunc(all.Routes, same) &&
+				!slices.ContainsFunc(c.Addresses, own) && !slices.ContainsFunc(all.Addresses, own) {
+				all.Routes = append(all.Routes, r)
+			}
+		}
+	}
+	return all
+}
+
+// SetLayer makes l what source says of the network, in the place of what it said before; the
+// zero Layer takes that back. The system has it when SetLayer returns, and nothing is kept on
+// flash. If the layer is wrong or the system refuses it, what the source said before holds,
+// and the error says why. Source is a word of the program's own, such as "dhcp ether1".
+//
+// Whoever tells what he got from the network calls it in his own time: it waits for a change
+// that is under way.
+func (r *Router) SetLayer(source string, l Layer) error {
+	if err := r.lock(); err != nil {
+		return err
+	}
+	defer r.unlock()
+	next := r.now
+	next.layers = next.layers.with(source, l.clone())
+	if err := next.layers.check(r.ports()); err != nil {
+		return fmt.Errorf("layer %w", err)
+	}
+	if !next.applied {
+		r.set(next) // the start applies it
+		return nil
+	}
+	if err := r.apply(next); err != nil {
+		return fmt.Errorf("layer %s: %w", source, err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/netcfg"
+)
+
+// Parts are what a Router drives.
+type Parts struct {
+	Network  Network
+	Firewall Firewall
+	Machine  Machine
+	Services []Service
+}
+
+// Network is the kernel's network, as netcfg.Manager has it.
+type Network interface {
+	// Apply brings the network to c, or changes nothing.
+	Apply(c netcfg.Config) error
+	// Run keeps it there until ctx is done.
+	Run(ctx context.Context) error
+	State() ([]netcfg.LinkState, error)
+	Waiting() (netcfg.Waiting, error)
+	Dynamic() ([]netcfg.Address, []netcfg.KernelRoute, error)
+	Neighbors() ([]netcfg.Neighbor, error)
+}
+
+// Firewall is the kernel's packet filter, as firewall.Firewall has it.
+type Firewall interface {
+	// Apply brings the rules to c, or changes nothing.
+	Apply(c firewall.Config) error
+	// Lock lets nothing in and nothing through.
+	Lock() error
+	Counters() (filter, nat []firewall.Counter, err error)
+	Openings() []firewall.Opening
+}
+
+// Machine is what else the router sets on the machine.
+type Machine interface {
+	// SetNames sets the host name, and which name servers the machine's own programs ask.
+	SetNames(hostname string, nameServers []netip.Addr) error
+	// SetClock sets the time of day.
+	SetClock(t time.Time) error
+	// Restart restarts the machine now, whatever hangs.
+	Restart()
+}
+
+// linuxMachine is this machine.
+type linuxMachine struct {
+	restart func()
+	// resolver is the file that names the name servers (resolv.conf(5)).
+	resolver string
+}
+
+func (m linuxMachine) Restart() { m.restart() }
+
+func (linuxMachine) SetClock(t time.Time) error { return settime(t) }
+
+// SetNames tells Go's resolver in this process and the tools of the debug image which name
+// servers to ask.
+func (m linuxMachine) SetNames(hostname string, nameServers []netip.Addr) error {
+	if err := unix.Sethostname([]byte(hostname)); err != nil {
+		return fmt.Errorf("set the host name to %q: %w", hostname, err)
+	}
+	var b strings.Builder
+	for _, s := range nameServers {
+		fmt.Fprintf(&b, "nameserver %s\n", s)
+	}
+	if err := os.WriteFile(m.resolver, []byte(b.String()), 0o644); err != nil {
+		return fmt.Errorf("name servers: %w", err)
+	}
+	return nil
+}
+
+// settime sets the time of day.
+func settime(t time.Time) error {
+	now := unix.NsecToTimespec(t.UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return fmt.Errorf("set the clock: %w", err)
+	}
+	return nil
+}
+
+// The clock of a 32-bit board ends in 2038, and Linux's does not go behind the time since
+// the start (clock_settime(2), EINVAL).
+var lastClock = time.Date(2037, time.December, 31, 23, 59, 59, 0, time.UTC)
+
+// setClock sets the time of day as a user wants it. Up is the time since the start.
+func (r *Router) setClock(t time.Time, up time.Duration) error {
+	first := time.Unix(0, 0).UTC().Add(up.Truncate(time.Second) + time.Second)
+	if t.Before(first) || t.After(lastClock) {
+		zone := r.snapshot().config.TimeZone
+		shown := func(t time.Time) string { return strings.ToLower(t.Add(zone).Format("Jan/02/2006 15:04:05")) }
+		return fmt.Errorf("value of date and time out of range: %s; expected %s..%s", shown(t.UTC()), shown(first), shown(lastClock))
+	}
+	if err := r.machine.SetClock(t); err != nil {
+		return err
+	}
+	r.log.Printf(kmsg.Info, "the clock was set to %s", t.UTC().Format(time.DateTime))
+	return nil
+}

@@ -1,0 +1,124 @@
+package router
+
+import (
+	"strings"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/netcfg"
+)
+
+// rescueSource is the layer with the address at which a router that was closed can be found,
+// if its user has given it none there.
+const rescueSource = "rescue"
+
+// start applies the configuration or, if that is not to be, the rescue configuration.
+func (r *Router) start() {
+	if err := r.lock(); err != nil {
+		return
+	}
+	defer r.unlock()
+	l := r.load()
+	r.tell(l.err)
+	closed := l.refused
+	if !closed {
+		next := r.now
+		next.config, next.running, next.forwarding = l.config, l.config, true
+		if err := r.apply(next); err != nil {
+			r.tell(err)
+			closed = true
+		}
+	}
+	if closed {
+		r.rescue(l)
+	}
+}
+
+// rescue closes the router but for its LAN. What was right of the configuration stays
+// for a user to mend, if it can be. The caller holds changing.
+func (r *Router) rescue(l loaded) {
+	next := r.rescued(r.now, l.config)
+	next.unmended = l.refused
+	if console.Validate(l.config, r.board.PortNames()) != nil {
+		// Nobody can mend it line by line: what the user sees is the rescue configuration.
+		address := next.layers[rescueSource]
+		next.running.Addresses = append(next.running.Addresses, address.Addresses...)
+		next.config, next.layers = next.running, next.layers.with(rescueSource, Layer{})
+	}
+	r.log.Printf(kmsg.Error, "the configuration is not applied: forwarding is closed, the router is at %s", r.lanAddresses(next))
+	if err := r.apply(next); err != nil {
+		r.log.Printf(kmsg.Error, "rescue configuration: %v", err)
+		// Without a firewall: the LAN alone, and nothing passes.
+		if err := r.network.Apply(lanOnly(r.effective(next), r.board)); err != nil {
+			r.log.Printf(kmsg.Error, "LAN: %v", err)
+		}
+		r.set(next)
+	}
+}
+
+// rescued returns a state in which config is what the user sees, and the system has what
+// rescues it: forwarding is closed, and the LAN can reach the router.
+func (r *Router) rescued(st state, config console.Config) state {
+	running, address := rescueConfig(config, r.board)
+	st.config, st.running, st.forwarding = config, running, false
+	st.layers = st.layers.with(rescueSource, address)
+	return st
+}
+
+// rescueConfig keeps the LAN's addresses of a configuration that was refused, or returns a
+// layer that gives it one; it keeps its password, lets the LAN in to the router and nothing
+// through.
+func rescueConfig(refused console.Config, b board.Board) (console.Config, Layer) {
+	c := console.Default()
+	// A password holds whatever else is wrong.
+	c.Identity, c.AdminPassword = refused.Identity, refused.AdminPassword
+	lan := refused.Network().Actual(b.LAN) // of a port of a bridge, that bridge
+	for _, a := range refused.Addresses {
+		if (a.Interface == b.LAN || a.Interface == lan) && !a.Disabled {
+			a.Interface = b.LAN
+			c.Addresses = append(c.Addresses, a)
+		}
+	}
+	var address Layer
+	if c.Addresses == nil || console.Validate(c, b.PortNames()) != nil {
+		lan, err := match.ParsePrefix("192.168.0.1/24")
+		if err != nil {
+			panic(err) // a constant
+		}
+		c.Addresses = nil
+		address.Addresses = []netcfg.Address{{Address: lan, Interface: b.LAN}}
+	}
+	c.Firewall.Filter = []firewall.Rule{
+		{Chain: "input", Action: "drop", InInterface: "!" + b.LAN, Comment: "rescue"},
+		{Chain: "forward", Action: "drop", Comment: "rescue"},
+	}
+	return c, address
+}
+
+// lanOnly is the network of c with every other port down.
+func lanOnly(c console.Config, b board.Board) netcfg.Config {
+	network := netcfg.Config{}
+	for _, a := range c.Addresses {
+		if a.Interface == b.LAN {
+			network.Addresses = append(network.Addresses, a)
+		}
+	}
+	for _, p := range b.PortNames() {
+		network.Links = append(network.Links, netcfg.Link{Name: p, Disabled: p != b.LAN})
+	}
+	return network
+}
+
+// lanAddresses are those on the LAN of what a state tells the system.
+func (r *Router) lanAddresses(st state) string {
+	var list []string
+	for _, a := range r.effective(st).Addresses {
+		if a.Interface == r.board.LAN {
+			list = append(list, a.Address.Addr().String())
+		}
+	}
+	return strings.Join(list, ", ")
+}
