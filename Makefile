@@ -9,61 +9,61 @@ DEBUG ?=
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: quick lab test image boards size setup bench check keys images
+.PHONY: help quick lab test check image boards images keys bench size setup
 
-# After each change: no root, no QEMU, no kernel builds. Says which tests it leaves out.
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo "BOARD=NAME is another board than malta: lab, image. DEBUG=1 adds a shell: image."
+
+# Many tests wait more than they compute: four packages at a time.
 quick: export PATH := $(PATH):/usr/sbin:/sbin
-quick:
+quick: ## what to run after each change: a minute; no root, no QEMU, no kernel builds
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	go vet ./...
-	go test -v ./... | awk -f .ci/quick.awk
+	go test -p 4 -v ./... | awk -f .ci/quick.awk
 
-# The manual's FTP example, on BOARD in QEMU. Needs root.
-lab:
+lab: ## the manual's FTP example on BOARD in QEMU, then its console; needs root
 	go run ./image setup --lab $(BOARD)
 	go run ./image build $(BOARD)
 	go run ./qemu lab $(BOARD)
 
-# Everything: formatting, vet, staticcheck, unit tests and the end-to-end tests.
-test:
+test: ## everything that CI runs: checks, unit tests, end-to-end tests; an hour, needs root
 	go run ./image setup --lab all
 	$(MAKE) check
 	go test -tags e2e -race $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
 	go test -tags e2e -race -parallel 3 -timeout 75m -v ./qemu
 	go test -tags e2e -race -timeout 30m -v ./image
 
-check:
+check: ## formatting, go.mod, vet, staticcheck, actionlint
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	go mod tidy -diff
 	go vet ./...
 	go tool staticcheck ./...
 	go tool actionlint
 
-image:
+image: ## build BOARD's image into out/BOARD
 	go run ./image setup $(BOARD)
 	go run ./image build $(if $(DEBUG),--debug) $(BOARD)
 
-boards:
+boards: ## list the boards, and how each was verified
 	go run ./image boards
 
-# Every board's image, those that QEMU does not model too.
-images:
+images: ## build the images of all boards
 	go run ./image setup all
 	go run ./image build all
 
-# The keys that images are signed with: once, and kept. A build makes them too.
-keys:
+keys: ## make the keys that images are signed with, once; a build makes them too
 	go run ./image keys
 
-bench:
+bench: ## measure socksd beside other servers, and the boards in QEMU; needs root
 	go run ./image setup --lab
 	go run ./image build
 	go run ./socks/bench
 	go run ./qemu bench
 
-size:
+size: ## build, and show where the bytes of the images are
 	go run ./image setup
 	go run ./image size
 
-setup:
+setup: ## install the Debian packages that all of this takes; needs root
 	go run ./image setup --lab all

@@ -343,6 +343,16 @@ func newRouter(t *testing.T) *router {
 	return r
 }
 
+// TestCI compares what CI runs with what README says runs everything.
+func TestCI(t *testing.T) {
+	ci, err := os.ReadFile(filepath.Join(root, ".ci/run"))
+	require.NoError(t, err)
+	assert.Contains(t, string(ci), "\nmake test\n")
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	assert.Regexp(t, `(?m)^make test +# everything`, string(readme))
+}
+
 // TestConsole runs each command that the pages type at the router's console.
 func TestConsole(t *testing.T) {
 	for _, page := range pages(t) {
