@@ -47,11 +47,6 @@ const epoch = 2208988800
 // stamp is NTP's time: seconds and their fraction of 32 bits each.
 type stamp uint64
 
-// toStamp is a time as NTP has it. It wraps in 2036, as NTP does.
-func toStamp(t time.Time) stamp {
-	return stamp(uint64(uint32(t.Unix()+epoch))<<32 | uint64(t.Nanosecond())<<32/1e9)
-}
-
 // time is the time that is meant: in the era that begins in 2036 if it would be before
 // 1968 else (RFC 4330, section 3).
 func (s stamp) time() time.Time {

@@ -18,6 +18,11 @@ import (
 	"github.com/postern-router/postern/resolve"
 )
 
+// stampOf is a time as a server writes it.
+func stampOf(t time.Time) stamp {
+	return stamp(uint64(uint32(t.Unix()+epoch))<<32 | uint64(t.Nanosecond())<<32/1e9)
+}
+
 // reply is a good answer of a server whose clock is ahead by that.
 func reply(random stamp, now time.Time, ahead time.Duration) []byte {
 	b := make([]byte, packetSize)
@@ -26,20 +31,27 @@ func reply(random stamp, now time.Time, ahead time.Duration) []byte {
 	big := binary.BigEndian
 	big.PutUint32(b[4:], 1<<15) // half a second
 	big.PutUint64(b[24:], uint64(random))
-	big.PutUint64(b[32:], uint64(toStamp(now.Add(ahead))))
-	big.PutUint64(b[40:], uint64(toStamp(now.Add(ahead+time.Microsecond))))
+	big.PutUint64(b[32:], uint64(stampOf(now.Add(ahead))))
+	big.PutUint64(b[40:], uint64(stampOf(now.Add(ahead+time.Microsecond))))
 	return b
 }
 
+// The seconds are those of RFC 5905, figure 4.
 func TestStamp(t *testing.T) {
-	for _, at := range []time.Time{
-		time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 11, 22, 8, 0, 0, 500_000_000, time.UTC),
-		time.Date(2036, 2, 7, 6, 28, 15, 0, time.UTC), time.Date(2036, 2, 7, 6, 28, 16, 0, time.UTC), time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
+	for _, test := range []struct {
+		seconds, fraction uint64
+		want              time.Time
+	}{
+		{2_208_988_800, 0, time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)},
+		{2_272_060_800, 1 << 31, time.Date(1972, 1, 1, 0, 0, 0, 500_000_000, time.UTC)},
+		{3_155_587_200, 1 << 30, time.Date(1999, 12, 31, 0, 0, 0, 250_000_000, time.UTC)},
+		{1<<32 - 1, 0, time.Date(2036, 2, 7, 6, 28, 15, 0, time.UTC)},
+		{0, 0, time.Date(2036, 2, 7, 6, 28, 16, 0, time.UTC)}, // era 1
+		{63_104, 0, time.Date(2036, 2, 8, 0, 0, 0, 0, time.UTC)},
+		{1<<31 - 1, 0, time.Date(2104, 2, 26, 9, 42, 23, 0, time.UTC)},
 	} {
-		assert.WithinDuration(t, at, toStamp(at).time(), time.Microsecond)
+		assert.Equal(t, test.want, stamp(test.seconds<<32|test.fraction).time())
 	}
-	// RFC 5905, figure 4: the first day of 1970 is 2,208,988,800 in era 0.
-	assert.Equal(t, stamp(2208988800<<32), toStamp(time.Unix(0, 0)))
 }
 
 func TestParseAnswer(t *testing.T) {
