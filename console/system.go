@@ -281,3 +281,67 @@ func (x *execution) timeClient() ([]Pair, error) {
 	}
 	return pairs, nil
 }
+
+func (x *execution) userRows() ([]row, error) {
+	return []row{{id: onlyID, pairs: []Pair{textPair("name", Admin), wordPair("group", "full")}}}, nil
+}
+
+// resource is how the machine is.
+func (x *execution) resource() ([]Pair, error) {
+	if x.live.Resource == nil {
+		return nil, unavailable("resource")
+	}
+	r, err := x.live.Resource()
+	if err != nil {
+		return nil, fmt.Errorf("read resource: %w", err)
+	}
+	mebibytes := func(name string, bytes uint64) Pair {
+		return Pair{name, Value{Bytes, fmt.Sprintf("%.1fMiB", float64(bytes)/(1<<20)), int64(bytes)}}
+	}
+	return []Pair{
+		durationPair("uptime", r.Uptime),
+		textPair("version", r.Version),
+		mebibytes("free-memory", r.FreeMemory),
+		mebibytes("total-memory", r.TotalMemory),
+		numberPair("cpu-count", r.CPUCount),
+		{"cpu-load", Value{Integer, fmt.Sprintf("%.2f%%", 100*r.CPULoad), int64(100 * r.CPULoad)}},
+		textPair("architecture-name", r.Architecture),
+		textPair("board-name", r.Board),
+	}, nil
+}
+
+// clock is what /system clock was told to be: the zero time and noTime leave a part
+// as it is.
+type clock struct {
+	date time.Time
+	time time.Duration
+}
+
+const noTime = -1
+
+// clock is the time of day.
+func (x *execution) clock() ([]Pair, error) {
+	day, since := x.now()
+	return []Pair{textPair("time", timeOfDay().format(since)), textPair("date", date().format(day)),
+		wordPair("time-zone-name", "manual"), textPair("gmt-offset", offset().format(x.cfg.TimeZone))}, nil
+}
+
+func (x *execution) setClock(_ *menu, a arguments) error {
+	day, since := x.now()
+	if !a.clock.date.IsZero() {
+		day = a.clock.date
+	}
+	if a.clock.time != noTime {
+		since = a.clock.time
+	}
+	x.result.Clock = day.Add(since - x.cfg.TimeZone)
+	return x.ask(SetClock)
+}
+
+// now returns the start of the day in the time zone, as if that were UTC, and the time
+// since.
+func (x *execution) now() (day time.Time, since time.Duration) {
+	t := x.live.Now().UTC().Add(x.cfg.TimeZone)
+	day = time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
+	return day, t.Sub(day)
+}

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -59,63 +58,6 @@ func Validate(cfg Config, ports []string) error {
 		return fmt.Errorf("/ip socks: %w", err)
 	}
 	return nil
-}
-
-// Network is the part of cfg that netcfg applies. It forwards nothing yet.
-func (cfg Config) Network() netcfg.Config {
-	var links []netcfg.Link
-	for _, p := range cfg.Links {
-		links = append(links, p.Link)
-	}
-	return netcfg.Config{
-		Links: links, Bridges: cfg.Bridges, VLANs: cfg.VLANs, BridgePorts: cfg.BridgePorts,
-		Addresses: cfg.Addresses, Routes: cfg.Routes,
-	}
-}
-
-// Rules is the part of cfg that firewall applies. A rule by a port of a bridge is one
-// by that bridge, as an address of such a port is the bridge's: the packets come in by
-// the bridge, and a rule that matched nothing any more might lock the LAN out, or let
-// in what it was to drop.
-func (cfg Config) Rules() firewall.Config {
-	network := cfg.Network()
-	actual := func(rules []firewall.Rule) []firewall.Rule {
-		rules = slices.Clone(rules)
-		for i := range rules {
-			for _, name := range []*string{&rules[i].InInterface, &rules[i].OutInterface} {
-				body, not := strings.CutPrefix(*name, "!")
-				if *name = network.Actual(body); not {
-					*name = "!" + *name
-				}
-			}
-		}
-		return rules
-	}
-	return firewall.Config{Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT)}
-}
-
-// Called is what users call an interface.
-func (cfg Config) Called(name string) string {
-	for _, p := range cfg.Links {
-		if p.Name == name && p.Renamed != "" {
-			return p.Renamed
-		}
-	}
-	return name
-}
-
-// device is the interface that users call so: of a port the board's name for it. It is
-// "" if name was that of a port which is called otherwise now.
-func (cfg Config) device(name string) string {
-	for _, p := range cfg.Links {
-		if p.Renamed == name && name != "" {
-			return p.Name
-		}
-	}
-	if cfg.Called(name) != name {
-		return ""
-	}
-	return name
 }
 
 func checkProperty(p property, cfg *Config, item int, interfaces []string) error {

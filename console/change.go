@@ -1,0 +1,209 @@
+package console
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// This file has the commands that change the configuration.
+
+// apply sets values of one item, or of a menu that has none (item 0).
+func (x *execution) apply(item int, values []assignment) error {
+	for _, v := range values {
+		if err := v.property.set(&x.cfg, item, v.value); err != nil {
+			return err
+		}
+		if v.property.hashed == nil || v.value == "" {
+			continue
+		}
+		if x.live.HashPassword == nil {
+			return unavailable("passwords")
+		}
+		hash, err := x.live.HashPassword(v.value)
+		if err != nil {
+			return fmt.Errorf("hash the password: %w", err)
+		}
+		if err := v.property.hashed(&x.cfg, hash); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *execution) set(_ *menu, a arguments) error { return x.apply(0, a.values) }
+
+func (x *execution) reset(m *menu, a arguments) error {
+	for _, p := range m.properties {
+		if len(a.words) == 0 || slices.Contains(a.words, p.name) {
+			if err := p.set(&x.cfg, 0, p.def); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (x *execution) setItems(m *menu, a arguments) error {
+	indices, err := x.resolve(m, a.items["numbers"])
+	if err != nil {
+		return err
+	}
+	for _, i := range indices {
+		if err := x.apply(i, a.values); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setOne sets one property of items.
+func (x *execution) setOne(m *menu, a arguments, name, value string) error {
+	if m.gathers {
+		keys, err := x.chosen(m, a.items["numbers"])
+		for _, k := range keys {
+			of, i, err := x.gathered(k)
+			if err != nil {
+				return err
+			}
+			p, _ := of.property(name)
+			if err := x.apply(i, []assignment{{p, value}}); err != nil {
+				return err
+			}
+		}
+		return err
+	}
+	p, _ := m.property(name)
+	a.values = []assignment{{p, value}}
+	return x.setItems(m, a)
+}
+
+func (x *execution) enable(m *menu, a arguments) error { return x.setOne(m, a, "disabled", "no") }
+
+func (x *execution) disable(m *menu, a arguments) error { return x.setOne(m, a, "disabled", "yes") }
+
+func (x *execution) comment(m *menu, a arguments) error {
+	return x.setOne(m, a, "comment", a.options.comment)
+}
+
+func (x *execution) add(m *menu, a arguments) error {
+	from, err := x.one(m, a, "copy-from")
+	if err != nil {
+		return err
+	}
+	before, err := x.one(m, a, "place-before")
+	if err != nil {
+		return err
+	}
+	i, err := x.append(m)
+	if err != nil {
+		return err
+	}
+	if from >= 0 {
+		for _, p := range m.properties {
+			if err := p.set(&x.cfg, i, p.get(&x.cfg, from)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := x.apply(i, a.values); err != nil {
+		return err
+	}
+	var missing []string
+	for _, p := range m.properties {
+		given := slices.ContainsFunc(a.values, func(v assignment) bool { return v.property.name == p.name })
+		if p.required() && !given && from < 0 {
+			missing = append(missing, p.name)
+		}
+	}
+	x.result.Added = (*m.items.ids(&x.cfg))[i]
+	if before >= 0 {
+		m.items.move(&x.cfg, i, before)
+	}
+	return missingArguments(missing)
+}
+
+// one returns the index of the one item that an argument refers to, -1 if it was not
+// given.
+func (x *execution) one(m *menu, a arguments, name string) (int, error) {
+	w, given := a.items[name]
+	if !given {
+		return -1, nil
+	}
+	indices, err := x.resolve(m, w)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(indices) == 0:
+		return 0, noSuchItem(w.String())
+	case len(indices) > 1:
+		return 0, errors.New("invalid value for argument " + name + "; expected one item, not several")
+	}
+	return indices[0], nil
+}
+
+func (x *execution) remove(m *menu, a arguments) error {
+	indices, err := x.resolve(m, a.items["numbers"])
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(indices, func(a, b int) int { return cmp.Compare(b, a) })
+	for _, i := range indices {
+		m.items.remove(&x.cfg, i)
+	}
+	return nil
+}
+
+// move puts items, in the order in which they were named, before another.
+func (x *execution) move(m *menu, a arguments) error {
+	indices, err := x.resolve(m, a.items["numbers"])
+	if err != nil {
+		return err
+	}
+	to, err := x.one(m, a, "destination")
+	if err != nil {
+		return err
+	}
+	ids := slices.Clone(*m.items.ids(&x.cfg))
+	now := func(id ID) int { return slices.Index(*m.items.ids(&x.cfg), id) }
+	for _, i := range indices {
+		if i == to {
+			continue
+		}
+		from, place := now(ids[i]), len(ids)-1
+		if to >= 0 {
+			if place = now(ids[to]); place > from {
+				place-- // its own place becomes free
+			}
+		}
+		m.items.move(&x.cfg, from, place)
+	}
+	return nil
+}
+
+// find prints the numbers of the items that meet conditions.
+func (x *execution) find(m *menu, a arguments) error {
+	rows, err := x.itemRows(m)
+	if err != nil {
+		return err
+	}
+	numbered, err := x.numbered(m)
+	if err != nil {
+		return err
+	}
+	var found []string
+	if rows, err = x.matching(m, rows, a.where); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if n := slices.Index(numbered, r.key); n >= 0 {
+			found = append(found, fmt.Sprint(n))
+		}
+	}
+	if len(found) > 0 {
+		fmt.Fprintln(&x.out, strings.Join(found, ","))
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+package console
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/postern-router/postern/netcfg"
+)
+
+// execution is a line being run: the configuration as changed so far, and the rest
+// of what will be its Result.
+type execution struct {
+	// menus is the language. Commands reach it by this and not by the variable, which
+	// holds the commands.
+	menus []*menu
+	path  string
+	width int
+	cfg   Config
+	// before are the identities of the configuration before the line.
+	before [lists][]ID
+	live   Live
+	links  []netcfg.LinkState // of live, once asked
+	// file: the line is one of a file. All that can be set is there then. Older: it may be
+	// one of an earlier version.
+	file, older bool
+	// printed are the numbers of the session, numbers those that the line has assigned.
+	printed, numbers map[string][]key
+	// repeated: the line is run again because its Result asked for it. Seen are the last
+	// lines of the log that it has shown, or what its table had.
+	repeated bool
+	seen     []string
+	out      strings.Builder
+	result   Result
+}
+
+func (x *execution) ask(r Request) error {
+	x.result.Request = r
+	return nil
+}
+
+// statement runs one command, or enters a menu.
+func (x *execution) statement(words []word) error {
+	m, c, rest, err := x.locate(words)
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		x.path = m.path
+		return nil
+	}
+	if x.older && m.path == "system logging" && c.name == "set" {
+		if action, words := x.olderLogging(rest); words != nil {
+			m, rest = action, words
+		}
+	}
+	a, err := x.arguments(m, *c, rest)
+	if err != nil {
+		return err
+	}
+	return c.run(x, m, a)
+}
+
+// locate follows words from the present menu to a menu and, if there is one, a
+// command, of which the rest of the words are the arguments.
+func (x *execution) locate(words []word) (*menu, *command, []word, error) {
+	m := x.menu(x.path)
+	bare := !slices.ContainsFunc(words, func(w word) bool { return w.assigned })
+	for i, w := range words {
+		if !w.plain() {
+			return nil, nil, nil, &lineError{message: "expected command name", place: w.place, path: bare}
+		}
+		parts := strings.Split(w.text, "/")
+		at := w.place
+		for j, part := range parts {
+			if j > 0 {
+				at.column += len([]rune(parts[j-1])) + 1
+			}
+			switch {
+			case part == "" && i == 0 && (j == 0 || w.text == "/"):
+				m = x.menu("")
+				continue
+			case part == ".." && m.path != "":
+				m = x.menu(m.parent())
+				continue
+			}
+			c, child, err := x.findName(m, part, at)
+			if err != nil {
+				err.path = bare
+				return nil, nil, nil, err
+			}
+			if child != nil {
+				m = child
+				continue
+			}
+			if j < len(parts)-1 {
+				at.column += len([]rune(part))
+				return nil, nil, nil, &lineError{message: "expected end of command", place: at}
+			}
+			return m, &c, words[i+1:], nil
+		}
+	}
+	return m, nil, nil, nil
+}
+
+func (x *execution) menu(path string) *menu {
+	for _, m := range x.menus {
+		if m.path == path {
+			return m
+		}
+	}
+	return x.menus[0]
+}
+
+// below are the menus and the commands of m that are there.
+func (x *execution) below(m *menu) (menus []*menu, commands []command) {
+	for _, child := range x.menus {
+		if child.path != "" && child.parent() == m.path &&
+			(child.needs == nil || child.needs(x.live) || x.file && x.holds(child)) {
+			menus = append(menus, child)
+		}
+	}
+	for _, c := range append(slices.Clone(m.commands), exportCommand) {
+		if c.needs == None || slices.Contains(x.live.Requests, c.needs) {
+			commands = append(commands, c)
+		}
+	}
+	return menus, commands
+}
+
+// holds reports whether m, or a menu below it, has something that can be set.
+func (x *execution) holds(m *menu) bool {
+	return slices.ContainsFunc(x.menus, func(c *menu) bool {
+		return c.properties != nil && (c == m || strings.HasPrefix(c.path, m.path+" "))
+	})
+}
+
+// findName looks name, whole or shortened, up among the menus and commands of m.
+func (x *execution) findName(m *menu, name string, at place) (command, *menu, *lineError) {
+	menus, commands := x.below(m)
+	var names []string
+	for _, child := range menus {
+		names = append(names, child.name())
+	}
+	for _, c := range commands {
+		names = append(names, c.name)
+	}
+	full, err := complete(name, names)
+	if err != nil {
+		message := "bad command name "
+		if errors.Is(err, errAmbiguous) {
+			message = "ambiguous command name "
+		}
+		return command{}, nil, &lineError{message: message + Printable(name), place: at, expected: err.Error()}
+	}
+	if i := slices.Index(names, full); i < len(menus) {
+		return command{}, menus[i], nil
+	} else {
+		return commands[i-len(menus)], nil, nil
+	}
+}
+
+// errAmbiguous is the error of a shortened word that could be several.
+var errAmbiguous = errors.New("ambiguous")
+
+// choices is the error of a word that is not, or not clearly, one of some names.
+type choices struct {
+	names     []string
+	ambiguous bool
+}
+
+func (c choices) Error() string { return strings.Join(c.names, ", ") }
+
+func (c choices) Is(err error) bool { return err == errAmbiguous && c.ambiguous }
+
+// complete returns the one of names that is word or, if there is only one, begins
+// with it.
+func complete(word string, names []string) (string, error) {
+	var fits []string
+	for _, n := range names {
+		if n == word {
+			return n, nil
+		}
+		if word != "" && strings.HasPrefix(n, word) {
+			fits = append(fits, n)
+		}
+	}
+	switch len(fits) {
+	case 0:
+		return "", choices{names: names}
+	case 1:
+		return fits[0], nil
+	}
+	return "", choices{names: fits, ambiguous: true}
+}

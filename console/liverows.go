@@ -1,0 +1,210 @@
+package console
+
+import (
+	"fmt"
+	"slices"
+)
+
+// This file has the rows that only the running system knows.
+
+var (
+	ruleColumns   = []column{{"chain", 22}, {"action", 23}, {"bytes", 20}, {"packets", 0}}
+	accessColumns = []column{{"src-address", 18}, {"dst-address", 18}, {"dst-port", 11}, {"action", 6}, {"hits", 0}}
+)
+
+// counted finds the rows of the items of m, of which there are n counters. It is an
+// error if they do not belong together: the rules are not in force, or the line that
+// is being run has changed them.
+func (x *execution) counted(m *menu, rows []row, n int) ([]row, error) {
+	ids := *m.items.ids(&x.cfg)
+	if n != len(ids) || !slices.Equal(ids, *m.items.ids(&Config{ids: x.before})) {
+		return nil, unavailable("counters")
+	}
+	return rows[len(rows)-n:], nil
+}
+
+// ruleStats adds to rows what each firewall rule has matched.
+func (x *execution) ruleStats(m *menu, rows []row) error {
+	if x.live.Counters == nil {
+		return unavailable("counters")
+	}
+	counters, nat, err := x.live.Counters()
+	if err != nil {
+		return fmt.Errorf("read counters: %w", err)
+	}
+	if m.name() == "nat" {
+		counters = nat
+	}
+	rules, err := x.counted(m, rows, len(counters))
+	if err != nil {
+		return err
+	}
+	for i, c := range counters {
+		rules[i].pairs = append(rules[i].pairs, bytesPair("bytes", c.Bytes), numberPair("packets", c.Packets))
+	}
+	return nil
+}
+
+// accessStats adds to rows how many requests each access rule has decided.
+func (x *execution) accessStats(m *menu, rows []row) error {
+	if x.live.Hits == nil {
+		return unavailable("counters")
+	}
+	hits, err := x.live.Hits()
+	if err != nil {
+		return fmt.Errorf("read counters: %w", err)
+	}
+	rules, err := x.counted(m, rows, len(hits))
+	if err != nil {
+		return err
+	}
+	for i, n := range hits {
+		rules[i].pairs = append(rules[i].pairs, numberPair("hits", n))
+	}
+	return nil
+}
+
+// openings are the ports that BIND has open, as the rules that let callers in.
+func (x *execution) openings() ([]row, error) {
+	if x.live.Openings == nil {
+		return nil, nil
+	}
+	var rows []row
+	for _, o := range x.live.Openings() {
+		r := row{comment: "socks bind", pairs: []Pair{wordPair("chain", "input"), wordPair("action", "accept")}}
+		if o.Peer.IsValid() && !o.Peer.IsUnspecified() {
+			r.pairs = append(r.pairs, textPair("src-address", o.Peer.String()))
+		}
+		if o.Local.IsValid() && !o.Local.IsUnspecified() {
+			r.pairs = append(r.pairs, textPair("dst-address", o.Local.String()))
+		}
+		r.pairs = append(r.pairs, textPair("dst-port", fmt.Sprint(o.Port)), wordPair("protocol", "tcp"))
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+func (x *execution) dynamicAddresses() ([]row, error) {
+	if x.live.Addresses == nil {
+		return nil, nil
+	}
+	addresses, err := x.live.Addresses()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var rows []row
+	for _, a := range addresses {
+		rows = append(rows, row{pairs: []Pair{prefixPair("address", a.Address), textPair("interface", x.cfg.Called(a.Interface)),
+			addressPair("network", a.Address.Masked().Addr())}})
+	}
+	return rows, nil
+}
+
+// routeRows are the routes that the system made, and those of the configuration. Of the
+// routes to one destination that the kernel has, the one of the least distance is active.
+// Those that are set are there if the kernel cannot be asked, too.
+func (x *execution) routeRows() (made, set []row, err error) {
+	set = x.configured(x.menu("ip route"))
+	for i := range set {
+		set[i].flags |= flagStatic
+	}
+	if x.live.Routes == nil {
+		return nil, set, nil
+	}
+	routes, err := x.live.Routes()
+	if err != nil {
+		return nil, set, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		gateway, set := textPair("gateway", x.cfg.Called(r.Interface)), flagDynamic|flagConnect
+		if r.Gateway.IsValid() {
+			gateway, set = addressPair("gateway", r.Gateway), flagDynamic|flagStatic
+		}
+		made = append(made, row{flags: set, pairs: []Pair{prefixPair("dst-address", r.Destination), gateway, numberPair("distance", r.Distance)}})
+	}
+	best := map[string]*row{}
+	for _, rows := range [][]row{made, set} {
+		for i := range rows {
+			r := &rows[i]
+			b := best[r.value("dst-address")]
+			if r.flags&(flagDisabled|flagInvalid) == 0 && (b == nil || r.distance() < b.distance()) {
+				best[r.value("dst-address")] = r
+			}
+		}
+	}
+	for _, r := range best {
+		r.flags |= flagActive
+	}
+	return made, set, nil
+}
+
+func (r row) distance() int64 {
+	n, _ := decimal(r.value("distance")) // it is one
+	return n
+}
+
+// connectionRows are the connections through the SOCKS server.
+func (x *execution) connectionRows() ([]row, error) {
+	if x.live.Connections == nil {
+		return nil, unavailable("connections")
+	}
+	connections, err := x.live.Connections()
+	if err != nil {
+		return nil, fmt.Errorf("list connections: %w", err)
+	}
+	rows := make([]row, len(connections))
+	for i, c := range connections {
+		pairs := []Pair{textPair("src-address", c.Src.String())}
+		if c.Dst.IsValid() { // it is not before the client's request
+			pairs = append(pairs, textPair("dst-address", c.Dst.String()))
+		}
+		pairs = append(pairs, wordPair("type", string(c.Type)), bytesPair("tx", c.Tx), bytesPair("rx", c.Rx),
+			durationPair("age", c.Age), durationPair("idle", c.Idle))
+		if c.UserID != "" {
+			pairs = append(pairs, textPair("user-id", c.UserID))
+		}
+		rows[i] = row{id: firstLive | ID(c.Number), pairs: pairs}
+	}
+	return rows, nil
+}
+
+func (x *execution) neighborRows() ([]row, error) {
+	neighbors, err := x.live.Neighbors()
+	if err != nil {
+		return nil, fmt.Errorf("list neighbours: %w", err)
+	}
+	rows := make([]row, len(neighbors))
+	for i, n := range neighbors {
+		rows[i] = row{flags: flagDynamic, pairs: []Pair{addressPair("address", n.Address)}}
+		if mac := macText(n.MAC); mac != "" {
+			rows[i].flags |= flagComplete
+			rows[i].pairs = append(rows[i].pairs, textPair("mac-address", mac))
+		}
+		rows[i].pairs = append(rows[i].pairs, textPair("interface", x.cfg.Called(n.Interface)))
+	}
+	return rows, nil
+}
+
+func (x *execution) trackedRows() ([]row, error) {
+	tracked, err := x.live.Tracked()
+	if err != nil {
+		return nil, fmt.Errorf("list connections: %w", err)
+	}
+	rows := make([]row, len(tracked))
+	for i, c := range tracked {
+		end := func(name string, a, b string, port uint16) Pair {
+			if port == 0 { // as with icmp
+				return textPair(name, a)
+			}
+			return textPair(name, b)
+		}
+		rows[i].pairs = []Pair{wordPair("protocol", c.Protocol),
+			end("src-address", c.Src.Addr().String(), c.Src.String(), c.Src.Port()),
+			end("dst-address", c.Dst.Addr().String(), c.Dst.String(), c.Dst.Port())}
+		if c.State != "" {
+			rows[i].pairs = append(rows[i].pairs, wordPair("tcp-state", c.State))
+		}
+		rows[i].pairs = append(rows[i].pairs, durationPair("timeout", c.Timeout))
+	}
+	return rows, nil
+}
