@@ -21,11 +21,11 @@ const (
 	maxTCP = 16 << 10
 )
 
-// errSilent is that no answer came in time.
+// errSilent means that no answer came in time.
 var errSilent = errors.New("did not answer")
 
-// ask asks one server for the addresses of a name, and returns at least one or an error. An
-// answer over each of UDP and TCP is waited for.
+// ask asks one server for the addresses of a name over UDP and, if the answer is truncated,
+// over TCP. Each of the two may take as long as wait.
 func ask(ctx context.Context, server netip.AddrPort, name string, wait time.Duration) ([]netip.Addr, error) {
 	addrs, err := exchange(ctx, askUDP, server, name, wait)
 	if err == errTruncated {
@@ -34,7 +34,7 @@ func ask(ctx context.Context, server netip.AddrPort, name string, wait time.Dura
 	return addrs, err
 }
 
-// exchange asks a server in one of two ways, for so long.
+// exchange asks a server in one of two ways, and waits for the answer.
 func exchange(ctx context.Context, way func(context.Context, netip.AddrPort, question) ([]netip.Addr, error),
 	server netip.AddrPort, name string, wait time.Duration) ([]netip.Addr, error) {
 	ctx, cancel := withTimeout(ctx, wait)
@@ -49,15 +49,15 @@ func exchange(ctx context.Context, way func(context.Context, netip.AddrPort, que
 	if err != nil && ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	// The addresses of the sockets, which package net puts around it, say nothing more.
+	// The error of package net has the addresses of the sockets too, which are no help.
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		return nil, fmt.Errorf("cannot be asked: %w", op.Err)
 	}
 	return addrs, err
 }
 
-// askUDP asks over UDP. The socket takes datagrams of the server alone, and has a random
-// port: the kernel gives it one (RFC 6056).
+// askUDP asks over UDP. The socket only receives datagrams from the server, and the kernel
+// gives it a random port (RFC 6056).
 func askUDP(ctx context.Context, server netip.AddrPort, q question) ([]netip.Addr, error) {
 	network := "udp4"
 	if server.Addr().Is6() {
@@ -127,12 +127,12 @@ func askTCP(ctx context.Context, server netip.AddrPort, q question) ([]netip.Add
 	return addrs, err
 }
 
-// timeoutSteps is in how many steps time is counted.
+// timeoutSteps is in how many steps withTimeout counts time.
 const timeoutSteps = 8
 
-// withTimeout returns a context that ends with the cause errSilent when this process has
-// run for so long. It counts steps, each once however late it comes: when a machine goes
-// on that stood still, most of the time is left, for the answer that is there by now.
+// withTimeout returns a context that ends after d, with the cause errSilent. It counts the
+// time in steps, however late each of them comes. So when a machine continues that stood
+// still, most of the time is left, and an answer that has come meanwhile is read.
 func withTimeout(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	step := d / timeoutSteps

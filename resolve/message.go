@@ -17,14 +17,14 @@ const (
 	maxAliases = 8
 )
 
-// errForeign is a message that does not answer the question. It may be forged, or late:
-// the right answer may follow.
+// errForeign means that a message does not answer the question. It may be forged, or the
+// answer to an older question. The right answer may still come.
 var errForeign = errors.New("not the answer to the question")
 
-// errTruncated is an answer that did not fit (TC of RFC 1035).
+// errTruncated means that the answer did not fit the message (TC in RFC 1035).
 var errTruncated = errors.New("sent a truncated answer")
 
-// refusal is what a server says with an error code, in words.
+// refusal returns the error for an answer with that error code.
 func refusal(code dnsmessage.RCode) error {
 	switch code {
 	case dnsmessage.RCodeFormatError:
@@ -39,7 +39,7 @@ func refusal(code dnsmessage.RCode) error {
 	return fmt.Errorf("answers with error code %d", code)
 }
 
-// question asks for the IPv4 addresses of a name, in the words of RFC 1035.
+// question is a question for the IPv4 addresses of a name (RFC 1035, section 4).
 type question struct {
 	id   uint16
 	name dnsmessage.Name
@@ -63,9 +63,9 @@ func (q question) append(b []byte) ([]byte, error) {
 	return m.Finish()
 }
 
-// answer returns the addresses that the message b has as the answer to q, at least one. If
-// there are none, the error is ErrNotFound, ErrNoAddress, errForeign, errTruncated, or what
-// is wrong with the server.
+// answer returns the addresses in the message b, if that is the answer to q. If there are
+// none, the error is ErrNotFound, ErrNoAddress, errForeign, errTruncated, or says what is wrong
+// with the server.
 func (q question) answer(b []byte) ([]netip.Addr, error) {
 	var p dnsmessage.Parser
 	h, err := p.Start(b)
@@ -87,7 +87,7 @@ func (q question) answer(b []byte) ([]netip.Addr, error) {
 	case h.RCode != dnsmessage.RCodeSuccess:
 		return nil, refusal(h.RCode)
 	}
-	// The order of the records means nothing: an alias may come behind its addresses.
+	// Records may come in any order: an alias may come after the addresses of its target.
 	name := q.name
 	for range maxAliases + 1 {
 		addrs, alias, err := records(p, name)
@@ -108,8 +108,8 @@ func (q question) answer(b []byte) ([]netip.Addr, error) {
 	return nil, fmt.Errorf("sent more than %d aliases", maxAliases)
 }
 
-// records returns what the answers that p is at say of a name: its addresses, and the name
-// that it is an alias of.
+// records returns what the answers at which p is say about a name: its addresses, and the
+// name of which it is an alias.
 func records(p dnsmessage.Parser, name dnsmessage.Name) (addrs []netip.Addr, alias dnsmessage.Name, err error) {
 	for len(addrs) < maxAddresses {
 		h, err := p.AnswerHeader()
@@ -142,7 +142,8 @@ func records(p dnsmessage.Parser, name dnsmessage.Name) (addrs []netip.Addr, ali
 	return addrs, alias, nil
 }
 
-// sameName reports whether names are the same in the DNS: upper and lower case of ASCII are.
+// sameName reports whether names are the same in the DNS, which ignores the case of ASCII
+// letters.
 func sameName(a, b dnsmessage.Name) bool {
 	return bytes.Equal(lower(a), lower(b))
 }

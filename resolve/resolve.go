@@ -1,28 +1,28 @@
-// Package resolve finds the IPv4 addresses of host names. It asks name servers, as RFC 1035
-// says, and is small enough for a router: it replaces the resolver of package net, whose
-// work nobody can bound.
+// Package resolve finds the IPv4 addresses of host names by asking name servers (RFC 1035).
+// It replaces the resolver of package net, which is larger, and which goes on with a lookup
+// that was cancelled.
 //
 // # What it promises
 //
-// A lookup is over when Lookup returns. It then has no goroutine, socket or memory left,
-// also when its context was cancelled: who bounds the calls of Lookup bounds what lookups
-// cost. While it runs, a lookup holds one socket, one timer and less than 20 kB. At most
-// Options.Limit lookups of a Resolver run at a time, the others wait for their turn.
+// When Lookup returns, the lookup has ended: it has no goroutine and no socket left, also
+// if its context was cancelled. So whoever limits the calls of Lookup limits what lookups
+// cost. A lookup that runs has one socket, two timers and less than 20 kB of memory. At most
+// Options.Limit lookups of a Resolver run at a time; the others wait.
 //
-// Servers are asked in their order, over UDP, and over TCP if an answer was too long for
-// UDP (RFC 2181, section 9). The next one is asked when a server is silent, cannot be
-// reached, or answers with anything but the addresses, "no such name" or "no such
-// addresses". Those that were silent are asked again, twice, with longer waits. Each
-// question has a random id and a socket, and so a port, of its own; an answer must have
-// both, come from the server, and repeat the question (RFC 5452).
+// Servers are asked in their order, over UDP, and then over TCP if the answer was truncated
+// (RFC 2181, section 9). The next server is asked if one is silent, cannot be reached, or
+// fails. An answer that the name does not exist, or has no address, is final. Servers that
+// were silent are asked again, twice by default, with longer waits. Each question has a
+// random id and a new socket, and so a random port. An answer must come from the server to
+// that port, with the same id and question (RFC 5452).
 //
-// A lookup waits for 20 s in all. Time in which the process stood still, because the
-// machine did or it was stopped, is not counted.
+// By default a lookup waits for at most 20 s in all. Time in which the process or the
+// machine stood still is not counted.
 //
 // # What it does not do
 //
-// It has no cache and no IPv6 addresses, validates no signatures, and speaks no TLS. Its
-// servers must be recursive.
+// It has no cache, does not look up IPv6 addresses, does not validate signatures (DNSSEC)
+// and does not encrypt. The servers must be recursive.
 package resolve
 
 import (
@@ -34,29 +34,29 @@ import (
 	"time"
 )
 
-// What a lookup may find other than addresses. Lookup wraps these.
+// Errors of Lookup, which wraps them.
 var (
-	// ErrNoServers is that there is no name server to ask.
+	// ErrNoServers means that there is no name server to ask.
 	ErrNoServers = errors.New("no name server is set")
-	// ErrNotFound is that the name does not exist (NXDOMAIN).
+	// ErrNotFound means that the name does not exist (NXDOMAIN).
 	ErrNotFound = errors.New("no such name")
-	// ErrNoAddress is that the name exists, but has no IPv4 address.
+	// ErrNoAddress means that the name exists, but has no IPv4 address.
 	ErrNoAddress = errors.New("it has no IPv4 address")
 )
 
-// errName is what is no name of a host: nothing is asked for it.
+// errName means that no server is asked, because the text cannot be the name of a host.
 var errName = errors.New("not a host name")
 
 // Options are the bounds of a Resolver. The zero value has the defaults.
 type Options struct {
 	// Limit is how many lookups run at a time, 8 if it is 0.
 	Limit int
-	// Wait is how long the answer of a server is waited for the first time, 2 s if it is
-	// 0. It doubles each time that the server is asked again.
+	// Wait is how long the first answer of a server is waited for, 2 s if it is 0. It
+	// doubles each time that the server is asked again.
 	Wait time.Duration
 	// Rounds is how many times a silent server is asked, 3 if it is 0.
 	Rounds int
-	// Total is how long all waits of a lookup may be together, 20 s if it is 0.
+	// Total is how long a lookup waits for answers in all, 20 s if it is 0.
 	Total time.Duration
 }
 
@@ -141,7 +141,7 @@ func (r *Resolver) lookup(ctx context.Context, host string, makePlan func() (pla
 	return addrs, nil
 }
 
-// carryOut makes a plan and does what it says, when there is a place.
+// carryOut waits for a place, makes a plan and does what it says.
 func (r *Resolver) carryOut(ctx context.Context, makePlan func() (plan, error)) ([]netip.Addr, error) {
 	select {
 	case r.places <- struct{}{}:
@@ -168,13 +168,13 @@ func (r *Resolver) carryOut(ctx context.Context, makePlan func() (plan, error)) 
 	return addrs, err
 }
 
-// askAll asks servers in turn until one knows about a name.
+// askAll asks the servers in turn until one knows the answer.
 func (r *Resolver) askAll(ctx context.Context, name string, servers Servers) ([]netip.Addr, error) {
 	failures := make(failures, len(servers))
 	for round := range r.options.Rounds {
 		for i, server := range servers {
 			if round > 0 && !errors.Is(failures[i], errSilent) {
-				continue // it would answer the same again
+				continue // it has answered
 			}
 			addrs, err := r.ask(ctx, server, name, r.options.Wait<<round)
 			if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNoAddress) {
@@ -189,7 +189,7 @@ func (r *Resolver) askAll(ctx context.Context, name string, servers Servers) ([]
 	return nil, failures
 }
 
-// failures are what was wrong with each server; nil is one that was not asked.
+// failures are the errors of the servers, nil for one that was not asked.
 type failures []error
 
 func (f failures) Error() string {
@@ -206,8 +206,8 @@ func (f failures) Error() string {
 func (f failures) Unwrap() []error { return f }
 
 // validName reports whether host can be the name of a host in the DNS: labels of 1 to 63
-// letters, digits, "-" and "_", 253 bytes at most with the dots between them. One dot at
-// the end is allowed. Digits and dots alone are a mistyped address.
+// letters, digits, "-" and "_", with dots between them, 253 bytes at most. One more dot at
+// the end is allowed. Digits and dots alone are not a name, but a mistyped address.
 func validName(host string) bool {
 	host = strings.TrimSuffix(host, ".")
 	if len(host) > 253 {

@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// port is where name servers listen.
+// port is the port of name servers.
 const port = 53
 
-// Servers are name servers, in the order in which they are asked. It is a value of a
-// command-line flag too (Go's flag.Value and pflag's), one that is given for each server.
+// Servers are name servers, in the order in which they are asked. A *Servers is also the value
+// of a command-line flag (flag.Value, and Value of pflag) that is given once for each server.
 type Servers []netip.AddrPort
 
-// Flag is the name of the flag by which programs are given Servers.
+// Flag is the name of that flag in Postern's programs.
 const Flag = "name-server"
 
-// ServersAt are servers that listen on port 53 of these addresses.
+// ServersAt returns the servers on port 53 of these addresses.
 func ServersAt(addresses ...netip.Addr) Servers {
 	var s Servers
 	for _, a := range addresses {
@@ -38,7 +38,7 @@ func ParseServer(text string) (netip.AddrPort, error) {
 	return at, nil
 }
 
-// serverText is what ParseServer reads.
+// serverText returns the text from which ParseServer reads server.
 func serverText(server netip.AddrPort) string {
 	if server.Port() == port {
 		return server.Addr().String()
@@ -56,7 +56,7 @@ func (s *Servers) Set(text string) error {
 	return nil
 }
 
-// String is the servers as ParseServer reads them, with commas between them.
+// String returns the servers as ParseServer reads them, separated by commas.
 func (s *Servers) String() string {
 	var texts []string
 	for _, server := range *s {
@@ -65,10 +65,10 @@ func (s *Servers) String() string {
 	return strings.Join(texts, ",")
 }
 
-// Type is what the help of pflag calls the value.
+// Type is how pflag's help calls a value.
 func (s *Servers) Type() string { return "ADDRESS" }
 
-// Arguments are the servers on a command line: a flag for each.
+// Arguments returns the command-line flags for the servers, one for each.
 func (s Servers) Arguments() []string {
 	var arguments []string
 	for _, server := range s {

@@ -13,18 +13,18 @@ import (
 // maxSearch is how many domains of the search list are tried.
 const maxSearch = 6
 
-// files are those that say how names are looked up on a Linux system. They are read again
-// for each lookup, as they may change.
+// files are the files that configure name resolution on a Linux system. They are read again
+// for each lookup, because they can change.
 type files struct {
 	hosts  string // hosts(5)
 	resolv string // resolv.conf(5)
 }
 
-// addresses returns the IPv4 addresses that the hosts file has of a name.
+// addresses returns the IPv4 addresses of a name in the hosts file.
 func (f files) addresses(name string) []netip.Addr {
 	name = strings.TrimSuffix(name, ".")
 	var addrs []netip.Addr
-	// Without the file, or with one that may not be read, it has none.
+	// A file that does not exist or cannot be read has no addresses.
 	readLines(f.hosts, "#", func(words []string) {
 		a, err := netip.ParseAddr(words[0])
 		if err != nil || !a.Is4() || len(addrs) == maxAddresses {
@@ -40,8 +40,9 @@ func (f files) addresses(name string) []netip.Addr {
 	return addrs
 }
 
-// plan is what the hosts file has of a name. If it has none, the servers of resolv.conf are
-// asked, with each domain of the search list behind the name too unless it ends with a dot.
+// plan returns the addresses in the hosts file or, if it has none, the servers of resolv.conf
+// and the names to ask for: also the name with each domain of the search list, unless it ends
+// with a dot.
 func (f files) plan(name string) (plan, error) {
 	if addrs := f.addresses(name); len(addrs) > 0 {
 		return plan{known: addrs}, nil
@@ -84,8 +85,8 @@ func (f files) plan(name string) (plan, error) {
 	return plan{names: names, servers: servers}, nil
 }
 
-// readLines calls line with the words of each line of a file that has any. What begins with
-// one of the characters of comment is left out.
+// readLines calls line with the words of each line of a file that has words. The characters
+// of comment begin a comment.
 func readLines(path, comment string, line func(words []string)) error {
 	file, err := os.Open(path)
 	if err != nil {

@@ -53,12 +53,13 @@ func (m *movedClock) awaitTurn(t *testing.T, u *setup) {
 	looks := m.looks.Load()
 	require.Eventually(t, func() bool {
 		u.poller.wake()
-		return m.looks.Load() >= looks+2 // it looks at the begin of each turn
+		return m.looks.Load() >= looks+2 // it looks at the beginning of each turn
 	}, patience, time.Millisecond)
 }
 
-// TestStall has the machine stand still for longer than any deadline, while a connection is
-// in each state that has one. None is over, and each ends at its time when time goes on.
+// TestStall makes the machine stand still for longer than every deadline, with a connection
+// in each state that has one. No connection may end by that, and each must end at its deadline
+// when time passes again.
 func TestStall(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -92,7 +93,7 @@ func TestStall(t *testing.T) {
 			}
 			assert.Less(t, u.Connections()[0].Idle, c.time)
 			assert.GreaterOrEqual(t, u.Connections()[0].Age, 10*time.Hour, "the age is by the machine's clock")
-			// The same in steps that are no stall.
+			// The same time, in steps that are not a stall.
 			require.Eventually(t, func() bool {
 				clock.forward(lateness / 2)
 				return len(u.Connections()) == 0

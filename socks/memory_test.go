@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// given checks the sums of what connections have, which no bound may be lost by.
+// given checks that the sums of the server are those of the memory of its connections.
 func given(t *testing.T, s *Server) int {
 	t.Helper()
 	var anyone, fast int
@@ -41,8 +41,8 @@ func option(t *testing.T, fd, level, name int) int {
 	return n
 }
 
-// TestSocketMemory opens more and more connections: the first have more, the last the
-// least, and what ends gives back what it had.
+// TestSocketMemory opens more and more connections. The first get more memory, the last ones
+// the least, and those that end give theirs back.
 func TestSocketMemory(t *testing.T) {
 	const memory = anyPart << 20
 	u := start(t, func(o *options) { o.SocketMemory = memory })
@@ -66,7 +66,7 @@ func TestSocketMemory(t *testing.T) {
 	assert.Equal(t, leastMemory, u.conns[151].memory)
 	u.Server.mu.Unlock()
 
-	// With the least of windows, all still passes.
+	// Bytes still move with the smallest window.
 	last, far := u.connect(t)
 	data := make([]byte, 200_000)
 	for i := range data {
@@ -85,8 +85,8 @@ func TestSocketMemory(t *testing.T) {
 	assert.Zero(t, given(t, u.Server))
 }
 
-// TestSocketMemoryMoves gives memory to the directions whose bytes move, none to one
-// whose receiver does not read, and takes it back from the quiet.
+// TestSocketMemoryMoves checks that directions whose bytes move get memory, that one whose
+// receiver does not read gets none, and that quiet ones give it back.
 func TestSocketMemoryMoves(t *testing.T) {
 	const memory = anyPart << 20
 	u := start(t, func(o *options) { o.SocketMemory = memory })
@@ -130,7 +130,7 @@ func TestSocketMemoryMoves(t *testing.T) {
 	assert.Zero(t, c.tx.memory, "nothing moves that way")
 	want := (c.memory + c.rx.memory) / 2
 	assert.InDelta(t, want, option(t, c.remote, unix.SOL_SOCKET, unix.SO_RCVBUF), 4)
-	// The kernel may lower it by what of a packet's memory is not data.
+	// The kernel may lower it by the part of a packet's memory that is not data.
 	assert.Greater(t, option(t, c.remote, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP), want/3)
 	assert.InDelta(t, want*2/3, option(t, c.client, unix.SOL_SOCKET, unix.SO_SNDBUF), 4)
 	given(t, u.Server)
@@ -149,7 +149,7 @@ func TestSocketMemoryMoves(t *testing.T) {
 	given(t, u.Server)
 	u.Server.mu.Unlock()
 
-	// It is not asleep for having been quiet.
+	// It still works after it was quiet.
 	large := make([]byte, 4<<20)
 	require.NoError(t, far.SetWriteDeadline(time.Now().Add(patience)))
 	_, err = far.Write(large)
@@ -162,7 +162,7 @@ func TestSocketMemoryMoves(t *testing.T) {
 	}
 }
 
-// sendWindow is what the other side of c lets it send, in bytes.
+// sendWindow returns how much the other side of c lets it send, in bytes.
 func sendWindow(t *testing.T, c net.Conn) int {
 	t.Helper()
 	raw, err := c.(syscall.Conn).SyscallConn()
@@ -175,8 +175,9 @@ func sendWindow(t *testing.T, c net.Conn) int {
 	return int(info.Snd_wnd)
 }
 
-// TestSocketMemoryOfTheFast lets a direction have more than the part for anybody once
-// it has moved much in a short time, and passes the same bytes when it splices them then.
+// TestSocketMemoryOfTheFast checks that a direction that has moved a lot in a short time gets
+// more than the part for all connections, and that it passes the same bytes when they are
+// spliced.
 func TestSocketMemoryOfTheFast(t *testing.T) {
 	const memory = anyPart * mostMemory
 	u := start(t, func(o *options) { o.SocketMemory = memory })
@@ -205,9 +206,9 @@ func TestSocketMemoryOfTheFast(t *testing.T) {
 	assert.Equal(t, mostMemory, has)
 }
 
-// TestSocketMemoryBesideTheFast has connections that are fast, until nothing is left of
-// their part for one more. That one, and who comes then, has of the part for all as if they
-// were not there, until they are over.
+// TestSocketMemoryBesideTheFast makes fast connections until nothing is left of their part.
+// The next one, and all that come later, must get their share of the part for all as if the
+// fast ones were not there.
 func TestSocketMemoryBesideTheFast(t *testing.T) {
 	u := start(t, func(o *options) { o.SocketMemory = anyPart << 20 })
 	data := make([]byte, 32<<10)
@@ -228,7 +229,8 @@ func TestSocketMemoryBesideTheFast(t *testing.T) {
 			both.Wait()
 		}
 	}
-	// state is that of the direction in which the connection of that number streams.
+	// state returns the memory of the direction in which the connection with that number
+	// moves bytes.
 	state := func(number uint64) (fast, apart bool) {
 		u.Server.mu.Lock()
 		defer u.Server.mu.Unlock()
@@ -244,7 +246,7 @@ func TestSocketMemoryBesideTheFast(t *testing.T) {
 		last = uint64(len(ends))
 		require.Eventually(t, func() bool { fast, _ := state(last); return fast }, patience, time.Millisecond)
 	}
-	// The last was too late, and has of the part for all.
+	// The last one came too late, and has memory from the part for all.
 	assert.Greater(t, len(ends), 3)
 	u.connect(t)
 	u.Server.mu.Lock()
@@ -264,8 +266,8 @@ func TestSocketMemoryBesideTheFast(t *testing.T) {
 	assert.Zero(t, given(t, u.Server))
 }
 
-// TestMemoryIsShort has the machine run out of memory: at first nobody else comes in, then
-// whoever was silent for longest has to go.
+// TestMemoryIsShort makes the machine's memory short: at first no connections are accepted,
+// then those that were silent for longest are closed.
 func TestMemoryIsShort(t *testing.T) {
 	u := start(t, func(o *options) { o.SocketMemory = 1 << 20 })
 	const all = 1200

@@ -23,8 +23,8 @@ func withoutPipes(s *Server) {
 	s.pipesMade = maxPipes
 }
 
-// TestStreams moves random bytes both ways at once, through readers that stop
-// now and then, and compares them and the counters.
+// TestStreams moves random bytes in both directions at once, to readers that stop now and
+// then, and compares the bytes and the counters.
 func TestStreams(t *testing.T) {
 	const size = 4 << 20
 	for name, prepare := range map[string]func(*Server){
@@ -82,8 +82,8 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// TestUrgentByteStaysInTheStream sends urgent bytes between others. The kernel's
-// splice stops at them for good.
+// TestUrgentByteStaysInTheStream sends urgent bytes between others. The kernel's splice never
+// moves past one.
 func TestUrgentByteStaysInTheStream(t *testing.T) {
 	u := start(t, nil)
 	near, far := u.connect(t)
@@ -98,8 +98,8 @@ func TestUrgentByteStaysInTheStream(t *testing.T) {
 	near.send("cd")
 	assert.Equal(t, "ab!cd", far.receive(5))
 
-	// The last byte of what is sent is the urgent one. A later mark replaces one
-	// that was not read yet, but the bytes stay.
+	// The last byte that is sent is the urgent one. A later mark replaces one that was not
+	// read yet, but the bytes stay.
 	var want bytes.Buffer
 	for i := range 200 {
 		text := fmt.Sprintf("%d\xff\xf2", i) // TELNET's IAC DM
@@ -113,8 +113,8 @@ func TestUrgentByteStaysInTheStream(t *testing.T) {
 	assert.True(t, string(large) == near.receive(len(large)), "after the urgent bytes")
 }
 
-// TestUnreadBytes checks that what the sink does not take stays, in a pipe or in
-// the source, and comes later.
+// TestUnreadBytes checks that bytes that the sink does not take are kept, in a pipe or in the
+// source, and arrive later.
 func TestUnreadBytes(t *testing.T) {
 	l := listen(t, "127.0.0.1")
 	far := dial(t, l.Addr().String())
@@ -171,7 +171,7 @@ func TestUnreadBytes(t *testing.T) {
 	assert.Nil(t, f.pipe)
 	assert.Len(t, s.pipes, 1, "given back when it is empty")
 
-	// A pipe that is given back with bytes in it must not bring them to others.
+	// Bytes in a pipe that is given back must not get into another connection.
 	f.pipe = s.borrowPipe()
 	fill()
 	s.dropPipe(&f)
@@ -180,8 +180,8 @@ func TestUnreadBytes(t *testing.T) {
 	assert.Zero(t, s.pipesMade)
 }
 
-// TestCopyRefused checks that what was read and is then not taken by the sink,
-// although it seemed to have room, is kept and comes in its place.
+// TestCopyRefused checks that bytes that were read, but not taken by a sink that seemed to
+// have room, are kept and arrive in their order.
 func TestCopyRefused(t *testing.T) {
 	pair := func() (end int, other client) {
 		l := listen(t, "127.0.0.1")
@@ -250,8 +250,8 @@ func TestResetBehindUnreadBytes(t *testing.T) {
 	u.awaitLog(t, "closed", "client to server: read: connection reset")
 }
 
-// TestCloseBehindUnreadBytes checks that a connection which is closed leaves
-// nothing with the kernel: a receiver that does not read is reset.
+// TestCloseBehindUnreadBytes checks that the kernel keeps nothing of a connection that the
+// server closes: a receiver that does not read is reset.
 func TestCloseBehindUnreadBytes(t *testing.T) {
 	u := start(t, nil)
 	near, far := u.connect(t)
@@ -267,8 +267,8 @@ func TestCloseBehindUnreadBytes(t *testing.T) {
 	u.awaitLog(t, "connection 1 closed", "closed by number")
 }
 
-// TestFairness checks that one connection's stream does not hold up another's
-// single byte.
+// TestFairness checks that the stream of one connection does not delay a single byte of
+// another.
 func TestFairness(t *testing.T) {
 	u := start(t, nil)
 	stop := make(chan struct{})

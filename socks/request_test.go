@@ -99,8 +99,8 @@ func TestAppendReply(t *testing.T) {
 	}
 }
 
-// FuzzParseRequest checks that how the bytes are cut does not matter: the first
-// prefix that is a request or an error decides, and one of maxRequest bytes does.
+// FuzzParseRequest checks that it does not matter how the bytes are divided: the first prefix
+// that is a request or an error decides, and one of maxRequest bytes always does.
 func FuzzParseRequest(f *testing.F) {
 	for _, s := range []string{
 		"\x04\x01\x00\x50\x0a\x05\x08\x08fred\x00GET /",

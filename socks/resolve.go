@@ -11,7 +11,7 @@ import (
 // are none, of the system's name servers.
 type lookupFunc func(ctx context.Context, host string, servers resolve.Servers) ([]netip.Addr, error)
 
-// newLookup returns a lookupFunc that looks up so many names at a time.
+// newLookup returns a lookupFunc that looks up at most limit names at a time.
 func newLookup(limit int) lookupFunc {
 	r := resolve.New(resolve.Options{Limit: limit})
 	return func(ctx context.Context, host string, servers resolve.Servers) ([]netip.Addr, error) {

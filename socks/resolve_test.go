@@ -30,7 +30,7 @@ func TestNameServers(t *testing.T) {
 			asked <- string(b[12 : 12+10]) // the name of the first question
 			// RFC 1035: the question again, as an answer with one A record.
 			answer := append([]byte{}, b[:12+10+4]...)
-			_ = n // what is behind it (EDNS) is not repeated
+			_ = n // what follows (EDNS) is not repeated
 			binary.BigEndian.PutUint16(answer[2:], 0x8180)
 			binary.BigEndian.PutUint16(answer[6:], 1)
 			binary.BigEndian.PutUint16(answer[10:], 0)
@@ -49,8 +49,8 @@ func TestNameServers(t *testing.T) {
 	assert.Equal(t, "\x03ftp\x04test\x00", <-asked)
 }
 
-// TestDeniedNames has clients that may connect nowhere: no name server hears of what they
-// ask for.
+// TestDeniedNames checks that no name server is asked for a client that may connect to
+// nothing.
 func TestDeniedNames(t *testing.T) {
 	for _, command := range []byte{commandConnect, commandBind} {
 		u := start(t, func(o *options) {
@@ -76,8 +76,8 @@ func TestDeniedNames(t *testing.T) {
 }
 
 // TestLookupsEndWithTheirClients has clients that ask for a name whose server is silent, and
-// leave. What their lookups took is free as soon as the connections are over: else a
-// client could have the server spend descriptors without bound.
+// leave. Their lookups must be over when their connections are: otherwise clients could make
+// the server use any number of descriptors.
 func TestLookupsEndWithTheirClients(t *testing.T) {
 	const server, requests = "127.77.0.3", 50
 	silent, err := net.ListenPacket("udp4", server+":53")

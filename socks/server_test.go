@@ -294,7 +294,7 @@ func TestConnect(t *testing.T) {
 	}
 }
 
-// Both peers of a connection are watched for being gone, once it is not a short one.
+// Keepalive is turned on for both peers of a connection once it is old enough.
 func TestKeepAlive(t *testing.T) {
 	const age = 200 * time.Millisecond
 	u := start(t, func(o *options) { o.limits.watch = age })
@@ -499,8 +499,8 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// TestSlowReceiver checks that the counters say what was passed on, no more,
-// while the receiver reads nothing.
+// TestSlowReceiver checks that the counters only count what was passed on while the receiver
+// reads nothing.
 func TestSlowReceiver(t *testing.T) {
 	u := start(t, nil)
 	near, far := u.connect(t)
@@ -701,8 +701,8 @@ func TestConfigure(t *testing.T) {
 	require.ErrorIs(t, u.Configure(u.cfg, listen(t, "127.0.0.1")), ErrClosed)
 }
 
-// TestDisabled has connections in every state when the server is disabled: each is closed,
-// and each is told of, though they are more than the log takes at once otherwise.
+// TestDisabled disables a server that has connections in every state. Each must be closed and
+// have its line in the log, although there are more than the log takes at once otherwise.
 func TestDisabled(t *testing.T) {
 	const established = 2 * logBurst
 	firewall := &openings{}
@@ -742,7 +742,7 @@ func TestDisabled(t *testing.T) {
 	}
 }
 
-// TestShutdownWithoutReader has a log that is never written: the server ends all the same.
+// TestShutdownWithoutReader ends a server whose log is never written.
 func TestShutdownWithoutReader(t *testing.T) {
 	blocked := make(chan struct{})
 	u := start(t, func(o *options) { o.Logf = func(string, ...any) { <-blocked } })
@@ -752,8 +752,8 @@ func TestShutdownWithoutReader(t *testing.T) {
 	close(blocked)
 }
 
-// TestConfigureWithTheSameSocket gives the server one socket again and again, as
-// a parent does that keeps it.
+// TestConfigureWithTheSameSocket gives the server the same socket several times, as a parent
+// process does that keeps it.
 func TestConfigureWithTheSameSocket(t *testing.T) {
 	u := start(t, nil)
 	kept, err := listen(t, "127.0.0.1").File()
@@ -858,7 +858,7 @@ func TestBind(t *testing.T) {
 			near := dial(t, u.addr)
 			early := "early"
 			if c.reason == "client left: EOF" {
-				early = "" // what is unread hides the end behind it
+				early = "" // unread bytes hide the end after them
 			}
 			near.send(ask(commandBind, c.peer+":21", "fred"))
 			bound := near.reply(replyGranted)
@@ -924,8 +924,8 @@ func TestBindListensWhereThePeerCanReach(t *testing.T) {
 	assert.Equal(t, local, bound.Addr())
 }
 
-// TestNoDescriptors takes all descriptors away and checks that accepting rests,
-// and goes on by itself when there are some again.
+// TestNoDescriptors leaves the server without descriptors. It must pause accepting, and
+// continue when there are some again.
 func TestNoDescriptors(t *testing.T) {
 	u := start(t, nil)
 	near, far := u.connect(t)
@@ -1002,8 +1002,8 @@ func TestCurl(t *testing.T) {
 	}
 }
 
-// TestOpeningsWait has more BINDs wait for the firewall than may ask at a time,
-// ends them all, and checks that nothing is left and nothing was asked in vain.
+// TestOpeningsWait makes more BINDs than may ask the firewall at a time, ends them all, and
+// checks that nothing is left and that the firewall was not asked in vain.
 func TestOpeningsWait(t *testing.T) {
 	asked := make(chan Opening, 100)
 	answer := make(chan struct{})

@@ -108,7 +108,7 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// lying serves like the echo, but changes a byte far from the start.
+// lying is an echo that changes a byte far from the start.
 func lying(conn net.Conn) {
 	buf := make([]byte, 1<<20)
 	for changed := false; ; changed = true {
@@ -140,7 +140,7 @@ func TestCheck(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var to target
 			for port, serve := range map[*uint16]func(net.Conn){&to.source: c.source, &to.echo: c.echo} {
-				// No proxy: it connects to the addresses that the numbers 0 and 1 choose.
+				// Without a proxy it connects to the addresses of the numbers 0 and 1.
 				free, err := freePort()
 				require.NoError(t, err)
 				*port = free.Port()
@@ -161,7 +161,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// Without a proxy between them, visits meet what the target does.
+// Without a proxy, visits get exactly what the target does.
 func TestVisits(t *testing.T) {
 	changed := func(c net.Conn) {
 		var b [1]byte
@@ -219,7 +219,7 @@ func TestParseStat(t *testing.T) {
 	assert.ErrorContains(t, err, "too short")
 }
 
-// What a server's children use counts while they run and when they are gone.
+// The time of a server's children counts while they run and after they have ended.
 func TestCPUTimeCountsChildren(t *testing.T) {
 	cmd := exec.Command("sh", "-c", "(i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done); read end")
 	input, err := cmd.StdinPipe()
@@ -256,7 +256,7 @@ func TestField(t *testing.T) {
 	assert.Error(t, err)
 }
 
-// A program ends with all its processes, those of other groups, too.
+// A program ends with all its processes, also those of other process groups.
 func TestStop(t *testing.T) {
 	p, err := startProgram(t.TempDir(), "/bin/sh", "-c", "setsid sh -c 'trap \"\" TERM; sleep 60; sleep 60' & wait")
 	require.NoError(t, err)

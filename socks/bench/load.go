@@ -25,13 +25,13 @@ const (
 	checkSize = 4 << 20
 	// patience is how long any step of a connection may take.
 	patience = 10 * time.Second
-	// addresses is how many addresses of loopback the clients and the target have,
-	// from 127.0.0.2: the ports of one would not suffice for the connections of
-	// a round, each of which the kernel remembers for a minute.
+	// addresses is how many addresses of loopback the clients and the target have, from
+	// 127.0.0.2 on. The ports of one address would not suffice for the connections of a
+	// round, each of which the kernel remembers for a minute.
 	addresses = 16
 )
 
-// address is one of them.
+// address returns one of them.
 func address(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + n%addresses)})
 }
@@ -39,7 +39,7 @@ func address(n int) netip.Addr {
 // target is the process that the connections go to.
 type target struct {
 	program *program
-	source  uint16 // the port that sends blocks without end, once it got a byte
+	source  uint16 // the port that sends blocks without end, after it got a byte
 	echo    uint16 // the port that sends back what it gets
 }
 
@@ -69,7 +69,7 @@ func startTarget(ctx context.Context, dir string) (*target, error) {
 	return t, nil
 }
 
-// serveTarget is the process of the target, on the ports "SOURCE,ECHO".
+// serveTarget runs the target, on the ports "SOURCE,ECHO".
 func serveTarget(ports string) error {
 	source, echo, ok := strings.Cut(ports, ",")
 	if !ok {
@@ -106,7 +106,7 @@ func acceptAll(l net.Listener, serve func(net.Conn)) error {
 	}
 }
 
-// sendBlocks sends, from when the other side asks, until it has enough.
+// sendBlocks sends from the other side's first byte until the other side closes.
 func sendBlocks(conn net.Conn, data []byte) {
 	if _, err := conn.Read(make([]byte, 1)); err != nil {
 		return
@@ -118,7 +118,7 @@ func sendBlocks(conn net.Conn, data []byte) {
 	}
 }
 
-// echoBuffers keeps thousands of short connections from being garbage.
+// echoBuffers spares thousands of short connections a new buffer each.
 var echoBuffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
 // sendBack is not io.Copy, which would take a pipe for each connection.
@@ -136,7 +136,7 @@ func sendBack(conn net.Conn) {
 	}
 }
 
-// block is what the source sends again and again: the same in all processes.
+// block returns what the source sends again and again. It is the same in all processes.
 func block() []byte {
 	data := make([]byte, blockSize)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -176,8 +176,8 @@ func (s *server) connect(n int, port uint16) (*net.TCPConn, error) {
 	return conn, nil
 }
 
-// choosePortLate has the kernel choose the port when it knows the destination,
-// so that it can take one that has been used for another.
+// choosePortLate has the kernel choose the port once it knows the destination, so that it can
+// take a port that is in use for another destination.
 func choosePortLate(_, _ string, c syscall.RawConn) error {
 	var err error
 	if controlErr := c.Control(func(fd uintptr) {
@@ -188,8 +188,8 @@ func choosePortLate(_, _ string, c syscall.RawConn) error {
 	return err
 }
 
-// startSources asks the sources of connections to send: now, as 500 connections
-// would take a minute to open while the first of them flow through ssh.
+// startSources asks the sources of connections to send. That is done for all at the end: it
+// would take a minute to open 500 connections while the first of them flow through ssh.
 func startSources(conns ...*net.TCPConn) error {
 	for _, c := range conns {
 		if _, err := c.Write([]byte{1}); err != nil {

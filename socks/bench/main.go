@@ -1,23 +1,22 @@
-// Command bench measures socksd beside the SOCKS servers that Debian has, and
-// beside no proxy at all, on this machine's loopback. It prints one table of one
-// run, and which goals socksd met.
+// Command bench compares socksd with the SOCKS servers that Debian has, and with no proxy
+// at all, on this machine's loopback. It prints one table of one run, and which goals
+// socksd met.
 //
 // Synopsis:
 //
 //	bench [--rounds N] [--only NAME,...] [--socksd FILE]
 //
-// All servers get the same load from the same two processes: this one, which is
-// the clients, and a second one, which is what they connect to (but for new
-// connections, whose both ends are one loop of the first). A round measures
-// each figure of all servers one after another before it takes the next figure,
-// and starts the servers anew, so that a machine that is slower for a while is
-// slower for all. A figure is the median of the rounds; a ratio is the median of
-// the rounds' ratios. Before a server is measured, what it relays is compared
-// with what was sent. Nothing is left out: connections that failed are a column,
-// and any other failure ends the run.
+// All servers get the same load from the same two processes: this one is the clients, and a
+// second one is what they connect to. (Of new connections, one loop in this process is both
+// ends.) A round starts all servers anew. It takes one measure of all servers, one after
+// another, before it takes the next measure, so that a machine that is slow for a while is
+// slow for all. A figure is the median of the rounds; a ratio is the median of the rounds'
+// ratios. Before a server is measured, what it relays is compared with what was sent.
+// Nothing is left out: connections that failed are a column, and any other failure ends the
+// run.
 //
-// All of it is in a network namespace of its own, with Reno's congestion control.
-// Whatever it starts ends with it. It needs root, as sshd and danted do.
+// Everything runs in a network namespace, with Reno's congestion control, and ends with this
+// program. It needs root, as sshd and danted do.
 package main
 
 import (
@@ -55,12 +54,12 @@ and openssh-server.
 // the process of the clients, and 6 descriptors a connection in a server.
 const descriptors = 8192
 
-// othersTime is how long the machine is watched before a round.
+// othersTime is how long other work of the machine is measured before a round.
 const othersTime = time.Second
 
 func main() {
-	// A child's PDEATHSIG comes when the thread ends that started it: start them
-	// from the one that lasts as long as the process.
+	// A child gets PDEATHSIG when the thread that started it ends. So children are started
+	// from the thread that lasts as long as the process.
 	runtime.LockOSThread()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := logic(ctx, os.Args[1:])
@@ -74,11 +73,11 @@ func main() {
 	}
 }
 
-// insideVariable of the environment says that this is the process in the namespace.
+// insideVariable is the environment variable that marks the process in the namespace.
 const insideVariable = "POSTERN_BENCH_INSIDE"
 
-// runInside runs this program once more, in a network namespace of its own: so nobody
-// else's packet filter, ports or settings of TCP are measured.
+// runInside runs this program again, in a network namespace, so that the machine's packet
+// filter, ports and TCP settings are not measured.
 func runInside(ctx context.Context, args []string) error {
 	inside := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	inside.Env = append(os.Environ(), insideVariable+"=yes")
@@ -91,14 +90,14 @@ func runInside(ctx context.Context, args []string) error {
 	return nil
 }
 
-// congestionControl is what every kernel has, and lets every namespace use. Nothing is lost
-// on loopback, so that Linux' default, cubic, does the same there; but where the
-// administrator chose another, a namespace may not use that. Some hide what a server costs:
-// BBR, say, sets a timer for most packets, which on a virtual machine takes longer than to
-// relay them.
+// congestionControl is one that every kernel has and every namespace may use. Nothing is
+// lost on loopback, where it does the same as cubic, Linux' default. The administrator may
+// have chosen another one, which a namespace may not be allowed to use. Some would hide what
+// a server costs: BBR sets a timer for most packets, which takes longer on a virtual machine
+// than relaying them.
 const congestionControl = "reno"
 
-// prepareInside sets up the namespace, which nothing has been done in yet.
+// prepareInside sets up the new namespace.
 func prepareInside() error {
 	loopback, err := netlink.LinkByName("lo")
 	if err == nil {
@@ -115,7 +114,7 @@ func prepareInside() error {
 
 func logic(ctx context.Context, args []string) error {
 	if len(args) == 2 {
-		// What this program starts of itself.
+		// This program has started itself as one of its parts.
 		switch args[0] {
 		case targetCommand:
 			return serveTarget(args[1])
@@ -180,8 +179,8 @@ func logic(ctx context.Context, args []string) error {
 	return found.print(os.Stdout, names(chosen))
 }
 
-// build makes socksd as a host has it. That of an image is compiled for size: of its
-// packages only the relay has its functions inlined (package image).
+// build builds socksd as it runs on a host. In an image it is compiled for size: functions
+// are only inlined in the relay (package image).
 func build(ctx context.Context, file string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", file,
 		"github.com/postern-router/postern/socks/socksd")
@@ -192,7 +191,7 @@ func build(ctx context.Context, file string) error {
 	return nil
 }
 
-// run measures the servers, for so many rounds.
+// run measures the servers for that many rounds.
 func run(ctx context.Context, dir string, kinds []kind, rounds int) (results, error) {
 	t, err := startTarget(ctx, dir)
 	if err != nil {
@@ -201,7 +200,7 @@ func run(ctx context.Context, dir string, kinds []kind, rounds int) (results, er
 	defer t.program.stop()
 	found := results{}
 	for i := range rounds {
-		// Another one is first each time, so that none always comes after the same.
+		// Each round begins with another server, so that none always follows the same one.
 		first := i % len(kinds)
 		order := slices.Concat(kinds[first:], kinds[:first])
 		note := func(format string, a ...any) {
@@ -223,7 +222,7 @@ func run(ctx context.Context, dir string, kinds []kind, rounds int) (results, er
 	return found, nil
 }
 
-// round starts the servers, takes each measure of all and ends them.
+// round starts the servers, takes each measure of all of them, and ends them.
 func round(ctx context.Context, dir string, t *target, kinds []kind, due []measure, found results, note func(string, ...any)) error {
 	var servers []*server
 	defer func() {

@@ -35,10 +35,10 @@ const (
 // warmUp is how many connections a server has had before its memory is read.
 const warmUp = 32
 
-// measure is a load and the figures that are read meanwhile.
+// measure is a load, and the figures that are read while it lasts.
 type measure struct {
 	name string
-	once bool // in the first round alone, as it is long and no matter of speed
+	once bool // only in the first round: it takes long, and does not depend on speed
 	run  func(ctx context.Context, s *server, t *target, found results) error
 }
 
@@ -59,8 +59,8 @@ func measures() []measure {
 	}
 }
 
-// take runs the measure, and waits until the machine has as few TCP sockets as
-// before: the server is done with it.
+// take runs the measure, and waits until the machine has no more TCP sockets than before:
+// then the server has closed its connections.
 func (m measure) take(ctx context.Context, s *server, t *target, found results) error {
 	before, err := readSockets()
 	if err != nil {
@@ -72,8 +72,8 @@ func (m measure) take(ctx context.Context, s *server, t *target, found results) 
 	return ended(ctx, before)
 }
 
-// ended waits until there are no more TCP sockets than before. It is no error if
-// there are: others use the machine, too.
+// ended waits until there are no more TCP sockets than before. It is not an error if there
+// are: other programs use the machine too.
 func ended(ctx context.Context, before sockets) error {
 	for limit := time.Now().Add(endTime); time.Now().Before(limit); {
 		now, err := readSockets()
@@ -90,11 +90,10 @@ func ended(ctx context.Context, before sockets) error {
 	return nil
 }
 
-// bulk downloads over so many streams at once. What counts is what the sinks got
-// in bulkTime, and the CPU time of the server meanwhile if a figure is wanted.
-// As on a router, to which the ends of a connection cost nothing, the sinks are
-// cheap: the kernel discards what they get instead of copying it. (That it is the
-// right data is what check is for.)
+// bulk downloads over that many streams at once. It measures what the sinks got in bulkTime
+// and, if cpu is not empty, the CPU time that the server used for it. The sinks are cheap,
+// because on a router the ends of a connection cost nothing: the kernel discards what they
+// get instead of copying it. (That the data is right has been checked before, by check.)
 func bulk(ctx context.Context, s *server, t *target, streams int, speed, cpu string, found results) error {
 	conns, err := s.connectMany(ctx, streams, t.source, nil)
 	if err != nil {
@@ -155,8 +154,8 @@ func discard(conn syscall.Conn, received *atomic.Int64) error {
 	if err != nil {
 		return err
 	}
-	// Its size is the most to discard at once: with MSG_TRUNC, tcp(7), the kernel
-	// writes nothing to it.
+	// Only its size matters, which is the most to discard at once: with MSG_TRUNC, tcp(7),
+	// the kernel writes nothing to it.
 	buf := make([]byte, blockSize)
 	var n int
 	var failed error
@@ -211,9 +210,9 @@ func connections(ctx context.Context, s *server, _ *target, found results) error
 	return nil
 }
 
-// idle reads what the server holds for a connection over which a byte has gone
-// each way and which is silent since: the difference of connectionsHeld and none,
-// after some that warmed it up.
+// idle measures what the server holds for a connection that is silent after a byte in each
+// direction. It is the difference between connectionsHeld such connections and none, after
+// some others that warmed the server up.
 func idle(ctx context.Context, s *server, t *target, found results) error {
 	if s.socks == 0 {
 		return nil
@@ -249,7 +248,7 @@ func idle(ctx context.Context, s *server, t *target, found results) error {
 	if err != nil {
 		return err
 	}
-	// They were open all the time.
+	// They must still be open.
 	for _, conn := range conns {
 		if err := errors.Join(conn.SetDeadline(time.Now().Add(patience)), exchangeOne(conn)); err != nil {
 			return fmt.Errorf("an idle connection: %w", err)
@@ -260,8 +259,8 @@ func idle(ctx context.Context, s *server, t *target, found results) error {
 	return nil
 }
 
-// slow reads what the server holds in all, and the kernel for the machine's TCP
-// sockets, when connectionsHeld receivers read slowly what never ends.
+// slow measures the memory of the server, and that of the kernel for all TCP sockets of the
+// machine, while connectionsHeld slow receivers read streams without an end.
 func slow(ctx context.Context, s *server, t *target, found results) error {
 	before, err := readSockets()
 	if err != nil {

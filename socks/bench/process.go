@@ -18,12 +18,12 @@ import (
 // machine that Linux runs on but old Alphas.
 const ticksPerSecond = 100
 
-// process is what /proc/PID/stat tells.
+// process is what /proc/PID/stat says about a process.
 type process struct {
 	id, parent int
 	started    uint64 // ticks after the boot
-	// cpu is what all its threads have used, also those that have ended, and what
-	// children had used that have ended and that it has waited for.
+	// cpu is the time used by all its threads, those that have ended too, and by the
+	// children that have ended and that it has waited for.
 	cpu time.Duration
 }
 
@@ -61,7 +61,7 @@ func parseStat(id int, text string) (process, error) {
 	return p, nil
 }
 
-// tree returns the processes of these numbers and all that descend from them.
+// tree returns the processes with these ids and all their descendants.
 func tree(roots ...int) ([]process, error) {
 	files, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -93,16 +93,16 @@ func tree(roots ...int) ([]process, error) {
 	return all, nil
 }
 
-// gone tells whether reading a file below /proc failed since the process ended.
+// gone reports whether reading a file in /proc failed because the process has ended.
 func gone(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH)
 }
 
-// cpuTime is what the server has used so far, user and system time: that of all
-// processes and threads that there are, and of those that have ended. (These are
-// lost if the parent does not wait for them. All servers here do.) What the
-// kernel does for the server in the interrupts of others, such as the receiving
-// half of loopback, is in nobody's account or in that of whoever runs.
+// cpuTime returns the user and system time that the server has used so far: that of all its
+// processes and threads, and of those that have ended. (The time of a process is lost if its
+// parent does not wait for it. All servers here do.) What the kernel does for the server in
+// interrupts, such as the receiving half of loopback, is counted for the process that
+// happens to run then, or for none.
 func (s *server) cpuTime() (time.Duration, error) {
 	all, err := tree(s.ids()...)
 	if err != nil {
@@ -115,13 +115,13 @@ func (s *server) cpuTime() (time.Duration, error) {
 	return sum, nil
 }
 
-// memory is what a server holds.
+// memory is the memory and descriptors of a server.
 type memory struct {
-	pss         int // bytes: pages of its own, and its share of those it shares
+	pss         int // bytes: its own pages, and its share of those that it shares
 	descriptors int
 }
 
-// memory adds up the processes of the server.
+// memory returns the sum of the server's processes.
 func (s *server) memory() (memory, error) {
 	all, err := tree(s.ids()...)
 	if err != nil {
@@ -172,8 +172,8 @@ func readSockets() (sockets, error) {
 	return s, nil
 }
 
-// field returns the number behind the last of some words, which stand in this
-// order on one line, the first at its start.
+// field returns the number after the last of words, which must be on one line in this order,
+// the first one at its start.
 func field(text []byte, words ...string) (int, error) {
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {
@@ -194,8 +194,8 @@ func field(text []byte, words ...string) (int, error) {
 	return 0, fmt.Errorf("no %q in %q", strings.Join(words, " "), text)
 }
 
-// others watches for a time how many processors are busy, on a machine on which
-// this program does nothing meanwhile. What a hypervisor takes away counts, too.
+// others measures for a time how many processors are busy while this program does nothing.
+// What a hypervisor takes away counts too.
 func others(ctx context.Context, d time.Duration) (float64, error) {
 	before, err := busyTime()
 	if err != nil {
@@ -212,7 +212,7 @@ func others(ctx context.Context, d time.Duration) (float64, error) {
 	return (after - before).Seconds() / time.Since(start).Seconds(), nil
 }
 
-// busyTime is what the processors have spent other than idle, since the boot.
+// busyTime returns how long the processors have not been idle since the boot, in sum.
 func busyTime() (time.Duration, error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {

@@ -19,14 +19,14 @@ import (
 	"time"
 )
 
-// connectionsHeld is how many connections the measures of memory hold: what
-// socksd allows at most.
+// connectionsHeld is how many connections the memory measures open: the most that socksd
+// allows.
 const connectionsHeld = 500
 
-// loopback is where the servers listen and what they connect from.
+// loopback is the address on which the servers listen and from which they connect.
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// The arguments that make this program one of its parts.
+// The arguments with which this program starts itself as one of its parts.
 const (
 	targetCommand = "target"
 	ioCopyCommand = "io.Copy"
@@ -36,12 +36,12 @@ const (
 type kind struct {
 	name  string
 	socks int // the version to speak, 0 for no proxy at all
-	// start starts the programs that it consists of, in a folder of its own. It
-	// is nil for no proxy.
+	// start starts the programs of the server, in a folder of its own. It is nil if
+	// there is no proxy.
 	start func(ctx context.Context, dir string, addr netip.AddrPort) ([]*program, error)
 }
 
-// kinds are all servers, in the order of the table.
+// kinds returns all servers, in the order of the table.
 func kinds(socksd string) []kind {
 	return []kind{
 		{"direct", 0, nil},
@@ -74,7 +74,7 @@ func names(kinds []kind) []string {
 	return all
 }
 
-// server is a kind that runs.
+// server is a running server.
 type server struct {
 	kind
 	addr     netip.AddrPort
@@ -105,14 +105,14 @@ func start(ctx context.Context, dir string, k kind) (*server, error) {
 	return s, nil
 }
 
-// stop ends the programs, the last that was started first.
+// stop ends the programs in the reverse order of their start.
 func (s *server) stop() {
 	for _, p := range slices.Backward(s.programs) {
 		p.stop()
 	}
 }
 
-// said is what the programs logged, to go behind an error.
+// said returns what the programs logged, to be appended to an error.
 func (s *server) said() string {
 	var b bytes.Buffer
 	for _, p := range s.programs {
@@ -126,7 +126,7 @@ func (s *server) said() string {
 	return b.String()
 }
 
-// ids are the processes that the server is.
+// ids returns the processes of the server.
 func (s *server) ids() []int {
 	var roots []int
 	for _, p := range s.programs {
@@ -135,8 +135,8 @@ func (s *server) ids() []int {
 	return roots
 }
 
-// danteConfiguration lets clients of loopback connect to loopback. Without a
-// change of users the kernel keeps PDEATHSIG.
+// danteConfiguration lets clients on loopback connect to loopback. Dante does not change its
+// user, so that the kernel keeps PDEATHSIG.
 const danteConfiguration = `logoutput: stderr
 internal: %s port = %d
 external: %[1]s
@@ -171,7 +171,7 @@ func startDante(dir string, addr netip.AddrPort) (*program, error) {
 	return startProgram(dir, file, "-f", config, "-p", filepath.Join(dir, "pid"))
 }
 
-// sshdFolder is what sshd wants to exist.
+// sshdFolder is a folder that sshd needs.
 const sshdFolder = "/run/sshd"
 
 const sshdConfiguration = `ListenAddress %s
@@ -185,7 +185,7 @@ UsePAM no
 UseDNS no
 `
 
-// startSSH starts an sshd of its own and an ssh to it that is the SOCKS server.
+// startSSH starts an sshd, and an ssh to it that is the SOCKS server.
 func startSSH(ctx context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
 	ssh, err := lookUp("/usr/bin/ssh", "openssh-client")
 	if err != nil {
@@ -241,8 +241,8 @@ func startSSH(ctx context.Context, dir string, addr netip.AddrPort) ([]*program,
 	return []*program{daemon, client}, nil
 }
 
-// startIOCopy starts this program as the server of serveIOCopy. It is a copy of
-// the file: what processes of one file share would count for half in each.
+// startIOCopy starts this program as the server of serveIOCopy. It starts a copy of the
+// file: pages that several processes of one file share would count for half in each.
 func startIOCopy(dir string, addr netip.AddrPort) (*program, error) {
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
@@ -255,8 +255,8 @@ func startIOCopy(dir string, addr netip.AddrPort) (*program, error) {
 	return startProgram(dir, file, ioCopyCommand, addr.String())
 }
 
-// serveIOCopy is the reference: a SOCKS4 server as one would write it in Go in
-// half an hour, without a bound of anything.
+// serveIOCopy is the reference: a SOCKS4 server as one would write it in Go in half an hour,
+// without any bounds.
 func serveIOCopy(addr string) error {
 	l, err := net.Listen("tcp4", addr)
 	if err != nil {
@@ -276,7 +276,7 @@ func serveIOCopy(addr string) error {
 	}
 }
 
-// ioCopy serves a client. What ends the relaying is no error of the server.
+// ioCopy serves a client. The end of the relaying is not an error of the server.
 func ioCopy(client *net.TCPConn) error {
 	request := make([]byte, 8)
 	if _, err := io.ReadFull(client, request); err != nil {
@@ -315,7 +315,7 @@ func ioCopy(client *net.TCPConn) error {
 	return nil
 }
 
-// program is one that was started.
+// program is a program that was started.
 type program struct {
 	cmd   *exec.Cmd
 	log   string
@@ -338,10 +338,10 @@ func lookUp(file, debianPackage string) (string, error) {
 	return file, nil
 }
 
-// startProgram starts a program in a session of its own, as an init starts daemons: the
-// kernel shares the processors out among sessions (sched(7), autogroup), and in one with
-// the many threads of the load, a server of a single thread would get the least. Nor does
-// a terminal's Ctrl-C reach it. What it logs and what files it makes go to dir.
+// startProgram starts a program in a session of its own, as an init starts daemons. The
+// kernel divides the processors among sessions (sched(7), autogroup): in one session with the
+// many threads of the load, a server with a single thread would get least. Ctrl-C on a
+// terminal does not reach it either. Its log and its files are in dir.
 func startProgram(dir, file string, args ...string) (*program, error) {
 	p := &program{cmd: exec.Command(file, args...), ended: make(chan struct{})}
 	p.log = filepath.Join(dir, filepath.Base(file)+".log")
@@ -365,7 +365,7 @@ func startProgram(dir, file string, args ...string) (*program, error) {
 
 // stop ends a program and all its processes.
 func (p *program) stop() {
-	// A process that is still there when its parent has ended has another one.
+	// A process that outlives its parent gets another parent.
 	all, _ := tree(p.cmd.Process.Pid)
 	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
 	select {
@@ -373,7 +373,7 @@ func (p *program) stop() {
 	case <-time.After(2 * time.Second):
 	}
 	for _, found := range all {
-		// A number that another process has by now has another start.
+		// If another process has the id by now, its start time is different.
 		if now, err := readProcess(found.id); err == nil && now.started == found.started {
 			syscall.Kill(found.id, syscall.SIGKILL)
 		}
@@ -384,7 +384,7 @@ func (p *program) stop() {
 	}
 }
 
-// freePort returns a port of loopback on which nobody listens.
+// freePort returns a port of loopback on which no process listens.
 func freePort() (netip.AddrPort, error) {
 	l, err := net.Listen("tcp4", netip.AddrPortFrom(loopback, 0).String())
 	if err != nil {
@@ -394,7 +394,7 @@ func freePort() (netip.AddrPort, error) {
 	return l.Addr().(*net.TCPAddr).AddrPort(), nil
 }
 
-// accepts waits until an address accepts connections, as long as the programs run.
+// accepts waits until an address accepts connections, while the programs run.
 func accepts(ctx context.Context, addr netip.AddrPort, programs ...*program) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -416,7 +416,7 @@ func accepts(ctx context.Context, addr netip.AddrPort, programs ...*program) err
 	}
 }
 
-// wait waits for a time, or for the end of the context, which is an error.
+// wait waits for d. If the context ends before, that is an error.
 func wait(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

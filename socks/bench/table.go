@@ -26,14 +26,14 @@ const (
 	othersBusy        = "processors that others keep busy"        // before a round
 )
 
-// ours is the server that the goals are about, and machine where figures stand
-// that are of none.
+// ours is the server that the goals are about. machine stands for figures that belong to no
+// server.
 const (
 	ours    = "postern"
 	machine = ""
 )
 
-// row shows a figure.
+// row is how a figure is shown.
 type row struct {
 	figure   string
 	unit     string
@@ -58,11 +58,11 @@ func rows() []row {
 	}
 }
 
-// nameWidth is that of the longest name of a figure and of the longest goal.
+// nameWidth is the length of the longest name of a figure or goal.
 const nameWidth = 42
 
-// goal is what a figure of ours shall be: a ratio to that of a peer or, without
-// a peer, the figure itself.
+// goal is what a figure of ours should be: a ratio to the figure of a peer or, without a peer,
+// the figure itself.
 type goal struct {
 	figure  string
 	peer    string
@@ -85,7 +85,7 @@ func goals() []goal {
 	}
 }
 
-// results are the values of servers' figures, one each round.
+// results are the values of the figures of the servers, one for each round.
 type results map[string]map[string][]float64
 
 func (r results) add(server, figure string, value float64) {
@@ -95,7 +95,7 @@ func (r results) add(server, figure string, value float64) {
 	r[server][figure] = append(r[server][figure], value)
 }
 
-// median is that of the rounds, and false if there is none.
+// median returns the median of the rounds, or false if there is no value.
 func (r results) median(server, figure string) (float64, bool) {
 	values := r[server][figure]
 	if len(values) == 0 {
@@ -104,8 +104,8 @@ func (r results) median(server, figure string) (float64, bool) {
 	return quantile(values, 0.5), true
 }
 
-// ratio is the median of the rounds' ratios of our figure to that of a peer, and
-// false if there is none.
+// ratio returns the median of the rounds' ratios of our figure to that of a peer, or false if
+// there is none.
 func (r results) ratio(figure, peer string) (float64, bool) {
 	a, b := r[ours][figure], r[peer][figure]
 	var ratios []float64
@@ -120,7 +120,7 @@ func (r results) ratio(figure, peer string) (float64, bool) {
 	return quantile(ratios, 0.5), true
 }
 
-// value is what a goal is about, and false if it was not measured.
+// value returns the value that a goal is about, or false if it was not measured.
 func (g goal) value(r results) (float64, bool) {
 	if g.peer == "" {
 		return r.median(ours, g.figure)
@@ -150,8 +150,8 @@ func (g goal) String() string {
 	return text
 }
 
-// quantile is the value that the given part of all are not above, between two
-// neighbours in proportion.
+// quantile returns the value that the given part of all values does not exceed, interpolated
+// between two neighbours.
 func quantile(values []float64, part float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	position := part * float64(len(sorted)-1)

@@ -13,14 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A visit is a connection through a server, a byte to the target and back, and the
-// close. One loop makes all of them and is their target: a thread for each, or a process
-// for either side, would cost as much as a fast server does, and hide what servers
-// differ in.
+// A visit is a connection through a server, a byte to the target and back, and the close. One
+// loop makes all visits and is their target. A thread for each, or a process for each side,
+// would cost as much as a fast server does, and hide the differences between servers.
 
-// visits keeps as many visits under way as there are addresses until limit, and
-// returns the milliseconds that each took but for its close, and what made others
-// fail. Their target is the port, or the loop itself if that is 0.
+// visits keeps as many visits under way as there are addresses, until limit. It returns how
+// many milliseconds each took, without its close, and the errors of those that failed. Their
+// target is the port, or the loop itself if that is 0.
 func (s *server) visits(ctx context.Context, port uint16, limit time.Time) (latencies []float64, failures []error, err error) {
 	w, err := newWaiter()
 	if err != nil {
@@ -102,13 +101,13 @@ func (s *server) visits(ctx context.Context, port uint16, limit time.Time) (late
 	return latencies, failures, ctx.Err()
 }
 
-// visit is one that is under way.
+// visit is a visit that is under way.
 type visit struct {
 	address int
 	fd      int
 	start   time.Time
-	// turns are those that are left; of the first, said tells whether the question
-	// is sent, and got is what has come of the answer.
+	// turns are those that are left. Of the first one, said tells whether the question has
+	// been sent, and got is the part of the answer that has come.
 	turns []turn
 	said  bool
 	got   []byte
@@ -138,12 +137,12 @@ func (v *visit) begin(s *server, to netip.AddrPort, w *waiter) (err error) {
 	return w.add(v.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLET)
 }
 
-// advance does what can be done without waiting.
+// advance does everything that can be done without waiting.
 func (v *visit) advance() (done bool, err error) {
 	for {
 		t := &v.turns[0]
 		if !v.said {
-			// Of so little all is taken, or nothing.
+			// The kernel takes all of so few bytes, or nothing.
 			_, err := unix.Write(v.fd, t.question)
 			if err == unix.EAGAIN {
 				return false, nil // it is not connected yet
@@ -214,7 +213,7 @@ func (h *host) close() {
 	}
 }
 
-// serve does what can be done without waiting, if fd is the host's.
+// serve does everything that can be done without waiting, if fd is the host's.
 func (h *host) serve(fd int) error {
 	switch {
 	case h.listeners[fd]:
@@ -258,7 +257,7 @@ func listen(at netip.AddrPort) (int, error) {
 	return fd, nil
 }
 
-// waiter waits for many descriptors (epoll(7)), on a thread of its own.
+// waiter waits for many descriptors (epoll(7)), with a thread of its own.
 type waiter struct {
 	epoll  int
 	events [64]unix.EpollEvent
@@ -286,8 +285,8 @@ func (w *waiter) add(fd int, events uint32) error {
 	return nil
 }
 
-// wait returns the descriptors that are ready, or none after so many milliseconds, if
-// that is not -1. The list is good until the next call.
+// wait returns the descriptors that are ready, or none after that many milliseconds; -1 is
+// without a limit. The list is valid until the next call.
 func (w *waiter) wait(milliseconds int) ([]int, error) {
 	n, err := unix.EpollWait(w.epoll, w.events[:], milliseconds)
 	if err != nil && err != unix.EINTR {
@@ -300,7 +299,7 @@ func (w *waiter) wait(milliseconds int) ([]int, error) {
 	return w.ready, nil
 }
 
-// turn is a question, and what its answer of a size must be.
+// turn is a question, the size of its answer, and what that must be.
 type turn struct {
 	of       string // what begins an error: "SOCKS4: "
 	question []byte
@@ -308,7 +307,8 @@ type turn struct {
 	check    func(answer []byte) error
 }
 
-// handshakeTurns ask a server of a SOCKS version to connect, 0 for none.
+// handshakeTurns returns the turns that ask a server to connect, by its SOCKS version; 0 is no
+// proxy.
 func handshakeTurns(version int, to netip.AddrPort) []turn {
 	ip := to.Addr().As4()
 	port := []byte{byte(to.Port() >> 8), byte(to.Port())}
@@ -346,7 +346,7 @@ func echoTurn(b byte) turn {
 	}}
 }
 
-// take has the turns on a connection that waits, one after the other.
+// take has the turns on a blocking connection, one after the other.
 func take(conn io.ReadWriter, turns ...turn) error {
 	for _, t := range turns {
 		if _, err := conn.Write(t.question); err != nil {

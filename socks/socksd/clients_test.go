@@ -23,7 +23,7 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// What the clients move, both ways. Odd sizes, larger than any buffer on the way.
+// What the clients send and receive: odd sizes, larger than every buffer on the way.
 const (
 	uploadSize   = 300_007
 	downloadSize = 400_009
@@ -119,9 +119,9 @@ s.shutdown(socket.SHUT_WR)
 shutil.copyfileobj(s.makefile("rb"), sys.stdout.buffer)
 `
 
-// TestStreamClients has the clients that connect standard input and output to a
-// server move bytes both ways, each known to have arrived, and looks for their
-// exact number in the closing line.
+// TestStreamClients tests clients that connect standard input and output to a server. They
+// move bytes in both directions, all of which must arrive, and whose exact number must be in
+// the closing line.
 func TestStreamClients(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
@@ -187,8 +187,7 @@ func TestStreamClients(t *testing.T) {
 	s.awaitQuiet(t)
 }
 
-// countingListener counts what its connections move. It is the server's own
-// account of a connection, to compare the log with.
+// countingListener counts the bytes of its connections, to compare them with the log.
 type countingListener struct {
 	net.Listener
 	read, written atomic.Int64
@@ -272,8 +271,8 @@ func TestCurl(t *testing.T) {
 	s.awaitQuiet(t)
 }
 
-// vsftpd serves a file and takes uploads, active mode alone: the data connection
-// is the server's, from port 20.
+// vsftpd serves a file and takes uploads, in active mode only: the server makes the data
+// connection, from port 20.
 func (l *lab) vsftpd(t *testing.T, file []byte) (incoming string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -283,7 +282,7 @@ func (l *lab) vsftpd(t *testing.T, file []byte) (incoming string) {
 		require.NoError(t, os.Mkdir(d, 0o755))
 	}
 	require.NoError(t, os.Chmod(incoming, 0o777))
-	// It serves as the user ftp of its package, who must be able to get here.
+	// It runs as the user ftp of its package, who must be able to enter the folder.
 	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
 		require.NoError(t, os.Chmod(d, 0o755))
 	}

@@ -28,8 +28,8 @@ const (
 	randomAtOnce     = 16
 )
 
-// TestRandomHandshakes sends what no client would, and checks that the server
-// answers or hangs up each time, serves the next, and keeps nothing.
+// TestRandomHandshakes sends what no client would send. The server must answer or close the
+// connection each time, serve the next one, and keep nothing.
 func TestRandomHandshakes(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
@@ -115,7 +115,7 @@ func randomHandshake(r *rand.Rand, echo string) handshake {
 	return h
 }
 
-// play returns an error if the connection does not come to an end.
+// play returns an error if the connection does not end.
 func (h handshake) play(l *lab, addr string) error {
 	c, err := l.dial(clientHost, "", addr)
 	if err != nil {
@@ -140,8 +140,8 @@ func (h handshake) play(l *lab, addr string) error {
 	return nil
 }
 
-// TestHalfOpenFlood has clients succeed while all slots are taken by handshakes
-// that never go on, and new ones come all the time.
+// TestHalfOpenFlood fills all slots with handshakes that never continue, and adds new ones
+// all the time. Clients must be served meanwhile.
 func TestHalfOpenFlood(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
@@ -167,8 +167,8 @@ func TestHalfOpenFlood(t *testing.T) {
 			}
 		}()
 		request := ask(commandConnect, listener.Addr().String(), "flood")
-		// A client has the time until its handshake is the oldest of 500: at this
-		// pace half a second, which a busy machine leaves it.
+		// A client has time until its handshake is the oldest of 500. At this rate that
+		// is half a second, which suffices on a busy machine.
 		pace := time.NewTicker(time.Millisecond)
 		defer pace.Stop()
 		for i := 0; ; i++ {
@@ -211,7 +211,7 @@ func TestHalfOpenFlood(t *testing.T) {
 	s.awaitQuiet(t)
 }
 
-// reset is one end that resets the connection at some step.
+// reset is a reset of a connection by one of its ends, at some step.
 type reset struct {
 	name string
 	play func(t *testing.T, s *socksd, target *net.TCPListener)
@@ -296,8 +296,8 @@ var resets = []reset{
 	{"caller of a BIND, at once", func(t *testing.T, s *socksd, _ *net.TCPListener) {
 		near, at := s.bound(t)
 		s.lab.peer(t, serverHost, "", at.String()).reset()
-		// The call may be gone before it is taken: then 91, or the wait goes on
-		// until the client leaves.
+		// The call may be gone before it is accepted. Then the reply is 91, or the wait
+		// continues until the client leaves.
 		near.Close()
 	}, ""},
 	{"caller of a BIND, while it sends more than is taken", func(t *testing.T, s *socksd, _ *net.TCPListener) {
@@ -310,8 +310,8 @@ var resets = []reset{
 	}, "closed: type=in"},
 }
 
-// TestResets checks that no reset, at whatever step, leaves anything behind, and
-// that the other side learns of it.
+// TestResets checks that a reset at any step leaves nothing behind, and that the other side
+// is told.
 func TestResets(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
@@ -351,14 +351,14 @@ func (s *socksd) connected(t *testing.T, target *net.TCPListener) (near, far pee
 	return near, accept(t, target)
 }
 
-// bound has a BIND for the server wait, and returns where.
+// bound makes a BIND for the server, and returns the address on which it waits.
 func (s *socksd) bound(t *testing.T) (near peer, at netip.AddrPort) {
 	t.Helper()
 	near = s.client(t, ask(commandBind, serverAddress+":21", "user"))
 	return near, near.granted()
 }
 
-// fill sends until nobody takes more.
+// fill sends until no more is taken.
 func (p peer) fill() {
 	p.t.Helper()
 	chunk := make([]byte, 256<<10)
@@ -392,9 +392,9 @@ func (p peer) ended() {
 	require.Empty(p.t, got)
 }
 
-// TestNothingAnswers has a name server and a host that swallow all, and checks
-// that nobody else waits for them, that each request is answered in its 30 s,
-// and that clients who leave meanwhile leave nothing.
+// TestNothingAnswers has a name server and a host that never answer. Other clients must not
+// wait because of them, each request must be answered in its 30 s, and clients that leave
+// before that must leave nothing behind.
 func TestNothingAnswers(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
@@ -438,8 +438,9 @@ func TestNothingAnswers(t *testing.T) {
 	s.works(t, echo)
 }
 
-// TestStopped stops socksd for longer than its idle timeout, with streams of which some have
-// bytes on the way then and some have not. Nothing is lost, and none has ended when it goes on.
+// TestStopped stops socksd for longer than its idle timeout, with open streams. Some of them
+// send bytes meanwhile, the others are silent. When it continues, nothing must be lost, and no
+// stream may have ended.
 func TestStopped(t *testing.T) {
 	t.Parallel()
 	const streams, idle, stopped = 100, 8 * time.Second, 12 * time.Second
@@ -459,7 +460,7 @@ func TestStopped(t *testing.T) {
 			far[i].send("meanwhile")
 		}
 	}
-	time.Sleep(stopped) // it is what the test is about: nothing is waited for
+	time.Sleep(stopped) // this is how long the process stands still, not a wait for something
 	require.NoError(t, s.Process.Signal(unix.SIGCONT))
 	for i := range streams {
 		for _, p := range []peer{near[i], far[i]} {
@@ -477,7 +478,7 @@ func TestStopped(t *testing.T) {
 		assert.Equal(t, "to the client", near[i].receive(13), "stream %d", i)
 	}
 	assert.NotContains(t, s.log.String(), "closed")
-	// Deadlines hold as before: each stream is silent from now on.
+	// Deadlines work as before: each stream is silent from now on.
 	for i := range streams {
 		require.NoError(t, near[i].SetDeadline(time.Now().Add(idle+patience)))
 		near[i].ended()
@@ -485,8 +486,8 @@ func TestStopped(t *testing.T) {
 	s.awaitLog(t, "closed", "idle timeout")
 }
 
-// TestDescriptorsExhausted takes the descriptors away from socksd, and gives
-// them back.
+// TestDescriptorsExhausted lowers the limit of descriptors of socksd to what it has, and
+// raises it again.
 func TestDescriptorsExhausted(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
@@ -523,7 +524,7 @@ func TestDescriptorsExhausted(t *testing.T) {
 			waiting = append(waiting, s.client(t, ask(commandConnect, echo.Addr().String(), "user")+"early"))
 		}
 		s.awaitLog(t, "accept", "too many open files", "again in")
-		// What is measured: how much it tries in 2 s.
+		// This measures how much it tries in 2 s.
 		used := s.cpu(t)
 		time.Sleep(2 * time.Second)
 		used = s.cpu(t) - used
@@ -542,10 +543,10 @@ func TestDescriptorsExhausted(t *testing.T) {
 	s.awaitQuiet(t)
 }
 
-// squeeze lets the process open that many descriptors more, until restore.
+// squeeze lets the process open only that many more descriptors, until restore is called.
 func (s *socksd) squeeze(t *testing.T, more uint64) (restore func()) {
 	t.Helper()
-	// The limit is about the number of a descriptor, and the lowest is given.
+	// The limit applies to the number of a descriptor, and a new one gets the lowest.
 	var free uint64
 	for ; ; free++ {
 		if _, err := os.Readlink(filepath.Join(s.proc("fd"), strconv.FormatUint(free, 10))); err != nil {

@@ -29,8 +29,8 @@ const (
 )
 
 // Addresses of the lab. strangerAddress is the server's second one: the same
-// host can play the peer that a BIND waits for and one that it does not. What is
-// sent to blackHole is never answered, by nobody.
+// host can be the peer that a BIND waits for, and another one. Nothing answers what is sent
+// to blackHole.
 const (
 	clientAddress   = "192.0.2.2"
 	proxyAddress    = "192.0.2.1"
@@ -41,8 +41,8 @@ const (
 	silentServer    = "198.51.100.10" // the same, as a name server
 )
 
-// serverName is a name of serverAddress that the proxy alone knows, and
-// clientOnlyName one that the client alone knows: so it shows who resolved.
+// serverName is a name of serverAddress that only the proxy knows, and clientOnlyName one
+// that only the client knows. They show which of the two resolves names.
 const (
 	serverName     = "server.lab"
 	clientOnlyName = "known-to-the-client.lab"
@@ -52,15 +52,15 @@ const (
 //
 //	client 192.0.2.2 --- 192.0.2.1 proxy 198.51.100.1 --- server 198.51.100.2, .3
 //
-// The client has no route to the server but by SOCKS. The proxy has a default
-// route, to the server, as a router has.
+// The client can only reach the server through SOCKS. The proxy has a default route to the
+// server, as a router has one.
 type lab struct {
 	hosts map[host]*testnet.Host
 	dir   string
 }
 
-// newLab builds a network that is removed at the end of the test. nameServer is
-// the one that its hosts ask: serverAddress, which knows no name, or silentServer.
+// newLab builds a network, which is removed at the end of the test. nameServer is the server
+// that its hosts ask: serverAddress, which knows no names, or silentServer.
 func newLab(t *testing.T, nameServer string) *lab {
 	t.Helper()
 	l := &lab{hosts: map[host]*testnet.Host{}, dir: t.TempDir()}
@@ -81,7 +81,7 @@ func newLab(t *testing.T, nameServer string) *lab {
 			"addr add " + proxyAddress + "/24 dev inner",
 			"addr add " + outerAddress + "/24 dev outer",
 			"route add default via " + serverAddress,
-			// An Ethernet address that nobody has: the frames arrive and are dropped.
+			// No host has this Ethernet address: the frames arrive and are dropped.
 			"neigh add " + blackHole + " lladdr 02:00:00:00:00:09 dev outer nud permanent",
 			"neigh add " + silentServer + " lladdr 02:00:00:00:00:09 dev outer nud permanent",
 		},
@@ -97,8 +97,8 @@ func newLab(t *testing.T, nameServer string) *lab {
 	return l
 }
 
-// serveNames has the server answer all questions about names: there is none such.
-// (That nobody listens on its port 53 would be told by ICMP, whose rate is limited.)
+// serveNames makes the server answer all questions with "no such name". (If nothing listened
+// on port 53, ICMP would say so, but only at a limited rate.)
 func (l *lab) serveNames(t *testing.T) {
 	t.Helper()
 	var conn *net.UDPConn
@@ -115,8 +115,8 @@ func (l *lab) serveNames(t *testing.T) {
 				return
 			}
 			if n >= 12 {
-				// The question goes back as the answer: QR, RD, RA, NXDOMAIN, no records
-				// but the question.
+				// The question is the answer too: QR, RD, RA, NXDOMAIN, and no records but
+				// the question.
 				b[2], b[3] = 0x81, 0x83
 				clear(b[6:12])
 				conn.WriteToUDPAddrPort(b[:n], from)
@@ -180,7 +180,7 @@ func run(t *testing.T, cmd *exec.Cmd, input []byte) []byte {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, &stderr
-	// A child that keeps the pipes open must not keep the test.
+	// A child that keeps the pipes open must not delay the test.
 	cmd.WaitDelay = time.Second
 	require.NoError(t, cmd.Start())
 	kill := time.AfterFunc(patience, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
@@ -190,19 +190,19 @@ func run(t *testing.T, cmd *exec.Cmd, input []byte) []byte {
 	return stdout.Bytes()
 }
 
-// start starts a prepared program that the end of the test ends.
+// start starts a prepared program, and ends it at the end of the test.
 func start(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		if cmd.ProcessState == nil { // else the id may be another's by now
+		if cmd.ProcessState == nil { // otherwise another process may have the id by now
 			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 			cmd.Wait()
 		}
 	})
 }
 
-// debianPackages says where the programs come from.
+// debianPackages are the packages of the programs.
 var debianPackages = map[string]string{
 	"connect-proxy":    "connect-proxy",
 	"curl":             "curl",
@@ -218,7 +218,7 @@ var debianPackages = map[string]string{
 	"vsftpd":           "vsftpd",
 }
 
-// need returns where a program is; without it the test fails.
+// need returns the path of a program. The test fails if there is none.
 func need(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -226,7 +226,7 @@ func need(t *testing.T, program string) string {
 	return path
 }
 
-// peer is one end of a connection in the hands of a test.
+// peer is an end of a connection that a test has.
 type peer struct {
 	*net.TCPConn
 	t *testing.T
@@ -269,7 +269,7 @@ func (p peer) reset() {
 	require.NoError(p.t, p.Close())
 }
 
-// granted reads a reply and returns its address.
+// granted reads a reply, which must be "granted", and returns its address.
 func (p peer) granted() netip.AddrPort {
 	p.t.Helper()
 	b := []byte(p.receive(8))

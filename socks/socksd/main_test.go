@@ -1,9 +1,8 @@
-// The tests of socksd from outside: clients as they are installed, Dante beside
-// it as the oracle, 200,000 connections, and all that goes wrong.
+// These tests run socksd as a program: with the clients of a Linux distribution, compared
+// with Dante as the oracle, with 200,000 connections, and with all kinds of failures.
 //
-// Each test has a network of namespaces of its own (see lab), so that nothing
-// depends on ports or programs of the machine. They need root, and the programs
-// of debianPackages.
+// Each test has its own network of namespaces (see lab), so that nothing depends on the
+// ports or programs of the machine. They need root, and the programs in debianPackages.
 package main
 
 import (
@@ -27,8 +26,8 @@ const (
 	asSoak   = "POSTERN_TEST_SOAK"
 )
 
-// TestMain is socksd or the load of the soak when it is started as that. socksd is
-// this binary so that -race watches it too; what is measured is built plain.
+// TestMain runs socksd, or the load of the soak test, if this program is started as that.
+// socksd is this binary so that -race checks it too. For measurements it is built without.
 func TestMain(m *testing.M) {
 	if os.Getenv(asSocksd) != "" {
 		os.Exit(daemon.Main(os.Args[1:]))

@@ -23,8 +23,8 @@ import (
 // dantePort is where Dante listens beside socksd.
 const dantePort = "1081"
 
-// answerTime is how long socksd has for what no deadline of its own is about: it
-// is shorter than any of those, so that nothing passes by waiting for one.
+// answerTime is how long socksd has for what does not depend on one of its deadlines. It is
+// shorter than all of those, so that no case passes because a deadline came.
 const answerTime = 5 * time.Second
 
 // danted starts Dante's server on the proxy, as the oracle.
@@ -65,9 +65,8 @@ socks pass {
 	return addr
 }
 
-// stage is where a case is played: before socksd, then before Dante. What the
-// client and the server see is noted in words that do not change from run to
-// run.
+// stage runs a case with socksd, and another with Dante. It notes what the client and the
+// server see, in words that are the same in each run.
 type stage struct {
 	t       *testing.T
 	l       *lab
@@ -82,7 +81,7 @@ func (s *stage) note(format string, args ...any) {
 	s.notes = append(s.notes, fmt.Sprintf(format, args...))
 }
 
-// words names an address: the port is a number only if it says something.
+// words returns an address in words. The port is only a number if it is a known one.
 func (s *stage) words(a netip.AddrPort) string {
 	switch {
 	case a.String() == s.target.Addr().String():
@@ -93,7 +92,7 @@ func (s *stage) words(a netip.AddrPort) string {
 	return a.Addr().String() + ":port"
 }
 
-// client connects to the proxy and sends it that, each in a segment of its own.
+// client connects to the proxy and sends it the segments, one at a time.
 func (s *stage) client(segments ...string) peer {
 	s.t.Helper()
 	c := s.l.peer(s.t, clientHost, "", s.proxy)
@@ -132,7 +131,7 @@ func (s *stage) fullReply(c peer) netip.AddrPort {
 	return a
 }
 
-// readReply returns code 0 when there is no reply, which it notes.
+// readReply returns code 0 if there is no reply, and notes that.
 func (s *stage) readReply(c peer) (code byte, addr netip.AddrPort) {
 	s.t.Helper()
 	b := make([]byte, 8)
@@ -163,7 +162,7 @@ func ending(got []byte, err error) string {
 	return what
 }
 
-// gets notes what one end receives until its end.
+// gets notes what an end of a connection receives until its end.
 func (s *stage) gets(who string, c peer) {
 	s.t.Helper()
 	got, err := io.ReadAll(c)
@@ -185,8 +184,8 @@ func (s *stage) relays(near, far peer) {
 	s.note("%s %s", got, near.receive(4))
 }
 
-// wrongCall calls as call does, from whom nobody waits for. The reset may come
-// before the connection is complete for the caller, or after.
+// wrongCall calls as call does, from an address that the BIND does not wait for. The reset
+// may come before or after the connection is complete for the caller.
 func (s *stage) wrongCall(from string, to netip.AddrPort) {
 	s.t.Helper()
 	c, err := s.l.dial(serverHost, from, to.String())
@@ -197,14 +196,14 @@ func (s *stage) wrongCall(from string, to netip.AddrPort) {
 	s.gets("caller", newPeer(s.t, c))
 }
 
-// call connects one of the server's addresses to where a BIND listens.
+// call connects from one of the server's addresses to the address on which a BIND waits.
 func (s *stage) call(from string, to netip.AddrPort) peer {
 	s.t.Helper()
 	return s.l.peer(s.t, serverHost, from, to.String())
 }
 
-// closed notes whether nobody listens at an address any more, after a time that
-// the proxy may take to notice. It asks the kernel: to call would end the wait.
+// closed notes whether an address is no longer listened on, after the time that the proxy may
+// take to notice. It asks the kernel, because a call would end the wait.
 func (s *stage) closed(at netip.AddrPort) {
 	s.t.Helper()
 	for end := time.Now().Add(s.notice); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -216,8 +215,8 @@ func (s *stage) closed(at netip.AddrPort) {
 	s.note("port open")
 }
 
-// oracle is what is done to a proxy, and what comes of it. Where ours differs
-// from Dante's, why says who is right by which text.
+// oracle is a case: what is done to a proxy, and the result. If the result of socksd differs
+// from Dante's, why says which one is right, and by which text.
 type oracle struct {
 	name  string
 	play  func(s *stage)
@@ -265,7 +264,7 @@ var oracles = []oracle{
 		s.gets("client", near)
 	}, ours: `90; server gets "question", then end; client gets "answer", then end`},
 	{name: "CONNECT and half-close at once, without data", play: func(s *stage) {
-		for range 20 { // whether the end is there when the request is read is a race
+		for range 20 { // the end may or may not be there when the request is read
 			near := s.client(s.connect("fred"))
 			require.NoError(s.t, near.CloseWrite())
 			s.reply(near)
@@ -506,8 +505,8 @@ var oracles = []oracle{
 		dante: "90; no reply: end; port closed",
 		why:   "a client that can still read is told that it was rejected"},
 	{name: "BIND and half-close at once", play: func(s *stage) {
-		// Several times: whether the end is there when the request is read is a
-		// race, and so is whether the first reply is sent.
+		// Several times: the end may or may not be there when the request is read, and
+		// the first reply may or may not be sent.
 		for range 20 {
 			near := s.client(ask(commandBind, serverAddress+":21", "fred"))
 			require.NoError(s.t, near.CloseWrite())
@@ -544,7 +543,7 @@ var oracles = []oracle{
 		why:   "who was sent a reset must not take a cut stream for a whole one: ours passes the reset on"},
 }
 
-// TestOracle plays each case before socksd and before Dante.
+// TestOracle runs each case with socksd and with Dante.
 func TestOracle(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// socksdPort is where socksd listens, on the address towards the client.
+// socksdPort is the port of socksd, on the proxy's address towards the client.
 const socksdPort = "1080"
 
 // socksd is the program, running on the proxy of a lab.
@@ -29,7 +29,7 @@ type socksd struct {
 	log  logBuffer
 }
 
-// self is socksd by this test binary.
+// self returns the path of this test binary, which can run socksd.
 func self(t *testing.T) string {
 	t.Helper()
 	path, err := os.Executable()
@@ -37,7 +37,7 @@ func self(t *testing.T) string {
 	return path
 }
 
-// build builds socksd as it is shipped: to be measured, without what -race adds.
+// build builds socksd as it is shipped, for measurements: without -race.
 func build(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "socksd")
@@ -48,8 +48,8 @@ func build(t *testing.T) string {
 	return path
 }
 
-// socksd starts the program, and at the end of the test ends it by SIGTERM, to
-// which it must obey without having gone wrong.
+// socksd starts the program. At the end of the test it sends SIGTERM, at which the program
+// must end without an error.
 func (l *lab) socksd(t *testing.T, program string, args ...string) *socksd {
 	t.Helper()
 	return l.socksdOn(t, program, net.JoinHostPort(proxyAddress, socksdPort), args...)
@@ -97,12 +97,12 @@ func (s *socksd) awaitLog(t *testing.T, parts ...string) string {
 	return found
 }
 
-// descriptors returns how many descriptors the process has, and how many of them
-// are TCP sockets in some state. Pipes are left out: those for splice(2), of which
-// package socks keeps as many as it needed, are checked against their bound.
+// descriptors returns how many descriptors the process has, and how many of them are TCP
+// sockets. Pipes are not counted, but checked against their bound: package socks keeps those
+// that it needed for splice(2).
 func (s *socksd) descriptors(t *testing.T) (all, tcp int) {
 	t.Helper()
-	table, err := os.ReadFile(s.proc("net/tcp")) // that of its namespace
+	table, err := os.ReadFile(s.proc("net/tcp")) // of the process's namespace
 	require.NoError(t, err)
 	pipes, inTable := 0, map[string]bool{}
 	for line := range strings.Lines(string(table)) {
@@ -112,7 +112,7 @@ func (s *socksd) descriptors(t *testing.T) (all, tcp int) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	for _, e := range entries {
-		// One that is closed by now has no link.
+		// A descriptor that has been closed meanwhile has no link.
 		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
 			switch {
 			case strings.HasPrefix(to, "pipe:"):
@@ -139,7 +139,7 @@ func (s *socksd) awaitQuiet(t *testing.T) {
 	s.awaitConnections(t, 0)
 }
 
-// awaitConnections waits until so many connections are left, of two sockets each.
+// awaitConnections waits until that many connections are left, with two sockets each.
 func (s *socksd) awaitConnections(t *testing.T, n int) {
 	t.Helper()
 	const listener = 1
@@ -149,8 +149,7 @@ func (s *socksd) awaitConnections(t *testing.T, n int) {
 	}, patience, 5*time.Millisecond)
 }
 
-// awaitDescriptors waits until the process has no more descriptors than before. A
-// lookup that was given up keeps its socket for the time of its question, 5 s.
+// awaitDescriptors waits until the process has no more descriptors than before.
 func (s *socksd) awaitDescriptors(t *testing.T, before int) {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
@@ -162,12 +161,12 @@ func (s *socksd) awaitDescriptors(t *testing.T, before int) {
 // ticksPerSecond is the unit of /proc/PID/stat, USER_HZ.
 const ticksPerSecond = 100
 
-// cpu returns the time of the processor that the process has used.
+// cpu returns the processor time that the process has used.
 func (s *socksd) cpu(t *testing.T) time.Duration {
 	t.Helper()
 	stat, err := os.ReadFile(s.proc("stat"))
 	require.NoError(t, err)
-	// Counted behind the name, which may hold anything.
+	// Fields are counted after the name, which may contain anything.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	var ticks int
 	for _, f := range fields[11:13] { // utime, stime
@@ -194,7 +193,7 @@ func (s *socksd) memory(t *testing.T) int {
 	return 0
 }
 
-// works checks that a client is served: it gets back what it sends to echo.
+// works checks that a client is served: it must get back what it sends to echo.
 func (s *socksd) works(t *testing.T, echo *net.TCPListener) {
 	t.Helper()
 	near := s.lab.peer(t, clientHost, "", s.addr)
@@ -204,8 +203,8 @@ func (s *socksd) works(t *testing.T, echo *net.TCPListener) {
 	require.NoError(t, near.Close())
 }
 
-// echo returns a listener on the server whose connections get back what they
-// send, until they end theirs.
+// echo returns a listener on the server whose connections get back what they send, until they
+// end.
 func (l *lab) echo(t *testing.T, addr string) *net.TCPListener {
 	t.Helper()
 	listener := l.listen(t, serverHost, addr)
@@ -213,7 +212,7 @@ func (l *lab) echo(t *testing.T, addr string) *net.TCPListener {
 	return listener
 }
 
-// serveEcho ends with its listener.
+// serveEcho sends back what it gets, until the listener is closed.
 func serveEcho(l *net.TCPListener) {
 	for {
 		c, err := l.AcceptTCP()

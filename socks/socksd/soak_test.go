@@ -21,21 +21,21 @@ import (
 
 const (
 	soakConnections = 200_000
-	// soakWarmUp is what it takes until the allocator and the page tables of the
-	// program have grown to what so many connections at once need.
+	// soakWarmUp is how many connections it takes until the program's allocator and page
+	// tables have grown to what that many connections at once need.
 	soakWarmUp = 20_000
 	soakAtOnce = 24
-	// soakTolerance is in kB. Go gives memory back when it likes: an idle socksd
-	// has been seen to differ by 700 kB. The least that a connection could leave
-	// behind, one allocation of 16 bytes, would be 3,100 kB.
+	// soakTolerance is in kB. Go gives memory back at its own time: the memory of an idle
+	// socksd varied by 700 kB. The least that each connection could leave behind, one
+	// allocation of 16 bytes, would be 3,100 kB in sum.
 	soakTolerance = 2048
-	// soakAddresses are those of socksd and those of the server: so many that no
+	// soakAddresses is how many addresses socksd has, and the server: enough that no
 	// connection has the addresses and ports of one that is still in TIME_WAIT.
 	soakAddresses = 16
 )
 
-// TestSoak opens and closes connections by the hundred thousand, in all the ways
-// that they can end, and checks that nothing of them stays.
+// TestSoak opens and closes connections by the hundred thousand, which end in every possible
+// way, and checks that nothing of them is left.
 func TestSoak(t *testing.T) {
 	e2e.Root(t)
 	l := newLab(t, serverAddress)
@@ -46,7 +46,7 @@ func TestSoak(t *testing.T) {
 		cmd := l.command(t, proxyHost, self(t))
 		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", asSoak, connections))
 		var failure bytes.Buffer
-		cmd.Stdout, cmd.Stderr = os.Stdout, &failure // progress is to be seen at once
+		cmd.Stdout, cmd.Stderr = os.Stdout, &failure // to show progress at once
 		require.NoError(t, cmd.Run(), "%s", failure.String())
 		s.awaitQuiet(t)
 		return time.Since(start).Round(time.Second)
@@ -66,14 +66,14 @@ func TestSoak(t *testing.T) {
 	t.Logf("%d more in %v: %d kB, %d descriptors; %v of CPU", soakConnections, took, s.memory(t), all, s.cpu(t))
 }
 
-// soak is the load, a process of its own: its goroutines are many, and only a
-// process that is in the namespace as a whole needs no thread for each.
+// soak is the load. It is a process of its own because it has many goroutines: only if the
+// whole process is in the namespace, they need no thread each.
 type soak struct {
 	echo []string
 	next atomic.Int64
 }
 
-// soakMain is that process. number is how many connections to make.
+// soakMain runs that process. number is how many connections it makes.
 func soakMain(number string) error {
 	connections, err := strconv.ParseInt(number, 10, 64)
 	if err != nil {
@@ -112,7 +112,7 @@ func soakMain(number string) error {
 	return nil
 }
 
-// work makes connections until there are n.
+// work makes connections until there have been n.
 func (k *soak) work(n int64) error {
 	for {
 		i := k.next.Add(1)
@@ -128,8 +128,8 @@ func (k *soak) work(n int64) error {
 // soakText is what the connections carry.
 var soakText = bytes.Repeat([]byte("postern "), 250)
 
-// connection makes one of the load. Most end well; the others in each way that a
-// client can go wrong.
+// connection makes a connection of the load. Most end well, the others in each way in which a
+// client can fail.
 func (k *soak) connection(i int64) error {
 	c, err := net.DialTCP("tcp4", nil, &net.TCPAddr{IP: net.IPv4(127, 2, 0, byte(1+i%soakAddresses)), Port: 1080})
 	if err != nil {
@@ -145,7 +145,7 @@ func (k *soak) connection(i int64) error {
 			c.SetLinger(0)
 		}
 		return err
-	case 1: // nobody listens there
+	case 1: // nothing listens there
 		if _, err := io.WriteString(c, ask(commandConnect, "127.1.0.1:1", "soak")); err != nil {
 			return err
 		}
@@ -183,13 +183,13 @@ func (k *soak) connection(i int64) error {
 		if n, err := c.Read(got); n != 0 || err != io.EOF {
 			return fmt.Errorf("%d bytes and %v behind the echo", n, err)
 		}
-	case 6: // reset when all is done
+	case 6: // reset after everything
 		return c.SetLinger(0)
 	}
 	return nil
 }
 
-// expect reads a reply of that code.
+// expect reads a reply, which must have that code.
 func expect(c *net.TCPConn, code byte) error {
 	var b [8]byte
 	if _, err := io.ReadFull(c, b[:]); err != nil {
