@@ -24,15 +24,17 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/resolve"
 )
 
 // patience is how long a test waits for what must happen.
 const patience = 20 * time.Second
 
-// TestMain fails when the tests leave goroutines or descriptors behind.
+// TestMain runs the tests in a network of their own, and fails when they leave goroutines
+// or descriptors behind.
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
+	os.Exit(testnet.Isolate(func() int {
 		// The poller's and the resolver's own descriptors come once.
 		warm, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
@@ -53,7 +55,7 @@ func TestMain(m *testing.M) {
 			runtime.NumGoroutine(), goroutines, countDescriptors(), descriptors)
 		pprof.Lookup("goroutine").WriteTo(os.Stdout, 1)
 		return 1
-	}())
+	}))
 }
 
 func countDescriptors() int {

@@ -442,6 +442,7 @@ func TestNothingAnswers(t *testing.T) {
 // send bytes meanwhile, the others are silent. When it continues, nothing must be lost, and no
 // stream may have ended.
 func TestStopped(t *testing.T) {
+	e2e.Root(t)
 	t.Parallel()
 	const streams, idle, stopped = 100, 8 * time.Second, 12 * time.Second
 	l := newLab(t, serverAddress)
