@@ -14,34 +14,46 @@ import (
 	"github.com/postern-router/postern/resolve"
 )
 
-// TestNameServers asks name servers of the configuration: the first is not there.
-func TestNameServers(t *testing.T) {
-	conn, err := net.ListenPacket("udp4", "127.77.0.2:53")
+// nameServer returns a socket on a free port of loopback, as a name server has one.
+func nameServer(t *testing.T) (conn *net.UDPConn, at netip.AddrPort) {
+	t.Helper()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
+	return conn, conn.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// TestNameServers asks the name servers of the configuration.
+func TestNameServers(t *testing.T) {
+	conn, at := nameServer(t)
 	asked := make(chan string, 10)
 	go func() {
+		const question = 12 + len("\x03ftp\x04test\x00") + 4
 		b := make([]byte, 512)
 		for {
-			n, from, err := conn.ReadFrom(b)
+			_, from, err := conn.ReadFrom(b)
 			if err != nil {
 				return
 			}
-			asked <- string(b[12 : 12+10]) // the name of the first question
-			// RFC 1035: the question again, as an answer with one A record.
-			answer := append([]byte{}, b[:12+10+4]...)
-			_ = n // what follows (EDNS) is not repeated
+			asked <- string(b[12 : question-4])
+			// RFC 1035: the question again, and an answer with one A record.
+			answer := append([]byte{}, b[:question]...)
 			binary.BigEndian.PutUint16(answer[2:], 0x8180)
 			binary.BigEndian.PutUint16(answer[6:], 1)
-			binary.BigEndian.PutUint16(answer[10:], 0)
 			answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1)
 			conn.WriteTo(answer, from)
 		}
 	}()
+	configured := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
 	l := listen(t, "127.0.0.1")
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
 	u := start(t, func(o *options) {
-		o.cfg.NameServers = []netip.Addr{netip.MustParseAddr("127.77.0.1"), netip.MustParseAddr("127.77.0.2")}
+		o.cfg.NameServers = configured
+		lookup := newLookup(1)
+		o.lookup = func(ctx context.Context, host string, servers resolve.Servers) ([]netip.Addr, error) {
+			assert.Equal(t, resolve.ServersAt(configured...), servers)
+			return lookup(ctx, host, resolve.Servers{at})
+		}
 	})
 	near := dial(t, u.addr)
 	near.send(askName(commandConnect, "ftp.test.", port))
@@ -79,11 +91,14 @@ func TestDeniedNames(t *testing.T) {
 // leave. Their lookups must be over when their connections are: otherwise clients could make
 // the server use any number of descriptors.
 func TestLookupsEndWithTheirClients(t *testing.T) {
-	const server, requests = "127.77.0.3", 50
-	silent, err := net.ListenPacket("udp4", server+":53")
-	require.NoError(t, err)
-	t.Cleanup(func() { silent.Close() })
-	u := start(t, func(o *options) { o.cfg.NameServers = []netip.Addr{netip.MustParseAddr(server)} })
+	const requests = 50
+	silent, at := nameServer(t)
+	u := start(t, func(o *options) {
+		lookup := newLookup(o.limits.lookups)
+		o.lookup = func(ctx context.Context, host string, _ resolve.Servers) ([]netip.Addr, error) {
+			return lookup(ctx, host, resolve.Servers{at})
+		}
+	})
 	before := countDescriptors()
 	for range requests {
 		near := dial(t, u.addr)
