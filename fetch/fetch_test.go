@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/resolve"
 )
 
 func TestParseURL(t *testing.T) {
@@ -116,7 +118,7 @@ func TestRun(t *testing.T) {
 	} {
 		t.Run(c.path, func(t *testing.T) {
 			var out bytes.Buffer
-			err := run(t.Context(), Arguments(server.URL+c.path, []netip.Addr{netip.MustParseAddr("10.0.0.1")}), &out)
+			err := run(t.Context(), server.URL+c.path, resolve.ServersAt(netip.MustParseAddr("10.0.0.1")), &out)
 			if c.problem != "" {
 				require.ErrorContains(t, err, "get "+server.URL+c.path+": "+c.problem)
 				return
@@ -130,12 +132,12 @@ func TestRun(t *testing.T) {
 		require.NoError(t, err)
 		address := l.Addr().String()
 		require.NoError(t, l.Close())
-		require.ErrorContains(t, run(t.Context(), Arguments("http://"+address+"/", nil), io.Discard), "connection refused")
+		require.ErrorContains(t, run(t.Context(), "http://"+address+"/", nil, io.Discard), "connection refused")
 	})
 	t.Run("who reads has gone", func(t *testing.T) {
 		r, w := io.Pipe()
 		require.NoError(t, r.Close())
-		require.ErrorIs(t, run(t.Context(), Arguments(server.URL+"/length", nil), w), io.ErrClosedPipe)
+		require.ErrorIs(t, run(t.Context(), server.URL+"/length", nil, w), io.ErrClosedPipe)
 	})
 }
 
@@ -156,7 +158,7 @@ func TestInterrupt(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 	}()
 	start := time.Now()
-	require.Error(t, run(ctx, Arguments("http://"+l.Addr().String()+"/", nil), io.Discard))
+	require.Error(t, run(ctx, "http://"+l.Addr().String()+"/", nil, io.Discard))
 	assert.Less(t, time.Since(start), 10*time.Second)
 }
 

@@ -7,44 +7,45 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
-
-	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/resolve"
+	"github.com/postern-router/postern/service"
 )
 
-// Arguments are those of Main.
-func Arguments(url string, servers []netip.Addr) []string {
-	return append(resolve.ServersAt(servers...).Arguments(), "--", url)
+// Spec is the process. Its one job is a file.
+var Spec = service.Spec{Name: "fetch", Start: service.Task, Main: runProcess, Calls: service.Client()}
+
+const (
+	opFetch    = 1 // the one request
+	maxServers = 64
+)
+
+// Job is the file at url, whose host servers are asked for. It goes to body, a pipe or file,
+// which the caller closes.
+func Job(url string, servers []netip.Addr, body *os.File) service.Job {
+	var e service.Encoder
+	e.String(url)
+	e.Addrs(servers)
+	return service.Job{Spec: Spec, Op: opFetch, Body: e.Bytes(), Files: []*os.File{body}}
 }
 
-// Main is the process: it writes the file to its standard output, and why there is none
-// to its standard error. SIGINT ends it. It returns the exit status.
-func Main(arguments []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	if err := run(ctx, arguments, os.Stdout); err != nil {
-		if ctx.Err() == nil {
-			fmt.Fprintln(os.Stderr, "failure:", err)
+func runProcess(c *service.Child) error {
+	return c.Serve(func(ctx context.Context, r *service.Request) ([]byte, error) {
+		url, servers := r.String(maxURL), r.Addrs(maxServers)
+		body := r.TakeFile()
+		if body != nil {
+			defer body.Close()
 		}
-		return 1
-	}
-	return 0
+		if r.Op != opFetch || body == nil || r.End() != nil {
+			return nil, fmt.Errorf("%w: a request that is not whole", service.ErrBreach)
+		}
+		return nil, run(ctx, url, resolve.ServersAt(servers...), body)
+	})
 }
 
-func run(ctx context.Context, arguments []string, out io.Writer) error {
-	flags := pflag.NewFlagSet("fetch", pflag.ContinueOnError)
-	var servers resolve.Servers
-	flags.Var(&servers, resolve.Flag, "who is asked for the address of a name")
-	if err := flags.Parse(arguments); err != nil {
-		return err
-	}
-	if flags.NArg() != 1 {
-		return fmt.Errorf("%d URLs, expected one", flags.NArg())
-	}
-	u, err := ParseURL(flags.Arg(0))
+// run writes the file at url to out.
+func run(ctx context.Context, url string, servers resolve.Servers, out io.Writer) error {
+	u, err := ParseURL(url)
 	if err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	defer stop()
 	defer conn.Close()
 	if err := get(conn, u, out); err != nil {
-		return fmt.Errorf("get %s: %w", flags.Arg(0), err)
+		return fmt.Errorf("get %s: %w", url, err)
 	}
 	return nil
 }

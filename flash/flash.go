@@ -61,49 +61,94 @@ const (
 // at least, and is made if there is none; in /dev there must be one. A block device
 // that is mounted is refused.
 func Open(path string, fileSize int64) (Flash, Geometry, error) {
+	file, readOnly, err := openPath(path)
+	if err != nil {
+		return nil, Geometry{}, err
+	}
+	f, g, err := newFlash(file, fileSize)
+	if err != nil {
+		return nil, Geometry{}, errors.Join(err, file.Close())
+	}
+	if readOnly != nil {
+		g.ReadOnly = readOnly
+	}
+	return f, g, nil
+}
+
+// OpenFile opens what is at path as Open does, for a process that is to use it by New.
+func OpenFile(path string) (*os.File, error) {
+	f, _, err := openPath(path)
+	return f, err
+}
+
+// New returns what an open file is: one of OpenFile, that this process need not be allowed to
+// open. Close closes it; after an error it is the caller's to close.
+func New(f *os.File) (Flash, Geometry, error) { return newFlash(f, 0) }
+
+// openPath opens what is at path if it is a flash. ReadOnly is why it can only be read, or nil.
+func openPath(path string) (f *os.File, readOnly, err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) && !strings.HasPrefix(path, "/dev/") {
 		// In /dev it is the flash that is absent, and a file there is in memory.
 		if err := create(path); err != nil {
-			return nil, Geometry{}, err
+			return nil, nil, err
 		}
 		info, err = os.Stat(path)
 	}
 	if err != nil {
+		return nil, nil, err
+	}
+	// Other devices are not even opened: for a watchdog that alone has an effect.
+	flags := 0
+	switch mode := info.Mode(); {
+	case mode.IsRegular():
+	case mode&fs.ModeCharDevice != 0:
+		if !isMTD(info) {
+			return nil, nil, errNotMTD
+		}
+	case mode&fs.ModeDevice != 0:
+		flags = unix.O_EXCL // refuses what is mounted
+	default:
+		return nil, nil, fmt.Errorf("%v: neither MTD, block device nor file", mode)
+	}
+	return open(path, flags)
+}
+
+var errNotMTD = errors.New("a character device that is not MTD")
+
+func isMTD(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && unix.Major(uint64(stat.Rdev)) == mtdMajor
+}
+
+// newFlash finds out what an open file is.
+func newFlash(f *os.File, fileSize int64) (Flash, Geometry, error) {
+	info, err := f.Stat()
+	if err != nil {
 		return nil, Geometry{}, err
+	}
+	var readOnly error
+	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); err == nil && flags&unix.O_ACCMODE == unix.O_RDONLY {
+		readOnly = unix.EROFS
 	}
 	switch mode := info.Mode(); {
 	case mode.IsRegular():
-		f, readOnly, err := open(path, 0)
-		if err != nil {
-			return nil, Geometry{}, err
-		}
 		// A shorter file is as long as it should be when each slot was written once.
 		return disk{f}, Geometry{Medium: "file", Size: max(info.Size(), fileSize), EraseBlock: diskBlock, WriteSize: diskSector, ReadOnly: readOnly}, nil
 	case mode&fs.ModeCharDevice != 0:
-		// Others are not even opened: for a watchdog that alone has an effect.
-		if stat, ok := info.Sys().(*syscall.Stat_t); !ok || unix.Major(uint64(stat.Rdev)) != mtdMajor {
-			return nil, Geometry{}, errors.New("a character device that is not MTD")
-		}
-		f, readOnly, err := open(path, 0)
-		if err != nil {
-			return nil, Geometry{}, err
+		if !isMTD(info) {
+			return nil, Geometry{}, errNotMTD
 		}
 		g, err := mtd{f}.geometry()
 		if err != nil {
-			return nil, Geometry{}, errors.Join(err, f.Close())
+			return nil, Geometry{}, err
 		}
 		g.ReadOnly = readOnly
 		return mtd{f}, g, nil
 	case mode&fs.ModeDevice != 0:
-		// O_EXCL refuses what is mounted.
-		f, readOnly, err := open(path, unix.O_EXCL)
-		if err != nil {
-			return nil, Geometry{}, err
-		}
 		size, err := f.Seek(0, io.SeekEnd)
 		if err != nil {
-			return nil, Geometry{}, errors.Join(err, f.Close())
+			return nil, Geometry{}, err
 		}
 		// Linux lets a device be opened for writing that refuses writes.
 		if ro, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET); err == nil && ro != 0 && readOnly == nil {

@@ -32,8 +32,6 @@ var debugCommands = []string{
 // links are the names by which the two programs in the image are called.
 var links = map[string]string{
 	"init":                  "bin/postern",
-	"bin/socksd":            "bin/postern",
-	"bin/console":           "bin/postern",
 	"sbin/iptables":         "sbin/xtables-legacy-multi",
 	"sbin/iptables-save":    "sbin/xtables-legacy-multi",
 	"sbin/iptables-restore": "sbin/xtables-legacy-multi",

@@ -104,9 +104,6 @@ func mountAll() error {
 			failed = append(failed, err)
 		}
 	}
-	if err := router.MakeCell(); err != nil {
-		failed = append(failed, err)
-	}
 	return errors.Join(failed...)
 }
 

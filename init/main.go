@@ -1,5 +1,5 @@
-// Command init is the router's one program: PID 1, and under the names socksd and
-// console, by which PID 1 starts it again, the processes that PID 1 supervises.
+// Command init is the router's one program: PID 1, and under the names of router.Processes, by
+// which PID 1 starts it again, the processes that PID 1 supervises.
 //
 // PID 1 mounts the file systems, loads the configuration and applies it, first the
 // firewall, and keeps what should run running. It promises:
@@ -25,42 +25,19 @@ import (
 	"path/filepath"
 	"runtime/debug"
 
-	"github.com/postern-router/postern/console/terminal"
-	"github.com/postern-router/postern/fetch"
-	"github.com/postern-router/postern/ntp"
-	"github.com/postern-router/postern/ping"
 	"github.com/postern-router/postern/router"
-	"github.com/postern-router/postern/socks/daemon"
-	"github.com/postern-router/postern/upgrade"
 )
 
 func main() {
 	// Of what a person looks at each process leaves 1 MB behind before it collects it, not 4.
 	debug.SetGCPercent(25)
-	switch name := filepath.Base(os.Args[0]); name {
-	case "socksd":
-		os.Exit(daemon.Main(os.Args[1:]))
-	case "ping":
-		os.Exit(ping.Main(os.Args[1:]))
-	case "ntp":
-		os.Exit(ntp.Main(os.Args[1:]))
-	case "fetch":
-		os.Exit(fetch.Main(os.Args[1:]))
-	case "upgrade":
-		os.Exit(upgrade.Main(os.Args[1:]))
-	case "console":
-		if err := terminal.Run(router.SessionSocket, os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, "console:", err)
-			os.Exit(1)
-		}
-	case "init":
-		if os.Getpid() != 1 {
-			fmt.Fprintln(os.Stderr, "init: this is for the kernel to start, as PID 1")
-			os.Exit(2)
-		}
-		runInit()
-	default:
-		fmt.Fprintf(os.Stderr, "init: called as %q: want init, socksd, console, ping, fetch, ntp or upgrade\n", name)
+	name := filepath.Base(os.Args[0])
+	if spec, ok := router.Processes.Find(name); ok {
+		os.Exit(spec.RunChild())
+	}
+	if name != "init" || os.Getpid() != 1 {
+		fmt.Fprintf(os.Stderr, "init: called as %q: this is for the kernel to start, as PID 1\n", name)
 		os.Exit(2)
 	}
+	runInit()
 }

@@ -6,19 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os"
-	"os/signal"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
-
 	"github.com/postern-router/postern/resolve"
+	"github.com/postern-router/postern/service"
 )
 
 const (
@@ -39,85 +32,134 @@ type Sample struct {
 	Offset time.Duration
 }
 
-// String is the line that the process writes; ParseSample reads it.
-func (s Sample) String() string {
-	return fmt.Sprintf("%s %d %d", s.Server, s.Stratum, s.Offset.Nanoseconds())
+// Spec is the process. It asks the servers of its configuration, and tells PID 1 what they say.
+var Spec = service.Spec{
+	Name: "ntp", Main: runProcess, Calls: service.Client(),
+	AskEvery: 5 * time.Minute,
+	// It ends by itself when no server wants to be asked.
+	LeastPause: time.Minute,
 }
 
-// ParseSample reads a line of the process. Whoever sets the clock by it believes that
-// process nothing else.
-func ParseSample(line string) (Sample, error) {
-	fields := strings.Fields(line)
-	if len(fields) != 3 || len(fields[0]) > 253 {
-		return Sample{}, errors.New("time client: expected a line of three words")
-	}
-	stratum, err := strconv.ParseUint(fields[1], 10, 8)
-	if err != nil || stratum < 1 || stratum > maxStratum {
-		return Sample{}, fmt.Errorf("time client: stratum %q, expected 1 to %d", fields[1], maxStratum)
-	}
-	offset, err := strconv.ParseInt(fields[2], 10, 64)
-	if err != nil {
-		return Sample{}, fmt.Errorf("time client: offset: %w", err)
-	}
-	return Sample{fields[0], int(stratum), time.Duration(offset)}, nil
+// The requests: a configuration for the process, and a Sample for PID 1.
+const (
+	opConfigure = 1
+	opSample    = 2
+)
+
+const (
+	maxServers = 64
+	maxName    = 253 // RFC 1035
+)
+
+// Process is PID 1's view of the process.
+type Process struct {
+	link *service.Link
+	take func(Sample) error
 }
 
-// Arguments are those of Main.
-func Arguments(c Config, nameServers []netip.Addr) []string {
-	return append(append(resolve.ServersAt(nameServers...).Arguments(), "--"), c.Servers...)
+// NewProcess is for service.Options. take gets each good answer; what it says is checked for
+// form alone. Its error is told to the process, which does nothing about it but log it.
+func NewProcess(link *service.Link, take func(Sample) error) *Process { return &Process{link, take} }
+
+// Configure has the process ask those servers, and look names up by names.
+func (p *Process) Configure(ctx context.Context, c Config, names []netip.Addr) error {
+	var e service.Encoder
+	e.Strings(c.Servers)
+	e.Addrs(names)
+	return p.link.Call(ctx, opConfigure, e.Bytes(), nil)
 }
 
-// Main is the process: it writes a Sample for each good answer to its standard output, and
-// what goes wrong to its standard error. SIGINT ends it. It returns the exit status.
-func Main(arguments []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	flags := pflag.NewFlagSet("ntp", pflag.ContinueOnError)
-	var names resolve.Servers
-	flags.Var(&names, resolve.Flag, "who is asked for the address of a name")
-	if err := flags.Parse(arguments); err != nil || flags.NArg() == 0 {
-		fmt.Fprintln(os.Stderr, "time client: no server:", err)
-		return 1
+// Handle takes a Sample.
+func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) {
+	s := Sample{Server: r.String(maxName), Stratum: int(r.Uint(maxStratum)), Offset: r.Duration()}
+	if r.Op != opSample || s.Stratum == 0 || r.End() != nil {
+		return nil, fmt.Errorf("%w: no sample", service.ErrBreach)
 	}
-	c := client{servers: flags.Args(), names: names, lookup: resolve.New(resolve.Options{}).LookupOne, port: port, out: os.Stdout, errors: os.Stderr}
-	c.run(ctx)
-	return 0
+	return nil, p.take(s)
+}
+
+// Ended has nothing to tidy up.
+func (p *Process) Ended() {}
+
+// runProcess is the process: it asks as its newest configuration says.
+func runProcess(c *service.Child) error {
+	ctx, cancel := context.WithCancelCause(c.Context())
+	defer cancel(nil)
+	stop := func() {} // ends the client of the configuration before
+	err := c.Serve(func(_ context.Context, r *service.Request) ([]byte, error) {
+		servers, names := r.Strings(maxServers, maxName), r.Addrs(maxServers)
+		if r.Op != opConfigure || len(servers) == 0 || r.End() != nil {
+			return nil, fmt.Errorf("%w: no configuration", service.ErrBreach)
+		}
+		stop()
+		asking, end := context.WithCancel(ctx)
+		done := make(chan struct{})
+		stop = func() { end(); <-done }
+		asker := client{servers: servers, names: resolve.ServersAt(names...), lookup: resolve.New(resolve.Options{}).LookupOne, port: port,
+			logf: c.Logf, report: func(ctx context.Context, s Sample) error { return report(ctx, c, s) }}
+		go func() {
+			defer close(done)
+			if err := asker.run(asking); err != nil {
+				cancel(err)
+				c.Stop()
+			}
+		}()
+		return nil, nil
+	})
+	stop()
+	if cause := context.Cause(ctx); errors.Is(cause, errUnwanted) {
+		return cause
+	}
+	return err
+}
+
+// report tells PID 1 of a sample.
+func report(ctx context.Context, c *service.Child, s Sample) error {
+	var e service.Encoder
+	e.String(s.Server)
+	e.Uint(uint64(s.Stratum))
+	e.Int(int64(s.Offset))
+	return c.Call(ctx, opSample, e.Bytes(), nil)
 }
 
 // client asks servers in turn.
 type client struct {
-	servers     []string
-	names       resolve.Servers
-	lookup      func(ctx context.Context, host string, servers resolve.Servers) (netip.Addr, error)
-	port        uint16
-	out, errors io.Writer
+	servers []string
+	names   resolve.Servers
+	lookup  func(ctx context.Context, host string, servers resolve.Servers) (netip.Addr, error)
+	port    uint16
+	report  func(context.Context, Sample) error
+	logf    func(format string, args ...any)
 }
 
-// run asks until ctx is done. It keeps to a server that answers, and asks it more rarely
+// errUnwanted is why a client ends by itself.
+var errUnwanted = errors.New("all time servers have said that they do not want to be asked")
+
+// run asks until ctx is done, or nobody is left to ask. It keeps to a server that answers, and asks it more rarely
 // then. When none has answered it asks more rarely too: it may not be their fault.
-func (c *client) run(ctx context.Context) {
+func (c *client) run(ctx context.Context) error {
 	turn := turn{pause: minPoll, dead: make([]bool, len(c.servers))}
 	for {
 		host := c.servers[turn.server]
 		s, err := c.ask(ctx, host)
 		if ctx.Err() != nil {
-			return
+			return nil
 		}
 		if err == nil {
-			if _, err := fmt.Fprintln(c.out, s); err != nil {
-				return // nobody listens
+			// A time that PID 1 does not believe is as good as none.
+			if err = c.report(ctx, s); err != nil {
+				c.logf("%v", err)
 			}
 		} else {
-			fmt.Fprintf(c.errors, "time server %s: %v\n", host, err)
+			c.logf("time server %s: %v", host, err)
 		}
 		pause := turn.next(err)
 		if pause < 0 {
-			fmt.Fprintln(c.errors, "all time servers have said that they do not want to be asked")
-			return
+			return errUnwanted
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-time.After(pause):
 		}
 	}

@@ -1,10 +1,10 @@
 package ntp
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/resolve"
+	"github.com/postern-router/postern/service"
 )
 
 // stampOf is a time as a server writes it.
@@ -96,15 +97,55 @@ func TestParseAnswer(t *testing.T) {
 	})
 }
 
-func TestSample(t *testing.T) {
-	s := Sample{Server: "time.example", Stratum: 2, Offset: -1500 * time.Microsecond}
-	got, err := ParseSample(s.String() + "\n")
-	require.NoError(t, err)
-	assert.Equal(t, s, got)
-	for _, bad := range []string{"", "x 2", "x 0 1", "x 16 1", "x 2 soon", "x 2 1 4", strings.Repeat("x", 254) + " 2 1"} {
-		_, err := ParseSample(bad)
-		require.Error(t, err, bad)
+// TestProcess: what PID 1 takes from the process, and what it does not.
+func TestProcess(t *testing.T) {
+	var taken []Sample
+	encode := func(s Sample) []byte {
+		var e service.Encoder
+		e.String(s.Server)
+		e.Uint(uint64(s.Stratum))
+		e.Int(int64(s.Offset))
+		return e.Bytes()
 	}
+	start := func(t *testing.T) *service.Link {
+		var p *Process
+		parent, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
+			p = NewProcess(l, func(s Sample) error {
+				taken = append(taken, s)
+				return errors.New("not believed")
+			})
+			return p.Handle
+		}, func(_ context.Context, r *service.Request) ([]byte, error) {
+			assert.Equal(t, []string{"a", "b"}, r.Strings(2, 1))
+			assert.Equal(t, []netip.Addr{netip.MustParseAddr("10.0.0.1")}, r.Addrs(1))
+			return nil, nil
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { parent.Close(); <-parent.Done(); <-child.Done(); p.Ended() })
+		require.NoError(t, p.Configure(t.Context(), Config{Servers: []string{"a", "b"}}, []netip.Addr{netip.MustParseAddr("10.0.0.1")}))
+		return child
+	}
+	sample := Sample{Server: "time.example", Stratum: 2, Offset: -1500 * time.Microsecond}
+	child := start(t)
+	require.EqualError(t, child.Call(t.Context(), opSample, encode(sample), nil), "not believed")
+	assert.Equal(t, []Sample{sample}, taken)
+	for _, c := range []struct {
+		name string
+		op   byte
+		body []byte
+	}{
+		{"nothing", opSample, nil},
+		{"another request", opConfigure, encode(sample)},
+		{"stratum 0", opSample, encode(Sample{"x", 0, 1})},
+		{"stratum 16", opSample, encode(Sample{"x", 16, 1})},
+		{"a long name", opSample, encode(Sample{strings.Repeat("x", 254), 2, 1})},
+		{"more than a sample", opSample, append(encode(sample), 1)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.ErrorIs(t, start(t).Call(t.Context(), c.op, c.body, nil), service.ErrGone)
+		})
+	}
+	assert.Len(t, taken, 1)
 }
 
 func TestTurn(t *testing.T) {
@@ -131,29 +172,6 @@ func TestTurn(t *testing.T) {
 	next(kiss("RSTR"), 0, -1)
 }
 
-func TestArguments(t *testing.T) {
-	assert.Equal(t, []string{"--name-server=10.0.0.1", "--", "a", "b"},
-		Arguments(Config{Enabled: true, Servers: []string{"a", "b"}}, []netip.Addr{netip.MustParseAddr("10.0.0.1")}))
-}
-
-// safeBuffer is one that others read meanwhile.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 // TestClient asks a server on loopback, which also sends what nobody has asked for; the
 // first of the two does not answer at all.
 func TestClient(t *testing.T) {
@@ -177,24 +195,33 @@ func TestClient(t *testing.T) {
 		}
 	}()
 	ctx, cancel := context.WithCancel(t.Context())
-	var out, errs safeBuffer
-	c := client{servers: []string{"bad", "good"}, port: uint16(server.LocalAddr().(*net.UDPAddr).Port), out: &out, errors: &errs,
+	var mu sync.Mutex
+	var said []string
+	samples := make(chan Sample, 1)
+	c := client{servers: []string{"bad", "good"}, port: uint16(server.LocalAddr().(*net.UDPAddr).Port),
+		report: func(_ context.Context, s Sample) error {
+			samples <- s
+			return nil
+		},
+		logf: func(format string, args ...any) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, fmt.Sprintf(format, args...))
+		},
 		lookup: func(_ context.Context, host string, _ resolve.Servers) (netip.Addr, error) {
 			if host == "bad" {
 				return netip.Addr{}, errors.New("no such host")
 			}
 			return netip.MustParseAddr("127.0.0.1"), nil
 		}}
-	done := make(chan struct{})
-	go func() { c.run(ctx); close(done) }()
-	require.Eventually(t, func() bool { return out.String() != "" }, 20*time.Second, 10*time.Millisecond)
+	done := make(chan error)
+	go func() { done <- c.run(ctx) }()
+	s := <-samples
 	cancel()
-	<-done
-	s, err := ParseSample(out.String())
-	require.NoError(t, err, out.String())
+	require.NoError(t, <-done)
 	assert.Equal(t, "good", s.Server)
 	assert.InDelta(t, time.Hour, s.Offset, float64(time.Second))
-	assert.Equal(t, "time server bad: no such host\n", errs.String())
+	assert.Equal(t, []string{"time server bad: no such host"}, said)
 }
 
 func FuzzParseAnswer(f *testing.F) {

@@ -3,76 +3,92 @@ package ping
 import (
 	"context"
 	"fmt"
+	"io"
+	"math"
 	"net/netip"
 	"os"
-	"os/signal"
 	"time"
 
-	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
-
 	"github.com/postern-router/postern/resolve"
+	"github.com/postern-router/postern/service"
 )
 
-// socketFD is where Main finds its socket.
-const socketFD = 3
-
-// Arguments are those of Main for a ping of host, an address or a name.
-func Arguments(host string, count int, interval time.Duration, size int, servers []netip.Addr) []string {
-	return withServers([]string{fmt.Sprintf("--count=%d", count), fmt.Sprintf("--interval=%v", interval), fmt.Sprintf("--size=%d", size)}, host, servers)
+// Spec is the process. Its one job is a ping or a traceroute, with a socket that PID 1 opened.
+var Spec = service.Spec{
+	Name: "ping", Start: service.Task, Main: runProcess,
+	Calls: service.Client(), // for names; the socket is one to send and to receive by
+	// What it has for its last line.
+	StopTime: time.Second,
 }
 
-// TraceArguments are those of Main for a traceroute.
-func TraceArguments(host string, maxHops int, timeout time.Duration, servers []netip.Addr) []string {
-	return withServers([]string{"--trace", fmt.Sprintf("--max-hops=%d", maxHops), fmt.Sprintf("--timeout=%v", timeout)}, host, servers)
+// The requests.
+const (
+	opPing       = 1
+	opTraceroute = 2
+)
+
+// Bounds of what is asked.
+const (
+	maxHost    = 253 // bytes, RFC 1035
+	maxServers = 64
+)
+
+// Job is a ping of host, an address or a name that servers are asked for. It writes to out, and
+// uses socket, of Open, which the caller closes. The Request's Host is of no meaning.
+func Job(host string, r Request, servers []netip.Addr, socket *os.File, out io.Writer) service.Job {
+	var e service.Encoder
+	e.String(host)
+	e.Addrs(servers)
+	e.Uint(uint64(r.Count))
+	e.Int(int64(r.Interval))
+	e.Uint(uint64(r.Size))
+	return service.Job{Spec: Spec, Op: opPing, Body: e.Bytes(), Files: []*os.File{socket}, Output: out}
 }
 
-func withServers(arguments []string, host string, servers []netip.Addr) []string {
-	return append(append(arguments, resolve.ServersAt(servers...).Arguments()...), "--", host)
+// TraceJob is a traceroute, in the same way.
+func TraceJob(host string, r TraceRequest, servers []netip.Addr, socket *os.File, out io.Writer) service.Job {
+	var e service.Encoder
+	e.String(host)
+	e.Addrs(servers)
+	e.Uint(uint64(r.MaxHops))
+	e.Int(int64(r.Timeout))
+	return service.Job{Spec: Spec, Op: opTraceroute, Body: e.Bytes(), Files: []*os.File{socket}, Output: out}
 }
 
-// Main is the process: it takes the arguments that Arguments or TraceArguments made,
-// and an open ping socket as descriptor 3, and writes to its standard output. SIGINT
-// ends it in order. It returns the exit status.
-func Main(arguments []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	if err := run(ctx, arguments, os.NewFile(socketFD, "ping")); err != nil {
-		fmt.Println("failure:", err)
-		return 1
+func runProcess(c *service.Child) error {
+	return c.Serve(func(ctx context.Context, r *service.Request) ([]byte, error) {
+		return nil, serve(ctx, r, c.Output())
+	})
+}
+
+// serve does what is asked. It ends early, without an error, when ctx is done.
+func serve(ctx context.Context, r *service.Request, out io.Writer) error {
+	name, servers := r.String(maxHost), r.Addrs(maxServers)
+	var request Request
+	var trace TraceRequest
+	switch r.Op {
+	case opPing:
+		request = Request{Count: int(r.Uint(math.MaxInt32)), Interval: r.Duration(), Size: int(r.Uint(maxPacket))}
+	case opTraceroute:
+		trace = TraceRequest{MaxHops: int(r.Uint(255)), Timeout: r.Duration()}
+	default:
+		return fmt.Errorf("%w: request %d", service.ErrBreach, r.Op)
 	}
-	return 0
-}
-
-func run(ctx context.Context, arguments []string, socket *os.File) error {
-	flags := pflag.NewFlagSet("ping", pflag.ContinueOnError)
-	trace := flags.Bool("trace", false, "show the routers on the way")
-	var r Request
-	flags.IntVar(&r.Count, "count", 0, "how many requests; 0 is without end")
-	flags.DurationVar(&r.Interval, "interval", time.Second, "time between requests")
-	flags.IntVar(&r.Size, "size", 64, "size of the packet, its headers included")
-	var t TraceRequest
-	flags.IntVar(&t.MaxHops, "max-hops", 30, "how many routers at most")
-	flags.DurationVar(&t.Timeout, "timeout", time.Second, "time to wait for an answer")
-	var servers resolve.Servers
-	flags.Var(&servers, resolve.Flag, "who is asked for the address of a name")
-	if err := flags.Parse(arguments); err != nil {
-		return err
+	socket := r.TakeFile()
+	if err := r.End(); err != nil || socket == nil || r.Op == opPing && request.Size < headers {
+		return fmt.Errorf("%w: a request that is not whole", service.ErrBreach)
 	}
-	if flags.NArg() != 1 {
-		return fmt.Errorf("%d hosts, expected one", flags.NArg())
-	}
-	host, err := resolve.New(resolve.Options{}).LookupOne(ctx, flags.Arg(0), servers)
-	if ctx.Err() != nil {
+	defer socket.Close()
+	host, err := resolve.New(resolve.Options{}).LookupOne(ctx, name, resolve.ServersAt(servers...))
+	switch {
+	case ctx.Err() != nil:
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
+	case r.Op == opTraceroute:
+		trace.Host = host
+		return Trace(ctx, socket, trace, out)
 	}
-	if *trace {
-		t.Host = host
-		return Trace(ctx, socket, t, os.Stdout)
-	}
-	r.Host = host
-	return Run(ctx, socket, r, os.Stdout)
+	request.Host = host
+	return Run(ctx, socket, request, out)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/internal/testnet"
+	"github.com/postern-router/postern/service"
 )
 
 // TestMain runs the tests in a network of their own.
@@ -176,20 +178,41 @@ func TestFormatTime(t *testing.T) {
 	}
 }
 
-func TestArguments(t *testing.T) {
+// TestServe: what the process does with what it is asked, up to the first packet.
+func TestServe(t *testing.T) {
 	servers := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}
-	for _, test := range []struct {
-		arguments []string
-		err       string
+	socket, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer socket.Close()
+	ping := Request{Count: 1, Interval: time.Second, Size: 64}
+	change := func(j service.Job, f func(*service.Job)) service.Job {
+		f(&j)
+		return j
+	}
+	for _, c := range []struct {
+		name string
+		job  service.Job
+		err  string
 	}{
-		{Arguments("a.test", 1, time.Second, 64, nil), "address of a.test: no name server is set"},
-		{Arguments("a..test", 1, time.Second, 64, servers), `address of "a..test": not a host name`},
-		{TraceArguments("a..test", 5, time.Second, servers), `address of "a..test": not a host name`},
-		{[]string{"--count=x", "a"}, `invalid argument "x" for "--count" flag`},
-		{[]string{"a", "b"}, "2 hosts, expected one"},
-		{[]string{"--name-server=x", "a"}, `invalid argument "x" for "--name-server" flag`},
+		{"no name server", Job("a.test", ping, nil, socket, nil), "address of a.test: no name server is set"},
+		{"no name", Job("a..test", ping, servers, socket, nil), `address of "a..test": not a host name`},
+		{"no name to trace", TraceJob("a..test", TraceRequest{MaxHops: 5, Timeout: time.Second}, servers, socket, nil), `address of "a..test": not a host name`},
+		{"no ping socket", Job("127.0.0.1", ping, nil, socket, nil), "ping socket: "},
+		{"no ping socket to trace by", TraceJob("127.0.0.1", TraceRequest{MaxHops: 5, Timeout: time.Second}, nil, socket, nil), "ping socket: "},
+		{"another request", change(Job("a", ping, nil, socket, nil), func(j *service.Job) { j.Op = 9 }), "gone"},
+		{"no socket", change(Job("a", ping, nil, socket, nil), func(j *service.Job) { j.Files = nil }), "gone"},
+		{"a packet too small", Job("a", Request{Size: headers - 1}, nil, socket, nil), "gone"},
+		{"too many hops", TraceJob("a", TraceRequest{MaxHops: 256}, nil, socket, nil), "gone"},
 	} {
-		require.ErrorContains(t, run(context.Background(), test.arguments, nil), test.err)
+		t.Run(c.name, func(t *testing.T) {
+			parent, child, err := service.LinkPair(t.Context(), Spec, func(*service.Link) service.Handler { return nil },
+				func(ctx context.Context, r *service.Request) ([]byte, error) { return nil, serve(ctx, r, io.Discard) })
+			require.NoError(t, err)
+			require.ErrorContains(t, parent.Call(t.Context(), c.job.Op, c.job.Body, nil, c.job.Files...), c.err)
+			parent.Close()
+			<-parent.Done()
+			<-child.Done()
+		})
 	}
 }
 

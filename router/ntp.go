@@ -1,10 +1,8 @@
 package router
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -16,6 +14,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/ntp"
+	"github.com/postern-router/postern/service"
 )
 
 const (
@@ -33,102 +32,51 @@ type timeService struct {
 	log *kmsg.Logger
 	// notBefore is a time that has passed: the version's. No server's word goes before it.
 	notBefore time.Time
+	process   *service.Service
 
 	mu     sync.Mutex
 	config ntp.Config
 	names  []netip.Addr
-	stop   context.CancelFunc // nil if it does not run
-	ended  chan struct{}
 	last   ntp.Sample
 	at     time.Duration // of last, since the start; 0 if there was none
 }
 
-func newTimeService(log *kmsg.Logger, notBefore time.Time) *timeService {
-	return &timeService{log: log, notBefore: notBefore}
+func newTimeService(s *service.Supervisor, log *kmsg.Logger, notBefore time.Time) *timeService {
+	t := &timeService{log: log, notBefore: notBefore}
+	t.process = s.NewService(ntp.Spec, service.Options{Label: "time client",
+		Parent: func(l *service.Link) service.Parent { return ntp.NewProcess(l, t.take) }})
+	return t
 }
 
 func (*timeService) Name() string { return "ntp" }
 
+// Health is nil: a router whose clock is wrong does what it is for.
 func (*timeService) Health() error { return nil }
 
 func (s *timeService) Show(live *console.Live) { live.NTP = s.state }
 
 // Apply brings the client to a configuration and the name servers that it asks.
 func (s *timeService) Apply(next console.Config) error {
-	s.apply(next.NTP, next.DNS)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	config, names := next.NTP, next.DNS
+	if reflect.DeepEqual(config, s.config) && slices.Equal(names, s.names) {
+		return nil
+	}
+	config.Servers, names = slices.Clone(config.Servers), slices.Clone(names)
+	s.config, s.names, s.at = config, names, 0
+	if !s.running() {
+		s.process.Set(nil)
+		return nil
+	}
+	s.process.Set(&service.Desired{Configure: func(ctx context.Context, p service.Parent) error {
+		return p.(*ntp.Process).Configure(ctx, config, names)
+	}})
 	return nil
 }
 
-func (s *timeService) apply(config ntp.Config, names []netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if reflect.DeepEqual(config, s.config) && slices.Equal(names, s.names) {
-		return
-	}
-	if s.stop != nil {
-		s.stop()
-		// Its goroutine asks for mu, which is ours, to note an answer.
-		ended := s.ended
-		s.mu.Unlock()
-		<-ended
-		s.mu.Lock()
-		s.stop, s.at = nil, 0
-	}
-	s.config, s.names = ntp.Config{Enabled: config.Enabled, Servers: slices.Clone(config.Servers)}, slices.Clone(names)
-	if !config.Enabled || len(config.Servers) == 0 {
-		return
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	s.stop, s.ended = stop, make(chan struct{})
-	go func(ended chan struct{}, arguments []string) {
-		defer close(ended)
-		s.run(ctx, arguments)
-	}(s.ended, ntp.Arguments(s.config, s.names))
-}
-
-// run keeps a process of nobody's going until ctx is done.
-func (s *timeService) run(ctx context.Context, arguments []string) {
-	var pause backoff
-	for {
-		start := time.Now()
-		cmd := processOfNobody(ctx, "ntp", arguments)
-		cmd.Stderr = s.log
-		out, err := cmd.StdoutPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err == nil {
-			s.read(out)
-			err = cmd.Wait()
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		wait := max(pause.next(time.Since(start)), time.Minute)
-		s.log.Printf(kmsg.Warning, "time client ended (%v); starting it again in %v", err, wait)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-	}
-}
-
-// read takes what the process says, to its end. A line that is no sample ends it.
-func (s *timeService) read(out io.Reader) {
-	lines := bufio.NewScanner(out)
-	lines.Buffer(make([]byte, 0, 512), 512)
-	for lines.Scan() {
-		sample, err := ntp.ParseSample(lines.Text())
-		if err == nil {
-			err = s.take(sample)
-		}
-		if err != nil {
-			s.log.Printf(kmsg.Warning, "%v", err)
-			return
-		}
-	}
-}
+// running reports whether there is somebody to ask. The caller holds mu.
+func (s *timeService) running() bool { return s.config.Enabled && len(s.config.Servers) > 0 }
 
 // take sets the clock by a sample.
 func (s *timeService) take(sample ntp.Sample) error {
@@ -138,9 +86,14 @@ func (s *timeService) take(sample ntp.Sample) error {
 		return fmt.Errorf("time server %s says %s, which cannot be", sample.Server, right.UTC().Format(time.DateTime))
 	}
 	s.mu.Lock()
-	first := s.at == 0
-	s.last, s.at = sample, kmsg.Uptime()
+	asked, first := s.running() && slices.Contains(s.config.Servers, sample.Server), s.at == 0
+	if asked {
+		s.last, s.at = sample, kmsg.Uptime()
+	}
 	s.mu.Unlock()
+	if !asked {
+		return fmt.Errorf("time server %s is none of the configuration", sample.Server)
+	}
 	if sample.Offset.Abs() > stepAbove {
 		if err := settime(right); err != nil {
 			return err
@@ -173,7 +126,7 @@ func (s *timeService) state() (console.NTPState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.stop == nil:
+	case !s.running():
 		return console.NTPState{Status: "stopped"}, nil
 	case s.at == 0:
 		return console.NTPState{Status: "waiting"}, nil
@@ -186,4 +139,4 @@ func (s *timeService) state() (console.NTPState, error) {
 }
 
 // Stop ends the client.
-func (s *timeService) Stop() { s.apply(ntp.Config{}, nil) }
+func (s *timeService) Stop() { s.process.Stop() }

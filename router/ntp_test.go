@@ -1,7 +1,6 @@
 package router
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -11,26 +10,34 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/ntp"
+	"github.com/postern-router/postern/service"
 )
 
 // What the process says is not believed when it cannot be; the test sets no clock.
 func TestTimeService(t *testing.T) {
-	log, said := testLog(t)
-	s := newTimeService(log, time.Now().Add(-time.Hour))
+	log, _ := testLog(t)
+	supervisor := newSupervisor(log)
+	supervisor.Program = "/no-program"
+	defer supervisor.Stop()
+	s := newTimeService(supervisor, log, time.Now().Add(-time.Hour))
 	state, err := s.state()
 	require.NoError(t, err)
 	assert.Equal(t, console.NTPState{Status: "stopped"}, state)
-	for _, c := range []struct{ line, problem string }{
-		{ntp.Sample{Server: "x", Stratum: 1, Offset: -2 * time.Hour}.String(), "time server x says "},
-		{ntp.Sample{Server: "x", Stratum: 1, Offset: 100 * 365 * 24 * time.Hour}.String(), "which cannot be"},
-		{"nonsense", "expected a line of three words"},
-		{strings.Repeat("x", 600), ""},
+
+	c := console.Default()
+	c.NTP = ntp.Config{Enabled: true, Servers: []string{"x"}}
+	require.NoError(t, s.Apply(c))
+	for _, c := range []struct {
+		sample  ntp.Sample
+		problem string
+	}{
+		{ntp.Sample{Server: "x", Stratum: 1, Offset: -2 * time.Hour}, "time server x says "},
+		{ntp.Sample{Server: "x", Stratum: 1, Offset: 100 * 365 * 24 * time.Hour}, "which cannot be"},
+		{ntp.Sample{Server: "y", Stratum: 1}, "time server y is none of the configuration"},
 	} {
-		s.read(strings.NewReader(c.line + "\n"))
-		assert.Contains(t, said(), c.problem)
+		require.ErrorContains(t, s.take(c.sample), c.problem)
 	}
 	assert.Zero(t, s.at, "none of these is an answer")
-	s.stop = func() {}
 	state, err = s.state()
 	require.NoError(t, err)
 	assert.Equal(t, "waiting", state.Status)
@@ -38,4 +45,17 @@ func TestTimeService(t *testing.T) {
 	state, err = s.state()
 	require.NoError(t, err)
 	assert.Equal(t, console.NTPState{Status: "synchronized", Server: "x", Stratum: 2, Offset: time.Millisecond}, state)
+
+	require.NoError(t, s.Apply(c))
+	assert.NotZero(t, s.at, "the same configuration changes nothing")
+	c.NTP.Servers = []string{"y"}
+	require.NoError(t, s.Apply(c))
+	assert.Zero(t, s.at, "another server has not answered yet")
+	c.NTP.Servers = nil
+	require.NoError(t, s.Apply(c))
+	state, err = s.state()
+	require.NoError(t, err)
+	assert.Equal(t, "stopped", state.Status)
+	s.Stop()
+	assert.Equal(t, service.Stopped, s.process.Status().State)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/service"
 )
 
 // Parts are what a Router drives.
@@ -21,6 +22,8 @@ type Parts struct {
 	Firewall Firewall
 	Machine  Machine
 	Services []Service
+	// Supervisor runs the processes.
+	Supervisor *service.Supervisor
 }
 
 // Network is the kernel's network, as netcfg.Manager has it.

@@ -215,7 +215,7 @@ func newRig(t *testing.T) *rig {
 	g.network.state = func() ([]netcfg.LinkState, error) {
 		return []netcfg.LinkState{{Name: "ether1", Present: true}, {Name: "ether2", Present: true}}, nil
 	}
-	g.r = New(b, log, Parts{Network: g.network, Firewall: g.firewall, Machine: g.machine, Services: []Service{g.first, g.second}}, g.requests)
+	g.r = New(b, log, Parts{Network: g.network, Firewall: g.firewall, Machine: g.machine, Services: []Service{g.first, g.second}, Supervisor: newSupervisor(log)}, g.requests)
 	g.r.root, g.r.defaults = dir, filepath.Join(dir, "default.rsc")
 	g.file("default.rsc", "")
 	g.file("proc/sys/net/ipv4/ip_forward", "1\n")

@@ -29,6 +29,7 @@ import (
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/service"
 )
 
 // Files of the image.
@@ -48,11 +49,13 @@ type Router struct {
 	firewall Firewall
 	machine  Machine
 	services []Service
-	requests chan<- console.Request
-	kept     *keeping
-	logins   logins
-	state    *keptState
-	upgrades upgrades
+	// supervisor runs all processes.
+	supervisor *service.Supervisor
+	requests   chan<- console.Request
+	kept       *keeping
+	logins     logins
+	state      *keptState
+	upgrades   upgrades
 	// root is the folder of sys, dev and proc: "", but for tests.
 	root string
 	// defaults is the file of the configuration that the image came with.
@@ -135,13 +138,15 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	state.startSeed()
 	state.startClock(time.Now(), machine.SetClock)
 	running := readVersion(b, versionFile)
+	supervisor := newSupervisor(log)
 	r := New(b, log, Parts{
 		Network: network, Firewall: fw, Machine: machine,
 		Services: []Service{
-			newSocksService(log.About("socks"), fw),
+			newSocksService(supervisor, log.About("socks"), fw),
 			&remoteLog{sender: kmsg.NewRemote(log)},
-			newTimeService(log.About("ntp"), running.Date),
+			newTimeService(supervisor, log.About("ntp"), running.Date),
 		},
+		Supervisor: supervisor,
 	}, requests)
 	r.state, r.kept, r.upgrades.running, r.commandLine = state, openKeeping(log, "/sys", "/dev"), running, string(line)
 	return r, nil
@@ -151,7 +156,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 // configuration but the default one.
 func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.Request) *Router {
 	r := &Router{
-		board: b, log: log, network: parts.Network, firewall: parts.Firewall, machine: parts.Machine, services: parts.Services,
+		board: b, log: log, network: parts.Network, firewall: parts.Firewall, machine: parts.Machine, services: parts.Services, supervisor: parts.Supervisor,
 		requests: requests, kept: &keeping{log: log}, state: &keptState{log: log},
 		upgrades: upgrades{running: readVersion(b, ""), busy: make(chan struct{}, 1)},
 		logins:   newLogins(),
@@ -175,9 +180,6 @@ func (r *Router) Start(ctx context.Context) {
 			r.log.Printf(kmsg.Error, "network: %v", err)
 		}
 	}()
-	if err := r.serveSessions(); err != nil {
-		r.log.Printf(kmsg.Error, "%v", err)
-	}
 	r.startConsoles(ctx)
 }
 
@@ -271,6 +273,7 @@ func (r *Router) Shutdown() {
 	for _, s := range slices.Backward(r.services) {
 		s.Stop()
 	}
+	r.supervisor.Stop()
 	now := r.snapshot()
 	now.forwarding = false
 	if err := r.network.Apply(r.networkOf(now)); err != nil {

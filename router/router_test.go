@@ -3,7 +3,6 @@ package router
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -11,17 +10,6 @@ import (
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
 )
-
-func TestBackoff(t *testing.T) {
-	var b backoff
-	assert.Equal(t, firstPause, b.next(time.Second))
-	assert.Equal(t, 2*firstPause, b.next(0))
-	for range 20 {
-		b.next(0)
-	}
-	assert.Equal(t, longPause, b.next(0))
-	assert.Equal(t, firstPause, b.next(longLife))
-}
 
 func TestRescueConfig(t *testing.T) {
 	malta, err := board.ByName("malta")

@@ -8,12 +8,10 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +20,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/fetch"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/upgrade"
 )
 
@@ -149,8 +148,8 @@ func (u *upgrades) leave() { <-u.busy }
 // errUpgrading is the error of a second upgrade.
 var errUpgrading = errors.New("failure: an upgrade is under way")
 
-// upgradeTo fetches an image, from a web server by a process of nobody's, and writes it by
-// one of root's, which reads nothing but what the signature is right of. What these say
+// upgradeTo fetches an image, from a web server by one process, and writes it by another, which
+// can do nothing but that. What these say
 // goes to out. If all is well the router restarts. The end of ctx ends the fetching: an
 // image that is whole is written to its end.
 func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out io.Writer) error {
@@ -178,7 +177,7 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 		defer f.Close()
 		source, task.Disk = fromFile(f), disk
 	} else {
-		source = fromURL(a.From, r.effective(r.snapshot()).DNS)
+		source = r.fromURL(a.From, r.effective(r.snapshot()).DNS)
 	}
 	r.keepPorts()
 
@@ -187,7 +186,7 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 	r.upgrades.setStop(cancel)
 	defer r.upgrades.setStop(nil)
 	r.log.Printf(kmsg.Notice, "upgrade from %s", a.From)
-	if err := runUpgrade(ctx, cancel, task.Arguments(), source, out, r.log); err != nil {
+	if err := r.runUpgrade(ctx, cancel, task, source, out); err != nil {
 		r.log.Printf(kmsg.Warning, "upgrade from %s: it did not succeed", a.From)
 		return err
 	}
@@ -198,26 +197,20 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 }
 
 // imageSource writes an image to body until it has all, body takes no more or ctx ends.
-// If the image is not whole it says why to out, or returns an error.
-type imageSource func(ctx context.Context, body *os.File, out io.Writer) error
+// The error is why the image is not whole.
+type imageSource func(ctx context.Context, body *os.File) error
 
-// fromURL is what a process of nobody's gets from a web server. Names are looked up by
+// fromURL is what an unprivileged process gets from a web server. Names are looked up by
 // those servers.
-func fromURL(url string, servers []netip.Addr) imageSource {
-	return func(ctx context.Context, body *os.File, out io.Writer) error {
-		fetcher := processOfNobody(ctx, "fetch", fetch.Arguments(url, servers))
-		fetcher.Stdout, fetcher.Stderr = body, out
-		if err := fetcher.Start(); err != nil {
-			return fmt.Errorf("fetch: %w", err)
-		}
-		_ = fetcher.Wait() // it has said itself why
-		return nil
+func (r *Router) fromURL(url string, servers []netip.Addr) imageSource {
+	return func(ctx context.Context, body *os.File) error {
+		return r.supervisor.Run(ctx, fetch.Job(url, servers, body))
 	}
 }
 
 // fromFile is what a file or disk has.
 func fromFile(f *os.File) imageSource {
-	return func(ctx context.Context, body *os.File, _ io.Writer) error {
+	return func(ctx context.Context, body *os.File) error {
 		part := make([]byte, 64<<10)
 		for ctx.Err() == nil {
 			n, err := f.Read(part)
@@ -266,70 +259,55 @@ func disks(sys string) []string {
 	return paths
 }
 
-// runUpgrade runs the process of that task, with a pipe from the source. If they have
-// said themselves why not, the error says that nothing has changed.
-func runUpgrade(ctx context.Context, cancel func(), task []string, source imageSource, out io.Writer, log io.Writer) error {
+// runUpgrade has a process do that task, with a pipe from the source.
+func (r *Router) runUpgrade(ctx context.Context, cancel func(), task upgrade.Task, source imageSource, out io.Writer) error {
+	key, err := upgrade.ReadKey(r.root + upgrade.KeyFile)
+	if err != nil {
+		return fmt.Errorf("failure: %w", err)
+	}
 	in, body, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	both := &lockedWriter{to: out}
-	writer := exec.Command(programPath, task...)
-	writer.Args[0] = "upgrade"
-	writer.Env = []string{}
-	writer.Dir = "/"
-	writer.Stdin, writer.Stdout, writer.Stderr = in, both, log
-	err = writer.Start()
-	in.Close()
+	defer in.Close()
+	job, closeFiles, err := task.Job(key, in, patientWriter{out})
 	if err != nil {
 		body.Close()
-		return fmt.Errorf("upgrade: %w", err)
+		return fmt.Errorf("failure: %w", err)
 	}
+	defer closeFiles()
 	read := make(chan error, 1)
 	go func() {
-		err := source(ctx, body, both)
+		err := source(ctx, body)
+		if ctx.Err() != nil {
+			err = nil // it was told to end
+		}
 		body.Close() // the writer sees the end of the image
 		read <- err
 	}()
 	// No context ends it: a write in place must come to its end.
-	err = writer.Wait()
+	err = r.supervisor.Run(context.Background(), job)
+	in.Close() // so that the source ends, too
 	cancel()
 	why := <-read
-	var exit *exec.ExitError
 	switch {
 	case err == nil:
 		return nil // what cannot be read behind the image is no matter
-	case why != nil:
+	case why != nil && !brokenPipe(why):
 		return fmt.Errorf("failure: %w; the present version stays", why)
-	case errors.As(err, &exit) && exit.ExitCode() == 1:
+	case errors.Is(err, service.RemoteError(upgrade.ErrNothing.Error())):
 		return errors.New("the present version stays")
 	}
-	return fmt.Errorf("upgrade: %w", err)
+	return fmt.Errorf("failure: %w; the present version stays", err)
 }
 
-// processOfNobody is one of a user who has nothing, in socksd's root folder. SIGINT
-// ends it when ctx does.
-func processOfNobody(ctx context.Context, name string, arguments []string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, socksdProgram, arguments...)
-	cmd.Args[0] = name
-	cmd.Env = []string{}
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: socksdRoot, Credential: &syscall.Credential{Uid: nobodyID, Gid: nobodyID}}
-	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGINT) }
-	cmd.WaitDelay = pingEnd
-	return cmd
-}
+// brokenPipe reports whether a source, here or in a process, ended because nobody reads any more.
+func brokenPipe(err error) bool { return strings.HasSuffix(err.Error(), unix.EPIPE.Error()) }
 
-// lockedWriter is for two processes that say something to one person. Who has gone is no
-// reason to end either.
-type lockedWriter struct {
-	mu sync.Mutex
-	to io.Writer
-}
+// patientWriter is for a person who may go: that is no reason to end an upgrade.
+type patientWriter struct{ to io.Writer }
 
-func (w *lockedWriter) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (w patientWriter) Write(p []byte) (int, error) {
 	_, _ = w.to.Write(p)
 	return len(p), nil
 }

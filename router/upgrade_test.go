@@ -102,7 +102,7 @@ func TestImageOfFile(t *testing.T) {
 		require.NoError(t, err)
 		done := make(chan error, 1)
 		go func() {
-			err := fromFile(f)(ctx, body, io.Discard)
+			err := fromFile(f)(ctx, body)
 			body.Close()
 			done <- err
 		}()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -19,11 +20,15 @@ const linkFD = 3
 // Child is a process's view of itself.
 type Child struct {
 	ctx  context.Context
+	stop context.CancelFunc
 	link *Link
 }
 
 // Context ends when the process is to end: PID 1 says so, or has gone.
 func (c *Child) Context() context.Context { return c.ctx }
+
+// Stop ends the Context, for a process that has nothing to do any more.
+func (c *Child) Stop() { c.stop() }
 
 // Logf writes a line to the router's log.
 func (c *Child) Logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
@@ -31,6 +36,25 @@ func (c *Child) Logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format
 // Call asks PID 1; see Link.Call. It may be used from when Serve was called.
 func (c *Child) Call(ctx context.Context, op byte, body []byte, decode func(*Decoder), files ...*os.File) error {
 	return c.link.Call(ctx, op, body, decode, files...)
+}
+
+// Output is what a process with a Job writes to for a person. Each Write returns when PID 1 has
+// taken it.
+func (c *Child) Output() io.Writer { return output{c} }
+
+type output struct{ *Child }
+
+func (o output) Write(p []byte) (int, error) {
+	for n := 0; n < len(p); {
+		piece := p[n:min(n+maxOutput, len(p))]
+		var e Encoder
+		e.String(string(piece))
+		if err := o.Call(context.Background(), opOutput, e.Bytes(), nil); err != nil {
+			return n, err
+		}
+		n += len(piece)
+	}
+	return len(p), nil
 }
 
 // Serve serves PID 1's requests until the context of the Child ends. A request that is being
@@ -62,7 +86,7 @@ func (s Spec) runChild(confine func() error) int {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		link.onEnd = cancel
-		return s.Main(&Child{ctx: ctx, link: link})
+		return s.Main(&Child{ctx: ctx, stop: cancel, link: link})
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

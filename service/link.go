@@ -40,8 +40,14 @@ const (
 	frameLast    = 0x20
 )
 
-// opAlive is the request that every link answers by itself, in turn with the others.
-const opAlive = 0
+// Requests that are not a service's own.
+const (
+	opAlive  = 0   // every link answers it by itself, in turn with the others
+	opOutput = 255 // a text of a process with a job, for a person
+)
+
+// maxOutput is how long such a text may be, in bytes.
+const maxOutput = 4 << 10
 
 // Request is what the other end of a link asks. Its body is read by the Decoder.
 type Request struct {
@@ -164,6 +170,25 @@ func socketPair() (parent, child *os.File, err error) {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, socketBuffer)
 	}
 	return os.NewFile(uintptr(fds[0]), "control link"), os.NewFile(uintptr(fds[1]), "control link"), nil
+}
+
+// LinkPair returns both ends of a link as those of a Spec, in one process: for tests of what is
+// above it. attach is as in Options, and child serves the child's end.
+func LinkPair(ctx context.Context, s Spec, attach func(*Link) Handler, child Handler) (parentEnd, childEnd *Link, err error) {
+	a, b, err := socketPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	parentEnd, err = newLink(a, s.maxMessage())
+	if err == nil {
+		childEnd, err = newLink(b, s.maxMessage())
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	parentEnd.start(ctx, attach(parentEnd))
+	childEnd.start(ctx, child)
+	return parentEnd, childEnd, nil
 }
 
 // Call sends a request and waits for its reply, whose body decode reads; nil expects none. It

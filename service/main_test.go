@@ -113,6 +113,11 @@ func mainTask(c *Child) error {
 			case "breach":
 				c.link.conn.Write([]byte{0})
 				<-c.link.ended
+			case "print":
+				if _, err := fmt.Fprint(c.Output(), strings.Repeat("x", maxOutput)+"\x1b[2J\n"); err != nil {
+					return nil, err
+				}
+				continue
 			case "wait":
 				<-ctx.Done()
 				word = "told to end"

@@ -45,6 +45,11 @@ func Client() Calls {
 	}
 }
 
+// Files are the calls of who reads and writes files that it was handed, at any place.
+func Files() Calls {
+	return Calls{Any: slices.Concat([]uint32{unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_FSYNC}, fileCalls())}
+}
+
 // And returns the calls of both.
 func (c Calls) And(more Calls) Calls {
 	return Calls{slices.Concat(c.Any, more.Any), slices.Concat(c.Checked, more.Checked)}

@@ -7,7 +7,10 @@ import "golang.org/x/sys/unix"
 // mapCalls are the system calls that map memory.
 func mapCalls() []uint32 { return []uint32{unix.SYS_MMAP, unix.SYS_MMAP2} }
 
-// wordCalls are those that 32-bit machines have beside, or instead of, the ones of all.
+// wordCalls are those that 32-bit machines have besides, or instead of, the ones of all.
 func wordCalls() []uint32 {
 	return []uint32{unix.SYS_FUTEX_TIME64, unix.SYS_CLOCK_GETTIME64, unix.SYS_FCNTL64, unix.SYS_SIGRETURN}
 }
+
+// fileCalls look at an open file, go to a place in it and advise the page cache.
+func fileCalls() []uint32 { return []uint32{unix.SYS_FSTAT64, unix.SYS__LLSEEK, unix.SYS_FADVISE64} }

@@ -150,12 +150,13 @@ func TestConfined(t *testing.T) {
 	}()
 	log := &testLog{}
 	s := &Supervisor{Program: buildConfined(t), Log: func(string) Log { return log }}
-	spec := NewTable(Spec{Name: "other"}, Spec{Name: "confined"}).Get("confined")
+	spec := Spec{Name: "confined"}
+	s.Table = NewTable(Spec{Name: "other"}, spec)
 	root := os.Getuid() == 0
 	if root {
 		s.Roots = t.TempDir()
 		require.NoError(t, os.Chmod(s.Roots, 0o755))
-		t.Cleanup(func() { _ = unix.Unmount(filepath.Join(s.Roots, "confined", rootProgram), unix.MNT_DETACH) })
+		t.Cleanup(func() { _ = unix.Unmount(filepath.Join(s.Roots, "confined", "confined"), unix.MNT_DETACH) })
 	}
 	t.Cleanup(func() {
 		s.Stop()
@@ -192,6 +193,10 @@ func TestConfined(t *testing.T) {
 		"ok",
 	}, results)
 
+	if root {
+		_, err := s.start(Spec{Name: "stranger"}, "", nil)
+		require.ErrorContains(t, err, "not in the table of services")
+	}
 	children, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	require.NoError(t, err)
 	var found int
@@ -226,8 +231,8 @@ func TestConfined(t *testing.T) {
 			assert.Regexp(t, `\nMax processes\s+64\s+64\s`, string(limits))
 			files, err := filepath.Glob(process + "/root/*")
 			require.NoError(t, err)
-			assert.Equal(t, []string{process + "/root/postern"}, files)
-			require.ErrorIs(t, os.WriteFile(process+"/root/postern", nil, 0o600), unix.EROFS)
+			assert.Equal(t, []string{process + "/root/confined"}, files)
+			require.ErrorIs(t, os.WriteFile(process+"/root/confined", nil, 0o600), unix.EROFS)
 		}
 		found++
 	}

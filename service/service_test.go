@@ -55,13 +55,22 @@ func (p *toyParent) pid(t *testing.T) int {
 	return pid
 }
 
+// toy returns the Spec of that name.
+func toy(name string) Spec {
+	spec, ok := toys.Find(name)
+	if !ok {
+		panic(name)
+	}
+	return spec
+}
+
 // newToy returns a service of that name, and a function for its newest parent.
 func newToy(t *testing.T, name string) (*Service, *testLog, func() *toyParent) {
 	t.Helper()
 	s, log := newSupervisor(t)
 	var mu sync.Mutex
 	var newest *toyParent
-	v := s.NewService(toys.Get(name), Options{Parent: func(l *Link) Parent {
+	v := s.NewService(toy(name), Options{Parent: func(l *Link) Parent {
 		mu.Lock()
 		defer mu.Unlock()
 		newest = &toyParent{link: l}
@@ -142,10 +151,10 @@ func TestStopIsFinal(t *testing.T) {
 	v.supervisor.Stop()
 	require.ErrorIs(t, taken(t, v.Set(configure("two"))), ErrStopped)
 	require.NoError(t, taken(t, v.Set(nil)), "off it is")
-	later := v.supervisor.NewService(toys.Get("toy"), Options{})
+	later := v.supervisor.NewService(toy("toy"), Options{})
 	require.ErrorIs(t, taken(t, later.Set(&Desired{})), ErrStopped)
 	later.Stop()
-	require.ErrorIs(t, v.supervisor.Run(t.Context(), Job{Spec: toys.Get("task"), Op: opTask}), ErrStopped)
+	require.ErrorIs(t, v.supervisor.Run(t.Context(), Job{Spec: toy("task"), Op: opTask}), ErrStopped)
 	v.Stop()
 	assert.Equal(t, Stopped, v.Status().State)
 	assert.Same(t, last, newest(), "no process has been started")
@@ -400,13 +409,13 @@ func pseudoTerminal(t *testing.T) (*os.File, string) {
 func TestTerminal(t *testing.T) {
 	master, path := pseudoTerminal(t)
 	s, _ := newSupervisor(t)
-	v := s.NewService(toys.Get("terminal"), Options{Terminal: path})
+	v := s.NewService(toy("terminal"), Options{Terminal: path})
 	require.NoError(t, taken(t, v.Set(&Desired{})))
 	line, err := bufio.NewReader(master).ReadString('\n')
 	require.NoError(t, err)
 	assert.Equal(t, "foreground: true\r\n", line)
 
-	absent := s.NewService(toys.Get("terminal"), Options{Terminal: "/dev/pts/none", Label: "nobody's"})
+	absent := s.NewService(toy("terminal"), Options{Terminal: "/dev/pts/none", Label: "nobody's"})
 	require.ErrorContains(t, taken(t, absent.Set(&Desired{})), "start terminal: open /dev/pts/none")
 }
 
@@ -423,7 +432,7 @@ func TestProgram(t *testing.T) {
 func runTask(ctx context.Context, s *Supervisor, words ...string) (told []string, reply string, err error) {
 	var e Encoder
 	e.Strings(words)
-	err = s.Run(ctx, Job{Spec: toys.Get("task"), Op: opTask, Body: e.Bytes(),
+	err = s.Run(ctx, Job{Spec: toy("task"), Op: opTask, Body: e.Bytes(),
 		Decode: func(d *Decoder) { reply = d.String(10) },
 		Handle: func(_ context.Context, r *Request) ([]byte, error) {
 			told = append(told, r.String(100))
@@ -446,8 +455,17 @@ func TestRun(t *testing.T) {
 	require.EqualError(t, err, "task was ended by signal 9 (killed)")
 	_, _, err = runTask(t.Context(), s, "breach")
 	require.ErrorIs(t, err, ErrBreach)
-	err = s.Run(t.Context(), Job{Spec: toys.Get("task"), Op: opTask, Body: []byte{1, 0}})
+	err = s.Run(t.Context(), Job{Spec: toy("task"), Op: opTask, Body: []byte{1, 0}})
 	require.ErrorIs(t, err, ErrBreach, "it asks, and there is nobody to answer")
+
+	var printed strings.Builder
+	var e Encoder
+	e.Strings([]string{"print"})
+	job := Job{Spec: toy("task"), Op: opTask, Body: e.Bytes(), Decode: func(d *Decoder) { _ = d.String(10) }, Output: &printed}
+	require.NoError(t, s.Run(t.Context(), job))
+	assert.Equal(t, strings.Repeat("x", maxOutput)+"?[2J\n", printed.String())
+	job.Output = failingWriter{}
+	require.Equal(t, RemoteError("nobody reads"), s.Run(t.Context(), job))
 
 	t.Run("is told to end, and has a last word", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -456,7 +474,7 @@ func TestRun(t *testing.T) {
 		var e Encoder
 		e.Strings([]string{"one", "wait"})
 		go func() {
-			done <- s.Run(ctx, Job{Spec: toys.Get("task"), Op: opTask, Body: e.Bytes(), Decode: func(d *Decoder) { _ = d.String(10) },
+			done <- s.Run(ctx, Job{Spec: toy("task"), Op: opTask, Body: e.Bytes(), Decode: func(d *Decoder) { _ = d.String(10) },
 				Handle: func(_ context.Context, r *Request) ([]byte, error) {
 					told <- r.String(100)
 					return nil, nil
@@ -470,7 +488,7 @@ func TestRun(t *testing.T) {
 	t.Run("does not end, and is killed", func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		why := errors.New("a key was pressed")
-		err := s.Run(ctx, Job{Spec: toys.Get("stubborn"), Op: opTask, Handle: func(_ context.Context, r *Request) ([]byte, error) {
+		err := s.Run(ctx, Job{Spec: toy("stubborn"), Op: opTask, Handle: func(_ context.Context, r *Request) ([]byte, error) {
 			cancel(why)
 			_ = r.Uint(0)
 			return nil, nil
@@ -484,7 +502,7 @@ func TestRun(t *testing.T) {
 		var e Encoder
 		e.Strings([]string{"one", "wait"})
 		go func() {
-			done <- s.Run(t.Context(), Job{Spec: toys.Get("task"), Op: opTask, Body: e.Bytes(), Decode: func(d *Decoder) { _ = d.String(10) },
+			done <- s.Run(t.Context(), Job{Spec: toy("task"), Op: opTask, Body: e.Bytes(), Decode: func(d *Decoder) { _ = d.String(10) },
 				Handle: func(_ context.Context, r *Request) ([]byte, error) {
 					_ = r.String(100)
 					began <- struct{}{}
@@ -503,16 +521,19 @@ func TestRun(t *testing.T) {
 	})
 }
 
+type failingWriter struct{}
+
+func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("nobody reads") }
+
 func TestTable(t *testing.T) {
 	uids := map[uint32]string{}
 	for _, s := range toys {
-		assert.Empty(t, uids[s.UID()], "of %s too", s.Name)
-		assert.GreaterOrEqual(t, s.UID(), uint32(firstUID))
-		uids[s.UID()] = s.Name
+		assert.Empty(t, uids[s.uid], "of %s too", s.Name)
+		assert.GreaterOrEqual(t, s.uid, uint32(firstUID))
+		uids[s.uid] = s.Name
 	}
 	_, ok := toys.Find("nothing")
 	assert.False(t, ok)
-	assert.Panics(t, func() { toys.Get("nothing") })
 	assert.Panics(t, func() { NewTable(Spec{Name: "a"}, Spec{Name: "a"}) })
 	assert.Panics(t, func() { NewTable(Spec{}) })
 	assert.Equal(t, "backing off", BackingOff.String())

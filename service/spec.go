@@ -100,9 +100,6 @@ func (s Spec) memory() int64           { return orDefault(s.Limits.Memory, defau
 func (s Spec) maxMessage() int         { return orDefault(s.MaxMessage, defaultMaxMessage) }
 func (s Spec) stopTime() time.Duration { return orDefault(s.StopTime, defaultStopTime) }
 
-// UID is the user and the group that the service's processes run as; 0 outside of a Table.
-func (s Spec) UID() uint32 { return s.uid }
-
 // Table is the services of a program. Each has a user of its own.
 type Table []Spec
 
@@ -128,13 +125,4 @@ func (t Table) Find(name string) (Spec, bool) {
 		}
 	}
 	return Spec{}, false
-}
-
-// Get returns the service of that name, which must be there.
-func (t Table) Get(name string) Spec {
-	s, ok := t.Find(name)
-	if !ok {
-		panic(fmt.Sprintf("service: there is no service %q", name))
-	}
-	return s
 }

@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +37,8 @@ var ErrStopped = errors.New("the services have been stopped")
 type Supervisor struct {
 	// Program is the file that each process runs, under the name of its Spec.
 	Program string
+	// Table has all Specs that there are. It gives them their users.
+	Table Table
 	// Roots is a folder for the root folders of processes, which Start makes: each holds the
 	// program alone, and nothing in there can be written to. If it is empty a process has its
 	// parent's root and user, as in tests.
@@ -79,13 +83,17 @@ func (s *Supervisor) start(spec Spec, terminal string, attach func(*Link) Handle
 	case spec.Program != "":
 		p.cmd.Path, p.cmd.Env = spec.Program, []string{"PATH=/sbin:/bin:/bbin", "HOME=/", "TERM=vt100"}
 	case s.Roots != "":
+		known, ok := s.Table.Find(spec.Name)
+		if !ok {
+			return fail(errors.New("it is not in the table of services, which gives it its user"))
+		}
 		root, err := s.root(spec.Name)
 		if err != nil {
 			return fail(err)
 		}
-		p.cmd.Path = rootProgram
+		p.cmd.Path = "/" + spec.Name // which tells what the process is, in lists of processes
 		p.cmd.SysProcAttr.Chroot = root
-		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: spec.uid, Gid: spec.uid}
+		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: known.uid, Gid: known.uid}
 	}
 	if terminal != "" {
 		f, err := os.OpenFile(terminal, os.O_RDWR|unix.O_NOCTTY, 0)
@@ -121,8 +129,6 @@ func (s *Supervisor) start(spec Spec, terminal string, attach func(*Link) Handle
 }
 
 const (
-	// rootProgram is the program in a root folder.
-	rootProgram = "/postern"
 	// outputDelay is how long the last output of a process that is gone is waited for.
 	outputDelay = 5 * time.Second
 	// killTime is how long the end of a process that was killed is waited for: one that the
@@ -138,7 +144,7 @@ func (s *Supervisor) root(name string) (string, error) {
 	if s.rooted[name] {
 		return folder, nil
 	}
-	program := folder + rootProgram
+	program := filepath.Join(folder, name)
 	if err := os.MkdirAll(folder, 0o555); err != nil {
 		return "", fmt.Errorf("root folder: %w", err)
 	}
@@ -222,8 +228,33 @@ type Job struct {
 	Body   []byte
 	Files  []*os.File
 	Decode func(*Decoder)
+	// Output takes what the process writes to Child.Output, nil if it writes nothing. A Write
+	// that waits holds the process up.
+	Output io.Writer
 	// Handle serves what the process asks meanwhile; nil if it has nothing to ask.
 	Handle Handler
+}
+
+// handle is the Handler of a job.
+func (j Job) handle(ctx context.Context, r *Request) ([]byte, error) {
+	switch {
+	case r.Op == opOutput && j.Output != nil:
+		_, err := io.WriteString(j.Output, printable(r.String(maxOutput)))
+		return nil, err
+	case j.Handle != nil:
+		return j.Handle(ctx, r)
+	}
+	return nil, fmt.Errorf("%w: a request", ErrBreach)
+}
+
+// printable is a text without what would do more to a terminal than be shown.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
 }
 
 // Run starts a process, has it do a job and ends it. It returns the error of the process's
@@ -233,12 +264,6 @@ type Job struct {
 func (s *Supervisor) Run(ctx context.Context, j Job) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	handler := j.Handle
-	if handler == nil {
-		handler = func(context.Context, *Request) ([]byte, error) {
-			return nil, fmt.Errorf("%w: a request", ErrBreach)
-		}
-	}
 	s.mu.Lock()
 	if s.stopped {
 		s.mu.Unlock()
@@ -247,7 +272,7 @@ func (s *Supervisor) Run(ctx context.Context, j Job) error {
 	s.tasks.Add(1)
 	defer s.tasks.Done()
 	s.mu.Unlock()
-	p, err := s.start(j.Spec, "", func(*Link) Handler { return handler })
+	p, err := s.start(j.Spec, "", func(*Link) Handler { return j.handle })
 	if err != nil {
 		return err
 	}

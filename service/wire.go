@@ -80,7 +80,9 @@ func NewDecoder(body []byte) *Decoder { return &Decoder{body: body} }
 
 var errShort = errors.New("the message ends too early")
 
-func (d *Decoder) fail(err error) {
+// Fail notes that what was read cannot be: End returns the first error, and what is read from then
+// on is zero.
+func (d *Decoder) Fail(err error) {
 	if d.err == nil {
 		d.err = err
 	}
@@ -90,7 +92,7 @@ func (d *Decoder) fail(err error) {
 // End returns what was wrong, if anything was: also bytes that nobody has read.
 func (d *Decoder) End() error {
 	if d.err == nil && len(d.body) > 0 {
-		d.fail(fmt.Errorf("the message has %d bytes too many", len(d.body)))
+		d.Fail(fmt.Errorf("the message has %d bytes too many", len(d.body)))
 	}
 	return d.err
 }
@@ -99,11 +101,11 @@ func (d *Decoder) End() error {
 func (d *Decoder) Uint(max uint64) uint64 {
 	n, size := binary.Uvarint(d.body)
 	if size <= 0 {
-		d.fail(errShort)
+		d.Fail(errShort)
 		return 0
 	}
 	if n > max {
-		d.fail(fmt.Errorf("the message has %d where %d is the most", n, max))
+		d.Fail(fmt.Errorf("the message has %d where %d is the most", n, max))
 		return 0
 	}
 	d.body = d.body[size:]
@@ -114,7 +116,7 @@ func (d *Decoder) Uint(max uint64) uint64 {
 func (d *Decoder) Int() int64 {
 	n, size := binary.Varint(d.body)
 	if size <= 0 {
-		d.fail(errShort)
+		d.Fail(errShort)
 		return 0
 	}
 	d.body = d.body[size:]
@@ -130,7 +132,7 @@ func (d *Decoder) Bool() bool { return d.Uint(1) == 1 }
 // take reads that many bytes.
 func (d *Decoder) take(n uint64) []byte {
 	if n > uint64(len(d.body)) {
-		d.fail(errShort)
+		d.Fail(errShort)
 		return nil
 	}
 	taken := d.body[:n]
@@ -146,7 +148,7 @@ func (d *Decoder) String(max int) string { return string(d.take(d.Uint(uint64(ma
 func (d *Decoder) Count(max int) int {
 	n := d.Uint(uint64(max))
 	if n > uint64(len(d.body)) {
-		d.fail(errShort)
+		d.Fail(errShort)
 		return 0
 	}
 	return int(n)
@@ -169,7 +171,7 @@ func (d *Decoder) Addr() netip.Addr {
 	}
 	a, ok := netip.AddrFromSlice(bytes)
 	if !ok {
-		d.fail(fmt.Errorf("the message has an address of %d bytes", len(bytes)))
+		d.Fail(fmt.Errorf("the message has an address of %d bytes", len(bytes)))
 	}
 	return a
 }

@@ -1,19 +1,20 @@
 package upgrade
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/flash"
+	"github.com/postern-router/postern/service"
 )
 
 // KeyFile has the public key of who makes upgrade images, in hexadecimal.
@@ -36,116 +37,173 @@ type Task struct {
 	Current int
 }
 
-// Arguments are those of Main.
-func (t Task) Arguments() []string {
-	arguments := []string{
-		"--board=" + t.Running.Board, "--version=" + t.Running.Version,
-		"--date=" + strconv.FormatInt(t.Running.Date.Unix(), 10), "--force=" + strconv.FormatBool(t.Force),
-		"--disk=" + strconv.FormatBool(t.Disk),
-	}
-	if t.InPlace != "" {
-		return append(arguments, "--in-place="+t.InPlace)
-	}
-	return append(arguments, "--slot="+t.Slots[0], "--slot="+t.Slots[1], "--states="+t.States, "--current="+strconv.Itoa(t.Current))
+// Spec is the process. It has no rights but to write the partitions that PID 1 has opened for it,
+// and parses what the signature vouches for alone. SIGTERM does not end it: a write in place must
+// come to its end.
+var Spec = service.Spec{
+	Name: "upgrade", Start: service.Task, Main: runProcess,
+	Calls: service.Files().And(service.Calls{Checked: []service.Check{
+		// Of package flash.
+		service.Equals(unix.SYS_IOCTL, 1, unix.MEMGETINFO), service.Equals(unix.SYS_IOCTL, 1, unix.MEMGETBADBLOCK),
+		service.Equals(unix.SYS_IOCTL, 1, unix.MEMERASE), service.Equals(unix.SYS_IOCTL, 1, unix.BLKROGET),
+	}}),
+	// A board with room for one image has the new one in memory.
+	Limits: service.Limits{Memory: 32 << 20},
 }
 
-func parseArguments(arguments []string) (Task, error) {
-	flags := pflag.NewFlagSet("upgrade", pflag.ContinueOnError)
-	var t Task
-	flags.StringVar(&t.Running.Board, "board", "", "name of this board")
-	flags.StringVar(&t.Running.Version, "version", "", "version that runs")
-	date := flags.Int64("date", 0, "its date, in seconds since 1970")
-	flags.BoolVar(&t.Force, "force", false, "take an older version")
-	flags.BoolVar(&t.Disk, "disk", false, "look at nothing behind the image")
-	flags.StringVar(&t.InPlace, "in-place", "", "partition for the one image")
-	slots := flags.StringArray("slot", nil, "partition of each slot")
-	flags.StringVar(&t.States, "states", "", "partition of the slots' states, on a disk")
-	flags.IntVar(&t.Current, "current", 0, "which slot runs: 0 or 1")
-	if err := flags.Parse(arguments); err != nil {
-		return Task{}, err
-	}
-	t.Running.Date = time.Unix(*date, 0).UTC()
-	if t.InPlace == "" {
-		if len(*slots) != 2 || t.Current != 0 && t.Current != 1 {
-			return Task{}, fmt.Errorf("%d slots, number %d of which runs: expected two", len(*slots), t.Current)
+const (
+	opUpgrade = 1 // the one request
+	maxText   = 1 << 10
+)
+
+// Job is the upgrade with an image that comes by in, a pipe or file, signed by the owner of key.
+// It opens the partitions: close closes them. What it writes to out is for a person. in is the
+// caller's to close.
+func (t Task) Job(key string, in *os.File, out io.Writer) (job service.Job, close func(), err error) {
+	files := []*os.File{in}
+	close = func() {
+		for _, f := range files[1:] {
+			f.Close()
 		}
-		t.Slots = [2]string(*slots)
 	}
-	return t, nil
+	paths := []string{t.InPlace}
+	if t.InPlace == "" {
+		if paths = t.Slots[:]; t.States != "" {
+			paths = append(paths, t.States)
+		}
+	}
+	for _, path := range paths {
+		f, err := flash.OpenFile(path)
+		if err != nil {
+			close()
+			return service.Job{}, nil, fmt.Errorf("open %s: %w", path, err)
+		}
+		files = append(files, f)
+	}
+	var e service.Encoder
+	e.String(key)
+	t.encode(&e)
+	return service.Job{Spec: Spec, Op: opUpgrade, Body: e.Bytes(), Files: files, Output: out}, close, nil
 }
 
-// Main is the process: it takes the arguments of a Task, an upgrade image on its
-// standard input, and writes how far it is to its standard output, a line each. It
-// returns 0 if the image is written and to be started, and 1 otherwise.
-func Main(arguments []string) int {
-	// Who watches may go, and who restarts the router waits.
-	signal.Ignore(unix.SIGPIPE, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	err := run(arguments, os.Stdin, os.Stdout)
-	if err != nil && !errors.Is(err, errNothing) {
-		fmt.Println("failure:", err)
-	}
-	if err != nil {
-		return 1
-	}
-	return 0
+func (t Task) encode(e *service.Encoder) {
+	e.String(t.Running.Board)
+	e.String(t.Running.Version)
+	e.Int(t.Running.Date.Unix())
+	e.Bool(t.Force)
+	e.Bool(t.Disk)
+	e.String(t.InPlace)
+	e.Strings(t.Slots[:])
+	e.String(t.States)
+	e.Uint(uint64(t.Current))
 }
 
-// errNothing is the error of no image at all: who fetches it has told why.
-var errNothing = errors.New("no image")
+func decodeTask(d *service.Decoder) Task {
+	t := Task{
+		Running: Running{Board: d.String(maxText), Version: d.String(maxText), Date: time.Unix(d.Int(), 0).UTC()},
+		Force:   d.Bool(), Disk: d.Bool(), InPlace: d.String(maxText),
+	}
+	copy(t.Slots[:], d.Strings(2, maxText))
+	t.States, t.Current = d.String(maxText), int(d.Uint(1))
+	return t
+}
 
-func run(arguments []string, in io.Reader, out io.Writer) error {
-	t, err := parseArguments(arguments)
+func runProcess(c *service.Child) error {
+	return c.Serve(func(_ context.Context, r *service.Request) ([]byte, error) { return nil, serve(r, c.Output()) })
+}
+
+// serve does what is asked.
+func serve(r *service.Request, out io.Writer) error {
+	key, t := r.String(maxText), decodeTask(r.Decoder)
+	in := r.TakeFile()
+	if in != nil {
+		defer in.Close()
+	}
+	p := partitions{r.TakeFile(), r.TakeFile(), r.TakeFile()}
+	if r.Op != opUpgrade || p[0] == nil || t.InPlace == "" && p[1] == nil || r.End() != nil {
+		p.close()
+		return fmt.Errorf("%w: a request that is not whole", service.ErrBreach)
+	}
+	public, err := parseKey(key)
 	if err != nil {
+		p.close()
 		return err
 	}
-	key, err := readKey(KeyFile)
-	if err != nil {
-		return err
-	}
-	return t.run(key, in, out)
+	return t.run(public, in, p, out)
 }
 
-// readKey reads a public key.
-func readKey(path string) (ed25519.PublicKey, error) {
+// partitions are those of a Task, open: the one, or two slots and, on a disk, that of their
+// states.
+type partitions [3]*os.File
+
+func (p partitions) close() {
+	for _, f := range p {
+		f.Close() // nil is none, and no harm
+	}
+}
+
+// ErrNothing is what the process says of no image at all: who fetches it has told why.
+var ErrNothing = errors.New("no image")
+
+// ReadKey reads the public key of who makes upgrade images, for Job.
+func ReadKey(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("public key: %w", err)
+		return "", fmt.Errorf("public key: %w", err)
 	}
-	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	return strings.TrimSpace(string(text)), nil
+}
+
+// parseKey reads a public key.
+func parseKey(text string) (ed25519.PublicKey, error) {
+	key, err := hex.DecodeString(text)
 	if err != nil || len(key) != ed25519.PublicKeySize {
-		return nil, fmt.Errorf("public key %s: expected %d hexadecimal digits", path, 2*ed25519.PublicKeySize)
+		return nil, fmt.Errorf("public key %s: expected %d hexadecimal digits", KeyFile, 2*ed25519.PublicKeySize)
 	}
 	return key, nil
 }
 
-// run does a task. What it writes to out is for a person.
-func (t Task) run(key ed25519.PublicKey, in io.Reader, out io.Writer) error {
+// run does a task, with its partitions, which it closes. What it writes to out is for a person.
+func (t Task) run(key ed25519.PublicKey, in io.Reader, p partitions, out io.Writer) error {
+	write := t.otherSlot
+	if t.InPlace != "" {
+		write = t.inPlace
+	}
+	h, in, err := t.header(key, in)
+	if err != nil {
+		p.close()
+		return err
+	}
+	fmt.Fprintf(out, "version %s of %s for %s; %s runs\n", h.Version, h.Date.Format(time.DateTime), h.Board, t.Running.Version)
+	return write(h, in, p, out)
+}
+
+// header reads and checks the header of an image, and returns what is behind it.
+func (t Task) header(key ed25519.PublicKey, in io.Reader) (Header, io.Reader, error) {
 	b := make([]byte, HeaderSize)
 	if n, err := io.ReadFull(in, b); n == 0 {
-		return errNothing
+		return Header{}, nil, ErrNothing
 	} else if err != nil {
-		return fmt.Errorf("the image ends after %d bytes, in its header", n)
+		return Header{}, nil, fmt.Errorf("the image ends after %d bytes, in its header", n)
 	}
 	h, err := ParseHeader(b, key)
-	if err != nil {
-		return err
-	}
-	if err := h.Accept(t.Running, t.Force); err != nil {
-		return err
+	if err == nil {
+		err = h.Accept(t.Running, t.Force)
 	}
 	if t.Disk {
 		in = io.LimitReader(in, h.Length)
 	}
-	fmt.Fprintf(out, "version %s of %s for %s; %s runs\n", h.Version, h.Date.Format(time.DateTime), h.Board, t.Running.Version)
-	if t.InPlace != "" {
-		return t.inPlace(h, in, out)
-	}
-	return t.otherSlot(h, in, out)
+	return h, in, err
 }
 
 // otherSlot writes the slot that does not run.
-func (t Task) otherSlot(h Header, in io.Reader, out io.Writer) error {
-	slots, err := OpenSlots(t.Slots, t.States)
+func (t Task) otherSlot(h Header, in io.Reader, p partitions, out io.Writer) error {
+	slots, err := newSlots(t.Slots, [2]*os.File(p[:2]), func() (*os.File, error) {
+		if p[2] == nil {
+			return nil, errors.New("no partition is named for them")
+		}
+		return p[2], nil
+	})
 	if err != nil {
 		return err
 	}
@@ -172,8 +230,8 @@ func (t Task) otherSlot(h Header, in io.Reader, out io.Writer) error {
 var SlotNames = [2]string{"a", "b"}
 
 // inPlace replaces the one image.
-func (t Task) inPlace(h Header, in io.Reader, out io.Writer) error {
-	s, err := openPartition(t.InPlace)
+func (t Task) inPlace(h Header, in io.Reader, p partitions, out io.Writer) error {
+	s, err := newPartition(t.InPlace, p[0])
 	if err != nil {
 		return err
 	}

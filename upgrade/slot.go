@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -68,10 +69,28 @@ type Slots [2]*Slot
 // OpenSlots opens the partitions of two slots, on an MTD chip or a disk. On a disk, states
 // is the partition that holds their states; on a chip it is not looked at.
 func OpenSlots(paths [2]string, states string) (Slots, error) {
-	var s Slots
+	var files [2]*os.File
 	for i, path := range paths {
 		var err error
-		if s[i], err = openPartition(path); err != nil {
+		if files[i], err = flash.OpenFile(path); err != nil {
+			if i == 1 {
+				files[0].Close()
+			}
+			return Slots{}, fmt.Errorf("open slot %s: %w", path, err)
+		}
+	}
+	return newSlots(paths, files, func() (*os.File, error) { return flash.OpenFile(states) })
+}
+
+// newSlots takes over the open partitions of two slots. States opens that of their states.
+func newSlots(names [2]string, files [2]*os.File, states func() (*os.File, error)) (Slots, error) {
+	var s Slots
+	for i, name := range names {
+		var err error
+		if s[i], err = newPartition(name, files[i]); err != nil {
+			if i == 0 {
+				files[1].Close()
+			}
 			return Slots{}, errors.Join(err, s.Close())
 		}
 	}
@@ -86,14 +105,18 @@ func OpenSlots(paths [2]string, states string) (Slots, error) {
 		}
 		return s, nil
 	}
-	f, g, err := flash.Open(states, 0)
+	file, err := states()
 	if err != nil {
 		return Slots{}, errors.Join(fmt.Errorf("states of the slots: %w", err), s.Close())
+	}
+	f, g, err := flash.New(file)
+	if err != nil {
+		return Slots{}, errors.Join(fmt.Errorf("states of the slots: %w", err), file.Close(), s.Close())
 	}
 	s[0].state, s[1].state = f, f
 	s[0].stateAt, s[1].stateAt = environmentAt[0], environmentAt[1]
 	if g.Chip || g.Size < environmentAt[1]+environmentSize {
-		return Slots{}, errors.Join(fmt.Errorf("states of the slots: %s of %d bytes at %s, expected a disk's partition", g.Medium, g.Size, states), s.Close())
+		return Slots{}, errors.Join(fmt.Errorf("states of the slots: %s of %d bytes at %s, expected a disk's partition", g.Medium, g.Size, file.Name()), s.Close())
 	}
 	return s, nil
 }
@@ -113,13 +136,13 @@ func (s Slots) Close() error {
 	return err
 }
 
-// openPartition opens the place for an image, without a state.
-func openPartition(path string) (*Slot, error) {
-	f, g, err := flash.Open(path, 0)
+// newPartition takes over the open place for an image, without a state.
+func newPartition(name string, file *os.File) (*Slot, error) {
+	f, g, err := flash.New(file)
 	if err != nil {
-		return nil, fmt.Errorf("open slot %s: %w", path, err)
+		return nil, errors.Join(fmt.Errorf("open slot %s: %w", name, err), file.Close())
 	}
-	return newSlot(path, f, g)
+	return newSlot(name, f, g)
 }
 
 func newSlot(path string, f flash.Flash, g flash.Geometry) (*Slot, error) {

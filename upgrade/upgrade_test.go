@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/flash"
+	"github.com/postern-router/postern/service"
 )
 
 var (
@@ -479,11 +481,8 @@ func TestTask(t *testing.T) {
 		copy(all[4096:], current.environment())
 		require.NoError(t, os.WriteFile(states, all, 0o600))
 		task.Running, task.Slots, task.States = running, paths, states
-		parsed, err := parseArguments(task.Arguments())
-		require.NoError(t, err)
-		require.Equal(t, task, parsed)
 		var out bytes.Buffer
-		r := result{err: task.run(public(ownKey), bytes.NewReader(in), &out)}
+		r := result{err: runJob(t, task, in, &out)}
 		r.out = out.String()
 		slots, err := OpenSlots(paths, states)
 		require.NoError(t, err)
@@ -541,15 +540,12 @@ func TestTask(t *testing.T) {
 		require.ErrorContains(t, run(t, present, whole, false).err, "the image is longer than")
 	})
 	t.Run("nothing", func(t *testing.T) {
-		require.Equal(t, errNothing, run(t, present, nil, false).err)
+		require.EqualError(t, run(t, present, nil, false).err, ErrNothing.Error())
 	})
 	t.Run("in place", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "image")
 		require.NoError(t, os.WriteFile(path, make([]byte, 1<<20), 0o600))
 		task := Task{Running: running, InPlace: path}
-		parsed, err := parseArguments(task.Arguments())
-		require.NoError(t, err)
-		require.Equal(t, task, parsed)
 		content := func() []byte {
 			b, err := os.ReadFile(path)
 			require.NoError(t, err)
@@ -557,28 +553,91 @@ func TestTask(t *testing.T) {
 		}
 		bad := bytes.Clone(newer)
 		bad[len(bad)-1]++
-		require.ErrorContains(t, task.run(public(ownKey), bytes.NewReader(bad), io.Discard), "the image is damaged")
+		require.ErrorContains(t, runJob(t, task, bad, io.Discard), "the image is damaged")
 		require.Equal(t, len(image), bytes.Count(content(), []byte{0}), "nothing is written before all is there")
 		var out bytes.Buffer
-		require.NoError(t, task.run(public(ownKey), bytes.NewReader(newer), &out))
+		require.NoError(t, runJob(t, task, newer, &out))
 		assert.True(t, bytes.Equal(image, content()))
 		assert.Contains(t, out.String(), "do not turn the power off\nwriting: ")
 		long := text(1<<20+1, 9)
-		require.ErrorContains(t, task.run(public(ownKey), bytes.NewReader(file(t, header(long, "v2", day(2)), ownKey, long)), io.Discard), "there is room for 1048576")
+		require.ErrorContains(t, runJob(t, task, file(t, header(long, "v2", day(2)), ownKey, long), io.Discard), "there is room for 1048576")
+	})
+}
+
+// runJob has the job of a task done, by the two ends of a link.
+func runJob(t *testing.T, task Task, in []byte, out io.Writer) error {
+	t.Helper()
+	image, err := os.CreateTemp(t.TempDir(), "image")
+	require.NoError(t, err)
+	defer image.Close()
+	_, err = image.Write(in)
+	require.NoError(t, err)
+	_, err = image.Seek(0, io.SeekStart)
+	require.NoError(t, err)
+	job, closeFiles, err := task.Job(fmt.Sprintf("%x", public(ownKey)), image, out)
+	require.NoError(t, err)
+	defer closeFiles()
+	return call(t, job, out)
+}
+
+// call has the request of a job served.
+func call(t *testing.T, job service.Job, out io.Writer) error {
+	t.Helper()
+	parent, child, err := service.LinkPair(t.Context(), Spec, func(*service.Link) service.Handler { return nil },
+		func(_ context.Context, r *service.Request) ([]byte, error) { return nil, serve(r, out) })
+	require.NoError(t, err)
+	defer func() {
+		parent.Close()
+		<-parent.Done()
+		<-child.Done()
+	}()
+	return parent.Call(t.Context(), job.Op, job.Body, nil, job.Files...)
+}
+
+func TestJobErrors(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "image")
+	require.NoError(t, os.WriteFile(path, make([]byte, 1<<20), 0o600))
+	image, err := os.Open(path)
+	require.NoError(t, err)
+	defer image.Close()
+	_, _, err = Task{InPlace: "/dev/no-slot"}.Job("", image, io.Discard)
+	require.ErrorContains(t, err, "open /dev/no-slot: ")
+	_, _, err = Task{Slots: [2]string{path, "/dev/null"}}.Job("", image, io.Discard)
+	require.ErrorContains(t, err, "open /dev/null: a character device that is not MTD")
+	for _, c := range []struct {
+		name, key, want string
+		change          func(*service.Job)
+	}{
+		{"a key that is none", "abcd", "expected 64 hexadecimal digits", func(*service.Job) {}},
+		{"no partition", "", "gone", func(j *service.Job) { j.Files = j.Files[:1] }},
+		{"no image", "", "gone", func(j *service.Job) { j.Files = nil }},
+		{"another request", "", "gone", func(j *service.Job) { j.Op = 9 }},
+		{"half a request", "", "gone", func(j *service.Job) { j.Body = j.Body[:3] }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			job, closeFiles, err := Task{InPlace: path}.Job(c.key, image, io.Discard)
+			require.NoError(t, err)
+			defer closeFiles()
+			c.change(&job)
+			require.ErrorContains(t, call(t, job, io.Discard), c.want)
+		})
+	}
+	t.Run("slots of a disk without their states", func(t *testing.T) {
+		task := Task{Running: Running{Board: "malta"}, Slots: [2]string{path, path}}
+		require.ErrorContains(t, runJob(t, task, file(t, header([]byte("x"), "v2", day(2)), ownKey, []byte("x")), io.Discard), "no partition is named for them")
 	})
 }
 
 func TestReadKey(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
-	_, err := readKey(path)
+	_, err := ReadKey(path)
 	require.ErrorContains(t, err, "public key: ")
 	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, "%x\n", public(ownKey)), 0o600))
-	key, err := readKey(path)
+	text, err := ReadKey(path)
+	require.NoError(t, err)
+	key, err := parseKey(text)
 	require.NoError(t, err)
 	assert.Equal(t, public(ownKey), key)
-	require.NoError(t, os.WriteFile(path, []byte("abcd\n"), 0o600))
-	_, err = readKey(path)
-	require.ErrorContains(t, err, "expected 64 hexadecimal digits")
 }
 
 func FuzzParseHeader(f *testing.F) {

@@ -1,25 +1,125 @@
 package terminal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/u-root/u-root/pkg/termios"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/service"
 )
 
 // retry is the pause between two attempts to reach the server.
 const retry = 500 * time.Millisecond
 
-// Run is the process of a console: it talks to the server at socketPath from in and out. If
+// Spec is the process of a console: it has a terminal, and its sessions from PID 1.
+var Spec = service.Spec{
+	Name: "console", Main: runProcess, MayEnd: true, AskEvery: 5 * time.Minute,
+	Calls: service.Calls{Checked: []service.Check{
+		service.Equals(unix.SYS_SOCKETPAIR, 0, unix.AF_UNIX),
+		service.Equals(unix.SYS_IOCTL, 1, unix.TCGETS), service.Equals(unix.SYS_IOCTL, 1, unix.TCSETS),
+		service.Equals(unix.SYS_IOCTL, 1, unix.TIOCGWINSZ),
+	}},
+}
+
+// opSession asks PID 1 for a session. The descriptor is PID 1's end of its connection.
+const opSession = 1
+
+// Process is PID 1's view of a console.
+type Process struct {
+	serve func(net.Conn)
+
+	mu   sync.Mutex
+	conn net.Conn // of the session, nil if there is none
+}
+
+// NewProcess is for service.Options. serve holds a session with the terminal at the other end
+// of a connection, and closes it. A process has one at a time.
+func NewProcess(serve func(net.Conn)) *Process { return &Process{serve: serve} }
+
+// Handle begins a session.
+func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) {
+	file := r.TakeFile()
+	if file != nil {
+		defer file.Close()
+	}
+	if r.Op != opSession || file == nil {
+		return nil, fmt.Errorf("%w: no request for a session", service.ErrBreach)
+	}
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: session: %w", service.ErrBreach, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn != nil {
+		conn.Close()
+		return nil, errors.New("the session before has not ended")
+	}
+	p.conn = conn
+	go func() {
+		p.serve(conn)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.conn = nil
+	}()
+	return nil, nil
+}
+
+// Ended ends the session.
+func (p *Process) Ended() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn != nil {
+		p.conn.Close()
+	}
+}
+
+// runProcess is the process.
+func runProcess(c *service.Child) error {
+	served := make(chan error, 1)
+	go func() {
+		served <- c.Serve(func(context.Context, *service.Request) ([]byte, error) {
+			return nil, fmt.Errorf("%w: a request", service.ErrBreach)
+		})
+	}()
+	ended := make(chan error, 1)
+	go func() { ended <- Run(func() (net.Conn, error) { return begin(c) }, os.Stdin, os.Stdout) }()
+	select {
+	case err := <-served:
+		return err
+	case err := <-ended:
+		return err
+	}
+}
+
+// begin begins a session.
+func begin(c *service.Child) (net.Conn, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("session: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "session"), os.NewFile(uintptr(fds[1]), "session")
+	defer ours.Close()
+	defer theirs.Close()
+	if err := c.Call(c.Context(), opSession, nil, nil, theirs); err != nil {
+		return nil, err
+	}
+	return net.FileConn(ours)
+}
+
+// Run is a console: it talks to the server that dial calls from in and out. If
 // both are a terminal it is put into raw mode; else their lines are read as they come. If the
 // server is not there, or goes, Run says so and tries again for as long as it takes. It
 // returns nil when the session is over.
-func Run(socketPath string, in io.Reader, out io.Writer) error {
+func Run(dial func() (net.Conn, error), in io.Reader, out io.Writer) error {
 	var width func() int
 	if raw, ok := bothTerminals(in, out); ok {
 		// Before the first read, which otherwise waits for a whole line.
@@ -43,7 +143,7 @@ func Run(socketPath string, in io.Reader, out io.Writer) error {
 	t := New(in, out, width)
 	defer t.Close()
 	for {
-		conn, err := t.dial(socketPath)
+		conn, err := t.dial(dial)
 		if err != nil {
 			return err
 		}
@@ -60,9 +160,9 @@ func Run(socketPath string, in io.Reader, out io.Writer) error {
 }
 
 // dial connects to the server, however long that takes.
-func (t *Terminal) dial(socketPath string) (net.Conn, error) {
+func (t *Terminal) dial(dial func() (net.Conn, error)) (net.Conn, error) {
 	for told := false; ; told = true {
-		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socketPath, Net: "unix"})
+		conn, err := dial()
 		if err == nil {
 			return conn, nil
 		}

@@ -47,6 +47,11 @@ func listen(t *testing.T, socket string, changes ...func(*consoletest.Router)) {
 	}()
 }
 
+// dialer calls the server at a socket.
+func dialer(socket string) func() (net.Conn, error) {
+	return func() (net.Conn, error) { return net.Dial("unix", socket) }
+}
+
 func TestTerminal(t *testing.T) {
 	long := strings.Repeat("x", console.MaxLine+1)
 	for _, test := range []struct{ name, in, want string }{
@@ -69,7 +74,7 @@ func TestTerminal(t *testing.T) {
 			socket := filepath.Join(t.TempDir(), "console")
 			listen(t, socket)
 			var out bytes.Buffer
-			require.NoError(t, Run(socket, strings.NewReader(test.in), &out))
+			require.NoError(t, Run(dialer(socket), strings.NewReader(test.in), &out))
 			if test.name == "long continuation" {
 				assert.True(t, strings.HasPrefix(out.String(), test.want), out.String())
 				return
@@ -83,7 +88,7 @@ func TestTerminalWaits(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "console")
 	var out bytes.Buffer
 	done := make(chan error)
-	go func() { done <- Run(socket, strings.NewReader("/quit\n"), &out) }()
+	go func() { done <- Run(dialer(socket), strings.NewReader("/quit\n"), &out) }()
 	time.Sleep(retry / 2)
 	listen(t, socket)
 	require.NoError(t, <-done)
@@ -103,7 +108,7 @@ func TestTerminalBreaks(t *testing.T) {
 	for writes, want := range []string{"terminal: write: ", "terminal: write: "} {
 		socket := filepath.Join(t.TempDir(), "console")
 		listen(t, socket)
-		err := Run(socket, strings.NewReader("/ip\n/ip\n"), &brokenTerminal{writes})
+		err := Run(dialer(socket), strings.NewReader("/ip\n/ip\n"), &brokenTerminal{writes})
 		require.ErrorIs(t, err, io.ErrClosedPipe)
 		assert.ErrorContains(t, err, want)
 	}

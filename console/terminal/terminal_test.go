@@ -357,7 +357,7 @@ func TestEditorRepeats(t *testing.T) {
 		var out sharedBuffer
 		in, keys := io.Pipe()
 		done := make(chan error)
-		go func() { done <- Run(socket, in, &out) }()
+		go func() { done <- Run(dialer(socket), in, &out) }()
 		_, _ = io.WriteString(keys, "follow\n")
 		require.Eventually(t, func() bool { return strings.Contains(out.String(), "beat 3\n") }, 30*time.Second, 5*time.Millisecond)
 		_, _ = io.WriteString(keys, "follow\n")

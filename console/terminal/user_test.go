@@ -101,7 +101,7 @@ func sitDownAt(t *testing.T, width int, who knows, changes ...func(*consoletest.
 			u.mu.Unlock()
 		}
 	}()
-	go func() { u.done <- Run(socket, slave, slave) }()
+	go func() { u.done <- Run(dialer(socket), slave, slave) }()
 	t.Cleanup(func() {
 		assert.Empty(t, u.screen.unknown, "sent to the terminal")
 		master.Close()

@@ -4,84 +4,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/socks"
 )
 
-// callTimeout is how long socksd may take for a reply.
-const callTimeout = 10 * time.Second
-
-// openingsAtOnce is how many requests about openings socksd sends before it has
-// replies, so that a slow firewall does not hold up replies to other calls.
-const openingsAtOnce = 8
-
-// Client is the parent's end of a socksd process. Its methods may be called from
-// any goroutine, but not from its callbacks.
+// Client is the parent's view of a socksd process. Its methods may be called from any
+// goroutine, but not from its callbacks.
 type Client struct {
-	link        *link
+	link        *service.Link
 	open, close func(socks.Opening) error
-	requests    chan request
-	done        chan struct{}
-	err         error // of the connection, valid when done is closed
 
-	mu       sync.Mutex
-	cfg      socks.Config
-	openings map[socks.Opening]bool // used by work alone
+	mu  sync.Mutex
+	cfg socks.Config
+	// openings are used by Handle and Ended alone, which come one after the other.
+	openings map[socks.Opening]bool
 }
 
-// request is an open or close of socksd.
-type request struct {
-	message
-	file *os.File
-}
-
-// NewClient takes over conn, the parent's end of the control socket pair. open
-// and close change the firewall, one call at a time: open lets o.Peer (0.0.0.0:
-// anyone) in to o.Local, close undoes exactly that. When the connection ends,
-// close is called for what is still open.
-func NewClient(conn *net.UnixConn, open, close func(socks.Opening) error) *Client {
-	c := &Client{
-		link: newLink(conn, maxLineToChild, maxLineToParent), open: open, close: close,
-		requests: make(chan request, openingsAtOnce), done: make(chan struct{}),
-		cfg: socks.DefaultConfig(), openings: map[socks.Opening]bool{},
-	}
-	go c.work()
-	go c.read()
-	return c
+// NewClient is for service.Options. open and close change the firewall, one call at a time:
+// open lets o.Peer (0.0.0.0: anyone) in to o.Local, close undoes exactly that. When the process
+// has ended, close is called for what is still open.
+func NewClient(link *service.Link, open, close func(socks.Opening) error) *Client {
+	return &Client{link: link, open: open, close: close, cfg: socks.DefaultConfig(), openings: map[socks.Opening]bool{}}
 }
 
 // Configure puts cfg in force; one call at a time. listener, unless nil, is the listening socket to
 // accept on from now on; the caller keeps its own copy. A configuration that is
 // enabled needs one when the one before was not. After nil, an enabled server is
-// accepting.
+// accepting. It may be called again with the same, if there was no answer in time.
 func (c *Client) Configure(ctx context.Context, cfg socks.Config, listener *os.File) error {
-	sent := cfg
-	sent.Access = make([]socks.Rule, len(cfg.Access))
-	for i, r := range cfg.Access {
-		r.Comment = "" // which decides nothing, and may be long
-		sent.Access[i] = r
-	}
 	// Before it is in force, because socksd may ask for openings at once after.
 	c.mu.Lock()
 	before := c.cfg
 	c.cfg = cfg
 	c.mu.Unlock()
-	var file syscall.Conn
+	var e service.Encoder
+	encodeConfig(&e, cfg)
+	var files []*os.File
 	if listener != nil {
-		file = listener
+		files = append(files, listener)
 	}
-	if _, err := c.call(ctx, message{Op: opConfigure, Config: &sent}, file); err != nil {
+	err := c.link.Call(ctx, opConfigure, e.Bytes(), nil, files...)
+	var refused service.RemoteError
+	if errors.As(err, &refused) {
 		c.mu.Lock()
 		c.cfg = before
 		c.mu.Unlock()
+	}
+	if err != nil {
 		return fmt.Errorf("socksd: configure: %w", err)
 	}
 	return nil
@@ -92,14 +67,16 @@ func (c *Client) Connections(ctx context.Context) ([]socks.Connection, error) {
 	var all []socks.Connection
 	var after uint64
 	for {
-		r, err := c.call(ctx, message{Op: opConnections, Number: after}, nil)
-		if err != nil {
+		var e service.Encoder
+		e.Uint(after)
+		var page []socks.Connection
+		if err := c.link.Call(ctx, opConnections, e.Bytes(), func(d *service.Decoder) { page = decodeConnections(d) }); err != nil {
 			return nil, fmt.Errorf("socksd: list connections: %w", err)
 		}
-		if len(r.Connections) == 0 {
+		if len(page) == 0 {
 			return all, nil
 		}
-		for _, found := range r.Connections {
+		for _, found := range page {
 			if found.Number <= after || len(all) == 2*socks.MaxMaxConnections {
 				return nil, fmt.Errorf("socksd: list connections: number %d after %d", found.Number, after)
 			}
@@ -109,76 +86,40 @@ func (c *Client) Connections(ctx context.Context) ([]socks.Connection, error) {
 	}
 }
 
-// CloseConnection closes the connection of that number.
-func (c *Client) CloseConnection(ctx context.Context, number uint64) error {
-	if _, err := c.call(ctx, message{Op: opClose, Number: number}, nil); err != nil {
-		return fmt.Errorf("socksd: close connection %d: %w", number, err)
-	}
-	return nil
-}
-
 // Hits returns how many new connections each rule of the access list decided about.
 func (c *Client) Hits(ctx context.Context) ([]uint64, error) {
-	r, err := c.call(ctx, message{Op: opHits}, nil)
-	if err != nil {
+	var hits []uint64
+	if err := c.link.Call(ctx, opHits, nil, func(d *service.Decoder) { hits = decodeHits(d) }); err != nil {
 		return nil, fmt.Errorf("socksd: read counters: %w", err)
 	}
-	return r.Hits, nil
+	return hits, nil
 }
 
-// Done is closed when the connection has ended and no opening is left. The
-// process may live on for a moment: its end is its parent's to wait for.
-func (c *Client) Done() <-chan struct{} { return c.done }
-
-// Err returns why the connection ended, nil if socksd closed it. It waits for Done.
-func (c *Client) Err() error {
-	<-c.done
-	return c.err
-}
-
-// Close ends the connection, which ends socksd. Done follows.
-func (c *Client) Close() { c.link.conn.Close() }
-
-func (c *Client) call(ctx context.Context, m message, file syscall.Conn) (message, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return c.link.call(ctx, m, file)
-}
-
-// read passes socksd's requests on to work. One that sends more than it may
-// waits for the firewall, with all else that it sends.
-func (c *Client) read() {
-	c.err = c.link.run(func(m message, file *os.File) error {
-		if (m.Op != opOpen && m.Op != opClose) || m.Opening == nil {
-			if file != nil {
-				file.Close()
-			}
-			return fmt.Errorf("control: unexpected request %q", m.Op)
-		}
-		c.requests <- request{m, file}
-		return nil
-	})
-	close(c.requests)
-}
-
-// work serves socksd's requests, and cleans up behind it.
-func (c *Client) work() {
-	defer close(c.done)
-	for r := range c.requests {
-		var err error
-		if r.Op == opOpen {
-			err = c.opening(*r.Opening, r.file)
-		} else {
-			err = c.closing(*r.Opening)
-		}
-		if r.file != nil {
-			r.file.Close()
-		}
-		c.link.answer(r.ID, message{}, err) // an error here is the end, which run sees
+// Handle serves socksd's requests about openings.
+func (c *Client) Handle(_ context.Context, r *service.Request) ([]byte, error) {
+	o := decodeOpening(r.Decoder)
+	if err := r.End(); err != nil {
+		return nil, fmt.Errorf("%w: %w", service.ErrBreach, err)
 	}
+	switch r.Op {
+	case opOpen:
+		file := r.TakeFile()
+		if file != nil {
+			defer file.Close()
+		}
+		return nil, c.opening(o, file)
+	case opClose:
+		return nil, c.closing(o)
+	}
+	return nil, fmt.Errorf("%w: unexpected request %d", service.ErrBreach, r.Op)
+}
+
+// Ended closes the openings that a process has left.
+func (c *Client) Ended() {
 	for o := range c.openings {
 		c.close(o) // the firewall's owner reports what fails
 	}
+	clear(c.openings)
 }
 
 // opening serves an open, if it is one that socksd may ask for.
@@ -245,25 +186,6 @@ func checkListener(file *os.File, local netip.AddrPort) error {
 		}
 	})
 	return errors.Join(err, checkErr)
-}
-
-// Socketpair returns the two ends of a control connection: the parent's for
-// NewClient, and the one to hand to socksd (exec.Cmd.ExtraFiles, --control-fd)
-// and to close then.
-func Socketpair() (parent *net.UnixConn, child *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("control socket pair: %w", err)
-	}
-	child = os.NewFile(uintptr(fds[1]), "socksd control")
-	f := os.NewFile(uintptr(fds[0]), "socksd control")
-	defer f.Close()
-	conn, err := net.FileConn(f)
-	if err != nil {
-		child.Close()
-		return nil, nil, fmt.Errorf("control socket pair: %w", err)
-	}
-	return conn.(*net.UnixConn), child, nil
 }
 
 // Listen returns a TCP socket that listens on addr (IPv4; 0.0.0.0 for all own

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/socks"
 )
 
@@ -165,9 +169,6 @@ func TestArguments(t *testing.T) {
 		{"listen without port", []string{"--listen=127.0.0.1:0", "--max-connections=0"}, 2, "port 0 is not in 1..65535"},
 		{"max-connections", []string{"--max-connections=501"}, 2, "max-connections 501 is not in 1..500"},
 		{"access", []string{"--access=deny"}, 2, `"deny" is not key=value`},
-		{"control with listen", []string{"--control-fd=3", "--listen=127.0.0.1:1"}, 2, "goes with no other option"},
-		{"control is standard error", []string{"--control-fd=2"}, 2, "above 2"},
-		{"control is nothing", []string{"--control-fd=99"}, 1, "control descriptor 99"},
 		{"not our address", []string{"--listen=192.0.2.1:1080"}, 1, "listen on 192.0.2.1:1080: cannot assign requested address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -181,7 +182,7 @@ func TestArguments(t *testing.T) {
 		cmd.Env = append(os.Environ(), "POSTERN_TEST_SOCKSD=1")
 		out, err := cmd.Output()
 		require.NoError(t, err)
-		for _, flag := range []string{"--listen", "--access", "--max-connections", "--idle-timeout", "--user", "--allow-own-addresses", "--control-fd", "--help"} {
+		for _, flag := range []string{"--listen", "--access", "--max-connections", "--idle-timeout", "--user", "--allow-own-addresses", "--help"} {
 			assert.Contains(t, string(out), flag)
 		}
 	})
@@ -196,11 +197,11 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// build returns the program as it is shipped, without cgo.
-func build(t *testing.T) string {
+// build returns a program, without cgo as it is shipped.
+func build(t *testing.T, path string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "socksd")
-	cmd := exec.Command("go", "build", "-o", program, "../socksd")
+	cmd := exec.Command("go", "build", "-o", program, path)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -209,7 +210,7 @@ func build(t *testing.T) string {
 
 // TestProgram runs the program as it is shipped, alone.
 func TestProgram(t *testing.T) {
-	program := build(t)
+	program := build(t, "../socksd")
 	curl, err := exec.LookPath("curl")
 	require.NoError(t, err, "curl is in Debian's package curl")
 
@@ -307,16 +308,116 @@ func (f *firewall) await(t *testing.T, want ...string) {
 	require.EventuallyWithT(t, func(t *assert.CollectT) { assert.Equal(t, strings.Join(want, "\n"), f.noted()) }, patience, 5*time.Millisecond)
 }
 
-// start starts socksd under a Client.
-func start(t *testing.T, fw *firewall) (*Client, process) {
+// start starts socksd under a Client, confined as it is on a router. The Supervisor's log is
+// what socksd says.
+func start(t *testing.T, fw *firewall) *parent {
 	t.Helper()
-	parent, file, err := Socketpair()
+	p := &parent{said: &said{}}
+	supervisor := &service.Supervisor{Program: build(t, "./testdata/socksd"), Log: func(string) service.Log { return p.said }}
+	t.Cleanup(func() {
+		supervisor.Stop()
+		if t.Failed() {
+			t.Logf("socksd said:\n%s", p.said)
+		}
+	})
+	p.Service = supervisor.NewService(Spec, service.Options{Parent: func(l *service.Link) service.Parent {
+		return NewClient(l, fw.open, fw.close)
+	}})
+	p.configure(t, socks.DefaultConfig(), nil)
+	return p
+}
+
+// parent is PID 1 with a service.
+type parent struct {
+	*service.Service
+	said *said
+}
+
+// client returns that of the present process.
+func (p *parent) client(t *testing.T) *Client {
+	t.Helper()
+	var c *Client
+	require.Eventually(t, func() bool {
+		parent := p.Parent()
+		if parent != nil {
+			c = parent.(*Client)
+		}
+		return parent != nil
+	}, patience, time.Millisecond, "there is no process")
+	return c
+}
+
+// configure has the service take a configuration.
+func (p *parent) configure(t *testing.T, cfg socks.Config, listener *os.File) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, p.Set(&service.Desired{Configure: func(ctx context.Context, p service.Parent) error {
+		return p.(*Client).Configure(ctx, cfg, listener)
+	}}).Wait(ctx))
+}
+
+// off turns the service off.
+func (p *parent) off(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, p.Set(nil).Wait(ctx))
+}
+
+// pid finds the process of this test.
+func pid(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
 	require.NoError(t, err)
-	p := run(t, "/proc/self/exe", []*os.File{file}, "--control-fd=3")
-	file.Close()
-	client := NewClient(parent, fw.open, fw.close)
-	t.Cleanup(func() { client.Close(); <-client.Done() })
-	return client, p
+	var children []int
+	for _, task := range tasks(t) {
+		text, err = os.ReadFile("/proc/self/task/" + task + "/children")
+		require.NoError(t, err)
+		for word := range strings.FieldsSeq(string(text)) {
+			n, err := strconv.Atoi(word)
+			require.NoError(t, err)
+			children = append(children, n)
+		}
+	}
+	require.Len(t, children, 1)
+	return children[0]
+}
+
+func tasks(t *testing.T) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/task")
+	require.NoError(t, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// said is a service.Log.
+type said struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *said) Printf(_ int, format string, args ...any) { fmt.Fprintf(s, format+"\n", args...) }
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+func (s *said) await(t *testing.T, part string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return strings.Contains(s.String(), part) }, patience, time.Millisecond, "it does not say %q", part)
 }
 
 func listen(t *testing.T) (*os.File, string, uint16) {
@@ -358,14 +459,8 @@ func granted(t *testing.T, near net.Conn) netip.AddrPort {
 
 func TestUnderParent(t *testing.T) {
 	var fw firewall
-	client, p := start(t, &fw)
-	t.Cleanup(func() {
-		if t.Failed() {
-			p.Process.Kill()
-			says, _ := io.ReadAll(p.stderr)
-			t.Logf("socksd said:\n%s", says)
-		}
-	})
+	p := start(t, &fw)
+	client := p.client(t)
 	ctx := t.Context()
 	cfg := socks.DefaultConfig()
 	cfg.Enabled = true
@@ -373,10 +468,14 @@ func TestUnderParent(t *testing.T) {
 
 	listener, addr, port := listen(t)
 	cfg.Port = port
+	// Nobody answers there: what comes of it is not the filter's doing.
+	cfg.NameServers = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
 	rule, err := parseRule("dst-port=1024-65535")
 	require.NoError(t, err)
 	rule.Comment = strings.Repeat("long ", 100_000)
-	cfg.Access = []socks.Rule{rule, {Action: socks.Deny}}
+	named, err := parseRule("dst-port=80")
+	require.NoError(t, err)
+	cfg.Access = []socks.Rule{rule, named, {Action: socks.Deny}}
 	require.NoError(t, client.Configure(ctx, cfg, listener))
 
 	near, bound := bind(t, addr)
@@ -404,13 +503,21 @@ func TestUnderParent(t *testing.T) {
 	assert.Equal(t, "fred", list[0].UserID)
 	hits, err := client.Hits(ctx)
 	require.NoError(t, err)
-	assert.Equal(t, []uint64{2, 0}, hits, "the request and the call")
+	assert.Equal(t, []uint64{2, 0, 0}, hits, "the request and the call")
+
+	name, err := net.Dial("tcp4", addr)
+	require.NoError(t, err)
+	defer name.Close()
+	_, err = name.Write([]byte("\x04\x01\x00\x50\x00\x00\x00\x01\x00host.example\x00"))
+	require.NoError(t, err)
+	p.said.await(t, "connection refused")
 
 	// The port moves, the connection stays.
 	moved, addr, port := listen(t)
 	cfg.Port = port
 	require.NoError(t, client.Configure(ctx, cfg, moved))
-	for range 2*connectionsAtOnce + 5 { // more than one page, user ids at their worst
+	require.NoError(t, client.Configure(ctx, cfg, moved), "the same again, as if the answer had been late")
+	for range 2*connectionsAtOnce + 5 { // more than one page, user ids at their longest
 		c, err := net.Dial("tcp4", addr)
 		require.NoError(t, err)
 		defer c.Close()
@@ -419,85 +526,105 @@ func TestUnderParent(t *testing.T) {
 		c.SetDeadline(time.Now().Add(patience))
 		granted(t, c)
 	}
-	list, err = client.Connections(ctx)
-	require.NoError(t, err)
-	assert.Len(t, list, 1+2*connectionsAtOnce+5)
+	require.Eventually(t, func() bool {
+		list, err = client.Connections(ctx)
+		return err == nil && len(list) == 1+2*connectionsAtOnce+5 // the one with a name has ended
+	}, patience, 5*time.Millisecond)
+	for i, c := range list[1:] {
+		assert.Greater(t, c.Number, list[i].Number)
+		assert.Equal(t, strings.Repeat("\x01", 255), c.UserID)
+	}
 
-	require.EqualError(t, client.CloseConnection(ctx, 999), "socksd: close connection 999: close SOCKS connection 999: no such connection")
-	require.NoError(t, client.CloseConnection(ctx, list[0].Number))
-	_, err = near.Read(b)
-	require.ErrorIs(t, err, io.EOF)
-
-	cfg.Enabled = false
-	require.NoError(t, client.Configure(ctx, cfg, nil))
 	cfg.MaxConnections = 501
 	require.ErrorContains(t, client.Configure(ctx, cfg, nil), "max-connections 501")
+	assert.NotContains(t, p.said.String(), "not permitted")
 
-	client.Close()
-	_, code := p.awaitExit(t)
-	assert.Zero(t, code)
-	<-client.Done()
-	require.NoError(t, client.Err())
+	// Off means off: every connection ends, and the log has a line of each.
+	p.off(t)
+	_, err = near.Read(b)
+	require.Error(t, err)
+	assert.Equal(t, len(list), strings.Count(p.said.String(), `reason="shutdown"`))
 	assert.Equal(t, strings.Count(fw.noted(), "open"), strings.Count(fw.noted(), "close"))
 	_, err = client.Hits(ctx)
-	require.Error(t, err)
+	require.ErrorIs(t, err, service.ErrGone)
 }
 
 func TestDeathClosesOpenings(t *testing.T) {
 	var fw firewall
-	client, p := start(t, &fw)
+	p := start(t, &fw)
 	cfg := socks.DefaultConfig()
 	cfg.Enabled = true
 	listener, addr, _ := listen(t)
-	require.NoError(t, client.Configure(t.Context(), cfg, listener))
+	p.configure(t, cfg, listener)
 	_, bound := bind(t, addr)
 	fw.await(t, "open 0.0.0.0 "+bound.String())
 
-	require.NoError(t, p.Process.Signal(syscall.SIGSTOP))
+	process := pid(t)
+	require.NoError(t, syscall.Kill(process, syscall.SIGSTOP))
 	failed := make(chan error, 1)
+	client := p.client(t)
 	go func() { _, err := client.Hits(context.Background()); failed <- err }()
-	require.NoError(t, p.Process.Kill())
-	require.Error(t, <-failed, "a call that waits")
-	<-client.Done()
-	assert.Equal(t, "open 0.0.0.0 "+bound.String()+"\nclose 0.0.0.0 "+bound.String(), fw.noted())
-
 	// The listening socket lives on here: who connects now waits for the next one.
 	waiting, err := net.Dial("tcp4", addr)
 	require.NoError(t, err)
 	defer waiting.Close()
 	_, err = waiting.Write([]byte("\x05"))
 	require.NoError(t, err)
-	next, _ := start(t, &firewall{})
-	require.NoError(t, next.Configure(t.Context(), cfg, listener))
+	require.NoError(t, syscall.Kill(process, syscall.SIGKILL))
+	require.Error(t, <-failed, "a call that waits")
+	fw.await(t, "open 0.0.0.0 "+bound.String(), "close 0.0.0.0 "+bound.String())
 	waiting.SetDeadline(time.Now().Add(patience))
 	answer, err := io.ReadAll(waiting)
 	require.NoError(t, err)
 	assert.Equal(t, "\x00\x5b\x00\x00\x00\x00\x00\x00", string(answer))
+	assert.NotEqual(t, process, pid(t))
 }
 
-func TestTermination(t *testing.T) {
+// TestLateLink: socksd does not serve its link for a while, as on a host that stands still. No
+// connection ends for it.
+func TestLateLink(t *testing.T) {
 	var fw firewall
-	client, p := start(t, &fw)
+	p := start(t, &fw)
 	cfg := socks.DefaultConfig()
 	cfg.Enabled = true
 	listener, addr, _ := listen(t)
-	require.NoError(t, client.Configure(t.Context(), cfg, listener))
-	_, bound := bind(t, addr)
-	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
-	says, code := p.awaitExit(t)
-	assert.Zero(t, code, "%s", says)
-	assert.Contains(t, says, `reason="shutdown"`)
-	<-client.Done()
-	assert.Equal(t, "open 0.0.0.0 "+bound.String()+"\nclose 0.0.0.0 "+bound.String(), fw.noted())
+	p.configure(t, cfg, listener)
+	near, bound := bind(t, addr)
+	far, err := net.Dial("tcp4", bound.String())
+	require.NoError(t, err)
+	defer far.Close()
+	granted(t, near)
+
+	process := pid(t)
+	client := p.client(t)
+	require.NoError(t, syscall.Kill(process, syscall.SIGSTOP))
+	for range 3 * service.MaxCalls { // more than may be under way
+		ctx, cancel := service.WithTimeout(t.Context(), 2*time.Millisecond)
+		_, err := client.Hits(ctx)
+		require.ErrorIs(t, err, service.ErrTimeout)
+		cancel()
+	}
+	require.NoError(t, syscall.Kill(process, syscall.SIGCONT))
+	hits, err := client.Hits(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, hits)
+	_, err = far.Write([]byte("on"))
+	require.NoError(t, err)
+	b := make([]byte, 2)
+	_, err = io.ReadFull(near, b)
+	require.NoError(t, err)
+	assert.Equal(t, "on", string(b))
+	bind(t, addr) // socksd asks, too
+	assert.Equal(t, process, pid(t))
 }
 
 func TestFirewallRefuses(t *testing.T) {
 	fw := firewall{fail: errors.New("iptables is gone")}
-	client, p := start(t, &fw)
+	p := start(t, &fw)
 	cfg := socks.DefaultConfig()
 	cfg.Enabled = true
 	listener, addr, _ := listen(t)
-	require.NoError(t, client.Configure(t.Context(), cfg, listener))
+	p.configure(t, cfg, listener)
 	near, err := net.Dial("tcp4", addr)
 	require.NoError(t, err)
 	defer near.Close()
@@ -507,7 +634,7 @@ func TestFirewallRefuses(t *testing.T) {
 	answer, err := io.ReadAll(near)
 	require.NoError(t, err)
 	assert.Equal(t, "\x00\x5b\x00\x00\x00\x00\x00\x00", string(answer))
-	p.awaitLine(t, "iptables is gone")
+	p.said.await(t, "iptables is gone")
 	assert.Regexp(t, `^open .*\nclose `, fw.noted(), "half an opening is closed")
 }
 
@@ -529,9 +656,9 @@ func TestBadChild(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		for _, c := range []struct {
 			name string
-			op   string
+			op   byte
 			o    socks.Opening
-			file syscall.Conn
+			file *os.File
 			err  string
 		}{
 			{"well-known port", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:22")}, local, "port 22 is not for BIND"},
@@ -547,11 +674,15 @@ func TestBadChild(t *testing.T) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				var fw firewall
-				child, client := badChild(t, &fw)
-				_, err := child.call(t.Context(), message{Op: c.op, Opening: &c.o}, c.file)
-				require.ErrorContains(t, err, c.err)
-				client.Close()
-				<-client.Done()
+				child, end := badChild(t, &fw)
+				var files []*os.File
+				if c.file != nil {
+					files = append(files, c.file)
+				}
+				var e service.Encoder
+				encodeOpening(&e, c.o)
+				require.ErrorContains(t, child.Call(t.Context(), c.op, e.Bytes(), nil, files...), c.err)
+				end()
 				assert.Empty(t, fw.noted())
 			})
 		}
@@ -559,83 +690,94 @@ func TestBadChild(t *testing.T) {
 
 	t.Run("twice and too many", func(t *testing.T) {
 		var fw firewall
-		child, client := badChild(t, &fw)
+		child, end := badChild(t, &fw)
 		for i := range 3 { // max-connections is 2
-			o := socks.Opening{Peer: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Local: here}
-			_, err := child.call(t.Context(), message{Op: opOpen, Opening: &o}, local)
+			var e service.Encoder
+			encodeOpening(&e, socks.Opening{Peer: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Local: here})
+			err := child.Call(t.Context(), opOpen, e.Bytes(), nil, local)
 			if i == 2 {
 				require.ErrorContains(t, err, "there are 2 already")
 				break
 			}
 			require.NoError(t, err)
-			_, err = child.call(t.Context(), message{Op: opOpen, Opening: &o}, local)
-			require.ErrorContains(t, err, "is open")
+			require.ErrorContains(t, child.Call(t.Context(), opOpen, e.Bytes(), nil, local), "is open")
 		}
-		client.Close()
-		<-client.Done()
+		end()
 		assert.Equal(t, 2, strings.Count(fw.noted(), "close"))
 	})
 
-	t.Run("ends the connection", func(t *testing.T) {
-		for _, c := range []struct{ name, line, err string }{
-			{"not JSON", "hello\n", "invalid character"},
-			{"a parent's request", `{"id":1,"op":"configure"}` + "\n", `unexpected request "configure"`},
-			{"no opening", `{"id":1,"op":"open"}` + "\n", `unexpected request "open"`},
-			{"no descriptor", `{"id":1,"op":"open","file":true}` + "\n", "without its descriptor"},
-			{"endless line", strings.Repeat("x", maxLineToParent+1), "a line of more than 65536 bytes"},
+	t.Run("ends the link", func(t *testing.T) {
+		var opening service.Encoder
+		encodeOpening(&opening, socks.Opening{Peer: anyone, Local: here})
+		for _, c := range []struct {
+			name string
+			op   byte
+			body []byte
+		}{
+			{"PID 1's request", opConfigure, opening.Bytes()},
+			{"no opening", opOpen, nil},
+			{"an opening and more", opOpen, append(slices.Clone(opening.Bytes()), 0)},
+			{"an address of three bytes", opClose, []byte{3, 1, 2, 3, 0, 0}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				child, client := badChild(t, &firewall{})
-				child.conn.SetWriteDeadline(time.Now().Add(patience))
-				child.conn.Write([]byte(c.line))
-				require.ErrorContains(t, client.Err(), c.err)
+				child, _ := badChild(t, &firewall{})
+				require.ErrorIs(t, child.Call(t.Context(), c.op, c.body, nil), service.ErrGone)
 			})
 		}
 	})
-
-	t.Run("descriptors that no message takes", func(t *testing.T) {
-		child, client := badChild(t, &firewall{})
-		for range 2 {
-			require.NoError(t, rights(child.conn, local, " "))
-		}
-		require.ErrorContains(t, client.Err(), "a descriptor that no message takes")
-	})
 }
 
-// rights sends text with the descriptor of file.
-func rights(conn *net.UnixConn, file *os.File, text string) error {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var sendErr error
-	err = raw.Control(func(fd uintptr) { _, _, sendErr = conn.WriteMsgUnix([]byte(text), unix.UnixRights(int(fd)), nil) })
-	return errors.Join(err, sendErr)
-}
-
-// badChild returns the child's end of a Client whose configuration has room for
-// two connections.
-func badChild(t *testing.T, fw *firewall) (*link, *Client) {
+// badChild returns the child's end of the link of a Client whose configuration has room for two
+// connections, and a function that ends it.
+func badChild(t *testing.T, fw *firewall) (child *service.Link, end func()) {
 	t.Helper()
-	parent, file, err := Socketpair()
+	var client *Client
+	parent, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
+		client = NewClient(l, fw.open, fw.close)
+		return client.Handle
+	}, func(context.Context, *service.Request) ([]byte, error) { return nil, nil })
 	require.NoError(t, err)
-	conn, err := net.FileConn(file)
-	require.NoError(t, err)
-	file.Close()
-	child := newLink(conn.(*net.UnixConn), 1<<20, maxLineToChild)
-	var running sync.WaitGroup
-	running.Go(func() {
-		child.run(func(m message, f *os.File) error {
-			if f != nil {
-				f.Close()
-			}
-			return child.answer(m.ID, message{}, nil)
-		})
+	end = sync.OnceFunc(func() {
+		child.Close()
+		<-parent.Done()
+		<-child.Done()
+		client.Ended()
 	})
-	client := NewClient(parent, fw.open, fw.close)
-	t.Cleanup(func() { client.Close(); <-client.Done(); conn.Close(); running.Wait() })
+	t.Cleanup(end)
 	cfg := socks.DefaultConfig()
 	cfg.MaxConnections = 2
-	require.NoError(t, client.Configure(t.Context(), cfg, nil))
-	return child, client
+	client.cfg = cfg
+	return child, end
+}
+
+// TestWire: what is written is read again, and what is not as agreed is refused.
+func TestWire(t *testing.T) {
+	rule, err := parseRule("src-address=192.168.0.2 dst-address=!10.0.0.0/8 src-port=!1-5,9 dst-port=21 disabled=yes")
+	require.NoError(t, err)
+	cfg := socks.Config{Enabled: true, Port: 1, ConnectionIdleTimeout: time.Minute, MaxConnections: -1,
+		NameServers: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Access: []socks.Rule{rule, {Action: socks.Deny}}}
+	var e service.Encoder
+	encodeConfig(&e, cfg)
+	d := service.NewDecoder(e.Bytes())
+	assert.Equal(t, cfg, decodeConfig(d))
+	require.NoError(t, d.End())
+
+	list := []socks.Connection{{Number: 1<<64 - 1, Src: netip.MustParseAddrPort("1.2.3.4:5"), Tx: 1, Rx: 2, Type: socks.Out,
+		Age: time.Hour, Idle: time.Second, UserID: "\x01\xff"}, {Type: socks.Unknown}}
+	e = service.Encoder{}
+	encodeConnections(&e, list)
+	d = service.NewDecoder(e.Bytes())
+	assert.Equal(t, list, decodeConnections(d))
+	require.NoError(t, d.End())
+
+	e = service.Encoder{}
+	encodeConnections(&e, []socks.Connection{{Type: "other"}})
+	d = service.NewDecoder(e.Bytes())
+	decodeConnections(d)
+	require.ErrorContains(t, d.End(), `a connection of type "other"`)
+	e = service.Encoder{}
+	encodeConfig(&e, socks.Config{})
+	d = service.NewDecoder(append(bytes.Clone(e.Bytes()[:len(e.Bytes())-1]), 1, 0, 0, 1, 'x', 0, 0, 0))
+	decodeConfig(d)
+	require.ErrorContains(t, d.End(), "matcher: ")
 }

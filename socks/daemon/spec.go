@@ -1,0 +1,176 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/service"
+	"github.com/postern-router/postern/socks"
+)
+
+// Spec is socksd under PID 1.
+var Spec = service.Spec{
+	Name:  "socksd",
+	Topic: "socks",
+	Main:  runChild,
+	Calls: service.Calls{
+		// Those that relaying takes come first.
+		Any: []uint32{
+			unix.SYS_RECVFROM, unix.SYS_SENDTO, unix.SYS_SPLICE, unix.SYS_GETSOCKOPT, unix.SYS_EPOLL_PWAIT,
+			unix.SYS_SCHED_YIELD, unix.SYS_FUTEX, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_GETTIME, unix.SYS_SYSINFO,
+			unix.SYS_SETSOCKOPT, unix.SYS_EPOLL_CTL, unix.SYS_ACCEPT4, unix.SYS_CONNECT, unix.SYS_CLOSE, unix.SYS_SHUTDOWN,
+			unix.SYS_BIND, unix.SYS_LISTEN, unix.SYS_PPOLL, unix.SYS_PIPE2,
+		},
+		Checked: []service.Check{
+			service.Equals(unix.SYS_SOCKET, 0, unix.AF_INET),
+			service.Equals(unix.SYS_IOCTL, 1, unix.SIOCINQ), service.Equals(unix.SYS_IOCTL, 1, unix.SIOCOUTQ),
+		},
+	},
+	Limits:     service.Limits{Files: 2*socks.MaxMaxConnections + spareDescriptors, Memory: memoryLimit},
+	MaxMessage: 256 << 10,
+	AskEvery:   15 * time.Second,
+	// What counts is whether the server answers, not only the process around it.
+	Alive: func(ctx context.Context, p service.Parent) error {
+		_, err := p.(*Client).Hits(ctx)
+		return err
+	},
+}
+
+// Bounds of the memory that Go manages, under PID 1: on a router with 32 MB,
+// collect early rather than grow. With 500 connections that all stream to slow
+// receivers it was about 11 MB on amd64; 32-bit machines need less.
+const (
+	memoryLimit = 12 << 20 // bytes
+	gcPercent   = 25
+)
+
+// runChild is socksd under PID 1.
+func runChild(process *service.Child) error {
+	debug.SetGCPercent(gcPercent)
+	// The server's loop has a thread of its own, which may be busy for long. With a
+	// processor of Go's for others too, it is the kernel that shares out the time.
+	runtime.GOMAXPROCS(max(2, runtime.NumCPU()))
+	c := &child{process: process, slots: make(chan struct{}, openingsAtOnce)}
+	c.server = socks.New(socks.Options{Logf: process.Logf, Open: c.open, SocketMemory: socketMemory()})
+	err := process.Serve(c.handle)
+	return errors.Join(err, shutdown(c.server))
+}
+
+// socketMemory returns what socket buffers may take on a router's small machine:
+// a part in 16 of its memory, 1.7 MB with 32 MB, a third of it for connections that
+// are not fast: pages are never full, and the kernel needs as much again. A larger
+// machine is left to the kernel.
+func socketMemory() int {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0
+	}
+	memory := uint64(info.Totalram) * uint64(info.Unit)
+	if memory > 256<<20 {
+		return 0
+	}
+	return int(memory / 16)
+}
+
+const (
+	// callTime is how long PID 1 may take to change the firewall.
+	callTime = 10 * time.Second
+	// openingsAtOnce is how many requests about openings socksd sends before it has
+	// replies: PID 1 takes them in turn.
+	openingsAtOnce = 8
+)
+
+// child is socksd's end of the link.
+type child struct {
+	process *service.Child
+	server  *socks.Server
+	slots   chan struct{} // a slot for each request about an opening
+	// listed are the connections that the parent was not told yet of those that
+	// it asked for; long is that they do not fit one reply. handle alone uses them.
+	listed []socks.Connection
+	long   bool
+}
+
+// connectionsAtOnce is how many connections a reply holds.
+const connectionsAtOnce = 32
+
+// handle serves a request of PID 1.
+func (c *child) handle(_ context.Context, r *service.Request) ([]byte, error) {
+	var reply service.Encoder
+	switch r.Op {
+	case opConfigure:
+		return nil, c.configure(decodeConfig(r.Decoder), r)
+	case opConnections:
+		after := r.Uint(maxNumber)
+		// One look at the server for all parts of a list: each may have to wait.
+		if after == 0 {
+			c.listed = c.server.Connections()
+			c.long = len(c.listed) > connectionsAtOnce
+		}
+		for len(c.listed) > 0 && c.listed[0].Number <= after {
+			c.listed = c.listed[1:]
+		}
+		n := min(connectionsAtOnce, len(c.listed))
+		encodeConnections(&reply, c.listed[:n])
+		c.listed = c.listed[n:]
+		if n == 0 && c.long {
+			c.listed, c.long = nil, false
+			debug.FreeOSMemory() // more is left of 500 than the connections take
+		}
+	case opHits:
+		encodeHits(&reply, c.server.Hits())
+	default:
+		return nil, fmt.Errorf("%w: no request %d", service.ErrBreach, r.Op)
+	}
+	return reply.Bytes(), nil
+}
+
+func (c *child) configure(cfg socks.Config, r *service.Request) error {
+	var l *net.TCPListener
+	if file := r.TakeFile(); file != nil {
+		var err error
+		if l, err = listenerOf(file); err != nil {
+			return err
+		}
+	}
+	return c.server.Configure(cfg, l)
+}
+
+// open has PID 1 open the firewall.
+func (c *child) open(ctx context.Context, o socks.Opening, l *os.File) (func(), error) {
+	var body service.Encoder
+	encodeOpening(&body, o)
+	ctx, cancel := service.WithTimeout(ctx, callTime)
+	defer cancel()
+	undo := func() {
+		c.slots <- struct{}{}
+		defer func() { <-c.slots }()
+		ctx, cancel := service.WithTimeout(context.Background(), callTime)
+		defer cancel()
+		if err := c.process.Call(ctx, opClose, body.Bytes(), nil); err != nil && !errors.Is(err, service.ErrGone) {
+			c.process.Logf("close the firewall for %s to %s: %v", o.Peer, o.Local, err)
+		}
+	}
+	select {
+	case c.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	err := c.process.Call(ctx, opOpen, body.Bytes(), nil, l)
+	<-c.slots
+	if err != nil && ctx.Err() != nil {
+		undo() // it may open yet
+	}
+	if err != nil {
+		return nil, err
+	}
+	return undo, nil
+}

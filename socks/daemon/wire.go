@@ -1,0 +1,128 @@
+package daemon
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/service"
+	"github.com/postern-router/postern/socks"
+)
+
+// The requests, see the documentation of the package.
+const (
+	opConfigure   = 1
+	opConnections = 2
+	opHits        = 3
+	opOpen        = 4
+	opClose       = 5
+)
+
+const (
+	maxNumber  = math.MaxUint64 // of a connection
+	maxRules   = 10_000
+	maxServers = 64
+	maxMatcher = 16 << 10 // the text of one
+	maxUserID  = 255
+)
+
+// encodeConfig leaves comments out: they decide nothing, and may be long.
+func encodeConfig(e *service.Encoder, c socks.Config) {
+	e.Bool(c.Enabled)
+	e.Uint(uint64(c.Port))
+	e.Int(int64(c.ConnectionIdleTimeout))
+	e.Int(int64(c.MaxConnections))
+	e.Addrs(c.NameServers)
+	e.Uint(uint64(len(c.Access)))
+	for _, r := range c.Access {
+		e.String(string(r.Action))
+		e.Bool(r.Disabled)
+		e.String(r.SrcAddress.String())
+		e.String(r.DstAddress.String())
+		e.String(r.SrcPort.String())
+		e.String(r.DstPort.String())
+	}
+}
+
+func decodeConfig(d *service.Decoder) socks.Config {
+	c := socks.Config{
+		Enabled: d.Bool(), Port: uint16(d.Uint(math.MaxUint16)), ConnectionIdleTimeout: d.Duration(),
+		MaxConnections: int(d.Int()), NameServers: d.Addrs(maxServers),
+	}
+	for range d.Count(maxRules) {
+		c.Access = append(c.Access, socks.Rule{
+			Action: socks.Action(d.String(10)), Disabled: d.Bool(),
+			SrcAddress: matcher(d, match.ParseAddresses), DstAddress: matcher(d, match.ParseAddresses),
+			SrcPort: matcher(d, match.ParsePorts), DstPort: matcher(d, match.ParsePorts),
+		})
+	}
+	return c
+}
+
+// matcher reads a matcher as people write it; "" matches all.
+func matcher[T any](d *service.Decoder, parse func(string) (T, error)) T {
+	var all T
+	text := d.String(maxMatcher)
+	if text == "" {
+		return all
+	}
+	m, err := parse(text)
+	if err != nil {
+		d.Fail(fmt.Errorf("matcher: %w", err))
+	}
+	return m
+}
+
+func encodeConnections(e *service.Encoder, list []socks.Connection) {
+	e.Uint(uint64(len(list)))
+	for _, c := range list {
+		e.Uint(c.Number)
+		e.AddrPort(c.Src)
+		e.AddrPort(c.Dst)
+		e.Uint(c.Tx)
+		e.Uint(c.Rx)
+		e.String(string(c.Type))
+		e.Int(int64(c.Age))
+		e.Int(int64(c.Idle))
+		e.String(c.UserID)
+	}
+}
+
+func decodeConnections(d *service.Decoder) []socks.Connection {
+	var list []socks.Connection
+	for range d.Count(connectionsAtOnce) {
+		c := socks.Connection{
+			Number: d.Uint(maxNumber), Src: d.AddrPort(), Dst: d.AddrPort(), Tx: d.Uint(math.MaxUint64), Rx: d.Uint(math.MaxUint64),
+			Type: socks.Type(d.String(10)), Age: d.Duration(), Idle: d.Duration(), UserID: d.String(maxUserID),
+		}
+		if c.Type != socks.Unknown && c.Type != socks.Out && c.Type != socks.In {
+			d.Fail(fmt.Errorf("a connection of type %q", c.Type))
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+func encodeHits(e *service.Encoder, hits []uint64) {
+	e.Uint(uint64(len(hits)))
+	for _, n := range hits {
+		e.Uint(n)
+	}
+}
+
+func decodeHits(d *service.Decoder) []uint64 {
+	var hits []uint64
+	for range d.Count(maxRules) {
+		hits = append(hits, d.Uint(math.MaxUint64))
+	}
+	return hits
+}
+
+func encodeOpening(e *service.Encoder, o socks.Opening) {
+	e.Addr(o.Peer)
+	e.AddrPort(o.Local)
+}
+
+func decodeOpening(d *service.Decoder) socks.Opening {
+	return socks.Opening{Peer: d.Addr(), Local: d.AddrPort()}
+}
