@@ -3,10 +3,12 @@ package netcfg
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,4 +101,26 @@ func (m *Manager) follow(ctx context.Context) error {
 			delay = settle
 		}
 	}
+}
+
+// subscribe opens a socket that hears of changes to links, IPv4 addresses, IPv4
+// routes and forwarding. Its buffer in the kernel is small: what overflows it is
+// read as ENOBUFS, and that too says that something changed.
+func subscribe() (*os.File, error) {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to netlink: %w", err)
+	}
+	defer s.Close()
+	if err := s.SetReceiveBufferSize(8<<10, false); err != nil {
+		return nil, fmt.Errorf("set up netlink socket: %w", err)
+	}
+	// s can only receive whole datagrams, and would hold its 64 KB for as long as
+	// it waits. As a file the socket can be read just to hear that there is one.
+	fd, err := unix.FcntlInt(uintptr(s.GetFd()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate netlink socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "netlink"), nil
 }

@@ -1,0 +1,139 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// device is what is remembered of a port's device for as long as it is there.
+type device struct {
+	port string
+	// driverMTU is the MTU that the device had before it was given another; 0 if
+	// it was not. driverMAC is the same of its address.
+	driverMTU int
+	driverMAC MAC
+}
+
+// match finds the devices of the ports. A device keeps its port until it
+// vanishes, for once it is renamed its kernel name says nothing any more.
+func (m *Manager) match(links []link) {
+	missing := slices.Clone(m.ports)
+	for index, d := range m.devices {
+		if !slices.ContainsFunc(links, func(l link) bool { return l.index == index }) {
+			delete(m.devices, index)
+			continue
+		}
+		missing = slices.DeleteFunc(missing, func(p Port) bool { return p.Name == d.port })
+	}
+	find := func(is func(Port, link) bool) {
+		missing = slices.DeleteFunc(missing, func(p Port) bool {
+			for _, l := range links {
+				if m.devices[l.index] == nil && !l.loopback && !l.own && is(p, l) {
+					m.devices[l.index] = &device{port: p.Name}
+					return true
+				}
+			}
+			return false
+		})
+	}
+	find(m.isDevice)
+	// A port that is known by its kernel name and was named by an earlier run of
+	// the program.
+	find(func(p Port, l link) bool { return l.name == p.Name && !strings.Contains(p.Device, "/") })
+}
+
+// isDevice says whether l is the device that p names.
+func (m *Manager) isDevice(p Port, l link) bool {
+	if l.name == p.Device {
+		return true
+	}
+	// A link to ../../devices/pci0000:00/0000:00:12.0/virtio0/net/eth0. It saves
+	// resolving X/device component by component. There is none for a device that
+	// vanished meanwhile.
+	path, err := os.Readlink(filepath.Join(m.sysfs, "class/net", l.name))
+	if err != nil {
+		return false
+	}
+	_, path, _ = strings.Cut(path, "/devices/")
+	// As many of its names as Device has, and more.
+	names, depth := strings.Split(path, "/"), strings.Count(p.Device, "/")+1
+	if len(names) <= depth {
+		return false
+	}
+	matches, err := filepath.Match(p.Device, strings.Join(names[:depth], "/"))
+	return err == nil && matches
+}
+
+// rename gives the ports' devices their names, and changes links accordingly. A
+// device that holds the name of a port, be it a port itself or not, is named
+// after its index: it gets its own name later or keeps that one.
+func (m *Manager) rename(p *pass, links []link) {
+	for i := range links {
+		l := &links[i]
+		d := m.devices[l.index]
+		if d == nil || l.name == d.port {
+			continue
+		}
+		if h := slices.IndexFunc(links, func(o link) bool { return o.name == d.port }); h >= 0 {
+			holder := &links[h]
+			wasUp := holder.up
+			rename(p, holder, fmt.Sprintf("dev%d", holder.index))
+			if wasUp && m.devices[holder.index] == nil {
+				p.did("set "+holder.name+" up", setUp(holder.index, true))
+			}
+		}
+		rename(p, l, d.port)
+	}
+}
+
+// rename takes l down for it, without which kernels before 6.2 refuse.
+func rename(p *pass, l *link, name string) {
+	what := fmt.Sprintf("rename link %s to %s", l.name, name)
+	if l.up {
+		if err := setUp(l.index, false); err != nil {
+			p.did(what, fmt.Errorf("set down: %w", err))
+			return
+		}
+		l.up = false
+	}
+	err := setName(l.index, name)
+	if err == nil {
+		l.name = name
+	}
+	p.did(what, err)
+}
+
+// thread has the kernel take the packets of devices in threads of its own (threaded
+// NAPI, Documentation/networking/napi.rst), which share the processor with
+// programs. In soft interrupts, where it takes them otherwise, packets go before
+// every program: a router that forwards all it can would answer nobody, the
+// watchdog included, for as long as that lasts.
+func (m *Manager) thread(links []link) {
+	for _, l := range links {
+		if l.loopback || l.own {
+			continue
+		}
+		err := writeExisting(filepath.Join(m.sysfs, "class/net", l.name, "threaded"), "1\n")
+		// Gone meanwhile, or a device whose driver does not poll.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EOPNOTSUPP) {
+			m.logf("take the packets of %s in threads: %v", l.name, err)
+		}
+	}
+}
+
+// writeExisting writes to a file of the kernel's, and makes none.
+func writeExisting(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}

@@ -1,0 +1,192 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// reconcile changes what differs between have and want. The order: a link before
+// its addresses, the addresses before the routes whose gateways they reach, and
+// no forwarding while any of it is unfinished.
+func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
+	if have.forwarding && !want.forwarding {
+		p.did("turn forwarding off", setForwarding(false))
+	}
+	m.reconcileLinks(nl, p, have.links, want.links)
+	if len(p.changes) > 0 { // a link takes its addresses along
+		addrs, err := m.ownAddrs(nl)
+		if err != nil {
+			p.errs = append(p.errs, err)
+			return
+		}
+		have.addrs = addrs
+	}
+	m.reconcileAddrs(nl, p, have.addrs, want.addrs)
+	if len(p.changes) > 0 {
+		// A link that went down, or lost its last address, took its routes along.
+		routes, err := listRoutes(nl, m.links)
+		if err != nil {
+			p.errs = append(p.errs, err)
+			return
+		}
+		have.routes = routes
+	}
+	m.reconcileRoutes(p, have.routes, want.routes)
+	if !have.forwarding && want.forwarding && len(p.errs) == 0 {
+		p.did("turn forwarding on", setForwarding(true))
+	}
+}
+
+// ownAddrs lists the addresses of the links that the Manager owns.
+func (m *Manager) ownAddrs(nl *conn) ([]addr, error) {
+	return listAddrs(nl, slices.DeleteFunc(slices.Clone(m.links), func(l link) bool {
+		return !l.own && m.devices[l.index] == nil
+	}))
+}
+
+// reconcileLink sets the properties of a link. The address of a bridge or VLAN is
+// the kernel's choice.
+func (m *Manager) reconcileLink(p *pass, have, want link) {
+	d := m.devices[have.index]
+	if d != nil && have.mac != want.mac {
+		err := setMAC(have.index, want.mac)
+		if errors.Is(err, unix.EBUSY) && have.up { // most drivers do it while the link is up
+			if err = setUp(have.index, false); err == nil {
+				have.up = false
+				err = setMAC(have.index, want.mac)
+			}
+		}
+		switch {
+		case err != nil:
+		case d.driverMAC == MAC{}:
+			d.driverMAC = have.mac
+		case d.driverMAC == want.mac:
+			d.driverMAC = MAC{}
+		}
+		p.did(fmt.Sprintf("set link %s mac-address %s", want.name, want.mac), err)
+	}
+	if want.kind == bridgeKind && have.stp != want.stp {
+		word := "off"
+		if want.stp {
+			word = "on"
+		}
+		p.did(fmt.Sprintf("turn the spanning tree of %s %s", want.name, word), setSTP(have.index, want.stp))
+	}
+	if have.mtu != want.mtu {
+		err := setMTU(have.index, want.mtu)
+		switch {
+		case err != nil, d == nil:
+		case d.driverMTU == 0:
+			d.driverMTU = have.mtu
+		case d.driverMTU == want.mtu:
+			d.driverMTU = 0
+		}
+		p.did(fmt.Sprintf("set link %s mtu %d", want.name, want.mtu), err)
+	}
+	if have.up != want.up {
+		word := "down"
+		if want.up {
+			word = "up"
+		}
+		p.did(fmt.Sprintf("set link %s %s", want.name, word), setUp(have.index, want.up))
+	}
+}
+
+func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
+	what := func(verb string, a addr) string {
+		return fmt.Sprintf("%s address %s on %s", verb, a.prefix, a.link)
+	}
+	deleted := false
+	for _, h := range have {
+		if slices.Contains(want, h) {
+			continue
+		}
+		err := deleteAddr(m.index(h.link), h)
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			continue // it went with the primary address of its network
+		}
+		p.did(what("delete", h), err)
+		deleted = true
+	}
+	if deleted {
+		// A wanted address may have gone with the primary address of its network,
+		// unless net.ipv4.conf.*.promote_secondaries is on.
+		var err error
+		if have, err = m.ownAddrs(nl); err != nil {
+			p.errs = append(p.errs, err)
+			return
+		}
+	}
+	for _, w := range want {
+		if slices.Contains(have, w) {
+			continue
+		}
+		if err := addAddr(m.index(w.link), w); !errors.Is(err, unix.EEXIST) {
+			p.did(what("add", w), err)
+		}
+	}
+}
+
+func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
+	what := func(verb string, r route) string {
+		return fmt.Sprintf("%s route %s by %s distance %d", verb, r.dst, r.gw, r.metric)
+	}
+	// The new before the old goes: there is no moment without a route.
+	for _, w := range want {
+		if slices.Contains(have, w) {
+			continue
+		}
+		// A route on a link that is the kernel's choice is put to the kernel even
+		// if it stands: the kernel keeps routes whose gateway went out of reach,
+		// and would refuse them after the next boot.
+		stands := slices.ContainsFunc(have, w.covers)
+		replace := slices.ContainsFunc(have, func(h route) bool { return h.dst == w.dst && h.metric == w.metric })
+		err := addRoute(m.index(w.oif), w, replace)
+		if errors.Is(err, unix.EEXIST) {
+			err = fmt.Errorf("a route that is not ours has this destination and distance: %w", err)
+		}
+		if err != nil || !stands {
+			p.did(what("add", w), err)
+		}
+	}
+	for _, h := range have {
+		if slices.ContainsFunc(want, func(w route) bool { return w.covers(h) }) {
+			continue
+		}
+		if err := deleteRoute(m.index(h.oif), h); !errors.Is(err, unix.ESRCH) { // replaced, or gone with its link
+			p.did(what("delete", h), err)
+		}
+	}
+}
+
+// covers says whether h is what w asks for.
+func (w route) covers(h route) bool {
+	if w.oif == "" {
+		h.oif = ""
+	}
+	return w == h
+}
+
+// ipForward belongs to the network namespace of whoever opens it.
+const ipForward = "/proc/sys/net/ipv4/ip_forward"
+
+func forwarding() (bool, error) {
+	b, err := os.ReadFile(ipForward)
+	if err != nil {
+		return false, fmt.Errorf("read forwarding: %w", err)
+	}
+	return strings.TrimSpace(string(b)) != "0", nil
+}
+
+func setForwarding(on bool) error {
+	value := "0"
+	if on {
+		value = "1"
+	}
+	return os.WriteFile(ipForward, []byte(value), 0)
+}

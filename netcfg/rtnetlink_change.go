@@ -1,0 +1,162 @@
+package netcfg
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+func setName(index int, name string) error {
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+}
+
+func setMTU(index, mtu int) error {
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
+}
+
+func setUp(index int, up bool) error {
+	flags := uint32(0)
+	if up {
+		flags = unix.IFF_UP
+	}
+	return setLink(index, flags, unix.IFF_UP)
+}
+
+func setMAC(index int, mac MAC) error {
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_ADDRESS, mac[:]))
+}
+
+// setMaster makes a link a port of the bridge of index master, 0 for none.
+func setMaster(index, master int) error {
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(master))))
+}
+
+func setSTP(index int, stp bool) error {
+	info, data := infoOf(bridgeKind)
+	data.AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
+	return changeLink(unix.RTM_NEWLINK, index, 0, 0, info)
+}
+
+// setLink changes those flags of a link that change has, and attributes.
+func setLink(index int, flags, change uint32, attrs ...*nl.RtAttr) error {
+	return changeLink(unix.RTM_SETLINK, index, flags, change, attrs...)
+}
+
+func changeLink(typ, index int, flags, change uint32, attrs ...*nl.RtAttr) error {
+	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	head.Index, head.Flags, head.Change = int32(index), flags, change
+	return request(typ, 0, head, attrs)
+}
+
+func deleteLink(index int) error { return changeLink(unix.RTM_DELLINK, index, 0, 0) }
+
+// makeBridge and makeVLAN make links of our group, which are down.
+func makeBridge(name string, stp bool) error {
+	info, data := infoOf(bridgeKind)
+	data.AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
+	return newLink(name, info)
+}
+
+func makeVLAN(name string, parent, id int) error {
+	info, data := infoOf(vlanKind)
+	data.AddRtAttr(nl.IFLA_VLAN_ID, nl.Uint16Attr(uint16(id)))
+	return newLink(name, info, nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(parent))))
+}
+
+func newLink(name string, attrs ...*nl.RtAttr) error {
+	attrs = append(attrs, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
+	return request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC), attrs)
+}
+
+// infoOf returns the attribute IFLA_LINKINFO of a kind of links, and in it the one
+// that takes what only this kind has.
+func infoOf(kind string) (info, data *nl.RtAttr) {
+	info = nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(unix.IFLA_INFO_KIND, []byte(kind))
+	return info, info.AddRtAttr(unix.IFLA_INFO_DATA, nil)
+}
+
+func stpState(on bool) []byte {
+	if on {
+		return nl.Uint32Attr(1)
+	}
+	return nl.Uint32Attr(0)
+}
+
+func addAddr(index int, a addr) error {
+	return changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, a)
+}
+
+func deleteAddr(index int, a addr) error { return changeAddr(unix.RTM_DELADDR, 0, index, a) }
+
+// changeAddr adds or deletes an address. A /31 has no broadcast address (RFC 3021),
+// and a point-to-point address gets none here.
+func changeAddr(typ, flags, index int, a addr) error {
+	head := nl.NewIfAddrmsg(unix.AF_INET)
+	head.Index, head.Prefixlen = uint32(index), uint8(a.prefix.Bits())
+	local := a.prefix.Addr().As4()
+	attrs := []*nl.RtAttr{nl.NewRtAttr(unix.IFA_LOCAL, local[:]), nl.NewRtAttr(unix.IFA_ADDRESS, a.peer.AsSlice())}
+	if bits := a.prefix.Bits(); bits < 31 && a.peer == a.prefix.Addr() {
+		last := binary.BigEndian.Uint32(local[:]) | (1<<(32-bits) - 1)
+		attrs = append(attrs, nl.NewRtAttr(unix.IFA_BROADCAST, binary.BigEndian.AppendUint32(nil, last)))
+	}
+	return request(typ, flags, head, attrs)
+}
+
+// addRoute adds r; with replace, in the place of the route to the same
+// destination with the same metric, without a moment between them. Replacing a
+// route by itself changes nothing, but the kernel checks its gateway.
+func addRoute(oif int, r route, replace bool) error {
+	flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	if replace {
+		flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	}
+	return changeRoute(unix.RTM_NEWROUTE, flags, nl.NewRtMsg(), oif, r)
+}
+
+func deleteRoute(oif int, r route) error {
+	return changeRoute(unix.RTM_DELROUTE, 0, nl.NewRtDelMsg(), oif, r) // of any scope and type
+}
+
+func changeRoute(typ, flags int, head *nl.RtMsg, oif int, r route) error {
+	head.Family, head.Protocol, head.Dst_len = unix.AF_INET, unix.RTPROT_STATIC, uint8(r.dst.Bits())
+	attrs := []*nl.RtAttr{
+		nl.NewRtAttr(unix.RTA_DST, r.dst.Addr().AsSlice()),
+		nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.metric))),
+	}
+	if r.gw.IsValid() {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_GATEWAY, r.gw.AsSlice()))
+	}
+	if oif != 0 {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(oif))))
+	}
+	return request(typ, flags, head, attrs)
+}
+
+// request asks the kernel for a change and waits for its word.
+func request(typ, flags int, head nl.NetlinkRequestData, attrs []*nl.RtAttr) error {
+	req := nl.NewNetlinkRequest(typ, flags|unix.NLM_F_ACK)
+	req.AddData(head)
+	for _, a := range attrs {
+		req.AddData(a)
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return explained(err)
+}
+
+// explained puts the kernel's explanation of a refusal, if it gave one, in
+// parentheses.
+func explained(err error) error {
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return err
+	}
+	if text, ok := strings.CutPrefix(err.Error(), errno.Error()+": "); ok {
+		return fmt.Errorf("%w (%s)", errno, text)
+	}
+	return err
+}

@@ -1,0 +1,382 @@
+package netcfg
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// conn is a socket that lists are read from.
+type conn struct {
+	fd  int
+	seq uint32
+	// buf takes a datagram. The kernel makes none of a list larger than what it is read
+	// into (netlink_dump in net/netlink/af_netlink.c).
+	buf [16 << 10]byte
+}
+
+// listTimeout is for a kernel that does not answer, which is none that is known.
+const listTimeout = 10 // seconds
+
+// dial opens the socket that the lists of one pass are read from.
+func dial() (*conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	c := &conn{fd: fd}
+	if err := errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1), // lists filtered by the kernel
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: listTimeout}),
+	); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("set up netlink socket: %w", err)
+	}
+	return c, nil
+}
+
+func (c *conn) Close() { unix.Close(c.fd) }
+
+// errInterrupted is that of a list that changed under the reader.
+var errInterrupted = errors.New("changed again and again")
+
+// dump asks for a list (netlink(7)) and calls f with each message of it, which is
+// valid until f returns.
+func (c *conn) dump(get int, head []byte, f func(message []byte) error) error {
+	c.seq++
+	req := nl.NewNetlinkRequest(get, unix.NLM_F_DUMP)
+	req.Seq = c.seq
+	req.AddRawData(head)
+	if err := unix.Sendto(c.fd, req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	interrupted := false
+	for {
+		n, _, flags, _, err := unix.Recvmsg(c.fd, c.buf[:], nil, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if flags&unix.MSG_TRUNC != 0 {
+			return fmt.Errorf("datagram of more than %d bytes", len(c.buf))
+		}
+		// It answers RTM_GETLINK by RTM_NEWLINK, two below, and so with all.
+		done, err := c.messages(c.buf[:n], uint16(get-2), &interrupted, f)
+		if err != nil {
+			return err
+		}
+		if done && interrupted {
+			return errInterrupted
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+// messages calls f with those of type want in a datagram, and reports whether the
+// list ends in it.
+func (c *conn) messages(b []byte, want uint16, interrupted *bool, f func(message []byte) error) (done bool, err error) {
+	order := nl.NativeEndian()
+	for len(b) >= unix.NLMSG_HDRLEN {
+		// struct nlmsghdr: length, type, flags, sequence number, port.
+		size, typ, flags, seq := int(order.Uint32(b)), order.Uint16(b[4:]), order.Uint16(b[6:]), order.Uint32(b[8:])
+		if size < unix.NLMSG_HDRLEN || size > len(b) {
+			return false, fmt.Errorf("message of %d bytes, where there are %d", size, len(b))
+		}
+		body := b[unix.NLMSG_HDRLEN:size]
+		b = b[min((size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)):]
+		if seq != c.seq {
+			continue
+		}
+		if flags&unix.NLM_F_DUMP_INTR != 0 {
+			*interrupted = true
+		}
+		switch {
+		case typ == unix.NLMSG_DONE || typ == unix.NLMSG_ERROR:
+			if errno := int32(number(body)); errno < 0 {
+				return false, unix.Errno(-errno)
+			}
+			return true, nil
+		case typ == want:
+			if err := f(body); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// list asks for all things of a kind, by the message type get with the head that all
+// requests of that kind have, and reads each with parse. It asks again if the kernel
+// says that the list changed under the reader.
+func list[T any](c *conn, what string, get int, head []byte, parse func([]byte) (T, error)) ([]T, error) {
+	var all []T
+	var err error
+	for range 5 {
+		all = nil
+		if err = c.dump(get, head, func(message []byte) error {
+			one, err := parse(message)
+			all = append(all, one)
+			return err
+		}); err != errInterrupted {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", what, err)
+	}
+	return all, nil
+}
+
+// listLinks lists every device, in the order of their indexes. Who is on what is
+// known by index alone: see nameLinks.
+func listLinks(s *conn) ([]link, error) {
+	return list(s, "links", unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg), parseLink)
+}
+
+// parseLink reads a message of type RTM_NEWLINK (rtnetlink(7)).
+func parseLink(message []byte) (link, error) {
+	if len(message) < unix.SizeofIfInfomsg {
+		return link{}, fmt.Errorf("message of %d bytes", len(message))
+	}
+	head := nl.DeserializeIfInfomsg(message)
+	l := link{
+		index:    int(head.Index),
+		up:       head.Flags&unix.IFF_UP != 0,
+		running:  head.Flags&unix.IFF_LOWER_UP != 0,
+		loopback: head.Flags&unix.IFF_LOOPBACK != 0,
+	}
+	err := attributes(message[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) error {
+		switch typ {
+		case unix.IFLA_IFNAME:
+			l.name = unix.ByteSliceToString(value)
+		case unix.IFLA_MTU:
+			l.mtu = number(value)
+		case unix.IFLA_MASTER:
+			l.masterIndex = number(value)
+		case unix.IFLA_LINK:
+			l.parentIndex = number(value)
+		case unix.IFLA_GROUP:
+			l.own = number(value) == group
+		case unix.IFLA_ADDRESS:
+			if len(value) == len(l.mac) {
+				l.mac = MAC(value)
+			}
+		case unix.IFLA_STATS64: // struct rtnl_link_stats64, linux/if_link.h
+			for i, counter := range []*uint64{&l.rxPackets, &l.txPackets, &l.rxBytes, &l.txBytes} {
+				if len(value) >= 8*(i+1) {
+					*counter = nl.NativeEndian().Uint64(value[8*i:])
+				}
+			}
+		case unix.IFLA_LINKINFO:
+			return l.parseInfo(value)
+		}
+		return nil
+	})
+	return l, err
+}
+
+// parseInfo reads the attribute IFLA_LINKINFO: of what kind a link is, and before
+// that, or behind, what only this kind has.
+func (l *link) parseInfo(info []byte) error {
+	var data []byte
+	if err := attributes(info, func(typ uint16, value []byte) error {
+		switch typ {
+		case unix.IFLA_INFO_KIND:
+			l.kind = unix.ByteSliceToString(value)
+		case unix.IFLA_INFO_DATA:
+			data = value
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return attributes(data, func(typ uint16, value []byte) error {
+		switch {
+		case l.kind == bridgeKind && typ == nl.IFLA_BR_STP_STATE:
+			l.stp = number(value) != 0
+		case l.kind == vlanKind && typ == nl.IFLA_VLAN_ID && len(value) >= 2:
+			l.vlanID = int(nl.NativeEndian().Uint16(value))
+		}
+		return nil
+	})
+}
+
+// attributes calls f for each of the attributes that b consists of.
+func attributes(b []byte, f func(typ uint16, value []byte) error) error {
+	for len(b) >= unix.SizeofRtAttr {
+		size, typ := int(nl.NativeEndian().Uint16(b)), nl.NativeEndian().Uint16(b[2:])
+		if size < unix.SizeofRtAttr || size > len(b) {
+			return fmt.Errorf("attribute %d of %d bytes, where there are %d", typ, size, len(b))
+		}
+		if err := f(typ&^unix.NLA_F_NESTED, b[unix.SizeofRtAttr:size]); err != nil {
+			return err
+		}
+		b = b[min((size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b)):]
+	}
+	return nil
+}
+
+// number is an attribute's value of type u32; 0 if it is too short for one.
+func number(value []byte) int {
+	if len(value) < 4 {
+		return 0
+	}
+	return int(nl.NativeEndian().Uint32(value))
+}
+
+// nameLinks says by name who is on what. A VLAN's index may be that of a link in
+// another namespace: then it has no parent here.
+func nameLinks(links []link) {
+	name := func(index int) string {
+		for _, l := range links {
+			if l.index == index && index != 0 {
+				return l.name
+			}
+		}
+		return ""
+	}
+	for i := range links {
+		l := &links[i]
+		l.master, l.parent = name(l.masterIndex), ""
+		if l.kind == vlanKind {
+			l.parent = name(l.parentIndex)
+		}
+	}
+}
+
+// listAddrs lists the IPv4 addresses of links.
+func listAddrs(s *conn, links []link) ([]addr, error) {
+	head := nl.NewIfAddrmsg(unix.AF_INET).Serialize()
+	all, err := list(s, "addresses", unix.RTM_GETADDR, head, func(message []byte) (addr, error) {
+		return parseAddr(message, links)
+	})
+	return slices.DeleteFunc(all, func(a addr) bool { return a.link == "" }), err
+}
+
+// parseAddr reads a message of type RTM_NEWADDR. The link is "" if it is none of
+// links.
+func parseAddr(message []byte, links []link) (addr, error) {
+	if len(message) < unix.SizeofIfAddrmsg {
+		return addr{}, fmt.Errorf("message of %d bytes", len(message))
+	}
+	head := nl.DeserializeIfAddrmsg(message)
+	var local, peer netip.Addr
+	err := attributes(message[unix.SizeofIfAddrmsg:], func(typ uint16, value []byte) error {
+		switch typ {
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(value)
+		case unix.IFA_ADDRESS: // the same, unless the link is point-to-point
+			peer, _ = netip.AddrFromSlice(value)
+		}
+		return nil
+	})
+	return addr{nameOf(links, int(head.Index)), netip.PrefixFrom(local, int(head.Prefixlen)), peer}, err
+}
+
+// kernelRoute is any IPv4 route of table main.
+type kernelRoute struct {
+	route
+	oifIndex int // 0 for one of many ways, or of none
+	protocol uint8
+	table    uint8
+	cloned   bool
+}
+
+// listRoutes lists the routes of protocol static in table main.
+func listRoutes(s *conn, links []link) ([]route, error) {
+	all, err := listAllRoutes(s, links, unix.RTPROT_STATIC)
+	routes := make([]route, len(all))
+	for i, r := range all {
+		routes[i] = r.route
+	}
+	return routes, err
+}
+
+// listAllRoutes lists the routes of a protocol in table main, of all with protocol 0.
+func listAllRoutes(s *conn, links []link, protocol uint8) ([]kernelRoute, error) {
+	// The filter names no table, and what is not of main falls out here: a list of main
+	// itself is an error before its first route.
+	head := nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET, Protocol: protocol}}
+	all, err := list(s, "routes", unix.RTM_GETROUTE, head.Serialize(), func(message []byte) (kernelRoute, error) {
+		return parseRoute(message, links)
+	})
+	return slices.DeleteFunc(all, func(r kernelRoute) bool { return r.table != unix.RT_TABLE_MAIN || r.cloned }), err
+}
+
+// parseRoute reads a message of type RTM_NEWROUTE.
+func parseRoute(message []byte, links []link) (kernelRoute, error) {
+	if len(message) < unix.SizeofRtMsg {
+		return kernelRoute{}, fmt.Errorf("message of %d bytes", len(message))
+	}
+	head := nl.DeserializeRtMsg(message)
+	r := kernelRoute{protocol: head.Protocol, table: head.Table, cloned: head.Flags&unix.RTM_F_CLONED != 0}
+	dst := netip.IPv4Unspecified()
+	err := attributes(message[unix.SizeofRtMsg:], func(typ uint16, value []byte) error {
+		switch typ {
+		case unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(value)
+		case unix.RTA_GATEWAY:
+			r.gw, _ = netip.AddrFromSlice(value)
+		case unix.RTA_PRIORITY:
+			r.metric = number(value)
+		case unix.RTA_OIF:
+			r.oifIndex = number(value)
+		}
+		return nil
+	})
+	r.dst, r.oif = netip.PrefixFrom(dst, int(head.Dst_len)), nameOf(links, r.oifIndex)
+	return r, err
+}
+
+// listNeighbors lists the IPv4 neighbours that the kernel knows or asks for.
+func listNeighbors(s *conn, links []link) ([]Neighbor, error) {
+	head := make([]byte, unix.SizeofNdMsg)
+	head[0] = unix.AF_INET
+	all, err := list(s, "neighbours", unix.RTM_GETNEIGH, head, func(message []byte) (Neighbor, error) {
+		return parseNeighbor(message, links)
+	})
+	return slices.DeleteFunc(all, func(n Neighbor) bool { return n.Interface == "" || !n.Address.IsValid() }), err
+}
+
+// parseNeighbor reads a message of type RTM_NEWNEIGH. It has no interface if it is
+// none that counts: what needs no ARP, such as loopback and multicast, is in the
+// kernel's table too, and whoever has not answered.
+func parseNeighbor(message []byte, links []link) (Neighbor, error) {
+	if len(message) < unix.SizeofNdMsg {
+		return Neighbor{}, fmt.Errorf("message of %d bytes", len(message))
+	}
+	// struct ndmsg, linux/neighbour.h: family, padding, ifindex, state, flags, type.
+	var n Neighbor
+	state := nl.NativeEndian().Uint16(message[8:])
+	if state != unix.NUD_NONE && state&(unix.NUD_NOARP|unix.NUD_FAILED) == 0 {
+		n.Interface = nameOf(links, number(message[4:]))
+	}
+	err := attributes(message[unix.SizeofNdMsg:], func(typ uint16, value []byte) error {
+		switch {
+		case typ == unix.NDA_DST:
+			n.Address, _ = netip.AddrFromSlice(value)
+		case typ == unix.NDA_LLADDR && len(value) == len(n.MAC):
+			n.MAC = MAC(value)
+		}
+		return nil
+	})
+	return n, err
+}
+
+// nameOf is the name of a link, "" if there is none of that index.
+func nameOf(links []link, index int) string {
+	for _, l := range links {
+		if l.index == index {
+			return l.name
+		}
+	}
+	return ""
+}
