@@ -28,15 +28,15 @@ const (
 	resetLook = 100 * time.Millisecond
 )
 
-// resetHeld reports whether the reset button is held for resetHold. It takes no time if
-// it is not held now.
-func resetHeld(log *kmsg.Logger) bool {
-	if !anyPressed(inputDevices, keyRestart, pressedKeys) {
+// resetHeld reports whether the reset button is held for resetHold: pressed tells whether it
+// is at the moment. It takes no time if it is not held now.
+func resetHeld(log *kmsg.Logger, pressed func() bool) bool {
+	if !pressed() {
 		return false
 	}
 	log.Printf(kmsg.Notice, "the reset button is held: %v more for a start with the defaults", resetHold)
 	for end := time.Now().Add(resetHold); time.Now().Before(end); time.Sleep(resetLook) {
-		if !anyPressed(inputDevices, keyRestart, pressedKeys) {
+		if !pressed() {
 			log.Printf(kmsg.Notice, "the reset button was let go")
 			return false
 		}

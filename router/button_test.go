@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -58,4 +60,27 @@ func TestAnyPressed(t *testing.T) {
 	assert.ErrorContains(t, err, "which keys are pressed", "a file is no input device")
 	_, err = pressedKeys(filepath.Join(dir, "event2"))
 	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestResetHeld(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		held time.Duration
+		want bool
+		said string
+	}{
+		{"not at all", 0, false, ""},
+		{"too short", resetHold - time.Second, false, "the reset button was let go"},
+		{"long enough", resetHold, true, "the reset button is held: 5s more for a start with the defaults"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log, said := testLog(t)
+				start := time.Now()
+				assert.Equal(t, c.want, resetHeld(log, func() bool { return time.Since(start) < c.held }))
+				assert.Contains(t, said(), c.said)
+				assert.Equal(t, c.held, time.Since(start))
+			})
+		})
+	}
 }

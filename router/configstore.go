@@ -48,6 +48,9 @@ type keeping struct {
 	log   *kmsg.Logger
 	store medium // nil if there is none
 
+	// writing is held while the store is written, however long the flash hangs.
+	writing sync.Mutex
+
 	mu     sync.Mutex
 	keeper *store.Keeper // nil if there is no store
 	// trouble is why the newest configuration is not on flash, or nil.
@@ -113,6 +116,8 @@ func findPartition(sys, dev, name string) (string, error) {
 
 // save is the store's Save, but tells of a flash that does not answer.
 func (k *keeping) save(text []byte) error {
+	k.writing.Lock()
+	defer k.writing.Unlock()
 	k.mu.Lock()
 	k.saves++
 	this := k.saves
@@ -195,9 +200,9 @@ func (k *keeping) failing() error {
 	return k.trouble
 }
 
-// close writes what is not written yet, and keeps nothing from then on. If it is
+// flush writes what is not written yet, and keeps nothing from then on. If it is
 // called again there is nothing to do.
-func (k *keeping) close() error {
+func (k *keeping) flush() error {
 	k.mu.Lock()
 	keeper := k.keeper
 	k.mu.Unlock()
@@ -216,12 +221,24 @@ func (k *keeping) close() error {
 	return err
 }
 
+// close is the end: it flushes, and closes the flash unless that hangs.
+func (k *keeping) close() {
+	_ = k.flush() // it logs its error
+	if k.store == nil || !k.writing.TryLock() {
+		return
+	}
+	defer k.writing.Unlock()
+	if err := k.store.Close(); err != nil {
+		k.log.Printf(kmsg.Warning, "%v", err)
+	}
+}
+
 // erase makes the next start one with the defaults. Nothing is kept from then on.
 func (k *keeping) erase() error {
 	if k.store == nil {
 		return nil // what was never kept is gone with the restart
 	}
-	err := k.close()
+	err := k.flush()
 	if !errors.Is(err, context.DeadlineExceeded) { // else the flash hangs
 		err = k.store.Erase()
 	}

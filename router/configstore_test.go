@@ -1,10 +1,13 @@
 package router
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -119,8 +122,8 @@ func TestKeeping(t *testing.T) {
 	assert.Nil(t, k.load())
 	assert.Empty(t, log())
 	k.put(config)
-	require.NoError(t, k.close()) // a restart waits for the flash
-	require.NoError(t, k.close())
+	require.NoError(t, k.flush()) // a restart waits for the flash
+	require.NoError(t, k.flush())
 	assert.Equal(t, console.Export(config), string(k.load()))
 	config.Identity = "two"
 	k.put(config)
@@ -137,7 +140,7 @@ func TestKeeping(t *testing.T) {
 	k, log = testKeeping(t, path)
 	assert.Nil(t, k.load())
 	k.put(config)
-	require.NoError(t, k.close())
+	require.NoError(t, k.flush())
 	// Nothing that is written can be read again.
 	require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("x", 1<<17)), 0o600))
 	assert.Nil(t, k.load())
@@ -157,7 +160,7 @@ func TestKeepingFails(t *testing.T) {
 	k.keeper = store.NewKeeper(func([]byte) error { return os.ErrInvalid }, k.report)
 	k.put(console.Default())
 	require.NoError(t, k.failing(), "it is not known yet")
-	require.ErrorIs(t, k.close(), os.ErrInvalid)
+	require.ErrorIs(t, k.flush(), os.ErrInvalid)
 	assert.Contains(t, log(), "<3>postern: system,error the configuration is not kept: invalid argument")
 	assert.Contains(t, log(), "<3>postern: system,error the last changes are not kept: invalid argument")
 	require.ErrorIs(t, k.failing(), os.ErrInvalid)
@@ -171,5 +174,160 @@ func TestKeepingFails(t *testing.T) {
 	absent.put(console.Default())
 	require.ErrorIs(t, absent.failing(), os.ErrNotExist)
 	require.NoError(t, absent.erase())
-	require.NoError(t, absent.close())
+	require.NoError(t, absent.flush())
+}
+
+// fakeMedium is a flash whose writes take that long, and then end as told.
+type fakeMedium struct {
+	takes time.Duration
+	err   error
+	text  []byte
+	gone  bool
+}
+
+func (m *fakeMedium) Load() ([]byte, store.Info, error) { return m.text, store.Info{}, m.err }
+func (m *fakeMedium) Erase() error                      { m.text = nil; return m.err }
+func (m *fakeMedium) Close() error                      { m.gone = true; return m.err }
+func (m *fakeMedium) Save(text []byte) error {
+	time.Sleep(m.takes)
+	if m.err == nil {
+		m.text = text
+	}
+	return m.err
+}
+
+// keepingOn is a keeping on that flash.
+func keepingOn(t *testing.T, m *fakeMedium) (*keeping, func() string) {
+	log, said := testLog(t)
+	k := &keeping{log: log, store: m}
+	k.keeper = store.NewKeeper(k.save, k.report)
+	return k, said
+}
+
+// A write that does not end is told of, also to whoever changes something; when it has ended
+// all is well. If it ends just as it is told of there is no warning left: the timer that tells
+// of it used to come behind the end.
+func TestFlashHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, said := keepingOn(t, &fakeMedium{takes: hangTimeout + time.Minute})
+		k.put(console.Default())
+		time.Sleep(hangTimeout + 2*time.Second)
+		require.EqualError(t, k.failing(), "the flash has not answered for 20s")
+		assert.Contains(t, said(), "system,error the configuration is not kept: the flash has not answered for 20s")
+		time.Sleep(time.Minute)
+		require.NoError(t, k.failing())
+		assert.Contains(t, said(), "the configuration is kept again")
+		require.NoError(t, k.flush())
+	})
+	for range 50 { // each of them ends in one order or the other
+		synctest.Test(t, func(t *testing.T) {
+			k, _ := keepingOn(t, &fakeMedium{takes: hangTimeout})
+			k.put(console.Default())
+			time.Sleep(hangTimeout + 2*time.Second)
+			require.NoError(t, k.failing())
+			require.NoError(t, k.flush())
+		})
+	}
+}
+
+// The end of the router waits for the flash, and not without end; a flash that hangs is not
+// erased either.
+func TestFlashHangsAtTheEnd(t *testing.T) {
+	config := console.Default()
+	config.Identity = "x"
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMedium{takes: time.Hour}
+		k, said := keepingOn(t, m)
+		k.put(config)
+		time.Sleep(2 * time.Second)
+		start := time.Now()
+		require.ErrorIs(t, k.erase(), context.DeadlineExceeded)
+		assert.Equal(t, flushTimeout, time.Since(start))
+		assert.Contains(t, said(), "the last changes are not kept: ")
+		k.close()
+		assert.False(t, m.gone)
+		time.Sleep(2 * time.Hour)
+		require.NoError(t, k.flush())
+	})
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMedium{}
+		k, said := keepingOn(t, m)
+		k.put(config)
+		k.close()
+		assert.True(t, m.gone)
+		assert.NotEmpty(t, m.text)
+		m.err = errFake
+		k.close()
+		assert.Contains(t, said(), "system,warning refused by the test")
+		// A reset that fails leaves the router as it is.
+		k.keeper = store.NewKeeper(k.save, k.report)
+		require.ErrorIs(t, k.erase(), errFake)
+		require.ErrorContains(t, (&Router{kept: k}).confirmed(console.ResetConfiguration), "failure: refused by the test")
+		m.err = nil
+		k.put(config)
+		require.NoError(t, k.flush())
+		assert.NotEmpty(t, m.text)
+	})
+}
+
+// What the flash cannot give is told of, and the defaults hold.
+func TestLoadFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, said := keepingOn(t, &fakeMedium{err: errFake})
+		assert.Nil(t, k.load())
+		assert.Contains(t, said(), "system,error refused by the test")
+		_ = k.flush()
+	})
+	log, said := testLog(t)
+	k := openKeeping(log, t.TempDir(), "/dev")
+	require.ErrorContains(t, k.failing(), "no flash: no partition is named postern-config")
+	sys := system(t, "mtd", board.ConfigurationPartition)
+	k = openKeeping(log, sys, "/proc")
+	require.Error(t, k.failing())
+	dev := t.TempDir()
+	k = openKeeping(log, sys, dev)
+	require.NoError(t, k.failing())
+	k.close()
+	assert.Contains(t, said(), "the configuration is not kept: ")
+}
+
+// The reset button and a word on the kernel's command line start with the defaults; what is
+// kept stays until the first change.
+func TestReset(t *testing.T) {
+	for _, c := range []struct {
+		name, line, identity string
+		held                 bool
+	}{
+		{"as it was", "quiet", "kept", false},
+		{"the word", "quiet postern.reset", "postern", false},
+		{"the button", "", "postern", true},
+		{"another word", "postern.resets", "kept", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newRig(t)
+				g.onFlash("/system identity set name=kept\n")
+				g.r.commandLine, g.r.resetHeld = c.line, func() bool { return c.held }
+				g.r.settled = g.r.kept.put
+				g.r.start()
+				assert.Equal(t, c.identity, g.machine.name)
+				assert.Equal(t, c.identity == "postern", strings.Contains(g.log(), "starting with the defaults"))
+				g.must("/system identity set name=new")
+				g.r.Shutdown()
+				k := &keeping{log: g.r.log}
+				require.NoError(t, k.open(filepath.Join(g.r.root, "flash")))
+				assert.Contains(t, string(k.load()), "name=new")
+				k.close()
+			})
+		})
+	}
+}
+
+// Whoever changes something is told that it may not last.
+func TestWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.r.kept.report(errFake)
+		assert.Equal(t, "warning: the configuration is not kept: refused by the test\n", g.must("/system identity set name=x"))
+	})
 }

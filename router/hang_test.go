@@ -83,7 +83,7 @@ func TestChangeThatHangs(t *testing.T) {
 		close(n)
 		require.NoError(t, <-done)
 		require.NoError(t, g.r.Alive())
-		g.second.ill = errFake
+		g.second.ill.Store(&errFake)
 		require.ErrorIs(t, g.r.Alive(), errFake)
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,7 +150,7 @@ type fakeMachine struct {
 	name      string
 	servers   []netip.Addr
 	clock     time.Time
-	restarted bool
+	restarted atomic.Bool
 }
 
 func (m *fakeMachine) SetNames(name string, servers []netip.Addr) error {
@@ -168,13 +169,13 @@ func (m *fakeMachine) SetClock(t time.Time) error {
 	return nil
 }
 
-func (m *fakeMachine) Restart() { m.restarted = true }
+func (m *fakeMachine) Restart() { m.restarted.Store(true) }
 
 type fakeService struct {
 	rig    *rig
 	name   string
 	config console.Config
-	ill    error
+	ill    atomic.Pointer[error]
 	hangs  never // what the console is shown
 	lists  chan struct{}
 }
@@ -189,8 +190,15 @@ func (s *fakeService) Apply(next console.Config) error {
 	return nil
 }
 
-func (s *fakeService) Health() error { return s.ill }
-func (s *fakeService) Stop()         { _ = s.rig.call("stop " + s.name) }
+// Health is well unless the test says otherwise.
+func (s *fakeService) Health() error {
+	if err := s.ill.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (s *fakeService) Stop() { _ = s.rig.call("stop " + s.name) }
 
 func (s *fakeService) Show(live *console.Live) {
 	live.Hits = func() ([]uint64, error) {
@@ -257,7 +265,7 @@ func (g *rig) onFlash(text string) {
 	require.NoError(g, s.Save([]byte(text)))
 	require.NoError(g, s.Close())
 	require.NoError(g, g.r.kept.open(path))
-	g.Cleanup(func() { _ = g.r.kept.close() })
+	g.Cleanup(func() { _ = g.r.kept.flush() })
 }
 
 func (g *rig) lastKept() console.Config {

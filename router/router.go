@@ -134,8 +134,8 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	}
 	awaitDisk(b.Flash, "/sys", lateDisk)
 	machine := linuxMachine{restart, resolverFile}
-	state := openState(log)
-	state.startSeed()
+	state := openState(log, "/sys", "/dev")
+	state.startSeed(addEntropy)
 	state.startClock(time.Now(), machine.SetClock)
 	running := readVersion(b, versionFile)
 	supervisor := newSupervisor(log)
@@ -164,7 +164,9 @@ func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.R
 		turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
 		now: state{config: console.Default(), running: console.Default()},
 	}
-	r.resetHeld = func() bool { return resetHeld(log) }
+	r.resetHeld = func() bool {
+		return resetHeld(log, func() bool { return anyPressed(inputDevices, keyRestart, pressedKeys) })
+	}
 	r.settled = func(c console.Config) { r.kept.put(c) }
 	return r
 }
@@ -268,7 +270,7 @@ func (r *Router) Shutdown() {
 	case <-time.After(shutdownWait):
 		r.log.Printf(kmsg.Warning, "a change of the configuration has not ended within %v", shutdownWait)
 	}
-	_ = r.kept.close() // it logs its error
+	r.kept.close()
 	r.state.close()
 	for _, s := range slices.Backward(r.services) {
 		s.Stop()

@@ -23,8 +23,8 @@ import (
 // start has made of it. One that cannot be replaced is mixed in and not counted on.
 const seedSize = sha256.Size
 
-// startSeed gives the kernel the seed from flash, and leaves another there.
-func (k *keptState) startSeed() {
+// startSeed gives the kernel the seed from flash, by add, and leaves another there.
+func (k *keptState) startSeed(add func(seed []byte, bits int) error) {
 	if !k.kept() {
 		return
 	}
@@ -48,7 +48,7 @@ func (k *keptState) startSeed() {
 		k.log.Printf(kmsg.Warning, "random seed: it stays as it was, and is not counted on: %v", err)
 		bits = 0
 	}
-	if err := addEntropy(now, bits); err != nil {
+	if err := add(now, bits); err != nil {
 		k.log.Printf(kmsg.Warning, "random seed: %v", err)
 		return
 	}

@@ -38,10 +38,10 @@ type keptState struct {
 	values map[string]string
 }
 
-// openState reads the state.
-func openState(log *kmsg.Logger) *keptState {
-	k := &keptState{log: log, values: map[string]string{}}
-	path, err := findPartition("/sys", "/dev", board.StatePartition)
+// openState reads the state, of the partition of its name.
+func openState(log *kmsg.Logger, sys, dev string) *keptState {
+	k := &keptState{log: log}
+	path, err := findPartition(sys, dev, board.StatePartition)
 	if err != nil {
 		log.Printf(kmsg.Info, "time and random seed are not kept: no partition is named %s", board.StatePartition)
 		return k
@@ -57,7 +57,7 @@ func (k *keptState) open(path string) error {
 	if err != nil {
 		return err
 	}
-	k.store = s
+	k.store, k.values = s, map[string]string{}
 	text, _, err := k.store.Load()
 	if err != nil && !errors.Is(err, store.ErrEmpty) {
 		return err
@@ -152,7 +152,7 @@ func (k *keptState) keepTime(stop <-chan struct{}) {
 	}
 }
 
-// close writes what the next start wants to know.
+// close writes what the next start wants to know. Nothing is put from then on.
 func (k *keptState) close() {
 	if !k.kept() {
 		return
@@ -167,4 +167,10 @@ func (k *keptState) close() {
 	if err := k.put(change); err != nil {
 		k.log.Printf(kmsg.Error, "%v", err)
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.store.Close(); err != nil {
+		k.log.Printf(kmsg.Warning, "%v", err)
+	}
+	k.store = nil
 }

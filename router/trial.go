@@ -125,18 +125,25 @@ func (r *Router) giveUp(slot int, st upgrade.State, why error) {
 	time.AfterFunc(trialEnd, r.machine.Restart)
 }
 
+// errTooLate is that of a version that is well at the end of its trial, but not for long enough.
+var errTooLate = errors.New("it was well too late")
+
 // untilWell asks until well has said nil for so long without a break, or says why it has
 // not in all the time. A question that is not answered is one more reason.
 func untilWell(ctx context.Context, well func() error, limit, steady time.Duration) error {
+	end := time.Now().Add(limit)
 	deadline := time.After(limit)
 	last := errors.New("the start has not ended")
 	var since time.Time
-	for {
+	for time.Now().Before(end) {
 		answer := make(chan error, 1)
 		go func() { answer <- well() }()
 		select {
 		case last = <-answer:
 		case <-deadline:
+			if last == nil {
+				return errTooLate
+			}
 			return fmt.Errorf("it does not say within %v how it is: %w", limit, last)
 		case <-ctx.Done():
 			return ctx.Err()
@@ -151,15 +158,14 @@ func untilWell(ctx context.Context, well func() error, limit, steady time.Durati
 		}
 		select {
 		case <-time.After(steady / 5):
-		case <-deadline:
-			if last == nil {
-				last = errors.New("it was well too late")
-			}
-			return last
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+	if last == nil {
+		return errTooLate
+	}
+	return last
 }
 
 // health is why the router does not do what it is for, or nil.

@@ -3,8 +3,6 @@ package router
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -16,7 +14,6 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
-	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/upgrade"
 )
 
@@ -163,115 +160,4 @@ func TestSlotList(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) { assert.Equal(t, c.want, slotList(c.states, c.current, "own")) })
 	}
 	assert.Equal(t, -1, upgrade.Next([2]upgrade.State{}))
-}
-
-func TestFallBack(t *testing.T) {
-	old := upgrade.State{Whole: true, Sequence: 4, Tried: true, Confirmed: true}
-	failed := upgrade.State{Whole: true, Sequence: 5, Tried: true, Version: "v2"}
-	assert.Equal(t, "version v2 in slot b was tried and is not started again: port ether1 is missing", fallBack("b", old, failed, "b 5 port ether1 is missing"))
-	assert.Contains(t, fallBack("b", old, failed, "b 3 an older one"), "it ended without a word")
-	assert.Contains(t, fallBack("b", old, failed, ""), "it ended without a word")
-	for name, other := range map[string]upgrade.State{
-		"empty": {}, "older": {Whole: true, Sequence: 3, Tried: true},
-		"confirmed": {Whole: true, Sequence: 5, Tried: true, Confirmed: true}, "not tried": {Whole: true, Sequence: 5},
-	} {
-		assert.Empty(t, fallBack("b", old, other, "b 5 x"), name)
-	}
-}
-
-func TestUntilWell(t *testing.T) {
-	const steady = 50 * time.Millisecond
-	t.Run("at once", func(t *testing.T) {
-		start := time.Now()
-		require.NoError(t, untilWell(t.Context(), func() error { return nil }, time.Minute, steady))
-		assert.GreaterOrEqual(t, time.Since(start), steady)
-	})
-	t.Run("later", func(t *testing.T) {
-		n := 0
-		require.NoError(t, untilWell(t.Context(), func() error {
-			if n++; n < 5 {
-				return errors.New("not yet")
-			}
-			return nil
-		}, time.Minute, steady))
-	})
-	t.Run("now and then", func(t *testing.T) {
-		n := 0
-		err := untilWell(t.Context(), func() error {
-			if n++; n%2 == 0 {
-				return errors.New("shaky")
-			}
-			return nil
-		}, 500*time.Millisecond, steady)
-		require.Error(t, err)
-	})
-	t.Run("never", func(t *testing.T) {
-		// The time may be over in the middle of a question: the reason is told then, too.
-		require.ErrorContains(t, untilWell(t.Context(), func() error { return errors.New("bad") }, 500*time.Millisecond, steady), "bad")
-	})
-	t.Run("no answer", func(t *testing.T) {
-		release := make(chan struct{})
-		defer close(release)
-		err := untilWell(t.Context(), func() error { <-release; return nil }, 100*time.Millisecond, steady)
-		require.EqualError(t, err, "it does not say within 100ms how it is: the start has not ended")
-	})
-	t.Run("the end", func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		require.ErrorIs(t, untilWell(ctx, func() error { return errors.New("bad") }, time.Minute, steady), context.Canceled)
-	})
-}
-
-func TestKeptState(t *testing.T) {
-	log, said := testLog(t)
-	path := filepath.Join(t.TempDir(), "state")
-	opened := func() *keptState {
-		k := &keptState{log: log, values: map[string]string{}}
-		require.NoError(t, k.open(path))
-		t.Cleanup(func() { assert.NoError(t, k.store.Close()) })
-		return k
-	}
-	k := opened()
-	assert.Empty(t, k.get(stateFailure))
-	require.NoError(t, k.put(map[string]string{stateFailure: "b 5 two\nlines", statePorts: "ether1"}))
-	require.NoError(t, k.put(map[string]string{statePorts: "ether1 ether2"}))
-	k = opened()
-	assert.Equal(t, "b 5 two lines", k.get(stateFailure))
-	assert.Equal(t, "ether1 ether2", k.get(statePorts))
-
-	none := &keptState{log: log}
-	require.Error(t, none.put(map[string]string{stateTime: "1"}))
-	assert.False(t, none.kept())
-	none.close()
-
-	t.Run("a clock that is not behind stays", func(t *testing.T) {
-		require.NoError(t, k.put(map[string]string{stateTime: "1700000000"}))
-		k.startClock(time.Unix(1700000001, 0), settime)
-		require.NoError(t, k.put(map[string]string{stateTime: "4000000000"})) // 2096
-		k.startClock(time.Unix(1, 0), settime)
-		require.NoError(t, k.put(map[string]string{stateTime: "x"}))
-		k.startClock(time.Unix(1, 0), settime)
-		assert.NotContains(t, said(), "the clock goes on")
-	})
-	assert.Nil(t, times(kmsg.Clock{Now: time.Unix(5, 0)}), "a time that is not known is not kept")
-	assert.Equal(t, map[string]string{"time": "1700000000"}, times(kmsg.Clock{Now: time.Unix(1700000000, 0), Set: true}))
-}
-
-func TestSplitSeed(t *testing.T) {
-	old := bytes.Repeat([]byte{7}, seedSize)
-	next, now := splitSeed(old)
-	assert.Len(t, next, seedSize)
-	assert.Len(t, now, seedSize)
-	assert.NotEqual(t, next, now)
-	assert.NotEqual(t, old, next)
-	again, _ := splitSeed(next)
-	assert.NotEqual(t, next, again)
-	first, err := newSeed()
-	require.NoError(t, err)
-	second, err := newSeed()
-	require.NoError(t, err)
-	assert.NotEqual(t, first, second)
-	b, err := hex.DecodeString(first)
-	require.NoError(t, err)
-	assert.Len(t, b, seedSize)
 }
