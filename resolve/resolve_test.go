@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -171,7 +172,8 @@ func cname(name, target string) dnsmessage.Resource {
 
 // answers has these records in its one answer.
 func answers(records ...dnsmessage.Resource) reply {
-	return changed(func(m *dnsmessage.Message) { m.Answers = records })
+	// Packing a record writes to it.
+	return changed(func(m *dnsmessage.Message) { m.Answers = slices.Clone(records) })
 }
 
 // changed is one answer, changed.
@@ -241,7 +243,7 @@ func TestLookup(t *testing.T) {
 		{name: "the first 32 of many by TCP", servers: []reply{func(t *testing.T, network string, question []byte) [][]byte {
 			return [][]byte{message(t, question, func(m *dnsmessage.Message) {
 				if m.Truncated = network == "udp"; !m.Truncated {
-					m.Answers = many
+					m.Answers = slices.Clone(many)
 				}
 			})}
 		}, good}, want: func() (all []string) {
