@@ -26,7 +26,7 @@ Description:
   list are tried in order, the first that matches decides, and a connection that
   none matches is allowed: end the list with --access action=deny. It never
   connects to the machine that it runs on. It logs to standard error, and ends
-  at SIGTERM or SIGINT.
+  at SIGTERM, SIGINT or SIGHUP.
 
 Example, only for 192.168.0.2 to FTP servers and what they open:
   socksd --listen 192.168.0.1:1080 \
@@ -37,8 +37,12 @@ Example, only for 192.168.0.2 to FTP servers and what they open:
 Options:
 `
 
-// shutdownTime is the most that the end of the process takes.
-const shutdownTime = 3 * time.Second
+const (
+	// shutdownTime is how long closing all connections may take.
+	shutdownTime = 3 * time.Second
+	// sayTime is how long a line on standard error may take that the process waits for.
+	sayTime = time.Second
+)
 
 // flags are the command line.
 type flags struct {
@@ -51,7 +55,7 @@ type flags struct {
 }
 
 // Main is the program socksd by itself. args are the arguments behind its name. It returns
-// the exit code: 0 after SIGTERM, SIGINT or --help, 1 after a failure, 2 when the arguments
+// the exit code: 0 after SIGTERM, SIGINT, SIGHUP or --help, 1 after a failure, 2 when the arguments
 // are wrong.
 func Main(args []string) int {
 	logger := log.New(os.Stderr, "socksd: ", 0)
@@ -80,15 +84,20 @@ func Main(args []string) int {
 		return 0
 	}
 
+	// If nothing reads standard error any more, lines are lost. That must not end socksd.
+	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1) has it ignored
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	cfg, err := f.config()
 	if err != nil {
 		logger.Printf("%v (see --help)", err)
 		return 2
 	}
 	if err := runAlone(f, cfg, signals, logger); err != nil {
-		logger.Print(err)
+		say(logger, "%v", err)
 		return 1
 	}
 	return 0
@@ -132,16 +141,30 @@ func runAlone(f flags, cfg socks.Config, signals <-chan os.Signal, logger *log.L
 		}
 	}
 	if err := forbidNewPrivileges(); err != nil {
-		logger.Print(err)
+		say(logger, "%v", err)
 	}
 	server := socks.New(socks.Options{Logf: logger.Printf, AllowOwnAddresses: f.allowOwn})
 	if err := server.Configure(cfg, l); err != nil {
 		return err
 	}
-	logger.Printf("accepting on %s", l.Addr())
+	say(logger, "accepting on %s", l.Addr())
 	s := <-signals
-	logger.Printf("%v: closing", s)
+	say(logger, "%v: closing", s)
 	return shutdown(server)
+}
+
+// say logs a line. It does not wait long for a standard error that is a full pipe: signals must
+// be served all the same.
+func say(logger *log.Logger, format string, args ...any) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		logger.Printf(format, args...)
+	}()
+	select {
+	case <-said:
+	case <-time.After(sayTime):
+	}
 }
 
 // shutdown ends the server, in bounded time.
