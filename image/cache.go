@@ -14,17 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cache keeps what is slow to build, each result in a folder named by a hash of
-// everything that went into it, so that an entry is either right or absent.
+// cache keeps what is slow to build. Each result has a folder, named by a hash of everything
+// that went into it, so that an entry is either right or absent.
 type cache struct {
 	// dir is written to.
 	dir string
-	// seed, if not empty, is a cache that is looked in first and never written.
+	// seed, if not empty, is a cache that is read first and never written.
 	seed string
 }
 
-// openCache takes POSTERN_CACHE, or else a folder of the user's cache folder,
-// and POSTERN_CACHE_SEED.
+// openCache opens the cache at POSTERN_CACHE, or else in the user's cache folder, with
+// POSTERN_CACHE_SEED as its seed.
 func openCache() (cache, error) {
 	c := cache{dir: os.Getenv("POSTERN_CACHE"), seed: os.Getenv("POSTERN_CACHE_SEED")}
 	if c.dir == "" {
@@ -42,8 +42,8 @@ func openCache() (cache, error) {
 	return c, os.MkdirAll(c.dir, 0o755)
 }
 
-// key hashes the inputs of a build, in order. Each is measured, so that no two
-// lists run together to the same text.
+// key hashes the inputs of a build, in order. The length of each is hashed too, so that no
+// two lists give the same text.
 func key(inputs ...string) string {
 	h := sha256.New()
 	for _, in := range inputs {
@@ -52,16 +52,15 @@ func key(inputs ...string) string {
 	return hex.EncodeToString(h.Sum(nil))[:24]
 }
 
-// have says whether get would find the folder there.
+// have reports whether get would find the folder.
 func (c cache) have(kind, name string, inputs []string) bool {
 	entry := filepath.Join(kind, name+"-"+key(inputs...))
 	return c.seed != "" && exists(filepath.Join(c.seed, entry)) || exists(filepath.Join(c.dir, entry))
 }
 
-// get returns the folder kind/name-key, made by build if there is none yet.
-// build is given an empty folder to fill with the result and one to work in;
-// neither shows in the cache unless build succeeds. A second process that wants
-// the same waits for the first.
+// get returns the folder kind/name-key, which build makes if there is none yet. build gets an
+// empty folder for the result and one to work in; the result is in the cache only if build
+// succeeds. A second process that wants the same waits for the first.
 func (c cache) get(kind, name string, inputs []string, build func(result, work string) error) (string, error) {
 	entry := filepath.Join(kind, name+"-"+key(inputs...))
 	if c.seed != "" {
@@ -104,7 +103,7 @@ func (c cache) get(kind, name string, inputs []string, build func(result, work s
 	return dir, nil
 }
 
-// lock takes an exclusive lock on a file, waiting for it.
+// lock waits for an exclusive lock on a file.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
 	if err != nil {
@@ -136,7 +135,7 @@ func copyFile(dst, src string, mode fs.FileMode) error {
 		out.Close()
 		return fmt.Errorf("copy %s to %s: %w", src, dst, err)
 	}
-	// The umask had its say at O_CREATE; an image must not depend on it.
+	// O_CREATE applied the umask, on which an image must not depend.
 	if err := out.Chmod(mode); err != nil {
 		out.Close()
 		return err

@@ -12,18 +12,17 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// cardEntries are how many partitions the table of a card has room for: Allwinner's
-// processors read their first program from sector 16 on, where a table of the usual
-// length ends.
+// cardEntries is the number of entries in the partition table of a card. Allwinner's processors
+// read their first program from sector 16 on, where a table of the usual 128 entries would be.
 const cardEntries = 56
 
-// bootCommands is what U-Boot does on a card.
+// bootCommands are the commands of U-Boot on a card.
 //
 //go:embed boot.cmd
 var bootCommands string
 
-// makeCard makes the slot image and the card that a board's U-Boot starts from, and
-// returns the names of its files. docs/DISKS.md has its layout.
+// makeCard makes the slot image and the image of the card that a board's U-Boot starts from
+// (docs/DISKS.md), and returns the names of the files.
 func makeCard(b board.Board, v version, keys, dir, work string) ([]string, error) {
 	made := []string{slotImage, factoryImage, ubootKey}
 	source, err := sourceForTrees()
@@ -46,7 +45,7 @@ func makeCard(b board.Board, v version, keys, dir, work string) ([]string, error
 		return nil, err
 	}
 	if int64(len(slot)) > b.ImageLimit {
-		return nil, fmt.Errorf("the slot image has %d bytes, its place takes %d", len(slot), b.ImageLimit)
+		return nil, fmt.Errorf("the slot image has %d bytes, its slot takes %d", len(slot), b.ImageLimit)
 	}
 	if err := writeSlot(dir, slot); err != nil {
 		return nil, err
@@ -66,7 +65,7 @@ func makeCard(b board.Board, v version, keys, dir, work string) ([]string, error
 	}
 	var start []byte
 	if b.Image.BootLoader.Source != "" {
-		loader, err := ubootOf(b)
+		loader, err := buildUBoot(b)
 		if err != nil {
 			return nil, err
 		}
@@ -79,7 +78,7 @@ func makeCard(b board.Board, v version, keys, dir, work string) ([]string, error
 		map[string][]byte{"boot": files, board.Slots[0]: slot, board.SlotStates: states})
 }
 
-// bootScript is bootCommands for a board, in the form that U-Boot runs by itself.
+// bootScript returns bootCommands for a board as the script boot.scr that U-Boot runs.
 func bootScript(b board.Board, work string) ([]byte, error) {
 	number := func(name string) string {
 		return fmt.Sprintf("%x", 1+slices.IndexFunc(b.Flash.Partitions, func(p board.Partition) bool { return p.Name == name }))
@@ -90,21 +89,21 @@ func bootScript(b board.Board, work string) ([]byte, error) {
 	if err := os.WriteFile(commands, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	if err := run("", []string{"SOURCE_DATE_EPOCH=0", "TZ=UTC"}, "mkimage", "-A", b.Kernel.Arch, "-T", "script", "-C", "none",
+	if err := run("", mkimageEnv, "mkimage", "-A", b.Kernel.Arch, "-T", "script", "-C", "none",
 		"-n", "Postern", "-d", commands, script); err != nil {
 		return nil, err
 	}
 	return os.ReadFile(script)
 }
 
-// ubootBuildPackages are the Debian packages that a U-Boot is built with.
+// ubootBuildPackages are the Debian packages that are needed to build U-Boot.
 var ubootBuildPackages = []string{"swig", "python3-dev", "python3-setuptools", "libssl-dev", "libgnutls28-dev"}
 
-// ubootRecipe is to U-Boot what kernelRecipe is to the kernel.
+// ubootRecipe is for U-Boot what kernelRecipe is for the kernel.
 const ubootRecipe = "1"
 
-// ubootOf returns the U-Boot that is built for a board from Debian's source.
-func ubootOf(b board.Board) ([]byte, error) {
+// buildUBoot returns the program of a U-Boot that is built for a board from Debian's source.
+func buildUBoot(b board.Board) ([]byte, error) {
 	loader := b.Image.BootLoader
 	version, err := packageVersion(loader.Package)
 	if err != nil {
@@ -124,7 +123,7 @@ func ubootOf(b board.Board) ([]byte, error) {
 			return err
 		}
 		say("building U-Boot %s for %s", version, b.Name)
-		// The time is part of the text that it shows.
+		// U-Boot shows the time of its build.
 		env := []string{"ARCH=" + b.Kernel.Arch, "CROSS_COMPILE=" + b.CPU.Cross, "SOURCE_DATE_EPOCH=1767225600", "TZ=UTC", "LC_ALL=C"}
 		args := []string{"-C", source, "O=" + work, fmt.Sprintf("-j%d", runtime.NumCPU())}
 		for _, target := range []string{loader.Config, "all"} {

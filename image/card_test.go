@@ -14,7 +14,7 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// TestCard looks at a card with the tools of others.
+// TestCard reads the image of a card with common tools.
 func TestCard(t *testing.T) {
 	e2e.Needs(t, "mkimage", "dtc", "gcc", "sgdisk", "mkfs.vfat", "fsck.vfat", "mcopy", "/usr/src/"+linuxSource+".tar.xz")
 	b, err := board.ByName("bananapi-r2")
@@ -37,7 +37,7 @@ func TestCard(t *testing.T) {
 		assert.Contains(t, tool(t, dir, "sgdisk", "--verify", card), "No problems found")
 		text, err := os.ReadFile(card)
 		require.NoError(t, err)
-		// Sectors 2 to 15 are the table's; what is behind is the boot loader's.
+		// The table has sectors 2 to 15, the boot loader those after it.
 		assert.Zero(t, bytes.Trim(text[16*512:b.Flash.Partitions[0].Offset], "\x00"))
 	})
 	t.Run("script", func(t *testing.T) {

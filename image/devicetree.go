@@ -12,12 +12,12 @@ import (
 // deviceTreePackage is the Debian package of dtc, the compiler of device trees.
 const deviceTreePackage = "device-tree-compiler"
 
-// deviceTree compiles one of the board's device trees, a path of its Image.DeviceTrees,
-// with the lines that the board adds, and those in chosen for the node of that name. It
-// returns the flattened tree.
+// deviceTree compiles one of the board's device trees and returns the flattened tree. source is
+// the folder of the kernel's source, tree an element of Image.DeviceTrees. The board's
+// DeviceTreeChanges are added, and the lines in chosen to the node of that name.
 //
-// This is done as the kernel's own make does it (scripts/Makefile.lib there), by the C
-// preprocessor and dtc; make itself would first configure a kernel for it.
+// The commands are those of the kernel's make (scripts/Makefile.lib), which would configure a
+// kernel first.
 func deviceTree(source string, b board.Board, tree, chosen, work string) ([]byte, error) {
 	file := filepath.Join(work, strings.ReplaceAll(tree, "/", "-"))
 	text := fmt.Sprintf("#include <%s/%s.dts>\n%s/ {\n\tchosen {\n%s\t};\n};\n", b.Kernel.Arch, tree, b.DeviceTreeChanges(), chosen)
@@ -28,7 +28,7 @@ func deviceTree(source string, b board.Board, tree, chosen, work string) ([]byte
 		"-I", filepath.Join(source, "scripts/dtc/include-prefixes"), "-o", file+".cpp", file+".dts"); err != nil {
 		return nil, fmt.Errorf("device tree %s: %w", tree, err)
 	}
-	// -q: what dtc has to say of the kernel's own trees is the kernel's business.
+	// -q: warnings about the kernel's own trees are not ours to mend.
 	if err := run(work, nil, "dtc", "-q", "-I", "dts", "-O", "dtb", "-b", "0",
 		"-i", filepath.Join(source, "arch", b.Kernel.Arch, "boot/dts", filepath.Dir(tree)),
 		"-o", file+".dtb", file+".cpp"); err != nil {
@@ -37,7 +37,7 @@ func deviceTree(source string, b board.Board, tree, chosen, work string) ([]byte
 	return os.ReadFile(file + ".dtb")
 }
 
-// sourceForTrees returns the folder of the kernel's source.
+// sourceForTrees returns the folder of the kernel's source, for deviceTree.
 func sourceForTrees() (string, error) {
 	c, err := openCache()
 	if err != nil {

@@ -17,27 +17,27 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// diskPackages are the Debian packages that a PC's disk is made with: GRUB for BIOS and
-// UEFI. fatPackages are those for a FAT file system.
+// diskPackages are the Debian packages of GRUB for BIOS and UEFI, and fatPackages those of the
+// programs that make a FAT file system.
 var (
 	diskPackages = []string{"grub-common", "grub-pc-bin", "grub-efi-amd64-bin"}
 	fatPackages  = []string{"dosfstools", "mtools"}
 )
 
-// grubModules are what both of GRUB's images hold: GPT, the archives that slots are, the
-// state of slots, the hashes of their files, the Linux loader and the serial line.
+// grubModules are in GRUB's images for BIOS and for UEFI. They read partitions, slots and the
+// state of slots, check hashes, load Linux and use the serial line.
 var grubModules = []string{"part_gpt", "newc", "memdisk", "normal", "linux", "loadenv", "test", "regexp",
 	"hashsum", "gcry_sha256", "serial", "terminal", "echo", "sleep", "reboot"}
 
-// grubEarly is what GRUB does before it has its script: where it was started from goes
-// into a variable, and the script is in the archive that its image holds.
+// grubEarly are the commands that GRUB runs before its script: they keep the partition that
+// GRUB started from in a variable, and set the place of the script, an archive in GRUB's image.
 const grubEarly = "set boot=$root\nset prefix=(memdisk)\n"
 
 //go:embed grub.cfg
 var grubScript string
 
-// makeDisk makes the slot image and the disk that a PC starts from, by BIOS or UEFI:
-// docs/DISKS.md has its layout.
+// makeDisk makes the slot image and the image of the disk that a PC starts from, by BIOS or UEFI
+// (docs/DISKS.md).
 func makeDisk(b board.Board, v version, dir, work string) error {
 	kernel, err := os.ReadFile(filepath.Join(dir, "kernel"))
 	if err != nil {
@@ -57,13 +57,13 @@ func makeDisk(b board.Board, v version, dir, work string) error {
 		return err
 	}
 	system, _ := b.Flash.Partition("efi")
-	// The name is the one that a firmware looks for on a disk of which nobody has told it.
+	// The path that a firmware tries on a disk without a boot entry.
 	esp, err := fat(system.Size, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": efi}, work)
 	if err != nil {
 		return err
 	}
 	boot, _ := b.Flash.Partition("boot")
-	mbr, err := startBIOS(core, boot)
+	mbr, err := biosBootSector(core, boot)
 	if err != nil {
 		return err
 	}
@@ -81,9 +81,9 @@ func writeSlot(dir string, slot []byte) error {
 	})
 }
 
-// writeDisk writes the image of a disk or card: its first bytes, the partition table
-// with types and entries as writeGPT takes them, and what the partitions hold. What is
-// written nowhere is a hole in the file.
+// writeDisk writes the image of a disk or card to path: start at its first byte, the partition
+// table, and the contents of partitions by name. types and entries are those of writeGPT. The
+// rest of the file is a hole.
 func writeDisk(path string, b board.Board, start []byte, types map[string]string, entries int, contents map[string][]byte) error {
 	size := b.Flash.DiskSize()
 	return replaceFile(path, func(f *os.File) error {
@@ -100,7 +100,8 @@ func writeDisk(path string, b board.Board, start []byte, types map[string]string
 	})
 }
 
-// replaceFile writes a new file in the place of one that a QEMU may be reading.
+// replaceFile writes a file and then renames it to path, where a running QEMU may be reading
+// the old one.
 func replaceFile(path string, write func(*os.File) error) error {
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o644)
 	if err != nil {
@@ -113,15 +114,15 @@ func replaceFile(path string, write func(*os.File) error) error {
 	return os.Rename(path+".new", path)
 }
 
-// writePartitions writes contents to the starts of the partitions of these names, into
-// a file that is empty there.
+// writePartitions writes contents, by the names of partitions, to the starts of these, which
+// are holes in the file.
 func writePartitions(f *os.File, b board.Board, contents map[string][]byte) error {
 	for name, data := range contents {
 		p, ok := b.Flash.Partition(name)
 		if !ok || int64(len(data)) > p.Size {
-			return fmt.Errorf("partition %s takes %d bytes, not the %d that are for it", name, p.Size, len(data))
+			return fmt.Errorf("partition %s takes %d bytes, not %d", name, p.Size, len(data))
 		}
-		// Zeros are there already, and stay a hole.
+		// Zeros stay a hole.
 		const block = 4096
 		zeros := make([]byte, block)
 		for at := 0; at < len(data); at += block {
@@ -137,9 +138,9 @@ func writePartitions(f *os.File, b board.Board, contents map[string][]byte) erro
 	return nil
 }
 
-// archiveSlot is the slot image that GRUB reads, with the hashes that it checks: a
-// kernel that is damaged would stop in its own decompressor for good, where neither a
-// panic nor a watchdog brings the other slot.
+// archiveSlot returns the slot image that GRUB reads, with the hashes that it checks. Without a
+// check a damaged kernel would hang in its own decompressor, where neither a panic nor a
+// watchdog restarts the machine with the other slot.
 func archiveSlot(kernel, initramfs []byte) []byte {
 	var a newc
 	a.add("SHA256SUMS", fmt.Appendf(nil, "%x  kernel\n%x  initramfs\n", sha256.Sum256(kernel), sha256.Sum256(initramfs)))
@@ -148,9 +149,9 @@ func archiveSlot(kernel, initramfs []byte) []byte {
 	return a.end()
 }
 
-// slotStates is the partition that tells of the slots: GRUB writes to files in an
-// archive, and to nothing else that is as simple. Slot a holds an image that needs no
-// proof, slot b none.
+// slotStates returns the contents of the partition with the slots' states: slot a has a
+// confirmed image, slot b none. It is an archive since that is the simplest form that GRUB
+// can write to.
 func slotStates(slot []byte, v version) ([]byte, error) {
 	var a newc
 	for i, text := range []string{
@@ -166,7 +167,7 @@ func slotStates(slot []byte, v version) ([]byte, error) {
 	return a.end(), nil
 }
 
-// grub makes GRUB's images for BIOS and for UEFI, with the script for the board inside.
+// grub returns GRUB's images for BIOS and for UEFI, which contain the script for the board.
 func grub(b board.Board, work string) (core, efi []byte, err error) {
 	number := func(name string) int {
 		return 1 + slices.IndexFunc(b.Flash.Partitions, func(p board.Partition) bool { return p.Name == name })
@@ -193,8 +194,8 @@ func grub(b board.Board, work string) (core, efi []byte, err error) {
 	}
 	image := func(format string, modules ...string) ([]byte, error) {
 		out := filepath.Join(work, "grub-"+format)
-		// A memory disk sets the prefix, so that it comes before --prefix. The root is then
-		// the disk that the firmware started from.
+		// --memdisk sets the prefix too, so --prefix follows it. Then GRUB's root is the disk
+		// that the firmware started from.
 		args := append([]string{"--format=" + format, "--output=" + out, "--config=" + early, "--memdisk=" + archive,
 			fmt.Sprintf("--prefix=(,gpt%d)/", number(board.SlotStates))}, grubModules...)
 		if err := run("", nil, "grub-mkimage", append(args, modules...)...); err != nil {
@@ -209,13 +210,13 @@ func grub(b board.Board, work string) (core, efi []byte, err error) {
 	return core, efi, err
 }
 
-// startBIOS returns the first sector of a disk, whose code loads the first sector of
-// GRUB's image from the partition boot, and tells that one in the image where the rest
-// of it is: what grub-bios-setup does (include/grub/i386/pc/boot.h of GRUB's source).
-func startBIOS(core []byte, boot board.Partition) ([]byte, error) {
+// biosBootSector returns the first sector of a disk. Its code loads the first sector of core,
+// GRUB's image, from the partition boot. It also writes into core where the rest of core is.
+// grub-bios-setup does the same (include/grub/i386/pc/boot.h of GRUB's source).
+func biosBootSector(core []byte, boot board.Partition) ([]byte, error) {
 	const (
 		kernelSector = 0x5C // in the boot code: where the image's first sector is
-		driveCheck   = 0x66 // a jump that believes a BIOS when it says that this is a floppy
+		driveCheck   = 0x66 // a jump that trusts a BIOS that calls this disk a floppy
 		firstBlock   = sectorSize - 12
 	)
 	mbr, err := os.ReadFile("/usr/lib/grub/i386-pc/boot.img")
@@ -234,14 +235,14 @@ func startBIOS(core []byte, boot board.Partition) ([]byte, error) {
 	return mbr, nil
 }
 
-// fat makes a file system of size bytes that firmware and boot loaders read, FAT16, with
-// files at these paths, no two of them below one folder; the folders are made too.
+// fat returns a FAT16 file system of size bytes, which firmware and boot loaders can read, with
+// files by their paths. Folders are made; no two files may be in one folder.
 func fat(size int64, files map[string][]byte, work string) ([]byte, error) {
 	file, image := filepath.Join(work, "fat-file"), filepath.Join(work, "fat")
 	if err := os.WriteFile(image, make([]byte, size), 0o644); err != nil {
 		return nil, err
 	}
-	// FAT32 begins at 33 MB. None of these tools puts the time of now into the result.
+	// None of these tools writes the current time into the result.
 	if err := run("", nil, "mkfs.vfat", "--invariant", "-F", "16", "-s", "1", "-i", "504F5354", "-n", "POSTERN", image); err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// writeTestDisk makes the disk of a board whose kernel and initramfs are not ones.
+// writeTestDisk makes the disk of a board with other bytes for kernel and initramfs.
 func writeTestDisk(t *testing.T, b board.Board) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -28,7 +28,7 @@ func writeTestDisk(t *testing.T, b board.Board) string {
 	return dir
 }
 
-// tool runs a program of others and returns what it prints.
+// tool runs a program of this machine and returns what it prints.
 func tool(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
@@ -38,7 +38,7 @@ func tool(t *testing.T, dir, name string, args ...string) string {
 	return string(out)
 }
 
-// cut copies a partition of the disk into a file of its own.
+// cut copies a partition of the disk into its own file.
 func cut(t *testing.T, b board.Board, dir, name string) string {
 	t.Helper()
 	disk, err := os.ReadFile(filepath.Join(dir, factoryImage))
@@ -50,7 +50,7 @@ func cut(t *testing.T, b board.Board, dir, name string) string {
 	return path
 }
 
-// TestDisk looks at a PC's disk with the tools of others.
+// TestDisk reads the image of a PC's disk with common tools.
 func TestDisk(t *testing.T) {
 	e2e.Needs(t, "grub-mkimage", "/usr/lib/grub/i386-pc", "/usr/lib/grub/x86_64-efi", "mkfs.vfat", "fsck.vfat", "mmd", "mdir", "sgdisk", "cpio")
 	b, err := board.ByName("pc")

@@ -6,17 +6,17 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// Files that makeImages leaves beside kernel and initramfs.
+// Files that makeImages writes besides kernel and initramfs.
 const (
-	// slotImage is what goes to the start of the partition image, image-a or image-b:
-	// what the boot loader starts, and what an upgrade brings.
+	// slotImage is what the boot loader starts and an upgrade replaces: the start of the
+	// partition image, image-a or image-b.
 	slotImage = "slot.img"
-	// factoryImage is the whole flash or disk as it comes from the factory.
+	// factoryImage is the whole flash or disk of a new board.
 	factoryImage = "factory.img"
 )
 
-// makeImages makes of the kernel and the initramfs in the folder dir what is written to
-// the board's flash, in dir too. It returns the names of the files that it made.
+// makeImages makes the images that are written to the board's flash from the kernel and the
+// initramfs in the folder dir, into dir. It returns the names of the files.
 func makeImages(b board.Board, v version, keys, dir, work string) ([]string, error) {
 	switch b.Image.Form {
 	case board.Archive:
@@ -50,5 +50,5 @@ func makeImages(b board.Board, v version, keys, dir, work string) ([]string, err
 		}
 		return made, nil
 	}
-	return nil, fmt.Errorf("image for %s: form %q: nothing makes it", b.Name, b.Image.Form)
+	return nil, fmt.Errorf("image for %s: unknown form %q", b.Name, b.Image.Form)
 }

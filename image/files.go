@@ -9,7 +9,7 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// piConfig is what the firmware of a Raspberry Pi does with the files
+// piConfig tells the firmware of a Raspberry Pi about the files
 // (www.raspberrypi.com/documentation/computers/config_txt.html).
 const piConfig = `arm_64bit=1
 enable_uart=1
@@ -19,8 +19,8 @@ device_tree=%s
 cmdline=cmdline.txt
 `
 
-// makeFiles makes the files that a boot loader reads by their names, beside kernel and
-// initramfs, and a card with all of them. It returns the names of what it made.
+// makeFiles makes the files that a boot loader reads besides kernel and initramfs, and the image
+// of a card with all of them. It returns the names of the files.
 func makeFiles(b board.Board, dir, work string) ([]string, error) {
 	source, err := sourceForTrees()
 	if err != nil {
@@ -51,15 +51,15 @@ func makeFiles(b board.Board, dir, work string) ([]string, error) {
 	return made, makeFileDisk(b, files, dir, work)
 }
 
-// makeStick makes the stick of a board whose boot loader loads an ELF file.
+// makeStick makes the image of a stick for a boot loader that loads an ELF file.
 func makeStick(b board.Board, image []byte, dir, work string) error {
-	// The name that the vendor's settings of the boot loader have.
+	// The name that the vendor has set in the boot loader.
 	return makeFileDisk(b, map[string][]byte{"vmlinux.64": image}, dir, work)
 }
 
-// makeFileDisk makes a disk whose first partition is a file system with these files. Its
-// MBR names that partition, beside the one that protects the table with the others: boot
-// loaders from before that table read no other.
+// makeFileDisk makes the image of a disk whose first partition, boot, is a file system with
+// these files. Old boot loaders do not know the GPT, so the MBR has that partition too, besides
+// the entry that protects the GPT.
 func makeFileDisk(b board.Board, files map[string][]byte, dir, work string) error {
 	boot, _ := b.Flash.Partition("boot")
 	system, err := fat(boot.Size, files, work)
@@ -77,7 +77,7 @@ func makeFileDisk(b board.Board, files map[string][]byte, dir, work string) erro
 	)
 	entry := make([]byte, entrySize)
 	entry[4] = fat16
-	// Cylinder, head and sector: none that counts.
+	// Cylinder, head and sector are not used.
 	copy(entry[1:], []byte{0xFE, 0xFF, 0xFF})
 	copy(entry[5:], []byte{0xFE, 0xFF, 0xFF})
 	binary.LittleEndian.PutUint32(entry[8:], uint32(boot.Offset/sectorSize))
@@ -87,7 +87,7 @@ func makeFileDisk(b board.Board, files map[string][]byte, dir, work string) erro
 		return err
 	}
 	defer f.Close()
-	// The first entry is the file system's, and the second protects what is before it.
+	// The first entry is the file system, the second protects the sectors before it.
 	protect := make([]byte, entrySize)
 	if _, err := f.ReadAt(protect, entries); err != nil {
 		return err

@@ -15,8 +15,8 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// TestFiles makes the cards of boards whose boot loaders read files, and looks into them
-// with the tools of others.
+// TestFiles makes the cards of boards whose boot loaders read files, and reads them with
+// common tools.
 func TestFiles(t *testing.T) {
 	e2e.Needs(t, "gcc", "dtc", "mkfs.vfat", "mmd", "mdir", "/usr/src/"+linuxSource+".tar.xz")
 	for _, c := range []struct {
@@ -46,8 +46,8 @@ func TestFiles(t *testing.T) {
 			out, err := exec.Command("partx", "--type", "gpt", "--raw", "--noheadings", "--output", "NAME", disk).CombinedOutput()
 			require.NoError(t, err, "%s", out)
 			assert.Equal(t, []string{"boot", board.ConfigurationPartition, board.StatePartition}, strings.Fields(string(out)))
-			// What a boot loader sees that knows of no other table. Tools of today will not
-			// show it, since there is the other.
+			// What a boot loader sees that knows only the MBR. Current tools do not show it,
+			// since there is a GPT.
 			image, err := os.ReadFile(disk)
 			require.NoError(t, err)
 			mbr := image[446:510]

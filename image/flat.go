@@ -13,33 +13,32 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// flat is a kernel, its device tree and the initramfs as they lie in the memory of a
-// MIPS processor when the kernel begins: for a boot loader that knows how to load one
-// file and no more. Zeros, as of the kernel's variables, lie between them; packed, they
-// take nothing.
+// flat is a kernel, its device tree and the initramfs as they are in the memory of a MIPS
+// processor when the kernel starts, for a boot loader that can only load one file. The zeros
+// between them, such as the kernel's variables, take no room once packed.
 type flat struct {
-	// load and entry are where the data is put and begun, as the processor's addresses.
+	// load is the address of the data in the processor's view, entry that of the first
+	// instruction.
 	load, entry uint64
 	data        []byte
 }
 
 const (
-	// pageSize is the alignment that the kernel wants of an initramfs.
+	// pageSize is the alignment that the kernel requires of an initramfs.
 	pageSize = 64 << 10
-	// treeRoom is what the kernel keeps free for a device tree behind itself
+	// treeRoom is the room for a device tree that the kernel keeps free after itself
 	// (arch/mips/kernel/vmlinux.lds.S, arch/mips/kernel/setup.c).
 	treeRoom = 1 << 20
-	// mostMemory is what kernel and device tree may take, in bytes.
+	// mostMemory is the limit for kernel and device tree, in bytes.
 	mostMemory = 64 << 20
-	// physical are the bits of an address in MIPS's unmapped segments that are one of
-	// memory.
+	// physical is the mask that gives the physical address of one in an unmapped segment.
 	physical = 0x1FFF_FFFF
 )
 
-// flatten lays out a kernel, an ELF file with symbols. tree makes the device tree, with
-// the lines given in its node chosen. The initramfs comes behind all that the kernel has
-// for itself, or at the address ramdisk if that is not 0, followed by zeros up to the
-// length room if that is not 0.
+// flatten lays out a kernel, which is the path of an ELF file with symbols. tree returns the
+// device tree with the given lines in its node chosen. The initramfs follows the kernel's own
+// memory, or is at the address ramdisk if that is not 0. If room is not 0, zeros pad it to
+// that length.
 func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64, room int64, tree func(chosen string) ([]byte, error)) (flat, error) {
 	f, err := elf.Open(kernel)
 	if err != nil {
@@ -72,7 +71,7 @@ func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64
 	case ramdisk == 0:
 		ramdisk = end
 	case ramdisk < end:
-		return flat{}, fmt.Errorf("%s: it ends at %#x, behind the initramfs at %#x", kernel, end, ramdisk)
+		return flat{}, fmt.Errorf("%s: it ends at %#x, after the start of the initramfs at %#x", kernel, end, ramdisk)
 	}
 	if room != 0 {
 		if int64(len(initramfs)) > room {
@@ -98,7 +97,7 @@ func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64
 			continue
 		}
 		if p.Vaddr+p.Filesz > end {
-			return flat{}, fmt.Errorf("%s: a part at %#x is behind its end, %#x", kernel, p.Vaddr, end)
+			return flat{}, fmt.Errorf("%s: a part at %#x is after its end, %#x", kernel, p.Vaddr, end)
 		}
 		if _, err := p.ReadAt(image.data[p.Vaddr-image.load:][:p.Filesz], 0); err != nil {
 			return flat{}, fmt.Errorf("%s: %w", kernel, err)
@@ -109,8 +108,9 @@ func flatten(kernel string, initramfs []byte, commandLine string, ramdisk uint64
 	return image, nil
 }
 
-// makeFlat makes the slot image of a board whose boot loader takes one file, and for
-// TP-Link's the one that the vendor's firmware takes. It returns their names.
+// makeFlat makes the slot image of a board whose boot loader takes one file, and the factory
+// image: for TP-Link's boards that is the one that the vendor's firmware takes. It returns the
+// names of the files.
 func makeFlat(b board.Board, dir, work string) ([]string, error) {
 	source, err := sourceForTrees()
 	if err != nil {
@@ -164,15 +164,15 @@ func makeFlat(b board.Board, dir, work string) ([]string, error) {
 	return names, nil
 }
 
-// lzma packs data in the form of LZMA's first tools (.lzma), with the length in its
-// header, which boot loaders want and xz leaves open.
+// lzma packs data in the old .lzma format, with the length in its header: boot loaders need the
+// length, and xz does not write it.
 func lzma(data []byte, work string) ([]byte, error) {
-	const sizeField = 5 // behind the properties and the size of the dictionary
+	const sizeField = 5 // after the properties and the size of the dictionary
 	file := filepath.Join(work, "flat")
 	if err := os.WriteFile(file, data, 0o644); err != nil {
 		return nil, err
 	}
-	// A decoder in 32 MB of memory has no room for a dictionary of the size of all.
+	// A machine with 32 MB has no memory for a dictionary as large as the data.
 	if err := run(work, nil, "xz", "--force", "--format=lzma", "--lzma1=preset=9e,dict=8MiB,lc=1,lp=2,pb=2", file); err != nil {
 		return nil, err
 	}
@@ -184,19 +184,19 @@ func lzma(data []byte, work string) ([]byte, error) {
 	return packed, nil
 }
 
-// tplinkSalt is in the place of the MD5 sum in the header while the sum is taken, in an
-// image without a boot loader.
+// tplinkSalt stands in the header's field for the MD5 sum while the sum is computed, in an image
+// without a boot loader.
 var tplinkSalt = [md5.Size]byte{0xDC, 0xD7, 0x3A, 0xA5, 0xC3, 0x95, 0x98, 0xFB, 0xDD, 0xF9, 0xE7, 0xF4, 0x0E, 0xAE, 0x47, 0x38}
 
-// tplinkSize is the length of what the vendor's own web page for upgrades takes, and
-// writes, on a board with 4 MB.
+// tplinkSize is the length of an image that the vendor's web page for upgrades accepts on a
+// board with 4 MB.
 const tplinkSize = 0x3C_0000
 
-// tplink puts the header of TP-Link's boot loaders, version 1, before what is packed:
-// 512 bytes, big-endian. The whole is padded to size as erased flash is, if that is not
-// 0. The vendor's page for upgrades looks at the number of the hardware and at the MD5
-// sum over all, the boot loader at neither. There is no description by TP-Link; the
-// fields are those that OpenWrt's mktplinkfw writes.
+// tplink returns packed behind the header of TP-Link's boot loaders, version 1: 512 bytes,
+// big-endian. If size is not 0 the image is padded to it with 0xFF, as erased flash. The
+// vendor's page for upgrades checks the hardware's number and the MD5 sum over everything, the
+// boot loader checks neither. TP-Link has not documented it; the fields are those that
+// OpenWrt's mktplinkfw writes.
 func (f flat) tplink(hardware uint32, packed []byte, size int) []byte {
 	const (
 		headerSize = 512
@@ -215,7 +215,7 @@ func (f flat) tplink(hardware uint32, packed []byte, size int) []byte {
 	big.PutUint32(all[124:], tplinkSize)
 	big.PutUint32(all[128:], headerSize)
 	big.PutUint32(all[132:], uint32(len(packed)))
-	// What would be a file system behind the kernel has no bytes.
+	// The file system after the kernel is empty.
 	big.PutUint32(all[136:], uint32(headerSize+len(packed)))
 	all = append(all, packed...)
 	all = append(all, bytes.Repeat([]byte{0xFF}, max(0, size-len(all)))...)
@@ -224,19 +224,19 @@ func (f flat) tplink(hardware uint32, packed []byte, size int) []byte {
 	return all
 }
 
-// elf returns the data as an ELF file of 64 bits, big-endian, with one part to load.
+// elf returns the data as a 64-bit big-endian ELF file with one loadable segment.
 func (f flat) elf() []byte {
 	const (
 		headers = 64 + 56
 		offset  = pageSize
 	)
 	var file bytes.Buffer
-	// Neither fails on a buffer, nor with these types.
+	// binary.Write cannot fail with a buffer and these types.
 	_ = binary.Write(&file, binary.BigEndian, elf.Header64{
 		Ident: [elf.EI_NIDENT]byte{0x7F, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2MSB), byte(elf.EV_CURRENT)},
 		Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_MIPS), Version: uint32(elf.EV_CURRENT),
 		Entry: f.entry, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
-		Flags: 0x8000_0000, // of a processor of MIPS64, release 2: see <elf.h>, EF_MIPS_ARCH_64R2
+		Flags: 0x8000_0000, // EF_MIPS_ARCH_64R2 of <elf.h>
 	})
 	_ = binary.Write(&file, binary.BigEndian, elf.Prog64{
 		Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_W | elf.PF_X), Off: offset,

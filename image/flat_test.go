@@ -19,7 +19,7 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// smallKernel compiles a program with what flatten looks for in a kernel.
+// smallKernel compiles a program with the symbols that flatten needs of a kernel.
 func smallKernel(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -90,7 +90,7 @@ func TestFlatten(t *testing.T) {
 	assert.Equal(t, initramfs, image.data[8<<20:8<<20+len(initramfs)])
 
 	_, err = flatten(kernel, initramfs, "", image.load+4096, 0, makeTree)
-	require.ErrorContains(t, err, "behind the initramfs at")
+	require.ErrorContains(t, err, "after the start of the initramfs at")
 	_, err = flatten(kernel, initramfs, "", 0, 100, makeTree)
 	require.ErrorContains(t, err, "the initramfs has 9000 bytes, there is room for 100")
 	_, err = flatten(kernel, initramfs, "", 0, 0, func(string) ([]byte, error) { return make([]byte, treeRoom+1), nil })
@@ -99,7 +99,7 @@ func TestFlatten(t *testing.T) {
 	require.Error(t, err, "a program without symbols")
 }
 
-// TestUImage has the tool of U-Boot read the header, and xz what is behind it.
+// TestUImage reads the header by U-Boot's own tool, and the contents by xz.
 func TestUImage(t *testing.T) {
 	e2e.Needs(t, "mkimage", "xz")
 	dir := t.TempDir()
@@ -157,7 +157,7 @@ func TestELF(t *testing.T) {
 	assert.Equal(t, image.data, data)
 }
 
-// TestDeviceTrees compiles those of every board and reads some of them back.
+// TestDeviceTrees compiles the device trees of every board and reads some of them back.
 func TestDeviceTrees(t *testing.T) {
 	e2e.Needs(t, "gcc", "dtc", "/usr/src/"+linuxSource+".tar.xz")
 	source, err := sourceForTrees()
@@ -174,7 +174,7 @@ func TestDeviceTrees(t *testing.T) {
 				require.NoError(t, err)
 				text := string(out)
 				assert.Contains(t, text, "postern,test;")
-				// A port that is named as a label of a switch is one of the tree's.
+				// A switch's port has its name from a label in the tree.
 				for _, p := range b.Ports {
 					if p.Device == p.Name && !strings.HasPrefix(p.Name, "eth") {
 						assert.Contains(t, text, fmt.Sprintf("label = %q;", p.Name))

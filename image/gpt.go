@@ -16,21 +16,21 @@ import (
 const (
 	sectorSize   = 512
 	gptEntrySize = 128
-	// gptReserved are the sectors that the table of entries takes at the disk's end, and
-	// at its start unless something else needs that place.
+	// gptReserved is the number of sectors for the table of entries at the disk's end, and at
+	// its start unless a boot loader needs some of them.
 	gptReserved = 32
 )
 
 // Types of partitions.
 const (
-	grubBoot  = "21686148-6449-6E6F-744E-656564454649" // GRUB's, for a start by BIOS
+	grubBoot  = "21686148-6449-6E6F-744E-656564454649" // GRUB for BIOS
 	efiSystem = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 	basicData = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7" // a file system that any system reads
 	linuxData = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 )
 
-// guid is the form on a disk of a GUID as it is written: the first three of its five
-// numbers are little-endian.
+// guid returns the 16 bytes on the disk of a GUID in its usual notation: the first three of the
+// five numbers are little-endian.
 func guid(text string) ([]byte, error) {
 	b, err := hex.DecodeString(strings.ReplaceAll(text, "-", ""))
 	if err != nil || len(b) != 16 {
@@ -39,11 +39,11 @@ func guid(text string) ([]byte, error) {
 	return []byte{b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]}, nil
 }
 
-// writeGPT writes the partition table of a disk of size bytes: at its start behind a
-// protective MBR, and once more at its end. The MBR's code is left as it is. Partitions
-// are of the types that are told by their names, or else Linux's. The table has entries
-// for so many partitions, four in a sector: 128, unless a boot loader needs some of the
-// first 34 sectors. Its GUIDs are fixed: nobody has two of these disks in one machine.
+// writeGPT writes the partition table of a disk of size bytes: at its start after a protective
+// MBR, whose code it does not change, and again at its end. types are the partitions' types by
+// their names; the default is linuxData. entries is the number of entries in the table, four in
+// a sector: 128, unless a boot loader needs some of the first 34 sectors. The GUIDs are the same
+// on every disk, so one machine must not have two of these disks.
 func writeGPT(disk io.WriterAt, size int64, partitions []board.Partition, types map[string]string, entries int) error {
 	little := binary.LittleEndian
 	sectors := uint64(size / sectorSize)
@@ -93,7 +93,7 @@ func writeGPT(disk io.WriterAt, size int64, partitions []board.Partition, types 
 		little.PutUint32(h[16:], crc32.ChecksumIEEE(h[:92]))
 		return h
 	}
-	// From byte 446 on: one partition over the whole disk, and the signature.
+	// Bytes 446 to 511: one partition over the whole disk, and the signature.
 	mbr := make([]byte, sectorSize-446)
 	mbr[4] = 0xEE
 	little.PutUint16(mbr[1:], 2<<8) // cylinder, head and sector of its first sector: 0, 0, 2

@@ -17,7 +17,7 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// debugCommands are what DEBUG=1 adds, as a u-root busybox in /bbin.
+// debugCommands are the tools of u-root that DEBUG=1 adds, as one program in /bbin.
 var debugCommands = []string{
 	"github.com/u-root/u-root/cmds/core/gosh",
 	"github.com/u-root/u-root/cmds/core/ip",
@@ -37,9 +37,9 @@ var links = map[string]string{
 	"sbin/iptables-restore": "sbin/xtables-legacy-multi",
 }
 
-// build makes a board's image in the folder out/BOARD: kernel, initramfs.cpio.xz,
-// kernel.config, what makeImages makes of them, what travels with it (writeDocuments), and
-// SHA256SUMS. detailed asks for the sizes of the program's packages.
+// build builds a board's image in the folder out/BOARD: kernel, initramfs.cpio.xz,
+// kernel.config, the files of makeImages and writeDocuments, and SHA256SUMS. With debug the
+// image has debugCommands. detailed asks for the sizes of the program's packages.
 func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, error) {
 	name := b.Name
 	if debug {
@@ -95,7 +95,7 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 		{"kernel", filepath.Join(kernelDir, "kernel")},
 		{"kernel.config", filepath.Join(kernelDir, "config")},
 	} {
-		// By rename, since a QEMU may be reading the old one.
+		// By rename: a running QEMU may be reading the old file.
 		to := filepath.Join(dir, f.name)
 		if err := copyFile(to+".new", f.from, 0o644); err != nil {
 			return sizes{}, err
@@ -109,8 +109,8 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 		}
 		fmt.Fprintf(&sums, "%s  %s\n", sum, f.name)
 	}
-	// Of an image that is too large the table says more than the error of whoever finds
-	// no room for it.
+	// If the image is too large the table tells more than the error of the code that finds no
+	// room for it.
 	check := func(slot string) (sizes, error) {
 		s, err := measure(b, filepath.Join(dir, "kernel"), initramfs, program, xtables, slot)
 		if err != nil {
@@ -135,7 +135,7 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 	}
 	made, err := makeImages(b, v, keys, dir, work)
 	if debug && errors.Is(err, errTooLarge) {
-		say("%s with tools for debugging is for -kernel alone: %v", b.Name, err)
+		say("%s with the debugging tools starts by -kernel only: %v", b.Name, err)
 		err = nil
 	}
 	if err != nil {
@@ -145,7 +145,7 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 		if s, err = check(filepath.Join(dir, slotImage)); err != nil {
 			return sizes{}, err
 		}
-		// A board that keeps nothing has no place to upgrade.
+		// A board that keeps nothing has no slot to upgrade.
 		if _, ok := slotRoom(b); ok {
 			if err := sysupgrade(b, v, keys, filepath.Join(dir, slotImage), filepath.Join(dir, upgradeImage)); err != nil {
 				return sizes{}, err
@@ -171,57 +171,57 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 	return s, nil
 }
 
-// buildProgram compiles the one Go program, without paths of this machine.
+// buildProgram compiles the Go program, stripped, without paths of this machine.
 func buildProgram(b board.Board, work, path string) error {
 	return compileProgram(b, work, path, "-s -w -buildid= -R=4096")
 }
 
-// small compiles functions as calls, not into their callers: that saves a tenth of the
-// program, in memory too, where the smallest board has it for good. What works for each
-// packet or each byte of a password is left as it was.
-var small = []string{
+// withoutInlining are flags of go build that switch inlining off, which saves a tenth of the
+// program's size, on flash and in memory. Code that runs for each packet, or for each byte of
+// a password's hash, stays inlined.
+var withoutInlining = []string{
 	"-gcflags=all=-l", "-gcflags=runtime=", "-gcflags=internal/runtime/...=", "-gcflags=syscall=",
 	"-gcflags=golang.org/x/sys/unix=", "-gcflags=golang.org/x/crypto/...=",
 	"-gcflags=github.com/postern-router/postern/socks=",
 }
 
-// compileProgram compiles it with flags of the linker.
+// compileProgram compiles the Go program with flags of the linker.
 func compileProgram(b board.Board, work, path, ldflags string) error {
 	env, err := goEnv(b, work)
 	if err != nil {
 		return err
 	}
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=" + ldflags}
-	return run("", env, "go", append(append(args, small...), "-o", path, "github.com/postern-router/postern/init")...)
+	return run("", env, "go", append(append(args, withoutInlining...), "-o", path, "github.com/postern-router/postern/init")...)
 }
 
-// goEnv is the board's Go environment, with what mends the toolchain.
+// goEnv is the board's Go environment with an overlay that patches the toolchain.
 func goEnv(b board.Board, work string) ([]string, error) {
-	overlay, err := mendRuntime(b, work)
+	overlay, err := patchGo(b, work)
 	if err != nil {
-		return nil, fmt.Errorf("mend Go's runtime for %s: %w", b.Name, err)
+		return nil, fmt.Errorf("patch Go for %s: %w", b.Name, err)
 	}
 	return append(b.GoEnv(), strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)), nil
 }
 
-// mend is a text in Go's runtime, and what an image has in its place.
-type mend struct {
+// patch replaces text in Go's standard library.
+type patch struct {
 	file         string
 	wrong, right string
-	times        int      // how often it is there
-	goarch       []string // all, if there are none
-	why          string
+	times        int      // how often wrong is in the file
+	goarch       []string // empty for all
+	why          string   // what goes wrong without it
 }
 
-func (m mend) isFor(b board.Board) bool {
+func (m patch) appliesTo(b board.Board) bool {
 	return len(m.goarch) == 0 || slices.Contains(m.goarch, b.CPU.GOARCH)
 }
 
-var mends = []mend{
+var patches = []patch{
 	{
-		// The layout of a 64-bit timespec on 32-bit MIPS. That of the kernel has nanoseconds
-		// of 64 bits (linux/time_types.h), whose lower half comes last if the processor is
-		// big-endian. Releases before Go 1.26 make 32-bit calls, and a later one is mended.
+		// The layout of a 64-bit timespec on 32-bit MIPS. The kernel's has 64-bit nanoseconds
+		// (linux/time_types.h), whose lower half comes last on a big-endian processor.
+		// Releases before Go 1.26 make 32-bit calls.
 		file:   "src/runtime/defs_linux_mipsx.go",
 		wrong:  "\ttv_sec  int64\n\ttv_nsec int32\n\t_       [4]byte // the C ABI aligns int64 to 8 bytes\n",
 		right:  "\ttv_sec  int64\n\t_       [4]byte\n\ttv_nsec int32\n",
@@ -230,8 +230,8 @@ var mends = []mend{
 		why:    "timed waits spin (golang/go#77934)",
 	},
 	{
-		// A pause of so many microseconds lasts as many nanoseconds: the remainder of the
-		// seconds is taken for theirs, and is off by a thousand.
+		// usleep passes microseconds where the kernel takes nanoseconds: it does not multiply
+		// the remainder of the division into seconds by a thousand.
 		file: "src/runtime/sys_linux_mipsx.s",
 		wrong: "\tMOVW\t$1000, R4\n\tMULU\tR3, R4\n\tMOVW\tLO, R4\n\tSUBU\tR4, R5\n\tMOVW\tR5, 28(R29)\n" +
 			"\n\t// nanosleep(&ts, 0)\n",
@@ -242,9 +242,9 @@ var mends = []mend{
 		why:    "the runtime's monitor, which pauses 20 microseconds to 10 milliseconds, hardly pauses",
 	},
 	{
-		// 32 MiB that are used in FIPS 140-3 mode alone, which Postern is not in, are there
-		// from the start of every program that has a hash function. They take no memory until
-		// they are written to, but a kernel with no more than that refuses the program.
+		// A buffer of 32 MiB, used in FIPS 140-3 mode only, is a variable of every program
+		// that has a hash function. It takes no memory until it is written to, but a kernel
+		// that has no more memory than that refuses to start the program.
 		file:  "src/crypto/internal/fips140/drbg/entropy_fips140.go",
 		wrong: "entropy.Seed(&memory)",
 		right: "entropy.Seed(new(entropy.ScratchBuffer))",
@@ -253,16 +253,17 @@ var mends = []mend{
 	},
 }
 
-// mendRuntime writes a file for go build's -overlay with the mends for a board. A text
-// that another release of Go does not have is left, and said.
-func mendRuntime(b board.Board, work string) (string, error) {
+// patchGo writes a file for go build's -overlay with the patches for a board, into the folder
+// work, and returns its path. A patch whose text this release of Go does not have is left out,
+// with a message.
+func patchGo(b board.Board, work string) (string, error) {
 	goroot, err := output("go", "env", "GOROOT")
 	if err != nil {
 		return "", err
 	}
 	replaced := map[string]string{}
-	for _, m := range mends {
-		if !m.isFor(b) {
+	for _, m := range patches {
+		if !m.appliesTo(b) {
 			continue
 		}
 		original := filepath.Join(goroot, m.file)
@@ -271,14 +272,14 @@ func mendRuntime(b board.Board, work string) (string, error) {
 			return "", err
 		}
 		if strings.Count(string(text), m.wrong) != m.times {
-			say("%s: %s is not the one that is known, and stays as it is; known was: %s", b.Name, m.file, m.why)
+			say("%s: not patched: %s differs from the known one, of which %s", b.Name, m.file, m.why)
 			continue
 		}
-		mended := filepath.Join(work, filepath.Base(m.file))
-		if err := os.WriteFile(mended, []byte(strings.ReplaceAll(string(text), m.wrong, m.right)), 0o644); err != nil {
+		patched := filepath.Join(work, filepath.Base(m.file))
+		if err := os.WriteFile(patched, []byte(strings.ReplaceAll(string(text), m.wrong, m.right)), 0o644); err != nil {
 			return "", err
 		}
-		replaced[original] = mended
+		replaced[original] = patched
 	}
 	overlay := filepath.Join(work, "overlay.json")
 	list, err := json.Marshal(map[string]map[string]string{"Replace": replaced})
@@ -299,7 +300,7 @@ func packInitramfs(b board.Board, program, xtables, archive, work string, debug 
 		cpio.Directory("sbin", 0o755),
 		cpio.Directory("sys", 0o755),
 		cpio.Directory("tmp", 0o755),
-		// The kernel opens it for PID 1 before devtmpfs is mounted.
+		// The kernel opens it for PID 1 before PID 1 mounts devtmpfs.
 		cpio.CharDev("dev/console", 0o600, 5, 1),
 		cpio.StaticFile("etc/board", b.Name+"\n", 0o644),
 		cpio.StaticFile("etc/default.rsc", b.DefaultConfiguration(), 0o644),
@@ -333,10 +334,10 @@ func packInitramfs(b board.Board, program, xtables, archive, work string, debug 
 		if err != nil {
 			return err
 		}
-		// The tools as small as can be: all is in memory, on the smallest board too.
+		// As small as possible: the initramfs is in memory, on the smallest board too.
 		for i, v := range env {
 			if strings.HasPrefix(v, "GOFLAGS=") {
-				env[i] = v + " " + small[0]
+				env[i] = v + " " + withoutInlining[0]
 			}
 		}
 		// GOMIPS and GOARM reach u-root's builder by the environment alone.
@@ -353,16 +354,16 @@ func packInitramfs(b board.Board, program, xtables, archive, work string, debug 
 			}()
 		}
 		options = append(options,
-			// gosh without its line editor, which a serial line does not answer.
+			// gosh without its line editor, which waits for answers that a serial line may not give.
 			uimage.WithEnv(golang.DisableCGO(), golang.WithGOARCH(b.CPU.GOARCH), golang.WithBuildTag("goshsmall")),
 			uimage.WithBusyboxCommands(debugCommands...))
 	}
 	return uimage.Create(llog.Default(), options...)
 }
 
-// compress packs a file as the kernel's own decoder can read it: crc32, and a
-// dictionary that the smallest board has memory for. lc and lp suit machine code
-// in words of four bytes: 1 % smaller.
+// compress packs a file so that the kernel's decoder can read it: with CRC-32 and a dictionary
+// for which the smallest board has memory. lc and lp are for machine code in words of four
+// bytes, and save 1 %.
 func compress(path string) (string, error) {
 	if err := run("", nil, "xz", "--force", "--keep", "--threads=1", "--check=crc32", "--lzma2=preset=9e,dict=1MiB,lc=2,lp=2,pb=2", path); err != nil {
 		return "", err

@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	// iptablesRecipe is to iptables what kernelRecipe is to the kernel.
+	// iptablesRecipe is for iptables what kernelRecipe is for the kernel.
 	iptablesRecipe = "1"
 
 	iptablesCFLAGS  = "-Os -ffunction-sections -fdata-sections"
 	iptablesLDFLAGS = "-all-static -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,noexecstack"
 )
 
-// extensions matches the sources of the iptables extensions that package
-// firewall uses. The others are left out of the build: a static program holds
-// all it was built with, and this halves what is not the C library.
+// extensions matches the sources of the iptables extensions that package firewall uses. The
+// others are left out of the build, since a static program contains all of them: without them
+// it has half the size, the C library not counted.
 var extensions = regexp.MustCompile(`^lib(xt|ipt)_(standard|tcp|udp|icmp|comment|conntrack|iprange|multiport|LOG|REJECT|NAT|SNAT|DNAT|MASQUERADE|REDIRECT)\.c$`)
 
-// iptables returns a folder with the static program "xtables-legacy-multi" for
-// the board's CPU. again is as for kernel.
+// iptables returns a folder with the static program xtables-legacy-multi for the board's CPU.
+// again is that of kernel.
 func iptables(c cache, b board.Board, again string) (string, error) {
 	version, err := packageVersion("iptables")
 	if err != nil {
@@ -81,11 +81,11 @@ func buildIptables(b board.Board, source, work string) error {
 		"LDFLAGS="+iptablesLDFLAGS)
 }
 
-// debianKeys is of the package debian-archive-keyring, which every Debian has.
+// debianKeys is a file of the package debian-archive-keyring, which every Debian has.
 const debianKeys = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// debianSource returns the folder of a Debian package's source, patched. The
-// machine's apt configuration is read for where Debian is, and left as it is.
+// debianSource returns a folder with the patched source of a Debian source package. It takes
+// the archive's address from the machine's apt configuration, and does not change that.
 func debianSource(c cache, name, version string) (string, error) {
 	dir, err := c.get("source", name, []string{version}, func(result, work string) error {
 		say("fetching the source of %s %s", name, version)
@@ -104,7 +104,7 @@ func debianSource(c cache, name, version string) (string, error) {
 		options := []string{
 			"-q", "-o", "Dir::Etc::sourcelist=" + listFile, "-o", "Dir::Etc::sourceparts=-",
 			"-o", "Dir::State::lists=" + lists, "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",
-			// The work folder is this user's alone; apt's own user could not write there.
+			// Only this user can write to the work folder, not apt's own.
 			"-o", "APT::Sandbox::User=root",
 		}
 		if err := run(work, nil, "apt-get", append(options, "update")...); err != nil {
@@ -126,8 +126,8 @@ func debianSource(c cache, name, version string) (string, error) {
 	return filepath.Join(dir, name), nil
 }
 
-// sourceList writes a deb-src line for each Debian archive that this machine
-// takes packages from.
+// sourceList returns a deb-src line for each Debian archive that this machine takes packages
+// from.
 func sourceList() (string, error) {
 	targets, err := output("apt-get", "indextargets", "--format", "$(REPO_URI) $(SUITE) $(COMPONENT) $(ORIGIN)",
 		"Identifier: Packages")

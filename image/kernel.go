@@ -14,27 +14,27 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// kernelRecipe is part of a kernel's key in the cache: a change to how
-// buildKernel works that can change the result takes a new word.
+// kernelRecipe is part of a kernel's key in the cache. Change it with every change of
+// buildKernel that can change the result.
 const kernelRecipe = "3"
 
-// kernelMakeFlags are given to make beside the configuration, for what is not to be
-// compiled for size. The decoder of the initramfs is what a boot waits for most: it takes
-// a tenth longer otherwise, to save 700 bytes. In TCP, to save 6 kB, divisions by a
-// thousand are loops of 280 instructions on 32-bit processors, five for each packet.
+// kernelMakeFlags are flags of make for files that are not compiled for size. A boot waits
+// longest for the decoder of the initramfs, which is a tenth slower for 700 bytes less. In TCP
+// a division by a thousand is a loop of 280 instructions on 32-bit processors when compiled
+// for size, five times a packet; the saving would be 6 kB.
 var kernelMakeFlags = []string{
 	"CFLAGS_xz_dec_lzma2.o=-O2",
 	"CFLAGS_tcp_input.o=-O2", "CFLAGS_tcp_output.o=-O2", "CFLAGS_tcp_rate.o=-O2",
 }
 
-// unreserved is the file by which a build tells that Kernel.Unreserved was found.
+// unreserved is the name of the file that a build leaves if it found Kernel.Unreserved.
 const unreserved = "unreserved"
 
-// buildStamp stands in the kernel for the time of its build.
+// buildStamp is the time of the build that the kernel shows.
 const buildStamp = "Thu Jan  1 00:00:00 UTC 2026"
 
-// kernel returns a folder with the board's kernel: the files "kernel" and
-// "config". again is empty, or a word that asks for another build of the same.
+// kernel returns a folder with the board's kernel: the files "kernel" and "config". again is
+// empty, or a word for a second build from the same inputs, to compare the two.
 func kernel(c cache, b board.Board, again string) (string, error) {
 	version, fragments, inputs, err := kernelInputs(b, again)
 	if err != nil {
@@ -46,7 +46,7 @@ func kernel(c cache, b board.Board, again string) (string, error) {
 			return err
 		}
 		if again != "" {
-			// From another folder too, which must not show in the result.
+			// From another folder too, whose name must not be in the result.
 			elsewhere := filepath.Join(work, again)
 			if err := run(work, nil, "cp", "--archive", "--reflink=auto", source, elsewhere); err != nil {
 				return err
@@ -63,8 +63,8 @@ func kernel(c cache, b board.Board, again string) (string, error) {
 	})
 }
 
-// kernelInputs are what the board's kernel is made of: the version of its source, its
-// fragments, and with these all that is part of its key in the cache.
+// kernelInputs returns the version of the kernel's source, the text of the board's fragments,
+// and inputs, of which the key in the cache is made.
 func kernelInputs(b board.Board, again string) (version, fragments string, inputs []string, err error) {
 	if version, err = packageVersion(linuxSource); err != nil {
 		return "", "", nil, err
@@ -105,7 +105,7 @@ func kernelSource(c cache, version string) (string, error) {
 	return dir, nil
 }
 
-// buildKernel configures and compiles in the folder work.
+// buildKernel configures and compiles a kernel in the folder work.
 func buildKernel(b board.Board, source, fragments, work string) error {
 	fragmentFile := filepath.Join(work, "fragments")
 	if err := os.WriteFile(fragmentFile, []byte(fragments), 0o644); err != nil {
@@ -118,8 +118,8 @@ func buildKernel(b board.Board, source, fragments, work string) error {
 		"KBUILD_BUILD_VERSION=1", "KBUILD_BUILD_TIMESTAMP=" + buildStamp,
 	}
 	makeArgs := []string{"-C", source, "O=" + work,
-		// MIPS compiles its vDSO with debugging information, which names both folders;
-		// it is stripped, but a hash of it stays, as the vDSO's build id.
+		// The vDSO of MIPS has debugging information with the names of both folders. It is
+		// stripped, but its hash stays, as the vDSO's build id.
 		"CC=" + b.CPU.Cross + "gcc -fdebug-prefix-map=" + work + "=. -fdebug-prefix-map=" + source + "=linux"}
 	if b.Kernel.Unreserved != "" {
 		dtc, err := unreserve(b.Kernel, work)
@@ -150,9 +150,10 @@ func buildKernel(b board.Board, source, fragments, work string) error {
 	return nil
 }
 
-// unreserve writes a program into the folder work, to be make's DTC: the kernel's own
-// compiler of device trees. In a tree, its last argument, it first has the reservation
-// of k.Unreserved be k.Reserved. If there was one it leaves a file, unreserved.
+// unreserve writes a program for make's DTC into the folder work, and returns its path. The
+// program replaces the reservation k.Unreserved by k.Reserved in the device tree that is its
+// last argument, then runs the kernel's own compiler of device trees. If it found the
+// reservation it leaves the file unreserved.
 func unreserve(k board.Kernel, work string) (string, error) {
 	program := filepath.Join(work, "dtc-unreserve")
 	script := fmt.Sprintf(`#!/bin/sh -e
@@ -166,9 +167,9 @@ exec scripts/dtc/dtc "$@"
 	return program, os.WriteFile(program, []byte(script), 0o755)
 }
 
-// checkConfig reports the options that a fragment asks for and the final
-// configuration lacks: Kconfig drops one without a word when a dependency is
-// missing or the name has changed.
+// checkConfig returns an error with the options that fragments ask for and config, the final
+// configuration, does not have: Kconfig silently drops an option if a dependency is missing or
+// its name has changed.
 func checkConfig(fragments, config string) error {
 	have := map[string]string{}
 	for line := range strings.Lines(config) {
@@ -203,12 +204,12 @@ func checkConfig(fragments, config string) error {
 		}
 	}
 	if dropped != nil {
-		return fmt.Errorf("the kernel's configuration does not take %s", strings.Join(dropped, ", "))
+		return fmt.Errorf("the kernel's configuration lacks %s", strings.Join(dropped, ", "))
 	}
 	return nil
 }
 
-// compileKernel runs make and shows how far it is.
+// compileKernel runs make and shows its progress.
 func compileKernel(b board.Board, work string, env, args []string) error {
 	cmd := exec.Command("make", args...)
 	cmd.Env = append(os.Environ(), env...)

@@ -17,21 +17,21 @@ import (
 	"time"
 )
 
-// The files of a folder of keys. All are PEM: private keys as PKCS #8, the public
-// key as PKIX, the certificate as X.509.
+// The files in a folder of keys. All are PEM: private keys in PKCS #8, the public key in PKIX,
+// the certificate in X.509.
 const (
-	// upgradeKey signs upgrade images, by Ed25519; routers hold upgradePublic.
+	// upgradeKey signs upgrade images by Ed25519; routers have upgradePublic.
 	upgradeKey, upgradePublic = "upgrade.key", "upgrade.pub"
-	// fitKey signs what U-Boot starts, by RSA with 2048 bits; mkimage takes the public
-	// half from the certificate, of which U-Boot looks at nothing else.
+	// fitKey signs what U-Boot starts, by RSA with 2048 bits. mkimage takes the public key from
+	// the certificate; U-Boot uses nothing else of it.
 	fitKey, fitCertificate = "fit.key", "fit.crt"
-	// fitKeyName is how mkimage names the pair.
+	// fitKeyName is mkimage's name for the pair.
 	fitKeyName = "fit"
 )
 
 var keyFiles = []string{upgradeKey, upgradePublic, fitKey, fitCertificate}
 
-// keyFolder is POSTERN_KEYS, or else a folder of the user's configuration: private
+// keyFolder returns POSTERN_KEYS, or else a folder in the user's configuration folder: private
 // keys belong neither into a checkout nor into a cache.
 func keyFolder() (string, error) {
 	dir := os.Getenv("POSTERN_KEYS")
@@ -45,9 +45,8 @@ func keyFolder() (string, error) {
 	return filepath.Abs(dir)
 }
 
-// openKeys returns the folder of keys for a build. Where there is none it is made,
-// which the user is told: whoever has its private keys can make images that the
-// routers with these images take.
+// openKeys returns the folder of keys for a build. If there is none it makes one and tells the
+// user: whoever has the private keys can make images that the routers accept.
 func openKeys() (string, error) {
 	dir, err := keyFolder()
 	if err != nil {
@@ -59,24 +58,24 @@ func openKeys() (string, error) {
 		case err != nil:
 			return "", err
 		default:
-			say("NEW KEYS in %s. Keep them, and keep them secret: routers with the images that are signed now take no upgrade that is signed by others.", dir)
+			say("NEW KEYS in %s. Keep them, and keep them secret: routers with images that these keys signed accept only upgrades that they signed.", dir)
 		}
 	}
 	for _, name := range keyFiles {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			return "", fmt.Errorf("a folder of keys has %v: %w", keyFiles, err)
+			return "", fmt.Errorf("a folder of keys must have %v: %w", keyFiles, err)
 		}
 	}
 	return dir, nil
 }
 
-// makeKeys makes a folder with new keys, whole or not at all. One that exists and
-// is not empty is an error and stays as it is.
+// makeKeys makes the folder dir with new keys, complete or not at all. A dir that exists and is
+// not empty is an error, and is left as it is.
 func makeKeys(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
-	temp, err := os.MkdirTemp(filepath.Dir(dir), ".keys-") // only the user may enter
+	temp, err := os.MkdirTemp(filepath.Dir(dir), ".keys-") // with mode 0700
 	if err != nil {
 		return err
 	}
@@ -104,7 +103,7 @@ func makeKeys(dir string) error {
 	if err := writePrivate(filepath.Join(temp, fitKey), rsaKey); err != nil {
 		return err
 	}
-	// Nobody checks its dates.
+	// U-Boot does not check the dates.
 	template := x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: "Postern " + fitKeyName},
@@ -118,7 +117,7 @@ func makeKeys(dir string) error {
 	if err := writePEM(filepath.Join(temp, fitCertificate), "CERTIFICATE", der, 0o644); err != nil {
 		return err
 	}
-	// Rename takes the place of an empty folder and of no other.
+	// Rename replaces an empty folder, but no other.
 	if err := os.Rename(temp, dir); err != nil {
 		return fmt.Errorf("keys are never overwritten: %w", err)
 	}

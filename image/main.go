@@ -1,5 +1,5 @@
-// Command image makes what is flashed: a kernel and a compressed initramfs with
-// one Go program, a static iptables and the board's default configuration.
+// Command image builds what is flashed: a kernel, and a compressed initramfs with one Go
+// program, a static iptables and the board's default configuration.
 //
 // Synopsis:
 //
@@ -11,11 +11,11 @@
 //	image qemu BOARD
 //	image keys [FOLDER]
 //
-// Kernels and iptables come from a cache that is addressed by content (see
-// POSTERN_CACHE in the help); the rest is built anew. Two builds of one commit
-// with the same Debian packages are the same to the byte. A kernel option that
-// is asked for and not had, a missing tool and an image over its board's limit
-// are errors.
+// Kernels and iptables are cached by a hash of everything that goes into them (see
+// POSTERN_CACHE in the help); the rest is built each time. Two builds of one commit with the
+// same Debian packages give the same bytes. It is an error if the kernel's configuration
+// lacks an option that a fragment asks for, if a tool is missing, or if an image exceeds its
+// board's limit.
 package main
 
 import (
@@ -34,27 +34,27 @@ import (
 const help = `Usage: go run ./image COMMAND [FLAGS] [BOARD...]
 
 Commands:
-  setup    install the Debian packages that building for the boards takes
+  setup    install the Debian packages that are needed to build for the boards
   build    build the boards' images into the folder out/BOARD
   kernels  build the boards' kernels into the cache, and nothing else
-  size     build, and show where the bytes of the images are
+  size     build, and show the size of each part of the images
   boards   list the boards: the serial line, how an image is flashed, what was verified
   qemu     show the command that starts a board's image in QEMU, by hand
-  pack     make the images of one board again, in a FOLDER of a build that was
-           changed: of its kernel, its initramfs.cpio.xz and, if there is one,
-           its version (a line with name and date, in seconds since 1970)
-  keys     make the keys that images are signed with, in FOLDER; a build makes
-           them where there are none
+  pack     FOLDER BOARD: make the board's images again from a kernel and an
+           initramfs.cpio.xz in FOLDER that were changed; a file version there
+           replaces the version (name and date, in seconds since 1970)
+  keys     make the keys that images are signed with, in FOLDER; a build does
+           so itself if there are none
 
-Without a board, those that the tests boot in QEMU are meant, and with "boards" all; the
-word all stands for every board, the word rest for the others.
+Without a BOARD a command is for the boards that the tests boot in QEMU, "boards" for all.
+The word all stands for every board, the word rest for those that the tests do not boot.
 
 Flags:
 %s
 Environment:
   POSTERN_CACHE       folder for built kernels and iptables
                       (default: postern in the user's cache folder)
-  POSTERN_CACHE_SEED  such a folder that is looked in first and only read
+  POSTERN_CACHE_SEED  another such folder, read first and never written
   POSTERN_KEYS        folder of the keys that images are signed with
                       (default: postern/keys in the user's configuration folder)
 `
@@ -70,8 +70,8 @@ func logic(args []string) error {
 	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
 	flags.Usage = func() {}
 	debug := flags.Bool("debug", false, "build: add a shell and tools of u-root, into out/BOARD-debug")
-	lab := flags.Bool("lab", false, "setup: also what the lab and the tests take")
-	within := flags.Duration("within", 0, "build: begin no kernel that is not done in this time; the boards that this leaves out are named")
+	lab := flags.Bool("lab", false, "setup: also what the lab and the tests need")
+	within := flags.Duration("within", 0, "build: start no kernel build that would end after this time; name the boards that are left out")
 	out := flags.String("out", "out", "build, size, qemu: the folder that images are put in")
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		fmt.Printf(help, flags.FlagUsages())
@@ -135,7 +135,7 @@ func logic(args []string) error {
 			return err
 		}
 		if *within > 0 {
-			if boards, err = inTime(c, boards, time.Now().Add(*within)); err != nil {
+			if boards, err = buildKernelsBy(c, boards, time.Now().Add(*within)); err != nil {
 				return err
 			}
 		}
@@ -154,7 +154,7 @@ func logic(args []string) error {
 	}
 }
 
-// keys makes keys in the folder that is named, or where a build looks for them.
+// keys makes keys in the named folder, or else where a build looks for them.
 func keys(names []string) error {
 	if len(names) > 1 {
 		return fmt.Errorf("keys: one folder, not %d", len(names))

@@ -5,17 +5,15 @@ import (
 	"fmt"
 )
 
-// newc is a cpio archive in the form "newc" (cpio(5)), as GRUB's file system of that
-// name reads it. It can put a file at a given place, which cpio's own programs cannot:
-// what GRUB and init then rewrite there.
+// newc is a cpio archive in the format newc (cpio(5)), which GRUB can read. It can place a file
+// at a given offset, which the usual programs cannot: GRUB and the router write there later.
 type newc struct{ bytes.Buffer }
 
 // add appends a file.
 func (a *newc) add(name string, data []byte) { a.record(name, len(name)+1, 0o100644, data) }
 
-// addAt appends a file whose data begin at byte at of the archive, a multiple of four.
-// The room before them is filled by the name's end: readers take the name up to its
-// first NUL.
+// addAt appends a file whose data start at offset at of the archive, a multiple of four. The
+// gap is filled with NULs after the name: readers take the name up to the first NUL.
 func (a *newc) addAt(name string, at int, data []byte) error {
 	length := at - a.Len() - newcHeader
 	if length <= len(name) || at%4 != 0 {
@@ -25,7 +23,7 @@ func (a *newc) addAt(name string, at int, data []byte) error {
 	return nil
 }
 
-// end appends what ends an archive and returns the whole.
+// end appends the trailer and returns the archive.
 func (a *newc) end() []byte {
 	a.record("TRAILER!!!", len("TRAILER!!!")+1, 0, nil)
 	return a.Bytes()
@@ -34,7 +32,7 @@ func (a *newc) end() []byte {
 // newcHeader is the length of a file's header: the magic and 13 numbers.
 const newcHeader = 6 + 13*8
 
-// record appends a header, a name in so many bytes and the data, each aligned to four.
+// record appends a header, a name padded to length bytes, and the data, each aligned to four.
 func (a *newc) record(name string, length int, mode uint32, data []byte) {
 	links := min(mode, 1)
 	// inode, mode, uid, gid, links, time, size, device, device of a node, name, checksum

@@ -10,13 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// say tells the user what a long run is doing. Results go to standard output,
-// this to standard error.
+// say prints what a long run is doing to standard error; results go to standard output.
 func say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "image: "+format+"\n", args...)
 }
 
-// run runs a command in a folder, quietly; its output is part of the error.
+// run runs a command in the folder dir; the error contains the end of its output.
 func run(dir string, env []string, name string, args ...string) error {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
@@ -27,8 +26,8 @@ func run(dir string, env []string, name string, args ...string) error {
 	return nil
 }
 
-// progress shows how much of a build is done: on a terminal in one line that
-// changes, elsewhere in a line every half minute.
+// progress shows how much of a build is done: on a terminal in one line that changes, otherwise
+// in a line every half minute.
 type progress struct {
 	what  string
 	total int // about how many steps

@@ -11,11 +11,11 @@ import (
 
 // qemuCommand returns the command that starts a board's image, in the folder out/BOARD, in
 // QEMU: a shell command in several lines. The serial line is the terminal that it is typed
-// at. Each port is on a network of QEMU's own (-netdev user): the LAN's has this machine at
-// 192.168.0.2. -snapshot keeps what the router writes out of the image.
+// at. Each port is on a network of QEMU's own (-netdev user); on the LAN's this machine is
+// 192.168.0.2. With -snapshot the image file stays as it was built.
 //
-// A board that is started from a disk or a card begins with its boot loader, another with
-// the kernel: what a boot loader on a flash chip needs is only in package qemu.
+// A board with a disk or a card starts by its boot loader, one with a flash chip by the
+// kernel: what its boot loader needs, package qemu alone prepares.
 func qemuCommand(b board.Board, out string) (string, error) {
 	q := b.QEMU
 	if q.Machine == "" {

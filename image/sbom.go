@@ -20,36 +20,37 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// What travels with an image, beside it: of what it is made, under which licences, where
-// the source is that belongs to it, and what built it. All of it is the same for two
-// builds of one commit, so nothing has the time of now.
+// The documents that accompany an image: what it is made of, the licences, where the source
+// is, and what built it. None contains the time of the build, so that two builds of one commit
+// have the same bytes.
 const (
 	sbomFile      = "sbom.spdx.json"
 	licencesFile  = "LICENSES"
 	buildInfoFile = "BUILDINFO"
 )
 
-// component is a part of an image that somebody wrote and published.
+// component is a part of an image with a publisher and a licence of its own.
 type component struct {
 	name, version string
-	// licence is an expression of SPDX.
+	// licence is an SPDX licence expression.
 	licence string
-	// source is where the source is that belongs to it, in words.
+	// source says where its source code is.
 	source string
 	// url is a package URL (github.com/package-url/purl-spec).
 	url string
 	// sum is the SHA-256 of the file in the image, if there is one.
 	sum string
-	// texts are files with the licence and the notices that it asks to be kept.
+	// texts are files with the licence, and with notices that it requires to be passed on.
 	texts []string
 }
 
-// writeDocuments writes the documents that accompany the image into dir, and returns the names of the files.
-// program is the Go program in it, and made the names of the files that are flashed.
+// writeDocuments writes the documents that accompany the image in dir, and returns their
+// names. program and xtables are the programs in the image, made the names of the files that
+// are flashed.
 func writeDocuments(b board.Board, v version, dir, program, xtables string, made []string) ([]string, error) {
 	parts, err := components(b, v, dir, program, xtables)
 	if err != nil {
-		return nil, fmt.Errorf("what the image for %s is made of: %w", b.Name, err)
+		return nil, fmt.Errorf("components of the image for %s: %w", b.Name, err)
 	}
 	licences, err := licenceTexts(b, parts)
 	if err != nil {
@@ -61,7 +62,7 @@ func writeDocuments(b board.Board, v version, dir, program, xtables string, made
 	}
 	inputs, err := buildInputs(b, v, dir, program)
 	if err != nil {
-		return nil, fmt.Errorf("build's inputs for %s: %w", b.Name, err)
+		return nil, fmt.Errorf("inputs of the build for %s: %w", b.Name, err)
 	}
 	names := []string{sbomFile, licencesFile, buildInfoFile}
 	for i, text := range []string{bill, licences, inputs} {
@@ -128,13 +129,13 @@ func components(b board.Board, v version, dir, program, xtables string) ([]compo
 	if err != nil {
 		return nil, err
 	}
-	c := b.CPU.CompilerPackages(runtimeDebian())
+	c := b.CPU.CompilerPackages(hostArchitecture())
 	debian := []struct {
 		of, licence, sum, text string
 	}{
 		{linuxSource, "GPL-2.0-only WITH Linux-syscall-note", kernelSum, "GPL-2"},
 		{"iptables", "GPL-2.0-only", xtablesSum, "GPL-2"},
-		// Linked into iptables.
+		// The C library, linked into iptables.
 		{c[1], "LGPL-2.1-or-later", "", "LGPL-2.1"},
 	}
 	for _, p := range bootLoaderPackages(b) {
@@ -151,7 +152,7 @@ func components(b board.Board, v version, dir, program, xtables string) ([]compo
 		}
 		part.sum = p.sum
 		part.texts = []string{"/usr/share/common-licenses/" + p.text}
-		// A boot loader may come as two packages of one source.
+		// Two packages may have one source, as those of GRUB.
 		if !slices.ContainsFunc(parts, func(c component) bool { return c.url == part.url }) {
 			parts = append(parts, part)
 		}
@@ -159,7 +160,7 @@ func components(b board.Board, v version, dir, program, xtables string) ([]compo
 	return parts, nil
 }
 
-// bootLoaderPackages are the Debian packages of what the factory image begins with.
+// bootLoaderPackages are the Debian packages of the boot loader in the factory image.
 func bootLoaderPackages(b board.Board) []string {
 	if b.Image.Form == board.Archive {
 		return []string{"grub-pc-bin", "grub-efi-amd64-bin"}
@@ -170,9 +171,9 @@ func bootLoaderPackages(b board.Board) []string {
 	return nil
 }
 
-// runtimeDebian is the Debian architecture of this machine, whose own compiler builds for
-// boards that have the same.
-func runtimeDebian() string {
+// hostArchitecture is the Debian architecture of this machine. Its own compiler builds for
+// boards of the same one.
+func hostArchitecture() string {
 	host, err := output("dpkg", "--print-architecture")
 	if err != nil {
 		return runtime.GOARCH
@@ -180,7 +181,7 @@ func runtimeDebian() string {
 	return host
 }
 
-// debianComponent is the source package that an installed package is from.
+// debianComponent returns the source package of an installed Debian package.
 func debianComponent(name, licence string) (component, error) {
 	out, err := output("dpkg-query", "--show", "--showformat=${source:Package} ${source:Version} ${Built-Using}", name)
 	if err != nil {
@@ -191,7 +192,7 @@ func debianComponent(name, licence string) (component, error) {
 	c := component{name: source, version: version, licence: licence,
 		source: fmt.Sprintf("Debian source package %s, version %s (apt-get source %s=%s)", source, version, source, version),
 		url:    fmt.Sprintf("pkg:deb/debian/%s@%s?arch=source", source, version)}
-	// A cross compiler's library is built from the source of another package.
+	// The C library of a cross compiler is built from the source of another package.
 	if using = strings.TrimSpace(using); using != "" {
 		c.source += ", built from " + using
 	}
@@ -243,14 +244,14 @@ func (c *component) readLicence(folder string) error {
 	return nil
 }
 
-// licenceTexts says what each component is under, where its source is, and then has every
-// text once.
+// licenceTexts returns a list of the components with their licences and sources, followed by
+// the licence texts, each once.
 func licenceTexts(b board.Board, parts []component) (string, error) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "The image for %s is made of the works below, each under its own licence, whose text follows.\n"+
-		"The source that belongs to them is what is named with each; the kernel's configuration is the\n"+
-		"file kernel.config, and Postern's source, at the version named, holds the program that builds\n"+
-		"kernel and iptables from theirs: `go run ./image build %s`.\n", b.Name, b.Name)
+	fmt.Fprintf(&text, "The image for %s consists of the works below, each under its own licence. The texts of the\n"+
+		"licences follow. Each work is listed with the place of its source. The configuration of the\n"+
+		"kernel is in the file kernel.config. Postern's source, at the version below, contains the\n"+
+		"program that builds kernel and iptables from their sources: `go run ./image build %s`.\n", b.Name, b.Name)
 	var texts []string
 	users := map[string][]string{}
 	for _, c := range parts {
@@ -325,7 +326,7 @@ func sbom(b board.Board, v version, dir string, parts []component, made []string
 		doc.Relationships = append(doc.Relationships, relation(image.PackageSPDXIdentifier, common.TypeRelationshipContains, p.PackageSPDXIdentifier))
 		hashed = append(hashed, c.url, c.version, c.sum)
 	}
-	// A name that no other document has.
+	// Unique to this document, as SPDX requires.
 	doc.DocumentNamespace = fmt.Sprintf("https://github.com/postern-router/postern/spdx/%s/%s", b.Name, key(append(hashed, v.name, config)...))
 	var text strings.Builder
 	if err := json.Write(doc, &text, json.Indent("  ")); err != nil {
@@ -334,7 +335,7 @@ func sbom(b board.Board, v version, dir string, parts []component, made []string
 	return text.String(), nil
 }
 
-// buildInputs are the versions of what built the image.
+// buildInputs lists the versions of the tools and sources that the image was built with.
 func buildInputs(b board.Board, v version, dir, program string) (string, error) {
 	info, err := buildinfo.ReadFile(program)
 	if err != nil {
@@ -364,7 +365,7 @@ func buildInputs(b board.Board, v version, dir, program string) (string, error) 
 	}
 	line("debian", strings.TrimSpace(string(debian)))
 	line("compiler", compiler)
-	for _, p := range append([]string{linuxSource, "iptables", "xz-utils", b.CPU.CompilerPackages(runtimeDebian())[1]}, bootLoaderPackages(b)...) {
+	for _, p := range append([]string{linuxSource, "iptables", "xz-utils", b.CPU.CompilerPackages(hostArchitecture())[1]}, bootLoaderPackages(b)...) {
 		version, err := output("dpkg-query", "--show", "--showformat=${Version}", p)
 		if err != nil {
 			return "", fmt.Errorf("package %s of Debian: %w", p, err)

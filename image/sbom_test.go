@@ -89,13 +89,14 @@ func TestDocuments(t *testing.T) {
 }
 
 func TestReadLicence(t *testing.T) {
+	e2e.Needs(t, "/usr/share/common-licenses/Apache-2.0")
 	goroot, err := output("go", "env", "GOROOT")
 	require.NoError(t, err)
 	bsd, err := os.ReadFile(filepath.Join(goroot, "LICENSE"))
 	require.NoError(t, err)
 	apache, err := os.ReadFile("/usr/share/common-licenses/Apache-2.0")
 	require.NoError(t, err)
-	// It has a third clause, as BSD-3-Clause has: of another meaning.
+	// A third clause, as BSD-3-Clause has one, but with another meaning.
 	reworded := strings.Replace(string(bsd), "Neither the name of Google LLC nor the names of its\ncontributors may be used to endorse or promote products derived from\nthis software without specific prior written permission.",
 		"Neither the name of Google LLC nor those of its sellers may be\nchanged, and each copy of this work, in whatever form, and of whatever is\nmade of it, is to be paid for with a fee that is to be asked for in writing.", 1)
 	require.NotEqual(t, string(bsd), reworded)

@@ -13,34 +13,34 @@ import (
 // linuxSource is the Debian package that the kernel is built from.
 const linuxSource = "linux-source-6.12"
 
-// buildPackages are the Debian packages that any image is built with.
-// iptables is there for its version, which names the source to build, and for
-// the tests of package firewall.
+// buildPackages are the Debian packages that every image is built with. The version of
+// iptables is the version of the source that is built, and the tests of package firewall run
+// its program.
 var buildPackages = []string{
 	"make", "gcc", "libc6-dev", "bc", "bison", "flex", "libelf-dev", "xz-utils",
 	"dpkg-dev", "pkg-config", "iptables", linuxSource,
 }
 
-// labPackages are the Debian packages of the lab's and the tests' network: the
-// programs that a router's users run, what joins them, and the servers that socksd
-// is compared with, and those that look into a disk image.
+// labPackages are the Debian packages of the lab and the tests: the programs that a router's
+// users run, the network between them, the servers that socksd is compared with, and programs
+// that read disk images.
 var labPackages = []string{
 	"busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "gdisk", "iproute2", "iputils-ping",
 	"microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "proxychains4",
 	"python3-socks", "socat", "tnftp", "vsftpd",
 }
 
-// services are those that packages of the lab would have this machine run.
+// services are the system services that packages of the lab would start on this machine.
 var services = map[string]string{
 	"dante-server": "danted", "openssh-server": "ssh", "vsftpd": "vsftpd",
 }
 
-// setup installs the Debian packages that are missing for the boards, and with
+// setup installs the missing Debian packages that are needed to build for the boards, and with
 // lab also those to run them.
 func setup(boards []board.Board, lab bool) error {
 	host, err := output("dpkg", "--print-architecture")
 	if err != nil {
-		return fmt.Errorf("what Debian this is: %w", err)
+		return fmt.Errorf("Debian's architecture: %w", err)
 	}
 	want := slices.Clone(buildPackages)
 	if lab {
@@ -91,8 +91,8 @@ func setup(boards []board.Board, lab bool) error {
 	if err := asRoot("apt-get", "-q", "update"); err != nil {
 		return err
 	}
-	// They are wanted as programs to start in a namespace, not as services of this
-	// machine: a policy that forbids starting services lasts as long as apt.
+	// The lab starts these programs in namespaces; they must not run as services of this
+	// machine. While apt runs, a policy forbids it to start services.
 	install := append([]string{"sh", "-c", `
 set -e
 policy=/usr/sbin/policy-rc.d
@@ -119,7 +119,7 @@ DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$@
 	return nil
 }
 
-// asRoot runs a command with this program's output, by sudo if need be.
+// asRoot runs a command as root, by sudo if needed. Its output is this program's.
 func asRoot(args ...string) error {
 	if os.Geteuid() != 0 {
 		args = append([]string{"sudo"}, args...)
@@ -132,7 +132,7 @@ func asRoot(args ...string) error {
 	return nil
 }
 
-// output runs a command and returns what it printed, without the line's end.
+// output runs a command and returns its standard output without the last newline.
 func output(name string, args ...string) (string, error) {
 	out, err := exec.Command(name, args...).Output()
 	if err != nil {
@@ -141,7 +141,7 @@ func output(name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// packageVersion returns the version of the source of an installed package.
+// packageVersion returns the version of the source package of an installed Debian package.
 func packageVersion(name string) (string, error) {
 	v, err := output("dpkg-query", "--show", "--showformat=${source:Version}", name)
 	if err != nil {

@@ -12,27 +12,27 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// topPackages is how many packages of the Go program a table names.
+// topPackages is how many packages of the Go program a table lists.
 const topPackages = 15
 
 // part is a share of an image.
 type part struct {
 	name string
-	// raw is its size in the router's memory and packed its size on flash, in bytes; 0 if
-	// that says nothing.
+	// raw is its size in the router's memory and packed its size on flash, in bytes; 0 where
+	// that has no meaning.
 	raw, packed int64
 }
 
-// sizes is where the bytes of one image are.
+// sizes are the sizes of an image's parts.
 type sizes struct {
 	board board.Board
 	parts []part
-	// packages are those of the Go program, the largest first, if they were asked for.
+	// packages are those of the Go program, the largest first; nil unless asked for.
 	packages []part
 	total    int64
 }
 
-// String is a table of the parts, and how much room is left on flash.
+// String returns a table of the parts and of the room left on flash.
 func (s sizes) String() string {
 	var b strings.Builder
 	line := func(p part) {
@@ -55,7 +55,7 @@ func (s sizes) String() string {
 		fmt.Fprintf(&b, "  %-50s %12s %12d\n", "room", "", limit-s.total)
 	}
 	if s.packages != nil {
-		fmt.Fprintf(&b, "  The Go program; what a package takes on flash is estimated from the whole:\n")
+		fmt.Fprintf(&b, "  The Go program; the size of a package on flash is estimated from the whole:\n")
 		for _, p := range s.packages {
 			line(part{"  " + p.name, p.raw, p.packed})
 		}
@@ -63,9 +63,9 @@ func (s sizes) String() string {
 	return b.String()
 }
 
-// measure finds what each part takes on flash. A part of the archive is packed alone for
-// its figure, so the parts add up to a little more than the whole. slot is the slot
-// image, or "" for a board without one.
+// measure finds the size of each part on flash. Each part of the initramfs is packed alone, so
+// that the sum is a little more than the whole. slot is the path of the slot image, or "" for
+// a board without one.
 func measure(b board.Board, kernel, initramfs, program, xtables, slot string) (sizes, error) {
 	s := sizes{board: b}
 	var err error
@@ -105,8 +105,8 @@ func measure(b board.Board, kernel, initramfs, program, xtables, slot string) (s
 	return s, err
 }
 
-// packsKernel says that a board's kernel is packed as its slot image is made: the file
-// that the build of the kernel leaves has symbols, too.
+// packsKernel reports whether the kernel is packed only when the slot image is made. The
+// kernel's file is then larger than its part of the image: it has symbols.
 func packsKernel(b board.Board) bool {
 	switch b.Image.Form {
 	case board.FlatUImage, board.TPLink, board.ELF:
@@ -115,8 +115,7 @@ func packsKernel(b board.Board) bool {
 	return false
 }
 
-// withPackages adds the packages of the Go program, which is linked again for it, with
-// symbols.
+// withPackages adds the packages of the Go program. It links the program again, with symbols.
 func (s sizes) withPackages(work string) (sizes, error) {
 	program := filepath.Join(work, "postern-symbols")
 	if err := compileProgram(s.board, work, program, "-buildid="); err != nil {
@@ -149,8 +148,8 @@ func (s sizes) withPackages(work string) (sizes, error) {
 	return s, nil
 }
 
-// packageSizes sums the symbols of a Go program by package, the largest first. What no
-// package's name is on, tables of the linker's, goes by the name of its section.
+// packageSizes sums the sizes of a Go program's symbols by package, the largest first. Bytes
+// that belong to no package, such as tables of the linker, are summed by section.
 func packageSizes(program string) ([]part, error) {
 	f, err := elf.Open(program)
 	if err != nil {
@@ -195,12 +194,12 @@ func packageSizes(program string) ([]part, error) {
 	return parts, nil
 }
 
-// packageOf returns the package of a symbol of a Go program: what is before the first dot
-// that is behind the last slash. Names of the linker's own, as go:func.* and type:*, have
-// none, nor have those without a dot.
+// packageOf returns the package of a symbol of a Go program: the text up to the first dot after
+// the last slash. Names of the linker, such as go:func.* and type:*, and names without a dot
+// have none.
 func packageOf(symbol string) string {
 	if i := strings.IndexAny(symbol, "[("); i >= 0 {
-		// The arguments of a generic function, and a method's receiver, have paths of theirs.
+		// Type arguments and receivers contain other paths.
 		symbol = symbol[:i]
 	}
 	if strings.Contains(symbol, ":") {

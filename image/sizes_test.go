@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
 )
 
 func TestPackageOf(t *testing.T) {
@@ -28,7 +29,7 @@ func TestPackageOf(t *testing.T) {
 	}
 }
 
-// TestPackageSizes sums a program of its own; what is summed is the program.
+// TestPackageSizes checks the sums for a small program against what it is made of.
 func TestPackageSizes(t *testing.T) {
 	dir := t.TempDir()
 	b, err := board.ByName("malta")
@@ -66,9 +67,10 @@ func TestPackageSizes(t *testing.T) {
 	require.Error(t, err, "no symbols")
 }
 
-// TestLeftOut checks that the shipped program has nothing in it that is large and that it can
-// do without. Flash and memory are what malta has; figures are from there.
+// TestLeftOut checks that the shipped program does not contain large code that it can do
+// without. The figures are malta's.
 func TestLeftOut(t *testing.T) {
+	e2e.Builds(t)
 	b, err := board.ByName("malta")
 	require.NoError(t, err)
 	dir := t.TempDir()

@@ -19,22 +19,22 @@ import (
 	"github.com/postern-router/postern/upgrade"
 )
 
-// upgradeImage is what a router is upgraded with: a signed header and the slot image.
+// upgradeImage is the file for /system upgrade: a signed header and the slot image.
 const upgradeImage = "sysupgrade.img"
 
-// version is what an image says that it is.
+// version is the version of an image.
 type version struct {
 	name string
-	// date is that of the commit: the same commit makes the same image.
+	// date is the date of the commit, so that one commit always gives the same image.
 	date time.Time
 }
 
-// readVersion asks git, in the folder with the source. A folder that git knows nothing of
-// makes images that are older than any other.
+// readVersion asks git for the version of the source in the current folder. Outside of a git
+// repository the version is "unknown", of 1970, which is older than any other.
 func readVersion() (version, error) {
 	name, err := output("git", "describe", "--always", "--dirty", "--abbrev=12")
 	if err != nil {
-		say("no version, since git does not know this folder: %v", err)
+		say("the version is unknown, since this folder is in no git repository: %v", err)
 		return version{name: "unknown", date: time.Unix(0, 0).UTC()}, nil
 	}
 	text, err := output("git", "log", "-1", "--format=%ct")
@@ -48,11 +48,11 @@ func readVersion() (version, error) {
 	return version{name: strings.TrimSpace(name), date: time.Unix(seconds, 0).UTC()}, nil
 }
 
-// file is the text of /etc/version in the initramfs: name and date, in seconds since 1970.
+// file returns the text of /etc/version in the initramfs: name, and date in seconds since 1970.
 func (v version) file() string { return fmt.Sprintf("%s %d\n", v.name, v.date.Unix()) }
 
-// publicKeyFile is the text of the initramfs's file with the public key, which a router
-// reads without X.509.
+// publicKeyFile returns the text of the initramfs's file with the public key, in hexadecimal:
+// a router has no X.509.
 func publicKeyFile(keys string) (string, error) {
 	path := filepath.Join(keys, upgradePublic)
 	der, err := readPEM(path)
@@ -70,7 +70,7 @@ func publicKeyFile(keys string) (string, error) {
 	return fmt.Sprintf("%x\n", []byte(key)), nil
 }
 
-// readPEM returns what the one block of a file holds.
+// readPEM returns the contents of a file's first PEM block.
 func readPEM(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -83,7 +83,7 @@ func readPEM(path string) ([]byte, error) {
 	return block.Bytes, nil
 }
 
-// signingKey is the private key of who makes upgrade images.
+// signingKey returns the private key that upgrade images are signed with.
 func signingKey(keys string) (ed25519.PrivateKey, error) {
 	path := filepath.Join(keys, upgradeKey)
 	der, err := readPEM(path)
@@ -101,8 +101,8 @@ func signingKey(keys string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// sysupgrade makes the upgrade image of a slot image: a signed header ahead of it
-// (package upgrade). It has what the router needs to refuse it before the first byte.
+// sysupgrade makes the upgrade image of a slot image, with a signed header (package upgrade) by
+// which the router can refuse it before it writes a byte. slot and path are the files' paths.
 func sysupgrade(b board.Board, v version, keys, slot, path string) error {
 	key, err := signingKey(keys)
 	if err != nil {
@@ -127,8 +127,7 @@ func sysupgrade(b board.Board, v version, keys, slot, path string) error {
 	})
 }
 
-// slotRoom is the length of the longest slot image that a router takes, if the board says
-// so.
+// slotRoom returns the maximal length of a slot image in bytes, and whether the board has one.
 func slotRoom(b board.Board) (int64, bool) {
 	if b.ImageLimit > 0 {
 		return b.ImageLimit, true
@@ -137,8 +136,8 @@ func slotRoom(b board.Board) (int64, bool) {
 	return p.Size, ok
 }
 
-// pack makes the images of a folder with a kernel and an initramfs that somebody has
-// changed, for one board.
+// pack makes a board's images from a folder with a kernel and an initramfs that were changed.
+// args are the folder and the board's name.
 func pack(args []string) error {
 	if len(args) != 2 {
 		return errors.New("pack: want a folder and a board")
@@ -171,7 +170,7 @@ func pack(args []string) error {
 	return sysupgrade(b, v, keys, filepath.Join(dir, slotImage), filepath.Join(dir, upgradeImage))
 }
 
-// packVersion reads a file as version.file makes it, or else asks git.
+// packVersion reads a file of the form of version.file, or asks git if there is none.
 func packVersion(path string) (version, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -30,7 +30,7 @@ func TestSysupgrade(t *testing.T) {
 	v := version{"v1-2-gabc", time.Unix(1_700_000_000, 0).UTC()}
 	require.NoError(t, sysupgrade(b, v, keys, slot, path))
 
-	// As the router reads it, with the key that it has in its image.
+	// The router reads it with the public key in its image.
 	text, err := publicKeyFile(keys)
 	require.NoError(t, err)
 	key, err := hex.DecodeString(strings.TrimSpace(text))
@@ -57,7 +57,7 @@ func TestSysupgrade(t *testing.T) {
 	require.ErrorContains(t, sysupgrade(b, v, keys, slot, path), "expected PEM")
 	_, err = publicKeyFile(keys)
 	require.ErrorContains(t, err, "expected PEM")
-	// Of another kind.
+	// A key of another kind.
 	require.NoError(t, os.Rename(filepath.Join(keys, fitKey), filepath.Join(keys, upgradeKey)))
 	require.ErrorContains(t, sysupgrade(b, v, keys, slot, path), "expected one of Ed25519")
 }

@@ -22,14 +22,14 @@ import (
 // mkenvimage, and the compiler of device trees that mkimage calls for a FIT.
 var ubootPackages = []string{"u-boot-tools", "device-tree-compiler"}
 
-// ubootKey is a device tree with the public key that U-Boot is to ask for, as mkimage
-// writes it: its node /signature belongs into U-Boot's control device tree.
+// ubootKey is a device tree with the public key for U-Boot, as mkimage writes it. Its node
+// /signature belongs into U-Boot's control device tree.
 const ubootKey = "uboot-key.dtb"
 
 var errTooLarge = errors.New("too large for the flash")
 
-// makeUBoot makes the slot image that U-Boot starts, and where the board's value says
-// how its flash begins the factory image.
+// makeUBoot makes the slot image that U-Boot starts, and the factory image. It returns the
+// names of the files.
 func makeUBoot(b board.Board, v version, keys, dir, work string) ([]string, error) {
 	made := []string{slotImage}
 	var slot []byte
@@ -65,7 +65,7 @@ func makeUImage(b board.Board, dir, work string) ([]byte, error) {
 	if b.Kernel.Arch != "mips" {
 		return nil, fmt.Errorf("form %s for a kernel of %s: only known for mips", b.Image.Form, b.Kernel.Arch)
 	}
-	kernel, load, entry, err := memoryOf(filepath.Join(dir, "kernel"))
+	kernel, load, entry, err := loadedELF(filepath.Join(dir, "kernel"))
 	if err != nil {
 		return nil, err
 	}
@@ -99,9 +99,9 @@ func uImage(load, entry uint32, kind, compression, work string, parts ...[]byte)
 // mkimageEnv has mkimage write the same bytes whenever it is run.
 var mkimageEnv = []string{"SOURCE_DATE_EPOCH=0", "TZ=UTC"}
 
-// memoryOf returns what an ELF file has in memory, without what is zero at its end, the
-// address of that, and where it is begun.
-func memoryOf(path string) (image []byte, load, entry uint32, err error) {
+// loadedELF returns the contents of memory after an ELF file was loaded, without zeros at the
+// end, with the address of the first byte and the address of the entry.
+func loadedELF(path string) (image []byte, load, entry uint32, err error) {
 	f, err := elf.Open(path)
 	if err != nil {
 		return nil, 0, 0, fmt.Errorf("kernel: %w", err)
@@ -115,7 +115,7 @@ func memoryOf(path string) (image []byte, load, entry uint32, err error) {
 	}
 	const most = 64 << 20
 	if start >= end || end-start > most || f.Entry < start || f.Entry >= end || end > math.MaxUint32 {
-		return nil, 0, 0, fmt.Errorf("kernel %s: an ELF file that is loaded from %#x to %#x and begun at %#x: expected at most %d MiB of 32-bit addresses", path, start, end, f.Entry, most>>20)
+		return nil, 0, 0, fmt.Errorf("kernel %s: an ELF file that is loaded from %#x to %#x, with its entry at %#x: expected at most %d MiB of 32-bit addresses", path, start, end, f.Entry, most>>20)
 	}
 	image = make([]byte, end-start)
 	for _, p := range f.Progs {
@@ -129,10 +129,10 @@ func memoryOf(path string) (image []byte, load, entry uint32, err error) {
 	return image, uint32(start), uint32(f.Entry), nil
 }
 
-// makeFIT returns a flattened image tree, signed with the key in the folder keys. Its
-// public half goes into the file ubootKey in dir, as required for every configuration.
+// makeFIT returns a flattened image tree (FIT) that is signed with the key in the folder keys.
+// It writes the public key, as required for every configuration, to the file ubootKey in dir.
 func makeFIT(b board.Board, keys, dir, work string) ([]byte, error) {
-	// What it names is looked for from its own folder.
+	// mkimage looks for relative paths from the folder of the source.
 	parts, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -158,8 +158,8 @@ func makeFIT(b board.Board, keys, dir, work string) ([]byte, error) {
 	return os.ReadFile(image)
 }
 
-// fitSource is the source of a board's FIT: kernel, initramfs and device trees that are
-// in dir.
+// fitSource returns the source of a board's FIT with the kernel, the initramfs and the device
+// tree in dir.
 func fitSource(b board.Board, dir string) string {
 	compression := "none"
 	if strings.HasSuffix(b.Kernel.Image, ".gz") {
@@ -207,7 +207,7 @@ func fitSource(b board.Board, dir string) string {
 `, b.Name, images.String(), parts.String(), fitKeyName, strings.Join(signed, ", "))
 }
 
-// chip is what a flash chip holds, by its places. What is in none is blank.
+// chip is the contents of a flash chip: data by its offset. The rest is erased.
 type chip struct {
 	size  int64
 	flash board.Flash
@@ -227,13 +227,13 @@ func (c chip) put(partition string, data []byte) error {
 	return nil
 }
 
-// writeTo writes the chip to a file, its partitions blank where nothing was put. What
-// belongs to no partition is a hole.
+// writeTo writes the chip to a file. Partitions are erased where nothing was put; what belongs
+// to no partition is a hole in the file.
 func (c chip) writeTo(f *os.File) error {
 	if err := f.Truncate(c.size); err != nil {
 		return err
 	}
-	blank := bytes.Repeat([]byte{0xFF}, 64<<10) // of which partitions are made
+	blank := bytes.Repeat([]byte{0xFF}, 64<<10) // divides the size of every partition
 	for _, p := range c.flash.Partitions {
 		for at := p.Offset; at < p.Offset+p.Size; at += int64(len(blank)) {
 			if _, err := f.WriteAt(blank, at); err != nil {
@@ -249,8 +249,8 @@ func (c chip) writeTo(f *os.File) error {
 	return nil
 }
 
-// factoryChip is a chip with the boot loader, its environment, and the slot image in
-// the first slot, confirmed, or in the only place that there is.
+// factoryChip returns the chip of a new board: the boot loader, its environment, and the slot
+// image in the first slot, confirmed, or in the board's only place for one.
 func factoryChip(b board.Board, v version, slot []byte, work string) (chip, error) {
 	c := chip{size: b.QEMU.FlashSize, flash: b.Flash, at: map[int64][]byte{}}
 	for _, p := range b.Flash.Partitions {
@@ -280,7 +280,7 @@ func factoryChip(b board.Board, v version, slot []byte, work string) (chip, erro
 	if err := c.put(board.Slots[0], slot); err != nil {
 		return chip{}, err
 	}
-	// The second has no state: it is empty.
+	// The second slot has no state, which means empty.
 	state := upgrade.State{Sequence: 1, Length: int64(len(slot)), Sum: sha256.Sum256(slot), Version: v.name}
 	c.at[p.Offset+b.ImageLimit] = state.Words()
 	return c, nil
@@ -298,8 +298,8 @@ func environment(variables []string, size int64, work string) ([]byte, error) {
 	return os.ReadFile(image)
 }
 
-// bootLoader reads U-Boot. A command that it is to run goes into its control device
-// tree, which is the end of its file.
+// bootLoader returns the program of U-Boot. If l.Command is set it is written into U-Boot's
+// control device tree, which is the end of the program.
 func bootLoader(l board.BootLoader, work string) ([]byte, error) {
 	program, err := os.ReadFile(l.File)
 	if err != nil {
@@ -311,7 +311,7 @@ func bootLoader(l board.BootLoader, work string) ([]byte, error) {
 	const magic, head = "\xD0\x0D\xFE\xED", 8
 	tree := bytes.LastIndex(program, []byte(magic))
 	if tree < 0 || len(program)-tree < head || int(binary.BigEndian.Uint32(program[tree+4:])) != len(program)-tree {
-		return nil, fmt.Errorf("%s: expected a device tree at the end of it", l.File)
+		return nil, fmt.Errorf("%s: expected a device tree at its end", l.File)
 	}
 	file := filepath.Join(work, "u-boot.dtb")
 	if err := os.WriteFile(file, program[tree:], 0o644); err != nil {
@@ -320,7 +320,7 @@ func bootLoader(l board.BootLoader, work string) ([]byte, error) {
 	for _, args := range [][]string{
 		{"-c", file, "/config"},
 		{"-t", "s", file, "/config", "bootcmd", l.Command},
-		// At once, and nothing else.
+		// Without a delay or a prompt.
 		{"-t", "i", file, "/config", "bootsecure", "1"},
 	} {
 		if err := run("", nil, "fdtput", args...); err != nil {

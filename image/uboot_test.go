@@ -21,9 +21,9 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// TestMultiFile has U-Boot's own tool take an image apart.
+// TestMultiFile takes an image apart by U-Boot's own tool.
 func TestMultiFile(t *testing.T) {
-	e2e.Needs(t, "dumpimage")
+	e2e.Needs(t, "mkimage", "dumpimage")
 	for _, c := range []struct {
 		name              string
 		kernel, initramfs int
@@ -58,12 +58,12 @@ func TestMultiFile(t *testing.T) {
 	}
 }
 
-// TestMemoryOf takes the Go program of this test for a kernel, and what is none.
-func TestMemoryOf(t *testing.T) {
+// TestLoadedELF reads an ELF file of two segments, and files that are wrong.
+func TestLoadedELF(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "kernel")
 	require.NoError(t, os.WriteFile(path, []byte("no ELF file"), 0o644))
-	_, _, _, err := memoryOf(path)
+	_, _, _, err := loadedELF(path)
 	require.ErrorContains(t, err, "kernel")
 
 	// A 32-bit little-endian ELF file with two segments, 0x100 bytes apart.
@@ -89,7 +89,7 @@ func TestMemoryOf(t *testing.T) {
 	}
 	copy(file[52+2*32:], "headtail")
 	require.NoError(t, os.WriteFile(path, file, 0o644))
-	image, load, entry, err := memoryOf(path)
+	image, load, entry, err := loadedELF(path)
 	require.NoError(t, err)
 	assert.EqualValues(t, 0x80100000, load)
 	assert.EqualValues(t, 0x80100004, entry)
@@ -99,11 +99,11 @@ func TestMemoryOf(t *testing.T) {
 
 	little.PutUint32(file[24:], 0x80200000)
 	require.NoError(t, os.WriteFile(path, file, 0o644))
-	_, _, _, err = memoryOf(path)
-	require.ErrorContains(t, err, "begun at 0x80200000")
+	_, _, _, err = loadedELF(path)
+	require.ErrorContains(t, err, "its entry at 0x80200000")
 }
 
-// writeParts makes a kernel and an initramfs that are none.
+// writeParts writes files in the place of a kernel and an initramfs, of other contents.
 func writeParts(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -112,11 +112,11 @@ func writeParts(t *testing.T) string {
 	return dir
 }
 
-// TestFIT has U-Boot's own tool list a signed image. That U-Boot takes this one and none
-// that was tampered with is for the tests of package qemu: the checker on the host is in
-// no package of Debian.
+// TestFIT has U-Boot's own tool list a signed image. The tests of package qemu show that
+// U-Boot starts it, and starts none that was tampered with: Debian has no package with the
+// program that checks it on the host.
 func TestFIT(t *testing.T) {
-	e2e.Needs(t, "mkimage", "dumpimage", "dtc", "fdtget")
+	e2e.Needs(t, "mkimage", "mkenvimage", "dumpimage", "dtc", "fdtget")
 	b, err := board.ByName("virt-armv7")
 	require.NoError(t, err)
 	keys := filepath.Join(t.TempDir(), "keys")
@@ -183,6 +183,7 @@ func TestFIT(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
+	e2e.Needs(t, "mkenvimage")
 	env, err := environment([]string{"a=1", "b=2"}, 16, t.TempDir())
 	require.NoError(t, err)
 	assert.Equal(t, "a=1\x00b=2\x00\x00\xFF\xFF\xFF", string(env[4:]))
@@ -191,7 +192,7 @@ func TestEnvironment(t *testing.T) {
 	assert.ErrorContains(t, err, "mkenvimage -s 13")
 }
 
-// TestBootLoader has the tool for device trees read what U-Boot is told.
+// TestBootLoader reads the changed device tree of U-Boot.
 func TestBootLoader(t *testing.T) {
 	e2e.Needs(t, "fdtget", "fdtput", "/usr/lib/u-boot/maltael/u-boot.bin")
 	b, err := board.ByName("maltael")

@@ -8,19 +8,19 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// objectTime is what one processor takes to compile one file of the kernel, with room: it
-// is 0.6 s on those that the project is tested on.
+// objectTime is how long one processor takes to compile one file of the kernel: an upper
+// bound, since the machines that the project is tested on take 0.6 s.
 const objectTime = time.Second
 
-// kernelTime is about how long a kernel takes on this machine.
+// kernelTime estimates how long this machine takes to build a board's kernel.
 func kernelTime(b board.Board) time.Duration {
 	return time.Duration(b.Kernel.Objects) * objectTime / time.Duration(runtime.NumCPU())
 }
 
-// inTime builds the kernels that boards need and the cache lacks, for as long as the time
-// suffices, and returns the boards whose kernel there is. The others are named with the
-// reason, on standard output: that they were not built is a result.
-func inTime(c cache, boards []board.Board, end time.Time) ([]board.Board, error) {
+// buildKernelsBy builds the kernels that the boards need and the cache lacks, as long as each
+// is done before end, and returns the boards that have a kernel. The others are printed to
+// standard output, with the reason.
+func buildKernelsBy(c cache, boards []board.Board, end time.Time) ([]board.Board, error) {
 	var ready, missing []board.Board
 	for _, b := range boards {
 		_, _, inputs, err := kernelInputs(b, "")

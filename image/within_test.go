@@ -13,8 +13,8 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// TestInTime asks for the boards whose kernels there are when no time is left.
-func TestInTime(t *testing.T) {
+// TestBuildKernelsBy checks which boards are left when there is no time for a kernel.
+func TestBuildKernelsBy(t *testing.T) {
 	e2e.Needs(t, "x86_64-linux-gnu-gcc", "mips-linux-gnu-gcc", "aarch64-linux-gnu-gcc", "/usr/src/"+linuxSource+".tar.xz")
 	c := cache{dir: t.TempDir()}
 	var boards []board.Board
@@ -23,7 +23,7 @@ func TestInTime(t *testing.T) {
 		require.NoError(t, err)
 		boards = append(boards, b)
 	}
-	ready, err := inTime(c, boards, time.Now())
+	ready, err := buildKernelsBy(c, boards, time.Now())
 	require.NoError(t, err)
 	assert.Empty(t, ready)
 
@@ -31,7 +31,7 @@ func TestInTime(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.MkdirAll(filepath.Join(c.dir, "kernel", boards[1].Kernel.Name+"-"+key(inputs...)), 0o755))
 	assert.True(t, c.have("kernel", boards[1].Kernel.Name, inputs))
-	ready, err = inTime(c, boards, time.Now())
+	ready, err = buildKernelsBy(c, boards, time.Now())
 	require.NoError(t, err)
 	require.Len(t, ready, 1)
 	assert.Equal(t, "malta", ready[0].Name)
