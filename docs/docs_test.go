@@ -23,6 +23,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/router"
 	"github.com/postern-router/postern/socks"
 )
 
@@ -297,19 +298,19 @@ func exists(name string) string {
 	return name
 }
 
-// router is a router for what the pages type: a board's default configuration, and a
+// machine is a router for what the pages type: a board's default configuration, and a
 // machine that can do all and knows nothing.
-type router struct {
+type machine struct {
 	cfg  console.Config
 	live console.Live
 }
 
-func newRouter(t *testing.T) *router {
+func newMachine(t *testing.T) *machine {
 	b, err := board.ByName("malta")
 	require.NoError(t, err)
 	cfg, err := console.Load("default.rsc", strings.NewReader(b.DefaultConfiguration()))
 	require.NoError(t, err)
-	r := &router{cfg: cfg}
+	r := &machine{cfg: cfg}
 	r.live = console.Live{
 		Links: func() ([]netcfg.LinkState, error) {
 			var links []netcfg.LinkState
@@ -353,11 +354,25 @@ func TestCI(t *testing.T) {
 	assert.Regexp(t, `(?m)^make test +# everything`, string(readme))
 }
 
+// TestProcesses compares the processes that SECURITY lists with those that the router has.
+func TestProcesses(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "SECURITY.md"))
+	require.NoError(t, err)
+	var listed, want []string
+	for _, m := range regexp.MustCompile(`(?m)^\| `+"`([a-z]+)`"+` \| (\d+) \|`).FindAllStringSubmatch(string(text), -1) {
+		listed = append(listed, m[1]+" "+m[2])
+	}
+	for i, s := range router.Processes {
+		want = append(want, fmt.Sprintf("%s %d", s.Name, 64000+i))
+	}
+	assert.Equal(t, want, listed)
+}
+
 // TestConsole runs each command that the pages type at the router's console.
 func TestConsole(t *testing.T) {
 	for _, page := range pages(t) {
 		for _, b := range page.Blocks {
-			r := newRouter(t)
+			r := newMachine(t)
 			if b.Kind == "rsc" {
 				_, err := console.Load(b.File, strings.NewReader(b.Text))
 				assert.NoError(t, err, "%s:%d", b.File, b.Line)
@@ -393,7 +408,7 @@ func TestConsoleSpans(t *testing.T) {
 			if !strings.HasPrefix(span.Text, "/") || place.MatchString(span.Text) {
 				continue
 			}
-			r := newRouter(t)
+			r := newMachine(t)
 			var s console.Session
 			at := fmt.Sprintf("%s:%d: %s", span.File, span.Line, span.Text)
 			if strings.HasSuffix(span.Text, "=") {
