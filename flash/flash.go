@@ -1,7 +1,9 @@
-// Package flash opens what keeps bytes while the power is off, whatever it is: a raw
-// MTD character device, a block device or a plain file. It promises that what Program
-// was given is on the medium when it returns, and leaves it to its user what is written
-// where and in which order: that is what survives a cut of the power.
+// Package flash gives one interface to all media that keep bytes while the power is off:
+// a raw MTD character device, a block device or a plain file.
+//
+// It promises that the bytes are on the medium when Program returns. What is written
+// where, and in which order, is up to the caller: on that order depends what survives a
+// power cut.
 package flash
 
 import (
@@ -19,47 +21,47 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Flash is an open one.
+// Flash is an open medium.
 type Flash interface {
 	io.ReaderAt
 	io.Closer
-	// Bad is why the erase block at off cannot be used, or nil.
+	// Bad returns why the erase block at off cannot be used, or nil if it can.
 	Bad(off int64) error
-	// Erase makes n bytes at off, whole erase blocks, 0xFF.
+	// Erase sets n bytes at off to 0xFF. Both must be multiples of the erase block.
 	Erase(off, n int64) error
-	// Program writes p to an erased place; it is on the medium on return.
+	// Program writes p at off, which must be erased. On return it is on the medium.
 	Program(p []byte, off int64) error
 }
 
-// Geometry is what is fixed about a flash.
+// Geometry is what never changes about a flash. Sizes are in bytes.
 type Geometry struct {
 	// Medium is "NOR flash", "NAND flash", "MTD", "block device" or "file".
-	Medium string
-	// Size is in bytes.
+	Medium     string
 	Size       int64
 	EraseBlock int
-	// WriteSize divides the place and the length of each Program.
+	// WriteSize is what the offset and the length of each Program are multiples of.
 	WriteSize int
-	// Chip says that a place must be erased before it is programmed, and that
-	// programming clears bits alone. Others are written as they are.
+	// Chip says that this is a raw flash chip: programming only clears bits, so that a
+	// place must be erased first. Other media take any write.
 	Chip bool
-	// ReadOnly is why nothing can be written, or nil.
+	// ReadOnly is the reason why nothing can be written, or nil.
 	ReadOnly error
 }
 
 const (
-	// diskBlock is the erase block of disks and files: what the page cache writes at
+	// diskBlock is the erase block of disks and files: the page cache writes so much at
 	// once.
 	diskBlock = 4096
-	// diskSector is what a disk writes whole or not at all, as a rule.
+	// diskSector is what a disk usually writes whole or not at all.
 	diskSector = 512
 	// mtdMajor is the major number of MTD character devices.
 	mtdMajor = 90
 )
 
-// Open finds out what is at path and opens it. A file is taken to have fileSize bytes
-// at least, and is made if there is none; in /dev there must be one. A block device
-// that is mounted is refused.
+// Open opens the medium at path and finds out what kind it is. A plain file counts as at
+// least fileSize bytes long; one that does not exist is created, but not in /dev. It
+// refuses a block device that is mounted, and devices of other kinds. What can only be
+// read is opened for reading: Geometry.ReadOnly tells why.
 func Open(path string, fileSize int64) (Flash, Geometry, error) {
 	file, readOnly, err := openPath(path)
 	if err != nil {
@@ -75,21 +77,23 @@ func Open(path string, fileSize int64) (Flash, Geometry, error) {
 	return f, g, nil
 }
 
-// OpenFile opens what is at path as Open does, for a process that is to use it by New.
+// OpenFile opens the medium at path as Open does. Another process, which may not open it
+// itself, can be given the file and pass it to New.
 func OpenFile(path string) (*os.File, error) {
 	f, _, err := openPath(path)
 	return f, err
 }
 
-// New returns what an open file is: one of OpenFile, that this process need not be allowed to
-// open. Close closes it; after an error it is the caller's to close.
+// New returns the medium of a file that OpenFile has opened. Close of the Flash closes the
+// file; after an error of New the caller has to close it.
 func New(f *os.File) (Flash, Geometry, error) { return newFlash(f, 0) }
 
-// openPath opens what is at path if it is a flash. ReadOnly is why it can only be read, or nil.
+// openPath opens the medium at path. readOnly is the reason why it can only be read, or
+// nil.
 func openPath(path string) (f *os.File, readOnly, err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) && !strings.HasPrefix(path, "/dev/") {
-		// In /dev it is the flash that is absent, and a file there is in memory.
+		// In /dev the flash is missing, and a file made there would be in memory.
 		if err := create(path); err != nil {
 			return nil, nil, err
 		}
@@ -98,7 +102,7 @@ func openPath(path string) (f *os.File, readOnly, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// Other devices are not even opened: for a watchdog that alone has an effect.
+	// Other devices are not even opened: opening a watchdog, for one, starts it.
 	flags := 0
 	switch mode := info.Mode(); {
 	case mode.IsRegular():
@@ -121,7 +125,7 @@ func isMTD(info fs.FileInfo) bool {
 	return ok && unix.Major(uint64(stat.Rdev)) == mtdMajor
 }
 
-// newFlash finds out what an open file is.
+// newFlash finds out which kind of medium an open file is.
 func newFlash(f *os.File, fileSize int64) (Flash, Geometry, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -133,7 +137,7 @@ func newFlash(f *os.File, fileSize int64) (Flash, Geometry, error) {
 	}
 	switch mode := info.Mode(); {
 	case mode.IsRegular():
-		// A shorter file is as long as it should be when each slot was written once.
+		// A shorter file grows to that size as it is written.
 		return disk{f}, Geometry{Medium: "file", Size: max(info.Size(), fileSize), EraseBlock: diskBlock, WriteSize: diskSector, ReadOnly: readOnly}, nil
 	case mode&fs.ModeCharDevice != 0:
 		if !isMTD(info) {
@@ -150,7 +154,7 @@ func newFlash(f *os.File, fileSize int64) (Flash, Geometry, error) {
 		if err != nil {
 			return nil, Geometry{}, err
 		}
-		// Linux lets a device be opened for writing that refuses writes.
+		// Linux lets a read-only block device be opened for writing.
 		if ro, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET); err == nil && ro != 0 && readOnly == nil {
 			readOnly = unix.EROFS
 		}
@@ -160,8 +164,8 @@ func newFlash(f *os.File, fileSize int64) (Flash, Geometry, error) {
 	}
 }
 
-// open opens for writing, or else for reading: a configuration that cannot be
-// changed is better than none.
+// open opens path for writing, or else for reading: a configuration that can only be
+// read is better than none.
 func open(path string, flags int) (f *os.File, readOnly, err error) {
 	f, err = os.OpenFile(path, os.O_RDWR|flags, 0)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
@@ -171,8 +175,8 @@ func open(path string, flags int) (f *os.File, readOnly, err error) {
 	return f, readOnly, err
 }
 
-// create makes an empty file, readable by root alone since it may hold
-// secrets, that a power cut does not take away again.
+// create makes an empty file that survives a power cut. Only root may read it, since it
+// may hold secrets.
 func create(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
@@ -188,13 +192,13 @@ func create(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// disk is a block device or a file, which takes writes at any place in any order
-// until it is synchronised.
+// disk is a block device or a file. The kernel may write to it in any order until it is
+// synchronised.
 type disk struct{ *os.File }
 
 func (disk) Bad(int64) error { return nil }
 
-// ReadAt reads zeros after the end of a file, as if it were extended.
+// ReadAt reads zeros behind the end of a file, as if the file were longer.
 func (d disk) ReadAt(p []byte, off int64) (int, error) {
 	n, err := d.File.ReadAt(p, off)
 	if err == io.EOF {
@@ -215,13 +219,13 @@ func (d disk) Program(p []byte, off int64) error {
 	if err := d.Sync(); err != nil {
 		return err
 	}
-	// What is read back should come from the medium, not from the page cache. Where
-	// the kernel cannot drop that, it is the cache that is read, which does no harm.
+	// What is read back should come from the medium, not from the page cache. If the
+	// kernel cannot drop the pages, they are read from the cache, which does no harm.
 	_ = unix.Fadvise(int(d.Fd()), 0, 0, unix.FADV_DONTNEED)
 	return nil
 }
 
-// mtd is a raw MTD character device. Its writes are synchronous; it has no fsync.
+// mtd is a raw MTD character device. Its writes are synchronous, and it has no fsync.
 type mtd struct{ *os.File }
 
 func (m mtd) geometry() (Geometry, error) {
@@ -243,7 +247,7 @@ func (m mtd) Bad(off int64) error {
 	isBad, err := m.ioctl(unix.MEMGETBADBLOCK, unsafe.Pointer(&off))
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return nil // NOR has no such mark
+		return nil // NOR flash has no bad block marks
 	case err != nil:
 		return fmt.Errorf("MEMGETBADBLOCK at %#x: %w", off, err)
 	case isBad != 0:

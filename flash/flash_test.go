@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is no MTD refuses the ioctls; what they do on one is TestMTD.
+// A device that is not MTD refuses the ioctls. TestMTD of package qemu tests them on one that is.
 func TestIoctlErrors(t *testing.T) {
 	f, err := os.Open("/dev/null")
 	require.NoError(t, err)

@@ -11,28 +11,28 @@ import (
 )
 
 const (
-	// quiet is how long nothing changes before a text is written, so that a pasted
+	// quiet is how long there must be no change before a text is written. So a pasted
 	// script is one write.
 	quiet = time.Second
-	// atMost is how long a change waits for quiet.
+	// atMost is the longest time that a change waits for quiet.
 	atMost = 5 * time.Second
-	// burst writes may follow each other so; a person's longest evening has fewer.
+	// burst is how many writes may follow each other like this. A person makes fewer
+	// changes in a long evening.
 	burst = 100
-	// refill is the time in which one write of the burst is given back, and so the
+	// refill is the time after which one write of the burst is given back. So it is the
 	// time between writes in the long run.
 	refill = 5 * time.Minute
-	// retryFirst is when a failed write is tried again. It doubles up to retryMax,
-	// for each try may wear the flash.
+	// retryFirst is the time from a failed write to the next try. It doubles with each
+	// failure up to retryMax, since each try may wear the flash.
 	retryFirst = 5 * time.Second
 	retryMax   = time.Hour
 )
 
-// A Keeper saves a text that changes, in its own time: after a second without a
-// change, and at latest 5 seconds after the first change that is not saved. That
-// holds for 100 writes; each 5 minutes give one back. Who changes the text without
-// end gets one write in 5 minutes. If a write fails the Keeper reports it and
-// tries again after 5 seconds, 10, 20 and so on up to an hour, with the text
-// that is then the newest.
+// A Keeper saves a text that changes, without making the one who changes it wait: after a
+// second without a change, and at the latest 5 seconds after the first change that is not
+// saved. After a burst of 100 writes there is one write in 5 minutes. If a write fails, the
+// Keeper reports it and tries again after 5, 10, 20 seconds and so on, up to an hour, with
+// the text that is the newest then.
 type Keeper struct {
 	save   func(text []byte) error
 	report func(error)
@@ -42,31 +42,31 @@ type Keeper struct {
 	mu sync.Mutex
 	// text is the newest text, nil when it is saved.
 	text []byte
-	// pending says that text is to be written; first and last are the times of the
-	// first and the last change that is not.
+	// pending says that text must be written. first and last are the times of the first
+	// and the last change since the last write.
 	pending     bool
 	first, last time.Time
 	// err is why the newest text is not saved, or nil.
 	err error
-	// spent is when all writes of the burst will be given back.
+	// spent is the time when all writes of the burst will have been given back.
 	spent time.Time
-	// retry is not before when a text is written after failures, that many in a row.
+	// retry is the earliest time of the next try after failures, that many in a row.
 	retry    time.Time
 	failures int
 	closed   bool
 }
 
-// NewKeeper starts a Keeper that calls save, one call at a time: a Store's Save,
-// or what else keeps a text; where there is no flash, a function that returns why.
-// report is told of each error, and nil when a text is saved after errors. It is
-// called between two writes and must not call Close.
+// NewKeeper starts a Keeper that calls save, one call at a time. That is a Store's Save, or
+// without flash a function that returns the reason. report gets each error, and nil
+// when a text has been saved after errors. It is called between two writes and must not
+// call Close.
 func NewKeeper(save func(text []byte) error, report func(error)) *Keeper {
 	k := &Keeper{save: save, report: report, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go k.run()
 	return k
 }
 
-// Put takes the newest text. It never waits. After Close it does nothing.
+// Put gives the Keeper the newest text. It never waits. After Close it does nothing.
 func (k *Keeper) Put(text []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -139,7 +139,7 @@ func (k *Keeper) run() {
 	}
 }
 
-// due is when the pending text is to be written.
+// due returns the time at which the pending text is to be written.
 func (k *Keeper) due() time.Time {
 	due := k.last.Add(quiet)
 	if latest := k.first.Add(atMost); latest.Before(due) {
@@ -166,8 +166,8 @@ func (k *Keeper) attempt() {
 	}
 }
 
-// settle notes the result of a write and reports whether it is the first success
-// after failures.
+// settle records the result of a write and reports whether it is the first success after
+// failures.
 func (k *Keeper) settle(err error) (recovered bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -186,8 +186,8 @@ func (k *Keeper) settle(err error) (recovered bool) {
 		return recovered
 	}
 	if errors.Is(err, ErrTooLong) {
-		// It will not get shorter by itself, and the flash is well: only the next
-		// text is tried, and that as soon as any other.
+		// This text will not get shorter, and the flash works: only the next text is
+		// tried, without waiting.
 		k.failures, k.retry = max(k.failures, 1), time.Time{}
 		return false
 	}

@@ -10,24 +10,24 @@ import (
 	"io"
 )
 
-// The footer, big-endian, the last 32 bytes of a slot. Magic and version keep
-// their place in all versions of the format.
+// The footer is the last 32 bytes of a slot, big-endian. Magic and version keep their
+// places in all versions of the format.
 //
 //	 0  8  sequence number
-//	 8  4  length of the payload, which begins where the slot begins
+//	 8  4  length of the payload, which is at the start of the slot
 //	12  4  length of the text
-//	16  1  content: 0 text as it is, 1 text in LZW, 2 none: reset to defaults
+//	16  1  content: 0 text as it is, 1 text compressed with LZW, 2 none (Erase)
 //	17  2  zero
 //	19  1  version of the format
 //	20  4  CRC-32C of footer bytes 0 to 19, then the payload
-//	24  8  magic, last: it is written in ascending order
+//	24  8  magic, at the end, since bytes are written in ascending order
 const (
 	footerSize    = 32
 	formatVersion = 1
 	magic         = "POSTERN\n"
 )
 
-// content is what the payload of a record is.
+// content says what the payload of a record is.
 type content uint8
 
 const (
@@ -39,7 +39,7 @@ const (
 var (
 	errNoMagic    = errors.New("no record: magic missing")
 	errBlank      = errors.New("blank")
-	errUnfinished = errors.New("a write was not finished")
+	errUnfinished = errors.New("an unfinished write")
 )
 
 // record is what a slot holds.
@@ -50,15 +50,14 @@ type record struct {
 	payload  []byte
 }
 
-// same reports whether both say the same, whatever their sequence numbers.
+// same reports whether both hold the same text; the sequence numbers do not matter.
 func (r record) same(q record) bool {
 	return r.content == q.content && r.length == q.length && bytes.Equal(r.payload, q.payload)
 }
 
-// pack makes a record of text for a slot that has room for a payload of room bytes.
-// Of the compressors in the standard library LZW is the small one: it adds 7 kB to
-// the image and takes 140 kB of memory, where flate adds 25 kB and takes 0.8 to
-// 1.3 MB, of 32 MB.
+// pack makes a record of text for a slot that has room for a payload of room bytes. LZW
+// is the smallest compressor of the standard library: it adds 7 kB to the image and takes
+// 140 kB of memory. flate adds 25 kB and takes 0.8 to 1.3 MB, of 32 MB.
 func pack(text []byte, room int) (record, error) {
 	if len(text) > MaxText {
 		return record{}, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLong, len(text), MaxText)
@@ -69,7 +68,7 @@ func pack(text []byte, room int) (record, error) {
 	}
 	var b bytes.Buffer
 	w := lzw.NewWriter(&b, lzw.LSB, 8)
-	// A bytes.Buffer takes all, and w fails with what it writes to alone.
+	// Neither can fail: a bytes.Buffer takes everything.
 	if _, err := w.Write(text); err != nil {
 		return record{}, fmt.Errorf("compress: %w", err)
 	}
@@ -88,7 +87,7 @@ func (r record) text() ([]byte, error) {
 	switch r.content {
 	case plain:
 		if len(r.payload) != int(r.length) {
-			return nil, fmt.Errorf("text of %d bytes in %d", r.length, len(r.payload))
+			return nil, fmt.Errorf("text of %d bytes in a payload of %d", r.length, len(r.payload))
 		}
 		return r.payload, nil
 	case packed:
@@ -103,7 +102,7 @@ func (r record) text() ([]byte, error) {
 		return text, nil
 	case nothing:
 		if r.length != 0 || len(r.payload) != 0 {
-			return nil, errors.New("a reset with a text")
+			return nil, errors.New("a reset record with a text")
 		}
 		return nil, nil
 	}
@@ -115,7 +114,7 @@ func (r record) footer() []byte {
 	return append(b, magic...)
 }
 
-// header is the footer as far as the checksum covers it.
+// header is the part of the footer that the checksum covers.
 func (r record) header() []byte {
 	b := make([]byte, 0, footerSize)
 	b = binary.BigEndian.AppendUint64(b, r.sequence)
@@ -129,8 +128,8 @@ func (r record) checksum() uint32 {
 	return crc32.Update(crc32.Update(0, table, r.header()), table, r.payload)
 }
 
-// parseFooter reads a footer whose payload may have room bytes. What it returns is
-// believed after check alone.
+// parseFooter reads the footer of a slot whose payload may have up to room bytes. The
+// record is valid only if check accepts it.
 func parseFooter(b []byte, room int) (r record, length int, sum uint32, err error) {
 	if string(b[24:]) != magic {
 		return record{}, 0, 0, errNoMagic
@@ -149,7 +148,7 @@ func parseFooter(b []byte, room int) (r record, length int, sum uint32, err erro
 	return r, int(stored), binary.BigEndian.Uint32(b[20:]), nil
 }
 
-// check says whether the record is what was written, and can be read as a text.
+// check returns why the record is not what was written or has no readable text, or nil.
 func (r record) check(sum uint32) error {
 	if got := r.checksum(); got != sum {
 		return fmt.Errorf("checksum is %08x, not %08x", got, sum)

@@ -1,37 +1,36 @@
-// Package store keeps one text, the router's whole configuration, on flash, so
-// that a power cut at any moment leaves the text from before or the one after.
+// Package store keeps one text, the router's whole configuration, on flash. It promises
+// that a power cut at any moment leaves either the text from before or the one after.
 //
-// The flash is a raw MTD character device, a block device or a plain file; Open
-// finds out. It is divided into slots of whole erase blocks, at least 64 KiB
-// where the flash is large enough for two of that, else half of it. The two erase
-// blocks of a 4 MB chip are two slots of one block. More blocks are more slots,
-// up to 16: each Save takes the slot after the newest one, round robin, which
-// spreads the wear and never touches the newest text.
+// The flash is a raw MTD character device, a block device or a plain file (package
+// flash). It is divided into slots of whole erase blocks. A slot has at least 64 KiB, or
+// half of the flash if two slots of 64 KiB do not fit. So the two erase blocks of a 4 MB
+// chip are two slots of one block. A larger flash has more slots, up to 16. Each Save
+// writes to the slot after the newest one, round robin: that spreads the wear and never
+// touches the newest text.
 //
-// A slot holds one record: the text from the slot's start and, in the last bytes
-// of the slot, a footer with sequence number, lengths, CRC-32C and magic. The valid
-// record with the highest sequence number is the text.
+// A slot holds one record: the text at the slot's start, and in its last bytes a footer
+// with sequence number, lengths, CRC-32C and magic. The valid record with the highest
+// sequence number holds the text.
 //
 // # Why a cut is safe
 //
-// Save erases the slot, writes the text, and when that is on the medium, writes
-// the footer. So order alone decides, not luck: until the footer is there, the slot
-// has no magic and is not valid. The checksum decides the rest: a cut within the
-// 32 bytes of the footer, and bits that rot. CRC-32C finds any 3 wrong bits and any
-// burst of up to 32 bits in a slot of any size that fits here, and misses other
-// damage once in 4 billion times. The lengths are under the checksum too. A torn
-// erase hits only a record that is not the newest.
+// Save erases the slot, writes the text and, when that is on the medium, the footer.
+// Until the footer is complete, the slot has no magic and is not valid. The checksum
+// finds what is left: a cut within the 32 bytes of the footer, and bits that have
+// decayed. In slots of the sizes used here CRC-32C finds any 3 wrong bits and any burst
+// of up to 32 bits, and misses other damage once in 4 billion times. It covers the
+// lengths too. An erase that is cut short hits only a record that is not the newest.
 //
 // # Bounds
 //
-// A text is at most 256 KiB (MaxText). One that fits a slot is stored as it is, to
-// be read by any tool; a longer one is compressed with LZW, which brings
+// A text is at most 256 KiB long (MaxText). One that fits a slot is stored as it is, so
+// that any tool can read it. A longer one is compressed with LZW, which brings
 // configurations to about a quarter: 64 KiB of flash hold some 230 kB.
 //
-// A Keeper writes at most 100 times at once and in the long run once in 5 minutes.
+// A Keeper writes at most 100 times in a burst, and once in 5 minutes in the long run.
 // Two NOR erase blocks of 100,000 cycles each last 200,000 writes: 27 years at 20
 // changes a day, 694 days if a program changes the configuration all the time. The
-// sequence number counts the writes, so sequence number / slots is how often
+// sequence number counts the writes: divided by the number of slots it tells how often
 // each slot was erased.
 package store
 
@@ -46,18 +45,18 @@ import (
 	"github.com/postern-router/postern/flash"
 )
 
-// MaxText is the length of the longest text in bytes, however large the slots
-// are: it bounds the memory that Load takes.
+// MaxText is the length of the longest text, in bytes. It bounds the memory that Load
+// takes, however large the slots are.
 const MaxText = 256 << 10
 
 const (
-	// wantSlot is the size of a slot where the flash has room for two of it.
+	// wantSlot is the least size of a slot, if the flash has room for two of it.
 	wantSlot = 64 << 10
-	// maxSlots bounds the time of a scan at boot and of Erase.
+	// maxSlots bounds the time that a scan takes at boot, and Erase.
 	maxSlots = 16
-	// fileSize is that of a plain file: two slots.
+	// fileSize is the size of a plain file: two slots.
 	fileSize = 2 * wantSlot
-	// noSlot is the number of a slot if there is none.
+	// noSlot stands for the number of a slot if there is none.
 	noSlot = -1
 )
 
@@ -68,27 +67,27 @@ var (
 	ErrTooLong = errors.New("text too long")
 )
 
-// A Store is a flash opened. Its methods may be called at the same time.
+// A Store is an open flash with a text. Its methods may be called from any goroutine.
 type Store struct {
 	path     string
 	flash    flash.Flash
 	medium   string
 	slots    int
 	slotSize int
-	// page is the size of the slot's last piece, which the footer has to itself: on a
-	// disk a sector, so that writing it does not touch the text.
+	// page is the size of the slot's last piece, which holds the footer and nothing else.
+	// On a disk it is a sector, so that writing it does not touch the text.
 	page int
-	// writeSize is what the length of a write must be a multiple of.
+	// writeSize is what the length of each write is a multiple of.
 	writeSize int
 	readOnly  error
 
 	mu sync.Mutex
-	// unusable is why a slot is not written: a bad block.
+	// unusable tells for each slot why it is never written, or nil: it has a bad block.
 	unusable []error
-	// failed are the slots where a write failed since Open; they are tried last.
+	// failed marks the slots where a write has failed since Open. They are tried last.
 	failed []bool
-	// highest is the highest sequence number read or tried. A number is never
-	// tried twice: what a failed write left may yet be read as valid.
+	// highest is the highest sequence number that was read or tried. None is tried
+	// twice: what a failed write has left may still be read as valid later.
 	highest uint64
 }
 
@@ -96,18 +95,19 @@ type Store struct {
 type Info struct {
 	// Medium is "NOR flash", "NAND flash", "MTD", "block device" or "file".
 	Medium string
-	// Slots is how many slots there are, SlotSize the bytes of each.
+	// Slots is the number of slots, SlotSize the size of each in bytes.
 	Slots, SlotSize int
-	// ReadOnly is why Save will fail, if the flash could be opened for reading alone.
+	// ReadOnly is the reason why Save will fail, if the flash could only be opened for
+	// reading, or nil.
 	ReadOnly error
 	// Slot is the slot of the newest valid record, counted from 0, or -1.
 	Slot int
-	// Sequence is its sequence number: how often the flash was written.
+	// Sequence is the sequence number of that record: how often the flash was written.
 	Sequence uint64
-	// Reset reports that the record says "no text": Erase wrote it.
+	// Reset says that the record stands for "no text": Erase wrote it.
 	Reset bool
-	// Damaged are the slots that are not valid though they were once written, and
-	// those that the flash itself calls bad.
+	// Damaged are the slots that were written once and are not valid, and those that
+	// the flash itself marks as bad.
 	Damaged []Damage
 }
 
@@ -119,11 +119,11 @@ type Damage struct {
 
 func (d Damage) String() string { return fmt.Sprintf("slot %d: %v", d.Slot, d.Err) }
 
-// Open takes the flash at path: an MTD character device, a block device or a plain
-// file. What was there before is not looked at, so path must be for this alone;
-// a block device that is mounted is refused. A file that does not exist is
-// made, except in /dev. If path cannot be opened for writing it is opened for
-// reading: Load works and Save says why it does not.
+// Open opens the flash at path: an MTD character device, a block device or a plain
+// file. The store takes all of it and does not look for what others have written there.
+// Open refuses a block device that is mounted. A file that does not exist is created,
+// except in /dev. If path can only be opened for reading, Load works, and Save returns
+// the reason.
 func Open(path string) (*Store, error) {
 	f, g, err := flash.Open(path, fileSize)
 	if err != nil {
@@ -136,8 +136,8 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
-// newStore divides the flash into slots of want bytes, or more if an erase block
-// is larger, or less if the flash is smaller than two of them.
+// newStore divides the flash into slots of want bytes: more if an erase block is larger,
+// less if the flash has no room for two.
 func newStore(path string, f flash.Flash, g flash.Geometry, want int) (*Store, error) {
 	if g.EraseBlock <= 0 || g.WriteSize <= 0 || g.EraseBlock%g.WriteSize != 0 {
 		return nil, fmt.Errorf("erase blocks of %d bytes with writes of %d", g.EraseBlock, g.WriteSize)
@@ -167,7 +167,7 @@ func newStore(path string, f flash.Flash, g flash.Geometry, want int) (*Store, e
 	return s, nil
 }
 
-// Close closes the flash. All that was saved is on the medium already.
+// Close closes the flash. Everything that was saved is on the medium already.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,9 +177,9 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Load reads the newest valid text. If there is none, because nothing was ever
-// saved, all is damaged, or Erase came last, the error is ErrEmpty; Info tells which
-// in either case.
+// Load reads the newest valid text. The error is ErrEmpty if there is none, because
+// nothing was ever saved, everything is damaged, or Erase came last. Info tells which; it
+// is valid after an error too.
 func (s *Store) Load() (text []byte, info Info, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,7 +196,7 @@ func (s *Store) Load() (text []byte, info Info, err error) {
 		info.Reset = true
 		return nil, info, fmt.Errorf("load from %s: %w", s.path, ErrEmpty)
 	}
-	// The scan has checked that it can be unpacked.
+	// scan has checked that the text can be unpacked.
 	text, err = newest.text()
 	if err != nil {
 		return nil, info, fmt.Errorf("load from %s: slot %d: %w", s.path, newest.slot, err)
@@ -204,12 +204,11 @@ func (s *Store) Load() (text []byte, info Info, err error) {
 	return text, info, nil
 }
 
-// Save stores text, reads it back and returns when it is on the medium. If the
-// newest record says the same already, nothing is written. A slot that cannot be
-// written is left for the next one; the newest text's own slot is never
-// taken, so after an error that text is still there. (After an error of a slot
-// that did take the record and could only not be read back, the next boot may find
-// the new text: the old or the new one in any case.)
+// Save stores text, reads it back, and returns when it is on the medium. It writes
+// nothing if the newest record holds the same text. If a slot cannot be written, it takes
+// the next one, but never the slot of the newest text: after an error that text is still
+// there. (If a slot took the record and it could not be read back, the next boot may find
+// the new text. It is always the old or the new one.)
 func (s *Store) Save(text []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,18 +222,20 @@ func (s *Store) Save(text []byte) error {
 	return nil
 }
 
-// Erase makes Load return ErrEmpty: the defaults come back. It first writes a
-// record that says so, as Save would, and then erases the other slots, for they
-// may hold secrets. A cut leaves the text or none. If no slot takes that record, the
-// slots are erased all the same, from the oldest text to the newest, which has the
-// same effect; a text that cannot be erased ends it there, lest an old one be left as
-// the newest. After an error Load tells what holds. A Keeper of the same store
-// must be closed before, or it may save again.
+// Erase makes Load return ErrEmpty, so that the defaults come back. First it writes a
+// record that stands for "no text", as Save writes one. Then it erases the other slots,
+// for they may hold secrets. A power cut leaves the newest text or none.
+//
+// If no slot takes that record, the slots are erased all the same, from the oldest text
+// to the newest, which has the same effect. It stops at a text that cannot be erased, so
+// that no older text becomes the newest. After an error Load tells what holds.
+//
+// A Keeper of the same store must be closed first, or it may save again.
 func (s *Store) Erase() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.readOnly != nil {
-		return fmt.Errorf("erase %s: opened for reading alone: %w", s.path, s.readOnly)
+		return fmt.Errorf("erase %s: opened only for reading: %w", s.path, s.readOnly)
 	}
 	newest, _ := s.scan()
 	kept, putErr := s.put(record{content: nothing})
@@ -261,15 +262,16 @@ func (s *Store) Erase() error {
 	return eraseErr
 }
 
-// put writes a record with the next sequence number to the first slot after the
-// newest that takes it, unless the newest is the same, and returns the slot.
+// put gives r the next sequence number, writes it to the first slot behind the newest
+// that takes it, and returns that slot. If the newest record is the same, it returns the
+// newest's slot and writes nothing.
 func (s *Store) put(r record) (slot int, err error) {
 	newest, _ := s.scan()
 	if newest.slot != noSlot && newest.same(r) {
 		return newest.slot, nil
 	}
 	if s.readOnly != nil {
-		return noSlot, fmt.Errorf("opened for reading alone: %w", s.readOnly)
+		return noSlot, fmt.Errorf("opened only for reading: %w", s.readOnly)
 	}
 	var candidates, last []int
 	for n := range s.slots {
@@ -300,7 +302,7 @@ func (s *Store) put(r record) (slot int, err error) {
 	return noSlot, err
 }
 
-// write erases slot i, puts the record there and reads it back.
+// write erases slot i, writes the record to it and reads it back.
 func (s *Store) write(i int, r record) error {
 	start := s.offset(i)
 	if err := s.flash.Erase(start, int64(s.slotSize)); err != nil {
@@ -321,20 +323,20 @@ func (s *Store) write(i int, r record) error {
 		return fmt.Errorf("verify: %w", err)
 	}
 	if got.sequence != r.sequence || !got.same(r) {
-		return errors.New("verify: another record is read than was written")
+		return errors.New("verify: the record read back is not the one written")
 	}
 	return nil
 }
 
-// found is a valid record and where it is.
+// found is a valid record and its slot.
 type found struct {
 	record
 	slot int
 }
 
-// scan reads all slots, here at each use: after a write of a second a read of some
-// milliseconds does not matter, and there is no copy of the flash's state that could
-// be wrong.
+// scan reads all slots. It is called at each use: a write takes a second, beside which
+// the milliseconds of reading do not matter, and so no copy of the flash's state can be
+// wrong.
 func (s *Store) scan() (newest found, damaged []Damage) {
 	newest.slot = noSlot
 	for i := range s.slots {
@@ -387,7 +389,7 @@ func (s *Store) read(i int) (record, error) {
 	return r, nil
 }
 
-// blank reports whether slot i was never written: erased, or a disk's zeros.
+// blank reports whether slot i was never written: it is erased, or all zeros on a disk.
 func (s *Store) blank(i int) (bool, error) {
 	piece := make([]byte, min(4096, s.slotSize))
 	var first byte
@@ -409,7 +411,7 @@ func (s *Store) blank(i int) (bool, error) {
 func (s *Store) readAt(p []byte, off int64) error {
 	n, err := s.flash.ReadAt(p, off)
 	if n == len(p) {
-		return nil // io.ReaderAt may say EOF with the last bytes
+		return nil // an io.ReaderAt may return EOF with the last bytes
 	}
 	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
@@ -420,7 +422,7 @@ func (s *Store) readAt(p []byte, off int64) error {
 // offset is where slot i begins.
 func (s *Store) offset(i int) int64 { return int64(i) * int64(s.slotSize) }
 
-// uniform reports whether all bytes are the same.
+// uniform reports whether all bytes of p are the same.
 func uniform(p []byte) bool { return len(p) == 0 || bytes.Count(p, p[:1]) == len(p) }
 
 func roundUp(n, unit int) int { return (n + unit - 1) / unit * unit }

@@ -409,14 +409,14 @@ func TestDamage(t *testing.T) {
 	}{
 		{"text", "checksum is ", func(s *sim) { slot0(s)[3]++ }},
 		{"magic", "no record: magic missing", func(s *sim) { footer(s)[30]++ }},
-		{"footer not written", "a write was not finished", func(s *sim) { copy(footer(s), bytes.Repeat([]byte{0xFF}, footerSize)) }},
+		{"footer not written", "an unfinished write", func(s *sim) { copy(footer(s), bytes.Repeat([]byte{0xFF}, footerSize)) }},
 		{"newer version", "format version 2: this program knows 1", func(s *sim) { footer(s)[19] = 2 }},
 		{"longer than the slot", "out of range", func(s *sim) { footer(s)[10]++ }},
 		{"longer than any text", "out of range", func(s *sim) { footer(s)[12]++ }},
 		{"unknown content", "unknown content 3", func(s *sim) { footer(s)[16] = 3; repair(s) }},
 		{"reserved", "reserved bytes", func(s *sim) { footer(s)[17] = 1 }},
 		{"lengths differ", "text of ", func(s *sim) { footer(s)[15]++; repair(s) }},
-		{"a reset with a text", "a reset with a text", func(s *sim) { footer(s)[16] = byte(nothing); repair(s) }},
+		{"a reset with a text", "a reset record with a text", func(s *sim) { footer(s)[16] = byte(nothing); repair(s) }},
 		{"not LZW", "uncompress: ", func(s *sim) {
 			footer(s)[16] = byte(packed)
 			copy(slot0(s), "\xff\xff\xff\xff")
