@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// options are the arguments that refer to no items, as read.
+// options are the parsed values of the arguments that refer to no items.
 type options struct {
 	interval   time.Duration
 	comment    string
@@ -20,7 +20,7 @@ type options struct {
 
 func option(f field[options]) argument { return argument{property: f.property, set: f.set} }
 
-// arguments are what a command was given.
+// arguments are what a command is run with.
 type arguments struct {
 	values []assignment
 	words  []string
@@ -49,8 +49,8 @@ func (c command) argument(name string) (argument, bool) {
 	return argument{}, false
 }
 
-// named are the names of the arguments, properties first, that c of menu m takes and
-// that are not given yet.
+// named are the names of the arguments that c of menu m takes and that are not among given:
+// properties first.
 func (c command) named(m *menu, given []string) []string {
 	var names []string
 	if c.properties {
@@ -64,7 +64,7 @@ func (c command) named(m *menu, given []string) []string {
 	return slices.DeleteFunc(names, func(n string) bool { return slices.Contains(given, n) })
 }
 
-// plainWords are the words that c takes as they are, in menu m.
+// plainWords are the plain words that c of menu m takes.
 func (c command) plainWords(m *menu) []Choice {
 	words := slices.Clone(c.words)
 	if c.where {
@@ -78,9 +78,9 @@ func (c command) plainWords(m *menu) []Choice {
 	return words
 }
 
-// next is the argument that a word without a name would fill, "" if none.
+// next is the argument that a value without a name would be for, or "".
 func (c command) next(given []string) string {
-	for _, name := range c.unnamed {
+	for _, name := range c.positional {
 		if !slices.Contains(given, name) {
 			return name
 		}
@@ -88,7 +88,7 @@ func (c command) next(given []string) string {
 	return ""
 }
 
-// arguments reads what stands behind the name of command c of menu m.
+// arguments parses the words that follow the name of command c of menu m.
 func (x *execution) arguments(m *menu, c command, words []word) (arguments, error) {
 	a, err := c.defaults()
 	if err != nil {
@@ -145,7 +145,7 @@ func (x *execution) arguments(m *menu, c command, words []word) (arguments, erro
 	return a, c.missing(given)
 }
 
-// defaults are the arguments of c that it has without being given any.
+// defaults are the arguments of c before any is given.
 func (c command) defaults() (arguments, error) {
 	a := arguments{items: map[string]word{}, options: options{clock: clock{time: noTime}}}
 	for _, arg := range c.arguments {
@@ -158,7 +158,7 @@ func (c command) defaults() (arguments, error) {
 	return a, nil
 }
 
-// missing is the error of arguments that c needs besides those given.
+// missing is the error of arguments that c needs and that are not among given, or nil.
 func (c command) missing(given []string) error {
 	var missing []string
 	for _, arg := range c.arguments {
@@ -184,7 +184,7 @@ func withEquals(names []string) []string {
 	return out
 }
 
-// unexpected is the error of a word that the command does not take.
+// unexpected is the error of a word that the command does not take; it takes names.
 func unexpected(w word, names []string) error {
 	e := &lineError{message: "expected end of command", place: w.place}
 	if len(names) > 0 {
@@ -193,7 +193,7 @@ func unexpected(w word, names []string) error {
 	return e
 }
 
-// argumentName is the name that key, whole or shortened, stands for.
+// argumentName is the argument that key, whole or shortened, means.
 func (c command) argumentName(m *menu, key string, given []string, at place) (string, error) {
 	name, err := complete(key, c.named(m, nil))
 	switch {
@@ -211,7 +211,7 @@ func (c command) argumentName(m *menu, key string, given []string, at place) (st
 	return name, nil
 }
 
-// take reads one argument.
+// take parses one argument into a.
 func (x *execution) take(m *menu, c command, name string, w word, unset bool, a *arguments) error {
 	arg, isArgument := c.argument(name)
 	if isArgument && arg.item && !unset {

@@ -10,7 +10,7 @@ import (
 
 // This file has the commands that change the configuration.
 
-// apply sets values of one item, or of a menu that has none (item 0).
+// apply sets properties of one item, or of a menu without items (item 0).
 func (x *execution) apply(item int, values []assignment) error {
 	for _, v := range values {
 		if err := v.property.set(&x.cfg, item, v.value); err != nil {
@@ -59,9 +59,9 @@ func (x *execution) setItems(m *menu, a arguments) error {
 	return nil
 }
 
-// setOne sets one property of items.
+// setOne sets one property of the items that numbers refers to.
 func (x *execution) setOne(m *menu, a arguments, name, value string) error {
-	if m.gathers {
+	if m.allLinks {
 		keys, err := x.chosen(m, a.items["numbers"])
 		for _, k := range keys {
 			of, i, err := x.gathered(k)
@@ -125,8 +125,8 @@ func (x *execution) add(m *menu, a arguments) error {
 	return missingArguments(missing)
 }
 
-// one returns the index of the one item that an argument refers to, -1 if it was not
-// given.
+// one returns the index of the single item that an argument refers to, or -1 if the argument
+// was not given.
 func (x *execution) one(m *menu, a arguments, name string) (int, error) {
 	w, given := a.items[name]
 	if !given {
@@ -156,7 +156,7 @@ func (x *execution) remove(m *menu, a arguments) error {
 	return nil
 }
 
-// move puts items, in the order in which they were named, before another.
+// move puts items before another, in the order in which they were named.
 func (x *execution) move(m *menu, a arguments) error {
 	indices, err := x.resolve(m, a.items["numbers"])
 	if err != nil {
@@ -183,7 +183,7 @@ func (x *execution) move(m *menu, a arguments) error {
 	return nil
 }
 
-// find prints the numbers of the items that meet conditions.
+// find prints the numbers of the items that meet the conditions.
 func (x *execution) find(m *menu, a arguments) error {
 	rows, err := x.itemRows(m)
 	if err != nil {

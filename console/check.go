@@ -11,14 +11,15 @@ import (
 	"github.com/postern-router/postern/socks"
 )
 
-// socksRequest is what /ip socks access check asks about. A srcPort of 0 is not known.
+// socksRequest is the request that "/ip socks access check" asks about. A srcPort of 0 means
+// that it is not known.
 type socksRequest struct {
 	src, dst         netip.Addr
 	srcPort, dstPort uint16
 }
 
-// check prints the rules up to the one that decides about a request, each with what
-// it matches or does not.
+// check prints the rules up to the one that decides about a request, and for each why it
+// matches or does not.
 func (x *execution) check(m *menu, a arguments) error {
 	rows, err := x.itemRows(m)
 	if err != nil {
@@ -49,7 +50,7 @@ func (x *execution) verdict(text, perhaps string) {
 	x.out.WriteString(wrap(strings.Fields(text+perhaps), x.width-1, "", "", "  "))
 }
 
-// explain says whether a rule matches a request, and why, as the server decides it.
+// explain reports whether a rule matches a request, and why. The server decides alike.
 func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
 	if r.Disabled {
 		return false, "disabled"
@@ -90,20 +91,18 @@ func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
 	return true, "matches"
 }
 
-// exposure warns if the SOCKS server serves whoever calls from outside. It goes by
-// the rules as they are set:
+// exposure returns a warning if anyone outside can use the SOCKS server, else "". It looks at
+// the configured rules only:
 //
-//   - A filter rule of the input chain counts if it takes every new TCP connection to
-//     the server's port that comes in by the outer port: the first such rule drops or
-//     rejects, or it accepts.
-//   - A rule that takes some of them, by their addresses, source port or the like, is
-//     not seen, neither as a danger nor as a protection.
-//   - The access list protects if its last rule in force denies everything: then what
-//     it allows before that is meant.
-//   - What nat does, what addresses the router has and whether the port is up is not
-//     seen.
+//   - Of the filter rules in chain=input, it looks at those that match every new TCP
+//     connection to the server's port from the outer interface. The first of them decides.
+//   - It ignores rules that match only some of these connections, by address, source port or
+//     the like.
+//   - The access list is a protection if its last enabled rule denies everything: then what
+//     it allows before is intended.
+//   - It ignores nat rules, the addresses of the router, and whether the port is up.
 //
-// Of a machine without that port, or one that cannot be asked, it knows nothing.
+// If the machine has no outer port, or cannot be asked, there is no warning.
 func (x *execution) exposure() string {
 	c, wanPort := x.cfg, x.live.WAN
 	if !c.Socks.Enabled || wanPort == "" || !slices.Contains(x.interfaceNames(), c.Called(wanPort)) ||
@@ -114,10 +113,10 @@ func (x *execution) exposure() string {
 		"dst-port=%d from there, and the access list does not end with action=deny", c.Called(wanPort), c.Socks.Port)
 }
 
-// closedFrom reports whether new TCP connections to a port of the router are dropped
-// or rejected if they come in by an interface.
+// closedFrom reports whether new TCP connections to a port of the router that come in by an
+// interface are dropped or rejected.
 func closedFrom(rules []firewall.Rule, in string, port uint16) bool {
-	takes := func(value, want string) bool { // of what may be a list, with "!" perhaps
+	takes := func(value, want string) bool { // value may be a list, with "!" before it
 		body, not := strings.CutPrefix(value, "!")
 		return value == "" || slices.Contains(strings.Split(body, ","), want) != not
 	}
@@ -144,7 +143,7 @@ func endsInDeny(rules []socks.Rule) bool {
 	return false
 }
 
-// anyAddress reports whether a matches every address: 0.0.0.0/0 is one way to say so.
+// anyAddress reports whether a matches every address, as 0.0.0.0/0 does.
 func anyAddress(a match.Addresses) bool {
 	p, ok := a.Prefix()
 	return a.Any() || ok && p.Bits() == 0 && !a.Not

@@ -6,30 +6,31 @@ import (
 	"time"
 )
 
-// command is what can be done in a menu.
+// command is a command of a menu.
 type command struct {
 	name, help string
-	// unnamed are the arguments that words without a name fill, in this order.
-	unnamed []string
-	// arguments are those besides the properties of the menu.
+	// positional are the arguments that can be given without their names, in this order.
+	positional []string
+	// arguments are what the command takes besides properties of the menu.
 	arguments []argument
-	// properties: it takes properties of the menu.
+	// properties is set if the command takes properties of the menu.
 	properties bool
-	// words are the plain words that it takes.
+	// words are the plain words that the command takes.
 	words []Choice
-	// where: it takes conditions behind the word where; find: it takes nothing else.
+	// where is set if conditions can follow the word where; find, if the command takes
+	// conditions and nothing else.
 	where, find bool
-	// shows: it puts out text and does nothing else.
+	// shows is set if the command only prints text.
 	shows bool
-	// needs is the request that it makes, if not everyone carries that out.
+	// needs is the request that the command makes, if not every system carries it out.
 	needs Request
 	run   func(*execution, *menu, arguments) error
 }
 
-// argument is what a command takes besides properties of its menu.
+// argument is an argument of a command that is no property of its menu.
 type argument struct {
 	property
-	// item: it refers to items. Otherwise set reads it.
+	// item is set if the argument refers to items; otherwise set parses the value.
 	item bool
 	set  func(*options, string) error
 }
@@ -43,7 +44,7 @@ var (
 	terseWord  = Choice{"terse", "each item in one line"}
 	countWord  = Choice{"count-only", "how many items there are"}
 	statsWord  = Choice{"stats", "what each item has matched"}
-	// Tools that read screens type it: RouterOS stops at the end of a page.
+	// RouterOS stops at the end of each page, so programs that read screens type this word.
 	pagingWord = Choice{"without-paging", "all at once, as without this word"}
 	followWord = Choice{"follow", "go on with what is new, until a key is pressed"}
 
@@ -62,15 +63,15 @@ var (
 		itemArgument("copy-from", "the defaults", "the item that it starts out like"),
 	}}
 	setItems = command{name: "set", help: "change properties of items", properties: true, run: (*execution).setItems,
-		unnamed: []string{"numbers"}, arguments: []argument{numbersArgument}}
+		positional: []string{"numbers"}, arguments: []argument{numbersArgument}}
 	removeItems = itemCommand("remove", "remove items", (*execution).remove)
 	moveItems   = command{name: "move", help: "move items to the place before another", run: (*execution).move,
-		unnamed:   []string{"numbers", "destination"},
-		arguments: []argument{numbersArgument, itemArgument("destination", "at the end", "the item that they go before")}}
+		positional: []string{"numbers", "destination"},
+		arguments:  []argument{numbersArgument, itemArgument("destination", "at the end", "the item that they go before")}}
 	enableItems  = itemCommand("enable", "let items have effect", (*execution).enable)
 	disableItems = itemCommand("disable", "keep items without effect", (*execution).disable)
 	commentItems = command{name: "comment", help: "set the comment of items", run: (*execution).comment,
-		unnamed: []string{"numbers", "comment"},
+		positional: []string{"numbers", "comment"},
 		arguments: []argument{numbersArgument, option(prop("comment", text(0, 255), "", "a note for people",
 			func(o *options) *string { return &o.comment }))}}
 	findItems  = command{name: "find", help: "show the numbers of items", shows: true, find: true, run: (*execution).find}
@@ -96,7 +97,7 @@ var (
 	}}
 	passwordCommand = command{name: "password", help: "change the password, which is asked for", needs: ChangePassword,
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ChangePassword) }}
-	// exportCommand is in every menu.
+	// exportCommand is a command of every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
 		shows: true, words: exportWords,
 		run: func(x *execution, m *menu, a arguments) error {
@@ -105,7 +106,7 @@ var (
 		}}
 
 	pingCommand = command{name: "ping", help: "send ICMP echo requests", needs: Ping,
-		unnamed: []string{"address"},
+		positional: []string{"address"},
 		arguments: []argument{
 			option(prop("address", hostName(), "", "who is to answer",
 				func(o *options) *string { return &o.ping.Address })),
@@ -121,7 +122,7 @@ var (
 			return x.ask(Ping)
 		}}
 	tracerouteCommand = command{name: "traceroute", help: "show the routers on the way to a host", needs: Traceroute,
-		unnamed: []string{"address"},
+		positional: []string{"address"},
 		arguments: []argument{
 			option(prop("address", hostName(), "", "where the way leads",
 				func(o *options) *string { return &o.traceroute.Address })),
@@ -161,7 +162,7 @@ var (
 )
 
 func itemCommand(name, help string, run func(*execution, *menu, arguments) error) command {
-	return command{name: name, help: help, unnamed: []string{"numbers"}, arguments: []argument{numbersArgument}, run: run}
+	return command{name: name, help: help, positional: []string{"numbers"}, arguments: []argument{numbersArgument}, run: run}
 }
 
 func printScreen(help string) command {

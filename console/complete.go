@@ -5,25 +5,25 @@ import (
 	"strings"
 )
 
-// Choice is something that can be typed, and what it does.
+// Choice is a word that can be typed, and what it means.
 type Choice struct{ Name, Help string }
 
-// place in a line that is being typed: the menu, the command if there is one yet, what
-// is given of it, and the beginning of the word at the cursor.
+// cursor describes the end of a line that is being typed: the menu, the command if there is
+// one already, its arguments so far, and the beginning of the word at the cursor.
 type cursor struct {
 	menu    *menu
 	command *command
-	// given are the names of the arguments that are there, and words the plain words.
+	// given are the names of the arguments so far, and words the plain words.
 	given, words []string
-	// where: the words are conditions.
+	// where is set if the words are conditions.
 	where   bool
 	partial word
 }
 
-// Complete says what Tab does behind before, which is the line up to the cursor: it
-// inserts what all that is possible there has in common, and a space behind a whole
-// word, or "=" behind the name of a property. Choices are what is possible, in the
-// order of the tables; there are none if the line is bad or anything can be typed.
+// Complete is what the Tab key does. before is the line up to the cursor. insert is what all
+// possible words there have in common, with a space after a whole word or "=" after the name
+// of a property. choices are the possible words, in the order of the tables; there are none
+// if the line is bad, or if anything can be typed.
 func (s *Session) Complete(cfg Config, live Live, before string) (insert string, choices []Choice) {
 	x := s.execution(cfg, live)
 	c, err := x.cursor(before)
@@ -52,9 +52,9 @@ func (s *Session) Complete(cfg Config, live Live, before string) (insert string,
 	return insert, choices
 }
 
-// Help explains what can be typed behind before, which is the line up to the cursor:
-// menus, commands and properties with their help, or of a property its type, range
-// and default. It ends with a line end. For a bad line it says what is bad.
+// Help explains what can be typed after before, the line up to the cursor: menus, commands and
+// properties, or the type, range and default of a property. The text ends with a line end.
+// For a bad line it is the error.
 func (s *Session) Help(cfg Config, live Live, before string) string {
 	x := s.execution(cfg, live)
 	c, err := x.cursor(before)
@@ -88,7 +88,7 @@ func (s *Session) Help(cfg Config, live Live, before string) string {
 	return x.out.String()
 }
 
-// byDefault says what a property is if it is not set.
+// byDefault says what the default of a property is.
 func (p property) byDefault() string {
 	switch {
 	case p.def != "":
@@ -99,13 +99,13 @@ func (p property) byDefault() string {
 	return "default: none, it must be given"
 }
 
-// cursor finds out what the end of a line is about.
+// cursor finds out what the end of a line can be.
 func (x *execution) cursor(before string) (cursor, error) {
 	words, partial, inside, err := lastStatement(before)
 	if err != nil {
 		return cursor{}, err
 	}
-	// What stands before the last "/" of a path that is being typed is a word of its own.
+	// The part of a path before its last "/" is a word of its own.
 	path := words
 	if i := strings.LastIndexByte(partial.text, '/'); i >= 0 && partial.plain() {
 		head := partial
@@ -152,9 +152,9 @@ func (x *execution) cursor(before string) (cursor, error) {
 	return c, nil
 }
 
-// lastStatement reads the words of the last statement of a text that is cut off
-// anywhere, the word at the cut apart. Inside is not nil if that word stands in
-// brackets: it holds those before it there.
+// lastStatement parses the last statement of a text that may be cut off anywhere. partial is
+// the word at the cut. inside is not nil if that word is in brackets: then it has the words
+// before it there.
 func lastStatement(text string) (words []word, partial word, inside []word, err error) {
 	if len(text) > MaxLine {
 		return nil, word{}, nil, &lineError{message: "line too long", place: place{1, 1}}
@@ -202,13 +202,13 @@ func lastStatement(text string) (words []word, partial word, inside []word, err 
 	return words, word{}, nil, nil
 }
 
-// value returns the property or argument whose value is at the cursor.
+// value returns the property or the argument whose value is at the cursor.
 func (c cursor) value() (property, bool) {
 	if c.command == nil || !c.partial.assigned {
 		return property{}, false
 	}
 	if c.where {
-		name, err := complete(strings.TrimRight(c.partial.key, operators), c.menu.asked())
+		name, err := complete(strings.TrimRight(c.partial.key, operators), c.menu.conditionNames())
 		if err != nil {
 			return property{}, false
 		}
@@ -224,8 +224,8 @@ func (c cursor) value() (property, bool) {
 	return c.menu.property(name)
 }
 
-// possible lists what can stand at the cursor, where the prefix of it is there
-// already, and what goes behind a whole one.
+// possible lists the words that are possible at the cursor, where prefix is already typed.
+// suffix returns what follows a whole word.
 func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func(string) string) {
 	space := func(string) string { return " " }
 	prefix = c.partial.text
@@ -248,15 +248,15 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 		for _, v := range p.values {
 			all = append(all, Choice{Name: v, Help: p.help})
 		}
-		if p.names {
+		if p.isInterface {
 			all = append(all, x.interfaceChoices(p)...)
 		}
 		return prefix, all, space
 	case c.where:
 		if not, found := strings.CutPrefix(prefix, "!"); found {
-			return not, c.menu.shown(), space
+			return not, c.menu.rowProperties(), space
 		}
-		return prefix, c.menu.shown(), func(string) string { return "=" }
+		return prefix, c.menu.rowProperties(), func(string) string { return "=" }
 	case c.command.find: // in brackets
 		return prefix, []Choice{{findItems.name, findItems.help}}, space
 	}
@@ -268,12 +268,12 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 	plain := len(all)
 	if c.command.next(c.given) == "numbers" {
 		switch {
-		case c.menu.names:
+		case c.menu.isPorts:
 			all = append(all, x.portChoices()...)
-		case c.menu.gathers:
+		case c.menu.allLinks:
 			all = append(all, x.interfaceChoices(property{})...)
-		case c.menu.only != "":
-			all = append(all, Choice{c.menu.only, "its only name"})
+		case c.menu.single != "":
+			all = append(all, Choice{c.menu.single, "its only name"})
 		case c.menu.items != nil:
 			if p, ok := c.menu.property("name"); ok {
 				for i := range c.menu.items.count(&x.cfg) {
@@ -283,7 +283,7 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 		}
 		plain = len(all)
 	}
-	// Numbers come first.
+	// Numbers have to be given first.
 	needed := c.command.next(c.given) == "numbers"
 	for _, name := range c.command.named(c.menu, c.given) {
 		p, ok := c.menu.property(name)
@@ -302,7 +302,7 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 	}
 }
 
-// choicesOf are the menus and commands in m, and the way up.
+// choicesOf are the menus and the commands in m, and the way up.
 func (x *execution) choicesOf(m *menu) []Choice {
 	var all []Choice
 	menus, commands := x.below(m)
@@ -322,7 +322,7 @@ func (x *execution) portChoices() []Choice {
 	var all []Choice
 	ports, err := x.ports()
 	if err != nil {
-		return nil // nothing is as good as completed by hand
+		return nil // then users type the names themselves
 	}
 	for _, p := range ports {
 		all = append(all, Choice{x.cfg.Called(p.Name), "a port"})

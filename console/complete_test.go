@@ -132,7 +132,7 @@ func TestCompleteEverywhere(t *testing.T) {
 					continue
 				}
 				line := base + c.name + " "
-				if len(c.unnamed) > 0 {
+				if len(c.positional) > 0 {
 					line += "numbers=0 "
 				}
 				insert, choices := new(Session).Complete(Default(), live, line+p.name)

@@ -13,13 +13,13 @@ import (
 	"github.com/postern-router/postern/socks"
 )
 
-// Config is everything that a person may set on the router.
+// Config is everything that a user can set on the router.
 type Config struct {
 	// Identity is the router's name (/system identity), 1..64 bytes.
 	Identity string
-	// Links are the ports that were set (/interface ethernet). A port that is not
-	// among them has the defaults. Here and in all else that is set, a port goes by the
-	// board's name for it, whatever users call it.
+	// Links are the ports whose settings were changed (/interface ethernet); all others have
+	// the defaults. Everywhere in Config a port has the board's name, even if users have
+	// given it another.
 	Links []Port
 	// Bridges, VLANs and BridgePorts are /interface bridge, vlan and bridge port.
 	Bridges     []netcfg.Bridge
@@ -33,51 +33,50 @@ type Config struct {
 	Firewall firewall.Config
 	// Socks is /ip socks and /ip socks access.
 	Socks socks.Config
-	// DNS are the name servers that the router asks (/ip dns), in this order.
+	// DNS are the name servers (/ip dns), in the order in which they are asked.
 	DNS []netip.Addr
-	// TimeZone is how far the time of day, as people see it, is ahead of UTC
-	// (/system clock manual): -12:00..14:00 in whole minutes.
+	// TimeZone is how far local time is ahead of UTC (/system clock manual): -12h..14h in
+	// whole minutes.
 	TimeZone time.Duration
-	// AdminPassword is the hash of admin's password (/user), as Live.HashPassword made
-	// it; "" if there is none.
+	// AdminPassword is the hash of admin's password (/user), made by Live.HashPassword; ""
+	// if no password is set.
 	AdminPassword string
-	// RemoteLog is who is sent the log, and what of it (/system logging).
+	// RemoteLog is the syslog server, and which lines it gets (/system logging).
 	RemoteLog RemoteLog
-	// NTP is who is asked for the time (/system ntp client).
+	// NTP is the time client (/system ntp client).
 	NTP ntp.Config
 
-	// ids are those of the items of each list. They are not part of what is set: see Equal.
-	// A list without them has those of its places, as one that came from a file or from a
-	// program.
+	// ids are the IDs of the items of each list. They are no settings: see Equal. A list
+	// that came from a file or a program has none; then placeID says what they are.
 	ids [lists][]ID
 }
 
-// Port is what is set for a port.
+// Port is the settings of a port.
 type Port struct {
 	netcfg.Link
-	// Renamed is what users call the port; "" if that is the board's name.
+	// Renamed is the name that users gave the port; "" if it has the board's name.
 	Renamed string
 }
 
 // RemoteLog is a syslog server (RFC 5424, over UDP).
 type RemoteLog struct {
-	// Address is the server's; the zero Addr if the log is sent to nobody.
+	// Address is that of the server; the zero Addr if there is none.
 	Address netip.Addr
 	Port    uint16
-	// Rules say what is sent: a line that one of them matches.
+	// Rules say which lines are sent: those that at least one rule matches.
 	Rules []LogRule
 }
 
-// LogRule is one of /system logging.
+// LogRule is a rule of /system logging.
 type LogRule struct {
-	// Topics are words with commas between, "!" perhaps before each. A line matches if it
-	// has all of them, and none of those with "!".
+	// Topics are words separated by commas, each perhaps with "!" before it. A line matches
+	// if it has all topics without "!" and none of those with it.
 	Topics   string
-	Action   string // remote
+	Action   string // always "remote"
 	Disabled bool
 }
 
-// Sends reports whether a line with these topics, with commas between, is sent.
+// Sends reports whether a line with these topics, separated by commas, is sent.
 func (r RemoteLog) Sends(topics string) bool {
 	has := strings.Split(topics, ",")
 	return slices.ContainsFunc(r.Rules, func(rule LogRule) bool {
@@ -93,7 +92,7 @@ func (r RemoteLog) Sends(topics string) bool {
 	})
 }
 
-// Default is the configuration of a router on which nothing was set.
+// Default is the configuration of a router on which nothing has been set.
 func Default() Config {
 	return Config{Identity: "postern", Socks: socks.DefaultConfig(), RemoteLog: RemoteLog{Port: 514}}
 }
@@ -109,13 +108,13 @@ func (c Config) Clone() Config {
 	return c
 }
 
-// Equal reports whether the same is set in both.
+// Equal reports whether both have the same settings.
 func (c Config) Equal(other Config) bool {
 	c.ids, other.ids = [lists][]ID{}, [lists][]ID{}
 	return reflect.DeepEqual(c, other)
 }
 
-// Network is the part of cfg that netcfg applies. It forwards nothing yet.
+// Network is the part of cfg that package netcfg applies, with forwarding off.
 func (cfg Config) Network() netcfg.Config {
 	var links []netcfg.Link
 	for _, p := range cfg.Links {
@@ -127,10 +126,10 @@ func (cfg Config) Network() netcfg.Config {
 	}
 }
 
-// Rules is the part of cfg that firewall applies. A rule by a port of a bridge is one
-// by that bridge, as an address of such a port is the bridge's: the packets come in by
-// the bridge, and a rule that matched nothing any more might lock the LAN out, or let
-// in what it was to drop.
+// Rules is the part of cfg that package firewall applies. A rule for a port of a bridge
+// becomes a rule for the bridge, because the kernel says that the packets come in by the
+// bridge. Otherwise the rule would match nothing: it might lock the LAN out, or let in what
+// it should drop.
 func (cfg Config) Rules() firewall.Config {
 	network := cfg.Network()
 	actual := func(rules []firewall.Rule) []firewall.Rule {
@@ -148,7 +147,7 @@ func (cfg Config) Rules() firewall.Config {
 	return firewall.Config{Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT)}
 }
 
-// Called is what users call an interface.
+// Called is the name by which users know an interface.
 func (cfg Config) Called(name string) string {
 	for _, p := range cfg.Links {
 		if p.Name == name && p.Renamed != "" {
@@ -158,8 +157,8 @@ func (cfg Config) Called(name string) string {
 	return name
 }
 
-// device is the interface that users call so: of a port the board's name for it. It is
-// "" if name was that of a port which is called otherwise now.
+// device is the interface that users know by that name: for a port, the board's name. It is
+// "" for the board's name of a port that has been renamed.
 func (cfg Config) device(name string) string {
 	for _, p := range cfg.Links {
 		if p.Renamed == name && name != "" {

@@ -1,28 +1,34 @@
-// Package console is the command language of the router, and the configuration
-// that the language edits. The language is that of MikroTik's RouterOS: a path of
-// menus, a command, items by number, properties by name. The same text is what a
-// person types, what Export writes and what Load reads; there is no second format.
+// Package console is the router's command language, and the configuration that the
+// language edits. The language is that of MikroTik's RouterOS: a path of menus, a command,
+// items by number, properties by name. People type it, Export writes it and Load reads it;
+// there is no second format.
 //
-// It promises:
-//   - A line that fails changes nothing, and its error names the word that was
-//     wrong and what was expected there.
-//   - Load(Export(c)) is c, for every configuration that the language can make and in
-//     which no two interfaces have the same name. Validate lets no other through.
-//   - The number of an item is that of the session's last print: it never stands for
-//     another item, whatever other sessions do.
-//   - The language is pure: Session's methods, Load, Export and Validate do no I/O of
-//     their own and start nothing. What only the running system knows comes by the
-//     functions in Live; what only it can do is asked for in the Result.
-//   - What has no effect is not there: a menu or command that needs something of the
-//     system can be seen when Live says that the system has it.
-//   - Everything is bounded: MaxLine, MaxItems, MaxText. Bad input is an error,
-//     never a panic.
+// Below the text are Query and Do: what a menu lists as rows of typed properties, and
+// commands with named arguments. Programs use these two, and so do print and every line
+// that is typed.
 //
-// One table per menu (menu.go) lists the properties with type, range, default and
-// help; parsing, print, export, completion, help and the error texts all come from
-// it. A new menu is a new entry in that table.
+// The package promises:
+//   - A line that fails changes nothing. Its error names the word that was wrong and says
+//     what was expected.
+//   - Load(Export(c)) equals c, for every configuration that the language can make and in
+//     which no two interfaces have the same name. Validate accepts no other.
+//   - An item's number is the one that the session's last print showed. It never refers to
+//     another item, whatever other sessions do. An item's ID is its own for as long as the
+//     router runs.
+//   - The language is pure: it does no I/O and starts nothing. What only the running system
+//     knows comes from the functions in Live; what only the system can do is requested by
+//     the Result.
+//   - A menu or command that would have no effect is hidden: those that need something of
+//     the system are there only if Live says that the system has it.
+//   - Everything is bounded: MaxLine, MaxItems, MaxText. Bad input is an error, never a
+//     panic.
 //
-// Packages session and terminal are the two ends of a person's session over a socket.
+// One table per menu (menu.go) lists the properties with type, range, default and help.
+// Parsing, print, export, completion, help, error texts, Query and Do are all driven by it:
+// a new menu is a new entry in that table.
+//
+// Package session serves a person's session over a connection, and package terminal is what
+// the person sits at.
 package console
 
 import (
@@ -33,57 +39,57 @@ import (
 )
 
 const (
-	// MaxLine is the length of a line in bytes, its continuations included.
+	// MaxLine is the greatest length of a line in bytes, with its continuations.
 	MaxLine = 4096
-	// MaxItems is how many items a menu can hold.
+	// MaxItems is how many items a menu can have.
 	MaxItems = 256
-	// MaxText is the length in bytes of a whole configuration that Load reads: more
-	// than the longest that Export can write.
+	// MaxText is the greatest length in bytes of a configuration that Load reads. Export
+	// never writes that much.
 	MaxText = 2 << 20
 	// Admin is the name of the one user.
 	Admin = "admin"
 )
 
-// Request is what a line asks of whoever runs the session.
+// Request is what a line asks the owner of the session to do.
 type Request int
 
 const (
-	// None asks nothing.
+	// None asks for nothing.
 	None Request = iota
 	// Quit ends the session.
 	Quit
-	// Reboot asks whether to, then restarts the router.
+	// Reboot asks the user for confirmation, then restarts the router.
 	Reboot
-	// Shutdown asks whether to, then turns the router off.
+	// Shutdown asks the user for confirmation, then turns the router off.
 	Shutdown
-	// Ping sends what Result.Ping says until that is done or a key is pressed, and
-	// shows each answer as it comes.
+	// Ping sends what Result.Ping says and shows each answer as it comes, until all is sent
+	// or a key is pressed.
 	Ping
 	// Traceroute does the same with Result.Traceroute.
 	Traceroute
 	// SetClock sets the time of day to Result.Clock.
 	SetClock
-	// ChangePassword asks for the old and the new password, and changes it.
+	// ChangePassword asks for the old and the new password, and changes the password.
 	ChangePassword
-	// Import asks for lines and runs them together.
+	// Import asks for lines, and runs all of them or none.
 	Import
-	// ResetConfiguration asks whether to, then goes back to the configuration that the
-	// board came with and restarts the router.
+	// ResetConfiguration asks the user for confirmation, then goes back to the board's
+	// default configuration and restarts the router.
 	ResetConfiguration
-	// Upgrade asks whether to, then writes the image at Result.Upgrade to flash, shows how
-	// far it is, and restarts the router.
+	// Upgrade asks the user for confirmation, then writes the image that Result.Upgrade
+	// names to flash, shows the progress, and restarts the router.
 	Upgrade
 )
 
-// PingArguments are what /ping was given.
+// PingArguments are the arguments of /ping.
 type PingArguments struct {
 	Address  string // an IPv4 address or a host name
-	Count    int    // 0 is without end
+	Count    int    // 0: until a key is pressed
 	Interval time.Duration
 	Size     int // of the IP packet, in bytes
 }
 
-// TracerouteArguments are what /tool traceroute was given.
+// TracerouteArguments are the arguments of /tool traceroute.
 type TracerouteArguments struct {
 	Address string // an IPv4 address or a host name
 	MaxHops int
@@ -92,21 +98,21 @@ type TracerouteArguments struct {
 
 // Result is what a line did.
 type Result struct {
-	// Config is the configuration after the line: a copy, or if the line failed the
-	// very one that was given.
+	// Config is the configuration after the line: a copy, or the given one if the line
+	// failed.
 	Config Config
-	// Changed reports whether Config differs from what was given.
+	// Changed reports whether Config differs from the given one.
 	Changed bool
-	// Output is text to show, its lines ended by "\n"; it may be empty.
+	// Output is text to show, each line with "\n" at its end. It may be empty.
 	Output  string
 	Request Request
-	// Repeat, if it is not zero, asks to execute the same line again after that time,
-	// and so on until a key is pressed; then call EndRepeat. With Follow the output
-	// goes below what is shown already, which it continues; otherwise it replaces that.
+	// Repeat, unless it is zero, asks to execute the same line again after that time, and
+	// so on until a key is pressed; then call EndRepeat. With Follow the new output
+	// continues the old; otherwise it replaces it.
 	Repeat time.Duration
 	Follow bool
 
-	// Added is the item that the line, or the command of Do, has added; of several the last.
+	// Added is the item that the line or Do has added, the last if there are several, or 0.
 	Added ID
 
 	Ping       PingArguments
@@ -115,31 +121,30 @@ type Result struct {
 	Upgrade    UpgradeArguments
 }
 
-// Session is one user's place in the menus. The zero value is at the root. It is
-// not safe for use by two goroutines at once.
+// Session is a user's place in the menus. The zero value is at the root. Only one goroutine
+// may use it at a time.
 type Session struct {
-	// Width is the terminal's, in columns. Items that do not fit are wrapped. Zero is
-	// unknown, as on a serial line: items are then left whole, as on the manual page.
+	// Width is the terminal's width in columns. Items that do not fit are wrapped. Zero
+	// means unknown, as on a serial line: items are then not wrapped.
 	Width int
-	// Safe is set while the session is in Safe Mode: whoever runs it says so.
+	// Safe is set by the owner of the session while it is in Safe Mode.
 	Safe bool
-	// User is who has logged in; "" is Admin.
+	// User is the name of who has logged in; "" means Admin.
 	User string
 
 	path string // words of the current menu, "" for the root
-	// file is set while a file is read: numbers are then those of the moment. Older: the
-	// lines may be of an earlier version.
+	// file is set while a file is read: there is no print, so numbers mean the items as they
+	// are. older is set if the lines may have been written by an earlier version.
 	file, older bool
-	// numbers says for each menu, by its path, what the numbers of its last print refer
-	// to.
+	// numbers has for each menu, by its path, the items that its last print numbered.
 	numbers map[string][]key
-	// repeated is the line that is being repeated, and seen the last lines of the log
-	// that it has shown, or what its table had.
+	// repeated is the line that is being repeated, and seen what it has shown: the last
+	// lines of the log, or the rows of a table.
 	repeated string
 	seen     []string
 }
 
-// Prompt is what stands before the line that a user types in this session.
+// Prompt is the prompt of this session on a router with that name.
 func (s *Session) Prompt(identity string) string {
 	safe := ""
 	if s.Safe {
@@ -148,30 +153,28 @@ func (s *Session) Prompt(identity string) string {
 	return "[" + Printable(cmp.Or(s.User, Admin)) + "@" + Printable(identity) + "] " + safe + s.path + "> "
 }
 
-// Clone returns a copy of s to try a line in: what the line does to the copy leaves s as it
-// is.
+// Clone returns a copy of s in which a line can be tried: s stays as it is.
 func (s *Session) Clone() Session {
 	c := *s
 	c.numbers = maps.Clone(s.numbers)
 	return c
 }
 
-// EndRepeat ends the repetition of a line that a Result asked for: the same line,
-// typed again, begins anew.
+// EndRepeat ends the repetition that a Result asked for. The same line, typed again, starts
+// from the beginning.
 func (s *Session) EndRepeat() { s.repeated, s.seen = "", nil }
 
-// Execute runs a line: one or more commands, separated by ";" or by line ends, on
-// cfg, which it leaves alone. The result's Config is checked property by property
-// and not as a whole: see Validate. If any command fails, the error says which
-// word was wrong, the Result holds cfg, and the session stays in its menu.
+// Execute runs a line on cfg, which stays as it is. A line is one or more commands,
+// separated by ";" or line ends. Each property of the result's Config is checked, but not the
+// configuration as a whole: see Validate. If a command fails, the error says which word was
+// wrong, the Result has cfg, and the session stays in its menu.
 func (s *Session) Execute(cfg Config, live Live, line string) (Result, error) {
 	result, err := s.execute(cfg, live, line, 1)
 	result.Changed = !cfg.Equal(result.Config)
 	return result, err
 }
 
-// execute is Execute for a line that is the n-th of a file, but leaves out whether
-// it changed anything.
+// execute is Execute for line n of a file, without Result.Changed.
 func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, error) {
 	unchanged := Result{Config: cfg}
 	if line != s.repeated {
@@ -191,7 +194,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 		}
 	}
 	if x.result.Repeat > 0 && len(statements) > 1 {
-		// What else the line does would be done again and again.
+		// The other commands would be repeated too.
 		return unchanged, errors.New("failure: interval and follow need a line of their own")
 	}
 	s.path = x.path
@@ -211,7 +214,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 	return x.result, nil
 }
 
-// execution is a line about to be run in this session.
+// execution prepares to run a line in this session.
 func (s *Session) execution(cfg Config, live Live) *execution {
 	x := &execution{
 		menus: menus, path: s.path, width: s.Width, cfg: cfg.Clone(), live: live,

@@ -8,26 +8,27 @@ import (
 	"github.com/postern-router/postern/netcfg"
 )
 
-// execution is a line being run: the configuration as changed so far, and the rest
-// of what will be its Result.
+// execution is a line while it runs: the configuration as changed so far, and the rest of
+// the Result to come.
 type execution struct {
-	// menus is the language. Commands reach it by this and not by the variable, which
-	// holds the commands.
+	// menus is the variable of that name. Commands must not use the variable itself: it has
+	// the commands, and Go does not allow such a cycle.
 	menus []*menu
 	path  string
 	width int
 	cfg   Config
-	// before are the identities of the configuration before the line.
+	// before are the IDs of the configuration before the line.
 	before [lists][]ID
 	live   Live
 	links  []netcfg.LinkState // of live, once asked
-	// file: the line is one of a file. All that can be set is there then. Older: it may be
-	// one of an earlier version.
+	// file is set for a line of a file: then no menu with settings is hidden. older is set if
+	// an earlier version may have written it.
 	file, older bool
-	// printed are the numbers of the session, numbers those that the line has assigned.
+	// printed are the numbers that the session's earlier lines have assigned, numbers those
+	// that this line has.
 	printed, numbers map[string][]key
-	// repeated: the line is run again because its Result asked for it. Seen are the last
-	// lines of the log that it has shown, or what its table had.
+	// repeated is set if the line runs again because its Result asked for it. seen is what it
+	// has shown: the last lines of the log, or the rows of a table.
 	repeated bool
 	seen     []string
 	out      strings.Builder
@@ -61,8 +62,8 @@ func (x *execution) statement(words []word) error {
 	return c.run(x, m, a)
 }
 
-// locate follows words from the present menu to a menu and, if there is one, a
-// command, of which the rest of the words are the arguments.
+// locate follows words from the current menu to another menu and perhaps to a command. The
+// rest of the words are the command's arguments.
 func (x *execution) locate(words []word) (*menu, *command, []word, error) {
 	m := x.menu(x.path)
 	bare := !slices.ContainsFunc(words, func(w word) bool { return w.assigned })
@@ -112,7 +113,7 @@ func (x *execution) menu(path string) *menu {
 	return x.menus[0]
 }
 
-// below are the menus and the commands of m that are there.
+// below are the menus directly below m and the commands of m, without those that are hidden.
 func (x *execution) below(m *menu) (menus []*menu, commands []command) {
 	for _, child := range x.menus {
 		if child.path != "" && child.parent() == m.path &&
@@ -128,14 +129,14 @@ func (x *execution) below(m *menu) (menus []*menu, commands []command) {
 	return menus, commands
 }
 
-// holds reports whether m, or a menu below it, has something that can be set.
+// holds reports whether m or a menu below it has settings.
 func (x *execution) holds(m *menu) bool {
 	return slices.ContainsFunc(x.menus, func(c *menu) bool {
 		return c.properties != nil && (c == m || strings.HasPrefix(c.path, m.path+" "))
 	})
 }
 
-// findName looks name, whole or shortened, up among the menus and commands of m.
+// findName finds the menu or the command of m that name, whole or shortened, means.
 func (x *execution) findName(m *menu, name string, at place) (command, *menu, *lineError) {
 	menus, commands := x.below(m)
 	var names []string
@@ -160,10 +161,10 @@ func (x *execution) findName(m *menu, name string, at place) (command, *menu, *l
 	}
 }
 
-// errAmbiguous is the error of a shortened word that could be several.
+// errAmbiguous is the error of a shortened word that could mean several.
 var errAmbiguous = errors.New("ambiguous")
 
-// choices is the error of a word that is not, or not clearly, one of some names.
+// choices is the error of a word that is none of names, or that could be several of them.
 type choices struct {
 	names     []string
 	ambiguous bool
@@ -173,8 +174,7 @@ func (c choices) Error() string { return strings.Join(c.names, ", ") }
 
 func (c choices) Is(err error) bool { return err == errAmbiguous && c.ambiguous }
 
-// complete returns the one of names that is word or, if there is only one, begins
-// with it.
+// complete returns the name that is word, or else the only one that begins with it.
 func complete(word string, names []string) (string, error) {
 	var fits []string
 	for _, n := range names {

@@ -126,8 +126,8 @@ func ambiguousNames(cfg Config) bool {
 		}
 		// What refers to a port that was not set refers to its own name.
 		elsewhere := cfg.Clone()
-		elsewhere.refer(p.Renamed, "elsewhere")
-		if slices.Contains(cfg.made(), p.Renamed) || cfg.Called(p.Renamed) == p.Renamed && !cfg.Equal(elsewhere) {
+		elsewhere.renameReferences(p.Renamed, "elsewhere")
+		if slices.Contains(cfg.createdLinks(), p.Renamed) || cfg.Called(p.Renamed) == p.Renamed && !cfg.Equal(elsewhere) {
 			return true
 		}
 	}

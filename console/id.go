@@ -10,23 +10,22 @@ import (
 	"github.com/postern-router/postern/netcfg"
 )
 
-// ID is the identity of an item for as long as the router runs: the item keeps it when it
-// is changed or moved, and so do all others. No other item ever has it. The zero ID is
-// that of nothing.
+// ID identifies an item for as long as the router runs. The item keeps its ID when it, or any
+// other, is changed or moved, and no other item ever gets it. No item has the ID 0.
 //
-//   - A port's counts the machine's ports, from 1: they are what they are.
-//   - An item that came with the configuration when the router started has one by its
-//     place: each list has MaxItems numbers of its own.
-//   - An item that was added later has the next number that no item has had.
-//   - What the system lists and nobody can change (a connection, a neighbour) has one of
-//     the numbers from firstLive on, by what makes it what it is.
+//   - A port's ID is its place among the machine's ports, from 1.
+//   - An item that was there when the router started has an ID by its list and its place:
+//     each list has MaxItems of them.
+//   - An item that is added later gets the next ID that no item has had.
+//   - What only the system has and nobody can change (a connection, a neighbour) has an ID
+//     from firstLive on, by what identifies it (menu.identify): the same again gets the same
+//     ID.
 type ID uint32
 
-// String is the written form, as RouterOS has it: "*" and the number in upper-case
-// hexadecimal digits.
+// String writes "*" and the number in upper-case hexadecimal digits, as RouterOS does.
 func (id ID) String() string { return "*" + strings.ToUpper(strconv.FormatUint(uint64(id), 16)) }
 
-// ParseID reads what String wrote, and lower-case digits.
+// ParseID parses what String writes; it accepts lower-case digits too.
 func ParseID(s string) (ID, error) {
 	digits, ok := strings.CutPrefix(s, "*")
 	n, err := strconv.ParseUint(digits, 16, 32)
@@ -36,27 +35,27 @@ func ParseID(s string) (ID, error) {
 	return ID(n), nil
 }
 
-// firstLive is the least ID of what the system lists: no router adds 2^31 items.
+// firstLive is the lowest ID of what only the system has. No router adds 2^31 items.
 const firstLive ID = 1 << 31
 
-// lastID is the greatest ID of an item that was added.
+// lastID counts the items that have been added.
 var lastID atomic.Uint32
 
 // newID returns an ID that no item has had.
 func newID() ID { return ID(lists*MaxItems + lastID.Add(1)) }
 
-// placeID is the ID of an item of a list that came with the configuration.
+// placeID is the ID of item i of a list that came from a file or a program.
 func placeID(list, i int) ID { return ID(list*MaxItems + i + 1) }
 
-// key is what the number of an item refers to: an item of the configuration by its ID, a port
-// by the board's name for it. The zero key is that of what cannot be changed.
+// key is what the number of an item refers to: an item of the configuration by its ID, or a
+// port by the board's name. What cannot be changed has the zero key.
 type key struct {
 	id   ID
 	port string
 }
 
-// liveID is the ID of a row that only the system has, in m, by the properties that make it
-// what it is. Seen counts those that are alike in these.
+// liveID is the ID of a row of m that only the system has: a hash of the properties that
+// identify it. seen counts the rows with equal hashes.
 func liveID(m *menu, r row, seen map[ID]int) ID {
 	hash := uint32(2166136261) // FNV-1a
 	add := func(text string) {
@@ -76,7 +75,7 @@ func liveID(m *menu, r row, seen map[ID]int) ID {
 	return (id + ID(n)*0x9E3779B1) | firstLive
 }
 
-// keyID is the ID of what a key refers to.
+// keyID is the ID of the item that a key refers to.
 func (x *execution) keyID(k key) (ID, error) {
 	if k.port == "" {
 		return k.id, nil

@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// MaxImport is the length in bytes of what /import takes: PID 1 holds it, and a change
-// of that size, in memory.
+// MaxImport is the greatest length in bytes of an import: PID 1 holds the text and the change
+// that it makes in memory.
 const MaxImport = 256 << 10
 
 var importCommand = command{name: "import", help: "take lines as export shows them, all of them or none", needs: Import,
 	run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Import) }}
 
-// Import runs the lines of text, from the root on, each on what those before it have
-// made of cfg. The result is as Execute's; if any line fails, the error says which and
-// the Result holds cfg. What a line asks beyond a change of the configuration is an
-// error.
+// Import runs the lines of text, starting at the root, each on the configuration that the
+// lines before it have made of cfg. The result is like that of Execute. If a line fails, the
+// error says which, and the Result has cfg. A line that makes a Request or repeats itself is
+// an error.
 func (s *Session) Import(cfg Config, live Live, text string) (Result, error) {
 	whole := Result{Config: cfg}
 	var out strings.Builder

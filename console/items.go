@@ -27,18 +27,18 @@ const (
 	lists
 )
 
-// items is a list in the configuration.
+// items gives access to a list of the configuration.
 type items struct {
 	count func(*Config) int
 	add   func(*Config) // at the end
-	// move puts an item in the place of another, which makes room.
+	// move removes an item and inserts it so that its index is to.
 	move   func(c *Config, from, to int)
 	remove func(*Config, int)
 	clone  func(*Config)
 	ids    func(*Config) *[]ID
 }
 
-// itemLists are the lists of a configuration: menus, Clone and identities come down to them.
+// itemLists are the lists of a configuration. Menus, Clone and IDs all go by this table.
 var itemLists = [lists]*items{
 	linkItems:       itemsOf(linkItems, links, nil),
 	addressItems:    itemsOf(addressItems, addresses, nil),
@@ -62,8 +62,8 @@ func clonePorts(ports ...*match.Ports) {
 	}
 }
 
-// itemsOf is the list that of returns. CloneItem gives an item that was copied memory of its
-// own; nil if it has what else it has as values.
+// itemsOf gives access to the list that of returns. cloneItem replaces what a copied item
+// still shares with the original; it is nil if there is nothing.
 func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items {
 	return &items{
 		count: func(c *Config) int { return len(*of(c)) },
@@ -92,7 +92,7 @@ func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items 
 	}
 }
 
-// moved and removed make new lists: others may still look at the old one.
+// moved and removed make new lists: others may still read the old one.
 func moved[T any](s []T, from, to int) []T {
 	return slices.Insert(slices.Delete(slices.Clone(s), from, from+1), to, s[from])
 }
@@ -104,7 +104,7 @@ func removed[T any](s []T, i int) []T {
 	return slices.Delete(slices.Clone(s), i, i+1)
 }
 
-// identify sees to it that every item has its identity.
+// identify gives IDs to the items of lists that have none.
 func (x *execution) identify() {
 	for list, l := range itemLists {
 		ids, count := l.ids(&x.cfg), l.count(&x.cfg)
@@ -119,22 +119,22 @@ func (x *execution) identify() {
 	x.before = x.cfg.ids
 }
 
-// onlyID is that of the one item of a menu that has neither more nor less.
+// onlyID is the ID of the item of a menu that always has exactly one.
 const onlyID ID = 1
 
 func noSuchItem(item string) error { return fmt.Errorf("%w: %s", ErrNoSuchItem, Printable(item)) }
 
-// keys are what stands for the items of m, in their order.
+// keys are the keys of the items of m, in their order.
 func (x *execution) keys(m *menu) ([]key, error) {
 	var keys []key
-	if m.gathers {
+	if m.allLinks {
 		rows, err := m.rows(x)
 		for _, r := range rows {
 			keys = append(keys, r.key)
 		}
 		return keys, err
 	}
-	if m.names {
+	if m.isPorts {
 		ports, err := x.ports()
 		for _, p := range ports {
 			keys = append(keys, key{port: p.Name})
@@ -147,8 +147,8 @@ func (x *execution) keys(m *menu) ([]key, error) {
 	return keys, nil
 }
 
-// numbered is what the numbers of m refer to: what the last print of the session
-// showed, or without one the items as they are now, which then stay numbered so.
+// numbered are the keys that numbers in m refer to: those of the session's last print. If
+// there was none, the items are numbered as they are now, until the next print.
 func (x *execution) numbered(m *menu) ([]key, error) {
 	if keys, ok := x.numbers[m.path]; ok {
 		return keys, nil
@@ -163,13 +163,13 @@ func (x *execution) numbered(m *menu) ([]key, error) {
 	return keys, err
 }
 
-// resolve returns the indices of the items that a word refers to, each of them once:
-// numbers and ranges of them, as 0,2-4, ids, names if the items have them, or [find ...]. It
-// may be none, if nothing is found.
+// resolve returns the indices of the items that a word refers to, each once. The word is
+// numbers and ranges (0,2-4), IDs or names, separated by commas, or [find ...], which may
+// find nothing.
 func (x *execution) resolve(m *menu, w word) ([]int, error) {
-	if m.only != "" {
+	if m.single != "" {
 		if w.find == nil {
-			if w.text != m.only && w.text != "0" && w.text != onlyID.String() {
+			if w.text != m.single && w.text != "0" && w.text != onlyID.String() {
 				return nil, noSuchItem(w.text)
 			}
 			return []int{0}, nil
@@ -202,14 +202,14 @@ func (x *execution) resolve(m *menu, w word) ([]int, error) {
 	return indices, nil
 }
 
-// found returns the keys of the items that [find ...] finds: nothing can be done with
-// what the system made.
+// found returns the keys of the items that [find ...] finds. What the system has made is not
+// among them.
 func (x *execution) found(m *menu, w word) ([]key, error) {
 	where, err := x.conditions(m, w.find[1:])
 	if err != nil {
 		return nil, err
 	}
-	if m.names && x.live.Links == nil && len(where) == 1 && len(where[0]) == 1 {
+	if m.isPorts && x.live.Links == nil && len(where) == 1 && len(where[0]) == 1 {
 		if c := where[0][0]; c.name == defaultName && c.test == "=" {
 			return []key{{port: c.value}}, nil // in a file, where nobody knows which ports there are
 		}
@@ -248,8 +248,8 @@ func (x *execution) chosen(m *menu, w word) ([]key, error) {
 	return chosen, nil
 }
 
-// item returns the keys of the items that a number, a range of them, an id or a name
-// refers to, of those that are there.
+// item returns the keys of the items that a number, a range of numbers, an ID or a name
+// refers to. there are the keys of all items.
 func (x *execution) item(m *menu, there []key, item string) ([]key, error) {
 	if id, err := ParseID(item); err == nil {
 		return x.itemByID(m, there, id)
@@ -261,10 +261,10 @@ func (x *execution) item(m *menu, there []key, item string) ([]key, error) {
 	first, err1 := decimal(from)
 	last, err2 := decimal(to)
 	if err1 != nil || err2 != nil {
-		if device := x.cfg.device(item); m.names && device != "" {
+		if device := x.cfg.device(item); m.isPorts && device != "" {
 			return []key{{port: device}}, nil
 		}
-		if k := x.called(m, item); k != (key{}) {
+		if k := x.itemNamed(m, item); k != (key{}) {
 			return []key{k}, nil
 		}
 		return nil, noSuchItem(item)
@@ -293,7 +293,7 @@ func dynamicItem(item string) error {
 	return fmt.Errorf("failure: can not change dynamic item: %s", item)
 }
 
-// itemByID returns the key of the item with that ID, of those that are there.
+// itemByID returns the key of the item with that ID. there are the keys of all items.
 func (x *execution) itemByID(m *menu, there []key, id ID) ([]key, error) {
 	for _, k := range there {
 		other, err := x.keyID(k)
@@ -314,9 +314,9 @@ func (x *execution) itemByID(m *menu, there []key, id ID) ([]key, error) {
 	return nil, cmp.Or(err, noSuchItem(id.String()))
 }
 
-// called returns the key of the item of that name, of a menu whose items have names.
-func (x *execution) called(m *menu, name string) key {
-	if m.gathers {
+// called returns the key of the item of that name, the zero key if there is none.
+func (x *execution) itemNamed(m *menu, name string) key {
+	if m.allLinks {
 		rows, err := m.rows(x)
 		if i := slices.IndexFunc(rows, func(r row) bool { return r.value("name") == name }); err == nil && i >= 0 {
 			return rows[i].key
@@ -324,7 +324,7 @@ func (x *execution) called(m *menu, name string) key {
 		return key{}
 	}
 	p, ok := m.property("name")
-	if !ok || m.names {
+	if !ok || m.isPorts {
 		return key{}
 	}
 	for i, id := range *m.items.ids(&x.cfg) {
@@ -335,8 +335,7 @@ func (x *execution) called(m *menu, name string) key {
 	return key{}
 }
 
-// gathered returns the menu that an item of m belongs to, which may be another if m
-// gathers them, and its index there.
+// gathered returns the menu that an item of /interface belongs to, and its index there.
 func (x *execution) gathered(k key) (*menu, int, error) {
 	if k.port != "" {
 		m := x.menu("interface ethernet")
@@ -352,9 +351,9 @@ func (x *execution) gathered(k key) (*menu, int, error) {
 	return nil, 0, ErrNoSuchItem
 }
 
-// link returns the index of a port's settings, which are made if nothing was set
-// for it yet. If it is not known which ports there are, as in a file, any name is
-// taken, and Validate tells.
+// link returns the index of a port's settings, and adds them if the port has none yet. If it
+// is not known which ports there are, as in a file, any name is accepted here and Validate
+// checks it.
 func (x *execution) link(m *menu, name string) (int, error) {
 	ports, err := x.ports()
 	if err != nil {
@@ -378,8 +377,8 @@ func (x *execution) link(m *menu, name string) (int, error) {
 	return i, nil
 }
 
-// ports lists the ports of the machine, in its order, then those that it does not
-// have but that have settings: all of these if the machine cannot be asked.
+// ports lists the ports of the machine, in its order, and then ports that have settings but
+// do not exist. If the machine cannot be asked, it lists the ports with settings.
 func (x *execution) ports() ([]netcfg.LinkState, error) {
 	var ports []netcfg.LinkState
 	if x.live.Links != nil {
@@ -404,7 +403,7 @@ func (x *execution) ports() ([]netcfg.LinkState, error) {
 	return ports, nil
 }
 
-// append adds an item with the defaults to m and returns its index.
+// append adds an item with the default values to m and returns its index.
 func (x *execution) append(m *menu) (int, error) {
 	i := m.items.count(&x.cfg)
 	if i >= MaxItems {

@@ -19,35 +19,35 @@ var flagsLink = []string{"XI", "R", "S"}
 
 var (
 	statsCommands = []command{printList("show what there is", detailWord, terseWord, countWord, statsWord)}
-	// portCommands are of what the machine has, linkCommands of what can be made.
+	// portCommands are for ports, and linkCommands for links that can be added.
 	portCommands = []command{setItems, enableItems, disableItems, commentItems, findItems, printRules}
 	linkCommands = []command{addItem, setItems, removeItems, enableItems, disableItems, commentItems, findItems, printRules}
 
-	// interfaceProperties are those that all links have, in the order in which they are set:
-	// with the name, what an item is referred to by would go.
+	// interfaceProperties are those that all links have, in the order in which they are set.
+	// The name is last: numbers may refer to the item by its old name.
 	interfaceProperties = []string{"mtu", "disabled", "comment", "name"}
 	setInterfaces       = command{name: "set", help: "change properties of items", run: (*execution).setInterfaces,
-		unnamed: []string{"numbers"}, arguments: append([]argument{numbersArgument}, interfaceArguments()...)}
+		positional: []string{"numbers"}, arguments: append([]argument{numbersArgument}, interfaceArguments()...)}
 	interfaceCommands = append(slices.Clone(statsCommands), setInterfaces, enableItems, disableItems, commentItems, findItems)
 
 	linkColumns      = []column{{"name", 16}, {"type", 6}, {"mtu", 5}, {"mac-address", 0}}
 	linkStatsColumns = []column{{"name", 16}, {"rx-byte", 15}, {"tx-byte", 15}, {"rx-packet", 12}, {"tx-packet", 0}}
 )
 
-// defaultName is the property that has the board's name for a port.
+// defaultName is the name of the property with the board's name for a port.
 const defaultName = "default-name"
 
 func bridges(c *Config) *[]netcfg.Bridge         { return &c.Bridges }
 func bridgePorts(c *Config) *[]netcfg.BridgePort { return &c.BridgePorts }
 func vlans(c *Config) *[]netcfg.VLAN             { return &c.VLANs }
 
-// The menu interface and those below it.
+// The menu /interface and those below it.
 var (
 	macReadOnly = readOnly{name: "mac-address", help: "hardware address"}
 	mtuReadOnly = readOnly{name: "actual-mtu", help: "largest packet in bytes, as it is now"}
 
 	interfaceMenu = &menu{
-		path: "interface", help: "ports, bridges and VLANs", commands: interfaceCommands, gathers: true,
+		path: "interface", help: "ports, bridges and VLANs", commands: interfaceCommands, allLinks: true,
 		rows: (*execution).interfaceRows, legend: legendLink, flags: flagsLink,
 		columns: linkColumns, stats: (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append([]readOnly{
@@ -59,7 +59,7 @@ var (
 	}
 	ethernetMenu = &menu{
 		path: "interface ethernet", help: "ethernet ports, by name",
-		commands: portCommands, names: true,
+		commands: portCommands, isPorts: true,
 		rows: (*execution).ethernetRows, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"mtu", 5}, {"mac-address", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
@@ -77,13 +77,13 @@ var (
 	bridgeMenu = &menu{
 		path: "interface bridge", help: "switches between interfaces",
 		commands: linkCommands,
-		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface bridge") }, legend: legendLink, flags: flagsLink,
+		rows:     func(x *execution) ([]row, error) { return x.createdRows("interface bridge") }, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"mac-address", 17}, {"protocol-mode", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
 		items:    itemLists[bridgeItems],
-		properties: followed(bindItems(bridges,
-			prop("name", newName(), "", "name of the bridge", func(b *netcfg.Bridge) *string { return &b.Name }),
+		properties: updatingReferences(bindItems(bridges,
+			prop("name", linkName(), "", "name of the bridge", func(b *netcfg.Bridge) *string { return &b.Name }),
 			prop("mtu", optional(integer(68, 65535), "the smallest of its ports'"), "", "largest packet in bytes",
 				func(b *netcfg.Bridge) *int { return &b.MTU }),
 			prop("protocol-mode", spanningTree(), "none", "whether it speaks the spanning tree protocol",
@@ -95,13 +95,13 @@ var (
 	vlanMenu = &menu{
 		path: "interface vlan", help: "tagged links within others (IEEE 802.1Q)",
 		commands: linkCommands,
-		rows:     func(x *execution) ([]row, error) { return x.madeRows("interface vlan") }, legend: legendLink, flags: flagsLink,
+		rows:     func(x *execution) ([]row, error) { return x.createdRows("interface vlan") }, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"vlan-id", 7}, {"interface", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
 		items:    itemLists[vlanItems],
-		properties: followed(bindItems(vlans,
-			prop("name", newName(), "", "name of the VLAN", func(v *netcfg.VLAN) *string { return &v.Name }),
+		properties: updatingReferences(bindItems(vlans,
+			prop("name", linkName(), "", "name of the VLAN", func(v *netcfg.VLAN) *string { return &v.Name }),
 			prop("interface", portName(), "", "port or bridge that it is in",
 				func(v *netcfg.VLAN) *string { return &v.Interface }),
 			prop("vlan-id", integer(1, 4094), "1", "its tag", func(v *netcfg.VLAN) *int { return &v.ID }),
@@ -125,8 +125,8 @@ var (
 	}
 )
 
-// interfaceArguments are the arguments of setInterfaces, whose values each link's own menu
-// reads.
+// interfaceArguments are the arguments of setInterfaces. Their values are parsed by the menu
+// of each link.
 func interfaceArguments() []argument {
 	var all []argument
 	for _, name := range interfaceProperties {
@@ -163,9 +163,9 @@ func linkCounters() []readOnly {
 	}
 }
 
-// newName is a name for what can be made: one that iptables takes too, and no
-// number, which would stand for an item.
-func newName() kind[string] {
+// linkName is the kind of a name for a link. iptables accepts these names, and none of them
+// is a number, which would refer to an item.
+func linkName() kind[string] {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	return kind[string]{
 		accepts: "name: 1..15 of a-z, A-Z, 0-9 and ._-, a letter first",
@@ -179,9 +179,10 @@ func newName() kind[string] {
 	}
 }
 
-// portNameProperty is what users call a port. Its own name, given again, is no other.
+// portNameProperty is the name that users give a port. The board's name for the port unsets
+// it.
 func portNameProperty() property {
-	p := bindItems(links, prop("name", optional(newName(), "the board's name for it"), "", "name of the port, everywhere",
+	p := bindItems(links, prop("name", optional(linkName(), "the board's name for it"), "", "name of the port, everywhere",
 		func(l *Port) *string { return &l.Renamed }))[0]
 	set := p.set
 	p.set = func(c *Config, item int, value string) error {
@@ -193,9 +194,9 @@ func portNameProperty() property {
 	return p
 }
 
-// followed lets all that refers to a bridge or VLAN follow when its name, the first of
-// properties, is changed.
-func followed(properties []property) []property {
+// updatingReferences makes a change of the name of a bridge or VLAN, which is the first of
+// properties, change everything that refers to it.
+func updatingReferences(properties []property) []property {
 	p := &properties[0]
 	set := p.set
 	p.set = func(c *Config, item int, value string) error {
@@ -203,18 +204,17 @@ func followed(properties []property) []property {
 		if err := set(c, item, value); err != nil {
 			return err
 		}
-		// Of a copy, which first has the name of what it was copied from, nothing is known
-		// yet.
-		if old != "" && c.Called(old) == old && !slices.Contains(c.made(), old) {
-			c.refer(old, p.get(c, item))
+		// A copy first has the name of the original, to which the references belong.
+		if old != "" && c.Called(old) == old && !slices.Contains(c.createdLinks(), old) {
+			c.renameReferences(old, p.get(c, item))
 		}
 		return nil
 	}
 	return properties
 }
 
-// made are the names of the bridges and VLANs.
-func (cfg Config) made() []string {
+// createdLinks are the names of the bridges and VLANs.
+func (cfg Config) createdLinks() []string {
 	var names []string
 	for _, b := range cfg.Bridges {
 		names = append(names, b.Name)
@@ -225,8 +225,8 @@ func (cfg Config) made() []string {
 	return names
 }
 
-// refer lets what refers to an interface refer to another.
-func (cfg *Config) refer(from, to string) {
+// renameReferences changes all references to one interface into references to another.
+func (cfg *Config) renameReferences(from, to string) {
 	var names []*string
 	for i := range cfg.VLANs {
 		names = append(names, &cfg.VLANs[i].Interface)
@@ -252,7 +252,7 @@ func (cfg *Config) refer(from, to string) {
 	}
 }
 
-// macAddress is the Ethernet address of one host.
+// macAddress is the kind of an Ethernet address of a single host.
 func macAddress() kind[netcfg.MAC] {
 	return kind[netcfg.MAC]{
 		accepts: "MAC address: xx:xx:xx:xx:xx:xx, not a group's",
@@ -270,7 +270,7 @@ func macAddress() kind[netcfg.MAC] {
 	}
 }
 
-// spanningTree is whether a bridge speaks STP.
+// spanningTree is the kind of a bridge's protocol: whether it speaks STP.
 func spanningTree() kind[bool] {
 	k := boolean()
 	k.typ, k.accepts, k.values = Enumeration, "none | stp", []string{"none", "stp"}
@@ -287,8 +287,8 @@ func spanningTree() kind[bool] {
 	return k
 }
 
-// interfaceNames are the names of the ports that are there and of what is made of
-// them, nil if it is not known which ports are.
+// interfaceNames are the names of the ports, bridges and VLANs that exist, or nil if it is not
+// known which ports exist.
 func (x *execution) interfaceNames() []string {
 	if x.live.Links == nil {
 		return nil
@@ -317,12 +317,12 @@ func (x *execution) interfaceNames() []string {
 	return names
 }
 
-// slave reports whether name is that of a port of a bridge.
+// slave reports whether the interface is a port of a bridge.
 func (x *execution) slave(name string) bool {
 	return slices.ContainsFunc(x.cfg.BridgePorts, func(p netcfg.BridgePort) bool { return p.Interface == name && !p.Disabled })
 }
 
-// interfaceChoices are what can be the value of p.
+// interfaceChoices are the interfaces that can be the value of p.
 func (x *execution) interfaceChoices(p property) []Choice {
 	var all []Choice
 	if p.name != "bridge" {
@@ -339,8 +339,7 @@ func (x *execution) interfaceChoices(p property) []Choice {
 	return all
 }
 
-// linkState is what the system says of a link; if it says nothing, the link is not
-// there.
+// linkState is the state of a link. One that the system does not know does not exist.
 func (x *execution) linkState(name string) netcfg.LinkState {
 	for _, l := range x.links {
 		if l.Name == name {
@@ -368,8 +367,8 @@ func (x *execution) linkFlags(disabled, invalid bool, l netcfg.LinkState) flags 
 	return set
 }
 
-// ethernetRows are the ports and what is set for them, which for the MTU and the
-// address may be nothing: then the driver's.
+// ethernetRows are the ports and their settings. An MTU or address that is not set is the
+// driver's.
 func (x *execution) ethernetRows() ([]row, error) {
 	ports, err := x.ports()
 	if err != nil {
@@ -395,8 +394,8 @@ func (x *execution) ethernetRows() ([]row, error) {
 
 func macText(m netcfg.MAC) string { return optional(macAddress(), "none").format(m) }
 
-// madeRows are the bridges or the VLANs, with what the system says of each.
-func (x *execution) madeRows(path string) ([]row, error) {
+// createdRows are the bridges or the VLANs, with the state of each.
+func (x *execution) createdRows(path string) ([]row, error) {
 	if _, err := x.ports(); err != nil {
 		return nil, err
 	}
@@ -412,7 +411,7 @@ func (x *execution) madeRows(path string) ([]row, error) {
 	return rows, nil
 }
 
-// interfaceRows are all links and how they are.
+// interfaceRows are all links with their state.
 func (x *execution) interfaceRows() ([]row, error) {
 	if x.live.Links == nil {
 		return nil, unavailable("interfaces")
@@ -423,8 +422,8 @@ func (x *execution) interfaceRows() ([]row, error) {
 		rows func() ([]row, error)
 	}{
 		{netcfg.Ether, x.ethernetRows},
-		{netcfg.BridgeType, func() ([]row, error) { return x.madeRows("interface bridge") }},
-		{netcfg.VLANType, func() ([]row, error) { return x.madeRows("interface vlan") }},
+		{netcfg.BridgeType, func() ([]row, error) { return x.createdRows("interface bridge") }},
+		{netcfg.VLANType, func() ([]row, error) { return x.createdRows("interface vlan") }},
 	} {
 		some, err := kind.rows()
 		if err != nil {
@@ -442,7 +441,7 @@ func (x *execution) interfaceRows() ([]row, error) {
 	return rows, x.linkStats(nil, rows)
 }
 
-// linkStats adds to rows what each link has received and sent.
+// linkStats adds the counters of each link to rows.
 func (x *execution) linkStats(_ *menu, rows []row) error {
 	for i := range rows {
 		r := &rows[i]

@@ -9,71 +9,69 @@ import (
 	"github.com/postern-router/postern/socks"
 )
 
-// Live gives what only the running system knows, and says what it can do. Each
-// function may be nil: what it would tell is then said to be unavailable, or the
-// menu that only it fills is not there.
+// Live is what only the running system knows, and what it can do. Each function may be nil:
+// then what it would tell is unavailable, or the menu that shows nothing else is hidden.
 type Live struct {
-	// Links lists the ports of the machine, by the board's names and in its order, and
-	// the bridges and VLANs of the configuration.
+	// Links lists the ports of the machine, with the board's names and in the board's order,
+	// and the bridges and VLANs of the configuration.
 	Links func() ([]netcfg.LinkState, error)
 	// Connections lists the connections of the SOCKS server.
 	Connections func() ([]socks.Connection, error)
-	// Hits counts for each rule of /ip socks access, in its order, the requests that
-	// it decided.
+	// Hits counts the requests that each rule of /ip socks access has decided, in the order
+	// of the rules.
 	Hits func() ([]uint64, error)
-	// Counters count for each rule of the configuration, in its order.
+	// Counters are those of each rule of the configuration, in the order of the rules.
 	Counters func() (filter, nat []firewall.Counter, err error)
-	// Openings are the ports that are open ahead of the filter rules.
+	// Openings are the ports that are open whatever the filter rules say.
 	Openings func() []firewall.Opening
-	// Invalid returns which items of a menu of the configuration ("ip address") have no
-	// effect though they are not disabled: by their index.
+	// Invalid returns the indices of the items of a menu ("ip address") that have no effect
+	// although they are not disabled.
 	Invalid func(menu string) ([]int, error)
-	// Addresses and Routes list those that the system has and the configuration not.
+	// Addresses and Routes list those that the system has and the configuration does not.
 	Addresses func() ([]netcfg.Address, error)
 	Routes    func() ([]DynamicRoute, error)
-	// Neighbors lists the table of ARP.
+	// Neighbors lists the ARP table.
 	Neighbors func() ([]Neighbor, error)
 	// Tracked lists the connections that the kernel tracks.
 	Tracked func() ([]TrackedConnection, error)
 	// Log returns the lines of the log, oldest first, without line ends. A line is
-	// "TIME TOPICS MESSAGE", where the time may have a day before it (jan/31 23:59:58)
-	// and the topics are words with commas between (socks,info), or without topics
-	// "TIME MESSAGE".
+	// "TIME TOPICS MESSAGE" or "TIME MESSAGE". The time may have a day before it (jan/31
+	// 23:59:58); the topics are at least two words separated by commas (socks,info).
 	Log func() ([]string, error)
-	// Resource tells of the machine as a whole.
+	// Resource is the state of the machine as a whole.
 	Resource func() (Resource, error)
-	// Now is the time of day, in any zone.
+	// Now is the present time, in any zone.
 	Now func() time.Time
-	// HashPassword makes what is kept of a password, 1..255 characters of a-z, A-Z,
-	// 0-9 and $./+=,-: it is called for one that is not empty.
+	// HashPassword returns the hash of a password that is not empty: 1..255 characters of
+	// a-z, A-Z, 0-9 and $./+=,-.
 	HashPassword func(password string) (string, error)
-	// Slots lists the places on flash for an image.
+	// Slots lists the slots for images on flash.
 	Slots func() ([]SlotState, error)
-	// NTP tells of the time client.
+	// NTP is the state of the time client.
 	NTP func() (NTPState, error)
-	// Requests are those of Ping, Traceroute, SetClock, ChangePassword, Import, ResetConfiguration and Upgrade that are
-	// carried out; the commands of the others are not there.
+	// Requests are those that the system carries out, of Ping, Traceroute, SetClock,
+	// ChangePassword, Import, ResetConfiguration and Upgrade. The commands of the others are
+	// hidden.
 	Requests []Request
-	// WAN is the port of the machine that faces the outside, by the board's name; "" if
-	// none does.
+	// WAN is the board's name of the port that faces the outside; "" if there is none.
 	WAN string
-	// RemoteLog is set if the log is sent to Config.RemoteLog.
+	// RemoteLog is set if the system sends its log to Config.RemoteLog.
 	RemoteLog bool
 }
 
-// DynamicRoute is a route that the system made.
+// DynamicRoute is a route that the system has made.
 type DynamicRoute struct {
 	Destination netip.Prefix
-	// Gateway is the zero Addr if the destination is on the Interface itself.
+	// Gateway is the zero Addr if the destination is directly on Interface.
 	Gateway   netip.Addr
 	Interface string
 	Distance  int
 }
 
-// Neighbor is an entry of the table of ARP.
+// Neighbor is an entry of the ARP table.
 type Neighbor struct {
 	Address   netip.Addr
-	MAC       netcfg.MAC // none if it is not known
+	MAC       netcfg.MAC // the zero MAC if it is not known
 	Interface string
 }
 
@@ -81,7 +79,7 @@ type Neighbor struct {
 type TrackedConnection struct {
 	Protocol string // tcp, udp, icmp or a number
 	Src, Dst netip.AddrPort
-	// State is that of a TCP connection (established), else "".
+	// State is the state of a TCP connection (established), or "".
 	State   string
 	Timeout time.Duration
 }
@@ -89,15 +87,15 @@ type TrackedConnection struct {
 // Resource is what /system resource shows.
 type Resource struct {
 	Uptime time.Duration
-	// FreeMemory is what programs can still have (MemAvailable of /proc/meminfo),
-	// TotalMemory what the kernel manages, in bytes.
+	// FreeMemory is what programs can still get (MemAvailable in /proc/meminfo), and
+	// TotalMemory what the kernel manages, both in bytes.
 	FreeMemory, TotalMemory uint64
-	// CPULoad is the share of time that the processors were busy since the last
-	// look, 0..1; at the first look, since the start.
+	// CPULoad is the share of time that the processors were busy since the last call, 0..1;
+	// at the first call, since the start.
 	CPULoad  float64
 	CPUCount int
 	// Architecture is a GOARCH.
 	Architecture, Board string
-	// Version is that of the software, "" if it is not known.
+	// Version is the version of the software, "" if it is not known.
 	Version string
 }

@@ -12,9 +12,8 @@ var (
 	accessColumns = []column{{"src-address", 18}, {"dst-address", 18}, {"dst-port", 11}, {"action", 6}, {"hits", 0}}
 )
 
-// counted finds the rows of the items of m, of which there are n counters. It is an
-// error if they do not belong together: the rules are not in force, or the line that
-// is being run has changed them.
+// counted returns the rows that n counters belong to: the items of m. It is an error if they
+// do not fit together, because the rules are not in force or this line has changed them.
 func (x *execution) counted(m *menu, rows []row, n int) ([]row, error) {
 	ids := *m.items.ids(&x.cfg)
 	if n != len(ids) || !slices.Equal(ids, *m.items.ids(&Config{ids: x.before})) {
@@ -23,7 +22,7 @@ func (x *execution) counted(m *menu, rows []row, n int) ([]row, error) {
 	return rows[len(rows)-n:], nil
 }
 
-// ruleStats adds to rows what each firewall rule has matched.
+// ruleStats adds the counters of the firewall rules to rows.
 func (x *execution) ruleStats(m *menu, rows []row) error {
 	if x.live.Counters == nil {
 		return unavailable("counters")
@@ -64,7 +63,7 @@ func (x *execution) accessStats(m *menu, rows []row) error {
 	return nil
 }
 
-// openings are the ports that BIND has open, as the rules that let callers in.
+// openings are the ports that BIND has opened, written as filter rules.
 func (x *execution) openings() ([]row, error) {
 	if x.live.Openings == nil {
 		return nil, nil
@@ -100,9 +99,9 @@ func (x *execution) dynamicAddresses() ([]row, error) {
 	return rows, nil
 }
 
-// routeRows are the routes that the system made, and those of the configuration. Of the
-// routes to one destination that the kernel has, the one of the least distance is active.
-// Those that are set are there if the kernel cannot be asked, too.
+// routeRows are the routes that the system has made, and those of the configuration. Of the
+// routes to one destination, the one with the lowest distance is active. If the kernel cannot
+// be asked, set is returned together with the error.
 func (x *execution) routeRows() (made, set []row, err error) {
 	set = x.configured(x.menu("ip route"))
 	for i := range set {

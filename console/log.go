@@ -9,7 +9,7 @@ import (
 
 // This file has the menu of the log.
 
-// seenLines is how many lines of the log tell where it went on.
+// seenLines is how many lines of the log are remembered to find where it went on.
 const seenLines = 16
 
 // logRows are the lines of the log.
@@ -38,7 +38,7 @@ func (x *execution) logRows() ([]row, error) {
 	return rows, nil
 }
 
-// printLog prints the log; with follow, when the line is run again, what is new in it.
+// printLog prints the log. With follow, when the line runs again, it prints what is new.
 func (x *execution) printLog(m *menu, a arguments) error {
 	rows, err := m.rows(x)
 	if err != nil {
@@ -68,9 +68,8 @@ func (x *execution) printLog(m *menu, a arguments) error {
 	return nil
 }
 
-// newFrom is where in lines those begin that come after the ones seen, which are the
-// last that there were. If the log has lost some of these since, the rest is at its
-// start.
+// newFrom is the index of the first of lines that is new. seen are the last lines that were
+// there before; if the log has lost some of them since, it begins with the others.
 func newFrom(lines, seen []string) int {
 	for i := 0; i+len(seen) <= len(lines) && len(seen) > 0; i++ {
 		if slices.Equal(lines[i:i+len(seen)], seen) {

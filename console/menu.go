@@ -13,106 +13,106 @@ import (
 	"github.com/postern-router/postern/socks"
 )
 
-// menu is one place in the language: its commands, and what it holds.
+// menu is a menu of the language: its commands, its properties and what it lists.
 type menu struct {
 	// path is the words from the root, "ip socks access"; "" is the root.
 	path, help string
 	commands   []command
-	// ifUnknown says what a configuration must not do that lacks a line of this menu or of
-	// one below it.
+	// ifUnknown says what must not be done with a configuration in which a line of this menu,
+	// or of one below it, is missing because it was not understood.
 	ifUnknown Without
-	// needs, if it is set, says whether the menu has an effect on a system.
+	// needs reports whether the menu has an effect on this system; nil means always.
 	needs      func(Live) bool
 	properties []property
-	// readOnly are what items have besides: they are printed and can be asked for.
+	// readOnly are further properties of rows, which cannot be set.
 	readOnly []readOnly
-	// items is set for a menu of items; its properties are then each item's.
+	// items is set for a menu of items: properties are then those of each item.
 	items *items
-	// names is set if the items are not numbered at will but are the machine's ports.
-	names bool
-	// gathers is set if the items are those of the menus below.
-	gathers bool
-	// only is the name of the one item of a menu that has neither more nor less.
-	only string
-	// rows lists what a menu shows that is not, or not only, in the configuration;
-	// dynamic, what the system adds to the items of the configuration.
+	// isPorts is set if the items are the ports of the machine: none can be added or removed.
+	isPorts bool
+	// allLinks is set for /interface, whose items are those of the menus below it.
+	allLinks bool
+	// single is the name of the item of a menu that always has exactly one.
+	single string
+	// rows returns rows that are not, or not only, made from the configuration; dynamic, those
+	// that the system has added to the items of the configuration.
 	rows, dynamic func(*execution) ([]row, error)
-	// identify names the properties that make a row that only the system has what it is; nil
-	// is all that it has.
+	// identify names the properties that identify a row which only the system has; nil means
+	// all properties.
 	identify []string
-	// live is what the screen of a menu without items shows besides its properties.
+	// live returns what the system adds to the properties of a menu without items.
 	live func(*execution) ([]Pair, error)
-	// legend explains the flags of rows. Flags are the columns that they take: the letters
-	// that can stand in each. Packed: a column without a letter takes no room.
+	// legend explains the flags of rows. flags are the columns for them, with the letters that
+	// can stand in each. packed is set if a column without a letter takes no room.
 	legend string
 	flags  []string
 	packed bool
-	// columns is set for items that print as a table.
+	// columns is set for rows that are printed as a table.
 	columns []column
-	// stats adds what print stats shows to rows, and statColumns is its table.
+	// stats adds what "print stats" shows to rows, and statColumns is the table for it.
 	stats       func(*execution, *menu, []row) error
 	statColumns []column
-	// indent is how far the longest name of a property screen stands from the left.
+	// indent is how far the longest name on the screen of a menu without items is indented.
 	indent int
-	// warning is what stands below a property screen, "" for nothing.
+	// warning returns what is printed below the screen of a menu without items, or "".
 	warning func(*execution) string
 }
 
-// readOnly is a property of items that cannot be set. Of says what it is for an item
-// of the configuration; rows that come from elsewhere have it already.
+// readOnly is a property that cannot be set. of returns it for an item of the configuration;
+// it is nil if the rows have it already.
 type readOnly struct {
 	name, help string
 	of         func(c *Config, item int) Pair
-	counted    bool // it is of print stats
+	counted    bool // only "print stats" shows it
 }
 
-// property is a setting: a table row that parsing, print, export, help and the
-// error texts share. Values pass through it as text.
+// property is a setting: the entry of a table that parsing, print, export, help and error
+// texts share. get and set take the value as text.
 type property struct {
 	name, help string
-	// accepts is the type and range.
+	// accepts describes the type and the range.
 	accepts string
-	// def is the default; it is "" for a property that may be unset, for which unset
-	// says what that means, and for one that must be given, for which unset is "".
-	def, unset string
-	typ        Type
-	values     []string
-	names      bool // the value names an interface, after "!" perhaps
-	list       bool // the value is a list of values
-	// hashed stores the hash of a value that is itself not kept: set only checks it.
+	// def is the default. It is "" for a property that can be unset, and then unset says what
+	// that means; and for one that must be given, and then unset is "" too.
+	def, unset  string
+	typ         Type
+	values      []string
+	isInterface bool // the value is an interface, after "!" perhaps
+	list        bool // the value is a list of values
+	// hashed is set for a password: set only checks it, and hashed stores its hash.
 	hashed func(c *Config, hash string) error
-	// sensitive: an export shows it only if it is asked to.
+	// sensitive is set if an export shows the property only on request.
 	sensitive bool
 
 	get func(c *Config, item int) string
 	set func(c *Config, item int, value string) error
 }
 
-// value is the typed value of an item, or of a menu that has none (item 0).
+// value is the typed value for an item, or for a menu without items (item 0).
 func (p property) value(c *Config, item int) Value { return valueOf(p.typ, p.get(c, item)) }
 
 func (p property) required() bool { return p.def == "" && p.unset == "" }
 
-// column is one column of a table, as wide as its widest usual value. Its title is
-// the name of what it shows.
+// column is a column of a table, as wide as its widest usual value. Its title is the name of
+// the property that it shows.
 type column struct {
 	name  string
 	width int
 }
 
-// field is a property of a T that is not yet tied to a place in the configuration.
+// field is a property of a T, before it is known where in the configuration the T is.
 type field[T any] struct {
 	property
 	get func(*T) string
 	set func(*T, string) error
 }
 
-// prop makes a field of kind k, default def, of the part of a T that at returns.
+// prop makes a field of kind k with default def, for the part of a T that at returns.
 func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) field[T] {
 	return field[T]{
 		property: property{
 			name: name, help: help, accepts: k.accepts, typ: k.typ,
-			def: def, unset: k.unset, values: k.values, names: k.names, list: k.list,
+			def: def, unset: k.unset, values: k.values, isInterface: k.isInterface, list: k.list,
 		},
 		get: func(t *T) string { return k.format(*at(t)) },
 		set: func(t *T, s string) error {
@@ -120,7 +120,7 @@ func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) fi
 			if s != "" || k.unset == "" {
 				var err error
 				if v, err = k.parse(s); err != nil {
-					return valueError(name, s, k.accepts, len(k.values) > 0 || k.names, err)
+					return valueError(name, s, k.accepts, len(k.values) > 0 || k.isInterface, err)
 				}
 			}
 			*at(t) = v
@@ -129,8 +129,8 @@ func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) fi
 	}
 }
 
-// valueError words an error of a value as RouterOS does, and adds what was
-// expected and what came.
+// valueError is the error of a bad value, in the words of RouterOS, with what was expected
+// and what was given.
 func valueError(name, value, accepts string, listed bool, err error) error {
 	const longest = 40
 	if len(value) > longest {
@@ -150,14 +150,14 @@ func valueError(name, value, accepts string, listed bool, err error) error {
 	return errors.New("invalid value for argument " + name + expected)
 }
 
-// bind ties fields to the T that at finds in a configuration.
+// bind makes properties of fields, for the T that at finds in a configuration.
 func bind[T any](at func(c *Config, item int) *T, fields ...field[T]) []property {
 	all := make([]property, len(fields))
 	for i, f := range fields {
 		p := f.property
 		p.get = func(c *Config, item int) string { return f.get(at(c, item)) }
 		p.set = func(c *Config, item int, value string) error { return f.set(at(c, item), value) }
-		if p.names {
+		if p.isInterface {
 			p.byName()
 		}
 		all[i] = p
@@ -165,8 +165,8 @@ func bind[T any](at func(c *Config, item int) *T, fields ...field[T]) []property
 	return all
 }
 
-// byName lets a property that names an interface be read and written by what users
-// call that, so that it follows when a port is renamed.
+// byName makes a property that names an interface use the name that users know, so that it
+// changes when a port is renamed.
 func (p *property) byName() {
 	get, set := p.get, p.set
 	p.get = func(c *Config, item int) string {
@@ -200,7 +200,7 @@ const (
 	legendARP   = "Flags: D - dynamic, C - complete"
 )
 
-// The columns of these.
+// The columns of these flags.
 var (
 	flagsRule  = []string{"XID"}
 	flagsRoute = []string{"XIA", "D", "CS"}
@@ -208,8 +208,8 @@ var (
 	flagsARP   = []string{"D", "C"}
 )
 
-// menus is the whole language, in the order of an export: what a line refers to
-// stands before it. It is never written to.
+// menus is the whole language, in the order of an export: what a line refers to comes before
+// the line. It is never changed.
 var menus = []*menu{
 	{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, importCommand, quitCommand}},
 	{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand, upgradeCommand}},
@@ -259,7 +259,7 @@ var menus = []*menu{
 	ntpMenu, ntpClient, partitionsMenu,
 	{
 		path: "user", help: "who may log in",
-		commands: []command{setItems, printLive}, only: Admin,
+		commands: []command{setItems, printLive}, single: Admin,
 		needs:   func(l Live) bool { return l.HashPassword != nil },
 		rows:    (*execution).userRows,
 		columns: []column{{"name", 16}, {"group", 0}},
@@ -366,7 +366,7 @@ var menus = []*menu{
 				func(s *socks.Config) *bool { return &s.Enabled }),
 			prop("port", integer[uint16](1, 65535), "1080", "TCP port on which the server listens",
 				func(s *socks.Config) *uint16 { return &s.Port }),
-			// The page gives no range; a week is longer than any idle connection is of use.
+			// The page gives no range; no idle connection is of use for longer than a week.
 			prop("connection-idle-timeout", duration(time.Second, 7*24*time.Hour), "2m",
 				"time after which idle connections are closed",
 				func(s *socks.Config) *time.Duration { return &s.ConnectionIdleTimeout }),
@@ -425,10 +425,11 @@ var menus = []*menu{
 		needs: func(l Live) bool { return slices.Contains(l.Requests, Traceroute) }},
 }
 
-// password is one as it is typed.
+// password is the kind of a password as it is typed.
 func password() kind[string] { return text(0, 64) }
 
-// CheckPassword reports whether a person may choose that password. The error does not show it.
+// CheckPassword returns an error if a user may not choose this password. The error does not
+// show the password.
 func CheckPassword(new string) error {
 	kind := password()
 	if _, err := kind.parse(new); err != nil {
@@ -437,7 +438,7 @@ func CheckPassword(new string) error {
 	return nil
 }
 
-// passwordProperties are the password of admin and what is kept of it.
+// passwordProperties are the password of admin and its hash.
 func passwordProperties() []property {
 	all := bind(func(c *Config, _ int) *Config { return c },
 		prop("password-hash", hash(), "", "what is kept of the password, as an export shows it",
@@ -452,7 +453,7 @@ func passwordProperties() []property {
 	password.get = func(*Config, int) string { return "" }
 	password.set = func(c *Config, item int, value string) error {
 		var checked Config
-		if set(&checked, item, value) != nil { // whose words would show the password
+		if set(&checked, item, value) != nil { // its error would show the password
 			return errors.New("invalid value for argument password; expected " + password.accepts)
 		}
 		if value == "" {
@@ -516,7 +517,7 @@ func natFields() []field[firewall.Rule] {
 	)
 }
 
-// matchFields are what filter and nat rules have in common.
+// matchFields are the properties that filter and nat rules have in common.
 func matchFields() []field[firewall.Rule] {
 	return []field[firewall.Rule]{
 		prop("src-address", addressMatch(), "", "source address of the packet",

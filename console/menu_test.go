@@ -45,7 +45,7 @@ func TestTables(t *testing.T) {
 					require.NoError(t, a.set(&options{}, a.def), "%s does not take its default", name)
 				}
 			}
-			for _, name := range c.unnamed {
+			for _, name := range c.positional {
 				_, ok := c.argument(name)
 				assert.True(t, ok, "/%s %s has no argument %s", m.path, c.name, name)
 			}
@@ -60,12 +60,12 @@ func TestTables(t *testing.T) {
 			assert.Equal(t, m.rows == nil && m.items != nil && !p.counted, p.of != nil, "/%s %s", m.path, p.name)
 		}
 		for _, c := range m.columns {
-			assert.True(t, slices.Contains(choiceNames(m.shown()), c.name), "/%s has no %s", m.path, c.name)
+			assert.True(t, slices.Contains(choiceNames(m.rowProperties()), c.name), "/%s has no %s", m.path, c.name)
 		}
 		clear(seen)
 		var mandatory []string
 		cfg := Default()
-		if !m.names { // a port that has no other name
+		if !m.isPorts { // a port that has no other name
 			cfg.Links = []Port{{Link: netcfg.Link{Name: "ether1"}}}
 		}
 		if m.items != nil {

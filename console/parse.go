@@ -7,26 +7,25 @@ import (
 	"unicode/utf8"
 )
 
-// place is where a word begins. Both count from 1, the column in characters.
+// place is where a word begins. Lines and columns (in characters) count from 1.
 type place struct{ line, column int }
 
-// word is a word of a command: text, or key=value. In a quoted text or value the
-// escapes are resolved. A key that ends with one of operators is one of a condition: it
-// came from key!=value, key~value, key<value or the like. A parenthesis is a word.
+// word is a word of a command: text, or key=value. The escapes of a quoted text are resolved.
+// A key that ends with one of operators belongs to a condition, as key!=value, key~value or
+// key<value. A parenthesis is a word of its own.
 type word struct {
 	place
 	key      string
 	assigned bool // key=text
 	quoted   bool
 	text     string
-	// find is what stands in brackets, [find ...], in the place of a text; it is nil
-	// if there are none.
+	// find has the words in brackets, [find ...], or is nil if the word has no brackets.
 	find []word
 	// value is where the text begins.
 	value place
 }
 
-// plain reports whether the word is text as it was typed.
+// plain reports whether the word is unquoted text without a key.
 func (w word) plain() bool { return !w.assigned && !w.quoted && w.find == nil }
 
 func (w word) parenthesis() bool { return w.plain() && (w.text == "(" || w.text == ")") }
@@ -52,13 +51,13 @@ func (w word) String() string {
 	return text
 }
 
-// lineError is an error at a place, worded as RouterOS words it.
+// lineError is an error at a place, in the words of RouterOS.
 type lineError struct {
 	message string
 	place
 	expected string
-	// path is set if the statement may have been a path: the lines that follow it in a
-	// file were then meant for another menu than the present one.
+	// path is set if the statement may have been a path. Then the lines after it in a file are
+	// for another menu than the current one.
 	path bool
 }
 
@@ -73,32 +72,32 @@ func (e *lineError) Error() string {
 	return s
 }
 
-// operators are what conditions have between a name and a value, besides "=" alone.
+// operators are the characters between the name and the value of a condition.
 const operators = "!~<>="
 
-// reserved are the characters of RouterOS's scripts, of which this language has
-// [find ...] alone: a value that holds one has to be quoted.
+// reserved are characters with a meaning in RouterOS's scripts, of which this language has
+// only [find ...]. A value with one of them has to be quoted.
 const reserved = `"\[](){}$`
 
 const quotesExpected = `a value with such a character to stand in quotes ("...")`
 
-// scanner reads words out of a text of one or more lines.
+// scanner reads the words of a text of one or more lines.
 type scanner struct {
 	text      string
 	pos       int
 	line      int
 	lineStart int
-	// inner is set between brackets, and inside holds the words there so far: if the
-	// text ends, these are what completion goes by.
+	// inner is set between brackets, and inside has the words there so far: completion needs
+	// them if the text ends there.
 	inner  bool
 	inside []word
-	// outer is the word that the brackets are in.
+	// outer is the word that has the brackets.
 	outer word
 }
 
-// parse splits text into statements, which end with the line or with ";". A line
-// that ends with "\" goes on in the next, without the space that begins that. A
-// statement that begins with "#" is a comment to the end of its line.
+// parse splits text into statements, which end at the end of a line or at ";". A line that
+// ends with "\" continues in the next line, whose leading blanks are dropped. A statement
+// that begins with "#" is a comment up to the end of the line.
 func parse(text string, firstLine int) ([][]word, error) {
 	s := scanner{text: text, line: firstLine}
 	if len(text) > MaxLine {
@@ -176,7 +175,7 @@ func (s *scanner) continuation() bool {
 	return true
 }
 
-// atEnd reports whether no word goes on here.
+// atEnd reports whether a word ends here.
 func (s *scanner) atEnd() bool {
 	return s.pos == len(s.text) || strings.IndexByte(" \t\r\n;)", s.text[s.pos]) >= 0 ||
 		s.inner && s.text[s.pos] == ']'
@@ -240,8 +239,7 @@ func (s *scanner) word() (word, error) {
 	}
 }
 
-// bracket reads the words between brackets, which are in word w. There is always at
-// least one.
+// bracket reads the words between brackets in word w. There is always at least one.
 func (s *scanner) bracket(w word) ([]word, error) {
 	s.pos++ // the opening bracket
 	s.inner, s.inside, s.outer = true, []word{}, w
@@ -308,12 +306,12 @@ const (
 	hexDigit = "0123456789ABCDEF"
 )
 
-// unescape reads what stands behind a backslash: the byte it means and its length.
+// unescape reads what follows a backslash: the byte that it means, and how long it is.
 func unescape(s string) (c byte, n int, ok bool) {
 	if s == "" {
 		return 0, 0, false
 	}
-	// RouterOS writes hexadecimal digits as capitals, which keeps \a and \b apart.
+	// RouterOS writes hexadecimal digits in upper case, so \a and \b are no digits.
 	if len(s) >= 2 && strings.IndexByte(hexDigit, s[0]) >= 0 {
 		v, err := strconv.ParseUint(s[:2], 16, 8)
 		return byte(v), 2, err == nil
@@ -324,8 +322,7 @@ func unescape(s string) (c byte, n int, ok bool) {
 	return 0, 0, false
 }
 
-// quote writes s as a word of the language: as it is when every reader takes it
-// so, otherwise in quotes.
+// quote writes s as a word of the language, in quotes if it needs them.
 func quote(s string) string {
 	if s != "" && strings.Trim(s, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._:/,!") == "" {
 		return s
@@ -333,11 +330,10 @@ func quote(s string) string {
 	return `"` + escape(s, `"\$?`) + `"`
 }
 
-// Printable writes s for the screen: no byte of it can steer a terminal.
+// Printable writes s for the screen: no byte of it can control a terminal.
 func Printable(s string) string { return escape(s, "") }
 
-// escape writes those characters of s that are special or cannot be seen as
-// escapes.
+// escape replaces those characters of s that are special or not printable by escapes.
 func escape(s, special string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
@@ -363,8 +359,8 @@ func escape(s, special string) string {
 	return b.String()
 }
 
-// Continues reports whether a line goes on in the next: whether it ends with a
-// backslash that is not itself escaped.
+// Continues reports whether a line continues in the next: whether it ends with a backslash
+// that is not itself escaped.
 func Continues(line string) bool {
 	return (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// print lists what a menu has.
+// print prints the rows of a menu.
 func (x *execution) print(m *menu, a arguments) error {
 	x.result.Repeat = a.interval
 	rows, err := x.rows(m)
@@ -29,7 +29,7 @@ func (x *execution) print(m *menu, a arguments) error {
 		fmt.Fprintln(&x.out, len(rows))
 		return nil
 	}
-	if m.items != nil || m.gathers {
+	if m.items != nil || m.allLinks {
 		x.number(m, rows)
 	}
 	follow := slices.Contains(a.words, followWord.Name)
@@ -52,8 +52,8 @@ func (x *execution) print(m *menu, a arguments) error {
 	return nil
 }
 
-// news are the rows of a table that were not there when the line was run before: each
-// is known by the first of its fields, the addresses.
+// news are the rows of a table that were not there when the line ran last. A row is known by
+// its protocol and addresses.
 func (x *execution) news(rows []row) []row {
 	var now []string
 	fresh := slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
@@ -70,7 +70,7 @@ func (x *execution) news(rows []row) []row {
 	return fresh
 }
 
-// number lets numbers refer to the items of these rows.
+// number assigns numbers to these rows, from 0.
 func (x *execution) number(m *menu, rows []row) {
 	keys := make([]key, len(rows))
 	for i, r := range rows {
@@ -79,7 +79,7 @@ func (x *execution) number(m *menu, rows []row) {
 	x.numbers[m.path] = keys
 }
 
-// printScreen prints what a menu without items has, names to the right:
+// printScreen prints the one row of a menu without items, with names aligned to the right:
 //
 //	                enabled: yes
 //	                   port: 1080
@@ -126,12 +126,12 @@ func (x *execution) wrapped(m *menu, rows []row) {
 			fmt.Fprintf(&x.out, "%s;;; %s\n", first, Printable(r.comment))
 			first = blank
 		}
-		// Not every terminal can end a line behind its last column.
+		// Not every terminal can end a line after its last column.
 		x.out.WriteString(wrap(r.words(), x.width-1, first, "", blank))
 	}
 }
 
-// terse prints items in one line each, whatever their length.
+// terse prints each item in one line, however long.
 func (x *execution) terse(m *menu, rows []row) {
 	for i, r := range rows {
 		words := r.words()
@@ -142,8 +142,8 @@ func (x *execution) terse(m *menu, rows []row) {
 	}
 }
 
-// wrap joins words to lines of at most width columns, if width is above 0. The first
-// line begins with first, the others with indent; a line that goes on ends with more.
+// wrap joins words to lines of at most width columns; 0 is no limit. The first line begins
+// with first and the others with indent; every line but the last ends with more.
 func wrap(words []string, width int, first, more, indent string) string {
 	var b strings.Builder
 	line, empty := first, true
@@ -161,8 +161,8 @@ func wrap(words []string, width int, first, more, indent string) string {
 	return b.String()
 }
 
-// prefix is what stands before a row that is one of count: its number and, in m's columns,
-// its flags.
+// prefix is the beginning of a row's line: its number, as wide as count rows need, and its
+// flags in m's columns.
 func (m *menu) prefix(count int, number string, set flags) string {
 	width := max(2, len(fmt.Sprint(count-1)))
 	s := fmt.Sprintf("%*s ", width, number)
@@ -172,9 +172,9 @@ func (m *menu) prefix(count int, number string, set flags) string {
 	return s
 }
 
-// table prints rows under the titles of columns. If the terminal is too narrow for
-// their usual widths, they are only as wide as they must be; if it is too narrow for
-// that as well, table prints nothing and returns false.
+// table prints rows under the titles of columns. If the terminal is too narrow for their
+// usual widths, columns are only as wide as these rows need. If it is too narrow for that
+// too, table prints nothing and returns false.
 func (x *execution) table(m *menu, columns []column, rows []row) bool {
 	head := m.prefix(len(rows), "#", 0)
 	texts := make([][]string, len(rows)+1)
@@ -199,7 +199,7 @@ func (x *execution) table(m *menu, columns []column, rows []row) bool {
 			widths[i] = c.width
 		}
 	}
-	if !x.repeated || !x.result.Follow { // it stands above
+	if !x.repeated || !x.result.Follow { // else the titles are already there
 		x.cells(head, widths, texts[0])
 	}
 	for i, r := range rows {
@@ -221,5 +221,5 @@ func (x *execution) cells(first string, widths []int, cells []string) {
 	fmt.Fprintln(&x.out, strings.TrimRight(line, " "))
 }
 
-// unavailable is the error of what Live does not tell.
+// unavailable is the error of something that Live does not tell.
 func unavailable(what string) error { return fmt.Errorf("failure: %s unavailable", what) }

@@ -71,7 +71,7 @@ func Properties(live Live, path string) ([]Choice, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.shown(), nil
+	return m.rowProperties(), nil
 }
 
 // Query returns what the menu at path lists ("ip socks access", or with slashes), in its
@@ -140,8 +140,8 @@ func (m *menu) row(r row, proplist []string) Row {
 func (m *menu) where(conditions []Condition) (where, error) {
 	var all []condition
 	for _, c := range conditions {
-		if c.Name != idName && !slices.Contains(m.asked(), c.Name) {
-			return nil, errors.New("bad property name " + Printable(c.Name) + "; expected one of " + strings.Join(m.asked(), ", "))
+		if c.Name != idName && !slices.Contains(m.conditionNames(), c.Name) {
+			return nil, errors.New("bad property name " + Printable(c.Name) + "; expected one of " + strings.Join(m.conditionNames(), ", "))
 		}
 		if !slices.Contains([]string{"", "=", "!=", "<", "<=", ">", ">=", "~"}, c.Test) {
 			return nil, errors.New("bad comparison " + Printable(c.Test) + " of " + c.Name)

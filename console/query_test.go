@@ -397,7 +397,7 @@ func TestDoEverywhere(t *testing.T) {
 	}
 	tried := 0
 	for _, m := range menus {
-		if m.items == nil || m.names {
+		if m.items == nil || m.isPorts {
 			continue
 		}
 		tried++

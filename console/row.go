@@ -13,18 +13,17 @@ import (
 type Type int
 
 const (
-	// Text is any text, and what has no type of its own here: a matcher, a name, a MAC
-	// address.
+	// Text is any text, and all that has no other type: a matcher, a name, a MAC address.
 	Text Type = iota
 	Boolean
 	Integer
 	// Bytes is a number of bytes.
 	Bytes
 	Duration
-	// Address is an IPv4 address, Prefix one with the length of its network.
+	// Address is an IPv4 address, and Prefix one with the length of its network.
 	Address
 	Prefix
-	// List is values with commas between.
+	// List is values separated by commas.
 	List
 	// Enumeration is one of a few words.
 	Enumeration
@@ -34,7 +33,8 @@ const (
 type Value struct {
 	Type Type
 	text string
-	// number is that of a Boolean (0 or 1), an Integer, Bytes, or a Duration in nanoseconds.
+	// number is the value of a Boolean (0 or 1), an Integer, Bytes, or a Duration in
+	// nanoseconds. It may be more exact than text.
 	number int64
 }
 
@@ -44,7 +44,7 @@ func (v Value) String() string { return v.text }
 // Bool reports whether a Boolean is true.
 func (v Value) Bool() bool { return v.Type == Boolean && v.number != 0 }
 
-// Int is the number of an Integer, or how many Bytes there are; else 0.
+// Int is the value of an Integer or of Bytes, else 0.
 func (v Value) Int() int64 {
 	if v.Type == Integer || v.Type == Bytes {
 		return v.number
@@ -52,7 +52,7 @@ func (v Value) Int() int64 {
 	return 0
 }
 
-// Duration is a Duration, which may be more exact than its text; else 0.
+// Duration is the value of a Duration, else 0.
 func (v Value) Duration() time.Duration {
 	if v.Type == Duration {
 		return time.Duration(v.number)
@@ -60,7 +60,7 @@ func (v Value) Duration() time.Duration {
 	return 0
 }
 
-// Addr is an Address; else the zero Addr.
+// Addr is the value of an Address, else the zero Addr.
 func (v Value) Addr() netip.Addr {
 	a, _ := netip.ParseAddr(v.text) // of another type there may be none
 	if v.Type != Address {
@@ -69,7 +69,7 @@ func (v Value) Addr() netip.Addr {
 	return a
 }
 
-// Prefix is a Prefix; else the zero Prefix.
+// Prefix is the value of a Prefix, else the zero Prefix.
 func (v Value) Prefix() netip.Prefix {
 	p, _ := netip.ParsePrefix(v.text) // of another type there may be none
 	if v.Type != Prefix {
@@ -78,7 +78,7 @@ func (v Value) Prefix() netip.Prefix {
 	return p
 }
 
-// List is what a List has, nothing if it is empty; of another type the one value.
+// List is the values of a List, none if it is empty. Any other value is a list of one.
 func (v Value) List() []string {
 	switch {
 	case v.text == "":
@@ -89,7 +89,7 @@ func (v Value) List() []string {
 	return []string{v.text}
 }
 
-// valueOf is a value by its text, which is as a property's get returns it.
+// valueOf makes a value of its text, in the form that a property's get returns.
 func valueOf(t Type, text string) Value {
 	v := Value{Type: t, text: text}
 	switch t {
@@ -122,7 +122,7 @@ func bytesPair[N int64 | uint64](name string, n N) Pair {
 	return Pair{name, Value{Bytes, strconv.FormatInt(int64(n), 10), int64(n)}}
 }
 
-// durationPair shows whole seconds.
+// durationPair has a text in whole seconds.
 func durationPair(name string, d time.Duration) Pair {
 	return Pair{name, Value{Duration, formatDuration(d.Truncate(time.Second)), int64(d)}}
 }
@@ -141,22 +141,21 @@ type Pair struct {
 	Value Value
 }
 
-// row is what a menu lists: an item of the configuration, or something that only the
-// system knows; or all that a menu without items has. Every form of print, find and Query
-// show the same rows.
+// row is a line of what a menu lists: an item of the configuration, or something that only
+// the system has. A menu without items has one row. All forms of print, find and Query show
+// these rows.
 type row struct {
-	// id is the row's; 0 before identified has given it one.
+	// id is set by identified, or by whoever made the row.
 	id ID
-	// key is what the number of the row will refer to; the zero key if the row cannot be
-	// changed.
+	// key is what the number of the row refers to; the zero key if it cannot be changed.
 	key     key
 	flags   flags
 	comment string
 	pairs   []Pair
-	line    string // of the log
+	line    string // of the log, as it is
 }
 
-// value is what screens show of the property of that name.
+// value is the text of the property of that name, "" if the row has none.
 func (r row) value(name string) string {
 	switch name {
 	case "comment":
@@ -172,7 +171,7 @@ func (r row) value(name string) string {
 	return ""
 }
 
-// flags are those that a row has: a bit for each of flagChoices.
+// flags is a set of flags, with a bit for each of flagChoices.
 type flags uint16
 
 const (
@@ -207,13 +206,13 @@ func flagNamed(name string) flags {
 	return 0
 }
 
-// legendFlag is a flag that rows of a menu can have, and its letter.
+// legendFlag is a flag that the rows of a menu can have, and its letter.
 type legendFlag struct {
 	letter byte
 	name   string
 }
 
-// legendFlags are those that m's legend explains: "Flags: X - disabled, R - running".
+// legendFlags are the flags that m's legend explains: "Flags: X - disabled, R - running".
 func (m *menu) legendFlags() []legendFlag {
 	var all []legendFlag
 	text, _ := strings.CutPrefix(m.legend, "Flags: ")
@@ -225,7 +224,7 @@ func (m *menu) legendFlags() []legendFlag {
 	return all
 }
 
-// flag returns the bit of the flag of that name if rows of m can have it, else 0.
+// flag returns the flag of that name if rows of m can have it, else 0.
 func (m *menu) flag(name string) flags {
 	if slices.ContainsFunc(m.legendFlags(), func(f legendFlag) bool { return f.name == name }) {
 		return flagNamed(name)
@@ -233,8 +232,8 @@ func (m *menu) flag(name string) flags {
 	return 0
 }
 
-// letters are flags as they stand in m's columns: in each the first of its letters whose
-// flag is set, or a blank.
+// letters writes flags in m's columns. Each column has the letter of one flag that is set,
+// the first in the order of the legend, or a blank.
 func (m *menu) letters(set flags) string {
 	var b strings.Builder
 	legend := m.legendFlags()
@@ -252,8 +251,8 @@ func (m *menu) letters(set flags) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// rows are what a menu lists: what the system made, then the items. A menu without items has
-// one row, with all that it shows.
+// rows are all that a menu lists: what the system has made, then the items. A menu without
+// items has one row.
 func (x *execution) rows(m *menu) ([]row, error) {
 	var rows []row
 	if m.dynamic != nil {
@@ -269,7 +268,7 @@ func (x *execution) rows(m *menu) ([]row, error) {
 	return append(rows, items...), err
 }
 
-// itemRows are the items of the configuration; or for a menu of what is live, that.
+// itemRows are the rows of a menu without what the system has added to the configuration.
 func (x *execution) itemRows(m *menu) ([]row, error) {
 	switch {
 	case m.rows != nil:
@@ -281,7 +280,7 @@ func (x *execution) itemRows(m *menu) ([]row, error) {
 	return []row{{pairs: pairs}}, err
 }
 
-// screen are the properties of a menu without items, and what the system says besides.
+// screen are the properties of a menu without items, and what the system adds to them.
 func (x *execution) screen(m *menu) ([]Pair, error) {
 	var pairs []Pair
 	for _, p := range m.properties {
@@ -294,7 +293,7 @@ func (x *execution) screen(m *menu) ([]Pair, error) {
 	return append(pairs, live...), err
 }
 
-// configured are the items of the configuration.
+// configured are the rows of the items of the configuration.
 func (x *execution) configured(m *menu) []row {
 	var rows []row
 	known := x.interfaceNames()
@@ -312,7 +311,7 @@ func (x *execution) configured(m *menu) []row {
 			case p.name == "comment":
 				r.comment = value.text
 				continue
-			case p.names && value.text != "" && known != nil && !slices.Contains(known, strings.TrimPrefix(value.text, "!")):
+			case p.isInterface && value.text != "" && known != nil && !slices.Contains(known, strings.TrimPrefix(value.text, "!")):
 				r.flags |= flagInvalid
 			}
 			if value.text != "" {
@@ -328,21 +327,21 @@ func (x *execution) configured(m *menu) []row {
 			r.flags |= flagInvalid
 		}
 		if r.flags&flagDisabled != 0 {
-			r.flags &^= flagInvalid // it has no effect in any case
+			r.flags &^= flagInvalid // a disabled item shows no other reason
 		}
 		rows = append(rows, r)
 	}
 	return rows
 }
 
-// invalid are those items of m that have no effect.
+// invalid are the items of m that have no effect although they are not disabled.
 func (x *execution) invalid(m *menu) []ID {
 	if x.live.Invalid == nil {
 		return nil
 	}
 	indices, err := x.live.Invalid(m.path)
 	if err != nil {
-		return nil // as with interfaceNames
+		return nil // the items are as good without the flag
 	}
 	before := *m.items.ids(&Config{ids: x.before})
 	var invalid []ID
@@ -354,13 +353,13 @@ func (x *execution) invalid(m *menu) []ID {
 	return invalid
 }
 
-// identified gives each of the rows of m its ID.
+// identified gives each row of m its ID.
 func (x *execution) identified(m *menu, rows []row) error {
 	seen := map[ID]int{}
 	for i := range rows {
 		r := &rows[i]
 		switch {
-		case r.id != 0 || m.items == nil && m.rows == nil: // it has one, or it is no item
+		case r.id != 0 || m.items == nil && m.rows == nil: // it has one, or needs none
 		case r.key == key{}:
 			r.id = liveID(m, *r, seen)
 		default:
@@ -373,17 +372,17 @@ func (x *execution) identified(m *menu, rows []row) error {
 	return nil
 }
 
-// asked are the names that a condition may have in m.
-func (m *menu) asked() []string {
+// asked are the names that conditions in m can be about.
+func (m *menu) conditionNames() []string {
 	var names []string
-	for _, p := range m.shown() {
+	for _, p := range m.rowProperties() {
 		names = append(names, p.Name)
 	}
 	return names
 }
 
-// shown is what the rows of m have, with help.
-func (m *menu) shown() []Choice {
+// shown are the properties and flags that rows of m can have, with help.
+func (m *menu) rowProperties() []Choice {
 	var all []Choice
 	readOnly := func(counted bool) {
 		for _, p := range m.readOnly {
@@ -399,7 +398,7 @@ func (m *menu) shown() []Choice {
 		}
 	}
 	readOnly(true)
-	if m.gathers {
+	if m.allLinks {
 		all = append(all, Choice{"disabled", "whether it is kept without effect"}, Choice{"comment", "a note for people"})
 	}
 	for _, c := range flagChoices {

@@ -13,31 +13,32 @@ import (
 	"github.com/postern-router/postern/ntp"
 )
 
-// UpgradeArguments are what /system upgrade was given.
+// UpgradeArguments are the arguments of /system upgrade.
 type UpgradeArguments struct {
-	// From is the URL of the image, or the path of a file or disk of the router's.
+	// From is the URL of the image, or the path of a file or a disk on the router.
 	From  string
 	Force bool
 }
 
-// SlotState is a place on flash for an image, as /partitions shows it.
+// SlotState is the state of a slot for an image on flash, as /partitions shows it.
 type SlotState struct {
 	Name string
-	// Running is set for the one that the router was started from.
+	// Running is set for the slot that the router was started from.
 	Running bool
-	// Active is set for the one that the next start is from.
+	// Active is set for the slot that the next start will use.
 	Active bool
-	// Version is "" if it is not known, or if there is no image.
+	// Version is that of the image, "" if it is not known or there is no image.
 	Version string
-	// Size is that of the image, in bytes.
+	// Size is the size of the image in bytes.
 	Size int64
 	// State is empty, untried, on trial, failed or confirmed.
 	State string
 }
 
-// NTPState is what the time client has found out.
+// NTPState is the state of the time client.
 type NTPState struct {
-	// Status is stopped, waiting or synchronized. The rest is of the last answer.
+	// Status is stopped, waiting or synchronized. The other fields are those of the last
+	// answer.
 	Status  string
 	Server  string
 	Stratum int
@@ -46,7 +47,7 @@ type NTPState struct {
 
 var (
 	upgradeCommand = command{name: "upgrade", help: "write another version of the software to flash, and restart with it",
-		needs: Upgrade, unnamed: []string{"from"},
+		needs: Upgrade, positional: []string{"from"},
 		arguments: []argument{
 			option(prop("from", imageSource(), "", "where the upgrade image is",
 				func(o *options) *string { return &o.upgrade.From })),
@@ -88,7 +89,7 @@ var (
 	}
 	loggingAction = &menu{
 		path: "system logging action", help: "where the log can be sent",
-		commands: []command{setItems, printLive}, only: remoteAction,
+		commands: []command{setItems, printLive}, single: remoteAction,
 		needs:   hasRemoteLog,
 		rows:    (*execution).loggingActionRows,
 		columns: []column{{"name", 16}, {"target", 6}, {"remote", 15}, {"remote-port", 0}},
@@ -126,15 +127,15 @@ var (
 	printNTPCommand = printScreen("show what is set, and what the servers say")
 )
 
-// remoteAction is the one action of /system logging that has to be chosen: the memory of
-// the kernel has all of the log in any case.
+// remoteAction is the only action of /system logging that can be chosen. The kernel keeps the
+// whole log in memory in any case.
 const remoteAction = "remote"
 
 func hasRemoteLog(l Live) bool { return l.RemoteLog }
 
 func logRules(c *Config) *[]LogRule { return &c.RemoteLog.Rules }
 
-// topicList is topics, with commas between and "!" before those that must not be.
+// topicList is the kind of a list of topics, with "!" before those that a line must not have.
 func topicList() kind[string] {
 	topics := []string{"system", "socks", "firewall", "interface", "ntp", "account", "info", "warning", "error", "critical"}
 	return optional(kind[string]{
@@ -163,7 +164,7 @@ func topicList() kind[string] {
 	}, "any")
 }
 
-// loggingRows are the rules of the log. Without a server none has an effect.
+// loggingRows are the rules of the log. Without a server they have no effect.
 func (x *execution) loggingRows() ([]row, error) {
 	rows := x.configured(x.menu("system logging"))
 	for i := range rows {
@@ -184,9 +185,9 @@ func (x *execution) loggingActionRows() ([]row, error) {
 	return []row{r}, nil
 }
 
-// olderLogging makes of what stands behind "/system logging set" in earlier versions,
-// which sent all of the log or nothing, what stands behind that of its action now. It
-// returns no words if that is not of an earlier version.
+// olderLogging translates the arguments of "/system logging set" of earlier versions, which
+// sent the whole log or nothing, to those of "/system logging action set". It returns no
+// words if they are not those of an earlier version.
 func (x *execution) olderLogging(words []word) (*menu, []word) {
 	if len(words) == 0 || !strings.HasPrefix(words[0].key, remoteAction) {
 		return nil, nil
@@ -201,8 +202,8 @@ func (x *execution) olderLogging(words []word) (*menu, []word) {
 
 func hasNTP(l Live) bool { return l.NTP != nil }
 
-// imageSource is where an image comes from: an address of a file, or a path, by its
-// slash.
+// imageSource is the kind of an image's source: the URL of a file, or a path, which begins
+// with a slash.
 func imageSource() kind[string] {
 	return kind[string]{
 		accepts: "http://ADDRESS[:PORT]/PATH, or the path of a disk, as /dev/sda",
@@ -217,7 +218,7 @@ func imageSource() kind[string] {
 	}
 }
 
-// hostList is up to limit hosts, separated by commas.
+// hostList is the kind of a list of at most limit hosts.
 func hostList(limit int) kind[[]string] {
 	host := hostName()
 	return kind[[]string]{
@@ -268,7 +269,7 @@ func (x *execution) slotRows() ([]row, error) {
 	return rows, nil
 }
 
-// timeClient is what the time client says.
+// timeClient is the state of the time client.
 func (x *execution) timeClient() ([]Pair, error) {
 	state, err := x.live.NTP()
 	if err != nil {
@@ -286,7 +287,7 @@ func (x *execution) userRows() ([]row, error) {
 	return []row{{id: onlyID, pairs: []Pair{textPair("name", Admin), wordPair("group", "full")}}}, nil
 }
 
-// resource is how the machine is.
+// resource is the state of the machine.
 func (x *execution) resource() ([]Pair, error) {
 	if x.live.Resource == nil {
 		return nil, unavailable("resource")
@@ -310,8 +311,8 @@ func (x *execution) resource() ([]Pair, error) {
 	}, nil
 }
 
-// clock is what /system clock was told to be: the zero time and noTime leave a part
-// as it is.
+// clock is the date and the time of day that /system clock set was given. The zero date and
+// noTime mean that it was not.
 type clock struct {
 	date time.Time
 	time time.Duration
@@ -338,8 +339,8 @@ func (x *execution) setClock(_ *menu, a arguments) error {
 	return x.ask(SetClock)
 }
 
-// now returns the start of the day in the time zone, as if that were UTC, and the time
-// since.
+// now returns the start of the current day in the configured time zone, as if that were UTC,
+// and the time since then.
 func (x *execution) now() (day time.Time, since time.Duration) {
 	t := x.live.Now().UTC().Add(x.cfg.TimeZone)
 	day = time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)

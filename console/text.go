@@ -8,17 +8,18 @@ import (
 	"strings"
 )
 
-// exportWidth is where the lines of an export are wrapped, as RouterOS wraps them.
+// exportWidth is the column at which the lines of an export are wrapped, as in RouterOS.
 const exportWidth = 80
 
 // maxErrors is how many errors Load reports of one text.
 const maxErrors = 20
 
-// Export writes cfg as the commands that make it out of Default, each menu under
-// its path, with what is sensitive. Load reads it back.
+// Export writes cfg as the commands that make it out of Default, each menu under its path,
+// with what is sensitive. Load reads it.
 func Export(cfg Config) string { return exportMenus(menus, &cfg, "", sensitiveWord.Name) }
 
-// exportMenus exports the menu at path and those below it, as words of exportWords say.
+// exportMenus exports the menu at path and those below it, according to words, which are
+// some of exportWords.
 func exportMenus(menus []*menu, cfg *Config, path string, words ...string) string {
 	var b strings.Builder
 	sensitive, verbose := slices.Contains(words, sensitiveWord.Name), slices.Contains(words, verboseWord.Name)
@@ -32,15 +33,15 @@ func exportMenus(menus []*menu, cfg *Config, path string, words ...string) strin
 		case m.items == nil:
 			if words := exported(m, cfg, 0, sensitive, verbose); len(words) > 0 {
 				verb := []string{"set"}
-				if m.only != "" {
-					verb = append(verb, m.only)
+				if m.single != "" {
+					verb = append(verb, m.single)
 				}
 				lines = append(lines, append(verb, words...))
 			}
 		default:
 			for i := range m.items.count(cfg) {
 				verb := []string{"add"}
-				if m.names {
+				if m.isPorts {
 					verb = []string{"set", cfg.Links[i].Name}
 					if cfg.Links[i].Renamed != "" { // the other name may be that of another port
 						verb[1] = "[find " + defaultName + "=" + cfg.Links[i].Name + "]"
@@ -66,7 +67,7 @@ func exportMenus(menus []*menu, cfg *Config, path string, words ...string) strin
 	return b.String()
 }
 
-// exported are properties as words: those that are not at their default, or all.
+// exported are the properties as words: those that differ from the default, or all.
 func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string {
 	var words []string
 	for _, p := range m.properties {
@@ -83,41 +84,41 @@ func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string 
 	return words
 }
 
-// BadLine is the error of a line that Load has kept out, as "name:LINE: message".
+// BadLine is the error of a line that Load has left out, as "name:LINE: message".
 type BadLine struct {
 	Name string
-	// Line is its number, from 1, and Text the line itself, with what continues it. Text is
-	// empty if the line may have what must not be shown, as a password's hash, and for an
-	// error that stands for more lines.
+	// Line is its number, from 1, and Text the line itself with its continuations. Text is
+	// empty if the line may contain what must not be shown, as the hash of a password, and
+	// for an error that stands for several lines.
 	Line int
 	Text string
-	// Without says what the rest must not do without the line.
+	// Without says what the configuration must not be used for without the line.
 	Without Without
 	Err     error
 }
 
-// Without says what must not be done with a configuration that lacks a line. A greater
-// one is stricter.
+// Without says what a configuration must not be used for if a line of it was not understood.
+// Greater values are stricter.
 type Without int
 
 const (
-	// HoldRest: the rest of the configuration holds.
+	// HoldRest: the rest of the configuration is used.
 	HoldRest Without = iota
-	// DisableSOCKS: the SOCKS server must not run: the line may have said whom it refuses.
+	// DisableSOCKS: the SOCKS server must not run, because the line may have denied a request
+	// that the rest allows.
 	DisableSOCKS
-	// CloseRouter: nothing may be forwarded, and the router answers its LAN alone: the line
-	// may have forbidden what the rest allows.
+	// CloseRouter: nothing may be forwarded, and the router answers its LAN only, because the
+	// line may have dropped packets that the rest lets through.
 	CloseRouter
 )
 
-// without is what a configuration must not do that lacks a line which begins with path: the
-// words of its menu, as far as they are known and as they are written. They may be
-// shortened, and each menu that they could stand for counts. Secret reports whether one of
-// these menus has properties that must not be shown.
+// without is the consequence of a line that was not understood. path begins with the words of
+// its menu, which may be shortened: every menu that they could mean counts. secret reports
+// whether one of these menus has properties that must not be shown.
 func without(path string) (w Without, secret bool) {
 	words := strings.Fields(path)
 	if len(words) == 0 {
-		return CloseRouter, false // it may be for any menu
+		return CloseRouter, false // it could be for any menu
 	}
 	for _, m := range menus {
 		names := strings.Fields(m.path)
@@ -137,11 +138,10 @@ func (b *BadLine) Error() string { return fmt.Sprintf("%s:%d: %v", b.Name, b.Lin
 
 func (b *BadLine) Unwrap() error { return b.Err }
 
-// Load reads a configuration: lines that change Default. It returns what the good
-// lines make together with an error that joins those of the bad ones, each a
-// *BadLine. Lines behind a bad path are bad too, up to the next path from
-// the root: they would otherwise change the menu before it. The result is not checked as a whole:
-// see Validate.
+// Load reads a configuration: lines that change Default. It returns what the good lines make,
+// and an error that joins a *BadLine for each bad one. Lines after a bad path are bad too, up
+// to the next path from the root, because they would change the wrong menu. The configuration
+// is not checked as a whole: see Validate.
 func Load(name string, r io.Reader) (Config, error) {
 	cfg := Default()
 	data, err := io.ReadAll(io.LimitReader(r, MaxText+1))
@@ -152,8 +152,7 @@ func Load(name string, r io.Reader) (Config, error) {
 		return cfg, fmt.Errorf("%s: longer than %d bytes", name, MaxText)
 	}
 	var all []error
-	// path begins with the menu that a line is for; what the line says follows. Behind a bad
-	// path it is that path.
+	// path is the menu of the line and then the line itself. After a bad path it is that path.
 	var text, path string
 	fail := func(line int, err error) {
 		if len(all) < maxErrors {
@@ -164,7 +163,7 @@ func Load(name string, r io.Reader) (Config, error) {
 			}
 			all = append(all, b)
 		} else if len(all) == maxErrors {
-			// Nobody knows what they are for.
+			// They could be for any menu.
 			all = append(all, &BadLine{Name: name, Line: line, Without: CloseRouter, Err: errors.New("more errors, not shown")})
 		}
 	}
@@ -209,6 +208,6 @@ func Load(name string, r io.Reader) (Config, error) {
 		}
 		cfg = result.Config
 	}
-	cfg.ids = [lists][]ID{} // they are those of the places
+	cfg.ids = [lists][]ID{} // items of a file have the IDs of their places
 	return cfg, errors.Join(all...)
 }

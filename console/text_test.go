@@ -215,11 +215,11 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 				require.NoError(t, err)
 				cfg = x.cfg
 			}
-			if m.names {
+			if m.isPorts {
 				cfg.Links[i] = Port{Link: netcfg.Link{Name: fmt.Sprintf("ether%d", i)}}
 			}
 			for _, p := range m.properties {
-				if m.names && p.name == "name" { // with the others' names as they are: below
+				if m.isPorts && p.name == "name" { // with the others' names as they are: below
 					continue
 				}
 				values := candidates(p)
@@ -333,7 +333,7 @@ func TestLongestExport(t *testing.T) {
 		for m.items != nil && m.items.count(&x.cfg) < MaxItems {
 			i, err := x.append(m)
 			require.NoError(t, err)
-			if m.names {
+			if m.isPorts {
 				x.cfg.Links[i].Name = fmt.Sprintf("%s%06d", "ethernet-", i)
 			}
 		}

@@ -10,7 +10,7 @@ import (
 
 // This file has the kinds of time.
 
-// duration is a time of low..high, to the millisecond.
+// duration is a time of low..high in milliseconds.
 func duration(low, high time.Duration) kind[time.Duration] {
 	l, h := formatDuration(low), formatDuration(high)
 	return kind[time.Duration]{
@@ -27,7 +27,7 @@ func duration(low, high time.Duration) kind[time.Duration] {
 	}
 }
 
-// units of a time, as RouterOS writes them, in their order.
+// units of a time, as RouterOS writes them, in this order.
 var units = []struct {
 	name string
 	size time.Duration
@@ -40,7 +40,7 @@ var units = []struct {
 	{"ms", time.Millisecond},
 }
 
-// parseDuration reads a time as RouterOS does: 2m, 1h30m, 1d2h, 500ms, 00:02:00,
+// parseDuration parses a time as RouterOS does: 2m, 1h30m, 1d2h, 500ms, 00:02:00,
 // 1d00:02:00, or a number of seconds.
 func parseDuration(s string) (time.Duration, error) {
 	bad := errors.New("not a time")
@@ -55,7 +55,7 @@ func parseDuration(s string) (time.Duration, error) {
 		tail := rest[n:]
 		if strings.HasPrefix(tail, ":") {
 			clock, err := parseClock(rest)
-			if err != nil || next > 2 { // only weeks and days may stand before it
+			if err != nil || next > 2 { // only weeks and days may come before it
 				return 0, bad
 			}
 			ms += clock
@@ -85,7 +85,7 @@ func parseDuration(s string) (time.Duration, error) {
 	return time.Duration(min(ms, 1e12)) * time.Millisecond, nil
 }
 
-// parseClock reads hours:minutes:seconds as milliseconds.
+// parseClock parses hours:minutes:seconds, and returns milliseconds.
 func parseClock(s string) (int64, error) {
 	parts := strings.Split(s, ":")
 	if len(parts) != 3 {
@@ -118,8 +118,7 @@ func formatDuration(d time.Duration) string {
 
 var months = []string{"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"}
 
-// date is a day as RouterOS writes it, or as ISO 8601 does. Its value is the start of
-// the day in UTC.
+// date is a day as RouterOS or ISO 8601 writes it. The value is the start of the day in UTC.
 func date() kind[time.Time] {
 	return kind[time.Time]{
 		accepts: "date: mmm/dd/yyyy (jan/31/2030) or yyyy-mm-dd, 1970..2037",
@@ -142,7 +141,7 @@ func date() kind[time.Time] {
 				}
 			}
 			t := time.Date(int(n[0]), time.Month(n[1]), int(n[2]), 0, 0, 0, 0, time.UTC)
-			// The kernel's clock of a 32-bit board ends in 2038.
+			// The clock of a 32-bit kernel ends in 2038.
 			if n[0] < 1970 || n[0] > 2037 || int64(t.Month()) != n[1] || int64(t.Day()) != n[2] {
 				return time.Time{}, errors.New("no such day")
 			}
@@ -154,7 +153,7 @@ func date() kind[time.Time] {
 	}
 }
 
-// offset is how far a time zone is ahead of UTC.
+// offset is how far local time is ahead of UTC.
 func offset() kind[time.Duration] {
 	return kind[time.Duration]{
 		accepts: "+hh:mm or -hh:mm: -12:00..+14:00",

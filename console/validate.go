@@ -8,16 +8,16 @@ import (
 	"github.com/postern-router/postern/netcfg"
 )
 
-// Validate checks cfg as a whole, for a machine that has these ports: that every
-// value is one which the language takes, that interfaces are ports of the machine, bridges or VLANs,
-// and what firewall, netcfg and socks ask of their parts. The error names the menu
-// and, from 0, the item.
+// Validate checks cfg as a whole, for a machine with these ports: that the language accepts
+// every value, that every interface is a port, a bridge or a VLAN, and that packages
+// firewall, netcfg and socks accept their parts. The error names the menu and the item,
+// counted from 0.
 func Validate(cfg Config, ports []string) error {
 	var interfaces []string
 	for _, name := range ports {
 		interfaces = append(interfaces, cfg.Called(name))
 	}
-	interfaces = append(interfaces, cfg.made()...)
+	interfaces = append(interfaces, cfg.createdLinks()...)
 	for i, name := range interfaces {
 		if slices.Contains(interfaces[:i], name) {
 			return fmt.Errorf("failure: already have interface with such name: %s", name)
@@ -65,7 +65,7 @@ func checkProperty(p property, cfg *Config, item int, interfaces []string) error
 	if err := p.set(cfg, item, value); err != nil {
 		return err
 	}
-	if p.names && value != "" && !slices.Contains(interfaces, strings.TrimPrefix(value, "!")) {
+	if p.isInterface && value != "" && !slices.Contains(interfaces, strings.TrimPrefix(value, "!")) {
 		return fmt.Errorf("input does not match any value of %s: %s; expected %s", p.name, value, strings.Join(interfaces, " | "))
 	}
 	return nil

@@ -11,28 +11,28 @@ import (
 	"github.com/postern-router/postern/match"
 )
 
-// kind is a type of property: how its values are read and written.
+// kind is a kind of value: how it is parsed and written.
 type kind[V any] struct {
 	typ Type
-	// accepts is the type with its range, as help and errors show it.
+	// accepts describes the type and the range, for help and errors.
 	accepts string
-	// unset is what the empty value, the zero of V, means; "" if a value is needed.
+	// unset is what the empty value (the zero V) means; it is "" if a value is needed.
 	unset string
-	// values are all that there are, of an enumeration.
+	// values are the words of an enumeration.
 	values []string
-	// names is set for the name of a port, which may have "!" in front, and list for
-	// values that may stand in a list with commas between.
-	names, list bool
+	// isInterface is set for the name of an interface, and list for values that can stand in
+	// a list, separated by commas.
+	isInterface, list bool
 
 	parse func(string) (V, error)
-	// format writes a value as parse reads it, and one that is unset as "".
+	// format writes a value as parse reads it, and an unset one as "".
 	format func(V) string
 }
 
-// errNoMatch is the error of a word that is none of an enumeration's.
+// errNoMatch is the error of a word that an enumeration does not have.
 var errNoMatch = errors.New("no such value")
 
-// rangeError is the error of a value outside of a range.
+// rangeError is the error of a value outside its range.
 type rangeError struct{ low, high string }
 
 func (e rangeError) Error() string { return e.low + ".." + e.high }
@@ -69,7 +69,7 @@ func enum[V ~string](values ...string) kind[V] {
 	}
 }
 
-// oneOf returns the one of values that s, which may be shortened, stands for.
+// oneOf returns the one of values that s, which may be shortened, means.
 func oneOf(s string, values ...string) (string, error) {
 	full, err := complete(s, values)
 	if err != nil && !errors.Is(err, errAmbiguous) {
@@ -78,7 +78,7 @@ func oneOf(s string, values ...string) (string, error) {
 	return full, err
 }
 
-// optional lets k be left empty, which means unset.
+// optional makes k accept the empty value, which means what unset says.
 func optional[V comparable](k kind[V], unset string) kind[V] {
 	format := k.format
 	k.unset = unset
@@ -112,8 +112,8 @@ func integer[V int | uint16](low, high V) kind[V] {
 	}
 }
 
-// decimal reads digits and nothing else, as a number that is not above 10^9.
-// Anything larger is out of every range here.
+// decimal parses digits and nothing else. It returns 10^9 for any greater number: all ranges
+// here end below that.
 func decimal(s string) (int64, error) {
 	if s == "" || strings.Trim(s, "0123456789") != "" {
 		return 0, errors.New("not a number")
@@ -135,7 +135,7 @@ func address() kind[netip.Addr] {
 	}
 }
 
-// addressList is up to limit addresses, separated by commas.
+// addressList is at most limit addresses, separated by commas.
 func addressList(limit int) kind[[]netip.Addr] {
 	return kind[[]netip.Addr]{
 		typ:     List,
@@ -197,14 +197,14 @@ func addressMatch() kind[match.Addresses] {
 	}
 }
 
-// addressRange is one or more new addresses: a match without "!".
+// addressRange is an address, a prefix or a range to translate to: a match without "!".
 func addressRange() kind[match.Addresses] {
 	k := addressMatch()
 	k.accepts, k.unset = strings.TrimPrefix(k.accepts, "[!]"), "none"
 	k.parse = func(s string) (match.Addresses, error) {
 		a, err := match.ParseAddresses(s)
 		if err == nil && a.Not {
-			err = errors.New(`"!" cannot stand here`)
+			err = errors.New(`"!" is not possible here`)
 		}
 		return a, err
 	}
@@ -220,7 +220,7 @@ func portMatch() kind[match.Ports] {
 	}
 }
 
-// portRange is one new port, or a range: a match without "!".
+// portRange is a port or a range to translate to: a match without "!".
 func portRange() kind[match.Ports] {
 	k := portMatch()
 	k.accepts, k.unset = "port or port-port: 0..65535", "none"
@@ -234,8 +234,8 @@ func portRange() kind[match.Ports] {
 	return k
 }
 
-// text is low..high bytes that can all be seen, in UTF-8: it ends up in the host
-// name, in the kernel's log, on terminals. With low 0 it may be empty.
+// text is low..high bytes of printable UTF-8: it ends up in the host name, in the kernel's log
+// and on terminals. If low is 0 it may be empty.
 func text(low, high int) kind[string] {
 	k := kind[string]{
 		accepts: fmt.Sprintf("printable string: %d..%d bytes", low, high),
@@ -256,11 +256,11 @@ func text(low, high int) kind[string] {
 	return k
 }
 
-// portName is the name of a network port; IFNAMSIZ is 16 with the final zero.
+// portName is the name of an interface. IFNAMSIZ is 16, with the final zero.
 func portName() kind[string] {
 	return kind[string]{
-		accepts: "interface name",
-		names:   true,
+		accepts:     "interface name",
+		isInterface: true,
 		parse: func(s string) (string, error) {
 			if s == "" || len(s) > 15 || strings.ContainsAny(s, `/!"\$?, `) || quote(s) != s {
 				return "", errNoMatch
@@ -271,12 +271,12 @@ func portName() kind[string] {
 	}
 }
 
-// portNameMatch matches the packets of a port, or with "!" of all others.
+// portNameMatch matches the packets of an interface, or with "!" of all others.
 func portNameMatch() kind[string] {
 	return optional(negatable(portName()), "any")
 }
 
-// negatable lets "!" stand in front of what k takes.
+// negatable makes k accept a "!" before the value.
 func negatable(k kind[string]) kind[string] {
 	parse := k.parse
 	k.accepts = "[!]" + k.accepts
@@ -291,7 +291,7 @@ func negatable(k kind[string]) kind[string] {
 	return k
 }
 
-// protocol of IP, by name where RouterOS and iptables share one.
+// protocol is an IP protocol, by its name if RouterOS and iptables have the same.
 func protocol() kind[string] {
 	return optional(negatable(kind[string]{
 		typ:     Enumeration,
@@ -302,7 +302,7 @@ func protocol() kind[string] {
 			if err != nil {
 				return oneOf(s, match.ProtocolNames...)
 			}
-			if n < 1 || n > 255 { // iptables takes 0 for all
+			if n < 1 || n > 255 { // to iptables 0 means all
 				return "", rangeError{"1", "255"}
 			}
 			return match.ProtocolName(strconv.FormatInt(n, 10)), nil
@@ -311,7 +311,7 @@ func protocol() kind[string] {
 	}), "all")
 }
 
-// wordList is one or more of values, separated by commas, none twice.
+// wordList is one or more of values, separated by commas, each at most once.
 func wordList(values ...string) kind[string] {
 	return optional(negatable(kind[string]{
 		typ:     List,
@@ -336,8 +336,7 @@ func wordList(values ...string) kind[string] {
 	}), "any")
 }
 
-// icmpOptions is an ICMP type with or without a code. The kernel takes type 255
-// for any type.
+// icmpOptions is an ICMP type with or without a code. To the kernel type 255 means any.
 func icmpOptions() kind[string] {
 	return optional(kind[string]{
 		accepts: "type or type:code: 0..254, code 0..255",
@@ -382,8 +381,7 @@ func hostName() kind[string] {
 	}
 }
 
-// hash is what Live.HashPassword makes: its characters need no quotes in a file
-// that people look at, except for $.
+// hash is what Live.HashPassword returns.
 func hash() kind[string] {
 	return kind[string]{
 		accepts: "hash of a password: 1..255 characters of a-z, A-Z, 0-9 and $./+=,-",

@@ -13,35 +13,34 @@ import (
 	"strings"
 )
 
-// where is what stands behind that word, or behind find: an item has to meet all
-// conditions of one of the lists. There is none for what every item meets.
+// where is the conditions after the word where, or after find: a row meets them if it meets
+// all conditions of at least one list. Every row meets a nil where.
 type where [][]condition
 
-// condition is a comparison, the name of what has to be set, or a group in parentheses.
+// condition is a comparison, the name of a property that has to be set, or a group in
+// parentheses.
 type condition struct {
 	name, value string
-	// test is one of "=", "!=", "<", "<=", ">", ">=", "~" for a pattern that it has, or ""
-	// for set.
+	// test is "=", "!=", "<", "<=", ">", ">=", "~" (matches the pattern) or "" (is set).
 	test    string
-	flag    flags          // name is that of a flag, this one
+	flag    flags          // the flag, if name is that of one
 	pattern *regexp.Regexp // of "~"
-	group   where          // nil if it is none
+	group   where          // nil if the condition is no group
 	not     bool
 }
 
 const (
-	// mostPattern is how long the pattern of a condition may be, in bytes.
-	mostPattern = 200
-	// mostGroups is how deep groups may be in groups.
-	mostGroups = 16
+	// maxPattern is the greatest length of a pattern in bytes.
+	maxPattern = 200
+	// maxGroups is how deep groups can be nested.
+	maxGroups = 16
 )
 
-// pattern compiles what stands behind ~, a regular expression as RouterOS takes it.
-// Counted repetitions it does not take: they are the ones that a line of text makes
-// megabytes of.
+// pattern compiles the regular expression of a "~". It refuses counted repetitions, as a{1000}:
+// with them a short line needs megabytes of memory.
 func pattern(text string) (*regexp.Regexp, error) {
-	if len(text) > mostPattern {
-		return nil, fmt.Errorf("it has %d characters; %d at most", len(text), mostPattern)
+	if len(text) > maxPattern {
+		return nil, fmt.Errorf("it has %d characters; %d at most", len(text), maxPattern)
 	}
 	tree, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
@@ -56,7 +55,7 @@ func pattern(text string) (*regexp.Regexp, error) {
 	return regexp.Compile(text)
 }
 
-// conditions reads what stands behind where, or behind find.
+// conditions parses the words after where or find.
 func (x *execution) conditions(m *menu, words []word) (where, error) {
 	if len(words) > 0 && words[0].plain() && words[0].text == "where" {
 		words = words[1:]
@@ -68,8 +67,8 @@ func (x *execution) conditions(m *menu, words []word) (where, error) {
 	return w, err
 }
 
-// alternatives reads conditions with "and", nothing or "or" between, which binds less,
-// to the end or to a closing parenthesis: that and what follows is the rest.
+// alternatives parses conditions that are joined by "and", by nothing (which means and) or by
+// "or", up to the end or a closing parenthesis. rest begins with the parenthesis.
 func (x *execution) alternatives(m *menu, words []word, depth int) (w where, rest []word, err error) {
 	var all []condition
 	open := false // a condition has to follow
@@ -102,10 +101,10 @@ func (x *execution) alternatives(m *menu, words []word, depth int) (w where, res
 }
 
 func (x *execution) noCondition(m *menu, at word) error {
-	return &lineError{message: "expected condition", place: at.place, expected: "property=value, with one of " + strings.Join(m.asked(), ", ")}
+	return &lineError{message: "expected condition", place: at.place, expected: "property=value, with one of " + strings.Join(m.conditionNames(), ", ")}
 }
 
-// condition reads one, and returns the words that follow it.
+// condition parses one condition, and returns the words that follow it.
 func (x *execution) condition(m *menu, words []word, depth int) (c condition, rest []word, err error) {
 	w := words[0]
 	if w.find != nil || w.quoted && !w.assigned {
@@ -115,7 +114,7 @@ func (x *execution) condition(m *menu, words []word, depth int) (c condition, re
 		c.not, words = true, words[1:]
 	}
 	if words[0].plain() && words[0].text == "(" {
-		if depth == mostGroups {
+		if depth == maxGroups {
 			return c, nil, &lineError{message: "too many groups within groups", place: words[0].place}
 		}
 		c.group, rest, err = x.alternatives(m, words[1:], depth+1)
@@ -142,7 +141,7 @@ func (x *execution) condition(m *menu, words []word, depth int) (c condition, re
 	} else if strings.HasPrefix(w.text, "!") {
 		c.name, c.not = w.text[1:], true
 	}
-	full, err := complete(c.name, m.asked())
+	full, err := complete(c.name, m.conditionNames())
 	if errors.Is(err, errAmbiguous) {
 		return c, nil, &lineError{message: "ambiguous property name " + Printable(c.name), place: w.place, expected: err.Error()}
 	}
@@ -158,8 +157,8 @@ func (x *execution) condition(m *menu, words []word, depth int) (c condition, re
 	return c, words[1:], err
 }
 
-// checked is a condition about something that rows of m have, with its value as rows have
-// it.
+// checked completes a condition about a property or a flag that rows of m have: its value is
+// then written as in rows.
 func (m *menu) checked(c condition) (condition, error) {
 	var err error
 	c.flag = m.flag(c.name)
@@ -181,7 +180,7 @@ func (m *menu) checked(c condition) (condition, error) {
 	return c, err
 }
 
-// canonical writes a value of a property as rows have it.
+// canonical writes a value of a property as in rows.
 func (m *menu) canonical(p property, value string) (string, error) {
 	var scratch Config
 	if m.items != nil {
@@ -191,17 +190,17 @@ func (m *menu) canonical(p property, value string) (string, error) {
 	return p.get(&scratch, 0), err
 }
 
-// met reports whether a row meets w.
-func (w where) met(r row) bool {
+// meets reports whether a row meets w.
+func (w where) meets(r row) bool {
 	return w == nil || slices.ContainsFunc(w, func(all []condition) bool {
-		return !slices.ContainsFunc(all, func(c condition) bool { return c.met(r) == c.not })
+		return !slices.ContainsFunc(all, func(c condition) bool { return c.meets(r) == c.not })
 	})
 }
 
-// met reports whether a row meets c, but for its not.
-func (c condition) met(r row) bool {
+// meets reports whether a row meets c, without regard to c.not.
+func (c condition) meets(r row) bool {
 	if c.group != nil {
-		return c.group.met(r)
+		return c.group.meets(r)
 	}
 	value := r.value(c.name)
 	if c.flag != 0 {
@@ -227,18 +226,18 @@ func (c condition) met(r row) bool {
 	return ordered && order >= 0
 }
 
-// asks reports whether w is about a property.
-func (w where) asks(name string) bool {
+// mentions reports whether a condition of w is about the property of that name.
+func (w where) mentions(name string) bool {
 	return slices.ContainsFunc(w, func(all []condition) bool {
-		return slices.ContainsFunc(all, func(c condition) bool { return c.group.asks(name) || c.name == name })
+		return slices.ContainsFunc(all, func(c condition) bool { return c.group.mentions(name) || c.name == name })
 	})
 }
 
-// matching are the rows that meet w, which are as they were: what is counted is looked
-// up for the conditions about it.
+// matching are the rows that meet w. Counters are looked up if there are conditions about
+// them, but the rows returned do not have them.
 func (x *execution) matching(m *menu, rows []row, w where) ([]row, error) {
 	known := rows
-	if slices.ContainsFunc(m.readOnly, func(p readOnly) bool { return p.counted && w.asks(p.name) }) {
+	if slices.ContainsFunc(m.readOnly, func(p readOnly) bool { return p.counted && w.mentions(p.name) }) {
 		known = slices.Clone(rows)
 		for i := range known {
 			known[i].pairs = slices.Clip(known[i].pairs)
@@ -249,15 +248,15 @@ func (x *execution) matching(m *menu, rows []row, w where) ([]row, error) {
 	}
 	var met []row
 	for i, r := range rows {
-		if w.met(known[i]) {
+		if w.meets(known[i]) {
 			met = append(met, r)
 		}
 	}
 	return met, nil
 }
 
-// compare orders values of a kind that has an order: numbers and sizes, times, and
-// addresses by themselves, without port and netmask.
+// compare orders two numbers, sizes, times or addresses. Addresses are compared without
+// their port and netmask.
 func compare(a, b string) (order int, ok bool) {
 	for _, measure := range []func(string) (uint64, error){
 		func(s string) (uint64, error) {
