@@ -1,11 +1,12 @@
-// Package match holds the address and port matchers that a firewall rule and a
-// SOCKS access rule have in common, and their written form, which is that of
-// RouterOS: an address, prefix, netmask or range; a port, range or list; "!" in
-// front of either for its opposite.
+// Package match has the address and port matchers that firewall rules and SOCKS access rules
+// have in common, and the names of protocols and connection states. Matchers are written as in
+// RouterOS: an address, prefix, netmask or range; a port, range or list; "!" before it for all
+// others.
 //
-// It is a leaf: it imports nothing of the project and holds no state. The zero
-// value of each matcher matches everything and is written as the empty string;
-// parsing what String wrote gives the same value.
+// It promises:
+//   - The zero value of each matcher matches everything, and is written as the empty string.
+//   - Parsing what String wrote gives the same value.
+//   - It imports nothing of the project, has no state, and does no I/O.
 package match
 
 import (
@@ -16,7 +17,7 @@ import (
 	"strings"
 )
 
-// Addresses matches IPv4 addresses: From to To, both included, or with Not all
+// Addresses matches IPv4 addresses from From to To, both included; with Not it matches all
 // others. The zero value matches every address.
 type Addresses struct {
 	Not      bool
@@ -31,8 +32,8 @@ func AddressesFromPrefix(p netip.Prefix) Addresses {
 
 // ParseAddresses reads an IPv4 address (10.0.0.1), a prefix (10.0.0.0/8), an
 // address with netmask (10.0.0.0/255.0.0.0) or a range (10.0.0.1-10.0.0.9),
-// with "!" in front for every other address. Host bits of a prefix are dropped.
-// The empty string is the zero value.
+// with "!" before it for all other addresses. Host bits of a prefix are dropped. The empty
+// string is the zero value.
 func ParseAddresses(s string) (Addresses, error) {
 	if s == "" {
 		return Addresses{}, nil
@@ -77,8 +78,8 @@ func ParseIPv4(s string) (netip.Addr, error) {
 	return a, nil
 }
 
-// ParsePrefix reads an IPv4 address with an optional prefix length or netmask
-// behind a slash, and keeps its host bits. Without a slash the length is 32.
+// ParsePrefix reads an IPv4 address, optionally followed by a slash and a prefix length or a
+// netmask, and keeps the host bits. Without a slash the length is 32.
 func ParsePrefix(s string) (netip.Prefix, error) {
 	addr, length, slash := strings.Cut(s, "/")
 	a, err := ParseIPv4(addr)
@@ -105,8 +106,8 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 // Any reports whether a is the zero value, which matches every address.
 func (a Addresses) Any() bool { return a == Addresses{} }
 
-// Match reports whether addr is matched. An IPv4-mapped IPv6 address counts as
-// the IPv4 address in it.
+// Match reports whether a matches addr. An IPv4-mapped IPv6 address counts as the IPv4 address
+// in it.
 func (a Addresses) Match(addr netip.Addr) bool {
 	if a.Any() {
 		return true
@@ -115,7 +116,8 @@ func (a Addresses) Match(addr netip.Addr) bool {
 	return (a.From.Compare(addr) <= 0 && addr.Compare(a.To) <= 0) != a.Not
 }
 
-// Prefix returns the prefix that holds exactly From to To, if there is one.
+// Prefix returns the prefix with exactly the addresses From to To, if there is one. It ignores
+// Not.
 func (a Addresses) Prefix() (netip.Prefix, bool) {
 	if a.Any() {
 		return netip.Prefix{}, false
@@ -128,8 +130,8 @@ func (a Addresses) Prefix() (netip.Prefix, bool) {
 	return netip.PrefixFrom(a.From, n), true
 }
 
-// String writes a single address without a length, a prefix with one, and
-// anything else as a range.
+// String writes a single address without a length, a prefix with its length, and anything else
+// as a range.
 func (a Addresses) String() string {
 	if a.Any() {
 		return ""
@@ -147,23 +149,23 @@ func (a Addresses) String() string {
 	return not + a.From.String() + "-" + a.To.String()
 }
 
-// MaxPorts is how many ports a list can hold, a range counting twice: the limit
-// of the kernel's multiport match (XT_MULTI_PORTS, linux/netfilter/xt_multiport.h).
+// MaxPorts is how many ports a list can have, where a range counts as two: the limit of the
+// kernel's multiport match (XT_MULTI_PORTS, linux/netfilter/xt_multiport.h).
 const MaxPorts = 15
 
-// PortRange is the ports From to To, both included.
+// PortRange is the ports from From to To, both included.
 type PortRange struct{ From, To uint16 }
 
-// Ports matches the ports in any of Ranges, or with Not all others. The zero
-// value matches every port.
+// Ports matches the ports in any of Ranges; with Not it matches all others. The zero value
+// matches every port.
 type Ports struct {
 	Not    bool
 	Ranges []PortRange
 }
 
-// ParsePorts reads ports and ranges of ports, 0..65535, separated by commas
-// (21,80,1024-65535), with "!" in front for every other port. The empty string
-// is the zero value.
+// ParsePorts reads ports and ranges of ports (0..65535), separated by commas
+// (21,80,1024-65535), with "!" before them for all other ports. The empty string is the zero
+// value.
 func ParsePorts(s string) (Ports, error) {
 	if s == "" {
 		return Ports{}, nil
@@ -202,7 +204,7 @@ func ParsePorts(s string) (Ports, error) {
 // Any reports whether p is the zero value, which matches every port.
 func (p Ports) Any() bool { return !p.Not && len(p.Ranges) == 0 }
 
-// Match reports whether port is matched.
+// Match reports whether p matches port.
 func (p Ports) Match(port uint16) bool {
 	if p.Any() {
 		return true
@@ -215,7 +217,7 @@ func (p Ports) Match(port uint16) bool {
 	return p.Not
 }
 
-// Equal reports whether p and q are written alike.
+// Equal reports whether p and q are written in the same way.
 func (p Ports) Equal(q Ports) bool { return p.String() == q.String() }
 
 // String writes the ports as ParsePorts reads them.
@@ -237,7 +239,7 @@ func (p Ports) String() string {
 	return b.String()
 }
 
-// parseNumber reads plain decimal digits; strconv alone would take "+5" too.
+// parseNumber parses plain decimal digits, at most limit. strconv alone accepts "+5" too.
 func parseNumber(s string, limit uint64) (uint64, error) {
 	if s == "" || len(s) > 5 || strings.Trim(s, "0123456789") != "" {
 		return 0, strconv.ErrSyntax

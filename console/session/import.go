@@ -8,11 +8,11 @@ import (
 	"github.com/postern-router/postern/console/internal/wire"
 )
 
-// importEnd is the line that ends what is imported. No command begins so.
+// importEnd is the line that ends an import. No command begins with it.
 const importEnd = "."
 
-// takeImport asks for the lines, up to the one that ends them, and has them run. What
-// is too long is read to its end all the same: the rest is no command.
+// takeImport asks for lines up to the one that ends them, and has them run. Lines that are too
+// long are read to the end as well: the rest of them must not be taken for commands.
 func (s *server) takeImport() error {
 	if err := s.send(wire.Output, "Paste the lines; one with a dot alone ends them, Ctrl-C gives them up.\n"); err != nil {
 		return err

@@ -10,8 +10,8 @@ import (
 	"github.com/postern-router/postern/console/internal/wire"
 )
 
-// ask asks the user something: kind is frameAsk or frameSecret. It returns false if
-// there was no answer.
+// ask asks the user a question: kind is wire.Ask or wire.Secret. ok is false if there was no
+// answer.
 func (s *server) ask(kind byte, prompt string) (answer string, ok bool, err error) {
 	if err := s.send(kind, prompt); err != nil {
 		return "", false, err
@@ -26,7 +26,7 @@ func (s *server) ask(kind byte, prompt string) (answer string, ok bool, err erro
 		case kind == wire.Leave && text == "":
 			return "", false, nil
 		case kind == wire.Interrupt && text == "":
-			// It was meant for what went before.
+			// It was meant for what came before.
 		case kind == wire.Width && len(text) == 2:
 			s.session.Width = int(binary.BigEndian.Uint16([]byte(text)))
 		default:
@@ -35,8 +35,8 @@ func (s *server) ask(kind byte, prompt string) (answer string, ok bool, err erro
 	}
 }
 
-// login lets nobody past who does not know the password. Who gives up is asked
-// again: a terminal has nothing else to show.
+// login returns when the user has given the password. A user who gives up is asked again:
+// there is nothing else to do on the terminal.
 func (s *server) login() error {
 	if s.handler.HasPassword == nil {
 		return nil
@@ -100,11 +100,11 @@ func (s *server) setPassword(old, new, again string) error {
 	return s.handler.SetPassword(&s.session, old, new)
 }
 
-// Refuse tells the terminal at the other end of conn why there is no session for it,
-// and closes conn.
+// Refuse shows why on the terminal at the other end of conn, ends the session and closes
+// conn.
 func Refuse(conn net.Conn, why string) {
 	defer conn.Close()
-	// Whoever does not listen is not waited for.
+	// It does not wait for a terminal that does not read.
 	if conn.SetWriteDeadline(time.Now().Add(time.Second)) == nil && wire.Send(conn, wire.Output, why+"\n") == nil {
 		_ = wire.Send(conn, wire.End, "")
 	}

@@ -7,27 +7,27 @@ import (
 	"github.com/postern-router/postern/console/internal/wire"
 )
 
-// SafeRequest is what a session asks of Safe Mode, in which what it changes is undone
-// if it ends before it has confirmed the changes. One session at a time can be in it.
+// SafeRequest is a request about Safe Mode. What a session changes in Safe Mode is undone if
+// the session ends before it has confirmed the changes. One session at a time can be in it.
 type SafeRequest int
 
 const (
-	// TakeSafeMode enters it, unless another session holds it: ErrSafeModeHeld.
+	// TakeSafeMode enters Safe Mode. The error is ErrSafeModeHeld if another session is in it.
 	TakeSafeMode SafeRequest = iota
-	// UnrollAndTake undoes what that other session has changed, and takes its place.
+	// UnrollAndTake undoes what the other session has changed, and enters Safe Mode.
 	UnrollAndTake
-	// ReleaseAndTake keeps what it has changed, and takes its place.
+	// ReleaseAndTake keeps what the other session has changed, and enters Safe Mode.
 	ReleaseAndTake
-	// ReleaseSafeMode leaves it and keeps what was changed.
+	// ReleaseSafeMode leaves Safe Mode and keeps the changes.
 	ReleaseSafeMode
-	// UnrollSafeMode leaves it and undoes what was changed.
+	// UnrollSafeMode leaves Safe Mode and undoes the changes.
 	UnrollSafeMode
 )
 
-// ErrSafeModeHeld says that another session is in Safe Mode.
+// ErrSafeModeHeld is the error if another session is in Safe Mode.
 var ErrSafeModeHeld = errors.New("failure: another session is in Safe Mode")
 
-// safeMode enters Safe Mode, or leaves it and keeps what was changed.
+// safeMode enters Safe Mode, or leaves it and keeps the changes.
 func (s *server) safeMode() error {
 	if s.handler.SafeMode == nil {
 		return s.send(wire.Output, "failure: Safe Mode unavailable\n")
@@ -57,7 +57,7 @@ func (s *server) safeMode() error {
 	return s.send(wire.Output, done)
 }
 
-// leave ends the session or, in Safe Mode, that alone: what was changed is undone.
+// leave ends the session. In Safe Mode it only leaves that, and undoes the changes.
 func (s *server) leave() (console.Request, error) {
 	if !s.session.Safe {
 		return console.Quit, nil

@@ -1,5 +1,10 @@
-// Package session is the router's end of a person's session: it serves a terminal over a
-// connection, and asks the owner of the configuration to do what is typed.
+// Package session is the router's end of a person's session. It serves a terminal (package
+// terminal) over a connection: login, prompt, lines, questions, Safe Mode. What is typed is
+// passed on to a Handler, the owner of the configuration.
+//
+// It promises that a terminal which sends anything else than the protocol, sends nothing, or
+// reads nothing ends its own session only, and that it gets no further than the login without
+// the password.
 package session
 
 import (
@@ -21,52 +26,51 @@ import (
 	"github.com/postern-router/postern/console/internal/wire"
 )
 
-// writeTimeout ends a session whose terminal takes nothing any more. At 9600 baud
-// a frame takes 34 seconds.
+// writeTimeout ends a session whose terminal has stopped reading. At 9600 baud a frame takes
+// 34 seconds.
 const writeTimeout = 2 * time.Minute
 
-// Handler is the router at the server's end of a session: the owner of the
-// configuration. Its functions are called one at a time.
+// Handler is the owner of the configuration, which carries out what a session asks. Its
+// functions are called one at a time.
 type Handler struct {
-	// Execute runs a line. If the Result asks to be repeated it is called again with
-	// the same line; the session does so, and it obeys Quit. All else in the Result is
-	// Execute's to do.
+	// Execute runs a line and does what the Result says, except for: Repeat, for which the
+	// session calls Execute again; Quit; and the Requests that have a function below.
 	Execute func(session *Session, line string) (console.Result, error)
-	// Prompt is called ahead of each line.
+	// Prompt is called before each line.
 	Prompt func(session *Session) string
-	// Complete and Help are those of the Session.
+	// Complete and Help are the methods of console.Session.
 	Complete func(session *Session, before string) (insert string, choices []console.Choice)
 	Help     func(session *Session, before string) string
 
-	// What follows may be nil, if there is no such thing.
+	// Each of the following may be nil, if there is no such thing.
 
-	// Import runs lines, of which it changes the configuration by all or by none.
+	// Import runs all lines of text or none.
 	Import func(session *Session, text string) (console.Result, error)
-	// Confirmed does what Reboot, Shutdown or ResetConfiguration asks for: the user has
-	// said yes.
+	// Confirmed carries out Reboot, Shutdown or ResetConfiguration, after the user has said
+	// yes.
 	Confirmed func(console.Request) error
-	// Stream does what a Result of Ping, Traceroute or Upgrade asks for: it writes lines to out
-	// until it is done, or ctx is, because a key was pressed or the session is over.
+	// Stream carries out Ping, Traceroute or Upgrade: it writes lines to out until it is done.
+	// It stops when ctx is done, because a key was pressed or the session is over.
 	Stream func(ctx context.Context, result console.Result, out io.Writer) error
-	// HasPassword reports whether a session has to begin with a login. Login reports
-	// whether the password is the user's, and makes who is wrong wait: by the session's
-	// Origin, so that no other is held up.
+	// HasPassword reports whether a session has to begin with a login. Login reports whether
+	// the password is right. It delays the answer to a wrong one, but only for sessions of the
+	// same Origin.
 	HasPassword func() bool
 	Login       func(session *Session, user, password string) bool
-	// SetPassword changes the password, if old is the present one; "" is none.
+	// SetPassword changes the password if old is the current one. "" means no password.
 	SetPassword func(session *Session, old, new string) error
-	// SafeMode does what is asked, or says why not: ErrSafeModeHeld is asked about.
+	// SafeMode carries out a request about Safe Mode. After ErrSafeModeHeld the user is asked
+	// what to do.
 	SafeMode func(session *Session, request SafeRequest) error
-	// End is called when the session is over, however it ended.
+	// End is called when the session is over, for whatever reason.
 	End func(session *Session)
 }
 
-// Serve holds a session with the terminal at the other end of conn, which is at origin, and closes
-// conn when it is over: when a line asks to Quit, or the terminal hangs up. What a
-// line puts out is shown and then its error, if any. It returns an error if the
-// terminal broke the protocol, takes nothing for a long time, or the connection
-// broke, and nil otherwise. A panic of the handler ends the session with an error and
-// nothing else: PID 1 lives on.
+// Serve serves a session to the terminal at the other end of conn, and closes conn when it is
+// over: when a line asks to Quit, or the terminal hangs up. For each line it shows the output
+// and then the error, if any. Serve returns an error if the terminal breaks the protocol or
+// stops reading for a long time, or if the connection breaks, and nil otherwise. A panic of
+// the handler ends this session with an error, and the process goes on.
 func Serve(conn net.Conn, origin Origin, handler Handler) (err error) {
 	defer conn.Close()
 	defer func() {
@@ -84,8 +88,8 @@ func Serve(conn net.Conn, origin Origin, handler Handler) (err error) {
 	return nil
 }
 
-// panicPlace says where the panic was that the caller, a deferred function,
-// recovered from: a stack is too long for a line of the log.
+// panicPlace says where the panic was from which the caller, a deferred function, has
+// recovered. A whole stack would be too long for a line of the log.
 func panicPlace() string {
 	pcs := make([]uintptr, 32)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
@@ -108,7 +112,7 @@ type server struct {
 	session Session
 }
 
-// serve returns io.EOF if the terminal has hung up.
+// serve runs the session. It returns io.EOF if the terminal has hung up.
 func (s *server) serve() error {
 	if err := s.login(); err != nil {
 		return err
@@ -142,7 +146,7 @@ func (s *server) serve() error {
 	}
 }
 
-// send cuts what is too long.
+// send sends a frame, and cuts a text that is too long.
 func (s *server) send(kind byte, text string) error {
 	if err := s.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
@@ -150,7 +154,7 @@ func (s *server) send(kind byte, text string) error {
 	return wire.Send(s.conn, kind, text[:min(len(text), wire.MaxFrame)])
 }
 
-// line waits for a line, or what comes in the place of one, and answers what the
+// line waits for a line, or for wire.Safe or wire.Leave instead of one, and answers what the
 // terminal asks meanwhile.
 func (s *server) line() (kind byte, line string, err error) {
 	for {
@@ -170,7 +174,7 @@ func (s *server) line() (kind byte, line string, err error) {
 		case kind == wire.Explain:
 			err = s.send(wire.Help, s.handler.Help(&s.session, text))
 		case kind == wire.Interrupt && text == "":
-			// It was meant for the line before, which had ended.
+			// It was meant for the line before, which has already ended.
 		case kind == wire.Width && len(text) == 2:
 			s.session.Width = int(binary.BigEndian.Uint16([]byte(text)))
 		default:
@@ -182,7 +186,7 @@ func (s *server) line() (kind byte, line string, err error) {
 	}
 }
 
-// run executes a line, again and again if it asks for that.
+// run executes a line, repeatedly if the Result asks for that.
 func (s *server) run(line string) (console.Request, error) {
 	defer s.session.EndRepeat()
 	for {
@@ -238,7 +242,7 @@ func (s *server) show(output string) error {
 	return nil
 }
 
-// confirmation is what RouterOS asks before it does something, and what it says then.
+// confirmation is what RouterOS asks before it does something, and what it prints then.
 type confirmation struct{ question, done string }
 
 var confirmations = map[console.Request]confirmation{
@@ -247,7 +251,7 @@ var confirmations = map[console.Request]confirmation{
 	console.ResetConfiguration: {"Dangerous! Reset anyway? [y/N]: ", "system configuration will be reset\n"},
 }
 
-// confirm asks whether to do what a line asks for, and has it done.
+// confirm asks the user whether to carry out a request, and has it carried out.
 func (s *server) confirm(request console.Request, c confirmation) error {
 	if ok, err := s.agree(c.question); !ok || err != nil {
 		return err
@@ -259,7 +263,7 @@ func (s *server) confirm(request console.Request, c confirmation) error {
 	return s.send(wire.Output, text)
 }
 
-// upgrade asks whether to upgrade, and shows how that goes.
+// upgrade asks the user whether to upgrade, and shows the progress.
 func (s *server) upgrade(result console.Result) error {
 	if ok, err := s.agree("Upgrade and restart? [y/N]: "); !ok || err != nil {
 		return err
@@ -267,7 +271,7 @@ func (s *server) upgrade(result console.Result) error {
 	return s.stream(result)
 }
 
-// agree asks a question; whoever does not say yes is told that nothing was done.
+// agree asks a question. Unless the answer is yes, it says that nothing was done.
 func (s *server) agree(question string) (bool, error) {
 	answer, ok, err := s.ask(wire.Ask, question)
 	if err != nil {
@@ -279,12 +283,12 @@ func (s *server) agree(question string) (bool, error) {
 	return false, s.send(wire.Output, "action cancelled\n")
 }
 
-// pause waits for that time or an interrupt.
+// pause waits for d or an interrupt.
 func (s *server) pause(d time.Duration) (interrupted bool, err error) {
 	if err := s.conn.SetReadDeadline(time.Now().Add(d)); err != nil {
 		return false, err
 	}
-	// The deadline is that of a frame's beginning: none is torn.
+	// Only the wait for the first byte of a frame has a deadline, so no frame is cut.
 	_, err = s.in.Peek(1)
 	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
 		return false, err

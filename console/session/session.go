@@ -6,31 +6,30 @@ import (
 	"github.com/postern-router/postern/console"
 )
 
-// Session is one person's, or one program's, session on the router.
+// Session is the session of a person or a program on the router.
 type Session struct {
-	// Session is the place in the menus, and who the user is: console.Admin until a login
-	// says otherwise.
+	// Session is the place in the menus, and the user who has logged in.
 	console.Session
 	Origin Origin
 }
 
-// Console is the way in of a serial terminal.
+// Console is the Via of a serial terminal.
 const Console = "console"
 
-// Origin is where a session comes from. Origins can be compared and be keys of a map, so
-// that wrong passwords from one do not slow the others.
+// Origin is where a session comes from. It can be the key of a map, for example to delay
+// wrong passwords from one origin without delaying the others.
 type Origin struct {
-	// Via is the way in, by the word that RouterOS has for it in "/user active": Console, or
-	// the name of the service (ssh, api).
+	// Via is the way into the router, in the words of RouterOS's "/user active": Console, or
+	// the name of a service (ssh, api).
 	Via string
-	// Terminal is the name of a serial terminal, as ttyS0; "" for a session of the network.
+	// Terminal is the name of a serial terminal, as ttyS0; "" for a session over the network.
 	Terminal string
-	// Address is the other end's in the network; the zero Addr for a terminal.
+	// Address is the address of the client; the zero Addr for a serial terminal.
 	Address netip.Addr
 }
 
-// String is the terminal's name or the address, for log lines: "login failure for user admin
-// from 192.168.0.2 via ssh". Without either it is the way in.
+// String is the name of the terminal or the address of the client, for log lines: "login
+// failure for user admin from 192.168.0.2 via ssh". If neither is known it is Via.
 func (o Origin) String() string {
 	switch {
 	case o.Terminal != "":

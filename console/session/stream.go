@@ -11,12 +11,12 @@ import (
 	"github.com/postern-router/postern/console/internal/wire"
 )
 
-// maxStreamLine is where a line of a stream is cut, in bytes.
+// maxStreamLine is the length in bytes at which a line of a stream is cut.
 const maxStreamLine = 512
 
-// stream lets the handler do what a Result asks for, and shows what it writes until
-// it is done. A key interrupts it, and so does the end of the session. It returns the
-// error of the connection; that of the handler is shown.
+// stream has the handler carry out a Result, and shows what it writes until it is done. A key
+// or the end of the session interrupts it. stream returns an error of the connection; an
+// error of the handler is shown to the user.
 func (s *server) stream(result console.Result) error {
 	if err := s.send(wire.Follow, ""); err != nil {
 		return err
@@ -30,11 +30,11 @@ func (s *server) stream(result console.Result) error {
 		if err == nil {
 			err = out.flush()
 		}
-		// It ends the wait for a key.
+		// This ends the wait for a key.
 		_ = s.conn.SetReadDeadline(time.Unix(1, 0))
 		done <- err
 	}()
-	// The deadline is that of a frame's beginning: none is torn.
+	// Only the wait for the first byte of a frame has a deadline, so no frame is cut.
 	_, readErr := s.in.Peek(1)
 	cancel()
 	err := <-done
@@ -60,7 +60,8 @@ func (s *server) stream(result console.Result) error {
 	return nil
 }
 
-// stream is Stream, whose panic is an error: it is not the goroutine of Serve.
+// stream calls Stream and makes an error of its panic, which Serve cannot recover from: it is
+// another goroutine.
 func (h Handler) stream(ctx context.Context, result console.Result, out *streamWriter) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -70,11 +71,11 @@ func (h Handler) stream(ctx context.Context, result console.Result, out *streamW
 	return h.Stream(ctx, result, out)
 }
 
-// streamWriter shows lines. They come from a process that the network has talked to:
-// what could move a terminal's cursor is shown as such.
+// streamWriter shows lines. They come from a process that reads from the network, so control
+// characters are escaped.
 type streamWriter struct {
 	server *server
-	line   []byte // what has no end yet
+	line   []byte // has no end yet
 }
 
 func (w *streamWriter) Write(p []byte) (int, error) {
@@ -91,14 +92,14 @@ func (w *streamWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// end shows a line.
+// end shows the line that has ended.
 func (w *streamWriter) end() error {
 	text := console.Printable(string(w.line)) + "\n"
 	w.line = w.line[:0]
 	return w.server.send(wire.Output, text)
 }
 
-// flush shows what has no end.
+// flush shows a last line without an end.
 func (w *streamWriter) flush() error {
 	if len(w.line) == 0 {
 		return nil

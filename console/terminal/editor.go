@@ -12,30 +12,30 @@ import (
 	"github.com/postern-router/postern/console/internal/wire"
 )
 
-// editor edits lines on a terminal in raw mode, by golang.org/x/term. That knows few
-// keys, takes Ctrl-C for the end of input (golang/go#62385) and spins when an escape
-// sequence has no end. So the editor stands between it and the terminal: it reads the
-// keys itself (terminal_keys.go), and x/term is given one at a time as it wants them.
+// editor edits lines on a terminal in raw mode, with golang.org/x/term. x/term knows few keys,
+// takes Ctrl-C for the end of input (golang/go#62385) and spins if an escape sequence does not
+// end. So the editor reads the keys itself (keys.go) and passes them on to x/term one at a
+// time, in a form that it understands.
 type editor struct {
 	in      *input
 	out     io.Writer
 	history history
-	// size is the terminal's width as the kernel knows it, 0 if it does not, as on a
-	// serial line. Then the terminal is asked.
+	// size returns the width that the kernel or a client of the network knows. It is 0 on a
+	// serial line: then the terminal is asked.
 	size func() int
-	// width is what is known of it, else 0.
+	// width is the width as far as it is known, else 0.
 	width int
-	// unasked is set when it is to be asked with the next prompt.
+	// unasked is set if the terminal has to be asked with the next prompt.
 	unasked bool
 
-	// What follows is of one connection.
+	// The following is for one connection.
 	term *term.Terminal
 	conn *serverConn
 	err  error // for which x/term was told to end
 
-	// What follows is of one line.
-	before    string // what it goes on
-	answering bool   // it is no command, and only characters count
+	// The following is for one line.
+	before    string // the lines that it continues
+	answering bool   // it answers a question: no completion, help or history
 	cancelled bool
 	safe      bool // Ctrl-X was pressed
 	tooLong   bool
@@ -47,12 +47,12 @@ type editor struct {
 }
 
 const (
-	// unknownWidth is taken for the width of a terminal that does not tell it.
+	// unknownWidth is assumed for a terminal that does not tell its width.
 	unknownWidth = 80
-	// A terminal that tells another width than these is not believed.
+	// A width outside these bounds is ignored.
 	minWidth, maxWidth = 20, 1000
-	// widthQuery asks a VT100 where the cursor is when it is as far right as it goes, and
-	// for wrapping at the margin, which not all do unasked.
+	// widthQuery turns wrapping at the margin on, which some terminals leave off, moves the
+	// cursor to the right as far as it goes, and asks where it is (VT100).
 	widthQuery = "\x1b[?7h\x1b7\x1b[999C\x1b[6n\x1b8"
 )
 
@@ -60,7 +60,7 @@ func newEditor(in *input, out io.Writer, size func() int) *editor {
 	return &editor{in: in, out: out, size: size, unasked: true}
 }
 
-// begin makes the editor one of a connection's lines.
+// begin starts to edit lines for a connection.
 func (e *editor) begin(conn *serverConn) {
 	e.conn, e.err, e.typed = conn, nil, ""
 	e.term = term.NewTerminal(e, "")
@@ -69,7 +69,7 @@ func (e *editor) begin(conn *serverConn) {
 	_ = e.term.SetSize(e.columns(), 1) // nothing is shown yet
 }
 
-// columns is the width to count with.
+// columns is the width to calculate with.
 func (e *editor) columns() int {
 	if e.width == 0 {
 		return unknownWidth
@@ -77,7 +77,7 @@ func (e *editor) columns() int {
 	return e.width
 }
 
-// setWidth heeds what the kernel or the terminal tells.
+// setWidth takes the width that the kernel or the terminal has told.
 func (e *editor) setWidth(width int) {
 	if width < minWidth || width > maxWidth || width == e.width {
 		return
@@ -86,8 +86,8 @@ func (e *editor) setWidth(width int) {
 	_ = e.term.SetSize(width, 1) // Write keeps the error
 }
 
-// askWidth asks the terminal unless the kernel knows. The answer is heeded when it
-// comes: nobody waits for it.
+// askWidth asks the terminal for its width unless the kernel knows it. It does not wait: the
+// answer comes among the keys.
 func (e *editor) askWidth() error {
 	if e.size() > 0 {
 		return nil
@@ -102,15 +102,15 @@ func (e *editor) write(text string) error {
 	return nil
 }
 
-// readLine lets the user edit a line that goes on what is before it. It returns
-// errLeave if the user wants to leave, errSafe to enter or leave Safe Mode,
-// errCancelled if not this line, and io.EOF if the terminal has gone.
+// readLine lets the user edit a line; before are the lines that it continues. It returns
+// errLeave if the user wants to leave (Ctrl-D), errSafe for Ctrl-X, errCancelled for Ctrl-C,
+// and io.EOF at the end of input.
 func (e *editor) readLine(before, prompt string) (string, error) {
 	e.term.SetPrompt(prompt)
 	return e.read(before, e.term.ReadLine)
 }
 
-// read reads a line that goes on what is before it.
+// read reads a line with one of the methods of x/term.
 func (e *editor) read(before string, readLine func() (string, error)) (string, error) {
 	e.before, e.cancelled, e.safe, e.tooLong, e.entered = before, false, false, false, false
 	e.setWidth(e.size())
@@ -131,14 +131,13 @@ func (e *editor) read(before string, readLine func() (string, error)) (string, e
 	case e.tooLong:
 		line += strings.Repeat(" ", console.MaxLine) // x/term drops what does not fit
 	case line == "" && before == "":
-		// So begins who has just plugged a terminal in, perhaps a narrower one.
+		// Users who have just plugged in a terminal, perhaps a narrower one, press Enter first.
 		e.unasked = true
 	}
 	return line, nil
 }
 
-// readAnswer reads a line without completion, help and history, and does not show it
-// if it is secret.
+// readAnswer reads a line without completion, help and history. A secret one is not shown.
 func (e *editor) readAnswer(prompt string, secret bool) (string, error) {
 	e.answering = true
 	e.term.History = &history{}
@@ -154,11 +153,11 @@ func (e *editor) readAnswer(prompt string, secret bool) (string, error) {
 	return e.read("", e.term.ReadLine)
 }
 
-// Read gives x/term what one key means. It is called when the prompt is there.
+// Read passes one key on to x/term, which calls it when the prompt is shown.
 func (e *editor) Read(p []byte) (int, error) {
 	if e.unasked {
-		// Behind the prompt, which thus begins its line: there are programs that look
-		// for it there.
+		// After the prompt, so that the prompt is at the beginning of its line, where
+		// programs look for it.
 		e.unasked = false
 		e.err = e.askWidth()
 	}
@@ -177,11 +176,10 @@ func (e *editor) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write shows what x/term wants to be seen, but for the line end that it writes when a
-// line has come to the right margin, in order to know where the cursor is. That is
-// kept back until the cursor has to move: a line that is typed to its end then appears
-// as it was typed, the terminal wraps it, and what copies it from there, a person or
-// a test, finds no line end in it.
+// Write shows what x/term writes. When a line reaches the right margin, x/term writes a line
+// end, so that it knows where the cursor is. Write holds that back until the cursor has to
+// move, and lets the terminal wrap the line: whoever copies the line from the screen, a person
+// or a test, then gets no line end within it.
 func (e *editor) Write(p []byte) (int, error) {
 	const lineEnd = "\r\n"
 	text := string(p)
@@ -195,16 +193,15 @@ func (e *editor) Write(p []byte) (int, error) {
 	if e.held {
 		text = strings.TrimSuffix(text, lineEnd)
 	}
-	// x/term does not look at the error: its next Read is told.
+	// x/term ignores the error of Write, so its next Read returns it.
 	if err := e.write(text); err != nil && e.err == nil {
 		e.err = err
 	}
 	return len(p), nil
 }
 
-// pressed is called by x/term for each key that is not one of its own, and what it
-// returns says that x/term shall deal with it: put it into the line if it is a
-// character, else nothing.
+// pressed is called by x/term for each key that is not one of its own. Its result always says
+// that x/term shall go on: it inserts the key if that is a character.
 func (e *editor) pressed(line string, pos int, key rune) (string, int, bool) {
 	before := e.before + line[:pos]
 	switch {
@@ -227,7 +224,7 @@ func (e *editor) pressed(line string, pos int, key rune) (string, int, bool) {
 	return "", 0, false
 }
 
-// complete types what can only follow, or shows what can.
+// complete types what must follow, or shows what can follow.
 func (e *editor) complete(before string) {
 	text, ok := e.ask(wire.Complete, before, wire.Choices)
 	if !ok {
@@ -242,7 +239,7 @@ func (e *editor) complete(before string) {
 	}
 }
 
-// ask asks the server something. If that fails, the line ends with the error.
+// ask asks the server. If that fails, the line ends with the error.
 func (e *editor) ask(kind byte, before string, answer byte) (string, bool) {
 	err := e.conn.tellWidth(e.width)
 	var text string
@@ -255,9 +252,9 @@ func (e *editor) ask(kind byte, before string, answer byte) (string, bool) {
 	return text, err == nil
 }
 
-// above shows text where the line is, and the line again below.
+// above shows text in the place of the line, and the line again below it.
 func (e *editor) above(text string) {
-	// x/term clears the rows down to that of the cursor.
+	// x/term clears only the rows down to the cursor.
 	_, _ = e.Write([]byte("\x1b[J"))
 	_, _ = e.term.Write([]byte(text)) // Write keeps the error
 }
@@ -280,8 +277,8 @@ func inColumns(names []string, width int) string {
 	return b.String()
 }
 
-// literal reports whether "?" behind before is a character of the line: in quotes
-// or in a comment.
+// literal reports whether a "?" after before is a character of the line, because it is in
+// quotes or in a comment.
 func literal(before string) bool {
 	quoted, comment, start := false, false, true // start: of a statement
 	for i := 0; i < len(before); i++ {
@@ -305,23 +302,22 @@ func literal(before string) bool {
 	return quoted || comment
 }
 
-// history is the lines that were typed, as x/term wants it.
+// history is the lines that were typed. It implements term.History.
 type history struct {
 	lines []string // oldest first
 	bytes int
 }
 
-// The history keeps as many lines, and as many bytes in all.
+// The bounds of the history, in lines and in bytes.
 const (
 	maxHistory      = 100
 	maxHistoryBytes = 32 << 10
 )
 
-// Add is x/term's and does nothing: what it is given may be cancelled, or a part of a
-// line.
+// Add does nothing: x/term calls it for lines that are cancelled and for parts of lines too.
 func (h *history) Add(string) {}
 
-// remember adds a line that is not empty nor the same as the last.
+// remember adds a line, unless it is empty or equal to the last.
 func (h *history) remember(line string) {
 	if strings.TrimSpace(line) == "" || len(h.lines) > 0 && h.lines[len(h.lines)-1] == line {
 		return
@@ -334,6 +330,6 @@ func (h *history) remember(line string) {
 	}
 }
 
-// Len and At are x/term's: the latest line is at 0.
+// Len and At are called by x/term. The latest line is at 0.
 func (h *history) Len() int        { return len(h.lines) }
 func (h *history) At(i int) string { return h.lines[len(h.lines)-1-i] }

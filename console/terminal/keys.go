@@ -14,8 +14,8 @@ const (
 	keyEscape = 0x1b
 )
 
-// What x/term has no use for and so passes to editor.pressed. The terminal's own
-// characters with these numbers are dropped.
+// Keys for editor.pressed, by characters that x/term does not use. If the terminal sends one
+// of these characters, it is dropped.
 const (
 	keySafe     = 0x1c // Ctrl-X or F4
 	keyQuestion = 0x1d // "?", which may be a character
@@ -27,8 +27,8 @@ const (
 // backspace, Tab, Ctrl-K, L, N, P, T, U, W and delete. All others are dropped.
 const controls = "\x01\x02\x04\x05\x06\b\t\x0b\x0c\x0e\x10\x14\x15\x17\x7f"
 
-// key reads one key and returns it as x/term wants it, "" if it means nothing. What
-// is no key is dropped, be it from a strange terminal or noise on the line.
+// key reads one key and returns it in the form that x/term understands, or "" if it has no
+// meaning. Bytes that are no key, from an unknown terminal or noise on the line, are dropped.
 func (e *editor) key() (string, error) {
 	c, err := e.in.peek()
 	if err != nil {
@@ -65,7 +65,7 @@ func (e *editor) key() (string, error) {
 	return string(rune(c)), err
 }
 
-// character reads one that is not ASCII.
+// character reads a character that is not ASCII.
 func (e *editor) character() (string, error) {
 	var b []byte
 	for !utf8.FullRune(b) {
@@ -86,9 +86,8 @@ func (e *editor) character() (string, error) {
 	return string(r), nil
 }
 
-// sequence reads what follows an escape: CSI, parameters and a final character, or
-// SS3 and one character. A control character ends it early, and anything else is a
-// key of its own.
+// sequence reads what follows an escape character: CSI, parameters and a final character, or
+// SS3 and one character. A control character ends it early. Anything else is a key of its own.
 func (e *editor) sequence() (string, error) {
 	kind, err := e.in.peek()
 	if err != nil || kind != '[' && kind != 'O' {
@@ -115,7 +114,7 @@ func (e *editor) sequence() (string, error) {
 	}
 }
 
-// meaning is what an escape sequence is to x/term.
+// meaning returns an escape sequence in the form that x/term understands.
 func (e *editor) meaning(kind byte, parameters string, final byte) string {
 	const home, end, remove = "\x01", "\x05", "\x1b[3~"
 	first, second, modified := strings.Cut(parameters, ";")

@@ -122,7 +122,7 @@ func begin(c *service.Child) (net.Conn, error) {
 func Run(dial func() (net.Conn, error), in io.Reader, out io.Writer) error {
 	var width func() int
 	if raw, ok := bothTerminals(in, out); ok {
-		// Before the first read, which otherwise waits for a whole line.
+		// Before the first read, which would otherwise wait for a whole line.
 		old, err := termios.GetTermios(raw)
 		if err == nil {
 			err = termios.SetTermios(raw, termios.MakeRaw(old))
@@ -159,7 +159,7 @@ func Run(dial func() (net.Conn, error), in io.Reader, out io.Writer) error {
 	}
 }
 
-// dial connects to the server, however long that takes.
+// dial tries to connect to the server until it succeeds.
 func (t *Terminal) dial(dial func() (net.Conn, error)) (net.Conn, error) {
 	for told := false; ; told = true {
 		conn, err := dial()
@@ -175,7 +175,7 @@ func (t *Terminal) dial(dial func() (net.Conn, error)) (net.Conn, error) {
 	}
 }
 
-// bothTerminals reports whether in and out are terminals, and returns in's descriptor.
+// bothTerminals reports whether in and out are terminals, and returns the descriptor of in.
 func bothTerminals(in io.Reader, out io.Writer) (fd uintptr, ok bool) {
 	i, isFile := in.(*os.File)
 	o, alsoFile := out.(*os.File)

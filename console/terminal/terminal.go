@@ -1,5 +1,10 @@
-// Package terminal is the user's end of a person's session: it shows what the router sends
-// (package session), and reads lines with editing, history, completion and help.
+// Package terminal is the user's end of a person's session. It shows what the router (package
+// session) sends, and reads lines with editing, history, completion and help.
+//
+// A terminal is any reader and writer with a width: a serial line, or a channel of SSH. The
+// package promises that it writes to the terminal only what the router sends, escape sequences
+// of its own that a VT100 knows, and the echo of printable characters, and that what it holds
+// of either side is bounded.
 package terminal
 
 import (
@@ -17,52 +22,51 @@ import (
 	"github.com/postern-router/postern/console/internal/wire"
 )
 
-// Terminal is what a user sits at: bytes in, bytes out.
+// Terminal is what a user sits at.
 type Terminal struct {
 	in  *input
 	out io.Writer
-	// Either editor is set or, if this is not really a terminal, lines.
+	// editor is set for a real terminal, and lines for files and pipes.
 	editor *editor
 	lines  *bufio.Reader
 	done   chan struct{} // closed by Close
 }
 
-// New makes a terminal of the bytes of in and out, which it reads from now on. Width returns
-// the number of columns, or 0 if only the terminal itself knows them, as on a serial line:
-// then it is asked. The terminal must be in raw mode, which is the caller's to see to, and
-// its lines are edited, completed and remembered here.
+// New makes a terminal of in and out, and starts to read in. width returns the number of
+// columns, or 0 if only the terminal knows it, as on a serial line: then the terminal is asked.
+// The caller must have put the terminal into raw mode. Its lines are edited, completed and
+// remembered here.
 //
-// Without width (nil) in and out are files or pipes: lines are read and written as they
-// come.
+// If width is nil, in and out are files or pipes: lines are read and written as they come.
 func New(in io.Reader, out io.Writer, width func() int) *Terminal {
 	t := &Terminal{out: out, done: make(chan struct{})}
 	t.in = readAhead(in, t.done)
 	if width != nil {
 		t.editor = newEditor(t.in, out, width)
 	} else {
-		// A line that fills the buffer is too long: MaxLine, its end, and one more.
+		// A line that fills the buffer is too long: MaxLine, the line end, and one more.
 		t.lines = bufio.NewReaderSize(t.in, console.MaxLine+2)
 	}
 	return t
 }
 
-// Close stops reading. A read of in that is under way may still take bytes away.
+// Close stops reading in. A Read that has already started may still consume some bytes.
 func (t *Terminal) Close() { close(t.done) }
 
 var (
 	// errTerminal marks an error of the terminal and not of the connection.
 	errTerminal = errors.New("terminal")
-	// errCancelled is that of a line which the user has given up, errLeave of one with
-	// which they want to leave, errSafe of one in which they pressed Ctrl-X.
+	// errCancelled is the error of a line that the user has given up, errLeave if the user
+	// wants to leave, and errSafe if the user has pressed Ctrl-X.
 	errCancelled = errors.New("cancelled")
 	errLeave     = errors.New("leave")
 	errSafe      = errors.New("safe mode")
 )
 
-// show writes text from the left margin on.
+// show writes text, each line from the left margin.
 func (t *Terminal) show(text string) error {
 	if t.editor != nil {
-		// A raw terminal does as it is told.
+		// In raw mode a line feed does not move the cursor to the left.
 		text = strings.ReplaceAll(text, "\n", "\r\n")
 	}
 	if _, err := io.WriteString(t.out, text); err != nil {
@@ -71,7 +75,7 @@ func (t *Terminal) show(text string) error {
 	return nil
 }
 
-// frame is one that was received, or the error of receiving.
+// frame is a received frame, or the error of receiving one.
 type frame struct {
 	kind byte
 	text string
@@ -82,10 +86,10 @@ type frame struct {
 type serverConn struct {
 	io.Writer
 	frames <-chan frame
-	width  int // that the server was told
+	width  int // what the server was told last
 }
 
-// connect receives frames ahead, so that keys can be heeded meanwhile, until done.
+// connect receives frames until done, so that the terminal can wait for keys too.
 func connect(conn io.ReadWriter, done <-chan struct{}) *serverConn {
 	frames := make(chan frame)
 	go func() {
@@ -105,7 +109,7 @@ func connect(conn io.ReadWriter, done <-chan struct{}) *serverConn {
 	return &serverConn{Writer: conn, frames: frames}
 }
 
-// tellWidth tells the server the terminal's width if it is another than before.
+// tellWidth tells the server the terminal's width if it has changed.
 func (c *serverConn) tellWidth(width int) error {
 	if width == c.width {
 		return nil
@@ -114,7 +118,7 @@ func (c *serverConn) tellWidth(width int) error {
 	return wire.Send(c, wire.Width, string(binary.BigEndian.AppendUint16(nil, uint16(width))))
 }
 
-// ask sends a frame and returns the text of that of kind answer.
+// ask sends a frame and returns the text of the next, which must be of kind answer.
 func (c *serverConn) ask(kind byte, text string, answer byte) (string, error) {
 	if err := wire.Send(c, kind, text); err != nil {
 		return "", err
@@ -126,11 +130,10 @@ func (c *serverConn) ask(kind byte, text string, answer byte) (string, error) {
 	return f.text, f.err
 }
 
-// Talk holds one session with the server at the other end of conn, which the caller closes
-// when Talk has returned: it shows what the server sends and sends it lines. A line that ends
-// with "\" is continued behind the prompt "\... ". Talk returns nil when the session is over
-// because the user quit or in has ended; otherwise the error of the connection or of the
-// terminal.
+// Talk holds one session with the server at the other end of conn: it shows what the server
+// sends, and sends it lines. A line that ends with "\" continues after the prompt "\... ". Talk
+// returns nil when the user has quit or in has ended, else the error of the connection or of
+// the terminal. The caller then has to close conn.
 func (t *Terminal) Talk(conn io.ReadWriter) error {
 	done := make(chan struct{})
 	defer close(done)
@@ -192,7 +195,7 @@ func (t *Terminal) Talk(conn io.ReadWriter) error {
 	}
 }
 
-// reply sends the line that was read, or what the error of reading it means.
+// reply sends the line that was read, or the frame that the error of reading stands for.
 func (t *Terminal) reply(c *serverConn, line string, err error) error {
 	kind := byte(wire.Line)
 	switch err {
@@ -212,7 +215,7 @@ func (t *Terminal) reply(c *serverConn, line string, err error) error {
 	return wire.Send(c, kind, line)
 }
 
-// rowsOf is how many rows of a screen text takes.
+// rowsOf is how many rows of the screen text takes.
 func rowsOf(text string, columns int) int {
 	rows := 0
 	for line := range strings.Lines(text) {
@@ -222,9 +225,9 @@ func rowsOf(text string, columns int) int {
 	return rows
 }
 
-// await waits for a frame of the server. Meanwhile what is typed is kept for the
-// next prompt; Ctrl-C throws that away and interrupts what the server does, and so
-// does any key what repeats itself.
+// await waits for a frame of the server. What is typed meanwhile is kept for the next prompt.
+// Ctrl-C discards that and interrupts the server. Any key interrupts a line that repeats
+// itself.
 func (t *Terminal) await(c *serverConn, repeats *bool) (frame, error) {
 	for {
 		if *repeats && t.pressed() {
@@ -256,8 +259,8 @@ func (t *Terminal) await(c *serverConn, repeats *bool) (frame, error) {
 	}
 }
 
-// pressed reports whether a key was pressed, or a line or the end of input is
-// there. A key that means no more than that is taken away.
+// pressed reports whether a key was pressed, or a line or the end of input has come. A key
+// that can only be meant as an interrupt is removed.
 func (t *Terminal) pressed() bool {
 	if t.editor == nil {
 		return t.in.ended || t.lines.Buffered() > 0 || len(t.in.ahead) > 0
@@ -290,8 +293,8 @@ func (t *Terminal) ask(prompt string) (string, error) {
 			continue
 		}
 		if line.Len() <= console.MaxLine {
-			// A line that sets a password is not kept for who comes next. No shorter word
-			// stands for the property.
+			// A line that sets a password is not kept for the next user. The word cannot be
+			// shortened.
 			if t.editor != nil && !strings.Contains(joined(line.String()), "password") {
 				t.editor.history.remember(joined(line.String()))
 			}
@@ -305,8 +308,8 @@ func (t *Terminal) ask(prompt string) (string, error) {
 	}
 }
 
-// readPart reads a line that goes on what is before it. Of one longer than MaxLine it
-// returns more than MaxLine bytes, but not all.
+// readPart reads a line; before are the lines that it continues. Of a line longer than MaxLine
+// it returns more than MaxLine bytes, but not all of them.
 func (t *Terminal) readPart(before, prompt string) (string, error) {
 	if t.editor != nil {
 		return t.editor.readLine(before, prompt)
@@ -325,7 +328,8 @@ func (t *Terminal) readPart(before, prompt string) (string, error) {
 	return line, err
 }
 
-// answer reads what is no command, and is not remembered: errLeave if it is given up.
+// answer reads the answer to a question, which is not remembered. The error is errLeave if the
+// user gives up.
 func (t *Terminal) answer(prompt string, secret bool) (string, error) {
 	line, err := "", error(nil)
 	if t.editor != nil {
@@ -336,7 +340,7 @@ func (t *Terminal) answer(prompt string, secret bool) (string, error) {
 	return line[:min(len(line), console.MaxLine)], err
 }
 
-// joined is a line with its continuations as one.
+// joined is a line and its continuations as one line.
 func joined(line string) string {
 	var b strings.Builder
 	for i, part := range strings.Split(line, "\n") {
@@ -352,19 +356,18 @@ func joined(line string) string {
 }
 
 const (
-	// aheadChunks and maxAhead bound what is read ahead of a line that is being carried
-	// out: a paste of many lines comes faster than they are done, and the kernel keeps
-	// no more than 4 KB of it.
+	// aheadChunks and maxAhead bound what is read while a line is executed. A paste of many
+	// lines comes faster than they are executed, and the kernel keeps only 4 KB of it.
 	aheadChunks = 1024
 	maxAhead    = 64 << 10
-	// chunkSize is the most that is read at once; a UART gives 16 bytes or less.
+	// chunkSize is how much is read at once. A UART gives at most 16 bytes.
 	chunkSize = 256
 )
 
-// input reads ahead what the terminal sends. Its methods are for one goroutine.
+// input reads what the terminal sends ahead of its use. One goroutine may call its methods.
 type input struct {
 	chunks <-chan []byte
-	// err is why chunks was closed; it may be read when it is.
+	// err is why chunks was closed. It may be read only after that.
 	err   error
 	ended bool
 	ahead []byte
@@ -399,13 +402,13 @@ func readAhead(r io.Reader, done <-chan struct{}) *input {
 	return in
 }
 
-// add takes what came from chunks.
+// add appends what was received from chunks.
 func (in *input) add(chunk []byte, ok bool) {
 	in.ahead = append(in.ahead, chunk...)
 	in.ended = in.ended || !ok
 }
 
-// peek waits for a byte and leaves it there.
+// peek waits for a byte and does not consume it.
 func (in *input) peek() (byte, error) {
 	for len(in.ahead) == 0 {
 		if in.ended {
@@ -417,7 +420,7 @@ func (in *input) peek() (byte, error) {
 	return in.ahead[0], nil
 }
 
-// skip takes away the byte that peek has shown.
+// skip consumes the byte that peek has returned.
 func (in *input) skip() { in.ahead = in.ahead[1:] }
 
 func (in *input) Read(p []byte) (int, error) {

@@ -1,5 +1,5 @@
-// Package consoletest is a router for the tests of the two ends of a session: a
-// configuration without a machine behind it, and lines that no real router has.
+// Package consoletest is a router for the tests of both ends of a session: a configuration
+// without a machine, and some lines that no real router has.
 package consoletest
 
 import (
@@ -14,23 +14,23 @@ import (
 	"github.com/postern-router/postern/console/session"
 )
 
-// Prompt is what a router with the default name sends at the root.
+// Prompt is the prompt of a router with the default name, at the root.
 const Prompt = "[admin@postern] > "
 
 // Router is the owner of a configuration.
 type Router struct {
 	Config console.Config
 	Live   console.Live
-	// Optional returns what a Handler can do without; it may be nil.
+	// Optional returns the functions of a Handler that may be nil. It may itself be nil.
 	Optional func() session.Handler
 }
 
-// Handler answers one session, on conn. Besides the lines of the language it knows:
+// Handler serves one session, on conn. Besides the lines of the language it knows:
 //
 //	hang up          closes the connection
 //	panic            panics
 //	beat, follow     repeat themselves every 50 ms
-//	long             puts out 110 KB
+//	long             prints 110 KB
 func (r *Router) Handler(conn net.Conn) session.Handler {
 	beats := 0
 	var h session.Handler
@@ -63,7 +63,7 @@ func (r *Router) Handler(conn net.Conn) session.Handler {
 	return h
 }
 
-// Guard is what a router knows of passwords and Safe Mode, and what was asked of it.
+// Guard is a router's state of passwords and Safe Mode, and a record of what it was asked.
 type Guard struct {
 	mu       sync.Mutex
 	Password string
@@ -73,14 +73,14 @@ type Guard struct {
 	Ended    int
 }
 
-// Locked calls f while no session changes g.
+// Locked calls f while no session uses g.
 func (g *Guard) Locked(f func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f()
 }
 
-// At gives a router what g knows.
+// At makes a router use g.
 func (g *Guard) At(r *Router) {
 	r.Live.Requests = []console.Request{console.ChangePassword}
 	r.Optional = func() session.Handler {

@@ -5,15 +5,18 @@
 // is, the length of its text in four bytes, high one first, and the text, at most MaxFrame
 // bytes.
 //
-// The server sends a prompt. The terminal then asks for completion or help as often as it
-// likes, each of which is answered by one frame, and sends a line; the server sends any
-// number of outputs and the next prompt. Among the outputs, and ahead of the first prompt,
-// it may ask something, which the terminal answers by a line, or by leave if the user does
-// not want to answer. Of a line that repeats itself there is a replace or follow behind each
-// output, until the terminal interrupts; of one that takes its time, as ping does, a follow
-// ahead of them. An interrupt that comes too late for that is ignored. The terminal may tell
-// its width ahead of everything but an interrupt. After end the server closes. A frame that
-// is none of these ends the session.
+// The server sends Prompt. The terminal then sends Complete or Explain as often as it likes,
+// each of which is answered by one frame, and at last Line, to which the server answers with
+// any number of Outputs and the next Prompt. Between the Outputs, and before the first Prompt,
+// the server can send Ask or Secret, which the terminal answers with Line, or with Leave if the
+// user does not want to answer.
+//
+// For a line that repeats itself the server sends Replace or Follow after each Output, until
+// the terminal sends Interrupt. For a line that takes a long time, as ping does, it sends
+// Follow before the first Output. An Interrupt that comes too late is ignored.
+//
+// The terminal can send Width before any frame but Interrupt. After End the server closes the
+// connection. Any other frame ends the session.
 package wire
 
 import (
@@ -48,12 +51,12 @@ const (
 )
 
 const (
-	// MaxFrame bounds what either end holds of the other's. Longer output is cut into
-	// several frames.
+	// MaxFrame is the greatest length of a text in bytes, so that either end knows how much
+	// memory it needs. Longer output is sent in several frames.
 	MaxFrame = 32 << 10
-	// LongOutput is how many bytes of output are long: either end gives the memory that
-	// they took back to the system, which otherwise has it when the next 1 MB is used, maybe
-	// never. On a router with 32 MB that is much.
+	// LongOutput is the length in bytes from which either end gives the memory of an output
+	// back to the system at once. Go would keep it until another 1 MB is used, perhaps for
+	// ever, and a router may have no more than 32 MB.
 	LongOutput = 8 << 10
 )
 
@@ -64,7 +67,7 @@ func Send(w io.Writer, kind byte, text string) error {
 	return err
 }
 
-// Receive reads a frame. At the end of r, between two frames, the error is io.EOF.
+// Receive reads a frame. The error is io.EOF if r ends between two frames.
 func Receive(r io.Reader) (kind byte, text string, err error) {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -89,12 +92,12 @@ func noEOF(err error) error {
 	return err
 }
 
-// Unexpected is the error of a frame that must not come at this point.
+// Unexpected is the error of a frame that must not come now.
 func Unexpected(kind byte, text string) error {
 	return fmt.Errorf("unexpected frame %q of %d bytes", kind, len(text))
 }
 
-// EncodeChoices is the text of Choices: as many names as fit.
+// EncodeChoices writes the text of a Choices frame, with as many names as fit.
 func EncodeChoices(insert string, names []string) string {
 	var b strings.Builder
 	b.WriteString(insert)
@@ -107,7 +110,7 @@ func EncodeChoices(insert string, names []string) string {
 	return b.String()
 }
 
-// DecodeChoices reads what EncodeChoices made.
+// DecodeChoices parses the text of a Choices frame.
 func DecodeChoices(text string) (insert string, names []string) {
 	lines := strings.Split(text, "\n")
 	return lines[0], lines[1:]
