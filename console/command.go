@@ -38,18 +38,18 @@ type argument struct {
 var (
 	numbersArgument  = itemArgument("numbers", "", "which items, as the last print numbered them")
 	intervalArgument = option(prop("interval", optional(duration(500*time.Millisecond, time.Hour), "once"), "",
-		"print again after each such time, until a key is pressed", func(o *options) *time.Duration { return &o.interval }))
+		"time after which to print again, until a key is pressed", func(o *options) *time.Duration { return &o.interval }))
 
-	detailWord = Choice{"detail", "all that is known of each item"}
+	detailWord = Choice{"detail", "everything that is known about each item"}
 	terseWord  = Choice{"terse", "each item in one line"}
 	countWord  = Choice{"count-only", "how many items there are"}
 	statsWord  = Choice{"stats", "what each item has matched"}
 	// RouterOS stops at the end of each page, so programs that read screens type this word.
 	pagingWord = Choice{"without-paging", "all at once, as without this word"}
-	followWord = Choice{"follow", "go on with what is new, until a key is pressed"}
+	followWord = Choice{"follow", "continue with what is new, until a key is pressed"}
 
 	sensitiveWord = Choice{"show-sensitive", "with the hash of the password"}
-	verboseWord   = Choice{"verbose", "what is as by default, too"}
+	verboseWord   = Choice{"verbose", "with the default values too"}
 	exportWords   = []Choice{{"compact", "what differs from the defaults, as without this word"}, verboseWord,
 		{terseWord.Name, "each item in one line, with its menu"},
 		{"hide-sensitive", "without the hash of the password, as without this word"}, sensitiveWord}
@@ -59,17 +59,17 @@ var (
 	resetCommand = command{name: "reset", help: "set properties back to their defaults: those named, or all", run: (*execution).reset}
 
 	addItem = command{name: "add", help: "add an item", properties: true, run: (*execution).add, arguments: []argument{
-		itemArgument("place-before", "at the end", "the item that it goes before"),
-		itemArgument("copy-from", "the defaults", "the item that it starts out like"),
+		itemArgument("place-before", "at the end", "item to insert it before"),
+		itemArgument("copy-from", "the defaults", "item to copy"),
 	}}
 	setItems = command{name: "set", help: "change properties of items", properties: true, run: (*execution).setItems,
 		positional: []string{"numbers"}, arguments: []argument{numbersArgument}}
 	removeItems = itemCommand("remove", "remove items", (*execution).remove)
 	moveItems   = command{name: "move", help: "move items to the place before another", run: (*execution).move,
 		positional: []string{"numbers", "destination"},
-		arguments:  []argument{numbersArgument, itemArgument("destination", "at the end", "the item that they go before")}}
-	enableItems  = itemCommand("enable", "let items have effect", (*execution).enable)
-	disableItems = itemCommand("disable", "keep items without effect", (*execution).disable)
+		arguments:  []argument{numbersArgument, itemArgument("destination", "at the end", "item to move them before")}}
+	enableItems  = itemCommand("enable", "enable items", (*execution).enable)
+	disableItems = itemCommand("disable", "disable items", (*execution).disable)
 	commentItems = command{name: "comment", help: "set the comment of items", run: (*execution).comment,
 		positional: []string{"numbers", "comment"},
 		arguments: []argument{numbersArgument, option(prop("comment", text(0, 255), "", "a note for people",
@@ -89,13 +89,13 @@ var (
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Reboot) }}
 	shutdownCommand = command{name: "shutdown", help: "turn the router off",
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Shutdown) }}
-	resetConfigurationCommand = command{name: "reset-configuration", help: "go back to what the router came with, and restart it",
+	resetConfigurationCommand = command{name: "reset-configuration", help: "go back to the default configuration, and restart the router",
 		needs: ResetConfiguration,
 		run:   func(x *execution, _ *menu, _ arguments) error { return x.ask(ResetConfiguration) }}
 	quitCommand = command{name: "quit", help: "end the session", run: func(x *execution, _ *menu, _ arguments) error {
 		return x.ask(Quit)
 	}}
-	passwordCommand = command{name: "password", help: "change the password, which is asked for", needs: ChangePassword,
+	passwordCommand = command{name: "password", help: "change the password, which it asks for", needs: ChangePassword,
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ChangePassword) }}
 	// exportCommand is a command of every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
@@ -108,7 +108,7 @@ var (
 	pingCommand = command{name: "ping", help: "send ICMP echo requests", needs: Ping,
 		positional: []string{"address"},
 		arguments: []argument{
-			option(prop("address", hostName(), "", "who is to answer",
+			option(prop("address", hostName(), "", "host that has to answer",
 				func(o *options) *string { return &o.ping.Address })),
 			option(prop("count", integer(0, 65535), "0", "how many requests; 0 is until a key is pressed",
 				func(o *options) *int { return &o.ping.Count })),
@@ -124,7 +124,7 @@ var (
 	tracerouteCommand = command{name: "traceroute", help: "show the routers on the way to a host", needs: Traceroute,
 		positional: []string{"address"},
 		arguments: []argument{
-			option(prop("address", hostName(), "", "where the way leads",
+			option(prop("address", hostName(), "", "host to trace the route to",
 				func(o *options) *string { return &o.traceroute.Address })),
 			option(prop("max-hops", integer(1, 255), "30", "how many routers at most",
 				func(o *options) *int { return &o.traceroute.MaxHops })),

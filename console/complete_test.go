@@ -168,7 +168,7 @@ reset -- set properties back to their defaults: those named, or all
 export -- show the configuration of this menu and those below as commands
 .. -- go up to /ip
 `, 0},
-		{"a beginning", "/ip socks access e", `enable -- let items have effect
+		{"a beginning", "/ip socks access e", `enable -- enable items
 export -- show the configuration of this menu and those below as commands
 `, 0},
 		{"a command", "/ip socks set ", `change properties
@@ -176,13 +176,13 @@ export -- show the configuration of this menu and those below as commands
 enabled -- whether the server runs
 port -- TCP port on which the server listens
 connection-idle-timeout -- time after which idle connections are closed
-max-connections -- how many connections there may be at once
+max-connections -- how many connections there can be at once
 `, 0},
-		{"a range", "/ip socks set max-connections=", `max-connections -- how many connections there may be at once
+		{"a range", "/ip socks set max-connections=", `max-connections -- how many connections there can be at once
 type: integer: 1..500
 default: 200
 `, 0},
-		{"a list of values", "/ip socks access add action=a", `action -- what becomes of a request that matches
+		{"a list of values", "/ip socks access add action=a", `action -- what happens to a request that matches
 type: allow | deny
 default: allow
 `, 0},
@@ -190,11 +190,11 @@ default: allow
 type: [!]port, port-port or a list of them: 0..65535, at most 15
 default: unset, which means any
 `, 0},
-		{"needed", "/ip route add gateway=", `gateway -- router that takes the packets on
+		{"needed", "/ip route add gateway=", `gateway -- router that forwards the packets
 type: IP address
 default: none, it must be given
 `, 0},
-		{"an argument", "/ip route print interval=", `interval -- print again after each such time, until a key is pressed
+		{"an argument", "/ip route print interval=", `interval -- time after which to print again, until a key is pressed
 type: time: 500ms..1h
 default: unset, which means once
 `, 0},

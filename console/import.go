@@ -10,7 +10,7 @@ import (
 // that it makes in memory.
 const MaxImport = 256 << 10
 
-var importCommand = command{name: "import", help: "take lines as export shows them, all of them or none", needs: Import,
+var importCommand = command{name: "import", help: "run lines as export writes them: all of them or none", needs: Import,
 	run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Import) }}
 
 // Import runs the lines of text, starting at the root, each on the configuration that the

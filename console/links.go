@@ -52,7 +52,7 @@ var (
 		columns: linkColumns, stats: (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append([]readOnly{
 			{name: "name", help: "name of the interface"},
-			{name: "type", help: "what it is: ether, bridge or vlan"},
+			{name: "type", help: "kind: ether, bridge or vlan"},
 			{name: "mtu", help: "largest packet in bytes"},
 			macReadOnly,
 		}, linkCounters()...),
@@ -75,7 +75,7 @@ var (
 		)...),
 	}
 	bridgeMenu = &menu{
-		path: "interface bridge", help: "switches between interfaces",
+		path: "interface bridge", help: "bridges between interfaces",
 		commands: linkCommands,
 		rows:     func(x *execution) ([]row, error) { return x.createdRows("interface bridge") }, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"mac-address", 17}, {"protocol-mode", 0}},
@@ -112,7 +112,7 @@ var (
 		)),
 	}
 	bridgePortMenu = &menu{
-		path: "interface bridge port", help: "interfaces that bridges have",
+		path: "interface bridge port", help: "ports of bridges",
 		commands: listCommands, legend: legendRule, flags: flagsRule,
 		items:   itemLists[bridgePortItems],
 		columns: []column{{"interface", 16}, {"bridge", 0}},

@@ -219,7 +219,7 @@ var menus = []*menu{
 		readOnly: []readOnly{
 			{name: "uptime", help: "time since the start"},
 			{name: "version", help: "version of the software"},
-			{name: "free-memory", help: "memory that programs can still have"},
+			{name: "free-memory", help: "memory that programs can still get"},
 			{name: "total-memory", help: "memory that the kernel manages"},
 			{name: "cpu-count", help: "number of processors"},
 			{name: "cpu-load", help: "share of time that they are busy, in percent"},
@@ -235,7 +235,7 @@ var menus = []*menu{
 			{name: "time", help: "time of day"},
 			{name: "date", help: "day"},
 			{name: "time-zone-name", help: "where the time zone comes from"},
-			{name: "gmt-offset", help: "how far the time is ahead of UTC"},
+			{name: "gmt-offset", help: "how far local time is ahead of UTC"},
 		},
 	},
 	{
@@ -243,7 +243,7 @@ var menus = []*menu{
 		commands: singleCommands, indent: 2,
 		needs: func(l Live) bool { return l.Now != nil },
 		properties: bind(func(c *Config, _ int) *Config { return c },
-			prop("time-zone", offset(), "+00:00", "how far the time of day is ahead of UTC, all the year",
+			prop("time-zone", offset(), "+00:00", "how far local time is ahead of UTC, all year",
 				func(c *Config) *time.Duration { return &c.TimeZone }),
 		),
 	},
@@ -258,13 +258,13 @@ var menus = []*menu{
 	loggingMenu, loggingAction,
 	ntpMenu, ntpClient, partitionsMenu,
 	{
-		path: "user", help: "who may log in",
+		path: "user", help: "users that can log in",
 		commands: []command{setItems, printLive}, single: Admin,
 		needs:   func(l Live) bool { return l.HashPassword != nil },
 		rows:    (*execution).userRows,
 		columns: []column{{"name", 16}, {"group", 0}},
 		readOnly: []readOnly{
-			{name: "name", help: "what to log in as"},
+			{name: "name", help: "name to log in with"},
 			{name: "group", help: "what the user may do"},
 		},
 		properties: passwordProperties(),
@@ -295,9 +295,9 @@ var menus = []*menu{
 		properties: bindItems(routes,
 			prop("dst-address", network(), "0.0.0.0/0", "destination network",
 				func(r *netcfg.Route) *netip.Prefix { return &r.Destination }),
-			prop("gateway", address(), "", "router that takes the packets on",
+			prop("gateway", address(), "", "router that forwards the packets",
 				func(r *netcfg.Route) *netip.Addr { return &r.Gateway }),
-			prop("distance", integer(1, 255), "1", "of two routes to one destination the lower wins",
+			prop("distance", integer(1, 255), "1", "of two routes to one destination, the lower distance wins",
 				func(r *netcfg.Route) *int { return &r.Distance }),
 			disabled(func(r *netcfg.Route) *bool { return &r.Disabled }),
 			comment(func(r *netcfg.Route) *string { return &r.Comment }),
@@ -340,10 +340,10 @@ var menus = []*menu{
 		columns: []column{{"protocol", 8}, {"src-address", 21}, {"dst-address", 21}, {"tcp-state", 11}, {"timeout", 0}},
 		readOnly: []readOnly{
 			{name: "protocol", help: "IP protocol"},
-			{name: "src-address", help: "address and port of who opened it"},
+			{name: "src-address", help: "address and port that opened it"},
 			{name: "dst-address", help: "address and port that it was opened to"},
 			{name: "tcp-state", help: "state of a TCP connection"},
-			{name: "timeout", help: "time after which it is forgotten if nothing comes"},
+			{name: "timeout", help: "time after which it is forgotten if no packet comes"},
 		},
 	},
 	{
@@ -371,7 +371,7 @@ var menus = []*menu{
 				"time after which idle connections are closed",
 				func(s *socks.Config) *time.Duration { return &s.ConnectionIdleTimeout }),
 			prop("max-connections", integer(1, socks.MaxMaxConnections), "200",
-				"how many connections there may be at once",
+				"how many connections there can be at once",
 				func(s *socks.Config) *int { return &s.MaxConnections }),
 		),
 	},
@@ -391,7 +391,7 @@ var menus = []*menu{
 			prop("dst-port", portMatch(), "", "TCP port of the server",
 				func(r *socks.Rule) *match.Ports { return &r.DstPort }),
 			prop("action", enum[socks.Action](string(socks.Allow), string(socks.Deny)), string(socks.Allow),
-				"what becomes of a request that matches",
+				"what happens to a request that matches",
 				func(r *socks.Rule) *socks.Action { return &r.Action }),
 			disabled(func(r *socks.Rule) *bool { return &r.Disabled }),
 			comment(func(r *socks.Rule) *string { return &r.Comment }),
@@ -409,15 +409,15 @@ var menus = []*menu{
 			{name: "rx", help: "bytes received"},
 			{name: "age", help: "time since the client connected"},
 			{name: "idle", help: "time since anything last moved"},
-			{name: "user-id", help: "who the client says that it serves"},
+			{name: "user-id", help: "user that the client names"},
 		},
 	},
 	{
-		path: "log", help: "what the router reported", commands: []command{printLogCommand},
+		path: "log", help: "log of the router", commands: []command{printLogCommand},
 		rows: (*execution).logRows,
 		readOnly: []readOnly{
 			{name: "time", help: "when"},
-			{name: "topics", help: "what it is about, and how grave it is"},
+			{name: "topics", help: "subject and severity"},
 			{name: "message", help: "what happened"},
 		},
 	},
@@ -441,9 +441,9 @@ func CheckPassword(new string) error {
 // passwordProperties are the password of admin and its hash.
 func passwordProperties() []property {
 	all := bind(func(c *Config, _ int) *Config { return c },
-		prop("password-hash", hash(), "", "what is kept of the password, as an export shows it",
+		prop("password-hash", hash(), "", "hash of the password, as an export shows it",
 			func(c *Config) *string { return &c.AdminPassword }),
-		prop("password", password(), "", "what to log in with; it is never shown",
+		prop("password", password(), "", "password to log in with; it is never shown",
 			func(c *Config) *string { return &c.AdminPassword }),
 	)
 	kept, password := all[0], &all[1]
@@ -473,7 +473,7 @@ func natRules(c *Config) *[]firewall.Rule    { return &c.Firewall.NAT }
 func accessRules(c *Config) *[]socks.Rule    { return &c.Socks.Access }
 
 func disabled[T any](at func(*T) *bool) field[T] {
-	return prop("disabled", boolean(), "no", "keep the item, without effect", at)
+	return prop("disabled", boolean(), "no", "whether the item is kept without effect", at)
 }
 
 func comment[T any](at func(*T) *string) field[T] {
@@ -487,7 +487,7 @@ func filterFields() []field[firewall.Rule] {
 			"packets to the router, through it, or from it",
 			func(r *firewall.Rule) *string { return &r.Chain }),
 		prop("action", enum[string]("accept", "drop", "reject", "log", "passthrough"), "accept",
-			"what becomes of a packet that matches",
+			"what happens to a packet that matches",
 			func(r *firewall.Rule) *string { return &r.Action }),
 	}, matchFields()...),
 		prop("reject-with", optional(enum[string](firewall.RejectAnswers...), firewall.RejectAnswers[0]), "",
@@ -505,7 +505,7 @@ func natFields() []field[firewall.Rule] {
 			"after routing, for source addresses, or before it, for destinations",
 			func(r *firewall.Rule) *string { return &r.Chain }),
 		prop("action", enum[string]("accept", "masquerade", "src-nat", "dst-nat", "redirect", "log", "passthrough"),
-			"accept", "what becomes of a connection that matches",
+			"accept", "what happens to a connection that matches",
 			func(r *firewall.Rule) *string { return &r.Action }),
 		prop("to-addresses", addressRange(), "", "new address of src-nat and dst-nat",
 			func(r *firewall.Rule) *match.Addresses { return &r.ToAddresses }),
@@ -530,16 +530,16 @@ func matchFields() []field[firewall.Rule] {
 			func(r *firewall.Rule) *match.Ports { return &r.DstPort }),
 		prop("protocol", protocol(), "", "IP protocol",
 			func(r *firewall.Rule) *string { return &r.Protocol }),
-		prop("in-interface", portNameMatch(), "", "interface that the packet came in by",
+		prop("in-interface", portNameMatch(), "", "interface by which the packet came in",
 			func(r *firewall.Rule) *string { return &r.InInterface }),
-		prop("out-interface", portNameMatch(), "", "interface that the packet leaves by",
+		prop("out-interface", portNameMatch(), "", "interface by which the packet leaves",
 			func(r *firewall.Rule) *string { return &r.OutInterface }),
 		prop("connection-state", wordList(match.ConnectionStates...), "",
 			"state of the packet's connection",
 			func(r *firewall.Rule) *string { return &r.ConnectionState }),
 		prop("icmp-options", icmpOptions(), "", "ICMP type and code; needs protocol=icmp",
 			func(r *firewall.Rule) *string { return &r.ICMPOptions }),
-		prop("log-prefix", text(0, 29), "", "begins the line of action=log",
+		prop("log-prefix", text(0, 29), "", "beginning of the line of action=log",
 			func(r *firewall.Rule) *string { return &r.LogPrefix }),
 	}
 }

@@ -51,7 +51,7 @@ var (
 		arguments: []argument{
 			option(prop("from", imageSource(), "", "where the upgrade image is",
 				func(o *options) *string { return &o.upgrade.From })),
-			option(prop("force", boolean(), "no", "take a version that is older than the present one",
+			option(prop("force", boolean(), "no", "accept a version older than the current one",
 				func(o *options) *bool { return &o.upgrade.Force })),
 		},
 		run: func(x *execution, _ *menu, a arguments) error {
@@ -74,13 +74,13 @@ var (
 
 	// https://help.mikrotik.com/docs/spaces/ROS/pages/328094/Log
 	loggingMenu = &menu{
-		path: "system logging", help: "what of the log is sent where: a line goes if one of the rules matches it",
+		path: "system logging", help: "which lines of the log are sent where: those that a rule matches",
 		commands: []command{addItem, setItems, removeItems, enableItems, disableItems, findItems, printItems},
 		needs:    hasRemoteLog, legend: "Flags: X - disabled, I - invalid", flags: []string{"XI"},
 		items: itemLists[logItems], rows: (*execution).loggingRows,
 		columns: []column{{"topics", 30}, {"action", 0}},
 		properties: bindItems(logRules,
-			prop("topics", topicList(), "", "topics that a line has, or with ! has not",
+			prop("topics", topicList(), "", "topics that a line must have, or with ! must not have",
 				func(r *LogRule) *string { return &r.Topics }),
 			prop("action", enum[string](remoteAction), "", "where the line goes",
 				func(r *LogRule) *string { return &r.Action }),
@@ -108,13 +108,13 @@ var (
 	// https://help.mikrotik.com/docs/spaces/ROS/pages/40992869/NTP
 	ntpMenu   = &menu{path: "system ntp", help: "network time"}
 	ntpClient = &menu{
-		path: "system ntp client", help: "who is asked for the time",
+		path: "system ntp client", help: "time client",
 		commands: []command{setCommand, printNTPCommand, resetCommand}, indent: 2, needs: hasNTP,
 		live: (*execution).timeClient,
 		readOnly: []readOnly{
 			{name: "status", help: "stopped, waiting or synchronized"},
 			{name: "synced-server", help: "the server that gave the time"},
-			{name: "synced-stratum", help: "how many servers that one is away from a clock"},
+			{name: "synced-stratum", help: "distance of that server from a clock, in servers"},
 			{name: "system-offset", help: "how far the clock was from that server's"},
 		},
 		properties: bind(func(c *Config, _ int) *ntp.Config { return &c.NTP },
