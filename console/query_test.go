@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -522,4 +523,57 @@ func TestIDs(t *testing.T) {
 			assert.Error(t, err, bad)
 		}
 	})
+}
+
+// Whatever a program asks for: nothing panics, what fails changes nothing, and what one
+// changes can be exported and read back.
+func TestDoRandom(t *testing.T) {
+	base, err := Load("base", strings.NewReader(fuzzConfig))
+	require.NoError(t, err)
+	live := queryLive()
+	names := []string{".id", "numbers", "value-name", "destination", "place-before", "copy-from", "comment", "nothing", ""}
+	values := []string{"", "*101", "*1", "*80000001", "0", "0-1", "*", "yes", "no", "1", "70000", "2m", "10.0.0.1", "10.0.0.0/8", "21,80-90", "ether1", "b1",
+		"v1", "!ether2", "tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "stp", "a b", "dst-port", "name", "remote", "02:00:5e:00:53:01"}
+	tests := []string{"=", "!=", "<", "<=", ">", ">=", "~", "", "=="}
+	r := rand.New(rand.NewPCG(5, 6))
+	pick := func(of []string) string { return of[r.IntN(len(of))] }
+	done := 0
+	for range 5000 {
+		m := menus[r.IntN(len(menus))]
+		commands := []string{"unset", "nothing"}
+		for _, c := range m.commands {
+			commands = append(commands, c.name, c.name)
+		}
+		known := choiceNames(m.rowProperties())
+		var given []Argument
+		for range r.IntN(4) {
+			a := Argument{pick(slices.Concat(names, known)), pick(values)}
+			if r.IntN(8) == 0 {
+				a.Name = "!" + a.Name
+			}
+			given = append(given, a)
+		}
+		cfg := base.Clone()
+		result, err := Do(cfg, live, m.path, pick(commands), given...)
+		require.Equal(t, base, cfg, "the configuration that was given was changed")
+		if err != nil {
+			require.Equal(t, Result{Config: cfg}, result)
+			require.NotContains(t, err.Error(), "(line")
+		} else {
+			done++
+			require.Empty(t, result.Output)
+		}
+		if !ambiguousNames(result.Config) {
+			again, err := Load("export", strings.NewReader(Export(result.Config)))
+			require.NoError(t, err)
+			require.Equal(t, settings(result.Config), settings(again))
+		}
+		where := []Condition{{pick(slices.Concat(names, known)), pick(tests), pick(values)}}
+		rows, err := Query(result.Config, live, m.path, where, known)
+		if err != nil {
+			require.Nil(t, rows)
+			require.NotContains(t, err.Error(), "(line")
+		}
+	}
+	assert.Greater(t, done, 125, "nearly all fail: they test little")
 }
