@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -73,9 +74,9 @@ func TestWhatTheKernelHas(t *testing.T) {
 	}
 	assert.Contains(t, g.must("/ip address print"), " D 169.254.0.1/16")
 	assert.Contains(t, g.must("/ip route print"), "ADC 10.0.0.0/8")
-	_, err := trackedConnections()
-	if err != nil {
-		require.ErrorIs(t, err, os.ErrNotExist, "a kernel without connection tracking")
+	// The machine may lack connection tracking, and the root of a user namespace may not read it.
+	if _, err := trackedConnections(); !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
+		require.NoError(t, err)
 	}
 }
 
