@@ -17,6 +17,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/password"
+	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/store"
 )
 
@@ -122,7 +123,10 @@ func (k *keeping) save(text []byte) error {
 	k.saves++
 	this := k.saves
 	k.mu.Unlock()
-	hangs := time.AfterFunc(hangTimeout, func() {
+	// A machine that stood still has not given the flash that time.
+	running, cancel := service.WithTimeout(context.Background(), hangTimeout)
+	defer cancel()
+	stop := context.AfterFunc(running, func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		// The write may have ended while the timer fired.
@@ -131,7 +135,7 @@ func (k *keeping) save(text []byte) error {
 			k.setTrouble(fmt.Errorf("the flash has not answered for %v", hangTimeout))
 		}
 	})
-	defer hangs.Stop()
+	defer stop()
 	err := k.store.Save(text)
 	k.mu.Lock()
 	defer k.mu.Unlock()

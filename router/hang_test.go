@@ -78,7 +78,7 @@ func TestChangeThatHangs(t *testing.T) {
 		require.NoError(t, g.r.Alive())
 		assert.Equal(t, prompt, g.r.prompt(&session.Session{}))
 		time.Sleep(longChange + time.Second)
-		require.EqualError(t, g.r.Alive(), "a change of the configuration has not ended for 1m1s")
+		require.EqualError(t, g.r.Alive(), "a change of the configuration has not ended for 1m0s")
 		assert.Equal(t, prompt, g.r.prompt(&session.Session{}))
 		close(n)
 		require.NoError(t, <-done)

@@ -87,8 +87,10 @@ type Router struct {
 	mu sync.Mutex
 	// now is the state that the system has.
 	now state
-	// since is when the present change began, zero if none is under way.
-	since time.Time
+	// underWay ends when the present change has taken too long, nil if none is under way.
+	underWay context.Context
+	// endUnderWay frees what that takes.
+	endUnderWay context.CancelFunc
 	// trial is the Safe Mode of a session, nil if none is in it.
 	trial *safeMode
 	// busy remembers the last look at the processors' time.
@@ -209,7 +211,7 @@ func (r *Router) lock() error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.since = time.Now()
+	r.underWay, r.endUnderWay = service.WithTimeout(context.Background(), longChange)
 	return nil
 }
 
@@ -225,7 +227,8 @@ func (r *Router) isStopped() bool {
 // unlock ends a change.
 func (r *Router) unlock() {
 	r.mu.Lock()
-	r.since = time.Time{}
+	r.endUnderWay()
+	r.underWay = nil
 	r.mu.Unlock()
 	<-r.changing
 }
@@ -237,18 +240,18 @@ func (r *Router) set(next state) {
 	r.now = next
 }
 
-// longChange is how long a change of the system may take. More is a program or a kernel that
-// hangs.
+// longChange is how long a change of the system may take, without the time in which the
+// machine stood still. More is a program or a kernel that hangs.
 const longChange = time.Minute
 
 // Alive is why PID 1 or what it runs is stuck, or nil. It waits for nothing. A configuration
 // that could not be applied is for a person to mend: a reset would not.
 func (r *Router) Alive() error {
 	r.mu.Lock()
-	since := r.since
+	change := r.underWay
 	r.mu.Unlock()
-	if took := time.Since(since); !since.IsZero() && took > longChange {
-		return fmt.Errorf("a change of the configuration has not ended for %v", took.Round(time.Second))
+	if change != nil && change.Err() != nil {
+		return fmt.Errorf("a change of the configuration has not ended for %v", longChange)
 	}
 	for _, s := range r.services {
 		if err := s.Health(); err != nil {

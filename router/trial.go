@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/upgrade"
 )
 
@@ -128,44 +130,42 @@ func (r *Router) giveUp(slot int, st upgrade.State, why error) {
 // errTooLate is that of a version that is well at the end of its trial, but not for long enough.
 var errTooLate = errors.New("it was well too late")
 
-// untilWell asks until well has said nil for so long without a break, or says why it has
-// not in all the time. A question that is not answered is one more reason.
+// untilWell asks until well has said nil for steady without a break, or says why it has not
+// within limit. A question that is not answered is one more reason. Time in which the machine
+// stood still is not counted.
 func untilWell(ctx context.Context, well func() error, limit, steady time.Duration) error {
-	end := time.Now().Add(limit)
-	deadline := time.After(limit)
+	running, cancel := service.WithTimeout(ctx, limit)
+	defer cancel()
+	const parts = 5 // of steady, from one question to the next
 	last := errors.New("the start has not ended")
-	var since time.Time
-	for time.Now().Before(end) {
+	for good := 0; ; {
 		answer := make(chan error, 1)
 		go func() { answer <- well() }()
 		select {
 		case last = <-answer:
-		case <-deadline:
-			if last == nil {
-				return errTooLate
+		case <-running.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
-			return fmt.Errorf("it does not say within %v how it is: %w", limit, last)
-		case <-ctx.Done():
-			return ctx.Err()
+			select { // it may just have been asked
+			case last = <-answer:
+				return cmp.Or(last, errTooLate)
+			case <-time.After(steady / parts):
+				return fmt.Errorf("it does not say within %v how it is: %w", limit, cmp.Or(last, errTooLate))
+			}
 		}
-		switch {
-		case last != nil:
-			since = time.Time{}
-		case since.IsZero():
-			since = time.Now()
-		case time.Since(since) >= steady:
+		if good++; last != nil {
+			good = 0
+		}
+		if good > parts {
 			return nil
 		}
 		select {
-		case <-time.After(steady / 5):
-		case <-ctx.Done():
-			return ctx.Err()
+		case <-time.After(steady / parts):
+		case <-running.Done():
+			return cmp.Or(ctx.Err(), last, errTooLate)
 		}
 	}
-	if last == nil {
-		return errTooLate
-	}
-	return last
 }
 
 // health is why the router does not do what it is for, or nil.
