@@ -8,7 +8,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -36,7 +35,6 @@ func streaming(t *testing.T, f func(ctx context.Context, r console.Result, out i
 
 func expectFrame(t *testing.T, conn net.Conn, kind byte, text string) {
 	t.Helper()
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(30*time.Second)))
 	gotKind, got, err := wire.Receive(conn)
 	require.NoError(t, err)
 	assert.Equal(t, string(kind)+text, string(gotKind)+got)

@@ -8,8 +8,8 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -87,9 +87,18 @@ func TestTerminal(t *testing.T) {
 func TestTerminalWaits(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "console")
 	var out bytes.Buffer
-	done := make(chan error)
-	go func() { done <- Run(dialer(socket), strings.NewReader("/quit\n"), &out) }()
-	time.Sleep(retry / 2)
+	done, failed := make(chan error), make(chan struct{})
+	var once sync.Once
+	go func() {
+		done <- Run(func() (net.Conn, error) {
+			conn, err := dialer(socket)()
+			if err != nil {
+				once.Do(func() { close(failed) })
+			}
+			return conn, err
+		}, strings.NewReader("/quit\n"), &out)
+	}()
+	<-failed
 	listen(t, socket)
 	require.NoError(t, <-done)
 	assert.Equal(t, fmt.Sprintf("Waiting for the router: dial unix %s: connect: no such file or directory\n[admin@postern] > ", socket), out.String())

@@ -128,12 +128,15 @@ func (u *user) expect(want string) {
 	u.wait(want, func(screen string) bool { return screen == want })
 }
 
+// wait waits until the screen is as ok says. It counts looks and not time: on a host that
+// stands still nothing is looked at.
 func (u *user) wait(want string, ok func(screen string) bool) {
 	u.t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for range 6000 {
 		if screen, _ := u.look(); ok(screen) {
 			return
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	screen, all := u.look()
 	require.Equal(u.t, want, screen, "%q", all)
