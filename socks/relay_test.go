@@ -26,7 +26,7 @@ func withoutPipes(s *Server) {
 // TestStreams moves random bytes in both directions at once, to readers that stop now and
 // then, and compares the bytes and the counters.
 func TestStreams(t *testing.T) {
-	const size = 4 << 20
+	const size, connections = 2 << 20, maxPipes
 	for name, prepare := range map[string]func(*Server){
 		"spliced":       func(*Server) {},
 		"copied":        func(s *Server) { s.mu.Lock(); s.copies = true; s.mu.Unlock() },
@@ -35,7 +35,6 @@ func TestStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			u := start(t, nil)
 			prepare(u.Server)
-			near, far := u.connect(t)
 			var all sync.WaitGroup
 			stream := func(from, to client, seed byte) {
 				want := make(chan [32]byte, 1)
@@ -67,15 +66,21 @@ func TestStreams(t *testing.T) {
 					assert.Equal(t, <-want, [32]byte(h.Sum(nil)))
 				})
 			}
-			stream(near, far, 1)
-			stream(far, near, 2)
+			for i := range connections {
+				near, far := u.connect(t)
+				stream(near, far, byte(2*i))
+				stream(far, near, byte(2*i+1))
+			}
 			all.Wait()
-			u.awaitLog(t, "closed", fmt.Sprintf("tx=%d rx=%d", size, size), "both sides ended")
+			for i := range connections {
+				u.awaitLog(t, fmt.Sprintf("connection %d closed", i+1), fmt.Sprintf("tx=%d rx=%d", size, size), "both sides ended")
+			}
 			u.awaitCount(t, 0)
 			u.Server.mu.Lock()
 			defer u.Server.mu.Unlock()
 			if name == "spliced" {
-				assert.LessOrEqual(t, u.pipesMade, 1, "one pipe does for all")
+				// One pipe does for all, but for a step now and then that leaves bytes in it.
+				assert.Less(t, u.pipesMade, connections, "each connection holds a pipe")
 			}
 			assert.Len(t, u.pipes, u.pipesMade%maxPipes, "no pipe is held")
 		})
