@@ -96,6 +96,23 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// Each list of a configuration has one menu.
+func TestItemLists(t *testing.T) {
+	for list, l := range itemLists {
+		n := 0
+		for _, m := range menus {
+			if m.items == l {
+				n++
+			}
+		}
+		assert.Equal(t, 1, n, "list %d", list)
+		var cfg Config
+		l.add(&cfg)
+		assert.Len(t, cfg.ids[list], 1)
+		assert.Equal(t, &cfg.ids[list], l.ids(&cfg))
+	}
+}
+
 // The defaults in the tables are those of Default.
 func TestDefault(t *testing.T) {
 	cfg := Default()

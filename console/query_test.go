@@ -145,6 +145,51 @@ func terseOf(m *menu, rows []Row) string {
 	return b.String()
 }
 
+// So is what export writes: the properties that differ from their defaults, but for what is
+// never shown.
+func TestQueryIsExport(t *testing.T) {
+	cfg, err := Load("prints", strings.NewReader(printConfig))
+	require.NoError(t, err)
+	live := queryLive()
+	for _, m := range menus {
+		if m.properties == nil || m.isPorts || m.path == "user" { // print shows what ports have, set or not
+			continue
+		}
+		var where []Condition
+		if m.flag("dynamic") != 0 {
+			where = []Condition{{"dynamic", "=", "no"}}
+		}
+		rows, err := Query(cfg, live, m.path, where, nil)
+		require.NoError(t, err, m.path)
+		want := ""
+		for _, r := range rows {
+			words := []string{"add"}
+			if m.items == nil {
+				words = []string{"set"}
+			}
+			if m.single != "" {
+				words = append(words, m.single)
+			}
+			empty := len(words)
+			for _, p := range m.properties {
+				if v, _ := r.Get(p.name); v.String() != p.def {
+					words = append(words, p.name+"="+quote(v.String()))
+				}
+			}
+			if m.items != nil || len(words) > empty {
+				want += "/" + m.path + " " + strings.Join(words, " ") + "\n"
+			}
+		}
+		got := ""
+		for line := range strings.Lines(exportMenus(menus, &cfg, m.path, terseWord.Name)) {
+			if verb := strings.TrimPrefix(line, "/"+m.path+" "); strings.HasPrefix(verb, "add ") || strings.HasPrefix(verb, "set ") {
+				got += line
+			}
+		}
+		assert.Equal(t, want, got)
+	}
+}
+
 func TestQueryTypes(t *testing.T) {
 	cfg, err := Load("types", strings.NewReader(printConfig+"/system ntp client set enabled=yes servers=a.example,10.0.0.5\n"))
 	require.NoError(t, err)
