@@ -41,6 +41,8 @@ type watchdog struct {
 	device         watchdogDevice // nil if the board has none
 	beat, patience time.Duration
 	ask            time.Duration
+	// uptime is the time since the start.
+	uptime func() time.Duration
 	// well is when the router was last well, in nanoseconds of uptime.
 	well    atomic.Int64
 	stopped atomic.Bool
@@ -48,7 +50,7 @@ type watchdog struct {
 
 // openWatchdog starts the watchdog, if the board has one.
 func openWatchdog(log *kmsg.Logger) *watchdog {
-	w := &watchdog{log: log, beat: watchdogBeat, patience: patience, ask: askBeat}
+	w := &watchdog{log: log, beat: watchdogBeat, patience: patience, ask: askBeat, uptime: kmsg.Uptime}
 	f, err := uroot.Open(uroot.Dev)
 	if errors.Is(err, fs.ErrNotExist) {
 		log.Printf(kmsg.Info, "there is no watchdog: what hangs hangs")
@@ -69,19 +71,25 @@ func openWatchdog(log *kmsg.Logger) *watchdog {
 	}
 	log.Printf(kmsg.Info, "the watchdog resets the router when it is not well for %v", time.Duration(timeout)*time.Second+patience)
 	w.device = f
-	w.well.Store(int64(kmsg.Uptime()))
+	w.well.Store(int64(w.uptime()))
 	go w.run()
 	return w
 }
 
-// run tells the hardware that all is well, as long as that is so.
+// run tells the hardware that all is well, as long as that is so. Time in which the machine
+// stood still makes nobody ill: nobody could say then how it was.
 func (w *watchdog) run() {
 	told := false
-	for ; ; time.Sleep(w.beat) {
+	for last := w.uptime(); ; time.Sleep(w.beat) {
 		if w.stopped.Load() {
 			return
 		}
-		if ill := kmsg.Uptime() - time.Duration(w.well.Load()); ill > w.patience {
+		now := w.uptime()
+		if late := now - last - w.beat; late > w.beat {
+			w.well.Add(int64(late))
+		}
+		last = now
+		if ill := now - time.Duration(w.well.Load()); ill > w.patience {
 			if !told {
 				w.log.Printf(kmsg.Critical, "the router has not been well for %v: the watchdog will reset it", ill.Round(time.Second))
 			}
@@ -95,17 +103,17 @@ func (w *watchdog) run() {
 	}
 }
 
-// watch asks now and then whether the router is well, without end, and on a board without
-// a watchdog too: who is asked mends what he can. A question that is not answered is an
+// watch asks now and then whether the router is well, until leave, and on a board without
+// a watchdog too: the log then says why it is not. A question that is not answered is an
 // answer too.
 func (w *watchdog) watch(well func() error) {
 	said := ""
-	for {
+	for !w.stopped.Load() {
 		pause := w.beat
 		switch err := well(); {
 		case err == nil:
 			pause = w.ask
-			w.well.Store(int64(kmsg.Uptime()))
+			w.well.Store(int64(w.uptime()))
 			said = ""
 		case err.Error() != said:
 			said = err.Error()
@@ -118,10 +126,10 @@ func (w *watchdog) watch(well func() error) {
 // leave hands over to the hardware: an end that hangs is one by reset. A machine that is
 // to stay off is let go instead.
 func (w *watchdog) leave(off bool) {
+	w.stopped.Store(true)
 	if w.device == nil {
 		return
 	}
-	w.stopped.Store(true)
 	if off {
 		_ = w.device.MagicClose()
 		return
