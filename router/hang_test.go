@@ -65,6 +65,38 @@ func TestWhatHangsHoldsUpNobody(t *testing.T) {
 	}
 }
 
+// A process that does not take a change delays who made it for a moment, and nobody else: no
+// other line, and no undo of Safe Mode.
+func TestProcessThatTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		safe := g.connect()
+		safe.prompt()
+		safe.send('X', "")
+		safe.prompt()
+		g.second.slow = make(chan error)
+		start := time.Now()
+		assert.Equal(t, safePrompt, safe.run("/ip socks set port=1081"))
+		assert.Equal(t, takeTime, time.Since(start))
+		safe.send('L', "/ip socks set port=1082")
+		synctest.Wait()
+		other := g.connect()
+		other.prompt()
+		other.send('X', "")
+		other.until("A")
+		start = time.Now()
+		other.send('L', "u")
+		other.prompt()
+		assert.EqualValues(t, 1080, g.second.config.Socks.Port, "undone")
+		assert.Zero(t, time.Since(start))
+		safe.prompt()
+		other.send('L', "/ip socks set port=1083")
+		time.Sleep(time.Second)
+		g.second.slow <- errFake
+		assert.Contains(t, other.prompt(), "warning: second: refused by the test\n")
+	})
+}
+
 // A change that hangs in the kernel or in iptables is for the watchdog; health and prompts
 // say so without waiting for it.
 func TestChangeThatHangs(t *testing.T) {

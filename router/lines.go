@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/service"
 )
 
 // A session's lines run without a lock, on the state that they found: what they ask of a
@@ -110,15 +112,34 @@ func (r *Router) attempt(s *session.Session, run runner, take func() (release fu
 		if err != nil {
 			return console.Result{}, err
 		}
-		defer release()
-		warning, err := r.change(s, st.revision, result.Config)
+		warning, err := func() (string, error) {
+			defer release()
+			return r.change(s, st.revision, result.Config)
+		}()
 		if err != nil {
 			return console.Result{}, err
 		}
-		result.Output += warning
+		result.Output += warning + r.awaitServices()
 	}
 	s.Session = place
 	return result, nil
+}
+
+// takeTime is how long a line waits for the processes to take its change: at the prompt it is
+// in force. One that is slower takes it later.
+const takeTime = 2 * time.Second
+
+// awaitServices waits until the services have taken a change, or takeTime, and returns a
+// warning of those that refuse.
+func (r *Router) awaitServices() (warning string) {
+	ctx, cancel := service.WithTimeout(context.Background(), takeTime)
+	defer cancel()
+	for _, s := range r.services {
+		if err := s.Taken(ctx); err != nil && ctx.Err() == nil {
+			warning += fmt.Sprintf("warning: %s: %v\n", s.Name(), err)
+		}
+	}
+	return warning
 }
 
 // change makes next, which was made of the configuration of that revision, the

@@ -98,8 +98,14 @@ func TestSocksService(t *testing.T) {
 	log, said := testLog(t)
 	supervisor := realSupervisor(t, log, said)
 	s := newSocksService(supervisor, log.About("socks"), fakeOpenings{})
+	apply := func(c console.Config, why ...any) {
+		t.Helper()
+		require.NoError(t, s.Apply(c), why...)
+		require.NoError(t, s.Taken(t.Context()), why...)
+	}
+	require.NoError(t, s.Taken(t.Context()), "of nothing")
 	c := console.Default()
-	require.NoError(t, s.Apply(c))
+	apply(c)
 	require.NoError(t, s.Health())
 	connections, err := s.connections()
 	require.NoError(t, err)
@@ -110,7 +116,7 @@ func TestSocksService(t *testing.T) {
 
 	// A port that is free: another takes it at once if it is not.
 	c.Socks.Enabled, c.Socks.Port = true, freePort(t)
-	require.NoError(t, s.Apply(c))
+	apply(c)
 	address := fmt.Sprintf("127.0.0.1:%d", c.Socks.Port)
 	conn, err := net.Dial("tcp4", address)
 	require.NoError(t, err)
@@ -129,13 +135,13 @@ func TestSocksService(t *testing.T) {
 	// Another port: who is connected stays.
 	old := c
 	c.Socks.Port = freePort(t)
-	require.NoError(t, s.Apply(c))
+	apply(c)
 	_, err = net.Dial("tcp4", address)
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 	connections, err = s.connections()
 	require.NoError(t, err)
 	assert.Len(t, connections, 1)
-	require.NoError(t, s.Apply(old), "and back")
+	apply(old, "and back")
 
 	// A port that is taken changes nothing.
 	taken, err := net.Listen("tcp4", "0.0.0.0:0")
@@ -150,7 +156,7 @@ func TestSocksService(t *testing.T) {
 	// Off means off.
 	c = old
 	c.Socks.Enabled = false
-	require.NoError(t, s.Apply(c))
+	apply(c)
 	_, err = io.ReadAll(conn)
 	assert.True(t, err == nil || !os.IsTimeout(err), "the connection has ended: %v", err)
 	assert.Contains(t, said(), `reason="shutdown"`)
@@ -159,7 +165,7 @@ func TestSocksService(t *testing.T) {
 	assert.Equal(t, service.Off, s.process.Status().State)
 
 	// And again, but for the last time.
-	require.NoError(t, s.Apply(old))
+	apply(old)
 	s.Stop()
 	require.ErrorIs(t, s.Apply(old), service.ErrStopped)
 	_, err = net.Dial("tcp4", address)

@@ -1,6 +1,8 @@
 package router
 
 import (
+	"context"
+
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
 )
@@ -26,6 +28,8 @@ func (l *remoteLog) Apply(next console.Config) error {
 	l.on = true
 	return nil
 }
+
+func (*remoteLog) Taken(context.Context) error { return nil }
 
 func (*remoteLog) Health() error { return nil }
 

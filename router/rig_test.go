@@ -178,6 +178,7 @@ type fakeService struct {
 	ill    atomic.Pointer[error]
 	hangs  never // what the console is shown
 	lists  chan struct{}
+	slow   chan error // says when its process has taken a change, nil for at once
 }
 
 func (s *fakeService) Name() string { return s.name }
@@ -188,6 +189,18 @@ func (s *fakeService) Apply(next console.Config) error {
 	}
 	s.config = next
 	return nil
+}
+
+func (s *fakeService) Taken(ctx context.Context) error {
+	if s.slow == nil {
+		return nil
+	}
+	select {
+	case err := <-s.slow:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Health is well unless the test says otherwise.

@@ -1,6 +1,10 @@
 package router
 
-import "github.com/postern-router/postern/console"
+import (
+	"context"
+
+	"github.com/postern-router/postern/console"
+)
 
 // Service is something that runs on the router beside its network and firewall. The router
 // keeps its services in one list: it applies a configuration to each in that order, goes
@@ -13,6 +17,9 @@ type Service interface {
 	// wait for a process: one that has to start, take its configuration or end does so
 	// later. The router calls it for one configuration at a time.
 	Apply(next console.Config) error
+	// Taken waits until the process has what Apply was told last, or ctx ends, and returns why
+	// it has not. Only whoever made the change waits for it, and holds no lock meanwhile.
+	Taken(ctx context.Context) error
 	// Health is why the service does not do what it should, or nil. It only reads what is
 	// known: whether the hardware watchdog is answered depends on it.
 	Health() error

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"sync"
 	"time"
 
@@ -17,9 +18,6 @@ import (
 )
 
 const (
-	// takeTime is how long a change waits for socksd to take it: at the prompt it is in force.
-	// A process that is slower takes it later.
-	takeTime = 2 * time.Second
 	// askTime is how long a question of a person waits for socksd's answer, and listTime one
 	// for all connections, which come a page after the other.
 	askTime  = 5 * time.Second
@@ -45,7 +43,9 @@ type socksService struct {
 	config  socks.Config
 	// listener is on config's port, nil while SOCKS is disabled.
 	listener *os.File
-	stopped  bool
+	// change is the last one on its way to the process, nil if there was none.
+	change  *service.Change
+	stopped bool
 }
 
 func newSocksService(s *service.Supervisor, log *kmsg.Logger, fw openings) *socksService {
@@ -68,43 +68,27 @@ func (s *socksService) Apply(next console.Config) error {
 	config := next.Socks
 	config.NameServers = next.DNS // socksd cannot read resolv.conf
 	s.mu.Lock()
-	before := s.config
-	s.mu.Unlock()
-	change, first, err := s.set(config)
-	if err != nil || first {
-		// While the router starts nobody is at the prompt, and callers wait in the queue.
-		return err
-	}
-	ctx, cancel := service.WithTimeout(context.Background(), takeTime)
-	defer cancel()
-	if err := change.Wait(ctx); err != nil && ctx.Err() == nil {
-		if _, _, undoErr := s.set(before); undoErr != nil {
-			s.log.Printf(kmsg.Error, "undo: %v", undoErr)
-		}
-		return err
-	}
-	return nil
-}
-
-// set has the process brought to a configuration. first is true if there was none before.
-func (s *socksService) set(config socks.Config) (change *service.Change, first bool, err error) {
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
-		return nil, false, service.ErrStopped
+		return service.ErrStopped
 	}
-	first, s.applied = !s.applied, true
+	first := !s.applied
+	if !first && reflect.DeepEqual(config, s.config) {
+		return nil
+	}
+	s.applied = true
 	if !config.Enabled {
 		s.config = config
 		s.closeListener()
-		return s.process.Set(nil), first, nil
+		s.change = s.process.Set(nil)
+		return nil
 	}
 	fresh := s.listener == nil || s.config.Port != config.Port
 	if fresh {
 		// On every address: who may reach it is the firewall's to say.
 		l, err := daemon.Listen(netip.AddrPortFrom(netip.IPv4Unspecified(), config.Port))
 		if err != nil {
-			return nil, first, err
+			return err
 		}
 		s.closeListener()
 		s.listener = l
@@ -124,13 +108,25 @@ func (s *socksService) set(config socks.Config) (change *service.Change, first b
 			s.log.Printf(level, "socks accepts on port %d after %s", config.Port, kmsg.Uptime())
 		})
 	}
-	return s.process.Set(&service.Desired{Configure: func(ctx context.Context, p service.Parent) error {
+	s.change = s.process.Set(&service.Desired{Configure: func(ctx context.Context, p service.Parent) error {
 		err := p.(*daemon.Client).Configure(ctx, config, listener)
 		if err == nil {
 			accepts()
 		}
 		return err
-	}}), first, nil
+	}})
+	return nil
+}
+
+// Taken waits until socksd has the last change: at the prompt it is in force.
+func (s *socksService) Taken(ctx context.Context) error {
+	s.mu.Lock()
+	change := s.change
+	s.mu.Unlock()
+	if change == nil {
+		return nil
+	}
+	return change.Wait(ctx)
 }
 
 // closeListener closes the listening socket, if there is one. The caller holds mu.
