@@ -116,7 +116,7 @@ func TestComplete(t *testing.T) {
 	})
 }
 
-// What Tab makes out of every beginning is a beginning of something that is taken.
+// Tab completes every beginning of a line to the beginning of a valid line.
 func TestCompleteEverywhere(t *testing.T) {
 	live := fullLive()
 	for _, m := range menus {

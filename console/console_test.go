@@ -17,27 +17,27 @@ import (
 	"github.com/postern-router/postern/socks"
 )
 
-// router is a configuration and a session on it, as init holds them.
+// router has a configuration and a session, as the real router does.
 type router struct {
 	cfg     Config
 	live    Live
 	session Session
 }
 
-// settings is cfg without the identities of its items.
+// settings is cfg without the IDs of its items.
 func settings(cfg Config) Config {
 	cfg.ids = Config{}.ids
 	return cfg
 }
 
-// run executes a line and keeps what it made, as init does.
+// run executes a line and keeps the changed configuration.
 func (r *router) run(line string) (Result, error) {
 	result, err := r.session.Execute(r.cfg, r.live, line)
 	r.cfg = result.Config
 	return result, err
 }
 
-// replay types what a screen shows behind the prompts, and returns the screen.
+// replay types what a screen shows after the prompts, and returns the screen that results.
 func (r *router) replay(t *testing.T, screen string) string {
 	t.Helper()
 	var got strings.Builder
@@ -141,7 +141,7 @@ func TestChanged(t *testing.T) {
 	assert.Nil(t, r.cfg.Socks.Access)
 }
 
-// A failed line leaves the configuration and the menu, and says nothing else.
+// A line that fails changes neither the configuration nor the menu, and prints only its error.
 func TestErrors(t *testing.T) {
 	const config = `
 /interface ethernet set ether1 mtu=1400

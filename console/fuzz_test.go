@@ -26,8 +26,8 @@ const fuzzConfig = `
 /system logging add topics=socks,!info action=remote
 `
 
-// A line never panics; one that fails changes nothing; what one changes can be
-// exported and read back.
+// No line panics. One that fails changes nothing, and what one changes can be exported and
+// read back.
 func FuzzExecute(f *testing.F) {
 	for _, line := range []string{
 		"/ip socks access add src-address=192.168.0.2 dst-port=21 \\\n action=allow",
@@ -69,7 +69,7 @@ func FuzzExecute(f *testing.F) {
 	})
 }
 
-// checkExecute runs a line on base and reports whether it was good.
+// checkExecute runs a line on base and reports whether it succeeded.
 func checkExecute(t *testing.T, base Config, line string, live bool) bool {
 	cfg := base.Clone()
 	session := Session{path: "ip socks", Width: len(line) % 90}
@@ -77,7 +77,7 @@ func checkExecute(t *testing.T, base Config, line string, live bool) bool {
 	if live {
 		l = fullLive()
 	}
-	// What a person types comes one character after the other.
+	// Completion and help are asked for while the line is typed.
 	insert, choices := session.Complete(cfg, l, line)
 	if insert != "" {
 		require.NotEmpty(t, choices)
@@ -113,7 +113,7 @@ func checkExecute(t *testing.T, base Config, line string, live bool) bool {
 	return true
 }
 
-// ambiguousNames reports whether a port has the name of something else.
+// ambiguousNames reports whether a port has a name that something else has too.
 func ambiguousNames(cfg Config) bool {
 	for i, p := range cfg.Links {
 		if p.Renamed == "" {
@@ -134,7 +134,7 @@ func ambiguousNames(cfg Config) bool {
 	return false
 }
 
-// The fuzzer seldom makes a line that is nearly right; this makes little else.
+// The fuzzer seldom finds lines that are nearly right; here most are.
 func TestExecuteRandomWords(t *testing.T) {
 	base, err := Load("base", strings.NewReader(fuzzConfig))
 	require.NoError(t, err)

@@ -45,7 +45,7 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// Any configuration can be imported on a router that has none.
+// Any configuration can be imported on a router with the defaults.
 func TestImportExport(t *testing.T) {
 	want, err := Load("base", strings.NewReader(fuzzConfig))
 	require.NoError(t, err)

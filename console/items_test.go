@@ -197,7 +197,7 @@ add dst-port=14 comment="to the lab"
 	assert.Equal(t, want, r.replay(t, want))
 }
 
-// Numbers are those of the session's last print, whatever another session does.
+// Numbers refer to the session's last print, whatever another session does.
 func TestNumbers(t *testing.T) {
 	load := func(t *testing.T) *router {
 		cfg, err := Load("test", strings.NewReader(fiveRules+"add dst-port=10\n"))
@@ -306,7 +306,7 @@ func TestNumbers(t *testing.T) {
 	})
 }
 
-// Values that are chosen from a list may be shortened while that is clear.
+// Values of an enumeration can be shortened as long as they are unambiguous.
 func TestShortenedValues(t *testing.T) {
 	for _, test := range []struct{ line, want, err string }{
 		{"add chain=i action=d protocol=t", "chain=input action=drop protocol=tcp", ""},

@@ -11,8 +11,8 @@ import (
 	"github.com/postern-router/postern/netcfg"
 )
 
-// linkLive is a machine with two of its three ports, whose system has the bridge and
-// the VLAN that linksConfig makes.
+// linkLive is a machine that has two of its three ports, and the bridge and the VLAN of
+// linksConfig.
 func linkLive() Live {
 	l := fullLive()
 	ports := l.Links
@@ -263,7 +263,7 @@ func TestCompleteLinks(t *testing.T) {
 	}
 }
 
-// What is used cannot go or be renamed: the error names its user.
+// A link that is in use cannot be removed: the error says what uses it.
 func TestUsedLinks(t *testing.T) {
 	ports := []string{"ether1", "ether2", "usb1"}
 	for line, want := range map[string]string{

@@ -15,7 +15,7 @@ import (
 	"github.com/postern-router/postern/socks"
 )
 
-// fullLive is a machine that tells everything and does everything.
+// fullLive is a machine on which no function of Live is nil and every Request is carried out.
 func fullLive() Live {
 	l := testLive()
 	l.Connections = func() ([]socks.Connection, error) {
@@ -87,7 +87,7 @@ const liveConfig = `
 /ip socks access add action=deny comment="nobody else"
 `
 
-// The screens of what the running system tells.
+// The screens of what only the running system knows.
 func TestLiveScreens(t *testing.T) {
 	for _, test := range []struct {
 		name, screen string
@@ -352,7 +352,7 @@ bad \1B[31m
 	}
 }
 
-// A table that is followed shows its head and what there is, then what comes.
+// A table with follow shows its titles and rows, and later the rows that are new.
 func TestFollowTable(t *testing.T) {
 	live := testLive()
 	var connections []socks.Connection
@@ -386,8 +386,8 @@ func TestFollowTable(t *testing.T) {
 	assert.Equal(t, 5*time.Second, result.Repeat)
 }
 
-// What the system does not do is not there; what it may do another time can be read
-// from a file.
+// Menus and commands that need something the system lacks are hidden, but a file may have
+// their settings.
 func TestUnwired(t *testing.T) {
 	for _, line := range []string{"/user print", "/system logging print", "/system clock print", "/ip arp print", "/ip firewall connection print",
 		"/ping 10.0.0.1", "/tool traceroute 10.0.0.1", "/system reset-configuration", "/system clock set time=00:00:00",
@@ -454,7 +454,7 @@ func TestLiveRequests(t *testing.T) {
 	}
 }
 
-// What cannot be told is said where it was asked for, and only there.
+// An error of a function of Live is shown by the commands that need it, and by no others.
 func TestBrokenLive(t *testing.T) {
 	broken := errors.New("broken")
 	l := fullLive()
@@ -488,7 +488,7 @@ func TestBrokenLive(t *testing.T) {
 	require.EqualError(t, err, "failure: counters unavailable", "they are of other rules")
 }
 
-// A line that is repeated prints anew, or with follow goes on.
+// A line that is repeated replaces its output, or with follow continues it.
 func TestRepeat(t *testing.T) {
 	var log []string
 	live := testLive()

@@ -11,7 +11,7 @@ import (
 	"github.com/postern-router/postern/netcfg"
 )
 
-// The tables are complete: nothing lacks what help and errors need.
+// The tables are complete: they have all that help and errors need.
 func TestTables(t *testing.T) {
 	required := map[string][]string{
 		"ip address":            {"address", "interface"},
@@ -96,7 +96,7 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// Each list of a configuration has one menu.
+// Each list of a configuration has exactly one menu.
 func TestItemLists(t *testing.T) {
 	for list, l := range itemLists {
 		n := 0

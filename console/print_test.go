@@ -14,8 +14,8 @@ import (
 	"github.com/postern-router/postern/firewall"
 )
 
-// goldenPrints is a file of all that can be printed. POSTERN_GOLDEN=write writes it
-// anew, for a person to read what has changed.
+// goldenPrints is a file with everything that can be printed. POSTERN_GOLDEN=write rewrites
+// it, so that a person can read what has changed.
 const goldenPrints = "testdata/prints.txt"
 
 const printConfig = linksConfig + `
@@ -34,8 +34,7 @@ const printConfig = linksConfig + `
 /ip socks access add action=deny comment="nobody else"
 `
 
-// Every form of print, of every menu, on a line of unknown width, at 80 columns and
-// at 40.
+// Every form of print in every menu, on a terminal of unknown width, of 80 and of 40 columns.
 func TestPrints(t *testing.T) {
 	cfg, err := Load("prints", strings.NewReader(printConfig))
 	require.NoError(t, err)

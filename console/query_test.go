@@ -17,7 +17,7 @@ import (
 	"github.com/postern-router/postern/socks"
 )
 
-// queryLive is a machine that tells everything, with links that carry what they should.
+// queryLive is fullLive with the links of linkLive.
 func queryLive() Live {
 	l := fullLive()
 	connections := l.Connections
@@ -43,8 +43,8 @@ func pairsText(pairs []Pair) string {
 	return strings.Join(words, " ")
 }
 
-// What print shows of a menu is in Query: the screen is made here anew from the rows, with
-// the legend and the columns of flags.
+// Query has everything that print shows: this test renders the screens from the rows, the
+// legend and the columns of flags, and compares them.
 func TestQueryIsPrint(t *testing.T) {
 	cfg, err := Load("prints", strings.NewReader(printConfig))
 	require.NoError(t, err)
@@ -145,8 +145,7 @@ func terseOf(m *menu, rows []Row) string {
 	return b.String()
 }
 
-// So is what export writes: the properties that differ from their defaults, but for what is
-// never shown.
+// Query has everything that export writes too, except for what is sensitive.
 func TestQueryIsExport(t *testing.T) {
 	cfg, err := Load("prints", strings.NewReader(printConfig))
 	require.NoError(t, err)
@@ -304,7 +303,7 @@ func TestQuery(t *testing.T) {
 	})
 }
 
-// args are arguments, from name and value in turn.
+// args makes arguments of names and values in turn.
 func args(words ...string) []Argument {
 	var all []Argument
 	for i := 0; i < len(words); i += 2 {
@@ -433,7 +432,7 @@ func TestDo(t *testing.T) {
 	})
 }
 
-// Every menu of items: what Do adds, print shows, and Do removes it again.
+// In every menu of items, print shows what Do adds, and Do can remove it.
 func TestDoEverywhere(t *testing.T) {
 	required := map[string][]Argument{
 		"ip address": args("address", "10.3.0.1/24", "interface", "ether1"), "ip route": args("gateway", "192.168.0.9"),
@@ -570,8 +569,8 @@ func TestIDs(t *testing.T) {
 	})
 }
 
-// Whatever a program asks for: nothing panics, what fails changes nothing, and what one
-// changes can be exported and read back.
+// No command panics. One that fails changes nothing, and what one changes can be exported and
+// read back.
 func TestDoRandom(t *testing.T) {
 	base, err := Load("base", strings.NewReader(fuzzConfig))
 	require.NoError(t, err)

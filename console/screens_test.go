@@ -12,7 +12,7 @@ import (
 
 // The screens of MikroTik's manual page "SOCKS"
 // (https://help.mikrotik.com/docs/spaces/ROS/pages/73826308/SOCKS), word for word.
-// The prompt that ends each of them there is left out.
+// The prompt at the end of each screen there is left out.
 func TestManualScreens(t *testing.T) {
 	for _, test := range []struct {
 		name        string
@@ -358,8 +358,8 @@ set name="a \"b\" \\ \$c\?  dé"
 	}
 }
 
-// checkScreen types the commands of a screen on a router with that configuration,
-// and compares what comes; what was set must survive an export.
+// checkScreen types the commands of a screen on a router with that configuration, and compares
+// the output. The configuration that results must survive an export.
 func checkScreen(t *testing.T, config string, live Live, width int, screen string) {
 	t.Helper()
 	cfg, err := Load("test", strings.NewReader(config))

@@ -135,7 +135,7 @@ func TestBadLine(t *testing.T) {
 	}, got)
 }
 
-// What a line that is kept out leaves open is told by the menus that it may be for.
+// The consequence of a line that is not understood depends on the menus it may be for.
 func TestWithout(t *testing.T) {
 	for _, test := range []struct {
 		path   string
@@ -231,7 +231,7 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 			}
 		}
 	}
-	// Of some, the ports have swapped their names, or have new ones.
+	// In some configurations ports have swapped their names, or have new ones.
 	for i := range cfg.Links {
 		switch c := &cfg.Links[i]; {
 		case len(cfg.Links) < 2:
@@ -306,7 +306,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// A configuration made by a program is held to the ranges of the language.
+// Validate checks the values of a configuration that a program has made.
 func TestValidateValues(t *testing.T) {
 	for want, change := range map[string]func(*Config){
 		"/system identity: invalid value for argument name; expected printable string: 1..64 bytes, not \"\"":      func(c *Config) { c.Identity = "" },
@@ -320,7 +320,7 @@ func TestValidateValues(t *testing.T) {
 	}
 }
 
-// The longest configuration that can be made is not too long to be read back.
+// Even the longest configuration can be read back.
 func TestLongestExport(t *testing.T) {
 	long := []string{
 		strings.Repeat(`"`, 255), strings.Repeat(`"`, 64), strings.Repeat(`"`, 29), "!100.100.100.101-200.200.200.200", "100.100.100.101-200.200.200.200",

@@ -9,8 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every type of property: what is taken, how it is printed, and how the rest is
-// refused.
+// Every kind of value: what is accepted, how it is printed, and the errors of the rest.
 func TestValues(t *testing.T) {
 	const (
 		noChain = "input does not match any value of chain; expected input | forward | output"

@@ -112,8 +112,7 @@ func TestServeUpgrade(t *testing.T) {
 	}
 }
 
-// expectFrames returns a function that takes the next frame for a terminal, which has to
-// be that one.
+// expectFrames returns a function that receives a frame and compares it.
 func expectFrames(t *testing.T, terminal net.Conn) func(kind byte, text string) {
 	return func(kind byte, text string) {
 		t.Helper()

@@ -22,7 +22,7 @@ func TestLoginByLines(t *testing.T) {
 	g.At(&r)
 	done := make(chan error)
 	go func() { done <- session.Serve(far, session.Origin{Via: session.Console}, r.Handler(far)) }()
-	// Nothing but an answer is heeded: no line is carried out, nothing is completed.
+	// Only answers are accepted: no line is executed, and nothing is completed.
 	for _, step := range []struct{ send, want frame }{
 		{frame{kind: wire.Interrupt}, frame{kind: wire.Ask, text: "Login: "}},
 		{frame{kind: wire.Width, text: "\x00\x50"}, frame{}},
@@ -41,7 +41,7 @@ func TestLoginByLines(t *testing.T) {
 	assert.Equal(t, 1, g.Ended)
 }
 
-// Whatever comes in the place of a terminal, without the password it gets no further.
+// Whatever a terminal sends, it gets no further than the login without the password.
 func FuzzLogin(f *testing.F) {
 	for _, in := range []string{
 		"", "L\x00\x00\x00\x05adminL\x00\x00\x00\x06secretL\x00\x00\x00\x05/quit", "L\x00\x00\x00\x05adminL\x00\x00\x00\x00L\x00\x00\x00\x03/ip",
@@ -76,7 +76,7 @@ func FuzzLogin(f *testing.F) {
 	})
 }
 
-// However a session ends, its end is told.
+// End is called for whatever reason a session ends.
 func TestServeEnd(t *testing.T) {
 	for _, test := range []struct{ name, line string }{
 		{"quit", "/quit"}, {"panic", "panic"}, {"hung up", ""},

@@ -13,7 +13,7 @@ import (
 	"github.com/postern-router/postern/console/session"
 )
 
-// What a terminal and the server say to each other about Safe Mode and about passwords.
+// The frames that a terminal and the server exchange for Safe Mode and for passwords.
 func TestConversations(t *testing.T) {
 	const (
 		prompt = consoletest.Prompt

@@ -20,7 +20,7 @@ import (
 	"github.com/postern-router/postern/console/session"
 )
 
-// A terminal that breaks the protocol ends its session, and nothing else.
+// A terminal that breaks the protocol ends only its own session.
 func TestServeBadFrames(t *testing.T) {
 	for _, test := range []struct{ name, send, want string }{
 		{"hung up", "", ""},
@@ -84,7 +84,7 @@ func TestWidth(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-// The terminal asks, the server answers.
+// The answers of the server to what a terminal sends.
 func TestServeAnswers(t *testing.T) {
 	help := (&console.Session{Width: 40}).Help(console.Default(), console.Live{}, "/ip ")
 	many, names := make([]console.Choice, 10000), make([]string, 10000)
@@ -149,7 +149,7 @@ func TestServeAnswers(t *testing.T) {
 	}
 }
 
-// frame is one that was sent or received.
+// frame is a frame that is sent or received.
 type frame struct {
 	kind byte
 	text string
@@ -170,7 +170,7 @@ func socketpair(t *testing.T) (near, far net.Conn) {
 	return near, far
 }
 
-// PID 1 holds the other end: what goes wrong there ends the session alone.
+// The server is PID 1: a panic of the handler ends only the session.
 func TestServePanics(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -198,14 +198,14 @@ func TestServePanics(t *testing.T) {
 	}
 }
 
-// slowConn makes the time run faster for what is written.
+// slowConn makes write deadlines a thousand times shorter.
 type slowConn struct{ net.Conn }
 
 func (c slowConn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(time.Now().Add(time.Until(t) / 1000))
 }
 
-// A terminal that takes nothing does not hold the session for ever.
+// A session ends if its terminal stops reading.
 func TestServeWriteTimeout(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
@@ -218,8 +218,8 @@ func TestServeWriteTimeout(t *testing.T) {
 	require.ErrorIs(t, <-done, os.ErrDeadlineExceeded)
 }
 
-// Whatever comes in place of a terminal: the session ends, and what it made of the
-// bytes is the same as it would make of them again.
+// Whatever a terminal sends, the session ends without a panic, and the server sends only valid
+// frames.
 func FuzzServe(f *testing.F) {
 	for _, in := range []string{
 		"", "L\x00\x00\x00\x03/ip", "W\x00\x00\x00\x02\x00\x28?\x00\x00\x00\x00", "T\x00\x00\x00\x06/ip so", "I\x00\x00\x00\x00",

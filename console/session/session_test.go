@@ -23,7 +23,7 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// Whoever checks a password knows where it comes from, and whoever is in has the user's name.
+// Login is told the origin of the session, and after it the session has the user's name.
 func TestServeOrigin(t *testing.T) {
 	from := session.Origin{Via: "ssh", Address: netip.MustParseAddr("192.168.0.2")}
 	terminal, conn := net.Pipe()

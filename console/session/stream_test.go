@@ -18,8 +18,8 @@ import (
 	"github.com/postern-router/postern/console/session"
 )
 
-// streaming is the server's end of a session whose Stream is f. It returns the
-// terminal's end, behind the first prompt, and what Serve returned.
+// streaming serves a session whose Stream is f. It returns the terminal's end, after the first
+// prompt, and the result of Serve.
 func streaming(t *testing.T, f func(ctx context.Context, r console.Result, out io.Writer) error) (net.Conn, <-chan error) {
 	t.Helper()
 	near, far := net.Pipe()

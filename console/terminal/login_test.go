@@ -33,7 +33,7 @@ func TestLogin(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			g := consoletest.Guard{Password: test.password}
-			u := sitDownAt(t, 80, terminalKnows, g.At)
+			u := openTerminalAt(t, 80, terminalKnows, g.At)
 			u.wait("", func(screen string) bool { return strings.HasSuffix(screen, " |") })
 			u.send(test.keys)
 			u.expect(test.screen)
@@ -49,7 +49,7 @@ func TestLogin(t *testing.T) {
 // Neither the login nor a password is in the history.
 func TestLoginHistory(t *testing.T) {
 	g := consoletest.Guard{Password: "secret"}
-	u := sitDownAt(t, 80, terminalKnows, g.At)
+	u := openTerminalAt(t, 80, terminalKnows, g.At)
 	u.send("admin\rsecret\r")
 	u.wait("", func(screen string) bool { return strings.HasSuffix(screen, prompt+"|") })
 	u.send("/ip\r/user set admin pass\\\r word=other\r")
@@ -76,7 +76,7 @@ func TestChangePassword(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			g := consoletest.Guard{Password: test.before}
-			u := sitDownAt(t, 80, terminalKnows, g.At)
+			u := openTerminalAt(t, 80, terminalKnows, g.At)
 			if test.before != "" {
 				u.send("admin\r" + test.before + "\r")
 			}
@@ -115,7 +115,7 @@ func TestSafeMode(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			g := consoletest.Guard{Held: test.held}
-			u := sitDownAt(t, 120, terminalKnows, g.At)
+			u := openTerminalAt(t, 120, terminalKnows, g.At)
 			u.expect(start + prompt + "|")
 			u.send(test.keys)
 			want := start + strings.ReplaceAll(test.screen, "> \n", ">\n")
@@ -129,7 +129,7 @@ func TestSafeMode(t *testing.T) {
 		})
 	}
 	t.Run("unavailable", func(t *testing.T) {
-		u := sitDown(t, 80, terminalKnows)
+		u := openTerminal(t, 80, terminalKnows)
 		u.send("\x18")
 		u.expect("[admin@postern] >\nfailure: Safe Mode unavailable\n" + prompt + "|")
 	})

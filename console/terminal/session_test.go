@@ -19,7 +19,7 @@ import (
 	"github.com/postern-router/postern/console/session"
 )
 
-// listen serves sessions on one router at a socket, until the test ends.
+// listen serves sessions of one router at a socket until the test ends.
 func listen(t *testing.T, socket string, changes ...func(*consoletest.Router)) {
 	l, err := net.Listen("unix", socket)
 	require.NoError(t, err)
@@ -47,7 +47,7 @@ func listen(t *testing.T, socket string, changes ...func(*consoletest.Router)) {
 	}()
 }
 
-// dialer calls the server at a socket.
+// dialer connects to the server at a socket.
 func dialer(socket string) func() (net.Conn, error) {
 	return func() (net.Conn, error) { return net.Dial("unix", socket) }
 }
@@ -138,7 +138,7 @@ func socketpair(t *testing.T) (near, far net.Conn) {
 	return near, far
 }
 
-// A terminal needs no file: a channel of SSH is one, whose width its client tells.
+// A terminal need not be a file: it can be a channel of SSH, whose client tells the width.
 func TestTalkWithoutFiles(t *testing.T) {
 	in, keys := io.Pipe()
 	near, far := net.Pipe()

@@ -78,7 +78,7 @@ func TestEditorKeys(t *testing.T) {
 		for _, width := range []int{80, 40} {
 			t.Run(fmt.Sprintf("%s, %d", test.name, width), func(t *testing.T) {
 				t.Parallel()
-				u := sitDown(t, width, terminalKnows)
+				u := openTerminal(t, width, terminalKnows)
 				u.send(test.keys)
 				u.expect(wrapped(prompt+test.want, width))
 			})
@@ -86,7 +86,7 @@ func TestEditorKeys(t *testing.T) {
 	}
 }
 
-// wrapped is a line on a screen with a cursor in it.
+// wrapped is how a line with a cursor in it looks on a screen.
 func wrapped(line string, width int) string {
 	cursor := strings.IndexByte(line, '|')
 	text := []rune(strings.Replace(line, "|", "", 1))
@@ -191,15 +191,15 @@ Connection to the router lost; the last line may have had no effect.
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			u := sitDown(t, test.width, terminalKnows)
+			u := openTerminal(t, test.width, terminalKnows)
 			u.send(test.keys)
 			u.expect(strings.Replace(strings.TrimPrefix(test.want, "\n"), "HELP", help, 1))
 		})
 	}
 }
 
-// What is typed at the end of a line comes back as it is, byte for byte, across the
-// margin too: the terminal wraps it.
+// What is typed at the end of a line is echoed byte for byte, also at the margin, where the
+// terminal wraps it.
 func TestEditorBytes(t *testing.T) {
 	line := "# " + strings.Repeat("0123456789", 20)
 	for _, test := range []struct {
@@ -216,7 +216,7 @@ func TestEditorBytes(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			u := sitDown(t, test.width, test.who)
+			u := openTerminal(t, test.width, test.who)
 			sent := func(want string) {
 				t.Helper()
 				u.wait("", func(string) bool { _, all := u.look(); return all == want })
@@ -233,10 +233,11 @@ func TestEditorBytes(t *testing.T) {
 	}
 }
 
-// Whoever plugs a terminal in presses Enter: then it is asked for its width.
+// A terminal is asked for its width after Enter on an empty line, which is what users press
+// after they have plugged it in.
 func TestEditorWidth(t *testing.T) {
 	t.Run("asked on an empty line", func(t *testing.T) {
-		u := sitDown(t, 40, nobodyKnows)
+		u := openTerminal(t, 40, nobodyKnows)
 		line := prompt + strings.Repeat("0123456789", 4) + "|"
 		u.send("\r")
 		u.expect(prompt[:len(prompt)-1] + "\n" + prompt + "|")
@@ -250,7 +251,7 @@ func TestEditorWidth(t *testing.T) {
 		u.expect(first + "\n" + first + "\n" + wrapped(prompt+"/|0123456789012345678901234567890123456789", 40))
 	})
 	t.Run("known to the kernel", func(t *testing.T) {
-		u := sitDown(t, 40, kernelKnows)
+		u := openTerminal(t, 40, kernelKnows)
 		u.send("#1234567890123456789012345\x01\r\r/ip so\tacc\t")
 		first := prompt[:len(prompt)-1]
 		u.expect(first + " #123456789012345678901\n2345\n" + first + "\n" + prompt + "/ip socks access |")
@@ -259,7 +260,7 @@ func TestEditorWidth(t *testing.T) {
 	})
 	t.Run("told to the server", func(t *testing.T) {
 		for _, who := range []knows{terminalKnows, kernelKnows, nobodyKnows} {
-			u := sitDown(t, 40, who)
+			u := openTerminal(t, 40, who)
 			u.send("\r/ip socks access add src-address=192.168.0.1 dst-port=21 action=deny\r\x0c/ip socks access print\r")
 			want := " 0   src-address=192.168.0.1\n     dst-port=21 action=deny\n"
 			if who == nobodyKnows { // it is left whole, and the terminal wraps it
@@ -272,7 +273,7 @@ func TestEditorWidth(t *testing.T) {
 
 func TestEditorEnds(t *testing.T) {
 	t.Run("Ctrl-D", func(t *testing.T) {
-		u := sitDown(t, 80, terminalKnows)
+		u := openTerminal(t, 80, terminalKnows)
 		u.send("a\x7f\x04")
 		err := <-u.done
 		u.done <- err
@@ -283,7 +284,7 @@ func TestEditorEnds(t *testing.T) {
 		assert.Equal(t, u.before, after, "the terminal is left as it was")
 	})
 	t.Run("the terminal goes", func(t *testing.T) {
-		u := sitDown(t, 80, terminalKnows)
+		u := openTerminal(t, 80, terminalKnows)
 		u.send("/ip")
 		u.master.Close()
 		err := <-u.done
@@ -292,7 +293,7 @@ func TestEditorEnds(t *testing.T) {
 		require.ErrorIs(t, err, errTerminal)
 	})
 	t.Run("the router goes while a line is typed", func(t *testing.T) {
-		u := sitDown(t, 80, terminalKnows)
+		u := openTerminal(t, 80, terminalKnows)
 		u.send("hang up\r")
 		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "effect.\n"+prompt+"|") })
 		u.send("/ip \t")
@@ -302,7 +303,7 @@ func TestEditorEnds(t *testing.T) {
 
 func TestEditorRepeats(t *testing.T) {
 	const first, second = "[admin@postern] > beat\n", "[admin@postern] > follow\n"
-	// At least n beats: one that is replaced may never be seen.
+	// At least n beats, since one that is replaced may never be seen.
 	beats := func(u *user, n int) {
 		u.t.Helper()
 		u.wait("", func(screen string) bool {
@@ -324,7 +325,7 @@ func TestEditorRepeats(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			u := sitDown(t, 80, terminalKnows)
+			u := openTerminal(t, 80, terminalKnows)
 			u.send("beat\r")
 			beats(u, 3)
 			u.send(test.key)
@@ -336,7 +337,7 @@ func TestEditorRepeats(t *testing.T) {
 	}
 	t.Run("follow", func(t *testing.T) {
 		t.Parallel()
-		u := sitDown(t, 80, terminalKnows)
+		u := openTerminal(t, 80, terminalKnows)
 		u.send("follow\r")
 		beats(u, 3)
 		screen, _ := u.look()
@@ -346,7 +347,7 @@ func TestEditorRepeats(t *testing.T) {
 	})
 	t.Run("a paste goes on", func(t *testing.T) {
 		t.Parallel()
-		u := sitDown(t, 80, terminalKnows)
+		u := openTerminal(t, 80, terminalKnows)
 		u.send("beat\r/ip\r")
 		u.expect(first + "beat 1\nbeat 1\n[admin@postern] > /ip\n[admin@postern] ip> |")
 	})
@@ -367,7 +368,7 @@ func TestEditorRepeats(t *testing.T) {
 	})
 }
 
-// sharedBuffer is a buffer that others read meanwhile.
+// sharedBuffer is a buffer that can be read while it is written.
 type sharedBuffer struct {
 	mu     sync.Mutex
 	buffer bytes.Buffer
@@ -385,10 +386,10 @@ func (b *sharedBuffer) String() string {
 	return b.buffer.String()
 }
 
-// A paste of a whole configuration comes faster than it is carried out.
+// A pasted configuration comes faster than its lines are executed.
 func TestEditorPaste(t *testing.T) {
 	t.Parallel()
-	u := sitDown(t, 80, terminalKnows)
+	u := openTerminal(t, 80, terminalKnows)
 	var paste strings.Builder
 	paste.WriteString("/ip socks access\r")
 	const rules = 200
@@ -401,7 +402,7 @@ func TestEditorPaste(t *testing.T) {
 	})
 }
 
-// A line that is too long is not cut short but refused.
+// A line that is too long is refused, not cut.
 func TestEditorTooLong(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -417,7 +418,7 @@ func TestEditorTooLong(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			u := sitDown(t, 80, terminalKnows)
+			u := openTerminal(t, 80, terminalKnows)
 			u.send("#" + strings.Repeat(test.unit, test.n) + "\r/ip\r")
 			refused := "\nline longer than 4096 bytes\n"
 			u.wait("", func(screen string) bool {
@@ -478,8 +479,8 @@ func TestHistory(t *testing.T) {
 	assert.Equal(t, 8, h.Len())
 }
 
-// Whatever a terminal sends, the editor neither stops nor spins, and shows nothing but
-// characters and what a VT100 knows.
+// Whatever a terminal sends, the editor neither hangs nor spins, and writes only printable
+// characters and what a VT100 understands.
 func FuzzEditor(f *testing.F) {
 	for _, keys := range []string{
 		"ip socks\r", "a\x1b[D\x1b[1;5Cb\x01\x0b\x15\x17\r", "\x1b[A\x1b[B\r", "\x1b[1;40R0123456789012345678901234567890\x01x\r",

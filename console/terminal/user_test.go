@@ -37,7 +37,7 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 	return master, slave
 }
 
-// user sits at a terminal on which Run runs.
+// user is a user at a terminal that Run serves.
 type user struct {
 	t             *testing.T
 	master, slave *os.File
@@ -49,7 +49,7 @@ type user struct {
 	all    bytes.Buffer // what the terminal was sent
 }
 
-// knows is from whom Run hears how wide a terminal is.
+// knows says who knows the width of a terminal.
 type knows int
 
 const (
@@ -58,9 +58,9 @@ const (
 	kernelKnows // as of a terminal that is a window
 )
 
-// sitDown starts Run on a terminal that is so wide.
-func sitDown(t *testing.T, width int, who knows) *user {
-	u := sitDownAt(t, width, who)
+// openTerminal starts Run on a terminal of that width, and waits for the prompt.
+func openTerminal(t *testing.T, width int, who knows) *user {
+	u := openTerminalAt(t, width, who)
 	u.expect("[admin@postern] > |")
 	if who != kernelKnows {
 		// It is asked behind the prompt, and who types before it has answered types at
@@ -70,9 +70,8 @@ func sitDown(t *testing.T, width int, who knows) *user {
 	return u
 }
 
-// sitDownAt does so at a router that is changed first, and does not wait for its
-// prompt.
-func sitDownAt(t *testing.T, width int, who knows, changes ...func(*consoletest.Router)) *user {
+// openTerminalAt is openTerminal for a router that is changed first. It does not wait for the prompt.
+func openTerminalAt(t *testing.T, width int, who knows, changes ...func(*consoletest.Router)) *user {
 	socket := filepath.Join(t.TempDir(), "console")
 	listen(t, socket, changes...)
 	master, slave := openPTY(t)
@@ -122,14 +121,14 @@ func (u *user) look() (screen, all string) {
 	return u.screen.String(), u.all.String()
 }
 
-// expect waits until the screen is so.
+// expect waits until the screen is want.
 func (u *user) expect(want string) {
 	u.t.Helper()
 	u.wait(want, func(screen string) bool { return screen == want })
 }
 
-// wait waits until the screen is as ok says. It counts looks and not time: on a host that
-// stands still nothing is looked at.
+// wait waits until ok is true for the screen. It counts attempts instead of time, so that a
+// host that stands still fails no test.
 func (u *user) wait(want string, ok func(screen string) bool) {
 	u.t.Helper()
 	for range 6000 {

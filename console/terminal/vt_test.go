@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// vt is the screen of a VT100, of which it knows what the terminal uses: anything
-// else fails the test.
+// vt is the screen of a VT100. It knows only what package terminal uses: anything else fails
+// the test.
 type vt struct {
 	width, height int
 	rows          [][]rune
@@ -143,7 +143,7 @@ func (v *vt) sequence(p []byte) int {
 	return end + 1
 }
 
-// String is the screen with a "|" ahead of the cursor.
+// String is the screen with a "|" at the cursor.
 func (v *vt) String() string {
 	var b strings.Builder
 	for y, row := range v.rows {
