@@ -5,18 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"io"
 	"net"
 	"net/netip"
 	"os"
-	"reflect"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/postern-router/postern/console"
 )
 
 const (
@@ -39,12 +36,21 @@ type Remote struct {
 	// retry is syslogRetry, but in tests.
 	retry time.Duration
 
-	mu     sync.Mutex
-	config console.RemoteLog
-	host   string
-	names  map[string]string
-	stop   context.CancelFunc // nil if nothing is sent
-	ended  chan struct{}
+	mu    sync.Mutex
+	stop  context.CancelFunc // nil if nothing is sent
+	ended chan struct{}
+}
+
+// Destination is who is sent the log.
+type Destination struct {
+	// Server is the syslog server's address and UDP port; the zero value is nobody.
+	Server netip.AddrPort
+	// Sends reports whether a line with these topics, with commas between, is sent.
+	Sends func(topics string) bool
+	// Host is what the router calls itself.
+	Host string
+	// Names are what users call ports, if not by their names.
+	Names map[string]string
 }
 
 // NewRemote returns one that sends nothing yet, and tells log of its troubles.
@@ -52,33 +58,29 @@ func NewRemote(log *Logger) *Remote {
 	return &Remote{log: log, path: kernelLog, retry: syslogRetry}
 }
 
-// Set says who is sent the log, what the router calls itself, and what users call its
-// ports if not by their names. With whole, also what was logged before goes there.
-func (l *Remote) Set(config console.RemoteLog, identity string, names map[string]string, whole bool) {
+// Set says who is sent the log from now on; with whole, also what was logged before goes
+// there. It does not wait for the network.
+func (l *Remote) Set(to Destination, whole bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	host := syslogName(identity)
-	if reflect.DeepEqual(config, l.config) && host == l.host && maps.Equal(names, l.names) {
-		return
-	}
 	if l.stop != nil {
 		l.stop()
 		<-l.ended
 		l.stop = nil
 	}
-	l.config, l.host, l.names = config, host, names
-	if !config.Address.IsValid() {
+	if !to.Server.IsValid() {
 		return
 	}
 	kmsg, err := os.Open(l.path)
 	if err == nil && !whole {
-		_, err = kmsg.Seek(0, 2)
+		_, err = kmsg.Seek(0, io.SeekEnd)
 	}
 	if err != nil {
 		l.log.Printf(Error, "remote log: %v", err)
 		return
 	}
-	s := syslogSender{log: l.log, kmsg: kmsg, to: netip.AddrPortFrom(config.Address, config.Port), sends: config.Sends, host: host, names: names, retry: l.retry}
+	to.Host = syslogName(to.Host)
+	s := syslogSender{log: l.log, kmsg: kmsg, to: to, retry: l.retry}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	l.stop, l.ended = stop, ended
@@ -94,10 +96,7 @@ func (l *Remote) Set(config console.RemoteLog, identity string, names map[string
 type syslogSender struct {
 	log   *Logger
 	kmsg  *os.File
-	to    netip.AddrPort
-	sends func(topics string) bool
-	host  string
-	names map[string]string
+	to    Destination
 	retry time.Duration
 
 	conn       net.Conn // nil if there is none
@@ -136,21 +135,21 @@ func (s *syslogSender) run(ctx context.Context) {
 			}
 		}
 		first, next = false, rec.sequence+1
-		if rec.topics != "" && s.sends(rec.topics) && !s.deliver(ctx, rec) {
+		if rec.topics != "" && s.to.Sends(rec.topics) && !s.deliver(ctx, rec) {
 			return
 		}
 	}
 }
 
 // called is what users call an interface.
-func (s *syslogSender) called(name string) string { return cmp.Or(s.names[name], name) }
+func (s *syslogSender) called(name string) string { return cmp.Or(s.to.Names[name], name) }
 
 // deliver sends a line, however often it has to be tried. It returns false when ctx is
 // done.
 func (s *syslogSender) deliver(ctx context.Context, rec record) bool {
 	for {
 		pause := syslogPace
-		err := s.send(syslogMessage(rec, s.host, ClockNow()))
+		err := s.send(syslogMessage(rec, s.to.Host, ClockNow()))
 		if err != nil {
 			pause = s.retry
 			if s.complained.IsZero() || time.Since(s.complained) > syslogComplaints {
@@ -172,7 +171,7 @@ func (s *syslogSender) deliver(ctx context.Context, rec record) bool {
 func (s *syslogSender) send(message string) error {
 	if s.conn == nil {
 		// It takes the address that the router has now.
-		conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(s.to))
+		conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(s.to.Server))
 		if err != nil {
 			return err
 		}

@@ -13,8 +13,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
-
-	"github.com/postern-router/postern/console"
 )
 
 func TestSyslogMessage(t *testing.T) {
@@ -52,7 +50,7 @@ func newSyslogLab(t *testing.T) *syslogLab {
 	l.remote = NewRemote(&Logger{kmsg: said, topic: "system"})
 	l.remote.path, l.remote.retry = fifo, 20*time.Millisecond
 	t.Cleanup(func() {
-		l.remote.Set(console.RemoteLog{}, "", nil, true)
+		l.remote.Set(Destination{}, true)
 		l.kmsg.Close()
 		said.Close()
 		l.server.Close()
@@ -84,8 +82,8 @@ func (l *syslogLab) expect(want string) {
 
 func TestRemoteLog(t *testing.T) {
 	l := newSyslogLab(t)
-	to := console.RemoteLog{Address: l.address().Addr(), Port: l.address().Port(), Rules: []console.LogRule{{}}}
-	l.remote.Set(to, "one", nil, true)
+	all := func(string) bool { return true }
+	l.remote.Set(Destination{Server: l.address(), Sends: all, Host: "one"}, true)
 	l.log(10, "first")
 	l.expect(" one postern - system,info - first")
 	l.log(11, "second")
@@ -95,19 +93,20 @@ func TestRemoteLog(t *testing.T) {
 	l.expect(" system,warning - 3 lines of the log were overwritten before they could be sent")
 	l.expect("third")
 	// The name changes.
-	l.remote.Set(to, "two", nil, true)
+	l.remote.Set(Destination{Server: l.address(), Sends: all, Host: "two"}, true)
 	l.log(16, "fourth")
 	l.expect(" two postern - system,info - fourth")
-	// What no rule is about is not sent.
-	to.Rules = []console.LogRule{{Topics: "socks"}}
-	l.remote.Set(to, "two", nil, true)
+	// What the destination does not want is not sent.
+	wants := func(message string) { // by topics, of which all lines here have the same
+		l.remote.Set(Destination{Server: l.address(), Host: "two", Sends: func(topics string) bool { return topics == message }}, true)
+	}
+	wants("socks,info")
 	l.log(17, "unsent")
-	to.Rules = []console.LogRule{{Topics: "system,!error"}}
-	l.remote.Set(to, "two", nil, true)
+	wants("system,info")
 	l.log(18, "sent")
 	l.expect("sent")
 	// Nobody is sent anything any more.
-	l.remote.Set(console.RemoteLog{Port: 514}, "two", nil, true)
+	l.remote.Set(Destination{}, true)
 	l.log(19, "fifth")
 	require.NoError(t, l.server.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
 	_, err := l.server.Read(make([]byte, 100))
@@ -126,7 +125,7 @@ func TestRemoteLogOutOfReach(t *testing.T) {
 	l := newSyslogLab(t)
 	address := l.address()
 	require.NoError(t, l.server.Close())
-	l.remote.Set(console.RemoteLog{Address: address.Addr(), Port: address.Port(), Rules: []console.LogRule{{}}}, "one", nil, true)
+	l.remote.Set(Destination{Server: address, Sends: func(string) bool { return true }, Host: "one"}, true)
 	// Of a server that does not listen the kernel hears behind the first line, which is
 	// lost; the next is kept and tried again.
 	l.log(1, "lost")
@@ -149,6 +148,6 @@ func TestRemoteLogOutOfReach(t *testing.T) {
 func TestRemoteLogWithoutLog(t *testing.T) {
 	l := newSyslogLab(t)
 	l.remote.path = filepath.Join(t.TempDir(), "none")
-	l.remote.Set(console.RemoteLog{Address: l.address().Addr(), Port: 514}, "one", nil, true)
+	l.remote.Set(Destination{Server: l.address(), Host: "one"}, true)
 	assert.Contains(t, l.told(), "remote log: open ")
 }

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -321,13 +322,15 @@ func signedImage(t *testing.T, image []byte) (file []byte, key string) {
 func TestUpgradeProcess(t *testing.T) {
 	image := bytes.Repeat([]byte("0123456789abcdef"), 30_000)
 	file, key := signedImage(t, image)
-	served := file
+	var served atomic.Pointer[[]byte]
+	serve := func(file []byte) { served.Store(&file) }
+	serve(file)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/image" {
 			http.NotFound(w, r)
 			return
 		}
-		w.Write(served)
+		w.Write(*served.Load())
 	}))
 	defer server.Close()
 	log, said := testLog(t)
@@ -359,14 +362,14 @@ func TestUpgradeProcess(t *testing.T) {
 	}
 	_, err = run("/other")
 	require.EqualError(t, err, "failure: get "+server.URL+"/other: the server answers 404 Not Found; the present version stays")
-	served = append(bytes.Clone(file[:len(file)-1]), 'x')
+	serve(append(bytes.Clone(file[:len(file)-1]), 'x'))
 	_, err = run("/image")
 	require.EqualError(t, err, "failure: the image is damaged: its hash is not the one that was signed; the present version stays")
-	served = append([]byte("not signed"), file...)
+	serve(append([]byte("not signed"), file...))
 	_, err = run("/image")
 	require.ErrorContains(t, err, "failure: ")
 	assert.NotContains(t, err.Error(), "pipe", "it is the image that is wrong")
-	served = file
+	serve(file)
 	out, err := run("/image")
 	require.NoError(t, err)
 	assert.True(t, strings.HasPrefix(out, "version v2 of 2033-05-18 03:33:20 for rig; v1 runs\n"), out)
