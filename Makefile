@@ -20,6 +20,7 @@ quick: export PATH := $(PATH):/usr/sbin:/sbin
 quick: ## what to run after each change: a minute; no root, no QEMU, no kernel builds
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	go vet ./...
+	go tool staticcheck ./...
 	go test -p 4 -v ./... | awk -f .ci/quick.awk
 
 lab: ## the manual's FTP example on BOARD in QEMU, then its console; needs root

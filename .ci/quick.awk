@@ -9,6 +9,6 @@
 /^FAIL\t/ { printf "%s", said; said = "" }
 END {
 	printf "%s", said
-	if (n) print "\n" n " tests were not run; make test runs them:"
+	if (n) print "\n" n " tests were not run:"
 	for (reason in left) print "  " reason ":" left[reason]
 }

@@ -40,7 +40,7 @@ var services = map[string]string{
 func setup(boards []board.Board, lab bool) error {
 	host, err := output("dpkg", "--print-architecture")
 	if err != nil {
-		return fmt.Errorf("Debian's architecture: %w", err)
+		return fmt.Errorf("architecture of this machine's Debian: %w", err)
 	}
 	want := slices.Clone(buildPackages)
 	if lab {

@@ -368,11 +368,9 @@ func (p *parent) off(t *testing.T) {
 // pid finds the process of this test.
 func pid(t *testing.T) int {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
-	require.NoError(t, err)
 	var children []int
 	for _, task := range tasks(t) {
-		text, err = os.ReadFile("/proc/self/task/" + task + "/children")
+		text, err := os.ReadFile("/proc/self/task/" + task + "/children")
 		require.NoError(t, err)
 		for word := range strings.FieldsSeq(string(text)) {
 			n, err := strconv.Atoi(word)
@@ -382,6 +380,28 @@ func pid(t *testing.T) int {
 	}
 	require.Len(t, children, 1)
 	return children[0]
+}
+
+// suspend stops a process, and returns when none of its threads runs any more, which is
+// after the signal was sent.
+func suspend(t *testing.T, pid int) {
+	t.Helper()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	require.Eventually(t, func() bool {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		require.NoError(t, err)
+		for _, name := range stats {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				return false
+			}
+			_, state, _ := strings.Cut(string(text), ") ") // proc_pid_stat(5)
+			if !strings.HasPrefix(state, "T") {
+				return false
+			}
+		}
+		return len(stats) > 0
+	}, patience, time.Millisecond)
 }
 
 func tasks(t *testing.T) []string {
@@ -560,7 +580,7 @@ func TestDeathClosesOpenings(t *testing.T) {
 	fw.await(t, "open 0.0.0.0 "+bound.String())
 
 	process := pid(t)
-	require.NoError(t, syscall.Kill(process, syscall.SIGSTOP))
+	suspend(t, process)
 	failed := make(chan error, 1)
 	client := p.client(t)
 	go func() { _, err := client.Hits(context.Background()); failed <- err }()
@@ -597,7 +617,7 @@ func TestLateLink(t *testing.T) {
 
 	process := pid(t)
 	client := p.client(t)
-	require.NoError(t, syscall.Kill(process, syscall.SIGSTOP))
+	suspend(t, process)
 	for range 3 * service.MaxCalls { // more than may be under way
 		ctx, cancel := service.WithTimeout(t.Context(), 2*time.Millisecond)
 		_, err := client.Hits(ctx)
