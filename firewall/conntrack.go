@@ -12,22 +12,23 @@ import (
 	"time"
 )
 
-// MaxTracked is how many connections Tracked lists at most.
+// MaxTracked is the greatest number of connections that ListTracked returns.
 const MaxTracked = 4096
 
-// conntrackFile lists the connections of the network namespace of whoever opens it
-// (net/netfilter/nf_conntrack_standalone.c).
+// conntrackFile lists the connections of the network namespace of the process that opens
+// it (net/netfilter/nf_conntrack_standalone.c).
 const conntrackFile = "/proc/net/nf_conntrack"
 
-// Tracked is a connection that the kernel tracks, as the one who opened it sees it.
+// Tracked is a connection that the kernel tracks, as the host that opened it sees it.
 type Tracked struct {
 	// Protocol is as the kernel names it (tcp, udp, icmp), or a number if it does not.
 	Protocol string
 	// Src and Dst have no port where the protocol has none.
 	Src, Dst netip.AddrPort
-	// State is that of a TCP connection, in lower case (established), else "".
+	// State is the state of a TCP connection, in lower case (established), else "".
 	State string
-	// Timeout is when it is forgotten if nothing comes, in seconds.
+	// Timeout is how long the kernel remembers the connection if no packet comes, in
+	// whole seconds.
 	Timeout time.Duration
 }
 
@@ -41,7 +42,7 @@ func ListTracked() ([]Tracked, error) {
 	return readTracked(f)
 }
 
-// readTracked reads what the kernel writes. It holds one line at a time.
+// readTracked reads conntrackFile, one line at a time.
 func readTracked(r io.Reader) ([]Tracked, error) {
 	var all []Tracked
 	lines := bufio.NewScanner(r)
@@ -66,8 +67,8 @@ func readTracked(r io.Reader) ([]Tracked, error) {
 //
 //	ipv4     2 tcp      6 431999 ESTABLISHED src=192.168.0.2 dst=10.5.8.8 sport=1238 dport=21 src=10.5.8.8 ...
 //
-// where the state is that of TCP and some others, and the timeout is left out of an
-// entry that is never forgotten. What comes behind the first direction is not read.
+// TCP and some other protocols have a state. An entry that is never forgotten has no
+// timeout. Only the first direction is read, not the answers that follow it.
 func parseTracked(line string) (Tracked, error) {
 	fields := strings.Fields(line)
 	if len(fields) < 4 {
@@ -102,7 +103,7 @@ func parseTracked(line string) (Tracked, error) {
 		if err != nil {
 			return Tracked{}, fmt.Errorf("%s: %w", f, err)
 		}
-		if name == "src" && dst.IsValid() { // the other direction
+		if name == "src" && dst.IsValid() { // the answers' direction
 			break
 		}
 	}

@@ -14,24 +14,32 @@ import (
 )
 
 // Firewall is the kernel's filter and nat tables in the network namespace of the
-// calling process. Its methods may be called concurrently. There should be one
-// Firewall at a time; a new one takes over whatever an earlier one left behind.
+// calling process. Its methods may be called from any goroutine; those that start a
+// process wait for each other. There should be one Firewall at a time; a new one takes
+// over whatever an earlier one left behind.
 type Firewall struct {
 	program, restoreProgram string
 	processTime             time.Duration
 	lockSeconds             int
 
+	// turn is held over each operation with its processes, which may take long. Openings
+	// does without.
+	turn    sync.Mutex
+	tables  *iptables.IPTables // nil until first needed
+	applied *ruleSet           // nil while locked
+
+	// mu guards openings, which change only while turn is held too. It is never held
+	// while a process runs.
 	mu       sync.Mutex
-	tables   *iptables.IPTables // nil until first needed
-	applied  *ruleSet           // nil while locked
 	openings []Opening
 }
 
-// Counter is what one rule has matched.
+// Counter counts what one rule has matched.
 type Counter struct{ Packets, Bytes uint64 }
 
-// New finds program, which is a path or is looked for in PATH (usually "iptables"),
-// and beside it the same name with "-restore". It runs neither and changes nothing.
+// New returns the Firewall that uses program, a path or a name that is looked for in PATH
+// (usually "iptables"), and the program of the same name with "-restore" beside it. It
+// fails if one is missing. It runs neither and changes nothing.
 func New(program string) (*Firewall, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {
@@ -44,33 +52,34 @@ func New(program string) (*Firewall, error) {
 	return &Firewall{program: path, restoreProgram: restore, processTime: processTime, lockSeconds: lockSeconds}, nil
 }
 
-// Lock drops what comes in or passes through, except on the loopback interface,
-// and forgets all openings. What the router itself sends may leave, but the answers
-// do not come in. The nat table stays as it is. It takes one process.
+// Lock drops what comes in or passes through, except on the loopback interface, and
+// forgets all openings. What the router itself sends may leave, but the answers do not
+// come in. The nat table stays as it is. Lock takes one process.
 func (f *Firewall) Lock() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.turn.Lock()
+	defer f.turn.Unlock()
 	var s script
 	s.filter(nil, nil)
 	if err := f.restore(&s); err != nil {
 		return fmt.Errorf("firewall: lock: %w", err)
 	}
-	f.applied, f.openings = nil, nil
+	f.applied = nil
+	f.setOpenings(nil)
 	return nil
 }
 
-// Apply replaces all rules by those of c. If c is not valid or one rule is refused,
-// the rules stay as they were and the error says which rule it was, by table,
-// number as printed (from 0) and properties, and why.
+// Apply replaces all rules by those of c. If c is not valid or one rule is refused, the
+// rules stay as they were. The error says which rule it was, by table, number as printed
+// (from 0) and properties, and why.
 //
-// It takes one process, and while rules are applied one more for each chain that
-// holds any, to read the counters; a refusal takes one or two more.
+// Apply takes one process. If rules were applied before, it takes one more for each chain
+// that holds any, to read the counters. A refusal takes one or two more.
 func (f *Firewall) Apply(c Config) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("firewall: apply: %w", err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.turn.Lock()
+	defer f.turn.Unlock()
 	if err := f.apply(c); err != nil {
 		return fmt.Errorf("firewall: apply: %w", err)
 	}
@@ -80,15 +89,15 @@ func (f *Firewall) Apply(c Config) error {
 func (f *Firewall) apply(c Config) error {
 	next := newRuleSet(c)
 	if f.applied != nil {
-		// Counters that cannot be read, because someone else changed the table, are
-		// no reason to leave it like that: what was read so far is carried on.
+		// If the counters cannot be read, because someone else changed the table, the
+		// new rules go in all the same. The counters go on from what was read last.
 		_ = f.readCounters()
 		next.inherit(f.applied)
 	}
 
-	// The kernel takes each table whole or not at all, but one after the other. So
-	// nat is rehearsed first, filter swapped next, and nat, which by then is known
-	// to be good, last.
+	// The kernel takes each table whole or not at all, but one after the other. So nat
+	// is rehearsed first, then filter is swapped, and last nat, which is known to be
+	// good by then.
 	var s script
 	s.rehearse(NAT, next.nat, false)
 	s.filter(next, f.openings)
@@ -102,7 +111,7 @@ func (f *Firewall) apply(c Config) error {
 
 	var refused *refusal
 	if !errors.As(err, &refused) {
-		return err // nothing ran
+		return err // no process ran
 	}
 	cause := f.explain(c, next, &s, refused)
 	if err := f.undo(refused.line == 0 || refused.line > swapped); err != nil {
@@ -111,14 +120,14 @@ func (f *Firewall) apply(c Config) error {
 	return cause
 }
 
-// explain names the rule that was refused.
+// explain returns refused with the rule that it is about.
 func (f *Firewall) explain(c Config, next *ruleSet, s *script, refused *refusal) error {
 	if refused.line < 1 || refused.line > len(s.lines) {
 		return refused
 	}
 	at := s.lines[refused.line-1]
 	if at.index < 0 {
-		// The kernel refused the transaction and does not say for which rule.
+		// The kernel refused the transaction and does not say because of which rule.
 		var each script
 		each.rehearse(at.table, next.table(at.table), true)
 		var again *refusal
@@ -135,8 +144,8 @@ func (f *Firewall) explain(c Config, next *ruleSet, s *script, refused *refusal)
 	return fmt.Errorf("%s rule %d (%s): %w", at.table, at.index, rules[at.index], refused)
 }
 
-// undo takes away what a refused script left: rehearsals, and if the filter table
-// has been swapped, that too.
+// undo takes away what a refused script has left: rehearsals, and the new filter table if
+// it has been swapped.
 func (f *Firewall) undo(swapped bool) error {
 	var s script
 	if swapped {
@@ -152,12 +161,12 @@ func (f *Firewall) undo(swapped bool) error {
 	return f.restore(&s)
 }
 
-// Counters returns what the rules of the applied Config have matched, each at its
-// rule's index, and zero for a disabled rule. Both are empty while nothing is
-// applied. It takes one process for each chain that holds rules.
+// Counters returns what the rules of the applied Config have matched, each at its rule's
+// index; those of disabled rules are zero. Both lists are empty while nothing is applied.
+// Counters takes one process for each chain that holds rules.
 func (f *Firewall) Counters() (filter, nat []Counter, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.turn.Lock()
+	defer f.turn.Unlock()
 	if f.applied == nil {
 		return nil, nil, nil
 	}
@@ -173,7 +182,7 @@ func (f *Firewall) Counters() (filter, nat []Counter, err error) {
 	return filter, nat, nil
 }
 
-// readCounters brings the counters of the applied set up to date.
+// readCounters brings the counters of the applied rules up to date.
 func (f *Firewall) readCounters() error {
 	for _, t := range []Table{Filter, NAT} {
 		for _, c := range t.chains() {
@@ -199,8 +208,8 @@ func (f *Firewall) readChain(t Table, chain string) error {
 	if err != nil {
 		return err
 	}
-	// Stats would panic on a rule without a target (go-iptables v0.8.0): hence the
-	// listing as commands, whose counters are exact as well.
+	// Not Stats, which panics on a rule without a target (go-iptables v0.8.0). The
+	// counters of this list are exact too.
 	var lines []string
 	err = f.bounded(func() (err error) {
 		lines, err = tables.ListWithCounters(string(t), chain)
@@ -230,8 +239,8 @@ func (f *Firewall) readChain(t Table, chain string) error {
 	return nil
 }
 
-// parseCounter finds "-c packets bytes" in a rule as iptables -v -S prints it. A
-// comment or log prefix that looks the same has blanks, so it stands in quotes.
+// parseCounter finds "-c packets bytes" in a rule as iptables -v -S prints it. A comment
+// or log prefix with that text is in quotes, since it has blanks.
 func parseCounter(line string) (Counter, bool) {
 	var plain strings.Builder
 	quoted := false
@@ -256,9 +265,9 @@ func parseCounter(line string) (Counter, bool) {
 	return Counter{}, false
 }
 
-// handle returns go-iptables' handle. It is made when first needed, because making it
-// runs a process (iptables --version), and the way from power-on to service, Lock
-// and one Apply, does without.
+// handle returns go-iptables' handle. It is made when first needed: making it takes a
+// process (iptables --version), and the way from power-on to service, which is Lock and
+// one Apply, does not need it.
 func (f *Firewall) handle() (*iptables.IPTables, error) {
 	if f.tables != nil {
 		return f.tables, nil
@@ -274,9 +283,9 @@ func (f *Firewall) handle() (*iptables.IPTables, error) {
 	return f.tables, nil
 }
 
-// refusal is iptables-restore's report of a script that it did not carry out.
+// refusal is iptables-restore's report of a script that it has not carried out.
 type refusal struct {
-	line    int // of the script, from 1; 0 if it did not say
+	line    int // of the script, from 1; 0 if it is not known
 	message string
 	err     error // how the process ended
 }
@@ -284,8 +293,8 @@ type refusal struct {
 func (r *refusal) Error() string { return "iptables-restore: " + r.message }
 func (r *refusal) Unwrap() error { return r.err }
 
-// restore runs s in one process. If the process ran and failed, the error is a
-// *refusal, and the tables up to the COMMIT before the refused line have changed.
+// restore carries s out by one process. If the process ran and failed, the error is a
+// *refusal, and the tables up to the last COMMIT before the refused line have changed.
 func (f *Firewall) restore(s *script) error {
 	// go-iptables does not know iptables-restore.
 	cmd := exec.Command(f.restoreProgram, "--noflush", "--counters", "--wait", strconv.Itoa(f.lockSeconds))
@@ -303,8 +312,8 @@ func (f *Firewall) restore(s *script) error {
 	return nil
 }
 
-// newRefusal takes the line number and the reason out of what iptables-restore
-// writes, which is one of
+// newRefusal finds the line number and the reason in what iptables-restore writes, which
+// is one of
 //
 //	iptables-restore v1.8.9 (legacy): Couldn't load match `x'... Error occurred at line: 4 ...
 //	iptables-restore: line 6 failed

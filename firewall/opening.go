@@ -10,17 +10,18 @@ import (
 	"github.com/coreos/go-iptables/iptables"
 )
 
-// Opening lets one peer reach one TCP port of the router ahead of the user's input
-// rules: the port that a BIND waits on. The zero or unspecified address is any
-// address. It lets in each packet, not the connection: unless the user's rules
-// accept established connections, it has to stay for as long as the connection.
+// Opening lets one peer reach one TCP port of the router, ahead of the user's input rules:
+// the port on which a BIND of SOCKS waits. The zero or unspecified address stands for any
+// address. An opening lets in packets, not connections: unless the user's rules accept
+// established connections, it must stay for as long as the connection.
 type Opening struct {
 	Peer  netip.Addr
 	Local netip.Addr
 	Port  uint16
 }
 
-// clean returns o in the one form that openings are compared in.
+// clean returns o in the form in which openings are compared. It fails for an IPv6 address
+// and for port 0.
 func (o Opening) clean() (Opening, error) {
 	for _, a := range []*netip.Addr{&o.Peer, &o.Local} {
 		*a = a.Unmap()
@@ -48,16 +49,15 @@ func (o Opening) args() []string {
 	return append(a, "-m", "tcp", "--dport", strconv.Itoa(int(o.Port)), "-j", "ACCEPT")
 }
 
-// Open lets o in until Close or Lock; Apply keeps it. An opening that is
-// there already stays one. It needs a Lock or an Apply before it, and takes one
-// process.
+// Open lets o in until Close or Lock; Apply keeps it. An opening that is there already
+// stays one. Open needs a Lock or an Apply before it, and takes one process.
 func (f *Firewall) Open(o Opening) error {
 	clean, err := o.clean()
 	if err != nil {
 		return fmt.Errorf("firewall: open %+v: %w", o, err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.turn.Lock()
+	defer f.turn.Unlock()
 	if slices.Contains(f.openings, clean) {
 		return nil
 	}
@@ -69,18 +69,18 @@ func (f *Firewall) Open(o Opening) error {
 	if err != nil {
 		return fmt.Errorf("firewall: open %+v: %w", o, err)
 	}
-	f.openings = append(f.openings, clean)
+	f.setOpenings(append(slices.Clone(f.openings), clean))
 	return nil
 }
 
-// Close takes o back; one that is not open is no error. It takes one process.
+// Close takes o back. It is no error if o is not open. Close takes one process.
 func (f *Firewall) Close(o Opening) error {
 	clean, err := o.clean()
 	if err != nil {
 		return fmt.Errorf("firewall: close %+v: %w", o, err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.turn.Lock()
+	defer f.turn.Unlock()
 	i := slices.Index(f.openings, clean)
 	if i < 0 {
 		return nil
@@ -94,13 +94,21 @@ func (f *Firewall) Close(o Opening) error {
 	if err != nil && !(errors.As(err, &gone) && gone.IsNotExist()) {
 		return fmt.Errorf("firewall: close %+v: %w", o, err)
 	}
-	f.openings = slices.Delete(f.openings, i, i+1)
+	f.setOpenings(slices.Delete(slices.Clone(f.openings), i, i+1))
 	return nil
 }
 
-// Openings returns what is open, oldest first; any address is the zero Addr.
+// Openings returns the openings, oldest first. The zero Addr stands for any address. It
+// never waits for a process.
 func (f *Firewall) Openings() []Opening {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.openings)
+}
+
+// setOpenings replaces the openings. The caller holds turn.
+func (f *Firewall) setOpenings(openings []Opening) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.openings = openings
 }

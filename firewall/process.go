@@ -13,27 +13,27 @@ import (
 )
 
 const (
-	// lockSeconds is how long a process waits for another program's hold on xtables'
-	// lock.
+	// lockSeconds is how long a process waits for the lock file of xtables while another
+	// program holds it.
 	lockSeconds = 5
-	// processTime is how long a process may take in all: it needs a fraction of a second
-	// on the slowest board. It is counted in steps: see bounded.
+	// processTime is how long a process may take in all. On the slowest board it needs a
+	// fraction of a second. The time is counted in steps: see bounded.
 	processTime = 30 * time.Second
 	// steps is in how many steps processTime is counted.
 	steps = 30
 )
 
 // bounded calls run, which starts a process of f.program or f.restoreProgram and waits
-// for it. A process that takes longer than f.processTime is killed, with its children,
-// and the error says so. Its time is counted in steps, and a step that took longer, since
-// the whole machine stood still, counts as one.
+// for it. It kills a process that takes longer than f.processTime, and the process's
+// children; the error says so. The time is counted in steps. A step that takes longer,
+// because the whole machine stands still, counts as one.
 //
-// The process is looked for in /proc, because go-iptables does not tell which it is. run
-// stays in the goroutine of the caller, as tests have that in a network namespace.
+// The process is found by way of /proc, because go-iptables does not tell its id. run
+// stays in the goroutine of the caller, which may be in a network namespace of its own.
 func (f *Firewall) bounded(run func() error) error {
 	ended, killed := make(chan struct{}), make(chan bool)
 	go func() {
-		tick := time.NewTicker(f.processTime / steps) // which leaves out what nobody took
+		tick := time.NewTicker(f.processTime / steps) // it drops ticks that come too fast
 		defer tick.Stop()
 		for n := 1; ; n++ {
 			select {
@@ -55,8 +55,8 @@ func (f *Firewall) bounded(run func() error) error {
 	return err
 }
 
-// killProgram kills the children of this process that run one of the programs, and
-// their descendants: while one of these holds a pipe open, the pipe's reader waits.
+// killProgram kills the children of this process that run one of the programs, and their
+// descendants: as long as one of them holds a pipe open, the pipe's reader waits.
 func killProgram(programs ...string) {
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {

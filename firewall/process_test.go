@@ -67,6 +67,32 @@ func TestHangingProgram(t *testing.T) {
 	}
 }
 
+// TestOpeningsWaitForNoProcess asks for the openings while a program hangs.
+func TestOpeningsWaitForNoProcess(t *testing.T) {
+	t.Parallel()
+	newRouter(t)
+	dir := t.TempDir()
+	started := filepath.Join(dir, "started")
+	require.NoError(t, unix.Mkfifo(started, 0o600))
+	for _, name := range []string{"iptables", "iptables-restore"} {
+		script := "#!/bin/sh\necho >" + started + "\nsleep 1000\n"
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
+	}
+	f := newFirewall(t, filepath.Join(dir, "iptables"))
+	locked := make(chan error)
+	go func() { locked <- f.Lock() }()
+	_, err := os.ReadFile(started) // waits until the program runs
+	require.NoError(t, err)
+	assert.Empty(t, f.Openings())
+	select {
+	case <-locked:
+		t.Error("Openings has waited for the end of the program")
+	default:
+	}
+	killProgram(f.restoreProgram) // so that the test does not wait for processTime
+	assert.ErrorContains(t, <-locked, "signal: killed")
+}
+
 // TestKilledBetweenTables kills iptables-restore when it has swapped one table and not
 // the other: the old rules must come back.
 func TestKilledBetweenTables(t *testing.T) {

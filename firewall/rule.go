@@ -9,8 +9,7 @@ import (
 	"github.com/postern-router/postern/match"
 )
 
-// Table is one of the two lists of rules, by the name of its menu and of the
-// kernel's table.
+// Table is one of the two lists of rules. Its menu and the kernel's table have its name.
 type Table string
 
 const (
@@ -79,11 +78,11 @@ func quoteIfNeeded(s string) string {
 	return s
 }
 
-// args returns what follows the chain on an iptables command line: the matches and
-// the target of a rule that Validate accepts.
+// args returns the matches and the target of a rule that Validate accepts, as an iptables
+// command line has them behind the chain.
 func (r Rule) args() []string {
 	var a []string
-	// add appends an option and its value, behind a "!" if the value has one.
+	// add appends an option and its value. A "!" of the value goes in front of the option.
 	add := func(option, value string) {
 		value, not := strings.CutPrefix(value, "!")
 		if not {
@@ -147,8 +146,8 @@ func (r Rule) args() []string {
 	return append(a, r.target()...)
 }
 
-// target returns the -j of the rule with its options, or nothing for passthrough:
-// a rule without a target counts and goes on.
+// target returns the option -j of the rule and the target's own options. It returns nothing
+// for passthrough: a rule without a target only counts.
 func (r Rule) target() []string {
 	var a []string
 	toPorts := func() {
@@ -164,8 +163,8 @@ func (r Rule) target() []string {
 	case "reject":
 		a = []string{"-j", "REJECT", "--reject-with", rejectWith(r.RejectWith)}
 	case "log":
-		// RouterOS logs at info too. The kernel does not tell which chain a line is of;
-		// by the level it can be told of which table.
+		// RouterOS logs at info too. The kernel's line does not tell the chain. Its level
+		// tells the table.
 		level := "info"
 		if r.Chain == "srcnat" || r.Chain == "dstnat" {
 			level = "debug"
@@ -234,13 +233,13 @@ func portProtocol(protocol string) string {
 	return ""
 }
 
-// is4Range reports whether a is a whole IPv4 range: match's parser gives no other,
-// but a Rule may be made by hand, and match panics on some.
+// is4Range reports whether a is a valid IPv4 range. match's parser returns no other, but a
+// Rule may be made without it, and match panics on some ranges.
 func is4Range(a match.Addresses) bool {
 	return a.From.Is4() && a.To.Is4() && a.From.Compare(a.To) <= 0
 }
 
-// everything reports whether a names all addresses.
+// everything reports whether a is the range of all addresses.
 func everything(a match.Addresses) bool {
 	return a.From == netip.IPv4Unspecified() && a.To == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }

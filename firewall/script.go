@@ -6,27 +6,27 @@ import (
 )
 
 const (
-	// openChain holds the openings. It is a chain of its own so that one process
-	// opens or closes one, wherever the rules around it stand.
+	// openChain holds the openings. It is a chain of its own, so that one process can
+	// open or close one without regard to the other rules.
 	openChain = "postern-open"
-	// rehearsalChain is referred to by nothing: the kernel checks the rules in it,
-	// and no packet meets them.
+	// rehearsalChain is a chain that no rule jumps to: the kernel checks its rules, and
+	// no packet meets them.
 	rehearsalChain = "postern-rehearsal"
 )
 
-// inputPreamble is how many rules stand in INPUT ahead of the user's.
+// inputPreamble is how many rules there are in INPUT ahead of the user's.
 const inputPreamble = 2
 
-// entry is one rule of a Config as the kernel holds it.
+// entry is one rule of a Config as the kernel has it.
 type entry struct {
 	chain    string // the kernel's
 	args     []string
 	disabled bool
-	key      string // equal for rules that match and do the same
+	key      string // the same for rules that match and do the same
 	count    Counter
 }
 
-// ruleSet is a Config made ready; an entry stands at its rule's index.
+// ruleSet is a Config as the kernel has it. An entry has its rule's index.
 type ruleSet struct{ filter, nat []entry }
 
 func newRuleSet(c Config) *ruleSet {
@@ -51,8 +51,8 @@ func (s *ruleSet) table(t Table) []entry {
 	return s.nat
 }
 
-// inherit copies the counters of the rules that old has too. Of several equal rules
-// the first inherits from the first.
+// inherit copies the counters of the rules that old has too. Of several equal rules, the
+// first inherits from the first, and so on.
 func (s *ruleSet) inherit(old *ruleSet) {
 	for _, t := range []Table{Filter, NAT} {
 		counts := map[string][]Counter{}
@@ -70,13 +70,13 @@ func (s *ruleSet) inherit(old *ruleSet) {
 	}
 }
 
-// script is input for iptables-restore, and what each of its lines is about.
+// script is input for iptables-restore, with what each of its lines is about.
 type script struct {
 	text  strings.Builder
 	lines []place // lines[i] is about line i+1
 }
 
-// place is a rule, or with index -1 a table as a whole.
+// place is a rule of a table. With index -1 it is the table as a whole.
 type place struct {
 	table Table
 	index int
@@ -90,7 +90,7 @@ func (s *script) line(at place, words ...string) {
 func (s *script) begin(t Table)  { s.line(place{t, -1}, "*"+string(t)) }
 func (s *script) commit(t Table) { s.line(place{t, -1}, "COMMIT") }
 
-// clear starts table t over, inside its transaction.
+// clear removes all rules and chains of table t, within its transaction.
 func (s *script) clear(t Table) {
 	s.line(place{t, -1}, "-F")
 	s.line(place{t, -1}, "-X")
@@ -117,13 +117,13 @@ func (s *script) entries(t Table, es []entry) {
 	}
 }
 
-// filter writes the whole filter table; without a set, one that lets nothing in or
+// filter writes the whole filter table. If set is nil, the table lets nothing in or
 // through.
 func (s *script) filter(set *ruleSet, openings []Opening) {
 	whole := place{Filter, -1}
 	s.begin(Filter)
 	s.clear(Filter)
-	// Behind -X, which resets the policies of iptables-nft.
+	// After -X, which resets the policies of iptables-nft.
 	s.newChain(Filter, "INPUT", "DROP")
 	s.newChain(Filter, "FORWARD", "DROP")
 	s.newChain(Filter, "OUTPUT", "ACCEPT")
@@ -151,9 +151,9 @@ func (s *script) nat(set *ruleSet) {
 	s.commit(NAT)
 }
 
-// rehearse has the kernel check the rules of table t where no packet meets them.
-// With each, every rule has a transaction of its own, so that a refusal tells which
-// rule it is about.
+// rehearse has the kernel check the rules of table t in a chain where no packet meets
+// them. If each is set, every rule has a transaction of its own, so that a refusal tells
+// which rule it is about.
 func (s *script) rehearse(t Table, es []entry, each bool) {
 	s.begin(t)
 	s.newChain(t, rehearsalChain, "-")
@@ -170,7 +170,7 @@ func (s *script) rehearse(t Table, es []entry, each bool) {
 	s.commit(t)
 }
 
-// sweep takes away what a rehearsal left in table t, if it did.
+// sweep removes what a rehearsal has left in table t, if anything.
 func (s *script) sweep(t Table) {
 	s.begin(t)
 	s.newChain(t, rehearsalChain, "-")
@@ -178,10 +178,10 @@ func (s *script) sweep(t Table) {
 	s.commit(t)
 }
 
-// quote writes word so that iptables-restore reads it as one word and as nothing
-// else: a line is split at blanks outside double quotes, inside which a backslash
-// takes the next byte as it is (add_param_to_argv, iptables/xshared.c). A line break
-// cannot be quoted; Validate lets none through.
+// quote writes word so that iptables-restore reads exactly this word. It splits a line at
+// blanks outside of double quotes; inside them, the byte after a backslash stands for
+// itself (add_param_to_argv, iptables/xshared.c). A line break cannot be quoted; Validate
+// lets none through.
 func quote(word string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:,!"
 	if word != "" && strings.Trim(word, plain) == "" {

@@ -17,9 +17,9 @@ const (
 	maxComment   = 255 // XT_MAX_COMMENT_LEN less the closing NUL, linux/netfilter/xt_comment.h
 )
 
-// Validate reports the first rule that iptables would not take, or would take for
-// something else than it says. The error gives the table, the rule's number as
-// printed (from 0), the property and its word, and what was expected instead.
+// Validate returns an error for the first rule that iptables would refuse or would read in
+// another sense, or nil. The error names the table, the rule's number as printed (from 0),
+// the property and its value, and what was expected instead.
 func (c Config) Validate() error {
 	for i, r := range c.Filter {
 		if err := r.Validate(Filter); err != nil {
@@ -34,8 +34,8 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Validate reports what makes r unfit for table t: the property, its word, and
-// what was expected instead.
+// Validate returns an error if r cannot be a rule of table t, or nil. The error names the
+// property and its value, and what was expected instead.
 func (r Rule) Validate(t Table) error {
 	if t.builtin(r.Chain) == "" {
 		var names []string
@@ -58,7 +58,7 @@ func (r Rule) Validate(t Table) error {
 	return checkText("comment", r.Comment, maxComment)
 }
 
-// actions returns what the rule's chain can do.
+// actions returns the actions that rules of the rule's chain can have.
 func (r Rule) actions() []string {
 	switch r.Chain {
 	case "srcnat":
@@ -114,7 +114,7 @@ func (r Rule) checkPorts() error {
 	return nil
 }
 
-// checkRanges refuses ports that match's parser would not have made.
+// checkRanges refuses ports that match's parser would not return.
 func checkRanges(name string, ports match.Ports) error {
 	slots := 0
 	for _, r := range ports.Ranges {
@@ -133,8 +133,8 @@ func checkRanges(name string, ports match.Ports) error {
 }
 
 func (r Rule) checkInterfaces() error {
-	// The kernel does not know the one interface yet, or the other any more, at
-	// these points of a packet's way.
+	// At these points of a packet's way the kernel does not know the outgoing interface
+	// yet, or the incoming one any more.
 	if r.InInterface != "" && (r.Chain == "output" || r.Chain == "srcnat") {
 		return refuse("in-interface", r.InInterface, "not known in chain=%s", r.Chain)
 	}
@@ -152,7 +152,7 @@ func checkInterface(property, word string) error {
 		return nil
 	}
 	name := strings.TrimPrefix(word, "!")
-	// A "+" at the end would be iptables' wildcard, and a "-" at the front an option.
+	// A "+" at the end would be iptables' wildcard, and a "-" at the start an option.
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 	if name == "" || len(name) > maxInterface || strings.Trim(name, letters) != "" || name[0] == '-' {
 		return refuse(property, word,
@@ -242,8 +242,8 @@ func (r Rule) checkReject() error {
 	return nil
 }
 
-// checkText refuses what would not fit its field in the kernel, and control
-// characters, which could forge log lines and terminal output.
+// checkText refuses a text that does not fit its field in the kernel, and control
+// characters, which could forge lines of the log and of the terminal.
 func checkText(property, text string, limit int) error {
 	if len(text) > limit {
 		return refuse(property, text, "expected at most %d bytes, got %d", limit, len(text))
