@@ -21,7 +21,7 @@ import (
 // What the filter answers about each call, as the kernel would ask it.
 func TestCallFilter(t *testing.T) {
 	const pid = 42
-	calls := Client().And(Calls{Any: []uint32{unix.SYS_SPLICE}, Checked: []Check{Equals(unix.SYS_IOCTL, 1, unix.SIOCINQ), Equals(unix.SYS_IOCTL, 1, unix.SIOCOUTQ)}})
+	calls := Client().And(Files()).And(Calls{Any: []uint32{unix.SYS_SPLICE}, Checked: []Check{Equals(unix.SYS_IOCTL, 1, unix.SIOCINQ), Equals(unix.SYS_IOCTL, 1, unix.SIOCOUTQ)}})
 	filter, err := callFilter(calls, pid)
 	require.NoError(t, err)
 	assert.LessOrEqual(t, len(filter), unix.BPF_MAXINSNS)
@@ -46,6 +46,7 @@ func TestCallFilter(t *testing.T) {
 		{"the service's own", unix.SYS_SPLICE, arch, [6]uint64{5}, allowed},
 		{"the first of a group", unix.SYS_CONNECT, arch, [6]uint64{5}, allowed},
 		{"the last of the calls that take any argument", unix.SYS_EXIT_GROUP, arch, [6]uint64{}, allowed},
+		{"another group's", unix.SYS_PWRITE64, arch, [6]uint64{5}, allowed},
 		{"another service's", unix.SYS_ACCEPT4, arch, [6]uint64{}, refused},
 		{"a file", unix.SYS_OPENAT, arch, [6]uint64{}, refused},
 		{"a program", unix.SYS_EXECVE, arch, [6]uint64{}, refused},

@@ -377,6 +377,52 @@ func TestSleeperEndsIdle(t *testing.T) {
 	assert.Equal(t, Off, v.Status().State)
 }
 
+// TestAccept: how many are served at once, and what ends it.
+func TestAccept(t *testing.T) {
+	start := func(t *testing.T, idle time.Duration) (address string, c *Child, cancel context.CancelFunc, done chan error) {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		c = &Child{ctx: ctx, stop: cancel}
+		done = make(chan error, 1)
+		go func() {
+			done <- c.Accept(l.(*net.TCPListener), 1, idle, func(conn net.Conn) { io.Copy(conn, conn) })
+		}()
+		return l.Addr().String(), c, cancel, done
+	}
+	echoes := func(t *testing.T, conn net.Conn) {
+		t.Helper()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+		_, err := conn.Write([]byte{7})
+		require.NoError(t, err)
+		_, err = io.ReadFull(conn, make([]byte, 1))
+		require.NoError(t, err)
+	}
+	t.Run("told to end", func(t *testing.T) {
+		address, c, _, done := start(t, time.Hour)
+		first, err := net.Dial("tcp4", address)
+		require.NoError(t, err)
+		defer first.Close()
+		echoes(t, first)
+		second, err := net.Dial("tcp4", address) // waits in the kernel's queue
+		require.NoError(t, err)
+		defer second.Close()
+		require.NoError(t, first.Close())
+		echoes(t, second)
+		c.Stop()
+		require.NoError(t, <-done)
+		_, err = second.Read(make([]byte, 1))
+		require.Error(t, err, "its connection has ended")
+	})
+	t.Run("idle", func(t *testing.T) {
+		address, c, _, done := start(t, 10*time.Millisecond)
+		require.NoError(t, <-done)
+		require.NoError(t, c.Context().Err())
+		_, err := net.Dial("tcp4", address)
+		require.ErrorIs(t, err, unix.ECONNREFUSED, "the listener is closed")
+	})
+}
+
 // TestActivity: a connection that is older than the idle time lives on.
 func TestActivity(t *testing.T) {
 	ended := make(chan struct{})
@@ -421,10 +467,19 @@ func TestTerminal(t *testing.T) {
 
 // TestProgram runs another program, as a debug image does on its terminal.
 func TestProgram(t *testing.T) {
+	master, path := pseudoTerminal(t)
 	s, log := newSupervisor(t)
-	v := s.NewService(Spec{Name: "sh", Program: "/bin/sh", MayEnd: true}, Options{})
+	v := s.NewService(Spec{Name: "shell", Program: "/bin/sh", MayEnd: true}, Options{Terminal: path})
 	require.NoError(t, taken(t, v.Set(&Desired{})))
-	eventually(t, func() bool { return v.Status().State == BackingOff }, "the shell has nothing to read")
+	_, err := master.WriteString("echo called $0; exit\n")
+	require.NoError(t, err)
+	lines := bufio.NewReader(master)
+	for line := ""; line != "called /bin/sh\r\n"; { // behind the echo
+		line, err = lines.ReadString('\n')
+		require.NoError(t, err)
+		line = line[max(0, strings.Index(line, "called /")):]
+	}
+	eventually(t, func() bool { return v.Status().State == BackingOff }, "it has not ended")
 	assert.Empty(t, log.String())
 }
 
@@ -513,6 +568,27 @@ func TestRun(t *testing.T) {
 		s.Stop()
 		require.NoError(t, <-done)
 	})
+	t.Run("nobody takes its output", func(t *testing.T) {
+		s, log := newSupervisor(t)
+		writing, release := make(chan struct{}), make(chan struct{})
+		var e Encoder
+		e.Strings([]string{"print"})
+		done := make(chan error, 1)
+		go func() {
+			done <- s.Run(t.Context(), Job{Spec: toy("task"), Op: opTask, Body: e.Bytes(), Decode: func(d *Decoder) { _ = d.String(10) },
+				Output: writerFunc(func(p []byte) (int, error) {
+					close(writing)
+					<-release
+					return 0, errors.New("gone")
+				})})
+		}()
+		await(t, writing, "its output")
+		s.tasksTime = time.Millisecond
+		s.Stop() // does not wait for it
+		assert.Contains(t, log.String(), "does not end")
+		close(release)
+		require.Error(t, <-done)
+	})
 	t.Run("there is no program", func(t *testing.T) {
 		s, _ := newSupervisor(t)
 		s.Program = filepath.Join(t.TempDir(), "absent")
@@ -520,6 +596,10 @@ func TestRun(t *testing.T) {
 		require.ErrorContains(t, err, "start task: ")
 	})
 }
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 type failingWriter struct{}
 

@@ -46,6 +46,9 @@ type Supervisor struct {
 	// Log returns the log for lines about a topic.
 	Log func(topic string) Log
 
+	// tasksTime is defaultTasksTime, but in tests.
+	tasksTime time.Duration
+
 	mu       sync.Mutex
 	stopped  bool
 	services []*Service
@@ -81,7 +84,9 @@ func (s *Supervisor) start(spec Spec, terminal string, attach func(*Link) Handle
 	}
 	switch {
 	case spec.Program != "":
-		p.cmd.Path, p.cmd.Env = spec.Program, []string{"PATH=/sbin:/bin:/bbin", "HOME=/", "TERM=vt100"}
+		// By its own name, which some programs go by.
+		p.cmd.Path, p.cmd.Args = spec.Program, []string{spec.Program}
+		p.cmd.Env = []string{"PATH=/sbin:/bin:/bbin", "HOME=/", "TERM=vt100"}
 	case s.Roots != "":
 		known, ok := s.Table.Find(spec.Name)
 		if !ok {
@@ -344,5 +349,21 @@ func (s *Supervisor) Stop() {
 		ending.Go(service.Stop)
 	}
 	ending.Wait()
-	s.tasks.Wait()
+	// A job ends when its process is gone and who reads its output has taken what is there: that
+	// one may be slow.
+	done := make(chan struct{})
+	go func() {
+		s.tasks.Wait()
+		close(done)
+	}()
+	ctx, cancel := WithTimeout(context.Background(), orDefault(s.tasksTime, defaultTasksTime))
+	defer cancel()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.Log("system").Printf(levelError, "a process or who reads its output does not end")
+	}
 }
+
+// defaultTasksTime is how long Stop waits for jobs: longer than it takes to end their processes.
+const defaultTasksTime = defaultStopTime + 2*killTime

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -47,8 +48,8 @@ func TestMain(m *testing.M) {
 		}
 		warm.Close()
 		goroutines, descriptors := runtime.NumGoroutine(), countDescriptors()
-		if code := m.Run(); code != 0 {
-			return code
+		if code := m.Run(); code != 0 || flag.Lookup("test.fuzz").Value.String() != "" {
+			return code // fuzzing has goroutines of its own
 		}
 		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			if runtime.NumGoroutine() <= goroutines && countDescriptors() <= descriptors {
@@ -800,4 +801,34 @@ func TestWire(t *testing.T) {
 	d = service.NewDecoder(append(bytes.Clone(e.Bytes()[:len(e.Bytes())-1]), 1, 0, 0, 1, 'x', 0, 0, 0))
 	decodeConfig(d)
 	require.ErrorContains(t, d.End(), "matcher: ")
+}
+
+// FuzzDecode: nothing that a process sends makes PID 1 panic, or take what it would not write
+// itself.
+func FuzzDecode(f *testing.F) {
+	var e service.Encoder
+	encodeConnections(&e, []socks.Connection{{Number: 1, Src: netip.MustParseAddrPort("1.2.3.4:5"), Type: socks.In, UserID: "fred"}})
+	f.Add(e.Bytes())
+	e = service.Encoder{}
+	encodeHits(&e, []uint64{1, 2})
+	f.Add(e.Bytes())
+	e = service.Encoder{}
+	encodeOpening(&e, socks.Opening{Peer: netip.MustParseAddr("1.2.3.4"), Local: netip.MustParseAddrPort("1.2.3.4:5")})
+	f.Add(e.Bytes())
+	f.Fuzz(func(t *testing.T, body []byte) {
+		d := service.NewDecoder(body)
+		if list := decodeConnections(d); d.End() == nil {
+			var e service.Encoder
+			encodeConnections(&e, list)
+			again := service.NewDecoder(e.Bytes())
+			require.Equal(t, list, decodeConnections(again))
+			require.LessOrEqual(t, len(list), connectionsAtOnce)
+		}
+		d = service.NewDecoder(body)
+		decodeHits(d)
+		_ = d.End()
+		d = service.NewDecoder(body)
+		decodeOpening(d)
+		_ = d.End()
+	})
 }
