@@ -19,7 +19,7 @@ import (
 )
 
 // Levels of the kernel's log (include/linux/kern_levels.h), which are those of syslog
-// (RFC 5424, section 6.2.1). The console shows notices and what is graver.
+// (RFC 5424, section 6.2.1). The serial console shows notices and anything more severe.
 const (
 	Critical = 2
 	Error    = 3
@@ -40,11 +40,11 @@ type Logger struct {
 	topic string
 }
 
-// View is how a person sees the log.
+// View is how a user sees the log.
 type View struct {
 	// Called is what users call an interface.
 	Called func(string) string
-	// Zone is how far their clock is ahead of UTC.
+	// Zone is how far the user's clock is ahead of UTC.
 	Zone time.Duration
 }
 
@@ -60,7 +60,7 @@ func Open() (*Logger, error) {
 // New returns a logger that writes to f lines about the topic "system".
 func New(f *os.File) *Logger { return &Logger{kmsg: f, topic: "system"} }
 
-// About returns a logger to the same log for what is about something else.
+// About returns a logger to the same log whose lines have that topic.
 func (l *Logger) About(topic string) *Logger { return &Logger{kmsg: l.kmsg, topic: topic} }
 
 // Printf writes one line. The kernel takes at most 976 bytes (LOG_LINE_MAX).
@@ -93,8 +93,8 @@ func levelTopics(level int) string {
 	return "info"
 }
 
-// Write logs what a child prints, a line each, without the name before it: that is
-// what the topic says.
+// Write logs each line that a process prints. The name of the process at its beginning is left
+// out: the topic says it.
 func (l *Logger) Write(p []byte) (int, error) {
 	for line := range bytes.Lines(p) {
 		line = bytes.TrimPrefix(bytes.TrimSpace(line), []byte("socksd: "))
@@ -105,8 +105,8 @@ func (l *Logger) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Lines returns what Postern wrote and what the firewall's rules log, oldest first,
-// as console.Live has it; the kernel's other lines are left out.
+// Lines returns what Postern and the firewall's rules have logged, oldest first, each as "TIME
+// TOPICS MESSAGE". The kernel's other lines are left out.
 func (l *Logger) Lines(v View) ([]string, error) {
 	fd, err := unix.Open(kernelLog, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -9,8 +9,8 @@ import "strings"
 //	note forward: in:ether2 out:ether1, src-mac 02:70:6f:73:74:02, proto TCP (SYN), 192.168.0.2:51234->10.5.8.8:21, len 60
 //
 // The chain is known by the interfaces, and by nat whether it is one of that table. It
-// returns false if the kernel says it of no packet. The state of the connection, which
-// RouterOS has too, is not told.
+// returns false if the message is not about a packet. RouterOS also gives the state of the
+// connection, which the kernel does not log.
 func packetLine(message string, nat bool, called func(string) string) (line string, ok bool) {
 	prefix, rest, ok := strings.Cut(message, "IN=")
 	if !ok {

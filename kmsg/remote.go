@@ -17,19 +17,19 @@ import (
 )
 
 const (
-	// syslogRetry is the pause after a line could not be sent. The kernel's log holds
-	// what comes meanwhile.
+	// syslogRetry is the pause after a line could not be sent. The kernel's log keeps what is
+	// logged meanwhile.
 	syslogRetry = 10 * time.Second
-	// syslogComplaints is how rarely the log says that the server is out of reach.
+	// syslogComplaints is the least time between two log lines about an unreachable server.
 	syslogComplaints = 10 * time.Minute
 	// syslogPace is the least time between two lines: 100 a second.
 	syslogPace = 10 * time.Millisecond
 )
 
-// Remote sends the log to a syslog server, by RFC 5424 over UDP (RFC 5426). The
-// kernel's log is its queue: nobody who logs waits for it, it takes no memory, and what
-// was overwritten before it could be sent is counted by the kernel's sequence numbers,
-// and told to the server.
+// Remote sends the log to a syslog server, by RFC 5424 over UDP (RFC 5426). The kernel's log
+// is its queue: it takes no memory, and nobody who logs waits for it. The kernel's sequence
+// numbers tell how many lines were overwritten before they could be sent; the server is told
+// that.
 type Remote struct {
 	log  *Logger
 	path string // of the kernel's log
@@ -53,7 +53,7 @@ type Destination struct {
 	Names map[string]string
 }
 
-// NewRemote returns one that sends nothing yet, and tells log of its troubles.
+// NewRemote returns a Remote that sends nothing yet. It logs its problems to log.
 func NewRemote(log *Logger) *Remote {
 	return &Remote{log: log, path: kernelLog, retry: syslogRetry}
 }

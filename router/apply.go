@@ -9,7 +9,8 @@ import (
 	"github.com/postern-router/postern/netcfg"
 )
 
-// effective is what the system is told in a state: what the user set and what the layers say.
+// effective returns the configuration that the system has in a state: the user's, merged with
+// the layers.
 func (r *Router) effective(st state) console.Config {
 	return st.layers.merge(st.running, r.board.PortNames())
 }
@@ -22,16 +23,16 @@ func (r *Router) networkOf(st state) netcfg.Config {
 
 // step is one part of a change of the system.
 type step struct {
-	// same says that the part has what it is to have.
+	// same means that the part needs no change.
 	same bool
 	do   func() error
 	undo func() error
 }
 
-// apply brings the system from the state that it has to next, or changes nothing. The caller
+// apply brings the system from its present state to next, or changes nothing. The caller
 // holds changing.
 //
-// The firewall goes first: until its rules stand every port is down and nothing is forwarded.
+// The firewall comes first: at the start all ports are down until its rules stand.
 func (r *Router) apply(next state) error {
 	old := r.now
 	before, want := r.effective(old), r.effective(next)
@@ -81,7 +82,7 @@ func (r *Router) apply(next state) error {
 	return nil
 }
 
-// undo takes steps back, the last first, and reports whether all could be.
+// undo undoes steps, the last one first, and reports whether all succeeded.
 func (r *Router) undo(steps []step) bool {
 	ok := true
 	for _, s := range slices.Backward(steps) {
@@ -91,4 +92,21 @@ func (r *Router) undo(steps []step) bool {
 		}
 	}
 	return ok
+}
+
+// commit makes next, a change of a user's, the configuration. The caller holds changing.
+//
+// While the firewall lacks lines that could not be read, forwarding stays closed
+// and nothing is kept until somebody has changed the firewall: a new name of the
+// router must not open it, now or at the next start.
+func (r *Router) commit(config console.Config) error {
+	next := r.now
+	if next.incomplete && reflect.DeepEqual(config.Firewall, next.config.Firewall) {
+		next = r.rescued(next, config)
+	} else {
+		next.config, next.running, next.forwarding, next.incomplete = config, config, true, false
+		next.layers = next.layers.with(rescueSource, Layer{})
+	}
+	next.revision++
+	return r.apply(next)
 }

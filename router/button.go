@@ -20,10 +20,9 @@ const (
 	// keyRestart is what the device trees of routers call the reset button
 	// (KEY_RESTART, linux/input-event-codes.h).
 	keyRestart = 0x198
-	// keyBytes is the size of a set of keys, of which the last is KEY_MAX, 0x2ff.
+	// keyBytes is the size in bytes of a bit set of all keys; the last one is KEY_MAX, 0x2ff.
 	keyBytes = 0x300 / 8
-	// resetHold is how long the button has to be held, and resetLook how often that is
-	// looked at.
+	// resetHold is how long the button must be held, and resetLook how often it is checked.
 	resetHold = 5 * time.Second
 	resetLook = 100 * time.Millisecond
 )
@@ -44,8 +43,8 @@ func resetHeld(log *kmsg.Logger, pressed func() bool) bool {
 	return true
 }
 
-// anyPressed reports whether a device that matches pattern has the key pressed. Of one
-// that cannot be asked nothing is known.
+// anyPressed reports whether the key is pressed on any device that matches pattern. A device
+// that cannot be read counts as not pressed.
 func anyPressed(pattern string, key int, keys func(path string) ([]byte, error)) bool {
 	devices, err := filepath.Glob(pattern)
 	if err != nil {
@@ -68,8 +67,8 @@ func pressedKeys(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	set := make([]byte, keyBytes)
-	// _IOR('E', 0x18, keyBytes): the bits that say "read" are not the same on MIPS, and
-	// those of any other request that reads.
+	// _IOR('E', 0x18, keyBytes). The bits that mean "read" differ on MIPS: they are taken from
+	// another request that reads.
 	const read = unix.RNDGETENTCNT & 0xE0000000
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), read|keyBytes<<16|'E'<<8|0x18, uintptr(unsafe.Pointer(&set[0])))
 	if errno != 0 {
@@ -78,8 +77,8 @@ func pressedKeys(path string) ([]byte, error) {
 	return set, nil
 }
 
-// inSet reports whether a set has an element, as the kernel writes sets: an array of
-// its longs, in its byte order, the lowest bit first.
+// inSet reports whether a bit is set in one of the kernel's bit sets: an array of longs in
+// its byte order, lowest bit first.
 func inSet(set []byte, element, long int, order binary.ByteOrder) bool {
 	at := element / (8 * long) * long
 	if at+long > len(set) {

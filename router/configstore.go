@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -16,25 +15,24 @@ import (
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
-	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/store"
 )
 
 const (
-	// keptName is how messages call the configuration from flash.
+	// keptName is the name of the configuration from flash in messages.
 	keptName = "kept configuration"
 	// resetWord on the kernel's command line starts with the board's defaults.
 	resetWord = "postern.reset"
-	// flushTimeout is what a restart waits for the flash: erasing the worst block that
-	// a chip's maker allows takes 4 seconds, and there may be two to try.
+	// flushTimeout is how long a restart waits for the flash: the slowest erase that chip
+	// makers allow takes 4 seconds, and two blocks may have to be tried.
 	flushTimeout = 15 * time.Second
-	// hangTimeout is when a write that has not ended is told of. Nothing can end it: the
-	// kernel asks a chip that never gets ready again and again.
+	// hangTimeout is when a write that has not ended is reported. Nothing can end it: the
+	// kernel polls a chip for ever that never becomes ready.
 	hangTimeout = 20 * time.Second
 )
 
-// medium is where a text is kept, as store.Store has it.
+// medium keeps a text, as store.Store does.
 type medium interface {
 	Load() (text []byte, info store.Info, err error)
 	Save(text []byte) error
@@ -42,10 +40,9 @@ type medium interface {
 	Close() error
 }
 
-// keeping is the flash with the configuration on it. If it is absent or fails, the
-// router goes on, and says so in the log, which the console shows, and to whoever
-// changes something.
-type keeping struct {
+// configStore keeps the configuration on flash. If the flash is absent or fails, the router
+// goes on without it: the log says so, and so does the answer to each change.
+type configStore struct {
 	log   *kmsg.Logger
 	store medium // nil if there is none
 
@@ -56,15 +53,15 @@ type keeping struct {
 	keeper *store.Keeper // nil if there is no store
 	// trouble is why the newest configuration is not on flash, or nil.
 	trouble error
-	// saves counts the writes that have begun or ended: a write is under way while it is
-	// odd. Hung says that the present one has been told of as one that does not end.
+	// saves counts each begin and each end of a write, so it is odd during a write. Hung is
+	// set while the present write has been reported as hanging.
 	saves uint
 	hung  bool
 }
 
-// openKeeping opens the flash, which is the partition of that name.
-func openKeeping(log *kmsg.Logger, sys, dev string) *keeping {
-	k := &keeping{log: log}
+// openConfigStore opens the flash partition of the configuration.
+func openConfigStore(log *kmsg.Logger, sys, dev string) *configStore {
+	k := &configStore{log: log}
 	path, err := findPartition(sys, dev, board.ConfigurationPartition)
 	if err == nil {
 		err = k.open(path)
@@ -75,7 +72,7 @@ func openKeeping(log *kmsg.Logger, sys, dev string) *keeping {
 	return k
 }
 
-func (k *keeping) open(path string) error {
+func (k *configStore) open(path string) error {
 	s, err := store.Open(path)
 	if err != nil {
 		return err
@@ -115,15 +112,15 @@ func findPartition(sys, dev, name string) (string, error) {
 	return "", fmt.Errorf("no flash: no partition is named %s", name)
 }
 
-// save is the store's Save, but tells of a flash that does not answer.
-func (k *keeping) save(text []byte) error {
+// save is the store's Save, but reports a flash that does not answer.
+func (k *configStore) save(text []byte) error {
 	k.writing.Lock()
 	defer k.writing.Unlock()
 	k.mu.Lock()
 	k.saves++
 	this := k.saves
 	k.mu.Unlock()
-	// A machine that stood still has not given the flash that time.
+	// Time in which the machine stood still does not count: the flash could not answer.
 	running, cancel := service.WithTimeout(context.Background(), hangTimeout)
 	defer cancel()
 	stop := context.AfterFunc(running, func() {
@@ -147,15 +144,15 @@ func (k *keeping) save(text []byte) error {
 	return err
 }
 
-// report takes why the newest configuration is not on flash, or nil.
-func (k *keeping) report(err error) {
+// report notes and logs why the newest configuration is not on flash; nil: it is.
+func (k *configStore) report(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.setTrouble(err)
 }
 
-// setTrouble is report for who holds mu.
-func (k *keeping) setTrouble(err error) {
+// setTrouble is report for a caller that holds mu.
+func (k *configStore) setTrouble(err error) {
 	k.trouble = err
 	if err != nil {
 		k.log.Printf(kmsg.Error, "the configuration is not kept: %v", err)
@@ -164,8 +161,8 @@ func (k *keeping) setTrouble(err error) {
 	}
 }
 
-// load returns the text that is kept, or nil if there is none.
-func (k *keeping) load() []byte {
+// load returns the text on flash, or nil if there is none.
+func (k *configStore) load() []byte {
 	if k.store == nil {
 		return nil
 	}
@@ -188,8 +185,8 @@ func (k *keeping) load() []byte {
 	return nil
 }
 
-// put takes the newest configuration.
-func (k *keeping) put(c console.Config) {
+// put has the newest configuration written to flash, in its own time.
+func (k *configStore) put(c console.Config) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.keeper != nil {
@@ -197,8 +194,8 @@ func (k *keeping) put(c console.Config) {
 	}
 }
 
-// failing is why the newest configuration may not be kept, if that is known already.
-func (k *keeping) failing() error {
+// failing returns why the newest configuration may not be kept, as far as is known yet.
+func (k *configStore) failing() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.trouble
@@ -206,7 +203,7 @@ func (k *keeping) failing() error {
 
 // flush writes what is not written yet, and keeps nothing from then on. If it is
 // called again there is nothing to do.
-func (k *keeping) flush() error {
+func (k *configStore) flush() error {
 	k.mu.Lock()
 	keeper := k.keeper
 	k.mu.Unlock()
@@ -226,7 +223,7 @@ func (k *keeping) flush() error {
 }
 
 // close is the end: it flushes, and closes the flash unless that hangs.
-func (k *keeping) close() {
+func (k *configStore) close() {
 	_ = k.flush() // it logs its error
 	if k.store == nil || !k.writing.TryLock() {
 		return
@@ -237,8 +234,8 @@ func (k *keeping) close() {
 	}
 }
 
-// erase makes the next start one with the defaults. Nothing is kept from then on.
-func (k *keeping) erase() error {
+// erase makes the next start use the defaults. Nothing is kept from then on.
+func (k *configStore) erase() error {
 	if k.store == nil {
 		return nil // what was never kept is gone with the restart
 	}
@@ -247,7 +244,7 @@ func (k *keeping) erase() error {
 		err = k.store.Erase()
 	}
 	if err != nil {
-		// The router runs on, and so does the flash.
+		// The router goes on, so it goes on keeping changes.
 		k.mu.Lock()
 		k.keeper = store.NewKeeper(k.save, k.report)
 		k.mu.Unlock()
@@ -260,17 +257,17 @@ func (r *Router) hasWord(word string) bool {
 	return slices.Contains(strings.Fields(r.commandLine), word)
 }
 
-// loaded is a configuration as it was read.
+// loaded is a configuration as it was read from flash or from the image.
 type loaded struct {
 	config console.Config
-	// err is what was wrong with it: all of that is to be told.
+	// err joins all that was wrong with it, for the log.
 	err error
-	// refused says that config must not be applied: it is wrong as a whole, or the
-	// firewall lacks lines.
+	// refused means that config must not be applied: it is wrong as a whole, or lines of the
+	// firewall are missing.
 	refused bool
 }
 
-// load reads the configuration that is kept, or else the board's default.
+// load reads the configuration from flash or, if there is none, the image's default.
 func (r *Router) load() loaded {
 	why := ""
 	switch {
@@ -293,14 +290,14 @@ func (r *Router) load() loaded {
 	if err == nil {
 		err = validate(r.defaults, config, r.board)
 	}
-	// It came with the image: wrong anywhere, it was never right.
+	// It came with the image: one wrong line means that the image is wrong.
 	return loaded{config, err, err != nil}
 }
 
-// loadKept reads the text from flash. A line that this version does not know is
-// kept out and the rest holds, with two exceptions, since without a line of those
-// the rest may allow what was forbidden: a firewall that lacks lines is refused, and
-// a SOCKS service that lacks lines is disabled.
+// loadKept reads the text from flash. A line that this version does not know is left out,
+// and the rest holds. There are two exceptions, because a missing line may be one that
+// forbids something: without a line of the firewall all is refused, and without a line of
+// SOCKS the service is disabled.
 func loadKept(text []byte, b board.Board) loaded {
 	config, err := console.Load(keptName, bytes.NewReader(text))
 	l := loaded{config: config, err: err}
@@ -320,7 +317,7 @@ func loadKept(text []byte, b board.Board) loaded {
 				e = fmt.Errorf("%w; the SOCKS service is disabled", e)
 			}
 			l.err = errors.Join(l.err, e)
-			// In full, to be typed again.
+			// In full, so that it can be typed again.
 			if bad != nil && bad.Text != "" {
 				l.err = errors.Join(l.err, fmt.Errorf("kept out: %s", strings.ReplaceAll(bad.Text, "\\\n", "")))
 			}
@@ -337,67 +334,4 @@ func validate(name string, c console.Config, b board.Board) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
-}
-
-// checkConfig reports what is wrong with a configuration that a user wants.
-func checkConfig(c console.Config, b board.Board) error {
-	if err := console.Validate(c, b.PortNames()); err != nil {
-		return err
-	}
-	if c.AdminPassword == "" {
-		return nil
-	}
-	_, err := password.Parse(c.AdminPassword)
-	return err
-}
-
-// commit makes next, a change of a user's, the configuration. The caller holds changing.
-//
-// While the firewall lacks lines that could not be read, forwarding stays closed
-// and nothing is kept until somebody has changed the firewall: a new name of the
-// router must not open it, now or at the next start.
-func (r *Router) commit(config console.Config) error {
-	next := r.now
-	if next.unmended && reflect.DeepEqual(config.Firewall, next.config.Firewall) {
-		next = r.rescued(next, config)
-	} else {
-		next.config, next.running, next.forwarding, next.unmended = config, config, true, false
-		next.layers = next.layers.with(rescueSource, Layer{})
-	}
-	next.revision++
-	return r.apply(next)
-}
-
-// warning is for whoever has changed the configuration: why that may not last, or
-// nothing. The caller holds changing.
-func (r *Router) warning() string {
-	if r.now.unmended {
-		return "warning: forwarding stays closed and changes are not kept until /ip firewall is changed\n"
-	}
-	if err := r.kept.failing(); err != nil {
-		return fmt.Sprintf("warning: the configuration is not kept: %v\n", err)
-	}
-	return ""
-}
-
-// confirmed restarts the router or turns it off, as a user wants who was asked. With
-// ResetConfiguration what is kept is erased first.
-func (r *Router) confirmed(request console.Request) error {
-	if request == console.ResetConfiguration {
-		if err := r.kept.erase(); err != nil {
-			return fmt.Errorf("failure: %w", err)
-		}
-		r.log.Printf(kmsg.Notice, "the configuration is reset")
-		request = console.Reboot
-	}
-	r.ask(request)
-	return nil
-}
-
-// ask asks for a restart of the machine, or for its being turned off.
-func (r *Router) ask(request console.Request) {
-	select {
-	case r.requests <- request:
-	default: // one is on its way
-	}
 }

@@ -98,12 +98,12 @@ func TestFindPartition(t *testing.T) {
 	assert.Equal(t, "/dev/mtd0", find("boot"))
 }
 
-// testKeeping is a keeping on a file, and what it has logged.
-func testKeeping(t *testing.T, path string) (*keeping, func() string) {
+// testConfigStore is a configStore on a file, and what it has logged.
+func testConfigStore(t *testing.T, path string) (*configStore, func() string) {
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	require.NoError(t, err)
 	t.Cleanup(func() { log.Close() })
-	k := &keeping{log: kmsg.New(log)}
+	k := &configStore{log: kmsg.New(log)}
 	require.NoError(t, k.open(path))
 	t.Cleanup(func() { require.NoError(t, k.store.Close()) })
 	return k, func() string {
@@ -118,7 +118,7 @@ func TestKeeping(t *testing.T) {
 	config := console.Default()
 	config.Identity = "one"
 
-	k, log := testKeeping(t, path)
+	k, log := testConfigStore(t, path)
 	assert.Nil(t, k.load())
 	assert.Empty(t, log())
 	k.put(config)
@@ -129,7 +129,7 @@ func TestKeeping(t *testing.T) {
 	k.put(config)
 	assert.Contains(t, string(k.load()), "one", "after the end nothing is written")
 
-	k, log = testKeeping(t, path)
+	k, log = testConfigStore(t, path)
 	assert.Contains(t, string(k.load()), "one")
 	assert.Contains(t, log(), "number 1, slot 0 of 2 on file")
 	k.put(config)
@@ -137,7 +137,7 @@ func TestKeeping(t *testing.T) {
 	k.put(config)
 	assert.Nil(t, k.load())
 
-	k, log = testKeeping(t, path)
+	k, log = testConfigStore(t, path)
 	assert.Nil(t, k.load())
 	k.put(config)
 	require.NoError(t, k.flush())
@@ -152,7 +152,7 @@ func TestKeeping(t *testing.T) {
 // are told of, and hold nobody up.
 func TestKeepingFails(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "flash")
-	k, log := testKeeping(t, path)
+	k, log := testConfigStore(t, path)
 	require.NoError(t, k.store.Close())
 	var err error
 	k.store, err = store.Open(path)
@@ -168,7 +168,7 @@ func TestKeepingFails(t *testing.T) {
 	assert.Contains(t, log(), "<5>postern: system,info the configuration is kept again")
 	require.NoError(t, k.failing())
 
-	absent := &keeping{log: k.log}
+	absent := &configStore{log: k.log}
 	absent.report(os.ErrNotExist)
 	assert.Nil(t, absent.load())
 	absent.put(console.Default())
@@ -196,10 +196,10 @@ func (m *fakeMedium) Save(text []byte) error {
 	return m.err
 }
 
-// keepingOn is a keeping on that flash.
-func keepingOn(t *testing.T, m *fakeMedium) (*keeping, func() string) {
+// configStoreOn is a configStore on that flash.
+func configStoreOn(t *testing.T, m *fakeMedium) (*configStore, func() string) {
 	log, said := testLog(t)
-	k := &keeping{log: log, store: m}
+	k := &configStore{log: log, store: m}
 	k.keeper = store.NewKeeper(k.save, k.report)
 	return k, said
 }
@@ -209,7 +209,7 @@ func keepingOn(t *testing.T, m *fakeMedium) (*keeping, func() string) {
 // of it used to come behind the end.
 func TestFlashHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, said := keepingOn(t, &fakeMedium{takes: hangTimeout + time.Minute})
+		k, said := configStoreOn(t, &fakeMedium{takes: hangTimeout + time.Minute})
 		k.put(console.Default())
 		time.Sleep(hangTimeout + 2*time.Second)
 		require.EqualError(t, k.failing(), "the flash has not answered for 20s")
@@ -221,7 +221,7 @@ func TestFlashHangs(t *testing.T) {
 	})
 	for range 50 { // each of them ends in one order or the other
 		synctest.Test(t, func(t *testing.T) {
-			k, _ := keepingOn(t, &fakeMedium{takes: hangTimeout})
+			k, _ := configStoreOn(t, &fakeMedium{takes: hangTimeout})
 			k.put(console.Default())
 			time.Sleep(hangTimeout + 2*time.Second)
 			require.NoError(t, k.failing())
@@ -237,7 +237,7 @@ func TestFlashHangsAtTheEnd(t *testing.T) {
 	config.Identity = "x"
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMedium{takes: time.Hour}
-		k, said := keepingOn(t, m)
+		k, said := configStoreOn(t, m)
 		k.put(config)
 		time.Sleep(2 * time.Second)
 		start := time.Now()
@@ -251,7 +251,7 @@ func TestFlashHangsAtTheEnd(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMedium{}
-		k, said := keepingOn(t, m)
+		k, said := configStoreOn(t, m)
 		k.put(config)
 		k.close()
 		assert.True(t, m.gone)
@@ -273,19 +273,19 @@ func TestFlashHangsAtTheEnd(t *testing.T) {
 // What the flash cannot give is told of, and the defaults hold.
 func TestLoadFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, said := keepingOn(t, &fakeMedium{err: errFake})
+		k, said := configStoreOn(t, &fakeMedium{err: errFake})
 		assert.Nil(t, k.load())
 		assert.Contains(t, said(), "system,error refused by the test")
 		_ = k.flush()
 	})
 	log, said := testLog(t)
-	k := openKeeping(log, t.TempDir(), "/dev")
+	k := openConfigStore(log, t.TempDir(), "/dev")
 	require.ErrorContains(t, k.failing(), "no flash: no partition is named postern-config")
 	sys := system(t, "mtd", board.ConfigurationPartition)
-	k = openKeeping(log, sys, "/proc")
+	k = openConfigStore(log, sys, "/proc")
 	require.Error(t, k.failing())
 	dev := t.TempDir()
-	k = openKeeping(log, sys, dev)
+	k = openConfigStore(log, sys, dev)
 	require.NoError(t, k.failing())
 	k.close()
 	assert.Contains(t, said(), "the configuration is not kept: ")
@@ -308,13 +308,13 @@ func TestReset(t *testing.T) {
 				g := newRig(t)
 				g.onFlash("/system identity set name=kept\n")
 				g.r.commandLine, g.r.resetHeld = c.line, func() bool { return c.held }
-				g.r.settled = g.r.kept.put
+				g.r.keep = g.r.kept.put
 				g.r.start()
 				assert.Equal(t, c.identity, g.machine.name)
 				assert.Equal(t, c.identity == "postern", strings.Contains(g.log(), "starting with the defaults"))
 				g.must("/system identity set name=new")
 				g.r.Shutdown()
-				k := &keeping{log: g.r.log}
+				k := &configStore{log: g.r.log}
 				require.NoError(t, k.open(filepath.Join(g.r.root, "flash")))
 				assert.Contains(t, string(k.load()), "name=new")
 				k.close()

@@ -182,11 +182,11 @@ func TestNobodyStarves(t *testing.T) {
 		tries := 0
 		g.r.logins.make = func(string) (string, error) {
 			tries++
-			require.NoError(t, g.r.lock())
+			require.NoError(t, g.r.beginChange())
 			next := g.r.now
 			next.revision++
 			g.r.set(next)
-			g.r.unlock()
+			g.r.endChange()
 			return "", nil
 		}
 		_, err := g.run(&session.Session{}, "/user set admin password=secret; /ip dns set servers=1.1.1.1")

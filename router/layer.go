@@ -170,10 +170,10 @@ func (ls layers) effective(c console.Config, ports []string) Layer {
 // Whoever tells what he got from the network calls it in his own time: it waits for a change
 // that is under way.
 func (r *Router) SetLayer(source string, l Layer) error {
-	if err := r.lock(); err != nil {
+	if err := r.beginChange(); err != nil {
 		return err
 	}
-	defer r.unlock()
+	defer r.endChange()
 	next := r.now
 	next.layers = next.layers.with(source, l.clone())
 	if err := next.layers.check(r.ports()); err != nil {

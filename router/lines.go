@@ -6,29 +6,32 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/service"
 )
 
-// A session's lines run without a lock, on the state that they found: what they ask of a
-// process, of iptables or of the kernel may take its time, and so may the hash of a password.
-// What they change is committed if nobody has changed the configuration meanwhile. If
-// somebody has, the lines run again, on the new one.
+// A session's lines run without a lock, on a snapshot of the state: what they ask processes,
+// iptables or the kernel may take long, and so may the hash of a password. What they change is
+// committed if nobody has changed the configuration meanwhile. Otherwise they run again, on
+// the new configuration.
 const (
-	// freeTries is how often that may happen before the session has its turn: until its
-	// lines are done no other session changes anything.
+	// freeTries is how often lines run before the session takes the turn: then no other
+	// session changes anything until they are done.
 	freeTries = 3
-	// maxTries is when it gives up. In its turn only what is no session's is in its way.
+	// maxTries is when the session gives up. With the turn, only changes by nobody's line get in
+	// its way.
 	maxTries = 8
 )
 
-// errOutdated says that the configuration is no longer the one that a change was made of.
+// errOutdated means that the configuration has changed since the snapshot of it.
 var errOutdated = errors.New("failure: the configuration changes all the time; nothing was done")
 
-// execute runs a session's line: the change it makes is applied, or the line fails.
+// execute runs a line: what it changes is applied, or the line fails.
 func (r *Router) execute(s *session.Session, line string) (console.Result, error) {
 	result, err := r.edit(s, func(s *console.Session, st state) (console.Result, error) {
 		return s.Execute(st.config, r.live(st), line)
@@ -42,18 +45,18 @@ func (r *Router) execute(s *session.Session, line string) (console.Result, error
 	return result, nil
 }
 
-// importLines runs a session's lines: what all of them change is applied together, or
-// nothing.
+// importLines runs lines: what they change is applied together, or nothing is.
 func (r *Router) importLines(s *session.Session, text string) (console.Result, error) {
 	return r.edit(s, func(s *console.Session, st state) (console.Result, error) {
 		return s.Import(st.config, r.live(st), text)
 	})
 }
 
-// runner runs lines of a session on a state.
+// runner runs lines of a session on a snapshot of the state.
 type runner func(*console.Session, state) (console.Result, error)
 
-// edit runs lines in a copy of a session until what they change is committed.
+// edit runs lines until what they change is committed. They run in a copy of the session, so
+// that a run that was in vain leaves no trace.
 func (r *Router) edit(s *session.Session, run runner) (console.Result, error) {
 	for try := 1; ; try++ {
 		if err := r.checkSession(s); err != nil {
@@ -70,12 +73,12 @@ func (r *Router) edit(s *session.Session, run runner) (console.Result, error) {
 	}
 }
 
-// try runs lines once, and has the turn only for what they change.
+// try runs lines once. It takes the turn only to commit.
 func (r *Router) try(s *session.Session, run runner) (console.Result, error) {
 	return r.attempt(s, run, r.takeTurn)
 }
 
-// tryInTurn runs lines once, and has the turn meanwhile.
+// tryInTurn runs lines once. It has the turn all the time.
 func (r *Router) tryInTurn(s *session.Session, run runner) (console.Result, error) {
 	release, err := r.takeTurn()
 	if err != nil {
@@ -85,7 +88,7 @@ func (r *Router) tryInTurn(s *session.Session, run runner) (console.Result, erro
 	return r.attempt(s, run, func() (func(), error) { return func() {}, nil })
 }
 
-// takeTurn waits for the turn, which whoever has it releases.
+// takeTurn waits for the turn and returns what gives it back.
 func (r *Router) takeTurn() (release func(), err error) {
 	select {
 	case r.turn <- struct{}{}:
@@ -95,14 +98,13 @@ func (r *Router) takeTurn() (release func(), err error) {
 	}
 }
 
-// attempt runs lines once. To commit what they have changed it takes the turn, unless that
-// is taken.
+// attempt runs lines once and commits what they have changed. It calls take before it commits.
 func (r *Router) attempt(s *session.Session, run runner, take func() (release func(), err error)) (console.Result, error) {
 	st, place := r.snapshot(), s.Session.Clone()
 	result, err := run(&place, st)
 	if err != nil {
 		if r.snapshot().revision != st.revision {
-			// What it was told by the system may have been of the new configuration.
+			// The error may come from answers that are about the new configuration.
 			err = errOutdated
 		}
 		return console.Result{}, err
@@ -125,12 +127,12 @@ func (r *Router) attempt(s *session.Session, run runner, take func() (release fu
 	return result, nil
 }
 
-// takeTime is how long a line waits for the processes to take its change: at the prompt it is
-// in force. One that is slower takes it later.
+// takeTime is how long a line waits until the processes have its change, so that it is in
+// force at the prompt. A slower process takes it later.
 const takeTime = 2 * time.Second
 
-// awaitServices waits until the services have taken a change, or takeTime, and returns a
-// warning of those that refuse.
+// awaitServices waits until the services have the change, at most takeTime, and returns
+// warnings from those that refuse it.
 func (r *Router) awaitServices() (warning string) {
 	ctx, cancel := service.WithTimeout(context.Background(), takeTime)
 	defer cancel()
@@ -142,20 +144,20 @@ func (r *Router) awaitServices() (warning string) {
 	return warning
 }
 
-// change makes next, which was made of the configuration of that revision, the
-// configuration for a session. It returns a warning for its user, or why not.
+// change commits next, a session's change of the configuration with that revision. It returns
+// a warning for the user, if there is one.
 func (r *Router) change(s *session.Session, revision uint64, next console.Config) (warning string, err error) {
-	if err := r.lock(); err != nil {
+	if err := r.beginChange(); err != nil {
 		return "", err
 	}
-	defer r.unlock()
+	defer r.endChange()
 	if err := r.checkSession(s); err != nil {
 		return "", err
 	}
 	if r.now.revision != revision {
 		return "", errOutdated
 	}
-	if r.trial != nil && r.trial.holder != s {
+	if r.safeMode != nil && r.safeMode.holder != s {
 		return "", fmt.Errorf("%w: nothing can be changed until it leaves that; Ctrl-X takes it over", session.ErrSafeModeHeld)
 	}
 	if err := checkConfig(next, r.board); err != nil {
@@ -164,12 +166,12 @@ func (r *Router) change(s *session.Session, revision uint64, next console.Config
 	if err := r.commit(next); err != nil {
 		return "", err
 	}
-	r.settle()
+	r.keepConfig()
 	return r.warning(), nil
 }
 
-// checkSession reports why a session cannot do anything: the router ends, or the session
-// shows Safe Mode and is not in it any more. What it is about to do was meant for that.
+// checkSession returns an error if the session must not go on: the router ends, or the user
+// still sees Safe Mode, which has ended. What was typed was meant for Safe Mode.
 func (r *Router) checkSession(s *session.Session) error {
 	if r.isStopped() {
 		return errStopped
@@ -204,7 +206,7 @@ func (r *Router) help(s *session.Session, before string) string {
 	return s.Help(st.config, r.live(st), before)
 }
 
-// live gives the console what the system alone knows in a state.
+// live gives the console what only the running system knows.
 func (r *Router) live(st state) console.Live {
 	live := console.Live{
 		Links:    r.network.State,
@@ -220,7 +222,7 @@ func (r *Router) live(st state) console.Live {
 		Routes:    func() ([]console.DynamicRoute, error) { return r.dynamicRoutes(st) },
 		Neighbors: r.neighbors,
 		Tracked:   trackedConnections,
-		// A hash is made by the line that sets a password.
+		// The line that sets a password makes its hash.
 		HashPassword: r.logins.hash,
 		WAN:          r.board.WAN,
 		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
@@ -231,4 +233,28 @@ func (r *Router) live(st state) console.Live {
 		s.Show(&live)
 	}
 	return live
+}
+
+// warning is for whoever has changed the configuration: why that may not last, or
+// nothing. The caller holds changing.
+func (r *Router) warning() string {
+	if r.now.incomplete {
+		return "warning: forwarding stays closed and changes are not kept until /ip firewall is changed\n"
+	}
+	if err := r.kept.failing(); err != nil {
+		return fmt.Sprintf("warning: the configuration is not kept: %v\n", err)
+	}
+	return ""
+}
+
+// checkConfig reports what is wrong with a configuration that a user wants.
+func checkConfig(c console.Config, b board.Board) error {
+	if err := console.Validate(c, b.PortNames()); err != nil {
+		return err
+	}
+	if c.AdminPassword == "" {
+		return nil
+	}
+	_, err := password.Parse(c.AdminPassword)
+	return err
 }

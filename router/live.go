@@ -8,11 +8,11 @@ import (
 	"github.com/postern-router/postern/netcfg"
 )
 
-// This file tells the console what the kernel has.
+// This file answers what the console asks about the kernel.
 
-// invalid returns the items of a menu that wait for something. Rules need no answer
-// here: the console knows by the names of interfaces. Of a rescue configuration nothing is
-// known of the user's items.
+// invalid returns the items of a menu that have no effect at the moment. Rules are none of
+// these menus: the console finds out by their interfaces. While the rescue configuration
+// runs, nothing is known about the user's items.
 func (r *Router) invalid(st state, menu string) ([]int, error) {
 	var of func(netcfg.Waiting) []int
 	var items int // of the user's: those of the layers are behind them
@@ -28,14 +28,15 @@ func (r *Router) invalid(st state, menu string) ([]int, error) {
 	default:
 		return nil, nil
 	}
-	if st.unmended {
+	if st.incomplete {
 		return nil, nil
 	}
 	waiting, err := r.network.Waiting()
 	return slices.DeleteFunc(of(waiting), func(i int) bool { return i >= items }), err
 }
 
-// dynamicAddresses are those of the layers, and what else the kernel has and nobody set.
+// dynamicAddresses returns the addresses of the layers, and those that the kernel has and
+// nobody set.
 func (r *Router) dynamicAddresses(st state) ([]netcfg.Address, error) {
 	addresses, _, err := r.network.Dynamic()
 	return append(st.layers.effective(st.running, r.board.PortNames()).Addresses, addresses...), err

@@ -12,30 +12,30 @@ import (
 )
 
 const (
-	// firstRefusal is how long who gave a wrong password waits for the answer. Each
-	// further one doubles it up to longRefusal; forgetRefusals without one ends that.
+	// firstRefusal is the pause before the answer to a wrong password. Each further one
+	// doubles it, up to longRefusal. After forgetRefusals without one it starts again.
 	firstRefusal   = time.Second
 	longRefusal    = 16 * time.Second
 	forgetRefusals = 10 * time.Minute
-	// maxOrigins is how many addresses of the network are told apart.
+	// maxOrigins is how many network addresses are counted separately.
 	maxOrigins = 32
 )
 
-// logins checks passwords. Wrong ones are counted by origin, over all its sessions, so that
-// it does not help to hang up and call again, nor to have several: no more than maxSessions
-// guesses are made in longRefusal. Those of one origin do not slow another; above all, those
-// from the network do not slow the serial line.
+// logins checks passwords. Wrong ones are counted for each origin over all its sessions, so
+// that neither reconnecting nor several sessions help: at most maxSessions guesses are made
+// in longRefusal. Wrong passwords from one origin do not slow another: above all, those from
+// the network do not slow the serial line.
 type logins struct {
 	matches func(hash password.Hash, secret string) bool
 	make    func(secret string) (string, error)
 
-	// A hash takes much memory, so one is made at a time: its maker holds hashing. Those of
-	// the network stand in a line of their own before it, so that the serial line waits for
-	// one of them at most.
+	// A hash takes much memory, so one is made at a time, with hashing held. Sessions of the
+	// network take the lock network first, so that the serial line waits for at most one of
+	// them.
 	hashing, network sync.Mutex
 
 	mu sync.Mutex
-	// refusals are of the origins that gave a wrong password in the last forgetRefusals.
+	// refusals has the origins that gave a wrong password in the last forgetRefusals.
 	refusals map[session.Origin]*refusals
 }
 
@@ -49,8 +49,8 @@ func newLogins() logins {
 	return logins{matches: password.Hash.Matches, make: password.New, refusals: map[session.Origin]*refusals{}}
 }
 
-// check reports whether the password is the user's, of which hash is kept. It takes as
-// long for a user whom nobody knows, and is slow to refuse.
+// check reports whether secret is the user's password, whose hash is given. It takes as long
+// for a user that does not exist. A refusal comes after a pause.
 func (l *logins) check(from session.Origin, hash, user, secret string) bool {
 	if l.compare(from, hash, secret) && user == console.Admin {
 		l.mu.Lock()
@@ -86,7 +86,7 @@ func (l *logins) refuse(from session.Origin) (pause time.Duration) {
 		}
 	}
 	if from.Address.IsValid() && l.refusals[from] == nil && len(l.refusals) >= maxOrigins {
-		// All that are too many share one. None that is known is forgotten for them.
+		// All further origins share one entry. No known origin is forgotten for them.
 		from = session.Origin{Via: "others"}
 	}
 	r := l.refusals[from]
@@ -119,18 +119,19 @@ func (r *Router) login(s *session.Session, user, secret string) bool {
 		return true
 	}
 	if _, err := password.Parse(hash); err != nil {
-		// From a file: here it would have been refused.
+		// It came from a file: the console would have refused it.
 		r.log.Printf(kmsg.Error, "nobody can log in: %v", err)
 	}
 	if user != console.Admin {
-		// It may well be a password, typed too soon.
+		// It may be a password that was typed too early.
 		user = "unknown"
 	}
 	r.log.Printf(kmsg.Critical, "login failure for user %s%s", user, fromWhere(s.Origin))
 	return false
 }
 
-// fromWhere is what a log line says of an origin in the network, as RouterOS does.
+// fromWhere is the part of a log line that names an origin in the network, in RouterOS'
+// words.
 func fromWhere(o session.Origin) string {
 	if !o.Address.IsValid() {
 		return ""

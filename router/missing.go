@@ -9,8 +9,8 @@ import (
 	"github.com/postern-router/postern/kmsg"
 )
 
-// tellMissingPorts logs which ports of the board have no network device, where one is
-// expected, and which devices are no port's. A device that comes later gets its port then.
+// tellMissingPorts logs which ports of the board have no network device, where the device is
+// expected, and which other devices there are. A device that appears later becomes the port.
 func (r *Router) tellMissingPorts() {
 	links, err := r.network.State()
 	if err != nil {
@@ -36,10 +36,10 @@ func (r *Router) tellMissingPorts() {
 	}
 }
 
-// devicesBut lists the network devices of the machine and where they are, as a board's ports
-// have it, without the ports of these names.
+// devicesBut lists the network devices of the machine, without the ports of these names, each
+// with its place as board.Port.Device has it.
 func (r *Router) devicesBut(ports []string) []string {
-	// What is made of software, as a bridge or loopback, has no device.
+	// Links that are software, such as bridges and loopback, have no device.
 	paths, _ := filepath.Glob(r.root + "/sys/class/net/*/device") // the pattern is right
 	var list []string
 	for _, path := range paths {

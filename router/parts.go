@@ -26,7 +26,7 @@ type Parts struct {
 	Supervisor *service.Supervisor
 }
 
-// Network is the kernel's network, as netcfg.Manager has it.
+// Network is the kernel's network. netcfg.Manager is one.
 type Network interface {
 	// Apply brings the network to c, or changes nothing.
 	Apply(c netcfg.Config) error
@@ -38,7 +38,7 @@ type Network interface {
 	Neighbors() ([]netcfg.Neighbor, error)
 }
 
-// Firewall is the kernel's packet filter, as firewall.Firewall has it.
+// Firewall is the kernel's packet filter. firewall.Firewall is one.
 type Firewall interface {
 	// Apply brings the rules to c, or changes nothing.
 	Apply(c firewall.Config) error
@@ -48,7 +48,7 @@ type Firewall interface {
 	Openings() []firewall.Opening
 }
 
-// Machine is what else the router sets on the machine.
+// Machine is what else the router changes on the machine.
 type Machine interface {
 	// SetNames sets the host name, and which name servers the machine's own programs ask.
 	SetNames(hostname string, nameServers []netip.Addr) error
@@ -94,11 +94,11 @@ func settime(t time.Time) error {
 	return nil
 }
 
-// The clock of a 32-bit board ends in 2038, and Linux's does not go behind the time since
-// the start (clock_settime(2), EINVAL).
+// The clock of a 32-bit board ends in 2038. Linux refuses a time of day that is less than the
+// time since the start (clock_settime(2), EINVAL).
 var lastClock = time.Date(2037, time.December, 31, 23, 59, 59, 0, time.UTC)
 
-// setClock sets the time of day as a user wants it. Up is the time since the start.
+// setClock sets the time of day for a user. Up is the time since the start.
 func (r *Router) setClock(t time.Time, up time.Duration) error {
 	first := time.Unix(0, 0).UTC().Add(up.Truncate(time.Second) + time.Second)
 	if t.Before(first) || t.After(lastClock) {

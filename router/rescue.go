@@ -11,24 +11,24 @@ import (
 	"github.com/postern-router/postern/netcfg"
 )
 
-// rescueSource is the layer with the address at which a router that was closed can be found,
-// if its user has given it none there.
+// rescueSource is the source of the layer that gives a closed router an address on its LAN, if
+// its user has set none there.
 const rescueSource = "rescue"
 
-// start applies the configuration or, if that is not to be, the rescue configuration.
+// start applies the configuration or, if that fails, the rescue configuration.
 func (r *Router) start() {
-	if err := r.lock(); err != nil {
+	if err := r.beginChange(); err != nil {
 		return
 	}
-	defer r.unlock()
+	defer r.endChange()
 	l := r.load()
-	r.tell(l.err)
+	r.logLines(l.err)
 	closed := l.refused
 	if !closed {
 		next := r.now
 		next.config, next.running, next.forwarding = l.config, l.config, true
 		if err := r.apply(next); err != nil {
-			r.tell(err)
+			r.logLines(err)
 			closed = true
 		}
 	}
@@ -37,13 +37,13 @@ func (r *Router) start() {
 	}
 }
 
-// rescue closes the router but for its LAN. What was right of the configuration stays
-// for a user to mend, if it can be. The caller holds changing.
+// rescue closes the router except to its LAN. The user sees the lines that could be read, to
+// correct them, if they make a valid configuration. The caller holds changing.
 func (r *Router) rescue(l loaded) {
 	next := r.rescued(r.now, l.config)
-	next.unmended = l.refused
+	next.incomplete = l.refused
 	if console.Validate(l.config, r.board.PortNames()) != nil {
-		// Nobody can mend it line by line: what the user sees is the rescue configuration.
+		// No single line could correct it, so the user sees the rescue configuration.
 		address := next.layers[rescueSource]
 		next.running.Addresses = append(next.running.Addresses, address.Addresses...)
 		next.config, next.layers = next.running, next.layers.with(rescueSource, Layer{})
@@ -51,7 +51,7 @@ func (r *Router) rescue(l loaded) {
 	r.log.Printf(kmsg.Error, "the configuration is not applied: forwarding is closed, the router is at %s", r.lanAddresses(next))
 	if err := r.apply(next); err != nil {
 		r.log.Printf(kmsg.Error, "rescue configuration: %v", err)
-		// Without a firewall: the LAN alone, and nothing passes.
+		// There is no firewall: only the LAN is up, and nothing is forwarded.
 		if err := r.network.Apply(lanOnly(r.effective(next), r.board)); err != nil {
 			r.log.Printf(kmsg.Error, "LAN: %v", err)
 		}
@@ -59,8 +59,8 @@ func (r *Router) rescue(l loaded) {
 	}
 }
 
-// rescued returns a state in which config is what the user sees, and the system has what
-// rescues it: forwarding is closed, and the LAN can reach the router.
+// rescued returns the state in which the user sees config and the rescue configuration runs:
+// forwarding is closed, and the LAN can reach the router.
 func (r *Router) rescued(st state, config console.Config) state {
 	running, address := rescueConfig(config, r.board)
 	st.config, st.running, st.forwarding = config, running, false
@@ -68,12 +68,12 @@ func (r *Router) rescued(st state, config console.Config) state {
 	return st
 }
 
-// rescueConfig keeps the LAN's addresses of a configuration that was refused, or returns a
-// layer that gives it one; it keeps its password, lets the LAN in to the router and nothing
-// through.
+// rescueConfig returns the rescue configuration for one that was refused. It has the same
+// password and the same addresses on the LAN; if there are none, the layer has one. It lets
+// the LAN in to the router, and nothing through.
 func rescueConfig(refused console.Config, b board.Board) (console.Config, Layer) {
 	c := console.Default()
-	// A password holds whatever else is wrong.
+	// The password holds, whatever else is wrong.
 	c.Identity, c.AdminPassword = refused.Identity, refused.AdminPassword
 	lan := refused.Network().Actual(b.LAN) // of a port of a bridge, that bridge
 	for _, a := range refused.Addresses {
@@ -112,7 +112,7 @@ func lanOnly(c console.Config, b board.Board) netcfg.Config {
 	return network
 }
 
-// lanAddresses are those on the LAN of what a state tells the system.
+// lanAddresses lists the addresses that the LAN has in a state.
 func (r *Router) lanAddresses(st state) string {
 	var list []string
 	for _, a := range r.effective(st).Addresses {

@@ -11,11 +11,11 @@ import (
 	"github.com/postern-router/postern/console"
 )
 
-// processorTime is /proc/uptime: the time since the start, and how much of it the
-// processors were idle, added up over them.
+// processorTime is /proc/uptime: the time since the start, and the idle time of all
+// processors together.
 type processorTime struct{ up, idle time.Duration }
 
-// resource tells of the machine as a whole.
+// resource returns what /system resource shows.
 func (r *Router) resource() (console.Resource, error) {
 	text, err := os.ReadFile(r.root + "/proc/uptime")
 	if err != nil {

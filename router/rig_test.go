@@ -241,7 +241,7 @@ func newRig(t *testing.T) *rig {
 	g.file("default.rsc", "")
 	g.file("proc/sys/net/ipv4/ip_forward", "1\n")
 	g.r.resetHeld = func() bool { return false }
-	g.r.settled = func(c console.Config) {
+	g.r.keep = func(c console.Config) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.kept = append(g.kept, c)

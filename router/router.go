@@ -1,17 +1,17 @@
 // Package router is the one owner of the router's configuration: it applies what a user has
-// set to the network, the firewall and the services, or changes nothing, keeps it on flash,
-// and undoes it where Safe Mode, a rescue or the trial of an upgrade says so.
+// set to the network, the firewall and the services, keeps it on flash, undoes it at the end
+// of Safe Mode, and rescues a router whose configuration cannot be applied.
 //
 // It promises:
 //   - nothing is forwarded and no port answers before the user's rules stand;
-//   - a change is applied whole or not at all: what was done of one that fails is undone;
-//   - what a lease says is a [Layer] beside what the user set: both are merged before anything
-//     is told, and only the user's part is kept;
-//   - one change is made at a time, and no lock is held over anything else that may wait. A
-//     process that hangs delays no prompt, no answer to the watchdog and no undo of Safe Mode;
+//   - a change is applied whole or not at all: if a part refuses it, the others are undone;
+//   - what a lease says is a [Layer] beside what the user set: both are merged before they are
+//     applied, and only the user's part is kept on flash;
+//   - one change is made at a time, and no lock is held over anything else that may wait: a
+//     process that hangs delays no prompt, no answer to the watchdog, no undo of Safe Mode;
 //   - nothing is changed after [Router.Shutdown].
 //
-// What it drives are the interfaces of [Parts], so that all of it is tested without a machine.
+// It drives the interfaces of [Parts], so that it can be tested without a machine.
 package router
 
 import (
@@ -52,9 +52,9 @@ type Router struct {
 	// supervisor runs all processes.
 	supervisor *service.Supervisor
 	requests   chan<- console.Request
-	kept       *keeping
+	kept       *configStore
 	logins     logins
-	state      *keptState
+	state      *stateStore
 	upgrades   upgrades
 	// root is the folder of sys, dev and proc: "", but for tests.
 	root string
@@ -64,59 +64,60 @@ type Router struct {
 	commandLine string
 	// resetHeld reports whether the reset button is held.
 	resetHeld func() bool
-	// settled takes each configuration that is to survive a restart. It does not wait.
-	settled func(console.Config)
-	// sessions holds an element for each.
+	// keep is told each configuration that shall survive a restart. It does not wait.
+	keep func(console.Config)
+	// sessions holds an element for each session.
 	sessions chan struct{}
 
 	// turn holds an element while a session changes the configuration. A session whose line
-	// had to be run again too often, because others were quicker, puts it there while the line
-	// runs. What is no session's, such as the undo of Safe Mode, does not wait for it.
+	// had to run again too often, because others were quicker, takes it before the line runs.
+	// Changes by nobody's line, such as the undo of Safe Mode, do not wait for it.
 	turn chan struct{}
-	// changing holds an element while the system is brought from one state to the next. Who
-	// put it there, and nobody else, writes now and trial.
+	// changing holds an element while the system is brought from one state to the next. Only
+	// the goroutine that put it there writes now and safeMode.
 	changing chan struct{}
-	// unsure says that the system may differ from now, because an undo failed: the next
-	// change is then one of all parts. It belongs to who holds changing.
+	// unsure means that the system may differ from now, because an undo failed: the next
+	// change then applies all parts. Changing guards it.
 	unsure bool
 
-	// stopped is closed at the end of the router: nothing is changed from then on.
+	// stopped is closed by Shutdown: nothing is changed from then on.
 	stopped chan struct{}
 
 	// mu guards what is below. It is never held over anything that may wait.
 	mu sync.Mutex
 	// now is the state that the system has.
 	now state
-	// underWay ends when the present change has taken too long, nil if none is under way.
+	// underWay ends when the present change has taken too long; nil if there is none.
 	underWay context.Context
-	// endUnderWay frees what that takes.
+	// endUnderWay frees the timer of underWay.
 	endUnderWay context.CancelFunc
-	// trial is the Safe Mode of a session, nil if none is in it.
-	trial *safeMode
-	// busy remembers the last look at the processors' time.
+	// safeMode is the Safe Mode of a session, nil if none is in it.
+	safeMode *safeMode
+	// busy is the processors' time when somebody last asked for it.
 	busy processorTime
 }
 
-// state is what the router has at one moment. Its parts are never changed in place: who has
-// a state may read it without a lock.
+// state is the router's state at one moment. Its parts are never changed in place, so a copy
+// can be read without a lock.
 type state struct {
 	// config is what a user sees and changes. Revision counts its changes.
 	config   console.Config
 	revision uint64
-	// running is what the system has of it: config, but for a rescue configuration.
+	// running is what is applied: config, or a rescue configuration.
 	running console.Config
-	// layers are what others say of the network.
+	// layers are what sources other than the user say of the network.
 	layers layers
-	// forwarding says whether packets are forwarded, applied that the system has running.
+	// forwarding is set if packets are forwarded, applied if running has been applied.
 	forwarding, applied bool
-	// unmended says that running is a rescue configuration because config lacks lines.
-	unmended bool
+	// incomplete means that running is a rescue configuration, because lines of config could
+	// not be read.
+	incomplete bool
 }
 
-// Open returns the router of this machine, which is of that board, with nothing applied yet.
-// It waits for a disk that has the configuration, and sets the clock and the kernel's random
-// numbers by what flash says. A restart or power off is asked for by a word to requests;
-// restart is called if that is not heard.
+// Open returns the router of this machine, which is a board b, with nothing applied yet. It
+// waits for the disk that has the configuration, and gives the kernel the time and the random
+// seed from flash. The router asks for a restart or for power off by a value on requests; if
+// nobody takes it, it calls restart.
 func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, restart func()) (*Router, error) {
 	var ports []netcfg.Port
 	for _, p := range b.Ports {
@@ -150,7 +151,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 		},
 		Supervisor: supervisor,
 	}, requests)
-	r.state, r.kept, r.upgrades.running, r.commandLine = state, openKeeping(log, "/sys", "/dev"), running, string(line)
+	r.state, r.kept, r.upgrades.running, r.commandLine = state, openConfigStore(log, "/sys", "/dev"), running, string(line)
 	return r, nil
 }
 
@@ -159,7 +160,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.Request) *Router {
 	r := &Router{
 		board: b, log: log, network: parts.Network, firewall: parts.Firewall, machine: parts.Machine, services: parts.Services, supervisor: parts.Supervisor,
-		requests: requests, kept: &keeping{log: log}, state: &keptState{log: log},
+		requests: requests, kept: &configStore{log: log}, state: &stateStore{log: log},
 		upgrades: upgrades{running: readVersion(b, ""), busy: make(chan struct{}, 1)},
 		logins:   newLogins(),
 		defaults: configurationFile, sessions: make(chan struct{}, maxSessions),
@@ -169,13 +170,13 @@ func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.R
 	r.resetHeld = func() bool {
 		return resetHeld(log, func() bool { return anyPressed(inputDevices, keyRestart, pressedKeys) })
 	}
-	r.settled = func(c console.Config) { r.kept.put(c) }
+	r.keep = func(c console.Config) { r.kept.put(c) }
 	return r
 }
 
 // Start applies the configuration, and runs what the router runs until ctx is done.
 func (r *Router) Start(ctx context.Context) {
-	go r.prove(ctx)
+	go r.runTrial(ctx)
 	go r.state.keepTime(ctx.Done())
 	r.start()
 	r.tellMissingPorts()
@@ -194,12 +195,12 @@ func (r *Router) snapshot() state {
 	return r.now
 }
 
-// errStopped is the error of what comes too late.
+// errStopped is the error of a change that comes after Shutdown.
 var errStopped = errors.New("failure: the router is about to restart or to be turned off; nothing was done")
 
-// lock begins a change of the system, and waits for the end of one that is under way. At
-// the end of the router it returns an error instead.
-func (r *Router) lock() error {
+// beginChange waits until no other change is under way, and begins one. After Shutdown it
+// returns an error instead.
+func (r *Router) beginChange() error {
 	select {
 	case r.changing <- struct{}{}:
 	case <-r.stopped:
@@ -224,8 +225,8 @@ func (r *Router) isStopped() bool {
 	}
 }
 
-// unlock ends a change.
-func (r *Router) unlock() {
+// endChange ends a change.
+func (r *Router) endChange() {
 	r.mu.Lock()
 	r.endUnderWay()
 	r.underWay = nil
@@ -233,19 +234,19 @@ func (r *Router) unlock() {
 	<-r.changing
 }
 
-// set makes next the state that the system has. The caller holds changing.
+// set notes that the system has the state next. The caller holds changing.
 func (r *Router) set(next state) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.now = next
 }
 
-// longChange is how long a change of the system may take, without the time in which the
-// machine stood still. More is a program or a kernel that hangs.
+// longChange is how long a change of the system may take, not counting time in which the
+// machine stood still. If it takes longer, iptables or the kernel hangs.
 const longChange = time.Minute
 
-// Alive is why PID 1 or what it runs is stuck, or nil. It waits for nothing. A configuration
-// that could not be applied is for a person to mend: a reset would not.
+// Alive returns why the router is stuck, or nil. It waits for nothing. A configuration that
+// could not be applied is no reason: a reset would not help.
 func (r *Router) Alive() error {
 	r.mu.Lock()
 	change := r.underWay
@@ -261,11 +262,11 @@ func (r *Router) Alive() error {
 	return nil
 }
 
-// shutdownWait is how long the end of the router waits for a change that is under way.
+// shutdownWait is how long Shutdown waits for the end of a change.
 const shutdownWait = 20 * time.Second
 
-// Shutdown ends the services in order, once: no new change of the configuration, which is
-// on flash then, no new connection, the old ones closed, nothing forwarded.
+// Shutdown ends the router in order: it refuses further changes, writes the configuration to
+// flash, stops the services and closes forwarding and the firewall. It is called once.
 func (r *Router) Shutdown() {
 	close(r.stopped)
 	select {
@@ -289,8 +290,8 @@ func (r *Router) Shutdown() {
 	}
 }
 
-// tell logs an error line by line, where the console shows it.
-func (r *Router) tell(err error) {
+// logLines logs each line of an error.
+func (r *Router) logLines(err error) {
 	if err == nil {
 		return
 	}
@@ -306,4 +307,26 @@ func (r *Router) ports() []netcfg.Port {
 		ports = append(ports, netcfg.Port{Name: p.Name, Device: p.Device})
 	}
 	return ports
+}
+
+// confirmed restarts the router or turns it off, as a user wants who was asked. With
+// ResetConfiguration what is kept is erased first.
+func (r *Router) confirmed(request console.Request) error {
+	if request == console.ResetConfiguration {
+		if err := r.kept.erase(); err != nil {
+			return fmt.Errorf("failure: %w", err)
+		}
+		r.log.Printf(kmsg.Notice, "the configuration is reset")
+		request = console.Reboot
+	}
+	r.request(request)
+	return nil
+}
+
+// request asks for a restart of the machine, or for its being turned off.
+func (r *Router) request(request console.Request) {
+	select {
+	case r.requests <- request:
+	default: // one is on its way
+	}
 }

@@ -9,35 +9,35 @@ import (
 	"github.com/postern-router/postern/kmsg"
 )
 
-// safeSilence is how long a session can be in Safe Mode without a word. A serial line
-// does not tell when it is pulled, nor that a change has locked the person out who made
-// it. RouterOS waits about as long, for a session whose connection is dead.
+// safeSilence is how long a session can stay in Safe Mode without anything typed. A serial
+// line does not tell when its cable is pulled, nor that a change has locked out the person
+// who made it. RouterOS waits about as long for a session whose connection is dead.
 const safeSilence = 9 * time.Minute
 
-// safeMode is one session's trial: what it changes stays only if it says so. While it
-// lasts no other session can change anything, so that what is gone back to is the whole
-// configuration as it was, and not a mixture; and nothing is kept, so that the power
-// switch is a way back too.
+// safeMode is the Safe Mode of one session: what the session changes is undone unless it
+// confirms it. Meanwhile no other session can change anything, so that the undo restores the
+// whole configuration as it was; and nothing is written to flash, so that switching the power
+// off and on undoes it too.
 type safeMode struct {
 	holder *session.Session
-	// before is what is gone back to.
+	// before is the state to go back to.
 	before  state
 	silence *time.Timer
 }
 
-// safe does what a session asks of Safe Mode.
+// safe does what a session asks for: to enter, leave or take over Safe Mode.
 func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
-	if err := r.lock(); err != nil {
+	if err := r.beginChange(); err != nil {
 		return err
 	}
-	defer r.unlock()
+	defer r.endChange()
 	if err := r.checkSession(s); err != nil {
 		return err
 	}
 	switch request {
 	case session.ReleaseSafeMode, session.UnrollSafeMode:
 		switch {
-		case r.trial == nil || r.trial.holder != s:
+		case r.safeMode == nil || r.safeMode.holder != s:
 			return errors.New("failure: this session is not in Safe Mode")
 		case request == session.UnrollSafeMode:
 			return r.unrollSafe("it was given up")
@@ -45,7 +45,7 @@ func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
 		r.releaseSafe()
 		return nil
 	}
-	if r.trial != nil {
+	if r.safeMode != nil {
 		switch request {
 		case session.UnrollAndTake:
 			if err := r.unrollSafe("another session has taken it over"); err != nil {
@@ -62,49 +62,49 @@ func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
 	}
 	trial := &safeMode{holder: s, before: r.now}
 	trial.silence = time.AfterFunc(safeSilence, func() {
-		if r.lock() != nil {
-			return // nothing is to be undone: nothing of it is kept
+		if r.beginChange() != nil {
+			return // the router ends, and nothing of it was kept
 		}
-		defer r.unlock()
-		if r.trial == trial {
+		defer r.endChange()
+		if r.safeMode == trial {
 			_ = r.unrollSafe(fmt.Sprintf("nothing was heard for %v", safeSilence)) // it logs its error
 		}
 	})
-	r.setTrial(trial)
+	r.setSafeMode(trial)
 	s.Safe = true
 	r.log.Printf(kmsg.Info, "Safe Mode taken")
 	return nil
 }
 
-func (r *Router) setTrial(trial *safeMode) {
+func (r *Router) setSafeMode(trial *safeMode) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.trial = trial
+	r.safeMode = trial
 }
 
-// releaseSafe ends Safe Mode; what was changed stays. The caller holds changing, and has
-// seen that a session is in Safe Mode.
+// releaseSafe ends Safe Mode and keeps what was changed. The caller holds changing and has
+// checked that a session is in Safe Mode.
 func (r *Router) releaseSafe() {
-	r.trial.silence.Stop()
-	r.setTrial(nil)
+	r.safeMode.silence.Stop()
+	r.setSafeMode(nil)
 	r.log.Printf(kmsg.Info, "Safe Mode released")
-	r.settle()
+	r.keepConfig()
 }
 
-// unrollSafe ends Safe Mode; what was changed is undone. The caller holds changing, and has
-// seen that a session is in Safe Mode.
+// unrollSafe ends Safe Mode and undoes what was changed. The caller holds changing and has
+// checked that a session is in Safe Mode.
 func (r *Router) unrollSafe(why string) error {
-	trial := r.trial
+	trial := r.safeMode
 	trial.silence.Stop()
-	// Until it is undone the session is in Safe Mode: what it does meanwhile was meant for that.
-	defer r.setTrial(nil)
-	if trial.before.config.Equal(r.now.config) && trial.before.unmended == r.now.unmended {
+	// The session is in Safe Mode until all is undone: what it does meanwhile was meant for it.
+	defer r.setSafeMode(nil)
+	if trial.before.config.Equal(r.now.config) && trial.before.incomplete == r.now.incomplete {
 		r.log.Printf(kmsg.Info, "Safe Mode ended without a change: %s", why)
 		return nil
 	}
 	next := trial.before
 	next.revision = r.now.revision + 1
-	// What a lease said meanwhile is no change of the session's.
+	// What a lease has changed meanwhile is not the session's to undo.
 	next.layers = r.now.layers
 	if err := r.apply(next); err != nil {
 		r.log.Printf(kmsg.Error, "Safe Mode: what was changed cannot be undone: %v", err)
@@ -116,32 +116,34 @@ func (r *Router) unrollSafe(why string) error {
 
 // endSession is called when a session is over.
 func (r *Router) endSession(s *session.Session) {
-	if r.lock() != nil {
+	if r.beginChange() != nil {
 		return
 	}
-	defer r.unlock()
-	if r.trial != nil && r.trial.holder == s {
+	defer r.endChange()
+	if r.safeMode != nil && r.safeMode.holder == s {
 		_ = r.unrollSafe("the session has ended") // it logs its error
 	}
 }
 
 // holdsSafeMode reports whether a session is in Safe Mode. The caller holds mu.
-func (r *Router) holdsSafeMode(s *session.Session) bool { return r.trial != nil && r.trial.holder == s }
+func (r *Router) holdsSafeMode(s *session.Session) bool {
+	return r.safeMode != nil && r.safeMode.holder == s
+}
 
-// heard is called when the user does something: Safe Mode goes on. That a line repeats
-// itself shows nobody to be there.
+// heard is called when the user types something: Safe Mode goes on. A line that repeats by
+// itself does not count.
 func (r *Router) heard(s *session.Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.holdsSafeMode(s) {
-		r.trial.silence.Reset(safeSilence)
+		r.safeMode.silence.Reset(safeSilence)
 	}
 }
 
-// settle hands on what the router shall have after a restart. In Safe Mode that is
-// what there was before. The caller holds changing.
-func (r *Router) settle() {
-	if r.trial == nil && !r.now.unmended {
-		r.settled(r.now.config)
+// keepConfig has the configuration written to flash. In Safe Mode the one before stays there.
+// The caller holds changing.
+func (r *Router) keepConfig() {
+	if r.safeMode == nil && !r.now.incomplete {
+		r.keep(r.now.config)
 	}
 }

@@ -13,24 +13,24 @@ import (
 	"github.com/postern-router/postern/kmsg"
 )
 
-// The random seed that a start leaves for the next (random(4)). A router has few sources
-// of chance in its first seconds, and may need keys then.
+// The random seed that one start leaves for the next (random(4)). A router has little entropy
+// in its first seconds, and may need keys then.
 //
-// A seed is good once: from the one on flash two others are made, by a hash that cannot be
-// turned round. One takes its place on flash, and only when it is there the other goes to
-// the kernel, which is told to count on it. So no two starts, not even after a cut of the
-// power, count on the same bits; and who reads the flash later learns nothing of what a
-// start has made of it. One that cannot be replaced is mixed in and not counted on.
+// A seed is used once: two new ones are derived from the seed on flash by a one-way hash. One
+// replaces it on flash; once that is written, the other goes to the kernel and is credited as
+// entropy. So no two starts credit the same bits, not even after a power cut, and whoever
+// reads the flash later cannot compute what the kernel got. If the seed on flash cannot be
+// replaced, it is mixed in without credit.
 const seedSize = sha256.Size
 
-// startSeed gives the kernel the seed from flash, by add, and leaves another there.
-func (k *keptState) startSeed(add func(seed []byte, bits int) error) {
+// startSeed gives the kernel the seed from flash, by calling add, and writes the next one.
+func (k *stateStore) startSeed(add func(seed []byte, bits int) error) {
 	if !k.kept() {
 		return
 	}
 	old, err := hex.DecodeString(k.get(stateSeed))
 	if err != nil || len(old) != seedSize {
-		// The first start has none. It waits until the kernel has gathered enough.
+		// The first start has none: one is made as soon as the kernel has enough entropy.
 		go func() {
 			seed, err := newSeed()
 			if err == nil {
@@ -55,7 +55,7 @@ func (k *keptState) startSeed(add func(seed []byte, bits int) error) {
 	k.log.Printf(kmsg.Info, "random seed: %d bits from flash", bits)
 }
 
-// splitSeed makes of a seed the next one and what goes to the kernel.
+// splitSeed derives from a seed the next one, and the one for the kernel.
 func splitSeed(old []byte) (next, now []byte) {
 	of := func(what string) []byte {
 		h := sha256.New()
@@ -66,8 +66,8 @@ func splitSeed(old []byte) (next, now []byte) {
 	return of("next"), of("now")
 }
 
-// newSeed returns one of the kernel's, as the state has it. It waits until the kernel has
-// enough chance.
+// newSeed returns a seed of the kernel's random numbers, in hexadecimal. It waits until the
+// kernel has enough entropy.
 func newSeed() (string, error) {
 	seed := make([]byte, seedSize)
 	for {
@@ -82,7 +82,7 @@ func newSeed() (string, error) {
 	}
 }
 
-// addEntropy mixes seed into the kernel's random numbers, and has it count so many bits.
+// addEntropy mixes seed into the kernel's random numbers and credits that many bits.
 func addEntropy(seed []byte, bits int) error {
 	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
 	if err != nil {

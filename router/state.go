@@ -15,7 +15,7 @@ import (
 	"github.com/postern-router/postern/store"
 )
 
-// What is kept of the state, a line name=value each.
+// The values of the state, each a line name=value.
 const (
 	stateTime    = "time"    // when it last ran, in seconds since 1970
 	stateSeed    = "seed"    // for the kernel's random numbers, see seed.go
@@ -23,14 +23,14 @@ const (
 	stateFailure = "failure" // of an upgrade: slot, sequence number and why
 )
 
-// timeInterval is how often the time is written, besides at an orderly restart: two
-// erase blocks of 100,000 cycles last 22 years so.
+// timeInterval is how often the time is written, besides at an orderly restart: at this rate
+// two erase blocks of 100,000 cycles last 22 years.
 const timeInterval = time.Hour
 
-// keptState is what the router itself wants to know at its next start, and nobody sets.
-// It is on a partition of its own, where the flash has room for one. What cannot be
-// written is told of, and that is all: the router does without.
-type keptState struct {
+// stateStore keeps what the router itself needs at its next start, and nobody sets. It is on
+// a partition of its own, if the flash has room for one. If it cannot be written the log says
+// so, and the router goes on without it.
+type stateStore struct {
 	log *kmsg.Logger
 
 	mu     sync.Mutex
@@ -38,9 +38,9 @@ type keptState struct {
 	values map[string]string
 }
 
-// openState reads the state, of the partition of its name.
-func openState(log *kmsg.Logger, sys, dev string) *keptState {
-	k := &keptState{log: log}
+// openState reads the state from its partition.
+func openState(log *kmsg.Logger, sys, dev string) *stateStore {
+	k := &stateStore{log: log}
 	path, err := findPartition(sys, dev, board.StatePartition)
 	if err != nil {
 		log.Printf(kmsg.Info, "time and random seed are not kept: no partition is named %s", board.StatePartition)
@@ -52,7 +52,7 @@ func openState(log *kmsg.Logger, sys, dev string) *keptState {
 	return k
 }
 
-func (k *keptState) open(path string) error {
+func (k *stateStore) open(path string) error {
 	s, err := store.Open(path)
 	if err != nil {
 		return err
@@ -71,14 +71,14 @@ func (k *keptState) open(path string) error {
 }
 
 // get returns a value, "" if there is none.
-func (k *keptState) get(name string) string {
+func (k *stateStore) get(name string) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.values[name]
 }
 
 // put changes values, and returns when they are on flash.
-func (k *keptState) put(change map[string]string) error {
+func (k *stateStore) put(change map[string]string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.store == nil {
@@ -86,7 +86,7 @@ func (k *keptState) put(change map[string]string) error {
 	}
 	next := maps.Clone(k.values)
 	for name, value := range change {
-		// One line is one value.
+		// A value is one line.
 		next[name] = strings.Join(strings.Fields(value), " ")
 	}
 	var text strings.Builder
@@ -101,15 +101,16 @@ func (k *keptState) put(change map[string]string) error {
 }
 
 // kept reports whether there is a place for the state.
-func (k *keptState) kept() bool {
+func (k *stateStore) kept() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.store != nil
 }
 
-// startClock sets a clock that is behind the time at which the router last ran: without a
-// battery it begins in 1970. How long the power was off nobody knows; it never goes back.
-func (k *keptState) startClock(now time.Time, set func(time.Time) error) {
+// startClock sets the clock to when the router last ran, if it is behind that: without a
+// battery it begins in 1970. How long the power was off is not known. The clock is never set
+// back.
+func (k *stateStore) startClock(now time.Time, set func(time.Time) error) {
 	seconds, err := strconv.ParseInt(k.get(stateTime), 10, 64)
 	if err != nil {
 		return // none is kept
@@ -126,7 +127,7 @@ func (k *keptState) startClock(now time.Time, set func(time.Time) error) {
 	k.log.Printf(kmsg.Info, "the clock goes on from %s, when it last ran", last.UTC().Format(time.DateTime))
 }
 
-// times is the time as it is kept, none if it is not known.
+// times is the time as a value of the state, or nil if it is not known.
 func times(now kmsg.Clock) map[string]string {
 	if !now.Set {
 		return nil
@@ -134,8 +135,8 @@ func times(now kmsg.Clock) map[string]string {
 	return map[string]string{stateTime: fmt.Sprint(now.Now.Unix())}
 }
 
-// keepTime writes the time now and then, until stop is closed.
-func (k *keptState) keepTime(stop <-chan struct{}) {
+// keepTime writes the time every timeInterval, until stop is closed.
+func (k *stateStore) keepTime(stop <-chan struct{}) {
 	ticks := time.NewTicker(timeInterval)
 	defer ticks.Stop()
 	for {
@@ -153,7 +154,7 @@ func (k *keptState) keepTime(stop <-chan struct{}) {
 }
 
 // close writes what the next start wants to know. Nothing is put from then on.
-func (k *keptState) close() {
+func (k *stateStore) close() {
 	if !k.kept() {
 		return
 	}

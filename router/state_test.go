@@ -20,8 +20,8 @@ import (
 func TestKeptState(t *testing.T) {
 	log, said := testLog(t)
 	path := filepath.Join(t.TempDir(), "state")
-	opened := func() *keptState {
-		k := &keptState{log: log, values: map[string]string{}}
+	opened := func() *stateStore {
+		k := &stateStore{log: log, values: map[string]string{}}
 		require.NoError(t, k.open(path))
 		t.Cleanup(k.close)
 		return k
@@ -34,7 +34,7 @@ func TestKeptState(t *testing.T) {
 	assert.Equal(t, "b 5 two lines", k.get(stateFailure))
 	assert.Equal(t, "ether1 ether2", k.get(statePorts))
 
-	none := &keptState{log: log}
+	none := &stateStore{log: log}
 	require.Error(t, none.put(map[string]string{stateTime: "1"}))
 	assert.False(t, none.kept())
 	none.close()
@@ -109,12 +109,12 @@ func TestStartSeed(t *testing.T) {
 	}
 	var got []added
 	add := func(seed []byte, bits int) error { got = append(got, added{seed, bits}); return nil }
-	none := &keptState{log: log}
+	none := &stateStore{log: log}
 	none.startSeed(add)
 	assert.Empty(t, got)
 
 	m := &fakeMedium{}
-	k := &keptState{log: log, store: m, values: map[string]string{}}
+	k := &stateStore{log: log, store: m, values: map[string]string{}}
 	k.startSeed(add)
 	require.Eventually(t, func() bool { return k.get(stateSeed) != "" }, time.Minute, time.Millisecond, "the first start leaves one")
 	assert.Empty(t, got)
@@ -142,7 +142,7 @@ func TestStartSeed(t *testing.T) {
 func TestKeepTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, said := testLog(t)
-		k := &keptState{log: log, store: &fakeMedium{}, values: map[string]string{}}
+		k := &stateStore{log: log, store: &fakeMedium{}, values: map[string]string{}}
 		stop := make(chan struct{})
 		done := make(chan struct{})
 		go func() { k.keepTime(stop); close(done) }()

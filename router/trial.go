@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	// trialTime is how long a new version has to be well.
+	// trialTime is how long a new version has to become well.
 	trialTime = time.Minute
-	// trialSteady is how long it has to be so without a break.
+	// trialSteady is how long it must be well without a break.
 	trialSteady = 5 * time.Second
-	// trialEnd is what an orderly restart of one that is not well may take.
+	// trialEnd is how long the orderly restart of a failed version may take.
 	trialEnd = 30 * time.Second
-	// slotsWait is how long the trial waits for who is at the slots. An upgrade is not: its
-	// process looks whether the slot is confirmed.
+	// slotsWait is how long the trial waits for somebody else who reads the slots. That is no
+	// upgrade: one is refused while the slot is not confirmed.
 	slotsWait = 10 * time.Second
 )
 
-// readSlots reads the states of the slots of a board that has two, and p, where they are.
+// readSlots reads the states of the two slots at p.
 func (r *Router) readSlots(p places) ([2]upgrade.State, error) {
 	if err := r.upgrades.enter(slotsWait); err != nil {
 		return [2]upgrade.State{}, err
@@ -53,11 +53,11 @@ func (r *Router) tellVersion() (name string, p places, ok bool) {
 	return name, p, false
 }
 
-// prove tells which version runs in which slot. If the boot loader has started it for the
-// first time, that is its trial: if it is well it is confirmed; if not, why is left for the
-// old version to tell, and the router restarts, with that one. What hangs or panics before it
-// comes to that is the watchdog's and the kernel's to restart, with the same effect.
-func (r *Router) prove(ctx context.Context) {
+// runTrial logs which version runs in which slot. If the boot loader has started it for the
+// first time, this is its trial. If it is well it is confirmed. If not, the reason is written
+// for the old version to tell, and the router restarts with that one. A version that hangs or
+// panics before that is restarted by the watchdog or the kernel, with the same effect.
+func (r *Router) runTrial(ctx context.Context) {
 	name, p, ok := r.tellVersion()
 	if !ok {
 		return
@@ -98,7 +98,8 @@ func (r *Router) confirmSlot(p places) error {
 	return p.confirm()
 }
 
-// fallBack is what there is to tell if the other slot is newer and was not confirmed.
+// fallBack returns what to log if the other slot is newer and was tried without success, or
+// "".
 func fallBack(other string, current, failed upgrade.State, note string) string {
 	if !failed.Whole || !failed.Tried || failed.Confirmed || failed.Sequence <= current.Sequence {
 		return ""
@@ -110,29 +111,29 @@ func fallBack(other string, current, failed upgrade.State, note string) string {
 	return fmt.Sprintf("version %s in slot %s was tried and is not started again: %s", failed.Version, other, why)
 }
 
-// failureOf is how the state's line begins that tells why an image was not well.
+// failureOf is the prefix of the value stateFailure that names the image.
 func failureOf(slot string, st upgrade.State) string {
 	return fmt.Sprintf("%s %d ", slot, st.Sequence)
 }
 
-// giveUp restarts a version that is not well, and leaves why.
+// giveUp writes why this version is not well, and restarts the router with the one before.
 func (r *Router) giveUp(slot int, st upgrade.State, why error) {
 	name := upgrade.SlotNames[slot]
 	r.log.Printf(kmsg.Critical, "this version is not well: %v; restarting with the one before", why)
 	if err := r.state.put(map[string]string{stateFailure: failureOf(name, st) + why.Error()}); err != nil {
 		r.log.Printf(kmsg.Error, "%v", err)
 	}
-	r.ask(console.Reboot)
-	// A start that hangs takes no requests.
+	r.request(console.Reboot)
+	// While the start hangs nobody takes the request.
 	time.AfterFunc(trialEnd, r.machine.Restart)
 }
 
-// errTooLate is that of a version that is well at the end of its trial, but not for long enough.
+// errTooLate is the error of a version that became well too late in its trial.
 var errTooLate = errors.New("it was well too late")
 
-// untilWell asks until well has said nil for steady without a break, or says why it has not
-// within limit. A question that is not answered is one more reason. Time in which the machine
-// stood still is not counted.
+// untilWell calls well until it has returned nil for steady without a break. It returns why
+// that did not happen within limit; a call that does not return is a reason too. Time in
+// which the machine stood still does not count.
 func untilWell(ctx context.Context, well func() error, limit, steady time.Duration) error {
 	running, cancel := service.WithTimeout(ctx, limit)
 	defer cancel()
@@ -168,12 +169,12 @@ func untilWell(ctx context.Context, well func() error, limit, steady time.Durati
 	}
 }
 
-// health is why the router does not do what it is for, or nil.
+// health returns why the router does not do what it is for, or nil.
 func (r *Router) health() error {
 	switch now := r.snapshot(); {
 	case !now.applied:
 		return errors.New("no configuration is applied")
-	case !now.forwarding || now.unmended:
+	case !now.forwarding || now.incomplete:
 		return errors.New("the configuration could not be applied, forwarding is closed")
 	}
 	if text, err := os.ReadFile(r.root + "/proc/sys/net/ipv4/ip_forward"); err != nil || strings.TrimSpace(string(text)) != "1" {
@@ -185,8 +186,8 @@ func (r *Router) health() error {
 	return r.Alive()
 }
 
-// portsPresent says which port is missing of those that were there before the upgrade,
-// and of the LAN's in any case.
+// portsPresent returns an error if a port is missing that was there before the upgrade, or
+// the LAN's.
 func (r *Router) portsPresent() error {
 	there, err := r.presentPorts()
 	if err != nil {
@@ -200,7 +201,7 @@ func (r *Router) portsPresent() error {
 	return nil
 }
 
-// presentPorts are the ports whose network card is there.
+// presentPorts returns the ports that have a network device.
 func (r *Router) presentPorts() ([]string, error) {
 	links, err := r.network.State()
 	if err != nil {
@@ -215,12 +216,12 @@ func (r *Router) presentPorts() ([]string, error) {
 	return names, nil
 }
 
-// keepPorts leaves for a version that is to be tried which ports it has to find, and
-// nothing of the one that was tried before.
+// keepPorts writes, for the version that will be tried, which ports it must find, and forgets
+// why the one before failed.
 func (r *Router) keepPorts() {
 	names, err := r.presentPorts()
 	if err == nil && r.state.kept() {
-		// The next version has the slot and the sequence number of one that was not well.
+		// The new version may have the slot and the sequence number of one that failed.
 		err = r.state.put(map[string]string{statePorts: strings.Join(names, " "), stateFailure: ""})
 	}
 	if err != nil {

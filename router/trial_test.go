@@ -200,7 +200,7 @@ func TestTrial(t *testing.T) {
 				if c.do != nil {
 					c.do(g)
 				}
-				g.r.prove(t.Context())
+				g.r.runTrial(t.Context())
 				for _, said := range c.said {
 					assert.Contains(t, g.log(), said)
 				}
@@ -225,7 +225,7 @@ func TestTrial(t *testing.T) {
 			g.slots("b", good, tried)
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(time.Second, cancel)
-			g.r.prove(ctx)
+			g.r.runTrial(ctx)
 			assert.Empty(t, g.requests)
 			assert.NotContains(t, g.log(), "confirmed")
 		})

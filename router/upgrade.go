@@ -8,10 +8,8 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,16 +25,12 @@ import (
 const (
 	// versionFile has the name of the version and its date, in seconds since 1970.
 	versionFile = "/etc/version"
-	// slotWord on the kernel's command line tells which slot the boot loader has started.
-	slotWord = "postern.slot="
-	// imagePartition is that of boards with room for one image.
-	imagePartition = "image"
-	// upgradeEnd is how long an end waits for an image that is being written: in place it
-	// is gone if it is not finished.
+	// upgradeEnd is how long a restart waits for an image that is being written: in place, an
+	// image that is not finished is lost.
 	upgradeEnd = 3 * time.Minute
 )
 
-// readVersion reads what this is.
+// readVersion reads the name and date of this version from the file at path.
 func readVersion(b board.Board, path string) upgrade.Running {
 	running := upgrade.Running{Board: b.Name, Version: "unknown", Date: time.Unix(0, 0).UTC()}
 	text, err := os.ReadFile(path)
@@ -50,108 +44,9 @@ func readVersion(b board.Board, path string) upgrade.Running {
 	return running
 }
 
-// places is where images are on the board's flash.
-type places struct {
-	// inPlace is the partition of a board with room for one, "" on one with two slots.
-	inPlace string
-	slots   [2]string
-	// states is the partition of the slots' states, on a disk.
-	states string
-	// current is the slot that runs, 0 or 1.
-	current int
-}
-
-// findPlaces finds the partitions of images, and which of two the boot loader has
-// started.
-func findPlaces(sys, dev, commandLine string) (places, error) {
-	path, err := findPartition(sys, dev, imagePartition)
-	if err == nil {
-		return places{inPlace: path}, nil
-	}
-	p := places{current: -1}
-	for i, name := range board.Slots {
-		if p.slots[i], err = findPartition(sys, dev, name); err != nil {
-			return places{}, err
-		}
-	}
-	// A chip has none.
-	p.states, _ = findPartition(sys, dev, board.SlotStates)
-	for _, word := range strings.Fields(commandLine) {
-		if name, ok := strings.CutPrefix(word, slotWord); ok {
-			p.current = slices.Index(upgrade.SlotNames[:], name)
-		}
-	}
-	if p.current < 0 {
-		return p, errors.New("the router was not started from flash, but by something else than its boot loader")
-	}
-	return p, nil
-}
-
-// places finds the partitions of images of this machine.
-func (r *Router) places() (places, error) {
-	return findPlaces(r.root+"/sys", r.root+"/dev", r.commandLine)
-}
-
-// look returns the states of the slots.
-func (p places) look() (states [2]upgrade.State, err error) {
-	slots, err := upgrade.OpenSlots(p.slots, p.states)
-	if err != nil {
-		return states, err
-	}
-	for i, s := range slots {
-		var e error
-		states[i], e = s.State()
-		err = errors.Join(err, e)
-	}
-	return states, errors.Join(err, slots.Close())
-}
-
-// confirm marks the slot that runs as one that is well.
-func (p places) confirm() error {
-	slots, err := upgrade.OpenSlots(p.slots, p.states)
-	if err != nil {
-		return err
-	}
-	return errors.Join(slots[p.current].Confirm(), slots.Close())
-}
-
-// upgrades is what the router does to its own software: one thing at a time.
-type upgrades struct {
-	running upgrade.Running
-	// busy holds an element while somebody reads or writes the slots.
-	busy chan struct{}
-
-	mu sync.Mutex
-	// stop ends the fetching of an image, nil if none is fetched.
-	stop context.CancelFunc
-}
-
-// lookTime is how long whoever wants to look at the slots waits for who is at them: not
-// for an upgrade.
-const lookTime = time.Second
-
-// enter waits until nobody else is at the slots, or returns an error if that takes too long.
-func (u *upgrades) enter(wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case u.busy <- struct{}{}:
-		return nil
-	case <-timer.C:
-		return errUpgrading
-	}
-}
-
-// leave lets the next one at the slots.
-func (u *upgrades) leave() { <-u.busy }
-
-// errUpgrading is the error of a second upgrade.
-var errUpgrading = errors.New("failure: an upgrade is under way")
-
-// upgradeTo fetches an image, from a web server by one process, and writes it by another, which
-// can do nothing but that. What these say
-// goes to out. If all is well the router restarts. The end of ctx ends the fetching: an
-// image that is whole is written to its end.
+// upgradeTo has one process fetch an image from a web server, and another, which can do nothing
+// else, write it. What they print goes to out. On success the router restarts. The end of ctx
+// ends the fetching; a complete image is written to its end.
 func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out io.Writer) error {
 	if r.isStopped() {
 		return errStopped
@@ -192,7 +87,7 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 	}
 	r.log.Printf(kmsg.Notice, "upgrade from %s: the image is written, restarting", a.From)
 	_, _ = io.WriteString(out, "system will reboot shortly\n") // whoever is left
-	r.ask(console.Reboot)
+	r.request(console.Reboot)
 	return nil
 }
 
@@ -200,15 +95,15 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 // The error is why the image is not whole.
 type imageSource func(ctx context.Context, body *os.File) error
 
-// fromURL is what an unprivileged process gets from a web server. Names are looked up by
-// those servers.
+// fromURL is an image that an unprivileged process fetches from a web server. These name
+// servers look names up.
 func (r *Router) fromURL(url string, servers []netip.Addr) imageSource {
 	return func(ctx context.Context, body *os.File) error {
 		return r.supervisor.Run(ctx, fetch.Job(url, servers, body))
 	}
 }
 
-// fromFile is what a file or disk has.
+// fromFile is an image in a file or at the beginning of a disk.
 func fromFile(f *os.File) imageSource {
 	return func(ctx context.Context, body *os.File) error {
 		part := make([]byte, 64<<10)
@@ -225,9 +120,9 @@ func fromFile(f *os.File) imageSource {
 	}
 }
 
-// openImage opens a file or a disk, and says which it is. Nothing else is opened: there
-// are devices that do something when they are, and files of /proc, which have no size,
-// that one can wait at for ever.
+// openImage opens a file or a disk, and reports which it is. It opens nothing else: some
+// devices do something when they are opened, and some files of /proc, which have no size, make
+// a reader wait for ever.
 func openImage(sys, path string) (f *os.File, disk bool, err error) {
 	info, err := os.Stat(path)
 	if err == nil {
@@ -249,7 +144,7 @@ func openImage(sys, path string) (f *os.File, disk bool, err error) {
 	return f, disk, nil
 }
 
-// disks are those that the kernel has, with their partitions.
+// disks lists the disks that the kernel has, with their partitions.
 func disks(sys string) []string {
 	entries, _ := os.ReadDir(sys + "/class/block") // a kernel without disks has none
 	paths := make([]string, 0, len(entries))
@@ -327,50 +222,4 @@ func (r *Router) EndUpgrade() {
 	}
 	u.mu.Unlock()
 	_ = u.enter(upgradeEnd) // and nobody is let in again
-}
-
-// slots tells of the places for images.
-func (r *Router) slots() ([]console.SlotState, error) {
-	if err := r.upgrades.enter(lookTime); err != nil {
-		return nil, err
-	}
-	defer r.upgrades.leave()
-	p, err := r.places()
-	if p.inPlace != "" {
-		return []console.SlotState{{Name: "image", Running: true, Active: true, Version: r.upgrades.running.Version, State: "confirmed"}}, nil
-	}
-	if err != nil && p.slots[0] == "" {
-		return nil, err
-	}
-	states, err := p.look()
-	if err != nil {
-		return nil, err
-	}
-	return slotList(states, p.current, r.upgrades.running.Version), nil
-}
-
-// slotList is the states of two slots, of which the current one has this version.
-func slotList(states [2]upgrade.State, current int, version string) []console.SlotState {
-	next := upgrade.Next(states)
-	var all []console.SlotState
-	for i, st := range states {
-		s := console.SlotState{Name: upgrade.SlotNames[i], Running: i == current, Active: i == next,
-			Version: st.Version, Size: st.Length, State: "confirmed"}
-		switch {
-		case !st.Whole:
-			s.State = "empty"
-		case st.Confirmed:
-		case !st.Tried:
-			s.State = "untried"
-		case i == current:
-			s.State = "on trial"
-		default:
-			s.State = "failed"
-		}
-		if i == current {
-			s.Version = version
-		}
-		all = append(all, s)
-	}
-	return all
 }
