@@ -1,9 +1,9 @@
-// Package board declares the boards that Postern runs on: one value each, with
-// everything that is particular to it — CPU, kernel, ports, console, image and
-// QEMU machine. What another package needs to know of a board it reads here; a
-// new board is one more value in boards, and for a new SoC one kernel fragment.
+// Package board declares the boards that Postern runs on. Each is one value with everything
+// that is particular to it: CPU, kernel, ports, serial line, flash, image and QEMU machine. Other
+// packages take what they need of a board from here. A new board is one more value, and for a
+// new SoC one kernel fragment.
 //
-// It imports nothing of the project and runs nothing.
+// The package imports nothing of the project, and only has data.
 package board
 
 import (
@@ -14,32 +14,31 @@ import (
 
 // Board is one kind of router.
 type Board struct {
-	// Name is what BOARD= takes.
+	// Name is the name in BOARD= and in out/BOARD.
 	Name string
-	// Description is a line for a list of boards.
+	// Description is one line for a list of boards.
 	Description string
 
 	CPU    CPU
 	Kernel Kernel
 	// Ports in the order of their numbers.
 	Ports []Port
-	// WAN and LAN are the names of the ports that the default configuration uses. WAN is
-	// empty on a board with one port. Bridged are further ports of the LAN.
+	// WAN and LAN are the names of the ports in the default configuration. WAN is empty on a
+	// board with one port. Bridged are further ports of the LAN.
 	WAN, LAN string
 	Bridged  []string
-	// Consoles are the terminals that a console runs on, as device names in /dev.
+	// Consoles are the terminals with a console, by their names in /dev.
 	Consoles []string
 	// Memory in MiB.
 	Memory int
-	// LossyTimer is the kernel's name for a timer that loses interrupts on this machine, so
-	// that another is used; empty if none does.
+	// LossyTimer is the kernel's name for a timer that loses interrupts on this machine and must
+	// not be used; empty if there is none.
 	LossyTimer string
-	// Flash is what keeps the configuration while the power is off.
+	// Flash keeps the image and the configuration while the power is off.
 	Flash Flash
-	// Image is how the boot loader takes kernel and initramfs.
+	// Image says how the boot loader takes kernel and initramfs.
 	Image Image
-	// ImageLimit is the most that a slot image may take on flash, in bytes; 0 for no
-	// limit.
+	// ImageLimit is the maximal size of a slot image in bytes; 0 for no limit.
 	ImageLimit int64
 	// Flashing says how an image gets onto the board; empty for a machine that only QEMU has.
 	Flashing string
@@ -47,21 +46,22 @@ type Board struct {
 	QEMU QEMU
 }
 
-// CPU is an instruction set, and what compiles for it.
+// CPU is an instruction set with the compilers for it.
 type CPU struct {
-	// GOARCH, GOMIPS and GOARM are Go's names; empty where they do not apply.
+	// GOARCH, GOMIPS and GOARM are environment variables of go build; empty where they do not
+	// apply.
 	GOARCH, GOMIPS, GOARM string
 	// Cross is the prefix of the GNU tools.
 	Cross string
-	// Debian is the architecture's name there.
+	// Debian is the architecture's name in Debian.
 	Debian string
 }
 
-// Host is the GNU name that configure scripts take as --host.
+// Host is the GNU triplet, which configure scripts take as --host.
 func (c CPU) Host() string { return strings.TrimSuffix(c.Cross, "-") }
 
-// CompilerPackages are the Debian packages of the C compiler and library for
-// the CPU, on a machine whose own Debian architecture is host.
+// CompilerPackages returns the Debian packages of the C compiler and of the C library for the
+// CPU, in this order, on a machine of the Debian architecture host.
 func (c CPU) CompilerPackages(host string) []string {
 	if c.Debian == host {
 		return []string{"gcc", "libc6-dev"}
@@ -69,60 +69,59 @@ func (c CPU) CompilerPackages(host string) []string {
 	return []string{"gcc-" + strings.ReplaceAll(c.Host(), "_", "-"), "libc6-dev-" + c.Debian + "-cross"}
 }
 
-// Kernel is how a board's Linux is built.
+// Kernel says how a board's Linux is built.
 type Kernel struct {
-	// Name is what boards that boot the same kernel have in common.
+	// Name is the kernel's name in the cache: boards with the same kernel share it.
 	Name string
 	// Arch is ARCH of the kernel's make.
 	Arch string
-	// Fragments are names of files in kernel/, without ".config", the later
-	// overriding the earlier.
+	// Fragments are names of files in kernel/, without ".config". Later ones override earlier
+	// ones.
 	Fragments []string
-	// Target is the make target and Image the file that it leaves, relative to
-	// the build folder: compressed, as the boot loader takes it.
+	// Target is the target of make and Image the file that it makes, relative to the build
+	// folder.
 	Target, Image string
-	// Objects is about how many files the build compiles: for showing progress.
+	// Objects is roughly the number of files that the build compiles, to show its progress.
 	Objects int
-	// Unreserved is memory that the device tree in the kernel's source keeps for a
-	// monitor, and this board has none: address and size, as the tree writes them.
-	// Reserved is what of it is kept all the same.
+	// Unreserved is memory that the device tree in the kernel's source reserves for a monitor
+	// program, which this board does not have: address and size as in the tree. Reserved is the
+	// part of it that stays reserved.
 	Unreserved, Reserved string
-	// CommandLine is what the boot loader passes.
+	// CommandLine is the kernel's command line.
 	CommandLine string
 }
 
 // Port is a network port as it is labelled on the case.
 type Port struct {
 	Name string
-	// Device is where sysfs has it: the start of its path below /sys/devices, in which
-	// a * stands for any part of a name, or the kernel's name for it. The ports of a switch (DSA) are one device together:
-	// these have the names that the device tree gives them as labels. The port that
-	// joins switch and processor is none of the board's; the kernel brings it up with
-	// the first port of the switch (net/dsa/user.c, dsa_user_open).
+	// Device is the port in sysfs: the start of its path below /sys/devices, where * stands for
+	// any part of a name, or else the kernel's name for it. The ports of a switch (DSA) share one
+	// device, so they have names, which are their labels in the device tree. The port between
+	// switch and processor is not listed: the kernel brings it up with the first port of the
+	// switch (net/dsa/user.c, dsa_user_open).
 	Device string
-	// QEMU is the -device argument that puts a network card there, without its
-	// netdev and mac. OnBoard says that the machine has the card: QEMU is its model.
+	// QEMU is the argument of QEMU's -device for a network card at this place, without netdev
+	// and mac. If OnBoard is set the machine has the card itself, and QEMU is its model.
 	QEMU    string
 	OnBoard bool
 }
 
-// ConfigurationPartition is the name of the partition, on every board, that the
-// configuration is kept on. It is for nothing else: it is erased without a look at
-// what it holds.
+// ConfigurationPartition is the name of the partition for the configuration, on every board. It
+// is erased without a check of its contents, so it must be used for nothing else.
 const ConfigurationPartition = "postern-config"
 
-// StatePartition is the name of the partition for what the router itself keeps over a
-// restart, where there is room for one.
+// StatePartition is the name of the partition for what the router itself keeps over a restart:
+// the time and a random seed. Boards without room do not have it.
 const StatePartition = "postern-state"
 
 // Flash is a flash chip or a disk.
 type Flash struct {
-	// Chip is the name that the kernel gives an MTD chip. It is empty for a disk,
-	// which names its partitions itself, in a GUID partition table.
+	// Chip is the kernel's name for an MTD chip. It is empty for a disk, whose partitions have
+	// names in a GUID partition table.
 	Chip string
-	// Size of a chip in bytes; 0 for a disk, and where QEMU's machine says it.
+	// Size of a chip in bytes; 0 for a disk, and for a machine of QEMU (QEMU.FlashSize).
 	Size int64
-	// Partitions in the order of their places.
+	// Partitions in the order of their offsets.
 	Partitions []Partition
 }
 
@@ -133,7 +132,7 @@ type Partition struct {
 	Offset, Size int64
 }
 
-// mtdparts is the word of the kernel's command line that names a chip's partitions
+// mtdparts returns the word of the kernel's command line with a chip's partitions
 // (drivers/mtd/parsers/cmdlinepart.c).
 func (f Flash) mtdparts() string {
 	var parts []string
@@ -143,31 +142,31 @@ func (f Flash) mtdparts() string {
 	return "mtdparts=" + f.Chip + ":" + strings.Join(parts, ",")
 }
 
-// QEMU is the machine that models a board.
+// QEMU is the machine that emulates a board.
 type QEMU struct {
-	// Binary is the emulator, and Package the Debian package that has it.
+	// Binary is the emulator and Package its Debian package.
 	Binary, Package string
-	// Machine and CPU are its -machine and -cpu; CPU may be empty.
+	// Machine and CPU are the arguments of -machine and -cpu; CPU may be empty.
 	Machine, CPU string
-	// Banks are the drives that the file of the flash, FlashSize bytes, is given as.
+	// Banks are the drives that the flash is divided into. Its file has FlashSize bytes.
 	Banks     []Bank
 	FlashSize int64
-	// BootMemory is the memory in MiB that the boot loader asks for, if it is not the
-	// board's.
+	// BootMemory is the memory in MiB that the boot loader needs, if it is not the board's; else
+	// 0.
 	BootMemory int
-	// Swapped is how much of the flash, from its start, QEMU takes for words of 32 bits in
-	// the other byte order when it starts the boot loader from there.
+	// Swapped is the number of bytes at the start of the flash that QEMU reads as 32-bit words
+	// in the other byte order when it starts a boot loader.
 	Swapped int64
-	// FlashDevice is a -device that takes the drive; empty if the machine has it.
+	// FlashDevice is the argument of -device for the drive; empty if the machine has it.
 	FlashDevice string
-	// Watchdog is a -device; empty if the machine has none.
+	// Watchdog is the argument of -device for a watchdog; empty if there is none.
 	Watchdog string
-	// HotPlug says that the machine can lose and gain a network card while it runs.
+	// HotPlug is whether network cards can be removed and added while the machine runs.
 	HotPlug bool
 }
 
 func malta(name, order, fragment, binary string, cpu CPU) Board {
-	// The kernel's device tree has other partitions; those of the command line win.
+	// Those in the kernel's device tree are different; the command line overrides them.
 	flash := Flash{Chip: "1e000000.flash", Partitions: []Partition{
 		{"boot", 0, 320 << 10},
 		{"image", 320 << 10, flash4MB},
@@ -177,14 +176,14 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 	image := Image{Form: UImage}
 	qemu := QEMU{Binary: binary, Package: "qemu-system-mips", Machine: "malta", CPU: "24Kc",
 		Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20,
-		// In a slot of its own choice it would be where ether1 is.
+		// Without an address it would be in the PCI slot of ether1.
 		Watchdog: watchdog + ",addr=0x13"}
 	line := "console=ttyS0,115200 " + commandLine + " " + flash.mtdparts()
 	if name == "maltael" {
-		// Debian has U-Boot for this byte order alone. It sees the chip at 0xBE000000, and
-		// memory that Postern leaves alone.
+		// Debian has U-Boot for this byte order only. The flash is at 0xBE000000 for it, and
+		// mem=32M keeps the kernel in the memory of the board.
 		image.BootLoader = BootLoader{Package: "u-boot-qemu", File: "/usr/lib/u-boot/maltael/u-boot.bin",
-			Environment: startInPlace(0xbe050000, 0x81000000, line+" mem=32M"), Command: "boot"}
+			Environment: oneImageEnvironment(0xbe050000, 0x81000000, line+" mem=32M"), Command: "boot"}
 		qemu.BootMemory, qemu.Swapped = 256, 0x3e0000
 	}
 	return Board{
@@ -198,15 +197,16 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 			Target:    "vmlinuz",
 			Image:     "vmlinuz",
 			Objects:   824,
-			// YAMON, the board's monitor. QEMU has none but for its environment, which has the
-			// random seed: the kernel reads that when it has begun to give memory out.
+			// The memory of YAMON, a real Malta's monitor program. QEMU only has YAMON's
+			// environment with the random seed, which the kernel reads when memory is already
+			// being allocated.
 			Unreserved:  "0x00001000 0x000ef000",
 			Reserved:    "0x00002000 0x00002000",
 			CommandLine: line,
 		},
-		// Slots 0x12 and 0x14 have an interrupt each (10 and 11). 0x12 and 0x13 share
-		// one, and nothing on this machine makes its 8259 level-triggered: when two
-		// cards call at once an edge is lost, and neither is heard again.
+		// PCI slots 0x12 and 0x14 have an interrupt each (10 and 11). 0x12 and 0x13 share one,
+		// and the 8259 of this machine is edge-triggered: if both cards raise it at once an edge
+		// is lost, and neither card gets an interrupt again.
 		Ports: []Port{
 			{Name: "ether1", Device: "pci0000:00/0000:00:12.0", QEMU: pciNIC + ",addr=0x12"},
 			{Name: "ether2", Device: "pci0000:00/0000:00:14.0", QEMU: pciNIC + ",addr=0x14"},
@@ -214,10 +214,10 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		WAN: "ether1", LAN: "ether2",
 		Consoles: []string{"ttyS0"},
 		Memory:   32,
-		// The processor's: it sets its Compare register while QEMU's other thread still handles
-		// the old one, without a lock, and when the host is busy an interrupt is lost now and
-		// then. The next comes when the counter has wrapped, 2^32 ticks later, which are 25.8 s:
-		// until then what waits for a timer waits.
+		// The processor's timer. The guest sets the Compare register while another thread of QEMU
+		// still handles the old value, without a lock, so that on a busy host an interrupt is
+		// lost now and then. The next one comes when the counter has wrapped, after 2^32 ticks
+		// or 25.8 s; until then no timer fires.
 		LossyTimer: "MIPS",
 		Flash:      flash,
 		Image:      image,
@@ -227,12 +227,12 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 }
 
 func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, image Image) Board {
-	// Two banks of 64 MiB that the kernel joins, with erase blocks of 256 KiB. The
-	// boot loader begins the first and has its environment at the start of the second.
+	// Two banks of 64 MiB, which the kernel joins, with erase blocks of 256 KiB. The boot loader
+	// is at the start of the first, its environment at the start of the second.
 	const bank = 64 << 20
 	machine := "virt"
 	if cpu.GOARCH == "arm" {
-		// Without LPAE the kernel cannot reach a PCI bus, which the watchdog is on, above 4 GB.
+		// The watchdog is on the PCI bus, which a kernel without LPAE cannot reach above 4 GB.
 		machine += ",highmem=off"
 	}
 	flash := Flash{Chip: "0.flash", Partitions: []Partition{
@@ -245,7 +245,7 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 	}}
 	kernel.CommandLine = "console=ttyAMA0,115200 " + commandLine + " " + flash.mtdparts()
 	image.BootLoader.Package = "u-boot-qemu"
-	image.BootLoader.Environment = startNewest(flash, 256<<10, 0x41400000, kernel.CommandLine)
+	image.BootLoader.Environment = twoSlotEnvironment(flash, 256<<10, 0x41400000, kernel.CommandLine)
 	return Board{
 		Name:        name,
 		Description: description,
@@ -260,7 +260,7 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 		Memory:   64,
 		Flash:    flash,
 		Image:    image,
-		// The last erase block of a slot tells of its state.
+		// The last erase block of a slot is its state.
 		ImageLimit: slotSize - 256<<10,
 		QEMU: QEMU{Binary: binary, Package: "qemu-system-arm", Machine: machine, CPU: cpuModel,
 			Banks: []Bank{
@@ -271,27 +271,27 @@ func virt(name, description, binary, cpuModel string, cpu CPU, kernel Kernel, im
 }
 
 const (
-	// commandLine is common to all boards: the kernel's own chatter stays in its
-	// log, what Postern says at notice and above is shown; a panic reboots.
+	// commandLine is common to all boards. Log lines at notice and above are shown on the
+	// console; a panic reboots after 10 s.
 	commandLine = "loglevel=6 panic=10"
 
-	// pciNIC has no option ROM: nothing boots from the network here.
+	// pciNIC is a card without an option ROM, since no board boots from the network.
 	pciNIC = "virtio-net-pci,romfile="
 
-	// watchdog is QEMU's: it resets the machine.
+	// watchdog is QEMU's device that resets the machine.
 	watchdog = "i6300esb"
 
-	// flash4MB is the image's part of a 4 MB chip.
+	// flash4MB is the size of the image's partition on a 4 MB chip.
 	flash4MB = 3520 << 10
 
-	// slotSize is that of each of two slots on a board with room.
+	// slotSize is the size of each of two slots.
 	slotSize = 24 << 20
 )
 
-// All returns the boards in the order in which they are listed.
+// All returns all boards, those of Lab first.
 func All() []Board { return append(Lab(), routers()...) }
 
-// Lab returns the boards that are QEMU's machines: those that tests boot.
+// Lab returns the boards that only exist in QEMU. The tests boot them.
 func Lab() []Board {
 	return []Board{
 		malta("malta", "big", "mips-be", "qemu-system-mips",
@@ -326,7 +326,7 @@ func Lab() []Board {
 	}
 }
 
-// ByName finds a board; an unknown name is an error that lists the known ones.
+// ByName returns the board of that name. The error for an unknown name lists the known ones.
 func ByName(name string) (Board, error) {
 	var names []string
 	for _, b := range All() {
@@ -338,7 +338,7 @@ func ByName(name string) (Board, error) {
 	return Board{}, fmt.Errorf("no board %q: there are %s", name, strings.Join(names, ", "))
 }
 
-// PortNames lists the names of the ports in order.
+// PortNames returns the names of the ports in their order.
 func (b Board) PortNames() []string {
 	var names []string
 	for _, p := range b.Ports {
@@ -347,12 +347,12 @@ func (b Board) PortNames() []string {
 	return names
 }
 
-// GoEnv is the environment in which `go build` makes a program for the board,
-// statically linked.
+// GoEnv returns the environment, as name=value, in which go build makes a static program for
+// the board.
 func (b Board) GoEnv() []string {
 	env := []string{"GOOS=linux", "CGO_ENABLED=0", "GOARCH=" + b.CPU.GOARCH}
 	if b.CPU.GOMIPS != "" {
-		// Each width has a variable of its own, and takes no notice of the other's.
+		// GOMIPS is for 32 bits, GOMIPS64 for 64.
 		env = append(env, "GOMIPS="+b.CPU.GOMIPS, "GOMIPS64="+b.CPU.GOMIPS)
 	}
 	if b.CPU.GOARM != "" {
@@ -364,8 +364,7 @@ func (b Board) GoEnv() []string {
 //go:embed kernel/*.config
 var fragments embed.FS
 
-// KernelFragments returns the text of the board's kernel fragments, joined in
-// their order.
+// KernelFragments returns the text of the board's kernel fragments, concatenated.
 func (b Board) KernelFragments() (string, error) {
 	var all strings.Builder
 	for _, name := range b.Kernel.Fragments {
@@ -381,12 +380,12 @@ func (b Board) KernelFragments() (string, error) {
 //go:embed default.rsc
 var defaultConfiguration string
 
-// DefaultConfiguration is what the board starts with when nothing else is kept,
-// in the command language.
+// DefaultConfiguration returns the configuration, in the command language, with which a board
+// starts that has kept none.
 func (b Board) DefaultConfiguration() string {
 	wan, lan := b.WAN, b.LAN
 	if wan == "" {
-		wan = "another" // in a comment
+		wan = "another" // only in a comment of the file
 	}
 	var text strings.Builder
 	for line := range strings.Lines(defaultConfiguration) {
@@ -405,7 +404,7 @@ func (b Board) DefaultConfiguration() string {
 	return text.String()
 }
 
-// Verified says how far the board was tested.
+// Verified says in a few words how the board was tested.
 func (b Board) Verified() string {
 	if machine, _, _ := strings.Cut(b.QEMU.Machine, ","); machine != "" {
 		return "booted in QEMU, machine " + machine
@@ -413,9 +412,8 @@ func (b Board) Verified() string {
 	return "built and checked only"
 }
 
-// Serial returns the terminal of the serial line that the kernel and the first console use,
-// as its name in /dev, and its speed in bits per second. It has 8 data bits, no parity and
-// one stop bit.
+// Serial returns the serial line of the kernel and of the first console: its name in /dev and
+// its speed in bits per second. The line has 8 data bits, no parity and one stop bit.
 func (b Board) Serial() (terminal, speed string) {
 	for word := range strings.FieldsSeq(b.Kernel.CommandLine) {
 		if console, ok := strings.CutPrefix(word, "console="); ok {

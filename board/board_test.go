@@ -40,7 +40,7 @@ func TestBoards(t *testing.T) {
 			assert.NotEmpty(t, b.Image.Form)
 			assert.NotEmpty(t, b.Kernel.Name)
 			assert.NotEmpty(t, b.Kernel.Target)
-			assert.True(t, b.QEMU.Machine != "" || b.Flashing != "", "how it is flashed, unless it is a machine of QEMU")
+			assert.True(t, b.QEMU.Machine != "" || b.Flashing != "", "it says how it is flashed, unless only QEMU has it")
 			if b.Flash.Partitions != nil {
 				assert.Positive(t, b.ImageLimit)
 			}
@@ -63,7 +63,7 @@ func TestBoards(t *testing.T) {
 	}
 }
 
-// TestKernels checks that boards of one kernel name build one kernel.
+// TestKernels checks that boards with the same kernel name build the same kernel.
 func TestKernels(t *testing.T) {
 	first := map[string]Board{}
 	for _, b := range All() {
@@ -79,7 +79,7 @@ func TestKernels(t *testing.T) {
 	}
 }
 
-// TestOcteonRamdisk checks that the kernel is told where the image has the initramfs.
+// TestOcteonRamdisk checks that the kernel looks for the initramfs where the image has it.
 func TestOcteonRamdisk(t *testing.T) {
 	b, err := ByName("edgerouter-lite")
 	require.NoError(t, err)
@@ -88,7 +88,7 @@ func TestOcteonRamdisk(t *testing.T) {
 	assert.Contains(t, fragments, fmt.Sprintf(`CONFIG_CMDLINE="rd_start=%#x rd_size=%#x `, b.Image.Ramdisk, b.Image.RamdiskSize))
 }
 
-// TestDeviceTreeChanges checks that each file of changes is some board's.
+// TestDeviceTreeChanges checks that each file of changes belongs to a board.
 func TestDeviceTreeChanges(t *testing.T) {
 	files, err := deviceTreeChanges.ReadDir("dts")
 	require.NoError(t, err)
@@ -129,15 +129,15 @@ func TestDefaultConfiguration(t *testing.T) {
 	assert.Equal(t, defaultConfiguration, malta.DefaultConfiguration())
 }
 
-// TestFlash checks that the partitions of each board lie on its flash, apart.
+// TestFlash checks that the partitions of each board fit on its flash and do not overlap.
 func TestFlash(t *testing.T) {
 	for _, b := range All() {
 		t.Run(b.Name, func(t *testing.T) {
 			var end, kept int64
 			for _, p := range b.Flash.Partitions {
-				assert.GreaterOrEqual(t, p.Offset, end, "%s begins before the one ahead of it ends", p.Name)
+				assert.GreaterOrEqual(t, p.Offset, end, "%s overlaps the partition before it", p.Name)
 				assert.Positive(t, p.Size, p.Name)
-				assert.Zero(t, (p.Offset|p.Size)%(64<<10), "%s is not made of erase blocks", p.Name)
+				assert.Zero(t, (p.Offset|p.Size)%(64<<10), "%s does not consist of erase blocks", p.Name)
 				end = p.Offset + p.Size
 				switch p.Name {
 				case ConfigurationPartition:

@@ -1,19 +1,19 @@
 package board
 
-// SlotStates is the name of the partition, on boards with two slots on a disk or card,
-// that tells of the slots' state. It holds a cpio archive, newc, with the files a and b,
-// of which nothing but the contents of these two changes: a boot loader writes there
-// without knowing a file system. Each is a text of lines as name=value (docs/DISKS.md).
+// SlotStates is the name of the partition with the state of the slots, on boards with two slots
+// on a disk or card. It has a cpio archive, newc, with the files a and b, so that a boot loader
+// can write to them without a file system: only their contents change. Each has lines of
+// name=value (docs/DISKS.md).
 const SlotStates = "postern-slots"
 
-// SlotStateOffsets are where in that partition the state of each slot is, and
-// SlotStateSize the length of one: a sector of any disk, also one of 4096 bytes.
+// SlotStateOffsets are the offsets of the two states in that partition, and SlotStateSize is
+// the size of each, in bytes: one sector even of a disk with sectors of 4096 bytes.
 var SlotStateOffsets = [2]int{4096, 12288}
 
 const SlotStateSize = 4096
 
-// DiskSize is the size of a disk's image in bytes: that of the smallest card, a power
-// of two as QEMU's are, with room for the copy of the partition table at its end.
+// DiskSize returns the size of a disk's image in bytes. It is a power of two, which QEMU needs
+// for a card, with room for the second partition table at its end.
 func (f Flash) DiskSize() int64 {
 	last := f.Partitions[len(f.Partitions)-1]
 	size := int64(1 << 20)
@@ -23,7 +23,7 @@ func (f Flash) DiskSize() int64 {
 	return size
 }
 
-// pcDisk is that of a PC: GRUB for BIOS, UEFI's system partition, two slots.
+// pcDisk is the disk of a PC: GRUB for BIOS, the system partition for UEFI, two slots.
 func pcDisk() Flash {
 	return Flash{Partitions: []Partition{
 		{"boot", 1 << 20, 1 << 20},

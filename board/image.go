@@ -2,79 +2,75 @@ package board
 
 import "embed"
 
-// Image is how a board's boot loader takes kernel and initramfs.
+// Image says how a board's boot loader takes kernel and initramfs.
 type Image struct {
-	// Form is the form of a slot image: what is at the start of the partition image,
-	// image-a or image-b.
+	// Form is the format of a slot image, which is written to the partition image, image-a or
+	// image-b.
 	Form Form
-	// Load is where in memory the boot loader puts the kernel and begins it; 0 if the
-	// kernel's file says so itself. Ramdisk is where it puts the initramfs, if the form
-	// asks for one.
+	// Load is the address in memory where the boot loader puts and starts the kernel; 0 if the
+	// kernel's file has it. Ramdisk is the address of the initramfs, if the form needs one.
 	Load, Ramdisk uint64
-	// RamdiskSize is how many bytes there are for the initramfs where the boot loader
-	// has to be told; 0 if not.
+	// RamdiskSize is the number of bytes at Ramdisk, if it is fixed; else 0.
 	RamdiskSize int64
-	// Hardware is the number of the board in a header of TP-Link's.
+	// Hardware is the board's number in TP-Link's header.
 	Hardware uint32
-	// DeviceTrees are those that travel with the kernel: paths below
-	// arch/ARCH/boot/dts of its source, without suffix. None if the machine or the
-	// boot loader has it.
+	// DeviceTrees are the device trees in the image: paths below arch/ARCH/boot/dts of the
+	// kernel's source, without suffix. None if the boot loader or QEMU provides the tree.
 	DeviceTrees []string
-	// BootLoader is what the factory image begins with; none for a board that keeps
-	// its own, or that is started by QEMU.
+	// BootLoader is the boot loader in the factory image; none for a board that keeps its own,
+	// or that QEMU starts by its kernel.
 	BootLoader BootLoader
 }
 
-// Form is a form of slot image.
+// Form is a format of slot images.
 type Form string
 
 const (
-	// UImage is U-Boot's legacy image (include/image.h of its source), type
-	// multi-file: kernel and initramfs, each as it is, under one CRC-32.
+	// UImage is U-Boot's legacy image (include/image.h of its source) of the type multi-file:
+	// kernel and initramfs, with one CRC-32.
 	UImage Form = "uImage"
-	// FIT is U-Boot's flattened image tree (doc/uImage.FIT there): kernel, initramfs
-	// and device trees with hashes, and an RSA signature of the configuration.
+	// FIT is U-Boot's flattened image tree (doc/uImage.FIT of its source): kernel, initramfs and
+	// device trees with hashes, and an RSA signature of the configuration.
 	FIT Form = "FIT"
-	// Archive is a cpio archive, newc, not compressed, with the files kernel and
-	// initramfs: GRUB reads it.
+	// Archive is a cpio archive for GRUB: newc, not compressed, with the files kernel and
+	// initramfs and their hashes.
 	Archive Form = "cpio"
-	// FlatUImage is U-Boot's legacy image of one file, packed by LZMA: kernel, device
-	// tree and initramfs as they lie in memory, for a boot loader that knows of the
-	// kernel alone.
+	// FlatUImage is U-Boot's legacy image of one file, packed by LZMA: kernel, device tree and
+	// initramfs as they are in memory, for a boot loader that only knows kernels.
 	FlatUImage Form = "uImage of one file"
-	// TPLink is the same behind the header, version 1, of TP-Link's boot loaders.
+	// TPLink is the same with the header of TP-Link's boot loaders, version 1.
 	TPLink Form = "TP-Link v1"
-	// ELF is the same as an ELF file, not packed.
+	// ELF is the same in an ELF file, not packed.
 	ELF Form = "ELF"
-	// Files is a folder for a boot loader that reads a file system: kernel, initramfs
-	// and device trees.
+	// Files are separate files for a boot loader that reads a file system: kernel, initramfs and
+	// device trees.
 	Files Form = "files"
 )
 
-// Slots are the names of the partitions for images on a board that has two of them:
-// one runs, an upgrade goes into the other.
+// Slots are the names of the partitions for images on a board with two of them: one image runs,
+// an upgrade replaces the other.
 var Slots = [2]string{"image-a", "image-b"}
 
-// BootLoader is one that Debian has.
+// BootLoader is a boot loader from Debian.
 type BootLoader struct {
-	// Package is its Debian package, and File the file in it that goes to the start of
-	// the partition boot.
+	// Package is its Debian package. File is the file in it that is written to the start of the
+	// partition boot.
 	Package, File string
-	// Source is set for one that is built from a Debian source package, of the version
-	// that Package is of: with the configuration Config to the file File, which goes to
-	// Offset bytes from the start of a card, in front of all partitions.
+	// Source, if set, is a Debian source package from which it is built instead, in the version
+	// of Package, with the configuration Config. The result is the file File, which is written to
+	// a card at Offset in bytes, before all partitions.
 	Source, Config string
 	Offset         int64
-	// Environment are U-Boot's variables, as name=value, that go into the partition
-	// environment at the factory. Nothing writes there later.
+	// Environment are U-Boot's variables, as name=value, in the partition environment of the
+	// factory image. Nothing writes there later.
 	Environment []string
-	// Command is one of U-Boot's, a single word, that its control device tree is to have
-	// it run at the start (doc/device-tree-bindings/config.txt of its source), for a
-	// U-Boot that was built without autoboot.
+	// Command is a command of one word that U-Boot runs at its start, for a U-Boot that was
+	// built without autoboot. It is written into the control device tree
+	// (doc/device-tree-bindings/config.txt of its source).
 	Command string
 }
 
-// Partition returns the partition of a name, and whether there is one.
+// Partition returns the partition of that name, and whether there is one.
 func (f Flash) Partition(name string) (Partition, bool) {
 	for _, p := range f.Partitions {
 		if p.Name == name {
@@ -84,22 +80,22 @@ func (f Flash) Partition(name string) (Partition, bool) {
 	return Partition{}, false
 }
 
-// Bank is a part of the flash's file that QEMU takes as one drive.
+// Bank is a part of the flash's file that is one drive in QEMU.
 type Bank struct {
-	// Drive is a -drive without file, format, offset and size.
+	// Drive is the argument of -drive without file, format, offset and size.
 	Drive string
 	// Offset and Size are the part of the file, in bytes.
 	Offset, Size int64
-	// Firmware says that with this bank QEMU begins with the boot loader in it, also if
-	// it is given a kernel: without a boot loader the bank is left out.
+	// Firmware is whether QEMU, with this bank, starts the boot loader in it even if it has a
+	// kernel to start. To start a kernel the bank is left out.
 	Firmware bool
 }
 
 //go:embed dts/*.dtsi
 var deviceTreeChanges embed.FS
 
-// DeviceTreeChanges are lines that follow the board's device tree from the kernel's
-// source, where that lacks something; empty for most boards.
+// DeviceTreeChanges returns lines to append to the board's device tree from the kernel's source,
+// where that lacks something; "" for most boards.
 func (b Board) DeviceTreeChanges() string {
 	text, err := deviceTreeChanges.ReadFile("dts/" + b.Name + ".dtsi")
 	if err != nil {

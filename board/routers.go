@@ -5,10 +5,9 @@ import (
 	"strings"
 )
 
-// The boards that one can buy. What is said of their flash and of their boot loaders is
-// from their device trees in the kernel's source, and where these are silent from what
-// their vendors' firmware and OpenWrt have. Nobody has started Postern on one of them:
-// Verified says so.
+// The boards that one can buy. Their flash layouts and boot loaders are taken from their device
+// trees in the kernel's source, or else from their vendors' firmware and from OpenWrt. Nobody
+// has started Postern on one of them yet, as Verified says.
 
 // Processors of the boards.
 var (
@@ -20,7 +19,7 @@ var (
 	amd64    = CPU{GOARCH: "amd64", Cross: "x86_64-linux-gnu-", Debian: "amd64"}
 )
 
-// Kernels that boards have in common; each board adds its command line.
+// Kernels that several boards share; each board adds its command line.
 var (
 	armv7Kernel = Kernel{Name: "armv7", Arch: "arm",
 		Fragments: []string{"common", "disk", "arm", "virt", "flash", "spi-nor", "button", "arm-boards", "armv7"},
@@ -41,8 +40,8 @@ var (
 		Target:    "vmlinux", Image: "vmlinux", Objects: 900}
 )
 
-// with returns the kernel with its command line: the terminal, what all boards have,
-// and the partitions of a flash chip.
+// with returns the kernel with a command line: the serial line, the words for all boards, and
+// the partitions of a flash chip.
 func (k Kernel) with(console string, f Flash) Kernel {
 	k.CommandLine = "console=" + console + " " + commandLine
 	if f.Chip != "" {
@@ -51,7 +50,7 @@ func (k Kernel) with(console string, f Flash) Kernel {
 	return k
 }
 
-// switchPorts are ports of a switch by DSA: the kernel names them as their labels say.
+// switchPorts returns ports of a switch (DSA), which have the names of their labels.
 func switchPorts(names ...string) []Port {
 	var ports []Port
 	for _, n := range names {
@@ -60,9 +59,8 @@ func switchPorts(names ...string) []Port {
 	return ports
 }
 
-// card is the layout of an SD card or an eMMC chip: a file system that the boot loader
-// reads, and behind it what a PC's disk has. What is before the file system is the boot
-// loader's own.
+// card is the layout of an SD card or an eMMC chip: a file system that the boot loader reads,
+// then the partitions of a PC's disk. The space before the file system is the boot loader's.
 func card() Flash {
 	return Flash{Partitions: []Partition{
 		{"boot", 16 << 20, 16 << 20},
@@ -74,12 +72,12 @@ func card() Flash {
 	}}
 }
 
-// cardFlashing is how to flash a board that starts from a card with its own boot loader.
+// cardFlashing is Board.Flashing of a board that starts from a card by its own boot loader.
 const cardFlashing = "write factory.img to the card; the board's own U-Boot runs boot.scr of the first partition"
 
-// armBoard is a board that its own U-Boot starts from a card. load is where in memory the
-// kernel goes: free of what U-Boot has loaded by then (its kernel_addr_r and what is
-// around it) and of what firmware keeps, and for ARMv8 a multiple of 2 MiB.
+// armBoard returns a board that its own U-Boot starts from a card. load is the address of the
+// kernel in memory. It must not overlap what U-Boot has loaded by then (around its
+// kernel_addr_r) or memory of the firmware, and must be a multiple of 2 MiB for ARMv8.
 func armBoard(name, description, tree, console string, cpu CPU, kernel Kernel, load uint64, memory int, ports []Port, wan string, lan ...string) Board {
 	flash := card()
 	terminal, _, _ := strings.Cut(console, ",")
@@ -98,7 +96,7 @@ func armBoard(name, description, tree, console string, cpu CPU, kernel Kernel, l
 }
 
 func routers() []Board {
-	// The chip's first 128 KiB are the boot loader's, its last 64 the radio's.
+	// The first 128 KiB are the boot loader's, the last 64 KiB the radio's calibration.
 	mr3020 := Flash{Chip: "spi0.0", Size: 4 << 20, Partitions: []Partition{
 		{"boot", 0, 128 << 10},
 		{"image", 128 << 10, 3776 << 10},
@@ -112,7 +110,7 @@ func routers() []Board {
 		{StatePartition, 16192 << 10, 128 << 10},
 		{"art", 16320 << 10, 64 << 10},
 	}}
-	// The first three are in the device tree.
+	// The first three partitions are those of the device tree.
 	gnubee := Flash{Chip: "spi0.0", Size: 32 << 20, Partitions: []Partition{
 		{"boot", 0, 192 << 10},
 		{"environment", 192 << 10, 64 << 10},
@@ -121,14 +119,14 @@ func routers() []Board {
 		{ConfigurationPartition, 32512 << 10, 128 << 10},
 		{StatePartition, 32640 << 10, 128 << 10},
 	}}
-	// The stick inside: its first partition is a FAT file system that the boot loader
-	// reads the image from.
+	// The stick in the case. The boot loader reads the image from the FAT file system on its
+	// first partition.
 	stick := Flash{Partitions: []Partition{
 		{"boot", 1 << 20, 32 << 20},
 		{ConfigurationPartition, 33 << 20, 1 << 20},
 		{StatePartition, 34 << 20, 1 << 20},
 	}}
-	const uimage = "at the boot loader's prompt, with a TFTP server: load slot.img and write it to the partition image; or by the vendor's recovery page"
+	const uimage = "at the boot loader's prompt, load slot.img from a TFTP server and write it to the partition image; or use the vendor's recovery page"
 	return []Board{
 		{
 			Name: "tl-mr3020", Description: "TP-Link TL-MR3020 v1, AR9331, one port", CPU: mipsBE,
@@ -136,7 +134,7 @@ func routers() []Board {
 			Ports:  []Port{{Name: "ether1", Device: "platform/ahb/19000000.ethernet"}},
 			LAN:    "ether1", Consoles: []string{"ttyATH0"}, Memory: 32, Flash: mr3020, ImageLimit: 3776 << 10,
 			Image:    Image{Form: TPLink, Hardware: 0x3020_0001, DeviceTrees: []string{"qca/ar9331_tl_mr3020"}},
-			Flashing: "give factory.img to the vendor's page for upgrades; later, or after a failure, load slot.img by TFTP at the boot loader's prompt and write it to 0x9f020000",
+			Flashing: "give factory.img to the vendor's page for upgrades; after a failure, load slot.img by TFTP at the boot loader's prompt and write it to 0x9f020000",
 		},
 		{
 			Name: "dpt-module", Description: "DPTechnics DPT-Module, AR9331, two ports", CPU: mipsBE,
@@ -147,12 +145,12 @@ func routers() []Board {
 			Flashing: uimage,
 		},
 		{
-			// The kernel has no driver for its NAND flash: nothing is kept.
+			// It keeps nothing: the kernel has no driver for its NAND flash.
 			Name: "tplink-hc220-g5", Description: "TP-Link HC220 G5 v1, MT7621, three ports", CPU: mipsLE,
 			Kernel: mt7621Kernel.with("ttyS0,115200", Flash{}), Ports: switchPorts("wan", "lan1", "lan2"),
 			WAN: "wan", LAN: "lan1", Bridged: []string{"lan2"}, Consoles: []string{"ttyS0"}, Memory: 128,
 			Image:    Image{Form: FlatUImage, DeviceTrees: []string{"ralink/mt7621-tplink-hc220-g5-v1"}},
-			Flashing: "not at all: Linux 6.12 has no driver for its flash. Load slot.img by TFTP at the boot loader's prompt, and bootm; settings last until the power is off",
+			Flashing: "not possible: Linux 6.12 has no driver for its flash. Load slot.img by TFTP at the boot loader's prompt and start it by bootm; settings are lost when the power is off",
 		},
 		{
 			Name: "gnubee-pc1", Description: "GnuBee Personal Cloud 1, MT7621, two ports", CPU: mipsLE,
@@ -164,11 +162,11 @@ func routers() []Board {
 		{
 			Name: "edgerouter-lite", Description: "Ubiquiti EdgeRouter Lite (e100), Octeon, three ports", CPU: mips64BE,
 			Kernel: octeonKernel.with("ttyS0,115200", stick),
-			// The driver names the ports of one device: eth0 to eth2, as the case does.
+			// One device has all ports. The driver names them as the case does.
 			Ports: switchPorts("eth0", "eth1", "eth2"), WAN: "eth0", LAN: "eth1", Bridged: []string{"eth2"},
 			Consoles: []string{"ttyS0"}, Memory: 512, Flash: stick, ImageLimit: 31 << 20,
 			Image:    Image{Form: ELF, Ramdisk: octeonRamdisk, RamdiskSize: octeonRamdiskSize, DeviceTrees: []string{"cavium-octeon/ubnt_e100"}},
-			Flashing: "write factory.img to the stick inside, in another computer: the boot loader takes vmlinux.64 from it, as it is set to by the vendor",
+			Flashing: "write factory.img, in another computer, to the USB stick that is in the case; the boot loader starts vmlinux.64 from it, as the vendor has set",
 		},
 		orangePiPC(),
 		armBoard("bananapi-r2", "Banana Pi R2, MT7623, five ports", "mediatek/mt7623n-bananapi-bpi-r2", "ttyS0,115200",
@@ -189,21 +187,20 @@ func routers() []Board {
 	}
 }
 
-// octeonRamdisk is where the initramfs of an Octeon lies, as its processor sees memory,
-// and octeonRamdiskSize the room for it: its kernel takes them from its command line
-// alone, a part of which is compiled in (kernel/octeon.config), so that they are the same
-// in all images.
+// octeonRamdisk is the virtual address of the initramfs on an Octeon, and octeonRamdiskSize its
+// size in bytes. They are the same in all images, since its kernel takes them from the command
+// line only, and that part of it is compiled in (kernel/octeon.config).
 const (
 	octeonRamdisk     = 0xFFFF_FFFF_8210_0000
 	octeonRamdiskSize = 4 << 20
 )
 
-// rpi4 starts by the firmware of Broadcom, which reads files.
+// rpi4 starts by Broadcom's firmware, which reads files.
 func rpi4() Board {
 	b := armBoard("rpi-4", "Raspberry Pi 4, BCM2711, one port; a second by USB", "broadcom/bcm2711-rpi-4-b", "ttyS1,115200", arm64, arm64Kernel, 0, 1024,
 		[]Port{
 			{Name: "ether1", Device: "platform/scb/fd580000.ethernet"},
-			// The first adapter on USB, whose controller is on PCI Express.
+			// The first USB adapter; the USB controller is on PCI Express.
 			{Name: "ether2", Device: "platform/scb/fd500000.pcie"},
 		}, "ether1", "ether2")
 	b.Image.Form = Files
@@ -212,33 +209,33 @@ func rpi4() Board {
 		{ConfigurationPartition, 33 << 20, 1 << 20},
 		{StatePartition, 34 << 20, 1 << 20},
 	}}
-	// Beside it there is room for the firmware.
+	// The rest of the partition boot is for the firmware.
 	b.ImageLimit = 24 << 20
-	b.Flashing = "write factory.img to a card, and add start4.elf and fixup4.dat of the Raspberry Pi's firmware, which Debian may not ship, to its first partition"
+	b.Flashing = "write factory.img to a card and copy start4.elf and fixup4.dat of the Raspberry Pi's firmware, which is not free, to its first partition"
 	return b
 }
 
-// anyPC is a PC of whoever has one, started by BIOS or UEFI from the disk of the machine
-// pc. Its ports are in the order in which the kernel finds them.
+// anyPC is any PC. It has the disk of the machine pc and starts by BIOS or UEFI. Its ports are
+// numbered in the order in which the kernel finds them.
 func anyPC() Board {
 	b := Board{
 		Name: "x86-64", Description: "Any 64-bit PC, BIOS or UEFI, serial console, up to eight ports",
 		CPU: amd64, Kernel: pcKernel.with("ttyS0,115200", Flash{}), WAN: "ether1", LAN: "ether2",
 		Consoles: []string{"ttyS0"}, Memory: 64, Flash: pcDisk(),
 		Image: Image{Form: Archive}, ImageLimit: slotSize,
-		Flashing: "write factory.img to the disk: SATA, NVMe, SD card or stick",
+		Flashing: "write factory.img to a disk: SATA, NVMe, SD card or USB stick",
 	}
 	for i := range 8 {
 		b.Ports = append(b.Ports, Port{Name: fmt.Sprintf("ether%d", i+1), Device: fmt.Sprintf("eth%d", i)})
 	}
-	// Another chip set than pc's, with cards and disks that PCs have.
+	// A machine with another chip set than pc's, and with cards and disks that PCs have.
 	b.QEMU = QEMU{Binary: "qemu-system-x86_64", Package: "qemu-system-x86", Machine: "q35,usb=on",
 		Banks: []Bank{{Drive: "if=none,id=flash", Size: 64 << 20}}, FlashSize: 64 << 20, FlashDevice: "ide-hd,drive=flash,bus=ide.0"}
 	b.Ports[0].QEMU, b.Ports[1].QEMU = "e1000e,romfile=", "e1000e,romfile="
 	return b
 }
 
-// apu2 has ports of its own, whatever cards are plugged in beside them.
+// apu2 is a PC whose own three ports are named, whatever cards are plugged in.
 func apu2() Board {
 	b := anyPC()
 	b.Name, b.Description, b.Memory = "apu2", "PC Engines apu2, AMD GX-412TC, three ports", 2048
@@ -248,6 +245,6 @@ func apu2() Board {
 		{Name: "ether3", Device: "pci0000:00/0000:00:02.4"},
 	}
 	b.Bridged = []string{"ether3"}
-	b.QEMU = QEMU{} // which knows no such card there
+	b.QEMU = QEMU{} // it has no such cards at these places
 	return b
 }

@@ -2,24 +2,25 @@ package board
 
 import "fmt"
 
-// What U-Boot is to do is in its environment, as commands of its shell. It is written
-// at the factory and never again: a cut of the power cannot damage it, and what does
-// change, the state of the slots, is read from the slots.
+// U-Boot's environment holds the commands of its shell that choose and start an image. It is
+// part of the factory image and never written again, so that a power cut cannot damage it. What
+// changes, the state of the slots, is in the slots.
 
-// startInPlace is the environment of a board with one image, which begins at the address
-// image of U-Boot's; ramdisk is where the initramfs goes in memory.
+// oneImageEnvironment returns the environment of a board with one image. image is the image's
+// address on flash and ramdisk the address for the initramfs in memory, both as U-Boot sees
+// them.
 //
-// The kernel's bootm does not tell a MIPS kernel of its initramfs: that is taken out
-// ahead of it, which sets filesize and checks the whole image, too. If the image is
-// damaged there is a prompt, which is the editor of a variable: U-Boot was told to start
-// without one (BootLoader.Command), and that is all that it has.
-func startInPlace(image, ramdisk uint64, commandLine string) []string {
+// bootm does not tell a MIPS kernel where its initramfs is. So imxtract copies the initramfs
+// first; it also sets filesize and checks the whole image. If the image is damaged there is a
+// prompt, the editor of a variable: U-Boot was told to start without its own prompt
+// (BootLoader.Command), and has no other.
+func oneImageEnvironment(image, ramdisk uint64, commandLine string) []string {
 	return []string{
-		// U-Boot's memory is so tight with an environment that to set this, which it does
-		// itself, has to take the place of a text as long.
+		// U-Boot sets this variable itself. With an environment its heap is so small that it
+		// can only replace a value of the same length.
 		"fdtcontroladdr=00000000",
 		"args=" + commandLine,
-		// bootm is not to copy the initramfs a second time.
+		// bootm must not copy the initramfs again.
 		"initrd_high=0xffffffff",
 		fmt.Sprintf("start=imxtract ${image} 1 %#x && setenv bootargs ${args} rd_start=%#x rd_size=0x${filesize} && bootm ${image}", ramdisk, ramdisk),
 		"ipaddr=192.168.0.1",
@@ -31,9 +32,8 @@ func startInPlace(image, ramdisk uint64, commandLine string) []string {
 	}
 }
 
-// Words of a slot's state, which is in its last erase block: offsets, and the values
-// that tell. Flash can clear bits without being erased, so what becomes true later
-// becomes 0.
+// A slot's state is in its last erase block, as 32-bit words. These are their offsets and
+// values. Flash can clear bits without an erase, so a word is 0 for true.
 const (
 	slotMagic = 0x50535431
 
@@ -43,17 +43,16 @@ const (
 	slotUntouched uint32 = 0xffffffff
 )
 
-// startNewest is the environment of a board with two slots in parts of its flash that
-// U-Boot sees at their offsets in it: the newer image if it is confirmed, or was not
-// tried yet, then the other one, and if neither starts whatever is there and signed,
-// which may be one that somebody has written by hand. That an image is tried is
-// programmed by hand: U-Boot's driver knows but half of these chips. rescue is a place
-// in memory for an image that comes by the network, which U-Boot's stack, bootm and what
-// that makes of the image leave free.
-func startNewest(flash Flash, eraseBlock int64, rescue uint64, commandLine string) []string {
+// twoSlotEnvironment returns the environment of a board with two slots. U-Boot must see the
+// flash at address 0. It starts the newer image if that is confirmed or was not tried yet, then
+// the other one. If neither starts it tries any signed image in a slot, such as one that was
+// written by hand. The word for "tried" is programmed by mw, since U-Boot's driver finds only
+// half of these chips. rescue is an address in memory for an image from the network, which
+// U-Boot's stack and bootm leave free.
+func twoSlotEnvironment(flash Flash, eraseBlock int64, rescue uint64, commandLine string) []string {
 	const fitMagic uint32 = 0xedfe0dd0 // of a device tree, as a little-endian word
 	env := []string{
-		// A key that is held while the power comes stops it, and there is no wait for one.
+		// A key that is held during power-on stops U-Boot; it does not wait for one.
 		"bootdelay=0",
 		"args=" + commandLine,
 	}
@@ -64,14 +63,14 @@ func startNewest(flash Flash, eraseBlock int64, rescue uint64, commandLine strin
 			name, name, p.Offset, state, state+slotSequence, state+slotTried, state+slotConfirmed))
 	}
 	return append(env,
-		// By hand, at the prompt: a signed image from a TFTP server on the first port.
+		// For "run rescue" at the prompt: a signed image from a TFTP server at the first port.
 		"ipaddr=192.168.0.1",
 		"serverip=192.168.0.2",
 		fmt.Sprintf("rescue=setenv image %#x; tftpboot ${image} slot.img && run start", rescue),
 		fmt.Sprintf("whole=itest.l *${state} == %#x", slotMagic),
-		// Intel's command set: program a word of both chips, and read again.
+		// Intel's command set: program a word of both chips, then return to reading.
 		"mark=mw.l ${tried} 0x00400040; mw.l ${tried} 0; mw.l ${tried} 0x00ff00ff",
-		// A FIT and nothing else: the old form of image has no signature to check.
+		// Only a FIT: the legacy image has no signature.
 		fmt.Sprintf("start=if itest.l *${image} == %#x; then setenv bootargs ${args} postern.slot=${slot}; "+
 			"bootm ${image}#conf ${image}#conf ${fdtcontroladdr}; fi; echo Slot ${slot} does not start.", fitMagic),
 		"try=if run whole; then if itest.l *${confirmed} == 0; then run start; "+

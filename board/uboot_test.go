@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// variable returns what a board's U-Boot has in its environment.
+// variable returns a variable of a board's U-Boot environment.
 func variable(t *testing.T, b Board, name string) string {
 	t.Helper()
 	for _, v := range b.Image.BootLoader.Environment {
@@ -21,7 +21,7 @@ func variable(t *testing.T, b Board, name string) string {
 	return ""
 }
 
-// TestEnvironment checks that U-Boot looks where the images are.
+// TestEnvironment checks that U-Boot's environment has the addresses of the images.
 func TestEnvironment(t *testing.T) {
 	for _, b := range All() {
 		if len(b.Image.BootLoader.Environment) == 0 {

@@ -1,15 +1,14 @@
-# What U-Boot does on a card of Postern: its distro_bootcmd finds this script, made by
-# mkimage, in the first partition. Variables of its own are the kind of device, its
-# number and the addresses that every board has (doc/develop/distro.rst there). Numbers
-# are hexadecimal, but for those that test compares.
+# U-Boot's script on a card of Postern. mkimage packs it, and U-Boot's distro_bootcmd finds it
+# in the first partition. U-Boot sets devtype, devnum and the addresses
+# (doc/develop/distro.rst of its source). Numbers are hexadecimal, except in test.
 echo "Postern: looking for a slot"
 ${devtype} dev ${devnum}
 part start ${devtype} ${devnum} @STATES@ states
 setenv block ${ramdisk_addr_r}
 setenv fit ${ramdisk_addr_r}
 
-# recall: reads the state of a slot at the sector state. worth is 2 if it may be
-# started, 1 if it was tried and never confirmed, 0 if it holds no whole image.
+# recall: read the state of a slot at the sector state. worth is 2 if it may be started, 1 if
+# it was tried and never confirmed, 0 if it has no complete image.
 setenv recall '
 	setenv magic; setenv sequence; setenv tried; setenv confirmed
 	setenv length; setenv sha256; setenv version
@@ -25,9 +24,8 @@ setenv recall '
 		setenv sequence 0
 	fi'
 
-# attempt: starts the slot named slot in the partition part. A FIT tells its length in
-# its second word, the highest byte first; what is none, bootm refuses, and it refuses
-# one whose parts differ from their hashes.
+# attempt: start the slot named slot in the partition part. The second word of a FIT is its
+# length, big-endian. bootm refuses what is no FIT, and a FIT with wrong hashes.
 setenv attempt '
 	echo "Postern: slot ${slot}"
 	run recall
