@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kinds of links that this package makes, as the kernel names them.
+// Kinds of links that this package makes, by the kernel's names.
 const (
 	bridgeKind = "bridge"
 	vlanKind   = "vlan"
@@ -66,8 +66,8 @@ func (c Config) validateBridgePorts(names map[string]string) error {
 		}
 		bridgeOf[p.Interface] = p.Bridge
 	}
-	// From a bridge by those of its ports that are VLANs on bridges: whoever comes
-	// back has walked a loop. There are no more steps than bridges.
+	// Walk from each bridge to the bridges that its ports are VLANs of, and on from there.
+	// A way back to the start is a loop. There are no more steps than bridges.
 	for _, b := range c.Bridges {
 		reached := []string{b.Name}
 		for i := 0; i < len(reached); i++ {
@@ -121,7 +121,7 @@ func (c Config) validateVLANs(names map[string]string) error {
 	return nil
 }
 
-// mtuOf is the MTU that is set for a port or a bridge, 0 if none is.
+// mtuOf returns the MTU that is set for a port or a bridge, or 0 if none is set.
 func (c Config) mtuOf(name string) int {
 	for _, l := range c.Links {
 		if l.Name == name {
@@ -136,7 +136,7 @@ func (c Config) mtuOf(name string) int {
 	return 0
 }
 
-// interfaces are the names of all that can have an address.
+// interfaces returns the names of everything that can have an address.
 func (c Config) interfaces(ports []Port) []string {
 	var names []string
 	for _, p := range ports {
@@ -151,8 +151,8 @@ func (c Config) interfaces(ports []Port) []string {
 	return names
 }
 
-// Actual is the link that has the addresses of an interface: of a bridge's port,
-// which gets no IP packets any more, the bridge.
+// Actual returns the name of the link that has the addresses of an interface. For the port
+// of a bridge, which gets no IP packets itself, that is the bridge.
 func (c Config) Actual(name string) string {
 	for _, p := range c.BridgePorts {
 		if p.Interface == name && !p.Disabled {
@@ -163,17 +163,17 @@ func (c Config) Actual(name string) string {
 }
 
 // wantBridgesAndVLANs adds to the links of ports the bridges and the VLANs that c asks for,
-// and says which bridge each belongs to.
+// and sets which bridge each of them is a port of.
 func (c Config) wantBridgesAndVLANs(links []link) []link {
 	for _, b := range c.Bridges {
 		links = append(links, link{name: b.Name, kind: bridgeKind, own: true, up: !b.Disabled, mtu: b.MTU, stp: b.STP})
 	}
 	for _, v := range c.VLANs {
 		i := linkNamed(links, v.Interface)
-		if v.Disabled || i < 0 { // without its port it waits
+		if v.Disabled || i < 0 { // without its port the VLAN waits
 			continue
 		}
-		// The kernel refuses to set one up whose link is down.
+		// The kernel refuses to set a VLAN up while its link is down.
 		links = append(links, link{name: v.Name, kind: vlanKind, own: true, up: links[i].up, mtu: v.MTU, parent: v.Interface, vlanID: v.ID})
 	}
 	for i := range links {
@@ -188,8 +188,8 @@ func (c Config) wantBridgesAndVLANs(links []link) []link {
 	return links
 }
 
-// resolveMTU gives a bridge or VLAN that has none set the MTU that follows from the
-// others. Bridges and VLANs stand on one another without loops.
+// resolveMTU gives a bridge or VLAN without an MTU the one that follows from the links that
+// it is on. There are no loops: see validateBridgePorts.
 func resolveMTU(links []link, i int) int {
 	l := &links[i]
 	if l.mtu != 0 {
@@ -219,16 +219,16 @@ func linkNamed(links []link, name string) int {
 	return slices.IndexFunc(links, func(l link) bool { return l.name == name })
 }
 
-// same says whether h is the link that w asks for, whatever must be changed about
-// it. What a VLAN is cannot be changed.
+// same reports whether h is the link that w asks for, even if some properties must be
+// changed. The parent and the ID of a VLAN cannot be changed.
 func (w link) same(h link) bool {
 	return w.name == h.name && w.kind == h.kind && w.own == h.own && w.parent == h.parent && w.vlanID == h.vlanID
 }
 
-// reconcileLinks brings the links to what is wanted. First those that are not
-// wanted go, VLANs before the bridges that they may be on; then the new ones are
-// made, in the other order; then each is given to its bridge; and last their
-// properties are set, of VLANs after those of the links that bound them.
+// reconcileLinks brings the links to what is wanted. First it deletes those that are not
+// wanted, VLANs before the bridges that they may be on. Then it makes the new ones, in the
+// other order, puts each into its bridge, and sets the properties: those of VLANs last,
+// since the links that they are on bound them.
 func (m *Manager) reconcileLinks(nl *conn, p *pass, have, want []link) {
 	done := len(p.changes)
 	for _, kind := range []string{vlanKind, bridgeKind} {
@@ -236,7 +236,7 @@ func (m *Manager) reconcileLinks(nl *conn, p *pass, have, want []link) {
 			if !h.own || h.kind != kind || slices.ContainsFunc(want, func(w link) bool { return w.same(h) }) {
 				continue
 			}
-			if err := deleteLink(h.index); !errors.Is(err, unix.ENODEV) { // gone with the link that it was on
+			if err := deleteLink(h.index); !errors.Is(err, unix.ENODEV) { // it went with the link that it was on
 				p.did("delete "+kind+" "+h.name, err)
 			}
 		}
@@ -271,8 +271,8 @@ func (m *Manager) reconcileLinks(nl *conn, p *pass, have, want []link) {
 	}
 }
 
-// again lists the owned links anew if anything was changed since done: the kernel changes
-// some on account of others.
+// again lists the owned links again if anything was changed since done: with one link the
+// kernel may change others.
 func (m *Manager) again(nl *conn, p *pass, have []link, done *int) []link {
 	if len(p.changes) == *done {
 		return have
@@ -286,7 +286,7 @@ func (m *Manager) again(nl *conn, p *pass, have []link, done *int) []link {
 	return m.own(links)
 }
 
-// index is that of the link of this name, 0 if there is none.
+// index returns the index of the link of this name, or 0 if there is none.
 func (m *Manager) index(name string) int {
 	if i := linkNamed(m.links, name); i >= 0 && name != "" {
 		return m.links[i].index
@@ -294,7 +294,7 @@ func (m *Manager) index(name string) int {
 	return 0
 }
 
-// makeLink makes a bridge or a VLAN, which is down.
+// makeLink makes a bridge or a VLAN. It is down.
 func (m *Manager) makeLink(w link) error {
 	if w.kind == bridgeKind {
 		return makeBridge(w.name, w.stp)

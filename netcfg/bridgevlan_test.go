@@ -23,7 +23,7 @@ func bridged() Config {
 	return c
 }
 
-// The bridge is the youngest link, and shown by the length of its name the last.
+// The bridge has the longest name, so it is shown last.
 const bridgedShown = `
 	link lo up mtu 65536
 	link ether1 up mtu 1492
@@ -38,7 +38,7 @@ const bridgedShown = `
 	route 192.168.0.0/24 dev bridge1 proto kernel scope link src 192.168.0.1
 	forwarding true`
 
-// masters are the ports of bridges, as ip(8) prints them.
+// masters returns the ports of bridges, as ip(8) prints them: "port-bridge ".
 func masters(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -152,7 +152,7 @@ func TestBridgeSpanningTree(t *testing.T) {
 	}
 }
 
-// Others' bridges are let alone, and a name that one has is not taken.
+// The bridges of others are left alone, and their names are not taken.
 func TestForeignBridge(t *testing.T) {
 	lab(t, "k0", "k1")
 	ip(t, "link add theirs type bridge")
@@ -278,7 +278,7 @@ func packetSocket(t *testing.T, name string) int {
 	return s
 }
 
-// A kernel has VLANs or has not. Without, Apply says so and undoes what it did; the
+// Not every kernel has VLANs. Without them Apply says so and undoes what it has done. The
 // end-to-end tests run on a kernel that has them.
 func TestVLAN(t *testing.T) {
 	lab(t, "k0", "k1")
@@ -314,8 +314,8 @@ func TestVLAN(t *testing.T) {
 	looks(t, routerShown)
 }
 
-// What is wanted follows from the configuration and the ports that are there; this
-// is of VLANs on any kernel.
+// What is wanted depends only on the Config and on the ports that are there, so this tests
+// VLANs on any kernel.
 func TestWantMade(t *testing.T) {
 	ports := []link{{name: "ether1", up: true, mtu: 1492}, {name: "ether2", mtu: 1500}}
 	c := Config{
@@ -410,7 +410,7 @@ func TestValidateMade(t *testing.T) {
 	})
 }
 
-// A hardware address is set, survives what others do to it, and is taken back.
+// A hardware address is set, put back when others change it, and taken back.
 func TestMAC(t *testing.T) {
 	lab(t, "k0", "k1")
 	ip(t, "link set k0 address 02:00:00:00:00:01")

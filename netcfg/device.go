@@ -12,17 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// device is what is remembered of a port's device for as long as it is there.
+// device is what is remembered about a port's device for as long as it is there.
 type device struct {
 	port string
-	// driverMTU is the MTU that the device had before it was given another; 0 if
-	// it was not. driverMAC is the same of its address.
+	// driverMTU is the MTU that the device had before the Manager changed it, or 0 if it
+	// has not. driverMAC is the same for its address.
 	driverMTU int
 	driverMAC MAC
 }
 
-// match finds the devices of the ports. A device keeps its port until it
-// vanishes, for once it is renamed its kernel name says nothing any more.
+// match finds the devices of the ports. A device keeps its port until it vanishes: once it
+// is renamed, its name in the kernel does not tell which port it is.
 func (m *Manager) match(links []link) {
 	missing := slices.Clone(m.ports)
 	for index, d := range m.devices {
@@ -44,25 +44,25 @@ func (m *Manager) match(links []link) {
 		})
 	}
 	find(m.isDevice)
-	// A port that is known by its kernel name and was named by an earlier run of
-	// the program.
+	// A port whose device is given by its name in the kernel, and that an earlier run of
+	// the program has renamed.
 	find(func(p Port, l link) bool { return l.name == p.Name && !strings.Contains(p.Device, "/") })
 }
 
-// isDevice says whether l is the device that p names.
+// isDevice reports whether l is the device of p.
 func (m *Manager) isDevice(p Port, l link) bool {
 	if l.name == p.Device {
 		return true
 	}
-	// A link to ../../devices/pci0000:00/0000:00:12.0/virtio0/net/eth0. It saves
-	// resolving X/device component by component. There is none for a device that
-	// vanished meanwhile.
+	// It is a link to ../../devices/pci0000:00/0000:00:12.0/virtio0/net/eth0. To read it is
+	// faster than to resolve X/device name by name. A device that has just vanished has
+	// none.
 	path, err := os.Readlink(filepath.Join(m.sysfs, "class/net", l.name))
 	if err != nil {
 		return false
 	}
 	_, path, _ = strings.Cut(path, "/devices/")
-	// As many of its names as Device has, and more.
+	// The first names of the path, as many as Device has; the path must have more.
 	names, depth := strings.Split(path, "/"), strings.Count(p.Device, "/")+1
 	if len(names) <= depth {
 		return false
@@ -71,9 +71,9 @@ func (m *Manager) isDevice(p Port, l link) bool {
 	return err == nil && matches
 }
 
-// rename gives the ports' devices their names, and changes links accordingly. A
-// device that holds the name of a port, be it a port itself or not, is named
-// after its index: it gets its own name later or keeps that one.
+// rename gives the ports' devices their names, and changes links accordingly. Another
+// device that has the name of a port is named after its index. If it is a port too, it
+// gets its own name later.
 func (m *Manager) rename(p *pass, links []link) {
 	for i := range links {
 		l := &links[i]
@@ -93,7 +93,7 @@ func (m *Manager) rename(p *pass, links []link) {
 	}
 }
 
-// rename takes l down for it, without which kernels before 6.2 refuse.
+// rename gives l a name. It sets l down first, since kernels before 6.2 refuse otherwise.
 func rename(p *pass, l *link, name string) {
 	what := fmt.Sprintf("rename link %s to %s", l.name, name)
 	if l.up {
@@ -110,25 +110,24 @@ func rename(p *pass, l *link, name string) {
 	p.did(what, err)
 }
 
-// thread has the kernel take the packets of devices in threads of its own (threaded
-// NAPI, Documentation/networking/napi.rst), which share the processor with
-// programs. In soft interrupts, where it takes them otherwise, packets go before
-// every program: a router that forwards all it can would answer nobody, the
-// watchdog included, for as long as that lasts.
+// thread has the kernel process the packets of devices in threads (threaded NAPI,
+// Documentation/networking/napi.rst), which share the processor with programs. Otherwise
+// it processes them in soft interrupts, which go before every program: a router that
+// forwards at its limit would answer nobody, not even the watchdog.
 func (m *Manager) thread(links []link) {
 	for _, l := range links {
 		if l.loopback || l.own {
 			continue
 		}
 		err := writeExisting(filepath.Join(m.sysfs, "class/net", l.name, "threaded"), "1\n")
-		// Gone meanwhile, or a device whose driver does not poll.
+		// The device has just vanished, or its driver does not poll.
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EOPNOTSUPP) {
-			m.logf("take the packets of %s in threads: %v", l.name, err)
+			m.logf("netcfg: process the packets of %s in threads: %v", l.name, err)
 		}
 	}
 }
 
-// writeExisting writes to a file of the kernel's, and makes none.
+// writeExisting writes to a file of the kernel. It creates none.
 func writeExisting(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

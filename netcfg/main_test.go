@@ -35,8 +35,8 @@ func ip(t *testing.T, args string) string {
 	return strings.Join(lines, "\n")
 }
 
-// lab empties the namespace and puts the named cables in: k0 has its other end
-// in x-k0, which is up.
+// lab removes all links from the namespace and plugs in the named cables. The other end of
+// k0 is x-k0, which is up.
 func lab(t *testing.T, cables ...string) {
 	t.Helper()
 	for _, line := range strings.Split(ip(t, "-o link"), "\n") {
@@ -59,8 +59,8 @@ func plug(t *testing.T, name string) {
 	ip(t, "link set x-"+name+" up")
 }
 
-// shown is the network as ip(8) prints it, one line each, with what differs from
-// run to run left out.
+// shown returns the network as ip(8) prints it, a line for each item, without what differs
+// from run to run.
 func shown(t *testing.T) string {
 	t.Helper()
 	var links, addrs []string
@@ -112,8 +112,8 @@ func golden(s string) string {
 	return b.String()
 }
 
-// newManager returns a Manager that sees no sysfs, for the one in /sys shows the
-// namespace of whoever mounted it.
+// newManager returns a Manager without sysfs: that in /sys shows the network namespace in
+// which it was mounted.
 func newManager(t *testing.T, ports ...Port) *Manager {
 	t.Helper()
 	m, err := New(ports, t.Logf)
@@ -122,7 +122,7 @@ func newManager(t *testing.T, ports ...Port) *Manager {
 	return m
 }
 
-// sysfsDevice puts a network device into a sysfs of the test.
+// sysfsDevice adds a network device to the sysfs of a test.
 func sysfsDevice(t *testing.T, sysfs, name, device string) {
 	t.Helper()
 	dir := filepath.Join(sysfs, "class/net")

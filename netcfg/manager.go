@@ -8,21 +8,20 @@ import (
 	"sync"
 )
 
-// Manager brings the network of this machine, or of the network namespace that
-// the process runs in, to a Config and keeps it there. Its methods may be called
-// from any goroutine.
+// Manager brings the network of this machine, or of the network namespace of this process,
+// to a Config and keeps it there. Its methods may be called from any goroutine.
 type Manager struct {
 	ports []Port
 	logf  func(format string, args ...any)
-	sysfs string // "/sys", but for tests
+	sysfs string // "/sys" except in tests
 
 	mu      sync.Mutex
-	config  *Config         // the last one that was applied, nil before
+	config  *Config         // the one in force, nil before the first Apply
 	devices map[int]*device // by interface index
-	links   []link          // all that the kernel had when they were last listed
+	links   []link          // all links of the kernel when they were last listed
 }
 
-// state is what the kernel has or shall have of what a Manager owns.
+// state is what the kernel has, or should have, of what a Manager owns.
 type state struct {
 	links      []link
 	addrs      []addr
@@ -30,8 +29,8 @@ type state struct {
 	forwarding bool
 }
 
-// New returns a Manager of these ports. It touches nothing yet. logf hears what
-// Run repairs and what it cannot.
+// New returns a Manager of these ports. It changes nothing yet. logf gets a line for what
+// Run repairs and for what it cannot repair.
 func New(ports []Port, logf func(format string, args ...any)) (*Manager, error) {
 	if err := checkPorts(ports); err != nil {
 		return nil, err
@@ -44,13 +43,13 @@ func New(ports []Port, logf func(format string, args ...any)) (*Manager, error) 
 	}, nil
 }
 
-// Apply brings the kernel to c, once, now. It returns an error if c is not valid
-// (see Config.Validate) or if the kernel refuses a part of it; then the kernel
-// has again what it had before, and the Config applied before stays in force.
-// The names of the ports, which no Config changes, stay given either way.
+// Apply brings the kernel to c, now and once. It returns an error if c is not valid (see
+// Config.Validate) or if the kernel refuses a part of it. After an error the kernel has
+// what it had before, and the Config applied before stays in force. But the ports keep
+// their names, which no Config changes.
 //
-// What c says of a port that is not there waits for the port. So does a route by
-// a gateway that is reached only on a port that is missing or disabled.
+// What c says of a missing port waits for the port. So does a route whose gateway is
+// reached only on a port that is missing or disabled.
 func (m *Manager) Apply(c Config) error {
 	if err := c.Validate(m.ports); err != nil {
 		return err
@@ -86,9 +85,9 @@ func (m *Manager) Apply(c Config) error {
 	return nil
 }
 
-// undo brings back a state that the kernel had. It compares anew rather than
-// reverse what was done: the kernel drops routes and secondary addresses on its
-// own account when a link or an address goes.
+// undo brings back a state that the kernel had. It compares again, and does not just
+// reverse each change: when a link or an address goes, the kernel drops routes and
+// secondary addresses by itself.
 func (m *Manager) undo(nl *conn, before state) error {
 	var p pass
 	now, err := m.prepare(nl, &p)
@@ -102,8 +101,8 @@ func (m *Manager) undo(nl *conn, before state) error {
 	return p.err()
 }
 
-// repair brings the kernel to the Config in force and returns what it had to do.
-// What the kernel refuses does not keep the rest from being done.
+// repair brings the kernel to the Config in force and returns what it has changed. It goes
+// on with the rest if the kernel refuses something.
 func (m *Manager) repair() (changes []string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -125,13 +124,13 @@ func (m *Manager) repair() (changes []string, err error) {
 	return p.changes, p.err()
 }
 
-// pass is what one reconciliation did.
+// pass collects what one reconciliation has done.
 type pass struct {
 	changes []string
 	errs    []error
 }
 
-// did notes the change what, which ended with err.
+// did records that the change what has ended with err.
 func (p *pass) did(what string, err error) {
 	if err != nil {
 		p.errs = append(p.errs, fmt.Errorf("%s: %w", what, err))
@@ -142,8 +141,8 @@ func (p *pass) did(what string, err error) {
 
 func (p *pass) err() error { return errors.Join(p.errs...) }
 
-// prepare does what holds under every Config, lo up, the ports named and their
-// packets taken by threads, and reads the state of what the Manager owns.
+// prepare does what does not depend on the Config: it sets lo up, names the ports and has
+// their packets processed in threads. Then it reads the state of what the Manager owns.
 func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	links, err := listLinks(nl)
 	if err != nil {
@@ -183,7 +182,7 @@ func (m *Manager) own(links []link) []link {
 	return own
 }
 
-// want says what of c the kernel shall have now that it has these links.
+// want returns what the kernel should have under c, with the links that it has.
 func (m *Manager) want(c Config, have state) state {
 	w := state{forwarding: c.Forwarding}
 	for _, l := range have.links {
@@ -226,9 +225,9 @@ func (m *Manager) want(c Config, have state) state {
 	return w
 }
 
-// nexthop returns the name of the link on which gw is reached. If that link is
-// missing or down, the route waits. If c has no address beside gw, it is "": the
-// kernel may know one, on a link that is not ours, or refuse the route.
+// nexthop returns the name of the link on which gw is reached. If that link is missing or
+// down, the route waits. The name is "" if gw is in no network of c's addresses: the
+// kernel may reach gw on a link that is not ours, or it refuses the route.
 func nexthop(c Config, links []link, gw netip.Addr) (oif string, waits bool) {
 	bits := -1
 	for _, a := range c.Addresses {

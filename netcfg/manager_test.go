@@ -39,8 +39,8 @@ const routerShown = `
 	route 192.168.0.0/24 dev ether2 proto kernel scope link src 192.168.0.1
 	forwarding true`
 
-// Each case edits the router's configuration; the new one is applied over the
-// old one, and must give what it gives on a machine fresh from boot.
+// Each case edits the router's configuration. The result must be the same if it is applied
+// over the old one and if it is applied just after boot.
 func TestApply(t *testing.T) {
 	tests := []struct {
 		name string
@@ -244,8 +244,8 @@ func TestRefusedLeavesWhatWas(t *testing.T) {
 	})
 }
 
-// Fail-closed: forwarding ends before anything else changes, and begins when all
-// else stands.
+// Fail closed: forwarding ends before anything else changes, and begins when everything
+// else has.
 func TestForwardingOrder(t *testing.T) {
 	const on, off = "inet all forwarding on", "inet all forwarding off"
 	lab(t, "k0", "k1")

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reconcile changes what differs between have and want. The order: a link before
-// its addresses, the addresses before the routes whose gateways they reach, and
-// no forwarding while any of it is unfinished.
+// reconcile changes what differs between have and want. Links come before their addresses,
+// addresses before the routes whose gateways they reach. Forwarding is off until all of it
+// is done.
 func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 	if have.forwarding && !want.forwarding {
 		p.did("turn forwarding off", setForwarding(false))
 	}
 	m.reconcileLinks(nl, p, have.links, want.links)
-	if len(p.changes) > 0 { // a link takes its addresses along
+	if len(p.changes) > 0 { // a link that goes takes its addresses along
 		addrs, err := m.ownAddrs(nl)
 		if err != nil {
 			p.errs = append(p.errs, err)
@@ -28,7 +28,7 @@ func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 	}
 	m.reconcileAddrs(nl, p, have.addrs, want.addrs)
 	if len(p.changes) > 0 {
-		// A link that went down, or lost its last address, took its routes along.
+		// A link that goes down, or loses its last address, takes its routes along.
 		routes, err := listRoutes(nl, m.links)
 		if err != nil {
 			p.errs = append(p.errs, err)
@@ -49,13 +49,13 @@ func (m *Manager) ownAddrs(nl *conn) ([]addr, error) {
 	}))
 }
 
-// reconcileLink sets the properties of a link. The address of a bridge or VLAN is
-// the kernel's choice.
+// reconcileLink sets the properties of a link. The kernel chooses the hardware address of
+// a bridge or VLAN.
 func (m *Manager) reconcileLink(p *pass, have, want link) {
 	d := m.devices[have.index]
 	if d != nil && have.mac != want.mac {
 		err := setMAC(have.index, want.mac)
-		if errors.Is(err, unix.EBUSY) && have.up { // most drivers do it while the link is up
+		if errors.Is(err, unix.EBUSY) && have.up { // some drivers refuse while the link is up
 			if err = setUp(have.index, false); err == nil {
 				have.up = false
 				err = setMAC(have.index, want.mac)
@@ -114,7 +114,7 @@ func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
 		deleted = true
 	}
 	if deleted {
-		// A wanted address may have gone with the primary address of its network,
+		// With the primary address of a network the kernel deletes its other addresses,
 		// unless net.ipv4.conf.*.promote_secondaries is on.
 		var err error
 		if have, err = m.ownAddrs(nl); err != nil {
@@ -136,14 +136,15 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 	what := func(verb string, r route) string {
 		return fmt.Sprintf("%s route %s by %s distance %d", verb, r.dst, r.gw, r.metric)
 	}
-	// The new before the old goes: there is no moment without a route.
+	// New routes are added before the old ones are deleted, so that there is no moment
+	// without a route.
 	for _, w := range want {
 		if slices.Contains(have, w) {
 			continue
 		}
-		// A route on a link that is the kernel's choice is put to the kernel even
-		// if it stands: the kernel keeps routes whose gateway went out of reach,
-		// and would refuse them after the next boot.
+		// A route whose link the kernel chooses is added again even if it is there: the
+		// kernel keeps a route whose gateway cannot be reached any more, and would refuse
+		// it after the next boot.
 		stands := slices.ContainsFunc(have, w.covers)
 		replace := slices.ContainsFunc(have, func(h route) bool { return h.dst == w.dst && h.metric == w.metric })
 		err := addRoute(m.index(w.oif), w, replace)
@@ -164,7 +165,7 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 	}
 }
 
-// covers says whether h is what w asks for.
+// covers reports whether h is the route that w asks for.
 func (w route) covers(h route) bool {
 	if w.oif == "" {
 		h.oif = ""
@@ -172,7 +173,7 @@ func (w route) covers(h route) bool {
 	return w == h
 }
 
-// ipForward belongs to the network namespace of whoever opens it.
+// ipForward is the switch of the network namespace of the thread that opens it.
 const ipForward = "/proc/sys/net/ipv4/ip_forward"
 
 func forwarding() (bool, error) {

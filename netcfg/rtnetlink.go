@@ -6,36 +6,37 @@ import (
 	"github.com/vishvananda/netlink/nl"
 )
 
-// What this package says to the kernel (rtnetlink(7)), and hears of it, in values that
-// can be compared. Of github.com/vishvananda/netlink it takes the messages, package nl,
-// and not what is built on them: that leaves out what a bridge was set to, and brings
-// along the code of every kind of link and route, tens of kilobytes in flash.
+// This file has what the kernel's messages are about (rtnetlink(7)), as values that can be
+// compared; rtnetlink_list.go reads them, and rtnetlink_change.go changes them.
 //
-// A list is read once a pass, and again only where the kernel may have changed it on
-// its own account. Lists come by a socket and a buffer of this package: the library
-// reads each datagram into a fresh buffer of 64 KB, and what a person looks at would
-// fill the memory of PID 1 until it is collected.
+// Of github.com/vishvananda/netlink only package nl is used, which writes messages. What
+// the library builds on it leaves out how a bridge is set, and brings along the code of
+// every kind of link and route: tens of kilobytes of flash.
 //
-// The kernel explains a refusal, "Nexthop has invalid gateway", only on the sockets
-// that the library opens for each request, and that is switched for the whole process.
-// So changes go by these.
+// A pass reads each list once, and again only where the kernel may have changed it by
+// itself. Lists have a socket and a buffer of this package: the library reads each
+// datagram into a new buffer of 64 KB, and each look at a list would fill the memory of
+// PID 1 until the next garbage collection.
+//
+// Changes use the sockets that the library opens for each request: only there does the
+// kernel explain a refusal ("Nexthop has invalid gateway"). The library has one switch for
+// that for the whole process.
 func init() { nl.EnableErrorMessageReporting = true }
 
-// link is a network device as the kernel has it, or shall have it.
+// link is a network device as the kernel has it, or should have it.
 type link struct {
 	index int
 	name  string
-	// kind is what makes it: bridge, vlan; "" for the driver of a device.
+	// kind is bridge or vlan, or another kind of the kernel's; "" for a hardware device.
 	kind string
-	// own: it is in the group of what this package makes.
+	// own says that this package has made it: it is in our group.
 	own      bool
-	up       bool // IFF_UP, the administrator's switch
-	running  bool // IFF_LOWER_UP, there is a carrier; IFF_RUNNING says so up to a second later
+	up       bool // IFF_UP: it is enabled
+	running  bool // IFF_LOWER_UP: it has a carrier; IFF_RUNNING tells up to a second later
 	loopback bool
 	mtu      int
 	mac      MAC
-	// master is the bridge that it is a port of, parent the link that a VLAN is on;
-	// "" for none.
+	// master is the bridge that it is a port of, parent the link that a VLAN is on, or "".
 	master, parent string
 	vlanID         int
 	stp            bool
@@ -45,19 +46,20 @@ type link struct {
 	rxPackets, txPackets     uint64
 }
 
-// group marks what this package makes, so that it is known again: "post".
+// group is the group of the links that this package makes, by which it knows them again.
+// It spells "post".
 const group = 0x706f7374
 
-// addr is an IPv4 address as the kernel has it, on the link of that name. peer is
-// the address itself unless the link is point-to-point.
+// addr is an IPv4 address as the kernel has it, on the link of that name. Unless the link
+// is point-to-point, peer is the address itself.
 type addr struct {
 	link   string
 	prefix netip.Prefix
 	peer   netip.Addr
 }
 
-// route is an IPv4 route of table main and protocol static. oif is the name of
-// the link that it leaves by, "" for the one that the kernel finds.
+// route is an IPv4 route of table main and protocol static. oif is the name of the link
+// that its packets leave by, or "" if the kernel chooses it.
 type route struct {
 	dst    netip.Prefix
 	gw     netip.Addr

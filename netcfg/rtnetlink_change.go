@@ -41,7 +41,7 @@ func setSTP(index int, stp bool) error {
 	return changeLink(unix.RTM_NEWLINK, index, 0, 0, info)
 }
 
-// setLink changes those flags of a link that change has, and attributes.
+// setLink sets the flags of a link that are in change to those in flags, and attributes.
 func setLink(index int, flags, change uint32, attrs ...*nl.RtAttr) error {
 	return changeLink(unix.RTM_SETLINK, index, flags, change, attrs...)
 }
@@ -54,7 +54,7 @@ func changeLink(typ, index int, flags, change uint32, attrs ...*nl.RtAttr) error
 
 func deleteLink(index int) error { return changeLink(unix.RTM_DELLINK, index, 0, 0) }
 
-// makeBridge and makeVLAN make links of our group, which are down.
+// makeBridge and makeVLAN make links of our group. They are down.
 func makeBridge(name string, stp bool) error {
 	info, data := infoOf(bridgeKind)
 	data.AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
@@ -72,8 +72,8 @@ func newLink(name string, attrs ...*nl.RtAttr) error {
 	return request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC), attrs)
 }
 
-// infoOf returns the attribute IFLA_LINKINFO of a kind of links, and in it the one
-// that takes what only this kind has.
+// infoOf returns the attribute IFLA_LINKINFO of a kind of links, and the attribute in it
+// for what only this kind has.
 func infoOf(kind string) (info, data *nl.RtAttr) {
 	info = nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(unix.IFLA_INFO_KIND, []byte(kind))
@@ -93,8 +93,8 @@ func addAddr(index int, a addr) error {
 
 func deleteAddr(index int, a addr) error { return changeAddr(unix.RTM_DELADDR, 0, index, a) }
 
-// changeAddr adds or deletes an address. A /31 has no broadcast address (RFC 3021),
-// and a point-to-point address gets none here.
+// changeAddr adds or deletes an address. A /31 has no broadcast address (RFC 3021), nor has
+// a point-to-point address.
 func changeAddr(typ, flags, index int, a addr) error {
 	head := nl.NewIfAddrmsg(unix.AF_INET)
 	head.Index, head.Prefixlen = uint32(index), uint8(a.prefix.Bits())
@@ -107,9 +107,9 @@ func changeAddr(typ, flags, index int, a addr) error {
 	return request(typ, flags, head, attrs)
 }
 
-// addRoute adds r; with replace, in the place of the route to the same
-// destination with the same metric, without a moment between them. Replacing a
-// route by itself changes nothing, but the kernel checks its gateway.
+// addRoute adds r. With replace, it takes the place of the route with the same destination
+// and metric, without a moment between them. To replace a route by itself changes
+// nothing, but the kernel checks the gateway.
 func addRoute(oif int, r route, replace bool) error {
 	flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	if replace {
@@ -137,7 +137,7 @@ func changeRoute(typ, flags int, head *nl.RtMsg, oif int, r route) error {
 	return request(typ, flags, head, attrs)
 }
 
-// request asks the kernel for a change and waits for its word.
+// request asks the kernel for a change and waits for the answer.
 func request(typ, flags int, head nl.NetlinkRequestData, attrs []*nl.RtAttr) error {
 	req := nl.NewNetlinkRequest(typ, flags|unix.NLM_F_ACK)
 	req.AddData(head)
@@ -148,8 +148,7 @@ func request(typ, flags int, head nl.NetlinkRequestData, attrs []*nl.RtAttr) err
 	return explained(err)
 }
 
-// explained puts the kernel's explanation of a refusal, if it gave one, in
-// parentheses.
+// explained puts the kernel's explanation of a refusal, if there is one, in parentheses.
 func explained(err error) error {
 	var errno unix.Errno
 	if !errors.As(err, &errno) {

@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn is a socket that lists are read from.
+// conn is a socket from which lists are read.
 type conn struct {
 	fd  int
 	seq uint32
-	// buf takes a datagram. The kernel makes none of a list larger than what it is read
-	// into (netlink_dump in net/netlink/af_netlink.c).
+	// buf takes a datagram. The kernel makes the datagrams of a list no larger than the
+	// buffer of the reader (netlink_dump in net/netlink/af_netlink.c).
 	buf [16 << 10]byte
 }
 
-// listTimeout is for a kernel that does not answer, which is none that is known.
+// listTimeout bounds the wait for a kernel that does not answer. No such kernel is known.
 const listTimeout = 10 // seconds
 
-// dial opens the socket that the lists of one pass are read from.
+// dial opens the socket for the lists of one pass.
 func dial() (*conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -41,10 +41,10 @@ func dial() (*conn, error) {
 
 func (c *conn) Close() { unix.Close(c.fd) }
 
-// errInterrupted is that of a list that changed under the reader.
+// errInterrupted says that a list has changed while it was read.
 var errInterrupted = errors.New("changed again and again")
 
-// dump asks for a list (netlink(7)) and calls f with each message of it, which is
+// dump asks for a list (netlink(7)) and calls f with each of its messages. A message is
 // valid until f returns.
 func (c *conn) dump(get int, head []byte, f func(message []byte) error) error {
 	c.seq++
@@ -66,7 +66,7 @@ func (c *conn) dump(get int, head []byte, f func(message []byte) error) error {
 		if flags&unix.MSG_TRUNC != 0 {
 			return fmt.Errorf("datagram of more than %d bytes", len(c.buf))
 		}
-		// It answers RTM_GETLINK by RTM_NEWLINK, two below, and so with all.
+		// The answer to RTM_GETLINK is RTM_NEWLINK, which is 2 less, and so with all.
 		done, err := c.messages(c.buf[:n], uint16(get-2), &interrupted, f)
 		if err != nil {
 			return err
@@ -80,8 +80,8 @@ func (c *conn) dump(get int, head []byte, f func(message []byte) error) error {
 	}
 }
 
-// messages calls f with those of type want in a datagram, and reports whether the
-// list ends in it.
+// messages calls f with the messages of type want in a datagram, and reports whether the
+// list ends there.
 func (c *conn) messages(b []byte, want uint16, interrupted *bool, f func(message []byte) error) (done bool, err error) {
 	order := nl.NativeEndian()
 	for len(b) >= unix.NLMSG_HDRLEN {
@@ -113,9 +113,9 @@ func (c *conn) messages(b []byte, want uint16, interrupted *bool, f func(message
 	return false, nil
 }
 
-// list asks for all things of a kind, by the message type get with the head that all
-// requests of that kind have, and reads each with parse. It asks again if the kernel
-// says that the list changed under the reader.
+// list asks for all things of a kind: get is the type of the message, head what all its
+// requests begin with. It reads each answer with parse. It asks again if the kernel says
+// that the list has changed meanwhile.
 func list[T any](c *conn, what string, get int, head []byte, parse func([]byte) (T, error)) ([]T, error) {
 	var all []T
 	var err error
@@ -135,8 +135,8 @@ func list[T any](c *conn, what string, get int, head []byte, parse func([]byte) 
 	return all, nil
 }
 
-// listLinks lists every device, in the order of their indexes. Who is on what is
-// known by index alone: see nameLinks.
+// listLinks lists all links, in the order of their indexes. Of masters and parents it
+// knows only the index: see nameLinks.
 func listLinks(s *conn) ([]link, error) {
 	return list(s, "links", unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg), parseLink)
 }
@@ -183,8 +183,8 @@ func parseLink(message []byte) (link, error) {
 	return l, err
 }
 
-// parseInfo reads the attribute IFLA_LINKINFO: of what kind a link is, and before
-// that, or behind, what only this kind has.
+// parseInfo reads the attribute IFLA_LINKINFO: the kind of a link, and what only this kind
+// has, in either order.
 func (l *link) parseInfo(info []byte) error {
 	var data []byte
 	if err := attributes(info, func(typ uint16, value []byte) error {
@@ -224,7 +224,7 @@ func attributes(b []byte, f func(typ uint16, value []byte) error) error {
 	return nil
 }
 
-// number is an attribute's value of type u32; 0 if it is too short for one.
+// number returns an attribute's value of type u32, or 0 if it is too short.
 func number(value []byte) int {
 	if len(value) < 4 {
 		return 0
@@ -232,8 +232,8 @@ func number(value []byte) int {
 	return int(nl.NativeEndian().Uint32(value))
 }
 
-// nameLinks says by name who is on what. A VLAN's index may be that of a link in
-// another namespace: then it has no parent here.
+// nameLinks sets the names of masters and parents. The parent of a VLAN may be a link of
+// another namespace: then it has none here.
 func nameLinks(links []link) {
 	name := func(index int) string {
 		for _, l := range links {
@@ -261,8 +261,7 @@ func listAddrs(s *conn, links []link) ([]addr, error) {
 	return slices.DeleteFunc(all, func(a addr) bool { return a.link == "" }), err
 }
 
-// parseAddr reads a message of type RTM_NEWADDR. The link is "" if it is none of
-// links.
+// parseAddr reads a message of type RTM_NEWADDR. The link is "" if it is not among links.
 func parseAddr(message []byte, links []link) (addr, error) {
 	if len(message) < unix.SizeofIfAddrmsg {
 		return addr{}, fmt.Errorf("message of %d bytes", len(message))
@@ -284,7 +283,7 @@ func parseAddr(message []byte, links []link) (addr, error) {
 // kernelRoute is any IPv4 route of table main.
 type kernelRoute struct {
 	route
-	oifIndex int // 0 for one of many ways, or of none
+	oifIndex int // 0 for a route with several next hops, or none
 	protocol uint8
 	table    uint8
 	cloned   bool
@@ -300,10 +299,10 @@ func listRoutes(s *conn, links []link) ([]route, error) {
 	return routes, err
 }
 
-// listAllRoutes lists the routes of a protocol in table main, of all with protocol 0.
+// listAllRoutes lists the routes of a protocol in table main. Protocol 0 stands for all.
 func listAllRoutes(s *conn, links []link, protocol uint8) ([]kernelRoute, error) {
-	// The filter names no table, and what is not of main falls out here: a list of main
-	// itself is an error before its first route.
+	// The kernel is not asked to filter by table: a list of table main is an error before
+	// its first route is made.
 	head := nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET, Protocol: protocol}}
 	all, err := list(s, "routes", unix.RTM_GETROUTE, head.Serialize(), func(message []byte) (kernelRoute, error) {
 		return parseRoute(message, links)
@@ -336,7 +335,7 @@ func parseRoute(message []byte, links []link) (kernelRoute, error) {
 	return r, err
 }
 
-// listNeighbors lists the IPv4 neighbours that the kernel knows or asks for.
+// listNeighbors lists the IPv4 neighbours that the kernel knows or is asking for.
 func listNeighbors(s *conn, links []link) ([]Neighbor, error) {
 	head := make([]byte, unix.SizeofNdMsg)
 	head[0] = unix.AF_INET
@@ -346,9 +345,9 @@ func listNeighbors(s *conn, links []link) ([]Neighbor, error) {
 	return slices.DeleteFunc(all, func(n Neighbor) bool { return n.Interface == "" || !n.Address.IsValid() }), err
 }
 
-// parseNeighbor reads a message of type RTM_NEWNEIGH. It has no interface if it is
-// none that counts: what needs no ARP, such as loopback and multicast, is in the
-// kernel's table too, and whoever has not answered.
+// parseNeighbor reads a message of type RTM_NEWNEIGH. The interface is "" for entries that
+// are left out: addresses that need no ARP, such as those of loopback and multicast, and
+// neighbours that have not answered.
 func parseNeighbor(message []byte, links []link) (Neighbor, error) {
 	if len(message) < unix.SizeofNdMsg {
 		return Neighbor{}, fmt.Errorf("message of %d bytes", len(message))
@@ -371,7 +370,7 @@ func parseNeighbor(message []byte, links []link) (Neighbor, error) {
 	return n, err
 }
 
-// nameOf is the name of a link, "" if there is none of that index.
+// nameOf returns the name of the link with that index, or "" if there is none.
 func nameOf(links []link, index int) string {
 	for _, l := range links {
 		if l.index == index {

@@ -13,17 +13,16 @@ import (
 )
 
 const (
-	// settle is how long to wait after the first of a burst of changes.
+	// settle is how long Run waits after the first of a burst of changes.
 	settle = 100 * time.Millisecond
-	// maxSettle is what that wait grows to while what Run does is undone or
-	// refused again and again.
+	// maxSettle is the longest such wait. It grows while the repairs are undone or refused
+	// again and again.
 	maxSettle = 10 * time.Second
 )
 
-// Run keeps the kernel at the Config that was last applied, and before the first
-// Apply does nothing: it listens to what changes and repairs what differs, a
-// moment later. It returns only when ctx is done, with its cause. It uses no
-// processor time while nothing changes.
+// Run keeps the kernel at the Config in force: it listens to changes and repairs what
+// differs, a moment later. Before the first Apply it does nothing. It returns only when ctx
+// is done, with its cause. It takes no processor time while nothing changes.
 func (m *Manager) Run(ctx context.Context) error {
 	delay := settle
 	for {
@@ -41,8 +40,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// follow repairs, listens, and repairs again, until ctx is done or the
-// subscription breaks.
+// follow repairs and listens in turn, until ctx is done or the subscription breaks.
 func (m *Manager) follow(ctx context.Context) error {
 	f, err := subscribe()
 	if err != nil {
@@ -56,8 +54,8 @@ func (m *Manager) follow(ctx context.Context) error {
 	due := time.Now()
 	delay := settle
 	logged := ""
-	// What changed does not matter, for a repair compares everything: the rest of
-	// the message falls off.
+	// A repair compares everything, so it does not matter what has changed: the rest of a
+	// message is dropped.
 	header := make([]byte, unix.NLMSG_HDRLEN)
 	for {
 		if err := f.SetReadDeadline(due); err != nil {
@@ -65,7 +63,7 @@ func (m *Manager) follow(ctx context.Context) error {
 		}
 		_, err := f.Read(header)
 		switch {
-		case err == nil || errors.Is(err, unix.ENOBUFS): // overflow: changes went unheard
+		case err == nil || errors.Is(err, unix.ENOBUFS): // overflow: some changes were not heard
 			if next := time.Now().Add(delay); due.IsZero() || next.Before(due) {
 				due = next
 			}
@@ -87,9 +85,9 @@ func (m *Manager) follow(ctx context.Context) error {
 		}
 		logged = message
 
-		// Our own changes are heard too, and answered by a repair that finds
-		// nothing to do: that ends it. Whoever undoes them at once meets longer
-		// and longer pauses.
+		// Run hears its own changes too. The repair that follows finds nothing to do, and
+		// that is the end of it. If someone undoes the changes at once, the pauses get
+		// longer and longer.
 		due = time.Time{}
 		switch {
 		case err != nil:
@@ -103,9 +101,9 @@ func (m *Manager) follow(ctx context.Context) error {
 	}
 }
 
-// subscribe opens a socket that hears of changes to links, IPv4 addresses, IPv4
-// routes and forwarding. Its buffer in the kernel is small: what overflows it is
-// read as ENOBUFS, and that too says that something changed.
+// subscribe opens a socket that gets a message for each change of links, IPv4 addresses,
+// IPv4 routes and forwarding. Its buffer in the kernel is small. When it overflows, a read
+// returns ENOBUFS, which also tells that something has changed.
 func subscribe() (*os.File, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF)
@@ -116,8 +114,8 @@ func subscribe() (*os.File, error) {
 	if err := s.SetReceiveBufferSize(8<<10, false); err != nil {
 		return nil, fmt.Errorf("set up netlink socket: %w", err)
 	}
-	// s can only receive whole datagrams, and would hold its 64 KB for as long as
-	// it waits. As a file the socket can be read just to hear that there is one.
+	// s receives only whole datagrams, and would hold 64 KB while it waits. A file can be
+	// read for the first bytes of a datagram, which is enough to know that there is one.
 	fd, err := unix.FcntlInt(uintptr(s.GetFd()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate netlink socket: %w", err)

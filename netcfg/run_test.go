@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Someone changes what Run keeps; the router's network comes back as it was.
+// When someone changes what Run keeps, the router's network comes back as it was.
 func TestRunRepairs(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -109,7 +109,7 @@ func TestCarrierLoss(t *testing.T) {
 	becomes(t, routerShown)
 }
 
-// Run hears its own changes. They must not keep it going.
+// Run hears its own changes. They must not keep it busy.
 func TestRunComesToRest(t *testing.T) {
 	lab(t, "k0", "k1")
 	m := newManager(t, twoPorts...)
@@ -131,7 +131,7 @@ func processorTime(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// A second owner of the same port must not make two programs spin.
+// A second program that changes the same port must not keep both busy.
 func TestRunYieldsInAFight(t *testing.T) {
 	lab(t, "k0", "k1")
 	var mu sync.Mutex
@@ -161,8 +161,7 @@ func TestRunYieldsInAFight(t *testing.T) {
 	assert.Greater(t, time.Since(begin), (1+2+4)*settle, "pauses of 100, 200, 400 ms ...")
 }
 
-// What the kernel refuses is said once, keeps nothing else from being repaired,
-// and is tried again.
+// What the kernel refuses is logged once and tried again. The rest is repaired.
 func TestRunGoesOnAfterRefusal(t *testing.T) {
 	lab(t, "k0", "k1", "other")
 	ip(t, "link set other up")
@@ -204,9 +203,8 @@ func TestRunGoesOnAfterRefusal(t *testing.T) {
 	}, patience, 50*time.Millisecond)
 }
 
-// The kernel drops what does not fit the subscription's buffer. Run takes the
-// ENOBUFS for a change; this shows that it comes, once, and that the socket
-// hears on after it.
+// The kernel drops what does not fit the subscription's buffer. Run takes ENOBUFS for a
+// change. This shows that it comes once, and that the socket goes on after it.
 func TestSubscriptionOverflows(t *testing.T) {
 	lab(t, "k0")
 	f, err := subscribe()

@@ -7,34 +7,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LinkState is what the kernel says of a port, a bridge or a VLAN.
+// LinkState is the state of a port, a bridge or a VLAN in the kernel.
 type LinkState struct {
 	Name string
 	Type LinkType
-	// Present: there is such a link; a port has a device. If not, the rest is zero.
+	// Present says that there is such a link: that a port has a device. If not, the
+	// fields below are zero.
 	Present bool
-	// Up is the administrator's switch, Running is a carrier.
+	// Up says that the link is enabled, Running that it has a carrier.
 	Up, Running bool
 	MTU         int // bytes
 	MAC         MAC
-	// Bridge is the one that the link is a port of, "" if none.
+	// Bridge is the bridge that the link is a port of, or "".
 	Bridge               string
 	RxBytes, TxBytes     uint64
 	RxPackets, TxPackets uint64
 }
 
-// LinkType is what a link is.
+// LinkType is the kind of a link.
 type LinkType string
 
-// What a link can be, as RouterOS calls it.
+// The kinds of links, as RouterOS calls them.
 const (
 	Ether      LinkType = "ether"
 	BridgeType LinkType = "bridge"
 	VLANType   LinkType = "vlan"
 )
 
-// State asks the kernel for the state of the ports, in the order that New was
-// given them, and then of the bridges and VLANs of the Config in force.
+// State asks the kernel for the state of the ports, in the order in which New got them, and
+// then of the bridges and VLANs of the Config in force.
 func (m *Manager) State() ([]LinkState, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -70,8 +71,8 @@ func (m *Manager) State() ([]LinkState, error) {
 	return states, nil
 }
 
-// look lists the links that the Manager owns, and changes nothing. What else is to be
-// listed is read from the socket, which the caller closes.
+// look lists the links that the Manager owns, and changes nothing. The caller may read
+// other lists from the socket, and closes it.
 func (m *Manager) look() (*conn, []link, error) {
 	nl, err := dial()
 	if err != nil {
@@ -86,12 +87,11 @@ func (m *Manager) look() (*conn, []link, error) {
 	return nl, m.own(links), nil
 }
 
-// Waiting tells which items of a Config have no effect though they are not
-// disabled, by their indexes.
+// Waiting has the indexes of the items of a Config that are enabled and have no effect.
 type Waiting struct{ VLANs, BridgePorts, Addresses, Routes []int }
 
-// Waiting compares the Config in force with the kernel: an item waits if what it is
-// on is not there, or is disabled.
+// Waiting compares the Config in force with the kernel. An item waits if the link that it
+// needs is missing or disabled.
 func (m *Manager) Waiting() (Waiting, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -139,18 +139,18 @@ func (m *Manager) Waiting() (Waiting, error) {
 	return w, nil
 }
 
-// KernelRoute is an IPv4 route that no Config asked for.
+// KernelRoute is an IPv4 route that is not in a Config.
 type KernelRoute struct {
 	Destination netip.Prefix
-	// Gateway is the zero Addr if the destination is on the Interface itself.
+	// Gateway is the zero Addr if the destination is on the link of Interface itself.
 	Gateway   netip.Addr
 	Interface string
 	Distance  int
 }
 
-// Dynamic lists what the kernel has and the Config in force not: IPv4 addresses,
-// of the loopback link none, and the routes of table main, among them those to the
-// networks of the addresses.
+// Dynamic lists the IPv4 addresses and the routes of table main that the kernel has and
+// the Config in force has not. It leaves out the addresses of lo. Among the routes are
+// those to the networks of the addresses.
 func (m *Manager) Dynamic() ([]Address, []KernelRoute, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -179,7 +179,7 @@ func (m *Manager) Dynamic() ([]Address, []KernelRoute, error) {
 	}
 	var routes []KernelRoute
 	for _, r := range all {
-		// One of many ways has no link of its own, a blackhole none at all.
+		// A route with several next hops has no link of its own, and a blackhole has none.
 		if r.protocol != unix.RTPROT_STATIC && r.oif != "" {
 			routes = append(routes, KernelRoute{Destination: r.dst, Gateway: r.gw, Interface: r.oif, Distance: r.metric})
 		}
@@ -187,15 +187,16 @@ func (m *Manager) Dynamic() ([]Address, []KernelRoute, error) {
 	return addresses, routes, nil
 }
 
-// Neighbor is an entry of the table of ARP (RFC 826).
+// Neighbor is an entry of the ARP table (RFC 826).
 type Neighbor struct {
 	Address   netip.Addr
-	MAC       MAC // none if it is not known
+	MAC       MAC // zero if it is not known
 	Interface string
 }
 
-// Neighbors lists the table of ARP: whom the kernel knows, or asks for, in its order.
-// The kernel bounds it (net.ipv4.neigh.default.gc_thresh3).
+// Neighbors lists the ARP table, in the kernel's order: the neighbours that the kernel
+// knows, and those that it is asking for. The kernel bounds their number
+// (net.ipv4.neigh.default.gc_thresh3).
 func (m *Manager) Neighbors() ([]Neighbor, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -76,7 +76,7 @@ func TestNeighbors(t *testing.T) {
 	}, neighbors)
 }
 
-// message is one of netlink.
+// message returns a netlink message.
 func message(typ, flags uint16, seq uint32, body ...byte) []byte {
 	b := binary.NativeEndian.AppendUint32(nil, uint32(16+len(body)))
 	b = binary.NativeEndian.AppendUint16(b, typ)
@@ -129,8 +129,8 @@ func TestMessages(t *testing.T) {
 	assert.True(t, interrupted)
 }
 
-// The kernel is believed, but its messages are read with care: nothing makes these
-// panic or read beyond a message.
+// The parsers must neither panic nor read beyond a message, even though the kernel is
+// trusted.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(append(make([]byte, 16), 8, 0, 4, 0, 0xdc, 5, 0, 0, 5, 0, 3, 0, 'a'))

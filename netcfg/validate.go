@@ -10,10 +10,10 @@ import (
 	"unicode"
 )
 
-// Validate reports the first thing in c that no machine with these ports could
-// be given, whatever its kernel: the item, the property with the refused word,
-// and what was expected. Disabled items are held to the same words, but they are
-// nobody's duplicate.
+// Validate returns an error for the first item of c that a machine with these ports cannot
+// have, whatever its kernel, or nil. The error names the item, the property with the
+// refused value, and what was expected. Disabled items must be valid too, but they count
+// as no duplicates of others.
 func (c Config) Validate(ports []Port) error {
 	if err := c.validateLinks(ports); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (c Config) validateRoutes() error {
 		if g := r.Gateway; !g.Is4() || !isUnicast(g) {
 			return fmt.Errorf("route %s: gateway=%s: expected an IPv4 host address", d, g)
 		}
-		// The kernel would take such a route, and send its packets nowhere.
+		// The kernel would accept such a route and drop its packets.
 		own := func(a Address) bool { return a.Address.Addr() == r.Gateway && !a.Disabled }
 		if i := slices.IndexFunc(c.Addresses, own); i >= 0 {
 			return fmt.Errorf("route %s: gateway=%s: expected a neighbour, %s has this address itself",
@@ -139,8 +139,8 @@ func isUnicast(a netip.Addr) bool {
 	return a.IsGlobalUnicast() || a.IsLinkLocalUnicast()
 }
 
-// checkPorts refuses port names that the kernel would refuse, and names or
-// devices that occur twice.
+// checkPorts refuses names that the kernel would refuse, and names and devices that occur
+// twice.
 func checkPorts(ports []Port) error {
 	names, devices := map[string]bool{}, map[string]bool{}
 	for _, p := range ports {
@@ -161,7 +161,7 @@ func checkPorts(ports []Port) error {
 	return nil
 }
 
-// checkName refuses what the kernel does not take for a link's name.
+// checkName refuses names that the kernel does not accept for a link.
 func checkName(n string) error {
 	bad := func(r rune) bool {
 		return r == '/' || r == ':' || r == '%' || unicode.IsSpace(r) || unicode.IsControl(r)
