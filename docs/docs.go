@@ -81,6 +81,15 @@ func Parse(file, text string) (Page, error) {
 	var block *Block
 	blank := true
 	number := 0
+	// A paragraph is read at its end: code may begin in one of its lines and end in the next.
+	paragraph, start := "", 0
+	endParagraph := func() {
+		for _, m := range span.FindAllStringSubmatchIndex(paragraph, -1) {
+			line := start + strings.Count(paragraph[:m[0]], "\n")
+			page.Spans = append(page.Spans, Span{file, line, strings.Join(strings.Fields(paragraph[m[2]:m[3]]), " ")})
+		}
+		paragraph = ""
+	}
 	for line := range strings.Lines(text) {
 		number++
 		line = strings.TrimSuffix(line, "\n")
@@ -91,6 +100,7 @@ func Parse(file, text string) (Page, error) {
 			page.Blocks = append(page.Blocks, *block)
 			block = nil
 		case fence:
+			endParagraph()
 			if !slices.Contains(Kinds, kind) {
 				return page, fmt.Errorf("%s:%d: a block of kind %q: want one of %s", file, number, kind, strings.Join(Kinds, ", "))
 			}
@@ -99,16 +109,20 @@ func Parse(file, text string) (Page, error) {
 			block.Text += line + "\n"
 		case indented && blank:
 			return page, fmt.Errorf("%s:%d: an indented block: fence it, so that it says what it is", file, number)
+		case line == "":
+			endParagraph()
 		default:
-			for _, m := range span.FindAllStringSubmatch(line, -1) {
-				page.Spans = append(page.Spans, Span{file, number, m[1]})
+			if paragraph == "" {
+				start = number
 			}
+			paragraph += line + "\n"
 		}
 		blank = line == ""
 	}
 	if block != nil {
 		return page, fmt.Errorf("%s:%d: the block does not end", file, block.Line)
 	}
+	endParagraph()
 	return page, nil
 }
 

@@ -38,11 +38,11 @@ func pages(t *testing.T) []Page {
 }
 
 func TestParse(t *testing.T) {
-	page, err := Parse("a.md", "# A\n\nType `make quick`.\n\n```sh\n# why\nmake lab  # what\ngo run \\\n    ./image\n```\n")
+	page, err := Parse("a.md", "# A\n\nType `make quick` or `go test\n  ./...`.\n\n```sh\n# why\nmake lab  # what\ngo run \\\n    ./image\n```\n")
 	require.NoError(t, err)
-	assert.Equal(t, []Span{{"a.md", 3, "make quick"}}, page.Spans)
+	assert.Equal(t, []Span{{"a.md", 3, "make quick"}, {"a.md", 3, "go test ./..."}}, page.Spans)
 	require.Len(t, page.Blocks, 1)
-	assert.Equal(t, []Command{{"a.md", 7, "make lab"}, {"a.md", 8, "go run ./image"}}, page.Blocks[0].Commands())
+	assert.Equal(t, []Command{{"a.md", 8, "make lab"}, {"a.md", 9, "go run ./image"}}, page.Blocks[0].Commands())
 
 	page, err = Parse("a.md", "```console\n[admin@postern] > /ip socks\n[admin@postern] ip socks> set \\\n\\... port=1\n[admin@postern] ip socks> print\nport: 1\n```\n")
 	require.NoError(t, err)
@@ -79,7 +79,7 @@ func TestShell(t *testing.T) {
 			}
 		}
 		for _, s := range page.Spans {
-			if regexp.MustCompile(`^(make|go run|go test|go tool|go doc) `).MatchString(s.Text) {
+			if regexp.MustCompile(`^([A-Z_]+=\S+ )*(make|go run|go test|go tool|go doc) `).MatchString(s.Text) {
 				checkShell(t, Command(s))
 			}
 		}
