@@ -755,6 +755,7 @@ func badChild(t *testing.T, fw *firewall) (child *service.Link, end func()) {
 	var client *Client
 	parent, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
 		client = NewClient(l, fw.open, fw.close)
+		client.cfg.MaxConnections = 2
 		return client.Handle
 	}, func(context.Context, *service.Request) ([]byte, error) { return nil, nil })
 	require.NoError(t, err)
@@ -765,9 +766,6 @@ func badChild(t *testing.T, fw *firewall) (child *service.Link, end func()) {
 		client.Ended()
 	})
 	t.Cleanup(end)
-	cfg := socks.DefaultConfig()
-	cfg.MaxConnections = 2
-	client.cfg = cfg
 	return child, end
 }
 
