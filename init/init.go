@@ -40,14 +40,14 @@ func runInit() {
 	requests := make(chan console.Request, 1)
 	r, err := startRouter(ctx, log, dog, requests)
 	if err != nil {
-		// What fails here fails for lack of something in the image.
+		// Something is missing in the image.
 		log.Printf(kmsg.Error, "start: %v", err)
 	}
 
 	how := console.Reboot
 	select {
 	case how = <-requests:
-		// Who asked for it is to read that it comes.
+		// The user who asked for it shall see the answer.
 		time.Sleep(farewell)
 	case s := <-signals:
 		if s == unix.SIGUSR2 {
@@ -67,8 +67,8 @@ func runInit() {
 	end(log, how)
 }
 
-// farewell is from the word that the router restarts, on its way to a console, to the end
-// of the consoles.
+// farewell is the pause before the consoles end: the answer that the router restarts is still
+// on its way to one of them.
 const farewell = time.Second
 
 // end syncs and leaves the machine.
@@ -107,13 +107,12 @@ func mountAll() error {
 	return errors.Join(failed...)
 }
 
-// startRouter brings the router up. A router is returned also with an error, as
-// far as it came.
+// startRouter starts the router.
 func startRouter(ctx context.Context, log *kmsg.Logger, dog *watchdog, requests chan<- console.Request) (*router.Router, error) {
-	// The kernel would otherwise drop our lines when there are many.
+	// By itself the kernel drops lines of a process that logs many.
 	setSysctl(log, "kernel/printk_devkmsg", "on\n")
 	sizeTables(log)
-	// Who is of group 0, as PID 1 is, may open a ping socket.
+	// Processes of group 0, as PID 1 is, may open ping sockets.
 	setSysctl(log, "net/ipv4/ping_group_range", "0 0\n")
 	name, err := os.ReadFile(boardFile)
 	if err != nil {
@@ -130,35 +129,34 @@ func startRouter(ctx context.Context, log *kmsg.Logger, dog *watchdog, requests 
 	if err != nil {
 		return nil, err
 	}
-	// Ahead of the start, which may hang.
+	// Before the start, which may hang.
 	go dog.watch(r.Alive)
 	r.Start(ctx)
 	return r, nil
 }
 
-// timer is where the kernel is told which timer not to wake the first processor by
-// (unbind_device_store in kernel/time/clockevents.c).
+// timer is the file that unbinds a timer from the first processor (unbind_device_store in
+// kernel/time/clockevents.c).
 const timer = "/sys/devices/system/clockevents/clockevent0/unbind_device"
 
-// leaveTimer has the kernel use another timer than the one of that name.
+// leaveTimer has the kernel use any timer but the one of that name.
 func leaveTimer(log *kmsg.Logger, name string) {
 	if err := os.WriteFile(timer, []byte(name+"\n"), 0o200); err != nil {
 		log.Printf(kmsg.Warning, "take another timer than %s: %v", name, err)
 	}
 }
 
-// sizeTables sets what the kernel, by itself, sizes for another kind of machine
-// than a router with little memory.
+// sizeTables sets limits whose defaults do not fit a router with little memory.
 func sizeTables(log *kmsg.Logger) {
-	// One that is large enough for 500 connections through SOCKS, each of which has
-	// two entries, and for as many that have ended: by itself it is 1024 with 32 MB.
+	// Enough for 500 connections through SOCKS, each of which has two entries, and for as many
+	// that have ended. The default is 1024 with 32 MB.
 	setSysctl(log, "net/netfilter/nf_conntrack_max", "4096\n")
-	// Packets are cut from single pages, not from pieces of 32 kB, each of which
-	// lives as long as the last packet of it waits for a slow receiver.
+	// Packets are allocated from single pages instead of blocks of 32 kB: a block is freed only
+	// when its last packet has reached a slow receiver.
 	setSysctl(log, "net/core/high_order_alloc_disable", "1\n")
 }
 
-// setSysctl sets a kernel parameter; a kernel without it is told of and lived with.
+// setSysctl sets a kernel parameter. If that fails the log says so, and the router goes on.
 func setSysctl(log *kmsg.Logger, name, value string) {
 	if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {
 		log.Printf(kmsg.Warning, "sysctl %s: %v", name, err)

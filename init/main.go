@@ -1,22 +1,22 @@
 // Command init is the router's one program: PID 1, and under the names of router.Processes, by
 // which PID 1 starts it again, the processes that PID 1 supervises.
 //
-// PID 1 mounts the file systems, loads the configuration and applies it, first the
-// firewall, and keeps what should run running. It promises:
+// PID 1 mounts the file systems, opens the log and the hardware watchdog, runs the router
+// (package router) and ends it in order. It promises:
 //   - nothing is forwarded and no port answers before the user's rules stand;
-//   - a configuration that is wrong anywhere is applied nowhere: the router is then
-//     reachable on its LAN, forwards nothing, and its log names file and line. Of one
-//     that flash has kept, perhaps from another version, lines that have nothing to do
-//     with the firewall are kept out instead;
-//   - what is accepted is on flash some seconds later, and at the next start; flash
-//     that fails is told of and holds nothing up;
-//   - a process that ends is started again, with growing pauses, and the SOCKS
-//     port goes on listening meanwhile;
-//   - SIGTERM and SIGINT restart the machine in order, SIGUSR2 powers it off; a
-//     panic of PID 1 is one of the kernel, which restarts after 10 seconds.
+//   - a configuration from the image that is wrong anywhere is not applied: the router is then
+//     reachable on its LAN, forwards nothing, and its log names file and line. Of one from
+//     flash, which another version may have written, wrong lines that have nothing to do with
+//     the firewall are left out instead;
+//   - what is accepted is on flash some seconds later, and in force at the next start; flash
+//     that fails is reported and holds nothing up;
+//   - a process that ends is started again, with growing pauses, and the SOCKS port goes on
+//     listening meanwhile;
+//   - SIGTERM and SIGINT restart the machine in order, SIGUSR2 powers it off; if PID 1 panics,
+//     so does the kernel, which restarts after 10 seconds.
 //
-// No process in the shipped image starts another but PID 1, so it waits for its
-// own children by their ids and for no other.
+// In the shipped image only PID 1 starts processes, so it waits for its own children by their
+// ids and for no other process.
 package main
 
 import (
@@ -29,7 +29,7 @@ import (
 )
 
 func main() {
-	// Of what a person looks at each process leaves 1 MB behind before it collects it, not 4.
+	// By itself Go collects garbage when there are 4 MB; a process here has 1 MB at most.
 	debug.SetGCPercent(25)
 	name := filepath.Base(os.Args[0])
 	if spec, ok := router.Processes.Find(name); ok {

@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	// watchdogTimeout is when the hardware resets a machine whose PID 1 says nothing. QEMU's
-	// MIPS may stand still for 26 s while the kernel starts (board.Board.LossyTimer): that is
-	// no reason yet.
+	// watchdogTimeout is when the hardware resets a machine whose PID 1 does not answer. QEMU's
+	// MIPS may stand still for 26 s while the kernel starts (board.Board.LossyTimer), which must
+	// not be a reason.
 	watchdogTimeout = 45 * time.Second
 	watchdogBeat    = 5 * time.Second
 	// askBeat is from one question whether the router is well to the next, as long as it is:
-	// each is 30 ms of malta's processor.
+	// each takes 30 ms of malta's processor.
 	askBeat = 15 * time.Second
-	// patience is how long the router may not be well before PID 1 says nothing any more: a
-	// configuration may take long to be applied, and socksd to be started again.
+	// patience is how long the router may be unwell before the hardware is no longer told that
+	// all is well: to apply a configuration may take long, and to start socksd again too.
 	patience = time.Minute
 )
 
@@ -77,7 +77,7 @@ func openWatchdog(log *kmsg.Logger) *watchdog {
 }
 
 // run tells the hardware that all is well, as long as that is so. Time in which the machine
-// stood still makes nobody ill: nobody could say then how it was.
+// stood still does not count: nobody could say then that the router is well.
 func (w *watchdog) run() {
 	told := false
 	for last := w.uptime(); ; time.Sleep(w.beat) {
@@ -123,8 +123,8 @@ func (w *watchdog) watch(well func() error) {
 	}
 }
 
-// leave hands over to the hardware: an end that hangs is one by reset. A machine that is
-// to stay off is let go instead.
+// leave ends the watching. If the end of the router hangs, the hardware resets the machine. If
+// the machine shall stay off, the hardware is stopped instead.
 func (w *watchdog) leave(off bool) {
 	w.stopped.Store(true)
 	if w.device == nil {

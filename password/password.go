@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The cost of a password's hash: Argon2id (RFC 9106) with one lane. It has to fit
-// beside 500 connections through SOCKS, which leave 4.5 MB of a 32 MB board, and to
-// be done soon enough on its slow processor, which has no 64-bit multiplication.
+// The cost of a password's hash: Argon2id (RFC 9106) with one lane. Its memory must be free
+// beside 500 connections through SOCKS, which leave 4.5 MB of a 32 MB board, and its time
+// must be short on a slow processor without 64-bit multiplication.
 const (
 	hashMemory = 2048 // KiB
 	hashPasses = 3
@@ -25,24 +25,24 @@ const (
 	keyLength  = 32 // bytes
 )
 
-// A hash that comes from a file may have cost more or less, within these bounds: more
-// memory than this would take it from what else the router does.
+// The bounds of the cost of a hash from a file. With more memory it would take it from the
+// rest of the router.
 const (
 	maxHashMemory = 4096 // KiB
 	maxHashPasses = 10
 )
 
-// Hash is what is kept of a password.
+// Hash is kept instead of a password.
 type Hash struct {
 	memory, passes uint32
 	salt, key      []byte
 }
 
-// New makes a hash of a password, with a salt of its own. One is made or
-// checked at a time: the callers see to that.
+// New makes a hash of a password with a new salt, in the form of Hash.String. Callers make or
+// check one hash at a time, because of its memory.
 func New(password string) (string, error) {
 	h := Hash{memory: hashMemory, passes: hashPasses, salt: make([]byte, saltLength)}
-	// Of the kernel and not by crypto/rand, which takes 30 kB of flash.
+	// From the kernel: crypto/rand would take 30 kB of flash.
 	if n, err := unix.Getrandom(h.salt, 0); err != nil || n != saltLength {
 		return "", fmt.Errorf("random salt: %d bytes: %w", n, err)
 	}
@@ -52,7 +52,7 @@ func New(password string) (string, error) {
 
 // derive computes the key of a password.
 func (h Hash) derive(password string, length int) []byte {
-	// The memory is worth more to the system than the time that a collection takes.
+	// The system needs the memory more than the time that a collection takes.
 	defer debug.FreeOSMemory()
 	return argon2.IDKey([]byte(password), h.salt, h.passes, h.memory, hashLanes, uint32(length))
 }
@@ -62,7 +62,7 @@ func (h Hash) Matches(password string) bool {
 	return subtle.ConstantTimeCompare(h.derive(password, len(h.key)), h.key) == 1
 }
 
-// String is the form in which a hash is kept, that of the PHC string format:
+// String returns the hash in the PHC string format:
 //
 //	$argon2id$v=19$m=2048,t=3,p=1$SALT$KEY
 //
@@ -72,7 +72,7 @@ func (h Hash) String() string {
 		base64.RawStdEncoding.EncodeToString(h.salt), base64.RawStdEncoding.EncodeToString(h.key))
 }
 
-// Parse reads what String wrote.
+// Parse reads a hash in the form of String. The error says what is wrong with it.
 func Parse(s string) (Hash, error) {
 	var h Hash
 	bad := func(what string) (Hash, error) {
