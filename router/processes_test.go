@@ -25,12 +25,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/console/terminal"
 	"github.com/postern-router/postern/fetch"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/upgrade"
@@ -481,4 +483,95 @@ func (s *screen) await(t *testing.T, text string) {
 		require.Contains(c, shown, text)
 		s.read += strings.Index(shown, text) + len(text)
 	}, 30*time.Second, time.Millisecond)
+}
+
+// TestUpgradeTo: a user upgrades from a file, which the machine finds its slots for.
+func TestUpgradeTo(t *testing.T) {
+	image := bytes.Repeat([]byte("0123456789abcdef"), 1000)
+	file, key := signedImage(t, image)
+	log, said := testLog(t)
+	g := started(t)
+	g.r.log, g.r.supervisor = log, realSupervisor(t, log, said)
+	g.file("etc/upgrade.pub", key)
+	g.file("image", string(file))
+	path := filepath.Join(g.r.root, "image")
+	run := func(from string) (string, error) {
+		var out strings.Builder
+		err := g.r.stream(t.Context(), console.Result{Request: console.Upgrade, Upgrade: console.UpgradeArguments{From: from}}, &out)
+		return out.String(), err
+	}
+	_, err := run(path)
+	require.ErrorContains(t, err, "failure: no flash: ")
+	g.slots("a", map[string]string{"tried": "1", "confirmed": "1"}, nil)
+	g.r.upgrades.running = upgrade.Running{Board: "rig", Version: "v1", Date: time.Unix(1_000_000_000, 0).UTC()}
+	_, err = run(path + ".gone")
+	require.ErrorContains(t, err, "image.gone: no such file or directory; disks here: /dev/vda1, /dev/vda2, /dev/vda3")
+	_, err = run("http://")
+	require.ErrorContains(t, err, "the present version stays")
+	assert.Contains(t, said(), "upgrade from http://: it did not succeed")
+	assert.Empty(t, g.requests)
+	out, err := run(path)
+	require.NoError(t, err)
+	assert.Contains(t, out, "system will reboot shortly\n")
+	assert.Contains(t, said(), "the image is written, restarting")
+	assert.Equal(t, console.Reboot, <-g.requests)
+	states, err := g.r.slots()
+	require.NoError(t, err)
+	assert.Equal(t, []string{"confirmed", "untried"}, []string{states[0].State, states[1].State})
+	assert.Equal(t, "v2", states[1].Version)
+}
+
+// TestOpen: the real parts, in the namespaces of the tests, from the start to the end.
+func TestOpen(t *testing.T) {
+	ip := func(args string) string {
+		t.Helper()
+		out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
+		require.NoError(t, err, "ip %s: %s", args, out)
+		return string(out)
+	}
+	b := board.Board{Name: "real", WAN: "ether1", LAN: "ether2"}
+	for i, name := range []string{"ether1", "ether2"} {
+		device := fmt.Sprintf("real%d", i)
+		ip("link add " + device + " type veth peer name x-" + device)
+		ip("link set up dev x-" + device)
+		b.Ports = append(b.Ports, board.Port{Name: name, Device: device})
+	}
+	log, said := testLog(t)
+	requests := make(chan console.Request, 1)
+	r, err := Open(b, log, requests, func() { t.Error("restarted") })
+	require.NoError(t, err)
+	assert.Contains(t, said(), "no flash: no partition is named postern-config")
+	dir := t.TempDir()
+	r.machine = linuxMachine{r.machine.(linuxMachine).restart, filepath.Join(dir, "resolv.conf")}
+	r.defaults = filepath.Join(dir, "default.rsc")
+	require.NoError(t, os.WriteFile(r.defaults, []byte("/ip address add address=192.168.7.1/24 interface=ether2\n"+
+		"/ip firewall filter add chain=forward action=drop comment=real\n"), 0o600))
+	ctx, cancel := context.WithCancel(t.Context())
+	r.Start(ctx)
+	require.NoError(t, r.health(), said())
+	assert.Contains(t, ip("-4 addr show dev ether2"), "192.168.7.1/24")
+	s := &session.Session{}
+	for _, line := range []string{"/ip address print", "/ip route print", "/interface print", "/ip firewall filter print stats", "/ip arp print", "/ip socks access print stats",
+		"/system ntp client print"} {
+		_, err := r.execute(s, line)
+		require.NoError(t, err, line)
+	}
+	_, err = r.execute(s, "/ip address add address=10.9.0.1/8 interface=ether1")
+	require.NoError(t, err)
+	assert.Contains(t, ip("-4 addr show dev ether1"), "10.9.0.1/8")
+	_, err = r.execute(s, "/ip address add address=10.9.0.1/8 interface=ether1")
+	require.Error(t, err)
+	require.NoError(t, r.SetLayer("test", Layer{Addresses: []netcfg.Address{address("10.9.0.2/8", "ether1")}}))
+	result, err := r.execute(s, "/ip address print")
+	require.NoError(t, err)
+	assert.Equal(t, 1, strings.Count(result.Output, "10.9.0.2/8"), "it is no other dynamic address of the kernel's: %s", result.Output)
+	cancel()
+	r.Shutdown()
+	rules, err := exec.Command("iptables", "-S").CombinedOutput()
+	require.NoError(t, err, string(rules))
+	assert.NotContains(t, string(rules), "real")
+	forwards, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+	require.NoError(t, err)
+	assert.Equal(t, "0\n", string(forwards))
+	assert.Empty(t, requests)
 }
