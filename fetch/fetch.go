@@ -1,11 +1,12 @@
-// Package fetch gets a file by HTTP, and is the process that does: what a server says
-// is read by a user who has nothing, and handed on as bytes.
+// Package fetch downloads a file by HTTP, and has the unprivileged process that does so. Only
+// that process reads what the server sends; the file is passed on as bytes.
 //
-// It is HTTP/1.0 (RFC 1945) as a client needs it for one file: a GET, an answer of 200,
-// and a body that ends where Content-Length says or where the connection does. Postern
-// carries no other HTTP, and the library's takes ten times as much of the flash. All
-// that a server can make it hold is 16 KiB, and all that it can make it wait is a minute
-// without a byte and half an hour in all.
+// It speaks HTTP/1.0 (RFC 1945), as much as a client needs for one file: a GET, an answer
+// with status 200, and a body that ends as Content-Length says or with the connection.
+// Nothing else in Postern uses HTTP, and net/http takes ten times as much flash.
+//
+// It promises that a server can make it hold no more than 16 KiB, and make it wait no
+// longer than a minute without a byte and half an hour in all.
 package fetch
 
 import (
@@ -23,16 +24,16 @@ import (
 const (
 	// maxURL is the length of the longest URL, in bytes.
 	maxURL = 1024
-	// maxLine and maxHead bound a line and the whole of what stands ahead of the body.
+	// maxLine and maxHead bound a line of the head and the whole head, in bytes.
 	maxLine = 4 << 10
 	maxHead = 16 << 10
 	// MaxBody is the length of the longest file, in bytes.
 	MaxBody = 1<<30 + 4096
 
 	connectTime = 20 * time.Second
-	// silence is how long a server may say nothing.
+	// silence is how long a server may send nothing.
 	silence = time.Minute
-	// allTime is what the whole may take.
+	// allTime is how long a download may take.
 	allTime = 30 * time.Minute
 )
 
@@ -44,8 +45,8 @@ type URL struct {
 	Path string
 }
 
-// ParseURL reads an address. There are no escapes to undo: the path goes to the server as
-// it is written.
+// ParseURL reads an address. It does not decode the path, which goes to the server as it is
+// written.
 func ParseURL(s string) (URL, error) {
 	if len(s) > maxURL {
 		return URL{}, fmt.Errorf("URL of %d bytes, at most %d", len(s), maxURL)
@@ -97,7 +98,7 @@ func validHost(host string) bool {
 	return len(host) <= 253
 }
 
-// request is what the server is sent.
+// request returns the request for u.
 func (u URL) request() string {
 	host := u.Host
 	if u.Port != 80 {
@@ -147,8 +148,8 @@ func copyBody(out io.Writer, in io.Reader, length int64) error {
 	return nil
 }
 
-// patient reads from a connection that may say nothing for some time, but not beyond
-// end.
+// patient reads from a connection on which nothing may come for the time of silence, but not
+// beyond end.
 type patient struct {
 	net.Conn
 	end time.Time
@@ -185,7 +186,7 @@ func readResponse(in *bufio.Reader) (response, error) {
 	protocol, rest, _ := strings.Cut(line, " ")
 	code, reason, _ := strings.Cut(strings.TrimLeft(rest, " "), " ")
 	if !strings.HasPrefix(protocol, "HTTP/1.") || len(code) != 3 {
-		return response{}, errors.New("what answers is not an HTTP server")
+		return response{}, errors.New("the server does not speak HTTP")
 	}
 	if r.status, err = strconv.Atoi(code); err != nil || r.status < 100 {
 		return response{}, fmt.Errorf("status %q of the answer, expected three digits", code)
@@ -209,7 +210,7 @@ func readResponse(in *bufio.Reader) (response, error) {
 	}
 }
 
-// take reads a line of the head.
+// take reads a field of the head.
 func (r *response) take(name, value string) error {
 	switch name {
 	case "content-length":
@@ -224,7 +225,7 @@ func (r *response) take(name, value string) error {
 	case "location":
 		r.location = value
 	case "transfer-encoding", "content-encoding":
-		// HTTP/1.0 has none of the first, and nobody asked for the second.
+		// HTTP/1.0 does not have the first, and the request did not ask for the second.
 		if !strings.EqualFold(value, "identity") {
 			return fmt.Errorf("%s %q, expected none", name, value)
 		}
@@ -232,7 +233,8 @@ func (r *response) take(name, value string) error {
 	return nil
 }
 
-// readLine reads a line without its end. All lines together take no more than left.
+// readLine returns a line without its end. It takes the line's length off left, and fails
+// if that gets negative.
 func readLine(in *bufio.Reader, left *int) (string, error) {
 	line, err := in.ReadSlice('\n')
 	*left -= len(line)

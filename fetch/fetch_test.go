@@ -67,7 +67,7 @@ func TestReadResponse(t *testing.T) {
 		{"a negative length", "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", `content-length "-1"`, response{}},
 		{"a length beyond all", "HTTP/1.1 200 OK\r\ncontent-length: 9223372036854775807\r\n\r\n", "at most", response{}},
 		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "expected none", response{}},
-		{"not HTTP", "SSH-2.0-x\r\n", "what answers is not an HTTP server", response{}},
+		{"not HTTP", "SSH-2.0-x\r\n", "the server does not speak HTTP", response{}},
 		{"no number", "HTTP/1.1 2x0 OK\r\n\r\n", "expected three digits", response{}},
 		{"no colon", "HTTP/1.1 200 OK\r\nx\r\n\r\n", "a line without a colon", response{}},
 		{"an end", "HTTP/1.1 200 OK\r\nx: y\r\n", "unexpected EOF", response{}},

@@ -12,16 +12,16 @@ import (
 	"github.com/postern-router/postern/service"
 )
 
-// Spec is the process. Its one job is a file.
+// Spec is the process. It downloads one file.
 var Spec = service.Spec{Name: "fetch", Start: service.Task, Main: runProcess, Calls: service.Client()}
 
 const (
-	opFetch    = 1 // the one request
+	opFetch    = 1 // the only request
 	maxServers = 64
 )
 
-// Job is the file at url, whose host servers are asked for. It goes to body, a pipe or file,
-// which the caller closes.
+// Job returns the job of a download of url. A name in it is resolved by servers. The file
+// goes to body, which is a pipe or a file; the caller closes it.
 func Job(url string, servers []netip.Addr, body *os.File) service.Job {
 	var e service.Encoder
 	e.String(url)
@@ -58,7 +58,7 @@ func run(ctx context.Context, url string, servers resolve.Servers, out io.Writer
 	if err != nil {
 		return err
 	}
-	// What waits for the server ends with ctx.
+	// When ctx is done, reads and writes of the connection end.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	defer conn.Close()

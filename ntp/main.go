@@ -15,24 +15,26 @@ import (
 )
 
 const (
-	// port is that of time servers.
+	// port is the port of time servers.
 	port = 123
-	// answerTime is how long an answer is waited for.
+	// answerTime is how long the client waits for an answer.
 	answerTime = 5 * time.Second
-	// minPoll and maxPoll are the pauses between requests, as in RFC 5905.
+	// minPoll and maxPoll are the shortest and the longest pause between requests, as in
+	// RFC 5905.
 	minPoll = 64 * time.Second
 	maxPoll = 1024 * time.Second
 )
 
-// Sample is what one answer tells.
+// Sample is the outcome of one answer.
 type Sample struct {
 	Server  string
 	Stratum int
-	// Offset is what the clock is behind.
+	// Offset is the time by which the clock is behind.
 	Offset time.Duration
 }
 
-// Spec is the process. It asks the servers of its configuration, and tells PID 1 what they say.
+// Spec is the process. It asks the servers of its configuration and sends PID 1 a Sample of
+// each answer.
 var Spec = service.Spec{
 	Name: "ntp", Main: runProcess, Calls: service.Client(),
 	AskEvery: 5 * time.Minute,
@@ -40,7 +42,7 @@ var Spec = service.Spec{
 	LeastPause: time.Minute,
 }
 
-// The requests: a configuration for the process, and a Sample for PID 1.
+// The requests: PID 1 sends a configuration, the process a Sample.
 const (
 	opConfigure = 1
 	opSample    = 2
@@ -51,17 +53,17 @@ const (
 	maxName    = 253 // RFC 1035
 )
 
-// Process is PID 1's view of the process.
+// Process is PID 1's end of the process.
 type Process struct {
 	link *service.Link
 	take func(Sample) error
 }
 
-// NewProcess is for service.Options. take gets each good answer; what it says is checked for
-// form alone. Its error is told to the process, which does nothing about it but log it.
+// NewProcess is for service.Options. take gets each Sample, of which only the form has been
+// checked. The process logs its error.
 func NewProcess(link *service.Link, take func(Sample) error) *Process { return &Process{link, take} }
 
-// Configure has the process ask those servers, and look names up by names.
+// Configure has the process ask the servers of c, whose names the servers in names resolve.
 func (p *Process) Configure(ctx context.Context, c Config, names []netip.Addr) error {
 	var e service.Encoder
 	e.Strings(c.Servers)
@@ -69,7 +71,7 @@ func (p *Process) Configure(ctx context.Context, c Config, names []netip.Addr) e
 	return p.link.Call(ctx, opConfigure, e.Bytes(), nil)
 }
 
-// Handle takes a Sample.
+// Handle takes a Sample of the process.
 func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) {
 	s := Sample{Server: r.String(maxName), Stratum: int(r.Uint(maxStratum)), Offset: r.Duration()}
 	if r.Op != opSample || s.Stratum == 0 || r.End() != nil {
@@ -81,11 +83,11 @@ func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) 
 // Ended has nothing to tidy up.
 func (p *Process) Ended() {}
 
-// runProcess is the process: it asks as its newest configuration says.
+// runProcess is the process. It follows the newest configuration.
 func runProcess(c *service.Child) error {
 	ctx, cancel := context.WithCancelCause(c.Context())
 	defer cancel(nil)
-	stop := func() {} // ends the client of the configuration before
+	stop := func() {} // ends the client of the last configuration
 	err := c.Serve(func(_ context.Context, r *service.Request) ([]byte, error) {
 		servers, names := r.Strings(maxServers, maxName), r.Addrs(maxServers)
 		if r.Op != opConfigure || len(servers) == 0 || r.End() != nil {
@@ -113,7 +115,7 @@ func runProcess(c *service.Child) error {
 	return err
 }
 
-// report tells PID 1 of a sample.
+// report sends PID 1 a sample.
 func report(ctx context.Context, c *service.Child, s Sample) error {
 	var e service.Encoder
 	e.String(s.Server)
@@ -122,7 +124,7 @@ func report(ctx context.Context, c *service.Child, s Sample) error {
 	return c.Call(ctx, opSample, e.Bytes(), nil)
 }
 
-// client asks servers in turn.
+// client asks time servers in turn.
 type client struct {
 	servers []string
 	names   resolve.Servers
@@ -132,11 +134,12 @@ type client struct {
 	logf    func(format string, args ...any)
 }
 
-// errUnwanted is why a client ends by itself.
+// errUnwanted says why a client has ended by itself.
 var errUnwanted = errors.New("all time servers have said that they do not want to be asked")
 
-// run asks until ctx is done, or nobody is left to ask. It keeps to a server that answers, and asks it more rarely
-// then. When none has answered it asks more rarely too: it may not be their fault.
+// run asks until ctx is done or no server is left to ask. As long as a server answers, it
+// asks no other, and that one less and less often. It also asks less often when none has
+// answered, since the fault may be on this side.
 func (c *client) run(ctx context.Context) error {
 	turn := turn{pause: minPoll, dead: make([]bool, len(c.servers))}
 	for {
@@ -146,7 +149,7 @@ func (c *client) run(ctx context.Context) error {
 			return nil
 		}
 		if err == nil {
-			// A time that PID 1 does not believe is as good as none.
+			// A time that PID 1 refuses counts as no answer.
 			if err = c.report(ctx, s); err != nil {
 				c.logf("%v", err)
 			}
@@ -165,18 +168,18 @@ func (c *client) run(ctx context.Context) error {
 	}
 }
 
-// turn is whose turn it is, and when.
+// turn decides which server is asked next, and when.
 type turn struct {
 	server int
 	pause  time.Duration
-	// dead are the servers that are asked no more.
+	// dead marks the servers that are never asked again.
 	dead []bool
-	// failed are the requests in a row that came to nothing.
+	// failed counts the failed requests since the last answer.
 	failed int
 }
 
-// next takes how a request went and returns the pause before the next one, or -1 if there
-// is nobody left to ask.
+// next takes the error of a request and returns the pause before the next one, or -1 if no
+// server is left to ask.
 func (t *turn) next(err error) time.Duration {
 	if err == nil {
 		t.failed = 0
@@ -200,7 +203,7 @@ func (t *turn) next(err error) time.Duration {
 	if t.dead[t.server] {
 		return -1
 	}
-	// Each server once, and soon; then slowly.
+	// Each server is asked once, soon after the last one; then the pauses get longer.
 	if t.failed%len(t.dead) != 0 {
 		return time.Second * 2
 	}
@@ -214,7 +217,7 @@ func (c *client) ask(ctx context.Context, host string) (Sample, error) {
 	if err != nil {
 		return Sample{}, err
 	}
-	// A connected socket takes packets of the server alone, from a port of chance.
+	// A connected socket gets only packets of this server. The kernel chooses a random port.
 	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, c.port)))
 	if err != nil {
 		return Sample{}, err
@@ -242,7 +245,7 @@ func (c *client) ask(ctx context.Context, host string) (Sample, error) {
 		}
 		a, err := parseAnswer(b[:n], random, sent, time.Since(sent))
 		if errors.Is(err, errForeign) {
-			continue // the right one may be on its way, until the deadline
+			continue // the answer may still come before the deadline
 		}
 		if err != nil {
 			return Sample{}, err

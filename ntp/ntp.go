@@ -1,12 +1,16 @@
-// Package ntp asks time servers what time it is, and is the process that does so, as a
-// user who has nothing: it says how far the clock is off, and whoever started it sets it.
+// Package ntp asks time servers for the time, and has the unprivileged process that does so.
+// The process tells PID 1 by how much the clock is wrong, and PID 1 sets it.
 //
-// It is a simple client (SNTP, RFC 4330; the packet and its checks are those of RFC
-// 5905): one server is asked at a time, the next one when one does not answer or says
-// nothing of use. A request carries random bits in the place of its time, which an answer
-// has to repeat: who does not see the request cannot guess them, and they tell nobody
-// what time it is here. A server is asked once in 64 seconds at most, less often the longer
-// it goes well, and no more if it says so (a kiss of death).
+// It is a simple client (SNTP, RFC 4330; the packet and its checks are those of RFC 5905).
+// It asks one server at a time, and the next one when a server does not answer or its
+// answer is of no use.
+//
+// It promises:
+//   - An answer counts only if it repeats the random bits that the request has in place of
+//     its time. Who does not see the request cannot guess them, and they do not tell
+//     anybody the time of this clock.
+//   - It asks a server at most once in 64 seconds, less often the longer it answers, and
+//     never again if the server asks for that (a kiss of death).
 package ntp
 
 import (
@@ -16,14 +20,14 @@ import (
 	"time"
 )
 
-// Config is what the client is to do.
+// Config says whether the client runs, and whom it asks.
 type Config struct {
 	Enabled bool
 	// Servers are IPv4 addresses or names, MaxServers at most.
 	Servers []string
 }
 
-// MaxServers is how many servers there can be.
+// MaxServers is the greatest number of servers.
 const MaxServers = 4
 
 // packetSize is the length of a packet without extensions, in bytes.
@@ -33,22 +37,22 @@ const (
 	version    = 4
 	modeClient = 3
 	modeServer = 4
-	// unsynchronized is the leap indicator of a server that does not know the time.
+	// unsynchronized is the leap indicator of a server whose clock is not synchronized.
 	unsynchronized = 3
 	maxStratum     = 15
-	// maxDistance is how wrong a server may say that it is: it is RFC 5905's MAXDIST,
-	// with room for a slow line.
+	// maxDistance is the largest error that a server may state for its clock: MAXDIST of
+	// RFC 5905, with room for a slow line.
 	maxDistance = 3 * time.Second
 )
 
 // epoch is the start of NTP's first era, in seconds before 1970.
 const epoch = 2208988800
 
-// stamp is NTP's time: seconds and their fraction of 32 bits each.
+// stamp is a time of NTP: 32 bits of seconds, then 32 bits of their fraction.
 type stamp uint64
 
-// time is the time that is meant: in the era that begins in 2036 if it would be before
-// 1968 else (RFC 4330, section 3).
+// time returns the time of s. A time that would be before 1968 is in the era that begins in
+// 2036 (RFC 4330, section 3).
 func (s stamp) time() time.Time {
 	seconds := int64(s >> 32)
 	if seconds&(1<<31) == 0 {
@@ -57,7 +61,7 @@ func (s stamp) time() time.Time {
 	return time.Unix(seconds-epoch, int64(uint64(uint32(s))*1e9>>32)).UTC()
 }
 
-// request is a packet that asks, with random bits for its time.
+// request returns the packet of a request, with random bits in place of its time.
 func request(random stamp) []byte {
 	b := make([]byte, packetSize)
 	b[0] = version<<3 | modeClient
@@ -65,31 +69,31 @@ func request(random stamp) []byte {
 	return b
 }
 
-// kiss is what a server says who does not want to be asked: RATE, DENY, RSTR (RFC 5905,
-// section 7.4).
+// kiss is the code by which a server says that it does not want to be asked: RATE, DENY,
+// RSTR (RFC 5905, section 7.4).
 type kiss string
 
 func (k kiss) Error() string { return "the server does not want to be asked: " + string(k) }
 
-// errForeign is the error of a packet that is no answer to the request.
+// errForeign says that a packet is no answer to the request.
 var errForeign = errors.New("not an answer to the request")
 
-// answer is what a server says.
+// answer is the answer of a server.
 type answer struct {
 	stratum int
-	// offset is what the clock is behind.
+	// offset is the time by which the own clock is behind.
 	offset time.Duration
 }
 
-// parseAnswer reads the answer to the request with these random bits, sent and received
-// at these times of the own clock; took is the time between them, by a clock that nobody
-// sets.
+// parseAnswer reads the answer to the request with these random bits. The request was sent
+// at the time sent of the own clock, and the answer came after took, by a clock that
+// nobody sets.
 func parseAnswer(b []byte, random stamp, sent time.Time, took time.Duration) (answer, error) {
 	if len(b) < packetSize {
 		return answer{}, errForeign
 	}
 	field := func(at int) stamp { return stamp(binary.BigEndian.Uint64(b[at:])) }
-	// First, since all else is anybody's word.
+	// This comes first, since anybody may have sent the rest.
 	if field(24) != random {
 		return answer{}, errForeign
 	}
@@ -121,12 +125,12 @@ func parseAnswer(b []byte, random stamp, sent time.Time, took time.Duration) (an
 	if there < 0 || there > took {
 		return answer{}, fmt.Errorf("the server took %v, of %v in all", there, took)
 	}
-	// ((T2 - T1) + (T3 - T4)) / 2, where T4 is T1 and what it took.
+	// ((T2 - T1) + (T3 - T4)) / 2, where T4 = T1 + took.
 	offset := received.time().Sub(sent)/2 + transmitted.time().Sub(sent.Add(took))/2
 	return answer{stratum: stratum, offset: offset}, nil
 }
 
-// kissOf is the code of four characters.
+// kissOf returns the code in these four characters.
 func kissOf(code []byte) kiss {
 	for _, c := range code {
 		if c < 'A' || c > 'Z' {

@@ -13,28 +13,29 @@ import (
 	"github.com/postern-router/postern/service"
 )
 
-// Spec is the process. Its one job is a ping or a traceroute, with a socket that PID 1 opened.
+// Spec is the process. It does one ping or traceroute, by a socket that PID 1 has opened.
 var Spec = service.Spec{
 	Name: "ping", Start: service.Task, Main: runProcess,
-	Calls: service.Client(), // for names; the socket is one to send and to receive by
-	// What it has for its last line.
+	Calls: service.Client(), // it resolves names; pings are sent like other packets
+	// The time to write its last line.
 	StopTime: time.Second,
 }
 
-// The requests.
+// The requests that PID 1 sends to the process.
 const (
 	opPing       = 1
 	opTraceroute = 2
 )
 
-// Bounds of what is asked.
+// Bounds of the requests.
 const (
 	maxHost    = 253 // bytes, RFC 1035
 	maxServers = 64
 )
 
-// Job is a ping of host, an address or a name that servers are asked for. It writes to out, and
-// uses socket, of Open, which the caller closes. The Request's Host is of no meaning.
+// Job returns the job of a ping of host, an IPv4 address or a name. Names are resolved by
+// servers. The output goes to out. The socket is one of Open; the caller closes it. Host
+// of the Request is ignored.
 func Job(host string, r Request, servers []netip.Addr, socket *os.File, out io.Writer) service.Job {
 	var e service.Encoder
 	e.String(host)
@@ -45,7 +46,7 @@ func Job(host string, r Request, servers []netip.Addr, socket *os.File, out io.W
 	return service.Job{Spec: Spec, Op: opPing, Body: e.Bytes(), Files: []*os.File{socket}, Output: out}
 }
 
-// TraceJob is a traceroute, in the same way.
+// TraceJob returns the job of a traceroute, as Job does of a ping.
 func TraceJob(host string, r TraceRequest, servers []netip.Addr, socket *os.File, out io.Writer) service.Job {
 	var e service.Encoder
 	e.String(host)
@@ -61,7 +62,7 @@ func runProcess(c *service.Child) error {
 	})
 }
 
-// serve does what is asked. It ends early, without an error, when ctx is done.
+// serve does what r asks for. When ctx is done, it ends early, without an error.
 func serve(ctx context.Context, r *service.Request, out io.Writer) error {
 	name, servers := r.String(maxHost), r.Addrs(maxServers)
 	var request Request

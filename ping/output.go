@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// pingFormat is a line of ping, with the columns of RouterOS.
+// pingFormat is the format of a line of ping, with the columns of RouterOS.
 const pingFormat = "%5s %-15s %5s %3s %-10s %s\n"
 
 // write writes the line of one request.
@@ -28,7 +28,7 @@ func (e echo) write(out io.Writer, seq int, asked netip.Addr) error {
 	return err
 }
 
-// summary is what requests came to.
+// summary adds the outcomes of requests up.
 type summary struct {
 	sent, received int
 	last           echo
@@ -51,7 +51,7 @@ func (s *summary) add(e echo) {
 	s.received++
 }
 
-// loss is the share of requests that were not answered, in percent.
+// loss returns the share of requests without an answer, in percent.
 func (s *summary) loss() int {
 	if s.sent == 0 {
 		return 0
@@ -61,7 +61,7 @@ func (s *summary) loss() int {
 
 func (s *summary) average() time.Duration { return s.all / time.Duration(max(s.received, 1)) }
 
-// write writes the line at the end of a ping.
+// write writes the last line of a ping.
 func (s *summary) write(out io.Writer) error {
 	line := fmt.Sprintf("    sent=%d received=%d packet-loss=%d%%", s.sent, s.received, s.loss())
 	if s.received > 0 {

@@ -16,8 +16,8 @@ const (
 	icmpExceeded    = 11
 )
 
-// parseTTL finds the time to live of a packet among the control messages that came
-// with it, 0 if it is not there.
+// parseTTL returns the time to live of a packet, from the control messages that came with
+// it, or 0 if it is not there.
 func parseTTL(oob []byte) int {
 	ttl := 0
 	controlMessages(oob, func(typ int32, data []byte) {
@@ -28,16 +28,16 @@ func parseTTL(oob []byte) int {
 	return ttl
 }
 
-// parseFailure reads an entry of a socket's error queue (ip(7), IP_RECVERR): the
-// beginning of the request that it is about, from its ICMP header on, and, with the
-// control messages, what is wrong with it and who says so.
+// parseFailure reads an entry of a socket's error queue (ip(7), IP_RECVERR). packet is the
+// beginning of the request that the error is about, from its ICMP header on. The control
+// messages in oob tell what is wrong, and who says so.
 func parseFailure(packet, oob []byte) (seq uint16, e echo, found bool) {
 	if len(packet) < icmpHeader || packet[0] != icmpEcho {
 		return 0, echo{}, false
 	}
 	controlMessages(oob, func(typ int32, data []byte) {
 		// struct sock_extended_err (linux/errqueue.h): errno of 4 bytes, origin, type,
-		// code; of 16 bytes in all. Behind it is the sockaddr_in of who sent the error.
+		// code: 16 bytes in all. The sockaddr_in of the error's sender follows.
 		if typ != unix.IP_RECVERR || len(data) < 16 {
 			return
 		}
@@ -69,7 +69,7 @@ func controlMessages(oob []byte, f func(typ int32, data []byte)) {
 	}
 }
 
-// icmpStatus is what an ICMP error says.
+// icmpStatus returns the meaning of an ICMP error.
 func icmpStatus(typ, code byte) string {
 	switch typ {
 	case icmpExceeded:
@@ -88,7 +88,7 @@ func icmpStatus(typ, code byte) string {
 	return fmt.Sprintf("ICMP type %d code %d", typ, code)
 }
 
-// sendStatus is why this machine did not send a request.
+// sendStatus returns the reason why this machine did not send a request.
 func sendStatus(errno unix.Errno) string {
 	switch errno {
 	case unix.ENETUNREACH, unix.EHOSTUNREACH:

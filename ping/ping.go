@@ -1,16 +1,15 @@
-// Package ping asks hosts for an ICMP echo (RFC 792), and by that finds the routers
-// on the way to them. Open and Main are the two ends of a process: whoever is root
-// opens the socket, and a process that may do nothing else uses it.
+// Package ping does a ping (ICMP echo, RFC 792) and a traceroute, and has the unprivileged
+// process in which they run. PID 1 opens the socket, by Open, and gives it to the process
+// with a Job.
 //
 // It promises:
-//   - The socket is one of Linux's ping sockets (icmp(7)): it can send echo requests
-//     and nothing else. The kernel writes their identifier, which is the socket's own,
-//     checks what comes, and hands over the answers to these requests and the errors
-//     about them alone.
-//   - An answer counts if it comes from the host that was asked and brings back what
-//     was sent, part of which nobody can guess.
-//   - It holds one packet each way, however long it runs, and waits for one answer at
-//     a time, no longer than it was told to.
+//   - The socket is a ping socket of Linux (icmp(7)), which can only send echo requests.
+//     The kernel sets their identifier, which is the socket's own, checks what comes in,
+//     and passes on only the answers to these requests and the errors about them.
+//   - An answer counts only if it comes from the host that was asked and returns the data
+//     that was sent, which nobody can guess.
+//   - However long it runs, it holds one packet each way. It waits for one answer at a
+//     time, no longer than it was told to.
 package ping
 
 import (
@@ -29,10 +28,10 @@ import (
 )
 
 const (
-	// headers are those of IPv4, without options, and ICMP: they count in the size of a
-	// packet.
+	// headers is the length of the headers of IPv4, without options, and ICMP, in bytes.
+	// They count in the size of a packet.
 	headers = ipHeader + icmpHeader
-	// maxPacket is the largest packet of IPv4.
+	// maxPacket is the size of the largest packet of IPv4, in bytes.
 	maxPacket  = 65535
 	ipHeader   = 20
 	icmpHeader = 8
@@ -48,17 +47,17 @@ func Open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "ping"), nil
 }
 
-// pinger sends echo requests and waits for what comes back.
+// pinger sends echo requests and waits for the answers.
 type pinger struct {
 	conn    *net.UDPConn
 	control func(func(fd uintptr)) error
 	seq     uint16
-	// request is the packet from its ICMP header on, answer room for one.
+	// request is the packet from its ICMP header on. answer has room for one.
 	request, answer []byte
 }
 
-// newPinger takes the socket over. Size is that of the packets, headers included, in
-// bytes.
+// newPinger returns a pinger that uses a duplicate of socket, for packets of size bytes,
+// headers included.
 func newPinger(socket *os.File, size int) (*pinger, error) {
 	c, err := net.FilePacketConn(socket)
 	if err != nil {
@@ -89,7 +88,7 @@ func newPinger(socket *os.File, size int) (*pinger, error) {
 	return p, nil
 }
 
-// set sets an option of IP (ip(7)).
+// set sets an IP option of the socket (ip(7)).
 func (p *pinger) set(option, value int) error {
 	var err error
 	if e := p.control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, option, value) }); e != nil {
@@ -101,11 +100,13 @@ func (p *pinger) set(option, value int) error {
 	return nil
 }
 
-// echo is what became of a request.
+// echo is the outcome of a request.
 type echo struct {
-	// from is who answered, or said why there is no answer; the zero Addr if nobody did.
+	// from is the host that answered, or that told why there is no answer. It is the zero
+	// Addr if none did.
 	from netip.Addr
-	// status is "" for an answer, else what came instead: "timeout", "TTL exceeded".
+	// status is "" for an answer, else the reason why there is none: "timeout", "TTL
+	// exceeded".
 	status string
 	size   int // of the answer, headers included
 	ttl    int // of the answer, 0 if it is not known
@@ -114,8 +115,7 @@ type echo struct {
 
 const timedOut = "timeout"
 
-// ask sends a request and waits for what becomes of it, until ctx is done or for the
-// timeout.
+// ask sends a request and waits for its outcome, until ctx is done or the timeout is over.
 func (p *pinger) ask(ctx context.Context, host netip.Addr, timeout time.Duration) (echo, error) {
 	p.seq++
 	binary.BigEndian.PutUint16(p.request[6:], p.seq)
@@ -128,7 +128,7 @@ func (p *pinger) ask(ctx context.Context, host netip.Addr, timeout time.Duration
 	_, err := p.conn.WriteToUDPAddrPort(p.request, to)
 	var errno unix.Errno
 	if errors.As(err, &errno) {
-		// It may be about an earlier request; then it is gone by having been told.
+		// The error may be about an earlier request. It is reported only once.
 		p.failure()
 		_, err = p.conn.WriteToUDPAddrPort(p.request, to)
 	}
@@ -152,7 +152,7 @@ func (p *pinger) ask(ctx context.Context, host netip.Addr, timeout time.Duration
 				e.rtt = rtt
 				return e, nil
 			}
-			continue // of an earlier request, and gone by having been told
+			continue // the error was about an earlier request
 		case err != nil:
 			return echo{}, err
 		}
@@ -188,21 +188,20 @@ func (p *pinger) failure() (e echo, found bool) {
 	return e, true
 }
 
-// Request is what is to be sent.
+// Request says what to send.
 type Request struct {
 	Host     netip.Addr
-	Count    int // 0 is without end
+	Count    int // 0 stands for no end
 	Interval time.Duration
 	Size     int // of each packet, headers included: 28..65535 bytes
 }
 
-// answerTime is how long an answer is waited for at least.
+// answerTime is the least time that an answer has.
 const answerTime = time.Second
 
-// Run sends requests and writes a line for each, and at the end what they came to.
-// The next is sent when the interval is over and the one before is answered or has
-// waited for a second. It ends early, with that line and without an error, when ctx
-// is done.
+// Run sends requests. It writes a line for each, and a summary at the end. It sends the next
+// request when the interval is over, and the one before is answered or has waited for a
+// second. When ctx is done, it ends early, with the summary and without an error.
 func Run(ctx context.Context, socket *os.File, r Request, out io.Writer) error {
 	if r.Size < headers || r.Size > maxPacket {
 		return fmt.Errorf("size=%d: expected %d..%d", r.Size, headers, maxPacket)
@@ -234,7 +233,7 @@ func Run(ctx context.Context, socket *os.File, r Request, out io.Writer) error {
 	return sum.write(out)
 }
 
-// sleep reports whether that time passed before ctx was done.
+// sleep waits for d. It returns false, at once, if ctx is done first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TraceRequest is a way to be found.
+// TraceRequest says to which host the way is to be found.
 type TraceRequest struct {
 	Host    netip.Addr
 	MaxHops int           // 1..255
@@ -20,17 +20,16 @@ type TraceRequest struct {
 }
 
 const (
-	// probes is how many requests each hop is sent.
+	// probes is how many requests there are for each hop.
 	probes = 3
-	// traceSize is that of their packets, in bytes.
+	// traceSize is the size of their packets in bytes, headers included.
 	traceSize   = 56
 	traceFormat = "%3s %-15s %4s %4s %8s %8s %8s %8s %s\n"
 )
 
-// Trace sends requests that live for one hop, two hops and so on, and writes a line
-// for each hop when it is done with it: at the host that was asked for, or one that
-// says that there is no way, it ends. It ends early, without an error, when ctx is
-// done.
+// Trace sends requests with a time to live of 1, 2 and so on, and writes a line for each of
+// these hops. It ends at the host itself, or at a router that says that there is no way.
+// When ctx is done, it ends early, without an error.
 func Trace(ctx context.Context, socket *os.File, r TraceRequest, out io.Writer) error {
 	p, err := newPinger(socket, traceSize)
 	if err != nil {
@@ -43,7 +42,7 @@ func Trace(ctx context.Context, socket *os.File, r TraceRequest, out io.Writer) 
 			return err
 		}
 		var sum summary
-		var who echo // the last who said anything
+		var who echo // the last answer, of the host or a router
 		for range probes {
 			e, err := p.ask(ctx, r.Host, r.Timeout)
 			if ctx.Err() != nil {
@@ -74,7 +73,7 @@ func (s *summary) writeHop(out io.Writer, hop int, who echo) error {
 	if who.from.IsValid() {
 		address = who.from.String()
 	}
-	if status == icmpStatus(icmpExceeded, 0) { // as it is to be
+	if status == icmpStatus(icmpExceeded, 0) { // as expected
 		status = ""
 	}
 	times := make([]string, 4)
