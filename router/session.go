@@ -1,6 +1,7 @@
 package router
 
 import (
+	"errors"
 	"fmt"
 	"net"
 
@@ -25,7 +26,7 @@ func (r *Router) Serve(conn net.Conn, from session.Origin) {
 		Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
 		Import: r.importLines, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
 		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,
-	}); err != nil {
+	}); err != nil && !errors.Is(err, net.ErrClosed) { // the console's process has gone, which is told
 		r.log.Printf(kmsg.Info, "%v", err)
 	}
 }
