@@ -1,17 +1,17 @@
-// Package upgrade is the format of upgrade images, the slots on flash that they go
-// into, and the process that takes one there. It promises:
-//   - Nothing on flash is touched before the signature, the board and the version of an
-//     image are right, and nothing counts as an image before all of it was read back.
-//   - A board with two slots runs the old image or the new one, whenever the power
-//     fails. The old image stays until the new one was confirmed and a third one comes.
-//   - An image is at most as long as its slot, is read as it comes, and takes no memory
-//     but on a board with one slot, which holds it whole before it begins to write.
+// Package upgrade has the format of upgrade images, the slots on flash that hold them, and
+// the process that writes an image to its slot. It promises:
+//   - Nothing on flash changes before the signature, the board and the version of an image
+//     have been checked. Nothing counts as an image before all of it has been read back.
+//   - A board with two slots runs the old image or the new one, whenever the power fails.
+//     The old image stays until the new one has been confirmed and a third one comes.
+//   - An image is at most as long as its slot. It is written as it comes, without taking
+//     memory. Only a board with one slot holds the whole image before it begins to write.
 //
 // # Format
 //
-// An upgrade image is a header of 256 bytes and behind it the slot image, which is
-// what the boot loader of the board reads. Numbers are big-endian, texts are printable
-// ASCII, filled up with zeros.
+// An upgrade image is a header of 256 bytes, followed by the slot image, which is what the
+// boot loader of the board reads. Numbers are big-endian. Texts are printable ASCII, filled
+// up with zeros.
 //
 //	  0   8  magic, "POSTERN!"
 //	  8   4  version of the format, 1
@@ -25,21 +25,20 @@
 //	192  64  Ed25519 signature (RFC 8032) of bytes 0 to 191
 //	256      the slot image
 //
-// So who reads it knows from the first 256 bytes whether to go on, and what must come.
+// So a reader knows from the first 256 bytes whether to go on, and what must follow.
 //
 // # Slots
 //
-// A board with two slots starts one and upgrades the other. What the boot loader is to
-// know of a slot is its state: on a chip in the last erase block of the slot's partition, on
-// a disk in a partition of its own, at 4096 for the one slot and at 12288 for the other
-// (the rest of that partition is the boot loader's). The slot that holds a
-// whole image and has the higher sequence number is the newer one. It is started once,
-// when it was not yet tried; after that only if it was confirmed. Otherwise the other
-// slot is started.
+// A board with two slots runs one and upgrades the other. Each slot has a state for the boot
+// loader. On a chip it is in the last erase block of the slot's partition. On a disk the
+// states are in a partition of their own, at byte 4096 and at byte 12288; the rest of that
+// partition belongs to the boot loader. Of the slots that hold a whole image, the one with
+// the higher sequence number is the newer. It is started if it has not been tried, and
+// after that only if it has been confirmed. Otherwise the other slot is started.
 //
-// On a chip the state is words of 32 bits, little-endian. Programming clears bits
-// without an erase, so tried and confirmed are 0xFFFFFFFF until they become 0, each by
-// the writing of one word, the first by the boot loader.
+// On a chip the state is words of 32 bits, little-endian. Programming clears bits without
+// an erase: tried and confirmed are 0xFFFFFFFF until one word is written, which makes them
+// 0. The boot loader writes tried.
 //
 //	 0   4  magic, 0x50535431, written last
 //	 4   4  sequence number
@@ -49,20 +48,20 @@
 //	20  32  SHA-256 of the slot image
 //	52  64  version, ended by a zero
 //
-// On a disk it is an environment block of GRUB's, 4096 bytes: the line "# GRUB Environment
-// Block", then name=value lines with magic (PST1, or else there is no image), sequence,
-// tried and confirmed (0 or 1), length, sha256 (in hexadecimal) and version, in any order,
-// then "#" to the end. All that changes is in its first sector, which a disk writes whole
-// or not at all.
+// On a disk the state is an environment block of GRUB, of 4096 bytes: the line "# GRUB
+// Environment Block", then lines name=value in any order, then "#" to the end. The names
+// are magic (PST1 if there is an image), sequence, tried and confirmed (0 or 1), length,
+// sha256 (in hexadecimal) and version. All that changes is in the first sector, which a
+// disk writes whole or not at all.
 //
-// A write first takes the magic away, then writes the image, reads it back and compares
-// its hash, and last writes the new state. A cut of the power at any moment before the
-// last leaves a slot that holds no image.
+// A write of an image first clears the magic. Then it writes the image, reads it back and
+// compares its hash, and last it writes the new state. If the power fails before that, the
+// slot holds no image.
 //
 // # In place
 //
 // A board with room for one image holds the new one in memory, whole and verified. It
-// then erases the first erase block of the old one, writes all the others, reads them
-// back, and writes the first one last. The boot loader looks at the first block: after
-// a cut it sees no image, rather than a torn one, and goes into its recovery.
+// erases the first erase block of the old image, writes all the others, reads them back,
+// and writes the first one last. The boot loader looks at the first block: after a power
+// cut it sees no image instead of a half-written one, and goes into its recovery.
 package upgrade

@@ -17,29 +17,27 @@ import (
 	"github.com/postern-router/postern/service"
 )
 
-// KeyFile has the public key of who makes upgrade images, in hexadecimal.
+// KeyFile holds the public key by which upgrade images are signed, in hexadecimal.
 const KeyFile = "/etc/upgrade.pub"
 
-// Task is what the process is told to do.
+// Task says what the process is to do.
 type Task struct {
 	Running Running
-	// Force takes an older version, too.
+	// Force says that an older version is accepted too.
 	Force bool
-	// Disk says that the image is at the beginning of a disk: what is behind it is not
-	// looked at.
+	// Disk says that the image is at the start of a disk, and that more may follow it.
 	Disk bool
-	// InPlace is the partition of a board with room for one image; of one with two it is
-	// empty, and Slots are their partitions, States that of their states, on a disk, and
-	// Current which of the two runs, 0 or 1.
+	// InPlace is the partition of a board with room for one image. On a board with two
+	// slots it is empty: Slots are their partitions, States is the partition of their
+	// states, on a disk, and Current is the slot that runs, 0 or 1.
 	InPlace string
 	Slots   [2]string
 	States  string
 	Current int
 }
 
-// Spec is the process. It has no rights but to write the partitions that PID 1 has opened for it,
-// and parses what the signature vouches for alone. SIGTERM does not end it: a write in place must
-// come to its end.
+// Spec is the process. It may only write to the partitions that PID 1 has opened for it, and it
+// parses only what is signed. SIGTERM does not end it: a write in place must be completed.
 var Spec = service.Spec{
 	Name: "upgrade", Start: service.Task, Main: runProcess,
 	Calls: service.Files().And(service.Calls{Checked: []service.Check{
@@ -47,18 +45,18 @@ var Spec = service.Spec{
 		service.Equals(unix.SYS_IOCTL, 1, unix.MEMGETINFO), service.Equals(unix.SYS_IOCTL, 1, unix.MEMGETBADBLOCK),
 		service.Equals(unix.SYS_IOCTL, 1, unix.MEMERASE), service.Equals(unix.SYS_IOCTL, 1, unix.BLKROGET),
 	}}),
-	// A board with room for one image has the new one in memory.
+	// On a board with room for one image, the new one is held in memory.
 	Limits: service.Limits{Memory: 32 << 20},
 }
 
 const (
-	opUpgrade = 1 // the one request
+	opUpgrade = 1 // the only request
 	maxText   = 1 << 10
 )
 
-// Job is the upgrade with an image that comes by in, a pipe or file, signed by the owner of key.
-// It opens the partitions: close closes them. What it writes to out is for a person. in is the
-// caller's to close.
+// Job returns the job of an upgrade with the image that comes from in, a pipe or file, and must
+// be signed by the owner of key. Its output, for a person to read, goes to out. It opens the
+// partitions; close closes them. The caller closes in.
 func (t Task) Job(key string, in *os.File, out io.Writer) (job service.Job, close func(), err error) {
 	files := []*os.File{in}
 	close = func() {
@@ -112,7 +110,7 @@ func runProcess(c *service.Child) error {
 	return c.Serve(func(_ context.Context, r *service.Request) ([]byte, error) { return nil, serve(r, c.Output()) })
 }
 
-// serve does what is asked.
+// serve does what r asks for.
 func serve(r *service.Request, out io.Writer) error {
 	key, t := r.String(maxText), decodeTask(r.Decoder)
 	in := r.TakeFile()
@@ -132,20 +130,20 @@ func serve(r *service.Request, out io.Writer) error {
 	return t.run(public, in, p, out)
 }
 
-// partitions are those of a Task, open: the one, or two slots and, on a disk, that of their
-// states.
+// partitions are the open partitions of a Task: that of the one image, or two slots and, on a
+// disk, that of their states.
 type partitions [3]*os.File
 
 func (p partitions) close() {
 	for _, f := range p {
-		f.Close() // nil is none, and no harm
+		f.Close() // does nothing if f is nil
 	}
 }
 
-// ErrNothing is what the process says of no image at all: who fetches it has told why.
+// ErrNothing says that no byte of an image came. The process that downloads it tells why.
 var ErrNothing = errors.New("no image")
 
-// ReadKey reads the public key of who makes upgrade images, for Job.
+// ReadKey reads the public key in a file, for Job.
 func ReadKey(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -163,7 +161,7 @@ func parseKey(text string) (ed25519.PublicKey, error) {
 	return key, nil
 }
 
-// run does a task, with its partitions, which it closes. What it writes to out is for a person.
+// run does a task with its partitions, which it closes. Its output to out is for a person to read.
 func (t Task) run(key ed25519.PublicKey, in io.Reader, p partitions, out io.Writer) error {
 	write := t.otherSlot
 	if t.InPlace != "" {
@@ -178,7 +176,7 @@ func (t Task) run(key ed25519.PublicKey, in io.Reader, p partitions, out io.Writ
 	return write(h, in, p, out)
 }
 
-// header reads and checks the header of an image, and returns what is behind it.
+// header reads and checks the header of an image, and returns a reader of the rest.
 func (t Task) header(key ed25519.PublicKey, in io.Reader) (Header, io.Reader, error) {
 	b := make([]byte, HeaderSize)
 	if n, err := io.ReadFull(in, b); n == 0 {
@@ -196,7 +194,7 @@ func (t Task) header(key ed25519.PublicKey, in io.Reader) (Header, io.Reader, er
 	return h, in, err
 }
 
-// otherSlot writes the slot that does not run.
+// otherSlot writes to the slot that does not run.
 func (t Task) otherSlot(h Header, in io.Reader, p partitions, out io.Writer) error {
 	slots, err := newSlots(t.Slots, [2]*os.File(p[:2]), func() (*os.File, error) {
 		if p[2] == nil {
@@ -226,10 +224,10 @@ func (t Task) otherSlot(h Header, in io.Reader, p partitions, out io.Writer) err
 	return nil
 }
 
-// SlotNames are what people, and the kernel's command line, call the slots.
+// SlotNames are the names of the slots, for people and on the kernel's command line.
 var SlotNames = [2]string{"a", "b"}
 
-// inPlace replaces the one image.
+// inPlace replaces the only image.
 func (t Task) inPlace(h Header, in io.Reader, p partitions, out io.Writer) error {
 	s, err := newPartition(t.InPlace, p[0])
 	if err != nil {
@@ -257,10 +255,10 @@ func (t Task) inPlace(h Header, in io.Reader, p partitions, out io.Writer) error
 	}
 }
 
-// overwriteTries is how often an image is written in place of the one that is gone.
+// overwriteTries is how often the writing of an image in place is tried: the old one is gone.
 const overwriteTries = 3
 
-// showProgress returns a function that writes a line for each tenth of all.
+// showProgress returns a function that writes a line for each tenth of the image.
 func showProgress(out io.Writer, what string, all int64) func(int64) {
 	shown := int64(-1)
 	return func(done int64) {

@@ -18,56 +18,56 @@ import (
 
 const (
 	slotMagic = 0x50535431
-	// wordsSize is that of the state on a chip.
+	// wordsSize is the size of the state on a chip.
 	wordsSize = 52 + versionSize
-	// Places of words in it.
+	// triedAt and confirmedAt are the places of these words in it.
 	triedAt, confirmedAt = 8, 12
 	unset                = 0xFFFFFFFF
 
-	// environmentSize is that of a state on a disk, and where each of them is.
+	// environmentSize is the size of a state on a disk.
 	environmentSize = 4096
 	envTitle        = "# GRUB Environment Block\n"
 	envMagic        = "PST1"
 
-	// chunk is how much is written to a disk at once.
+	// chunk is the size of a write to a disk.
 	chunk = 256 << 10
 )
 
-// State is what the boot loader knows of a slot.
+// State is what the boot loader knows about a slot.
 type State struct {
-	// Whole says that the slot holds an image; otherwise the rest means nothing.
+	// Whole says that the slot holds an image. If not, the other fields mean nothing.
 	Whole    bool
 	Sequence uint32
-	// Tried says that the boot loader has started it, and Confirmed that the image has
-	// found itself well.
+	// Tried says that the boot loader has started the image, Confirmed that the image has
+	// then found that it works.
 	Tried, Confirmed bool
-	// Length and Sum are the slot image's.
+	// Length is the length of the slot image in bytes, Sum its SHA-256.
 	Length int64
 	Sum    [sha256.Size]byte
-	// Version is that of the software, "" if it is not known.
+	// Version is the version of the software, or "" if it is not known.
 	Version string
 }
 
-// environmentAt is where the states of the two slots are on a disk's partition.
+// environmentAt is where the states of the two slots are in their partition of a disk.
 var environmentAt = [2]int64{4096, 12288}
 
-// A Slot is a place on flash for an image. It is not for use by two at once.
+// A Slot is a place on flash for an image. Only one goroutine may use it at a time.
 type Slot struct {
 	path  string
 	flash flash.Flash
 	flash.Geometry
 	// room is the length in bytes of the longest image that fits.
 	room int64
-	// state is what holds the state, at stateAt: on a chip it is flash itself.
+	// state is the flash that holds the state, at stateAt. On a chip it is flash itself.
 	state   flash.Flash
 	stateAt int64
 }
 
-// Slots are the two of a board.
+// Slots are the two slots of a board.
 type Slots [2]*Slot
 
-// OpenSlots opens the partitions of two slots, on an MTD chip or a disk. On a disk, states
-// is the partition that holds their states; on a chip it is not looked at.
+// OpenSlots opens the partitions of two slots, on an MTD chip or a disk. states is the
+// partition of a disk that holds their states; it is not used on a chip.
 func OpenSlots(paths [2]string, states string) (Slots, error) {
 	var files [2]*os.File
 	for i, path := range paths {
@@ -82,7 +82,8 @@ func OpenSlots(paths [2]string, states string) (Slots, error) {
 	return newSlots(paths, files, func() (*os.File, error) { return flash.OpenFile(states) })
 }
 
-// newSlots takes over the open partitions of two slots. States opens that of their states.
+// newSlots takes over the open partitions of two slots, and closes them after an error.
+// states opens the partition of their states.
 func newSlots(names [2]string, files [2]*os.File, states func() (*os.File, error)) (Slots, error) {
 	var s Slots
 	for i, name := range names {
@@ -136,7 +137,8 @@ func (s Slots) Close() error {
 	return err
 }
 
-// newPartition takes over the open place for an image, without a state.
+// newPartition takes over an open partition for an image without a state, and closes it after
+// an error.
 func newPartition(name string, file *os.File) (*Slot, error) {
 	f, g, err := flash.New(file)
 	if err != nil {
@@ -152,7 +154,7 @@ func newSlot(path string, f flash.Flash, g flash.Geometry) (*Slot, error) {
 	return &Slot{path: path, flash: f, Geometry: g, room: g.Size}, nil
 }
 
-// Room is the length in bytes of the longest image that fits.
+// Room returns the length in bytes of the longest image that fits.
 func (s *Slot) Room() int64 { return s.room }
 
 // State reads the state. A slot that was never written is not Whole.
@@ -180,14 +182,14 @@ func parseWords(b []byte) State {
 	version, _, _ := bytes.Cut(b[52:], []byte{0})
 	return State{
 		Whole: true, Sequence: word(4),
-		// A word that is half written was begun to be written.
+		// If the power fails while the word is written, it counts as tried.
 		Tried: word(triedAt) != unset, Confirmed: word(confirmedAt) == 0,
 		Length: int64(word(16)), Sum: [sha256.Size]byte(b[20:]), Version: clean(string(version)),
 	}
 }
 
-// words is the state as a chip has it, but for the words that change later: those are
-// left erased if they say no.
+// words returns the state as a chip has it. tried and confirmed are left erased if they are
+// false, so that they can be written later.
 func (st State) words() []byte {
 	b := bytes.Repeat([]byte{0xFF}, wordsSize)
 	little := binary.LittleEndian
@@ -206,9 +208,9 @@ func (st State) words() []byte {
 	return b
 }
 
-// parseEnvironment reads the state on a disk, whose lines a boot loader may have written
-// anew in another order. What is missing or wrong makes the slot one that holds no image,
-// as it does for the boot loader.
+// parseEnvironment reads the state on a disk. The boot loader may have written its lines in
+// another order. If something is missing or wrong, the slot holds no image; the boot loader
+// sees it that way too.
 func parseEnvironment(b []byte) State {
 	text, ok := strings.CutPrefix(string(b), envTitle)
 	if !ok {
@@ -232,7 +234,7 @@ func parseEnvironment(b []byte) State {
 	}
 }
 
-// environment is the state as a disk has it.
+// environment returns the state as a disk has it.
 func (st State) environment() []byte {
 	bit := map[bool]int{true: 1}
 	magic := "none"
@@ -244,7 +246,7 @@ func (st State) environment() []byte {
 	return append([]byte(text), bytes.Repeat([]byte{'#'}, environmentSize-len(text))...)
 }
 
-// clean is a version as it can be shown, or "".
+// clean returns version if it can be shown, else "".
 func clean(version string) string {
 	if len(version) >= versionSize || !printable(version) {
 		return ""
@@ -252,15 +254,15 @@ func clean(version string) string {
 	return version
 }
 
-// Words is st as the factory image of a board with a chip has it in the last erase block
-// of a slot: an image that needs no proof. What is behind it stays erased.
+// Words returns the state st for the factory image of a board with a chip: tried and
+// confirmed. It goes to the start of the last erase block of a slot, the rest of which stays
+// erased.
 func (st State) Words() []byte {
 	st.Whole, st.Tried, st.Confirmed = true, true, true
 	return st.words()
 }
 
-// Confirm marks the image as one that found itself well: the boot loader goes on
-// starting it.
+// Confirm marks the image as one that works, so that the boot loader goes on starting it.
 func (s *Slot) Confirm() error {
 	st, err := s.State()
 	if err != nil {
@@ -282,7 +284,7 @@ func (s *Slot) Confirm() error {
 		return fmt.Errorf("confirm slot %s: %w", s.path, err)
 	}
 	if st, err = s.State(); err == nil && !st.Confirmed {
-		err = errors.New("another state is read than was written")
+		err = errors.New("the state read back is not the one written")
 	}
 	if err != nil {
 		return fmt.Errorf("confirm slot %s: %w", s.path, err)
@@ -290,15 +292,15 @@ func (s *Slot) Confirm() error {
 	return nil
 }
 
-// Write takes the image of h, which it reads to its end, into the slot, as the one with
-// this sequence number that is to be tried. After an error the slot holds no image.
-// Progress is called with the bytes that are written, and may be nil.
+// Write writes the image of h to the slot, as one that is to be tried, with this sequence
+// number. It reads image to its end. After an error the slot holds no image. progress, which
+// may be nil, is called with the number of bytes that have been written.
 func (s *Slot) Write(h Header, image io.Reader, sequence uint32, progress func(written int64)) error {
 	if h.Length > s.Room() {
 		return fmt.Errorf("slot %s: an image of %d bytes, and there is room for %d", s.path, h.Length, s.Room())
 	}
 	if s.ReadOnly != nil {
-		return fmt.Errorf("slot %s: opened for reading alone: %w", s.path, s.ReadOnly)
+		return fmt.Errorf("slot %s: opened only for reading: %w", s.path, s.ReadOnly)
 	}
 	if err := s.clearState(); err != nil {
 		return fmt.Errorf("slot %s: %w", s.path, err)
@@ -320,7 +322,7 @@ func (s *Slot) Write(h Header, image io.Reader, sequence uint32, progress func(w
 	return nil
 }
 
-// clearState makes the slot one that holds no image.
+// clearState marks the slot as one that holds no image.
 func (s *Slot) clearState() error {
 	if !s.Chip {
 		if err := s.state.Program(State{}.environment(), s.stateAt); err != nil {
@@ -331,8 +333,8 @@ func (s *Slot) clearState() error {
 	if err := s.flash.Bad(s.stateAt); err != nil {
 		return err
 	}
-	// What an erase that is cut leaves is anything: not with the magic, of which no bit
-	// is left.
+	// An erase that is cut short may leave anything. The magic is cleared first, so that it
+	// cannot be among that.
 	st, err := s.State()
 	if err != nil {
 		return err
@@ -348,7 +350,8 @@ func (s *Slot) clearState() error {
 	return nil
 }
 
-// writeState writes the state of a whole image: on a chip the magic by itself, last.
+// writeState writes the state of a whole image. On a chip it writes the magic last, by
+// itself.
 func (s *Slot) writeState(st State) error {
 	if !s.Chip {
 		return s.state.Program(st.environment(), s.stateAt)
@@ -364,13 +367,13 @@ func (s *Slot) writeState(st State) error {
 		return err
 	}
 	if got, err := s.State(); err != nil || got != st {
-		return errors.Join(err, errors.New("another one is read than was written"))
+		return errors.Join(err, errors.New("the state read back is not the one written"))
 	}
 	return nil
 }
 
-// writeImage writes what it reads, which must be as long as h says, and returns the hash
-// of that.
+// writeImage copies image to the slot and returns its hash. The image must be as long as h
+// says.
 func (s *Slot) writeImage(h Header, image io.Reader, progress func(int64)) (sum [sha256.Size]byte, err error) {
 	hashed := sha256.New()
 	piece := make([]byte, s.pieceSize())
@@ -394,7 +397,7 @@ func (s *Slot) writeImage(h Header, image io.Reader, progress func(int64)) (sum 
 	return sumOf(hashed), nil
 }
 
-// atEnd says whether nothing comes behind the image.
+// atEnd returns an error if anything follows the image.
 func atEnd(image io.Reader, h Header) error {
 	if n, err := io.ReadFull(image, make([]byte, 1)); n != 0 || err != io.EOF {
 		return fmt.Errorf("the image is longer than %d bytes, as its header says", h.Length)
@@ -404,7 +407,7 @@ func atEnd(image io.Reader, h Header) error {
 
 func sumOf(h hash.Hash) [sha256.Size]byte { return [sha256.Size]byte(h.Sum(nil)) }
 
-// pieceSize is how much is written at once: whole erase blocks.
+// pieceSize returns the size of a write: whole erase blocks.
 func (s *Slot) pieceSize() int {
 	if s.Chip {
 		return s.EraseBlock
@@ -438,17 +441,16 @@ func (s *Slot) verify(h Header) error {
 		return fmt.Errorf("verify: %w", err)
 	}
 	if sumOf(hashed) != h.Sum {
-		return errors.New("verify: another image is read than was written")
+		return errors.New("verify: the image read back is not the one written")
 	}
 	return nil
 }
 
-// overwrite takes an image that is whole, and that h is about, to the place of the
-// present one, the first erase block last. After an error from a failing flash there may
-// be none.
+// overwrite replaces the present image by image, the verified image of h, and writes the
+// first erase block last. If the flash fails, there may be no image after that.
 func (s *Slot) overwrite(h Header, image []byte, progress func(written int64)) error {
 	if s.ReadOnly != nil {
-		return fmt.Errorf("opened for reading alone: %w", s.ReadOnly)
+		return fmt.Errorf("opened only for reading: %w", s.ReadOnly)
 	}
 	size := int64(s.EraseBlock)
 	for at := int64(0); at < h.Length; at += size {
@@ -463,7 +465,7 @@ func (s *Slot) overwrite(h Header, image []byte, progress func(written int64)) e
 	write := func(at int64) error {
 		part := image[at:min(at+size, h.Length)]
 		present := old[:len(part)]
-		// What is there already is not worn.
+		// What is there already is not written again, to spare the flash.
 		if _, err := s.flash.ReadAt(present, at); err == nil && bytes.Equal(present, part) {
 			return nil
 		}
@@ -492,7 +494,7 @@ func (s *Slot) overwrite(h Header, image []byte, progress func(written int64)) e
 	return s.verify(h)
 }
 
-// read returns the image of h, whole and verified.
+// read returns the whole image of h, verified.
 func (h Header) read(in io.Reader, progress func(int64)) ([]byte, error) {
 	image := make([]byte, h.Length)
 	for at := int64(0); at < h.Length; {
@@ -514,8 +516,8 @@ func (h Header) read(in io.Reader, progress func(int64)) ([]byte, error) {
 
 var errDamaged = errors.New("the image is damaged: its hash is not the one that was signed")
 
-// Next is which of two slots the boot loader starts next, 0 or 1, or -1 if neither holds
-// an image: the newer of those that may be started, and else what there is.
+// Next returns which of two slots the boot loader starts next, 0 or 1: the newer of those
+// that may be started, or else the one with an image. It is -1 if neither holds an image.
 func Next(states [2]State) int {
 	worth := func(s State) int {
 		switch {

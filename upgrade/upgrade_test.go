@@ -292,7 +292,7 @@ func TestWrite(t *testing.T) {
 		c := newChip(6, 256)
 		s := c.slot(t)
 		s.flash = lying{c}
-		require.ErrorContains(t, s.Write(h, bytes.NewReader(image), 2, nil), "another image is read than was written")
+		require.ErrorContains(t, s.Write(h, bytes.NewReader(image), 2, nil), "the image read back is not the one written")
 	})
 }
 
