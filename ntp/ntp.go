@@ -7,8 +7,8 @@
 //
 // It promises:
 //   - An answer counts only if it repeats the random bits that the request has in place of
-//     its time. Who does not see the request cannot guess them, and they do not tell
-//     anybody the time of this clock.
+//     its time. Somebody who does not see the request cannot guess them, and they do
+//     not tell the time of this clock.
 //   - It asks a server at most once in 64 seconds, less often the longer it answers, and
 //     never again if the server asks for that (a kiss of death).
 package ntp

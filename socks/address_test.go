@@ -2,49 +2,25 @@ package socks
 
 import (
 	"net/netip"
-	"os"
-	"os/exec"
-	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/internal/testnet"
 )
 
-// TestOwnAddresses runs itself again in a network namespace of its own, with
-// the addresses and routes of a router.
+// TestOwnAddresses probes on a host with the addresses and routes of a router.
 func TestOwnAddresses(t *testing.T) {
-	if os.Getenv("POSTERN_TEST_NETNS") == "" {
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestOwnAddresses$", "-test.v")
-		cmd.Env = append(os.Environ(), "POSTERN_TEST_NETNS=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		}
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		assert.Contains(t, string(out), "--- PASS: TestOwnAddresses/")
-		return
-	}
-	for line := range strings.SplitSeq(strings.TrimSpace(`
-		link set lo up
-		link add ether1 type veth peer name far1
-		link add ether2 type veth peer name far2
-		address add 10.1.0.104/24 brd + dev ether1
-		address add 192.168.0.1/24 brd + dev ether2
-		address add 192.168.0.9/24 brd + dev ether2
-		link set ether1 up
-		link set ether2 up
-		link set far1 up
-		link set far2 up
-		route add default via 10.1.0.1
-		route add local 172.20.0.0/16 dev lo
-	`), "\n") {
-		out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput()
-		require.NoError(t, err, "ip %s: %s (ip is in Debian's package iproute2)", line, out)
-	}
+	router, far := testnet.New(t, "router"), testnet.New(t, "far")
+	require.NoError(t, testnet.Link(router, "ether1", far, "far1"))
+	require.NoError(t, testnet.Link(router, "ether2", far, "far2"))
+	require.NoError(t, router.IP(
+		"address add 10.1.0.104/24 brd + dev ether1",
+		"address add 192.168.0.1/24 brd + dev ether2",
+		"address add 192.168.0.9/24 brd + dev ether2",
+		"route add default via 10.1.0.1",
+		"route add local 172.20.0.0/16 dev lo"))
 	// One for all cases: an address that it may not bind must not spoil the next.
 	probe := ownProbe{fd: none}
 	defer probe.close()
@@ -70,6 +46,7 @@ func TestOwnAddresses(t *testing.T) {
 		{"multicast, far", "239.1.2.3", false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			require.NoError(t, router.Enter())
 			addr := netip.MustParseAddr(c.addr)
 			if !c.foreign {
 				assert.Error(t, probe.checkForeign(addr))

@@ -1,11 +1,11 @@
 // Package testnet gives tests a machine and a network of their own: namespaces of Linux
-// that this process, and this process alone, holds.
+// that belong to this process and end with it.
 //
 // Main, called by a package's TestMain, runs all its tests in fresh namespaces, as a
 // root of their own. It needs no privileges where the kernel gives user namespaces to
-// everybody. Nothing that such a test does reaches the machine: neither network, nor
-// ports, nor /run. So tests of one package may run beside themselves, and what a
-// killed run leaves is removed by the kernel.
+// everybody. Such tests share nothing with the machine that two runs could want at once:
+// neither a network and its ports, nor /run. So several runs of a package can go on at the
+// same time, and the kernel removes what a killed run leaves.
 //
 // A Host is one host of a network that a test builds: a network namespace without a
 // name. Link connects two; IP sets up anything else in the language of ip(8):

@@ -121,8 +121,8 @@ func (h *Host) Do(f func() error) error {
 	})
 }
 
-// Enter puts the calling goroutine on the host, for as long as it lives. So a test
-// enters in a goroutine, or in a (sub)test, which is one.
+// Enter puts the calling goroutine on the host, for as long as the goroutine lives. Each
+// test and each subtest is a goroutine of its own, and has to enter by itself.
 func (h *Host) Enter() error {
 	runtime.LockOSThread()
 	return h.setns()

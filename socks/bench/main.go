@@ -34,7 +34,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"github.com/vishvananda/netlink"
+
+	"github.com/postern-router/postern/internal/testnet"
 )
 
 const help = `Usage: go run ./socks/bench [FLAGS]
@@ -67,27 +68,13 @@ func main() {
 		err = errors.New("interrupted")
 	}
 	stop()
+	if errors.Is(err, errTold) {
+		os.Exit(1)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
-}
-
-// insideVariable is the environment variable that marks the process in the namespace.
-const insideVariable = "POSTERN_BENCH_INSIDE"
-
-// runInside runs this program again, in a network namespace, so that the machine's packet
-// filter, ports and TCP settings are not measured.
-func runInside(ctx context.Context, args []string) error {
-	inside := exec.CommandContext(ctx, "/proc/self/exe", args...)
-	inside.Env = append(os.Environ(), insideVariable+"=yes")
-	inside.Stdout, inside.Stderr = os.Stdout, os.Stderr
-	inside.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	inside.Cancel = func() error { return inside.Process.Signal(syscall.SIGTERM) }
-	if err := inside.Run(); err != nil {
-		return fmt.Errorf("in a network namespace: %w", err)
-	}
-	return nil
 }
 
 // congestionControl is one that every kernel has and every namespace may use. Nothing is
@@ -96,21 +83,6 @@ func runInside(ctx context.Context, args []string) error {
 // a server costs: BBR sets a timer for most packets, which takes longer on a virtual machine
 // than relaying them.
 const congestionControl = "reno"
-
-// prepareInside sets up the new namespace.
-func prepareInside() error {
-	loopback, err := netlink.LinkByName("lo")
-	if err == nil {
-		err = netlink.LinkSetUp(loopback)
-	}
-	if err != nil {
-		return fmt.Errorf("loopback: %w", err)
-	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte(congestionControl), 0); err != nil {
-		return fmt.Errorf("congestion control %s: %w", congestionControl, err)
-	}
-	return nil
-}
 
 func logic(ctx context.Context, args []string) error {
 	if len(args) == 2 {
@@ -146,33 +118,49 @@ func logic(ctx context.Context, args []string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("limit descriptors to %d: %w", descriptors, err)
 	}
+	for _, name := range *only {
+		if all := names(kinds("")); !slices.Contains(all, name) {
+			return fmt.Errorf("--only %q: want some of %s", name, strings.Join(all, ", "))
+		}
+	}
+	// So that the machine's packet filter, ports and TCP settings are not measured. In the
+	// process outside, which waits for the one inside, err stays nil.
+	var err error
+	if status := testnet.Isolate(func() int {
+		if err = inside(ctx, *socksd, *only, *rounds); err != nil {
+			return 1
+		}
+		return 0
+	}); err == nil && status != 0 {
+		return errTold
+	}
+	return err
+}
+
+// errTold says that the process inside has written what went wrong.
+var errTold = errors.New("the measurement failed")
+
+// inside measures in the namespaces of this process.
+func inside(ctx context.Context, socksd string, only []string, rounds int) error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte(congestionControl), 0); err != nil {
+		return fmt.Errorf("congestion control %s: %w", congestionControl, err)
+	}
 	dir, err := os.MkdirTemp("", "socks-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if *socksd == "" {
-		*socksd = filepath.Join(dir, "socksd")
-		if err := build(ctx, *socksd); err != nil {
+	if socksd == "" {
+		socksd = filepath.Join(dir, "socksd")
+		if err := build(ctx, socksd); err != nil {
 			return err
 		}
 	}
-	chosen := kinds(*socksd)
-	for _, name := range *only {
-		if !slices.Contains(names(chosen), name) {
-			return fmt.Errorf("--only %q: want some of %s", name, strings.Join(names(chosen), ", "))
-		}
+	chosen := kinds(socksd)
+	if len(only) > 0 {
+		chosen = slices.DeleteFunc(chosen, func(k kind) bool { return !slices.Contains(only, k.name) })
 	}
-	if len(*only) > 0 {
-		chosen = slices.DeleteFunc(chosen, func(k kind) bool { return !slices.Contains(*only, k.name) })
-	}
-	if os.Getenv(insideVariable) == "" {
-		return runInside(ctx, append(slices.Clone(args), "--socksd", *socksd))
-	}
-	if err := prepareInside(); err != nil {
-		return err
-	}
-	found, err := run(ctx, dir, chosen, *rounds)
+	found, err := run(ctx, dir, chosen, rounds)
 	if err != nil {
 		return err
 	}
