@@ -57,7 +57,7 @@ func (c Calls) And(more Calls) Calls {
 
 // base are the calls of every process: those of Go's runtime and of a control link.
 func base() []uint32 {
-	return slices.Concat([]uint32{
+	return slices.Concat(wordCalls(), []uint32{
 		unix.SYS_FUTEX, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_GETTIME, unix.SYS_EPOLL_PWAIT, unix.SYS_SCHED_YIELD,
 		unix.SYS_READ, unix.SYS_WRITE, unix.SYS_SENDMSG, unix.SYS_RECVMSG, unix.SYS_EPOLL_CTL, unix.SYS_CLOSE, unix.SYS_FCNTL,
 		// A descriptor that came by the link is looked at before it is used.
@@ -66,7 +66,7 @@ func base() []uint32 {
 		unix.SYS_MUNMAP, unix.SYS_MADVISE, unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_SIGALTSTACK,
 		unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_RT_SIGACTION, unix.SYS_RESTART_SYSCALL,
 		unix.SYS_GETRANDOM, unix.SYS_SCHED_GETAFFINITY, unix.SYS_UNAME, unix.SYS_EXIT, unix.SYS_EXIT_GROUP,
-	}, wordCalls())
+	})
 }
 
 // baseChecked are more of them.
@@ -188,7 +188,11 @@ func callFilter(calls Calls, pid int) ([]unix.SockFilter, error) {
 	}
 	// The service's own come first: each costs the kernel a step or two for each that is
 	// before it.
-	for _, number := range slices.Concat(calls.Any, base()) {
+	all := slices.Concat(calls.Any, base())
+	for i, number := range all {
+		if slices.Contains(all[:i], number) {
+			continue
+		}
 		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: number, SkipTrue: 1}, allow)
 	}
 	for _, c := range slices.Concat(calls.Checked, baseChecked(pid)) {

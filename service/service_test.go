@@ -461,7 +461,7 @@ func TestTerminal(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "foreground: true\r\n", line)
 
-	absent := s.NewService(toy("terminal"), Options{Terminal: "/dev/pts/none", Label: "nobody's"})
+	absent := s.NewService(toy("terminal"), Options{Terminal: "/dev/pts/none", Label: "absent"})
 	require.ErrorContains(t, taken(t, absent.Set(&Desired{})), "start terminal: open /dev/pts/none")
 }
 
