@@ -302,7 +302,7 @@ func packInitramfs(b board.Board, program, xtables, archive, work string, debug 
 		cpio.Directory("tmp", 0o755),
 		// The kernel opens it for PID 1 before PID 1 mounts devtmpfs.
 		cpio.CharDev("dev/console", 0o600, 5, 1),
-		cpio.StaticFile("etc/board", b.Name+"\n", 0o644),
+		cpio.StaticFile("etc/board", b.File(), 0o644),
 		cpio.StaticFile("etc/default.rsc", b.DefaultConfiguration(), 0o644),
 	}, more...))
 	if err != nil {

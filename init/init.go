@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"time"
 
 	"github.com/u-root/u-root/pkg/mount"
@@ -18,7 +17,7 @@ import (
 	"github.com/postern-router/postern/router"
 )
 
-// boardFile names the board that the image was built for.
+// boardFile describes the board that the image was built for (board.Board.File).
 const boardFile = "/etc/board"
 
 // runInit is the life of PID 1. It never returns: it ends with reboot(2).
@@ -114,11 +113,11 @@ func startRouter(ctx context.Context, log *kmsg.Logger, dog *watchdog, requests 
 	sizeTables(log)
 	// Processes of group 0, as PID 1 is, may open ping sockets.
 	setSysctl(log, "net/ipv4/ping_group_range", "0 0\n")
-	name, err := os.ReadFile(boardFile)
+	text, err := os.ReadFile(boardFile)
 	if err != nil {
 		return nil, fmt.Errorf("which board this is: %w", err)
 	}
-	b, err := board.ByName(strings.TrimSpace(string(name)))
+	b, err := board.Parse(string(text))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", boardFile, err)
 	}
