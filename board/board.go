@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Board is one kind of router.
+// Board is one kind of router. Fields that the router itself needs must be in File and Parse.
 type Board struct {
 	// Name is the name in BOARD= and in out/BOARD.
 	Name string
