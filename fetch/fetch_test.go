@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/resolve"
+	"github.com/postern-router/postern/service"
 )
 
 func TestParseURL(t *testing.T) {
@@ -190,4 +192,23 @@ func FuzzParseURL(f *testing.F) {
 			t.Fatalf("%q makes %q", s, u.request())
 		}
 	})
+}
+
+// TestJob has the process fetch a file, without a process.
+func TestJob(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "file") }))
+	defer server.Close()
+	in, body, err := os.Pipe()
+	require.NoError(t, err)
+	defer in.Close()
+	link, ended, err := service.Simulate(t.Context(), Spec, func(*service.Link) service.Handler { return nil })
+	require.NoError(t, err)
+	job := Job(server.URL+"/", nil, body)
+	require.NoError(t, link.Call(t.Context(), job.Op, job.Body, nil, job.Files...))
+	body.Close()
+	got, err := io.ReadAll(in)
+	require.NoError(t, err)
+	assert.Equal(t, "file", string(got))
+	require.ErrorIs(t, link.Call(t.Context(), job.Op, job.Body, nil), service.ErrGone, "a request without a place for the file")
+	require.ErrorIs(t, <-ended, service.ErrBreach)
 }

@@ -148,6 +148,50 @@ func TestProcess(t *testing.T) {
 	assert.Empty(t, taken)
 }
 
+// TestRunProcess: the process asks as its newest configuration says, until it is told to end.
+func TestRunProcess(t *testing.T) {
+	start := func(t *testing.T) (*Process, *service.Link, <-chan error) {
+		var p *Process
+		link, ended, err := service.Simulate(t.Context(), Spec, func(l *service.Link) service.Handler {
+			p = NewProcess(l, func(Sample) error { return nil })
+			return p.Handle
+		})
+		require.NoError(t, err)
+		return p, link, ended
+	}
+	t.Run("told to end", func(t *testing.T) {
+		p, link, ended := start(t)
+		for range 2 { // nobody is asked twice at a time
+			require.NoError(t, p.Configure(t.Context(), Config{Servers: []string{"a.test"}}, []netip.Addr{netip.MustParseAddr("127.0.0.1")}))
+		}
+		link.Close()
+		require.NoError(t, <-ended)
+	})
+	t.Run("nobody to ask", func(t *testing.T) {
+		p, _, ended := start(t)
+		require.ErrorIs(t, p.Configure(t.Context(), Config{}, nil), service.ErrGone)
+		require.ErrorIs(t, <-ended, service.ErrBreach)
+	})
+}
+
+// TestReport: what the process tells is what PID 1 takes.
+func TestReport(t *testing.T) {
+	want := Sample{Server: "a.test", Stratum: 3, Offset: -time.Hour}
+	taken := make(chan Sample, 1)
+	reporter := Spec
+	reporter.Main = func(c *service.Child) error {
+		return c.Serve(func(ctx context.Context, r *service.Request) ([]byte, error) { return nil, report(ctx, c, want) })
+	}
+	link, ended, err := service.Simulate(t.Context(), reporter, func(l *service.Link) service.Handler {
+		return NewProcess(l, func(s Sample) error { taken <- s; return nil }).Handle
+	})
+	require.NoError(t, err)
+	require.NoError(t, link.Call(t.Context(), opConfigure, nil, nil))
+	assert.Equal(t, want, <-taken)
+	link.Close()
+	require.NoError(t, <-ended)
+}
+
 func TestTurn(t *testing.T) {
 	bad := errors.New("no answer")
 	turn := turn{pause: minPoll, dead: make([]bool, 2)}

@@ -191,6 +191,33 @@ func LinkPair(ctx context.Context, s Spec, attach func(*Link) Handler, child Han
 	return parentEnd, childEnd, nil
 }
 
+// Simulate runs the Main of a Spec in this process, unconfined, and returns PID 1's end of its link
+// and what Main returns: for tests. The process ends with ctx, or when its link is closed.
+func Simulate(ctx context.Context, s Spec, attach func(*Link) Handler) (*Link, <-chan error, error) {
+	a, b, err := socketPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	parent, err := newLink(a, s.maxMessage())
+	if err != nil {
+		return nil, nil, err
+	}
+	child, err := newLink(b, s.maxMessage())
+	if err != nil {
+		return nil, nil, err
+	}
+	parent.start(ctx, attach(parent))
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	child.onEnd = cancel
+	go func() {
+		defer child.Close()
+		defer cancel()
+		ended <- s.Main(&Child{ctx: ctx, stop: cancel, link: child})
+	}()
+	return parent, ended, nil
+}
+
 // Call sends a request and waits for its reply, whose body decode reads; nil expects none. It
 // returns the RemoteError of the other end's handler; the cause of ctx, when that ends, with
 // the request under way still; ErrGone when the link ends. A reply that is not as decode reads

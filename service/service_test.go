@@ -597,6 +597,26 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// TestSimulate: a job done in this process, as one of its own does it.
+func TestSimulate(t *testing.T) {
+	var told []string
+	link, ended, err := Simulate(t.Context(), toy("task"), func(*Link) Handler {
+		return Job{Output: writerFunc(func(p []byte) (int, error) { told = append(told, string(p)); return len(p), nil }),
+			Handle: func(_ context.Context, r *Request) ([]byte, error) {
+				told = append(told, r.String(100))
+				return nil, nil
+			}}.handle
+	})
+	require.NoError(t, err)
+	var e Encoder
+	e.Strings([]string{"one", "print"})
+	require.NoError(t, link.Call(t.Context(), opTask, e.Bytes(), func(d *Decoder) { assert.Equal(t, "done", d.String(10)) }))
+	link.Close()
+	<-link.Done()
+	require.NoError(t, <-ended)
+	assert.Equal(t, []string{"one", strings.Repeat("x", maxOutput), "?[2J\n"}, told)
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
