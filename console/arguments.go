@@ -26,7 +26,15 @@ type arguments struct {
 	words  []string
 	items  map[string]word
 	where  where
+	// computed are values for properties that the router computes. They have to be right.
+	computed []computed
 	options
+}
+
+// computed is a value that a line has for a property that cannot be set.
+type computed struct {
+	property readOnly
+	value    string
 }
 
 type assignment struct {
@@ -62,6 +70,19 @@ func (c command) named(m *menu, given []string) []string {
 		names = append(names, a.name)
 	}
 	return slices.DeleteFunc(names, func(n string) bool { return slices.Contains(given, n) })
+}
+
+// sets reports whether c takes properties to set.
+func (c command) sets() bool { return c.properties || c.name == setClockCommand.name }
+
+// computedProperty returns the property of that exact name that the router computes from those
+// that are set.
+func (m *menu) computedProperty(name string) (readOnly, bool) {
+	i := slices.IndexFunc(m.readOnly, func(r readOnly) bool { return r.name == name && r.of != nil })
+	if i < 0 {
+		return readOnly{}, false
+	}
+	return m.readOnly[i], true
 }
 
 // plainWords are the plain words that c of menu m takes.
@@ -115,6 +136,16 @@ func (x *execution) arguments(m *menu, c command, words []word) (arguments, erro
 				key = unset
 			} else if !w.assigned {
 				key = next
+			}
+			if _, _, absent := m.absentProperty(key); absent && c.sets() {
+				if err := m.checkAbsent(key, w, isUnset); err != nil {
+					return a, err
+				}
+				continue
+			}
+			if r, ok := m.computedProperty(key); ok && c.properties && !isUnset && w.find == nil {
+				a.computed = append(a.computed, computed{r, w.text})
+				continue
 			}
 			name, err := c.argumentName(m, key, given, at)
 			if err != nil {

@@ -33,6 +33,17 @@ func (x *execution) apply(item int, values []assignment) error {
 	return nil
 }
 
+// checkComputed compares what a line says about properties that cannot be set with what they
+// are for an item.
+func (x *execution) checkComputed(item int, values []computed) error {
+	for _, v := range values {
+		if is := v.property.of(&x.cfg, item).Value.text; v.value != is {
+			return valueError(v.property.name, v.value, is, false, nil)
+		}
+	}
+	return nil
+}
+
 func (x *execution) set(_ *menu, a arguments) error { return x.apply(0, a.values) }
 
 func (x *execution) reset(m *menu, a arguments) error {
@@ -52,7 +63,7 @@ func (x *execution) setItems(m *menu, a arguments) error {
 		return err
 	}
 	for _, i := range indices {
-		if err := x.apply(i, a.values); err != nil {
+		if err := cmp.Or(x.apply(i, a.values), x.checkComputed(i, a.computed)); err != nil {
 			return err
 		}
 	}
@@ -118,11 +129,17 @@ func (x *execution) add(m *menu, a arguments) error {
 			missing = append(missing, p.name)
 		}
 	}
+	if err := missingArguments(missing); err != nil {
+		return err
+	}
+	if err := x.checkComputed(i, a.computed); err != nil {
+		return err
+	}
 	x.result.Added = (*m.items.ids(&x.cfg))[i]
 	if before >= 0 {
 		m.items.move(&x.cfg, i, before)
 	}
-	return missingArguments(missing)
+	return nil
 }
 
 // one returns the index of the single item that an argument refers to, or -1 if the argument

@@ -132,22 +132,27 @@ func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) fi
 // valueError is the error of a bad value, in the words of RouterOS, with what was expected
 // and what was given.
 func valueError(name, value, accepts string, listed bool, err error) error {
-	const longest = 40
-	if len(value) > longest {
-		value = value[:longest] + "..."
-	}
-	expected := "; expected " + accepts + ", not \"" + Printable(value) + "\""
+	expected := "; expected " + accepts + ", not \"" + shown(value) + "\""
 	var r rangeError
 	switch {
 	case errors.As(err, &r):
 		return errors.New("value of " + name + " out of range (" + r.Error() + ")")
 	case errors.Is(err, errAmbiguous):
 		return errors.New("ambiguous value of " + name + ", more than one possible value matches input; expected " +
-			strings.ReplaceAll(err.Error(), ", ", " | ") + ", not \"" + Printable(value) + "\"")
+			strings.ReplaceAll(err.Error(), ", ", " | ") + ", not \"" + shown(value) + "\"")
 	case errors.Is(err, errNoMatch) && listed:
 		return errors.New("input does not match any value of " + name + expected)
 	}
 	return errors.New("invalid value for argument " + name + expected)
+}
+
+// shown is a value as errors show it: the beginning if it is long.
+func shown(value string) string {
+	const longest = 40
+	if len(value) > longest {
+		value = value[:longest] + "..."
+	}
+	return Printable(value)
 }
 
 // bind makes properties of fields, for the T that at finds in a configuration.

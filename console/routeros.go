@@ -1,0 +1,89 @@
+package console
+
+import (
+	"slices"
+	"strings"
+)
+
+// This file has what RouterOS has and Postern has not, so that lines of RouterOS's exports are
+// told what they lack, and no abbreviation of a word of Postern means something else there.
+
+// absentProperties are, for each menu, the properties of RouterOS that it lacks. Behind "=" are
+// the values, separated by "|", that mean what Postern does anyway: these are accepted. "*" is
+// any value: the property has no effect without another that Postern lacks, or none that a
+// user could see.
+//
+// The properties are those of RouterOS's manual (https://help.mikrotik.com/docs), of versions
+// 6 and 7.
+var absentProperties = map[string]string{
+	"interface ethernet": "advertise arp=enabled arp-timeout=auto auto-negotiation=yes bandwidth=unlimited/unlimited " +
+		"cable-settings=default combo-mode=auto disable-running-check=no fec-mode full-duplex=* l2mtu=* " +
+		"loop-protect=default|off loop-protect-disable-time=* loop-protect-send-interval=* master-port=none " +
+		"mdix-enable=yes orig-mac-address passthrough-interface poe-out poe-priority rx-flow-control=off sfp-rate-select " +
+		"sfp-shutdown-temperature speed=* switch tx-flow-control=off",
+	"interface bridge": "add-dhcp-option82=no admin-mac ageing-time=5m arp=enabled arp-timeout=auto auto-mac=yes " +
+		"dhcp-snooping=no ether-type=* fast-forward=* forward-delay=15s forward-reserved-addresses=no frame-types=* " +
+		"igmp-snooping=no igmp-version=* ingress-filtering=* l2mtu=* max-message-age=20s multicast-querier=no " +
+		"multicast-router=* mvrp=no port-cost-mode=* priority=0x8000 pvid=* transmit-hold-count=6 vlan-filtering=no",
+	"interface bridge port": "auto-isolate=no bpdu-guard=no broadcast-flood=yes edge=auto fast-leave=no frame-types=* " +
+		"horizon=none hw=* ingress-filtering=* internal-path-cost=10 learn=auto multicast-router=* mvrp-applicant-state=* " +
+		"mvrp-registrar-state=* path-cost=10 point-to-point=auto priority=0x80 pvid=* restricted-role=no " +
+		"restricted-tcn=no tag-stacking=no trusted=* unknown-multicast-flood=yes unknown-unicast-flood=yes",
+	"interface vlan": "arp=enabled arp-timeout=auto l3-hw-offloading=* loop-protect=default|off " +
+		"loop-protect-disable-time=* loop-protect-send-interval=* mvrp=no use-service-tag=no",
+	"ip address": "broadcast vrf=main",
+	"ip route": "bgp-as-path bgp-communities bgp-local-pref blackhole check-gateway=none pref-src= route-tag routing-mark " +
+		"routing-table=main scope=30 suppress-hw-offload=* target-scope=10 type=unicast vrf-interface",
+	"ip dns": "address-list-extra-time=* allow-remote-requests=no cache-max-ttl=* cache-size=* doh-max-concurrent-queries=* " +
+		"doh-max-server-connections=* doh-timeout=* max-concurrent-queries=* max-concurrent-tcp-sessions=* " +
+		"max-udp-packet-size=* mdns-repeat-ifaces= query-server-timeout=* query-total-timeout=* use-doh-server= " +
+		"verify-doh-cert=no vrf=main",
+	"ip firewall filter":    absentMatchers + " hw-offload",
+	"ip firewall nat":       absentMatchers + " randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
+	"ip socks":              "auth-method=none version=4 vrf=main",
+	"system clock":          "time-zone-autodetect time-zone-name",
+	"system logging":        "prefix= regex=",
+	"system logging action": "bsd-syslog=no email-to remember src-address=0.0.0.0 syslog-facility syslog-severity target=remote",
+	"system ntp client":     "mode=unicast primary-ntp secondary-ntp server-dns-names vrf=main",
+	"user":                  "address= group=full inactivity-policy=none inactivity-timeout",
+}
+
+// absentMatchers are the absent properties that filter and nat rules have in common.
+const absentMatchers = "address-list address-list-timeout connection-bytes connection-limit connection-mark " +
+	"connection-nat-state connection-rate connection-type content dscp dst-address-list dst-address-type dst-limit " +
+	"fragment helper hotspot in-bridge-port in-bridge-port-list in-interface-list ingress-priority ipsec-policy " +
+	"ipv4-options jump-target layer7-protocol limit log=no nth out-bridge-port out-bridge-port-list " +
+	"out-interface-list p2p packet-mark packet-size per-connection-classifier port priority psd random realm " +
+	"routing-mark routing-table src-address-list src-address-type src-mac-address tcp-flags tcp-mss time tls-host ttl"
+
+// absentProperty reports whether name is exactly a property that RouterOS has in m and Postern
+// lacks. accepted are the values that it may have all the same, separated by "|", or "*".
+func (m *menu) absentProperty(name string) (accepted string, some, ok bool) {
+	if _, own := m.property(name); own {
+		return "", false, false
+	}
+	for entry := range strings.FieldsSeq(absentProperties[m.path]) {
+		if absent, values, some := strings.Cut(entry, "="); absent == name {
+			return values, some, true
+		}
+	}
+	return "", false, false
+}
+
+// checkAbsent is the error of a property that Postern lacks, or nil if its value means what
+// Postern does anyway.
+func (m *menu) checkAbsent(name string, w word, unset bool) error {
+	accepted, some, _ := m.absentProperty(name)
+	if unset || some && w.find == nil && (accepted == "*" || slices.Contains(strings.Split(accepted, "|"), w.text)) {
+		return nil
+	}
+	e := &lineError{message: "Postern has no " + name, place: w.place}
+	if some {
+		e.message += "=" + shown(w.text)
+		e.expected = name + "=" + strings.ReplaceAll(accepted, "|", " | ")
+		if accepted == "" {
+			e.expected += `""`
+		}
+	}
+	return e
+}

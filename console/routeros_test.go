@@ -1,0 +1,79 @@
+package console
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A property that RouterOS has is never taken for the abbreviation of another.
+func TestAbsentProperties(t *testing.T) {
+	for _, test := range []struct{ name, line, err string }{
+		{"log of a rule that drops", "/ip firewall filter add action=drop chain=forward log=yes",
+			"Postern has no log=yes (line 1 column 51); expected log=no"},
+		{"log of a rule that logs", "/ip firewall filter add action=log chain=input log=yes",
+			"Postern has no log=yes (line 1 column 48); expected log=no"},
+		{"log and a prefix", "/ip firewall filter add action=drop chain=input log=yes log-prefix=DROP",
+			"Postern has no log=yes (line 1 column 49); expected log=no"},
+		{"no log", `/ip firewall filter add action=drop chain=input log=no log-prefix=""`, ""},
+		{"an abbreviation", "/ip firewall filter add action=log chain=input log-p=DROP", ""},
+		{"a matcher that would narrow the rule", "/ip firewall nat add chain=srcnat action=masquerade out-interface-list=WAN",
+			"Postern has no out-interface-list (line 1 column 53)"},
+		{"a matcher that is unset", "/ip firewall nat add chain=srcnat action=masquerade !out-interface-list", ""},
+		{"of a card", "/interface ethernet set [ find default-name=ether1 ] arp=enabled disable-running-check=no l2mtu=1598 speed=100Mbps", ""},
+		{"of a card, and not the default", "/interface ethernet set [ find default-name=ether1 ] auto-negotiation=no speed=100Mbps",
+			"Postern has no auto-negotiation=no (line 1 column 54); expected auto-negotiation=yes"},
+		{"of a bridge's port", "/interface bridge add name=b; /interface bridge port add bridge=b interface=ether1 pvid=20 hw=no trusted=yes", ""},
+		{"VLAN filtering", "/interface bridge add name=b vlan-filtering=yes",
+			"Postern has no vlan-filtering=yes (line 1 column 30); expected vlan-filtering=no"},
+		{"of the SOCKS server", "/ip socks set auth-method=none connection-idle-timeout=2m enabled=no max-connections=200 port=1080 version=4", ""},
+		{"SOCKS 5", "/ip socks set version=5", "Postern has no version=5 (line 1 column 15); expected version=4"},
+		{"empty or nothing", "/ip dns set use-doh-server=https://1.1.1.1/dns-query",
+			`Postern has no use-doh-server=https://1.1.1.1/dns-query (line 1 column 13); expected use-doh-server=""`},
+		{"one of several", "/interface vlan add interface=ether1 name=v loop-protect=on",
+			"Postern has no loop-protect=on (line 1 column 45); expected loop-protect=default | off"},
+		{"of the clock", "/system clock set time-zone-name=Europe/Riga", "Postern has no time-zone-name (line 1 column 19)"},
+		{"an address's network", "/ip address add address=192.168.88.1/24 comment=defconf interface=ether2 network=192.168.88.0", ""},
+		{"in any order", "/ip address add network=192.168.88.0 interface=ether2 address=192.168.88.1/24", ""},
+		{"another network", "/ip address add address=192.168.88.1/24 interface=ether2 network=192.168.89.0",
+			`invalid value for argument network; expected 192.168.88.0, not "192.168.89.0"`},
+		{"of an address that changes", "/ip address add address=10.0.0.1/8 interface=ether2; /ip address set 0 address=10.1.1.1/16 network=10.1.0.0", ""},
+		{"of the address before", "/ip address add address=10.0.0.1/8 interface=ether2; /ip address set 0 address=10.1.1.1/16 network=10.0.0.0",
+			`invalid value for argument network; expected 10.1.0.0, not "10.0.0.0"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before := Default()
+			result, err := new(Session).Execute(before, fullLive(), test.line)
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				assert.Equal(t, Default(), result.Config)
+				return
+			}
+			require.NoError(t, err)
+			for name := range strings.FieldsSeq("log=no pvid hw= network use-doh l2mtu speed= version") {
+				assert.NotContains(t, Export(result.Config), name)
+			}
+		})
+	}
+}
+
+// Each entry is of a menu that is there, and of a property that is not.
+func TestAbsentTables(t *testing.T) {
+	known := map[string]*menu{}
+	for _, m := range menus {
+		known[m.path] = m
+	}
+	for path, entries := range absentProperties {
+		m := known[path]
+		require.NotNil(t, m, path)
+		seen := map[string]bool{}
+		for entry := range strings.FieldsSeq(entries) {
+			name, _, _ := strings.Cut(entry, "=")
+			_, own := m.property(name)
+			assert.False(t, own || seen[name], "/%s %s", path, name)
+			seen[name] = true
+		}
+	}
+}
