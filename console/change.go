@@ -135,11 +135,30 @@ func (x *execution) add(m *menu, a arguments) error {
 	if err := x.checkComputed(i, a.computed); err != nil {
 		return err
 	}
+	if old := x.alike(m, i); old >= 0 && before < 0 {
+		id := (*m.items.ids(&x.cfg))[old]
+		delete(x.there, id)
+		m.items.remove(&x.cfg, i)
+		x.result.Added = id
+		return nil
+	}
 	x.result.Added = (*m.items.ids(&x.cfg))[i]
 	if before >= 0 {
 		m.items.move(&x.cfg, i, before)
 	}
 	return nil
+}
+
+// alike returns the index of an item that was there before an import, that no line of it has
+// added again yet and that has the same properties as item i; -1 if there is none. In a list of
+// rules the first match decides, so a rule behind one like it would never decide.
+func (x *execution) alike(m *menu, i int) int {
+	return slices.IndexFunc(*m.items.ids(&x.cfg), func(id ID) bool {
+		old := slices.Index(*m.items.ids(&x.cfg), id)
+		return x.there[id] && !slices.ContainsFunc(m.properties, func(p property) bool {
+			return p.get(&x.cfg, old) != p.get(&x.cfg, i)
+		})
+	})
 }
 
 // one returns the index of the single item that an argument refers to, or -1 if the argument

@@ -136,6 +136,9 @@ type Session struct {
 	// file is set while a file is read: there is no print, so numbers mean the items as they
 	// are. older is set if the lines may have been written by an earlier version.
 	file, older bool
+	// there are, during an import, the items that were there before it and that no line has
+	// named again yet.
+	there map[ID]bool
 	// numbers has for each menu, by its path, the items that its last print numbered.
 	numbers map[string][]key
 	// repeated is the line that is being repeated, and seen what it has shown: the last
@@ -218,7 +221,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 func (s *Session) execution(cfg Config, live Live) *execution {
 	x := &execution{
 		menus: menus, path: s.path, width: s.Width, cfg: cfg.Clone(), live: live,
-		file: s.file, older: s.older, printed: s.numbers, numbers: map[string][]key{}, repeated: s.repeated != "", seen: s.seen,
+		file: s.file, older: s.older, there: s.there, printed: s.numbers, numbers: map[string][]key{}, repeated: s.repeated != "", seen: s.seen,
 	}
 	x.identify()
 	return x

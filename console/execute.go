@@ -24,6 +24,8 @@ type execution struct {
 	// file is set for a line of a file: then no menu with settings is hidden. older is set if
 	// an earlier version may have written it.
 	file, older bool
+	// there are the items of before an import that an add may mean: see Session.there.
+	there map[ID]bool
 	// printed are the numbers that the session's earlier lines have assigned, numbers those
 	// that this line has.
 	printed, numbers map[string][]key

@@ -107,9 +107,12 @@ func checkExecute(t *testing.T, base Config, line string, live bool) bool {
 	got, err := Load("export", strings.NewReader(Export(result.Config)))
 	require.NoError(t, err)
 	require.Equal(t, settings(result.Config), settings(got))
-	again, err := new(Session).Import(Default(), Live{HashPassword: fullLive().HashPassword, Now: time.Now, RemoteLog: true}, Export(result.Config))
+	again, err := new(Session).Import(Default(), Live{HashPassword: fullLive().HashPassword, Now: time.Now, RemoteLog: true}, Export(result.Config), nil)
 	require.NoError(t, err)
 	require.True(t, result.Config.Equal(again.Config))
+	again, err = new(Session).Import(again.Config, Live{HashPassword: fullLive().HashPassword, Now: time.Now, RemoteLog: true}, Export(result.Config), nil)
+	require.NoError(t, err)
+	require.False(t, again.Changed)
 	return true
 }
 

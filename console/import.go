@@ -14,33 +14,95 @@ var importCommand = command{name: "import", help: "run lines as export writes th
 	run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Import) }}
 
 // Import runs the lines of text, starting at the root, each on the configuration that the
-// lines before it have made of cfg. The result is like that of Execute. If a line fails, the
-// error says which, and the Result has cfg. A line that makes a Request or repeats itself is
-// an error.
-func (s *Session) Import(cfg Config, live Live, text string) (Result, error) {
-	whole := Result{Config: cfg}
-	var out strings.Builder
-	session := Session{Width: s.Width, older: true}
-	lines := strings.Split(text, "\n")
+// lines before it have made of cfg. The result is like that of Execute. An item that cfg has
+// already, with the same properties, is not added again: an export can be imported where it
+// came from. check, unless it is nil, reports what is wrong with the new configuration as a
+// whole. If a line fails, or makes check fail, the error says which, and the Result has cfg. A
+// line that makes a Request or repeats itself is an error.
+func (s *Session) Import(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
+	lines := importLines(text)
+	whole, err := s.runImport(cfg, live, lines)
+	if err != nil {
+		return Result{Config: cfg}, err
+	}
+	whole.Changed = !cfg.Equal(whole.Config)
+	if !whole.Changed || check == nil {
+		return whole, nil
+	}
+	if err := check(whole.Config); err != nil {
+		return Result{Config: cfg}, s.placeCheck(cfg, live, lines, check, err)
+	}
+	return whole, nil
+}
+
+// importLine is a line with its continuations, and the number of its first line.
+type importLine struct {
+	text  string
+	first int
+}
+
+func importLines(text string) []importLine {
+	var all []importLine
+	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
 		first := i
 		for i < len(lines)-1 && Continues(lines[i]) {
 			i++
 		}
-		result, err := session.execute(whole.Config, live, strings.Join(lines[first:i+1], "\n"), first+1)
+		all = append(all, importLine{strings.Join(lines[first:i+1], "\n"), first + 1})
+	}
+	return all
+}
+
+// runImport runs lines. The Result has no Changed.
+func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, error) {
+	whole := Result{Config: cfg}
+	var out strings.Builder
+	session := Session{Width: s.Width, older: true, there: map[ID]bool{}}
+	for _, ids := range session.execution(cfg, live).cfg.ids {
+		for _, id := range ids {
+			session.there[id] = true
+		}
+	}
+	for _, line := range lines {
+		result, err := session.execute(whole.Config, live, line.text, line.first)
 		if err == nil && (result.Request != None || result.Repeat > 0) {
 			err = errors.New("this command does not belong in an import")
 		}
 		if err != nil {
 			var placed *lineError
 			if !errors.As(err, &placed) {
-				err = fmt.Errorf("%w (line %d)", err, first+1)
+				err = fmt.Errorf("%w (line %d)", err, line.first)
 			}
-			return Result{Config: cfg}, err
+			return whole, err
 		}
 		out.WriteString(result.Output)
 		whole.Config = result.Config
 	}
-	whole.Changed, whole.Output = !cfg.Equal(whole.Config), out.String()
+	whole.Output = out.String()
 	return whole, nil
+}
+
+// placeCheck adds to bad, the error of check about what lines make of cfg, the line that
+// brought it about: with the lines before it alone, check says something else or nothing.
+func (s *Session) placeCheck(cfg Config, live Live, lines []importLine, check func(Config) error, bad error) error {
+	same := func(count int) bool {
+		result, err := s.runImport(cfg, live, lines[:count])
+		if err == nil {
+			err = check(result.Config)
+		}
+		return err != nil && err.Error() == bad.Error()
+	}
+	if same(0) {
+		return bad // it is not of the import
+	}
+	good, failing := 0, len(lines)
+	for failing-good > 1 {
+		if middle := (good + failing) / 2; same(middle) {
+			failing = middle
+		} else {
+			good = middle
+		}
+	}
+	return fmt.Errorf("%w (line %d)", bad, lines[failing-1].first)
 }

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -18,6 +19,8 @@ func TestImport(t *testing.T) {
 		{name: "of a version without rules for the log", text: "/system logging\nset remote-port=515 remote=10.0.0.1\n",
 			export: "/system logging\nadd action=remote\n/system logging action\nset remote remote=10.0.0.1 remote-port=515\n"},
 		{name: "nothing"},
+		{name: "line ends of Windows", text: "/ip firewall filter\r\nadd chain=input \\\r\n    action=drop\r\n",
+			export: "/ip firewall filter\nadd chain=input action=drop\n"},
 		{name: "swapped names", text: "/interface ethernet\nset [find default-name=ether1] name=ether2\nset [ find default-name=ether2 ] name=ether1 mtu=1400\n",
 			export: "/interface ethernet\nset [find default-name=ether1] name=ether2\nset [find default-name=ether2] name=ether1 mtu=1400\n"},
 		{name: "a bad line", text: "/system identity set name=a\n/ip socks set prot=1\n",
@@ -29,7 +32,7 @@ func TestImport(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			before := Default()
 			session := Session{path: "ip dns"}
-			result, err := session.Import(before, fullLive(), test.text)
+			result, err := session.Import(before, fullLive(), test.text, nil)
 			assert.Equal(t, Default(), before)
 			assert.Equal(t, Session{path: "ip dns"}, session)
 			if test.err != "" {
@@ -50,7 +53,64 @@ func TestImportExport(t *testing.T) {
 	want, err := Load("base", strings.NewReader(fuzzConfig))
 	require.NoError(t, err)
 	var session Session
-	result, err := session.Import(Default(), fullLive(), Export(want))
+	result, err := session.Import(Default(), fullLive(), Export(want), nil)
 	require.NoError(t, err)
 	assert.Equal(t, Export(want), Export(result.Config))
+
+	again, err := session.Import(result.Config, fullLive(), Export(want), func(Config) error { return errors.New("nothing has changed") })
+	require.NoError(t, err, "where it came from")
+	assert.False(t, again.Changed)
+}
+
+// What is there already is not added again; what is there once, is added a second time.
+func TestImportAgain(t *testing.T) {
+	const there = "/ip firewall filter\nadd chain=input action=log\nadd chain=input action=drop\n"
+	before, err := Load("there", strings.NewReader("/ip address\nadd address=10.0.0.1/24 interface=ether1\n"+there))
+	require.NoError(t, err)
+	for _, test := range []struct{ name, text, export string }{
+		{"a rule and another", "/ip firewall filter\nadd chain=input action=drop\nadd chain=input action=accept\n",
+			there + "add chain=input\n"},
+		{"a rule twice", "/ip firewall filter\nadd chain=input action=log\nadd chain=input action=log\n",
+			there + "add chain=input action=log\n"},
+		{"before another", "/ip firewall filter\nadd chain=input action=drop place-before=0\n",
+			"/ip firewall filter\nadd chain=input action=drop\nadd chain=input action=log\nadd chain=input action=drop\n"},
+		{"not quite the same", "/ip firewall filter\nadd chain=input action=drop disabled=yes\n",
+			there + "add chain=input action=drop disabled=yes\n"},
+		{"that was removed", "/ip firewall filter\nremove 1\nadd chain=input action=drop\n", there},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result, err := new(Session).Import(before, fullLive(), test.text, nil)
+			require.NoError(t, err)
+			assert.Equal(t, "/ip address\nadd address=10.0.0.1/24 interface=ether1\n"+test.export, Export(result.Config))
+		})
+	}
+}
+
+// What only the whole configuration shows has a line too.
+func TestImportCheck(t *testing.T) {
+	before, err := Load("before", strings.NewReader("/ip address\nadd address=10.0.0.1/24 interface=ether1\n"))
+	require.NoError(t, err)
+	check := func(c Config) error { return Validate(c, []string{"ether1", "ether2"}) }
+	for _, test := range []struct{ name, text, err string }{
+		{"a rule", "/system identity set name=a\n/ip firewall filter\nadd chain=input\nadd chain=input \\\n    log-prefix=x\nadd chain=input action=drop\n",
+			"/ip firewall: filter rule 1: log-prefix=x: needs action=log (line 4)"},
+		{"the first line", "/ip firewall filter add chain=input out-interface=ether1",
+			"/ip firewall: filter rule 0: out-interface=ether1: not known in chain=input (line 1)"},
+		{"an address that another line has", "/ip address\nadd address=10.0.1.1/24 interface=ether1\nadd address=10.0.0.1/16 interface=ether1\n\n",
+			"address: address=10.0.0.1/16: expected each address once, ether1 has 10.0.0.1/24 already (line 3)"},
+		{"a port of a bridge that comes later", "/interface bridge port\nadd bridge=b interface=ether2\n/interface bridge\nadd name=b\n", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result, err := new(Session).Import(before, Live{}, test.text, check)
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				assert.Equal(t, Result{Config: before}, result)
+				return
+			}
+			require.NoError(t, err)
+		})
+	}
+	bad := errors.New("whatever it is")
+	_, err = new(Session).Import(before, Live{}, "/system identity set name=a", func(Config) error { return bad })
+	require.EqualError(t, err, "whatever it is", "it is not of the import")
 }

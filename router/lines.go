@@ -48,7 +48,7 @@ func (r *Router) execute(s *session.Session, line string) (console.Result, error
 // importLines runs lines: what they change is applied together, or nothing is.
 func (r *Router) importLines(s *session.Session, text string) (console.Result, error) {
 	return r.edit(s, func(s *console.Session, st state) (console.Result, error) {
-		return s.Import(st.config, r.live(st), text)
+		return s.Import(st.config, r.live(st), text, func(c console.Config) error { return checkConfig(c, r.board) })
 	})
 }
 
