@@ -464,6 +464,11 @@ func (s *Server) bindAddress(c *conn, peer netip.Addr) (netip.Addr, error) {
 
 // openFirewall lets the caller through the firewall.
 func (s *Server) openFirewall(c *conn) {
+	if c.tx.ending {
+		// The event that told so is over: no other will come.
+		s.end(c, errLeft)
+		return
+	}
 	a := c.attempt
 	failed := func(err error) {
 		s.end(c, fmt.Errorf("open the firewall for %s to %s: %w", a.peer, a.local, err))

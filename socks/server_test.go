@@ -1017,6 +1017,8 @@ func TestOpeningsWait(t *testing.T) {
 			return nil, ctx.Err()
 		}
 	})
+	answered := sync.OnceFunc(func() { close(answer) })
+	t.Cleanup(answered)
 	before := countDescriptors()
 	var all []client
 	for range 10 {
@@ -1032,7 +1034,30 @@ func TestOpeningsWait(t *testing.T) {
 		near.Close()
 	}
 	u.awaitCount(t, 0)
-	close(answer)
+	answered()
 	require.Eventually(t, func() bool { return countDescriptors() <= before }, patience, time.Millisecond)
 	assert.Len(t, asked, 2)
+}
+
+// TestBindOfAClientThatLeft has clients that hang up right behind their request: it ends
+// without the firewall's answer, also where the server has heard of both at once.
+func TestBindOfAClientThatLeft(t *testing.T) {
+	answer := make(chan struct{})
+	u := start(t, func(o *options) {
+		o.Open = func(context.Context, Opening, *os.File) (func(), error) {
+			<-answer
+			return nil, errors.New("test")
+		}
+	})
+	t.Cleanup(func() { close(answer) })
+	for range 100 {
+		near := dial(t, u.addr)
+		u.awaitCount(t, 1)
+		u.Server.mu.Lock() // the server looks at nothing meanwhile
+		near.send(ask(commandBind, "127.0.0.2:21", ""))
+		assert.NoError(t, near.CloseWrite())
+		u.Server.mu.Unlock()
+		near.rejected()
+		u.awaitCount(t, 0)
+	}
 }
