@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,15 +78,33 @@ func (h *Host) Close() error {
 	return nil
 }
 
-// Kill kills the programs that run on the host, but for this one.
+// Kill kills the programs that run on the host, but for this one. One that starts another
+// meanwhile does not save it: Kill looks again until it finds none.
 func (h *Host) Kill() error {
 	var here unix.Stat_t
 	if err := unix.Fstat(int(h.namespace.Fd()), &here); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
+	// A program may start one and end between the list of processes and the look at it: one
+	// look that finds none is not enough.
+	for clean := 0; clean < 3; {
+		killed, err := killIn(here)
+		if err != nil {
+			return err
+		}
+		if clean++; killed > 0 {
+			clean = 0
+		}
+		time.Sleep(time.Millisecond) // they end in their own time
+	}
+	return nil
+}
+
+// killIn kills the processes of a network namespace and returns how many it found.
+func killIn(namespace unix.Stat_t) (killed int, err error) {
 	paths, err := filepath.Glob("/proc/[0-9]*/ns/net")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, path := range paths {
 		pid, err := strconv.Atoi(strings.Split(path, "/")[2])
@@ -93,14 +112,15 @@ func (h *Host) Kill() error {
 			continue
 		}
 		var its unix.Stat_t
-		if unix.Stat(path, &its) != nil || its.Dev != here.Dev || its.Ino != here.Ino {
+		if unix.Stat(path, &its) != nil || its.Dev != namespace.Dev || its.Ino != namespace.Ino {
 			continue // on another host, or gone, or not ours to look at
 		}
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("kill process %d: %w", pid, err)
+			return killed, fmt.Errorf("kill process %d: %w", pid, err)
 		}
+		killed++
 	}
-	return nil
+	return killed, nil
 }
 
 // Path names the host's network namespace, for ip-link(8)'s netns and for nsenter(1).

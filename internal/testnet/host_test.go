@@ -136,7 +136,8 @@ func TestRefusals(t *testing.T) {
 // of another do not.
 func TestClose(t *testing.T) {
 	a, b := New(t, "a"), New(t, "b")
-	const program = "(setsid sleep 1000 &); echo ready; sleep 1000"
+	// It goes on starting programs after it has said that it is ready.
+	const program = "(setsid sleep 1000 &); echo ready; for i in 1 2 3 4 5 6 7 8 9; do (setsid sleep 1000 &); done; sleep 1000"
 	stays := b.Command("sh", "-c", program)
 	stayed, err := stays.StdoutPipe()
 	require.NoError(t, err)
