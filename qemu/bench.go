@@ -23,7 +23,7 @@ func bench(ctx context.Context, boards, busy []board.Board, images string) error
 	}
 	fmt.Printf("%-12s %14s %14s %16s %16s %9s\n", "board", "network ready", "SOCKS accepts", "memory available", "of", "idle CPU")
 	for _, b := range boards {
-		if err := withRouter(ctx, b, images, func(_ *network, m *machine, said string) error {
+		if err := withRouter(ctx, b, images, func(_ network, m *machine, said string) error {
 			return benchBoot(m, said)
 		}); err != nil {
 			return err
@@ -32,7 +32,7 @@ func bench(ctx context.Context, boards, busy []board.Board, images string) error
 	fmt.Println()
 	printThroughputHead()
 	for _, b := range busy {
-		if err := withRouter(ctx, b, images, func(n *network, m *machine, _ string) error {
+		if err := withRouter(ctx, b, images, func(n network, m *machine, _ string) error {
 			return benchThroughput(n, m)
 		}); err != nil {
 			return err
@@ -43,13 +43,13 @@ func bench(ctx context.Context, boards, busy []board.Board, images string) error
 
 // withRouter boots a board with the manual's example and calls f when it is up,
 // with what its console has said until then.
-func withRouter(ctx context.Context, b board.Board, images string, f func(n *network, m *machine, said string) error) error {
+func withRouter(ctx context.Context, b board.Board, images string, f func(n network, m *machine, said string) error) error {
 	dir, err := os.MkdirTemp("", "postern-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	n, err := newNetwork("")
+	n, err := newNetwork()
 	if err != nil {
 		return err
 	}

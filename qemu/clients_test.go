@@ -20,13 +20,13 @@ route {
 `
 
 // socksify prepares a program to run on a host through dante-client.
-func socksify(n *network, h host, dir string, name string, args ...string) (*exec.Cmd, error) {
+func socksify(n network, h host, dir string, name string, args ...string) (*exec.Cmd, error) {
 	config := filepath.Join(dir, "dante.conf")
 	if err := os.WriteFile(config, []byte(danteConfiguration), 0o644); err != nil {
 		return nil, err
 	}
 	cmd := n.command(h, "socksify", append([]string{name}, args...)...)
-	cmd.Env = append(os.Environ(), "SOCKS_CONF="+config)
+	cmd.Env = append(cmd.Env, "SOCKS_CONF="+config)
 	return cmd, nil
 }
 
@@ -37,5 +37,5 @@ func requestNameSOCKS(conn net.Conn, name string, port uint16) (socksReply, erro
 	if _, err := conn.Write(append(append(request, name...), 0)); err != nil {
 		return socksReply{}, fmt.Errorf("SOCKS 4a request: %w", err)
 	}
-	return readReplySOCKS(conn)
+	return readReplySOCKS(conn, patience)
 }

@@ -86,7 +86,7 @@ func boards() []board.Board {
 type router struct {
 	*testing.T
 	b    board.Board
-	n    *network
+	n    network
 	m    *machine
 	site *site
 	dir  string
@@ -130,7 +130,7 @@ func layNetwork(t *testing.T, name string) *router {
 		}
 		os.RemoveAll(r.dir)
 	})
-	r.n, err = newNetwork("-" + filepath.Base(r.dir)[len("postern-e2e-"):])
+	r.n, err = newNetwork()
 	require.NoError(t, err)
 	t.Cleanup(r.n.close)
 	return r
@@ -188,7 +188,7 @@ func (r *router) run(t *testing.T, h host, name string, args ...string) string {
 // reply's code, address and port.
 func (r *router) request(t *testing.T, from host, command byte, to string) (net.Conn, socksReply) {
 	t.Helper()
-	conn, err := r.n.dial(from, socksAddress, 10*time.Second)
+	conn, err := r.n.dial(from, socksAddress, patience)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	reply, err := requestSOCKS(conn, command, netip.MustParseAddrPort(to))
@@ -250,7 +250,7 @@ func (r *router) nameServer(t *testing.T) {
 // assertEcho checks that a connection to an echo passes data both ways.
 func assertEcho(t *testing.T, conn net.Conn) {
 	t.Helper()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
 	_, err := io.WriteString(conn, "postern")
 	require.NoError(t, err)
 	answer := make([]byte, 7)
@@ -259,13 +259,13 @@ func assertEcho(t *testing.T, conn net.Conn) {
 	assert.Equal(t, "postern", string(answer))
 }
 
-// assertClosed checks that a connection is ended by the router in time.
-func assertClosed(t *testing.T, conn net.Conn, timeout time.Duration) {
+// assertClosed checks that a connection is ended by the router.
+func assertClosed(t *testing.T, conn net.Conn) {
 	t.Helper()
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(timeout)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
 	_, err := conn.Read(make([]byte, 1))
 	require.Error(t, err)
-	assert.False(t, errors.Is(err, os.ErrDeadlineExceeded), "still open after %v", timeout)
+	assert.False(t, errors.Is(err, os.ErrDeadlineExceeded), "still open after %v", patience)
 }
 
 func (r *router) awaitService(t *testing.T) {
@@ -275,14 +275,17 @@ func (r *router) awaitService(t *testing.T) {
 	r.expect(t, "\n[admin@postern] > ")
 }
 
+// awaitPing waits until a host has an answer from an address.
+func (n network) awaitPing(h host, address string) error {
+	return retry(func() error { return n.run(h, "ping", "-c", "1", "-W", "1", address) })
+}
+
 // awaitLinks waits until the router answers on both sides: a card negotiates with what
 // it is plugged into, three seconds in QEMU's e1000e, while the services are up already.
 func (r *router) awaitLinks(t *testing.T) {
 	t.Helper()
 	for from, address := range map[host]string{client: lanAddress, gateway: wanAddress} {
-		require.NoError(t, retry(func() error {
-			return r.n.run(from, "ping", "-c", "1", "-W", "1", address)
-		}))
+		require.NoError(t, r.n.awaitPing(from, address))
 	}
 }
 
@@ -292,20 +295,28 @@ var ftpURL = "ftp://" + serverAddress + "/" + fileName
 func (r *router) fetch(t *testing.T) {
 	t.Helper()
 	to := filepath.Join(r.dir, "fetched")
-	r.run(t, client, "curl", "--silent", "--show-error", "--socks4", lanAddress+":1080", "--max-time", "120", "--output", to, ftpURL)
+	r.run(t, client, "curl", "--silent", "--show-error", "--socks4", lanAddress+":1080", "--output", to, ftpURL)
 	got, err := os.ReadFile(to)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(r.site.file, got), "the file that arrived has %d bytes and is another", len(got))
 }
 
-// http gets the file by HTTP from the client, masqueraded.
+// http gets the file by HTTP from the client, masqueraded. It gives up if the server is not
+// reached in some seconds, which a busy host may be the cause of: what is expected to succeed
+// calls it again, by awaitHTTP.
 func (r *router) http() error {
-	out, err := r.n.command(client, "curl", "--silent", "--show-error", "--max-time", "10", "--output", os.DevNull,
+	out, err := r.n.command(client, "curl", "--silent", "--show-error", "--connect-timeout", "10", "--output", os.DevNull,
 		"http://"+serverAddress+"/"+fileName).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("HTTP from the client: %w: %s", err, out)
 	}
 	return nil
+}
+
+// awaitHTTP gets the file as http does, as soon as that is possible.
+func (r *router) awaitHTTP(t *testing.T) {
+	t.Helper()
+	require.NoError(t, retry(r.http))
 }
 
 // awaitLog waits until the router's log has a line that matches.
@@ -344,8 +355,7 @@ func testRouter(t *testing.T, b board.Board) {
 	}
 
 	step("answers on both sides", func(t *testing.T) {
-		r.run(t, client, "ping", "-c", "2", "-W", "5", lanAddress)
-		r.run(t, gateway, "ping", "-c", "2", "-W", "5", wanAddress)
+		r.awaitLinks(t)
 	})
 	step("screens of the manual", func(t *testing.T) {
 		assert.Equal(t, "                    enabled: yes\n"+
@@ -360,7 +370,7 @@ func testRouter(t *testing.T, b board.Board) {
 			" 0   chain=srcnat action=masquerade src-address=192.168.0.0/24\n", r.command(t, "/ip firewall nat print"))
 	})
 	step("HTTP is masqueraded", func(t *testing.T) {
-		require.NoError(t, r.http())
+		r.awaitHTTP(t)
 		assert.Contains(t, r.site.httpLog.String(), wanAddress)
 		assert.NotContains(t, r.site.httpLog.String(), clientAddress)
 	})
@@ -395,7 +405,7 @@ func testRouter(t *testing.T, b board.Board) {
 	step("upload", func(t *testing.T) {
 		from := filepath.Join(r.dir, "upload")
 		require.NoError(t, os.WriteFile(from, r.site.file, 0o644))
-		r.run(t, client, "curl", "--silent", "--show-error", "--socks4", lanAddress+":1080", "--max-time", "120",
+		r.run(t, client, "curl", "--silent", "--show-error", "--socks4", lanAddress+":1080",
 			"--upload-file", from, "ftp://"+serverAddress+"/incoming/passive")
 		assertSameFile(t, r.site.file, filepath.Join(r.site.uploadDir(), "passive"))
 		r.awaitLog(t, fmt.Sprintf(`type=out.* tx=%d\b`, fileSize))
@@ -414,7 +424,7 @@ func testRouter(t *testing.T, b board.Board) {
 		_, port, err := net.SplitHostPort(r.echo(t, 5003))
 		require.NoError(t, err)
 		r.command(t, "/ip dns set servers="+serverAddress)
-		conn, err := r.n.dial(client, socksAddress, 10*time.Second)
+		conn, err := r.n.dial(client, socksAddress, patience)
 		require.NoError(t, err)
 		defer conn.Close()
 		number, err := strconv.Atoi(port)
@@ -432,10 +442,10 @@ func testRouter(t *testing.T, b board.Board) {
 		require.Equal(t, wanAddress, reply.addr.Addr().String())
 		_, err := r.n.dial(stranger, reply.addr.String(), 3*time.Second)
 		require.Error(t, err, "a third host has reached the port of a BIND")
-		peer, err := r.n.dial(serverOfSite, reply.addr.String(), 10*time.Second)
+		peer, err := r.n.dial(serverOfSite, reply.addr.String(), patience)
 		require.NoError(t, err)
 		defer peer.Close()
-		second, err := readReplySOCKS(conn)
+		second, err := readReplySOCKS(conn, patience)
 		require.NoError(t, err)
 		assert.EqualValues(t, granted, second.code)
 		assert.Equal(t, serverAddress, second.addr.Addr().String())
@@ -470,11 +480,11 @@ func testRouter(t *testing.T, b board.Board) {
 		require.Error(t, err)
 	})
 	step("idle connection ends", func(t *testing.T) {
-		r.command(t, "/ip socks set connection-idle-timeout=3s")
+		r.command(t, "/ip socks set connection-idle-timeout=10s")
 		conn, reply := r.request(t, client, commandConnect, r.echo(t, 5001))
 		require.EqualValues(t, granted, reply.code)
 		assertEcho(t, conn)
-		assertClosed(t, conn, 30*time.Second)
+		assertClosed(t, conn)
 		r.command(t, "/ip socks set connection-idle-timeout=2m")
 	})
 	step("max-connections", func(t *testing.T) {
@@ -507,11 +517,11 @@ func testRouter(t *testing.T, b board.Board) {
 		r.command(t, "/interface ethernet set ether1 disabled=yes")
 		require.Error(t, r.http(), "the WAN port is down")
 		r.command(t, "/interface ethernet set ether1 disabled=no")
-		require.NoError(t, retry(r.http))
+		r.awaitHTTP(t)
 		for _, up := range []bool{false, true} {
 			require.NoError(t, r.m.monitor.execute("set_link", map[string]any{"name": "net-ether1", "up": up}))
 		}
-		require.NoError(t, retry(r.http))
+		r.awaitHTTP(t)
 	})
 	if b.QEMU.HotPlug {
 		step("a network card is pulled and put back", func(t *testing.T) { r.replug(t) })
@@ -526,7 +536,7 @@ func testRouter(t *testing.T, b board.Board) {
 		conn, reply := r.request(t, client, commandConnect, r.echo(t, 5003))
 		require.EqualValues(t, granted, reply.code)
 		require.NoError(t, r.m.send("/system shutdown\ry\r"))
-		assertClosed(t, conn, 20*time.Second)
+		assertClosed(t, conn)
 		require.NoError(t, r.m.wait())
 	})
 }
@@ -567,7 +577,7 @@ func (r *router) replug(t *testing.T) {
 		arguments[name] = value
 	}
 	require.NoError(t, retry(func() error { return r.m.monitor.execute("device_add", arguments) }))
-	require.NoError(t, retry(r.http))
+	r.awaitHTTP(t)
 }
 
 // TestInside looks at the booted system from within, by the shell and tools of
@@ -651,21 +661,15 @@ func testInside(t *testing.T, b board.Board) {
 		require.NoError(t, r.m.send("kill -9 "+first+"\r"))
 		// From here on the listener is PID 1's: a call waits and is served.
 		start := time.Now()
-		require.NoError(t, retry(func() error {
-			conn, err := r.n.dial(client, lanAddress+":1080", time.Second)
-			if err != nil {
-				return fmt.Errorf("refused while socksd is away: %w", err)
-			}
-			defer conn.Close()
-			return nil
-		}))
+		conn, err := r.n.dial(client, socksAddress, patience)
+		require.NoError(t, err, "refused while socksd is away")
+		require.NoError(t, conn.Close())
 		_, reply = r.request(t, client, commandConnect, echo)
 		assert.EqualValues(t, granted, reply.code)
-		assert.Less(t, time.Since(start), 10*time.Second)
 		t.Logf("%s: served %v after the kill", b.Name, time.Since(start).Round(time.Millisecond))
 		assert.NotEqual(t, first, r.socksd(t, shell))
 		// What was open for the BIND is closed: nobody answers, not even with a reset.
-		_, err := r.n.dial(serverOfSite, waiting.addr.String(), 3*time.Second)
+		_, err = r.n.dial(serverOfSite, waiting.addr.String(), 3*time.Second)
 		var timeout net.Error
 		require.ErrorAs(t, err, &timeout)
 		assert.True(t, timeout.Timeout(), "%v", err)
@@ -723,7 +727,7 @@ func TestBrokenConfiguration(t *testing.T) {
 	said := r.expect(t, "\n[admin@")
 	assert.Contains(t, said, "default.rsc:3:")
 	assert.Contains(t, said, "masquerate")
-	r.run(t, client, "ping", "-c", "2", "-W", "5", lanAddress)
+	require.NoError(t, r.n.awaitPing(client, lanAddress))
 	assert.Error(t, r.http(), "forwarding is to be closed")
 	_, err := r.n.dial(gateway, wanAddress+":1080", 2*time.Second)
 	assert.Error(t, err)

@@ -22,7 +22,7 @@ import (
 type keeper struct {
 	*testing.T
 	b    board.Board
-	n    *network
+	n    network
 	dir  string
 	m    *machine
 	said string // until the last prompt that start has seen
@@ -45,7 +45,7 @@ func newKeeper(t *testing.T, b board.Board) *keeper {
 		}
 		t.Logf("the last console and the flash: %s", k.dir)
 	})
-	k.n, err = newNetwork("-" + filepath.Base(k.dir)[len("postern-e2e-"):])
+	k.n, err = newNetwork()
 	require.NoError(t, err)
 	t.Cleanup(k.n.close)
 	_, err = makeFlash(b, machineOptions{image: filepath.Join(imageDir, b.Name)}, k.flash())

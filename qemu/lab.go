@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +27,7 @@ func lab(ctx context.Context, b board.Board, images string, kvm bool) (err error
 	}
 	defer os.RemoveAll(dir)
 	say("The network of the manual, in namespaces of this machine")
-	n, err := newNetwork("")
+	n, err := newNetwork()
 	if err != nil {
 		return err
 	}
@@ -72,7 +71,7 @@ func say(format string, args ...any) {
 }
 
 // example plays the manual's example, on the wire and at the console.
-func example(n *network, m *machine, s *site) error {
+func example(n network, m *machine, s *site) error {
 	if _, err := m.expect("socks accepts on port"); err != nil {
 		return err
 	}
@@ -95,7 +94,7 @@ func example(n *network, m *machine, s *site) error {
 	}
 
 	say("Plain HTTP goes out masqueraded: the server sees who asks")
-	if err := n.show(client, "curl", "--silent", "--show-error", "--max-time", "30", "--output", os.DevNull,
+	if err := n.show(client, "curl", "--silent", "--show-error", "--output", os.DevNull,
 		"http://"+serverAddress+"/"+fileName).Run(); err != nil {
 		return fmt.Errorf("HTTP: %w", err)
 	}
@@ -108,12 +107,20 @@ func example(n *network, m *machine, s *site) error {
 	// Slowly, so that the connections can be seen while they live.
 	fetched := filepath.Join(m.dir, "fetched")
 	slow := n.show(client, "curl", "--silent", "--show-error", "--socks4", lanAddress+":1080", "--limit-rate", "700k",
-		"--max-time", "60", "--output", fetched, ftp)
+		"--output", fetched, ftp)
 	if err := slow.Start(); err != nil {
 		return err
 	}
 	defer kill(slow)
-	time.Sleep(2 * time.Second)
+	if err := retry(func() error {
+		out, err := m.command("/ip socks connections print")
+		if err == nil && strings.Count(out, clientAddress+":") < 2 {
+			err = fmt.Errorf("the file does not come:\n%s", out)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
 	for _, line := range []string{"/ip socks connections print", "/ip firewall nat print", "/ip firewall filter print", "/ip socks print", "/ip socks access print"} {
 		out, err := m.command(line)
 		if err != nil {
@@ -137,7 +144,7 @@ func example(n *network, m *machine, s *site) error {
 
 // show prepares a program on a host, as command does, and tells the user; what
 // it prints is shown.
-func (n *network) show(h host, name string, args ...string) *exec.Cmd {
+func (n network) show(h host, name string, args ...string) *exec.Cmd {
 	fmt.Printf("%s$ %s %s\n", h, name, strings.Join(args, " "))
 	cmd := n.command(h, name, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout

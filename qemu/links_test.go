@@ -20,7 +20,7 @@ import (
 // links are the steps of the menus that show and set what the network has.
 func (r *router) links(step func(name string, f func(t *testing.T))) {
 	step("interfaces, neighbours and connected routes", func(t *testing.T) {
-		r.run(t, client, "ping", "-c", "1", "-W", "5", lanAddress)
+		require.NoError(t, r.n.awaitPing(client, lanAddress))
 		screen := r.command(t, "/interface print")
 		assert.Regexp(t, `(?m)^ 0  R  ether1 +ether  1500  (\w\w:){5}\w\w$`, screen)
 		assert.Regexp(t, `(?m)^ 1  R  ether2 +ether  1500  (\w\w:){5}\w\w$`, screen)
@@ -29,7 +29,7 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		assert.Regexp(t, `(?m)^ \d ADC 192\.168\.0\.0/24 +ether2 +0$`, r.command(t, "/ip route print"))
 	})
 	step("tracked connection", func(t *testing.T) {
-		conn, err := r.n.dial(client, r.echo(t, 5010), 10*time.Second)
+		conn, err := r.n.dial(client, r.echo(t, 5010), patience)
 		require.NoError(t, err)
 		defer conn.Close()
 		assertEcho(t, conn)
@@ -37,30 +37,35 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 			r.command(t, "/ip firewall connection print where dst-address=10.5.8.8:5010"))
 	})
 	step("ping and traceroute from the router", func(t *testing.T) {
-		out := r.command(t, "/ping 10.5.8.8 count=3 interval=100ms")
-		assert.Regexp(t, `(?m)^    2 10\.5\.8\.8           64  63 \S+s$`, out)
-		assert.Contains(t, out, "sent=3 received=3 packet-loss=0% min-rtt=")
-		t.Logf("%s:\n%s", r.b.Name, out)
 		// A machine that stands still for a second loses an answer.
-		hops := regexp.MustCompile(`(?m)^  1 10\.1\.0\.1          0%    3 +[\d.]+ms.*\n(?:\[.*\n)*  2 10\.5\.8\.8          0%    3 +[\d.]+ms`)
-		require.NoError(t, retry(func() error {
-			if out = r.command(t, "/tool traceroute 10.5.8.8"); !hops.MatchString(out) {
-				return fmt.Errorf("not the way to the server:\n%s", out)
-			}
-			return nil
-		}))
+		until := func(line, pattern string) (out string) {
+			t.Helper()
+			want := regexp.MustCompile(pattern)
+			require.NoError(t, retry(func() error {
+				if out = r.command(t, line); !want.MatchString(out) {
+					return fmt.Errorf("%s does not show %q:\n%s", line, pattern, out)
+				}
+				return nil
+			}))
+			return out
+		}
+		out := until("/ping 10.5.8.8 count=3 interval=100ms", "sent=3 received=3 packet-loss=0% min-rtt=")
+		assert.Regexp(t, `(?m)^    2 10\.5\.8\.8           64  63 \S+s$`, out)
+		t.Logf("%s:\n%s", r.b.Name, out)
+		out = until("/tool traceroute 10.5.8.8",
+			`(?m)^  1 10\.1\.0\.1          0%    3 +[\d.]+ms.*\n(?:\[.*\n)*  2 10\.5\.8\.8          0%    3 +[\d.]+ms`)
 		assert.NotContains(t, out, "\n  3 ")
 		assert.Contains(t, r.command(t, "/ping nowhere.test count=1"), "address of nowhere.test: no name server is set")
 		r.nameServer(t)
 		r.command(t, "/ip dns set servers="+serverAddress)
-		assert.Contains(t, r.command(t, "/ping ping.test count=1"), "sent=1 received=1 packet-loss=0%")
+		until("/ping ping.test count=1", "sent=1 received=1 packet-loss=0%")
 		r.command(t, "/ip dns set servers=\"\"")
 		// A key ends it.
 		r.m.screen.forget()
 		require.NoError(t, r.m.send("/ping 192.168.0.2\r"))
 		r.expect(t, "    1 192.168.0.2")
 		require.NoError(t, r.m.send("q"))
-		assert.Regexp(t, `sent=[2-9] received=[2-9] packet-loss=0%`, r.expect(t, "\n[admin@postern] > "))
+		assert.Regexp(t, `sent=\d+ received=[1-9]`, r.expect(t, "\n[admin@postern] > "))
 	})
 	step("the clock", func(t *testing.T) {
 		r.command(t, "/system clock set date=jan/31/2030 time=12:00:00")
@@ -90,14 +95,14 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		assert.Contains(t, r.command(t, "/export"), "set [find default-name=ether2] name=lan\n")
 		assert.Contains(t, r.command(t, "/ip firewall filter print"), "in-interface=!lan")
 		assert.Contains(t, r.command(t, "/ip address add address=10.9.0.1/24 interface=ether2"), "input does not match any value of interface")
-		require.NoError(t, r.http(), "what it does goes on")
+		r.awaitHTTP(t)
 		assert.Regexp(t, `(?m)^ ?\d+ DC 192\.168\.0\.2 +\S+ lan$`, r.command(t, "/ip arp print"))
 		assert.Empty(t, r.command(t, "/interface disable lan"))
 		assert.Regexp(t, `(?m)^ 1 X   lan `, r.command(t, "/interface print"))
 		assert.Empty(t, r.command(t, "/interface enable lan; /interface ethernet set lan !name"))
 		plain := strings.NewReplacer("/interface ethernet\n", "", "set ether2\n", "") // a port that was set to what it was
 		assert.Equal(t, plain.Replace(before), plain.Replace(r.command(t, "/export")))
-		require.NoError(t, retry(r.http))
+		r.awaitHTTP(t)
 	})
 	step("a bridge with a VLAN", func(t *testing.T) {
 		before := r.command(t, "/export")
@@ -114,21 +119,23 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		}))
 		// The address of the port is the bridge's, and what the client does goes on.
 		r.reachable(t, "")
-		require.NoError(t, r.http())
+		r.awaitHTTP(t)
 		assert.Regexp(t, `(?m)^ ?\d+ DC 192\.168\.0\.2 +\S+ bridge1$`, r.command(t, "/ip arp print"))
-		require.NoError(t, r.n.on(client, func() error { return askTagged("eth0", 20, netip.MustParseAddr("192.168.20.1")) }))
-		assert.Error(t, r.n.on(client, func() error { return askTagged("eth0", 21, netip.MustParseAddr("192.168.20.1")) }),
-			"a tag that the router has not")
+		ask := func(vlan uint16, limit time.Duration) error {
+			return r.n.on(client, func() error { return askTagged("eth0", vlan, netip.MustParseAddr("192.168.20.1"), limit) })
+		}
+		require.NoError(t, ask(20, patience))
+		assert.Error(t, ask(21, 3*time.Second), "a tag that the router has not")
 		assert.Empty(t, r.command(t, "/interface vlan set guests vlan-id=21 mtu=1400"))
 		assert.Regexp(t, `(?m)^ 0  R  guests +1400       21      bridge1$`, r.command(t, "/interface vlan print"))
-		require.NoError(t, r.n.on(client, func() error { return askTagged("eth0", 21, netip.MustParseAddr("192.168.20.1")) }))
+		require.NoError(t, ask(21, patience))
 		assert.Contains(t, r.command(t, "/interface bridge remove bridge1"), "/interface vlan 0: input does not match any value of interface: bridge1")
 		assert.Contains(t, r.command(t, "/interface bridge port add bridge=bridge1 interface=guests"), "would make a loop")
 		assert.Empty(t, r.command(t, "/ip address remove [find interface=guests]; /interface vlan remove guests; "+
 			"/interface bridge port remove 0; /interface bridge remove bridge1"))
 		assert.Equal(t, before, r.command(t, "/export"))
 		assert.NotContains(t, r.command(t, "/interface print"), "bridge1")
-		require.NoError(t, retry(r.http))
+		r.awaitHTTP(t)
 	})
 }
 
@@ -175,9 +182,9 @@ func (r *router) reachable(t *testing.T, mac string) {
 }
 
 // askTagged asks for an address by ARP (RFC 826) in a VLAN (IEEE 802.1Q), and waits
-// for the answer there. The kernel of this machine need not know VLANs: frames are
+// for the answer there, at most limit. The kernel of this machine need not know VLANs: frames are
 // written and read whole.
-func askTagged(link string, vlan uint16, address netip.Addr) error {
+func askTagged(link string, vlan uint16, address netip.Addr, limit time.Duration) error {
 	l, err := net.InterfaceByName(link)
 	if err != nil {
 		return err
@@ -207,7 +214,7 @@ func askTagged(link string, vlan uint16, address netip.Addr) error {
 	request = append(append(request, l.HardwareAddr...), 0, 0, 0, 0)
 	request = append(append(request, 0, 0, 0, 0, 0, 0), address.AsSlice()...)
 	frame, oob := make([]byte, 2000), make([]byte, 100)
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(limit); time.Now().Before(end); {
 		if _, err := unix.Write(s, request); err != nil {
 			return err
 		}

@@ -241,7 +241,7 @@ func (r *router) transfer(t *testing.T, from, to netip.AddrPort, tx, rx int) {
 	var conn net.Conn
 	require.NoError(t, r.n.on(client, func() (err error) {
 		d := net.Dialer{
-			LocalAddr: net.TCPAddrFromAddrPort(from), Timeout: 10 * time.Second,
+			LocalAddr: net.TCPAddrFromAddrPort(from), Timeout: patience,
 			Control: func(_, _ string, c syscall.RawConn) error { // the other page had this port too
 				return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
 			},
@@ -256,7 +256,7 @@ func (r *router) transfer(t *testing.T, from, to netip.AddrPort, tx, rx int) {
 	reply, err := requestSOCKS(conn, commandConnect, to)
 	require.NoError(t, err)
 	require.EqualValues(t, granted, reply.code, "%s to %s", from, to)
-	require.NoError(t, listener.(*net.TCPListener).SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, listener.(*net.TCPListener).SetDeadline(time.Now().Add(patience)))
 	server, err := listener.Accept()
 	require.NoError(t, err)
 	r.open = append(r.open, server)
@@ -268,7 +268,7 @@ func (r *router) transfer(t *testing.T, from, to netip.AddrPort, tx, rx int) {
 			_, err := from.Write(make([]byte, n))
 			sent <- err
 		}()
-		require.NoError(t, to.SetReadDeadline(time.Now().Add(time.Minute)))
+		require.NoError(t, to.SetReadDeadline(time.Now().Add(patience)))
 		_, err := io.CopyN(io.Discard, to, int64(n))
 		require.NoError(t, err)
 		require.NoError(t, <-sent)

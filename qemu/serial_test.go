@@ -30,9 +30,7 @@ func TestSerialLineWaits(t *testing.T) {
 	// On some boards another driver prints until then, and waits for as long as it takes.
 	r.expect(t, "console ["+b.Consoles[0]+"] enabled")
 	r.m.screen.mu.Lock() // the reader stands still here
-	err := retry(func() error {
-		return r.n.run(client, "ping", "-c", "1", "-W", "1", lanAddress)
-	})
+	err := r.n.awaitPing(client, lanAddress)
 	r.m.screen.mu.Unlock()
 	require.NoError(t, err)
 	r.expect(t, "socks accepts on port 1080")

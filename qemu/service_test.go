@@ -26,7 +26,7 @@ func (r *router) serviceSteps(step func(string, func(*testing.T))) {
 		assertEcho(t, stays)
 		assertEcho(t, ends)
 		r.command(t, "/ip socks access add place-before=0 dst-port="+endPort+" action=deny")
-		assertClosed(t, ends, 10*time.Second)
+		assertClosed(t, ends)
 		assertEcho(t, stays)
 		r.command(t, "/ip socks access remove 0")
 		r.awaitLog(t, `dst=10\.5\.8\.8:`+endPort+` .*reason="denied by the new access list"`)

@@ -32,7 +32,7 @@ func manualConfiguration(b board.Board) string {
 // site is what stands at 10.5.8.8: an FTP server and a web server with one file,
 // and a folder that takes uploads.
 type site struct {
-	network *network
+	network network
 	dir     string
 	file    []byte
 	ftp     *exec.Cmd
@@ -41,7 +41,7 @@ type site struct {
 }
 
 // startSite starts the servers, their files below dir.
-func startSite(n *network, dir string) (*site, error) {
+func startSite(n network, dir string) (*site, error) {
 	s := &site{network: n, dir: dir, file: make([]byte, fileSize), httpLog: &logBuffer{}}
 	if _, err := rand.Read(s.file); err != nil {
 		return nil, err
@@ -88,13 +88,13 @@ vsftpd_log_file=%s
 	for _, c := range []*exec.Cmd{s.ftp, s.http} {
 		if err := c.Start(); err != nil {
 			s.close()
-			return nil, fmt.Errorf("start %s: %w", c.Args[4], err)
+			return nil, fmt.Errorf("start %s: %w", strings.Join(c.Args, " "), err)
 		}
 	}
 	// Both listen when the client's gateway can reach them.
 	for _, port := range []string{"21", "80"} {
 		if err := retry(func() error {
-			conn, err := n.dial(gateway, serverAddress+":"+port, 2*time.Second)
+			conn, err := n.dial(gateway, serverAddress+":"+port, patience)
 			if err != nil {
 				return err
 			}

@@ -28,18 +28,23 @@ type socksReply struct {
 
 // requestSOCKS sends a SOCKS4 request and returns the reply to it.
 func requestSOCKS(conn net.Conn, command byte, to netip.AddrPort) (socksReply, error) {
+	return requestSOCKSWithin(conn, command, to, patience)
+}
+
+// requestSOCKSWithin does so if the reply comes within a time.
+func requestSOCKSWithin(conn net.Conn, command byte, to netip.AddrPort, limit time.Duration) (socksReply, error) {
 	request := []byte{4, command}
 	request = binary.BigEndian.AppendUint16(request, to.Port())
 	request = append(request, to.Addr().AsSlice()...)
 	if _, err := conn.Write(append(request, 0)); err != nil {
 		return socksReply{}, fmt.Errorf("SOCKS request: %w", err)
 	}
-	return readReplySOCKS(conn)
+	return readReplySOCKS(conn, limit)
 }
 
-// readReplySOCKS waits for a reply.
-func readReplySOCKS(conn net.Conn) (socksReply, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+// readReplySOCKS waits for a reply, at most limit.
+func readReplySOCKS(conn net.Conn, limit time.Duration) (socksReply, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		return socksReply{}, err
 	}
 	var reply [8]byte

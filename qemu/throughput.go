@@ -52,7 +52,7 @@ func printThroughputHead() {
 
 // benchThroughput prints what a router carries between client and server:
 // forwarded with masquerade, and through SOCKS.
-func benchThroughput(n *network, m *machine) error {
+func benchThroughput(n network, m *machine) error {
 	var arrived atomic.Int64
 	for port, serve := range map[int]func(net.Conn){
 		sourcePort: pour,
@@ -97,7 +97,7 @@ func benchThroughput(n *network, m *machine) error {
 }
 
 // measure plays one round of the case.
-func (c *throughput) measure(n *network, m *machine, arrived *atomic.Int64) error {
+func (c *throughput) measure(n network, m *machine, arrived *atomic.Int64) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	for range c.streams {
@@ -152,16 +152,16 @@ func (c *throughput) measure(n *network, m *machine, arrived *atomic.Int64) erro
 }
 
 // connect opens one stream of the case.
-func (c *throughput) connect(n *network) (net.Conn, error) {
+func (c *throughput) connect(n network) (net.Conn, error) {
 	port := sourcePort
 	if c.upload {
 		port = sinkPort
 	}
 	to := fmt.Sprintf("%s:%d", serverAddress, port)
 	if !c.socks {
-		return n.dial(client, to, 10*time.Second)
+		return n.dial(client, to, patience)
 	}
-	conn, err := n.dial(client, socksAddress, 10*time.Second)
+	conn, err := n.dial(client, socksAddress, patience)
 	if err != nil {
 		return nil, err
 	}

@@ -389,7 +389,7 @@ func testUpgradeInPlace(t *testing.T, b board.Board) {
 	middle := place.Offset + int64(len(data))*2/3
 	old := u.read(t, middle, 64)
 	u.upgrade(t, "v2", "", "do not turn the power off")
-	require.Eventually(t, func() bool { return !bytes.Equal(old, u.read(t, middle, 64)) }, time.Minute, 5*time.Millisecond,
+	require.Eventually(t, func() bool { return !bytes.Equal(old, u.read(t, middle, 64)) }, patience, 5*time.Millisecond,
 		"the image is not written; the console says:\n%s", u.m.screen.tail(20))
 	u.m.kill()
 	assert.Equal(t, bytes.Repeat([]byte{0xFF}, 64), u.read(t, place.Offset, 64), "the boot loader is to see no image")

@@ -67,7 +67,7 @@ type machineOptions struct {
 }
 
 // startMachine boots the board. Its files are in dir.
-func startMachine(b board.Board, n *network, dir string, o machineOptions) (*machine, error) {
+func startMachine(b board.Board, n network, dir string, o machineOptions) (*machine, error) {
 	boot, err := bootArguments(b, dir, o)
 	if err != nil {
 		return nil, err
