@@ -200,6 +200,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 		// The other commands would be repeated too.
 		return unchanged, errors.New("failure: interval and follow need a line of their own")
 	}
+	x.dropUnchanged()
 	s.path = x.path
 	for path, keys := range x.numbers {
 		if s.file {

@@ -377,6 +377,17 @@ func (x *execution) link(m *menu, name string) (int, error) {
 	return i, nil
 }
 
+// dropUnchanged removes the settings of ports that have only defaults: they are as if nobody had
+// ever set them, and an export has nothing to say about them.
+func (x *execution) dropUnchanged() {
+	m := x.menu("interface ethernet")
+	for i := len(x.cfg.Links) - 1; i >= 0; i-- {
+		if len(exported(m, &x.cfg, i, true, false)) == 0 {
+			m.items.remove(&x.cfg, i)
+		}
+	}
+}
+
 // ports lists the ports of the machine, in its order, and then ports that have settings but
 // do not exist. If the machine cannot be asked, it lists the ports with settings.
 func (x *execution) ports() ([]netcfg.LinkState, error) {

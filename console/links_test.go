@@ -228,7 +228,6 @@ add chain=input in-interface=lost
 [admin@postern] > interface ethernet set [find default-name=ether2] name=ether2
 [admin@postern] > interface ethernet export
 /interface ethernet
-set ether1
 set ether2 mtu=1400
 set usb1 mtu=1400
 [admin@postern] > ip address print count-only where interface=ether1

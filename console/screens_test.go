@@ -195,7 +195,6 @@ invalid value for argument mac-address; expected MAC address: xx:xx:xx:xx:xx:xx,
 [admin@postern] interface ethernet> export
 /interface ethernet
 set ether2 mtu=1492
-set usb1
 set ether1 mtu=1492 disabled=yes
 [admin@postern] interface ethernet> set ether9 mtu=1400
 no such item: ether9

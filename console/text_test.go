@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -240,6 +241,11 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 		case len(cfg.Links) == 3:
 			c.Renamed = fmt.Sprintf("wan%d", i)
 		}
+	}
+	// The language makes no settings of a port that are all defaults.
+	cfg.Links = slices.DeleteFunc(cfg.Links, func(p Port) bool { return p == Port{Link: netcfg.Link{Name: p.Name}} })
+	if len(cfg.Links) == 0 {
+		cfg.Links = nil
 	}
 	return cfg
 }
