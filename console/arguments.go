@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/postern-router/postern/match"
 )
 
 // options are the parsed values of the arguments that refer to no items.
@@ -262,6 +264,10 @@ func (x *execution) take(m *menu, c command, name string, w word, unset bool, a 
 			return &lineError{message: "property " + Printable(name) + " cannot be unset", place: w.place}
 		}
 		value = ""
+	} else if p.list && p.unset == "any" && value == "" {
+		// RouterOS exports connection-state="" of a rule that matches no state. Such a rule must
+		// not become one that matches every packet.
+		return valueError(p.name, value, p.accepts+", or !"+p.name+" for "+p.unset, false, match.Refusal("an empty list matches nothing"))
 	}
 	a.values = append(a.values, assignment{p, value})
 	return nil

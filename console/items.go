@@ -273,7 +273,10 @@ func (x *execution) item(m *menu, there []key, item string) ([]key, error) {
 	if err != nil {
 		return nil, err
 	}
-	if first > last || last >= int64(len(numbered)) {
+	if first > last {
+		return nil, fmt.Errorf("%w: the range ends before it begins", noSuchItem(item))
+	}
+	if last >= int64(len(numbered)) {
 		return nil, noSuchItem(item)
 	}
 	chosen := numbered[first : last+1]

@@ -37,7 +37,7 @@ func TestItems(t *testing.T) {
 		{"range", "remove 1-3", "10 14", ""},
 		{"list and range", "remove 0,2-3", "11 14", ""},
 		{"range of one", "remove 2-2", "10 11 13 14", ""},
-		{"backwards", "remove 3-1", "", "no such item: 3-1"},
+		{"backwards", "remove 3-1", "", "no such item: 3-1: the range ends before it begins"},
 		{"too far", "remove 3-5", "", "no such item: 3-5"},
 		{"huge", "remove 0-99999999999", "", "no such item: 0-99999999999"},
 		{"half a range", "remove 0-", "", "no such item: 0-"},

@@ -143,7 +143,12 @@ func valueError(name, value, accepts string, listed bool, err error) error {
 	case errors.Is(err, errNoMatch) && listed:
 		return errors.New("input does not match any value of " + name + expected)
 	}
-	return errors.New("invalid value for argument " + name + expected)
+	why := ""
+	var refusal match.Refusal
+	if errors.As(err, &refusal) {
+		why = ": " + refusal.Error()
+	}
+	return errors.New("invalid value for argument " + name + expected + why)
 }
 
 // shown is a value as errors show it: the beginning if it is long.

@@ -204,7 +204,10 @@ func addressRange() kind[match.Addresses] {
 	k.parse = func(s string) (match.Addresses, error) {
 		a, err := match.ParseAddresses(s)
 		if err == nil && a.Not {
-			err = errors.New(`"!" is not possible here`)
+			err = match.Refusal(`"!" is not possible here`)
+		}
+		if err == nil && s != "" && a.From.IsUnspecified() {
+			err = match.Refusal("no host has the address 0.0.0.0")
 		}
 		return a, err
 	}

@@ -12,27 +12,28 @@ import (
 // Every kind of value: what is accepted, how it is printed, and the errors of the rest.
 func TestValues(t *testing.T) {
 	const (
-		noChain = "input does not match any value of chain; expected input | forward | output"
-		noBool  = "input does not match any value of disabled; expected yes | no"
-		noTime  = "invalid value for argument connection-idle-timeout; expected time: 1s..1w"
-		overTo  = "value of connection-idle-timeout out of range (1s..1w)"
-		noMax   = "invalid value for argument max-connections; expected integer: 1..500"
-		overMax = "value of max-connections out of range (1..500)"
-		noAddr  = "invalid value for argument src-address; expected [!]IP address, IP address/netmask or IP address-IP address"
-		noTo    = "invalid value for argument to-addresses; expected IP address, IP address/netmask or IP address-IP address"
-		noPort  = "invalid value for argument dst-port; expected [!]port, port-port or a list of them: 0..65535, at most 15"
-		noPorts = "invalid value for argument to-ports; expected port or port-port: 0..65535"
-		noPre   = "invalid value for argument address; expected IP address/netmask"
-		noNet   = "invalid value for argument dst-address; expected IP address/netmask"
-		noGate  = "invalid value for argument gateway; expected IP address"
-		noDNS   = "invalid value for argument servers; expected IP address[,IP address...]: at most 3"
-		noName  = "invalid value for argument name; expected printable string: 1..64 bytes"
-		noNote  = "invalid value for argument comment; expected printable string: 0..255 bytes"
-		noIf    = "input does not match any value of interface; expected interface name"
-		noIn    = "input does not match any value of in-interface; expected [!]interface name"
-		noProto = "input does not match any value of protocol; expected [!]tcp | udp | icmp | 1..255"
-		noState = "input does not match any value of connection-state; expected [!]established | related | new | invalid | untracked, or a list of them"
-		noICMP  = "invalid value for argument icmp-options; expected type or type:code: 0..254, code 0..255"
+		noChain    = "input does not match any value of chain; expected input | forward | output"
+		noBool     = "input does not match any value of disabled; expected yes | no"
+		noTime     = "invalid value for argument connection-idle-timeout; expected time: 1s..1w"
+		overTo     = "value of connection-idle-timeout out of range (1s..1w)"
+		noMax      = "invalid value for argument max-connections; expected integer: 1..500"
+		overMax    = "value of max-connections out of range (1..500)"
+		noAddr     = "invalid value for argument src-address; expected [!]IP address, IP address/netmask or IP address-IP address"
+		noTo       = "invalid value for argument to-addresses; expected IP address, IP address/netmask or IP address-IP address"
+		noPort     = "invalid value for argument dst-port; expected [!]port, port-port or a list of them: 0..65535, at most 15"
+		noPorts    = "invalid value for argument to-ports; expected port or port-port: 0..65535"
+		noPre      = "invalid value for argument address; expected IP address/netmask"
+		noNet      = "invalid value for argument dst-address; expected IP address/netmask"
+		noGate     = "invalid value for argument gateway; expected IP address"
+		noDNS      = "invalid value for argument servers; expected IP address[,IP address...]: at most 3"
+		noName     = "invalid value for argument name; expected printable string: 1..64 bytes"
+		noNote     = "invalid value for argument comment; expected printable string: 0..255 bytes"
+		noIf       = "input does not match any value of interface; expected interface name"
+		noIn       = "input does not match any value of in-interface; expected [!]interface name"
+		noProto    = "input does not match any value of protocol; expected [!]tcp | udp | icmp | 1..255"
+		noState    = "input does not match any value of connection-state; expected [!]established | related | new | invalid | untracked, or a list of them"
+		emptyState = "invalid value for argument connection-state; expected [!]established | related | new | invalid | untracked, or a list of them"
+		noICMP     = "invalid value for argument icmp-options; expected type or type:code: 0..254, code 0..255"
 	)
 	const (
 		filter  = "/ip firewall filter add chain=input "
@@ -69,7 +70,7 @@ func TestValues(t *testing.T) {
 		{idle, "port", "65536", "", "value of port out of range (1..65535)"},
 		{idle, "port", "0", "", "value of port out of range (1..65535)"},
 		{"/interface ethernet set ether1 ", "mtu", "68", "68", ""},
-		{"/interface ethernet set ether1 ", "mtu", "", "", ""},
+		{"/interface ethernet set ether1 comment=x ", "mtu", "", "", ""},
 		{"/interface ethernet set ether1 ", "mtu", "67", "", "value of mtu out of range (68..65535)"},
 		{"/interface ethernet set ether1 ", "mtu", "0", "", "value of mtu out of range (68..65535)"},
 		// time
@@ -112,13 +113,16 @@ func TestValues(t *testing.T) {
 		{filter, "src-address", "", "", ""},
 		{filter, "src-address", "192.168.0", "", noAddr},
 		{filter, "src-address", "192.168.0.0/33", "", noAddr},
-		{filter, "src-address", "192.168.0.0/255.0.255.0", "", noAddr},
-		{filter, "src-address", "9.0.0.0-8.0.0.0", "", noAddr},
+		{filter, "src-address", "192.168.0.0/255.0.255.0", "", noAddr + `, not "192.168.0.0/255.0.255.0": netmask "255.0.255.0" has a hole`},
+		{filter, "src-address", "9.0.0.0-8.0.0.0", "", noAddr + `, not "9.0.0.0-8.0.0.0": the range ends before it begins`},
 		{filter, "src-address", "::1", "", noAddr},
 		{filter, "src-address", "!", "", noAddr},
 		// new addresses and ports
 		{nat, "to-addresses", "10.0.0.1-10.0.0.9", "10.0.0.1-10.0.0.9", ""},
-		{nat, "to-addresses", "!10.0.0.1", "", noTo},
+		{nat, "to-addresses", "!10.0.0.1", "", noTo + `, not "!10.0.0.1": "!" is not possible here`},
+		{nat, "to-addresses", "0.0.0.0", "", noTo + `, not "0.0.0.0": no host has the address 0.0.0.0`},
+		{nat, "to-addresses", "0.0.0.0/0", "", noTo + `, not "0.0.0.0/0": no host has the address 0.0.0.0`},
+		{nat, "to-addresses", "10.0.0.9-10.0.0.1", "", noTo + `, not "10.0.0.9-10.0.0.1": the range ends before it begins`},
 		{nat, "to-ports", "8080", "8080", ""},
 		{nat, "to-ports", "1024-2048", "1024-2048", ""},
 		{nat, "to-ports", "", "", ""},
@@ -129,9 +133,9 @@ func TestValues(t *testing.T) {
 		{filter, "dst-port", "!21,1024-65535", "!21,1024-65535", ""},
 		{filter, "dst-port", "", "", ""},
 		{filter, "dst-port", "65536", "", noPort},
-		{filter, "dst-port", "9-8", "", noPort},
+		{filter, "dst-port", "9-8", "", noPort + `, not "9-8": the range ends before it begins`},
 		{filter, "dst-port", "ftp", "", noPort},
-		{filter, "dst-port", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15-16", "", noPort},
+		{filter, "dst-port", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15-16", "", noPort + `, not "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15-16": more than 15 ports (a range counts twice)`},
 		// prefixes
 		{address, "address", "192.168.0.1/24", "192.168.0.1/24", ""},
 		{address, "address", "192.168.0.1/255.255.0.0", "192.168.0.1/16", ""},
@@ -186,7 +190,7 @@ func TestValues(t *testing.T) {
 		// a list of words
 		{filter, "connection-state", "established,related", "established,related", ""},
 		{filter, "connection-state", "!new", "!new", ""},
-		{filter, "connection-state", "", "", ""},
+		{filter, "connection-state", "", "", emptyState + `, or !connection-state for any, not "": an empty list matches nothing`},
 		{filter, "connection-state", "new,new", "", noState},
 		{filter, "connection-state", "new,", "", noState},
 		// ICMP
@@ -205,7 +209,7 @@ func TestValues(t *testing.T) {
 			result, err := new(Session).Execute(Default(), Live{}, line)
 			if test.err != "" {
 				want := test.err
-				if strings.Contains(want, "; expected ") {
+				if strings.Contains(want, "; expected ") && !strings.Contains(want, ", not \"") {
 					word := test.value
 					if len(word) > 40 {
 						word = word[:40] + "..."

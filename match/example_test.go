@@ -25,7 +25,7 @@ func ExampleParseAddresses() {
 	// Output:
 	// 192.168.0.0/24 true
 	// !10.0.0.1-10.0.0.9 false
-	// "10.0.0.9-10.0.0.1" is not an IPv4 address, prefix, netmask or range: range ends before it begins
+	// "10.0.0.9-10.0.0.1" is not an IPv4 address, prefix, netmask or range: the range ends before it begins
 }
 
 func ExampleParsePorts() {

@@ -17,6 +17,14 @@ import (
 	"strings"
 )
 
+// Refusal is the error of a value that is written as it should be and that makes no sense. Its
+// text says why.
+type Refusal string
+
+func (r Refusal) Error() string { return string(r) }
+
+const errReversed = Refusal("the range ends before it begins")
+
 // Addresses matches IPv4 addresses from From to To, both included; with Not it matches all
 // others. The zero value matches every address.
 type Addresses struct {
@@ -58,7 +66,7 @@ func parseRange(s string) (Addresses, error) {
 			return Addresses{}, err
 		}
 		if b.Less(a) {
-			return Addresses{}, fmt.Errorf("range ends before it begins")
+			return Addresses{}, errReversed
 		}
 		return Addresses{From: a, To: b}, nil
 	}
@@ -92,7 +100,7 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	if m, err := ParseIPv4(length); err == nil {
 		n := bits.LeadingZeros32(^toUint32(m))
 		if mask(n) != toUint32(m) {
-			return netip.Prefix{}, fmt.Errorf("netmask %q has a hole", length)
+			return netip.Prefix{}, Refusal(fmt.Sprintf("netmask %q has a hole", length))
 		}
 		return netip.PrefixFrom(a, n), nil
 	}
@@ -188,13 +196,13 @@ func ParsePorts(s string) (Ports, error) {
 				return Ports{}, fmt.Errorf("%q is not a port of 0..65535, a range or a list of them", s)
 			}
 			if b < a {
-				return Ports{}, fmt.Errorf("port range %q ends before it begins", item)
+				return Ports{}, fmt.Errorf("port range %q: %w", item, errReversed)
 			}
 			r.To = uint16(b)
 			slots++
 		}
 		if slots > MaxPorts {
-			return Ports{}, fmt.Errorf("%q has more than %d ports (a range counts twice)", s, MaxPorts)
+			return Ports{}, fmt.Errorf("%q: %w", s, Refusal(fmt.Sprintf("more than %d ports (a range counts twice)", MaxPorts)))
 		}
 		p.Ranges = append(p.Ranges, r)
 	}
