@@ -199,13 +199,13 @@ func TestErrors(t *testing.T) {
 
 		// Words.
 		{"set port=[find]", `syntax error (line 1 column 10); expected a value with such a character to stand in quotes ("...")`},
-		{"set port=$x", `syntax error (line 1 column 10); expected a value with such a character to stand in quotes ("...")`},
+		{"set port=$x", `Postern runs no scripts (line 1 column 10); expected a value with such a character to stand in quotes ("...")`},
 		{`set port=1"`, `syntax error (line 1 column 11); expected a value with such a character to stand in quotes ("...")`},
 		{"set port=1\x07", `syntax error (line 1 column 11); expected a value with such a character to stand in quotes ("...")`},
 		{`set port="1`, "syntax error (line 1 column 12); expected a closing quote"},
 		{"set port=\"1\n\"", "syntax error (line 1 column 12); expected a closing quote"},
 		{`set port="1"2`, "syntax error (line 1 column 13); expected a space behind the closing quote"},
-		{`set port="$x"`, `syntax error (line 1 column 11); expected \$ for a dollar sign`},
+		{`set port="$x"`, `Postern runs no scripts (line 1 column 11); expected \$ for a dollar sign`},
 		{`set port="\q"`, `syntax error (line 1 column 11); expected an escape: \" \\ \$ \? \_ \a \b \f \n \r \t \v or two hexadecimal digits`},
 		{`set port="\4`, `syntax error (line 1 column 11); expected an escape: \" \\ \$ \? \_ \a \b \f \n \r \t \v or two hexadecimal digits`},
 		{`set port=1\`, `syntax error (line 1 column 11); expected a value with such a character to stand in quotes ("...")`},

@@ -140,6 +140,9 @@ func (x *execution) holds(m *menu) bool {
 
 // findName finds the menu or the command of m that name, whole or shortened, means.
 func (x *execution) findName(m *menu, name string, at place) (command, *menu, *lineError) {
+	if err := m.checkMenu(name, at); err != nil {
+		return command{}, nil, err
+	}
 	menus, commands := x.below(m)
 	var names []string
 	for _, child := range menus {

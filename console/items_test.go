@@ -86,7 +86,7 @@ func TestItems(t *testing.T) {
 		{"a condition that is none", `remove [find "x"]`, "", "expected condition (line 1 column 14); expected property=value, with one of src-address, src-port, dst-address, dst-port, action, disabled, comment, hits"},
 		{"open bracket", "remove [find", "", "expected closing brace (line 1 column 13); expected ]"},
 		{"open bracket in a line", "remove [find; print", "", "expected closing brace (line 1 column 13); expected ]"},
-		{"other command in brackets", "remove [print]", "", "syntax error (line 1 column 8); expected [find ...]"},
+		{"other command in brackets", "remove [print]", "", "Postern runs no scripts (line 1 column 8); expected [find ...]"},
 		{"nothing in brackets", "remove []", "", "syntax error (line 1 column 8); expected [find ...]"},
 		{"brackets in brackets", "remove [find comment=[find]]", "", `syntax error (line 1 column 22); expected a value with such a character to stand in quotes ("...")`},
 		{"text behind brackets", "remove [find]x", "", "syntax error (line 1 column 14); expected a space behind the closing bracket"},

@@ -97,7 +97,8 @@ type scanner struct {
 
 // parse splits text into statements, which end at the end of a line or at ";". A line that
 // ends with "\" continues in the next line, whose leading blanks are dropped. A statement
-// that begins with "#" is a comment up to the end of the line.
+// that begins with "#" is a comment up to the end of the line, and so is anything behind ";;;",
+// as print shows comments. Scripts are errors that say so.
 func parse(text string, firstLine int) ([][]word, error) {
 	s := scanner{text: text, line: firstLine}
 	if len(text) > MaxLine {
@@ -117,18 +118,22 @@ func parse(text string, firstLine int) ([][]word, error) {
 			end()
 			return all, nil
 		}
+		begins := len(st) == 0
 		switch c := s.text[s.pos]; {
 		case c == '\n':
 			end()
 			s.pos++
 			s.newLine()
-		case c == ';':
+		case begins && strings.IndexByte(":{}$", c) >= 0:
+			return nil, &lineError{message: noScripts, place: s.here()}
+		case begins && c == '#', strings.HasPrefix(s.text[s.pos:], ";;;"):
 			end()
-			s.pos++
-		case c == '#' && len(st) == 0:
 			for s.pos < len(s.text) && s.text[s.pos] != '\n' {
 				s.pos++
 			}
+		case c == ';':
+			end()
+			s.pos++
 		default:
 			w, err := s.word()
 			if err != nil {
@@ -230,6 +235,8 @@ func (s *scanner) word() (word, error) {
 			w.key, w.assigned = b.String(), true
 			b.Reset()
 			w.value = s.here()
+		case strings.IndexByte("${}", c) >= 0:
+			return word{}, s.script(quotesExpected)
 		case c < ' ' || c == 0x7f || strings.IndexByte(reserved, c) >= 0:
 			return word{}, s.fail(quotesExpected)
 		default:
@@ -258,7 +265,11 @@ func (s *scanner) bracket(w word) ([]word, error) {
 		s.inside = append(s.inside, inner)
 	}
 	if len(s.inside) == 0 || !s.inside[0].plain() || !strings.HasPrefix("find", s.inside[0].text) {
-		return nil, &lineError{message: "syntax error", place: w.value, expected: "[find ...]"}
+		message := noScripts
+		if len(s.inside) == 0 {
+			message = "syntax error"
+		}
+		return nil, &lineError{message: message, place: w.value, expected: "[find ...]"}
 	}
 	s.pos++
 	s.inner = false
@@ -285,7 +296,7 @@ func (s *scanner) quoted() (string, error) {
 			b.WriteByte(c)
 			s.pos += 1 + n
 		case c == '$':
-			return "", s.fail(`\$ for a dollar sign`)
+			return "", s.script(`\$ for a dollar sign`)
 		case c < ' ' && c != '\t' || c == 0x7f:
 			return "", s.fail("a closing quote")
 		default:
@@ -294,6 +305,11 @@ func (s *scanner) quoted() (string, error) {
 		}
 	}
 	return "", s.fail("a closing quote")
+}
+
+// script is the error of what only a script can have.
+func (s *scanner) script(expected string) error {
+	return &lineError{message: noScripts, place: s.here(), expected: expected, path: !strings.Contains(s.text, "=")}
 }
 
 func (s *scanner) fail(expected string) error {

@@ -87,3 +87,44 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 	}
 	return e
 }
+
+// absentMenus are the menus of RouterOS that Postern lacks, for each menu above them.
+// What is below one of them is absent too.
+var absentMenus = map[string]string{
+	"": "app caps-man certificate container disk dot1x dude file iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
+		"queue radius routing snmp special-login store task user-manager zerotier",
+	"interface": "6to4 bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
+		"list lte macsec macvlan mesh ovpn-client ovpn-server ppp-client ppp-server pppoe-client pppoe-server pptp-client " +
+		"pptp-server sstp-client sstp-server traffic-eng veth virtual-ethernet vpls vrrp vxlan w60g wifi wifiwave2 " +
+		"wireguard wireless",
+	"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",
+	"interface ethernet": "poe switch",
+	"ip": "accounting cloud dhcp-client dhcp-relay dhcp-server hotspot ipsec kid-control media nat-pmp neighbor packing " +
+		"pool proxy reverse-proxy service settings smb ssh tftp traffic-flow upnp vrf",
+	"ip dns":      "adlist cache forwarders static",
+	"ip firewall": "address-list calea layer7-protocol mangle raw service-port",
+	"ip route":    "cache nexthop rule vrf",
+	"ip socks":    "users",
+	"system": "backup console device-mode gps health history leds license note package routerboard scheduler script sntp " +
+		"ups watchdog",
+	"system ntp":        "server",
+	"system ntp client": "servers",
+	"tool": "bandwidth-server bandwidth-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
+		"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test torch traffic-generator " +
+		"traffic-monitor wol",
+	"user": "aaa active group settings ssh-keys",
+}
+
+// checkMenu is the error of a name that is exactly that of a menu which RouterOS has below m and
+// Postern lacks, else nil.
+func (m *menu) checkMenu(name string, at place) *lineError {
+	for absent := range strings.FieldsSeq(absentMenus[m.path]) {
+		if absent == name {
+			return &lineError{message: "Postern has no /" + strings.TrimLeft(m.path+" "+name, " "), place: at}
+		}
+	}
+	return nil
+}
+
+// noScripts is the error of a line of a script.
+const noScripts = "Postern runs no scripts"

@@ -77,3 +77,48 @@ func TestAbsentTables(t *testing.T) {
 		}
 	}
 }
+
+// Menus that Postern lacks and scripts are told as what they are.
+func TestAbsentMenus(t *testing.T) {
+	for _, test := range []struct{ line, err string }{
+		{"/interface wireless", "Postern has no /interface wireless (line 1 column 12)"},
+		{"/interface wireless security-profiles set [ find default=yes ] mode=none", "Postern has no /interface wireless (line 1 column 12)"},
+		{"/interface/wifi", "Postern has no /interface wifi (line 1 column 12)"},
+		{"/caps-man manager set enabled=yes", "Postern has no /caps-man (line 1 column 2)"},
+		{"/ip firewall raw add chain=prerouting action=drop", "Postern has no /ip firewall raw (line 1 column 14)"},
+		{"/interface wireles", "bad command name wireles (line 1 column 12); expected ethernet, bridge, vlan, print, set, enable, disable, comment, find, export"},
+		{`:put "hello"`, "Postern runs no scripts (line 1 column 1)"},
+		{`:if ([/system identity get name] = "x") do={`, "Postern runs no scripts (line 1 column 1)"},
+		{"{", "Postern runs no scripts (line 1 column 1)"},
+		{"}", "Postern runs no scripts (line 1 column 1)"},
+		{"$f", "Postern runs no scripts (line 1 column 1)"},
+		{"/system identity set name=$n", `Postern runs no scripts (line 1 column 27); expected a value with such a character to stand in quotes ("...")`},
+		{`/system identity set name="a$n"`, `Postern runs no scripts (line 1 column 29); expected \$ for a dollar sign`},
+		{"/system identity set name=[:pick abc 1]", "Postern runs no scripts (line 1 column 27); expected [find ...]"},
+		{";;; a comment; /nothing", ""},
+		{"/system identity;;; a comment", ""},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			_, err := new(Session).Execute(Default(), fullLive(), test.line)
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+		})
+	}
+	for path, names := range absentMenus {
+		x := execution{menus: menus, live: fullLive()}
+		m := x.menu(path)
+		require.Equal(t, path, m.path)
+		below, commands := x.below(m)
+		for name := range strings.FieldsSeq(names) {
+			for _, child := range below {
+				assert.NotEqual(t, name, child.name(), path)
+			}
+			for _, c := range commands {
+				assert.NotEqual(t, name, c.name, path)
+			}
+		}
+	}
+}

@@ -80,10 +80,10 @@ add comment=below
 add comment=mine`,
 			want: "/ip socks\nset port=9\n/ip socks access\nadd action=deny\nadd comment=mine\n",
 			errors: []string{
-				"cfg:3: bad command name hotspot (line 3 column 5); expected address, route, dns, firewall, socks, export",
+				"cfg:3: Postern has no /ip hotspot (line 3 column 5)",
 				"cfg:6: not read: the path before it is bad",
 				"cfg:7: not read: the path before it is bad",
-				"cfg:9: bad command name hotspot (line 9 column 5); expected address, route, dns, firewall, socks, export",
+				"cfg:9: Postern has no /ip hotspot (line 9 column 5)",
 			}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
