@@ -367,3 +367,15 @@ func TestLongestExport(t *testing.T) {
 		require.Less(t, len(line), MaxLine)
 	}
 }
+
+// The kernel is told the number of a protocol, whatever name RouterOS has for it.
+func TestProtocolOfRule(t *testing.T) {
+	cfg, err := Load("cfg", strings.NewReader("/ip firewall filter\nadd chain=input protocol=ipsec-esp\nadd chain=input protocol=!gre\nadd chain=input protocol=6\n"))
+	require.NoError(t, err)
+	require.NoError(t, Validate(cfg, nil))
+	var protocols []string
+	for _, r := range cfg.Firewall.Filter {
+		protocols = append(protocols, r.Protocol)
+	}
+	assert.Equal(t, []string{"50", "!47", "tcp"}, protocols)
+}

@@ -294,24 +294,33 @@ func negatable(k kind[string]) kind[string] {
 	return k
 }
 
-// protocol is an IP protocol, by its name if RouterOS and iptables have the same.
+// protocol is an IP protocol, by the name that RouterOS has for it, or by its number.
 func protocol() kind[string] {
-	return optional(negatable(kind[string]{
+	names := match.RouterOSProtocols()
+	k := optional(negatable(kind[string]{
 		typ:     Enumeration,
-		accepts: strings.Join(match.ProtocolNames, " | ") + " | 1..255",
-		values:  match.ProtocolNames,
+		accepts: strings.Join(names, " | ") + " | 1..255",
+		values:  names,
 		parse: func(s string) (string, error) {
 			n, err := decimal(s)
 			if err != nil {
-				return oneOf(s, match.ProtocolNames...)
+				full, err := oneOf(s, names...)
+				return match.ProtocolFromRouterOS(full), err
 			}
 			if n < 1 || n > 255 { // to iptables 0 means all
 				return "", rangeError{"1", "255"}
 			}
 			return match.ProtocolName(strconv.FormatInt(n, 10)), nil
 		},
-		format: func(v string) string { return v },
 	}), "all")
+	k.format = func(v string) string {
+		body, not := strings.CutPrefix(v, "!")
+		if body = match.ProtocolToRouterOS(body); not {
+			body = "!" + body
+		}
+		return body
+	}
+	return k
 }
 
 // wordList is one or more of values, separated by commas, each at most once.
@@ -354,6 +363,9 @@ func icmpOptions() kind[string] {
 			}
 			out := strconv.FormatInt(t, 10)
 			if hasCode {
+				if code == "0-255" { // as RouterOS exports any code
+					return out, nil
+				}
 				c, err := decimal(code)
 				if err != nil {
 					return "", errors.New("not an ICMP code")

@@ -12,25 +12,26 @@ import (
 // Every kind of value: what is accepted, how it is printed, and the errors of the rest.
 func TestValues(t *testing.T) {
 	const (
-		noChain    = "input does not match any value of chain; expected input | forward | output"
-		noBool     = "input does not match any value of disabled; expected yes | no"
-		noTime     = "invalid value for argument connection-idle-timeout; expected time: 1s..1w"
-		overTo     = "value of connection-idle-timeout out of range (1s..1w)"
-		noMax      = "invalid value for argument max-connections; expected integer: 1..500"
-		overMax    = "value of max-connections out of range (1..500)"
-		noAddr     = "invalid value for argument src-address; expected [!]IP address, IP address/netmask or IP address-IP address"
-		noTo       = "invalid value for argument to-addresses; expected IP address, IP address/netmask or IP address-IP address"
-		noPort     = "invalid value for argument dst-port; expected [!]port, port-port or a list of them: 0..65535, at most 15"
-		noPorts    = "invalid value for argument to-ports; expected port or port-port: 0..65535"
-		noPre      = "invalid value for argument address; expected IP address/netmask"
-		noNet      = "invalid value for argument dst-address; expected IP address/netmask"
-		noGate     = "invalid value for argument gateway; expected IP address"
-		noDNS      = "invalid value for argument servers; expected IP address[,IP address...]: at most 3"
-		noName     = "invalid value for argument name; expected printable string: 1..64 bytes"
-		noNote     = "invalid value for argument comment; expected printable string: 0..255 bytes"
-		noIf       = "input does not match any value of interface; expected interface name"
-		noIn       = "input does not match any value of in-interface; expected [!]interface name"
-		noProto    = "input does not match any value of protocol; expected [!]tcp | udp | icmp | 1..255"
+		noChain = "input does not match any value of chain; expected input | forward | output"
+		noBool  = "input does not match any value of disabled; expected yes | no"
+		noTime  = "invalid value for argument connection-idle-timeout; expected time: 1s..1w"
+		overTo  = "value of connection-idle-timeout out of range (1s..1w)"
+		noMax   = "invalid value for argument max-connections; expected integer: 1..500"
+		overMax = "value of max-connections out of range (1..500)"
+		noAddr  = "invalid value for argument src-address; expected [!]IP address, IP address/netmask or IP address-IP address"
+		noTo    = "invalid value for argument to-addresses; expected IP address, IP address/netmask or IP address-IP address"
+		noPort  = "invalid value for argument dst-port; expected [!]port, port-port or a list of them: 0..65535, at most 15"
+		noPorts = "invalid value for argument to-ports; expected port or port-port: 0..65535"
+		noPre   = "invalid value for argument address; expected IP address/netmask"
+		noNet   = "invalid value for argument dst-address; expected IP address/netmask"
+		noGate  = "invalid value for argument gateway; expected IP address"
+		noDNS   = "invalid value for argument servers; expected IP address[,IP address...]: at most 3"
+		noName  = "invalid value for argument name; expected printable string: 1..64 bytes"
+		noNote  = "invalid value for argument comment; expected printable string: 0..255 bytes"
+		noIf    = "input does not match any value of interface; expected interface name"
+		noIn    = "input does not match any value of in-interface; expected [!]interface name"
+		noProto = "input does not match any value of protocol; expected [!]tcp | udp | icmp | igmp | ggp | ipencap | st | egp | pup | hmp | xns-idp | rdp | iso-tp4 | dccp | xtp | ddp | " +
+			"idpr-cmtp | ipv6-encap | rsvp | gre | ipsec-esp | ipsec-ah | icmpv6 | rspf | vmtp | ospf | ipip | encap | pim | vrrp | l2tp | sctp | udp-lite | 1..255"
 		noState    = "input does not match any value of connection-state; expected [!]established | related | new | invalid | untracked, or a list of them"
 		emptyState = "invalid value for argument connection-state; expected [!]established | related | new | invalid | untracked, or a list of them"
 		noICMP     = "invalid value for argument icmp-options; expected type or type:code: 0..254, code 0..255"
@@ -181,11 +182,15 @@ func TestValues(t *testing.T) {
 		{filter, "protocol", "tcp", "tcp", ""},
 		{filter, "protocol", "6", "tcp", ""},
 		{filter, "protocol", "!17", "!udp", ""},
-		{filter, "protocol", "047", "47", ""},
+		{filter, "protocol", "047", "gre", ""},
 		{filter, "protocol", "", "", ""},
 		{filter, "protocol", "0", "", "value of protocol out of range (1..255)"},
 		{filter, "protocol", "256", "", "value of protocol out of range (1..255)"},
-		{filter, "protocol", "gre", "", noProto},
+		{filter, "protocol", "gre", "gre", ""},
+		{filter, "protocol", "!ipsec-esp", "!ipsec-esp", ""},
+		{filter, "protocol", "!50", "!ipsec-esp", ""},
+		{filter, "protocol", "200", "200", ""},
+		{filter, "protocol", "none", "", noProto},
 		{filter, "protocol", "!", "", noProto},
 		// a list of words
 		{filter, "connection-state", "established,related", "established,related", ""},
@@ -196,6 +201,7 @@ func TestValues(t *testing.T) {
 		// ICMP
 		{filter, "icmp-options", "8", "8", ""},
 		{filter, "icmp-options", "8:0", "8:0", ""},
+		{filter, "icmp-options", "8:0-255", "8", ""},
 		{filter, "icmp-options", "03:255", "3:255", ""},
 		{filter, "icmp-options", "", "", ""},
 		{filter, "icmp-options", "255", "", "value of icmp-options out of range (0..254)"},

@@ -14,3 +14,19 @@ func TestProtocolName(t *testing.T) {
 		assert.Contains(t, ProtocolNames, ProtocolName(number))
 	}
 }
+
+func TestRouterOSProtocols(t *testing.T) {
+	names := RouterOSProtocols()
+	assert.Equal(t, ProtocolNames, names[:len(ProtocolNames)])
+	seen := map[string]bool{}
+	for _, name := range names {
+		protocol := ProtocolFromRouterOS(name)
+		assert.False(t, seen[protocol], name)
+		seen[protocol] = true
+		assert.Equal(t, name, ProtocolToRouterOS(protocol))
+	}
+	for name, number := range map[string]string{"gre": "47", "ipsec-esp": "50", "ospf": "89", "tcp": "tcp", "": "", "200": "200"} {
+		assert.Equal(t, number, ProtocolFromRouterOS(name))
+		assert.Equal(t, name, ProtocolToRouterOS(number))
+	}
+}
