@@ -122,3 +122,32 @@ func TestAbsentMenus(t *testing.T) {
 		}
 	}
 }
+
+func TestWhereIn(t *testing.T) {
+	cfg, err := Load("cfg", strings.NewReader("/ip address\nadd address=10.1.0.1/16 interface=ether1\nadd address=192.168.0.1/24 interface=ether2\n"+
+		"/ip firewall filter\nadd chain=input src-address=10.0.0.0/8\nadd chain=input src-address=10.2.0.0/16\nadd chain=input src-address=!10.2.0.0/16\nadd chain=input\n"))
+	require.NoError(t, err)
+	for _, test := range []struct{ line, output, err string }{
+		{"/ip address print count-only where address in 10.1.0.0/16", "1\n", ""},
+		{"/ip address print count-only where address in 10.1.0.0/17", "0\n", ""}, // not the whole network
+		{"/ip address print count-only where address in 10.0.0.0/8 or interface=ether2", "2\n", ""},
+		{"/ip address print count-only where address in 10.0.0.0/8 and interface=ether2", "0\n", ""},
+		{"/ip address print count-only where !(address in 10.0.0.0/8)", "1\n", ""},
+		{"/ip firewall filter print count-only where src-address in 10.0.0.0/8", "2\n", ""},
+		{"/ip firewall filter print count-only where src-address in 10.2.0.0/16", "1\n", ""},
+		{"/ip firewall filter print count-only where src-address in 10.2.0.0-10.2.255.255 chain=input", "1\n", ""},
+		{"/ip socks connections print count-only where src-address in 192.168.0.0/16", "2\n", ""},
+		{"/ip address print where address in x", "", "invalid value of address (line 1 column 25); expected in IP address/netmask"},
+		{"/ip address print where address in", "", "ambiguous property name in (line 1 column 33); expected interface, invalid"},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			result, err := new(Session).Execute(cfg, Live{Connections: fullLive().Connections}, test.line)
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, test.output, result.Output)
+		})
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/postern-router/postern/match"
 )
 
 // where is the conditions after the word where, or after find: a row meets them if it meets
@@ -21,11 +23,13 @@ type where [][]condition
 // parentheses.
 type condition struct {
 	name, value string
-	// test is "=", "!=", "<", "<=", ">", ">=", "~" (matches the pattern) or "" (is set).
+	// test is "=", "!=", "<", "<=", ">", ">=", "~" (matches the pattern), "in" (is within
+	// addresses) or "" (is set).
 	test    string
-	flag    flags          // the flag, if name is that of one
-	pattern *regexp.Regexp // of "~"
-	group   where          // nil if the condition is no group
+	within  match.Addresses // of "in"
+	flag    flags           // the flag, if name is that of one
+	pattern *regexp.Regexp  // of "~"
+	group   where           // nil if the condition is no group
 	not     bool
 }
 
@@ -149,12 +153,17 @@ func (x *execution) condition(m *menu, words []word, depth int) (c condition, re
 		return c, nil, &lineError{message: "bad property name " + Printable(c.name), place: w.place, expected: "one of " + err.Error()}
 	}
 	c.name = full
+	rest = words[1:]
+	if c.test == "" && len(rest) > 1 && rest[0].plain() && rest[0].text == "in" && !rest[1].assigned && rest[1].find == nil {
+		c.test, c.value = "in", rest[1].text
+		rest = rest[2:]
+	}
 	c, err = m.checked(c)
 	var bad *lineError
 	if errors.As(err, &bad) {
 		bad.place = w.place
 	}
-	return c, words[1:], err
+	return c, rest, err
 }
 
 // checked completes a condition about a property or a flag that rows of m have: its value is
@@ -166,6 +175,10 @@ func (m *menu) checked(c condition) (condition, error) {
 	case "~":
 		if c.pattern, err = pattern(c.value); err != nil {
 			err = &lineError{message: "invalid value of " + c.name, expected: "a regular expression without {n}: " + err.Error()}
+		}
+	case "in":
+		if c.within, err = match.ParseAddresses(c.value); err != nil || c.within.Any() {
+			err = &lineError{message: "invalid value of " + c.name, expected: "in IP address/netmask"}
 		}
 	case "=", "!=":
 		if p, ok := m.property(c.name); ok && c.value != "" {
@@ -212,6 +225,10 @@ func (c condition) meets(r row) bool {
 		return value != "" && value != "no"
 	case "~":
 		return c.pattern.MatchString(value)
+	case "in":
+		value, _, _ = strings.Cut(value, ":") // the port
+		a, err := match.ParseAddresses(value)
+		return err == nil && !a.Any() && !a.Not && c.within.Match(a.From) && c.within.Match(a.To)
 	case "=":
 		return value == c.value
 	case "!=":
