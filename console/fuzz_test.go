@@ -143,7 +143,7 @@ func TestExecuteRandomWords(t *testing.T) {
 	require.NoError(t, err)
 	words := []string{"/", "..", ";", "\n", "\\\n", "0", "1", "0,1", "2", "ether1", "usb1", "ether9", "stats", "\"x\"", "#", "numbers=0", "x=y",
 		"detail", "terse", "count-only", "where", "follow", "interval=1s", "destination=0", "place-before=0", "copy-from=1", "0-1",
-		"[find]", "[find chain=input]", "[find action!=allow]", "[find", "]", "disabled", "!comment", "!dst-port", "address=10.0.0.1", "count=3",
+		"[find]", "[find chain=input]", "[find action!=allow]", "[find", "]", "disabled", "!comment", "!dst-port", "address=10.0.0.1", "count=3", "in", ";;;", "log=no", "network=10.0.0.0",
 		"(", ")", "or", "and", "!(", "dst-port>20", "hits<=9", "src-address=10.0.0.1", "dst-address=10.0.0.2", "dst-port=21", "time=1:2:3", "date=2030-01-31"}
 	values := []string{"yes", "no", "1", "70000", "2m", "10.0.0.1", "10.0.0.0/8", "!10.0.0.1-10.0.0.2", "21,80-90", "ether1", "!ether2",
 		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "d", "e", "b1", "v1", "stp", "02:00:5e:00:53:01", "+05:30", "wan", "\"\"", "\"a b\"", "tcp-reset"}
