@@ -20,6 +20,12 @@ const (
 	leastMemory = 4608
 	// leastWindow is the window that goes with leastMemory: one packet.
 	leastWindow = 1460
+	// leastReceive is the smallest receive buffer, in bytes. Once a full packet has come, the
+	// kernel offers a window of the part of the buffer that is data in such a packet, which
+	// takes 2304 bytes and more (tcp_measure_rcv_mss). If that is less than one packet, the
+	// peer waits for seconds before it sends a part of one (RFC 9293, section 3.8.6.2.1). The
+	// buffer still holds no more packets than the kernel's least one of 2304 bytes.
+	leastReceive = 3072
 
 	// morePart: a direction that can use more gets 1/morePart of what is left.
 	morePart = 4
@@ -199,7 +205,7 @@ func (c *conn) limitSource(fd int, f *flow) {
 	size := (c.memory + f.memory) / 2
 	// The kernel doubles what it is told (socket(7)), and counts its own
 	// bookkeeping, so that less fits. One packet always does.
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size/2)
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, max(size, leastReceive)/2)
 	// The window stays what it was at the start of the connection unless it is set too
 	// (tcp(7)). And the kernel's least buffer is larger than leastMemory's part.
 	window := size
