@@ -13,7 +13,7 @@ SHELL := bash
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
-	@echo "BOARD=NAME is another board than malta: lab, image. DEBUG=1 adds a shell: image."
+	@echo "lab and image take BOARD=NAME (malta by default), image also DEBUG=1, which adds a shell"
 
 # Many tests wait more than they compute: four packages at a time.
 quick: export PATH := $(PATH):/usr/sbin:/sbin

@@ -467,11 +467,11 @@ func TestWriteDisk(t *testing.T) {
 			}
 		}
 	}
-	require.Contains(t, line, "if=out/pc/factory.img of=/dev/sdX", "README says how to write a disk")
+	require.Contains(t, line, "if=out/x86-64/factory.img of=/dev/sdX", "README says how to write a disk")
 	dir := t.TempDir()
 	image, disk := filepath.Join(dir, "image"), filepath.Join(dir, "disk")
 	require.NoError(t, os.WriteFile(image, []byte("image"), 0o644))
-	line = strings.NewReplacer("out/pc/factory.img", image, "/dev/sdX", disk).Replace(line)
+	line = strings.NewReplacer("out/x86-64/factory.img", image, "/dev/sdX", disk).Replace(line)
 	out, err := exec.Command("bash", "-c", line).CombinedOutput()
 	require.NoError(t, err, "%s: %s", line, out)
 	written, err := os.ReadFile(disk)

@@ -31,7 +31,7 @@ Description:
 Example, only for 192.168.0.2 to FTP servers and what they open:
   socksd --listen 192.168.0.1:1080 \
     --access 'src-address=192.168.0.2 dst-port=21 action=allow' \
-    --access 'dst-port=1024-65535 action=allow' \
+    --access 'src-address=192.168.0.2 dst-port=1024-65535 action=allow' \
     --access 'action=deny'
 
 Options:
