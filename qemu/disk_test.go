@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -139,7 +140,13 @@ func testFlashBoot(t *testing.T, b board.Board, change func(*machineOptions)) {
 		o.flash = k.flash()
 	})
 	t.Cleanup(func() { k.m.kill() })
-	assert.Contains(t, k.m.screen.all(), "socks accepts on port 1080")
+	// The prompt may come before that: a start waits for no process.
+	require.NoError(t, retry(func() error {
+		if !strings.Contains(k.m.screen.all(), "socks accepts on port 1080") {
+			return errors.New("socks does not accept")
+		}
+		return nil
+	}))
 }
 
 // slotCase is a disk whose slots hold the same image and differ in their state.

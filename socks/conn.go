@@ -308,11 +308,11 @@ func (s *Server) connectNext(c *conn) {
 		// is too much when there are many connections.
 		many := c.memory == leastMemory
 		if many {
-			c.limitBuffers(c.remote)
+			s.limitBuffers(c, c.remote)
 		}
 		err := connect(c.remote, dst)
 		if !many {
-			c.limitBuffers(c.remote)
+			s.limitBuffers(c, c.remote)
 		}
 		s.connected(c, err)
 		return
@@ -548,7 +548,7 @@ func (s *Server) called(c *conn) {
 		s.end(c, err)
 		return
 	}
-	c.limitBuffers(fd)
+	s.limitBuffers(c, fd)
 	c.remote = fd
 	s.endCall(c)
 	s.establish(c, In, caller)

@@ -20,12 +20,14 @@ const (
 	leastMemory = 4608
 	// leastWindow is the window that goes with leastMemory: one packet.
 	leastWindow = 1460
-	// leastReceive is the smallest receive buffer, in bytes. Once a full packet has come, the
-	// kernel offers a window of the part of the buffer that is data in such a packet, which
-	// takes 2304 bytes and more (tcp_measure_rcv_mss). If that is less than one packet, the
-	// peer waits for seconds before it sends a part of one (RFC 9293, section 3.8.6.2.1). The
-	// buffer still holds no more packets than the kernel's least one of 2304 bytes.
+	// leastReceive is the smallest receive buffer, in bytes, and receivePart that it is at least
+	// 1/receivePart of all the memory. The kernel takes as much of a buffer for data as the last
+	// packets had data in their memory (tcp_measure_rcv_mss): of 3 kB a third or less when
+	// packets are small. If the window that is left is less than one packet, the peer waits for
+	// seconds before it sends a part of one (RFC 9293, section 3.8.6.2.1). 3072 bytes hold no
+	// more packets than the kernel's own least buffer of 2304 bytes.
 	leastReceive = 3072
+	receivePart  = 512
 
 	// morePart: a direction that can use more gets 1/morePart of what is left.
 	morePart = 4
@@ -162,7 +164,7 @@ func (s *Server) grow(c *conn, f *flow, source, sink int) {
 	f.since, f.before, f.fast, f.apart = s.now, f.moved, fast, apart
 	f.memory += more
 	*s.account(f) += f.memory
-	c.limitSource(source, f)
+	s.limitSource(c, source, f)
 	c.limitSink(sink, f)
 	s.checkAt = min(s.checkAt, s.now+quietTime)
 }
@@ -185,27 +187,27 @@ func (s *Server) shrink(c *conn, f *flow, source, sink int) {
 	}
 	*s.account(f) -= f.memory
 	f.memory, f.fast, f.apart = 0, false, false
-	c.limitSource(source, f)
+	s.limitSource(c, source, f)
 	c.limitSink(sink, f)
 }
 
 // limitBuffers bounds what the kernel holds for a socket of c before it is connected to
 // the other side.
-func (c *conn) limitBuffers(fd int) {
-	c.limitSource(fd, &flow{})
+func (s *Server) limitBuffers(c *conn, fd int) {
+	s.limitSource(c, fd, &flow{})
 	c.limitSink(fd, &flow{})
 }
 
 // limitSource bounds what waits to be read at the source of f, a socket of c. If the
 // receiver is slow, bytes wait there and at the sink: each gets half of the memory.
-func (c *conn) limitSource(fd int, f *flow) {
+func (s *Server) limitSource(c *conn, fd int, f *flow) {
 	if c.memory == 0 {
 		return
 	}
 	size := (c.memory + f.memory) / 2
 	// The kernel doubles what it is told (socket(7)), and counts its own
 	// bookkeeping, so that less fits. One packet always does.
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, max(size, leastReceive)/2)
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, max(size, leastReceive, s.socketMemory/receivePart)/2)
 	// The window stays what it was at the start of the connection unless it is set too
 	// (tcp(7)). And the kernel's least buffer is larger than leastMemory's part.
 	window := size

@@ -372,7 +372,7 @@ func (s *Server) take(fd int, src netip.AddrPort) {
 	c.waiting = s.pending.PushBack(c)
 	s.conns[c.number] = c
 	s.giveMemory(c)
-	c.limitBuffers(fd)
+	s.limitBuffers(c, fd)
 	s.enter(c, handshaking, s.limits.handshake)
 	if err := s.poller.add(fd, ofClient, c.number); err != nil {
 		s.end(c, err)
