@@ -17,7 +17,7 @@ import (
 
 func TestLoginByLines(t *testing.T) {
 	g := consoletest.Guard{Password: "secret"}
-	near, far := socketpair(t)
+	near, far := consoletest.Socketpair(t)
 	r := consoletest.Router{Config: console.Default()}
 	g.At(&r)
 	done := make(chan error)
@@ -83,7 +83,7 @@ func TestServeEnd(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var g consoletest.Guard
-			near, far := socketpair(t)
+			near, far := consoletest.Socketpair(t)
 			r := consoletest.Router{Config: console.Default()}
 			g.At(&r)
 			done := make(chan error)

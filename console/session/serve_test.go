@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -114,7 +113,7 @@ func TestServeAnswers(t *testing.T) {
 		{"quit", frames{{kind: wire.Line, text: "/quit"}}, frames{{kind: wire.End}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			near, far := socketpair(t)
+			near, far := consoletest.Socketpair(t)
 			done := make(chan error)
 			r := consoletest.Router{Config: console.Default()}
 			handler := r.Handler(far)
@@ -153,21 +152,6 @@ func TestServeAnswers(t *testing.T) {
 type frame struct {
 	kind byte
 	text string
-}
-
-func socketpair(t *testing.T) (near, far net.Conn) {
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
-	require.NoError(t, err)
-	defer l.Close()
-	near, err = net.Dial("unix", l.Addr().String())
-	require.NoError(t, err)
-	far, err = l.Accept()
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		near.Close()
-		far.Close()
-	})
-	return near, far
 }
 
 // The server is PID 1: a panic of the handler ends only the session.

@@ -123,21 +123,6 @@ func TestTerminalBreaks(t *testing.T) {
 	}
 }
 
-func socketpair(t *testing.T) (near, far net.Conn) {
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
-	require.NoError(t, err)
-	defer l.Close()
-	near, err = net.Dial("unix", l.Addr().String())
-	require.NoError(t, err)
-	far, err = l.Accept()
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		near.Close()
-		far.Close()
-	})
-	return near, far
-}
-
 // A terminal need not be a file: it can be a channel of SSH, whose client tells the width.
 func TestTalkWithoutFiles(t *testing.T) {
 	in, keys := io.Pipe()

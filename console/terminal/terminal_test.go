@@ -493,7 +493,7 @@ func FuzzEditor(f *testing.F) {
 		if len(keys) > 2000 {
 			return
 		}
-		near, far := socketpair(t)
+		near, far := consoletest.Socketpair(t)
 		r := consoletest.Router{Config: console.Default()}
 		served := make(chan error)
 		go func() { served <- session.Serve(far, session.Origin{Via: session.Console}, r.Handler(far)) }()

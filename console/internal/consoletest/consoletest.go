@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
+	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
@@ -120,4 +124,21 @@ func (g *Guard) At(r *Router) {
 			End: func(*session.Session) { g.Locked(func() { g.Ended++ }) },
 		}
 	}
+}
+
+// Socketpair returns the two ends of a connection, as a console and PID 1 have one. They are
+// closed with the test.
+func Socketpair(t *testing.T) (near, far net.Conn) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
+	require.NoError(t, err)
+	defer l.Close()
+	near, err = net.Dial("unix", l.Addr().String())
+	require.NoError(t, err)
+	far, err = l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		near.Close()
+		far.Close()
+	})
+	return near, far
 }
