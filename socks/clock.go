@@ -12,6 +12,9 @@ const (
 	// stallCredit is what a stall counts. It is not nothing, so that deadlines come also where
 	// each wait is a stall.
 	stallCredit = 10 * time.Millisecond
+	// longestRetry is the longest that TCP waits until it sends again what was not acknowledged
+	// (RFC 6298, section 2.5; TCP_RTO_MAX of Linux is 120 s).
+	longestRetry = 2 * time.Minute
 )
 
 // clock is the time by which connections are judged. It leaves out the time in which this
@@ -24,6 +27,8 @@ type clock struct {
 	seen, now time.Duration
 	// asked is the most that the next tick may be later than the last: what the loop waits.
 	asked time.Duration
+	// stalled is how long the stalls were that excuseSilence has not seen yet.
+	stalled time.Duration
 }
 
 func newClock() clock {
@@ -37,7 +42,19 @@ func (c *clock) tick() {
 	passed := at - c.seen
 	c.seen = at
 	if passed-lateness > c.asked {
+		c.stalled += passed
 		passed = stallCredit
 	}
 	c.now += passed
+}
+
+// excuseSilence gives each connection the time in which its peers may be silent because of a
+// stall that is over. Nobody acknowledged what they sent meanwhile, so they try again at growing
+// intervals, and may now wait for as long as the stall was.
+func (s *Server) excuseSilence() {
+	pause := min(s.stalled, longestRetry)
+	s.stalled = 0
+	for _, c := range s.conns {
+		c.last = min(c.last, s.now) + pause
+	}
 }

@@ -31,6 +31,41 @@ func TestClock(t *testing.T) {
 	}
 }
 
+// TestSilenceBehindStall has a connection silent behind a stall for as long as TCP may wait until it
+// tries again: that is not idle. Longer is.
+func TestSilenceBehindStall(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		stall, silent time.Duration // how long it may be silent then, with an idle timeout of 20 s
+	}{
+		{"30 s", 30 * time.Second, 50 * time.Second},
+		{"an hour", time.Hour, 20*time.Second + longestRetry},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var clock movedClock
+			u := start(t, func(o *options) {
+				clock.use(o)
+				o.cfg.ConnectionIdleTimeout = 20 * time.Second
+			})
+			u.connect(t)
+			clock.forward(c.stall)
+			clock.awaitTurn(t, u)
+			passed := time.Duration(0)
+			for passed < c.silent-2*time.Second {
+				clock.forward(lateness / 2)
+				passed += lateness / 2
+				clock.awaitTurn(t, u)
+			}
+			require.Len(t, u.Connections(), 1, "ended after %v of silence: %s", passed, u.logged())
+			require.Eventually(t, func() bool {
+				clock.forward(lateness / 2)
+				return len(u.Connections()) == 0
+			}, patience, time.Millisecond)
+			u.awaitLog(t, "connection 1", "idle timeout")
+		})
+	}
+}
+
 // movedClock is a server's clock that a test can put forward.
 type movedClock struct {
 	ahead, looks atomic.Int64 // nanoseconds, and how often it was read

@@ -78,8 +78,10 @@
 //
 // Time in which the server did not run, because its process was stopped or the machine
 // stood still for more than a second, does not count: what the peers sent in that time is
-// served first. (Keepalive is done by the kernel, which counts unanswered probes: a stall
-// of the machine costs at most one.)
+// served first. Silence right after it does not count either, for as long as the stall was
+// but at most 2 minutes: the peers may wait that long until they send again. (Keepalive is
+// done by the kernel, which counts unanswered probes: a stall of the machine costs at most
+// one.)
 //
 // What N connections at once can make the machine spend:
 //

@@ -133,6 +133,9 @@ func (s *Server) loop() {
 			return
 		}
 		s.tick()
+		if s.stalled > 0 {
+			s.excuseSilence()
+		}
 		s.turn(events[:n])
 		wait = s.wait()
 		s.mu.Unlock()

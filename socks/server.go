@@ -275,7 +275,7 @@ func (s *Server) Connections() []Connection {
 	for _, c := range s.conns {
 		all = append(all, Connection{
 			Number: c.number, Src: c.src, Dst: c.dst, Type: c.typ, UserID: c.user,
-			Tx: c.tx.moved, Rx: c.rx.moved, Age: s.seen - c.came, Idle: s.now - c.last,
+			Tx: c.tx.moved, Rx: c.rx.moved, Age: s.seen - c.came, Idle: max(0, s.now-c.last),
 		})
 	}
 	slices.SortFunc(all, func(a, b Connection) int { return cmp.Compare(a.Number, b.Number) })
