@@ -2,6 +2,7 @@ package socks
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -131,6 +132,7 @@ func TestCarryHits(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
+	const hash = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
 	for _, c := range []struct {
 		name   string
 		change func(*Config)
@@ -142,6 +144,15 @@ func TestValidate(t *testing.T) {
 		{"no connections", func(c *Config) { c.MaxConnections = 0 }, "max-connections 0 is not in 1..500"},
 		{"too many connections", func(c *Config) { c.MaxConnections = 501 }, "max-connections 501 is not in 1..500"},
 		{"timeout", func(c *Config) { c.ConnectionIdleTimeout = 0 }, "connection-idle-timeout 0s is not more than 0"},
+		{"version", func(c *Config) { c.Version = 6 }, "version 6 is not 4 or 5"},
+		{"authentication", func(c *Config) { c.AuthMethod = "gssapi" }, `auth-method "gssapi" is not none or password`},
+		{"users", func(c *Config) { c.Users = []User{{Name: "a", Password: hash}, {Name: "b", Password: hash}} }, ""},
+		{"too many users", func(c *Config) { c.Users = make([]User, 1001) }, "1001 users are more than 1000"},
+		{"user without a name", func(c *Config) { c.Users = []User{{Password: hash}} }, "user 0: a name has 1..255 bytes"},
+		{"long name", func(c *Config) { c.Users = []User{{Name: strings.Repeat("a", 256), Password: hash}} }, "user 0: a name has 1..255 bytes"},
+		{"name twice", func(c *Config) { c.Users = []User{{Name: "a", Password: hash}, {Name: "a", Password: hash}} }, `user 1: there is another "a"`},
+		{"password not hashed", func(c *Config) { c.Users = []User{{Name: "a", Password: "secret"}} },
+			`user "a": invalid value for argument password-hash: another kind of hash; expected $argon2id$v=19$m=2048,t=3,p=1$SALT$KEY`},
 		{"action", func(c *Config) { c.Access = []Rule{{Action: "drop"}} }, `access rule 0: action "drop" is not allow or deny`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/password"
 )
 
 // Config is what a user can set, with the names, ranges and defaults of MikroTik's manual
@@ -19,6 +20,14 @@ type Config struct {
 	ConnectionIdleTimeout time.Duration
 	// MaxConnections is how many connections there may be at once, in any state, 1..500.
 	MaxConnections int
+	// Version of the protocol, 4 or 5.
+	Version int
+	// AuthMethod is how clients of version 5 say who they are.
+	AuthMethod AuthMethod
+	// Users may use the server with AuthPassword, MaxUsers at most.
+	Users []User
+	// UDP allows UDP ASSOCIATE of version 5. RouterOS does not document it.
+	UDP bool
 	// NameServers are asked for the names of 4a requests, in this order, on port 53.
 	// When there are none here, names are looked up as hosts(5) and resolv.conf(5) of
 	// the machine say.
@@ -28,12 +37,43 @@ type Config struct {
 	Access []Rule
 }
 
+// MaxUsers is how many users there may be.
+const MaxUsers = 1000
+
 // MaxMaxConnections is the highest MaxConnections, as in the manual.
 const MaxMaxConnections = 500
 
-// DefaultConfig is the manual's: disabled, port 1080, 2 minutes, 200 connections.
+// DefaultConfig is the manual's: disabled, port 1080, 2 minutes, 200 connections, version 4.
 func DefaultConfig() Config {
-	return Config{Port: 1080, ConnectionIdleTimeout: 2 * time.Minute, MaxConnections: 200}
+	return Config{
+		Port: 1080, ConnectionIdleTimeout: 2 * time.Minute, MaxConnections: 200,
+		Version: 4, AuthMethod: AuthNone,
+	}
+}
+
+// AuthMethod is a method of authentication of version 5, as the manual names them.
+type AuthMethod string
+
+const (
+	// AuthNone asks for nothing (RFC 1928, method 0).
+	AuthNone AuthMethod = "none"
+	// AuthPassword asks for a name and password of Config.Users (RFC 1929, method 2).
+	AuthPassword AuthMethod = "password"
+)
+
+// User is one of /ip socks users.
+type User struct {
+	// Name is 1..255 bytes.
+	Name string
+	// Password is the hash of the password, as package password writes it.
+	Password string
+	// OnlyOne allows the user one connection at a time. The next is refused.
+	OnlyOne bool
+	// RateLimit, in bits per second, bounds what the user's connections move together,
+	// each direction by itself; 0 is no limit.
+	RateLimit uint64
+	Disabled  bool
+	Comment   string
 }
 
 // Validate returns an error that names the first value out of range: port
@@ -48,6 +88,28 @@ func (c Config) Validate() error {
 	}
 	if c.ConnectionIdleTimeout <= 0 {
 		return fmt.Errorf("connection-idle-timeout %v is not more than 0", c.ConnectionIdleTimeout)
+	}
+	if c.Version != 4 && c.Version != 5 {
+		return fmt.Errorf("version %d is not 4 or 5", c.Version)
+	}
+	if c.AuthMethod != AuthNone && c.AuthMethod != AuthPassword {
+		return fmt.Errorf("auth-method %q is not none or password", c.AuthMethod)
+	}
+	if len(c.Users) > MaxUsers {
+		return fmt.Errorf("%d users are more than %d", len(c.Users), MaxUsers)
+	}
+	named := map[string]bool{}
+	for i, u := range c.Users {
+		if u.Name == "" || len(u.Name) > maxField {
+			return fmt.Errorf("user %d: a name has 1..%d bytes", i, maxField)
+		}
+		if named[u.Name] {
+			return fmt.Errorf("user %d: there is another %q", i, u.Name)
+		}
+		named[u.Name] = true
+		if _, err := password.Parse(u.Password); err != nil {
+			return fmt.Errorf("user %q: %w", u.Name, err)
+		}
 	}
 	for i, r := range c.Access {
 		if r.Action != Allow && r.Action != Deny {

@@ -774,7 +774,8 @@ func TestWire(t *testing.T) {
 	rule, err := parseRule("src-address=192.168.0.2 dst-address=!10.0.0.0/8 src-port=!1-5,9 dst-port=21 disabled=yes")
 	require.NoError(t, err)
 	cfg := socks.Config{Enabled: true, Port: 1, ConnectionIdleTimeout: time.Minute, MaxConnections: -1,
-		NameServers: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Access: []socks.Rule{rule, {Action: socks.Deny}}}
+		NameServers: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Version: 5, AuthMethod: socks.AuthPassword, UDP: true,
+		Users: []socks.User{{Name: "alice", Password: "$hash", OnlyOne: true, RateLimit: 1 << 40}, {Name: "\xff", Disabled: true}}, Access: []socks.Rule{rule, {Action: socks.Deny}}}
 	var e service.Encoder
 	encodeConfig(&e, cfg)
 	d := service.NewDecoder(e.Bytes())

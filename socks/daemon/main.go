@@ -109,7 +109,8 @@ func (f flags) config() (socks.Config, error) {
 	if err != nil || !addr.Addr().Is4() {
 		return socks.Config{}, fmt.Errorf("--listen %q is not an IPv4 address:port", f.listen)
 	}
-	cfg := socks.Config{Enabled: true, Port: addr.Port(), ConnectionIdleTimeout: f.idle, MaxConnections: f.max}
+	cfg := socks.DefaultConfig()
+	cfg.Enabled, cfg.Port, cfg.ConnectionIdleTimeout, cfg.MaxConnections = true, addr.Port(), f.idle, f.max
 	for _, s := range f.access {
 		r, err := parseRule(s)
 		if err != nil {

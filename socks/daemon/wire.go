@@ -24,6 +24,7 @@ const (
 	maxServers = 64
 	maxMatcher = 16 << 10 // the text of one
 	maxUserID  = 255
+	maxHash    = 256 // the text of a password's hash
 )
 
 // encodeConfig leaves comments out: they decide nothing, and may be long.
@@ -33,6 +34,17 @@ func encodeConfig(e *service.Encoder, c socks.Config) {
 	e.Int(int64(c.ConnectionIdleTimeout))
 	e.Int(int64(c.MaxConnections))
 	e.Addrs(c.NameServers)
+	e.Uint(uint64(c.Version))
+	e.String(string(c.AuthMethod))
+	e.Bool(c.UDP)
+	e.Uint(uint64(len(c.Users)))
+	for _, u := range c.Users {
+		e.String(u.Name)
+		e.String(u.Password)
+		e.Bool(u.OnlyOne)
+		e.Uint(u.RateLimit)
+		e.Bool(u.Disabled)
+	}
 	e.Uint(uint64(len(c.Access)))
 	for _, r := range c.Access {
 		e.String(string(r.Action))
@@ -48,6 +60,12 @@ func decodeConfig(d *service.Decoder) socks.Config {
 	c := socks.Config{
 		Enabled: d.Bool(), Port: uint16(d.Uint(math.MaxUint16)), ConnectionIdleTimeout: d.Duration(),
 		MaxConnections: int(d.Int()), NameServers: d.Addrs(maxServers),
+		Version: int(d.Uint(math.MaxUint8)), AuthMethod: socks.AuthMethod(d.String(10)), UDP: d.Bool(),
+	}
+	for range d.Count(socks.MaxUsers) {
+		c.Users = append(c.Users, socks.User{
+			Name: d.String(maxUserID), Password: d.String(maxHash), OnlyOne: d.Bool(), RateLimit: d.Uint(math.MaxUint64), Disabled: d.Bool(),
+		})
 	}
 	for range d.Count(maxRules) {
 		c.Access = append(c.Access, socks.Rule{
