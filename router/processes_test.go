@@ -31,6 +31,7 @@ import (
 	"github.com/postern-router/postern/console/terminal"
 	"github.com/postern-router/postern/fetch"
 	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
@@ -177,10 +178,9 @@ func TestSocksService(t *testing.T) {
 
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	port, err := testnet.FreePort()
 	require.NoError(t, err)
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	return port
 }
 
 // TestTimeClient: the process asks a server, and its answer comes here.

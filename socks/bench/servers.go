@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/postern-router/postern/internal/testnet"
 )
 
 // connectionsHeld is how many connections the memory measures open: the most that socksd
@@ -386,12 +388,11 @@ func (p *program) stop() {
 
 // freePort returns a port of loopback on which no process listens.
 func freePort() (netip.AddrPort, error) {
-	l, err := net.Listen("tcp4", netip.AddrPortFrom(loopback, 0).String())
+	port, err := testnet.FreePort()
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("find a free port: %w", err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort(), nil
+	return netip.AddrPortFrom(loopback, port), nil
 }
 
 // accepts waits until an address accepts connections, while the programs run.

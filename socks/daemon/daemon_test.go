@@ -27,6 +27,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/socks"
@@ -192,10 +193,9 @@ func TestArguments(t *testing.T) {
 // freePort returns an address that nobody listens on.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	port, err := testnet.FreePort()
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // build returns a program, without cgo as it is shipped.
