@@ -1,4 +1,4 @@
-package password
+package password_test
 
 import (
 	"strings"
@@ -8,16 +8,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/password"
 )
 
 func TestPassword(t *testing.T) {
-	one, err := New("secret")
+	one, err := password.New("secret")
 	require.NoError(t, err)
-	two, err := New("secret")
+	two, err := password.New("secret")
 	require.NoError(t, err)
 	assert.NotEqual(t, one, two, "each has its own salt")
 	for _, s := range []string{one, two} {
-		h, err := Parse(s)
+		h, err := password.Parse(s)
 		require.NoError(t, err)
 		assert.Equal(t, s, h.String())
 		assert.True(t, h.Matches("secret"))
@@ -39,7 +40,7 @@ func TestPassword(t *testing.T) {
 const foreignHash = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
 
 func TestPasswordOfAnother(t *testing.T) {
-	h, err := Parse(foreignHash)
+	h, err := password.Parse(foreignHash)
 	require.NoError(t, err)
 	assert.True(t, h.Matches("password"))
 	assert.False(t, h.Matches("passwort"))
@@ -67,7 +68,7 @@ func TestParse(t *testing.T) {
 		{"a long key", "$argon2id$v=19$m=256,t=2,p=1$" + salt + "$" + strings.Repeat("A", 100), "key is not"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := Parse(test.hash)
+			_, err := password.Parse(test.hash)
 			require.ErrorContains(t, err, test.want)
 		})
 	}
@@ -78,7 +79,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(foreignHash)
 	f.Add("$argon2id$v=19$m=2048,t=3,p=1$AAAA$BBBB")
 	f.Fuzz(func(t *testing.T, s string) {
-		if h, err := Parse(s); err == nil {
+		if h, err := password.Parse(s); err == nil {
 			assert.Equal(t, s, h.String())
 		}
 	})
@@ -86,7 +87,7 @@ func FuzzParse(f *testing.F) {
 
 func BenchmarkPassword(b *testing.B) {
 	for b.Loop() {
-		_, err := New("secret")
+		_, err := password.New("secret")
 		require.NoError(b, err)
 	}
 }
