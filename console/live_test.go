@@ -541,3 +541,16 @@ func TestRepeat(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "7 a\n", result.Output, "after another line too")
 }
+
+// TestOpeningOfUDP: the port of a UDP ASSOCIATE is shown beside those of BIND.
+func TestOpeningOfUDP(t *testing.T) {
+	cfg, err := Load("empty", strings.NewReader(""))
+	require.NoError(t, err)
+	live := fullLive()
+	live.Openings = func() []firewall.Opening {
+		return []firewall.Opening{{Peer: netip.MustParseAddr("192.168.0.2"), Local: netip.MustParseAddr("192.168.0.1"), Port: 40000, UDP: true}}
+	}
+	result, err := new(Session).Execute(cfg, live, "/ip firewall filter print terse")
+	require.NoError(t, err)
+	assert.Equal(t, " 0 D comment=\"socks udp\" chain=input action=accept src-address=192.168.0.2 dst-address=192.168.0.1 dst-port=40000 protocol=udp\n", result.Output)
+}

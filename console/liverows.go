@@ -63,21 +63,25 @@ func (x *execution) accessStats(m *menu, rows []row) error {
 	return nil
 }
 
-// openings are the ports that BIND has opened, written as filter rules.
+// openings are the ports that BIND and UDP ASSOCIATE have opened, written as filter rules.
 func (x *execution) openings() ([]row, error) {
 	if x.live.Openings == nil {
 		return nil, nil
 	}
 	var rows []row
 	for _, o := range x.live.Openings() {
-		r := row{comment: "socks bind", pairs: []Pair{wordPair("chain", "input"), wordPair("action", "accept")}}
+		comment := "socks bind"
+		if o.UDP {
+			comment = "socks udp"
+		}
+		r := row{comment: comment, pairs: []Pair{wordPair("chain", "input"), wordPair("action", "accept")}}
 		if o.Peer.IsValid() && !o.Peer.IsUnspecified() {
 			r.pairs = append(r.pairs, textPair("src-address", o.Peer.String()))
 		}
 		if o.Local.IsValid() && !o.Local.IsUnspecified() {
 			r.pairs = append(r.pairs, textPair("dst-address", o.Local.String()))
 		}
-		r.pairs = append(r.pairs, textPair("dst-port", fmt.Sprint(o.Port)), wordPair("protocol", "tcp"))
+		r.pairs = append(r.pairs, textPair("dst-port", fmt.Sprint(o.Port)), wordPair("protocol", o.Protocol()))
 		rows = append(rows, r)
 	}
 	return rows, nil

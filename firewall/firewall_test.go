@@ -319,7 +319,13 @@ func TestOpenings(t *testing.T) {
 
 		require.NoError(t, f.Open(Opening{Port: 4002}))
 		require.NoError(t, f.Close(Opening{Port: 4002}))
+		datagrams := one
+		datagrams.UDP = true
+		require.NoError(t, f.Open(datagrams), "the UDP port of the same number")
+		assert.Equal(t, []Opening{one, datagrams}, f.Openings())
 		require.NoError(t, f.Close(one))
+		assert.Equal(t, header+"-s 1.2.3.4/32 -d 5.6.7.8/32 -p udp -m udp --dport 4000 -j ACCEPT\n", chain())
+		require.NoError(t, f.Close(datagrams))
 		assert.Equal(t, header, chain())
 		assert.Empty(t, f.Openings())
 		assert.Equal(t, fullSaved, saveTables(t, program))

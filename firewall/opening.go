@@ -10,14 +10,25 @@ import (
 	"github.com/coreos/go-iptables/iptables"
 )
 
-// Opening lets one peer reach one TCP port of the router, ahead of the user's input rules:
-// the port on which a BIND of SOCKS waits. The zero or unspecified address stands for any
-// address. An opening lets in packets, not connections: unless the user's rules accept
-// established connections, it must stay for as long as the connection.
+// Opening lets one peer reach one TCP or UDP port of the router, ahead of the user's input
+// rules: the port on which a BIND of SOCKS waits, or the one to which the client of a UDP
+// ASSOCIATE sends. The zero or unspecified address stands for any address. An opening lets in
+// packets, not connections: unless the user's rules accept established connections, it must
+// stay for as long as the connection.
 type Opening struct {
 	Peer  netip.Addr
 	Local netip.Addr
 	Port  uint16
+	// UDP says that it is a UDP port, not a TCP port.
+	UDP bool
+}
+
+// Protocol is tcp or udp.
+func (o Opening) Protocol() string {
+	if o.UDP {
+		return "udp"
+	}
+	return "tcp"
 }
 
 // clean returns o in the form in which openings are compared. It fails for an IPv6 address
@@ -39,14 +50,14 @@ func (o Opening) clean() (Opening, error) {
 }
 
 func (o Opening) args() []string {
-	a := []string{"-p", "tcp"}
+	a := []string{"-p", o.Protocol()}
 	if o.Peer.IsValid() {
 		a = append(a, "-s", o.Peer.String())
 	}
 	if o.Local.IsValid() {
 		a = append(a, "-d", o.Local.String())
 	}
-	return append(a, "-m", "tcp", "--dport", strconv.Itoa(int(o.Port)), "-j", "ACCEPT")
+	return append(a, "-m", o.Protocol(), "--dport", strconv.Itoa(int(o.Port)), "-j", "ACCEPT")
 }
 
 // Open lets o in until Close or Lock; Apply keeps it. An opening that is there already

@@ -24,7 +24,8 @@ const (
 	listTime = 20 * time.Second
 )
 
-// openings is the part of the firewall that lets a peer call the port that a BIND waits on.
+// openings is the part of the firewall that lets a peer reach the port that a BIND or a UDP
+// ASSOCIATE waits on.
 type openings interface {
 	Open(firewall.Opening) error
 	Close(firewall.Opening) error
@@ -169,15 +170,19 @@ func (s *socksService) hits() ([]uint64, error) {
 	return client.Hits(ctx)
 }
 
-// openFirewall lets a peer call the port that a BIND waits on.
+// openFirewall lets a peer reach the port that a BIND or a UDP ASSOCIATE waits on.
 func (s *socksService) openFirewall(o socks.Opening) error {
-	return s.firewall.Open(firewall.Opening{Peer: o.Peer, Local: o.Local.Addr(), Port: o.Local.Port()})
+	return s.firewall.Open(firewallOpening(o))
 }
 
 func (s *socksService) closeFirewall(o socks.Opening) error {
-	err := s.firewall.Close(firewall.Opening{Peer: o.Peer, Local: o.Local.Addr(), Port: o.Local.Port()})
+	err := s.firewall.Close(firewallOpening(o))
 	if err != nil {
 		s.log.Printf(kmsg.Error, "%v", fmt.Errorf("close the firewall for %s: %w", o.Peer, err))
 	}
 	return err
+}
+
+func firewallOpening(o socks.Opening) firewall.Opening {
+	return firewall.Opening{Peer: o.Peer, Local: o.Local.Addr(), Port: o.Local.Port(), UDP: o.UDP}
 }

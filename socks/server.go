@@ -23,10 +23,10 @@ type Options struct {
 	// closed, and one when accepting fails. It is called from one goroutine and may block:
 	// lines that it does not take in time are dropped.
 	Logf func(format string, args ...any)
-	// Open, if set, is called when a BIND listens, before its first reply, to have the
-	// firewall let o.Peer in to o.Local. listener is a duplicate of the socket that
-	// listens there, valid during the call. The function that Open returns undoes it,
-	// and is called once, when the wait ends. An error rejects the request. ctx ends with
+	// Open, if set, is called when a BIND listens or the socket of a UDP ASSOCIATE is bound,
+	// before the reply, to have the firewall let o.Peer in to o.Local. listener is a duplicate
+	// of the socket that waits there, valid during the call. The function that Open returns undoes it,
+	// and is called once, when the wait or the association ends. An error rejects the request. ctx ends with
 	// the connection.
 	Open func(ctx context.Context, o Opening, listener *os.File) (undo func(), err error)
 	// SocketMemory, in bytes, is divided among the connections as socket buffers: a third
@@ -39,13 +39,24 @@ type Options struct {
 	AllowOwnAddresses bool
 }
 
-// Opening is a call that a BIND waits for.
+// Opening is a call that a BIND waits for, or the datagrams of the client of a UDP ASSOCIATE.
 type Opening struct {
-	// Peer may call; 0.0.0.0 is anyone.
+	// Peer may call; 0.0.0.0 is anyone. Of a UDP ASSOCIATE it is the client.
 	Peer netip.Addr
 	// Local is where the server listens, on a port that the kernel chose, other
 	// than Config.Port.
 	Local netip.AddrPort
+	// UDP says that Local is a UDP port, not a TCP port.
+	UDP bool
+}
+
+// String returns the opening as it is written in errors and in the log.
+func (o Opening) String() string {
+	protocol := "tcp"
+	if o.UDP {
+		protocol = "udp"
+	}
+	return fmt.Sprintf("%s %s for %s", protocol, o.Local, o.Peer)
 }
 
 // Connection is one of the active connections.

@@ -131,7 +131,7 @@ func (c *Client) opening(o socks.Opening, file *os.File) error {
 	case !o.Peer.Is4() || !o.Local.Addr().Is4():
 		return fmt.Errorf("open %v: not IPv4", o)
 	case o.Local.Port() < 1024 || o.Local.Port() == port:
-		return fmt.Errorf("open %v: port %d is not for BIND", o, o.Local.Port())
+		return fmt.Errorf("open %v: port %d is not for BIND or UDP ASSOCIATE", o, o.Local.Port())
 	case c.openings[o]:
 		return fmt.Errorf("open %v: is open", o)
 	case len(c.openings) >= limit:
@@ -139,7 +139,7 @@ func (c *Client) opening(o socks.Opening, file *os.File) error {
 	case file == nil:
 		return fmt.Errorf("open %v: without its socket", o)
 	}
-	if err := checkListener(file, o.Local); err != nil {
+	if err := checkSocket(file, o); err != nil {
 		return fmt.Errorf("open %v: %w", o, err)
 	}
 	// Remembered even when open fails: half an opening is closed too.
@@ -161,27 +161,41 @@ func (c *Client) closing(o socks.Opening) error {
 	return nil
 }
 
-// checkListener returns an error unless file is a TCP socket that listens on local.
-func checkListener(file *os.File, local netip.AddrPort) error {
+// checkSocket returns an error unless file is the socket that waits at o: a TCP socket that
+// listens there, or a UDP socket that is bound there and that no other socket can share the
+// port with.
+func checkSocket(file *os.File, o socks.Opening) error {
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var checkErr error
 	err = raw.Control(func(fd uintptr) {
-		protocol, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL)
-		if err != nil || protocol != unix.IPPROTO_TCP {
+		option := func(which int) int {
+			value, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, which)
+			if err != nil {
+				return -1
+			}
+			return value
+		}
+		switch {
+		case !o.UDP && option(unix.SO_PROTOCOL) != unix.IPPROTO_TCP:
 			checkErr = errors.New("not a TCP socket")
 			return
-		}
-		listens, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-		if err != nil || listens == 0 {
+		case !o.UDP && option(unix.SO_ACCEPTCONN) != 1:
 			checkErr = errors.New("the socket does not listen")
+			return
+		case o.UDP && option(unix.SO_PROTOCOL) != unix.IPPROTO_UDP:
+			checkErr = errors.New("not a UDP socket")
+			return
+		case o.UDP && (option(unix.SO_REUSEADDR) != 0 || option(unix.SO_REUSEPORT) != 0):
+			// With these options it could be bound to the port of another program.
+			checkErr = errors.New("the socket may share its port")
 			return
 		}
 		sa, err := unix.Getsockname(int(fd))
 		sa4, ok := sa.(*unix.SockaddrInet4)
-		if err != nil || !ok || netip.AddrPortFrom(netip.AddrFrom4(sa4.Addr), uint16(sa4.Port)) != local {
+		if err != nil || !ok || netip.AddrPortFrom(netip.AddrFrom4(sa4.Addr), uint16(sa4.Port)) != o.Local {
 			checkErr = errors.New("the socket listens elsewhere")
 		}
 	})

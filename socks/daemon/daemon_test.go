@@ -288,7 +288,11 @@ type firewall struct {
 func (f *firewall) note(what string, o socks.Opening) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.log = append(f.log, fmt.Sprintf("%s %s %s", what, o.Peer, o.Local))
+	line := fmt.Sprintf("%s %s %s", what, o.Peer, o.Local)
+	if o.UDP {
+		line += " udp"
+	}
+	f.log = append(f.log, line)
 	if what == "open" {
 		return f.fail
 	}
@@ -673,6 +677,21 @@ func TestBadChild(t *testing.T) {
 	require.NoError(t, err)
 	silent := os.NewFile(uintptr(unbound), "silent")
 	defer silent.Close()
+	// datagrams returns a UDP socket that is bound, with an option of SOL_SOCKET on.
+	datagrams := func(option int) (*os.File, netip.AddrPort) {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		file := os.NewFile(uintptr(fd), "datagrams")
+		t.Cleanup(func() { file.Close() })
+		require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1))
+		require.NoError(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+		sa, err := unix.Getsockname(fd)
+		require.NoError(t, err)
+		return file, at(fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port))
+	}
+	alone, aloneAt := datagrams(unix.SO_BROADCAST)
+	shared, sharedAt := datagrams(unix.SO_REUSEADDR)
+	balanced, balancedAt := datagrams(unix.SO_REUSEPORT)
 
 	t.Run("refused", func(t *testing.T) {
 		for _, c := range []struct {
@@ -682,8 +701,8 @@ func TestBadChild(t *testing.T) {
 			file *os.File
 			err  string
 		}{
-			{"well-known port", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:22")}, local, "port 22 is not for BIND"},
-			{"the configured port", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:1080")}, local, "port 1080 is not for BIND"},
+			{"well-known port", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:22")}, local, "port 22 is not for BIND or UDP ASSOCIATE"},
+			{"the configured port", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:1080")}, local, "port 1080 is not for BIND or UDP ASSOCIATE"},
 			{"another's port", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:8080")}, local, "the socket listens elsewhere"},
 			{"another's address", opOpen, socks.Opening{Peer: anyone, Local: at(fmt.Sprintf("127.0.0.2:%d", localPort))}, local, "the socket listens elsewhere"},
 			{"no socket", opOpen, socks.Opening{Peer: anyone, Local: here}, nil, "without its socket"},
@@ -691,6 +710,12 @@ func TestBadChild(t *testing.T) {
 			{"does not listen", opOpen, socks.Opening{Peer: anyone, Local: here}, silent, "the socket does not listen"},
 			{"IPv6", opOpen, socks.Opening{Peer: netip.MustParseAddr("::"), Local: here}, local, "not IPv4"},
 			{"nothing", opOpen, socks.Opening{}, local, "not IPv4"},
+			{"a UDP socket for a TCP port", opOpen, socks.Opening{Peer: anyone, Local: aloneAt}, alone, "not a TCP socket"},
+			{"a TCP socket for a UDP port", opOpen, socks.Opening{Peer: anyone, Local: here, UDP: true}, local, "not a UDP socket"},
+			{"another's UDP port", opOpen, socks.Opening{Peer: anyone, Local: sharedAt, UDP: true}, alone, "the socket listens elsewhere"},
+			{"a UDP port that others may bind", opOpen, socks.Opening{Peer: anyone, Local: sharedAt, UDP: true}, shared, "the socket may share its port"},
+			{"a UDP port in a group", opOpen, socks.Opening{Peer: anyone, Local: balancedAt, UDP: true}, balanced, "the socket may share its port"},
+			{"the configured port by UDP", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:1080"), UDP: true}, alone, "port 1080 is not for"},
 			{"close what is not open", opClose, socks.Opening{Peer: anyone, Local: here}, nil, "is not open"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
@@ -707,6 +732,19 @@ func TestBadChild(t *testing.T) {
 				assert.Empty(t, fw.noted())
 			})
 		}
+	})
+
+	t.Run("a UDP port is another than the TCP port of the same number", func(t *testing.T) {
+		var fw firewall
+		child, end := badChild(t, &fw)
+		var e service.Encoder
+		encodeOpening(&e, socks.Opening{Peer: anyone, Local: aloneAt, UDP: true})
+		require.NoError(t, child.Call(t.Context(), opOpen, e.Bytes(), nil, alone))
+		var tcp service.Encoder
+		encodeOpening(&tcp, socks.Opening{Peer: anyone, Local: aloneAt})
+		require.ErrorContains(t, child.Call(t.Context(), opClose, tcp.Bytes(), nil), "is not open")
+		end()
+		assert.Equal(t, fmt.Sprintf("open 0.0.0.0 %[1]s udp\nclose 0.0.0.0 %[1]s udp", aloneAt), fw.noted())
 	})
 
 	t.Run("twice and too many", func(t *testing.T) {
@@ -812,7 +850,7 @@ func FuzzDecode(f *testing.F) {
 	encodeHits(&e, []uint64{1, 2})
 	f.Add(e.Bytes())
 	e = service.Encoder{}
-	encodeOpening(&e, socks.Opening{Peer: netip.MustParseAddr("1.2.3.4"), Local: netip.MustParseAddrPort("1.2.3.4:5")})
+	encodeOpening(&e, socks.Opening{Peer: netip.MustParseAddr("1.2.3.4"), Local: netip.MustParseAddrPort("1.2.3.4:5"), UDP: true})
 	f.Add(e.Bytes())
 	f.Fuzz(func(t *testing.T, body []byte) {
 		d := service.NewDecoder(body)

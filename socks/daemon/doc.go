@@ -22,7 +22,7 @@
 //
 // socksd reads what strangers send, so PID 1 bounds what it can be made to do: there are at most
 // as many openings as max-connections; an opening is on a port of 1024..65535 other than the
-// configured one, and socksd has to show the socket that listens there, so that
-// it can open no other program's port. A message that is not as agreed ends the process.
+// configured one, and socksd has to show the socket that listens there, or the UDP socket that
+// has the port alone, so that it can open no other program's port. A message that is not as agreed ends the process.
 // When it ends, however it does, Client closes every opening that is left.
 package daemon

@@ -139,8 +139,9 @@ func decodeHits(d *service.Decoder) []uint64 {
 func encodeOpening(e *service.Encoder, o socks.Opening) {
 	e.Addr(o.Peer)
 	e.AddrPort(o.Local)
+	e.Bool(o.UDP)
 }
 
 func decodeOpening(d *service.Decoder) socks.Opening {
-	return socks.Opening{Peer: d.Addr(), Local: d.AddrPort()}
+	return socks.Opening{Peer: d.Addr(), Local: d.AddrPort(), UDP: d.Bool()}
 }
