@@ -25,7 +25,7 @@ type ownProbe struct{ fd int }
 func (p *ownProbe) checkForeign(addr netip.Addr) error {
 	if !addr.Is4() || addr.As4()[0] == 0 || addr.IsLoopback() || addr.IsMulticast() ||
 		addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-		return fmt.Errorf("%s is not the address of another machine", addr)
+		return notAllowed("%s is not the address of another machine", addr)
 	}
 	if p.fd == none {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -42,7 +42,7 @@ func (p *ownProbe) checkForeign(addr netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("bind to check %s: %w", addr, err)
 	}
-	return fmt.Errorf("%s is an address of this machine or a broadcast", addr)
+	return notAllowed("%s is an address of this machine or a broadcast", addr)
 }
 
 func (p *ownProbe) close() {

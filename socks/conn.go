@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"time"
@@ -32,7 +31,9 @@ type conn struct {
 	number               uint64
 	client, remote, call int // descriptors: see role
 	state                state
-	queued               bool // is in Server.ready
+	step                 step  // of the handshake
+	version              uint8 // of the protocol, in which the client is answered
+	queued               bool  // is in Server.ready
 	over                 bool
 	watched              bool // see watchPeers
 	tx, rx               flow // client to server, server to client
@@ -124,7 +125,7 @@ func (s *Server) event(c *conn, is role, events uint32) {
 	}
 	switch {
 	case c.state == handshaking && is == ofClient && c.tx.try:
-		s.readRequest(c)
+		s.readHandshake(c)
 	case c.state == connecting && is == ofRemote:
 		var err error
 		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
@@ -177,68 +178,6 @@ func socketError(fd int) error {
 	return unix.Errno(n)
 }
 
-// readRequest reads the client's request once it is complete.
-func (s *Server) readRequest(c *conn) {
-	b := s.scratch[:maxRequest]
-	// The request stays in the kernel until it is complete, so that a connection needs no
-	// memory for it. What comes after it stays there for the relay.
-	n, err := receive(c.client, b, unix.MSG_PEEK)
-	if err == unix.EAGAIN {
-		return
-	}
-	if err == nil && n == 0 {
-		err = io.EOF
-	}
-	if err != nil {
-		s.end(c, fmt.Errorf("read request: %w", err))
-		return
-	}
-	req, length, err := parseRequest(b[:n])
-	if err != nil {
-		s.end(c, fmt.Errorf("request: %w", err))
-		return
-	}
-	c.last = s.now
-	if length == 0 {
-		if c.tx.ending {
-			s.end(c, fmt.Errorf("read request: %w", io.ErrUnexpectedEOF))
-		}
-		return
-	}
-	if _, err := receive(c.client, b[:length], unix.MSG_TRUNC); err != nil {
-		s.end(c, fmt.Errorf("read request: %w", err))
-		return
-	}
-	c.tx.try = n > length || c.tx.ending // more has come already
-	s.leavePending(c)
-	c.user = req.user
-	c.attempt = &attempt{request: req, deadline: s.now + s.limits.connect}
-	if req.host == "" {
-		s.resolved(c, []netip.Addr{req.addr})
-		return
-	}
-	if err := s.allowName(c); err != nil {
-		s.end(c, err)
-		return
-	}
-	s.enter(c, resolving, s.limits.connect)
-	s.addTask(c, &s.names, func(ctx context.Context) {
-		addrs, err := s.resolve(ctx, req.host)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if c.over {
-			return
-		}
-		s.tick()
-		c.attempt.task = nil
-		if err != nil {
-			s.end(c, err)
-			return
-		}
-		s.resolved(c, addrs)
-	}, nil)
-}
-
 // resolved continues with the addresses of a request.
 func (s *Server) resolved(c *conn, addrs []netip.Addr) {
 	c.attempt.addrs = addrs
@@ -258,7 +197,7 @@ func (s *Server) allow(c *conn, dst netip.AddrPort) error {
 	}
 	c.rule, c.dst = rule, dst
 	if action == Deny {
-		return fmt.Errorf("rule %d denies %s", rule, dst)
+		return notAllowed("rule %d denies %s", rule, dst)
 	}
 	c.judged = dst
 	return nil
@@ -278,7 +217,7 @@ func (s *Server) allowName(c *conn) error {
 	}
 	s.hits[rule]++
 	c.rule = rule
-	return fmt.Errorf("rule %d denies every address that %s may have", rule, c.attempt.host)
+	return notAllowed("rule %d denies every address that %s may have", rule, c.attempt.host)
 }
 
 // reachable returns an error if no client may be connected to addr.
@@ -371,7 +310,15 @@ func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 	s.enter(c, established, never)
 	s.checkAt = min(s.checkAt, c.born+s.limits.watch)
 	s.log.line(func() string { return fmt.Sprintf("connection %d opened: %s", c.number, c) })
-	if err := reply(c.client, replyGranted, dst); err != nil {
+	told := dst
+	var err error
+	if c.version == version5 && typ == Out {
+		told, err = localAddr(c.remote) // RFC 1928, section 6
+	}
+	if err == nil {
+		err = c.grant(told)
+	}
+	if err != nil {
 		s.abort(c, err, ofClient)
 		return
 	}
@@ -510,7 +457,7 @@ func (s *Server) awaitCall(c *conn) {
 		return
 	}
 	s.enter(c, calling, s.limits.bind)
-	err := reply(c.client, replyGranted, c.attempt.local)
+	err := c.grant(c.attempt.local)
 	if err == nil {
 		// If somebody has called already, there is an event at once.
 		err = s.poller.add(c.call, ofCall, c.number)
@@ -536,7 +483,7 @@ func (s *Server) called(c *conn) {
 			err = fmt.Errorf("call: %w", err)
 		}
 	} else if caller.Addr() != a.peer {
-		err = fmt.Errorf("call from %s, not from %s", caller, a.peer)
+		err = notAllowed("call from %s, not from %s", caller, a.peer)
 	}
 	if err == nil {
 		err = s.poller.add(fd, ofRemote, c.number)
@@ -600,7 +547,7 @@ func (s *Server) end(c *conn, err error) {
 		closeSocket(c.client)
 	} else {
 		verb = "refused"
-		reply(c.client, replyRejected, netip.AddrPort{}) // if the client is still there
+		c.refuse(err)
 		hangUp(c.client)
 	}
 	if c.remote != none {
@@ -620,16 +567,6 @@ func (s *Server) end(c *conn, err error) {
 		return fmt.Sprintf("connection %d %s: %s tx=%d rx=%d duration=%v reason=%q", c.number, verb, c,
 			c.tx.moved, c.rx.moved, (s.seen - c.came).Round(time.Millisecond), reason)
 	})
-}
-
-// reply sends the 8 bytes of a reply. It never blocks: the socket has at most 8 other bytes
-// to send.
-func reply(fd int, code byte, addr netip.AddrPort) error {
-	var b [8]byte
-	if _, err := send(fd, appendReply(b[:0], code, addr)); err != nil {
-		return fmt.Errorf("reply: %w", err)
-	}
-	return nil
 }
 
 // String returns what the opening and the closing line of c have in common.

@@ -1,11 +1,21 @@
-// Package socks is a SOCKS4 server for small routers. It lets TCP clients through a
+// Package socks is a SOCKS server for small routers, of versions 4 and 5. It lets TCP clients through a
 // firewall with CONNECT and BIND, as far as an access list allows, and behaves as
 // MikroTik's manual page "SOCKS" describes.
 //
-// The protocol is that of the memos "SOCKS: A protocol for TCP proxy across
+// Version 4 is that of the memos "SOCKS: A protocol for TCP proxy across
 // firewalls" and "SOCKS 4A: A Simple Extension to SOCKS 4 Protocol" by Ying-Da
 // Lee. Replies are 90 (granted) and 91 (rejected or failed); 92 and 93 are
 // never sent, because the server asks no identd: the user id is only shown.
+//
+// Version 5 is that of RFC 1928. Destinations are IPv4 addresses and names; an IPv6 address
+// gets reply 8. Replies say what happened: 1 failed, 2 not allowed (by a rule, or an address
+// of this machine), 3 no route, 4 the host does not answer or the name does not exist,
+// 5 refused, 6 timed out, 7 not a command of this server. The address in the reply to
+// a CONNECT is that of the server's own end of the connection. A client that is refused
+// before it has a method, because all slots are taken for example, gets method FF.
+//
+// Config.Version 4 serves version 4 alone: a client of version 5 gets 91, a reply of version 4.
+// Config.Version 5 serves both.
 //
 // # What it promises
 //

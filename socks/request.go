@@ -8,40 +8,42 @@ import (
 	"net/netip"
 )
 
-// The bytes of the protocol, from the memo.
+// The bytes of version 4, from the memo. The commands are those of version 5 too.
 const (
-	version        = 4
+	version4       = 4
 	commandConnect = 1
 	commandBind    = 2
 	replyGranted   = 90
 	replyRejected  = 91
 )
 
-// maxField is the length of the longest user id and of the longest host name.
+// maxField is the length in bytes of the longest user id, host name, name of a user and
+// password.
 const maxField = 255
 
-// maxRequest is the length of the longest request: VN, CD, DSTPORT, DSTIP, then
-// the user id and the host name with their NULs.
+// maxRequest is the length of the longest request of version 4: VN, CD, DSTPORT, DSTIP, then
+// the user id and the host name with their NULs. No message of version 5 is longer.
 const maxRequest = 8 + 2*(maxField+1)
 
 // request is the request of a client.
 type request struct {
 	command byte
-	// addr is DSTIP; 0.0.0.0 asks for a BIND for anyone. It means nothing if there is a
-	// host.
+	// addr is the destination; 0.0.0.0 asks for a BIND for anyone. It means nothing if
+	// there is a host.
 	addr netip.Addr
 	port uint16
+	// user is the user id of version 4.
 	user string
-	// host is the name of a SOCKS 4a request, else empty.
+	// host is the name of the destination, if the client gave a name.
 	host string
 }
 
-// parseRequest reads the request at the beginning of b and returns its length. n is 0 if
-// more bytes are needed, which is never so for maxRequest bytes. An invalid request is an
-// error as early as possible: version, command, CONNECT to port 0, a user id or host name
-// of more than 255 bytes, an empty host name.
-func parseRequest(b []byte) (r request, n int, err error) {
-	if len(b) >= 1 && b[0] != version {
+// parseRequest4 reads the request of version 4 at the beginning of b and returns its length.
+// n is 0 if more bytes are needed, which is never so for maxRequest bytes. An invalid request
+// is an error as early as possible: version, command, CONNECT to port 0, a user id or host
+// name of more than 255 bytes, an empty host name.
+func parseRequest4(b []byte) (r request, n int, err error) {
+	if len(b) >= 1 && b[0] != version4 {
 		return request{}, 0, fmt.Errorf("version %d is not 4", b[0])
 	}
 	if len(b) >= 2 && b[1] != commandConnect && b[1] != commandBind {
@@ -89,9 +91,9 @@ func field(name string, b []byte) (value []byte, complete bool, err error) {
 	return b[:end], true, nil
 }
 
-// appendReply appends the 8 bytes of a reply. An addr that is not IPv4 is
+// appendReply4 appends the 8 bytes of a reply of version 4. An addr that is not IPv4 is
 // written as 0.0.0.0:0, which the memo lets a client ignore.
-func appendReply(b []byte, code byte, addr netip.AddrPort) []byte {
+func appendReply4(b []byte, code byte, addr netip.AddrPort) []byte {
 	b = append(b, 0, code)
 	if !addr.Addr().Is4() {
 		return append(b, 0, 0, 0, 0, 0, 0)

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestParseRequest(t *testing.T) {
+func TestParseRequest4(t *testing.T) {
 	long := strings.Repeat("u", 255)
 	ip := netip.MustParseAddr
 	for _, c := range []struct {
@@ -57,7 +57,7 @@ func TestParseRequest(t *testing.T) {
 		{name: "empty host name", in: "\x04\x01\x00\x50\x00\x00\x00\x01\x00\x00", err: "empty host name"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, n, err := parseRequest([]byte(c.in))
+			got, n, err := parseRequest4([]byte(c.in))
 			if c.err != "" {
 				require.EqualError(t, err, c.err)
 				return
@@ -71,11 +71,11 @@ func TestParseRequest(t *testing.T) {
 			assert.Equal(t, len(c.in), n)
 
 			for i := range len(c.in) {
-				_, n, err := parseRequest([]byte(c.in[:i]))
+				_, n, err := parseRequest4([]byte(c.in[:i]))
 				require.NoError(t, err, "the first %d bytes", i)
 				require.Zero(t, n, "the first %d bytes", i)
 			}
-			got, n, err = parseRequest([]byte(c.in + "\x00data\x04\x01"))
+			got, n, err = parseRequest4([]byte(c.in + "\x00data\x04\x01"))
 			require.NoError(t, err)
 			assert.Equal(t, c.want, got, "with data behind")
 			assert.Equal(t, len(c.in), n, "with data behind")
@@ -83,7 +83,7 @@ func TestParseRequest(t *testing.T) {
 	}
 }
 
-func TestAppendReply(t *testing.T) {
+func TestAppendReply4(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		code byte
@@ -94,14 +94,14 @@ func TestAppendReply(t *testing.T) {
 		{"rejected", replyRejected, netip.AddrPort{}, "\x00\x5b\x00\x00\x00\x00\x00\x00"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, c.want, string(appendReply(nil, c.code, c.addr)))
+			assert.Equal(t, c.want, string(appendReply4(nil, c.code, c.addr)))
 		})
 	}
 }
 
-// FuzzParseRequest checks that it does not matter how the bytes are divided: the first prefix
+// FuzzParseRequest4 checks that it does not matter how the bytes are divided: the first prefix
 // that is a request or an error decides, and one of maxRequest bytes always does.
-func FuzzParseRequest(f *testing.F) {
+func FuzzParseRequest4(f *testing.F) {
 	for _, s := range []string{
 		"\x04\x01\x00\x50\x0a\x05\x08\x08fred\x00GET /",
 		"\x04\x02\x00\x00\x00\x00\x00\x00root\x00",
@@ -111,7 +111,7 @@ func FuzzParseRequest(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		whole, n, err := parseRequest(b)
+		whole, n, err := parseRequest4(b)
 		require.LessOrEqual(t, n, min(len(b), maxRequest))
 		if err != nil {
 			require.Zero(t, n)
@@ -123,7 +123,7 @@ func FuzzParseRequest(f *testing.F) {
 		require.LessOrEqual(t, len(whole.user), maxField)
 		require.LessOrEqual(t, len(whole.host), maxField)
 		for i := range len(b) {
-			part, m, partErr := parseRequest(b[:i])
+			part, m, partErr := parseRequest4(b[:i])
 			switch {
 			case m > 0:
 				require.Equal(t, n, m)

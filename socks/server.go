@@ -113,7 +113,7 @@ var (
 // ErrClosed is returned by Configure after Shutdown.
 var ErrClosed = errors.New("the SOCKS server has been shut down")
 
-// Server is a SOCKS4 server. Its methods may be called from any goroutine.
+// Server is a SOCKS server. Its methods may be called from any goroutine.
 //
 // One goroutine, the loop, waits for every socket of the server and does everything that
 // does not block. Other goroutines resolve names and open the firewall.
@@ -368,8 +368,7 @@ func (s *Server) take(fd int, src netip.AddrPort) {
 	if limit := s.cfg.MaxConnections; len(s.conns) >= limit {
 		oldest := s.pending.Front()
 		if oldest == nil {
-			reply(fd, replyRejected, netip.AddrPort{})
-			hangUp(fd)
+			s.turnAway(fd)
 			s.log.printf("connection refused: src=%s reason=%q", src, fmt.Sprintf("all %d connections are taken", limit))
 			return
 		}
@@ -377,7 +376,7 @@ func (s *Server) take(fd int, src netip.AddrPort) {
 	}
 	s.last++
 	c := &conn{
-		number: s.last, client: fd, remote: none, call: none, src: src,
+		number: s.last, client: fd, remote: none, call: none, src: src, version: uint8(s.cfg.Version),
 		came: s.seen, born: s.now, last: s.now, typ: Unknown, rule: noRule,
 	}
 	c.waiting = s.pending.PushBack(c)
@@ -389,5 +388,5 @@ func (s *Server) take(fd int, src netip.AddrPort) {
 		s.end(c, err)
 		return
 	}
-	s.readRequest(c) // it is mostly there already: clients do not wait to be accepted
+	s.readHandshake(c) // it is mostly there already: clients do not wait to be accepted
 }

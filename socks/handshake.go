@@ -1,0 +1,152 @@
+package socks
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// step is the message for which a connection in the state handshaking waits.
+type step uint8
+
+const (
+	stepFirst   step = iota // a request of version 4, or a greeting of version 5
+	stepRequest             // a request of version 5
+)
+
+// readHandshake reads the messages of c's client that have come.
+func (s *Server) readHandshake(c *conn) {
+	for more := true; more; {
+		more = s.readMessage(c)
+	}
+}
+
+// readMessage reads one message of c's handshake once it is complete, and does what it asks
+// for. It reports whether the next one may be there too.
+func (s *Server) readMessage(c *conn) (more bool) {
+	b := s.scratch[:maxRequest]
+	// A message stays in the kernel until it is complete, so that a connection needs no
+	// memory for it. What comes after the last one stays there for the relay.
+	n, err := receive(c.client, b, unix.MSG_PEEK)
+	if err == unix.EAGAIN {
+		return false
+	}
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	if err != nil {
+		s.end(c, fmt.Errorf("read request: %w", err))
+		return false
+	}
+	b = b[:n]
+	if c.step == stepFirst {
+		c.version = s.versionOf(b[0])
+	}
+	switch {
+	case c.step == stepRequest:
+		r, length, err := parseRequest5(b)
+		if s.consume(c, b, length, err) {
+			s.requested(c, r)
+		}
+	case c.version == version5:
+		methods, length, err := parseGreeting(b)
+		// The methods are in b, which consume leaves as it is.
+		return s.consume(c, b, length, err) && s.greeted(c, methods) && c.tx.try
+	default:
+		r, length, err := parseRequest4(b)
+		if s.consume(c, b, length, err) {
+			c.user = r.user
+			s.requested(c, r)
+		}
+	}
+	return false
+}
+
+// versionOf returns the version in which a client is answered whose first byte is that.
+func (s *Server) versionOf(first byte) uint8 {
+	if s.cfg.Version == version5 && first != version4 {
+		return version5
+	}
+	return version4
+}
+
+// consume removes a message of length bytes from the client's socket, of the bytes b that
+// have come. It reports whether there is a message: with length 0 more bytes are needed, and
+// err is what is wrong with the message. In that case c ends.
+func (s *Server) consume(c *conn, b []byte, length int, err error) bool {
+	if err != nil {
+		s.end(c, fmt.Errorf("request: %w", err))
+		return false
+	}
+	c.last = s.now
+	if length == 0 {
+		if c.tx.ending {
+			s.end(c, fmt.Errorf("read request: %w", io.ErrUnexpectedEOF))
+		}
+		return false
+	}
+	if _, err := receive(c.client, b[:length], unix.MSG_TRUNC); err != nil {
+		s.end(c, fmt.Errorf("read request: %w", err))
+		return false
+	}
+	c.tx.try = len(b) > length || c.tx.ending // more has come already
+	return true
+}
+
+// greeted chooses one of the methods that a client of version 5 offers. It reports whether
+// the handshake goes on.
+func (s *Server) greeted(c *conn, methods []byte) bool {
+	if bytes.IndexByte(methods, methodNone) < 0 {
+		s.end(c, fmt.Errorf("greeting: the client does not offer method %d", methodNone))
+		return false
+	}
+	c.step = stepRequest
+	if err := reply(c.client, []byte{version5, methodNone}); err != nil {
+		s.end(c, err)
+		return false
+	}
+	return true
+}
+
+// requested begins to do what a client asks for.
+func (s *Server) requested(c *conn, r request) {
+	s.leavePending(c)
+	c.attempt = &attempt{request: r, deadline: s.now + s.limits.connect}
+	if r.command == commandAssociate {
+		s.associate(c)
+		return
+	}
+	if r.host == "" {
+		s.resolved(c, []netip.Addr{r.addr})
+		return
+	}
+	if err := s.allowName(c); err != nil {
+		s.end(c, err)
+		return
+	}
+	s.enter(c, resolving, s.limits.connect)
+	s.addTask(c, &s.names, func(ctx context.Context) {
+		addrs, err := s.resolve(ctx, r.host)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if c.over {
+			return
+		}
+		s.tick()
+		c.attempt.task = nil
+		if err != nil {
+			s.end(c, nameError{err})
+			return
+		}
+		s.resolved(c, addrs)
+	}, nil)
+}
+
+// associate begins a UDP ASSOCIATE.
+func (s *Server) associate(c *conn) {
+	s.end(c, replyError{reply5Command, "UDP ASSOCIATE is off"})
+}
