@@ -22,8 +22,10 @@ type command struct {
 	where, find bool
 	// shows is set if the command only prints text.
 	shows bool
-	// needs is the request that the command makes, if not every system carries it out.
+	// needs is the request that the command makes, if not every system carries it out. able
+	// reports whether a system can do what the command does; nil is always.
 	needs Request
+	able  func(Live) bool
 	run   func(*execution, *menu, arguments) error
 }
 
@@ -65,7 +67,10 @@ var (
 	setItems = command{name: "set", help: "change properties of items", properties: true, run: (*execution).setItems,
 		positional: []string{"numbers"}, arguments: []argument{numbersArgument}}
 	removeItems = itemCommand("remove", "remove items", (*execution).remove)
-	moveItems   = command{name: "move", help: "move items to the place before another", run: (*execution).move,
+	// removeConnections is remove for rows that only the system has.
+	removeConnections = command{name: "remove", help: "end connections", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
+		able: func(l Live) bool { return l.CloseConnections != nil }, run: (*execution).removeLive}
+	moveItems = command{name: "move", help: "move items to the place before another", run: (*execution).move,
 		positional: []string{"numbers", "destination"},
 		arguments:  []argument{numbersArgument, itemArgument("destination", "at the end", "item to move them before")}}
 	enableItems  = itemCommand("enable", "enable items", (*execution).enable)
@@ -141,6 +146,8 @@ var (
 	ruleCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
 	accessCommands = append(slices.Clone(ruleCommands), checkCommand)
 	liveCommands   = []command{printTable}
+	// connectionCommands are those of a menu whose rows have a removal.
+	connectionCommands = []command{removeConnections, findItems, printTable}
 
 	setClockCommand = command{name: "set", help: "set the time of day", needs: SetClock, run: (*execution).setClock,
 		arguments: []argument{

@@ -112,6 +112,8 @@ type Result struct {
 	Repeat time.Duration
 	Follow bool
 
+	// Removal is what the line removes of what only the system has: see Removal.CarryOut.
+	Removal Removal
 	// Added is the item that the line or Do has added, the last if there are several, or 0.
 	Added ID
 
@@ -223,6 +225,7 @@ func (s *Session) execution(cfg Config, live Live) *execution {
 	x := &execution{
 		menus: menus, path: s.path, width: s.Width, cfg: cfg.Clone(), live: live,
 		file: s.file, older: s.older, there: s.there, printed: s.numbers, numbers: map[string][]key{}, repeated: s.repeated != "", seen: s.seen,
+		listed: map[string][]row{},
 	}
 	x.identify()
 	return x

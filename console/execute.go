@@ -21,6 +21,9 @@ type execution struct {
 	before [lists][]ID
 	live   Live
 	links  []netcfg.LinkState // of live, once asked
+	// listed has for each menu with removable rows, by its path, those that are there: once
+	// asked, and without what this line removes.
+	listed map[string][]row
 	// file is set for a line of a file: then no menu with settings is hidden. older is set if
 	// an earlier version may have written it.
 	file, older bool
@@ -124,7 +127,7 @@ func (x *execution) below(m *menu) (menus []*menu, commands []command) {
 		}
 	}
 	for _, c := range append(slices.Clone(m.commands), exportCommand) {
-		if c.needs == None || slices.Contains(x.live.Requests, c.needs) {
+		if (c.needs == None || slices.Contains(x.live.Requests, c.needs)) && (c.able == nil || c.able(x.live)) {
 			commands = append(commands, c)
 		}
 	}

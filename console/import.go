@@ -18,7 +18,7 @@ var importCommand = command{name: "import", help: "run lines as export writes th
 // already, with the same properties, is not added again: an export can be imported where it
 // came from. check, unless it is nil, reports what is wrong with the new configuration as a
 // whole. If a line fails, or makes check fail, the error says which, and the Result has cfg. A
-// line that makes a Request or repeats itself is an error.
+// line that makes a Request, repeats itself or has a Removal is an error.
 func (s *Session) Import(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
 	lines := importLines(text)
 	whole, err := s.runImport(cfg, live, lines)
@@ -66,7 +66,7 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 	}
 	for _, line := range lines {
 		result, err := session.execute(whole.Config, live, line.text, line.first)
-		if err == nil && (result.Request != None || result.Repeat > 0) {
+		if err == nil && (result.Request != None || result.Repeat > 0 || !result.Removal.empty()) {
 			err = errors.New("this command does not belong in an import")
 		}
 		if err != nil {

@@ -141,6 +141,13 @@ func (x *execution) keys(m *menu) ([]key, error) {
 		}
 		return keys, err
 	}
+	if m.removable() {
+		rows, err := x.removableRows(m)
+		for _, r := range rows {
+			keys = append(keys, r.key)
+		}
+		return keys, err
+	}
 	for _, id := range *m.items.ids(&x.cfg) {
 		keys = append(keys, key{id: id})
 	}

@@ -17,6 +17,9 @@ type Live struct {
 	Links func() ([]netcfg.LinkState, error)
 	// Connections lists the connections of the SOCKS server.
 	Connections func() ([]socks.Connection, error)
+	// CloseConnections ends the connections of the SOCKS server that have these numbers.
+	// Numbers of connections that have ended meanwhile do not matter.
+	CloseConnections func(numbers []uint64) error
 	// Hits counts the requests that each rule of /ip socks access has decided, in the order
 	// of the rules.
 	Hits func() ([]uint64, error)

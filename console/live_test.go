@@ -23,6 +23,7 @@ func fullLive() Live {
 		c.Age, c.Idle, c.UserID = 65*time.Second, 1500*time.Millisecond, "a user"
 		return []socks.Connection{c, {Src: netip.MustParseAddrPort("192.168.0.3:1"), Type: socks.Unknown}}, nil
 	}
+	l.CloseConnections = func([]uint64) error { return errors.New("called before the line is done") }
 	l.Hits = func() ([]uint64, error) { return []uint64{7, 12345}, nil }
 	l.Openings = func() []firewall.Opening {
 		return []firewall.Opening{{Peer: netip.MustParseAddr("10.5.8.8"), Local: netip.MustParseAddr("10.1.0.104"), Port: 40000}, {Port: 40001}}
@@ -391,7 +392,7 @@ func TestFollowTable(t *testing.T) {
 func TestUnwired(t *testing.T) {
 	for _, line := range []string{"/user print", "/system logging print", "/system clock print", "/ip arp print", "/ip firewall connection print",
 		"/ping 10.0.0.1", "/tool traceroute 10.0.0.1", "/system reset-configuration", "/system clock set time=00:00:00",
-		"/system upgrade http://host/x", "/system ntp client print", "/partitions print"} {
+		"/system upgrade http://host/x", "/system ntp client print", "/partitions print", "/ip socks connections remove 0"} {
 		_, err := new(Session).Execute(Default(), testLive(), line)
 		assert.ErrorContains(t, err, "bad command name", line)
 	}

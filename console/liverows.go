@@ -166,7 +166,7 @@ func (x *execution) connectionRows() ([]row, error) {
 		if c.UserID != "" {
 			pairs = append(pairs, textPair("user-id", c.UserID))
 		}
-		rows[i] = row{id: firstLive | ID(c.Number), pairs: pairs}
+		rows[i] = row{id: firstLive | ID(c.Number), pairs: pairs, removal: func(r *Removal) { r.Connections = append(r.Connections, c.Number) }}
 	}
 	return rows, nil
 }

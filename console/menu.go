@@ -408,7 +408,7 @@ var menus = []*menu{
 		),
 	},
 	{
-		path: "ip socks connections", help: "connections through the SOCKS server", commands: liveCommands,
+		path: "ip socks connections", help: "connections through the SOCKS server", commands: connectionCommands,
 		rows:    (*execution).connectionRows,
 		columns: []column{{"src-address", 26}, {"dst-address", 26}, {"tx", 10}, {"rx", 0}},
 		readOnly: []readOnly{
@@ -566,6 +566,11 @@ func (m *menu) name() string { return m.path[strings.LastIndexByte(m.path, ' ')+
 
 // parent is the path without its last word.
 func (m *menu) parent() string { return m.path[:max(0, strings.LastIndexByte(m.path, ' '))] }
+
+// removable reports whether rows of m that only the system has can be removed.
+func (m *menu) removable() bool {
+	return m.items == nil && slices.ContainsFunc(m.commands, func(c command) bool { return c.name == "remove" })
+}
 
 // property returns the property of that exact name.
 func (m *menu) property(name string) (property, bool) {

@@ -29,9 +29,6 @@ func (x *execution) print(m *menu, a arguments) error {
 		fmt.Fprintln(&x.out, len(rows))
 		return nil
 	}
-	if m.items != nil || m.allLinks {
-		x.number(m, rows)
-	}
 	follow := slices.Contains(a.words, followWord.Name)
 	if follow {
 		rows = x.news(rows)
@@ -39,6 +36,9 @@ func (x *execution) print(m *menu, a arguments) error {
 		if x.repeated && len(rows) == 0 {
 			return nil
 		}
+	}
+	if m.items != nil || m.allLinks || m.removable() {
+		x.number(m, rows)
 	}
 	if m.legend != "" && !(follow && x.repeated) && !slices.Contains(a.words, terseWord.Name) {
 		x.out.WriteString(wrap(strings.Split(strings.ReplaceAll(m.legend, ", ", ",\n"), "\n"), x.width-1, "", "", "       "))

@@ -153,6 +153,8 @@ type row struct {
 	comment string
 	pairs   []Pair
 	line    string // of the log, as it is
+	// removal adds what the row shows to what is removed; nil if that is not possible.
+	removal func(*Removal)
 }
 
 // value is the text of the property of that name, "" if the row has none.
@@ -271,6 +273,8 @@ func (x *execution) rows(m *menu) ([]row, error) {
 // itemRows are the rows of a menu without what the system has added to the configuration.
 func (x *execution) itemRows(m *menu) ([]row, error) {
 	switch {
+	case m.removable():
+		return x.removableRows(m)
 	case m.rows != nil:
 		return m.rows(x)
 	case m.items != nil:

@@ -39,6 +39,9 @@ func (r *Router) execute(s *session.Session, line string) (console.Result, error
 	if err == nil && result.Request == console.SetClock {
 		err = r.setClock(result.Clock, kmsg.Uptime())
 	}
+	if err == nil {
+		err = result.Removal.CarryOut(r.live(r.snapshot()))
+	}
 	if err != nil {
 		return console.Result{}, err
 	}

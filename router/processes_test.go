@@ -117,6 +117,7 @@ func TestSocksService(t *testing.T) {
 	hits, err := s.hits()
 	require.NoError(t, err)
 	assert.Empty(t, hits)
+	require.NoError(t, s.closeConnections([]uint64{1}), "without a process there are none")
 
 	// A port that is free: another takes it at once if it is not.
 	c.Socks.Enabled, c.Socks.Port = true, freePort(t)
@@ -134,6 +135,21 @@ func TestSocksService(t *testing.T) {
 		return err == nil && len(connections) == 1
 	}, 30*time.Second, time.Millisecond)
 	require.NoError(t, s.Health())
+	other, err := net.Dial("tcp4", address)
+	require.NoError(t, err)
+	defer other.Close()
+	require.NoError(t, other.SetDeadline(time.Now().Add(30*time.Second)))
+	require.Eventually(t, func() bool {
+		connections, err = s.connections()
+		return err == nil && len(connections) == 2
+	}, 30*time.Second, time.Millisecond)
+	require.NoError(t, s.closeConnections([]uint64{connections[1].Number, 99}))
+	connections, err = s.connections()
+	require.NoError(t, err)
+	assert.Len(t, connections, 1, "it is gone at once")
+	_, err = io.ReadAll(other)
+	require.NoError(t, err)
+	assert.Contains(t, said(), `reason="removed"`)
 	assert.Contains(t, said(), fmt.Sprintf("socks accepts on port %d after ", c.Socks.Port))
 
 	// Another port: who is connected stays.

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -24,6 +25,7 @@ import (
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/password"
+	"github.com/postern-router/postern/socks"
 	"github.com/postern-router/postern/store"
 )
 
@@ -222,6 +224,10 @@ func (s *fakeService) Show(live *console.Live) {
 		}
 		return make([]uint64, len(s.config.Socks.Access)), nil
 	}
+	live.Connections = func() ([]socks.Connection, error) {
+		return []socks.Connection{{Number: 7, Type: socks.Out}, {Number: 8, Type: socks.Out}}, nil
+	}
+	live.CloseConnections = func(numbers []uint64) error { return s.rig.call(fmt.Sprint("close ", numbers)) }
 }
 
 // newRig returns a router that has not started, of a board with a WAN and a LAN port.

@@ -48,6 +48,26 @@ func TestSessions(t *testing.T) {
 	})
 }
 
+// What a line removes is removed when the whole line has succeeded, and what it changes is
+// applied.
+func TestRemoveConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.must("/ip socks connections remove [find]")
+		assert.Equal(t, []string{"close [7 8]"}, g.calls())
+		_, err := g.run(&session.Session{}, "/ip socks connections remove 0; /ip dns set servers=x")
+		require.Error(t, err)
+		assert.Empty(t, g.calls())
+		g.must("/ip socks connections remove 1; /system identity set name=gate")
+		calls := g.calls()
+		assert.Equal(t, "close [8]", calls[len(calls)-1])
+		assert.Contains(t, calls, "names")
+		g.fail("close [7]", errFake)
+		_, err = g.run(&session.Session{}, "/ip socks connections remove 0")
+		require.EqualError(t, err, "remove connections: refused by the test")
+	})
+}
+
 func TestSessionDiesInALine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := started(t)

@@ -59,7 +59,9 @@ func newSocksService(s *service.Supervisor, log *kmsg.Logger, fw openings) *sock
 
 func (*socksService) Name() string { return "socks" }
 
-func (s *socksService) Show(live *console.Live) { live.Connections, live.Hits = s.connections, s.hits }
+func (s *socksService) Show(live *console.Live) {
+	live.Connections, live.CloseConnections, live.Hits = s.connections, s.closeConnections, s.hits
+}
 
 // Health tells what the supervisor knows.
 func (s *socksService) Health() error { return s.process.Health() }
@@ -155,6 +157,17 @@ func (s *socksService) connections() ([]socks.Connection, error) {
 	ctx, cancel := service.WithTimeout(context.Background(), listTime)
 	defer cancel()
 	return client.Connections(ctx)
+}
+
+// closeConnections ends the connections with these numbers.
+func (s *socksService) closeConnections(numbers []uint64) error {
+	client, ok := s.process.Parent().(*daemon.Client)
+	if !ok {
+		return nil // without the process there are none
+	}
+	ctx, cancel := service.WithTimeout(context.Background(), askTime)
+	defer cancel()
+	return client.CloseConnections(ctx, numbers)
 }
 
 // hits returns how often each rule of the access list has decided.

@@ -556,7 +556,7 @@ func (s *Server) end(c *conn, err error) {
 	s.takeMemory(c)
 	log := s.log.line
 	switch err {
-	case errDisabled, errDeniedNow, errByUser, errShutdown:
+	case errDisabled, errDeniedNow, errRemoved, errShutdown:
 		log = s.log.unlimited
 	}
 	log(func() string {

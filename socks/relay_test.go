@@ -269,7 +269,7 @@ func TestCloseBehindUnreadBytes(t *testing.T) {
 	}
 	require.NoError(t, u.CloseConnection(1))
 	near.wasReset()
-	u.awaitLog(t, "connection 1 closed", "closed by number")
+	u.awaitLog(t, "connection 1 closed", `reason="removed"`)
 }
 
 // TestFairness checks that the stream of one connection does not delay a single byte of

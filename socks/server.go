@@ -104,7 +104,7 @@ var (
 	errIdle             = errors.New("idle timeout")
 	errLeft             = fmt.Errorf("client left: %w", io.EOF)
 	errReplaced         = errors.New("replaced: the table is full")
-	errByUser           = errors.New("closed by number")
+	errRemoved          = errors.New("removed")
 	errDeniedNow        = errors.New("denied by the new access list")
 	errDisabled         = errors.New("the service was disabled")
 	errShutdown         = errors.New("shutdown")
@@ -303,7 +303,7 @@ func (s *Server) CloseConnection(number uint64) error {
 		return fmt.Errorf("close SOCKS connection %d: no such connection", number)
 	}
 	s.tick()
-	s.end(c, errByUser)
+	s.end(c, errRemoved)
 	return nil
 }
 

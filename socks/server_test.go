@@ -782,7 +782,7 @@ func TestCloseConnection(t *testing.T) {
 	require.NoError(t, u.CloseConnection(1))
 	near.ended()
 	far.ended()
-	u.awaitLog(t, "connection 1 closed", "closed by number")
+	u.awaitLog(t, "connection 1 closed", `reason="removed"`)
 	other.send("alive")
 	assert.Equal(t, "alive", otherFar.receive(5))
 	u.awaitCount(t, 1)
@@ -844,7 +844,7 @@ func TestBind(t *testing.T) {
 				u.cfg.ConnectionIdleTimeout = 50 * time.Millisecond
 				require.NoError(t, u.Configure(u.cfg, nil))
 			}},
-		{name: "closed by number", peer: "127.0.0.2", reason: "closed by number",
+		{name: "removed", peer: "127.0.0.2", reason: `reason="removed"`,
 			end: func(_ client, u *setup) { require.NoError(t, u.CloseConnection(1)) }},
 		{name: "client leaves", peer: "127.0.0.2", reason: "client left: EOF",
 			end: func(near client, _ *setup) { require.NoError(t, near.CloseWrite()) }},

@@ -77,13 +77,24 @@ func (c *Client) Connections(ctx context.Context) ([]socks.Connection, error) {
 			return all, nil
 		}
 		for _, found := range page {
-			if found.Number <= after || len(all) == 2*socks.MaxMaxConnections {
+			if found.Number <= after || len(all) == maxListed {
 				return nil, fmt.Errorf("socksd: list connections: number %d after %d", found.Number, after)
 			}
 			after = found.Number
 			all = append(all, found)
 		}
 	}
+}
+
+// CloseConnections closes the connections with these numbers, at most 1,000. Those that have
+// ended meanwhile do not matter.
+func (c *Client) CloseConnections(ctx context.Context, numbers []uint64) error {
+	var e service.Encoder
+	encodeNumbers(&e, numbers)
+	if err := c.link.Call(ctx, opRemove, e.Bytes(), nil); err != nil {
+		return fmt.Errorf("socksd: close connections: %w", err)
+	}
+	return nil
 }
 
 // Hits returns how many new connections each rule of the access list decided about.

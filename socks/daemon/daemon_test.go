@@ -560,6 +560,18 @@ func TestUnderParent(t *testing.T) {
 		assert.Equal(t, strings.Repeat("\x01", 255), c.UserID)
 	}
 
+	removed := []uint64{list[1].Number, list[40].Number, 1 << 60}
+	require.NoError(t, client.CloseConnections(ctx, removed))
+	left, err := client.Connections(ctx)
+	require.NoError(t, err)
+	assert.Len(t, left, len(list)-2)
+	for _, c := range left {
+		assert.NotContains(t, removed, c.Number)
+	}
+	p.said.await(t, fmt.Sprintf("connection %d refused: ", removed[0]))
+	assert.Equal(t, 2, strings.Count(p.said.String(), `reason="removed"`))
+	list = left
+
 	cfg.MaxConnections = 501
 	require.ErrorContains(t, client.Configure(ctx, cfg, nil), "max-connections 501")
 	assert.NotContains(t, p.said.String(), "not permitted")
@@ -826,6 +838,12 @@ func TestWire(t *testing.T) {
 	encodeConnections(&e, list)
 	d = service.NewDecoder(e.Bytes())
 	assert.Equal(t, list, decodeConnections(d))
+	require.NoError(t, d.End())
+
+	e = service.Encoder{}
+	encodeNumbers(&e, []uint64{1, 1<<64 - 1})
+	d = service.NewDecoder(e.Bytes())
+	assert.Equal(t, []uint64{1, 1<<64 - 1}, decodeNumbers(d))
 	require.NoError(t, d.End())
 
 	e = service.Encoder{}

@@ -12,6 +12,7 @@
 //	                  2 connections  those with numbers above the one given, at most 32; all
 //	                                 parts of a list are of the moment of the first, number 0
 //	                  3 hits         of each rule of the access list
+//	                  6 remove       the connections with these numbers
 //	socksd to PID 1   4 open         an opening, and the socket that listens there
 //	                  5 close        an opening
 //

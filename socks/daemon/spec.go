@@ -125,6 +125,10 @@ func (c *child) handle(_ context.Context, r *service.Request) ([]byte, error) {
 			c.listed, c.long = nil, false
 			debug.FreeOSMemory() // more is left of 500 than the connections take
 		}
+	case opRemove:
+		for _, n := range decodeNumbers(r.Decoder) {
+			c.server.CloseConnection(n) // if it is still there
+		}
 	case opHits:
 		encodeHits(&reply, c.server.Hits())
 	default:

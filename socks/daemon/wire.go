@@ -16,10 +16,12 @@ const (
 	opHits        = 3
 	opOpen        = 4
 	opClose       = 5
+	opRemove      = 6
 )
 
 const (
 	maxNumber  = math.MaxUint64 // of a connection
+	maxListed  = 2 * socks.MaxMaxConnections
 	maxRules   = 10_000
 	maxServers = 64
 	maxMatcher = 16 << 10 // the text of one
@@ -119,6 +121,21 @@ func decodeConnections(d *service.Decoder) []socks.Connection {
 		list = append(list, c)
 	}
 	return list
+}
+
+func encodeNumbers(e *service.Encoder, numbers []uint64) {
+	e.Uint(uint64(len(numbers)))
+	for _, n := range numbers {
+		e.Uint(n)
+	}
+}
+
+func decodeNumbers(d *service.Decoder) []uint64 {
+	var numbers []uint64
+	for range d.Count(maxListed) {
+		numbers = append(numbers, d.Uint(maxNumber))
+	}
+	return numbers
 }
 
 func encodeHits(e *service.Encoder, hits []uint64) {

@@ -1,0 +1,125 @@
+package console
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/socks"
+)
+
+// numberedConnections is a system whose SOCKS server has connections with these numbers, from
+// clients with these ports.
+func numberedConnections(numbers *[]uint64) Live {
+	l := fullLive()
+	l.Connections = func() ([]socks.Connection, error) {
+		var all []socks.Connection
+		for _, n := range *numbers {
+			c := connection("192.168.0.2:1238", "10.5.8.8:21", 0, 0)
+			c.Number, c.UserID = n, "even"
+			if n%2 == 1 {
+				c.UserID = "odd"
+			}
+			all = append(all, c)
+		}
+		return all, nil
+	}
+	return l
+}
+
+// What a line removes is what the last print showed, whatever has come or gone since.
+func TestRemoveConnections(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		before  string // a line before
+		now     []uint64
+		line    string
+		removed []uint64
+		output  string
+		err     string
+	}{
+		{name: "by number", before: "/ip socks connections print", now: []uint64{3, 4, 5}, line: "/ip socks connections remove 1", removed: []uint64{4}},
+		{name: "by number without a print", now: []uint64{3, 4, 5}, line: "/ip socks connections remove 0", removed: []uint64{3}},
+		{name: "a list and a range", before: "/ip socks connections print", now: []uint64{3, 4, 5, 6, 7}, line: "/ip/socks/connections/remove 0,1-2",
+			removed: []uint64{3, 4, 5}},
+		{name: "twice the same", before: "/ip socks connections print", now: []uint64{3, 4, 5}, line: "/ip socks connections remove 1,1", removed: []uint64{4}},
+		{name: "what print showed under conditions", before: "/ip socks connections print where user-id=odd", now: []uint64{3, 4, 5},
+			line: "/ip socks connections remove 1", removed: []uint64{5}},
+		{name: "the first has ended since", before: "/ip socks connections print", now: []uint64{4, 5, 6}, line: "/ip socks connections remove 1",
+			removed: []uint64{4}},
+		{name: "it has ended itself", before: "/ip socks connections print", now: []uint64{4, 5}, line: "/ip socks connections remove 0",
+			err: "no such item: 0"},
+		{name: "there were not so many", before: "/ip socks connections print", now: []uint64{3, 4, 5, 6}, line: "/ip socks connections remove 3",
+			err: "no such item: 3"},
+		{name: "found", now: []uint64{3, 4, 5}, line: "/ip socks connections remove [find user-id=odd]", removed: []uint64{3, 5}},
+		{name: "all", now: []uint64{3, 4, 5}, line: "/ip socks connections remove [find]", removed: []uint64{3, 4, 5}},
+		{name: "none found", now: []uint64{3, 4, 5}, line: "/ip socks connections remove [find user-id=nobody]"},
+		{name: "by id", now: []uint64{3, 4, 5}, line: "/ip socks connections remove *80000004", removed: []uint64{4}},
+		{name: "by the id of none", now: []uint64{3, 4, 5}, line: "/ip socks connections remove *80000009", err: "no such item: *80000009"},
+		{name: "a number beyond those of IDs", now: []uint64{1<<40 | 3}, line: "/ip socks connections remove [find]", removed: []uint64{1<<40 | 3}},
+		{name: "by several commands of a line", now: []uint64{3, 4, 5}, line: "/ip socks connections; remove 0; remove 2; print count-only",
+			removed: []uint64{3, 5}, output: "1\n"},
+		{name: "the same by two commands", now: []uint64{3, 4, 5}, line: "/ip socks connections; remove 0; remove 0", err: "no such item: 0"},
+		{name: "and then an error", now: []uint64{3, 4, 5}, line: "/ip socks connections; remove 0; remove 9", err: "no such item: 9"},
+		{name: "without a number", now: []uint64{3, 4, 5}, line: "/ip socks connections remove", err: "missing value(s) of argument(s) numbers"},
+		{name: "find shows numbers", now: []uint64{3, 4, 5}, line: "/ip socks connections find user-id=odd", output: "0,2\n"},
+		{name: "what cannot be removed", now: []uint64{3}, line: "/ip arp remove 0",
+			err: "bad command name remove (line 1 column 9); expected print, export"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			numbers := []uint64{3, 4, 5}
+			live := numberedConnections(&numbers)
+			var s Session
+			if test.before != "" {
+				_, err := s.Execute(Default(), live, test.before)
+				require.NoError(t, err)
+			}
+			numbers = test.now
+			result, err := s.Execute(Default(), live, test.line)
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				assert.Equal(t, Result{Config: Default()}, result, "a line that fails removes nothing")
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, Removal{Connections: test.removed}, result.Removal)
+			assert.Equal(t, test.output, result.Output)
+			assert.False(t, result.Changed)
+		})
+	}
+}
+
+// A program names connections by the IDs that Query gives them.
+func TestDoRemovesConnections(t *testing.T) {
+	numbers := []uint64{7, 8}
+	live := numberedConnections(&numbers)
+	rows, err := Query(Default(), live, "ip socks connections", nil, nil)
+	require.NoError(t, err)
+	numbers = []uint64{8, 9}
+	result, err := Do(Default(), live, "ip socks connections", "remove", args(".id", rows[1].ID.String())...)
+	require.NoError(t, err)
+	assert.Equal(t, Removal{Connections: []uint64{8}}, result.Removal)
+	_, err = Do(Default(), live, "ip socks connections", "remove", args(".id", rows[0].ID.String())...)
+	require.ErrorIs(t, err, ErrNoSuchItem)
+	_, err = Do(Default(), testLive(), "ip socks connections", "remove", args(".id", rows[0].ID.String())...)
+	require.ErrorIs(t, err, ErrNoSuchCommand, "the system cannot do it")
+}
+
+func TestCarryOut(t *testing.T) {
+	var closed []uint64
+	live := Live{CloseConnections: func(numbers []uint64) error { closed = numbers; return nil }}
+	require.NoError(t, Removal{}.CarryOut(Live{}))
+	require.NoError(t, Removal{Connections: []uint64{1, 2}}.CarryOut(live))
+	assert.Equal(t, []uint64{1, 2}, closed)
+	live.CloseConnections = func([]uint64) error { return errors.New("it hangs") }
+	require.EqualError(t, Removal{Connections: []uint64{1}}.CarryOut(live), "remove connections: it hangs")
+}
+
+// An import changes the configuration and nothing else.
+func TestImportRemovesNoConnections(t *testing.T) {
+	numbers := []uint64{3}
+	_, err := new(Session).Import(Default(), numberedConnections(&numbers), "/ip socks connections remove [find]", nil)
+	require.EqualError(t, err, "this command does not belong in an import (line 1)")
+}
