@@ -26,7 +26,7 @@ func (x *execution) apply(item int, values []assignment) error {
 		if err != nil {
 			return fmt.Errorf("hash the password: %w", err)
 		}
-		if err := v.property.hashed(&x.cfg, hash); err != nil {
+		if err := v.property.hashed.set(&x.cfg, item, hash); err != nil {
 			return err
 		}
 	}
@@ -114,6 +114,9 @@ func (x *execution) add(m *menu, a arguments) error {
 	}
 	if from >= 0 {
 		for _, p := range m.properties {
+			if p.hashed != nil {
+				continue
+			}
 			if err := p.set(&x.cfg, i, p.get(&x.cfg, from)); err != nil {
 				return err
 			}
@@ -125,7 +128,8 @@ func (x *execution) add(m *menu, a arguments) error {
 	var missing []string
 	for _, p := range m.properties {
 		given := slices.ContainsFunc(a.values, func(v assignment) bool { return v.property.name == p.name })
-		if p.required() && !given && from < 0 {
+		hashGiven := p.hashed != nil && p.hashed.get(&x.cfg, i) != ""
+		if p.required() && !given && !hashGiven && from < 0 {
 			missing = append(missing, p.name)
 		}
 	}
@@ -142,6 +146,9 @@ func (x *execution) add(m *menu, a arguments) error {
 		x.result.Added = id
 		return nil
 	}
+	if err := x.checkCount(m); err != nil {
+		return err
+	}
 	x.result.Added = (*m.items.ids(&x.cfg))[i]
 	if before >= 0 {
 		m.items.move(&x.cfg, i, before)
@@ -153,12 +160,13 @@ func (x *execution) add(m *menu, a arguments) error {
 // added again yet and that has the same properties as item i; -1 if there is none. In a list of
 // rules the first match decides, so a rule behind one like it would never decide.
 func (x *execution) alike(m *menu, i int) int {
-	return slices.IndexFunc(*m.items.ids(&x.cfg), func(id ID) bool {
-		old := slices.Index(*m.items.ids(&x.cfg), id)
-		return x.there[id] && !slices.ContainsFunc(m.properties, func(p property) bool {
-			return p.get(&x.cfg, old) != p.get(&x.cfg, i)
-		})
-	})
+	for old, id := range *m.items.ids(&x.cfg) {
+		differs := func(p property) bool { return p.get(&x.cfg, old) != p.get(&x.cfg, i) }
+		if x.there[id] && !slices.ContainsFunc(m.properties, differs) {
+			return old
+		}
+	}
+	return -1
 }
 
 // one returns the index of the single item that an argument refers to, or -1 if the argument

@@ -99,13 +99,14 @@ func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
 //   - It ignores rules that match only some of these connections, by address, source port or
 //     the like.
 //   - The access list is a protection if its last enabled rule denies everything: then what
-//     it allows before is intended.
+//     it allows before is intended. So are passwords.
 //   - It ignores nat rules, the addresses of the router, and whether the port is up.
 //
 // If the machine has no outer port, or cannot be asked, there is no warning.
 func (x *execution) exposure() string {
 	c, wanPort := x.cfg, x.live.WAN
-	if !c.Socks.Enabled || wanPort == "" || !slices.Contains(x.interfaceNames(), c.Called(wanPort)) ||
+	asksPassword := c.Socks.Version == 5 && c.Socks.AuthMethod == socks.AuthPassword
+	if !c.Socks.Enabled || asksPassword || wanPort == "" || !slices.Contains(x.interfaceNames(), c.Called(wanPort)) ||
 		closedFrom(c.Rules().Filter, c.Network().Actual(wanPort), c.Socks.Port) || endsInDeny(c.Socks.Access) {
 		return ""
 	}

@@ -82,6 +82,9 @@ func TestExposure(t *testing.T) {
 	}{
 		{"disabled", "/ip socks set enabled=no", false},
 		{"open", "", true},
+		{"version 5", "/ip socks set version=5", true},
+		{"version 5 with passwords", "/ip socks set version=5 auth-method=password\n/ip socks users add name=a password-hash=x", false},
+		{"passwords that nobody is asked for", "/ip socks set auth-method=password", true},
 		{"access list without deny", access, true},
 		{"access list that ends with deny", access + "/ip socks access add action=deny", false},
 		{"deny of some", access + "/ip socks access add action=deny src-address=10.0.0.0/8", true},

@@ -50,15 +50,16 @@ var (
 	pagingWord = Choice{"without-paging", "all at once, as without this word"}
 	followWord = Choice{"follow", "continue with what is new, until a key is pressed"}
 
-	sensitiveWord = Choice{"show-sensitive", "with the hash of the password"}
+	sensitiveWord = Choice{"show-sensitive", "with the hashes of passwords"}
 	verboseWord   = Choice{"verbose", "with the default values too"}
 	exportWords   = []Choice{{"compact", "what differs from the defaults, as without this word"}, verboseWord,
 		{terseWord.Name, "each item in one line, with its menu"},
-		{"hide-sensitive", "without the hash of the password, as without this word"}, sensitiveWord}
+		{"hide-sensitive", "without the hashes of passwords, as without this word"}, sensitiveWord}
 
-	printCommand = printScreen("show what is set")
-	setCommand   = command{name: "set", help: "change properties", properties: true, run: (*execution).set}
-	resetCommand = command{name: "reset", help: "set properties back to their defaults: those named, or all", run: (*execution).reset}
+	printCommand      = printScreen("show what is set")
+	printSocksCommand = printScreen("show what is set", Choice{detailWord.Name, "with version, auth-method and udp, also while these have their defaults"})
+	setCommand        = command{name: "set", help: "change properties", properties: true, run: (*execution).set}
+	resetCommand      = command{name: "reset", help: "set properties back to their defaults: those named, or all", run: (*execution).reset}
 
 	addItem = command{name: "add", help: "add an item", properties: true, run: (*execution).add, arguments: []argument{
 		itemArgument("place-before", "at the end", "item to insert it before"),
@@ -172,8 +173,8 @@ func itemCommand(name, help string, run func(*execution, *menu, arguments) error
 	return command{name: name, help: help, positional: []string{"numbers"}, arguments: []argument{numbersArgument}, run: run}
 }
 
-func printScreen(help string) command {
-	return command{name: "print", help: help, shows: true, arguments: []argument{intervalArgument}, run: (*execution).printScreen}
+func printScreen(help string, words ...Choice) command {
+	return command{name: "print", help: help, shows: true, words: words, arguments: []argument{intervalArgument}, run: (*execution).printScreen}
 }
 
 func printList(help string, words ...Choice) command {

@@ -25,15 +25,16 @@ func TestComplete(t *testing.T) {
 		{"blanks", " \t ip  so", "cks ", "socks"},
 		{"from the root", "/i", "", "interface ip import"},
 		{"path with slashes", "/ip/socks/acc", "ess ", "access"},
-		{"path that ends with a slash", "/ip/socks/", "", "access connections set print reset export .."},
-		{"a menu", "/ip socks ", "", "access connections set print reset export .."},
+		{"path that ends with a slash", "/ip/socks/", "", "access users connections set print reset export .."},
+		{"a menu", "/ip socks ", "", "access users connections set print reset export .."},
 		{"shortened menus", "/ip so acc ", "", "add set remove move enable disable comment find print check export .."},
 		{"up", "/ip socks .", ". ", ".."},
 		{"behind up", "/ip socks .. d", "ns ", "dns"},
 		{"up by a slash", "/ip/socks/../dn", "s ", "dns"},
 		{"common beginning", "/ip socks access e", "", "enable export"},
 		{"second command", "/ip socks print; /ip r", "oute ", "route"},
-		{"second line", "/ip socks print \\\n", "interval=", "interval"},
+		{"second line", "/ip dns print \\\n", "interval=", "interval"},
+		{"words of a menu without items", "/ip socks print ", "", "detail interval"},
 		{"second line, new", "/ip socks print\n/l", "og ", "log"},
 		{"behind a comment", "# a comment\n/l", "og ", "log"},
 		{"in a comment", "# a comm", "", ""},
@@ -158,9 +159,10 @@ func TestHelp(t *testing.T) {
 		name, before, want string
 		width              int
 	}{
-		{"a menu", "/ip socks ", `SOCKS version 4 server
+		{"a menu", "/ip socks ", `SOCKS server
 
 access -- who may use the SOCKS server for what, first match decides
+users -- users of the SOCKS server, with version=5 and auth-method=password
 connections -- connections through the SOCKS server
 set -- change properties
 print -- show what is set
@@ -177,6 +179,9 @@ enabled -- whether the server runs
 port -- TCP port on which the server listens
 connection-idle-timeout -- time after which idle connections are closed
 max-connections -- how many connections there can be at once
+version -- version of the protocol; 5 has passwords
+auth-method -- how clients of version 5 say who they are; password: as a user of /ip socks users
+udp -- whether clients of version 5 may send and receive datagrams (not in RouterOS)
 `, 0},
 		{"a range", "/ip socks set max-connections=", `max-connections -- how many connections there can be at once
 type: integer: 1..500

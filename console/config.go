@@ -31,7 +31,7 @@ type Config struct {
 	Routes []netcfg.Route
 	// Firewall is /ip firewall filter and nat.
 	Firewall firewall.Config
-	// Socks is /ip socks and /ip socks access.
+	// Socks is /ip socks, /ip socks access and /ip socks users.
 	Socks socks.Config
 	// DNS are the name servers (/ip dns), in the order in which they are asked.
 	DNS []netip.Addr

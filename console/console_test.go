@@ -150,7 +150,7 @@ func TestErrors(t *testing.T) {
 /ip socks`
 	for _, test := range []struct{ line, want string }{
 		// Commands and menus.
-		{"foo", "bad command name foo (line 1 column 1); expected access, connections, set, print, reset, export"},
+		{"foo", "bad command name foo (line 1 column 1); expected access, users, connections, set, print, reset, export"},
 		{"/ip foo", "bad command name foo (line 1 column 5); expected address, route, dns, firewall, socks, export"},
 		{"/ip/foo", "bad command name foo (line 1 column 5); expected address, route, dns, firewall, socks, export"},
 		{"/ip\t é/foo", "bad command name é (line 1 column 6); expected address, route, dns, firewall, socks, export"},
@@ -164,17 +164,17 @@ func TestErrors(t *testing.T) {
 		{"/quit now", "expected end of command (line 1 column 7)"},
 		{"/quit/now", "expected end of command (line 1 column 6)"},
 		{"/quit; quit", ""},
-		{"print; foo", "bad command name foo (line 1 column 8); expected access, connections, set, print, reset, export"},
-		{"print\n foo", "bad command name foo (line 2 column 2); expected access, connections, set, print, reset, export"},
-		{"print \\\n  foo", "expected end of command (line 2 column 3); expected one of interval="},
+		{"print; foo", "bad command name foo (line 1 column 8); expected access, users, connections, set, print, reset, export"},
+		{"print\n foo", "bad command name foo (line 2 column 2); expected access, users, connections, set, print, reset, export"},
+		{"print \\\n  foo", "expected end of command (line 2 column 3); expected one of detail, interval="},
 		{"set port=1081; set max-connections=0", "value of max-connections out of range (1..500)"},
 		{"set port=1081; /ip; foo", "bad command name foo (line 1 column 21); expected address, route, dns, firewall, socks, export"},
 
 		// Arguments.
-		{"set foo=1", "expected end of command (line 1 column 5); expected one of enabled, port, connection-idle-timeout, max-connections"},
-		{"set enabled", "expected end of command (line 1 column 5); expected one of enabled=, port=, connection-idle-timeout=, max-connections="},
+		{"set foo=1", "expected end of command (line 1 column 5); expected one of enabled, port, connection-idle-timeout, max-connections, version, auth-method, udp"},
+		{"set enabled", "expected end of command (line 1 column 5); expected one of enabled=, port=, connection-idle-timeout=, max-connections=, version=, auth-method=, udp="},
 		{"set p=1 port=2", "property port given twice (line 1 column 9)"},
-		{"print stats", "expected end of command (line 1 column 7); expected one of interval="},
+		{"print stats", "expected end of command (line 1 column 7); expected one of detail, interval="},
 		{"/ip firewall nat print where comment~\"(\"", "invalid value of comment (line 1 column 30); expected a regular expression without {n}: error parsing regexp: missing closing ): `(`"},
 		{"/ip firewall nat print where comment~\"(a{900}|b)*\"", "invalid value of comment (line 1 column 30); expected a regular expression without {n}: counted repetition in a{900}"},
 		{"/ip firewall nat print where comment~" + strings.Repeat("a", 201), "invalid value of comment (line 1 column 30); expected a regular expression without {n}: it has 201 characters; 200 at most"},
@@ -316,7 +316,8 @@ func TestCloneSharesNothing(t *testing.T) {
 /ip firewall nat add chain=dstnat action=redirect protocol=tcp to-ports=3
 /system logging add action=remote
 /system ntp client set servers=a.example
-/ip socks access add src-port=4 dst-port=5`))
+/ip socks access add src-port=4 dst-port=5
+/ip socks users add name=alice password-hash=x`))
 	require.NoError(t, err)
 	cfg = (&Session{}).execution(cfg, Live{}).cfg // with the items' ids
 	c := cfg.Clone()

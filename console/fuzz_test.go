@@ -23,6 +23,7 @@ const fuzzConfig = `
 /ip firewall nat add chain=srcnat action=masquerade
 /ip socks access add dst-port=21,80-90
 /ip socks access add action=deny
+/ip socks users add name=alice password-hash=x rate-limit=10M
 /system logging add topics=socks,!info action=remote
 `
 
@@ -57,6 +58,8 @@ func FuzzExecute(f *testing.F) {
 		"/interface bridge set b1 name=b9; /interface vlan set v1 name=v9; /interface disable 0,b9",
 		"/system clock manual set time-zone=-03:30; /import", "/ip arp print follow; /ip socks connections print follow",
 		"/system logging add action=remote topics=!f; set 0 topics=s; action set remote remote=10.0.0.1; export",
+		"/ip socks set version=5 auth-method=p udp=y; users add name=bob password=secret only-one=yes rate-limit=1k; print; set alice password=x",
+		"/ip socks users add copy-from=alice name=\"\\C3\\A9\"; print where rate-limit>=1M; export show-sensitive; disable 0",
 		"/ping 10.0.0.1 count=3 interval=20ms", "/tool traceroute example.org max-hops=5",
 	} {
 		f.Add(line, true)
@@ -146,7 +149,7 @@ func TestExecuteRandomWords(t *testing.T) {
 		"[find]", "[find chain=input]", "[find action!=allow]", "[find", "]", "disabled", "!comment", "!dst-port", "address=10.0.0.1", "count=3", "in", ";;;", "log=no", "network=10.0.0.0",
 		"(", ")", "or", "and", "!(", "dst-port>20", "hits<=9", "src-address=10.0.0.1", "dst-address=10.0.0.2", "dst-port=21", "time=1:2:3", "date=2030-01-31"}
 	values := []string{"yes", "no", "1", "70000", "2m", "10.0.0.1", "10.0.0.0/8", "!10.0.0.1-10.0.0.2", "21,80-90", "ether1", "!ether2",
-		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "d", "e", "b1", "v1", "stp", "02:00:5e:00:53:01", "+05:30", "wan", "\"\"", "\"a b\"", "tcp-reset"}
+		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "d", "e", "b1", "v1", "stp", "02:00:5e:00:53:01", "+05:30", "wan", "\"\"", "\"a b\"", "tcp-reset", "alice", "512k", "5", "password"}
 	for _, m := range menus {
 		words = append(words, "/"+m.path, m.name())
 		for _, c := range m.commands {

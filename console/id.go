@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/socks"
 )
 
 // ID identifies an item for as long as the router runs. The item keeps its ID when it, or any
@@ -15,7 +16,7 @@ import (
 //
 //   - A port's ID is its place among the machine's ports, from 1.
 //   - An item that was there when the router started has an ID by its list and its place:
-//     each list has MaxItems of them.
+//     each list has MaxItems of them, and the last as many as there can be users.
 //   - An item that is added later gets the next ID that no item has had.
 //   - What only the system has and nobody can change (a connection, a neighbour) has an ID
 //     from firstLive on, by what identifies it (menu.identify): the same again gets the same
@@ -42,7 +43,7 @@ const firstLive ID = 1 << 31
 var lastID atomic.Uint32
 
 // newID returns an ID that no item has had.
-func newID() ID { return ID(lists*MaxItems + lastID.Add(1)) }
+func newID() ID { return ID(userItems*MaxItems + socks.MaxUsers + lastID.Add(1)) }
 
 // placeID is the ID of item i of a list that came from a file or a program.
 func placeID(list, i int) ID { return ID(list*MaxItems + i + 1) }

@@ -24,7 +24,7 @@ func TestImport(t *testing.T) {
 		{name: "swapped names", text: "/interface ethernet\nset [find default-name=ether1] name=ether2\nset [ find default-name=ether2 ] name=ether1 mtu=1400\n",
 			export: "/interface ethernet\nset [find default-name=ether1] name=ether2\nset [find default-name=ether2] name=ether1 mtu=1400\n"},
 		{name: "a bad line", text: "/system identity set name=a\n/ip socks set prot=1\n",
-			err: "expected end of command (line 2 column 15); expected one of enabled, port, connection-idle-timeout, max-connections"},
+			err: "expected end of command (line 2 column 15); expected one of enabled, port, connection-idle-timeout, max-connections, version, auth-method, udp"},
 		{name: "a bad value", text: "/system identity set name=a\n\\\n/ip socks\nset port=0\n", err: "value of port out of range (1..65535) (line 4)"},
 		{name: "a command", text: "/system identity set name=a\n/system reboot\n", err: "this command does not belong in an import (line 2)"},
 		{name: "one that repeats", text: "/ip socks print interval=1s", err: "this command does not belong in an import (line 1)"},

@@ -24,6 +24,7 @@ const (
 	vlanItems
 	bridgePortItems
 	logItems
+	userItems // the last: it can have more than MaxItems, see placeID
 	lists
 )
 
@@ -36,6 +37,8 @@ type items struct {
 	remove func(*Config, int)
 	clone  func(*Config)
 	ids    func(*Config) *[]ID
+	// max is how many items there can be.
+	max int
 }
 
 // itemLists are the lists of a configuration. Menus, Clone and IDs all go by this table.
@@ -50,6 +53,12 @@ var itemLists = [lists]*items{
 	vlanItems:       itemsOf(vlanItems, vlans, nil),
 	bridgePortItems: itemsOf(bridgePortItems, bridgePorts, nil),
 	logItems:        itemsOf(logItems, logRules, nil),
+	userItems:       atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
+}
+
+func atMost(count int, i *items) *items {
+	i.max = count
+	return i
 }
 
 func cloneFirewallRule(r *firewall.Rule) { clonePorts(&r.SrcPort, &r.DstPort, &r.ToPorts) }
@@ -89,6 +98,7 @@ func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items 
 			}
 		},
 		ids: func(c *Config) *[]ID { return &c.ids[list] },
+		max: MaxItems,
 	}
 }
 
@@ -384,7 +394,7 @@ func (x *execution) link(m *menu, name string) (int, error) {
 		return 0, err
 	}
 	x.cfg.Links[i].Name = name
-	return i, nil
+	return i, x.checkCount(m)
 }
 
 // dropUnchanged removes the settings of ports that have only defaults: they are as if nobody had
@@ -424,12 +434,17 @@ func (x *execution) ports() ([]netcfg.LinkState, error) {
 	return ports, nil
 }
 
+// checkCount is the error of more items in m than there can be.
+func (x *execution) checkCount(m *menu) error {
+	if m.items.count(&x.cfg) > m.items.max {
+		return fmt.Errorf("failure: no more than %d items in /%s", m.items.max, m.path)
+	}
+	return nil
+}
+
 // append adds an item with the default values to m and returns its index.
 func (x *execution) append(m *menu) (int, error) {
 	i := m.items.count(&x.cfg)
-	if i >= MaxItems {
-		return 0, fmt.Errorf("failure: no more than %d items in /%s", MaxItems, m.path)
-	}
 	m.items.add(&x.cfg)
 	for _, p := range m.properties {
 		if p.def != "" {

@@ -183,7 +183,7 @@ expected end of command (line 1 column 13)
             max-connections: 2
 [admin@postern] ip socks access> .. reset
 [admin@postern] ip socks access> .. reset foo
-expected end of command (line 1 column 10); expected one of enabled, port, connection-idle-timeout, max-connections
+expected end of command (line 1 column 10); expected one of enabled, port, connection-idle-timeout, max-connections, version, auth-method, udp
 [admin@postern] ip socks access> ..
 [admin@postern] ip socks> export
 /ip socks access

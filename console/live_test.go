@@ -276,7 +276,8 @@ set admin password-hash="\$argon2id\$xxxxxx"
 [admin@postern] > user export verbose hide-sensitive
 [admin@postern] > ip socks export verbose
 /ip socks
-set enabled=no port=1080 connection-idle-timeout=2m max-connections=200
+set enabled=no port=1080 connection-idle-timeout=2m max-connections=200 \
+    version=4 auth-method=none udp=no
 /ip socks access
 add src-address=192.168.0.2 !src-port !dst-address dst-port=21 action=allow \
     disabled=no !comment

@@ -3,6 +3,8 @@ package console
 import (
 	"fmt"
 	"slices"
+
+	"github.com/postern-router/postern/socks"
 )
 
 // This file has the rows that only the running system knows.
@@ -164,7 +166,11 @@ func (x *execution) connectionRows() ([]row, error) {
 		pairs = append(pairs, wordPair("type", string(c.Type)), bytesPair("tx", c.Tx), bytesPair("rx", c.Rx),
 			durationPair("age", c.Age), durationPair("idle", c.Idle))
 		if c.UserID != "" {
-			pairs = append(pairs, textPair("user-id", c.UserID))
+			name := "user-id"
+			if x.cfg.Socks.Version == 5 && x.cfg.Socks.AuthMethod == socks.AuthPassword {
+				name = "user" // nobody else is served
+			}
+			pairs = append(pairs, textPair(name, c.UserID))
 		}
 		rows[i] = row{id: firstLive | ID(c.Number), pairs: pairs, removal: func(r *Removal) { r.Connections = append(r.Connections, c.Number) }}
 	}

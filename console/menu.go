@@ -47,15 +47,17 @@ type menu struct {
 	legend string
 	flags  []string
 	packed bool
-	// columns is set for rows that are printed as a table.
+	// columns is set for rows that are printed as a table. One that is rare is left out while no
+	// row has its property.
 	columns []column
+	rare    []string
 	// stats adds what "print stats" shows to rows, and statColumns is the table for it.
 	stats       func(*execution, *menu, []row) error
 	statColumns []column
 	// indent is how far the longest name on the screen of a menu without items is indented.
 	indent int
-	// warning returns what is printed below the screen of a menu without items, or "".
-	warning func(*execution) string
+	// warnings returns what is printed below the screen of a menu without items.
+	warnings func(*execution) []string
 }
 
 // readOnly is a property that cannot be set. of returns it for an item of the configuration;
@@ -79,10 +81,14 @@ type property struct {
 	values      []string
 	isInterface bool // the value is an interface, after "!" perhaps
 	list        bool // the value is a list of values
-	// hashed is set for a password: set only checks it, and hashed stores its hash.
-	hashed func(c *Config, hash string) error
+	// hashed is set for a password, which has no value of its own: set only checks it, and its
+	// hash becomes the value of the property hashed.
+	hashed *property
 	// sensitive is set if an export shows the property only on request.
 	sensitive bool
+	// detail is set if print shows the property of a menu without items only on request, as long
+	// as it and all others of its menu that are so have their defaults.
+	detail bool
 
 	get func(c *Config, item int) string
 	set func(c *Config, item int, value string) error
@@ -277,7 +283,7 @@ var menus = []*menu{
 			{name: "name", help: "name to log in with"},
 			{name: "group", help: "what the user may do"},
 		},
-		properties: passwordProperties(),
+		properties: adminPassword(),
 	},
 	interfaceMenu, ethernetMenu, bridgeMenu, vlanMenu, bridgePortMenu,
 	{path: "ip", help: "IPv4"},
@@ -369,9 +375,9 @@ var menus = []*menu{
 	},
 	{
 		// https://help.mikrotik.com/docs/spaces/ROS/pages/73826308/SOCKS
-		path: "ip socks", help: "SOCKS version 4 server", ifUnknown: DisableSOCKS,
-		commands: singleCommands, indent: 4, warning: (*execution).exposure,
-		properties: bind(func(c *Config, _ int) *socks.Config { return &c.Socks },
+		path: "ip socks", help: "SOCKS server", ifUnknown: DisableSOCKS,
+		commands: []command{setCommand, printSocksCommand, resetCommand}, indent: 4, warnings: (*execution).socksWarnings,
+		properties: append(bind(func(c *Config, _ int) *socks.Config { return &c.Socks },
 			prop("enabled", boolean(), "no", "whether the server runs",
 				func(s *socks.Config) *bool { return &s.Enabled }),
 			prop("port", integer[uint16](1, 65535), "1080", "TCP port on which the server listens",
@@ -383,7 +389,7 @@ var menus = []*menu{
 			prop("max-connections", integer(1, socks.MaxMaxConnections), "200",
 				"how many connections there can be at once",
 				func(s *socks.Config) *int { return &s.MaxConnections }),
-		),
+		), socksVersionProperties()...),
 	},
 	{
 		path: "ip socks access", help: "who may use the SOCKS server for what, first match decides",
@@ -407,10 +413,11 @@ var menus = []*menu{
 			comment(func(r *socks.Rule) *string { return &r.Comment }),
 		),
 	},
+	socksUsersMenu,
 	{
 		path: "ip socks connections", help: "connections through the SOCKS server", commands: connectionCommands,
 		rows:    (*execution).connectionRows,
-		columns: []column{{"src-address", 26}, {"dst-address", 26}, {"tx", 10}, {"rx", 0}},
+		columns: []column{{"src-address", 26}, {"dst-address", 26}, {"tx", 10}, {"rx", 10}, {"user", 0}}, rare: []string{"user"},
 		readOnly: []readOnly{
 			{name: "src-address", help: "address and port of the client"},
 			{name: "dst-address", help: "address and port of the server"},
@@ -419,7 +426,8 @@ var menus = []*menu{
 			{name: "rx", help: "bytes received"},
 			{name: "age", help: "time since the client connected"},
 			{name: "idle", help: "time since anything last moved"},
-			{name: "user-id", help: "user that the client names"},
+			{name: "user", help: "user of /ip socks users, by whose password the client came in"},
+			{name: "user-id", help: "user that the client says it is, which nobody has checked"},
 		},
 	},
 	{
@@ -448,30 +456,37 @@ func CheckPassword(new string) error {
 	return nil
 }
 
-// passwordProperties are the password of admin and its hash.
-func passwordProperties() []property {
-	all := bind(func(c *Config, _ int) *Config { return c },
-		prop("password-hash", hash(), "", "hash of the password, as an export shows it",
-			func(c *Config) *string { return &c.AdminPassword }),
-		prop("password", password(), "", "password to log in with; it is never shown",
-			func(c *Config) *string { return &c.AdminPassword }),
-	)
-	kept, password := all[0], &all[1]
-	all[0].sensitive = true
-	set := password.set
-	password.unset = kept.unset
-	password.get = func(*Config, int) string { return "" }
-	password.set = func(c *Config, item int, value string) error {
-		var checked Config
-		if set(&checked, item, value) != nil { // its error would show the password
-			return errors.New("invalid value for argument password; expected " + password.accepts)
-		}
+// adminPassword is the properties of admin's password. Without one there is no login.
+func adminPassword() []property {
+	all := passwordProperties(func(c *Config, _ int) *string { return &c.AdminPassword }, password(), "password to log in with; it is never shown", "no password")
+	check := all[1].set
+	all[1].unset = all[0].unset
+	all[1].set = func(c *Config, item int, value string) error {
 		if value == "" {
 			c.AdminPassword = ""
 		}
+		return check(c, item, value)
+	}
+	return all
+}
+
+// passwordProperties are a hash, which at returns, and the password that it is made of. without
+// is what it means that there is no hash.
+func passwordProperties(at func(c *Config, item int) *string, typed kind[string], help, without string) []property {
+	kept := hash()
+	kept.unset = without
+	all := bind(at,
+		prop("password-hash", kept, "", "hash of the password, as an export shows it", func(hash *string) *string { return hash }),
+		prop("password", typed, "", help, func(typed *string) *string { return typed }),
+	)
+	all[0].sensitive, all[1].hashed = true, &all[0]
+	all[1].get = func(*Config, int) string { return "" }
+	all[1].set = func(_ *Config, _ int, value string) error {
+		if _, err := typed.parse(value); err != nil { // valueError would show the password
+			return errors.New("invalid value for argument password; expected " + typed.accepts)
+		}
 		return nil
 	}
-	password.hashed = func(c *Config, hash string) error { return kept.set(c, 0, hash) }
 	return all
 }
 
@@ -481,6 +496,7 @@ func routes(c *Config) *[]netcfg.Route       { return &c.Routes }
 func filterRules(c *Config) *[]firewall.Rule { return &c.Firewall.Filter }
 func natRules(c *Config) *[]firewall.Rule    { return &c.Firewall.NAT }
 func accessRules(c *Config) *[]socks.Rule    { return &c.Socks.Access }
+func socksUsers(c *Config) *[]socks.User     { return &c.Socks.Users }
 
 func disabled[T any](at func(*T) *bool) field[T] {
 	return prop("disabled", boolean(), "no", "whether the item is kept without effect", at)

@@ -21,6 +21,7 @@ func TestTables(t *testing.T) {
 		"interface vlan":        {"name", "interface"},
 		"interface bridge port": {"interface", "bridge"},
 		"ip firewall nat":       {"chain"},
+		"ip socks users":        {"name", "password"},
 		"system logging":        {"action"},
 	}
 	paths := map[string]bool{}
@@ -58,6 +59,9 @@ func TestTables(t *testing.T) {
 			_, settable := m.property(p.name)
 			assert.False(t, settable, "/%s %s", m.path, p.name)
 			assert.Equal(t, m.rows == nil && m.items != nil && !p.counted, p.of != nil, "/%s %s", m.path, p.name)
+		}
+		for _, name := range m.rare {
+			assert.True(t, slices.ContainsFunc(m.columns, func(c column) bool { return c.name == name }), "/%s has no column %s", m.path, name)
 		}
 		for _, c := range m.columns {
 			assert.True(t, slices.Contains(choiceNames(m.rowProperties()), c.name), "/%s has no %s", m.path, c.name)

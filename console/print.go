@@ -90,6 +90,9 @@ func (x *execution) printScreen(m *menu, a arguments) error {
 	if err != nil {
 		return err
 	}
+	if !slices.Contains(a.words, detailWord.Name) {
+		pairs = x.withoutDetail(m, pairs)
+	}
 	width := m.indent
 	for _, p := range pairs {
 		width = max(width, len(p.Name)+m.indent)
@@ -98,12 +101,24 @@ func (x *execution) printScreen(m *menu, a arguments) error {
 		line := fmt.Sprintf("%*s: %s", width, p.Name, Printable(p.Value.text))
 		fmt.Fprintln(&x.out, strings.TrimRight(line, " "))
 	}
-	if m.warning != nil {
-		if text := m.warning(x); text != "" {
+	if m.warnings != nil {
+		for _, text := range m.warnings(x) {
 			x.out.WriteString(wrap(strings.Fields(text), x.width-1, ";;; ", "", ";;; "))
 		}
 	}
 	return nil
+}
+
+// withoutDetail leaves out of pairs the properties that print shows on request, unless one of
+// them was set.
+func (x *execution) withoutDetail(m *menu, pairs []Pair) []Pair {
+	if slices.ContainsFunc(m.properties, func(p property) bool { return p.detail && p.get(&x.cfg, 0) != p.def }) {
+		return pairs
+	}
+	return slices.DeleteFunc(pairs, func(pair Pair) bool {
+		p, _ := m.property(pair.Name)
+		return p.detail
+	})
 }
 
 // words are the properties of a row as property=value.
@@ -176,6 +191,9 @@ func (m *menu) prefix(count int, number string, set flags) string {
 // usual widths, columns are only as wide as these rows need. If it is too narrow for that
 // too, table prints nothing and returns false.
 func (x *execution) table(m *menu, columns []column, rows []row) bool {
+	columns = slices.DeleteFunc(slices.Clone(columns), func(c column) bool {
+		return slices.Contains(m.rare, c.name) && !slices.ContainsFunc(rows, func(r row) bool { return r.value(c.name) != "" })
+	})
 	head := m.prefix(len(rows), "#", 0)
 	texts := make([][]string, len(rows)+1)
 	widths := make([]int, len(columns))

@@ -32,6 +32,8 @@ const printConfig = linksConfig + `
 /ip socks set enabled=yes
 /ip socks access add src-address=192.168.0.2 dst-port=21
 /ip socks access add action=deny comment="nobody else"
+/ip socks users add name=alice password-hash="\$x" only-one=yes rate-limit=1500k comment="from the third floor"
+/ip socks users add name=bob password-hash="\$y" disabled=yes
 `
 
 // Every form of print in every menu, on a terminal of unknown width, of 80 and of 40 columns.

@@ -71,6 +71,9 @@ func TestQueryIsPrint(t *testing.T) {
 		}
 		line, want := "/"+m.path+" print", ""
 		switch {
+		case m.path == "ip socks":
+			line += " detail"
+			want = screenOf(m, rows)
 		case m.path == "log":
 			want = logOf(rows)
 		case m.items == nil && m.rows == nil:

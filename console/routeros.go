@@ -40,7 +40,7 @@ var absentProperties = map[string]string{
 		"verify-doh-cert=no vrf=main",
 	"ip firewall filter":    absentMatchers + " hw-offload",
 	"ip firewall nat":       absentMatchers + " randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
-	"ip socks":              "auth-method=none version=4 vrf=main",
+	"ip socks":              "vrf=main",
 	"system clock":          "time-zone-autodetect time-zone-name",
 	"system logging":        "prefix= regex=",
 	"system logging action": "bsd-syslog=no email-to remember src-address=0.0.0.0 syslog-facility syslog-severity target=remote",
@@ -104,7 +104,6 @@ var absentMenus = map[string]string{
 	"ip dns":      "adlist cache forwarders static",
 	"ip firewall": "address-list calea layer7-protocol mangle raw service-port",
 	"ip route":    "cache nexthop rule vrf",
-	"ip socks":    "users",
 	"system": "backup console device-mode gps health history leds license note package routerboard scheduler script sntp " +
 		"ups watchdog",
 	"system ntp":        "server",

@@ -28,8 +28,8 @@ func TestAbsentProperties(t *testing.T) {
 		{"of a bridge's port", "/interface bridge add name=b; /interface bridge port add bridge=b interface=ether1 pvid=20 hw=no trusted=yes", ""},
 		{"VLAN filtering", "/interface bridge add name=b vlan-filtering=yes",
 			"Postern has no vlan-filtering=yes (line 1 column 30); expected vlan-filtering=no"},
-		{"of the SOCKS server", "/ip socks set auth-method=none connection-idle-timeout=2m enabled=no max-connections=200 port=1080 version=4", ""},
-		{"SOCKS 5", "/ip socks set version=5", "Postern has no version=5 (line 1 column 15); expected version=4"},
+		{"of the SOCKS server", "/ip socks set connection-idle-timeout=2m enabled=no max-connections=200 port=1080 vrf=main", ""},
+		{"the SOCKS server in a table of its own", "/ip socks set vrf=red", "Postern has no vrf=red (line 1 column 15); expected vrf=main"},
 		{"empty or nothing", "/ip dns set use-doh-server=https://1.1.1.1/dns-query",
 			`Postern has no use-doh-server=https://1.1.1.1/dns-query (line 1 column 13); expected use-doh-server=""`},
 		{"one of several", "/interface vlan add interface=ether1 name=v loop-protect=on",
@@ -52,7 +52,7 @@ func TestAbsentProperties(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			for name := range strings.FieldsSeq("log=no pvid hw= network use-doh l2mtu speed= version") {
+			for name := range strings.FieldsSeq("log=no pvid hw= network use-doh l2mtu speed= vrf") {
 				assert.NotContains(t, Export(result.Config), name)
 			}
 		})

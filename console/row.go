@@ -98,7 +98,8 @@ func valueOf(t Type, text string) Value {
 			v.number = 1
 		}
 	case Integer:
-		v.number, _ = strconv.ParseInt(text, 10, 64) // an unset one has no number
+		n, _ := parseScaled(text) // an unset one has no number
+		v.number = int64(n)
 	case Duration:
 		d, _ := parseDuration(text)
 		v.number = int64(d)
@@ -305,6 +306,9 @@ func (x *execution) configured(m *menu) []row {
 	for i := range m.items.count(&x.cfg) {
 		r := row{key: key{id: (*m.items.ids(&x.cfg))[i]}}
 		for _, p := range m.properties {
+			if p.sensitive {
+				continue
+			}
 			value := p.value(&x.cfg, i)
 			switch {
 			case p.name == "disabled":

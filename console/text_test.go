@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -170,7 +171,7 @@ func TestLoadBounds(t *testing.T) {
 	assert.Equal(t, "cfg:41: more errors, not shown", lines[maxErrors])
 
 	cfg, err := Load("cfg", strings.NewReader("/ip socks set enabled=yes\n"+strings.Repeat("#", MaxText)))
-	require.EqualError(t, err, "cfg: longer than 2097152 bytes")
+	require.EqualError(t, err, "cfg: longer than 4194304 bytes")
 	assert.Equal(t, Default(), cfg)
 
 	cfg, err = Load("cfg", strings.NewReader("/ip socks set enabled=yes\n/ip socks set \\\n"+strings.Repeat("port=1 \\\n", 1000)))
@@ -242,6 +243,9 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 			c.Renamed = fmt.Sprintf("wan%d", i)
 		}
 	}
+	for i := range cfg.Socks.Users { // the language adds none without a password
+		cfg.Socks.Users[i].Password = cmp.Or(cfg.Socks.Users[i].Password, "$argon2id$")
+	}
 	// The language makes no settings of a port that are all defaults.
 	cfg.Links = slices.DeleteFunc(cfg.Links, func(p Port) bool { return p == Port{Link: netcfg.Link{Name: p.Name}} })
 	if len(cfg.Links) == 0 {
@@ -277,6 +281,7 @@ func TestExportLoad(t *testing.T) {
 		require.NoError(t, err)
 		got.Socks.Enabled, got.Socks.Port = cfg.Socks.Enabled, cfg.Socks.Port
 		got.Socks.MaxConnections, got.Socks.ConnectionIdleTimeout = cfg.Socks.MaxConnections, cfg.Socks.ConnectionIdleTimeout
+		got.Socks.Version, got.Socks.AuthMethod, got.Socks.UDP = cfg.Socks.Version, cfg.Socks.AuthMethod, cfg.Socks.UDP
 		require.Equal(t, settings(cfg), settings(got))
 	}
 }
@@ -336,7 +341,7 @@ func TestLongestExport(t *testing.T) {
 	}
 	x := execution{menus: menus, cfg: Default()}
 	for _, m := range menus {
-		for m.items != nil && m.items.count(&x.cfg) < MaxItems {
+		for m.items != nil && m.items.count(&x.cfg) < m.items.max {
 			i, err := x.append(m)
 			require.NoError(t, err)
 			if m.isPorts {
@@ -355,7 +360,7 @@ func TestLongestExport(t *testing.T) {
 			}
 			require.NotEmpty(t, best, p.name)
 			require.NoError(t, p.set(&x.cfg, 0, best))
-			for i := 1; m.items != nil && i < MaxItems; i++ {
+			for i := 1; m.items != nil && i < m.items.max; i++ {
 				require.NoError(t, p.set(&x.cfg, i, best))
 			}
 		}

@@ -27,13 +27,15 @@ func Validate(cfg Config, ports []string) error {
 	for _, m := range menus {
 		count := 1
 		if m.items != nil {
-			count = m.items.count(&check)
-		}
-		if count > MaxItems {
-			return fmt.Errorf("/%s: more than %d items", m.path, MaxItems)
+			if count = m.items.count(&check); count > m.items.max {
+				return fmt.Errorf("/%s: more than %d items", m.path, m.items.max)
+			}
 		}
 		for i := range count {
 			for _, p := range m.properties {
+				if p.hashed != nil {
+					continue // it has no value
+				}
 				if err := checkProperty(p, &check, i, interfaces); err != nil {
 					if m.items == nil {
 						return fmt.Errorf("/%s: %w", m.path, err)

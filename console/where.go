@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/postern-router/postern/match"
@@ -278,7 +277,7 @@ func compare(a, b string) (order int, ok bool) {
 	for _, measure := range []func(string) (uint64, error){
 		func(s string) (uint64, error) {
 			number, isSize := strings.CutSuffix(s, "KiB")
-			n, err := strconv.ParseUint(number, 10, 53)
+			n, err := parseScaled(number)
 			if isSize {
 				n <<= 10
 			}
