@@ -19,9 +19,10 @@ const (
 	handshaking state = iota // the request is not complete
 	resolving                // a name
 	connecting               // to the server
-	opening                  // the firewall, for a BIND
+	opening                  // the firewall, for a BIND or a UDP ASSOCIATE
 	calling                  // a BIND waits for the call
 	established
+	associated // a UDP ASSOCIATE
 )
 
 // conn is a connection of a client, and the connection that the server makes or takes for
@@ -40,7 +41,8 @@ type conn struct {
 	came, born, last     time.Duration
 	limit                time.Duration // the deadline of the state
 	waiting              *list.Element // in Server.pending
-	attempt              *attempt      // nil before the request and once it is answered
+	attempt              *attempt      // nil before the request and once it is answered; of a UDP ASSOCIATE also for a lookup
+	udp                  *association  // nil unless it is a UDP ASSOCIATE
 	memory               int           // for socket buffers, in bytes, without that of the flows; 0: the kernel decides
 	typ                  Type
 	rule                 int
@@ -108,6 +110,10 @@ func (s *Server) timeout(c *conn) {
 
 // event handles a change of one of c's descriptors.
 func (s *Server) event(c *conn, is role, events uint32) {
+	if c.state == associated {
+		s.associationEvent(c, is, events)
+		return
+	}
 	// Also before both sides are connected: the relay begins with it.
 	const arrived = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLERR | unix.EPOLLHUP
 	if from := c.from(is); from != nil {
@@ -332,7 +338,7 @@ func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 // watchPeers turns keepalive on for the peers of c, once c is old enough. Most connections
 // end before that, and need no timers and system calls.
 func (s *Server) watchPeers(c *conn) {
-	if c.watched || c.state != established {
+	if c.watched || c.state < established {
 		return
 	}
 	if at := c.born + s.limits.watch; at > s.now {
@@ -341,6 +347,9 @@ func (s *Server) watchPeers(c *conn) {
 	}
 	c.watched = true
 	for _, fd := range [...]int{c.client, c.remote} {
+		if fd == none {
+			continue // a UDP ASSOCIATE
+		}
 		if err := keepAlive(fd); err != nil {
 			s.log.printf("connection %d: %v", c.number, err) // the idle timeout still ends it
 		}
@@ -359,7 +368,7 @@ func (s *Server) bind(c *conn) {
 		}
 		a.peer, a.local = peer, local
 		if s.open != nil {
-			s.openFirewall(c)
+			s.openFirewall(c, Opening{Peer: peer, Local: local}, c.call, func() { s.awaitCall(c) })
 		} else {
 			s.awaitCall(c)
 		}
@@ -409,8 +418,9 @@ func (s *Server) bindAddress(c *conn, peer netip.Addr) (netip.Addr, error) {
 	return at.Addr(), err
 }
 
-// openFirewall lets the caller through the firewall.
-func (s *Server) openFirewall(c *conn) {
+// openFirewall makes an opening of the firewall for c, whose socket waits there, and then calls
+// opened.
+func (s *Server) openFirewall(c *conn, o Opening, socket int, opened func()) {
 	if c.tx.ending {
 		// The event that told so is over: no other will come.
 		s.end(c, errLeft)
@@ -418,18 +428,18 @@ func (s *Server) openFirewall(c *conn) {
 	}
 	a := c.attempt
 	failed := func(err error) {
-		s.end(c, fmt.Errorf("open the firewall for %s to %s: %w", a.peer, a.local, err))
+		s.end(c, fmt.Errorf("open the firewall for %s to %s: %w", o.Peer, o.Local, err))
 	}
 	// The call may outlast the connection and its descriptor.
-	fd, err := unix.FcntlInt(uintptr(c.call), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		failed(err)
 		return
 	}
-	listener := os.NewFile(uintptr(fd), "listener on "+a.local.String())
+	listener := os.NewFile(uintptr(fd), "socket on "+o.Local.String())
 	s.enter(c, opening, s.limits.connect)
 	s.addTask(c, &s.openings, func(ctx context.Context) {
-		undo, err := s.open(ctx, Opening{Peer: a.peer, Local: a.local}, listener)
+		undo, err := s.open(ctx, o, listener)
 		listener.Close()
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -446,7 +456,7 @@ func (s *Server) openFirewall(c *conn) {
 			return
 		}
 		a.undo = undo
-		s.awaitCall(c)
+		opened()
 	}, func() { listener.Close() })
 }
 
@@ -535,11 +545,12 @@ func (s *Server) end(c *conn, err error) {
 		s.cancelTask(a.queue, a.task)
 	}
 	s.endCall(c)
+	s.endAssociation(c)
 	c.attempt = nil
 	s.dropPipe(&c.tx)
 	s.dropPipe(&c.rx)
 	verb := "closed"
-	if c.state == established {
+	if c.state >= established {
 		if err != nil {
 			resetUnsent(c.client)
 			resetUnsent(c.remote)
@@ -556,7 +567,7 @@ func (s *Server) end(c *conn, err error) {
 	s.takeMemory(c)
 	log := s.log.line
 	switch err {
-	case errDisabled, errDeniedNow, errRemoved, errShutdown:
+	case errDisabled, errDeniedNow, errUDPEnded, errRemoved, errShutdown:
 		log = s.log.unlimited
 	}
 	log(func() string {
@@ -575,5 +586,9 @@ func (c *conn) String() string {
 	if c.dst.IsValid() {
 		dst = c.dst.String()
 	}
-	return fmt.Sprintf("type=%s src=%s dst=%s rule=%s user=%q", c.typ, c.src, dst, ruleName(c.rule), c.user)
+	about := fmt.Sprintf("type=%s src=%s dst=%s rule=%s user=%q", c.typ, c.src, dst, ruleName(c.rule), c.user)
+	if c.udp != nil {
+		about += " udp=" + c.udp.local.String()
+	}
+	return about
 }

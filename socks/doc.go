@@ -1,5 +1,5 @@
-// Package socks is a SOCKS server for small routers, of versions 4 and 5. It lets TCP clients through a
-// firewall with CONNECT and BIND, as far as an access list allows, and behaves as
+// Package socks is a SOCKS server for small routers, of versions 4 and 5. It lets clients through a
+// firewall with CONNECT, BIND and, if Config.UDP says so, UDP ASSOCIATE, as far as an access list allows, and behaves as
 // MikroTik's manual page "SOCKS" describes.
 //
 // Version 4 is that of the memos "SOCKS: A protocol for TCP proxy across
@@ -61,6 +61,34 @@
 // caller other than DSTIP is reset, and the client gets 91. The wait also ends when the
 // client closes its connection, or its half of it.
 //
+// # UDP ASSOCIATE
+//
+// The reply names an address of the server, the one on which the client reached it, and a port of
+// its own for each association. Before it, Options.Open is asked to let the client in to that port,
+// which is undone when the association ends. What comes there is the client's if it has the source
+// address of the client's connection and, from the first datagram on, that one's source port. If
+// the request has a port, and with it the address of the client or 0.0.0.0, it is that port from the
+// start. Everything else is dropped.
+//
+// Datagrams go out through a second socket, so that what comes to the one is never taken for what
+// comes to the other. A datagram that comes there is passed on, with its true source, if the client
+// has sent to exactly that address and port before: so nobody is let in who was not asked, and the
+// router's firewall takes it for an answer too. For each peer the access list decides as for a
+// CONNECT, by the source address and port of the client's connection, and counts one hit; a peer that
+// had to make room for others may count again. If the list denies a client everything, it gets no
+// association (reply 2). A new list is in force for all peers at once. No datagram goes to an
+// address of this machine, multicast or broadcast.
+//
+// Names are resolved as for CONNECT; the first address that the list allows has to do, as nobody
+// says whether a datagram has arrived. One datagram waits for the lookup, others for names are
+// dropped meanwhile. Fragments (FRAG other than 0) and IPv6 addresses are dropped. An error that
+// ICMP reports ends nothing. A datagram that leaves the server has at most 65,507 bytes, so
+// an answer of more than 65,497 does not reach the client.
+//
+// The association ends with the client's connection, also when the client ends only its half of it,
+// and what the client sends there is not read. RouterOS documents no UDP ASSOCIATE; its type here is out.
+// Dst is the peer that the client sent to last, and Tx and Rx count bytes without headers.
+//
 // # How it works
 //
 // One goroutine waits for all sockets (epoll, edge-triggered) and does everything that
@@ -83,6 +111,9 @@
 //	silence in any state  connection-idle-timeout, both directions together
 //	names resolved        8 at a time, and at most 8 addresses of each tried; a client that
 //	                      leaves ends its lookup, and its place is free once that has ended
+//	UDP ASSOCIATE         each direction 2,000 datagrams a second, 200 at once, and as many as its
+//	                      receive buffer holds wait; 64 peers, those that the client has sent to
+//	                      or heard from last; 4 names a second, 16 at once, one after the other
 //	log                   10 lines a second, 100 at once, 128 that wait to be written; and
 //	                      one for each connection when all are closed on purpose
 //
@@ -96,21 +127,23 @@
 // What N connections at once can make the machine spend:
 //
 //	server's memory       less than 1 kB a connection, with its user id, and some 20 kB
-//	                      while a name is resolved or the firewall opened (8 of each)
+//	                      while a name is resolved or the firewall opened (8 of each); of a
+//	                      UDP ASSOCIATE up to 5 kB for peers and names
 //	goroutines            none for each connection: one, 8 that resolve names, 8 that
 //	                      open the firewall, one that writes the log
-//	descriptors           2 a connection, and 64 for everything else
+//	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 64 for everything else
 //	pipes                 1, at most 4. Each can hold 256 kB on a machine with 32 MB and
 //	                      1 MB from 128 MB on; it is empty unless a sink took less than
 //	                      it had room for
-//	server's buffers      32 kB in all
+//	server's buffers      32 kB in all, and 64 kB from the first UDP ASSOCIATE on
 //	socket buffers        with Options.SocketMemory: that much, and when it is spent
 //	                      4.5 kB a connection for bytes that wait in one direction, or
 //	                      9 kB if they wait in both because neither side reads. A page
 //	                      that holds two packets, one of which is gone, counts as half.
 //	                      Without it: what net.ipv4.tcp_mem gives all sockets of the
-//	                      machine together. The kernel's structures for two sockets take
-//	                      8 kB more
+//	                      machine together, and net.ipv4.udp_mem those of UDP ASSOCIATE. The
+//	                      kernel's structures for two sockets take 8 kB more. A receive buffer
+//	                      of UDP holds one datagram more than it has room for
 //
 // A connection that the server ends leaves nothing behind: a side that has not taken
 // everything is reset.

@@ -145,8 +145,3 @@ func (s *Server) requested(c *conn, r request) {
 		s.resolved(c, addrs)
 	}, nil)
 }
-
-// associate begins a UDP ASSOCIATE.
-func (s *Server) associate(c *conn) {
-	s.end(c, replyError{reply5Command, "UDP ASSOCIATE is off"})
-}

@@ -24,8 +24,8 @@ type role uint64
 
 const (
 	ofClient role = iota // the client's connection
-	ofRemote             // the connection with the server, or with a BIND's caller
-	ofCall               // the listener of a BIND
+	ofRemote             // the connection with the server, or with a BIND's caller, or the datagrams of peers
+	ofCall               // the listener of a BIND, or the datagrams of the client
 	ofServer             // the server's own: its listener, and the eventfd that ends a wait
 	roles
 )
@@ -151,7 +151,11 @@ func (s *Server) turn(events []unix.EpollEvent) {
 		c := s.ready[0]
 		s.ready[0], s.ready = nil, s.ready[1:]
 		c.queued = false
-		if !c.over {
+		switch {
+		case c.over:
+		case c.state == associated:
+			s.relayDatagrams(c)
+		default:
 			s.relay(c)
 		}
 	}
@@ -211,6 +215,10 @@ func (s *Server) check() {
 		}
 		s.checkAt = min(s.checkAt, at)
 		s.watchPeers(c)
+		if c.state == associated {
+			s.checkAssociation(c)
+			continue
+		}
 		s.shrink(c, &c.tx, c.client, c.remote)
 		s.shrink(c, &c.rx, c.remote, c.client)
 	}

@@ -159,6 +159,8 @@ type Server struct {
 	// whole page of each packet in the send queue too.
 	copies  bool
 	scratch []byte
+	// datagram is the buffer for a datagram with its header, nil before the first UDP ASSOCIATE.
+	datagram []byte
 }
 
 // New returns a Server that is not enabled.
@@ -254,6 +256,10 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 			c.rule = rule
 			if action == Deny {
 				s.end(c, errDeniedNow)
+			}
+		} else if c.udp != nil {
+			if err := s.judgeAgain(c); err != nil {
+				s.end(c, err)
 			}
 		}
 	}

@@ -30,6 +30,24 @@ func newSocket() (int, error) {
 	return int(fd), nil
 }
 
+// datagramsOn returns a UDP socket that is bound to a free port of the address local, and where
+// it is bound.
+func datagramsOn(local netip.Addr) (int, netip.AddrPort, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return none, netip.AddrPort{}, fmt.Errorf("socket for datagrams: %w", err)
+	}
+	var at netip.AddrPort
+	if err = unix.Bind(fd, &unix.SockaddrInet4{Addr: local.As4()}); err == nil {
+		at, err = localAddr(fd)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return none, netip.AddrPort{}, fmt.Errorf("bind a socket for datagrams to %s: %w", local, err)
+	}
+	return fd, at, nil
+}
+
 // closeSocket closes a socket (close(2)). The result is ignored: it does not tell whether
 // the bytes arrived.
 func closeSocket(fd int) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
@@ -205,6 +223,40 @@ func transfer(call uintptr, fd int, p []byte, flags int) (int, error) {
 			return 0, errno
 		}
 		return int(n), nil
+	}
+}
+
+// receiveFrom is recvfrom(2) of a UDP socket: the size of a datagram, of which p has as much as
+// it has room for, and where it came from.
+func receiveFrom(fd int, p []byte) (int, netip.AddrPort, error) {
+	for {
+		var sa unix.RawSockaddrAny
+		size := uint32(unsafe.Sizeof(sa))
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+			uintptr(len(p)), unix.MSG_TRUNC, uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return 0, netip.AddrPort{}, errno
+		}
+		return int(n), addrPort(&sa), nil
+	}
+}
+
+// sendTo is sendto(2) of a UDP socket, which sends all of p or nothing.
+func sendTo(fd int, p []byte, dst netip.AddrPort) error {
+	sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: dst.Addr().As4(), Port: hostOrder(dst.Port())}
+	for {
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+			uintptr(len(p)), unix.MSG_NOSIGNAL, uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
 	}
 }
 

@@ -131,7 +131,7 @@ func runAlone(f flags, cfg socks.Config, signals <-chan os.Signal, logger *log.L
 	if err != nil {
 		return err
 	}
-	if err := limitDescriptors(cfg.MaxConnections); err != nil {
+	if err := limitDescriptors(cfg); err != nil {
 		l.Close()
 		return err
 	}

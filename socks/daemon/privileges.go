@@ -9,17 +9,30 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/socks"
 )
 
 // spareDescriptors are for all that is not a relayed connection: standard
 // streams, poller, control, listener, name resolution, connections that end.
 const spareDescriptors = 64
 
+// descriptors returns how many that many connections need at most: two each, or three if they
+// may be UDP ASSOCIATE.
+func descriptors(connections int, udp bool) int {
+	each := 2
+	if udp {
+		each = 3
+	}
+	return each*connections + spareDescriptors
+}
+
 // limitDescriptors bounds the descriptors of this process, for good, to what
-// that many connections need. It returns an error if the process may not have
+// the connections of cfg need. It returns an error if the process may not have
 // so many.
-func limitDescriptors(connections int) error {
-	need := uint64(2*connections + spareDescriptors)
+func limitDescriptors(cfg socks.Config) error {
+	connections := cfg.MaxConnections
+	need := uint64(descriptors(connections, cfg.UDP))
 	var now syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &now); err != nil {
 		return fmt.Errorf("read the limit of descriptors: %w", err)

@@ -34,7 +34,7 @@ var Spec = service.Spec{
 			service.Equals(unix.SYS_IOCTL, 1, unix.SIOCINQ), service.Equals(unix.SYS_IOCTL, 1, unix.SIOCOUTQ),
 		},
 	},
-	Limits:     service.Limits{Files: 2*socks.MaxMaxConnections + spareDescriptors, Memory: memoryLimit},
+	Limits:     service.Limits{Files: descriptors(socks.MaxMaxConnections, true), Memory: memoryLimit},
 	MaxMessage: 256 << 10,
 	AskEvery:   15 * time.Second,
 	// What counts is whether the server answers, not only the process around it.
