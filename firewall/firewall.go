@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-iptables/iptables"
@@ -24,9 +25,13 @@ type Firewall struct {
 
 	// turn is held over each operation with its processes, which may take long. Openings
 	// does without.
-	turn    sync.Mutex
-	tables  *iptables.IPTables // nil until first needed
-	applied *ruleSet           // nil while locked
+	turn sync.Mutex
+	// changes is how many operations that change rules wait for the turn. counting says that
+	// who has it only counts, and gives way to them.
+	changes  atomic.Int32
+	counting bool
+	tables   *iptables.IPTables // nil until first needed
+	applied  *ruleSet           // nil while locked
 
 	// mu guards openings, which change only while turn is held too. It is never held
 	// while a process runs.
@@ -52,11 +57,18 @@ func New(program string) (*Firewall, error) {
 	return &Firewall{program: path, restoreProgram: restore, processTime: processTime, lockSeconds: lockSeconds}, nil
 }
 
+// lockTurn locks turn for an operation that changes rules.
+func (f *Firewall) lockTurn() {
+	f.changes.Add(1)
+	f.turn.Lock()
+	f.changes.Add(-1)
+}
+
 // Lock drops what comes in or passes through, except on the loopback interface, and
 // forgets all openings. What the router itself sends may leave, but the answers do not
 // come in. The nat table stays as it is. Lock takes one process.
 func (f *Firewall) Lock() error {
-	f.turn.Lock()
+	f.lockTurn()
 	defer f.turn.Unlock()
 	var s script
 	s.filter(nil, nil)
@@ -78,7 +90,7 @@ func (f *Firewall) Apply(c Config) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("firewall: apply: %w", err)
 	}
-	f.turn.Lock()
+	f.lockTurn()
 	defer f.turn.Unlock()
 	if err := f.apply(c); err != nil {
 		return fmt.Errorf("firewall: apply: %w", err)
@@ -163,14 +175,28 @@ func (f *Firewall) undo(swapped bool) error {
 
 // Counters returns what the rules of the applied Config have matched, each at its rule's
 // index; those of disabled rules are zero. Both lists are empty while nothing is applied.
-// Counters takes one process for each chain that holds rules.
+// Counters takes one process for each chain that holds rules. A change of the rules waits a
+// moment for it and then ends the process, and the count begins anew.
 func (f *Firewall) Counters() (filter, nat []Counter, err error) {
+	for range countTries {
+		if filter, nat, err = f.count(); !errors.Is(err, errGaveWay) {
+			break
+		}
+	}
+	return filter, nat, err
+}
+
+// count is one try of Counters.
+func (f *Firewall) count() (filter, nat []Counter, err error) {
 	f.turn.Lock()
 	defer f.turn.Unlock()
 	if f.applied == nil {
 		return nil, nil, nil
 	}
-	if err := f.readCounters(); err != nil {
+	f.counting = true
+	err = f.readCounters()
+	f.counting = false
+	if err != nil {
 		return nil, nil, fmt.Errorf("firewall: counters: %w", err)
 	}
 	for _, e := range f.applied.filter {

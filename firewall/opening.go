@@ -67,7 +67,7 @@ func (f *Firewall) Open(o Opening) error {
 	if err != nil {
 		return fmt.Errorf("firewall: open %+v: %w", o, err)
 	}
-	f.turn.Lock()
+	f.lockTurn()
 	defer f.turn.Unlock()
 	if slices.Contains(f.openings, clean) {
 		return nil
@@ -90,7 +90,7 @@ func (f *Firewall) Close(o Opening) error {
 	if err != nil {
 		return fmt.Errorf("firewall: close %+v: %w", o, err)
 	}
-	f.turn.Lock()
+	f.lockTurn()
 	defer f.turn.Unlock()
 	i := slices.Index(f.openings, clean)
 	if i < 0 {

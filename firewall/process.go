@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -21,36 +22,52 @@ const (
 	processTime = 30 * time.Second
 	// steps is in how many steps processTime is counted.
 	steps = 30
+	// countSteps is how many steps a count may take while a change waits.
+	countSteps = 2
+	// countTries is how often a count that gave way is tried.
+	countTries = 3
 )
+
+// errGaveWay is the failure of a count whose process was killed for a change.
+var errGaveWay = errors.New("a change of the rules came first")
 
 // bounded calls run, which starts a process of f.program or f.restoreProgram and waits
 // for it. It kills a process that takes longer than f.processTime, and the process's
 // children; the error says so. The time is counted in steps. A step that takes longer,
-// because the whole machine stands still, counts as one.
+// because the whole machine stands still, counts as one. What only counts is killed after
+// countSteps if a change waits, with errGaveWay.
 //
 // The process is found by way of /proc, because go-iptables does not tell its id. run
 // stays in the goroutine of the caller, which may be in a network namespace of its own.
 func (f *Firewall) bounded(run func() error) error {
-	ended, killed := make(chan struct{}), make(chan bool)
+	ended, killed := make(chan struct{}), make(chan error)
+	counting := f.counting
 	go func() {
 		tick := time.NewTicker(f.processTime / steps) // it drops ticks that come too fast
 		defer tick.Stop()
+		var cause error
 		for n := 1; ; n++ {
 			select {
 			case <-ended:
-				killed <- n > steps
+				killed <- cause
 				return
 			case <-tick.C:
-				if n >= steps {
-					killProgram(f.program, f.restoreProgram)
+				switch {
+				case n >= steps:
+					cause = fmt.Errorf("killed, as it had not ended after %v", f.processTime)
+				case counting && n >= countSteps && f.changes.Load() > 0:
+					cause = errGaveWay
+				default:
+					continue
 				}
+				killProgram(f.program, f.restoreProgram)
 			}
 		}
 	}()
 	err := run()
 	close(ended)
-	if <-killed && err != nil {
-		return fmt.Errorf("killed, as it had not ended after %v: %w", f.processTime, err)
+	if cause := <-killed; cause != nil && err != nil {
+		return fmt.Errorf("%w: %w", cause, err)
 	}
 	return err
 }

@@ -93,6 +93,38 @@ func TestOpeningsWaitForNoProcess(t *testing.T) {
 	assert.ErrorContains(t, <-locked, "signal: killed")
 }
 
+// TestCountGivesWay has a count hang, which must not hold up a change, and is made again.
+func TestCountGivesWay(t *testing.T) {
+	t.Parallel()
+	router := newRouter(t)
+	dir := t.TempDir()
+	hang, started := filepath.Join(dir, "hang"), filepath.Join(dir, "started")
+	require.NoError(t, unix.Mkfifo(started, 0o600))
+	for name, script := range map[string]string{
+		"":         "#!/bin/sh\n[ -e " + hang + " ] || exec iptables-legacy \"$@\"\nrm " + hang + "\necho >" + started + "\nsleep 1000\n",
+		"-restore": "#!/bin/sh\nexec iptables-legacy-restore \"$@\"\n",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "iptables"+name), []byte(script), 0o755))
+	}
+	f := newFirewall(t, filepath.Join(dir, "iptables"))
+	require.NoError(t, f.Apply(full))
+	require.NoError(t, os.WriteFile(hang, nil, 0o600))
+
+	counted := make(chan error)
+	var filter []Counter
+	go func() {
+		counted <- router.Do(func() (err error) {
+			filter, _, err = f.Counters()
+			return err
+		})
+	}()
+	_, err := os.ReadFile(started) // waits until the program hangs
+	require.NoError(t, err)
+	require.NoError(t, f.Apply(full))
+	require.NoError(t, <-counted)
+	assert.Len(t, filter, len(full.Filter))
+}
+
 // TestKilledBetweenTables kills iptables-restore when it has swapped one table and not
 // the other: the old rules must come back.
 func TestKilledBetweenTables(t *testing.T) {
