@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -131,7 +132,19 @@ func TestCarryHits(t *testing.T) {
 	}
 }
 
+// manyUsers returns users with names of that length.
+func manyUsers(count, length int, hash string) []User {
+	users := make([]User, count)
+	for i := range users {
+		users[i] = User{Name: fmt.Sprintf("%0*d", length, i), Password: hash}
+	}
+	return users
+}
+
 func TestValidate(t *testing.T) {
+	// As long as those of password.New.
+	longHash := "$argon2id$v=19$m=2048,t=3,p=1$" + strings.Repeat("A", 22) + "$" + strings.Repeat("A", 43)
+	require.Len(t, longHash, 96)
 	const hash = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
 	for _, c := range []struct {
 		name   string
@@ -151,6 +164,11 @@ func TestValidate(t *testing.T) {
 		{"user without a name", func(c *Config) { c.Users = []User{{Password: hash}} }, "user 0: a name has 1..255 bytes"},
 		{"long name", func(c *Config) { c.Users = []User{{Name: strings.Repeat("a", 256), Password: hash}} }, "user 0: a name has 1..255 bytes"},
 		{"name twice", func(c *Config) { c.Users = []User{{Name: "a", Password: hash}, {Name: "a", Password: hash}} }, `user 1: there is another "a"`},
+		{"as many users as there can be", func(c *Config) { c.Users = manyUsers(1000, 35, longHash) }, ""},
+		{"longer names", func(c *Config) { c.Users = manyUsers(1000, 36, longHash) },
+			"user 992: the names and password hashes up to here have more than 131072 bytes together"},
+		{"the longest names", func(c *Config) { c.Users = manyUsers(374, 255, longHash) },
+			"user 373: the names and password hashes up to here have more than 131072 bytes together"},
 		{"password not hashed", func(c *Config) { c.Users = []User{{Name: "a", Password: "secret"}} },
 			`user "a": invalid value for argument password-hash: another kind of hash; expected $argon2id$v=19$m=2048,t=3,p=1$SALT$KEY`},
 		{"action", func(c *Config) { c.Access = []Rule{{Action: "drop"}} }, `access rule 0: action "drop" is not allow or deny`},

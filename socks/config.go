@@ -24,7 +24,7 @@ type Config struct {
 	Version int
 	// AuthMethod is how clients of version 5 say who they are.
 	AuthMethod AuthMethod
-	// Users may use the server with AuthPassword, MaxUsers at most.
+	// Users may use the server with AuthPassword; see MaxUsers and MaxUserBytes.
 	Users []User
 	// UDP allows UDP ASSOCIATE of version 5. RouterOS does not document it.
 	UDP bool
@@ -37,8 +37,14 @@ type Config struct {
 	Access []Rule
 }
 
-// MaxUsers is how many users there may be.
-const MaxUsers = 1000
+const (
+	// MaxUsers is how many users there may be.
+	MaxUsers = 1000
+	// MaxUserBytes is how many bytes their names and the hashes of their passwords may have
+	// together: on a router the configuration is held by two processes and on flash. The hash
+	// of package password has 96 bytes, so 1,000 users may have names of 35 bytes.
+	MaxUserBytes = 128 << 10
+)
 
 // MaxMaxConnections is the highest MaxConnections, as in the manual.
 const MaxMaxConnections = 500
@@ -98,7 +104,7 @@ func (c Config) Validate() error {
 	if len(c.Users) > MaxUsers {
 		return fmt.Errorf("%d users are more than %d", len(c.Users), MaxUsers)
 	}
-	named := map[string]bool{}
+	named, bytes := map[string]bool{}, 0
 	for i, u := range c.Users {
 		if u.Name == "" || len(u.Name) > maxField {
 			return fmt.Errorf("user %d: a name has 1..%d bytes", i, maxField)
@@ -109,6 +115,9 @@ func (c Config) Validate() error {
 		named[u.Name] = true
 		if _, err := password.Parse(u.Password); err != nil {
 			return fmt.Errorf("user %q: %w", u.Name, err)
+		}
+		if bytes += len(u.Name) + len(u.Password); bytes > MaxUserBytes {
+			return fmt.Errorf("user %d: the names and password hashes up to here have more than %d bytes together", i, MaxUserBytes)
 		}
 	}
 	for i, r := range c.Access {

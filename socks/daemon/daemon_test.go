@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -27,6 +29,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/service"
@@ -856,6 +859,46 @@ func TestWire(t *testing.T) {
 	d = service.NewDecoder(append(bytes.Clone(e.Bytes()[:len(e.Bytes())-1]), 1, 0, 0, 1, 'x', 0, 0, 0))
 	decodeConfig(d)
 	require.ErrorContains(t, d.End(), "matcher: ")
+}
+
+// TestLargestConfig: the largest configuration that the console lets a user make reaches socksd.
+func TestLargestConfig(t *testing.T) {
+	cfg := socks.DefaultConfig()
+	cfg.ConnectionIdleTimeout, cfg.MaxConnections = math.MaxInt64, socks.MaxMaxConnections
+	cfg.NameServers = slices.Repeat([]netip.Addr{netip.MustParseAddr("255.255.255.255")}, maxServers)
+	cfg.Version, cfg.AuthMethod = 5, socks.AuthPassword
+	encoded := base64.RawStdEncoding.EncodeToString(make([]byte, 64))
+	hash := "$argon2id$v=19$m=4096,t=10,p=1$" + encoded + "$" + encoded // the longest that package password reads
+	bytes := 0
+	for i := 0; i < socks.MaxUsers; i++ {
+		u := socks.User{Name: fmt.Sprintf("%04d", i), Password: hash, OnlyOne: true, RateLimit: math.MaxUint64, Disabled: true}
+		if left := socks.MaxUserBytes - bytes; left < len(u.Name)+len(hash) {
+			break
+		}
+		bytes += len(u.Name) + len(hash)
+		cfg.Users = append(cfg.Users, u)
+	}
+	addresses, ports := "!100.100.100.101-200.200.200.200", "!"+strings.TrimSuffix(strings.Repeat("10000,", match.MaxPorts), ",")
+	rule, err := parseRule("src-address=" + addresses + " dst-address=" + addresses + " src-port=" + ports + " dst-port=" + ports + " disabled=yes")
+	require.NoError(t, err)
+	cfg.Access = slices.Repeat([]socks.Rule{rule}, console.MaxItems)
+	require.NoError(t, cfg.Validate())
+
+	var got socks.Config
+	var client *Client
+	parent, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
+		client = NewClient(l, nil, nil)
+		return client.Handle
+	}, func(_ context.Context, r *service.Request) ([]byte, error) {
+		got = decodeConfig(r.Decoder)
+		return nil, nil
+	})
+	require.NoError(t, err)
+	require.NoError(t, client.Configure(t.Context(), cfg, nil))
+	assert.Equal(t, cfg, got)
+	child.Close()
+	<-parent.Done()
+	<-child.Done()
 }
 
 // FuzzDecode: nothing that a process sends makes PID 1 panic, or take what it would not write

@@ -34,7 +34,8 @@ var Spec = service.Spec{
 			service.Equals(unix.SYS_IOCTL, 1, unix.SIOCINQ), service.Equals(unix.SYS_IOCTL, 1, unix.SIOCOUTQ),
 		},
 	},
-	Limits:     service.Limits{Files: descriptors(socks.MaxMaxConnections, true), Memory: memoryLimit},
+	Limits: service.Limits{Files: descriptors(socks.MaxMaxConnections, true), Memory: memoryLimit},
+	// The largest configuration: socks.MaxUserBytes, and as many rules as a menu can have.
 	MaxMessage: 256 << 10,
 	AskEvery:   15 * time.Second,
 	// What counts is whether the server answers, not only the process around it.
