@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/postern-router/postern/socks"
 )
 
 // Type is the type of a property's value.
@@ -98,7 +100,7 @@ func valueOf(t Type, text string) Value {
 			v.number = 1
 		}
 	case Integer:
-		n, _ := parseScaled(text) // an unset one has no number
+		n, _ := socks.ParseRate(text) // an unset one has no number
 		v.number = int64(n)
 	case Duration:
 		d, _ := parseDuration(text)

@@ -1,10 +1,7 @@
 package console
 
 import (
-	"errors"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/postern-router/postern/socks"
 )
@@ -67,12 +64,6 @@ func socksVersion() kind[int] {
 	return k
 }
 
-// minRate and maxRate are the range of a rate, in bits per second.
-const (
-	minRate = 1_000
-	maxRate = 10_000_000_000
-)
-
 // bitRate is bits per second as RouterOS writes them: 512k, 10M. Unset, or 0, is no limit.
 func bitRate() kind[uint64] {
 	return kind[uint64]{
@@ -80,12 +71,12 @@ func bitRate() kind[uint64] {
 		accepts: "bits per second: 1k..10G, k, M and G being 1000, 1000000 and 1000000000",
 		unset:   "no limit",
 		parse: func(s string) (uint64, error) {
-			n, err := parseScaled(s)
+			n, err := socks.ParseRate(s)
 			if err != nil {
 				return 0, err
 			}
-			if n != 0 && (n < minRate || n > maxRate) {
-				return 0, rangeError{formatScaled(minRate), formatScaled(maxRate)}
+			if n != 0 && (n < socks.MinRateLimit || n > socks.MaxRateLimit) {
+				return 0, rangeError{socks.FormatRate(socks.MinRateLimit), socks.FormatRate(socks.MaxRateLimit)}
 			}
 			return n, nil
 		},
@@ -93,45 +84,9 @@ func bitRate() kind[uint64] {
 			if v == 0 {
 				return ""
 			}
-			return formatScaled(v)
+			return socks.FormatRate(v)
 		},
 	}
-}
-
-// scales are the letters behind a number and what they multiply it by, the greatest first.
-var scales = []struct {
-	letter string
-	factor uint64
-}{{"G", 1_000_000_000}, {"M", 1_000_000}, {"k", 1_000}}
-
-// parseScaled parses a number that has k, M or G behind it or not. It is an error if the result
-// is 2^53 or more.
-func parseScaled(s string) (uint64, error) {
-	factor := uint64(1)
-	for _, scale := range scales {
-		if number, ok := strings.CutSuffix(s, scale.letter); ok {
-			s, factor = number, scale.factor
-			break
-		}
-	}
-	n, err := strconv.ParseUint(s, 10, 53)
-	if err != nil {
-		return 0, err
-	}
-	if n > 1<<53/factor {
-		return 0, errors.New("number too large")
-	}
-	return n * factor, nil
-}
-
-// formatScaled writes a number other than 0 with the greatest letter that needs no fraction.
-func formatScaled(n uint64) string {
-	for _, scale := range scales {
-		if n%scale.factor == 0 {
-			return strconv.FormatUint(n/scale.factor, 10) + scale.letter
-		}
-	}
-	return strconv.FormatUint(n, 10)
 }
 
 // socksWarnings are printed below the screen of /ip socks.

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/socks"
 )
 
 // where is the conditions after the word where, or after find: a row meets them if it meets
@@ -277,7 +278,7 @@ func compare(a, b string) (order int, ok bool) {
 	for _, measure := range []func(string) (uint64, error){
 		func(s string) (uint64, error) {
 			number, isSize := strings.CutSuffix(s, "KiB")
-			n, err := parseScaled(number)
+			n, err := socks.ParseRate(number)
 			if isSize {
 				n <<= 10
 			}

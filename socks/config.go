@@ -76,7 +76,7 @@ type User struct {
 	// OnlyOne allows the user one connection at a time. The next is refused.
 	OnlyOne bool
 	// RateLimit, in bits per second, bounds what the user's connections move together,
-	// each direction by itself; 0 is no limit.
+	// each direction by itself: MinRateLimit..MaxRateLimit, or 0 for no limit.
 	RateLimit uint64
 	Disabled  bool
 	Comment   string
@@ -115,6 +115,9 @@ func (c Config) Validate() error {
 		named[u.Name] = true
 		if _, err := password.Parse(u.Password); err != nil {
 			return fmt.Errorf("user %q: %w", u.Name, err)
+		}
+		if u.RateLimit != 0 && (u.RateLimit < MinRateLimit || u.RateLimit > MaxRateLimit) {
+			return fmt.Errorf("user %q: rate-limit %d is not in %s..%s", u.Name, u.RateLimit, FormatRate(MinRateLimit), FormatRate(MaxRateLimit))
 		}
 		if bytes += len(u.Name) + len(u.Password); bytes > MaxUserBytes {
 			return fmt.Errorf("user %d: the names and password hashes up to here have more than %d bytes together", i, MaxUserBytes)

@@ -871,7 +871,7 @@ func TestLargestConfig(t *testing.T) {
 	hash := "$argon2id$v=19$m=4096,t=10,p=1$" + encoded + "$" + encoded // the longest that package password reads
 	bytes := 0
 	for i := 0; i < socks.MaxUsers; i++ {
-		u := socks.User{Name: fmt.Sprintf("%04d", i), Password: hash, OnlyOne: true, RateLimit: math.MaxUint64, Disabled: true}
+		u := socks.User{Name: fmt.Sprintf("%04d", i), Password: hash, OnlyOne: true, RateLimit: socks.MaxRateLimit, Disabled: true}
 		if left := socks.MaxUserBytes - bytes; left < len(u.Name)+len(hash) {
 			break
 		}
