@@ -110,7 +110,10 @@ func mountAll() error {
 func startRouter(ctx context.Context, log *kmsg.Logger, dog *watchdog, requests chan<- console.Request) (*router.Router, error) {
 	// By itself the kernel drops lines of a process that logs many.
 	setSysctl(log, "kernel/printk_devkmsg", "on\n")
-	sizeTables(log)
+	// Packets are allocated from single pages instead of blocks of 32 kB: a block is freed only
+	// when its last packet has reached a slow receiver.
+	setSysctl(log, "net/core/high_order_alloc_disable", "1\n")
+	router.SizeKernelTables(log, "/")
 	// Processes of group 0, as PID 1 is, may open ping sockets.
 	setSysctl(log, "net/ipv4/ping_group_range", "0 0\n")
 	text, err := os.ReadFile(boardFile)
@@ -143,16 +146,6 @@ func leaveTimer(log *kmsg.Logger, name string) {
 	if err := os.WriteFile(timer, []byte(name+"\n"), 0o200); err != nil {
 		log.Printf(kmsg.Warning, "take another timer than %s: %v", name, err)
 	}
-}
-
-// sizeTables sets limits whose defaults do not fit a router with little memory.
-func sizeTables(log *kmsg.Logger) {
-	// Enough for 500 connections through SOCKS, each of which has two entries, and for as many
-	// that have ended. The default is 1024 with 32 MB.
-	setSysctl(log, "net/netfilter/nf_conntrack_max", "4096\n")
-	// Packets are allocated from single pages instead of blocks of 32 kB: a block is freed only
-	// when its last packet has reached a slow receiver.
-	setSysctl(log, "net/core/high_order_alloc_disable", "1\n")
 }
 
 // setSysctl sets a kernel parameter. If that fails the log says so, and the router goes on.

@@ -1,0 +1,97 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/postern-router/postern/kmsg"
+)
+
+// kernelTable is a table, a cache or a queue of the kernel that packets fill. docs/MEMORY.md has
+// all of them, with what each can take on a machine with 32 MB.
+type kernelTable struct {
+	// files are below the root folder, a * standing for each device. Those of a device that
+	// comes later have the value of "default".
+	files string
+	// One unit for each so many bytes of memory, but no less than low and no more than high.
+	bytesPerUnit, low, high uint64
+}
+
+// kernelTables are in the order in which they are written. The kernel refuses a high threshold
+// that is below the low one.
+//
+// The kernel's own values are for servers: with 32 MB, fragments and packets that wait for ARP
+// alone may take all that there is.
+var kernelTables = []kernelTable{
+	// Tracked connections, in entries. SOCKS takes two for each of its 500, and as many for those
+	// that have ended.
+	{"proc/sys/net/netfilter/nf_conntrack_max", 16 * 384, 4096, 1 << 18},
+	// Fragments of datagrams that are not complete, in bytes. They are put together ahead of
+	// every rule, whoever has sent them (CERT VU#641765).
+	{"proc/sys/net/ipv4/ipfrag_low_thresh", 170, 192 << 10, 3 << 20},
+	{"proc/sys/net/ipv4/ipfrag_high_thresh", 128, 256 << 10, 4 << 20},
+	// What is known of other hosts, such as how many ICMP errors they were sent, in hosts.
+	{"proc/sys/net/ipv4/inet_peer_threshold", 64 << 10, 512, 1 << 16},
+	// Neighbours (ARP), in entries: how many are never removed, are removed when older than 5
+	// seconds, and how many there can be.
+	{"proc/sys/net/ipv4/neigh/default/gc_thresh1", 512 << 10, 64, 2048},
+	{"proc/sys/net/ipv4/neigh/default/gc_thresh2", 256 << 10, 128, 4096},
+	{"proc/sys/net/ipv4/neigh/default/gc_thresh3", 128 << 10, 256, 8192},
+	// Packets that wait for the answer of a neighbour, in bytes for each: a long one or some short
+	// ones. Whoever sends to each address of a network that nobody has fills it for all.
+	{"proc/sys/net/ipv4/neigh/*/unres_qlen_bytes", 1, 4096, 4096},
+	// Packets that wait until a port can send them, in packets of each of three priorities.
+	{"sys/class/net/*/tx_queue_len", 128 << 10, 256, 1000},
+}
+
+// size is the table's size on a machine with that much memory in bytes.
+func (t kernelTable) size(memory uint64) uint64 {
+	return min(max(memory/t.bytesPerUnit, t.low), t.high)
+}
+
+// SizeKernelTables bounds what packets can make the kernel keep, by the memory of the machine.
+// root is the folder of proc and sys. What cannot be set is logged.
+func SizeKernelTables(log *kmsg.Logger, root string) {
+	text, err := os.ReadFile(filepath.Join(root, "proc/meminfo"))
+	if err == nil {
+		var memory uint64
+		if memory, err = parseMeminfo(string(text), "MemTotal"); err == nil {
+			err = sizeTables(root, memory)
+		}
+	}
+	if err != nil {
+		log.Printf(kmsg.Warning, "size the kernel's tables: %v", err)
+	}
+}
+
+func sizeTables(root string, memory uint64) error {
+	var failed []error
+	for _, t := range kernelTables {
+		files, err := filepath.Glob(filepath.Join(root, t.files))
+		if err == nil && len(files) == 0 {
+			err = fmt.Errorf("%s: %w", t.files, fs.ErrNotExist)
+		}
+		failed = append(failed, err)
+		for _, file := range files {
+			failed = append(failed, writeParameter(file, strconv.FormatUint(t.size(memory), 10)))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// writeParameter writes a parameter of the kernel. It creates no file.
+func writeParameter(file, value string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteString(value + "\n"); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
