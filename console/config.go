@@ -29,6 +29,8 @@ type Config struct {
 	Addresses []netcfg.Address
 	// Routes are /ip route.
 	Routes []netcfg.Route
+	// Settings are /ip settings.
+	Settings netcfg.Settings
 	// Firewall is /ip firewall filter and nat.
 	Firewall firewall.Config
 	// Socks is /ip socks, /ip socks access and /ip socks users.
@@ -94,7 +96,10 @@ func (r RemoteLog) Sends(topics string) bool {
 
 // Default is the configuration of a router on which nothing has been set.
 func Default() Config {
-	return Config{Identity: "postern", Socks: socks.DefaultConfig(), RemoteLog: RemoteLog{Port: 514}}
+	return Config{
+		Identity: "postern", Socks: socks.DefaultConfig(), RemoteLog: RemoteLog{Port: 514},
+		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict},
+	}
 }
 
 // Clone returns a copy that shares no memory with c.
@@ -122,7 +127,7 @@ func (cfg Config) Network() netcfg.Config {
 	}
 	return netcfg.Config{
 		Links: links, Bridges: cfg.Bridges, VLANs: cfg.VLANs, BridgePorts: cfg.BridgePorts,
-		Addresses: cfg.Addresses, Routes: cfg.Routes,
+		Addresses: cfg.Addresses, Routes: cfg.Routes, Settings: cfg.Settings,
 	}
 }
 

@@ -331,6 +331,7 @@ var menus = []*menu{
 				func(c *Config) *[]netip.Addr { return &c.DNS }),
 		),
 	},
+	ipSettingsMenu,
 	{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
 	{
 		path: "ip firewall filter", help: "packets to accept and to drop, first match decides",

@@ -38,6 +38,8 @@ var absentProperties = map[string]string{
 		"doh-max-server-connections=* doh-timeout=* max-concurrent-queries=* max-concurrent-tcp-sessions=* " +
 		"max-udp-packet-size=* mdns-repeat-ifaces= query-server-timeout=* query-total-timeout=* use-doh-server= " +
 		"verify-doh-cert=no vrf=main",
+	"ip settings": "allow-fast-path=* arp-timeout=* icmp-errors-use-inbound-interface-address=no icmp-rate-limit=* icmp-rate-mask=* " +
+		"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
 	"ip firewall filter":    absentMatchers + " hw-offload",
 	"ip firewall nat":       absentMatchers + " randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
 	"ip socks":              "vrf=main",
@@ -100,7 +102,7 @@ var absentMenus = map[string]string{
 	"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",
 	"interface ethernet": "poe switch",
 	"ip": "accounting cloud dhcp-client dhcp-relay dhcp-server hotspot ipsec kid-control media nat-pmp neighbor packing " +
-		"pool proxy reverse-proxy service settings smb ssh tftp traffic-flow upnp vrf",
+		"pool proxy reverse-proxy service smb ssh tftp traffic-flow upnp vrf",
 	"ip dns":      "adlist cache forwarders static",
 	"ip firewall": "address-list calea layer7-protocol mangle raw service-port",
 	"ip route":    "cache nexthop rule vrf",

@@ -13,8 +13,9 @@
 //
 // It owns the ports that it was given, the bridges and VLANs that it makes (they are in a
 // link group of their own), every IPv4 address on these, every route of protocol "static"
-// in the main table, and net.ipv4.ip_forward. It also has the kernel process the packets
-// of all devices in threads. It changes nothing else.
+// in the main table, net.ipv4.ip_forward, and the parameters of all links that [Settings]
+// tells of. It also has the kernel process the packets of all devices in threads. It
+// changes nothing else.
 package netcfg
 
 import (
@@ -33,6 +34,7 @@ type Config struct {
 	Routes      []Route
 	// Forwarding is net.ipv4.ip_forward.
 	Forwarding bool
+	Settings   Settings
 }
 
 // Port gives a network device the name of a port. Device is the device's name in the

@@ -17,6 +17,7 @@ type Manager struct {
 
 	mu      sync.Mutex
 	config  *Config         // the one in force, nil before the first Apply
+	set     *Settings       // those that the kernel was given last, nil before
 	devices map[int]*device // by interface index
 	links   []link          // all links of the kernel when they were last listed
 }
@@ -27,6 +28,8 @@ type state struct {
 	addrs      []addr
 	routes     []route
 	forwarding bool
+	// settings are nil where they are not known, and then left alone.
+	settings *Settings
 }
 
 // New returns a Manager of these ports. It changes nothing yet. logf gets a line for what
@@ -158,7 +161,7 @@ func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 			links[i].up = true
 		}
 	}
-	s := state{links: m.own(links)}
+	s := state{links: m.own(links), settings: m.set}
 	if s.addrs, err = listAddrs(nl, s.links); err != nil {
 		return state{}, err
 	}
@@ -184,7 +187,7 @@ func (m *Manager) own(links []link) []link {
 
 // want returns what the kernel should have under c, with the links that it has.
 func (m *Manager) want(c Config, have state) state {
-	w := state{forwarding: c.Forwarding}
+	w := state{forwarding: c.Forwarding, settings: &c.Settings}
 	for _, l := range have.links {
 		if l.own {
 			continue

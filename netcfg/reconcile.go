@@ -17,6 +17,7 @@ func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 	if have.forwarding && !want.forwarding {
 		p.did("turn forwarding off", setForwarding(false))
 	}
+	m.reconcileSettings(p, have.settings, want.settings)
 	m.reconcileLinks(nl, p, have.links, want.links)
 	if len(p.changes) > 0 { // a link that goes takes its addresses along
 		addrs, err := m.ownAddrs(nl)
@@ -39,7 +40,24 @@ func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 	m.reconcileRoutes(p, have.routes, want.routes)
 	if !have.forwarding && want.forwarding && len(p.errs) == 0 {
 		p.did("turn forwarding on", setForwarding(true))
+		if want.settings != nil && want.settings.AcceptRedirects {
+			// The kernel has reset that.
+			m.reconcileSettings(p, nil, want.settings)
+		}
 	}
+}
+
+// reconcileSettings changes the settings if they differ.
+func (m *Manager) reconcileSettings(p *pass, have, want *Settings) {
+	if want == nil || have != nil && *have == *want {
+		return
+	}
+	m.set = nil // until it is known what the kernel has
+	err := want.set()
+	if err == nil {
+		m.set = want
+	}
+	p.did("change the settings of IPv4", err)
 }
 
 // ownAddrs lists the addresses of the links that the Manager owns.

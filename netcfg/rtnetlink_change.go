@@ -54,10 +54,20 @@ func changeLink(typ, index int, flags, change uint32, attrs ...*nl.RtAttr) error
 
 func deleteLink(index int) error { return changeLink(unix.RTM_DELLINK, index, 0, 0) }
 
+const (
+	// maxLearned is how many hardware addresses a bridge learns. A host behind it could otherwise
+	// fill the memory by sending from ever new ones, which are kept for 5 minutes. Frames to those
+	// that are not known go to all ports.
+	maxLearned = 1024
+	// attrMaxLearned is IFLA_BR_FDB_MAX_LEARNED (linux/if_link.h, since Linux 6.7).
+	attrMaxLearned = 49
+)
+
 // makeBridge and makeVLAN make links of our group. They are down.
 func makeBridge(name string, stp bool) error {
 	info, data := infoOf(bridgeKind)
 	data.AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
+	data.AddRtAttr(attrMaxLearned, nl.Uint32Attr(maxLearned))
 	return newLink(name, info)
 }
 

@@ -15,6 +15,9 @@ import (
 // refused value, and what was expected. Disabled items must be valid too, but they count
 // as no duplicates of others.
 func (c Config) Validate(ports []Port) error {
+	if err := c.Settings.validate(); err != nil {
+		return err
+	}
 	if err := c.validateLinks(ports); err != nil {
 		return err
 	}
