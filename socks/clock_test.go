@@ -92,6 +92,16 @@ func (m *movedClock) awaitTurn(t *testing.T, u *setup) {
 	}, patience, time.Millisecond)
 }
 
+// forwardUntil lets time pass, in steps that are no stall, until done.
+func (m *movedClock) forwardUntil(t *testing.T, u *setup, done func() bool) {
+	t.Helper()
+	for start := time.Now(); !done(); {
+		require.Less(t, time.Since(start), patience, "it does not happen")
+		m.forward(lateness / 2)
+		m.awaitTurn(t, u)
+	}
+}
+
 // TestStall makes the machine stand still for longer than every deadline, with a connection
 // in each state that has one. No connection may end by that, and each must end at its deadline
 // when time passes again.

@@ -23,6 +23,7 @@ const (
 	calling                  // a BIND waits for the call
 	established
 	associated // a UDP ASSOCIATE
+	ending     // both sides have ended, and are still sent something
 )
 
 // conn is a connection of a client, and the connection that the server makes or takes for
@@ -43,6 +44,8 @@ type conn struct {
 	waiting              *list.Element // in Server.pending
 	attempt              *attempt      // nil before the request and once it is answered; of a UDP ASSOCIATE also for a lookup
 	udp                  *association  // nil unless it is a UDP ASSOCIATE
+	reason               error         // why it is ending
+	unsent               int           // bytes that its peers had not acknowledged at the last look, while ending
 	memory               int           // for socket buffers, in bytes, without that of the flows; 0: the kernel decides
 	typ                  Type
 	rule                 int
@@ -95,6 +98,10 @@ func (s *Server) leavePending(c *conn) {
 // timeout handles a deadline that c has reached.
 func (s *Server) timeout(c *conn) {
 	switch {
+	case c.state == ending:
+		s.late(c)
+	case c.limit > s.now && c.state == established && s.settled(c):
+		s.finish(c, errIdle)
 	case c.limit > s.now:
 		s.end(c, errIdle)
 	case c.state == handshaking:
@@ -121,8 +128,15 @@ func (s *Server) event(c *conn, is role, events uint32) {
 		from.urgent = from.urgent || events&unix.EPOLLPRI != 0
 		from.ending = from.ending || events&(unix.EPOLLRDHUP|unix.EPOLLERR|unix.EPOLLHUP) != 0
 	}
-	if c.state == established {
+	switch {
+	case c.state == established:
 		s.moved(c, is, events)
+		return
+	case c.state == ending && events&unix.EPOLLERR != 0:
+		s.undelivered(c, is)
+		return
+	case c.state == ending:
+		s.deliver(c)
 		return
 	}
 	if is == ofClient && events&unix.EPOLLERR != 0 {
@@ -550,19 +564,25 @@ func (s *Server) end(c *conn, err error) {
 	s.dropPipe(&c.tx)
 	s.dropPipe(&c.rx)
 	verb := "closed"
-	if c.state >= established {
-		if err != nil {
-			resetUnsent(c.client)
-			resetUnsent(c.remote)
-		}
-		closeSocket(c.client)
-	} else {
+	if c.state < established {
 		verb = "refused"
 		c.refuse(err)
-		hangUp(c.client)
+		if c.remote != none {
+			reset(c.remote) // it may have been connected meanwhile
+		}
 	}
-	if c.remote != none {
-		closeSocket(c.remote)
+	if c.state < established || c.state == associated {
+		s.dismiss(c.client)
+		c.client = none
+	}
+	for _, fd := range [...]int{c.client, c.remote} {
+		if fd == none {
+			continue
+		}
+		if err != nil {
+			resetUnsent(fd)
+		}
+		closeSocket(fd)
 	}
 	s.takeMemory(c)
 	log := s.log.line

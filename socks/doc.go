@@ -109,6 +109,9 @@
 //	answer to CONNECT     30 s, for name resolution and all addresses together
 //	call for BIND         2 min after the first reply
 //	silence in any state  connection-idle-timeout, both directions together
+//	delivery              10 min: when both sides have ended, the connection keeps its slot and
+//	                      its buffers until both have acknowledged everything, the end included
+//	refused clients       32, for 5 s: those who may still take their reply, without a slot
 //	names resolved        8 at a time, and at most 8 addresses of each tried; a client that
 //	                      leaves ends its lookup, and its place is free once that has ended
 //	UDP ASSOCIATE         each direction 2,000 datagrams a second, 200 at once, and as many as its
@@ -131,7 +134,7 @@
 //	                      UDP ASSOCIATE up to 5 kB for peers and names
 //	goroutines            none for each connection: one, 8 that resolve names, 8 that
 //	                      open the firewall, one that writes the log
-//	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 64 for everything else
+//	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 96 for everything else
 //	pipes                 1, at most 4. Each can hold 256 kB on a machine with 32 MB and
 //	                      1 MB from 128 MB on; it is empty unless a sink took less than
 //	                      it had room for
@@ -145,8 +148,12 @@
 //	                      kernel's structures for two sockets take 8 kB more. A receive buffer
 //	                      of UDP holds one datagram more than it has room for
 //
-// A connection that the server ends leaves nothing behind: a side that has not taken
-// everything is reset.
+// The kernel goes on sending what is left of a closed socket for minutes, in memory that no
+// bound of the server counts. So no socket is closed that has something left to send, even if
+// that is only its end: its peer is waited for, within the bounds above, and then it is reset.
+// Such a connection is listed, and counts, until it is over. What remains of a connection then
+// are the kernel's small records of its ports (TIME-WAIT, and FIN-WAIT-2 where the peer does
+// not end its side), as many as net.ipv4.tcp_max_tw_buckets says, for a minute.
 //
 // If accept fails (no descriptors, no memory), it is tried again after a pause of 5 ms to
 // 1 s. With Options.SocketMemory, nothing is accepted either while less than a 10th of the

@@ -207,6 +207,7 @@ func (s *Server) wait() int {
 // deadlines.
 func (s *Server) check() {
 	s.checkAt = never
+	s.checkDismissed()
 	for _, c := range s.conns {
 		at := c.overAt(s.cfg.ConnectionIdleTimeout)
 		if at <= s.now {
@@ -214,6 +215,10 @@ func (s *Server) check() {
 			continue
 		}
 		s.checkAt = min(s.checkAt, at)
+		if c.state == ending {
+			s.deliver(c)
+			continue
+		}
 		s.watchPeers(c)
 		if c.state == associated {
 			s.checkAssociation(c)
@@ -227,10 +232,13 @@ func (s *Server) check() {
 // release closes what belongs to the loop, when it ends.
 func (s *Server) release() {
 	s.poller.close()
+	for _, d := range s.dismissed {
+		d.close()
+	}
 	for _, p := range s.pipes {
 		p.close()
 	}
-	s.pipes, s.ready = nil, nil
+	s.pipes, s.ready, s.dismissed = nil, nil, nil
 	s.probe.close()
 }
 

@@ -273,13 +273,13 @@ func (s *Server) relay(c *conn) {
 		f.full = p == atSink
 		f.done = p == ended
 		more = more || f.try
-		if c.tx.done && c.rx.done {
-			s.end(c, nil) // which closes both sides
-			return
-		}
 		if f.done {
 			// This fails if the sink has been reset, which the other direction reports.
 			endWriting(sink)
+		}
+		if c.tx.done && c.rx.done {
+			s.finish(c, nil)
+			return
 		}
 	}
 	if more && !c.queued {

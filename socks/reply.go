@@ -95,8 +95,11 @@ func (s *Server) turnAway(fd int) {
 		receive(fd, first[:], unix.MSG_PEEK)
 		c.version = s.versionOf(first[0])
 	}
+	if s.socketMemory > 0 {
+		s.limitBuffers(&conn{memory: leastMemory}, fd)
+	}
 	c.refuse(nil)
-	hangUp(fd)
+	s.dismiss(fd)
 }
 
 // grant tells the client of c that its request is granted, and the address of the reply.

@@ -82,6 +82,8 @@ type Connection struct {
 // at a time.
 type limits struct {
 	handshake, connect, bind time.Duration
+	deliver                  time.Duration // until the peers have taken what they are still sent
+	dismiss                  time.Duration // until a refused client has taken the reply
 	watch                    time.Duration // how old a connection is before its peers are watched
 	lookups                  int           // names resolved at a time
 	openings                 int           // calls of Options.Open at a time
@@ -91,6 +93,7 @@ type limits struct {
 func defaultLimits() limits {
 	return limits{
 		handshake: 10 * time.Second, connect: 30 * time.Second, bind: 2 * time.Minute,
+		deliver: 10 * time.Minute, dismiss: 5 * time.Second,
 		watch:   10 * time.Second,
 		lookups: 8, openings: 8, addresses: 8,
 	}
@@ -102,6 +105,7 @@ var (
 	errConnectTimeout   = errors.New("connect timeout")
 	errBindTimeout      = errors.New("nobody called in time")
 	errIdle             = errors.New("idle timeout")
+	errUndelivered      = errors.New("a peer did not take what it was sent in time")
 	errLeft             = fmt.Errorf("client left: %w", io.EOF)
 	errReplaced         = errors.New("replaced: the table is full")
 	errRemoved          = errors.New("removed")
@@ -126,17 +130,19 @@ type Server struct {
 	running  sync.WaitGroup
 
 	// mu guards everything below. The loop holds it except while it waits.
-	mu       sync.Mutex
-	cfg      Config
-	hits     []uint64 // of each rule of cfg.Access
-	conns    map[uint64]*conn
-	last     uint64    // the number of the newest connection
-	pending  list.List // of *conn, those whose request is not complete, oldest first
-	names    queue     // lookups
-	openings queue     // calls of open, and of the functions that undo them
-	closed   bool
-	poller   *poller // nil before the first listener
-	listener int     // descriptor
+	mu      sync.Mutex
+	cfg     Config
+	hits    []uint64 // of each rule of cfg.Access
+	conns   map[uint64]*conn
+	last    uint64    // the number of the newest connection
+	pending list.List // of *conn, those whose request is not complete, oldest first
+	// dismissed are clients that were refused, those that have been for longest first.
+	dismissed []dismissed
+	names     queue // lookups
+	openings  queue // calls of open, and of the functions that undo them
+	closed    bool
+	poller    *poller // nil before the first listener
+	listener  int     // descriptor
 	// acceptAt is when to accept next, by the clock. acceptPause is the pause after the
 	// last failure.
 	acceptAt, acceptPause time.Duration

@@ -53,7 +53,12 @@ func datagramsOn(local netip.Addr) (int, netip.AddrPort, error) {
 func closeSocket(fd int) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 // endWriting ends what fd sends (shutdown(2)). It fails if fd has been reset.
-func endWriting(fd int) { unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0) }
+func endWriting(fd int) error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
 
 // socketOption is an option for setsockopt(2).
 type socketOption struct {
@@ -311,22 +316,9 @@ func reset(fd int) {
 }
 
 // resetUnsent makes the next close of fd reset its connection, if the peer has not taken all
-// that was sent. Otherwise the kernel would go on sending it for minutes, in memory that no
-// bound of the server counts.
+// that was sent.
 func resetUnsent(fd int) {
-	if n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err == nil && n > 0 {
+	if outstanding(fd) > 0 {
 		reset(fd)
 	}
-}
-
-// hangUp closes fd so that its peer can still read what was sent. It reads what has arrived,
-// which would otherwise make the close a reset.
-func hangUp(fd int) {
-	endWriting(fd)
-	for range 64 {
-		if n, err := receive(fd, make([]byte, maxRequest), unix.MSG_TRUNC); n <= 0 || err != nil {
-			break
-		}
-	}
-	closeSocket(fd)
 }

@@ -15,7 +15,7 @@ import (
 
 // spareDescriptors are for all that is not a relayed connection: standard
 // streams, poller, control, listener, name resolution, connections that end.
-const spareDescriptors = 64
+const spareDescriptors = 96
 
 // descriptors returns how many that many connections need at most: two each, or three if they
 // may be UDP ASSOCIATE.
