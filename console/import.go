@@ -21,7 +21,16 @@ var importCommand = command{name: "import", help: "run lines as export writes th
 // line that makes a Request, repeats itself or has a Removal is an error.
 func (s *Session) Import(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
 	lines := importLines(text)
-	whole, err := s.runImport(cfg, live, lines)
+	run := func(lines []importLine) (Result, error) { return s.runImport(cfg, live, lines) }
+	if live.HashPassword != nil {
+		hashes := Hashes{Make: live.HashPassword}
+		run = func(lines []importLine) (Result, error) {
+			live := live
+			live.HashPassword = hashes.Run()
+			return s.runImport(cfg, live, lines)
+		}
+	}
+	whole, err := run(lines)
 	if err != nil {
 		return Result{Config: cfg}, err
 	}
@@ -30,7 +39,7 @@ func (s *Session) Import(cfg Config, live Live, text string, check func(Config) 
 		return whole, nil
 	}
 	if err := check(whole.Config); err != nil {
-		return Result{Config: cfg}, s.placeCheck(cfg, live, lines, check, err)
+		return Result{Config: cfg}, placeCheck(run, lines, check, err)
 	}
 	return whole, nil
 }
@@ -83,11 +92,11 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 	return whole, nil
 }
 
-// placeCheck adds to bad, the error of check about what lines make of cfg, the line that
-// brought it about: with the lines before it alone, check says something else or nothing.
-func (s *Session) placeCheck(cfg Config, live Live, lines []importLine, check func(Config) error, bad error) error {
+// placeCheck adds to bad, the error of check about what lines make when they are run, the line
+// that brought it about: with the lines before it alone, check says something else or nothing.
+func placeCheck(run func([]importLine) (Result, error), lines []importLine, check func(Config) error, bad error) error {
 	same := func(count int) bool {
-		result, err := s.runImport(cfg, live, lines[:count])
+		result, err := run(lines[:count])
 		if err == nil {
 			err = check(result.Config)
 		}

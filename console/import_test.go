@@ -2,6 +2,7 @@ package console
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -113,4 +114,34 @@ func TestImportCheck(t *testing.T) {
 	bad := errors.New("whatever it is")
 	_, err = new(Session).Import(before, Live{}, "/system identity set name=a", func(Config) error { return bad })
 	require.EqualError(t, err, "whatever it is", "it is not of the import")
+}
+
+// A password's hash is made once, however often the lines run to find the one that is wrong.
+func TestImportHashes(t *testing.T) {
+	made := 0
+	live := fullLive()
+	live.HashPassword = func(string) (string, error) {
+		made++
+		return fmt.Sprintf("$%d", made), nil
+	}
+	text := "/ip socks users\n"
+	for i := range 20 {
+		text += fmt.Sprintf("add name=user%d password=secret\n", i)
+	}
+	check := func(c Config) error {
+		if len(c.Socks.Users) > 13 {
+			return errors.New("too many")
+		}
+		return nil
+	}
+	_, err := new(Session).Import(Default(), live, text, check)
+	require.EqualError(t, err, "too many (line 15)")
+	assert.Equal(t, 20, made)
+	result, err := new(Session).Import(Default(), live, text, nil)
+	require.NoError(t, err)
+	hashes := map[string]bool{}
+	for _, u := range result.Config.Socks.Users {
+		hashes[u.Password] = true
+	}
+	assert.Len(t, hashes, 20, "each user has one of its own")
 }

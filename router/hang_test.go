@@ -179,17 +179,17 @@ func TestNobodyStarves(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		g := started(t)
-		tries := 0
-		g.r.logins.make = func(string) (string, error) {
+		tries, state := 0, g.network.state
+		g.network.state = func() ([]netcfg.LinkState, error) {
 			tries++
 			require.NoError(t, g.r.beginChange())
 			next := g.r.now
 			next.revision++
 			g.r.set(next)
 			g.r.endChange()
-			return "", nil
+			return state()
 		}
-		_, err := g.run(&session.Session{}, "/user set admin password=secret; /ip dns set servers=1.1.1.1")
+		_, err := g.run(&session.Session{}, "/interface print; /ip dns set servers=1.1.1.1")
 		require.ErrorIs(t, err, errOutdated)
 		assert.Equal(t, maxTries, tries)
 		assert.Empty(t, g.calls())

@@ -33,8 +33,9 @@ var errOutdated = errors.New("failure: the configuration changes all the time; n
 
 // execute runs a line: what it changes is applied, or the line fails.
 func (r *Router) execute(s *session.Session, line string) (console.Result, error) {
+	hashes := console.Hashes{Make: r.logins.hash}
 	result, err := r.edit(s, func(s *console.Session, st state) (console.Result, error) {
-		return s.Execute(st.config, r.live(st), line)
+		return s.Execute(st.config, r.liveWith(st, &hashes), line)
 	})
 	if err == nil && result.Request == console.SetClock {
 		err = r.setClock(result.Clock, kmsg.Uptime())
@@ -50,8 +51,9 @@ func (r *Router) execute(s *session.Session, line string) (console.Result, error
 
 // importLines runs lines: what they change is applied together, or nothing is.
 func (r *Router) importLines(s *session.Session, text string) (console.Result, error) {
+	hashes := console.Hashes{Make: r.logins.hash}
 	return r.edit(s, func(s *console.Session, st state) (console.Result, error) {
-		return s.Import(st.config, r.live(st), text, func(c console.Config) error { return checkConfig(c, r.board) })
+		return s.Import(st.config, r.liveWith(st, &hashes), text, func(c console.Config) error { return checkConfig(c, r.board) })
 	})
 }
 
@@ -166,11 +168,14 @@ func (r *Router) change(s *session.Session, revision uint64, next console.Config
 	if err := checkConfig(next, r.board); err != nil {
 		return "", err
 	}
+	if text := console.UnusableSOCKS(next); text != "" && text != console.UnusableSOCKS(r.now.config) {
+		warning = text + "\n"
+	}
 	if err := r.commit(next); err != nil {
 		return "", err
 	}
 	r.keepConfig()
-	return r.warning(), nil
+	return warning + r.warning(), nil
 }
 
 // checkSession returns an error if the session must not go on: the router ends, or the user
@@ -207,6 +212,13 @@ func (r *Router) help(s *session.Session, before string) string {
 	r.heard(s)
 	st := r.snapshot()
 	return s.Help(st.config, r.live(st), before)
+}
+
+// liveWith is live for lines that may run again.
+func (r *Router) liveWith(st state, hashes *console.Hashes) console.Live {
+	live := r.live(st)
+	live.HashPassword = hashes.Run()
+	return live
 }
 
 // live gives the console what only the running system knows.

@@ -15,6 +15,8 @@ import (
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/password"
 )
 
 // Each session sees what the other has done, in the system and in its numbers, and of
@@ -272,6 +274,65 @@ func TestPasswordChangedMeanwhile(t *testing.T) {
 		g.r.logins.make = func(string) (string, error) { return "", errFake }
 		require.ErrorIs(t, g.r.setPassword(&session.Session{}, "first", "third"), errFake)
 		assert.True(t, g.r.login(&session.Session{}, "admin", "first"))
+	})
+}
+
+// A line that sets passwords runs again when the configuration has changed meanwhile, in the end
+// with the turn, for which all others wait. The slow hashes are made once, before that.
+func TestHashesAreMadeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		made, make := 0, g.r.logins.make
+		g.r.logins.make = func(secret string) (string, error) {
+			assert.Empty(t, g.r.turn, "others wait")
+			made++
+			return make(secret)
+		}
+		tries, state := 0, g.network.state
+		g.network.state = func() ([]netcfg.LinkState, error) {
+			if tries++; tries < maxTries {
+				require.NoError(t, g.r.beginChange())
+				next := g.r.now
+				next.revision++
+				g.r.set(next)
+				g.r.endChange()
+			}
+			return state()
+		}
+		g.must("/interface print; /ip socks users; add name=alice password=secret; add name=bob password=secret; add name=carol password=other")
+		assert.Equal(t, maxTries, tries)
+		assert.Equal(t, 3, made)
+		users := g.lastKept().Socks.Users
+		require.Len(t, users, 3)
+		assert.NotEqual(t, users[0].Password, users[1].Password, "each has its own salt")
+		for i, secret := range []string{"secret", "secret", "other"} {
+			h, err := password.Parse(users[i].Password)
+			require.NoError(t, err)
+			assert.True(t, h.Matches(secret), users[i].Name)
+		}
+	})
+}
+
+// Whoever makes the SOCKS server useless is told so, once.
+func TestUnusableSocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		const warning = "warning: nobody can use this server: auth-method=password, and /ip socks users has no user that is enabled\n"
+		for _, c := range []struct{ line, want string }{
+			{"/ip socks set version=5 auth-method=password", ""},
+			{"/ip socks set enabled=yes", warning},
+			{"/ip socks set port=1081", ""},
+			{"/ip socks users add name=alice password=secret", ""},
+			{"/ip socks users disable alice", warning},
+			{"/ip socks users enable alice", ""},
+			{"/ip socks set version=4", "warning: auth-method=password has no effect with version=4, which has no passwords\n"},
+		} {
+			assert.Equal(t, c.want, g.must(c.line), c.line)
+		}
+		result, err := g.r.importLines(&session.Session{}, "/ip socks users remove alice\n/ip socks\nset auth-method=password enabled=yes version=5\n"+
+			"/ip socks users\nadd name=bob password=secret\n")
+		require.NoError(t, err)
+		assert.Empty(t, result.Output, "in the end there is a user")
 	})
 }
 
