@@ -37,8 +37,9 @@ type conn struct {
 	version              uint8 // of the protocol, in which the client is answered
 	queued               bool  // is in Server.ready
 	over                 bool
-	watched              bool // see watchPeers
-	tx, rx               flow // client to server, server to client
+	watched              bool   // see watchPeers
+	taken                []byte // of a message of the handshake: see peek
+	tx, rx               flow   // client to server, server to client
 	came, born, last     time.Duration
 	limit                time.Duration // the deadline of the state
 	waiting              *list.Element // in Server.pending
@@ -127,6 +128,7 @@ func (s *Server) event(c *conn, is role, events uint32) {
 		from.try = from.try || events&arrived != 0 && !from.full
 		from.urgent = from.urgent || events&unix.EPOLLPRI != 0
 		from.ending = from.ending || events&(unix.EPOLLRDHUP|unix.EPOLLERR|unix.EPOLLHUP) != 0
+		from.failed = from.failed || events&unix.EPOLLERR != 0
 	}
 	switch {
 	case c.state == established:
@@ -168,6 +170,14 @@ func (c *conn) from(is role) *flow {
 		return &c.rx
 	}
 	return nil
+}
+
+// socket returns the socket with that role, of an established connection.
+func (c *conn) socket(is role) int {
+	if is == ofClient {
+		return c.client
+	}
+	return c.remote
 }
 
 // moved handles a change of one of the sockets of an established connection.
@@ -319,7 +329,7 @@ func (s *Server) connected(c *conn, err error) {
 // failed continues when c could not be connected to an address.
 func (s *Server) failed(c *conn, err error) {
 	closeSocket(c.remote)
-	c.remote = none
+	c.remote, c.rx = none, flow{} // what was told of this socket is not true of the next
 	c.attempt.failures = append(c.attempt.failures, err)
 	s.connectNext(c)
 }

@@ -21,7 +21,8 @@
 //
 // Nothing that a client sends after its request is lost, however the bytes are divided
 // into segments. Each direction ends separately (half-close). A reset of one side resets
-// the other. An urgent byte stays at its place in the stream. A peer that vanishes without
+// the other, also when it comes behind the end of what that side sent. An urgent byte stays
+// at its place in the stream, and may be in the request. A peer that vanishes without
 // closing is noticed after two minutes if all that was sent to it has been acknowledged
 // (keepalive), and otherwise when the kernel gives up sending it again. Tx and Rx of a
 // connection are exact and current: they count the bytes that the kernel has taken for the

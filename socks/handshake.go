@@ -28,21 +28,14 @@ func (s *Server) readHandshake(c *conn) {
 // readMessage reads one message of c's handshake once it is complete, and does what it asks
 // for. It reports whether the next one may be there too.
 func (s *Server) readMessage(c *conn) (more bool) {
-	b := s.scratch[:maxRequest]
-	// A message stays in the kernel until it is complete, so that a connection needs no
-	// memory for it. What comes after the last one stays there for the relay.
-	n, err := receive(c.client, b, unix.MSG_PEEK)
+	b, err := s.peek(c)
 	if err == unix.EAGAIN {
 		return false
-	}
-	if err == nil && n == 0 {
-		err = io.EOF
 	}
 	if err != nil {
 		s.end(c, fmt.Errorf("read request: %w", err))
 		return false
 	}
-	b = b[:n]
 	if c.step == stepFirst {
 		c.version = s.versionOf(b[0])
 	}
@@ -66,6 +59,43 @@ func (s *Server) readMessage(c *conn) (more bool) {
 	return false
 }
 
+// peek returns what has come of the message that c waits for, and perhaps of what follows it,
+// in the server's buffer.
+//
+// A message stays in the kernel until it is complete, so that a connection needs no memory for
+// it. What comes after the last one stays there for the relay. But if a byte of a message is
+// urgent, the kernel shows nothing from there on until all that came before is read: see take.
+func (s *Server) peek(c *conn) ([]byte, error) {
+	b := s.scratch[:maxRequest]
+	taken := copy(b, c.taken)
+	n, err := receive(c.client, b[taken:], unix.MSG_PEEK)
+	switch {
+	case err != nil:
+		return nil, err
+	case n == 0 && taken > 0:
+		return nil, io.ErrUnexpectedEOF
+	case n == 0:
+		return nil, io.EOF
+	}
+	return b[:taken+n], nil
+}
+
+// discard removes the first length bytes of what peek has returned.
+func (c *conn) discard(b []byte, length int) error {
+	taken := len(c.taken)
+	c.taken = nil
+	return discard(c.client, b[taken:length])
+}
+
+// take reads what peek has returned, which is less than a message, and keeps it.
+func (c *conn) take(b []byte) error {
+	if err := discard(c.client, b[len(c.taken):]); err != nil {
+		return err
+	}
+	c.taken = bytes.Clone(b)
+	return nil
+}
+
 // versionOf returns the version in which a client is answered whose first byte is that.
 func (s *Server) versionOf(first byte) uint8 {
 	if s.cfg.Version == version5 && first != version4 {
@@ -83,17 +113,24 @@ func (s *Server) consume(c *conn, b []byte, length int, err error) bool {
 		return false
 	}
 	c.last = s.now
-	if length == 0 {
-		if c.tx.ending {
-			s.end(c, fmt.Errorf("read request: %w", io.ErrUnexpectedEOF))
+	switch {
+	case length > 0:
+		err = c.discard(b, length)
+	case c.tx.urgent:
+		if err = c.take(b); err == nil {
+			s.readHandshake(c) // there may be more
+			return false
 		}
+	case c.tx.ending:
+		err = io.ErrUnexpectedEOF
+	default:
 		return false
 	}
-	if _, err := receive(c.client, b[:length], unix.MSG_TRUNC); err != nil {
+	if err != nil {
 		s.end(c, fmt.Errorf("read request: %w", err))
 		return false
 	}
-	c.tx.try = len(b) > length || c.tx.ending // more has come already
+	c.tx.try = len(b) > length || c.tx.ending || c.tx.urgent // more has come already
 	return true
 }
 

@@ -88,6 +88,69 @@ var ways = []struct {
 		}
 		near.send(rest)
 	}},
+	{"an urgent byte in each message", func(near client, messages ...string) {
+		for _, m := range messages {
+			near.sendUrgent(m[:len(m)/2+1])
+			near.send(m[len(m)/2+1:])
+		}
+	}},
+	{"every byte urgent", func(near client, messages ...string) {
+		for _, b := range []byte(strings.Join(messages, "")) {
+			near.sendUrgent(string([]byte{b}))
+		}
+	}},
+}
+
+// TestUrgentByteInTheHandshake sends an urgent byte at each place of the messages of a handshake, all in
+// one segment as far as the kernel does that.
+func TestUrgentByteInTheHandshake(t *testing.T) {
+	u := start(t, func(o *options) {
+		byVersion5(o)
+		o.lookup = func(context.Context, string, resolve.Servers) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+		}
+	})
+	l := listen(t, "127.0.0.1")
+	port := l.Addr().(*net.TCPAddr).Port
+	for name, c := range map[string]struct {
+		messages string
+		granted  func(near client)
+	}{
+		"version 4": {ask(commandConnect, l.Addr().String(), "user"), func(near client) { near.reply(replyGranted) }},
+		"4a":        {askName(commandConnect, "host.example", uint16(port)), func(near client) { near.reply(replyGranted) }},
+		"version 5": {greeting + askName5(commandConnect, "host.example", uint16(port)), func(near client) {
+			require.Equal(t, chosen, near.receive(2))
+			near.reply5(reply5Granted)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all := c.messages + "early"
+			for i := range all {
+				near := dial(t, u.addr)
+				near.sendUrgent(all[:i+1])
+				if i < len(all)-1 {
+					near.send(all[i+1:])
+				}
+				c.granted(near)
+				far := accept(t, l)
+				require.Equal(t, "early", far.receive(5), "byte %d is urgent", i)
+				near.Close()
+				far.Close()
+			}
+		})
+	}
+	u.awaitCount(t, 0)
+}
+
+// TestEndBehindAnUrgentByte ends a connection within its request, behind an urgent byte.
+func TestEndBehindAnUrgentByte(t *testing.T) {
+	u := start(t, nil)
+	near := dial(t, u.addr)
+	near.sendUrgent("\x04\x01\x00")
+	near.send("\x50")
+	require.NoError(t, near.CloseWrite())
+	near.rejected()
+	u.awaitLog(t, "connection 1 refused", "read request: unexpected EOF")
 }
 
 func TestConnect5(t *testing.T) {

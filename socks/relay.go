@@ -18,7 +18,8 @@ type flow struct {
 	// is nil otherwise.
 	pipe *pipe
 	try  bool // something may have changed at the source or the sink
-	// urgent says that there is urgent data, which splice(2) does not pass.
+	// urgent says that there is urgent data. splice(2) does not move past it, and a read stops
+	// there once.
 	urgent bool
 	// apart says that memory counts against the part for fast flows.
 	apart bool
@@ -31,6 +32,7 @@ type flow struct {
 	// fast says that it has moved fastSize within growTime, and was not quiet since.
 	fast   bool
 	ending bool // the source has ended or failed; there may be bytes before that
+	failed bool // the source has failed: a reset, or its peer is out of reach
 	full   bool // waits for the sink
 	done   bool // the end of the source has been seen
 }
@@ -126,9 +128,6 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 	if f.pipe != nil {
 		return s.flush(f, sink)
 	}
-	if f.urgent {
-		return s.pass(f, source, sink)
-	}
 	// The kernel is only asked if more may come than there is room for, as far as is known.
 	if f.room < max(2*f.last, newRoom/4) {
 		if f.room, err = room(sink); err != nil || f.room == 0 {
@@ -138,10 +137,17 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 	if f.pipe = s.borrowPipe(); f.pipe == nil {
 		return s.pass(f, source, sink)
 	}
-	if s.copies && !f.fast || f.last < smallStep {
+	// Only a read tells the end reliably. It comes at once if little was left before.
+	atEnd := f.ending && f.last < scratchSize
+	if s.copies && !f.fast || f.last < smallStep || f.urgent || atEnd {
 		return s.copy(f, source, sink)
 	}
 	n, err = splice(source, f.pipe.in, min(f.room, s.pipeSize))
+	if n == 0 && err == nil {
+		// It is the end, or there is urgent data and the end behind it (tcp_splice_read in the
+		// kernel's net/ipv4/tcp.c).
+		return s.copy(f, source, sink)
+	}
 	if err != nil || n == 0 {
 		s.dropPipe(f)
 		return nothing(err)
@@ -163,13 +169,14 @@ func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) 
 	got, err := receive(source, b, 0)
 	if err != nil || got == 0 {
 		s.dropPipe(f)
+		f.urgent = false // it is all read
 		return nothing(err)
 	}
 	f.room, f.last = f.room-got, got
 	n, err = send(sink, b[:got])
 	if n == got {
 		s.dropPipe(f)
-		if got < len(b) && !f.ending {
+		if got < len(b) && !f.ending && !f.urgent {
 			return n, atSource, nil // the poller will report more
 		}
 		return n, again, nil
@@ -198,9 +205,8 @@ func (s *Server) flush(f *flow, sink int) (n int, p progress, err error) {
 	return n, again, nil
 }
 
-// pass is a step without a pipe, which also passes urgent data. It looks at what has
-// arrived, offers it to the sink, and then removes from the source what the sink took. So it
-// never holds bytes either.
+// pass is a step without a pipe. It looks at what has arrived, offers it to the sink, and then
+// removes from the source what the sink took. So it never holds bytes either.
 func (s *Server) pass(f *flow, source, sink int) (n int, p progress, err error) {
 	seen, err := receive(source, s.scratch, unix.MSG_PEEK)
 	if err != nil || seen == 0 {
@@ -215,7 +221,7 @@ func (s *Server) pass(f *flow, source, sink int) (n int, p progress, err error) 
 	if err != nil {
 		return 0, 0, fmt.Errorf("write: %w", err)
 	}
-	if _, err := receive(source, s.scratch[:n], unix.MSG_TRUNC); err != nil {
+	if err := discard(source, s.scratch[:n]); err != nil {
 		return n, 0, fmt.Errorf("read: %w", err)
 	}
 	return n, again, nil
@@ -282,10 +288,25 @@ func (s *Server) relay(c *conn) {
 			return
 		}
 	}
+	for _, from := range [...]role{ofClient, ofRemote} {
+		if f := c.from(from); f.done && f.failed {
+			s.abort(c, fmt.Errorf("after its end: %w", failure(c.socket(from))), from)
+			return
+		}
+	}
 	if more && !c.queued {
 		c.queued = true
 		s.ready = append(s.ready, c)
 	}
+}
+
+// failure returns the pending error of a socket whose peer had ended before, and clears it.
+func failure(fd int) error {
+	err := socketError(fd)
+	if err == unix.EPIPE { // so the kernel calls a reset behind the end (tcp_reset)
+		err = unix.ECONNRESET
+	}
+	return err
 }
 
 // pipeSize returns how large the pipes are on this machine, in bytes: 256 kB with 32 MB of

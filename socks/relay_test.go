@@ -2,6 +2,7 @@ package socks
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -92,14 +93,8 @@ func TestStreams(t *testing.T) {
 func TestUrgentByteStaysInTheStream(t *testing.T) {
 	u := start(t, nil)
 	near, far := u.connect(t)
-	urgent := func(c client, text string) {
-		raw, err := c.SyscallConn()
-		require.NoError(t, err)
-		require.NoError(t, raw.Control(func(fd uintptr) { err = unix.Sendto(int(fd), []byte(text), unix.MSG_OOB, nil) }))
-		require.NoError(t, err)
-	}
 	near.send("ab")
-	urgent(near, "!")
+	near.sendUrgent("!")
 	near.send("cd")
 	assert.Equal(t, "ab!cd", far.receive(5))
 
@@ -109,13 +104,185 @@ func TestUrgentByteStaysInTheStream(t *testing.T) {
 	for i := range 200 {
 		text := fmt.Sprintf("%d\xff\xf2", i) // TELNET's IAC DM
 		want.WriteString(text + "x")
-		urgent(far, text)
+		far.sendUrgent(text)
 		far.send("x")
 	}
 	assert.Equal(t, want.String(), near.receive(want.Len()))
 	large := bytes.Repeat([]byte("y"), 1<<20)
 	go func() { far.Write(large) }()
 	assert.True(t, string(large) == near.receive(len(large)), "after the urgent bytes")
+}
+
+// TestUrgentByteBeforeTheEnd sends streams that end behind an urgent byte. The kernel's splice
+// reports an end at such a byte.
+func TestUrgentByteBeforeTheEnd(t *testing.T) {
+	bounded := func(o *options) { o.SocketMemory = 64 << 20 }
+	for _, c := range []struct {
+		name    string
+		change  func(*options)
+		prepare func(*Server)
+		fast    bool // from the beginning
+	}{
+		{name: "spliced"},
+		{name: "copied", change: bounded},
+		{name: "spliced, with bounded memory", change: bounded, fast: true},
+		{name: "without pipes", prepare: withoutPipes},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := start(t, c.change)
+			if c.prepare != nil {
+				c.prepare(u.Server)
+			}
+			random := rand.NewChaCha8([32]byte{1})
+			streams := 0
+			for _, before := range []int{0, 1, 1448, 100_000, 1_000_000} {
+				for _, behind := range []int{0, 1, 1448, 60_000, 200_001} {
+					for _, upload := range []bool{true, false} {
+						near, far := u.connect(t)
+						streams++
+						if c.fast {
+							u.Server.mu.Lock()
+							u.conns[uint64(streams)].tx.fast, u.conns[uint64(streams)].rx.fast = true, true
+							u.Server.mu.Unlock()
+						}
+						from, to := near, far
+						if !upload {
+							from, to = far, near
+						}
+						want := make([]byte, before+1+behind)
+						random.Read(want)
+						sent := make(chan error, 1)
+						go func() {
+							_, err := from.Write(want[:before])
+							if err == nil {
+								err = from.writeUrgent(want[before : before+1])
+							}
+							if err == nil {
+								_, err = from.Write(want[before+1:])
+							}
+							sent <- cmp.Or(err, from.CloseWrite())
+						}()
+						got, err := io.ReadAll(to)
+						require.NoError(t, err)
+						require.NoError(t, <-sent)
+						assert.Equal(t, len(want), len(got), "%d bytes before the urgent byte, %d behind it, upload %v", before, behind, upload)
+						assert.True(t, bytes.Equal(want, got), "%d bytes before the urgent byte, %d behind it, upload %v", before, behind, upload)
+						to.send("x") // the other direction is still there
+						assert.Equal(t, "x", from.receive(1))
+						to.CloseWrite()
+						from.ended()
+						u.awaitLog(t, fmt.Sprintf("connection %d closed", streams), "both sides ended")
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestUrgentByteBeforeTheEndOfASlowStream is the same with a receiver that is slower than the
+// sender: everything, the end too, waits for it in the source.
+func TestUrgentByteBeforeTheEndOfASlowStream(t *testing.T) {
+	for name, prepare := range map[string]func(*Server){"spliced": func(*Server) {}, "without pipes": withoutPipes} {
+		t.Run(name, func(t *testing.T) {
+			u := start(t, nil)
+			prepare(u.Server)
+			for i := range 20 {
+				near, far := u.connect(t)
+				var want bytes.Buffer
+				stop := make(chan struct{})
+				go func() { // fills all buffers
+					defer close(stop)
+					chunk := bytes.Repeat([]byte{'a'}, 1<<20)
+					for range 8 {
+						near.Write(chunk)
+					}
+					near.writeUrgent([]byte("!"))
+					near.Write(chunk[:10_000*i])
+					near.CloseWrite()
+				}()
+				want.Write(bytes.Repeat([]byte{'a'}, 8<<20))
+				want.WriteString("!")
+				want.Write(bytes.Repeat([]byte{'a'}, 10_000*i))
+				var got bytes.Buffer
+				b := make([]byte, 100_003)
+				for {
+					n, err := far.Read(b)
+					got.Write(b[:n])
+					if err != nil {
+						require.ErrorIs(t, err, io.EOF)
+						break
+					}
+				}
+				<-stop
+				assert.Equal(t, want.Len(), got.Len())
+				assert.True(t, bytes.Equal(want.Bytes(), got.Bytes()))
+				near.Close()
+				far.Close()
+			}
+		})
+	}
+}
+
+// awaitFailure waits until the kernel reports that the connection has failed. A read does not
+// tell that behind the end of the stream.
+func (c client) awaitFailure() {
+	c.t.Helper()
+	raw, err := c.SyscallConn()
+	require.NoError(c.t, err)
+	var events int16
+	require.NoError(c.t, raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}} // POLLERR and POLLHUP are always reported
+		for {
+			if _, err = unix.Poll(p, int(patience.Milliseconds())); err != unix.EINTR {
+				break
+			}
+		}
+		events = p[0].Revents
+	}))
+	require.NoError(c.t, err)
+	require.NotZero(c.t, events&unix.POLLERR, "no error is reported: %#x", events)
+}
+
+// TestResetBehindTheEnd resets a connection one side of which had ended before, while the other
+// is silent.
+func TestResetBehindTheEnd(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		upload   bool // the client ends, else the server
+		together bool // the reset comes with the end
+		reason   string
+	}{
+		{name: "of the client", upload: true, reason: "client to server: after its end: connection reset by peer"},
+		{name: "of the server", reason: "server to client: after its end: connection reset by peer"},
+		{name: "of the client, at once", upload: true, together: true, reason: "client to server: "},
+		{name: "of the server, at once", together: true, reason: "server to client: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := start(t, nil)
+			near, far := u.connect(t)
+			from, to := near, far
+			if !c.upload {
+				from, to = far, near
+			}
+			from.send("the last")
+			if c.together {
+				u.Server.mu.Lock() // the loop sees both
+			}
+			require.NoError(t, from.CloseWrite())
+			if !c.together {
+				assert.Equal(t, "the last", to.receive(8))
+				to.ended()
+			}
+			require.NoError(t, from.SetLinger(0))
+			from.Close()
+			if c.together {
+				u.Server.mu.Unlock()
+			}
+			to.awaitFailure()
+			u.awaitCount(t, 0)
+			u.awaitLog(t, "connection 1 closed", c.reason)
+		})
+	}
 }
 
 // TestUnreadBytes checks that bytes that the sink does not take are kept, in a pipe or in the

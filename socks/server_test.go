@@ -2,6 +2,7 @@ package socks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -191,6 +192,25 @@ func (c client) send(s string) {
 	c.t.Helper()
 	_, err := io.WriteString(c, s)
 	require.NoError(c.t, err)
+}
+
+// writeUrgent sends bytes of which the last is urgent.
+func (c client) writeUrgent(b []byte) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	err = raw.Write(func(fd uintptr) bool {
+		sendErr = unix.Sendto(int(fd), b, unix.MSG_OOB, nil)
+		return sendErr != unix.EAGAIN
+	})
+	return cmp.Or(err, sendErr)
+}
+
+func (c client) sendUrgent(s string) {
+	c.t.Helper()
+	require.NoError(c.t, c.writeUrgent([]byte(s)))
 }
 
 func (c client) receive(n int) string {

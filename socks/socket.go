@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"unsafe"
@@ -208,6 +209,21 @@ func hostOrder(port uint16) uint16 {
 // MSG_TRUNC they are discarded and p is not written to.
 func receive(fd int, p []byte, flags int) (int, error) {
 	return transfer(unix.SYS_RECVFROM, fd, p, flags)
+}
+
+// discard removes len(p) bytes from a TCP socket, which have arrived. It does not write to p.
+func discard(fd int, p []byte) error {
+	for len(p) > 0 {
+		n, err := receive(fd, p, unix.MSG_TRUNC) // stops once where urgent data begins
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return io.ErrUnexpectedEOF
+		}
+		p = p[n:]
+	}
+	return nil
 }
 
 // send is send(2). A peer that is gone is an error, not a signal.
