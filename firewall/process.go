@@ -73,14 +73,44 @@ func (f *Firewall) bounded(run func() error) error {
 }
 
 // killProgram kills the children of this process that run one of the programs, and their
-// descendants: as long as one of them holds a pipe open, the pipe's reader waits.
+// descendants: as long as one of them holds a pipe open, the pipe's reader waits. They are
+// stopped first, because a process that is just being made would be left.
 func killProgram(programs ...string) {
+	const tries = 100 // one in an uninterruptible wait (state D) does not stop
+	var found []process
+	for range tries {
+		found = findProgram(programs...)
+		running := slices.DeleteFunc(slices.Clone(found), process.cannotFork)
+		if len(running) == 0 {
+			break
+		}
+		for _, p := range running {
+			_ = unix.Kill(p.id, unix.SIGSTOP) // it may have ended
+		}
+		time.Sleep(time.Millisecond)
+	}
+	for _, p := range found {
+		_ = unix.Kill(p.id, unix.SIGKILL)
+	}
+}
+
+// process is one of /proc. state is a letter of proc_pid_stat(5).
+type process struct {
+	id, parent int
+	state      string
+}
+
+// cannotFork says that p is stopped or has ended.
+func (p process) cannotFork() bool { return strings.Contains("TtZXx", p.state) }
+
+// findProgram returns the children of this process that run one of the programs, and their
+// descendants. It finds nothing without /proc.
+func findProgram(programs ...string) []process {
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
-		return // without /proc nothing can be found
+		return nil
 	}
-	parents := map[int]int{}
-	var doomed []int
+	var all, found []process
 	for _, dir := range dirs {
 		pid, err := strconv.Atoi(dir.Name())
 		if err != nil {
@@ -92,26 +122,26 @@ func killProgram(programs ...string) {
 		if err != nil || len(fields) < 2 {
 			continue // it has just ended
 		}
-		parents[pid], _ = strconv.Atoi(fields[1])
-		if parents[pid] != os.Getpid() {
+		p := process{id: pid, state: fields[0]}
+		p.parent, _ = strconv.Atoi(fields[1])
+		all = append(all, p)
+		if p.parent != os.Getpid() {
 			continue
 		}
 		arguments, _ := os.ReadFile("/proc/" + dir.Name() + "/cmdline")
 		for word := range strings.SplitSeq(string(arguments), "\x00") {
 			if slices.Contains(programs, word) {
-				doomed = append(doomed, pid)
+				found = append(found, p)
 				break
 			}
 		}
 	}
-	for i := 0; i < len(doomed); i++ {
-		for pid, parent := range parents {
-			if parent == doomed[i] {
-				doomed = append(doomed, pid)
+	for i := 0; i < len(found); i++ {
+		for _, p := range all {
+			if p.parent == found[i].id {
+				found = append(found, p)
 			}
 		}
 	}
-	for _, pid := range doomed {
-		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
-	}
+	return found
 }

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -173,4 +174,24 @@ func TestLockOfAnother(t *testing.T) {
 	}
 	require.NoError(t, unix.Flock(int(lock.Fd()), unix.LOCK_UN))
 	assert.NoError(t, f.Apply(full))
+}
+
+// TestKillProgram kills a program that makes processes all the time: none of them is left. Each
+// holds the pipe from which this test reads.
+func TestKillProgram(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "forks")
+	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\necho started\nwhile :; do sleep 1000 & done\n"), 0o755))
+	for range 20 {
+		cmd := exec.Command("/bin/sh", program)
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		_, err = out.Read(make([]byte, 8))
+		require.NoError(t, err)
+		killProgram(program)
+		_, err = io.Copy(io.Discard, out) // until the last of them has ended
+		require.NoError(t, err)
+		require.Error(t, cmd.Wait())
+	}
 }
