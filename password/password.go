@@ -76,7 +76,7 @@ func (h Hash) String() string {
 func Parse(s string) (Hash, error) {
 	var h Hash
 	bad := func(what string) (Hash, error) {
-		return Hash{}, fmt.Errorf("invalid value for argument password-hash: %s; expected $argon2id$v=%d$m=%d,t=%d,p=%d$SALT$KEY",
+		return Hash{}, fmt.Errorf("%s; expected $argon2id$v=%d$m=%d,t=%d,p=%d$SALT$KEY",
 			what, argon2.Version, hashMemory, hashPasses, hashLanes)
 	}
 	parts := strings.Split(s, "$")

@@ -270,6 +270,8 @@ func checkConfig(c console.Config, b board.Board) error {
 	if c.AdminPassword == "" {
 		return nil
 	}
-	_, err := password.Parse(c.AdminPassword)
-	return err
+	if _, err := password.Parse(c.AdminPassword); err != nil {
+		return fmt.Errorf("invalid value for argument password-hash: %w", err)
+	}
+	return nil
 }

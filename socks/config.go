@@ -114,7 +114,7 @@ func (c Config) Validate() error {
 		}
 		named[u.Name] = true
 		if _, err := password.Parse(u.Password); err != nil {
-			return fmt.Errorf("user %q: %w", u.Name, err)
+			return fmt.Errorf("user %q: invalid value for argument password-hash: %w", u.Name, err)
 		}
 		if u.RateLimit != 0 && (u.RateLimit < MinRateLimit || u.RateLimit > MaxRateLimit) {
 			return fmt.Errorf("user %q: rate-limit %d is not in %s..%s", u.Name, u.RateLimit, FormatRate(MinRateLimit), FormatRate(MaxRateLimit))

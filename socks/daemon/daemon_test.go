@@ -174,6 +174,22 @@ func TestArguments(t *testing.T) {
 		{"listen without port", []string{"--listen=127.0.0.1:0", "--max-connections=0"}, 2, "port 0 is not in 1..65535"},
 		{"max-connections", []string{"--max-connections=501"}, 2, "max-connections 501 is not in 1..500"},
 		{"access", []string{"--access=deny"}, 2, `"deny" is not key=value`},
+		{"version", []string{"--socks-version=6"}, 2, "version 6 is not 4 or 5"},
+		{"method", []string{"--socks-version=5", "--auth-method=gssapi"}, 2, `auth-method "gssapi" is not none or password`},
+		{"passwords of version 4", []string{"--auth-method=password", "--users=x"}, 2, "--auth-method password needs --socks-version 5"},
+		{"datagrams of version 4", []string{"--udp"}, 2, "--udp needs --socks-version 5"},
+		{"passwords of nobody", []string{"--socks-version=5", "--auth-method=password"}, 2, "--auth-method password needs --users"},
+		{"users without passwords", []string{"--socks-version=5", "--users=x"}, 2, "--users needs --auth-method password"},
+		{"no file of users", []string{"--socks-version=5", "--auth-method=password", "--users=/nonexistent"}, 1,
+			"read the users: open /nonexistent: no such file or directory"},
+		{"another file", []string{"--socks-version=5", "--auth-method=password", "--users=/etc/passwd"}, 1,
+			`/etc/passwd:1: user "root": the hash is not one that socksd passwd writes: another kind of hash; expected $argon2id$`},
+		{"an endless file", []string{"--socks-version=5", "--auth-method=password", "--users=/dev/zero"}, 1,
+			"read the users: /dev/zero is longer than 1048576 bytes"},
+		{"passwd without a name", []string{"passwd"}, 2, "passwd: expected the name of one user"},
+		{"passwd with two", []string{"passwd", "alice", "bob"}, 2, "passwd: expected the name of one user"},
+		{"passwd with a flag", []string{"passwd", "--help"}, 2, "socksd passwd NAME (see --help)"},
+		{"passwd with a bad name", []string{"passwd", "a:b"}, 2, `user "a:b": a name cannot have a colon`},
 		{"not our address", []string{"--listen=192.0.2.1:1080"}, 1, "listen on 192.0.2.1:1080: cannot assign requested address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -187,7 +203,7 @@ func TestArguments(t *testing.T) {
 		cmd.Env = append(os.Environ(), "POSTERN_TEST_SOCKSD=1")
 		out, err := cmd.Output()
 		require.NoError(t, err)
-		for _, flag := range []string{"--listen", "--access", "--max-connections", "--idle-timeout", "--user", "--allow-own-addresses", "--help"} {
+		for _, flag := range []string{"--listen", "--access", "--socks-version", "--auth-method", "--users", "--udp", "socksd passwd NAME", "--max-connections", "--idle-timeout", "--user", "--allow-own-addresses", "--help"} {
 			assert.Contains(t, string(out), flag)
 		}
 	})

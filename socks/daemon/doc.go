@@ -1,10 +1,10 @@
 // Package daemon makes a process of package socks: socksd. It has the process, Spec under PID 1
 // and Main by itself, and Client, PID 1's view of it.
 //
-// By itself, socksd listens where its flags say and then gives up root. Under PID 1 it opens
-// nothing: the listening socket and the configuration come by its control link (package
-// service), and it ends when PID 1 says so, or has gone: with it end its connections, each with
-// a line in the log.
+// By itself, socksd listens where its flags say, reads its users from a file and then gives up
+// root. Under PID 1 it opens nothing: the listening socket and the configuration come by its
+// control link (package service), and it ends when PID 1 says so, or has gone: with it end its
+// connections, each with a line in the log.
 //
 // # The requests
 //

@@ -1,4 +1,4 @@
-// Command socksd is a SOCKS4 server for any Linux host: see package daemon.
+// Command socksd is a SOCKS server, of version 4 or 5, for any Linux host: see package daemon.
 package main
 
 import (
