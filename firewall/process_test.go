@@ -176,12 +176,12 @@ func TestLockOfAnother(t *testing.T) {
 	assert.NoError(t, f.Apply(full))
 }
 
-// TestKillProgram kills a program that makes processes all the time: none of them is left. Each
+// TestKillProgram kills a program that is making processes: none of them is left. Each
 // holds the pipe from which this test reads.
 func TestKillProgram(t *testing.T) {
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "forks")
-	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\necho started\nwhile :; do sleep 1000 & done\n"), 0o755))
+	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\necho started\nfor i in $(seq 100); do sleep 1000 & done\nwait\n"), 0o755))
 	for range 20 {
 		cmd := exec.Command("/bin/sh", program)
 		out, err := cmd.StdoutPipe()
