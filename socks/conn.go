@@ -55,6 +55,9 @@ type conn struct {
 	// only in the port of a BIND that was called.
 	judged netip.AddrPort
 	user   string
+	// account is the user of version 5 who has logged in, try what waits for that.
+	account *account
+	try     *try
 }
 
 // attempt is what a connection needs until it is established.
@@ -565,6 +568,7 @@ func (s *Server) end(c *conn, err error) {
 	c.over = true
 	delete(s.conns, c.number)
 	s.leavePending(c)
+	s.leaveTry(c)
 	if a := c.attempt; a != nil && a.task != nil {
 		s.cancelTask(a.queue, a.task)
 	}
@@ -597,7 +601,7 @@ func (s *Server) end(c *conn, err error) {
 	s.takeMemory(c)
 	log := s.log.line
 	switch err {
-	case errDisabled, errDeniedNow, errUDPEnded, errRemoved, errShutdown:
+	case errDisabled, errDeniedNow, errUDPEnded, errRemoved, errShutdown, errVersion, errPasswordNow, errNewPassword, errUserDisabled, errUserRemoved:
 		log = s.log.unlimited
 	}
 	log(func() string {
@@ -616,7 +620,7 @@ func (c *conn) String() string {
 	if c.dst.IsValid() {
 		dst = c.dst.String()
 	}
-	about := fmt.Sprintf("type=%s src=%s dst=%s rule=%s user=%q", c.typ, c.src, dst, ruleName(c.rule), c.user)
+	about := fmt.Sprintf("type=%s src=%s dst=%s rule=%s user=%s", c.typ, c.src, dst, ruleName(c.rule), shortQuote(c.user))
 	if c.udp != nil {
 		about += " udp=" + c.udp.local.String()
 	}

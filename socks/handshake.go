@@ -14,8 +14,10 @@ import (
 type step uint8
 
 const (
-	stepFirst   step = iota // a request of version 4, or a greeting of version 5
-	stepRequest             // a request of version 5
+	stepFirst    step = iota // a request of version 4, or a greeting of version 5
+	stepLogin                // a name and password (RFC 1929)
+	stepChecking             // none, until the password has been checked
+	stepRequest              // a request of version 5
 )
 
 // readHandshake reads the messages of c's client that have come.
@@ -28,6 +30,9 @@ func (s *Server) readHandshake(c *conn) {
 // readMessage reads one message of c's handshake once it is complete, and does what it asks
 // for. It reports whether the next one may be there too.
 func (s *Server) readMessage(c *conn) (more bool) {
+	if c.step == stepChecking {
+		return false
+	}
 	b, err := s.peek(c)
 	if err == unix.EAGAIN {
 		return false
@@ -39,7 +44,13 @@ func (s *Server) readMessage(c *conn) (more bool) {
 	if c.step == stepFirst {
 		c.version = s.versionOf(b[0])
 	}
+	// What the parsers return of b is valid behind consume, which leaves b as it is.
 	switch {
+	case c.step == stepLogin:
+		name, password, length, err := parseLogin(b)
+		if s.consume(c, b, length, err) {
+			s.login(c, name, password)
+		}
 	case c.step == stepRequest:
 		r, length, err := parseRequest5(b)
 		if s.consume(c, b, length, err) {
@@ -47,7 +58,6 @@ func (s *Server) readMessage(c *conn) (more bool) {
 		}
 	case c.version == version5:
 		methods, length, err := parseGreeting(b)
-		// The methods are in b, which consume leaves as it is.
 		return s.consume(c, b, length, err) && s.greeted(c, methods) && c.tx.try
 	default:
 		r, length, err := parseRequest4(b)
@@ -137,12 +147,16 @@ func (s *Server) consume(c *conn, b []byte, length int, err error) bool {
 // greeted chooses one of the methods that a client of version 5 offers. It reports whether
 // the handshake goes on.
 func (s *Server) greeted(c *conn, methods []byte) bool {
-	if bytes.IndexByte(methods, methodNone) < 0 {
-		s.end(c, fmt.Errorf("greeting: the client does not offer method %d", methodNone))
+	method, next := byte(methodNone), stepRequest
+	if s.needsPassword() {
+		method, next = methodPassword, stepLogin
+	}
+	if bytes.IndexByte(methods, method) < 0 {
+		s.end(c, fmt.Errorf("greeting: the client does not offer method %d", method))
 		return false
 	}
-	c.step = stepRequest
-	if err := reply(c.client, []byte{version5, methodNone}); err != nil {
+	c.step = next
+	if err := reply(c.client, []byte{version5, method}); err != nil {
 		s.end(c, err)
 		return false
 	}
@@ -151,6 +165,10 @@ func (s *Server) greeted(c *conn, methods []byte) bool {
 
 // requested begins to do what a client asks for.
 func (s *Server) requested(c *conn, r request) {
+	if err := s.admit(c); err != nil {
+		s.end(c, err)
+		return
+	}
 	s.leavePending(c)
 	c.attempt = &attempt{request: r, deadline: s.now + s.limits.connect}
 	if r.command == commandAssociate {

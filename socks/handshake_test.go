@@ -332,6 +332,7 @@ func TestVersions(t *testing.T) {
 	for _, c := range []struct {
 		name, send string
 		version    int
+		method     AuthMethod
 		want       string
 		granted    bool
 	}{
@@ -339,9 +340,17 @@ func TestVersions(t *testing.T) {
 		{name: "5 of 4", version: 4, send: five, want: "\x00\x5b\x00\x00\x00\x00\x00\x00"},
 		{name: "4 of 5", version: 5, send: four, want: "\x00\x5a", granted: true},
 		{name: "5 of 5", version: 5, send: five, want: "\x05\x00\x05\x00\x00\x01", granted: true},
+		{name: "4 of 5 with passwords", version: 5, method: AuthPassword, send: four, want: "\x00\x5b\x00\x00\x00\x00\x00\x00"},
+		{name: "5 of 5 with passwords, without one", version: 5, method: AuthPassword, send: five, want: "\x05\xff"},
+		{name: "4 of 4, which has no passwords", version: 4, method: AuthPassword, send: four, want: "\x00\x5a", granted: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			u := start(t, func(o *options) { o.cfg.Version = c.version })
+			u := start(t, func(o *options) {
+				o.cfg.Version = c.version
+				if c.method != "" {
+					o.cfg.AuthMethod, o.cfg.Users = c.method, []User{{Name: "fred", Password: hashOf("secret")}}
+				}
+			})
 			near := dial(t, u.addr)
 			near.send(c.send)
 			assert.Equal(t, c.want, near.receive(len(c.want)))

@@ -2,6 +2,7 @@ package socks
 
 import (
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -13,6 +14,8 @@ const (
 	logRate  = 10
 	logQueue = 128
 	logEnd   = time.Second
+	// logName is how many bytes of what a client calls itself are in a line.
+	logName = 64
 )
 
 // limitedLog passes lines on to logf as far as logBurst and logRate allow. If it dropped
@@ -105,4 +108,12 @@ func (l *limitedLog) close() {
 	case <-l.written:
 	case <-time.After(logEnd):
 	}
+}
+
+// shortQuote quotes what a client calls itself, and cuts it if it is long.
+func shortQuote(name string) string {
+	if len(name) > logName {
+		return strconv.Quote(name[:logName]) + "..."
+	}
+	return strconv.Quote(name)
 }

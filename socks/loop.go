@@ -227,6 +227,7 @@ func (s *Server) check() {
 		s.shrink(c, &c.tx, c.client, c.remote)
 		s.shrink(c, &c.rx, c.remote, c.client)
 	}
+	s.runTries()
 }
 
 // release closes what belongs to the loop, when it ends.

@@ -51,6 +51,11 @@ func code5(err error) byte {
 		{unix.EPERM, reply5NotAllowed},
 		{errDeniedNow, reply5NotAllowed},
 		{errDisabled, reply5NotAllowed},
+		{errVersion, reply5NotAllowed},
+		{errPasswordNow, reply5NotAllowed},
+		{errNewPassword, reply5NotAllowed},
+		{errUserDisabled, reply5NotAllowed},
+		{errUserRemoved, reply5NotAllowed},
 		{resolve.ErrNoServers, reply5Failed},
 	} {
 		if errors.Is(err, c.cause) {

@@ -2,6 +2,7 @@ package socks
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 )
@@ -48,6 +49,27 @@ func parseGreeting(b []byte) (methods []byte, n int, err error) {
 	}
 	n = 2 + int(b[1])
 	return b[2:n], n, nil
+}
+
+// parseLogin reads the name and password of RFC 1929 at the beginning of b, 1..255 bytes each.
+// n is their length, or 0 if more bytes are needed.
+func parseLogin(b []byte) (name, password []byte, n int, err error) {
+	if len(b) >= 1 && b[0] != loginVersion {
+		return nil, nil, 0, fmt.Errorf("version %d of the login is not %d", b[0], loginVersion)
+	}
+	end := 2 // of the name's length, then of the name
+	if len(b) < end {
+		return nil, nil, 0, nil
+	}
+	end += int(b[1])
+	if len(b) < end+1 || len(b) < end+1+int(b[end]) {
+		return nil, nil, 0, nil
+	}
+	name, password = b[2:end], b[end+1:end+1+int(b[end])]
+	if len(name) == 0 || len(password) == 0 {
+		return nil, nil, 0, errors.New("login: empty name or password")
+	}
+	return name, password, end + 1 + len(password), nil
 }
 
 // parseRequest5 reads the request of version 5 at the beginning of b and returns its length.

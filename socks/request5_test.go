@@ -39,6 +39,40 @@ func TestParseGreeting(t *testing.T) {
 	}
 }
 
+func TestParseLogin(t *testing.T) {
+	long := strings.Repeat("x", 255)
+	for _, c := range []struct {
+		name, in, user, password string
+		n                        int
+		err                      string
+	}{
+		{name: "name and password", in: "\x01\x05alice\x06secret", user: "alice", password: "secret", n: 14},
+		{name: "with the request behind", in: "\x01\x01a\x01b\x05\x01", user: "a", password: "b", n: 5},
+		{name: "the longest", in: "\x01\xff" + long + "\xff" + long, user: long, password: long, n: 513},
+		{name: "NUL", in: "\x01\x01\x00\x01\x00", user: "\x00", password: "\x00", n: 5},
+		{name: "nothing"},
+		{name: "no length yet", in: "\x01"},
+		{name: "no name yet", in: "\x01\x05alic"},
+		{name: "no length of the password yet", in: "\x01\x05alice"},
+		{name: "no password yet", in: "\x01\x05alice\x06secre"},
+		{name: "an empty name is read whole", in: "\x01\x00\x06secre"},
+		{name: "empty name", in: "\x01\x00\x06secret", err: "login: empty name or password"},
+		{name: "empty password", in: "\x01\x05alice\x00", err: "login: empty name or password"},
+		{name: "version", in: "\x05", err: "version 5 of the login is not 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			name, password, n, err := parseLogin([]byte(c.in))
+			if c.err != "" {
+				require.EqualError(t, err, c.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, []string{c.user, c.password}, []string{string(name), string(password)})
+			assert.Equal(t, c.n, n)
+		})
+	}
+}
+
 func TestParseRequest5(t *testing.T) {
 	long := strings.Repeat("h", 255)
 	ip := netip.MustParseAddr
@@ -124,6 +158,7 @@ func FuzzParseRequest5(f *testing.F) {
 		"\x05\x01\x00\x03\x0bftp.example\x00\x15",
 		"\x05\x02\x00\x04\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x50",
 		"\x05\x03\x00\x09",
+		"\x01\x05alice\x06secret\x05\x01",
 	} {
 		f.Add([]byte(s))
 	}
@@ -131,6 +166,10 @@ func FuzzParseRequest5(f *testing.F) {
 		"greeting": func(b []byte) (any, int, error) {
 			methods, n, err := parseGreeting(b)
 			return string(methods), n, err
+		},
+		"login": func(b []byte) (any, int, error) {
+			name, password, n, err := parseLogin(b)
+			return [2]string{string(name), string(password)}, n, err
 		},
 		"request": func(b []byte) (any, int, error) {
 			r, n, err := parseRequest5(b)

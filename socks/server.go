@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/crypto/blake2b"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,6 +112,12 @@ var (
 	errRemoved          = errors.New("removed")
 	errDeniedNow        = errors.New("denied by the new access list")
 	errDisabled         = errors.New("the service was disabled")
+	errVersion          = errors.New("the server does not speak version 5 any more")
+	errPasswordNow      = errors.New("the server asks for a password now")
+	errNewPassword      = errors.New("the user has another password now")
+	errUserDisabled     = errors.New("the user was disabled")
+	errGaveWay          = errors.New("the user may have one connection (only-one), and has made the next")
+	errUserRemoved      = errors.New("the user was removed")
 	errShutdown         = errors.New("shutdown")
 )
 
@@ -141,8 +148,17 @@ type Server struct {
 	names     queue // lookups
 	openings  queue // calls of open, and of the functions that undo them
 	closed    bool
-	poller    *poller // nil before the first listener
-	listener  int     // descriptor
+	// accounts are the users who may log in, by their names. decoy is the hash of one, which
+	// is checked for a name that nobody has.
+	accounts map[string]*account
+	decoy    string
+	markKey  [blake2b.Size256]byte
+	tries    []*try                  // passwords that wait to be checked
+	checking *try                    // the one that is being checked
+	guessers map[netip.Addr]*guesser // addresses from which wrong passwords came
+	matches  func(hash, secret string) bool
+	poller   *poller // nil before the first listener
+	listener int     // descriptor
 	// acceptAt is when to accept next, by the clock. acceptPause is the pause after the
 	// last failure.
 	acceptAt, acceptPause time.Duration
@@ -182,6 +198,8 @@ func newServer(o Options, l limits) *Server {
 		clock:    newClock(),
 		cfg:      DefaultConfig(),
 		conns:    map[uint64]*conn{},
+		guessers: map[netip.Addr]*guesser{},
+		matches:  matches,
 		names:    queue{free: l.lookups},
 		openings: queue{free: l.openings},
 		listener: none,
@@ -223,6 +241,8 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	users := cfg.Users
+	cfg.Users = nil // they are in accounts
 	cfg.Access, cfg.NameServers = slices.Clone(cfg.Access), slices.Clone(cfg.NameServers)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,6 +251,12 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 	}
 	if cfg.Enabled && l == nil && s.listener == none {
 		return errors.New("enabled, but there is no listener")
+	}
+	if s.markKey == [blake2b.Size256]byte{} && len(users) > 0 {
+		var err error
+		if s.markKey, err = randomKey(); err != nil {
+			return err
+		}
 	}
 	if s.poller == nil {
 		var err error
@@ -253,10 +279,13 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 	// Nothing fails from here on.
 	s.hits = carryHits(cfg.Access, s.cfg.Access, s.hits)
 	s.cfg = cfg
+	s.setUsers(users)
 	s.tick()
 	for _, c := range s.conns {
 		if !cfg.Enabled {
 			s.end(c, errDisabled)
+		} else if err := s.unfit(c, users); err != nil {
+			s.end(c, err)
 		} else if c.judged.IsValid() {
 			rule, action := decide(cfg.Access, c.src, c.judged)
 			c.rule = rule

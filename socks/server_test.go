@@ -82,7 +82,9 @@ type options struct {
 	limits limits
 	cfg    Config
 	lookup lookupFunc
-	clock  clock // the machine's, unless it is set
+	// matches, if set, checks passwords.
+	matches func(hash, secret string) bool
+	clock   clock // the machine's, unless it is set
 }
 
 // start starts a server that may connect to loopback, after change.
@@ -103,6 +105,9 @@ func start(t *testing.T, change func(*options)) *setup {
 	u.Server = newServer(o.Options, o.limits)
 	if o.lookup != nil {
 		u.Server.lookup = o.lookup
+	}
+	if o.matches != nil {
+		u.Server.matches = o.matches
 	}
 	if o.clock.machine != nil {
 		u.Server.clock = o.clock
