@@ -191,6 +191,35 @@ func TestAssociationEnds(t *testing.T) {
 	}
 }
 
+// TestAssociationEndsAtOnce has the end of the client's connection come together with its request.
+func TestAssociationEndsAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		firewall bool
+	}{{"without a firewall", false}, {"with one", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			var fw openings
+			u := start(t, func(o *options) {
+				withUDP(o)
+				if c.firewall {
+					o.Open = fw.Open
+				}
+			})
+			near := dial(t, u.addr)
+			near.send(greeting)
+			require.Equal(t, chosen, near.receive(2))
+			u.of(1, func(*conn) { // the loop sees both in one event
+				near.send(ask5(commandAssociate, anywhere))
+				require.NoError(t, near.CloseWrite())
+			})
+			near.rejected5(reply5Failed)
+			u.awaitCount(t, 0)
+			u.awaitLog(t, "connection 1 refused", "client left: EOF")
+			assert.Empty(t, fw.open)
+		})
+	}
+}
+
 // TestAssociationIdle: datagrams in either direction put the idle timeout off, and what is
 // dropped does not.
 func TestAssociationIdle(t *testing.T) {
@@ -336,6 +365,11 @@ func TestStrangersDoNotAnswer(t *testing.T) {
 		stranger.send(outside, to(peer.at, "evil"))
 		stranger.send(at, "evil")
 	}
+	u.of(1, func(c *conn) {
+		at, err := unix.Getpeername(c.udp.client.fd)
+		require.NoError(t, err, "the kernel drops what others send")
+		assert.Equal(t, int(inner.at.Port()), at.(*unix.SockaddrInet4).Port)
+	})
 	inner.send(outside, to(peer.at, "the wrong one of the two ports"))
 	peer.send(at, to(inner.at, "the wrong one of the two ports"))
 	peer.send(outside, "answer")
@@ -572,7 +606,6 @@ func TestFloodOfNames(t *testing.T) {
 		for range 2 * lookupBurst {
 			n++
 			inner.send(at, toName(fmt.Sprintf("name%d.test", n), 80, ""))
-			inner.send(at, toName(fmt.Sprintf("name%d.test", n), 53, "denied"))
 			inner.send(at, to(peer.at, "behind"))
 			peer.receive("behind")
 			require.Eventually(t, func() bool {
@@ -582,6 +615,12 @@ func TestFloodOfNames(t *testing.T) {
 			}, patience, time.Millisecond)
 		}
 	}
+	for n := range 2 * lookupBurst {
+		inner.send(at, toName(fmt.Sprintf("denied%d.test", n), 53, ""))
+	}
+	inner.send(at, to(peer.at, "behind them"))
+	peer.receive("behind them")
+	assert.Zero(t, asked.Load(), "the list denies all that they could be")
 	flood()
 	assert.Equal(t, int64(lookupBurst), asked.Load())
 	clock.forward(time.Second)
