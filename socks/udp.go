@@ -41,7 +41,7 @@ const (
 	failedTime = 5 * time.Second
 	// maxWaiting is the size of the largest datagram that waits for a lookup. One can, so that
 	// the first one to a name is not lost.
-	maxWaiting = 1280
+	maxWaiting = 1472
 
 	// datagramSize is the size of the buffer for one datagram: more than a header and the 65,507
 	// bytes that UDP carries.
