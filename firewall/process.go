@@ -74,18 +74,23 @@ func (f *Firewall) bounded(run func() error) error {
 
 // killProgram kills the children of this process that run one of the programs, and their
 // descendants: as long as one of them holds a pipe open, the pipe's reader waits. They are
-// stopped first, because a process that is just being made would be left.
+// stopped first, because a process that is just being made would be left. One can also be made
+// between the look at /proc and the look at its parent: so they are complete when two
+// looks one after the other find as many, all stopped.
 func killProgram(programs ...string) {
 	const tries = 100 // one in an uninterruptible wait (state D) does not stop
 	var found []process
-	for range tries {
-		found = findProgram(programs...)
-		running := slices.DeleteFunc(slices.Clone(found), process.cannotFork)
-		if len(running) == 0 {
-			break
+	for n, stopped := 0, false; n < tries; n++ {
+		before, wereStopped := len(found), stopped
+		found, stopped = findProgram(programs...), true
+		for _, p := range found {
+			if !p.cannotFork() {
+				stopped = false
+				_ = unix.Kill(p.id, unix.SIGSTOP) // it may have ended
+			}
 		}
-		for _, p := range running {
-			_ = unix.Kill(p.id, unix.SIGSTOP) // it may have ended
+		if stopped && (wereStopped && len(found) == before || len(found) == 0) {
+			break
 		}
 		time.Sleep(time.Millisecond)
 	}
