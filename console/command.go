@@ -68,9 +68,11 @@ var (
 	setItems = command{name: "set", help: "change properties of items", properties: true, run: (*execution).setItems,
 		positional: []string{"numbers"}, arguments: []argument{numbersArgument}}
 	removeItems = itemCommand("remove", "remove items", (*execution).remove)
-	// removeConnections is remove for rows that only the system has.
+	// removeConnections and forgetConnections are remove for rows that only the system has.
 	removeConnections = command{name: "remove", help: "end connections", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
 		able: func(l Live) bool { return l.CloseConnections != nil }, run: (*execution).removeLive}
+	forgetConnections = command{name: "remove", help: "forget connections: their next packets begin new ones", positional: []string{"numbers"},
+		arguments: []argument{numbersArgument}, able: func(l Live) bool { return l.Forget != nil }, run: (*execution).removeLive}
 	moveItems = command{name: "move", help: "move items to the place before another", run: (*execution).move,
 		positional: []string{"numbers", "destination"},
 		arguments:  []argument{numbersArgument, itemArgument("destination", "at the end", "item to move them before")}}
@@ -147,8 +149,9 @@ var (
 	ruleCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
 	accessCommands = append(slices.Clone(ruleCommands), checkCommand)
 	liveCommands   = []command{printTable}
-	// connectionCommands are those of a menu whose rows have a removal.
+	// connectionCommands and trackedCommands are those of menus whose rows have a removal.
 	connectionCommands = []command{removeConnections, findItems, printTable}
+	trackedCommands    = []command{forgetConnections, findItems, printTable}
 
 	setClockCommand = command{name: "set", help: "set the time of day", needs: SetClock, run: (*execution).setClock,
 		arguments: []argument{

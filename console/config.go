@@ -33,6 +33,8 @@ type Config struct {
 	Settings netcfg.Settings
 	// Firewall is /ip firewall filter and nat.
 	Firewall firewall.Config
+	// Tracking is /ip firewall connection tracking.
+	Tracking firewall.Tracking
 	// Socks is /ip socks, /ip socks access and /ip socks users.
 	Socks socks.Config
 	// DNS are the name servers (/ip dns), in the order in which they are asked.
@@ -98,7 +100,7 @@ func (r RemoteLog) Sends(topics string) bool {
 func Default() Config {
 	return Config{
 		Identity: "postern", Socks: socks.DefaultConfig(), RemoteLog: RemoteLog{Port: 514},
-		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict},
+		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict}, Tracking: firewall.DefaultTracking(),
 	}
 }
 

@@ -1,6 +1,10 @@
 package console
 
 import (
+	"fmt"
+	"time"
+
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -36,4 +40,39 @@ func inverse(k kind[bool]) kind[bool] {
 	}
 	k.format = func(v bool) string { return format(!v) }
 	return k
+}
+
+// https://help.mikrotik.com/docs/spaces/ROS/pages/130220087/Connection+tracking
+var trackingMenu = &menu{
+	path: "ip firewall connection tracking", help: "how long connections are remembered",
+	commands: singleCommands, indent: 2,
+	properties: bind(func(c *Config, _ int) *firewall.Tracking { return &c.Tracking }, trackingFields()...),
+	live:       (*execution).tableSize,
+	readOnly: []readOnly{
+		{name: "max-entries", help: "how many connections can be tracked, by the memory of the board"},
+		{name: "total-entries", help: "how many are tracked"},
+	},
+}
+
+func trackingFields() []field[firewall.Tracking] {
+	var all []field[firewall.Tracking]
+	for i, t := range firewall.Timeouts {
+		kind := duration(time.Second, firewall.MaxTimeout)
+		all = append(all, prop(t.Name, kind, kind.format(t.Default), "how long a connection is remembered "+t.Help,
+			func(c *firewall.Tracking) *time.Duration { return &c.Timeouts[i] }))
+	}
+	return append(all, prop("loose-tcp-tracking", inverse(boolean()), "yes", "whether connections are taken up in the middle, as those of before a restart",
+		func(c *firewall.Tracking) *bool { return &c.Strict }))
+}
+
+// tableSize is how full the table of connections is.
+func (x *execution) tableSize() ([]Pair, error) {
+	if x.live.TableSize == nil {
+		return nil, nil
+	}
+	entries, limit, err := x.live.TableSize()
+	if err != nil {
+		return nil, fmt.Errorf("read connection tracking: %w", err)
+	}
+	return []Pair{numberPair("max-entries", limit), numberPair("total-entries", entries)}, nil
 }

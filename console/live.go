@@ -36,7 +36,11 @@ type Live struct {
 	// Neighbors lists the ARP table.
 	Neighbors func() ([]Neighbor, error)
 	// Tracked lists the connections that the kernel tracks.
-	Tracked func() ([]TrackedConnection, error)
+	Tracked func() ([]firewall.Tracked, error)
+	// Forget has the kernel forget some of them.
+	Forget func([]firewall.Tracked) error
+	// TableSize is how many connections the kernel tracks, and how many it can.
+	TableSize func() (entries, limit int, err error)
 	// Log returns the lines of the log, oldest first, without line ends. A line is
 	// "TIME TOPICS MESSAGE" or "TIME MESSAGE". The time may have a day before it (jan/31
 	// 23:59:58); the topics are at least two words separated by commas (socks,info).
@@ -76,15 +80,6 @@ type Neighbor struct {
 	Address   netip.Addr
 	MAC       netcfg.MAC // the zero MAC if it is not known
 	Interface string
-}
-
-// TrackedConnection is a connection that the kernel tracks.
-type TrackedConnection struct {
-	Protocol string // tcp, udp, icmp or a number
-	Src, Dst netip.AddrPort
-	// State is the state of a TCP connection (established), or "".
-	State   string
-	Timeout time.Duration
 }
 
 // Resource is what /system resource shows.

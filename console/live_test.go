@@ -49,8 +49,10 @@ func fullLive() Live {
 			{Address: netip.MustParseAddr("192.168.0.77"), Interface: "ether2"},
 		}, nil
 	}
-	l.Tracked = func() ([]TrackedConnection, error) {
-		return []TrackedConnection{
+	l.TableSize = func() (int, int, error) { return 123, 4096, nil }
+	l.Forget = func([]firewall.Tracked) error { return errors.New("called before the line is done") }
+	l.Tracked = func() ([]firewall.Tracked, error) {
+		return []firewall.Tracked{
 			{Protocol: "tcp", Src: netip.MustParseAddrPort("192.168.0.2:1238"), Dst: netip.MustParseAddrPort("10.5.8.8:21"), State: "established", Timeout: 5 * 24 * time.Hour},
 			{Protocol: "icmp", Src: netip.MustParseAddrPort("192.168.0.2:0"), Dst: netip.MustParseAddrPort("10.5.8.8:0"), Timeout: 29*time.Second + 1},
 		}, nil
@@ -464,7 +466,8 @@ func TestBrokenLive(t *testing.T) {
 	l.Addresses = func() ([]netcfg.Address, error) { return nil, broken }
 	l.Routes = func() ([]DynamicRoute, error) { return nil, broken }
 	l.Neighbors = func() ([]Neighbor, error) { return nil, broken }
-	l.Tracked = func() ([]TrackedConnection, error) { return nil, broken }
+	l.Tracked = func() ([]firewall.Tracked, error) { return nil, broken }
+	l.TableSize = func() (int, int, error) { return 0, 0, broken }
 	l.HashPassword = func(string) (string, error) { return "", broken }
 	for line, want := range map[string]string{
 		"/ip socks access print stats":                   "read counters: broken",
@@ -475,6 +478,7 @@ func TestBrokenLive(t *testing.T) {
 		"/ip route print":                                "list routes: broken",
 		"/ip route find":                                 "",
 		"/ip arp print":                                  "list neighbours: broken",
+		"/ip firewall connection tracking print":         "read connection tracking: broken",
 		"/ip firewall connection print":                  "list connections: broken",
 		"/user set admin password=x":                     "hash the password: broken",
 	} {

@@ -201,6 +201,7 @@ func (x *execution) trackedRows() ([]row, error) {
 	}
 	rows := make([]row, len(tracked))
 	for i, c := range tracked {
+		rows[i].removal = func(r *Removal) { r.Tracked = append(r.Tracked, c) }
 		end := func(name string, a, b string, port uint16) Pair {
 			if port == 0 { // as with icmp
 				return textPair(name, a)

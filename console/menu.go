@@ -351,7 +351,7 @@ var menus = []*menu{
 		stats:      (*execution).ruleStats, statColumns: ruleColumns,
 	},
 	{
-		path: "ip firewall connection", help: "connections that the router tracks", commands: liveCommands,
+		path: "ip firewall connection", help: "connections that the router tracks", commands: trackedCommands,
 		needs: func(l Live) bool { return l.Tracked != nil },
 		rows:  (*execution).trackedRows, identify: []string{"protocol", "src-address", "dst-address"},
 		columns: []column{{"protocol", 8}, {"src-address", 21}, {"dst-address", 21}, {"tcp-state", 11}, {"timeout", 0}},
@@ -363,6 +363,7 @@ var menus = []*menu{
 			{name: "timeout", help: "time after which it is forgotten if no packet comes"},
 		},
 	},
+	trackingMenu,
 	{
 		path: "ip arp", help: "hardware addresses of the neighbours", commands: liveCommands,
 		needs: func(l Live) bool { return l.Neighbors != nil },

@@ -3,6 +3,8 @@ package console
 import (
 	"fmt"
 	"slices"
+
+	"github.com/postern-router/postern/firewall"
 )
 
 // This file has the removal of what only the running system has, such as a connection. A
@@ -12,15 +14,22 @@ import (
 type Removal struct {
 	// Connections are numbers of connections of the SOCKS server.
 	Connections []uint64
+	// Tracked are connections that the kernel tracks.
+	Tracked []firewall.Tracked
 }
 
-func (r Removal) empty() bool { return len(r.Connections) == 0 }
+func (r Removal) empty() bool { return len(r.Connections)+len(r.Tracked) == 0 }
 
 // CarryOut removes r from the system of live. It comes after the whole line has succeeded: a
 // line that fails removes nothing.
 func (r Removal) CarryOut(live Live) error {
 	if len(r.Connections) > 0 {
 		if err := live.CloseConnections(r.Connections); err != nil {
+			return fmt.Errorf("remove connections: %w", err)
+		}
+	}
+	if len(r.Tracked) > 0 {
+		if err := live.Forget(r.Tracked); err != nil {
 			return fmt.Errorf("remove connections: %w", err)
 		}
 	}

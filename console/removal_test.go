@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/socks"
 )
 
@@ -122,4 +123,21 @@ func TestImportRemovesNoConnections(t *testing.T) {
 	numbers := []uint64{3}
 	_, err := new(Session).Import(Default(), numberedConnections(&numbers), "/ip socks connections remove [find]", nil)
 	require.EqualError(t, err, "this command does not belong in an import (line 1)")
+}
+
+func TestForgetConnections(t *testing.T) {
+	var forgotten []firewall.Tracked
+	live := fullLive()
+	live.Forget = func(all []firewall.Tracked) error { forgotten = all; return nil }
+	s := new(Session)
+	result, err := s.Execute(Default(), live, `/ip firewall connection remove [find protocol=tcp]`)
+	require.NoError(t, err)
+	require.NoError(t, result.Removal.CarryOut(live))
+	require.Len(t, forgotten, 1)
+	assert.Equal(t, "192.168.0.2:1238", forgotten[0].Src.String())
+	live.Forget = func([]firewall.Tracked) error { return errors.New("the kernel refuses") }
+	require.EqualError(t, result.Removal.CarryOut(live), "remove connections: the kernel refuses")
+	live.Forget = nil
+	_, err = s.Execute(Default(), live, `/ip firewall connection remove 0`)
+	require.ErrorContains(t, err, "bad command name remove")
 }

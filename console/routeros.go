@@ -40,14 +40,15 @@ var absentProperties = map[string]string{
 		"verify-doh-cert=no vrf=main",
 	"ip settings": "allow-fast-path=* arp-timeout=* icmp-errors-use-inbound-interface-address=no icmp-rate-limit=* icmp-rate-mask=* " +
 		"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
-	"ip firewall filter":    absentMatchers + " hw-offload",
-	"ip firewall nat":       absentMatchers + " randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
-	"ip socks":              "vrf=main",
-	"system clock":          "time-zone-autodetect time-zone-name",
-	"system logging":        "prefix= regex=",
-	"system logging action": "bsd-syslog=no email-to remember src-address=0.0.0.0 syslog-facility syslog-severity target=remote",
-	"system ntp client":     "mode=unicast primary-ntp secondary-ntp server-dns-names vrf=main",
-	"user":                  "address= group=full inactivity-policy=none inactivity-timeout",
+	"ip firewall connection tracking": "enabled=auto|yes",
+	"ip firewall filter":              absentMatchers + " hw-offload",
+	"ip firewall nat":                 absentMatchers + " randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
+	"ip socks":                        "vrf=main",
+	"system clock":                    "time-zone-autodetect time-zone-name",
+	"system logging":                  "prefix= regex=",
+	"system logging action":           "bsd-syslog=no email-to remember src-address=0.0.0.0 syslog-facility syslog-severity target=remote",
+	"system ntp client":               "mode=unicast primary-ntp secondary-ntp server-dns-names vrf=main",
+	"user":                            "address= group=full inactivity-policy=none inactivity-timeout",
 }
 
 // absentMatchers are the absent properties that filter and nat rules have in common.

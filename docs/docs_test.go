@@ -329,7 +329,7 @@ func newMachine(t *testing.T) *machine {
 		Addresses:    func() ([]netcfg.Address, error) { return nil, nil },
 		Routes:       func() ([]console.DynamicRoute, error) { return nil, nil },
 		Neighbors:    func() ([]console.Neighbor, error) { return nil, nil },
-		Tracked:      func() ([]console.TrackedConnection, error) { return nil, nil },
+		Tracked:      func() ([]firewall.Tracked, error) { return nil, nil },
 		Log:          func() ([]string, error) { return nil, nil },
 		Resource:     func() (console.Resource, error) { return console.Resource{}, nil },
 		Now:          time.Now,

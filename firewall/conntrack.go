@@ -15,9 +15,9 @@ import (
 // MaxTracked is the greatest number of connections that ListTracked returns.
 const MaxTracked = 4096
 
-// conntrackFile lists the connections of the network namespace of the process that opens
+// conntrackFile lists the connections of the network namespace of the thread that opens
 // it (net/netfilter/nf_conntrack_standalone.c).
-const conntrackFile = "/proc/net/nf_conntrack"
+const conntrackFile = "/proc/thread-self/net/nf_conntrack"
 
 // Tracked is a connection that the kernel tracks, as the host that opened it sees it.
 type Tracked struct {
@@ -30,37 +30,58 @@ type Tracked struct {
 	// Timeout is how long the kernel remembers the connection if no packet comes, in
 	// whole seconds.
 	Timeout time.Duration
+	// ReplySrc and ReplyDst are the ends of the answers: what address translation has made of Dst
+	// and Src.
+	ReplySrc, ReplyDst netip.AddrPort
+	// Assured says that packets came from both sides, so that the kernel keeps the connection
+	// when the table is full.
+	Assured bool
+
+	// Of ICMP.
+	id                 uint16
+	icmpType, icmpCode byte
 }
 
 // ListTracked lists the IPv4 connections that the kernel tracks, at most MaxTracked.
 func ListTracked() ([]Tracked, error) {
-	f, err := os.Open(conntrackFile)
-	if err != nil {
-		return nil, fmt.Errorf("tracked connections: %w", err)
-	}
-	defer f.Close()
-	return readTracked(f)
+	var all []Tracked
+	err := eachTracked(func(c Tracked) bool {
+		all = append(all, c)
+		return len(all) < MaxTracked
+	})
+	return all, err
 }
 
-// readTracked reads conntrackFile, one line at a time.
-func readTracked(r io.Reader) ([]Tracked, error) {
-	var all []Tracked
+// eachTracked calls f with each IPv4 connection that the kernel tracks, until f returns false.
+func eachTracked(f func(Tracked) bool) error {
+	file, err := os.Open(conntrackFile)
+	if err != nil {
+		return fmt.Errorf("tracked connections: %w", err)
+	}
+	defer file.Close()
+	return readTracked(file, f)
+}
+
+// readTracked reads conntrackFile, one line at a time, until f returns false.
+func readTracked(r io.Reader, f func(Tracked) bool) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 512), 4096)
-	for lines.Scan() && len(all) < MaxTracked {
+	for lines.Scan() {
 		if !strings.HasPrefix(lines.Text(), "ipv4 ") {
 			continue
 		}
 		c, err := parseTracked(lines.Text())
 		if err != nil {
-			return nil, fmt.Errorf("tracked connections: %q: %w", lines.Text(), err)
+			return fmt.Errorf("tracked connections: %q: %w", lines.Text(), err)
 		}
-		all = append(all, c)
+		if !f(c) {
+			return nil
+		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("tracked connections: %w", err)
+		return fmt.Errorf("tracked connections: %w", err)
 	}
-	return all, nil
+	return nil
 }
 
 // parseTracked reads a line such as
@@ -68,7 +89,7 @@ func readTracked(r io.Reader) ([]Tracked, error) {
 //	ipv4     2 tcp      6 431999 ESTABLISHED src=192.168.0.2 dst=10.5.8.8 sport=1238 dport=21 src=10.5.8.8 ...
 //
 // TCP and some other protocols have a state. An entry that is never forgotten has no
-// timeout. Only the first direction is read, not the answers that follow it.
+// timeout. The answers' direction follows the first.
 func parseTracked(line string) (Tracked, error) {
 	fields := strings.Fields(line)
 	if len(fields) < 4 {
@@ -78,38 +99,70 @@ func parseTracked(line string) (Tracked, error) {
 	if c.Protocol == "unknown" {
 		c.Protocol = fields[3]
 	}
-	var src, dst netip.Addr
-	var sport, dport uint64
+	var ends [2]direction
+	way := -1 // the first direction, or the second
 	for i, f := range fields[4:] {
 		name, value, assigned := strings.Cut(f, "=")
 		var err error
 		switch {
-		case !assigned && strings.HasPrefix(f, "["): // [UNREPLIED], [ASSURED]
+		case f == "[ASSURED]":
+			c.Assured = true
+		case !assigned && strings.HasPrefix(f, "["): // [UNREPLIED], [OFFLOAD]
 		case !assigned && i == 0:
 			var seconds uint64
 			seconds, err = strconv.ParseUint(f, 10, 31)
 			c.Timeout = time.Duration(seconds) * time.Second
 		case !assigned && i == 1:
 			c.State = strings.ToLower(f)
-		case name == "src" && !src.IsValid():
-			src, err = netip.ParseAddr(value)
-		case name == "dst" && !dst.IsValid():
-			dst, err = netip.ParseAddr(value)
-		case name == "sport" && sport == 0:
-			sport, err = strconv.ParseUint(value, 10, 16)
-		case name == "dport" && dport == 0:
-			dport, err = strconv.ParseUint(value, 10, 16)
+		case name == "src" && way < 1:
+			way++
+			err = ends[way].read(name, value)
+		case way >= 0:
+			err = ends[way].read(name, value)
 		}
 		if err != nil {
 			return Tracked{}, fmt.Errorf("%s: %w", f, err)
 		}
-		if name == "src" && dst.IsValid() { // the answers' direction
-			break
-		}
 	}
-	if !src.IsValid() || !dst.IsValid() {
+	there, back := ends[0], ends[1]
+	if !there.src.IsValid() || !there.dst.IsValid() {
 		return Tracked{}, errors.New("expected src and dst")
 	}
-	c.Src, c.Dst = netip.AddrPortFrom(src, uint16(sport)), netip.AddrPortFrom(dst, uint16(dport))
+	c.Src, c.Dst = netip.AddrPortFrom(there.src, there.sport), netip.AddrPortFrom(there.dst, there.dport)
+	c.ReplySrc, c.ReplyDst = netip.AddrPortFrom(back.src, back.sport), netip.AddrPortFrom(back.dst, back.dport)
+	c.id, c.icmpType, c.icmpCode = there.id, there.icmpType, there.icmpCode
 	return c, nil
+}
+
+// direction is one direction of a connection.
+type direction struct {
+	src, dst         netip.Addr
+	sport, dport, id uint16
+
+	icmpType, icmpCode byte
+}
+
+// read takes a field of a line of conntrackFile.
+func (d *direction) read(name, value string) (err error) {
+	number := func(bits int) (n uint64) {
+		n, err = strconv.ParseUint(value, 10, bits)
+		return n
+	}
+	switch name {
+	case "src":
+		d.src, err = netip.ParseAddr(value)
+	case "dst":
+		d.dst, err = netip.ParseAddr(value)
+	case "sport":
+		d.sport = uint16(number(16))
+	case "dport":
+		d.dport = uint16(number(16))
+	case "id":
+		d.id = uint16(number(16))
+	case "type":
+		d.icmpType = byte(number(8))
+	case "code":
+		d.icmpCode = byte(number(8))
+	}
+	return err
 }

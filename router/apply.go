@@ -79,6 +79,9 @@ func (r *Router) apply(next state) error {
 	r.unsure = false
 	next.applied = true
 	r.set(next)
+	if old.applied {
+		r.forgetRetranslated(before.Rules().NAT, want.Rules().NAT)
+	}
 	return nil
 }
 

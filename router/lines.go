@@ -9,6 +9,7 @@ import (
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/password"
@@ -236,7 +237,8 @@ func (r *Router) live(st state) console.Live {
 		Addresses: func() ([]netcfg.Address, error) { return r.dynamicAddresses(st) },
 		Routes:    func() ([]console.DynamicRoute, error) { return r.dynamicRoutes(st) },
 		Neighbors: r.neighbors,
-		Tracked:   trackedConnections,
+		Tracked:   firewall.ListTracked,
+		Forget:    r.forget,
 		// The line that sets a password makes its hash.
 		HashPassword: r.logins.hash,
 		WAN:          r.board.WAN,

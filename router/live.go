@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/postern-router/postern/console"
-	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -59,15 +58,6 @@ func (r *Router) neighbors() ([]console.Neighbor, error) {
 	all := make([]console.Neighbor, len(neighbors))
 	for i, n := range neighbors {
 		all[i] = console.Neighbor(n)
-	}
-	return all, err
-}
-
-func trackedConnections() ([]console.TrackedConnection, error) {
-	tracked, err := firewall.ListTracked()
-	all := make([]console.TrackedConnection, len(tracked))
-	for i, c := range tracked {
-		all[i] = console.TrackedConnection(c)
 	}
 	return all, err
 }

@@ -42,6 +42,9 @@ type Network interface {
 type Firewall interface {
 	// Apply brings the rules to c, or changes nothing.
 	Apply(c firewall.Config) error
+	// ForgetRetranslated forgets the connections that the nat rules of next treat otherwise than
+	// those of old, and returns how many.
+	ForgetRetranslated(old, next []firewall.Rule) (int, error)
 	// Lock lets nothing in and nothing through.
 	Lock() error
 	Counters() (filter, nat []firewall.Counter, err error)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -130,6 +131,13 @@ func (f *fakeFirewall) Apply(c firewall.Config) error {
 	}
 	f.config, f.locked = c, false
 	return nil
+}
+
+func (f *fakeFirewall) ForgetRetranslated(old, next []firewall.Rule) (int, error) {
+	if reflect.DeepEqual(old, next) {
+		return 0, nil
+	}
+	return len(old) + len(next), f.rig.call("forget")
 }
 
 func (f *fakeFirewall) Lock() error {

@@ -145,6 +145,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	r := New(b, log, Parts{
 		Network: network, Firewall: fw, Machine: machine,
 		Services: []Service{
+			newTrackingService(log.About("firewall")),
 			newSocksService(supervisor, log.About("socks"), fw),
 			&remoteLog{sender: kmsg.NewRemote(log)},
 			newTimeService(supervisor, log.About("ntp"), running.Date),

@@ -1,0 +1,231 @@
+package firewall
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/internal/testnet"
+)
+
+const (
+	clientIP = "192.168.0.2"
+	serverIP = "10.5.8.8"
+)
+
+// site is a client and a server with a router between them, which tracks connections and
+// masquerades those of the client.
+type site struct {
+	*testing.T
+	client, router, server *testnet.Host
+	firewall               *Firewall
+}
+
+// newSite returns a site. The goroutine is on the router.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	runtime.LockOSThread()
+	s := &site{T: t, client: testnet.New(t, "client"), router: testnet.New(t, "router"), server: testnet.New(t, "server")}
+	require.NoError(t, testnet.Link(s.client, "eth0", s.router, "ether2"))
+	require.NoError(t, testnet.Link(s.server, "eth0", s.router, "ether1"))
+	require.NoError(t, s.client.IP("addr add "+clientIP+"/24 dev eth0", "route add default via 192.168.0.1"))
+	require.NoError(t, s.server.IP("addr add "+serverIP+"/24 dev eth0", "route add 192.168.0.0/24 via 10.5.8.1"))
+	require.NoError(t, s.router.IP("addr add 192.168.0.1/24 dev ether2", "addr add 10.5.8.1/24 dev ether1"))
+	require.NoError(t, s.router.Set("net.ipv4.ip_forward", "1"))
+	require.NoError(t, s.router.Enter())
+	s.firewall = newFirewall(t, "iptables-legacy")
+	s.apply(masquerade)
+	return s
+}
+
+var masquerade = []Rule{{Chain: "srcnat", Action: "masquerade", SrcAddress: addresses("192.168.0.0/24")}}
+
+func (s *site) apply(nat []Rule) {
+	s.Helper()
+	require.NoError(s, s.firewall.Apply(Config{
+		Filter: []Rule{{Chain: "forward", Action: "drop", ConnectionState: "invalid"}},
+		NAT:    nat,
+	}))
+}
+
+// tracked waits until the kernel tracks a connection with that protocol and state.
+func (s *site) tracked(protocol, state string) (found Tracked) {
+	s.Helper()
+	require.Eventually(s, func() bool {
+		for _, c := range s.list() {
+			if c.Protocol == protocol && c.State == state {
+				found = c
+				return true
+			}
+		}
+		return false
+	}, 20*time.Second, time.Millisecond, "%s %s", protocol, state)
+	return found
+}
+
+// list lists what the router tracks. It may be called on any thread.
+func (s *site) list() (all []Tracked) {
+	s.Helper()
+	require.NoError(s, s.router.Do(func() (err error) {
+		all, err = ListTracked()
+		return err
+	}))
+	return all
+}
+
+// tcp connects the client with the server.
+func (s *site) tcp() (client, server net.Conn) {
+	s.Helper()
+	l, err := s.server.Listen(serverIP + ":0")
+	require.NoError(s, err)
+	defer l.Close()
+	client, err = s.client.Dial(&net.Dialer{}, l.Addr().String())
+	require.NoError(s, err)
+	server, err = l.Accept()
+	require.NoError(s, err)
+	s.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
+
+// udp returns a socket of the server, and one of the client that has sent it a datagram and got
+// an answer.
+func (s *site) udp() (client, server *net.UDPConn) {
+	s.Helper()
+	require.NoError(s, s.server.Do(func() (err error) {
+		server, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(serverIP)})
+		return err
+	}))
+	require.NoError(s, s.client.Do(func() (err error) {
+		client, err = net.DialUDP("udp4", nil, server.LocalAddr().(*net.UDPAddr))
+		return err
+	}))
+	s.Cleanup(func() { client.Close(); server.Close() })
+	from := s.exchange(client, server)
+	_, err := server.WriteToUDPAddrPort([]byte("answer"), from)
+	require.NoError(s, err)
+	_, err = client.Read(make([]byte, 10))
+	require.NoError(s, err)
+	return client, server
+}
+
+// exchange sends the server a datagram, and returns whom it comes from.
+func (s *site) exchange(client, server *net.UDPConn) netip.AddrPort {
+	s.Helper()
+	_, err := client.Write([]byte("ask"))
+	require.NoError(s, err)
+	require.NoError(s, server.SetReadDeadline(time.Now().Add(time.Minute)))
+	_, from, err := server.ReadFromUDPAddrPort(make([]byte, 10))
+	require.NoError(s, err)
+	return from
+}
+
+// parameters are those that Forget changes.
+func parameters(t *testing.T) (all []string) {
+	t.Helper()
+	for _, p := range forgetting {
+		text, err := os.ReadFile(trackingFolder + p.name)
+		require.NoError(t, err)
+		all = append(all, strings.TrimSpace(string(text)))
+	}
+	return all
+}
+
+func TestForget(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		begin func(s *site) Tracked
+	}{
+		{"TCP", func(s *site) Tracked { s.tcp(); return s.tracked("tcp", "established") }},
+		{"TCP, with data", func(s *site) Tracked {
+			client, server := s.tcp()
+			for _, from := range []net.Conn{client, server} {
+				_, err := from.Write(make([]byte, 100_000))
+				require.NoError(s, err)
+			}
+			return s.tracked("tcp", "established")
+		}},
+		{"TCP, ended", func(s *site) Tracked {
+			client, server := s.tcp()
+			client.Close()
+			server.Close()
+			return s.tracked("tcp", "time_wait")
+		}},
+		{"TCP without an answer", func(s *site) Tracked {
+			require.NoError(s, s.server.IP("link set eth0 down"))
+			go s.client.Dial(&net.Dialer{Timeout: time.Second}, serverIP+":9")
+			return s.tracked("tcp", "syn_sent")
+		}},
+		{"UDP", func(s *site) Tracked { s.udp(); return s.tracked("udp", "") }},
+		{"UDP of long standing", func(s *site) Tracked {
+			client, server := s.udp()
+			// The kernel takes it for a stream after 2 seconds.
+			require.Eventually(s, func() bool {
+				_, err := server.WriteToUDPAddrPort([]byte("more"), s.exchange(client, server))
+				return err == nil && s.tracked("udp", "").Timeout > 60*time.Second
+			}, time.Minute, 100*time.Millisecond)
+			return s.tracked("udp", "")
+		}},
+		{"ICMP", func(s *site) Tracked {
+			require.NoError(s, s.client.Run("ping", "-c", "1", serverIP))
+			return s.tracked("icmp", "")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t)
+			doomed := c.begin(s)
+			before := parameters(t)
+			n, err := Forget([]Tracked{doomed})
+			require.NoError(t, err)
+			assert.Equal(t, 1, n)
+			for _, left := range s.list() {
+				assert.NotEqual(t, doomed.flow(), left.flow())
+			}
+			assert.Equal(t, before, parameters(t))
+		})
+	}
+	t.Run("others stay", func(t *testing.T) {
+		s := newSite(t)
+		client, server := s.udp()
+		s.tcp()
+		kept := s.tracked("tcp", "established")
+		_, err := Forget([]Tracked{s.tracked("udp", "")})
+		require.NoError(t, err)
+		assert.Equal(t, kept.flow(), s.tracked("tcp", "established").flow())
+		// Neither end was told of anything, and what is sent begins a new one.
+		require.NoError(t, client.SetReadDeadline(time.Now().Add(time.Millisecond)))
+		_, err = client.Read(make([]byte, 10))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		s.exchange(client, server)
+		s.tracked("udp", "")
+	})
+	t.Run("a connection goes on", func(t *testing.T) {
+		s := newSite(t)
+		client, server := s.tcp()
+		n, err := Forget([]Tracked{s.tracked("tcp", "established")})
+		require.NoError(t, err)
+		assert.Equal(t, 1, n)
+		_, err = client.Write([]byte("x"))
+		require.NoError(t, err)
+		require.NoError(t, server.SetReadDeadline(time.Now().Add(time.Minute)))
+		_, err = server.Read(make([]byte, 1))
+		require.NoError(t, err, "it is taken up again in the middle")
+	})
+	t.Run("none", func(t *testing.T) {
+		n, err := Forget(nil)
+		require.NoError(t, err)
+		assert.Zero(t, n)
+	})
+	t.Run("one of another protocol", func(t *testing.T) {
+		newSite(t)
+		n, err := Forget([]Tracked{{Protocol: "gre", Src: netip.MustParseAddrPort("10.0.0.1:0"), Dst: netip.MustParseAddrPort("10.0.0.2:0")}})
+		require.NoError(t, err)
+		assert.Equal(t, 1, n, "it is not there")
+	})
+}

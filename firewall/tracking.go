@@ -1,0 +1,189 @@
+package firewall
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Timeout is how long the kernel remembers a connection, in one of its states, if no packet comes.
+type Timeout struct {
+	// Name is that of RouterOS, Help one sentence.
+	Name, Help string
+	parameter  string // below trackingFolder
+	Default    time.Duration
+}
+
+// MaxTimeout is the longest timeout that can be set.
+const MaxTimeout = 7 * 24 * time.Hour
+
+// Timeouts are those of Tracking, in RouterOS's order. The defaults are the kernel's, but for
+// connections of TCP, for which it has 5 days and RFC 5382 (REQ-5) asks 2 hours and 4 minutes, and
+// for streams of UDP, for which it has the 2 minutes that RFC 4787 (REQ-5) asks at the least.
+var Timeouts = [...]Timeout{
+	{"tcp-syn-sent-timeout", "behind a SYN", "tcp_timeout_syn_sent", 2 * time.Minute},
+	{"tcp-syn-received-timeout", "behind the answer to a SYN", "tcp_timeout_syn_recv", time.Minute},
+	{"tcp-established-timeout", "of an open connection", "tcp_timeout_established", 2*time.Hour + 4*time.Minute},
+	{"tcp-fin-wait-timeout", "behind the first FIN", "tcp_timeout_fin_wait", 2 * time.Minute},
+	{"tcp-close-wait-timeout", "until the FIN of the other side", "tcp_timeout_close_wait", time.Minute},
+	{"tcp-last-ack-timeout", "behind the second FIN", "tcp_timeout_last_ack", 30 * time.Second},
+	{"tcp-time-wait-timeout", "behind the end of a connection", "tcp_timeout_time_wait", 2 * time.Minute},
+	{"tcp-close-timeout", "behind a reset", "tcp_timeout_close", 10 * time.Second},
+	{"tcp-max-retrans-timeout", "behind three segments that were sent again without an answer", "tcp_timeout_max_retrans", 5 * time.Minute},
+	{"tcp-unacked-timeout", "behind data that was not acknowledged", "tcp_timeout_unacknowledged", 5 * time.Minute},
+	{"udp-timeout", "of UDP from one side", "udp_timeout", 30 * time.Second},
+	{"udp-stream-timeout", "of UDP from both sides", "udp_timeout_stream", 3 * time.Minute},
+	{"icmp-timeout", "of ICMP", "icmp_timeout", 30 * time.Second},
+	{"generic-timeout", "of all other protocols", "generic_timeout", 10 * time.Minute},
+}
+
+// Tracking are the settings of connection tracking.
+type Tracking struct {
+	// Timeouts are those of the list Timeouts, in whole seconds; 0 stands for the default.
+	Timeouts [len(Timeouts)]time.Duration
+	// Strict takes up no connection of TCP in the middle, such as one of before a restart.
+	Strict bool
+}
+
+// DefaultTracking is what holds where nothing was set.
+func DefaultTracking() (t Tracking) {
+	for i, timeout := range Timeouts {
+		t.Timeouts[i] = timeout.Default
+	}
+	return t
+}
+
+// Set brings the kernel to t.
+func (t Tracking) Set() error {
+	write := func(name, value string) error {
+		if err := os.WriteFile(trackingFolder+name, []byte(value), 0); err != nil {
+			return fmt.Errorf("connection tracking: %w", err)
+		}
+		return nil
+	}
+	for i, timeout := range Timeouts {
+		seconds := cmp.Or(t.Timeouts[i], timeout.Default) / time.Second
+		if err := write(timeout.parameter, strconv.Itoa(int(seconds))); err != nil {
+			return err
+		}
+	}
+	loose := "1"
+	if t.Strict {
+		loose = "0"
+	}
+	return write("tcp_loose", loose)
+}
+
+// TableSize is how many entries the kernel's table of connections has, and how many it can have.
+func TableSize() (entries, limit int, err error) {
+	for name, n := range map[string]*int{"count": &entries, "max": &limit} {
+		text, err := os.ReadFile(trackingFolder + name)
+		if err != nil {
+			return 0, 0, fmt.Errorf("connection tracking: %w", err)
+		}
+		if *n, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
+			return 0, 0, fmt.Errorf("connection tracking: %s: %w", name, err)
+		}
+	}
+	return entries, limit, nil
+}
+
+// Trimmed is what Trim has made a host lose.
+type Trimmed struct {
+	Source netip.Addr
+	Had    int // entries before
+	Lost   int
+}
+
+// Trim makes room in the kernel's table of connections, until no more than limit entries are
+// left; it may take several calls. The hosts that have most of them lose as many as are too many, so that all of these have the same
+// number at the end, and those with fewer keep what they have. Of a host's connections those go
+// first that only one side has sent anything of, then those that were silent for longest.
+// Connections of own, which are the router's addresses, to others, and those of others to the
+// router that are established (SOCKS has a bound of its own), are kept.
+//
+// The kernel by itself makes room for new connections only in the place of those of one side. A
+// host that opens as many as there can be would leave none for the others, nor for the router.
+func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
+	bySource, total := map[netip.Addr]int{}, 0
+	if err := eachTracked(func(c Tracked) bool {
+		total++
+		if c.mayGo(own) {
+			bySource[c.Src.Addr()]++
+		}
+		return true
+	}); err != nil {
+		return nil, err
+	}
+	share := fairShare(bySource, total-limit)
+	// What is too many, or a part of it.
+	candidates, collected := map[netip.Addr][]Tracked{}, 0
+	if err := eachTracked(func(c Tracked) bool {
+		if source := c.Src.Addr(); bySource[source] > share && c.mayGo(own) {
+			candidates[source] = append(candidates[source], c)
+			collected++
+		}
+		return collected < maxTrim
+	}); err != nil {
+		return nil, err
+	}
+	var all []Trimmed
+	var doomed []Tracked
+	for source, its := range candidates {
+		slices.SortFunc(its, func(a, b Tracked) int {
+			if a.Assured != b.Assured {
+				if b.Assured {
+					return -1
+				}
+				return 1
+			}
+			return cmp.Compare(a.Timeout, b.Timeout)
+		})
+		its = its[:min(len(its), bySource[source]-share)]
+		doomed = append(doomed, its...)
+		all = append(all, Trimmed{source, bySource[source], len(its)})
+	}
+	slices.SortFunc(all, func(a, b Trimmed) int { return cmp.Compare(b.Lost, a.Lost) })
+	_, err := Forget(doomed)
+	return all, err
+}
+
+// maxTrim is how many connections Trim looks at closely, which takes 150 bytes for each. If more
+// are too many the next call goes on.
+const maxTrim = 2048
+
+// mayGo reports whether Trim may forget a connection.
+func (c Tracked) mayGo(own []netip.Addr) bool {
+	return !slices.Contains(own, c.Src.Addr()) && !(c.Assured && slices.Contains(own, c.ReplySrc.Addr()))
+}
+
+// fairShare is the greatest number of entries with which each source may be left so that at
+// least excess entries go.
+func fairShare(bySource map[netip.Addr]int, excess int) int {
+	counts := make([]int, 0, len(bySource))
+	for _, n := range bySource {
+		counts = append(counts, n)
+	}
+	slices.SortFunc(counts, func(a, b int) int { return b - a })
+	if excess <= 0 || len(counts) == 0 {
+		return int(^uint(0) >> 1)
+	}
+	// The first i sources are cut down to the next one's number, until that is enough.
+	sum := 0
+	for i, n := range counts {
+		sum += n
+		next := 0
+		if i+1 < len(counts) {
+			next = counts[i+1]
+		}
+		if sum-next*(i+1) >= excess {
+			return (sum - excess) / (i + 1)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,135 @@
+package firewall
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestTracking(t *testing.T) {
+	s := newSite(t)
+	kernel := func(name string) string {
+		text, err := os.ReadFile(trackingFolder + name)
+		require.NoError(s, err)
+		return strings.TrimSpace(string(text))
+	}
+	require.NoError(t, DefaultTracking().Set())
+	assert.Equal(t, "7440", kernel("tcp_timeout_established"))
+	assert.Equal(t, "180", kernel("udp_timeout_stream"))
+	assert.Equal(t, "1", kernel("tcp_loose"))
+	tracking := Tracking{Strict: true}
+	for i := range tracking.Timeouts {
+		tracking.Timeouts[i] = time.Duration(i+100) * time.Second
+	}
+	require.NoError(t, tracking.Set())
+	for i, timeout := range Timeouts {
+		assert.Equal(t, fmt.Sprint(i+100), kernel(timeout.parameter), timeout.Name)
+	}
+	assert.Equal(t, "0", kernel("tcp_loose"))
+	require.NoError(t, Tracking{}.Set())
+	for _, timeout := range Timeouts {
+		assert.Equal(t, fmt.Sprint(int(timeout.Default.Seconds())), kernel(timeout.parameter), timeout.Name)
+	}
+	s.tcp()
+	entries, limit, err := TableSize()
+	require.NoError(t, err)
+	assert.Positive(t, entries)
+	assert.Greater(t, limit, entries)
+}
+
+func TestFairShare(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		counts []int
+		excess int
+		want   int // of each
+		gone   int
+	}{
+		{"nothing to do", []int{5, 3}, 0, 1 << 30, 0},
+		{"one host", []int{100}, 30, 70, 30},
+		{"the greatest alone", []int{100, 20, 10}, 50, 50, 50},
+		{"down to the second", []int{100, 20, 10}, 80, 20, 80},
+		{"two", []int{100, 80, 10}, 100, 40, 100},
+		{"two, an odd number", []int{100, 80, 10}, 101, 39, 102},
+		{"all", []int{9, 9, 9}, 9, 6, 9},
+		{"more than there are", []int{5, 3}, 100, 0, 8},
+		{"nobody", nil, 5, 1 << 30, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bySource, gone := map[netip.Addr]int{}, 0
+			for i, n := range c.counts {
+				bySource[netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})] = n
+			}
+			share := fairShare(bySource, c.excess)
+			assert.Equal(t, c.want, min(share, 1<<30))
+			for _, n := range bySource {
+				gone += max(0, n-share)
+			}
+			assert.Equal(t, c.gone, gone)
+		})
+	}
+}
+
+// A host with many connections loses some, others and the router lose none.
+func TestTrim(t *testing.T) {
+	s := newSite(t)
+	require.NoError(t, s.client.IP("addr add 192.168.0.3/24 dev eth0"))
+	require.NoError(t, DefaultTracking().Set())
+	l, err := s.server.Listen(serverIP + ":0")
+	require.NoError(t, err)
+	defer l.Close()
+	open := func(from string) {
+		t.Helper()
+		conn, err := s.client.Dial(&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}, l.Addr().String())
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+	}
+	for range 40 {
+		open(clientIP)
+	}
+	for range 5 {
+		open("192.168.0.3")
+	}
+	// The router's own, and one to it.
+	own, err := s.router.Dial(&net.Dialer{}, l.Addr().String())
+	require.NoError(t, err)
+	defer own.Close()
+	socks, err := s.router.Listen("192.168.0.1:0")
+	require.NoError(t, err)
+	defer socks.Close()
+	for range 10 {
+		conn, err := s.client.Dial(&net.Dialer{}, socks.Addr().String())
+		require.NoError(t, err)
+		defer conn.Close()
+	}
+	count := func() map[string]int {
+		n := map[string]int{}
+		for _, c := range s.list() {
+			if c.Protocol == "tcp" && c.State == "established" {
+				n[c.Src.Addr().String()+" "+c.Dst.Addr().String()]++
+			}
+		}
+		return n
+	}
+	before := map[string]int{"192.168.0.2 10.5.8.8": 40, "192.168.0.3 10.5.8.8": 5, "10.5.8.1 10.5.8.8": 1, "192.168.0.2 192.168.0.1": 10}
+	require.Eventually(t, func() bool { return assert.ObjectsAreEqual(before, count()) }, time.Minute, 10*time.Millisecond)
+	mine := []netip.Addr{netip.MustParseAddr("192.168.0.1"), netip.MustParseAddr("10.5.8.1")}
+
+	trimmed, err := Trim(len(s.list()), mine)
+	require.NoError(t, err)
+	assert.Empty(t, trimmed, "there is room")
+	trimmed, err = Trim(len(s.list())-25, mine)
+	require.NoError(t, err)
+	assert.Equal(t, []Trimmed{{netip.MustParseAddr(clientIP), 40, 25}}, trimmed)
+	assert.Equal(t, map[string]int{"192.168.0.2 10.5.8.8": 15, "192.168.0.3 10.5.8.8": 5, "10.5.8.1 10.5.8.8": 1, "192.168.0.2 192.168.0.1": 10}, count())
+	_, err = Trim(0, mine)
+	require.NoError(t, err)
+	assert.Equal(t, map[string]int{"10.5.8.1 10.5.8.8": 1, "192.168.0.2 192.168.0.1": 10}, count())
+}

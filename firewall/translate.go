@@ -1,0 +1,87 @@
+package firewall
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/postern-router/postern/match"
+)
+
+// ForgetRetranslated has the kernel forget the connections that the nat rules of next treat
+// otherwise than those of old, and returns how many. The kernel asks these rules only when a
+// connection begins, and would go on with the old translation for as long as packets come.
+func (f *Firewall) ForgetRetranslated(old, next []Rule) (forgotten int, err error) {
+	was, is := translations(old), translations(next)
+	if slices.EqualFunc(was, is, func(a, b Rule) bool { return a.String() == b.String() }) {
+		return 0, nil
+	}
+	var others []Tracked
+	if err := eachTracked(func(c Tracked) bool {
+		if c.translation(was) != c.translation(is) {
+			others = append(others, c)
+		}
+		return true
+	}); err != nil {
+		return 0, err
+	}
+	return Forget(others)
+}
+
+// translations are the rules that decide about a translation.
+func translations(rules []Rule) (all []Rule) {
+	for _, r := range rules {
+		if r.Comment = ""; !r.Disabled && r.Action != "log" && r.Action != "passthrough" {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// translation is what rules make of a connection. By which interfaces it came and left is not
+// known. So it is written as all rules that may decide, with their interfaces, up to the first
+// that does decide: if that is the same under two lists of rules, so is the translation.
+func (c Tracked) translation(rules []Rule) string {
+	var b strings.Builder
+	for _, chain := range NAT.chains() {
+		b.WriteString(chain.name)
+		for _, r := range rules {
+			if r.Chain != chain.name || !c.mayMatch(r) {
+				continue
+			}
+			b.WriteString(" " + Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts,
+				InInterface: r.InInterface, OutInterface: r.OutInterface}.String())
+			if r.InInterface == "" && r.OutInterface == "" {
+				break
+			}
+		}
+	}
+	return b.String()
+}
+
+// mayMatch reports whether the first packet of a connection matches a rule of nat, but for its
+// interfaces.
+func (c Tracked) mayMatch(r Rule) bool {
+	dst := c.Dst
+	if r.Chain == "srcnat" {
+		dst = c.ReplySrc // as the rules of dstnat have made it
+	}
+	return (r.Protocol == "" || matchesWord(match.ProtocolName(r.Protocol), c.Protocol)) &&
+		r.SrcAddress.Match(c.Src.Addr()) && r.DstAddress.Match(dst.Addr()) &&
+		r.SrcPort.Match(c.Src.Port()) && r.DstPort.Match(dst.Port()) &&
+		matchesWord(r.ConnectionState, "new") && c.mayBeICMP(r.ICMPOptions)
+}
+
+// matchesWord reports whether word is one of a list, or with "!" before the list, none of it. An
+// empty list has all words.
+func matchesWord(list, word string) bool {
+	body, not := strings.CutPrefix(list, "!")
+	return list == "" || slices.Contains(strings.Split(body, ","), word) != not
+}
+
+// mayBeICMP reports whether the connection has an ICMP type and code, "type:code" or "type"; ""
+// is any.
+func (c Tracked) mayBeICMP(options string) bool {
+	kind, code, both := strings.Cut(options, ":")
+	return options == "" || kind == strconv.Itoa(int(c.icmpType)) && (!both || strings.Contains(code, "-") || code == strconv.Itoa(int(c.icmpCode)))
+}
