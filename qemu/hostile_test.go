@@ -1,0 +1,285 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/internal/e2e"
+)
+
+// hostileCost is the most memory in MiB that packets of a host without any connection may take
+// from the smallest board. The tables that they fill take 1.5 together; 4.4 of fragments were
+// taken before there was a bound.
+const hostileCost = 2.5
+
+// TestHostilePackets sends the smallest board what no honest host sends, while it serves: the
+// tables of its kernel that packets fill are bounded, and false sources are not believed.
+func TestHostilePackets(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	r, streams, to := startLoaded(t, func(*net.TCPConn) {})
+	r.awaitLinks(t)
+	kept := streams[:20] // what is served meanwhile
+	for _, s := range kept {
+		require.NoError(t, r.openSlow(s, to, patience), "connection %d", s.number)
+		t.Cleanup(func() { s.client.Close() })
+		go s.receive()
+	}
+	flood := func(name string, from host, packets int, packet func(i int) []byte) {
+		t.Run(name, func(t *testing.T) {
+			before, _ := r.freeMemory(t)
+			require.NoError(t, r.n.on(from, func() error { return sendRaw(packets, packet) }))
+			after, took := r.freeMemory(t)
+			t.Logf("%d packets: free memory %.1f MiB before, %.1f MiB after; the console answered in %v",
+				packets, before, after, took.Round(time.Millisecond))
+			assert.Less(t, before-after, hostileCost, "MiB that the packets took")
+			_, reply := r.request(t, client, commandConnect, to.String())
+			assert.EqualValues(t, granted, reply.code)
+		})
+	}
+	wan, lan := netip.MustParseAddr(wanAddress), netip.MustParseAddr(lanAddress)
+	random := func(i int) netip.Addr {
+		return netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+	}
+	flood("fragments of datagrams that never end", stranger, 4500, func(i int) []byte {
+		return packet(unix.IPPROTO_UDP, netip.MustParseAddr(strangerAddress), wan, moreFragments, uint16(i), 1400)
+	})
+	flood("fragments of ever new hosts", stranger, 4500, func(i int) []byte {
+		return packet(unix.IPPROTO_UDP, random(i), wan, moreFragments, uint16(i), 1400)
+	})
+	flood("packets to hosts that do not exist", client, 254*30, func(i int) []byte {
+		absent := netip.AddrFrom4([4]byte{10, 1, 0, byte(110 + i%140)})
+		return packet(unix.IPPROTO_UDP, netip.MustParseAddr(clientAddress), absent, 0, uint16(i), 1400)
+	})
+	flood("connections that are never complete", client, 20000, func(i int) []byte {
+		return synPacket(netip.MustParseAddr(clientAddress), lan, uint16(1024+i), 1080)
+	})
+	for _, s := range kept {
+		if err := s.failed.Load(); err != nil {
+			t.Errorf("connection %d after %d bytes: %v", s.number, s.read.Load(), *err)
+		}
+	}
+	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|socksd.*(ended|exit|restart)`, r.m.screen.all())
+	t.Run("false sources", r.falseSources)
+	t.Run("a host with ever more connections", r.manyConnections)
+	t.Run("a change of nat", r.natLate)
+}
+
+// manyConnections has a host open more connections through the router than it can track. Others
+// are served all the same, and so is this host.
+func (r *router) manyConnections(t *testing.T) {
+	const connections, port = 4300, 7100
+	l, err := r.n.listen(serverOfSite, port)
+	require.NoError(t, err)
+	defer l.Close()
+	go serveAll(l, func(conn net.Conn) {
+		t.Cleanup(func() { conn.Close() })
+	})
+	before, _ := r.freeMemory(t)
+	start := time.Now()
+	for i := range connections {
+		conn, err := r.n.dial(client, fmt.Sprintf("%s:%d", serverAddress, port), patience)
+		require.NoError(t, err, "connection %d", i)
+		t.Cleanup(func() { conn.Close() })
+	}
+	after, took := r.freeMemory(t)
+	t.Logf("%d connections in %v; free memory %.1f MiB before, %.1f MiB after; the console answers in %v",
+		connections, time.Since(start).Round(time.Millisecond), before, after, took.Round(time.Millisecond))
+	conn, err := r.n.dial(other, fmt.Sprintf("%s:%d", serverAddress, port), patience)
+	require.NoError(t, err, "another host")
+	conn.Close()
+	require.NoError(t, r.n.awaitPing(other, lanAddress))
+	_, reply := r.request(t, client, commandConnect, fmt.Sprintf("%s:%d", serverAddress, port))
+	assert.EqualValues(t, granted, reply.code)
+	r.awaitLog(t, `firewall,warning connection tracking: the table of 4096 entries is nearly full: \d+ connections of 192\.168\.0\.2 forgotten`)
+	tracking := r.command(t, "/ip firewall connection tracking print")
+	assert.Regexp(t, `tcp-established-timeout: 2h4m`, tracking)
+	assert.NotRegexp(t, `table full`, r.m.screen.all())
+
+	// A user ends those that are left.
+	r.command(t, fmt.Sprintf("/ip firewall connection remove [find dst-address=%s:%d]", serverAddress, port))
+	left := r.command(t, fmt.Sprintf("/ip firewall connection print count-only where dst-address=%s:%d src-address in 192.168.0.0/24", serverAddress, port))
+	assert.Equal(t, "0", strings.TrimSpace(left))
+}
+
+// natLate has a flow of UDP that began before the rule that masquerades it.
+func (r *router) natLate(t *testing.T) {
+	r.command(t, "/ip firewall nat disable 0")
+	defer r.command(t, "/ip firewall nat enable 0")
+	var server, flow *net.UDPConn
+	require.NoError(t, r.n.on(serverOfSite, func() (err error) {
+		server, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(serverAddress), Port: 5000})
+		return err
+	}))
+	defer server.Close()
+	require.NoError(t, r.n.on(client, func() (err error) {
+		flow, err = net.DialUDP("udp4", nil, server.LocalAddr().(*net.UDPAddr))
+		return err
+	}))
+	defer flow.Close()
+	from := func() (source string) {
+		require.NoError(t, retry(func() error {
+			if _, err := flow.Write([]byte("x")); err != nil {
+				return err
+			}
+			if err := server.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+				return err
+			}
+			_, addr, err := server.ReadFromUDPAddrPort(make([]byte, 9))
+			source = addr.Addr().String()
+			return err
+		}))
+		return source
+	}
+	assert.Equal(t, clientAddress, from())
+	r.command(t, "/ip firewall nat enable 0")
+	assert.Equal(t, wanAddress, from())
+	r.awaitLog(t, `firewall,info \d+ tracked connections? forgotten, as nat treats them otherwise now`)
+}
+
+// falseSources sends echo requests whose source cannot be where they come from. Each has a
+// number. One that is honest follows them: when it has arrived, the others would have.
+func (r *router) falseSources(t *testing.T) {
+	for _, c := range []struct {
+		name               string
+		from, hears        host
+		source, to, honest string
+	}{
+		{"the LAN's, from outside", stranger, client, clientAddress, wanAddress, ""},
+		{"the LAN's broadcast, from outside", stranger, client, "192.168.0.255", wanAddress, ""},
+		{"the router's, from outside", stranger, client, lanAddress, wanAddress, ""},
+		{"loopback, from outside", stranger, client, "127.0.0.1", wanAddress, ""},
+		{"foreign, from the LAN", client, serverOfSite, "198.51.100.7", serverAddress, clientAddress},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			const number, honest = 0x5047, 0x5048
+			var ear int
+			require.NoError(t, r.n.on(c.hears, func() (err error) {
+				ear, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, int(htons(unix.ETH_P_IP)))
+				if err != nil {
+					return err
+				}
+				return unix.Bind(ear, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_IP)})
+			}))
+			defer unix.Close(ear)
+			to := netip.MustParseAddr(c.to)
+			require.NoError(t, r.n.on(c.from, func() error {
+				return sendRaw(3, func(i int) []byte { return echoRequest(netip.MustParseAddr(c.source), to, number) })
+			}))
+			// An honest echo request follows by the same way: from the same host if that is the LAN,
+			// else the LAN's own, which the router answers behind what came before.
+			asks, asked := client, netip.MustParseAddr(lanAddress)
+			if c.honest != "" {
+				asks, asked = c.from, to
+			}
+			require.NoError(t, retry(func() error {
+				if err := r.n.on(asks, func() error {
+					return sendRaw(1, func(int) []byte { return echoRequest(netip.MustParseAddr(clientAddress), asked, honest) })
+				}); err != nil {
+					return err
+				}
+				deadline := time.Now().Add(2 * time.Second)
+				for buf := make([]byte, 2048); time.Now().Before(deadline); {
+					if err := unix.SetsockoptTimeval(ear, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+						return err
+					}
+					n, _, err := unix.Recvfrom(ear, buf, 0)
+					if err != nil {
+						continue
+					}
+					if n < 28 || buf[9] != unix.IPPROTO_ICMP {
+						continue
+					}
+					switch binary.BigEndian.Uint16(buf[24:]) {
+					case number:
+						t.Errorf("arrived: %x", buf[:n])
+						return nil
+					case honest:
+						return nil
+					}
+				}
+				return fmt.Errorf("the honest echo request was not heard")
+			}))
+		})
+	}
+	r.awaitLog(t, `firewall,warning \d+ packets with a false source dropped`)
+}
+
+// moreFragments is the flag of all fragments but the last (RFC 791, section 3.1).
+const moreFragments = 0x2000
+
+// packet is an IPv4 packet with so many bytes of payload.
+func packet(protocol byte, from, to netip.Addr, fragment, id uint16, payload int) []byte {
+	head := binary.BigEndian.AppendUint16([]byte{0x45, 0}, uint16(20+payload))
+	head = binary.BigEndian.AppendUint16(head, id)
+	head = binary.BigEndian.AppendUint16(head, fragment)
+	head = append(head, 64, protocol, 0, 0)
+	head = append(append(head, from.AsSlice()...), to.AsSlice()...)
+	return append(head, make([]byte, payload)...) // the kernel adds the checksum of the head
+}
+
+// checksum is that of the Internet (RFC 1071).
+func checksum(parts ...[]byte) uint16 {
+	sum := uint32(0)
+	for _, p := range parts {
+		for i := 0; i+1 < len(p); i += 2 {
+			sum += uint32(p[i])<<8 | uint32(p[i+1])
+		}
+	}
+	sum = sum>>16 + sum&0xffff
+	return ^uint16(sum>>16 + sum)
+}
+
+func echoRequest(from, to netip.Addr, number uint16) []byte {
+	p := packet(unix.IPPROTO_ICMP, from, to, 0, 1, 8)
+	icmp := p[20:]
+	icmp[0] = 8
+	binary.BigEndian.PutUint16(icmp[4:], number)
+	binary.BigEndian.PutUint16(icmp[2:], checksum(icmp))
+	return p
+}
+
+func synPacket(from, to netip.Addr, fromPort, toPort uint16) []byte {
+	p := packet(unix.IPPROTO_TCP, from, to, 0, 1, 20)
+	tcp := p[20:]
+	binary.BigEndian.PutUint16(tcp, fromPort)
+	binary.BigEndian.PutUint16(tcp[2:], toPort)
+	tcp[12], tcp[13] = 5<<4, 2
+	binary.BigEndian.PutUint16(tcp[14:], 8192)
+	binary.BigEndian.PutUint16(tcp[16:], checksum(p[12:20], []byte{0, unix.IPPROTO_TCP, 0, 20}, tcp))
+	return p
+}
+
+// sendRaw sends packets as they are, but for the checksum of their IP heads.
+func sendRaw(count int, packet func(i int) []byte) error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	if err := unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err != nil {
+		return err
+	}
+	for i := range count {
+		p := packet(i)
+		to := unix.SockaddrInet4{Addr: [4]byte(p[16:20])}
+		if err := unix.Sendto(s, p, 0, &to); err != nil && err != unix.ENOBUFS {
+			return fmt.Errorf("send packet %d: %w", i, err)
+		}
+		if i%100 == 99 {
+			time.Sleep(20 * time.Millisecond) // 5,000 packets a second
+		}
+	}
+	return nil
+}
+
+func htons(n uint16) uint16 { return n<<8 | n>>8 }
