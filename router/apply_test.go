@@ -19,7 +19,8 @@ import (
 
 // everything changes each part of the system.
 const everything = "/system identity set name=new; /ip address add address=10.0.0.1/8 interface=ether1; " +
-	"/ip firewall filter add chain=forward action=drop; /ip socks set port=1081"
+	"/ip firewall filter add chain=forward action=drop; /ip socks set port=1081 version=5 auth-method=password; " +
+	"/ip socks users add name=alice password=secret"
 
 // has reports the parts of the system by what they have: the old or the new configuration.
 func (g *rig) has(new bool) {
@@ -31,6 +32,8 @@ func (g *rig) has(new bool) {
 	assert.Len(g, g.firewall.config.Filter, n, "firewall")
 	assert.Len(g, g.network.config.Addresses, n, "network")
 	assert.Equal(g, name, g.machine.name, "names")
+	assert.Len(g, g.second.config.Socks.Users, n, "users of SOCKS")
+	assert.Equal(g, 4+n, g.second.config.Socks.Version, "version of SOCKS")
 	assert.Equal(g, name, g.first.config.Identity, "first service")
 	assert.Equal(g, name, g.second.config.Identity, "second service")
 	assert.Equal(g, name, g.r.snapshot().config.Identity, "configuration")

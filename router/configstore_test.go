@@ -43,6 +43,8 @@ func TestLoadKept(t *testing.T) {
 			[]string{keptName + ":3: "}},
 		{"a SOCKS service that lacks a rule", lan + sox + "/ip socks access\nadd action=deny\nadd action=limit\n",
 			lan + "/ip socks access\nadd action=deny\n", false, []string{"the SOCKS service is disabled", "kept out: add action=limit"}},
+		{"a SOCKS user with a property of a later version", lan + sox + "/ip socks users\nadd name=alice password-hash=x totp=y\n",
+			lan, false, []string{keptName + ":6: ", "the SOCKS service is disabled"}},
 		{"too many bad lines to name", strings.Repeat("/nothing\n", 30) + "/ip firewall filter\nadd chain=forward action=dorp\n", "", true,
 			[]string{"more errors, not shown"}},
 		{"an interface that this board has not", "/ip address\nadd address=10.0.0.1/8 interface=ether9\n",
@@ -65,6 +67,9 @@ func TestLoadKept(t *testing.T) {
 	}
 	t.Run("a hash is not shown", func(t *testing.T) {
 		l := loadKept([]byte("/user\nset admin pasword=$7$secret\n"), malta)
+		require.ErrorContains(t, l.err, keptName+":2: ")
+		assert.NotContains(t, l.err.Error(), "kept out")
+		l = loadKept([]byte("/ip socks users\nadd name=alice pasword-hash=$7$secret\n"), malta)
 		require.ErrorContains(t, l.err, keptName+":2: ")
 		assert.NotContains(t, l.err.Error(), "kept out")
 	})
