@@ -27,7 +27,7 @@ var buildPackages = []string{
 var labPackages = []string{
 	"busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "gdisk", "iproute2", "iputils-ping",
 	"microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "proxychains4",
-	"python3-socks", "socat", "tnftp", "vsftpd",
+	"python3-socks", "socat", "tnftp", "tsocks", "vsftpd",
 }
 
 // services are the system services that packages of the lab would start on this machine.

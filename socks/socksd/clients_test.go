@@ -81,63 +81,94 @@ func (e *exchange) serve(c *net.TCPConn) error {
 	return nil
 }
 
-// proxychains is a configuration of proxychains4.
-func proxychains(t *testing.T, dns string) string {
+// configuration returns a file with that text.
+func configuration(t *testing.T, format string, args ...any) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "proxychains.conf")
-	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, "strict_chain\nquiet_mode\n%s\n[ProxyList]\nsocks4 %s %s fred\n",
-		dns, proxyAddress, socksdPort), 0o644))
+	path := filepath.Join(t.TempDir(), "configuration")
+	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o644))
 	return path
 }
 
-// danteClient is a configuration of socksify. Dante's client has no 4a: names
-// are resolved on its side.
-func danteClient(t *testing.T) string {
+// proxychains is a configuration of proxychains4 for a proxy: its type, address, port, user and
+// password.
+func proxychains(t *testing.T, dns, proxy string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "socks.conf")
-	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, `route {
+	return configuration(t, "strict_chain\nquiet_mode\n%s\n[ProxyList]\n%s\n", dns, proxy)
+}
+
+// socks4 is the proxy for proxychains.
+const socks4 = "socks4 " + proxyAddress + " " + socksdPort + " fred"
+
+// danteClient is a configuration of socksify, for socks_v4 or socks_v5. Dante's client has no
+// 4a: names are resolved on its side.
+func danteClient(t *testing.T, version, port, more string) string {
+	t.Helper()
+	return configuration(t, `route {
 	from: 0.0.0.0/0 to: 0.0.0.0/0 via: %s port = %s
-	protocol: tcp
-	proxyprotocol: socks_v4
-	command: connect bind
+	proxyprotocol: %s
+	%s
 }
-`, proxyAddress, socksdPort), 0o644))
-	return path
+`, proxyAddress, port, version, more)
 }
 
-// pySocks moves standard input and output through PySocks. Its arguments: proxy,
-// its port, rdns, host, port.
+// danteTCP is the end of the configuration for TCP.
+const danteTCP = "protocol: tcp\n\tcommand: connect bind"
+
+// pySocks moves standard input and output through PySocks. Its arguments: the kind of proxy,
+// proxy, its port, rdns, user, password, host, port.
 const pySocks = `
 import shutil, socket, socks, sys
-proxy, proxy_port, rdns, host, port = sys.argv[1:]
+kind, proxy, proxy_port, rdns, user, password, host, port = sys.argv[1:]
 s = socks.socksocket()
 s.settimeout(20)
-s.set_proxy(socks.SOCKS4, proxy, int(proxy_port), rdns=rdns == "True", username="fred")
+s.set_proxy(getattr(socks, kind), proxy, int(proxy_port), rdns=rdns == "True", username=user or None, password=password or None)
 s.connect((host, int(port)))
 s.sendall(sys.stdin.buffer.read())
 s.shutdown(socket.SHUT_WR)
 shutil.copyfileobj(s.makefile("rb"), sys.stdout.buffer)
 `
 
-// TestStreamClients tests clients that connect standard input and output to a server. They
-// move bytes in both directions, all of which must arrive, and whose exact number must be in
-// the closing line.
+// streamClient is a client that connects standard input and output to a server, whose port is
+// %P in the arguments.
+type streamClient struct {
+	name    string
+	user    string // as the log shows it
+	command string
+	args    []string
+	env     []string
+}
+
+// serves has each client move bytes in both directions, all of which must arrive, and whose exact
+// number must be in the closing line.
+func (s *socksd) serves(t *testing.T, clients []streamClient) {
+	t.Helper()
+	upload, download := randomBytes(uploadSize, 1), randomBytes(downloadSize, 2)
+	for _, c := range clients {
+		t.Run(c.name, func(t *testing.T) {
+			e := s.lab.exchange(t, upload, download)
+			args := make([]string, len(c.args))
+			for i, a := range c.args {
+				args[i] = strings.ReplaceAll(a, "%P", ports(e))
+			}
+			cmd := s.lab.command(t, clientHost, c.command, args...)
+			cmd.Env = append(os.Environ(), c.env...)
+			got := run(t, cmd, upload)
+			require.NoError(t, <-e.results)
+			assert.True(t, bytes.Equal(got, download), "%d bytes that are not the %d that were sent", len(got), len(download))
+			s.awaitLog(t, "closed: type=out", fmt.Sprintf("dst=%s rule=none user=%q", e.Addr(), c.user),
+				fmt.Sprintf("tx=%d rx=%d", uploadSize, downloadSize), `reason="both sides ended"`)
+		})
+	}
+	s.awaitQuiet(t)
+}
+
 func TestStreamClients(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
 	s := l.socksd(t, self(t))
-	upload, download := randomBytes(uploadSize, 1), randomBytes(downloadSize, 2)
-	dns, noDNS, dante := proxychains(t, "proxy_dns"), proxychains(t, ""), danteClient(t)
-
-	// %P is the port of the server.
-	for _, c := range []struct {
-		name    string
-		user    string
-		command string
-		args    []string
-		env     []string
-	}{
+	dns, noDNS, dante := proxychains(t, "proxy_dns", socks4), proxychains(t, "", socks4), danteClient(t, "socks_v4", socksdPort, danteTCP)
+	s.serves(t, []streamClient{
 		{name: "ncat", command: "ncat",
 			args: []string{"--proxy-type", "socks4", "--proxy", s.addr, serverAddress, "%P"}},
 		{name: "ncat with a user", user: "fred", command: "ncat",
@@ -163,28 +194,12 @@ func TestStreamClients(t *testing.T) {
 		{name: "proxychains4 nc 4a", user: "fred", command: "proxychains4",
 			args: []string{"-f", dns, "nc.openbsd", "-N", serverName, "%P"}},
 		{name: "PySocks rdns=False", user: "fred", command: "/usr/bin/python3",
-			args: []string{"-c", pySocks, proxyAddress, socksdPort, "False", clientOnlyName, "%P"}},
+			args: []string{"-c", pySocks, "SOCKS4", proxyAddress, socksdPort, "False", "fred", "", clientOnlyName, "%P"}},
 		{name: "PySocks rdns=True", user: "fred", command: "/usr/bin/python3",
-			args: []string{"-c", pySocks, proxyAddress, socksdPort, "True", serverName, "%P"}},
+			args: []string{"-c", pySocks, "SOCKS4", proxyAddress, socksdPort, "True", "fred", "", serverName, "%P"}},
 		{name: "dante-client nc", command: "socksify", env: []string{"SOCKS_CONF=" + dante},
 			args: []string{"nc.openbsd", "-N", serverAddress, "%P"}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			e := l.exchange(t, upload, download)
-			args := make([]string, len(c.args))
-			for i, a := range c.args {
-				args[i] = strings.ReplaceAll(a, "%P", ports(e))
-			}
-			cmd := l.command(t, clientHost, c.command, args...)
-			cmd.Env = append(os.Environ(), c.env...)
-			got := run(t, cmd, upload)
-			require.NoError(t, <-e.results)
-			assert.True(t, bytes.Equal(got, download), "%d bytes that are not the %d that were sent", len(got), len(download))
-			s.awaitLog(t, "closed: type=out", fmt.Sprintf("dst=%s rule=none user=%q", e.Addr(), c.user),
-				fmt.Sprintf("tx=%d rx=%d", uploadSize, downloadSize), `reason="both sides ended"`)
-		})
-	}
-	s.awaitQuiet(t)
+	})
 }
 
 // countingListener counts the bytes of its connections, to compare them with the log.
@@ -215,29 +230,48 @@ func (c countingConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// webClient is curl, by itself or through another.
+type webClient struct {
+	name    string
+	command string
+	args    []string
+	user    string // as the log shows it
+	host    string
+}
+
 // TestCurl uploads and downloads by HTTP.
 func TestCurl(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
 	s := l.socksd(t, self(t))
-	upload, download := randomBytes(uploadSize, 3), randomBytes(downloadSize, 4)
-	uploadFile := filepath.Join(l.dir, "upload")
-	require.NoError(t, os.WriteFile(uploadFile, upload, 0o644))
-	for _, c := range []struct {
-		name    string
-		command string
-		args    []string
-		user    string
-		host    string
-	}{
+	s.servesWeb(t, []webClient{
 		{"--socks4", "curl", []string{"--socks4", s.addr}, "", serverAddress},
 		{"--socks4 resolves", "curl", []string{"--socks4", s.addr}, "", clientOnlyName},
 		{"--socks4 with a user", "curl", []string{"--socks4", "fred@" + s.addr}, "fred", serverAddress},
 		{"--socks4a", "curl", []string{"--socks4a", s.addr}, "", serverName},
-		{"proxychains4", "proxychains4", []string{"-f", proxychains(t, ""), "curl"}, "fred", serverAddress},
-		{"proxychains4 4a", "proxychains4", []string{"-f", proxychains(t, "proxy_dns"), "curl"}, "fred", serverName},
-	} {
+		{"proxychains4", "proxychains4", []string{"-f", proxychains(t, "", socks4), "curl"}, "fred", serverAddress},
+		{"proxychains4 4a", "proxychains4", []string{"-f", proxychains(t, "proxy_dns", socks4), "curl"}, "fred", serverName},
+	})
+	t.Run("refused", func(t *testing.T) {
+		closed := l.listen(t, serverHost, serverAddress+":0")
+		closed.Close()
+		out, err := l.command(t, clientHost, "curl", "-q", "-sS", "--noproxy", "", "--max-time", "25", "--socks4", s.addr,
+			"http://"+closed.Addr().String()+"/").CombinedOutput()
+		require.Error(t, err)
+		assert.Contains(t, string(out), "91", "curl says which reply it was given")
+	})
+	s.awaitQuiet(t)
+}
+
+// servesWeb has each client upload and download by HTTP.
+func (s *socksd) servesWeb(t *testing.T, clients []webClient) {
+	t.Helper()
+	l := s.lab
+	upload, download := randomBytes(uploadSize, 3), randomBytes(downloadSize, 4)
+	uploadFile := filepath.Join(l.dir, "upload")
+	require.NoError(t, os.WriteFile(uploadFile, upload, 0o644))
+	for _, c := range clients {
 		t.Run(c.name, func(t *testing.T) {
 			listener := &countingListener{Listener: l.listen(t, serverHost, serverAddress+":0")}
 			uploaded := make(chan []byte, 1)
@@ -260,15 +294,6 @@ func TestCurl(t *testing.T) {
 			assert.Contains(t, line, fmt.Sprintf("tx=%d rx=%d", listener.read.Load(), listener.written.Load()))
 		})
 	}
-	t.Run("refused", func(t *testing.T) {
-		closed := l.listen(t, serverHost, serverAddress+":0")
-		closed.Close()
-		out, err := l.command(t, clientHost, "curl", "-q", "-sS", "--noproxy", "", "--max-time", "25", "--socks4", s.addr,
-			"http://"+closed.Addr().String()+"/").CombinedOutput()
-		require.Error(t, err)
-		assert.Contains(t, string(out), "91", "curl says which reply it was given")
-	})
-	s.awaitQuiet(t)
 }
 
 // vsftpd serves a file and takes uploads, in active mode only: the server makes the data
@@ -319,14 +344,23 @@ seccomp_sandbox=NO
 func TestActiveFTP(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
+	for _, c := range []struct{ name, version, arg string }{
+		{"version 4", "socks_v4", "--socks-version=4"},
+		{"version 5", "socks_v5", "--socks-version=5"},
+	} {
+		t.Run(c.name, func(t *testing.T) { activeFTP(t, c.version, c.arg) })
+	}
+}
+
+func activeFTP(t *testing.T, version, arg string) {
 	l := newLab(t, serverAddress)
-	s := l.socksd(t, self(t),
+	s := l.socksd(t, self(t), arg,
 		"--access=src-address="+clientAddress+" dst-port=21 action=allow", // the manual's example
 		"--access=dst-port=1024-65535 action=allow",
 		"--access=action=deny")
 	file := randomBytes(1_234_567, 5)
 	incoming := l.vsftpd(t, file)
-	config := danteClient(t)
+	config := danteClient(t, version, socksdPort, danteTCP)
 	tnftp := func(args ...string) *exec.Cmd {
 		cmd := l.command(t, clientHost, "socksify", append([]string{"tnftp", "-A", "-V"}, args...)...)
 		cmd.Env = append(os.Environ(), "SOCKS_CONF="+config, "HOME="+l.dir)

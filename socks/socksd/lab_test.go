@@ -204,6 +204,7 @@ func start(t *testing.T, cmd *exec.Cmd) {
 
 // debianPackages are the packages of the programs.
 var debianPackages = map[string]string{
+	"/usr/sbin/sshd":   "openssh-server",
 	"connect-proxy":    "connect-proxy",
 	"curl":             "curl",
 	"danted":           "dante-server",
@@ -214,7 +215,10 @@ var debianPackages = map[string]string{
 	"/usr/bin/python3": "python3-socks",
 	"socat":            "socat",
 	"socksify":         "dante-client",
+	"ssh":              "openssh-client",
+	"ssh-keygen":       "openssh-client",
 	"tnftp":            "tnftp",
+	"tsocks":           "tsocks",
 	"vsftpd":           "vsftpd",
 }
 

@@ -17,13 +17,13 @@ import (
 )
 
 // pySocksUDP sends its standard input as one datagram through PySocks, and writes the answer.
-// Its arguments: proxy, its port, host, port.
+// Its arguments: proxy, its port, host, port, and perhaps user and password.
 const pySocksUDP = `
 import socket, socks, sys
-proxy, proxy_port, host, port = sys.argv[1:]
+proxy, proxy_port, host, port, *login = sys.argv[1:]
 s = socks.socksocket(socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(20)
-s.set_proxy(socks.SOCKS5, proxy, int(proxy_port))
+s.set_proxy(socks.SOCKS5, proxy, int(proxy_port), True, *login)
 s.sendto(sys.stdin.buffer.read(), (host, int(port)))
 data, peer = s.recvfrom(65507)
 assert peer[1] == int(port), peer
