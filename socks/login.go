@@ -42,6 +42,8 @@ type account struct {
 	// connection of the user need not wait for a check.
 	mark  mark
 	known bool
+	// tx and rx bound what the connections of the user move.
+	tx, rx bucket
 }
 
 // mark stands for a name and password: a hash with a key that nobody else has.
@@ -77,7 +79,7 @@ func (s *Server) setUsers(users []User) {
 		}
 		a := old[u.Name]
 		if a == nil || a.Password != u.Password {
-			a = &account{}
+			a = &account{tx: fullBucket, rx: fullBucket}
 		}
 		u.Comment = ""
 		a.User = u

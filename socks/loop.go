@@ -226,6 +226,7 @@ func (s *Server) check() {
 		}
 		s.shrink(c, &c.tx, c.client, c.remote)
 		s.shrink(c, &c.rx, c.remote, c.client)
+		s.relaySpent(c)
 	}
 	s.runTries()
 }

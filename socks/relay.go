@@ -34,6 +34,7 @@ type flow struct {
 	ending bool // the source has ended or failed; there may be bytes before that
 	failed bool // the source has failed: a reset, or its peer is out of reach
 	full   bool // waits for the sink
+	spent  bool // waits for the limit of its user
 	done   bool // the end of the source has been seen
 }
 
@@ -115,16 +116,17 @@ const (
 	again    progress = iota // there may be more at once
 	atSource                 // waits for the source
 	atSink                   // waits for the sink
+	atLimit                  // waits for the limit of its user
 	ended                    // the source is at its end
 )
 
 // step moves bytes of f from source to sink, as many as the sink has room for but no more
-// than one pipe, and returns how many.
+// than one pipe or most, and returns how many.
 //
 // It asks for the room first. So bytes that the sink would not take stay in the receive
 // buffer of the source, where the kernel bounds them, and a connection that waits holds no
 // pipe.
-func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) {
+func (s *Server) step(f *flow, source, sink, most int) (n int, p progress, err error) {
 	if f.pipe != nil {
 		return s.flush(f, sink)
 	}
@@ -135,18 +137,18 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 		}
 	}
 	if f.pipe = s.borrowPipe(); f.pipe == nil {
-		return s.pass(f, source, sink)
+		return s.pass(f, source, sink, most)
 	}
 	// Only a read tells the end reliably. It comes at once if little was left before.
 	atEnd := f.ending && f.last < scratchSize
 	if s.copies && !f.fast || f.last < smallStep || f.urgent || atEnd {
-		return s.copy(f, source, sink)
+		return s.copy(f, source, sink, most)
 	}
-	n, err = splice(source, f.pipe.in, min(f.room, s.pipeSize))
+	n, err = splice(source, f.pipe.in, min(f.room, s.pipeSize, most))
 	if n == 0 && err == nil {
 		// It is the end, or there is urgent data and the end behind it (tcp_splice_read in the
 		// kernel's net/ipv4/tcp.c).
-		return s.copy(f, source, sink)
+		return s.copy(f, source, sink, most)
 	}
 	if err != nil || n == 0 {
 		s.dropPipe(f)
@@ -154,7 +156,7 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 	}
 	f.pipe.held = n
 	f.room, f.last = f.room-n, n
-	drained := n < f.pipe.slots && !f.ending
+	drained := n < min(f.pipe.slots, most) && !f.ending
 	if n, p, err = s.flush(f, sink); drained && p == again && f.pipe == nil {
 		// No more came although the pipe had places left: the poller will report more.
 		p = atSource
@@ -164,8 +166,8 @@ func (s *Server) step(f *flow, source, sink int) (n int, p progress, err error) 
 
 // copy is a step that reads and writes. The pipe of f, which is empty, is for what the sink
 // does not take although it had room.
-func (s *Server) copy(f *flow, source, sink int) (n int, p progress, err error) {
-	b := s.scratch[:min(f.room, len(s.scratch), f.pipe.slots*os.Getpagesize())]
+func (s *Server) copy(f *flow, source, sink, most int) (n int, p progress, err error) {
+	b := s.scratch[:min(f.room, len(s.scratch), f.pipe.slots*os.Getpagesize(), most)]
 	got, err := receive(source, b, 0)
 	if err != nil || got == 0 {
 		s.dropPipe(f)
@@ -207,8 +209,8 @@ func (s *Server) flush(f *flow, sink int) (n int, p progress, err error) {
 
 // pass is a step without a pipe. It looks at what has arrived, offers it to the sink, and then
 // removes from the source what the sink took. So it never holds bytes either.
-func (s *Server) pass(f *flow, source, sink int) (n int, p progress, err error) {
-	seen, err := receive(source, s.scratch, unix.MSG_PEEK)
+func (s *Server) pass(f *flow, source, sink, most int) (n int, p progress, err error) {
+	seen, err := receive(source, s.scratch[:min(len(s.scratch), most)], unix.MSG_PEEK)
 	if err != nil || seen == 0 {
 		f.urgent = false // it is all read
 		return nothing(err)
@@ -242,10 +244,17 @@ func nothing(err error) (int, progress, error) {
 // last one.
 func (s *Server) advance(c *conn, f *flow, source, sink int) (p progress, err error) {
 	for range turnSteps {
-		var n int
-		n, p, err = s.step(f, source, sink)
+		n, most := 0, unlimited
+		if f.pipe == nil { // what it holds must leave it
+			most = s.credit(c, f)
+		}
+		if most == 0 {
+			return atLimit, nil
+		}
+		n, p, err = s.step(f, source, sink, most)
 		if n > 0 {
 			f.moved += uint64(n)
+			c.spend(f, n)
 			c.last = s.now
 		}
 		if n > 0 && err == nil && p != atSink {
@@ -277,6 +286,7 @@ func (s *Server) relay(c *conn) {
 		}
 		f.try = p == again
 		f.full = p == atSink
+		f.spent = p == atLimit
 		f.done = p == ended
 		more = more || f.try
 		if f.done {
@@ -297,6 +307,18 @@ func (s *Server) relay(c *conn) {
 	if more && !c.queued {
 		c.queued = true
 		s.ready = append(s.ready, c)
+	}
+}
+
+// relaySpent relays the directions of c that waited for the limit of their user.
+func (s *Server) relaySpent(c *conn) {
+	if !c.tx.spent && !c.rx.spent {
+		return
+	}
+	c.tx.try = c.tx.try || c.tx.spent
+	c.rx.try = c.rx.try || c.rx.spent
+	if !c.queued {
+		s.relay(c)
 	}
 }
 

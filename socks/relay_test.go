@@ -324,7 +324,7 @@ func TestUnreadBytes(t *testing.T) {
 			f.pipe = s.borrowPipe()
 		}
 	}
-	n, p, err := s.step(&f, none, sink)
+	n, p, err := s.step(&f, none, sink, unlimited)
 	require.NoError(t, err)
 	assert.Zero(t, n)
 	assert.Equal(t, atSink, p)
@@ -387,7 +387,7 @@ func TestCopyRefused(t *testing.T) {
 	from.send("behind the rest")
 	f := flow{room: scratchSize}
 	require.Eventually(t, func() bool {
-		_, p, err := s.step(&f, source, sink)
+		_, p, err := s.step(&f, source, sink, unlimited)
 		return err == nil && p == atSink
 	}, patience, time.Millisecond)
 	require.NotNil(t, f.pipe)
@@ -396,7 +396,7 @@ func TestCopyRefused(t *testing.T) {
 
 	to.receive(sent)
 	require.Eventually(t, func() bool {
-		_, _, err := s.step(&f, source, sink)
+		_, _, err := s.step(&f, source, sink, unlimited)
 		return err == nil && f.pipe == nil
 	}, patience, time.Millisecond)
 	assert.Equal(t, "behind the rest", to.receive(15))

@@ -247,12 +247,16 @@ func (s *Server) associationEvent(c *conn, is role, events uint32) {
 func (s *Server) relayDatagrams(c *conn) {
 	u, more := c.udp, false
 	for _, in := range [...]*inlet{&u.client, &u.peers} {
+		f := &c.tx
+		if in == &u.peers {
+			f = &c.rx
+		}
 		for n := 0; in.try && s.now >= in.resume; n++ {
 			if n == datagramBatch {
 				more = true
 				break
 			}
-			if !in.meter.has(s.now, datagramRate, datagramBurst) {
+			if !in.meter.has(s.now, datagramRate, datagramBurst) || s.credit(c, f) == 0 {
 				in.resume = s.now + datagramPause
 				break
 			}
@@ -361,6 +365,7 @@ func (s *Server) fromPeer(c *conn, from netip.AddrPort, size int) {
 // passed counts the bytes of a datagram that was passed on.
 func (s *Server) passed(c *conn, f *flow, size, source, sink int) {
 	f.moved += uint64(size)
+	c.spend(f, size)
 	c.last = s.now
 	s.grow(c, f, source, sink)
 }
