@@ -12,10 +12,12 @@
 // of this machine), 3 no route, 4 the host does not answer or the name does not exist,
 // 5 refused, 6 timed out, 7 not a command of this server. The address in the reply to
 // a CONNECT is that of the server's own end of the connection. A client that is refused
-// before it has a method, because all slots are taken for example, gets method FF.
+// before it has a method, because all slots are taken for example, gets method FF. So does one
+// that does not offer the method that Config.AuthMethod asks for.
 //
 // Config.Version 4 serves version 4 alone: a client of version 5 gets 91, a reply of version 4.
-// Config.Version 5 serves both.
+// Config.Version 5 serves both, or version 5 alone if AuthMethod asks for a password, which
+// version 4 does not have.
 //
 // # What it promises
 //
@@ -50,6 +52,33 @@
 //
 // A new list is also applied to connections that are already open: those that it denies
 // are closed. Hits counts decisions about new connections only.
+//
+// # Users
+//
+// With AuthPassword a client of version 5 gives a name and password (RFC 1929), and learns at
+// once whether they are right. An empty one, and any while there are no users, is wrong.
+// Connection.UserID is the name; in the log it is cut after 64 bytes.
+//
+// Passwords are kept as hashes that are slow on purpose (package password). They are checked
+// one at a time, beside the loop, which goes on. A password that was right is remembered as
+// a hash with a random key until the user's hash changes, so that a browser pays once for all
+// its connections. A name that nobody has is checked too, against somebody's hash.
+//
+// A wrong password makes the next from the same address wait 1 s, each further one twice as long,
+// up to 8 s; each counts for 10 minutes after the last. It counts from when it is looked at,
+// so that a client that hangs up gains nothing, and is taken back if it was right. While
+// an address waits, so do right passwords from there. Other addresses do not: whose passwords
+// were wrong least often comes first, and if too many wait, an address that has many of them loses
+// one. A check that has begun goes on when its client has left. (Who has more addresses than
+// are remembered can guess from each.)
+//
+// A user of one connection (only-one) who asks for another is refused (reply 2), unless the client
+// has ended what it sends on the first, which then ends. A user's rate-limit holds for all of
+// his connections and associations together, each direction by itself: at once he may move
+// what the limit allows in a quarter of a second, at least 4096 bytes.
+//
+// If a user is removed, disabled or given another password, his connections end. So do those
+// that a change of Version or AuthMethod would not let in.
 //
 // # BIND
 //
@@ -106,7 +135,10 @@
 // connection replaces the oldest one whose request is not complete. If there is none, the
 // new one gets 91 and is closed, without a slot, goroutine or buffer.
 //
-//	complete request      10 s after the connection, however many bytes come
+//	complete request      10 s after the connection, however many bytes come, with all messages of
+//	                      version 5 and the check of a password
+//	passwords             one is checked at a time, 32 wait; 256 addresses of wrong ones are
+//	                      remembered
 //	answer to CONNECT     30 s, for name resolution and all addresses together
 //	call for BIND         2 min after the first reply
 //	silence in any state  connection-idle-timeout, both directions together
@@ -132,9 +164,11 @@
 //
 //	server's memory       less than 1 kB a connection, with its user id, and some 20 kB
 //	                      while a name is resolved or the firewall opened (8 of each); of a
-//	                      UDP ASSOCIATE up to 5 kB for peers and names
-//	goroutines            none for each connection: one, 8 that resolve names, 8 that
-//	                      open the firewall, one that writes the log
+//	                      UDP ASSOCIATE up to 5 kB for peers and names. 200 bytes a user beside
+//	                      his name and hash; 2 MB while a password is checked (package
+//	                      password), and 32 kB for those that wait
+//	goroutines            none for each connection: one, 8 that resolve names, 8 that open the
+//	                      firewall, one that checks a password, one that writes the log
 //	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 96 for everything else
 //	pipes                 1, at most 4. Each can hold 256 kB on a machine with 32 MB and
 //	                      1 MB from 128 MB on; it is empty unless a sink took less than
