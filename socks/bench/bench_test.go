@@ -3,13 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/xml"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,33 +43,183 @@ func TestQuantile(t *testing.T) {
 func TestRatioIsOfTheSameRound(t *testing.T) {
 	r := results{}
 	for _, speed := range []float64{1, 0.5, 0.9} {
-		r.add(ours, bulk4, 200*speed)
-		r.add("dante", bulk4, 100*speed)
+		r.add(postern4, bulk4, 200*speed)
+		r.add(dante4, bulk4, 100*speed)
 	}
-	ratio, ok := r.ratio(bulk4, "dante")
+	ratio, ok := goal{server: postern4, figure: bulk4, peer: dante4}.reached(r)
 	assert.True(t, ok)
 	assert.InDelta(t, 2, ratio, 1e-9)
-	_, ok = r.ratio(bulk4, "microsocks")
+	_, ok = goal{server: postern4, figure: bulk4, peer: microsocks5}.reached(r)
 	assert.False(t, ok)
 }
 
 func TestGoals(t *testing.T) {
-	fast := goal{bulk4, "dante", true, 2.2, ""}
-	small := goal{idleMemory, "", false, 2000, "bytes"}
-	assert.True(t, fast.met(2.2))
-	assert.False(t, fast.met(2.1))
-	assert.True(t, small.met(2000))
-	assert.False(t, small.met(2001))
+	fast := goal{postern4, bulk4, dante4, true, 2.5}
+	small := goal{postern4, idleMemory, "", false, 1000}
+	assert.True(t, fast.met(2.5))
+	assert.False(t, fast.met(2.4))
+	assert.True(t, small.met(1000))
+	assert.False(t, small.met(1001))
+	assert.Equal(t, "at least 2.5 x dante 4", fast.bounds())
+	assert.Equal(t, "at most 1000 bytes", small.bounds())
 
+	named := names(kinds("", ""))
+	for _, g := range goals() {
+		assert.Contains(t, named, g.server)
+		if g.peer != "" {
+			assert.Contains(t, named, g.peer)
+		}
+		assert.NotPanics(t, func() { rowOf(g.figure) })
+	}
+	for _, p := range panels() {
+		assert.NotPanics(t, func() { rowOf(p.figure) })
+	}
+}
+
+// example is a run of two rounds of three servers.
+func example() results {
 	r := results{}
-	r.add(ours, bulk4, 300)
-	r.add("dante", bulk4, 100)
-	r.add(ours, idleMemory, 2500)
+	for _, speed := range []float64{1, 0.5} {
+		r.add(direct, bulk4, 9000*speed)
+		r.add(postern4, bulk4, 3000*speed)
+		r.add(dante4, bulk4, 1000*speed)
+	}
+	r.add(postern4, idleMemory, 1234)
+	r.add(postern4, connectionsFailed, 0)
+	r.add(postern4, connectionsFailed, 3)
+	return r
+}
+
+func TestReport(t *testing.T) {
+	report := example().report([]string{direct, postern4, dante4})
+	assert.Equal(t, map[string]string{direct: "6750", postern4: "2250", dante4: "750"}, report.values[bulk4])
+	assert.Contains(t, report.goals, outcome{postern4, bulk4, "at least 2.5 x dante 4", "3.00", goalMet})
+	assert.Contains(t, report.goals, outcome{postern4, bulk4, "at least 1 x io.Copy 4", notMeasured, notMeasured})
+	assert.Contains(t, report.goals, outcome{postern4, idleMemory, "at most 1000 bytes", "1234", goalMissed})
+	assert.Contains(t, report.goals, outcome{postern4, connectionsFailed, "at most 0", "3", goalMissed}, "the worst round")
+
+	report.caption, report.notes = "A caption.", "A note."
 	var out bytes.Buffer
-	require.NoError(t, r.print(&out, []string{ours, "dante"}))
-	assert.Regexp(t, `bulk, 4 streams >= 2.2 x dante +3.000: met`, out.String())
-	assert.Regexp(t, `bulk, 4 streams >= 1 x io.Copy +not measured`, out.String())
-	assert.Regexp(t, `memory per idle connection <= 2000 bytes +2500.000: missed`, out.String())
+	require.NoError(t, report.markdown(&out))
+	for _, line := range []string{
+		`(?m)^\| figure +\| unit +\| direct \| postern 4 \| dante 4 \|$`,
+		`(?m)^\|-+\|-+\|-+:\|-+:\|-+:\|$`,
+		`(?m)^\| bulk, 4 streams +\| MB/s +\| +6750 \| +2250 \| +750 \|$`,
+		`(?m)^\| memory per idle connection +\| bytes +\| +- \| +1234 \| +- \|$`,
+		`(?m)^\| bulk, 4 streams +\| postern 4 +\| at least 2.5 x dante 4 +\| +3.00 \| +yes \|$`,
+		`(?m)^A caption\. A note\.$`,
+	} {
+		assert.Regexp(t, line, out.String())
+	}
+}
+
+func TestLoad(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		busy  []float64
+		want  string
+		quiet bool
+	}{
+		{"quiet, with one exception", []float64{0, 0.02, 0.9}, "kept 0.02 of", true},
+		{"busy", []float64{0.2, 1.2, 1.3}, "The machine was not quiet", false},
+		{"not known", nil, "is not known", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text, isQuiet := results{machine: {othersBusy: c.busy}}.load()
+			assert.Contains(t, text, c.want)
+			assert.Equal(t, c.quiet, isQuiet)
+		})
+	}
+}
+
+func TestCompare(t *testing.T) {
+	r := results{}
+	for i, before := range []float64{100, 50, 80} {
+		r.add(baseline4, bulk4, before)
+		r.add(postern4, bulk4, before*[]float64{1, 1.1, 1.2}[i])
+	}
+	assert.Regexp(t, `(?m)^\| bulk, 4 streams +\| MB/s +\| +96 \| +80 \| 1.100 \| 1.000 \| 1.200 \|$`, r.compare(postern4, baseline4))
+}
+
+func TestReplaceTables(t *testing.T) {
+	page, err := replaceTables("a\n"+tablesBegin+"\nold\n"+tablesEnd+"\nb\n", "new\n")
+	require.NoError(t, err)
+	assert.Equal(t, "a\n"+tablesBegin+"\n\nnew\n\n"+tablesEnd+"\nb\n", page)
+	again, err := replaceTables(page, "new\n")
+	require.NoError(t, err)
+	assert.Equal(t, page, again)
+	for _, bad := range []string{"", tablesBegin + "\n", tablesEnd + "\n" + tablesBegin + "\n"} {
+		_, err := replaceTables(bad, "new\n")
+		assert.ErrorContains(t, err, "want the lines")
+	}
+}
+
+func TestOptions(t *testing.T) {
+	good := options{rounds: 1, busy: 1}
+	assert.NoError(t, good.check())
+	for _, c := range []struct {
+		name   string
+		change func(*options)
+		err    string
+	}{
+		{"no round", func(o *options) { o.rounds = 0 }, "--rounds 0"},
+		{"a server that is not known", func(o *options) { o.only = []string{"dante"} }, `--only "dante": want some of direct, postern 4`},
+		{"a baseline without a file", func(o *options) { o.only = []string{baseline4} }, "--only"},
+		{"nobody busy", func(o *options) { o.busy = 0 }, "--busy 0"},
+		{"no number", func(o *options) { o.busy = math.NaN() }, "--busy NaN"},
+		{"more than there are", func(o *options) { o.busy = 1e6 }, "the processors of this machine"},
+		{"no page", func(o *options) { o.page = "none.md" }, "--page"},
+		{"a page without a place", func(o *options) { o.page = "main.go" }, "want the lines"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := good
+			c.change(&o)
+			assert.ErrorContains(t, o.check(), c.err)
+		})
+	}
+}
+
+func TestGrouped(t *testing.T) {
+	for number, want := range map[string]string{"0": "0", "999": "999", "1000": "1,000", "12345678.90": "12,345,678.90", "-123": "-123"} {
+		assert.Equal(t, want, grouped(number))
+	}
+}
+
+func TestPicture(t *testing.T) {
+	report := example().report([]string{direct, postern4, dante4})
+	report.caption = "Medians of 2 rounds on <this> & that."
+	var out bytes.Buffer
+	require.NoError(t, report.draw(&out))
+	svg := out.String()
+
+	var words []string
+	decoder := xml.NewDecoder(strings.NewReader(svg))
+	for {
+		token, err := decoder.Token()
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+		if chars, ok := token.(xml.CharData); ok {
+			words = append(words, strings.TrimSpace(string(chars)))
+		}
+	}
+	for _, want := range []string{
+		pictureTitle, "Medians of 2 rounds on <this> & that.", "2,250", "750", "1,234 (missed)", notMeasured,
+		"MB/s, more is better", "goal: at least 2.5 x dante",
+	} {
+		assert.Contains(t, words, want)
+	}
+	assert.NotContains(t, words, "6,750", "no proxy has no bar")
+	assert.Contains(t, svg, "prefers-color-scheme: dark")
+	assert.Contains(t, svg, "bulk, 4 streams, MB/s: postern 4 2,250; dante 4 750.")
+
+	// The mark is at the goal: 2.5 times dante's 750 of the longest bar's 2250.
+	at, ok := report.mark(panels()[0], postern4)
+	assert.True(t, ok)
+	assert.InDelta(t, 1875, at, 1e-9)
+	_, ok = report.mark(panels()[0], dante4)
+	assert.False(t, ok)
 }
 
 // scripted answers with what a server would say.
@@ -82,22 +235,27 @@ func TestHandshake(t *testing.T) {
 	to := netip.MustParseAddrPort("127.0.0.5:258")
 	for _, c := range []struct {
 		name    string
-		version int
+		dialect dialect
 		replies string
 		sent    string
 		err     string
 	}{
-		{"none", 0, "", "", ""},
-		{"SOCKS4", 4, "\x00\x5a\x00\x00\x00\x00\x00\x00", "\x04\x01\x01\x02\x7f\x00\x00\x05\x00", ""},
-		{"SOCKS4, rejected", 4, "\x00\x5b\x00\x00\x00\x00\x00\x00", "\x04\x01\x01\x02\x7f\x00\x00\x05\x00", "SOCKS4: reply 00 5b"},
-		{"SOCKS4, cut", 4, "\x00\x5a", "\x04\x01\x01\x02\x7f\x00\x00\x05\x00", "SOCKS4: unexpected EOF"},
-		{"SOCKS5", 5, "\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x10\x00", "\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x05\x01\x02", ""},
-		{"SOCKS5, no method", 5, "\x05\xff", "\x05\x01\x00", "SOCKS5: method 05 ff"},
-		{"SOCKS5, refused", 5, "\x05\x00\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00", "\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x05\x01\x02", "SOCKS5: reply 05 05"},
+		{"none", dialect{}, "", "", ""},
+		{"SOCKS4", dialect{version: 4}, "\x00\x5a\x00\x00\x00\x00\x00\x00", "\x04\x01\x01\x02\x7f\x00\x00\x05\x00", ""},
+		{"SOCKS4, rejected", dialect{version: 4}, "\x00\x5b\x00\x00\x00\x00\x00\x00", "\x04\x01\x01\x02\x7f\x00\x00\x05\x00", "SOCKS4: reply 00 5b"},
+		{"SOCKS4, cut", dialect{version: 4}, "\x00\x5a", "\x04\x01\x01\x02\x7f\x00\x00\x05\x00", "SOCKS4: unexpected EOF"},
+		{"SOCKS5", dialect{version: 5}, "\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x10\x00", "\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x05\x01\x02", ""},
+		{"SOCKS5, no method", dialect{version: 5}, "\x05\xff", "\x05\x01\x00", "SOCKS5: method 05 ff"},
+		{"SOCKS5, refused", dialect{version: 5}, "\x05\x00\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00", "\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x05\x01\x02", "SOCKS5: reply 05 05"},
+		{"password", dialect{5, true}, "\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x10\x00",
+			"\x05\x01\x02\x01\x05bench\x1ccorrect horse battery staple\x05\x01\x00\x01\x7f\x00\x00\x05\x01\x02", ""},
+		{"password, not asked for", dialect{5, true}, "\x05\x00", "\x05\x01\x02", "SOCKS5: method 05 00"},
+		{"password, wrong", dialect{5, true}, "\x05\x02\x01\x01",
+			"\x05\x01\x02\x01\x05bench\x1ccorrect horse battery staple", "SOCKS5: password: 01 01"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &scripted{replies: bytes.NewReader([]byte(c.replies))}
-			err := take(s, handshakeTurns(c.version, to)...)
+			err := take(s, c.dialect.turns(to)...)
 			assert.Equal(t, c.sent, s.sent.String())
 			if c.err == "" {
 				assert.NoError(t, err)
@@ -271,5 +429,11 @@ func TestStop(t *testing.T) {
 			_, err := os.Stat(fmt.Sprintf("/proc/%d/exe", found.id))
 			return err != nil
 		}, 5*time.Second, 10*time.Millisecond)
+	}
+}
+
+func TestKeepBusy(t *testing.T) {
+	for _, part := range []string{"", "x", "0", "-1", "1.1", "NaN"} {
+		assert.ErrorContains(t, keepBusy(part), "is no part of a processor", part)
 	}
 }

@@ -12,10 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -25,9 +22,9 @@ const (
 	checkSize = 4 << 20
 	// patience is how long any step of a connection may take.
 	patience = 10 * time.Second
-	// addresses is how many addresses of loopback the clients and the target have, from
-	// 127.0.0.2 on. The ports of one address would not suffice for the connections of a
-	// round, each of which the kernel remembers for a minute.
+	// addresses is how many addresses of loopback the servers and the target have, from
+	// 127.0.0.2 on. The ports towards one address would not suffice for the connections of
+	// a round, each of which the kernel remembers for a minute.
 	addresses = 16
 )
 
@@ -147,20 +144,14 @@ func block() []byte {
 }
 
 // connect opens a connection through a server, with the deadline of patience. The
-// number chooses the addresses of the client and of the target.
+// number chooses the addresses at which the server and the target are reached.
 func (s *server) connect(n int, port uint16) (*net.TCPConn, error) {
 	to := netip.AddrPortFrom(address(n), port)
-	first := s.addr
-	if s.socks == 0 {
-		first = to
-	}
 	d := net.Dialer{
 		Timeout:   patience,
-		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(address(n), 0)),
-		Control:   choosePortLate,
 		KeepAlive: -1, // as it costs four system calls a connection
 	}
-	dialed, err := d.Dial("tcp4", first.String())
+	dialed, err := d.Dial("tcp4", s.reachedAt(n, to).String())
 	if err != nil {
 		return nil, err
 	}
@@ -169,23 +160,11 @@ func (s *server) connect(n int, port uint16) (*net.TCPConn, error) {
 		conn.Close()
 		return nil, err
 	}
-	if err := take(conn, handshakeTurns(s.socks, to)...); err != nil {
+	if err := take(conn, s.turns(to)...); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return conn, nil
-}
-
-// choosePortLate has the kernel choose the port once it knows the destination, so that it can
-// take a port that is in use for another destination.
-func choosePortLate(_, _ string, c syscall.RawConn) error {
-	var err error
-	if controlErr := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-	}); controlErr != nil {
-		return controlErr
-	}
-	return err
 }
 
 // startSources asks the sources of connections to send. That is done for all at the end: it

@@ -39,23 +39,30 @@ const warmUp = 32
 type measure struct {
 	name string
 	once bool // only in the first round: it takes long, and does not depend on speed
+	busy bool // beside busyPrograms
 	run  func(ctx context.Context, s *server, t *target, found results) error
 }
 
 func measures() []measure {
 	return []measure{
-		{"memory of idle connections", false, idle},
-		{"new connections", false, connections},
-		{"bulk, 1 stream", false, func(ctx context.Context, s *server, t *target, found results) error {
-			return bulk(ctx, s, t, 1, bulk1, "", found)
+		{name: "memory of idle connections", run: idle},
+		{name: connectionRate, run: func(ctx context.Context, s *server, _ *target, found results) error {
+			return connections(ctx, s, connectionRate, true, found)
 		}},
-		{"bulk, 4 streams", false, func(ctx context.Context, s *server, t *target, found results) error {
-			return bulk(ctx, s, t, 4, bulk4, cpuPerGB, found)
+		{name: bulk1, run: bulkOf(1, bulk1, "")},
+		{name: bulk4, run: bulkOf(4, bulk4, cpuPerGB)},
+		{name: bulk64, run: bulkOf(64, bulk64, "")},
+		{name: busyRate, busy: true, run: func(ctx context.Context, s *server, _ *target, found results) error {
+			return connections(ctx, s, busyRate, false, found)
 		}},
-		{"bulk, 64 streams", false, func(ctx context.Context, s *server, t *target, found results) error {
-			return bulk(ctx, s, t, 64, bulk64, "", found)
-		}},
-		{"memory with slow receivers", true, slow},
+		{name: busyBulk4, busy: true, run: bulkOf(4, busyBulk4, "")},
+		{name: "memory with slow receivers", once: true, run: slow},
+	}
+}
+
+func bulkOf(streams int, speed, cpu string) func(context.Context, *server, *target, results) error {
+	return func(ctx context.Context, s *server, t *target, found results) error {
+		return bulk(ctx, s, t, streams, speed, cpu, found)
 	}
 }
 
@@ -133,7 +140,7 @@ func bulk(ctx context.Context, s *server, t *target, streams int, speed, cpu str
 			return errors.New("no data")
 		}
 		found.add(s.name, speed, size/1e6/end.Sub(start).Seconds())
-		if cpu != "" && s.socks != 0 {
+		if cpu != "" && s.version != 0 {
 			found.add(s.name, cpu, (cpuAfter-cpuBefore).Seconds()/(size/1e9))
 		}
 		return nil
@@ -177,15 +184,15 @@ func discard(conn syscall.Conn, received *atomic.Int64) error {
 	}
 }
 
-// connections makes visits for connectionTime, as many at a time as there are
-// addresses.
-func connections(ctx context.Context, s *server, _ *target, found results) error {
+// connections makes visits for connectionTime, as many at a time as there are addresses. It
+// adds their rate and how many failed, and if all is true what else it measured.
+func connections(ctx context.Context, s *server, rate string, all bool, found results) error {
 	cpuBefore, err := s.cpuTime()
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	all, failed, err := s.visits(ctx, 0, start.Add(connectionTime))
+	latencies, failed, err := s.visits(ctx, 0, start.Add(connectionTime))
 	took := time.Since(start)
 	if err != nil {
 		return err
@@ -197,16 +204,19 @@ func connections(ctx context.Context, s *server, _ *target, found results) error
 	if len(failed) > 0 {
 		fmt.Fprintf(os.Stderr, "%s: %d connections failed, the first: %v\n", s.name, len(failed), failed[0])
 	}
-	if len(all) == 0 {
+	if len(latencies) == 0 {
 		return fmt.Errorf("no connection succeeded: %w", failed[0])
 	}
-	found.add(s.name, connectionRate, float64(len(all))/took.Seconds())
-	if s.socks != 0 {
-		found.add(s.name, cpuPerConnection, (cpuAfter-cpuBefore).Seconds()*1e6/float64(len(all)+len(failed)))
-	}
-	found.add(s.name, latency50, quantile(all, 0.50))
-	found.add(s.name, latency99, quantile(all, 0.99))
+	found.add(s.name, rate, float64(len(latencies))/took.Seconds())
 	found.add(s.name, connectionsFailed, float64(len(failed)))
+	if !all {
+		return nil
+	}
+	if s.version != 0 {
+		found.add(s.name, cpuPerConnection, (cpuAfter-cpuBefore).Seconds()*1e6/float64(len(latencies)+len(failed)))
+	}
+	found.add(s.name, latency50, quantile(latencies, 0.50))
+	found.add(s.name, latency99, quantile(latencies, 0.99))
 	return nil
 }
 
@@ -214,7 +224,7 @@ func connections(ctx context.Context, s *server, _ *target, found results) error
 // direction. It is the difference between connectionsHeld such connections and none, after
 // some others that warmed the server up.
 func idle(ctx context.Context, s *server, t *target, found results) error {
-	if s.socks == 0 {
+	if s.version == 0 {
 		return nil
 	}
 	exchangeOne := func(conn *net.TCPConn) error { return take(conn, echoTurn(1)) }
@@ -294,7 +304,7 @@ func slow(ctx context.Context, s *server, t *target, found results) error {
 			return err
 		}
 		found.add(s.name, slowKernelMemory, float64(after.memory-before.memory)/1e6)
-		if s.socks == 0 {
+		if s.version == 0 {
 			return nil
 		}
 		with, err := s.memory()

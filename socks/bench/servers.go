@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 // allows.
 const connectionsHeld = 500
 
-// loopback is the address on which the servers listen and from which they connect.
+// loopback is the address from which clients and servers connect.
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // The arguments with which this program starts itself as one of its parts.
@@ -34,38 +35,83 @@ const (
 	ioCopyCommand = "io.Copy"
 )
 
+// The servers, each with the version of SOCKS that it is spoken to in.
+const (
+	direct           = "direct"
+	postern4         = "postern 4"
+	postern5         = "postern 5"
+	postern5Password = "postern 5 password"
+	baseline4        = "baseline 4"
+	ioCopy4          = "io.Copy 4"
+	dante4           = "dante 4"
+	dante5           = "dante 5"
+	microsocks5      = "microsocks 5"
+	ssh4             = "ssh -D 4"
+)
+
 // kind is a server that can be measured.
 type kind struct {
-	name  string
-	socks int // the version to speak, 0 for no proxy at all
-	// start starts the programs of the server, in a folder of its own. It is nil if
-	// there is no proxy.
+	name string
+	dialect
+	// start starts the programs of the server, in a folder of its own, to listen on addr. It
+	// is nil if there is no proxy.
 	start func(ctx context.Context, dir string, addr netip.AddrPort) ([]*program, error)
 }
 
-// kinds returns all servers, in the order of the table.
-func kinds(socksd string) []kind {
-	return []kind{
-		{"direct", 0, nil},
-		{"postern", 4, func(_ context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
-			return programs(startProgram(dir, socksd, "--listen", addr.String(), "--user", "root", "--allow-own-addresses",
-				"--max-connections", strconv.Itoa(connectionsHeld), "--idle-timeout", "10m"))
+// kinds returns all servers, in the order of the table. There is a baseline only if it has a
+// file.
+func kinds(socksd, baseline string) []kind {
+	four, five := dialect{version: 4}, dialect{version: 5}
+	all := []kind{
+		{direct, dialect{}, nil},
+		{postern4, four, startSocksd(socksd)},
+		{postern5, five, startSocksd(socksd, "--socks-version", "5")},
+		{postern5Password, dialect{version: 5, password: true}, func(ctx context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
+			users, err := writeUsers(ctx, socksd, dir)
+			if err != nil {
+				return nil, err
+			}
+			return startSocksd(socksd, "--socks-version", "5", "--auth-method", "password", "--users", users)(ctx, dir, addr)
 		}},
-		{"io.Copy", 4, func(_ context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
+		{baseline4, four, startSocksd(baseline)},
+		{ioCopy4, four, func(_ context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
 			return programs(startIOCopy(dir, addr))
 		}},
-		{"dante", 4, func(_ context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
-			return programs(startDante(dir, addr))
-		}},
-		{"microsocks", 5, func(_ context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
+		{dante4, four, startDante},
+		{dante5, five, startDante},
+		{microsocks5, five, func(_ context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
 			file, err := lookUp("/usr/bin/microsocks", "microsocks")
 			if err != nil {
 				return nil, err
 			}
 			return programs(startProgram(dir, file, "-i", addr.Addr().String(), "-p", strconv.Itoa(int(addr.Port()))))
 		}},
-		{"ssh -D", 4, startSSH},
+		{ssh4, four, startSSH},
 	}
+	if baseline == "" {
+		all = slices.DeleteFunc(all, func(k kind) bool { return k.name == baseline4 })
+	}
+	return all
+}
+
+// startSocksd returns what starts a file of socksd with more arguments.
+func startSocksd(file string, args ...string) func(context.Context, string, netip.AddrPort) ([]*program, error) {
+	return func(_ context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
+		return programs(startProgram(dir, file, slices.Concat([]string{"--listen", addr.String(), "--user", "root",
+			"--allow-own-addresses", "--max-connections", strconv.Itoa(connectionsHeld), "--idle-timeout", "10m"}, args)...))
+	}
+}
+
+// writeUsers has socksd make a file with the one user, and returns its name.
+func writeUsers(ctx context.Context, socksd, dir string) (string, error) {
+	cmd := exec.CommandContext(ctx, socksd, "passwd", userName)
+	cmd.Stdin = strings.NewReader(userPassword + "\n")
+	line, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("socksd passwd: %w", err)
+	}
+	file := filepath.Join(dir, "users")
+	return file, os.WriteFile(file, line, 0o600)
 }
 
 func names(kinds []kind) []string {
@@ -97,7 +143,7 @@ func start(ctx context.Context, dir string, k kind) (*server, error) {
 	if s.addr, err = freePort(); err != nil {
 		return nil, err
 	}
-	if s.programs, err = k.start(ctx, sub, s.addr); err != nil {
+	if s.programs, err = k.start(ctx, sub, netip.AddrPortFrom(netip.IPv4Unspecified(), s.addr.Port())); err != nil {
 		return nil, err
 	}
 	if err := accepts(ctx, s.addr, s.programs...); err != nil {
@@ -141,7 +187,7 @@ func (s *server) ids() []int {
 // user, so that the kernel keeps PDEATHSIG.
 const danteConfiguration = `logoutput: stderr
 internal: %s port = %d
-external: %[1]s
+external: 127.0.0.1
 clientmethod: none
 socksmethod: none
 user.privileged: %[3]s
@@ -156,7 +202,7 @@ socks pass {
 }
 `
 
-func startDante(dir string, addr netip.AddrPort) (*program, error) {
+func startDante(_ context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
 	file, err := lookUp("/usr/sbin/danted", "dante-server")
 	if err != nil {
 		return nil, err
@@ -170,7 +216,7 @@ func startDante(dir string, addr netip.AddrPort) (*program, error) {
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return nil, err
 	}
-	return startProgram(dir, file, "-f", config, "-p", filepath.Join(dir, "pid"))
+	return programs(startProgram(dir, file, "-f", config, "-p", filepath.Join(dir, "pid")))
 }
 
 // sshdFolder is a folder that sshd needs.

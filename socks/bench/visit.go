@@ -15,7 +15,10 @@ import (
 
 // A visit is a connection through a server, a byte to the target and back, and the close. One
 // loop makes all visits and is their target. A thread for each, or a process for each side,
-// would cost as much as a fast server does, and hide the differences between servers.
+// would cost as much as a fast server does, and hide the differences between servers. So would
+// a loop that makes a system call more than it has to: where other programs keep the processors
+// busy, the loop and the server share one, and what the loop takes is added to both sides of
+// every ratio.
 
 // visits keeps as many visits under way as there are addresses, until limit. It returns how
 // many milliseconds each took, without its close, and the errors of those that failed. Their
@@ -34,55 +37,61 @@ func (s *server) visits(ctx context.Context, port uint16, limit time.Time) (late
 		defer host.close()
 		port = host.port
 	}
-	under := map[int]*visit{} // by descriptor
+	var all [addresses]visit
+	under := make([]*visit, descriptors) // by descriptor; nil if it is none of a visit
+	count := 0
 	defer func() {
-		for fd := range under {
-			unix.Close(fd)
+		for i := range all {
+			all[i].close(under)
 		}
 	}()
-	end := func(v *visit, err error) {
-		if err != nil {
-			failures = append(failures, err)
-		} else {
-			latencies = append(latencies, time.Since(v.start).Seconds()*1e3)
-		}
-		if v.fd >= 0 {
-			delete(under, v.fd)
-			unix.Close(v.fd)
-		}
-	}
-	// begin makes the next visit of an address, or none when time is up.
-	begin := func(n int) {
-		for ctx.Err() == nil && time.Now().Before(limit) {
-			v := &visit{address: n, fd: -1, start: time.Now()}
-			if err := v.begin(s, netip.AddrPortFrom(address(n), port), w); err != nil {
-				end(v, err)
-				continue
+	// next ends a visit, successfully if err is nil, and makes the next one of its address, or
+	// none when time is up.
+	next := func(v *visit, err error) {
+		for {
+			now := time.Now()
+			if err != nil {
+				failures = append(failures, err)
+			} else {
+				latencies = append(latencies, now.Sub(v.start).Seconds()*1e3)
 			}
-			under[v.fd] = v
-			return
+			v.close(under)
+			if now.After(limit) || ctx.Err() != nil {
+				count--
+				return
+			}
+			if err = v.begin(now, under, w); err == nil {
+				return
+			}
 		}
 	}
-	for n := range addresses {
-		begin(n)
+	for n := range all {
+		v := &all[n]
+		v.fd = -1
+		to := netip.AddrPortFrom(address(n), port)
+		v.first = s.reachedAt(n, to)
+		v.turns = append(s.turns(to), echoTurn(0))
+		count++
+		if err := v.begin(time.Now(), under, w); err != nil {
+			next(v, err)
+		}
 	}
 	late := time.Now().Add(patience)
-	for len(under) > 0 && ctx.Err() == nil {
+	for count > 0 && ctx.Err() == nil {
 		ready, err := w.wait(1000)
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, fd := range ready {
-			v := under[fd]
+		for _, e := range ready {
+			v := under[e.Fd]
 			if v == nil {
 				if host != nil {
-					err = errors.Join(err, host.serve(fd))
+					err = errors.Join(err, host.serve(int(e.Fd), e.Events))
 				}
 				continue
 			}
 			if done, err := v.advance(); done || err != nil {
-				end(v, err)
-				begin(v.address)
+				next(v, err)
 			}
 		}
 		if err != nil {
@@ -90,10 +99,9 @@ func (s *server) visits(ctx context.Context, port uint16, limit time.Time) (late
 		}
 		if now := time.Now(); now.After(late) {
 			late = now.Add(time.Second)
-			for _, v := range under {
-				if now.Sub(v.start) > patience {
-					end(v, fmt.Errorf("not done in %v", patience))
-					begin(v.address)
+			for i := range all {
+				if v := &all[i]; v.fd >= 0 && now.Sub(v.start) > patience {
+					next(v, fmt.Errorf("not done in %v", patience))
 				}
 			}
 		}
@@ -101,46 +109,66 @@ func (s *server) visits(ctx context.Context, port uint16, limit time.Time) (late
 	return latencies, failures, ctx.Err()
 }
 
-// visit is a visit that is under way.
-type visit struct {
-	address int
-	fd      int
-	start   time.Time
-	// turns are those that are left. Of the first one, said tells whether the question has
-	// been sent, and got is the part of the answer that has come.
-	turns []turn
-	said  bool
-	got   []byte
+// reachedAt returns where number n connects to in order to reach a target. A server listens on
+// all addresses, so each has ports of its own towards it; Linux connects from 127.0.0.1.
+func (s *server) reachedAt(n int, to netip.AddrPort) netip.AddrPort {
+	if s.version == 0 {
+		return to
+	}
+	return netip.AddrPortFrom(address(n), s.addr.Port())
 }
 
-func (v *visit) begin(s *server, to netip.AddrPort, w *waiter) (err error) {
-	first := s.addr
-	if s.socks == 0 {
-		first = to
-	}
-	v.turns = append(handshakeTurns(s.socks, to), echoTurn(byte(v.start.Nanosecond()/1000)))
-	v.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+// visit is a visit that is under way, or the place for one. It is used again, so that a visit
+// needs no memory.
+type visit struct {
+	first netip.AddrPort // what it connects to
+	turns []turn
+	fd    int // -1: none
+	start time.Time
+	// turn is the one that is due: said tells whether its question has been sent, and got is
+	// the part of its answer that has come.
+	turn   int
+	said   bool
+	got    int
+	answer [maxAnswer]byte
+}
+
+// begin connects, and asks the first question if the connection is made at once.
+func (v *visit) begin(now time.Time, under []*visit, w *waiter) error {
+	v.start, v.turn, v.said, v.got = now, 0, false, 0
+	v.turns[len(v.turns)-1].question[0]++ // another byte for the echo
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		v.fd = -1
 		return fmt.Errorf("socket: %w", err)
 	}
-	if err := unix.SetsockoptInt(v.fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
-		return fmt.Errorf("choose the port late: %w", err)
+	if fd >= len(under) {
+		unix.Close(fd)
+		return fmt.Errorf("socket: descriptor %d is more than the limit", fd)
 	}
-	if err := unix.Bind(v.fd, &unix.SockaddrInet4{Addr: address(v.address).As4()}); err != nil {
-		return fmt.Errorf("bind: %w", err)
-	}
-	err = unix.Connect(v.fd, &unix.SockaddrInet4{Addr: first.Addr().As4(), Port: int(first.Port())})
+	v.fd, under[fd] = fd, v
+	err = unix.Connect(fd, &unix.SockaddrInet4{Addr: v.first.Addr().As4(), Port: int(v.first.Port())})
 	if err != nil && err != unix.EINPROGRESS {
 		return fmt.Errorf("connect: %w", err)
 	}
-	return w.add(v.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLET)
+	// On loopback it mostly is connected by now. (What has come before add is an event, too.)
+	if _, err := v.advance(); err != nil {
+		return err
+	}
+	return w.add(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLET)
+}
+
+func (v *visit) close(under []*visit) {
+	if v.fd >= 0 {
+		under[v.fd] = nil
+		unix.Close(v.fd)
+		v.fd = -1
+	}
 }
 
 // advance does everything that can be done without waiting.
 func (v *visit) advance() (done bool, err error) {
 	for {
-		t := &v.turns[0]
+		t := &v.turns[v.turn]
 		if !v.said {
 			// The kernel takes all of so few bytes, or nothing.
 			_, err := unix.Write(v.fd, t.question)
@@ -153,8 +181,7 @@ func (v *visit) advance() (done bool, err error) {
 			v.said = true
 			return false, nil // the answer takes a while, and is an event
 		}
-		answer := make([]byte, t.size-len(v.got))
-		n, err := unix.Read(v.fd, answer)
+		n, err := unix.Read(v.fd, v.answer[v.got:t.size])
 		if err == unix.EAGAIN {
 			return false, nil
 		}
@@ -164,14 +191,14 @@ func (v *visit) advance() (done bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("%sread: %w", t.of, err)
 		}
-		if v.got = append(v.got, answer[:n]...); len(v.got) < t.size {
+		if v.got += n; v.got < t.size {
 			continue
 		}
-		if err := t.check(v.got); err != nil {
+		if err := t.check(v.answer[:t.size]); err != nil {
 			return false, fmt.Errorf("%s%w", t.of, err)
 		}
-		v.turns, v.said, v.got = v.turns[1:], false, nil
-		if len(v.turns) == 0 {
+		v.turn, v.said, v.got = v.turn+1, false, 0
+		if v.turn == len(v.turns) {
 			return true, nil
 		}
 	}
@@ -182,7 +209,7 @@ type host struct {
 	port      uint16
 	waiter    *waiter
 	listeners map[int]bool // descriptors
-	guests    map[int]bool
+	guests    map[int]bool // whether their byte has been answered
 }
 
 func newHost(w *waiter) (*host, error) {
@@ -214,7 +241,7 @@ func (h *host) close() {
 }
 
 // serve does everything that can be done without waiting, if fd is the host's.
-func (h *host) serve(fd int) error {
+func (h *host) serve(fd int, events uint32) error {
 	switch {
 	case h.listeners[fd]:
 		guest, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
@@ -224,21 +251,31 @@ func (h *host) serve(fd int) error {
 		if err != nil {
 			return fmt.Errorf("accept: %w", err)
 		}
-		h.guests[guest] = true
-		return h.waiter.add(guest, unix.EPOLLIN)
-	case h.guests[fd]:
-		var b [1]byte
-		n, err := unix.Read(fd, b[:])
-		if err == unix.EAGAIN || err == unix.EINTR {
+		h.guests[guest] = false
+		return h.waiter.add(guest, unix.EPOLLIN|unix.EPOLLRDHUP)
+	default:
+		answered, ok := h.guests[fd]
+		if !ok {
 			return nil
 		}
-		if err == nil && n == 1 {
-			_, err = unix.Write(fd, b[:])
+		// The end behind the byte needs no look.
+		if ended := answered && events&unix.EPOLLRDHUP != 0; !ended {
+			var b [1]byte
+			n, err := unix.Read(fd, b[:])
+			if err == unix.EAGAIN || err == unix.EINTR {
+				return nil
+			}
+			if err == nil && n == 1 {
+				_, err = unix.Write(fd, b[:])
+			}
+			if err == nil && n == 1 {
+				h.guests[fd] = true
+				return nil
+			}
 		}
-		if err != nil || n == 0 { // a visit that failed is counted where it was made
-			delete(h.guests, fd)
-			unix.Close(fd)
-		}
+		// A visit that failed is counted where it was made.
+		delete(h.guests, fd)
+		unix.Close(fd)
 	}
 	return nil
 }
@@ -261,7 +298,6 @@ func listen(at netip.AddrPort) (int, error) {
 type waiter struct {
 	epoll  int
 	events [64]unix.EpollEvent
-	ready  []int
 }
 
 func newWaiter() (*waiter, error) {
@@ -285,34 +321,44 @@ func (w *waiter) add(fd int, events uint32) error {
 	return nil
 }
 
-// wait returns the descriptors that are ready, or none after that many milliseconds; -1 is
-// without a limit. The list is valid until the next call.
-func (w *waiter) wait(milliseconds int) ([]int, error) {
+// wait returns the events of descriptors that are ready, or none after that many milliseconds;
+// -1 is without a limit. The list is valid until the next call.
+func (w *waiter) wait(milliseconds int) ([]unix.EpollEvent, error) {
 	n, err := unix.EpollWait(w.epoll, w.events[:], milliseconds)
 	if err != nil && err != unix.EINTR {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	w.ready = w.ready[:0]
-	for _, e := range w.events[:max(n, 0)] {
-		w.ready = append(w.ready, int(e.Fd))
-	}
-	return w.ready, nil
+	return w.events[:max(n, 0)], nil
 }
+
+// maxAnswer is the size of the longest answer, in bytes.
+const maxAnswer = 10
 
 // turn is a question, the size of its answer, and what that must be.
 type turn struct {
 	of       string // what begins an error: "SOCKS4: "
 	question []byte
-	size     int
+	size     int // of the answer, at most maxAnswer
 	check    func(answer []byte) error
 }
 
-// handshakeTurns returns the turns that ask a server to connect, by its SOCKS version; 0 is no
-// proxy.
-func handshakeTurns(version int, to netip.AddrPort) []turn {
+// dialect is how a server is spoken to.
+type dialect struct {
+	version  int  // of SOCKS, 0 for no proxy at all
+	password bool // with userName and userPassword (RFC 1929)
+}
+
+// The user of a server that asks for a password.
+const (
+	userName     = "bench"
+	userPassword = "correct horse battery staple"
+)
+
+// turns returns those that ask a server to connect.
+func (d dialect) turns(to netip.AddrPort) []turn {
 	ip := to.Addr().As4()
 	port := []byte{byte(to.Port() >> 8), byte(to.Port())}
-	switch version {
+	switch d.version {
 	case 4:
 		return []turn{{"SOCKS4: ", bytes.Join([][]byte{{4, 1}, port, ip[:], {0}}, nil), 8, func(reply []byte) error {
 			if reply[0] != 0 || reply[1] != 90 {
@@ -321,26 +367,41 @@ func handshakeTurns(version int, to netip.AddrPort) []turn {
 			return nil
 		}}}
 	case 5:
-		return []turn{{"SOCKS5: ", []byte{5, 1, 0}, 2, func(method []byte) error {
-			if method[0] != 5 || method[1] != 0 {
-				return fmt.Errorf("method % x", method)
+		method := byte(0)
+		if d.password {
+			method = 2
+		}
+		all := []turn{{"SOCKS5: ", []byte{5, 1, method}, 2, func(reply []byte) error {
+			if reply[0] != 5 || reply[1] != method {
+				return fmt.Errorf("method % x", reply)
 			}
 			return nil
-		}}, {"SOCKS5: ", bytes.Join([][]byte{{5, 1, 0, 1}, ip[:], port}, nil), 10, func(reply []byte) error {
+		}}}
+		if d.password {
+			login := bytes.Join([][]byte{{1, byte(len(userName))}, []byte(userName), {byte(len(userPassword))}, []byte(userPassword)}, nil)
+			all = append(all, turn{"SOCKS5: ", login, 2, func(reply []byte) error {
+				if reply[0] != 1 || reply[1] != 0 {
+					return fmt.Errorf("password: % x", reply)
+				}
+				return nil
+			}})
+		}
+		return append(all, turn{"SOCKS5: ", bytes.Join([][]byte{{5, 1, 0, 1}, ip[:], port}, nil), 10, func(reply []byte) error {
 			if reply[0] != 5 || reply[1] != 0 || reply[3] != 1 {
 				return fmt.Errorf("reply % x", reply)
 			}
 			return nil
-		}}}
+		}})
 	}
 	return nil
 }
 
-// echoTurn is a byte to the target and back.
+// echoTurn is a byte to the target and back: the one that its question holds at that time.
 func echoTurn(b byte) turn {
-	return turn{"echo: ", []byte{b}, 1, func(reply []byte) error {
-		if reply[0] != b {
-			return fmt.Errorf("%#x came back as %#x", b, reply[0])
+	question := []byte{b}
+	return turn{"echo: ", question, 1, func(reply []byte) error {
+		if reply[0] != question[0] {
+			return fmt.Errorf("%#x came back as %#x", question[0], reply[0])
 		}
 		return nil
 	}}
