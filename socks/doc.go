@@ -147,7 +147,9 @@
 //	refused clients       32, for 5 s: those who may still take their reply, without a slot
 //	names resolved        8 at a time, and at most 8 addresses of each tried; a client that
 //	                      leaves ends its lookup, and its place is free once that has ended
-//	UDP ASSOCIATE         each direction 2,000 datagrams a second, 200 at once, and as many as its
+//	UDP ASSOCIATE         128 at once. When these are taken, a new one replaces one of the address
+//	                      that has the most, if that has then no fewer than the new one's, and
+//	                      else gets reply 1. Of each, each direction 2,000 datagrams a second, 200 at once, and as many as its
 //	                      receive buffer holds wait; 64 peers, those that the client has sent to
 //	                      or heard from last; 4 names a second, 16 at once, one after the other
 //	log                   10 lines a second, 100 at once, 128 that wait to be written; and

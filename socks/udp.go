@@ -2,6 +2,7 @@ package socks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// MaxAssociations is how many UDP ASSOCIATE there may be at once. Each has a rule of the firewall,
+// with which the kernel compares every packet for the router, and takes three sockets.
+const MaxAssociations = 128
 
 // Bounds of one association. All times are those of the server's clock.
 const (
@@ -49,8 +54,9 @@ const (
 )
 
 var (
-	errNoUDP    error = replyError{reply5Command, "UDP ASSOCIATE is off"}
-	errUDPEnded       = errors.New("UDP ASSOCIATE was turned off")
+	errNoUDP       error = replyError{reply5Command, "UDP ASSOCIATE is off"}
+	errUDPEnded          = errors.New("UDP ASSOCIATE was turned off")
+	errOutnumbered       = fmt.Errorf("replaced: all %d UDP ASSOCIATE are taken, most by this client's address", MaxAssociations)
 )
 
 // association is a UDP ASSOCIATE of a client. Its two sockets cannot be confused: whatever
@@ -127,6 +133,10 @@ func (s *Server) associate(c *conn) {
 		s.end(c, err)
 		return
 	}
+	if err := s.takePlace(c); err != nil {
+		s.end(c, err)
+		return
+	}
 	u := &association{client: inlet{fd: none}, peers: inlet{fd: none}, source: netip.AddrPortFrom(c.src.Addr(), 0)}
 	c.udp = u
 	// The address of the request says from where the client will send. It is of use if it is
@@ -163,6 +173,36 @@ func (s *Server) allowAssociation(c *conn) error {
 	s.hits[rule]++
 	c.rule = rule
 	return notAllowed("rule %d denies every destination", rule)
+}
+
+// takePlace returns an error if there is no place for an association of c. If all are taken, c
+// replaces one of the address that has the most, the one that was silent for longest. That address
+// must still have as many as that of c then.
+func (s *Server) takePlace(c *conn) error {
+	all, of := 0, map[netip.Addr]int{}
+	for _, other := range s.conns {
+		if other.udp != nil {
+			all++
+			of[other.src.Addr()]++
+		}
+	}
+	if all < MaxAssociations {
+		return nil
+	}
+	var most *conn
+	for _, other := range s.conns {
+		if other.udp != nil && (most == nil || cmp.Or(
+			cmp.Compare(of[most.src.Addr()], of[other.src.Addr()]),
+			cmp.Compare(other.last, most.last),
+			cmp.Compare(other.number, most.number)) < 0) {
+			most = other
+		}
+	}
+	if of[most.src.Addr()] < of[c.src.Addr()]+2 {
+		return fmt.Errorf("all %d UDP ASSOCIATE are taken", MaxAssociations)
+	}
+	s.end(most, errOutnumbered)
+	return nil
 }
 
 // bindDatagrams returns a UDP socket of c on a free port of the address local.

@@ -838,19 +838,18 @@ func TestAssociationPorts(t *testing.T) {
 	}))
 }
 
-// TestManyAssociations has as many associations as there may be, each of which relays, and then
-// none.
+// TestManyAssociations has as many associations as there may be, each of which relays. The next of
+// that client is refused; one of another client replaces one. Then there are none.
 func TestManyAssociations(t *testing.T) {
 	before := countDescriptors()
 	u := start(t, func(o *options) {
 		withUDP(o)
-		o.cfg.MaxConnections = MaxMaxConnections
 		o.SocketMemory = 1 << 20
 	})
 	with := countDescriptors()
 	inner, peer := datagramsAt(t, "127.0.0.1:0"), datagramsAt(t, "127.0.0.2:0")
 	var all []client
-	for range MaxMaxConnections {
+	for range MaxAssociations {
 		near, at := u.associate(t, anywhere)
 		all = append(all, near)
 		inner.send(at, to(peer.at, "question"))
@@ -858,10 +857,25 @@ func TestManyAssociations(t *testing.T) {
 		peer.send(outside, "answer")
 		inner.receive(to(peer.at, "answer"))
 	}
-	assert.Equal(t, with+2+4*MaxMaxConnections, countDescriptors(), "3 of the server and one of the client for each")
+	assert.Equal(t, with+2+4*MaxAssociations, countDescriptors(), "3 of the server and one of the client for each")
 	late := dial(t, u.addr)
-	late.send(greeting)
-	late.ended5()
+	late.send(greeting + ask5(commandAssociate, anywhere))
+	late.receive(2)
+	late.rejected5(reply5Failed)
+	late.Close()
+	for n := range MaxAssociations / 2 {
+		near := dialFrom(t, "127.0.0.7", u.addr)
+		near.send(greeting + ask5(commandAssociate, anywhere))
+		near.receive(2)
+		near.reply5(reply5Granted)
+		all[n].ended()
+		all = append(all, near)
+	}
+	late = dialFrom(t, "127.0.0.7", u.addr)
+	late.send(greeting + ask5(commandAssociate, anywhere))
+	late.receive(2)
+	late.rejected5(reply5Failed)
+	assert.Len(t, u.Connections(), MaxAssociations)
 	u.of(1, func(*conn) { given(t, u.Server) })
 	for _, c := range all {
 		c.Close()
@@ -873,13 +887,6 @@ func TestManyAssociations(t *testing.T) {
 	late.Close()
 	u.Shutdown()
 	require.Eventually(t, func() bool { return countDescriptors() <= before }, patience, time.Millisecond)
-}
-
-// ended5 checks that a greeting is refused.
-func (c client) ended5() {
-	c.t.Helper()
-	assert.Equal(c.t, "\x05\xff", c.receive(2))
-	c.ended()
 }
 
 // TestAssociationMemory: the buffers of an association are bounded, larger while datagrams move,

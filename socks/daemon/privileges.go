@@ -17,14 +17,14 @@ import (
 // streams, poller, control, listener, name resolution, connections that end.
 const spareDescriptors = 96
 
-// descriptors returns how many that many connections need at most: two each, or three if they
-// may be UDP ASSOCIATE.
+// descriptors returns how many that many connections need at most: two each, and one more if it
+// may be a UDP ASSOCIATE.
 func descriptors(connections int, udp bool) int {
-	each := 2
+	need := 2*connections + spareDescriptors
 	if udp {
-		each = 3
+		need += min(connections, socks.MaxAssociations)
 	}
-	return each*connections + spareDescriptors
+	return need
 }
 
 // limitDescriptors bounds the descriptors of this process, for good, to what

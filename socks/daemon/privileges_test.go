@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/socks"
 )
 
 // TestNoNewPrivileges looks at every thread of socksd, as it is shipped and as go run builds
@@ -65,4 +67,10 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()
+}
+
+func TestDescriptors(t *testing.T) {
+	assert.Equal(t, 400+spareDescriptors, descriptors(200, false))
+	assert.Equal(t, 1000+socks.MaxAssociations+spareDescriptors, descriptors(500, true))
+	assert.Equal(t, 30+spareDescriptors, descriptors(10, true), "no more of them than connections")
 }
