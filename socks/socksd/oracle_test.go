@@ -27,8 +27,8 @@ const dantePort = "1081"
 // shorter than all of those, so that no case passes because a deadline came.
 const answerTime = 5 * time.Second
 
-// danted starts Dante's server on the proxy, as the oracle.
-func (l *lab) danted(t *testing.T) (addr string) {
+// danted starts Dante's server on the proxy, as the oracle for a version: socks_v4 or socks_v5.
+func (l *lab) danted(t *testing.T, version string) (addr string) {
 	t.Helper()
 	config := filepath.Join(l.dir, "danted.conf")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `logoutput: stderr
@@ -42,9 +42,9 @@ client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
 socks pass {
 	from: 0.0.0.0/0 to: 0.0.0.0/0
 	command: connect bind bindreply
-	proxyprotocol: socks_v4
+	proxyprotocol: %s
 }
-`, proxyAddress, dantePort, outerAddress), 0o644))
+`, proxyAddress, dantePort, outerAddress, version), 0o644))
 	cmd := l.command(t, proxyHost, "danted", "-f", config, "-p", filepath.Join(l.dir, "danted.pid"))
 	var log logBuffer
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -549,8 +549,12 @@ func TestOracle(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, serverAddress)
 	ours := l.socksd(t, self(t))
-	dante := l.danted(t)
-	for _, c := range oracles {
+	l.compare(t, oracles, ours, l.danted(t, "socks_v4"))
+}
+
+// compare plays each case with socksd and with Dante.
+func (l *lab) compare(t *testing.T, cases []oracle, ours *socksd, dante string) {
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			played := func(proxy string, silence, notice time.Duration) string {
 				s := &stage{t: t, l: l, proxy: proxy, target: l.listen(t, serverHost, serverAddress+":0"), silence: silence, notice: notice}
