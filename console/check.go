@@ -91,8 +91,9 @@ func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
 	return true, "matches"
 }
 
-// exposure returns a warning if anyone outside can use the SOCKS server, else "". It looks at
-// the configured rules only:
+// ExposedSOCKS returns a warning if anyone outside can use the SOCKS server, else "". wanPort is
+// the board's name of its outer port; if it is "", there is no warning. It looks at the configured
+// rules only:
 //
 //   - Of the filter rules in chain=input, it looks at those that match every new TCP
 //     connection to the server's port from the outer interface. The first of them decides.
@@ -100,13 +101,10 @@ func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
 //     the like.
 //   - The access list is a protection if its last enabled rule denies everything: then what
 //     it allows before is intended. So are passwords.
-//   - It ignores nat rules, the addresses of the router, and whether the port is up.
-//
-// If the machine has no outer port, or cannot be asked, there is no warning.
-func (x *execution) exposure() string {
-	c, wanPort := x.cfg, x.live.WAN
+//   - It ignores nat rules, the addresses of the router, and whether the port is there and up.
+func ExposedSOCKS(c Config, wanPort string) string {
 	asksPassword := c.Socks.Version == 5 && c.Socks.AuthMethod == socks.AuthPassword
-	if !c.Socks.Enabled || asksPassword || wanPort == "" || !slices.Contains(x.interfaceNames(), c.Called(wanPort)) ||
+	if !c.Socks.Enabled || asksPassword || wanPort == "" ||
 		closedFrom(c.Rules().Filter, c.Network().Actual(wanPort), c.Socks.Port) || endsInDeny(c.Socks.Access) {
 		return ""
 	}

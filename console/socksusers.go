@@ -91,7 +91,7 @@ func bitRate() kind[uint64] {
 
 // socksWarnings are printed below the screen of /ip socks.
 func (x *execution) socksWarnings() []string {
-	return slices.DeleteFunc([]string{UnusableSOCKS(x.cfg), x.exposure()}, func(text string) bool { return text == "" })
+	return slices.DeleteFunc([]string{UnusableSOCKS(x.cfg), ExposedSOCKS(x.cfg, x.live.WAN)}, func(text string) bool { return text == "" })
 }
 
 // UnusableSOCKS returns a warning if the SOCKS server runs and its passwords let nobody in, or are

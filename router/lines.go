@@ -169,12 +169,20 @@ func (r *Router) change(s *session.Session, revision uint64, next console.Config
 	if err := checkConfig(next, r.board); err != nil {
 		return "", err
 	}
-	if text := console.UnusableSOCKS(next); text != "" && text != console.UnusableSOCKS(r.now.config) {
-		warning = text + "\n"
+	for _, check := range []func(console.Config) string{
+		console.UnusableSOCKS,
+		func(c console.Config) string { return console.ExposedSOCKS(c, r.board.WAN) },
+	} {
+		// Only who brings it about is warned, and whoever prints the menu.
+		if text := check(next); text != "" && text != check(r.now.config) {
+			warning += text + "\n"
+		}
 	}
+	present := r.now.config.AdminPassword
 	if err := r.commit(next); err != nil {
 		return "", err
 	}
+	r.logPassword(s, present, next.AdminPassword)
 	r.keepConfig()
 	return warning + r.warning(), nil
 }

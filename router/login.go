@@ -163,3 +163,16 @@ func (r *Router) setPassword(s *session.Session, old, new string) error {
 	})
 	return err
 }
+
+// logPassword logs that a session has changed admin's password, if it has. It takes the hashes
+// before and after.
+func (r *Router) logPassword(s *session.Session, before, after string) {
+	did := "changed"
+	switch after {
+	case before:
+		return
+	case "":
+		did = "removed"
+	}
+	r.log.About("system,account").Printf(kmsg.Info, "password of user %s %s%s", console.Admin, did, fromWhere(s.Origin))
+}

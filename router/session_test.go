@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -196,6 +197,9 @@ func TestLogin(t *testing.T) {
 		assert.Equal(t, prompt, second.run("/user set admin password=\"\""))
 		g.connect().prompt()
 
+		assert.Equal(t, []string{"password of user admin changed", "password of user admin changed", "password of user admin removed"},
+			regexp.MustCompile("password of user .*").FindAllString(g.log(), -1))
+
 		// A hash that could never be checked is refused.
 		assert.Contains(t, second.run(`/user set admin password-hash="\$argon2id\$v=19\$m=999999,t=3,p=1\$c29tZXNhbHQ\$nf65EOgLrQMR"`),
 			"its cost is not within m=8..4096")
@@ -325,6 +329,7 @@ func TestUnusableSocks(t *testing.T) {
 			{"/ip socks users add name=alice password=secret", ""},
 			{"/ip socks users disable alice", warning},
 			{"/ip socks users enable alice", ""},
+			{"/ip firewall filter add chain=input action=drop", ""},
 			{"/ip socks set version=4", "warning: auth-method=password has no effect with version=4, which has no passwords\n"},
 		} {
 			assert.Equal(t, c.want, g.must(c.line), c.line)
@@ -333,6 +338,29 @@ func TestUnusableSocks(t *testing.T) {
 			"/ip socks users\nadd name=bob password=secret\n")
 		require.NoError(t, err)
 		assert.Empty(t, result.Output, "in the end there is a user")
+	})
+}
+
+// Whoever opens the SOCKS server to everybody outside is told so, once.
+func TestExposedSocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		const warning = "warning: anyone who reaches ether1 can use this server: no filter rule of chain=input drops " +
+			"dst-port=1080 from there, and the access list does not end with action=deny\n"
+		for _, c := range []struct{ line, want string }{
+			{"/ip socks set enabled=yes", warning},
+			{"/ip socks set max-connections=100", ""},
+			{"/ip socks access add action=deny", ""},
+			{"/ip socks access remove 0", warning},
+			{"/ip firewall filter add chain=input action=drop in-interface=!ether2", ""},
+			{"/ip socks access add src-address=192.168.0.2", ""},
+			{"/ip firewall filter disable 0", warning},
+			{"/ip firewall filter enable 0", ""},
+			{"/ip firewall filter remove 0; /ip firewall filter add chain=input action=drop in-interface=ether1", ""},
+			{"/ip firewall filter remove 0; /ip socks set enabled=no", ""},
+		} {
+			assert.Equal(t, c.want, g.must(c.line), c.line)
+		}
 	})
 }
 
