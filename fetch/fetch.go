@@ -19,6 +19,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/postern-router/postern/resolve"
 )
 
 const (
@@ -114,7 +116,7 @@ func get(conn net.Conn, u URL, out io.Writer) error {
 		return err
 	}
 	if _, err := io.WriteString(conn, u.request()); err != nil {
-		return err
+		return resolve.Reason(err)
 	}
 	in := bufio.NewReaderSize(patient{conn, end}, maxLine)
 	r, err := readResponse(in)
@@ -163,7 +165,8 @@ func (p patient) Read(b []byte) (int, error) {
 	if err := p.SetReadDeadline(deadline); err != nil {
 		return 0, err
 	}
-	return p.Conn.Read(b)
+	n, err := p.Conn.Read(b)
+	return n, resolve.Reason(err)
 }
 
 // response is the head of an answer.

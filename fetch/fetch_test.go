@@ -134,7 +134,23 @@ func TestRun(t *testing.T) {
 		require.NoError(t, err)
 		address := l.Addr().String()
 		require.NoError(t, l.Close())
-		require.ErrorContains(t, run(t.Context(), "http://"+address+"/", nil, io.Discard), "connection refused")
+		require.EqualError(t, run(t.Context(), "http://"+address+"/", nil, io.Discard), "connect to "+address+": connection refused")
+	})
+	t.Run("reset", func(t *testing.T) {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer l.Close()
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return // the test has ended
+			}
+			_, _ = bufio.NewReader(conn).ReadString('\n')
+			_ = conn.(*net.TCPConn).SetLinger(0) // a reset
+			conn.Close()
+		}()
+		url := "http://" + l.Addr().String() + "/"
+		require.EqualError(t, run(t.Context(), url, nil, io.Discard), "get "+url+": answer: connection reset by peer")
 	})
 	t.Run("who reads has gone", func(t *testing.T) {
 		r, w := io.Pipe()

@@ -54,9 +54,10 @@ func run(ctx context.Context, url string, servers resolve.Servers, out io.Writer
 		return err
 	}
 	dialer := net.Dialer{Timeout: connectTime}
-	conn, err := dialer.DialTCP(ctx, "tcp4", netip.AddrPort{}, netip.AddrPortFrom(host, u.Port))
+	server := netip.AddrPortFrom(host, u.Port)
+	conn, err := dialer.DialTCP(ctx, "tcp4", netip.AddrPort{}, server)
 	if err != nil {
-		return err
+		return fmt.Errorf("connect to %s: %w", server, resolve.Reason(err))
 	}
 	// When ctx is done, reads and writes of the connection end.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })

@@ -154,7 +154,7 @@ func (c *client) run(ctx context.Context) error {
 				c.logf("%v", err)
 			}
 		} else {
-			c.logf("time server %s: %v", host, err)
+			c.logf("time server %s: %v", host, resolve.Reason(err))
 		}
 		pause := turn.next(err)
 		if pause < 0 {

@@ -242,7 +242,7 @@ func TestClient(t *testing.T) {
 	var mu sync.Mutex
 	var said []string
 	samples := make(chan Sample, 1)
-	c := client{servers: []string{"bad", "good"}, port: uint16(server.LocalAddr().(*net.UDPAddr).Port),
+	c := client{servers: []string{"bad", "closed", "good"}, port: uint16(server.LocalAddr().(*net.UDPAddr).Port),
 		report: func(_ context.Context, s Sample) error {
 			samples <- s
 			return nil
@@ -253,8 +253,11 @@ func TestClient(t *testing.T) {
 			said = append(said, fmt.Sprintf(format, args...))
 		},
 		lookup: func(_ context.Context, host string, _ resolve.Servers) (netip.Addr, error) {
-			if host == "bad" {
+			switch host {
+			case "bad":
 				return netip.Addr{}, errors.New("no such host")
+			case "closed":
+				return netip.MustParseAddr("127.0.0.2"), nil
 			}
 			return netip.MustParseAddr("127.0.0.1"), nil
 		}}
@@ -265,7 +268,7 @@ func TestClient(t *testing.T) {
 	require.NoError(t, <-done)
 	assert.Equal(t, "good", s.Server)
 	assert.InDelta(t, time.Hour, s.Offset, float64(time.Second))
-	assert.Equal(t, []string{"time server bad: no such host"}, said)
+	assert.Equal(t, []string{"time server bad: no such host", "time server closed: connection refused"}, said)
 }
 
 func FuzzParseAnswer(f *testing.F) {

@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -49,11 +50,24 @@ func exchange(ctx context.Context, way func(context.Context, netip.AddrPort, que
 	if err != nil && ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	// The error of package net has the addresses of the sockets too, which are no help.
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
-		return nil, fmt.Errorf("cannot be asked: %w", op.Err)
+		return nil, fmt.Errorf("cannot be asked: %w", Reason(op))
 	}
 	return addrs, err
+}
+
+// Reason is what an error of a connection is about, without what package net writes before that:
+// the addresses of both sockets and the system call, which are no help to who reads it. Other
+// errors, and nil, it returns as they are.
+func Reason(err error) error {
+	op, ok := err.(*net.OpError)
+	if !ok {
+		return err
+	}
+	if call, ok := op.Err.(*os.SyscallError); ok {
+		return call.Err
+	}
+	return op.Err
 }
 
 // askUDP asks over UDP. The socket only receives datagrams from the server, and the kernel

@@ -348,7 +348,7 @@ func TestClosedPort(t *testing.T) {
 	require.NoError(t, conn.Close())
 	r := New(Options{Wait: patience, Total: patience})
 	_, err = r.Lookup(t.Context(), "a.test", Servers{closed})
-	require.EqualError(t, err, fmt.Sprintf("address of a.test: name server %s cannot be asked: read: connection refused", closed))
+	require.EqualError(t, err, fmt.Sprintf("address of a.test: name server %s cannot be asked: connection refused", closed))
 	got, err := r.LookupOne(t.Context(), "a.test", Servers{closed, serve(t, good).at})
 	require.NoError(t, err)
 	assert.Equal(t, "192.0.2.7", got.String())
