@@ -12,6 +12,10 @@ import (
 // spaces between: src-address, dst-address, src-port, dst-port, action
 // (allow, which is the default, or deny), disabled (yes or no).
 func parseRule(s string) (socks.Rule, error) {
+	if strings.TrimSpace(s) == "" {
+		// It would allow everything. Nobody writes that: it is a variable of a shell that was not set.
+		return socks.Rule{}, fmt.Errorf("access rule %q: expected key=value words, action=allow to allow everything", s)
+	}
 	r := socks.Rule{Action: socks.Allow}
 	seen := map[string]bool{}
 	for word := range strings.FieldsSeq(s) {
@@ -44,7 +48,7 @@ func parseRule(s string) (socks.Rule, error) {
 				err = fmt.Errorf("%q is not yes or no", value)
 			}
 		default:
-			return socks.Rule{}, fmt.Errorf("access rule %q: no property %q", s, key)
+			return socks.Rule{}, fmt.Errorf("access rule %q: no property %q; expected src-address, dst-address, src-port, dst-port, action or disabled", s, key)
 		}
 		if err != nil {
 			return socks.Rule{}, fmt.Errorf("access rule %q: %s: %w", s, key, err)

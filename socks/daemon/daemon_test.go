@@ -91,7 +91,9 @@ func TestParseRule(t *testing.T) {
 		want socks.Rule
 		err  string
 	}{
-		{in: "", want: socks.Rule{Action: socks.Allow}},
+		{in: "action=allow", want: socks.Rule{Action: socks.Allow}},
+		{in: "", err: `access rule "": expected key=value words, action=allow to allow everything`},
+		{in: " ", err: `access rule " ": expected key=value words, action=allow to allow everything`},
 		{in: "action=deny", want: socks.Rule{Action: socks.Deny}},
 		{in: "src-address=192.168.0.2 dst-port=21 action=allow",
 			want: socks.Rule{Action: socks.Allow, SrcAddress: addresses("192.168.0.2"), DstPort: ports("21")}},
@@ -100,7 +102,7 @@ func TestParseRule(t *testing.T) {
 		{in: "deny", err: `access rule "deny": "deny" is not key=value`},
 		{in: "action=drop", err: `access rule "action=drop": action: "drop" is not allow or deny`},
 		{in: "disabled=1", err: `access rule "disabled=1": disabled: "1" is not yes or no`},
-		{in: "port=1", err: `access rule "port=1": no property "port"`},
+		{in: "port=1", err: `access rule "port=1": no property "port"; expected src-address, dst-address, src-port, dst-port, action or disabled`},
 		{in: "dst-port=1 dst-port=2", err: `access rule "dst-port=1 dst-port=2": dst-port is there twice`},
 		{in: "dst-port=x", err: `access rule "dst-port=x": dst-port: "x" is not a port of 0..65535, a range or a list of them`},
 	} {
