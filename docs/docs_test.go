@@ -356,6 +356,17 @@ func TestCI(t *testing.T) {
 	assert.Regexp(t, `(?m)^make test +# everything`, string(readme))
 }
 
+// TestGo compares the version of Go that README asks for with go.mod's.
+func TestGo(t *testing.T) {
+	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	require.NoError(t, err)
+	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(string(mod))
+	require.NotNil(t, version)
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	assert.Contains(t, string(readme), "with Go "+version[1]+" or later")
+}
+
 // TestProcesses compares the processes that SECURITY lists with those that the router has.
 func TestProcesses(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "SECURITY.md"))
