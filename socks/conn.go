@@ -1,7 +1,6 @@
 package socks
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -42,12 +41,14 @@ type conn struct {
 	tx, rx               flow   // client to server, server to client
 	came, born, last     time.Duration
 	limit                time.Duration // the deadline of the state
-	waiting              *list.Element // in Server.pending
-	attempt              *attempt      // nil before the request and once it is answered; of a UDP ASSOCIATE also for a lookup
-	udp                  *association  // nil unless it is a UDP ASSOCIATE
-	reason               error         // why it is ending
-	unsent               int           // bytes that its peers had not acknowledged at the last look, while ending
-	memory               int           // for socket buffers, in bytes, without that of the flows; 0: the kernel decides
+	source               *source       // of its client
+	claim                claim
+	before, after        *conn        // in the list of source for its claim
+	attempt              *attempt     // nil before the request and once it is answered; of a UDP ASSOCIATE also for a lookup
+	udp                  *association // nil unless it is a UDP ASSOCIATE
+	reason               error        // why it is ending
+	unsent               int          // bytes that its peers had not acknowledged at the last look, while ending
+	memory               int          // for socket buffers, in bytes, without that of the flows; 0: the kernel decides
 	typ                  Type
 	rule                 int
 	src, dst             netip.AddrPort
@@ -89,14 +90,7 @@ func (s *Server) enter(c *conn, to state, d time.Duration) {
 		c.limit = s.now + d
 	}
 	s.checkAt = min(s.checkAt, c.overAt(s.cfg.ConnectionIdleTimeout))
-}
-
-// leavePending removes c from the connections whose request is not complete.
-func (s *Server) leavePending(c *conn) {
-	if c.waiting != nil {
-		s.pending.Remove(c.waiting)
-		c.waiting = nil
-	}
+	s.judgeClaim(c)
 }
 
 // timeout handles a deadline that c has reached.
@@ -143,6 +137,9 @@ func (s *Server) event(c *conn, is role, events uint32) {
 	case c.state == ending:
 		s.deliver(c)
 		return
+	}
+	if c.tx.ending {
+		s.judgeClaim(c)
 	}
 	if is == ofClient && events&unix.EPOLLERR != 0 {
 		s.end(c, fmt.Errorf("client left: %w", socketError(c.client)))
@@ -567,7 +564,7 @@ func (s *Server) abort(c *conn, err error, from role) {
 func (s *Server) end(c *conn, err error) {
 	c.over = true
 	delete(s.conns, c.number)
-	s.leavePending(c)
+	s.vacate(c)
 	s.leaveTry(c)
 	if a := c.attempt; a != nil && a.task != nil {
 		s.cancelTask(a.queue, a.task)

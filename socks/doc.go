@@ -132,8 +132,14 @@
 // # Bounds
 //
 // max-connections counts connections in every state. When all slots are taken, a new
-// connection replaces the oldest one whose request is not complete. If there is none, the
-// new one gets 91 and is closed, without a slot, goroutine or buffer.
+// connection takes that of another one: the oldest whose request is not complete, or whose
+// client ended its side before it was answered, of the client address that has the most of
+// these. If there is none, a client that has less than its share of the slots (as many as
+// there are, divided by the number of addresses that have some) takes one of the address that
+// has the most connections that wait, if that is more than its share: they wait for a name, a
+// server, the firewall or a call, or for a peer to take the rest. Established connections are
+// not replaced. Otherwise the new one is refused, without a slot, goroutine or buffer. So who
+// has one address cannot keep others out with requests; who has many has the share of many.
 //
 //	complete request      10 s after the connection, however many bytes come, with all messages of
 //	                      version 5 and the check of a password

@@ -169,7 +169,6 @@ func (s *Server) requested(c *conn, r request) {
 		s.end(c, err)
 		return
 	}
-	s.leavePending(c)
 	c.attempt = &attempt{request: r, deadline: s.now + s.limits.connect}
 	if r.command == commandAssociate {
 		s.associate(c)

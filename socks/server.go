@@ -2,7 +2,6 @@ package socks
 
 import (
 	"cmp"
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -141,8 +140,9 @@ type Server struct {
 	cfg     Config
 	hits    []uint64 // of each rule of cfg.Access
 	conns   map[uint64]*conn
-	last    uint64    // the number of the newest connection
-	pending list.List // of *conn, those whose request is not complete, oldest first
+	last    uint64 // the number of the newest connection
+	sources map[netip.Addr]*source
+	most    [claims]ranking // of the sources
 	// dismissed are clients that were refused, those that have been for longest first.
 	dismissed []dismissed
 	names     queue // lookups
@@ -200,6 +200,8 @@ func newServer(o Options, l limits) *Server {
 		conns:    map[uint64]*conn{},
 		guessers: map[netip.Addr]*guesser{},
 		matches:  matches,
+		sources:  map[netip.Addr]*source{},
+		most:     [claims]ranking{waiting: {claim: waiting}, unfinished: {claim: unfinished}},
 		names:    queue{free: l.lookups},
 		openings: queue{free: l.openings},
 		listener: none,
@@ -407,20 +409,20 @@ func (s *Server) accept() {
 // take gives a new connection a slot, or rejects it.
 func (s *Server) take(fd int, src netip.AddrPort) {
 	if limit := s.cfg.MaxConnections; len(s.conns) >= limit {
-		oldest := s.pending.Front()
-		if oldest == nil {
+		other := s.replaceable(src.Addr())
+		if other == nil {
 			s.turnAway(fd)
 			s.log.printf("connection refused: src=%s reason=%q", src, fmt.Sprintf("all %d connections are taken", limit))
 			return
 		}
-		s.end(oldest.Value.(*conn), errReplaced)
+		s.end(other, errReplaced)
 	}
 	s.last++
 	c := &conn{
 		number: s.last, client: fd, remote: none, call: none, src: src, version: uint8(s.cfg.Version),
 		came: s.seen, born: s.now, last: s.now, typ: Unknown, rule: noRule,
 	}
-	c.waiting = s.pending.PushBack(c)
+	s.occupy(c)
 	s.conns[c.number] = c
 	s.giveMemory(c)
 	s.limitBuffers(c, fd)
