@@ -1,14 +1,13 @@
 // Package kmsg is the router's one log, which is the kernel's: bounded, in memory, with
 // the time since the start on each line (Documentation/ABI/testing/dev-kmsg).
 //
-// A [Logger] writes lines to it. Lines reads back what the router and the firewall's rules
-// have logged. A [Remote] sends it to a syslog server (RFC 5424). Nobody who logs waits for
-// a reader.
+// A [Logger] writes lines to it. A [Journal] keeps what the router, the firewall's rules and the
+// kernel itself have logged, so that what others cause overwrites nothing else. A [Remote] sends
+// that to a syslog server (RFC 5424). Nobody who logs waits for a reader.
 package kmsg
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -105,33 +104,6 @@ func (l *Logger) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Lines returns what Postern and the firewall's rules have logged, oldest first, each as "TIME
-// TOPICS MESSAGE". The kernel's other lines are left out.
-func (l *Logger) Lines(v View) ([]string, error) {
-	fd, err := unix.Open(kernelLog, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("read the log: %w", err)
-	}
-	defer unix.Close(fd)
-	now := ClockNow()
-	var lines []string
-	buf := make([]byte, maxRecord)
-	for {
-		n, err := unix.Read(fd, buf)
-		switch {
-		case errors.Is(err, unix.EAGAIN):
-			return lines, nil
-		case errors.Is(err, unix.EPIPE):
-			continue // overwritten while we read: the next read is of the oldest left
-		case err != nil:
-			return nil, fmt.Errorf("read the log: %w", err)
-		}
-		if rec, ok := parseRecord(string(buf[:n]), v.Called); ok && rec.topics != "" {
-			lines = append(lines, now.stamp(rec.at, v.Zone)+" "+rec.topics+" "+rec.message)
-		}
-	}
-}
-
 // maxRecord is the size of the buffer that a record of the kernel's log is read into
 // (PRINTK_MESSAGE_MAX is 2048).
 const maxRecord = 8192
@@ -141,8 +113,9 @@ type record struct {
 	sequence uint64 // counts them all
 	level    int
 	at       time.Duration // since the start
-	topics   string        // "" for what is nobody's concern but the kernel's
+	topics   string        // "" for what is no line of the log
 	message  string
+	kernel   bool // it is what the kernel says of itself
 }
 
 // parseRecord reads a record of /dev/kmsg:
@@ -179,6 +152,8 @@ func parseRecord(text string, called func(string) string) (record, bool) {
 		// kernel tell of which they are.
 		if line, ok := packetLine(rec.message, rec.level == Debug, called); ok {
 			rec.topics, rec.message, rec.level = "firewall,info", line, Info
+		} else if rec.level <= Warning {
+			rec.topics, rec.message, rec.kernel = kernelTopics(rec.message, rec.level), "kernel: "+rec.message, true
 		}
 	}
 	return rec, true

@@ -3,17 +3,12 @@ package kmsg
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -26,13 +21,12 @@ const (
 	syslogPace = 10 * time.Millisecond
 )
 
-// Remote sends the log to a syslog server, by RFC 5424 over UDP (RFC 5426). The kernel's log
-// is its queue: it takes no memory, and nobody who logs waits for it. The kernel's sequence
-// numbers tell how many lines were overwritten before they could be sent; the server is told
-// that.
+// Remote sends the log to a syslog server, by RFC 5424 over UDP (RFC 5426). The Journal is its
+// queue: it takes no memory, and nobody who logs waits for it. The Journal's numbers tell how
+// many lines were overwritten before they could be sent; the server is told that.
 type Remote struct {
-	log  *Logger
-	path string // of the kernel's log
+	log     *Logger
+	journal *Journal
 	// retry is syslogRetry, but in tests.
 	retry time.Duration
 
@@ -53,9 +47,10 @@ type Destination struct {
 	Names map[string]string
 }
 
-// NewRemote returns a Remote that sends nothing yet. It logs its problems to log.
-func NewRemote(log *Logger) *Remote {
-	return &Remote{log: log, path: kernelLog, retry: syslogRetry}
+// NewRemote returns a Remote that sends the lines of a Journal, and nothing yet. It logs its
+// problems to log.
+func NewRemote(log *Logger, journal *Journal) *Remote {
+	return &Remote{log: log, journal: journal, retry: syslogRetry}
 }
 
 // Set says who is sent the log from now on; with whole, also what was logged before goes
@@ -71,21 +66,17 @@ func (l *Remote) Set(to Destination, whole bool) {
 	if !to.Server.IsValid() {
 		return
 	}
-	kmsg, err := os.Open(l.path)
-	if err == nil && !whole {
-		_, err = kmsg.Seek(0, io.SeekEnd)
-	}
-	if err != nil {
-		l.log.Printf(Error, "remote log: %v", err)
-		return
+	next := uint64(0)
+	if !whole {
+		// Without an error: what cannot be read now is sent, which does no harm.
+		_ = l.journal.catchUp()
+		next = l.journal.end()
 	}
 	to.Host = syslogName(to.Host)
-	s := syslogSender{log: l.log, kmsg: kmsg, to: to, retry: l.retry}
+	s := syslogSender{log: l.log, journal: l.journal, next: next, to: to, retry: l.retry}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	l.stop, l.ended = stop, ended
-	// A read that waits for a line ends when the file is closed.
-	context.AfterFunc(ctx, func() { kmsg.Close() })
 	go func() {
 		defer close(ended)
 		s.run(ctx)
@@ -94,10 +85,11 @@ func (l *Remote) Set(to Destination, whole bool) {
 
 // syslogSender sends to one server.
 type syslogSender struct {
-	log   *Logger
-	kmsg  *os.File
-	to    Destination
-	retry time.Duration
+	log     *Logger
+	journal *Journal
+	next    uint64 // number of the line that is sent next
+	to      Destination
+	retry   time.Duration
 
 	conn       net.Conn // nil if there is none
 	complained time.Time
@@ -110,32 +102,23 @@ func (s *syslogSender) run(ctx context.Context) {
 			s.conn.Close()
 		}
 	}()
-	buf := make([]byte, maxRecord)
-	next := uint64(0) // the sequence number that is expected, once there was one
 	for first := true; ; {
-		n, err := s.kmsg.Read(buf)
-		if errors.Is(err, unix.EPIPE) {
-			continue // overwritten: the next read is of the oldest left
-		}
-		if err != nil {
-			if ctx.Err() == nil {
-				s.log.Printf(Error, "remote log: read the log: %v", err)
-			}
+		if s.journal.await(ctx, s.next) != nil {
 			return
 		}
-		rec, ok := parseRecord(string(buf[:n]), s.called)
+		rec, ok := s.journal.from(s.next, s.called)
 		if !ok {
-			continue
+			continue // overwritten already
 		}
-		if lost := rec.sequence - next; !first && lost > 0 {
+		if lost := rec.sequence - s.next; !first && lost > 0 {
 			told := record{level: Warning, at: rec.at, topics: "system,warning",
 				message: fmt.Sprintf("%d lines of the log were overwritten before they could be sent", lost)}
 			if !s.deliver(ctx, told) {
 				return
 			}
 		}
-		first, next = false, rec.sequence+1
-		if rec.topics != "" && s.to.Sends(rec.topics) && !s.deliver(ctx, rec) {
+		first, s.next = false, rec.sequence+1
+		if s.to.Sends(rec.topics) && !s.deliver(ctx, rec) {
 			return
 		}
 	}

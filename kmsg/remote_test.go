@@ -1,7 +1,6 @@
 package kmsg
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -12,11 +11,10 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 func TestSyslogMessage(t *testing.T) {
-	rec := record{1, Warning, 1500 * time.Millisecond, "socks,warning", "socksd ended"}
+	rec := record{sequence: 1, level: Warning, at: 1500 * time.Millisecond, topics: "socks,warning", message: "socksd ended"}
 	unset := Clock{time.Date(1970, 1, 1, 0, 0, 9, 0, time.UTC), 9 * time.Second, false}
 	set := Clock{time.Date(2030, 1, 31, 23, 59, 59, 0, time.UTC), 9 * time.Second, true}
 	assert.Equal(t, "<28>1 - postern postern - socks,warning - socksd ended", syslogMessage(rec, "postern", unset))
@@ -26,11 +24,11 @@ func TestSyslogMessage(t *testing.T) {
 	assert.Equal(t, "the-r-uter-", syslogName("the röuter\n"))
 }
 
-// syslogLab is a log that is a pipe, and a server.
+// syslogLab is a log that the test writes, and a server.
 type syslogLab struct {
 	*testing.T
 	remote *Remote
-	kmsg   *os.File // to write records to
+	kmsg   *testKernel
 	server *net.UDPConn
 	said   string // file of what the router's own log was told
 }
@@ -42,16 +40,11 @@ func newSyslogLab(t *testing.T) *syslogLab {
 	l := &syslogLab{T: t, server: server, said: filepath.Join(dir, "said")}
 	said, err := os.Create(l.said)
 	require.NoError(t, err)
-	fifo := filepath.Join(dir, "kmsg")
-	require.NoError(t, unix.Mkfifo(fifo, 0o600))
-	// Both ends at once, so that neither waits for the other nor sees its end.
-	l.kmsg, err = os.OpenFile(fifo, os.O_RDWR, 0)
-	require.NoError(t, err)
-	l.remote = NewRemote(&Logger{kmsg: said, topic: "system"})
-	l.remote.path, l.remote.retry = fifo, 20*time.Millisecond
+	l.kmsg = newTestKernel(t)
+	l.remote = NewRemote(&Logger{kmsg: said, topic: "system"}, l.kmsg.journal)
+	l.remote.retry = 20 * time.Millisecond
 	t.Cleanup(func() {
 		l.remote.Set(Destination{}, true)
-		l.kmsg.Close()
 		said.Close()
 		l.server.Close()
 	})
@@ -62,12 +55,10 @@ func (l *syslogLab) address() netip.AddrPort {
 	return l.server.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// log writes a record, which is read before the next is written: of the kernel's log
-// each read takes one.
+// log writes a record.
 func (l *syslogLab) log(sequence int, text string) {
-	_, err := fmt.Fprintf(l.kmsg, "14,%d,1000000,-;postern: system,info %s\n", sequence, text)
-	require.NoError(l, err)
-	time.Sleep(50 * time.Millisecond)
+	l.Helper()
+	l.kmsg.record("14,%d,1000000,-;postern: system,info %s\n", sequence, text)
 }
 
 // expect waits for a message that ends so.
@@ -90,15 +81,15 @@ func TestRemoteLog(t *testing.T) {
 	l.expect("second")
 	// Some were overwritten.
 	l.log(15, "third")
-	l.expect(" system,warning - 3 lines of the log were overwritten before they could be sent")
+	l.expect(" system,warning - 3 lines of the log were overwritten before they could be read")
 	l.expect("third")
 	// The name changes.
-	l.remote.Set(Destination{Server: l.address(), Sends: all, Host: "two"}, true)
+	l.remote.Set(Destination{Server: l.address(), Sends: all, Host: "two"}, false)
 	l.log(16, "fourth")
 	l.expect(" two postern - system,info - fourth")
 	// What the destination does not want is not sent.
 	wants := func(message string) { // by topics, of which all lines here have the same
-		l.remote.Set(Destination{Server: l.address(), Host: "two", Sends: func(topics string) bool { return topics == message }}, true)
+		l.remote.Set(Destination{Server: l.address(), Host: "two", Sends: func(topics string) bool { return topics == message }}, false)
 	}
 	wants("socks,info")
 	l.log(17, "unsent")
@@ -143,11 +134,4 @@ func TestRemoteLogOutOfReach(t *testing.T) {
 		got = string(buf[:n])
 	}
 	assert.Equal(t, 1, strings.Count(l.told(), "remote log: "), l.told())
-}
-
-func TestRemoteLogWithoutLog(t *testing.T) {
-	l := newSyslogLab(t)
-	l.remote.path = filepath.Join(t.TempDir(), "none")
-	l.remote.Set(Destination{Server: l.address(), Host: "one"}, true)
-	assert.Contains(t, l.told(), "remote log: open ")
 }

@@ -233,13 +233,10 @@ func (r *Router) liveWith(st state, hashes *console.Hashes) console.Live {
 // live gives the console what only the running system knows.
 func (r *Router) live(st state) console.Live {
 	live := console.Live{
-		Links:    r.network.State,
-		Openings: r.firewall.Openings,
-		Now:      time.Now,
-		Counters: r.firewall.Counters,
-		Log: func() ([]string, error) {
-			return r.log.Lines(kmsg.View{Called: st.config.Called, Zone: st.config.TimeZone})
-		},
+		Links:     r.network.State,
+		Openings:  r.firewall.Openings,
+		Now:       time.Now,
+		Counters:  r.firewall.Counters,
 		Resource:  r.resource,
 		Invalid:   func(menu string) ([]int, error) { return r.invalid(st, menu) },
 		Addresses: func() ([]netcfg.Address, error) { return r.dynamicAddresses(st) },
@@ -253,6 +250,11 @@ func (r *Router) live(st state) console.Live {
 		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
 			console.Ping, console.Traceroute, console.SetClock, console.Upgrade},
 		Slots: r.slots,
+	}
+	if r.journal != nil {
+		live.Log = func() ([]string, error) {
+			return r.journal.Lines(kmsg.View{Called: st.config.Called, Zone: st.config.TimeZone})
+		}
 	}
 	for _, s := range r.services {
 		s.Show(&live)

@@ -45,6 +45,7 @@ const (
 type Router struct {
 	board    board.Board
 	log      *kmsg.Logger
+	journal  *kmsg.Journal // nil if there is none to read
 	network  Network
 	firewall Firewall
 	machine  Machine
@@ -131,6 +132,10 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	if err != nil {
 		return nil, err
 	}
+	journal, err := kmsg.OpenJournal()
+	if err != nil {
+		return nil, err
+	}
 	line, err := os.ReadFile(commandLineFile)
 	if err != nil {
 		log.Printf(kmsg.Error, "%v", err)
@@ -147,12 +152,12 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 		Services: []Service{
 			newTrackingService(log.About("firewall")),
 			newSocksService(supervisor, log.About("socks"), fw),
-			&remoteLog{sender: kmsg.NewRemote(log)},
+			&remoteLog{sender: kmsg.NewRemote(log, journal)},
 			newTimeService(supervisor, log.About("ntp"), running.Date),
 		},
 		Supervisor: supervisor,
 	}, requests)
-	r.state, r.kept, r.upgrades.running, r.commandLine = state, openConfigStore(log, "/sys", "/dev"), running, string(line)
+	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
 	return r, nil
 }
 

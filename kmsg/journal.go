@@ -1,0 +1,297 @@
+package kmsg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of a Journal.
+const (
+	// ringSize is how many bytes of lines each of the two rings keeps, with entryCost for each
+	// line beside its text.
+	ringSize  = 24 << 10
+	entryCost = 64
+	// kernelBurst is how many warnings of the kernel are kept at once, and as many errors;
+	// kernelPause is the time after which one more is.
+	kernelBurst = 10
+	kernelPause = 10 * time.Second
+)
+
+// Journal keeps the lines of the log in memory, in two rings: those that hosts of the network can
+// cause at will, which are the connections of SOCKS, packets that rules log and warnings of the
+// kernel, and all others. So whoever makes the router log without end overwrites no login, no
+// change and no fault.
+//
+// Of what the kernel says of itself it keeps warnings and errors, with RouterOS' topics, as
+// many as kernelBurst and kernelPause allow. Of before the Journal began it keeps errors: each
+// board has warnings of its own at each start.
+type Journal struct {
+	kmsg *os.File
+
+	mu   sync.Mutex
+	buf  [maxRecord]byte
+	read uint64 // sequence number that the kernel's next record should have
+	// begun says that there was a record, opened is when the Journal was, since the start.
+	begun  bool
+	opened time.Duration
+	next   uint64 // sequence number of the Journal's next line
+	// ours has the lines that nobody outside can cause at will, theirs the others.
+	ours, theirs     ring
+	errors, warnings kernelLimit
+	// fresh is closed when there is a new line.
+	fresh chan struct{}
+	ended chan struct{}
+}
+
+// ring is the latest lines, oldest first.
+type ring struct {
+	entries []entry
+	size    int
+}
+
+// entry is a line as the kernel has it, with its number in the Journal.
+type entry struct {
+	sequence uint64
+	text     string
+}
+
+func (r *ring) add(e entry) {
+	r.entries = append(r.entries, e)
+	r.size += len(e.text) + entryCost
+	for r.size > ringSize {
+		r.size -= len(r.entries[0].text) + entryCost
+		r.entries[0].text = ""
+		r.entries = r.entries[1:]
+	}
+}
+
+// kernelLimit lets some lines pass, and counts the others.
+type kernelLimit struct {
+	spent   time.Duration // of kernelBurst*kernelPause
+	at      time.Duration
+	dropped int
+}
+
+// pass reports whether a line of that time passes.
+func (l *kernelLimit) pass(at time.Duration) bool {
+	l.spent = max(0, l.spent-max(0, at-l.at))
+	l.at = max(l.at, at)
+	if l.spent > (kernelBurst-1)*kernelPause {
+		l.dropped++
+		return false
+	}
+	l.spent += kernelPause
+	return true
+}
+
+// OpenJournal begins to keep the lines of the kernel's log, also those that it has already.
+func OpenJournal() (*Journal, error) {
+	f, err := os.OpenFile(kernelLog, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	return newJournal(f, Uptime())
+}
+
+// newJournal begins to read f, of which each read takes one record.
+func newJournal(f *os.File, opened time.Duration) (*Journal, error) {
+	j := &Journal{kmsg: f, opened: opened, fresh: make(chan struct{}), ended: make(chan struct{})}
+	conn, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	go func() {
+		defer close(j.ended)
+		// It reads when there is something, until the file is closed.
+		_ = conn.Read(func(fd uintptr) bool { return !j.take(int(fd)) })
+	}()
+	return j, nil
+}
+
+// Close ends the Journal.
+func (j *Journal) Close() {
+	j.kmsg.Close()
+	<-j.ended
+}
+
+// catchUp takes what the kernel has at this moment: a line that was just logged is in the
+// Journal.
+func (j *Journal) catchUp() error {
+	conn, err := j.kmsg.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) { j.take(int(fd)) })
+	}
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	return nil
+}
+
+// take takes all records that there are. It returns false if there will be no more.
+func (j *Journal) take(fd int) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	before := j.next
+	defer func() {
+		if j.next != before {
+			close(j.fresh)
+			j.fresh = make(chan struct{})
+		}
+	}()
+	for {
+		n, err := unix.Read(fd, j.buf[:])
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return true
+		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.EINTR):
+			continue // overwritten while we read: the next read is of the oldest left
+		case err != nil || n == 0:
+			return false
+		}
+		j.add(string(j.buf[:n]))
+	}
+}
+
+// add adds a record, if it is a line of the log. The caller holds mu.
+func (j *Journal) add(text string) {
+	rec, ok := parseRecord(text, func(name string) string { return name })
+	if !ok {
+		return
+	}
+	if j.begun && rec.sequence > j.read {
+		j.say(rec.at, "%d lines of the log were overwritten before they could be read", rec.sequence-j.read)
+	}
+	j.begun, j.read = true, rec.sequence+1
+	if rec.topics == "" {
+		return
+	}
+	ring := &j.theirs
+	if rec.kernel {
+		limit := &j.warnings
+		if rec.level <= Error {
+			ring, limit = &j.ours, &j.errors
+		} else if rec.at < j.opened {
+			return
+		}
+		if !limit.pass(rec.at) {
+			return
+		}
+		if limit.dropped > 0 {
+			j.say(rec.at, "%d lines of the kernel left out", limit.dropped)
+			limit.dropped = 0
+		}
+	} else if !rec.causedByClients() {
+		ring = &j.ours
+	}
+	// What follows the line is a dictionary, for programs.
+	line, _, _ := strings.Cut(text, "\n")
+	j.put(ring, line)
+}
+
+func (j *Journal) put(r *ring, text string) {
+	r.add(entry{j.next, strings.Clone(text)})
+	j.next++
+}
+
+// say adds a line of the Journal itself. The caller holds mu.
+func (j *Journal) say(at time.Duration, format string, args ...any) {
+	const user = 1 // any facility but the kernel's
+	j.put(&j.theirs, fmt.Sprintf("%d,0,%d,-;postern: system,warning ", user<<3|Warning, at.Microseconds())+fmt.Sprintf(format, args...))
+}
+
+// causedByClients reports whether a line is about what a client or a packet did, as there are
+// many when somebody wants that.
+func (r record) causedByClients() bool {
+	topic, _, _ := strings.Cut(r.topics, ",")
+	return topic == "firewall" && r.level > Error || topic == "socks" && r.level >= Info
+}
+
+// from returns the first line whose number is sequence or more, as users call interfaces. Its
+// number is in the record.
+func (j *Journal) from(sequence uint64, called func(string) string) (record, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var first *entry
+	for _, r := range []*ring{&j.ours, &j.theirs} {
+		for i := range r.entries {
+			if e := &r.entries[i]; e.sequence >= sequence {
+				if first == nil || e.sequence < first.sequence {
+					first = e
+				}
+				break
+			}
+		}
+	}
+	if first == nil {
+		return record{}, false
+	}
+	rec, _ := parseRecord(first.text, called) // it was one when it was added
+	rec.sequence = first.sequence
+	return rec, true
+}
+
+// await waits until there is a line whose number is sequence or more, or ctx is done.
+func (j *Journal) await(ctx context.Context, sequence uint64) error {
+	for {
+		j.mu.Lock()
+		next, fresh := j.next, j.fresh
+		j.mu.Unlock()
+		if next > sequence {
+			return nil
+		}
+		select {
+		case <-fresh:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// end is the number of the line that comes next.
+func (j *Journal) end() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.next
+}
+
+// Lines returns the lines of both rings, oldest first, each as "TIME TOPICS MESSAGE".
+func (j *Journal) Lines(v View) ([]string, error) {
+	if err := j.catchUp(); err != nil {
+		return nil, err
+	}
+	now := ClockNow()
+	var lines []string
+	for sequence := uint64(0); ; {
+		rec, ok := j.from(sequence, v.Called)
+		if !ok {
+			return lines, nil
+		}
+		sequence = rec.sequence + 1
+		lines = append(lines, now.stamp(rec.at, v.Zone)+" "+rec.topics+" "+rec.message)
+	}
+}
+
+// kernelTopics returns RouterOS' topics for what the kernel says of itself.
+func kernelTopics(message string, level int) string {
+	topic := "system"
+	for _, t := range []struct{ topic, beginnings string }{
+		{"firewall", "nf_conntrack|nf_nat|xt_|ip_tables"},
+		{"interface", "neighbour:|NETDEV WATCHDOG|br|eth|vlan"},
+		{"disk", "mtd|physmap|jedec|spi-nor|I/O error|Buffer I/O|mmc|nvme|ata|sd "},
+	} {
+		for beginning := range strings.SplitSeq(t.beginnings, "|") {
+			if strings.HasPrefix(message, beginning) {
+				topic = t.topic
+			}
+		}
+	}
+	return topic + "," + levelTopics(max(level, Critical))
+}

@@ -1,0 +1,131 @@
+package kmsg
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// testKernel is a kernel's log that the test writes: each read takes one record.
+type testKernel struct {
+	*testing.T
+	socket  int
+	journal *Journal
+}
+
+func newTestKernel(t *testing.T) *testKernel {
+	t.Helper()
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	j, err := newJournal(os.NewFile(uintptr(ends[0]), "kmsg"), time.Minute)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		j.Close()
+		unix.Close(ends[1])
+	})
+	return &testKernel{t, ends[1], j}
+}
+
+func (k *testKernel) record(format string, args ...any) {
+	k.Helper()
+	for {
+		err := unix.Sendto(k.socket, fmt.Appendf(nil, format, args...), 0, nil)
+		if err != unix.EAGAIN {
+			require.NoError(k, err)
+			return
+		}
+		require.NoError(k, k.journal.catchUp()) // the socket is full
+	}
+}
+
+// messages are those of all lines.
+func (k *testKernel) messages() (all []string) {
+	k.Helper()
+	lines, err := k.journal.Lines(View{Called: same})
+	require.NoError(k, err)
+	for _, line := range lines {
+		_, rest, _ := strings.Cut(line, " ")
+		all = append(all, rest)
+	}
+	return all
+}
+
+func TestJournal(t *testing.T) {
+	k := newTestKernel(t)
+	assert.Empty(t, k.messages())
+	k.record("6,1,0,-;Linux version 6.12\n")
+	k.record("14,2,1000000,-;postern: system,info one\n")
+	k.record("14,3,2000000,-;postern: socks,info two\n SUBSYSTEM=net\n")
+	k.record("6,4,2000000,-;IN=ether1 OUT= MAC= SRC=10.1.0.66 DST=10.1.0.104 LEN=60 PROTO=2\n")
+	k.record("no record")
+	lines, err := k.journal.Lines(View{Called: strings.ToUpper})
+	require.NoError(t, err)
+	now := ClockNow()
+	assert.Equal(t, []string{
+		now.stamp(time.Second, 0) + " system,info one", now.stamp(2*time.Second, 0) + " socks,info two",
+		now.stamp(2*time.Second, 0) + " firewall,info input: in:ETHER1 out:(unknown 0), proto 2, 10.1.0.66->10.1.0.104, len 60",
+	}, lines)
+	k.record("12,9,3000000,-;postern: system,warning three\n")
+	assert.Equal(t, []string{"system,warning 4 lines of the log were overwritten before they could be read", "system,warning three"}, k.messages()[3:])
+}
+
+// What clients cause overwrites none of the rest.
+func TestClientsOverwriteNothing(t *testing.T) {
+	k := newTestKernel(t)
+	const ours = 50
+	sequence := 0
+	record := func(prefix, format string, args ...any) {
+		k.record("%s,%d,1000000,-;%s\n", prefix, sequence, fmt.Sprintf(format, args...))
+		sequence++
+	}
+	for i := range ours {
+		record("12", "postern: system,error,critical login failure %d", i)
+		for n := range 200 {
+			record("14", "postern: socks,info request %d of a client %s", n, strings.Repeat("x", 500))
+			record("6", "IN=ether1 OUT= MAC= SRC=10.1.0.66 DST=10.1.0.104 LEN=60 PROTO=2")
+			record("4", "TCP: request_sock_TCP: Possible SYN flooding on port 1080. Sending cookies.")
+			record("12", "postern: firewall,warning %d packets with a false source", n)
+		}
+	}
+	all := strings.Join(k.messages(), "\n")
+	for i := range ours {
+		assert.Contains(t, all, fmt.Sprintf("login failure %d\n", i))
+	}
+	assert.Contains(t, all, "request 199 of a client")
+	assert.NotContains(t, all, "request 0 of a client")
+	assert.Less(t, len(all), 2*ringSize)
+	// Nor do warnings and faults of the router's own parts lose the place of others.
+	record("11", "postern: socks,error socksd hangs")
+	record("13", "postern: socks,info accepts")
+	for range 200 {
+		record("14", "postern: socks,info x %s", strings.Repeat("x", 500))
+	}
+	assert.Contains(t, k.messages(), "socks,error socksd hangs")
+	assert.Contains(t, k.messages(), "socks,info accepts")
+}
+
+// The kernel's own warnings and errors are lines, so many a minute, and the faults that count are
+// not lost among the others.
+func TestKernelLines(t *testing.T) {
+	k := newTestKernel(t)
+	k.record("4,1,1000,-;a warning of the start\n")
+	k.record("3,2,1000,-;an error of the start\n")
+	assert.Equal(t, []string{"system,error kernel: an error of the start"}, k.messages())
+	sequence := 3
+	for range 100 {
+		k.record("4,%d,70000000,-;Mem-Info\n", sequence)
+		sequence++
+	}
+	k.record("3,%d,70000000,-;Out of memory: Killed process 71 (socksd)\n", sequence)
+	got := k.messages()
+	assert.Len(t, got, 1+kernelBurst+1)
+	assert.Equal(t, "system,error kernel: Out of memory: Killed process 71 (socksd)", got[len(got)-1])
+	k.record("4,%d,82000000,-;later\n", sequence+1)
+	assert.Equal(t, []string{"system,warning 90 lines of the kernel left out", "system,warning kernel: later"}, k.messages()[len(got):])
+}
