@@ -158,7 +158,7 @@
 //	                      else gets reply 1. Of each, each direction 2,000 datagrams a second, 200 at once, and as many as its
 //	                      receive buffer holds wait; 64 peers, those that the client has sent to
 //	                      or heard from last; 4 names a second, 16 at once, one after the other
-//	log                   10 lines a second, 100 at once, 128 that wait to be written; and
+//	log                   10 lines a second, 20 at once, 128 that wait to be written; and
 //	                      one for each connection when all are closed on purpose
 //
 // Time in which the server did not run, because its process was stopped or the machine

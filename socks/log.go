@@ -10,7 +10,7 @@ import (
 // The log's bounds: lines at once, lines a second from then on, lines that wait to be
 // written, and how long the last of them may take at the end.
 const (
-	logBurst = 100
+	logBurst = 20
 	logRate  = 10
 	logQueue = 128
 	logEnd   = time.Second
@@ -60,7 +60,11 @@ func (l *limitedLog) line(text func() string) {
 	now := time.Now()
 	l.spent = max(0, l.spent-now.Sub(l.at).Seconds()*logRate)
 	l.at = now
-	if l.spent > logBurst-1 || len(l.lines) > logQueue-2 {
+	room := 1.0 // for the line, and for what was dropped before it
+	if l.dropped > 0 {
+		room++
+	}
+	if l.spent > logBurst-room || len(l.lines) > logQueue-2 {
 		l.dropped++
 		return
 	}
@@ -88,6 +92,7 @@ func (l *limitedLog) pass(text func() string) {
 	if l.dropped > 0 {
 		l.lines <- fmt.Sprintf("%d log lines dropped: more than %d a second", l.dropped, logRate)
 		l.dropped = 0
+		l.spent++ // it is a line, too
 	}
 	l.lines <- text()
 }

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -985,17 +986,31 @@ func TestNoDescriptors(t *testing.T) {
 }
 
 func TestLogIsLimited(t *testing.T) {
-	var lines []string
-	l := newLimitedLog(func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) })
-	for i := range 1000 {
-		l.printf("line %d", i)
-	}
-	l.at = l.at.Add(-time.Second)
-	l.printf("later")
-	l.close()
-	assert.InDelta(t, logBurst, len(lines), 10) // some time passes
-	assert.Contains(t, lines[len(lines)-2], "log lines dropped: more than 10 a second")
-	assert.Equal(t, "later", lines[len(lines)-1])
+	synctest.Test(t, func(t *testing.T) {
+		var lines []string
+		l := newLimitedLog(func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) })
+		for i := range 1000 {
+			l.printf("line %d", i)
+		}
+		synctest.Wait()
+		assert.Len(t, lines, logBurst)
+		// From then on so many a second, with the notices of those that were dropped.
+		const seconds = 60
+		for range seconds * 100 {
+			time.Sleep(10 * time.Millisecond)
+			l.printf("on and on")
+		}
+		synctest.Wait()
+		assert.InDelta(t, logBurst+seconds*logRate, len(lines), 2)
+		for range logBurst {
+			l.printf("all at once")
+		}
+		time.Sleep(time.Second)
+		l.printf("later")
+		l.close()
+		assert.Contains(t, lines[len(lines)-2], "log lines dropped: more than 10 a second")
+		assert.Equal(t, "later", lines[len(lines)-1])
+	})
 }
 
 func TestCurl(t *testing.T) {
