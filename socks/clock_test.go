@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -114,6 +115,12 @@ func TestStall(t *testing.T) {
 	}{
 		{"idle", func(t *testing.T, u *setup) { u.connect(t) }, "idle timeout", 20 * time.Second},
 		{"handshake", func(t *testing.T, u *setup) { dial(t, u.addr).send("\x04\x01") }, "handshake timeout", 10 * time.Second},
+		{"handshake of version 5", func(t *testing.T, u *setup) {
+			dial(t, u.addr).send(greetingPassword + login("alice", "secret") + "\x05")
+		}, "handshake timeout", 10 * time.Second},
+		{"password", func(t *testing.T, u *setup) {
+			dial(t, u.addr).send(greetingPassword + login("alice", "wrong"))
+		}, "handshake timeout", 10 * time.Second},
 		{"CONNECT", func(t *testing.T, u *setup) { dial(t, u.addr).send(askName(commandConnect, "slow.test", 80)) }, "connect timeout", 15 * time.Second},
 		{"BIND", func(t *testing.T, u *setup) {
 			near := dial(t, u.addr)
@@ -128,6 +135,15 @@ func TestStall(t *testing.T) {
 				o.cfg.ConnectionIdleTimeout = 20 * time.Second
 				o.limits.handshake, o.limits.connect, o.limits.bind = 10*time.Second, 15*time.Second, 12*time.Second
 				o.lookup = waitForEnd
+				if strings.Contains(c.name, "5") || c.name == "password" {
+					o.cfg.Version, o.cfg.AuthMethod, o.cfg.Users = 5, AuthPassword, []User{{Name: "alice", Password: hashOf("secret")}}
+				}
+				o.matches = func(hash, secret string) bool {
+					if secret == "wrong" {
+						<-t.Context().Done()
+					}
+					return hash == hashOf(secret)
+				}
 			})
 			c.begin(t, u)
 			u.awaitCount(t, 1)
