@@ -102,6 +102,9 @@ func logic(args []string) error {
 	}
 	switch command {
 	case "setup":
+		if *lab && len(boards) == 1 && boards[0].QEMU.Machine == "" {
+			return fmt.Errorf("no lab of %s: QEMU has no machine like it", boards[0].Name)
+		}
 		return setup(boards, *lab)
 	case "boards":
 		for _, b := range boards {
@@ -110,13 +113,15 @@ func logic(args []string) error {
 		}
 		return nil
 	case "qemu":
-		for _, b := range boards {
-			line, err := qemuCommand(b, *out)
-			if err != nil {
-				return err
-			}
-			fmt.Print(line)
+		b := boards[0]
+		line, err := qemuCommand(b, *out)
+		if err != nil {
+			return err
 		}
+		if image := filepath.Join(*out, b.Name, factoryImage); !exists(image) {
+			return fmt.Errorf("%s is not there: go run ./image build %s makes it", image, b.Name)
+		}
+		fmt.Print(line)
 		return nil
 	case "kernels":
 		c, err := openCache()

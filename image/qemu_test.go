@@ -53,6 +53,13 @@ func TestQEMUCommand(t *testing.T) {
 	})
 }
 
+// Whoever asks for what cannot be is told so before anything is built or installed.
+func TestNoMachine(t *testing.T) {
+	assert.EqualError(t, logic([]string{"setup", "--lab", "apu2"}), "no lab of apu2: QEMU has no machine like it")
+	out := t.TempDir()
+	assert.EqualError(t, logic([]string{"qemu", "--out", out, "pc"}), out+"/pc/factory.img is not there: go run ./image build pc makes it")
+}
+
 func TestShellQuote(t *testing.T) {
 	for _, c := range []struct{ word, want string }{
 		{"-m", "-m"},

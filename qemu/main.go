@@ -65,6 +65,9 @@ func logic(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
+		if b.QEMU.Machine == "" {
+			return fmt.Errorf("%s: QEMU has no machine like it", b.Name)
+		}
 		boards = append(boards, b)
 	}
 	if os.Geteuid() != 0 {

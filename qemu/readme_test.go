@@ -26,7 +26,8 @@ func TestREADME(t *testing.T) {
 	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(string(text), -1)
 	at := slices.IndexFunc(blocks, func(b []string) bool { return strings.Contains(b[1], "image qemu ") })
 	require.GreaterOrEqual(t, at, 0, "README has no such command any more")
-	command := blocks[at][1]
+	// The image of that name has been built.
+	command := regexp.MustCompile(`(?m)^make image .*\n`).ReplaceAllString(blocks[at][1], "")
 	name, err := find(command, `image qemu (\S+?)\)`)
 	require.NoError(t, err)
 	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == name }) {
