@@ -208,10 +208,14 @@ func TestAssociationEndsAtOnce(t *testing.T) {
 			near := dial(t, u.addr)
 			near.send(greeting)
 			require.Equal(t, chosen, near.receive(2))
-			u.of(1, func(*conn) { // the loop sees both in one event
-				near.send(ask5(commandAssociate, anywhere))
-				require.NoError(t, near.CloseWrite())
-			})
+			// Both go out in one segment, and come in one event.
+			raw, err := near.SyscallConn()
+			require.NoError(t, err)
+			require.NoError(t, raw.Control(func(fd uintptr) {
+				require.NoError(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, 1))
+			}))
+			near.send(ask5(commandAssociate, anywhere))
+			require.NoError(t, near.CloseWrite())
 			near.rejected5(reply5Failed)
 			u.awaitCount(t, 0)
 			u.awaitLog(t, "connection 1 refused", "client left: EOF")
