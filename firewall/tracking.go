@@ -100,24 +100,26 @@ type Trimmed struct {
 	Lost   int
 }
 
-// Trim makes room in the kernel's table of connections, until no more than limit entries are
-// left; it may take several calls. The hosts that have most of them lose as many as are too many, so that all of these have the same
-// number at the end, and those with fewer keep what they have. Of a host's connections those go
-// first that only one side has sent anything of, then those that were silent for longest.
-// Connections of own, which are the router's addresses, to others, and those of others to the
-// router that are established (SOCKS has a bound of its own), are kept.
+// Trim makes room in the kernel's table of connections, until no more than limit are left that
+// both sides have sent something of; it may take several calls. The hosts that have most of them
+// lose as many as are too many, so that all of these have the same number at the end, and those
+// with fewer keep what they have. Of a host's connections those go first that were silent for
+// longest. Connections of own, which are the router's addresses, to others, and those of others
+// to the router (SOCKS has a bound of its own), are kept.
 //
-// The kernel by itself makes room for new connections only in the place of those of one side. A
-// host that opens as many as there can be would leave none for the others, nor for the router.
+// In the place of what only one side has sent something of, the kernel takes new ones by itself.
+// A host that opens as many as there can be would leave room for nobody else, nor for the router.
 func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	bySource, total := map[netip.Addr]int{}, 0
 	if err := eachTracked(func(c Tracked) bool {
-		total++
+		if c.Assured {
+			total++
+		}
 		if c.mayGo(own) {
 			bySource[c.Src.Addr()]++
 		}
 		return true
-	}); err != nil {
+	}); err != nil || total <= limit {
 		return nil, err
 	}
 	share := fairShare(bySource, total-limit)
@@ -135,15 +137,7 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	var all []Trimmed
 	var doomed []Tracked
 	for source, its := range candidates {
-		slices.SortFunc(its, func(a, b Tracked) int {
-			if a.Assured != b.Assured {
-				if b.Assured {
-					return -1
-				}
-				return 1
-			}
-			return cmp.Compare(a.Timeout, b.Timeout)
-		})
+		slices.SortFunc(its, func(a, b Tracked) int { return cmp.Compare(a.Timeout, b.Timeout) })
 		its = its[:min(len(its), bySource[source]-share)]
 		doomed = append(doomed, its...)
 		all = append(all, Trimmed{source, bySource[source], len(its)})
@@ -153,13 +147,13 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	return all, err
 }
 
-// maxTrim is how many connections Trim looks at closely, which takes 150 bytes for each. If more
-// are too many the next call goes on.
-const maxTrim = 2048
+// maxTrim is how many connections Trim looks at closely, which takes some 200 bytes for each. If
+// more are too many the next call goes on.
+const maxTrim = 1024
 
 // mayGo reports whether Trim may forget a connection.
 func (c Tracked) mayGo(own []netip.Addr) bool {
-	return !slices.Contains(own, c.Src.Addr()) && !(c.Assured && slices.Contains(own, c.ReplySrc.Addr()))
+	return c.Assured && !slices.Contains(own, c.Src.Addr()) && !slices.Contains(own, c.ReplySrc.Addr())
 }
 
 // fairShare is the greatest number of entries with which each source may be left so that at

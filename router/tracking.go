@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/postern-router/postern/console"
@@ -18,6 +19,9 @@ const (
 	// it is more than half full.
 	trackingLook = time.Second
 	trackingSoon = 200 * time.Millisecond
+	// trackingRest is the pause when the table is full of what the kernel itself makes room in the
+	// place of: to look through it all takes a while.
+	trackingRest = 3 * time.Second
 	// trimLog and falseSourceLog are the least times between two lines of the log about either.
 	trimLog        = 30 * time.Second
 	falseSourceLog = 10 * time.Minute
@@ -90,10 +94,7 @@ func (s *trackingService) watch(ctx context.Context) {
 			return
 		case <-time.After(pause):
 		}
-		pause = trackingLook
-		if guard.look(s) {
-			pause = trackingSoon
-		}
+		pause = guard.look(s)
 		now, err := s.falseSources()
 		if err != nil {
 			continue
@@ -117,12 +118,21 @@ type tableGuard struct {
 }
 
 // look makes room if the table is three quarters full, so that a quarter is left for all others
-// and for the router itself. It reports whether the table is half full.
-func (g *tableGuard) look(s *trackingService) bool {
+// and for the router itself. It returns the pause until the next look.
+func (g *tableGuard) look(s *trackingService) (pause time.Duration) {
 	entries, limit, err := s.size()
 	var trimmed []firewall.Trimmed
+	pause = trackingLook
+	if err == nil && entries >= limit/2 {
+		pause = trackingSoon
+	}
 	if err == nil && entries >= limit/4*3 {
 		trimmed, err = s.trim(limit/8*5, ownAddresses())
+		if len(trimmed) == 0 {
+			pause = trackingRest
+		}
+		// The list of connections is much for a small machine.
+		debug.FreeOSMemory()
 	}
 	if err != nil && !g.failed {
 		s.log.Printf(kmsg.Warning, "keep room for connections: %v", err)
@@ -147,7 +157,7 @@ func (g *tableGuard) look(s *trackingService) bool {
 		s.log.Printf(kmsg.Warning, "%s", line)
 		g.lost = nil
 	}
-	return err == nil && entries >= limit/2
+	return pause
 }
 
 // greatest returns the host that has lost most.

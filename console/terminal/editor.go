@@ -163,6 +163,10 @@ func (e *editor) Read(p []byte) (int, error) {
 	}
 	for e.typed == "" && e.err == nil {
 		e.typed, e.err = e.key()
+		if e.tooLong && e.typed != "" && e.typed[0] >= ' ' && e.typed[0] != 0x7f {
+			// x/term copies the whole line for each character, also of those that it drops.
+			e.typed = ""
+		}
 	}
 	if e.typed == "" {
 		return 0, e.err

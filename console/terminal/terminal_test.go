@@ -6,6 +6,7 @@ import (
 	"io"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -426,6 +427,26 @@ func TestEditorTooLong(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What is pasted behind the longest line costs next to nothing: x/term copies the line for each
+// character, which made 100,000 bytes half a minute of a small router. It runs alone, before the
+// parallel tests.
+func TestEditorDropsCheaply(t *testing.T) {
+	const pasted = 100_000
+	done := make(chan struct{})
+	defer close(done)
+	e := newEditor(readAhead(strings.NewReader("#"+strings.Repeat("x", pasted)+"\r"), done), io.Discard, func() int { return 80 })
+	e.begin(nil)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	line, err := e.readLine("", "> ")
+	runtime.ReadMemStats(&after)
+	require.NoError(t, err)
+	assert.Greater(t, len(line), console.MaxLine)
+	copied := after.TotalAlloc - before.TotalAlloc
+	t.Logf("%d MB", copied>>20)
+	assert.Less(t, copied, uint64(200)*pasted*4, "bytes")
 }
 
 func TestRowsOf(t *testing.T) {
