@@ -14,6 +14,9 @@ type Manager struct {
 	ports []Port
 	logf  func(format string, args ...any)
 	sysfs string // "/sys" except in tests
+	// OnLink, if it is set before the first Apply, is told each change of a port's link: whether
+	// there is one, as with a cable to a device that runs. It must not wait, nor call the Manager.
+	OnLink func(port string, up bool)
 
 	mu      sync.Mutex
 	config  *Config         // the one in force, nil before the first Apply
@@ -172,9 +175,24 @@ func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	return s, err
 }
 
+// tellLinks tells which ports' links have changed since the last list.
+func (m *Manager) tellLinks(links []link) {
+	if m.OnLink == nil {
+		return
+	}
+	for _, l := range links {
+		d := m.devices[l.index]
+		before := slices.IndexFunc(m.links, func(o link) bool { return o.index == l.index })
+		if d != nil && before >= 0 && m.links[before].running != l.running {
+			m.OnLink(d.port, l.running)
+		}
+	}
+}
+
 // own remembers the links of the kernel and returns those that the Manager owns.
 func (m *Manager) own(links []link) []link {
 	nameLinks(links)
+	m.tellLinks(links)
 	m.links = links
 	var own []link
 	for _, l := range links {

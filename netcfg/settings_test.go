@@ -1,6 +1,7 @@
 package netcfg
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -199,4 +200,28 @@ func TestFalseSources(t *testing.T) {
 		w.who("10.9.1.1")
 		assert.Equal(t, "10.9.1.1", w.answered())
 	})
+}
+
+// The links of ports are told when they change, also where the driver says nothing.
+func TestOnLink(t *testing.T) {
+	lab(t, "k0")
+	m := newManager(t, Port{"ether1", "k0"})
+	told := make(chan string, 100)
+	m.OnLink = func(port string, up bool) { told <- fmt.Sprint(port, " ", up) }
+	require.NoError(t, m.Apply(Config{}))
+	running(t, m)
+	next := func(want string) {
+		t.Helper()
+		select {
+		case got := <-told:
+			assert.Equal(t, want, got)
+		case <-time.After(patience):
+			t.Fatalf("not told: %s", want)
+		}
+	}
+	next("ether1 true")
+	ip(t, "link set x-k0 down")
+	next("ether1 false")
+	ip(t, "link set x-k0 up")
+	next("ether1 true")
 }

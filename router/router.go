@@ -157,6 +157,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 		},
 		Supervisor: supervisor,
 	}, requests)
+	network.OnLink = r.linkLog()
 	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
 	return r, nil
 }

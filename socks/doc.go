@@ -199,6 +199,8 @@
 // are the kernel's small records of its ports (TIME-WAIT, and FIN-WAIT-2 where the peer does
 // not end its side), as many as net.ipv4.tcp_max_tw_buckets says, for a minute.
 //
+// What packets can make the kernel keep besides, on a router: docs/MEMORY.md.
+//
 // If accept fails (no descriptors, no memory), it is tried again after a pause of 5 ms to
 // 1 s. With Options.SocketMemory, nothing is accepted either while less than a 10th of the
 // machine's memory is free; below a 12th, the connections that were silent for longest are

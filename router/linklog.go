@@ -1,0 +1,44 @@
+package router
+
+import (
+	"sync"
+	"time"
+
+	"github.com/postern-router/postern/kmsg"
+)
+
+const (
+	// linkBurst is how many changes of links the log is told of at once, linkPause the time after
+	// which it is told of one more: a plug that is loose shall not fill it.
+	linkBurst = 10
+	linkPause = 30 * time.Second
+)
+
+// linkLog returns what tells the log that the link of a port is up or down.
+func (r *Router) linkLog() func(port string, up bool) {
+	log := r.log.About("interface")
+	var mu sync.Mutex
+	var spent time.Duration // of linkBurst*linkPause
+	var last time.Duration
+	dropped := 0
+	return func(port string, up bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		now := kmsg.Uptime()
+		spent, last = max(0, spent-(now-last)), now
+		if spent > (linkBurst-1)*linkPause {
+			dropped++
+			return
+		}
+		spent += linkPause
+		if dropped > 0 {
+			log.Printf(kmsg.Warning, "%d changes of links left out", dropped)
+			dropped = 0
+		}
+		word := "down"
+		if up {
+			word = "up"
+		}
+		log.Printf(kmsg.Info, "%s link %s", r.snapshot().config.Called(port), word)
+	}
+}
