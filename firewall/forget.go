@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,9 @@ import (
 // trackingFolder has the parameters of connection tracking of the network namespace of the
 // thread that opens it (Documentation/networking/nf_conntrack-sysctl.rst).
 const trackingFolder = "/proc/sys/net/netfilter/nf_conntrack_"
+
+// parametersTurn is held while parameters of connection tracking are written.
+var parametersTurn sync.Mutex
 
 // forgetting are the parameters while connections are forgotten: a reset counts whatever its
 // sequence number, and what a packet belongs to is over at once.
@@ -50,21 +54,7 @@ func Forget(connections []Tracked) (forgotten int, err error) {
 	if err := unix.BindToDevice(s, "lo"); err != nil {
 		return 0, fmt.Errorf("forget connections: %w", err)
 	}
-	before, err := setParameters()
-	if err == nil {
-		for _, c := range connections {
-			p := c.lastPacket()
-			if p == nil {
-				continue
-			}
-			to := unix.SockaddrInet4{Addr: c.Dst.Addr().As4()}
-			// A packet that a rule of the output chain drops was seen all the same.
-			if sendErr := unix.Sendto(s, p, 0, &to); sendErr != nil && !errors.Is(sendErr, unix.EPERM) {
-				err = fmt.Errorf("end %s %s to %s: %w", c.Protocol, c.Src, c.Dst, sendErr)
-			}
-		}
-	}
-	if err := errors.Join(err, restoreParameters(before)); err != nil {
+	if err := end(s, connections); err != nil {
 		return 0, fmt.Errorf("forget connections: %w", err)
 	}
 	doomed := make(map[flow]bool, len(connections))
@@ -80,6 +70,26 @@ func Forget(connections []Tracked) (forgotten int, err error) {
 		return true
 	})
 	return max(0, forgotten), err
+}
+
+// end sends the last packets of connections by the socket s, while the parameters are those of
+// forgetting.
+func end(s int, connections []Tracked) error {
+	parametersTurn.Lock()
+	defer parametersTurn.Unlock()
+	before, err := setParameters()
+	for _, c := range connections {
+		p := c.lastPacket()
+		if err != nil || p == nil {
+			continue
+		}
+		to := unix.SockaddrInet4{Addr: c.Dst.Addr().As4()}
+		// A packet that a rule of the output chain drops was seen all the same.
+		if sendErr := unix.Sendto(s, p, 0, &to); sendErr != nil && !errors.Is(sendErr, unix.EPERM) {
+			err = fmt.Errorf("end %s %s to %s: %w", c.Protocol, c.Src, c.Dst, sendErr)
+		}
+	}
+	return errors.Join(err, restoreParameters(before))
 }
 
 // flow tells a connection from others.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -159,7 +160,13 @@ func TestForget(t *testing.T) {
 		}},
 		{"TCP without an answer", func(s *site) Tracked {
 			require.NoError(s, s.server.IP("link set eth0 down"))
-			go s.client.Dial(&net.Dialer{Timeout: time.Second}, serverIP+":9")
+			dialed := make(chan struct{})
+			go func() {
+				defer close(dialed)
+				_, err := s.client.Dial(&net.Dialer{Timeout: time.Second}, serverIP+":9")
+				assert.Error(s, err)
+			}()
+			s.Cleanup(func() { <-dialed })
 			return s.tracked("tcp", "syn_sent")
 		}},
 		{"UDP", func(s *site) Tracked { s.udp(); return s.tracked("udp", "") }},
@@ -228,4 +235,31 @@ func TestForget(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, 1, n, "it is not there")
 	})
+}
+
+// However many forget at once, the parameters are in the end what they were.
+func TestForgetAtOnce(t *testing.T) {
+	s := newSite(t)
+	require.NoError(t, DefaultTracking().Set())
+	s.udp()
+	doomed := []Tracked{s.tracked("udp", "")}
+	before := parameters(t)
+	var running sync.WaitGroup
+	for range 8 {
+		running.Go(func() {
+			assert.NoError(t, s.router.Do(func() error {
+				for range 50 {
+					if _, err := Forget(doomed); err != nil {
+						return err
+					}
+					if err := DefaultTracking().Set(); err != nil {
+						return err
+					}
+				}
+				return nil
+			}))
+		})
+	}
+	running.Wait()
+	assert.Equal(t, before, parameters(t))
 }

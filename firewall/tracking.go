@@ -66,6 +66,8 @@ func (t Tracking) Set() error {
 		}
 		return nil
 	}
+	parametersTurn.Lock()
+	defer parametersTurn.Unlock()
 	for i, timeout := range Timeouts {
 		seconds := cmp.Or(t.Timeouts[i], timeout.Default) / time.Second
 		if err := write(timeout.parameter, strconv.Itoa(int(seconds))); err != nil {
