@@ -60,17 +60,18 @@
 // Connection.UserID is the name; in the log it is cut after 64 bytes.
 //
 // Passwords are kept as hashes that are slow on purpose (package password). They are checked
-// one at a time, beside the loop, which goes on. A password that was right is remembered as
-// a hash with a random key until the user's hash changes, so that a browser pays once for all
-// its connections. A name that nobody has is checked too, against somebody's hash.
+// one at a time, beside the loop, which goes on. After a wrong one there is no check for twice
+// the time that it took. A password that was right is remembered as a hash with a random key until
+// the user's hash changes, so that a browser pays once for all its connections. A name that
+// nobody has is checked too, against somebody's hash.
 //
 // A wrong password makes the next from the same address wait 1 s, each further one twice as long,
 // up to 8 s; each counts for 10 minutes after the last. It counts from when it is looked at,
 // so that a client that hangs up gains nothing, and is taken back if it was right. While
 // an address waits, so do right passwords from there. Other addresses do not: whose passwords
 // were wrong least often comes first, and if too many wait, an address that has many of them loses
-// one. A check that has begun goes on when its client has left. (Who has more addresses than
-// are remembered can guess from each.)
+// one. A check that has begun goes on when its client has left. (Who has very many addresses
+// can guess from each, and delay the first login of others. Later ones are by what is remembered.)
 //
 // A user of one connection (only-one) who asks for another is refused (reply 2), unless the client
 // has ended what it sends on the first, which then ends. A user's rate-limit holds for all of
@@ -88,7 +89,7 @@
 // address of the default route or, if there is none, the address on which the client
 // reached the server. Before the reply, Options.Open is asked to let that one peer in to
 // that one port, which is undone when the wait ends. The first call ends the wait: a
-// caller other than DSTIP is reset, and the client gets 91. The wait also ends when the
+// caller other than DSTIP is reset, and the client gets 91 (2 in version 5). The wait also ends when the
 // client closes its connection, or its half of it.
 //
 // # UDP ASSOCIATE

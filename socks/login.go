@@ -27,6 +27,9 @@ const (
 	// the right password can still be served.
 	firstDelay = time.Second
 	maxDelay   = 8 * time.Second
+	// checkPause is for how long there is no check after one of a wrong password, as a multiple
+	// of what that took: guesses from many addresses leave most of the processor to the relay.
+	checkPause = 2
 )
 
 var (
@@ -229,6 +232,10 @@ func (s *Server) runTries() {
 	if s.checking != nil {
 		return
 	}
+	if s.nextCheck > s.now && len(s.tries) > 0 {
+		s.checkAt = min(s.checkAt, s.nextCheck)
+		return
+	}
 	var next *try
 	for _, t := range s.tries {
 		if t.counted && (next == nil || s.wrong(t.from) < s.wrong(next.from)) {
@@ -240,6 +247,7 @@ func (s *Server) runTries() {
 	}
 	s.dropTry(next)
 	s.checking = next
+	began := s.now
 	a, hash := s.accounts[next.name], s.decoy
 	if a != nil {
 		hash = a.Password
@@ -254,6 +262,9 @@ func (s *Server) runTries() {
 			return
 		}
 		s.tick()
+		if !matched {
+			s.nextCheck = s.now + checkPause*(s.now-began)
+		}
 		s.checked(next, a, matched)
 		s.poller.wake() // there may be more to do, and another time to wait
 	})

@@ -260,6 +260,39 @@ func TestOneCheckAtATime(t *testing.T) {
 	checks.awaitBegan(t, "secret", "hidden")
 }
 
+// TestPauseBetweenChecks guesses from many addresses: checks leave time for the relay.
+func TestPauseBetweenChecks(t *testing.T) {
+	checks := passwordChecks{hold: make(chan struct{})}
+	var clock frozenClock
+	u := startWithUsers(t, &checks, func(o *options) { clock.use(o); o.limits.handshake = time.Hour })
+	wait := func(d time.Duration) {
+		for ; d > 0; d -= lateness / 2 {
+			clock.forward(min(d, lateness/2))
+			clock.awaitTurn(t, u)
+		}
+	}
+	guess := u.tryPassword(t, "127.0.0.1", "alice", "guess 1")
+	checks.awaitBegan(t, "guess 1")
+	next := u.tryPassword(t, "127.0.0.2", "alice", "secret")
+	u.awaitWaiting(t, 1)
+	wait(time.Second)
+	checks.hold <- struct{}{}
+	guess.loginRefused()
+	wait(checkPause*time.Second - 1)
+	checks.awaitBegan(t, "guess 1")
+	wait(1)
+	checks.awaitBegan(t, "guess 1", "secret")
+	last := u.tryPassword(t, "127.0.0.3", "bob", "hidden")
+	u.awaitWaiting(t, 1)
+	wait(time.Second)
+	checks.hold <- struct{}{}
+	assert.Equal(t, "\x01\x00", next.receive(2))
+	// No pause behind a right one.
+	checks.awaitBegan(t, "guess 1", "secret", "hidden")
+	checks.hold <- struct{}{}
+	assert.Equal(t, "\x01\x00", last.receive(2))
+}
+
 // TestWrongPasswordsAreSlowed guesses from one address, by the server's clock.
 func TestWrongPasswordsAreSlowed(t *testing.T) {
 	for _, c := range []struct {

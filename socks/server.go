@@ -150,15 +150,16 @@ type Server struct {
 	closed    bool
 	// accounts are the users who may log in, by their names. decoy is the hash of one, which
 	// is checked for a name that nobody has.
-	accounts map[string]*account
-	decoy    string
-	markKey  [blake2b.Size256]byte
-	tries    []*try                  // passwords that wait to be checked
-	checking *try                    // the one that is being checked
-	guessers map[netip.Addr]*guesser // addresses from which wrong passwords came
-	matches  func(hash, secret string) bool
-	poller   *poller // nil before the first listener
-	listener int     // descriptor
+	accounts  map[string]*account
+	decoy     string
+	markKey   [blake2b.Size256]byte
+	tries     []*try                  // passwords that wait to be checked
+	nextCheck time.Duration           // when the next check may begin
+	checking  *try                    // the one that is being checked
+	guessers  map[netip.Addr]*guesser // addresses from which wrong passwords came
+	matches   func(hash, secret string) bool
+	poller    *poller // nil before the first listener
+	listener  int     // descriptor
 	// acceptAt is when to accept next, by the clock. acceptPause is the pause after the
 	// last failure.
 	acceptAt, acceptPause time.Duration
