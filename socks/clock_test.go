@@ -122,6 +122,7 @@ func TestStall(t *testing.T) {
 			dial(t, u.addr).send(greetingPassword + login("alice", "wrong"))
 		}, "handshake timeout", 10 * time.Second},
 		{"CONNECT", func(t *testing.T, u *setup) { dial(t, u.addr).send(askName(commandConnect, "slow.test", 80)) }, "connect timeout", 15 * time.Second},
+		{"UDP ASSOCIATE", func(t *testing.T, u *setup) { u.associate(t, anywhere) }, "idle timeout", 20 * time.Second},
 		{"BIND", func(t *testing.T, u *setup) {
 			near := dial(t, u.addr)
 			near.send(ask(commandBind, "127.0.0.1:21", ""))
@@ -137,6 +138,9 @@ func TestStall(t *testing.T) {
 				o.lookup = waitForEnd
 				if strings.Contains(c.name, "5") || c.name == "password" {
 					o.cfg.Version, o.cfg.AuthMethod, o.cfg.Users = 5, AuthPassword, []User{{Name: "alice", Password: hashOf("secret")}}
+				}
+				if c.name == "UDP ASSOCIATE" {
+					withUDP(o)
 				}
 				o.matches = func(hash, secret string) bool {
 					if secret == "wrong" {

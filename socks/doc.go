@@ -158,8 +158,9 @@
 //	                      that has the most, if that has then no fewer than the new one's, and
 //	                      else gets reply 1. Of each, in each direction 2,000 datagrams a second,
 //	                      200 at once, and as many as its receive buffer holds wait; 64 peers,
-//	                      those that the client has sent to or heard from last; 4 names a second,
-//	                      16 at once, one after the other
+//	                      those that the client has sent to or heard from last, of which 32 a
+//	                      second may be new, 128 at once; 4 names a second, 16 at once, one after
+//	                      the other
 //	log                   10 lines a second, 20 at once, 128 that wait to be written; and
 //	                      one for each connection when all are closed on purpose
 //

@@ -65,8 +65,9 @@ type Connection struct {
 	// used twice.
 	Number uint64
 	// Src is the client. Dst is the server of a CONNECT or the caller of a BIND; while
-	// a BIND waits, it is the peer that may call and the port on which it may. Before
-	// that it is the zero AddrPort.
+	// a BIND waits, it is the peer that may call and the port on which it may; of a
+	// UDP ASSOCIATE it is the peer that the client sent to last. Before that it is the zero
+	// AddrPort.
 	Src, Dst netip.AddrPort
 	// Tx is bytes from the client to the server, Rx from the server to the client.
 	Tx, Rx uint64

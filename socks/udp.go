@@ -32,6 +32,10 @@ const (
 
 	// maxPeers is how many peers may answer: those that the client has sent to last.
 	maxPeers = 64
+	// New peers: peerRate a second, peerBurst at once. Each is an entry in the kernel's table of
+	// connections for half a minute or more.
+	peerRate  = 32
+	peerBurst = 2 * maxPeers
 	// judgeTime is how long the decision about a peer holds: an address may become one of this
 	// machine. A new access list is in force at once.
 	judgeTime = time.Second
@@ -69,6 +73,7 @@ type association struct {
 	source  netip.AddrPort
 	undo    func() // closes the firewall
 	known   []peer
+	fresh   meter  // of new peers
 	uses    uint64 // of all peers
 	names   []name
 	lookups meter
@@ -369,6 +374,10 @@ func (s *Server) toPeer(c *conn, dst netip.AddrPort, data []byte) {
 	u := c.udp
 	p := u.find(dst)
 	if p == nil {
+		if !u.fresh.has(s.now, peerRate, peerBurst) {
+			return
+		}
+		u.fresh.take(s.now, peerRate)
 		p = u.replace(dst)
 		c.rule = s.judge(c, p)
 		if c.rule != noRule {

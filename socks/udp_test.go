@@ -412,6 +412,35 @@ func TestFloodOfPeers(t *testing.T) {
 	u.of(1, func(c *conn) { assert.Len(t, c.udp.known, maxPeers) })
 }
 
+// TestFloodOfNewPeers: one association has peerBurst new peers, and then peerRate a second. Those
+// that it has are no new ones.
+func TestFloodOfNewPeers(t *testing.T) {
+	var clock frozenClock
+	u := start(t, func(o *options) {
+		withUDP(o)
+		clock.use(o)
+		o.cfg.Access = []Rule{rule(t, Deny, "", "", "127.0.0.9", "")}
+	})
+	_, at := u.associate(t, anywhere)
+	inner, peer := datagramsAt(t, "127.0.0.1:0"), datagramsAt(t, "127.0.0.2:0")
+	flood := func(n int) {
+		for i := range n {
+			inner.send(at, to(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), uint16(1000+i)), "evil"))
+			inner.send(at, to(peer.at, "known"))
+			peer.receive("known")
+			if i%50 == 0 {
+				clock.forward(datagramPause) // else the rate of all datagrams would bound it
+				clock.awaitTurn(t, u)
+			}
+		}
+	}
+	inner.send(at, to(peer.at, "known"))
+	peer.receive("known")
+	flood(2 * peerBurst)
+	allowed := peerBurst - 1 + int(time.Duration(clock.at.Load())*peerRate/time.Second)
+	assert.Equal(t, uint64(allowed), u.Hits()[0])
+}
+
 // TestAssociationHits: a peer counts once, whatever is sent to it, and a new list is in force for
 // the peers that there are.
 func TestAssociationHits(t *testing.T) {
