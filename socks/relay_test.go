@@ -129,13 +129,14 @@ func TestUrgentByteBeforeTheEnd(t *testing.T) {
 		{name: "without pipes", prepare: withoutPipes},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			u := start(t, c.change)
-			if c.prepare != nil {
-				c.prepare(u.Server)
-			}
 			random := rand.NewChaCha8([32]byte{1})
-			streams := 0
 			for _, before := range []int{0, 1, 1448, 100_000, 1_000_000} {
+				// A server for ten streams: the log has no more lines at once.
+				u := start(t, c.change)
+				if c.prepare != nil {
+					c.prepare(u.Server)
+				}
+				streams := 0
 				for _, behind := range []int{0, 1, 1448, 60_000, 200_001} {
 					for _, upload := range []bool{true, false} {
 						near, far := u.connect(t)
