@@ -4,6 +4,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"hash"
 	"net/netip"
 	"slices"
 	"time"
@@ -60,11 +61,19 @@ func randomKey() (key [blake2b.Size256]byte, err error) {
 	return key, nil
 }
 
-func (s *Server) mark(name, password []byte) (m mark) {
-	h, err := blake2b.New256(s.markKey[:])
+// newMarks returns the hash with such a key. One serves for all marks: a new one for each
+// connection would be most of what that costs in memory.
+func newMarks() (hash.Hash, error) {
+	key, err := randomKey()
 	if err != nil {
-		panic(fmt.Sprintf("socks: %v", err)) // the key is not too long
+		return nil, err
 	}
+	return blake2b.New256(key[:])
+}
+
+func (s *Server) mark(name, password []byte) (m mark) {
+	h := s.marks
+	h.Reset()
 	h.Write([]byte{byte(len(name))}) // at most maxField
 	h.Write(name)
 	h.Write(password)
@@ -132,6 +141,11 @@ func (s *Server) login(c *conn, name, password []byte) {
 		return
 	}
 	from, m := c.src.Addr(), s.mark(name, password)
+	// What most connections need has no try.
+	if a := s.accounts[string(name)]; a != nil && a.remembers(m) && s.guessers[from] == nil {
+		s.letIn(c, a)
+		return
+	}
 	same := func(t *try) bool { return t.from == from && t.mark == m }
 	if t := s.checking; t != nil && same(t) {
 		t.join(c)
@@ -273,11 +287,15 @@ func (s *Server) runTries() {
 // remembered returns the account whose name and password t is, if that is known without
 // a check.
 func (s *Server) remembered(t *try) *account {
-	a := s.accounts[t.name]
-	if a == nil || !a.known || subtle.ConstantTimeCompare(a.mark[:], t.mark[:]) != 1 {
-		return nil
+	if a := s.accounts[t.name]; a != nil && a.remembers(t.mark) {
+		return a
 	}
-	return a
+	return nil
+}
+
+// remembers reports whether m is that of the name and password that matched last.
+func (a *account) remembers(m mark) bool {
+	return a.known && subtle.ConstantTimeCompare(a.mark[:], m[:]) == 1
 }
 
 // checked ends the check of t, which was made with the hash of a, or with that of somebody
@@ -307,16 +325,20 @@ func (s *Server) settle(t *try, a *account, err error) {
 	for _, c := range conns {
 		c.try, c.user = nil, t.name
 		if err == nil {
-			c.account, c.step = a, stepRequest
-			err := reply(c.client, []byte{loginVersion, loginAccepted})
-			if err != nil {
-				s.end(c, err)
-			} else if c.tx.try {
-				s.readHandshake(c)
-			}
+			s.letIn(c, a)
 			continue
 		}
 		s.end(c, err)
+	}
+}
+
+// letIn tells c's client that it is a's, and goes on with its request.
+func (s *Server) letIn(c *conn, a *account) {
+	c.account, c.user, c.step = a, a.Name, stepRequest
+	if err := reply(c.client, []byte{loginVersion, loginAccepted}); err != nil {
+		s.end(c, err)
+	} else if c.tx.try {
+		s.readHandshake(c)
 	}
 }
 

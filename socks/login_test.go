@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/password"
 )
@@ -230,6 +231,32 @@ func TestManyConnectionsPayOnce(t *testing.T) {
 	require.NoError(t, u.Configure(u.cfg, nil))
 	u.tryPassword(t, "127.0.0.4", "alice", "secret").loginRefused()
 	checks.awaitBegan(t, "secret", "guess", "secret")
+}
+
+// TestRememberedLoginsTakeNoMemory: what is left behind by each of 500 logins would be as much as
+// their connections take.
+func TestRememberedLoginsTakeNoMemory(t *testing.T) {
+	var checks passwordChecks
+	u := startWithUsers(t, &checks, nil)
+	u.connectAs(t, "alice", "secret")
+
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
+	require.NoError(t, err)
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	u.Server.mu.Lock()
+	defer u.Server.mu.Unlock()
+	c := &conn{client: fds[0], remote: none, call: none, src: netip.MustParseAddrPort("127.0.0.1:1")}
+	name, secret, answer := []byte("alice"), []byte("secret"), make([]byte, 2)
+	// The mark, the byte in front of the name, the answer.
+	assert.LessOrEqual(t, testing.AllocsPerRun(100, func() {
+		u.login(c, name, secret)
+		_, err = unix.Read(fds[1], answer)
+	}), 3.0)
+	require.NoError(t, err)
+	assert.Equal(t, "\x01\x00", string(answer))
+	assert.Equal(t, "alice", c.user)
+	assert.False(t, c.over)
 }
 
 // TestOneCheckAtATime has others served while a password is checked.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net"
 	"net/netip"
@@ -13,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/crypto/blake2b"
 	"golang.org/x/sys/unix"
 )
 
@@ -153,7 +153,7 @@ type Server struct {
 	// is checked for a name that nobody has.
 	accounts  map[string]*account
 	decoy     string
-	markKey   [blake2b.Size256]byte
+	marks     hash.Hash               // makes them; nil before the first user
 	tries     []*try                  // passwords that wait to be checked
 	nextCheck time.Duration           // when the next check may begin
 	checking  *try                    // the one that is being checked
@@ -256,9 +256,9 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 	if cfg.Enabled && l == nil && s.listener == none {
 		return errors.New("enabled, but there is no listener")
 	}
-	if s.markKey == [blake2b.Size256]byte{} && len(users) > 0 {
+	if s.marks == nil && len(users) > 0 {
 		var err error
-		if s.markKey, err = randomKey(); err != nil {
+		if s.marks, err = newMarks(); err != nil {
 			return err
 		}
 	}
