@@ -154,6 +154,19 @@ func (cfg Config) Rules() firewall.Config {
 	return firewall.Config{Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT)}
 }
 
+// AccessRules are the rules of /ip socks access, each with the ID of its item.
+func (cfg Config) AccessRules() []socks.Rule {
+	rules := slices.Clone(cfg.Socks.Access)
+	for i := range rules {
+		id := placeID(accessItems, i)
+		if ids := cfg.ids[accessItems]; len(ids) == len(rules) {
+			id = ids[i]
+		}
+		rules[i].ID = uint32(id)
+	}
+	return rules
+}
+
 // Called is the name by which users know an interface.
 func (cfg Config) Called(name string) string {
 	for _, p := range cfg.Links {

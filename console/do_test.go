@@ -220,6 +220,18 @@ func TestIDs(t *testing.T) {
 		result, err := new(Session).Execute(removed, Live{}, "/ip socks access; set *502 dst-port=5; move 1 0; comment 0 x")
 		require.NoError(t, err)
 		assert.Equal(t, "*502=5 *501=99", at(result.Config))
+		rules := func(cfg Config) (ids []uint32) {
+			for _, r := range cfg.AccessRules() {
+				ids = append(ids, r.ID)
+			}
+			return ids
+		}
+		assert.Equal(t, []uint32{0x501, 0x502, 0x503}, rules(cfg), "of a file")
+		assert.Equal(t, []uint32{0x502, 0x501}, rules(result.Config))
+		like := do(cfg, "ip socks access", "add", args("dst-port", "10", "place-before", "*501")...)
+		require.Len(t, rules(like), 4)
+		assert.Equal(t, []uint32{0x501, 0x502, 0x503}, rules(like)[1:])
+		assert.NotContains(t, rules(cfg), rules(like)[0])
 		// An export that is read back is of another router.
 		again, err := Load("export", strings.NewReader(Export(result.Config)))
 		require.NoError(t, err)

@@ -70,6 +70,7 @@ func (s *socksService) Health() error { return s.process.Health() }
 func (s *socksService) Apply(next console.Config) error {
 	config := next.Socks
 	config.NameServers = next.DNS // socksd cannot read resolv.conf
+	config.Access = next.AccessRules()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {

@@ -41,14 +41,14 @@ func (r Rule) sameDecision(q Rule) bool {
 		r.SrcPort.Equal(q.SrcPort) && r.DstPort.Equal(q.DstPort)
 }
 
-// carryHits returns the counters of list: a rule that is in old too keeps its count, at
-// whatever place it is now.
+// carryHits returns the counters of list: a rule that is in old too (see Rule.ID) keeps its
+// count, at whatever place it is now.
 func carryHits(list, old []Rule, oldHits []uint64) []uint64 {
 	hits := make([]uint64, len(list))
 	taken := make([]bool, len(old))
 	for i, r := range list {
 		for j, q := range old {
-			if !taken[j] && r.sameDecision(q) {
+			if !taken[j] && r.ID == q.ID && r.sameDecision(q) {
 				hits[i], taken[j] = oldHits[j], true
 				break
 			}

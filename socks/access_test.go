@@ -109,6 +109,11 @@ func TestDeniedAnywhere(t *testing.T) {
 	}
 }
 
+func identified(r Rule, id uint32) Rule {
+	r.ID = id
+	return r
+}
+
 func TestCarryHits(t *testing.T) {
 	a, b := rule(t, Allow, "10.0.0.1", "", "", "21"), rule(t, Deny, "", "", "", "1024-65535")
 	deny := a
@@ -125,9 +130,18 @@ func TestCarryHits(t *testing.T) {
 		{"twice", []Rule{a, a}, []uint64{5, 0}},
 		{"disabled", []Rule{disabled(a)}, []uint64{5}},
 		{"none", nil, []uint64{}},
+		{"one like it put in front", []Rule{identified(a, 3), identified(a, 1), identified(b, 2)}, []uint64{0, 5, 7}},
+		{"another in its place", []Rule{identified(a, 3), identified(b, 2)}, []uint64{0, 7}},
+		{"moved, with one like it", []Rule{identified(b, 2), identified(a, 3), identified(a, 1)}, []uint64{7, 0, 5}},
+		{"changed, with its ID", []Rule{identified(deny, 1), identified(b, 2)}, []uint64{0, 7}},
+		{"disabled, with its ID", []Rule{identified(disabled(a), 1)}, []uint64{5}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, c.want, carryHits(c.list, []Rule{a, b}, []uint64{5, 7}))
+			old := []Rule{a, b}
+			if len(c.list) > 0 && c.list[0].ID != 0 {
+				old = []Rule{identified(a, 1), identified(b, 2)}
+			}
+			assert.Equal(t, c.want, carryHits(c.list, old, []uint64{5, 7}))
 		})
 	}
 }

@@ -141,6 +141,10 @@ const (
 
 // Rule is one line of the access list.
 type Rule struct {
+	// ID says which rule of the list before this one is: it keeps its hits if it matches the
+	// same as before. 0 is a rule of which nobody knows that; then the first of those that match
+	// the same is it.
+	ID                     uint32
 	Action                 Action
 	SrcAddress, DstAddress match.Addresses
 	SrcPort, DstPort       match.Ports

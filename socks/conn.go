@@ -222,15 +222,20 @@ func (s *Server) resolved(c *conn, addrs []netip.Addr) {
 // the destination of c, which a new list decides about again.
 func (s *Server) allow(c *conn, dst netip.AddrPort) error {
 	rule, action := decide(s.cfg.Access, c.src, dst)
-	if rule != noRule {
-		s.hits[rule]++
-	}
 	c.rule, c.dst = rule, dst
 	if action == Deny {
 		return notAllowed("rule %d denies %s", rule, dst)
 	}
 	c.judged = dst
 	return nil
+}
+
+// count counts c for the rule that has decided about it. It is called once, when the request is
+// granted for good or refused: a name can have many addresses, and a BIND is judged twice.
+func (s *Server) count(c *conn) {
+	if c.rule != noRule {
+		s.hits[c.rule]++
+	}
 }
 
 // allowName returns an error if the access list denies c every address that its name may
@@ -245,7 +250,6 @@ func (s *Server) allowName(c *conn) error {
 	if !denied {
 		return nil
 	}
-	s.hits[rule]++
 	c.rule = rule
 	return notAllowed("rule %d denies every address that %s may have", rule, c.attempt.host)
 }
@@ -337,6 +341,7 @@ func (s *Server) failed(c *conn, err error) {
 // establish tells the client that it is connected to dst, and starts the relay.
 func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 	c.typ, c.dst = typ, dst
+	s.count(c)
 	s.enter(c, established, never)
 	s.checkAt = min(s.checkAt, c.born+s.limits.watch)
 	s.log.line(func() string { return fmt.Sprintf("connection %d opened: %s", c.number, c) })
@@ -577,6 +582,7 @@ func (s *Server) end(c *conn, err error) {
 	verb := "closed"
 	if c.state < established {
 		verb = "refused"
+		s.count(c)
 		c.refuse(err)
 		if c.remote != none {
 			reset(c.remote) // it may have been connected meanwhile

@@ -281,7 +281,7 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 		}
 	}
 	// Nothing fails from here on.
-	s.hits = carryHits(cfg.Access, s.cfg.Access, s.hits)
+	old := s.cfg.Access
 	s.cfg = cfg
 	s.setUsers(users)
 	s.tick()
@@ -290,7 +290,12 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 			s.end(c, errDisabled)
 		} else if err := s.unfit(c, users); err != nil {
 			s.end(c, err)
-		} else if c.judged.IsValid() {
+		}
+	}
+	// Up to here connections had rules of the old list.
+	s.hits = carryHits(cfg.Access, old, s.hits)
+	for _, c := range s.conns {
+		if c.judged.IsValid() {
 			rule, action := decide(cfg.Access, c.src, c.judged)
 			c.rule = rule
 			if action == Deny {
@@ -352,8 +357,9 @@ func (s *Server) CloseConnection(number uint64) error {
 	return nil
 }
 
-// Hits returns for each rule of the access list how many new connections it has decided
-// about. A rule keeps its count when other rules change.
+// Hits returns for each rule of the access list about how many requests it has decided: once
+// each, when the request is granted or refused, and for UDP ASSOCIATE once for each
+// destination. A rule keeps its count when other rules change: see Rule.ID.
 func (s *Server) Hits() []uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,6 +17,7 @@ import (
 	"runtime/pprof"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -658,7 +659,7 @@ func TestAccessListAtRunTime(t *testing.T) {
 	waiting := dial(t, u.addr)
 	waiting.send(ask(commandBind, "127.0.0.8:21", ""))
 	waiting.reply(replyGranted)
-	assert.Equal(t, []uint64{3}, u.Hits())
+	assert.Equal(t, []uint64{2}, u.Hits(), "nothing has decided for good about the one that waits")
 
 	port := deniedFar.LocalAddr().(*net.TCPAddr).AddrPort().Port()
 	u.cfg.Access = []Rule{
@@ -673,17 +674,103 @@ func TestAccessListAtRunTime(t *testing.T) {
 	u.awaitCount(t, 1)
 	u.awaitLog(t, "closed", "rule=1", "denied by the new access list")
 	u.awaitLog(t, "refused", "rule=0", "denied by the new access list")
-	assert.Equal(t, []uint64{0, 0, 3}, u.Hits())
+	assert.Equal(t, []uint64{1, 0, 2}, u.Hits())
 	kept.send("alive")
 	assert.Equal(t, "alive", keptFar.receive(5))
 
 	next := dial(t, u.addr)
 	next.send(ask(commandConnect, fmt.Sprintf("127.0.0.1:%d", port), ""))
 	next.rejected()
-	assert.Equal(t, []uint64{0, 1, 3}, u.Hits())
+	assert.Equal(t, []uint64{1, 1, 2}, u.Hits())
 	kept.Close()
 	keptFar.Close()
 	u.awaitLog(t, "connection 1 closed", "rule=2")
+}
+
+// TestHits: a request counts once, for the rule that has decided about it in the end.
+func TestHits(t *testing.T) {
+	many := make([]netip.Addr, 40)
+	for i := range many {
+		many[i] = netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)})
+	}
+	var found atomic.Int32 // how many of them the name has
+	u := start(t, func(o *options) {
+		o.cfg.Access = []Rule{
+			rule(t, Deny, "", "", "127.0.1.1-127.0.1.39", "1-1023"), // some of the addresses
+			rule(t, Allow, "", "", "127.0.1.0/24", ""),
+			rule(t, Allow, "", "", "0.0.0.0", ""),
+			rule(t, Deny, "", "", "127.0.0.9", ""),
+		}
+		o.limits.addresses = len(many)
+		o.lookup = func(context.Context, string, resolve.Servers) ([]netip.Addr, error) { return many[:found.Load()], nil }
+	})
+	last := listen(t, "127.0.1.40")
+	port := uint16(last.Addr().(*net.TCPAddr).Port)
+
+	found.Store(40)
+	near := dial(t, u.addr)
+	near.send(askName(commandConnect, "host.example", port))
+	near.reply(replyGranted)
+	assert.Equal(t, []uint64{0, 1, 0, 0}, u.Hits(), "39 addresses refuse the connection, the last one takes it")
+
+	near = dial(t, u.addr)
+	near.send(askName(commandConnect, "host.example", 1))
+	near.rejected()
+	assert.Equal(t, []uint64{0, 2, 0, 0}, u.Hits(), "39 addresses are denied, the last one is allowed and refuses")
+
+	found.Store(39)
+	near = dial(t, u.addr)
+	near.send(askName(commandConnect, "host.example", 1))
+	near.rejected()
+	assert.Equal(t, []uint64{1, 2, 0, 0}, u.Hits(), "all addresses are denied")
+
+	near = dial(t, u.addr)
+	near.send(ask(commandBind, "0.0.0.0:0", ""))
+	bound := near.reply(replyGranted)
+	dialFrom(t, "127.0.1.1", bound.String())
+	near.reply(replyGranted)
+	assert.Equal(t, []uint64{1, 3, 0, 0}, u.Hits(), "the caller is allowed by another rule than anyone is")
+
+	near = dial(t, u.addr)
+	near.send(ask(commandBind, "0.0.0.0:0", ""))
+	near.reply(replyGranted)
+	require.NoError(t, near.CloseWrite())
+	near.rejected()
+	assert.Equal(t, []uint64{1, 3, 1, 0}, u.Hits(), "nobody has called")
+
+	near = dial(t, u.addr)
+	near.send(ask(commandConnect, "127.0.0.9:80", ""))
+	near.rejected()
+	assert.Equal(t, []uint64{1, 3, 1, 1}, u.Hits())
+
+	near = dial(t, u.addr)
+	near.send(ask(commandConnect, "127.0.0.8:1", "")[:4])
+	require.NoError(t, near.CloseWrite())
+	near.rejected()
+	near = dial(t, u.addr)
+	near.send(ask(commandConnect, "127.0.0.8:1", ""))
+	near.rejected()
+	assert.Equal(t, []uint64{1, 3, 1, 1}, u.Hits(), "no rule has decided")
+
+	// Another list meets a request that waits.
+	near = dial(t, u.addr)
+	near.send(ask(commandBind, "0.0.0.0:0", ""))
+	near.reply(replyGranted)
+	u.cfg.Access = []Rule{rule(t, Deny, "", "", "0.0.0.0", "")}
+	require.NoError(t, u.Configure(u.cfg, nil))
+	near.rejected()
+	assert.Equal(t, []uint64{1}, u.Hits())
+
+	// A list with fewer rules comes when the service is turned off.
+	u.cfg.Access = []Rule{rule(t, Deny, "", "", "127.0.0.9", ""), rule(t, Allow, "", "", "", "")}
+	require.NoError(t, u.Configure(u.cfg, nil))
+	near = dial(t, u.addr)
+	near.send(ask(commandBind, "0.0.0.0:0", ""))
+	near.reply(replyGranted)
+	u.cfg.Enabled, u.cfg.Access = false, nil
+	require.NoError(t, u.Configure(u.cfg, nil))
+	near.rejected()
+	assert.Empty(t, u.Hits())
 }
 
 func TestConfigure(t *testing.T) {

@@ -175,7 +175,6 @@ func (s *Server) allowAssociation(c *conn) error {
 	if !denied {
 		return nil
 	}
-	s.hits[rule]++
 	c.rule = rule
 	return notAllowed("rule %d denies every destination", rule)
 }
@@ -380,9 +379,7 @@ func (s *Server) toPeer(c *conn, dst netip.AddrPort, data []byte) {
 		u.fresh.take(s.now, peerRate)
 		p = u.replace(dst)
 		c.rule = s.judge(c, p)
-		if c.rule != noRule {
-			s.hits[c.rule]++
-		}
+		s.count(c)
 	} else if s.now-p.judged >= judgeTime {
 		s.judge(c, p)
 	}

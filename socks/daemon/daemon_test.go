@@ -549,7 +549,7 @@ func TestUnderParent(t *testing.T) {
 	assert.Equal(t, "fred", list[0].UserID)
 	hits, err := client.Hits(ctx)
 	require.NoError(t, err)
-	assert.Equal(t, []uint64{2, 0, 0}, hits, "the request and the call")
+	assert.Equal(t, []uint64{1, 0, 0}, hits, "once for the request and the call")
 
 	name, err := net.Dial("tcp4", addr)
 	require.NoError(t, err)
@@ -846,7 +846,7 @@ func TestWire(t *testing.T) {
 	require.NoError(t, err)
 	cfg := socks.Config{Enabled: true, Port: 1, ConnectionIdleTimeout: time.Minute, MaxConnections: -1,
 		NameServers: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Version: 5, AuthMethod: socks.AuthPassword, UDP: true,
-		Users: []socks.User{{Name: "alice", Password: "$hash", OnlyOne: true, RateLimit: 1 << 40}, {Name: "\xff", Disabled: true}}, Access: []socks.Rule{rule, {Action: socks.Deny}}}
+		Users: []socks.User{{Name: "alice", Password: "$hash", OnlyOne: true, RateLimit: 1 << 40}, {Name: "\xff", Disabled: true}}, Access: []socks.Rule{rule, {ID: 1<<32 - 1, Action: socks.Deny}}}
 	var e service.Encoder
 	encodeConfig(&e, cfg)
 	d := service.NewDecoder(e.Bytes())
@@ -874,7 +874,7 @@ func TestWire(t *testing.T) {
 	require.ErrorContains(t, d.End(), `a connection of type "other"`)
 	e = service.Encoder{}
 	encodeConfig(&e, socks.Config{})
-	d = service.NewDecoder(append(bytes.Clone(e.Bytes()[:len(e.Bytes())-1]), 1, 0, 0, 1, 'x', 0, 0, 0))
+	d = service.NewDecoder(append(bytes.Clone(e.Bytes()[:len(e.Bytes())-1]), 1, 0, 0, 0, 1, 'x', 0, 0, 0))
 	decodeConfig(d)
 	require.ErrorContains(t, d.End(), "matcher: ")
 }

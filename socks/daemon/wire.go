@@ -49,6 +49,7 @@ func encodeConfig(e *service.Encoder, c socks.Config) {
 	}
 	e.Uint(uint64(len(c.Access)))
 	for _, r := range c.Access {
+		e.Uint(uint64(r.ID))
 		e.String(string(r.Action))
 		e.Bool(r.Disabled)
 		e.String(r.SrcAddress.String())
@@ -71,7 +72,7 @@ func decodeConfig(d *service.Decoder) socks.Config {
 	}
 	for range d.Count(maxRules) {
 		c.Access = append(c.Access, socks.Rule{
-			Action: socks.Action(d.String(10)), Disabled: d.Bool(),
+			ID: uint32(d.Uint(math.MaxUint32)), Action: socks.Action(d.String(10)), Disabled: d.Bool(),
 			SrcAddress: matcher(d, match.ParseAddresses), DstAddress: matcher(d, match.ParseAddresses),
 			SrcPort: matcher(d, match.ParsePorts), DstPort: matcher(d, match.ParsePorts),
 		})
