@@ -773,6 +773,23 @@ func TestHits(t *testing.T) {
 	assert.Empty(t, u.Hits())
 }
 
+// TestHitsOfTheOldList ends a request that waits, for another reason than a rule, by a configuration
+// that has fewer rules.
+func TestHitsOfTheOldList(t *testing.T) {
+	u := start(t, func(o *options) {
+		byVersion5(o)
+		o.cfg.Access = []Rule{rule(t, Deny, "", "", "127.0.0.9", ""), rule(t, Allow, "", "", "", "")}
+	})
+	near := dial(t, u.addr)
+	near.send(greeting + ask5(commandBind, "0.0.0.0:0"))
+	require.Equal(t, chosen, near.receive(2))
+	near.reply5(reply5Granted)
+	u.cfg.Version, u.cfg.Access = 4, u.cfg.Access[1:]
+	require.NoError(t, u.Configure(u.cfg, nil))
+	u.awaitCount(t, 0)
+	assert.Equal(t, []uint64{1}, u.Hits())
+}
+
 func TestConfigure(t *testing.T) {
 	u := start(t, nil)
 	near, far := u.connect(t)
