@@ -153,14 +153,22 @@ func (r *router) falseSources(t *testing.T) {
 		name               string
 		from, hears        host
 		source, to, honest string
+		believed           bool
 	}{
-		{"the LAN's, from outside", stranger, client, clientAddress, wanAddress, ""},
-		{"the LAN's broadcast, from outside", stranger, client, "192.168.0.255", wanAddress, ""},
-		{"the router's, from outside", stranger, client, lanAddress, wanAddress, ""},
-		{"loopback, from outside", stranger, client, "127.0.0.1", wanAddress, ""},
-		{"foreign, from the LAN", client, serverOfSite, "198.51.100.7", serverAddress, clientAddress},
+		{"the LAN's, from outside", stranger, client, clientAddress, wanAddress, "", false},
+		{"the LAN's broadcast, from outside", stranger, client, "192.168.0.255", wanAddress, "", false},
+		{"the router's, from outside", stranger, client, lanAddress, wanAddress, "", false},
+		{"loopback, from outside", stranger, client, "127.0.0.1", wanAddress, "", false},
+		{"foreign, from the LAN", client, serverOfSite, "198.51.100.7", serverAddress, clientAddress, false},
+		// The test would hear them.
+		{"the LAN's, from outside, without the filter", stranger, client, clientAddress, wanAddress, "", true},
+		{"foreign, from the LAN, without the filter", client, serverOfSite, "198.51.100.7", serverAddress, clientAddress, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.believed {
+				r.command(t, "/ip settings set rp-filter=no")
+				defer r.command(t, "/ip settings set rp-filter=strict")
+			}
 			const number, honest = 0x5047, 0x5048
 			var ear int
 			require.NoError(t, r.n.on(c.hears, func() (err error) {
@@ -201,9 +209,10 @@ func (r *router) falseSources(t *testing.T) {
 					}
 					switch binary.BigEndian.Uint16(buf[24:]) {
 					case number:
-						t.Errorf("arrived: %x", buf[:n])
+						assert.True(t, c.believed, "arrived: %x", buf[:n])
 						return nil
 					case honest:
+						assert.False(t, c.believed, "the false one did not arrive")
 						return nil
 					}
 				}
