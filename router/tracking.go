@@ -22,6 +22,8 @@ const (
 	// trackingRest is the pause when the table is full of what the kernel itself makes room in the
 	// place of: to look through it all takes a while.
 	trackingRest = 3 * time.Second
+	// falseSourceLook is how often packets with false sources are counted.
+	falseSourceLook = 10 * time.Second
 	// trimLog and falseSourceLog are the least times between two lines of the log about either.
 	trimLog        = 30 * time.Second
 	falseSourceLog = 10 * time.Minute
@@ -87,7 +89,7 @@ func (s *trackingService) Stop() {
 func (s *trackingService) watch(ctx context.Context) {
 	var guard tableGuard
 	var counted, told uint64 // packets with a false source
-	var toldAt time.Time
+	var toldAt, lookedAt time.Time
 	for pause := trackingLook; ; {
 		select {
 		case <-ctx.Done():
@@ -95,6 +97,10 @@ func (s *trackingService) watch(ctx context.Context) {
 		case <-time.After(pause):
 		}
 		pause = guard.look(s)
+		if time.Since(lookedAt) < falseSourceLook {
+			continue
+		}
+		lookedAt = time.Now()
 		now, err := s.falseSources()
 		if err != nil {
 			continue
