@@ -162,7 +162,7 @@ func (j *Journal) take(fd int) bool {
 
 // add adds a record, if it is a line of the log. The caller holds mu.
 func (j *Journal) add(text string) {
-	rec, ok := parseRecord(text, func(name string) string { return name })
+	rec, fromKernel, ok := parseHead(text)
 	if !ok {
 		return
 	}
@@ -170,10 +170,19 @@ func (j *Journal) add(text string) {
 		j.say(rec.at, "%d lines of the log were overwritten before they could be read", rec.sequence-j.read)
 	}
 	j.begun, j.read = true, rec.sequence+1
-	if rec.topics == "" {
+	// What follows the line is a dictionary, for programs.
+	line, _, _ := strings.Cut(text, "\n")
+	ring := &j.theirs
+	if fromKernel && rec.level > Warning {
+		// As many as there are packets: they are read when somebody wants to see them.
+		if mayBePacket(rec.message) {
+			j.put(ring, line)
+		}
 		return
 	}
-	ring := &j.theirs
+	if rec, _ = parseRecord(text, func(name string) string { return name }); rec.topics == "" {
+		return
+	}
 	if rec.kernel {
 		limit := &j.warnings
 		if rec.level <= Error {
@@ -191,9 +200,12 @@ func (j *Journal) add(text string) {
 	} else if !rec.causedByClients() {
 		ring = &j.ours
 	}
-	// What follows the line is a dictionary, for programs.
-	line, _, _ := strings.Cut(text, "\n")
 	j.put(ring, line)
+}
+
+// mayBePacket reports whether packetLine has to be asked about a message.
+func mayBePacket(message string) bool {
+	return strings.Contains(message, "IN=") && strings.Contains(message, " SRC=")
 }
 
 func (j *Journal) put(r *ring, text string) {
@@ -275,6 +287,9 @@ func (j *Journal) Lines(v View) ([]string, error) {
 			return lines, nil
 		}
 		sequence = rec.sequence + 1
+		if rec.topics == "" { // it was no packet
+			continue
+		}
 		lines = append(lines, now.stamp(rec.at, v.Zone)+" "+rec.topics+" "+rec.message)
 	}
 }

@@ -126,25 +126,13 @@ type record struct {
 // bits and the facility the rest, which is 0 for the kernel and for nobody else.
 // Interfaces are named as users call them.
 func parseRecord(text string, called func(string) string) (record, bool) {
-	prefix, message, ok := strings.Cut(text, ";")
-	fields := strings.Split(prefix, ",")
-	if !ok || len(fields) < 3 {
+	rec, fromKernel, ok := parseHead(text)
+	if !ok {
 		return record{}, false
 	}
-	var numbers [3]uint64
-	for i := range numbers {
-		var err error
-		if numbers[i], err = strconv.ParseUint(fields[i], 10, 63); err != nil {
-			return record{}, false
-		}
-	}
-	message, _, _ = strings.Cut(message, "\n")
-	rec := record{
-		sequence: numbers[1], level: int(numbers[0] & 7),
-		at: time.Duration(min(numbers[2], 1<<53)) * time.Microsecond, message: unescape(message),
-	}
+	rec.message = unescape(rec.message)
 	ours, isOurs := strings.CutPrefix(rec.message, "postern: ")
-	switch fromKernel := numbers[0]>>3 == 0; {
+	switch {
 	case isOurs && !fromKernel:
 		rec.topics, rec.message, _ = strings.Cut(ours, " ")
 	case fromKernel:
@@ -157,6 +145,25 @@ func parseRecord(text string, called func(string) string) (record, bool) {
 		}
 	}
 	return rec, true
+}
+
+// parseHead reads a record but for its message, which is left as it is.
+func parseHead(text string) (rec record, fromKernel, ok bool) {
+	prefix, message, ok := strings.Cut(text, ";")
+	var numbers [3]uint64
+	for i := range numbers {
+		field, rest, _ := strings.Cut(prefix, ",")
+		n, err := strconv.ParseUint(field, 10, 63)
+		if err != nil || !ok {
+			return record{}, false, false
+		}
+		numbers[i], prefix = n, rest
+	}
+	message, _, _ = strings.Cut(message, "\n")
+	return record{
+		sequence: numbers[1], level: int(numbers[0] & 7),
+		at: time.Duration(min(numbers[2], 1<<53)) * time.Microsecond, message: message,
+	}, numbers[0]>>3 == 0, true
 }
 
 // unescape undoes what the kernel does to bytes that are not printable ASCII, and to

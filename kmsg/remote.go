@@ -118,7 +118,7 @@ func (s *syslogSender) run(ctx context.Context) {
 			}
 		}
 		first, s.next = false, rec.sequence+1
-		if s.to.Sends(rec.topics) && !s.deliver(ctx, rec) {
+		if rec.topics != "" && s.to.Sends(rec.topics) && !s.deliver(ctx, rec) {
 			return
 		}
 	}
