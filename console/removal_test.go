@@ -2,6 +2,7 @@ package console
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -90,6 +91,32 @@ func TestRemoveConnections(t *testing.T) {
 			assert.False(t, result.Changed)
 		})
 	}
+}
+
+// A user id is any bytes but NUL. Each is shown, and can be typed as it is shown.
+func TestUserIDsOfAnyBytes(t *testing.T) {
+	live := fullLive()
+	const id = "\xff\xfe \x1b[31m\"\\$\u00e9\xe9\u202e"
+	live.Connections = func() ([]socks.Connection, error) {
+		c, other := connection("192.168.0.2:1238", "10.5.8.8:21", 0, 0), connection("192.168.0.2:1239", "10.5.8.8:21", 0, 0)
+		c.UserID, other.UserID = id, "\ufffd"
+		return []socks.Connection{c, other}, nil
+	}
+	var s Session
+	result, err := s.Execute(Default(), live, "/ip socks connections print terse")
+	require.NoError(t, err)
+	const shown = `"\FF\FE \1B[31m\"\\\$` + "\u00e9" + `\E9\E2\80\AE"`
+	first, second, _ := strings.Cut(result.Output, "\n")
+	assert.Contains(t, first, " user-id="+shown)
+	assert.NotContains(t, first, "\ufffd")
+	assert.Contains(t, second, "user-id=\"\ufffd\"", "of a client that says so")
+	result, err = s.Execute(Default(), live, "/ip socks connections print count-only where user-id="+shown)
+	require.NoError(t, err)
+	assert.Equal(t, "1\n", result.Output)
+	rows, err := Query(Default(), live, "ip socks connections", []Condition{{"user-id", "=", id}}, []string{"user-id"})
+	require.NoError(t, err)
+	require.Len(t, rows, 1)
+	assert.Equal(t, id, rows[0].Pairs[0].Value.String())
 }
 
 // A program names connections by the IDs that Query gives them.

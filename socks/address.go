@@ -42,7 +42,21 @@ func (p *ownProbe) checkForeign(addr netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("bind to check %s: %w", addr, err)
 	}
+	if bindsAnything() {
+		return fmt.Errorf("nothing can tell whether %s is an address of this machine: net.ipv4.ip_nonlocal_bind is 1", addr)
+	}
 	return notAllowed("%s is an address of this machine or a broadcast", addr)
+}
+
+// bindsAnything reports whether sockets can be bound to addresses of other machines too (ip(7),
+// ip_nonlocal_bind).
+func bindsAnything() bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Bind(fd, &unix.SockaddrInet4{Addr: defaultRouteProbe.As4()}) == nil
 }
 
 func (p *ownProbe) close() {

@@ -2,6 +2,7 @@ package socks
 
 import (
 	"net/netip"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -49,7 +50,9 @@ func TestOwnAddresses(t *testing.T) {
 			require.NoError(t, router.Enter())
 			addr := netip.MustParseAddr(c.addr)
 			if !c.foreign {
-				assert.Error(t, probe.checkForeign(addr))
+				err := probe.checkForeign(addr)
+				assert.Error(t, err)
+				assert.EqualValues(t, reply5NotAllowed, code5(err))
 				return
 			}
 			assert.NoError(t, probe.checkForeign(addr))
@@ -58,4 +61,19 @@ func TestOwnAddresses(t *testing.T) {
 			assert.Equal(t, c.local, local.String())
 		})
 	}
+}
+
+// TestNonlocalBind: where every address can be bound, none is connected to, and the error says why.
+func TestNonlocalBind(t *testing.T) {
+	host := testnet.New(t, "host")
+	require.NoError(t, host.Enter())
+	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_nonlocal_bind", []byte("1"), 0))
+	probe := ownProbe{fd: none}
+	defer probe.close()
+	for range 2 {
+		require.EqualError(t, probe.checkForeign(netip.MustParseAddr("192.0.2.1")),
+			"nothing can tell whether 192.0.2.1 is an address of this machine: net.ipv4.ip_nonlocal_bind is 1")
+	}
+	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_nonlocal_bind", []byte("0"), 0))
+	require.NoError(t, probe.checkForeign(netip.MustParseAddr("192.0.2.1")))
 }

@@ -34,7 +34,8 @@
 // 0/8), to multicast or to broadcast addresses, whatever the access list says: nobody can
 // use it to avoid the input firewall, or to connect it to itself. A 4a name is resolved
 // first, and then each of its addresses is checked. If one does not answer, the next is
-// tried.
+// tried. On a machine with net.ipv4.ip_nonlocal_bind=1 nobody can tell which addresses are its
+// own: every request is refused there, and the log says why.
 //
 // # Access list
 //

@@ -87,7 +87,13 @@ func prepare(fd int) error {
 		socketOption{"no delay", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1})
 }
 
-// keepAlive has the kernel notice within 2 minutes that a peer has vanished.
+// keepAlive has the kernel notice within 2 minutes that a peer has vanished, if the peer has
+// acknowledged all that was sent to it. Otherwise the kernel sends that again, by default for
+// some 15 minutes (tcp(7), tcp_retries2), and the idle timeout is mostly shorter.
+//
+// TCP_USER_TIMEOUT would bound that too. But the kernel compares it with a clock that goes on
+// while the machine stands still: a connection that was just sending again when a stall began
+// would be ended behind it, before anything is tried.
 func keepAlive(fd int) error {
 	return setOptions(fd,
 		socketOption{"keepalive time", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},

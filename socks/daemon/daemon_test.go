@@ -567,7 +567,7 @@ func TestUnderParent(t *testing.T) {
 		c, err := net.Dial("tcp4", addr)
 		require.NoError(t, err)
 		defer c.Close()
-		_, err = c.Write([]byte("\x04\x02\x00\x00\x00\x00\x00\x00" + strings.Repeat("\x01", 255) + "\x00"))
+		_, err = c.Write([]byte("\x04\x02\x00\x00\x00\x00\x00\x00" + strings.Repeat("\xff\x01\xc3", 85) + "\x00"))
 		require.NoError(t, err)
 		c.SetDeadline(time.Now().Add(patience))
 		granted(t, c)
@@ -578,7 +578,7 @@ func TestUnderParent(t *testing.T) {
 	}, patience, 5*time.Millisecond)
 	for i, c := range list[1:] {
 		assert.Greater(t, c.Number, list[i].Number)
-		assert.Equal(t, strings.Repeat("\x01", 255), c.UserID)
+		assert.Equal(t, strings.Repeat("\xff\x01\xc3", 85), c.UserID)
 	}
 
 	removed := []uint64{list[1].Number, list[40].Number, 1 << 60}
@@ -602,6 +602,8 @@ func TestUnderParent(t *testing.T) {
 	_, err = near.Read(b)
 	require.Error(t, err)
 	assert.Equal(t, len(list), strings.Count(p.said.String(), `reason="shutdown"`))
+	assert.Contains(t, p.said.String(), `user="\xff\x01\xc3`)
+	assert.NotContains(t, p.said.String(), "\ufffd")
 	assert.Equal(t, strings.Count(fw.noted(), "open"), strings.Count(fw.noted(), "close"))
 	_, err = client.Hits(ctx)
 	require.ErrorIs(t, err, service.ErrGone)
