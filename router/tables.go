@@ -29,7 +29,7 @@ type kernelTable struct {
 var kernelTables = []kernelTable{
 	// Tracked connections, in entries. SOCKS takes two for each of its 500, and as many for those
 	// that have ended.
-	{"proc/sys/net/netfilter/nf_conntrack_max", 16 * 384, 4096, 1 << 18},
+	{"proc/sys/net/netfilter/nf_conntrack_max", 8 << 10, 4096, 1 << 18},
 	// Fragments of datagrams that are not complete, in bytes. They are put together ahead of
 	// every rule, whoever has sent them (CERT VU#641765).
 	{"proc/sys/net/ipv4/ipfrag_low_thresh", 170, 192 << 10, 3 << 20},

@@ -32,7 +32,8 @@ func TestTableSizes(t *testing.T) {
 	}{
 		// What is left of 32 MB behind the kernel.
 		{"connections, 32 MB", 24_500, "proc/sys/net/netfilter/nf_conntrack_max", "4096"},
-		{"connections, 1 GB", 1 << 20, "proc/sys/net/netfilter/nf_conntrack_max", "174762"},
+		{"connections, all of 32 MB", 32 << 10, "proc/sys/net/netfilter/nf_conntrack_max", "4096"},
+		{"connections, 1 GB", 1 << 20, "proc/sys/net/netfilter/nf_conntrack_max", "131072"},
 		{"connections, 8 GB", 8 << 20, "proc/sys/net/netfilter/nf_conntrack_max", "262144"},
 		{"fragments, 32 MB", 24_500, "proc/sys/net/ipv4/ipfrag_high_thresh", "262144"},
 		{"fragments, 128 MB", 128 << 10, "proc/sys/net/ipv4/ipfrag_high_thresh", "1048576"},
