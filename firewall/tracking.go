@@ -149,7 +149,7 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	return all, err
 }
 
-// maxTrim is how many connections Trim looks at closely, which takes some 200 bytes for each. If
+// maxTrim is how many connections are looked at closely at once, which takes some 200 bytes for each. If
 // more are too many the next call goes on.
 const maxTrim = 1024
 

@@ -16,16 +16,32 @@ func (f *Firewall) ForgetRetranslated(old, next []Rule) (forgotten int, err erro
 	if slices.EqualFunc(was, is, func(a, b Rule) bool { return a.String() == b.String() }) {
 		return 0, nil
 	}
-	var others []Tracked
-	if err := eachTracked(func(c Tracked) bool {
-		if c.translation(was) != c.translation(is) {
-			others = append(others, c)
+	// So many at a time, for a machine with little memory. Those that have come back meanwhile, under
+	// the new rules, are no reason to go on.
+	for passes := 1; passes > 0; passes-- {
+		var some []Tracked
+		others := 0
+		if err := eachTracked(func(c Tracked) bool {
+			if c.translation(was) == c.translation(is) || c.lastPacket() == nil {
+				return true
+			}
+			if others++; len(some) < maxTrim {
+				some = append(some, c)
+			}
+			return true
+		}); err != nil {
+			return forgotten, err
 		}
-		return true
-	}); err != nil {
-		return 0, err
+		if forgotten == 0 {
+			passes = (others + maxTrim - 1) / maxTrim
+		}
+		n, err := Forget(some)
+		forgotten += n
+		if err != nil || n == 0 {
+			return forgotten, err
+		}
 	}
-	return Forget(others)
+	return forgotten, nil
 }
 
 // translations are the rules that decide about a translation.
