@@ -121,7 +121,7 @@ func TestLoad(t *testing.T) {
 		quiet bool
 	}{
 		{"quiet, with one exception", []float64{0, 0.02, 0.9}, "kept 0.02 of", true},
-		{"busy", []float64{0.2, 1.2, 1.3}, "The machine was not quiet", false},
+		{"busy", []float64{0.2, 1.2, 1.3}, "more than 0.1: these are not the machine's figures.", false},
 		{"not known", nil, "is not known", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -430,6 +430,60 @@ func TestStop(t *testing.T) {
 			return err != nil
 		}, 5*time.Second, 10*time.Millisecond)
 	}
+}
+
+// The picture of docs/SOCKS.md is of the tables beside it. POSTERN_GOLDEN=write draws it anew from
+// them, when only the way it is drawn has changed.
+func TestPictureIsOfTheTables(t *testing.T) {
+	const page, picture = "../../docs/SOCKS.md", "../../docs/socks.svg"
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	var drawn bytes.Buffer
+	require.NoError(t, readReport(t, string(text)).draw(&drawn))
+	if os.Getenv("POSTERN_GOLDEN") == "write" {
+		require.NoError(t, os.WriteFile(picture, drawn.Bytes(), 0o644))
+	}
+	want, err := os.ReadFile(picture)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), drawn.String())
+	assert.Less(t, len(want), 30_000)
+}
+
+// readReport reads the tables of a page.
+func readReport(t *testing.T, page string) report {
+	t.Helper()
+	_, text, ok := strings.Cut(page, tablesBegin)
+	require.True(t, ok)
+	text, _, ok = strings.Cut(text, tablesEnd)
+	require.True(t, ok)
+	parts := strings.Split(strings.TrimSpace(text), "\n\n")
+	require.Len(t, parts, 3)
+	table := func(part string) (rows [][]string) {
+		for line := range strings.Lines(part) {
+			var row []string
+			for _, cell := range strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|") {
+				row = append(row, strings.TrimSpace(cell))
+			}
+			rows = append(rows, row)
+		}
+		return rows
+	}
+	figures := table(parts[0])
+	r := report{servers: figures[0][2:], values: map[string]map[string]string{}}
+	for _, row := range figures[2:] {
+		r.values[row[0]] = map[string]string{}
+		for i, value := range row[2:] {
+			if value != missing {
+				r.values[row[0]][r.servers[i]] = value
+			}
+		}
+	}
+	for _, row := range table(parts[1])[2:] {
+		r.goals = append(r.goals, outcome{figure: row[0], server: row[1], bounds: row[2], reached: row[3], met: row[4]})
+	}
+	r.caption, r.notes, ok = strings.Cut(parts[2], " Between ")
+	require.True(t, ok)
+	return r
 }
 
 func TestKeepBusy(t *testing.T) {

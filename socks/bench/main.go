@@ -215,7 +215,7 @@ func (o options) show(found results, servers []string) error {
 	load, isQuiet := found.load()
 	report.caption = about(o.rounds, time.Now())
 	if !isQuiet {
-		report.caption += " " + notQuiet + "."
+		report.caption += " The machine was not quiet."
 	}
 	report.notes = load + fmt.Sprintf(" On the busy machine programs of bench took %v processors, as far as they got them.", o.busy)
 	var text strings.Builder

@@ -247,8 +247,6 @@ func (r results) report(servers []string) report {
 // quiet: the median between the measures.
 const quiet = 0.1
 
-const notQuiet = "The machine was not quiet"
-
 // load tells how busy other programs kept the machine, and whether it was quiet.
 func (r results) load() (text string, isQuiet bool) {
 	busy := r[machine][othersBusy]
@@ -256,12 +254,12 @@ func (r results) load() (text string, isQuiet bool) {
 		return "How busy the machine was is not known.", false
 	}
 	median := quantile(busy, 0.5)
-	text = fmt.Sprintf("Between the measures other programs kept %.2f of %d processors busy (the median; at most %.2f).",
+	text = fmt.Sprintf("Between the measures other programs kept %.2f of %d processors busy (the median; at most %.2f)",
 		median, runtime.NumCPU(), slices.Max(busy))
 	if median > quiet {
-		return text + fmt.Sprintf(" **%s** (more than %v): these are not its figures.", notQuiet, quiet), false
+		return text + fmt.Sprintf(", which is more than %v: these are not the machine's figures.", quiet), false
 	}
-	return text, true
+	return text + ".", true
 }
 
 // about tells what was measured, and on which machine.
