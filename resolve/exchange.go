@@ -27,33 +27,33 @@ var errSilent = errors.New("did not answer")
 
 // ask asks one server for the addresses of a name over UDP and, if the answer is truncated,
 // over TCP. Each of the two may take as long as wait.
-func ask(ctx context.Context, server netip.AddrPort, name string, wait time.Duration) ([]netip.Addr, error) {
-	addrs, err := exchange(ctx, askUDP, server, name, wait)
+func ask(ctx context.Context, server netip.AddrPort, name string, wait time.Duration) (answer, error) {
+	a, err := exchange(ctx, askUDP, server, name, wait)
 	if err == errTruncated {
-		addrs, err = exchange(ctx, askTCP, server, name, wait)
+		a, err = exchange(ctx, askTCP, server, name, wait)
 	}
-	return addrs, err
+	return a, err
 }
 
 // exchange asks a server in one of two ways, and waits for the answer.
-func exchange(ctx context.Context, way func(context.Context, netip.AddrPort, question) ([]netip.Addr, error),
-	server netip.AddrPort, name string, wait time.Duration) ([]netip.Addr, error) {
+func exchange(ctx context.Context, way func(context.Context, netip.AddrPort, question) (answer, error),
+	server netip.AddrPort, name string, wait time.Duration) (answer, error) {
 	ctx, cancel := withTimeout(ctx, wait)
 	defer cancel()
 	var id [2]byte
 	rand.Read(id[:])
 	q, err := newQuestion(binary.BigEndian.Uint16(id[:]), name)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
-	addrs, err := way(ctx, server, q)
+	a, err := way(ctx, server, q)
 	if err != nil && ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return answer{}, context.Cause(ctx)
 	}
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
-		return nil, fmt.Errorf("cannot be asked: %w", Reason(op))
+		return answer{}, fmt.Errorf("cannot be asked: %w", Reason(op))
 	}
-	return addrs, err
+	return a, err
 }
 
 // Reason is what an error of a connection is about, without what package net writes before that:
@@ -72,7 +72,7 @@ func Reason(err error) error {
 
 // askUDP asks over UDP. The socket only receives datagrams from the server, and the kernel
 // gives it a random port (RFC 6056).
-func askUDP(ctx context.Context, server netip.AddrPort, q question) ([]netip.Addr, error) {
+func askUDP(ctx context.Context, server netip.AddrPort, q question) (answer, error) {
 	network := "udp4"
 	if server.Addr().Is6() {
 		network = "udp6"
@@ -80,30 +80,30 @@ func askUDP(ctx context.Context, server netip.AddrPort, q question) ([]netip.Add
 	var d net.Dialer
 	conn, err := d.DialUDP(ctx, network, netip.AddrPort{}, server)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	b := make([]byte, 0, maxUDP)
 	if b, err = q.append(b); err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	if _, err := conn.Write(b); err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	for {
 		n, err := conn.Read(b[:maxUDP])
 		if err != nil {
-			return nil, err
+			return answer{}, err
 		}
-		if addrs, err := q.answer(b[:n]); err != errForeign {
-			return addrs, err
+		if a, err := q.answer(b[:n]); err != errForeign {
+			return a, err
 		}
 	}
 }
 
 // askTCP asks over TCP: two bytes of length come before each message.
-func askTCP(ctx context.Context, server netip.AddrPort, q question) ([]netip.Addr, error) {
+func askTCP(ctx context.Context, server netip.AddrPort, q question) (answer, error) {
 	network := "tcp4"
 	if server.Addr().Is6() {
 		network = "tcp6"
@@ -111,34 +111,34 @@ func askTCP(ctx context.Context, server netip.AddrPort, q question) ([]netip.Add
 	var d net.Dialer
 	conn, err := d.DialTCP(ctx, network, netip.AddrPort{}, server)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	b, err := q.append(make([]byte, 2, 2+maxUDP))
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	binary.BigEndian.PutUint16(b, uint16(len(b)-2))
 	if _, err := conn.Write(b); err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	if _, err := io.ReadFull(conn, b[:2]); err != nil {
-		return nil, fmt.Errorf("ended the connection without an answer: %w", err)
+		return answer{}, fmt.Errorf("ended the connection without an answer: %w", err)
 	}
 	n := int(binary.BigEndian.Uint16(b))
 	if n > maxTCP {
-		return nil, fmt.Errorf("sent an answer of %d bytes, more than %d", n, maxTCP)
+		return answer{}, fmt.Errorf("sent an answer of %d bytes, more than %d", n, maxTCP)
 	}
 	b = make([]byte, n)
 	if _, err := io.ReadFull(conn, b); err != nil {
-		return nil, fmt.Errorf("ended the connection within an answer: %w", err)
+		return answer{}, fmt.Errorf("ended the connection within an answer: %w", err)
 	}
-	addrs, err := q.answer(b)
+	a, err := q.answer(b)
 	if err == errForeign {
 		err = errors.New("sent what is not the answer to the question")
 	}
-	return addrs, err
+	return a, err
 }
 
 // timeoutSteps is in how many steps withTimeout counts time.

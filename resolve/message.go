@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -63,83 +64,113 @@ func (q question) append(b []byte) ([]byte, error) {
 	return m.Finish()
 }
 
-// answer returns the addresses in the message b, if that is the answer to q. If there are
-// none, the error is ErrNotFound, ErrNoAddress, errForeign, errTruncated, or says what is wrong
-// with the server.
-func (q question) answer(b []byte) ([]netip.Addr, error) {
+// answer returns what the message b says about the name, if that is the answer to q. If there
+// are no addresses, the error is ErrNotFound, ErrNoAddress, errForeign, errTruncated, or says
+// what is wrong with the server.
+func (q question) answer(b []byte) (answer, error) {
 	var p dnsmessage.Parser
 	h, err := p.Start(b)
 	if err != nil || h.ID != q.id || !h.Response || h.OpCode != 0 {
-		return nil, errForeign
+		return answer{}, errForeign
 	}
 	asked, err := p.Question()
 	if err != nil || asked.Type != dnsmessage.TypeA || asked.Class != dnsmessage.ClassINET || !sameName(asked.Name, q.name) {
-		return nil, errForeign
+		return answer{}, errForeign
 	}
 	if _, err := p.Question(); err != dnsmessage.ErrSectionDone {
-		return nil, errForeign
+		return answer{}, errForeign
 	}
 	switch {
 	case h.Truncated:
-		return nil, errTruncated
+		return answer{}, errTruncated
 	case h.RCode == dnsmessage.RCodeNameError:
-		return nil, ErrNotFound
+		return answer{keep: negativeTime(p)}, ErrNotFound
 	case h.RCode != dnsmessage.RCodeSuccess:
-		return nil, refusal(h.RCode)
+		return answer{}, refusal(h.RCode)
 	}
 	// Records may come in any order: an alias may come after the addresses of its target.
-	name := q.name
+	name, keep := q.name, mostTime
 	for range maxAliases + 1 {
-		addrs, alias, err := records(p, name)
+		addrs, alias, ttl, err := records(p, name)
+		keep = min(keep, ttl)
 		if err != nil {
-			return nil, fmt.Errorf("sent a malformed answer: %w", err)
+			return answer{}, fmt.Errorf("sent a malformed answer: %w", err)
 		}
 		if len(addrs) > 0 {
-			return addrs, nil
+			return answer{addrs, keep}, nil
 		}
 		if alias.Length == 0 {
 			if !h.Authoritative && !h.RecursionAvailable && name == q.name {
-				return nil, errors.New("does not look names up for others")
+				return answer{}, errors.New("does not look names up for others")
 			}
-			return nil, ErrNoAddress
+			return answer{keep: min(keep, negativeTime(p))}, ErrNoAddress
 		}
 		name = alias
 	}
-	return nil, fmt.Errorf("sent more than %d aliases", maxAliases)
+	return answer{}, fmt.Errorf("sent more than %d aliases", maxAliases)
 }
 
 // records returns what the answers at which p is say about a name: its addresses, and the
-// name of which it is an alias.
-func records(p dnsmessage.Parser, name dnsmessage.Name) (addrs []netip.Addr, alias dnsmessage.Name, err error) {
+// name of which it is an alias; and for how long that holds.
+func records(p dnsmessage.Parser, name dnsmessage.Name) (addrs []netip.Addr, alias dnsmessage.Name, keep time.Duration, err error) {
+	keep = mostTime
 	for len(addrs) < maxAddresses {
 		h, err := p.AnswerHeader()
 		if err == dnsmessage.ErrSectionDone {
 			break
 		}
 		if err != nil {
-			return nil, alias, err
+			return nil, alias, 0, err
 		}
 		ours := h.Class == dnsmessage.ClassINET && sameName(h.Name, name)
+		if ours && (h.Type == dnsmessage.TypeA || h.Type == dnsmessage.TypeCNAME) {
+			keep = min(keep, time.Duration(h.TTL)*time.Second)
+		}
 		switch {
 		case ours && h.Type == dnsmessage.TypeA:
 			r, err := p.AResource()
 			if err != nil {
-				return nil, alias, err
+				return nil, alias, 0, err
 			}
 			addrs = append(addrs, netip.AddrFrom4(r.A))
 		case ours && h.Type == dnsmessage.TypeCNAME:
 			r, err := p.CNAMEResource()
 			if err != nil {
-				return nil, alias, err
+				return nil, alias, 0, err
 			}
 			alias = r.CNAME
 		default:
 			if err := p.SkipAnswer(); err != nil {
-				return nil, alias, err
+				return nil, alias, 0, err
 			}
 		}
 	}
-	return addrs, alias, nil
+	return addrs, alias, keep, nil
+}
+
+// negativeTime returns how long an answer without an address holds, which the zone's SOA record
+// says (RFC 2308, section 5). Without one it does not hold at all.
+func negativeTime(p dnsmessage.Parser) time.Duration {
+	if p.SkipAllAnswers() != nil {
+		return 0
+	}
+	for {
+		h, err := p.AuthorityHeader()
+		if err != nil {
+			return 0
+		}
+		if h.Type != dnsmessage.TypeSOA || h.Class != dnsmessage.ClassINET {
+			if p.SkipAuthority() != nil {
+				return 0
+			}
+			continue
+		}
+		soa, err := p.SOAResource()
+		if err != nil {
+			return 0
+		}
+		return time.Duration(min(h.TTL, soa.MinTTL)) * time.Second
+	}
 }
 
 // sameName reports whether names are the same in the DNS, which ignores the case of ASCII

@@ -21,8 +21,8 @@
 //
 // # What it does not do
 //
-// It has no cache, does not look up IPv6 addresses, does not validate signatures (DNSSEC)
-// and does not encrypt. The servers must be recursive.
+// It does not look up IPv6 addresses, does not validate signatures (DNSSEC) and does not
+// encrypt. The servers must be recursive. Only with Options.Cache it keeps answers.
 package resolve
 
 import (
@@ -58,6 +58,9 @@ type Options struct {
 	Rounds int
 	// Total is how long a lookup waits for answers in all, 20 s if it is 0.
 	Total time.Duration
+	// Cache keeps answers for as long as they say, failures for 10 s, and 256 of both; and
+	// nothing that other servers said than were asked last.
+	Cache bool
 }
 
 // Resolver looks up names. Its methods may be called from any goroutine.
@@ -65,7 +68,8 @@ type Resolver struct {
 	options Options
 	places  chan struct{} // one for each lookup that runs
 	system  files
-	ask     func(ctx context.Context, server netip.AddrPort, name string, wait time.Duration) ([]netip.Addr, error)
+	ask     func(ctx context.Context, server netip.AddrPort, name string, wait time.Duration) (answer, error)
+	cache   cache
 }
 
 // New returns a Resolver.
@@ -85,6 +89,7 @@ func New(o Options) *Resolver {
 	return &Resolver{
 		options: o, places: make(chan struct{}, o.Limit),
 		system: files{hosts: "/etc/hosts", resolv: "/etc/resolv.conf"}, ask: ask,
+		cache: cache{now: time.Now},
 	}
 }
 
@@ -102,6 +107,19 @@ func (r *Resolver) Lookup(ctx context.Context, host string, servers Servers) ([]
 		return plan{names: []string{host}, servers: servers}, nil
 	})
 }
+
+// Known returns what Lookup would return at once, if Options.Cache has it: the result is that of
+// servers, and ok.
+func (r *Resolver) Known(host string, servers Servers) (addrs []netip.Addr, err error, ok bool) {
+	addrs, err, ok = r.cache.get(host, servers)
+	if err != nil {
+		err = failed(host, err)
+	}
+	return addrs, err, ok
+}
+
+// failed returns the error of a lookup.
+func failed(host string, err error) error { return fmt.Errorf("address of %s: %w", host, err) }
 
 // LookupSystem is Lookup as the files of a Linux system say, hosts(5) and resolv.conf(5), of
 // which it takes the name servers and the search list.
@@ -136,7 +154,7 @@ func (r *Resolver) lookup(ctx context.Context, host string, makePlan func() (pla
 	}
 	addrs, err := r.carryOut(ctx, makePlan)
 	if err != nil {
-		return nil, fmt.Errorf("address of %s: %w", host, err)
+		return nil, failed(host, err)
 	}
 	return addrs, nil
 }
@@ -157,9 +175,16 @@ func (r *Resolver) carryOut(ctx context.Context, makePlan func() (plan, error)) 
 	defer cancel()
 	var addrs []netip.Addr
 	for _, name := range p.names {
-		addrs, err = r.askAll(limited, name, p.servers)
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+		known := false
+		if addrs, err, known = r.cache.get(name, p.servers); !known {
+			var a answer
+			a, err = r.askAll(limited, name, p.servers)
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if addrs = a.addrs; r.options.Cache {
+				r.cache.put(name, p.servers, a, err)
+			}
 		}
 		if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrNoAddress) {
 			break
@@ -169,24 +194,24 @@ func (r *Resolver) carryOut(ctx context.Context, makePlan func() (plan, error)) 
 }
 
 // askAll asks the servers in turn until one knows the answer.
-func (r *Resolver) askAll(ctx context.Context, name string, servers Servers) ([]netip.Addr, error) {
+func (r *Resolver) askAll(ctx context.Context, name string, servers Servers) (answer, error) {
 	failures := make(failures, len(servers))
 	for round := range r.options.Rounds {
 		for i, server := range servers {
 			if round > 0 && !errors.Is(failures[i], errSilent) {
 				continue // it has answered
 			}
-			addrs, err := r.ask(ctx, server, name, r.options.Wait<<round)
+			a, err := r.ask(ctx, server, name, r.options.Wait<<round)
 			if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNoAddress) {
-				return addrs, err
+				return a, err
 			}
 			failures[i] = fmt.Errorf("name server %s %w", serverText(server), err)
 			if ctx.Err() != nil {
-				return nil, failures
+				return answer{keep: failureTime}, failures
 			}
 		}
 	}
-	return nil, failures
+	return answer{keep: failureTime}, failures
 }
 
 // failures are the errors of the servers, nil for one that was not asked.

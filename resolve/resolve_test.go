@@ -532,10 +532,10 @@ func TestRounds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := New(Options{Wait: time.Second, Rounds: 2, Total: time.Hour})
 			var asked []question
-			r.ask = func(_ context.Context, server netip.AddrPort, name string, wait time.Duration) ([]netip.Addr, error) {
+			r.ask = func(_ context.Context, server netip.AddrPort, name string, wait time.Duration) (answer, error) {
 				assert.Equal(t, "a.test", name)
 				asked = append(asked, question{server, wait})
-				return nil, c.answer[server]
+				return answer{}, c.answer[server]
 			}
 			_, err := r.Lookup(t.Context(), "a.test", Servers{first, second})
 			require.EqualError(t, err, "address of a.test: "+c.err)
@@ -686,17 +686,17 @@ func FuzzAnswer(f *testing.F) {
 		f.Add(r(t, "udp", question)[0])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		addrs, err := q.answer(b)
+		got, err := q.answer(b)
 		if err != nil {
-			assert.Empty(t, addrs)
+			assert.Empty(t, got.addrs)
 			return
 		}
 		assert.Equal(t, []byte{0x12, 0x34}, b[:2])
 		assert.NotZero(t, b[2]&0x80, "it is a question")
 		assert.Zero(t, b[3]&15, "it says that something is wrong")
-		assert.NotEmpty(t, addrs)
-		assert.LessOrEqual(t, len(addrs), maxAddresses)
-		for _, address := range addrs {
+		assert.NotEmpty(t, got.addrs)
+		assert.LessOrEqual(t, len(got.addrs), maxAddresses)
+		for _, address := range got.addrs {
 			assert.True(t, address.Is4())
 		}
 	})
