@@ -72,6 +72,7 @@ type attempt struct {
 	undo     func() // closes the firewall
 	task     *task  // runs, or waits in queue
 	queue    *queue
+	found    func([]netip.Addr, error) // takes the result of a lookup
 }
 
 // overAt returns the deadline of c if nothing moves.
@@ -140,6 +141,7 @@ func (s *Server) event(c *conn, is role, events uint32) {
 	}
 	if c.tx.ending {
 		s.judgeClaim(c)
+		s.runTasks(&s.names) // others may wait for its place
 	}
 	if is == ofClient && events&unix.EPOLLERR != 0 {
 		s.end(c, fmt.Errorf("client left: %w", socketError(c.client)))
@@ -467,7 +469,7 @@ func (s *Server) openFirewall(c *conn, o Opening, socket int, opened func()) {
 	}
 	listener := os.NewFile(uintptr(fd), "socket on "+o.Local.String())
 	s.enter(c, opening, s.limits.connect)
-	s.addTask(c, &s.openings, func(ctx context.Context) {
+	s.addTask(c, &s.openings, &task{drop: func() { listener.Close() }}, func(ctx context.Context) {
 		undo, err := s.open(ctx, o, listener)
 		listener.Close()
 		s.mu.Lock()
@@ -486,7 +488,7 @@ func (s *Server) openFirewall(c *conn, o Opening, socket int, opened func()) {
 		}
 		a.undo = undo
 		opened()
-	}, func() { listener.Close() })
+	})
 }
 
 // awaitCall tells the client the address for the call, and waits for it.
@@ -572,7 +574,7 @@ func (s *Server) end(c *conn, err error) {
 	s.vacate(c)
 	s.leaveTry(c)
 	if a := c.attempt; a != nil && a.task != nil {
-		s.cancelTask(a.queue, a.task)
+		s.leaveTask(c)
 	}
 	s.endCall(c)
 	s.endAssociation(c)

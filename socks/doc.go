@@ -153,8 +153,16 @@
 //	delivery              10 min: when both sides have ended, the connection keeps its slot and
 //	                      its buffers until both have acknowledged everything, the end included
 //	refused clients       32, for 5 s: those who may still take their reply, without a slot
-//	names resolved        8 at a time, and at most 8 addresses of each tried; a client that
-//	                      leaves ends its lookup, and its place is free once that has ended
+//	names resolved        64 at a time, and at most 8 addresses of each tried. A client address
+//	                      has no more of the 64 places than are left for others: half of all,
+//	                      the next one half of the rest. A client that leaves ends its lookup,
+//	                      and its place is free once that has ended; one that has only ended its
+//	                      side loses the place when others wait for one. One question at a time
+//	                      for a name
+//	names known           256, for as long as the answer says, at most 1 h; that there is no
+//	                      address at most 5 min, that no server answered 10 s; until the
+//	                      servers change
+//	firewall opened       8 at a time, shared as the places of names are
 //	UDP ASSOCIATE         128 at once. When these are taken, a new one replaces one of the address
 //	                      that has the most, if that has then no fewer than the new one's, and
 //	                      else gets reply 1. Of each, in each direction 2,000 datagrams a second,
@@ -175,13 +183,14 @@
 // What N connections at once can make the machine spend:
 //
 //	server's memory       less than 1 kB a connection, with its user id, and some 20 kB
-//	                      while a name is resolved or the firewall opened (8 of each); of a
+//	                      while a name is resolved or the firewall opened, 150 kB for names
+//	                      that are known; of a
 //	                      UDP ASSOCIATE up to 5 kB for peers and names. 200 bytes a user beside
 //	                      his name and hash; 2 MB while a password is checked (package
 //	                      password), and 32 kB for those that wait
-//	goroutines            none for each connection: one, 8 that resolve names, 8 that open the
+//	goroutines            none for each connection: one, 64 that resolve names, 8 that open the
 //	                      firewall, one that checks a password, one that writes the log
-//	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 96 for everything else
+//	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 160 for everything else
 //	pipes                 1, at most 4. Each can hold 256 kB on a machine with 32 MB and
 //	                      1 MB from 128 MB on; it is empty unless a sink took less than
 //	                      it had room for

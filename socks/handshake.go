@@ -2,7 +2,6 @@ package socks
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -183,19 +182,11 @@ func (s *Server) requested(c *conn, r request) {
 		return
 	}
 	s.enter(c, resolving, s.limits.connect)
-	s.addTask(c, &s.names, func(ctx context.Context) {
-		addrs, err := s.resolve(ctx, r.host)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if c.over {
-			return
-		}
-		s.tick()
-		c.attempt.task = nil
+	s.lookUp(c, r.host, func(addrs []netip.Addr, err error) {
 		if err != nil {
 			s.end(c, nameError{err})
 			return
 		}
 		s.resolved(c, addrs)
-	}, nil)
+	})
 }

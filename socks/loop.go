@@ -1,11 +1,9 @@
 package socks
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"runtime"
-	"slices"
 	"time"
 	"unsafe"
 
@@ -242,67 +240,4 @@ func (s *Server) release() {
 	}
 	s.pipes, s.ready, s.dismissed = nil, nil, nil
 	s.probe.close()
-}
-
-// queue holds tasks of one kind. Tasks block, and so run outside the loop, a limited number
-// at a time.
-type queue struct {
-	free  int // how many more goroutines may run tasks
-	tasks []*task
-}
-
-type task struct {
-	run    func()
-	cancel context.CancelFunc
-	drop   func() // if not nil, called if the task is cancelled before it runs
-}
-
-// addTask has a task run for c, which has no other one.
-func (s *Server) addTask(c *conn, q *queue, run func(context.Context), drop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	t := &task{cancel: cancel, run: func() { defer cancel(); run(ctx) }, drop: drop}
-	c.attempt.task, c.attempt.queue = t, q
-	q.tasks = append(q.tasks, t)
-	s.runTasks(q)
-}
-
-// runNext has a task run before those that wait in q. It is for tasks that release
-// something.
-func (s *Server) runNext(q *queue, run func()) {
-	q.tasks = append([]*task{{run: run}}, q.tasks...)
-	s.runTasks(q)
-}
-
-// cancelTask removes t from its queue or, if it runs, tells it to end.
-func (s *Server) cancelTask(q *queue, t *task) {
-	t.cancel()
-	if i := slices.Index(q.tasks, t); i >= 0 {
-		q.tasks = slices.Delete(q.tasks, i, i+1)
-		if t.drop != nil {
-			t.drop()
-		}
-	}
-}
-
-// runTasks starts a goroutine that runs the tasks of q, if another one may run.
-func (s *Server) runTasks(q *queue) {
-	if q.free == 0 {
-		return
-	}
-	q.free--
-	s.running.Go(func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for len(q.tasks) > 0 {
-			t := q.tasks[0]
-			q.tasks = q.tasks[1:]
-			s.mu.Unlock()
-			t.run()
-			s.mu.Lock()
-			if !s.closed {
-				s.poller.wake() // there may be more to do, and another time to wait
-			}
-		}
-		q.free++
-	})
 }

@@ -3,6 +3,8 @@ package socks
 import (
 	"context"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/postern-router/postern/resolve"
 )
@@ -11,9 +13,12 @@ import (
 // are none, of the system's name servers.
 type lookupFunc func(ctx context.Context, host string, servers resolve.Servers) ([]netip.Addr, error)
 
-// newLookup returns a lookupFunc that looks up at most limit names at a time.
-func newLookup(limit int) lookupFunc {
-	r := resolve.New(resolve.Options{Limit: limit})
+// newResolver returns a resolver that looks up at most limit names at a time.
+func newResolver(limit int) *resolve.Resolver {
+	return resolve.New(resolve.Options{Limit: limit, Cache: true})
+}
+
+func newLookup(r *resolve.Resolver) lookupFunc {
 	return func(ctx context.Context, host string, servers resolve.Servers) ([]netip.Addr, error) {
 		if len(servers) == 0 {
 			return r.LookupSystem(ctx, host)
@@ -22,14 +27,47 @@ func newLookup(limit int) lookupFunc {
 	}
 }
 
-// resolve returns the IPv4 addresses of a name, as many as will be tried.
-func (s *Server) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	s.mu.Lock()
-	servers := resolve.ServersAt(s.cfg.NameServers...)
-	s.mu.Unlock()
-	addrs, err := s.lookup(ctx, host, servers)
-	if err != nil {
-		return nil, err
+// lookUp finds the IPv4 addresses of a host for c, as many as will be tried, and calls found with
+// them: at once if they are known, and otherwise when they are, unless c ends before that. The
+// attempt of c is set.
+func (s *Server) lookUp(c *conn, host string, found func([]netip.Addr, error)) {
+	servers := s.cfg.NameServers
+	at := resolve.ServersAt(servers...)
+	if addrs, err, ok := s.known(host, at); ok {
+		found(addrs[:min(len(addrs), s.limits.addresses)], err)
+		return
 	}
-	return addrs[:min(len(addrs), s.limits.addresses)], nil
+	c.attempt.found = found
+	// One question for a name at a time is enough. Only one that has been asked is joined: those
+	// that wait have the share of another client.
+	for _, t := range s.names.running {
+		if len(t.conns) > 0 && sameHost(t.host, host) && slices.Equal(t.servers, servers) {
+			t.conns = append(t.conns, c)
+			c.attempt.task, c.attempt.queue = t, &s.names
+			return
+		}
+	}
+	t := &task{host: host, servers: servers}
+	s.addTask(c, &s.names, t, func(ctx context.Context) {
+		addrs, err := s.lookup(ctx, host, at)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.tick()
+		addrs = addrs[:min(len(addrs), s.limits.addresses)]
+		conns := t.conns
+		t.conns = nil
+		for _, c := range conns {
+			c.attempt.task = nil
+		}
+		for _, c := range conns {
+			if !c.over {
+				c.attempt.found(addrs, err)
+			}
+		}
+	})
+}
+
+// sameHost reports whether names are the same in the DNS.
+func sameHost(a, b string) bool {
+	return strings.EqualFold(strings.TrimSuffix(a, "."), strings.TrimSuffix(b, "."))
 }

@@ -49,7 +49,7 @@ func TestNameServers(t *testing.T) {
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
 	u := start(t, func(o *options) {
 		o.cfg.NameServers = configured
-		lookup := newLookup(1)
+		lookup := newLookup(newResolver(1))
 		o.lookup = func(ctx context.Context, host string, servers resolve.Servers) ([]netip.Addr, error) {
 			assert.Equal(t, resolve.ServersAt(configured...), servers)
 			return lookup(ctx, host, resolve.Servers{at})
@@ -94,7 +94,7 @@ func TestLookupsEndWithTheirClients(t *testing.T) {
 	const requests = 50
 	silent, at := nameServer(t)
 	u := start(t, func(o *options) {
-		lookup := newLookup(o.limits.lookups)
+		lookup := newLookup(newResolver(o.limits.lookups))
 		o.lookup = func(ctx context.Context, host string, _ resolve.Servers) ([]netip.Addr, error) {
 			return lookup(ctx, host, resolve.Servers{at})
 		}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/resolve"
 )
 
 // Options are set once, when a Server is made.
@@ -96,7 +98,7 @@ func defaultLimits() limits {
 		handshake: 10 * time.Second, connect: 30 * time.Second, bind: 2 * time.Minute,
 		deliver: 10 * time.Minute, dismiss: 5 * time.Second,
 		watch:   10 * time.Second,
-		lookups: 8, openings: 8, addresses: 8,
+		lookups: 64, openings: 8, addresses: 8,
 	}
 }
 
@@ -134,7 +136,9 @@ type Server struct {
 	allowOwn bool
 	limits   limits
 	lookup   lookupFunc
-	running  sync.WaitGroup
+	// known is what lookup would return at once.
+	known   func(host string, servers resolve.Servers) ([]netip.Addr, error, bool)
+	running sync.WaitGroup
 
 	// mu guards everything below. The loop holds it except while it waits.
 	mu      sync.Mutex
@@ -191,12 +195,14 @@ type Server struct {
 func New(o Options) *Server { return newServer(o, defaultLimits()) }
 
 func newServer(o Options, l limits) *Server {
+	names := newResolver(l.lookups)
 	return &Server{
 		log:      newLimitedLog(o.Logf),
 		open:     o.Open,
 		allowOwn: o.AllowOwnAddresses,
 		limits:   l,
-		lookup:   newLookup(l.lookups),
+		lookup:   newLookup(names),
+		known:    names.Known,
 		clock:    newClock(),
 		cfg:      DefaultConfig(),
 		conns:    map[uint64]*conn{},
@@ -204,8 +210,8 @@ func newServer(o Options, l limits) *Server {
 		matches:  matches,
 		sources:  map[netip.Addr]*source{},
 		most:     [claims]ranking{waiting: {claim: waiting}, unfinished: {claim: unfinished}},
-		names:    queue{free: l.lookups},
-		openings: queue{free: l.openings},
+		names:    queue{kind: ofNames, free: l.lookups},
+		openings: queue{kind: ofOpenings, free: l.openings},
 		listener: none,
 		checkAt:  never,
 		probe:    ownProbe{fd: none},

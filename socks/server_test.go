@@ -1154,7 +1154,7 @@ func TestOpeningsWait(t *testing.T) {
 	asked := make(chan Opening, 100)
 	answer := make(chan struct{})
 	u := start(t, func(o *options) {
-		o.limits.openings = 2
+		o.limits.openings = 4 // one client gets half of them
 		o.Open = func(ctx context.Context, opening Opening, _ *os.File) (func(), error) {
 			asked <- opening
 			<-answer // it may be slow to notice that it need not

@@ -30,6 +30,8 @@ const (
 type source struct {
 	addr  netip.Addr
 	slots int // how many connections it has
+	// busy is how many tasks run for it, of each kind: also for connections that are over.
+	busy [queueKinds]int
 	// of holds those of each claim, but for kept.
 	of [claims]connList
 	// at is its place in Server.most, for each claim of which it has connections.
@@ -140,8 +142,14 @@ func (s *Server) occupy(c *conn) {
 // vacate is the opposite of occupy, when c ends.
 func (s *Server) vacate(c *conn) {
 	s.setClaim(c, kept)
-	if c.source.slots--; c.source.slots == 0 {
-		delete(s.sources, c.source.addr)
+	c.source.slots--
+	s.forget(c.source)
+}
+
+// forget forgets an address if nothing is left of its connections.
+func (s *Server) forget(from *source) {
+	if from.slots == 0 && from.busy == [queueKinds]int{} {
+		delete(s.sources, from.addr)
 	}
 }
 

@@ -3,7 +3,6 @@ package socks
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -493,17 +492,10 @@ func (s *Server) lookUpPeer(c *conn, d datagram) {
 	}
 	host := string(d.host)
 	c.attempt = &attempt{request: request{host: host, port: d.port}}
-	s.addTask(c, &s.names, func(ctx context.Context) {
-		addrs, _ := s.resolve(ctx, host)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if c.over {
-			return
-		}
-		s.tick()
+	s.lookUp(c, host, func(addrs []netip.Addr, _ error) {
 		c.attempt = nil
 		s.foundPeer(c, host, addrs)
-	}, nil)
+	})
 }
 
 // foundPeer continues with the addresses of a name, none if it has none.

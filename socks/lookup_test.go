@@ -1,0 +1,183 @@
+package socks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/resolve"
+)
+
+// nameBook is a lookup: names that begin with "slow" have no answer until they are told.
+type nameBook struct {
+	mu      sync.Mutex
+	asked   map[string]int
+	answers map[string]chan error
+}
+
+func (b *nameBook) use(o *options) {
+	b.asked, b.answers = map[string]int{}, map[string]chan error{}
+	o.lookup = func(ctx context.Context, host string, _ resolve.Servers) ([]netip.Addr, error) {
+		b.mu.Lock()
+		b.asked[host]++
+		if b.answers[host] == nil {
+			b.answers[host] = make(chan error)
+		}
+		answer := b.answers[host]
+		b.mu.Unlock()
+		if strings.HasPrefix(host, "slow") {
+			select {
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			case err := <-answer:
+				if err != nil {
+					return nil, err
+				}
+			}
+		}
+		return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+	}
+}
+
+// answer answers a name that somebody waits for.
+func (b *nameBook) answer(host string, err error) {
+	b.mu.Lock()
+	answer := b.answers[host]
+	b.mu.Unlock()
+	answer <- err
+}
+
+func (b *nameBook) awaitAsked(t *testing.T, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.asked) == n
+	}, patience, time.Millisecond, "%d names asked for", n)
+}
+
+// TestSilentNames has a client ask for a hundred names whose servers are silent. It gets half of the
+// places, and another client's name is found at once; so is its own when those have left that
+// have a place.
+func TestSilentNames(t *testing.T) {
+	const greedy, honest, names = "127.0.0.2", "127.0.0.3", 100
+	var book nameBook
+	u := start(t, book.use)
+	l := listen(t, "127.0.0.1")
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	var all []client
+	for i := range names {
+		near := dialFrom(t, greedy, u.addr)
+		near.send(askName(commandConnect, fmt.Sprintf("slow%d.test", i), 80))
+		all = append(all, near)
+	}
+	u.awaitCount(t, names)
+	half := u.limits.lookups / 2
+	book.awaitAsked(t, half)
+	near := dialFrom(t, honest, u.addr)
+	near.send(askName(commandConnect, "good.test", port))
+	near.reply(replyGranted)
+	accept(t, l)
+	book.awaitAsked(t, half+1)
+
+	// The end of a client's side alone does not end its lookup, but gives its place to others.
+	for _, c := range all {
+		require.NoError(t, c.CloseWrite())
+	}
+	near = dialFrom(t, greedy, u.addr)
+	near.send(askName(commandConnect, "better.test", port))
+	near.reply(replyGranted)
+	accept(t, l)
+}
+
+// TestPlacesOfManyClients: each further address gets half of the places that are left.
+func TestPlacesOfManyClients(t *testing.T) {
+	var book nameBook
+	u := start(t, book.use)
+	asked := 0
+	for i, want := range []int{32, 16, 8, 4, 2} {
+		for n := range 34 {
+			dialFrom(t, fmt.Sprintf("127.0.1.%d", i+1), u.addr).send(askName(commandConnect, fmt.Sprintf("slow%d-%d.test", i, n), 80))
+		}
+		asked += want
+		book.awaitAsked(t, asked)
+	}
+}
+
+// TestOneQuestionForAName has several clients wait for the same name: it is asked for once, who
+// leaves does not take it from the others, and all are told the same.
+func TestOneQuestionForAName(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		err  error
+	}{{"an address", nil}, {"none", errors.New("no such thing")}} {
+		t.Run(c.name, func(t *testing.T) {
+			var book nameBook
+			u := start(t, book.use)
+			l := listen(t, "127.0.0.1")
+			port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+			var all []client
+			for i, host := range []string{"slow.test", "SLOW.test", "slow.test.", "slow.test"} {
+				near := dial(t, u.addr)
+				near.send(askName(commandConnect, host, port))
+				u.awaitCount(t, i+1)
+				book.awaitAsked(t, 1)
+				all = append(all, near)
+			}
+			require.NoError(t, all[0].SetLinger(0))
+			require.NoError(t, all[0].Close())
+			u.awaitCount(t, len(all)-1)
+			book.answer("slow.test", c.err)
+			for _, near := range all[1:] {
+				if c.err != nil {
+					near.rejected()
+					continue
+				}
+				near.reply(replyGranted)
+				accept(t, l)
+			}
+			assert.Equal(t, map[string]int{"slow.test": 1}, book.asked)
+		})
+	}
+}
+
+// TestKnownNames: what is known needs no place.
+func TestKnownNames(t *testing.T) {
+	var book nameBook
+	u := start(t, func(o *options) {
+		book.use(o)
+		o.limits.lookups = 1
+	})
+	l := listen(t, "127.0.0.1")
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	u.Server.mu.Lock()
+	u.known = func(host string, _ resolve.Servers) ([]netip.Addr, error, bool) {
+		switch host {
+		case "known.test":
+			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil, true
+		case "nowhere.test":
+			return nil, resolve.ErrNotFound, true
+		}
+		return nil, nil, false
+	}
+	u.Server.mu.Unlock()
+	dial(t, u.addr).send(askName(commandConnect, "slow.test", 80))
+	book.awaitAsked(t, 1)
+	near := dial(t, u.addr)
+	near.send(askName(commandConnect, "known.test", port))
+	near.reply(replyGranted)
+	accept(t, l)
+	near = dial(t, u.addr)
+	near.send(askName(commandConnect, "nowhere.test", port))
+	near.rejected()
+	u.awaitLog(t, "refused", resolve.ErrNotFound.Error())
+}
