@@ -12,8 +12,10 @@ import (
 type flow struct {
 	moved uint64 // bytes that the kernel took for the sink
 	// room is how much the sink has room for at least, in bytes: nobody else writes to
-	// it. last is how much the last step took from the source.
+	// it. last is how much the last step took from the source; short is that this was less than
+	// the step had asked for.
 	room, last int
+	short      bool
 	// pipe holds bytes that the sink did not take although it had room. That is rare; it
 	// is nil otherwise.
 	pipe *pipe
@@ -139,23 +141,23 @@ func (s *Server) step(f *flow, source, sink, most int) (n int, p progress, err e
 	if f.pipe = s.borrowPipe(); f.pipe == nil {
 		return s.pass(f, source, sink, most)
 	}
-	// Only a read tells the end reliably. It comes at once if little was left before.
-	atEnd := f.ending && f.last < scratchSize
-	if s.copies && !f.fast || f.last < smallStep || f.urgent || atEnd {
+	// Only a read tells the end reliably: it comes where the end is to be expected.
+	if s.copies && !f.fast || f.last < smallStep || f.urgent || f.ending && f.short {
 		return s.copy(f, source, sink, most)
 	}
-	n, err = splice(source, f.pipe.in, min(f.room, s.pipeSize, most))
+	asked := min(f.room, s.pipeSize, most)
+	n, err = splice(source, f.pipe.in, asked)
 	if n == 0 && err == nil {
 		// It is the end, or there is urgent data and the end behind it (tcp_splice_read in the
 		// kernel's net/ipv4/tcp.c).
 		return s.copy(f, source, sink, most)
 	}
-	if err != nil || n == 0 {
+	if err != nil {
 		s.dropPipe(f)
 		return nothing(err)
 	}
 	f.pipe.held = n
-	f.room, f.last = f.room-n, n
+	f.room, f.last, f.short = f.room-n, n, n < asked
 	drained := n < min(f.pipe.slots, most) && !f.ending
 	if n, p, err = s.flush(f, sink); drained && p == again && f.pipe == nil {
 		// No more came although the pipe had places left: the poller will report more.
@@ -174,7 +176,7 @@ func (s *Server) copy(f *flow, source, sink, most int) (n int, p progress, err e
 		f.urgent = false // it is all read
 		return nothing(err)
 	}
-	f.room, f.last = f.room-got, got
+	f.room, f.last, f.short = f.room-got, got, got < len(b)
 	n, err = send(sink, b[:got])
 	if n == got {
 		s.dropPipe(f)

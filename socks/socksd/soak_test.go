@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/internal/e2e"
 )
@@ -151,14 +153,29 @@ func (k *soak) connection(i int64) error {
 		}
 		return expect(c, 91)
 	}
-	if _, err := io.WriteString(c, ask(commandConnect, to, "soak")); err != nil {
+	request := []byte(ask(commandConnect, to, "soak"))
+	urgent := 0 // bytes of the request, the last of which is urgent
+	if i%10 == 8 {
+		urgent = int(i/10) % len(request)
+	}
+	if err := writeUrgent(c, request[:urgent]); err != nil {
+		return err
+	}
+	if _, err := c.Write(request[urgent:]); err != nil {
 		return err
 	}
 	if err := expect(c, 90); err != nil {
 		return err
 	}
 	text := soakText[:1+int(i)*37%len(soakText)]
-	if _, err := c.Write(text); err != nil {
+	urgent = 0
+	if i%10 == 7 {
+		urgent = int(i/10) % (len(text) + 1)
+	}
+	if err := writeUrgent(c, text[:urgent]); err != nil {
+		return err
+	}
+	if _, err := c.Write(text[urgent:]); err != nil {
 		return err
 	}
 	switch i % 10 {
@@ -166,7 +183,7 @@ func (k *soak) connection(i int64) error {
 		return c.SetLinger(0)
 	case 3: // closed with data on its way
 		return nil
-	case 4, 5: // half-closed: the echo comes, and then its end
+	case 4, 5, 7: // half-closed: the echo comes, and then its end
 		if err := c.CloseWrite(); err != nil {
 			return err
 		}
@@ -179,7 +196,7 @@ func (k *soak) connection(i int64) error {
 		return errors.New("the echo differs")
 	}
 	switch i % 10 {
-	case 4, 5:
+	case 4, 5, 7:
 		if n, err := c.Read(got); n != 0 || err != io.EOF {
 			return fmt.Errorf("%d bytes and %v behind the echo", n, err)
 		}
@@ -187,6 +204,23 @@ func (k *soak) connection(i int64) error {
 		return c.SetLinger(0)
 	}
 	return nil
+}
+
+// writeUrgent writes b, the last byte of which is urgent.
+func writeUrgent(c *net.TCPConn, b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	err = raw.Write(func(fd uintptr) bool {
+		sendErr = unix.Sendto(int(fd), b, unix.MSG_OOB, nil)
+		return sendErr != unix.EAGAIN
+	})
+	return cmp.Or(err, sendErr)
 }
 
 // expect reads a reply, which must have that code.
