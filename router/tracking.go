@@ -19,9 +19,6 @@ const (
 	// it is more than half full.
 	trackingLook = time.Second
 	trackingSoon = 200 * time.Millisecond
-	// trackingRest is the pause when the table is full of what the kernel itself makes room in the
-	// place of: to look through it all takes a while.
-	trackingRest = 3 * time.Second
 	// falseSourceLook is how often packets with false sources are counted.
 	falseSourceLook = 10 * time.Second
 	// trimLog and falseSourceLog are the least times between two lines of the log about either.
@@ -135,7 +132,9 @@ func (g *tableGuard) look(s *trackingService) (pause time.Duration) {
 	if err == nil && entries >= limit/4*3 {
 		trimmed, err = s.trim(limit/8*5, ownAddresses())
 		if len(trimmed) == 0 {
-			pause = trackingRest
+			// It is full of what the kernel itself makes room in the place of. To look through it all
+			// takes a while.
+			pause = trackingLook
 		}
 		// The list of connections is much for a small machine.
 		debug.FreeOSMemory()
