@@ -486,6 +486,18 @@ func readReport(t *testing.T, page string) report {
 	return r
 }
 
+// Dante's ports are those of an address that nobody else connects from, nor it itself in another
+// round: the connections of a fast machine's round have them all.
+func TestDanteExternal(t *testing.T) {
+	a, b := danteExternal(1080), danteExternal(1081)
+	assert.True(t, a.IsLoopback() && b.IsLoopback())
+	assert.NotEqual(t, a, b)
+	assert.NotEqual(t, loopback, a)
+	for n := range addresses {
+		assert.NotEqual(t, address(n), a)
+	}
+}
+
 func TestKeepBusy(t *testing.T) {
 	for _, part := range []string{"", "x", "0", "-1", "1.1", "NaN"} {
 		assert.ErrorContains(t, keepBusy(part), "is no part of a processor", part)

@@ -187,7 +187,7 @@ func (s *server) ids() []int {
 // user, so that the kernel keeps PDEATHSIG.
 const danteConfiguration = `logoutput: stderr
 internal: %s port = %d
-external: 127.0.0.1
+external: %[4]s
 clientmethod: none
 socksmethod: none
 user.privileged: %[3]s
@@ -202,6 +202,13 @@ socks pass {
 }
 `
 
+// danteExternal is an address for the connections that Dante makes, one for each time that it is
+// started. Unlike the others Dante binds them to an address and port, for which it needs one that no
+// connection of that address has had within the last minute: those of the others are too many.
+func danteExternal(port uint16) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, 1, byte(port >> 8), byte(port)})
+}
+
 func startDante(_ context.Context, dir string, addr netip.AddrPort) ([]*program, error) {
 	file, err := lookUp("/usr/sbin/danted", "dante-server")
 	if err != nil {
@@ -212,7 +219,7 @@ func startDante(_ context.Context, dir string, addr netip.AddrPort) ([]*program,
 		return nil, err
 	}
 	config := filepath.Join(dir, "danted.conf")
-	text := fmt.Appendf(nil, danteConfiguration, addr.Addr(), addr.Port(), me.Username)
+	text := fmt.Appendf(nil, danteConfiguration, addr.Addr(), addr.Port(), me.Username, danteExternal(addr.Port()))
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return nil, err
 	}
