@@ -401,6 +401,10 @@ func testRouter(t *testing.T, b board.Board) {
 			}
 			return nil
 		}))
+		assert.Empty(t, r.command(t, "/ip socks connections remove 0"))
+		assert.Equal(t, "0\n", r.command(t, "/ip socks connections print count-only"))
+		assertClosed(t, conn)
+		r.awaitLog(t, `type=out.*10\.5\.8\.8:3423.*reason="removed"`)
 	})
 	step("upload", func(t *testing.T) {
 		from := filepath.Join(r.dir, "upload")
