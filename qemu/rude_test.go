@@ -1,0 +1,179 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/internal/e2e"
+)
+
+// rudeTime is how long TestRudeClients lasts, unless rudeTimeVariable says otherwise: 10m, say.
+const (
+	rudeTime         = time.Minute
+	rudeTimeVariable = "POSTERN_TEST_RUDE_TIME"
+
+	// rudeStay is how long a rude client waits for what does not come.
+	rudeStay = 20 * time.Second
+)
+
+// rudeness is one way to take more of the SOCKS service than one gives.
+type rudeness struct {
+	name string
+	do   func(conn *net.TCPConn) error
+	// stay is how long the connection is left alone then, at most.
+	stay time.Duration
+	// reset ends it by a reset.
+	reset bool
+}
+
+// TestRudeClients has 500 connections at a time of one client, each of which tries to hold slots,
+// lookups or memory by hanging up early. Another client is served beside it, by address, and the
+// smallest board stays what it is.
+func TestRudeClients(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	length := rudeTime
+	if text := os.Getenv(rudeTimeVariable); text != "" {
+		var err error
+		length, err = time.ParseDuration(text)
+		require.NoError(t, err, rudeTimeVariable)
+	}
+	r, _, _ := startLoaded(t, func(*net.TCPConn) {})
+	const echoPort, endPort = sourcePort + 30, sourcePort + 31
+	at := func(host string, port int) netip.AddrPort {
+		return netip.MustParseAddrPort(fmt.Sprintf("%s:%d", host, port))
+	}
+	serve := func(port int, do func(net.Conn)) {
+		l, err := r.n.listen(serverOfSite, port)
+		require.NoError(t, err)
+		t.Cleanup(func() { l.Close() })
+		go serveAll(l, do)
+	}
+	serve(echoPort, func(conn net.Conn) { io.Copy(conn, conn) })
+	// The end comes right behind more than the router holds.
+	serve(endPort, func(conn net.Conn) { conn.Write(make([]byte, 600_000)) })
+	// A name server that takes questions and says nothing.
+	require.NoError(t, r.n.on(serverOfSite, func() error {
+		silent, err := net.ListenPacket("udp4", serverAddress+":53")
+		if err == nil {
+			t.Cleanup(func() { silent.Close() })
+		}
+		return err
+	}))
+	r.command(t, "/ip dns set servers="+serverAddress)
+
+	var names atomic.Int64
+	askName := func(conn *net.TCPConn) error {
+		_, err := fmt.Fprintf(conn, "\x04\x01\x04\x00\x00\x00\x00\x01\x00x%d.test\x00", names.Add(1))
+		return err
+	}
+	kinds := []rudeness{
+		{name: "a silent name", do: askName, stay: rudeStay},
+		{name: "a silent name, and a reset", do: askName, stay: 3 * time.Millisecond, reset: true},
+		{name: "what it does not read", do: func(conn *net.TCPConn) error {
+			if reply, err := requestSOCKSWithin(conn, commandConnect, at(serverAddress, endPort), rudeStay); err != nil || reply.code != granted {
+				return fmt.Errorf("reply %d: %w", reply.code, err)
+			}
+			return conn.CloseWrite()
+		}, stay: rudeStay, reset: true},
+		{name: "leaving during CONNECT", do: func(conn *net.TCPConn) error {
+			_, err := conn.Write([]byte{4, commandConnect, 8, 0, 10, 1, 0, 200, 0}) // nobody has 10.1.0.200
+			return err
+		}},
+		{name: "half a request", do: func(conn *net.TCPConn) error {
+			_, err := conn.Write([]byte{4, commandConnect, 8})
+			return err
+		}, stay: rudeStay},
+	}
+	var done [5]atomic.Int64
+	stop := make(chan struct{})
+	var running sync.WaitGroup
+	ended := sync.OnceFunc(func() {
+		close(stop)
+		running.Wait()
+	})
+	t.Cleanup(ended)
+	for range slowStreams {
+		running.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				conn, err := r.dialSlow(slowWindow, rudeStay)
+				if err != nil {
+					continue
+				}
+				k := rand.IntN(len(kinds))
+				if kinds[k].do(conn) == nil {
+					done[k].Add(1)
+				}
+				select {
+				case <-stop:
+				case <-time.After(kinds[k].stay):
+				}
+				if kinds[k].reset {
+					conn.SetLinger(0)
+				}
+				conn.Close()
+			}
+		})
+	}
+
+	lowest, _ := r.freeMemory(t)
+	var times []time.Duration
+	for start, look := time.Now(), time.Now(); time.Since(start) < length; time.Sleep(time.Second) {
+		begin := time.Now()
+		conn, err := r.n.dial(other, socksAddress, patience)
+		require.NoError(t, err, "after %v", time.Since(start))
+		reply, err := requestSOCKS(conn, commandConnect, at(serverAddress, echoPort))
+		require.NoError(t, err, "after %v", time.Since(start))
+		require.EqualValues(t, granted, reply.code, "after %v:\n%s", time.Since(start), r.command(t, "/log print"))
+		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+		_, err = conn.Write([]byte("honest"))
+		require.NoError(t, err)
+		_, err = io.ReadFull(conn, make([]byte, 6))
+		require.NoError(t, err)
+		times = append(times, time.Since(begin))
+		conn.Close()
+		if time.Since(look) > slowLook {
+			look = time.Now()
+			free, took := r.freeMemory(t)
+			lowest = min(lowest, free)
+			n, err := r.connections(t)
+			require.NoError(t, err)
+			t.Logf("%4.0f s: %d connections, free %.1f MiB (least %.1f), the console answers in %v; served %d times, the last in %v",
+				time.Since(start).Seconds(), n, free, lowest, took.Round(time.Millisecond), len(times), times[len(times)-1].Round(time.Millisecond))
+			require.Less(t, took, slowAnswer, "time that the console took")
+		}
+	}
+	ended()
+	slices.Sort(times)
+	t.Logf("the honest client was served %d times: in %v at the median, %v at the most; least free memory %.1f MiB",
+		len(times), times[len(times)/2].Round(time.Millisecond), times[len(times)-1].Round(time.Millisecond), lowest)
+	for k := range kinds {
+		t.Logf("%d times %s", done[k].Load(), kinds[k].name)
+		assert.Positive(t, done[k].Load(), kinds[k].name)
+	}
+	assert.GreaterOrEqual(t, lowest, slowFreeMemory, "MiB of free memory")
+	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|table full|socksd.*(ended|exit|restart)`, r.m.screen.all())
+	require.NoError(t, retry(func() error {
+		if n, err := r.connections(t); err != nil || n != 0 {
+			return fmt.Errorf("%d connections after all were closed: %w", n, err)
+		}
+		return nil
+	}))
+}
