@@ -85,7 +85,7 @@ func (s *Server) undelivered(c *conn, is role) {
 		return
 	}
 	if outstanding(*fd) > 1 {
-		s.abort(c, fmt.Errorf("write: %w", socketError(*fd)), from)
+		s.abort(c, fmt.Errorf("write: %w", failure(*fd)), from)
 		return
 	}
 	// All that was missing is that it acknowledges the end.

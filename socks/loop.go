@@ -150,7 +150,7 @@ func (s *Server) turn(events []unix.EpollEvent) {
 		s.ready[0], s.ready = nil, s.ready[1:]
 		c.queued = false
 		switch {
-		case c.over:
+		case c.over || c.state == ending:
 		case c.state == associated:
 			s.relayDatagrams(c)
 		default:
