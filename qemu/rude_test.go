@@ -26,6 +26,10 @@ const (
 
 	// rudeStay is how long a rude client waits for what does not come.
 	rudeStay = 20 * time.Second
+
+	// rudeFreeMemory is what must be free at each look, in MiB. It was 3.8 in each of two minutes,
+	// which is 4 MB as far as the console's one decimal place tells.
+	rudeFreeMemory = 3.5
 )
 
 // rudeness is one way to take more of the SOCKS service than one gives.
@@ -166,7 +170,7 @@ func TestRudeClients(t *testing.T) {
 		t.Logf("%d times %s", done[k].Load(), kinds[k].name)
 		assert.Positive(t, done[k].Load(), kinds[k].name)
 	}
-	assert.GreaterOrEqual(t, lowest, slowFreeMemory, "MiB of free memory")
+	assert.GreaterOrEqual(t, lowest, rudeFreeMemory, "MiB of free memory")
 	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|table full|socksd.*(ended|exit|restart)`, r.m.screen.all())
 	require.NoError(t, retry(func() error {
 		if n, err := r.connections(t); err != nil || n != 0 {

@@ -153,8 +153,8 @@
 //	delivery              10 min: when both sides have ended, the connection keeps its slot and
 //	                      its buffers until both have acknowledged everything, the end included
 //	refused clients       32, for 5 s: those who may still take their reply, without a slot
-//	names resolved        64 at a time, and at most 8 addresses of each tried. A client address
-//	                      has no more of the 64 places than are left for others: half of all,
+//	names resolved        32 at a time, and at most 8 addresses of each tried. A client address
+//	                      has no more of the 32 places than are left for others: half of all,
 //	                      the next one half of the rest. A client that leaves ends its lookup,
 //	                      and its place is free once that has ended; one that has only ended its
 //	                      side loses the place when others wait for one. One question at a time
@@ -188,9 +188,9 @@
 //	                      UDP ASSOCIATE up to 5 kB for peers and names. 200 bytes a user beside
 //	                      his name and hash; 2 MB while a password is checked (package
 //	                      password), and 32 kB for those that wait
-//	goroutines            none for each connection: one, 64 that resolve names, 8 that open the
+//	goroutines            none for each connection: one, 32 that resolve names, 8 that open the
 //	                      firewall, one that checks a password, one that writes the log
-//	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 160 for everything else
+//	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 128 for everything else
 //	pipes                 1, at most 4. Each can hold 256 kB on a machine with 32 MB and
 //	                      1 MB from 128 MB on; it is empty unless a sink took less than
 //	                      it had room for

@@ -98,7 +98,7 @@ func defaultLimits() limits {
 		handshake: 10 * time.Second, connect: 30 * time.Second, bind: 2 * time.Minute,
 		deliver: 10 * time.Minute, dismiss: 5 * time.Second,
 		watch:   10 * time.Second,
-		lookups: 64, openings: 8, addresses: 8,
+		lookups: 32, openings: 8, addresses: 8,
 	}
 }
 

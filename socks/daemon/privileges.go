@@ -15,7 +15,7 @@ import (
 
 // spareDescriptors are for all that is not a relayed connection: standard
 // streams, poller, control, listener, name resolution, connections that end.
-const spareDescriptors = 160
+const spareDescriptors = 128
 
 // descriptors returns how many that many connections need at most: two each, and one more if it
 // may be a UDP ASSOCIATE.
