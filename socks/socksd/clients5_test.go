@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,7 +62,8 @@ func TestStreamClients5(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
-	s, open := l.socksd5(t)
+	addr, open := net.JoinHostPort(proxyAddress, socksdPort), []string{"--socks-version=5"}
+	withPassword := append(slices.Clone(open), "--auth-method=password", "--users="+usersFile(t))
 	openChain, chain := "socks5 "+proxyAddress+" "+openPort, "socks5 "+proxyAddress+" "+socksdPort+" "+simpleUser+" "+bobsOwn
 	dante := []string{"SOCKS_CONF=" + danteClient(t, "socks_v5", openPort, danteTCP)}
 	danteUser := []string{"SOCKS_CONF=" + danteClient(t, "socks_v5", socksdPort, danteTCP+"\n\tmethod: username"),
@@ -71,15 +73,15 @@ func TestStreamClients5(t *testing.T) {
 		proxyAddress, socksdPort, simpleUser, bobsOwn)
 
 	t.Run("open", func(t *testing.T) {
-		open.serves(t, []streamClient{
-			{name: "ncat", command: "ncat", args: []string{"--proxy-type", "socks5", "--proxy", open.addr, serverAddress, "%P"}},
+		l.serves(t, openAddress, open, []streamClient{
+			{name: "ncat", command: "ncat", args: []string{"--proxy-type", "socks5", "--proxy", openAddress, serverAddress, "%P"}},
 			{name: "ncat resolves", command: "ncat",
-				args: []string{"--proxy-type", "socks5", "--proxy-dns", "local", "--proxy", open.addr, clientOnlyName, "%P"}},
+				args: []string{"--proxy-type", "socks5", "--proxy-dns", "local", "--proxy", openAddress, clientOnlyName, "%P"}},
 			{name: "ncat and a name", command: "ncat",
-				args: []string{"--proxy-type", "socks5", "--proxy-dns", "remote", "--proxy", open.addr, serverName, "%P"}},
-			{name: "nc", command: "nc.openbsd", args: []string{"-N", "-X", "5", "-x", open.addr, serverAddress, "%P"}},
-			{name: "nc and a name", command: "nc.openbsd", args: []string{"-N", "-X", "5", "-x", open.addr, serverName, "%P"}},
-			{name: "connect-proxy", command: "connect-proxy", args: []string{"-5", "-S", open.addr, serverAddress, "%P"}},
+				args: []string{"--proxy-type", "socks5", "--proxy-dns", "remote", "--proxy", openAddress, serverName, "%P"}},
+			{name: "nc", command: "nc.openbsd", args: []string{"-N", "-X", "5", "-x", openAddress, serverAddress, "%P"}},
+			{name: "nc and a name", command: "nc.openbsd", args: []string{"-N", "-X", "5", "-x", openAddress, serverName, "%P"}},
+			{name: "connect-proxy", command: "connect-proxy", args: []string{"-5", "-S", openAddress, serverAddress, "%P"}},
 			{name: "proxychains4 nc", command: "proxychains4", args: []string{"-f", proxychains(t, "", openChain), "nc.openbsd", "-N", serverAddress, "%P"}},
 			{name: "proxychains4 nc and a name", command: "proxychains4",
 				args: []string{"-f", proxychains(t, "proxy_dns", openChain), "nc.openbsd", "-N", serverName, "%P"}},
@@ -92,11 +94,11 @@ func TestStreamClients5(t *testing.T) {
 		})
 	})
 	t.Run("password", func(t *testing.T) {
-		s.serves(t, []streamClient{
+		l.serves(t, addr, withPassword, []streamClient{
 			{name: "ncat", user: simpleUser, command: "ncat",
-				args: []string{"--proxy-type", "socks5", "--proxy-auth", simpleUser + ":" + bobsOwn, "--proxy", s.addr, serverAddress, "%P"}},
+				args: []string{"--proxy-type", "socks5", "--proxy-auth", simpleUser + ":" + bobsOwn, "--proxy", addr, serverAddress, "%P"}},
 			{name: "connect-proxy", user: alice, command: "connect-proxy", env: []string{"SOCKS5_PASSWORD=" + alicesOwn},
-				args: []string{"-5", "-R", "remote", "-S", alice + "@" + s.addr, serverName, "%P"}},
+				args: []string{"-5", "-R", "remote", "-S", alice + "@" + addr, serverName, "%P"}},
 			{name: "proxychains4 nc", user: simpleUser, command: "proxychains4",
 				args: []string{"-f", proxychains(t, "proxy_dns", chain), "nc.openbsd", "-N", serverName, "%P"}},
 			{name: "PySocks", user: alice, command: "/usr/bin/python3",

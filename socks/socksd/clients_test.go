@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -138,6 +139,15 @@ type streamClient struct {
 	env     []string
 }
 
+// serves starts socksd for every few clients, since its log has 20 lines at once and each of them
+// two, and has it serve them.
+func (l *lab) serves(t *testing.T, addr string, args []string, clients []streamClient) {
+	t.Helper()
+	for few := range slices.Chunk(clients, 8) {
+		t.Run("", func(t *testing.T) { l.socksdOn(t, self(t), addr, args...).serves(t, few) })
+	}
+}
+
 // serves has each client move bytes in both directions, all of which must arrive, and whose exact
 // number must be in the closing line.
 func (s *socksd) serves(t *testing.T, clients []streamClient) {
@@ -166,25 +176,25 @@ func TestStreamClients(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
-	s := l.socksd(t, self(t))
+	addr := net.JoinHostPort(proxyAddress, socksdPort)
 	dns, noDNS, dante := proxychains(t, "proxy_dns", socks4), proxychains(t, "", socks4), danteClient(t, "socks_v4", socksdPort, danteTCP)
-	s.serves(t, []streamClient{
+	l.serves(t, addr, nil, []streamClient{
 		{name: "ncat", command: "ncat",
-			args: []string{"--proxy-type", "socks4", "--proxy", s.addr, serverAddress, "%P"}},
+			args: []string{"--proxy-type", "socks4", "--proxy", addr, serverAddress, "%P"}},
 		{name: "ncat with a user", user: "fred", command: "ncat",
-			args: []string{"--proxy-type", "socks4", "--proxy-auth", "fred", "--proxy", s.addr, serverAddress, "%P"}},
+			args: []string{"--proxy-type", "socks4", "--proxy-auth", "fred", "--proxy", addr, serverAddress, "%P"}},
 		{name: "ncat resolves", command: "ncat",
-			args: []string{"--proxy-type", "socks4", "--proxy-dns", "local", "--proxy", s.addr, clientOnlyName, "%P"}},
+			args: []string{"--proxy-type", "socks4", "--proxy-dns", "local", "--proxy", addr, clientOnlyName, "%P"}},
 		{name: "ncat 4a", command: "ncat",
-			args: []string{"--proxy-type", "socks4", "--proxy-dns", "remote", "--proxy", s.addr, serverName, "%P"}},
+			args: []string{"--proxy-type", "socks4", "--proxy-dns", "remote", "--proxy", addr, serverName, "%P"}},
 		{name: "nc", command: "nc.openbsd",
-			args: []string{"-N", "-X", "4", "-x", s.addr, serverAddress, "%P"}},
+			args: []string{"-N", "-X", "4", "-x", addr, serverAddress, "%P"}},
 		{name: "nc resolves", command: "nc.openbsd",
-			args: []string{"-N", "-X", "4", "-x", s.addr, clientOnlyName, "%P"}},
+			args: []string{"-N", "-X", "4", "-x", addr, clientOnlyName, "%P"}},
 		{name: "connect-proxy", user: "fred", command: "connect-proxy",
-			args: []string{"-4", "-S", "fred@" + s.addr, serverAddress, "%P"}},
+			args: []string{"-4", "-S", "fred@" + addr, serverAddress, "%P"}},
 		{name: "connect-proxy 4a", user: "fred", command: "connect-proxy",
-			args: []string{"-4", "-R", "remote", "-S", "fred@" + s.addr, serverName, "%P"}},
+			args: []string{"-4", "-R", "remote", "-S", "fred@" + addr, serverName, "%P"}},
 		{name: "socat SOCKS4", user: "fred", command: "socat",
 			args: []string{"-t30", "-", "SOCKS4:" + proxyAddress + ":" + serverAddress + ":%P,socksport=" + socksdPort + ",socksuser=fred"}},
 		{name: "socat SOCKS4A", user: "fred", command: "socat",
