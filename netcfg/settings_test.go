@@ -84,7 +84,10 @@ func TestBridgeLearnsFew(t *testing.T) {
 	}
 	out, err := exec.Command("bridge", "fdb", "show", "br", "b1").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	assert.Equal(t, maxLearned, strings.Count(string(out), "02:01:00:00:"))
+	// The kernel of the other end sends by itself, from its own address, which takes a place too.
+	learned := strings.Count(string(out), "02:01:00:00:")
+	assert.LessOrEqual(t, learned, maxLearned)
+	assert.GreaterOrEqual(t, learned, maxLearned-1)
 }
 
 // wire is the other end of a cable.

@@ -904,18 +904,18 @@ func TestLargestConfig(t *testing.T) {
 	cfg.Access = slices.Repeat([]socks.Rule{rule}, console.MaxItems)
 	require.NoError(t, cfg.Validate())
 
-	var got socks.Config
+	got := make(chan socks.Config, 1)
 	var client *Client
 	parent, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
 		client = NewClient(l, nil, nil)
 		return client.Handle
 	}, func(_ context.Context, r *service.Request) ([]byte, error) {
-		got = decodeConfig(r.Decoder)
+		got <- decodeConfig(r.Decoder)
 		return nil, nil
 	})
 	require.NoError(t, err)
 	require.NoError(t, client.Configure(t.Context(), cfg, nil))
-	assert.Equal(t, cfg, got)
+	assert.Equal(t, cfg, <-got)
 	child.Close()
 	<-parent.Done()
 	<-child.Done()
