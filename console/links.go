@@ -102,7 +102,7 @@ var (
 		items:    itemLists[vlanItems],
 		properties: updatingReferences(bindItems(vlans,
 			prop("name", linkName(), "", "name of the VLAN", func(v *netcfg.VLAN) *string { return &v.Name }),
-			prop("interface", portName(), "", "port or bridge that it is in",
+			prop("interface", linkOf(netcfg.Ether, netcfg.BridgeType), "", "port or bridge that it is in",
 				func(v *netcfg.VLAN) *string { return &v.Interface }),
 			prop("vlan-id", integer(1, 4094), "1", "its tag", func(v *netcfg.VLAN) *int { return &v.ID }),
 			prop("mtu", optional(integer(68, 65535), "that of its interface"), "", "largest packet in bytes",
@@ -117,8 +117,8 @@ var (
 		items:   itemLists[bridgePortItems],
 		columns: []column{{"interface", 16}, {"bridge", 0}},
 		properties: bindItems(bridgePorts,
-			prop("interface", portName(), "", "port or VLAN", func(p *netcfg.BridgePort) *string { return &p.Interface }),
-			prop("bridge", portName(), "", "bridge that it belongs to", func(p *netcfg.BridgePort) *string { return &p.Bridge }),
+			prop("interface", linkOf(netcfg.Ether, netcfg.VLANType), "", "port or VLAN", func(p *netcfg.BridgePort) *string { return &p.Interface }),
+			prop("bridge", linkOf(netcfg.BridgeType), "", "bridge that it belongs to", func(p *netcfg.BridgePort) *string { return &p.Bridge }),
 			disabled(func(p *netcfg.BridgePort) *bool { return &p.Disabled }),
 			comment(func(p *netcfg.BridgePort) *string { return &p.Comment }),
 		),
@@ -325,18 +325,25 @@ func (x *execution) slave(name string) bool {
 // interfaceChoices are the interfaces that can be the value of p.
 func (x *execution) interfaceChoices(p property) []Choice {
 	var all []Choice
-	if p.name != "bridge" {
+	if p.names(netcfg.Ether) {
 		all = x.portChoices()
 	}
 	for _, b := range x.cfg.Bridges {
-		all = append(all, Choice{b.Name, "a bridge"})
+		if p.names(netcfg.BridgeType) {
+			all = append(all, Choice{b.Name, "a bridge"})
+		}
 	}
 	for _, v := range x.cfg.VLANs {
-		if p.name != "bridge" {
+		if p.names(netcfg.VLANType) {
 			all = append(all, Choice{v.Name, "a VLAN"})
 		}
 	}
 	return all
+}
+
+// names reports whether the value can name an interface of that kind.
+func (p property) names(kind netcfg.LinkType) bool {
+	return p.links == nil || slices.Contains(p.links, kind)
 }
 
 // linkState is the state of a link. One that the system does not know does not exist.

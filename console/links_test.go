@@ -251,6 +251,8 @@ func TestCompleteLinks(t *testing.T) {
 	for line, want := range map[string][]string{
 		"/ip address add interface=":            {"ether1", "ether2", "usb1", "bridge1", "guests", "lost"},
 		"/interface bridge port add bridge=":    {"bridge1"},
+		"/interface bridge port add interface=": {"ether1", "ether2", "usb1", "guests", "lost"},
+		"/interface vlan set guests interface=": {"ether1", "ether2", "usb1", "bridge1"},
 		"/interface bridge set ":                {"bridge1", "numbers"},
 		"/interface vlan remove ":               {"guests", "lost", "numbers"},
 		"/interface bridge set bridge1 proto":   {"protocol-mode"},
@@ -262,14 +264,76 @@ func TestCompleteLinks(t *testing.T) {
 	}
 }
 
+// A first bridge is missing, not the name of a port.
+func TestNoBridge(t *testing.T) {
+	cfg, err := Load("links", strings.NewReader("/interface bridge port add bridge=nobridge interface=ether1\n"))
+	require.NoError(t, err)
+	assert.EqualError(t, ValidateChange(Default(), cfg, []string{"ether1"}),
+		"/interface bridge port 0: input does not match any value of bridge: nobridge; expected one that there is, and there is none")
+}
+
+// An address that no host can have, and one on two interfaces, cannot be set. What is kept with
+// one can be loaded, and everything else about it changed.
+func TestChangeOfAddresses(t *testing.T) {
+	const (
+		ofNetwork = "expected the address of a host, this is the address of the network itself"
+		twice     = "expected each address on one interface, "
+	)
+	ports := []string{"ether1", "ether2", "ether3"}
+	for _, test := range []struct{ name, before, line, err string }{
+		{"network", "", "/ip address add address=192.168.0.0/24 interface=ether1", "/ip address 0: address=192.168.0.0/24: " + ofNetwork},
+		{"broadcast", "", "/ip address add address=10.1.255.255/15 interface=ether1",
+			"/ip address 0: address=10.1.255.255/15: expected the address of a host, this is the broadcast address of 10.0.0.0/15"},
+		{"neither", "", "/ip address add address=10.0.255.255/15 interface=ether1; /ip address add address=10.1.0.0/15 interface=ether2", ""},
+		{"the smallest network with a broadcast address", "", "/ip address add address=10.0.0.7/30 interface=ether1",
+			"/ip address 0: address=10.0.0.7/30: expected the address of a host, this is the broadcast address of 10.0.0.4/30"},
+		{"of two hosts", "", "/ip address add address=10.0.0.0/31 interface=ether1; /ip address add address=10.0.0.3/31 interface=ether1", ""},
+		{"of one host", "", "/ip address add address=10.0.0.0/32 interface=ether1", ""},
+		{"disabled", "", "/ip address add address=10.0.0.0/24 interface=ether1 disabled=yes", ""},
+		{"enabled", "/ip address add address=10.0.0.0/24 interface=ether1 disabled=yes", "/ip address enable 0", "/ip address 0: address=10.0.0.0/24: " + ofNetwork},
+		{"kept", "/ip address add address=10.0.0.0/24 interface=ether1", "/ip address set 0 interface=ether2 comment=x; /system identity set name=a", ""},
+		{"kept, and another", "/ip address add address=10.0.0.0/24 interface=ether1", "/ip address add address=10.1.0.0/16 interface=ether1",
+			"/ip address 1: address=10.1.0.0/16: " + ofNetwork},
+
+		{"twice", "/ip address add address=192.168.0.1/24 interface=ether2", "/ip address add address=192.168.0.1/24 interface=ether1",
+			"/ip address 1: address=192.168.0.1/24: " + twice + "ether2 has 192.168.0.1/24 already"},
+		{"twice, in another network", "/interface ethernet set ether1 name=wan; /ip address add address=192.168.0.1/24 interface=wan",
+			"/ip address add address=192.168.0.1/16 interface=ether2",
+			"/ip address 1: address=192.168.0.1/16: " + twice + "wan has 192.168.0.1/24 already"},
+		{"twice, on one interface", "/ip address add address=192.168.0.1/24 interface=ether2", "/ip address add address=192.168.0.1/16 interface=ether2",
+			"address: address=192.168.0.1/16: expected each address once, ether2 has 192.168.0.1/24 already"},
+		{"another of the network", "/ip address add address=192.168.0.1/24 interface=ether2", "/ip address add address=192.168.0.2/24 interface=ether1", ""},
+		{"one of both disabled", "/ip address add address=192.168.0.1/24 interface=ether2", "/ip address add address=192.168.0.1/24 interface=ether1 disabled=yes", ""},
+		{"instead", "/ip address add address=192.168.0.1/24 interface=ether2", "/ip address remove 0; /ip address add address=192.168.0.1/24 interface=ether1", ""},
+		{"kept twice", "/ip address add address=192.168.0.1/24 interface=ether2; /ip address add address=192.168.0.1/24 interface=ether1",
+			"/interface ethernet set ether2 name=lan; /ip address set 1 interface=ether3", ""},
+		{"kept twice, and once more", "/ip address add address=192.168.0.1/24 interface=ether2; /ip address add address=192.168.0.1/24 interface=ether1",
+			"/ip address add address=192.168.0.1/24 interface=ether3", "/ip address 1: address=192.168.0.1/24: " + twice + "ether2 has 192.168.0.1/24 already"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before, err := Load("before", strings.NewReader(test.before))
+			require.NoError(t, err)
+			require.NoError(t, Validate(before, ports), "it can be loaded")
+			require.NoError(t, ValidateChange(before, before, ports))
+			result, err := new(Session).Execute(before, Live{}, test.line)
+			require.NoError(t, err)
+			if err = ValidateChange(before, result.Config, ports); test.err != "" {
+				require.EqualError(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+		})
+	}
+}
+
 // A link that is in use cannot be removed: the error says what uses it.
 func TestUsedLinks(t *testing.T) {
 	ports := []string{"ether1", "ether2", "usb1"}
 	for line, want := range map[string]string{
-		"/interface bridge remove bridge1":                                      "/interface vlan 0: input does not match any value of interface: bridge1; expected ether1 | ether2 | usb1 | guests | lost",
+		"/interface bridge remove bridge1":                                      "/interface vlan 0: input does not match any value of interface: bridge1; it is in use by /interface vlan 0 (guests), /interface bridge port 0 (ether2), /interface bridge port 1 (usb1), /ip address 0 (192.168.0.1/24), ...",
 		"/interface bridge set bridge1 name=lan":                                "",
-		"/interface vlan remove guests":                                         "/ip address 1: input does not match any value of interface: guests; expected ether1 | ether2 | usb1 | bridge1 | lost",
-		"/interface vlan remove lost":                                           "/ip firewall filter 3: input does not match any value of in-interface: lost; expected ether1 | ether2 | usb1 | bridge1 | guests",
+		"/interface vlan remove guests":                                         "/ip address 1: input does not match any value of interface: guests; it is in use by /ip address 1 (192.168.20.1/24)",
+		"/interface vlan remove lost":                                           "/ip firewall filter 3: input does not match any value of in-interface: lost; it is in use by /ip firewall filter 3 (input)",
 		"/ip address remove 1; /interface vlan remove guests":                   "",
 		"/interface ethernet set ether1 name=bridge1":                           "failure: already have interface with such name: bridge1",
 		"/interface ethernet set ether1 name=ether2":                            "failure: already have interface with such name: ether2",
@@ -279,13 +343,18 @@ func TestUsedLinks(t *testing.T) {
 		"/interface bridge port add bridge=guests interface=ether1":             "bridge port ether1: bridge=guests: expected a bridge",
 		"/interface vlan add name=v interface=ether2":                           "VLAN v: interface=ether2: expected no port of a bridge, it is one of bridge1",
 		"/interface vlan add name=v interface=ether1; /interface vlan remove v": "",
+		"/interface bridge port set 0 bridge=nobridge":                          "/interface bridge port 0: input does not match any value of bridge: nobridge; expected bridge1",
+		"/interface bridge port add bridge=bridge1 interface=ether9":            "/interface bridge port 2: input does not match any value of interface: ether9; expected ether1 | ether2 | usb1 | guests | lost",
+		"/interface vlan add name=v interface=ether9":                           "/interface vlan 2: input does not match any value of interface: ether9; expected ether1 | ether2 | usb1 | bridge1",
+		"/ip firewall filter add chain=input in-interface=!ether9":              "/ip firewall filter 4: input does not match any value of in-interface: !ether9; expected ether1 | ether2 | usb1 | bridge1 | guests | lost",
+		"/interface bridge port remove [find]; /interface bridge remove bridge1; /ip address remove 0; /ip firewall filter remove 0": "/interface vlan 0: input does not match any value of interface: bridge1; it is in use by /interface vlan 0 (guests)",
 	} {
 		cfg, err := Load("links", strings.NewReader(linksConfig))
 		require.NoError(t, err)
 		require.NoError(t, Validate(cfg, ports))
 		result, err := new(Session).Execute(cfg, linkLive(), line)
 		require.NoError(t, err)
-		err = Validate(result.Config, ports)
+		err = ValidateChange(cfg, result.Config, ports)
 		if want == "" {
 			assert.NoError(t, err, line)
 		} else {

@@ -80,7 +80,9 @@ type property struct {
 	typ         Type
 	values      []string
 	isInterface bool // the value is an interface, after "!" perhaps
-	list        bool // the value is a list of values
+	// links are the kinds of interfaces that the value can name; nil is all.
+	links []netcfg.LinkType
+	list  bool // the value is a list of values
 	// hashed is set for a password, which has no value of its own: set only checks it, and its
 	// hash becomes the value of the property hashed.
 	hashed *property
@@ -118,7 +120,7 @@ func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) fi
 	return field[T]{
 		property: property{
 			name: name, help: help, accepts: k.accepts, typ: k.typ,
-			def: def, unset: k.unset, values: k.values, isInterface: k.isInterface, list: k.list,
+			def: def, unset: k.unset, values: k.values, isInterface: k.isInterface, links: k.links, list: k.list,
 		},
 		get: func(t *T) string { return k.format(*at(t)) },
 		set: func(t *T, s string) error {

@@ -1,26 +1,93 @@
 package console
 
 import (
+	"cmp"
+	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/postern-router/postern/netcfg"
 )
 
+// ValidateChange checks next, which a user wants instead of old, for a machine with these
+// ports. It is Validate, and besides refuses what is new in next of what Validate lets pass,
+// because kept configurations of earlier versions may have it: an address that is the one of
+// its network or the broadcast address there, and one address on two interfaces.
+func ValidateChange(old, next Config, ports []string) error {
+	if err := validate(next, ports, old.createdLinks()); err != nil {
+		return err
+	}
+	for i, a := range next.Addresses {
+		if a.Disabled {
+			continue
+		}
+		if why := notHost(a.Address); why != "" && next.more(old, func(b netcfg.Address) bool { return b.Address == a.Address }) {
+			return fmt.Errorf("/ip address %d: address=%s: expected the address of a host, this is the %s", i, a.Address, why)
+		}
+		same := func(b netcfg.Address) bool { return b.Address.Addr() == a.Address.Addr() }
+		for _, b := range next.Addresses[:i] {
+			if !b.Disabled && same(b) && next.more(old, same) {
+				return fmt.Errorf("/ip address %d: address=%s: expected each address on one interface, %s has %s already",
+					i, a.Address, next.Called(b.Interface), b.Address)
+			}
+		}
+	}
+	return nil
+}
+
+// more reports whether cfg has more enabled addresses of that kind than old.
+func (cfg Config) more(old Config, kind func(netcfg.Address) bool) bool {
+	count := func(all []netcfg.Address) (n int) {
+		for _, a := range all {
+			if !a.Disabled && kind(a) {
+				n++
+			}
+		}
+		return n
+	}
+	return count(cfg.Addresses) > count(old.Addresses)
+}
+
+// notHost says what a valid IPv4 address is in its network, if no host can have it, else "". A
+// network of two addresses or one has only hosts (RFC 3021).
+func notHost(p netip.Prefix) string {
+	if p.Bits() >= 31 {
+		return ""
+	}
+	four := p.Addr().As4()
+	switch host := binary.BigEndian.Uint32(four[:]) << p.Bits(); host {
+	case 0:
+		return "address of the network itself"
+	case ^uint32(0) << p.Bits():
+		return "broadcast address of " + p.Masked().String()
+	}
+	return ""
+}
+
 // Validate checks cfg as a whole, for a machine with these ports: that the language accepts
 // every value, that every interface is a port, a bridge or a VLAN, and that packages
 // firewall, netcfg and socks accept their parts. The error names the menu and the item,
 // counted from 0.
-func Validate(cfg Config, ports []string) error {
-	var interfaces []string
+func Validate(cfg Config, ports []string) error { return validate(cfg, ports, nil) }
+
+// validate is Validate. before are the bridges and VLANs that there were before a change: the
+// error of a name that is missing says what else has it.
+func validate(cfg Config, ports, before []string) error {
+	var interfaces []namedLink
 	for _, name := range ports {
-		interfaces = append(interfaces, cfg.Called(name))
+		interfaces = append(interfaces, namedLink{netcfg.Ether, cfg.Called(name)})
 	}
-	interfaces = append(interfaces, cfg.createdLinks()...)
-	for i, name := range interfaces {
-		if slices.Contains(interfaces[:i], name) {
-			return fmt.Errorf("failure: already have interface with such name: %s", name)
+	for _, b := range cfg.Bridges {
+		interfaces = append(interfaces, namedLink{netcfg.BridgeType, b.Name})
+	}
+	for _, v := range cfg.VLANs {
+		interfaces = append(interfaces, namedLink{netcfg.VLANType, v.Name})
+	}
+	for i, link := range interfaces {
+		if has(interfaces[:i], link.name) {
+			return fmt.Errorf("failure: already have interface with such name: %s", link.name)
 		}
 	}
 	check := cfg.Clone() // setting a value to itself checks it
@@ -36,7 +103,11 @@ func Validate(cfg Config, ports []string) error {
 				if p.hashed != nil {
 					continue // it has no value
 				}
-				if err := checkProperty(p, &check, i, interfaces); err != nil {
+				err := p.set(&check, i, p.get(&check, i))
+				if err == nil && p.isInterface {
+					err = p.checkInterface(&check, i, interfaces, before)
+				}
+				if err != nil {
 					if m.items == nil {
 						return fmt.Errorf("/%s: %w", m.path, err)
 					}
@@ -62,13 +133,57 @@ func Validate(cfg Config, ports []string) error {
 	return nil
 }
 
-func checkProperty(p property, cfg *Config, item int, interfaces []string) error {
+// namedLink is the name of an interface that there is.
+type namedLink struct {
+	kind netcfg.LinkType
+	name string
+}
+
+func has(all []namedLink, name string) bool {
+	return slices.ContainsFunc(all, func(l namedLink) bool { return l.name == name })
+}
+
+// checkInterface returns the error of an interface that there is not: what there is instead,
+// or what else uses one that was there before.
+func (p property) checkInterface(cfg *Config, item int, interfaces []namedLink, before []string) error {
 	value := p.get(cfg, item)
-	if err := p.set(cfg, item, value); err != nil {
-		return err
+	name := strings.TrimPrefix(value, "!")
+	if value == "" || has(interfaces, name) {
+		return nil
 	}
-	if p.isInterface && value != "" && !slices.Contains(interfaces, strings.TrimPrefix(value, "!")) {
-		return fmt.Errorf("input does not match any value of %s: %s; expected %s", p.name, value, strings.Join(interfaces, " | "))
+	if slices.Contains(before, name) {
+		return fmt.Errorf("input does not match any value of %s: %s; it is in use by %s", p.name, value, strings.Join(cfg.usersOf(name), ", "))
 	}
-	return nil
+	var fitting []string
+	for _, l := range interfaces {
+		if p.names(l.kind) {
+			fitting = append(fitting, l.name)
+		}
+	}
+	return fmt.Errorf("input does not match any value of %s: %s; expected %s", p.name, value,
+		cmp.Or(strings.Join(fitting, " | "), "one that there is, and there is none"))
+}
+
+// usersOf are the items that name an interface, as "/interface bridge port 0 (ether2)", counted
+// from 0; the first of them only, if there are many.
+func (cfg *Config) usersOf(name string) []string {
+	const most = 4
+	var users []string
+	for _, m := range menus {
+		if m.items == nil {
+			continue
+		}
+		for i := range m.items.count(cfg) {
+			if !slices.ContainsFunc(m.properties, func(p property) bool {
+				return p.isInterface && strings.TrimPrefix(p.get(cfg, i), "!") == name
+			}) {
+				continue
+			}
+			if len(users) == most {
+				return append(users, "...")
+			}
+			users = append(users, fmt.Sprintf("/%s %d (%s)", m.path, i, m.properties[0].get(cfg, i)))
+		}
+	}
+	return users
 }

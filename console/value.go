@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/netcfg"
 )
 
 // kind is a kind of value: how it is parsed and written.
@@ -23,6 +24,8 @@ type kind[V any] struct {
 	// isInterface is set for the name of an interface, and list for values that can stand in
 	// a list, separated by commas.
 	isInterface, list bool
+	// links are the kinds of interfaces that it can name; nil is all.
+	links []netcfg.LinkType
 
 	parse func(string) (V, error)
 	// format writes a value as parse reads it, and an unset one as "".
@@ -272,6 +275,13 @@ func portName() kind[string] {
 		},
 		format: func(v string) string { return v },
 	}
+}
+
+// linkOf is the name of an interface of one of these kinds.
+func linkOf(links ...netcfg.LinkType) kind[string] {
+	k := portName()
+	k.links = links
+	return k
 }
 
 // portNameMatch matches the packets of an interface, or with "!" of all others.

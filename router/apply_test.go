@@ -156,6 +156,28 @@ func TestStart(t *testing.T) {
 	})
 }
 
+// What a version before kept and nobody can set any more is in force after the start all the
+// same, and can be changed.
+func TestKeptAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t)
+		g.onFlash("/ip address\nadd address=192.168.0.1/24 interface=ether2\nadd address=192.168.0.1/24 interface=ether1\n" +
+			"add address=10.0.0.0/8 interface=ether1\n")
+		g.r.start()
+		require.NoError(t, g.r.health())
+		assert.Len(t, g.network.config.Addresses, 3)
+		assert.True(t, g.network.config.Forwarding)
+		g.must("/system identity set name=x; /ip address comment 0 LAN")
+		_, err := g.run(&session.Session{}, "/ip address add address=10.1.0.0/16 interface=ether1")
+		require.EqualError(t, err, "/ip address 3: address=10.1.0.0/16: expected the address of a host, this is the address of the network itself")
+		_, err = g.r.importLines(&session.Session{}, "/ip address\nremove 1\nadd address=192.168.0.1/16 interface=ether1\nadd address=192.168.0.1/8 interface=ether1\n")
+		require.ErrorContains(t, err, "(line 4)")
+		g.must("/ip address remove 1,2")
+		_, err = g.run(&session.Session{}, "/ip address add address=192.168.0.1/24 interface=ether1")
+		require.EqualError(t, err, "/ip address 1: address=192.168.0.1/24: expected each address on one interface, ether2 has 192.168.0.1/24 already")
+	})
+}
+
 // While the firewall lacks lines nothing but a change of the firewall opens the router, and
 // nothing is kept. The address of the rescue is a dynamic one, and goes with it.
 func TestUnmended(t *testing.T) {

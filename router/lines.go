@@ -54,7 +54,7 @@ func (r *Router) execute(s *session.Session, line string) (console.Result, error
 func (r *Router) importLines(s *session.Session, text string) (console.Result, error) {
 	hashes := console.Hashes{Make: r.logins.hash}
 	return r.edit(s, func(s *console.Session, st state) (console.Result, error) {
-		return s.Import(st.config, r.liveWith(st, &hashes), text, func(c console.Config) error { return checkConfig(c, r.board) })
+		return s.Import(st.config, r.liveWith(st, &hashes), text, func(c console.Config) error { return checkConfig(st.config, c, r.board) })
 	})
 }
 
@@ -166,7 +166,7 @@ func (r *Router) change(s *session.Session, revision uint64, next console.Config
 	if r.safeMode != nil && r.safeMode.holder != s {
 		return "", fmt.Errorf("%w: nothing can be changed until it leaves that; Ctrl-X takes it over", session.ErrSafeModeHeld)
 	}
-	if err := checkConfig(next, r.board); err != nil {
+	if err := checkConfig(r.now.config, next, r.board); err != nil {
 		return "", err
 	}
 	for _, check := range []func(console.Config) string{
@@ -274,9 +274,9 @@ func (r *Router) warning() string {
 	return ""
 }
 
-// checkConfig reports what is wrong with a configuration that a user wants.
-func checkConfig(c console.Config, b board.Board) error {
-	if err := console.Validate(c, b.PortNames()); err != nil {
+// checkConfig reports what is wrong with a configuration that a user wants instead of old.
+func checkConfig(old, c console.Config, b board.Board) error {
+	if err := console.ValidateChange(old, c, b.PortNames()); err != nil {
 		return err
 	}
 	if c.AdminPassword == "" {
