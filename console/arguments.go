@@ -13,6 +13,7 @@ import (
 type options struct {
 	interval   time.Duration
 	comment    string
+	unset      string // names of properties
 	ping       PingArguments
 	traceroute TracerouteArguments
 	check      socksRequest
@@ -94,9 +95,7 @@ func (c command) plainWords(m *menu) []Choice {
 		words = append(words, Choice{"where", "only the items that meet conditions: property=value, !=, <, >, ~ (a regular expression that it has), and, or, (...)"})
 	}
 	if c.name == resetCommand.name {
-		for _, p := range m.properties {
-			words = append(words, Choice{p.name, p.help})
-		}
+		words = append(words, m.propertyChoices()...)
 	}
 	return words
 }

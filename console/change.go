@@ -70,6 +70,45 @@ func (x *execution) setItems(m *menu, a arguments) error {
 	return nil
 }
 
+// unset unsets properties of the items that numbers refers to, or of a menu without items.
+func (x *execution) unset(m *menu, a arguments) error {
+	for name := range strings.SplitSeq(a.options.unset, ",") {
+		// No abbreviation wins over a property that needs its value.
+		full, err := complete(name, choiceNames(m.propertyChoices()))
+		if errors.Is(err, errAmbiguous) {
+			return valueError(valueName, name, "", true, err)
+		}
+		if err != nil {
+			return valueError(valueName, name, strings.Join(choiceNames(m.unsettable()), " | "), true, errNoMatch)
+		}
+		p, _ := m.property(full)
+		if p.unset == "" {
+			return errors.New("property " + full + " cannot be unset; expected " + strings.Join(choiceNames(m.unsettable()), " | "))
+		}
+		a.values = append(a.values, assignment{p, ""})
+	}
+	if m.items == nil {
+		return x.set(m, a)
+	}
+	return x.setItems(m, a)
+}
+
+// propertyChoices are the properties of m, and unsettable those that can be unset.
+func (m *menu) propertyChoices() []Choice {
+	var all []Choice
+	for _, p := range m.properties {
+		all = append(all, Choice{p.name, p.help})
+	}
+	return all
+}
+
+func (m *menu) unsettable() []Choice {
+	return slices.DeleteFunc(m.propertyChoices(), func(c Choice) bool {
+		p, _ := m.property(c.Name)
+		return p.unset == ""
+	})
+}
+
 // setOne sets one property of the items that numbers refers to.
 func (x *execution) setOne(m *menu, a arguments, name, value string) error {
 	if m.allLinks {

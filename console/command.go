@@ -42,6 +42,10 @@ var (
 	intervalArgument = option(prop("interval", optional(duration(500*time.Millisecond, time.Hour), "once"), "",
 		"time after which to print again, until a key is pressed", func(o *options) *time.Duration { return &o.interval }))
 
+	unsetArgument = option(prop(valueName, propertyNames(), "", "which properties",
+		func(o *options) *string { return &o.unset }))
+	fromArgument = itemArgument("from", "all", "only these items, as the last print numbered them")
+
 	detailWord = Choice{"detail", "everything that is known about each item"}
 	terseWord  = Choice{"terse", "each item in one line"}
 	countWord  = Choice{"count-only", "how many items there are"}
@@ -59,7 +63,9 @@ var (
 	printCommand      = printScreen("show what is set")
 	printSocksCommand = printScreen("show what is set", Choice{detailWord.Name, "with version, auth-method and udp, also while these have their defaults"})
 	setCommand        = command{name: "set", help: "change properties", properties: true, run: (*execution).set}
-	resetCommand      = command{name: "reset", help: "set properties back to their defaults: those named, or all", run: (*execution).reset}
+	unsetCommand      = command{name: "unset", help: "unset properties: they are then as if they had never been given",
+		positional: []string{valueName}, arguments: []argument{unsetArgument}, run: (*execution).unset}
+	resetCommand = command{name: "reset", help: "set properties back to their defaults: those named, or all", run: (*execution).reset}
 
 	addItem = command{name: "add", help: "add an item", properties: true, run: (*execution).add, arguments: []argument{
 		itemArgument("place-before", "at the end", "item to insert it before"),
@@ -67,6 +73,8 @@ var (
 	}}
 	setItems = command{name: "set", help: "change properties of items", properties: true, run: (*execution).setItems,
 		positional: []string{"numbers"}, arguments: []argument{numbersArgument}}
+	unsetItems = command{name: "unset", help: "unset properties of items: they are then as if they had never been given",
+		positional: []string{"numbers", valueName}, arguments: []argument{numbersArgument, unsetArgument}, run: (*execution).unset}
 	removeItems = itemCommand("remove", "remove items", (*execution).remove)
 	// removeConnections and forgetConnections are remove for rows that only the system has.
 	removeConnections = command{name: "remove", help: "end connections", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
@@ -83,10 +91,12 @@ var (
 		arguments: []argument{numbersArgument, option(prop("comment", text(0, 255), "", "a note for people",
 			func(o *options) *string { return &o.comment }))}}
 	findItems  = command{name: "find", help: "show the numbers of items", shows: true, find: true, run: (*execution).find}
-	printItems = printList("show what is set", detailWord, terseWord, countWord)
-	printRules = printList("show what is set", detailWord, terseWord, countWord, statsWord)
+	printItems = printNumbered("show what is set", detailWord, terseWord, countWord)
+	printRules = printNumbered("show what is set", detailWord, terseWord, countWord, statsWord)
 	printLive  = printList("show what there is", detailWord, terseWord, countWord)
 	printTable = printList("show what there is", detailWord, terseWord, countWord, followWord)
+	// printConnections is printTable of rows that can be removed.
+	printConnections = printNumbered("show what there is", detailWord, terseWord, countWord, followWord)
 
 	printResourceCommand = printScreen("show time, memory and load")
 	printClockCommand    = printScreen("show the time of day")
@@ -145,13 +155,15 @@ var (
 		}}
 
 	singleCommands = []command{setCommand, printCommand, resetCommand}
-	listCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printItems}
-	ruleCommands   = []command{addItem, setItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
+	// unsetCommands are for settings some of which can be unset.
+	unsetCommands  = []command{setCommand, unsetCommand, printCommand, resetCommand}
+	listCommands   = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printItems}
+	ruleCommands   = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
 	accessCommands = append(slices.Clone(ruleCommands), checkCommand)
 	liveCommands   = []command{printTable}
 	// connectionCommands and trackedCommands are those of menus whose rows have a removal.
-	connectionCommands = []command{removeConnections, findItems, printTable}
-	trackedCommands    = []command{forgetConnections, findItems, printTable}
+	connectionCommands = []command{removeConnections, findItems, printConnections}
+	trackedCommands    = []command{forgetConnections, findItems, printConnections}
 
 	setClockCommand = command{name: "set", help: "set the time of day", needs: SetClock, run: (*execution).setClock,
 		arguments: []argument{
@@ -182,4 +194,21 @@ func printScreen(help string, words ...Choice) command {
 
 func printList(help string, words ...Choice) command {
 	return command{name: "print", help: help, shows: true, words: append(words, pagingWord), where: true, arguments: []argument{intervalArgument}, run: (*execution).print}
+}
+
+// printNumbered is printList of rows that have numbers.
+func printNumbered(help string, words ...Choice) command {
+	c := printList(help, words...)
+	c.arguments = append(c.arguments, fromArgument)
+	return c
+}
+
+// valueName is the argument of unset that names properties.
+const valueName = "value-name"
+
+// propertyNames is the kind of a list of names of properties.
+func propertyNames() kind[string] {
+	k := text(1, 255)
+	k.accepts = "name of a property, or a list of names"
+	return k
 }

@@ -219,6 +219,9 @@ func (c cursor) value() (property, bool) {
 		return property{}, false
 	}
 	if a, ok := c.command.argument(name); ok {
+		if name == valueName {
+			a.values, a.list = choiceNames(c.menu.unsettable()), true
+		}
 		return a.property, true
 	}
 	return c.menu.property(name)
@@ -281,6 +284,10 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 				}
 			}
 		}
+		plain = len(all)
+	}
+	if c.command.next(c.given) == valueName {
+		all = append(all, c.menu.unsettable()...)
 		plain = len(all)
 	}
 	// Numbers have to be given first.

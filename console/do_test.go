@@ -95,9 +95,9 @@ func TestDo(t *testing.T) {
 		{name: "no find", path: "ip socks access", command: "remove", given: args("numbers", "[find]"), err: "no such item: [find]"},
 		{name: "several for one", path: "ip socks access", command: "move", given: args("numbers", "0", "destination", "1,2"),
 			err: "invalid value for argument destination; expected one item, not several"},
-		{name: "cannot be unset", path: "ip socks", command: "unset", given: args("value-name", "port"), err: "property port cannot be unset"},
+		{name: "cannot be unset", path: "ip socks", command: "unset", given: args("value-name", "port"), err: "no such command: unset of /ip socks"},
 		{name: "no property", path: "ip socks access", command: "unset", given: args("numbers", "0", "value-name", "copy-from"),
-			err: "unknown parameter !copy-from; expected one of src-address, src-port, dst-address, dst-port, action, disabled, comment, numbers"},
+			err: `input does not match any value of value-name; expected src-address | src-port | dst-address | dst-port | comment, not "copy-from"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cfg := base.Clone()

@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -309,8 +310,11 @@ func (x *execution) item(m *menu, there []key, item string) ([]key, error) {
 	return chosen, nil
 }
 
+// errDynamic is the error of an item that the system has made.
+var errDynamic = errors.New("dynamic item")
+
 func dynamicItem(item string) error {
-	return fmt.Errorf("failure: can not change dynamic item: %s", item)
+	return fmt.Errorf("failure: can not change %w: %s", errDynamic, item)
 }
 
 // itemByID returns the key of the item with that ID. there are the keys of all items.

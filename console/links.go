@@ -18,10 +18,10 @@ const legendLink = "Flags: X - disabled, I - invalid, R - running, S - slave"
 var flagsLink = []string{"XI", "R", "S"}
 
 var (
-	statsCommands = []command{printList("show what there is", detailWord, terseWord, countWord, statsWord)}
+	statsCommands = []command{printNumbered("show what there is", detailWord, terseWord, countWord, statsWord)}
 	// portCommands are for ports, and linkCommands for links that can be added.
-	portCommands = []command{setItems, enableItems, disableItems, commentItems, findItems, printRules}
-	linkCommands = []command{addItem, setItems, removeItems, enableItems, disableItems, commentItems, findItems, printRules}
+	portCommands = []command{setItems, unsetItems, enableItems, disableItems, commentItems, findItems, printRules}
+	linkCommands = []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, commentItems, findItems, printRules}
 
 	// interfaceProperties are those that all links have, in the order in which they are set.
 	// The name is last: numbers may refer to the item by its old name.

@@ -326,7 +326,7 @@ var menus = []*menu{
 	},
 	{
 		path: "ip dns", help: "name servers that the router asks",
-		commands: singleCommands, indent: 2,
+		commands: unsetCommands, indent: 2,
 		properties: bind(func(c *Config, _ int) *Config { return c },
 			// resolv.conf(5): three servers are used.
 			prop("servers", addressList(3), "", "name servers, asked in this order",

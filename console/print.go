@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,15 @@ func (x *execution) print(m *menu, a arguments) error {
 	rows, err := x.rows(m)
 	if err != nil {
 		return err
+	}
+	if w, given := a.items[fromArgument.name]; given {
+		if a.interval > 0 || slices.Contains(a.words, followWord.Name) {
+			// What is printed is numbered anew each time.
+			return errors.New("failure: from cannot be with interval or follow: each print numbers the items anew")
+		}
+		if rows, err = x.from(m, rows, w); err != nil {
+			return err
+		}
 	}
 	columns := m.columns
 	if slices.Contains(a.words, statsWord.Name) {
@@ -50,6 +60,19 @@ func (x *execution) print(m *menu, a arguments) error {
 		x.wrapped(m, rows)
 	}
 	return nil
+}
+
+// from are those of rows that a word refers to.
+func (x *execution) from(m *menu, rows []row, w word) ([]row, error) {
+	keys, err := x.chosen(m, w)
+	if errors.Is(err, errDynamic) {
+		return nil, fmt.Errorf("%s; expected where dynamic, and a condition about it",
+			strings.Replace(err.Error(), "change dynamic item", "print dynamic item by its number", 1))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return !slices.Contains(keys, r.key) }), nil
 }
 
 // news are the rows of a table that were not there when the line ran last. A row is known by

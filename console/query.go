@@ -164,7 +164,7 @@ func (m *menu) where(conditions []Condition) (where, error) {
 // Do runs a command of the menu at path on cfg, which it leaves alone. The Result is as
 // Session.Execute's, without output: commands that only show something (print, find, export,
 // check) are Query's. Items are named by numbers (as the menu lists them now), ids, or names,
-// or lists of these. "unset" is set, with the property's name as value-name.
+// or lists of these.
 //
 // The error is one of the path or the command (ErrNoSuchMenu, ErrNoSuchCommand), of an item
 // (ErrNoSuchItem), or names the argument and says what was expected; the Result then holds
@@ -183,14 +183,6 @@ func (x *execution) do(path, command string, given []Argument) error {
 	m, err := x.at(path)
 	if err != nil {
 		return err
-	}
-	if command == "unset" {
-		command, given = "set", slices.Clone(given)
-		for i, g := range given {
-			if g.Name == "value-name" {
-				given[i] = Argument{Name: "!" + g.Value}
-			}
-		}
 	}
 	_, commands := x.below(m)
 	for _, c := range commands {

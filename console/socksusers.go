@@ -29,7 +29,7 @@ func socksVersionProperties() []property {
 
 var socksUsersMenu = &menu{
 	path: "ip socks users", help: "users of the SOCKS server, with version=5 and auth-method=password",
-	commands: []command{addItem, setItems, removeItems, enableItems, disableItems, commentItems, findItems, printItems},
+	commands: []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, commentItems, findItems, printItems},
 	legend:   legendItem, flags: flagsItem,
 	items: itemLists[userItems],
 	properties: append(append(

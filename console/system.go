@@ -75,7 +75,7 @@ var (
 	// https://help.mikrotik.com/docs/spaces/ROS/pages/328094/Log
 	loggingMenu = &menu{
 		path: "system logging", help: "which lines of the log are sent where: those that a rule matches",
-		commands: []command{addItem, setItems, removeItems, enableItems, disableItems, findItems, printItems},
+		commands: []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, findItems, printItems},
 		needs:    hasRemoteLog, legend: "Flags: X - disabled, I - invalid", flags: []string{"XI"},
 		items: itemLists[logItems], rows: (*execution).loggingRows,
 		columns: []column{{"topics", 30}, {"action", 0}},
@@ -89,7 +89,7 @@ var (
 	}
 	loggingAction = &menu{
 		path: "system logging action", help: "where the log can be sent",
-		commands: []command{setItems, printLive}, single: remoteAction,
+		commands: []command{setItems, unsetItems, printLive}, single: remoteAction,
 		needs:   hasRemoteLog,
 		rows:    (*execution).loggingActionRows,
 		columns: []column{{"name", 16}, {"target", 6}, {"remote", 15}, {"remote-port", 0}},
@@ -109,7 +109,7 @@ var (
 	ntpMenu   = &menu{path: "system ntp", help: "network time"}
 	ntpClient = &menu{
 		path: "system ntp client", help: "time client",
-		commands: []command{setCommand, printNTPCommand, resetCommand}, indent: 2, needs: hasNTP,
+		commands: []command{setCommand, unsetCommand, printNTPCommand, resetCommand}, indent: 2, needs: hasNTP,
 		live: (*execution).timeClient,
 		readOnly: []readOnly{
 			{name: "status", help: "stopped, waiting or synchronized"},

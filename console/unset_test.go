@@ -1,0 +1,156 @@
+package console
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestUnset(t *testing.T) {
+	const config = "/interface ethernet set ether1 mtu=1400 comment=x\n/interface bridge add name=b mtu=1400\n" +
+		"/ip dns set servers=10.0.0.1\n/ip socks access\nadd src-address=10.0.0.0/8 dst-port=10 comment=a\nadd dst-port=11\nadd dst-port=12\n"
+	for _, test := range []struct{ line, export, err string }{
+		{"/ip socks access unset 0 src-address", "add dst-port=10 comment=a|add dst-port=11|add dst-port=12", ""},
+		{"/ip socks access unset 0,1 dst-po", "add src-address=10.0.0.0/8 comment=a|add|add dst-port=12", ""},
+		{"/ip socks access unset [find dst-port=10] comment,src-address", "add dst-port=10|add dst-port=11|add dst-port=12", ""},
+		{"/ip socks access unset value-name=dst-port numbers=2", "add src-address=10.0.0.0/8 dst-port=10 comment=a|add dst-port=11|add", ""},
+		{"/ip socks access unset [find dst-port=9] dst-port", "add src-address=10.0.0.0/8 dst-port=10 comment=a|add dst-port=11|add dst-port=12", ""},
+		{"/ip dns unset servers; /ip dns", "", ""},
+		{"/interface ethernet unset ether1 mtu; /interface ethernet", "set ether1 comment=x", ""},
+		{"/interface bridge unset b mtu; /interface bridge", "add name=b", ""},
+		{"/system logging action unset remote remote; /system logging action", "", ""},
+
+		{"/ip socks access unset 0 action", "", "property action cannot be unset; expected src-address | src-port | dst-address | dst-port | comment"},
+		{"/ip socks access unset 0 src", "", `ambiguous value of value-name, more than one possible value matches input; expected src-address | src-port, not "src"`},
+		{"/ip socks access unset 0 dst-port,", "", `input does not match any value of value-name; expected src-address | src-port | dst-address | dst-port | comment, not ""`},
+		{"/ip socks access unset 0", "", "missing value(s) of argument(s) value-name"},
+		{"/ip socks access unset 3 dst-port", "", "no such item: 3"},
+		{"/ip socks access unset 0 !dst-port", "", `input does not match any value of value-name; expected src-address | src-port | dst-address | dst-port | comment, not "!dst-port"`},
+		{"/ip socks access unset 0 dst-port dst-address", "", "expected end of command (line 1 column 35)"},
+		{"/ip socks unset port", "", "bad command name unset"}, // reset does it
+		{"/interface bridge unset b name", "", "property name cannot be unset; expected mtu | comment"},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			cfg, err := Load("config", strings.NewReader(config))
+			require.NoError(t, err)
+			line := test.line
+			if strings.Contains(line, ";") {
+				line += " export"
+			} else {
+				line += "; /ip socks access export"
+			}
+			result, err := new(Session).Execute(cfg, fullLive(), line)
+			if test.err != "" {
+				require.ErrorContains(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+			_, lines, _ := strings.Cut(strings.TrimSuffix(result.Output, "\n"), "\n")
+			assert.Equal(t, test.export, strings.ReplaceAll(lines, "\n", "|"))
+		})
+	}
+}
+
+// Everything that "!" unsets, unset does too, and nothing else.
+func TestUnsetEverywhere(t *testing.T) {
+	for _, m := range menus {
+		if m.path == "user" {
+			continue // it has nothing but a password, which a command of its own removes
+		}
+		has := slices.ContainsFunc(m.commands, func(c command) bool { return c.name == "unset" })
+		assert.Equal(t, len(m.unsettable()) > 0, has, m.path)
+		for _, p := range m.properties {
+			if !has {
+				break
+			}
+			cfg := Default()
+			where := "/" + m.path
+			if m.items != nil {
+				m.items.add(&cfg)
+				if m.isPorts {
+					cfg.Links[0].Name, cfg.Links[0].MTU = "ether1", 1400
+				}
+			}
+			numbers := ""
+			switch {
+			case m.isPorts:
+				numbers = " ether1"
+			case m.items != nil || m.single != "":
+				numbers = " 0"
+			}
+			one, err := new(Session).Execute(cfg, fullLive(), where+" set"+numbers+" !"+p.name)
+			two, other := new(Session).Execute(cfg, fullLive(), where+" unset"+numbers+" "+p.name)
+			assert.Equal(t, err == nil, other == nil, "%s %s: %v, %v", where, p.name, err, other)
+			assert.True(t, one.Config.Equal(two.Config), "%s %s", where, p.name)
+		}
+	}
+}
+
+func TestPrintFrom(t *testing.T) {
+	const config = "/interface bridge add name=b\n/ip address add address=10.0.0.1/8 interface=ether1\n/ip socks access\nadd dst-port=10\nadd dst-port=11\nadd dst-port=12\n"
+	checkScreen(t, config, fullLive(), 0, `[admin@postern] > ip socks access
+[admin@postern] ip socks access> print terse from=2,0
+ 0   dst-port=10 action=allow
+ 1   dst-port=12 action=allow
+[admin@postern] ip socks access> print count-only from=0-1
+2
+[admin@postern] ip socks access> print terse from=1 where dst-port=10
+[admin@postern] ip socks access> print terse from=0
+no such item: 0
+[admin@postern] ip socks access> print terse from=*502
+ 0   dst-port=11 action=allow
+[admin@postern] ip socks access> remove 0
+[admin@postern] ip socks access> print terse from=[find dst-port>=11]
+ 0   dst-port=12 action=allow
+[admin@postern] ip socks access> print terse from=[find dst-port=99]
+[admin@postern] ip socks access> print terse from=1
+no such item: 1
+[admin@postern] ip socks access> print from=*503 interval=1s
+failure: from cannot be with interval or follow: each print numbers the items anew
+[admin@postern] ip socks access> /interface print count-only from=ether1,b
+2
+[admin@postern] ip socks access> /interface ethernet print terse from=ether2
+ 0     name=ether2 default-name=ether2 mtu=1500 mac-address=52:54:00:12:34:57
+`)
+	// What the system has made cannot be named by a number.
+	var s Session
+	live := queryLive()
+	cfg, err := Load("config", strings.NewReader(config))
+	require.NoError(t, err)
+	_, err = s.Execute(cfg, live, "/ip address print where dynamic")
+	require.NoError(t, err)
+	_, err = s.Execute(cfg, live, "/ip address print from=0")
+	require.EqualError(t, err, "failure: can not print dynamic item by its number: 0; expected where dynamic, and a condition about it")
+}
+
+// Every column of addresses can be compared with a network.
+func TestWhereInEverywhere(t *testing.T) {
+	cfg, err := Load("base", strings.NewReader(fuzzConfig))
+	require.NoError(t, err)
+	tried := 0
+	for _, m := range menus {
+		if m.items == nil && m.rows == nil {
+			continue
+		}
+		rows, err := Query(cfg, queryLive(), m.path, nil, nil)
+		require.NoError(t, err)
+		for _, r := range rows {
+			for _, p := range r.Pairs {
+				if p.Value.Type != Address && p.Value.Type != Prefix && !strings.HasSuffix(p.Name, "-address") || p.Name == "mac-address" || p.Value.text == "" {
+					continue
+				}
+				tried++
+				for network, want := range map[string]bool{"0.0.0.0/0": !strings.HasPrefix(p.Value.text, "!"), "255.255.255.255/32": p.Value.text == "255.255.255.255"} {
+					result, err := new(Session).Execute(cfg, queryLive(), "/"+m.path+" print terse where "+p.Name+" in "+network)
+					require.NoError(t, err)
+					found := strings.Contains(result.Output, p.Name+"="+quote(p.Value.text))
+					assert.Equal(t, want, found, "/%s %s=%s in %s", m.path, p.Name, p.Value.text, network)
+				}
+			}
+		}
+	}
+	assert.Greater(t, tried, 10)
+}
