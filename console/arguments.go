@@ -19,6 +19,7 @@ type options struct {
 	check      socksRequest
 	clock      clock
 	upgrade    UpgradeArguments
+	imports    ImportArguments
 }
 
 func option(f field[options]) argument { return argument{property: f.property, set: f.set} }

@@ -121,6 +121,7 @@ type Result struct {
 	Traceroute TracerouteArguments
 	Clock      time.Time
 	Upgrade    UpgradeArguments
+	Import     ImportArguments
 }
 
 // Session is a user's place in the menus. The zero value is at the root. Only one goroutine

@@ -11,7 +11,18 @@ import (
 const MaxImport = 256 << 10
 
 var importCommand = command{name: "import", help: "run lines as export writes them: all of them or none", needs: Import,
-	run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Import) }}
+	arguments: []argument{option(prop("replace", boolean(), "no", "whether the lines replace all that is set, but for the password of admin if they have none",
+		func(o *options) *bool { return &o.imports.Replace }))},
+	run: func(x *execution, _ *menu, a arguments) error {
+		x.result.Import = a.imports
+		return x.ask(Import)
+	}}
+
+// ImportArguments are the arguments of /import.
+type ImportArguments struct {
+	// Replace is set if the lines run on Default, by Session.Replace, and not on what is set.
+	Replace bool
+}
 
 // Import runs the lines of text, starting at the root, each on the configuration that the
 // lines before it have made of cfg. The result is like that of Execute. An item that cfg has
@@ -20,14 +31,36 @@ var importCommand = command{name: "import", help: "run lines as export writes th
 // whole. If a line fails, or makes check fail, the error says which, and the Result has cfg. A
 // line that makes a Request, repeats itself or has a Removal is an error.
 func (s *Session) Import(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
+	return s.importOn(cfg, cfg, live, text, check)
+}
+
+// Replace is Import of lines that say all: they run on Default, and the result replaces cfg. The
+// password of admin stays unless a line sets another, as an export has it only on request. Lines
+// that set nothing are an error.
+func (s *Session) Replace(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
+	start := Default()
+	start.AdminPassword = cfg.AdminPassword
+	return s.importOn(start, cfg, live, text, func(c Config) error {
+		if c.Equal(start) {
+			return errors.New("failure: the lines set nothing that could replace what is set")
+		}
+		if check == nil || c.Equal(cfg) {
+			return nil
+		}
+		return check(c)
+	})
+}
+
+// importOn runs the lines of text on start, for the owner of cfg.
+func (s *Session) importOn(start, cfg Config, live Live, text string, check func(Config) error) (Result, error) {
 	lines := importLines(text)
-	run := func(lines []importLine) (Result, error) { return s.runImport(cfg, live, lines) }
+	run := func(lines []importLine) (Result, error) { return s.runImport(start, live, lines) }
 	if live.HashPassword != nil {
 		hashes := Hashes{Make: live.HashPassword}
 		run = func(lines []importLine) (Result, error) {
 			live := live
 			live.HashPassword = hashes.Run()
-			return s.runImport(cfg, live, lines)
+			return s.runImport(start, live, lines)
 		}
 	}
 	whole, err := run(lines)
@@ -35,7 +68,7 @@ func (s *Session) Import(cfg Config, live Live, text string, check func(Config) 
 		return Result{Config: cfg}, err
 	}
 	whole.Changed = !cfg.Equal(whole.Config)
-	if !whole.Changed || check == nil {
+	if check == nil || start.Equal(cfg) && !whole.Changed {
 		return whole, nil
 	}
 	if err := check(whole.Config); err != nil {

@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -144,4 +145,59 @@ func TestImportHashes(t *testing.T) {
 		hashes[u.Password] = true
 	}
 	assert.Len(t, hashes, 20, "each user has one of its own")
+}
+
+// What an export says is what there is after it has replaced all that was set, whatever that was.
+func TestReplaceRandom(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	live := fullLive()
+	live.Links = nil // all ports are there
+	for range 200 {
+		saved, before := randomConfig(t, r), randomConfig(t, r)
+		for _, text := range []string{Export(saved), exportMenus(menus, &saved, "", "terse", "verbose", sensitiveWord.Name)} {
+			result, err := new(Session).Replace(before, live, text, nil)
+			require.NoError(t, err, text)
+			assert.True(t, result.Changed)
+			if saved.AdminPassword == "" && text == Export(saved) { // then the export says nothing about it
+				assert.Equal(t, before.AdminPassword, result.Config.AdminPassword)
+				result.Config.AdminPassword = ""
+			}
+			require.Equal(t, Export(saved), Export(result.Config))
+			require.Equal(t, settings(saved), settings(result.Config))
+		}
+	}
+}
+
+func TestReplace(t *testing.T) {
+	const there = "/ip address\nadd address=10.0.0.1/24 interface=ether1\n"
+	before, err := Load("before", strings.NewReader("/user\nset admin password-hash=kept\n/interface bridge\nadd name=b\n"+there))
+	require.NoError(t, err)
+	check := func(c Config) error { return ValidateChange(before, c, []string{"ether1", "ether2"}) }
+	for _, test := range []struct{ name, text, export, err string }{
+		{"what is there is gone, but for the password", "/system identity set name=x\n", "/system identity\nset name=x\n/user\nset admin password-hash=kept\n", ""},
+		{"a password", "/user set admin password-hash=other\n", "/user\nset admin password-hash=other\n", ""},
+		{"what is there already", there, "/user\nset admin password-hash=kept\n" + there, ""},
+		{"nothing", "# of a router\n\n", "", "failure: the lines set nothing that could replace what is set"},
+		{"what is set otherwise", "/system identity set name=postern\n", "", "failure: the lines set nothing that could replace what is set"},
+		{"a wrong line", "/system identity set name=x\n/ip socks set prot=1\n", "", "(line 2 column 15)"},
+		{"a wrong whole", "/system identity set name=x\n/ip address\nadd address=10.0.0.1/24 interface=ether9\n", "",
+			"/ip address 0: input does not match any value of interface: ether9; expected ether1 | ether2 (line 3)"},
+		{"a bridge that was there", "/ip address\nadd address=10.0.0.1/24 interface=b\n", "", "(line 2)"},
+		{"numbers of what was there", "/ip address\nset 0 interface=ether2\n", "", "no such item: 0 (line 2)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result, err := new(Session).Replace(before, Live{HashPassword: fullLive().HashPassword}, test.text, check)
+			if test.err != "" {
+				require.ErrorContains(t, err, test.err)
+				assert.Equal(t, Result{Config: before}, result)
+				return
+			}
+			require.NoError(t, err)
+			assert.True(t, result.Changed)
+			assert.Equal(t, test.export, Export(result.Config))
+		})
+	}
+	result, err := new(Session).Replace(before, Live{HashPassword: fullLive().HashPassword}, Export(before), func(Config) error { return errors.New("nothing has changed") })
+	require.NoError(t, err)
+	assert.False(t, result.Changed)
 }

@@ -433,6 +433,8 @@ func TestLiveRequests(t *testing.T) {
 		{line: "/system clock set date=0/1/2027", err: `invalid value for argument date; expected date: mmm/dd/yyyy (jan/31/2030) or yyyy-mm-dd, 1970..2037, not "0/1/2027"`},
 		{line: "/system clock set date=2038-01-01", err: `invalid value for argument date; expected date: mmm/dd/yyyy (jan/31/2030) or yyyy-mm-dd, 1970..2037, not "2038-01-01"`},
 		{line: "/system clock set time=24:00:00", err: `invalid value for argument time; expected hh:mm:ss: 00:00:00..23:59:59, not "24:00:00"`},
+		{line: "/import", want: Result{Request: Import}},
+		{line: "/import replace=yes", want: Result{Request: Import, Import: ImportArguments{Replace: true}}},
 		{line: "/system reset-configuration", want: Result{Request: ResetConfiguration}},
 		{line: "/system upgrade http://192.168.0.2/sysupgrade.img", want: Result{Request: Upgrade,
 			Upgrade: UpgradeArguments{From: "http://192.168.0.2/sysupgrade.img"}}},

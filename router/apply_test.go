@@ -170,7 +170,7 @@ func TestKeptAddresses(t *testing.T) {
 		g.must("/system identity set name=x; /ip address comment 0 LAN")
 		_, err := g.run(&session.Session{}, "/ip address add address=10.1.0.0/16 interface=ether1")
 		require.EqualError(t, err, "/ip address 3: address=10.1.0.0/16: expected the address of a host, this is the address of the network itself")
-		_, err = g.r.importLines(&session.Session{}, "/ip address\nremove 1\nadd address=192.168.0.1/16 interface=ether1\nadd address=192.168.0.1/8 interface=ether1\n")
+		_, err = g.r.importLines(&session.Session{}, "/ip address\nremove 1\nadd address=192.168.0.1/16 interface=ether1\nadd address=192.168.0.1/8 interface=ether1\n", console.ImportArguments{})
 		require.ErrorContains(t, err, "(line 4)")
 		g.must("/ip address remove 1,2")
 		_, err = g.run(&session.Session{}, "/ip address add address=192.168.0.1/24 interface=ether1")

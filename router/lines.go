@@ -51,10 +51,14 @@ func (r *Router) execute(s *session.Session, line string) (console.Result, error
 }
 
 // importLines runs lines: what they change is applied together, or nothing is.
-func (r *Router) importLines(s *session.Session, text string) (console.Result, error) {
+func (r *Router) importLines(s *session.Session, text string, a console.ImportArguments) (console.Result, error) {
 	hashes := console.Hashes{Make: r.logins.hash}
 	return r.edit(s, func(s *console.Session, st state) (console.Result, error) {
-		return s.Import(st.config, r.liveWith(st, &hashes), text, func(c console.Config) error { return checkConfig(st.config, c, r.board) })
+		run := s.Import
+		if a.Replace {
+			run = s.Replace
+		}
+		return run(st.config, r.liveWith(st, &hashes), text, func(c console.Config) error { return checkConfig(st.config, c, r.board) })
 	})
 }
 

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,8 +9,49 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 )
+
+// An import that replaces all is undone with Safe Mode, and what the system refuses changes nothing.
+func TestReplace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t, "/ip address add address=192.168.0.1/24 interface=ether2", "/interface bridge add name=b")
+		c := g.connect()
+		c.prompt()
+		before := g.r.snapshot().config
+		replace := func(answer string, lines ...string) string {
+			c.send('L', "/import replace=yes")
+			for _, line := range append(slices.Clone(lines), ".", answer) {
+				c.until("A")
+				c.send('L', line)
+			}
+			return c.prompt()
+		}
+		text := []string{"/ip address", "add address=10.0.0.1/8 interface=ether1"}
+		g.fails["network"] = []error{errFake}
+		assert.Contains(t, replace("y", text...), "refused by the test")
+		assert.True(t, before.Equal(g.r.snapshot().config))
+		assert.Equal(t, before.Addresses, g.network.config.Addresses)
+
+		c.send('X', "")
+		c.prompt()
+		assert.Contains(t, replace("yes", text...), "Script loaded and executed successfully\n"+safePrompt)
+		after := console.Export(g.r.snapshot().config)
+		assert.Equal(t, "/ip address\nadd address=10.0.0.1/8 interface=ether1\n", after)
+		require.Len(t, g.network.config.Addresses, 1)
+		assert.Equal(t, "10.0.0.1/8", g.network.config.Addresses[0].Address.String())
+		c.send('D', "")
+		assert.Equal(t, "[Safe Mode unrolled]\n"+prompt, c.prompt())
+		assert.True(t, before.Equal(g.r.snapshot().config))
+		assert.Equal(t, before.Addresses, g.network.config.Addresses)
+
+		assert.Contains(t, replace("y", text...), prompt)
+		c.send('L', "/export")
+		assert.Equal(t, after+prompt, c.prompt())
+		c.hangUp()
+	})
+}
 
 func TestSafeMode(t *testing.T) {
 	const line = "/ip address add address=192.168.0.1/24 interface=ether2"

@@ -335,7 +335,7 @@ func TestUnusableSocks(t *testing.T) {
 			assert.Equal(t, c.want, g.must(c.line), c.line)
 		}
 		result, err := g.r.importLines(&session.Session{}, "/ip socks users remove alice\n/ip socks\nset auth-method=password enabled=yes version=5\n"+
-			"/ip socks users\nadd name=bob password=secret\n")
+			"/ip socks users\nadd name=bob password=secret\n", console.ImportArguments{})
 		require.NoError(t, err)
 		assert.Empty(t, result.Output, "in the end there is a user")
 	})
@@ -423,12 +423,12 @@ func TestTyping(t *testing.T) {
 		insert, _ := g.r.complete(&session.Session{}, "/ip addr")
 		assert.Equal(t, "ess ", insert)
 		assert.Contains(t, g.r.help(&session.Session{}, "/ip "), "address")
-		result, err := g.r.importLines(&session.Session{}, "/system identity set name=x\n/ip dns set servers=10.0.0.1\n")
+		result, err := g.r.importLines(&session.Session{}, "/system identity set name=x\n/ip dns set servers=10.0.0.1\n", console.ImportArguments{})
 		require.NoError(t, err)
 		assert.True(t, result.Changed)
 		assert.Equal(t, "x", g.machine.name)
 		assert.Equal(t, []netip.Addr{netip.MustParseAddr("10.0.0.1")}, g.machine.servers)
-		_, err = g.r.importLines(&session.Session{}, "/system identity set name=y\n/nothing\n")
+		_, err = g.r.importLines(&session.Session{}, "/system identity set name=y\n/nothing\n", console.ImportArguments{})
 		require.Error(t, err)
 		assert.Equal(t, "x", g.r.snapshot().config.Identity)
 		assert.Contains(t, g.must("/ip arp print"), "ether1")

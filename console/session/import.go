@@ -11,9 +11,10 @@ import (
 // importEnd is the line that ends an import. No command begins with it.
 const importEnd = "."
 
-// takeImport asks for lines up to the one that ends them, and has them run. Lines that are too
-// long are read to the end as well: the rest of them must not be taken for commands.
-func (s *server) takeImport() error {
+// takeImport asks for lines up to the one that ends them, and has them run; if they are to replace
+// all that is set, it asks whether they shall. Lines that are too long are read to the end as well:
+// the rest of them must not be taken for commands.
+func (s *server) takeImport(a console.ImportArguments) error {
 	if err := s.send(wire.Output, "Paste the lines; one with a dot alone ends them, Ctrl-C gives them up.\n"); err != nil {
 		return err
 	}
@@ -40,9 +41,16 @@ func (s *server) takeImport() error {
 			text.WriteString(line + "\n")
 		}
 	}
+	if a.Replace && bad == nil {
+		// Not before the lines: whoever pastes them together with the command would answer with the
+		// first, and the others would be commands.
+		if ok, err := s.agree("Replace the whole configuration? [y/N]: "); !ok || err != nil {
+			return err
+		}
+	}
 	result, err := console.Result{}, bad
 	if err == nil {
-		result, err = s.handler.Import(&s.session, text.String())
+		result, err = s.handler.Import(&s.session, text.String(), a)
 	}
 	output := result.Output + "Script loaded and executed successfully\n"
 	if err != nil {

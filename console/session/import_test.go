@@ -36,7 +36,8 @@ func TestServeImport(t *testing.T) {
 						return s.Execute(console.Default(), console.Live{Requests: []console.Request{console.Import}}, line)
 					},
 					Prompt: func(*session.Session) string { return "> " },
-					Import: func(_ *session.Session, text string) (console.Result, error) {
+					Import: func(_ *session.Session, text string, a console.ImportArguments) (console.Result, error) {
+						assert.False(t, a.Replace)
 						got = text
 						return console.Result{}, nil
 					},
@@ -57,6 +58,49 @@ func TestServeImport(t *testing.T) {
 			expect(wire.Output, test.want)
 			expect(wire.Prompt, "> ")
 			assert.Equal(t, test.text, got)
+			terminal.Close()
+			require.NoError(t, <-served)
+		})
+	}
+}
+
+// Before lines replace all that is set the user is asked.
+func TestServeReplace(t *testing.T) {
+	const paste = "Paste the lines; one with a dot alone ends them, Ctrl-C gives them up.\n"
+	for answer, want := range map[string]string{"y": "/ip socks\n", "n": "", "": "", "/ip socks": ""} {
+		t.Run(answer, func(t *testing.T) {
+			terminal, conn := net.Pipe()
+			served, got := make(chan error, 1), ""
+			go func() {
+				served <- session.Serve(conn, session.Origin{Via: session.Console}, session.Handler{
+					Execute: func(s *session.Session, line string) (console.Result, error) {
+						return s.Execute(console.Default(), console.Live{Requests: []console.Request{console.Import}}, line)
+					},
+					Prompt: func(*session.Session) string { return "> " },
+					Import: func(_ *session.Session, text string, a console.ImportArguments) (console.Result, error) {
+						assert.True(t, a.Replace)
+						got = text
+						return console.Result{}, nil
+					},
+				})
+			}()
+			expect := expectFrames(t, terminal)
+			expect(wire.Prompt, "> ")
+			require.NoError(t, wire.Send(terminal, wire.Line, "/import replace=yes"))
+			expect(wire.Output, paste)
+			for _, line := range []string{"/ip socks", "."} {
+				expect(wire.Ask, "")
+				require.NoError(t, wire.Send(terminal, wire.Line, line))
+			}
+			expect(wire.Ask, "Replace the whole configuration? [y/N]: ")
+			require.NoError(t, wire.Send(terminal, wire.Line, answer))
+			if want == "" {
+				expect(wire.Output, "action cancelled\n")
+			} else {
+				expect(wire.Output, "Script loaded and executed successfully\n")
+			}
+			expect(wire.Prompt, "> ")
+			assert.Equal(t, want, got)
 			terminal.Close()
 			require.NoError(t, <-served)
 		})

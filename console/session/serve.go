@@ -44,8 +44,8 @@ type Handler struct {
 
 	// Each of the following may be nil, if there is no such thing.
 
-	// Import runs all lines of text or none.
-	Import func(session *Session, text string) (console.Result, error)
+	// Import runs all lines of text or none, by console.Session.Import or Replace.
+	Import func(session *Session, text string, a console.ImportArguments) (console.Result, error)
 	// Confirmed carries out Reboot, Shutdown or ResetConfiguration, after the user has said
 	// yes.
 	Confirmed func(console.Request) error
@@ -199,7 +199,7 @@ func (s *server) run(line string) (console.Request, error) {
 			return console.None, err
 		}
 		if err == nil && s.handler.Import != nil && result.Request == console.Import {
-			return console.None, s.takeImport()
+			return console.None, s.takeImport(result.Import)
 		}
 		if c, ok := confirmations[result.Request]; ok && err == nil && s.handler.Confirmed != nil {
 			return console.None, s.confirm(result.Request, c)
