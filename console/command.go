@@ -119,6 +119,7 @@ var (
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
 		shows: true, words: exportWords,
 		run: func(x *execution, m *menu, a arguments) error {
+			x.dropUnchanged() // by what this line has changed
 			x.out.WriteString(exportMenus(x.menus, &x.cfg, m.path, a.words...))
 			return nil
 		}}

@@ -20,6 +20,7 @@ func TestUnset(t *testing.T) {
 		{"/ip socks access unset [find dst-port=9] dst-port", "add src-address=10.0.0.0/8 dst-port=10 comment=a|add dst-port=11|add dst-port=12", ""},
 		{"/ip dns unset servers; /ip dns", "", ""},
 		{"/interface ethernet unset ether1 mtu; /interface ethernet", "set ether1 comment=x", ""},
+		{"/interface ethernet unset ether1 mtu,comment; /interface ethernet", "", ""},
 		{"/interface bridge unset b mtu; /interface bridge", "add name=b", ""},
 		{"/system logging action unset remote remote; /system logging action", "", ""},
 
