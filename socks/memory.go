@@ -2,6 +2,7 @@ package socks
 
 import (
 	"errors"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,10 @@ const (
 // are (tcp_data_queue and tcp_wmem_schedule in net/ipv4). So 500 connections that are stuck
 // in both directions can hold more than a machine with 32 MB has. To keep some free:
 const (
+	// collectPart: with less than 1/collectPart, Go's garbage is collected and returned, at most
+	// each collectPause. By itself Go keeps up to 1 MB of it, and returns it half a minute later.
+	collectPart  = 6
+	collectPause = 5 * time.Second
 	// tightPart: with less than 1/tightPart of all memory free, nothing is accepted.
 	tightPart = 10
 	// shortPart: with less than 1/shortPart, the connections that were silent for longest
@@ -87,6 +92,10 @@ func (s *Server) memoryBelow(part uint64) bool {
 
 // relieveMemory closes connections if the machine's memory is short.
 func (s *Server) relieveMemory() {
+	if s.collectAt <= s.now && s.memoryBelow(collectPart) {
+		s.collectAt = s.now + collectPause
+		s.running.Go(debug.FreeOSMemory)
+	}
 	for range min(mostClosed, len(s.conns)) {
 		if !s.memoryBelow(shortPart) {
 			return

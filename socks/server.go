@@ -169,6 +169,8 @@ type Server struct {
 	// last failure.
 	acceptAt, acceptPause time.Duration
 	clock
+	// collectAt is when garbage may be collected next because memory is short.
+	collectAt time.Duration
 	// checkAt is the earliest time at which a connection can have reached a deadline.
 	checkAt time.Duration
 	ready   []*conn // have more to relay at once

@@ -66,7 +66,7 @@ func runChild(process *service.Child) error {
 }
 
 // socketMemory returns what socket buffers may take on a router's small machine:
-// a part in 16 of its memory, 1.7 MB with 32 MB, a third of it for connections that
+// a part in 20 of its memory, 1.4 MB with 32 MB, a third of it for connections that
 // are not fast: pages are never full, and the kernel needs as much again. A larger
 // machine is left to the kernel.
 func socketMemory() int {
@@ -78,7 +78,7 @@ func socketMemory() int {
 	if memory > 256<<20 {
 		return 0
 	}
-	return int(memory / 16)
+	return int(memory / 20)
 }
 
 const (
