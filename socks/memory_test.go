@@ -4,6 +4,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -270,8 +271,8 @@ func TestSocketMemoryBesideTheFast(t *testing.T) {
 	assert.Zero(t, given(t, u.Server))
 }
 
-// TestMemoryIsShort makes the machine's memory short: at first no connections are accepted,
-// then those that were silent for longest are closed.
+// TestMemoryIsShort makes the machine's memory short: at first garbage is collected, then no
+// connections are accepted, and then those that were silent for longest are closed.
 func TestMemoryIsShort(t *testing.T) {
 	u := start(t, func(o *options) { o.SocketMemory = 1 << 20 })
 	const all = 1200
@@ -293,6 +294,18 @@ func TestMemoryIsShort(t *testing.T) {
 		_, err = io.ReadFull(far, make([]byte, 1))
 		require.NoError(t, err)
 	}
+
+	collected := func() uint32 {
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.NumForcedGC
+	}
+	before := collected()
+	set(all/collectPart - 1)
+	require.Eventually(t, func() bool {
+		pass(third, thirdFar) // the loop has to look
+		return collected() > before
+	}, patience, time.Millisecond)
 
 	set(all/tightPart - 1)
 	waiting := make(chan client, 1)
