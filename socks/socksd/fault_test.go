@@ -316,13 +316,14 @@ func TestResets(t *testing.T) {
 	e2e.Root(t)
 	t.Parallel()
 	l := newLab(t, serverAddress)
-	s := l.socksd(t, self(t))
 	echo := l.echo(t, serverAddress+":0")
-	s.works(t, echo)
-	s.awaitQuiet(t)
-	before, _ := s.descriptors(t)
 	for _, c := range resets {
 		t.Run(c.name, func(t *testing.T) {
+			// A socksd for each: all of them would have more lines than the log takes at once.
+			s := l.socksd(t, self(t))
+			s.works(t, echo)
+			s.awaitQuiet(t)
+			before, _ := s.descriptors(t)
 			said := len(s.log.String())
 			c.play(t, s, l.listen(t, serverHost, serverAddress+":0"))
 			s.awaitQuiet(t)
