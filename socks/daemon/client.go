@@ -100,7 +100,7 @@ func (c *Client) CloseConnections(ctx context.Context, numbers []uint64) error {
 // Hits returns how many new connections each rule of the access list decided about.
 func (c *Client) Hits(ctx context.Context) ([]uint64, error) {
 	var hits []uint64
-	if err := c.link.Call(ctx, opHits, nil, func(d *service.Decoder) { hits = decodeHits(d) }); err != nil {
+	if err := c.link.Call(ctx, opHits, nil, func(d *service.Decoder) { hits = decodeNumbers(d, maxRules) }); err != nil {
 		return nil, fmt.Errorf("socksd: read counters: %w", err)
 	}
 	return hits, nil

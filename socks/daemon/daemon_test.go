@@ -866,7 +866,7 @@ func TestWire(t *testing.T) {
 	e = service.Encoder{}
 	encodeNumbers(&e, []uint64{1, 1<<64 - 1})
 	d = service.NewDecoder(e.Bytes())
-	assert.Equal(t, []uint64{1, 1<<64 - 1}, decodeNumbers(d))
+	assert.Equal(t, []uint64{1, 1<<64 - 1}, decodeNumbers(d, maxListed))
 	require.NoError(t, d.End())
 
 	e = service.Encoder{}
@@ -928,7 +928,7 @@ func FuzzDecode(f *testing.F) {
 	encodeConnections(&e, []socks.Connection{{Number: 1, Src: netip.MustParseAddrPort("1.2.3.4:5"), Type: socks.In, UserID: "fred"}})
 	f.Add(e.Bytes())
 	e = service.Encoder{}
-	encodeHits(&e, []uint64{1, 2})
+	encodeNumbers(&e, []uint64{1, 2})
 	f.Add(e.Bytes())
 	e = service.Encoder{}
 	encodeOpening(&e, socks.Opening{Peer: netip.MustParseAddr("1.2.3.4"), Local: netip.MustParseAddrPort("1.2.3.4:5"), UDP: true})
@@ -943,7 +943,7 @@ func FuzzDecode(f *testing.F) {
 			require.LessOrEqual(t, len(list), connectionsAtOnce)
 		}
 		d = service.NewDecoder(body)
-		decodeHits(d)
+		decodeNumbers(d, maxRules)
 		_ = d.End()
 		d = service.NewDecoder(body)
 		decodeOpening(d)

@@ -127,11 +127,11 @@ func (c *child) handle(_ context.Context, r *service.Request) ([]byte, error) {
 			debug.FreeOSMemory() // more is left of 500 than the connections take
 		}
 	case opRemove:
-		for _, n := range decodeNumbers(r.Decoder) {
+		for _, n := range decodeNumbers(r.Decoder, maxListed) {
 			c.server.CloseConnection(n) // if it is still there
 		}
 	case opHits:
-		encodeHits(&reply, c.server.Hits())
+		encodeNumbers(&reply, c.server.Hits())
 	default:
 		return nil, fmt.Errorf("%w: no request %d", service.ErrBreach, r.Op)
 	}

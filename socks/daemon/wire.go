@@ -131,27 +131,13 @@ func encodeNumbers(e *service.Encoder, numbers []uint64) {
 	}
 }
 
-func decodeNumbers(d *service.Decoder) []uint64 {
+// decodeNumbers reads at most that many.
+func decodeNumbers(d *service.Decoder, most int) []uint64 {
 	var numbers []uint64
-	for range d.Count(maxListed) {
-		numbers = append(numbers, d.Uint(maxNumber))
+	for range d.Count(most) {
+		numbers = append(numbers, d.Uint(math.MaxUint64))
 	}
 	return numbers
-}
-
-func encodeHits(e *service.Encoder, hits []uint64) {
-	e.Uint(uint64(len(hits)))
-	for _, n := range hits {
-		e.Uint(n)
-	}
-}
-
-func decodeHits(d *service.Decoder) []uint64 {
-	var hits []uint64
-	for range d.Count(maxRules) {
-		hits = append(hits, d.Uint(math.MaxUint64))
-	}
-	return hits
 }
 
 func encodeOpening(e *service.Encoder, o socks.Opening) {
