@@ -61,7 +61,7 @@ func TestRateLimit(t *testing.T) {
 		{name: "another user", names: []string{"bob"}, rx: true, spent: size},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var clock frozenClock
+			var clock movedClock
 			u := startWithUsers(t, &passwordChecks{}, func(o *options) {
 				clock.use(o)
 				o.cfg.Users[0].RateLimit = rate
@@ -160,7 +160,7 @@ func TestRateLimitAtTheEnd(t *testing.T) {
 // TestRateLimitOfDatagrams has a user send more datagrams than the limit allows.
 func TestRateLimitOfDatagrams(t *testing.T) {
 	const size = 1000 // bytes, of which 4096 may go at once
-	var clock frozenClock
+	var clock movedClock
 	u := startWithUsers(t, &passwordChecks{}, func(o *options) {
 		clock.use(o)
 		o.cfg.UDP = true

@@ -290,7 +290,7 @@ func TestOneCheckAtATime(t *testing.T) {
 // TestPauseBetweenChecks guesses from many addresses: checks leave time for the relay.
 func TestPauseBetweenChecks(t *testing.T) {
 	checks := passwordChecks{hold: make(chan struct{})}
-	var clock frozenClock
+	var clock movedClock
 	u := startWithUsers(t, &checks, func(o *options) { clock.use(o); o.limits.handshake = time.Hour })
 	wait := func(d time.Duration) {
 		for ; d > 0; d -= lateness / 2 {

@@ -415,7 +415,7 @@ func TestFloodOfPeers(t *testing.T) {
 // TestFloodOfNewPeers: one association has peerBurst new peers, and then peerRate a second. Those
 // that it has are no new ones.
 func TestFloodOfNewPeers(t *testing.T) {
-	var clock frozenClock
+	var clock movedClock
 	u := start(t, func(o *options) {
 		withUDP(o)
 		clock.use(o)
@@ -437,7 +437,7 @@ func TestFloodOfNewPeers(t *testing.T) {
 	inner.send(at, to(peer.at, "known"))
 	peer.receive("known")
 	flood(2 * peerBurst)
-	allowed := peerBurst - 1 + int(time.Duration(clock.at.Load())*peerRate/time.Second)
+	allowed := peerBurst - 1 + int(time.Duration(clock.ahead.Load())*peerRate/time.Second)
 	assert.Equal(t, uint64(allowed), u.Hits()[0])
 }
 
@@ -621,7 +621,7 @@ func TestDatagramsToNames(t *testing.T) {
 // TestFloodOfNames: one association has lookupBurst names looked up, and then lookupRate a second,
 // and keeps few of them. If the list denies all that a name could be, nobody is asked.
 func TestFloodOfNames(t *testing.T) {
-	var clock frozenClock
+	var clock movedClock
 	var asked atomic.Int64
 	u := start(t, func(o *options) {
 		withUDP(o)
@@ -662,33 +662,10 @@ func TestFloodOfNames(t *testing.T) {
 	u.of(1, func(c *conn) { assert.Len(t, c.udp.names, maxNames) })
 }
 
-// frozenClock is a server's clock that only a test puts forward.
-type frozenClock struct{ at, looks atomic.Int64 }
-
-func (f *frozenClock) use(o *options) {
-	o.clock = newClock()
-	o.clock.machine = func() time.Duration {
-		f.looks.Add(1)
-		return time.Duration(f.at.Load())
-	}
-}
-
-func (f *frozenClock) forward(d time.Duration) { f.at.Add(int64(d)) }
-
-// awaitTurn waits until the loop has done all that there was to do.
-func (f *frozenClock) awaitTurn(t *testing.T, u *setup) {
-	t.Helper()
-	looks := f.looks.Load()
-	require.Eventually(t, func() bool {
-		u.poller.wake()
-		return f.looks.Load() >= looks+2
-	}, patience, time.Millisecond)
-}
-
 // TestDatagramRate: of each socket datagramBurst datagrams are read at once, and datagramRate a
 // second. What is in the receive buffer then waits.
 func TestDatagramRate(t *testing.T) {
-	var clock frozenClock
+	var clock movedClock
 	u := start(t, func(o *options) { withUDP(o); clock.use(o) })
 	_, at := u.associate(t, anywhere)
 	inner, peer := datagramsAt(t, "127.0.0.1:0"), datagramsAt(t, "127.0.0.2:0")
@@ -926,7 +903,7 @@ func TestManyAssociations(t *testing.T) {
 // and given back.
 func TestAssociationMemory(t *testing.T) {
 	const memory = anyPart << 20
-	var clock frozenClock
+	var clock movedClock
 	u := start(t, func(o *options) {
 		withUDP(o)
 		clock.use(o)
