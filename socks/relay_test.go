@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/internal/testnet"
 )
 
 // withoutPipes makes the server copy, as it does when all pipes are held.
@@ -156,7 +158,7 @@ func TestUrgentByteBeforeTheEnd(t *testing.T) {
 						go func() {
 							_, err := from.Write(want[:before])
 							if err == nil {
-								err = from.writeUrgent(want[before : before+1])
+								err = testnet.WriteUrgent(from.TCPConn, want[before:before+1])
 							}
 							if err == nil {
 								_, err = from.Write(want[before+1:])
@@ -197,7 +199,7 @@ func TestUrgentByteBeforeTheEndOfASlowStream(t *testing.T) {
 					for range 8 {
 						near.Write(chunk)
 					}
-					near.writeUrgent([]byte("!"))
+					testnet.WriteUrgent(near.TCPConn, []byte("!"))
 					near.Write(chunk[:10_000*i])
 					near.CloseWrite()
 				}()

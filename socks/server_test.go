@@ -2,7 +2,6 @@ package socks
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -201,23 +200,9 @@ func (c client) send(s string) {
 	require.NoError(c.t, err)
 }
 
-// writeUrgent sends bytes of which the last is urgent.
-func (c client) writeUrgent(b []byte) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var sendErr error
-	err = raw.Write(func(fd uintptr) bool {
-		sendErr = unix.Sendto(int(fd), b, unix.MSG_OOB, nil)
-		return sendErr != unix.EAGAIN
-	})
-	return cmp.Or(err, sendErr)
-}
-
 func (c client) sendUrgent(s string) {
 	c.t.Helper()
-	require.NoError(c.t, c.writeUrgent([]byte(s)))
+	require.NoError(c.t, testnet.WriteUrgent(c.TCPConn, []byte(s)))
 }
 
 func (c client) receive(n int) string {

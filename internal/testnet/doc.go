@@ -21,6 +21,8 @@
 //		...
 //		conn, err := client.Dial(nil, "192.0.2.2:80")
 //
+// FreePort and WriteUrgent are for tests of servers, in whatever network.
+//
 // It needs the programs ip (Debian: iproute2), nsenter, unshare and mount (util-linux,
 // mount).
 package testnet

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/internal/testnet"
 )
 
 // dantePort is where Dante listens beside socksd.
@@ -415,10 +416,7 @@ var oracles = []oracle{
 		s.reply(near)
 		far := s.accept()
 		near.send("ab")
-		raw, err := near.SyscallConn()
-		require.NoError(s.t, err)
-		require.NoError(s.t, raw.Control(func(fd uintptr) { err = unix.Sendto(int(fd), []byte("!"), unix.MSG_OOB, nil) }))
-		require.NoError(s.t, err)
+		require.NoError(s.t, testnet.WriteUrgent(near.TCPConn, []byte("!")))
 		near.send("cd")
 		require.NoError(s.t, near.CloseWrite())
 		s.gets("server", far)

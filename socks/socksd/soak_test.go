@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +15,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/internal/testnet"
 )
 
 const (
@@ -158,7 +157,7 @@ func (k *soak) connection(i int64) error {
 	if i%10 == 8 {
 		urgent = int(i/10) % len(request)
 	}
-	if err := writeUrgent(c, request[:urgent]); err != nil {
+	if err := testnet.WriteUrgent(c, request[:urgent]); err != nil {
 		return err
 	}
 	if _, err := c.Write(request[urgent:]); err != nil {
@@ -172,7 +171,7 @@ func (k *soak) connection(i int64) error {
 	if i%10 == 7 {
 		urgent = int(i/10) % (len(text) + 1)
 	}
-	if err := writeUrgent(c, text[:urgent]); err != nil {
+	if err := testnet.WriteUrgent(c, text[:urgent]); err != nil {
 		return err
 	}
 	if _, err := c.Write(text[urgent:]); err != nil {
@@ -204,23 +203,6 @@ func (k *soak) connection(i int64) error {
 		return c.SetLinger(0)
 	}
 	return nil
-}
-
-// writeUrgent writes b, the last byte of which is urgent.
-func writeUrgent(c *net.TCPConn, b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var sendErr error
-	err = raw.Write(func(fd uintptr) bool {
-		sendErr = unix.Sendto(int(fd), b, unix.MSG_OOB, nil)
-		return sendErr != unix.EAGAIN
-	})
-	return cmp.Or(err, sendErr)
 }
 
 // expect reads a reply, which must have that code.
