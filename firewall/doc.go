@@ -20,6 +20,10 @@
 //   - Bounded time. A program that does not end is killed after 30 seconds, and the error
 //     says so.
 //
+// It also looks after the kernel's table of tracked connections: [ListTracked] shows it,
+// [Tracking] sets its timeouts, [Forget] has connections decided about anew, as after a change of
+// NAT, and [Trim] sees to it that no host fills it.
+//
 // The programs need CAP_NET_ADMIN and, unless they are iptables-nft, a lock file that they
 // can write: /run/xtables.lock, or the file that XTABLES_LOCKFILE names.
 //

@@ -32,9 +32,9 @@ var forgetting = []struct{ name, value string }{
 }
 
 // Forget has the kernel forget connections that it tracks: a packet of one of them begins a new
-// one, which the rules decide about anew. It returns how many of them are gone; one whose peers go on talking may be back by
-// then, and is not counted. Only those of
-// TCP, UDP and ICMP can be forgotten.
+// one, which the rules decide about anew. It returns how many of them are gone; one whose peers
+// go on talking may be back by then, and is not counted. Only those of TCP, UDP and ICMP can be
+// forgotten.
 //
 // The kernels of the boards have no netlink messages for this (CONFIG_NF_CT_NETLINK), which
 // would cost 20 KB. So a packet of the connection is made that ends it, and goes no further than

@@ -1,6 +1,6 @@
-// Package socks is a SOCKS server for small routers, of versions 4 and 5. It lets clients through a
-// firewall with CONNECT, BIND and, if Config.UDP says so, UDP ASSOCIATE, as far as an access list allows, and behaves as
-// MikroTik's manual page "SOCKS" describes.
+// Package socks is a SOCKS server for small routers, of versions 4 and 5. It lets clients
+// through a firewall with CONNECT, BIND and, if Config.UDP says so, UDP ASSOCIATE, as far as
+// an access list allows, and behaves as MikroTik's manual page "SOCKS" describes.
 //
 // Version 4 is that of the memos "SOCKS: A protocol for TCP proxy across
 // firewalls" and "SOCKS 4A: A Simple Extension to SOCKS 4 Protocol" by Ying-Da

@@ -28,21 +28,11 @@ func TestServeImport(t *testing.T) {
 		{"too many", append(slices.Repeat([]string{strings.Repeat("#", 1000)}, console.MaxImport/1000), "."), "failure: longer than 262144 bytes; nothing was changed\n", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			terminal, conn := net.Pipe()
-			served, got := make(chan error, 1), ""
-			go func() {
-				served <- session.Serve(conn, session.Origin{Via: session.Console}, session.Handler{
-					Execute: func(s *session.Session, line string) (console.Result, error) {
-						return s.Execute(console.Default(), console.Live{Requests: []console.Request{console.Import}}, line)
-					},
-					Prompt: func(*session.Session) string { return "> " },
-					Import: func(_ *session.Session, text string, a console.ImportArguments) (console.Result, error) {
-						assert.False(t, a.Replace)
-						got = text
-						return console.Result{}, nil
-					},
-				})
-			}()
+			got := ""
+			terminal, served := serveImport(func(text string, a console.ImportArguments) {
+				assert.False(t, a.Replace)
+				got = text
+			})
 			expect := expectFrames(t, terminal)
 			expect(wire.Prompt, "> ")
 			require.NoError(t, wire.Send(terminal, wire.Line, "/import"))
@@ -69,21 +59,11 @@ func TestServeReplace(t *testing.T) {
 	const paste = "Paste the lines; one with a dot alone ends them, Ctrl-C gives them up.\n"
 	for answer, want := range map[string]string{"y": "/ip socks\n", "n": "", "": "", "/ip socks": ""} {
 		t.Run(answer, func(t *testing.T) {
-			terminal, conn := net.Pipe()
-			served, got := make(chan error, 1), ""
-			go func() {
-				served <- session.Serve(conn, session.Origin{Via: session.Console}, session.Handler{
-					Execute: func(s *session.Session, line string) (console.Result, error) {
-						return s.Execute(console.Default(), console.Live{Requests: []console.Request{console.Import}}, line)
-					},
-					Prompt: func(*session.Session) string { return "> " },
-					Import: func(_ *session.Session, text string, a console.ImportArguments) (console.Result, error) {
-						assert.True(t, a.Replace)
-						got = text
-						return console.Result{}, nil
-					},
-				})
-			}()
+			got := ""
+			terminal, served := serveImport(func(text string, a console.ImportArguments) {
+				assert.True(t, a.Replace)
+				got = text
+			})
 			expect := expectFrames(t, terminal)
 			expect(wire.Prompt, "> ")
 			require.NoError(t, wire.Send(terminal, wire.Line, "/import replace=yes"))
@@ -105,4 +85,24 @@ func TestServeReplace(t *testing.T) {
 			require.NoError(t, <-served)
 		})
 	}
+}
+
+// serveImport serves a terminal whose imports take calls, and returns its other end and what
+// Serve will return.
+func serveImport(take func(text string, a console.ImportArguments)) (terminal net.Conn, served chan error) {
+	terminal, conn := net.Pipe()
+	served = make(chan error, 1)
+	go func() {
+		served <- session.Serve(conn, session.Origin{Via: session.Console}, session.Handler{
+			Execute: func(s *session.Session, line string) (console.Result, error) {
+				return s.Execute(console.Default(), console.Live{Requests: []console.Request{console.Import}}, line)
+			},
+			Prompt: func(*session.Session) string { return "> " },
+			Import: func(_ *session.Session, text string, a console.ImportArguments) (console.Result, error) {
+				take(text, a)
+				return console.Result{}, nil
+			},
+		})
+	}()
+	return terminal, served
 }
