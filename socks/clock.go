@@ -50,9 +50,10 @@ func (c *clock) tick() {
 
 // excuseSilence gives each connection the time in which its peers may be silent because of a
 // stall that is over. Nobody acknowledged what they sent meanwhile, so they try again at growing
-// intervals, and may now wait for as long as the stall was.
+// intervals: they may now wait for as long as the stall was, and for twice that if the next try is
+// lost too, as happens when all try at once.
 func (s *Server) excuseSilence() {
-	pause := min(s.stalled, longestRetry)
+	pause := min(s.stalled, longestRetry) + min(2*s.stalled, longestRetry)
 	s.stalled = 0
 	for _, c := range s.conns {
 		c.last = min(c.last, s.now) + pause

@@ -175,8 +175,9 @@
 //
 // Time in which the server did not run, because its process was stopped or the machine
 // stood still for more than a second, does not count: what the peers sent in that time is
-// served first. Silence right after it does not count either, for as long as the stall was
-// but at most 2 minutes: the peers may wait that long until they send again. (Keepalive is
+// served first. Silence right after it does not count either, for three times as long as the
+// stall was but at most 4 minutes: the peers may wait that long until they have sent twice
+// again. (Keepalive is
 // done by the kernel, which counts unanswered probes: a stall of the machine costs at most
 // one.)
 //
@@ -199,6 +200,8 @@
 //	                      4.5 kB a connection for bytes that wait in one direction, or
 //	                      9 kB if they wait in both because neither side reads. A page
 //	                      that holds two packets, one of which is gone, counts as half.
+//	                      A receive buffer may be filled to 3 kB, and to 16 kB where there
+//	                      are 2 MB for all, if a peer sends packets that hold few bytes.
 //	                      Without it: what net.ipv4.tcp_mem gives all sockets of the
 //	                      machine together, and net.ipv4.udp_mem those of UDP ASSOCIATE. The
 //	                      kernel's structures for two sockets take 8 kB more. A receive buffer

@@ -21,14 +21,16 @@ const (
 	leastMemory = 4608
 	// leastWindow is the window that goes with leastMemory: one packet.
 	leastWindow = 1460
-	// leastReceive is the smallest receive buffer, in bytes, and receivePart that it is at least
-	// 1/receivePart of all the memory. The kernel takes as much of a buffer for data as the last
-	// packets had data in their memory (tcp_measure_rcv_mss): of 3 kB a third or less when
+	// leastReceive is the smallest receive buffer, in bytes, and roomyReceive that where there are
+	// at least roomyMemory bytes for all sockets. The kernel takes as much of a buffer for data as
+	// the last packets had data in their memory (tcp_measure_rcv_mss): of 3 kB a third or less when
 	// packets are small. If the window that is left is less than one packet, the peer waits for
 	// seconds before it sends a part of one (RFC 9293, section 3.8.6.2.1). 3072 bytes hold no
-	// more packets than the kernel's own least buffer of 2304 bytes.
+	// more packets than the kernel's own least buffer of 2304 bytes. 16 KiB hold what several
+	// packets bring at once, as behind a stall, and drop none of it.
 	leastReceive = 3072
-	receivePart  = 512
+	roomyReceive = 16 << 10
+	roomyMemory  = 2 << 20
 
 	// morePart: a direction that can use more gets 1/morePart of what is left.
 	morePart = 4
@@ -207,6 +209,15 @@ func (s *Server) limitBuffers(c *conn, fd int) {
 	c.limitSink(fd, &flow{})
 }
 
+// leastReceive returns the size of the smallest receive buffer of c, in bytes. Datagrams that find no
+// room are lost as on any network.
+func (s *Server) leastReceive(c *conn) int {
+	if s.socketMemory >= roomyMemory && c.udp == nil {
+		return roomyReceive
+	}
+	return leastReceive
+}
+
 // limitSource bounds what waits to be read at the source of f, a socket of c. If the
 // receiver is slow, bytes wait there and at the sink: each gets half of the memory.
 func (s *Server) limitSource(c *conn, fd int, f *flow) {
@@ -216,7 +227,7 @@ func (s *Server) limitSource(c *conn, fd int, f *flow) {
 	size := (c.memory + f.memory) / 2
 	// The kernel doubles what it is told (socket(7)), and counts its own
 	// bookkeeping, so that less fits. One packet always does.
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, max(size, leastReceive, s.socketMemory/receivePart)/2)
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, max(size, s.leastReceive(c))/2)
 	// The window stays what it was at the start of the connection unless it is set too
 	// (tcp(7)). And the kernel's least buffer is larger than leastMemory's part.
 	window := size
