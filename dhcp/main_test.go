@@ -1,0 +1,9 @@
+package dhcp
+
+import (
+	"testing"
+
+	"github.com/postern-router/postern/internal/testnet"
+)
+
+func TestMain(m *testing.M) { testnet.Main(m) }
