@@ -73,6 +73,8 @@ type DynamicRoute struct {
 	Gateway   netip.Addr
 	Interface string
 	Distance  int
+	// Inactive says that the gateway cannot be reached.
+	Inactive bool
 }
 
 // Neighbor is an entry of the ARP table.

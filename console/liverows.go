@@ -111,7 +111,9 @@ func (x *execution) dynamicAddresses() ([]row, error) {
 func (x *execution) routeRows() (made, set []row, err error) {
 	set = x.configured(x.menu("ip route"))
 	for i := range set {
-		set[i].flags |= flagStatic
+		if set[i].flags |= flagStatic; set[i].flags&flagInvalid != 0 {
+			set[i].flags ^= flagInvalid | flagInactive
+		}
 	}
 	if x.live.Routes == nil {
 		return nil, set, nil
@@ -125,6 +127,9 @@ func (x *execution) routeRows() (made, set []row, err error) {
 		if r.Gateway.IsValid() {
 			gateway, set = addressPair("gateway", r.Gateway), flagDynamic|flagStatic
 		}
+		if r.Inactive {
+			set |= flagInactive
+		}
 		made = append(made, row{flags: set, pairs: []Pair{prefixPair("dst-address", r.Destination), gateway, numberPair("distance", r.Distance)}})
 	}
 	best := map[string]*row{}
@@ -132,7 +137,7 @@ func (x *execution) routeRows() (made, set []row, err error) {
 		for i := range rows {
 			r := &rows[i]
 			b := best[r.value("dst-address")]
-			if r.flags&(flagDisabled|flagInvalid) == 0 && (b == nil || r.distance() < b.distance()) {
+			if r.flags&(flagDisabled|flagInactive) == 0 && (b == nil || r.distance() < b.distance()) {
 				best[r.value("dst-address")] = r
 			}
 		}

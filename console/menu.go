@@ -213,7 +213,7 @@ func bindItems[T any](of func(*Config) *[]T, fields ...field[T]) []property {
 
 const (
 	legendRule  = "Flags: X - disabled, I - invalid, D - dynamic"
-	legendRoute = "Flags: X - disabled, I - invalid, A - active, D - dynamic, C - connect, S - static"
+	legendRoute = "Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static"
 	legendItem  = "Flags: X - disabled"
 	legendARP   = "Flags: D - dynamic, C - complete"
 )

@@ -189,6 +189,7 @@ const (
 	flagConnect
 	flagStatic
 	flagDisabled
+	flagInactive
 )
 
 // flagChoices are the flags, with help, in the order of their bits.
@@ -202,6 +203,7 @@ var flagChoices = []Choice{
 	{"connect", "whether it is the network of an address"},
 	{"static", "whether a gateway was set for it"},
 	{"disabled", "whether it is kept without effect"},
+	{"inactive", "whether its gateway cannot be reached"},
 }
 
 func flagNamed(name string) flags {

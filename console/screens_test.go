@@ -210,7 +210,7 @@ Flags: X - disabled, I - invalid, D - dynamic
  2 I 10.2.0.1/32        10.2.0.1        usb1
 `},
 		{name: "route", screen: `[admin@postern] > ip route print
-Flags: X - disabled, I - invalid, A - active, D - dynamic, C - connect, S - static
+Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static
  #     DST-ADDRESS        GATEWAY         DISTANCE
  0   S 0.0.0.0/0          10.1.0.1        1
  1   S ;;; to the lab

@@ -171,7 +171,7 @@ func TestForeignBridge(t *testing.T) {
 }
 
 func TestRefusedLeavesBridges(t *testing.T) {
-	unreachable := by("10.6.0.0/24", "10.7.0.1", 1)
+	broadcast := by("10.6.0.0/24", "10.0.0.255", 1)
 	for _, test := range []struct {
 		name          string
 		before, after Config
@@ -185,8 +185,8 @@ func TestRefusedLeavesBridges(t *testing.T) {
 			m := newManager(t, twoPorts...)
 			require.NoError(t, m.Apply(test.before))
 			was := masters(t)
-			test.after.Routes = append(test.after.Routes, unreachable)
-			require.ErrorContains(t, m.Apply(test.after), "add route 10.6.0.0/24 by 10.7.0.1")
+			test.after.Routes = append(test.after.Routes, broadcast)
+			require.ErrorContains(t, m.Apply(test.after), "add route 10.6.0.0/24 by 10.0.0.255")
 			looks(t, test.shown)
 			assert.Equal(t, was, masters(t))
 		})
@@ -433,7 +433,7 @@ func TestMAC(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return strings.Contains(ip(t, "-o link show ether1"), "link/ether 02:00:00:00:00:99 ")
 	}, patience, 50*time.Millisecond)
-	c.Routes = append(c.Routes, by("10.6.0.0/24", "10.7.0.1", 1))
+	c.Routes = append(c.Routes, by("10.6.0.0/24", "10.0.0.255", 1))
 	c.Links[0].MAC[5] = 0x77
 	require.Error(t, m.Apply(c))
 	assert.Contains(t, ip(t, "-o link show ether1"), "link/ether 02:00:00:00:00:99 ", "undone")

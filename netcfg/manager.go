@@ -54,8 +54,9 @@ func New(ports []Port, logf func(format string, args ...any)) (*Manager, error) 
 // what it had before, and the Config applied before stays in force. But the ports keep
 // their names, which no Config changes.
 //
-// What c says of a missing port waits for the port. So does a route whose gateway is
-// reached only on a port that is missing or disabled.
+// What c says of a missing port waits for the port. A route waits for as long as its
+// gateway cannot be reached: it is in the network of no address, or only of addresses on
+// ports that are missing or disabled.
 func (m *Manager) Apply(c Config) error {
 	if err := c.Validate(m.ports); err != nil {
 		return err
@@ -248,7 +249,7 @@ func (m *Manager) want(c Config, have state) state {
 
 // nexthop returns the name of the link on which gw is reached. If that link is missing or
 // down, the route waits. The name is "" if gw is in no network of c's addresses: the
-// kernel may reach gw on a link that is not ours, or it refuses the route.
+// kernel may reach gw on a link that is not ours; if it does not, the route waits too.
 func nexthop(c Config, links []link, gw netip.Addr) (oif string, waits bool) {
 	bits := -1
 	for _, a := range c.Addresses {

@@ -143,7 +143,10 @@ func TestSecondaryAddressSurvives(t *testing.T) {
 	}}
 	require.NoError(t, m.Apply(c))
 	c.Addresses = c.Addresses[1:]
-	require.NoError(t, m.Apply(c))
+	// Not for a moment are they gone: the kernel would forget the connections behind them.
+	changed := monitored(t, func() { require.NoError(t, m.Apply(c)) })
+	assert.Regexp(t, `Deleted \d+: ether1 +inet 10\.0\.0\.2/24`, changed)
+	assert.NotContains(t, changed, "inet 10.0.0.4/24")
 	looks(t, `
 		link lo up mtu 65536
 		link ether1 up mtu 1500
@@ -193,16 +196,19 @@ func TestRefusedLeavesWhatWas(t *testing.T) {
 		edit func(*Config)
 		err  string
 	}{
-		{"a gateway out of reach", func(c *Config) {
+		{"a gateway that is a broadcast address", func(c *Config) {
 			// Much besides changes, for the undo to have work.
 			c.Links = []Link{{Name: "ether1", MTU: 1300}, {Name: "ether2", Disabled: true}}
 			c.Addresses = []Address{address("10.5.0.1/24", "ether1"), address("10.0.0.2/24", "ether2")}
-			c.Routes = []Route{by("0.0.0.0/0", "10.5.0.9", 1), by("10.6.0.0/24", "10.7.0.1", 1)}
+			c.Routes = []Route{by("0.0.0.0/0", "10.5.0.9", 1), by("10.6.0.0/24", "10.5.0.255", 1), by("10.8.0.0/24", "10.7.0.1", 1)}
 			c.Forwarding = false
-		}, "add route 10.6.0.0/24 by 10.7.0.1 distance 1: network is unreachable (Nexthop has invalid gateway)"},
-		{"a gateway that an address change put out of reach", func(c *Config) {
-			c.Addresses = append(c.Addresses, address("10.5.0.1/24", "ether1"))[1:]
-		}, "add route 0.0.0.0/0 by 10.0.0.1 distance 1: network is unreachable (Nexthop has invalid gateway)"},
+		}, "add route 10.6.0.0/24 by 10.5.0.255 distance 1: invalid argument (Nexthop has invalid gateway)"},
+		{"a gateway that an address change made a broadcast address", func(c *Config) {
+			c.Addresses[0] = address("10.0.0.2/31", "ether1")
+			c.Addresses = append(c.Addresses, address("10.0.0.0/31", "ether2"))
+			c.Addresses[1] = address("192.168.0.6/30", "ether2")
+			c.Routes[1].Gateway = c.Addresses[1].Address.Addr().Next()
+		}, "add route 172.16.0.0/12 by 192.168.0.7 distance 5: invalid argument (Nexthop has invalid gateway)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -225,7 +231,7 @@ func TestRefusedLeavesWhatWas(t *testing.T) {
 		m := newManager(t, twoPorts...)
 		c := router()
 		c.Routes[0].Gateway = c.Routes[0].Gateway.Next().Next().Next()
-		c.Routes[1].Gateway = address("10.99.0.1/32", "").Address.Addr()
+		c.Routes[1].Gateway = address("192.168.0.255/24", "").Address.Addr()
 		require.Error(t, m.Apply(c))
 		looks(t, `
 			link lo up mtu 65536
@@ -242,6 +248,65 @@ func TestRefusedLeavesWhatWas(t *testing.T) {
 		require.ErrorContains(t, m.Apply(Config{Links: []Link{{Name: "k0"}}}), "link: name=k0: expected a port")
 		looks(t, before)
 	})
+}
+
+// A route whose gateway is in the network of no address waits for one, whichever of the two
+// changes first.
+func TestRouteWaitsForItsGateway(t *testing.T) {
+	const moved = "10.5.0.2/24"
+	shownMoved := strings.NewReplacer("10.0.0.2/24 brd 10.0.0.255", "10.5.0.2/24 brd 10.5.0.255", "10.0.0.0/24", "10.5.0.0/24",
+		"src 10.0.0.2", "src 10.5.0.2", "via 10.0.0.1", "via 10.5.0.1").Replace(routerShown)
+	without := func(shown, route string) string {
+		t.Helper()
+		require.Contains(t, shown, route)
+		return strings.Replace(shown, route, "", 1)
+	}
+	withoutDefault := without(routerShown, "\troute default via 10.0.0.1 dev ether1 proto static metric 1\n")
+	movedWithoutDefault := without(shownMoved, "\troute default via 10.5.0.1 dev ether1 proto static metric 1\n")
+	type step struct {
+		edit    func(*Config)
+		want    string
+		waiting []int
+	}
+	address1 := func(p string) func(*Config) { return func(c *Config) { c.Addresses[0] = address(p, "ether1") } }
+	gateway := func(g string) func(*Config) { return func(c *Config) { c.Routes[0] = by("0.0.0.0/0", g, 1) } }
+	for _, test := range []struct {
+		name  string
+		steps []step
+	}{
+		{"the address first", []step{{address1(moved), movedWithoutDefault, []int{0}}, {gateway("10.5.0.1"), shownMoved, nil}}},
+		{"the gateway first", []step{{gateway("10.5.0.1"), withoutDefault, []int{0}}, {address1(moved), shownMoved, nil}}},
+		{"there and back", []step{{address1(moved), movedWithoutDefault, []int{0}}, {address1("10.0.0.2/24"), routerShown, nil}}},
+		// The kernel keeps a route of a link that still has another address.
+		{"the link has other addresses", []step{
+			{func(c *Config) { c.Addresses = append(c.Addresses, address(moved, "ether1")) }, strings.NewReplacer(
+				"\taddr ether2", "\taddr ether1 inet 10.5.0.2/24 brd 10.5.0.255 scope global ether1\n\taddr ether2",
+				"\troute 172", "\troute 10.5.0.0/24 dev ether1 proto kernel scope link src 10.5.0.2\n\troute 172").Replace(routerShown), nil},
+			{func(c *Config) { c.Addresses = c.Addresses[1:] }, movedWithoutDefault, []int{0}},
+		}},
+		{"a way of a greater distance", []step{
+			{func(c *Config) { c.Routes = append(c.Routes, by("0.0.0.0/0", "192.168.0.254", 2)) },
+				strings.Replace(routerShown, "\troute 10", "\troute default via 192.168.0.254 dev ether2 proto static metric 2\n\troute 10", 1), nil},
+			{address1(moved), strings.Replace(movedWithoutDefault, "\troute 10", "\troute default via 192.168.0.254 dev ether2 proto static metric 2\n\troute 10", 1), []int{0}},
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			lab(t, "k0", "k1")
+			m := newManager(t, twoPorts...)
+			c := router()
+			require.NoError(t, m.Apply(c))
+			for _, s := range test.steps {
+				s.edit(&c)
+				require.NoError(t, m.Apply(c))
+				looks(t, s.want)
+				w, err := m.Waiting()
+				require.NoError(t, err)
+				assert.Equal(t, Waiting{Routes: s.waiting}, w)
+				assert.Empty(t, monitored(t, func() { require.NoError(t, m.Apply(c)) }))
+			}
+			looks(t, test.steps[len(test.steps)-1].want)
+		})
+	}
 }
 
 // Fail closed: forwarding ends before anything else changes, and begins when everything

@@ -156,8 +156,10 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 	}
 	// New routes are added before the old ones are deleted, so that there is no moment
 	// without a route.
+	var reachable []route
 	for _, w := range want {
 		if slices.Contains(have, w) {
+			reachable = append(reachable, w)
 			continue
 		}
 		// A route whose link the kernel chooses is added again even if it is there: the
@@ -166,6 +168,10 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 		stands := slices.ContainsFunc(have, w.covers)
 		replace := slices.ContainsFunc(have, func(h route) bool { return h.dst == w.dst && h.metric == w.metric })
 		err := addRoute(m.index(w.oif), w, replace)
+		if w.oif == "" && errors.Is(err, unix.ENETUNREACH) {
+			continue // it waits until its gateway is in the network of an address
+		}
+		reachable = append(reachable, w)
 		if errors.Is(err, unix.EEXIST) {
 			err = fmt.Errorf("a route that is not ours has this destination and distance: %w", err)
 		}
@@ -174,7 +180,7 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 		}
 	}
 	for _, h := range have {
-		if slices.ContainsFunc(want, func(w route) bool { return w.covers(h) }) {
+		if slices.ContainsFunc(reachable, func(w route) bool { return w.covers(h) }) {
 			continue
 		}
 		if err := deleteRoute(m.index(h.oif), h); !errors.Is(err, unix.ESRCH) { // replaced, or gone with its link

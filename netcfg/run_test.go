@@ -178,15 +178,17 @@ func TestRunGoesOnAfterRefusal(t *testing.T) {
 	require.NoError(t, err)
 	m.sysfs = t.TempDir()
 	running(t, m)
-	c := router()
-	c.Routes = append(c.Routes, by("10.12.0.0/16", "10.9.0.3", 1))
-	require.NoError(t, m.Apply(c))
+	require.NoError(t, m.Apply(router()))
 
-	ip(t, "link set other down")
+	// A route of somebody else's takes the place of ours.
+	const foreign = "route default via 10.9.0.3 dev other proto bird metric 1\n"
+	ip(t, "route replace default via 10.9.0.3 proto bird metric 1")
 	ip(t, "addr del 10.0.0.2/24 dev ether1")
 	becomes(t, strings.NewReplacer(
-		"\tlink ether1", "\tlink other down mtu 1500\n\tlink ether1",
-		"\taddr ether1", "\taddr other inet 10.9.0.1/24 scope global other\n\taddr ether1").Replace(routerShown))
+		"\tlink ether1", "\tlink other up mtu 1500\n\tlink ether1",
+		"\taddr ether1", "\taddr other inet 10.9.0.1/24 scope global other\n\taddr ether1",
+		"route default via 10.0.0.1 dev ether1 proto static metric 1\n", foreign,
+		"\troute 172", "\troute 10.9.0.0/24 dev other proto kernel scope link src 10.9.0.1\n\troute 172").Replace(routerShown))
 	require.Eventually(t, func() bool {
 		mu.Lock()
 		defer mu.Unlock()
@@ -194,13 +196,55 @@ func TestRunGoesOnAfterRefusal(t *testing.T) {
 	}, patience, 20*time.Millisecond)
 	time.Sleep(10 * settle) // the time in which it would be said again
 	mu.Lock()
-	assert.Equal(t, []string{"netcfg: cannot repair: add route 10.12.0.0/16 by 10.9.0.3 distance 1: network is unreachable (Nexthop has invalid gateway)"}, log)
+	assert.Equal(t, []string{"netcfg: cannot repair: add route 0.0.0.0/0 by 10.0.0.1 distance 1: " +
+		"a route that is not ours has this destination and distance: file exists"}, log)
 	mu.Unlock()
 
-	ip(t, "link set other up")
+	ip(t, "route del default")
 	require.Eventually(t, func() bool {
-		return strings.Contains(shown(t), "route 10.12.0.0/16 via 10.9.0.3 dev other proto static metric 1\n")
+		return strings.Contains(shown(t), "route default via 10.0.0.1 dev ether1 proto static metric 1\n")
 	}, patience, 50*time.Millisecond)
+}
+
+// A gateway on a link that is not ours comes and goes with that link: nothing is said of it
+// as of a refusal, and Run comes to rest meanwhile.
+func TestRunFollowsGateways(t *testing.T) {
+	lab(t, "k0", "k1", "other")
+	var mu sync.Mutex
+	var log []string
+	m, err := New(twoPorts, func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		log = append(log, fmt.Sprintf(format, args...))
+	})
+	require.NoError(t, err)
+	m.sysfs = t.TempDir()
+	running(t, m)
+	c := router()
+	c.Routes = append(c.Routes, by("10.12.0.0/16", "10.9.0.3", 1))
+	require.NoError(t, m.Apply(c))
+	const active = "route 10.12.0.0/16 via 10.9.0.3 dev other proto static metric 1\n"
+	for range 2 {
+		w, err := m.Waiting()
+		require.NoError(t, err)
+		assert.Equal(t, Waiting{Routes: []int{2}}, w)
+
+		ip(t, "link set other up")
+		ip(t, "addr add 10.9.0.1/24 dev other")
+		require.Eventually(t, func() bool { return strings.Contains(shown(t), active) }, patience, 20*time.Millisecond)
+		w, err = m.Waiting()
+		require.NoError(t, err)
+		assert.Equal(t, Waiting{}, w)
+
+		// The kernel would keep the route, as the link has another address.
+		ip(t, "addr add 10.8.0.1/24 dev other")
+		ip(t, "addr del 10.9.0.1/24 dev other")
+		require.Eventually(t, func() bool { return !strings.Contains(shown(t), "10.12.0.0/16") }, patience, 20*time.Millisecond)
+		ip(t, "addr del 10.8.0.1/24 dev other")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	assert.NotContains(t, strings.Join(log, "\n"), "cannot")
 }
 
 // The kernel drops what does not fit the subscription's buffer. Run takes ENOBUFS for a

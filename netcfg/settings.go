@@ -63,6 +63,9 @@ func (s Settings) perLink() map[string]string {
 		// tells of the networks behind the others.
 		"arp_ignore":   "1",
 		"arp_announce": "2",
+		// When the first address of a network goes, the others of the same link stay, and with them
+		// the connections that are masqueraded behind them.
+		"promote_secondaries": "1",
 		// Whoever can send packets could fill the log and the serial screen: they are counted
 		// instead, see FalseSources.
 		"log_martians": "0",

@@ -33,7 +33,7 @@ func TestSettings(t *testing.T) {
 		cookies  string
 	}{
 		{"closed by default", Settings{}, map[string]string{"rp_filter": "1", "send_redirects": "0", "accept_redirects": "0",
-			"secure_redirects": "0", "accept_source_route": "0", "arp_ignore": "1", "arp_announce": "2", "log_martians": "0"}, "1"},
+			"secure_redirects": "0", "accept_source_route": "0", "arp_ignore": "1", "arp_announce": "2", "log_martians": "0", "promote_secondaries": "1"}, "1"},
 		{"open", Settings{RPFilterNo, true, true, true, true, true}, map[string]string{"rp_filter": "0", "send_redirects": "1",
 			"accept_redirects": "1", "secure_redirects": "1", "accept_source_route": "1", "arp_ignore": "1"}, "0"},
 		{"loose", Settings{RPFilter: RPFilterLoose}, map[string]string{"rp_filter": "2", "send_redirects": "0"}, "1"},
@@ -56,8 +56,8 @@ func TestSettings(t *testing.T) {
 		assert.Equal(t, "2", parameter(t, "conf/ether2/rp_filter"))
 	})
 	t.Run("a refused change goes back", func(t *testing.T) {
-		bad := Config{Settings: Settings{RPFilter: RPFilterNo}, Routes: []Route{{Destination: netip.MustParsePrefix("10.9.0.0/16"),
-			Gateway: netip.MustParseAddr("10.8.0.1"), Distance: 1}}}
+		bad := Config{Settings: Settings{RPFilter: RPFilterNo}, Addresses: []Address{address("10.8.0.1/24", "ether1")},
+			Routes: []Route{by("10.9.0.0/16", "10.8.0.255", 1)}}
 		require.ErrorContains(t, m.Apply(bad), "10.9.0.0/16")
 		assert.Equal(t, "2", parameter(t, "conf/ether1/rp_filter"))
 	})

@@ -91,7 +91,7 @@ func (m *Manager) look() (*conn, []link, error) {
 type Waiting struct{ VLANs, BridgePorts, Addresses, Routes []int }
 
 // Waiting compares the Config in force with the kernel. An item waits if the link that it
-// needs is missing or disabled.
+// needs is missing or disabled, a route also if no network of an address has its gateway.
 func (m *Manager) Waiting() (Waiting, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -284,7 +284,7 @@ func TestSetLayer(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		g := started(t)
-		g.network.wait = netcfg.Waiting{Addresses: []int{0}, Routes: []int{0}}
+		g.network.wait = netcfg.Waiting{Addresses: []int{0}}
 		l := lease()
 		require.NoError(t, g.r.SetLayer("dhcp", l))
 		l.NameServers[0] = netip.Addr{} // it is the caller's again
@@ -306,7 +306,12 @@ func TestSetLayer(t *testing.T) {
 		g.must("/ip address add address=192.168.0.1/24 interface=ether2")
 		assert.Len(t, g.network.config.Addresses, 2)
 		assert.Len(t, g.lastKept().Addresses, 1)
-		assert.Contains(t, g.must("/ip route print"), " 0 ADS 0.0.0.0/0", "what waits of a layer is no item of the user's")
+		// A gateway that cannot be reached.
+		g.must("/ip route add dst-address=172.16.0.0/12 gateway=192.168.0.9")
+		g.network.wait = netcfg.Waiting{Routes: []int{1}}
+		assert.Regexp(t, ` 0 IDS 0\.0\.0\.0/0 .*\n 1 A S 172\.`, g.must("/ip route print"))
+		g.network.wait = netcfg.Waiting{Routes: []int{0}}
+		assert.Regexp(t, ` 0 ADS 0\.0\.0\.0/0 .*\n 1 I S 172\.`, g.must("/ip route print"))
 
 		// Another lease replaces it, in Safe Mode too; undo does not bring the old one back.
 		s := &session.Session{}

@@ -43,14 +43,22 @@ func (r *Router) dynamicAddresses(st state) ([]netcfg.Address, error) {
 
 func (r *Router) dynamicRoutes(st state) ([]console.DynamicRoute, error) {
 	_, routes, err := r.network.Dynamic()
+	if err != nil {
+		return nil, err
+	}
+	waiting, err := r.network.Waiting()
+	if err != nil {
+		return nil, err
+	}
 	var all []console.DynamicRoute
-	for _, l := range st.layers.effective(st.running, r.board.PortNames()).Routes {
-		all = append(all, console.DynamicRoute{Destination: l.Destination, Gateway: l.Gateway, Distance: l.Distance})
+	for i, l := range st.layers.effective(st.running, r.board.PortNames()).Routes {
+		all = append(all, console.DynamicRoute{Destination: l.Destination, Gateway: l.Gateway, Distance: l.Distance,
+			Inactive: slices.Contains(waiting.Routes, len(st.running.Routes)+i)})
 	}
 	for _, k := range routes {
-		all = append(all, console.DynamicRoute(k))
+		all = append(all, console.DynamicRoute{Destination: k.Destination, Gateway: k.Gateway, Interface: k.Interface, Distance: k.Distance})
 	}
-	return all, err
+	return all, nil
 }
 
 func (r *Router) neighbors() ([]console.Neighbor, error) {

@@ -110,7 +110,11 @@ func (n *fakeNetwork) Apply(c netcfg.Config) error {
 }
 func (n *fakeNetwork) Run(ctx context.Context) error      { <-ctx.Done(); return ctx.Err() }
 func (n *fakeNetwork) State() ([]netcfg.LinkState, error) { return n.state() }
-func (n *fakeNetwork) Waiting() (netcfg.Waiting, error)   { return n.wait, nil }
+func (n *fakeNetwork) Waiting() (netcfg.Waiting, error) {
+	w := n.wait
+	w.Routes = slices.Clone(w.Routes) // it is the caller's
+	return w, nil
+}
 func (n *fakeNetwork) Neighbors() ([]netcfg.Neighbor, error) {
 	return []netcfg.Neighbor{{Interface: "ether1"}}, nil
 }
