@@ -485,6 +485,7 @@ func testRouter(t *testing.T, b board.Board) {
 		_, err = r.n.dial(gateway, wanAddress+":1080", 3*time.Second)
 		require.Error(t, err)
 	})
+	step("the WAN address changes", func(t *testing.T) { r.readdress(t) })
 	step("idle connection ends", func(t *testing.T) {
 		r.command(t, "/ip socks set connection-idle-timeout=10s")
 		conn, reply := r.request(t, client, commandConnect, r.echo(t, 5001))

@@ -24,9 +24,9 @@ const fileName = "image.iso"
 //go:embed lab.rsc
 var labConfiguration string
 
-// manualConfiguration is the board's default with the manual's example on top.
+// manualConfiguration is that of the manual's example on a board.
 func manualConfiguration(b board.Board) string {
-	return b.DefaultConfiguration() + strings.ReplaceAll(labConfiguration, "interface=ether1", "interface="+b.WAN)
+	return strings.NewReplacer("ether1", b.WAN, "ether2", b.LAN).Replace(labConfiguration)
 }
 
 // site is what stands at 10.5.8.8: an FTP server and a web server with one file,
