@@ -7,6 +7,8 @@ import "github.com/postern-router/postern/match"
 type Config struct {
 	Filter []Rule
 	NAT    []Rule
+	// Lists are the interface lists that rules name.
+	Lists map[string]Interfaces
 }
 
 // Rule is one rule. A matcher's zero value matches everything.
@@ -25,6 +27,9 @@ type Rule struct {
 	SrcPort, DstPort match.Ports
 	// InInterface and OutInterface are names of interfaces, with "!" in front any other.
 	InInterface, OutInterface string
+	// InInterfaceList and OutInterfaceList are names in Config.Lists: the interface is one of
+	// that list, or with "!" in front any other. A list may be empty.
+	InInterfaceList, OutInterfaceList string
 	// ConnectionState is a list of established, related, new, invalid and untracked,
 	// separated by commas; with "!" in front, any other state.
 	ConnectionState string

@@ -84,7 +84,7 @@ func (f *Firewall) Lock() error {
 // rules stay as they were. The error says which rule it was, by table, number as printed
 // (from 0) and properties, and why.
 //
-// Apply takes one process. If rules were applied before, it takes one more for each chain
+// Apply takes one process. If rules were applied before, it takes one more for each table
 // that holds any, to read the counters. A refusal takes one or two more.
 func (f *Firewall) Apply(c Config) error {
 	if err := c.Validate(); err != nil {
@@ -175,7 +175,7 @@ func (f *Firewall) undo(swapped bool) error {
 
 // Counters returns what the rules of the applied Config have matched, each at its rule's
 // index; those of disabled rules are zero. Both lists are empty while nothing is applied.
-// Counters takes one process for each chain that holds rules. A change of the rules waits a
+// Counters takes one process for each table that holds rules. A change of the rules waits a
 // moment for it and then ends the process, and the count begins anew.
 func (f *Firewall) Counters() (filter, nat []Counter, err error) {
 	for range countTries {
@@ -211,58 +211,85 @@ func (f *Firewall) count() (filter, nat []Counter, err error) {
 // readCounters brings the counters of the applied rules up to date.
 func (f *Firewall) readCounters() error {
 	for _, t := range []Table{Filter, NAT} {
-		for _, c := range t.chains() {
-			if err := f.readChain(t, c.builtin); err != nil {
-				return err
-			}
+		if err := f.readTable(t); err != nil {
+			return fmt.Errorf("list %s: %w", t, err)
 		}
 	}
 	return nil
 }
 
-func (f *Firewall) readChain(t Table, chain string) error {
-	var here []*entry
-	for i := range f.applied.table(t) {
-		if e := &f.applied.table(t)[i]; e.chain == chain && !e.disabled {
-			here = append(here, e)
+func (f *Firewall) readTable(t Table) error {
+	// expected is how many rules each chain should have.
+	expected := map[string]int{}
+	if t == Filter {
+		expected["INPUT"] = inputPreamble
+	}
+	type counter struct {
+		entry int
+		chain string
+		place int // in the chain
+	}
+	var counters []counter
+	for i, e := range f.applied.table(t) {
+		_, rules := e.rules(i)
+		for _, r := range rules {
+			if r.counts {
+				counters = append(counters, counter{i, r.chain, expected[r.chain]})
+			}
+			expected[r.chain]++
 		}
 	}
-	if len(here) == 0 {
+	if len(counters) == 0 {
 		return nil
 	}
-	tables, err := f.handle()
+	if t == Filter { // the closing ACCEPT
+		expected["INPUT"]++
+		expected["FORWARD"]++
+	}
+	chains, err := f.list(t)
 	if err != nil {
 		return err
 	}
-	// Not Stats, which panics on a rule without a target (go-iptables v0.8.0). The
-	// counters of this list are exact too.
-	var lines []string
-	err = f.bounded(func() (err error) {
-		lines, err = tables.ListWithCounters(string(t), chain)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("list %s %s: %w", t, chain, err)
-	}
-	skip, last := 1, 0 // the policy; the closing ACCEPT
-	switch chain {
-	case "INPUT":
-		skip, last = 1+inputPreamble, 1
-	case "FORWARD":
-		last = 1
-	}
-	if want := skip + len(here) + last; len(lines) != want {
-		return fmt.Errorf("list %s %s: expected %d lines, got %d: was the table changed by someone else?",
-			t, chain, want, len(lines))
-	}
-	for i, e := range here {
-		count, ok := parseCounter(lines[skip+i])
-		if !ok {
-			return fmt.Errorf("list %s %s: no counters in %q", t, chain, lines[skip+i])
+	for chain, want := range expected {
+		if got := len(chains[chain]); got != want {
+			return fmt.Errorf("chain %s: expected %d rules, got %d: was the table changed by someone else?", chain, want, got)
 		}
-		e.count = count
+	}
+	counts := make([]Counter, len(f.applied.table(t)))
+	for _, c := range counters {
+		line := chains[c.chain][c.place]
+		count, ok := parseCounter(line)
+		if !ok {
+			return fmt.Errorf("chain %s: no counters in %q", c.chain, line)
+		}
+		counts[c.entry].Packets += count.Packets
+		counts[c.entry].Bytes += count.Bytes
+	}
+	for i := range counts {
+		if e := &f.applied.table(t)[i]; !e.disabled && !e.nowhere {
+			e.count = counts[i]
+		}
 	}
 	return nil
+}
+
+// list returns the rules of each chain of a table with their counters, as iptables prints them.
+func (f *Firewall) list(t Table) (map[string][]string, error) {
+	// go-iptables lists one chain at a time. Not its Stats, which panics on a rule without a
+	// target (v0.8.0).
+	cmd := exec.Command(f.program, "--wait", strconv.Itoa(f.lockSeconds), "-t", string(t), "-v", "-S")
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := f.bounded(cmd.Run); err != nil {
+		return nil, fmt.Errorf("run %s: %w: %s", f.program, err, strings.TrimSpace(stderr.String()))
+	}
+	chains := map[string][]string{}
+	for line := range strings.Lines(stdout.String()) {
+		if words := strings.Fields(line); len(words) > 1 && words[0] == "-A" {
+			chains[words[1]] = append(chains[words[1]], strings.TrimSpace(line))
+		}
+	}
+	return chains, nil
 }
 
 // parseCounter finds "-c packets bytes" in a rule as iptables -v -S prints it. A comment

@@ -36,7 +36,7 @@ func TestHangingProgram(t *testing.T) {
 	}{
 		{"lock", (*Firewall).Lock, "firewall: lock: iptables-restore: complaint; "},
 		{"apply", func(f *Firewall) error { return f.Apply(Config{}) }, "firewall: apply: "},
-		{"counters", func(f *Firewall) error { _, _, err := f.Counters(); return err }, "firewall: counters: list filter INPUT: "},
+		{"counters", func(f *Firewall) error { _, _, err := f.Counters(); return err }, "firewall: counters: list filter: "},
 		{"open", func(f *Firewall) error { return f.Open(Opening{Port: 4001}) }, "firewall: open "},
 		{"close", func(f *Firewall) error { return f.Close(one) }, "firewall: close "},
 		{"the first open", func(f *Firewall) error {

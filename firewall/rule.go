@@ -53,6 +53,8 @@ func (r Rule) String() string {
 		{"dst-port", r.DstPort.String()},
 		{"in-interface", r.InInterface},
 		{"out-interface", r.OutInterface},
+		{"in-interface-list", r.InInterfaceList},
+		{"out-interface-list", r.OutInterfaceList},
 		{"connection-state", r.ConnectionState},
 		{"icmp-options", r.ICMPOptions},
 		{"to-addresses", r.ToAddresses.String()},
@@ -78,9 +80,10 @@ func quoteIfNeeded(s string) string {
 	return s
 }
 
-// args returns the matches and the target of a rule that Validate accepts, as an iptables
-// command line has them behind the chain.
-func (r Rule) args() []string {
+// matches returns the matches of a rule that Validate accepts, as an iptables command line has
+// them behind the chain. in and out are its interfaces; a set that no single match can name is
+// left out.
+func (r Rule) matches(in, out Interfaces) []string {
 	var a []string
 	// add appends an option and its value. A "!" of the value goes in front of the option.
 	add := func(option, value string) {
@@ -110,11 +113,11 @@ func (r Rule) args() []string {
 		a = append(a, "-m", "iprange")
 		add(m.iprange, m.addresses.String())
 	}
-	if r.InInterface != "" {
-		add("-i", r.InInterface)
+	if len(in.Names) == 1 {
+		add("-i", in.String())
 	}
-	if r.OutInterface != "" {
-		add("-o", r.OutInterface)
+	if len(out.Names) == 1 {
+		add("-o", out.String())
 	}
 	for _, m := range []struct {
 		port, multiport string
@@ -143,7 +146,7 @@ func (r Rule) args() []string {
 	if r.Comment != "" {
 		a = append(a, "-m", "comment", "--comment", r.Comment)
 	}
-	return append(a, r.target()...)
+	return a
 }
 
 // target returns the option -j of the rule and the target's own options. It returns nothing

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,7 +80,8 @@ func TestArgs(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.NoError(t, test.rule.Validate(test.table))
-			assert.Equal(t, test.want, strings.Join(test.rule.args(), " "))
+			e := entries(test.table, []Rule{test.rule}, nil)[0]
+			assert.Equal(t, test.want, strings.Join(slices.Concat(e.match, e.target), " "))
 		})
 	}
 }
@@ -219,11 +221,12 @@ func FuzzQuote(f *testing.F) {
 			return
 		}
 		var s script
-		s.entries(Filter, entries(Filter, []Rule{r}))
+		all := Interfaces{Not: true}
+		s.entries(Filter, entries(Filter, []Rule{r}, nil))
 		line, ok := strings.CutSuffix(s.text.String(), "\n")
 		require.True(t, ok)
 		require.NotContains(t, line, "\n")
-		require.Equal(t, append([]string{"[0:0]", "-A", "INPUT"}, r.args()...), words(line))
+		require.Equal(t, slices.Concat([]string{"[0:0]", "-A", "INPUT"}, r.matches(all, all), r.target()), words(line))
 	})
 }
 

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -19,26 +20,88 @@ const inputPreamble = 2
 
 // entry is one rule of a Config as the kernel has it.
 type entry struct {
-	chain    string // the kernel's
-	args     []string
-	disabled bool
-	key      string // the same for rules that match and do the same
-	count    Counter
+	chain         string // the kernel's
+	match, target []string
+	// in and out are the interfaces that it matches.
+	in, out Interfaces
+	// disabled is a rule that the kernel does not have, and nowhere one that it does not have
+	// because no interface would match: that keeps its counters.
+	disabled, nowhere bool
+	key               string // the same for rules that match and do the same
+	count             Counter
+}
+
+// kernelRule is one of the kernel's rules. counts says that what it counts is what the entry has
+// matched.
+type kernelRule struct {
+	chain  string
+	args   []string
+	counts bool
+}
+
+// rules returns the kernel's rules for the entry with that index, and the chains that they need.
+//
+// A rule of the kernel can name one incoming and one outgoing interface. For a set of several
+// the entry gets a chain, which returns for each interface that does not match or goes on for
+// each that does. A packet has one incoming and one outgoing interface, so at most one of the
+// rules that count matches it.
+func (e entry) rules(index int) (chains []string, rules []kernelRule) {
+	if e.disabled || e.nowhere {
+		return nil, nil
+	}
+	// heads are rules that have no target yet.
+	heads := []kernelRule{{chain: e.chain, args: e.match}}
+	end := func(target ...string) {
+		for _, h := range heads {
+			rules = append(rules, kernelRule{h.chain, slices.Concat(h.args, target), false})
+		}
+		heads = nil
+	}
+	for _, side := range []struct {
+		name, option string
+		set          Interfaces
+	}{{"in", "-i", e.in}, {"out", "-o", e.out}} {
+		if len(side.set.Names) <= 1 {
+			continue // it is among the matches
+		}
+		chain := fmt.Sprintf("postern-%d-%s", index, side.name)
+		chains = append(chains, chain)
+		end("-j", chain)
+		for _, name := range side.set.Names {
+			one := kernelRule{chain: chain, args: []string{side.option, name}}
+			heads = append(heads, one)
+		}
+		if side.set.Not {
+			end("-j", "RETURN")
+			heads = []kernelRule{{chain: chain}}
+		}
+	}
+	first := len(rules)
+	end(e.target...)
+	for i := range rules[first:] {
+		rules[first+i].counts = true
+	}
+	return chains, rules
 }
 
 // ruleSet is a Config as the kernel has it. An entry has its rule's index.
 type ruleSet struct{ filter, nat []entry }
 
 func newRuleSet(c Config) *ruleSet {
-	return &ruleSet{filter: entries(Filter, c.Filter), nat: entries(NAT, c.NAT)}
+	return &ruleSet{filter: entries(Filter, c.Filter, c.Lists), nat: entries(NAT, c.NAT, c.Lists)}
 }
 
-func entries(t Table, rules []Rule) []entry {
+func entries(t Table, rules []Rule, lists map[string]Interfaces) []entry {
 	var es []entry
 	for _, r := range rules {
-		e := entry{chain: t.builtin(r.Chain), args: r.args(), disabled: r.Disabled}
+		e := entry{chain: t.builtin(r.Chain), target: r.target(), disabled: r.Disabled}
+		e.in, e.out = r.interfaces(lists)
+		e.match, e.nowhere = r.matches(e.in, e.out), e.in.none() || e.out.none()
+		// A rule stays what it is when the members of its lists change.
 		r.Comment = ""
-		e.key = e.chain + " " + strings.Join(r.args(), " ")
+		anywhere := Interfaces{Not: true}
+		words := slices.Concat(r.matches(anywhere, anywhere), e.target)
+		e.key = strings.Join(append(words, e.chain, r.InInterface, r.OutInterface, r.InInterfaceList, r.OutInterfaceList), " ")
 		es = append(es, e)
 	}
 	return es
@@ -108,11 +171,21 @@ func (s *script) append(at place, count Counter, chain string, args ...string) {
 	s.line(at, words...)
 }
 
-// entries appends the enabled rules of one table to their chains.
+// entries appends the rules of one table to their chains.
 func (s *script) entries(t Table, es []entry) {
 	for i, e := range es {
-		if !e.disabled {
-			s.append(place{t, i}, e.count, e.chain, e.args...)
+		chains, rules := e.rules(i)
+		for _, name := range chains {
+			s.line(place{t, i}, ":"+name, "-", "[0:0]")
+		}
+		count := e.count
+		for _, r := range rules {
+			if !r.counts {
+				s.append(place{t, i}, Counter{}, r.chain, r.args...)
+				continue
+			}
+			s.append(place{t, i}, count, r.chain, r.args...)
+			count = Counter{} // the first of several has all
 		}
 	}
 }
@@ -158,10 +231,10 @@ func (s *script) rehearse(t Table, es []entry, each bool) {
 	s.begin(t)
 	s.newChain(t, rehearsalChain, "-")
 	for i, e := range es {
-		if e.disabled {
+		if e.disabled || e.nowhere {
 			continue
 		}
-		s.append(place{t, i}, Counter{}, rehearsalChain, e.args...)
+		s.append(place{t, i}, Counter{}, rehearsalChain, slices.Concat(e.match, e.target)...)
 		if each {
 			s.line(place{t, i}, "COMMIT")
 			s.begin(t)

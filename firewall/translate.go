@@ -11,9 +11,9 @@ import (
 // ForgetRetranslated has the kernel forget the connections that the nat rules of next treat
 // otherwise than those of old, and returns how many. The kernel asks these rules only when a
 // connection begins, and would go on with the old translation for as long as packets come.
-func (f *Firewall) ForgetRetranslated(old, next []Rule) (forgotten int, err error) {
+func (f *Firewall) ForgetRetranslated(old, next Config) (forgotten int, err error) {
 	was, is := translations(old), translations(next)
-	if slices.EqualFunc(was, is, func(a, b Rule) bool { return a.String() == b.String() }) {
+	if slices.EqualFunc(was, is, func(a, b translation) bool { return a.String() == b.String() }) {
 		return 0, nil
 	}
 	// So many at a time, for a machine with little memory. Those that have come back meanwhile, under
@@ -44,12 +44,30 @@ func (f *Firewall) ForgetRetranslated(old, next []Rule) (forgotten int, err erro
 	return forgotten, nil
 }
 
+// translation is a rule that decides about a translation. Its interfaces are in and out alone.
+type translation struct {
+	Rule
+	in, out Interfaces
+}
+
+// String writes all that the rule matches and does.
+func (t translation) String() string {
+	return t.Rule.String() + " in " + t.in.String() + " out " + t.out.String()
+}
+
 // translations are the rules that decide about a translation.
-func translations(rules []Rule) (all []Rule) {
-	for _, r := range rules {
-		if r.Comment = ""; !r.Disabled && r.Action != "log" && r.Action != "passthrough" {
-			all = append(all, r)
+func translations(c Config) (all []translation) {
+	for _, r := range c.NAT {
+		if r.Disabled || r.Action == "log" || r.Action == "passthrough" {
+			continue
 		}
+		t := translation{Rule: r}
+		t.in, t.out = r.interfaces(c.Lists)
+		if t.in.none() || t.out.none() {
+			continue
+		}
+		t.Comment, t.InInterface, t.OutInterface, t.InInterfaceList, t.OutInterfaceList = "", "", "", "", ""
+		all = append(all, t)
 	}
 	return all
 }
@@ -57,17 +75,16 @@ func translations(rules []Rule) (all []Rule) {
 // translation is what rules make of a connection. By which interfaces it came and left is not
 // known. So it is written as all rules that may decide, with their interfaces, up to the first
 // that does decide: if that is the same under two lists of rules, so is the translation.
-func (c Tracked) translation(rules []Rule) string {
+func (c Tracked) translation(rules []translation) string {
 	var b strings.Builder
 	for _, chain := range NAT.chains() {
 		b.WriteString(chain.name)
 		for _, r := range rules {
-			if r.Chain != chain.name || !c.mayMatch(r) {
+			if r.Chain != chain.name || !c.mayMatch(r.Rule) {
 				continue
 			}
-			b.WriteString(" " + Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts,
-				InInterface: r.InInterface, OutInterface: r.OutInterface}.String())
-			if r.InInterface == "" && r.OutInterface == "" {
+			b.WriteString(" " + translation{Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts}, r.in, r.out}.String())
+			if r.in.all() && r.out.all() {
 				break
 			}
 		}

@@ -47,7 +47,7 @@ func TestTranslation(t *testing.T) {
 		{"another destination", nil, []Rule{{Chain: "dstnat", Action: "dst-nat", DstAddress: addresses("10.1.0.104"), ToAddresses: addresses("192.168.0.9")}}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, c.same, connection.translation(translations(c.old)) == connection.translation(translations(c.next)))
+			assert.Equal(t, c.same, connection.translation(translations(Config{NAT: c.old})) == connection.translation(translations(Config{NAT: c.next})))
 		})
 	}
 	ping := Tracked{Protocol: "icmp", Src: at("192.168.0.2:0"), Dst: at("10.5.8.8:0"), icmpType: 8}
@@ -68,7 +68,7 @@ func TestForgetRetranslated(t *testing.T) {
 
 	udpOnly := []Rule{{Chain: "srcnat", Action: "masquerade", Protocol: "udp"}}
 	s.apply(udpOnly)
-	n, err := s.firewall.ForgetRetranslated(nil, udpOnly)
+	n, err := s.firewall.ForgetRetranslated(Config{}, Config{NAT: udpOnly})
 	require.NoError(t, err)
 	assert.Equal(t, 1, n)
 	assert.Equal(t, "10.5.8.1", s.exchange(client, server).Addr().String())
@@ -77,11 +77,11 @@ func TestForgetRetranslated(t *testing.T) {
 	require.NoError(t, err)
 
 	s.apply(nil)
-	n, err = s.firewall.ForgetRetranslated(udpOnly, nil)
+	n, err = s.firewall.ForgetRetranslated(Config{NAT: udpOnly}, Config{})
 	require.NoError(t, err)
 	assert.Equal(t, 1, n)
 	assert.Equal(t, clientIP, s.exchange(client, server).Addr().String())
-	n, err = s.firewall.ForgetRetranslated(nil, nil)
+	n, err = s.firewall.ForgetRetranslated(Config{}, Config{})
 	require.NoError(t, err)
 	assert.Zero(t, n)
 }

@@ -1,7 +1,9 @@
 package firewall
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,12 +24,12 @@ const (
 // the property and its value, and what was expected instead.
 func (c Config) Validate() error {
 	for i, r := range c.Filter {
-		if err := r.Validate(Filter); err != nil {
+		if err := cmp.Or(r.Validate(Filter), c.checkLists(r)); err != nil {
 			return fmt.Errorf("filter rule %d: %w", i, err)
 		}
 	}
 	for i, r := range c.NAT {
-		if err := r.Validate(NAT); err != nil {
+		if err := cmp.Or(r.Validate(NAT), c.checkLists(r)); err != nil {
 			return fmt.Errorf("nat rule %d: %w", i, err)
 		}
 	}
@@ -141,10 +143,29 @@ func (r Rule) checkInterfaces() error {
 	if r.OutInterface != "" && (r.Chain == "input" || r.Chain == "dstnat") {
 		return refuse("out-interface", r.OutInterface, "not known in chain=%s", r.Chain)
 	}
+	if r.InInterfaceList != "" && (r.Chain == "output" || r.Chain == "srcnat") {
+		return refuse("in-interface-list", r.InInterfaceList, "not known in chain=%s", r.Chain)
+	}
+	if r.OutInterfaceList != "" && (r.Chain == "input" || r.Chain == "dstnat") {
+		return refuse("out-interface-list", r.OutInterfaceList, "not known in chain=%s", r.Chain)
+	}
 	if err := checkInterface("in-interface", r.InInterface); err != nil {
 		return err
 	}
 	return checkInterface("out-interface", r.OutInterface)
+}
+
+// checkLists refuses lists that are not in c.
+func (c Config) checkLists(r Rule) error {
+	for _, p := range []struct{ name, value string }{
+		{"in-interface-list", r.InInterfaceList}, {"out-interface-list", r.OutInterfaceList},
+	} {
+		if _, ok := c.Lists[strings.TrimPrefix(p.value, "!")]; p.value != "" && !ok {
+			return refuse(p.name, p.value, "expected %s",
+				cmp.Or(oneOf(slices.Sorted(maps.Keys(c.Lists))), "a list that there is, and there is none"))
+		}
+	}
+	return nil
 }
 
 func checkInterface(property, word string) error {

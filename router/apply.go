@@ -80,7 +80,7 @@ func (r *Router) apply(next state) error {
 	next.applied = true
 	r.set(next)
 	if old.applied {
-		r.forgetRetranslated(before.Rules().NAT, want.Rules().NAT)
+		r.forgetRetranslated(before.Rules(), want.Rules())
 	}
 	return nil
 }

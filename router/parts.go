@@ -44,7 +44,7 @@ type Firewall interface {
 	Apply(c firewall.Config) error
 	// ForgetRetranslated forgets the connections that the nat rules of next treat otherwise than
 	// those of old, and returns how many.
-	ForgetRetranslated(old, next []firewall.Rule) (int, error)
+	ForgetRetranslated(old, next firewall.Config) (int, error)
 	// Lock lets nothing in and nothing through.
 	Lock() error
 	Counters() (filter, nat []firewall.Counter, err error)

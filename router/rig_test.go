@@ -137,11 +137,11 @@ func (f *fakeFirewall) Apply(c firewall.Config) error {
 	return nil
 }
 
-func (f *fakeFirewall) ForgetRetranslated(old, next []firewall.Rule) (int, error) {
-	if reflect.DeepEqual(old, next) {
+func (f *fakeFirewall) ForgetRetranslated(old, next firewall.Config) (int, error) {
+	if reflect.DeepEqual(old.NAT, next.NAT) && reflect.DeepEqual(old.Lists, next.Lists) {
 		return 0, nil
 	}
-	return len(old) + len(next), f.rig.call("forget")
+	return len(old.NAT) + len(next.NAT), f.rig.call("forget")
 }
 
 func (f *fakeFirewall) Lock() error {

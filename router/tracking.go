@@ -198,7 +198,7 @@ func (r *Router) forget(connections []firewall.Tracked) error {
 
 // forgetRetranslated has the kernel forget the connections that rules of nat treat otherwise now.
 // They would go on as they were for as long as packets come.
-func (r *Router) forgetRetranslated(old, next []firewall.Rule) {
+func (r *Router) forgetRetranslated(old, next firewall.Config) {
 	log := r.log.About("firewall")
 	n, err := r.firewall.ForgetRetranslated(old, next)
 	if err != nil {
