@@ -105,7 +105,7 @@ func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
 func ExposedSOCKS(c Config, wanPort string) string {
 	asksPassword := c.Socks.Version == 5 && c.Socks.AuthMethod == socks.AuthPassword
 	if !c.Socks.Enabled || asksPassword || wanPort == "" ||
-		closedFrom(c.Rules().Filter, c.Network().Actual(wanPort), c.Socks.Port) || endsInDeny(c.Socks.Access) {
+		closedFrom(c.Rules(), c.Network().Actual(wanPort), c.Socks.Port) || endsInDeny(c.Socks.Access) {
 		return ""
 	}
 	return fmt.Sprintf("warning: anyone who reaches %s can use this server: no filter rule of chain=input drops "+
@@ -114,17 +114,17 @@ func ExposedSOCKS(c Config, wanPort string) string {
 
 // closedFrom reports whether new TCP connections to a port of the router that come in by an
 // interface are dropped or rejected.
-func closedFrom(rules []firewall.Rule, in string, port uint16) bool {
+func closedFrom(rules firewall.Config, in string, port uint16) bool {
 	takes := func(value, want string) bool { // value may be a list, with "!" before it
 		body, not := strings.CutPrefix(value, "!")
 		return value == "" || slices.Contains(strings.Split(body, ","), want) != not
 	}
-	for _, r := range rules {
+	for _, r := range rules.Filter {
 		if r.Disabled || r.Chain != "input" || r.Action == "log" || r.Action == "passthrough" {
 			continue
 		}
 		all := anyAddress(r.SrcAddress) && anyAddress(r.DstAddress) && r.SrcPort.Any() && r.DstPort.Match(port) &&
-			takes(r.Protocol, "tcp") && takes(r.InInterface, in) && takes(r.ConnectionState, "new") &&
+			takes(r.Protocol, "tcp") && rules.InInterfaces(r).Has(in) && takes(r.ConnectionState, "new") &&
 			r.OutInterface == "" && r.ICMPOptions == ""
 		if all {
 			return r.Action != "accept"

@@ -254,6 +254,9 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 		if p.isInterface {
 			all = append(all, x.interfaceChoices(p)...)
 		}
+		if p.isList {
+			all = append(all, x.listChoices()...)
+		}
 		return prefix, all, space
 	case c.where:
 		if not, found := strings.CutPrefix(prefix, "!"); found {

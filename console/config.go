@@ -25,6 +25,9 @@ type Config struct {
 	Bridges     []netcfg.Bridge
 	VLANs       []netcfg.VLAN
 	BridgePorts []netcfg.BridgePort
+	// InterfaceLists and ListMembers are /interface list and list member.
+	InterfaceLists []InterfaceList
+	ListMembers    []ListMember
 	// Addresses are /ip address.
 	Addresses []netcfg.Address
 	// Routes are /ip route.
@@ -151,7 +154,7 @@ func (cfg Config) Rules() firewall.Config {
 		}
 		return rules
 	}
-	return firewall.Config{Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT)}
+	return firewall.Config{Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT), Lists: cfg.interfaceSets(network.Actual)}
 }
 
 // AccessRules are the rules of /ip socks access, each with the ID of its item.

@@ -309,6 +309,8 @@ func TestCloneSharesNothing(t *testing.T) {
 /interface bridge add name=b1
 /interface vlan add name=v1 interface=b1
 /interface bridge port add bridge=b1 interface=ether2
+/interface list add name=LAN
+/interface list member add list=LAN interface=b1
 /ip address add address=192.168.0.1/24 interface=ether1
 /ip route add gateway=192.168.0.2
 /ip dns set servers=9.9.9.9

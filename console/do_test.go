@@ -150,6 +150,7 @@ func TestDoEverywhere(t *testing.T) {
 		"ip firewall filter": args("chain", "input"), "ip firewall nat": args("chain", "srcnat"),
 		"interface bridge": args("name", "new"), "interface vlan": args("name", "new", "interface", "ether1"),
 		"interface bridge port": args("interface", "ether1", "bridge", "b1"), "system logging": args("action", "remote"),
+		"interface list": args("name", "new", "include", "all"), "interface list member": args("list", "static", "interface", "ether1"),
 		"ip socks users": args("name", "new", "password", "secret"),
 	}
 	tried := 0

@@ -25,6 +25,8 @@ const (
 	vlanItems
 	bridgePortItems
 	logItems
+	interfaceListItems
+	listMemberItems
 	userItems // the last: it can have more than MaxItems, see placeID
 	lists
 )
@@ -44,17 +46,19 @@ type items struct {
 
 // itemLists are the lists of a configuration. Menus, Clone and IDs all go by this table.
 var itemLists = [lists]*items{
-	linkItems:       itemsOf(linkItems, links, nil),
-	addressItems:    itemsOf(addressItems, addresses, nil),
-	routeItems:      itemsOf(routeItems, routes, nil),
-	filterItems:     itemsOf(filterItems, filterRules, cloneFirewallRule),
-	natItems:        itemsOf(natItems, natRules, cloneFirewallRule),
-	accessItems:     itemsOf(accessItems, accessRules, cloneAccessRule),
-	bridgeItems:     itemsOf(bridgeItems, bridges, nil),
-	vlanItems:       itemsOf(vlanItems, vlans, nil),
-	bridgePortItems: itemsOf(bridgePortItems, bridgePorts, nil),
-	logItems:        itemsOf(logItems, logRules, nil),
-	userItems:       atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
+	linkItems:          itemsOf(linkItems, links, nil),
+	addressItems:       itemsOf(addressItems, addresses, nil),
+	routeItems:         itemsOf(routeItems, routes, nil),
+	filterItems:        itemsOf(filterItems, filterRules, cloneFirewallRule),
+	natItems:           itemsOf(natItems, natRules, cloneFirewallRule),
+	accessItems:        itemsOf(accessItems, accessRules, cloneAccessRule),
+	bridgeItems:        itemsOf(bridgeItems, bridges, nil),
+	vlanItems:          itemsOf(vlanItems, vlans, nil),
+	bridgePortItems:    itemsOf(bridgePortItems, bridgePorts, nil),
+	logItems:           itemsOf(logItems, logRules, nil),
+	interfaceListItems: itemsOf(interfaceListItems, interfaceLists, nil),
+	listMemberItems:    itemsOf(listMemberItems, listMembers, nil),
+	userItems:          atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
 }
 
 func atMost(count int, i *items) *items {

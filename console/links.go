@@ -234,6 +234,9 @@ func (cfg *Config) renameReferences(from, to string) {
 	for i := range cfg.BridgePorts {
 		names = append(names, &cfg.BridgePorts[i].Interface, &cfg.BridgePorts[i].Bridge)
 	}
+	for i := range cfg.ListMembers {
+		names = append(names, &cfg.ListMembers[i].Interface)
+	}
 	for i := range cfg.Addresses {
 		names = append(names, &cfg.Addresses[i].Interface)
 	}

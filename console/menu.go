@@ -80,6 +80,7 @@ type property struct {
 	typ         Type
 	values      []string
 	isInterface bool // the value is an interface, after "!" perhaps
+	isList      bool // the value is an interface list, after "!" perhaps, or several
 	// links are the kinds of interfaces that the value can name; nil is all.
 	links []netcfg.LinkType
 	list  bool // the value is a list of values
@@ -120,7 +121,7 @@ func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) fi
 	return field[T]{
 		property: property{
 			name: name, help: help, accepts: k.accepts, typ: k.typ,
-			def: def, unset: k.unset, values: k.values, isInterface: k.isInterface, links: k.links, list: k.list,
+			def: def, unset: k.unset, values: k.values, isInterface: k.isInterface, links: k.links, list: k.list, isList: k.isList,
 		},
 		get: func(t *T) string { return k.format(*at(t)) },
 		set: func(t *T, s string) error {
@@ -128,7 +129,7 @@ func prop[T, V any](name string, k kind[V], def, help string, at func(*T) *V) fi
 			if s != "" || k.unset == "" {
 				var err error
 				if v, err = k.parse(s); err != nil {
-					return valueError(name, s, k.accepts, len(k.values) > 0 || k.isInterface, err)
+					return valueError(name, s, k.accepts, len(k.values) > 0 || k.isInterface || k.isList, err)
 				}
 			}
 			*at(t) = v
@@ -287,7 +288,7 @@ var menus = []*menu{
 		},
 		properties: adminPassword(),
 	},
-	interfaceMenu, ethernetMenu, bridgeMenu, vlanMenu, bridgePortMenu,
+	interfaceMenu, ethernetMenu, bridgeMenu, vlanMenu, bridgePortMenu, interfaceListMenu, listMemberMenu,
 	{path: "ip", help: "IPv4"},
 	{
 		path: "ip address", help: "addresses of the router",
@@ -564,6 +565,10 @@ func matchFields() []field[firewall.Rule] {
 			func(r *firewall.Rule) *string { return &r.InInterface }),
 		prop("out-interface", portNameMatch(), "", "interface by which the packet leaves",
 			func(r *firewall.Rule) *string { return &r.OutInterface }),
+		prop("in-interface-list", listMatch(), "", "list of the interface by which the packet came in",
+			func(r *firewall.Rule) *string { return &r.InInterfaceList }),
+		prop("out-interface-list", listMatch(), "", "list of the interface by which the packet leaves",
+			func(r *firewall.Rule) *string { return &r.OutInterfaceList }),
 		prop("connection-state", wordList(match.ConnectionStates...), "",
 			"state of the packet's connection",
 			func(r *firewall.Rule) *string { return &r.ConnectionState }),

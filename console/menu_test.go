@@ -19,10 +19,10 @@ func TestTables(t *testing.T) {
 		"ip firewall filter":    {"chain"},
 		"interface bridge":      {"name"},
 		"interface vlan":        {"name", "interface"},
-		"interface bridge port": {"interface", "bridge"},
-		"ip firewall nat":       {"chain"},
-		"ip socks users":        {"name", "password"},
-		"system logging":        {"action"},
+		"interface bridge port": {"interface", "bridge"}, "interface list": {"name"}, "interface list member": {"list", "interface"},
+		"ip firewall nat": {"chain"},
+		"ip socks users":  {"name", "password"},
+		"system logging":  {"action"},
 	}
 	paths := map[string]bool{}
 	for _, m := range menus {

@@ -25,9 +25,14 @@ const printConfig = linksConfig + `
 /system logging add topics=firewall,!warning action=remote
 /interface ethernet set [find default-name=ether1] name=wan comment="to the outside"
 /interface ethernet set usb1 disabled=yes
+/interface list add name=WAN comment="to the outside"
+/interface list add name=LAN exclude=WAN
+/interface list member add list=WAN interface=wan
+/interface list member add list=LAN interface=usb1 disabled=yes comment="not yet"
 /ip route add gateway=10.1.0.1 comment="all the rest"
 /ip dns set servers=192.0.2.1,192.0.2.2
 /ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24 out-interface=wan
+/ip firewall filter add chain=forward action=drop in-interface-list=!LAN out-interface-list=WAN
 /ip firewall nat add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 dst-port=80 protocol=tcp disabled=yes comment="a server within"
 /ip socks set enabled=yes
 /ip socks access add src-address=192.168.0.2 dst-port=21
@@ -42,7 +47,7 @@ func TestPrints(t *testing.T) {
 	require.NoError(t, err)
 	live := linkLive()
 	live.Counters = func() (filter, nat []firewall.Counter, err error) {
-		return []firewall.Counter{{Packets: 12, Bytes: 840}, {Packets: 3, Bytes: 180}, {}, {Packets: 123456789, Bytes: 123456789012}},
+		return []firewall.Counter{{Packets: 12, Bytes: 840}, {Packets: 3, Bytes: 180}, {}, {Packets: 123456789, Bytes: 123456789012}, {}},
 			[]firewall.Counter{{Packets: 9, Bytes: 9999}, {}}, nil
 	}
 	live.Invalid = func(menu string) ([]int, error) {

@@ -54,9 +54,9 @@ var absentProperties = map[string]string{
 // absentMatchers are the absent properties that filter and nat rules have in common.
 const absentMatchers = "address-list address-list-timeout connection-bytes connection-limit connection-mark " +
 	"connection-nat-state connection-rate connection-type content dscp dst-address-list dst-address-type dst-limit " +
-	"fragment helper hotspot in-bridge-port in-bridge-port-list in-interface-list ingress-priority ipsec-policy " +
+	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority ipsec-policy " +
 	"ipv4-options jump-target layer7-protocol limit log=no nth out-bridge-port out-bridge-port-list " +
-	"out-interface-list p2p packet-mark packet-size per-connection-classifier port priority psd random realm " +
+	"p2p packet-mark packet-size per-connection-classifier port priority psd random realm " +
 	"routing-mark routing-table src-address-list src-address-type src-mac-address tcp-flags tcp-mss time tls-host ttl"
 
 // absentProperty reports whether name is exactly a property that RouterOS has in m and Postern
@@ -97,7 +97,7 @@ var absentMenus = map[string]string{
 	"": "app caps-man certificate container disk dot1x dude file iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
 		"queue radius routing snmp special-login store task user-manager zerotier",
 	"interface": "6to4 bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
-		"list lte macsec macvlan mesh ovpn-client ovpn-server ppp-client ppp-server pppoe-client pppoe-server pptp-client " +
+		"lte macsec macvlan mesh ovpn-client ovpn-server ppp-client ppp-server pppoe-client pppoe-server pptp-client " +
 		"pptp-server sstp-client sstp-server traffic-eng veth virtual-ethernet vpls vrrp vxlan w60g wifi wifiwave2 " +
 		"wireguard wireless",
 	"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",

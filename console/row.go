@@ -190,6 +190,7 @@ const (
 	flagStatic
 	flagDisabled
 	flagInactive
+	flagBuiltin
 )
 
 // flagChoices are the flags, with help, in the order of their bits.
@@ -204,6 +205,7 @@ var flagChoices = []Choice{
 	{"static", "whether a gateway was set for it"},
 	{"disabled", "whether it is kept without effect"},
 	{"inactive", "whether its gateway cannot be reached"},
+	{"builtin", "whether it is always there"},
 }
 
 func flagNamed(name string) flags {

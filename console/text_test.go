@@ -273,7 +273,7 @@ func TestExportLoad(t *testing.T) {
 		// Each menu's export alone says what it has to.
 		var parts strings.Builder
 		for _, m := range menus {
-			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" { // access and port are in others
+			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" && m.path != "interface list member" { // access, port and member are in others
 				parts.WriteString(exportMenus(menus, &cfg, m.path, sensitiveWord.Name))
 			}
 		}

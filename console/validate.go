@@ -16,7 +16,7 @@ import (
 // because kept configurations of earlier versions may have it: an address that is the one of
 // its network or the broadcast address there, and one address on two interfaces.
 func ValidateChange(old, next Config, ports []string) error {
-	if err := validate(next, ports, old.createdLinks()); err != nil {
+	if err := validate(next, ports, old); err != nil {
 		return err
 	}
 	for i, a := range next.Addresses {
@@ -70,11 +70,11 @@ func notHost(p netip.Prefix) string {
 // every value, that every interface is a port, a bridge or a VLAN, and that packages
 // firewall, netcfg and socks accept their parts. The error names the menu and the item,
 // counted from 0.
-func Validate(cfg Config, ports []string) error { return validate(cfg, ports, nil) }
+func Validate(cfg Config, ports []string) error { return validate(cfg, ports, Config{}) }
 
-// validate is Validate. before are the bridges and VLANs that there were before a change: the
-// error of a name that is missing says what else has it.
-func validate(cfg Config, ports, before []string) error {
+// validate is Validate. before is the configuration before a change: the error of a bridge, VLAN
+// or interface list that is missing, but was there, says what else has its name.
+func validate(cfg Config, ports []string, before Config) error {
 	var interfaces []namedLink
 	for _, name := range ports {
 		interfaces = append(interfaces, namedLink{netcfg.Ether, cfg.Called(name)})
@@ -105,7 +105,10 @@ func validate(cfg Config, ports, before []string) error {
 				}
 				err := p.set(&check, i, p.get(&check, i))
 				if err == nil && p.isInterface {
-					err = p.checkInterface(&check, i, interfaces, before)
+					err = p.checkInterface(&check, i, interfaces, before.createdLinks())
+				}
+				if err == nil && p.isList {
+					err = p.checkList(&check, i, before.listNames())
 				}
 				if err != nil {
 					if m.items == nil {
@@ -116,6 +119,9 @@ func validate(cfg Config, ports, before []string) error {
 			}
 		}
 	}
+	if err := cfg.checkInterfaceLists(); err != nil {
+		return err
+	}
 	network := cfg.Network()
 	var devices []netcfg.Port
 	for _, name := range ports {
@@ -124,7 +130,7 @@ func validate(cfg Config, ports, before []string) error {
 	if err := network.Validate(devices); err != nil {
 		return err
 	}
-	if err := cfg.Firewall.Validate(); err != nil {
+	if err := cfg.Rules().Validate(); err != nil {
 		return fmt.Errorf("/ip firewall: %w", err)
 	}
 	if err := cfg.Socks.Validate(); err != nil {
@@ -152,7 +158,9 @@ func (p property) checkInterface(cfg *Config, item int, interfaces []namedLink, 
 		return nil
 	}
 	if slices.Contains(before, name) {
-		return fmt.Errorf("input does not match any value of %s: %s; it is in use by %s", p.name, value, strings.Join(cfg.usersOf(name), ", "))
+		return fmt.Errorf("input does not match any value of %s: %s; it is in use by %s", p.name, value, strings.Join(cfg.itemsWith(func(p property, value string) bool {
+			return p.isInterface && strings.TrimPrefix(value, "!") == name
+		}), ", "))
 	}
 	var fitting []string
 	for _, l := range interfaces {
@@ -164,9 +172,9 @@ func (p property) checkInterface(cfg *Config, item int, interfaces []namedLink, 
 		cmp.Or(strings.Join(fitting, " | "), "one that there is, and there is none"))
 }
 
-// usersOf are the items that name an interface, as "/interface bridge port 0 (ether2)", counted
-// from 0; the first of them only, if there are many.
-func (cfg *Config) usersOf(name string) []string {
+// itemsWith are the items with a property that has such a value, as "/interface bridge port 0
+// (ether2)", counted from 0; the first of them only, if there are many.
+func (cfg *Config) itemsWith(such func(p property, value string) bool) []string {
 	const most = 4
 	var users []string
 	for _, m := range menus {
@@ -174,9 +182,7 @@ func (cfg *Config) usersOf(name string) []string {
 			continue
 		}
 		for i := range m.items.count(cfg) {
-			if !slices.ContainsFunc(m.properties, func(p property) bool {
-				return p.isInterface && strings.TrimPrefix(p.get(cfg, i), "!") == name
-			}) {
+			if !slices.ContainsFunc(m.properties, func(p property) bool { return such(p, p.get(cfg, i)) }) {
 				continue
 			}
 			if len(users) == most {

@@ -24,6 +24,8 @@ type kind[V any] struct {
 	// isInterface is set for the name of an interface, and list for values that can stand in
 	// a list, separated by commas.
 	isInterface, list bool
+	// isList is set for the name of an interface list.
+	isList bool
 	// links are the kinds of interfaces that it can name; nil is all.
 	links []netcfg.LinkType
 

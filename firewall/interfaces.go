@@ -73,3 +73,9 @@ func named(word string, set func(name string) Interfaces) Interfaces {
 	}
 	return set(name)
 }
+
+// InInterfaces returns the interfaces by which a packet that r matches can come in.
+func (c Config) InInterfaces(r Rule) Interfaces {
+	in, _ := r.interfaces(c.Lists)
+	return in
+}
