@@ -29,7 +29,7 @@ func TestComplete(t *testing.T) {
 		{"a menu", "/ip socks ", "", "access users connections set print reset export .."},
 		{"shortened menus", "/ip so acc ", "", "add set unset remove move enable disable comment find print check export .."},
 		{"up", "/ip socks .", ". ", ".."},
-		{"behind up", "/ip socks .. d", "ns ", "dns"},
+		{"behind up", "/ip socks .. dn", "s ", "dns"},
 		{"up by a slash", "/ip/socks/../dn", "s ", "dns"},
 		{"common beginning", "/ip socks access e", "", "enable export"},
 		{"second command", "/ip socks print; /ip r", "oute ", "route"},
@@ -216,7 +216,7 @@ type: [!]port, port-port or a list of
     them: 0..65535, at most 15
 default: unset, which means any
 `, 40},
-		{"a bad line", "/ip foo ", "bad command name foo (line 1 column 5); expected address, route, dns, settings, firewall, socks, export\n", 0},
+		{"a bad line", "/ip foo ", "bad command name foo (line 1 column 5); expected address, route, dns, pool, dhcp-server, settings, firewall, socks, export\n", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			session := Session{Width: test.width}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
@@ -52,6 +53,8 @@ type Config struct {
 	RemoteLog RemoteLog
 	// NTP is the time client (/system ntp client).
 	NTP ntp.Config
+	// DHCPServer is /ip pool, /ip dhcp-server and the menus below that.
+	DHCPServer server.Config
 
 	// ids are the IDs of the items of each list. They are no settings: see Equal. A list
 	// that came from a file or a program has none; then placeID says what they are.

@@ -24,6 +24,9 @@ type execution struct {
 	// listed has for each menu with removable rows, by its path, those that are there: once
 	// asked, and without what this line removes.
 	listed map[string][]row
+	// leased are the leases of live, once asked.
+	leased      []LeaseState
+	leasesAsked bool
 	// file is set for a line of a file: then no menu with settings is hidden. older is set if
 	// an earlier version may have written it.
 	file, older bool

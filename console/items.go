@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
@@ -27,6 +28,11 @@ const (
 	logItems
 	interfaceListItems
 	listMemberItems
+	poolItems
+	dhcpServerItems
+	dhcpNetworkItems
+	dhcpLeaseItems
+	dhcpOptionItems
 	userItems // the last: it can have more than MaxItems, see placeID
 	lists
 )
@@ -58,6 +64,11 @@ var itemLists = [lists]*items{
 	logItems:           itemsOf(logItems, logRules, nil),
 	interfaceListItems: itemsOf(interfaceListItems, interfaceLists, nil),
 	listMemberItems:    itemsOf(listMemberItems, listMembers, nil),
+	poolItems:          atMost(64, itemsOf(poolItems, pools, clonePool)),
+	dhcpServerItems:    atMost(server.MaxLinks, itemsOf(dhcpServerItems, dhcpServers, nil)),
+	dhcpNetworkItems:   atMost(64, itemsOf(dhcpNetworkItems, dhcpNetworks, cloneNetwork)),
+	dhcpLeaseItems:     itemsOf(dhcpLeaseItems, staticLeases, cloneLease),
+	dhcpOptionItems:    atMost(64, itemsOf(dhcpOptionItems, dhcpServerOptions, nil)),
 	userItems:          atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
 }
 
@@ -163,6 +174,15 @@ func (x *execution) keys(m *menu) ([]key, error) {
 		}
 		return keys, err
 	}
+	if m.changesDynamic {
+		rows, err := m.dynamic(x)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			keys = append(keys, r.key)
+		}
+	}
 	for _, id := range *m.items.ids(&x.cfg) {
 		keys = append(keys, key{id: id})
 	}
@@ -219,6 +239,9 @@ func (x *execution) resolve(m *menu, w word) ([]int, error) {
 				return nil, err
 			}
 		}
+		if i < 0 {
+			return nil, dynamicItem(w.text)
+		}
 		indices = append(indices, i)
 	}
 	return indices, nil
@@ -236,7 +259,11 @@ func (x *execution) found(m *menu, w word) ([]key, error) {
 			return []key{{port: c.value}}, nil // in a file, where nobody knows which ports there are
 		}
 	}
-	rows, err := x.itemRows(m)
+	of := x.itemRows
+	if m.changesDynamic {
+		of = x.rows
+	}
+	rows, err := of(m)
 	if err != nil {
 		return nil, err
 	}

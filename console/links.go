@@ -240,6 +240,9 @@ func (cfg *Config) renameReferences(from, to string) {
 	for i := range cfg.Addresses {
 		names = append(names, &cfg.Addresses[i].Interface)
 	}
+	for i := range cfg.DHCPServer.Servers {
+		names = append(names, &cfg.DHCPServer.Servers[i].Interface)
+	}
 	for _, rules := range [][]firewall.Rule{cfg.Firewall.Filter, cfg.Firewall.NAT} {
 		for i := range rules {
 			names = append(names, &rules[i].InInterface, &rules[i].OutInterface)

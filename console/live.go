@@ -54,6 +54,10 @@ type Live struct {
 	HashPassword func(password string) (string, error)
 	// Slots lists the slots for images on flash.
 	Slots func() ([]SlotState, error)
+	// Leases lists the addresses that the DHCP server has given, in their order.
+	Leases func() ([]LeaseState, error)
+	// RemoveLeases has it forget some of them.
+	RemoveLeases func([]netip.Addr) error
 	// NTP is the state of the time client.
 	NTP func() (NTPState, error)
 	// Requests are those that the system carries out, of Ping, Traceroute, SetClock,

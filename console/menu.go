@@ -37,6 +37,8 @@ type menu struct {
 	// rows returns rows that are not, or not only, made from the configuration; dynamic, those
 	// that the system has added to the items of the configuration.
 	rows, dynamic func(*execution) ([]row, error)
+	// changesDynamic is set if commands can change what dynamic returns, which then has keys.
+	changesDynamic bool
 	// identify names the properties that identify a row which only the system has; nil means
 	// all properties.
 	identify []string
@@ -334,6 +336,7 @@ var menus = []*menu{
 				func(c *Config) *[]netip.Addr { return &c.DNS }),
 		),
 	},
+	poolMenu, poolUsedMenu, dhcpServerMenu, dhcpOptionMenu, dhcpNetworkMenu, dhcpLeaseMenu,
 	ipSettingsMenu,
 	{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
 	{

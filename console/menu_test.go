@@ -23,6 +23,8 @@ func TestTables(t *testing.T) {
 		"ip firewall nat": {"chain"},
 		"ip socks users":  {"name", "password"},
 		"system logging":  {"action"},
+		"ip pool":         {"name", "ranges"}, "ip dhcp-server": {"name", "interface"}, "ip dhcp-server network": {"address"},
+		"ip dhcp-server option": {"name", "code", "value"},
 	}
 	paths := map[string]bool{}
 	for _, m := range menus {

@@ -34,6 +34,13 @@ const printConfig = linksConfig + `
 /ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24 out-interface=wan
 /ip firewall filter add chain=forward action=drop in-interface-list=!LAN out-interface-list=WAN
 /ip firewall nat add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 dst-port=80 protocol=tcp disabled=yes comment="a server within"
+/ip pool add name=lan ranges=192.168.0.10-192.168.0.99 comment="for everybody"
+/ip dhcp-server add name=home interface=ether2 address-pool=lan comment="the house"
+/ip dhcp-server option add name=tftp code=150 value="'192.168.0.1'"
+/ip dhcp-server network add address=192.168.0.0/24 gateway=192.168.0.1 dns-server=192.168.0.1,9.9.9.9 domain=lan dhcp-option=tftp
+/ip dhcp-server lease add address=192.168.0.10 mac-address=02:00:00:00:00:0a comment="the printer"
+/ip dhcp-server lease add address=192.168.0.11 client-id=1:2:0:0:0:0:b server=home disabled=yes
+/ip dhcp-server lease add mac-address=02:00:00:00:00:0c block-access=yes
 /ip socks set enabled=yes
 /ip socks access add src-address=192.168.0.2 dst-port=21
 /ip socks access add action=deny comment="nobody else"
@@ -53,6 +60,7 @@ func TestPrints(t *testing.T) {
 	live.Invalid = func(menu string) ([]int, error) {
 		return map[string][]int{"ip route": {0}, "interface vlan": {1}}[menu], nil
 	}
+	live.Leases = func() ([]LeaseState, error) { return testLeases(), nil }
 	live.Resource = func() (Resource, error) {
 		return Resource{Uptime: 26*time.Hour + 5*time.Second, FreeMemory: 14_680_064, TotalMemory: 27_262_976, CPULoad: 0.0533, CPUCount: 1,
 			Architecture: "mips", Board: "malta", Version: "v1.0"}, nil

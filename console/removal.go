@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/postern-router/postern/firewall"
@@ -16,9 +17,11 @@ type Removal struct {
 	Connections []uint64
 	// Tracked are connections that the kernel tracks.
 	Tracked []firewall.Tracked
+	// Leases are addresses that the DHCP server has given.
+	Leases []netip.Addr
 }
 
-func (r Removal) empty() bool { return len(r.Connections)+len(r.Tracked) == 0 }
+func (r Removal) empty() bool { return len(r.Connections)+len(r.Tracked)+len(r.Leases) == 0 }
 
 // CarryOut removes r from the system of live. It comes after the whole line has succeeded: a
 // line that fails removes nothing.
@@ -31,6 +34,11 @@ func (r Removal) CarryOut(live Live) error {
 	if len(r.Tracked) > 0 {
 		if err := live.Forget(r.Tracked); err != nil {
 			return fmt.Errorf("remove connections: %w", err)
+		}
+	}
+	if len(r.Leases) > 0 {
+		if err := live.RemoveLeases(r.Leases); err != nil {
+			return fmt.Errorf("remove leases: %w", err)
 		}
 	}
 	return nil

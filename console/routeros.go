@@ -38,6 +38,11 @@ var absentProperties = map[string]string{
 		"doh-max-server-connections=* doh-timeout=* max-concurrent-queries=* max-concurrent-tcp-sessions=* " +
 		"max-udp-packet-size=* mdns-repeat-ifaces= query-server-timeout=* query-total-timeout=* use-doh-server= " +
 		"verify-doh-cert=no vrf=main",
+	"ip dhcp-server": "add-arp=no add-dns-entries=* address-lists= allow-dual-stack-queue=* bootp-lease-time=* bootp-support=* " +
+		"client-mac-limit=unlimited dhcp-option-set=none dynamic-lease-identifiers=client-mac,client-id insert-queue-before=* " +
+		"lease-script= parent-queue=none support-broadband-tr101=no use-framed-as-classless=* use-radius=no use-reconfigure=no",
+	"ip dhcp-server network": "caps-manager= dhcp-option-set= ntp-none=no",
+	"ip dhcp-server lease":   "address-lists= allow-dual-stack-queue=* dhcp-option-set= insert-queue-before=* parent-queue=none rate-limit= routes= use-src-mac=no",
 	"ip settings": "allow-fast-path=* arp-timeout=* icmp-errors-use-inbound-interface-address=no icmp-rate-limit=* icmp-rate-mask=* " +
 		"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
 	"ip firewall connection tracking": "enabled=auto|yes",
@@ -102,11 +107,12 @@ var absentMenus = map[string]string{
 		"wireguard wireless",
 	"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",
 	"interface ethernet": "poe switch",
-	"ip": "accounting cloud dhcp-client dhcp-relay dhcp-server hotspot ipsec kid-control media nat-pmp neighbor packing " +
-		"pool proxy reverse-proxy service smb ssh tftp traffic-flow upnp vrf",
-	"ip dns":      "adlist cache forwarders static",
-	"ip firewall": "address-list calea layer7-protocol mangle raw service-port",
-	"ip route":    "cache nexthop rule vrf",
+	"ip": "accounting cloud dhcp-client dhcp-relay hotspot ipsec kid-control media nat-pmp neighbor packing " +
+		"proxy reverse-proxy service smb ssh tftp traffic-flow upnp vrf",
+	"ip dhcp-server": "alert config matcher option-sets vendor-class-id",
+	"ip dns":         "adlist cache forwarders static",
+	"ip firewall":    "address-list calea layer7-protocol mangle raw service-port",
+	"ip route":       "cache nexthop rule vrf",
 	"system": "backup console device-mode gps health history leds license note package routerboard scheduler script sntp " +
 		"ups watchdog",
 	"system ntp":        "server",

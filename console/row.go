@@ -189,6 +189,7 @@ const (
 	flagConnect
 	flagStatic
 	flagDisabled
+	flagBlocked
 	flagInactive
 	flagBuiltin
 )
@@ -204,6 +205,7 @@ var flagChoices = []Choice{
 	{"connect", "whether it is the network of an address"},
 	{"static", "whether a gateway was set for it"},
 	{"disabled", "whether it is kept without effect"},
+	{"blocked", "whether the host gets no address"},
 	{"inactive", "whether its gateway cannot be reached"},
 	{"builtin", "whether it is always there"},
 }

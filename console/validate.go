@@ -16,6 +16,9 @@ import (
 // because kept configurations of earlier versions may have it: an address that is the one of
 // its network or the broadcast address there, and one address on two interfaces.
 func ValidateChange(old, next Config, ports []string) error {
+	if err := poolInUse(old, next); err != nil {
+		return err
+	}
 	if err := validate(next, ports, old); err != nil {
 		return err
 	}
@@ -132,6 +135,9 @@ func validate(cfg Config, ports []string, before Config) error {
 	}
 	if err := cfg.Rules().Validate(); err != nil {
 		return fmt.Errorf("/ip firewall: %w", err)
+	}
+	if err := cfg.DHCPServer.Validate(); err != nil {
+		return err
 	}
 	if err := cfg.Socks.Validate(); err != nil {
 		return fmt.Errorf("/ip socks: %w", err)

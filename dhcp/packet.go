@@ -3,11 +3,14 @@ package dhcp
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
 )
 
 // MAC is an Ethernet address.
 type MAC [6]byte
+
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
 // Broadcast is every machine on the link.
 var Broadcast = MAC{0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF}

@@ -149,6 +149,8 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	state.startClock(time.Now(), machine.SetClock)
 	running := readVersion(b, versionFile)
 	supervisor := newSupervisor(log)
+	leases := newDHCPService(supervisor, log.About("dhcp"), state)
+	state.last = leases.last
 	r := New(b, log, Parts{
 		Network: network, Firewall: fw, Machine: machine,
 		Services: []Service{
@@ -156,6 +158,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			newSocksService(supervisor, log.About("socks"), fw),
 			&remoteLog{sender: kmsg.NewRemote(log, journal)},
 			newTimeService(supervisor, log.About("ntp"), running.Date),
+			leases,
 		},
 		Supervisor: supervisor,
 	}, requests)

@@ -36,6 +36,8 @@ type stateStore struct {
 	mu     sync.Mutex
 	store  medium // nil if there is none
 	values map[string]string
+	// last returns what else is to be kept at the end; nil if there is nothing.
+	last func() map[string]string
 }
 
 // openState reads the state from its partition.
@@ -164,6 +166,9 @@ func (k *stateStore) close() {
 	}
 	if seed, err := newSeed(); err == nil {
 		change[stateSeed] = seed
+	}
+	if k.last != nil {
+		maps.Copy(change, k.last())
 	}
 	if err := k.put(change); err != nil {
 		k.log.Printf(kmsg.Error, "%v", err)

@@ -1,0 +1,432 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/service"
+)
+
+// bench is a server with one interface, in the bubble of synctest, where time passes only while
+// everybody waits.
+type bench struct {
+	*testing.T
+	core *core
+	sent []dhcp.Packet
+	arps []dhcp.ARP
+	log  []string
+	xid  uint32
+	// owners are machines that answer ARP.
+	owners map[netip.Addr]dhcp.MAC
+}
+
+const linkIndex = 2
+
+var routerMAC = dhcp.MAC{2, 0, 0, 0, 0, 1}
+
+func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func mac(n int) dhcp.MAC { return dhcp.MAC{2, 0, 1, byte(n >> 16), byte(n >> 8), byte(n)} }
+
+// home is a network of ten addresses for hosts.
+func home() Config {
+	ranges, _ := match.ParseAddresses("192.168.0.10-192.168.0.19")
+	return Config{
+		Pools:    []Pool{{Name: "lan", Ranges: []match.Addresses{ranges}}},
+		Servers:  []Server{{Name: "home", Interface: "ether2", Pool: "lan", LeaseTime: 30 * time.Minute, Authoritative: Authoritative}},
+		Networks: []Network{{Address: netip.MustParsePrefix("192.168.0.0/24"), Gateway: []netip.Addr{ip("192.168.0.1")}, Domain: "lan"}},
+	}
+}
+
+func compile(c Config) Plan {
+	return c.Compile(func(name string) (LinkState, bool) {
+		return LinkState{linkIndex, []netip.Prefix{netip.MustParsePrefix("192.168.0.1/24")}}, name == "ether2"
+	}, []netip.Addr{ip("9.9.9.9")})
+}
+
+// run runs a test of a server with a configuration.
+func run(t *testing.T, c Config, test func(b *bench)) {
+	require.NoError(t, c.Validate())
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{T: t, owners: map[netip.Addr]dhcp.MAC{}}
+		b.core = newCore(func(format string, args ...any) { b.log = append(b.log, fmt.Sprintf(format, args...)) }, func() {})
+		defer b.core.stop()
+		b.core.setLink(&link{linkIndex, routerMAC, func(frame []byte) {
+			p, err := dhcp.ParsePacket(frame, true)
+			require.NoError(t, err)
+			b.sent = append(b.sent, p)
+		}, func(frame []byte) {
+			a, err := dhcp.ParseARP(frame)
+			require.NoError(t, err)
+			b.arps = append(b.arps, a)
+			if owner, ok := b.owners[a.Target]; ok {
+				go b.core.receiveARP(linkIndex, dhcp.ARP{Reply: true, SenderMAC: owner, Sender: a.Target, TargetMAC: routerMAC})
+			}
+		}})
+		b.core.setPlan(compile(c))
+		test(b)
+	})
+}
+
+// message is a client's.
+func (b *bench) message(from dhcp.MAC, typ dhcp.Type, change ...func(*dhcp.Message)) *dhcp.Message {
+	b.xid++
+	m := &dhcp.Message{Op: dhcp.BootRequest, XID: b.xid, HardwareType: 1, Hardware: net.HardwareAddr(from[:])}
+	m.Options.SetByte(dhcp.OptionType, byte(typ))
+	for _, c := range change {
+		c(m)
+	}
+	return m
+}
+
+// send sends a message and returns the reply, "" if there is none: its type and the address.
+func (b *bench) send(m *dhcp.Message) (string, *dhcp.Message, dhcp.Packet) {
+	payload, err := m.Marshal(dhcp.MaxMessage)
+	require.NoError(b, err)
+	b.sent = nil
+	b.core.receive(linkIndex, dhcp.Packet{FromMAC: dhcp.MAC(m.Hardware), ToMAC: dhcp.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
+		To: netip.MustParseAddrPort("255.255.255.255:67"), Payload: payload})
+	time.Sleep(2*probes*probeTime + time.Millisecond)
+	synctest.Wait()
+	if len(b.sent) == 0 {
+		return "", nil, dhcp.Packet{}
+	}
+	require.Len(b, b.sent, 1)
+	reply, err := dhcp.Parse(b.sent[0].Payload)
+	require.NoError(b, err)
+	require.Equal(b, m.XID, reply.XID)
+	text := reply.Options.Type().String()
+	if !reply.Your.IsUnspecified() {
+		text += " " + reply.Your.String()
+	}
+	return text, reply, b.sent[0]
+}
+
+func (b *bench) say(m *dhcp.Message) string {
+	text, _, _ := b.send(m)
+	return text
+}
+
+func requested(a string) func(*dhcp.Message) {
+	return func(m *dhcp.Message) { m.Options.SetAddrs(dhcp.OptionRequested, ip(a)) }
+}
+
+func chosen(server string) func(*dhcp.Message) {
+	return func(m *dhcp.Message) { m.Options.SetAddrs(dhcp.OptionServerID, ip(server)) }
+}
+
+func has(a string) func(*dhcp.Message) {
+	return func(m *dhcp.Message) { m.Client = ip(a) }
+}
+
+func named(name string) func(*dhcp.Message) {
+	return func(m *dhcp.Message) { m.Options.Set(dhcp.OptionHostName, []byte(name)) }
+}
+
+// join has a client take an address, which is returned; "" if it gets none.
+func (b *bench) join(from dhcp.MAC, change ...func(*dhcp.Message)) string {
+	offer := b.say(b.message(from, dhcp.Discover, change...))
+	a, ok := strings.CutPrefix(offer, "OFFER ")
+	if !ok {
+		return ""
+	}
+	require.Equal(b, "ACK "+a, b.say(b.message(from, dhcp.Request, append(change, requested(a), chosen("192.168.0.1"))...)))
+	return a
+}
+
+func TestJoin(t *testing.T) {
+	run(t, home(), func(b *bench) {
+		text, offer, p := b.send(b.message(mac(1), dhcp.Discover, named("laptop")))
+		require.True(b, strings.HasPrefix(text, "OFFER 192.168.0.1"), text)
+		a := offer.Your
+		assert.Equal(b, ip("192.168.0.1"), offer.Options.Addr(dhcp.OptionServerID))
+		assert.Equal(b, ip("255.255.255.0"), offer.Options.Addr(dhcp.OptionSubnetMask))
+		assert.Equal(b, ip("192.168.0.1"), offer.Options.Addr(dhcp.OptionRouter))
+		assert.Equal(b, ip("9.9.9.9"), offer.Options.Addr(dhcp.OptionNameServers), "the router's own")
+		assert.Equal(b, "lan", offer.Options.Text(dhcp.OptionDomain))
+		d, _ := offer.Options.Seconds(dhcp.OptionLeaseTime)
+		assert.Equal(b, 30*time.Minute, d)
+		assert.Equal(b, mac(1), p.ToMAC)
+		assert.Equal(b, netip.AddrPortFrom(a, 68), p.To)
+		assert.Len(b, b.arps, probes, "it was asked for by ARP")
+
+		assert.Equal(b, "ACK "+a.String(), b.say(b.message(mac(1), dhcp.Request, requested(a.String()), chosen("192.168.0.1"), named("laptop"))))
+		changes := b.core.changes()
+		require.Len(b, changes, 1)
+		assert.Equal(b, "laptop", changes[0].HostName)
+		assert.Equal(b, Bound, changes[0].Status)
+
+		b.arps = nil
+		assert.Equal(b, "OFFER "+a.String(), b.say(b.message(mac(1), dhcp.Discover)), "it has that one")
+		assert.Empty(b, b.arps, "a client's own address is not asked for")
+		assert.Equal(b, "ACK "+a.String(), b.say(b.message(mac(1), dhcp.Request, has(a.String()))), "renewal")
+		assert.Equal(b, "ACK "+a.String(), b.say(b.message(mac(1), dhcp.Request, requested(a.String()))), "after a restart of the client")
+		other := b.join(mac(2))
+		assert.NotEmpty(b, other)
+		assert.NotEqual(b, a.String(), other)
+		assert.Equal(b, "NAK", b.say(b.message(mac(2), dhcp.Request, has(a.String()))), "another's address")
+		assert.Equal(b, "NAK", b.say(b.message(mac(3), dhcp.Request, requested("10.0.0.7"))), "of another network")
+
+		b.say(b.message(mac(1), dhcp.Release, has(a.String()), chosen("192.168.0.1")))
+		assert.Equal(b, a.String(), b.join(mac(1)), "the same again")
+	})
+}
+
+// An address whose lease has ended is given to another, and the first gets another one.
+func TestExpired(t *testing.T) {
+	c := home()
+	c.Pools[0].Ranges[0].To = c.Pools[0].Ranges[0].From
+	run(t, c, func(b *bench) {
+		require.Equal(b, "192.168.0.10", b.join(mac(1)))
+		assert.Empty(b, b.join(mac(2)), "it is the only one")
+		require.Len(b, b.log, 1)
+		assert.Contains(b, b.log[0], "the pool is exhausted")
+		b.core.changes()
+		time.Sleep(31 * time.Minute)
+		synctest.Wait()
+		assert.Equal(b, []Change{{Address: ip("192.168.0.10")}}, b.core.changes(), "told without a message of anybody")
+		assert.Equal(b, "192.168.0.10", b.join(mac(2)))
+		assert.Equal(b, "NAK", b.say(b.message(mac(1), dhcp.Request, has("192.168.0.10"))))
+		assert.Equal(b, "NAK", b.say(b.message(mac(1), dhcp.Request, requested("192.168.0.10"))))
+		assert.Empty(b, b.join(mac(1)))
+	})
+}
+
+func TestReservation(t *testing.T) {
+	c := home()
+	run(t, c, func(b *bench) {
+		held := b.join(mac(2)) // by B
+		c.Leases = []Lease{{Address: ip(held), MAC: mac(1)}}
+		b.core.setPlan(compile(c))
+		temporary := b.join(mac(1))
+		assert.NotEmpty(b, temporary, "A is not left without an address")
+		assert.NotEqual(b, held, temporary)
+		assert.Contains(b, strings.Join(b.log, "\n"), "is reserved for 02:00:01:00:00:01")
+		text, ack, _ := b.send(b.message(mac(1), dhcp.Request, has(temporary)))
+		require.Equal(b, "ACK "+temporary, text)
+		d, _ := ack.Options.Seconds(dhcp.OptionLeaseTime)
+		assert.Equal(b, temporaryTime, d, "it shall ask again soon")
+		assert.Equal(b, "NAK", b.say(b.message(mac(2), dhcp.Request, has(held))), "B at its renewal")
+		assert.Equal(b, "NAK", b.say(b.message(mac(1), dhcp.Request, has(temporary))), "A at its renewal")
+		assert.Equal(b, held, b.join(mac(1)))
+		second := b.join(mac(2))
+		assert.NotEmpty(b, second)
+		assert.NotEqual(b, held, second)
+		assert.Equal(b, "NAK", b.say(b.message(mac(3), dhcp.Request, requested(held))))
+	})
+}
+
+func TestStaticLease(t *testing.T) {
+	c := home()
+	c.Servers[0].Pool = StaticOnly
+	c.Options = []Option{{Name: "tftp", Code: 150, Value: "'192.168.0.1'", Force: true}}
+	c.Leases = []Lease{
+		{Address: ip("192.168.0.200"), ClientID: "\x01abc", LeaseTime: time.Hour, Options: []string{"tftp"}},
+		{MAC: mac(9), Block: true},
+	}
+	run(t, c, func(b *bench) {
+		id := func(m *dhcp.Message) { m.Options.Set(dhcp.OptionClientID, []byte("\x01abc")) }
+		_, offer, _ := b.send(b.message(mac(1), dhcp.Discover, id))
+		require.NotNil(b, offer)
+		assert.Equal(b, ip("192.168.0.200"), offer.Your)
+		assert.Equal(b, ip("192.168.0.1"), offer.Options.Addr(150))
+		d, _ := offer.Options.Seconds(dhcp.OptionLeaseTime)
+		assert.Equal(b, time.Hour, d)
+		assert.Empty(b, b.join(mac(2)), "a stranger")
+		assert.Empty(b, b.log, "which is no fault")
+		assert.Empty(b, b.join(mac(9)))
+		assert.Equal(b, "NAK", b.say(b.message(mac(9), dhcp.Request, requested("192.168.0.11"))), "it is blocked")
+	})
+}
+
+func TestConflict(t *testing.T) {
+	run(t, home(), func(b *bench) {
+		first := strings.TrimPrefix(b.say(b.message(mac(1), dhcp.Discover)), "OFFER ")
+		b.core.remove([]netip.Addr{ip(first)})
+		b.owners[ip(first)] = mac(77)
+		second := b.join(mac(1))
+		assert.NotEmpty(b, second)
+		assert.NotEqual(b, first, second, "the one that would be its own is in use")
+		assert.Contains(b, b.log[0], "02:00:01:00:00:4D has "+first+" without a lease")
+		b.core.remove([]netip.Addr{ip(first), ip(second)})
+		b.owners[ip(first)] = mac(1)
+		assert.Equal(b, first, b.join(mac(1)), "the client itself has it still")
+
+		b.say(b.message(mac(1), dhcp.Decline, requested(first), chosen("192.168.0.1")))
+		assert.NotEqual(b, first, b.join(mac(1)))
+		b.say(b.message(mac(5), dhcp.Decline, requested(second), chosen("192.168.0.1")))
+		assert.Equal(b, "", b.say(b.message(mac(6), dhcp.Decline, requested("192.168.0.13"))), "of somebody who does not have it")
+	})
+}
+
+func TestReplies(t *testing.T) {
+	c := home()
+	c.Servers = append(c.Servers, Server{Name: "far", Interface: "ether2", Pool: "far", LeaseTime: time.Hour, Relay: ip("10.0.0.1")})
+	far, _ := match.ParseAddresses("10.0.0.0/29")
+	c.Pools = append(c.Pools, Pool{Name: "far", Ranges: []match.Addresses{far}})
+	c.Networks = append(c.Networks, Network{Address: netip.MustParsePrefix("10.0.0.0/29")})
+	run(t, c, func(b *bench) {
+		_, _, p := b.send(b.message(mac(1), dhcp.Discover, func(m *dhcp.Message) { m.Flags = dhcp.FlagBroadcast }))
+		assert.Equal(b, "255.255.255.255:68", p.To.String())
+		assert.Equal(b, dhcp.Broadcast, p.ToMAC)
+		text, ack, p := b.send(b.message(mac(2), dhcp.Inform, has("192.168.0.222")))
+		assert.Equal(b, "ACK", text)
+		assert.Equal(b, "192.168.0.222:68", p.To.String())
+		_, timed := ack.Options.Get(dhcp.OptionLeaseTime)
+		assert.False(b, timed)
+		assert.Equal(b, "", b.say(b.message(mac(2), dhcp.Inform, has("10.9.9.9"))))
+		relay := func(m *dhcp.Message) {
+			m.Relay = ip("10.0.0.1")
+			m.Options.Set(dhcp.OptionRelayAgent, []byte("port 7"))
+		}
+		text, offer, p := b.send(b.message(mac(3), dhcp.Discover, relay))
+		require.True(b, strings.HasPrefix(text, "OFFER 10.0.0."), text)
+		assert.Equal(b, "10.0.0.1:67", p.To.String())
+		assert.Equal(b, "port 7", offer.Options.Text(dhcp.OptionRelayAgent))
+		assert.Equal(b, "", b.say(b.message(mac(3), dhcp.Discover, func(m *dhcp.Message) { m.Relay = ip("10.0.0.2") })), "a relay that nobody knows")
+		assert.Equal(b, "", b.say(b.message(mac(3), dhcp.Request, relay, requested("192.168.0.10"))), "not authoritative")
+		assert.Equal(b, "", b.say(b.message(mac(4), dhcp.Request, requested("192.168.0.10"), chosen("192.168.0.2"))), "another server's")
+	})
+}
+
+func TestAuthoritative(t *testing.T) {
+	for _, test := range []struct {
+		authoritative string
+		secs          uint16
+		want          string
+	}{
+		{Authoritative, 0, "NAK"}, {NotAuthoritative, 100, ""}, {AuthoritativeAfter, 1, ""}, {AuthoritativeAfter, 2, "NAK"},
+		{AuthoritativeLater, 9, ""}, {AuthoritativeLater, 10, "NAK"},
+	} {
+		c := home()
+		c.Servers[0].Authoritative = test.authoritative
+		run(t, c, func(b *bench) {
+			assert.Equal(b, test.want, b.say(b.message(mac(1), dhcp.Request, requested("192.168.1.1"), func(m *dhcp.Message) { m.Secs = test.secs })), test)
+		})
+	}
+}
+
+// 10,000 clients that never take what they are offered cost no more than the pool, and a host that
+// has a lease keeps it.
+func TestFlood(t *testing.T) {
+	c := home()
+	c.Pools[0].Ranges[0].To = ip("192.168.15.254")
+	run(t, c, func(b *bench) {
+		plan := compile(c)
+		plan.Servers[0].Prefixes = []netip.Prefix{netip.MustParsePrefix("192.168.0.1/20")}
+		b.core.setPlan(plan)
+		mine := b.join(mac(1))
+		most := 0
+		for i := range 10_000 {
+			payload, err := b.message(mac(1000+i), dhcp.Discover).Marshal(dhcp.MaxMessage)
+			require.NoError(b, err)
+			b.core.receive(linkIndex, dhcp.Packet{FromMAC: mac(1000 + i), Payload: payload})
+			most = max(most, len(b.core.table.entries))
+			assert.LessOrEqual(b, len(b.core.table.clients), most)
+		}
+		assert.Equal(b, MaxLeases, most)
+		assert.Len(b, b.log, 1, "one line for all")
+		assert.Contains(b, b.log[0], "there are 1024 leases and offers")
+		time.Sleep(probes * probeTime * 2)
+		synctest.Wait()
+		assert.Equal(b, "ACK "+mine, b.say(b.message(mac(1), dhcp.Request, has(mine))))
+		assert.LessOrEqual(b, len(b.core.changes()), MaxLeases)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		assert.Len(b, b.core.table.entries, 1, "offers that nobody takes end")
+		assert.NotEmpty(b, b.join(mac(2)))
+	})
+}
+
+// Never one address for two, whatever clients do.
+func FuzzServer(f *testing.F) {
+	f.Add([]byte{1, 1, 10, 3, 1, 10, 7, 1, 10, 1, 2, 10, 4, 1, 10, 3, 2, 10})
+	f.Fuzz(func(t *testing.T, script []byte) {
+		c := newCore(func(string, ...any) {}, func() {})
+		defer c.stop()
+		owners := map[netip.Addr]string{}
+		c.setLink(&link{linkIndex, routerMAC, func(frame []byte) {
+			p, err := dhcp.ParsePacket(frame, true)
+			require.NoError(t, err)
+			m, err := dhcp.Parse(p.Payload)
+			require.NoError(t, err)
+			if m.Options.Type() == dhcp.ACK && !m.Your.IsUnspecified() {
+				e := c.table.entries[m.Your]
+				require.NotNil(t, e)
+				require.Equal(t, dhcp.MAC(m.Hardware), e.MAC)
+				owners[m.Your] = e.key
+			}
+		}, func([]byte) {}})
+		home := home()
+		home.Servers[0].NoConflictDetection = true
+		home.Leases = []Lease{{Address: ip("192.168.0.11"), MAC: mac(1)}}
+		c.setPlan(compile(home))
+		b := &bench{T: t}
+		for ; len(script) >= 3; script = script[3:] {
+			a := netip.AddrFrom4([4]byte{192, 168, 0, script[2]}).String()
+			changes := []func(*dhcp.Message){requested(a)}
+			if script[0]&16 != 0 {
+				changes = []func(*dhcp.Message){has(a)}
+			}
+			if script[0]&32 != 0 {
+				changes = append(changes, chosen("192.168.0.1"))
+			}
+			payload, err := b.message(mac(int(script[1]%4)), dhcp.Type(script[0]&7+1), changes...).Marshal(dhcp.MaxMessage)
+			require.NoError(t, err)
+			c.receive(linkIndex, dhcp.Packet{FromMAC: mac(int(script[1] % 4)), Payload: payload})
+			require.LessOrEqual(t, len(c.table.clients), len(c.table.entries))
+			for a, e := range c.table.entries {
+				require.Equal(t, a, e.Address)
+				require.True(t, e.key == "" || c.table.clients[e.key] == e)
+			}
+		}
+		c.receive(linkIndex, dhcp.Packet{Payload: script})
+	})
+}
+
+func TestPlanOnTheWire(t *testing.T) {
+	c := home()
+	c.Options = []Option{{Name: "o", Code: 150, Value: "0x0102"}}
+	c.Networks[0].Options = []string{"o"}
+	c.Networks[0].Next = ip("192.168.0.1")
+	c.Leases = []Lease{{Address: ip("192.168.0.11"), MAC: mac(1), ClientID: "x", Server: "home"}}
+	plan := compile(c)
+	var e service.Encoder
+	plan.encode(&e)
+	d := service.NewDecoder(e.Bytes())
+	assert.Equal(t, plan, decodePlan(d))
+	require.NoError(t, d.End())
+}
+
+func TestValues(t *testing.T) {
+	for text, want := range map[string]string{
+		"'text'": "text", "'10.0.0.1'": "\x0a\x00\x00\x01", "s'10.0.0.1'": "10.0.0.1", "0x01fF": "\x01\xff", "0x03'ab''10.0.0.1'": "\x03ab\x0a\x00\x00\x01",
+	} {
+		value, err := ParseValue(text)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, string(value), text)
+	}
+	for _, text := range []string{"", "text", "'text", "0x", "0x1", "0xzz", "10.0.0.1", "'" + strings.Repeat("x", maxOptionValue+1) + "'"} {
+		_, err := ParseValue(text)
+		assert.Error(t, err, text)
+	}
+	for _, text := range []string{"1:2:0:0:0:0:b", "ff:0:1"} {
+		id, err := ParseClientID(text)
+		require.NoError(t, err)
+		assert.Equal(t, text, FormatClientID(id))
+	}
+	for _, text := range []string{"", "1:", "1:222", "x", "0x1", "0x"} {
+		_, err := ParseClientID(text)
+		assert.Error(t, err, text)
+	}
+}

@@ -1,0 +1,206 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/internal/testnet"
+	"github.com/postern-router/postern/match"
+)
+
+func TestMain(m *testing.M) { testnet.Main(m) }
+
+// lan is a server and a host on a cable.
+type lan struct {
+	*process
+	router, host *testnet.Host
+	index        int
+}
+
+func newLAN(t *testing.T, c Config) *lan {
+	l := &lan{router: testnet.New(t, "router"), host: testnet.New(t, "host")}
+	require.NoError(t, testnet.Link(l.router, "eth0", l.host, "eth0"))
+	require.NoError(t, l.router.IP("addr add 192.168.0.1/20 dev eth0"))
+	l.process = &process{conns: map[int][]*dhcp.Conn{}, core: newCore(t.Logf, func() {})}
+	var mac dhcp.MAC
+	var sockets []*os.File
+	require.NoError(t, l.router.Do(func() error {
+		i, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		l.index, mac = i.Index, dhcp.MAC(i.HardwareAddr)
+		for _, open := range []func() (*os.File, error){
+			func() (*os.File, error) { return dhcp.OpenUDP(l.index, dhcp.ServerPort) },
+			func() (*os.File, error) { return dhcp.OpenARP(l.index) },
+			func() (*os.File, error) { return dhcp.Park("eth0", dhcp.ServerPort) },
+		} {
+			f, err := open()
+			if err != nil {
+				return err
+			}
+			sockets = append(sockets, f)
+		}
+		return nil
+	}))
+	require.NoError(t, l.setLink(l.index, mac, sockets[0], sockets[1]))
+	t.Cleanup(func() {
+		l.core.stop()
+		l.unlink(l.index)
+		sockets[2].Close()
+		l.reading.Wait()
+	})
+	require.NoError(t, c.Validate())
+	l.core.setPlan(c.Compile(func(string) (LinkState, bool) {
+		return LinkState{l.index, []netip.Prefix{netip.MustParsePrefix("192.168.0.1/20")}}, true
+	}, []netip.Addr{ip("9.9.9.9")}))
+	return l
+}
+
+// find returns the path of a program, also where only root looks for it.
+func find(t *testing.T, program string) string {
+	for _, folder := range []string{"/sbin", "/usr/sbin", "/bin", "/usr/bin"} {
+		if _, err := os.Stat(filepath.Join(folder, program)); err == nil {
+			return filepath.Join(folder, program)
+		}
+	}
+	e2e.Needs(t, program)
+	return program
+}
+
+// Real clients, one after the other on a host, take an address and use it, and give it back.
+func TestClients(t *testing.T) {
+	c := home()
+	c.Networks[0].Address = netip.MustParsePrefix("192.168.0.0/20")
+	for _, test := range []struct {
+		name, program string
+		args          func(folder string) []string
+	}{
+		{"udhcpc", "busybox", func(folder string) []string {
+			script := filepath.Join(folder, "script")
+			text := "#!/bin/sh\n[ \"$1\" = bound ] && ip addr add $ip/$mask dev $interface && ip route add default via $router && echo dns $dns\nexit 0\n"
+			require.NoError(t, os.WriteFile(script, []byte(text), 0o755))
+			return []string{"udhcpc", "-f", "-q", "-n", "-t", "20", "-T", "3", "-i", "eth0", "-s", script}
+		}},
+		{"dhclient", "dhclient", func(folder string) []string {
+			script := filepath.Join(folder, "script")
+			text := "#!/bin/sh\ncase $reason in BOUND|RENEW|REBIND|REBOOT) ip addr replace $new_ip_address/$new_subnet_mask dev $interface; ip route replace default via $new_routers; echo dns $new_domain_name_servers;; esac\nexit 0\n"
+			require.NoError(t, os.WriteFile(script, []byte(text), 0o755))
+			return []string{"-1", "-v", "-d", "-sf", script, "-lf", filepath.Join(folder, "leases"), "-pf", filepath.Join(folder, "pid"), "-cf", "/dev/null", "eth0"}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			e2e.Needs(t, filepath.Base(find(t, test.program)))
+			l := newLAN(t, c)
+			var out strings.Builder
+			cmd := l.host.Command(find(t, test.program), test.args(t.TempDir())...)
+			cmd.Stdout, cmd.Stderr = &out, &out
+			require.NoError(t, cmd.Start())
+			defer func() {
+				_ = cmd.Process.Kill() // it may have ended
+				_ = cmd.Wait()
+				t.Log(out.String())
+			}()
+			var address string
+			require.Eventually(t, func() bool {
+				shown, _ := l.host.Command("ip", "-4", "addr", "show", "dev", "eth0").Output()
+				found := regexp.MustCompile(`inet (192\.168\.0\.1\d)/20`).FindSubmatch(shown)
+				if found != nil {
+					address = string(found[1])
+				}
+				return found != nil
+			}, 2*time.Minute, 50*time.Millisecond)
+			require.Eventually(t, func() bool {
+				return l.host.Run("ping", "-c", "1", "-W", "5", "192.168.0.1") == nil
+			}, time.Minute, 50*time.Millisecond, "it has the address, and the router knows the way")
+			routes, err := l.host.Command("ip", "route").Output()
+			require.NoError(t, err)
+			assert.Contains(t, string(routes), "default via 192.168.0.1 dev eth0")
+			l.core.mu.Lock()
+			defer l.core.mu.Unlock()
+			e := l.core.table.entries[ip(address)]
+			require.NotNil(t, e)
+			assert.Equal(t, Bound, e.Status)
+		})
+	}
+}
+
+// A host that has an address without a lease is heard by ARP.
+func TestConflictOnTheCable(t *testing.T) {
+	c := home()
+	c.Pools[0].Ranges[0].To = ip("192.168.0.11")
+	l := newLAN(t, c)
+	require.NoError(t, l.host.IP("addr add 192.168.0.10/20 dev eth0"))
+	var conn *dhcp.Conn
+	require.NoError(t, l.host.Do(func() error {
+		i, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		f, err := dhcp.OpenUDP(i.Index, dhcp.ClientPort)
+		if err == nil {
+			conn, err = dhcp.NewConn(f)
+		}
+		return err
+	}))
+	defer conn.Close()
+	b := &bench{T: t}
+	payload, err := b.message(mac(1), dhcp.Discover, requested("192.168.0.10"), func(m *dhcp.Message) { m.Flags = dhcp.FlagBroadcast }).Marshal(dhcp.MaxMessage)
+	require.NoError(t, err)
+	require.NoError(t, conn.Write(dhcp.Packet{FromMAC: mac(1), ToMAC: dhcp.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
+		To: netip.MustParseAddrPort("255.255.255.255:67"), Payload: payload}.Append(nil)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+	frame := make([]byte, dhcp.MaxFrame)
+	n, ready, err := conn.Read(frame)
+	require.NoError(t, err)
+	p, err := dhcp.ParsePacket(frame[:n], ready)
+	require.NoError(t, err)
+	m, err := dhcp.Parse(p.Payload)
+	require.NoError(t, err)
+	assert.Equal(t, ip("192.168.0.11"), m.Your)
+}
+
+// perfdhcp asks 100 times a second for 250 hosts.
+func TestPerfdhcp(t *testing.T) {
+	program := find(t, "perfdhcp")
+	e2e.Needs(t, program)
+	c := home()
+	ranges, err := match.ParseAddresses("192.168.1.0-192.168.2.255")
+	require.NoError(t, err)
+	c.Pools[0].Ranges = []match.Addresses{ranges}
+	c.Servers[0].Relay = AnyRelay // it plays a relay
+	c.Networks[0].Address = netip.MustParsePrefix("192.168.0.0/20")
+	l := newLAN(t, c)
+	require.NoError(t, l.host.IP("addr add 192.168.0.2/20 dev eth0"))
+	out, err := l.host.Command(program, "-4", "-l", "192.168.0.2", "-r", "100", "-R", "250", "-n", "500", "-W", "20", "192.168.0.1").CombinedOutput()
+	t.Logf("%v\n%s", err, out)
+	answered := 0
+	for _, found := range regexp.MustCompile(`received packets: (\d+)`).FindAllSubmatch(out, -1) {
+		n, err := strconv.Atoi(string(found[1]))
+		require.NoError(t, err)
+		answered += n
+	}
+	// A host that stands still loses some.
+	assert.Greater(t, answered, 100)
+	l.core.mu.Lock()
+	defer l.core.mu.Unlock()
+	assert.LessOrEqual(t, len(l.core.table.entries), 250)
+	seen := map[string]bool{}
+	for _, e := range l.core.table.entries {
+		assert.False(t, seen[e.key], fmt.Sprint(e.MAC))
+		seen[e.key] = true
+	}
+}

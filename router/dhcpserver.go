@@ -1,0 +1,477 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/service"
+)
+
+const (
+	// linkLook is how often it is looked whether the interfaces of servers are still the same.
+	linkLook = 5 * time.Second
+	// leaseInterval is the least time between two writes of the leases to flash.
+	leaseInterval = 5 * time.Minute
+	// maxLeaseText is how many bytes they may take there, enough for 500. The state of the router
+	// shares the slot.
+	maxLeaseText = 40 << 10
+	// stateLeases is the name of their value.
+	stateLeases = "leases"
+	// leaseBurst is how many leases the log is told of at once, leasePause the time after which it
+	// is told of one more.
+	leaseBurst = 20
+	leasePause = 10 * time.Second
+)
+
+// leaseKeeper is what keeps the leases over a restart. stateStore is one.
+type leaseKeeper interface {
+	kept() bool
+	get(name string) string
+	put(map[string]string) error
+}
+
+// dhcpService is the DHCP server on this router. PID 1 opens the sockets, and knows all leases.
+type dhcpService struct {
+	log     *kmsg.Logger
+	process *service.Service
+	keeper  leaseKeeper
+	// find returns an interface of the kernel; open opens the sockets for it.
+	find func(name string) (index int, mac dhcp.MAC, ok bool)
+	open func(name string, index int) ([]*os.File, error)
+	stop chan struct{}
+	done sync.WaitGroup
+
+	mu      sync.Mutex
+	applied bool
+	stopped bool
+	config  server.Config
+	network netcfg.Config
+	names   []netip.Addr
+	plan    server.Plan
+	links   map[string]*servedLink
+	change  *service.Change
+	leases  map[netip.Addr]*lease
+	// loaded is set once the kept leases have been read. unkept means that a lease has changed
+	// since they were written.
+	loaded, unkept bool
+	spent          time.Duration // of leaseBurst*leasePause
+	spentAt        time.Time
+	untold         int
+}
+
+// servedLink is an interface with servers.
+type servedLink struct {
+	index int
+	mac   dhcp.MAC
+	// sockets are for UDP, for ARP, and the one that keeps the kernel from answering.
+	sockets []*os.File
+}
+
+func (l *servedLink) close() {
+	for _, f := range l.sockets {
+		f.Close()
+	}
+}
+
+// lease is an address that the process has given.
+type lease struct {
+	server.Binding
+	until, seen time.Time
+	// since is when the client first called itself by its present name.
+	since time.Time
+	// granted is how long the client may keep it without asking again, from when it got it.
+	granted time.Duration
+}
+
+func newDHCPService(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper) *dhcpService {
+	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, stop: make(chan struct{}),
+		links: map[string]*servedLink{}, leases: map[netip.Addr]*lease{}}
+	d.process = s.NewService(server.Spec, service.Options{Label: "DHCP server", Parent: func(l *service.Link) service.Parent {
+		return &dhcpProcess{Process: server.NewProcess(l, d.take), has: map[int]*servedLink{}}
+	}})
+	d.done.Go(d.watch)
+	return d
+}
+
+// dhcpProcess is a process, and what it has been told.
+type dhcpProcess struct {
+	*server.Process
+	has      map[int]*servedLink
+	restored bool
+}
+
+func findLink(name string) (int, dhcp.MAC, bool) {
+	i, err := net.InterfaceByName(name)
+	if err != nil || len(i.HardwareAddr) != 6 {
+		return 0, dhcp.MAC{}, false
+	}
+	return i.Index, dhcp.MAC(i.HardwareAddr), true
+}
+
+func openServed(name string, index int) ([]*os.File, error) {
+	var sockets []*os.File
+	for _, open := range []func() (*os.File, error){
+		func() (*os.File, error) { return dhcp.OpenUDP(index, dhcp.ServerPort) },
+		func() (*os.File, error) { return dhcp.OpenARP(index) },
+		func() (*os.File, error) { return dhcp.Park(name, dhcp.ServerPort) },
+	} {
+		f, err := open()
+		if err != nil {
+			(&servedLink{sockets: sockets}).close()
+			return nil, err
+		}
+		sockets = append(sockets, f)
+	}
+	return sockets, nil
+}
+
+func (*dhcpService) Name() string { return "dhcp-server" }
+
+// Health tells what the supervisor knows.
+func (d *dhcpService) Health() error { return d.process.Health() }
+
+// Show wraps what the console asks about invalid items, as one kind of them is the service's.
+func (d *dhcpService) Show(live *console.Live) {
+	live.Leases, live.RemoveLeases = d.list, d.remove
+	others := live.Invalid
+	live.Invalid = func(menu string) ([]int, error) {
+		if menu == "ip dhcp-server" {
+			return d.invalid(), nil
+		}
+		return others(menu)
+	}
+}
+
+// Apply brings the servers to next.
+func (d *dhcpService) Apply(next console.Config) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped {
+		return service.ErrStopped
+	}
+	if !d.loaded {
+		d.loaded = true
+		d.load()
+	}
+	d.config, d.network, d.names = next.Clone().DHCPServer, next.Clone().Network(), slices.Clone(next.DNS)
+	return d.update()
+}
+
+// update brings sockets and process to the configuration and the interfaces that there are. The
+// caller holds mu.
+func (d *dhcpService) update() error {
+	wanted := map[string]bool{}
+	for _, s := range d.config.Servers {
+		if !s.Disabled && len(wanted) < server.MaxLinks {
+			wanted[d.network.Actual(s.Interface)] = true
+		}
+	}
+	var old []*servedLink
+	fresh := false
+	for name, l := range d.links {
+		if index, mac, ok := d.find(name); !wanted[name] || !ok || index != l.index || mac != l.mac {
+			old = append(old, l)
+			delete(d.links, name)
+		}
+	}
+	for name := range wanted {
+		index, mac, ok := d.find(name)
+		if d.links[name] != nil || !ok {
+			continue
+		}
+		sockets, err := d.open(name, index)
+		if err != nil {
+			d.log.Printf(kmsg.Error, "DHCP server on %s: %v", name, err)
+			continue
+		}
+		d.links[name], fresh = &servedLink{index, mac, sockets}, true
+	}
+	plan := d.config.Compile(func(name string) (server.LinkState, bool) {
+		actual := d.network.Actual(name)
+		l := d.links[actual]
+		if l == nil {
+			return server.LinkState{}, false
+		}
+		state := server.LinkState{Index: l.index}
+		for _, a := range d.network.Addresses {
+			if !a.Disabled && d.network.Actual(a.Interface) == actual {
+				state.Prefixes = append(state.Prefixes, a.Address)
+			}
+		}
+		return state, true
+	}, d.names)
+	if d.applied && !fresh && len(old) == 0 && reflect.DeepEqual(plan, d.plan) {
+		return nil
+	}
+	if len(plan.Servers) > 0 && len(d.plan.Servers) == 0 && !d.keeper.kept() {
+		d.tellUnkept()
+	}
+	d.applied, d.plan = true, plan
+	if len(plan.Servers) == 0 {
+		d.change = d.process.Set(nil)
+	} else {
+		links := map[int]*servedLink{}
+		for _, l := range d.links {
+			links[l.index] = l
+		}
+		d.change = d.process.Set(&service.Desired{Configure: func(ctx context.Context, p service.Parent) error {
+			return d.configure(ctx, p.(*dhcpProcess), plan, links)
+		}})
+	}
+	if len(old) > 0 {
+		// A message that hands them over may still be on its way.
+		change := d.change
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			_ = change.Wait(ctx) // whatever comes of it, they are not needed any more
+			for _, l := range old {
+				l.close()
+			}
+		}()
+	}
+	return nil
+}
+
+// configure brings a process to plan, on links.
+func (d *dhcpService) configure(ctx context.Context, p *dhcpProcess, plan server.Plan, links map[int]*servedLink) error {
+	if !p.restored {
+		if err := p.Restore(ctx, d.bindings()); err != nil {
+			return err
+		}
+		p.restored = true
+	}
+	for index, l := range p.has {
+		if links[index] != l {
+			if err := p.Link(ctx, index, l.mac); err != nil {
+				return err
+			}
+			delete(p.has, index)
+		}
+	}
+	for index, l := range links {
+		if p.has[index] == nil {
+			if err := p.Link(ctx, index, l.mac, l.sockets[0], l.sockets[1]); err != nil {
+				return err
+			}
+			p.has[index] = l
+		}
+	}
+	return p.Plan(ctx, plan)
+}
+
+// Taken waits until the process has the last change.
+func (d *dhcpService) Taken(ctx context.Context) error {
+	d.mu.Lock()
+	change := d.change
+	d.mu.Unlock()
+	if change == nil {
+		return nil
+	}
+	return change.Wait(ctx)
+}
+
+// watch follows the interfaces and keeps the leases, until Stop.
+func (d *dhcpService) watch() {
+	looks := time.NewTicker(linkLook)
+	defer looks.Stop()
+	var written time.Time
+	for {
+		select {
+		case <-d.stop:
+			return
+		case <-looks.C:
+		}
+		d.mu.Lock()
+		if len(d.config.Servers) > 0 && !d.stopped {
+			_ = d.update() // it has said so in the log
+		}
+		due := d.unkept && (written.IsZero() || time.Since(written) >= leaseInterval)
+		d.mu.Unlock()
+		if due {
+			written = time.Now()
+			d.keep()
+		}
+	}
+}
+
+// Stop ends the process. The leases are kept by then.
+func (d *dhcpService) Stop() {
+	d.mu.Lock()
+	d.stopped = true
+	d.mu.Unlock()
+	close(d.stop)
+	d.done.Wait()
+	d.process.Stop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, l := range d.links {
+		l.close()
+		delete(d.links, name)
+	}
+}
+
+// invalid are the servers that serve nobody though they are enabled.
+func (d *dhcpService) invalid() []int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []int
+	for i, s := range d.config.Servers {
+		if !s.Disabled && !slices.ContainsFunc(d.plan.Servers, func(p server.PlanServer) bool { return p.Name == s.Name }) {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// bindings are the leases, as a new process is told of them.
+func (d *dhcpService) bindings() []server.Binding {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []server.Binding
+	for _, l := range d.leases {
+		b := l.Binding
+		if b.Left = time.Until(l.until); b.Status == server.Bound && b.Left > 0 {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// list is what the console shows.
+func (d *dhcpService) list() ([]console.LeaseState, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []console.LeaseState
+	for _, l := range d.leases {
+		b := l.Binding
+		if b.Left = time.Until(l.until); b.Left > 0 {
+			all = append(all, console.LeaseState{Binding: b, Seen: time.Since(l.seen)})
+		}
+	}
+	slices.SortFunc(all, func(a, b console.LeaseState) int { return a.Address.Compare(b.Address) })
+	return all, nil
+}
+
+// remove has the process forget leases, for a user.
+func (d *dhcpService) remove(all []netip.Addr) error {
+	p, ok := d.process.Parent().(*dhcpProcess)
+	if !ok {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, a := range all {
+			delete(d.leases, a)
+		}
+		d.unkept = true
+		return nil
+	}
+	ctx, cancel := service.WithTimeout(context.Background(), askTime)
+	defer cancel()
+	if err := p.Remove(ctx, all); err != nil {
+		return fmt.Errorf("dhcp-server: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, a := range all {
+		delete(d.leases, a) // the process will say so, too
+	}
+	d.unkept = true
+	return nil
+}
+
+// take takes what the process says has changed. It can give away only what the configuration lets
+// it.
+func (d *dhcpService) take(changes []server.Change) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range changes {
+		old := d.leases[c.Address]
+		if c.Status == 0 {
+			if old != nil && old.Status == server.Bound {
+				d.tell("%s deassigned %s from %s", old.Server, old.Address, strings.ToUpper(old.MAC.String()))
+				d.unkept = true
+			}
+			delete(d.leases, c.Address)
+			continue
+		}
+		if !d.plausible(c) || old == nil && len(d.leases) >= server.MaxLeases {
+			return fmt.Errorf("dhcp-server: %s for %s cannot be", c.Address, c.MAC)
+		}
+		l := &lease{Binding: c, until: time.Now().Add(c.Left), seen: time.Now(), since: time.Now(), granted: c.Left}
+		if old != nil && old.MAC == c.MAC && old.HostName == c.HostName {
+			l.since = old.since
+		}
+		same := old != nil && old.Status == c.Status && old.MAC == c.MAC && old.ClientID == c.ClientID && old.HostName == c.HostName && old.Server == c.Server
+		if c.Status == server.Bound && !same {
+			d.unkept = true
+			if old == nil || old.Status != server.Bound || old.MAC != c.MAC {
+				d.tell("%s assigned %s for %s %s", c.Server, c.Address, strings.ToUpper(c.MAC.String()), c.HostName)
+			}
+		}
+		d.leases[c.Address] = l
+	}
+	return nil
+}
+
+// plausible reports whether an address is one of a server, or of a static lease, or was given
+// before a change of the configuration.
+func (d *dhcpService) plausible(c server.Change) bool {
+	if c.Status < server.Testing || c.Status > server.Conflict || c.Left > 366*24*time.Hour || console.Printable(c.HostName) != c.HostName || console.Printable(c.Server) != c.Server {
+		return false
+	}
+	if d.leases[c.Address] != nil {
+		return true
+	}
+	within := func(r match.Addresses) bool { return r.Match(c.Address) }
+	return slices.ContainsFunc(d.config.Pools, func(p server.Pool) bool { return slices.ContainsFunc(p.Ranges, within) }) ||
+		slices.ContainsFunc(d.config.Leases, func(l server.Lease) bool { return l.Address == c.Address })
+}
+
+// tell writes a line to the log, unless there are too many. The caller holds mu.
+func (d *dhcpService) tell(format string, args ...any) {
+	now := time.Now()
+	d.spent, d.spentAt = max(0, d.spent-now.Sub(d.spentAt)), now
+	if d.spent > (leaseBurst-1)*leasePause {
+		d.untold++
+		return
+	}
+	d.spent += leasePause
+	if d.untold > 0 {
+		d.log.Printf(kmsg.Info, "%d changes of leases left out", d.untold)
+		d.untold = 0
+	}
+	d.log.Printf(kmsg.Info, "%s", strings.TrimSpace(fmt.Sprintf(format, args...)))
+}
+
+// hostNames are the names of hosts that have a lease, in lower case. A host that calls itself as
+// the router, or as another that had the name before, has none.
+func (d *dhcpService) hostNames(router string) map[string]netip.Addr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	names := map[string]netip.Addr{}
+	for _, l := range d.leases {
+		name := strings.ToLower(l.HostName)
+		if l.Status != server.Bound || !isLabel(name) || name == strings.ToLower(router) || name == "localhost" || time.Until(l.until) <= 0 {
+			continue
+		}
+		if a, taken := names[name]; taken && d.leases[a].since.Before(l.since) {
+			continue
+		}
+		names[name] = l.Address
+	}
+	return names
+}

@@ -1,0 +1,235 @@
+package router
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/dhcp/server"
+)
+
+// testDHCP is a service without a process, on interfaces that the test makes.
+type testDHCP struct {
+	*dhcpService
+	index map[string]int
+	said  func() string
+	opens int
+}
+
+func newTestDHCP(t *testing.T, keeper leaseKeeper) *testDHCP {
+	log, said := testLog(t)
+	supervisor := newSupervisor(log)
+	supervisor.Program = "/no-program"
+	d := &testDHCP{dhcpService: newDHCPService(supervisor, log, keeper), index: map[string]int{"ether2": 2}, said: said}
+	d.mu.Lock() // find and open are called with it held
+	defer d.mu.Unlock()
+	d.find = func(name string) (int, dhcp.MAC, bool) {
+		i, ok := d.index[name]
+		return i, dhcp.MAC{2, 0, 0, 0, 0, byte(i)}, ok
+	}
+	d.open = func(string, int) ([]*os.File, error) {
+		d.opens++
+		f, err := os.Open(os.DevNull)
+		return []*os.File{f}, err
+	}
+	t.Cleanup(func() {
+		d.Stop()
+		supervisor.Stop()
+	})
+	return d
+}
+
+// make makes an interface.
+func (d *testDHCP) make(name string, index int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.index[name] = index
+}
+
+// opened is how often sockets were opened.
+func (d *testDHCP) opened() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.opens
+}
+
+func dhcpConfig(t *testing.T) console.Config {
+	cfg, err := console.Load("home", strings.NewReader(`
+/interface bridge add name=lan
+/interface bridge port add bridge=lan interface=ether3
+/ip address add address=192.168.0.1/24 interface=ether2
+/ip address add address=192.168.1.1/24 interface=ether3
+/ip pool add name=lan ranges=192.168.0.10-192.168.0.99
+/ip dhcp-server add name=home interface=ether2 address-pool=lan
+/ip dhcp-server add name=bridged interface=ether3 address-pool=lan
+/ip dhcp-server lease add address=192.168.0.200 mac-address=02:00:00:00:00:c8
+`))
+	require.NoError(t, err)
+	return cfg
+}
+
+func bound(address string, last byte, name string) server.Change {
+	return server.Change{Address: netip.MustParseAddr(address), MAC: dhcp.MAC{2, 0, 0, 0, 0, last}, HostName: name, Server: "home",
+		Status: server.Bound, Left: 30 * time.Minute}
+}
+
+// What the process says is believed only as far as it can be.
+func TestDHCPServiceTakes(t *testing.T) {
+	d := newTestDHCP(t, &stateStore{})
+	require.NoError(t, d.Apply(dhcpConfig(t)))
+	require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "laptop"), bound("192.168.0.200", 0xc8, "")}))
+	assert.Contains(t, d.said(), "home assigned 192.168.0.10 for 02:00:00:00:00:0A laptop")
+	assert.Contains(t, d.said(), "leases are not kept over a restart: no partition is named postern-state")
+	for name, c := range map[string]server.Change{
+		"of no pool":           bound("10.0.0.1", 1, ""),
+		"for longer than ever": {Address: netip.MustParseAddr("192.168.0.12"), Status: server.Bound, Left: 1000 * 24 * time.Hour},
+		"a name for a screen":  bound("192.168.0.12", 1, "\x1b[2J"),
+	} {
+		assert.ErrorContains(t, d.take([]server.Change{c}), "cannot be", name)
+	}
+	all, err := d.list()
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	assert.Equal(t, "laptop", all[0].HostName)
+	require.NoError(t, d.take([]server.Change{{Address: netip.MustParseAddr("192.168.0.10")}}))
+	assert.Contains(t, d.said(), "home deassigned 192.168.0.10 from 02:00:00:00:00:0A")
+	for i := range byte(90) {
+		require.NoError(t, d.take([]server.Change{bound("192.168.0."+netip.AddrFrom4([4]byte{0, 0, 0, 10 + i}).String()[6:], i, "")}))
+	}
+	assert.Less(t, strings.Count(d.said(), " assigned "), leaseBurst+1, "a flood does not fill the log")
+}
+
+// An interface that is not there yet, or is made anew, is followed; a server on a bridge's port is on
+// the bridge.
+func TestDHCPServiceLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDHCP(t, &stateStore{})
+		require.NoError(t, d.Apply(dhcpConfig(t)))
+		assert.Equal(t, []int{1}, d.invalid(), "the bridge is missing")
+		assert.Equal(t, 1, d.opened())
+		d.make("lan", 7)
+		time.Sleep(linkLook + time.Second)
+		synctest.Wait()
+		assert.Empty(t, d.invalid())
+		assert.Equal(t, 2, d.opened())
+		d.make("lan", 8)
+		time.Sleep(linkLook + time.Second)
+		synctest.Wait()
+		assert.Equal(t, 3, d.opened(), "it is another one of the same name")
+		require.NoError(t, d.Apply(dhcpConfig(t)))
+		assert.Equal(t, 3, d.opened(), "nothing has changed")
+	})
+}
+
+func TestHostNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDHCP(t, &stateStore{})
+		require.NoError(t, d.Apply(dhcpConfig(t)))
+		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "Laptop")}))
+		time.Sleep(time.Second)
+		require.NoError(t, d.take([]server.Change{
+			bound("192.168.0.11", 11, "laptop"), bound("192.168.0.12", 12, "postern"), bound("192.168.0.13", 13, "a b"), bound("192.168.0.14", 14, "-x"),
+			bound("192.168.0.15", 15, "localhost"), bound("192.168.0.16", 16, "printer"), bound("192.168.0.17", 17, "10.0.0.1"), bound("192.168.0.18", 18, "a.example"),
+		}))
+		assert.Equal(t, map[string]netip.Addr{"laptop": netip.MustParseAddr("192.168.0.10"), "printer": netip.MustParseAddr("192.168.0.16")}, d.hostNames("Postern"))
+		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "Laptop")}))
+		assert.Equal(t, "192.168.0.10", d.hostNames("Postern")["laptop"].String(), "a renewal does not give the name away")
+		time.Sleep(31 * time.Minute)
+		assert.Empty(t, d.hostNames("Postern"), "the leases have ended")
+	})
+}
+
+// memory keeps values, and counts how often.
+type memory struct {
+	values map[string]string
+	writes int
+}
+
+func (*memory) kept() bool               { return true }
+func (m *memory) get(name string) string { return m.values[name] }
+func (m *memory) put(change map[string]string) error {
+	m.writes++
+	for name, value := range change {
+		m.values[name] = value
+	}
+	return nil
+}
+
+// Leases come back after a restart, and renewals wear nothing out.
+func TestKeptLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		flash := &memory{values: map[string]string{}}
+		d := newTestDHCP(t, flash)
+		require.NoError(t, d.Apply(dhcpConfig(t)))
+		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "laptop")}))
+		time.Sleep(2 * linkLook)
+		synctest.Wait()
+		require.Equal(t, 1, flash.writes)
+		for range 50 {
+			require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "laptop")}))
+			time.Sleep(time.Minute)
+		}
+		assert.Equal(t, 1, flash.writes, "renewals")
+		for i := range byte(50) {
+			require.NoError(t, d.take([]server.Change{bound("192.168.0.11", i, "")}))
+			time.Sleep(time.Minute)
+		}
+		synctest.Wait()
+		assert.LessOrEqual(t, flash.writes, 12, "at most one in 5 minutes")
+		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "laptop"), bound("192.168.0.12", 12, "late")}))
+		for name, value := range d.last() {
+			flash.values[name] = value
+		}
+
+		again := newTestDHCP(t, flash)
+		require.NoError(t, again.Apply(dhcpConfig(t)))
+		var shown []string
+		for _, b := range again.bindings() {
+			assert.Equal(t, server.Bound, b.Status)
+			assert.Equal(t, 30*time.Minute, b.Left, "the whole time: no lease is over before its client knows")
+			shown = append(shown, b.Address.String()+" "+b.HostName)
+		}
+		assert.ElementsMatch(t, []string{"192.168.0.10 laptop", "192.168.0.11 ", "192.168.0.12 late"}, shown)
+	})
+}
+
+// As many leases as there can be do not keep the rest of the state from being kept.
+func TestTooManyLeases(t *testing.T) {
+	d := newTestDHCP(t, &stateStore{})
+	for i := range server.MaxLeases {
+		a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		d.leases[a] = &lease{Binding: server.Binding{Address: a, Status: server.Bound, ClientID: strings.Repeat("x", server.MaxClientID), Server: "home"}, until: time.Now().Add(time.Hour), granted: time.Hour}
+	}
+	d.unkept = true
+	text, changed := d.leaseText()
+	assert.True(t, changed)
+	assert.LessOrEqual(t, len(text), maxLeaseText)
+	assert.Greater(t, len(text), maxLeaseText/2)
+	k := &stateStore{log: d.log, values: map[string]string{}}
+	require.NoError(t, k.open(filepath.Join(t.TempDir(), "state")))
+	defer k.close()
+	require.NoError(t, k.put(map[string]string{stateLeases: text, stateTime: "1"}))
+}
+
+func FuzzParseLease(f *testing.F) {
+	f.Add(formatLease(server.Binding(bound("192.168.0.10", 10, "laptop")), 30*time.Minute))
+	f.Add("192.168.0.10,02,,,1,")
+	f.Fuzz(func(t *testing.T, text string) {
+		b, ok := parseLease(text)
+		if !ok {
+			return
+		}
+		again, ok := parseLease(formatLease(b, b.Left))
+		assert.True(t, ok)
+		assert.Equal(t, b, again)
+	})
+}
