@@ -125,7 +125,7 @@ func closedFrom(rules firewall.Config, in string, port uint16) bool {
 		}
 		all := anyAddress(r.SrcAddress) && anyAddress(r.DstAddress) && r.SrcPort.Any() && r.DstPort.Match(port) &&
 			takes(r.Protocol, "tcp") && rules.InInterfaces(r).Has(in) && takes(r.ConnectionState, "new") &&
-			r.OutInterface == "" && r.ICMPOptions == ""
+			takes(r.ConnectionNATState, "none") && r.OutInterface == "" && r.ICMPOptions == ""
 		if all {
 			return r.Action != "accept"
 		}

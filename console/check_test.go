@@ -100,6 +100,8 @@ add chain=input action=drop in-interface=!ether2`, false},
 		{"rejected", "/ip firewall filter add chain=input action=reject protocol=!udp dst-port=1000-2000", false},
 		{"dropped for new ones", "/ip firewall filter add chain=input action=drop connection-state=invalid,new", false},
 		{"dropped for others", "/ip firewall filter add chain=input action=drop connection-state=!new", true},
+		{"dropped unless translated", "/ip firewall filter add chain=input action=drop connection-nat-state=!dstnat", false},
+		{"dropped if translated", "/ip firewall filter add chain=input action=drop connection-nat-state=dstnat", true},
 		{"dropped by a port that is a bridge's", "/interface bridge add name=b\n/interface bridge port add bridge=b interface=ether1\n" +
 			"/ip firewall filter add chain=input action=drop in-interface=ether1", false},
 		{"dropped by the port's bridge", "/interface bridge add name=b\n/interface bridge port add bridge=b interface=ether1\n" +

@@ -28,6 +28,8 @@ func TestAbsentProperties(t *testing.T) {
 		{"of a bridge's port", "/interface bridge add name=b; /interface bridge port add bridge=b interface=ether1 pvid=20 hw=no trusted=yes", ""},
 		{"VLAN filtering", "/interface bridge add name=b vlan-filtering=yes",
 			"Postern has no vlan-filtering=yes (line 1 column 30); expected vlan-filtering=no"},
+		{"what came from outside to no host", `/ip firewall filter add action=drop chain=forward comment="defconf: drop all from WAN not DSTNATed" ` +
+			"connection-nat-state=!dstnat connection-state=new in-interface=ether1", ""},
 		{"of the SOCKS server", "/ip socks set connection-idle-timeout=2m enabled=no max-connections=200 port=1080 vrf=main", ""},
 		{"the SOCKS server in a table of its own", "/ip socks set vrf=red", "Postern has no vrf=red (line 1 column 15); expected vrf=main"},
 		{"empty or nothing", "/ip dns set use-doh-server=https://1.1.1.1/dns-query",

@@ -33,6 +33,10 @@ type Rule struct {
 	// ConnectionState is a list of established, related, new, invalid and untracked,
 	// separated by commas; with "!" in front, any other state.
 	ConnectionState string
+	// ConnectionNATState is srcnat, dstnat or both, separated by a comma: the connection's
+	// source or destination was translated. With "!" in front it is any other connection. Rules
+	// of the filter table have it.
+	ConnectionNATState string
 	// ICMPOptions is an ICMP type as "type" or "type:code", as in RouterOS
 	// (8:0 is an echo request). It needs Protocol icmp.
 	ICMPOptions string

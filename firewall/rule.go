@@ -56,6 +56,7 @@ func (r Rule) String() string {
 		{"in-interface-list", r.InInterfaceList},
 		{"out-interface-list", r.OutInterfaceList},
 		{"connection-state", r.ConnectionState},
+		{"connection-nat-state", r.ConnectionNATState},
 		{"icmp-options", r.ICMPOptions},
 		{"to-addresses", r.ToAddresses.String()},
 		{"to-ports", r.ToPorts.String()},
@@ -142,6 +143,10 @@ func (r Rule) matches(in, out Interfaces) []string {
 	if r.ConnectionState != "" {
 		a = append(a, "-m", "conntrack")
 		add("--ctstate", strings.ToUpper(r.ConnectionState))
+	}
+	if r.ConnectionNATState != "" {
+		a = append(a, "-m", "conntrack")
+		add("--ctstate", strings.NewReplacer("srcnat", "SNAT", "dstnat", "DNAT").Replace(r.ConnectionNATState))
 	}
 	if r.Comment != "" {
 		a = append(a, "-m", "comment", "--comment", r.Comment)

@@ -1,8 +1,10 @@
 package firewall
 
 import (
+	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -84,4 +86,26 @@ func TestForgetRetranslated(t *testing.T) {
 	n, err = s.firewall.ForgetRetranslated(Config{}, Config{})
 	require.NoError(t, err)
 	assert.Zero(t, n)
+}
+
+// RouterOS's default rule of forward drops what comes from outside, unless a nat rule has sent it
+// to a host.
+func TestConnectionNATState(t *testing.T) {
+	s := newSite(t)
+	require.NoError(t, s.firewall.Apply(Config{
+		Filter: []Rule{{Chain: "forward", Action: "drop", ConnectionState: "new", ConnectionNATState: "!dstnat", InInterface: "ether1"}},
+		NAT: []Rule{masquerade[0], {Chain: "dstnat", Action: "dst-nat", Protocol: "tcp", DstAddress: addresses("10.5.8.1"),
+			DstPort: ports("8080"), ToAddresses: addresses(clientIP), ToPorts: ports("80")}},
+	}))
+	l, err := s.client.Listen(clientIP + ":80")
+	require.NoError(t, err)
+	defer l.Close()
+	conn, err := s.server.Dial(&net.Dialer{Timeout: time.Minute}, "10.5.8.1:8080")
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	_, err = s.server.Dial(&net.Dialer{Timeout: time.Second}, clientIP+":80")
+	var timeout net.Error
+	require.ErrorAs(t, err, &timeout)
+	assert.True(t, timeout.Timeout(), "%v", err)
+	s.tcp() // the other way
 }

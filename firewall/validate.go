@@ -51,7 +51,7 @@ func (r Rule) Validate(t Table) error {
 	}
 	for _, check := range []func() error{
 		r.checkAddresses, r.checkProtocol, r.checkPorts, r.checkInterfaces,
-		r.checkConnectionState, r.checkICMPOptions, r.checkTo, r.checkLog, r.checkReject,
+		r.checkConnectionState, r.checkConnectionNATState, r.checkICMPOptions, r.checkTo, r.checkLog, r.checkReject,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -190,6 +190,21 @@ func (r Rule) checkConnectionState() error {
 		if !slices.Contains(match.ConnectionStates, state) {
 			return refuse("connection-state", r.ConnectionState,
 				`expected a list of established, related, new, invalid and untracked, "!" in front for any other`)
+		}
+	}
+	return nil
+}
+
+func (r Rule) checkConnectionNATState() error {
+	if r.ConnectionNATState == "" {
+		return nil
+	}
+	if Filter.builtin(r.Chain) == "" {
+		return refuse("connection-nat-state", r.ConnectionNATState, "not known in chain=%s", r.Chain)
+	}
+	for state := range strings.SplitSeq(strings.TrimPrefix(r.ConnectionNATState, "!"), ",") {
+		if !slices.Contains(match.NATStates, state) {
+			return refuse("connection-nat-state", r.ConnectionNATState, `expected srcnat, dstnat or both, "!" in front for any other`)
 		}
 	}
 	return nil

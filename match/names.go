@@ -51,6 +51,10 @@ func ProtocolToRouterOS(protocol string) string {
 // RouterOS and iptables (xt_conntrack) name them.
 var ConnectionStates = []string{"established", "related", "new", "invalid", "untracked"}
 
+// NATStates are what address translation has made of a connection, as a packet can be matched by
+// it: RouterOS's names of the states SNAT and DNAT of iptables (xt_conntrack).
+var NATStates = []string{"srcnat", "dstnat"}
+
 // ProtocolName returns the name of the IP protocol with that number, in decimal digits
 // (IANA, Protocol Numbers), and anything else as it is.
 func ProtocolName(number string) string {
