@@ -4,6 +4,7 @@
 
 BOARD ?= malta
 DEBUG ?=
+EXAMPLE ?= ftp
 
 # A failure anywhere in a pipe is one.
 SHELL := bash
@@ -23,10 +24,10 @@ quick: ## what to run after each change: a minute; no root, no QEMU, no kernel b
 	go tool staticcheck ./...
 	go test -p 4 -v ./... | awk -f .ci/quick.awk
 
-lab: ## the manual's FTP example on BOARD in QEMU, then its console; needs root
+lab: ## the manual's FTP example (EXAMPLE=home: a household) on BOARD in QEMU, then its console; needs root
 	go run ./image setup --lab $(BOARD)
 	go run ./image build $(BOARD)
-	go run ./qemu lab $(BOARD)
+	go run ./qemu lab --example $(EXAMPLE) $(BOARD)
 
 test: ## everything that CI runs: checks, unit tests, end-to-end tests; an hour, needs root
 	go run ./image setup --lab all

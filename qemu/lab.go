@@ -15,9 +15,14 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// lab shows the manual's example on a board, and with a terminal leaves the user
-// in control of it.
-func lab(ctx context.Context, b board.Board, images string, kvm bool) (err error) {
+// Examples of the lab.
+const (
+	exampleFTP  = "ftp"  // that of the manual
+	exampleHome = "home" // a household
+)
+
+// lab shows an example on a board, and with a terminal leaves the user in control of it.
+func lab(ctx context.Context, b board.Board, images string, kvm bool, shown string) (err error) {
 	if err := sweep(); err != nil {
 		return err
 	}
@@ -26,22 +31,35 @@ func lab(ctx context.Context, b board.Board, images string, kvm bool) (err error
 		return err
 	}
 	defer os.RemoveAll(dir)
-	say("The network of the manual, in namespaces of this machine")
 	n, err := newNetwork()
 	if err != nil {
 		return err
 	}
 	defer n.close()
-	s, err := startSite(n, filepath.Join(dir, "site"))
-	if err != nil {
-		return err
+	o := machineOptions{image: filepath.Join(images, b.Name), kvm: kvm, reboot: true}
+	var play func(m *machine) error
+	if shown == exampleHome {
+		say("A household, in namespaces of this machine: a provider, a web server, a computer without an address")
+		o.configuration = householdConfiguration(b)
+		h, err := startHousehold(n, filepath.Join(dir, "household"))
+		if err != nil {
+			return err
+		}
+		defer h.close()
+		play = h.example
+	} else {
+		say("The network of the manual, in namespaces of this machine")
+		s, err := startSite(n, filepath.Join(dir, "site"))
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		o.configuration = manualConfiguration(b)
+		play = func(m *machine) error { return example(n, m, s) }
 	}
-	defer s.close()
 
 	say("Booting %s: %s, %d MB", b.Name, b.Description, b.Memory)
-	m, err := startMachine(b, n, dir, machineOptions{
-		image: filepath.Join(images, b.Name), configuration: manualConfiguration(b), kvm: kvm, reboot: true,
-	})
+	m, err := startMachine(b, n, dir, o)
 	if err != nil {
 		return err
 	}
@@ -50,7 +68,7 @@ func lab(ctx context.Context, b board.Board, images string, kvm bool) (err error
 	stop := context.AfterFunc(ctx, n.killPrograms)
 	defer stop()
 
-	if err := example(n, m, s); err != nil {
+	if err := play(m); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("interrupted")
 		}

@@ -4,7 +4,7 @@
 //
 // Synopsis:
 //
-//	qemu lab [--kvm] [BOARD]
+//	qemu lab [--kvm] [--example ftp|home] [BOARD]
 //	qemu bench [BOARD...]
 //
 // It needs root, for the namespaces and taps. Whatever it makes is gone when it
@@ -27,8 +27,8 @@ import (
 const help = `Usage: go run ./qemu COMMAND [FLAGS] [BOARD...]
 
 Commands:
-  lab      boot BOARD (default: malta) in the manual's network and show its FTP
-           example; with a terminal, stay at the router's serial console
+  lab      boot BOARD (default: malta) and show an example: FTP by SOCKS as in the
+           manual, or a household; with a terminal, stay at the router's console
   bench    boot the boards (default: all) one by one and print the time to the
            first service, the memory that is left and the idle CPU; then what the
            boards (default: malta) carry, masqueraded and through SOCKS
@@ -52,6 +52,7 @@ func logic(ctx context.Context, args []string) error {
 	flags := pflag.NewFlagSet("qemu", pflag.ContinueOnError)
 	flags.Usage = func() {}
 	kvm := flags.Bool("kvm", false, "lab: use the host's processor instead of emulation (board pc on an amd64 host)")
+	shown := flags.String("example", exampleFTP, "lab: what is shown, "+exampleFTP+" or "+exampleHome)
 	images := flags.String("images", "out", "lab: the folder with the images")
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		fmt.Printf(help, flags.FlagUsages())
@@ -81,7 +82,10 @@ func logic(ctx context.Context, args []string) error {
 		if len(boards) > 1 {
 			return fmt.Errorf("lab: one board at a time, not %d", len(boards))
 		}
-		return lab(ctx, boards[0], *images, *kvm)
+		if *shown != exampleFTP && *shown != exampleHome {
+			return fmt.Errorf("example %q: want %s or %s", *shown, exampleFTP, exampleHome)
+		}
+		return lab(ctx, boards[0], *images, *kvm, *shown)
 	case "bench":
 		busy := boards
 		if len(boards) == 0 {

@@ -1,0 +1,163 @@
+package main
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/postern-router/postern/board"
+)
+
+const (
+	// pageName is the web server's name, which the provider's name server knows.
+	pageName = "www.example.net"
+	// pageText is what its page says.
+	pageText = "It works.\n"
+)
+
+//go:embed home.rsc
+var homeConfiguration string
+
+// householdConfiguration is that of a household's router on a board.
+func householdConfiguration(b board.Board) string {
+	return strings.NewReplacer("ether1", b.WAN, "ether2", b.LAN).Replace(homeConfiguration)
+}
+
+// household is what is around a household's router: a provider, who answers names, a web server,
+// and a client that asks for an address. It is the manual's network, but the hosts of the LAN have
+// no address.
+type household struct {
+	network
+	dir      string
+	site     *site
+	provider *exec.Cmd
+}
+
+// startHousehold starts the provider and the web server, with their files below dir.
+func startHousehold(n network, dir string) (*household, error) {
+	h := &household{network: n, dir: dir}
+	if err := errors.Join(n[client].IP("addr flush dev eth0"), n[other].IP("addr flush dev eth0"), os.MkdirAll(dir, 0o755)); err != nil {
+		return nil, err
+	}
+	script := `#!/bin/sh
+case "$1" in
+deconfig) ip addr flush dev "$interface" ;;
+bound|renew)
+	ip addr replace "$ip/$mask" dev "$interface"
+	ip route replace default via "$router"
+	echo "address $ip/$mask, gateway $router, name server $dns" | tee ` + h.leaseFile() + ` ;;
+esac
+`
+	if err := os.WriteFile(h.script(), []byte(script), 0o755); err != nil {
+		return nil, err
+	}
+	var err error
+	if h.site, err = startSite(n, filepath.Join(dir, "site")); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(h.site.dir, "ftp", "index.html"), []byte(pageText), 0o644); err != nil {
+		h.close()
+		return nil, err
+	}
+	h.provider = h.command(gateway, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", "--group=root",
+		"--no-resolv", "--no-hosts", "--interface=eth0", "--except-interface=lo", "--bind-interfaces", "--log-facility=-",
+		"--address=/"+pageName+"/"+serverAddress)
+	if err := h.provider.Start(); err != nil {
+		h.close()
+		return nil, fmt.Errorf("start dnsmasq (Debian package dnsmasq-base): %w", err)
+	}
+	return h, nil
+}
+
+func (h *household) close() {
+	if h.provider != nil {
+		kill(h.provider)
+	}
+	if h.site != nil {
+		h.site.close()
+	}
+}
+
+func (h *household) script() string    { return filepath.Join(h.dir, "lease.sh") }
+func (h *household) leaseFile() string { return filepath.Join(h.dir, "lease") }
+
+// lease is what the client got by DHCP.
+type lease struct{ address, gateway, nameServer string }
+
+var leaseLine = regexp.MustCompile(`^address (\S+)/24, gateway (\S+), name server (\S+)\n$`)
+
+// connect has the client ask for an address by DHCP, as a computer does that is plugged in. Its
+// programs ask the name server that it is told of.
+func (h *household) connect(prepare func(host, string, ...string) *exec.Cmd) (lease, error) {
+	var l lease
+	err := retry(func() error {
+		out, err := prepare(client, "busybox", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-x", "hostname:laptop", "-s", h.script()).Output()
+		if err != nil {
+			return fmt.Errorf("udhcpc: %w: %s", err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		return l, err
+	}
+	text, err := os.ReadFile(h.leaseFile())
+	if err != nil {
+		return l, err
+	}
+	found := leaseLine.FindStringSubmatch(string(text))
+	if found == nil {
+		return l, fmt.Errorf("udhcpc got %q", text)
+	}
+	l = lease{found[1], found[2], found[3]}
+	return l, h.network[client].Overlay("/etc/resolv.conf", "nameserver "+l.nameServer+"\n")
+}
+
+// page fetches the page by its name, from the client.
+func (h *household) page() error {
+	out, err := h.command(client, "curl", "--silent", "--show-error", "--max-time", "20", "http://"+pageName+"/").CombinedOutput()
+	if err == nil && string(out) != pageText {
+		err = errors.New("not the page")
+	}
+	if err != nil {
+		return fmt.Errorf("http://%s/: %w: %s", pageName, err, out)
+	}
+	return nil
+}
+
+// example shows what the user of a household sees.
+func (h *household) example(m *machine) error {
+	if _, err := m.expect("> "); err != nil {
+		return err
+	}
+	say("A computer is plugged in, and asks for an address")
+	l, err := h.connect(func(from host, name string, args ...string) *exec.Cmd {
+		fmt.Printf("%s$ %s %s\n", from, name, strings.Join(args, " "))
+		return h.command(from, name, args...)
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("address %s, gateway %s, name server %s\n", l.address, l.gateway, l.nameServer)
+	say("It fetches a page by its name")
+	if err := retry(h.page); err != nil {
+		return err
+	}
+	if err := h.show(client, "curl", "--silent", "--show-error", "http://"+pageName+"/").Run(); err != nil {
+		return err
+	}
+	fmt.Println("web server:", lastLine(h.site.httpLog.String()))
+	say("What the router shows of it")
+	for _, line := range []string{"/ip dhcp-server lease print", "/ip firewall connection print where protocol=tcp", "/ip firewall nat print", "/ip firewall filter print"} {
+		out, err := m.command(line)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("[admin@postern] > %s\n%s", line, out)
+	}
+	return nil
+}

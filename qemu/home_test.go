@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
+)
+
+// TestHousehold plugs a computer into a household's router: it gets an address and has a page by
+// its name, also when the power was cut meanwhile. Nobody outside gets an answer but to an echo.
+func TestHousehold(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	for _, b := range boards() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testHousehold(t, b)
+		})
+	}
+}
+
+func testHousehold(t *testing.T, b board.Board) {
+	k := newKeeper(t, b)
+	h, err := startHousehold(k.n, filepath.Join(k.dir, "household"))
+	require.NoError(t, err)
+	t.Cleanup(h.close)
+
+	configured := func(o *machineOptions) { o.configuration = householdConfiguration(b) }
+
+	k.start(t, "postern", configured)
+	first, err := h.connect(k.n.command)
+	require.NoError(t, err)
+	assert.Equal(t, lease{first.address, lanAddress, gatewayAddress}, first)
+	address := netip.MustParseAddr(first.address)
+	assert.True(t, netip.MustParsePrefix("192.168.0.0/24").Contains(address) && address.As4()[3] >= 10, "%s is of the pool", address)
+	require.NoError(t, retry(h.page))
+	assert.Contains(t, h.site.httpLog.String(), wanAddress, "masqueraded")
+	assert.NotContains(t, h.site.httpLog.String(), "192.168.0.")
+	t.Logf("%s:\n%s", b.Name, k.command(t, "/system resource print"))
+
+	t.Run("nobody outside gets an answer but to an echo", func(t *testing.T) {
+		require.NoError(t, k.n[stranger].IP("route add 192.168.0.0/24 via "+wanAddress))
+		k.closedOutside(t, wanAddress)
+		_, err := k.n.dial(stranger, first.address+":80", 3*time.Second)
+		assertSilent(t, err, "the client, from outside")
+	})
+	t.Run("the power is cut", func(t *testing.T) {
+		k.m.kill()
+		k.start(t, "postern", configured)
+		again, err := h.connect(k.n.command)
+		require.NoError(t, err)
+		assert.Equal(t, first, again)
+		require.NoError(t, retry(h.page))
+	})
+}
+
+// closedOutside checks that the stranger gets an answer to an echo from the router's address, and
+// to nothing else: no reset and no error either.
+func (k *keeper) closedOutside(t *testing.T, address string) {
+	t.Helper()
+	require.NoError(t, k.n.awaitPing(stranger, address))
+	var all sync.WaitGroup
+	defer all.Wait()
+	for _, port := range strings.Fields("21 22 23 53 67 68 80 123 443 500 1080 1723 2000 8080 8291 8728 8729") {
+		all.Go(func() {
+			_, err := k.n.dial(stranger, net.JoinHostPort(address, port), 3*time.Second)
+			assertSilent(t, err, "TCP port "+port)
+		})
+		all.Go(func() {
+			var conn net.Conn
+			if err := k.n.on(stranger, func() (err error) {
+				conn, err = net.Dial("udp4", net.JoinHostPort(address, port))
+				return err
+			}); !assert.NoError(t, err) {
+				return
+			}
+			defer conn.Close()
+			// Whoever answers names answers this one: the addresses of the root (RFC 1035).
+			_, err := conn.Write([]byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1})
+			assert.NoError(t, err)
+			assert.NoError(t, conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+			_, err = conn.Read(make([]byte, 512))
+			assertSilent(t, err, "UDP port "+port)
+		})
+	}
+}
+
+// assertSilent checks that the error is that of somebody who does not answer at all.
+func assertSilent(t *testing.T, err error, who string) {
+	t.Helper()
+	var timeout net.Error
+	assert.True(t, errors.As(err, &timeout) && timeout.Timeout(), "%s: %v", who, err)
+}
