@@ -100,11 +100,14 @@ func (r *Router) undo(steps []step) bool {
 // commit makes next, a change of a user's, the configuration. The caller holds changing.
 //
 // While the firewall lacks lines that could not be read, forwarding stays closed
-// and nothing is kept until somebody has changed the firewall: a new name of the
+// and nothing is kept until somebody has changed the firewall or its lists: a new name of the
 // router must not open it, now or at the next start.
 func (r *Router) commit(config console.Config) error {
 	next := r.now
-	if next.incomplete && reflect.DeepEqual(config.Firewall, next.config.Firewall) {
+	old := next.config
+	sameFirewall := reflect.DeepEqual(config.Firewall, old.Firewall) &&
+		reflect.DeepEqual(config.InterfaceLists, old.InterfaceLists) && reflect.DeepEqual(config.ListMembers, old.ListMembers)
+	if next.incomplete && sameFirewall {
 		next = r.rescued(next, config)
 	} else {
 		next.config, next.running, next.forwarding, next.incomplete = config, config, true, false

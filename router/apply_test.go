@@ -190,7 +190,7 @@ func TestUnmended(t *testing.T) {
 		s := &session.Session{}
 		out, err := g.run(s, "/system identity set name=x")
 		require.NoError(t, err)
-		assert.Equal(t, "warning: forwarding stays closed and changes are not kept until /ip firewall is changed\n", out)
+		assert.Equal(t, "warning: forwarding stays closed and changes are not kept until /ip firewall or /interface list is changed\n", out)
 		assert.False(t, g.network.config.Forwarding)
 		assert.Equal(t, "x", g.machine.name)
 		assert.Empty(t, g.kept)
@@ -211,6 +211,23 @@ func TestUnmended(t *testing.T) {
 		assert.Len(t, g.lastKept().Addresses, 1, "the rescue address is not kept")
 		require.NoError(t, g.r.health())
 	})
+}
+
+// A line that was not understood may be of an interface list, which rules go by. Who mends the
+// list opens the router too.
+func TestUnmendedList(t *testing.T) {
+	for _, mend := range []string{"/interface list add name=WAN", "/interface list member add list=LAN interface=ether2"} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newRig(t)
+			g.onFlash("/interface list\nadd name=LAN\nadd name=WAN nonsense=x\n/ip firewall filter\nadd chain=input action=drop in-interface-list=!LAN\n")
+			g.r.start()
+			assert.Contains(t, g.must("/system identity set name=x"), "forwarding stays closed")
+			assert.False(t, g.network.config.Forwarding)
+			assert.Empty(t, g.must(mend))
+			assert.True(t, g.network.config.Forwarding)
+			require.NoError(t, g.r.health())
+		})
+	}
 }
 
 func route(destination, gateway string, distance int) netcfg.Route {

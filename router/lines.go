@@ -270,7 +270,7 @@ func (r *Router) live(st state) console.Live {
 // nothing. The caller holds changing.
 func (r *Router) warning() string {
 	if r.now.incomplete {
-		return "warning: forwarding stays closed and changes are not kept until /ip firewall is changed\n"
+		return "warning: forwarding stays closed and changes are not kept until /ip firewall or /interface list is changed\n"
 	}
 	if err := r.kept.failing(); err != nil {
 		return fmt.Sprintf("warning: the configuration is not kept: %v\n", err)
