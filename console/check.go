@@ -120,7 +120,7 @@ func closedFrom(rules firewall.Config, in string, port uint16) bool {
 		return value == "" || slices.Contains(strings.Split(body, ","), want) != not
 	}
 	for _, r := range rules.Filter {
-		if r.Disabled || r.Chain != "input" || r.Action == "log" || r.Action == "passthrough" {
+		if r.Disabled || r.Chain != "input" || !r.Decides() {
 			continue
 		}
 		all := anyAddress(r.SrcAddress) && anyAddress(r.DstAddress) && r.SrcPort.Any() && r.DstPort.Match(port) &&

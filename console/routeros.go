@@ -46,7 +46,7 @@ var absentProperties = map[string]string{
 	"ip settings": "allow-fast-path=* arp-timeout=* icmp-errors-use-inbound-interface-address=no icmp-rate-limit=* icmp-rate-mask=* " +
 		"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
 	"ip firewall connection tracking": "enabled=auto|yes",
-	"ip firewall filter":              absentMatchers + " hw-offload",
+	"ip firewall filter":              absentMatchers + " hw-offload=*",
 	"ip firewall nat":                 absentMatchers + " connection-nat-state randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
 	"ip socks":                        "vrf=main",
 	"system clock":                    "time-zone-autodetect time-zone-name",
@@ -59,7 +59,7 @@ var absentProperties = map[string]string{
 // absentMatchers are the absent properties that filter and nat rules have in common.
 const absentMatchers = "address-list address-list-timeout connection-bytes connection-limit connection-mark " +
 	"connection-rate connection-type content dscp dst-address-list dst-address-type dst-limit " +
-	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority ipsec-policy " +
+	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority " +
 	"ipv4-options jump-target layer7-protocol limit log=no nth out-bridge-port out-bridge-port-list " +
 	"p2p packet-mark packet-size per-connection-classifier port priority psd random realm " +
 	"routing-mark routing-table src-address-list src-address-type src-mac-address tcp-flags tcp-mss time tls-host ttl"

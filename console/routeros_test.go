@@ -21,6 +21,8 @@ func TestAbsentProperties(t *testing.T) {
 		{"an abbreviation", "/ip firewall filter add action=log chain=input log-p=DROP", ""},
 		{"a matcher that would narrow the rule", "/ip firewall nat add chain=srcnat action=masquerade src-address-list=WAN",
 			"Postern has no src-address-list (line 1 column 53)"},
+		{"no such policy", "/ip firewall filter add chain=forward ipsec-policy=in",
+			"ambiguous value of ipsec-policy, more than one possible value matches input; expected in,none | in,ipsec, not \"in\""},
 		{"a matcher that is unset", "/ip firewall nat add chain=srcnat action=masquerade !src-address-list", ""},
 		{"of a card", "/interface ethernet set [ find default-name=ether1 ] arp=enabled disable-running-check=no l2mtu=1598 speed=100Mbps", ""},
 		{"of a card, and not the default", "/interface ethernet set [ find default-name=ether1 ] auto-negotiation=no speed=100Mbps",
@@ -152,4 +154,54 @@ func TestWhereIn(t *testing.T) {
 			assert.Equal(t, test.output, result.Output)
 		})
 	}
+}
+
+// The firewall of RouterOS's home configuration, as version 7 exports it, is taken as it is.
+func TestHomeFirewallOfRouterOS(t *testing.T) {
+	const export = `/interface bridge
+add comment=defconf name=bridge
+/interface list
+add comment=defconf name=WAN
+add comment=defconf name=LAN
+/interface bridge port
+add bridge=bridge comment=defconf interface=ether2
+/interface list member
+add comment=defconf interface=bridge list=LAN
+add comment=defconf interface=ether1 list=WAN
+/ip address
+add address=192.168.88.1/24 comment=defconf interface=bridge network=192.168.88.0
+/ip firewall filter
+add action=accept chain=input comment="defconf: accept established,related,untracked" connection-state=established,related,untracked
+add action=drop chain=input comment="defconf: drop invalid" connection-state=invalid
+add action=accept chain=input comment="defconf: accept ICMP" protocol=icmp
+add action=accept chain=input comment="defconf: accept to local loopback (for CAPsMAN)" dst-address=127.0.0.1
+add action=drop chain=input comment="defconf: drop all not coming from LAN" in-interface-list=!LAN
+add action=accept chain=forward comment="defconf: accept in ipsec policy" ipsec-policy=in,ipsec
+add action=accept chain=forward comment="defconf: accept out ipsec policy" ipsec-policy=out,ipsec
+add action=fasttrack-connection chain=forward comment="defconf: fasttrack" connection-state=established,related hw-offload=yes
+add action=accept chain=forward comment="defconf: accept established,related, untracked" connection-state=established,related,untracked
+add action=drop chain=forward comment="defconf: drop invalid" connection-state=invalid
+add action=drop chain=forward comment="defconf: drop all from WAN not DSTNATed" connection-nat-state=!dstnat connection-state=new in-interface-list=WAN
+/ip firewall nat
+add action=masquerade chain=srcnat comment="defconf: masquerade" ipsec-policy=out,none out-interface-list=WAN
+`
+	ports := []string{"ether1", "ether2"}
+	live := Live{RemoteLog: true}
+	result, err := new(Session).Import(Default(), live, export, func(c Config) error { return Validate(c, ports) })
+	require.NoError(t, err)
+	written := Export(result.Config)
+	for _, words := range []string{"in-interface-list=!LAN", "ipsec-policy=in,ipsec", "ipsec-policy=out,none", "action=fasttrack-connection",
+		"connection-nat-state=!dstnat", "out-interface-list=WAN", "dst-address=127.0.0.1"} {
+		assert.Contains(t, strings.ReplaceAll(written, "\\\n    ", ""), words)
+	}
+	again, err := new(Session).Import(Default(), live, written, nil)
+	require.NoError(t, err)
+	assert.True(t, result.Config.Equal(again.Config))
+	rules := result.Config.Rules()
+	require.Len(t, rules.Filter, 11)
+	for i, want := range map[int]bool{2: true, 4: false, 5: false, 6: false, 7: true} {
+		assert.Equal(t, want, rules.InInterfaces(rules.Filter[i]).Has("bridge"), rules.Filter[i].String())
+	}
+	assert.True(t, closedFrom(rules, "ether1", 1080))
+	assert.False(t, closedFrom(rules, "bridge", 1080))
 }

@@ -17,7 +17,8 @@ type Rule struct {
 	Chain string
 	// Action is accept, log or passthrough in both tables, drop or reject in Filter,
 	// masquerade or src-nat in chain srcnat, dst-nat or redirect in chain dstnat. After
-	// log and passthrough, which only counts, the next rule is tried.
+	// log and passthrough, which only counts, the next rule is tried. So it is after
+	// fasttrack-connection in Filter: RouterOS's shorter way through the router is not there.
 	Action string
 
 	SrcAddress, DstAddress match.Addresses
@@ -37,6 +38,9 @@ type Rule struct {
 	// source or destination was translated. With "!" in front it is any other connection. Rules
 	// of the filter table have it.
 	ConnectionNATState string
+	// IPsecPolicy is "in,none", "in,ipsec", "out,none" or "out,ipsec": whether the packet came in or
+	// leaves by IPsec. There is no IPsec, so none matches every packet, and ipsec no packet.
+	IPsecPolicy string
 	// ICMPOptions is an ICMP type as "type" or "type:code", as in RouterOS
 	// (8:0 is an echo request). It needs Protocol icmp.
 	ICMPOptions string

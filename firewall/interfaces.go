@@ -54,6 +54,9 @@ func (s Interfaces) String() string {
 // interfaces returns the interfaces by which a packet that the rule matches can come in and
 // leave.
 func (r Rule) interfaces(lists map[string]Interfaces) (in, out Interfaces) {
+	if strings.HasSuffix(r.IPsecPolicy, ",ipsec") {
+		return in, out // there is no such packet
+	}
 	side := func(name, list string) Interfaces {
 		return named(name, func(name string) Interfaces { return Interfaces{Names: []string{name}} }).
 			And(named(list, func(name string) Interfaces { return lists[name] }))

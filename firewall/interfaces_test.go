@@ -203,3 +203,22 @@ func TestTranslationByLists(t *testing.T) {
 	assert.NotEqual(t, nat("WAN", "a", "b"), nat("WAN", "a"), "another member")
 	assert.NotEqual(t, nat("WAN", "a"), nat("!WAN", "a"), "all others")
 }
+
+// No packet comes by IPsec: a rule that accepts such packets must accept none, in the kernel and
+// in what is concluded from the rules.
+func TestIPsecPolicyMatchesNothing(t *testing.T) {
+	ipsec := Rule{Chain: "forward", Action: "accept", IPsecPolicy: "in,ipsec"}
+	none := Rule{Chain: "forward", Action: "drop", IPsecPolicy: "in,none", InInterface: "ether1"}
+	config := Config{Filter: []Rule{ipsec, none}}
+	require.NoError(t, config.Validate())
+	newRouter(t)
+	f := newFirewall(t, "iptables-legacy")
+	require.NoError(t, f.Apply(config))
+	assert.Contains(t, save(t, "iptables-legacy", "-t", "filter"), "-A FORWARD -i ether1 -j DROP\n-A FORWARD -j ACCEPT\n")
+	assert.NotContains(t, strings.Replace(save(t, "iptables-legacy", "-t", "filter"), "-A FORWARD -j ACCEPT", "", 1), "-A FORWARD -j ACCEPT")
+	counters, _, err := f.Counters()
+	require.NoError(t, err)
+	assert.Equal(t, []Counter{{}, {}}, counters)
+	assert.False(t, config.InInterfaces(ipsec).Has("ether1"))
+	assert.Empty(t, translations(Config{NAT: []Rule{{Chain: "srcnat", Action: "masquerade", IPsecPolicy: "out,ipsec"}}}))
+}

@@ -57,6 +57,7 @@ func (r Rule) String() string {
 		{"out-interface-list", r.OutInterfaceList},
 		{"connection-state", r.ConnectionState},
 		{"connection-nat-state", r.ConnectionNATState},
+		{"ipsec-policy", r.IPsecPolicy},
 		{"icmp-options", r.ICMPOptions},
 		{"to-addresses", r.ToAddresses.String()},
 		{"to-ports", r.ToPorts.String()},
@@ -154,8 +155,13 @@ func (r Rule) matches(in, out Interfaces) []string {
 	return a
 }
 
+// Decides reports whether no further rule is tried for a packet that matches.
+func (r Rule) Decides() bool {
+	return r.Action != "log" && r.Action != "passthrough" && r.Action != "fasttrack-connection"
+}
+
 // target returns the option -j of the rule and the target's own options. It returns nothing
-// for passthrough: a rule without a target only counts.
+// for passthrough and fasttrack-connection: a rule without a target only counts.
 func (r Rule) target() []string {
 	var a []string
 	toPorts := func() {
@@ -217,6 +223,9 @@ var RejectAnswers = []string{
 	"icmp-network-unreachable", "icmp-host-unreachable", "icmp-port-unreachable", "icmp-protocol-unreachable",
 	"icmp-net-prohibited", "icmp-host-prohibited", "icmp-admin-prohibited", "tcp-reset",
 }
+
+// IPsecPolicies are the policies that a rule can match.
+var IPsecPolicies = []string{"in,none", "in,ipsec", "out,none", "out,ipsec"}
 
 // rejectWith translates RouterOS's name of an ICMP answer to that of iptables, or
 // returns "" for no such answer.

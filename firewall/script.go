@@ -101,7 +101,7 @@ func entries(t Table, rules []Rule, lists map[string]Interfaces) []entry {
 		r.Comment = ""
 		anywhere := Interfaces{Not: true}
 		words := slices.Concat(r.matches(anywhere, anywhere), e.target)
-		e.key = strings.Join(append(words, e.chain, r.InInterface, r.OutInterface, r.InInterfaceList, r.OutInterfaceList), " ")
+		e.key = strings.Join(append(words, e.chain, r.InInterface, r.OutInterface, r.InInterfaceList, r.OutInterfaceList, r.IPsecPolicy), " ")
 		es = append(es, e)
 	}
 	return es

@@ -58,7 +58,7 @@ func (t translation) String() string {
 // translations are the rules that decide about a translation.
 func translations(c Config) (all []translation) {
 	for _, r := range c.NAT {
-		if r.Disabled || r.Action == "log" || r.Action == "passthrough" {
+		if r.Disabled || !r.Decides() {
 			continue
 		}
 		t := translation{Rule: r}

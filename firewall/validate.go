@@ -51,7 +51,7 @@ func (r Rule) Validate(t Table) error {
 	}
 	for _, check := range []func() error{
 		r.checkAddresses, r.checkProtocol, r.checkPorts, r.checkInterfaces,
-		r.checkConnectionState, r.checkConnectionNATState, r.checkICMPOptions, r.checkTo, r.checkLog, r.checkReject,
+		r.checkConnectionState, r.checkConnectionNATState, r.checkIPsecPolicy, r.checkICMPOptions, r.checkTo, r.checkLog, r.checkReject,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -68,7 +68,7 @@ func (r Rule) actions() []string {
 	case "dstnat":
 		return []string{"accept", "log", "passthrough", "dst-nat", "redirect"}
 	}
-	return []string{"accept", "drop", "reject", "log", "passthrough"}
+	return []string{"accept", "drop", "reject", "log", "passthrough", "fasttrack-connection"}
 }
 
 func (r Rule) checkAddresses() error {
@@ -206,6 +206,20 @@ func (r Rule) checkConnectionNATState() error {
 		if !slices.Contains(match.NATStates, state) {
 			return refuse("connection-nat-state", r.ConnectionNATState, `expected srcnat, dstnat or both, "!" in front for any other`)
 		}
+	}
+	return nil
+}
+
+func (r Rule) checkIPsecPolicy() error {
+	if r.IPsecPolicy == "" {
+		return nil
+	}
+	if !slices.Contains(IPsecPolicies, r.IPsecPolicy) {
+		return refuse("ipsec-policy", r.IPsecPolicy, "expected %s", oneOf(IPsecPolicies))
+	}
+	way, _, _ := strings.Cut(r.IPsecPolicy, ",")
+	if way == "in" && (r.Chain == "output" || r.Chain == "srcnat") || way == "out" && (r.Chain == "input" || r.Chain == "dstnat") {
+		return refuse("ipsec-policy", r.IPsecPolicy, "not known in chain=%s", r.Chain)
 	}
 	return nil
 }
