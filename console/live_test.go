@@ -328,7 +328,7 @@ Flags: X - disabled, I - invalid
  0   firewall,!info                 remote
  1 X                                remote
 [admin@postern] > system logging add topics=socks,socks action=remote
-input does not match any value of topics; expected [!]topic, or a list of them: system | socks | firewall | interface | disk | ntp | account | info | warning | error | critical, not "socks,socks"
+input does not match any value of topics; expected [!]topic, or a list of them: system | socks | firewall | interface | disk | ntp | dhcp | account | info | warning | error | critical, not "socks,socks"
 [admin@postern] > system logging export
 /system logging
 add topics=firewall,!info action=remote

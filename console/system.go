@@ -137,7 +137,7 @@ func logRules(c *Config) *[]LogRule { return &c.RemoteLog.Rules }
 
 // topicList is the kind of a list of topics, with "!" before those that a line must not have.
 func topicList() kind[string] {
-	topics := []string{"system", "socks", "firewall", "interface", "disk", "ntp", "account", "info", "warning", "error", "critical"}
+	topics := []string{"system", "socks", "firewall", "interface", "disk", "ntp", "dhcp", "account", "info", "warning", "error", "critical"}
 	return optional(kind[string]{
 		typ:     List,
 		accepts: "[!]topic, or a list of them: " + strings.Join(topics, " | "),

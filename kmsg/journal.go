@@ -223,7 +223,7 @@ func (j *Journal) say(at time.Duration, format string, args ...any) {
 // many when somebody wants that.
 func (r record) causedByClients() bool {
 	topic, _, _ := strings.Cut(r.topics, ",")
-	return topic == "firewall" && r.level > Error || topic == "socks" && r.level >= Info
+	return topic == "firewall" && r.level > Error || (topic == "socks" || topic == "dhcp") && r.level >= Info
 }
 
 // from returns the first line whose number is sequence or more, as users call interfaces. Its

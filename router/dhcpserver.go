@@ -141,8 +141,9 @@ func openServed(name string, index int) ([]*os.File, error) {
 
 func (*dhcpService) Name() string { return "dhcp-server" }
 
-// Health tells what the supervisor knows.
-func (d *dhcpService) Health() error { return d.process.Health() }
+// Health is nil: the supervisor starts a process again that has ended or hangs, and hosts that have
+// their addresses would only lose by a restart of the router.
+func (*dhcpService) Health() error { return nil }
 
 // Show wraps what the console asks about invalid items, as one kind of them is the service's.
 func (d *dhcpService) Show(live *console.Live) {
@@ -398,6 +399,7 @@ func (d *dhcpService) remove(all []netip.Addr) error {
 func (d *dhcpService) take(changes []server.Change) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	var refused error
 	for _, c := range changes {
 		old := d.leases[c.Address]
 		if c.Status == 0 {
@@ -408,8 +410,10 @@ func (d *dhcpService) take(changes []server.Change) error {
 			delete(d.leases, c.Address)
 			continue
 		}
-		if !d.plausible(c) || old == nil && len(d.leases) >= server.MaxLeases {
-			return fmt.Errorf("dhcp-server: %s for %s cannot be", c.Address, c.MAC)
+		// What has left the table may come behind what has taken its place.
+		if !d.plausible(c) || old == nil && len(d.leases) >= 2*server.MaxLeases {
+			refused = fmt.Errorf("dhcp-server: %s for %s cannot be", c.Address, c.MAC)
+			continue
 		}
 		l := &lease{Binding: c, until: time.Now().Add(c.Left), seen: time.Now(), since: time.Now(), granted: c.Left}
 		if old != nil && old.MAC == c.MAC && old.HostName == c.HostName {
@@ -424,7 +428,7 @@ func (d *dhcpService) take(changes []server.Change) error {
 		}
 		d.leases[c.Address] = l
 	}
-	return nil
+	return refused
 }
 
 // plausible reports whether an address is one of a server, or of a static lease, or was given

@@ -94,7 +94,7 @@ func TestDHCPServiceTakes(t *testing.T) {
 		"for longer than ever": {Address: netip.MustParseAddr("192.168.0.12"), Status: server.Bound, Left: 1000 * 24 * time.Hour},
 		"a name for a screen":  bound("192.168.0.12", 1, "\x1b[2J"),
 	} {
-		assert.ErrorContains(t, d.take([]server.Change{c}), "cannot be", name)
+		assert.ErrorContains(t, d.take([]server.Change{c, bound("192.168.0.10", 10, "laptop")}), "cannot be", name)
 	}
 	all, err := d.list()
 	require.NoError(t, err)
