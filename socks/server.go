@@ -211,7 +211,7 @@ func newServer(o Options, l limits) *Server {
 		guessers: map[netip.Addr]*guesser{},
 		matches:  matches,
 		sources:  map[netip.Addr]*source{},
-		most:     [claims]ranking{waiting: {claim: waiting}, unfinished: {claim: unfinished}},
+		most:     [claims]ranking{kept: {claim: kept}, waiting: {claim: waiting}, unfinished: {claim: unfinished}},
 		names:    queue{kind: ofNames, free: l.lookups},
 		openings: queue{kind: ofOpenings, free: l.openings},
 		listener: none,

@@ -3,6 +3,7 @@ package socks
 import (
 	"container/heap"
 	"net/netip"
+	"time"
 )
 
 // When all slots are taken, a new connection takes that of another one, if there is one that has
@@ -10,12 +11,21 @@ import (
 // of the address that has the most. A client with many addresses has the share of many: then
 // those that wait for longest are replaced first.
 
+// keptSilence is how long nothing has moved on an established connection before one of another
+// address may replace it.
+const keptSilence = 10 * time.Second
+
 // claim is how good the right of a connection to its slot is.
 type claim uint8
 
 const (
-	// kept is that of established connections. No other connection ends them.
-	kept claim = iota
+	// unranked is that of a connection without a slot.
+	unranked claim = iota
+	// kept is that of established connections. It is only replaced if its address has more slots
+	// than its share, by one of an address that has not got its share, and if it is quiet: nothing
+	// has moved for keptSilence. For an address that has no connection at all, one that is not
+	// quiet has to go too: otherwise a byte now and then would keep the whole table.
+	kept
 	// waiting is that of a connection that waits for a name, a server, a call, or for its peers to
 	// take the rest of what they are sent. It is only replaced if its address has more of them
 	// than its share of all slots, by one of an address that has not got its share.
@@ -32,7 +42,7 @@ type source struct {
 	slots int // how many connections it has
 	// busy is how many tasks run for it, of each kind: also for connections that are over.
 	busy [queueKinds]int
-	// of holds those of each claim, but for kept.
+	// of holds those of each claim.
 	of [claims]connList
 	// at is its place in Server.most, for each claim of which it has connections.
 	at [claims]int
@@ -141,7 +151,7 @@ func (s *Server) occupy(c *conn) {
 
 // vacate is the opposite of occupy, when c ends.
 func (s *Server) vacate(c *conn) {
-	s.setClaim(c, kept)
+	s.setClaim(c, unranked)
 	c.source.slots--
 	s.forget(c.source)
 }
@@ -170,10 +180,10 @@ func (s *Server) setClaim(c *conn, to claim) {
 	if c.claim == to {
 		return
 	}
-	if c.claim != kept {
+	if c.claim != unranked {
 		s.most[c.claim].remove(c)
 	}
-	if c.claim = to; to != kept {
+	if c.claim = to; to != unranked {
 		s.most[to].add(c)
 	}
 }
@@ -194,8 +204,27 @@ func (s *Server) replaceable(addr netip.Addr) *conn {
 		return r[0].of[unfinished].oldest
 	}
 	share := s.cfg.MaxConnections / sources
-	if r := s.most[waiting].sources; len(r) > 0 && own.slots < share && r[0].of[waiting].n > share {
+	if own.slots >= share {
+		return nil
+	}
+	if r := s.most[waiting].sources; len(r) > 0 && r[0].of[waiting].n > share {
 		return r[0].of[waiting].oldest
 	}
+	if r := s.most[kept].sources; len(r) > 0 && r[0].slots > share {
+		if c := r[0].of[kept].quietest(); own.slots == 0 || s.now-c.last >= keptSilence {
+			return c
+		}
+	}
 	return nil
+}
+
+// quietest returns the connection of l on which nothing has moved for longest.
+func (l *connList) quietest() *conn {
+	quietest := l.oldest
+	for c := l.oldest; c != nil; c = c.after {
+		if c.last < quietest.last {
+			quietest = c
+		}
+	}
+	return quietest
 }

@@ -210,7 +210,10 @@ func TestRanking(t *testing.T) {
 			s.judgeClaim(c)
 			all = append(all, c)
 		case len(all) > 0 && random.IntN(2) == 0:
-			s.setClaim(all[random.IntN(len(all))], claim(random.IntN(int(claims))))
+			s.setClaim(all[random.IntN(len(all))], kept+claim(random.IntN(int(claims-kept))))
+		case len(all) > 0 && random.IntN(2) == 0:
+			all[random.IntN(len(all))].last = time.Duration(random.Int64N(int64(keptSilence)))
+			s.now = time.Duration(random.Int64N(int64(2 * keptSilence)))
 		case len(all) > 0:
 			i := random.IntN(len(all))
 			s.vacate(all[i])
@@ -228,7 +231,7 @@ func TestRanking(t *testing.T) {
 		var most [claims]int
 		for a, n := range of {
 			require.Equal(t, slots[a], s.sources[a].slots)
-			for k := waiting; k < claims; k++ {
+			for k := kept; k < claims; k++ {
 				require.Equal(t, n[k], s.sources[a].of[k].n)
 				most[k] = max(most[k], n[k])
 			}
@@ -249,8 +252,116 @@ func TestRanking(t *testing.T) {
 		case most[waiting] > share && slots[newcomer] < share:
 			require.Equal(t, waiting, got.claim)
 			require.Equal(t, most[waiting], of[got.src.Addr()][waiting])
+		case most[kept] > 0 && slots[newcomer] < share:
+			first := s.most[kept].sources[0]
+			require.Equal(t, most[kept], of[first.addr][kept])
+			var quietest *conn
+			for _, c := range all {
+				if c.source == first && c.claim == kept && (quietest == nil || c.last < quietest.last) {
+					quietest = c
+				}
+			}
+			if slots[first.addr] > share && (slots[newcomer] == 0 || s.now-quietest.last >= keptSilence) {
+				require.Same(t, first, got.source)
+				require.Equal(t, kept, got.claim)
+				require.Equal(t, quietest.last, got.last)
+			} else {
+				require.Nil(t, got)
+			}
 		default:
 			require.Nil(t, got)
 		}
 	}
+}
+
+// TestSharesOfEstablished has one address fill the table with established connections. What another
+// one gets depends on how quiet they are.
+func TestSharesOfEstablished(t *testing.T) {
+	const slots, first, second, third = 12, "127.0.0.2", "127.0.0.3", "127.0.0.4"
+	l := listen(t, "127.0.0.1")
+	fill := func(t *testing.T) (u *setup, clock *movedClock, near, far []client) {
+		clock = &movedClock{}
+		u = start(t, func(o *options) { clock.use(o); o.cfg.MaxConnections = slots })
+		for range slots {
+			n, f := connectFrom(t, u, first, l)
+			near, far = append(near, n), append(far, f)
+		}
+		return u, clock, near, far
+	}
+	pass := func(t *testing.T, u *setup, clock *movedClock, d time.Duration) {
+		for ; d > 0; d -= lateness / 2 {
+			clock.forward(lateness / 2)
+			clock.awaitTurn(t, u)
+		}
+	}
+	echo := func(near, far client) {
+		near.send("x")
+		assert.Equal(near.t, "x", far.receive(1))
+		far.send("y")
+		assert.Equal(near.t, "y", near.receive(1))
+	}
+	t.Run("quiet ones give way up to the share", func(t *testing.T) {
+		u, clock, near, far := fill(t)
+		pass(t, u, clock, keptSilence)
+		echo(near[0], far[0]) // a download that runs
+		for range slots / 2 {
+			connectFrom(t, u, second, l)
+		}
+		for n := 1; n <= slots/2; n++ {
+			near[n].ended()
+			far[n].ended()
+		}
+		u.awaitLog(t, "closed", "replaced: the table is full")
+		pass(t, u, clock, keptSilence)
+		for range 3 {
+			dialFrom(t, second, u.addr).rejected()
+			dialFrom(t, first, u.addr).rejected()
+		}
+		// A third one takes its share from both.
+		for range slots / 3 {
+			connectFrom(t, u, third, l)
+		}
+		dialFrom(t, third, u.addr).rejected()
+		assert.Equal(t, map[string]int{first: slots / 3, second: slots / 3, third: slots / 3}, u.slots())
+	})
+	t.Run("others get one even if none is quiet", func(t *testing.T) {
+		u, clock, near, far := fill(t)
+		pass(t, u, clock, keptSilence-time.Second)
+		for n := range slots {
+			if n != 3 {
+				echo(near[n], far[n])
+			}
+		}
+		connectFrom(t, u, second, l)
+		near[3].ended()
+		far[3].ended()
+		for range 3 {
+			dialFrom(t, second, u.addr).rejected()
+		}
+		assert.Equal(t, map[string]int{first: slots - 1, second: 1}, u.slots())
+	})
+	t.Run("not for the same address", func(t *testing.T) {
+		u, clock, _, _ := fill(t)
+		pass(t, u, clock, 2*keptSilence)
+		dialFrom(t, first, u.addr).rejected()
+		assert.Len(t, u.Connections(), slots)
+	})
+}
+
+// connectFrom connects a client with that address to l, through u.
+func connectFrom(t *testing.T, u *setup, from string, l *net.TCPListener) (near, far client) {
+	t.Helper()
+	near = dialFrom(t, from, u.addr)
+	near.send(ask(commandConnect, l.Addr().String(), ""))
+	near.reply(replyGranted)
+	return near, accept(t, l)
+}
+
+// slots returns how many connections each client address has.
+func (u *setup) slots() map[string]int {
+	n := map[string]int{}
+	for _, c := range u.Connections() {
+		n[c.Src.Addr().String()]++
+	}
+	return n
 }
