@@ -15,8 +15,8 @@
 //     error names the rule.
 //   - Counters go on. A rule that is in both the old and the new list keeps its counters,
 //     except for the packets of the milliseconds of the change itself.
-//   - Openings stay. [Firewall.Open] lets one peer reach one TCP or UDP port ahead of the
-//     user's rules, and Apply keeps it.
+//   - Openings stay. [Firewall.ChangeOpenings] lets single peers reach single TCP or UDP ports
+//     ahead of the user's rules, and Apply keeps them.
 //   - Bounded time. A program that does not end is killed after 30 seconds, and the error
 //     says so.
 //

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/coreos/go-iptables/iptables"
 )
 
 // Firewall is the kernel's filter and nat tables in the network namespace of the
@@ -30,8 +28,9 @@ type Firewall struct {
 	// who has it only counts, and gives way to them.
 	changes  atomic.Int32
 	counting bool
-	tables   *iptables.IPTables // nil until first needed
-	applied  *ruleSet           // nil while locked
+	applied  *ruleSet // nil while locked
+	// unsure says that the last change of the openings failed, so that it may have been made or not.
+	unsure bool
 
 	// mu guards openings, which change only while turn is held too. It is never held
 	// while a process runs.
@@ -75,7 +74,7 @@ func (f *Firewall) Lock() error {
 	if err := f.restore(&s); err != nil {
 		return fmt.Errorf("firewall: lock: %w", err)
 	}
-	f.applied = nil
+	f.applied, f.unsure = nil, false
 	f.setOpenings(nil)
 	return nil
 }
@@ -117,7 +116,7 @@ func (f *Firewall) apply(c Config) error {
 	s.nat(next)
 	err := f.restore(&s)
 	if err == nil {
-		f.applied = next
+		f.applied, f.unsure = next, false
 		return nil
 	}
 
@@ -275,8 +274,6 @@ func (f *Firewall) readTable(t Table) error {
 
 // list returns the rules of each chain of a table with their counters, as iptables prints them.
 func (f *Firewall) list(t Table) (map[string][]string, error) {
-	// go-iptables lists one chain at a time. Not its Stats, which panics on a rule without a
-	// target (v0.8.0).
 	cmd := exec.Command(f.program, "--wait", strconv.Itoa(f.lockSeconds), "-t", string(t), "-v", "-S")
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -318,24 +315,6 @@ func parseCounter(line string) (Counter, bool) {
 	return Counter{}, false
 }
 
-// handle returns go-iptables' handle. It is made when first needed: making it takes a
-// process (iptables --version), and the way from power-on to service, which is Lock and
-// one Apply, does not need it.
-func (f *Firewall) handle() (*iptables.IPTables, error) {
-	if f.tables != nil {
-		return f.tables, nil
-	}
-	err := f.bounded(func() (err error) {
-		f.tables, err = iptables.New(iptables.Path(f.program), iptables.Timeout(f.lockSeconds))
-		return err
-	})
-	if err != nil {
-		f.tables = nil
-		return nil, fmt.Errorf("open %s: %w", f.program, err)
-	}
-	return f.tables, nil
-}
-
 // refusal is iptables-restore's report of a script that it has not carried out.
 type refusal struct {
 	line    int // of the script, from 1; 0 if it is not known
@@ -349,7 +328,6 @@ func (r *refusal) Unwrap() error { return r.err }
 // restore carries s out by one process. If the process ran and failed, the error is a
 // *refusal, and the tables up to the last COMMIT before the refused line have changed.
 func (f *Firewall) restore(s *script) error {
-	// go-iptables does not know iptables-restore.
 	cmd := exec.Command(f.restoreProgram, "--noflush", "--counters", "--wait", strconv.Itoa(f.lockSeconds))
 	cmd.Stdin = strings.NewReader(s.text.String())
 	var stderr strings.Builder

@@ -48,6 +48,9 @@ func newFirewall(t *testing.T, program string) *Firewall {
 	return f
 }
 
+func openFirewall(f *Firewall, o ...Opening) error  { return f.ChangeOpenings(nil, o) }
+func closeFirewall(f *Firewall, o ...Opening) error { return f.ChangeOpenings(o, nil) }
+
 // save returns what iptables-save prints, without the comments.
 func save(t *testing.T, program string, args ...string) string {
 	out, err := exec.Command(program+"-save", args...).CombinedOutput()
@@ -163,7 +166,7 @@ func TestLeftovers(t *testing.T) {
 	withEach(t, func(t *testing.T, program string, _ *testnet.Host) {
 		earlier := newFirewall(t, program)
 		require.NoError(t, earlier.Apply(full))
-		require.NoError(t, earlier.Open(Opening{Port: 4000}))
+		require.NoError(t, openFirewall(earlier, Opening{Port: 4000}))
 		for _, args := range []string{
 			"-N stray", "-I INPUT -j stray", "-A stray -j ACCEPT", "-P FORWARD ACCEPT", "-N " + rehearsalChain,
 			"-t nat -N stray", "-t nat -I OUTPUT -j stray", "-t nat -N " + rehearsalChain,
@@ -216,7 +219,7 @@ func TestRefusal(t *testing.T) {
 				assert.Equal(t, locked+emptyNAT, saveTables(t, program), "locked still")
 
 				require.NoError(t, f.Apply(full))
-				require.NoError(t, f.Open(Opening{Port: 4000}))
+				require.NoError(t, openFirewall(f, Opening{Port: 4000}))
 				before := saveTables(t, program)
 				err := f.apply(test.config)
 				require.ErrorContains(t, err, test.want)
@@ -297,12 +300,12 @@ func TestOpenings(t *testing.T) {
 		peer, local := netip.MustParseAddr("1.2.3.4"), netip.MustParseAddr("5.6.7.8")
 		one := Opening{Peer: peer, Local: local, Port: 4000}
 		f := newFirewall(t, program)
-		assert.Error(t, f.Open(one), "before Lock")
+		assert.Error(t, openFirewall(f, one), "before Lock")
 		require.NoError(t, f.Lock())
 
-		require.NoError(t, f.Open(one))
-		require.NoError(t, f.Open(one), "again")
-		require.NoError(t, f.Open(Opening{Peer: netip.IPv4Unspecified(), Local: netip.MustParseAddr("::ffff:5.6.7.8"), Port: 4001}))
+		require.NoError(t, openFirewall(f, one))
+		require.NoError(t, openFirewall(f, one), "again")
+		require.NoError(t, openFirewall(f, Opening{Peer: netip.IPv4Unspecified(), Local: netip.MustParseAddr("::ffff:5.6.7.8"), Port: 4001}))
 		const both = "-s 1.2.3.4/32 -d 5.6.7.8/32 -p tcp -m tcp --dport 4000 -j ACCEPT\n" +
 			"-d 5.6.7.8/32 -p tcp -m tcp --dport 4001 -j ACCEPT\n"
 		assert.Equal(t, header+both, chain())
@@ -312,36 +315,48 @@ func TestOpenings(t *testing.T) {
 		assert.Error(t, f.apply(Config{Filter: []Rule{{Chain: "input", Action: "masquerade"}}}))
 		assert.Equal(t, header+both, chain(), "after a refused Apply")
 
-		require.NoError(t, f.Close(Opening{Local: local, Port: 4001}))
-		require.NoError(t, f.Close(Opening{Local: local, Port: 4001}), "again")
-		require.NoError(t, f.Close(Opening{Port: 9}), "never open")
+		require.NoError(t, closeFirewall(f, Opening{Local: local, Port: 4001}))
+		require.NoError(t, closeFirewall(f, Opening{Local: local, Port: 4001}), "again")
+		require.NoError(t, closeFirewall(f, Opening{Port: 9}), "never open")
 		assert.Equal(t, header+strings.SplitAfter(both, "\n")[0], chain())
 
-		require.NoError(t, f.Open(Opening{Port: 4002}))
-		require.NoError(t, f.Close(Opening{Port: 4002}))
+		require.NoError(t, openFirewall(f, Opening{Port: 4002}))
+		require.NoError(t, closeFirewall(f, Opening{Port: 4002}))
 		datagrams := one
 		datagrams.UDP = true
-		require.NoError(t, f.Open(datagrams), "the UDP port of the same number")
+		require.NoError(t, openFirewall(f, datagrams), "the UDP port of the same number")
 		assert.Equal(t, []Opening{one, datagrams}, f.Openings())
-		require.NoError(t, f.Close(one))
+		require.NoError(t, closeFirewall(f, one))
 		assert.Equal(t, header+"-s 1.2.3.4/32 -d 5.6.7.8/32 -p udp -m udp --dport 4000 -j ACCEPT\n", chain())
-		require.NoError(t, f.Close(datagrams))
+		require.NoError(t, closeFirewall(f, datagrams))
 		assert.Equal(t, header, chain())
 		assert.Empty(t, f.Openings())
 		assert.Equal(t, fullSaved, saveTables(t, program))
 
-		require.NoError(t, f.Open(one))
+		require.NoError(t, openFirewall(f, one))
 		out, err := exec.Command(program, "-F", openChain).CombinedOutput()
 		require.NoError(t, err, "%s", out)
-		require.NoError(t, f.Close(one), "taken away by someone else")
+		require.NoError(t, closeFirewall(f, one), "taken away by someone else")
+		assert.Equal(t, header, chain())
 
-		require.NoError(t, f.Open(one))
+		require.NoError(t, openFirewall(f, one, datagrams))
+		require.NoError(t, f.ChangeOpenings([]Opening{one, {Port: 9}}, []Opening{{Local: local, Port: 4001}, datagrams, one}), "one is closed, and then open")
+		assert.Equal(t, []Opening{datagrams, {Local: local, Port: 4001}, one}, f.Openings())
+		out, err = exec.Command(program, "-D", openChain, "1").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.NoError(t, f.ChangeOpenings([]Opening{datagrams, {Local: local, Port: 4001}}, []Opening{{Port: 4002}}))
+		assert.Equal(t, header+strings.SplitAfter(both, "\n")[0]+"-p tcp -m tcp --dport 4002 -j ACCEPT\n", chain(),
+			"somebody took the first one away: all is as it should be nevertheless")
+		require.Error(t, f.ChangeOpenings([]Opening{one}, []Opening{{Port: 4003}, {}}))
+		assert.Equal(t, []Opening{one, {Port: 4002}}, f.Openings(), "all or nothing")
+
+		require.NoError(t, openFirewall(f, one))
 		require.NoError(t, f.Lock())
 		assert.Empty(t, f.Openings())
 		assert.Equal(t, locked, save(t, program, "-t", "filter"))
 
-		assert.ErrorContains(t, f.Open(Opening{Peer: netip.MustParseAddr("2001:db8::1"), Port: 1}), "2001:db8::1 is not an IPv4 address")
-		assert.ErrorContains(t, f.Open(Opening{Peer: peer}), "port 0")
+		assert.ErrorContains(t, openFirewall(f, Opening{Peer: netip.MustParseAddr("2001:db8::1"), Port: 1}), "2001:db8::1 is not an IPv4 address")
+		assert.ErrorContains(t, openFirewall(f, Opening{Peer: peer}), "port 0")
 	})
 }
 
@@ -355,12 +370,12 @@ func TestConcurrency(t *testing.T) {
 			wg.Go(func() {
 				require.NoError(t, router.Enter())
 				o := Opening{Port: uint16(4000 + i)}
-				assert.NoError(t, f.Open(o))
+				assert.NoError(t, openFirewall(f, o))
 				assert.NoError(t, f.Apply(full))
 				_, _, err := f.Counters()
 				assert.NoError(t, err)
 				f.Openings()
-				assert.NoError(t, f.Close(o))
+				assert.NoError(t, closeFirewall(f, o))
 			})
 		}
 		wg.Wait()
@@ -405,11 +420,14 @@ func TestProcesses(t *testing.T) {
 		{"Counters", func() error { _, _, err := f.Counters(); return err }, 2},
 		{"Apply", func() error { return f.Apply(config) }, 3},
 		{"Apply of an invalid rule", func() error { assert.Error(t, f.Apply(Config{Filter: []Rule{{}}})); return nil }, 0},
-		{"Open, and the version", func() error { return f.Open(Opening{Port: 1}) }, 2},
-		{"Open again", func() error { return f.Open(Opening{Port: 1}) }, 0},
-		{"Open another", func() error { return f.Open(Opening{Port: 2}) }, 1},
-		{"Close", func() error { return f.Close(Opening{Port: 1}) }, 1},
-		{"Close again", func() error { return f.Close(Opening{Port: 1}) }, 0},
+		{"Open", func() error { return openFirewall(f, Opening{Port: 1}) }, 1},
+		{"Open again", func() error { return openFirewall(f, Opening{Port: 1}) }, 0},
+		{"Open another", func() error { return openFirewall(f, Opening{Port: 2}) }, 1},
+		{"Close", func() error { return closeFirewall(f, Opening{Port: 1}) }, 1},
+		{"Close again", func() error { return closeFirewall(f, Opening{Port: 1}) }, 0},
+		{"several at once", func() error {
+			return f.ChangeOpenings([]Opening{{Port: 2}, {Port: 1}}, []Opening{{Port: 3}, {Port: 4}})
+		}, 1},
 	} {
 		require.NoError(t, os.WriteFile(journal, nil, 0o600))
 		require.NoError(t, op.do(), op.name)

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-
-	"github.com/coreos/go-iptables/iptables"
 )
 
 // Opening lets one peer reach one TCP or UDP port of the router, ahead of the user's input
@@ -60,52 +58,69 @@ func (o Opening) args() []string {
 	return append(a, "-m", o.Protocol(), "--dport", strconv.Itoa(int(o.Port)), "-j", "ACCEPT")
 }
 
-// Open lets o in until Close or Lock; Apply keeps it. An opening that is there already
-// stays one. Open needs a Lock or an Apply before it, and takes one process.
-func (f *Firewall) Open(o Opening) error {
-	clean, err := o.clean()
-	if err != nil {
-		return fmt.Errorf("firewall: open %+v: %w", o, err)
-	}
+// ChangeOpenings takes the openings closed back, and then lets those of opened in until they are
+// closed or Lock is called; Apply keeps them. All of it is done or, on an error, nothing. It is no
+// error if one of closed is not open, or one of opened is open already. ChangeOpenings needs a Lock
+// or an Apply before it. It takes one process, however many there are, and none if nothing changes.
+func (f *Firewall) ChangeOpenings(closed, opened []Opening) error {
 	f.lockTurn()
 	defer f.turn.Unlock()
-	if slices.Contains(f.openings, clean) {
-		return nil
+	if err := f.changeOpenings(closed, opened); err != nil {
+		return fmt.Errorf("firewall: close %d and open %d openings: %w", len(closed), len(opened), err)
 	}
-	tables, err := f.handle()
-	if err != nil {
-		return fmt.Errorf("firewall: open %+v: %w", o, err)
-	}
-	err = f.bounded(func() error { return tables.Append(string(Filter), openChain, clean.args()...) })
-	if err != nil {
-		return fmt.Errorf("firewall: open %+v: %w", o, err)
-	}
-	f.setOpenings(append(slices.Clone(f.openings), clean))
 	return nil
 }
 
-// Close takes o back. It is no error if o is not open. Close takes one process.
-func (f *Firewall) Close(o Opening) error {
-	clean, err := o.clean()
-	if err != nil {
-		return fmt.Errorf("firewall: close %+v: %w", o, err)
+func (f *Firewall) changeOpenings(closed, opened []Opening) error {
+	whole := place{Filter, -1}
+	next := slices.Clone(f.openings)
+	var s script
+	s.begin(Filter)
+	unchanged := len(s.lines)
+	for _, o := range closed {
+		clean, err := o.clean()
+		if err != nil {
+			return fmt.Errorf("%+v: %w", o, err)
+		}
+		if i := slices.Index(next, clean); i >= 0 {
+			next = slices.Delete(next, i, i+1)
+			s.line(whole, append([]string{"-D", openChain}, clean.args()...)...)
+		}
 	}
-	f.lockTurn()
-	defer f.turn.Unlock()
-	i := slices.Index(f.openings, clean)
-	if i < 0 {
+	for _, o := range opened {
+		clean, err := o.clean()
+		if err != nil {
+			return fmt.Errorf("%+v: %w", o, err)
+		}
+		if !slices.Contains(next, clean) {
+			next = append(next, clean)
+			s.append(whole, Counter{}, openChain, clean.args()...)
+		}
+	}
+	if len(s.lines) == unchanged && !f.unsure {
 		return nil
 	}
-	tables, err := f.handle()
-	if err != nil {
-		return fmt.Errorf("firewall: close %+v: %w", o, err)
+	s.commit(Filter)
+	var err error
+	var refused *refusal
+	if !f.unsure {
+		err = f.restore(&s)
 	}
-	err = f.bounded(func() error { return tables.Delete(string(Filter), openChain, clean.args()...) })
-	var gone *iptables.Error
-	if err != nil && !(errors.As(err, &gone) && gone.IsNotExist()) {
-		return fmt.Errorf("firewall: close %+v: %w", o, err)
+	if f.unsure || errors.As(err, &refused) && refused.line > 0 {
+		// Somebody else may have changed the chain. What it should hold is known.
+		var anew script
+		anew.begin(Filter)
+		anew.line(whole, "-F", openChain)
+		for _, o := range next {
+			anew.append(whole, Counter{}, openChain, o.args()...)
+		}
+		anew.commit(Filter)
+		err = f.restore(&anew)
 	}
-	f.setOpenings(slices.Delete(slices.Clone(f.openings), i, i+1))
+	if f.unsure = err != nil; err != nil {
+		return err
+	}
+	f.setOpenings(next)
 	return nil
 }
 

@@ -37,7 +37,7 @@ var errGaveWay = errors.New("a change of the rules came first")
 // because the whole machine stands still, counts as one. What only counts is killed after
 // countSteps if a change waits, with errGaveWay.
 //
-// The process is found by way of /proc, because go-iptables does not tell its id. run
+// The process is found by way of /proc, because run does not tell its id. run
 // stays in the goroutine of the caller, which may be in a network namespace of its own.
 func (f *Firewall) bounded(run func() error) error {
 	ended, killed := make(chan struct{}), make(chan error)

@@ -37,18 +37,14 @@ func TestHangingProgram(t *testing.T) {
 		{"lock", (*Firewall).Lock, "firewall: lock: iptables-restore: complaint; "},
 		{"apply", func(f *Firewall) error { return f.Apply(Config{}) }, "firewall: apply: "},
 		{"counters", func(f *Firewall) error { _, _, err := f.Counters(); return err }, "firewall: counters: list filter: "},
-		{"open", func(f *Firewall) error { return f.Open(Opening{Port: 4001}) }, "firewall: open "},
-		{"close", func(f *Firewall) error { return f.Close(one) }, "firewall: close "},
-		{"the first open", func(f *Firewall) error {
-			f.tables = nil // as of a new Firewall
-			return f.Open(Opening{Port: 4002})
-		}, "firewall: open "},
+		{"open", func(f *Firewall) error { return openFirewall(f, Opening{Port: 4001}) }, "firewall: close 0 and open 1 openings: "},
+		{"close", func(f *Firewall) error { return closeFirewall(f, one) }, "firewall: close 1 and open 0 openings: "},
 	} {
 		t.Run(op.name, func(t *testing.T) {
 			newRouter(t)
 			f := newFirewall(t, filepath.Join(dir, "iptables"))
 			require.NoError(t, f.Apply(full))
-			require.NoError(t, f.Open(one))
+			require.NoError(t, openFirewall(f, one))
 			before := saveTables(t, "iptables-legacy")
 
 			require.NoError(t, os.WriteFile(hang, nil, 0o600))
@@ -168,7 +164,7 @@ func TestLockOfAnother(t *testing.T) {
 	for _, do := range []func() error{
 		f.Lock,
 		func() error { return f.Apply(full) },
-		func() error { return f.Open(Opening{Port: 4000}) },
+		func() error { return openFirewall(f, Opening{Port: 4000}) },
 	} {
 		assert.ErrorContains(t, do(), "holding the xtables lock")
 	}

@@ -248,7 +248,7 @@ func TestParseCounter(t *testing.T) {
 		ok         bool
 	}{
 		{"legacy", `-A INPUT -i lo -c 5 600 -j ACCEPT`, Counter{5, 600}, true},
-		{"nft by way of go-iptables", `-A INPUT -i lo -j ACCEPT -c 5 600`, Counter{5, 600}, true},
+		{"behind the target", `-A INPUT -i lo -j ACCEPT -c 5 600`, Counter{5, 600}, true},
 		{"no target", `-A INPUT -c 1 2`, Counter{1, 2}, true},
 		{"not abbreviated", `-A INPUT -c 18446744073709551615 12345678901 -j DROP`, Counter{1<<64 - 1, 12345678901}, true},
 		{"forged comment", `-A INPUT -m comment --comment "x\" -c 1 2" -c 5 600 -j LOG --log-prefix "-c 3 4 "`, Counter{5, 600}, true},

@@ -87,8 +87,7 @@ func TestProcessesHaveUsersOfTheirOwn(t *testing.T) {
 // fakeOpenings is a firewall that opens nothing.
 type fakeOpenings struct{}
 
-func (fakeOpenings) Open(firewall.Opening) error  { return nil }
-func (fakeOpenings) Close(firewall.Opening) error { return nil }
+func (fakeOpenings) ChangeOpenings(_, _ []firewall.Opening) error { return nil }
 
 // connectRequest is a SOCKS4 CONNECT to an address.
 func connectRequest(to netip.AddrPort) []byte {

@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"os"
 	"reflect"
@@ -27,8 +26,7 @@ const (
 // openings is the part of the firewall that lets a peer reach the port that a BIND or a UDP
 // ASSOCIATE waits on.
 type openings interface {
-	Open(firewall.Opening) error
-	Close(firewall.Opening) error
+	ChangeOpenings(closed, opened []firewall.Opening) error
 }
 
 // socksService is SOCKS on this router. The listening socket is PID 1's: while socksd is away,
@@ -52,7 +50,7 @@ type socksService struct {
 func newSocksService(s *service.Supervisor, log *kmsg.Logger, fw openings) *socksService {
 	v := &socksService{log: log, firewall: fw}
 	v.process = s.NewService(daemon.Spec, service.Options{Parent: func(l *service.Link) service.Parent {
-		return daemon.NewClient(l, v.openFirewall, v.closeFirewall)
+		return daemon.NewClient(l, v.changeFirewall)
 	}})
 	return v
 }
@@ -184,19 +182,19 @@ func (s *socksService) hits() ([]uint64, error) {
 	return client.Hits(ctx)
 }
 
-// openFirewall lets a peer reach the port that a BIND or a UDP ASSOCIATE waits on.
-func (s *socksService) openFirewall(o socks.Opening) error {
-	return s.firewall.Open(firewallOpening(o))
-}
-
-func (s *socksService) closeFirewall(o socks.Opening) error {
-	err := s.firewall.Close(firewallOpening(o))
-	if err != nil {
-		s.log.Printf(kmsg.Error, "%v", fmt.Errorf("close the firewall for %s: %w", o.Peer, err))
+// changeFirewall lets peers reach the ports that BINDs and UDP ASSOCIATEs wait on, or undoes that.
+func (s *socksService) changeFirewall(closed, opened []socks.Opening) error {
+	err := s.firewall.ChangeOpenings(firewallOpenings(closed), firewallOpenings(opened))
+	if err != nil && len(opened) == 0 { // otherwise socksd says so
+		s.log.Printf(kmsg.Error, "%v", err)
 	}
 	return err
 }
 
-func firewallOpening(o socks.Opening) firewall.Opening {
-	return firewall.Opening{Peer: o.Peer, Local: o.Local.Addr(), Port: o.Local.Port(), UDP: o.UDP}
+func firewallOpenings(openings []socks.Opening) []firewall.Opening {
+	list := make([]firewall.Opening, len(openings))
+	for i, o := range openings {
+		list[i] = firewall.Opening{Peer: o.Peer, Local: o.Local.Addr(), Port: o.Local.Port(), UDP: o.UDP}
+	}
+	return list
 }

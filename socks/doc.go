@@ -139,9 +139,14 @@
 // these. If there is none, a client that has less than its share of the slots (as many as
 // there are, divided by the number of addresses that have some) takes one of the address that
 // has the most connections that wait, if that is more than its share: they wait for a name, a
-// server, the firewall or a call, or for a peer to take the rest. Established connections are
-// not replaced. Otherwise the new one is refused, without a slot, goroutine or buffer. So who
-// has one address cannot keep others out with requests; who has many has the share of many.
+// server, the firewall or a call, or for a peer to take the rest. If there is none of these either,
+// it takes that established connection on which nothing has moved for longest, of the address that
+// has the most of them, if that address has more slots than its share, and if nothing has moved
+// there for 10 s: a browser's idle connections keep nobody out, and a running download is not ended.
+// For an address that has no connection at all it need not be idle: a byte now and then on each
+// connection keeps nobody out either. Within its share no address loses an established one.
+// Otherwise the new one is refused, without a slot, goroutine or buffer. So who has one address
+// cannot keep others out; who has many has the share of many.
 //
 //	complete request      10 s after the connection, however many bytes come, with all messages of
 //	                      version 5 and the check of a password
@@ -162,7 +167,10 @@
 //	names known           256, for as long as the answer says, at most 1 h; that there is no
 //	                      address at most 5 min, that no server answered 10 s; until the
 //	                      servers change
-//	firewall opened       8 at a time, shared as the places of names are
+//	firewall opened       8 at a time, shared as the places of names are. Under PID 1 (package
+//	                      daemon) these, and all that are closed, go in one change of the
+//	                      firewall, and the next comes three times as long later as it took,
+//	                      but at most 1 s
 //	UDP ASSOCIATE         128 at once. When these are taken, a new one replaces one of the address
 //	                      that has the most, if that has then no fewer than the new one's, and
 //	                      else gets reply 1. Of each, in each direction 2,000 datagrams a second,

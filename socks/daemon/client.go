@@ -1,12 +1,16 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,20 +21,46 @@ import (
 // Client is the parent's view of a socksd process. Its methods may be called from any
 // goroutine, but not from its callbacks.
 type Client struct {
-	link        *service.Link
-	open, close func(socks.Opening) error
+	link   *service.Link
+	change func(closed, opened []socks.Opening) error
 
 	mu  sync.Mutex
 	cfg socks.Config
-	// openings are used by Handle and Ended alone, which come one after the other.
+
+	// What follows is used by Handle and Ended alone, which come one after the other.
+
+	// openings are those that are open or, with false, could not be closed.
 	openings map[socks.Opening]bool
+	// restUntil is when the firewall may be changed again, by the clock.
+	restUntil time.Duration
+	clock     func() time.Duration
+	sleep     func(context.Context, time.Duration)
 }
 
-// NewClient is for service.Options. open and close change the firewall, one call at a time:
-// open lets o.Peer (0.0.0.0: anyone) in to o.Local, close undoes exactly that. When the process
-// has ended, close is called for what is still open.
-func NewClient(link *service.Link, open, close func(socks.Opening) error) *Client {
-	return &Client{link: link, open: open, close: close, cfg: socks.DefaultConfig(), openings: map[socks.Opening]bool{}}
+// After a change the firewall is left alone for restFactor times as long as the change took, and
+// longestRest at most: so changes take a quarter of the time of PID 1 and of a processor, however
+// fast clients open and close, and on however slow a machine. What is asked for meanwhile is done
+// in one change then. A change after a pause begins at once.
+const (
+	restFactor  = 3
+	longestRest = time.Second
+)
+
+// NewClient is for service.Options. change changes the firewall, one call at a time: it undoes the
+// openings closed, and then lets the Peer (0.0.0.0: anyone) of each of opened in to its Local; all
+// of it or nothing. When the process has ended, it is called to close what is still open.
+func NewClient(link *service.Link, change func(closed, opened []socks.Opening) error) *Client {
+	start := time.Now()
+	return &Client{
+		link: link, change: change, cfg: socks.DefaultConfig(), openings: map[socks.Opening]bool{},
+		clock: func() time.Duration { return time.Since(start) },
+		sleep: func(ctx context.Context, d time.Duration) {
+			select {
+			case <-time.After(d):
+			case <-ctx.Done():
+			}
+		},
+	}
 }
 
 // Configure puts cfg in force; one call at a time. listener, unless nil, is the listening socket to
@@ -106,70 +136,104 @@ func (c *Client) Hits(ctx context.Context) ([]uint64, error) {
 	return hits, nil
 }
 
-// Handle serves socksd's requests about openings.
-func (c *Client) Handle(_ context.Context, r *service.Request) ([]byte, error) {
-	o := decodeOpening(r.Decoder)
+// Handle serves socksd's requests to change the firewall.
+func (c *Client) Handle(ctx context.Context, r *service.Request) ([]byte, error) {
+	if r.Op != opFirewall {
+		return nil, fmt.Errorf("%w: unexpected request %d", service.ErrBreach, r.Op)
+	}
+	closed, opened := decodeOpenings(r.Decoder, closingsAtOnce), decodeOpenings(r.Decoder, openingsAtOnce)
 	if err := r.End(); err != nil {
 		return nil, fmt.Errorf("%w: %w", service.ErrBreach, err)
 	}
-	switch r.Op {
-	case opOpen:
-		file := r.TakeFile()
-		if file != nil {
-			defer file.Close()
-		}
-		return nil, c.opening(o, file)
-	case opClose:
-		return nil, c.closing(o)
+	if wait := c.restUntil - c.clock(); wait > 0 {
+		c.sleep(ctx, wait)
 	}
-	return nil, fmt.Errorf("%w: unexpected request %d", service.ErrBreach, r.Op)
+	var doomed []socks.Opening
+	for _, o := range closed {
+		if _, ok := c.openings[o]; ok {
+			c.openings[o] = false
+		}
+	}
+	for o, open := range c.openings { // those too that could not be closed before
+		if !open {
+			doomed = append(doomed, o)
+		}
+	}
+	failures := make([]error, len(opened))
+	var wanted []socks.Opening
+	for i, o := range opened {
+		file := r.TakeFile()
+		if failures[i] = c.check(o, file, len(c.openings)-len(doomed)+len(wanted)); failures[i] == nil && slices.Contains(wanted, o) {
+			failures[i] = errors.New("asked for twice")
+		}
+		if failures[i] == nil {
+			wanted = append(wanted, o)
+		} else {
+			failures[i] = fmt.Errorf("open %v: %w", o, failures[i])
+		}
+		if file != nil {
+			file.Close()
+		}
+	}
+	if len(doomed)+len(wanted) > 0 {
+		begin := c.clock()
+		if err := c.apply(doomed, wanted); err != nil {
+			for i := range failures {
+				failures[i] = cmp.Or(failures[i], err)
+			}
+		}
+		end := c.clock()
+		c.restUntil = end + min(restFactor*(end-begin), longestRest)
+	}
+	var reply service.Encoder
+	encodeFailures(&reply, failures)
+	return reply.Bytes(), nil
+}
+
+// apply changes the firewall, and remembers what is open now.
+func (c *Client) apply(closed, opened []socks.Opening) error {
+	err := c.change(closed, opened)
+	if err == nil {
+		for _, o := range closed {
+			delete(c.openings, o)
+		}
+	}
+	for _, o := range opened {
+		c.openings[o] = err == nil // half an opening is closed too
+	}
+	if err != nil && len(opened) > 0 {
+		// One of them may be the reason why the others are not closed.
+		return errors.Join(err, c.apply(append(slices.Clone(closed), opened...), nil))
+	}
+	return err
 }
 
 // Ended closes the openings that a process has left.
 func (c *Client) Ended() {
-	for o := range c.openings {
-		c.close(o) // the firewall's owner reports what fails
+	if len(c.openings) > 0 {
+		c.change(slices.Collect(maps.Keys(c.openings)), nil) // the firewall's owner reports what fails
 	}
 	clear(c.openings)
 }
 
-// opening serves an open, if it is one that socksd may ask for.
-func (c *Client) opening(o socks.Opening, file *os.File) error {
+// check returns an error unless socksd may have o opened, beside so many others.
+func (c *Client) check(o socks.Opening, file *os.File, others int) error {
 	c.mu.Lock()
 	port, limit := c.cfg.Port, min(c.cfg.MaxConnections, socks.MaxMaxConnections)
 	c.mu.Unlock()
 	switch {
 	case !o.Peer.Is4() || !o.Local.Addr().Is4():
-		return fmt.Errorf("open %v: not IPv4", o)
+		return errors.New("not IPv4")
 	case o.Local.Port() < 1024 || o.Local.Port() == port:
-		return fmt.Errorf("open %v: port %d is not for BIND or UDP ASSOCIATE", o, o.Local.Port())
+		return fmt.Errorf("port %d is not for BIND or UDP ASSOCIATE", o.Local.Port())
 	case c.openings[o]:
-		return fmt.Errorf("open %v: is open", o)
-	case len(c.openings) >= limit:
-		return fmt.Errorf("open %v: there are %d already", o, limit)
+		return errors.New("is open")
+	case others >= limit:
+		return fmt.Errorf("there are %d already", limit)
 	case file == nil:
-		return fmt.Errorf("open %v: without its socket", o)
+		return errors.New("without its socket")
 	}
-	if err := checkSocket(file, o); err != nil {
-		return fmt.Errorf("open %v: %w", o, err)
-	}
-	// Remembered even when open fails: half an opening is closed too.
-	c.openings[o] = true
-	if err := c.open(o); err != nil {
-		return errors.Join(err, c.closing(o))
-	}
-	return nil
-}
-
-func (c *Client) closing(o socks.Opening) error {
-	if !c.openings[o] {
-		return fmt.Errorf("close %v: is not open", o)
-	}
-	if err := c.close(o); err != nil {
-		return err // still in openings: tried again at the end
-	}
-	delete(c.openings, o)
-	return nil
+	return checkSocket(file, o)
 }
 
 // checkSocket returns an error unless file is the socket that waits at o: a TCP socket that

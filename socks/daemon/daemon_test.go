@@ -303,25 +303,32 @@ func TestProgram(t *testing.T) {
 type firewall struct {
 	mu   sync.Mutex
 	log  []string
+	runs int // how often it was changed
 	fail error
 }
 
-func (f *firewall) note(what string, o socks.Opening) error {
+func (f *firewall) change(closed, opened []socks.Opening) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	line := fmt.Sprintf("%s %s %s", what, o.Peer, o.Local)
-	if o.UDP {
-		line += " udp"
+	f.runs++
+	note := func(what string, o socks.Opening) {
+		line := fmt.Sprintf("%s %s %s", what, o.Peer, o.Local)
+		if o.UDP {
+			line += " udp"
+		}
+		f.log = append(f.log, line)
 	}
-	f.log = append(f.log, line)
-	if what == "open" {
+	for _, o := range closed {
+		note("close", o)
+	}
+	for _, o := range opened {
+		note("open", o)
+	}
+	if len(opened) > 0 {
 		return f.fail
 	}
 	return nil
 }
-
-func (f *firewall) open(o socks.Opening) error  { return f.note("open", o) }
-func (f *firewall) close(o socks.Opening) error { return f.note("close", o) }
 
 func (f *firewall) noted() string {
 	f.mu.Lock()
@@ -347,7 +354,7 @@ func start(t *testing.T, fw *firewall) *parent {
 		}
 	})
 	p.Service = supervisor.NewService(Spec, service.Options{Parent: func(l *service.Link) service.Parent {
-		return NewClient(l, fw.open, fw.close)
+		return NewClient(l, fw.change)
 	}})
 	p.configure(t, socks.DefaultConfig(), nil)
 	return p
@@ -731,27 +738,25 @@ func TestBadChild(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		for _, c := range []struct {
 			name string
-			op   byte
 			o    socks.Opening
 			file *os.File
 			err  string
 		}{
-			{"well-known port", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:22")}, local, "port 22 is not for BIND or UDP ASSOCIATE"},
-			{"the configured port", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:1080")}, local, "port 1080 is not for BIND or UDP ASSOCIATE"},
-			{"another's port", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:8080")}, local, "the socket listens elsewhere"},
-			{"another's address", opOpen, socks.Opening{Peer: anyone, Local: at(fmt.Sprintf("127.0.0.2:%d", localPort))}, local, "the socket listens elsewhere"},
-			{"no socket", opOpen, socks.Opening{Peer: anyone, Local: here}, nil, "without its socket"},
-			{"a pipe", opOpen, socks.Opening{Peer: anyone, Local: here}, pipe, "not a TCP socket"},
-			{"does not listen", opOpen, socks.Opening{Peer: anyone, Local: here}, silent, "the socket does not listen"},
-			{"IPv6", opOpen, socks.Opening{Peer: netip.MustParseAddr("::"), Local: here}, local, "not IPv4"},
-			{"nothing", opOpen, socks.Opening{}, local, "not IPv4"},
-			{"a UDP socket for a TCP port", opOpen, socks.Opening{Peer: anyone, Local: aloneAt}, alone, "not a TCP socket"},
-			{"a TCP socket for a UDP port", opOpen, socks.Opening{Peer: anyone, Local: here, UDP: true}, local, "not a UDP socket"},
-			{"another's UDP port", opOpen, socks.Opening{Peer: anyone, Local: sharedAt, UDP: true}, alone, "the socket listens elsewhere"},
-			{"a UDP port that others may bind", opOpen, socks.Opening{Peer: anyone, Local: sharedAt, UDP: true}, shared, "the socket may share its port"},
-			{"a UDP port in a group", opOpen, socks.Opening{Peer: anyone, Local: balancedAt, UDP: true}, balanced, "the socket may share its port"},
-			{"the configured port by UDP", opOpen, socks.Opening{Peer: anyone, Local: at("127.0.0.1:1080"), UDP: true}, alone, "port 1080 is not for"},
-			{"close what is not open", opClose, socks.Opening{Peer: anyone, Local: here}, nil, "is not open"},
+			{"well-known port", socks.Opening{Peer: anyone, Local: at("127.0.0.1:22")}, local, "port 22 is not for BIND or UDP ASSOCIATE"},
+			{"the configured port", socks.Opening{Peer: anyone, Local: at("127.0.0.1:1080")}, local, "port 1080 is not for BIND or UDP ASSOCIATE"},
+			{"another's port", socks.Opening{Peer: anyone, Local: at("127.0.0.1:8080")}, local, "the socket listens elsewhere"},
+			{"another's address", socks.Opening{Peer: anyone, Local: at(fmt.Sprintf("127.0.0.2:%d", localPort))}, local, "the socket listens elsewhere"},
+			{"no socket", socks.Opening{Peer: anyone, Local: here}, nil, "without its socket"},
+			{"a pipe", socks.Opening{Peer: anyone, Local: here}, pipe, "not a TCP socket"},
+			{"does not listen", socks.Opening{Peer: anyone, Local: here}, silent, "the socket does not listen"},
+			{"IPv6", socks.Opening{Peer: netip.MustParseAddr("::"), Local: here}, local, "not IPv4"},
+			{"nothing", socks.Opening{}, local, "not IPv4"},
+			{"a UDP socket for a TCP port", socks.Opening{Peer: anyone, Local: aloneAt}, alone, "not a TCP socket"},
+			{"a TCP socket for a UDP port", socks.Opening{Peer: anyone, Local: here, UDP: true}, local, "not a UDP socket"},
+			{"another's UDP port", socks.Opening{Peer: anyone, Local: sharedAt, UDP: true}, alone, "the socket listens elsewhere"},
+			{"a UDP port that others may bind", socks.Opening{Peer: anyone, Local: sharedAt, UDP: true}, shared, "the socket may share its port"},
+			{"a UDP port in a group", socks.Opening{Peer: anyone, Local: balancedAt, UDP: true}, balanced, "the socket may share its port"},
+			{"the configured port by UDP", socks.Opening{Peer: anyone, Local: at("127.0.0.1:1080"), UDP: true}, alone, "port 1080 is not for"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				var fw firewall
@@ -760,9 +765,7 @@ func TestBadChild(t *testing.T) {
 				if c.file != nil {
 					files = append(files, c.file)
 				}
-				var e service.Encoder
-				encodeOpening(&e, c.o)
-				require.ErrorContains(t, child.Call(t.Context(), c.op, e.Bytes(), nil, files...), c.err)
+				require.ErrorContains(t, change(t, child, nil, []socks.Opening{c.o}, files...)[0], c.err)
 				end()
 				assert.Empty(t, fw.noted())
 			})
@@ -772,12 +775,9 @@ func TestBadChild(t *testing.T) {
 	t.Run("a UDP port is another than the TCP port of the same number", func(t *testing.T) {
 		var fw firewall
 		child, end := badChild(t, &fw)
-		var e service.Encoder
-		encodeOpening(&e, socks.Opening{Peer: anyone, Local: aloneAt, UDP: true})
-		require.NoError(t, child.Call(t.Context(), opOpen, e.Bytes(), nil, alone))
-		var tcp service.Encoder
-		encodeOpening(&tcp, socks.Opening{Peer: anyone, Local: aloneAt})
-		require.ErrorContains(t, child.Call(t.Context(), opClose, tcp.Bytes(), nil), "is not open")
+		datagrams := socks.Opening{Peer: anyone, Local: aloneAt, UDP: true}
+		require.NoError(t, change(t, child, nil, []socks.Opening{datagrams}, alone)[0])
+		change(t, child, []socks.Opening{{Peer: anyone, Local: aloneAt}}, nil) // it is not open
 		end()
 		assert.Equal(t, fmt.Sprintf("open 0.0.0.0 %[1]s udp\nclose 0.0.0.0 %[1]s udp", aloneAt), fw.noted())
 	})
@@ -786,32 +786,32 @@ func TestBadChild(t *testing.T) {
 		var fw firewall
 		child, end := badChild(t, &fw)
 		for i := range 3 { // max-connections is 2
-			var e service.Encoder
-			encodeOpening(&e, socks.Opening{Peer: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Local: here})
-			err := child.Call(t.Context(), opOpen, e.Bytes(), nil, local)
+			o := socks.Opening{Peer: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Local: here}
+			err := change(t, child, nil, []socks.Opening{o}, local)[0]
 			if i == 2 {
 				require.ErrorContains(t, err, "there are 2 already")
 				break
 			}
 			require.NoError(t, err)
-			require.ErrorContains(t, child.Call(t.Context(), opOpen, e.Bytes(), nil, local), "is open")
+			require.ErrorContains(t, change(t, child, nil, []socks.Opening{o}, local)[0], "is open")
 		}
 		end()
 		assert.Equal(t, 2, strings.Count(fw.noted(), "close"))
 	})
 
 	t.Run("ends the link", func(t *testing.T) {
-		var opening service.Encoder
-		encodeOpening(&opening, socks.Opening{Peer: anyone, Local: here})
+		one := socks.Opening{Peer: anyone, Local: here}
 		for _, c := range []struct {
 			name string
 			op   byte
 			body []byte
 		}{
-			{"PID 1's request", opConfigure, opening.Bytes()},
-			{"no opening", opOpen, nil},
-			{"an opening and more", opOpen, append(slices.Clone(opening.Bytes()), 0)},
-			{"an address of three bytes", opClose, []byte{3, 1, 2, 3, 0, 0}},
+			{"PID 1's request", opConfigure, changeBody(nil, []socks.Opening{one})},
+			{"no opening", opFirewall, nil},
+			{"openings and more", opFirewall, append(changeBody(nil, []socks.Opening{one}), 0)},
+			{"too many openings", opFirewall, changeBody(nil, slices.Repeat([]socks.Opening{one}, openingsAtOnce+1))},
+			{"too many closings", opFirewall, changeBody(slices.Repeat([]socks.Opening{one}, closingsAtOnce+1), nil)},
+			{"an address of three bytes", opFirewall, []byte{1, 3, 1, 2, 3, 0, 0, 0}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				child, _ := badChild(t, &firewall{})
@@ -821,13 +821,29 @@ func TestBadChild(t *testing.T) {
 	})
 }
 
+func changeBody(closed, opened []socks.Opening) []byte {
+	var e service.Encoder
+	encodeOpenings(&e, closed)
+	encodeOpenings(&e, opened)
+	return e.Bytes()
+}
+
+// change has the other end of the link change the firewall, and returns its replies.
+func change(t *testing.T, child *service.Link, closed, opened []socks.Opening, files ...*os.File) (failures []error) {
+	t.Helper()
+	require.NoError(t, child.Call(t.Context(), opFirewall, changeBody(closed, opened),
+		func(d *service.Decoder) { failures = decodeFailures(d) }, files...))
+	require.Len(t, failures, len(opened))
+	return failures
+}
+
 // badChild returns the child's end of the link of a Client whose configuration has room for two
 // connections, and a function that ends it.
 func badChild(t *testing.T, fw *firewall) (child *service.Link, end func()) {
 	t.Helper()
 	var client *Client
 	parent, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
-		client = NewClient(l, fw.open, fw.close)
+		client = NewClient(l, fw.change)
 		client.cfg.MaxConnections = 2
 		return client.Handle
 	}, func(context.Context, *service.Request) ([]byte, error) { return nil, nil })
@@ -907,7 +923,7 @@ func TestLargestConfig(t *testing.T) {
 	got := make(chan socks.Config, 1)
 	var client *Client
 	parent, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
-		client = NewClient(l, nil, nil)
+		client = NewClient(l, nil)
 		return client.Handle
 	}, func(_ context.Context, r *service.Request) ([]byte, error) {
 		got <- decodeConfig(r.Decoder)
@@ -931,7 +947,7 @@ func FuzzDecode(f *testing.F) {
 	encodeNumbers(&e, []uint64{1, 2})
 	f.Add(e.Bytes())
 	e = service.Encoder{}
-	encodeOpening(&e, socks.Opening{Peer: netip.MustParseAddr("1.2.3.4"), Local: netip.MustParseAddrPort("1.2.3.4:5"), UDP: true})
+	encodeOpenings(&e, []socks.Opening{{Peer: netip.MustParseAddr("1.2.3.4"), Local: netip.MustParseAddrPort("1.2.3.4:5"), UDP: true}})
 	f.Add(e.Bytes())
 	f.Fuzz(func(t *testing.T, body []byte) {
 		d := service.NewDecoder(body)
@@ -946,7 +962,7 @@ func FuzzDecode(f *testing.F) {
 		decodeNumbers(d, maxRules)
 		_ = d.End()
 		d = service.NewDecoder(body)
-		decodeOpening(d)
+		decodeOpenings(d, closingsAtOnce)
 		_ = d.End()
 	})
 }

@@ -59,8 +59,14 @@ func runChild(process *service.Child) error {
 	// The server's loop has a thread of its own, which may be busy for long. With a
 	// processor of Go's for others too, it is the kernel that shares out the time.
 	runtime.GOMAXPROCS(max(2, runtime.NumCPU()))
-	c := &child{process: process, slots: make(chan struct{}, openingsAtOnce)}
-	c.server = socks.New(socks.Options{Logf: process.Logf, Open: c.open, SocketMemory: socketMemory()})
+	c := &child{process: process}
+	c.changes = changes{
+		call: func(ctx context.Context, body []byte, decode func(*service.Decoder), files ...*os.File) error {
+			return process.Call(ctx, opFirewall, body, decode, files...)
+		},
+		logf: process.Logf,
+	}
+	c.server = socks.New(socks.Options{Logf: process.Logf, Open: c.changes.open, SocketMemory: socketMemory()})
 	err := process.Serve(c.handle)
 	return errors.Join(err, shutdown(c.server))
 }
@@ -81,19 +87,14 @@ func socketMemory() int {
 	return int(memory / 20)
 }
 
-const (
-	// callTime is how long PID 1 may take to change the firewall.
-	callTime = 10 * time.Second
-	// openingsAtOnce is how many requests about openings socksd sends before it has
-	// replies: PID 1 takes them in turn.
-	openingsAtOnce = 8
-)
+// callTime is how long PID 1 may take to change the firewall.
+const callTime = 10 * time.Second
 
 // child is socksd's end of the link.
 type child struct {
 	process *service.Child
 	server  *socks.Server
-	slots   chan struct{} // a slot for each request about an opening
+	changes changes
 	// listed are the connections that the parent was not told yet of those that
 	// it asked for; long is that they do not fit one reply. handle alone uses them.
 	listed []socks.Connection
@@ -147,35 +148,4 @@ func (c *child) configure(cfg socks.Config, r *service.Request) error {
 		}
 	}
 	return c.server.Configure(cfg, l)
-}
-
-// open has PID 1 open the firewall.
-func (c *child) open(ctx context.Context, o socks.Opening, l *os.File) (func(), error) {
-	var body service.Encoder
-	encodeOpening(&body, o)
-	ctx, cancel := service.WithTimeout(ctx, callTime)
-	defer cancel()
-	undo := func() {
-		c.slots <- struct{}{}
-		defer func() { <-c.slots }()
-		ctx, cancel := service.WithTimeout(context.Background(), callTime)
-		defer cancel()
-		if err := c.process.Call(ctx, opClose, body.Bytes(), nil); err != nil && !errors.Is(err, service.ErrGone) {
-			c.process.Logf("close the firewall for %s to %s: %v", o.Peer, o.Local, err)
-		}
-	}
-	select {
-	case c.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	err := c.process.Call(ctx, opOpen, body.Bytes(), nil, l)
-	<-c.slots
-	if err != nil && ctx.Err() != nil {
-		undo() // it may open yet
-	}
-	if err != nil {
-		return nil, err
-	}
-	return undo, nil
 }

@@ -14,8 +14,7 @@ const (
 	opConfigure   = 1
 	opConnections = 2
 	opHits        = 3
-	opOpen        = 4
-	opClose       = 5
+	opFirewall    = 4
 	opRemove      = 6
 )
 
@@ -27,6 +26,11 @@ const (
 	maxMatcher = 16 << 10 // the text of one
 	maxUserID  = 255
 	maxHash    = 256 // the text of a password's hash
+	maxFailure = 1 << 10
+	// openingsAtOnce is how many openings socksd asks for in one request, each with its socket, and
+	// closingsAtOnce how many it takes back.
+	openingsAtOnce = 8
+	closingsAtOnce = maxListed
 )
 
 // encodeConfig leaves comments out: they decide nothing, and may be long.
@@ -140,12 +144,44 @@ func decodeNumbers(d *service.Decoder, most int) []uint64 {
 	return numbers
 }
 
-func encodeOpening(e *service.Encoder, o socks.Opening) {
-	e.Addr(o.Peer)
-	e.AddrPort(o.Local)
-	e.Bool(o.UDP)
+func encodeOpenings(e *service.Encoder, openings []socks.Opening) {
+	e.Uint(uint64(len(openings)))
+	for _, o := range openings {
+		e.Addr(o.Peer)
+		e.AddrPort(o.Local)
+		e.Bool(o.UDP)
+	}
 }
 
-func decodeOpening(d *service.Decoder) socks.Opening {
-	return socks.Opening{Peer: d.Addr(), Local: d.AddrPort(), UDP: d.Bool()}
+// decodeOpenings reads at most that many.
+func decodeOpenings(d *service.Decoder, most int) []socks.Opening {
+	var openings []socks.Opening
+	for range d.Count(most) {
+		openings = append(openings, socks.Opening{Peer: d.Addr(), Local: d.AddrPort(), UDP: d.Bool()})
+	}
+	return openings
+}
+
+// encodeFailures writes for each opening that was asked for why it is not there, "" if it is.
+func encodeFailures(e *service.Encoder, failures []error) {
+	e.Uint(uint64(len(failures)))
+	for _, err := range failures {
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		e.String(text[:min(len(text), maxFailure)])
+	}
+}
+
+func decodeFailures(d *service.Decoder) []error {
+	var failures []error
+	for range d.Count(openingsAtOnce) {
+		var err error
+		if text := d.String(maxFailure); text != "" {
+			err = service.RemoteError(text)
+		}
+		failures = append(failures, err)
+	}
+	return failures
 }
