@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,27 +21,24 @@ import (
 func TestFirewallRests(t *testing.T) {
 	const rounds = 100
 	for _, c := range []struct {
-		name             string
-		takes, longestIn time.Duration // a change; the shortest time in which rounds may be done
+		name            string
+		takes, shortest time.Duration // a change, and the shortest time in which all rounds may be done
 	}{
 		{"a fast machine", time.Millisecond, 2 * rounds * 4 * time.Millisecond},
 		{"malta", 50 * time.Millisecond, 2 * rounds * 200 * time.Millisecond},
 		{"another program has the lock of xtables", 5 * time.Second, 2 * rounds * (5*time.Second + longestRest)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var now, busy, slept time.Duration // by the clock; the test waits for each reply
+			var now, busy, slept atomic.Int64 // nanoseconds
+			pass := func(d time.Duration, sum *atomic.Int64) { now.Add(int64(d)); sum.Add(int64(d)) }
 			var client *Client
 			parent, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
 				client = NewClient(l, func(_, _ []socks.Opening) error {
-					now += c.takes
-					busy += c.takes
+					pass(c.takes, &busy)
 					return nil
 				})
-				client.clock = func() time.Duration { return now }
-				client.sleep = func(_ context.Context, d time.Duration) {
-					now += d
-					slept += d
-				}
+				client.clock = func() time.Duration { return time.Duration(now.Load()) }
+				client.sleep = func(_ context.Context, d time.Duration) { pass(d, &slept) }
 				return client.Handle
 			}, func(context.Context, *service.Request) ([]byte, error) { return nil, nil })
 			require.NoError(t, err)
@@ -51,21 +49,21 @@ func TestFirewallRests(t *testing.T) {
 				Local: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port),
 			}
 			require.NoError(t, change(t, child, nil, []socks.Opening{o}, local)[0])
-			require.Zero(t, slept)
+			require.Zero(t, slept.Load())
 			change(t, child, []socks.Opening{o}, nil)
-			now += longestRest
-			slept = 0
-			begin := now
+			now.Add(int64(longestRest))
+			slept.Store(0)
+			begin := now.Load()
 			for i := range rounds {
 				require.NoError(t, change(t, child, nil, []socks.Opening{o}, local)[0])
 				if i == 0 {
-					require.Zero(t, slept, "there was a pause")
+					require.Zero(t, slept.Load(), "there was a pause")
 				}
 				change(t, child, []socks.Opening{o}, nil)
 				change(t, child, []socks.Opening{o}, nil) // costs nothing: it is not open
 			}
-			assert.Equal(t, time.Duration(2*rounds+2)*c.takes, busy)
-			assert.GreaterOrEqual(t, now+longestRest-begin, c.longestIn)
+			assert.Equal(t, time.Duration(2*rounds+2)*c.takes, time.Duration(busy.Load()))
+			assert.GreaterOrEqual(t, time.Duration(now.Load()-begin)+longestRest, c.shortest)
 		})
 	}
 }
