@@ -1,0 +1,456 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/service"
+)
+
+var (
+	self      = dhcp.MAC{2, 0, 0, 0, 0, 1}
+	serverMAC = dhcp.MAC{2, 0, 0, 0, 0, 2}
+	at        = netip.MustParseAddr
+)
+
+// sent is a message that the client has sent.
+type sent struct {
+	*dhcp.Message
+	from netip.Addr
+	to   *hop
+	at   time.Duration // since the start
+}
+
+// rig is a client whose peers are the test.
+type rig struct {
+	t      *testing.T
+	in     chan received
+	out    chan sent
+	events chan event
+	used   atomic.Bool // somebody has the address
+	log    strings.Builder
+	status Status
+	lease  *Lease
+	keep   bool
+	// told are the statuses since the last look.
+	told []string
+}
+
+func newRig(t *testing.T, s Settings) *rig {
+	r := &rig{t: t, in: make(chan received, 8), out: make(chan sent, 100), events: make(chan event, 4)}
+	s.MAC = self
+	begin := time.Now()
+	c := &client{settings: s, events: r.events,
+		wires: wires{
+			in: r.in, expect: func(uint32) {}, probe: func(context.Context, netip.Addr) bool { return r.used.Load() },
+			send: func(m *dhcp.Message, from netip.Addr, to *hop) {
+				// What others can read counts.
+				b, err := m.Marshal(dhcp.MaxMessage)
+				require.NoError(t, err)
+				read, err := dhcp.Parse(b)
+				require.NoError(t, err)
+				r.out <- sent{read, from, to, time.Since(begin)}
+			},
+		},
+		report: func(s Status, l *Lease, keep bool) {
+			r.status, r.lease, r.keep = s, l, keep
+			r.told = append(r.told, string(s))
+		},
+		logf: func(format string, args ...any) { fmt.Fprintf(&r.log, format+"\n", args...) },
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); c.run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return r
+}
+
+// next is the next message that the client sends, whenever that is.
+func (r *rig) next(want dhcp.Type) sent {
+	r.t.Helper()
+	m := <-r.out
+	require.Equal(r.t, want, m.Options.Type())
+	return m
+}
+
+// answer answers m. change may change the answer.
+func (r *rig) answer(m sent, t dhcp.Type, address string, change ...func(*dhcp.Message)) {
+	a := &dhcp.Message{Op: dhcp.BootReply, XID: m.XID, Your: at(address), HardwareType: 1, Hardware: self[:]}
+	a.Options.SetByte(dhcp.OptionType, byte(t))
+	a.Options.SetAddrs(dhcp.OptionServerID, at("192.0.2.1"))
+	if t != dhcp.NAK {
+		a.Options.SetUint32(dhcp.OptionLeaseTime, 3600)
+		a.Options.SetAddrs(dhcp.OptionSubnetMask, at("255.255.255.0"))
+		a.Options.SetAddrs(dhcp.OptionRouter, at("192.0.2.1"))
+	}
+	for _, f := range change {
+		f(a)
+	}
+	r.in <- received{a, serverMAC}
+	synctest.Wait()
+}
+
+// bind brings the client to a lease of an hour.
+func (r *rig) bind() {
+	r.answer(r.next(dhcp.Discover), dhcp.Offer, "192.0.2.10")
+	r.answer(r.next(dhcp.Request), dhcp.ACK, "192.0.2.10")
+	require.Equal(r.t, Bound, r.status)
+	r.told = nil
+}
+
+// each runs a test on a clock of its own.
+func each(t *testing.T, s Settings, f func(t *testing.T, r *rig)) {
+	synctest.Test(t, func(t *testing.T) { f(t, newRig(t, s)) })
+}
+
+func TestLease(t *testing.T) {
+	each(t, Settings{HostName: "router", ClientID: true}, func(t *testing.T, r *rig) {
+		d := r.next(dhcp.Discover)
+		assert.Nil(t, d.to)
+		assert.Equal(t, "router", d.Options.Text(dhcp.OptionHostName))
+		id, _ := d.Options.Get(dhcp.OptionClientID)
+		assert.Equal(t, append([]byte{1}, self[:]...), id)
+		r.answer(d, dhcp.Offer, "192.0.2.10")
+		q := r.next(dhcp.Request)
+		assert.Equal(t, at("192.0.2.10"), q.Options.Addr(dhcp.OptionRequested))
+		assert.Equal(t, at("192.0.2.1"), q.Options.Addr(dhcp.OptionServerID))
+		assert.True(t, q.Client.IsUnspecified())
+		r.answer(q, dhcp.ACK, "192.0.2.10", func(m *dhcp.Message) {
+			m.Options.SetAddrs(dhcp.OptionNameServers, at("9.9.9.9"), at("127.0.0.1"), at("8.8.8.8"))
+			m.Options.SetAddrs(dhcp.OptionNTPServers, at("192.0.2.3"))
+		})
+		assert.Equal(t, []string{"searching...", "requesting...", "bound"}, r.told)
+		assert.Equal(t, netip.MustParsePrefix("192.0.2.10/24"), r.lease.Address)
+		assert.Equal(t, at("192.0.2.1"), r.lease.Gateway)
+		assert.Equal(t, []netip.Addr{at("9.9.9.9"), at("8.8.8.8")}, r.lease.NameServers)
+		assert.Equal(t, []netip.Addr{at("192.0.2.3")}, r.lease.TimeServers)
+
+		// After half of the time it asks the server that gave it, by its own frames.
+		since := time.Now()
+		q = r.next(dhcp.Request)
+		assert.Equal(t, 30*time.Minute, time.Since(since))
+		assert.Equal(t, at("192.0.2.10"), q.Client)
+		assert.Equal(t, at("192.0.2.10"), q.from)
+		assert.Equal(t, &hop{serverMAC, at("192.0.2.1")}, q.to)
+		assert.Empty(t, q.Options.Addr(dhcp.OptionRequested))
+		assert.Equal(t, Renewing, r.status)
+		assert.NotNil(t, r.lease, "the address stays meanwhile")
+		r.answer(q, dhcp.ACK, "192.0.2.10")
+		assert.Equal(t, Bound, r.status)
+
+		// A server that is silent is asked more and more often, then everybody is, until the end.
+		since = time.Now()
+		tries, broadcasts := 0, 0
+		for {
+			m := <-r.out
+			if m.Options.Type() == dhcp.Discover {
+				break
+			}
+			if m.to == nil {
+				broadcasts++
+				assert.GreaterOrEqual(t, time.Since(since), 3600*7/8*time.Second)
+			} else {
+				tries++
+			}
+		}
+		assert.Equal(t, time.Hour, time.Since(since))
+		assert.Nil(t, r.lease, "it is over at once")
+		assert.Equal(t, Searching, r.status)
+		assert.True(t, tries >= 4 && tries <= 12 && broadcasts >= 2 && broadcasts <= 6, "%d, %d", tries, broadcasts)
+		assert.Contains(t, r.log.String(), "the lease of 192.0.2.10 has ended")
+	})
+}
+
+// A server that is not there is asked for ever, more and more seldom.
+func TestSilence(t *testing.T) {
+	each(t, Settings{}, func(t *testing.T, r *rig) {
+		last := r.next(dhcp.Discover)
+		for range 200 {
+			m := r.next(dhcp.Discover)
+			assert.LessOrEqual(t, m.at-last.at, longWait*11/10)
+			assert.Equal(t, last.XID, m.XID)
+			last = m
+		}
+		assert.Greater(t, last.at, 180*time.Minute)
+		// A link that comes up is a new beginning.
+		up := time.Now()
+		r.events <- linkUp
+		r.next(dhcp.Discover)
+		m := r.next(dhcp.Discover)
+		assert.Less(t, m.at, 4*time.Second+last.at+time.Since(up))
+		assert.LessOrEqual(t, time.Since(up), 3*time.Second)
+	})
+}
+
+// An offer that is not confirmed is asked for some times, then anybody is.
+func TestOfferWithdrawn(t *testing.T) {
+	each(t, Settings{}, func(t *testing.T, r *rig) {
+		r.answer(r.next(dhcp.Discover), dhcp.Offer, "192.0.2.10")
+		for range requestTries {
+			r.next(dhcp.Request)
+		}
+		r.next(dhcp.Discover)
+	})
+}
+
+func TestRefusal(t *testing.T) {
+	t.Run("at a renewal", func(t *testing.T) {
+		each(t, Settings{}, func(t *testing.T, r *rig) {
+			r.bind()
+			since := time.Now()
+			q := r.next(dhcp.Request)
+			r.answer(q, dhcp.NAK, "0.0.0.0", func(m *dhcp.Message) { m.Options.Set(dhcp.OptionMessage, []byte("moved\x1b[2J")) })
+			assert.Nil(t, r.lease)
+			d := r.next(dhcp.Discover)
+			assert.Equal(t, q.at, d.at, "at once")
+			assert.Contains(t, r.log.String(), "192.0.2.1 refuses the address: moved?[2J")
+			assert.Equal(t, 30*time.Minute, time.Since(since))
+		})
+	})
+	t.Run("of another server, to an offer", func(t *testing.T) {
+		each(t, Settings{}, func(t *testing.T, r *rig) {
+			r.answer(r.next(dhcp.Discover), dhcp.Offer, "192.0.2.10")
+			q := r.next(dhcp.Request)
+			r.answer(q, dhcp.NAK, "0.0.0.0", func(m *dhcp.Message) { m.Options.SetAddrs(dhcp.OptionServerID, at("192.0.2.66")) })
+			r.answer(q, dhcp.ACK, "192.0.2.10")
+			assert.Equal(t, Bound, r.status)
+		})
+	})
+	t.Run("again and again", func(t *testing.T) {
+		each(t, Settings{}, func(t *testing.T, r *rig) {
+			asked := 0
+			for time.Since(time.Time{}) > 0 {
+				m := <-r.out
+				if m.at > time.Hour {
+					break
+				}
+				switch m.Options.Type() {
+				case dhcp.Discover:
+					r.answer(m, dhcp.Offer, "192.0.2.10")
+				case dhcp.Request:
+					asked++
+					r.answer(m, dhcp.NAK, "0.0.0.0")
+				}
+			}
+			assert.Less(t, asked, 75, "it waits longer each time, up to a minute")
+		})
+	})
+}
+
+func TestReboot(t *testing.T) {
+	previous := Settings{Previous: at("192.0.2.10")}
+	t.Run("it holds", func(t *testing.T) {
+		each(t, previous, func(t *testing.T, r *rig) {
+			q := r.next(dhcp.Request)
+			assert.Equal(t, at("192.0.2.10"), q.Options.Addr(dhcp.OptionRequested))
+			assert.Empty(t, q.Options.Addr(dhcp.OptionServerID))
+			assert.True(t, r.keep)
+			r.used.Store(true) // it is ours: nobody is asked
+			r.answer(q, dhcp.ACK, "192.0.2.10")
+			assert.Equal(t, Bound, r.status)
+			assert.False(t, r.keep)
+		})
+	})
+	t.Run("it does not", func(t *testing.T) {
+		each(t, previous, func(t *testing.T, r *rig) {
+			r.answer(r.next(dhcp.Request), dhcp.NAK, "0.0.0.0")
+			r.next(dhcp.Discover)
+			assert.False(t, r.keep)
+		})
+	})
+	t.Run("nobody knows", func(t *testing.T) {
+		each(t, previous, func(t *testing.T, r *rig) {
+			for range requestTries {
+				r.next(dhcp.Request)
+			}
+			r.next(dhcp.Discover)
+			assert.True(t, r.keep, "it may still hold")
+		})
+	})
+	t.Run("the link comes up", func(t *testing.T) {
+		each(t, Settings{}, func(t *testing.T, r *rig) {
+			r.bind()
+			r.events <- linkUp
+			q := r.next(dhcp.Request)
+			assert.Equal(t, at("192.0.2.10"), q.Options.Addr(dhcp.OptionRequested))
+			assert.NotNil(t, r.lease)
+			for range requestTries - 1 {
+				r.next(dhcp.Request)
+			}
+			assert.NotNil(t, r.lease, "it holds for as long as it was given")
+			time.Sleep(time.Minute)
+			assert.Equal(t, Bound, r.status)
+		})
+	})
+}
+
+func TestDecline(t *testing.T) {
+	each(t, Settings{}, func(t *testing.T, r *rig) {
+		r.used.Store(true)
+		r.answer(r.next(dhcp.Discover), dhcp.Offer, "192.0.2.10")
+		r.answer(r.next(dhcp.Request), dhcp.ACK, "192.0.2.10")
+		m := r.next(dhcp.Decline)
+		assert.Equal(t, at("192.0.2.10"), m.Options.Addr(dhcp.OptionRequested))
+		assert.Equal(t, at("192.0.2.1"), m.Options.Addr(dhcp.OptionServerID))
+		assert.Nil(t, r.lease)
+		assert.Equal(t, declineWait, r.next(dhcp.Discover).at-m.at)
+	})
+}
+
+func TestEvents(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		event event
+		want  []dhcp.Type
+	}{
+		{"renew", renew, []dhcp.Type{dhcp.Request}},
+		{"release", release, []dhcp.Type{dhcp.Release, dhcp.Discover}},
+		{"leave", leave, []dhcp.Type{dhcp.Release}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			each(t, Settings{}, func(t *testing.T, r *rig) {
+				r.bind()
+				r.events <- c.event
+				for _, want := range c.want {
+					m := r.next(want)
+					if want == dhcp.Release {
+						assert.Equal(t, at("192.0.2.10"), m.Client)
+						assert.NotNil(t, m.to)
+					}
+				}
+				synctest.Wait()
+				assert.Equal(t, c.event == renew || c.event == leave, r.lease != nil || c.event == leave)
+			})
+		})
+	}
+}
+
+func TestReadLease(t *testing.T) {
+	set := func(code byte, value ...byte) func(*dhcp.Message) {
+		return func(m *dhcp.Message) { m.Options.Set(code, value) }
+	}
+	your := func(a string) func(*dhcp.Message) { return func(m *dhcp.Message) { m.Your = at(a) } }
+	for _, c := range []struct {
+		name   string
+		change func(*dhcp.Message)
+		want   string // address, gateway, routes, name servers; or the error
+	}{
+		{"as it is", func(*dhcp.Message) {}, "192.0.2.10/24 192.0.2.1 [] []"},
+		{"no netmask", set(dhcp.OptionSubnetMask), "<nil> is no netmask"},
+		{"a netmask with holes", set(dhcp.OptionSubnetMask, 255, 0, 255, 0), "255.0.255.0 is no netmask"},
+		{"one address alone", set(dhcp.OptionSubnetMask, 255, 255, 255, 255), "192.0.2.10/32 192.0.2.1 [] []"},
+		{"0.0.0.0", your("0.0.0.0"), "0.0.0.0 is no address of a host"},
+		{"multicast", your("224.0.0.1"), "224.0.0.1 is no address of a host"},
+		{"loopback", your("127.0.0.2"), "127.0.0.2 is no address of a host"},
+		{"of the network", your("192.0.2.0"), "192.0.2.0/24 is no address of a host"},
+		{"to all", your("192.0.2.255"), "192.0.2.255/24 is no address of a host"},
+		{"no server", set(dhcp.OptionServerID), "it does not say which server it comes from"},
+		{"no time", set(dhcp.OptionLeaseTime), "it has no lease time"},
+		{"zero", set(dhcp.OptionLeaseTime, 0, 0, 0, 0), "a lease of 0s, expected at least 10s"},
+		{"for ever", set(dhcp.OptionLeaseTime, 255, 255, 255, 255), "192.0.2.10/24 192.0.2.1 [] []"},
+		{"itself as gateway", set(dhcp.OptionRouter, 192, 0, 2, 10, 192, 0, 2, 9), "192.0.2.10/24 192.0.2.9 [] []"},
+		{"a gateway that is none", set(dhcp.OptionRouter, 0, 0, 0, 0), "192.0.2.10/24 invalid IP [] []"},
+		{"classless routes", set(dhcp.OptionClasslessRoutes, 0, 192, 0, 2, 7, 8, 10, 192, 0, 2, 8, 24, 192, 0, 2, 0, 0, 0, 0),
+			"192.0.2.10/24 192.0.2.1 [{0.0.0.0/0 192.0.2.7} {10.0.0.0/8 192.0.2.8}] []"},
+		{"classless routes that end early", set(dhcp.OptionClasslessRoutes, 33, 1), "192.0.2.10/24 192.0.2.1 [] []"},
+		{"too many name servers", set(dhcp.OptionNameServers, 9, 9, 9, 1, 9, 9, 9, 2, 9, 9, 9, 3, 9, 9, 9, 4), "192.0.2.10/24 192.0.2.1 [] [9.9.9.1 9.9.9.2 9.9.9.3]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := &dhcp.Message{Your: at("192.0.2.10")}
+			m.Options.SetAddrs(dhcp.OptionServerID, at("192.0.2.1"))
+			m.Options.SetUint32(dhcp.OptionLeaseTime, 3600)
+			m.Options.SetAddrs(dhcp.OptionSubnetMask, at("255.255.255.0"))
+			m.Options.SetAddrs(dhcp.OptionRouter, at("192.0.2.1"))
+			c.change(m)
+			l, err := readLease(m)
+			if err != nil {
+				assert.EqualError(t, err, c.want)
+				return
+			}
+			assert.Equal(t, c.want, fmt.Sprintf("%v %v %v %v", l.Address, l.Gateway, l.Routes, l.NameServers))
+			checkLease(t, l)
+		})
+	}
+}
+
+// checkLease checks what is true of every lease, and that PID 1 takes what the process tells.
+func checkLease(t *testing.T, l *Lease) {
+	t.Helper()
+	assert.True(t, l.Since.Before(l.Renew) && l.Renew.Before(l.Rebind) && l.Rebind.Before(l.Expires), "%v %v %v", l.Renew, l.Rebind, l.Expires)
+	var e service.Encoder
+	l.encode(&e)
+	d := service.NewDecoder(e.Bytes())
+	back := decodeLease(d)
+	require.NoError(t, d.End())
+	assert.Equal(t, l.Address, back.Address)
+	assert.Equal(t, l.Routes, back.Routes)
+	assert.WithinDuration(t, l.Expires, back.Expires, 10*time.Second)
+}
+
+func FuzzLease(f *testing.F) {
+	f.Add([]byte{1, 4, 255, 255, 255, 0, 3, 4, 192, 0, 2, 1, 51, 4, 0, 0, 14, 16, 54, 4, 192, 0, 2, 1, 58, 4, 0, 0, 0, 1, 59, 4, 255, 255, 255, 255}, uint32(0xC000020A))
+	f.Add([]byte{121, 9, 32, 1, 2, 3, 4, 5, 6, 7, 8, 51, 4, 255, 255, 255, 255, 54, 4, 1, 2, 3, 4}, uint32(1<<24))
+	f.Fuzz(func(t *testing.T, options []byte, your uint32) {
+		head := make([]byte, 240)
+		head[0], head[16], head[17], head[18], head[19] = dhcp.BootReply, byte(your>>24), byte(your>>16), byte(your>>8), byte(your)
+		copy(head[236:], "\x63\x82\x53\x63")
+		m, err := dhcp.Parse(append(head, options...))
+		if err != nil {
+			return
+		}
+		l, err := readLease(m)
+		if err != nil {
+			return
+		}
+		checkLease(t, l)
+		require.True(t, usable(l.Address.Addr()) && usable(l.Server) && len(l.Routes) <= maxRoutes && len(l.NameServers) <= maxServers)
+	})
+}
+
+func FuzzReport(f *testing.F) {
+	f.Add([]byte{0})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		d := service.NewDecoder(body)
+		l := decodeLease(d)
+		if d.End() == nil {
+			require.True(t, usable(l.Address.Addr()) && l.Address.Bits() > 0)
+		}
+	})
+}
+
+// Whatever comes, the client goes on, and asks no more than its bound.
+func TestHostileServers(t *testing.T) {
+	each(t, Settings{}, func(t *testing.T, r *rig) {
+		random := rand.New(rand.NewPCG(1, 2))
+		count := 0
+		for {
+			m := <-r.out
+			if m.at > 6*time.Hour {
+				break
+			}
+			count++
+			for range random.IntN(4) {
+				kind := []dhcp.Type{dhcp.Offer, dhcp.ACK, dhcp.NAK, dhcp.Discover, 0}[random.IntN(5)]
+				r.answer(m, kind, []string{"192.0.2.10", "192.0.2.11", "0.0.0.0", "192.0.2.255"}[random.IntN(4)], func(m *dhcp.Message) {
+					m.Options.SetUint32(dhcp.OptionLeaseTime, uint32(random.IntN(40)))
+					if random.IntN(3) == 0 {
+						m.Options.SetAddrs(dhcp.OptionServerID, at("192.0.2.66"))
+					}
+				})
+			}
+		}
+		// Leases of some seconds are allowed, so it asks often; but it does not spin.
+		assert.Less(t, count, 6*3600)
+	})
+}

@@ -1,0 +1,187 @@
+package client
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/service"
+)
+
+// Lease is what a server has given, checked.
+type Lease struct {
+	Address netip.Prefix
+	// Server is the server's identifier (option 54).
+	Server netip.Addr
+	// Gateway is the first of option 3; the zero Addr if there is none.
+	Gateway netip.Addr
+	// Routes are those of option 121. If HasRoutes is set, Gateway does not count (RFC 3442).
+	Routes      []dhcp.Route
+	HasRoutes   bool
+	NameServers []netip.Addr
+	TimeServers []netip.Addr
+	// Since is when it was given. Renew, Rebind and Expires are T1, T2 and its end, by the clock
+	// that only goes on.
+	Since, Renew, Rebind, Expires time.Time
+	// Infinite is a lease without an end.
+	Infinite bool
+}
+
+const (
+	// maxRoutes and maxServers are how many of a lease's count.
+	maxRoutes  = 32
+	maxServers = 3
+	// shortestLease is the least time that is taken: with less the client would do nothing but
+	// ask. Infinite ones are asked for again after longestLease.
+	shortestLease = 10 * time.Second
+)
+
+// readLease reads an offer or an acknowledgement.
+func readLease(m *dhcp.Message) (*Lease, error) {
+	o := m.Options
+	l := &Lease{Server: o.Addr(dhcp.OptionServerID)}
+	if !usable(l.Server) {
+		return nil, errors.New("it does not say which server it comes from")
+	}
+	if !usable(m.Your) {
+		return nil, fmt.Errorf("%v is no address of a host", m.Your)
+	}
+	size, err := maskSize(o, m.Your)
+	if err != nil {
+		return nil, err
+	}
+	l.Address = netip.PrefixFrom(m.Your, size)
+	if size < 31 && (m.Your == l.Address.Masked().Addr() || m.Your == broadcastOf(l.Address)) {
+		return nil, fmt.Errorf("%v is no address of a host", l.Address)
+	}
+	length, ok := o.Seconds(dhcp.OptionLeaseTime)
+	if !ok {
+		return nil, errors.New("it has no lease time")
+	}
+	l.Infinite = length == dhcp.Infinite*time.Second
+	if length < shortestLease {
+		return nil, fmt.Errorf("a lease of %v, expected at least %v", length, shortestLease)
+	}
+	l.setTimes(time.Now(), length, o)
+	for _, g := range o.Addrs(dhcp.OptionRouter, 8) {
+		if usable(g) && g != m.Your {
+			l.Gateway = g
+			break
+		}
+	}
+	routes, has := o.ClasslessRoutes(maxRoutes)
+	l.HasRoutes = has
+	for _, r := range routes {
+		// A route to the link itself (gateway 0.0.0.0) is there by the address.
+		if usable(r.Gateway) && r.Gateway != m.Your && !r.Destination.Addr().IsMulticast() && !r.Destination.Addr().IsLoopback() {
+			l.Routes = append(l.Routes, r)
+		}
+	}
+	for code, list := range map[byte]*[]netip.Addr{dhcp.OptionNameServers: &l.NameServers, dhcp.OptionNTPServers: &l.TimeServers} {
+		for _, a := range o.Addrs(code, 16) {
+			if usable(a) && a != m.Your && len(*list) < maxServers {
+				*list = append(*list, a)
+			}
+		}
+	}
+	return l, nil
+}
+
+// setTimes sets the times of a lease that begins now. T1 and T2 that make no sense are those of RFC
+// 2131 4.4.5.
+func (l *Lease) setTimes(now time.Time, length time.Duration, o dhcp.Options) {
+	t1, has1 := o.Seconds(dhcp.OptionRenewalTime)
+	t2, has2 := o.Seconds(dhcp.OptionRebindingTime)
+	if !has2 || t2 >= length || t2 < shortestLease/2 {
+		t2 = length / 8 * 7
+	}
+	if !has1 || t1 >= t2 || t1 < shortestLease/4 {
+		t1 = min(length/2, t2/7*4)
+	}
+	l.Since, l.Renew, l.Rebind, l.Expires = now, now.Add(t1), now.Add(t2), now.Add(length)
+}
+
+// usable reports whether a host, a gateway or a server can have the address.
+func usable(a netip.Addr) bool {
+	return a.Is4() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a.As4()[0] != 0 && a.As4()[0] < 240
+}
+
+// maskSize is the length of the network's prefix: that of option 1, or else of the address's class.
+func maskSize(o dhcp.Options, a netip.Addr) (int, error) {
+	if v, has := o.Get(dhcp.OptionSubnetMask); has {
+		mask, ok := o.Uint32(dhcp.OptionSubnetMask)
+		size := bits.LeadingZeros32(^mask)
+		if !ok || mask == 0 || mask<<size != 0 {
+			return 0, fmt.Errorf("%v is no netmask", net.IP(v))
+		}
+		return size, nil
+	}
+	switch first := a.As4()[0]; {
+	case first < 128:
+		return 8, nil
+	case first < 192:
+		return 16, nil
+	}
+	return 24, nil
+}
+
+func broadcastOf(p netip.Prefix) netip.Addr {
+	four := p.Masked().Addr().As4()
+	n := binary.BigEndian.Uint32(four[:]) | ^uint32(0)>>p.Bits()
+	binary.BigEndian.PutUint32(four[:], n)
+	return netip.AddrFrom4(four)
+}
+
+// encode writes the lease for PID 1: times are what is left of them.
+func (l *Lease) encode(e *service.Encoder) {
+	e.Addr(l.Address.Addr())
+	e.Uint(uint64(l.Address.Bits()))
+	e.Addr(l.Server)
+	e.Addr(l.Gateway)
+	e.Bool(l.HasRoutes)
+	e.Uint(uint64(len(l.Routes)))
+	for _, r := range l.Routes {
+		e.Addr(r.Destination.Addr())
+		e.Uint(uint64(r.Destination.Bits()))
+		e.Addr(r.Gateway)
+	}
+	e.Addrs(l.NameServers)
+	e.Addrs(l.TimeServers)
+	e.Bool(l.Infinite)
+	e.Int(int64(time.Until(l.Expires)))
+}
+
+// decodeLease reads what encode wrote. Whoever wrote it need not be believed: all that readLease
+// promises is checked again.
+func decodeLease(d *service.Decoder) *Lease {
+	l := &Lease{}
+	prefix := func() netip.Prefix {
+		a := d.Addr()
+		return netip.PrefixFrom(a, int(d.Uint(32)))
+	}
+	l.Address, l.Server, l.Gateway, l.HasRoutes = prefix(), d.Addr(), d.Addr(), d.Bool()
+	for range d.Count(maxRoutes) {
+		l.Routes = append(l.Routes, dhcp.Route{Destination: prefix(), Gateway: d.Addr()})
+	}
+	l.NameServers, l.TimeServers, l.Infinite = d.Addrs(maxServers), d.Addrs(maxServers), d.Bool()
+	l.Expires = time.Now().Add(d.Duration())
+	wrong := !usable(l.Address.Addr()) || l.Address.Bits() < 1 || !usable(l.Server) || l.Gateway.IsValid() && !usable(l.Gateway)
+	if l.Address.IsValid() && l.Address.Bits() < 31 {
+		wrong = wrong || l.Address.Addr() == l.Address.Masked().Addr() || l.Address.Addr() == broadcastOf(l.Address)
+	}
+	for _, r := range l.Routes {
+		wrong = wrong || !r.Destination.IsValid() || !r.Destination.Addr().Is4() || r.Destination != r.Destination.Masked() || !usable(r.Gateway)
+	}
+	for _, a := range append(l.NameServers, l.TimeServers...) {
+		wrong = wrong || !usable(a)
+	}
+	if wrong {
+		d.Fail(errors.New("no lease"))
+	}
+	return l
+}

@@ -1,0 +1,362 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/service"
+)
+
+// Spec is the process. PID 1 hands it the sockets of each interface; it tells PID 1 what each
+// client does, and its lease.
+var Spec = service.Spec{
+	Name: "dhcpc", Topic: "dhcp", Main: runProcess,
+	Calls: service.Calls{Any: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDTO}},
+	// Two sockets for each interface, and what Go needs.
+	Limits:   service.Limits{Files: 2*MaxClients + 32},
+	AskEvery: 15 * time.Second,
+}
+
+// MaxClients is how many interfaces can have a client.
+const MaxClients = 8
+
+// The requests: of PID 1, and of the process.
+const (
+	opStart  = 1
+	opEnd    = 2
+	opEvent  = 3
+	opReport = 4
+)
+
+const (
+	maxName     = 15 // of an interface
+	maxHostName = 64
+)
+
+// Report is what a client does. Lease is nil if it has none; then Keep says that the lease which
+// PID 1 has still holds.
+type Report struct {
+	Interface string
+	Status    Status
+	Lease     *Lease
+	Keep      bool
+}
+
+// Process is PID 1's end of the process.
+type Process struct {
+	link *service.Link
+	take func(Report) error
+}
+
+// NewProcess is for service.Options. take gets each Report, which has been checked.
+func NewProcess(link *service.Link, take func(Report) error) *Process { return &Process{link, take} }
+
+// Start has the process run a client on an interface, with the sockets of dhcp.OpenUDP and
+// dhcp.OpenARP, in the place of one that it runs there.
+func (p *Process) Start(ctx context.Context, name string, s Settings, udp, arp *os.File) error {
+	var e service.Encoder
+	e.String(name)
+	e.String(string(s.MAC[:]))
+	e.String(s.HostName)
+	e.Bool(s.ClientID)
+	e.Addr(s.Previous)
+	return p.link.Call(ctx, opStart, e.Bytes(), nil, udp, arp)
+}
+
+// End ends the client of an interface. It gives its lease back if wanted.
+func (p *Process) End(ctx context.Context, name string, giveBack bool) error {
+	var e service.Encoder
+	e.String(name)
+	e.Bool(giveBack)
+	return p.link.Call(ctx, opEnd, e.Bytes(), nil)
+}
+
+// LinkUp tells the client of an interface that its link came up, Renew to renew its lease now, and
+// Release to give it back and to look for one anew.
+func (p *Process) LinkUp(ctx context.Context, name string) error { return p.event(ctx, name, linkUp) }
+
+// Renew is described at LinkUp.
+func (p *Process) Renew(ctx context.Context, name string) error { return p.event(ctx, name, renew) }
+
+// Release is described at LinkUp.
+func (p *Process) Release(ctx context.Context, name string) error { return p.event(ctx, name, release) }
+
+func (p *Process) event(ctx context.Context, name string, what event) error {
+	var e service.Encoder
+	e.String(name)
+	e.Uint(uint64(what))
+	return p.link.Call(ctx, opEvent, e.Bytes(), nil)
+}
+
+// Handle takes a Report.
+func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) {
+	report := Report{Interface: r.String(maxName), Status: statuses[r.Uint(uint64(len(statuses)-1))], Keep: r.Bool()}
+	if r.Bool() {
+		report.Lease = decodeLease(r.Decoder)
+	}
+	if err := r.End(); r.Op != opReport || err != nil {
+		return nil, fmt.Errorf("%w: no report", service.ErrBreach)
+	}
+	return nil, p.take(report)
+}
+
+// Ended has nothing to tidy up.
+func (p *Process) Ended() {}
+
+// process is what the process has.
+type process struct {
+	child   *service.Child
+	mu      sync.Mutex
+	clients map[string]*running
+}
+
+// running is a client that runs.
+type running struct {
+	client  *client
+	events  chan event
+	stop    context.CancelFunc
+	done    chan struct{}
+	sockets []*dhcp.Conn
+}
+
+func runProcess(child *service.Child) error {
+	p := &process{child: child, clients: map[string]*running{}}
+	err := child.Serve(p.handle)
+	child.Stop()
+	for name := range p.clients {
+		p.end(name, false)
+	}
+	return err
+}
+
+// handle serves PID 1.
+func (p *process) handle(_ context.Context, r *service.Request) ([]byte, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := r.String(maxName)
+	switch r.Op {
+	case opStart:
+		mac := r.String(len(dhcp.MAC{}))
+		s := Settings{HostName: r.String(maxHostName), ClientID: r.Bool(), Previous: r.Addr()}
+		udp, arp := r.TakeFile(), r.TakeFile()
+		if r.End() != nil || len(mac) != len(s.MAC) || udp == nil || arp == nil {
+			break
+		}
+		copy(s.MAC[:], mac)
+		p.end(name, false)
+		return nil, p.start(name, s, udp, arp)
+	case opEnd:
+		giveBack := r.Bool()
+		if r.End() != nil {
+			break
+		}
+		p.end(name, giveBack)
+		return nil, nil
+	case opEvent:
+		what := event(r.Uint(uint64(release)))
+		if r.End() != nil {
+			break
+		}
+		if c := p.clients[name]; c != nil {
+			select {
+			case c.events <- what:
+			default: // enough of them wait
+			}
+		}
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%w: no request", service.ErrBreach)
+}
+
+// start starts a client.
+func (p *process) start(name string, s Settings, udp, arp *os.File) error {
+	r, err := run(p.child.Context(), s, udp, arp,
+		func(format string, args ...any) { p.child.Logf("DHCP client on "+name+": "+format, args...) },
+		func(ctx context.Context, st Status, l *Lease, keep bool) {
+			if err := p.report(ctx, name, st, l, keep); err != nil && ctx.Err() == nil {
+				p.child.Logf("DHCP client on %s: %v", name, err)
+			}
+		})
+	if err == nil {
+		p.clients[name] = r
+	}
+	return err
+}
+
+// run runs a client with these sockets until ctx is done.
+func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, ...any), report func(context.Context, Status, *Lease, bool)) (*running, error) {
+	r := &running{events: make(chan event, 4), done: make(chan struct{})}
+	for _, f := range []*os.File{udp, arp} {
+		c, err := dhcp.NewConn(f)
+		if err != nil {
+			return nil, err
+		}
+		r.sockets = append(r.sockets, c)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	r.stop = stop
+	var xid atomic.Uint32
+	in := make(chan received, 8)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		read(r.sockets[0], func(frame []byte, sumReady bool) {
+			packet, err := dhcp.ParsePacket(frame, sumReady)
+			if err != nil {
+				return
+			}
+			m, err := dhcp.Parse(packet.Payload)
+			if err != nil || !fromServer(packet, m, s.MAC) || m.XID != xid.Load() {
+				return
+			}
+			select {
+			case in <- received{m, packet.FromMAC}:
+			default: // the client has enough to look at
+			}
+		})
+	})
+	prober := newProber(s.MAC, r.sockets[1])
+	reading.Go(func() { read(r.sockets[1], func(frame []byte, _ bool) { prober.take(frame) }) })
+	r.client = &client{
+		settings: s, events: r.events,
+		wires:  wires{in: in, expect: xid.Store, probe: prober.probe, send: sender(s.MAC, r.sockets[0])},
+		logf:   logf,
+		report: func(st Status, l *Lease, keep bool) { report(ctx, st, l, keep) },
+	}
+	go func() {
+		defer close(r.done)
+		r.client.run(ctx)
+		for _, c := range r.sockets {
+			c.Close()
+		}
+		reading.Wait()
+	}()
+	return r, nil
+}
+
+// end ends a client, if there is one.
+func (p *process) end(name string, giveBack bool) {
+	r := p.clients[name]
+	if r == nil {
+		return
+	}
+	delete(p.clients, name)
+	if giveBack {
+		select {
+		case r.events <- leave:
+		default:
+		}
+		select {
+		case <-r.done:
+		case <-time.After(leaveTime):
+		}
+	}
+	r.stop()
+	<-r.done
+}
+
+// leaveTime is how long a client may take to give its lease back.
+const leaveTime = time.Second
+
+// report tells PID 1.
+func (p *process) report(ctx context.Context, name string, s Status, l *Lease, keep bool) error {
+	var e service.Encoder
+	e.String(name)
+	for i, other := range statuses {
+		if other == s {
+			e.Uint(uint64(i))
+		}
+	}
+	e.Bool(keep)
+	e.Bool(l != nil)
+	if l != nil {
+		l.encode(&e)
+	}
+	return p.child.Call(ctx, opReport, e.Bytes(), nil)
+}
+
+// sender returns what sends messages by a socket. What cannot be sent is lost, as on a cable: it is
+// sent again.
+func sender(mac dhcp.MAC, c *dhcp.Conn) func(m *dhcp.Message, from netip.Addr, to *hop) {
+	return func(m *dhcp.Message, from netip.Addr, to *hop) {
+		payload, err := m.Marshal(dhcp.MaxMessage)
+		if err != nil {
+			return // a client's own messages are short
+		}
+		p := dhcp.Packet{FromMAC: mac, ToMAC: dhcp.Broadcast, From: netip.AddrPortFrom(from, dhcp.ClientPort),
+			To: netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), dhcp.ServerPort), Payload: payload}
+		if to != nil {
+			p.ToMAC, p.To = to.mac, netip.AddrPortFrom(to.server, dhcp.ServerPort)
+		}
+		_ = c.Write(p.Append(nil))
+	}
+}
+
+// read reads frames until the socket is closed, or fails for good.
+func read(c *dhcp.Conn, take func(frame []byte, sumReady bool)) {
+	b := make([]byte, dhcp.MaxFrame)
+	for {
+		n, sumReady, err := c.Read(b)
+		switch {
+		case err == nil:
+			take(b[:n], sumReady)
+		case !dhcp.Temporary(err):
+			return
+		}
+	}
+}
+
+// prober asks who has an address.
+type prober struct {
+	mac  dhcp.MAC
+	conn *dhcp.Conn
+	mu   sync.Mutex
+	// about is the address in question, the zero Addr if there is none; used is closed when
+	// somebody has it.
+	about netip.Addr
+	used  chan struct{}
+}
+
+func newProber(mac dhcp.MAC, conn *dhcp.Conn) *prober { return &prober{mac: mac, conn: conn} }
+
+// take takes an ARP packet.
+func (p *prober) take(frame []byte) {
+	a, err := dhcp.ParseARP(frame)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil && p.about.IsValid() && a.Has(p.about, p.mac) {
+		p.about = netip.Addr{}
+		close(p.used)
+	}
+}
+
+// probe reports whether somebody else has the address.
+func (p *prober) probe(ctx context.Context, address netip.Addr) bool {
+	used := make(chan struct{})
+	p.mu.Lock()
+	p.about, p.used = address, used
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		p.about = netip.Addr{}
+		p.mu.Unlock()
+	}()
+	for range probes {
+		_ = p.conn.Write(dhcp.Probe(p.mac, address).Append(nil)) // lost as on a cable
+		select {
+		case <-used:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-time.After(probeWait):
+		}
+	}
+	return false
+}
