@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-router/postern/dhcp/client"
 	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
@@ -53,6 +54,8 @@ type Config struct {
 	RemoteLog RemoteLog
 	// NTP is the time client (/system ntp client).
 	NTP ntp.Config
+	// DHCPClients are /ip dhcp-client.
+	DHCPClients []client.Config
 	// DHCPServer is /ip pool, /ip dhcp-server and the menus below that.
 	DHCPServer server.Config
 

@@ -151,11 +151,11 @@ func TestErrors(t *testing.T) {
 	for _, test := range []struct{ line, want string }{
 		// Commands and menus.
 		{"foo", "bad command name foo (line 1 column 1); expected access, users, connections, set, print, reset, export"},
-		{"/ip foo", "bad command name foo (line 1 column 5); expected address, route, dns, pool, dhcp-server, settings, firewall, socks, export"},
-		{"/ip/foo", "bad command name foo (line 1 column 5); expected address, route, dns, pool, dhcp-server, settings, firewall, socks, export"},
-		{"/ip\t é/foo", "bad command name é (line 1 column 6); expected address, route, dns, pool, dhcp-server, settings, firewall, socks, export"},
-		{"/ip //", "bad command name  (line 1 column 5); expected address, route, dns, pool, dhcp-server, settings, firewall, socks, export"},
-		{"/ip /", "bad command name  (line 1 column 5); expected address, route, dns, pool, dhcp-server, settings, firewall, socks, export"},
+		{"/ip foo", "bad command name foo (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
+		{"/ip/foo", "bad command name foo (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
+		{"/ip\t é/foo", "bad command name é (line 1 column 6); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
+		{"/ip //", "bad command name  (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
+		{"/ip /", "bad command name  (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
 		{"/..", "bad command name .. (line 1 column 2); expected system, interface, ip, log, quit, export"},
 		{"/i", "ambiguous command name i (line 1 column 2); expected interface, ip"},
 		{"/ip address e", "ambiguous command name e (line 1 column 13); expected enable, export"},
@@ -168,7 +168,7 @@ func TestErrors(t *testing.T) {
 		{"print\n foo", "bad command name foo (line 2 column 2); expected access, users, connections, set, print, reset, export"},
 		{"print \\\n  foo", "expected end of command (line 2 column 3); expected one of detail, interval="},
 		{"set port=1081; set max-connections=0", "value of max-connections out of range (1..500)"},
-		{"set port=1081; /ip; foo", "bad command name foo (line 1 column 21); expected address, route, dns, pool, dhcp-server, settings, firewall, socks, export"},
+		{"set port=1081; /ip; foo", "bad command name foo (line 1 column 21); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
 
 		// Arguments.
 		{"set foo=1", "expected end of command (line 1 column 5); expected one of enabled, port, connection-idle-timeout, max-connections, version, auth-method, udp"},
@@ -318,6 +318,7 @@ func TestCloneSharesNothing(t *testing.T) {
 /ip firewall nat add chain=dstnat action=redirect protocol=tcp to-ports=3
 /system logging add action=remote
 /ip pool add name=p ranges=10.0.0.1-10.0.0.9
+/ip dhcp-client add interface=ether1
 /ip dhcp-server add name=d interface=ether1
 /ip dhcp-server option add name=o code=150 value=0x01
 /ip dhcp-server network add address=10.0.0.0/24 gateway=10.0.0.1 dns-server=10.0.0.1 wins-server=10.0.0.1 ntp-server=10.0.0.1 dhcp-option=o

@@ -28,6 +28,7 @@ const (
 	logItems
 	interfaceListItems
 	listMemberItems
+	dhcpClientItems
 	poolItems
 	dhcpServerItems
 	dhcpNetworkItems
@@ -64,6 +65,7 @@ var itemLists = [lists]*items{
 	logItems:           itemsOf(logItems, logRules, nil),
 	interfaceListItems: itemsOf(interfaceListItems, interfaceLists, nil),
 	listMemberItems:    itemsOf(listMemberItems, listMembers, nil),
+	dhcpClientItems:    itemsOf(dhcpClientItems, dhcpClients, nil),
 	poolItems:          atMost(64, itemsOf(poolItems, pools, clonePool)),
 	dhcpServerItems:    atMost(server.MaxLinks, itemsOf(dhcpServerItems, dhcpServers, nil)),
 	dhcpNetworkItems:   atMost(64, itemsOf(dhcpNetworkItems, dhcpNetworks, cloneNetwork)),

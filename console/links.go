@@ -237,6 +237,9 @@ func (cfg *Config) renameReferences(from, to string) {
 	for i := range cfg.ListMembers {
 		names = append(names, &cfg.ListMembers[i].Interface)
 	}
+	for i := range cfg.DHCPClients {
+		names = append(names, &cfg.DHCPClients[i].Interface)
+	}
 	for i := range cfg.Addresses {
 		names = append(names, &cfg.Addresses[i].Interface)
 	}

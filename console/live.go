@@ -58,6 +58,11 @@ type Live struct {
 	Leases func() ([]LeaseState, error)
 	// RemoveLeases has it forget some of them.
 	RemoveLeases func([]netip.Addr) error
+	// DHCPClients is the state of each DHCP client, in the order of the configuration.
+	DHCPClients func() ([]DHCPClientState, error)
+	// RenewLeases has the clients of these interfaces renew their leases, ReleaseLeases give them
+	// back and ask anew.
+	RenewLeases, ReleaseLeases func(interfaces []string) error
 	// NTP is the state of the time client.
 	NTP func() (NTPState, error)
 	// Requests are those that the system carries out, of Ping, Traceroute, SetClock,
@@ -68,6 +73,21 @@ type Live struct {
 	WAN string
 	// RemoteLog is set if the system sends its log to Config.RemoteLog.
 	RemoteLog bool
+}
+
+// DHCPClientState is the state of a DHCP client.
+type DHCPClientState struct {
+	Interface string
+	Status    string
+	// Slave says that the interface is a port of a bridge, where no client can run.
+	Slave bool
+	// Address is the zero Prefix if there is no lease; then the rest is zero too.
+	Address                  netip.Prefix
+	Server, Gateway          netip.Addr
+	NameServers, TimeServers []netip.Addr
+	// Left is how long the lease still lasts, unless it is Endless.
+	Left    time.Duration
+	Endless bool
 }
 
 // DynamicRoute is a route that the system has made.

@@ -76,6 +76,9 @@ func fullLive() Live {
 		return NTPState{Status: "synchronized", Server: "10.0.0.5", Stratum: 2, Offset: -1500 * time.Microsecond}, nil
 	}
 	l.RemoteLog = true
+	l.DHCPClients = func() ([]DHCPClientState, error) { return testClients(), nil }
+	l.RenewLeases = func([]string) error { return errors.New("called before the line is done") }
+	l.ReleaseLeases = l.RenewLeases
 	l.Leases = func() ([]LeaseState, error) { return testLeases(), nil }
 	l.RemoveLeases = func([]netip.Addr) error { return errors.New("called before the line is done") }
 	return l

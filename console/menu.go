@@ -336,7 +336,7 @@ var menus = []*menu{
 				func(c *Config) *[]netip.Addr { return &c.DNS }),
 		),
 	},
-	poolMenu, poolUsedMenu, dhcpServerMenu, dhcpOptionMenu, dhcpNetworkMenu, dhcpLeaseMenu,
+	dhcpClientMenu, poolMenu, poolUsedMenu, dhcpServerMenu, dhcpOptionMenu, dhcpNetworkMenu, dhcpLeaseMenu,
 	ipSettingsMenu,
 	{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
 	{

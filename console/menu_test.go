@@ -23,6 +23,7 @@ func TestTables(t *testing.T) {
 		"ip firewall nat": {"chain"},
 		"ip socks users":  {"name", "password"},
 		"system logging":  {"action"},
+		"ip dhcp-client":  {"interface"},
 		"ip pool":         {"name", "ranges"}, "ip dhcp-server": {"name", "interface"}, "ip dhcp-server network": {"address"},
 		"ip dhcp-server option": {"name", "code", "value"},
 	}

@@ -25,6 +25,8 @@ const printConfig = linksConfig + `
 /system logging add topics=firewall,!warning action=remote
 /interface ethernet set [find default-name=ether1] name=wan comment="to the outside"
 /interface ethernet set usb1 disabled=yes
+/ip dhcp-client add interface=wan
+/ip dhcp-client add interface=usb1 add-default-route=no use-peer-dns=no disabled=yes comment="for the modem"
 /interface list add name=WAN comment="to the outside"
 /interface list add name=LAN exclude=WAN
 /interface list member add list=WAN interface=wan
@@ -60,6 +62,7 @@ func TestPrints(t *testing.T) {
 	live.Invalid = func(menu string) ([]int, error) {
 		return map[string][]int{"ip route": {0}, "interface vlan": {1}}[menu], nil
 	}
+	live.DHCPClients = func() ([]DHCPClientState, error) { return testClients(), nil }
 	live.Leases = func() ([]LeaseState, error) { return testLeases(), nil }
 	live.Resource = func() (Resource, error) {
 		return Resource{Uptime: 26*time.Hour + 5*time.Second, FreeMemory: 14_680_064, TotalMemory: 27_262_976, CPULoad: 0.0533, CPUCount: 1,

@@ -19,9 +19,13 @@ type Removal struct {
 	Tracked []firewall.Tracked
 	// Leases are addresses that the DHCP server has given.
 	Leases []netip.Addr
+	// Renew and Release are interfaces whose DHCP clients renew their leases, or give them back.
+	Renew, Release []string
 }
 
-func (r Removal) empty() bool { return len(r.Connections)+len(r.Tracked)+len(r.Leases) == 0 }
+func (r Removal) empty() bool {
+	return len(r.Connections)+len(r.Tracked)+len(r.Leases)+len(r.Renew)+len(r.Release) == 0
+}
 
 // CarryOut removes r from the system of live. It comes after the whole line has succeeded: a
 // line that fails removes nothing.
@@ -39,6 +43,16 @@ func (r Removal) CarryOut(live Live) error {
 	if len(r.Leases) > 0 {
 		if err := live.RemoveLeases(r.Leases); err != nil {
 			return fmt.Errorf("remove leases: %w", err)
+		}
+	}
+	if len(r.Release) > 0 {
+		if err := live.ReleaseLeases(r.Release); err != nil {
+			return err
+		}
+	}
+	if len(r.Renew) > 0 {
+		if err := live.RenewLeases(r.Renew); err != nil {
+			return err
 		}
 	}
 	return nil

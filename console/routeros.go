@@ -38,6 +38,7 @@ var absentProperties = map[string]string{
 		"doh-max-server-connections=* doh-timeout=* max-concurrent-queries=* max-concurrent-tcp-sessions=* " +
 		"max-udp-packet-size=* mdns-repeat-ifaces= query-server-timeout=* query-total-timeout=* use-doh-server= " +
 		"verify-doh-cert=no vrf=main",
+	"ip dhcp-client": "allow-reconfigure=no check-gateway=none default-route-tables=* dscp=* name=* script= use-broadcast=* vlan-priority=*",
 	"ip dhcp-server": "add-arp=no add-dns-entries=* address-lists= allow-dual-stack-queue=* bootp-lease-time=* bootp-support=* " +
 		"client-mac-limit=unlimited dhcp-option-set=none dynamic-lease-identifiers=client-mac,client-id insert-queue-before=* " +
 		"lease-script= parent-queue=none support-broadband-tr101=no use-framed-as-classless=* use-radius=no use-reconfigure=no",
@@ -107,7 +108,7 @@ var absentMenus = map[string]string{
 		"wireguard wireless",
 	"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",
 	"interface ethernet": "poe switch",
-	"ip": "accounting cloud dhcp-client dhcp-relay hotspot ipsec kid-control media nat-pmp neighbor packing " +
+	"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp neighbor packing " +
 		"proxy reverse-proxy service smb ssh tftp traffic-flow upnp vrf",
 	"ip dhcp-server": "alert config matcher option-sets vendor-class-id",
 	"ip dns":         "adlist cache forwarders static",

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-router/postern/dhcp/client"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -138,6 +139,9 @@ func validate(cfg Config, ports []string, before Config) error {
 	}
 	if err := cfg.DHCPServer.Validate(); err != nil {
 		return err
+	}
+	if err := client.Validate(cfg.DHCPClients); err != nil {
+		return fmt.Errorf("/ip dhcp-client: %w", err)
 	}
 	if err := cfg.Socks.Validate(); err != nil {
 		return fmt.Errorf("/ip socks: %w", err)

@@ -26,13 +26,13 @@ var buildPackages = []string{
 // that read disk images.
 var labPackages = []string{
 	"busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dnsmasq-base", "gdisk", "iproute2", "iputils-ping",
-	"isc-dhcp-client", "kea-admin", "microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "proxychains4",
+	"isc-dhcp-client", "isc-dhcp-server", "kea-admin", "microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "proxychains4",
 	"python3-socks", "socat", "tnftp", "tsocks", "vsftpd",
 }
 
 // services are the system services that packages of the lab would start on this machine.
 var services = map[string]string{
-	"dante-server": "danted", "openssh-server": "ssh", "vsftpd": "vsftpd",
+	"dante-server": "danted", "isc-dhcp-server": "isc-dhcp-server", "openssh-server": "ssh", "vsftpd": "vsftpd",
 }
 
 // setup installs the missing Debian packages that are needed to build for the boards, and with

@@ -123,12 +123,17 @@ func findLink(name string) (int, dhcp.MAC, bool) {
 }
 
 func openServed(name string, index int) ([]*os.File, error) {
-	var sockets []*os.File
-	for _, open := range []func() (*os.File, error){
+	return openSockets(
 		func() (*os.File, error) { return dhcp.OpenUDP(index, dhcp.ServerPort) },
 		func() (*os.File, error) { return dhcp.OpenARP(index) },
 		func() (*os.File, error) { return dhcp.Park(name, dhcp.ServerPort) },
-	} {
+	)
+}
+
+// openSockets opens all of them or none.
+func openSockets(all ...func() (*os.File, error)) ([]*os.File, error) {
+	var sockets []*os.File
+	for _, open := range all {
 		f, err := open()
 		if err != nil {
 			(&servedLink{sockets: sockets}).close()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,13 +151,22 @@ func TestHostNames(t *testing.T) {
 
 // memory keeps values, and counts how often.
 type memory struct {
+	mu     sync.Mutex
 	values map[string]string
 	writes int
 }
 
-func (*memory) kept() bool               { return true }
-func (m *memory) get(name string) string { return m.values[name] }
+func (*memory) kept() bool { return true }
+
+func (m *memory) get(name string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.values[name]
+}
+
 func (m *memory) put(change map[string]string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.writes++
 	for name, value := range change {
 		m.values[name] = value

@@ -151,6 +151,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	supervisor := newSupervisor(log)
 	leases := newDHCPService(supervisor, log.About("dhcp"), state)
 	state.last = leases.last
+	clients := newDHCPClients(supervisor, log.About("dhcp"), state)
 	r := New(b, log, Parts{
 		Network: network, Firewall: fw, Machine: machine,
 		Services: []Service{
@@ -159,10 +160,16 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			&remoteLog{sender: kmsg.NewRemote(log, journal)},
 			newTimeService(supervisor, log.About("ntp"), running.Date),
 			leases,
+			clients,
 		},
 		Supervisor: supervisor,
 	}, requests)
-	network.OnLink = r.linkLog()
+	clients.setLayer = r.SetLayer
+	logLink := r.linkLog()
+	network.OnLink = func(port string, up bool) {
+		logLink(port, up)
+		clients.linkChanged(port, up)
+	}
 	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
 	return r, nil
 }

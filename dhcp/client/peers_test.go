@@ -28,9 +28,9 @@ const patience = time.Minute
 // same link.
 type peer struct {
 	server, client, other *testnet.Host
-	folder         string
-	mac            dhcp.MAC
-	index          int
+	folder                string
+	mac                   dhcp.MAC
+	index                 int
 }
 
 func newPeer(t *testing.T) *peer {

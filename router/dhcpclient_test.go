@@ -1,0 +1,253 @@
+package router
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/dhcp/client"
+	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/internal/testnet"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/service"
+)
+
+// testClients are clients whose layers the test has.
+type testClients struct {
+	*dhcpClients
+	said func() string
+	lock sync.Mutex
+	// layers are those of now, and changes how often one was set.
+	layers  map[string]Layer
+	changes int
+}
+
+// newTestClients makes clients that have no process, unless supervise makes a supervisor that starts one.
+func newTestClients(t *testing.T, keeper leaseKeeper, supervise func(*kmsg.Logger, func() string) *service.Supervisor) *testClients {
+	log, said := testLog(t)
+	supervisor := newSupervisor(log)
+	if supervise != nil {
+		supervisor = supervise(log, said)
+	} else {
+		supervisor.Program = "/no-program"
+		t.Cleanup(supervisor.Stop)
+	}
+	d := &testClients{dhcpClients: newDHCPClients(supervisor, log, keeper), said: said, layers: map[string]Layer{}}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.find = func(name string) (int, dhcp.MAC, bool) { return 1, dhcp.MAC{2, 0, 0, 0, 0, 1}, true }
+	d.open = func(string, int) ([]*os.File, error) {
+		f, err := os.Open(os.DevNull)
+		return []*os.File{f, f, f}, err
+	}
+	d.setLayer = func(source string, l Layer) error {
+		d.lock.Lock()
+		defer d.lock.Unlock()
+		d.layers[source] = l
+		d.changes++
+		return nil
+	}
+	t.Cleanup(d.Stop)
+	return d
+}
+
+// await waits for the layer of an interface in short: addresses, routes, name servers.
+func (d *testClients) await(t *testing.T, name, want string) {
+	t.Helper()
+	got := ""
+	require.Eventually(t, func() bool {
+		d.lock.Lock()
+		defer d.lock.Unlock()
+		got = inShort(d.layers["dhcp-client "+name])
+		return got == want
+	}, 30*time.Second, time.Millisecond, "expected %q", want)
+}
+
+func inShort(l Layer) string {
+	var all []string
+	for _, a := range l.Addresses {
+		all = append(all, a.Address.String())
+	}
+	for _, r := range l.Routes {
+		all = append(all, fmt.Sprintf("%s by %s at %d", r.Destination, r.Gateway, r.Distance))
+	}
+	for _, s := range l.NameServers {
+		all = append(all, "dns "+s.String())
+	}
+	for _, s := range l.TimeServers {
+		all = append(all, "ntp "+s)
+	}
+	return strings.Join(all, ", ")
+}
+
+func clientConfig(t *testing.T, line string) console.Config {
+	cfg, err := console.Load("client", strings.NewReader("/ip address add address=192.168.0.1/24 interface=ether2\n"+line+"\n"))
+	require.NoError(t, err)
+	return cfg
+}
+
+func testLease(change ...func(*client.Lease)) *client.Lease {
+	at := netip.MustParseAddr
+	l := &client.Lease{Address: netip.MustParsePrefix("192.0.2.10/24"), Server: at("192.0.2.1"), Gateway: at("192.0.2.1"),
+		NameServers: []netip.Addr{at("9.9.9.9")}, TimeServers: []netip.Addr{at("192.0.2.3")}, Expires: time.Now().Add(time.Hour)}
+	for _, f := range change {
+		f(l)
+	}
+	return l
+}
+
+func TestDHCPClientLayer(t *testing.T) {
+	route := func(to, by string) dhcp.Route {
+		return dhcp.Route{Destination: netip.MustParsePrefix(to), Gateway: netip.MustParseAddr(by)}
+	}
+	classless := func(routes ...dhcp.Route) func(*client.Lease) {
+		return func(l *client.Lease) { l.HasRoutes, l.Routes = true, routes }
+	}
+	for _, c := range []struct {
+		name, words string
+		change      func(*client.Lease)
+		want        string
+	}{
+		{"all of it", "", func(*client.Lease) {}, "192.0.2.10/24, 0.0.0.0/0 by 192.0.2.1 at 1, dns 9.9.9.9, ntp 192.0.2.3"},
+		{"nothing but the address", "add-default-route=no use-peer-dns=no use-peer-ntp=no", func(*client.Lease) {}, "192.0.2.10/24"},
+		{"a distance", "default-route-distance=5 use-peer-dns=no use-peer-ntp=no", func(*client.Lease) {}, "192.0.2.10/24, 0.0.0.0/0 by 192.0.2.1 at 5"},
+		{"option 121 counts", "use-peer-dns=no use-peer-ntp=no", classless(route("10.0.0.0/8", "192.0.2.2")), "192.0.2.10/24, 10.0.0.0/8 by 192.0.2.2 at 1"},
+		{"and so does option 3", "add-default-route=special-classless use-peer-dns=no use-peer-ntp=no", classless(route("10.0.0.0/8", "192.0.2.2")),
+			"192.0.2.10/24, 10.0.0.0/8 by 192.0.2.2 at 1, 0.0.0.0/0 by 192.0.2.1 at 1"},
+		{"a default route in option 121", "use-peer-dns=no use-peer-ntp=no", classless(route("0.0.0.0/0", "192.0.2.9"), route("0.0.0.0/0", "192.0.2.8")),
+			"192.0.2.10/24, 0.0.0.0/0 by 192.0.2.9 at 1"},
+		{"none is wanted", "add-default-route=no use-peer-dns=no use-peer-ntp=no", classless(route("0.0.0.0/0", "192.0.2.9")), "192.0.2.10/24"},
+		{"a route that takes the link away", "use-peer-dns=no use-peer-ntp=no", classless(route("192.0.2.0/25", "192.0.2.9")), "192.0.2.10/24"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newTestClients(t, &memory{values: map[string]string{}}, nil)
+			require.NoError(t, d.Apply(clientConfig(t, "/ip dhcp-client add interface=ether1 "+c.words)))
+			require.NoError(t, d.take(client.Report{Interface: "ether1", Status: client.Bound, Lease: testLease(c.change)}))
+			d.await(t, "ether1", c.want)
+		})
+	}
+}
+
+func TestDHCPClientLease(t *testing.T) {
+	const all = "192.0.2.10/24, 0.0.0.0/0 by 192.0.2.1 at 1, dns 9.9.9.9, ntp 192.0.2.3"
+	keeper := &memory{values: map[string]string{}}
+	d := newTestClients(t, keeper, nil)
+	require.NoError(t, d.Apply(clientConfig(t, "/ip dhcp-client add interface=ether1")))
+	report := func(s client.Status, l *client.Lease, keep bool) {
+		t.Helper()
+		require.NoError(t, d.take(client.Report{Interface: "ether1", Status: s, Lease: l, Keep: keep}))
+	}
+	status := func() string {
+		states, err := d.states()
+		require.NoError(t, err)
+		return states[0].Status + " " + states[0].Address.String()
+	}
+	report(client.Bound, testLease(), false)
+	d.await(t, "ether1", all)
+	assert.Equal(t, "bound 192.0.2.10/24", status())
+	assert.Contains(t, d.said(), "DHCP client on ether1 got address 192.0.2.10/24 from 192.0.2.1")
+
+	// A renewal of the same changes nothing; nor does a process that starts anew.
+	report(client.Renewing, testLease(), false)
+	report(client.Bound, testLease(func(l *client.Lease) { l.Expires = l.Expires.Add(time.Hour) }), false)
+	report(client.Requesting, nil, true)
+	assert.Equal(t, "requesting... 192.0.2.10/24", status())
+	report(client.Bound, testLease(), false)
+	// What overlaps another network is not taken.
+	report(client.Bound, testLease(func(l *client.Lease) { l.Address = netip.MustParsePrefix("192.168.0.77/16") }), false)
+	d.await(t, "ether1", "")
+	require.Eventually(t, func() bool { return status() == "error 192.168.0.77/16" }, 30*time.Second, time.Millisecond)
+	assert.Contains(t, d.said(), "the lease is not used: 192.168.0.77/16 overlaps the network of 192.168.0.1/24 on ether2")
+	d.lock.Lock()
+	assert.Equal(t, 2, d.changes, "the lease, and its end")
+	d.lock.Unlock()
+	report(client.Bound, testLease(), false)
+	d.await(t, "ether1", all)
+	// The next start asks for the same address.
+	require.Eventually(t, func() bool { return keeper.get(stateClient+"ether1") == "192.0.2.10" }, 30*time.Second, time.Millisecond)
+
+	// It is over when its time is over, whatever a process says or does not say.
+	report(client.Renewing, testLease(func(l *client.Lease) { l.Expires = time.Now().Add(20 * time.Millisecond) }), false)
+	d.await(t, "ether1", "")
+	require.Eventually(t, func() bool { return strings.Contains(d.said(), "lost address 192.0.2.10/24: the lease has ended") }, 30*time.Second, time.Millisecond)
+	report(client.Bound, testLease(), false)
+	d.await(t, "ether1", all)
+	report(client.Searching, nil, false)
+	d.await(t, "ether1", "")
+
+	// A client that is disabled has no lease, and one on a port of a bridge none either.
+	report(client.Bound, testLease(), false)
+	d.await(t, "ether1", all)
+	require.NoError(t, d.Apply(clientConfig(t, "/ip dhcp-client add interface=ether1 disabled=yes")))
+	d.await(t, "ether1", "")
+	require.NoError(t, d.Apply(clientConfig(t, "/interface bridge add name=b\n/interface bridge port add bridge=b interface=ether1\n/ip dhcp-client add interface=ether1")))
+	states, err := d.states()
+	require.NoError(t, err)
+	assert.True(t, states[0].Slave)
+	require.NoError(t, d.take(client.Report{Interface: "ether1", Status: client.Bound, Lease: testLease()}), "a client that was ended meanwhile")
+	assert.Equal(t, "stopped invalid Prefix", status())
+}
+
+// The process that is shipped, and a server that people use.
+func TestDHCPClientProcess(t *testing.T) {
+	e2e.Needs(t, "dnsmasq")
+	provider, home := testnet.New(t, "provider"), testnet.New(t, "home")
+	require.NoError(t, testnet.Link(provider, "eth0", home, "ether1"))
+	require.NoError(t, provider.IP("addr add 192.0.2.1/24 dev eth0"))
+	server := provider.Command("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--group=root", "--interface=eth0",
+		"--dhcp-range=192.0.2.10,192.0.2.20,1h", "--dhcp-authoritative", "--no-ping", "--dhcp-option=option:dns-server,9.9.9.9", "--log-facility=-", "--pid-file=", "--dhcp-leasefile="+t.TempDir()+"/leases")
+	require.NoError(t, server.Start())
+	t.Cleanup(func() {
+		assert.NoError(t, server.Process.Kill())
+		_ = server.Wait() // killed
+	})
+	d := newTestClients(t, &memory{values: map[string]string{}}, func(log *kmsg.Logger, said func() string) *service.Supervisor { return realSupervisor(t, log, said) })
+	d.mu.Lock()
+	d.find = func(name string) (index int, mac dhcp.MAC, ok bool) {
+		_ = home.Do(func() error { index, mac, ok = findLink(name); return nil }) // it always succeeds
+		return index, mac, ok
+	}
+	d.open = func(name string, index int) (files []*os.File, err error) {
+		err = home.Do(func() error { files, err = openClient(name, index); return err })
+		return files, err
+	}
+	d.mu.Unlock()
+	require.NoError(t, d.Apply(clientConfig(t, "/system identity set name=home\n/ip dhcp-client add interface=ether1")))
+	address := func() string {
+		states, err := d.states()
+		require.NoError(t, err)
+		if states[0].Status != string(client.Bound) {
+			return ""
+		}
+		return states[0].Address.String()
+	}
+	require.Eventually(t, func() bool { return address() != "" }, 30*time.Second, time.Millisecond)
+	first := address()
+	d.await(t, "ether1", first+", 0.0.0.0/0 by 192.0.2.1 at 1, dns 9.9.9.9")
+
+	// The process is replaced: the lease lives on, and is asked for again.
+	parent := d.process.Parent()
+	require.NotNil(t, parent)
+	require.NoError(t, home.IP("addr add "+first+" dev ether1"))
+	require.NoError(t, d.release([]string{"ether1"}))
+	require.Eventually(t, func() bool { return strings.Count(d.said(), "got address") == 2 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return address() != "" }, 30*time.Second, time.Millisecond)
+	d.linkChanged("ether1", true)
+	require.NoError(t, d.renew([]string{"ether1"}))
+
+	// Without a client there is no process either.
+	require.NoError(t, d.Apply(clientConfig(t, "")))
+	d.await(t, "ether1", "")
+	require.Eventually(t, func() bool { return d.process.Status().State == service.Off }, 30*time.Second, time.Millisecond)
+	assert.False(t, slices.ContainsFunc(strings.Split(d.said(), "\n"), func(l string) bool { return strings.Contains(l, "error") }))
+}
