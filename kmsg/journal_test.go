@@ -3,6 +3,7 @@ package kmsg
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -44,14 +45,17 @@ func (k *testKernel) record(format string, args ...any) {
 	}
 }
 
+// stampOfLine is the time of a line, with the day before it if that is not today: the records
+// begin when the machine did.
+var stampOfLine = regexp.MustCompile(`^(\S+/\d+ )?[\d:]+ `)
+
 // messages are those of all lines.
 func (k *testKernel) messages() (all []string) {
 	k.Helper()
 	lines, err := k.journal.Lines(View{Called: same})
 	require.NoError(k, err)
 	for _, line := range lines {
-		_, rest, _ := strings.Cut(line, " ")
-		all = append(all, rest)
+		all = append(all, stampOfLine.ReplaceAllString(line, ""))
 	}
 	return all
 }
