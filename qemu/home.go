@@ -28,19 +28,20 @@ func householdConfiguration(b board.Board) string {
 	return strings.NewReplacer("ether1", b.WAN, "ether2", b.LAN).Replace(homeConfiguration)
 }
 
-// household is what is around a household's router: a provider, who answers names, a web server,
-// and a client that asks for an address. It is the manual's network, but the hosts of the LAN have
-// no address.
+// household is what is around a household's router: a provider, who gives it an address by DHCP and
+// answers names, a web server, and a client that asks for an address. It is the manual's network,
+// but the hosts of the LAN have no address.
 type household struct {
 	network
 	dir      string
 	site     *site
 	provider *exec.Cmd
+	log      *logBuffer // the provider's
 }
 
 // startHousehold starts the provider and the web server, with their files below dir.
 func startHousehold(n network, dir string) (*household, error) {
-	h := &household{network: n, dir: dir}
+	h := &household{network: n, dir: dir, log: &logBuffer{}}
 	if err := errors.Join(n[client].IP("addr flush dev eth0"), n[other].IP("addr flush dev eth0"), os.MkdirAll(dir, 0o755)); err != nil {
 		return nil, err
 	}
@@ -64,14 +65,26 @@ esac
 		h.close()
 		return nil, err
 	}
-	h.provider = h.command(gateway, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", "--group=root",
-		"--no-resolv", "--no-hosts", "--interface=eth0", "--except-interface=lo", "--bind-interfaces", "--log-facility=-",
-		"--address=/"+pageName+"/"+serverAddress)
-	if err := h.provider.Start(); err != nil {
+	if err := h.startProvider("10.1.0.100", "10.1.0.150"); err != nil {
 		h.close()
-		return nil, fmt.Errorf("start dnsmasq (Debian package dnsmasq-base): %w", err)
+		return nil, err
 	}
 	return h, nil
+}
+
+// startProvider starts the provider's servers on the gateway. The addresses that they give are of
+// this range.
+func (h *household) startProvider(first, last string) error {
+	h.provider = h.command(gateway, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", "--group=root",
+		"--no-resolv", "--no-hosts", "--interface=eth0", "--except-interface=lo", "--bind-interfaces",
+		"--dhcp-range="+first+","+last+",255.255.255.0,1h", "--dhcp-authoritative", "--no-ping",
+		"--dhcp-leasefile="+h.providerLeases(), "--log-dhcp", "--log-facility=-",
+		"--address=/"+pageName+"/"+serverAddress)
+	h.provider.Stdout, h.provider.Stderr = h.log, h.log
+	if err := h.provider.Start(); err != nil {
+		return fmt.Errorf("start dnsmasq (Debian package dnsmasq-base): %w", err)
+	}
+	return nil
 }
 
 func (h *household) close() {
@@ -117,6 +130,25 @@ func (h *household) connect(prepare func(host, string, ...string) *exec.Cmd) (le
 	return l, h.network[client].Overlay("/etc/resolv.conf", "nameserver "+l.nameServer+"\n")
 }
 
+func (h *household) providerLeases() string { return filepath.Join(h.dir, "provider.leases") }
+
+// awaitOwnAddress waits until the provider has given the router an address that begins in one of
+// these ways.
+func awaitOwnAddress(m *machine, beginnings ...string) error {
+	return retry(func() error {
+		shown, err := m.command("/ip dhcp-client print")
+		if err != nil {
+			return err
+		}
+		for _, b := range beginnings {
+			if regexp.MustCompile(`bound +` + regexp.QuoteMeta(b)).MatchString(shown) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no address %s...:\n%s", strings.Join(beginnings, " or "), shown)
+	})
+}
+
 // page fetches the page by its name, from the client.
 func (h *household) page() error {
 	out, err := h.command(client, "curl", "--silent", "--show-error", "--max-time", "20", "http://"+pageName+"/").CombinedOutput()
@@ -132,6 +164,9 @@ func (h *household) page() error {
 // example shows what the user of a household sees.
 func (h *household) example(m *machine) error {
 	if _, err := m.expect("> "); err != nil {
+		return err
+	}
+	if err := awaitOwnAddress(m, "10.1.0."); err != nil {
 		return err
 	}
 	say("A computer is plugged in, and asks for an address")
@@ -151,8 +186,8 @@ func (h *household) example(m *machine) error {
 		return err
 	}
 	fmt.Println("web server:", lastLine(h.site.httpLog.String()))
-	say("What the router shows of it")
-	for _, line := range []string{"/ip dhcp-server lease print", "/ip firewall connection print where protocol=tcp", "/ip firewall nat print", "/ip firewall filter print"} {
+	say("What the router says")
+	for _, line := range []string{"/ip dhcp-client print", "/ip dhcp-server lease print", "/ip route print", "/ip firewall connection print where protocol=tcp", "/ip firewall filter print"} {
 		out, err := m.command(line)
 		if err != nil {
 			return err

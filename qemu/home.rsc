@@ -6,10 +6,9 @@
 /interface list member add list=WAN interface=ether1 comment=defconf
 /ip pool add name=default-dhcp ranges=192.168.0.10-192.168.0.254
 /ip dhcp-server add name=defconf interface=ether2 address-pool=default-dhcp disabled=no
-/ip dhcp-server network add address=192.168.0.0/24 gateway=192.168.0.1 dns-server=10.1.0.1 comment=defconf
+/ip dhcp-server network add address=192.168.0.0/24 gateway=192.168.0.1 comment=defconf
 /ip address add address=192.168.0.1/24 interface=ether2 comment=defconf
-/ip address add address=10.1.0.104/24 interface=ether1 comment="of the provider"
-/ip route add gateway=10.1.0.1
+/ip dhcp-client add interface=ether1 disabled=no comment=defconf
 /ip firewall nat add chain=srcnat action=masquerade out-interface-list=WAN comment="defconf: masquerade"
 /ip firewall filter add chain=input action=accept connection-state=established,related,untracked comment="defconf: accept established,related,untracked"
 /ip firewall filter add chain=input action=drop connection-state=invalid comment="defconf: drop invalid"

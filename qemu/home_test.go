@@ -4,7 +4,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -17,8 +19,10 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// TestHousehold plugs a computer into a household's router: it gets an address and has a page by
-// its name, also when the power was cut meanwhile. Nobody outside gets an answer but to an echo.
+// TestHousehold plugs a computer into a household's router, which gets its own address from the
+// provider: the computer gets an address and has a page by its name, also when the power was cut
+// meanwhile and when the provider gives the router another address. Nobody outside gets an answer
+// but to an echo.
 func TestHousehold(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
@@ -39,30 +43,56 @@ func testHousehold(t *testing.T, b board.Board) {
 	configured := func(o *machineOptions) { o.configuration = householdConfiguration(b) }
 
 	k.start(t, "postern", configured)
+	require.NoError(t, awaitOwnAddress(k.m, "10.1.0.1"))
 	first, err := h.connect(k.n.command)
 	require.NoError(t, err)
 	assert.Equal(t, lease{first.address, lanAddress, gatewayAddress}, first)
 	address := netip.MustParseAddr(first.address)
 	assert.True(t, netip.MustParsePrefix("192.168.0.0/24").Contains(address) && address.As4()[3] >= 10, "%s is of the pool", address)
 	require.NoError(t, retry(h.page))
-	assert.Contains(t, h.site.httpLog.String(), wanAddress, "masqueraded")
+	wan := k.ownAddress(t)
+	assert.Contains(t, h.site.httpLog.String(), wan, "masqueraded")
 	assert.NotContains(t, h.site.httpLog.String(), "192.168.0.")
 	t.Logf("%s:\n%s", b.Name, k.command(t, "/system resource print"))
 
 	t.Run("nobody outside gets an answer but to an echo", func(t *testing.T) {
-		require.NoError(t, k.n[stranger].IP("route add 192.168.0.0/24 via "+wanAddress))
-		k.closedOutside(t, wanAddress)
+		require.NoError(t, k.n[stranger].IP("route add 192.168.0.0/24 via "+wan))
+		k.closedOutside(t, wan)
 		_, err := k.n.dial(stranger, first.address+":80", 3*time.Second)
 		assertSilent(t, err, "the client, from outside")
 	})
 	t.Run("the power is cut", func(t *testing.T) {
 		k.m.kill()
 		k.start(t, "postern", configured)
+		require.NoError(t, awaitOwnAddress(k.m, "10.1.0.1"))
 		again, err := h.connect(k.n.command)
 		require.NoError(t, err)
 		assert.Equal(t, first, again)
 		require.NoError(t, retry(h.page))
+		assert.Equal(t, wan, k.ownAddress(t))
 	})
+	t.Run("the provider gives another address", func(t *testing.T) {
+		kill(h.provider)
+		require.NoError(t, os.Remove(h.providerLeases()))
+		require.NoError(t, h.startProvider("10.1.0.160", "10.1.0.170"))
+		k.command(t, "/ip dhcp-client renew 0")
+		require.NoError(t, awaitOwnAddress(k.m, "10.1.0.16", "10.1.0.170"))
+		moved := k.ownAddress(t)
+		assert.NotEqual(t, wan, moved)
+		require.NoError(t, retry(h.page))
+		assert.Contains(t, lastLine(h.site.httpLog.String()), moved, "masqueraded behind it")
+		assert.NotContains(t, k.command(t, "/ip address print"), wan+"/")
+		assert.Contains(t, k.command(t, "/log print where topics~\"dhcp\""), "refuses the address")
+	})
+}
+
+// ownAddress is the router's WAN address.
+func (k *keeper) ownAddress(t *testing.T) string {
+	t.Helper()
+	shown := k.command(t, "/ip address print")
+	found := regexp.MustCompile(`(?m)^ ?\d+ D (10\.1\.0\.\d+)/24 `).FindStringSubmatch(shown)
+	require.NotNil(t, found, shown)
+	return found[1]
 }
 
 // closedOutside checks that the stranger gets an answer to an echo from the router's address, and
