@@ -80,6 +80,7 @@ func newRig(t *testing.T, s Settings) *rig {
 func (r *rig) next(want dhcp.Type) sent {
 	r.t.Helper()
 	m := <-r.out
+	synctest.Wait() // until it waits for an answer
 	require.Equal(r.t, want, m.Options.Type())
 	return m
 }
