@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"strings"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -39,16 +39,23 @@ type rig struct {
 	out    chan sent
 	events chan event
 	used   atomic.Bool // somebody has the address
-	log    strings.Builder
+	log    lines
+	last   atomic.Pointer[said]
+}
+
+// said is what a client has reported last.
+type said struct {
 	status Status
 	lease  *Lease
 	keep   bool
-	// told are the statuses since the last look.
-	told []string
+	told   []string // all statuses
 }
+
+func (r *rig) seen() said { return *r.last.Load() }
 
 func newRig(t *testing.T, s Settings) *rig {
 	r := &rig{t: t, in: make(chan received, 8), out: make(chan sent, 100), events: make(chan event, 4)}
+	r.last.Store(&said{})
 	s.MAC = self
 	begin := time.Now()
 	c := &client{settings: s, events: r.events,
@@ -64,8 +71,7 @@ func newRig(t *testing.T, s Settings) *rig {
 			},
 		},
 		report: func(s Status, l *Lease, keep bool) {
-			r.status, r.lease, r.keep = s, l, keep
-			r.told = append(r.told, string(s))
+			r.last.Store(&said{s, l, keep, append(slices.Clone(r.seen().told), string(s))})
 		},
 		logf: func(format string, args ...any) { fmt.Fprintf(&r.log, format+"\n", args...) },
 	}
@@ -106,8 +112,7 @@ func (r *rig) answer(m sent, t dhcp.Type, address string, change ...func(*dhcp.M
 func (r *rig) bind() {
 	r.answer(r.next(dhcp.Discover), dhcp.Offer, "192.0.2.10")
 	r.answer(r.next(dhcp.Request), dhcp.ACK, "192.0.2.10")
-	require.Equal(r.t, Bound, r.status)
-	r.told = nil
+	require.Equal(r.t, Bound, r.seen().status)
 }
 
 // each runs a test on a clock of its own.
@@ -131,11 +136,11 @@ func TestLease(t *testing.T) {
 			m.Options.SetAddrs(dhcp.OptionNameServers, at("9.9.9.9"), at("127.0.0.1"), at("8.8.8.8"))
 			m.Options.SetAddrs(dhcp.OptionNTPServers, at("192.0.2.3"))
 		})
-		assert.Equal(t, []string{"searching...", "requesting...", "bound"}, r.told)
-		assert.Equal(t, netip.MustParsePrefix("192.0.2.10/24"), r.lease.Address)
-		assert.Equal(t, at("192.0.2.1"), r.lease.Gateway)
-		assert.Equal(t, []netip.Addr{at("9.9.9.9"), at("8.8.8.8")}, r.lease.NameServers)
-		assert.Equal(t, []netip.Addr{at("192.0.2.3")}, r.lease.TimeServers)
+		assert.Equal(t, []string{"searching...", "requesting...", "bound"}, r.seen().told)
+		assert.Equal(t, netip.MustParsePrefix("192.0.2.10/24"), r.seen().lease.Address)
+		assert.Equal(t, at("192.0.2.1"), r.seen().lease.Gateway)
+		assert.Equal(t, []netip.Addr{at("9.9.9.9"), at("8.8.8.8")}, r.seen().lease.NameServers)
+		assert.Equal(t, []netip.Addr{at("192.0.2.3")}, r.seen().lease.TimeServers)
 
 		// After half of the time it asks the server that gave it, by its own frames.
 		since := time.Now()
@@ -145,10 +150,10 @@ func TestLease(t *testing.T) {
 		assert.Equal(t, at("192.0.2.10"), q.from)
 		assert.Equal(t, &hop{serverMAC, at("192.0.2.1")}, q.to)
 		assert.Empty(t, q.Options.Addr(dhcp.OptionRequested))
-		assert.Equal(t, Renewing, r.status)
-		assert.NotNil(t, r.lease, "the address stays meanwhile")
+		assert.Equal(t, Renewing, r.seen().status)
+		assert.NotNil(t, r.seen().lease, "the address stays meanwhile")
 		r.answer(q, dhcp.ACK, "192.0.2.10")
-		assert.Equal(t, Bound, r.status)
+		assert.Equal(t, Bound, r.seen().status)
 
 		// A server that is silent is asked more and more often, then everybody is, until the end.
 		since = time.Now()
@@ -166,8 +171,8 @@ func TestLease(t *testing.T) {
 			}
 		}
 		assert.Equal(t, time.Hour, time.Since(since))
-		assert.Nil(t, r.lease, "it is over at once")
-		assert.Equal(t, Searching, r.status)
+		assert.Nil(t, r.seen().lease, "it is over at once")
+		assert.Equal(t, Searching, r.seen().status)
 		assert.True(t, tries >= 4 && tries <= 12 && broadcasts >= 2 && broadcasts <= 6, "%d, %d", tries, broadcasts)
 		assert.Contains(t, r.log.String(), "the lease of 192.0.2.10 has ended")
 	})
@@ -212,7 +217,7 @@ func TestRefusal(t *testing.T) {
 			since := time.Now()
 			q := r.next(dhcp.Request)
 			r.answer(q, dhcp.NAK, "0.0.0.0", func(m *dhcp.Message) { m.Options.Set(dhcp.OptionMessage, []byte("moved\x1b[2J")) })
-			assert.Nil(t, r.lease)
+			assert.Nil(t, r.seen().lease)
 			d := r.next(dhcp.Discover)
 			assert.Equal(t, q.at, d.at, "at once")
 			assert.Contains(t, r.log.String(), "192.0.2.1 refuses the address: moved?[2J")
@@ -225,7 +230,7 @@ func TestRefusal(t *testing.T) {
 			q := r.next(dhcp.Request)
 			r.answer(q, dhcp.NAK, "0.0.0.0", func(m *dhcp.Message) { m.Options.SetAddrs(dhcp.OptionServerID, at("192.0.2.66")) })
 			r.answer(q, dhcp.ACK, "192.0.2.10")
-			assert.Equal(t, Bound, r.status)
+			assert.Equal(t, Bound, r.seen().status)
 		})
 	})
 	t.Run("again and again", func(t *testing.T) {
@@ -256,18 +261,18 @@ func TestReboot(t *testing.T) {
 			q := r.next(dhcp.Request)
 			assert.Equal(t, at("192.0.2.10"), q.Options.Addr(dhcp.OptionRequested))
 			assert.Empty(t, q.Options.Addr(dhcp.OptionServerID))
-			assert.True(t, r.keep)
+			assert.True(t, r.seen().keep)
 			r.used.Store(true) // it is ours: nobody is asked
 			r.answer(q, dhcp.ACK, "192.0.2.10")
-			assert.Equal(t, Bound, r.status)
-			assert.False(t, r.keep)
+			assert.Equal(t, Bound, r.seen().status)
+			assert.False(t, r.seen().keep)
 		})
 	})
 	t.Run("it does not", func(t *testing.T) {
 		each(t, previous, func(t *testing.T, r *rig) {
 			r.answer(r.next(dhcp.Request), dhcp.NAK, "0.0.0.0")
 			r.next(dhcp.Discover)
-			assert.False(t, r.keep)
+			assert.False(t, r.seen().keep)
 		})
 	})
 	t.Run("nobody knows", func(t *testing.T) {
@@ -276,7 +281,7 @@ func TestReboot(t *testing.T) {
 				r.next(dhcp.Request)
 			}
 			r.next(dhcp.Discover)
-			assert.True(t, r.keep, "it may still hold")
+			assert.True(t, r.seen().keep, "it may still hold")
 		})
 	})
 	t.Run("the link comes up", func(t *testing.T) {
@@ -285,13 +290,13 @@ func TestReboot(t *testing.T) {
 			r.events <- linkUp
 			q := r.next(dhcp.Request)
 			assert.Equal(t, at("192.0.2.10"), q.Options.Addr(dhcp.OptionRequested))
-			assert.NotNil(t, r.lease)
+			assert.NotNil(t, r.seen().lease)
 			for range requestTries - 1 {
 				r.next(dhcp.Request)
 			}
-			assert.NotNil(t, r.lease, "it holds for as long as it was given")
+			assert.NotNil(t, r.seen().lease, "it holds for as long as it was given")
 			time.Sleep(time.Minute)
-			assert.Equal(t, Bound, r.status)
+			assert.Equal(t, Bound, r.seen().status)
 		})
 	})
 }
@@ -304,7 +309,7 @@ func TestDecline(t *testing.T) {
 		m := r.next(dhcp.Decline)
 		assert.Equal(t, at("192.0.2.10"), m.Options.Addr(dhcp.OptionRequested))
 		assert.Equal(t, at("192.0.2.1"), m.Options.Addr(dhcp.OptionServerID))
-		assert.Nil(t, r.lease)
+		assert.Nil(t, r.seen().lease)
 		assert.Equal(t, declineWait, r.next(dhcp.Discover).at-m.at)
 	})
 }
@@ -331,7 +336,7 @@ func TestEvents(t *testing.T) {
 					}
 				}
 				synctest.Wait()
-				assert.Equal(t, c.event == renew || c.event == leave, r.lease != nil || c.event == leave)
+				assert.Equal(t, c.event == renew || c.event == leave, r.seen().lease != nil || c.event == leave)
 			})
 		})
 	}
