@@ -14,11 +14,14 @@ import (
 
 const (
 	// iptablesRecipe is for iptables what kernelRecipe is for the kernel.
-	iptablesRecipe = "1"
+	iptablesRecipe = "2"
 
-	iptablesCFLAGS  = "-Os -ffunction-sections -fdata-sections"
+	iptablesCFLAGS  = "-Os -ffunction-sections -fdata-sections -fno-pie"
 	iptablesLDFLAGS = "-all-static -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,noexecstack"
 )
+
+// The C library of iptables is musl: with glibc the program is more than three times as large.
+const muslCFLAGS = "-Os -fno-pie"
 
 // extensions matches the sources of the iptables extensions that package firewall uses. The
 // others are left out of the build, since a static program contains all of them: without them
@@ -32,18 +35,30 @@ func iptables(c cache, b board.Board, again string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	muslVersion, err := packageVersion("musl")
+	if err != nil {
+		return "", err
+	}
 	compiler, err := compilerVersion(b)
 	if err != nil {
 		return "", err
 	}
-	inputs := []string{iptablesRecipe, iptablesCFLAGS, iptablesLDFLAGS, version, compiler, extensions.String(), again}
+	inputs := []string{iptablesRecipe, iptablesCFLAGS, iptablesLDFLAGS, muslCFLAGS, version, muslVersion, compiler, extensions.String(), again}
 	return c.get("iptables", b.CPU.GOARCH, inputs, func(result, work string) error {
 		source, err := debianSource(c, "iptables", version)
 		if err != nil {
 			return err
 		}
-		say("building iptables %s for %s", version, b.CPU.GOARCH)
-		if err := buildIptables(b, source, work); err != nil {
+		library, err := debianSource(c, "musl", muslVersion)
+		if err != nil {
+			return err
+		}
+		say("building iptables %s with musl %s for %s", version, muslVersion, b.CPU.GOARCH)
+		gcc, err := buildMusl(b, library, work)
+		if err != nil {
+			return fmt.Errorf("musl for %s: %w", b.CPU.GOARCH, err)
+		}
+		if err := buildIptables(b, source, work, gcc); err != nil {
 			return fmt.Errorf("iptables for %s: %w", b.CPU.GOARCH, err)
 		}
 		program := filepath.Join(work, "iptables", "iptables", "xtables-legacy-multi")
@@ -54,7 +69,52 @@ func iptables(c cache, b board.Board, again string) (string, error) {
 	})
 }
 
-func buildIptables(b board.Board, source, work string) error {
+// headerFolder matches where a compiler's preprocessor found linux/types.h.
+var headerFolder = regexp.MustCompile(`(?m)^# 1 "(.+)/types\.h"`)
+
+// buildMusl builds the C library of iptables, and returns a compiler that uses it.
+func buildMusl(b board.Board, source, work string) (gcc string, err error) {
+	dir, system := filepath.Join(work, "musl"), filepath.Join(work, "system")
+	if err := run(work, nil, "cp", "--archive", source, dir); err != nil {
+		return "", err
+	}
+	if err := run(dir, nil, "./configure", "--host="+b.CPU.Host(), "CROSS_COMPILE="+b.CPU.Cross, "CC="+b.CPU.Cross+"gcc", "--prefix="+system,
+		"--syslibdir="+filepath.Join(system, "lib"), "--disable-shared", "--enable-gcc-wrapper", "CFLAGS="+muslCFLAGS); err != nil {
+		return "", err
+	}
+	for _, target := range [][]string{{fmt.Sprintf("-j%d", runtime.NumCPU())}, {"install"}} {
+		if err := run(dir, nil, "make", target...); err != nil {
+			return "", err
+		}
+	}
+	// The kernel's headers are those of the compiler's own C library; nothing else of that is seen.
+	for _, name := range []string{"linux", "asm", "asm-generic"} {
+		header := filepath.Join(work, "header.c")
+		if err := os.WriteFile(header, []byte("#include <"+name+"/types.h>\n"), 0o644); err != nil {
+			return "", err
+		}
+		text, err := output(b.CPU.Cross+"gcc", "-E", header)
+		if err != nil {
+			return "", err
+		}
+		found := ""
+		for _, m := range headerFolder.FindAllStringSubmatch(text, -1) {
+			if found == "" && filepath.Base(m[1]) == name {
+				found = m[1]
+			}
+		}
+		if found == "" {
+			return "", fmt.Errorf("%sgcc finds no %s/types.h", b.CPU.Cross, name)
+		}
+		if err := os.Symlink(found, filepath.Join(system, "include", name)); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(system, "bin", "musl-gcc"), nil
+}
+
+// buildIptables builds iptables by the compiler gcc.
+func buildIptables(b board.Board, source, work, gcc string) error {
 	dir := filepath.Join(work, "iptables")
 	if err := run(work, nil, "cp", "--archive", source, dir); err != nil {
 		return err
@@ -71,7 +131,7 @@ func buildIptables(b board.Board, source, work string) error {
 			}
 		}
 	}
-	if err := run(dir, nil, "./configure", "--host="+b.CPU.Host(), "--prefix=/", "--sysconfdir=/etc",
+	if err := run(dir, nil, "./configure", "--host="+b.CPU.Host(), "CC="+gcc, "--prefix=/", "--sysconfdir=/etc",
 		"--enable-static", "--disable-shared", "--disable-nftables", "--disable-ipv6", "--disable-devel",
 		"--disable-libipq", "--disable-bpf-compiler", "--disable-nfsynproxy", "--disable-connlabel",
 		"CFLAGS="+iptablesCFLAGS); err != nil {

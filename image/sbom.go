@@ -129,14 +129,13 @@ func components(b board.Board, v version, dir, program, xtables string) ([]compo
 	if err != nil {
 		return nil, err
 	}
-	c := b.CPU.CompilerPackages(hostArchitecture())
 	debian := []struct {
 		of, licence, sum, text string
 	}{
 		{linuxSource, "GPL-2.0-only WITH Linux-syscall-note", kernelSum, "GPL-2"},
 		{"iptables", "GPL-2.0-only", xtablesSum, "GPL-2"},
 		// The C library, linked into iptables.
-		{c[1], "LGPL-2.1-or-later", "", "LGPL-2.1"},
+		{"musl", "MIT", "", "/usr/share/doc/musl/copyright"},
 	}
 	for _, p := range bootLoaderPackages(b) {
 		licence, text := "GPL-2.0-or-later", "GPL-2" // U-Boot
@@ -151,7 +150,10 @@ func components(b board.Board, v version, dir, program, xtables string) ([]compo
 			return nil, err
 		}
 		part.sum = p.sum
-		part.texts = []string{"/usr/share/common-licenses/" + p.text}
+		part.texts = []string{filepath.Join("/usr/share/common-licenses", p.text)}
+		if filepath.IsAbs(p.text) {
+			part.texts = []string{p.text}
+		}
 		// Two packages may have one source, as those of GRUB.
 		if !slices.ContainsFunc(parts, func(c component) bool { return c.url == part.url }) {
 			parts = append(parts, part)
@@ -365,7 +367,7 @@ func buildInputs(b board.Board, v version, dir, program string) (string, error) 
 	}
 	line("debian", strings.TrimSpace(string(debian)))
 	line("compiler", compiler)
-	for _, p := range append([]string{linuxSource, "iptables", "xz-utils", b.CPU.CompilerPackages(hostArchitecture())[1]}, bootLoaderPackages(b)...) {
+	for _, p := range append([]string{linuxSource, "iptables", "musl", "xz-utils", b.CPU.CompilerPackages(hostArchitecture())[1]}, bootLoaderPackages(b)...) {
 		version, err := output("dpkg-query", "--show", "--showformat=${Version}", p)
 		if err != nil {
 			return "", fmt.Errorf("package %s of Debian: %w", p, err)
@@ -378,6 +380,6 @@ func buildInputs(b board.Board, v version, dir, program string) (string, error) 
 	}
 	line("kernel.config", "SHA-256 "+config)
 	line("kernel's command line", b.Kernel.CommandLine)
-	line("iptables", fmt.Sprintf("%s; %s; recipe %s", iptablesCFLAGS, iptablesLDFLAGS, iptablesRecipe))
+	line("iptables", fmt.Sprintf("%s; %s; recipe %s; musl: %s", iptablesCFLAGS, iptablesLDFLAGS, iptablesRecipe, muslCFLAGS))
 	return text.String(), nil
 }

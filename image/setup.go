@@ -18,7 +18,7 @@ const linuxSource = "linux-source-6.12"
 // its program.
 var buildPackages = []string{
 	"make", "gcc", "libc6-dev", "bc", "bison", "flex", "libelf-dev", "xz-utils",
-	"dpkg-dev", "pkg-config", "iptables", linuxSource,
+	"dpkg-dev", "pkg-config", "iptables", "musl", linuxSource,
 }
 
 // labPackages are the Debian packages of the lab and the tests: the programs that a router's
