@@ -72,9 +72,9 @@ func runChild(process *service.Child) error {
 }
 
 // socketMemory returns what socket buffers may take on a router's small machine:
-// a part in 20 of its memory, 1.4 MB with 32 MB, a third of it for connections that
-// are not fast: pages are never full, and the kernel needs as much again. A larger
-// machine is left to the kernel.
+// a part in 20 of what its programs leave, 1.1 MB with 32 MB, a third of it for
+// connections that are not fast: pages are never full, and the kernel needs as much
+// again. A larger machine is left to the kernel.
 func socketMemory() int {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -84,8 +84,11 @@ func socketMemory() int {
 	if memory > 256<<20 {
 		return 0
 	}
-	return int(memory / 20)
+	return int((memory - min(memory, ownMemory)) / 20)
 }
+
+// ownMemory is what the router's own programs take, in bytes.
+const ownMemory = 8 << 20
 
 // callTime is how long PID 1 may take to change the firewall.
 const callTime = 10 * time.Second
