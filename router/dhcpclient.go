@@ -60,6 +60,10 @@ type clientLink struct {
 // stateClient is the name of the address that a client had, with its interface behind it.
 const stateClient = "dhcp-client-"
 
+// keepInterval is the least time between two writes of addresses to flash: a server may give ever
+// new ones.
+const keepInterval = time.Hour
+
 func newDHCPClients(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper) *dhcpClients {
 	d := &dhcpClients{log: log, keeper: keeper, find: findLink, open: openClient, news: make(chan struct{}, 1), stop: make(chan struct{}),
 		links: map[string]*clientLink{}, told: map[string]Layer{}}
@@ -285,8 +289,13 @@ func (d *dhcpClients) layer(c client.Config, l *client.Lease) (Layer, error) {
 		if r.Destination == everything && c.DefaultRoute == client.DefaultRouteNo {
 			continue
 		}
-		if r.Destination.Overlaps(l.Address) && r.Destination.Bits() >= l.Address.Bits() || hasDefault && r.Destination == everything {
+		if within(r.Destination, l.Address) || hasDefault && r.Destination == everything {
 			continue // it would take away the link itself
+		}
+		if slices.ContainsFunc(d.network.Addresses, func(a netcfg.Address) bool {
+			return !a.Disabled && within(r.Destination, a.Address)
+		}) {
+			continue // and so it would hosts of the user's own networks
 		}
 		hasDefault = hasDefault || r.Destination == everything
 		if !slices.ContainsFunc(layer.Routes, func(o netcfg.Route) bool { return o.Destination == r.Destination }) {
@@ -307,11 +316,17 @@ func (d *dhcpClients) layer(c client.Config, l *client.Lease) (Layer, error) {
 	return layer, nil
 }
 
+// within reports whether all of one network is in another.
+func within(inner, outer netip.Prefix) bool {
+	return outer.Overlaps(inner) && inner.Bits() >= outer.Bits()
+}
+
 // watch tells the router what the leases say, ends those that are over, and follows the
 // interfaces, until Stop.
 func (d *dhcpClients) watch() {
 	looks := time.NewTicker(linkLook)
 	defer looks.Stop()
+	var written time.Time // when addresses were last written to flash
 	for {
 		next := time.Hour
 		d.mu.Lock()
@@ -343,6 +358,10 @@ func (d *dhcpClients) watch() {
 			if address := l.Addresses[0].Address.Addr().String(); d.keeper.kept() && d.keeper.get(stateClient+name) != address {
 				kept[stateClient+name] = address
 			}
+		}
+		if len(kept) > 0 && !written.IsZero() && now.Sub(written) < keepInterval {
+			next = min(next, keepInterval-now.Sub(written))
+			kept = nil
 		}
 		changed := map[string]Layer{}
 		for name := range d.told {
@@ -378,6 +397,7 @@ func (d *dhcpClients) watch() {
 			}
 		}
 		if len(kept) > 0 { // that is when an address is new
+			written = time.Now()
 			if err := d.keeper.put(kept); err != nil {
 				d.log.Printf(kmsg.Warning, "DHCP client: %v", err)
 			}

@@ -127,6 +127,8 @@ func TestDHCPClientLayer(t *testing.T) {
 		{"a default route in option 121", "use-peer-dns=no use-peer-ntp=no", classless(route("0.0.0.0/0", "192.0.2.9"), route("0.0.0.0/0", "192.0.2.8")),
 			"192.0.2.10/24, 0.0.0.0/0 by 192.0.2.9 at 1"},
 		{"none is wanted", "add-default-route=no use-peer-dns=no use-peer-ntp=no", classless(route("0.0.0.0/0", "192.0.2.9")), "192.0.2.10/24"},
+		{"routes into the LAN", "use-peer-dns=no use-peer-ntp=no", classless(route("192.168.0.50/32", "192.0.2.9"), route("192.168.0.0/24", "192.0.2.9"), route("192.168.0.0/16", "192.0.2.9")),
+			"192.0.2.10/24, 192.168.0.0/16 by 192.0.2.9 at 1"},
 		{"a route that takes the link away", "use-peer-dns=no use-peer-ntp=no", classless(route("192.0.2.0/25", "192.0.2.9")), "192.0.2.10/24"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -175,6 +177,15 @@ func TestDHCPClientLease(t *testing.T) {
 	d.await(t, "ether1", all)
 	// The next start asks for the same address.
 	require.Eventually(t, func() bool { return keeper.get(stateClient+"ether1") == "192.0.2.10" }, 30*time.Second, time.Millisecond)
+
+	// Flash is written at most once an hour.
+	report(client.Bound, testLease(func(l *client.Lease) { l.Address = netip.MustParsePrefix("192.0.2.11/24") }), false)
+	d.await(t, "ether1", strings.Replace(all, ".10/", ".11/", 1))
+	report(client.Bound, testLease(), false)
+	d.await(t, "ether1", all)
+	keeper.mu.Lock()
+	assert.Equal(t, 1, keeper.writes)
+	keeper.mu.Unlock()
 
 	// It is over when its time is over, whatever a process says or does not say.
 	report(client.Renewing, testLease(func(l *client.Lease) { l.Expires = time.Now().Add(20 * time.Millisecond) }), false)

@@ -411,7 +411,9 @@ func (c *client) idle(ctx context.Context, d time.Duration) step {
 		case ended:
 			return nil
 		case late:
-			c.refusals = 0
+			if time.Since(c.lease.Since) >= longWait {
+				c.refusals = 0
+			}
 			return c.hold
 		case happened:
 			switch w.event {

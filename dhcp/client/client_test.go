@@ -233,6 +233,28 @@ func TestRefusal(t *testing.T) {
 			assert.Equal(t, Bound, r.seen().status)
 		})
 	})
+	t.Run("of each short lease", func(t *testing.T) {
+		each(t, Settings{}, func(t *testing.T, r *rig) {
+			asked := 0
+			for {
+				m := <-r.out
+				if m.at > time.Hour {
+					break
+				}
+				short := func(m *dhcp.Message) { m.Options.SetUint32(dhcp.OptionLeaseTime, 10) }
+				switch {
+				case m.Options.Type() == dhcp.Discover:
+					r.answer(m, dhcp.Offer, "192.0.2.10", short)
+				case m.Client.IsUnspecified():
+					asked++
+					r.answer(m, dhcp.ACK, "192.0.2.10", short)
+				default:
+					r.answer(m, dhcp.NAK, "0.0.0.0")
+				}
+			}
+			assert.Less(t, asked, 75, "it waits longer each time, up to a minute")
+		})
+	})
 	t.Run("again and again", func(t *testing.T) {
 		each(t, Settings{}, func(t *testing.T, r *rig) {
 			asked := 0
