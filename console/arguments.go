@@ -22,7 +22,7 @@ type options struct {
 	imports    ImportArguments
 }
 
-func option(f field[options]) argument { return argument{property: f.property, set: f.set} }
+func option(f field[*options]) argument { return argument{property: f.property, set: f.set} }
 
 // arguments are what a command is run with.
 type arguments struct {

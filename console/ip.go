@@ -54,8 +54,8 @@ var trackingMenu = &menu{
 	},
 }
 
-func trackingFields() []field[firewall.Tracking] {
-	var all []field[firewall.Tracking]
+func trackingFields() []field[*firewall.Tracking] {
+	var all []field[*firewall.Tracking]
 	for i, t := range firewall.Timeouts {
 		kind := duration(time.Second, firewall.MaxTimeout)
 		all = append(all, prop(t.Name, kind, kind.format(t.Default), "how long a connection is remembered "+t.Help,
