@@ -134,7 +134,8 @@ func buildIptables(b board.Board, source, work, gcc string) error {
 	if err := run(dir, nil, "./configure", "--host="+b.CPU.Host(), "CC="+gcc, "--prefix=/", "--sysconfdir=/etc",
 		"--enable-static", "--disable-shared", "--disable-nftables", "--disable-ipv6", "--disable-devel",
 		"--disable-libipq", "--disable-bpf-compiler", "--disable-nfsynproxy", "--disable-connlabel",
-		"CFLAGS="+iptablesCFLAGS); err != nil {
+		// What configure links to try the compiler is no static program.
+		"CFLAGS="+iptablesCFLAGS, "LDFLAGS=-no-pie"); err != nil {
 		return err
 	}
 	return run(dir, nil, "make", fmt.Sprintf("-j%d", runtime.NumCPU()),
