@@ -135,7 +135,8 @@ func components(b board.Board, v version, dir, program, xtables string) ([]compo
 		{linuxSource, "GPL-2.0-only WITH Linux-syscall-note", kernelSum, "GPL-2"},
 		{"iptables", "GPL-2.0-only", xtablesSum, "GPL-2"},
 		// The C library, linked into iptables.
-		{"musl", "MIT", "", "/usr/share/doc/musl/copyright"},
+		// Its memcpy for ARM is BSD-2-Clause.
+		{"musl", "MIT AND BSD-2-Clause", "", "/usr/share/doc/musl/copyright"},
 	}
 	for _, p := range bootLoaderPackages(b) {
 		licence, text := "GPL-2.0-or-later", "GPL-2" // U-Boot
@@ -253,7 +254,7 @@ func licenceTexts(b board.Board, parts []component) (string, error) {
 	fmt.Fprintf(&text, "The image for %s consists of the works below, each under its own licence. The texts of the\n"+
 		"licences follow. Each work is listed with the place of its source. The configuration of the\n"+
 		"kernel is in the file kernel.config. Postern's source, at the version below, contains the\n"+
-		"program that builds kernel and iptables from their sources: `go run ./image build %s`.\n", b.Name, b.Name)
+		"program that builds kernel, iptables and musl from their sources: `go run ./image build %s`.\n", b.Name, b.Name)
 	var texts []string
 	users := map[string][]string{}
 	for _, c := range parts {

@@ -66,6 +66,7 @@ func TestDocuments(t *testing.T) {
 			assert.Equal(t, "Apache-2.0", parts["github.com/vishvananda/netlink"].PackageLicenseDeclared)
 			assert.Contains(t, parts["Go standard library"].PackageVersion, "go1.")
 			assert.Equal(t, "GPL-2.0-only", parts["iptables"].PackageLicenseDeclared)
+			assert.Contains(t, parts["musl"].PackageLicenseDeclared, "MIT")
 			kernel, ok := parts["linux-6.12"]
 			if !ok {
 				kernel = parts["linux"]
@@ -76,8 +77,8 @@ func TestDocuments(t *testing.T) {
 			assert.Equal(t, name == "pc", grub)
 
 			licences := first[licencesFile]
-			for _, has := range []string{"GNU GENERAL PUBLIC LICENSE", "Version 2, June 1991", "GNU LESSER GENERAL PUBLIC LICENSE",
-				"Apache License", "The Go Authors", "apt-get source iptables="} {
+			for _, has := range []string{"GNU GENERAL PUBLIC LICENSE", "Version 2, June 1991", "Rich Felker",
+				"Apache License", "The Go Authors", "apt-get source iptables=", "apt-get source musl="} {
 				assert.True(t, strings.Contains(licences, has), has)
 			}
 			assert.Equal(t, 1, strings.Count(licences, "Version 2, June 1991"), "each text once")
