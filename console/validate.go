@@ -2,13 +2,12 @@ package console
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/postern-router/postern/dhcp/client"
+	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -27,7 +26,7 @@ func ValidateChange(old, next Config, ports []string) error {
 		if a.Disabled {
 			continue
 		}
-		if why := notHost(a.Address); why != "" && next.more(old, func(b netcfg.Address) bool { return b.Address == a.Address }) {
+		if why := match.NotHost(a.Address); why != "" && next.more(old, func(b netcfg.Address) bool { return b.Address == a.Address }) {
 			return fmt.Errorf("/ip address %d: address=%s: expected the address of a host, this is the %s", i, a.Address, why)
 		}
 		same := func(b netcfg.Address) bool { return b.Address.Addr() == a.Address.Addr() }
@@ -52,22 +51,6 @@ func (cfg Config) more(old Config, kind func(netcfg.Address) bool) bool {
 		return n
 	}
 	return count(cfg.Addresses) > count(old.Addresses)
-}
-
-// notHost says what a valid IPv4 address is in its network, if no host can have it, else "". A
-// network of two addresses or one has only hosts (RFC 3021).
-func notHost(p netip.Prefix) string {
-	if p.Bits() >= 31 {
-		return ""
-	}
-	four := p.Addr().As4()
-	switch host := binary.BigEndian.Uint32(four[:]) << p.Bits(); host {
-	case 0:
-		return "address of the network itself"
-	case ^uint32(0) << p.Bits():
-		return "broadcast address of " + p.Masked().String()
-	}
-	return ""
 }
 
 // Validate checks cfg as a whole, for a machine with these ports: that the language accepts

@@ -3,10 +3,12 @@ package server
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/match"
 )
 
 // core is the servers of a Plan. Its methods may be called from several goroutines.
@@ -294,7 +296,7 @@ func (q *query) asked() time.Duration { return time.Duration(q.msg.Secs) * time.
 
 // usable reports whether the client may have an address, if nobody else has it.
 func (c *core) usable(q *query, a netip.Addr) bool {
-	if !slices.ContainsFunc(q.subnets, func(p netip.Prefix) bool { return p.Contains(a) && isHost(p, a) }) {
+	if !slices.ContainsFunc(q.subnets, func(p netip.Prefix) bool { return p.Contains(a) && match.NotHost(netip.PrefixFrom(a, p.Bits())) == "" }) {
 		return false
 	}
 	for _, s := range c.plan.Servers {
@@ -313,17 +315,7 @@ func (c *core) usable(q *query, a netip.Addr) bool {
 	reserved := slices.ContainsFunc(c.plan.Leases, func(l PlanLease) bool {
 		return l.Address == a && (l.Server == "" || l.Server == q.server.Name)
 	})
-	return !reserved && slices.ContainsFunc(q.server.Ranges, func(r matchRange) bool { return r.Match(a) })
-}
-
-// isHost reports whether a is neither the network's own address nor its broadcast address. A
-// network of two addresses or one has only hosts (RFC 3021).
-func isHost(p netip.Prefix, a netip.Addr) bool {
-	if p.Bits() >= 31 {
-		return true
-	}
-	host := number(a) << p.Bits()
-	return host != 0 && host != ^uint32(0)<<p.Bits()
+	return !reserved && slices.ContainsFunc(q.server.Ranges, func(r match.Addresses) bool { return r.Match(a) })
 }
 
 // reservedIsFree reports whether the client can have the address that is reserved for it.
@@ -567,4 +559,4 @@ func hostName(m *dhcp.Message) string {
 	return name[:min(len(name), maxHostName)]
 }
 
-func client(mac dhcp.MAC) string { return upper(mac.String()) }
+func client(mac dhcp.MAC) string { return strings.ToUpper(mac.String()) }

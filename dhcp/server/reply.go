@@ -4,16 +4,10 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/postern-router/postern/dhcp"
-	"github.com/postern-router/postern/match"
 )
-
-type matchRange = match.Addresses
-
-func upper(s string) string { return strings.ToUpper(s) }
 
 // broadcast is the address of all hosts on a link.
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
