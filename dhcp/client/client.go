@@ -116,6 +116,8 @@ type client struct {
 	lease   *Lease
 	from    hop // of lease
 	started time.Time
+	// asked is when the last message was sent.
+	asked time.Time
 	// refusals is how many refusals came in a row.
 	refusals int
 	// keep is set until it is known whether Previous holds.
@@ -201,7 +203,7 @@ func (c *client) question(t dhcp.Type) *dhcp.Message {
 	m := &dhcp.Message{Op: dhcp.BootRequest, XID: rand.Uint32(), HardwareType: 1, Hardware: mac[:]}
 	m.Options.SetByte(dhcp.OptionType, byte(t))
 	if c.settings.ClientID {
-		m.Options.Set(dhcp.OptionClientID, append([]byte{1}, mac[:]...))
+		m.Options.Set(dhcp.OptionClientID, c.settings.identifier())
 	}
 	if t == dhcp.Discover || t == dhcp.Request {
 		if c.settings.HostName != "" {
@@ -218,6 +220,11 @@ func (c *client) question(t dhcp.Type) *dhcp.Message {
 	c.expect(m.XID)
 	c.drain()
 	return m
+}
+
+func (c *client) transmit(m *dhcp.Message, from netip.Addr, to *hop) {
+	c.asked = time.Now()
+	c.send(m, from, to)
 }
 
 // drain drops answers to earlier questions.
@@ -245,7 +252,7 @@ func (c *client) discover(ctx context.Context) step {
 	m := c.question(dhcp.Discover)
 	for wait := firstWait; ; wait = min(2*wait, longWait) {
 		m.Secs = uint16(min(time.Since(c.started)/time.Second, 65535))
-		c.send(m, netip.IPv4Unspecified(), nil)
+		c.transmit(m, netip.IPv4Unspecified(), nil)
 		for until := time.Now().Add(spread(wait)); ; {
 			w := c.wait(ctx, time.Until(until))
 			switch {
@@ -255,7 +262,7 @@ func (c *client) discover(ctx context.Context) step {
 				// The link came up, or a person wants it now.
 				return c.discover
 			case w.what == answered && w.answer.message.Options.Type() == dhcp.Offer:
-				l, err := readLease(w.answer.message)
+				l, err := readLease(w.answer.message, c.asked)
 				if err != nil {
 					c.logf("an offer of %s was not taken: %v", w.answer.message.Options.Addr(dhcp.OptionServerID), err)
 					continue
@@ -302,7 +309,7 @@ func (c *client) reboot(ctx context.Context) step {
 func (c *client) ask(ctx context.Context, m *dhcp.Message, from, server netip.Addr, otherwise step) step {
 	wait := firstWait
 	for range requestTries {
-		c.send(m, from, nil)
+		c.transmit(m, from, nil)
 		for until := time.Now().Add(spread(wait)); ; {
 			w := c.wait(ctx, time.Until(until))
 			switch w.what {
@@ -352,7 +359,7 @@ func (c *client) answer(ctx context.Context, r *received, server netip.Addr) ste
 		c.logf("%s refuses the address%s", id, text)
 		return c.discover
 	case dhcp.ACK:
-		l, err := readLease(r.message)
+		l, err := readLease(r.message, c.asked)
 		if err != nil {
 			c.logf("an answer of %s was not taken: %v", id, err)
 			return nil
@@ -373,7 +380,7 @@ func (c *client) bind(ctx context.Context, l *Lease, from hop) step {
 		m := c.question(dhcp.Decline)
 		m.Options.SetAddrs(dhcp.OptionRequested, l.Address.Addr())
 		m.Options.SetAddrs(dhcp.OptionServerID, l.Server)
-		c.send(m, netip.IPv4Unspecified(), nil)
+		c.transmit(m, netip.IPv4Unspecified(), nil)
 		c.lease, c.keep = nil, false
 		c.set(Searching)
 		c.pause(ctx, declineWait)
@@ -448,7 +455,7 @@ func (c *client) extend(ctx context.Context, s Status, to *hop, deadline time.Ti
 			return otherwise
 		}
 		m.Secs = uint16(min(time.Since(c.started)/time.Second, 65535))
-		c.send(m, c.lease.Address.Addr(), to)
+		c.transmit(m, c.lease.Address.Addr(), to)
 		least := max(min(renewWait, c.lease.Expires.Sub(c.lease.Since)/16), time.Second)
 		for until := time.Now().Add(min(max(left/2, least), left)); ; {
 			w := c.wait(ctx, time.Until(until))
@@ -457,12 +464,17 @@ func (c *client) extend(ctx context.Context, s Status, to *hop, deadline time.Ti
 				return nil
 			case happened:
 				if w.event == renew {
-					c.send(m, c.lease.Address.Addr(), to)
+					c.transmit(m, c.lease.Address.Addr(), to)
 					continue
 				}
 				return c.happen(w.event, otherwise)
 			case answered:
-				// A relay or a server of several addresses may answer by another one.
+				// A server of several addresses may grant by another one. But only who gave the lease
+				// was asked, so nobody else can refuse it.
+				refusal := w.answer.message.Options.Type() == dhcp.NAK
+				if to != nil && refusal && w.answer.message.Options.Addr(dhcp.OptionServerID) != to.server {
+					continue
+				}
 				if next := c.answer(ctx, w.answer, netip.Addr{}); next != nil {
 					return next
 				}
@@ -488,12 +500,20 @@ func (c *client) giveBack() {
 	m.Client = c.lease.Address.Addr()
 	m.Options.SetAddrs(dhcp.OptionServerID, c.lease.Server)
 	to := c.from
-	c.send(m, c.lease.Address.Addr(), &to)
+	c.transmit(m, c.lease.Address.Addr(), &to)
 	c.lease, c.keep = nil, false
 	c.settings.Previous = netip.Addr{}
 }
 
-// fromServer reports whether a message can be an answer to the client.
-func fromServer(p dhcp.Packet, m *dhcp.Message, mac dhcp.MAC) bool {
-	return p.From.Port() == dhcp.ServerPort && m.Op == dhcp.BootReply && slices.Equal(m.Hardware, mac[:])
+// fromServer reports whether a message can be an answer to the client. A server that repeats the
+// client's identifier repeats it as it is (RFC 6842).
+func (s Settings) fromServer(p dhcp.Packet, m *dhcp.Message) bool {
+	id, has := m.Options.Get(dhcp.OptionClientID)
+	if has && !(s.ClientID && slices.Equal(id, s.identifier())) {
+		return false
+	}
+	return p.From.Port() == dhcp.ServerPort && m.Op == dhcp.BootReply && slices.Equal(m.Hardware, s.MAC[:])
 }
+
+// identifier is option 61: the type of the hardware address, and the address.
+func (s Settings) identifier() []byte { return append([]byte{1}, s.MAC[:]...) }

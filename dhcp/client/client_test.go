@@ -224,6 +224,17 @@ func TestRefusal(t *testing.T) {
 			assert.Equal(t, 30*time.Minute, time.Since(since))
 		})
 	})
+	t.Run("of another server, at a renewal", func(t *testing.T) {
+		each(t, Settings{}, func(t *testing.T, r *rig) {
+			r.bind()
+			q := r.next(dhcp.Request)
+			r.answer(q, dhcp.NAK, "0.0.0.0", func(m *dhcp.Message) { m.Options.SetAddrs(dhcp.OptionServerID, at("192.0.2.66")) })
+			assert.Equal(t, Renewing, r.seen().status)
+			assert.NotNil(t, r.seen().lease)
+			r.answer(q, dhcp.ACK, "192.0.2.10")
+			assert.Equal(t, Bound, r.seen().status)
+		})
+	})
 	t.Run("of another server, to an offer", func(t *testing.T) {
 		each(t, Settings{}, func(t *testing.T, r *rig) {
 			r.answer(r.next(dhcp.Discover), dhcp.Offer, "192.0.2.10")
@@ -323,6 +334,34 @@ func TestReboot(t *testing.T) {
 	})
 }
 
+// An answer that comes late counts from the question, as the server's clock does.
+func TestLeaseCountsFromTheQuestion(t *testing.T) {
+	each(t, Settings{}, func(t *testing.T, r *rig) {
+		r.answer(r.next(dhcp.Discover), dhcp.Offer, "192.0.2.10")
+		q := r.next(dhcp.Request)
+		time.Sleep(time.Second)
+		r.answer(q, dhcp.ACK, "192.0.2.10")
+		assert.Equal(t, 30*time.Minute, r.next(dhcp.Request).at-q.at)
+	})
+}
+
+func TestFromServer(t *testing.T) {
+	packet := dhcp.Packet{From: netip.AddrPortFrom(at("192.0.2.1"), dhcp.ServerPort)}
+	message := func(change func(*dhcp.Message)) *dhcp.Message {
+		m := &dhcp.Message{Op: dhcp.BootReply, Hardware: self[:]}
+		change(m)
+		return m
+	}
+	s := Settings{MAC: self, ClientID: true}
+	assert.True(t, s.fromServer(packet, message(func(*dhcp.Message) {})))
+	assert.True(t, s.fromServer(packet, message(func(m *dhcp.Message) { m.Options.Set(dhcp.OptionClientID, s.identifier()) })))
+	assert.False(t, s.fromServer(packet, message(func(m *dhcp.Message) { m.Options.Set(dhcp.OptionClientID, []byte("another")) })))
+	assert.False(t, Settings{MAC: self}.fromServer(packet, message(func(m *dhcp.Message) { m.Options.Set(dhcp.OptionClientID, s.identifier()) })), "it said none")
+	assert.False(t, s.fromServer(packet, message(func(m *dhcp.Message) { m.Hardware = serverMAC[:] })))
+	assert.False(t, s.fromServer(packet, message(func(m *dhcp.Message) { m.Op = dhcp.BootRequest })))
+	assert.False(t, s.fromServer(dhcp.Packet{From: netip.AddrPortFrom(at("192.0.2.1"), 5353)}, message(func(*dhcp.Message) {})))
+}
+
 func TestDecline(t *testing.T) {
 	each(t, Settings{}, func(t *testing.T, r *rig) {
 		r.used.Store(true)
@@ -377,6 +416,7 @@ func TestReadLease(t *testing.T) {
 		{"as it is", func(*dhcp.Message) {}, "192.0.2.10/24 192.0.2.1 [] []"},
 		{"no netmask", set(dhcp.OptionSubnetMask), "<nil> is no netmask"},
 		{"a netmask with holes", set(dhcp.OptionSubnetMask, 255, 0, 255, 0), "255.0.255.0 is no netmask"},
+		{"half of the Internet", set(dhcp.OptionSubnetMask, 128, 0, 0, 0), "128.0.0.0 is no netmask"},
 		{"one address alone", set(dhcp.OptionSubnetMask, 255, 255, 255, 255), "192.0.2.10/32 192.0.2.1 [] []"},
 		{"0.0.0.0", your("0.0.0.0"), "0.0.0.0 is no address of a host"},
 		{"multicast", your("224.0.0.1"), "224.0.0.1 is no address of a host"},
@@ -401,7 +441,7 @@ func TestReadLease(t *testing.T) {
 			m.Options.SetAddrs(dhcp.OptionSubnetMask, at("255.255.255.0"))
 			m.Options.SetAddrs(dhcp.OptionRouter, at("192.0.2.1"))
 			c.change(m)
-			l, err := readLease(m)
+			l, err := readLease(m, time.Now())
 			if err != nil {
 				assert.EqualError(t, err, c.want)
 				return
@@ -437,7 +477,7 @@ func FuzzLease(f *testing.F) {
 		if err != nil {
 			return
 		}
-		l, err := readLease(m)
+		l, err := readLease(m, time.Now())
 		if err != nil {
 			return
 		}

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/service"
 )
 
@@ -39,10 +39,13 @@ const (
 	// shortestLease is the least time that is taken: with less the client would do nothing but
 	// ask. Infinite ones are asked for again after longestLease.
 	shortestLease = 10 * time.Second
+	// shortestMask is the least length of a network's prefix: no network is larger than a class A.
+	shortestMask = 8
 )
 
-// readLease reads an offer or an acknowledgement.
-func readLease(m *dhcp.Message) (*Lease, error) {
+// readLease reads an offer or an acknowledgement of what was asked for at the time asked: the lease
+// counts from then (RFC 2131 4.4.1).
+func readLease(m *dhcp.Message, asked time.Time) (*Lease, error) {
 	o := m.Options
 	l := &Lease{Server: o.Addr(dhcp.OptionServerID)}
 	if !usable(l.Server) {
@@ -56,7 +59,7 @@ func readLease(m *dhcp.Message) (*Lease, error) {
 		return nil, err
 	}
 	l.Address = netip.PrefixFrom(m.Your, size)
-	if size < 31 && (m.Your == l.Address.Masked().Addr() || m.Your == broadcastOf(l.Address)) {
+	if match.NotHost(l.Address) != "" {
 		return nil, fmt.Errorf("%v is no address of a host", l.Address)
 	}
 	length, ok := o.Seconds(dhcp.OptionLeaseTime)
@@ -67,7 +70,7 @@ func readLease(m *dhcp.Message) (*Lease, error) {
 	if length < shortestLease {
 		return nil, fmt.Errorf("a lease of %v, expected at least %v", length, shortestLease)
 	}
-	l.setTimes(time.Now(), length, o)
+	l.setTimes(asked, length, o)
 	for _, g := range o.Addrs(dhcp.OptionRouter, 8) {
 		if usable(g) && g != m.Your {
 			l.Gateway = g
@@ -92,7 +95,7 @@ func readLease(m *dhcp.Message) (*Lease, error) {
 	return l, nil
 }
 
-// setTimes sets the times of a lease that begins now. T1 and T2 that make no sense are those of RFC
+// setTimes sets the times of a lease that begins at now. T1 and T2 that make no sense are those of RFC
 // 2131 4.4.5.
 func (l *Lease) setTimes(now time.Time, length time.Duration, o dhcp.Options) {
 	t1, has1 := o.Seconds(dhcp.OptionRenewalTime)
@@ -116,7 +119,7 @@ func maskSize(o dhcp.Options, a netip.Addr) (int, error) {
 	if v, has := o.Get(dhcp.OptionSubnetMask); has {
 		mask, ok := o.Uint32(dhcp.OptionSubnetMask)
 		size := bits.LeadingZeros32(^mask)
-		if !ok || mask == 0 || mask<<size != 0 {
+		if !ok || size < shortestMask || mask<<size != 0 {
 			return 0, fmt.Errorf("%v is no netmask", net.IP(v))
 		}
 		return size, nil
@@ -128,13 +131,6 @@ func maskSize(o dhcp.Options, a netip.Addr) (int, error) {
 		return 16, nil
 	}
 	return 24, nil
-}
-
-func broadcastOf(p netip.Prefix) netip.Addr {
-	four := p.Masked().Addr().As4()
-	n := binary.BigEndian.Uint32(four[:]) | ^uint32(0)>>p.Bits()
-	binary.BigEndian.PutUint32(four[:], n)
-	return netip.AddrFrom4(four)
 }
 
 // encode writes the lease for PID 1: times are what is left of them.
@@ -170,10 +166,7 @@ func decodeLease(d *service.Decoder) *Lease {
 	}
 	l.NameServers, l.TimeServers, l.Infinite = d.Addrs(maxServers), d.Addrs(maxServers), d.Bool()
 	l.Expires = time.Now().Add(d.Duration())
-	wrong := !usable(l.Address.Addr()) || l.Address.Bits() < 1 || !usable(l.Server) || l.Gateway.IsValid() && !usable(l.Gateway)
-	if l.Address.IsValid() && l.Address.Bits() < 31 {
-		wrong = wrong || l.Address.Addr() == l.Address.Masked().Addr() || l.Address.Addr() == broadcastOf(l.Address)
-	}
+	wrong := !usable(l.Address.Addr()) || !l.Address.IsValid() || l.Address.Bits() < shortestMask || match.NotHost(l.Address) != "" || !usable(l.Server) || l.Gateway.IsValid() && !usable(l.Gateway)
 	for _, r := range l.Routes {
 		wrong = wrong || !r.Destination.IsValid() || !r.Destination.Addr().Is4() || r.Destination != r.Destination.Masked() || !usable(r.Gateway)
 	}

@@ -213,7 +213,7 @@ func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, .
 				return
 			}
 			m, err := dhcp.Parse(packet.Payload)
-			if err != nil || !fromServer(packet, m, s.MAC) || m.XID != xid.Load() {
+			if err != nil || !s.fromServer(packet, m) || m.XID != xid.Load() {
 				return
 			}
 			select {
