@@ -44,7 +44,7 @@ type Journal struct {
 	next   uint64 // sequence number of the Journal's next line
 	// ours has the lines that nobody outside can cause at will, theirs the others.
 	ours, theirs     ring
-	errors, warnings kernelLimit
+	errors, warnings Limit
 	// fresh is closed when there is a new line.
 	fresh chan struct{}
 	ended chan struct{}
@@ -72,25 +72,6 @@ func (r *ring) add(e entry) {
 	}
 }
 
-// kernelLimit lets some lines pass, and counts the others.
-type kernelLimit struct {
-	spent   time.Duration // of kernelBurst*kernelPause
-	at      time.Duration
-	dropped int
-}
-
-// pass reports whether a line of that time passes.
-func (l *kernelLimit) pass(at time.Duration) bool {
-	l.spent = max(0, l.spent-max(0, at-l.at))
-	l.at = max(l.at, at)
-	if l.spent > (kernelBurst-1)*kernelPause {
-		l.dropped++
-		return false
-	}
-	l.spent += kernelPause
-	return true
-}
-
 // OpenJournal begins to keep the lines of the kernel's log, also those that it has already.
 func OpenJournal() (*Journal, error) {
 	f, err := os.OpenFile(kernelLog, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -102,7 +83,8 @@ func OpenJournal() (*Journal, error) {
 
 // newJournal begins to read f, of which each read takes one record.
 func newJournal(f *os.File, opened time.Duration) (*Journal, error) {
-	j := &Journal{kmsg: f, opened: opened, fresh: make(chan struct{}), ended: make(chan struct{})}
+	limit := Limit{Burst: kernelBurst, Pause: kernelPause}
+	j := &Journal{kmsg: f, opened: opened, errors: limit, warnings: limit, fresh: make(chan struct{}), ended: make(chan struct{})}
 	conn, err := f.SyscallConn()
 	if err != nil {
 		f.Close()
@@ -190,12 +172,12 @@ func (j *Journal) add(text string) {
 		} else if rec.at < j.opened {
 			return
 		}
-		if !limit.pass(rec.at) {
+		dropped, passes := limit.Pass(rec.at)
+		if !passes {
 			return
 		}
-		if limit.dropped > 0 {
-			j.say(rec.at, "%d lines of the kernel left out", limit.dropped)
-			limit.dropped = 0
+		if dropped > 0 {
+			j.say(rec.at, "%d lines of the kernel left out", dropped)
 		}
 	} else if !rec.causedByClients() {
 		ring = &j.ours

@@ -36,6 +36,7 @@ type dhcpClients struct {
 	done sync.WaitGroup
 
 	mu       sync.Mutex
+	lines    kmsg.Limit // what servers can cause at will
 	stopped  bool
 	applied  bool
 	config   []client.Config
@@ -66,7 +67,7 @@ const keepInterval = time.Hour
 
 func newDHCPClients(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper) *dhcpClients {
 	d := &dhcpClients{log: log, keeper: keeper, find: findLink, open: openClient, news: make(chan struct{}, 1), stop: make(chan struct{}),
-		links: map[string]*clientLink{}, told: map[string]Layer{}}
+		links: map[string]*clientLink{}, told: map[string]Layer{}, lines: leaseLines}
 	d.process = s.NewService(client.Spec, service.Options{Label: "DHCP client", Parent: func(l *service.Link) service.Parent {
 		return &clientProcess{Process: client.NewProcess(l, d.take), has: map[string]*clientLink{}}
 	}})
@@ -260,15 +261,27 @@ func (d *dhcpClients) take(r client.Report) error {
 	switch {
 	case r.Lease != nil:
 		if l.lease == nil || l.lease.Address != r.Lease.Address {
-			d.log.Printf(kmsg.Info, "DHCP client on %s got address %s from %s", r.Interface, r.Lease.Address, r.Lease.Server)
+			d.tell("DHCP client on %s got address %s from %s", r.Interface, r.Lease.Address, r.Lease.Server)
 		}
 		l.lease = r.Lease
 	case !r.Keep && l.lease != nil:
-		d.log.Printf(kmsg.Info, "DHCP client on %s lost address %s", r.Interface, l.lease.Address)
+		d.tell("DHCP client on %s lost address %s", r.Interface, l.lease.Address)
 		l.lease = nil
 	}
 	d.wake()
 	return nil
+}
+
+// tell writes a line to the log, unless there are too many. The caller holds mu.
+func (d *dhcpClients) tell(format string, args ...any) {
+	dropped, passes := d.lines.Pass(kmsg.Uptime())
+	if !passes {
+		return
+	}
+	if dropped > 0 {
+		d.log.Printf(kmsg.Info, "%d changes of the router's leases left out", dropped)
+	}
+	d.log.Printf(kmsg.Info, format, args...)
 }
 
 // layer is what a lease says of the network.
@@ -338,7 +351,7 @@ func (d *dhcpClients) watch() {
 			}
 			left := l.lease.Expires.Sub(now)
 			if left <= 0 {
-				d.log.Printf(kmsg.Info, "DHCP client on %s lost address %s: the lease has ended", name, l.lease.Address)
+				d.tell("DHCP client on %s lost address %s: the lease has ended", name, l.lease.Address)
 				l.lease = nil
 				continue
 			}
@@ -430,15 +443,15 @@ func (d *dhcpClients) linkChanged(port string, up bool) {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), askTime)
 			defer cancel()
-			_ = d.tell(func(p *client.Process) error { return p.LinkUp(ctx, port) }) // without a process there is nobody to tell
+			_ = d.ask(func(p *client.Process) error { return p.LinkUp(ctx, port) }) // without a process there is nobody to tell
 		}()
 	}
 }
 
 var errNoClient = errors.New("failure: the DHCP client does not run")
 
-// tell tells the process something.
-func (d *dhcpClients) tell(f func(p *client.Process) error) error {
+// ask asks the process for something.
+func (d *dhcpClients) ask(f func(p *client.Process) error) error {
 	p, ok := d.process.Parent().(*clientProcess)
 	if !ok {
 		return errNoClient
@@ -453,7 +466,7 @@ func (d *dhcpClients) each(names []string, f func(p *client.Process, ctx context
 	ctx, cancel := context.WithTimeout(context.Background(), askTime)
 	defer cancel()
 	for _, name := range names {
-		if err := d.tell(func(p *client.Process) error { return f(p, ctx, name) }); err != nil {
+		if err := d.ask(func(p *client.Process) error { return f(p, ctx, name) }); err != nil {
 			return err
 		}
 	}

@@ -262,3 +262,16 @@ func TestDHCPClientProcess(t *testing.T) {
 	require.Eventually(t, func() bool { return d.process.Status().State == service.Off }, 30*time.Second, time.Millisecond)
 	assert.False(t, slices.ContainsFunc(strings.Split(d.said(), "\n"), func(l string) bool { return strings.Contains(l, "error") }))
 }
+
+// A server that gives ever new addresses does not fill the log.
+func TestDHCPClientLogIsBounded(t *testing.T) {
+	d := newTestClients(t, &memory{values: map[string]string{}}, nil)
+	require.NoError(t, d.Apply(clientConfig(t, "/ip dhcp-client add interface=ether1")))
+	for i := range byte(100) {
+		require.NoError(t, d.take(client.Report{Interface: "ether1", Status: client.Bound, Lease: testLease(func(l *client.Lease) {
+			l.Address = netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, 10 + i}), 24)
+		})}))
+	}
+	// More pass on a host that takes ten seconds for it.
+	assert.Less(t, strings.Count(d.said(), " got address "), 100/2)
+}

@@ -37,6 +37,9 @@ const (
 	leasePause = 10 * time.Second
 )
 
+// leaseLines is how many lines about leases the log takes.
+var leaseLines = kmsg.Limit{Burst: leaseBurst, Pause: leasePause}
+
 // leaseKeeper is what keeps the leases over a restart. stateStore is one.
 type leaseKeeper interface {
 	kept() bool
@@ -68,9 +71,7 @@ type dhcpService struct {
 	// loaded is set once the kept leases have been read. unkept means that a lease has changed
 	// since they were written.
 	loaded, unkept bool
-	spent          time.Duration // of leaseBurst*leasePause
-	spentAt        time.Time
-	untold         int
+	lines          kmsg.Limit
 }
 
 // servedLink is an interface with servers.
@@ -99,7 +100,7 @@ type lease struct {
 
 func newDHCPService(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper) *dhcpService {
 	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, stop: make(chan struct{}),
-		links: map[string]*servedLink{}, leases: map[netip.Addr]*lease{}}
+		links: map[string]*servedLink{}, leases: map[netip.Addr]*lease{}, lines: leaseLines}
 	d.process = s.NewService(server.Spec, service.Options{Label: "DHCP server", Parent: func(l *service.Link) service.Parent {
 		return &dhcpProcess{Process: server.NewProcess(l, d.take), has: map[int]*servedLink{}}
 	}})
@@ -452,16 +453,12 @@ func (d *dhcpService) plausible(c server.Change) bool {
 
 // tell writes a line to the log, unless there are too many. The caller holds mu.
 func (d *dhcpService) tell(format string, args ...any) {
-	now := time.Now()
-	d.spent, d.spentAt = max(0, d.spent-now.Sub(d.spentAt)), now
-	if d.spent > (leaseBurst-1)*leasePause {
-		d.untold++
+	dropped, passes := d.lines.Pass(kmsg.Uptime())
+	if !passes {
 		return
 	}
-	d.spent += leasePause
-	if d.untold > 0 {
-		d.log.Printf(kmsg.Info, "%d changes of leases left out", d.untold)
-		d.untold = 0
+	if dropped > 0 {
+		d.log.Printf(kmsg.Info, "%d changes of leases left out", dropped)
 	}
 	d.log.Printf(kmsg.Info, "%s", strings.TrimSpace(fmt.Sprintf(format, args...)))
 }

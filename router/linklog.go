@@ -18,22 +18,16 @@ const (
 func (r *Router) linkLog() func(port string, up bool) {
 	log := r.log.About("interface")
 	var mu sync.Mutex
-	var spent time.Duration // of linkBurst*linkPause
-	var last time.Duration
-	dropped := 0
+	limit := kmsg.Limit{Burst: linkBurst, Pause: linkPause}
 	return func(port string, up bool) {
 		mu.Lock()
 		defer mu.Unlock()
-		now := kmsg.Uptime()
-		spent, last = max(0, spent-(now-last)), now
-		if spent > (linkBurst-1)*linkPause {
-			dropped++
+		dropped, passes := limit.Pass(kmsg.Uptime())
+		if !passes {
 			return
 		}
-		spent += linkPause
 		if dropped > 0 {
 			log.Printf(kmsg.Warning, "%d changes of links left out", dropped)
-			dropped = 0
 		}
 		word := "down"
 		if up {
