@@ -146,7 +146,7 @@ func poolProperties() []property {
 		prop("next-pool", optional(itemName(), "none"), "", "pool to use when this one is exhausted", func(p *server.Pool) *string { return &p.Next }),
 		comment(func(p *server.Pool) *string { return &p.Comment }),
 	)
-	renaming(&all[0], func(c *Config, name string) bool {
+	return renaming(all, func(c *Config, name string) bool {
 		return slices.ContainsFunc(c.DHCPServer.Pools, func(p server.Pool) bool { return p.Name == name })
 	}, func(c *Config, from, to string) {
 		for i := range c.DHCPServer.Servers {
@@ -156,7 +156,6 @@ func poolProperties() []property {
 			replace(&c.DHCPServer.Pools[i].Next, from, to)
 		}
 	})
-	return all
 }
 
 func serverProperties() []property {
@@ -182,14 +181,13 @@ func serverProperties() []property {
 		disabled(func(s *server.Server) *bool { return &s.Disabled }),
 		comment(func(s *server.Server) *string { return &s.Comment }),
 	)
-	renaming(&all[0], func(c *Config, name string) bool {
+	return renaming(all, func(c *Config, name string) bool {
 		return slices.ContainsFunc(c.DHCPServer.Servers, func(s server.Server) bool { return s.Name == name })
 	}, func(c *Config, from, to string) {
 		for i := range c.DHCPServer.Leases {
 			replace(&c.DHCPServer.Leases[i].Server, from, to)
 		}
 	})
-	return all
 }
 
 func leaseProperties() []property {
@@ -211,22 +209,6 @@ func leaseProperties() []property {
 func replace(name *string, from, to string) {
 	if *name == from {
 		*name = to
-	}
-}
-
-// renaming makes a change of a name change what refers to it, unless another item has that name.
-func renaming(p *property, there func(c *Config, name string) bool, follow func(c *Config, from, to string)) {
-	set := p.set
-	p.set = func(c *Config, item int, value string) error {
-		old := p.get(c, item)
-		if err := set(c, item, value); err != nil {
-			return err
-		}
-		// A copy first has the name of the original, to which the references belong.
-		if old != "" && !there(c, old) {
-			follow(c, old, p.get(c, item))
-		}
-		return nil
 	}
 }
 

@@ -82,7 +82,7 @@ var (
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
 		items:    itemLists[bridgeItems],
-		properties: updatingReferences(bindItems(bridges,
+		properties: renamingLinks(bindItems(bridges,
 			prop("name", linkName(), "", "name of the bridge", func(b *netcfg.Bridge) *string { return &b.Name }),
 			prop("mtu", optional(integer(68, 65535), "the smallest of its ports'"), "", "largest packet in bytes",
 				func(b *netcfg.Bridge) *int { return &b.MTU }),
@@ -100,7 +100,7 @@ var (
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
 		items:    itemLists[vlanItems],
-		properties: updatingReferences(bindItems(vlans,
+		properties: renamingLinks(bindItems(vlans,
 			prop("name", linkName(), "", "name of the VLAN", func(v *netcfg.VLAN) *string { return &v.Name }),
 			prop("interface", linkOf(netcfg.Ether, netcfg.BridgeType), "", "port or bridge that it is in",
 				func(v *netcfg.VLAN) *string { return &v.Interface }),
@@ -194,23 +194,11 @@ func portNameProperty() property {
 	return p
 }
 
-// updatingReferences makes a change of the name of a bridge or VLAN, which is the first of
-// properties, change everything that refers to it.
-func updatingReferences(properties []property) []property {
-	p := &properties[0]
-	set := p.set
-	p.set = func(c *Config, item int, value string) error {
-		old := p.get(c, item)
-		if err := set(c, item, value); err != nil {
-			return err
-		}
-		// A copy first has the name of the original, to which the references belong.
-		if old != "" && c.Called(old) == old && !slices.Contains(c.createdLinks(), old) {
-			c.renameReferences(old, p.get(c, item))
-		}
-		return nil
-	}
-	return properties
+// renamingLinks makes a change of the name of a bridge or VLAN change everything that refers to it.
+func renamingLinks(properties []property) []property {
+	return renaming(properties, func(c *Config, name string) bool {
+		return c.Called(name) != name || slices.Contains(c.createdLinks(), name)
+	}, (*Config).renameReferences)
 }
 
 // createdLinks are the names of the bridges and VLANs.

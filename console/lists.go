@@ -51,12 +51,12 @@ var (
 		items:   itemLists[interfaceListItems],
 		dynamic: (*execution).builtinListRows, identify: []string{"name"},
 		columns: []column{{"name", 16}, {"include", 10}, {"exclude", 0}}, rare: []string{"include", "exclude"},
-		properties: updatingListReferences(bindItems(interfaceLists,
-			prop("name", listName(), "", "name of the list", func(l *InterfaceList) *string { return &l.Name }),
-			prop("include", listNames(), "", "lists whose members are members of this one too", func(l *InterfaceList) *string { return &l.Include }),
-			prop("exclude", listNames(), "", "lists whose members are not members of this one", func(l *InterfaceList) *string { return &l.Exclude }),
+		properties: renaming(bindItems(interfaceLists,
+			prop("name", newListName(), "", "name of the list", func(l *InterfaceList) *string { return &l.Name }),
+			prop("include", knownLists(), "", "lists whose members are members of this one too", func(l *InterfaceList) *string { return &l.Include }),
+			prop("exclude", knownLists(), "", "lists whose members are not members of this one", func(l *InterfaceList) *string { return &l.Exclude }),
 			comment(func(l *InterfaceList) *string { return &l.Comment }),
-		)),
+		), func(c *Config, name string) bool { return slices.Contains(c.listNames(), name) }, (*Config).renameList),
 	}
 	listMemberMenu = &menu{
 		path: "interface list member", help: "interfaces of each list",
@@ -64,7 +64,7 @@ var (
 		items:   itemLists[listMemberItems],
 		columns: []column{{"list", 10}, {"interface", 0}},
 		properties: bindItems(listMembers,
-			prop("list", listOf(), "", "list that it belongs to", func(m *ListMember) *string { return &m.List }),
+			prop("list", knownList(), "", "list that it belongs to", func(m *ListMember) *string { return &m.List }),
 			prop("interface", portName(), "", "port, bridge or VLAN", func(m *ListMember) *string { return &m.Interface }),
 			disabled(func(m *ListMember) *bool { return &m.Disabled }),
 			comment(func(m *ListMember) *string { return &m.Comment }),
@@ -72,8 +72,8 @@ var (
 	}
 )
 
-// listName is the kind of a name for a list.
-func listName() kind[string] {
+// newListName is the kind of a name for a list.
+func newListName() kind[string] {
 	return kind[string]{
 		accepts: `name: 1..64 printable bytes, without "," and no "!" first`,
 		parse: func(s string) (string, error) {
@@ -86,18 +86,18 @@ func listName() kind[string] {
 	}
 }
 
-// listOf is the name of a list that there is, and listMatch matches the packets of its members.
-func listOf() kind[string] {
-	k := listName()
+// knownList is the name of a list that there is, and listMatch matches the packets of its members.
+func knownList() kind[string] {
+	k := newListName()
 	k.accepts, k.isList = "interface list", true
 	return k
 }
 
-func listMatch() kind[string] { return optional(negatable(listOf()), "any") }
+func listMatch() kind[string] { return optional(negatable(knownList()), "any") }
 
-// listNames are the names of lists that there are, separated by commas.
-func listNames() kind[string] {
-	one := listOf()
+// knownLists is the names of lists that there are, separated by commas.
+func knownLists() kind[string] {
+	one := knownList()
 	k := one
 	k.typ, k.list, k.accepts, k.unset = List, true, "interface list[,interface list...]", "none"
 	k.parse = func(s string) (string, error) {
@@ -212,25 +212,6 @@ func (cfg Config) interfaceSets(actual func(string) string) map[string]firewall.
 		set(l.Name)
 	}
 	return sets
-}
-
-// updatingListReferences makes a change of the name of a list, which is the first of properties,
-// change everything that refers to it.
-func updatingListReferences(properties []property) []property {
-	p := &properties[0]
-	set := p.set
-	p.set = func(c *Config, item int, value string) error {
-		old := p.get(c, item)
-		if err := set(c, item, value); err != nil {
-			return err
-		}
-		// A copy first has the name of the original, to which the references belong.
-		if old != "" && !slices.Contains(c.listNames(), old) {
-			c.renameList(old, p.get(c, item))
-		}
-		return nil
-	}
-	return properties
 }
 
 // renameList changes all references to one list into references to another.

@@ -188,6 +188,25 @@ func bind[P any](at func(c *Config, item int) P, fields ...field[P]) []property 
 	return all
 }
 
+// renaming makes a change of the name of an item, which is the first of properties, change all that
+// refers to the item: follow does that. there reports whether an item has a name.
+func renaming(properties []property, there func(c *Config, name string) bool, follow func(c *Config, from, to string)) []property {
+	p := &properties[0]
+	set := p.set
+	p.set = func(c *Config, item int, value string) error {
+		old := p.get(c, item)
+		if err := set(c, item, value); err != nil {
+			return err
+		}
+		// A copy first has the name of the original, to which the references belong.
+		if old != "" && !there(c, old) {
+			follow(c, old, p.get(c, item))
+		}
+		return nil
+	}
+	return properties
+}
+
 // byName makes a property that names an interface use the name that users know, so that it
 // changes when a port is renamed.
 func (p *property) byName() {
