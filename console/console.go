@@ -112,8 +112,8 @@ type Result struct {
 	Repeat time.Duration
 	Follow bool
 
-	// Removal is what the line removes of what only the system has: see Removal.CarryOut.
-	Removal Removal
+	// Action is what the line does to what only the system has: see Action.CarryOut.
+	Action Action
 	// Added is the item that the line or Do has added, the last if there are several, or 0.
 	Added ID
 

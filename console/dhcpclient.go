@@ -46,9 +46,9 @@ var (
 	}
 
 	renewLeases = command{name: "renew", help: "ask the servers for more time now", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
-		able: hasClients, run: func(x *execution, m *menu, a arguments) error { return x.toClients(m, a, &x.result.Removal.Renew) }}
+		able: hasClients, run: func(x *execution, m *menu, a arguments) error { return x.toClients(m, a, &x.result.Action.Renew) }}
 	releaseLeases = command{name: "release", help: "give the addresses back, and ask for new ones", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
-		able: hasClients, run: func(x *execution, m *menu, a arguments) error { return x.toClients(m, a, &x.result.Removal.Release) }}
+		able: hasClients, run: func(x *execution, m *menu, a arguments) error { return x.toClients(m, a, &x.result.Action.Release) }}
 )
 
 func hasClients(l Live) bool { return l.DHCPClients != nil }

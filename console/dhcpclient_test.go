@@ -58,7 +58,7 @@ func TestDHCPClientCommands(t *testing.T) {
 		RenewLeases:   func(names []string) error { told = append(told, "renew "+strings.Join(names, ",")); return nil },
 		ReleaseLeases: func(names []string) error { told = append(told, "release "+strings.Join(names, ",")); return nil },
 	}
-	require.NoError(t, result.Removal.CarryOut(live))
+	require.NoError(t, result.Action.CarryOut(live))
 	assert.Equal(t, []string{"release ether1", "renew ether1"}, told)
 	_, err = run("/ip dhcp-client renew 1")
 	assert.EqualError(t, err, "failure: the client on ether2 is disabled")

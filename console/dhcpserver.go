@@ -456,7 +456,7 @@ func (x *execution) dynamicLeases() ([]row, error) {
 	seen := map[ID]int{}
 	var rows []row
 	for _, l := range leases {
-		if x.staticOf(l) >= 0 || slices.Contains(x.result.Removal.Leases, l.Address) {
+		if x.staticOf(l) >= 0 || slices.Contains(x.result.Action.Remove, l.Address) {
 			continue
 		}
 		r := row{flags: flagDynamic, pairs: []Pair{addressPair("address", l.Address)}}
@@ -512,7 +512,7 @@ func (x *execution) removeLeases(m *menu, a arguments) error {
 		m.items.remove(&x.cfg, i)
 	}
 	for _, l := range dynamic {
-		x.result.Removal.Leases = append(x.result.Removal.Leases, l.Address)
+		x.result.Action.Remove = append(x.result.Action.Remove, l.Address)
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func TestLeaseCommands(t *testing.T) {
 			}
 			require.NoError(t, err)
 			var removed []string
-			for _, a := range result.Removal.Leases {
+			for _, a := range result.Action.Remove {
 				removed = append(removed, a.String())
 			}
 			assert.Equal(t, test.removed, strings.Join(removed, " "))

@@ -29,7 +29,7 @@ type ImportArguments struct {
 // already, with the same properties, is not added again: an export can be imported where it
 // came from. check, unless it is nil, reports what is wrong with the new configuration as a
 // whole. If a line fails, or makes check fail, the error says which, and the Result has cfg. A
-// line that makes a Request, repeats itself or has a Removal is an error.
+// line that makes a Request, repeats itself or has an Action is an error.
 func (s *Session) Import(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
 	return s.importOn(cfg, cfg, live, text, check)
 }
@@ -108,7 +108,7 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 	}
 	for _, line := range lines {
 		result, err := session.execute(whole.Config, live, line.text, line.first)
-		if err == nil && (result.Request != None || result.Repeat > 0 || !result.Removal.empty()) {
+		if err == nil && (result.Request != None || result.Repeat > 0 || !result.Action.empty()) {
 			err = errors.New("this command does not belong in an import")
 		}
 		if err != nil {

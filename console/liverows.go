@@ -177,7 +177,7 @@ func (x *execution) connectionRows() ([]row, error) {
 			}
 			pairs = append(pairs, textPair(name, c.UserID))
 		}
-		rows[i] = row{id: firstLive | ID(c.Number), pairs: pairs, removal: func(r *Removal) { r.Connections = append(r.Connections, c.Number) }}
+		rows[i] = row{id: firstLive | ID(c.Number), pairs: pairs, removal: func(a *Action) { a.Close = append(a.Close, c.Number) }}
 	}
 	return rows, nil
 }
@@ -206,7 +206,7 @@ func (x *execution) trackedRows() ([]row, error) {
 	}
 	rows := make([]row, len(tracked))
 	for i, c := range tracked {
-		rows[i].removal = func(r *Removal) { r.Tracked = append(r.Tracked, c) }
+		rows[i].removal = func(a *Action) { a.Forget = append(a.Forget, c) }
 		end := func(name string, a, b string, port uint16) Pair {
 			if port == 0 { // as with icmp
 				return textPair(name, a)

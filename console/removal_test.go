@@ -86,7 +86,7 @@ func TestRemoveConnections(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, Removal{Connections: test.removed}, result.Removal)
+			assert.Equal(t, Action{Close: test.removed}, result.Action)
 			assert.Equal(t, test.output, result.Output)
 			assert.False(t, result.Changed)
 		})
@@ -128,7 +128,7 @@ func TestDoRemovesConnections(t *testing.T) {
 	numbers = []uint64{8, 9}
 	result, err := Do(Default(), live, "ip socks connections", "remove", args(".id", rows[1].ID.String())...)
 	require.NoError(t, err)
-	assert.Equal(t, Removal{Connections: []uint64{8}}, result.Removal)
+	assert.Equal(t, Action{Close: []uint64{8}}, result.Action)
 	_, err = Do(Default(), live, "ip socks connections", "remove", args(".id", rows[0].ID.String())...)
 	require.ErrorIs(t, err, ErrNoSuchItem)
 	_, err = Do(Default(), testLive(), "ip socks connections", "remove", args(".id", rows[0].ID.String())...)
@@ -138,11 +138,11 @@ func TestDoRemovesConnections(t *testing.T) {
 func TestCarryOut(t *testing.T) {
 	var closed []uint64
 	live := Live{CloseConnections: func(numbers []uint64) error { closed = numbers; return nil }}
-	require.NoError(t, Removal{}.CarryOut(Live{}))
-	require.NoError(t, Removal{Connections: []uint64{1, 2}}.CarryOut(live))
+	require.NoError(t, Action{}.CarryOut(Live{}))
+	require.NoError(t, Action{Close: []uint64{1, 2}}.CarryOut(live))
 	assert.Equal(t, []uint64{1, 2}, closed)
 	live.CloseConnections = func([]uint64) error { return errors.New("it hangs") }
-	require.EqualError(t, Removal{Connections: []uint64{1}}.CarryOut(live), "remove connections: it hangs")
+	require.EqualError(t, Action{Close: []uint64{1}}.CarryOut(live), "remove connections: it hangs")
 }
 
 // An import changes the configuration and nothing else.
@@ -159,11 +159,11 @@ func TestForgetConnections(t *testing.T) {
 	s := new(Session)
 	result, err := s.Execute(Default(), live, `/ip firewall connection remove [find protocol=tcp]`)
 	require.NoError(t, err)
-	require.NoError(t, result.Removal.CarryOut(live))
+	require.NoError(t, result.Action.CarryOut(live))
 	require.Len(t, forgotten, 1)
 	assert.Equal(t, "192.168.0.2:1238", forgotten[0].Src.String())
 	live.Forget = func([]firewall.Tracked) error { return errors.New("the kernel refuses") }
-	require.EqualError(t, result.Removal.CarryOut(live), "remove connections: the kernel refuses")
+	require.EqualError(t, result.Action.CarryOut(live), "remove connections: the kernel refuses")
 	live.Forget = nil
 	_, err = s.Execute(Default(), live, `/ip firewall connection remove 0`)
 	require.ErrorContains(t, err, "bad command name remove")

@@ -157,7 +157,7 @@ type row struct {
 	pairs   []Pair
 	line    string // of the log, as it is
 	// removal adds what the row shows to what is removed; nil if that is not possible.
-	removal func(*Removal)
+	removal func(*Action)
 }
 
 // value is the text of the property of that name, "" if the row has none.

@@ -42,7 +42,7 @@ func (r *Router) execute(s *session.Session, line string) (console.Result, error
 		err = r.setClock(result.Clock, kmsg.Uptime())
 	}
 	if err == nil {
-		err = result.Removal.CarryOut(r.live(r.snapshot()))
+		err = result.Action.CarryOut(r.live(r.snapshot()))
 	}
 	if err != nil {
 		return console.Result{}, err

@@ -1,0 +1,55 @@
+package console
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/postern-router/postern/firewall"
+)
+
+// Action is what a line or Do does to what only the running system has.
+type Action struct {
+	// Close are numbers of connections of the SOCKS server, which are closed.
+	Close []uint64
+	// Forget are connections that the kernel tracks, and that it forgets.
+	Forget []firewall.Tracked
+	// Remove are addresses that the DHCP server has given, and that it takes back.
+	Remove []netip.Addr
+	// Renew and Release are interfaces whose DHCP clients renew their leases, or give them back.
+	Renew, Release []string
+}
+
+func (a Action) empty() bool {
+	return len(a.Close)+len(a.Forget)+len(a.Remove)+len(a.Renew)+len(a.Release) == 0
+}
+
+// CarryOut does it, to the system of live. It comes after the whole line has succeeded: a line that
+// fails does nothing.
+func (a Action) CarryOut(live Live) error {
+	if len(a.Close) > 0 {
+		if err := live.CloseConnections(a.Close); err != nil {
+			return fmt.Errorf("remove connections: %w", err)
+		}
+	}
+	if len(a.Forget) > 0 {
+		if err := live.Forget(a.Forget); err != nil {
+			return fmt.Errorf("remove connections: %w", err)
+		}
+	}
+	if len(a.Remove) > 0 {
+		if err := live.RemoveLeases(a.Remove); err != nil {
+			return fmt.Errorf("remove leases: %w", err)
+		}
+	}
+	if len(a.Release) > 0 {
+		if err := live.ReleaseLeases(a.Release); err != nil {
+			return err
+		}
+	}
+	if len(a.Renew) > 0 {
+		if err := live.RenewLeases(a.Renew); err != nil {
+			return err
+		}
+	}
+	return nil
+}
