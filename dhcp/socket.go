@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -106,8 +105,8 @@ func setUp(fd int, program []bpf.Instruction) error {
 
 // Park opens a UDP socket on port of the interface device (the kernel's name), which drops all that
 // comes. While it is open the kernel does not reply to such datagrams that the port is
-// unreachable, and no other program gets them. SendTo sends by it, over that interface only. It
-// needs CAP_NET_BIND_SERVICE, and CAP_NET_RAW before Linux 5.7.
+// unreachable, and no other program gets them. It needs
+// CAP_NET_BIND_SERVICE, and CAP_NET_RAW before Linux 5.7.
 func Park(device string, port uint16) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -170,6 +169,21 @@ func (c *Conn) Read(b []byte) (n int, sumReady bool, err error) {
 	return n, sumIsReady(control[:got]), nil
 }
 
+// ReadAll gives each frame to take, which must not keep it, until the socket is closed or fails for
+// good.
+func (c *Conn) ReadAll(take func(frame []byte, sumReady bool)) {
+	b := make([]byte, MaxFrame)
+	for {
+		n, sumReady, err := c.Read(b)
+		switch {
+		case err == nil:
+			take(b[:n], sumReady)
+		case !Temporary(err):
+			return
+		}
+	}
+}
+
 func sumIsReady(control []byte) bool {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
@@ -201,20 +215,4 @@ func (c *Conn) Write(frame []byte) error {
 // no room now: it can be up again, and the socket then works.
 func Temporary(err error) bool {
 	return errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENETUNREACH)
-}
-
-// SendTo sends a datagram by a socket of Park; the kernel finds the way. It does not wait.
-func SendTo(parked *os.File, payload []byte, to netip.AddrPort) error {
-	raw, err := parked.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failure error
-	err = raw.Control(func(fd uintptr) {
-		failure = unix.Sendto(int(fd), payload, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
-	})
-	if err != nil {
-		return err
-	}
-	return os.NewSyscallError("sendto", failure)
 }

@@ -207,7 +207,7 @@ func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, .
 	in := make(chan received, 8)
 	var reading sync.WaitGroup
 	reading.Go(func() {
-		read(r.sockets[0], func(frame []byte, sumReady bool) {
+		r.sockets[0].ReadAll(func(frame []byte, sumReady bool) {
 			packet, err := dhcp.ParsePacket(frame, sumReady)
 			if err != nil {
 				return
@@ -223,7 +223,7 @@ func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, .
 		})
 	})
 	prober := newProber(s.MAC, r.sockets[1])
-	reading.Go(func() { read(r.sockets[1], func(frame []byte, _ bool) { prober.take(frame) }) })
+	reading.Go(func() { r.sockets[1].ReadAll(func(frame []byte, _ bool) { prober.take(frame) }) })
 	r.client = &client{
 		settings: s, events: r.events,
 		wires:  wires{in: in, expect: xid.Store, probe: prober.probe, send: sender(s.MAC, r.sockets[0])},
@@ -296,20 +296,6 @@ func sender(mac dhcp.MAC, c *dhcp.Conn) func(m *dhcp.Message, from netip.Addr, t
 			p.ToMAC, p.To = to.mac, netip.AddrPortFrom(to.server, dhcp.ServerPort)
 		}
 		_ = c.Write(p.Append(nil))
-	}
-}
-
-// read reads frames until the socket is closed, or fails for good.
-func read(c *dhcp.Conn, take func(frame []byte, sumReady bool)) {
-	b := make([]byte, dhcp.MaxFrame)
-	for {
-		n, sumReady, err := c.Read(b)
-		switch {
-		case err == nil:
-			take(b[:n], sumReady)
-		case !dhcp.Temporary(err):
-			return
-		}
 	}
 }
 

@@ -188,34 +188,20 @@ func (p *process) setLink(index int, mac dhcp.MAC, udp, arp *os.File) error {
 	p.core.setLink(&link{index: index, mac: mac,
 		udp: func(frame []byte) { _ = conns[0].Write(frame) }, arp: func(frame []byte) { _ = conns[1].Write(frame) }})
 	p.reading.Go(func() {
-		read(conns[0], func(frame []byte, sumReady bool) {
+		conns[0].ReadAll(func(frame []byte, sumReady bool) {
 			if packet, err := dhcp.ParsePacket(frame, sumReady); err == nil {
 				p.core.receive(index, packet)
 			}
 		})
 	})
 	p.reading.Go(func() {
-		read(conns[1], func(frame []byte, _ bool) {
+		conns[1].ReadAll(func(frame []byte, _ bool) {
 			if a, err := dhcp.ParseARP(frame); err == nil {
 				p.core.receiveARP(index, a)
 			}
 		})
 	})
 	return nil
-}
-
-// read reads frames until the socket is closed, or fails for good.
-func read(c *dhcp.Conn, take func(frame []byte, sumReady bool)) {
-	b := make([]byte, dhcp.MaxFrame)
-	for {
-		n, sumReady, err := c.Read(b)
-		switch {
-		case err == nil:
-			take(b[:n], sumReady)
-		case !dhcp.Temporary(err):
-			return
-		}
-	}
 }
 
 // tell tells PID 1 what has changed.
