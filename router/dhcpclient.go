@@ -50,7 +50,7 @@ type dhcpClients struct {
 
 // clientLink is an interface with a client.
 type clientLink struct {
-	servedLink
+	dhcpLink
 	settings client.Settings
 	status   client.Status
 	lease    *client.Lease
@@ -174,7 +174,7 @@ func (d *dhcpClients) update() {
 			d.log.Printf(kmsg.Error, "DHCP client on %s: %v", c.Interface, err)
 			continue
 		}
-		d.links[c.Interface] = &clientLink{servedLink: servedLink{index, mac, sockets}, settings: d.settings(c, mac), status: client.Searching}
+		d.links[c.Interface] = &clientLink{dhcpLink: dhcpLink{index, mac, sockets}, settings: d.settings(c, mac), status: client.Searching}
 		changed = true
 	}
 	if !changed {

@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"reflect"
@@ -22,8 +21,6 @@ import (
 )
 
 const (
-	// linkLook is how often it is looked whether the interfaces of servers are still the same.
-	linkLook = 5 * time.Second
 	// leaseInterval is the least time between two writes of the leases to flash.
 	leaseInterval = 5 * time.Minute
 	// maxLeaseText is how many bytes they may take there, enough for 500. The state of the router
@@ -65,7 +62,7 @@ type dhcpService struct {
 	network netcfg.Config
 	names   []netip.Addr
 	plan    server.Plan
-	links   map[string]*servedLink
+	links   map[string]*dhcpLink
 	change  *service.Change
 	leases  map[netip.Addr]*lease
 	// loaded is set once the kept leases have been read. unkept means that a lease has changed
@@ -74,35 +71,19 @@ type dhcpService struct {
 	lines          kmsg.Limit
 }
 
-// servedLink is an interface with servers.
-type servedLink struct {
-	index int
-	mac   dhcp.MAC
-	// sockets are for UDP, for ARP, and the one that keeps the kernel from answering.
-	sockets []*os.File
-}
-
-func (l *servedLink) close() {
-	for _, f := range l.sockets {
-		f.Close()
-	}
-}
-
 // lease is an address that the process has given.
 type lease struct {
 	server.Binding
 	until, seen time.Time
-	// since is when the client first called itself by its present name.
-	since time.Time
 	// granted is how long the client may keep it without asking again, from when it got it.
 	granted time.Duration
 }
 
 func newDHCPService(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper) *dhcpService {
 	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, stop: make(chan struct{}),
-		links: map[string]*servedLink{}, leases: map[netip.Addr]*lease{}, lines: leaseLines}
+		links: map[string]*dhcpLink{}, leases: map[netip.Addr]*lease{}, lines: leaseLines}
 	d.process = s.NewService(server.Spec, service.Options{Label: "DHCP server", Parent: func(l *service.Link) service.Parent {
-		return &dhcpProcess{Process: server.NewProcess(l, d.take), has: map[int]*servedLink{}}
+		return &dhcpProcess{Process: server.NewProcess(l, d.take), has: map[int]*dhcpLink{}}
 	}})
 	d.done.Go(d.watch)
 	return d
@@ -111,16 +92,8 @@ func newDHCPService(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper)
 // dhcpProcess is a process, and what it has been told.
 type dhcpProcess struct {
 	*server.Process
-	has      map[int]*servedLink
+	has      map[int]*dhcpLink
 	restored bool
-}
-
-func findLink(name string) (int, dhcp.MAC, bool) {
-	i, err := net.InterfaceByName(name)
-	if err != nil || len(i.HardwareAddr) != 6 {
-		return 0, dhcp.MAC{}, false
-	}
-	return i.Index, dhcp.MAC(i.HardwareAddr), true
 }
 
 func openServed(name string, index int) ([]*os.File, error) {
@@ -129,20 +102,6 @@ func openServed(name string, index int) ([]*os.File, error) {
 		func() (*os.File, error) { return dhcp.OpenARP(index) },
 		func() (*os.File, error) { return dhcp.Park(name, dhcp.ServerPort) },
 	)
-}
-
-// openSockets opens all of them or none.
-func openSockets(all ...func() (*os.File, error)) ([]*os.File, error) {
-	var sockets []*os.File
-	for _, open := range all {
-		f, err := open()
-		if err != nil {
-			(&servedLink{sockets: sockets}).close()
-			return nil, err
-		}
-		sockets = append(sockets, f)
-	}
-	return sockets, nil
 }
 
 func (*dhcpService) Name() string { return "dhcp-server" }
@@ -187,7 +146,7 @@ func (d *dhcpService) update() error {
 			wanted[d.network.Actual(s.Interface)] = true
 		}
 	}
-	var old []*servedLink
+	var old []*dhcpLink
 	fresh := false
 	for name, l := range d.links {
 		if index, mac, ok := d.find(name); !wanted[name] || !ok || index != l.index || mac != l.mac {
@@ -205,7 +164,7 @@ func (d *dhcpService) update() error {
 			d.log.Printf(kmsg.Error, "DHCP server on %s: %v", name, err)
 			continue
 		}
-		d.links[name], fresh = &servedLink{index, mac, sockets}, true
+		d.links[name], fresh = &dhcpLink{index, mac, sockets}, true
 	}
 	plan := d.config.Compile(func(name string) (server.LinkState, bool) {
 		actual := d.network.Actual(name)
@@ -231,7 +190,7 @@ func (d *dhcpService) update() error {
 	if len(plan.Servers) == 0 {
 		d.change = d.process.Set(nil)
 	} else {
-		links := map[int]*servedLink{}
+		links := map[int]*dhcpLink{}
 		for _, l := range d.links {
 			links[l.index] = l
 		}
@@ -255,7 +214,7 @@ func (d *dhcpService) update() error {
 }
 
 // configure brings a process to plan, on links.
-func (d *dhcpService) configure(ctx context.Context, p *dhcpProcess, plan server.Plan, links map[int]*servedLink) error {
+func (d *dhcpService) configure(ctx context.Context, p *dhcpProcess, plan server.Plan, links map[int]*dhcpLink) error {
 	if !p.restored {
 		if err := p.Restore(ctx, d.bindings()); err != nil {
 			return err
@@ -421,10 +380,7 @@ func (d *dhcpService) take(changes []server.Change) error {
 			refused = fmt.Errorf("dhcp-server: %s for %s cannot be", c.Address, c.MAC)
 			continue
 		}
-		l := &lease{Binding: c, until: time.Now().Add(c.Left), seen: time.Now(), since: time.Now(), granted: c.Left}
-		if old != nil && old.MAC == c.MAC && old.HostName == c.HostName {
-			l.since = old.since
-		}
+		l := &lease{Binding: c, until: time.Now().Add(c.Left), seen: time.Now(), granted: c.Left}
 		same := old != nil && old.Status == c.Status && old.MAC == c.MAC && old.ClientID == c.ClientID && old.HostName == c.HostName && old.Server == c.Server
 		if c.Status == server.Bound && !same {
 			d.unkept = true
@@ -461,23 +417,4 @@ func (d *dhcpService) tell(format string, args ...any) {
 		d.log.Printf(kmsg.Info, "%d changes of leases left out", dropped)
 	}
 	d.log.Printf(kmsg.Info, "%s", strings.TrimSpace(fmt.Sprintf(format, args...)))
-}
-
-// hostNames are the names of hosts that have a lease, in lower case. A host that calls itself as
-// the router, or as another that had the name before, has none.
-func (d *dhcpService) hostNames(router string) map[string]netip.Addr {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	names := map[string]netip.Addr{}
-	for _, l := range d.leases {
-		name := strings.ToLower(l.HostName)
-		if l.Status != server.Bound || !isLabel(name) || name == strings.ToLower(router) || name == "localhost" || time.Until(l.until) <= 0 {
-			continue
-		}
-		if a, taken := names[name]; taken && d.leases[a].since.Before(l.since) {
-			continue
-		}
-		names[name] = l.Address
-	}
-	return names
 }
