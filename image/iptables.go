@@ -43,7 +43,11 @@ func iptables(c cache, b board.Board, again string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	inputs := []string{iptablesRecipe, iptablesCFLAGS, iptablesLDFLAGS, muslCFLAGS, version, muslVersion, compiler, extensions.String(), again}
+	headers, err := packageVersion(headerPackage(b))
+	if err != nil {
+		return "", err
+	}
+	inputs := []string{iptablesRecipe, iptablesCFLAGS, iptablesLDFLAGS, muslCFLAGS, version, muslVersion, headers, compiler, extensions.String(), again}
 	return c.get("iptables", b.CPU.GOARCH, inputs, func(result, work string) error {
 		source, err := debianSource(c, "iptables", version)
 		if err != nil {
@@ -71,6 +75,12 @@ func iptables(c cache, b board.Board, again string) (string, error) {
 
 // headerFolder matches where a compiler's preprocessor found linux/types.h.
 var headerFolder = regexp.MustCompile(`(?m)^# 1 "(.+)/types\.h"`)
+
+// headerPackage is the Debian package of the kernel's headers for the board's CPU, which comes with the
+// C library of the compiler.
+func headerPackage(b board.Board) string {
+	return strings.Replace(b.CPU.CompilerPackages(hostArchitecture())[1], "libc6-dev", "linux-libc-dev", 1)
+}
 
 // buildMusl builds the C library of iptables, and returns a compiler that uses it.
 func buildMusl(b board.Board, source, work string) (gcc string, err error) {

@@ -186,20 +186,14 @@ func hostArchitecture() string {
 
 // debianComponent returns the source package of an installed Debian package.
 func debianComponent(name, licence string) (component, error) {
-	out, err := output("dpkg-query", "--show", "--showformat=${source:Package} ${source:Version} ${Built-Using}", name)
+	out, err := output("dpkg-query", "--show", "--showformat=${source:Package} ${source:Version}", name)
 	if err != nil {
 		return component{}, fmt.Errorf("package %s of Debian: %w", name, err)
 	}
-	source, rest, _ := strings.Cut(out, " ")
-	version, using, _ := strings.Cut(rest, " ")
-	c := component{name: source, version: version, licence: licence,
+	source, version, _ := strings.Cut(out, " ")
+	return component{name: source, version: version, licence: licence,
 		source: fmt.Sprintf("Debian source package %s, version %s (apt-get source %s=%s)", source, version, source, version),
-		url:    fmt.Sprintf("pkg:deb/debian/%s@%s?arch=source", source, version)}
-	// The C library of a cross compiler is built from the source of another package.
-	if using = strings.TrimSpace(using); using != "" {
-		c.source += ", built from " + using
-	}
-	return c, nil
+		url:    fmt.Sprintf("pkg:deb/debian/%s@%s?arch=source", source, version)}, nil
 }
 
 // licenceFile matches the names of files with a licence or a notice.
@@ -368,7 +362,7 @@ func buildInputs(b board.Board, v version, dir, program string) (string, error) 
 	}
 	line("debian", strings.TrimSpace(string(debian)))
 	line("compiler", compiler)
-	for _, p := range append([]string{linuxSource, "iptables", "musl", "xz-utils", b.CPU.CompilerPackages(hostArchitecture())[1]}, bootLoaderPackages(b)...) {
+	for _, p := range append([]string{linuxSource, "iptables", "musl", "xz-utils", headerPackage(b)}, bootLoaderPackages(b)...) {
 		version, err := output("dpkg-query", "--show", "--showformat=${Version}", p)
 		if err != nil {
 			return "", fmt.Errorf("package %s of Debian: %w", p, err)
