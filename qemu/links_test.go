@@ -137,6 +137,21 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		assert.NotContains(t, r.command(t, "/interface print"), "bridge1")
 		r.awaitHTTP(t)
 	})
+	step("interface lists of several", func(t *testing.T) {
+		before := r.command(t, "/export")
+		assert.Empty(t, r.command(t, "/interface bridge add name=spare; /interface list add name=LAN; "+
+			"/interface list member add list=LAN interface=ether2; /interface list member add list=LAN interface=spare"))
+		r.command(t, "/ip firewall filter print") // place-before=0 is the first of this
+		assert.Empty(t, r.command(t, "/ip firewall filter add place-before=0 chain=input action=drop protocol=icmp in-interface-list=!LAN"))
+		require.NoError(t, r.n.awaitPing(client, lanAddress))
+		assert.Regexp(t, `(?m)^ 0 +input +drop +0 +0$`, r.command(t, "/ip firewall filter print stats"))
+		assert.Empty(t, r.command(t, "/ip firewall filter set [find in-interface-list=!LAN] in-interface-list=LAN"))
+		assert.Error(t, r.n.run(client, "ping", "-c", "1", "-W", "2", lanAddress))
+		assert.Regexp(t, `(?m)^ 0 +input +drop +84 +1$`, r.command(t, "/ip firewall filter print stats"))
+		assert.Empty(t, r.command(t, "/ip firewall filter remove [find in-interface-list=LAN]; /interface list member remove [find]; "+
+			"/interface list remove [find]; /interface bridge remove spare"))
+		assert.Equal(t, before, r.command(t, "/export"))
+	})
 }
 
 // missing checks that what is on the WAN port is shown as invalid.

@@ -28,7 +28,8 @@ func (r *router) serviceSteps(step func(string, func(*testing.T))) {
 		r.command(t, "/ip socks access add place-before=0 dst-port="+endPort+" action=deny")
 		assertClosed(t, ends)
 		assertEcho(t, stays)
-		r.command(t, "/ip socks access remove 0")
+		// Not by its number: that is still the one of the rule that was first when they were printed.
+		assert.Empty(t, r.command(t, "/ip socks access remove [find dst-port="+endPort+"]"))
 		r.awaitLog(t, `dst=10\.5\.8\.8:`+endPort+` .*reason="denied by the new access list"`)
 	})
 	step("the firewall shows what it has opened for a BIND", func(t *testing.T) {

@@ -30,7 +30,8 @@ func (r *router) sessionSteps(step func(string, func(*testing.T))) {
 			r.command(t, "/log print where topics~socks"))
 	})
 	step("a packet that a rule logs is in the log", func(t *testing.T) {
-		r.command(t, `/ip firewall filter add chain=input action=log protocol=icmp log-prefix="note " place-before=0`)
+		r.command(t, "/ip firewall filter print") // place-before=0 is the first of this
+		assert.Empty(t, r.command(t, `/ip firewall filter add chain=input action=log protocol=icmp log-prefix="note " place-before=0`))
 		require.NoError(t, r.n.awaitPing(client, lanAddress))
 		r.awaitLog(t, `firewall,info note input: in:ether2 out:\(unknown 0\), src-mac `+strings.ToLower(r.mac(t, client))+
 			`, proto ICMP \(type 8, code 0\), 192\.168\.0\.2->192\.168\.0\.1, len 84$`)
