@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -82,7 +83,7 @@ func testStall(t *testing.T, b board.Board) {
 			r.expect(t, "SRC-ADDRESS")
 			r.m.freeze(t, stall)
 			resumed := time.Now()
-			peer, err := r.n.dial(serverOfSite, reply.addr.String(), patience)
+			peer, err := r.n.dialReachable(serverOfSite, reply.addr.String())
 			require.NoError(t, err)
 			defer peer.Close()
 			called, err := readReplySOCKS(waiting, patience)
@@ -158,6 +159,19 @@ func (r *router) awaitTalks(t *testing.T, talks []*talk) {
 			len(all), len(talks), all[0], r.command(t, "/log print where message~\"closed|ended|refused\""))
 	}
 	require.NoError(t, err)
+}
+
+// dialReachable connects like dial. A neighbour of the router that asked for its hardware address
+// while it stood still may give up just now, and say that there is no way (EHOSTUNREACH): then
+// the host connects again.
+func (n network) dialReachable(h host, address string) (conn net.Conn, err error) {
+	again := retry(func() error {
+		if conn, err = n.dial(h, address, patience); errors.Is(err, syscall.EHOSTUNREACH) {
+			return err
+		}
+		return nil
+	})
+	return conn, cmp.Or(err, again)
 }
 
 // freeze stops QEMU for so long.
