@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-router/postern/dhcp/client"
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
@@ -44,6 +45,8 @@ type Config struct {
 	Socks socks.Config
 	// DNS are the name servers (/ip dns), in the order in which they are asked.
 	DNS []netip.Addr
+	// DNSServer is the router's own server: the rest of /ip dns, and /ip dns static.
+	DNSServer dns.Config
 	// TimeZone is how far local time is ahead of UTC (/system clock manual): -12h..14h in
 	// whole minutes.
 	TimeZone time.Duration
@@ -110,6 +113,7 @@ func Default() Config {
 	return Config{
 		Identity: "postern", Socks: socks.DefaultConfig(), RemoteLog: RemoteLog{Port: 514},
 		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict}, Tracking: firewall.DefaultTracking(),
+		DNSServer: dns.Default(),
 	}
 }
 

@@ -314,6 +314,7 @@ func TestCloneSharesNothing(t *testing.T) {
 /ip address add address=192.168.0.1/24 interface=ether1
 /ip route add gateway=192.168.0.2
 /ip dns set servers=9.9.9.9
+/ip dns static add name=nas.lan address=10.0.0.5
 /ip firewall filter add chain=input protocol=tcp src-port=1 dst-port=2
 /ip firewall nat add chain=dstnat action=redirect protocol=tcp to-ports=3
 /system logging add action=remote

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
@@ -34,6 +35,7 @@ const (
 	dhcpNetworkItems
 	dhcpLeaseItems
 	dhcpOptionItems
+	dnsStaticItems
 	userItems // the last: it can have more than MaxItems, see placeID
 	lists
 )
@@ -71,6 +73,7 @@ var itemLists = [lists]*items{
 	dhcpNetworkItems:   atMost(64, itemsOf(dhcpNetworkItems, dhcpNetworks, cloneNetwork)),
 	dhcpLeaseItems:     itemsOf(dhcpLeaseItems, staticLeases, cloneLease),
 	dhcpOptionItems:    atMost(64, itemsOf(dhcpOptionItems, dhcpServerOptions, nil)),
+	dnsStaticItems:     atMost(dns.MaxStatic, itemsOf(dnsStaticItems, staticNames, nil)),
 	userItems:          atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
 }
 

@@ -348,15 +348,7 @@ var menus = []*menu{
 		rows:    func(x *execution) ([]row, error) { _, set, _ := x.routeRows(); return set, nil },
 		columns: []column{{"dst-address", 18}, {"gateway", 15}, {"distance", 0}}, identify: []string{"dst-address", "gateway"},
 	},
-	{
-		path: "ip dns", help: "name servers that the router asks",
-		commands: unsetCommands, indent: 2,
-		properties: bind(func(c *Config, _ int) *Config { return c },
-			// resolv.conf(5): three servers are used.
-			prop("servers", addressList(3), "", "name servers, asked in this order",
-				func(c *Config) *[]netip.Addr { return &c.DNS }),
-		),
-	},
+	dnsMenu, dnsStaticMenu,
 	dhcpClientMenu, poolMenu, poolUsedMenu, dhcpServerMenu, dhcpOptionMenu, dhcpNetworkMenu, dhcpLeaseMenu,
 	ipSettingsMenu,
 	{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},

@@ -32,7 +32,10 @@ const printConfig = linksConfig + `
 /interface list member add list=WAN interface=wan
 /interface list member add list=LAN interface=usb1 disabled=yes comment="not yet"
 /ip route add gateway=10.1.0.1 comment="all the rest"
-/ip dns set servers=192.0.2.1,192.0.2.2
+/ip dns set servers=9.9.9.9
+/ip dns static add name=nas.lan address=192.168.0.5
+/ip dns static add name=ads.example type=NXDOMAIN match-subdomain=yes ttl=1h comment="no advertising"
+/ip dns static add name=www.lan type=CNAME cname=nas.lan disabled=yes
 /ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24 out-interface=wan
 /ip firewall filter add chain=forward action=drop in-interface-list=!LAN out-interface-list=WAN
 /ip firewall nat add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 dst-port=80 protocol=tcp disabled=yes comment="a server within"

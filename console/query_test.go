@@ -192,7 +192,7 @@ func TestQueryIsExport(t *testing.T) {
 }
 
 func TestQueryTypes(t *testing.T) {
-	cfg, err := Load("types", strings.NewReader(printConfig+"/system ntp client set enabled=yes servers=a.example,10.0.0.5\n"))
+	cfg, err := Load("types", strings.NewReader(printConfig+"/system ntp client set enabled=yes servers=a.example,10.0.0.5\n/ip dns set servers=192.0.2.1,192.0.2.2\n"))
 	require.NoError(t, err)
 	value := func(path, name string) Value {
 		rows, err := Query(cfg, queryLive(), path, nil, []string{name})

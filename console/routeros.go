@@ -34,10 +34,9 @@ var absentProperties = map[string]string{
 	"ip address": "broadcast vrf=main",
 	"ip route": "bgp-as-path bgp-communities bgp-local-pref blackhole check-gateway=none pref-src= route-tag routing-mark " +
 		"routing-table=main scope=30 suppress-hw-offload=* target-scope=10 type=unicast vrf-interface",
-	"ip dns": "address-list-extra-time=* allow-remote-requests=no cache-max-ttl=* cache-size=* doh-max-concurrent-queries=* " +
-		"doh-max-server-connections=* doh-timeout=* max-concurrent-queries=* max-concurrent-tcp-sessions=* " +
-		"max-udp-packet-size=* mdns-repeat-ifaces= query-server-timeout=* query-total-timeout=* use-doh-server= " +
+	"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +
 		"verify-doh-cert=no vrf=main",
+	"ip dns static":  "address-list= mx-exchange= mx-preference=* ns= regexp= srv-port=* srv-priority=* srv-target= srv-weight=*",
 	"ip dhcp-client": "allow-reconfigure=no check-gateway=none default-route-tables=* dscp=* name=* script= use-broadcast=* vlan-priority=*",
 	"ip dhcp-server": "add-arp=no add-dns-entries=* address-lists= allow-dual-stack-queue=* bootp-lease-time=* bootp-support=* " +
 		"client-mac-limit=unlimited dhcp-option-set=none dynamic-lease-identifiers=client-mac,client-id insert-queue-before=* " +
@@ -111,7 +110,7 @@ var absentMenus = map[string]string{
 	"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp neighbor packing " +
 		"proxy reverse-proxy service smb ssh tftp traffic-flow upnp vrf",
 	"ip dhcp-server": "alert config matcher option-sets vendor-class-id",
-	"ip dns":         "adlist cache forwarders static",
+	"ip dns":         "adlist cache forwarders",
 	"ip firewall":    "address-list calea layer7-protocol mangle raw service-port",
 	"ip route":       "cache nexthop rule vrf",
 	"system": "backup console device-mode gps health history leds license note package routerboard scheduler script sntp " +

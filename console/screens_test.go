@@ -147,10 +147,26 @@ add chain=forward action=log log-prefix="ftp: " in-interface=usb1 protocol=tcp d
   name: postern
 `},
 		{name: "dns", screen: `[admin@postern] > ip dns print
-  servers: 9.9.9.9,1.1.1.1
+                      servers: 9.9.9.9,1.1.1.1
+        allow-remote-requests: no
+          max-udp-packet-size: 4096
+         query-server-timeout: 2s
+          query-total-timeout: 10s
+       max-concurrent-queries: 100
+  max-concurrent-tcp-sessions: 20
+                   cache-size: 2048KiB
+                cache-max-ttl: 1w
 [admin@postern] > ip dns set servers=""
 [admin@postern] > ip dns print
-  servers:
+                      servers:
+        allow-remote-requests: no
+          max-udp-packet-size: 4096
+         query-server-timeout: 2s
+          query-total-timeout: 10s
+       max-concurrent-queries: 100
+  max-concurrent-tcp-sessions: 20
+                   cache-size: 2048KiB
+                cache-max-ttl: 1w
 `},
 		{name: "interface", screen: `[admin@postern] > interface print
 Flags: X - disabled, I - invalid, R - running, S - slave

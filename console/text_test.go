@@ -171,7 +171,7 @@ func TestLoadBounds(t *testing.T) {
 	assert.Equal(t, "cfg:41: more errors, not shown", lines[maxErrors])
 
 	cfg, err := Load("cfg", strings.NewReader("/ip socks set enabled=yes\n"+strings.Repeat("#", MaxText)))
-	require.EqualError(t, err, "cfg: longer than 4194304 bytes")
+	require.EqualError(t, err, "cfg: longer than 5242880 bytes")
 	assert.Equal(t, Default(), cfg)
 
 	cfg, err = Load("cfg", strings.NewReader("/ip socks set enabled=yes\n/ip socks set \\\n"+strings.Repeat("port=1 \\\n", 1000)))
@@ -273,7 +273,7 @@ func TestExportLoad(t *testing.T) {
 		// Each menu's export alone says what it has to.
 		var parts strings.Builder
 		for _, m := range menus {
-			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" && m.path != "interface list member" && !strings.HasPrefix(m.path, "ip dhcp-server ") { // access, port and member are in others
+			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" && m.path != "interface list member" && m.path != "ip dns static" && !strings.HasPrefix(m.path, "ip dhcp-server ") { // these are in others
 				parts.WriteString(exportMenus(menus, &cfg, m.path, sensitiveWord.Name))
 			}
 		}

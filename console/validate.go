@@ -126,6 +126,9 @@ func validate(cfg Config, ports []string, before Config) error {
 	if err := client.Validate(cfg.DHCPClients); err != nil {
 		return fmt.Errorf("/ip dhcp-client: %w", err)
 	}
+	if err := cfg.checkStatic(); err != nil {
+		return err
+	}
 	if err := cfg.Socks.Validate(); err != nil {
 		return fmt.Errorf("/ip socks: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/postern-router/postern/console/terminal"
 	"github.com/postern-router/postern/dhcp/client"
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/fetch"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/ntp"
@@ -20,7 +21,7 @@ import (
 
 // Processes are the services of the shipped program that have a process of their own: what its
 // main function can be besides PID 1, and what PID 1 starts. Each has a user of its own.
-var Processes = service.NewTable(daemon.Spec, terminal.Spec, ntp.Spec, ping.Spec, fetch.Spec, upgrade.Spec, server.Spec, client.Spec)
+var Processes = service.NewTable(daemon.Spec, terminal.Spec, ntp.Spec, ping.Spec, fetch.Spec, upgrade.Spec, server.Spec, client.Spec, dns.Spec)
 
 // rootFolders is where the root folders of processes are.
 const rootFolders = "/run/service"

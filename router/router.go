@@ -161,6 +161,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			newTimeService(supervisor, log.About("ntp"), running.Date),
 			leases,
 			clients,
+			newDNSService(supervisor, log.About("dns")),
 		},
 		Supervisor: supervisor,
 	}, requests)

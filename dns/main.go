@@ -1,0 +1,115 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/service"
+)
+
+// The most that a Config can ask for: each takes a descriptor.
+const (
+	MaxQueries  = 250
+	MaxSessions = 50
+)
+
+// Spec is the process. PID 1 hands it the sockets of Listen with its first Config.
+var Spec = service.Spec{
+	Name: "dnsd", Topic: "dns", Main: runProcess,
+	Calls: service.Client().And(service.Calls{Any: []uint32{unix.SYS_ACCEPT4}}),
+	// A socket for each question upstream.
+	Limits:     service.Limits{Files: MaxQueries + MaxSessions + 32},
+	MaxMessage: 256 << 10, // MaxStatic entries
+	AskEvery:   15 * time.Second,
+}
+
+// opConfigure is the request of PID 1.
+const opConfigure = 1
+
+// Process is PID 1's end of the process.
+type Process struct{ link *service.Link }
+
+// NewProcess is for service.Options.
+func NewProcess(link *service.Link) *Process { return &Process{link} }
+
+// Configure has the process answer by c and ask servers, at the sockets of Listen.
+func (p *Process) Configure(ctx context.Context, c Config, servers []netip.Addr, udp, tcp *os.File) error {
+	var e service.Encoder
+	c.encode(&e, servers)
+	return p.link.Call(ctx, opConfigure, e.Bytes(), nil, udp, tcp)
+}
+
+// Handle refuses everything: the process has nothing to say.
+func (*Process) Handle(context.Context, *service.Request) ([]byte, error) {
+	return nil, fmt.Errorf("%w: no request", service.ErrBreach)
+}
+
+// Ended has nothing to tidy up.
+func (*Process) Ended() {}
+
+// runProcess is the process.
+func runProcess(c *service.Child) error {
+	s := newServer(c.Context())
+	var udp *net.UDPConn
+	var tcp *net.TCPListener
+	err := c.Serve(func(_ context.Context, r *service.Request) ([]byte, error) {
+		config, servers := decodeConfig(r.Decoder)
+		if r.Op != opConfigure || r.End() != nil {
+			return nil, fmt.Errorf("%w: no configuration", service.ErrBreach)
+		}
+		first, second := r.TakeFile(), r.TakeFile()
+		s.configure(config, servers)
+		if udp != nil { // they are copies of those that there are
+			first.Close()
+			second.Close()
+			return nil, nil
+		}
+		var err error
+		if udp, tcp, err = sockets(first, second); err != nil {
+			return nil, err
+		}
+		s.work.Go(func() { s.serveUDP(udp) })
+		s.work.Go(func() { s.serveTCP(tcp) })
+		return nil, nil
+	})
+	c.Stop()
+	if udp != nil {
+		udp.Close()
+		tcp.Close()
+	}
+	s.work.Wait()
+	return err
+}
+
+// sockets takes over the files of Listen.
+func sockets(first, second *os.File) (*net.UDPConn, *net.TCPListener, error) {
+	if first == nil || second == nil {
+		return nil, nil, errors.New("no sockets")
+	}
+	defer first.Close()
+	defer second.Close()
+	packets, err := net.FilePacketConn(first)
+	if err != nil {
+		return nil, nil, err
+	}
+	listener, err := net.FileListener(second)
+	if err != nil {
+		packets.Close()
+		return nil, nil, err
+	}
+	udp, ok1 := packets.(*net.UDPConn)
+	tcp, ok2 := listener.(*net.TCPListener)
+	if !ok1 || !ok2 {
+		packets.Close()
+		listener.Close()
+		return nil, nil, errors.New("expected a UDP and a TCP socket")
+	}
+	return udp, tcp, nil
+}

@@ -1,0 +1,489 @@
+package dns
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// port is the port of name servers.
+	port = 53
+	// maxQuery is how many bytes a query has at most.
+	maxQuery = 4096
+	// sessionIdle is how long a TCP connection of a client waits for the next query, for the rest
+	// of one or for the client to take an answer, sessionQueries how many it can ask.
+	sessionIdle    = 10 * time.Second
+	sessionQueries = 100
+	// maxLarge is how many answers can be on their way over TCP at once: each can have 64 KiB.
+	maxLarge = 4
+	// pause is from an error of a socket to the next attempt.
+	pause = 100 * time.Millisecond
+)
+
+// shares counts what each client has of something.
+type shares struct {
+	total int
+	by    map[netip.Addr]int
+}
+
+// enter gives a client one more of max, if it has less than there are free: one client gets half at
+// most, and leaves room for the next.
+func (s *shares) enter(client netip.Addr, max int) bool {
+	if s.by[client] >= max-s.total {
+		return false
+	}
+	if s.by == nil {
+		s.by = map[netip.Addr]int{}
+	}
+	s.total++
+	s.by[client]++
+	return true
+}
+
+func (s *shares) leave(client netip.Addr) {
+	s.total--
+	if s.by[client]--; s.by[client] == 0 {
+		delete(s.by, client)
+	}
+}
+
+// server answers clients.
+type server struct {
+	ctx   context.Context
+	port  uint16 // of upstream servers
+	large chan struct{}
+	work  sync.WaitGroup
+
+	mu       sync.Mutex
+	config   Config
+	servers  []netip.Addr
+	names    names
+	cache    cache
+	current  int // of servers: the one that works
+	flights  map[string][]waiter
+	waiting  shares
+	sessions shares
+	// changes counts configurations: what was asked before one is not kept after it.
+	changes int
+}
+
+// waiter is a client that waits for an answer.
+type waiter struct {
+	q      *query
+	client netip.Addr
+	reply  func([]byte)
+}
+
+func newServer(ctx context.Context) *server {
+	return &server{ctx: ctx, port: port, large: make(chan struct{}, maxLarge), flights: map[string][]waiter{}}
+}
+
+// configure brings the server to a configuration. Of the cache everything is forgotten, since other
+// servers may say something else.
+func (s *server) configure(c Config, servers []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config, s.servers, s.names, s.current = c, servers, newNames(c.Static), 0
+	s.cache = cache{limit: c.CacheSize << 10}
+	s.changes++
+}
+
+// take answers the query b of a client: reply is called once, perhaps later, with nil if there is
+// to be no answer. stream says that the query came over TCP, where an answer has any size.
+func (s *server) take(b []byte, client netip.Addr, stream bool, reply func([]byte)) {
+	q, answered, err := parseQuery(b)
+	switch {
+	case !answered:
+		reply(nil)
+		return
+	case q.unsupported:
+		reply(q.reply(codeNotImplemented))
+		return
+	case err != nil:
+		reply(q.reply(codeFormat))
+		return
+	case q.badVersion:
+		reply(q.addOPT(q.reply(codeOK), 1)) // BADVERS
+		return
+	case q.typ == typeAXFR || q.typ == typeIXFR: // is no question for a cache
+		reply(q.fail(codeNotImplemented))
+		return
+	}
+	q.question = slices.Clone(q.question) // b is the caller's
+	s.mu.Lock()
+	if !stream {
+		size, all := min(q.size, s.config.MaxUDP, safeSize), reply
+		reply = func(b []byte) {
+			if b != nil {
+				b = q.fit(b, size)
+			}
+			all(b)
+		}
+	}
+	o := s.names.answer(q)
+	if o.answer != nil {
+		s.mu.Unlock()
+		reply(o.answer)
+		return
+	}
+	key := q.key()
+	if o.alias == nil {
+		most := seconds(s.config.MaxTTL)
+		if a, age, ok := s.cache.get(key, time.Now(), most); ok {
+			s.mu.Unlock()
+			reply(a.forClient(q, age, most))
+			return
+		}
+	}
+	if !s.waiting.enter(client, s.config.MaxQueries) {
+		s.mu.Unlock()
+		// Over UDP the client asks again by itself.
+		if stream {
+			reply(q.fail(codeFailure))
+		} else {
+			reply(nil)
+		}
+		return
+	}
+	others, asked := s.flights[key]
+	s.flights[key] = append(others, waiter{q, client, reply})
+	s.mu.Unlock()
+	if !asked {
+		s.work.Go(func() { s.fly(key, q, o) })
+	}
+}
+
+// fly asks upstream and gives the answer to all who wait for it.
+func (s *server) fly(key string, q *query, o outcome) {
+	asked := q
+	if o.target != "" {
+		asked = q.about(o.target)
+	}
+	a, age, err := s.lookup(asked, o.server)
+	s.mu.Lock()
+	waiters := s.flights[key]
+	delete(s.flights, key)
+	for _, w := range waiters {
+		s.waiting.leave(w.client)
+	}
+	most := seconds(s.config.MaxTTL)
+	s.mu.Unlock()
+	for _, w := range waiters {
+		switch {
+		case err != nil:
+			w.reply(w.q.fail(codeFailure))
+		case o.target != "":
+			own := o
+			own.alias = append(w.q.reply(codeOK), o.alias[headerSize+len(q.question):]...)
+			copy(own.alias[6:8], o.alias[6:8])
+			w.reply(own.follow(w.q, a))
+		default:
+			w.reply(a.forClient(w.q, age, most))
+		}
+	}
+}
+
+// lookup returns the answer of an upstream server, or of the cache.
+func (s *server) lookup(q *query, forward netip.Addr) (answer, uint32, error) {
+	s.mu.Lock()
+	key, changes := q.key(), s.changes
+	if a, age, ok := s.cache.get(key, time.Now(), seconds(s.config.MaxTTL)); ok {
+		s.mu.Unlock()
+		return a, age, nil
+	}
+	servers, first, config := s.servers, s.current, s.config
+	s.mu.Unlock()
+	if forward.IsValid() {
+		servers, first = []netip.Addr{forward}, 0
+	}
+	a, last, err := s.exchangeAny(q, servers, first, config)
+	if err != nil {
+		return a, 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changes == changes {
+		if !forward.IsValid() && last >= 0 {
+			s.current = last
+		}
+		s.cache.put(key, a, time.Now())
+	}
+	return a, 0, nil
+}
+
+var errNoServer = errors.New("no server answers")
+
+// exchangeAny asks servers in turn, beginning with the first, until one knows. It returns the one to
+// begin with next time: the first that was alive; -1 if none was.
+func (s *server) exchangeAny(q *query, servers []netip.Addr, first int, c Config) (answer, int, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, c.TotalTimeout)
+	defer cancel()
+	var refusal answer // of a server that lives, but does not know
+	alive := -1
+	refused := make([]bool, len(servers))
+	for again := true; again && ctx.Err() == nil; {
+		again = false
+		for i := range servers {
+			n := (first + i) % len(servers)
+			if refused[n] || ctx.Err() != nil {
+				continue
+			}
+			a, err := s.exchange(ctx, q, servers[n], c.ServerTimeout)
+			if err != nil {
+				var timeout net.Error
+				// A message may be lost. A host that says that it is no server is not asked again.
+				again = again || errors.As(err, &timeout) && timeout.Timeout()
+				continue
+			}
+			if alive < 0 {
+				alive = n
+			}
+			if a.code == codeOK || a.code == codeNoName {
+				return a, alive, nil
+			}
+			refusal, refused[n] = a, true
+		}
+		again = again && refusal.message == nil
+	}
+	if refusal.message != nil {
+		return refusal, alive, nil
+	}
+	return answer{}, -1, errNoServer
+}
+
+// exchange asks one server: over UDP, and over TCP if the answer is too large for that.
+func (s *server) exchange(ctx context.Context, q *query, to netip.Addr, limit time.Duration) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	a, truncated, err := s.exchangeBy(ctx, "udp4", q, to)
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err() // not that the socket was closed because of that
+	}
+	if err != nil || !truncated {
+		return a, err
+	}
+	select {
+	case s.large <- struct{}{}:
+	case <-ctx.Done():
+		return answer{}, ctx.Err()
+	}
+	defer func() { <-s.large }()
+	a, truncated, err = s.exchangeBy(ctx, "tcp4", q, to)
+	if err == nil && truncated {
+		err = errMalformed
+	}
+	return a, err
+}
+
+// exchangeBy asks over one protocol, by a socket of its own: it has a port that nobody can guess, and
+// being connected it takes messages of this server only.
+func (s *server) exchangeBy(ctx context.Context, network string, q *query, to netip.Addr) (answer, bool, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, network, netip.AddrPortFrom(to, s.port).String())
+	if err != nil {
+		return answer{}, false, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return answer{}, false, err
+		}
+	}
+	var random [2]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return answer{}, false, err
+	}
+	id := binary.BigEndian.Uint16(random[:])
+	message := q.ask(id)
+	if network == "tcp4" {
+		if err := writeStream(conn, message); err != nil {
+			return answer{}, false, err
+		}
+		b, err := readStream(conn, 65535)
+		if err != nil {
+			return answer{}, false, err
+		}
+		a, truncated, ok := parseAnswer(b, q, id)
+		if !ok {
+			return a, false, errMalformed
+		}
+		return a, truncated, nil
+	}
+	if _, err := conn.Write(message); err != nil {
+		return answer{}, false, err
+	}
+	b := make([]byte, 2048)
+	for {
+		n, err := conn.Read(b)
+		if err != nil {
+			return answer{}, false, err
+		}
+		if a, truncated, ok := parseAnswer(b[:n], q, id); ok {
+			a.message = slices.Clone(a.message)
+			return a, truncated, nil
+		}
+	}
+}
+
+// writeStream writes a message with its length ahead of it (RFC 1035, section 4.2.2).
+func writeStream(w io.Writer, b []byte) error {
+	_, err := w.Write(append(binary.BigEndian.AppendUint16(make([]byte, 0, len(b)+2), uint16(len(b))), b...))
+	return err
+}
+
+// readStream reads such a message of at most max bytes.
+func readStream(r io.Reader, max int) ([]byte, error) {
+	var size [2]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint16(size[:]))
+	if n > max {
+		return nil, errMalformed
+	}
+	b := make([]byte, n)
+	_, err := io.ReadFull(r, b)
+	return b, err
+}
+
+// serveUDP answers what comes to a socket, from the address that was asked, until it is closed.
+func (s *server) serveUDP(conn *net.UDPConn) {
+	b, control := make([]byte, maxQuery), make([]byte, unix.CmsgSpace(unix.SizeofInet4Pktinfo))
+	for {
+		n, nc, flags, from, err := conn.ReadMsgUDPAddrPort(b, control)
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			time.Sleep(pause)
+			continue
+		case flags&unix.MSG_TRUNC != 0:
+			continue
+		}
+		source := replySource(control[:nc])
+		s.take(b[:n], from.Addr().Unmap(), false, func(answer []byte) {
+			if answer != nil {
+				// What cannot be sent is lost, as on a cable: the client asks again.
+				_, _, _ = conn.WriteMsgUDPAddrPort(answer, source, from)
+			}
+		})
+	}
+}
+
+// replySource makes of the control message of a query that of its answer (ip(7), IP_PKTINFO).
+func replySource(control []byte) []byte {
+	all, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return nil
+	}
+	for _, m := range all {
+		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo {
+			return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte(m.Data[4:8])})
+		}
+	}
+	return nil
+}
+
+// serveTCP answers the connections of a listener until it is closed.
+func (s *server) serveTCP(l *net.TCPListener) {
+	for {
+		conn, err := l.AcceptTCP()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			time.Sleep(pause)
+			continue
+		}
+		from, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
+		client := from.Addr().Unmap()
+		s.mu.Lock()
+		ok := s.sessions.enter(client, s.config.MaxSessions)
+		s.mu.Unlock()
+		if !ok {
+			conn.Close()
+			continue
+		}
+		s.work.Go(func() {
+			defer func() {
+				conn.Close()
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.sessions.leave(client)
+			}()
+			defer context.AfterFunc(s.ctx, func() { conn.Close() })()
+			s.session(conn, client)
+		})
+	}
+}
+
+// session answers one connection, a query after the other.
+func (s *server) session(conn net.Conn, client netip.Addr) {
+	for range sessionQueries {
+		if conn.SetDeadline(time.Now().Add(sessionIdle)) != nil {
+			return
+		}
+		b, err := readStream(conn, maxQuery)
+		if err != nil {
+			return
+		}
+		replies := make(chan []byte, 1)
+		s.take(b, client, true, func(b []byte) { replies <- b })
+		answer := <-replies // at the latest when the time for upstream servers is over
+		if answer == nil || conn.SetDeadline(time.Now().Add(sessionIdle)) != nil || writeStream(conn, answer) != nil {
+			return
+		}
+	}
+}
+
+// Listen opens the sockets that the server answers at, UDP and TCP, for Configure: port 53 of all
+// addresses, as who may reach it is the firewall's to say.
+func Listen() (udp, tcp *os.File, err error) {
+	return listen(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+}
+
+func listen(at netip.AddrPort) (udp, tcp *os.File, err error) {
+	if udp, err = socketAt(at, unix.SOCK_DGRAM); err != nil {
+		return nil, nil, err
+	}
+	if tcp, err = socketAt(at, unix.SOCK_STREAM); err != nil {
+		udp.Close()
+		return nil, nil, err
+	}
+	return udp, tcp, nil
+}
+
+func socketAt(at netip.AddrPort, typ int) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if typ == unix.SOCK_STREAM {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	} else {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())})
+	}
+	if err == nil && typ == unix.SOCK_STREAM {
+		err = unix.Listen(fd, 16)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("listen for DNS on "+at.String(), err)
+	}
+	return os.NewFile(uintptr(fd), "DNS at "+at.String()), nil
+}

@@ -1,0 +1,429 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/service"
+)
+
+// upstream is a scripted name server.
+type upstream struct {
+	addr netip.Addr
+	mu   sync.Mutex
+	// asked are the questions in their order, as "udp NAME".
+	asked []string
+	ports map[int]bool
+}
+
+func (u *upstream) questions() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return append([]string(nil), u.asked...)
+}
+
+// script returns the answer to a question, nil for none.
+type script func(q *query, network string) []byte
+
+// serveAt serves on port 5353 of an address.
+func serveAt(t *testing.T, addr string, answer script) *upstream {
+	t.Helper()
+	u := &upstream{addr: netip.MustParseAddr(addr), ports: map[int]bool{}}
+	udp, err := net.ListenPacket("udp4", addr+":5353")
+	require.NoError(t, err)
+	tcp, err := net.Listen("tcp4", addr+":5353")
+	require.NoError(t, err)
+	t.Cleanup(func() { udp.Close(); tcp.Close() })
+	take := func(b []byte, network string, port int) []byte {
+		q, _, err := parseQuery(append([]byte(nil), b...))
+		if err != nil {
+			return nil
+		}
+		u.mu.Lock()
+		u.asked, u.ports[port] = append(u.asked, network+" "+q.name), true
+		u.mu.Unlock()
+		return answer(q, network)
+	}
+	go func() {
+		b := make([]byte, 4096)
+		for {
+			n, from, err := udp.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if a := take(b[:n], "udp", from.(*net.UDPAddr).Port); a != nil {
+				_, _ = udp.WriteTo(a, from)
+			}
+		}
+	}()
+	go func() {
+		for {
+			c, err := tcp.Accept()
+			if err != nil {
+				return
+			}
+			if b, err := readStream(c, 4096); err == nil {
+				if a := take(b, "tcp", 0); a != nil {
+					_ = writeStream(c, a)
+				}
+			}
+			c.Close()
+		}
+	}()
+	return u
+}
+
+// withAddress is an answer with an address.
+func withAddress(q *query, ttl uint32) []byte {
+	return addRecord(q.reply(codeOK), q.name, typeA, ttl, []byte{192, 0, 2, 7})
+}
+
+// testServer is a server that asks upstream.
+func testServer(t *testing.T, change func(*Config), all ...*upstream) *server {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := newServer(ctx)
+	t.Cleanup(func() { cancel(); s.work.Wait() })
+	s.port = 5353
+	c := Default()
+	c.ServerTimeout = 300 * time.Millisecond
+	if change != nil {
+		change(&c)
+	}
+	var servers []netip.Addr
+	for _, u := range all {
+		servers = append(servers, u.addr)
+	}
+	s.configure(c, servers)
+	return s
+}
+
+var someone = netip.MustParseAddr("192.168.0.9")
+
+// message is a query; size is that of EDNS, 0 for none.
+func message(name string, typ uint16, size uint16) []byte {
+	q := &query{id: 0xabcd, flags: bitDesired, question: appendName(nil, name), edns: size > 0}
+	q.question = binary.BigEndian.AppendUint16(q.question, typ)
+	q.question = binary.BigEndian.AppendUint16(q.question, classIN)
+	b := q.ask(0xabcd)
+	if size > 0 {
+		binary.BigEndian.PutUint16(b[len(b)-8:], size)
+	}
+	return b
+}
+
+// ask returns the answer to a query, nil for none.
+func ask(s *server, b []byte, stream bool) []byte {
+	replies := make(chan []byte, 1)
+	s.take(b, someone, stream, func(b []byte) { replies <- b })
+	return <-replies
+}
+
+func code(b []byte) int        { return int(b[3] & maskCode) }
+func truncated(b []byte) bool  { return b[2]&2 != 0 }
+func answerCount(b []byte) int { return int(binary.BigEndian.Uint16(b[6:])) }
+func idOf(b []byte) uint16     { return binary.BigEndian.Uint16(b) }
+func firstTTL(b []byte) (n int) {
+	n = -1
+	_, _ = eachRecord(b, func(_ int, r record) {
+		if n < 0 {
+			n = int(r.ttl)
+		}
+	})
+	return n
+}
+
+// An answer is kept, and has the letters and the id of each who asks.
+func TestCache(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { return withAddress(q, 3600) })
+	s := testServer(t, func(c *Config) { c.MaxTTL = time.Minute }, u)
+	for _, name := range []string{"a.example", "A.eXample"} {
+		b := ask(s, message(name, typeA, 0), false)
+		assert.Equal(t, uint16(0xabcd), idOf(b))
+		assert.Equal(t, appendName(nil, name), b[headerSize:headerSize+len(name)+2])
+		assert.Equal(t, 1, answerCount(b))
+		assert.LessOrEqual(t, firstTTL(b), 60, "cache-max-ttl")
+	}
+	assert.Equal(t, []string{"udp a.example"}, u.questions())
+	ask(s, message("b.example", typeA, 0), false)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	assert.Len(t, u.ports, 2, "a port for each question")
+}
+
+// A name that does not exist is kept as its SOA says, and not at all without one.
+func TestNegative(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte {
+		b := q.reply(codeNoName)
+		if q.name == "kept.example" {
+			b = addRecord(b, "example", typeSOA, 3600, append(make([]byte, 21), 30))
+			b[7], b[9] = 0, 1 // an authority, not an answer
+		}
+		return b
+	})
+	s := testServer(t, nil, u)
+	for range 2 {
+		for _, name := range []string{"kept.example", "not.example"} {
+			assert.Equal(t, codeNoName, code(ask(s, message(name, typeA, 0), false)))
+		}
+	}
+	assert.Equal(t, []string{"udp kept.example", "udp not.example", "udp not.example"}, u.questions())
+}
+
+// Too large an answer is asked for over TCP, and goes truncated to who cannot take it.
+func TestTruncated(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, network string) []byte {
+		b := q.reply(codeOK)
+		if network == "udp" {
+			b[2] |= bitTruncated >> 8
+			return b
+		}
+		for i := range byte(40) {
+			b = addRecord(b, q.name, typeA, 60, []byte{192, 0, 2, i})
+		}
+		return b
+	})
+	s := testServer(t, nil, u)
+	for _, c := range []struct {
+		size uint16
+		cut  bool
+	}{{0, true}, {1232, false}, {512, true}, {4096, false}} {
+		b := ask(s, message("big.example", typeA, c.size), false)
+		assert.Equal(t, c.cut, truncated(b), c.size)
+		assert.Equal(t, !c.cut, answerCount(b) == 40, c.size)
+	}
+	assert.Equal(t, 40, answerCount(ask(s, message("big.example", typeA, 0), true)))
+	assert.Equal(t, []string{"udp big.example", "tcp big.example"}, u.questions()[:2])
+}
+
+// A server that is silent is left for the next, which is kept; SERVFAIL and REFUSED lead to the next
+// server too.
+func TestServers(t *testing.T) {
+	var silent sync.Map
+	first := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte {
+		if _, ok := silent.Load("first"); ok {
+			return nil
+		}
+		switch q.name {
+		case "failure.example":
+			return q.reply(codeFailure)
+		case "refused.example":
+			return q.reply(codeRefused)
+		case "none.example":
+			return q.reply(codeNoName)
+		}
+		return withAddress(q, 60)
+	})
+	second := serveAt(t, "127.0.1.2", func(q *query, _ string) []byte {
+		if _, ok := silent.Load("second"); ok {
+			return nil
+		}
+		return withAddress(q, 60)
+	})
+	s := testServer(t, nil, first, second)
+	for name, want := range map[string]int{"failure.example": codeOK, "refused.example": codeOK, "none.example": codeNoName} {
+		assert.Equal(t, want, code(ask(s, message(name, typeA, 0), false)), name)
+	}
+	assert.Len(t, second.questions(), 2)
+
+	silent.Store("first", true)
+	assert.Equal(t, codeOK, code(ask(s, message("1.example", typeA, 0), false)))
+	n := len(first.questions())
+	assert.Equal(t, codeOK, code(ask(s, message("2.example", typeA, 0), false)))
+	assert.Len(t, first.questions(), n, "the one that works is kept")
+
+	silent.Delete("first")
+	silent.Store("second", true)
+	assert.Equal(t, codeOK, code(ask(s, message("3.example", typeA, 0), false)), "the first is tried again")
+}
+
+// All who ask the same at once get the answer to one question.
+func TestOneQuestion(t *testing.T) {
+	open := make(chan struct{})
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { <-open; return withAddress(q, 60) })
+	s := testServer(t, func(c *Config) { c.ServerTimeout = time.Minute; c.TotalTimeout = time.Minute }, u)
+	replies := make(chan []byte, 10)
+	for range 10 {
+		s.take(message("a.example", typeA, 0), someone, false, func(b []byte) { replies <- b })
+	}
+	close(open)
+	for range 10 {
+		assert.Equal(t, 1, answerCount(<-replies))
+	}
+	assert.Equal(t, []string{"udp a.example"}, u.questions())
+}
+
+// One client cannot have all places.
+func TestShares(t *testing.T) {
+	var s shares
+	n := 0
+	for s.enter(someone, 100) {
+		n++
+	}
+	assert.Equal(t, 50, n)
+	other := netip.MustParseAddr("192.168.0.10")
+	assert.True(t, s.enter(other, 100))
+	s.leave(other)
+	for range n {
+		s.leave(someone)
+	}
+	assert.Empty(t, s.by)
+	assert.True(t, s.enter(someone, 1))
+}
+
+func TestStatic(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { return withAddress(q, 60) })
+	other := serveAt(t, "127.0.1.2", func(q *query, _ string) []byte { return withAddress(q, 60) })
+	address := netip.MustParseAddr("192.168.0.5")
+	s := testServer(t, func(c *Config) {
+		c.Static = []Static{
+			{Name: "NAS.lan", Type: "A", Address: address, TTL: time.Hour},
+			{Name: "www.lan", Type: "CNAME", CNAME: "nas.lan", TTL: time.Hour},
+			{Name: "out.lan", Type: "CNAME", CNAME: "a.example", TTL: time.Hour},
+			{Name: "loop.lan", Type: "CNAME", CNAME: "loop.lan", TTL: time.Hour},
+			{Name: "ads.example", Type: "NXDOMAIN", MatchSubdomain: true},
+			{Name: "good.ads.example", Type: "A", Address: address},
+			{Name: "corp", Type: "FWD", ForwardTo: other.addr, MatchSubdomain: true},
+			{Name: "text.lan", Type: "TXT", Text: "v=1"},
+		}
+	}, u)
+	for _, c := range []struct {
+		name          string
+		typ           uint16
+		code, answers int
+		asked         string
+	}{
+		{"nas.lan", typeA, codeOK, 1, ""},
+		{"nas.lan", typeTXT, codeOK, 0, ""},
+		{"www.lan", typeA, codeOK, 2, ""},
+		{"out.lan", typeA, codeOK, 2, "udp a.example"},
+		{"loop.lan", typeA, codeFailure, 0, ""},
+		{"x.y.ads.example", typeA, codeNoName, 0, ""},
+		{"good.ads.example", typeA, codeOK, 1, ""},
+		{"text.lan", typeTXT, codeOK, 1, ""},
+		{"5.0.168.192.in-addr.arpa", typePTR, codeOK, 1, ""},
+		{"nas.lan", typeAAAA, codeOK, 1, "udp nas.lan"},
+	} {
+		before := len(u.questions())
+		b := ask(s, message(c.name, c.typ, 0), false)
+		assert.Equal(t, c.code, code(b), c.name)
+		assert.Equal(t, c.answers, answerCount(b), c.name)
+		assert.Equal(t, c.asked, strings.Join(u.questions()[before:], " "), c.name)
+	}
+	ask(s, message("host.corp", typeA, 0), false)
+	assert.Equal(t, []string{"udp host.corp"}, other.questions())
+}
+
+// What is no query gets FORMERR, NOTIMP or nothing.
+func TestBadQueries(t *testing.T) {
+	s := testServer(t, nil)
+	good := message("a.example", typeA, 1232)
+	with := func(at int, v byte) []byte { b := append([]byte(nil), good...); b[at] = v; return b }
+	assert.Nil(t, ask(s, good[:11], false))
+	assert.Nil(t, ask(s, with(2, 0x80), false), "a response")
+	assert.Equal(t, codeNotImplemented, code(ask(s, with(2, 0x28), false)), "an update")
+	assert.Equal(t, codeFormat, code(ask(s, with(5, 2), false)), "two questions")
+	assert.Equal(t, codeFormat, code(ask(s, good[:20], false)))
+	assert.Equal(t, codeFormat, code(ask(s, with(12, 0xc0), false)), "a compressed name")
+	assert.Equal(t, codeNotImplemented, code(ask(s, message("a.example", typeAXFR, 0), true)))
+	version := ask(s, with(len(good)-5, 1), false)
+	assert.Equal(t, byte(1), version[len(version)-6], "BADVERS")
+	assert.Equal(t, codeFailure, code(ask(s, good, false)), "no servers")
+}
+
+// The cache keeps to its bound.
+func TestCacheBound(t *testing.T) {
+	c := cache{limit: 10000}
+	now := time.Now()
+	for i := range 1000 {
+		c.put(strings.Repeat("x", i%50)+string(rune('a'+i%26)), answer{message: make([]byte, 100), seconds: 60}, now)
+		require.LessOrEqual(t, c.used, c.limit)
+	}
+	require.NotEmpty(t, c.entries)
+	for key := range c.entries {
+		_, _, ok := c.get(key, now.Add(time.Minute), 3600)
+		require.False(t, ok, "its time is over")
+	}
+	assert.Zero(t, c.used)
+	assert.Zero(t, c.order.Len())
+}
+
+// Sockets of Listen, over UDP and TCP; the answer comes from the address that was asked.
+func TestSockets(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { return withAddress(q, 60) })
+	s := testServer(t, nil, u)
+	first, second, err := Listen()
+	require.NoError(t, err)
+	udp, tcp, err := sockets(first, second)
+	require.NoError(t, err)
+	s.work.Go(func() { s.serveUDP(udp) })
+	s.work.Go(func() { s.serveTCP(tcp) })
+	defer func() { udp.Close(); tcp.Close() }()
+	conn, err := net.Dial("udp4", "127.0.9.9:53") // takes answers of this address only
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = conn.Write(message("a.example", typeA, 0))
+	require.NoError(t, err)
+	b := make([]byte, 512)
+	n, err := conn.Read(b)
+	require.NoError(t, err)
+	assert.Equal(t, 1, answerCount(b[:n]))
+	stream, err := net.Dial("tcp4", "127.0.9.9:53")
+	require.NoError(t, err)
+	defer stream.Close()
+	for range 2 {
+		require.NoError(t, writeStream(stream, message("a.example", typeA, 0)))
+		b, err := readStream(stream, 65535)
+		require.NoError(t, err)
+		assert.Equal(t, 1, answerCount(b))
+	}
+}
+
+// A configuration goes through the link as it is, without what is disabled.
+func TestConfigOnTheLink(t *testing.T) {
+	c := Default()
+	c.Static = []Static{{Name: "a", Type: "TXT", Text: "x", TTL: time.Hour, MatchSubdomain: true}, {Name: "b", Type: "A", Disabled: true}}
+	var e service.Encoder
+	c.encode(&e, []netip.Addr{someone})
+	d := service.NewDecoder(e.Bytes())
+	got, servers := decodeConfig(d)
+	require.NoError(t, d.End())
+	c.Static = c.Static[:1]
+	assert.Equal(t, c, got)
+	assert.Equal(t, []netip.Addr{someone}, servers)
+}
+
+func FuzzParseQuery(f *testing.F) {
+	f.Add(message("a.example", typeA, 1232))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		q, answered, err := parseQuery(b)
+		if !answered || err != nil || q.unsupported {
+			return
+		}
+		again, _, err := parseQuery(q.ask(1))
+		require.NoError(t, err)
+		require.Equal(t, q.key(), again.key())
+	})
+}
+
+func FuzzParseAnswer(f *testing.F) {
+	q, _, _ := parseQuery(message("a.example", typeA, 1232))
+	f.Add(withAddress(q, 60))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, cut, ok := parseAnswer(b, q, q.id)
+		if !ok || cut {
+			return
+		}
+		c := a.forClient(q, 5, 60)
+		require.Len(t, c, len(b))
+		(outcome{alias: q.reply(codeOK), target: "a.example"}).follow(q, a)
+	})
+}
