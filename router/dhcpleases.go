@@ -73,7 +73,7 @@ func (d *dhcpService) load() {
 	for text := range strings.FieldsSeq(d.keeper.get(stateLeases)) {
 		b, ok := parseLease(text)
 		if ok && len(d.leases) < server.MaxLeases && b.Left > 0 {
-			d.leases[b.Address] = &lease{Binding: b, until: now.Add(b.Left), seen: now, granted: b.Left}
+			d.leases[b.Address] = &lease{Binding: b, until: now.Add(b.Left), seen: now, since: now, granted: b.Left}
 		}
 	}
 	if n := len(d.leases); n > 0 {

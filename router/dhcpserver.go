@@ -75,6 +75,8 @@ type dhcpService struct {
 type lease struct {
 	server.Binding
 	until, seen time.Time
+	// since is when the client first called itself by its present name.
+	since time.Time
 	// granted is how long the client may keep it without asking again, from when it got it.
 	granted time.Duration
 }
@@ -380,7 +382,10 @@ func (d *dhcpService) take(changes []server.Change) error {
 			refused = fmt.Errorf("dhcp-server: %s for %s cannot be", c.Address, c.MAC)
 			continue
 		}
-		l := &lease{Binding: c, until: time.Now().Add(c.Left), seen: time.Now(), granted: c.Left}
+		l := &lease{Binding: c, until: time.Now().Add(c.Left), seen: time.Now(), since: time.Now(), granted: c.Left}
+		if old != nil && old.MAC == c.MAC && old.HostName == c.HostName {
+			l.since = old.since
+		}
 		same := old != nil && old.Status == c.Status && old.MAC == c.MAC && old.ClientID == c.ClientID && old.HostName == c.HostName && old.Server == c.Server
 		if c.Status == server.Bound && !same {
 			d.unkept = true
@@ -417,4 +422,23 @@ func (d *dhcpService) tell(format string, args ...any) {
 		d.log.Printf(kmsg.Info, "%d changes of leases left out", dropped)
 	}
 	d.log.Printf(kmsg.Info, "%s", strings.TrimSpace(fmt.Sprintf(format, args...)))
+}
+
+// hostNames are the names of hosts that have a lease, in lower case. A host that calls itself as
+// the router, or as another that had the name before, has none.
+func (d *dhcpService) hostNames(router string) map[string]netip.Addr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	names := map[string]netip.Addr{}
+	for _, l := range d.leases {
+		name := strings.ToLower(l.HostName)
+		if l.Status != server.Bound || !isLabel(name) || name == strings.ToLower(router) || name == "localhost" || time.Until(l.until) <= 0 {
+			continue
+		}
+		if a, taken := names[name]; taken && d.leases[a].since.Before(l.since) {
+			continue
+		}
+		names[name] = l.Address
+	}
+	return names
 }

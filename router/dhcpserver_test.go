@@ -131,6 +131,24 @@ func TestDHCPServiceLinks(t *testing.T) {
 	})
 }
 
+func TestHostNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDHCP(t, &stateStore{})
+		require.NoError(t, d.Apply(dhcpConfig(t)))
+		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "Laptop")}))
+		time.Sleep(time.Second)
+		require.NoError(t, d.take([]server.Change{
+			bound("192.168.0.11", 11, "laptop"), bound("192.168.0.12", 12, "postern"), bound("192.168.0.13", 13, "a b"), bound("192.168.0.14", 14, "-x"),
+			bound("192.168.0.15", 15, "localhost"), bound("192.168.0.16", 16, "printer"), bound("192.168.0.17", 17, "10.0.0.1"), bound("192.168.0.18", 18, "a.example"),
+		}))
+		assert.Equal(t, map[string]netip.Addr{"laptop": netip.MustParseAddr("192.168.0.10"), "printer": netip.MustParseAddr("192.168.0.16")}, d.hostNames("Postern"))
+		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "Laptop")}))
+		assert.Equal(t, "192.168.0.10", d.hostNames("Postern")["laptop"].String(), "a renewal does not give the name away")
+		time.Sleep(31 * time.Minute)
+		assert.Empty(t, d.hostNames("Postern"), "the leases have ended")
+	})
+}
+
 // memory keeps values, and counts how often.
 type memory struct {
 	mu     sync.Mutex
