@@ -9,7 +9,7 @@ import (
 // Types, classes and error codes of RFC 1035, RFC 2308 and RFC 6891.
 const (
 	typeA, typeCNAME, typeSOA, typePTR, typeTXT, typeAAAA, typeOPT = 1, 5, 6, 12, 16, 28, 41
-	typeIXFR, typeAXFR                                             = 251, 252
+	typeIXFR, typeAXFR, typeANY                                    = 251, 252, 255
 
 	classIN = 1
 
@@ -19,8 +19,11 @@ const (
 const (
 	headerSize = 12
 	// Bits of the second word of a header.
-	bitResponse, bitTruncated, bitDesired, bitAvailable, bitChecked = 1 << 15, 1 << 9, 1 << 8, 1 << 7, 1 << 4
-	maskOpcode, maskCode                                            = 0xf << 11, 0xf
+	bitResponse, bitAuthoritative, bitTruncated, bitDesired, bitAvailable, bitChecked = 1 << 15, 1 << 10, 1 << 9, 1 << 8, 1 << 7, 1 << 4
+	maskOpcode, maskCode                                                              = 0xf << 11, 0xf
+	// longestNegative is how many seconds it is kept at most that there is no such name (RFC 2308,
+	// section 5): who has a new name does not wait for a week because of one that asked too early.
+	longestNegative = 3 * 3600
 	// plainSize is the size of an answer that everybody takes, and safeSize one that needs no
 	// fragments on any usual network.
 	plainSize, safeSize = 512, 1232
@@ -199,36 +202,46 @@ func readRecord(b []byte, at int) (record, bool) {
 	return r, r.end <= len(b)
 }
 
-// answer is what an upstream server has said. Its id is zero.
+// answer is what an upstream server has said.
 type answer struct {
 	message []byte
 	code    int
 	// seconds is how long it holds; 0 if it is not to be kept.
 	seconds uint32
+	// truncated says that it was too large for UDP: the message is not whole. edns says that
+	// it has an OPT record.
+	truncated, edns bool
 }
 
 // parseAnswer reads the message b, if that is the answer to q that was asked with id. ok is false for
 // any other: the right one may still come.
-func parseAnswer(b []byte, q *query, id uint16) (a answer, truncated, ok bool) {
-	if len(b) < headerSize+len(q.question) || binary.BigEndian.Uint16(b) != id {
-		return a, false, false
+func parseAnswer(b []byte, q *query, id uint16) (a answer, ok bool) {
+	if len(b) < headerSize || binary.BigEndian.Uint16(b) != id {
+		return a, false
 	}
 	flags := binary.BigEndian.Uint16(b[2:])
-	if flags&bitResponse == 0 || flags&maskOpcode != 0 || binary.BigEndian.Uint16(b[4:]) != 1 {
-		return a, false, false
-	}
-	name, end, named := readName(b, headerSize)
-	if !named || name != q.name || end-headerSize+4 != len(q.question) ||
-		binary.BigEndian.Uint16(b[end:]) != q.typ || binary.BigEndian.Uint16(b[end+2:]) != q.class {
-		return a, false, false
-	}
-	if flags&bitTruncated != 0 {
-		return a, true, true
+	if flags&bitResponse == 0 || flags&maskOpcode != 0 {
+		return a, false
 	}
 	a = answer{message: b, code: int(flags & maskCode)}
+	questions := binary.BigEndian.Uint16(b[4:])
+	if (a.code == codeFormat || a.code == codeNotImplemented) && questions == 0 {
+		// Who does not understand EDNS may repeat nothing (RFC 6891, section 7). Id and port are right.
+		a.message = q.reply(a.code)
+		return a, true
+	}
+	name, end, named := readName(b, headerSize)
+	if questions != 1 || len(b) < headerSize+len(q.question) || !named || name != q.name || end-headerSize+4 != len(q.question) ||
+		binary.BigEndian.Uint16(b[end:]) != q.typ || binary.BigEndian.Uint16(b[end+2:]) != q.class {
+		return a, false
+	}
+	if a.truncated = flags&bitTruncated != 0; a.truncated {
+		return a, true
+	}
 	least, negative := uint32(1<<31-1), uint32(0)
 	answers, err := eachRecord(b, func(section int, r record) {
 		if r.typ == typeOPT {
+			a.edns = true
 			if r.ttl>>24 != 0 {
 				a.code = int(r.ttl>>24)<<4 | a.code
 			}
@@ -241,20 +254,20 @@ func parseAnswer(b []byte, q *query, id uint16) (a answer, truncated, ok bool) {
 		}
 	})
 	if err != nil {
-		return a, false, false
+		return a, false
 	}
 	switch {
 	case a.code == codeOK && answers > 0 && !onlyAliases(b, q):
 		a.seconds = least
 	case a.code == codeOK || a.code == codeNoName:
-		a.seconds = min(least, negative)
+		a.seconds = min(least, negative, longestNegative)
 	}
-	return a, false, true
+	return a, true
 }
 
 // onlyAliases reports whether an answer has aliases and not what was asked for: it is negative.
 func onlyAliases(b []byte, q *query) bool {
-	if q.typ == typeCNAME || q.typ == 255 {
+	if q.typ == typeCNAME || q.typ == typeANY {
 		return false
 	}
 	only := true
@@ -288,7 +301,8 @@ func (a answer) forClient(q *query, age, most uint32) []byte {
 	b := append([]byte(nil), a.message...)
 	binary.BigEndian.PutUint16(b, q.id)
 	copy(b[headerSize:], q.question) // whose letters may be others
-	flags := binary.BigEndian.Uint16(b[2:]) &^ (bitDesired | bitChecked)
+	// What comes from a cache is not authoritative.
+	flags := binary.BigEndian.Uint16(b[2:]) &^ (bitAuthoritative | bitDesired | bitChecked)
 	binary.BigEndian.PutUint16(b[2:], flags|bitAvailable|q.flags&(bitDesired|bitChecked))
 	_, _ = eachRecord(b, func(_ int, r record) {
 		if r.typ != typeOPT {
@@ -351,9 +365,14 @@ func (q *query) fit(b []byte, size int) []byte {
 	if len(b) <= size {
 		return b
 	}
-	short := q.reply(int(b[3] & maskCode))
-	short[2] |= bitTruncated >> 8
-	return q.addOPT(short, 0)
+	return q.tooLarge(int(b[3] & maskCode))
+}
+
+// tooLarge is an answer that says only that the whole one has no room: the client asks again over TCP.
+func (q *query) tooLarge(code int) []byte {
+	b := q.reply(code)
+	b[2] |= bitTruncated >> 8
+	return q.addOPT(b, 0)
 }
 
 // appendName appends a name without compression.

@@ -29,6 +29,11 @@ const (
 	maxLarge = 4
 	// pause is from an error of a socket to the next attempt.
 	pause = 100 * time.Millisecond
+	// patience is how long one server is waited for before the next is asked besides: a dead one
+	// costs the client no more than that, and a slow one may still answer.
+	patience = 500 * time.Millisecond
+	// maxBesides is how many such further questions there can be at once.
+	maxBesides = 32
 )
 
 // shares counts what each client has of something.
@@ -60,10 +65,12 @@ func (s *shares) leave(client netip.Addr) {
 
 // server answers clients.
 type server struct {
-	ctx   context.Context
-	port  uint16 // of upstream servers
-	large chan struct{}
-	work  sync.WaitGroup
+	ctx  context.Context
+	port uint16 // of upstream servers
+	work sync.WaitGroup
+	// large has an element for each exchange over TCP, besides for each server that is asked
+	// besides another one.
+	large, besides chan struct{}
 
 	mu       sync.Mutex
 	config   Config
@@ -82,11 +89,13 @@ type server struct {
 type waiter struct {
 	q      *query
 	client netip.Addr
+	stream bool
 	reply  func([]byte)
 }
 
 func newServer(ctx context.Context) *server {
-	return &server{ctx: ctx, port: port, large: make(chan struct{}, maxLarge), flights: map[string][]waiter{}}
+	return &server{ctx: ctx, port: port, large: make(chan struct{}, maxLarge), besides: make(chan struct{}, maxBesides),
+		flights: map[string][]waiter{}}
 }
 
 // configure brings the server to a configuration. Of the cache everything is forgotten, since other
@@ -94,9 +103,31 @@ func newServer(ctx context.Context) *server {
 func (s *server) configure(c Config, servers []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	hosts := s.names.hosts
 	s.config, s.servers, s.names, s.current = c, servers, newNames(c.Static), 0
-	s.cache = cache{limit: c.CacheSize << 10}
+	s.names.hosts = hosts
+	s.forget()
+}
+
+// forget empties the cache. The caller holds mu.
+func (s *server) forget() {
+	s.cache = cache{limit: s.config.CacheSize << 10}
 	s.changes++
+}
+
+// flush empties the cache.
+func (s *server) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget()
+}
+
+// setNames sets the names of hosts that have a lease, in place of those that were set before.
+func (s *server) setNames(all map[string]netip.Addr) {
+	hosts := newHosts(all)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.names.hosts = hosts
 }
 
 // take answers the query b of a client: reply is called once, perhaps later, with nil if there is
@@ -118,6 +149,11 @@ func (s *server) take(b []byte, client netip.Addr, stream bool, reply func([]byt
 		return
 	case q.typ == typeAXFR || q.typ == typeIXFR: // is no question for a cache
 		reply(q.fail(codeNotImplemented))
+		return
+	}
+	if q.typ == typeANY && !stream {
+		// Its large answers are for who forges the address of another (RFC 8482, section 4.4).
+		reply(q.tooLarge(codeOK))
 		return
 	}
 	q.question = slices.Clone(q.question) // b is the caller's
@@ -142,7 +178,7 @@ func (s *server) take(b []byte, client netip.Addr, stream bool, reply func([]byt
 		most := seconds(s.config.MaxTTL)
 		if a, age, ok := s.cache.get(key, time.Now(), most); ok {
 			s.mu.Unlock()
-			reply(a.forClient(q, age, most))
+			reply(o.final(q, a, age, most))
 			return
 		}
 	}
@@ -157,7 +193,7 @@ func (s *server) take(b []byte, client netip.Addr, stream bool, reply func([]byt
 		return
 	}
 	others, asked := s.flights[key]
-	s.flights[key] = append(others, waiter{q, client, reply})
+	s.flights[key] = append(others, waiter{q, client, stream, reply})
 	s.mu.Unlock()
 	if !asked {
 		s.work.Go(func() { s.fly(key, q, o) })
@@ -181,15 +217,12 @@ func (s *server) fly(key string, q *query, o outcome) {
 	s.mu.Unlock()
 	for _, w := range waiters {
 		switch {
-		case err != nil:
-			w.reply(w.q.fail(codeFailure))
-		case o.target != "":
-			own := o
-			own.alias = append(w.q.reply(codeOK), o.alias[headerSize+len(q.question):]...)
-			copy(own.alias[6:8], o.alias[6:8])
-			w.reply(own.follow(w.q, a))
+		case err == nil && (!a.truncated || !w.stream):
+			w.reply(o.final(w.q, a, age, most))
+		case o.known:
+			w.reply(o.final(w.q, answer{code: codeFailure}, 0, most))
 		default:
-			w.reply(a.forClient(w.q, age, most))
+			w.reply(w.q.fail(codeFailure))
 		}
 	}
 }
@@ -224,71 +257,116 @@ func (s *server) lookup(q *query, forward netip.Addr) (answer, uint32, error) {
 
 var errNoServer = errors.New("no server answers")
 
-// exchangeAny asks servers in turn, beginning with the first, until one knows. It returns the one to
-// begin with next time: the first that was alive; -1 if none was.
+// exchangeAny asks servers in turn, beginning with the first, until one knows: the next one when one
+// fails, or says nothing for a moment. It returns the one to begin with next time, the first that was
+// alive; -1 if none was.
 func (s *server) exchangeAny(q *query, servers []netip.Addr, first int, c Config) (answer, int, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, c.TotalTimeout)
 	defer cancel()
-	var refusal answer // of a server that lives, but does not know
-	alive := -1
-	refused := make([]bool, len(servers))
-	for again := true; again && ctx.Err() == nil; {
-		again = false
-		for i := range servers {
-			n := (first + i) % len(servers)
-			if refused[n] || ctx.Err() != nil {
+	type result struct {
+		server int
+		answer
+		err error
+	}
+	var ask []int // servers, in this order
+	for i := range servers {
+		ask = append(ask, (first+i)%len(servers))
+	}
+	var second answer // of a server that lives, but does not know, or cannot say all
+	alive, running := -1, 0
+	results := make(chan result)
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for len(ask) > 0 || running > 0 {
+		select {
+		case <-next.C:
+			next.Reset(patience)
+			if len(ask) == 0 {
 				continue
 			}
-			a, err := s.exchange(ctx, q, servers[n], c.ServerTimeout)
-			if err != nil {
-				var timeout net.Error
-				// A message may be lost. A host that says that it is no server is not asked again.
-				again = again || errors.As(err, &timeout) && timeout.Timeout()
-				continue
+			besides := running > 0
+			if besides {
+				select {
+				case s.besides <- struct{}{}:
+				default:
+					continue
+				}
 			}
-			if alive < 0 {
-				alive = n
+			n := ask[0]
+			ask = ask[1:]
+			running++
+			s.work.Go(func() {
+				a, err := s.exchange(ctx, q, servers[n], c.ServerTimeout)
+				if besides {
+					<-s.besides
+				}
+				select {
+				case results <- result{n, a, err}:
+				case <-ctx.Done():
+				}
+			})
+		case r := <-results:
+			running--
+			var timeout net.Error
+			switch {
+			case errors.As(r.err, &timeout) && timeout.Timeout() && second.message == nil:
+				ask = append(ask, r.server) // the message may be lost
+			case r.err != nil: // a host that says that it is no server is not asked again
+			default:
+				if alive < 0 {
+					alive = r.server
+				}
+				if !r.truncated && (r.code == codeOK || r.code == codeNoName) {
+					return r.answer, alive, nil
+				}
+				if second.message == nil || r.truncated {
+					second = r.answer
+				}
 			}
-			if a.code == codeOK || a.code == codeNoName {
-				return a, alive, nil
-			}
-			refusal, refused[n] = a, true
+			next.Reset(0)
+		case <-ctx.Done():
+			ask, running = nil, 0
 		}
-		again = again && refusal.message == nil
 	}
-	if refusal.message != nil {
-		return refusal, alive, nil
+	if second.message == nil {
+		return answer{}, -1, errNoServer
 	}
-	return answer{}, -1, errNoServer
+	return second, alive, nil
 }
 
-// exchange asks one server: over UDP, and over TCP if the answer is too large for that.
+// exchange asks one server: over UDP, and over TCP if the answer is too large for that. If the latter
+// fails it returns the truncated answer.
 func (s *server) exchange(ctx context.Context, q *query, to netip.Addr, limit time.Duration) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	a, truncated, err := s.exchangeBy(ctx, "udp4", q, to)
+	a, err := s.exchangeBy(ctx, "udp4", q, to)
+	if err == nil && q.edns && !a.edns && (a.code == codeFormat || a.code == codeNotImplemented) {
+		plain := *q // without what it may not understand (RFC 6891, section 6.2.2)
+		plain.edns = false
+		q = &plain
+		a, err = s.exchangeBy(ctx, "udp4", q, to)
+	}
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err() // not that the socket was closed because of that
 	}
-	if err != nil || !truncated {
+	if err != nil || !a.truncated {
 		return a, err
 	}
 	select {
 	case s.large <- struct{}{}:
 	case <-ctx.Done():
-		return answer{}, ctx.Err()
+		return a, nil
 	}
 	defer func() { <-s.large }()
-	a, truncated, err = s.exchangeBy(ctx, "tcp4", q, to)
-	if err == nil && truncated {
-		err = errMalformed
+	if whole, err := s.exchangeBy(ctx, "tcp4", q, to); err == nil && !whole.truncated {
+		return whole, nil
 	}
-	return a, err
+	return a, nil
 }
 
 // exchangeBy asks over one protocol, by a socket of its own: it has a port that nobody can guess, and
 // being connected it takes messages of this server only.
-func (s *server) exchangeBy(ctx context.Context, network string, q *query, to netip.Addr) (answer, bool, error) {
+func (s *server) exchangeBy(ctx context.Context, network string, q *query, to netip.Addr) (answer, error) {
 	// Not DialContext: with it comes the resolver of package net, 0.15 MB of the program.
 	var dialer net.Dialer
 	var conn net.Conn
@@ -299,47 +377,47 @@ func (s *server) exchangeBy(ctx context.Context, network string, q *query, to ne
 		conn, err = dialer.DialUDP(ctx, network, netip.AddrPort{}, server)
 	}
 	if err != nil {
-		return answer{}, false, err
+		return answer{}, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
-			return answer{}, false, err
+			return answer{}, err
 		}
 	}
 	var random [2]byte
 	if _, err := rand.Read(random[:]); err != nil {
-		return answer{}, false, err
+		return answer{}, err
 	}
 	id := binary.BigEndian.Uint16(random[:])
 	message := q.ask(id)
 	if network == "tcp4" {
 		if err := writeStream(conn, message); err != nil {
-			return answer{}, false, err
+			return answer{}, err
 		}
 		b, err := readStream(conn, 65535)
 		if err != nil {
-			return answer{}, false, err
+			return answer{}, err
 		}
-		a, truncated, ok := parseAnswer(b, q, id)
+		a, ok := parseAnswer(b, q, id)
 		if !ok {
-			return a, false, errMalformed
+			return a, errMalformed
 		}
-		return a, truncated, nil
+		return a, nil
 	}
 	if _, err := conn.Write(message); err != nil {
-		return answer{}, false, err
+		return answer{}, err
 	}
 	b := make([]byte, 2048)
 	for {
 		n, err := conn.Read(b)
 		if err != nil {
-			return answer{}, false, err
+			return answer{}, err
 		}
-		if a, truncated, ok := parseAnswer(b[:n], q, id); ok {
+		if a, ok := parseAnswer(b[:n], q, id); ok {
 			a.message = slices.Clone(a.message)
-			return a, truncated, nil
+			return a, nil
 		}
 	}
 }

@@ -170,6 +170,14 @@ func TestNegative(t *testing.T) {
 		return b
 	})
 	s := testServer(t, nil, u)
+	week := answer{message: addRecord((&query{question: message("a", typeA, 0)[headerSize:]}).reply(codeNoName), "example", typeSOA, 604800,
+		append(make([]byte, 18), 0, 9, 0x3a, 0x80))}
+	week.message[7], week.message[9] = 0, 1
+	q, _, err := parseQuery(message("a", typeA, 0))
+	require.NoError(t, err)
+	a, ok := parseAnswer(week.message, q, 0)
+	require.True(t, ok)
+	assert.EqualValues(t, longestNegative, a.seconds, "not for a week")
 	for range 2 {
 		for _, name := range []string{"kept.example", "not.example"} {
 			assert.Equal(t, codeNoName, code(ask(s, message(name, typeA, 0), false)))
@@ -245,6 +253,97 @@ func TestServers(t *testing.T) {
 	assert.Equal(t, codeOK, code(ask(s, message("3.example", typeA, 0), false)), "the first is tried again")
 }
 
+// A server that is dead costs a moment, not its whole time, and nothing once another has answered.
+func TestDeadServer(t *testing.T) {
+	dead := serveAt(t, "127.0.1.1", func(*query, string) []byte { return nil })
+	live := serveAt(t, "127.0.1.2", func(q *query, _ string) []byte { return withAddress(q, 60) })
+	s := testServer(t, func(c *Config) { c.ServerTimeout, c.TotalTimeout = time.Hour, time.Hour }, dead, live)
+	for _, name := range []string{"1.example", "2.example"} {
+		assert.Equal(t, codeOK, code(ask(s, message(name, typeA, 0), false)))
+	}
+	assert.Equal(t, []string{"udp 1.example"}, dead.questions())
+	assert.Equal(t, []string{"udp 1.example", "udp 2.example"}, live.questions())
+}
+
+// How many servers are asked besides others is bounded: then each has its whole time.
+func TestDeadServerBound(t *testing.T) {
+	dead := serveAt(t, "127.0.1.1", func(*query, string) []byte { return nil })
+	live := serveAt(t, "127.0.1.2", func(q *query, _ string) []byte { return withAddress(q, 60) })
+	s := testServer(t, func(c *Config) { c.ServerTimeout, c.TotalTimeout = 2*patience, time.Hour }, dead, live)
+	for range maxBesides {
+		s.besides <- struct{}{}
+	}
+	began := time.Now()
+	assert.Equal(t, codeOK, code(ask(s, message("1.example", typeA, 0), false)))
+	assert.GreaterOrEqual(t, time.Since(began), 2*patience)
+	assert.Equal(t, []string{"udp 1.example"}, live.questions())
+}
+
+// A server that does not understand EDNS is asked without it, whether or not it repeats the question.
+func TestServerWithoutEDNS(t *testing.T) {
+	for name, refusal := range map[string]func(*query) []byte{
+		"FORMERR":               func(q *query) []byte { return q.reply(codeFormat) },
+		"NOTIMP":                func(q *query) []byte { return q.reply(codeNotImplemented) },
+		"FORMERR, nothing else": func(q *query) []byte { q.question = nil; return q.reply(codeFormat) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte {
+				if q.edns {
+					return refusal(q)
+				}
+				return withAddress(q, 100)
+			})
+			b := ask(testServer(t, nil, u), message("a.example", typeA, 1232), false)
+			assert.Equal(t, codeOK, code(b))
+			assert.Equal(t, 1, answerCount(b))
+			assert.Len(t, u.questions(), 2)
+		})
+	}
+	u := serveAt(t, "127.0.1.2", func(q *query, _ string) []byte { q.question = nil; return q.reply(codeFormat) })
+	q := message("a.example", typeA, 1232)
+	b := ask(testServer(t, nil, u), q, false)
+	assert.Equal(t, codeFormat, code(b))
+	assert.Equal(t, q[headerSize:len(q)-11], b[headerSize:], "the question is repeated")
+}
+
+// That an answer is too large is handed on where nobody says more over TCP.
+func TestTruncatedWithoutTCP(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, network string) []byte {
+		if network == "tcp" {
+			return nil
+		}
+		b := q.reply(codeOK)
+		b[2] |= bitTruncated >> 8
+		return b
+	})
+	s := testServer(t, nil, u)
+	b := ask(s, message("a.example", typeA, 0), false)
+	assert.True(t, truncated(b))
+	assert.Equal(t, codeOK, code(b))
+	assert.Equal(t, codeFailure, code(ask(s, message("a.example", typeA, 0), true)), "over TCP nothing is too large")
+	assert.Empty(t, s.cache.entries)
+}
+
+// Who asks for everything is told to ask over TCP, where no address is forged.
+func TestAny(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { return withAddress(q, 60) })
+	s := testServer(t, nil, u)
+	assert.True(t, truncated(ask(s, message("a.example", typeANY, 0), false)))
+	assert.Empty(t, u.questions())
+	assert.Equal(t, 1, answerCount(ask(s, message("a.example", typeANY, 0), true)))
+}
+
+// A cache has no authority.
+func TestAuthority(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte {
+		b := withAddress(q, 60)
+		b[2] |= bitAuthoritative >> 8
+		return b
+	})
+	b := ask(testServer(t, nil, u), message("a.example", typeA, 0), false)
+	assert.Zero(t, b[2]&(bitAuthoritative>>8))
+}
+
 // All who ask the same at once get the answer to one question.
 func TestOneQuestion(t *testing.T) {
 	open := make(chan struct{})
@@ -282,9 +381,15 @@ func TestShares(t *testing.T) {
 func TestStatic(t *testing.T) {
 	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { return withAddress(q, 60) })
 	other := serveAt(t, "127.0.1.2", func(q *query, _ string) []byte { return withAddress(q, 60) })
-	address := netip.MustParseAddr("192.168.0.5")
+	address, address6 := netip.MustParseAddr("192.168.0.5"), netip.MustParseAddr("fd00::5")
 	s := testServer(t, func(c *Config) {
 		c.Static = []Static{
+			{Regexp: `^ads[0-9]+\.`, Type: "A", Address: address},
+			{Name: "ads7.lan", Type: "CNAME", CNAME: "nas.lan"},
+			{Name: "both.lan", Type: "A", Address: netip.MustParseAddr("192.168.0.6")},
+			{Name: "both.lan", Type: "AAAA", Address: address6},
+			{Name: "six.lan", Type: "AAAA", Address: address6},
+			{Name: "four.lan", Type: "CNAME", CNAME: "nas.lan"},
 			{Name: "NAS.lan", Type: "A", Address: address, TTL: time.Hour},
 			{Name: "www.lan", Type: "CNAME", CNAME: "nas.lan", TTL: time.Hour},
 			{Name: "out.lan", Type: "CNAME", CNAME: "a.example", TTL: time.Hour},
@@ -293,8 +398,10 @@ func TestStatic(t *testing.T) {
 			{Name: "good.ads.example", Type: "A", Address: address},
 			{Name: "corp", Type: "FWD", ForwardTo: other.addr, MatchSubdomain: true},
 			{Name: "text.lan", Type: "TXT", Text: "v=1"},
+			{Name: "alias.lan", Type: "CNAME", CNAME: "Laptop.lan"},
 		}
 	}, u)
+	s.setNames(map[string]netip.Addr{"Laptop.lan": netip.MustParseAddr("192.168.0.9")})
 	for _, c := range []struct {
 		name          string
 		typ           uint16
@@ -311,6 +418,18 @@ func TestStatic(t *testing.T) {
 		{"text.lan", typeTXT, codeOK, 1, ""},
 		{"5.0.168.192.in-addr.arpa", typePTR, codeOK, 1, ""},
 		{"nas.lan", typeAAAA, codeOK, 1, "udp nas.lan"},
+		{"four.lan", typeAAAA, codeOK, 1, ""}, // the address of IPv4 that upstream gave is none
+		{"both.lan", typeA, codeOK, 1, ""},
+		{"both.lan", typeAAAA, codeOK, 1, ""},
+		{"six.lan", typeAAAA, codeOK, 1, ""},
+		{"six.lan", typeA, codeOK, 0, ""},
+		{"ADS7.lan", typeA, codeOK, 1, ""},
+		{"x.ads7.lan", typeA, codeOK, 1, "udp x.ads7.lan"},
+		{"5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa", typePTR, codeOK, 1, ""},
+		{"laptop.lan", typeA, codeOK, 1, ""},
+		{"laptop.lan", typeAAAA, codeOK, 0, ""},
+		{"alias.lan", typeA, codeOK, 2, ""},
+		{"9.0.168.192.in-addr.arpa", typePTR, codeOK, 1, ""},
 	} {
 		before := len(u.questions())
 		b := ask(s, message(c.name, c.typ, 0), false)
@@ -320,6 +439,49 @@ func TestStatic(t *testing.T) {
 	}
 	ask(s, message("host.corp", typeA, 0), false)
 	assert.Equal(t, []string{"udp host.corp"}, other.questions())
+}
+
+// A name that has an address of IPv4 exists, also where the servers know nothing of it.
+func TestStaticExists(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte {
+		b := addRecord(q.reply(codeNoName), "example", typeSOA, 3600, append(make([]byte, 21), 30))
+		b[7], b[9] = 0, 1
+		return b
+	})
+	static := func(c *Config) {
+		c.TotalTimeout = time.Second
+		c.Static = []Static{{Name: "nas.lan", Type: "A", Address: netip.MustParseAddr("192.168.0.5")},
+			{Name: "www.lan", Type: "CNAME", CNAME: "nas.lan"}}
+	}
+	for what, s := range map[string]*server{"no such name upstream": testServer(t, static, u), "no servers": testServer(t, static)} {
+		for range 2 { // from the cache too
+			assert.Equal(t, codeOK, code(ask(s, message("nas.lan", typeAAAA, 0), false)), what)
+			b := ask(s, message("www.lan", typeAAAA, 0), false)
+			assert.Equal(t, codeOK, code(b), what)
+			assert.Equal(t, 1, answerCount(b), "the alias")
+		}
+	}
+	assert.Len(t, u.questions(), 1)
+}
+
+// What is behind a static alias is as old as it is in the cache.
+func TestAliasTTL(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { return withAddress(q, 100) })
+	s := testServer(t, func(c *Config) {
+		c.MaxTTL = 90 * time.Second
+		c.Static = []Static{{Name: "out.lan", Type: "CNAME", CNAME: "a.example", TTL: time.Hour}}
+	}, u)
+	ttl := func() (last int) {
+		_, _ = eachRecord(ask(s, message("out.lan", typeA, 0), false), func(_ int, r record) { last = int(r.ttl) })
+		return last
+	}
+	assert.LessOrEqual(t, ttl(), 90, "cache-max-ttl")
+	for _, e := range s.cache.entries {
+		kept := e.Value.(*entry)
+		kept.at = kept.at.Add(-60 * time.Second)
+	}
+	assert.LessOrEqual(t, ttl(), 40)
+	assert.Len(t, u.questions(), 1)
 }
 
 // What is no query gets FORMERR, NOTIMP or nothing.
@@ -390,7 +552,7 @@ func TestSockets(t *testing.T) {
 // A configuration goes through the link as it is, without what is disabled.
 func TestConfigOnTheLink(t *testing.T) {
 	c := Default()
-	c.Static = []Static{{Name: "a", Type: "TXT", Text: "x", TTL: time.Hour, MatchSubdomain: true}, {Name: "b", Type: "A", Disabled: true}}
+	c.Static = []Static{{Name: "a", Regexp: "b", Type: "TXT", Text: "x", TTL: time.Hour, MatchSubdomain: true}, {Name: "b", Type: "A", Disabled: true}}
 	var e service.Encoder
 	c.encode(&e, []netip.Addr{someone})
 	d := service.NewDecoder(e.Bytes())
@@ -418,12 +580,17 @@ func FuzzParseAnswer(f *testing.F) {
 	q, _, _ := parseQuery(message("a.example", typeA, 1232))
 	f.Add(withAddress(q, 60))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		a, cut, ok := parseAnswer(b, q, q.id)
-		if !ok || cut {
+		a, ok := parseAnswer(b, q, q.id)
+		if !ok {
 			return
 		}
-		c := a.forClient(q, 5, 60)
-		require.Len(t, c, len(b))
-		(outcome{alias: q.reply(codeOK), target: "a.example"}).follow(q, a)
+		if whole := !a.truncated && (a.code != codeFormat && a.code != codeNotImplemented); whole {
+			require.Len(t, a.forClient(q, 5, 60), len(b))
+		}
+		for _, o := range []outcome{{}, {known: true}, {alias: q.reply(codeOK), target: "a.example"}} {
+			got, _, err := parseQuery(o.final(q, a, 5, 60))
+			require.ErrorIs(t, err, errMalformed) // an answer is none
+			require.Nil(t, got)
+		}
 	})
 }
