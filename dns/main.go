@@ -23,7 +23,7 @@ const (
 // Spec is the process. PID 1 hands it the sockets of Listen with its first Config.
 var Spec = service.Spec{
 	Name: "dnsd", Topic: "dns", Main: runProcess,
-	Calls: service.Client().And(service.Calls{Any: []uint32{unix.SYS_ACCEPT4}}),
+	Calls: service.Client().And(service.Calls{Any: []uint32{unix.SYS_ACCEPT4, unix.SYS_RECVMMSG, unix.SYS_SENDMMSG}}),
 	// A socket for each question upstream.
 	Limits:     service.Limits{Files: MaxQueries + MaxSessions + 32},
 	MaxMessage: 256 << 10, // MaxStatic entries

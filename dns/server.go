@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -78,24 +79,27 @@ type server struct {
 	names    names
 	cache    cache
 	current  int // of servers: the one that works
-	flights  map[string][]waiter
+	flights  map[string][]*waiter
 	waiting  shares
 	sessions shares
 	// changes counts configurations: what was asked before one is not kept after it.
 	changes int
 }
 
-// waiter is a client that waits for an answer.
+// waiter is a client that waits for an answer of an upstream server, of size bytes at most.
 type waiter struct {
 	q      *query
+	key    string
 	client netip.Addr
 	stream bool
-	reply  func([]byte)
+	size   int
+	outcome
+	reply func([]byte)
 }
 
 func newServer(ctx context.Context) *server {
 	return &server{ctx: ctx, port: port, large: make(chan struct{}, maxLarge), besides: make(chan struct{}, maxBesides),
-		flights: map[string][]waiter{}}
+		flights: map[string][]*waiter{}}
 }
 
 // configure brings the server to a configuration. Of the cache everything is forgotten, since other
@@ -130,73 +134,63 @@ func (s *server) setNames(all map[string]netip.Addr) {
 	s.names.hosts = hosts
 }
 
-// take answers the query b of a client: reply is called once, perhaps later, with nil if there is
-// to be no answer. stream says that the query came over TCP, where an answer has any size.
-func (s *server) take(b []byte, client netip.Addr, stream bool, reply func([]byte)) {
+// take answers the query b of a client, with nil if it gets no answer. What has to be asked for is
+// not answered yet: that is for wait. stream says that the query came over TCP, where an answer has
+// any size.
+func (s *server) take(b []byte, client netip.Addr, stream bool) (answer []byte, later *waiter) {
 	q, answered, err := parseQuery(b)
 	switch {
 	case !answered:
-		reply(nil)
-		return
+		return nil, nil
 	case q.unsupported:
-		reply(q.reply(codeNotImplemented))
-		return
+		return q.reply(codeNotImplemented), nil
 	case err != nil:
-		reply(q.reply(codeFormat))
-		return
+		return q.reply(codeFormat), nil
 	case q.badVersion:
-		reply(q.addOPT(q.reply(codeOK), 1)) // BADVERS
-		return
+		return q.addOPT(q.reply(codeOK), 1), nil // BADVERS
 	case q.typ == typeAXFR || q.typ == typeIXFR: // is no question for a cache
-		reply(q.fail(codeNotImplemented))
-		return
-	}
-	if q.typ == typeANY && !stream {
+		return q.fail(codeNotImplemented), nil
+	case q.typ == typeANY && !stream:
 		// Its large answers are for who forges the address of another (RFC 8482, section 4.4).
-		reply(q.tooLarge(codeOK))
-		return
+		return q.tooLarge(codeOK), nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := &waiter{q: q, key: q.key(), client: client, stream: stream, outcome: s.names.answer(q), size: math.MaxInt}
+	if !stream {
+		w.size = min(q.size, s.config.MaxUDP, safeSize)
+	}
+	if w.outcome.answer != nil {
+		return q.fit(w.outcome.answer, w.size), nil
+	}
+	if w.alias == nil {
+		most := seconds(s.config.MaxTTL)
+		if a, age, ok := s.cache.get(w.key, time.Now(), most); ok {
+			return q.fit(w.final(q, a, age, most), w.size), nil
+		}
 	}
 	q.question = slices.Clone(q.question) // b is the caller's
+	return nil, w
+}
+
+// wait has what w waits for asked. reply is called once, mostly later, with nil if there is no answer.
+func (s *server) wait(w *waiter, reply func([]byte)) {
+	w.reply = func(b []byte) { reply(w.q.fit(b, w.size)) }
 	s.mu.Lock()
-	if !stream {
-		size, all := min(q.size, s.config.MaxUDP, safeSize), reply
-		reply = func(b []byte) {
-			if b != nil {
-				b = q.fit(b, size)
-			}
-			all(b)
-		}
-	}
-	o := s.names.answer(q)
-	if o.answer != nil {
+	if !s.waiting.enter(w.client, s.config.MaxQueries) {
 		s.mu.Unlock()
-		reply(o.answer)
-		return
-	}
-	key := q.key()
-	if o.alias == nil {
-		most := seconds(s.config.MaxTTL)
-		if a, age, ok := s.cache.get(key, time.Now(), most); ok {
-			s.mu.Unlock()
-			reply(o.final(q, a, age, most))
-			return
-		}
-	}
-	if !s.waiting.enter(client, s.config.MaxQueries) {
-		s.mu.Unlock()
-		// Over UDP the client asks again by itself.
-		if stream {
-			reply(q.fail(codeFailure))
+		if w.stream {
+			reply(w.q.fail(codeFailure))
 		} else {
-			reply(nil)
+			reply(nil) // the client asks again by itself
 		}
 		return
 	}
-	others, asked := s.flights[key]
-	s.flights[key] = append(others, waiter{q, client, stream, reply})
+	others, asked := s.flights[w.key]
+	s.flights[w.key] = append(others, w)
 	s.mu.Unlock()
 	if !asked {
-		s.work.Go(func() { s.fly(key, q, o) })
+		s.work.Go(func() { s.fly(w.key, w.q, w.outcome) })
 	}
 }
 
@@ -445,40 +439,51 @@ func readStream(r io.Reader, max int) ([]byte, error) {
 
 // serveUDP answers what comes to a socket, from the address that was asked, until it is closed.
 func (s *server) serveUDP(conn *net.UDPConn) {
-	b, control := make([]byte, maxQuery), make([]byte, unix.CmsgSpace(unix.SizeofInet4Pktinfo))
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return // it is closed
+	}
+	b := newBatch()
+	n := 0
+	receive := func(fd uintptr) bool {
+		n, err = b.receive(fd)
+		return err != unix.EAGAIN
+	}
+	send := func(fd uintptr) bool { b.send(fd); return true }
 	for {
-		n, nc, flags, from, err := conn.ReadMsgUDPAddrPort(b, control)
-		switch {
-		case errors.Is(err, net.ErrClosed):
+		switch closed := raw.Read(receive); {
+		case closed != nil:
 			return
+		case err == unix.EINTR:
+			continue
 		case err != nil:
 			time.Sleep(pause)
 			continue
-		case flags&unix.MSG_TRUNC != 0:
-			continue
 		}
-		source := replySource(control[:nc])
-		s.take(b[:n], from.Addr().Unmap(), false, func(answer []byte) {
-			if answer != nil {
-				// What cannot be sent is lost, as on a cable: the client asks again.
-				_, _, _ = conn.WriteMsgUDPAddrPort(answer, source, from)
+		for i := range n {
+			message, from, control := b.datagram(i)
+			if message == nil {
+				continue
 			}
-		})
-	}
-}
-
-// replySource makes of the control message of a query that of its answer (ip(7), IP_PKTINFO).
-func replySource(control []byte) []byte {
-	all, err := unix.ParseSocketControlMessage(control)
-	if err != nil {
-		return nil
-	}
-	for _, m := range all {
-		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo {
-			return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte(m.Data[4:8])})
+			answer, later := s.take(message, from.Addr(), false)
+			if answer != nil {
+				b.answer(i, answer)
+			}
+			if later != nil {
+				source := slices.Clone(control)
+				fromAsked(source)
+				s.wait(later, func(answer []byte) {
+					if answer != nil {
+						// What cannot be sent is lost, as on a cable: the client asks again.
+						_, _, _ = conn.WriteMsgUDPAddrPort(answer, source, from)
+					}
+				})
+			}
+		}
+		if b.answers > 0 && raw.Write(send) != nil {
+			return
 		}
 	}
-	return nil
 }
 
 // serveTCP answers the connections of a listener until it is closed.
@@ -524,9 +529,12 @@ func (s *server) session(conn net.Conn, client netip.Addr) {
 		if err != nil {
 			return
 		}
-		replies := make(chan []byte, 1)
-		s.take(b, client, true, func(b []byte) { replies <- b })
-		answer := <-replies // at the latest when the time for upstream servers is over
+		answer, later := s.take(b, client, true)
+		if later != nil {
+			replies := make(chan []byte, 1)
+			s.wait(later, func(b []byte) { replies <- b })
+			answer = <-replies // at the latest when the time for upstream servers is over
+		}
 		if answer == nil || conn.SetDeadline(time.Now().Add(sessionIdle)) != nil || writeStream(conn, answer) != nil {
 			return
 		}

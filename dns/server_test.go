@@ -122,8 +122,12 @@ func message(name string, typ uint16, size uint16) []byte {
 
 // ask returns the answer to a query, nil for none.
 func ask(s *server, b []byte, stream bool) []byte {
+	answer, later := s.take(b, someone, stream)
+	if later == nil {
+		return answer
+	}
 	replies := make(chan []byte, 1)
-	s.take(b, someone, stream, func(b []byte) { replies <- b })
+	s.wait(later, func(b []byte) { replies <- b })
 	return <-replies
 }
 
@@ -351,7 +355,8 @@ func TestOneQuestion(t *testing.T) {
 	s := testServer(t, func(c *Config) { c.ServerTimeout = time.Minute; c.TotalTimeout = time.Minute }, u)
 	replies := make(chan []byte, 10)
 	for range 10 {
-		s.take(message("a.example", typeA, 0), someone, false, func(b []byte) { replies <- b })
+		_, later := s.take(message("a.example", typeA, 0), someone, false)
+		s.wait(later, func(b []byte) { replies <- b })
 	}
 	close(open)
 	for range 10 {
@@ -546,6 +551,42 @@ func TestSockets(t *testing.T) {
 		b, err := readStream(stream, 65535)
 		require.NoError(t, err)
 		assert.Equal(t, 1, answerCount(b))
+	}
+}
+
+// Queries that come together are answered each, those too that have to be asked for; one that is too
+// large is not.
+func TestBatch(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { return withAddress(q, 60) })
+	s := testServer(t, func(c *Config) { c.Static = []Static{{Name: "nas.lan", Type: "A", Address: someone}} }, u)
+	first, second, err := Listen()
+	require.NoError(t, err)
+	udp, tcp, err := sockets(first, second)
+	require.NoError(t, err)
+	defer func() { udp.Close(); tcp.Close() }()
+	conn, err := net.Dial("udp4", "127.0.9.9:53")
+	require.NoError(t, err)
+	defer conn.Close()
+	want := map[uint16]bool{}
+	for i := range uint16(3 * batchSize) {
+		m := message([]string{"nas.lan", "a.example"}[i%2], typeA, 0)
+		binary.BigEndian.PutUint16(m, i)
+		if i == 4 {
+			m = append(m, make([]byte, maxQuery)...)
+		} else {
+			want[i] = true
+		}
+		_, err := conn.Write(m)
+		require.NoError(t, err)
+	}
+	s.work.Go(func() { s.serveUDP(udp) }) // all are there
+	for range len(want) {
+		b := make([]byte, 512)
+		n, err := conn.Read(b)
+		require.NoError(t, err)
+		assert.Equal(t, 1, answerCount(b[:n]))
+		assert.True(t, want[idOf(b)], "answered once")
+		delete(want, idOf(b))
 	}
 }
 
