@@ -128,6 +128,15 @@ func (c Config) Clone() Config {
 	return c
 }
 
+// Resolvers are the name servers that the router's own lookups ask: first its own server while there
+// is one, which has static names, names of leases and a cache, then those of DNS.
+func (c Config) Resolvers() []netip.Addr {
+	if !c.DNSServer.Enabled {
+		return c.DNS
+	}
+	return append([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, c.DNS...)
+}
+
 // Equal reports whether both have the same settings.
 func (c Config) Equal(other Config) bool {
 	c.ids, other.ids = [lists][]ID{}, [lists][]ID{}

@@ -97,6 +97,19 @@ type waiter struct {
 	reply func([]byte)
 }
 
+// fit returns what of the answer b the client gets. The router's own lookups do not keep what the
+// configuration says: it changes at once.
+func (w *waiter) fit(b []byte) []byte {
+	if w.client.IsLoopback() && (w.outcome.answer != nil || w.alias != nil) {
+		_, _ = eachRecord(b, func(_ int, r record) {
+			if r.typ != typeOPT {
+				clear(b[r.ttlAt:][:4])
+			}
+		})
+	}
+	return w.q.fit(b, w.size)
+}
+
 func newServer(ctx context.Context) *server {
 	return &server{ctx: ctx, port: port, large: make(chan struct{}, maxLarge), besides: make(chan struct{}, maxBesides),
 		flights: map[string][]*waiter{}}
@@ -161,12 +174,12 @@ func (s *server) take(b []byte, client netip.Addr, stream bool) (answer []byte, 
 		w.size = min(q.size, s.config.MaxUDP, safeSize)
 	}
 	if w.outcome.answer != nil {
-		return q.fit(w.outcome.answer, w.size), nil
+		return w.fit(w.outcome.answer), nil
 	}
 	if w.alias == nil {
 		most := seconds(s.config.MaxTTL)
 		if a, age, ok := s.cache.get(w.key, time.Now(), most); ok {
-			return q.fit(w.final(q, a, age, most), w.size), nil
+			return w.fit(w.final(q, a, age, most)), nil
 		}
 	}
 	q.question = slices.Clone(q.question) // b is the caller's
@@ -175,7 +188,7 @@ func (s *server) take(b []byte, client netip.Addr, stream bool) (answer []byte, 
 
 // wait has what w waits for asked. reply is called once, mostly later, with nil if there is no answer.
 func (s *server) wait(w *waiter, reply func([]byte)) {
-	w.reply = func(b []byte) { reply(w.q.fit(b, w.size)) }
+	w.reply = func(b []byte) { reply(w.fit(b)) }
 	s.mu.Lock()
 	if !s.waiting.enter(w.client, s.config.MaxQueries) {
 		s.mu.Unlock()

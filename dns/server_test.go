@@ -469,6 +469,29 @@ func TestStaticExists(t *testing.T) {
 	assert.Len(t, u.questions(), 1)
 }
 
+// The router itself keeps nothing of what the configuration says.
+func TestOwnLookups(t *testing.T) {
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { return withAddress(q, 60) })
+	s := testServer(t, func(c *Config) {
+		c.Static = []Static{{Name: "nas.lan", Type: "A", Address: someone, TTL: time.Hour},
+			{Name: "out.lan", Type: "CNAME", CNAME: "a.example", TTL: time.Hour}}
+	}, u)
+	for _, c := range []struct {
+		client, name string
+		ttl          int
+	}{{"127.0.0.1", "nas.lan", 0}, {"127.0.0.1", "out.lan", 0}, {"127.0.0.1", "a.example", 60},
+		{"192.168.0.9", "nas.lan", 3600}, {"192.168.0.9", "out.lan", 3600}} {
+		m := message(c.name, typeA, 1232)
+		b, later := s.take(m, netip.MustParseAddr(c.client), false)
+		if later != nil {
+			replies := make(chan []byte, 1)
+			s.wait(later, func(b []byte) { replies <- b })
+			b = <-replies
+		}
+		assert.InDelta(t, c.ttl, firstTTL(b), 30, "%s for %s", c.name, c.client)
+	}
+}
+
 // What is behind a static alias is as old as it is in the cache.
 func TestAliasTTL(t *testing.T) {
 	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { return withAddress(q, 100) })

@@ -25,7 +25,7 @@ var buildPackages = []string{
 // users run, the network between them, the servers that socksd is compared with, and programs
 // that read disk images.
 var labPackages = []string{
-	"busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dnsmasq-base", "gdisk", "iproute2", "iputils-ping",
+	"bind9-dnsutils", "busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dnsmasq-base", "gdisk", "iproute2", "iputils-ping",
 	"isc-dhcp-client", "isc-dhcp-server", "kea-admin", "microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "proxychains4",
 	"python3-socks", "socat", "tnftp", "tsocks", "vsftpd",
 }

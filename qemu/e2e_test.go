@@ -442,6 +442,7 @@ func testRouter(t *testing.T, b board.Board) {
 		assert.Regexp(t, `(?m)^ 1 .*1024-65535 +allow +[1-9]\d*$`, r.command(t, "/ip socks access print stats"))
 		r.command(t, "/ip dns set servers=\"\"")
 	})
+	step("names for the LAN", func(t *testing.T) { r.testNames(t) })
 	step("only the peer reaches a BIND", func(t *testing.T) {
 		conn, reply := r.request(t, client, commandBind, serverAddress+":21")
 		require.EqualValues(t, granted, reply.code)

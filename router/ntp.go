@@ -62,7 +62,7 @@ func (s *timeService) Show(live *console.Live) { live.NTP = s.state }
 func (s *timeService) Apply(next console.Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	config, names := next.NTP, next.DNS
+	config, names := next.NTP, next.Resolvers()
 	if reflect.DeepEqual(config, s.config) && slices.Equal(names, s.names) {
 		return nil
 	}

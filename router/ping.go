@@ -16,7 +16,7 @@ func (r *Router) stream(ctx context.Context, result console.Result, out io.Write
 	if result.Request == console.Upgrade {
 		return r.upgradeTo(ctx, result.Upgrade, out)
 	}
-	servers := r.effective(r.snapshot()).DNS
+	servers := r.effective(r.snapshot()).Resolvers()
 	socket, err := ping.Open()
 	if err != nil {
 		return err

@@ -67,7 +67,7 @@ func (s *socksService) Health() error { return s.process.Health() }
 // Apply brings the service to next, or leaves it as it was. Disabled, it ends every connection.
 func (s *socksService) Apply(next console.Config) error {
 	config := next.Socks
-	config.NameServers = next.DNS // socksd cannot read resolv.conf
+	config.NameServers = next.Resolvers() // socksd cannot read resolv.conf
 	config.Access = next.AccessRules()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -72,7 +72,7 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 		defer f.Close()
 		source, task.Disk = fromFile(f), disk
 	} else {
-		source = r.fromURL(a.From, r.effective(r.snapshot()).DNS)
+		source = r.fromURL(a.From, r.effective(r.snapshot()).Resolvers())
 	}
 	r.keepPorts()
 
