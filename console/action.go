@@ -17,10 +17,12 @@ type Action struct {
 	Remove []netip.Addr
 	// Renew and Release are interfaces whose DHCP clients renew their leases, or give them back.
 	Renew, Release []string
+	// FlushDNS is set if the DNS server is to empty its cache.
+	FlushDNS bool
 }
 
 func (a Action) empty() bool {
-	return len(a.Close)+len(a.Forget)+len(a.Remove)+len(a.Renew)+len(a.Release) == 0
+	return !a.FlushDNS && len(a.Close)+len(a.Forget)+len(a.Remove)+len(a.Renew)+len(a.Release) == 0
 }
 
 // CarryOut does it, to the system of live. It comes after the whole line has succeeded: a line that
@@ -39,6 +41,11 @@ func (a Action) CarryOut(live Live) error {
 	if len(a.Remove) > 0 {
 		if err := live.RemoveLeases(a.Remove); err != nil {
 			return fmt.Errorf("remove leases: %w", err)
+		}
+	}
+	if a.FlushDNS {
+		if err := live.FlushDNS(); err != nil {
+			return fmt.Errorf("flush the DNS cache: %w", err)
 		}
 	}
 	if len(a.Release) > 0 {

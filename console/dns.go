@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/postern-router/postern/dns"
+	"github.com/postern-router/postern/match"
 )
 
 // This file has the menus of name servers. https://help.mikrotik.com/docs/spaces/ROS/pages/37748767/DNS
@@ -39,17 +41,51 @@ var (
 			prop("cache-max-ttl", duration(time.Second, 52*7*24*time.Hour), "1w", "how long an answer is kept at most",
 				func(c *Config) *time.Duration { return &c.DNSServer.MaxTTL }),
 		),
+		live: (*execution).dnsState,
+		readOnly: []readOnly{
+			{name: dynamicServers, help: "name servers that the router has been told of, asked after the others", after: "servers"},
+			{name: cacheUsed, help: "memory that answers take"},
+		},
 	}
+	dnsCacheMenu = &menu{
+		path: "ip dns cache", help: "answers that the router keeps, and names that it knows by itself",
+		commands: []command{flushCache, findItems, printNumbered("show what there is", detailWord, terseWord, countWord)},
+		needs:    hasCache, legend: "Flags: S - static", flags: []string{"S"}, warnings: (*execution).cacheWarnings,
+		rows: (*execution).cacheRows, identify: cacheIdentity, columns: cacheColumns, readOnly: cacheProperties,
+	}
+	dnsCacheAllMenu = &menu{
+		path: "ip dns cache all", help: "the same, and what the router knows not to be there",
+		commands: []command{findItems, printNumbered("show what there is", detailWord, terseWord, countWord)},
+		needs:    hasCache, legend: "Flags: S - static, N - negative", flags: []string{"SN"}, warnings: (*execution).cacheWarnings,
+		rows: (*execution).wholeCacheRows, identify: cacheIdentity, columns: cacheColumns, readOnly: cacheProperties,
+	}
+	cacheIdentity   = []string{"name", "type", "data"}
+	cacheColumns    = []column{{"name", 30}, {"type", 5}, {"data", 24}, {"ttl", 0}}
+	cacheProperties = []readOnly{
+		{name: "name", help: "the name"},
+		{name: "type", help: "what is known of it: A is an address"},
+		{name: "data", help: "the address, the name or the text"},
+		{name: "ttl", help: "how long it is still kept"},
+	}
+	flushCache = command{name: "flush", help: "empty the cache", able: func(l Live) bool { return l.FlushDNS != nil },
+		run: func(x *execution, m *menu, _ arguments) error {
+			x.result.Action.FlushDNS = true
+			delete(x.listed, m.path)
+			delete(x.listed, m.path+" all")
+			return nil
+		}}
 	dnsStaticMenu = &menu{
 		path: "ip dns static", help: "names that the router knows by itself",
 		commands: listCommands, legend: legendItem, flags: []string{"X"},
 		items:   itemLists[dnsStaticItems],
-		columns: []column{{"name", 24}, {"type", 8}, {"address", 15}, {"ttl", 0}}, rare: []string{"address"},
+		columns: []column{{"name", 24}, {"regexp", 24}, {"type", 8}, {"address", 15}, {"ttl", 0}}, rare: []string{"name", "regexp", "address"},
 		properties: bindItems(staticNames,
-			prop("name", staticName(), "", "the name", func(s *dns.Static) *string { return &s.Name }),
-			prop("type", enum[string](dns.Types...), "A", "what is known: an address, an alias, which server to ask, that there is no such name, a text",
+			prop("name", optional(staticName(), "those that regexp matches"), "", "the name", func(s *dns.Static) *string { return &s.Name }),
+			prop("regexp", optional(nameRegexp(), "none"), "", "instead of a name: a regular expression for names, which are in lower case",
+				func(s *dns.Static) *string { return &s.Regexp }),
+			prop("type", staticType(), "A", "what is known: an IPv4 or IPv6 address, an alias, which server to ask, that there is no such name, a text",
 				func(s *dns.Static) *string { return &s.Type }),
-			prop("address", optional(address(), "none"), "", "address, for type A", func(s *dns.Static) *netip.Addr { return &s.Address }),
+			prop("address", optional(ipAddress(), "none"), "", "address, for types A and AAAA", func(s *dns.Static) *netip.Addr { return &s.Address }),
 			prop("cname", optional(staticName(), "none"), "", "name that it is an alias of, for type CNAME", func(s *dns.Static) *string { return &s.CNAME }),
 			prop("forward-to", optional(address(), "none"), "", "server to ask, for type FWD", func(s *dns.Static) *netip.Addr { return &s.ForwardTo }),
 			prop("text", text(0, dns.MaxText), "", "the text, for type TXT", func(s *dns.Static) *string { return &s.Text }),
@@ -81,26 +117,165 @@ func staticName() kind[string] {
 	}
 }
 
+// nameRegexp is a regular expression for names.
+func nameRegexp() kind[string] {
+	return kind[string]{
+		accepts: fmt.Sprintf("regular expression: at most %d characters", dns.MaxText),
+		parse: func(s string) (string, error) {
+			if Printable(s) != s {
+				return "", errors.New("not printable")
+			}
+			if err := checkPattern(s, dns.MaxText); err != nil {
+				return "", match.Refusal(Printable(err.Error()))
+			}
+			return s, nil
+		},
+		format: func(v string) string { return v },
+	}
+}
+
+// absentTypes are the types of static entries that RouterOS has and Postern has not.
+var absentTypes = []string{"MX", "NS", "SRV"}
+
+// staticType is the type of a static entry. No abbreviation of another type of RouterOS is taken
+// for one of Postern.
+func staticType() kind[string] {
+	k := enum[string](dns.Types...)
+	k.parse = func(s string) (string, error) {
+		full, err := oneOf(s, slices.Concat(dns.Types, absentTypes)...)
+		if slices.Contains(absentTypes, full) {
+			return "", match.Refusal("Postern has no entries of type " + full)
+		}
+		return full, err
+	}
+	return k
+}
+
+// ipAddress is one address of IPv4 or IPv6.
+func ipAddress() kind[netip.Addr] {
+	k := address()
+	k.accepts = "IP or IPv6 address"
+	k.parse = func(s string) (netip.Addr, error) {
+		if !strings.Contains(s, ":") {
+			return match.ParseIPv4(s)
+		}
+		a, err := netip.ParseAddr(s)
+		switch {
+		case err != nil:
+			return a, err
+		case a.Zone() != "":
+			return a, match.Refusal("an address with a zone is of use on one machine only")
+		case a.Is4In6():
+			return a, match.Refusal("this is an IPv4 address")
+		}
+		return a, nil
+	}
+	return k
+}
+
 // kibibytes is a size of low..high KiB.
 func kibibytes(low, high int) kind[int] {
 	k := integer(low, high)
 	number := k.parse
-	k.accepts = "size: " + strconv.Itoa(low) + "KiB.." + strconv.Itoa(high) + "KiB"
+	limits := rangeError{k.format(low) + "KiB", k.format(high) + "KiB"}
+	k.accepts = "size: " + limits.Error()
 	k.typ = Text
 	k.parse = func(s string) (int, error) {
-		return number(strings.TrimSuffix(s, "KiB"))
+		v, err := number(strings.TrimSuffix(s, "KiB"))
+		if errors.As(err, new(rangeError)) {
+			err = limits
+		}
+		return v, err
 	}
 	k.format = func(v int) string { return strconv.Itoa(v) + "KiB" }
 	return k
 }
 
-// checkStatic refuses static names that lack what their type is about.
+// Properties of /ip dns that cannot be set.
+const (
+	dynamicServers = "dynamic-servers"
+	cacheUsed      = "cache-used"
+)
+
+// dnsState is what the system knows of name servers.
+func (x *execution) dnsState() ([]Pair, error) {
+	var pairs []Pair
+	if x.live.DynamicDNS != nil {
+		pairs = append(pairs, Pair{dynamicServers, Value{Type: List, text: addressList(0).format(x.live.DynamicDNS())}})
+	}
+	if x.live.CacheUsed != nil {
+		// A server that does not answer keeps nobody from seeing what is set.
+		if used, err := x.live.CacheUsed(); err == nil {
+			pairs = append(pairs, textPair(cacheUsed, strconv.Itoa((used+1023)>>10)+"KiB"))
+		}
+	}
+	return pairs, nil
+}
+
+func hasCache(l Live) bool { return l.DNSCache != nil }
+
+// cacheRows are what the DNS server knows to be there, wholeCacheRows everything.
+func (x *execution) cacheRows() ([]row, error) {
+	rows, err := x.wholeCacheRows()
+	return slices.DeleteFunc(rows, func(r row) bool { return r.flags&flagNegative != 0 }), err
+}
+
+func (x *execution) wholeCacheRows() ([]row, error) {
+	list, left, err := x.live.DNSCache()
+	if err != nil {
+		return nil, fmt.Errorf("list the DNS cache: %w", err)
+	}
+	x.uncached = left
+	flushed := x.result.Action.FlushDNS
+	if flushed {
+		x.uncached = 0
+	}
+	var rows []row
+	for _, e := range list {
+		if flushed && !e.Static {
+			continue
+		}
+		r := row{pairs: []Pair{textPair("name", e.Name), textPair("type", e.TypeName())}}
+		if e.Data != "" {
+			r.pairs = append(r.pairs, textPair("data", e.Data))
+		}
+		r.pairs = append(r.pairs, durationPair("ttl", e.TTL))
+		if e.Static {
+			r.flags |= flagStatic
+		}
+		if e.Negative {
+			r.flags |= flagNegative
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+// cacheWarnings says that not all entries are shown.
+func (x *execution) cacheWarnings() []string {
+	if x.uncached == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%d more entries are left out", x.uncached)}
+}
+
+// checkStatic refuses static entries that lack what their type is about, or are about no name.
 func (cfg Config) checkStatic() error {
 	for i, s := range cfg.DNSServer.Static {
 		lacks := ""
 		switch {
-		case s.Type == "A" && !s.Address.IsValid():
+		case s.Name == "" && s.Regexp == "":
+			return fmt.Errorf("/ip dns static %d: expected name or regexp", i)
+		case s.Name != "" && s.Regexp != "":
+			return fmt.Errorf("/ip dns static %d: expected name or regexp, not both", i)
+		case s.Regexp != "" && s.MatchSubdomain:
+			return fmt.Errorf("/ip dns static %d: match-subdomain=yes needs name, not regexp", i)
+		case (s.Type == "A" || s.Type == "AAAA") && !s.Address.IsValid():
 			lacks = "address"
+		case s.Type == "A" && !s.Address.Is4():
+			return fmt.Errorf("/ip dns static %d: address=%s: type=A needs an IPv4 address; an IPv6 address needs type=AAAA", i, s.Address)
+		case s.Type == "AAAA" && !s.Address.Is6():
+			return fmt.Errorf("/ip dns static %d: address=%s: type=AAAA needs an IPv6 address; an IPv4 address needs type=A", i, s.Address)
 		case s.Type == "CNAME" && s.CNAME == "":
 			lacks = "cname"
 		case s.Type == "FWD" && !s.ForwardTo.IsValid():

@@ -21,9 +21,11 @@ type execution struct {
 	before [lists][]ID
 	live   Live
 	links  []netcfg.LinkState // of live, once asked
-	// listed has for each menu with removable rows, by its path, those that are there: once
-	// asked, and without what this line removes.
+	// listed has for each menu whose rows have numbers and only the system has, by its path, those
+	// that are there: once asked, and without what this line removes.
 	listed map[string][]row
+	// uncached is how many entries of the DNS cache are too much for its rows, once asked.
+	uncached int
 	// leased are the leases of live, once asked.
 	leased      []LeaseState
 	leasesAsked bool

@@ -172,8 +172,8 @@ func (x *execution) keys(m *menu) ([]key, error) {
 		}
 		return keys, err
 	}
-	if m.removable() {
-		rows, err := x.removableRows(m)
+	if m.numbersLive() {
+		rows, err := x.numberedRows(m)
 		for _, r := range rows {
 			keys = append(keys, r.key)
 		}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/socks"
@@ -63,6 +64,14 @@ type Live struct {
 	// RenewLeases has the clients of these interfaces renew their leases, ReleaseLeases give them
 	// back and ask anew.
 	RenewLeases, ReleaseLeases func(interfaces []string) error
+	// DynamicDNS are the name servers that the router has been told of, as by a lease.
+	DynamicDNS func() []netip.Addr
+	// DNSCache lists what the DNS server knows, and counts what is too much for the list; there
+	// is nothing while it is disabled.
+	DNSCache func() (list []dns.CacheEntry, left int, err error)
+	// FlushDNS empties the cache of the DNS server. CacheUsed is how many bytes the cache takes.
+	FlushDNS  func() error
+	CacheUsed func() (bytes int, err error)
 	// NTP is the state of the time client.
 	NTP func() (NTPState, error)
 	// Requests are those that the system carries out, of Ping, Traceroute, SetClock,

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/socks"
@@ -80,6 +81,10 @@ func fullLive() Live {
 	l.RenewLeases = func([]string) error { return errors.New("called before the line is done") }
 	l.ReleaseLeases = l.RenewLeases
 	l.Leases = func() ([]LeaseState, error) { return testLeases(), nil }
+	l.DynamicDNS = func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("9.9.9.10")} }
+	l.CacheUsed = func() (int, error) { return 27000, nil }
+	l.DNSCache = func() ([]dns.CacheEntry, int, error) { return testCache(), 0, nil }
+	l.FlushDNS = func() error { return errors.New("called before the line is done") }
 	l.RemoveLeases = func([]netip.Addr) error { return errors.New("called before the line is done") }
 	return l
 }

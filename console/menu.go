@@ -58,7 +58,7 @@ type menu struct {
 	statColumns []column
 	// indent is how far the longest name on the screen of a menu without items is indented.
 	indent int
-	// warnings returns what is printed below the screen of a menu without items.
+	// warnings returns what is printed below the screen of a menu without items, or below rows.
 	warnings func(*execution) []string
 }
 
@@ -68,6 +68,9 @@ type readOnly struct {
 	name, help string
 	of         func(c *Config, item int) Pair
 	counted    bool // only "print stats" shows it
+	// after is the property that it stands behind on the screen of a menu without items; "" is
+	// the last.
+	after string
 }
 
 // property is a setting: the entry of a table that parsing, print, export, help and error
@@ -348,7 +351,7 @@ var menus = []*menu{
 		rows:    func(x *execution) ([]row, error) { _, set, _ := x.routeRows(); return set, nil },
 		columns: []column{{"dst-address", 18}, {"gateway", 15}, {"distance", 0}}, identify: []string{"dst-address", "gateway"},
 	},
-	dnsMenu, dnsStaticMenu,
+	dnsMenu, dnsCacheMenu, dnsCacheAllMenu, dnsStaticMenu,
 	dhcpClientMenu, poolMenu, poolUsedMenu, dhcpServerMenu, dhcpOptionMenu, dhcpNetworkMenu, dhcpLeaseMenu,
 	ipSettingsMenu,
 	{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
@@ -614,9 +617,9 @@ func (m *menu) name() string { return m.path[strings.LastIndexByte(m.path, ' ')+
 // parent is the path without its last word.
 func (m *menu) parent() string { return m.path[:max(0, strings.LastIndexByte(m.path, ' '))] }
 
-// removable reports whether rows of m that only the system has can be removed.
-func (m *menu) removable() bool {
-	return m.items == nil && slices.ContainsFunc(m.commands, func(c command) bool { return c.name == "remove" })
+// numbersLive reports whether the rows of m are those that only the system has, and have numbers.
+func (m *menu) numbersLive() bool {
+	return m.items == nil && !m.allLinks && slices.ContainsFunc(m.commands, func(c command) bool { return c.find })
 }
 
 // property returns the property of that exact name.

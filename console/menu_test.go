@@ -25,7 +25,6 @@ func TestTables(t *testing.T) {
 		"system logging":  {"action"},
 		"ip dhcp-client":  {"interface"},
 		"ip pool":         {"name", "ranges"}, "ip dhcp-server": {"name", "interface"}, "ip dhcp-server network": {"address"},
-		"ip dns static":         {"name"},
 		"ip dhcp-server option": {"name", "code", "value"},
 	}
 	paths := map[string]bool{}

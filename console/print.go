@@ -47,7 +47,7 @@ func (x *execution) print(m *menu, a arguments) error {
 			return nil
 		}
 	}
-	if m.items != nil || m.allLinks || m.removable() {
+	if m.items != nil || m.allLinks || m.numbersLive() {
 		x.number(m, rows)
 	}
 	if m.legend != "" && !(follow && x.repeated) && !slices.Contains(a.words, terseWord.Name) {
@@ -59,7 +59,18 @@ func (x *execution) print(m *menu, a arguments) error {
 	case columns == nil, slices.Contains(a.words, detailWord.Name), !x.table(m, columns, rows):
 		x.wrapped(m, rows)
 	}
+	x.warn(m)
 	return nil
+}
+
+// warn prints the warnings of a menu.
+func (x *execution) warn(m *menu) {
+	if m.warnings == nil {
+		return
+	}
+	for _, text := range m.warnings(x) {
+		x.out.WriteString(wrap(strings.Fields(text), x.width-1, ";;; ", "", ";;; "))
+	}
 }
 
 // from are those of rows that a word refers to.
@@ -124,11 +135,7 @@ func (x *execution) printScreen(m *menu, a arguments) error {
 		line := fmt.Sprintf("%*s: %s", width, p.Name, Printable(p.Value.text))
 		fmt.Fprintln(&x.out, strings.TrimRight(line, " "))
 	}
-	if m.warnings != nil {
-		for _, text := range m.warnings(x) {
-			x.out.WriteString(wrap(strings.Fields(text), x.width-1, ";;; ", "", ";;; "))
-		}
-	}
+	x.warn(m)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
 )
 
@@ -36,6 +37,8 @@ const printConfig = linksConfig + `
 /ip dns static add name=nas.lan address=192.168.0.5
 /ip dns static add name=ads.example type=NXDOMAIN match-subdomain=yes ttl=1h comment="no advertising"
 /ip dns static add name=www.lan type=CNAME cname=nas.lan disabled=yes
+/ip dns static add regexp="^ads?[0-9]*\\.example\$" type=NXDOMAIN
+/ip dns static add name=nas.lan type=AAAA address=2001:db8::5
 /ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24 out-interface=wan
 /ip firewall filter add chain=forward action=drop in-interface-list=!LAN out-interface-list=WAN
 /ip firewall nat add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 dst-port=80 protocol=tcp disabled=yes comment="a server within"
@@ -66,6 +69,7 @@ func TestPrints(t *testing.T) {
 		return map[string][]int{"ip route": {0}, "interface vlan": {1}}[menu], nil
 	}
 	live.DHCPClients = func() ([]DHCPClientState, error) { return testClients(), nil }
+	live.DNSCache = func() ([]dns.CacheEntry, int, error) { return testCache(), 12, nil }
 	live.Leases = func() ([]LeaseState, error) { return testLeases(), nil }
 	live.Resource = func() (Resource, error) {
 		return Resource{Uptime: 26*time.Hour + 5*time.Second, FreeMemory: 14_680_064, TotalMemory: 27_262_976, CPULoad: 0.0533, CPUCount: 1,

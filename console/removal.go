@@ -24,9 +24,9 @@ func (x *execution) removeLive(m *menu, a arguments) error {
 	return nil
 }
 
-// removableRows are the rows of a menu that only the system has and that can be removed. What
-// this line has removed already is not among them.
-func (x *execution) removableRows(m *menu) ([]row, error) {
+// numberedRows are the rows of a menu that only the system has and that have numbers. What this
+// line has removed already is not among them.
+func (x *execution) numberedRows(m *menu) ([]row, error) {
 	if rows, ok := x.listed[m.path]; ok {
 		return rows, nil
 	}

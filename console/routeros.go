@@ -36,7 +36,7 @@ var absentProperties = map[string]string{
 		"routing-table=main scope=30 suppress-hw-offload=* target-scope=10 type=unicast vrf-interface",
 	"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +
 		"verify-doh-cert=no vrf=main",
-	"ip dns static":  "address-list= mx-exchange= mx-preference=* ns= regexp= srv-port=* srv-priority=* srv-target= srv-weight=*",
+	"ip dns static":  "address-list= mx-exchange= mx-preference=* ns= srv-port=* srv-priority=* srv-target= srv-weight=*",
 	"ip dhcp-client": "allow-reconfigure=no check-gateway=none default-route-tables=* dscp=* name=* script= use-broadcast=* vlan-priority=*",
 	"ip dhcp-server": "add-arp=no add-dns-entries=* address-lists= allow-dual-stack-queue=* bootp-lease-time=* bootp-support=* " +
 		"client-mac-limit=unlimited dhcp-option-set=none dynamic-lease-identifiers=client-mac,client-id insert-queue-before=* " +
@@ -110,7 +110,7 @@ var absentMenus = map[string]string{
 	"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp neighbor packing " +
 		"proxy reverse-proxy service smb ssh tftp traffic-flow upnp vrf",
 	"ip dhcp-server": "alert config matcher option-sets vendor-class-id",
-	"ip dns":         "adlist cache forwarders",
+	"ip dns":         "adlist forwarders",
 	"ip firewall":    "address-list calea layer7-protocol mangle raw service-port",
 	"ip route":       "cache nexthop rule vrf",
 	"system": "backup console device-mode gps health history leds license note package routerboard scheduler script sntp " +

@@ -192,6 +192,7 @@ const (
 	flagBlocked
 	flagInactive
 	flagBuiltin
+	flagNegative
 )
 
 // flagChoices are the flags, with help, in the order of their bits.
@@ -203,11 +204,12 @@ var flagChoices = []Choice{
 	{"slave", "whether it is a port of a bridge"},
 	{"complete", "whether the hardware address is known"},
 	{"connect", "whether it is the network of an address"},
-	{"static", "whether a gateway was set for it"},
+	{"static", "whether a person has set it, or a gateway for it"},
 	{"disabled", "whether it is kept without effect"},
 	{"blocked", "whether the host gets no address"},
 	{"inactive", "whether its gateway cannot be reached"},
 	{"builtin", "whether it is always there"},
+	{"negative", "whether it says that there is nothing"},
 }
 
 func flagNamed(name string) flags {
@@ -282,8 +284,8 @@ func (x *execution) rows(m *menu) ([]row, error) {
 // itemRows are the rows of a menu without what the system has added to the configuration.
 func (x *execution) itemRows(m *menu) ([]row, error) {
 	switch {
-	case m.removable():
-		return x.removableRows(m)
+	case m.numbersLive():
+		return x.numberedRows(m)
 	case m.rows != nil:
 		return m.rows(x)
 	case m.items != nil:
@@ -303,7 +305,14 @@ func (x *execution) screen(m *menu) ([]Pair, error) {
 		return pairs, nil
 	}
 	live, err := m.live(x)
-	return append(pairs, live...), err
+	for _, pair := range live {
+		at := len(pairs)
+		if i := slices.IndexFunc(m.readOnly, func(r readOnly) bool { return r.name == pair.Name && r.after != "" }); i >= 0 {
+			at = 1 + slices.IndexFunc(pairs, func(p Pair) bool { return p.Name == m.readOnly[i].after })
+		}
+		pairs = slices.Insert(pairs, at, pair)
+	}
+	return pairs, err
 }
 
 // configured are the rows of the items of the configuration.

@@ -40,23 +40,31 @@ const (
 	maxGroups = 16
 )
 
-// pattern compiles the regular expression of a "~". It refuses counted repetitions, as a{1000}:
-// with them a short line needs megabytes of memory.
+// pattern compiles the regular expression of a "~".
 func pattern(text string) (*regexp.Regexp, error) {
-	if len(text) > maxPattern {
-		return nil, fmt.Errorf("it has %d characters; %d at most", len(text), maxPattern)
-	}
-	tree, err := syntax.Parse(text, syntax.Perl)
-	if err != nil {
+	if err := checkPattern(text, maxPattern); err != nil {
 		return nil, err
+	}
+	return regexp.Compile(text)
+}
+
+// checkPattern reports what is wrong with a regular expression. It refuses counted repetitions, as
+// a{1000}, and sets of Unicode, as \pL: with them a short text needs megabytes of memory.
+func checkPattern(text string, most int) error {
+	if len(text) > most {
+		return fmt.Errorf("it has %d characters; %d at most", len(text), most)
+	}
+	tree, err := syntax.Parse(text, syntax.Perl&^syntax.UnicodeGroups)
+	if err != nil {
+		return err
 	}
 	for left := []*syntax.Regexp{tree}; len(left) > 0; left = left[1:] {
 		if left[0].Op == syntax.OpRepeat {
-			return nil, fmt.Errorf("counted repetition in %s", left[0])
+			return fmt.Errorf("counted repetition in %s", left[0])
 		}
 		left = append(left, left[0].Sub...)
 	}
-	return regexp.Compile(text)
+	return nil
 }
 
 // conditions parses the words after where or find.

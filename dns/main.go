@@ -30,8 +30,14 @@ var Spec = service.Spec{
 	AskEvery:   15 * time.Second,
 }
 
-// opConfigure is the request of PID 1.
-const opConfigure = 1
+// Requests of PID 1.
+const (
+	opConfigure = 1
+	opNames     = 2
+	opCache     = 3
+	opFlush     = 4
+	opUsed      = 5
+)
 
 // Process is PID 1's end of the process.
 type Process struct{ link *service.Link }
@@ -44,6 +50,31 @@ func (p *Process) Configure(ctx context.Context, c Config, servers []netip.Addr,
 	var e service.Encoder
 	c.encode(&e, servers)
 	return p.link.Call(ctx, opConfigure, e.Bytes(), nil, udp, tcp)
+}
+
+// Names has the process answer for the names of hosts that have a lease, in lower case, and for no
+// others than these from then on. The cache stays as it is. Of more than MaxHosts names it takes the
+// first in alphabetical order, and left is how many are left out.
+func (p *Process) Names(ctx context.Context, hosts map[string]netip.Addr) (left int, err error) {
+	var e service.Encoder
+	left = len(hosts) - encodeHosts(&e, hosts)
+	return left, p.link.Call(ctx, opNames, e.Bytes(), nil)
+}
+
+// Cache lists what the server knows: its static entries and what it has cached, at most
+// MaxCacheEntries, and how many more there are.
+func (p *Process) Cache(ctx context.Context) (list []CacheEntry, left int, err error) {
+	err = p.link.Call(ctx, opCache, nil, func(d *service.Decoder) { list, left = decodeCache(d) })
+	return list, left, err
+}
+
+// Flush empties the cache.
+func (p *Process) Flush(ctx context.Context) error { return p.link.Call(ctx, opFlush, nil, nil) }
+
+// Used returns how many bytes the cache takes.
+func (p *Process) Used(ctx context.Context) (bytes int, err error) {
+	err = p.link.Call(ctx, opUsed, nil, func(d *service.Decoder) { bytes = int(d.Uint(2 * MaxCacheSize << 10)) })
+	return bytes, err
 }
 
 // Handle refuses everything: the process has nothing to say.
@@ -59,25 +90,31 @@ func runProcess(c *service.Child) error {
 	s := newServer(c.Context())
 	var udp *net.UDPConn
 	var tcp *net.TCPListener
-	err := c.Serve(func(_ context.Context, r *service.Request) ([]byte, error) {
+	configure := func(r *service.Request) error {
 		config, servers := decodeConfig(r.Decoder)
-		if r.Op != opConfigure || r.End() != nil {
-			return nil, fmt.Errorf("%w: no configuration", service.ErrBreach)
+		if r.End() != nil {
+			return fmt.Errorf("%w: no configuration", service.ErrBreach)
 		}
 		first, second := r.TakeFile(), r.TakeFile()
 		s.configure(config, servers)
 		if udp != nil { // they are copies of those that there are
 			first.Close()
 			second.Close()
-			return nil, nil
+			return nil
 		}
 		var err error
 		if udp, tcp, err = sockets(first, second); err != nil {
-			return nil, err
+			return err
 		}
 		s.work.Go(func() { s.serveUDP(udp) })
 		s.work.Go(func() { s.serveTCP(tcp) })
-		return nil, nil
+		return nil
+	}
+	err := c.Serve(func(_ context.Context, r *service.Request) ([]byte, error) {
+		if r.Op == opConfigure {
+			return nil, configure(r)
+		}
+		return answerParent(s, r)
 	})
 	c.Stop()
 	if udp != nil {
@@ -86,6 +123,27 @@ func runProcess(c *service.Child) error {
 	}
 	s.work.Wait()
 	return err
+}
+
+// answerParent answers what PID 1 asks besides opConfigure.
+func answerParent(s keeper, r *service.Request) ([]byte, error) {
+	var reply service.Encoder
+	switch r.Op {
+	case opNames:
+		if hosts := decodeHosts(r.Decoder); r.End() == nil {
+			s.setNames(hosts)
+		}
+	case opCache:
+		list, left := s.snapshot()
+		encodeCache(&reply, list, left)
+	case opFlush:
+		s.flush()
+	case opUsed:
+		reply.Uint(uint64(s.used()))
+	default:
+		return nil, fmt.Errorf("%w: no such request: %d", service.ErrBreach, r.Op)
+	}
+	return reply.Bytes(), nil
 }
 
 // sockets takes over the files of Listen.

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/router"
@@ -337,6 +339,10 @@ func newMachine(t *testing.T) *machine {
 		Now:              time.Now,
 		HashPassword:     func(string) (string, error) { return "$argon2id$", nil },
 		Slots:            func() ([]console.SlotState, error) { return []console.SlotState{{Name: "a"}, {Name: "b"}}, nil },
+		DynamicDNS:       func() []netip.Addr { return nil },
+		DNSCache:         func() ([]dns.CacheEntry, int, error) { return nil, 0, nil },
+		FlushDNS:         func() error { return nil },
+		CacheUsed:        func() (int, error) { return 0, nil },
 		NTP:              func() (console.NTPState, error) { return console.NTPState{}, nil },
 		Requests: []console.Request{console.Ping, console.Traceroute, console.SetClock, console.ChangePassword,
 			console.Import, console.ResetConfiguration, console.Upgrade},

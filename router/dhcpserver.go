@@ -52,8 +52,10 @@ type dhcpService struct {
 	// find returns an interface of the kernel; open opens the sockets for it.
 	find func(name string) (index int, mac dhcp.MAC, ok bool)
 	open func(name string, index int) ([]*os.File, error)
-	stop chan struct{}
-	done sync.WaitGroup
+	// onNames is told that hostNames may have changed. It does not wait.
+	onNames func()
+	stop    chan struct{}
+	done    sync.WaitGroup
 
 	mu      sync.Mutex
 	applied bool
@@ -81,8 +83,8 @@ type lease struct {
 	granted time.Duration
 }
 
-func newDHCPService(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper) *dhcpService {
-	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, stop: make(chan struct{}),
+func newDHCPService(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper, onNames func()) *dhcpService {
+	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, onNames: onNames, stop: make(chan struct{}),
 		links: map[string]*dhcpLink{}, leases: map[netip.Addr]*lease{}, lines: leaseLines}
 	d.process = s.NewService(server.Spec, service.Options{Label: "DHCP server", Parent: func(l *service.Link) service.Parent {
 		return &dhcpProcess{Process: server.NewProcess(l, d.take), has: map[int]*dhcpLink{}}
@@ -270,6 +272,7 @@ func (d *dhcpService) watch() {
 		}
 		due := d.unkept && (written.IsZero() || time.Since(written) >= leaseInterval)
 		d.mu.Unlock()
+		d.onNames() // leases may have ended
 		if due {
 			written = time.Now()
 			d.keep()
@@ -337,6 +340,7 @@ func (d *dhcpService) list() ([]console.LeaseState, error) {
 
 // remove has the process forget leases, for a user.
 func (d *dhcpService) remove(all []netip.Addr) error {
+	defer d.onNames()
 	p, ok := d.process.Parent().(*dhcpProcess)
 	if !ok {
 		d.mu.Lock()
@@ -364,6 +368,7 @@ func (d *dhcpService) remove(all []netip.Addr) error {
 // take takes what the process says has changed. It can give away only what the configuration lets
 // it.
 func (d *dhcpService) take(changes []server.Change) error {
+	defer d.onNames()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var refused error
@@ -424,6 +429,10 @@ func (d *dhcpService) tell(format string, args ...any) {
 	d.log.Printf(kmsg.Info, "%s", strings.TrimSpace(fmt.Sprintf(format, args...)))
 }
 
+// notHosts are names that programs trust: what has one of them could lead all hosts astray. By wpad
+// they find a proxy, by isatap a way to IPv6.
+var notHosts = []string{"localhost", "wpad", "isatap"}
+
 // hostNames are the names of hosts that have a lease, in lower case. A host that calls itself as
 // the router, or as another that had the name before, has none.
 func (d *dhcpService) hostNames(router string) map[string]netip.Addr {
@@ -432,7 +441,7 @@ func (d *dhcpService) hostNames(router string) map[string]netip.Addr {
 	names := map[string]netip.Addr{}
 	for _, l := range d.leases {
 		name := strings.ToLower(l.HostName)
-		if l.Status != server.Bound || !isLabel(name) || name == strings.ToLower(router) || name == "localhost" || time.Until(l.until) <= 0 {
+		if l.Status != server.Bound || !isLabel(name) || name == strings.ToLower(router) || slices.Contains(notHosts, name) || time.Until(l.until) <= 0 {
 			continue
 		}
 		if a, taken := names[name]; taken && d.leases[a].since.Before(l.since) {

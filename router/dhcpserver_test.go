@@ -30,7 +30,7 @@ func newTestDHCP(t *testing.T, keeper leaseKeeper) *testDHCP {
 	log, said := testLog(t)
 	supervisor := newSupervisor(log)
 	supervisor.Program = "/no-program"
-	d := &testDHCP{dhcpService: newDHCPService(supervisor, log, keeper), index: map[string]int{"ether2": 2}, said: said}
+	d := &testDHCP{dhcpService: newDHCPService(supervisor, log, keeper, func() {}), index: map[string]int{"ether2": 2}, said: said}
 	d.mu.Lock() // find and open are called with it held
 	defer d.mu.Unlock()
 	d.find = func(name string) (int, dhcp.MAC, bool) {
@@ -140,6 +140,7 @@ func TestHostNames(t *testing.T) {
 		require.NoError(t, d.take([]server.Change{
 			bound("192.168.0.11", 11, "laptop"), bound("192.168.0.12", 12, "postern"), bound("192.168.0.13", 13, "a b"), bound("192.168.0.14", 14, "-x"),
 			bound("192.168.0.15", 15, "localhost"), bound("192.168.0.16", 16, "printer"), bound("192.168.0.17", 17, "10.0.0.1"), bound("192.168.0.18", 18, "a.example"),
+			bound("192.168.0.19", 19, "WPAD"), bound("192.168.0.20", 20, "isatap"),
 		}))
 		assert.Equal(t, map[string]netip.Addr{"laptop": netip.MustParseAddr("192.168.0.10"), "printer": netip.MustParseAddr("192.168.0.16")}, d.hostNames("Postern"))
 		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "Laptop")}))

@@ -3,16 +3,22 @@ package router
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/service"
 )
@@ -60,6 +66,7 @@ func TestDNSProcess(t *testing.T) {
 	upstream, err := net.ListenPacket("udp4", "127.0.0.2:53")
 	require.NoError(t, err)
 	defer upstream.Close()
+	var asked atomic.Int32
 	go func() {
 		b := make([]byte, 512)
 		for {
@@ -67,6 +74,7 @@ func TestDNSProcess(t *testing.T) {
 			if err != nil {
 				return
 			}
+			asked.Add(1)
 			end := 12
 			for b[end] != 0 {
 				end += 1 + int(b[end])
@@ -88,6 +96,7 @@ func TestDNSProcess(t *testing.T) {
 		defer l.Close()
 		udp, err = u.File()
 		require.NoError(t, err)
+		require.NoError(t, unix.SetsockoptInt(int(udp.Fd()), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)) // as dns.Listen does
 		tcp, err = l.File()
 		return udp, tcp, err
 	}
@@ -97,19 +106,143 @@ func TestDNSProcess(t *testing.T) {
 	c.DNSServer.Static = []dns.Static{{Name: "nas.lan", Type: "A", Address: netip.MustParseAddr("192.168.0.5"), TTL: time.Hour}}
 	require.NoError(t, s.Apply(c))
 	require.NoError(t, s.Taken(t.Context()))
-	for _, network := range []string{"udp4", "tcp4"} {
+	lookup := func(network, name string) string {
 		resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, network, "127.0.0.1:53")
 		}}
+		got, err := resolver.LookupNetIP(t.Context(), "ip4", name)
+		require.NoError(t, err, name)
+		require.Len(t, got, 1, name)
+		return got[0].String()
+	}
+	for _, network := range []string{"udp4", "tcp4"} {
 		for name, want := range map[string]string{"nas.lan.": "192.168.0.5", "www.example.": "192.0.2.7"} {
-			got, err := resolver.LookupNetIP(t.Context(), "ip4", name)
-			require.NoError(t, err, name)
-			assert.Equal(t, []netip.Addr{netip.MustParseAddr(want)}, got, name)
+			assert.Equal(t, want, lookup(network, name), name)
 		}
 	}
 	require.NoError(t, s.Apply(c))
 	require.NoError(t, s.Health())
+
+	// Names of hosts come and go, and the cache stays.
+	before := asked.Load()
+	leased := sync.Map{}
+	leased.Store("laptop", netip.MustParseAddr("192.168.0.10"))
+	s.nameHosts(func(string) map[string]netip.Addr {
+		all := map[string]netip.Addr{}
+		leased.Range(func(name, a any) bool {
+			all[name.(string)] = a.(netip.Addr)
+			return true
+		})
+		return all
+	})
+	c.DHCPServer.Networks = []server.Network{{Address: netip.MustParsePrefix("192.168.0.0/24"), Domain: "Home.LAN"}}
+	require.NoError(t, s.Apply(c))
+	require.NoError(t, s.Taken(t.Context()))
+	assert.Equal(t, "192.168.0.10", lookup("udp4", "laptop."))
+	assert.Equal(t, "192.168.0.10", lookup("udp4", "laptop.home.lan."))
+	leased.Store("printer", netip.MustParseAddr("192.168.0.11"))
+	s.look()
+	require.Eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.hosts) == 4
+	}, time.Minute, time.Millisecond)
+	require.NoError(t, s.Taken(t.Context()))
+	assert.Equal(t, "192.168.0.11", lookup("tcp4", "printer.home.lan."))
+	assert.Equal(t, "192.0.2.7", lookup("udp4", "www.example."))
+	assert.Equal(t, before, asked.Load(), "it is in the cache still")
+
+	used, err := s.used()
+	require.NoError(t, err)
+	assert.Positive(t, used)
+	list, left, err := s.cache()
+	require.NoError(t, err)
+	assert.Zero(t, left)
+	var entries []string
+	for _, e := range list {
+		assert.LessOrEqual(t, e.TTL, time.Hour)
+		entries = append(entries, fmt.Sprint(e.Name, " ", e.TypeName(), " ", e.Data, " ", e.Static))
+	}
+	assert.Equal(t, []string{"laptop A 192.168.0.10 false", "laptop.home.lan A 192.168.0.10 false", "nas.lan A 192.168.0.5 true",
+		"printer A 192.168.0.11 false", "printer.home.lan A 192.168.0.11 false", "www.example A 192.0.2.7 false"}, entries, "each once")
+	require.NoError(t, s.flush())
+	used, err = s.used()
+	require.NoError(t, err)
+	assert.Zero(t, used)
+	assert.Equal(t, "192.0.2.7", lookup("udp4", "www.example."))
+	assert.Equal(t, before+1, asked.Load())
+
+	c.DNSServer.Enabled = false
+	require.NoError(t, s.Apply(c))
+	require.NoError(t, s.Taken(t.Context()))
+	list, left, err = s.cache()
+	require.NoError(t, err)
+	assert.Empty(t, list)
+	assert.Zero(t, left)
+	used, err = s.used()
+	require.NoError(t, err)
+	assert.Zero(t, used)
+	require.NoError(t, s.flush())
 	assert.Equal(t, 0, s.process.Status().Restarts)
 	s.Stop()
+}
+
+// Which names of hosts the server is told.
+func TestDNSHostNames(t *testing.T) {
+	log, said := testLog(t)
+	supervisor := newSupervisor(log)
+	supervisor.Program = "/no-program"
+	defer supervisor.Stop()
+	s := newDNSService(supervisor, log)
+	defer s.Stop()
+	s.listen = os.Pipe
+	leased := map[string]netip.Addr{"a": netip.MustParseAddr("192.168.0.10"), "b": netip.MustParseAddr("192.168.0.200"), "c": netip.MustParseAddr("10.0.0.1")}
+	var router string
+	s.nameHosts(func(name string) map[string]netip.Addr {
+		router = name
+		return leased
+	})
+	c := console.Default()
+	c.Identity = "Gate"
+	c.DHCPServer.Networks = []server.Network{
+		{Address: netip.MustParsePrefix("192.168.0.0/16"), Domain: "all.lan"},
+		{Address: netip.MustParsePrefix("192.168.0.0/25"), Domain: "Low.LAN."},
+		{Address: netip.MustParsePrefix("10.0.0.0/8")},
+	}
+	require.NoError(t, s.Apply(c))
+	assert.Empty(t, s.hosts, "nobody asks")
+	c.DNSServer.Enabled = true
+	require.NoError(t, s.Apply(c))
+	assert.Equal(t, "Gate", router)
+	names := func() map[string]string {
+		all := map[string]string{}
+		for name, a := range s.hosts {
+			all[name] = a.String()
+		}
+		return all
+	}
+	assert.Equal(t, map[string]string{"a": "192.168.0.10", "a.low.lan": "192.168.0.10", "b": "192.168.0.200", "b.all.lan": "192.168.0.200", "c": "10.0.0.1"}, names())
+	change := s.change
+	require.NoError(t, s.Apply(c))
+	assert.Same(t, change, s.change, "nothing has changed")
+	c.DHCPServer.Networks = []server.Network{{Address: netip.MustParsePrefix("0.0.0.0/0"), Domain: strings.Repeat("x", 63) + strings.Repeat(".example", 23) + ".lanx"}}
+	require.NoError(t, s.Apply(c))
+	assert.NotSame(t, change, s.change)
+	assert.Equal(t, map[string]string{"a": "192.168.0.10", "b": "192.168.0.200", "c": "10.0.0.1"}, names(), "a name that would be too long")
+	for _, domain := range []string{strings.Repeat("x", 64) + ".lan", "a..lan", "."} {
+		c.DHCPServer.Networks[0].Domain = domain
+		require.NoError(t, s.Apply(c))
+		assert.Len(t, s.hosts, 3, domain)
+	}
+	c.DNSServer.Enabled = false
+	require.NoError(t, s.Apply(c))
+	assert.Empty(t, s.hosts)
+
+	s.tellLeftOut(0)
+	assert.NotContains(t, said(), "left out")
+	s.tellLeftOut(7)
+	s.tellLeftOut(8)
+	assert.Equal(t, 1, strings.Count(said(), "names of DHCP leases are left out"))
+	assert.Contains(t, said(), "7 names of DHCP leases are left out: the server takes 1024")
 }

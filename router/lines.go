@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/postern-router/postern/board"
@@ -253,7 +254,8 @@ func (r *Router) live(st state) console.Live {
 		WAN:          r.board.WAN,
 		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
 			console.Ping, console.Traceroute, console.SetClock, console.Upgrade},
-		Slots: r.slots,
+		Slots:      r.slots,
+		DynamicDNS: func() []netip.Addr { return st.layers.effective(st.running, r.board.PortNames()).NameServers },
 	}
 	if r.journal != nil {
 		live.Log = func() ([]string, error) {

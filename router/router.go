@@ -149,7 +149,9 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	state.startClock(time.Now(), machine.SetClock)
 	running := readVersion(b, versionFile)
 	supervisor := newSupervisor(log)
-	leases := newDHCPService(supervisor, log.About("dhcp"), state)
+	names := newDNSService(supervisor, log.About("dns"))
+	leases := newDHCPService(supervisor, log.About("dhcp"), state, names.look)
+	names.nameHosts(leases.hostNames)
 	state.last = leases.last
 	clients := newDHCPClients(supervisor, log.About("dhcp"), state)
 	r := New(b, log, Parts{
@@ -161,7 +163,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			newTimeService(supervisor, log.About("ntp"), running.Date),
 			leases,
 			clients,
-			newDNSService(supervisor, log.About("dns")),
+			names,
 		},
 		Supervisor: supervisor,
 	}, requests)

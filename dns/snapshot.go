@@ -1,0 +1,142 @@
+package dns
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// snapshot lists what the server knows, at most MaxCacheEntries, and counts what is left out: static
+// entries, what is in the cache, that which was used last first, and names of hosts with a lease.
+func (s *server) snapshot() (all []CacheEntry, left int) {
+	now := time.Now()
+	s.mu.Lock()
+	config, hosts := s.config, s.names.hosts.byName
+	most := seconds(config.MaxTTL)
+	kept := make([]*entry, 0, s.cache.order.Len())
+	for e := s.cache.order.Front(); e != nil; e = e.Next() {
+		kept = append(kept, e.Value.(*entry))
+	}
+	s.mu.Unlock() // nothing of these is ever changed
+	for _, e := range config.Static {
+		all = appendStatic(all, e)
+	}
+	for _, e := range kept {
+		if len(all) >= MaxCacheEntries {
+			left++
+			continue
+		}
+		all = e.appendTo(all, uint32(max(0, now.Sub(e.at))/time.Second), most)
+	}
+	for name, a := range hosts {
+		if len(all) >= MaxCacheEntries {
+			left++
+			continue
+		}
+		all = append(all, CacheEntry{Name: name, Type: typeA, Data: a.String(), TTL: hostTTL * time.Second})
+	}
+	return all, left
+}
+
+// appendStatic appends what a static entry says to be there, or not to be there. One that only says
+// whom to ask is left out.
+func appendStatic(all []CacheEntry, s Static) []CacheEntry {
+	e := CacheEntry{Name: strings.ToLower(s.Name), TTL: s.TTL, Static: true}
+	if s.Regexp != "" {
+		e.Name = s.Regexp
+	}
+	switch s.Type {
+	case "A":
+		e.Type, e.Data = typeA, s.Address.String()
+	case "AAAA":
+		e.Type, e.Data = typeAAAA, s.Address.String()
+	case "CNAME":
+		e.Type, e.Data = typeCNAME, strings.ToLower(s.CNAME)
+	case "TXT":
+		e.Type, e.Data = typeTXT, s.Text
+	case "NXDOMAIN":
+		e.Type, e.Negative = typeANY, true
+	default:
+		return all
+	}
+	return append(all, e)
+}
+
+// appendTo appends what the entry says after age seconds, of which most is the longest that counts,
+// up to MaxCacheEntries in all.
+func (e *entry) appendTo(all []CacheEntry, age, most uint32) []CacheEntry {
+	left := min(e.seconds, most)
+	if age >= left {
+		return all
+	}
+	b, first := e.message, len(all)
+	name, at, ok := readName(b, headerSize)
+	typ := binary.BigEndian.Uint16(b[at:])
+	at += 4
+	for range binary.BigEndian.Uint16(b[6:]) {
+		owner, _, named := readName(b, at)
+		r, whole := readRecord(b, at)
+		if !named || !whole || len(all) == MaxCacheEntries {
+			break // a name may have a dot in a label
+		}
+		at = r.end
+		ttl := min(r.ttl, most)
+		all = append(all, CacheEntry{Name: dotted(owner), Type: r.typ, Data: r.text(b), TTL: time.Duration(ttl-min(age, ttl)) * time.Second})
+	}
+	if ok && len(all) == first {
+		all = append(all, CacheEntry{Name: dotted(name), Type: typ, TTL: time.Duration(left-age) * time.Second, Negative: true})
+	}
+	return all
+}
+
+// dotted is a name as it is shown: the root is a dot.
+func dotted(name string) string {
+	if name == "" {
+		return "."
+	}
+	return name
+}
+
+// text is the data of a record of message b, as a zone file has it (RFC 1035, section 5.1); a type
+// that is not known here is in hexadecimal digits.
+func (r record) text(b []byte) string {
+	data := b[r.data:r.end]
+	// words are numbers of two bytes ahead of a name.
+	words := 0
+	switch r.typ {
+	case typeA, typeAAAA:
+		if a, ok := netip.AddrFromSlice(data); ok {
+			return a.String()
+		}
+	case typeTXT:
+		var text strings.Builder
+		for len(data) > 0 && int(data[0]) < len(data) && text.Len() <= maxCacheData { // more is cut
+			end := 1 + int(data[0])
+			text.Write(data[1:end])
+			data = data[end:]
+		}
+		return text.String()
+	case typeSRV:
+		words = 3
+		fallthrough
+	case typeMX:
+		words = max(words, 1)
+		fallthrough
+	case typeCNAME, typePTR, typeNS, typeDNAME, typeSOA:
+		if len(data) < 2*words {
+			break
+		}
+		var text strings.Builder
+		for i := range words {
+			text.WriteString(strconv.Itoa(int(binary.BigEndian.Uint16(data[2*i:]))) + " ")
+		}
+		if name, _, ok := readName(b[:r.end], r.data+2*words); ok {
+			return text.String() + dotted(name)
+		}
+	}
+	// Longer data is cut on its way, too.
+	return hex.EncodeToString(data[:min(len(data), maxCacheData)])
+}
