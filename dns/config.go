@@ -147,7 +147,10 @@ func newHosts(all map[string]netip.Addr) hosts {
 	for name, a := range all {
 		name = strings.ToLower(name)
 		h.byName[name] = a
-		h.reverse[reverseName(a)] = name
+		// With its domain, if it has that name too.
+		if reverse := reverseName(a); len(name) > len(h.reverse[reverse]) {
+			h.reverse[reverse] = name
+		}
 	}
 	return h
 }

@@ -24,8 +24,8 @@ const (
 var Spec = service.Spec{
 	Name: "dnsd", Topic: "dns", Main: runProcess,
 	Calls: service.Client().And(service.Calls{Any: []uint32{unix.SYS_ACCEPT4, unix.SYS_RECVMMSG, unix.SYS_SENDMMSG}}),
-	// A socket for each question upstream.
-	Limits:     service.Limits{Files: MaxQueries + MaxSessions + 32},
+	// A socket for each question upstream, and for each that is asked besides.
+	Limits:     service.Limits{Files: MaxQueries + MaxSessions + maxBesides + 32},
 	MaxMessage: 256 << 10, // MaxStatic entries
 	AskEvery:   15 * time.Second,
 }

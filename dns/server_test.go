@@ -406,7 +406,7 @@ func TestStatic(t *testing.T) {
 			{Name: "alias.lan", Type: "CNAME", CNAME: "Laptop.lan"},
 		}
 	}, u)
-	s.setNames(map[string]netip.Addr{"Laptop.lan": netip.MustParseAddr("192.168.0.9")})
+	s.setNames(map[string]netip.Addr{"Laptop.lan": someone, "laptop": someone, "l": someone})
 	for _, c := range []struct {
 		name          string
 		typ           uint16
@@ -442,6 +442,8 @@ func TestStatic(t *testing.T) {
 		assert.Equal(t, c.answers, answerCount(b), c.name)
 		assert.Equal(t, c.asked, strings.Join(u.questions()[before:], " "), c.name)
 	}
+	b := ask(s, message("9.0.168.192.in-addr.arpa", typePTR, 0), false)
+	assert.Contains(t, string(b), string(appendName(nil, "laptop.lan")), "with its domain")
 	ask(s, message("host.corp", typeA, 0), false)
 	assert.Equal(t, []string{"udp host.corp"}, other.questions())
 }
