@@ -85,7 +85,8 @@ func end(log *kmsg.Logger, how console.Request) {
 	select {}
 }
 
-// mountAll mounts the kernel's file systems, each bounded.
+// mountAll mounts the kernel's file systems, each bounded. Of other users' processes proc shows
+// nothing (hidepid of proc(5)) but to root.
 func mountAll() error {
 	var failed []error
 	for _, m := range []struct {
@@ -93,7 +94,7 @@ func mountAll() error {
 		flags        uintptr
 		data         string
 	}{
-		{"proc", "/proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"proc", "/proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "hidepid=2"},
 		{"sysfs", "/sys", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"devtmpfs", "/dev", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0755"},
 		{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=0755,size=1m"},
@@ -108,14 +109,7 @@ func mountAll() error {
 
 // startRouter starts the router.
 func startRouter(ctx context.Context, log *kmsg.Logger, dog *watchdog, requests chan<- console.Request) (*router.Router, error) {
-	// By itself the kernel drops lines of a process that logs many.
-	setSysctl(log, "kernel/printk_devkmsg", "on\n")
-	// Packets are allocated from single pages instead of blocks of 32 kB: a block is freed only
-	// when its last packet has reached a slow receiver.
-	setSysctl(log, "net/core/high_order_alloc_disable", "1\n")
-	router.SizeKernelTables(log, "/")
-	// Processes of group 0, as PID 1 is, may open ping sockets.
-	setSysctl(log, "net/ipv4/ping_group_range", "0 0\n")
+	router.SetKernelParameters(log, "/")
 	text, err := os.ReadFile(boardFile)
 	if err != nil {
 		return nil, fmt.Errorf("which board this is: %w", err)
@@ -145,12 +139,5 @@ const timer = "/sys/devices/system/clockevents/clockevent0/unbind_device"
 func leaveTimer(log *kmsg.Logger, name string) {
 	if err := os.WriteFile(timer, []byte(name+"\n"), 0o200); err != nil {
 		log.Printf(kmsg.Warning, "take another timer than %s: %v", name, err)
-	}
-}
-
-// setSysctl sets a kernel parameter. If that fails the log says so, and the router goes on.
-func setSysctl(log *kmsg.Logger, name, value string) {
-	if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {
-		log.Printf(kmsg.Warning, "sysctl %s: %v", name, err)
 	}
 }

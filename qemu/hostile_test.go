@@ -55,6 +55,9 @@ func TestHostilePackets(t *testing.T) {
 	flood("fragments of ever new hosts", stranger, 4500, func(i int) []byte {
 		return packet(unix.IPPROTO_UDP, random(i), wan, moreFragments, uint16(i), 1400)
 	})
+	t.Run("honest fragments after these", func(t *testing.T) {
+		require.NoError(t, retry(func() error { return r.n.run(stranger, "ping", "-c", "1", "-W", "1", "-s", "3000", wanAddress) }))
+	})
 	flood("packets to hosts that do not exist", client, 254*30, func(i int) []byte {
 		absent := netip.AddrFrom4([4]byte{10, 1, 0, byte(110 + i%140)})
 		return packet(unix.IPPROTO_UDP, netip.MustParseAddr(clientAddress), absent, 0, uint16(i), 1400)
@@ -68,6 +71,8 @@ func TestHostilePackets(t *testing.T) {
 		}
 	}
 	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|socksd.*(ended|exit|restart)`, r.m.screen.all())
+	assert.NotContains(t, r.command(t, "/log print"), "parameter of the kernel")
+	assert.NotContains(t, r.command(t, "/log print"), "size the kernel's tables")
 	for _, s := range kept {
 		s.client.Close()
 	}

@@ -10,7 +10,7 @@
 //   - one change is made at a time, and no lock is held over anything else that may wait: a
 //     process that hangs delays no prompt, no answer to the watchdog, no undo of Safe Mode;
 //   - what packets can make the kernel keep is bounded by the machine's memory
-//     ([SizeKernelTables]), and no host fills the table of connections for the others;
+//     ([SetKernelParameters]), and no host fills the table of connections for the others;
 //   - nothing is changed after [Router.Shutdown].
 //
 // It drives the interfaces of [Parts], so that it can be tested without a machine.

@@ -30,10 +30,17 @@ var kernelTables = []kernelTable{
 	// Tracked connections, in entries. SOCKS takes two for each of its 500, and as many for those
 	// that have ended.
 	{"proc/sys/net/netfilter/nf_conntrack_max", 8 << 10, 4096, 1 << 18},
+	// The lists that these are looked for in, each of which is in two: lists of four when it is
+	// full. The kernel has 1,024 lists on 32 MB, and with more memory so few that each packet looks
+	// through 32 connections.
+	{"proc/sys/net/netfilter/nf_conntrack_buckets", 16 << 10, 2048, 1 << 17},
 	// Fragments of datagrams that are not complete, in bytes. They are put together ahead of
 	// every rule, whoever has sent them (CERT VU#641765).
 	{"proc/sys/net/ipv4/ipfrag_low_thresh", 170, 192 << 10, 3 << 20},
 	{"proc/sys/net/ipv4/ipfrag_high_thresh", 128, 256 << 10, 4 << 20},
+	// How long they wait for the others, in seconds, as RFC 791, section 3.2 recommends. Whoever
+	// fills the room must do so again as often; the kernel has 30.
+	{"proc/sys/net/ipv4/ipfrag_time", 1, 15, 15},
 	// What is known of other hosts, such as how many ICMP errors they were sent, in hosts.
 	{"proc/sys/net/ipv4/inet_peer_threshold", 64 << 10, 512, 1 << 16},
 	// Neighbours (ARP), in entries: how many are never removed, are removed when older than 5
@@ -44,8 +51,32 @@ var kernelTables = []kernelTable{
 	// Packets that wait for the answer of a neighbour, in bytes for each: a long one or some short
 	// ones. Whoever sends to each address of a network that nobody has fills it for all.
 	{"proc/sys/net/ipv4/neigh/*/unres_qlen_bytes", 1, 4096, 4096},
+	// Connections that a program has not accepted yet, in connections for each port that it listens
+	// on. Go's net.Listen asks for all that there may be, and the kernel's 4096 may take 10 MB.
+	{"proc/sys/net/core/somaxconn", 256 << 10, 128, 4096},
+	// What a program has not read yet of a socket that is not of TCP, in bytes for each. The
+	// kernel's own is 160 KiB.
+	{"proc/sys/net/core/rmem_default", 512, 64 << 10, 208 << 10},
 	// Packets that wait until a port can send them, in packets of each of three priorities.
 	{"sys/class/net/*/tx_queue_len", 128 << 10, 256, 1000},
+}
+
+// kernelSwitches are parameters of the kernel that are the same on each machine.
+var kernelSwitches = []struct{ file, value string }{
+	// By itself the kernel drops lines of a process that logs many.
+	{"proc/sys/kernel/printk_devkmsg", "on"},
+	// Addresses of the kernel help those who attack it: only zeros are shown, and the log only to
+	// who may read it (Documentation/admin-guide/sysctl/kernel.rst).
+	{"proc/sys/kernel/kptr_restrict", "2"},
+	{"proc/sys/kernel/dmesg_restrict", "1"},
+	// A kernel that has found a fault in itself starts anew (panic= of the command line says when)
+	// instead of going on with locks that nobody releases, or under who caused the fault.
+	{"proc/sys/kernel/panic_on_oops", "1"},
+	// Packets are allocated from single pages instead of blocks of 32 kB: a block is freed only
+	// when its last packet has reached a slow receiver.
+	{"proc/sys/net/core/high_order_alloc_disable", "1"},
+	// Processes of group 0, as PID 1 is, may open ping sockets.
+	{"proc/sys/net/ipv4/ping_group_range", "0 0"},
 }
 
 // size is the table's size on a machine with that much memory in bytes.
@@ -53,9 +84,14 @@ func (t kernelTable) size(memory uint64) uint64 {
 	return min(max(memory/t.bytesPerUnit, t.low), t.high)
 }
 
-// SizeKernelTables bounds what packets can make the kernel keep, by the memory of the machine.
-// root is the folder of proc and sys. What cannot be set is logged.
-func SizeKernelTables(log *kmsg.Logger, root string) {
+// SetKernelParameters bounds what packets can make the kernel keep, by the memory of the machine,
+// and sets the kernel's switches. root is the folder of proc and sys. What cannot be set is logged.
+func SetKernelParameters(log *kmsg.Logger, root string) {
+	for _, s := range kernelSwitches {
+		if err := writeParameter(filepath.Join(root, s.file), s.value); err != nil {
+			log.Printf(kmsg.Warning, "set a parameter of the kernel: %v", err)
+		}
+	}
 	text, err := os.ReadFile(filepath.Join(root, "proc/meminfo"))
 	if err == nil {
 		var memory uint64

@@ -3,6 +3,7 @@ package router
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,14 +11,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// kernelFiles is a folder with a file for each table, and two devices.
+// kernelFiles is a folder with a file for each parameter, and two devices.
 func kernelFiles(t *testing.T) (root string) {
 	root = t.TempDir()
+	write := func(file string) {
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte("the kernel's\n"), 0o644))
+	}
+	for _, s := range kernelSwitches {
+		write(filepath.Join(root, s.file))
+	}
 	for _, table := range kernelTables {
 		for _, device := range []string{"default", "eth0"} {
-			file := filepath.Join(root, strings.ReplaceAll(table.files, "*", device))
-			require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
-			require.NoError(t, os.WriteFile(file, []byte("the kernel's\n"), 0o644))
+			write(filepath.Join(root, strings.ReplaceAll(table.files, "*", device)))
 		}
 	}
 	return root
@@ -35,10 +41,17 @@ func TestTableSizes(t *testing.T) {
 		{"connections, all of 32 MB", 32 << 10, "proc/sys/net/netfilter/nf_conntrack_max", "4096"},
 		{"connections, 1 GB", 1 << 20, "proc/sys/net/netfilter/nf_conntrack_max", "131072"},
 		{"connections, 8 GB", 8 << 20, "proc/sys/net/netfilter/nf_conntrack_max", "262144"},
+		{"lists of connections, 32 MB", 24_500, "proc/sys/net/netfilter/nf_conntrack_buckets", "2048"},
+		{"lists of connections, 1 GB", 1 << 20, "proc/sys/net/netfilter/nf_conntrack_buckets", "65536"},
 		{"fragments, 32 MB", 24_500, "proc/sys/net/ipv4/ipfrag_high_thresh", "262144"},
 		{"fragments, 128 MB", 128 << 10, "proc/sys/net/ipv4/ipfrag_high_thresh", "1048576"},
 		{"fragments, 8 GB", 8 << 20, "proc/sys/net/ipv4/ipfrag_high_thresh", "4194304"},
 		{"fragments, low", 24_500, "proc/sys/net/ipv4/ipfrag_low_thresh", "196608"},
+		{"fragments, time", 8 << 20, "proc/sys/net/ipv4/ipfrag_time", "15"},
+		{"not accepted, 32 MB", 24_500, "proc/sys/net/core/somaxconn", "128"},
+		{"not accepted, 512 MB", 512 << 10, "proc/sys/net/core/somaxconn", "2048"},
+		{"not read, 32 MB", 24_500, "proc/sys/net/core/rmem_default", "65536"},
+		{"not read, 1 GB", 1 << 20, "proc/sys/net/core/rmem_default", "212992"},
 		{"neighbours, 32 MB", 24_500, "proc/sys/net/ipv4/neigh/default/gc_thresh3", "256"},
 		{"neighbours, 512 MB", 512 << 10, "proc/sys/net/ipv4/neigh/default/gc_thresh3", "4096"},
 		{"a device's neighbours", 24_500, "proc/sys/net/ipv4/neigh/eth0/unres_qlen_bytes", "4096"},
@@ -57,32 +70,57 @@ func TestTableSizes(t *testing.T) {
 	}
 }
 
+func tableOf(t *testing.T, suffix string) kernelTable {
+	t.Helper()
+	i := slices.IndexFunc(kernelTables, func(k kernelTable) bool { return strings.HasSuffix(k.files, suffix) })
+	require.GreaterOrEqual(t, i, 0, suffix)
+	return kernelTables[i]
+}
+
 // What the neighbours' queues can take together stays below an eighth of the memory.
 func TestNeighboursFitMemory(t *testing.T) {
-	size := func(suffix string, memory uint64) uint64 {
-		for _, table := range kernelTables {
-			if strings.HasSuffix(table.files, suffix) {
-				return table.size(memory)
-			}
-		}
-		t.Fatalf("no table %s", suffix)
-		return 0
-	}
+	size := func(suffix string, memory uint64) uint64 { return tableOf(t, suffix).size(memory) }
 	for memory := uint64(24 << 20); memory < 16<<30; memory *= 2 {
 		assert.Less(t, size("gc_thresh3", memory)*size("unres_qlen_bytes", memory), memory/8)
 	}
 }
 
+// A list of connections is short on each machine, also when the table is full.
+func TestConnectionsAreFound(t *testing.T) {
+	size := func(suffix string, memory uint64) uint64 { return tableOf(t, suffix).size(memory) }
+	for memory := uint64(24 << 20); memory < 16<<30; memory *= 2 {
+		const directions = 2
+		assert.LessOrEqual(t, size("nf_conntrack_max", memory)*directions/size("nf_conntrack_buckets", memory), uint64(4))
+	}
+}
+
+// Nobody but root learns where the kernel is, and a kernel with a fault starts anew.
+func TestKernelSwitches(t *testing.T) {
+	log, said := testLog(t)
+	root := kernelFiles(t)
+	require.NoError(t, os.WriteFile(filepath.Join(root, "proc/meminfo"), []byte("MemTotal: 24500 kB\n"), 0o644))
+	SetKernelParameters(log, root)
+	assert.NotContains(t, said(), "warning")
+	for file, want := range map[string]string{"kptr_restrict": "2\n", "dmesg_restrict": "1\n", "panic_on_oops": "1\n", "printk_devkmsg": "on\n"} {
+		text, err := os.ReadFile(filepath.Join(root, "proc/sys/kernel", file))
+		require.NoError(t, err)
+		assert.True(t, strings.HasPrefix(string(text), want), "%s: %q", file, text)
+	}
+	require.NoError(t, os.Remove(filepath.Join(root, "proc/sys/kernel/kptr_restrict")))
+	SetKernelParameters(log, root)
+	assert.Contains(t, said(), "system,warning set a parameter of the kernel: open ")
+}
+
 func TestTablesThatAreMissing(t *testing.T) {
 	log, said := testLog(t)
-	SizeKernelTables(log, t.TempDir())
+	SetKernelParameters(log, t.TempDir())
 	assert.Contains(t, said(), "system,warning size the kernel's tables: open ")
 
 	root := kernelFiles(t)
 	require.NoError(t, os.WriteFile(filepath.Join(root, "proc/meminfo"), []byte("MemTotal: 24500 kB\n"), 0o644))
 	missing := filepath.Join(root, "proc/sys/net/ipv4/ipfrag_high_thresh")
 	require.NoError(t, os.Remove(missing))
-	SizeKernelTables(log, root)
+	SetKernelParameters(log, root)
 	assert.Contains(t, said(), "system,warning size the kernel's tables: proc/sys/net/ipv4/ipfrag_high_thresh: file does not exist")
 	assert.NoFileExists(t, missing)
 	// The others are set all the same.
