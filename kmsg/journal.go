@@ -29,6 +29,10 @@ const (
 // kernel, and all others. So whoever makes the router log without end overwrites no login, no
 // change and no fault.
 //
+// Lines of a Logger that is told to ([Logger.KeepIn]) are in it at once. The others are read from
+// the kernel's log, whose 32 KiB a flood of logged packets fills within milliseconds: of what is
+// lost there it keeps the number.
+//
 // Of what the kernel says of itself it keeps warnings and errors, with RouterOS' topics, as
 // many as kernelBurst and kernelPause allow. Of before the Journal began it keeps errors: each
 // board has warnings of its own at each start.
@@ -121,13 +125,7 @@ func (j *Journal) catchUp() error {
 func (j *Journal) take(fd int) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	before := j.next
-	defer func() {
-		if j.next != before {
-			close(j.fresh)
-			j.fresh = make(chan struct{})
-		}
-	}()
+	defer j.tell(j.next)
 	for {
 		n, err := unix.Read(fd, j.buf[:])
 		switch {
@@ -142,9 +140,43 @@ func (j *Journal) take(fd int) bool {
 	}
 }
 
+// tell wakes those who wait, if there are lines after the one whose number was next. The caller
+// holds mu.
+func (j *Journal) tell(next uint64) {
+	if j.next != next {
+		close(j.fresh)
+		j.fresh = make(chan struct{})
+	}
+}
+
+// keep adds a line of this process, behind those that the kernel's log has at this moment.
+func (j *Journal) keep(level int, line string) {
+	_ = j.catchUp() // without them the line is kept all the same
+	text := fmt.Sprintf("%d,0,%d,-;%s", userFacility<<3|level, Uptime().Microseconds(), escape(line))
+	rec, ok := parseRecord(text, sameName)
+	if !ok {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	defer j.tell(j.next)
+	j.put(j.ringOf(rec), text)
+}
+
+// ringOf returns the ring of a line that is not the kernel's.
+func (j *Journal) ringOf(rec record) *ring {
+	if rec.causedByClients() {
+		return &j.theirs
+	}
+	return &j.ours
+}
+
+// sameName is for those who do not look at the names of interfaces.
+func sameName(name string) string { return name }
+
 // add adds a record, if it is a line of the log. The caller holds mu.
 func (j *Journal) add(text string) {
-	rec, fromKernel, ok := parseHead(text)
+	rec, facility, ok := parseHead(text)
 	if !ok {
 		return
 	}
@@ -152,17 +184,20 @@ func (j *Journal) add(text string) {
 		j.say(rec.at, "%d lines of the log were overwritten before they could be read", rec.sequence-j.read)
 	}
 	j.begun, j.read = true, rec.sequence+1
+	if facility == keptFacility {
+		return
+	}
 	// What follows the line is a dictionary, for programs.
 	line, _, _ := strings.Cut(text, "\n")
 	ring := &j.theirs
-	if fromKernel && rec.level > Warning {
+	if facility == 0 && rec.level > Warning {
 		// As many as there are packets: they are read when somebody wants to see them.
 		if mayBePacket(rec.message) {
 			j.put(ring, line)
 		}
 		return
 	}
-	if rec, _ = parseRecord(text, func(name string) string { return name }); rec.topics == "" {
+	if rec, _ = parseRecord(text, sameName); rec.topics == "" {
 		return
 	}
 	if rec.kernel {
@@ -179,8 +214,8 @@ func (j *Journal) add(text string) {
 		if dropped > 0 {
 			j.say(rec.at, "%d lines of the kernel left out", dropped)
 		}
-	} else if !rec.causedByClients() {
-		ring = &j.ours
+	} else {
+		ring = j.ringOf(rec)
 	}
 	j.put(ring, line)
 }
@@ -197,15 +232,14 @@ func (j *Journal) put(r *ring, text string) {
 
 // say adds a line of the Journal itself. The caller holds mu.
 func (j *Journal) say(at time.Duration, format string, args ...any) {
-	const user = 1 // any facility but the kernel's
-	j.put(&j.theirs, fmt.Sprintf("%d,0,%d,-;postern: system,warning ", user<<3|Warning, at.Microseconds())+fmt.Sprintf(format, args...))
+	j.put(&j.theirs, fmt.Sprintf("%d,0,%d,-;postern: system,warning ", userFacility<<3|Warning, at.Microseconds())+fmt.Sprintf(format, args...))
 }
 
 // causedByClients reports whether a line is about what a client or a packet did, as there are
 // many when somebody wants that.
 func (r record) causedByClients() bool {
 	topic, _, _ := strings.Cut(r.topics, ",")
-	return topic == "firewall" && r.level > Error || (topic == "socks" || topic == "dhcp") && r.level >= Info
+	return topic == "firewall" && r.level > Error || (topic == "socks" || topic == "dhcp" || topic == "dns") && r.level >= Info
 }
 
 // from returns the first line whose number is sequence or more, as users call interfaces. Its

@@ -3,6 +3,7 @@ package kmsg
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -52,7 +53,7 @@ var stampOfLine = regexp.MustCompile(`^(\S+/\d+ )?[\d:]+ `)
 // messages are those of all lines.
 func (k *testKernel) messages() (all []string) {
 	k.Helper()
-	lines, err := k.journal.Lines(View{Called: same})
+	lines, err := k.journal.Lines(View{Called: sameName})
 	require.NoError(k, err)
 	for _, line := range lines {
 		all = append(all, stampOfLine.ReplaceAllString(line, ""))
@@ -112,6 +113,52 @@ func TestClientsOverwriteNothing(t *testing.T) {
 	}
 	assert.Contains(t, k.messages(), "socks,error socksd hangs")
 	assert.Contains(t, k.messages(), "socks,info accepts")
+}
+
+// A line of ours is kept although the kernel's log has overwritten it before it was read, and is
+// there once if it has not.
+func TestLinesThatTheKernelLoses(t *testing.T) {
+	k := newTestKernel(t)
+	kernel, err := os.Create(filepath.Join(t.TempDir(), "kmsg"))
+	require.NoError(t, err)
+	defer kernel.Close()
+	log := New(kernel)
+	about := log.About("socks")
+	log.KeepIn(k.journal)
+	written := func() string {
+		t.Helper()
+		text, err := os.ReadFile(kernel.Name())
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(kernel.Name(), 0))
+		_, err = kernel.Seek(0, 0)
+		require.NoError(t, err)
+		return string(text)
+	}
+	packet := func(sequence int) {
+		k.record("6,%d,1,-;IN=ether1 OUT= MAC= SRC=10.1.0.66 DST=10.1.0.104 LEN=60 PROTO=2\n", sequence)
+	}
+	packet(1)
+	require.NoError(t, k.journal.catchUp())
+	end := k.journal.end()
+	log.Printf(Critical, `login failure for user C:\x41 caf\xc3\xa9 %s`, "café")
+	require.Equal(t, `<130>postern: system,error,critical login failure for user C:\x41 caf\xc3\xa9 café`+"\n", written())
+	require.NoError(t, k.journal.await(t.Context(), end)) // who sends them to a syslog server is told
+	packet(5000)
+	const failure = `system,error,critical login failure for user C:\x41 caf\xc3\xa9 café`
+	logged := "firewall,info input: in:ether1 out:(unknown 0), proto 2, 10.1.0.66->10.1.0.104, len 60"
+	assert.Equal(t, []string{logged, failure, "system,warning 4998 lines of the log were overwritten before they could be read", logged}, k.messages())
+
+	about.Printf(Info, "opened")
+	require.Equal(t, "<134>postern: socks,info opened\n", written())
+	k.record("134,5001,1,-;postern: socks,info opened\n")
+	assert.Equal(t, "socks,info opened", k.messages()[4])
+	assert.Len(t, k.messages(), 5)
+	// It is one that clients cause, and those overwrite nothing else.
+	for i := range 1000 {
+		about.Printf(Info, "%d", i)
+		k.journal.keep(Info, fmt.Sprintf("postern: dns,info %d", i))
+	}
+	assert.Contains(t, k.messages(), failure)
 }
 
 // The kernel's own warnings and errors are lines, so many a minute, and the faults that count are

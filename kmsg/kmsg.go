@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,11 +33,24 @@ const (
 // (Documentation/ABI/testing/dev-kmsg).
 const kernelLog = "/dev/kmsg"
 
+// Facilities of lines of ours (RFC 5424, section 6.2.1). The kernel's own is 0.
+const (
+	userFacility = 1
+	// keptFacility is of those that a Journal has already.
+	keptFacility = 16
+)
+
 // Logger writes to the kernel's log lines about one topic. Several goroutines may use it.
 type Logger struct {
-	kmsg *os.File
+	out *output
 	// topic is what the lines are about, in RouterOS' words.
 	topic string
+}
+
+// output is where the lines of a Logger and of all others about it go.
+type output struct {
+	kmsg    *os.File
+	journal atomic.Pointer[Journal] // nil if there is none
 }
 
 // View is how a user sees the log.
@@ -53,14 +67,18 @@ func Open() (*Logger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
-	return &Logger{kmsg: f, topic: "system"}, nil
+	return New(f), nil
 }
 
 // New returns a logger that writes to f lines about the topic "system".
-func New(f *os.File) *Logger { return &Logger{kmsg: f, topic: "system"} }
+func New(f *os.File) *Logger { return &Logger{&output{kmsg: f}, "system"} }
 
 // About returns a logger to the same log whose lines have that topic.
-func (l *Logger) About(topic string) *Logger { return &Logger{kmsg: l.kmsg, topic: topic} }
+func (l *Logger) About(topic string) *Logger { return &Logger{l.out, topic} }
+
+// KeepIn puts all further lines, also those of About, into j at once. Otherwise j reads them from
+// the kernel's log, where a flood of packets that rules log may overwrite them before.
+func (l *Logger) KeepIn(j *Journal) { l.out.journal.Store(j) }
 
 // Printf writes one line. The kernel takes at most 976 bytes (LOG_LINE_MAX).
 func (l *Logger) Printf(level int, format string, args ...any) {
@@ -75,8 +93,14 @@ func (l *Logger) Printf(level int, format string, args ...any) {
 	if len(line) > longest {
 		line = line[:longest] + "..."
 	}
+	line = "postern: " + l.topic + "," + levelTopics(level) + " " + line
+	facility := 0 // the kernel makes it userFacility
+	if j := l.out.journal.Load(); j != nil {
+		j.keep(level, line)
+		facility = keptFacility
+	}
 	// Where the log cannot be written there is nowhere to say so.
-	_, _ = fmt.Fprintf(l.kmsg, "<%d>postern: %s,%s %s\n", level, l.topic, levelTopics(level), line)
+	_, _ = fmt.Fprintf(l.out.kmsg, "<%d>%s\n", facility<<3|level, line)
 }
 
 // levelTopics is how RouterOS names a level, which has no notices.
@@ -126,10 +150,11 @@ type record struct {
 // bits and the facility the rest, which is 0 for the kernel and for nobody else.
 // Interfaces are named as users call them.
 func parseRecord(text string, called func(string) string) (record, bool) {
-	rec, fromKernel, ok := parseHead(text)
+	rec, facility, ok := parseHead(text)
 	if !ok {
 		return record{}, false
 	}
+	fromKernel := facility == 0
 	rec.message = unescape(rec.message)
 	ours, isOurs := strings.CutPrefix(rec.message, "postern: ")
 	switch {
@@ -148,14 +173,14 @@ func parseRecord(text string, called func(string) string) (record, bool) {
 }
 
 // parseHead reads a record but for its message, which is left as it is.
-func parseHead(text string) (rec record, fromKernel, ok bool) {
+func parseHead(text string) (rec record, facility uint64, ok bool) {
 	prefix, message, ok := strings.Cut(text, ";")
 	var numbers [3]uint64
 	for i := range numbers {
 		field, rest, _ := strings.Cut(prefix, ",")
 		n, err := strconv.ParseUint(field, 10, 63)
 		if err != nil || !ok {
-			return record{}, false, false
+			return record{}, 0, false
 		}
 		numbers[i], prefix = n, rest
 	}
@@ -163,8 +188,11 @@ func parseHead(text string) (rec record, fromKernel, ok bool) {
 	return record{
 		sequence: numbers[1], level: int(numbers[0] & 7),
 		at: time.Duration(min(numbers[2], 1<<53)) * time.Microsecond, message: message,
-	}, numbers[0]>>3 == 0, true
+	}, numbers[0] >> 3, true
 }
+
+// escape does to the backslash what the kernel does, so that unescape undoes it.
+func escape(s string) string { return strings.ReplaceAll(s, `\`, `\x5c`) }
 
 // unescape undoes what the kernel does to bytes that are not printable ASCII, and to
 // the backslash: it writes them as \x5c.

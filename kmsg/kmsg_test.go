@@ -44,21 +44,19 @@ func TestParseRecord(t *testing.T) {
 		{"bad priority", "-1,361,1,-;postern: hello", record{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			rec, ok := parseRecord(c.record, same)
+			rec, ok := parseRecord(c.record, sameName)
 			assert.Equal(t, c.ok, ok)
 			assert.Equal(t, c.want, rec)
 		})
 	}
 }
 
-func same(name string) string { return name }
-
 // Whatever is in the log, it can be read, and shown.
 func FuzzParseRecord(f *testing.F) {
 	f.Add("14,361,1234567,-;postern: socks,info accepts\\x5c on port 1080\n")
 	f.Add("6,7,5,-;note IN=ether1 OUT= SRC=10.1.0.66 DST=10.1.0.104 LEN=60 PROTO=TCP SPT=1 DPT=2 SYN\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		rec, ok := parseRecord(text, same)
+		rec, ok := parseRecord(text, sameName)
 		if !ok {
 			return
 		}
@@ -75,7 +73,7 @@ func TestPrintf(t *testing.T) {
 	f, err := os.Create(path)
 	require.NoError(t, err)
 	defer f.Close()
-	log := &Logger{kmsg: f, topic: "system"}
+	log := New(f)
 	log.Printf(Notice, "one\ntwo")
 	log.About("socks").Printf(Warning, "%d", 3)
 	log.About("system,account").Printf(Critical, "four")

@@ -41,7 +41,7 @@ func newSyslogLab(t *testing.T) *syslogLab {
 	said, err := os.Create(l.said)
 	require.NoError(t, err)
 	l.kmsg = newTestKernel(t)
-	l.remote = NewRemote(&Logger{kmsg: said, topic: "system"}, l.kmsg.journal)
+	l.remote = NewRemote(New(said), l.kmsg.journal)
 	l.remote.retry = 20 * time.Millisecond
 	t.Cleanup(func() {
 		l.remote.Set(Destination{}, true)

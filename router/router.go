@@ -138,6 +138,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	if err != nil {
 		return nil, err
 	}
+	log.KeepIn(journal)
 	line, err := os.ReadFile(commandLineFile)
 	if err != nil {
 		log.Printf(kmsg.Error, "%v", err)
