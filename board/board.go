@@ -380,28 +380,30 @@ func (b Board) KernelFragments() (string, error) {
 //go:embed default.rsc
 var defaultConfiguration string
 
+//go:embed one-port.rsc
+var onePortConfiguration string
+
 // DefaultConfiguration returns the configuration, in the command language, with which a board
 // starts that has kept none.
+//
+// Several ports of the LAN are one bridge. A single one is none, as in RouterOS it would be: the
+// rules are about interface lists, so that a bridge can take its place, and each packet would
+// pass it for nothing: masquerade on malta takes 13 to 27 % more of the processor with it.
 func (b Board) DefaultConfiguration() string {
-	wan, lan := b.WAN, b.LAN
-	if wan == "" {
-		wan = "another" // only in a comment of the file
+	if b.WAN == "" {
+		return strings.ReplaceAll(onePortConfiguration, "ether1", b.LAN)
 	}
-	var text strings.Builder
-	for line := range strings.Lines(defaultConfiguration) {
-		if b.WAN == "" && strings.Contains(line, " in-interface=ether1 ") {
-			continue
+	lan, bridge := b.LAN, ""
+	if b.Bridged != nil {
+		lan = "bridge"
+		bridge = "/interface bridge add name=bridge comment=defconf\n"
+		for _, p := range append([]string{b.LAN}, b.Bridged...) {
+			bridge += "/interface bridge port add bridge=bridge interface=" + p + " comment=defconf\n"
 		}
-		if b.Bridged != nil && strings.HasPrefix(line, "/ip address ") {
-			lan = "bridge"
-			fmt.Fprintf(&text, "/interface bridge add name=%s\n", lan)
-			for _, p := range append([]string{b.LAN}, b.Bridged...) {
-				fmt.Fprintf(&text, "/interface bridge port add bridge=%s interface=%s\n", lan, p)
-			}
-		}
-		text.WriteString(strings.NewReplacer("ether1", wan, "ether2", lan).Replace(line))
 	}
-	return text.String()
+	text := strings.NewReplacer("ether1", b.WAN, "ether2", lan).Replace(defaultConfiguration)
+	comment := strings.Index(text, "/") // ends where the first line begins
+	return text[:comment] + bridge + text[comment:]
 }
 
 // Verified says in a few words how the board was tested.

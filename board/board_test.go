@@ -107,11 +107,12 @@ func TestDefaultConfiguration(t *testing.T) {
 		board      string
 		has, lacks []string
 	}{
-		{"malta", []string{"interface=ether2 comment=LAN", "in-interface=ether1 ", "in-interface=!ether2"}, []string{"bridge"}},
-		{"tl-mr3020", []string{"interface=ether1 comment=LAN", "in-interface=!ether1"}, []string{"ether2", "in-interface=ether1 ", "bridge"}},
-		{"nanopi-r4s", []string{"interface=lan comment=LAN", "in-interface=wan ", "in-interface=!lan"}, []string{"bridge", "ether"}},
-		{"bananapi-r2", []string{"/interface bridge add name=bridge\n", "add bridge=bridge interface=lan0\n", "add bridge=bridge interface=lan3\n",
-			"interface=bridge comment=LAN", "in-interface=!bridge"}, []string{"interface=wan\n", "ether"}},
+		{"malta", []string{"list=LAN interface=ether2 ", "list=WAN interface=ether1 ", "192.168.0.1/24 interface=ether2 ",
+			"dhcp-client add interface=ether1 ", "dhcp-server add name=defconf interface=ether2 "}, []string{"bridge"}},
+		{"tl-mr3020", []string{"list=LAN interface=ether1 ", "dhcp-client add interface=ether1 "}, []string{"ether2", "dhcp-server", "/24"}},
+		{"nanopi-r4s", []string{"list=LAN interface=lan ", "list=WAN interface=wan ", "192.168.0.1/24 interface=lan "}, []string{"bridge", "ether"}},
+		{"bananapi-r2", []string{"/interface bridge add name=bridge ", "add bridge=bridge interface=lan0 ", "add bridge=bridge interface=lan3 ",
+			"list=LAN interface=bridge ", "192.168.0.1/24 interface=bridge ", "dhcp-server add name=defconf interface=bridge "}, []string{"bridge=bridge interface=wan", "ether"}},
 	} {
 		t.Run(c.board, func(t *testing.T) {
 			b, err := ByName(c.board)

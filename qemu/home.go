@@ -1,7 +1,6 @@
 package main
 
 import (
-	_ "embed"
 	"errors"
 	"fmt"
 	"os"
@@ -9,8 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-
-	"github.com/postern-router/postern/board"
 )
 
 const (
@@ -20,17 +17,9 @@ const (
 	pageText = "It works.\n"
 )
 
-//go:embed home.rsc
-var homeConfiguration string
-
-// householdConfiguration is that of a household's router on a board.
-func householdConfiguration(b board.Board) string {
-	return strings.NewReplacer("ether1", b.WAN, "ether2", b.LAN).Replace(homeConfiguration)
-}
-
-// household is what is around a household's router: a provider, who gives it an address by DHCP and
-// answers names, a web server, and a client that asks for an address. It is the manual's network,
-// but the hosts of the LAN have no address.
+// household is what is around a router on which nothing has been set: a provider, who gives it an
+// address by DHCP and answers names, a web server, and a client that asks for an address. It is the
+// manual's network, but the hosts of the LAN have no address.
 type household struct {
 	network
 	dir      string
@@ -179,7 +168,7 @@ func (h *household) example(m *machine) error {
 	}
 	fmt.Printf("address %s, gateway %s, name server %s\n", l.address, l.gateway, l.nameServer)
 	say("It fetches a page by its name")
-	if err := retry(h.page); err != nil {
+	if err := retry(h.page); err != nil { // the router may still wait for its own address
 		return err
 	}
 	if err := h.show(client, "curl", "--silent", "--show-error", "http://"+pageName+"/").Run(); err != nil {
@@ -187,7 +176,7 @@ func (h *household) example(m *machine) error {
 	}
 	fmt.Println("web server:", lastLine(h.site.httpLog.String()))
 	say("What the router says")
-	for _, line := range []string{"/ip dhcp-client print", "/ip dhcp-server lease print", "/ip route print", "/ip firewall connection print where protocol=tcp", "/ip firewall filter print"} {
+	for _, line := range []string{"/ip dhcp-client print", "/ip dhcp-server lease print", "/ip dns cache print", "/ip route print", "/ip firewall connection print where protocol=tcp", "/ip firewall filter print"} {
 		out, err := m.command(line)
 		if err != nil {
 			return err

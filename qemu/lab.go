@@ -40,7 +40,6 @@ func lab(ctx context.Context, b board.Board, images string, kvm bool, shown stri
 	var play func(m *machine) error
 	if shown == exampleHome {
 		say("A household, in namespaces of this machine: a provider, a web server, a computer without an address")
-		o.configuration = householdConfiguration(b)
 		h, err := startHousehold(n, filepath.Join(dir, "household"))
 		if err != nil {
 			return err

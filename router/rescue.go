@@ -7,7 +7,6 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/kmsg"
-	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -84,12 +83,8 @@ func rescueConfig(refused console.Config, b board.Board) (console.Config, Layer)
 	}
 	var address Layer
 	if c.Addresses == nil || console.Validate(c, b.PortNames()) != nil {
-		lan, err := match.ParsePrefix("192.168.0.1/24")
-		if err != nil {
-			panic(err) // a constant
-		}
 		c.Addresses = nil
-		address.Addresses = []netcfg.Address{{Address: lan, Interface: b.LAN}}
+		address.Addresses = []netcfg.Address{{Address: lanDefault, Interface: b.LAN}}
 	}
 	c.Firewall.Filter = []firewall.Rule{
 		{Chain: "input", Action: "drop", InInterface: "!" + b.LAN, Comment: "rescue"},

@@ -155,6 +155,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	names.nameHosts(leases.hostNames)
 	state.last = leases.last
 	clients := newDHCPClients(supervisor, log.About("dhcp"), state)
+	fallback := newFallbackService(b, log.About("dhcp"))
 	r := New(b, log, Parts{
 		Network: network, Firewall: fw, Machine: machine,
 		Services: []Service{
@@ -164,11 +165,12 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			newTimeService(supervisor, log.About("ntp"), running.Date),
 			leases,
 			clients,
+			fallback,
 			names,
 		},
 		Supervisor: supervisor,
 	}, requests)
-	clients.setLayer = r.SetLayer
+	clients.setLayer, fallback.setLayer = r.SetLayer, r.SetLayer
 	logLink := r.linkLog()
 	network.OnLink = func(port string, up bool) {
 		logLink(port, up)

@@ -1,13 +1,8 @@
-# A household: the router gives the hosts of its LAN on ether2 their addresses, and is closed to
-# whoever calls from ether1, as RouterOS's default configuration has it.
+# What a board with one port starts with: it is a host of the network that ether1 is plugged into,
+# and asks there for an address. If nobody gives it one in 30 s, it is at 192.168.0.1.
 /interface list add name=WAN comment=defconf
 /interface list add name=LAN comment=defconf
-/interface list member add list=LAN interface=ether2 comment=defconf
-/interface list member add list=WAN interface=ether1 comment=defconf
-/ip pool add name=default-dhcp ranges=192.168.0.10-192.168.0.254
-/ip dhcp-server add name=defconf interface=ether2 address-pool=default-dhcp disabled=no
-/ip dhcp-server network add address=192.168.0.0/24 gateway=192.168.0.1 comment=defconf
-/ip address add address=192.168.0.1/24 interface=ether2 comment=defconf
+/interface list member add list=LAN interface=ether1 comment=defconf
 /ip dhcp-client add interface=ether1 disabled=no comment=defconf
 /ip firewall nat add chain=srcnat action=masquerade out-interface-list=WAN comment="defconf: masquerade"
 /ip firewall filter add chain=input action=accept connection-state=established,related,untracked comment="defconf: accept established,related,untracked"
