@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -86,6 +87,9 @@ var (
 			prop("name", linkName(), "", "name of the bridge", func(b *netcfg.Bridge) *string { return &b.Name }),
 			prop("mtu", optional(integer(68, 65535), "the smallest of its ports'"), "", "largest packet in bytes",
 				func(b *netcfg.Bridge) *int { return &b.MTU }),
+			prop("auto-mac", inverse(boolean()), "yes", "whether its hardware address is the lowest of its ports' addresses",
+				func(b *netcfg.Bridge) *bool { return &b.OwnMAC }),
+			prop("admin-mac", optional(macAddress(), "none"), "", "its hardware address with auto-mac=no", func(b *netcfg.Bridge) *netcfg.MAC { return &b.MAC }),
 			prop("protocol-mode", spanningTree(), "none", "whether it speaks the spanning tree protocol",
 				func(b *netcfg.Bridge) *bool { return &b.STP }),
 			disabled(func(b *netcfg.Bridge) *bool { return &b.Disabled }),
@@ -272,6 +276,9 @@ func spanningTree() kind[bool] {
 	k := boolean()
 	k.typ, k.accepts, k.values = Enumeration, "none | stp", []string{"none", "stp"}
 	k.parse = func(s string) (bool, error) {
+		if s == "rstp" || s == "mstp" {
+			return false, match.Refusal("Postern has no " + s + "; a neighbour that speaks it falls back to stp")
+		}
 		full, err := oneOf(s, k.values...)
 		return full == "stp", err
 	}

@@ -116,7 +116,7 @@ Flags: X - disabled, I - invalid, R - running, S - slave
 [admin@postern] interface bridge> print detail
 Flags: X - disabled, I - invalid, R - running, S - slave
  0  R  ;;; LAN
-       name=bridge1 protocol-mode=none actual-mtu=1500
+       name=bridge1 auto-mac=yes protocol-mode=none actual-mtu=1500
        mac-address=52:54:00:12:34:57
 [admin@postern] interface bridge> print stats
 Flags: X - disabled, I - invalid, R - running, S - slave
@@ -261,6 +261,38 @@ func TestCompleteLinks(t *testing.T) {
 	} {
 		_, choices := new(Session).Complete(cfg, linkLive(), line)
 		assert.Equal(t, want, choiceNames(choices), line)
+	}
+}
+
+// The hardware address of a bridge is that of its ports, or one that is set.
+func TestBridgeMAC(t *testing.T) {
+	for _, test := range []struct{ lines, export, err string }{
+		{"add name=b admin-mac=18:fd:74:00:00:01 auto-mac=no", "add name=b auto-mac=no admin-mac=18:FD:74:00:00:01", ""},
+		{"add name=b admin-mac=18:FD:74:00:00:01", "add name=b admin-mac=18:FD:74:00:00:01", ""},
+		{"add name=b auto-mac=yes protocol-mode=none", "add name=b", ""},
+		{"add name=b auto-mac=no admin-mac=2:0:0:0:0:1; set b auto-mac=yes !admin-mac", "", `invalid value for argument admin-mac; expected MAC address: xx:xx:xx:xx:xx:xx, not a group's, not "2:0:0:0:0:1"`},
+		{"add name=b auto-mac=no admin-mac=02:00:00:00:00:01; set b auto-mac=yes !admin-mac", "add name=b", ""},
+		{"add name=b admin-mac=01:00:00:00:00:01", "", `invalid value for argument admin-mac; expected MAC address: xx:xx:xx:xx:xx:xx, not a group's, not "01:00:00:00:00:01"`},
+		{"add name=b auto-mac=no", "", "bridge b: auto-mac=no: expected admin-mac="},
+		{"add name=b protocol-mode=rstp", "",
+			`invalid value for argument protocol-mode; expected none | stp, not "rstp": Postern has no rstp; a neighbour that speaks it falls back to stp`},
+		{"add name=b protocol-mode=r", "", `input does not match any value of protocol-mode; expected none | stp, not "r"`},
+	} {
+		t.Run(test.lines, func(t *testing.T) {
+			result, err := new(Session).Execute(Default(), Live{}, "/interface bridge; "+test.lines)
+			if err == nil {
+				err = ValidateChange(Default(), result.Config, []string{"ether1"})
+			}
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, "/interface bridge\n"+test.export+"\n", Export(result.Config))
+			again, err := Load("export", strings.NewReader(Export(result.Config)))
+			require.NoError(t, err)
+			assert.True(t, result.Config.Equal(again))
+		})
 	}
 }
 

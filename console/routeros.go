@@ -21,7 +21,7 @@ var absentProperties = map[string]string{
 		"loop-protect=default|off loop-protect-disable-time=* loop-protect-send-interval=* master-port=none " +
 		"mdix-enable=yes orig-mac-address passthrough-interface poe-out poe-priority rx-flow-control=off sfp-rate-select " +
 		"sfp-shutdown-temperature speed=* switch tx-flow-control=off",
-	"interface bridge": "add-dhcp-option82=no admin-mac ageing-time=5m arp=enabled arp-timeout=auto auto-mac=yes " +
+	"interface bridge": "add-dhcp-option82=no ageing-time=5m arp=enabled arp-timeout=auto " +
 		"dhcp-snooping=no ether-type=* fast-forward=* forward-delay=15s forward-reserved-addresses=no frame-types=* " +
 		"igmp-snooping=no igmp-version=* ingress-filtering=* l2mtu=* max-message-age=20s multicast-querier=no " +
 		"multicast-router=* mvrp=no port-cost-mode=* priority=0x8000 pvid=* transmit-hold-count=6 vlan-filtering=no",

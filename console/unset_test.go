@@ -32,7 +32,7 @@ func TestUnset(t *testing.T) {
 		{"/ip socks access unset 0 !dst-port", "", `input does not match any value of value-name; expected src-address | src-port | dst-address | dst-port | comment, not "!dst-port"`},
 		{"/ip socks access unset 0 dst-port dst-address", "", "expected end of command (line 1 column 35)"},
 		{"/ip socks unset port", "", "bad command name unset"}, // reset does it
-		{"/interface bridge unset b name", "", "property name cannot be unset; expected mtu | comment"},
+		{"/interface bridge unset b name", "", "property name cannot be unset; expected mtu | admin-mac | comment"},
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			cfg, err := Load("config", strings.NewReader(config))

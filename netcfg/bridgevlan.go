@@ -1,6 +1,7 @@
 package netcfg
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -36,6 +37,12 @@ func (c Config) validateBridgesAndVLANs(ports []Port) error {
 		}
 		if err := checkMTU(b.MTU, "the smallest of its ports'"); err != nil {
 			return fmt.Errorf("bridge %s: mtu=%d: %w", b.Name, b.MTU, err)
+		}
+		if b.MAC[0]&1 != 0 {
+			return fmt.Errorf("bridge %s: admin-mac=%s: expected the address of one host, not of a group", b.Name, b.MAC)
+		}
+		if b.OwnMAC && b.MAC == (MAC{}) {
+			return fmt.Errorf("bridge %s: auto-mac=no: expected admin-mac=", b.Name)
 		}
 	}
 	for _, v := range c.VLANs {
@@ -166,7 +173,11 @@ func (c Config) Actual(name string) string {
 // and sets which bridge each of them is a port of.
 func (c Config) wantBridgesAndVLANs(links []link) []link {
 	for _, b := range c.Bridges {
-		links = append(links, link{name: b.Name, kind: bridgeKind, own: true, up: !b.Disabled, mtu: b.MTU, stp: b.STP})
+		l := link{name: b.Name, kind: bridgeKind, own: true, up: !b.Disabled, mtu: b.MTU, stp: b.STP}
+		if b.OwnMAC {
+			l.mac = b.MAC
+		}
+		links = append(links, l)
 	}
 	for _, v := range c.VLANs {
 		i := linkNamed(links, v.Interface)
@@ -184,8 +195,31 @@ func (c Config) wantBridgesAndVLANs(links []link) []link {
 	}
 	for i := range links {
 		resolveMTU(links, i)
+		resolveMAC(links, i)
 	}
 	return links
+}
+
+// resolveMAC gives a bridge without a hardware address the lowest of its ports', and a VLAN that of
+// the link that it is on. It stays zero if there is none. The kernel does the same until a bridge
+// has been given an address, and not from then on (br_stp_recalculate_bridge_id).
+func resolveMAC(links []link, i int) MAC {
+	l := &links[i]
+	switch {
+	case l.mac != MAC{}:
+	case l.kind == vlanKind:
+		return resolveMAC(links, linkNamed(links, l.parent))
+	case l.kind == bridgeKind:
+		for j, port := range links {
+			if port.master != l.name {
+				continue
+			}
+			if mac := resolveMAC(links, j); mac != (MAC{}) && (l.mac == MAC{} || bytes.Compare(mac[:], l.mac[:]) < 0) {
+				l.mac = mac
+			}
+		}
+	}
+	return l.mac
 }
 
 // resolveMTU gives a bridge or VLAN without an MTU the one that follows from the links that

@@ -338,6 +338,23 @@ func TestWantMade(t *testing.T) {
 	}, c.wantBridgesAndVLANs(ports))
 }
 
+// The hardware address of a bridge is the lowest of its ports', whose own may follow from others.
+func TestWantMAC(t *testing.T) {
+	ports := []link{{name: "ether1", mac: MAC{2, 0, 0, 0, 0, 9}}, {name: "ether2", mac: MAC{2, 0, 0, 0, 0, 8}}, {name: "usb1"}}
+	c := Config{
+		Bridges: []Bridge{{Name: "b1"}, {Name: "b2"}, {Name: "b3", OwnMAC: true, MAC: MAC{2, 0, 0, 0, 0, 1}}, {Name: "b4"}, {Name: "b5"}, {Name: "b6", MAC: MAC{2}}},
+		VLANs:   []VLAN{{Name: "v1", Interface: "ether1", ID: 1}, {Name: "v2", Interface: "b2", ID: 2}, {Name: "v3", Interface: "b3", ID: 3}},
+		BridgePorts: []BridgePort{{Bridge: "b1", Interface: "v2"}, {Bridge: "b2", Interface: "ether2"}, {Bridge: "b2", Interface: "v1"},
+			{Bridge: "b4", Interface: "v3"}, {Bridge: "b5", Interface: "usb1"}},
+	}
+	wanted := map[string]byte{}
+	for _, l := range c.wantBridgesAndVLANs(ports) {
+		wanted[l.name] = l.mac[5]
+	}
+	assert.Equal(t, map[string]byte{"ether1": 9, "ether2": 8, "usb1": 0, "b1": 8, "b2": 8, "b3": 1, "b4": 1, "b5": 0, "b6": 0,
+		"v1": 0, "v2": 0, "v3": 0}, wanted, "that of a VLAN is the kernel's doing")
+}
+
 func TestValidateMade(t *testing.T) {
 	base := func() Config {
 		return Config{
@@ -386,6 +403,10 @@ func TestValidateMade(t *testing.T) {
 		{"address: address=10.0.0.1/24: expected each address once, b1 has 10.0.0.1/24 already", func(c *Config) {
 			c.Addresses = append([]Address{address("10.0.0.1/24", "ether2")}, c.Addresses...)
 		}},
+		{"bridge b1: admin-mac=01:00:00:00:00:01: expected the address of one host, not of a group", func(c *Config) {
+			c.Bridges[0].MAC = MAC{1, 0, 0, 0, 0, 1}
+		}},
+		{"bridge b1: auto-mac=no: expected admin-mac=", func(c *Config) { c.Bridges[0].OwnMAC = true }},
 		{"link ether1: mac-address=01:00:00:00:00:01: expected the address of one host, not of a group", func(c *Config) {
 			c.Links = []Link{{Name: "ether1", MAC: MAC{1, 0, 0, 0, 0, 1}}}
 		}},
@@ -411,6 +432,50 @@ func TestValidateMade(t *testing.T) {
 }
 
 // A hardware address is set, put back when others change it, and taken back.
+// A bridge has the lowest address of its ports, or the one that it is given.
+func TestBridgeMAC(t *testing.T) {
+	lab(t, "k0", "k1")
+	ip(t, "link set k0 address 02:00:00:00:00:05")
+	ip(t, "link set k1 address 02:00:00:00:00:07")
+	m := newManager(t, twoPorts...)
+	running(t, m)
+	has := func(mac string) {
+		t.Helper()
+		assert.Eventually(t, func() bool { return strings.Contains(ip(t, "-o link show bridge1"), "link/ether "+mac+" ") }, patience, 50*time.Millisecond, mac)
+	}
+	c := Config{
+		Bridges:     []Bridge{{Name: "bridge1"}},
+		BridgePorts: []BridgePort{{Bridge: "bridge1", Interface: "ether2"}, {Bridge: "bridge1", Interface: "ether1"}},
+	}
+	apply := func(edit func()) {
+		t.Helper()
+		edit()
+		require.NoError(t, m.Apply(c))
+		assert.Empty(t, monitored(t, func() { require.NoError(t, newManager(t, twoPorts...).Apply(c)) }), "a Manager of the next process")
+	}
+	apply(func() {})
+	has("02:00:00:00:00:05")
+	apply(func() { c.Bridges[0].MAC = MAC{2, 0, 0, 0, 0, 0x99} })
+	has("02:00:00:00:00:05")
+	apply(func() { c.Bridges[0].OwnMAC = true })
+	has("02:00:00:00:00:99")
+	ip(t, "link set bridge1 address 02:00:00:00:00:55")
+	has("02:00:00:00:00:99")
+	bad := c
+	bad.Bridges = []Bridge{{Name: "bridge1", OwnMAC: true, MAC: MAC{2, 0, 0, 0, 0, 0x77}}}
+	bad.Addresses = []Address{address("10.0.0.1/24", "bridge1")}
+	bad.Routes = []Route{by("10.6.0.0/24", "10.0.0.255", 1)}
+	require.Error(t, m.Apply(bad))
+	has("02:00:00:00:00:99") // undone
+	// Back to the ports', also of those that have changed meanwhile.
+	apply(func() { c.Bridges[0].OwnMAC = false })
+	has("02:00:00:00:00:05")
+	apply(func() { c.Links = []Link{{Name: "ether2", MAC: MAC{2, 0, 0, 0, 0, 1}}} })
+	has("02:00:00:00:00:01")
+	apply(func() { c.BridgePorts[0].Disabled = true })
+	has("02:00:00:00:00:05")
+}
+
 func TestMAC(t *testing.T) {
 	lab(t, "k0", "k1")
 	ip(t, "link set k0 address 02:00:00:00:00:01")

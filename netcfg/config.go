@@ -63,13 +63,16 @@ type Link struct {
 	Comment  string
 }
 
-// Bridge is a switch between links. The kernel chooses its hardware address: the lowest of
-// its ports' addresses. A disabled bridge passes nothing.
+// Bridge is a switch between links. A disabled bridge passes nothing.
 type Bridge struct {
 	Name string
 	// MTU is in bytes, 68..65535. 0 stands for the smallest of its ports', or 1500 if it
 	// has no ports.
 	MTU int
+	// OwnMAC is whether its hardware address is MAC, a unicast address. If not it is the lowest
+	// of its ports' addresses, and MAC has no effect.
+	OwnMAC bool
+	MAC    MAC
 	// STP turns the spanning tree protocol on (IEEE 802.1D). A port then passes nothing
 	// for the first 30 seconds.
 	STP      bool

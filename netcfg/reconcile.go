@@ -71,7 +71,7 @@ func (m *Manager) ownAddrs(nl *conn) ([]addr, error) {
 // a bridge or VLAN.
 func (m *Manager) reconcileLink(p *pass, have, want link) {
 	d := m.devices[have.index]
-	if d != nil && have.mac != want.mac {
+	if want.mac != (MAC{}) && have.mac != want.mac {
 		err := setMAC(have.index, want.mac)
 		if errors.Is(err, unix.EBUSY) && have.up { // some drivers refuse while the link is up
 			if err = setUp(have.index, false); err == nil {
@@ -80,7 +80,7 @@ func (m *Manager) reconcileLink(p *pass, have, want link) {
 			}
 		}
 		switch {
-		case err != nil:
+		case err != nil, d == nil:
 		case d.driverMAC == MAC{}:
 			d.driverMAC = have.mac
 		case d.driverMAC == want.mac:

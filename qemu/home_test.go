@@ -50,8 +50,11 @@ func testHousehold(t *testing.T, b board.Board) {
 	assert.Contains(t, h.site.httpLog.String(), wan, "masqueraded")
 	assert.NotContains(t, h.site.httpLog.String(), "192.168.0.")
 	t.Logf("%s:\n%s", b.Name, k.command(t, "/system resource print"))
-	assert.Contains(t, k.run(t, client, "busybox", "nslookup", "router.lan"), "Address: "+lanAddress)
 
+	t.Run("the router's own name", func(t *testing.T) {
+		// It asks for addresses of IPv6 too, which the provider refuses.
+		assert.Contains(t, k.run(t, client, "busybox", "nslookup", "router.lan"), "Address: "+lanAddress)
+	})
 	t.Run("nobody outside gets an answer but to an echo", func(t *testing.T) {
 		require.NoError(t, k.n[stranger].IP("route add 192.168.0.0/24 via "+wan))
 		k.closedOutside(t, wan)
