@@ -192,6 +192,11 @@ func describe(b board.Board) string {
 	}
 	line("image: %s, %s; %s", b.Image.Form, limit, b.Verified())
 	line("serial line: %s, %s bit/s, 8N1", terminal, speed)
+	if b.WAN == "" {
+		line("port: %s", b.LAN)
+	} else {
+		line("WAN: %s, LAN: %s", b.WAN, strings.Join(append([]string{b.LAN}, b.Bridged...), " "))
+	}
 	if b.Flashing != "" {
 		line("to flash: %s", b.Flashing)
 	}

@@ -86,6 +86,11 @@ func TestDescribe(t *testing.T) {
 			assert.Equal(t, b.Flashing != "", flashing)
 		})
 	}
+	for name, ports := range map[string]string{"tl-mr3020": "port: ether1", "nanopi-r4s": "WAN: wan, LAN: lan", "tplink-hc220-g5": "WAN: wan, LAN: lan1 lan2"} {
+		b, err := board.ByName(name)
+		require.NoError(t, err)
+		assert.Contains(t, describe(b), " "+ports+"\n")
+	}
 	pc, err := board.ByName("pc")
 	require.NoError(t, err)
 	assert.Contains(t, describe(pc), "for a real one take x86-64", "its ports are where QEMU has them")

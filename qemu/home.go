@@ -175,6 +175,16 @@ func (h *household) example(m *machine) error {
 		return err
 	}
 	fmt.Println("web server:", lastLine(h.site.httpLog.String()))
+	// The DHCP server tells the router of leases a moment later.
+	if err := retry(func() error {
+		shown, err := m.command("/ip dhcp-server lease print")
+		if err == nil && !strings.Contains(shown, " bound ") {
+			err = fmt.Errorf("the router shows no lease:\n%s", shown)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
 	say("What the router says")
 	for _, line := range []string{"/ip dhcp-client print", "/ip dhcp-server lease print", "/ip dns cache print", "/ip route print", "/ip firewall connection print where protocol=tcp", "/ip firewall filter print"} {
 		out, err := m.command(line)
