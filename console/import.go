@@ -27,7 +27,7 @@ type ImportArguments struct {
 // Import runs the lines of text, starting at the root, each on the configuration that the
 // lines before it have made of cfg. The result is like that of Execute. An item that cfg has
 // already, with the same properties, is not added again: an export can be imported where it
-// came from. check, unless it is nil, reports what is wrong with the new configuration as a
+// came from. Lines of idleMenus are left out, and the output names the menus. check, unless it is nil, reports what is wrong with the new configuration as a
 // whole. If a line fails, or makes check fail, the error says which, and the Result has cfg. A
 // line that makes a Request, repeats itself or has an Action is an error.
 func (s *Session) Import(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
@@ -106,7 +106,22 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 			session.there[id] = true
 		}
 	}
+	idle := "" // the menu that the lines are for, if it is one of idleMenus
 	for _, line := range lines {
+		if idle != "" || strings.HasPrefix(strings.TrimSpace(line.text), "/") {
+			next, skip, err := idleLine(line, idle)
+			if err != nil {
+				return whole, err
+			}
+			if skip {
+				if next != idle {
+					fmt.Fprintf(&out, "Postern has no /%s, and needs none of its lines (line %d)\n", next, line.first)
+				}
+				idle = next
+				continue
+			}
+			idle = next
+		}
 		result, err := session.execute(whole.Config, live, line.text, line.first)
 		if err == nil && (result.Request != None || result.Repeat > 0 || !result.Action.empty()) {
 			err = errors.New("this command does not belong in an import")
@@ -123,6 +138,24 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 	}
 	whole.Output = out.String()
 	return whole, nil
+}
+
+// idleLine reports whether a line of an import is left out, and which of idleMenus the lines from there on
+// are for. current is the one that the lines before are for, or "".
+func idleLine(line importLine, current string) (next string, skip bool, err error) {
+	statements, err := parse(line.text, line.first)
+	switch {
+	case err != nil, len(statements) == 0: // execute tells
+		return current, false, nil
+	case len(statements) == 1:
+		if next = idleMenu(statements[0], current); next != "" {
+			return next, true, nil
+		}
+	}
+	if current != "" && !absolute(statements[0]) {
+		return "", false, &lineError{message: "Postern has no /" + current, place: statements[0][0].place}
+	}
+	return "", false, nil
 }
 
 // placeCheck adds to bad, the error of check about what lines make when they are run, the line

@@ -134,5 +134,48 @@ func (m *menu) checkMenu(name string, at place) *lineError {
 	return nil
 }
 
+// idleMenus are menus that Postern lacks, and of which RouterOS's home configuration has lines all the
+// same. They say who may reach what Postern has not, or are settings of what is not there, so nothing
+// is different without them: an import may have them.
+var idleMenus = []string{
+	"disk settings", "interface lte apn", "interface ovpn-server server", "interface wireless security-profiles", "ip hotspot profile",
+	"ip neighbor discovery-settings", "ipv6 firewall address-list", "ipv6 firewall filter", "port", "system note",
+	"system routerboard settings", "tool mac-server", "tool mac-server mac-winbox",
+}
+
+// idleMenu returns the menu of idleMenus that a statement leads to or changes by add or set; "" for any
+// other statement. current is the menu that the statement before led to, or "".
+func idleMenu(words []word, current string) string {
+	path := current
+	if absolute(words) {
+		path = ""
+	}
+	for i, w := range words {
+		if !w.plain() || i == 0 && path == "" && !absolute(words) {
+			return ""
+		}
+		for name := range strings.FieldsFuncSeq(w.text, func(r rune) bool { return r == '/' }) {
+			if name == "add" || name == "set" {
+				return idle(path)
+			}
+			path = strings.TrimLeft(path+" "+name, " ")
+		}
+	}
+	return idle(path)
+}
+
+// absolute reports whether a statement begins at the root of the menus.
+func absolute(words []word) bool {
+	return len(words) > 0 && words[0].plain() && strings.HasPrefix(words[0].text, "/")
+}
+
+// idle returns path if it is one of idleMenus, else "".
+func idle(path string) string {
+	if slices.Contains(idleMenus, path) {
+		return path
+	}
+	return ""
+}
+
 // noScripts is the error of a line of a script.
 const noScripts = "Postern runs no scripts"

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -156,20 +157,41 @@ func TestWhereIn(t *testing.T) {
 	}
 }
 
-// The firewall of RouterOS's home configuration, as version 7 exports it, is taken as it is.
-func TestHomeFirewallOfRouterOS(t *testing.T) {
-	const export = `/interface bridge
-add comment=defconf name=bridge
+// RouterOS's home configuration, as version 7 exports it, is taken as it is.
+func TestHomeOfRouterOS(t *testing.T) {
+	const export = `# 2024-06-01 12:00:00 by RouterOS 7.15.2
+# software id = ABCD-EFGH
+#
+/interface bridge
+add admin-mac=18:FD:74:00:00:01 auto-mac=no comment=defconf name=bridge port-cost-mode=short
 /interface list
 add comment=defconf name=WAN
 add comment=defconf name=LAN
+/interface wireless security-profiles
+set [ find default=yes ] supplicant-identity=MikroTik
+/ip pool
+add name=default-dhcp ranges=192.168.88.10-192.168.88.254
+/ip dhcp-server
+add address-pool=default-dhcp disabled=no interface=bridge lease-time=10m name=defconf
+/disk settings
+set auto-media-interface=bridge auto-media-sharing=yes auto-smb-sharing=yes
 /interface bridge port
-add bridge=bridge comment=defconf interface=ether2
+add bridge=bridge comment=defconf interface=ether2 internal-path-cost=10 path-cost=10
+/ip neighbor discovery-settings
+set discover-interface-list=LAN
 /interface list member
 add comment=defconf interface=bridge list=LAN
 add comment=defconf interface=ether1 list=WAN
 /ip address
 add address=192.168.88.1/24 comment=defconf interface=bridge network=192.168.88.0
+/ip dhcp-client
+add comment=defconf interface=ether1
+/ip dhcp-server network
+add address=192.168.88.0/24 comment=defconf dns-server=192.168.88.1 gateway=192.168.88.1
+/ip dns
+set allow-remote-requests=yes
+/ip dns static
+add address=192.168.88.1 comment=defconf name=router.lan type=A
 /ip firewall filter
 add action=accept chain=input comment="defconf: accept established,related,untracked" connection-state=established,related,untracked
 add action=drop chain=input comment="defconf: drop invalid" connection-state=invalid
@@ -184,14 +206,34 @@ add action=drop chain=forward comment="defconf: drop invalid" connection-state=i
 add action=drop chain=forward comment="defconf: drop all from WAN not DSTNATed" connection-nat-state=!dstnat connection-state=new in-interface-list=WAN
 /ip firewall nat
 add action=masquerade chain=srcnat comment="defconf: masquerade" ipsec-policy=out,none out-interface-list=WAN
+/ipv6 firewall address-list
+add address=::/128 comment="defconf: unspecified address" list=bad_ipv6
+add address=::1/128 comment="defconf: lo" list=bad_ipv6
+/ipv6 firewall filter
+add action=accept chain=input comment="defconf: accept established,related,untracked" connection-state=established,related,untracked
+add action=accept chain=input comment="defconf: accept UDP traceroute" dst-port=\
+    33434-33534 protocol=udp
+/tool mac-server
+set allowed-interface-list=LAN
+/tool mac-server mac-winbox
+set allowed-interface-list=LAN
 `
 	ports := []string{"ether1", "ether2"}
 	live := Live{RemoteLog: true}
 	result, err := new(Session).Import(Default(), live, export, func(c Config) error { return Validate(c, ports) })
 	require.NoError(t, err)
+	assert.Equal(t, `Postern has no /interface wireless security-profiles, and needs none of its lines (line 9)
+Postern has no /disk settings, and needs none of its lines (line 15)
+Postern has no /ip neighbor discovery-settings, and needs none of its lines (line 19)
+Postern has no /ipv6 firewall address-list, and needs none of its lines (line 48)
+Postern has no /ipv6 firewall filter, and needs none of its lines (line 51)
+Postern has no /tool mac-server, and needs none of its lines (line 55)
+Postern has no /tool mac-server mac-winbox, and needs none of its lines (line 57)
+`, result.Output)
 	written := Export(result.Config)
 	for _, words := range []string{"in-interface-list=!LAN", "ipsec-policy=in,ipsec", "ipsec-policy=out,none", "action=fasttrack-connection",
-		"connection-nat-state=!dstnat", "out-interface-list=WAN", "dst-address=127.0.0.1"} {
+		"connection-nat-state=!dstnat", "out-interface-list=WAN", "dst-address=127.0.0.1", "auto-mac=no admin-mac=18:FD:74:00:00:01",
+		"lease-time=10m", "gateway=192.168.88.1 dns-server=192.168.88.1", "allow-remote-requests=yes", "name=router.lan"} {
 		assert.Contains(t, strings.ReplaceAll(written, "\\\n    ", ""), words)
 	}
 	again, err := new(Session).Import(Default(), live, written, nil)
@@ -204,4 +246,45 @@ add action=masquerade chain=srcnat comment="defconf: masquerade" ipsec-policy=ou
 	}
 	assert.True(t, closedFrom(rules, "ether1", 1080))
 	assert.False(t, closedFrom(rules, "bridge", 1080))
+}
+
+// Lines that say nothing to a router without what they are about are left out of an import, and only
+// these.
+func TestIdleMenus(t *testing.T) {
+	for _, test := range []struct{ name, text, err, output string }{
+		{"a path of one word", "/ipv6/firewall/filter add chain=input action=drop", "", "Postern has no /ipv6 firewall filter, and needs none of its lines (line 1)\n"},
+		{"comments between", "/port\n# a comment\n\nset 0 name=serial0\n", "", "Postern has no /port, and needs none of its lines (line 1)\n"},
+		{"back to what is there", "/tool mac-server\nset allowed-interface-list=LAN\n/system identity\nset name=a", "",
+			"Postern has no /tool mac-server, and needs none of its lines (line 1)\n"},
+		{"another command", "/system identity\n/ipv6 firewall filter\nprint", "Postern has no /ipv6 firewall filter (line 3 column 1)", ""},
+		{"another command, at once", "/ipv6 firewall filter print", "Postern has no /ipv6 (line 1 column 2)", ""},
+		{"several commands", "/system identity\n/port\nset 0 name=a; set name=b", "Postern has no /port (line 3 column 1)", ""},
+		{"a script", "/port\n:put 1", "Postern runs no scripts (line 2 column 1)", ""},
+		{"a menu beside it", "/ipv6 address\nadd address=fd00::1", "Postern has no /ipv6 (line 1 column 2)", ""},
+		{"a name that begins alike", "/system notes\nset a=b", "bad command name notes (line 1 column 9); expected resource, clock, identity, logging, ntp, reboot, shutdown, reset-configuration, upgrade, export", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result, err := new(Session).Import(Default(), fullLive(), test.text, nil)
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, test.output, result.Output)
+			assert.Equal(t, strings.Contains(test.text, "name=a"), result.Config.Identity == "a")
+		})
+	}
+	known := func(path string) bool {
+		return slices.ContainsFunc(menus, func(m *menu) bool { return m.path == path })
+	}
+	for _, path := range idleMenus {
+		assert.False(t, known(path), path)
+		var parts []string
+		absent := false
+		for part := range strings.FieldsSeq(path) {
+			absent = absent || slices.Contains(strings.Fields(absentMenus[strings.Join(parts, " ")]), part)
+			parts = append(parts, part)
+		}
+		assert.True(t, absent, path)
+	}
 }
