@@ -85,6 +85,39 @@ func testHousehold(t *testing.T, b board.Board) {
 	})
 }
 
+// TestOnePort boots a board with one port where nobody gives it an address, until somebody does.
+func TestOnePort(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	b := boards()[0]
+	b.Ports, b.WAN, b.LAN = b.Ports[:1], "", b.Ports[0].Name // in the link of the client
+	k := newKeeper(t, b)
+	k.start(t, "postern", func(o *machineOptions) { o.configuration, o.boardFile = b.DefaultConfiguration(), b.File() })
+	assert.NotContains(t, k.command(t, "/ip address print"), lanAddress)
+	require.NoError(t, k.n.awaitPing(client, lanAddress))
+	assert.Regexp(t, `(?m)^ 0 D 192\.168\.0\.1/24 `, k.command(t, "/ip address print"))
+	assert.Contains(t, k.command(t, "/log print"), b.LAN+" has no address in 30s: the router is at 192.168.0.1")
+	assert.NotContains(t, k.command(t, "/export"), lanAddress)
+
+	require.NoError(t, k.n[other].IP("addr add 10.2.0.1/24 dev eth0"))
+	provider := k.n.command(other, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", "--group=root", "--port=0",
+		"--interface=eth0", "--bind-interfaces", "--dhcp-range=10.2.0.100,10.2.0.150,255.255.255.0,1h", "--dhcp-authoritative", "--no-ping",
+		"--dhcp-leasefile="+filepath.Join(k.dir, "provider.leases"), "--log-facility=-")
+	require.NoError(t, provider.Start())
+	t.Cleanup(func() { kill(provider) })
+	require.NoError(t, awaitOwnAddress(k.m, "10.2.0.1"))
+	require.NoError(t, retry(func() error {
+		shown, err := k.m.command("/ip address print")
+		if err == nil && strings.Contains(shown, lanAddress) {
+			err = errors.New(shown)
+		}
+		return err
+	}))
+	address, err := find(k.command(t, "/ip address print"), `(?m)^ 0 D (10\.2\.0\.\d+)/24 `)
+	require.NoError(t, err)
+	require.NoError(t, k.n.awaitPing(other, address))
+}
+
 // ownAddress is the router's WAN address.
 func (k *keeper) ownAddress(t *testing.T) string {
 	t.Helper()

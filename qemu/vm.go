@@ -41,6 +41,8 @@ type machineOptions struct {
 	image string
 	// configuration replaces the image's default, in the command language.
 	configuration string
+	// boardFile replaces the image's /etc/board.
+	boardFile string
 	// flash is the file of the board's flash, made if there is none; by itself, one in
 	// the machine's folder. It outlives the machine.
 	flash string
@@ -198,8 +200,8 @@ func tapOf(b board.Board, p board.Port) string {
 	return "ether2"
 }
 
-// addConfiguration returns an initramfs with the configuration that is asked
-// for: the kernel unpacks one archive behind another, and the later file stays.
+// addConfiguration returns an initramfs with the configuration, and the file of the board, that are
+// asked for: the kernel unpacks one archive behind another, and the later file stays.
 // The image itself is the one that is flashed, bit by bit.
 func addConfiguration(o machineOptions, dir string) (string, error) {
 	shipped, err := os.ReadFile(filepath.Join(o.image, "initramfs.cpio.xz"))
@@ -207,13 +209,18 @@ func addConfiguration(o machineOptions, dir string) (string, error) {
 		return "", err
 	}
 	whole := bytes.NewBuffer(shipped)
-	if o.configuration != "" {
+	if o.configuration != "" || o.boardFile != "" {
 		for whole.Len()%4 != 0 {
 			whole.WriteByte(0)
 		}
 		w := cpio.Newc.Writer(whole)
-		if err := w.WriteRecord(cpio.StaticFile("etc/default.rsc", o.configuration, 0o644)); err != nil {
-			return "", err
+		for name, text := range map[string]string{"etc/default.rsc": o.configuration, "etc/board": o.boardFile} {
+			if text == "" {
+				continue
+			}
+			if err := w.WriteRecord(cpio.StaticFile(name, text, 0o644)); err != nil {
+				return "", err
+			}
 		}
 		if err := cpio.WriteTrailer(w); err != nil {
 			return "", err
