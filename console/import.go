@@ -107,6 +107,7 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 		}
 	}
 	idle := "" // the menu that the lines are for, if it is one of idleMenus
+	named := map[string]bool{}
 	for _, line := range lines {
 		if idle != "" || strings.HasPrefix(strings.TrimSpace(line.text), "/") {
 			next, skip, err := idleLine(line, idle)
@@ -114,7 +115,8 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 				return whole, err
 			}
 			if skip {
-				if next != idle {
+				if !named[next] {
+					named[next] = true
 					fmt.Fprintf(&out, "Postern has no /%s, and needs none of its lines (line %d)\n", next, line.first)
 				}
 				idle = next

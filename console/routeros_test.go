@@ -253,7 +253,7 @@ Postern has no /tool mac-server mac-winbox, and needs none of its lines (line 57
 func TestIdleMenus(t *testing.T) {
 	for _, test := range []struct{ name, text, err, output string }{
 		{"a path of one word", "/ipv6/firewall/filter add chain=input action=drop", "", "Postern has no /ipv6 firewall filter, and needs none of its lines (line 1)\n"},
-		{"comments between", "/port\n# a comment\n\nset 0 name=serial0\n", "", "Postern has no /port, and needs none of its lines (line 1)\n"},
+		{"comments between, and again", "/port\n# a comment\n\nset 0 name=serial0\n/system identity\n/port set 1 name=serial1\n", "", "Postern has no /port, and needs none of its lines (line 1)\n"},
 		{"back to what is there", "/tool mac-server\nset allowed-interface-list=LAN\n/system identity\nset name=a", "",
 			"Postern has no /tool mac-server, and needs none of its lines (line 1)\n"},
 		{"another command", "/system identity\n/ipv6 firewall filter\nprint", "Postern has no /ipv6 firewall filter (line 3 column 1)", ""},
