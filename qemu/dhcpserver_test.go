@@ -46,9 +46,8 @@ func testDHCPServer(t *testing.T, b board.Board) {
 	k := newKeeper(t, b)
 	k.start(t, "postern", nil)
 	for _, line := range []string{
-		"/ip pool add name=lan ranges=192.168.0.10-192.168.0.99",
-		"/ip dhcp-server network add address=192.168.0.0/24 gateway=192.168.0.1 dns-server=192.168.0.1 domain=lan",
-		"/ip dhcp-server add name=lan interface=ether2 address-pool=lan",
+		"/ip pool set default-dhcp ranges=192.168.0.10-192.168.0.99", // of the default configuration
+		"/ip dhcp-server network set 0 domain=lan",
 	} {
 		assert.Empty(t, k.command(t, line))
 	}
