@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
+	"sync"
 	"testing"
 	"time"
 
@@ -79,6 +81,33 @@ func TestHostilePackets(t *testing.T) {
 	t.Run("false sources", r.falseSources)
 	t.Run("a host with ever more connections", r.manyConnections)
 	t.Run("a change of nat", r.natLate)
+	t.Run("a flood that a rule logs", r.loggedFlood)
+}
+
+// loggedFlood has a rule log ever more packets, while a user does what is logged: none of that is
+// lost.
+func (r *router) loggedFlood(t *testing.T) {
+	const packets, changes = 20000, 10
+	r.command(t, "/ip firewall filter print") // place-before=0 is the first of this
+	r.command(t, "/ip firewall filter add chain=input action=log protocol=udp src-address="+strangerAddress+" place-before=0")
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		assert.NoError(t, r.n.on(stranger, func() error {
+			return sendRaw(packets, func(i int) []byte {
+				return packet(unix.IPPROTO_UDP, netip.MustParseAddr(strangerAddress), netip.MustParseAddr(wanAddress), 0, uint16(i), 20)
+			})
+		}))
+	})
+	for i := range changes {
+		r.command(t, fmt.Sprintf("/system clock set date=2031-01-31 time=12:%02d:00", i))
+	}
+	wg.Wait()
+	log := r.command(t, "/log print")
+	for i := range changes {
+		assert.Regexp(t, fmt.Sprintf(`the clock was set to .*12:%02d:00`, i), log)
+	}
+	assert.Contains(t, log, "firewall,info input: in:ether1")
+	t.Logf("of the packets: %q", regexp.MustCompile(`\d+ lines of the log were overwritten`).FindAllString(log, -1))
 }
 
 // manyConnections has a host open more connections through the router than it can track. Others
