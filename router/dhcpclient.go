@@ -261,19 +261,20 @@ func (d *dhcpClients) take(r client.Report) error {
 	switch {
 	case r.Lease != nil:
 		if l.lease == nil || l.lease.Address != r.Lease.Address {
-			d.tell("DHCP client on %s got address %s from %s", r.Interface, r.Lease.Address, r.Lease.Server)
+			d.tell(kmsg.Info, "DHCP client on %s got address %s from %s", r.Interface, r.Lease.Address, r.Lease.Server)
 		}
 		l.lease = r.Lease
 	case !r.Keep && l.lease != nil:
-		d.tell("DHCP client on %s lost address %s", r.Interface, l.lease.Address)
+		d.tell(kmsg.Info, "DHCP client on %s lost address %s", r.Interface, l.lease.Address)
 		l.lease = nil
 	}
 	d.wake()
 	return nil
 }
 
-// tell writes a line to the log, unless there are too many. The caller holds mu.
-func (d *dhcpClients) tell(format string, args ...any) {
+// tell writes a line about what a server did to the log, unless there are too many. The caller
+// holds mu.
+func (d *dhcpClients) tell(level int, format string, args ...any) {
 	dropped, passes := d.lines.Pass(kmsg.Uptime())
 	if !passes {
 		return
@@ -281,7 +282,7 @@ func (d *dhcpClients) tell(format string, args ...any) {
 	if dropped > 0 {
 		d.log.Printf(kmsg.Info, "%d changes of the router's leases left out", dropped)
 	}
-	d.log.Printf(kmsg.Info, format, args...)
+	d.log.Printf(level, format, args...)
 }
 
 // layer is what a lease says of the network.
@@ -351,14 +352,14 @@ func (d *dhcpClients) watch() {
 			}
 			left := l.lease.Expires.Sub(now)
 			if left <= 0 {
-				d.tell("DHCP client on %s lost address %s: the lease has ended", name, l.lease.Address)
+				d.tell(kmsg.Info, "DHCP client on %s lost address %s: the lease has ended", name, l.lease.Address)
 				l.lease = nil
 				continue
 			}
 			next = min(next, left)
 			layer, err := d.layer(d.of(name), l.lease)
 			if err != nil && l.refused != err.Error() {
-				d.log.Printf(kmsg.Error, "DHCP client on %s: the lease is not used: %v", name, err)
+				d.tell(kmsg.Error, "DHCP client on %s: the lease is not used: %v", name, err)
 			}
 			if l.refused = ""; err != nil {
 				l.refused = err.Error()
@@ -404,10 +405,10 @@ func (d *dhcpClients) watch() {
 					link.refused = err.Error()
 				}
 			}
-			d.mu.Unlock()
 			if err != nil {
-				d.log.Printf(kmsg.Error, "DHCP client on %s: %v", name, err)
+				d.tell(kmsg.Error, "DHCP client on %s: %v", name, err)
 			}
+			d.mu.Unlock()
 		}
 		if len(kept) > 0 { // that is when an address is new
 			written = time.Now()

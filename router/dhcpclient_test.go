@@ -106,6 +106,24 @@ func testLease(change ...func(*client.Lease)) *client.Lease {
 	return l
 }
 
+// A server whose leases are refused one after another does not fill the log with errors.
+func TestDHCPClientLogsFewErrors(t *testing.T) {
+	d := newTestClients(t, &memory{values: map[string]string{}}, nil)
+	require.NoError(t, d.Apply(clientConfig(t, "/ip dhcp-client add interface=ether1")))
+	for i := range 100 {
+		overlaps := testLease(func(l *client.Lease) { l.Address = netip.MustParsePrefix(fmt.Sprintf("192.168.0.%d/16", 10+i)) })
+		require.NoError(t, d.take(client.Report{Interface: "ether1", Status: client.Bound, Lease: overlaps}))
+		require.Eventually(t, func() bool {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return strings.HasPrefix(d.links["ether1"].refused, overlaps.Address.String())
+		}, 30*time.Second, time.Millisecond)
+	}
+	said := d.said()
+	assert.Contains(t, said, "error DHCP client on ether1: the lease is not used: 192.168.0.10/16 overlaps")
+	assert.LessOrEqual(t, strings.Count(said, "\n"), 2*leaseBurst)
+}
+
 func TestDHCPClientLayer(t *testing.T) {
 	route := func(to, by string) dhcp.Route {
 		return dhcp.Route{Destination: netip.MustParsePrefix(to), Gateway: netip.MustParseAddr(by)}
