@@ -2,6 +2,8 @@ package router
 
 import (
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +89,7 @@ func TestFallback(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log, said := testLog(t)
+				var mu sync.Mutex
 				var layers []Layer
 				s := newFallbackService(onePort, log)
 				s.setLayer = func(source string, l Layer) error {
@@ -94,6 +97,8 @@ func TestFallback(t *testing.T) {
 					if !l.empty() {
 						assert.Contains(t, said(), "ether1 has no address in 30s: the router is at 192.168.0.1")
 					}
+					mu.Lock()
+					defer mu.Unlock()
 					layers = append(layers, l)
 					return nil
 				}
@@ -101,6 +106,8 @@ func TestFallback(t *testing.T) {
 					t.Helper()
 					time.Sleep(d)
 					synctest.Wait()
+					mu.Lock()
+					defer mu.Unlock()
 					assert.Equal(t, want, layers)
 					layers = nil
 				})
@@ -116,19 +123,21 @@ func TestFallback(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			log, said := testLog(t)
 			s := newFallbackService(onePort, log)
-			tries, refuse := 0, errFake
+			var tries atomic.Int32
 			s.setLayer = func(string, Layer) error {
-				tries++
-				return refuse
+				if tries.Add(1) < 3 {
+					return errFake
+				}
+				return nil
 			}
 			require.NoError(t, s.Apply(asking()))
 			time.Sleep(2*fallbackAfter + time.Second)
-			assert.Equal(t, 2, tries)
+			synctest.Wait()
+			assert.EqualValues(t, 2, tries.Load())
 			assert.Contains(t, said(), errFake.Error())
-			refuse = nil
 			time.Sleep(time.Hour)
-			assert.Equal(t, 3, tries)
 			s.Stop()
+			assert.EqualValues(t, 3, tries.Load())
 		})
 	})
 	t.Run("stopped before it began", func(t *testing.T) {
