@@ -22,6 +22,9 @@ const (
 	// kernelPause is the time after which one more is.
 	kernelBurst = 10
 	kernelPause = 10 * time.Second
+	// lossPause is the least time between two lines about what was overwritten: there are as many as
+	// a flood wants.
+	lossPause = 10 * time.Minute
 )
 
 // Journal keeps the lines of the log in memory, in two rings: those that hosts of the network can
@@ -47,8 +50,11 @@ type Journal struct {
 	opened time.Duration
 	next   uint64 // sequence number of the Journal's next line
 	// ours has the lines that nobody outside can cause at will, theirs the others.
-	ours, theirs     ring
-	errors, warnings Limit
+	ours, theirs             ring
+	errors, warnings, losses Limit
+	// lost is how many records were overwritten before they were read, since the last line about
+	// that.
+	lost uint64
 	// fresh is closed when there is a new line.
 	fresh chan struct{}
 	ended chan struct{}
@@ -88,7 +94,8 @@ func OpenJournal() (*Journal, error) {
 // newJournal begins to read f, of which each read takes one record.
 func newJournal(f *os.File, opened time.Duration) (*Journal, error) {
 	limit := Limit{Burst: kernelBurst, Pause: kernelPause}
-	j := &Journal{kmsg: f, opened: opened, errors: limit, warnings: limit, fresh: make(chan struct{}), ended: make(chan struct{})}
+	j := &Journal{kmsg: f, opened: opened, errors: limit, warnings: limit,
+		losses: Limit{Burst: 1, Pause: lossPause}, fresh: make(chan struct{}), ended: make(chan struct{})}
 	conn, err := f.SyscallConn()
 	if err != nil {
 		f.Close()
@@ -181,7 +188,13 @@ func (j *Journal) add(text string) {
 		return
 	}
 	if j.begun && rec.sequence > j.read {
-		j.say(rec.at, "%d lines of the log were overwritten before they could be read", rec.sequence-j.read)
+		j.lost += rec.sequence - j.read
+	}
+	if j.lost > 0 {
+		if _, passes := j.losses.Pass(rec.at); passes {
+			j.say(&j.ours, rec.at, "%d lines of the log were overwritten before they could be read", j.lost)
+			j.lost = 0
+		}
 	}
 	j.begun, j.read = true, rec.sequence+1
 	if facility == keptFacility {
@@ -212,7 +225,7 @@ func (j *Journal) add(text string) {
 			return
 		}
 		if dropped > 0 {
-			j.say(rec.at, "%d lines of the kernel left out", dropped)
+			j.say(&j.theirs, rec.at, "%d lines of the kernel left out", dropped)
 		}
 	} else {
 		ring = j.ringOf(rec)
@@ -230,9 +243,9 @@ func (j *Journal) put(r *ring, text string) {
 	j.next++
 }
 
-// say adds a line of the Journal itself. The caller holds mu.
-func (j *Journal) say(at time.Duration, format string, args ...any) {
-	j.put(&j.theirs, fmt.Sprintf("%d,0,%d,-;postern: system,warning ", userFacility<<3|Warning, at.Microseconds())+fmt.Sprintf(format, args...))
+// say adds a line of the Journal itself to r. The caller holds mu.
+func (j *Journal) say(r *ring, at time.Duration, format string, args ...any) {
+	j.put(r, fmt.Sprintf("%d,0,%d,-;postern: system,warning ", userFacility<<3|Warning, at.Microseconds())+fmt.Sprintf(format, args...))
 }
 
 // causedByClients reports whether a line is about what a client or a packet did, as there are

@@ -161,6 +161,31 @@ func TestLinesThatTheKernelLoses(t *testing.T) {
 	assert.Contains(t, k.messages(), failure)
 }
 
+// How many lines were lost is said now and then, where no flood overwrites it.
+func TestLossesAreSaid(t *testing.T) {
+	k := newTestKernel(t)
+	flood := func(sequence int, at time.Duration) {
+		for i := range 1000 {
+			k.record("6,%d,%d,-;IN=ether1 OUT= MAC= SRC=10.1.0.66 DST=10.1.0.104 LEN=60 PROTO=2\n", sequence+2*i, at.Microseconds())
+		}
+	}
+	losses := func() (all []string) {
+		for _, line := range k.messages() {
+			if strings.Contains(line, "overwritten") {
+				all = append(all, line)
+			}
+		}
+		return all
+	}
+	flood(1, 70*time.Second)
+	first := "system,warning 1 lines of the log were overwritten before they could be read"
+	assert.Equal(t, []string{first}, losses())
+	flood(2001, 80*time.Second)
+	assert.Equal(t, []string{first}, losses())
+	k.record("14,4001,%d,-;postern: system,info later\n", (80*time.Second + lossPause).Microseconds())
+	assert.Equal(t, []string{first, "system,warning 1999 lines of the log were overwritten before they could be read"}, losses())
+}
+
 // The kernel's own warnings and errors are lines, so many a minute, and the faults that count are
 // not lost among the others.
 func TestKernelLines(t *testing.T) {
