@@ -114,6 +114,9 @@ type Address struct {
 type Route struct {
 	Destination netip.Prefix
 	Gateway     netip.Addr
+	// Interface is where the gateway is, although it is in no network of an address; "" if it is in
+	// one (RTNH_F_ONLINK of rtnetlink(7)). Some providers lease a /32.
+	Interface string
 	// Distance is the kernel's metric, 1..255. Of several routes to one destination the
 	// one with the lowest is used.
 	Distance int

@@ -3,7 +3,6 @@ package netcfg
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 )
@@ -239,21 +238,26 @@ func (m *Manager) want(c Config, have state) state {
 		}
 	}
 	for _, r := range c.Routes {
-		oif, waits := nexthop(c, w.links, r.Gateway)
+		oif, waits := nexthop(c, w.links, r)
 		if !r.Disabled && !waits {
-			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif})
+			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif, r.Interface != ""})
 		}
 	}
 	return w
 }
 
-// nexthop returns the name of the link on which gw is reached. If that link is missing or
-// down, the route waits. The name is "" if gw is in no network of c's addresses: the
-// kernel may reach gw on a link that is not ours; if it does not, the route waits too.
-func nexthop(c Config, links []link, gw netip.Addr) (oif string, waits bool) {
+// nexthop returns the name of the link on which the gateway of r is reached. If that link is missing
+// or down, the route waits. The name is "" if the gateway is in no network of c's addresses: the
+// kernel may reach it on a link that is not ours; if it does not, the route waits too.
+func nexthop(c Config, links []link, r Route) (oif string, waits bool) {
+	if r.Interface != "" {
+		oif = c.Actual(r.Interface)
+		i := linkNamed(links, oif)
+		return oif, i < 0 || !links[i].up
+	}
 	bits := -1
 	for _, a := range c.Addresses {
-		if a.Disabled || !a.Address.Contains(gw) {
+		if a.Disabled || !a.Address.Contains(r.Gateway) {
 			continue
 		}
 		i := linkNamed(links, c.Actual(a.Interface))

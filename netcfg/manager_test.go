@@ -309,6 +309,40 @@ func TestRouteWaitsForItsGateway(t *testing.T) {
 	}
 }
 
+// The gateway of a route with an interface is there, in whatever network it is: as for a lease of a
+// /32. The route goes with the link, and comes back with it.
+func TestRouteOnLink(t *testing.T) {
+	const line = "\troute default via 10.0.0.1 dev ether1 proto static metric 1"
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	c := router()
+	c.Addresses[0] = address("192.0.2.7/32", "ether1")
+	c.Routes[0].Interface = "ether1"
+	require.NoError(t, m.Apply(c))
+	shown := strings.NewReplacer("10.0.0.2/24 brd 10.0.0.255", "192.0.2.7/32", line, line+" onlink",
+		"\troute 10.0.0.0/24 dev ether1 proto kernel scope link src 10.0.0.2\n", "").Replace(routerShown)
+	require.NotEqual(t, routerShown, shown)
+	looks(t, shown)
+	assert.Empty(t, monitored(t, func() { require.NoError(t, m.Apply(c)) }), "nothing is left to do")
+	w, err := m.Waiting()
+	require.NoError(t, err)
+	assert.Empty(t, w.Routes)
+
+	c.Routes[0].Interface = ""
+	require.NoError(t, m.Apply(c))
+	looks(t, strings.Replace(shown, line+" onlink\n", "", 1))
+	c.Routes[0].Interface = "ether1"
+	links := c.Links
+	c.Links = []Link{{Name: "ether1", Disabled: true}}
+	require.NoError(t, m.Apply(c))
+	w, err = m.Waiting()
+	require.NoError(t, err)
+	assert.Equal(t, []int{0}, w.Routes)
+	c.Links = links
+	require.NoError(t, m.Apply(c))
+	looks(t, shown)
+}
+
 // Fail closed: forwarding ends before anything else changes, and begins when everything
 // else has.
 func TestForwardingOrder(t *testing.T) {

@@ -65,4 +65,6 @@ type route struct {
 	gw     netip.Addr
 	metric int
 	oif    string
+	// onlink says that gw is on the link, although it is in no network of an address.
+	onlink bool
 }

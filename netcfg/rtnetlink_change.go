@@ -134,6 +134,9 @@ func deleteRoute(oif int, r route) error {
 
 func changeRoute(typ, flags int, head *nl.RtMsg, oif int, r route) error {
 	head.Family, head.Protocol, head.Dst_len = unix.AF_INET, unix.RTPROT_STATIC, uint8(r.dst.Bits())
+	if r.onlink {
+		head.Flags |= unix.RTNH_F_ONLINK
+	}
 	attrs := []*nl.RtAttr{
 		nl.NewRtAttr(unix.RTA_DST, r.dst.Addr().AsSlice()),
 		nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.metric))),

@@ -317,6 +317,7 @@ func parseRoute(message []byte, links []link) (kernelRoute, error) {
 	}
 	head := nl.DeserializeRtMsg(message)
 	r := kernelRoute{protocol: head.Protocol, table: head.Table, cloned: head.Flags&unix.RTM_F_CLONED != 0}
+	r.onlink = head.Flags&unix.RTNH_F_ONLINK != 0
 	dst := netip.IPv4Unspecified()
 	err := attributes(message[unix.SizeofRtMsg:], func(typ uint16, value []byte) error {
 		switch typ {

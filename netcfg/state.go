@@ -131,7 +131,7 @@ func (m *Manager) Waiting() (Waiting, error) {
 		}
 	}
 	for i, r := range c.Routes {
-		wanted := route{r.Destination, r.Gateway, r.Distance, ""}
+		wanted := route{r.Destination, r.Gateway, r.Distance, "", r.Interface != ""}
 		if !r.Disabled && !slices.ContainsFunc(routes, wanted.covers) {
 			w.Routes = append(w.Routes, i)
 		}

@@ -295,13 +295,24 @@ func (d *dhcpClients) layer(c client.Config, l *client.Lease) (Layer, error) {
 	}
 	layer := Layer{Addresses: []netcfg.Address{{Address: l.Address, Interface: c.Interface, Comment: "dhcp"}}}
 	add := func(to netip.Prefix, gateway netip.Addr) {
-		layer.Routes = append(layer.Routes, netcfg.Route{Destination: to, Gateway: gateway, Distance: c.Distance, Comment: "dhcp"})
+		r := netcfg.Route{Destination: to, Gateway: gateway, Distance: c.Distance, Comment: "dhcp"}
+		if !l.Address.Contains(gateway) {
+			r.Interface = c.Interface // as providers do that lease a /32
+		}
+		layer.Routes = append(layer.Routes, r)
+	}
+	// elsewhere reports whether an address is in a network that the user has.
+	elsewhere := func(gateway netip.Addr) bool {
+		return slices.ContainsFunc(d.network.Addresses, func(a netcfg.Address) bool { return !a.Disabled && a.Address.Contains(gateway) })
 	}
 	everything := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	hasDefault := false
 	for _, r := range l.Routes {
 		if r.Destination == everything && c.DefaultRoute == client.DefaultRouteNo {
 			continue
+		}
+		if elsewhere(r.Gateway) {
+			continue // packets would go to a host of the LAN
 		}
 		if within(r.Destination, l.Address) || hasDefault && r.Destination == everything {
 			continue // it would take away the link itself
@@ -316,7 +327,7 @@ func (d *dhcpClients) layer(c client.Config, l *client.Lease) (Layer, error) {
 			add(r.Destination, r.Gateway)
 		}
 	}
-	if l.Gateway.IsValid() && !hasDefault && (c.DefaultRoute == client.DefaultRouteYes && !l.HasRoutes || c.DefaultRoute == client.DefaultRouteSpecialClassless) {
+	if l.Gateway.IsValid() && !elsewhere(l.Gateway) && !hasDefault && (c.DefaultRoute == client.DefaultRouteYes && !l.HasRoutes || c.DefaultRoute == client.DefaultRouteSpecialClassless) {
 		add(everything, l.Gateway)
 	}
 	if !c.NoPeerDNS {

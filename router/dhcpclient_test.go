@@ -79,7 +79,11 @@ func inShort(l Layer) string {
 		all = append(all, a.Address.String())
 	}
 	for _, r := range l.Routes {
-		all = append(all, fmt.Sprintf("%s by %s at %d", r.Destination, r.Gateway, r.Distance))
+		gateway := r.Gateway.String()
+		if r.Interface != "" {
+			gateway += "%" + r.Interface
+		}
+		all = append(all, fmt.Sprintf("%s by %s at %d", r.Destination, gateway, r.Distance))
 	}
 	for _, s := range l.NameServers {
 		all = append(all, "dns "+s.String())
@@ -147,6 +151,11 @@ func TestDHCPClientLayer(t *testing.T) {
 		{"none is wanted", "add-default-route=no use-peer-dns=no use-peer-ntp=no", classless(route("0.0.0.0/0", "192.0.2.9")), "192.0.2.10/24"},
 		{"routes into the LAN", "use-peer-dns=no use-peer-ntp=no", classless(route("192.168.0.50/32", "192.0.2.9"), route("192.168.0.0/24", "192.0.2.9"), route("192.168.0.0/16", "192.0.2.9")),
 			"192.0.2.10/24, 192.168.0.0/16 by 192.0.2.9 at 1"},
+		{"a /32", "use-peer-dns=no use-peer-ntp=no", func(l *client.Lease) {
+			l.Address, l.Gateway = netip.MustParsePrefix("192.0.2.10/32"), netip.MustParseAddr("10.9.0.1")
+		}, "192.0.2.10/32, 0.0.0.0/0 by 10.9.0.1%ether1 at 1"},
+		{"a gateway in the LAN", "use-peer-dns=no use-peer-ntp=no", func(l *client.Lease) { l.Gateway = netip.MustParseAddr("192.168.0.5") }, "192.0.2.10/24"},
+		{"a route by the LAN", "use-peer-dns=no use-peer-ntp=no", classless(route("10.0.0.0/8", "192.168.0.5")), "192.0.2.10/24"},
 		{"a route that takes the link away", "use-peer-dns=no use-peer-ntp=no", classless(route("192.0.2.0/25", "192.0.2.9")), "192.0.2.10/24"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
