@@ -301,9 +301,12 @@ func (d *dhcpClients) layer(c client.Config, l *client.Lease) (Layer, error) {
 		}
 		layer.Routes = append(layer.Routes, r)
 	}
-	// elsewhere reports whether an address is in a network that the user has.
+	// elsewhere reports whether an address is in a network of another interface. What is on this one
+	// may be this lease's own.
 	elsewhere := func(gateway netip.Addr) bool {
-		return slices.ContainsFunc(d.network.Addresses, func(a netcfg.Address) bool { return !a.Disabled && a.Address.Contains(gateway) })
+		return slices.ContainsFunc(d.network.Addresses, func(a netcfg.Address) bool {
+			return !a.Disabled && a.Interface != c.Interface && a.Address.Contains(gateway)
+		})
 	}
 	everything := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	hasDefault := false
