@@ -26,7 +26,7 @@ const (
 var lanDefault = netip.MustParsePrefix("192.168.0.1/24")
 
 // fallbackService gives the port of a board that has only one an address, while the port asks for
-// one by DHCP and nobody answers: the board can be managed by it. On a board with more ports it
+// one by DHCP and nobody answers, so that the board can be reached. On a board with more ports it
 // does nothing.
 type fallbackService struct {
 	log  *kmsg.Logger
