@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/resolve"
 )
 
 // This file has the menus of name servers. https://help.mikrotik.com/docs/spaces/ROS/pages/37748767/DNS
@@ -23,7 +24,7 @@ var (
 		commands: unsetCommands, indent: 2,
 		properties: bind(func(c *Config, _ int) *Config { return c },
 			// resolv.conf(5): three servers are used.
-			prop("servers", addressList(3), "", "name servers, asked in this order",
+			prop("servers", addressList(3), "", "name servers: the one that last answered is asked first, then the others in this order",
 				func(c *Config) *[]netip.Addr { return &c.DNS }),
 			prop("allow-remote-requests", boolean(), "no", "whether the router answers questions of others",
 				func(c *Config) *bool { return &c.DNSServer.Enabled }),
@@ -43,7 +44,7 @@ var (
 		),
 		live: (*execution).dnsState,
 		readOnly: []readOnly{
-			{name: dynamicServers, help: "name servers that the router has been told of, asked after the others", after: "servers"},
+			{name: dynamicServers, help: "name servers of a lease: they come after those of servers", after: "servers"},
 			{name: cacheUsed, help: "memory that answers take"},
 		},
 	}
@@ -97,19 +98,13 @@ var (
 	}
 )
 
-// staticName is a name in the DNS: labels of 1..63 bytes, with dots between them.
+// staticName is a name in the DNS, without the last dot.
 func staticName() kind[string] {
 	return kind[string]{
 		accepts: "domain name",
 		parse: func(s string) (string, error) {
-			if len(s) > dns.MaxName {
-				return "", errors.New("too long")
-			}
-			for label := range strings.SplitSeq(s, ".") {
-				if label == "" || len(label) > dns.MaxLabel ||
-					strings.Trim(label, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_") != "" {
-					return "", errors.New("not a name")
-				}
+			if !resolve.ValidName(s) || strings.HasSuffix(s, ".") {
+				return "", errors.New("not a name")
 			}
 			return s, nil
 		},
@@ -225,10 +220,10 @@ func (x *execution) wholeCacheRows() ([]row, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the DNS cache: %w", err)
 	}
-	x.uncached = left
+	x.leftOut = left
 	flushed := x.result.Action.FlushDNS
 	if flushed {
-		x.uncached = 0
+		x.leftOut = 0
 	}
 	var rows []row
 	for _, e := range list {
@@ -253,10 +248,10 @@ func (x *execution) wholeCacheRows() ([]row, error) {
 
 // cacheWarnings says that not all entries are shown.
 func (x *execution) cacheWarnings() []string {
-	if x.uncached == 0 {
+	if x.leftOut == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%d more entries are left out", x.uncached)}
+	return []string{fmt.Sprintf("%d more entries are left out", x.leftOut)}
 }
 
 // checkStatic refuses static entries that lack what their type is about, or are about no name.

@@ -24,8 +24,8 @@ type execution struct {
 	// listed has for each menu whose rows have numbers and only the system has, by its path, those
 	// that are there: once asked, and without what this line removes.
 	listed map[string][]row
-	// uncached is how many entries of the DNS cache are too much for its rows, once asked.
-	uncached int
+	// leftOut is how many entries of the DNS cache are too many for its rows, once asked.
+	leftOut int
 	// leased are the leases of live, once asked.
 	leased      []LeaseState
 	leasesAsked bool

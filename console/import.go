@@ -27,9 +27,10 @@ type ImportArguments struct {
 // Import runs the lines of text, starting at the root, each on the configuration that the
 // lines before it have made of cfg. The result is like that of Execute. An item that cfg has
 // already, with the same properties, is not added again: an export can be imported where it
-// came from. Lines of idleMenus are left out, and the output names the menus. check, unless it is nil, reports what is wrong with the new configuration as a
-// whole. If a line fails, or makes check fail, the error says which, and the Result has cfg. A
-// line that makes a Request, repeats itself or has an Action is an error.
+// came from. Lines of idleMenus are left out, and the output names the menus. check, unless it is
+// nil, reports what is wrong with the new configuration as a whole. If a line fails, or makes check
+// fail, the error says which, and the Result has cfg. A line that makes a Request, repeats itself or
+// has an Action is an error.
 func (s *Session) Import(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
 	return s.importOn(cfg, cfg, live, text, check)
 }

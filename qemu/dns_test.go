@@ -21,7 +21,7 @@ func (r *router) testNames(t *testing.T) {
 	r.command(t, "/ip dns static add regexp=\"^ads[0-9]+[.]\" type=NXDOMAIN")
 	for _, c := range []struct{ arguments, want string }{
 		{"ftp.test", serverAddress},
-		{"+tcp ftp.test", serverAddress}, // the first connection starts nothing anew
+		{"+tcp ftp.test", serverAddress},
 		{"+dnssec +bufsize=4096 FTP.test", serverAddress},
 		{"+noedns ftp.test", serverAddress},
 		{"+noedns +tcp +keepopen ftp.test files.lan", serverAddress + "\nftp.test.\n" + serverAddress},

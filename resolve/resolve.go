@@ -149,7 +149,7 @@ func (r *Resolver) lookup(ctx context.Context, host string, makePlan func() (pla
 	if a, err := netip.ParseAddr(host); err == nil && a.Unmap().Is4() {
 		return []netip.Addr{a.Unmap()}, nil
 	}
-	if !validName(host) {
+	if !ValidName(host) {
 		return nil, fmt.Errorf("address of %q: %w", host, errName)
 	}
 	addrs, err := r.carryOut(ctx, makePlan)
@@ -230,10 +230,10 @@ func (f failures) Error() string {
 // Unwrap is for errors.Is.
 func (f failures) Unwrap() []error { return f }
 
-// validName reports whether host can be the name of a host in the DNS: labels of 1 to 63
+// ValidName reports whether host can be the name of a host in the DNS: labels of 1 to 63
 // letters, digits, "-" and "_", with dots between them, 253 bytes at most. One more dot at
 // the end is allowed. Digits and dots alone are not a name, but a mistyped address.
-func validName(host string) bool {
+func ValidName(host string) bool {
 	host = strings.TrimSuffix(host, ".")
 	if len(host) > 253 {
 		return false

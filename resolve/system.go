@@ -72,7 +72,7 @@ func (f files) plan(name string) (plan, error) {
 	if !strings.HasSuffix(name, ".") {
 		var longer []string
 		for _, domain := range search {
-			if n := name + "." + strings.TrimPrefix(domain, "."); validName(n) {
+			if n := name + "." + strings.TrimPrefix(domain, "."); ValidName(n) {
 				longer = append(longer, n)
 			}
 		}

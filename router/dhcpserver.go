@@ -249,9 +249,6 @@ func (d *dhcpService) Taken(ctx context.Context) error {
 	d.mu.Lock()
 	change := d.change
 	d.mu.Unlock()
-	if change == nil {
-		return nil
-	}
 	return change.Wait(ctx)
 }
 

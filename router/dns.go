@@ -280,9 +280,6 @@ func (s *dnsService) Taken(ctx context.Context) error {
 	s.mu.Lock()
 	change := s.change
 	s.mu.Unlock()
-	if change == nil {
-		return nil
-	}
 	return change.Wait(ctx)
 }
 

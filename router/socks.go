@@ -125,9 +125,6 @@ func (s *socksService) Taken(ctx context.Context) error {
 	s.mu.Lock()
 	change := s.change
 	s.mu.Unlock()
-	if change == nil {
-		return nil
-	}
 	return change.Wait(ctx)
 }
 

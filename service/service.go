@@ -111,8 +111,12 @@ type Change struct {
 // Wait waits until the process has taken the desired state, or a later one, and returns nil
 // then; when the service was turned off, until the process is gone. It returns an error if the
 // process cannot be started, ended before it had taken a configuration, or refuses it, and the
-// cause of ctx when that ends. The state is desired in each case.
+// cause of ctx when that ends. The state is desired in each case. Of a nil Change, that of a service
+// which was never changed, it waits for nothing.
 func (c *Change) Wait(ctx context.Context) error {
+	if c == nil {
+		return nil
+	}
 	select {
 	case <-c.done:
 		return c.err
