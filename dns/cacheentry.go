@@ -1,10 +1,6 @@
 package dns
 
 import (
-	"errors"
-	"maps"
-	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -99,60 +95,4 @@ func shortened(data string) string {
 		end--
 	}
 	return data[:end] + more
-}
-
-// The limits of the names of hosts that have a lease.
-const (
-	// MaxHosts is how many of these names there can be.
-	MaxHosts = 1024
-	// maxHostBytes is how many bytes they take at most on their way to the process.
-	maxHostBytes = 128 << 10
-)
-
-// encodeHosts writes names and addresses, the first in alphabetical order if there are too many, and
-// returns how many that were.
-func encodeHosts(e *service.Encoder, hosts map[string]netip.Addr) int {
-	names := slices.Sorted(maps.Keys(hosts))
-	count, size := 0, 0
-	for _, name := range names {
-		size += len(name) + 8
-		if count == MaxHosts || size > maxHostBytes {
-			break
-		}
-		count++
-	}
-	e.Uint(uint64(count))
-	for _, name := range names[:count] {
-		e.String(name)
-		e.Addr(hosts[name])
-	}
-	return count
-}
-
-func decodeHosts(d *service.Decoder) map[string]netip.Addr {
-	hosts := map[string]netip.Addr{}
-	for range d.Count(MaxHosts) {
-		name, a := d.String(MaxName), d.Addr()
-		if !a.Is4() {
-			d.Fail(errors.New("a host without an IPv4 address"))
-			break
-		}
-		hosts[name] = a
-	}
-	return hosts
-}
-
-// keeper is what PID 1 asks of the server besides taking a configuration.
-type keeper interface {
-	snapshot() (list []CacheEntry, left int)
-	flush()
-	setNames(map[string]netip.Addr)
-	used() int
-}
-
-// used is how many bytes the cache takes.
-func (s *server) used() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cache.used
 }

@@ -1,8 +1,19 @@
 // Package dns is a DNS server for the LAN: it forwards questions to other name servers, caches the
 // answers (RFC 1034, RFC 2308), and answers by itself for names of the configuration and of hosts that
-// have a lease of the DHCP server.
+// have a lease.
 //
-// Messages are not decoded into records. A question is asked upstream as a new message, without the
+// # What it promises
+//
+// An answer is taken only from the server that was asked, to a new port, with the same random id and
+// question (RFC 5452). The same question of several clients is asked once. A server that is silent
+// costs half a second; time in which the machine stood still is not counted. The cache has
+// Config.CacheSize; questions that wait, TCP connections, large answers and questions to further
+// servers are bounded in number, and one client cannot have all of them.
+//
+// # How it works
+//
+// Messages are not decoded into records, as package resolve does by
+// golang.org/x/net/dns/dnsmessage. A question is asked upstream as a new message, without the
 // EDNS options of the client, since these are between two neighbours only (RFC 6891, section 6.1.1);
 // so a cached answer suits everybody. Of the answer only the id, the letters of the question and the
 // TTLs are rewritten: record types that nobody has heard of pass.

@@ -125,6 +125,14 @@ func runProcess(c *service.Child) error {
 	return err
 }
 
+// keeper is what PID 1 asks of the server besides taking a configuration.
+type keeper interface {
+	snapshot() (list []CacheEntry, left int)
+	flush()
+	setNames(map[string]netip.Addr)
+	used() int
+}
+
 // answerParent answers what PID 1 asks besides opConfigure.
 func answerParent(s keeper, r *service.Request) ([]byte, error) {
 	var reply service.Encoder

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/resolve"
 	"github.com/postern-router/postern/service"
 )
 
@@ -71,9 +72,9 @@ func serveAt(t *testing.T, addr string, answer script) *upstream {
 			if err != nil {
 				return
 			}
-			if b, err := readStream(c, 4096); err == nil {
+			if b, err := resolve.ReadTCP(c, 4096); err == nil {
 				if a := take(b, "tcp", 0); a != nil {
-					_ = writeStream(c, a)
+					_ = resolve.WriteTCP(c, a)
 				}
 			}
 			c.Close()
@@ -572,8 +573,8 @@ func TestSockets(t *testing.T) {
 	require.NoError(t, err)
 	defer stream.Close()
 	for range 2 {
-		require.NoError(t, writeStream(stream, message("a.example", typeA, 0)))
-		b, err := readStream(stream, 65535)
+		require.NoError(t, resolve.WriteTCP(stream, message("a.example", typeA, 0)))
+		b, err := resolve.ReadTCP(stream, 65535)
 		require.NoError(t, err)
 		assert.Equal(t, 1, answerCount(b))
 	}

@@ -9,6 +9,13 @@ import (
 	"time"
 )
 
+// used is how many bytes the cache takes.
+func (s *server) used() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cache.used
+}
+
 // snapshot lists what the server knows, at most MaxCacheEntries, and counts what is left out: static
 // entries, what is in the cache, that which was used last first, and names of hosts with a lease.
 func (s *server) snapshot() (all []CacheEntry, left int) {

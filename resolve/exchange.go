@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"net/netip"
@@ -70,69 +69,31 @@ func Reason(err error) error {
 	return op.Err
 }
 
-// askUDP asks over UDP. The socket only receives datagrams from the server, and the kernel
-// gives it a random port (RFC 6056).
-func askUDP(ctx context.Context, server netip.AddrPort, q question) (answer, error) {
-	network := "udp4"
-	if server.Addr().Is6() {
-		network = "udp6"
-	}
-	var d net.Dialer
-	conn, err := d.DialUDP(ctx, network, netip.AddrPort{}, server)
+// askUDP asks over UDP.
+func askUDP(ctx context.Context, server netip.AddrPort, q question) (a answer, err error) {
+	message, err := q.append(nil)
 	if err != nil {
 		return answer{}, err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	b := make([]byte, 0, maxUDP)
-	if b, err = q.append(b); err != nil {
-		return answer{}, err
+	failure := AskUDP(ctx, server, message, maxUDP, func(b []byte) bool {
+		a, err = q.answer(b)
+		return err != errForeign
+	})
+	if failure != nil {
+		return answer{}, failure
 	}
-	if _, err := conn.Write(b); err != nil {
-		return answer{}, err
-	}
-	for {
-		n, err := conn.Read(b[:maxUDP])
-		if err != nil {
-			return answer{}, err
-		}
-		if a, err := q.answer(b[:n]); err != errForeign {
-			return a, err
-		}
-	}
+	return a, err
 }
 
-// askTCP asks over TCP: two bytes of length come before each message.
+// askTCP asks over TCP.
 func askTCP(ctx context.Context, server netip.AddrPort, q question) (answer, error) {
-	network := "tcp4"
-	if server.Addr().Is6() {
-		network = "tcp6"
-	}
-	var d net.Dialer
-	conn, err := d.DialTCP(ctx, network, netip.AddrPort{}, server)
+	message, err := q.append(nil)
 	if err != nil {
 		return answer{}, err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	b, err := q.append(make([]byte, 2, 2+maxUDP))
+	b, err := AskTCP(ctx, server, message, maxTCP)
 	if err != nil {
 		return answer{}, err
-	}
-	binary.BigEndian.PutUint16(b, uint16(len(b)-2))
-	if _, err := conn.Write(b); err != nil {
-		return answer{}, err
-	}
-	if _, err := io.ReadFull(conn, b[:2]); err != nil {
-		return answer{}, fmt.Errorf("ended the connection without an answer: %w", err)
-	}
-	n := int(binary.BigEndian.Uint16(b))
-	if n > maxTCP {
-		return answer{}, fmt.Errorf("sent an answer of %d bytes, more than %d", n, maxTCP)
-	}
-	b = make([]byte, n)
-	if _, err := io.ReadFull(conn, b); err != nil {
-		return answer{}, fmt.Errorf("ended the connection within an answer: %w", err)
 	}
 	a, err := q.answer(b)
 	if err == errForeign {
