@@ -251,6 +251,34 @@ var patches = []patch{
 		times: 2,
 		why:   "programs with SHA-256 do not start on a machine with 32 MB",
 	},
+	// Generic functions are in the program once for each type: quicksort takes 10 KB each time, the
+	// heap sort that it has for the worst case 1 KB. The lists here are short. With these three the
+	// program is 0.2 MB smaller in memory, and 22 KB on flash.
+	{
+		file:  "src/slices/zsortanyfunc.go",
+		wrong: "func pdqsortCmpFunc[E any](data []E, a, b, limit int, cmp func(a, b E) int) {\n\tconst",
+		right: "func pdqsortCmpFunc[E any](data []E, a, b, limit int, cmp func(a, b E) int) {\n\theapSortCmpFunc(data, a, b, cmp)\n}\n\n" +
+			"func quicksortCmpFunc[E any](data []E, a, b, limit int, cmp func(a, b E) int) {\n\tconst",
+		times: 1,
+		why:   "the program is larger",
+	},
+	{
+		file:  "src/slices/zsortordered.go",
+		wrong: "func pdqsortOrdered[E cmp.Ordered](data []E, a, b, limit int) {\n\tconst",
+		right: "func pdqsortOrdered[E cmp.Ordered](data []E, a, b, limit int) {\n\theapSortOrdered(data, a, b)\n}\n\n" +
+			"func quicksortOrdered[E cmp.Ordered](data []E, a, b, limit int) {\n\tconst",
+		times: 1,
+		why:   "the program is larger",
+	},
+	{
+		// It moves the elements within the array, without a new one, by several functions.
+		file:  "src/slices/slices.go",
+		wrong: "\t_ = s[i:] // bounds check\n\n\tm := len(v)\n\tif m == 0 {\n\t\treturn s\n\t}\n\tn := len(s)\n",
+		right: "\treturn append(append(s[:i:i], v...), s[i:]...)\n}\n\n" +
+			"func insertInPlace[S ~[]E, E any](s S, i int, v ...E) S {\n\tm := len(v)\n\tif m == 0 {\n\t\treturn s\n\t}\n\tn := len(s)\n",
+		times: 1,
+		why:   "the program is larger",
+	},
 }
 
 // patchGo writes a file for go build's -overlay with the patches for a board, into the folder

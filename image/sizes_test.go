@@ -67,6 +67,50 @@ func TestPackageSizes(t *testing.T) {
 	require.Error(t, err, "no symbols")
 }
 
+// TestPatchedSlices checks that package slices does with the overlay what it does without.
+func TestPatchedSlices(t *testing.T) {
+	e2e.Builds(t)
+	b, err := board.ByName("malta")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	overlay, err := patchGo(b, dir)
+	require.NoError(t, err)
+	source := filepath.Join(dir, "main.go")
+	require.NoError(t, os.WriteFile(source, []byte(`package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+func main() {
+	for n := range 100 {
+		a := make([]int, n, n+n%3*5)
+		for i := range a {
+			a[i] = (i*7919 + n) % 31
+		}
+		b, c := slices.Clone(a), slices.Clone(a)
+		slices.Sort(b)
+		slices.SortFunc(c, func(x, y int) int { return cmp.Compare(y, x) })
+		fmt.Println(b, c)
+		for _, i := range []int{0, n / 2, n} {
+			fmt.Println(slices.Insert(slices.Clone(a), i), slices.Insert(a[:n:n], i, 1, 2, 3), slices.Insert(slices.Clone(a), i, a[:n/3]...))
+		}
+		func() {
+			defer func() { fmt.Println(recover() != nil) }()
+			slices.Insert(a, n+1, 1)
+		}()
+	}
+}
+`), 0o644))
+	plain, err := output("go", "run", source)
+	require.NoError(t, err)
+	patched, err := output("go", "run", "-overlay="+overlay, source)
+	require.NoError(t, err)
+	assert.Equal(t, plain, patched)
+}
+
 // TestLeftOut checks that the shipped program does not contain large code that it can do
 // without. The figures are malta's.
 func TestLeftOut(t *testing.T) {
@@ -87,6 +131,8 @@ func TestLeftOut(t *testing.T) {
 		{"encoding/json.", "50 KB of flash and 270 KB of memory: package service has a small encoding"},
 		{"github.com/postern-router/postern/board.routers", "11 KB of flash and 65 KB of memory: the image has the one board's file"},
 		{"net/http.", "630 KB of flash"},
+		{"slices.partition", "10 KB of memory for each type that is sorted: the boards' Go has heap sort"},
+		{"slices.rotateLeft", "50 KB of memory: the boards' Go makes a new array for slices.Insert"},
 		{"text/template.", "it calls methods by name, so that the linker keeps all of them"},
 	} {
 		t.Run(c.symbol, func(t *testing.T) {

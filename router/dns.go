@@ -232,7 +232,7 @@ func (s *dnsService) cache() (list []dns.CacheEntry, left int, err error) {
 		list, left, err = p.Cache(ctx)
 		return err
 	})
-	slices.SortStableFunc(list, func(a, b dns.CacheEntry) int {
+	slices.SortFunc(list, func(a, b dns.CacheEntry) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Type, b.Type), strings.Compare(a.Data, b.Data), cmp.Compare(b.TTL, a.TTL))
 	})
 	// There is an answer for each form of a question, as with EDNS and without.
