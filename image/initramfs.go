@@ -191,7 +191,11 @@ func compileProgram(b board.Board, work, path, ldflags string) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=" + ldflags}
+	linker, err := boardLinker(work)
+	if err != nil {
+		return err
+	}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-toolexec=" + linker, "-ldflags=" + ldflags}
 	return run("", env, "go", append(append(args, withoutInlining...), "-o", path, "github.com/postern-router/postern/init")...)
 }
 
@@ -285,36 +289,49 @@ var patches = []patch{
 // work, and returns its path. A patch whose text this release of Go does not have is left out,
 // with a message.
 func patchGo(b board.Board, work string) (string, error) {
+	return overlay(slices.DeleteFunc(slices.Clone(patches), func(m patch) bool { return !m.appliesTo(b) }), b.Name, work)
+}
+
+// overlay writes a file for go build's -overlay with patches, into the folder work, and returns
+// its path. what names the build in the message about a patch that is left out.
+func overlay(patches []patch, what, work string) (string, error) {
 	goroot, err := output("go", "env", "GOROOT")
 	if err != nil {
 		return "", err
 	}
 	replaced := map[string]string{}
 	for _, m := range patches {
-		if !m.appliesTo(b) {
-			continue
-		}
 		original := filepath.Join(goroot, m.file)
-		text, err := os.ReadFile(original)
+		patched := filepath.Join(work, filepath.Base(m.file))
+		from := original
+		if replaced[original] != "" {
+			from = patched
+		}
+		text, err := os.ReadFile(from)
 		if err != nil {
 			return "", err
 		}
 		if strings.Count(string(text), m.wrong) != m.times {
-			say("%s: not patched: %s differs from the known one, of which %s", b.Name, m.file, m.why)
+			say("%s: not patched: %s differs from the known one, of which %s", what, m.file, m.why)
 			continue
 		}
-		patched := filepath.Join(work, filepath.Base(m.file))
 		if err := os.WriteFile(patched, []byte(strings.ReplaceAll(string(text), m.wrong, m.right)), 0o644); err != nil {
 			return "", err
 		}
 		replaced[original] = patched
 	}
-	overlay := filepath.Join(work, "overlay.json")
 	list, err := json.Marshal(map[string]map[string]string{"Replace": replaced})
 	if err != nil {
 		return "", err
 	}
-	return overlay, os.WriteFile(overlay, list, 0o644)
+	file, err := os.CreateTemp(work, "overlay-*.json")
+	if err != nil {
+		return "", err
+	}
+	if _, err := file.Write(list); err != nil {
+		return "", errors.Join(err, file.Close())
+	}
+	return file.Name(), file.Close()
 }
 
 // packInitramfs writes the cpio archive, in the form newc.
