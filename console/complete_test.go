@@ -124,7 +124,7 @@ func TestComplete(t *testing.T) {
 // Tab completes every beginning of a line to the beginning of a valid line.
 func TestCompleteEverywhere(t *testing.T) {
 	live := fullLive()
-	for _, m := range menus {
+	for _, m := range menus() {
 		base := "/" + m.path + " "
 		if m.path == "" {
 			base = "/"

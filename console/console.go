@@ -224,7 +224,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 // execution prepares to run a line in this session.
 func (s *Session) execution(cfg Config, live Live) *execution {
 	x := &execution{
-		menus: menus, path: s.path, width: s.Width, cfg: cfg.Clone(), live: live,
+		menus: menus(), path: s.path, width: s.Width, cfg: cfg.Clone(), live: live,
 		file: s.file, older: s.older, there: s.there, printed: s.numbers, numbers: map[string][]key{}, repeated: s.repeated != "", seen: s.seen,
 		listed: map[string][]row{},
 	}

@@ -14,7 +14,14 @@ func dhcpClients(c *Config) *[]client.Config { return &c.DHCPClients }
 
 // The menu /ip dhcp-client (https://help.mikrotik.com/docs/spaces/ROS/pages/24805500/DHCP).
 var (
-	dhcpClientMenu = &menu{
+	renewLeases = command{name: "renew", help: "ask the servers for more time now", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
+		able: hasClients, run: func(x *execution, m *menu, a arguments) error { return x.toClients(m, a, &x.result.Action.Renew) }}
+	releaseLeases = command{name: "release", help: "give the addresses back, and ask for new ones", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
+		able: hasClients, run: func(x *execution, m *menu, a arguments) error { return x.toClients(m, a, &x.result.Action.Release) }}
+)
+
+func dhcpClientMenu() *menu {
+	return &menu{
 		path: "ip dhcp-client", help: "addresses that a server gives the router",
 		commands: []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, commentItems, findItems, printItems, renewLeases, releaseLeases},
 		legend:   legendServer, flags: []string{"XI"}, items: itemLists[dhcpClientItems], rows: (*execution).dhcpClientRows,
@@ -44,12 +51,7 @@ var (
 			{name: "expires-after", help: "time after which the address is lost if the server does not renew it"},
 		},
 	}
-
-	renewLeases = command{name: "renew", help: "ask the servers for more time now", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
-		able: hasClients, run: func(x *execution, m *menu, a arguments) error { return x.toClients(m, a, &x.result.Action.Renew) }}
-	releaseLeases = command{name: "release", help: "give the addresses back, and ask for new ones", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
-		able: hasClients, run: func(x *execution, m *menu, a arguments) error { return x.toClients(m, a, &x.result.Action.Release) }}
-)
+}
 
 func hasClients(l Live) bool { return l.DHCPClients != nil }
 

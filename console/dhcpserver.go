@@ -47,8 +47,15 @@ type LeaseState struct {
 
 // The menus.
 var (
-	// https://help.mikrotik.com/docs/spaces/ROS/pages/24805363/IP+Pools
-	poolMenu = &menu{
+	removeLeases = command{name: "remove", help: "remove items: a dynamic lease ends, a static one is dynamic from then on",
+		positional: []string{"numbers"}, arguments: []argument{numbersArgument}, run: (*execution).removeLeases}
+	makeStatic = command{name: "make-static", help: "reserve the addresses of dynamic leases for the hosts that have them",
+		positional: []string{"numbers"}, arguments: []argument{numbersArgument}, needs: None, able: hasLeases, run: (*execution).makeStatic}
+)
+
+// https://help.mikrotik.com/docs/spaces/ROS/pages/24805363/IP+Pools
+func poolMenu() *menu {
+	return &menu{
 		path: "ip pool", help: "sets of addresses", commands: []command{addItem, setItems, unsetItems, removeItems, commentItems, findItems, printItems},
 		items:   itemLists[poolItems],
 		rows:    (*execution).poolRows,
@@ -60,7 +67,10 @@ var (
 		},
 		properties: poolProperties(),
 	}
-	poolUsedMenu = &menu{
+}
+
+func poolUsedMenu() *menu {
+	return &menu{
 		path: "ip pool used", help: "addresses of pools that somebody has", commands: liveCommands,
 		needs: hasLeases, rows: (*execution).poolUsedRows, identify: []string{"pool", "address"},
 		columns: []column{{"pool", 16}, {"address", 15}, {"owner", 5}, {"info", 0}},
@@ -71,15 +81,20 @@ var (
 			{name: "info", help: "who has it"},
 		},
 	}
+}
 
-	// https://help.mikrotik.com/docs/spaces/ROS/pages/24805500/DHCP
-	dhcpServerMenu = &menu{
+// https://help.mikrotik.com/docs/spaces/ROS/pages/24805500/DHCP
+func dhcpServerMenu() *menu {
+	return &menu{
 		path: "ip dhcp-server", help: "servers that give addresses to the hosts of a network", commands: listCommands,
 		legend: legendServer, flags: []string{"XI"}, items: itemLists[dhcpServerItems],
 		columns:    []column{{"name", 16}, {"interface", 16}, {"address-pool", 16}, {"lease-time", 0}},
 		properties: serverProperties(),
 	}
-	dhcpNetworkMenu = &menu{
+}
+
+func dhcpNetworkMenu() *menu {
+	return &menu{
 		path: "ip dhcp-server network", help: "what the hosts of a network are told",
 		commands: []command{addItem, setItems, unsetItems, removeItems, moveItems, commentItems, findItems, printItems},
 		items:    itemLists[dhcpNetworkItems],
@@ -101,7 +116,10 @@ var (
 			comment(func(n *server.Network) *string { return &n.Comment }),
 		),
 	}
-	dhcpLeaseMenu = &menu{
+}
+
+func dhcpLeaseMenu() *menu {
+	return &menu{
 		path: "ip dhcp-server lease", help: "addresses that hosts have, and that are reserved for hosts",
 		commands: []command{addItem, setItems, unsetItems, removeLeases, makeStatic, enableItems, disableItems, commentItems, findItems, printItems},
 		legend:   legendLease, flags: []string{"XDB"}, items: itemLists[dhcpLeaseItems], changesDynamic: true,
@@ -117,7 +135,10 @@ var (
 		},
 		properties: leaseProperties(),
 	}
-	dhcpOptionMenu = &menu{
+}
+
+func dhcpOptionMenu() *menu {
+	return &menu{
 		path: "ip dhcp-server option", help: "options of your own, for networks and leases",
 		commands: []command{addItem, setItems, unsetItems, removeItems, commentItems, findItems, printItems},
 		items:    itemLists[dhcpOptionItems],
@@ -130,12 +151,7 @@ var (
 			comment(func(o *server.Option) *string { return &o.Comment }),
 		),
 	}
-
-	removeLeases = command{name: "remove", help: "remove items: a dynamic lease ends, a static one is dynamic from then on",
-		positional: []string{"numbers"}, arguments: []argument{numbersArgument}, run: (*execution).removeLeases}
-	makeStatic = command{name: "make-static", help: "reserve the addresses of dynamic leases for the hosts that have them",
-		positional: []string{"numbers"}, arguments: []argument{numbersArgument}, needs: None, able: hasLeases, run: (*execution).makeStatic}
-)
+}
 
 func hasLeases(l Live) bool { return l.Leases != nil }
 

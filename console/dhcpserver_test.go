@@ -68,7 +68,7 @@ func TestLeaseCommands(t *testing.T) {
 				removed = append(removed, a.String())
 			}
 			assert.Equal(t, test.removed, strings.Join(removed, " "))
-			text := exportMenus(menus, &result.Config, "ip dhcp-server lease", "terse")
+			text := exportMenus(menus(), &result.Config, "ip dhcp-server lease", "terse")
 			text = strings.ReplaceAll(strings.TrimSpace(text), menu+" add ", "")
 			assert.Equal(t, test.want, strings.ReplaceAll(text, "\n", ";"))
 		})

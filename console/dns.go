@@ -19,7 +19,25 @@ import (
 func staticNames(c *Config) *[]dns.Static { return &c.DNSServer.Static }
 
 var (
-	dnsMenu = &menu{
+	cacheIdentity   = []string{"name", "type", "data"}
+	cacheColumns    = []column{{"name", 30}, {"type", 5}, {"data", 24}, {"ttl", 0}}
+	cacheProperties = []readOnly{
+		{name: "name", help: "the name"},
+		{name: "type", help: "what is known of it: A is an address"},
+		{name: "data", help: "the address, the name or the text"},
+		{name: "ttl", help: "how long it is still kept"},
+	}
+	flushCache = command{name: "flush", help: "empty the cache", able: func(l Live) bool { return l.FlushDNS != nil },
+		run: func(x *execution, m *menu, _ arguments) error {
+			x.result.Action.FlushDNS = true
+			delete(x.listed, m.path)
+			delete(x.listed, m.path+" all")
+			return nil
+		}}
+)
+
+func dnsMenu() *menu {
+	return &menu{
 		path: "ip dns", help: "name servers that the router asks, and the one that it is",
 		commands: unsetCommands, indent: 2,
 		properties: bind(func(c *Config, _ int) *Config { return c },
@@ -48,34 +66,28 @@ var (
 			{name: cacheUsed, help: "memory that answers take"},
 		},
 	}
-	dnsCacheMenu = &menu{
+}
+
+func dnsCacheMenu() *menu {
+	return &menu{
 		path: "ip dns cache", help: "answers that the router keeps, and names that it knows by itself",
 		commands: []command{flushCache, findItems, printNumbered("show what there is", detailWord, terseWord, countWord)},
 		needs:    hasCache, legend: "Flags: S - static", flags: []string{"S"}, warnings: (*execution).cacheWarnings,
 		rows: (*execution).cacheRows, identify: cacheIdentity, columns: cacheColumns, readOnly: cacheProperties,
 	}
-	dnsCacheAllMenu = &menu{
+}
+
+func dnsCacheAllMenu() *menu {
+	return &menu{
 		path: "ip dns cache all", help: "the same, and what the router knows not to be there",
 		commands: []command{findItems, printNumbered("show what there is", detailWord, terseWord, countWord)},
 		needs:    hasCache, legend: "Flags: S - static, N - negative", flags: []string{"SN"}, warnings: (*execution).cacheWarnings,
 		rows: (*execution).wholeCacheRows, identify: cacheIdentity, columns: cacheColumns, readOnly: cacheProperties,
 	}
-	cacheIdentity   = []string{"name", "type", "data"}
-	cacheColumns    = []column{{"name", 30}, {"type", 5}, {"data", 24}, {"ttl", 0}}
-	cacheProperties = []readOnly{
-		{name: "name", help: "the name"},
-		{name: "type", help: "what is known of it: A is an address"},
-		{name: "data", help: "the address, the name or the text"},
-		{name: "ttl", help: "how long it is still kept"},
-	}
-	flushCache = command{name: "flush", help: "empty the cache", able: func(l Live) bool { return l.FlushDNS != nil },
-		run: func(x *execution, m *menu, _ arguments) error {
-			x.result.Action.FlushDNS = true
-			delete(x.listed, m.path)
-			delete(x.listed, m.path+" all")
-			return nil
-		}}
-	dnsStaticMenu = &menu{
+}
+
+func dnsStaticMenu() *menu {
+	return &menu{
 		path: "ip dns static", help: "names that the router knows by itself",
 		commands: listCommands, legend: legendItem, flags: []string{"X"},
 		items:   itemLists[dnsStaticItems],
@@ -96,7 +108,7 @@ var (
 			comment(func(s *dns.Static) *string { return &s.Comment }),
 		),
 	}
-)
+}
 
 // staticName is a name in the DNS, without the last dot.
 func staticName() kind[string] {

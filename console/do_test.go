@@ -110,7 +110,7 @@ func TestDo(t *testing.T) {
 			}
 			require.NoError(t, err)
 			m := strings.ReplaceAll(strings.TrimPrefix(test.path, "/"), "/", " ")
-			assert.Equal(t, test.want, exportMenus(menus, &result.Config, m))
+			assert.Equal(t, test.want, exportMenus(menus(), &result.Config, m))
 			assert.Equal(t, Export(base) != Export(result.Config), result.Changed)
 			assert.Empty(t, result.Output)
 			assert.Equal(t, test.command == "add", result.Added != 0)
@@ -158,7 +158,7 @@ func TestDoEverywhere(t *testing.T) {
 		"ip dhcp-server network": args("address", "10.0.0.0/24"), "ip dhcp-server option": args("name", "new", "code", "150", "value", "0x01"),
 	}
 	tried := 0
-	for _, m := range menus {
+	for _, m := range menus() {
 		if m.items == nil || m.isPorts {
 			continue
 		}
@@ -316,7 +316,7 @@ func TestDoRandom(t *testing.T) {
 	pick := func(of []string) string { return of[r.IntN(len(of))] }
 	done := 0
 	for range 5000 {
-		m := menus[r.IntN(len(menus))]
+		m := menus()[r.IntN(len(menus()))]
 		commands := []string{"unset", "nothing"}
 		for _, c := range m.commands {
 			commands = append(commands, c.name, c.name)

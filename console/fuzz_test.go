@@ -150,7 +150,7 @@ func TestExecuteRandomWords(t *testing.T) {
 		"(", ")", "or", "and", "!(", "dst-port>20", "hits<=9", "src-address=10.0.0.1", "dst-address=10.0.0.2", "dst-port=21", "time=1:2:3", "date=2030-01-31"}
 	values := []string{"yes", "no", "1", "70000", "2m", "10.0.0.1", "10.0.0.0/8", "!10.0.0.1-10.0.0.2", "21,80-90", "ether1", "!ether2",
 		"tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "8:0", "d", "e", "b1", "v1", "stp", "02:00:5e:00:53:01", "+05:30", "wan", "\"\"", "\"a b\"", "tcp-reset", "alice", "512k", "5", "password"}
-	for _, m := range menus {
+	for _, m := range menus() {
 		words = append(words, "/"+m.path, m.name())
 		for _, c := range m.commands {
 			words = append(words, "/"+m.path+" "+c.name, c.name, c.name)

@@ -154,7 +154,7 @@ func TestReplaceRandom(t *testing.T) {
 	live.Links = nil // all ports are there
 	for range 200 {
 		saved, before := randomConfig(t, r), randomConfig(t, r)
-		for _, text := range []string{Export(saved), exportMenus(menus, &saved, "", "terse", "verbose", sensitiveWord.Name)} {
+		for _, text := range []string{Export(saved), exportMenus(menus(), &saved, "", "terse", "verbose", sensitiveWord.Name)} {
 			result, err := new(Session).Replace(before, live, text, nil)
 			require.NoError(t, err, text)
 			assert.True(t, result.Changed)

@@ -27,9 +27,6 @@ var (
 	// interfaceProperties are those that all links have, in the order in which they are set.
 	// The name is last: numbers may refer to the item by its old name.
 	interfaceProperties = []string{"mtu", "disabled", "comment", "name"}
-	setInterfaces       = command{name: "set", help: "change properties of items", run: (*execution).setInterfaces,
-		positional: []string{"numbers"}, arguments: append([]argument{numbersArgument}, interfaceArguments()...)}
-	interfaceCommands = append(slices.Clone(statsCommands), setInterfaces, enableItems, disableItems, commentItems, findItems)
 
 	linkColumns      = []column{{"name", 16}, {"type", 6}, {"mtu", 5}, {"mac-address", 0}}
 	linkStatsColumns = []column{{"name", 16}, {"rx-byte", 15}, {"tx-byte", 15}, {"rx-packet", 12}, {"tx-packet", 0}}
@@ -46,10 +43,15 @@ func vlans(c *Config) *[]netcfg.VLAN             { return &c.VLANs }
 var (
 	macReadOnly = readOnly{name: "mac-address", help: "hardware address"}
 	mtuReadOnly = readOnly{name: "actual-mtu", help: "largest packet in bytes, as it is now"}
+)
 
-	interfaceMenu = &menu{
-		path: "interface", help: "ports, bridges and VLANs", commands: interfaceCommands, allLinks: true,
-		rows: (*execution).interfaceRows, legend: legendLink, flags: flagsLink,
+func interfaceMenu() *menu {
+	set := command{name: "set", help: "change properties of items", run: (*execution).setInterfaces,
+		positional: []string{"numbers"}, arguments: append([]argument{numbersArgument}, interfaceArguments()...)}
+	return &menu{
+		path: "interface", help: "ports, bridges and VLANs", allLinks: true,
+		commands: append(slices.Clone(statsCommands), set, enableItems, disableItems, commentItems, findItems),
+		rows:     (*execution).interfaceRows, legend: legendLink, flags: flagsLink,
 		columns: linkColumns, stats: (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append([]readOnly{
 			{name: "name", help: "name of the interface"},
@@ -58,7 +60,10 @@ var (
 			macReadOnly,
 		}, linkCounters()...),
 	}
-	ethernetMenu = &menu{
+}
+
+func ethernetMenu() *menu {
+	return &menu{
 		path: "interface ethernet", help: "ethernet ports, by name",
 		commands: portCommands, isPorts: true,
 		rows: (*execution).ethernetRows, legend: legendLink, flags: flagsLink,
@@ -75,7 +80,10 @@ var (
 			comment(func(l *Port) *string { return &l.Comment }),
 		)...),
 	}
-	bridgeMenu = &menu{
+}
+
+func bridgeMenu() *menu {
+	return &menu{
 		path: "interface bridge", help: "bridges between interfaces",
 		commands: linkCommands,
 		rows:     func(x *execution) ([]row, error) { return x.createdRows("interface bridge") }, legend: legendLink, flags: flagsLink,
@@ -96,7 +104,10 @@ var (
 			comment(func(b *netcfg.Bridge) *string { return &b.Comment }),
 		)),
 	}
-	vlanMenu = &menu{
+}
+
+func vlanMenu() *menu {
+	return &menu{
 		path: "interface vlan", help: "tagged links within others (IEEE 802.1Q)",
 		commands: linkCommands,
 		rows:     func(x *execution) ([]row, error) { return x.createdRows("interface vlan") }, legend: legendLink, flags: flagsLink,
@@ -115,7 +126,10 @@ var (
 			comment(func(v *netcfg.VLAN) *string { return &v.Comment }),
 		)),
 	}
-	bridgePortMenu = &menu{
+}
+
+func bridgePortMenu() *menu {
+	return &menu{
 		path: "interface bridge port", help: "ports of bridges",
 		commands: listCommands, legend: legendRule, flags: flagsRule,
 		items:   itemLists[bridgePortItems],
@@ -127,14 +141,15 @@ var (
 			comment(func(p *netcfg.BridgePort) *string { return &p.Comment }),
 		),
 	}
-)
+}
 
-// interfaceArguments are the arguments of setInterfaces. Their values are parsed by the menu
+// interfaceArguments are the arguments of /interface set. Their values are parsed by the menu
 // of each link.
 func interfaceArguments() []argument {
 	var all []argument
+	ethernet := ethernetMenu()
 	for _, name := range interfaceProperties {
-		p, _ := ethernetMenu.property(name)
+		p, _ := ethernet.property(name)
 		p.def, p.unset = "", "as it is"
 		all = append(all, argument{item: true, property: p})
 	}

@@ -43,8 +43,8 @@ func listMembers(c *Config) *[]ListMember       { return &c.ListMembers }
 const legendList = "Flags: * - builtin, D - dynamic"
 
 // The menus of interface lists. They come behind all interfaces in an export.
-var (
-	interfaceListMenu = &menu{
+func interfaceListMenu() *menu {
+	return &menu{
 		path: "interface list", help: "lists of interfaces, for rules of the firewall", ifUnknown: CloseRouter,
 		commands: []command{addItem, setItems, unsetItems, removeItems, commentItems, findItems, printItems},
 		legend:   legendList, flags: []string{"*D"},
@@ -58,7 +58,10 @@ var (
 			comment(func(l *InterfaceList) *string { return &l.Comment }),
 		), func(c *Config, name string) bool { return slices.Contains(c.listNames(), name) }, (*Config).renameList),
 	}
-	listMemberMenu = &menu{
+}
+
+func listMemberMenu() *menu {
+	return &menu{
 		path: "interface list member", help: "interfaces of each list",
 		commands: listCommands, legend: legendRule, flags: flagsRule,
 		items:   itemLists[listMemberItems],
@@ -70,7 +73,7 @@ var (
 			comment(func(m *ListMember) *string { return &m.Comment }),
 		),
 	}
-)
+}
 
 // newListName is the kind of a name for a list.
 func newListName() kind[string] {

@@ -28,7 +28,7 @@ func TestTables(t *testing.T) {
 		"ip dhcp-server option": {"name", "code", "value"},
 	}
 	paths := map[string]bool{}
-	for _, m := range menus {
+	for _, m := range menus() {
 		assert.False(t, paths[m.path], "%q is there twice", m.path)
 		assert.True(t, m.path == "" || paths[m.parent()], "%q stands before its parent", m.path)
 		paths[m.path] = true
@@ -107,7 +107,7 @@ func TestTables(t *testing.T) {
 func TestItemLists(t *testing.T) {
 	for list, l := range itemLists {
 		n := 0
-		for _, m := range menus {
+		for _, m := range menus() {
 			if m.items == l {
 				n++
 			}
@@ -125,7 +125,7 @@ func TestDefault(t *testing.T) {
 	cfg := Default()
 	assert.Empty(t, Export(cfg))
 	require.NoError(t, Validate(cfg, nil))
-	for _, m := range menus {
+	for _, m := range menus() {
 		if m.items != nil {
 			assert.Zero(t, m.items.count(&cfg), m.path)
 			continue

@@ -77,7 +77,7 @@ func TestPrints(t *testing.T) {
 	}
 	var got strings.Builder
 	forms := 0
-	for _, m := range menus {
+	for _, m := range menus() {
 		var print *command
 		for i := range m.commands {
 			if m.commands[i].name == "print" {

@@ -49,7 +49,7 @@ func TestQueryIsPrint(t *testing.T) {
 	require.NoError(t, err)
 	live := queryLive()
 	printed := 0
-	for _, m := range menus {
+	for _, m := range menus() {
 		i := slices.IndexFunc(m.commands, func(c command) bool { return c.name == "print" })
 		if i < 0 {
 			_, err := Query(cfg, live, m.path, nil, nil)
@@ -152,7 +152,7 @@ func TestQueryIsExport(t *testing.T) {
 	cfg, err := Load("prints", strings.NewReader(printConfig))
 	require.NoError(t, err)
 	live := queryLive()
-	for _, m := range menus {
+	for _, m := range menus() {
 		if m.properties == nil || m.isPorts || m.path == "user" { // print shows what ports have, set or not
 			continue
 		}
@@ -182,7 +182,7 @@ func TestQueryIsExport(t *testing.T) {
 			}
 		}
 		got := ""
-		for line := range strings.Lines(exportMenus(menus, &cfg, m.path, terseWord.Name)) {
+		for line := range strings.Lines(exportMenus(menus(), &cfg, m.path, terseWord.Name)) {
 			if verb := strings.TrimPrefix(line, "/"+m.path+" "); strings.HasPrefix(verb, "add ") || strings.HasPrefix(verb, "set ") {
 				got += line
 			}

@@ -67,7 +67,7 @@ func TestAbsentProperties(t *testing.T) {
 // Each entry is of a menu that is there, and of a property that is not.
 func TestAbsentTables(t *testing.T) {
 	known := map[string]*menu{}
-	for _, m := range menus {
+	for _, m := range menus() {
 		known[m.path] = m
 	}
 	for path, entries := range absentProperties {
@@ -113,7 +113,7 @@ func TestAbsentMenus(t *testing.T) {
 		})
 	}
 	for path, names := range absentMenus {
-		x := execution{menus: menus, live: fullLive()}
+		x := execution{menus: menus(), live: fullLive()}
 		m := x.menu(path)
 		require.Equal(t, path, m.path)
 		below, commands := x.below(m)
@@ -275,7 +275,7 @@ func TestIdleMenus(t *testing.T) {
 		})
 	}
 	known := func(path string) bool {
-		return slices.ContainsFunc(menus, func(m *menu) bool { return m.path == path })
+		return slices.ContainsFunc(menus(), func(m *menu) bool { return m.path == path })
 	}
 	for _, path := range idleMenus {
 		assert.False(t, known(path), path)

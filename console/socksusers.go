@@ -27,26 +27,28 @@ func socksVersionProperties() []property {
 	return all
 }
 
-var socksUsersMenu = &menu{
-	path: "ip socks users", help: "users of the SOCKS server, with version=5 and auth-method=password",
-	commands: []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, commentItems, findItems, printItems},
-	legend:   legendItem, flags: flagsItem,
-	items: itemLists[userItems],
-	properties: append(append(
-		bindItems(socksUsers, prop("name", text(1, 255), "", "name to log in with",
-			func(u *socks.User) *string { return &u.Name })),
-		// RFC 1929, section 2: a name and a password have 1..255 bytes.
-		passwordProperties(func(c *Config, i int) *string { return &c.Socks.Users[i].Password }, text(1, 255),
-			"password to log in with; its hash is kept, and it is never shown", "password= is given instead")...),
-		bindItems(socksUsers,
-			prop("only-one", boolean(), "no", "whether the user can have one connection at a time only",
-				func(u *socks.User) *bool { return &u.OnlyOne }),
-			prop("rate-limit", bitRate(), "", "bits per second that all connections of the user move together, each way",
-				func(u *socks.User) *uint64 { return &u.RateLimit }),
-			disabled(func(u *socks.User) *bool { return &u.Disabled }),
-			comment(func(u *socks.User) *string { return &u.Comment }),
-		)...),
-	columns: []column{{"name", 24}, {"only-one", 8}, {"rate-limit", 0}}, rare: []string{"rate-limit"},
+func socksUsersMenu() *menu {
+	return &menu{
+		path: "ip socks users", help: "users of the SOCKS server, with version=5 and auth-method=password",
+		commands: []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, commentItems, findItems, printItems},
+		legend:   legendItem, flags: flagsItem,
+		items: itemLists[userItems],
+		properties: append(append(
+			bindItems(socksUsers, prop("name", text(1, 255), "", "name to log in with",
+				func(u *socks.User) *string { return &u.Name })),
+			// RFC 1929, section 2: a name and a password have 1..255 bytes.
+			passwordProperties(func(c *Config, i int) *string { return &c.Socks.Users[i].Password }, text(1, 255),
+				"password to log in with; its hash is kept, and it is never shown", "password= is given instead")...),
+			bindItems(socksUsers,
+				prop("only-one", boolean(), "no", "whether the user can have one connection at a time only",
+					func(u *socks.User) *bool { return &u.OnlyOne }),
+				prop("rate-limit", bitRate(), "", "bits per second that all connections of the user move together, each way",
+					func(u *socks.User) *uint64 { return &u.RateLimit }),
+				disabled(func(u *socks.User) *bool { return &u.Disabled }),
+				comment(func(u *socks.User) *string { return &u.Comment }),
+			)...),
+		columns: []column{{"name", 24}, {"only-one", 8}, {"rate-limit", 0}}, rare: []string{"rate-limit"},
+	}
 }
 
 // socksVersion is 4 or 5.

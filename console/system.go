@@ -59,7 +59,11 @@ var (
 			return x.ask(Upgrade)
 		}}
 
-	partitionsMenu = &menu{
+	printNTPCommand = printScreen("show what is set, and what the servers say")
+)
+
+func partitionsMenu() *menu {
+	return &menu{
 		path: "partitions", help: "versions of the software on flash", commands: liveCommands,
 		needs: func(l Live) bool { return l.Slots != nil },
 		rows:  (*execution).slotRows, legend: "Flags: A - active, R - running", flags: []string{"A", "R"}, packed: true, identify: []string{"name"},
@@ -71,9 +75,11 @@ var (
 			{name: "state", help: "empty, untried, on trial, failed or confirmed"},
 		},
 	}
+}
 
-	// https://help.mikrotik.com/docs/spaces/ROS/pages/328094/Log
-	loggingMenu = &menu{
+// https://help.mikrotik.com/docs/spaces/ROS/pages/328094/Log
+func loggingMenu() *menu {
+	return &menu{
 		path: "system logging", help: "which lines of the log are sent where: those that a rule matches",
 		commands: []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, findItems, printItems},
 		needs:    hasRemoteLog, legend: "Flags: X - disabled, I - invalid", flags: []string{"XI"},
@@ -87,7 +93,10 @@ var (
 			disabled(func(r *LogRule) *bool { return &r.Disabled }),
 		),
 	}
-	loggingAction = &menu{
+}
+
+func loggingAction() *menu {
+	return &menu{
 		path: "system logging action", help: "where the log can be sent",
 		commands: []command{setItems, unsetItems, printLive}, single: remoteAction,
 		needs:   hasRemoteLog,
@@ -104,10 +113,15 @@ var (
 				func(r *RemoteLog) *uint16 { return &r.Port }),
 		),
 	}
+}
 
-	// https://help.mikrotik.com/docs/spaces/ROS/pages/40992869/NTP
-	ntpMenu   = &menu{path: "system ntp", help: "network time"}
-	ntpClient = &menu{
+// https://help.mikrotik.com/docs/spaces/ROS/pages/40992869/NTP
+func ntpMenu() *menu {
+	return &menu{path: "system ntp", help: "network time"}
+}
+
+func ntpClient() *menu {
+	return &menu{
 		path: "system ntp client", help: "time client",
 		commands: []command{setCommand, unsetCommand, printNTPCommand, resetCommand}, indent: 2, needs: hasNTP,
 		live: (*execution).timeClient,
@@ -124,8 +138,7 @@ var (
 				func(n *ntp.Config) *[]string { return &n.Servers }),
 		),
 	}
-	printNTPCommand = printScreen("show what is set, and what the servers say")
-)
+}
 
 // remoteAction is the only action of /system logging that can be chosen. The kernel keeps the
 // whole log in memory in any case.

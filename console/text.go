@@ -16,7 +16,7 @@ const maxErrors = 20
 
 // Export writes cfg as the commands that make it out of Default, each menu under its path,
 // with what is sensitive. Load reads it.
-func Export(cfg Config) string { return exportMenus(menus, &cfg, "", sensitiveWord.Name) }
+func Export(cfg Config) string { return exportMenus(menus(), &cfg, "", sensitiveWord.Name) }
 
 // exportMenus exports the menu at path and those below it, according to words, which are
 // some of exportWords.
@@ -120,7 +120,7 @@ func without(path string) (w Without, secret bool) {
 	if len(words) == 0 {
 		return CloseRouter, false // it could be for any menu
 	}
-	for _, m := range menus {
+	for _, m := range menus() {
 		names := strings.Fields(m.path)
 		fits := len(words) >= len(names)
 		for i := 0; fits && i < len(names); i++ {

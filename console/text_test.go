@@ -205,14 +205,14 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 		}, p.values...)
 	}
 	cfg := Default()
-	for _, m := range menus {
+	for _, m := range menus() {
 		count := 1
 		if m.items != nil {
 			count = r.IntN(5)
 		}
 		for i := range count {
 			if m.items != nil {
-				x := execution{menus: menus, cfg: cfg}
+				x := execution{menus: menus(), cfg: cfg}
 				_, err := x.append(m)
 				require.NoError(t, err)
 				cfg = x.cfg
@@ -265,7 +265,7 @@ func TestExportLoad(t *testing.T) {
 		require.Equal(t, settings(cfg), settings(got), text)
 		require.Equal(t, text, Export(got))
 		for _, words := range [][]string{{"terse"}, {"verbose"}, {"verbose", "terse"}} {
-			text := exportMenus(menus, &cfg, "", append(words, sensitiveWord.Name)...)
+			text := exportMenus(menus(), &cfg, "", append(words, sensitiveWord.Name)...)
 			got, err := Load("export", strings.NewReader(text))
 			require.NoError(t, err, text)
 			require.Equal(t, settings(cfg), settings(got), text)
@@ -273,9 +273,9 @@ func TestExportLoad(t *testing.T) {
 
 		// Each menu's export alone says what it has to.
 		var parts strings.Builder
-		for _, m := range menus {
+		for _, m := range menus() {
 			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" && m.path != "interface list member" && m.path != "ip dns static" && !strings.HasPrefix(m.path, "ip dhcp-server ") { // these are in others
-				parts.WriteString(exportMenus(menus, &cfg, m.path, sensitiveWord.Name))
+				parts.WriteString(exportMenus(menus(), &cfg, m.path, sensitiveWord.Name))
 			}
 		}
 		got, err = Load("export", strings.NewReader(parts.String()))
@@ -340,8 +340,8 @@ func TestLongestExport(t *testing.T) {
 		"100.100.100.101,100.100.100.101,100.100.100.101", "100.100.100.100/24", "100.100.100.100", "255", "65535",
 		"52:54:00:12:34:56", "!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "254", "32", "'" + strings.Repeat("x", 253) + "'", "ff:ff:ff:ff:ff:ff:ff", "167h59m59s999ms", "yes", "+10:00",
 	}
-	x := execution{menus: menus, cfg: Default()}
-	for _, m := range menus {
+	x := execution{menus: menus(), cfg: Default()}
+	for _, m := range menus() {
 		for m.items != nil && m.items.count(&x.cfg) < m.items.max {
 			i, err := x.append(m)
 			require.NoError(t, err)

@@ -57,7 +57,7 @@ func TestUnset(t *testing.T) {
 
 // Everything that "!" unsets, unset does too, and nothing else.
 func TestUnsetEverywhere(t *testing.T) {
-	for _, m := range menus {
+	for _, m := range menus() {
 		if m.path == "user" {
 			continue // it has nothing but a password, which a command of its own removes
 		}
@@ -132,7 +132,7 @@ func TestWhereInEverywhere(t *testing.T) {
 	cfg, err := Load("base", strings.NewReader(fuzzConfig))
 	require.NoError(t, err)
 	tried := 0
-	for _, m := range menus {
+	for _, m := range menus() {
 		if m.items == nil && m.rows == nil {
 			continue
 		}

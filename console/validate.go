@@ -78,7 +78,7 @@ func validate(cfg Config, ports []string, before Config) error {
 		}
 	}
 	check := cfg.Clone() // setting a value to itself checks it
-	for _, m := range menus {
+	for _, m := range menus() {
 		count := 1
 		if m.items != nil {
 			if count = m.items.count(&check); count > m.items.max {
@@ -173,7 +173,7 @@ func (p property) checkInterface(cfg *Config, item int, interfaces []namedLink, 
 func (cfg *Config) itemsWith(such func(p property, value string) bool) []string {
 	const most = 4
 	var users []string
-	for _, m := range menus {
+	for _, m := range menus() {
 		if m.items == nil {
 			continue
 		}

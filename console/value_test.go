@@ -232,7 +232,7 @@ func TestValues(t *testing.T) {
 			require.NoError(t, err)
 			path, _, _ := strings.Cut(strings.TrimPrefix(line, "/"), " add ")
 			path, _, _ = strings.Cut(path, " set ")
-			x := execution{menus: menus}
+			x := execution{menus: menus()}
 			p, ok := x.menu(path).property(test.property)
 			require.True(t, ok)
 			assert.Equal(t, test.want, p.get(&result.Config, 0))
