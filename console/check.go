@@ -115,22 +115,40 @@ func ExposedSOCKS(c Config, wanPort string) string {
 // closedFrom reports whether new TCP connections to a port of the router that come in by an
 // interface are dropped or rejected.
 func closedFrom(rules firewall.Config, in string, port uint16) bool {
+	closed, _ := closedIn(rules, "input", in, port, len(rules.Filter))
+	return closed
+}
+
+// closedIn is closedFrom for the rules of a chain. decided is false if they leave it to the rules
+// that come after a jump here. Jumps lead no deeper than depth.
+func closedIn(rules firewall.Config, chain, in string, port uint16, depth int) (closed, decided bool) {
 	takes := func(value, want string) bool { // value may be a list, with "!" before it
 		body, not := strings.CutPrefix(value, "!")
 		return value == "" || slices.Contains(strings.Split(body, ","), want) != not
 	}
 	for _, r := range rules.Filter {
-		if r.Disabled || r.Chain != "input" || !r.Decides() {
+		if r.Disabled || r.Chain != chain || depth == 0 {
 			continue
 		}
-		all := anyAddress(r.SrcAddress) && anyAddress(r.DstAddress) && r.SrcPort.Any() && r.DstPort.Match(port) &&
-			takes(r.Protocol, "tcp") && rules.InInterfaces(r).Has(in) && takes(r.ConnectionState, "new") &&
-			takes(r.ConnectionNATState, "none") && r.OutInterface == "" && r.ICMPOptions == ""
-		if all {
-			return r.Action != "accept"
+		some := rules.InInterfaces(r).Has(in) && takes(r.Protocol, "tcp") && takes(r.ConnectionState, "new") && takes(r.ConnectionNATState, "none") &&
+			r.OutInterface == "" && r.ICMPOptions == "" && r.DstPort.Match(port)
+		all := some && anyAddress(r.SrcAddress) && anyAddress(r.DstAddress) && r.SrcPort.Any() && (r.Port.Any() || !r.Port.Not && r.Port.Match(port)) &&
+			r.SrcAddressList == "" && r.DstAddressList == "" && opens(r.TCPFlags)
+		switch {
+		case some && r.Action == "return" && !all:
+			return false, false // not all come to the rules behind it
+		case !all:
+		case r.Action == "return":
+			return false, false
+		case r.Action == "jump":
+			if closed, decided := closedIn(rules, r.JumpTarget, in, port, depth-1); decided {
+				return closed, true
+			}
+		case r.Decides():
+			return r.Action != "accept", true
 		}
 	}
-	return false
+	return false, false
 }
 
 func endsInDeny(rules []socks.Rule) bool {
@@ -146,4 +164,14 @@ func endsInDeny(rules []socks.Rule) bool {
 func anyAddress(a match.Addresses) bool {
 	p, ok := a.Prefix()
 	return a.Any() || ok && p.Bits() == 0 && !a.Not
+}
+
+// opens reports whether the first packet of a TCP connection has these flags, as a rule names them.
+func opens(flags string) bool {
+	for flag := range strings.SplitSeq(flags, ",") {
+		if flag != "" && flag != "syn" && !strings.HasPrefix(flag, "!") || flag == "!syn" {
+			return false
+		}
+	}
+	return true
 }

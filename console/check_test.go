@@ -141,3 +141,31 @@ add chain=input action=drop in-interface=!ether2`, false},
 ;;; end with action=deny
 `, result.Output)
 }
+
+// Whether strangers are kept out can be decided in a chain that rules jump to.
+func TestClosedByChains(t *testing.T) {
+	for _, test := range []struct {
+		name, rules string
+		closed      bool
+	}{
+		{"a chain that drops", "add chain=input action=jump jump-target=x in-interface=ether1\nadd chain=x action=drop", true},
+		{"a chain that drops others", "add chain=input action=jump jump-target=x in-interface=ether1\nadd chain=x action=drop protocol=udp", false},
+		{"packets that do not come there", "add chain=input action=jump jump-target=x in-interface=ether2\nadd chain=x action=drop", false},
+		{"a chain that returns", "add chain=input action=jump jump-target=x\nadd chain=x action=return in-interface=ether1\nadd chain=x action=drop", false},
+		{"a chain that returns to a rule that drops", "add chain=input action=jump jump-target=x\nadd chain=x action=return in-interface=ether1\nadd chain=input action=drop", true},
+		{"a chain that some packets return from", "add chain=input action=jump jump-target=x\nadd chain=x action=return protocol=tcp src-address=10.0.0.0/8\nadd chain=x action=drop", false},
+		{"a chain that accepts", "add chain=input action=jump jump-target=x\nadd chain=x action=accept\nadd chain=input action=drop", false},
+		{"two chains", "add chain=input action=jump jump-target=x\nadd chain=x action=jump jump-target=y\nadd chain=y action=log\nadd chain=x action=reject", true},
+		{"not these ports", "add chain=input action=drop protocol=tcp port=!1080", false},
+		{"these ports", "add chain=input action=drop protocol=tcp port=1080", true},
+		{"first packets", "add chain=input action=drop protocol=tcp tcp-flags=syn,!ack", true},
+		{"other packets", "add chain=input action=drop protocol=tcp tcp-flags=!syn", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := Load("cfg", strings.NewReader("/ip firewall filter\n"+test.rules+"\n"))
+			require.NoError(t, err)
+			require.NoError(t, Validate(c, []string{"ether1", "ether2"}))
+			assert.Equal(t, test.closed, closedFrom(c.Rules(), "ether1", 1080))
+		})
+	}
+}

@@ -94,8 +94,8 @@ func TestImportCheck(t *testing.T) {
 	require.NoError(t, err)
 	check := func(c Config) error { return Validate(c, []string{"ether1", "ether2"}) }
 	for _, test := range []struct{ name, text, err string }{
-		{"a rule", "/system identity set name=a\n/ip firewall filter\nadd chain=input\nadd chain=input \\\n    log-prefix=x\nadd chain=input action=drop\n",
-			"/ip firewall: filter rule 1: log-prefix=x: needs action=log (line 4)"},
+		{"a rule", "/system identity set name=a\n/ip firewall filter\nadd chain=input\nadd chain=input \\\n    reject-with=tcp-reset\nadd chain=input action=drop\n",
+			"/ip firewall: filter rule 1: reject-with=tcp-reset: needs action=reject (line 4)"},
 		{"the first line", "/ip firewall filter add chain=input out-interface=ether1",
 			"/ip firewall: filter rule 0: out-interface=ether1: not known in chain=input (line 1)"},
 		{"an address that another line has", "/ip address\nadd address=10.0.1.1/24 interface=ether1\nadd address=10.0.0.1/16 interface=ether1\n\n",

@@ -82,7 +82,7 @@ func atMost(count int, i *items) *items {
 	return i
 }
 
-func cloneFirewallRule(r *firewall.Rule) { clonePorts(&r.SrcPort, &r.DstPort, &r.ToPorts) }
+func cloneFirewallRule(r *firewall.Rule) { clonePorts(&r.SrcPort, &r.DstPort, &r.Port, &r.ToPorts) }
 
 func cloneAccessRule(r *socks.Rule) { clonePorts(&r.SrcPort, &r.DstPort) }
 

@@ -309,13 +309,13 @@ func TestNumbers(t *testing.T) {
 // Values of an enumeration can be shortened as long as they are unambiguous.
 func TestShortenedValues(t *testing.T) {
 	for _, test := range []struct{ line, want, err string }{
-		{"add chain=i action=d protocol=t", "chain=input action=drop protocol=tcp", ""},
-		{"add chain=f action=rej reject-with=tcp connection-state=!est,n", "chain=forward action=reject connection-state=!established,new reject-with=tcp-reset", ""},
+		{"add chain=input action=d protocol=t", "chain=input action=drop protocol=tcp", ""},
+		{"add chain=forward action=rej reject-with=tcp connection-state=!est,n", "chain=forward action=reject connection-state=!established,new reject-with=tcp-reset", ""},
 		{"add chain=input reject-with=icmp-host", "", "ambiguous value of reject-with, more than one possible value matches input; " +
 			"expected icmp-host-unreachable | icmp-host-prohibited, not \"icmp-host\""},
 		{"add chain=input connection-state=new,n", "", "input does not match any value of connection-state; " +
 			"expected [!]established | related | new | invalid | untracked, or a list of them, not \"new,n\""},
-		{"add chain=x", "", `input does not match any value of chain; expected input | forward | output, not "x"`},
+		{"add chain=f", "", `invalid value for argument chain; expected input | forward | output | name of a chain of your own, not "f": it could be forward`},
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			session := Session{path: "ip firewall filter"}

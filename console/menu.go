@@ -537,12 +537,13 @@ func comment[P any](at func(P) *string) field[P] {
 // filterFields are the properties of a filter rule, in the order of the manual.
 func filterFields() []field[*firewall.Rule] {
 	return append(append([]field[*firewall.Rule]{
-		prop("chain", enum[string]("input", "forward", "output"), "",
-			"packets to the router, through it, or from it",
+		prop("chain", chainName("input", "forward", "output"), "",
+			"packets to the router, through it, or from it; or a chain of your own, for action=jump",
 			func(r *firewall.Rule) *string { return &r.Chain }),
-		prop("action", enum[string]("accept", "drop", "reject", "log", "passthrough", "fasttrack-connection"), "accept",
+		prop("action", enum[string]("accept", "drop", "reject", "log", "passthrough", "jump", "return", "fasttrack-connection"), "accept",
 			"what happens to a packet that matches; fasttrack-connection only counts it, as passthrough does",
 			func(r *firewall.Rule) *string { return &r.Action }),
+		jumpTarget(),
 	}, matchFields()...),
 		prop("connection-nat-state", wordList(match.NATStates...), "",
 			"what address translation has made of the packet's connection",
@@ -558,12 +559,13 @@ func filterFields() []field[*firewall.Rule] {
 // natFields are the properties of a nat rule, in the order of the manual.
 func natFields() []field[*firewall.Rule] {
 	return append(append([]field[*firewall.Rule]{
-		prop("chain", enum[string]("srcnat", "dstnat"), "",
-			"after routing, for source addresses, or before it, for destinations",
+		prop("chain", chainName("srcnat", "dstnat"), "",
+			"after routing, for source addresses, or before it, for destinations; or a chain of your own, for action=jump",
 			func(r *firewall.Rule) *string { return &r.Chain }),
-		prop("action", enum[string]("accept", "masquerade", "src-nat", "dst-nat", "redirect", "log", "passthrough"),
+		prop("action", enum[string]("accept", "masquerade", "src-nat", "dst-nat", "redirect", "log", "passthrough", "jump", "return"),
 			"accept", "what happens to a connection that matches",
 			func(r *firewall.Rule) *string { return &r.Action }),
+		jumpTarget(),
 		prop("to-addresses", addressRange(), "", "new address of src-nat and dst-nat",
 			func(r *firewall.Rule) *match.Addresses { return &r.ToAddresses }),
 		prop("to-ports", portRange(), "", "new port of src-nat, dst-nat, redirect and masquerade",
@@ -572,6 +574,40 @@ func natFields() []field[*firewall.Rule] {
 		disabled(func(r *firewall.Rule) *bool { return &r.Disabled }),
 		comment(func(r *firewall.Rule) *string { return &r.Comment }),
 	)
+}
+
+func jumpTarget() field[*firewall.Rule] {
+	return prop("jump-target", optional(ruleName("name of a chain of your own"), "none"), "", "chain that action=jump goes to",
+		func(r *firewall.Rule) *string { return &r.JumpTarget })
+}
+
+// chainName is the name of one of the chains that packets enter, or of one of the user's. RouterOS
+// has a chain of the user's for any name, and so a shortened name means neither here.
+func chainName(builtin ...string) kind[string] {
+	k := ruleName(strings.Join(builtin, " | ") + " | name of a chain of your own")
+	parse := k.parse
+	k.values = builtin
+	k.parse = func(s string) (string, error) {
+		if full, err := oneOf(s, builtin...); err == nil && full != s {
+			return "", match.Refusal("it could be " + full)
+		}
+		return parse(s)
+	}
+	return k
+}
+
+// ruleName is the name of a chain or of an address list.
+func ruleName(accepts string) kind[string] {
+	k := text(1, firewall.MaxName)
+	parse := k.parse
+	k.accepts = accepts
+	k.parse = func(s string) (string, error) {
+		if strings.HasPrefix(s, "!") {
+			return "", errNoMatch
+		}
+		return parse(s)
+	}
+	return k
 }
 
 // matchFields are the properties that filter and nat rules have in common.
@@ -585,8 +621,12 @@ func matchFields() []field[*firewall.Rule] {
 			func(r *firewall.Rule) *match.Ports { return &r.SrcPort }),
 		prop("dst-port", portMatch(), "", "destination port; needs protocol=tcp or udp",
 			func(r *firewall.Rule) *match.Ports { return &r.DstPort }),
+		prop("port", portMatch(), "", "source or destination port; needs protocol=tcp or udp",
+			func(r *firewall.Rule) *match.Ports { return &r.Port }),
 		prop("protocol", protocol(), "", "IP protocol",
 			func(r *firewall.Rule) *string { return &r.Protocol }),
+		prop("tcp-flags", tcpFlags(), "", "flags that are set, or with ! not set; needs protocol=tcp",
+			func(r *firewall.Rule) *string { return &r.TCPFlags }),
 		prop("in-interface", portNameMatch(), "", "interface by which the packet came in",
 			func(r *firewall.Rule) *string { return &r.InInterface }),
 		prop("out-interface", portNameMatch(), "", "interface by which the packet leaves",
@@ -603,7 +643,9 @@ func matchFields() []field[*firewall.Rule] {
 			func(r *firewall.Rule) *string { return &r.IPsecPolicy }),
 		prop("icmp-options", icmpOptions(), "", "ICMP type and code; needs protocol=icmp",
 			func(r *firewall.Rule) *string { return &r.ICMPOptions }),
-		prop("log-prefix", text(0, 29), "", "beginning of the line of action=log",
+		prop("log", optional(boolean(), "no"), "", "whether each packet that matches is a line of the log",
+			func(r *firewall.Rule) *bool { return &r.Log }),
+		prop("log-prefix", text(0, 29), "", "beginning of the line of log=yes and action=log",
 			func(r *firewall.Rule) *string { return &r.LogPrefix }),
 	}
 }

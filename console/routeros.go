@@ -60,9 +60,9 @@ var absentProperties = map[string]string{
 const absentMatchers = "address-list address-list-timeout connection-bytes connection-limit connection-mark " +
 	"connection-rate connection-type content dscp dst-address-list dst-address-type dst-limit " +
 	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority " +
-	"ipv4-options jump-target layer7-protocol limit log=no nth out-bridge-port out-bridge-port-list " +
-	"p2p packet-mark packet-size per-connection-classifier port priority psd random realm " +
-	"routing-mark routing-table src-address-list src-address-type src-mac-address tcp-flags tcp-mss time tls-host ttl"
+	"ipv4-options layer7-protocol limit nth out-bridge-port out-bridge-port-list " +
+	"p2p packet-mark packet-size per-connection-classifier priority psd random realm " +
+	"routing-mark routing-table src-address-list src-address-type src-mac-address tcp-mss time tls-host ttl"
 
 // absentProperty reports whether name is exactly a property that RouterOS has in m and Postern
 // lacks. accepted are the values that it may have all the same, separated by "|", or "*".

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
 )
@@ -358,6 +359,37 @@ func wordList(values ...string) kind[string] {
 		},
 		format: func(v string) string { return v },
 	}), "any")
+}
+
+// tcpFlags is one or more flags of TCP, separated by commas, each at most once and perhaps with "!" before it.
+func tcpFlags() kind[string] {
+	flags := firewall.TCPFlags
+	return optional(kind[string]{
+		typ:     List,
+		accepts: strings.Join(flags, " | ") + `, or a list of them, "!" before each that is not set`,
+		values:  flags,
+		list:    true,
+		parse: func(s string) (string, error) {
+			items := strings.Split(s, ",")
+			var named []string
+			for i, item := range items {
+				body, not := strings.CutPrefix(item, "!")
+				full, err := oneOf(body, flags...)
+				if err != nil {
+					return "", err
+				}
+				if slices.Contains(named, full) {
+					return "", errNoMatch
+				}
+				named = append(named, full)
+				if items[i] = full; not {
+					items[i] = "!" + full
+				}
+			}
+			return strings.Join(items, ","), nil
+		},
+		format: func(v string) string { return v },
+	}, "any")
 }
 
 // icmpOptions is an ICMP type with or without a code. To the kernel type 255 means any.

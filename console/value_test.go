@@ -12,7 +12,7 @@ import (
 // Every kind of value: what is accepted, how it is printed, and the errors of the rest.
 func TestValues(t *testing.T) {
 	const (
-		noChain = "input does not match any value of chain; expected input | forward | output"
+		noChain = "invalid value for argument chain; expected input | forward | output | name of a chain of your own"
 		noBool  = "input does not match any value of disabled; expected yes | no"
 		noTime  = "invalid value for argument connection-idle-timeout; expected time: 1s..1w"
 		overTo  = "value of connection-idle-timeout out of range (1s..1w)"
@@ -34,6 +34,7 @@ func TestValues(t *testing.T) {
 			"idpr-cmtp | ipv6-encap | rsvp | gre | ipsec-esp | ipsec-ah | icmpv6 | rspf | vmtp | ospf | ipip | encap | pim | vrrp | l2tp | sctp | udp-lite | 1..255"
 		noState    = "input does not match any value of connection-state; expected [!]established | related | new | invalid | untracked, or a list of them"
 		emptyState = "invalid value for argument connection-state; expected [!]established | related | new | invalid | untracked, or a list of them"
+		noFlags    = `input does not match any value of tcp-flags; expected fin | syn | rst | psh | ack | urg, or a list of them, "!" before each that is not set`
 		noICMP     = "invalid value for argument icmp-options; expected type or type:code: 0..254, code 0..255"
 	)
 	const (
@@ -51,9 +52,17 @@ func TestValues(t *testing.T) {
 		{filter, "disabled", "", "", noBool},
 		// enumeration
 		{"/ip firewall filter add ", "chain", "forward", "forward", ""},
-		{"/ip firewall filter add ", "chain", "for", "forward", ""},
-		{"/ip firewall filter add ", "chain", "forwards", "", noChain},
+		{"/ip firewall filter add ", "chain", "forwards", "forwards", ""},
+		{"/ip firewall filter add ", "chain", "!forward", "", "input does not match any value of chain; expected input | forward | output | name of a chain of your own"},
 		{"/ip firewall filter add ", "chain", "", "", noChain},
+		{filter, "jump-target", "tcp-in", "tcp-in", ""},
+		{filter, "tcp-flags", "syn,!ack", "syn,!ack", ""},
+		{filter, "tcp-flags", "!s,f", "!syn,fin", ""},
+		{filter, "tcp-flags", "syn,!syn", "", noFlags},
+		{filter, "tcp-flags", "ece", "", noFlags},
+		{filter, "port", "53,1000-2000", "53,1000-2000", ""},
+		{filter, "log", "yes", "yes", ""},
+		{filter, "log", "no", "", ""},
 		{filter, "reject-with", "tcp-reset", "tcp-reset", ""},
 		{filter, "reject-with", "", "", ""},
 		{"/ip socks access add ", "action", "drop", "", "input does not match any value of action; expected allow | deny"},

@@ -9,23 +9,40 @@ type Config struct {
 	NAT    []Rule
 	// Lists are the interface lists that rules name.
 	Lists map[string]Interfaces
+	// AddressLists are the address lists that rules name: at most MaxAddresses addresses and
+	// ranges in all, none with Not. A list that is not there is empty.
+	AddressLists map[string][]match.Addresses
 }
 
 // Rule is one rule. A matcher's zero value matches everything.
 type Rule struct {
-	// Chain is input, forward or output in Filter; srcnat or dstnat in NAT.
+	// Chain is input, forward or output in Filter; srcnat or dstnat in NAT; or a chain of the
+	// user's, of any other name, which packets enter by rules with the action jump.
 	Chain string
-	// Action is accept, log or passthrough in both tables, drop or reject in Filter,
+	// Action is accept, log, passthrough, jump or return in both tables, drop or reject in Filter,
 	// masquerade or src-nat in chain srcnat, dst-nat or redirect in chain dstnat. After
 	// log and passthrough, which only counts, the next rule is tried. So it is after
 	// fasttrack-connection in Filter: RouterOS's shorter way through the router is not there.
+	// jump tries the rules of JumpTarget, and then the next rule. return goes on behind the rule
+	// that jumped here; in a chain that none has jumped to it accepts.
 	Action string
+	// JumpTarget is the user's chain that the action jump goes to. It has rules, and none of them
+	// leads back.
+	JumpTarget string
 
 	SrcAddress, DstAddress match.Addresses
 	// Protocol is tcp, udp, icmp or a number of 1..255 (iptables reads 0 as all), with "!"
 	// in front any other protocol. Empty matches all. Ports need tcp or udp.
 	Protocol         string
 	SrcPort, DstPort match.Ports
+	// Port is the source or the destination port.
+	Port match.Ports
+	// SrcAddressList and DstAddressList are names in Config.AddressLists: the address is in that
+	// list, or with "!" in front in no entry of it.
+	SrcAddressList, DstAddressList string
+	// TCPFlags are flags that are set, or with "!" in front of each not set, separated by commas: fin,
+	// syn, rst, psh, ack and urg. They need Protocol tcp.
+	TCPFlags string
 	// InInterface and OutInterface are names of interfaces, with "!" in front any other.
 	InInterface, OutInterface string
 	// InInterfaceList and OutInterfaceList are names in Config.Lists: the interface is one of
@@ -50,7 +67,9 @@ type Rule struct {
 	// one port or one range.
 	ToAddresses match.Addresses
 	ToPorts     match.Ports
-	// LogPrefix comes first in each line that the action log writes: at most 29 bytes.
+	// Log has a line logged for each packet that the rule matches, as the action log does. LogPrefix
+	// comes first in each such line: at most 29 bytes.
+	Log       bool
 	LogPrefix string
 	// RejectWith is the ICMP answer of the action reject, as RouterOS names it:
 	// icmp-network-unreachable (the default), icmp-host-unreachable,

@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/coreos/go-iptables/iptables"
 )
 
 // Firewall is the kernel's filter and nat tables in the network namespace of the
@@ -31,8 +28,7 @@ type Firewall struct {
 	// who has it only counts, and gives way to them.
 	changes  atomic.Int32
 	counting bool
-	tables   *iptables.IPTables // nil until first needed
-	applied  *ruleSet           // nil while locked
+	applied  *ruleSet // nil while locked
 	// unsure says that the last change of the openings failed, so that it may have been made or not.
 	unsure bool
 
@@ -87,8 +83,8 @@ func (f *Firewall) Lock() error {
 // rules stay as they were. The error says which rule it was, by table, number as printed
 // (from 0) and properties, and why.
 //
-// Apply takes one process. If rules were applied before, it takes one more for each chain
-// that holds any, to read the counters. A refusal takes one or two more.
+// Apply takes one process. If rules were applied before, it takes one more for each table
+// that has any, to read the counters. A refusal takes one or two more.
 func (f *Firewall) Apply(c Config) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("firewall: apply: %w", err)
@@ -178,7 +174,7 @@ func (f *Firewall) undo(swapped bool) error {
 
 // Counters returns what the rules of the applied Config have matched, each at its rule's
 // index; those of disabled rules are zero. Both lists are empty while nothing is applied.
-// Counters takes one process for each chain that holds rules. A change of the rules waits a
+// Counters takes one process for each table that has rules. A change of the rules waits a
 // moment for it and then ends the process, and the count begins anew.
 func (f *Firewall) Counters() (filter, nat []Counter, err error) {
 	for range countTries {
@@ -222,101 +218,68 @@ func (f *Firewall) readCounters() error {
 }
 
 func (f *Firewall) readTable(t Table) error {
+	es := f.applied.table(t)
+	_, rules := layout(es)
+	if len(rules) == 0 {
+		return nil
+	}
 	// expected is how many rules each chain should have.
 	expected := map[string]int{}
 	if t == Filter {
 		expected["INPUT"] = inputPreamble
 	}
-	type counter struct {
-		entry int
-		chain string
-		place int // in the chain
-	}
-	var counters []counter
-	for i, e := range f.applied.table(t) {
-		_, rules := e.rules(i)
-		for _, r := range rules {
-			if r.counts {
-				counters = append(counters, counter{i, r.chain, expected[r.chain]})
-			}
-			expected[r.chain]++
-		}
-	}
-	if len(counters) == 0 {
-		return nil
+	places := make([]int, len(rules)) // of each rule in its chain
+	for i, r := range rules {
+		places[i] = expected[r.chain]
+		expected[r.chain]++
 	}
 	if t == Filter { // the closing ACCEPT
 		expected["INPUT"]++
 		expected["FORWARD"]++
 	}
-	chains := map[string][]string{}
-	for _, c := range counters {
-		if chains[c.chain] != nil {
+	chains, err := f.list(t)
+	if err != nil {
+		return err
+	}
+	counts := make([]Counter, len(es))
+	for i, r := range rules {
+		if got, want := len(chains[r.chain]), expected[r.chain]; got != want {
+			return fmt.Errorf("chain %s: expected %d rules, got %d: was the table changed by someone else?", r.chain, want, got)
+		}
+		if !r.counts {
 			continue
 		}
-		rules, err := f.list(t, c.chain)
-		if err != nil {
-			return err
-		}
-		if want := expected[c.chain]; len(rules) != want {
-			return fmt.Errorf("chain %s: expected %d rules, got %d: was the table changed by someone else?", c.chain, want, len(rules))
-		}
-		chains[c.chain] = rules
-	}
-	counts := make([]Counter, len(f.applied.table(t)))
-	for _, c := range counters {
-		line := chains[c.chain][c.place]
+		line := chains[r.chain][places[i]]
 		count, ok := parseCounter(line)
 		if !ok {
-			return fmt.Errorf("chain %s: no counters in %q", c.chain, line)
+			return fmt.Errorf("chain %s: no counters in %q", r.chain, line)
 		}
-		counts[c.entry].Packets += count.Packets
-		counts[c.entry].Bytes += count.Bytes
+		counts[r.entry].Packets += count.Packets
+		counts[r.entry].Bytes += count.Bytes
 	}
 	for i := range counts {
-		if e := &f.applied.table(t)[i]; !e.disabled && !e.nowhere {
+		if e := &es[i]; !e.disabled && !e.nowhere {
 			e.count = counts[i]
 		}
 	}
 	return nil
 }
 
-// list returns the rules of a chain with their counters, as iptables prints them.
-func (f *Firewall) list(t Table, chain string) ([]string, error) {
-	tables, err := f.handle()
-	if err != nil {
-		return nil, err
+// list returns the rules of each chain of a table with their counters, as iptables prints them.
+func (f *Firewall) list(t Table) (map[string][]string, error) {
+	cmd := exec.Command(f.program, "--wait", strconv.Itoa(f.lockSeconds), "-t", string(t), "-v", "-S")
+	var out, complaint strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	if err := f.bounded(cmd.Run); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(complaint.String()))
 	}
-	// Not Stats, which panics on a rule without a target (go-iptables v0.8.0). The counters of
-	// this list are exact too.
-	var lines []string
-	err = f.bounded(func() (err error) {
-		lines, err = tables.ListWithCounters(string(t), chain)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("chain %s: %w", chain, err)
+	chains := map[string][]string{}
+	for line := range strings.Lines(out.String()) {
+		if words := strings.Fields(line); len(words) > 1 && words[0] == "-A" { // not a policy or a chain's name
+			chains[words[1]] = append(chains[words[1]], line)
+		}
 	}
-	// The policy, or the chain's name, comes first.
-	return slices.DeleteFunc(lines, func(line string) bool { return !strings.HasPrefix(line, "-A ") }), nil
-}
-
-// handle returns go-iptables' handle. It is made when first needed: making it takes a
-// process (iptables --version), and the way from power-on to service, which is Lock and
-// one Apply, does not need it.
-func (f *Firewall) handle() (*iptables.IPTables, error) {
-	if f.tables != nil {
-		return f.tables, nil
-	}
-	err := f.bounded(func() (err error) {
-		f.tables, err = iptables.New(iptables.Path(f.program), iptables.Timeout(f.lockSeconds))
-		return err
-	})
-	if err != nil {
-		f.tables = nil
-		return nil, fmt.Errorf("open %s: %w", f.program, err)
-	}
-	return f.tables, nil
+	return chains, nil
 }
 
 // parseCounter finds "-c packets bytes" in a rule as iptables -v -S prints it. A comment
@@ -358,7 +321,6 @@ func (r *refusal) Unwrap() error { return r.err }
 // restore carries s out by one process. If the process ran and failed, the error is a
 // *refusal, and the tables up to the last COMMIT before the refused line have changed.
 func (f *Firewall) restore(s *script) error {
-	// go-iptables does not know iptables-restore.
 	cmd := exec.Command(f.restoreProgram, "--noflush", "--counters", "--wait", strconv.Itoa(f.lockSeconds))
 	cmd.Stdin = strings.NewReader(s.text.String())
 	var stderr strings.Builder

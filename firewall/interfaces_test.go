@@ -136,8 +136,12 @@ func TestInterfaceListActions(t *testing.T) {
 		f := newFirewall(t, program)
 		var config Config
 		for _, list := range []string{"ab", "!ab"} {
-			for _, action := range (Rule{Chain: "input"}).actions() {
-				config.Filter = append(config.Filter, Rule{Chain: "input", Action: action, InInterfaceList: list, Comment: "x y"})
+			for _, action := range Filter.actions("input") {
+				r := Rule{Chain: "input", Action: action, InInterfaceList: list, Comment: "x y"}
+				if action == "jump" {
+					r.JumpTarget = "own"
+				}
+				config.Filter = append(config.Filter, r)
 			}
 			config.NAT = append(config.NAT,
 				Rule{Chain: "srcnat", Action: "masquerade", OutInterfaceList: list},
@@ -145,6 +149,7 @@ func TestInterfaceListActions(t *testing.T) {
 				Rule{Chain: "dstnat", Action: "redirect", InInterfaceList: list},
 				Rule{Chain: "dstnat", Action: "dst-nat", InInterfaceList: list, ToAddresses: addresses("1.2.3.4")})
 		}
+		config.Filter = append(config.Filter, Rule{Chain: "own", Action: "return", InInterfaceList: "ab"}, Rule{Chain: "own", Action: "drop"})
 		assert.ErrorContains(t, f.Apply(config), `filter rule 0: in-interface-list=ab: expected a list that there is, and there is none`)
 		config.Lists = ofLists
 		require.NoError(t, f.Apply(config))

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -40,17 +41,25 @@ func (t Table) builtin(name string) string {
 	return ""
 }
 
+// reservedChains are the tables' own chains, and those of RouterOS's other tables: none of them can be a
+// chain of the user's in another table, where it would be a mistake.
+var reservedChains = []string{"input", "forward", "output", "srcnat", "dstnat", "prerouting", "postrouting"}
+
 // String writes the rule's properties as the command language does.
 func (r Rule) String() string {
 	var b strings.Builder
 	for _, p := range []struct{ name, value string }{
 		{"chain", r.Chain},
 		{"action", r.Action},
+		{"jump-target", r.JumpTarget},
 		{"src-address", r.SrcAddress.String()},
 		{"dst-address", r.DstAddress.String()},
+		{"src-address-list", r.SrcAddressList},
+		{"dst-address-list", r.DstAddressList},
 		{"protocol", r.Protocol},
 		{"src-port", r.SrcPort.String()},
 		{"dst-port", r.DstPort.String()},
+		{"port", r.Port.String()},
 		{"in-interface", r.InInterface},
 		{"out-interface", r.OutInterface},
 		{"in-interface-list", r.InInterfaceList},
@@ -59,6 +68,7 @@ func (r Rule) String() string {
 		{"connection-nat-state", r.ConnectionNATState},
 		{"ipsec-policy", r.IPsecPolicy},
 		{"icmp-options", r.ICMPOptions},
+		{"tcp-flags", r.TCPFlags},
 		{"to-addresses", r.ToAddresses.String()},
 		{"to-ports", r.ToPorts.String()},
 		{"log-prefix", r.LogPrefix},
@@ -68,6 +78,9 @@ func (r Rule) String() string {
 		if p.value != "" {
 			b.WriteString(" " + p.name + "=" + quoteIfNeeded(p.value))
 		}
+	}
+	if r.Log {
+		b.WriteString(" log=yes")
 	}
 	if r.Disabled {
 		b.WriteString(" disabled=yes")
@@ -83,9 +96,9 @@ func quoteIfNeeded(s string) string {
 }
 
 // matches returns the matches of a rule that Validate accepts, as an iptables command line has
-// them behind the chain. in and out are its interfaces; a set that no single match can name is
+// them behind the chain. s are its interfaces and addresses; a set that no single match can name is
 // left out.
-func (r Rule) matches(in, out Interfaces) []string {
+func (r Rule) matches(s sets) []string {
 	var a []string
 	// add appends an option and its value. A "!" of the value goes in front of the option.
 	add := func(option, value string) {
@@ -115,11 +128,24 @@ func (r Rule) matches(in, out Interfaces) []string {
 		a = append(a, "-m", "iprange")
 		add(m.iprange, m.addresses.String())
 	}
-	if len(in.Names) == 1 {
-		add("-i", in.String())
+	for _, m := range []struct {
+		option string
+		set    addressSet
+	}{{"--src-range", s.src}, {"--dst-range", s.dst}} {
+		if len(m.set.ranges) != 1 {
+			continue
+		}
+		a = append(a, "-m", "iprange")
+		if m.set.not {
+			a = append(a, "!")
+		}
+		a = append(a, m.option, m.set.ranges[0].From.String()+"-"+m.set.ranges[0].To.String())
 	}
-	if len(out.Names) == 1 {
-		add("-o", out.String())
+	if len(s.in.Names) == 1 {
+		add("-i", s.in.String())
+	}
+	if len(s.out.Names) == 1 {
+		add("-o", s.out.String())
 	}
 	for _, m := range []struct {
 		port, multiport string
@@ -138,6 +164,14 @@ func (r Rule) matches(in, out Interfaces) []string {
 			add(m.multiport, written)
 		}
 	}
+	if !r.Port.Any() {
+		a = append(a, "-m", "multiport")
+		add("--ports", strings.ReplaceAll(r.Port.String(), "-", ":"))
+	}
+	if r.TCPFlags != "" {
+		all, set := tcpFlags(r.TCPFlags)
+		a = append(a, "-m", "tcp", "--tcp-flags", strings.ToUpper(strings.Join(all, ",")), cmp.Or(strings.ToUpper(strings.Join(set, ",")), "NONE"))
+	}
 	if r.ICMPOptions != "" {
 		a = append(a, "-m", "icmp", "--icmp-type", strings.ReplaceAll(r.ICMPOptions, ":", "/"))
 	}
@@ -155,14 +189,44 @@ func (r Rule) matches(in, out Interfaces) []string {
 	return a
 }
 
-// Decides reports whether no further rule is tried for a packet that matches.
-func (r Rule) Decides() bool {
-	return r.Action != "log" && r.Action != "passthrough" && r.Action != "fasttrack-connection"
+// TCPFlags are the flags of TCP that a rule can match.
+var TCPFlags = []string{"fin", "syn", "rst", "psh", "ack", "urg"}
+
+// tcpFlags returns the flags that a rule names, and those of them that have to be set.
+func tcpFlags(list string) (all, set []string) {
+	for word := range strings.SplitSeq(list, ",") {
+		flag, not := strings.CutPrefix(word, "!")
+		if all = append(all, flag); !not {
+			set = append(set, flag)
+		}
+	}
+	return all, set
 }
 
-// target returns the option -j of the rule and the target's own options. It returns nothing
-// for passthrough and fasttrack-connection: a rule without a target only counts.
-func (r Rule) target() []string {
+// Decides reports whether nothing further is tried for a packet that matches.
+func (r Rule) Decides() bool {
+	return !slices.Contains([]string{"log", "passthrough", "fasttrack-connection", "jump", "return"}, r.Action)
+}
+
+// logTarget returns the option -j that logs what the rule matches, and its own options.
+func (r Rule) logTarget(t Table) []string {
+	// RouterOS logs at info too. The kernel's line does not tell the chain. Its level
+	// tells the table.
+	level := "info"
+	if t == NAT {
+		level = "debug"
+	}
+	a := []string{"-j", "LOG", "--log-level", level}
+	if r.LogPrefix != "" {
+		a = append(a, "--log-prefix", r.LogPrefix)
+	}
+	return a
+}
+
+// target returns the option -j of the rule in table t and the target's own options. It returns nothing
+// for passthrough and fasttrack-connection: a rule without a target only counts. chains are the
+// kernel's names of the user's chains.
+func (r Rule) target(t Table, chains map[string]string) []string {
 	var a []string
 	toPorts := func() {
 		if !r.ToPorts.Any() {
@@ -177,15 +241,13 @@ func (r Rule) target() []string {
 	case "reject":
 		a = []string{"-j", "REJECT", "--reject-with", rejectWith(r.RejectWith)}
 	case "log":
-		// RouterOS logs at info too. The kernel's line does not tell the chain. Its level
-		// tells the table.
-		level := "info"
-		if r.Chain == "srcnat" || r.Chain == "dstnat" {
-			level = "debug"
-		}
-		a = []string{"-j", "LOG", "--log-level", level}
-		if r.LogPrefix != "" {
-			a = append(a, "--log-prefix", r.LogPrefix)
+		a = r.logTarget(t)
+	case "jump":
+		a = []string{"-j", chains[r.JumpTarget]}
+	case "return":
+		a = []string{"-j", "RETURN"}
+		if t.builtin(r.Chain) != "" {
+			a = []string{"-j", "ACCEPT"} // as what no rule matches
 		}
 	case "masquerade":
 		a = []string{"-j", "MASQUERADE"}

@@ -63,6 +63,13 @@ func TestArgs(t *testing.T) {
 			"-m conntrack --ctstate NEW -m conntrack ! --ctstate SNAT,DNAT -j DROP"},
 		{"echo request", Filter, Rule{Chain: "input", Action: "accept", Protocol: "icmp", ICMPOptions: "8:0"}, "-p icmp -m icmp --icmp-type 8/0 -j ACCEPT"},
 		{"icmp type alone", Filter, Rule{Chain: "input", Action: "accept", Protocol: "icmp", ICMPOptions: "3"}, "-p icmp -m icmp --icmp-type 3 -j ACCEPT"},
+		{"either port", Filter, Rule{Chain: "input", Action: "accept", Protocol: "udp", Port: ports("53")}, "-p udp -m multiport --ports 53 -j ACCEPT"},
+		{"neither port", Filter, Rule{Chain: "input", Action: "accept", Protocol: "tcp", Port: ports("!53,1000-2000")}, "-p tcp -m multiport ! --ports 53,1000:2000 -j ACCEPT"},
+		{"flags", Filter, Rule{Chain: "input", Action: "drop", Protocol: "tcp", TCPFlags: "syn,!ack,fin"}, "-p tcp -m tcp --tcp-flags SYN,ACK,FIN SYN,FIN -j DROP"},
+		{"no flags", Filter, Rule{Chain: "input", Action: "drop", Protocol: "tcp", TCPFlags: "!syn,!ack"}, "-p tcp -m tcp --tcp-flags SYN,ACK NONE -j DROP"},
+		{"return in a chain of one's own", Filter, Rule{Chain: "own", Action: "return"}, "-j RETURN"},
+		{"return to nowhere", NAT, Rule{Chain: "dstnat", Action: "return"}, "-j ACCEPT"},
+		{"log of a chain of nat", NAT, Rule{Chain: "own", Action: "log"}, "-j LOG --log-level debug"},
 		{"comment", Filter, Rule{Chain: "input", Action: "accept", Comment: "one"}, "-m comment --comment one -j ACCEPT"},
 		{"log", Filter, Rule{Chain: "input", Action: "log"}, "-j LOG --log-level info"},
 		{"log of nat", NAT, Rule{Chain: "dstnat", Action: "log"}, "-j LOG --log-level debug"},
@@ -85,7 +92,7 @@ func TestArgs(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.NoError(t, test.rule.Validate(test.table))
-			e := entries(test.table, []Rule{test.rule}, nil)[0]
+			e := entries(test.table, []Rule{test.rule}, Config{})[0]
 			assert.Equal(t, test.want, strings.Join(slices.Concat(e.match, e.target), " "))
 		})
 	}
@@ -112,12 +119,12 @@ func TestValidateRefuses(t *testing.T) {
 		rule  Rule
 		want  string
 	}{
-		{"no chain", Filter, Rule{Action: "accept"}, `chain="": expected input, forward or output`},
+		{"no chain", Filter, Rule{Action: "accept"}, `chain="": expected input, forward or output, or a name for a chain of your own`},
 		{"nat chain in filter", Filter, Rule{Chain: "srcnat", Action: "accept"}, "chain=srcnat: expected input, forward or output"},
 		{"filter chain in nat", NAT, Rule{Chain: "input", Action: "accept"}, "chain=input: expected dstnat or srcnat"},
-		{"no action", Filter, Rule{Chain: "input"}, `action="": expected accept, drop, reject, log, passthrough or fasttrack-connection in chain=input`},
+		{"no action", Filter, Rule{Chain: "input"}, `action="": expected accept, drop, reject, log, passthrough, jump, return or fasttrack-connection in chain=input`},
 		{"masquerade in filter", Filter, Rule{Chain: "forward", Action: "masquerade"}, "action=masquerade: expected accept, drop"},
-		{"masquerade in dstnat", NAT, Rule{Chain: "dstnat", Action: "masquerade"}, "action=masquerade: expected accept, log, passthrough, dst-nat or redirect in chain=dstnat"},
+		{"masquerade in dstnat", NAT, Rule{Chain: "dstnat", Action: "masquerade"}, "action=masquerade: expected accept, log, passthrough, jump, return, dst-nat or redirect in chain=dstnat"},
 		{"redirect in srcnat", NAT, Rule{Chain: "srcnat", Action: "redirect"}, "action=redirect: expected"},
 		{"drop in nat", NAT, Rule{Chain: "dstnat", Action: "drop"}, "action=drop: expected"},
 		{"half an address", Filter, in(func(r *Rule) { r.SrcAddress.From = netip.MustParseAddr("1.2.3.4") }), "src-address: expected an IPv4 address"},
@@ -162,7 +169,24 @@ func TestValidateRefuses(t *testing.T) {
 		{"to-ports list", NAT, Rule{Chain: "dstnat", Action: "redirect", Protocol: "tcp", ToPorts: ports("53,54")}, "to-ports=53,54: expected one port or range"},
 		{"to-ports not", NAT, Rule{Chain: "dstnat", Action: "redirect", Protocol: "tcp", ToPorts: ports("!53")}, "to-ports=!53: expected one port or range"},
 		{"to port 0", NAT, Rule{Chain: "dstnat", Action: "redirect", Protocol: "tcp", ToPorts: ports("0")}, "to-ports=0: expected one port or range"},
-		{"log-prefix of drop", Filter, Rule{Chain: "input", Action: "drop", LogPrefix: "x"}, "log-prefix=x: needs action=log"},
+		{"long log-prefix of drop", Filter, Rule{Chain: "input", Action: "drop", LogPrefix: strings.Repeat("x", 30)}, "expected at most 29 bytes, got 30"},
+		{"chain with a shortened name", Filter, Rule{Chain: "in", Action: "drop"}, "chain=in: could be input; expected its whole name, or another name for a chain of your own"},
+		{"chain of RouterOS's other tables", Filter, Rule{Chain: "prerouting", Action: "drop"}, "chain=prerouting: expected input, forward or output, or a name for a chain of your own"},
+		{"chain that is not", Filter, Rule{Chain: "!input", Action: "drop"}, `chain=!input: expected no "!"`},
+		{"chain with a long name", Filter, Rule{Chain: strings.Repeat("x", 65), Action: "drop"}, "expected at most 64 bytes, got 65"},
+		{"chain of two lines", Filter, Rule{Chain: "x\ny", Action: "drop"}, "expected UTF-8 text without control characters"},
+		{"jump to nowhere", Filter, in(func(r *Rule) { r.Action = "jump" }), "action=jump: needs jump-target"},
+		{"target without a jump", Filter, in(func(r *Rule) { r.JumpTarget = "x" }), "jump-target=x: needs action=jump"},
+		{"jump to a built-in chain", Filter, in(func(r *Rule) { r.Action, r.JumpTarget = "jump", "forward" }), "jump-target=forward: expected a chain of your own"},
+		{"masquerade in a chain of filter", Filter, Rule{Chain: "x", Action: "masquerade"}, "action=masquerade: expected accept, drop"},
+		{"drop in a chain of nat", NAT, Rule{Chain: "x", Action: "drop"}, "action=drop: expected accept, log"},
+		{"no list", Filter, in(func(r *Rule) { r.SrcAddressList = "!" }), `src-address-list=!: expected the name of a list, "!" in front`},
+		{"list twice not", Filter, in(func(r *Rule) { r.DstAddressList = "!!x" }), `dst-address-list=!x: expected no "!"`},
+		{"ports of either side, without protocol", Filter, in(func(r *Rule) { r.Port = ports("53") }), "port=53: needs protocol=tcp or protocol=udp"},
+		{"flags of udp", Filter, in(func(r *Rule) { r.TCPFlags, r.Protocol = "syn", "udp" }), "tcp-flags=syn: needs protocol=tcp"},
+		{"flags that iptables does not know", Filter, in(func(r *Rule) { r.TCPFlags, r.Protocol = "syn,ece", "tcp" }),
+			`tcp-flags=syn,ece: expected a list of fin, syn, rst, psh, ack or urg, each once, "!" in front of those that are not set`},
+		{"a flag set and not", Filter, in(func(r *Rule) { r.TCPFlags, r.Protocol = "syn,!syn", "tcp" }), "tcp-flags=syn,!syn: expected a list"},
 		{"long log-prefix", Filter, Rule{Chain: "input", Action: "log", LogPrefix: strings.Repeat("x", 30)}, "expected at most 29 bytes, got 30"},
 		{"log-prefix of two lines", Filter, Rule{Chain: "input", Action: "log", LogPrefix: "a\nb"}, `log-prefix="a\nb": expected UTF-8 text without control characters`},
 		{"long comment", Filter, in(func(r *Rule) { r.Comment = strings.Repeat("x", 256) }), "expected at most 255 bytes, got 256"},
@@ -176,6 +200,57 @@ func TestValidateRefuses(t *testing.T) {
 			assert.ErrorContains(t, test.rule.Validate(test.table), test.want)
 		})
 	}
+}
+
+// What a rule alone cannot tell.
+func TestChainsValidate(t *testing.T) {
+	jump := func(chain, target string) Rule { return Rule{Chain: chain, Action: "jump", JumpTarget: target} }
+	drop := Rule{Chain: "x", Action: "drop"}
+	for _, test := range []struct {
+		name   string
+		config Config
+		want   string
+	}{
+		{"a chain", Config{Filter: []Rule{jump("input", "x"), drop}}, ""},
+		{"a chain that nothing leads to", Config{Filter: []Rule{drop}}, ""},
+		{"a chain whose rules are disabled", Config{Filter: []Rule{jump("input", "x"), {Chain: "x", Action: "drop", Disabled: true}}}, ""},
+		{"no such chain", Config{Filter: []Rule{drop, jump("input", "y")}}, "filter rule 1: jump-target=y: no rule has chain=y; expected a chain that has rules"},
+		{"a chain of the other table", Config{Filter: []Rule{jump("input", "x")}, NAT: []Rule{{Chain: "x", Action: "accept"}}}, "filter rule 0: jump-target=x: no rule has chain=x"},
+		{"to itself", Config{Filter: []Rule{jump("x", "x")}}, "filter rule 0: jump-target=x: leads back to chain=x, and so would never end"},
+		{"round", Config{Filter: []Rule{drop, jump("x", "y"), jump("y", "z"), jump("z", "x")}}, "filter rule 1: jump-target=y: leads back to chain=x"},
+		{"two ways", Config{Filter: []Rule{jump("input", "y"), jump("input", "z"), jump("y", "x"), jump("z", "x"), drop}}, ""},
+		{"nat", Config{NAT: []Rule{jump("srcnat", "x"), {Chain: "x", Action: "masquerade"}}}, ""},
+		{"masquerade for dstnat", Config{NAT: []Rule{jump("dstnat", "y"), jump("y", "x"), {Chain: "x", Action: "masquerade"}}},
+			"nat rule 2: action=masquerade: packets come to chain=x from chain=dstnat; expected accept, log, passthrough, jump, return, dst-nat or redirect"},
+		{"too many addresses", Config{AddressLists: map[string][]match.Addresses{"a": make1000("10.0.0.0/24"), "b": {addresses("1.2.3.4")}}},
+			"address lists: expected at most 1000 entries in all, got 1001"},
+		{"not an address", Config{AddressLists: map[string][]match.Addresses{"a": {addresses("!1.2.3.4")}}}, "address list a: expected IPv4 addresses"},
+		{"large lists of many rules", Config{Filter: slices.Repeat([]Rule{{Chain: "input", Action: "drop", SrcAddressList: "a"}}, 5), AddressLists: map[string][]match.Addresses{"a": apart(1000)}},
+			"filter rule 4: the rules up to this one need more than 4096 rules of the kernel"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			err := test.config.Validate()
+			if test.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			assert.ErrorContains(t, err, test.want)
+		})
+	}
+}
+
+func make1000(s string) []match.Addresses {
+	return slices.Repeat([]match.Addresses{addresses(s)}, 1000)
+}
+
+// apart returns addresses that are not next to each other.
+func apart(count int) (all []match.Addresses) {
+	a := netip.MustParseAddr("127.1.0.1")
+	for range count {
+		all = append(all, match.Addresses{From: a, To: a})
+		a = a.Next().Next()
+	}
+	return all
 }
 
 func TestConfigValidateNamesTheRule(t *testing.T) {
@@ -232,12 +307,11 @@ func FuzzQuote(f *testing.F) {
 			return
 		}
 		var s script
-		all := Interfaces{Not: true}
-		s.entries(Filter, entries(Filter, []Rule{r}, nil))
+		s.entries(Filter, entries(Filter, []Rule{r}, Config{}))
 		line, ok := strings.CutSuffix(s.text.String(), "\n")
 		require.True(t, ok)
 		require.NotContains(t, line, "\n")
-		require.Equal(t, slices.Concat([]string{"[0:0]", "-A", "INPUT"}, r.matches(all, all), r.target()), words(line))
+		require.Equal(t, slices.Concat([]string{"[0:0]", "-A", "INPUT"}, r.matches(anywhere), r.target(Filter, nil)), words(line))
 	})
 }
 

@@ -1,7 +1,9 @@
 package firewall
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -13,6 +15,9 @@ const (
 	// rehearsalChain is a chain that no rule jumps to: the kernel checks its rules, and
 	// no packet meets them.
 	rehearsalChain = "postern-rehearsal"
+	// ownPrefix begins the names of the user's chains: what users call them can be too long for
+	// the kernel, and have any characters.
+	ownPrefix = "postern-chain-"
 )
 
 // inputPreamble is how many rules there are in INPUT ahead of the user's.
@@ -22,89 +27,171 @@ const inputPreamble = 2
 type entry struct {
 	chain         string // the kernel's
 	match, target []string
-	// in and out are the interfaces that it matches.
-	in, out Interfaces
+	// log is the target that logs; nil if the rule does not, or does nothing else.
+	log []string
+	// sets are the interfaces and addresses that it matches.
+	sets
+	// jumps is set if the target is a chain of the user's. returns is set if it is RETURN, which
+	// has to leave the chain of the rule, and not only a chain that the rule has for its sets.
+	jumps, returns bool
 	// disabled is a rule that the kernel does not have, and nowhere one that it does not have
-	// because no interface would match: that keeps its counters.
+	// because nothing would match: that keeps its counters.
 	disabled, nowhere bool
 	key               string // the same for rules that match and do the same
 	count             Counter
 }
 
-// kernelRule is one of the kernel's rules. counts says that what it counts is what the entry has
-// matched.
+// kernelRule is one of the kernel's rules. It belongs to the entry with that index. counts says
+// that what it counts is what the entry has matched.
 type kernelRule struct {
+	entry  int
 	chain  string
 	args   []string
 	counts bool
 }
 
-// rules returns the kernel's rules for the entry with that index, and the chains that they need.
+// kernelChain is a chain that belongs to the entry with that index.
+type kernelChain struct {
+	entry int
+	name  string
+}
+
+// layout returns the kernel's rules for the entries of a table, and the chains that they need.
 //
-// A rule of the kernel can name one incoming and one outgoing interface. For a set of several
-// the entry gets a chain, which returns for each interface that does not match or goes on for
-// each that does. A packet has one incoming and one outgoing interface, so at most one of the
-// rules that count matches it.
-func (e entry) rules(index int) (chains []string, rules []kernelRule) {
-	if e.disabled || e.nowhere {
-		return nil, nil
-	}
-	// heads are rules that have no target yet.
-	heads := []kernelRule{{chain: e.chain, args: e.match}}
-	end := func(target ...string) {
-		for _, h := range heads {
-			rules = append(rules, kernelRule{h.chain, slices.Concat(h.args, target), false})
+// A rule of the kernel can name one incoming and one outgoing interface, and one range of
+// source and of destination addresses. For a set of several the entry gets a chain, which returns for
+// each member that does not match or goes on for each that does. A packet has one interface and one
+// address on each side, and the ranges of a set do not overlap: so at most one of the rules that count
+// matches it. Of many ranges each part has a chain of its own, so that a packet is
+// compared with 2*sqrt(n) of n ranges.
+//
+// A RETURN in such a chain would only leave that chain. So a rule with the action return goes to its
+// chains for good (-g), from which RETURN leaves the chain of the rule, and what does not
+// match goes on in another chain, which has the rest of the rules.
+func layout(es []entry) (chains []kernelChain, rules []kernelRule) {
+	rest := map[string]string{} // of the kernel's chains that go on in another
+	for i, e := range es {
+		if e.disabled || e.nowhere {
+			continue
 		}
-		heads = nil
-	}
-	for _, side := range []struct {
-		name, option string
-		set          Interfaces
-	}{{"in", "-i", e.in}, {"out", "-o", e.out}} {
-		if len(side.set.Names) <= 1 {
-			continue // it is among the matches
+		chain := cmp.Or(rest[e.chain], e.chain)
+		newChain := func(name string) string {
+			name = fmt.Sprintf("postern-%d-%s", i, name)
+			chains = append(chains, kernelChain{i, name})
+			return name
 		}
-		chain := fmt.Sprintf("postern-%d-%s", index, side.name)
-		chains = append(chains, chain)
-		end("-j", chain)
-		for _, name := range side.set.Names {
-			one := kernelRule{chain: chain, args: []string{side.option, name}}
-			heads = append(heads, one)
+		add := func(chain string, counts bool, args ...string) {
+			rules = append(rules, kernelRule{i, chain, args, counts})
 		}
-		if side.set.Not {
-			end("-j", "RETURN")
-			heads = []kernelRule{{chain: chain}}
+		enter, miss := "-j", []string{"-j", "RETURN"}
+		if e.returns && e.several() {
+			rest[e.chain] = newChain("rest")
+			enter, miss = "-g", []string{"-g", rest[e.chain]}
 		}
-	}
-	first := len(rules)
-	end(e.target...)
-	for i := range rules[first:] {
-		rules[first+i].counts = true
+		// heads are rules that have no target yet, and tails chains that miss at their end.
+		type head struct {
+			chain string
+			args  []string
+		}
+		heads := []head{{chain, e.match}}
+		var tails []string
+		end := func(counts bool, targets ...[]string) {
+			for _, h := range heads {
+				for n, target := range targets {
+					add(h.chain, counts && n == len(targets)-1, slices.Concat(h.args, target)...)
+				}
+			}
+			for _, of := range tails {
+				add(of, false, miss...)
+			}
+			heads, tails = nil, nil
+		}
+		for _, side := range e.sides() {
+			if len(side.members) <= 1 {
+				continue // it is among the matches
+			}
+			into := newChain(side.name)
+			end(false, []string{enter, into})
+			through := func(chain string, members []member) {
+				for _, m := range members {
+					if side.not {
+						add(chain, false, slices.Concat(m.args, miss)...)
+					} else {
+						heads = append(heads, head{chain, m.args})
+					}
+				}
+				if side.not {
+					heads = append(heads, head{chain, nil})
+				} else if e.returns {
+					tails = append(tails, chain)
+				}
+			}
+			if len(side.members) <= fewMembers || side.group == nil {
+				through(into, side.members)
+				continue
+			}
+			size := int(math.Ceil(math.Sqrt(float64(len(side.members)))))
+			for part := range slices.Chunk(side.members, size) {
+				of := newChain(fmt.Sprintf("%s-%d", side.name, part[0].number))
+				add(into, false, append(side.group(part[0], part[len(part)-1]), "-g", of)...)
+				through(of, part)
+			}
+			through(into, nil)
+		}
+		if e.log != nil {
+			end(true, e.log, e.target)
+		} else {
+			end(true, e.target)
+		}
+		if rest[e.chain] != chain && rest[e.chain] != "" {
+			add(chain, false, miss...)
+		}
 	}
 	return chains, rules
 }
+
+// fewMembers is how many ranges of a set are all in one chain.
+const fewMembers = 16
 
 // ruleSet is a Config as the kernel has it. An entry has its rule's index.
 type ruleSet struct{ filter, nat []entry }
 
 func newRuleSet(c Config) *ruleSet {
-	return &ruleSet{filter: entries(Filter, c.Filter, c.Lists), nat: entries(NAT, c.NAT, c.Lists)}
+	c.AddressLists = disjoint(c.AddressLists)
+	return &ruleSet{filter: entries(Filter, c.Filter, c), nat: entries(NAT, c.NAT, c)}
 }
 
-func entries(t Table, rules []Rule, lists map[string]Interfaces) []entry {
+// entries are the rules of table t. The address lists of c are disjoint.
+func entries(t Table, rules []Rule, c Config) []entry {
+	chains := ownChains(t, rules)
 	var es []entry
 	for _, r := range rules {
-		e := entry{chain: t.builtin(r.Chain), target: r.target(), disabled: r.Disabled}
-		e.in, e.out = r.interfaces(lists)
-		e.match, e.nowhere = r.matches(e.in, e.out), e.in.none() || e.out.none()
+		e := entry{
+			chain: cmp.Or(t.builtin(r.Chain), chains[r.Chain]), target: r.target(t, chains), disabled: r.Disabled, sets: r.sets(c),
+			jumps: r.Action == "jump",
+		}
+		e.returns = slices.Equal(e.target, []string{"-j", "RETURN"})
+		e.match, e.nowhere = r.matches(e.sets), e.sets.none()
+		if r.Log && r.Action != "log" {
+			e.log = r.logTarget(t)
+		}
 		// A rule stays what it is when the members of its lists change.
-		r.Comment = ""
-		anywhere := Interfaces{Not: true}
-		words := slices.Concat(r.matches(anywhere, anywhere), e.target)
-		e.key = strings.Join(append(words, e.chain, r.InInterface, r.OutInterface, r.InInterfaceList, r.OutInterfaceList, r.IPsecPolicy), " ")
+		r.Comment, r.Log, r.LogPrefix = "", false, ""
+		e.key = r.String()
 		es = append(es, e)
 	}
 	return es
+}
+
+// ownChains are the kernel's names for the user's chains in a table.
+func ownChains(t Table, rules []Rule) map[string]string {
+	names := map[string]string{}
+	for _, r := range rules {
+		if t.builtin(r.Chain) == "" && names[r.Chain] == "" {
+			names[r.Chain] = fmt.Sprintf("%s%d", ownPrefix, len(names))
+		}
+	}
+	return names
 }
 
 func (s *ruleSet) table(t Table) []entry {
@@ -173,20 +260,22 @@ func (s *script) append(at place, count Counter, chain string, args ...string) {
 
 // entries appends the rules of one table to their chains.
 func (s *script) entries(t Table, es []entry) {
+	chains, rules := layout(es)
 	for i, e := range es {
-		chains, rules := e.rules(i)
-		for _, name := range chains {
-			s.line(place{t, i}, ":"+name, "-", "[0:0]")
+		if strings.HasPrefix(e.chain, ownPrefix) && !slices.ContainsFunc(es[:i], func(o entry) bool { return o.chain == e.chain }) {
+			s.newChain(t, e.chain, "-")
 		}
-		count := e.count
-		for _, r := range rules {
-			if !r.counts {
-				s.append(place{t, i}, Counter{}, r.chain, r.args...)
-				continue
-			}
-			s.append(place{t, i}, count, r.chain, r.args...)
-			count = Counter{} // the first of several has all
+	}
+	for _, c := range chains {
+		s.line(place{t, c.entry}, ":"+c.name, "-", "[0:0]")
+	}
+	counted := -1 // the entry whose counters are written
+	for _, r := range rules {
+		count := Counter{}
+		if r.counts && r.entry != counted {
+			count, counted = es[r.entry].count, r.entry // the first of several has all
 		}
+		s.append(place{t, r.entry}, count, r.chain, r.args...)
 	}
 }
 
@@ -234,7 +323,11 @@ func (s *script) rehearse(t Table, es []entry, each bool) {
 		if e.disabled || e.nowhere {
 			continue
 		}
-		s.append(place{t, i}, Counter{}, rehearsalChain, slices.Concat(e.match, e.target)...)
+		target := e.target
+		if e.jumps {
+			target = nil // the chain is not there yet
+		}
+		s.append(place{t, i}, Counter{}, rehearsalChain, slices.Concat(e.match, target)...)
 		if each {
 			s.line(place{t, i}, "COMMIT")
 			s.begin(t)

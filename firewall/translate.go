@@ -44,65 +44,91 @@ func (f *Firewall) ForgetRetranslated(old, next Config) (forgotten int, err erro
 	return forgotten, nil
 }
 
-// translation is a rule that decides about a translation. Its interfaces are in and out alone.
+// translation is a rule that decides about a translation, or leads to such rules. Its interfaces and
+// addresses of lists are its sets alone.
 type translation struct {
 	Rule
-	in, out Interfaces
+	sets
 }
 
 // String writes all that the rule matches and does.
 func (t translation) String() string {
-	return t.Rule.String() + " in " + t.in.String() + " out " + t.out.String()
+	return t.Rule.String() + " in " + t.in.String() + " out " + t.out.String() + " src " + t.src.String() + " dst " + t.dst.String()
 }
 
-// translations are the rules that decide about a translation.
+// translations are the rules that decide about a translation, or lead to such rules.
 func translations(c Config) (all []translation) {
+	c.AddressLists = disjoint(c.AddressLists)
 	for _, r := range c.NAT {
-		if r.Disabled || !r.Decides() {
-			continue
-		}
-		t := translation{Rule: r}
-		t.in, t.out = r.interfaces(c.Lists)
-		if t.in.none() || t.out.none() {
+		t := translation{r, r.sets(c)}
+		if r.Disabled || t.sets.none() || !r.Decides() && r.Action != "jump" && r.Action != "return" {
 			continue
 		}
 		t.Comment, t.InInterface, t.OutInterface, t.InInterfaceList, t.OutInterfaceList = "", "", "", "", ""
+		t.SrcAddressList, t.DstAddressList, t.Log, t.LogPrefix = "", "", false, ""
 		all = append(all, t)
 	}
 	return all
 }
 
 // translation is what rules make of a connection. By which interfaces it came and left is not
-// known. So it is written as all rules that may decide, with their interfaces, up to the first
-// that does decide: if that is the same under two lists of rules, so is the translation.
+// known, nor its first packet's flags. So it is written as all rules that may decide, with these, up to the
+// first that does decide: if that is the same under two lists of rules, so is the translation.
 func (c Tracked) translation(rules []translation) string {
 	var b strings.Builder
-	for _, chain := range NAT.chains() {
-		b.WriteString(chain.name)
+	var walk func(chain, builtin string, depth int) (decided bool)
+	walk = func(chain, builtin string, depth int) (decided bool) {
+		mayReturn := false
 		for _, r := range rules {
-			if r.Chain != chain.name || !c.mayMatch(r.Rule) {
+			if r.Chain != chain || !c.mayMatch(r, builtin) {
 				continue
 			}
-			b.WriteString(" " + translation{Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts}, r.in, r.out}.String())
-			if r.in.all() && r.out.all() {
-				break
+			surely := r.in.all() && r.out.all() && r.TCPFlags == ""
+			b.WriteString(" " + translation{Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts, TCPFlags: r.TCPFlags},
+				sets{in: r.in, out: r.out}}.String())
+			switch {
+			case r.Action == "jump" && depth > 0:
+				b.WriteString(" (")
+				decided := walk(r.JumpTarget, builtin, depth-1)
+				b.WriteString(" )")
+				if surely && decided {
+					return !mayReturn
+				}
+			case surely:
+				return r.Action != "return" && !mayReturn
+			case r.Action == "return":
+				mayReturn = true
 			}
 		}
+		return false
+	}
+	for _, chain := range NAT.chains() {
+		b.WriteString(chain.name)
+		walk(chain.name, chain.name, len(rules)) // which is deeper than rules without a loop lead
 	}
 	return b.String()
 }
 
 // mayMatch reports whether the first packet of a connection matches a rule of nat, but for its
-// interfaces.
-func (c Tracked) mayMatch(r Rule) bool {
+// interfaces and flags, when it comes from a built-in chain.
+func (c Tracked) mayMatch(r translation, builtin string) bool {
 	dst := c.Dst
-	if r.Chain == "srcnat" {
+	if builtin == "srcnat" {
 		dst = c.ReplySrc // as the rules of dstnat have made it
 	}
 	return (r.Protocol == "" || matchesWord(match.ProtocolName(r.Protocol), c.Protocol)) &&
 		r.SrcAddress.Match(c.Src.Addr()) && r.DstAddress.Match(dst.Addr()) &&
-		r.SrcPort.Match(c.Src.Port()) && r.DstPort.Match(dst.Port()) &&
+		r.src.has(c.Src.Addr()) && r.dst.has(dst.Addr()) &&
+		r.SrcPort.Match(c.Src.Port()) && r.DstPort.Match(dst.Port()) && either(r.Port, c.Src.Port(), dst.Port()) &&
 		matchesWord(r.ConnectionState, "new") && c.mayBeICMP(r.ICMPOptions)
+}
+
+// either reports whether one of two ports is among those of a rule or, with "!" before them, none is.
+func either(ports match.Ports, a, b uint16) bool {
+	if ports.Not {
+		return ports.Match(a) && ports.Match(b)
+	}
+	return ports.Match(a) || ports.Match(b)
 }
 
 // matchesWord reports whether word is one of a list, or with "!" before the list, none of it. An

@@ -19,18 +19,108 @@ const (
 	maxComment   = 255 // XT_MAX_COMMENT_LEN less the closing NUL, linux/netfilter/xt_comment.h
 )
 
+// maxKernelRules is how many rules a Config can have in the kernel, where a rule has one more for each
+// entry of an address list that it names: 152 bytes each on a 32-bit machine, twice during a change.
+const maxKernelRules = 4096
+
 // Validate returns an error for the first rule that iptables would refuse or would read in
 // another sense, or nil. The error names the table, the rule's number as printed (from 0),
 // the property and its value, and what was expected instead.
 func (c Config) Validate() error {
-	for i, r := range c.Filter {
-		if err := cmp.Or(r.Validate(Filter), c.checkLists(r)); err != nil {
-			return fmt.Errorf("filter rule %d: %w", i, err)
+	if err := c.checkAddressLists(); err != nil {
+		return err
+	}
+	c.AddressLists = disjoint(c.AddressLists)
+	left := maxKernelRules
+	for _, t := range []Table{Filter, NAT} {
+		rules := c.Filter
+		if t == NAT {
+			rules = c.NAT
+		}
+		chains := newChainGraph(t, rules)
+		for i, r := range rules {
+			err := cmp.Or(r.Validate(t), c.checkLists(r), chains.check(r))
+			if s := r.sets(c); err == nil && !r.Disabled {
+				if left -= 2 + len(s.in.Names) + len(s.out.Names) + len(s.src.ranges) + len(s.dst.ranges); left < 0 {
+					err = fmt.Errorf("the rules up to this one need more than %d rules of the kernel, one for each entry of their address lists: "+
+						"expected fewer rules that name a large list", maxKernelRules)
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("%s rule %d: %w", t, i, err)
+			}
 		}
 	}
-	for i, r := range c.NAT {
-		if err := cmp.Or(r.Validate(NAT), c.checkLists(r)); err != nil {
-			return fmt.Errorf("nat rule %d: %w", i, err)
+	return nil
+}
+
+// checkAddressLists refuses what no kernel rule can be made of.
+func (c Config) checkAddressLists() error {
+	count := 0
+	for _, name := range slices.Sorted(maps.Keys(c.AddressLists)) {
+		for _, a := range c.AddressLists[name] {
+			if a.Not || !is4Range(a) {
+				return fmt.Errorf("address list %s: expected IPv4 addresses, prefixes and ranges, got %v to %v", name, a.From, a.To)
+			}
+			count++
+		}
+	}
+	if count > MaxAddresses {
+		return fmt.Errorf("address lists: expected at most %d entries in all, got %d", MaxAddresses, count)
+	}
+	return nil
+}
+
+// chainGraph knows which chains of a table lead to which.
+type chainGraph struct {
+	table Table
+	// targets are the chains that rules of a chain jump to, disabled rules too. Each chain that has
+	// rules has an entry.
+	targets map[string][]string
+}
+
+func newChainGraph(t Table, rules []Rule) chainGraph {
+	g := chainGraph{t, map[string][]string{}}
+	for _, r := range rules {
+		to := g.targets[r.Chain]
+		if r.Action == "jump" && !slices.Contains(to, r.JumpTarget) {
+			to = append(to, r.JumpTarget)
+		}
+		g.targets[r.Chain] = to
+	}
+	return g
+}
+
+// leads reports whether packets of chain from can come to chain to. seen are the chains that were
+// looked at.
+func (g chainGraph) leads(from, to string, seen map[string]bool) bool {
+	if from == to {
+		return true
+	}
+	if seen[from] {
+		return false
+	}
+	seen[from] = true
+	return slices.ContainsFunc(g.targets[from], func(next string) bool { return g.leads(next, to, seen) })
+}
+
+// check refuses a jump that leads nowhere or back, and in a chain of the user's an action that a
+// chain which leads to it cannot have.
+func (g chainGraph) check(r Rule) error {
+	if r.Action == "jump" {
+		if _, ok := g.targets[r.JumpTarget]; !ok {
+			return refuse("jump-target", r.JumpTarget, "no rule has chain=%s; expected a chain that has rules", quoteIfNeeded(r.JumpTarget))
+		}
+		if g.leads(r.JumpTarget, r.Chain, map[string]bool{}) {
+			return refuse("jump-target", r.JumpTarget, "leads back to chain=%s, and so would never end", quoteIfNeeded(r.Chain))
+		}
+	}
+	if g.table.builtin(r.Chain) != "" {
+		return nil
+	}
+	for _, c := range g.table.chains() {
+		if actions := g.table.actions(c.name); g.leads(c.name, r.Chain, map[string]bool{}) && !slices.Contains(actions, r.Action) {
+			return refuse("action", r.Action, "packets come to chain=%s from chain=%s; expected %s", quoteIfNeeded(r.Chain), c.name, oneOf(actions))
 		}
 	}
 	return nil
@@ -39,36 +129,92 @@ func (c Config) Validate() error {
 // Validate returns an error if r cannot be a rule of table t, or nil. The error names the
 // property and its value, and what was expected instead.
 func (r Rule) Validate(t Table) error {
-	if t.builtin(r.Chain) == "" {
-		var names []string
-		for _, c := range t.chains() {
-			names = append(names, c.name)
-		}
-		return refuse("chain", r.Chain, "expected %s", oneOf(names))
+	if err := r.checkChain(t); err != nil {
+		return err
 	}
-	if actions := r.actions(); !slices.Contains(actions, r.Action) {
-		return refuse("action", r.Action, "expected %s in chain=%s", oneOf(actions), r.Chain)
+	if actions := t.actions(r.Chain); !slices.Contains(actions, r.Action) {
+		return refuse("action", r.Action, "expected %s in chain=%s", oneOf(actions), quoteIfNeeded(r.Chain))
+	}
+	if r.ConnectionNATState != "" && t == NAT {
+		return refuse("connection-nat-state", r.ConnectionNATState, "not known in chain=%s", r.Chain)
 	}
 	for _, check := range []func() error{
-		r.checkAddresses, r.checkProtocol, r.checkPorts, r.checkInterfaces,
-		r.checkConnectionState, r.checkConnectionNATState, r.checkIPsecPolicy, r.checkICMPOptions, r.checkTo, r.checkLog, r.checkReject,
+		r.checkJump, r.checkAddresses, r.checkAddressLists, r.checkProtocol, r.checkPorts, r.checkInterfaces,
+		r.checkConnectionState, r.checkConnectionNATState, r.checkIPsecPolicy, r.checkICMPOptions, r.checkTCPFlags, r.checkTo, r.checkReject,
 	} {
 		if err := check(); err != nil {
 			return err
 		}
 	}
-	return checkText("comment", r.Comment, maxComment)
+	return cmp.Or(checkText("log-prefix", r.LogPrefix, maxLogPrefix), checkText("comment", r.Comment, maxComment))
 }
 
-// actions returns the actions that rules of the rule's chain can have.
-func (r Rule) actions() []string {
-	switch r.Chain {
-	case "srcnat":
-		return []string{"accept", "log", "passthrough", "masquerade", "src-nat"}
-	case "dstnat":
-		return []string{"accept", "log", "passthrough", "dst-nat", "redirect"}
+// checkChain refuses a chain that packets cannot come to.
+func (r Rule) checkChain(t Table) error {
+	if t.builtin(r.Chain) != "" {
+		return nil
 	}
-	return []string{"accept", "drop", "reject", "log", "passthrough", "fasttrack-connection"}
+	var names []string
+	for _, c := range t.chains() {
+		if r.Chain != "" && strings.HasPrefix(c.name, r.Chain) {
+			return refuse("chain", r.Chain, "could be %s; expected its whole name, or another name for a chain of your own", c.name)
+		}
+		names = append(names, c.name)
+	}
+	if r.Chain == "" || slices.Contains(reservedChains, r.Chain) {
+		return refuse("chain", r.Chain, "expected %s, or a name for a chain of your own", oneOf(names))
+	}
+	return checkName("chain", r.Chain)
+}
+
+// checkName refuses what cannot be the name of a chain or of an address list.
+func checkName(property, name string) error {
+	if strings.HasPrefix(name, "!") {
+		return refuse(property, name, `expected no "!"`)
+	}
+	return checkText(property, name, MaxName)
+}
+
+// MaxName is the greatest length of the name of a chain or of an address list in bytes.
+const MaxName = 64
+
+func (r Rule) checkJump() error {
+	if r.Action == "jump" && r.JumpTarget == "" {
+		return refuse("action", r.Action, "needs jump-target")
+	}
+	if r.Action != "jump" && r.JumpTarget != "" {
+		return refuse("jump-target", r.JumpTarget, "needs action=jump")
+	}
+	if slices.Contains(reservedChains, r.JumpTarget) {
+		return refuse("jump-target", r.JumpTarget, "expected a chain of your own")
+	}
+	return checkName("jump-target", r.JumpTarget)
+}
+
+func (r Rule) checkAddressLists() error {
+	for _, p := range []struct{ name, value string }{{"src-address-list", r.SrcAddressList}, {"dst-address-list", r.DstAddressList}} {
+		if p.value == "!" {
+			return refuse(p.name, p.value, `expected the name of a list, "!" in front for any address that is not in it`)
+		}
+		if err := checkName(p.name, strings.TrimPrefix(p.value, "!")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// actions returns the actions that rules of a chain can have.
+func (t Table) actions(chain string) []string {
+	any := []string{"accept", "log", "passthrough", "jump", "return"}
+	switch {
+	case t == Filter:
+		return []string{"accept", "drop", "reject", "log", "passthrough", "jump", "return", "fasttrack-connection"}
+	case chain == "srcnat":
+		return append(any, "masquerade", "src-nat")
+	case chain == "dstnat":
+		return append(any, "dst-nat", "redirect")
+	}
+	return append(any, "masquerade", "src-nat", "dst-nat", "redirect")
 }
 
 func (r Rule) checkAddresses() error {
@@ -102,7 +248,7 @@ func (r Rule) checkPorts() error {
 	for _, p := range []struct {
 		name  string
 		value match.Ports
-	}{{"src-port", r.SrcPort}, {"dst-port", r.DstPort}} {
+	}{{"src-port", r.SrcPort}, {"dst-port", r.DstPort}, {"port", r.Port}} {
 		if p.value.Any() {
 			continue
 		}
@@ -199,9 +345,6 @@ func (r Rule) checkConnectionNATState() error {
 	if r.ConnectionNATState == "" {
 		return nil
 	}
-	if Filter.builtin(r.Chain) == "" {
-		return refuse("connection-nat-state", r.ConnectionNATState, "not known in chain=%s", r.Chain)
-	}
 	for state := range strings.SplitSeq(strings.TrimPrefix(r.ConnectionNATState, "!"), ",") {
 		if !slices.Contains(match.NATStates, state) {
 			return refuse("connection-nat-state", r.ConnectionNATState, `expected srcnat, dstnat or both, "!" in front for any other`)
@@ -272,11 +415,20 @@ func (r Rule) checkTo() error {
 	return nil
 }
 
-func (r Rule) checkLog() error {
-	if r.LogPrefix != "" && r.Action != "log" {
-		return refuse("log-prefix", r.LogPrefix, "needs action=log")
+func (r Rule) checkTCPFlags() error {
+	if r.TCPFlags == "" {
+		return nil
 	}
-	return checkText("log-prefix", r.LogPrefix, maxLogPrefix)
+	all, _ := tcpFlags(r.TCPFlags)
+	for i, flag := range all {
+		if !slices.Contains(TCPFlags, flag) || slices.Contains(all[:i], flag) {
+			return refuse("tcp-flags", r.TCPFlags, `expected a list of %s, each once, "!" in front of those that are not set`, oneOf(TCPFlags))
+		}
+	}
+	if portProtocol(r.Protocol) != "tcp" {
+		return refuse("tcp-flags", r.TCPFlags, "needs protocol=tcp")
+	}
+	return nil
 }
 
 func (r Rule) checkReject() error {
