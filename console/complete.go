@@ -251,6 +251,9 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 		for _, v := range p.values {
 			all = append(all, Choice{Name: v, Help: p.help})
 		}
+		if p.offers != nil {
+			all = append(all, p.offers(x, c.menu)...)
+		}
 		if p.isInterface {
 			all = append(all, x.interfaceChoices(p)...)
 		}

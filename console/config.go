@@ -37,8 +37,9 @@ type Config struct {
 	Routes []netcfg.Route
 	// Settings are /ip settings.
 	Settings netcfg.Settings
-	// Firewall is /ip firewall filter and nat.
-	Firewall firewall.Config
+	// Firewall is /ip firewall filter and nat, and AddressLists is /ip firewall address-list.
+	Firewall     firewall.Config
+	AddressLists []ListedAddress
 	// Tracking is /ip firewall connection tracking.
 	Tracking firewall.Tracking
 	// Socks is /ip socks, /ip socks access and /ip socks users.
@@ -173,7 +174,10 @@ func (cfg Config) Rules() firewall.Config {
 		}
 		return rules
 	}
-	return firewall.Config{Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT), Lists: cfg.interfaceSets(network.Actual)}
+	return firewall.Config{
+		Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT),
+		Lists: cfg.interfaceSets(network.Actual), AddressLists: cfg.listedAddresses(),
+	}
 }
 
 // AccessRules are the rules of /ip socks access, each with the ID of its item.

@@ -41,11 +41,12 @@ import (
 const (
 	// MaxLine is the greatest length of a line in bytes, with its continuations.
 	MaxLine = 4096
-	// MaxItems is how many items a menu can have; /ip socks users has up to socks.MaxUsers.
+	// MaxItems is how many items a menu can have; /ip socks users has up to socks.MaxUsers, and
+	// /ip firewall address-list up to firewall.MaxAddresses.
 	MaxItems = 256
 	// MaxText is the greatest length in bytes of a configuration that Load reads. Export
 	// never writes that much.
-	MaxText = 5 << 20
+	MaxText = 6 << 20
 	// Admin is the name of the one user.
 	Admin = "admin"
 )

@@ -325,6 +325,7 @@ func TestCloneSharesNothing(t *testing.T) {
 /ip dhcp-server network add address=10.0.0.0/24 gateway=10.0.0.1 dns-server=10.0.0.1 wins-server=10.0.0.1 ntp-server=10.0.0.1 dhcp-option=o
 /ip dhcp-server lease add address=10.0.0.2 mac-address=02:00:00:00:00:01 dhcp-option=o
 /system ntp client set servers=a.example
+/ip firewall address-list add list=a address=10.0.0.1
 /ip socks access add src-port=4 dst-port=5
 /ip socks users add name=alice password-hash=x`))
 	require.NoError(t, err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/socks"
 )
@@ -16,7 +17,7 @@ import (
 //
 //   - A port's ID is its place among the machine's ports, from 1.
 //   - An item that was there when the router started has an ID by its list and its place:
-//     each list has MaxItems of them, and the last as many as there can be users.
+//     each list has MaxItems of them, and the last two as many as they can have items.
 //   - An item that is added later gets the next ID that no item has had.
 //   - What only the system has and nobody can change (a connection, a neighbour) has an ID
 //     from firstLive on, by what identifies it (menu.identify): the same again gets the same
@@ -43,10 +44,15 @@ const firstLive ID = 1 << 31
 var lastID atomic.Uint32
 
 // newID returns an ID that no item has had.
-func newID() ID { return ID(userItems*MaxItems + socks.MaxUsers + lastID.Add(1)) }
+func newID() ID { return placeID(userItems, socks.MaxUsers) + ID(lastID.Add(1)) }
 
 // placeID is the ID of item i of a list that came from a file or a program.
-func placeID(list, i int) ID { return ID(list*MaxItems + i + 1) }
+func placeID(list, i int) ID {
+	if list == userItems {
+		i += firewall.MaxAddresses - MaxItems // of the list before it
+	}
+	return ID(list*MaxItems + i + 1)
+}
 
 // key is what the number of an item refers to: an item of the configuration by its ID, or a
 // port by the board's name. What cannot be changed has the zero key.

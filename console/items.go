@@ -36,7 +36,8 @@ const (
 	dhcpLeaseItems
 	dhcpOptionItems
 	dnsStaticItems
-	userItems // the last: it can have more than MaxItems, see placeID
+	addressListItems // the last two: they can have more than MaxItems, see placeID
+	userItems
 	lists
 )
 
@@ -74,6 +75,7 @@ var itemLists = [lists]*items{
 	dhcpLeaseItems:     itemsOf(dhcpLeaseItems, staticLeases, cloneLease),
 	dhcpOptionItems:    atMost(64, itemsOf(dhcpOptionItems, dhcpServerOptions, nil)),
 	dnsStaticItems:     atMost(dns.MaxStatic, itemsOf(dnsStaticItems, staticNames, nil)),
+	addressListItems:   atMost(firewall.MaxAddresses, itemsOf(addressListItems, addressLists, nil)),
 	userItems:          atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
 }
 

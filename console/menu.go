@@ -90,6 +90,8 @@ type property struct {
 	// links are the kinds of interfaces that the value can name; nil is all.
 	links []netcfg.LinkType
 	list  bool // the value is a list of values
+	// offers returns values that it can have, besides values, in a menu; nil is none.
+	offers func(*execution, *menu) []Choice
 	// hashed is set for a password, which has no value of its own: set only checks it, and its
 	// hash becomes the value of the property hashed.
 	hashed *property
@@ -129,7 +131,7 @@ func prop[P, V any](name string, k kind[V], def, help string, at func(P) *V) fie
 	return field[P]{
 		property: property{
 			name: name, help: help, accepts: k.accepts, typ: k.typ,
-			def: def, unset: k.unset, values: k.values, isInterface: k.isInterface, links: k.links, list: k.list, isList: k.isList,
+			def: def, unset: k.unset, values: k.values, isInterface: k.isInterface, links: k.links, list: k.list, isList: k.isList, offers: k.offers,
 		},
 		get: func(t P) string { return k.format(*at(t)) },
 		set: func(t P, s string) error {
@@ -358,6 +360,7 @@ var menus = sync.OnceValue(func() []*menu {
 		dhcpClientMenu(), poolMenu(), poolUsedMenu(), dhcpServerMenu(), dhcpOptionMenu(), dhcpNetworkMenu(), dhcpLeaseMenu(),
 		ipSettingsMenu(),
 		{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
+		addressListMenu,
 		{
 			path: "ip firewall filter", help: "packets to accept and to drop, first match decides",
 			commands: ruleCommands, legend: legendRule, flags: flagsRule,
@@ -577,7 +580,9 @@ func natFields() []field[*firewall.Rule] {
 }
 
 func jumpTarget() field[*firewall.Rule] {
-	return prop("jump-target", optional(ruleName("name of a chain of your own"), "none"), "", "chain that action=jump goes to",
+	k := optional(ruleName("name of a chain of your own"), "none")
+	k.offers = valuesOf("", "chain", "a chain of your own")
+	return prop("jump-target", k, "", "chain that action=jump goes to",
 		func(r *firewall.Rule) *string { return &r.JumpTarget })
 }
 
@@ -586,7 +591,7 @@ func jumpTarget() field[*firewall.Rule] {
 func chainName(builtin ...string) kind[string] {
 	k := ruleName(strings.Join(builtin, " | ") + " | name of a chain of your own")
 	parse := k.parse
-	k.values = builtin
+	k.values, k.offers = builtin, valuesOf("", "chain", "a chain of your own")
 	k.parse = func(s string) (string, error) {
 		if full, err := oneOf(s, builtin...); err == nil && full != s {
 			return "", match.Refusal("it could be " + full)
@@ -617,6 +622,10 @@ func matchFields() []field[*firewall.Rule] {
 			func(r *firewall.Rule) *match.Addresses { return &r.SrcAddress }),
 		prop("dst-address", addressMatch(), "", "destination address of the packet",
 			func(r *firewall.Rule) *match.Addresses { return &r.DstAddress }),
+		prop("src-address-list", addressListMatch(), "", "list of the source address of the packet",
+			func(r *firewall.Rule) *string { return &r.SrcAddressList }),
+		prop("dst-address-list", addressListMatch(), "", "list of the destination address of the packet",
+			func(r *firewall.Rule) *string { return &r.DstAddressList }),
 		prop("src-port", portMatch(), "", "source port; needs protocol=tcp or udp",
 			func(r *firewall.Rule) *match.Ports { return &r.SrcPort }),
 		prop("dst-port", portMatch(), "", "destination port; needs protocol=tcp or udp",

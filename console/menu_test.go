@@ -20,11 +20,11 @@ func TestTables(t *testing.T) {
 		"interface bridge":      {"name"},
 		"interface vlan":        {"name", "interface"},
 		"interface bridge port": {"interface", "bridge"}, "interface list": {"name"}, "interface list member": {"list", "interface"},
-		"ip firewall nat": {"chain"},
-		"ip socks users":  {"name", "password"},
-		"system logging":  {"action"},
-		"ip dhcp-client":  {"interface"},
-		"ip pool":         {"name", "ranges"}, "ip dhcp-server": {"name", "interface"}, "ip dhcp-server network": {"address"},
+		"ip firewall nat": {"chain"}, "ip firewall address-list": {"address", "list"},
+		"ip socks users": {"name", "password"},
+		"system logging": {"action"},
+		"ip dhcp-client": {"interface"},
+		"ip pool":        {"name", "ranges"}, "ip dhcp-server": {"name", "interface"}, "ip dhcp-server network": {"address"},
 		"ip dhcp-server option": {"name", "code", "value"},
 	}
 	paths := map[string]bool{}

@@ -39,6 +39,8 @@ const printConfig = linksConfig + `
 /ip dns static add name=www.lan type=CNAME cname=nas.lan disabled=yes
 /ip dns static add regexp="^ads?[0-9]*\\.example\$" type=NXDOMAIN
 /ip dns static add name=nas.lan type=AAAA address=2001:db8::5
+/ip firewall address-list add list=friends address=198.51.100.0/24
+/ip firewall address-list add list=friends address=203.0.113.1-203.0.113.9 disabled=yes comment="the branch office"
 /ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24 out-interface=wan
 /ip firewall filter add chain=forward action=drop in-interface-list=!LAN out-interface-list=WAN
 /ip firewall nat add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 dst-port=80 protocol=tcp disabled=yes comment="a server within"

@@ -46,6 +46,7 @@ var absentProperties = map[string]string{
 	"ip settings": "allow-fast-path=* arp-timeout=* icmp-errors-use-inbound-interface-address=no icmp-rate-limit=* icmp-rate-mask=* " +
 		"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
 	"ip firewall connection tracking": "enabled=auto|yes",
+	"ip firewall address-list":        "creation-time=* dynamic=no timeout",
 	"ip firewall filter":              absentMatchers + " hw-offload=*",
 	"ip firewall nat":                 absentMatchers + " connection-nat-state randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
 	"ip socks":                        "vrf=main",
@@ -58,11 +59,11 @@ var absentProperties = map[string]string{
 
 // absentMatchers are the absent properties that filter and nat rules have in common.
 const absentMatchers = "address-list address-list-timeout connection-bytes connection-limit connection-mark " +
-	"connection-rate connection-type content dscp dst-address-list dst-address-type dst-limit " +
+	"connection-rate connection-type content dscp dst-address-type dst-limit " +
 	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority " +
 	"ipv4-options layer7-protocol limit nth out-bridge-port out-bridge-port-list " +
 	"p2p packet-mark packet-size per-connection-classifier priority psd random realm " +
-	"routing-mark routing-table src-address-list src-address-type src-mac-address tcp-mss time tls-host ttl"
+	"routing-mark routing-table src-address-type src-mac-address tcp-mss time tls-host ttl"
 
 // absentProperty reports whether name is exactly a property that RouterOS has in m and Postern
 // lacks. accepted are the values that it may have all the same, separated by "|", or "*".
@@ -111,7 +112,7 @@ var absentMenus = map[string]string{
 		"proxy reverse-proxy service smb ssh tftp traffic-flow upnp vrf",
 	"ip dhcp-server": "alert config matcher option-sets vendor-class-id",
 	"ip dns":         "adlist forwarders",
-	"ip firewall":    "address-list calea layer7-protocol mangle raw service-port",
+	"ip firewall":    "calea layer7-protocol mangle raw service-port",
 	"ip route":       "cache nexthop rule vrf",
 	"system": "backup console device-mode gps health history leds license note package routerboard scheduler script sntp " +
 		"ups watchdog",

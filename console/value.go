@@ -29,6 +29,8 @@ type kind[V any] struct {
 	isList bool
 	// links are the kinds of interfaces that it can name; nil is all.
 	links []netcfg.LinkType
+	// offers returns values that a property of a menu can have, besides values; nil is none.
+	offers func(*execution, *menu) []Choice
 
 	parse func(string) (V, error)
 	// format writes a value as parse reads it, and an unset one as "".

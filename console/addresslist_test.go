@@ -1,0 +1,99 @@
+package console
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/match"
+)
+
+const listedConfig = `
+/ip firewall address-list
+add list=friends address=10.0.0.0/24
+add list=friends address=10.0.1.1-10.0.1.9 comment="the branch"
+add list="bad ones" address=192.0.2.1
+add list=friends address=10.9.9.9 disabled=yes
+/ip firewall filter
+add chain=input action=drop src-address-list=!friends
+add chain=forward action=jump jump-target=from-outside
+add chain=from-outside action=drop dst-address-list="bad ones"
+/ip firewall nat
+add chain=srcnat action=masquerade dst-address-list=!absent
+`
+
+func TestAddressLists(t *testing.T) {
+	cfg, err := Load("cfg", strings.NewReader(listedConfig))
+	require.NoError(t, err)
+	require.NoError(t, Validate(cfg, nil))
+	address := func(s string) match.Addresses {
+		a, err := match.ParseAddresses(s)
+		require.NoError(t, err)
+		return a
+	}
+	rules := cfg.Rules()
+	assert.Equal(t, map[string][]match.Addresses{
+		"friends": {address("10.0.0.0/24"), address("10.0.1.1-10.0.1.9")}, "bad ones": {address("192.0.2.1")},
+	}, rules.AddressLists)
+	assert.Equal(t, "!friends", rules.Filter[0].SrcAddressList)
+	assert.Equal(t, "bad ones", rules.Filter[2].DstAddressList)
+	assert.Equal(t, "!absent", rules.NAT[0].DstAddressList)
+
+	for _, test := range []struct{ line, want, err string }{
+		{"/ip firewall address-list add list=a address=example.com", "", `invalid value for argument address; expected IP address, IP address/netmask or IP address-IP address, not "example.com": no name is looked up for a list`},
+		{"/ip firewall address-list add list=a address=!10.0.0.1", "", `invalid value for argument address; expected IP address, IP address/netmask or IP address-IP address, not "!10.0.0.1": "!" is not possible here`},
+		{`/ip firewall address-list add list=a address=""`, "", `invalid value for argument address; expected IP address, IP address/netmask or IP address-IP address, not "": an entry needs an address`},
+		{"/ip firewall address-list add list=a", "", "missing value(s) of argument(s) address"},
+		{"/ip firewall address-list add list=!a address=10.0.0.1", "", `invalid value for argument list; expected name of the list: 1..64 bytes, not "!a"`},
+		{"/ip firewall address-list add list=a address=10.0.0.1 timeout=1d", "", "Postern has no timeout (line 1 column 55)"},
+		{"/ip firewall filter add chain=input src-address-list=!", "", `invalid value for argument src-address-list; expected [!]name of an address list, not "!"`},
+		{"/ip firewall address-list print count-only where address in 10.0.0.0/16 and !disabled", "2\n", ""},
+		{"/ip firewall address-list remove [find list=friends]; /ip firewall address-list print count-only", "1\n", ""},
+		{"/ip firewall address-list add list=all address=0.0.0.0/0; /ip firewall address-list print count-only", "5\n", ""},
+	} {
+		result, err := new(Session).Execute(cfg, fullLive(), test.line)
+		if test.err != "" {
+			require.EqualError(t, err, test.err)
+			continue
+		}
+		require.NoError(t, err, test.line)
+		assert.Equal(t, test.want, result.Output, test.line)
+	}
+	for line, want := range map[string][]string{
+		"/ip firewall filter add chain=input src-address-list=": {"friends", "bad ones"},
+		"/ip firewall address-list add list=f":                  {"friends"},
+		"/ip firewall filter add chain=input jump-target=":      {"from-outside"},
+		"/ip firewall filter add chain=f":                       {"forward", "from-outside"},
+	} {
+		_, choices := new(Session).Complete(cfg, fullLive(), line)
+		assert.Equal(t, want, choiceNames(choices), line)
+	}
+}
+
+// The lists are as long as package firewall takes them, and an export of them comes back.
+func TestManyListedAddresses(t *testing.T) {
+	var text strings.Builder
+	text.WriteString("/ip firewall address-list\n")
+	for i := range 1000 {
+		text.WriteString("add list=many address=10.0." + strconv.Itoa(i/250) + "." + strconv.Itoa(i%250) + "\n")
+	}
+	result, err := new(Session).Import(Default(), Live{}, text.String(), func(c Config) error { return Validate(c, nil) })
+	require.NoError(t, err)
+	again, err := new(Session).Import(result.Config, Live{}, Export(result.Config), func(c Config) error { return Validate(c, nil) })
+	require.NoError(t, err)
+	assert.False(t, again.Changed)
+	_, err = new(Session).Execute(result.Config, Live{}, "/ip firewall address-list add list=many address=10.1.1.1")
+	require.EqualError(t, err, "failure: no more than 1000 items in /ip firewall address-list")
+	seen := map[ID]bool{}
+	for list := range itemLists {
+		for i := range itemLists[list].max {
+			id := placeID(list, i)
+			assert.False(t, seen[id], "item %d of list %d", i, list)
+			seen[id] = true
+		}
+	}
+	assert.False(t, seen[newID()])
+}
