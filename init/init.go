@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"time"
 
 	"github.com/u-root/u-root/pkg/mount"
@@ -43,16 +44,7 @@ func runInit() {
 		log.Printf(kmsg.Error, "start: %v", err)
 	}
 
-	how := console.Reboot
-	select {
-	case how = <-requests:
-		// The user who asked for it shall see the answer.
-		time.Sleep(farewell)
-	case s := <-signals:
-		if s == unix.SIGUSR2 {
-			how = console.Shutdown
-		}
-	}
+	how := waitForEnd(requests, signals)
 	stop()
 	if r != nil {
 		// While the watchdog is still told that all is well.
@@ -65,6 +57,34 @@ func runInit() {
 	dog.leave(how == console.Shutdown)
 	end(log, how)
 }
+
+// waitForEnd waits until the router must end, and returns how. Meanwhile it gives memory back.
+func waitForEnd(requests <-chan console.Request, signals <-chan os.Signal) console.Request {
+	collect := time.NewTimer(startSettles)
+	for {
+		select {
+		case how := <-requests:
+			// The user who asked for it shall see the answer.
+			time.Sleep(farewell)
+			return how
+		case s := <-signals:
+			if s == unix.SIGUSR2 {
+				return console.Shutdown
+			}
+			return console.Reboot
+		case <-collect.C:
+			debug.FreeOSMemory()
+			collect.Reset(collectEvery)
+		}
+	}
+}
+
+// Go keeps 1 MB that PID 1 has used at the start, and later for a long list or a change of the
+// configuration, of the 32 MB that a small machine has. A collection takes it some 10 ms.
+const (
+	startSettles = 5 * time.Second
+	collectEvery = time.Minute
+)
 
 // farewell is the pause before the consoles end: the answer that the router restarts is still
 // on its way to one of them.
