@@ -185,17 +185,23 @@ var withoutInlining = []string{
 	"-gcflags=github.com/postern-router/postern/socks=",
 }
 
-// compileProgram compiles the Go program with flags of the linker.
+// compileProgram compiles the Go program with flags of the linker, and with boardLinker.
 func compileProgram(b board.Board, work, path, ldflags string) error {
-	env, err := goEnv(b, work)
-	if err != nil {
-		return err
-	}
 	linker, err := boardLinker(work)
 	if err != nil {
 		return err
 	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-toolexec=" + linker, "-ldflags=" + ldflags}
+	return linkProgram(b, work, path, ldflags, linker)
+}
+
+// linkProgram compiles the Go program with flags of the linker. toolexec, unless it is "", calls
+// another linker (go help build).
+func linkProgram(b board.Board, work, path, ldflags, toolexec string) error {
+	env, err := goEnv(b, work)
+	if err != nil {
+		return err
+	}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-toolexec=" + toolexec, "-ldflags=" + ldflags}
 	return run("", env, "go", append(append(args, withoutInlining...), "-o", path, "github.com/postern-router/postern/init")...)
 }
 

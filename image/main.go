@@ -43,6 +43,8 @@ Commands:
   pack     FOLDER BOARD: make the board's images again from a kernel and an
            initramfs.cpio.xz in FOLDER that were changed; a file version there
            replaces the version (name and date, in seconds since 1970)
+  trace    BOARD: copy standard input, and put in file and line where a stack trace
+           of the board's program, which has none, says "?:0"
   keys     make the keys that images are signed with, in FOLDER; a build does
            so itself if there are none
 
@@ -80,7 +82,7 @@ func logic(args []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return fmt.Errorf("no command: want setup, build, kernels, size, boards, qemu, pack or keys (--help tells more)")
+		return fmt.Errorf("no command: want setup, build, kernels, size, boards, qemu, pack, trace or keys (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
 	switch {
@@ -93,8 +95,8 @@ func logic(args []string) error {
 			fmt.Print(describe(b))
 		}
 		return nil
-	case command == "qemu" && len(names) != 1:
-		return fmt.Errorf("qemu: one board, not %d", len(names))
+	case (command == "qemu" || command == "trace") && len(names) != 1:
+		return fmt.Errorf("%s: one board, not %d", command, len(names))
 	}
 	boards, err := boardsByName(names)
 	if err != nil {
@@ -123,6 +125,8 @@ func logic(args []string) error {
 		}
 		fmt.Print(line)
 		return nil
+	case "trace":
+		return trace(boards[0], os.Stdin, os.Stdout)
 	case "kernels":
 		c, err := openCache()
 		if err != nil {
@@ -155,7 +159,7 @@ func logic(args []string) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("command %q: want setup, build, kernels, size, boards, qemu, pack or keys", command)
+		return fmt.Errorf("command %q: want setup, build, kernels, size, boards, qemu, pack, trace or keys", command)
 	}
 }
 

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"bytes"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/internal/e2e"
+)
+
+// TestTrace runs a program with and without the tables that the boards' program lacks. The
+// first one's stack traces, with the places that annotate finds, are the second one's.
+func TestTrace(t *testing.T) {
+	e2e.Builds(t)
+	dir := t.TempDir()
+	linker, err := boardLinker(dir)
+	require.NoError(t, err)
+	require.NotEmpty(t, linker, "the release of Go that is in use has the text of every patch")
+	build := func(name, toolexec string) string {
+		program := filepath.Join(dir, name)
+		require.NoError(t, run("", []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-gcflags=all=-l", "-toolexec="+toolexec, "-o", program, "./testdata/trace"))
+		return program
+	}
+	traces := func(program string) string {
+		var out bytes.Buffer
+		cmd := exec.Command(program)
+		cmd.Stdout, cmd.Stderr = &out, &out
+		var exit *exec.ExitError
+		require.ErrorAs(t, cmd.Run(), &exit)
+		require.Equal(t, 2, exit.ExitCode(), "it ends with a panic: %s", &out)
+		return out.String()
+	}
+	usual, short := build("usual", ""), build("short", linker)
+	want, bare := traces(usual), traces(short)
+	assert.NotContains(t, bare, ".go:")
+	assert.Greater(t, strings.Count(bare, "?:0 +0x"), 20)
+
+	var got bytes.Buffer
+	require.NoError(t, annotate(usual, strings.NewReader(bare), &got))
+	// Arguments, addresses and what the scheduler does differ from one run to the next.
+	plain := func(s string) []string {
+		s = regexp.MustCompile(`(?m)\((\{?0x|\{?0,|\?|\.\.\.|\{\{)[^\n]*\)$`).ReplaceAllString(s, "()")
+		s = regexp.MustCompile(`0x[0-9a-f]{5,}|goroutine \d+( gp=\S+ m=\S+( mp=\S+)?)?|, \d+ minutes`).ReplaceAllString(s, "N")
+		return strings.Split(strings.TrimSpace(s), "\n")
+	}
+	assert.Equal(t, plain(want), plain(got.String()))
+	assert.Contains(t, got.String(), "main.(*tree[...]).visit")
+	assert.Regexp(t, `trace/main.go:\d+ \+0x`, got.String())
+
+	err = annotate(usual, strings.NewReader("main.nobody()\n\t?:0 +0x10\n"), &got)
+	assert.ErrorContains(t, err, "no function main.nobody")
+	assert.ErrorContains(t, annotate("/bin/true", strings.NewReader(""), &got), "not a Go program")
+}
+
+// TestTraceName: the names that the shipped program has.
+func TestTraceName(t *testing.T) {
+	for name, want := range map[string]string{
+		"runtime.gopanic": "runtime.gopanic",
+		"github.com/postern-router/postern/console.(*Session).Execute":             "console.(*Session).Execute",
+		"slices.SortFunc[go.shape.[]github.com/postern-router/postern/dns.name,x]": "slices.SortFunc[...]",
+		"main.f[go.shape.int].func1":                                               "main.f[...].func1",
+		"github.com/vishvananda/netlink.AddrAdd":                                   "github.com/vishvananda/netlink.AddrAdd",
+	} {
+		assert.Equal(t, want, traceName(name))
+	}
+}
