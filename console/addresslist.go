@@ -19,17 +19,19 @@ type ListedAddress struct {
 
 func addressLists(c *Config) *[]ListedAddress { return &c.AddressLists }
 
-var addressListMenu = &menu{
-	path: "ip firewall address-list", help: "lists of addresses, for rules of the firewall",
-	commands: listCommands, legend: legendItem, flags: flagsItem,
-	items:   itemLists[addressListItems],
-	columns: []column{{"list", 16}, {"address", 0}},
-	properties: bindItems(addressLists,
-		prop("address", listedAddress(), "", "address, network or range", func(a *ListedAddress) *match.Addresses { return &a.Address }),
-		prop("list", listName(), "", "list that it belongs to", func(a *ListedAddress) *string { return &a.List }),
-		disabled(func(a *ListedAddress) *bool { return &a.Disabled }),
-		comment(func(a *ListedAddress) *string { return &a.Comment }),
-	),
+func addressListMenu() *menu {
+	return &menu{
+		path: "ip firewall address-list", help: "lists of addresses, for rules of the firewall",
+		commands: listCommands, legend: legendItem, flags: flagsItem,
+		items:   itemLists[addressListItems],
+		columns: []column{{"list", 16}, {"address", 0}},
+		properties: bindItems(addressLists,
+			prop("address", listedAddress(), "", "address, network or range", func(a *ListedAddress) *match.Addresses { return &a.Address }),
+			prop("list", listName(), "", "list that it belongs to", func(a *ListedAddress) *string { return &a.List }),
+			disabled(func(a *ListedAddress) *bool { return &a.Disabled }),
+			comment(func(a *ListedAddress) *string { return &a.Comment }),
+		),
+	}
 }
 
 // listedAddress is an address, a network or a range.

@@ -171,6 +171,8 @@ var (
 			option(prop("date", date(), "", "day", func(o *options) *time.Time { return &o.clock.date })),
 			option(prop("time", timeOfDay(), "", "time of day",
 				func(o *options) *time.Duration { return &o.clock.time })),
+			option(prop("time-zone-name", optional(text(1, 64), "as it is"), "", "for lines of RouterOS's exports: the clock goes by /system clock manual",
+				func(o *options) *string { return &o.clock.zone })),
 		}}
 	checkCommand = command{name: "check", help: "show which rule decides about a connection, and why", shows: true, run: (*execution).check,
 		arguments: []argument{

@@ -88,15 +88,18 @@ type RemoteLog struct {
 type LogRule struct {
 	// Topics are words separated by commas, each perhaps with "!" before it. A line matches
 	// if it has all topics without "!" and none of those with it.
-	Topics   string
-	Action   string // always "remote"
+	Topics string
+	Action string // always "remote"
+	// Prefix stands before the message of each line that the rule is the first to match.
+	Prefix   string
 	Disabled bool
 }
 
-// Sends reports whether a line with these topics, separated by commas, is sent.
-func (r RemoteLog) Sends(topics string) bool {
+// Sends reports whether a line with these topics, separated by commas, is sent, and what stands
+// before its message.
+func (r RemoteLog) Sends(topics string) (prefix string, sends bool) {
 	has := strings.Split(topics, ",")
-	return slices.ContainsFunc(r.Rules, func(rule LogRule) bool {
+	i := slices.IndexFunc(r.Rules, func(rule LogRule) bool {
 		if rule.Disabled {
 			return false
 		}
@@ -107,6 +110,13 @@ func (r RemoteLog) Sends(topics string) bool {
 		}
 		return true
 	})
+	if i < 0 {
+		return "", false
+	}
+	if prefix = r.Rules[i].Prefix; prefix != "" {
+		prefix += ": "
+	}
+	return prefix, true
 }
 
 // Default is the configuration of a router on which nothing has been set.

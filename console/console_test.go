@@ -353,6 +353,6 @@ func TestCloneSharesNothing(t *testing.T) {
 		}
 	}
 	compare("Config", reflect.ValueOf(cfg), reflect.ValueOf(c))
-	assert.GreaterOrEqual(t, slices, 2*lists+7+7)
+	assert.GreaterOrEqual(t, slices, 2*lists+7+6)
 	assert.Equal(t, Default(), Default().Clone())
 }

@@ -152,7 +152,7 @@ func TestDoEverywhere(t *testing.T) {
 		"interface bridge port": args("interface", "ether1", "bridge", "b1"), "system logging": args("action", "remote"),
 		"interface list": args("name", "new", "include", "all"), "interface list member": args("list", "static", "interface", "ether1"),
 		"ip socks users": args("name", "new", "password", "secret"),
-		"ip dhcp-client": args("interface", "ether1"), "ip firewall address-list": args("list", "new", "address", "10.0.0.0/8"),
+		"ip dhcp-client": args("interface", "ether1"), "system ntp client servers": args("address", "time.example"), "ip firewall address-list": args("list", "new", "address", "10.0.0.0/8"),
 		"ip dns static": args("name", "nas.lan", "address", "10.0.0.5"),
 		"ip pool":       args("name", "new", "ranges", "10.0.0.1-10.0.0.9"), "ip dhcp-server": args("name", "new", "interface", "ether1"),
 		"ip dhcp-server network": args("address", "10.0.0.0/24"), "ip dhcp-server option": args("name", "new", "code", "150", "value", "0x01"),

@@ -65,6 +65,9 @@ func (x *execution) statement(words []word) error {
 			m, rest = action, words
 		}
 	}
+	if m.path == "system ntp client" && c.name == "set" {
+		rest = olderServers(rest)
+	}
 	a, err := x.arguments(m, *c, rest)
 	if err != nil {
 		return err

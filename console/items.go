@@ -12,6 +12,7 @@ import (
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/socks"
 )
 
@@ -36,6 +37,7 @@ const (
 	dhcpLeaseItems
 	dhcpOptionItems
 	dnsStaticItems
+	ntpServerItems
 	addressListItems // the last two: they can have more than MaxItems, see placeID
 	userItems
 	lists
@@ -75,6 +77,7 @@ var itemLists = [lists]*items{
 	dhcpLeaseItems:     itemsOf(dhcpLeaseItems, staticLeases, cloneLease),
 	dhcpOptionItems:    atMost(64, itemsOf(dhcpOptionItems, dhcpServerOptions, nil)),
 	dnsStaticItems:     atMost(dns.MaxStatic, itemsOf(dnsStaticItems, staticNames, nil)),
+	ntpServerItems:     atMost(ntp.MaxServers, itemsOf(ntpServerItems, ntpServers, nil)),
 	addressListItems:   atMost(firewall.MaxAddresses, itemsOf(addressListItems, addressLists, nil)),
 	userItems:          atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
 }
@@ -218,7 +221,7 @@ func (x *execution) numbered(m *menu) ([]key, error) {
 func (x *execution) resolve(m *menu, w word) ([]int, error) {
 	if m.single != "" {
 		if w.find == nil {
-			if w.text != m.single && w.text != "0" && w.text != onlyID.String() {
+			if w.text != m.single && w.text != "0" && w.text != onlyID.String() && !(x.older && w.text == m.exportedAs && w.text != "") {
 				return nil, noSuchItem(w.text)
 			}
 			return []int{0}, nil

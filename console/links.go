@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -93,7 +94,7 @@ func bridgeMenu() *menu {
 		items:    itemLists[bridgeItems],
 		properties: renamingLinks(bindItems(bridges,
 			prop("name", linkName(), "", "name of the bridge", func(b *netcfg.Bridge) *string { return &b.Name }),
-			prop("mtu", optional(integer(68, 65535), "the smallest of its ports'"), "", "largest packet in bytes",
+			prop("mtu", automatic(optional(integer(68, 65535), "the smallest of its ports'")), "", "largest packet in bytes",
 				func(b *netcfg.Bridge) *int { return &b.MTU }),
 			prop("auto-mac", inverse(boolean()), "yes", "whether its hardware address is the lowest of its ports' addresses",
 				func(b *netcfg.Bridge) *bool { return &b.OwnMAC }),
@@ -184,12 +185,18 @@ func linkCounters() []readOnly {
 
 // linkName is the kind of a name for a link. iptables accepts these names, and none of them
 // is a number, which would refer to an item.
-func linkName() kind[string] {
+func linkName() kind[string] { return nameOfAtMost(15) }
+
+// maxPortName is the greatest length of a name that users give a port. The kernel does not know it, and
+// exports of RouterOS have longer ones than the kernel takes.
+const maxPortName = 32
+
+func nameOfAtMost(length int) kind[string] {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	return kind[string]{
-		accepts: "name: 1..15 of a-z, A-Z, 0-9 and ._-, a letter first",
+		accepts: fmt.Sprintf("name: 1..%d of a-z, A-Z, 0-9 and ._-, a letter first", length),
 		parse: func(s string) (string, error) {
-			if s == "" || len(s) > 15 || !strings.Contains(letters, s[:1]) || strings.Trim(s, letters+"0123456789._-") != "" {
+			if s == "" || len(s) > length || !strings.Contains(letters, s[:1]) || strings.Trim(s, letters+"0123456789._-") != "" {
 				return "", errors.New("not a name")
 			}
 			return s, nil
@@ -201,7 +208,7 @@ func linkName() kind[string] {
 // portNameProperty is the name that users give a port. The board's name for the port unsets
 // it.
 func portNameProperty() property {
-	p := bindItems(links, prop("name", optional(linkName(), "the board's name for it"), "", "name of the port, everywhere",
+	p := bindItems(links, prop("name", optional(nameOfAtMost(maxPortName), "the board's name for it"), "", "name of the port, everywhere",
 		func(l *Port) *string { return &l.Renamed }))[0]
 	set := p.set
 	p.set = func(c *Config, item int, value string) error {
@@ -284,6 +291,19 @@ func macAddress() kind[netcfg.MAC] {
 		},
 		format: func(m netcfg.MAC) string { return strings.ToUpper(m.String()) },
 	}
+}
+
+// automatic makes k accept "auto" too, for the empty value.
+func automatic[V any](k kind[V]) kind[V] {
+	parse := k.parse
+	k.accepts += " | auto"
+	k.parse = func(s string) (v V, err error) {
+		if s == "auto" {
+			return v, nil
+		}
+		return parse(s)
+	}
+	return k
 }
 
 // spanningTree is the kind of a bridge's protocol: whether it speaks STP.

@@ -190,7 +190,7 @@ input does not match any value of interface; expected interface name, not "ether
 [admin@postern] > interface ethernet disable ether2
 no such item: ether2
 [admin@postern] > interface ethernet set wan name=a/b
-invalid value for argument name; expected name: 1..15 of a-z, A-Z, 0-9 and ._-, a letter first, not "a/b"
+invalid value for argument name; expected name: 1..32 of a-z, A-Z, 0-9 and ._-, a letter first, not "a/b"
 [admin@postern] > export
 /interface ethernet
 set [find default-name=ether1] name=wan

@@ -344,7 +344,7 @@ add action=remote disabled=yes
 /system logging action
 set remote remote=192.168.0.9 remote-port=1514
 [admin@postern] > system logging set remote=192.168.0.7
-expected end of command (line 1 column 20); expected one of topics, action, disabled, numbers
+expected end of command (line 1 column 20); expected one of topics, action, prefix, disabled, numbers
 [admin@postern] > system logging remove [find disabled or topics~"fire"]
 [admin@postern] > system logging action set 0 !remote remote-port=514
 [admin@postern] > system logging export

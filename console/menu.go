@@ -31,10 +31,13 @@ type menu struct {
 	items *items
 	// isPorts is set if the items are the ports of the machine: none can be added or removed.
 	isPorts bool
+	// isAlias is set if another menu exports the items, as a property.
+	isAlias bool
 	// allLinks is set for /interface, whose items are those of the menus below it.
 	allLinks bool
-	// single is the name of the item of a menu that always has exactly one.
-	single string
+	// single is the name of the item of a menu that always has exactly one. exportedAs is the number
+	// that it has in RouterOS's exports, if not 0.
+	single, exportedAs string
 	// rows returns rows that are not, or not only, made from the configuration; dynamic, those
 	// that the system has added to the items of the configuration.
 	rows, dynamic func(*execution) ([]row, error)
@@ -306,7 +309,7 @@ var menus = sync.OnceValue(func() []*menu {
 			),
 		},
 		loggingMenu(), loggingAction(),
-		ntpMenu(), ntpClient(), partitionsMenu(),
+		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(),
 		{
 			path: "user", help: "users that can log in",
 			commands: []command{setItems, printLive}, single: Admin,
@@ -360,7 +363,7 @@ var menus = sync.OnceValue(func() []*menu {
 		dhcpClientMenu(), poolMenu(), poolUsedMenu(), dhcpServerMenu(), dhcpOptionMenu(), dhcpNetworkMenu(), dhcpLeaseMenu(),
 		ipSettingsMenu(),
 		{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
-		addressListMenu,
+		addressListMenu(),
 		{
 			path: "ip firewall filter", help: "packets to accept and to drop, first match decides",
 			commands: ruleCommands, legend: legendRule, flags: flagsRule,

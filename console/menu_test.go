@@ -20,7 +20,7 @@ func TestTables(t *testing.T) {
 		"interface bridge":      {"name"},
 		"interface vlan":        {"name", "interface"},
 		"interface bridge port": {"interface", "bridge"}, "interface list": {"name"}, "interface list member": {"list", "interface"},
-		"ip firewall nat": {"chain"}, "ip firewall address-list": {"address", "list"},
+		"ip firewall nat": {"chain"}, "ip firewall address-list": {"address", "list"}, "system ntp client servers": {"address"},
 		"ip socks users": {"name", "password"},
 		"system logging": {"action"},
 		"ip dhcp-client": {"interface"},

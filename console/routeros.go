@@ -16,16 +16,16 @@ import (
 // The properties are those of RouterOS's manual (https://help.mikrotik.com/docs), of versions
 // 6 and 7.
 var absentProperties = map[string]string{
-	"interface ethernet": "advertise arp=enabled arp-timeout=auto auto-negotiation=yes bandwidth=unlimited/unlimited " +
+	"interface ethernet": "advertise=" + allSpeeds + " arp=enabled arp-timeout=auto auto-negotiation=yes bandwidth=unlimited/unlimited " +
 		"cable-settings=default combo-mode=auto disable-running-check=no fec-mode full-duplex=* l2mtu=* " +
 		"loop-protect=default|off loop-protect-disable-time=* loop-protect-send-interval=* master-port=none " +
-		"mdix-enable=yes orig-mac-address passthrough-interface poe-out poe-priority rx-flow-control=off sfp-rate-select " +
+		"mdix-enable=yes orig-mac-address=* passthrough-interface poe-out=off poe-priority=* rx-flow-control=off sfp-rate-select " +
 		"sfp-shutdown-temperature speed=* switch tx-flow-control=off",
 	"interface bridge": "add-dhcp-option82=no ageing-time=5m arp=enabled arp-timeout=auto " +
 		"dhcp-snooping=no ether-type=* fast-forward=* forward-delay=15s forward-reserved-addresses=no frame-types=* " +
 		"igmp-snooping=no igmp-version=* ingress-filtering=* l2mtu=* max-message-age=20s multicast-querier=no " +
 		"multicast-router=* mvrp=no port-cost-mode=* priority=0x8000 pvid=* transmit-hold-count=6 vlan-filtering=no",
-	"interface bridge port": "auto-isolate=no bpdu-guard=no broadcast-flood=yes edge=auto fast-leave=no frame-types=* " +
+	"interface bridge port": "auto-isolate=no bpdu-guard=no broadcast-flood=yes edge=* fast-leave=no frame-types=* " +
 		"horizon=none hw=* ingress-filtering=* internal-path-cost=10 learn=auto multicast-router=* mvrp-applicant-state=* " +
 		"mvrp-registrar-state=* path-cost=10 point-to-point=auto priority=0x80 pvid=* restricted-role=no " +
 		"restricted-tcn=no tag-stacking=no trusted=* unknown-multicast-flood=yes unknown-unicast-flood=yes",
@@ -50,12 +50,20 @@ var absentProperties = map[string]string{
 	"ip firewall filter":              absentMatchers + " hw-offload=*",
 	"ip firewall nat":                 absentMatchers + " connection-nat-state randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
 	"ip socks":                        "vrf=main",
-	"system clock":                    "time-zone-autodetect time-zone-name",
-	"system logging":                  "prefix= regex=",
+	"system clock":                    "time-zone-autodetect=*",
+	"system logging":                  "regex=",
 	"system logging action":           "bsd-syslog=no email-to remember src-address=0.0.0.0 syslog-facility syslog-severity target=remote",
-	"system ntp client":               "mode=unicast primary-ntp secondary-ntp server-dns-names vrf=main",
+	"system ntp client servers":       "auth-key=none disabled=no iburst=* max-poll=* min-poll=*",
+	"system ntp client":               "mode=unicast server-dns-names= vrf=main",
 	"user":                            "address= group=full inactivity-policy=none inactivity-timeout",
 }
+
+// allSpeeds are the lists of speeds that a port of RouterOS offers to its neighbour by default, as
+// versions 6 and 7 write them: a port of Postern offers all that its card can.
+const allSpeeds = "10M-half,10M-full,100M-half,100M-full|10M-half,10M-full,100M-half,100M-full,1000M-half,1000M-full|" +
+	"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full|" +
+	"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full|" +
+	"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full,2.5G-baseT"
 
 // absentMatchers are the absent properties that filter and nat rules have in common.
 const absentMatchers = "address-list address-list-timeout connection-bytes connection-limit connection-mark " +
@@ -110,14 +118,14 @@ var absentMenus = map[string]string{
 	"interface ethernet": "poe switch",
 	"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp neighbor packing " +
 		"proxy reverse-proxy service smb ssh tftp traffic-flow upnp vrf",
-	"ip dhcp-server": "alert config matcher option-sets vendor-class-id",
-	"ip dns":         "adlist forwarders",
-	"ip firewall":    "calea layer7-protocol mangle raw service-port",
-	"ip route":       "cache nexthop rule vrf",
-	"system": "backup console device-mode gps health history leds license note package routerboard scheduler script sntp " +
+	"ip dhcp-server":  "alert config matcher option-sets vendor-class-id",
+	"ip dns":          "adlist forwarders",
+	"system resource": "cpu hardware irq pci usb",
+	"ip firewall":     "calea layer7-protocol mangle raw service-port",
+	"ip route":        "cache nexthop rule vrf",
+	"system": "backup console device-mode gps health history leds license note package routerboard scheduler script sntp swos " +
 		"ups watchdog",
-	"system ntp":        "server",
-	"system ntp client": "servers",
+	"system ntp": "server",
 	"tool": "bandwidth-server bandwidth-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
 		"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test torch traffic-generator " +
 		"traffic-monitor wol",

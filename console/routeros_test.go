@@ -34,7 +34,13 @@ func TestAbsentProperties(t *testing.T) {
 			`Postern has no use-doh-server=https://1.1.1.1/dns-query (line 1 column 13); expected use-doh-server=""`},
 		{"one of several", "/interface vlan add interface=ether1 name=v loop-protect=on",
 			"Postern has no loop-protect=on (line 1 column 45); expected loop-protect=default | off"},
-		{"of the clock", "/system clock set time-zone-name=Europe/Riga", "Postern has no time-zone-name (line 1 column 19)"},
+		{"of the clock", "/system clock set time-zone-autodetect=no time-zone-name=Europe/Riga", ""},
+		{"all speeds", "/interface ethernet set ether1 advertise=10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full", ""},
+		{"some speeds", "/interface ethernet set ether1 advertise=10M-half,10M-full",
+			"Postern has no advertise=10M-half,10M-full (line 1 column 32); expected advertise=10M-half,10M-full,100M-half,100M-full | 10M-half,10M-full,100M-half,100M-full,1000M-half,1000M-full | " +
+				"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full | 10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full | " +
+				"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full,2.5G-baseT"},
+		{"an MTU that is computed", "/interface bridge add name=b mtu=auto", ""},
 		{"an address's network", "/ip address add address=192.168.88.1/24 comment=defconf interface=ether2 network=192.168.88.0", ""},
 		{"in any order", "/ip address add network=192.168.88.0 interface=ether2 address=192.168.88.1/24", ""},
 		{"another network", "/ip address add address=192.168.88.1/24 interface=ether2 network=192.168.89.0",
@@ -121,6 +127,50 @@ func TestAbsentMenus(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Lines of RouterOS's exports that mean something else here than they say, or the same in other words.
+func TestOtherWords(t *testing.T) {
+	servers := "/system ntp client\nset servers=10.0.0.1,time.example\n"
+	for _, test := range []struct{ name, text, output, export, err string }{
+		{"a time zone", "/system clock set time-zone-name=Europe/Riga\n",
+			"Postern has no time zone Europe/Riga: the clock goes by /system clock manual, which is +00:00\n", "", ""},
+		{"no time zone", "/system clock set time-zone-name=Etc/UTC\n", "", "", ""},
+		{"not that time zone", "/system clock manual set time-zone=+02:00\n/system clock set time-zone-name=UTC\n",
+			"Postern has no time zone UTC: the clock goes by /system clock manual, which is +02:00\n", "/system clock manual\nset time-zone=\"+02:00\"\n", ""},
+		{"by hand", "/system clock set time-zone-name=manual time-zone-autodetect=no\n", "", "", ""},
+		{"time servers of version 7", "/system/ntp/client/servers\nadd address=10.0.0.1\nadd address=time.example iburst=yes\n", "", servers, ""},
+		{"time servers of version 6", "/system ntp client\nset primary-ntp=10.0.0.1 secondary-ntp=time.example\n", "", servers, ""},
+		{"one time server of version 6", "/system ntp client\nset enabled=yes primary-ntp=10.0.0.1 secondary-ntp=0.0.0.0\n", "",
+			"/system ntp client\nset enabled=yes servers=10.0.0.1\n", ""},
+		{"time servers, changed", "/system ntp client set servers=a,b\n/system ntp client servers remove 0\n/system ntp client servers add address=c place-before=[find address=b]\n" +
+			"/system ntp client servers set [find address=b] address=d\n", "", "/system ntp client\nset servers=c,d\n", ""},
+		{"time servers, by both", "/system ntp client servers; add address=a; set 0 address=b; /system ntp client; set servers=x,y,z; servers print; servers remove 2\n",
+			" # ADDRESS\n 0 x\n 1 y\n 2 z\n", "/system ntp client\nset servers=x,y\n", ""},
+		{"too many time servers", "/system ntp client set servers=a,b,c,d\n/system ntp client servers add address=e\n", "", "", "failure: no more than 4 items in /system ntp client servers (line 2)"},
+		{"where the log goes", "/system logging action\nset 3 remote=10.0.0.9\n/system logging\nadd action=remote prefix=gw topics=firewall\n", "",
+			"/system logging\nadd topics=firewall action=remote prefix=gw\n/system logging action\nset remote remote=10.0.0.9\n", ""},
+		{"another place for the log", "/system logging action\nset 0 memory-lines=500\n", "", "", "expected end of command (line 2 column 7); expected one of remote, remote-port"},
+		{"a long name of a port", "/interface ethernet set [ find default-name=ether1 ] name=ether1-master-local-gateway\n/ip address add address=10.0.0.1/24 interface=ether1-master-local-gateway\n" +
+			"/ip address print count-only where interface=ether1-master-local-gateway\n", "2\n",
+			"/interface ethernet\nset [find default-name=ether1] name=ether1-master-local-gateway\n/ip address\nadd address=10.0.0.1/24 interface=ether1-master-local-gateway\n", ""},
+		{"too long a name of a port", "/interface ethernet set ether1 name=ether1-master-local-gateway-123456789\n", "", "",
+			`invalid value for argument name; expected name: 1..32 of a-z, A-Z, 0-9 and ._-, a letter first, not "ether1-master-local-gateway-123456789" (line 1)`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result, err := new(Session).Import(Default(), fullLive(), test.text, func(c Config) error { return Validate(c, []string{"ether1", "ether2"}) })
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, test.output, result.Output)
+			assert.Equal(t, test.export, strings.ReplaceAll(Export(result.Config), "\\\n    ", ""))
+		})
+	}
+	// The number that RouterOS exports is no number of an item here.
+	_, err := new(Session).Execute(Default(), fullLive(), "/system logging action set 3 remote=10.0.0.1")
+	require.EqualError(t, err, "no such item: 3")
 }
 
 func TestWhereIn(t *testing.T) {

@@ -84,12 +84,14 @@ func loggingMenu() *menu {
 		commands: []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, findItems, printItems},
 		needs:    hasRemoteLog, legend: "Flags: X - disabled, I - invalid", flags: []string{"XI"},
 		items: itemLists[logItems], rows: (*execution).loggingRows,
-		columns: []column{{"topics", 30}, {"action", 0}},
+		columns: []column{{"topics", 30}, {"action", 8}, {"prefix", 0}}, rare: []string{"prefix"},
 		properties: bindItems(logRules,
 			prop("topics", topicList(), "", "topics that a line must have, or with ! must not have",
 				func(r *LogRule) *string { return &r.Topics }),
 			prop("action", enum[string](remoteAction), "", "where the line goes",
 				func(r *LogRule) *string { return &r.Action }),
+			prop("prefix", text(0, 64), "", "what stands before the message of the line",
+				func(r *LogRule) *string { return &r.Prefix }),
 			disabled(func(r *LogRule) *bool { return &r.Disabled }),
 		),
 	}
@@ -98,7 +100,7 @@ func loggingMenu() *menu {
 func loggingAction() *menu {
 	return &menu{
 		path: "system logging action", help: "where the log can be sent",
-		commands: []command{setItems, unsetItems, printLive}, single: remoteAction,
+		commands: []command{setItems, unsetItems, printLive}, single: remoteAction, exportedAs: "3",
 		needs:   hasRemoteLog,
 		rows:    (*execution).loggingActionRows,
 		columns: []column{{"name", 16}, {"target", 6}, {"remote", 15}, {"remote-port", 0}},
@@ -131,13 +133,72 @@ func ntpClient() *menu {
 			{name: "synced-stratum", help: "distance of that server from a clock, in servers"},
 			{name: "system-offset", help: "how far the clock was from that server's"},
 		},
-		properties: bind(func(c *Config, _ int) *ntp.Config { return &c.NTP },
+		properties: withServerItems(bind(func(c *Config, _ int) *ntp.Config { return &c.NTP },
 			prop("enabled", boolean(), "no", "whether time servers are asked",
 				func(n *ntp.Config) *bool { return &n.Enabled }),
 			prop("servers", hostList(ntp.MaxServers), "", "time servers: the next is asked when one does not answer",
 				func(n *ntp.Config) *[]string { return &n.Servers }),
-		),
+		)),
 	}
+}
+
+func ntpServers(c *Config) *[]string { return &c.NTP.Servers }
+
+// ntpServersMenu has the property servers of its parent as items, as RouterOS 7 has them.
+func ntpServersMenu() *menu {
+	return &menu{
+		path: "system ntp client servers", help: "the time servers, as items", needs: hasNTP, isAlias: true,
+		commands: []command{addItem, setItems, removeItems, moveItems, findItems, printItems},
+		items:    itemLists[ntpServerItems],
+		columns:  []column{{"address", 0}},
+		properties: bindItems(ntpServers,
+			prop("address", hostName(), "", "IP address or host name of a time server", func(s *string) *string { return s })),
+	}
+}
+
+// withServerItems has the property servers, the last of all, make as many items as it has servers.
+func withServerItems(all []property) []property {
+	p := &all[len(all)-1]
+	set := p.set
+	p.set = func(c *Config, item int, value string) error {
+		before := len(c.NTP.Servers)
+		if err := set(c, item, value); err != nil {
+			return err
+		}
+		if ids := &c.ids[ntpServerItems]; len(*ids) == before {
+			*ids = slices.Clone((*ids)[:min(before, len(c.NTP.Servers))])
+			for len(*ids) < len(c.NTP.Servers) {
+				*ids = append(*ids, newID())
+			}
+		}
+		return nil
+	}
+	return all
+}
+
+// olderServers translates the properties primary-ntp and secondary-ntp of RouterOS 6 to servers.
+func olderServers(words []word) []word {
+	var rest []word
+	var servers []string
+	at := -1 // in rest
+	for _, w := range words {
+		if w.key != "primary-ntp" && w.key != "secondary-ntp" || w.find != nil {
+			rest = append(rest, w)
+			continue
+		}
+		if at < 0 {
+			at = len(rest)
+			w.key = "servers"
+			rest = append(rest, w)
+		}
+		if w.text != "0.0.0.0" && w.text != "" {
+			servers = append(servers, w.text)
+		}
+	}
+	if at >= 0 {
+		rest[at].text = strings.Join(servers, ",")
+	}
+	return rest
 }
 
 // remoteAction is the only action of /system logging that can be chosen. The kernel keeps the
@@ -329,6 +390,7 @@ func (x *execution) resource() ([]Pair, error) {
 type clock struct {
 	date time.Time
 	time time.Duration
+	zone string
 }
 
 const noTime = -1
@@ -341,6 +403,14 @@ func (x *execution) clock() ([]Pair, error) {
 }
 
 func (x *execution) setClock(_ *menu, a arguments) error {
+	if zone := a.clock.zone; zone != "" {
+		if zone != "manual" && (x.cfg.TimeZone != 0 || !slices.Contains([]string{"UTC", "GMT", "Etc/UTC", "Etc/GMT"}, zone)) {
+			fmt.Fprintf(&x.out, "Postern has no time zone %s: the clock goes by /system clock manual, which is %s\n", Printable(zone), offset().format(x.cfg.TimeZone))
+		}
+		if a.clock.date.IsZero() && a.clock.time == noTime {
+			return nil
+		}
+	}
 	day, since := x.now()
 	if !a.clock.date.IsZero() {
 		day = a.clock.date

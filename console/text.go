@@ -25,7 +25,7 @@ func exportMenus(menus []*menu, cfg *Config, path string, words ...string) strin
 	sensitive, verbose := slices.Contains(words, sensitiveWord.Name), slices.Contains(words, verboseWord.Name)
 	terse := slices.Contains(words, terseWord.Name)
 	for _, m := range menus {
-		if path != "" && m.path != path && !strings.HasPrefix(m.path, path+" ") {
+		if path != "" && m.path != path && !strings.HasPrefix(m.path, path+" ") || m.isAlias {
 			continue
 		}
 		var lines [][]string

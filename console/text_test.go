@@ -206,6 +206,9 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 	}
 	cfg := Default()
 	for _, m := range menus() {
+		if m.isAlias {
+			continue
+		}
 		count := 1
 		if m.items != nil {
 			count = r.IntN(5)

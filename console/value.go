@@ -267,13 +267,13 @@ func text(low, high int) kind[string] {
 	return k
 }
 
-// portName is the name of an interface. IFNAMSIZ is 16, with the final zero.
+// portName is the name of an interface, as users know it.
 func portName() kind[string] {
 	return kind[string]{
 		accepts:     "interface name",
 		isInterface: true,
 		parse: func(s string) (string, error) {
-			if s == "" || len(s) > 15 || strings.ContainsAny(s, `/!"\$?, `) || quote(s) != s {
+			if s == "" || len(s) > maxPortName || strings.ContainsAny(s, `/!"\$?, `) || quote(s) != s {
 				return "", errNoMatch
 			}
 			return s, nil

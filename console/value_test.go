@@ -182,7 +182,7 @@ func TestValues(t *testing.T) {
 		{"/ip address add address=10.0.0.1/8 ", "interface", "", "", noIf},
 		{"/ip address add address=10.0.0.1/8 ", "interface", "!ether1", "", noIf},
 		{"/ip address add address=10.0.0.1/8 ", "interface", `"ether 1"`, "", noIf},
-		{"/ip address add address=10.0.0.1/8 ", "interface", "abcdefghijklmnop", "", noIf},
+		{"/ip address add address=10.0.0.1/8 ", "interface", "abcdefghijklmnopabcdefghijklmnopq", "", noIf},
 		{filter, "in-interface", "!ether1", "!ether1", ""},
 		{filter, "in-interface", "", "", ""},
 		{filter, "in-interface", "!", "", noIn},

@@ -39,8 +39,9 @@ type Remote struct {
 type Destination struct {
 	// Server is the syslog server's address and UDP port; the zero value is nobody.
 	Server netip.AddrPort
-	// Sends reports whether a line with these topics, with commas between, is sent.
-	Sends func(topics string) bool
+	// Sends reports whether a line with these topics, with commas between, is sent, and what
+	// stands before its message.
+	Sends func(topics string) (prefix string, sends bool)
 	// Host is what the router calls itself.
 	Host string
 	// Names are what users call ports, if not by their names.
@@ -118,7 +119,12 @@ func (s *syslogSender) run(ctx context.Context) {
 			}
 		}
 		first, s.next = false, rec.sequence+1
-		if rec.topics != "" && s.to.Sends(rec.topics) && !s.deliver(ctx, rec) {
+		if rec.topics == "" {
+			continue
+		}
+		prefix, sends := s.to.Sends(rec.topics)
+		rec.message = prefix + rec.message
+		if sends && !s.deliver(ctx, rec) {
 			return
 		}
 	}

@@ -73,7 +73,7 @@ func (l *syslogLab) expect(want string) {
 
 func TestRemoteLog(t *testing.T) {
 	l := newSyslogLab(t)
-	all := func(string) bool { return true }
+	all := func(string) (string, bool) { return "", true }
 	l.remote.Set(Destination{Server: l.address(), Sends: all, Host: "one"}, true)
 	l.log(10, "first")
 	l.expect(" one postern - system,info - first")
@@ -87,18 +87,22 @@ func TestRemoteLog(t *testing.T) {
 	l.remote.Set(Destination{Server: l.address(), Sends: all, Host: "two"}, false)
 	l.log(16, "fourth")
 	l.expect(" two postern - system,info - fourth")
+	// A prefix stands before the message.
+	l.remote.Set(Destination{Server: l.address(), Host: "two", Sends: func(topics string) (string, bool) { return "gw: ", true }}, false)
+	l.log(17, "with a prefix")
+	l.expect(" two postern - system,info - gw: with a prefix")
 	// What the destination does not want is not sent.
 	wants := func(message string) { // by topics, of which all lines here have the same
-		l.remote.Set(Destination{Server: l.address(), Host: "two", Sends: func(topics string) bool { return topics == message }}, false)
+		l.remote.Set(Destination{Server: l.address(), Host: "two", Sends: func(topics string) (string, bool) { return "", topics == message }}, false)
 	}
 	wants("socks,info")
-	l.log(17, "unsent")
+	l.log(18, "unsent")
 	wants("system,info")
-	l.log(18, "sent")
+	l.log(19, "sent")
 	l.expect("sent")
 	// Nobody is sent anything any more.
 	l.remote.Set(Destination{}, true)
-	l.log(19, "fifth")
+	l.log(20, "fifth")
 	require.NoError(t, l.server.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
 	_, err := l.server.Read(make([]byte, 100))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -116,7 +120,7 @@ func TestRemoteLogOutOfReach(t *testing.T) {
 	l := newSyslogLab(t)
 	address := l.address()
 	require.NoError(t, l.server.Close())
-	l.remote.Set(Destination{Server: address, Sends: func(string) bool { return true }, Host: "one"}, true)
+	l.remote.Set(Destination{Server: address, Sends: func(string) (string, bool) { return "gw: ", true }, Host: "one"}, true)
 	// Of a server that does not listen the kernel hears behind the first line, which is
 	// lost; the next is kept and tried again.
 	l.log(1, "lost")

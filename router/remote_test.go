@@ -18,7 +18,8 @@ type destinations []string
 func (d *destinations) Set(to kmsg.Destination, whole bool) {
 	line := "nobody"
 	if to.Server.IsValid() {
-		line = fmt.Sprintf("%v %s %v whole=%v socks=%v", to.Server, to.Host, to.Names, whole, to.Sends("socks,info"))
+		_, sends := to.Sends("socks,info")
+		line = fmt.Sprintf("%v %s %v whole=%v socks=%v", to.Server, to.Host, to.Names, whole, sends)
 	}
 	*d = append(*d, line)
 }
