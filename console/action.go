@@ -17,12 +17,14 @@ type Action struct {
 	Remove []netip.Addr
 	// Renew and Release are interfaces whose DHCP clients renew their leases, or give them back.
 	Renew, Release []string
+	// ResetFilter and ResetNAT are rules, by their places, whose counters are set to zero.
+	ResetFilter, ResetNAT []int
 	// FlushDNS is set if the DNS server is to empty its cache.
 	FlushDNS bool
 }
 
 func (a Action) empty() bool {
-	return !a.FlushDNS && len(a.Close)+len(a.Forget)+len(a.Remove)+len(a.Renew)+len(a.Release) == 0
+	return !a.FlushDNS && len(a.Close)+len(a.Forget)+len(a.Remove)+len(a.Renew)+len(a.Release)+len(a.ResetFilter)+len(a.ResetNAT) == 0
 }
 
 // CarryOut does it, to the system of live. It comes after the whole line has succeeded: a line that
@@ -41,6 +43,16 @@ func (a Action) CarryOut(live Live) error {
 	if len(a.Remove) > 0 {
 		if err := live.RemoveLeases(a.Remove); err != nil {
 			return fmt.Errorf("remove leases: %w", err)
+		}
+	}
+	for _, reset := range []struct {
+		table firewall.Table
+		rules []int
+	}{{firewall.Filter, a.ResetFilter}, {firewall.NAT, a.ResetNAT}} {
+		if len(reset.rules) > 0 {
+			if err := live.ResetCounters(reset.table, reset.rules); err != nil {
+				return fmt.Errorf("reset counters: %w", err)
+			}
 		}
 	}
 	if a.FlushDNS {

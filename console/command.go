@@ -81,6 +81,11 @@ var (
 		able: func(l Live) bool { return l.CloseConnections != nil }, run: (*execution).removeLive}
 	forgetConnections = command{name: "remove", help: "forget connections: their next packets begin new ones", positional: []string{"numbers"},
 		arguments: []argument{numbersArgument}, able: func(l Live) bool { return l.Forget != nil }, run: (*execution).removeLive}
+	// resetCounters sets counters to zero, and resetAllCounters all of them.
+	resetCounters = command{name: "reset-counters", help: "set the counters of items to zero", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
+		able: func(l Live) bool { return l.ResetCounters != nil }, run: (*execution).resetCounters}
+	resetAllCounters = command{name: "reset-counters-all", help: "set the counters of all items to zero",
+		able: resetCounters.able, run: (*execution).resetCounters}
 	moveItems = command{name: "move", help: "move items to the place before another", run: (*execution).move,
 		positional: []string{"numbers", "destination"},
 		arguments:  []argument{numbersArgument, itemArgument("destination", "at the end", "item to move them before")}}
@@ -157,11 +162,13 @@ var (
 
 	singleCommands = []command{setCommand, printCommand, resetCommand}
 	// unsetCommands are for settings some of which can be unset.
-	unsetCommands  = []command{setCommand, unsetCommand, printCommand, resetCommand}
-	listCommands   = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printItems}
-	ruleCommands   = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
-	accessCommands = append(slices.Clone(ruleCommands), checkCommand)
-	liveCommands   = []command{printTable}
+	unsetCommands = []command{setCommand, unsetCommand, printCommand, resetCommand}
+	listCommands  = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printItems}
+	ruleCommands  = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
+	// packetRuleCommands are those of rules whose counters the kernel has.
+	packetRuleCommands = append(slices.Clone(ruleCommands), resetCounters, resetAllCounters)
+	accessCommands     = append(slices.Clone(ruleCommands), checkCommand)
+	liveCommands       = []command{printTable}
 	// connectionCommands and trackedCommands are those of menus whose rows have a removal.
 	connectionCommands = []command{removeConnections, findItems, printConnections}
 	trackedCommands    = []command{forgetConnections, findItems, printConnections}

@@ -131,7 +131,9 @@ func TestCompleteEverywhere(t *testing.T) {
 		}
 		for _, c := range m.commands {
 			insert, _ := new(Session).Complete(Default(), live, base+c.name)
-			assert.Equal(t, " ", insert, base+c.name)
+			if !slices.ContainsFunc(m.commands, func(o command) bool { return strings.HasPrefix(o.name, c.name+"-") }) {
+				assert.Equal(t, " ", insert, base+c.name)
+			}
 			for _, p := range m.properties {
 				if !c.properties {
 					continue

@@ -100,5 +100,5 @@ func TestExports(t *testing.T) {
 	}
 	want, err := os.ReadFile("testdata/refused.txt")
 	require.NoError(t, err)
-	assert.Equal(t, string(want), got.String())
+	assert.Equal(t, string(want), got.String(), "POSTERN_GOLDEN=write go test ./console -run TestExports writes the file anew")
 }

@@ -26,6 +26,8 @@ type Live struct {
 	Hits func() ([]uint64, error)
 	// Counters are those of each rule of the configuration, in the order of the rules.
 	Counters func() (filter, nat []firewall.Counter, err error)
+	// ResetCounters sets those of some rules to zero: of a table's rules with these indices.
+	ResetCounters func(t firewall.Table, rules []int) error
 	// Openings are the ports that are open whatever the filter rules say.
 	Openings func() []firewall.Opening
 	// Invalid returns the indices of the items of a menu ("ip address") that have no effect

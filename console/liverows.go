@@ -46,6 +46,30 @@ func (x *execution) ruleStats(m *menu, rows []row) error {
 	return nil
 }
 
+// resetCounters has the counters of rules set to zero: of those that numbers refers to, or of all.
+func (x *execution) resetCounters(m *menu, a arguments) error {
+	if !slices.Equal(*m.items.ids(&x.cfg), *m.items.ids(&Config{ids: x.before})) {
+		return unavailable("counters")
+	}
+	var indices []int
+	if w, some := a.items["numbers"]; some {
+		var err error
+		if indices, err = x.resolve(m, w); err != nil {
+			return err
+		}
+	} else {
+		for i := range m.items.count(&x.cfg) {
+			indices = append(indices, i)
+		}
+	}
+	reset := &x.result.Action.ResetFilter
+	if m.name() == "nat" {
+		reset = &x.result.Action.ResetNAT
+	}
+	*reset = append(*reset, indices...)
+	return nil
+}
+
 // accessStats adds to rows how many requests each access rule has decided.
 func (x *execution) accessStats(m *menu, rows []row) error {
 	if x.live.Hits == nil {

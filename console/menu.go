@@ -366,7 +366,7 @@ var menus = sync.OnceValue(func() []*menu {
 		addressListMenu(),
 		{
 			path: "ip firewall filter", help: "packets to accept and to drop, first match decides",
-			commands: ruleCommands, legend: legendRule, flags: flagsRule,
+			commands: packetRuleCommands, legend: legendRule, flags: flagsRule,
 			items:      itemLists[filterItems],
 			properties: bindItems(filterRules, filterFields()...),
 			dynamic:    (*execution).openings,
@@ -375,7 +375,7 @@ var menus = sync.OnceValue(func() []*menu {
 		},
 		{
 			path: "ip firewall nat", help: "addresses to translate, first match decides",
-			commands: ruleCommands, legend: legendRule, flags: flagsRule,
+			commands: packetRuleCommands, legend: legendRule, flags: flagsRule,
 			items:      itemLists[natItems],
 			properties: bindItems(natRules, natFields()...),
 			readOnly:   ruleCounters(),

@@ -2,6 +2,7 @@ package console
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -167,4 +168,41 @@ func TestForgetConnections(t *testing.T) {
 	live.Forget = nil
 	_, err = s.Execute(Default(), live, `/ip firewall connection remove 0`)
 	require.ErrorContains(t, err, "bad command name remove")
+}
+
+// Counters are set to zero by the places of their rules.
+func TestResetCounters(t *testing.T) {
+	cfg, err := Load("cfg", strings.NewReader("/ip firewall filter\nadd chain=input\nadd chain=input action=drop comment=x\nadd chain=forward\n/ip firewall nat\nadd chain=srcnat\n"))
+	require.NoError(t, err)
+	var reset []string
+	live := fullLive()
+	live.ResetCounters = nil
+	_, err = new(Session).Execute(cfg, live, "/ip firewall filter reset-counters 0")
+	require.ErrorContains(t, err, "bad command name reset-counters", "the system cannot")
+	live.ResetCounters = func(table firewall.Table, rules []int) error {
+		reset = append(reset, fmt.Sprint(table, rules))
+		return nil
+	}
+	for _, test := range []struct{ line, reset, err string }{
+		{"/ip firewall filter reset-counters 0,2", "filter[0 2]", ""},
+		{"/ip firewall filter reset-counters [find comment=x]; /ip firewall nat reset-counters 0", "filter[1] nat[0]", ""},
+		{"/ip firewall filter reset-counters [find comment=y]", "", ""},
+		{"/ip firewall filter reset-counters-all", "filter[0 1 2]", ""},
+		{"/ip firewall filter reset-counters", "", "missing value(s) of argument(s) numbers"},
+		{"/ip firewall filter reset-counters 3", "", "no such item: 3"},
+		{"/ip firewall filter; remove 0; reset-counters 1", "", "counters unavailable"},
+	} {
+		result, err := new(Session).Execute(cfg, live, test.line)
+		if test.err != "" {
+			require.ErrorContains(t, err, test.err, test.line)
+			continue
+		}
+		require.NoError(t, err, test.line)
+		assert.False(t, result.Changed)
+		reset = nil
+		require.NoError(t, result.Action.CarryOut(live))
+		assert.Equal(t, test.reset, strings.Join(reset, " "), test.line)
+	}
+	live.ResetCounters = func(firewall.Table, []int) error { return errors.New("it hangs") }
+	require.EqualError(t, Action{ResetNAT: []int{0}}.CarryOut(live), "reset counters: it hangs")
 }

@@ -185,6 +185,41 @@ func (f *Firewall) Counters() (filter, nat []Counter, err error) {
 	return filter, nat, err
 }
 
+// ResetCounters sets the counters of rules to zero: those of the applied rules of t with these indices. It
+// takes one process, and one more for each table that has rules.
+func (f *Firewall) ResetCounters(t Table, indices []int) error {
+	f.lockTurn()
+	defer f.turn.Unlock()
+	if err := f.resetCounters(t, indices); err != nil {
+		return fmt.Errorf("firewall: reset counters: %w", err)
+	}
+	return nil
+}
+
+func (f *Firewall) resetCounters(t Table, indices []int) error {
+	if f.applied == nil {
+		return errors.New("no rules are in force")
+	}
+	if err := f.readCounters(); err != nil {
+		return err
+	}
+	es := f.applied.table(t)
+	for _, i := range indices {
+		if i < 0 || i >= len(es) {
+			return fmt.Errorf("no %s rule %d", t, i)
+		}
+		es[i].count = Counter{}
+	}
+	// Zero is written as all counters are, by writing the table anew.
+	var s script
+	if t == Filter {
+		s.filter(f.applied, f.openings)
+	} else {
+		s.nat(f.applied)
+	}
+	return f.restore(&s)
+}
+
 // count is one try of Counters.
 func (f *Firewall) count() (filter, nat []Counter, err error) {
 	f.turn.Lock()

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/internal/testnet"
+	"github.com/postern-router/postern/match"
 )
 
 // TestMain makes the tests root of a network of their own, with a lock file of their own.
@@ -278,6 +279,39 @@ func TestCounters(t *testing.T) {
 		_, _, err = f.Counters()
 		assert.ErrorContains(t, err, "list filter: chain OUTPUT: expected 2 rules, got 3")
 		assert.NoError(t, f.Apply(Config{}))
+	})
+}
+
+func TestResetCounters(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, _ *testnet.Host) {
+		f := newFirewall(t, program)
+		assert.EqualError(t, f.ResetCounters(Filter, nil), "firewall: reset counters: no rules are in force")
+		count := Rule{Chain: "output", Action: "passthrough", Protocol: "udp", DstPort: ports("4001")}
+		listed := Rule{Chain: "output", Action: "passthrough", Protocol: "udp", DstAddressList: "two"}
+		nat := Rule{Chain: "srcnat", Action: "passthrough", Protocol: "udp"}
+		track := Rule{Chain: "output", Action: "drop", ConnectionState: "invalid"} // see TestCounters
+		require.NoError(t, f.Apply(Config{Filter: []Rule{count, listed, count, track}, NAT: []Rule{nat, nat},
+			AddressLists: map[string][]match.Addresses{"two": {addresses("127.0.0.1"), addresses("127.0.0.9")}}}))
+		require.NoError(t, openFirewall(f, Opening{Port: 4000}))
+		packets := func() (all []uint64) {
+			filter, nat, err := f.Counters()
+			require.NoError(t, err)
+			for _, c := range append(filter, nat...) {
+				all = append(all, c.Packets)
+			}
+			return all
+		}
+		send(t, "127.0.0.1:4001", "x")
+		assert.Equal(t, []uint64{1, 1, 1, 0, 1, 1}, packets())
+		require.NoError(t, f.ResetCounters(Filter, []int{1, 2}))
+		assert.Equal(t, []uint64{1, 0, 0, 0, 1, 1}, packets())
+		require.NoError(t, f.ResetCounters(NAT, []int{0}))
+		assert.Equal(t, []uint64{1, 0, 0, 0, 0, 1}, packets())
+		send(t, "127.0.0.9:4001", "x")
+		assert.Equal(t, []uint64{2, 1, 1, 0, 1, 2}, packets())
+		assert.EqualError(t, f.ResetCounters(NAT, []int{0, 2}), "firewall: reset counters: no nat rule 2")
+		assert.Equal(t, []uint64{2, 1, 1, 0, 1, 2}, packets(), "all or nothing")
+		assert.Contains(t, save(t, program, "-t", "filter"), "-A postern-open -p tcp -m tcp --dport 4000 -j ACCEPT")
 	})
 }
 

@@ -48,6 +48,8 @@ type Firewall interface {
 	// Lock lets nothing in and nothing through.
 	Lock() error
 	Counters() (filter, nat []firewall.Counter, err error)
+	// ResetCounters sets those of some rules to zero.
+	ResetCounters(t firewall.Table, rules []int) error
 	Openings() []firewall.Opening
 }
 

@@ -123,6 +123,7 @@ func (n *fakeNetwork) Dynamic() ([]netcfg.Address, []netcfg.KernelRoute, error) 
 }
 
 type fakeFirewall struct {
+	reset  []string // what ResetCounters was told
 	rig    *rig
 	config firewall.Config
 	locked bool
@@ -149,6 +150,11 @@ func (f *fakeFirewall) Lock() error {
 		return err
 	}
 	f.config, f.locked = firewall.Config{}, true
+	return nil
+}
+
+func (f *fakeFirewall) ResetCounters(t firewall.Table, rules []int) error {
+	f.reset = append(f.reset, fmt.Sprint(t, rules))
 	return nil
 }
 
