@@ -17,6 +17,11 @@ const (
 	firstRefusal   = time.Second
 	longRefusal    = 16 * time.Second
 	forgetRefusals = 10 * time.Minute
+	// failureBurst is how many wrong passwords from the network the log is told of at once,
+	// failurePause the time after which it is told of one more: somebody who guesses for hours shall
+	// not overwrite what else there is.
+	failureBurst = 20
+	failurePause = time.Minute
 	// maxOrigins is how many network addresses are counted separately.
 	maxOrigins = 32
 )
@@ -37,6 +42,7 @@ type logins struct {
 	mu sync.Mutex
 	// refusals has the origins that gave a wrong password in the last forgetRefusals.
 	refusals map[session.Origin]*refusals
+	failures kmsg.Limit // that the log is told of, from the network
 }
 
 // refusals are the wrong passwords of one origin.
@@ -46,7 +52,24 @@ type refusals struct {
 }
 
 func newLogins() logins {
-	return logins{matches: password.Hash.Matches, make: password.New, refusals: map[session.Origin]*refusals{}}
+	return logins{matches: password.Hash.Matches, make: password.New, refusals: map[session.Origin]*refusals{},
+		failures: kmsg.Limit{Burst: failureBurst, Pause: failurePause}}
+}
+
+// logFailure logs that somebody gave a wrong password. Those at the machine are always told of.
+func (l *logins) logFailure(log *kmsg.Logger, user string, from session.Origin) {
+	if from.Address.IsValid() {
+		l.mu.Lock()
+		dropped, passes := l.failures.Pass(kmsg.Uptime())
+		l.mu.Unlock()
+		if !passes {
+			return
+		}
+		if dropped > 0 {
+			log.Printf(kmsg.Critical, "%d login failures left out", dropped)
+		}
+	}
+	log.Printf(kmsg.Critical, "login failure for user %s%s", user, fromWhere(from))
 }
 
 // check reports whether secret is the user's password, whose hash is given. It takes as long
@@ -126,7 +149,7 @@ func (r *Router) login(s *session.Session, user, secret string) bool {
 		// It may be a password that was typed too early.
 		user = "unknown"
 	}
-	r.log.Printf(kmsg.Critical, "login failure for user %s%s", user, fromWhere(s.Origin))
+	r.logins.logFailure(r.log, user, s.Origin)
 	return false
 }
 

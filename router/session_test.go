@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -243,6 +244,17 @@ func TestLoginByOrigin(t *testing.T) {
 		said, pause := g.connect().login("admin", "secret")
 		assert.Equal(t, prompt, said)
 		assert.Zero(t, pause)
+	})
+	t.Run("the log has room for others", func(t *testing.T) {
+		log, said := testLog(t)
+		l := newLogins()
+		for n := range byte(200) {
+			l.logFailure(log, "admin", network(n))
+		}
+		l.logFailure(log, "admin", session.Origin{Via: session.Console, Terminal: "ttyS0"})
+		assert.Equal(t, failureBurst+1, strings.Count(said(), "system,error,critical login failure for user admin"))
+		assert.Contains(t, said(), "login failure for user admin from 10.0.0.0 via ssh\n")
+		assert.Contains(t, said(), "login failure for user admin\n")
 	})
 	t.Run("origins are bounded", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
