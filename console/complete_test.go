@@ -218,7 +218,7 @@ type: [!]port, port-port or a list of
     them: 0..65535, at most 15
 default: unset, which means any
 `, 40},
-		{"a bad line", "/ip foo ", "bad command name foo (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export\n", 0},
+		{"a bad line", "/ip foo ", "bad command name foo (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export\n", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			session := Session{Width: test.width}

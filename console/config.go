@@ -14,6 +14,7 @@ import (
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/socks"
+	"github.com/postern-router/postern/ssh"
 )
 
 // Config is everything that a user can set on the router.
@@ -54,6 +55,10 @@ type Config struct {
 	// AdminPassword is the hash of admin's password (/user), made by Live.HashPassword; ""
 	// if no password is set.
 	AdminPassword string
+	// SSHKeys are /user ssh-keys.
+	SSHKeys []ssh.Key
+	// SSH is the row ssh of /ip service.
+	SSH ssh.Config
 	// RemoteLog is the syslog server, and which lines it gets (/system logging).
 	RemoteLog RemoteLog
 	// NTP is the time client (/system ntp client).
@@ -122,7 +127,7 @@ func (r RemoteLog) Sends(topics string) (prefix string, sends bool) {
 // Default is the configuration of a router on which nothing has been set.
 func Default() Config {
 	return Config{
-		Identity: "postern", Socks: socks.DefaultConfig(), RemoteLog: RemoteLog{Port: 514},
+		Identity: "postern", Socks: socks.DefaultConfig(), SSH: ssh.DefaultConfig(), RemoteLog: RemoteLog{Port: 514},
 		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict}, Tracking: firewall.DefaultTracking(),
 		DNSServer: dns.Default(),
 	}
@@ -136,6 +141,7 @@ func (c Config) Clone() Config {
 	}
 	c.DNS = slices.Clone(c.DNS)
 	c.NTP.Servers = slices.Clone(c.NTP.Servers)
+	c.SSH.From = slices.Clone(c.SSH.From)
 	return c
 }
 

@@ -151,11 +151,11 @@ func TestErrors(t *testing.T) {
 	for _, test := range []struct{ line, want string }{
 		// Commands and menus.
 		{"foo", "bad command name foo (line 1 column 1); expected access, users, connections, set, print, reset, export"},
-		{"/ip foo", "bad command name foo (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
-		{"/ip/foo", "bad command name foo (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
-		{"/ip\t é/foo", "bad command name é (line 1 column 6); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
-		{"/ip //", "bad command name  (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
-		{"/ip /", "bad command name  (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
+		{"/ip foo", "bad command name foo (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
+		{"/ip/foo", "bad command name foo (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
+		{"/ip\t é/foo", "bad command name é (line 1 column 6); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
+		{"/ip //", "bad command name  (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
+		{"/ip /", "bad command name  (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
 		{"/..", "bad command name .. (line 1 column 2); expected system, interface, ip, log, quit, export"},
 		{"/i", "ambiguous command name i (line 1 column 2); expected interface, ip"},
 		{"/ip address e", "ambiguous command name e (line 1 column 13); expected enable, export"},
@@ -168,7 +168,7 @@ func TestErrors(t *testing.T) {
 		{"print\n foo", "bad command name foo (line 2 column 2); expected access, users, connections, set, print, reset, export"},
 		{"print \\\n  foo", "expected end of command (line 2 column 3); expected one of detail, interval="},
 		{"set port=1081; set max-connections=0", "value of max-connections out of range (1..500)"},
-		{"set port=1081; /ip; foo", "bad command name foo (line 1 column 21); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, firewall, socks, export"},
+		{"set port=1081; /ip; foo", "bad command name foo (line 1 column 21); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
 
 		// Arguments.
 		{"set foo=1", "expected end of command (line 1 column 5); expected one of enabled, port, connection-idle-timeout, max-connections, version, auth-method, udp"},
@@ -327,6 +327,8 @@ func TestCloneSharesNothing(t *testing.T) {
 /system ntp client set servers=a.example
 /ip firewall address-list add list=a address=10.0.0.1
 /ip socks access add src-port=4 dst-port=5
+/ip service set ssh address=10.0.0.0/24
+/user ssh-keys add user=admin key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home"
 /ip socks users add name=alice password-hash=x`))
 	require.NoError(t, err)
 	cfg = (&Session{}).execution(cfg, Live{}).cfg // with the items' ids

@@ -151,6 +151,7 @@ func TestDoEverywhere(t *testing.T) {
 		"interface bridge": args("name", "new"), "interface vlan": args("name", "new", "interface", "ether1"),
 		"interface bridge port": args("interface", "ether1", "bridge", "b1"), "system logging": args("action", "remote"),
 		"interface list": args("name", "new", "include", "all"), "interface list member": args("list", "static", "interface", "ether1"),
+		"user ssh-keys":  args("user", "admin", "key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home"),
 		"ip socks users": args("name", "new", "password", "secret"),
 		"ip dhcp-client": args("interface", "ether1"), "system ntp client servers": args("address", "time.example"), "ip firewall address-list": args("list", "new", "address", "10.0.0.0/8"),
 		"ip dns static": args("name", "nas.lan", "address", "10.0.0.5"),
@@ -182,7 +183,7 @@ func TestDoEverywhere(t *testing.T) {
 			}
 			v, ok := rows[0].Get(a.Name)
 			assert.True(t, ok && v.String() == a.Value, "/%s %s", m.path, a.Name)
-			assert.Contains(t, printed.Output, a.Name+"="+a.Value)
+			assert.Contains(t, strings.ReplaceAll(printed.Output, `"`, ""), a.Name+"="+a.Value)
 		}
 		removed, err := Do(result.Config, live, m.path, "remove", args(".id", result.Added.String())...)
 		require.NoError(t, err)

@@ -110,6 +110,13 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 	idle := "" // the menu that the lines are for, if it is one of idleMenus
 	named := map[string]bool{}
 	for _, line := range lines {
+		if name := absentService(line, session.path); name != "" {
+			if !named[name] {
+				named[name] = true
+				fmt.Fprintf(&out, "Postern has no service %s, and needs none of its lines (line %d)\n", name, line.first)
+			}
+			continue
+		}
 		if idle != "" || strings.HasPrefix(strings.TrimSpace(line.text), "/") {
 			next, skip, err := idleLine(line, idle)
 			if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/socks"
+	"github.com/postern-router/postern/ssh"
 )
 
 // The lists of a configuration.
@@ -38,6 +39,7 @@ const (
 	dhcpOptionItems
 	dnsStaticItems
 	ntpServerItems
+	sshKeyItems
 	addressListItems // the last two: they can have more than MaxItems, see placeID
 	userItems
 	lists
@@ -78,6 +80,7 @@ var itemLists = [lists]*items{
 	dhcpOptionItems:    atMost(64, itemsOf(dhcpOptionItems, dhcpServerOptions, nil)),
 	dnsStaticItems:     atMost(dns.MaxStatic, itemsOf(dnsStaticItems, staticNames, nil)),
 	ntpServerItems:     atMost(ntp.MaxServers, itemsOf(ntpServerItems, ntpServers, nil)),
+	sshKeyItems:        atMost(ssh.MaxKeys, itemsOf(sshKeyItems, sshKeys, nil)),
 	addressListItems:   atMost(firewall.MaxAddresses, itemsOf(addressListItems, addressLists, nil)),
 	userItems:          atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
 }
@@ -222,6 +225,9 @@ func (x *execution) resolve(m *menu, w word) ([]int, error) {
 	if m.single != "" {
 		if w.find == nil {
 			if w.text != m.single && w.text != "0" && w.text != onlyID.String() && !(x.older && w.text == m.exportedAs && w.text != "") {
+				if m.path == serviceMenuPath && slices.Contains(absentServices, w.text) {
+					return nil, &lineError{message: "Postern has no /" + m.path + " " + w.text, place: w.place}
+				}
 				return nil, noSuchItem(w.text)
 			}
 			return []int{0}, nil

@@ -322,6 +322,7 @@ var menus = sync.OnceValue(func() []*menu {
 			},
 			properties: adminPassword(),
 		},
+		sshKeysMenu(),
 		interfaceMenu(), ethernetMenu(), bridgeMenu(), vlanMenu(), bridgePortMenu(), interfaceListMenu(), listMemberMenu(),
 		{path: "ip", help: "IPv4"},
 		{
@@ -361,7 +362,7 @@ var menus = sync.OnceValue(func() []*menu {
 		},
 		dnsMenu(), dnsCacheMenu(), dnsCacheAllMenu(), dnsStaticMenu(),
 		dhcpClientMenu(), poolMenu(), poolUsedMenu(), dhcpServerMenu(), dhcpOptionMenu(), dhcpNetworkMenu(), dhcpLeaseMenu(),
-		ipSettingsMenu(),
+		ipSettingsMenu(), serviceMenu(),
 		{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
 		addressListMenu(),
 		{

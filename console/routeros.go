@@ -49,6 +49,7 @@ var absentProperties = map[string]string{
 	"ip firewall address-list":        "creation-time=* dynamic=no timeout",
 	"ip firewall filter":              absentMatchers + " hw-offload=*",
 	"ip firewall nat":                 absentMatchers + " connection-nat-state randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
+	"ip service":                      "certificate=none tls-version=any vrf=main",
 	"ip socks":                        "vrf=main",
 	"system clock":                    "time-zone-autodetect=*",
 	"system logging":                  "regex=",
@@ -117,7 +118,7 @@ var absentMenus = map[string]string{
 	"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",
 	"interface ethernet": "poe switch",
 	"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp neighbor packing " +
-		"proxy reverse-proxy service smb ssh tftp traffic-flow upnp vrf",
+		"proxy reverse-proxy smb ssh tftp traffic-flow upnp vrf",
 	"ip dhcp-server":  "alert config matcher option-sets vendor-class-id",
 	"ip dns":          "adlist forwarders",
 	"system resource": "cpu hardware irq pci usb",
@@ -129,7 +130,7 @@ var absentMenus = map[string]string{
 	"tool": "bandwidth-server bandwidth-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
 		"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test torch traffic-generator " +
 		"traffic-monitor wol",
-	"user": "aaa active group settings ssh-keys",
+	"user": "aaa active group settings",
 }
 
 // checkMenu is the error of a name that is exactly that of a menu which RouterOS has below m and
@@ -171,6 +172,41 @@ func idleMenu(words []word, current string) string {
 		}
 	}
 	return idle(path)
+}
+
+// absentServices are the rows of RouterOS's /ip service that Postern lacks. Nothing is different without
+// their settings: an import may have them.
+var absentServices = []string{"api", "api-ssl", "ftp", "telnet", "winbox", "www", "www-ssl"}
+
+// absentService returns the one of absentServices that a line sets, or "". current is the menu that the
+// session is in.
+func absentService(line importLine, current string) string {
+	if current != serviceMenuPath && !strings.Contains(line.text, "service") {
+		return ""
+	}
+	statements, err := parse(line.text, line.first)
+	if err != nil || len(statements) != 1 {
+		return ""
+	}
+	words := statements[0]
+	if absolute(words) {
+		current = ""
+	}
+	for i, w := range words {
+		if !w.plain() {
+			return ""
+		}
+		for name := range strings.FieldsFuncSeq(w.text, func(r rune) bool { return r == '/' }) {
+			if name == "set" {
+				if current == serviceMenuPath && i+1 < len(words) && words[i+1].plain() && slices.Contains(absentServices, words[i+1].text) {
+					return words[i+1].text
+				}
+				return ""
+			}
+			current = strings.TrimLeft(current+" "+name, " ")
+		}
+	}
+	return ""
 }
 
 // absolute reports whether a statement begins at the root of the menus.

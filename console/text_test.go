@@ -201,7 +201,7 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 			fmt.Sprintf("%s,%s", addr(), addr()), ports(), "!" + ports(), fmt.Sprint(r.IntN(70000)), fmt.Sprint(r.IntN(300)),
 			fmt.Sprintf("%d:%d", r.IntN(255), r.IntN(256)), fmt.Sprintf("%dms", r.IntN(700000000)),
 			fmt.Sprintf("ether%d", r.IntN(9)), fmt.Sprintf("!ether%d", r.IntN(9)), fmt.Sprintf("bridge%d", r.IntN(9)),
-			fmt.Sprintf("%02x:00:5e:00:53:%02x", r.IntN(256), r.IntN(256)), "!established,new", "related", "'text'", fmt.Sprint(1 + r.IntN(254)), "$argon2id$v=19$m=64,t=1$ab/+", string(name),
+			fmt.Sprintf("%02x:00:5e:00:53:%02x", r.IntN(256), r.IntN(256)), "!established,new", "related", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home", "'text'", fmt.Sprint(1 + r.IntN(254)), "$argon2id$v=19$m=64,t=1$ab/+", string(name),
 		}, p.values...)
 	}
 	cfg := Default()
@@ -277,7 +277,7 @@ func TestExportLoad(t *testing.T) {
 		// Each menu's export alone says what it has to.
 		var parts strings.Builder
 		for _, m := range menus() {
-			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" && m.path != "interface list member" && m.path != "ip dns static" && !strings.HasPrefix(m.path, "ip dhcp-server ") { // these are in others
+			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" && m.path != "interface list member" && m.path != "ip dns static" && m.path != "user ssh-keys" && !strings.HasPrefix(m.path, "ip dhcp-server ") { // these are in others
 				parts.WriteString(exportMenus(menus(), &cfg, m.path, sensitiveWord.Name))
 			}
 		}
@@ -342,6 +342,7 @@ func TestLongestExport(t *testing.T) {
 		"!10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000", "10000-60000",
 		"100.100.100.101,100.100.100.101,100.100.100.101", "100.100.100.100/24", "100.100.100.100", "255", "65535",
 		"52:54:00:12:34:56", "!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "254", "32", "'" + strings.Repeat("x", 253) + "'", "ff:ff:ff:ff:ff:ff:ff", "167h59m59s999ms", "yes", "+10:00",
+		"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 " + strings.Repeat("x", 64), "8",
 	}
 	x := execution{menus: menus(), cfg: Default()}
 	for _, m := range menus() {

@@ -57,7 +57,14 @@ type configStore struct {
 	// set while the present write has been reported as hanging.
 	saves uint
 	hung  bool
+	// text is the configuration that is to be kept, nil if the defaults hold. hostKey is kept behind it
+	// where the flash has no room for a state: a line that is a comment to the configuration.
+	text    []byte
+	hostKey string
 }
+
+// hostKeyHead is how the line of the host key begins.
+const hostKeyHead = "# " + stateHostKey + "="
 
 // openConfigStore opens the flash partition of the configuration.
 func openConfigStore(log *kmsg.Logger, sys, dev string) *configStore {
@@ -176,6 +183,13 @@ func (k *configStore) load() []byte {
 	switch {
 	case err == nil:
 		k.log.Printf(kmsg.Info, "%s: number %d, slot %d of %d on %s", keptName, info.Sequence, info.Slot, info.Slots, info.Medium)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if at := bytes.LastIndex(text, []byte(hostKeyHead)); at == 0 || at > 0 && text[at-1] == '\n' {
+			k.hostKey = strings.TrimSpace(string(text[at+len(hostKeyHead):]))
+			text = text[:at]
+		}
+		k.text = text
 		return text
 	case !errors.Is(err, store.ErrEmpty):
 		k.log.Printf(kmsg.Error, "%v", err)
@@ -189,9 +203,40 @@ func (k *configStore) load() []byte {
 func (k *configStore) put(c console.Config) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.keeper != nil {
-		k.keeper.Put([]byte(console.Export(c)))
+	k.text = []byte(console.Export(c))
+	k.write()
+}
+
+// write has text and hostKey written. The caller holds mu.
+func (k *configStore) write() {
+	if k.keeper == nil {
+		return
 	}
+	text := k.text
+	if k.hostKey != "" {
+		text = slices.Concat(text, []byte(hostKeyHead+k.hostKey+"\n"))
+	}
+	k.keeper.Put(text)
+}
+
+// getHostKey returns the host key of SSH that is kept with the configuration, "" if there is none.
+func (k *configStore) getHostKey() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.hostKey
+}
+
+// putHostKey keeps the host key of SSH with the configuration: from the first change of the defaults on.
+func (k *configStore) putHostKey(key string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keeper == nil {
+		return errors.New("there is no flash for it")
+	}
+	if k.hostKey = key; k.text != nil {
+		k.write()
+	}
+	return nil
 }
 
 // failing returns why the newest configuration may not be kept, as far as is known yet.

@@ -137,11 +137,21 @@ func (r *Router) login(s *session.Session, user, secret string) bool {
 	if hash == "" {
 		return true // it was removed meanwhile
 	}
-	if r.logins.check(s.Origin, hash, user, secret) {
-		r.log.About("system,account").Printf(kmsg.Info, "user %s logged in%s", console.Admin, fromWhere(s.Origin))
+	return r.loginWith(s.Origin, hash, user, secret)
+}
+
+// logLogin logs that admin has logged in, or out.
+func (r *Router) logLogin(from session.Origin, what string) {
+	r.log.About("system,account").Printf(kmsg.Info, "user %s logged %s%s", console.Admin, what, fromWhere(from))
+}
+
+// loginWith reports whether secret is the user's password, whose hash is given, and logs it.
+func (r *Router) loginWith(from session.Origin, hash, user, secret string) bool {
+	if r.logins.check(from, hash, user, secret) {
+		r.logLogin(from, "in")
 		return true
 	}
-	if _, err := password.Parse(hash); err != nil {
+	if _, err := password.Parse(hash); err != nil && hash != "" {
 		// It came from a file: the console would have refused it.
 		r.log.Printf(kmsg.Error, "nobody can log in: %v", err)
 	}
@@ -149,7 +159,7 @@ func (r *Router) login(s *session.Session, user, secret string) bool {
 		// It may be a password that was typed too early.
 		user = "unknown"
 	}
-	r.logins.logFailure(r.log, user, s.Origin)
+	r.logins.logFailure(r.log, user, from)
 	return false
 }
 

@@ -71,6 +71,8 @@ type Router struct {
 	keep func(console.Config)
 	// sessions holds an element for each session.
 	sessions chan struct{}
+	// networkSessions holds an element for each session over the network.
+	networkSessions chan struct{}
 
 	// turn holds an element while a session changes the configuration. A session whose line
 	// had to run again too often, because others were quicker, takes it before the line runs.
@@ -156,6 +158,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	state.last = leases.last
 	clients := newDHCPClients(supervisor, log.About("dhcp"), state)
 	fallback := newFallbackService(b, log.About("dhcp"))
+	remote := newSSHService(supervisor, log.About("ssh"))
 	r := New(b, log, Parts{
 		Network: network, Firewall: fw, Machine: machine,
 		Services: []Service{
@@ -167,6 +170,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			clients,
 			fallback,
 			names,
+			remote,
 		},
 		Supervisor: supervisor,
 	}, requests)
@@ -177,6 +181,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 		clients.linkChanged(port, up)
 	}
 	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
+	remote.serveBy(r)
 	return r, nil
 }
 
@@ -188,7 +193,7 @@ func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.R
 		requests: requests, kept: &configStore{log: log}, state: &stateStore{log: log},
 		upgrades: upgrades{running: readVersion(b, ""), busy: make(chan struct{}, 1)},
 		logins:   newLogins(),
-		defaults: configurationFile, sessions: make(chan struct{}, maxSessions),
+		defaults: configurationFile, sessions: make(chan struct{}, maxSessions), networkSessions: make(chan struct{}, maxNetworkSessions),
 		turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
 		now: state{config: console.Default(), running: console.Default()},
 	}
@@ -335,11 +340,16 @@ func (r *Router) ports() []netcfg.Port {
 }
 
 // confirmed restarts the router or turns it off, as a user wants who was asked. With
-// ResetConfiguration what is kept is erased first.
+// ResetConfiguration what is kept is erased first, and the host key of SSH.
 func (r *Router) confirmed(request console.Request) error {
 	if request == console.ResetConfiguration {
 		if err := r.kept.erase(); err != nil {
 			return fmt.Errorf("failure: %w", err)
+		}
+		if r.state.get(stateHostKey) != "" {
+			if err := r.state.put(map[string]string{stateHostKey: ""}); err != nil {
+				r.log.Printf(kmsg.Warning, "the host key of SSH stays: %v", err)
+			}
 		}
 		r.log.Printf(kmsg.Notice, "the configuration is reset")
 		request = console.Reboot

@@ -9,7 +9,7 @@ import (
 	"github.com/postern-router/postern/kmsg"
 )
 
-// maxSessions is how many there may be at once.
+// maxSessions is how many there may be at once on serial lines.
 const maxSessions = 8
 
 // Serve holds a session with the terminal at the other end of conn, and closes conn when it
@@ -22,8 +22,13 @@ func (r *Router) Serve(conn net.Conn, from session.Origin) {
 		session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there, and there can be no more", maxSessions))
 		return
 	}
+	r.serve(conn, from, "")
+}
+
+// serve holds a session. user has logged in already, unless it is "".
+func (r *Router) serve(conn net.Conn, from session.Origin, user string) {
 	if err := session.Serve(conn, from, session.Handler{
-		Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
+		User: user, Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
 		Import: r.importLines, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
 		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,
 	}); err != nil && !errors.Is(err, net.ErrClosed) { // the console's process has gone, which is told

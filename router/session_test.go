@@ -143,7 +143,7 @@ const loginFailed = "\nLogin failed, incorrect username or password\n\nLogin: "
 
 func TestLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := started(t)
+		g := started(t, "/ip firewall filter add chain=input action=drop in-interface=ether1")
 		first := g.connect()
 		first.prompt()
 		assert.Equal(t, prompt, first.run("/user set admin password=secret"))

@@ -21,6 +21,7 @@ const (
 	stateSeed    = "seed"    // for the kernel's random numbers, see seed.go
 	statePorts   = "ports"   // that were there before an upgrade
 	stateFailure = "failure" // of an upgrade: slot, sequence number and why
+	stateHostKey = "ssh-host-key"
 )
 
 // timeInterval is how often the time is written, besides at an orderly restart: at this rate

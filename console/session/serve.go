@@ -52,6 +52,8 @@ type Handler struct {
 	// Stream carries out Ping, Traceroute or Upgrade: it writes lines to out until it is done.
 	// It stops when ctx is done, because a key was pressed or the session is over.
 	Stream func(ctx context.Context, result console.Result, out io.Writer) error
+	// User is who has logged in already, by a service of the network; "" if nobody has.
+	User string
 	// HasPassword reports whether a session has to begin with a login. Login reports whether
 	// the password is right. It delays the answer to a wrong one, but only for sessions of the
 	// same Origin.
@@ -79,6 +81,7 @@ func Serve(conn net.Conn, origin Origin, handler Handler) (err error) {
 		}
 	}()
 	s := server{conn: conn, in: bufio.NewReader(conn), handler: handler, session: Session{Origin: origin}}
+	s.session.User = handler.User
 	if handler.End != nil {
 		defer handler.End(&s.session)
 	}
@@ -114,8 +117,10 @@ type server struct {
 
 // serve runs the session. It returns io.EOF if the terminal has hung up.
 func (s *server) serve() error {
-	if err := s.login(); err != nil {
-		return err
+	if s.handler.User == "" {
+		if err := s.login(); err != nil {
+			return err
+		}
 	}
 	for {
 		if err := s.send(wire.Prompt, s.handler.Prompt(&s.session)); err != nil {

@@ -30,6 +30,8 @@ type Terminal struct {
 	editor *editor
 	lines  *bufio.Reader
 	done   chan struct{} // closed by Close
+	// command is the only line that is run, nil if lines are read.
+	command *command
 }
 
 // New makes a terminal of in and out, and starts to read in. width returns the number of
@@ -50,6 +52,24 @@ func New(in io.Reader, out io.Writer, width func() int) *Terminal {
 	return t
 }
 
+// command is a line that is run without a person.
+type command struct {
+	line    string
+	columns int
+	begun   bool
+}
+
+// Exec runs one line in a session with the server at the other end of conn, as a command of SSH: it
+// writes to out what the line says, with the line ends of a terminal, as RouterOS does, and reads the
+// answers to questions from in. columns is the width of the screen that the line is told. The error is
+// as that of Talk.
+func Exec(conn io.ReadWriter, line string, columns int, in io.Reader, out io.Writer) error {
+	t := New(in, out, nil)
+	defer t.Close()
+	t.command = &command{line: line, columns: columns}
+	return t.Talk(conn)
+}
+
 // Close stops reading in. A Read that has already started may still consume some bytes.
 func (t *Terminal) Close() { close(t.done) }
 
@@ -65,7 +85,7 @@ var (
 
 // show writes text, each line from the left margin.
 func (t *Terminal) show(text string) error {
-	if t.editor != nil {
+	if t.editor != nil || t.command != nil {
 		// In raw mode a line feed does not move the cursor to the left.
 		text = strings.ReplaceAll(text, "\n", "\r\n")
 	}
@@ -172,6 +192,19 @@ func (t *Terminal) Talk(conn io.ReadWriter) error {
 			repeats, replace = true, f.kind == wire.Replace
 		case wire.Prompt:
 			repeats, replace, rows = false, false, 0
+			if t.command != nil {
+				if t.command.begun {
+					return nil
+				}
+				t.command.begun = true
+				if err := c.tellWidth(t.command.columns); err != nil {
+					return err
+				}
+				if err := wire.Send(c, wire.Line, t.command.line); err != nil {
+					return err
+				}
+				continue
+			}
 			line, err := t.ask(f.text)
 			if err == io.EOF {
 				return nil
@@ -181,6 +214,9 @@ func (t *Terminal) Talk(conn io.ReadWriter) error {
 			}
 		case wire.Ask, wire.Secret:
 			line, err := t.answer(f.text, f.kind == wire.Secret)
+			if err == io.EOF && t.command != nil {
+				err = errLeave // there is nobody to answer
+			}
 			if err == io.EOF {
 				return nil
 			}
@@ -262,6 +298,9 @@ func (t *Terminal) await(c *serverConn, repeats *bool) (frame, error) {
 // pressed reports whether a key was pressed, or a line or the end of input has come. A key
 // that can only be meant as an interrupt is removed.
 func (t *Terminal) pressed() bool {
+	if t.command != nil {
+		return false // what comes is for questions
+	}
 	if t.editor == nil {
 		return t.in.ended || t.lines.Buffered() > 0 || len(t.in.ahead) > 0
 	}

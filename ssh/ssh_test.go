@@ -1,0 +1,64 @@
+package ssh_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/ssh"
+)
+
+// By ssh-keygen -t ed25519 -C me@home and ssh-keygen -l.
+const (
+	value       = "AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2"
+	fingerprint = "SHA256:Nq7dFSWq8VY3ZWg2pErOYsO6AB7ouaHiQS1KiKyOthE"
+)
+
+func TestParseKey(t *testing.T) {
+	k, err := ssh.ParseKey(" ssh-ed25519  " + value + " me@home \n")
+	require.NoError(t, err)
+	assert.Equal(t, "ssh-ed25519 "+value+" me@home", k.String())
+	assert.Len(t, k.Key, ssh.KeySize)
+	assert.Equal(t, fingerprint, k.Fingerprint())
+	k, err = ssh.ParseKey("ssh-ed25519 " + value)
+	require.NoError(t, err)
+	assert.Equal(t, "ssh-ed25519 "+value, k.String())
+	assert.Empty(t, ssh.PublicKey{}.String())
+	for text, want := range map[string]string{
+		"":            "a key has a type and, behind a blank, its value",
+		"ssh-ed25519": "a key has a type and, behind a blank, its value",
+		"ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ== me":     "the type of a key must be ssh-ed25519",
+		"ssh-ed25519 " + value[:60]:                       "the value of the key is not that of ssh-ed25519",
+		"ssh-ed25519 " + value[:61]:                       "the value of the key is not base64, or a part of it is missing",
+		"ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAABgQ==":    "the value of the key is not that of ssh-ed25519",
+		"ssh-ed25519 " + value + " \x1b[2J":               "the name behind the key must have at most 64 printable characters",
+		"ssh-ed25519 " + value + strings.Repeat(" x", 40): "the name behind the key must have at most 64 printable characters",
+	} {
+		_, err := ssh.ParseKey(text)
+		assert.EqualError(t, err, want, text)
+	}
+}
+
+func FuzzParseKey(f *testing.F) {
+	f.Add("ssh-ed25519 " + value + " me@home")
+	f.Fuzz(func(t *testing.T, text string) {
+		k, err := ssh.ParseKey(text)
+		if err != nil {
+			return
+		}
+		again, err := ssh.ParseKey(k.String())
+		require.NoError(t, err)
+		require.Equal(t, k, again)
+	})
+}
+
+func TestAllows(t *testing.T) {
+	client := netip.MustParseAddr("192.168.0.2")
+	assert.True(t, ssh.DefaultConfig().Allows(client))
+	c := ssh.Config{From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.0.0/24")}}
+	assert.True(t, c.Allows(client))
+	assert.False(t, c.Allows(netip.MustParseAddr("192.168.1.2")))
+}

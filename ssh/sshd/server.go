@@ -1,0 +1,350 @@
+package sshd
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	protocol "golang.org/x/crypto/ssh"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/terminal"
+	"github.com/postern-router/postern/service"
+	"github.com/postern-router/postern/ssh"
+)
+
+const (
+	// maxStrangers is how many connections there may be at once that have not logged in, and
+	// maxStrangersOf how many of one address.
+	maxStrangers   = 10
+	maxStrangersOf = 5
+	// strangeBytes is how many bytes one of them may send.
+	strangeBytes = 64 << 10
+	// maxTries is how many passwords and keys a connection may try: as many as OpenSSH lets, because agents
+	// offer all keys that they have.
+	maxTries = 6
+	// maxChannels is how many sessions a connection may have at once.
+	maxChannels = 4
+	// serverVersion is what the server says of itself (RFC 4253, section 4.2).
+	serverVersion = "SSH-2.0-Postern"
+	// plainWidth is the width of the screen for a command without a terminal.
+	plainWidth = 80
+	// aliveTime is how long a connection is silent before the kernel asks whether the client is
+	// there, and from one such question to the next.
+	aliveTime = time.Minute
+)
+
+// strangeTime is how long one of them may take. Tests change it.
+var strangeTime = 30 * time.Second
+
+// boundedConn is a connection that ends when too much has been read of it.
+type boundedConn struct {
+	net.Conn
+	left    atomic.Int64
+	trusted atomic.Bool
+}
+
+var errTooMuch = errors.New("too much was sent before the login")
+
+func (b *boundedConn) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if !b.trusted.Load() && b.left.Add(-int64(n)) < 0 {
+		return 0, errTooMuch
+	}
+	return n, err
+}
+
+// hostKey is the router's key, with which PID 1 signs.
+type hostKey struct {
+	public string
+	sign   func(data []byte) (string, error)
+}
+
+func (k hostKey) PublicKey() protocol.PublicKey { return hostPublic(k.public) }
+
+func (k hostKey) Sign(_ io.Reader, data []byte) (*protocol.Signature, error) {
+	signature, err := k.sign(data)
+	if err != nil {
+		return nil, err
+	}
+	return &protocol.Signature{Format: ssh.KeyType, Blob: []byte(signature)}, nil
+}
+
+// hostPublic is the public part of the router's key.
+type hostPublic string
+
+func (hostPublic) Type() string      { return ssh.KeyType }
+func (k hostPublic) Marshal() []byte { return ssh.PublicKey{Key: string(k)}.Blob() }
+func (k hostPublic) Verify(data []byte, s *protocol.Signature) error {
+	if s.Format != ssh.KeyType || !ed25519.Verify(ed25519.PublicKey(k), data, s.Blob) {
+		return errors.New("wrong signature")
+	}
+	return nil
+}
+
+// parameters are what stands behind the user's name.
+type parameters struct {
+	user  string
+	width int // 0 if there is none
+}
+
+// parseUser takes the parameters off a user's name. What is no list of parameters is part of the name.
+func parseUser(text string) parameters {
+	name, rest, ok := strings.Cut(text, "+")
+	if !ok {
+		return parameters{user: text}
+	}
+	p := parameters{user: name}
+	number := ""
+	for _, r := range rest {
+		switch {
+		case r >= '0' && r <= '9':
+			number += string(r)
+			continue
+		case r == 'w' && number != "":
+			p.width, _ = strconv.Atoi(number[:min(len(number), 5)])
+		case r == 'h' && number != "":
+		case strings.ContainsRune("cet", r) && number == "":
+		default:
+			return parameters{user: text}
+		}
+		number = ""
+	}
+	if number != "" {
+		return parameters{user: text}
+	}
+	return p
+}
+
+// keyOf returns the Ed25519 key that a client offers; "" if it is another.
+func keyOf(k protocol.PublicKey) string {
+	blob := string(k.Marshal())
+	head := string(ssh.PublicKey{Key: strings.Repeat("\x00", ssh.KeySize)}.Blob())
+	head = head[:len(head)-ssh.KeySize]
+	if key, ok := strings.CutPrefix(blob, head); ok && len(key) == ssh.KeySize {
+		return key
+	}
+	return ""
+}
+
+var errDenied = errors.New("permission denied")
+
+// full is the error for who would be one too many. The client shows it.
+func full(why string) error { return &protocol.BannerError{Err: errDenied, Message: why + "\r\n"} }
+
+// serve serves a connection.
+func (c *child) serve(conn *net.TCPConn, peer netip.Addr, config configuration) {
+	stranger := sync.OnceFunc(func() { c.known(peer) })
+	defer stranger()
+	_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveTime, Interval: aliveTime, Count: 3})
+	bounded := &boundedConn{Conn: conn}
+	bounded.left.Store(strangeBytes)
+	ctx, cancel := service.WithTimeout(c.process.Context(), strangeTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	var login uint64
+	defer func() {
+		if login != 0 {
+			c.logout(login)
+		}
+	}()
+	server, channels, requests, err := protocol.NewServerConn(bounded, c.serverConfig(ctx, peer, config, &login))
+	if !stop() && err == nil {
+		server.Close()
+		return
+	}
+	if err != nil {
+		return // PID 1 has told of each wrong password
+	}
+	bounded.trusted.Store(true)
+	stranger()
+	defer server.Close()
+	go protocol.DiscardRequests(requests)
+	params := parseUser(server.User())
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	slots := make(chan struct{}, maxChannels)
+	for offered := range channels {
+		if offered.ChannelType() != "session" {
+			_ = offered.Reject(protocol.Prohibited, "nothing is forwarded")
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			_ = offered.Reject(protocol.ResourceShortage, fmt.Sprintf("a connection has at most %d sessions", maxChannels))
+			continue
+		}
+		channel, asked, err := offered.Accept()
+		if err != nil {
+			<-slots
+			continue
+		}
+		serving.Go(func() {
+			defer func() { <-slots }()
+			c.serveChannel(channel, asked, login, params)
+		})
+	}
+}
+
+// serverConfig is what the protocol is told. login becomes the number of the login.
+func (c *child) serverConfig(ctx context.Context, peer netip.Addr, config configuration, login *uint64) *protocol.ServerConfig {
+	password := func(meta protocol.ConnMetadata, secret []byte) (*protocol.Permissions, error) {
+		user := parseUser(meta.User()).user
+		if len(user) > ssh.MaxUser || len(secret) > ssh.MaxPassword {
+			return nil, errDenied
+		}
+		v, err := c.checkPassword(ctx, Login{User: user, From: peer}, string(secret))
+		switch {
+		case err != nil:
+			return nil, err
+		case v.full:
+			return nil, full(errTooMany.Error())
+		case v.login == 0:
+			return nil, errDenied
+		}
+		*login = v.login
+		return &protocol.Permissions{}, nil
+	}
+	s := &protocol.ServerConfig{
+		Config: protocol.Config{
+			KeyExchanges: []string{"curve25519-sha256", "curve25519-sha256@libssh.org"},
+			Ciphers:      []string{"chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr"},
+			MACs:         []string{"hmac-sha2-256-etm@openssh.com", "hmac-sha2-256"},
+		},
+		PublicKeyAuthAlgorithms: []string{ssh.KeyType},
+		MaxAuthTries:            maxTries,
+		ServerVersion:           serverVersion,
+		PasswordCallback:        password,
+		KeyboardInteractiveCallback: func(meta protocol.ConnMetadata, challenge protocol.KeyboardInteractiveChallenge) (*protocol.Permissions, error) {
+			answers, err := challenge("", "", []string{"Password: "}, []bool{false})
+			if err != nil || len(answers) != 1 {
+				return nil, errDenied
+			}
+			return password(meta, []byte(answers[0]))
+		},
+		PublicKeyCallback: func(meta protocol.ConnMetadata, offered protocol.PublicKey) (*protocol.Permissions, error) {
+			user, key := parseUser(meta.User()).user, keyOf(offered)
+			if key == "" || len(user) > ssh.MaxUser {
+				return nil, errDenied
+			}
+			known, err := c.knows(Login{User: user, From: peer}, key)
+			if err == nil && !known {
+				err = errDenied
+			}
+			return &protocol.Permissions{}, err
+		},
+		VerifiedPublicKeyCallback: func(meta protocol.ConnMetadata, offered protocol.PublicKey, _ *protocol.Permissions, _ string) (*protocol.Permissions, error) {
+			number, err := c.login(Login{User: parseUser(meta.User()).user, From: peer}, keyOf(offered))
+			if err != nil {
+				return nil, full(err.Error())
+			}
+			*login = number
+			return &protocol.Permissions{}, nil
+		},
+	}
+	s.AddHostKey(hostKey{public: config.hostKey, sign: c.sign})
+	return s
+}
+
+// ptyRequest is the request for a terminal (RFC 4254, section 6.2).
+type ptyRequest struct {
+	Term                         string
+	Columns, Rows, Width, Height uint32
+	Modes                        string
+}
+
+// windowChange is a change of its size (RFC 4254, section 6.7).
+type windowChange struct{ Columns, Rows, Width, Height uint32 }
+
+// exitStatus is how a command went (RFC 4254, section 6.10): as in RouterOS 0, whatever the console said,
+// and 1 if there was no session, or it broke.
+type exitStatus struct{ Status uint32 }
+
+// serveChannel serves a session.
+func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Request, login uint64, params parameters) {
+	defer channel.Close()
+	var columns atomic.Int64
+	var pty, begun bool
+	var running sync.WaitGroup
+	defer running.Wait()
+	for r := range asked {
+		ok := false
+		switch r.Type {
+		case "pty-req":
+			var p ptyRequest
+			if ok = !begun && protocol.Unmarshal(r.Payload, &p) == nil; ok {
+				pty = true
+				columns.Store(int64(min(p.Columns, 1<<15)))
+			}
+		case "window-change":
+			var w windowChange
+			if ok = protocol.Unmarshal(r.Payload, &w) == nil; ok {
+				columns.Store(int64(min(w.Columns, 1<<15)))
+			}
+		case "shell", "exec":
+			var command struct{ Line string }
+			ok = !begun && (r.Type == "shell" || protocol.Unmarshal(r.Payload, &command) == nil && len(command.Line) <= console.MaxLine)
+			if !ok {
+				break
+			}
+			begun = true
+			width := func() int {
+				if params.width > 0 {
+					return params.width
+				}
+				return int(columns.Load())
+			}
+			run := func(conn net.Conn) error { return shell(channel, conn, pty, width) }
+			if r.Type == "exec" {
+				columnsNow := width()
+				if columnsNow == 0 {
+					columnsNow = plainWidth
+				}
+				run = func(conn net.Conn) error {
+					return terminal.Exec(conn, command.Line, columnsNow, channel, channel)
+				}
+			}
+			// The answer goes out before the first output.
+			_ = r.Reply(true, nil)
+			running.Go(func() {
+				defer channel.Close()
+				status := exitStatus{}
+				conn, err := c.session(login)
+				if err == nil {
+					err = run(conn)
+					conn.Close()
+				} else {
+					_, _ = io.WriteString(channel, err.Error()+"\r\n")
+				}
+				if err != nil {
+					status.Status = 1
+				}
+				_, _ = channel.SendRequest("exit-status", false, protocol.Marshal(status))
+			})
+			continue
+		}
+		if r.WantReply {
+			_ = r.Reply(ok, nil)
+		}
+	}
+}
+
+// shell is a session on a terminal or, without one, of lines.
+func shell(channel protocol.Channel, conn net.Conn, pty bool, width func() int) error {
+	if !pty {
+		width = nil
+	}
+	t := terminal.New(channel, channel, width)
+	defer t.Close()
+	return t.Talk(conn)
+}

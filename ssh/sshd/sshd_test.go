@@ -1,0 +1,463 @@
+package sshd
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	protocol "golang.org/x/crypto/ssh"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/internal/testnet"
+	"github.com/postern-router/postern/service"
+	"github.com/postern-router/postern/socks/daemon"
+	"github.com/postern-router/postern/ssh"
+)
+
+func TestMain(m *testing.M) { testnet.Main(m) }
+
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
+
+const secret = "correct horse"
+
+// rig is the process, and a PID 1 that lets admin in by a password or a key.
+type rig struct {
+	*testing.T
+	port    uint16
+	process *Process
+	ended   <-chan error
+	key     ed25519.PrivateKey
+	user    ed25519.PrivateKey
+
+	mu     sync.Mutex
+	config console.Config
+	logins []Login
+	wrong  []Login
+	out    int // how many have logged out
+	// checking, unless nil, is called for each password.
+	checking func()
+}
+
+func newRig(t *testing.T, change func(*ssh.Config)) *rig {
+	g := &rig{T: t, config: console.Default()}
+	var err error
+	_, g.key, err = ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	_, g.user, err = ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	g.port, err = testnet.FreePort()
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var link *service.Link
+	link, g.ended, err = service.Simulate(ctx, Spec, func(l *service.Link) service.Handler {
+		g.process = NewProcess(l, Authority{
+			HostKey: [ssh.KeySize]byte(g.key.Public().(ed25519.PublicKey)),
+			Sign:    func(data []byte) []byte { return ed25519.Sign(g.key, data) },
+			CheckPassword: func(l Login, text string) bool {
+				g.mu.Lock()
+				checking := g.checking
+				g.mu.Unlock()
+				if checking != nil {
+					checking()
+				}
+				ok := text == secret && l.User == console.Admin
+				g.note(ok, l)
+				return ok
+			},
+			Known: func(l Login, key [ssh.KeySize]byte) bool {
+				return l.User == console.Admin && string(key[:]) == string(g.user.Public().(ed25519.PublicKey))
+			},
+			LoggedIn: func(l Login) { g.note(true, l) },
+			LoggedOut: func(Login) {
+				g.mu.Lock()
+				defer g.mu.Unlock()
+				g.out++
+			},
+			Serve: g.serve,
+		})
+		return g.process.Handle
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		cancel()
+		link.Close()
+		select {
+		case <-g.ended:
+		case <-time.After(patience):
+			t.Error("the process does not end")
+		}
+		g.process.Ended()
+	})
+	c := ssh.DefaultConfig()
+	c.Port = g.port
+	if change != nil {
+		change(&c)
+	}
+	l, err := daemon.Listen(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.Port))
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	require.NoError(t, g.process.Configure(t.Context(), c, l))
+	return g
+}
+
+func (g *rig) note(ok bool, l Login) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if ok {
+		g.logins = append(g.logins, l)
+	} else {
+		g.wrong = append(g.wrong, l)
+	}
+}
+
+// serve holds a session of the console.
+func (g *rig) serve(conn net.Conn, l Login) {
+	_ = session.Serve(conn, session.Origin{Via: "ssh", Address: l.From}, session.Handler{
+		User: l.User,
+		Execute: func(s *session.Session, line string) (console.Result, error) {
+			if line == "/long" {
+				return console.Result{Output: strings.Repeat("0123456789\n", 10000)}, nil
+			}
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			result, err := s.Execute(g.config, console.Live{Requests: []console.Request{console.Reboot}}, line)
+			if err == nil {
+				g.config = result.Config
+			}
+			return result, err
+		},
+		Prompt:    func(s *session.Session) string { return s.Prompt(g.config.Identity) },
+		Complete:  func(*session.Session, string) (string, []console.Choice) { return "", nil },
+		Help:      func(*session.Session, string) string { return "" },
+		Confirmed: func(console.Request) error { return nil },
+	})
+}
+
+// client is OpenSSH's, which believes the router's key and nothing else.
+func (g *rig) client(askpass string, args ...string) *exec.Cmd {
+	g.Helper()
+	if _, err := exec.LookPath("ssh"); err != nil {
+		g.Skip("this needs the program ssh (Debian: openssh-client)")
+	}
+	folder := g.TempDir()
+	public := ssh.PublicKey{Key: string(g.key.Public().(ed25519.PublicKey))}
+	hosts := fmt.Sprintf("[127.0.0.1]:%d %s\n", g.port, public)
+	require.NoError(g, os.WriteFile(filepath.Join(folder, "hosts"), []byte(hosts), 0o600))
+	require.NoError(g, os.WriteFile(filepath.Join(folder, "answer"), []byte("#!/bin/sh\necho '"+askpass+"'\n"), 0o700))
+	block, err := protocol.MarshalPrivateKey(g.user, "me")
+	require.NoError(g, err)
+	key := "-----BEGIN OPENSSH PRIVATE KEY-----\n" + base64.StdEncoding.EncodeToString(block.Bytes) + "\n-----END OPENSSH PRIVATE KEY-----\n"
+	require.NoError(g, os.WriteFile(filepath.Join(folder, "key"), []byte(key), 0o600))
+	identity := []string{"-o", "PubkeyAuthentication=no"}
+	if askpass == "" {
+		identity = []string{"-i", filepath.Join(folder, "key"), "-o", "BatchMode=yes"}
+	}
+	c := exec.CommandContext(g.Context(), "ssh", append(append([]string{"-F", "none", "-p", fmt.Sprint(g.port), "-o", "UserKnownHostsFile=" + filepath.Join(folder, "hosts"),
+		"-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes", "-o", "NumberOfPasswordPrompts=1", "-o", "IdentitiesOnly=yes"}, identity...), args...)...)
+	c.Env = append(os.Environ(), "SSH_ASKPASS="+filepath.Join(folder, "answer"), "SSH_ASKPASS_REQUIRE=force", "SSH_AUTH_SOCK=")
+	return c
+}
+
+// run runs a client and returns what it says, and its exit status.
+func (g *rig) run(c *exec.Cmd) (output string, status int) {
+	g.Helper()
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	err := c.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		require.NoError(g, err)
+	}
+	g.Log(errs.String())
+	return out.String(), c.ProcessState.ExitCode()
+}
+
+func TestOpenSSH(t *testing.T) {
+	for _, c := range []struct {
+		name, password string
+		args           []string
+		in             string
+		want           string
+		status         int
+	}{
+		{"a command by a password", secret, []string{"admin@127.0.0.1", "/system identity print"}, "", "  name: postern\r\n", 0},
+		{"a command by a key", "", []string{"admin@127.0.0.1", "/system identity print"}, "", "  name: postern\r\n", 0},
+		{"a command that fails", "", []string{"admin@127.0.0.1", "/system foo"}, "", "bad command name foo (line 1 column 9); expected resource, identity, ntp, reboot, shutdown, export\r\n", 0},
+		{"parameters", "", []string{"admin+cet512w@127.0.0.1", "/system identity print"}, "", "  name: postern\r\n", 0},
+		{"a question", "", []string{"admin@127.0.0.1", "/system reboot"}, "y\n", "Reboot, yes? [y/N]: system will reboot shortly\r\n", 0},
+		{"a question without an answer", "", []string{"admin@127.0.0.1", "/system reboot"}, "", "Reboot, yes? [y/N]: action cancelled\r\n", 0},
+		{"much", "", []string{"admin@127.0.0.1", "/long"}, "", strings.Repeat("0123456789\r\n", 10000), 0},
+		{"a wrong password", "wrong", []string{"admin@127.0.0.1", "/system identity print"}, "", "", 255},
+		{"another user", secret, []string{"root@127.0.0.1", "/system identity print"}, "", "", 255},
+		{"lines", "", []string{"-T", "admin@127.0.0.1"}, "/system identity print\n/quit\n", "[admin@postern] >   name: postern\n[admin@postern] > ", 0},
+		{"nothing is forwarded", "", []string{"-W", "127.0.0.1:1", "admin@127.0.0.1"}, "", "", 255},
+		{"no subsystem", "", []string{"-s", "admin@127.0.0.1", "sftp"}, "", "", 255},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newRig(t, nil)
+			client := g.client(c.password, c.args...)
+			client.Stdin = strings.NewReader(c.in)
+			out, status := g.run(client)
+			assert.Equal(t, c.want, out)
+			assert.Equal(t, c.status, status)
+		})
+	}
+}
+
+// A shell on a terminal: echo, prompt and a change of the width.
+func TestShell(t *testing.T) {
+	g := newRig(t, nil)
+	client := g.dial()
+	s, err := client.NewSession()
+	require.NoError(t, err)
+	require.NoError(t, s.RequestPty("vt100", 24, 80, nil))
+	in, err := s.StdinPipe()
+	require.NoError(t, err)
+	out, err := s.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, s.Shell())
+	read := reader(t, out)
+	read("[admin@postern] > ")
+	_, err = io.WriteString(in, "/system identity print\r\n")
+	require.NoError(t, err)
+	assert.Equal(t, "/system identity print\r\n  name: postern\r\n[admin@postern] > ", read("> "))
+	require.NoError(t, s.WindowChange(24, 120))
+	_, err = io.WriteString(in, "/quit\r")
+	require.NoError(t, err)
+	read("/quit\r\n")
+	require.NoError(t, s.Wait())
+	require.NoError(t, client.Close())
+}
+
+// reader returns a function that reads up to a text.
+func reader(t *testing.T, r io.Reader) func(end string) string {
+	return func(end string) string {
+		t.Helper()
+		var b bytes.Buffer
+		one := make([]byte, 1)
+		for !strings.HasSuffix(b.String(), end) {
+			_, err := r.Read(one)
+			require.NoError(t, err, b.String())
+			b.Write(one)
+		}
+		return b.String()
+	}
+}
+
+func (g *rig) clientConfig() *protocol.ClientConfig {
+	signer, err := protocol.NewSignerFromSigner(g.user)
+	require.NoError(g, err)
+	return &protocol.ClientConfig{User: console.Admin, Auth: []protocol.AuthMethod{protocol.PublicKeys(signer)}, HostKeyCallback: protocol.InsecureIgnoreHostKey()}
+}
+
+func (g *rig) address() string { return fmt.Sprintf("127.0.0.1:%d", g.port) }
+
+func (g *rig) dial() *protocol.Client {
+	g.Helper()
+	c, err := protocol.Dial("tcp4", g.address(), g.clientConfig())
+	require.NoError(g, err)
+	g.Cleanup(func() { c.Close() })
+	return c
+}
+
+// closed waits until the server has closed a connection.
+func closed(t *testing.T, c net.Conn) {
+	t.Helper()
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+	_, err := io.Copy(io.Discard, c)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
+// There are no more strangers than maxStrangers, and of one address than maxStrangersOf; who has logged in is
+// none.
+func TestStrangers(t *testing.T) {
+	g := newRig(t, nil)
+	_, err := g.dial().NewSession() // so the server knows that the login is over
+	require.NoError(t, err)
+	connect := func(from byte) net.Conn {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, from)}}
+		c, err := d.Dial("tcp4", g.address())
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	answered := func(c net.Conn) bool {
+		t.Helper()
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+		_, err := io.ReadFull(c, make([]byte, len(serverVersion)))
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+		return err == nil
+	}
+	var strangers []net.Conn
+	for i := range maxStrangers {
+		from := byte(2 + i/maxStrangersOf)
+		c := connect(from)
+		require.True(t, answered(c), i)
+		if i == maxStrangersOf-1 {
+			assert.False(t, answered(connect(from)), "one more of an address")
+		}
+		strangers = append(strangers, c)
+	}
+	assert.False(t, answered(connect(9)), "one more than all")
+	require.NoError(t, strangers[0].Close())
+	require.Eventually(t, func() bool { return answered(connect(9)) }, patience, 10*time.Millisecond)
+}
+
+// Who has not logged in is cut off after strangeTime, whatever he does meanwhile.
+func TestStrangeTime(t *testing.T) {
+	strangeTime = 100 * time.Millisecond
+	t.Cleanup(func() { strangeTime = 30 * time.Second })
+	g := newRig(t, nil)
+	c, err := net.Dial("tcp4", g.address())
+	require.NoError(t, err)
+	defer c.Close()
+	go func() {
+		for {
+			if _, err := io.WriteString(c, "x"); err != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	closed(t, c)
+}
+
+// Who sends more than strangeBytes before the login is cut off.
+func TestTooMuch(t *testing.T) {
+	b := &boundedConn{Conn: infinite{}}
+	b.left.Store(strangeBytes)
+	n, err := io.Copy(io.Discard, struct{ io.Reader }{b})
+	require.ErrorIs(t, err, errTooMuch)
+	assert.LessOrEqual(t, n, int64(strangeBytes))
+}
+
+type infinite struct{ net.Conn }
+
+func (infinite) Read(p []byte) (int, error) { return len(p), nil }
+
+// There are max-sessions logins, and more when one has gone.
+func TestMaxSessions(t *testing.T) {
+	g := newRig(t, func(c *ssh.Config) { c.MaxSessions = 1 })
+	first := g.dial()
+	_, err := protocol.Dial("tcp4", g.address(), g.clientConfig())
+	require.Error(t, err)
+	require.NoError(t, first.Close())
+	require.Eventually(t, func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.out == 1
+	}, patience, time.Millisecond)
+	require.Eventually(t, func() bool {
+		c, err := protocol.Dial("tcp4", g.address(), g.clientConfig())
+		if err != nil {
+			return false
+		}
+		c.Close()
+		return true
+	}, patience, 10*time.Millisecond)
+}
+
+// A client whose address is not one of address= is not answered.
+func TestFrom(t *testing.T) {
+	g := newRig(t, func(c *ssh.Config) { c.From = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
+	c, err := net.Dial("tcp4", g.address())
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+	n, err := c.Read(make([]byte, 1))
+	assert.Zero(t, n)
+	assert.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
+// Who hangs up while a password is checked does not make room for another check.
+func TestChecks(t *testing.T) {
+	g := newRig(t, nil)
+	release := make(chan struct{})
+	began := make(chan struct{}, maxChecks)
+	g.mu.Lock()
+	g.checking = func() { began <- struct{}{}; <-release }
+	g.mu.Unlock()
+	config := g.clientConfig()
+	config.Auth = []protocol.AuthMethod{protocol.Password("wrong")}
+	for range maxChecksOf {
+		conn, err := net.Dial("tcp4", g.address())
+		require.NoError(t, err)
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			_, _, _, _ = protocol.NewClientConn(conn, "", config)
+		}()
+		<-began
+		conn.Close()
+		<-gone
+	}
+	_, err := protocol.Dial("tcp4", g.address(), config)
+	require.Error(t, err)
+	assert.Empty(t, began)
+	close(release)
+}
+
+// PID 1 gives no session to who has not logged in, and no more of anything than agreed.
+func TestBreach(t *testing.T) {
+	g := newRig(t, nil)
+	for name, r := range map[string]func(*service.Encoder) byte{
+		"a session without a login": func(e *service.Encoder) byte { e.Uint(7); return opSession },
+		"no such request":           func(*service.Encoder) byte { return 99 },
+		"no hash to sign":           func(e *service.Encoder) byte { e.String(strings.Repeat("x", 33)); return opSign },
+		"a short key": func(e *service.Encoder) byte {
+			encodeLogin(e, Login{From: netip.MustParseAddr("10.0.0.1")})
+			e.String("x")
+			return opKeyLogin
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := NewProcess(nil, g.process.authority)
+			var e service.Encoder
+			op := r(&e)
+			_, err := p.Handle(t.Context(), &service.Request{Op: op, Decoder: service.NewDecoder(e.Bytes())})
+			require.ErrorIs(t, err, service.ErrBreach)
+		})
+	}
+}
+
+func TestParseUser(t *testing.T) {
+	for text, want := range map[string]parameters{
+		"admin":             {user: "admin"},
+		"admin+cet512w":     {user: "admin", width: 512},
+		"admin+ct511w4098h": {user: "admin", width: 511},
+		"admin+":            {user: "admin"},
+		"admin+x":           {user: "admin+x"},
+		"admin+512":         {user: "admin+512"},
+		"admin+w":           {user: "admin+w"},
+		"a+b+c":             {user: "a+b+c"},
+	} {
+		assert.Equal(t, want, parseUser(text), text)
+	}
+}
+
+func FuzzParseUser(f *testing.F) {
+	f.Add("admin+cet512w")
+	f.Fuzz(func(t *testing.T, text string) {
+		p := parseUser(text)
+		assert.True(t, strings.HasPrefix(text, p.user))
+		assert.GreaterOrEqual(t, p.width, 0)
+	})
+}
