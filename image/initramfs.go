@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -178,11 +179,11 @@ func buildProgram(b board.Board, work, path string) error {
 
 // withoutInlining are flags of go build that switch inlining off, which saves a tenth of the
 // program's size, on flash and in memory. Code that runs for each packet, or for each byte of
-// a password's hash, stays inlined.
+// a password's hash or of SSH, stays inlined.
 var withoutInlining = []string{
 	"-gcflags=all=-l", "-gcflags=runtime=", "-gcflags=internal/runtime/...=", "-gcflags=syscall=",
 	"-gcflags=golang.org/x/sys/unix=", "-gcflags=golang.org/x/crypto/...=",
-	"-gcflags=github.com/postern-router/postern/socks=",
+	"-gcflags=github.com/postern-router/postern/socks=", "-gcflags=github.com/postern-router/postern/" + protocol + "poly1305=",
 }
 
 // compileProgram compiles the Go program with flags of the linker, and with boardLinker.
@@ -214,13 +215,38 @@ func goEnv(b board.Board, work string) ([]string, error) {
 	return append(b.GoEnv(), strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)), nil
 }
 
-// patch replaces text in Go's standard library.
+// patch replaces text in Go's standard library (src/...) or in this project, where copied packages are.
 type patch struct {
-	file         string
-	wrong, right string
-	times        int      // how often wrong is in the file
-	goarch       []string // empty for all
-	why          string   // what goes wrong without it
+	file string
+	// right replaces wrong and, if until is not empty, all from there to the next until, which stays, or to
+	// endOfFile.
+	wrong, until, right string
+	times               int      // how often wrong is in the file
+	goarch              []string // empty for all
+	why                 string   // what goes wrong without it
+}
+
+// endOfFile is the patch.until of a patch that replaces the rest of a file.
+const endOfFile = "\x00"
+
+// apply returns the text with the patch. ok is false if it is not the text that the patch is for.
+func (m patch) apply(text string) (patched string, ok bool) {
+	if strings.Count(text, m.wrong) != m.times {
+		return "", false
+	}
+	if m.until == "" {
+		return strings.ReplaceAll(text, m.wrong, m.right), true
+	}
+	text += endOfFile
+	for range m.times {
+		before, rest, _ := strings.Cut(text, m.wrong)
+		_, after, found := strings.Cut(rest, m.until)
+		if !found {
+			return "", false
+		}
+		text = before + m.right + m.until + after
+	}
+	return strings.TrimSuffix(text, endOfFile), true
 }
 
 func (m patch) appliesTo(b board.Board) bool {
@@ -293,38 +319,50 @@ var patches = []patch{
 
 // patchGo writes a file for go build's -overlay with the patches for a board, into the folder
 // work, and returns its path. A patch whose text this release of Go does not have is left out,
-// with a message.
+// with a message; where another release of a module differs, it is an error.
 func patchGo(b board.Board, work string) (string, error) {
-	return overlay(slices.DeleteFunc(slices.Clone(patches), func(m patch) bool { return !m.appliesTo(b) }), b.Name, work)
+	files, err := copies()
+	if err != nil {
+		return "", err
+	}
+	all := slices.Concat(patches, sshPatches)
+	return overlay(files, slices.DeleteFunc(all, func(m patch) bool { return !m.appliesTo(b) }), b.Name, work)
 }
 
 // overlay writes a file for go build's -overlay with patches, into the folder work, and returns
-// its path. what names the build in the message about a patch that is left out.
-func overlay(patches []patch, what, work string) (string, error) {
+// its path. replaced has what is replaced besides, and is changed. what names the build in the message
+// about a patch that is left out.
+func overlay(replaced map[string]string, patches []patch, what, work string) (string, error) {
 	goroot, err := output("go", "env", "GOROOT")
 	if err != nil {
 		return "", err
 	}
-	replaced := map[string]string{}
-	for _, m := range patches {
-		original := filepath.Join(goroot, m.file)
-		patched := filepath.Join(work, filepath.Base(m.file))
-		from := original
-		if replaced[original] != "" {
-			from = patched
+	project, err := projectFolder()
+	if err != nil {
+		return "", err
+	}
+	for i, m := range patches {
+		original := filepath.Join(project, m.file)
+		ofGo := strings.HasPrefix(m.file, "src/")
+		if ofGo {
+			original = filepath.Join(goroot, m.file)
 		}
-		text, err := os.ReadFile(from)
+		text, err := os.ReadFile(cmp.Or(replaced[original], original))
 		if err != nil {
 			return "", err
 		}
-		if strings.Count(string(text), m.wrong) != m.times {
+		patched, ok := m.apply(string(text))
+		if !ok {
+			if !ofGo {
+				return "", fmt.Errorf("%s differs from the known one, of which %s: mend the patch", m.file, m.why)
+			}
 			say("%s: not patched: %s differs from the known one, of which %s", what, m.file, m.why)
 			continue
 		}
-		if err := os.WriteFile(patched, []byte(strings.ReplaceAll(string(text), m.wrong, m.right)), 0o644); err != nil {
+		replaced[original] = filepath.Join(work, fmt.Sprintf("%d-%s", i, filepath.Base(m.file)))
+		if err := os.WriteFile(replaced[original], []byte(patched), 0o644); err != nil {
 			return "", err
 		}
-		replaced[original] = patched
 	}
 	list, err := json.Marshal(map[string]map[string]string{"Replace": replaced})
 	if err != nil {

@@ -88,7 +88,7 @@ func boardLinker(work string) (string, error) {
 		m.file = pcln
 		patched[i] = m
 	}
-	list, err := overlay(patched, "linker", work)
+	list, err := overlay(map[string]string{}, patched, "linker", work)
 	if err != nil {
 		return "", err
 	}

@@ -2,8 +2,11 @@ package main
 
 import (
 	"debug/elf"
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -111,6 +114,66 @@ func main() {
 	assert.Equal(t, plain, patched)
 }
 
+// TestPatchedSSH runs the tests of the SSH server with the overlay: against the copy of the protocol that
+// boards have, with clients of the library and of OpenSSH. Its key exchange has an own writing of numbers.
+func TestPatchedSSH(t *testing.T) {
+	e2e.Builds(t)
+	var b board.Board
+	for _, b = range board.All() {
+		if b.CPU.GOARCH == runtime.GOARCH {
+			break
+		}
+	}
+	dir := t.TempDir()
+	list, err := patchGo(b, dir)
+	require.NoError(t, err)
+	var overlay struct{ Replace map[string]string }
+	text, err := os.ReadFile(list)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &overlay))
+	project, err := projectFolder()
+	require.NoError(t, err)
+	source := filepath.Join(dir, "mpint_test.go")
+	require.NoError(t, os.WriteFile(source, []byte(`package ssh
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+)
+
+// The numbers of RFC 4251, section 5, that are not negative.
+func TestMPInt(t *testing.T) {
+	for bytesOf, want := range map[string]string{
+		"":                                 "\x00\x00\x00\x00",
+		"\x00\x00":                         "\x00\x00\x00\x00",
+		"\x00\x09\xa3\x78\xf9\xb2\xe3\x32\xa7": "\x00\x00\x00\x08\x09\xa3\x78\xf9\xb2\xe3\x32\xa7",
+		"\x00\x00\x80":                     "\x00\x00\x00\x02\x00\x80",
+		"\x80\x00":                         "\x00\x00\x00\x03\x00\x80\x00",
+	} {
+		if got := mpint([]byte(bytesOf)); !bytes.Equal(got, []byte(want)) {
+			t.Error(fmt.Sprintf("%x: %x, not %x", bytesOf, got, want))
+		}
+	}
+}
+`), 0o644))
+	overlay.Replace[filepath.Join(project, protocol, "mpint_test.go")] = source
+	text, err = json.Marshal(overlay)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(list, text, 0o644))
+	const sshd = "github.com/postern-router/postern/ssh/sshd"
+	out, err := exec.Command("go", "test", "-v", "-vet=off", "-overlay="+list, sshd).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Contains(t, string(out), "--- PASS: TestOpenSSH ")
+	// The folder of the copy is none in which a test could run.
+	numbers := filepath.Join(dir, "numbers.test")
+	out, err = exec.Command("go", "test", "-c", "-vet=off", "-o", numbers, "-overlay="+list, sshd+"/internal/protocol").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	out, err = exec.Command(numbers, "-test.v").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Contains(t, string(out), "--- PASS: TestMPInt ")
+}
+
 // TestLeftOut checks that the shipped program does not contain large code that it can do
 // without. The figures are malta's.
 func TestLeftOut(t *testing.T) {
@@ -130,6 +193,11 @@ func TestLeftOut(t *testing.T) {
 		{"net.(*Resolver).", "21 KB of flash: package resolve looks names up"},
 		{"encoding/json.", "50 KB of flash and 270 KB of memory: package service has a small encoding"},
 		{"github.com/postern-router/postern/board.routers", "11 KB of flash and 65 KB of memory: the image has the one board's file"},
+		{"golang.org/x/crypto/ssh.", "0.27 MB of flash and 1.1 MB of memory: the boards have a copy without RSA, NIST's curves and more"},
+		{"crypto/internal/fips140/nistec.", "0.2 MB of memory: SSH has Curve25519 and Ed25519 alone"},
+		{"crypto/rsa.", "SSH has Curve25519 and Ed25519 alone"},
+		{"crypto/x509.", "SSH has Curve25519 and Ed25519 alone"},
+		{"math/big.(", "11 KB of flash and 75 KB of memory: SSH has no numbers but those of Curve25519 and Ed25519"},
 		{"net/http.", "630 KB of flash"},
 		{"slices.partition", "10 KB of memory for each type that is sorted: the boards' Go has heap sort"},
 		{"slices.rotateLeft", "50 KB of memory: the boards' Go makes a new array for slices.Insert"},
