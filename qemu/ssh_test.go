@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
+)
+
+// TestSSH manages a router on which nothing has been set over SSH, with OpenSSH, PuTTY and Dropbear.
+func TestSSH(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	for _, b := range boards() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testSSH(t, b)
+		})
+	}
+}
+
+const sshPassword = "correct horse"
+
+// sshClient is a person at a host of the LAN with OpenSSH and a key.
+type sshClient struct {
+	n   network
+	dir string
+}
+
+func newSSHClient(t *testing.T, n network, dir string) *sshClient {
+	c := &sshClient{n, filepath.Join(dir, "ssh")}
+	require.NoError(t, os.MkdirAll(c.dir, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(c.dir, "answer"), []byte("#!/bin/sh\necho \"$PASSWORD\"\n"), 0o700))
+	out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "me@home", "-f", filepath.Join(c.dir, "key")).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return c
+}
+
+// command is OpenSSH with a password or, if that is "", with the key. The host key that it has seen first
+// is the only one that it takes.
+func (c *sshClient) command(from host, password string, args ...string) *exec.Cmd {
+	options := []string{"-F", "none", "-o", "UserKnownHostsFile=" + filepath.Join(c.dir, "hosts"), "-o", "GlobalKnownHostsFile=none",
+		"-o", "StrictHostKeyChecking=accept-new", "-o", "IdentitiesOnly=yes", "-o", "NumberOfPasswordPrompts=1", "-o", "LogLevel=ERROR"}
+	if password == "" {
+		options = append(options, "-i", filepath.Join(c.dir, "key"), "-o", "BatchMode=yes")
+	} else {
+		options = append(options, "-o", "PubkeyAuthentication=no")
+	}
+	cmd := c.n.command(from, "ssh", append(options, args...)...)
+	cmd.Env = append(cmd.Env, "SSH_ASKPASS="+filepath.Join(c.dir, "answer"), "SSH_ASKPASS_REQUIRE=force", "SSH_AUTH_SOCK=", "PASSWORD="+password)
+	return cmd
+}
+
+// run runs a command on the router and returns what it says, and the error of the client.
+func (c *sshClient) run(password, line string) (string, error) {
+	var out, errs bytes.Buffer
+	cmd := c.command(client, password, "admin@"+lanAddress, line)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("ssh: %w: %s", err, errs.String())
+	}
+	return out.String(), nil
+}
+
+// sshShell is a shell on a terminal.
+type sshShell struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out io.Reader
+}
+
+func (c *sshClient) shell(t *testing.T) *sshShell {
+	t.Helper()
+	s := &sshShell{cmd: c.command(client, "", "-tt", "admin+cet512w@"+lanAddress)}
+	var err error
+	s.in, err = s.cmd.StdinPipe()
+	require.NoError(t, err)
+	s.out, err = s.cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, s.cmd.Start())
+	t.Cleanup(func() { kill(s.cmd) })
+	assert.True(t, strings.HasSuffix(s.expect(t, "] > "), "[admin@postern] > "))
+	return s
+}
+
+// expect reads up to a text.
+func (s *sshShell) expect(t *testing.T, end string) string {
+	t.Helper()
+	var b bytes.Buffer
+	one := make([]byte, 1)
+	for !strings.HasSuffix(b.String(), end) {
+		_, err := io.ReadFull(s.out, one)
+		require.NoError(t, err, b.String())
+		b.Write(one)
+	}
+	return b.String()
+}
+
+// typed types a line and returns the prompt after it.
+func (s *sshShell) typed(t *testing.T, line, end string) string {
+	t.Helper()
+	_, err := io.WriteString(s.in, line+"\r")
+	require.NoError(t, err)
+	s.expect(t, line+"\r\n")
+	said := s.expect(t, end)
+	return said[strings.LastIndex(said, "\n")+1:]
+}
+
+func testSSH(t *testing.T, b board.Board) {
+	k := newKeeper(t, b)
+	r := &router{T: t, b: b, n: k.n, dir: k.dir}
+	c := newSSHClient(t, k.n, k.dir)
+	k.start(t, "postern", nil)
+	r.m = k.m
+	require.NoError(t, k.n.awaitPing(client, lanAddress))
+	memory := func(when string) float64 {
+		t.Helper()
+		free, _ := r.freeMemory(t)
+		t.Logf("%s: %.1f MiB are free %s", b.Name, free, when)
+		return free
+	}
+
+	_, err := k.n.dial(client, lanAddress+":22", patience)
+	require.ErrorContains(t, err, "connection refused", "nothing listens before there is a password or a key")
+	assert.Contains(t, k.command(t, "/ip service print"), " 0 I ssh")
+	assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
+	assert.Contains(t, k.command(t, "/ip service print"), " 0   ssh")
+	before := memory("before anybody connects by SSH")
+
+	t.Run("a command by a password", func(t *testing.T) {
+		start := time.Now()
+		out, err := c.run(sshPassword, "/export")
+		require.NoError(t, err)
+		t.Logf("/export by SSH, with the first start of the process: %v", time.Since(start).Round(10*time.Millisecond))
+		assert.Contains(t, out, "/ip dhcp-server\r\n")
+		assert.NotContains(t, out, "argon2")
+		assert.Equal(t, k.command(t, "/export terse"), func() string {
+			out, err := c.run(sshPassword, "/export terse")
+			require.NoError(t, err)
+			return strings.ReplaceAll(out, "\r\n", "\n")
+		}())
+		assert.Contains(t, k.command(t, "/log print"), "user admin logged in from "+clientAddress+" via ssh")
+	})
+	t.Run("a command that is none", func(t *testing.T) {
+		out, err := c.run(sshPassword, "/system foo")
+		require.NoError(t, err, "the exit status is 0, as in RouterOS")
+		assert.Contains(t, out, "bad command name foo (line 1 column 9)")
+	})
+	t.Run("a wrong password", func(t *testing.T) {
+		_, err := c.run("wrong", "/export")
+		require.ErrorContains(t, err, "Permission denied")
+		assert.Contains(t, k.command(t, "/log print"), "login failure for user admin from "+clientAddress+" via ssh")
+	})
+	t.Run("PuTTY and Dropbear", func(t *testing.T) {
+		known, err := os.ReadFile(filepath.Join(c.dir, "hosts"))
+		require.NoError(t, err)
+		fields := strings.Fields(string(known))
+		require.GreaterOrEqual(t, len(fields), 3)
+		require.NoError(t, os.WriteFile(filepath.Join(c.dir, "public"), []byte(strings.Join(fields[1:3], " ")+"\n"), 0o600))
+		fingerprint, err := exec.Command("ssh-keygen", "-l", "-f", filepath.Join(c.dir, "public")).Output()
+		require.NoError(t, err)
+		cmd := k.n.command(client, "plink", "-ssh", "-batch", "-hostkey", strings.Fields(string(fingerprint))[1], "-pw", sshPassword, "admin@"+lanAddress, "/system identity print")
+		cmd.Env = append(cmd.Env, "HOME="+c.dir)
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		assert.Equal(t, "  name: postern\r\n", string(out))
+		cmd = k.n.command(client, "dbclient", "-y", "admin@"+lanAddress, "/system identity print")
+		cmd.Env = append(cmd.Env, "HOME="+c.dir, "DROPBEAR_PASSWORD="+sshPassword)
+		out, err = cmd.Output()
+		require.NoError(t, err)
+		assert.Equal(t, "  name: postern\r\n", string(out))
+	})
+	t.Run("a shell by a key", func(t *testing.T) {
+		public, err := os.ReadFile(filepath.Join(c.dir, "key.pub"))
+		require.NoError(t, err)
+		out, err := c.run(sshPassword, "/user ssh-keys add user=admin key=\""+strings.TrimSpace(string(public))+"\"")
+		require.NoError(t, err)
+		assert.Empty(t, out)
+		_, err = c.run(sshPassword, "/export")
+		require.ErrorContains(t, err, "Permission denied", "who has a key needs no password")
+		s := c.shell(t)
+		assert.Equal(t, "[admin@postern] > ", s.typed(t, "/ip address print count-only", "> "))
+		during := memory("during one session by SSH")
+		assert.Less(t, before-during, 2.5)
+		_, err = io.WriteString(s.in, "/quit\r")
+		require.NoError(t, err)
+		require.NoError(t, s.cmd.Wait())
+	})
+	t.Run("many who say nothing", func(t *testing.T) {
+		var silent []net.Conn
+		for range 40 {
+			conn, err := k.n.dial(client, lanAddress+":22", patience)
+			require.NoError(t, err)
+			defer conn.Close()
+			silent = append(silent, conn)
+		}
+		memory("with 40 connections of SSH that say nothing")
+		fromOther := c.command(other, "", "admin@"+lanAddress, "/system identity print")
+		out, err := fromOther.Output()
+		require.NoError(t, err, "another address has its own share")
+		assert.Equal(t, "  name: postern\r\n", string(out))
+		for _, conn := range silent {
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+			_, err := io.Copy(io.Discard, conn)
+			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "it is ended in 30 seconds")
+		}
+		_, err = c.run("", "/system identity print")
+		require.NoError(t, err)
+	})
+	t.Run("many who hang up", func(t *testing.T) {
+		start := time.Now()
+		const calls = 1000
+		for range calls {
+			conn, err := k.n.dial(client, lanAddress+":22", patience)
+			require.NoError(t, err)
+			_, _ = io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+			conn.Close()
+		}
+		t.Logf("%.0f connections a second that are hung up", calls/time.Since(start).Seconds())
+		memory("after them")
+		require.NoError(t, retry(func() error {
+			_, err := c.run("", "/system identity print")
+			return err
+		}), "as soon as they are gone")
+	})
+	t.Run("not from outside", func(t *testing.T) {
+		const closing = `[find comment="defconf: drop all not coming from LAN"]`
+		assert.Empty(t, k.command(t, "/ip address add interface=ether1 address="+wanAddress+"/24"))
+		require.NoError(t, k.n.awaitPing(stranger, wanAddress))
+		_, err := k.n.dial(stranger, wanAddress+":22", 3*time.Second)
+		assertSilent(t, err, "SSH, from outside")
+		assert.Equal(t, "warning: anyone who reaches ether1 can try to log in: no filter rule of chain=input drops dst-port=22 from there, "+
+			"and /ip service ssh has no address=\n", k.command(t, "/ip firewall filter disable "+closing))
+		conn, err := k.n.dial(stranger, wanAddress+":22", patience)
+		require.NoError(t, err)
+		conn.Close()
+		assert.Empty(t, k.command(t, "/ip firewall filter enable "+closing))
+	})
+	t.Run("only from some addresses", func(t *testing.T) {
+		assert.Empty(t, k.command(t, "/ip service set ssh address="+otherAddress+"/32"))
+		_, err := c.run("", "/system identity print")
+		require.Error(t, err)
+		out, err := c.command(other, "", "admin@"+lanAddress, "/system identity print").Output()
+		require.NoError(t, err)
+		assert.Equal(t, "  name: postern\r\n", string(out))
+		assert.Empty(t, k.command(t, "/ip service unset ssh address"))
+	})
+	t.Run("the process sleeps again", func(t *testing.T) {
+		require.NoError(t, retry(func() error {
+			if free, _ := r.freeMemory(t); free < before-0.5 {
+				return fmt.Errorf("%.1f MiB are free", free)
+			}
+			return nil
+		}))
+		memory("when the process sleeps again")
+	})
+	t.Run("after a restart", func(t *testing.T) {
+		require.NoError(t, k.m.send("/system reboot\ry\r"))
+		require.NoError(t, k.m.wait())
+		m, err := startMachine(k.b, k.n, k.dir, machineOptions{image: filepath.Join(imageDir, k.b.Name), flash: k.flash()})
+		require.NoError(t, err)
+		k.m, r.m = m, m
+		_, err = m.expect("Login: ")
+		require.NoError(t, err)
+		require.NoError(t, retry(func() error {
+			_, err := c.run("", "/system identity print")
+			var exit *exec.ExitError
+			if errors.As(err, &exit) && strings.Contains(err.Error(), "HOST IDENTIFICATION") {
+				t.Fatal(err)
+			}
+			return err
+		}), "the host key is the same")
+	})
+}
