@@ -22,17 +22,22 @@ type exportLines struct {
 	errors                 []string
 }
 
-// runExport runs the lines of an export one by one, as Load does, and leaves out what is not taken.
-func runExport(name, text string) (Config, exportLines) {
-	cfg := Default()
-	session := Session{older: true}
+// portsLive is a system with these ports.
+func portsLive(ports []string) Live {
 	live := fullLive()
 	live.Links = func() (links []netcfg.LinkState, err error) {
-		for _, name := range strings.Fields("ether1 ether2 ether3 ether4 ether5 sfp1") {
+		for _, name := range ports {
 			links = append(links, netcfg.LinkState{Name: name, Type: netcfg.Ether, Present: true})
 		}
 		return links, nil
 	}
+	return live
+}
+
+// runExport runs the lines of an export one by one, as Load does, and leaves out what is not taken.
+func runExport(name, text string) (Config, exportLines) {
+	cfg := Default()
+	session, live := Session{older: true}, portsLive(strings.Fields("ether1 ether2 ether3 ether4 ether5 sfp1"))
 	var count exportLines
 	var lost string // the error of the path of these lines
 	for _, line := range importLines(text) {
@@ -65,6 +70,77 @@ func runExport(name, text string) (Config, exportLines) {
 		count.errors = append(count.errors, fmt.Sprintf("%s:%d: %s", name, line.first, cmp.Or(err.Error(), "")))
 	}
 	return cfg, count
+}
+
+// The arguments skip-errors and dry-run of /import take a real export as far as it goes.
+func TestImportExports(t *testing.T) {
+	files, err := filepath.Glob("testdata/exports/*.rsc")
+	require.NoError(t, err)
+	ports := strings.Fields("ether1 ether2 ether3 ether4 ether5 sfp1")
+	check := func(c Config) error { return Validate(c, ports) }
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		require.NoError(t, err)
+		text, live := string(data), portsLive(ports)
+		dry, err := new(Session).ImportBy(ImportArguments{DryRun: true}, Default(), live, text, check)
+		require.NoError(t, err, file)
+		assert.Equal(t, Result{Config: Default(), Output: dry.Output}, dry, file)
+		said, isDry := strings.CutSuffix(dry.Output, "nothing was changed\n")
+		assert.True(t, isDry, file)
+
+		result, err := new(Session).ImportBy(ImportArguments{SkipErrors: true, Replace: true}, Default(), live, text, check)
+		require.NoError(t, err, file)
+		assert.Equal(t, said, result.Output, file)
+		assert.Equal(t, Export(result.Config) != "", result.Changed, file)
+		again, err := new(Session).ImportBy(ImportArguments{}, Default(), live, Export(result.Config), check)
+		require.NoError(t, err, file)
+		assert.Equal(t, Export(result.Config), Export(again.Config), file)
+		_, err = new(Session).Import(Default(), live, text, check)
+		assert.Equal(t, strings.Contains(said, "left out: "), err != nil, file)
+	}
+}
+
+func TestSkipErrors(t *testing.T) {
+	ports := []string{"ether1", "ether2"}
+	check := func(c Config) error { return Validate(c, ports) }
+	for _, test := range []struct{ name, text, output, export, err string }{
+		{"a line, a menu and a script", "/ip address\nadd address=10.0.0.1/24 interface=ether1\nadd address=10.0.1.1/24 interface=ether9\n" +
+			"/interface wireless\nset 0 ssid=x\n# text\n\nset 1 ssid=y\n" +
+			":if (1 = 1) do={\n/system identity set name=wrong\n:if (true) do={ :put \"}\" }\n/system reboot\n}\n/system identity\nset name=right\n",
+			"left out: Postern has no /interface wireless (line 4 column 12)\n" +
+				"left out: /ip address 1: input does not match any value of interface: ether9; expected ether1 | ether2 (line 3)\nleft out: 7 lines below these\n",
+			"/system identity\nset name=right\n/ip address\nadd address=10.0.0.1/24 interface=ether1\n", ""},
+		{"a script", "/system identity\nset name=a\n:if (true) do={\nset name=b\n}\nset name=c\n", "left out: Postern runs no scripts (line 3 column 1)\nleft out: 2 lines below these\n",
+			"/system identity\nset name=c\n", ""},
+		{"a rule", "/ip firewall filter\nadd chain=input action=drop protocol=tcp psd=21,3s,3,1\nadd chain=input action=accept\n",
+			"left out: Postern has no psd (line 2 column 42)\nwarning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n",
+			"/ip firewall filter\nadd chain=input\n", ""},
+		{"the kernel's bridge", "/interface bridge port\nadd bridge=nobridge interface=ether2\n/system identity set name=a\n",
+			"left out: /interface bridge port 0: input does not match any value of bridge: nobridge; expected one that there is, and there is none (line 2)\n",
+			"/system identity\nset name=a\n", ""},
+		{"jumps one after the other", "/ip firewall filter\nadd chain=input action=jump jump-target=a\nadd chain=a action=jump jump-target=b\nadd chain=b action=jump jump-target=c\n",
+			"left out: /ip firewall: filter rule 2: jump-target=c: no rule has chain=c; expected a chain that has rules (line 4)\n" +
+				"left out: /ip firewall: filter rule 1: jump-target=b: no rule has chain=b; expected a chain that has rules (line 3)\n" +
+				"left out: /ip firewall: filter rule 0: jump-target=a: no rule has chain=a; expected a chain that has rules (line 2)\n" +
+				"warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n", "", ""},
+		{"too many", "/ip address\n" + strings.Repeat("add address=10.0.0.1/24 interface=ether1 comment=x disabled=no\n", 20), "", "",
+			"address: address=10.0.0.1/24: expected each address once, ether1 has 10.0.0.1/24 already (line "},
+		{"what a line cannot do", "/system reboot\n/system identity set name=a\n", "left out: this command does not belong in an import (line 1)\n", "/system identity\nset name=a\n", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result, err := new(Session).ImportBy(ImportArguments{SkipErrors: true}, Default(), portsLive(ports), test.text, check)
+			if test.err != "" {
+				require.ErrorContains(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, test.output, result.Output)
+			assert.Equal(t, test.export, Export(result.Config))
+		})
+	}
+	for line, want := range map[string]int{`:if (a) do={`: 1, `}`: -1, `} else={`: 0, `:put "{"`: 0, `:put "\"{" {`: 1, `\{`: 0, `a \`: 0} {
+		assert.Equal(t, want, openBraces(line), line)
+	}
 }
 
 // isPath reports whether a line only led to the menu that the session is in.

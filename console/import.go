@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -11,8 +12,14 @@ import (
 const MaxImport = 256 << 10
 
 var importCommand = command{name: "import", help: "run lines as export writes them: all of them or none", needs: Import,
-	arguments: []argument{option(prop("replace", boolean(), "no", "whether the lines replace all that is set, but for the password of admin if they have none",
-		func(o *options) *bool { return &o.imports.Replace }))},
+	arguments: []argument{
+		option(prop("replace", boolean(), "no", "whether the lines replace all that is set, but for the password of admin if they have none",
+			func(o *options) *bool { return &o.imports.Replace })),
+		option(prop("skip-errors", boolean(), "no", "whether lines that fail are left out, and each is named",
+			func(o *options) *bool { return &o.imports.SkipErrors })),
+		option(prop("dry-run", boolean(), "no", "whether all lines that fail are named, and nothing is changed",
+			func(o *options) *bool { return &o.imports.DryRun })),
+	},
 	run: func(x *execution, _ *menu, a arguments) error {
 		x.result.Import = a.imports
 		return x.ask(Import)
@@ -22,6 +29,11 @@ var importCommand = command{name: "import", help: "run lines as export writes th
 type ImportArguments struct {
 	// Replace is set if the lines run on Default, by Session.Replace, and not on what is set.
 	Replace bool
+	// SkipErrors is set if lines that fail, or make the configuration as a whole one that is refused, are
+	// left out. The output names them.
+	SkipErrors bool
+	// DryRun is set if nothing is changed: the output is that of SkipErrors.
+	DryRun bool
 }
 
 // Import runs the lines of text, starting at the root, each on the configuration that the
@@ -32,16 +44,28 @@ type ImportArguments struct {
 // fail, the error says which, and the Result has cfg. A line that makes a Request, repeats itself or
 // has an Action is an error.
 func (s *Session) Import(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
-	return s.importOn(cfg, cfg, live, text, check)
+	return s.ImportBy(ImportArguments{}, cfg, live, text, check)
+}
+
+// ImportBy is Import or Replace, by the arguments of /import.
+func (s *Session) ImportBy(a ImportArguments, cfg Config, live Live, text string, check func(Config) error) (Result, error) {
+	if a.Replace {
+		return s.replaceBy(a, cfg, live, text, check)
+	}
+	return s.importOn(a, cfg, cfg, live, text, check)
 }
 
 // Replace is Import of lines that say all: they run on Default, and the result replaces cfg. The
 // password of admin stays unless a line sets another, as an export has it only on request. Lines
 // that set nothing are an error.
 func (s *Session) Replace(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
+	return s.ImportBy(ImportArguments{Replace: true}, cfg, live, text, check)
+}
+
+func (s *Session) replaceBy(a ImportArguments, cfg Config, live Live, text string, check func(Config) error) (Result, error) {
 	start := Default()
 	start.AdminPassword = cfg.AdminPassword
-	return s.importOn(start, cfg, live, text, func(c Config) error {
+	return s.importOn(a, start, cfg, live, text, func(c Config) error {
 		if c.Equal(start) {
 			return errors.New("failure: the lines set nothing that could replace what is set")
 		}
@@ -52,30 +76,84 @@ func (s *Session) Replace(cfg Config, live Live, text string, check func(Config)
 	})
 }
 
+// maxRefusals is how many lines an import leaves out because the configuration as a whole is refused: to find
+// each of them, the lines run several times.
+const maxRefusals = 16
+
 // importOn runs the lines of text on start, for the owner of cfg.
-func (s *Session) importOn(start, cfg Config, live Live, text string, check func(Config) error) (Result, error) {
+func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text string, check func(Config) error) (Result, error) {
 	lines := importLines(text)
-	run := func(lines []importLine) (Result, error) { return s.runImport(start, live, lines) }
-	if live.HashPassword != nil {
-		hashes := Hashes{Make: live.HashPassword}
-		run = func(lines []importLine) (Result, error) {
-			live := live
+	hashes := Hashes{Make: live.HashPassword}
+	run := func(lines []importLine) (Result, leftOut, error) {
+		live := live
+		if live.HashPassword != nil {
 			live.HashPassword = hashes.Run()
-			return s.runImport(start, live, lines)
 		}
+		return s.runImport(start, live, lines, a.SkipErrors || a.DryRun)
 	}
-	whole, err := run(lines)
-	if err != nil {
-		return Result{Config: cfg}, err
-	}
-	whole.Changed = !cfg.Equal(whole.Config)
-	if check == nil || start.Equal(cfg) && !whole.Changed {
+	var refused leftOut
+	for {
+		whole, left, err := run(lines)
+		if err != nil {
+			return Result{Config: cfg}, err
+		}
+		whole.Changed = !cfg.Equal(whole.Config)
+		if check != nil && (!start.Equal(cfg) || whole.Changed) {
+			if err := check(whole.Config); err != nil {
+				of := blame(run, lines, check, err)
+				if of >= 0 {
+					err = fmt.Errorf("%w (line %d)", err, lines[of].first)
+				}
+				if of < 0 || !a.SkipErrors && !a.DryRun || len(refused.errors) == maxRefusals {
+					return Result{Config: cfg}, err
+				}
+				refused.errors = append(refused.errors, err.Error())
+				if path, ok := strings.CutPrefix(err.Error(), "/"); ok {
+					path, _, _ = strings.Cut(path, ":")
+					strict, _ := without(path)
+					refused.firewall = refused.firewall || strict > HoldRest
+				}
+				lines = slices.Delete(slices.Clone(lines), of, of+1)
+				continue
+			}
+		}
+		left.errors, left.firewall = append(left.errors, refused.errors...), left.firewall || refused.firewall
+		whole.Output += left.String()
+		if a.DryRun {
+			whole.Config, whole.Changed = cfg, false
+			whole.Output += "nothing was changed\n"
+		}
 		return whole, nil
 	}
-	if err := check(whole.Config); err != nil {
-		return Result{Config: cfg}, placeCheck(run, lines, check, err)
+}
+
+// leftOut is what an import has left out.
+type leftOut struct {
+	errors []string
+	// below is how many lines are of menus whose path is left out, or of scripts.
+	below int
+	// firewall is set if a line may have been to drop packets, or to deny requests.
+	firewall bool
+}
+
+// String says what is left out: at most 100 lines of it one by one.
+func (l leftOut) String() string {
+	const most = 100
+	var b strings.Builder
+	for i, e := range l.errors {
+		if i == most {
+			fmt.Fprintf(&b, "left out: %d more lines\n", len(l.errors)-most)
+			break
+		}
+		b.WriteString("left out: " + e + "\n")
 	}
-	return whole, nil
+	if l.below > 0 {
+		fmt.Fprintf(&b, "left out: %d lines below these\n", l.below)
+	}
+	if l.firewall {
+		b.WriteString("warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n")
+	}
+	return b.String()
 }
 
 // importLine is a line with its continuations, and the number of its first line.
@@ -97,9 +175,9 @@ func importLines(text string) []importLine {
 	return all
 }
 
-// runImport runs lines. The Result has no Changed.
-func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, error) {
-	whole := Result{Config: cfg}
+// runImport runs lines. The Result has no Changed. With skip it leaves out lines that fail.
+func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool) (whole Result, left leftOut, err error) {
+	whole.Config = cfg
 	var out strings.Builder
 	session := Session{Width: s.Width, older: true, there: map[ID]bool{}}
 	for _, ids := range session.execution(cfg, live).cfg.ids {
@@ -109,7 +187,17 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 	}
 	idle := "" // the menu that the lines are for, if it is one of idleMenus
 	named := map[string]bool{}
+	lost, braces := false, 0 // below a path, or in a script, that is left out
 	for _, line := range lines {
+		start := strings.TrimSpace(line.text)
+		if braces > 0 || lost && !strings.HasPrefix(start, "/") {
+			if start != "" && start[0] != '#' {
+				left.below++
+			}
+			braces = max(0, braces+openBraces(start))
+			continue
+		}
+		lost = false
 		if name := absentService(line, session.path); name != "" {
 			if !named[name] {
 				named[name] = true
@@ -117,12 +205,36 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 			}
 			continue
 		}
-		if idle != "" || strings.HasPrefix(strings.TrimSpace(line.text), "/") {
-			next, skip, err := idleLine(line, idle)
-			if err != nil {
-				return whole, err
+		// leave reports whether a line that has failed is left out.
+		leave := func(err error) bool {
+			if !skip {
+				return false
 			}
-			if skip {
+			var placed *lineError
+			if errors.As(err, &placed) {
+				lost = placed.path
+				if placed.message == noScripts {
+					lost, braces = false, max(0, openBraces(start))
+				}
+			}
+			path := strings.TrimLeft(session.path+" "+start, " ")
+			if words, absolute := strings.CutPrefix(start, "/"); absolute {
+				path = strings.ReplaceAll(words, "/", " ")
+			}
+			strict, _ := without(path)
+			left.firewall = left.firewall || strict > HoldRest
+			left.errors = append(left.errors, err.Error())
+			return true
+		}
+		if idle != "" || strings.HasPrefix(strings.TrimSpace(line.text), "/") {
+			next, is, err := idleLine(line, idle)
+			if err != nil {
+				if idle = ""; leave(err) {
+					continue
+				}
+				return whole, left, err
+			}
+			if is {
 				if !named[next] {
 					named[next] = true
 					fmt.Fprintf(&out, "Postern has no /%s, and needs none of its lines (line %d)\n", next, line.first)
@@ -141,13 +253,35 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine) (Result, 
 			if !errors.As(err, &placed) {
 				err = fmt.Errorf("%w (line %d)", err, line.first)
 			}
-			return whole, err
+			if leave(err) {
+				continue
+			}
+			return whole, left, err
 		}
 		out.WriteString(result.Output)
 		whole.Config = result.Config
 	}
 	whole.Output = out.String()
-	return whole, nil
+	return whole, left, nil
+}
+
+// openBraces is how many braces of a script a line opens, less those that it closes. Those in
+// quotes are text.
+func openBraces(line string) (count int) {
+	quoted := false
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && c == '{':
+			count++
+		case !quoted && c == '}':
+			count--
+		}
+	}
+	return count
 }
 
 // idleLine reports whether a line of an import is left out, and which of idleMenus the lines from there on
@@ -168,18 +302,19 @@ func idleLine(line importLine, current string) (next string, skip bool, err erro
 	return "", false, nil
 }
 
-// placeCheck adds to bad, the error of check about what lines make when they are run, the line
-// that brought it about: with the lines before it alone, check says something else or nothing.
-func placeCheck(run func([]importLine) (Result, error), lines []importLine, check func(Config) error, bad error) error {
+// blame returns the place of the line that has brought about bad, the error of check about what lines
+// make when they are run: with the lines before it alone, check says something else or nothing. It
+// returns -1 if no line has.
+func blame(run func([]importLine) (Result, leftOut, error), lines []importLine, check func(Config) error, bad error) int {
 	same := func(count int) bool {
-		result, err := run(lines[:count])
+		result, _, err := run(lines[:count])
 		if err == nil {
 			err = check(result.Config)
 		}
 		return err != nil && err.Error() == bad.Error()
 	}
 	if same(0) {
-		return bad // it is not of the import
+		return -1
 	}
 	good, failing := 0, len(lines)
 	for failing-good > 1 {
@@ -189,5 +324,5 @@ func placeCheck(run func([]importLine) (Result, error), lines []importLine, chec
 			good = middle
 		}
 	}
-	return fmt.Errorf("%w (line %d)", bad, lines[failing-1].first)
+	return failing - 1
 }

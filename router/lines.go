@@ -55,11 +55,7 @@ func (r *Router) execute(s *session.Session, line string) (console.Result, error
 func (r *Router) importLines(s *session.Session, text string, a console.ImportArguments) (console.Result, error) {
 	hashes := console.Hashes{Make: r.logins.hash}
 	return r.edit(s, func(s *console.Session, st state) (console.Result, error) {
-		run := s.Import
-		if a.Replace {
-			run = s.Replace
-		}
-		return run(st.config, r.liveWith(st, &hashes), text, func(c console.Config) error { return checkConfig(st.config, c, r.board) })
+		return s.ImportBy(a, st.config, r.liveWith(st, &hashes), text, func(c console.Config) error { return checkConfig(st.config, c, r.board) })
 	})
 }
 

@@ -41,7 +41,7 @@ func (s *server) takeImport(a console.ImportArguments) error {
 			text.WriteString(line + "\n")
 		}
 	}
-	if a.Replace && bad == nil {
+	if a.Replace && !a.DryRun && bad == nil {
 		// Not before the lines: whoever pastes them together with the command would answer with the
 		// first, and the others would be commands.
 		if ok, err := s.agree("Replace the whole configuration? [y/N]: "); !ok || err != nil {
@@ -52,7 +52,10 @@ func (s *server) takeImport(a console.ImportArguments) error {
 	if err == nil {
 		result, err = s.handler.Import(&s.session, text.String(), a)
 	}
-	output := result.Output + "Script loaded and executed successfully\n"
+	output := result.Output
+	if !a.DryRun {
+		output += "Script loaded and executed successfully\n"
+	}
 	if err != nil {
 		output = err.Error() + "; nothing was changed\n"
 	}

@@ -87,6 +87,23 @@ func TestServeReplace(t *testing.T) {
 	}
 }
 
+// Nobody is asked about what changes nothing.
+func TestServeDryRun(t *testing.T) {
+	terminal, served := serveImport(func(_ string, a console.ImportArguments) {
+		assert.Equal(t, console.ImportArguments{Replace: true, SkipErrors: true, DryRun: true}, a)
+	})
+	expect := expectFrames(t, terminal)
+	expect(wire.Prompt, "> ")
+	require.NoError(t, wire.Send(terminal, wire.Line, "/import replace=yes skip-errors=yes dry-run=yes"))
+	expect(wire.Output, "Paste the lines; one with a dot alone ends them, Ctrl-C gives them up.\n")
+	expect(wire.Ask, "")
+	require.NoError(t, wire.Send(terminal, wire.Line, "."))
+	expect(wire.Output, "nothing was changed\n")
+	expect(wire.Prompt, "> ")
+	terminal.Close()
+	require.NoError(t, <-served)
+}
+
 // serveImport serves a terminal whose imports take calls, and returns its other end and what
 // Serve will return.
 func serveImport(take func(text string, a console.ImportArguments)) (terminal net.Conn, served chan error) {
@@ -100,6 +117,9 @@ func serveImport(take func(text string, a console.ImportArguments)) (terminal ne
 			Prompt: func(*session.Session) string { return "> " },
 			Import: func(_ *session.Session, text string, a console.ImportArguments) (console.Result, error) {
 				take(text, a)
+				if a.DryRun {
+					return console.Result{Output: "nothing was changed\n"}, nil
+				}
 				return console.Result{}, nil
 			},
 		})
