@@ -79,6 +79,7 @@ func lab(ctx context.Context, b board.Board, images string, kvm bool, shown stri
 	}
 	say("The router's serial console. Ctrl-] ends the lab.")
 	say("The client's shell, as root from another terminal: %s", n.enter(client))
+	fmt.Printf("After /password at the router: ssh admin@%s\n", lanAddress)
 	return m.interact(ctx)
 }
 

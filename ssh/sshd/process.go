@@ -23,7 +23,7 @@ var Spec = service.Spec{
 		Any:     []uint32{unix.SYS_ACCEPT4, unix.SYS_SETSOCKOPT, unix.SYS_SHUTDOWN},
 		Checked: []service.Check{service.Equals(unix.SYS_SOCKETPAIR, 0, unix.AF_UNIX)},
 	},
-	Limits: service.Limits{Files: 96},
+	Limits: service.Limits{Files: 96, Memory: 4 << 20},
 }
 
 // The requests of PID 1.
