@@ -18,7 +18,8 @@
 //
 // A client can put parameters behind the user's name, as in RouterOS: admin+c80w. A number with w is
 // the width of the screen; letters c, e and t, which switch colours and the detection of the terminal
-// off, are taken, as there is none of that; a number with h is the height, which does not matter.
+// off, are taken, as there is none of that; a number with h is the height, which does not matter. Netmiko 2
+// writes numbers behind their letters.
 //
 // A command runs as one line of the console. As in RouterOS its exit status is 0 whatever the line says,
 // which is on standard output; 1 means that there was no session.

@@ -104,26 +104,32 @@ func parseUser(text string) parameters {
 		return parameters{user: text}
 	}
 	p := parameters{user: name}
-	number := ""
-	for _, r := range rest {
-		switch {
-		case r >= '0' && r <= '9':
-			number += string(r)
-			continue
-		case r == 'w' && number != "":
-			p.width, _ = strconv.Atoi(number[:min(len(number), 5)])
-		case r == 'h' && number != "":
-		case strings.ContainsRune("cet", r) && number == "":
-		default:
+	// Netmiko 2 writes numbers behind their letters.
+	behind := strings.TrimRight(rest, digits) != rest
+	for rest != "" {
+		number := leadingDigits(rest)
+		rest = rest[len(number):]
+		if rest == "" || !strings.Contains("cetwh", rest[:1]) {
 			return parameters{user: text}
 		}
-		number = ""
-	}
-	if number != "" {
-		return parameters{user: text}
+		letter := rest[0]
+		if rest = rest[1:]; behind && number == "" {
+			number = leadingDigits(rest)
+			rest = rest[len(number):]
+		}
+		if needs := letter == 'w' || letter == 'h'; needs != (number != "") {
+			return parameters{user: text}
+		}
+		if letter == 'w' {
+			p.width, _ = strconv.Atoi(number[:min(len(number), 5)])
+		}
 	}
 	return p
 }
+
+const digits = "0123456789"
+
+func leadingDigits(s string) string { return s[:len(s)-len(strings.TrimLeft(s, digits))] }
 
 // keyOf returns the Ed25519 key that a client offers; "" if it is another.
 func keyOf(k protocol.PublicKey) string {
@@ -218,7 +224,7 @@ func (c *child) serverConfig(ctx context.Context, peer netip.Addr, config config
 	s := &protocol.ServerConfig{
 		Config: protocol.Config{
 			KeyExchanges: []string{"curve25519-sha256", "curve25519-sha256@libssh.org"},
-			Ciphers:      []string{"chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr"},
+			Ciphers:      []string{"chacha20-poly1305@openssh.com", "aes128-ctr", "aes256-ctr"},
 			MACs:         []string{"hmac-sha2-256-etm@openssh.com", "hmac-sha2-256"},
 		},
 		PublicKeyAuthAlgorithms: []string{ssh.KeyType},

@@ -440,14 +440,18 @@ func TestBreach(t *testing.T) {
 
 func TestParseUser(t *testing.T) {
 	for text, want := range map[string]parameters{
-		"admin":             {user: "admin"},
-		"admin+cet512w":     {user: "admin", width: 512},
-		"admin+ct511w4098h": {user: "admin", width: 511},
-		"admin+":            {user: "admin"},
-		"admin+x":           {user: "admin+x"},
-		"admin+512":         {user: "admin+512"},
-		"admin+w":           {user: "admin+w"},
-		"a+b+c":             {user: "a+b+c"},
+		"admin":              {user: "admin"},
+		"admin+cet512w":      {user: "admin", width: 512},
+		"admin+ct511w4098h":  {user: "admin", width: 511},
+		"admin+cetw511h4098": {user: "admin", width: 511}, // Netmiko 2.4
+		"admin+w80":          {user: "admin", width: 80},
+		"admin+80w24":        {user: "admin+80w24"},
+		"admin+c1":           {user: "admin+c1"},
+		"admin+":             {user: "admin"},
+		"admin+x":            {user: "admin+x"},
+		"admin+512":          {user: "admin+512"},
+		"admin+w":            {user: "admin+w"},
+		"a+b+c":              {user: "a+b+c"},
 	} {
 		assert.Equal(t, want, parseUser(text), text)
 	}
