@@ -340,8 +340,9 @@ func TestOpenings(t *testing.T) {
 		require.NoError(t, openFirewall(f, one))
 		require.NoError(t, openFirewall(f, one), "again")
 		require.NoError(t, openFirewall(f, Opening{Peer: netip.IPv4Unspecified(), Local: netip.MustParseAddr("::ffff:5.6.7.8"), Port: 4001}))
-		const both = "-s 1.2.3.4/32 -d 5.6.7.8/32 -p tcp -m tcp --dport 4000 -j ACCEPT\n" +
-			"-d 5.6.7.8/32 -p tcp -m tcp --dport 4001 -j ACCEPT\n"
+		const first = "-s 1.2.3.4/32 -d 5.6.7.8/32 -p tcp -m tcp --dport 4000 -j ACCEPT\n"
+		const others = "-d 5.6.7.8/32 -p tcp -m tcp --dport 4000 -j DROP\n"
+		const both = "-d 5.6.7.8/32 -p tcp -m tcp --dport 4001 -j ACCEPT\n" + first + others
 		assert.Equal(t, header+both, chain())
 		assert.Equal(t, []Opening{one, {Local: local, Port: 4001}}, f.Openings())
 		require.NoError(t, f.Apply(full))
@@ -352,7 +353,7 @@ func TestOpenings(t *testing.T) {
 		require.NoError(t, closeFirewall(f, Opening{Local: local, Port: 4001}))
 		require.NoError(t, closeFirewall(f, Opening{Local: local, Port: 4001}), "again")
 		require.NoError(t, closeFirewall(f, Opening{Port: 9}), "never open")
-		assert.Equal(t, header+strings.SplitAfter(both, "\n")[0], chain())
+		assert.Equal(t, header+first+others, chain())
 
 		require.NoError(t, openFirewall(f, Opening{Port: 4002}))
 		require.NoError(t, closeFirewall(f, Opening{Port: 4002}))
@@ -361,7 +362,7 @@ func TestOpenings(t *testing.T) {
 		require.NoError(t, openFirewall(f, datagrams), "the UDP port of the same number")
 		assert.Equal(t, []Opening{one, datagrams}, f.Openings())
 		require.NoError(t, closeFirewall(f, one))
-		assert.Equal(t, header+"-s 1.2.3.4/32 -d 5.6.7.8/32 -p udp -m udp --dport 4000 -j ACCEPT\n", chain())
+		assert.Equal(t, header+strings.ReplaceAll(first+others, "tcp", "udp"), chain())
 		require.NoError(t, closeFirewall(f, datagrams))
 		assert.Equal(t, header, chain())
 		assert.Empty(t, f.Openings())
@@ -376,10 +377,10 @@ func TestOpenings(t *testing.T) {
 		require.NoError(t, openFirewall(f, one, datagrams))
 		require.NoError(t, f.ChangeOpenings([]Opening{one, {Port: 9}}, []Opening{{Local: local, Port: 4001}, datagrams, one}), "one is closed, and then open")
 		assert.Equal(t, []Opening{datagrams, {Local: local, Port: 4001}, one}, f.Openings())
-		out, err = exec.Command(program, "-D", openChain, "1").CombinedOutput()
+		out, err = exec.Command(program, "-D", openChain, "3").CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		require.NoError(t, f.ChangeOpenings([]Opening{datagrams, {Local: local, Port: 4001}}, []Opening{{Port: 4002}}))
-		assert.Equal(t, header+strings.SplitAfter(both, "\n")[0]+"-p tcp -m tcp --dport 4002 -j ACCEPT\n", chain(),
+		assert.Equal(t, header+"-p tcp -m tcp --dport 4002 -j ACCEPT\n"+first+others, chain(),
 			"somebody took the first one away: all is as it should be nevertheless")
 		require.Error(t, f.ChangeOpenings([]Opening{one}, []Opening{{Port: 4003}, {}}))
 		assert.Equal(t, []Opening{one, {Port: 4002}}, f.Openings(), "all or nothing")
@@ -581,6 +582,40 @@ func TestNoGap(t *testing.T) {
 		assert.EqualValues(t, n, toRouter2000.Load(), "allowed, to the router")
 		assert.EqualValues(t, n, toServer2000.Load(), "allowed, to the server")
 		assert.EqualValues(t, n, toServer3000.Load(), "to the server by dst-nat")
+	})
+}
+
+// TestOpeningForOne opens a port for one host. Another, which the user's rules let in, reaches every
+// port but that: the first call of a BIND would end it.
+func TestOpeningForOne(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, router *testnet.Host) {
+		f := newFirewall(t, program)
+		require.NoError(t, f.Lock())
+		peer, other := testnet.New(t, "peer"), testnet.New(t, "other")
+		connect(t, router, peer, 1)
+		connect(t, router, other, 2)
+		require.NoError(t, f.Apply(Config{}))
+		one := Opening{Peer: netip.MustParseAddr("10.0.1.2"), Local: netip.MustParseAddr("10.0.1.1"), Port: 1000, UDP: true}
+		all := Opening{Local: netip.MustParseAddr("10.0.1.1"), Port: 1500, UDP: true}
+		require.NoError(t, openFirewall(f, one, all))
+		opened, anybody, plain := listen(t, "10.0.1.1:1000"), listen(t, "10.0.1.1:1500"), listen(t, "10.0.1.1:2000")
+		call := func(h *testnet.Host) {
+			require.NoError(t, h.Enter())
+			// The last one tells that the others have come, or never will.
+			for _, to := range []string{"10.0.1.1:1000", "10.0.1.1:1500", "10.0.1.1:2000"} {
+				send(t, to, "x")
+			}
+			require.NoError(t, router.Enter())
+		}
+		call(other)
+		require.True(t, within(1, anybody, plain))
+		call(peer)
+		require.True(t, within(2, anybody, plain))
+		require.True(t, within(1, opened))
+		assert.EqualValues(t, 1, opened.Load(), "the peer's alone")
+		require.NoError(t, closeFirewall(f, one))
+		call(other)
+		require.True(t, within(2, opened), "closed again, it is the user's rules' as any port")
 	})
 }
 

@@ -8,11 +8,11 @@ import (
 	"strconv"
 )
 
-// Opening lets one peer reach one TCP or UDP port of the router, ahead of the user's input
-// rules: the port on which a BIND of SOCKS waits, or the one to which the client of a UDP
-// ASSOCIATE sends. The zero or unspecified address stands for any address. An opening lets in
-// packets, not connections: unless the user's rules accept established connections, it must
-// stay for as long as the connection.
+// Opening lets one peer, and nobody else, reach one TCP or UDP port of the router, ahead of the
+// user's input rules: the port on which a BIND of SOCKS waits, whose first call ends the wait, or
+// the one to which the client of a UDP ASSOCIATE sends. The zero or unspecified address stands for
+// any address. An opening lets in packets, not connections: unless the user's rules accept
+// established connections, it must stay for as long as the connection.
 type Opening struct {
 	Peer  netip.Addr
 	Local netip.Addr
@@ -47,15 +47,46 @@ func (o Opening) clean() (Opening, error) {
 	return o, nil
 }
 
-func (o Opening) args() []string {
-	a := []string{"-p", o.Protocol()}
-	if o.Peer.IsValid() {
-		a = append(a, "-s", o.Peer.String())
+// accept is the rule that lets the peer in.
+func (o Opening) accept() []string {
+	if !o.Peer.IsValid() {
+		return append(o.local(), "-j", "ACCEPT")
 	}
+	return append([]string{"-s", o.Peer.String()}, append(o.local(), "-j", "ACCEPT")...)
+}
+
+// drop is the rule that keeps everybody else out. It stands behind the accept rules of all
+// openings; nil if there is nobody else.
+func (o Opening) drop() []string {
+	if !o.Peer.IsValid() {
+		return nil
+	}
+	return append(o.local(), "-j", "DROP")
+}
+
+// local matches what comes to the port.
+func (o Opening) local() []string {
+	a := []string{"-p", o.Protocol()}
 	if o.Local.IsValid() {
 		a = append(a, "-d", o.Local.String())
 	}
-	return append(a, "-m", o.Protocol(), "--dport", strconv.Itoa(int(o.Port)), "-j", "ACCEPT")
+	return append(a, "-m", o.Protocol(), "--dport", strconv.Itoa(int(o.Port)))
+}
+
+// add writes the rules of o.
+func (s *script) add(at place, o Opening) {
+	s.line(at, append([]string{"-I", openChain}, o.accept()...)...)
+	if drop := o.drop(); drop != nil {
+		s.append(at, Counter{}, openChain, drop...)
+	}
+}
+
+// remove takes the rules of o away.
+func (s *script) remove(at place, o Opening) {
+	s.line(at, append([]string{"-D", openChain}, o.accept()...)...)
+	if drop := o.drop(); drop != nil {
+		s.line(at, append([]string{"-D", openChain}, drop...)...)
+	}
 }
 
 // ChangeOpenings takes the openings closed back, and then lets those of opened in until they are
@@ -84,7 +115,7 @@ func (f *Firewall) changeOpenings(closed, opened []Opening) error {
 		}
 		if i := slices.Index(next, clean); i >= 0 {
 			next = slices.Delete(next, i, i+1)
-			s.line(whole, append([]string{"-D", openChain}, clean.args()...)...)
+			s.remove(whole, clean)
 		}
 	}
 	for _, o := range opened {
@@ -94,7 +125,7 @@ func (f *Firewall) changeOpenings(closed, opened []Opening) error {
 		}
 		if !slices.Contains(next, clean) {
 			next = append(next, clean)
-			s.append(whole, Counter{}, openChain, clean.args()...)
+			s.add(whole, clean)
 		}
 	}
 	if len(s.lines) == unchanged && !f.unsure {
@@ -112,7 +143,7 @@ func (f *Firewall) changeOpenings(closed, opened []Opening) error {
 		anew.begin(Filter)
 		anew.line(whole, "-F", openChain)
 		for _, o := range next {
-			anew.append(whole, Counter{}, openChain, o.args()...)
+			anew.add(whole, o)
 		}
 		anew.commit(Filter)
 		err = f.restore(&anew)

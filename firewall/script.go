@@ -293,7 +293,7 @@ func (s *script) filter(set *ruleSet, openings []Opening) {
 	s.append(whole, Counter{}, "INPUT", "-i", "lo", "-j", "ACCEPT")
 	s.append(whole, Counter{}, "INPUT", "-j", openChain)
 	for _, o := range openings {
-		s.append(whole, Counter{}, openChain, o.args()...)
+		s.add(whole, o)
 	}
 	if set != nil {
 		s.entries(Filter, set.filter)

@@ -89,7 +89,8 @@
 // reply, and never on the port of the SOCKS server. For a BIND for anyone, that is the
 // address of the default route or, if there is none, the address on which the client
 // reached the server. Before the reply, Options.Open is asked to let that one peer in to
-// that one port, which is undone when the wait ends. The first call ends the wait: a
+// that one port, which is undone when the wait ends; PID 1's firewall keeps everybody else out of
+// it. The first call ends the wait: a
 // caller other than DSTIP is reset, and the client gets 91 (2 in version 5). The wait also ends when the
 // client closes its connection, or its half of it.
 //
