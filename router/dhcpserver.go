@@ -198,7 +198,11 @@ func (d *dhcpService) update() error {
 		for _, l := range d.links {
 			links[l.index] = l
 		}
-		d.change = d.process.Set(&service.Desired{Configure: func(ctx context.Context, p service.Parent) error {
+		var listeners []*os.File
+		for _, l := range d.links {
+			listeners = append(listeners, l.sockets[0])
+		}
+		d.change = d.process.Set(&service.Desired{Listeners: listeners, Configure: func(ctx context.Context, p service.Parent) error {
 			return d.configure(ctx, p.(*dhcpProcess), plan, links)
 		}})
 	}
@@ -267,6 +271,7 @@ func (d *dhcpService) watch() {
 		if len(d.config.Servers) > 0 && !d.stopped {
 			_ = d.update() // it has said so in the log
 		}
+		d.expire()
 		due := d.unkept && (written.IsZero() || time.Since(written) >= leaseInterval)
 		d.mu.Unlock()
 		d.onNames() // leases may have ended
@@ -275,6 +280,26 @@ func (d *dhcpService) watch() {
 			d.keep()
 		}
 	}
+}
+
+// expire forgets the leases that have ended. A process that runs says so too, somewhat sooner. The
+// caller holds mu.
+func (d *dhcpService) expire() {
+	for address, l := range d.leases {
+		if time.Until(l.until) > -linkLook {
+			continue
+		}
+		d.forget(address, l)
+	}
+}
+
+// forget forgets a lease that has ended. The caller holds mu.
+func (d *dhcpService) forget(address netip.Addr, l *lease) {
+	if l.Status == server.Bound {
+		d.tell("%s deassigned %s from %s", l.Server, l.Address, strings.ToUpper(l.MAC.String()))
+		d.unkept = true
+	}
+	delete(d.leases, address)
 }
 
 // Stop ends the process. The leases are kept by then.
@@ -372,11 +397,9 @@ func (d *dhcpService) take(changes []server.Change) error {
 	for _, c := range changes {
 		old := d.leases[c.Address]
 		if c.Status == 0 {
-			if old != nil && old.Status == server.Bound {
-				d.tell("%s deassigned %s from %s", old.Server, old.Address, strings.ToUpper(old.MAC.String()))
-				d.unkept = true
+			if old != nil {
+				d.forget(c.Address, old)
 			}
-			delete(d.leases, c.Address)
 			continue
 		}
 		// What has left the table may come behind what has taken its place.

@@ -131,6 +131,27 @@ func TestDHCPServiceLinks(t *testing.T) {
 	})
 }
 
+// A lease ends, whether or not there is a process to say so.
+func TestDHCPServiceForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDHCP(t, &stateStore{})
+		require.NoError(t, d.Apply(dhcpConfig(t)))
+		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "laptop")}))
+		time.Sleep(30*time.Minute - time.Second)
+		assert.Contains(t, d.hostNames("postern"), "laptop")
+		assert.NotContains(t, d.said(), "deassigned")
+		time.Sleep(2*linkLook + 2*time.Second)
+		synctest.Wait()
+		assert.Contains(t, d.said(), "home deassigned 192.168.0.10 from 02:00:00:00:00:0A\n")
+		d.mu.Lock()
+		assert.Empty(t, d.leases, "nothing of it is left")
+		assert.True(t, d.unkept)
+		d.mu.Unlock()
+		require.NoError(t, d.take([]server.Change{{Address: netip.MustParseAddr("192.168.0.10")}}), "late")
+		assert.Equal(t, 1, strings.Count(d.said(), "deassigned"))
+	})
+}
+
 func TestHostNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newTestDHCP(t, &stateStore{})

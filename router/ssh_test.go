@@ -126,8 +126,9 @@ func TestSSHService(t *testing.T) {
 	g.apply()
 	refused()
 	_ = c.Wait() // whoever is there is gone
-	assert.Contains(t, g.said(), "user admin logged out from 127.0.0.1 via ssh\n")
-	assert.Equal(t, service.Off, g.s.process.Status().State)
+	require.Eventually(t, func() bool {
+		return strings.Contains(g.said(), "user admin logged out from 127.0.0.1 via ssh\n") && g.s.process.Status().State == service.Off
+	}, time.Minute, 10*time.Millisecond, "%s", g.said())
 	g.s.Stop()
 	require.ErrorIs(t, g.s.Apply(old), service.ErrStopped)
 }

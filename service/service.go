@@ -25,7 +25,8 @@ type Desired struct {
 	// Configure tells a process, by its Parent. It is called for each process after its start,
 	// and again when an answer did not come in time. nil if there is nothing to tell.
 	Configure func(ctx context.Context, p Parent) error
-	// Listeners are the listening sockets of a service that starts OnConnection.
+	// Listeners are the sockets of a service that starts OnConnection: a connection that waits in
+	// one, or a packet, starts it.
 	Listeners []*os.File
 }
 

@@ -12,8 +12,8 @@ type Start int
 const (
 	// WhileEnabled is for as long as the service is enabled.
 	WhileEnabled Start = iota
-	// OnConnection is from the first connection to one of its listening sockets, which are
-	// PID 1's, until it ends by itself because it is idle.
+	// OnConnection is from the first connection to one of its listening sockets, or the first
+	// packet for one of others, until it ends by itself because it is idle. The sockets are PID 1's.
 	OnConnection
 	// Task is a process with one request, which ends when it has replied: it is for
 	// Supervisor.Run.

@@ -139,6 +139,7 @@ func (c *core) restore(all []Binding) {
 		}
 		b.Status = Bound
 		c.table.add(&entry{Binding: b, key: key, expires: time.Now().Add(b.Left)})
+		delete(c.table.dirty, b.Address) // who says so knows
 	}
 	c.settle()
 }
@@ -153,6 +154,20 @@ func (c *core) remove(all []netip.Addr) {
 		}
 	}
 	c.settle()
+}
+
+// atRest reports whether a process that begins anew, with restore, would know all that c does:
+// nothing has changed since the last call of changes, and no address is being tested, offered or
+// avoided.
+func (c *core) atRest() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.table.entries {
+		if e.Status != Bound {
+			return false
+		}
+	}
+	return len(c.table.dirty) == 0
 }
 
 // changes are what has changed since the last call.

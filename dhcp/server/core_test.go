@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -429,4 +430,46 @@ func TestValues(t *testing.T) {
 		_, err := ParseClientID(text)
 		assert.Error(t, err, text)
 	}
+}
+
+// TestAtRest ends a server that has nothing to do, and goes on with another.
+func TestAtRest(t *testing.T) {
+	run(t, home(), func(b *bench) {
+		p := process{core: b.core}
+		ctx, cancel := context.WithCancel(context.Background())
+		var ended time.Duration
+		began := time.Now()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.endAtRest(ctx, func() { ended = time.Since(began) })
+		}()
+		defer cancel()
+
+		text := b.say(b.message(mac(1), dhcp.Discover))
+		time.Sleep(restTime - 10*time.Second)
+		p.heard.Store(true)
+		a, _ := strings.CutPrefix(text, "OFFER ")
+		require.Equal(b, "ACK "+a, b.say(b.message(mac(1), dhcp.Request, requested(a), chosen("192.168.0.1"), named("laptop"))))
+		time.Sleep(2 * restTime)
+		synctest.Wait()
+		require.Zero(b, ended, "PID 1 does not know of the lease yet")
+		known := b.core.changes()
+		require.Len(b, known, 1)
+		<-done
+		assert.GreaterOrEqual(b, ended, 3*restTime)
+
+		next := newCore(b.core.logf, func() {})
+		defer next.stop()
+		next.links = b.core.links
+		next.setPlan(compile(home()))
+		next.restore(known)
+		assert.Empty(b, next.changes(), "what PID 1 has told is no news to it")
+		assert.True(b, next.atRest())
+		b.core = next
+		assert.Equal(b, "ACK "+a, b.say(b.message(mac(1), dhcp.Request, has(a))), "renewal")
+		require.Equal(b, "OFFER", strings.Fields(b.say(b.message(mac(2), dhcp.Discover)))[0])
+		next.changes()
+		assert.False(b, next.atRest(), "an offer is not known to PID 1 for long")
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,9 +18,10 @@ import (
 )
 
 // Spec is the process. PID 1 hands it the sockets of the interfaces, the leases of before the start
-// and a Plan; it tells PID 1 each Change.
+// and a Plan; it tells PID 1 each Change. A message to a server starts it, and it ends when nobody
+// has sent anything for restTime: that saves 0.6 MB where hosts ask a few times an hour.
 var Spec = service.Spec{
-	Name: "dhcpd", Topic: "dhcp", Main: runProcess,
+	Name: "dhcpd", Topic: "dhcp", Start: service.OnConnection, Main: runProcess,
 	Calls: service.Calls{Any: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDTO}},
 	// Two sockets for each interface, and what Go needs.
 	Limits: service.Limits{Files: 2*MaxLinks + 32},
@@ -108,6 +110,7 @@ func runProcess(child *service.Child) error {
 	})
 	var telling sync.WaitGroup
 	telling.Go(p.tell)
+	telling.Go(func() { p.endAtRest(child.Context(), child.Stop) })
 	err := child.Serve(p.handle)
 	child.Stop()
 	p.core.stop()
@@ -125,6 +128,7 @@ type process struct {
 	news    chan struct{} // has an element when something has changed
 	conns   map[int][]*dhcp.Conn
 	reading sync.WaitGroup
+	heard   atomic.Bool // a message came since endAtRest looked
 }
 
 // handle serves PID 1.
@@ -189,6 +193,7 @@ func (p *process) setLink(index int, mac dhcp.MAC, udp, arp *os.File) error {
 		udp: func(frame []byte) { _ = conns[0].Write(frame) }, arp: func(frame []byte) { _ = conns[1].Write(frame) }})
 	p.reading.Go(func() {
 		conns[0].ReadAll(func(frame []byte, sumReady bool) {
+			p.heard.Store(true)
 			if packet, err := dhcp.ParsePacket(frame, sumReady); err == nil {
 				p.core.receive(index, packet)
 			}
@@ -203,6 +208,29 @@ func (p *process) setLink(index int, mac dhcp.MAC, udp, arp *os.File) error {
 	})
 	return nil
 }
+
+// endAtRest calls stop when the process has had nothing to do for restTime.
+func (p *process) endAtRest(ctx context.Context, stop func()) {
+	looks := time.NewTicker(restTime / restLooks)
+	defer looks.Stop()
+	for left := restLooks; left > 0; left-- {
+		select {
+		case <-ctx.Done():
+			return
+		case <-looks.C:
+		}
+		if p.heard.Swap(false) || !p.core.atRest() {
+			left = restLooks
+		}
+	}
+	stop()
+}
+
+// restTime is how long nobody sends a message before the process ends. It looks restLooks times.
+const (
+	restTime  = 30 * time.Second
+	restLooks = 3
+)
 
 // tell tells PID 1 what has changed.
 func (p *process) tell() {
