@@ -266,6 +266,49 @@ func (x *execution) move(m *menu, a arguments) error {
 	return nil
 }
 
+// get prints the value of a property or a flag of one item, or of a menu without items. One that is unset
+// is an empty line.
+func (x *execution) get(m *menu, a arguments) error {
+	name, err := complete(a.options.unset, m.conditionNames())
+	if err != nil {
+		if !errors.Is(err, errAmbiguous) {
+			err = errNoMatch
+		}
+		return valueError(valueName, a.options.unset, strings.Join(m.conditionNames(), " | "), true, err)
+	}
+	rows, err := x.itemRows(m)
+	if err != nil {
+		return err
+	}
+	which := 0
+	if m.items != nil {
+		w := a.items["numbers"]
+		keys, err := x.chosen(m, w)
+		switch {
+		case err != nil:
+			return err
+		case len(keys) == 0:
+			return noSuchItem(w.String())
+		case len(keys) > 1:
+			return errors.New("invalid value for argument numbers; expected one item, not several")
+		}
+		if which = slices.IndexFunc(rows, func(r row) bool { return r.key == keys[0] }); which < 0 {
+			return dynamicItem(w.String())
+		}
+	}
+	if slices.ContainsFunc(m.readOnly, func(p readOnly) bool { return p.counted && p.name == name }) {
+		if err := m.stats(x, m, rows); err != nil {
+			return err
+		}
+	}
+	value := rows[which].value(name)
+	if flag := m.flag(name); flag != 0 {
+		value = boolean().format(rows[which].flags&flag != 0)
+	}
+	fmt.Fprintln(&x.out, Printable(value))
+	return nil
+}
+
 // find prints the numbers of the items that meet the conditions.
 func (x *execution) find(m *menu, a arguments) error {
 	rows, err := x.itemRows(m)

@@ -44,7 +44,8 @@ var (
 
 	unsetArgument = option(prop(valueName, propertyNames(), "", "which properties",
 		func(o *options) *string { return &o.unset }))
-	fromArgument = itemArgument("from", "all", "only these items, as the last print numbered them")
+	valueArgument = option(prop(valueName, propertyName(), "", "which property", func(o *options) *string { return &o.unset }))
+	fromArgument  = itemArgument("from", "all", "only these items, as the last print numbered them")
 
 	detailWord = Choice{"detail", "everything that is known about each item"}
 	terseWord  = Choice{"terse", "each item in one line"}
@@ -75,6 +76,11 @@ var (
 		positional: []string{"numbers"}, arguments: []argument{numbersArgument}}
 	unsetItems = command{name: "unset", help: "unset properties of items: they are then as if they had never been given",
 		positional: []string{"numbers", valueName}, arguments: []argument{numbersArgument, unsetArgument}, run: (*execution).unset}
+	// getSetting and getItem print a value as it is, for whoever asks by another program.
+	getSetting = command{name: "get", help: "show the value of a property", shows: true, positional: []string{valueName},
+		arguments: []argument{valueArgument}, run: (*execution).get}
+	getItem = command{name: "get", help: "show the value of a property of an item", shows: true, positional: []string{"numbers", valueName},
+		arguments: []argument{numbersArgument, valueArgument}, run: (*execution).get}
 	removeItems = itemCommand("remove", "remove items", (*execution).remove)
 	// removeConnections and forgetConnections are remove for rows that only the system has.
 	removeConnections = command{name: "remove", help: "end connections", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
@@ -160,11 +166,11 @@ var (
 			return x.ask(Traceroute)
 		}}
 
-	singleCommands = []command{setCommand, printCommand, resetCommand}
+	singleCommands = []command{setCommand, printCommand, getSetting, resetCommand}
 	// unsetCommands are for settings some of which can be unset.
-	unsetCommands = []command{setCommand, unsetCommand, printCommand, resetCommand}
-	listCommands  = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printItems}
-	ruleCommands  = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, printRules}
+	unsetCommands = []command{setCommand, unsetCommand, printCommand, getSetting, resetCommand}
+	listCommands  = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, getItem, printItems}
+	ruleCommands  = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, getItem, printRules}
 	// packetRuleCommands are those of rules whose counters the kernel has.
 	packetRuleCommands = append(slices.Clone(ruleCommands), resetCounters, resetAllCounters)
 	accessCommands     = append(slices.Clone(ruleCommands), checkCommand)
@@ -215,6 +221,13 @@ func printNumbered(help string, words ...Choice) command {
 
 // valueName is the argument of unset that names properties.
 const valueName = "value-name"
+
+// propertyName is the kind of the name of a property.
+func propertyName() kind[string] {
+	k := text(1, 64)
+	k.accepts = "name of a property"
+	return k
+}
 
 // propertyNames is the kind of a list of names of properties.
 func propertyNames() kind[string] {

@@ -293,7 +293,11 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 		plain = len(all)
 	}
 	if c.command.next(c.given) == valueName {
-		all = append(all, c.menu.unsettable()...)
+		if c.command.name == getItem.name {
+			all = append(all, c.menu.rowProperties()...)
+		} else {
+			all = append(all, c.menu.unsettable()...)
+		}
 		plain = len(all)
 	}
 	// Numbers have to be given first.

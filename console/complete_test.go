@@ -27,7 +27,7 @@ func TestComplete(t *testing.T) {
 		{"path with slashes", "/ip/socks/acc", "ess ", "access"},
 		{"path that ends with a slash", "/ip/socks/", "", "access users connections set print reset export .."},
 		{"a menu", "/ip socks ", "", "access users connections set print reset export .."},
-		{"shortened menus", "/ip so acc ", "", "add set unset remove move enable disable comment find print check export .."},
+		{"shortened menus", "/ip so acc ", "", "add set unset remove move enable disable comment find get print check export .."},
 		{"up", "/ip socks .", ". ", ".."},
 		{"behind up", "/ip socks .. dn", "s ", "dns"},
 		{"up by a slash", "/ip/socks/../dn", "s ", "dns"},

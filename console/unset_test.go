@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/firewall"
 )
 
 func TestUnset(t *testing.T) {
@@ -154,4 +156,41 @@ func TestWhereInEverywhere(t *testing.T) {
 		}
 	}
 	assert.Greater(t, tried, 10)
+}
+
+func TestGet(t *testing.T) {
+	cfg, err := Load("cfg", strings.NewReader("/system identity set name=\"a b\"\n/ip address\nadd address=192.168.0.1/24 interface=ether2 comment=lan\nadd address=10.0.0.1/8 interface=ether1 disabled=yes\n"+
+		"/ip firewall filter\nadd chain=input action=drop\nadd chain=input\n"))
+	require.NoError(t, err)
+	live := fullLive()
+	live.Counters = func() (filter, nat []firewall.Counter, err error) {
+		return []firewall.Counter{{Packets: 1, Bytes: 2}, {Packets: 3, Bytes: 4}}, nil, nil
+	}
+	for _, test := range []struct{ line, output, err string }{
+		{"/system identity get name", "a b\n", ""},
+		{"/system identity get value-name=name", "a b\n", ""},
+		{"/ip address get 0 address", "192.168.0.1/24\n", ""},
+		{"/ip address get [find comment=lan] network", "192.168.0.0\n", ""},
+		{"/ip address get 1 comment", "\n", ""},
+		{"/ip address get 1 disabled", "yes\n", ""},
+		{"/ip address get number=0 value-name=dis", "no\n", ""},
+		{"/ip firewall filter get 1 packets", "3\n", ""},
+		{"/ip firewall filter get 0 action", "drop\n", ""},
+		{"/ip address get 0,1 address", "", "invalid value for argument numbers; expected one item, not several"},
+		{"/ip address get [find comment=x] address", "", "no such item: [find comment=x]"},
+		{"/ip address get 5 address", "", "no such item: 5"},
+		{"/ip address get 0", "", "missing value(s) of argument(s) value-name"},
+		{"/ip address get 0 colour", "", `input does not match any value of value-name; expected network | address | interface | disabled | comment | invalid | dynamic, not "colour"`},
+	} {
+		result, err := new(Session).Execute(cfg, live, test.line)
+		if test.err != "" {
+			require.EqualError(t, err, test.err, test.line)
+			continue
+		}
+		require.NoError(t, err, test.line)
+		assert.Equal(t, test.output, result.Output, test.line)
+		assert.False(t, result.Changed)
+	}
+	_, choices := new(Session).Complete(cfg, live, "/ip address get 0 ")
+	assert.Contains(t, choiceNames(choices), "network")
 }
