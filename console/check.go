@@ -133,7 +133,7 @@ func closedIn(rules firewall.Config, chain, in string, port uint16, depth int) (
 		some := rules.InInterfaces(r).Has(in) && takes(r.Protocol, "tcp") && takes(r.ConnectionState, "new") && takes(r.ConnectionNATState, "none") &&
 			r.OutInterface == "" && r.ICMPOptions == "" && r.DstPort.Match(port)
 		all := some && anyAddress(r.SrcAddress) && anyAddress(r.DstAddress) && r.SrcPort.Any() && (r.Port.Any() || !r.Port.Not && r.Port.Match(port)) &&
-			r.SrcAddressList == "" && r.DstAddressList == "" && opens(r.TCPFlags)
+			r.SrcAddressList == "" && r.DstAddressList == "" && opens(r.TCPFlags) && r.Extra == firewall.Rule{}.Extra
 		switch {
 		case some && r.Action == "return" && !all:
 			return false, false // not all come to the rules behind it

@@ -621,6 +621,27 @@ func ruleName(accepts string) kind[string] {
 
 // matchFields are the properties that filter and nat rules have in common.
 func matchFields() []field[*firewall.Rule] {
+	return append(ownMatchFields(), extraFields()...)
+}
+
+// extraFields are the matchers of firewall.Matchers.
+func extraFields() (all []field[*firewall.Rule]) {
+	for i, m := range firewall.Matchers {
+		all = append(all, prop(m.Name, optional(kind[string]{
+			accepts: m.Accepts,
+			parse: func(s string) (string, error) {
+				if !m.Takes(s) {
+					return "", errNoMatch
+				}
+				return s, nil
+			},
+			format: func(v string) string { return v },
+		}, "any"), "", m.Help, func(r *firewall.Rule) *string { return &r.Extra[i] }))
+	}
+	return all
+}
+
+func ownMatchFields() []field[*firewall.Rule] {
 	return []field[*firewall.Rule]{
 		prop("src-address", addressMatch(), "", "source address of the packet",
 			func(r *firewall.Rule) *match.Addresses { return &r.SrcAddress }),

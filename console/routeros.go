@@ -67,12 +67,12 @@ const allSpeeds = "10M-half,10M-full,100M-half,100M-full|10M-half,10M-full,100M-
 	"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full,2.5G-baseT"
 
 // absentMatchers are the absent properties that filter and nat rules have in common.
-const absentMatchers = "address-list address-list-timeout connection-bytes connection-limit connection-mark " +
-	"connection-rate connection-type content dscp dst-address-type dst-limit " +
+const absentMatchers = "address-list address-list-timeout connection-bytes connection-mark " +
+	"connection-rate connection-type content dscp dst-limit " +
 	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority " +
-	"ipv4-options layer7-protocol limit nth out-bridge-port out-bridge-port-list " +
-	"p2p packet-mark packet-size per-connection-classifier priority psd random realm " +
-	"routing-mark routing-table src-address-type src-mac-address tcp-mss time tls-host ttl"
+	"ipv4-options layer7-protocol nth out-bridge-port out-bridge-port-list " +
+	"p2p packet-mark per-connection-classifier priority psd random realm " +
+	"routing-mark routing-table tcp-mss time tls-host ttl"
 
 // absentProperty reports whether name is exactly a property that RouterOS has in m and Postern
 // lacks. accepted are the values that it may have all the same, separated by "|", or "*".

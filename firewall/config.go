@@ -55,6 +55,8 @@ type Rule struct {
 	// source or destination was translated. With "!" in front it is any other connection. Rules
 	// of the filter table have it.
 	ConnectionNATState string
+	// Extra are the values of Matchers, in their order; "" matches all.
+	Extra [len(Matchers)]string
 	// IPsecPolicy is "in,none", "in,ipsec", "out,none" or "out,ipsec": whether the packet came in or
 	// leaves by IPsec. There is no IPsec, so none matches every packet, and ipsec no packet.
 	IPsecPolicy string

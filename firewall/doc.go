@@ -31,6 +31,6 @@
 //
 // The kernel and a static iptables need only these extensions of iptables:
 //
-//	matches: comment conntrack icmp iprange multiport tcp udp
+//	matches: addrtype comment connlimit conntrack icmp iprange length limit mac multiport tcp udp
 //	targets: standard DNAT LOG MASQUERADE REDIRECT REJECT SNAT
 package firewall

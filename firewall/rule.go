@@ -79,6 +79,11 @@ func (r Rule) String() string {
 			b.WriteString(" " + p.name + "=" + quoteIfNeeded(p.value))
 		}
 	}
+	for i, value := range r.Extra {
+		if value != "" {
+			b.WriteString(" " + Matchers[i].Name + "=" + quoteIfNeeded(value))
+		}
+	}
 	if r.Log {
 		b.WriteString(" log=yes")
 	}
@@ -95,7 +100,7 @@ func quoteIfNeeded(s string) string {
 	return s
 }
 
-// matches returns the matches of a rule that Validate accepts, as an iptables command line has
+// matches returns the matches of a rule that Validate accepts, but for those that count, as an iptables command line has
 // them behind the chain. s are its interfaces and addresses; a set that no single match can name is
 // left out.
 func (r Rule) matches(s sets) []string {
@@ -183,6 +188,7 @@ func (r Rule) matches(s sets) []string {
 		a = append(a, "-m", "conntrack")
 		add("--ctstate", strings.NewReplacer("srcnat", "SNAT", "dstnat", "DNAT").Replace(r.ConnectionNATState))
 	}
+	a = append(a, r.extra(false)...)
 	if r.Comment != "" {
 		a = append(a, "-m", "comment", "--comment", r.Comment)
 	}

@@ -72,7 +72,7 @@ func translations(c Config) (all []translation) {
 }
 
 // translation is what rules make of a connection. By which interfaces it came and left is not
-// known, nor its first packet's flags. So it is written as all rules that may decide, with these, up to the
+// known, nor its first packet's flags, size and the like. So it is written as all rules that may decide, with these, up to the
 // first that does decide: if that is the same under two lists of rules, so is the translation.
 func (c Tracked) translation(rules []translation) string {
 	var b strings.Builder
@@ -83,8 +83,8 @@ func (c Tracked) translation(rules []translation) string {
 			if r.Chain != chain || !c.mayMatch(r, builtin) {
 				continue
 			}
-			surely := r.in.all() && r.out.all() && r.TCPFlags == ""
-			b.WriteString(" " + translation{Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts, TCPFlags: r.TCPFlags},
+			surely := r.in.all() && r.out.all() && r.Certain()
+			b.WriteString(" " + translation{Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts, TCPFlags: r.TCPFlags, Extra: r.Extra},
 				sets{in: r.in, out: r.out}}.String())
 			switch {
 			case r.Action == "jump" && depth > 0:

@@ -118,6 +118,11 @@ func (g chainGraph) check(r Rule) error {
 	if g.table.builtin(r.Chain) != "" {
 		return nil
 	}
+	for _, from := range []string{"output", "srcnat"} {
+		if mac := r.Extra[srcMACAddress]; mac != "" && g.leads(from, r.Chain, map[string]bool{}) {
+			return refuse(Matchers[srcMACAddress].Name, mac, "packets come to chain=%s from chain=%s, where it is not known", quoteIfNeeded(r.Chain), from)
+		}
+	}
 	for _, c := range g.table.chains() {
 		if actions := g.table.actions(c.name); g.leads(c.name, r.Chain, map[string]bool{}) && !slices.Contains(actions, r.Action) {
 			return refuse("action", r.Action, "packets come to chain=%s from chain=%s; expected %s", quoteIfNeeded(r.Chain), c.name, oneOf(actions))
@@ -140,7 +145,7 @@ func (r Rule) Validate(t Table) error {
 	}
 	for _, check := range []func() error{
 		r.checkJump, r.checkAddresses, r.checkAddressLists, r.checkProtocol, r.checkPorts, r.checkInterfaces,
-		r.checkConnectionState, r.checkConnectionNATState, r.checkIPsecPolicy, r.checkICMPOptions, r.checkTCPFlags, r.checkTo, r.checkReject,
+		r.checkConnectionState, r.checkConnectionNATState, r.checkIPsecPolicy, r.checkICMPOptions, r.checkTCPFlags, r.checkExtra, r.checkTo, r.checkReject,
 	} {
 		if err := check(); err != nil {
 			return err
