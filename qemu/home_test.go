@@ -83,6 +83,14 @@ func testHousehold(t *testing.T, b board.Board) {
 		assert.NotContains(t, k.command(t, "/ip address print"), wan+"/")
 		assert.Contains(t, k.command(t, "/log print where topics~\"dhcp\""), "refuses the address")
 	})
+	t.Run("the DHCP server's process has slept", func(t *testing.T) {
+		time.Sleep(45 * time.Second) // half a minute without a message
+		t.Logf("%s:\n%s", b.Name, k.command(t, "/system resource print"))
+		again, err := h.connect(k.n.command)
+		require.NoError(t, err)
+		assert.Equal(t, first, again)
+		assert.Regexp(t, `\bbound\b`, k.command(t, "/ip dhcp-server lease print"))
+	})
 }
 
 // TestOnePort boots a board with one port where nobody gives it an address, until somebody does.

@@ -12,10 +12,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/service"
 )
 
 // testDHCP is a service without a process, on interfaces that the test makes.
@@ -150,6 +152,51 @@ func TestDHCPServiceForgets(t *testing.T) {
 		require.NoError(t, d.take([]server.Change{{Address: netip.MustParseAddr("192.168.0.10")}}), "late")
 		assert.Equal(t, 1, strings.Count(d.said(), "deassigned"))
 	})
+}
+
+// pairs opens pairs of connected sockets in the place of those for an interface, and returns its ends.
+func pairs(t *testing.T) (open func(string, int) ([]*os.File, error), far *os.File) {
+	t.Helper()
+	near := make([]*os.File, 2)
+	for i := range near {
+		p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		near[i] = os.NewFile(uintptr(p[0]), "near")
+		end := os.NewFile(uintptr(p[1]), "far")
+		t.Cleanup(func() { end.Close() })
+		if i == 0 {
+			far = end
+		}
+	}
+	return func(string, int) ([]*os.File, error) { return near, nil }, far
+}
+
+// A message starts the process. It ends when nobody sends one any more, and the next message starts
+// another.
+func TestDHCPServerSleeps(t *testing.T) {
+	t.Parallel()
+	log, said := testLog(t)
+	d := newDHCPService(realSupervisor(t, log, said), log, &stateStore{}, func() {})
+	defer d.Stop()
+	open, far := pairs(t)
+	d.mu.Lock()
+	d.find = func(name string) (int, dhcp.MAC, bool) { return 2, dhcp.MAC{2, 0, 0, 0, 0, 1}, name == "ether2" }
+	d.open = open
+	d.mu.Unlock()
+	require.NoError(t, d.Apply(dhcpConfig(t)))
+	await := func(s service.State) {
+		t.Helper()
+		require.Eventually(t, func() bool { return d.process.Status().State == s }, 5*time.Minute, 10*time.Millisecond, "%v: %s", s, said())
+	}
+	require.NoError(t, d.Taken(t.Context()))
+	for range 2 {
+		await(service.Sleeping)
+		_, err := far.Write(make([]byte, 300)) // no DHCP message, which only the process can tell
+		require.NoError(t, err)
+		await(service.Running)
+	}
+	assert.Zero(t, d.process.Status().Restarts)
+	assert.NoError(t, d.process.Status().Err)
 }
 
 func TestHostNames(t *testing.T) {
