@@ -21,7 +21,7 @@ const receiveBuffer = 32 << 10
 // over IPv4 to port that came to this machine or to all, whole ones; no others, and none that this
 // machine sends. It needs CAP_NET_RAW.
 func OpenUDP(index int, port uint16) (*os.File, error) {
-	f, err := open(index, etherIPv4, []bpf.Instruction{
+	f, err := OpenPackets(index, etherIPv4, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 12, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: etherIPv4, SkipTrue: 9},
 		// Those of a VLAN that is not configured here, and those to others on a link that
@@ -47,7 +47,7 @@ func OpenUDP(index int, port uint16) (*os.File, error) {
 // OpenARP opens a packet socket on the interface of that index, for Conn. It gets the ARP packets
 // that came to this machine or to all. It needs CAP_NET_RAW.
 func OpenARP(index int) (*os.File, error) {
-	f, err := open(index, etherARP, []bpf.Instruction{
+	f, err := OpenPackets(index, etherARP, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 12, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: etherARP, SkipTrue: 2},
 		bpf.LoadExtension{Num: bpf.ExtType},
@@ -61,11 +61,16 @@ func OpenARP(index int) (*os.File, error) {
 	return f, nil
 }
 
-func open(index int, protocol uint16, program []bpf.Instruction) (*os.File, error) {
+// OpenPackets opens a packet socket on the interface of that index for an Ethernet protocol, for Conn:
+// program says which frames it gets, nil all. It needs CAP_NET_RAW.
+func OpenPackets(index int, protocol uint16, program []bpf.Instruction) (*os.File, error) {
 	// With protocol 0 it gets nothing until it is bound, behind its filter.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
+	}
+	if program == nil {
+		program = []bpf.Instruction{bpf.RetConstant{Val: MaxFrame}}
 	}
 	err = setUp(fd, program)
 	if err == nil {

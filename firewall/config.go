@@ -9,6 +9,11 @@ type Config struct {
 	NAT    []Rule
 	// Lists are the interface lists that rules name.
 	Lists map[string]Interfaces
+	// Clamp are interfaces whose packets are shorter than Ethernet's, as those of PPPoE: of TCP
+	// connections through the router that pass one of them, either side is told to send no longer
+	// segments than fit (the MSS of RFC 9293, section 3.7.1). Without it they stand still where ICMP
+	// is dropped on the way.
+	Clamp []string
 	// AddressLists are the address lists that rules name: at most MaxAddresses addresses and
 	// ranges in all, none with Not. A list that is not there is empty.
 	AddressLists map[string][]match.Addresses

@@ -1,8 +1,8 @@
 // Package firewall turns a list of filter and nat rules, in RouterOS terms, into the
 // kernel's IPv4 rules. It uses the programs iptables and iptables-restore.
 //
-// It owns the kernel's filter and nat tables: it removes whatever else is in them, and
-// leaves the other tables alone. It promises:
+// It owns the kernel's filter and nat tables, and mangle once a Config has a Clamp: it removes whatever
+// else is in them, and leaves the other tables alone. It promises:
 //
 //   - Fail closed. [Firewall.Lock] drops what comes in or passes through, except on the
 //     loopback interface, and needs one process. From then on the policies of INPUT and
@@ -32,5 +32,5 @@
 // The kernel and a static iptables need only these extensions of iptables:
 //
 //	matches: addrtype comment connlimit conntrack icmp iprange length limit mac multiport tcp udp
-//	targets: standard DNAT LOG MASQUERADE REDIRECT REJECT SNAT
+//	targets: standard DNAT LOG MASQUERADE REDIRECT REJECT SNAT TCPMSS
 package firewall

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ type Firewall struct {
 	changes  atomic.Int32
 	counting bool
 	applied  *ruleSet // nil while locked
+	clamp    []string // Config.Clamp in force
 	// unsure says that the last change of the openings failed, so that it may have been made or not.
 	unsure bool
 
@@ -83,7 +85,7 @@ func (f *Firewall) Lock() error {
 // rules stay as they were. The error says which rule it was, by table, number as printed
 // (from 0) and properties, and why.
 //
-// Apply takes one process. If rules were applied before, it takes one more for each table
+// Apply takes one process, and one more if Config.Clamp changes. If rules were applied before, it takes one more for each table
 // that has any, to read the counters. A refusal takes one or two more.
 func (f *Firewall) Apply(c Config) error {
 	if err := c.Validate(); err != nil {
@@ -98,6 +100,36 @@ func (f *Firewall) Apply(c Config) error {
 }
 
 func (f *Firewall) apply(c Config) error {
+	if slices.Equal(c.Clamp, f.clamp) {
+		return f.applyRules(c)
+	}
+	old := f.clamp
+	if err := f.applyClamp(c.Clamp); err != nil {
+		return err
+	}
+	err := f.applyRules(c)
+	if err == nil {
+		return nil
+	}
+	if undo := f.applyClamp(old); undo != nil {
+		return fmt.Errorf("%w; and putting the old table mangle back: %w", err, undo)
+	}
+	return err
+}
+
+// applyClamp writes the mangle table. It is left alone where nothing was ever to be in it, for kernels
+// that have none.
+func (f *Firewall) applyClamp(clamp []string) error {
+	var s script
+	s.mangle(clamp)
+	if err := f.restore(&s); err != nil {
+		return fmt.Errorf("table %s: %w", mangle, err)
+	}
+	f.clamp = slices.Clone(clamp)
+	return nil
+}
+
+func (f *Firewall) applyRules(c Config) error {
 	next := newRuleSet(c)
 	if f.applied != nil {
 		// If the counters cannot be read, because someone else changed the table, the

@@ -16,6 +16,8 @@ type Table string
 const (
 	Filter Table = "filter"
 	NAT    Table = "nat"
+
+	mangle Table = "mangle" // no rule of a Config is in it
 )
 
 // chain is a RouterOS chain and the kernel's built-in chain that holds its rules.

@@ -324,6 +324,20 @@ func (s *script) nat(set *ruleSet) {
 	s.commit(NAT)
 }
 
+// mangle writes the whole mangle table.
+func (s *script) mangle(clamp []string) {
+	whole := place{mangle, -1}
+	s.begin(mangle)
+	s.clear(mangle)
+	s.newChain(mangle, "FORWARD", "ACCEPT")
+	for _, name := range clamp {
+		for _, side := range []string{"-i", "-o"} {
+			s.append(whole, Counter{}, "FORWARD", side, name, "-p", "tcp", "--tcp-flags", "SYN,RST", "SYN", "-j", "TCPMSS", "--clamp-mss-to-pmtu")
+		}
+	}
+	s.commit(mangle)
+}
+
 // rehearse has the kernel check the rules of table t in a chain where no packet meets
 // them. If each is set, every rule has a transaction of its own, so that a refusal tells
 // which rule it is about.

@@ -30,6 +30,11 @@ func (c Config) Validate() error {
 	if err := c.checkAddressLists(); err != nil {
 		return err
 	}
+	for _, name := range c.Clamp {
+		if err := (Rule{Chain: "forward", Action: "passthrough", OutInterface: name}).Validate(Filter); err != nil {
+			return fmt.Errorf("clamp: %w", err)
+		}
+	}
 	c.AddressLists = disjoint(c.AddressLists)
 	left := maxKernelRules
 	for _, t := range []Table{Filter, NAT} {

@@ -13,6 +13,7 @@ import (
 const (
 	bridgeKind = "bridge"
 	vlanKind   = "vlan"
+	pppKind    = "ppp"
 )
 
 // validateBridgesAndVLANs checks bridges, their ports and VLANs.
@@ -47,6 +48,11 @@ func (c Config) validateBridgesAndVLANs(ports []Port) error {
 	}
 	for _, v := range c.VLANs {
 		if err := take(v.Name, vlanKind); err != nil {
+			return err
+		}
+	}
+	for _, p := range c.PPPs {
+		if err := take(p.Name, pppKind); err != nil {
 			return err
 		}
 	}
@@ -155,6 +161,9 @@ func (c Config) interfaces(ports []Port) []string {
 	for _, v := range c.VLANs {
 		names = append(names, v.Name)
 	}
+	for _, p := range c.PPPs {
+		names = append(names, p.Name)
+	}
 	return names
 }
 
@@ -260,12 +269,12 @@ func (w link) same(h link) bool {
 }
 
 // reconcileLinks brings the links to what is wanted. First it deletes those that are not
-// wanted, VLANs before the bridges that they may be on. Then it makes the new ones, in the
+// wanted, VLANs before the bridges that they may be on. Then it makes the new ones but PPPs, in the
 // other order, puts each into its bridge, and sets the properties: those of VLANs last,
 // since the links that they are on bound them.
 func (m *Manager) reconcileLinks(nl *conn, p *pass, have, want []link) {
 	done := len(p.changes)
-	for _, kind := range []string{vlanKind, bridgeKind} {
+	for _, kind := range []string{vlanKind, bridgeKind, pppKind} {
 		for _, h := range have {
 			if !h.own || h.kind != kind || slices.ContainsFunc(want, func(w link) bool { return w.same(h) }) {
 				continue

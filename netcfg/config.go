@@ -30,6 +30,7 @@ type Config struct {
 	Bridges     []Bridge
 	VLANs       []VLAN
 	BridgePorts []BridgePort
+	PPPs        []PPP
 	Addresses   []Address
 	Routes      []Route
 	// Forwarding is net.ipv4.ip_forward.
@@ -102,6 +103,13 @@ type VLAN struct {
 	Comment  string
 }
 
+// PPP is a point-to-point link that comes and goes with a connection: MakePPP makes it, and it is
+// gone when its connection is. A disabled one is not there.
+type PPP struct {
+	Name     string
+	Disabled bool
+}
+
 // Address is an IPv4 address, with the length of its network's prefix, on an interface.
 type Address struct {
 	Address   netip.Prefix
@@ -113,7 +121,9 @@ type Address struct {
 // Route is an IPv4 route by way of a gateway, which is a neighbour on some link.
 type Route struct {
 	Destination netip.Prefix
-	Gateway     netip.Addr
+	// Gateway is the zero Addr if the destination is on the link of Interface itself, as behind a
+	// PPP.
+	Gateway netip.Addr
 	// Interface is where the gateway is, although it is in no network of an address; "" if it is in
 	// one (RTNH_F_ONLINK of rtnetlink(7)). Some providers lease a /32.
 	Interface string

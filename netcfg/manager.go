@@ -64,6 +64,7 @@ func (m *Manager) Apply(c Config) error {
 	c.Bridges = slices.Clone(c.Bridges)
 	c.VLANs = slices.Clone(c.VLANs)
 	c.BridgePorts = slices.Clone(c.BridgePorts)
+	c.PPPs = slices.Clone(c.PPPs)
 	c.Addresses = slices.Clone(c.Addresses)
 	c.Routes = slices.Clone(c.Routes)
 
@@ -100,7 +101,7 @@ func (m *Manager) undo(nl *conn, before state) error {
 	if err != nil {
 		return err
 	}
-	gone := func(l link) bool { return !l.own && linkNamed(now.links, l.name) < 0 }
+	gone := func(l link) bool { return (!l.own || l.kind == pppKind) && linkNamed(now.links, l.name) < 0 }
 	before.links = slices.DeleteFunc(before.links, gone)
 	before.addrs = slices.DeleteFunc(before.addrs, func(a addr) bool { return linkNamed(before.links, a.link) < 0 })
 	m.reconcile(nl, &p, now, before)
@@ -208,6 +209,10 @@ func (m *Manager) want(c Config, have state) state {
 	w := state{forwarding: c.Forwarding, settings: &c.Settings}
 	for _, l := range have.links {
 		if l.own {
+			if l.kind == pppKind && slices.ContainsFunc(c.PPPs, func(p PPP) bool { return p.Name == l.name && !p.Disabled }) {
+				l.up = true
+				w.links = append(w.links, l)
+			}
 			continue
 		}
 		conf := Link{}
@@ -240,11 +245,14 @@ func (m *Manager) want(c Config, have state) state {
 	for _, r := range c.Routes {
 		oif, waits := nexthop(c, w.links, r)
 		if !r.Disabled && !waits {
-			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif, r.Interface != ""})
+			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif, r.onlink()})
 		}
 	}
 	return w
 }
+
+// onlink reports whether the gateway of r is on its link, although it is in no network of an address.
+func (r Route) onlink() bool { return r.Interface != "" && r.Gateway.IsValid() }
 
 // nexthop returns the name of the link on which the gateway of r is reached. If that link is missing
 // or down, the route waits. The name is "" if the gateway is in no network of c's addresses: the

@@ -3,6 +3,7 @@ package netcfg
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -341,6 +342,51 @@ func TestRouteOnLink(t *testing.T) {
 	c.Links = links
 	require.NoError(t, m.Apply(c))
 	looks(t, shown)
+}
+
+// A route without a gateway is for what is on the link itself.
+func TestRouteWithoutGateway(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	c := router()
+	c.Routes[0].Gateway, c.Routes[0].Interface = netip.Addr{}, "ether1"
+	require.NoError(t, m.Apply(c))
+	shown := strings.Replace(routerShown, "route default via 10.0.0.1 dev ether1 proto static metric 1", "route default dev ether1 proto static scope link metric 1", 1)
+	require.NotEqual(t, routerShown, shown)
+	looks(t, shown)
+	assert.Empty(t, monitored(t, func() { require.NoError(t, m.Apply(c)) }), "nothing is left to do")
+	w, err := m.Waiting()
+	require.NoError(t, err)
+	assert.Empty(t, w.Routes)
+	c.Routes[0].Interface = "ether2"
+	require.NoError(t, m.Apply(c))
+	looks(t, strings.Replace(shown, "default dev ether1", "default dev ether2", 1))
+	require.NoError(t, m.Apply(router()))
+	looks(t, routerShown)
+	c.Routes[0].Interface = ""
+	assert.ErrorContains(t, m.Apply(c), "expected an IPv4 host address")
+}
+
+// A link of a connection has what it is given while it is there, and can be wanted while it is not.
+func TestPPPWaits(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	c := router()
+	c.PPPs = []PPP{{Name: "pppoe-out1"}}
+	c.Addresses = append(c.Addresses, address("203.0.113.7/32", "pppoe-out1"))
+	c.Routes[0].Gateway, c.Routes[0].Interface = netip.Addr{}, "pppoe-out1"
+	require.NoError(t, m.Apply(c))
+	w, err := m.Waiting()
+	require.NoError(t, err)
+	assert.Equal(t, Waiting{Addresses: []int{len(c.Addresses) - 1}, Routes: []int{0}}, w)
+	states, err := m.State()
+	require.NoError(t, err)
+	assert.Equal(t, LinkState{Name: "pppoe-out1", Type: PPPType}, states[len(states)-1])
+	c.Bridges = []Bridge{{Name: "pppoe-out1"}}
+	assert.ErrorContains(t, m.Apply(c), "expected a name of its own, a bridge has this one")
+	c.Bridges = []Bridge{{Name: "bridge"}}
+	c.BridgePorts = []BridgePort{{Bridge: "bridge", Interface: "pppoe-out1"}}
+	assert.ErrorContains(t, m.Apply(c), "expected a port or a VLAN")
 }
 
 // Fail closed: forwarding ends before anything else changes, and begins when everything

@@ -152,7 +152,11 @@ func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
 
 func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 	what := func(verb string, r route) string {
-		return fmt.Sprintf("%s route %s by %s distance %d", verb, r.dst, r.gw, r.metric)
+		by := r.oif
+		if r.gw.IsValid() {
+			by = r.gw.String()
+		}
+		return fmt.Sprintf("%s route %s by %s distance %d", verb, r.dst, by, r.metric)
 	}
 	// New routes are added before the old ones are deleted, so that there is no moment
 	// without a route.

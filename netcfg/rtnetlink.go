@@ -27,7 +27,7 @@ func init() { nl.EnableErrorMessageReporting = true }
 type link struct {
 	index int
 	name  string
-	// kind is bridge or vlan, or another kind of the kernel's; "" for a hardware device.
+	// kind is bridge, vlan or ppp, or another kind of the kernel's; "" for a hardware device.
 	kind string
 	// own says that this package has made it: it is in our group.
 	own      bool

@@ -77,6 +77,18 @@ func makeVLAN(name string, parent, id int) error {
 	return newLink(name, info, nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(parent))))
 }
 
+// attrPPPFile is IFLA_PPP_DEV_FD (linux/if_link.h).
+const attrPPPFile = 1
+
+// MakePPP makes the PPP of that name of a descriptor of /dev/ppp, with an MTU in bytes. It is down
+// until Run has seen it, and there for as long as the file is open. The kernel refuses with EBUSY while
+// another one is made.
+func MakePPP(name string, mtu, file int) error {
+	info, data := infoOf(pppKind)
+	data.AddRtAttr(attrPPPFile, nl.Uint32Attr(uint32(file)))
+	return newLink(name, info, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
+}
+
 func newLink(name string, attrs ...*nl.RtAttr) error {
 	attrs = append(attrs, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
 	return request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC), attrs)
@@ -140,6 +152,9 @@ func changeRoute(typ, flags int, head *nl.RtMsg, oif int, r route) error {
 	attrs := []*nl.RtAttr{
 		nl.NewRtAttr(unix.RTA_DST, r.dst.Addr().AsSlice()),
 		nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.metric))),
+	}
+	if !r.gw.IsValid() && typ == unix.RTM_NEWROUTE {
+		head.Scope = unix.RT_SCOPE_LINK
 	}
 	if r.gw.IsValid() {
 		attrs = append(attrs, nl.NewRtAttr(unix.RTA_GATEWAY, r.gw.AsSlice()))

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LinkState is the state of a port, a bridge or a VLAN in the kernel.
+// LinkState is the state of a port, a bridge, a VLAN or a PPP in the kernel.
 type LinkState struct {
 	Name string
 	Type LinkType
@@ -32,10 +32,11 @@ const (
 	Ether      LinkType = "ether"
 	BridgeType LinkType = "bridge"
 	VLANType   LinkType = "vlan"
+	PPPType    LinkType = "pppoe-out"
 )
 
 // State asks the kernel for the state of the ports, in the order in which New got them, and
-// then of the bridges and VLANs of the Config in force.
+// then of the bridges, VLANs and PPPs of the Config in force.
 func (m *Manager) State() ([]LinkState, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -67,6 +68,9 @@ func (m *Manager) State() ([]LinkState, error) {
 	}
 	for _, v := range m.config.VLANs {
 		add(v.Name, VLANType, func(l link) bool { return l.own && l.kind == vlanKind && l.name == v.Name })
+	}
+	for _, p := range m.config.PPPs {
+		add(p.Name, PPPType, func(l link) bool { return l.own && l.kind == pppKind && l.name == p.Name })
 	}
 	return states, nil
 }
@@ -131,7 +135,10 @@ func (m *Manager) Waiting() (Waiting, error) {
 		}
 	}
 	for i, r := range c.Routes {
-		wanted := route{r.Destination, r.Gateway, r.Distance, "", r.Interface != ""}
+		wanted := route{r.Destination, r.Gateway, r.Distance, "", r.onlink()}
+		if r.Interface != "" {
+			wanted.oif = c.Actual(r.Interface)
+		}
 		if !r.Disabled && !slices.ContainsFunc(routes, wanted.covers) {
 			w.Routes = append(w.Routes, i)
 		}

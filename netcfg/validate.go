@@ -90,7 +90,7 @@ func (c Config) validateRoutes() error {
 		if d != d.Masked() {
 			return fmt.Errorf("route: dst-address=%s: expected no bits beyond the prefix, such as %s", d, d.Masked())
 		}
-		if g := r.Gateway; !g.Is4() || !isUnicast(g) {
+		if g := r.Gateway; (r.Interface == "" || g.IsValid()) && (!g.Is4() || !isUnicast(g)) {
 			return fmt.Errorf("route %s: gateway=%s: expected an IPv4 host address", d, g)
 		}
 		// The kernel would accept such a route and drop its packets.
