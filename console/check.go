@@ -91,8 +91,8 @@ func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
 	return true, "matches"
 }
 
-// ExposedSOCKS returns a warning if anyone outside can use the SOCKS server, else "". wanPort is
-// the board's name of its outer port; if it is "", there is no warning. It looks at the configured
+// ExposedSOCKS returns a warning if anyone outside can use the SOCKS server, else "". Outside is
+// behind PPPoE clients and wanPort, the board's name of its outer port; if it is "", there is no warning. It looks at the configured
 // rules only:
 //
 //   - Of the filter rules in chain=input, it looks at those that match every new TCP
@@ -104,9 +104,21 @@ func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
 //   - It ignores nat rules, the addresses of the router, and whether the port is there and up.
 func ExposedSOCKS(c Config, wanPort string) string {
 	asksPassword := c.Socks.Version == 5 && c.Socks.AuthMethod == socks.AuthPassword
-	if !c.Socks.Enabled || asksPassword || wanPort == "" ||
-		closedFrom(c.Rules(), c.Network().Actual(wanPort), c.Socks.Port) || endsInDeny(c.Socks.Access) {
+	if !c.Socks.Enabled || asksPassword || wanPort == "" || endsInDeny(c.Socks.Access) {
 		return ""
+	}
+	outside := []string{c.Network().Actual(wanPort)}
+	for _, p := range c.PPPoEClients {
+		if !p.Disabled {
+			outside = append(outside, p.Name)
+		}
+	}
+	open := slices.IndexFunc(outside, func(name string) bool { return !closedFrom(c.Rules(), name, c.Socks.Port) })
+	if open < 0 {
+		return ""
+	}
+	if open > 0 {
+		wanPort = outside[open]
 	}
 	return fmt.Sprintf("warning: anyone who reaches %s can use this server: no filter rule of chain=input drops "+
 		"dst-port=%d from there, and the access list does not end with action=deny", c.Called(wanPort), c.Socks.Port)

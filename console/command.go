@@ -55,11 +55,11 @@ var (
 	pagingWord = Choice{"without-paging", "all at once, as without this word"}
 	followWord = Choice{"follow", "continue with what is new, until a key is pressed"}
 
-	sensitiveWord = Choice{"show-sensitive", "with the hashes of passwords"}
+	sensitiveWord = Choice{"show-sensitive", "with passwords, and hashes of passwords"}
 	verboseWord   = Choice{"verbose", "with the default values too"}
 	exportWords   = []Choice{{"compact", "what differs from the defaults, as without this word"}, verboseWord,
 		{terseWord.Name, "each item in one line, with its menu"},
-		{"hide-sensitive", "without the hashes of passwords, as without this word"}, sensitiveWord}
+		{"hide-sensitive", "without passwords and hashes of passwords, as without this word"}, sensitiveWord}
 
 	printCommand      = printScreen("show what is set")
 	printSocksCommand = printScreen("show what is set", Choice{detailWord.Name, "with version, auth-method and udp, also while these have their defaults"})

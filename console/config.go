@@ -13,6 +13,7 @@ import (
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
+	"github.com/postern-router/postern/pppoe"
 	"github.com/postern-router/postern/socks"
 	"github.com/postern-router/postern/ssh"
 )
@@ -29,6 +30,8 @@ type Config struct {
 	Bridges     []netcfg.Bridge
 	VLANs       []netcfg.VLAN
 	BridgePorts []netcfg.BridgePort
+	// PPPoEClients are /interface pppoe-client.
+	PPPoEClients []pppoe.Config
 	// InterfaceLists and ListMembers are /interface list and list member.
 	InterfaceLists []InterfaceList
 	ListMembers    []ListMember
@@ -166,8 +169,12 @@ func (cfg Config) Network() netcfg.Config {
 	for _, p := range cfg.Links {
 		links = append(links, p.Link)
 	}
+	var ppps []netcfg.PPP
+	for _, c := range cfg.PPPoEClients {
+		ppps = append(ppps, netcfg.PPP{Name: c.Name, Disabled: c.Disabled})
+	}
 	return netcfg.Config{
-		Links: links, Bridges: cfg.Bridges, VLANs: cfg.VLANs, BridgePorts: cfg.BridgePorts,
+		Links: links, Bridges: cfg.Bridges, VLANs: cfg.VLANs, BridgePorts: cfg.BridgePorts, PPPs: ppps,
 		Addresses: cfg.Addresses, Routes: cfg.Routes, Settings: cfg.Settings,
 	}
 }
@@ -190,9 +197,15 @@ func (cfg Config) Rules() firewall.Config {
 		}
 		return rules
 	}
+	var clamp []string
+	for _, c := range cfg.PPPoEClients {
+		if !c.Disabled {
+			clamp = append(clamp, c.Name)
+		}
+	}
 	return firewall.Config{
 		Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT),
-		Lists: cfg.interfaceSets(network.Actual), AddressLists: cfg.listedAddresses(),
+		Lists: cfg.interfaceSets(network.Actual), AddressLists: cfg.listedAddresses(), Clamp: clamp,
 	}
 }
 

@@ -319,6 +319,7 @@ func TestCloneSharesNothing(t *testing.T) {
 /ip firewall nat add chain=dstnat action=redirect protocol=tcp to-ports=3
 /system logging add action=remote
 /ip pool add name=p ranges=10.0.0.1-10.0.0.9
+/interface pppoe-client add name=p interface=ether1
 /ip dhcp-client add interface=ether1
 /ip dhcp-server add name=d interface=ether1
 /ip dhcp-server option add name=o code=150 value=0x01

@@ -13,6 +13,7 @@ import (
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
+	"github.com/postern-router/postern/pppoe"
 	"github.com/postern-router/postern/socks"
 	"github.com/postern-router/postern/ssh"
 )
@@ -40,6 +41,7 @@ const (
 	dnsStaticItems
 	ntpServerItems
 	sshKeyItems
+	pppoeItems
 	addressListItems // the last two: they can have more than MaxItems, see placeID
 	userItems
 	lists
@@ -81,6 +83,7 @@ var itemLists = [lists]*items{
 	dnsStaticItems:     atMost(dns.MaxStatic, itemsOf(dnsStaticItems, staticNames, nil)),
 	ntpServerItems:     atMost(ntp.MaxServers, itemsOf(ntpServerItems, ntpServers, nil)),
 	sshKeyItems:        atMost(ssh.MaxKeys, itemsOf(sshKeyItems, sshKeys, nil)),
+	pppoeItems:         atMost(pppoe.MaxClients, itemsOf(pppoeItems, pppoeClients, nil)),
 	addressListItems:   atMost(firewall.MaxAddresses, itemsOf(addressListItems, addressLists, nil)),
 	userItems:          atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
 }
@@ -413,7 +416,7 @@ func (x *execution) gathered(k key) (*menu, int, error) {
 		i, err := x.link(m, k.port)
 		return m, i, err
 	}
-	for _, path := range []string{"interface bridge", "interface vlan"} {
+	for _, path := range []string{"interface bridge", "interface vlan", pppoePath} {
 		m := x.menu(path)
 		if i := slices.Index(*m.items.ids(&x.cfg), k.id); i >= 0 {
 			return m, i, nil

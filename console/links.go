@@ -13,7 +13,7 @@ import (
 	"github.com/postern-router/postern/netcfg"
 )
 
-// This file has the menus of links: ports, bridges and VLANs.
+// This file has the menus of links: ports, bridges and VLANs. PPPoE clients are in pppoe.go.
 
 const legendLink = "Flags: X - disabled, I - invalid, R - running, S - slave"
 
@@ -29,7 +29,7 @@ var (
 	// The name is last: numbers may refer to the item by its old name.
 	interfaceProperties = []string{"mtu", "disabled", "comment", "name"}
 
-	linkColumns      = []column{{"name", 16}, {"type", 6}, {"mtu", 5}, {"mac-address", 0}}
+	linkColumns      = []column{{"name", 16}, {"type", 9}, {"mtu", 5}, {"mac-address", 0}}
 	linkStatsColumns = []column{{"name", 16}, {"rx-byte", 15}, {"tx-byte", 15}, {"rx-packet", 12}, {"tx-packet", 0}}
 )
 
@@ -50,13 +50,13 @@ func interfaceMenu() *menu {
 	set := command{name: "set", help: "change properties of items", run: (*execution).setInterfaces,
 		positional: []string{"numbers"}, arguments: append([]argument{numbersArgument}, interfaceArguments()...)}
 	return &menu{
-		path: "interface", help: "ports, bridges and VLANs", allLinks: true,
+		path: "interface", help: "ports, bridges, VLANs and PPPoE clients", allLinks: true,
 		commands: append(slices.Clone(statsCommands), set, enableItems, disableItems, commentItems, findItems),
 		rows:     (*execution).interfaceRows, legend: legendLink, flags: flagsLink,
 		columns: linkColumns, stats: (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append([]readOnly{
 			{name: "name", help: "name of the interface"},
-			{name: "type", help: "kind: ether, bridge or vlan"},
+			{name: "type", help: "kind: ether, bridge, vlan or pppoe-out"},
 			{name: "mtu", help: "largest packet in bytes"},
 			macReadOnly,
 		}, linkCounters()...),
@@ -220,14 +220,14 @@ func portNameProperty() property {
 	return p
 }
 
-// renamingLinks makes a change of the name of a bridge or VLAN change everything that refers to it.
+// renamingLinks makes a change of the name of a bridge, VLAN or PPPoE client change everything that refers to it.
 func renamingLinks(properties []property) []property {
 	return renaming(properties, func(c *Config, name string) bool {
 		return c.Called(name) != name || slices.Contains(c.createdLinks(), name)
 	}, (*Config).renameReferences)
 }
 
-// createdLinks are the names of the bridges and VLANs.
+// createdLinks are the names of the bridges, VLANs and PPPoE clients.
 func (cfg Config) createdLinks() []string {
 	var names []string
 	for _, b := range cfg.Bridges {
@@ -235,6 +235,9 @@ func (cfg Config) createdLinks() []string {
 	}
 	for _, v := range cfg.VLANs {
 		names = append(names, v.Name)
+	}
+	for _, c := range cfg.PPPoEClients {
+		names = append(names, c.Name)
 	}
 	return names
 }
@@ -250,6 +253,9 @@ func (cfg *Config) renameReferences(from, to string) {
 	}
 	for i := range cfg.ListMembers {
 		names = append(names, &cfg.ListMembers[i].Interface)
+	}
+	for i := range cfg.PPPoEClients {
+		names = append(names, &cfg.PPPoEClients[i].Interface)
 	}
 	for i := range cfg.DHCPClients {
 		names = append(names, &cfg.DHCPClients[i].Interface)
@@ -326,7 +332,7 @@ func spanningTree() kind[bool] {
 	return k
 }
 
-// interfaceNames are the names of the ports, bridges and VLANs that exist, or nil if it is not
+// interfaceNames are the names of the ports, bridges, VLANs and PPPoE clients that exist, or nil if it is not
 // known which ports exist.
 func (x *execution) interfaceNames() []string {
 	if x.live.Links == nil {
@@ -348,6 +354,11 @@ func (x *execution) interfaceNames() []string {
 	for _, v := range x.cfg.VLANs {
 		if !v.Disabled && slices.Contains(names, v.Interface) {
 			names = append(names, v.Name)
+		}
+	}
+	for _, c := range x.cfg.PPPoEClients {
+		if !c.Disabled && slices.Contains(names, c.Interface) {
+			names = append(names, c.Name)
 		}
 	}
 	for i, name := range names {
@@ -375,6 +386,11 @@ func (x *execution) interfaceChoices(p property) []Choice {
 	for _, v := range x.cfg.VLANs {
 		if p.names(netcfg.VLANType) {
 			all = append(all, Choice{v.Name, "a VLAN"})
+		}
+	}
+	for _, c := range x.cfg.PPPoEClients {
+		if p.names(netcfg.PPPType) {
+			all = append(all, Choice{c.Name, "a PPPoE client"})
 		}
 	}
 	return all
@@ -470,6 +486,7 @@ func (x *execution) interfaceRows() ([]row, error) {
 		{netcfg.Ether, x.ethernetRows},
 		{netcfg.BridgeType, func() ([]row, error) { return x.createdRows("interface bridge") }},
 		{netcfg.VLANType, func() ([]row, error) { return x.createdRows("interface vlan") }},
+		{netcfg.PPPType, x.pppoeRows},
 	} {
 		some, err := kind.rows()
 		if err != nil {
@@ -479,7 +496,10 @@ func (x *execution) interfaceRows() ([]row, error) {
 			l := x.linkState(x.cfg.device(r.value("name")))
 			r.pairs = []Pair{textPair("name", r.value("name")), wordPair("type", string(kind.name))}
 			if l.Present {
-				r.pairs = append(r.pairs, numberPair("mtu", l.MTU), textPair("mac-address", macText(l.MAC)))
+				r.pairs = append(r.pairs, numberPair("mtu", l.MTU))
+				if mac := macText(l.MAC); mac != "" {
+					r.pairs = append(r.pairs, textPair("mac-address", mac))
+				}
 			}
 			rows = append(rows, r)
 		}

@@ -56,13 +56,13 @@ func TestLinkScreens(t *testing.T) {
 	}{
 		{name: "interface", screen: `[admin@postern] > interface print
 Flags: X - disabled, I - invalid, R - running, S - slave
- #     NAME             TYPE   MTU   MAC-ADDRESS
- 0  R  ether1           ether  1500  52:54:00:12:34:56
- 1   S ether2           ether  1500  52:54:00:12:34:57
+ #     NAME             TYPE      MTU   MAC-ADDRESS
+ 0  R  ether1           ether     1500  52:54:00:12:34:56
+ 1   S ether2           ether     1500  52:54:00:12:34:57
  2 I   usb1             ether
  3  R  ;;; LAN
-       bridge1          bridge 1500  52:54:00:12:34:57
- 4     guests           vlan   1400  52:54:00:12:34:57
+       bridge1          bridge    1500  52:54:00:12:34:57
+ 4     guests           vlan      1400  52:54:00:12:34:57
  5 I   lost             vlan
 [admin@postern] > interface print count-only where slave
 1
@@ -81,14 +81,14 @@ expected end of command (line 1 column 22); expected one of mtu, disabled, comme
 [admin@postern] > interface vlan set guests mtu=1400
 [admin@postern] > interface print
 Flags: X - disabled, I - invalid, R - running, S - slave
- #     NAME             TYPE   MTU   MAC-ADDRESS
- 0 XR  ether1           ether  1500  52:54:00:12:34:56
- 1   S ether2           ether  1500  52:54:00:12:34:57
+ #     NAME             TYPE      MTU   MAC-ADDRESS
+ 0 XR  ether1           ether     1500  52:54:00:12:34:56
+ 1   S ether2           ether     1500  52:54:00:12:34:57
  2 I   usb1             ether
  3 XR  ;;; LAN
-       bridge1          bridge 1500  52:54:00:12:34:57
+       bridge1          bridge    1500  52:54:00:12:34:57
  4     ;;; for guests
-       guests           vlan   1400  52:54:00:12:34:57
+       guests           vlan      1400  52:54:00:12:34:57
  5 I   ;;; for guests
        lost             vlan
 [admin@postern] > interface enable [find disabled]
@@ -174,13 +174,13 @@ Flags: X - disabled, I - invalid, R - running, S - slave
  0  R  name=wan default-name=ether1 mtu=1500 mac-address=52:54:00:12:34:56
 [admin@postern] > interface print
 Flags: X - disabled, I - invalid, R - running, S - slave
- #     NAME             TYPE   MTU   MAC-ADDRESS
- 0  R  wan              ether  1500  52:54:00:12:34:56
- 1   S ether1           ether  1500  52:54:00:12:34:57
+ #     NAME             TYPE      MTU   MAC-ADDRESS
+ 0  R  wan              ether     1500  52:54:00:12:34:56
+ 1   S ether1           ether     1500  52:54:00:12:34:57
  2 I   usb1             ether
  3  R  ;;; LAN
-       bridge1          bridge 1500  52:54:00:12:34:57
- 4     guests           vlan   1400  52:54:00:12:34:57
+       bridge1          bridge    1500  52:54:00:12:34:57
+ 4     guests           vlan      1400  52:54:00:12:34:57
  5 I   lost             vlan
 [admin@postern] > interface bridge set bridge1 name=lan
 [admin@postern] > interface vlan set guests name=visitors

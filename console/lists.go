@@ -68,7 +68,7 @@ func listMemberMenu() *menu {
 		columns: []column{{"list", 10}, {"interface", 0}},
 		properties: bindItems(listMembers,
 			prop("list", knownList(), "", "list that it belongs to", func(m *ListMember) *string { return &m.List }),
-			prop("interface", portName(), "", "port, bridge or VLAN", func(m *ListMember) *string { return &m.Interface }),
+			prop("interface", portName(), "", "port, bridge, VLAN or PPPoE client", func(m *ListMember) *string { return &m.Interface }),
 			disabled(func(m *ListMember) *bool { return &m.Disabled }),
 			comment(func(m *ListMember) *string { return &m.Comment }),
 		),

@@ -66,6 +66,8 @@ type Live struct {
 	// RenewLeases has the clients of these interfaces renew their leases, ReleaseLeases give them
 	// back and ask anew.
 	RenewLeases, ReleaseLeases func(interfaces []string) error
+	// PPPoEClients is the state of each PPPoE client.
+	PPPoEClients func() ([]PPPoEClientState, error)
 	// DynamicDNS are the name servers that the router has been told of, as by a lease.
 	DynamicDNS func() []netip.Addr
 	// DNSCache lists what the DNS server knows, and counts what is too much for the list; there

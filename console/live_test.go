@@ -79,6 +79,7 @@ func fullLive() Live {
 	}
 	l.RemoteLog = true
 	l.DHCPClients = func() ([]DHCPClientState, error) { return testClients(), nil }
+	l.PPPoEClients = func() ([]PPPoEClientState, error) { return testPPPoE(), nil }
 	l.RenewLeases = func([]string) error { return errors.New("called before the line is done") }
 	l.ReleaseLeases = l.RenewLeases
 	l.Leases = func() ([]LeaseState, error) { return testLeases(), nil }
@@ -246,8 +247,8 @@ failure: counters unavailable
 `},
 		{name: "interface", screen: `[admin@postern] > interface print where running
 Flags: X - disabled, I - invalid, R - running, S - slave
- #     NAME             TYPE   MTU   MAC-ADDRESS
- 0  R  ether1           ether  1500  52:54:00:12:34:56
+ #     NAME             TYPE      MTU   MAC-ADDRESS
+ 0  R  ether1           ether     1500  52:54:00:12:34:56
 [admin@postern] > interface print detail where name=ether1
 Flags: X - disabled, I - invalid, R - running, S - slave
  0  R  name=ether1 type=ether mtu=1500 mac-address=52:54:00:12:34:56 rx-byte=8123 tx-byte=177 rx-packet=0 tx-packet=0

@@ -150,6 +150,8 @@ func (x *execution) routeRows() (made, set []row, err error) {
 		gateway, set := textPair("gateway", x.cfg.Called(r.Interface)), flagDynamic|flagConnect
 		if r.Gateway.IsValid() {
 			gateway, set = addressPair("gateway", r.Gateway), flagDynamic|flagStatic
+		} else if r.Destination.Bits() == 0 { // that of a PPPoE client, not of an address
+			set = flagDynamic | flagStatic
 		}
 		if r.Inactive {
 			set |= flagInactive

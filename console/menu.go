@@ -323,7 +323,7 @@ var menus = sync.OnceValue(func() []*menu {
 			properties: adminPassword(),
 		},
 		sshKeysMenu(),
-		interfaceMenu(), ethernetMenu(), bridgeMenu(), vlanMenu(), bridgePortMenu(), interfaceListMenu(), listMemberMenu(),
+		interfaceMenu(), ethernetMenu(), bridgeMenu(), vlanMenu(), bridgePortMenu(), pppoeMenu(), interfaceListMenu(), listMemberMenu(),
 		{path: "ip", help: "IPv4"},
 		{
 			path: "ip address", help: "addresses of the router",

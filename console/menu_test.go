@@ -19,6 +19,7 @@ func TestTables(t *testing.T) {
 		"ip firewall filter":    {"chain"},
 		"interface bridge":      {"name"},
 		"interface vlan":        {"name", "interface"},
+		pppoePath:               {"name", "interface"},
 		"interface bridge port": {"interface", "bridge"}, "interface list": {"name"}, "interface list member": {"list", "interface"},
 		"ip firewall nat": {"chain"}, "ip firewall address-list": {"address", "list"}, "system ntp client servers": {"address"},
 		"ip socks users": {"name", "password"}, "user ssh-keys": {"user", "key"},

@@ -28,6 +28,8 @@ const printConfig = linksConfig + `
 /interface ethernet set usb1 disabled=yes
 /ip dhcp-client add interface=wan
 /ip dhcp-client add interface=usb1 add-default-route=no use-peer-dns=no disabled=yes comment="for the modem"
+/interface pppoe-client add name=pppoe-out1 interface=usb1 user=me@isp password=secret add-default-route=yes disabled=no
+/interface pppoe-client add name=spare interface=ether2 comment="for hard times"
 /interface list add name=WAN comment="to the outside"
 /interface list add name=LAN exclude=WAN
 /interface list member add list=WAN interface=wan
@@ -73,6 +75,7 @@ func TestPrints(t *testing.T) {
 	live.Invalid = func(menu string) ([]int, error) {
 		return map[string][]int{"ip route": {0}, "interface vlan": {1}}[menu], nil
 	}
+	live.PPPoEClients = func() ([]PPPoEClientState, error) { return testPPPoE(), nil }
 	live.DHCPClients = func() ([]DHCPClientState, error) { return testClients(), nil }
 	live.DNSCache = func() ([]dns.CacheEntry, int, error) { return testCache(), 12, nil }
 	live.Leases = func() ([]LeaseState, error) { return testLeases(), nil }

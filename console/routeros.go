@@ -31,7 +31,8 @@ var absentProperties = map[string]string{
 		"restricted-tcn=no tag-stacking=no trusted=* unknown-multicast-flood=yes unknown-unicast-flood=yes",
 	"interface vlan": "arp=enabled arp-timeout=auto l3-hw-offloading=* loop-protect=default|off " +
 		"loop-protect-disable-time=* loop-protect-send-interval=* mvrp=no use-service-tag=no",
-	"ip address": "broadcast vrf=main",
+	"interface pppoe-client": "dial-on-demand=no host-uniq= mrru=disabled profile=default|default-encryption",
+	"ip address":             "broadcast vrf=main",
 	"ip route": "bgp-as-path bgp-communities bgp-local-pref blackhole check-gateway=none pref-src= route-tag routing-mark " +
 		"routing-table=main scope=30 suppress-hw-offload=* target-scope=10 type=unicast vrf-interface",
 	"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +
@@ -112,7 +113,7 @@ var absentMenus = map[string]string{
 	"": "app caps-man certificate container disk dot1x dude file iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
 		"queue radius routing snmp special-login store task user-manager zerotier",
 	"interface": "6to4 bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
-		"lte macsec macvlan mesh ovpn-client ovpn-server ppp-client ppp-server pppoe-client pppoe-server pptp-client " +
+		"lte macsec macvlan mesh ovpn-client ovpn-server ppp-client ppp-server pppoe-server pptp-client " +
 		"pptp-server sstp-client sstp-server traffic-eng veth virtual-ethernet vpls vrrp vxlan w60g wifi wifiwave2 " +
 		"wireguard wireless",
 	"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",

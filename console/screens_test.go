@@ -170,10 +170,10 @@ add chain=forward action=log log-prefix="ftp: " in-interface=usb1 protocol=tcp d
 `},
 		{name: "interface", screen: `[admin@postern] > interface print
 Flags: X - disabled, I - invalid, R - running, S - slave
- #     NAME             TYPE   MTU   MAC-ADDRESS
- 0  R  ether1           ether  1500  52:54:00:12:34:56
+ #     NAME             TYPE      MTU   MAC-ADDRESS
+ 0  R  ether1           ether     1500  52:54:00:12:34:56
  1     ;;; to the LAN
-       ether2           ether  1500  52:54:00:12:34:57
+       ether2           ether     1500  52:54:00:12:34:57
  2 X   usb1             ether
 [admin@postern] > interface print stats
 Flags: X - disabled, I - invalid, R - running, S - slave

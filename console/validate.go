@@ -54,7 +54,7 @@ func (cfg Config) more(old Config, kind func(netcfg.Address) bool) bool {
 }
 
 // Validate checks cfg as a whole, for a machine with these ports: that the language accepts
-// every value, that every interface is a port, a bridge or a VLAN, and that packages
+// every value, that every interface is a port, a bridge, a VLAN or a PPPoE client, and that packages
 // firewall, netcfg and socks accept their parts. The error names the menu and the item,
 // counted from 0.
 func Validate(cfg Config, ports []string) error { return validate(cfg, ports, Config{}) }
@@ -71,6 +71,9 @@ func validate(cfg Config, ports []string, before Config) error {
 	}
 	for _, v := range cfg.VLANs {
 		interfaces = append(interfaces, namedLink{netcfg.VLANType, v.Name})
+	}
+	for _, c := range cfg.PPPoEClients {
+		interfaces = append(interfaces, namedLink{netcfg.PPPType, c.Name})
 	}
 	for i, link := range interfaces {
 		if has(interfaces[:i], link.name) {
@@ -107,6 +110,9 @@ func validate(cfg Config, ports []string, before Config) error {
 		}
 	}
 	if err := cfg.checkInterfaceLists(); err != nil {
+		return err
+	}
+	if err := cfg.checkPPPoE(); err != nil {
 		return err
 	}
 	network := cfg.Network()

@@ -339,6 +339,7 @@ func newMachine(t *testing.T) *machine {
 		Now:              time.Now,
 		HashPassword:     func(string) (string, error) { return "$argon2id$", nil },
 		Slots:            func() ([]console.SlotState, error) { return []console.SlotState{{Name: "a"}, {Name: "b"}}, nil },
+		PPPoEClients:     func() ([]console.PPPoEClientState, error) { return nil, nil },
 		DynamicDNS:       func() []netip.Addr { return nil },
 		DNSCache:         func() ([]dns.CacheEntry, int, error) { return nil, 0, nil },
 		FlushDNS:         func() error { return nil },

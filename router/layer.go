@@ -15,7 +15,7 @@ import (
 // dynamic: shown with the flag D, never written to flash, and gone when its source takes it
 // back. What the user set comes first: an item of a layer that contradicts it has no effect.
 type Layer struct {
-	// Addresses are on ports, bridges or VLANs. One whose interface is not there waits for it.
+	// Addresses are on ports, bridges, VLANs or PPPoE clients. One whose interface is not there waits for it.
 	Addresses []netcfg.Address
 	// Routes have a distance each, 1..255. Of those to one destination the least wins.
 	Routes []netcfg.Route
@@ -121,6 +121,9 @@ func (ls layers) effective(c console.Config, ports []string) Layer {
 	}
 	for _, v := range c.VLANs {
 		interfaces = append(interfaces, v.Name)
+	}
+	for _, p := range c.PPPoEClients {
+		interfaces = append(interfaces, p.Name)
 	}
 	for _, source := range slices.Sorted(maps.Keys(ls)) {
 		l := ls[source]

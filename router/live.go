@@ -52,7 +52,7 @@ func (r *Router) dynamicRoutes(st state) ([]console.DynamicRoute, error) {
 	}
 	var all []console.DynamicRoute
 	for i, l := range st.layers.effective(st.running, r.board.PortNames()).Routes {
-		all = append(all, console.DynamicRoute{Destination: l.Destination, Gateway: l.Gateway, Distance: l.Distance,
+		all = append(all, console.DynamicRoute{Destination: l.Destination, Gateway: l.Gateway, Interface: l.Interface, Distance: l.Distance,
 			Inactive: slices.Contains(waiting.Routes, len(st.running.Routes)+i)})
 	}
 	for _, k := range routes {

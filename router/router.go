@@ -157,6 +157,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	names.nameHosts(leases.hostNames)
 	state.last = leases.last
 	clients := newDHCPClients(supervisor, log.About("dhcp"), state)
+	dialers := newPPPoEClients(supervisor, log.About("pppoe"))
 	fallback := newFallbackService(b, log.About("dhcp"))
 	remote := newSSHService(supervisor, log.About("ssh"))
 	r := New(b, log, Parts{
@@ -168,17 +169,19 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			newTimeService(supervisor, log.About("ntp"), running.Date),
 			leases,
 			clients,
+			dialers,
 			fallback,
 			names,
 			remote,
 		},
 		Supervisor: supervisor,
 	}, requests)
-	clients.setLayer, fallback.setLayer = r.SetLayer, r.SetLayer
+	clients.setLayer, dialers.setLayer, fallback.setLayer = r.SetLayer, r.SetLayer, r.SetLayer
 	logLink := r.linkLog()
 	network.OnLink = func(port string, up bool) {
 		logLink(port, up)
 		clients.linkChanged(port, up)
+		dialers.linkChanged(port, up)
 	}
 	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
 	remote.serveBy(r)
