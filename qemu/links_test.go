@@ -22,8 +22,8 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 	step("interfaces, neighbours and connected routes", func(t *testing.T) {
 		require.NoError(t, r.n.awaitPing(client, lanAddress))
 		screen := r.command(t, "/interface print")
-		assert.Regexp(t, `(?m)^ 0  R  ether1 +ether  1500  (\w\w:){5}\w\w$`, screen)
-		assert.Regexp(t, `(?m)^ 1  R  ether2 +ether  1500  (\w\w:){5}\w\w$`, screen)
+		assert.Regexp(t, `(?m)^ 0  R  ether1 +ether +1500  (\w\w:){5}\w\w$`, screen)
+		assert.Regexp(t, `(?m)^ 1  R  ether2 +ether +1500  (\w\w:){5}\w\w$`, screen)
 		assert.Regexp(t, `(?m)^ 1  R  ether2 +[1-9]\d* +[1-9]\d* +[1-9]\d* +[1-9]\d*$`, r.command(t, "/interface ethernet print stats"))
 		assert.Regexp(t, `(?m)^ ?\d+ DC 192\.168\.0\.2 +`+r.mac(t, client)+` ether2$`, r.command(t, "/ip arp print"))
 		assert.Regexp(t, `(?m)^ \d ADC 192\.168\.0\.0/24 +ether2 +0$`, r.command(t, "/ip route print"))
@@ -88,7 +88,7 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 	step("a port with another name", func(t *testing.T) {
 		before := r.command(t, "/export")
 		assert.Empty(t, r.command(t, "/interface ethernet set ether2 name=lan"))
-		assert.Regexp(t, `(?m)^ 1  R  lan +ether  1500 `, r.command(t, "/interface print"))
+		assert.Regexp(t, `(?m)^ 1  R  lan +ether +1500 `, r.command(t, "/interface print"))
 		assert.Regexp(t, `(?m)^ 1  R  name=lan default-name=ether2 `, r.command(t, "/interface ethernet print detail"))
 		assert.Regexp(t, `(?m)^ +192\.168\.0\.1/24 +192\.168\.0\.0 +lan$`, r.command(t, "/ip address print"))
 		assert.Regexp(t, `(?m)^ \d ADC 192\.168\.0\.0/24 +lan +0$`, r.command(t, "/ip route print"))
