@@ -79,7 +79,7 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 	step("MTU and hardware address", func(t *testing.T) {
 		before := r.command(t, "/interface ethernet print where name=ether2")
 		r.command(t, "/interface ethernet set ether2 mtu=1400 mac-address=02:00:5e:00:53:01")
-		assert.Regexp(t, `(?m)^ 1 .* ether2 +ether  1400  02:00:5E:00:53:01$`, r.command(t, "/interface print"))
+		assert.Regexp(t, `(?m)^ 1 .* ether2 +ether +1400  02:00:5E:00:53:01$`, r.command(t, "/interface print"))
 		r.reachable(t, "02:00:5e:00:53:01")
 		r.command(t, "/interface ethernet set ether2 !mtu !mac-address")
 		assert.Equal(t, before, r.command(t, "/interface ethernet print where name=ether2"))
@@ -110,7 +110,7 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		assert.Empty(t, r.command(t, "/interface bridge add name=bridge1; /interface bridge port add bridge=bridge1 interface=ether2; "+
 			"/interface vlan add name=guests interface=bridge1 vlan-id=20; /ip address add address=192.168.20.1/24 interface=guests"))
 		// The kernel tells of a carrier a moment later.
-		running := regexp.MustCompile(`(?s)\n 1  RS ether2 .*\n \d  R  bridge1 +bridge 1500 .*\n \d  R  guests +vlan   1500 `)
+		running := regexp.MustCompile(`(?s)\n 1  RS ether2 .*\n \d  R  bridge1 +bridge +1500 .*\n \d  R  guests +vlan +1500 `)
 		require.NoError(t, retry(func() error {
 			if screen := r.command(t, "/interface print"); !running.MatchString(screen) {
 				return fmt.Errorf("not all that should run:\n%s", screen)
