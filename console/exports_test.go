@@ -178,3 +178,29 @@ func TestExports(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, string(want), got.String(), "POSTERN_GOLDEN=write go test ./console -run TestExports writes the file anew")
 }
+
+// Whatever text is imported with skip-errors, what is in force then is a configuration that the router
+// accepts, and that can be exported and read back.
+func FuzzImport(f *testing.F) {
+	files, err := filepath.Glob("testdata/exports/*.rsc")
+	require.NoError(f, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(f, err)
+		f.Add(string(text))
+	}
+	ports := []string{"ether1", "ether2", "ether3"}
+	check := func(c Config) error { return Validate(c, ports) }
+	f.Fuzz(func(t *testing.T, text string) {
+		live := portsLive(ports)
+		result, err := new(Session).ImportBy(ImportArguments{SkipErrors: true}, Default(), live, text, check)
+		if err != nil { // too much is refused
+			require.Equal(t, Result{Config: Default()}, result)
+			return
+		}
+		require.NoError(t, Validate(result.Config, ports))
+		again, err := Load("export", strings.NewReader(Export(result.Config)))
+		require.NoError(t, err)
+		require.Equal(t, Export(result.Config), Export(again))
+	})
+}

@@ -60,6 +60,10 @@ func FuzzExecute(f *testing.F) {
 		"/system logging add action=remote topics=!f; set 0 topics=s; action set remote remote=10.0.0.1; export",
 		"/ip socks set version=5 auth-method=p udp=y; users add name=bob password=secret only-one=yes rate-limit=1k; print; set alice password=x",
 		"/ip socks users add copy-from=alice name=\"\\C3\\A9\"; print where rate-limit>=1M; export show-sensitive; disable 0",
+		"/ip firewall filter add chain=own action=jump jump-target=other log=yes tcp-flags=syn,!ack port=1-2 limit=10/1m,5:packet; reset-counters 0",
+		"/ip firewall address-list add list=\"a b\" address=10.0.0.0/8; /ip firewall nat set 0 src-address-list=!a dst-address-type=!local",
+		"/system ntp client; set servers=a,b; servers remove 0; servers add address=c; get servers; /ip address get 0 network",
+		"/system logging add action=remote prefix=\"x\\\"y\"; /system clock set time-zone-name=Europe/Riga",
 		"/ping 10.0.0.1 count=3 interval=20ms", "/tool traceroute example.org max-hops=5",
 	} {
 		f.Add(line, true)
@@ -110,10 +114,10 @@ func checkExecute(t *testing.T, base Config, line string, live bool) bool {
 	got, err := Load("export", strings.NewReader(Export(result.Config)))
 	require.NoError(t, err)
 	require.Equal(t, settings(result.Config), settings(got))
-	again, err := new(Session).Import(Default(), Live{HashPassword: fullLive().HashPassword, Now: time.Now, RemoteLog: true}, Export(result.Config), nil)
+	again, err := new(Session).Import(Default(), Live{HashPassword: fullLive().HashPassword, Now: time.Now, RemoteLog: true, NTP: fullLive().NTP}, Export(result.Config), nil)
 	require.NoError(t, err)
 	require.True(t, result.Config.Equal(again.Config))
-	again, err = new(Session).Import(again.Config, Live{HashPassword: fullLive().HashPassword, Now: time.Now, RemoteLog: true}, Export(result.Config), nil)
+	again, err = new(Session).Import(again.Config, Live{HashPassword: fullLive().HashPassword, Now: time.Now, RemoteLog: true, NTP: fullLive().NTP}, Export(result.Config), nil)
 	require.NoError(t, err)
 	require.False(t, again.Changed)
 	return true
