@@ -174,7 +174,13 @@ func testPPPoE(t *testing.T, b board.Board) {
 			}
 			return nil
 		}))
-		assert.NotContains(t, k.command(t, "/ip address print"), pppoeClient)
+		require.NoError(t, retry(func() error {
+			shown, err := k.m.command("/ip address print")
+			if err == nil && strings.Contains(shown, pppoeClient) {
+				err = errors.New("the address is there:\n" + shown)
+			}
+			return err
+		}))
 		k.command(t, "/interface pppoe-client enable pppoe-out1")
 		p.await(t, pppoeClient)
 	})

@@ -123,7 +123,9 @@ func (ls layers) effective(c console.Config, ports []string) Layer {
 		interfaces = append(interfaces, v.Name)
 	}
 	for _, p := range c.PPPoEClients {
-		interfaces = append(interfaces, p.Name)
+		if !p.Disabled {
+			interfaces = append(interfaces, p.Name)
+		}
 	}
 	for _, source := range slices.Sorted(maps.Keys(ls)) {
 		l := ls[source]

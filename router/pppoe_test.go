@@ -20,6 +20,7 @@ import (
 	"github.com/postern-router/postern/internal/pppoetest"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/pppoe"
 	"github.com/postern-router/postern/service"
 )
@@ -393,4 +394,13 @@ func sessionWire(index int, mac dhcp.MAC, s pppoe.Session) (*os.File, func(), er
 		}
 	}()
 	return near, func() { far.Close(); socket.Close() }, nil
+}
+
+// What a connection gave has no effect from the moment on in which its client is disabled.
+func TestPPPoELayerOfDisabledClient(t *testing.T) {
+	address := netcfg.Address{Address: netip.MustParsePrefix("203.0.113.7/32"), Interface: "isp"}
+	ls := layers{}.with("pppoe-client isp", Layer{Addresses: []netcfg.Address{address}})
+	const line = "/interface pppoe-client add name=isp interface=ether1 disabled="
+	assert.Equal(t, []netcfg.Address{address}, ls.effective(clientConfig(t, line+"no"), []string{"ether1"}).Addresses)
+	assert.Empty(t, ls.effective(clientConfig(t, line+"yes"), []string{"ether1"}).Addresses)
 }
