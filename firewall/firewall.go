@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/coreos/go-iptables/iptables"
 )
 
 // Firewall is the kernel's filter and nat tables in the network namespace of the
@@ -29,8 +31,9 @@ type Firewall struct {
 	// who has it only counts, and gives way to them.
 	changes  atomic.Int32
 	counting bool
-	applied  *ruleSet // nil while locked
-	clamp    []string // Config.Clamp in force
+	tables   *iptables.IPTables // nil until first needed
+	applied  *ruleSet           // nil while locked
+	clamp    []string           // Config.Clamp in force
 	// unsure says that the last change of the openings failed, so that it may have been made or not.
 	unsure bool
 
@@ -332,21 +335,51 @@ func (f *Firewall) readTable(t Table) error {
 	return nil
 }
 
+// everyChain in the place of a chain's name has iptables list all chains: -S takes a name if one
+// follows, and an option is none. go-iptables has no word for that. This one it adds anyway.
+const everyChain = "--wait"
+
 // list returns the rules of each chain of a table with their counters, as iptables prints them.
 func (f *Firewall) list(t Table) (map[string][]string, error) {
-	cmd := exec.Command(f.program, "--wait", strconv.Itoa(f.lockSeconds), "-t", string(t), "-v", "-S")
-	var out, complaint strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &complaint
-	if err := f.bounded(cmd.Run); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(complaint.String()))
+	tables, err := f.handle()
+	if err != nil {
+		return nil, err
+	}
+	// Not Stats, which panics on a rule without a target (go-iptables v0.8.0). The counters of
+	// this list are exact too.
+	var lines []string
+	err = f.bounded(func() (err error) {
+		lines, err = tables.ListWithCounters(string(t), everyChain)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	chains := map[string][]string{}
-	for line := range strings.Lines(out.String()) {
+	for _, line := range lines {
 		if words := strings.Fields(line); len(words) > 1 && words[0] == "-A" { // not a policy or a chain's name
 			chains[words[1]] = append(chains[words[1]], line)
 		}
 	}
 	return chains, nil
+}
+
+// handle returns go-iptables' handle. It is made when first needed: making it takes a
+// process (iptables --version), and the way from power-on to service, which is Lock and
+// one Apply, does not need it.
+func (f *Firewall) handle() (*iptables.IPTables, error) {
+	if f.tables != nil {
+		return f.tables, nil
+	}
+	err := f.bounded(func() (err error) {
+		f.tables, err = iptables.New(iptables.Path(f.program), iptables.Timeout(f.lockSeconds))
+		return err
+	})
+	if err != nil {
+		f.tables = nil
+		return nil, fmt.Errorf("open %s: %w", f.program, err)
+	}
+	return f.tables, nil
 }
 
 // parseCounter finds "-c packets bytes" in a rule as iptables -v -S prints it. A comment
@@ -388,6 +421,7 @@ func (r *refusal) Unwrap() error { return r.err }
 // restore carries s out by one process. If the process ran and failed, the error is a
 // *refusal, and the tables up to the last COMMIT before the refused line have changed.
 func (f *Firewall) restore(s *script) error {
+	// go-iptables does not know iptables-restore.
 	cmd := exec.Command(f.restoreProgram, "--noflush", "--counters", "--wait", strconv.Itoa(f.lockSeconds))
 	cmd.Stdin = strings.NewReader(s.text.String())
 	var stderr strings.Builder

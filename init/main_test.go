@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -31,4 +32,14 @@ func TestStartAllocates(t *testing.T) {
 	}
 	assert.Greater(t, total, 10<<10, "the trace was understood: %s", out)
 	assert.Less(t, total, 96<<10)
+}
+
+// TestLibraries checks that the libraries which the project's user named are in the program.
+func TestLibraries(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".", "../socks/socksd").Output()
+	require.NoError(t, err)
+	modules := strings.Fields(string(out))
+	for _, m := range []string{"github.com/u-root/u-root", "github.com/vishvananda/netlink", "github.com/coreos/go-iptables", "github.com/spf13/pflag"} {
+		assert.Contains(t, modules, m)
+	}
 }
