@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -70,12 +71,15 @@ func addressTypes(value string) (string, bool) {
 	return strings.ToUpper(value), true
 }
 
-var ratePattern = regexp.MustCompile(`^(\d{1,5})(?:/(\d{1,4})([smhd]))?,(\d{1,5})(?::packet)?$`)
+// ratePattern takes 20 KB, which every process of the program would have.
+var ratePattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(\d{1,5})(?:/(\d{1,4})([smhd]))?,(\d{1,5})(?::packet)?$`)
+})
 
 // rate translates RouterOS's "10/1m,5:packet" to the kernel's "10/minute --limit-burst 5". A burst of 0 is one packet, as
 // without any no packet would ever come within the limit.
 func rate(value string) (string, bool) {
-	m := ratePattern.FindStringSubmatch(value)
+	m := ratePattern().FindStringSubmatch(value)
 	if m == nil {
 		return "", false
 	}
