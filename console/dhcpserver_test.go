@@ -97,6 +97,7 @@ func TestPoolReferences(t *testing.T) {
 		{line: "/ip dhcp-server lease add address=192.168.0.13", err: "/ip dhcp-server lease 2: expected mac-address or client-id"},
 		{line: "/ip dhcp-server lease add mac-address=02:00:00:00:00:0d", err: "/ip dhcp-server lease 2: expected address"},
 		{line: "/ip dhcp-server network add address=10.0.0.0/8 dhcp-option=x", err: "/ip dhcp-server network 0 (10.0.0.0/8): dhcp-option=x: there is no such option"},
+		{line: "/ip dhcp-server option add name=x code=53 value=\"'a'\"", err: "/ip dhcp-server option 0 (x): code=53: the server sets this one itself"},
 		{line: "/ip dhcp-server option add name=x code=150 value=word", err: "invalid value for argument value; expected 'text', 'IP address' or 0x and hexadecimal digits, or several of them one behind the other: at most 255 characters, not \"word\""},
 		{line: "/ip dhcp-server add name=x interface=ether1 use-radius=accounting", err: "Postern has no use-radius=accounting (line 1 column 45); expected use-radius=no"},
 	} {

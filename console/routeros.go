@@ -68,7 +68,7 @@ const allSpeeds = "10M-half,10M-full,100M-half,100M-full|10M-half,10M-full,100M-
 	"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full,2.5G-baseT"
 
 // absentMatchers are the absent properties that filter and nat rules have in common.
-const absentMatchers = "address-list address-list-timeout connection-bytes connection-mark " +
+const absentMatchers = "address-list=* address-list-timeout=* connection-bytes connection-mark " +
 	"connection-rate connection-type content dscp dst-limit " +
 	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority " +
 	"ipv4-options layer7-protocol nth out-bridge-port out-bridge-port-list " +

@@ -46,6 +46,7 @@ func Forget(connections []Tracked) (forgotten int, err error) {
 	if len(connections) == 0 {
 		return 0, nil
 	}
+	var failed error // of those that there is no packet for: the others are forgotten all the same
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
 		return 0, fmt.Errorf("forget connections: %w", err)
@@ -54,8 +55,12 @@ func Forget(connections []Tracked) (forgotten int, err error) {
 	if err := unix.BindToDevice(s, "lo"); err != nil {
 		return 0, fmt.Errorf("forget connections: %w", err)
 	}
-	if err := end(s, connections); err != nil {
+	// A host that asks by DHCP has a connection to everybody.
+	if err := unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err != nil {
 		return 0, fmt.Errorf("forget connections: %w", err)
+	}
+	if err := end(s, connections); err != nil {
+		failed = fmt.Errorf("forget connections: %w", err)
 	}
 	doomed := make(map[flow]bool, len(connections))
 	for _, c := range connections {
@@ -69,23 +74,26 @@ func Forget(connections []Tracked) (forgotten int, err error) {
 		}
 		return true
 	})
-	return max(0, forgotten), err
+	return max(0, forgotten), errors.Join(failed, err)
 }
 
 // end sends the last packets of connections by the socket s, while the parameters are those of
-// forgetting.
+// forgetting. One that cannot be sent keeps no other back; its error is the first of them.
 func end(s int, connections []Tracked) error {
 	parametersTurn.Lock()
 	defer parametersTurn.Unlock()
 	before, err := setParameters()
+	if err != nil {
+		return errors.Join(err, restoreParameters(before))
+	}
 	for _, c := range connections {
 		p := c.lastPacket()
-		if err != nil || p == nil {
+		if p == nil {
 			continue
 		}
 		to := unix.SockaddrInet4{Addr: c.Dst.Addr().As4()}
 		// A packet that a rule of the output chain drops was seen all the same.
-		if sendErr := unix.Sendto(s, p, 0, &to); sendErr != nil && !errors.Is(sendErr, unix.EPERM) {
+		if sendErr := unix.Sendto(s, p, 0, &to); sendErr != nil && !errors.Is(sendErr, unix.EPERM) && err == nil {
 			err = fmt.Errorf("end %s %s to %s: %w", c.Protocol, c.Src, c.Dst, sendErr)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -262,4 +263,33 @@ func TestForgetAtOnce(t *testing.T) {
 	}
 	running.Wait()
 	assert.Equal(t, before, parameters(t))
+}
+
+// What was sent to everybody, as each host does that asks for an address, keeps no other connection.
+func TestForgetBroadcasts(t *testing.T) {
+	s := newSite(t)
+	s.tcp()
+	for _, to := range []string{"255.255.255.255:67", "192.168.0.255:137"} {
+		require.NoError(t, s.client.Do(func() error {
+			c, err := net.Dial("udp4", to)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_, err = c.Write([]byte("all"))
+			return err
+		}))
+		require.Eventually(t, func() bool {
+			return slices.ContainsFunc(s.list(), func(c Tracked) bool { return c.Dst.String() == to })
+		}, 20*time.Second, time.Millisecond, to)
+	}
+	s.tracked("tcp", "established")
+	all := s.list()
+	require.Len(t, all, 3)
+	// The one that is to be forgotten last stands behind the others.
+	slices.SortStableFunc(all, func(a, b Tracked) int { return strings.Compare(b.Protocol, a.Protocol) })
+	n, err := Forget(all)
+	require.NoError(t, err)
+	assert.Equal(t, 3, n)
+	assert.Empty(t, s.list())
 }

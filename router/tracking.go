@@ -202,7 +202,7 @@ func (r *Router) forgetRetranslated(old, next firewall.Config) {
 	log := r.log.About("firewall")
 	n, err := r.firewall.ForgetRetranslated(old, next)
 	if err != nil {
-		log.Printf(kmsg.Warning, "connections of before the change of nat go on as they were: %v", err)
+		log.Printf(kmsg.Warning, "open connections keep the address translation that they had: %v", err)
 	} else if n > 0 {
 		log.Printf(kmsg.Info, "%d tracked connections forgotten, as nat treats them otherwise now", n)
 	}

@@ -144,7 +144,21 @@ func (c Config) Uses(pool string) []string {
 // Validate checks what the parts of c have to do with each other. The error names the menu and the
 // item, counted from 0.
 func (c Config) Validate() error {
-	return cmpError(c.validatePools, c.validateServers, c.validateNetworks, c.validateLeases)
+	return cmpError(c.validatePools, c.validateCodes, c.validateServers, c.validateNetworks, c.validateLeases)
+}
+
+// ownOptions are those by which client and server speak: what kind of message it is, for which
+// address and how long, from whom.
+var ownOptions = []int{dhcp.OptionRequested, dhcp.OptionLeaseTime, dhcp.OptionOverload, dhcp.OptionType, dhcp.OptionServerID, dhcp.OptionParameters,
+	dhcp.OptionMaxSize, dhcp.OptionClientID, dhcp.OptionRelayAgent}
+
+func (c Config) validateCodes() error {
+	for i, o := range c.Options {
+		if slices.Contains(ownOptions, o.Code) {
+			return fmt.Errorf("/ip dhcp-server option %d (%s): code=%d: the server sets this one itself", i, o.Name, o.Code)
+		}
+	}
+	return nil
 }
 
 func cmpError(checks ...func() error) error {
