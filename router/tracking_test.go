@@ -166,5 +166,5 @@ func TestNATReachesOpenConnections(t *testing.T) {
 	assert.NotContains(t, g.calls(), "forget")
 	g.fail("forget", errFake)
 	g.must("/ip firewall nat remove 0")
-	assert.Contains(t, g.log(), "firewall,warning connections of before the change of nat go on as they were: refused by the test")
+	assert.Contains(t, g.log(), "firewall,warning open connections keep the address translation that they had: refused by the test")
 }
