@@ -25,6 +25,7 @@ import (
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/router"
 	"github.com/postern-router/postern/socks"
 )
@@ -337,7 +338,7 @@ func newMachine(t *testing.T) *machine {
 		Log:              func() ([]string, error) { return nil, nil },
 		Resource:         func() (console.Resource, error) { return console.Resource{}, nil },
 		Now:              time.Now,
-		HashPassword:     func(string) (string, error) { return "$argon2id$", nil },
+		HashPassword:     password.New,
 		Slots:            func() ([]console.SlotState, error) { return []console.SlotState{{Name: "a"}, {Name: "b"}}, nil },
 		PPPoEClients:     func() ([]console.PPPoEClientState, error) { return nil, nil },
 		DynamicDNS:       func() []netip.Addr { return nil },
@@ -411,7 +412,7 @@ func TestConsole(t *testing.T) {
 				}
 				assert.Equal(t, "[admin@postern] "+c.Menu+"> ", strings.Replace(s.Prompt("postern"), "] > ", "] > ", 1), at)
 				result, err := s.Execute(r.cfg, r.live, c.Text)
-				if assert.NoError(t, err, at) {
+				if assert.NoError(t, err, at) && assert.NoError(t, console.ValidateChange(r.cfg, result.Config, []string{"ether1", "ether2"}), at) {
 					r.cfg = result.Config
 				}
 			}
