@@ -277,12 +277,12 @@ func (s *Service) run() {
 		if err != nil {
 			s.status.Restarts++
 		}
+		if err != nil || s.spec.Start != OnConnection {
+			s.status.State, s.status.Since = BackingOff, time.Now()
+		}
 		s.mu.Unlock()
 		if err != nil {
 			s.log.Printf(levelWarning, "%s: %v; starting it again in %v", s.options.Label, err, wait)
-		}
-		if err != nil || s.spec.Start != OnConnection {
-			s.set(BackingOff)
 		}
 		s.pause(wait, generation)
 	}

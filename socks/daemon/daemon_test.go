@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
@@ -45,6 +46,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv("POSTERN_TEST_SOCKSD") != "" {
 		os.Exit(Main(os.Args[1:]))
 	}
+	// Children of tests that nohup has started would ignore it.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	os.Exit(func() int {
 		warm, err := net.Listen("tcp4", "127.0.0.1:0") // the poller's descriptors come once
 		if err != nil {
