@@ -553,15 +553,37 @@ func (x *execution) makeStatic(m *menu, a arguments) error {
 	return x.checkCount(m)
 }
 
-// poolInUse is the error of a pool that is gone and was there before, and that something needs.
-func poolInUse(old, next Config) error {
-	for _, p := range old.DHCPServer.Pools {
-		if slices.ContainsFunc(next.DHCPServer.Pools, func(n server.Pool) bool { return n.Name == p.Name }) {
-			continue
+// inUse is the error of a pool, a server or an option that is gone and was there before, and that
+// something needs.
+func inUse(old, next Config) error {
+	before, after := old.DHCPServer, next.DHCPServer
+	for _, p := range before.Pools {
+		if !slices.ContainsFunc(after.Pools, func(n server.Pool) bool { return n.Name == p.Name }) {
+			if err := usedBy("pool", p.Name, after.Uses(p.Name)); err != nil {
+				return err
+			}
 		}
-		if uses := next.DHCPServer.Uses(p.Name); len(uses) > 0 {
-			return fmt.Errorf("failure: pool %s is in use by %s", p.Name, strings.Join(uses[:min(len(uses), 4)], ", "))
+	}
+	for _, s := range before.Servers {
+		if !slices.ContainsFunc(after.Servers, func(n server.Server) bool { return n.Name == s.Name }) {
+			if err := usedBy("DHCP server", s.Name, after.ServerUses(s.Name)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, o := range before.Options {
+		if !slices.ContainsFunc(after.Options, func(n server.Option) bool { return n.Name == o.Name }) {
+			if err := usedBy("DHCP option", o.Name, after.OptionUses(o.Name)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+func usedBy(kind, name string, uses []string) error {
+	if len(uses) == 0 {
+		return nil
+	}
+	return fmt.Errorf("failure: %s %s is in use by %s", kind, name, strings.Join(uses[:min(len(uses), 4)], ", "))
 }

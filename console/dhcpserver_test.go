@@ -77,7 +77,7 @@ func TestLeaseCommands(t *testing.T) {
 
 // What refers to a pool or a server follows its name, and needs it.
 func TestPoolReferences(t *testing.T) {
-	cfg, err := Load("home", strings.NewReader(homeConfig+"/ip pool add name=more ranges=192.168.1.0/28 next-pool=lan\n/ip dhcp-server lease add address=192.168.0.12 mac-address=02:00:00:00:00:0c server=home\n"))
+	cfg, err := Load("home", strings.NewReader(homeConfig+"/ip pool add name=more ranges=192.168.1.0/28 next-pool=lan\n/ip dhcp-server option add name=tftp code=150 value=\"'x'\"\n/ip dhcp-server lease add address=192.168.0.12 mac-address=02:00:00:00:00:0c server=home dhcp-option=tftp\n"))
 	require.NoError(t, err)
 	for _, test := range []struct{ line, want, err string }{
 		{line: "/ip pool set lan name=house", want: "address-pool=house"},
@@ -86,7 +86,9 @@ func TestPoolReferences(t *testing.T) {
 		{line: "/ip pool print", want: "192.168.1.0-192.168.1.15"},
 		{line: "/ip pool remove lan", err: "failure: pool lan is in use by /ip dhcp-server 0 (home), /ip pool 0 (more)"},
 		{line: "/ip pool remove more", want: "name=lan"},
-		{line: "/ip dhcp-server remove home", err: "/ip dhcp-server lease 1: server=home: there is no such server"},
+		{line: "/ip dhcp-server remove home", err: "failure: DHCP server home is in use by /ip dhcp-server lease 1 (192.168.0.12)"},
+		{line: "/ip dhcp-server lease set 1 server=none", err: "/ip dhcp-server lease 1: server=none: there is no such server"},
+		{line: "/ip dhcp-server option remove tftp", err: "failure: DHCP option tftp is in use by /ip dhcp-server lease 1 (192.168.0.12)"},
 		{line: "/ip dhcp-server set home address-pool=none", err: "/ip dhcp-server 0 (home): address-pool=none: there is no such pool"},
 		{line: "/ip pool set lan next-pool=more", err: "/ip pool 0 (lan): next-pool=more leads back to itself"},
 		{line: "/ip pool set lan ranges=10.0.0.1-10.0.0.9,10.0.0.5", err: "invalid value for argument ranges; expected IP address-IP address, IP address or IP address/netmask, or a list of them: at most 8, not \"10.0.0.1-10.0.0.9,10.0.0.5\": two of the ranges have an address in common"},
@@ -97,7 +99,7 @@ func TestPoolReferences(t *testing.T) {
 		{line: "/ip dhcp-server lease add address=192.168.0.13", err: "/ip dhcp-server lease 2: expected mac-address or client-id"},
 		{line: "/ip dhcp-server lease add mac-address=02:00:00:00:00:0d", err: "/ip dhcp-server lease 2: expected address"},
 		{line: "/ip dhcp-server network add address=10.0.0.0/8 dhcp-option=x", err: "/ip dhcp-server network 0 (10.0.0.0/8): dhcp-option=x: there is no such option"},
-		{line: "/ip dhcp-server option add name=x code=53 value=\"'a'\"", err: "/ip dhcp-server option 0 (x): code=53: the server sets this one itself"},
+		{line: "/ip dhcp-server option add name=x code=53 value=\"'a'\"", err: "/ip dhcp-server option 1 (x): code=53: the server sets this one itself"},
 		{line: "/ip dhcp-server option add name=x code=150 value=word", err: "invalid value for argument value; expected 'text', 'IP address' or 0x and hexadecimal digits, or several of them one behind the other: at most 255 characters, not \"word\""},
 		{line: "/ip dhcp-server add name=x interface=ether1 use-radius=accounting", err: "Postern has no use-radius=accounting (line 1 column 45); expected use-radius=no"},
 	} {

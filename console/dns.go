@@ -285,6 +285,8 @@ func (cfg Config) checkStatic() error {
 			return fmt.Errorf("/ip dns static %d: address=%s: type=AAAA needs an IPv6 address; an IPv4 address needs type=A", i, s.Address)
 		case s.Type == "CNAME" && s.CNAME == "":
 			lacks = "cname"
+		case s.Type == "CNAME" && strings.EqualFold(strings.TrimSuffix(s.CNAME, "."), strings.TrimSuffix(s.Name, ".")):
+			return fmt.Errorf("/ip dns static %d: cname=%s: the name would be an alias of itself", i, s.CNAME)
 		case s.Type == "FWD" && !s.ForwardTo.IsValid():
 			lacks = "forward-to"
 		}

@@ -140,6 +140,7 @@ func TestDNSStaticLines(t *testing.T) {
 		{"a zone", "name=a.lan type=AAAA address=fe80::1%ether1", `not "fe80::1%ether1": an address with a zone is of use on one machine only`},
 		{"no address", "name=a.lan type=AAAA", "/ip dns static 0: type=AAAA needs address"},
 		{"not an address", "name=a.lan address=1::2::3", `invalid value for argument address; expected IP or IPv6 address, not "1::2::3"`},
+		{"an alias of itself", "name=a.lan type=CNAME cname=A.lan", "/ip dns static 0: cname=A.lan: the name would be an alias of itself"},
 		{"MX", "name=a.lan type=MX", types + `"MX": Postern has no entries of type MX`},
 		{"NS", "name=a.lan type=NS", types + `"NS": Postern has no entries of type NS`},
 		{"SRV", "name=a.lan type=SRV", types + `"SRV": Postern has no entries of type SRV`},

@@ -16,7 +16,7 @@ import (
 // because kept configurations of earlier versions may have it: an address that is the one of
 // its network or the broadcast address there, and one address on two interfaces.
 func ValidateChange(old, next Config, ports []string) error {
-	if err := poolInUse(old, next); err != nil {
+	if err := inUse(old, next); err != nil {
 		return err
 	}
 	if err := validate(next, ports, old); err != nil {

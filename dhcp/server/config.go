@@ -141,6 +141,33 @@ func (c Config) Uses(pool string) []string {
 	return all
 }
 
+// ServerUses are the leases that name a server.
+func (c Config) ServerUses(name string) []string {
+	var all []string
+	for i, l := range c.Leases {
+		if l.Server == name {
+			all = append(all, fmt.Sprintf("/ip dhcp-server lease %d (%s)", i, l.Address))
+		}
+	}
+	return all
+}
+
+// OptionUses are the networks and the leases that name an option of the user's.
+func (c Config) OptionUses(name string) []string {
+	var all []string
+	for i, n := range c.Networks {
+		if slices.Contains(n.Options, name) {
+			all = append(all, fmt.Sprintf("/ip dhcp-server network %d (%s)", i, n.Address))
+		}
+	}
+	for i, l := range c.Leases {
+		if slices.Contains(l.Options, name) {
+			all = append(all, fmt.Sprintf("/ip dhcp-server lease %d (%s)", i, l.Address))
+		}
+	}
+	return all
+}
+
 // Validate checks what the parts of c have to do with each other. The error names the menu and the
 // item, counted from 0.
 func (c Config) Validate() error {
