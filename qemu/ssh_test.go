@@ -258,14 +258,14 @@ func testSSH(t *testing.T, b board.Board) {
 		assert.Equal(t, "  name: postern\r\n", string(out))
 		assert.Empty(t, k.command(t, "/ip service unset ssh address"))
 	})
-	t.Run("the process sleeps again", func(t *testing.T) {
-		require.NoError(t, retry(func() error {
-			if free, _ := r.freeMemory(t); free < before-0.5 {
-				return fmt.Errorf("%.1f MiB are free", free)
-			}
-			return nil
-		}))
-		memory("when the process sleeps again")
+	t.Run("the process has slept", func(t *testing.T) {
+		if b.Name == boards()[0].Name { // one shows it: to wait on all would take minutes
+			time.Sleep(75 * time.Second) // a minute without a connection
+		}
+		memory("when the process has slept")
+		out, err := c.run("", "/system identity print")
+		require.NoError(t, err, "the next connection starts it")
+		assert.Equal(t, "  name: postern\r\n", out)
 	})
 	t.Run("after a restart", func(t *testing.T) {
 		require.NoError(t, k.m.send("/system reboot\ry\r"))
