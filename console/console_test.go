@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/socks"
@@ -74,8 +75,8 @@ func testLive() Live {
 		WAN: "ether1",
 		Links: func() ([]netcfg.LinkState, error) {
 			return []netcfg.LinkState{
-				{Name: "ether1", Type: netcfg.Ether, Present: true, Up: true, Running: true, MTU: 1500, MAC: netcfg.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56}, RxBytes: 8123, TxBytes: 177},
-				{Name: "ether2", Type: netcfg.Ether, Present: true, Up: true, MTU: 1500, MAC: netcfg.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x57}},
+				{Name: "ether1", Type: netcfg.Ether, Present: true, Up: true, Running: true, MTU: 1500, MAC: ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x56}, RxBytes: 8123, TxBytes: 177},
+				{Name: "ether2", Type: netcfg.Ether, Present: true, Up: true, MTU: 1500, MAC: ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x57}},
 				{Name: "usb1", Type: netcfg.Ether},
 			}, nil
 		},

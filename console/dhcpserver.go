@@ -8,10 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/match"
-	"github.com/postern-router/postern/netcfg"
 )
 
 // This file has the menus of the DHCP server and of the pools of its addresses.
@@ -209,7 +208,7 @@ func serverProperties() []property {
 func leaseProperties() []property {
 	return bindItems(staticLeases,
 		prop("address", optional(address(), "none, for a blocked host"), "", "address of the host", func(l *server.Lease) *netip.Addr { return &l.Address }),
-		prop("mac-address", optional(hostMAC(), "any"), "", "hardware address of the host", func(l *server.Lease) *dhcp.MAC { return &l.MAC }),
+		prop("mac-address", optional(hostMAC(), "any"), "", "hardware address of the host", func(l *server.Lease) *ether.MAC { return &l.MAC }),
 		prop("client-id", optional(clientID(), "any"), "", "what the host says that it is", func(l *server.Lease) *string { return &l.ClientID }),
 		prop("server", optional(itemName(), "all"), "", "the only server that has it", func(l *server.Lease) *string { return &l.Server }),
 		prop("lease-time", optional(duration(0, 365*24*time.Hour), "the server's"), "", "time after which the host has to ask for more",
@@ -335,11 +334,11 @@ func unsetMeans[V any](k kind[V], what string) kind[V] {
 }
 
 // hostMAC is macAddress for package dhcp.
-func hostMAC() kind[dhcp.MAC] {
+func hostMAC() kind[ether.MAC] {
 	k := macAddress()
-	return kind[dhcp.MAC]{accepts: k.accepts,
-		parse:  func(s string) (dhcp.MAC, error) { m, err := k.parse(s); return dhcp.MAC(m), err },
-		format: func(m dhcp.MAC) string { return k.format(netcfg.MAC(m)) },
+	return kind[ether.MAC]{accepts: k.accepts,
+		parse:  func(s string) (ether.MAC, error) { m, err := k.parse(s); return ether.MAC(m), err },
+		format: func(m ether.MAC) string { return k.format(ether.MAC(m)) },
 	}
 }
 
@@ -414,7 +413,7 @@ func (x *execution) poolUsedRows() ([]row, error) {
 	for _, l := range leases {
 		for _, p := range x.cfg.DHCPServer.Pools {
 			if inPool(p, l.Address) {
-				rows = append(rows, row{pairs: []Pair{textPair("pool", p.Name), addressPair("address", l.Address), textPair("owner", "DHCP"), textPair("info", macText(netcfg.MAC(l.MAC)))}})
+				rows = append(rows, row{pairs: []Pair{textPair("pool", p.Name), addressPair("address", l.Address), textPair("owner", "DHCP"), textPair("info", macText(ether.MAC(l.MAC)))}})
 				break
 			}
 		}
@@ -426,7 +425,7 @@ func (x *execution) poolUsedRows() ([]row, error) {
 func (x *execution) staticOf(l LeaseState) int {
 	return slices.IndexFunc(x.cfg.DHCPServer.Leases, func(s server.Lease) bool {
 		return !s.Disabled && s.Address == l.Address && (s.Server == "" || s.Server == l.Server) &&
-			(s.MAC == dhcp.MAC{} || s.MAC == l.MAC) && (s.ClientID == "" || s.ClientID == l.ClientID)
+			(s.MAC == ether.MAC{} || s.MAC == l.MAC) && (s.ClientID == "" || s.ClientID == l.ClientID)
 	})
 }
 
@@ -452,7 +451,7 @@ func (x *execution) leaseRows() ([]row, error) {
 			continue
 		}
 		rows[i].pairs = append(rows[i].pairs, l.pairs()...)
-		rows[i].pairs = append(rows[i].pairs, addressPair("active-address", l.Address), textPair("active-mac-address", macText(netcfg.MAC(l.MAC))))
+		rows[i].pairs = append(rows[i].pairs, addressPair("active-address", l.Address), textPair("active-mac-address", macText(ether.MAC(l.MAC))))
 	}
 	return rows, err
 }
@@ -476,7 +475,7 @@ func (x *execution) dynamicLeases() ([]row, error) {
 			continue
 		}
 		r := row{flags: flagDynamic, pairs: []Pair{addressPair("address", l.Address)}}
-		if mac := macText(netcfg.MAC(l.MAC)); mac != "" {
+		if mac := macText(ether.MAC(l.MAC)); mac != "" {
 			r.pairs = append(r.pairs, textPair("mac-address", mac))
 		}
 		if l.ClientID != "" {

@@ -9,18 +9,18 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/ether"
 )
 
 // testLeases are those of a static lease, of a host, and of one that has just come.
 func testLeases() []LeaseState {
 	return []LeaseState{
-		{server.Binding{Address: netip.MustParseAddr("192.168.0.10"), MAC: dhcp.MAC{2, 0, 0, 0, 0, 10}, HostName: "printer", Server: "home",
+		{server.Binding{Address: netip.MustParseAddr("192.168.0.10"), MAC: ether.MAC{2, 0, 0, 0, 0, 10}, HostName: "printer", Server: "home",
 			Status: server.Bound, Left: 1500*time.Second + 1}, 5 * time.Minute},
-		{server.Binding{Address: netip.MustParseAddr("192.168.0.50"), MAC: dhcp.MAC{2, 0, 0, 0, 0, 0x50}, ClientID: "\x01\x02\x00\x00\x00\x00\x50",
+		{server.Binding{Address: netip.MustParseAddr("192.168.0.50"), MAC: ether.MAC{2, 0, 0, 0, 0, 0x50}, ClientID: "\x01\x02\x00\x00\x00\x00\x50",
 			HostName: "laptop", Server: "home", Status: server.Bound, Left: 29 * time.Minute}, time.Minute},
-		{server.Binding{Address: netip.MustParseAddr("192.168.0.51"), MAC: dhcp.MAC{2, 0, 0, 0, 0, 0x51}, Server: "home",
+		{server.Binding{Address: netip.MustParseAddr("192.168.0.51"), MAC: ether.MAC{2, 0, 0, 0, 0, 0x51}, Server: "home",
 			Status: server.Offered, Left: 19 * time.Second}, time.Second},
 	}
 }

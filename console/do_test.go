@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/ether"
 )
 
 // args makes arguments of names and values in turn.
@@ -276,7 +276,7 @@ func TestIDs(t *testing.T) {
 		require.NoError(t, err)
 		before := strings.Fields(ids(Default(), live, "ip arp", "address"))
 		neighbors = append([]Neighbor{{Address: netip.MustParseAddr("192.168.0.1"), Interface: "ether2"}}, neighbors...)
-		neighbors[2].MAC = netcfg.MAC{2, 0, 0, 0, 0, 1} // it is known meanwhile
+		neighbors[2].MAC = ether.MAC{2, 0, 0, 0, 0, 1} // it is known meanwhile
 		live.Neighbors = func() ([]Neighbor, error) { return neighbors, nil }
 		after := strings.Fields(ids(Default(), live, "ip arp", "address"))
 		assert.Equal(t, before, after[1:])

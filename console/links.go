@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
@@ -76,7 +77,7 @@ func ethernetMenu() *menu {
 			prop("mtu", optional(integer(68, 65535), "the driver's"), "", "largest packet in bytes",
 				func(l *Port) *int { return &l.MTU }),
 			prop("mac-address", optional(macAddress(), "the card's own"), "", "hardware address",
-				func(l *Port) *netcfg.MAC { return &l.MAC }),
+				func(l *Port) *ether.MAC { return &l.MAC }),
 			disabled(func(l *Port) *bool { return &l.Disabled }),
 			comment(func(l *Port) *string { return &l.Comment }),
 		)...),
@@ -98,7 +99,7 @@ func bridgeMenu() *menu {
 				func(b *netcfg.Bridge) *int { return &b.MTU }),
 			prop("auto-mac", inverse(boolean()), "yes", "whether its hardware address is the lowest of its ports' addresses",
 				func(b *netcfg.Bridge) *bool { return &b.OwnMAC }),
-			prop("admin-mac", optional(macAddress(), "none"), "", "its hardware address with auto-mac=no", func(b *netcfg.Bridge) *netcfg.MAC { return &b.MAC }),
+			prop("admin-mac", optional(macAddress(), "none"), "", "its hardware address with auto-mac=no", func(b *netcfg.Bridge) *ether.MAC { return &b.MAC }),
 			prop("protocol-mode", spanningTree(), "none", "whether it speaks the spanning tree protocol",
 				func(b *netcfg.Bridge) *bool { return &b.STP }),
 			disabled(func(b *netcfg.Bridge) *bool { return &b.Disabled }),
@@ -282,20 +283,20 @@ func (cfg *Config) renameReferences(from, to string) {
 }
 
 // macAddress is the kind of an Ethernet address of a single host.
-func macAddress() kind[netcfg.MAC] {
-	return kind[netcfg.MAC]{
+func macAddress() kind[ether.MAC] {
+	return kind[ether.MAC]{
 		accepts: "MAC address: xx:xx:xx:xx:xx:xx, not a group's",
-		parse: func(s string) (netcfg.MAC, error) {
+		parse: func(s string) (ether.MAC, error) {
 			mac, err := net.ParseMAC(s)
 			if err != nil {
-				return netcfg.MAC{}, err
+				return ether.MAC{}, err
 			}
-			if len(mac) != len(netcfg.MAC{}) || mac[0]&1 != 0 || netcfg.MAC(mac) == (netcfg.MAC{}) {
-				return netcfg.MAC{}, errors.New("not the address of a host")
+			if len(mac) != len(ether.MAC{}) || !ether.MAC(mac).IsHost() {
+				return ether.MAC{}, errors.New("not the address of a host")
 			}
-			return netcfg.MAC(mac), nil
+			return ether.MAC(mac), nil
 		},
-		format: func(m netcfg.MAC) string { return strings.ToUpper(m.String()) },
+		format: func(m ether.MAC) string { return strings.ToUpper(m.String()) },
 	}
 }
 
@@ -454,7 +455,7 @@ func (x *execution) ethernetRows() ([]row, error) {
 	return rows, nil
 }
 
-func macText(m netcfg.MAC) string { return optional(macAddress(), "none").format(m) }
+func macText(m ether.MAC) string { return optional(macAddress(), "none").format(m) }
 
 // createdRows are the bridges or the VLANs, with the state of each.
 func (x *execution) createdRows(path string) ([]row, error) {

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -21,8 +22,8 @@ func linkLive() Live {
 		all[1].Bridge = "bridge1"
 		return append(slices.Clone(all),
 			netcfg.LinkState{Name: "bridge1", Type: netcfg.BridgeType, Present: true, Up: true, Running: true, MTU: 1500,
-				MAC: netcfg.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x57}, RxBytes: 100, RxPackets: 2},
-			netcfg.LinkState{Name: "guests", Type: netcfg.VLANType, Present: true, Up: true, MTU: 1400, MAC: netcfg.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x57}},
+				MAC: ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x57}, RxBytes: 100, RxPackets: 2},
+			netcfg.LinkState{Name: "guests", Type: netcfg.VLANType, Present: true, Up: true, MTU: 1400, MAC: ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x57}},
 			netcfg.LinkState{Name: "lost", Type: netcfg.VLANType}), err
 	}
 	l.Invalid = func(menu string) ([]int, error) {

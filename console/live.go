@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/dns"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/socks"
@@ -117,7 +118,7 @@ type DynamicRoute struct {
 // Neighbor is an entry of the ARP table.
 type Neighbor struct {
 	Address   netip.Addr
-	MAC       netcfg.MAC // the zero MAC if it is not known
+	MAC       ether.MAC // the zero MAC if it is not known
 	Interface string
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/dns"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/socks"
@@ -46,7 +47,7 @@ func fullLive() Live {
 	}
 	l.Neighbors = func() ([]Neighbor, error) {
 		return []Neighbor{
-			{Address: netip.MustParseAddr("192.168.0.2"), MAC: netcfg.MAC{2, 0, 0, 0, 0, 0xab}, Interface: "ether2"},
+			{Address: netip.MustParseAddr("192.168.0.2"), MAC: ether.MAC{2, 0, 0, 0, 0, 0xab}, Interface: "ether2"},
 			{Address: netip.MustParseAddr("192.168.0.77"), Interface: "ether2"},
 		}, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/pppoe"
@@ -166,7 +167,7 @@ type PPPoEClientState struct {
 	Slave bool
 	// AC, Service and Server are those of the session; Server is zero if there is none.
 	AC, Service string
-	Server      netcfg.MAC
+	Server      ether.MAC
 	// Local is the zero Addr while there is no connection; then the rest is zero too.
 	Local, Remote netip.Addr
 	NameServers   []netip.Addr
@@ -193,7 +194,7 @@ func (s PPPoEClientState) pairs() []Pair {
 	if s.Local.IsValid() {
 		pairs = append(pairs, durationPair("uptime", s.Uptime.Truncate(time.Second)))
 	}
-	if s.Server != (netcfg.MAC{}) {
+	if s.Server != (ether.MAC{}) {
 		pairs = append(pairs, textPair("active-service-name", s.Service), textPair("active-ac-name", s.AC), textPair("ac-mac", macText(s.Server)))
 	}
 	if !s.Local.IsValid() {

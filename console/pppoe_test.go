@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/pppoe"
@@ -17,7 +18,7 @@ import (
 func testPPPoE() []PPPoEClientState {
 	at := netip.MustParseAddr
 	return []PPPoEClientState{
-		{Name: "pppoe-out1", Status: "connected", AC: "ac1", Service: "internet", Server: netcfg.MAC{2, 0, 0, 0, 0, 9}, Local: at("203.0.113.7"), Remote: at("10.64.0.1"),
+		{Name: "pppoe-out1", Status: "connected", AC: "ac1", Service: "internet", Server: ether.MAC{2, 0, 0, 0, 0, 9}, Local: at("203.0.113.7"), Remote: at("10.64.0.1"),
 			NameServers: []netip.Addr{at("9.9.9.9"), at("9.9.9.10")}, MTU: 1492, MRU: 1492, Uptime: time.Hour + 1500*time.Millisecond},
 	}
 }

@@ -3,32 +3,20 @@ package dhcp
 import (
 	"encoding/binary"
 	"errors"
-	"net"
 	"net/netip"
+
+	"github.com/postern-router/postern/ether"
 )
 
-// MAC is an Ethernet address.
-type MAC [6]byte
-
-func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
-
-// Broadcast is every machine on the link.
-var Broadcast = MAC{0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF}
-
 const (
-	etherHeader = 14
 	ipHeader    = 20
 	udpHeader   = 8
-	etherIPv4   = 0x0800
-	etherARP    = 0x0806
 	protocolUDP = 17
-	// MaxFrame is the longest frame that a socket of OpenUDP or OpenARP gives whole, in bytes.
-	MaxFrame = etherHeader + 1500
 )
 
 // Packet is a UDP datagram over IPv4 in an Ethernet frame.
 type Packet struct {
-	FromMAC, ToMAC MAC
+	FromMAC, ToMAC ether.MAC
 	From, To       netip.AddrPort
 	Payload        []byte
 }
@@ -36,7 +24,7 @@ type Packet struct {
 // Append appends the frame to b.
 func (p Packet) Append(b []byte) []byte {
 	b = append(append(b, p.ToMAC[:]...), p.FromMAC[:]...)
-	b = binary.BigEndian.AppendUint16(b, etherIPv4)
+	b = binary.BigEndian.AppendUint16(b, ether.IPv4)
 	ip := len(b)
 	from, to := p.From.Addr().As4(), p.To.Addr().As4()
 	length := uint16(udpHeader + len(p.Payload))
@@ -62,15 +50,15 @@ func (p Packet) Append(b []byte) []byte {
 // checksum is not looked at: see Conn.Read.
 func ParsePacket(frame []byte, sumReady bool) (Packet, error) {
 	var p Packet
-	if len(frame) < etherHeader+ipHeader+udpHeader {
+	if len(frame) < ether.Header+ipHeader+udpHeader {
 		return p, errors.New("the frame is too short")
 	}
 	copy(p.ToMAC[:], frame)
 	copy(p.FromMAC[:], frame[6:])
-	ip := frame[etherHeader:]
+	ip := frame[ether.Header:]
 	header := 4 * int(ip[0]&0x0F)
 	total := int(binary.BigEndian.Uint16(ip[2:]))
-	if binary.BigEndian.Uint16(frame[12:]) != etherIPv4 || ip[0]>>4 != 4 || ip[9] != protocolUDP {
+	if binary.BigEndian.Uint16(frame[12:]) != ether.IPv4 || ip[0]>>4 != 4 || ip[9] != protocolUDP {
 		return p, errors.New("no UDP over IPv4")
 	}
 	// The frame may be longer: Ethernet has at least 60 bytes.

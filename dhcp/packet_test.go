@@ -7,15 +7,17 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/ether"
 )
 
 var (
-	macA = MAC{2, 0, 0, 0, 0, 1}
-	macB = MAC{2, 0, 0, 0, 0, 2}
+	macA = ether.MAC{2, 0, 0, 0, 0, 1}
+	macB = ether.MAC{2, 0, 0, 0, 0, 2}
 )
 
 func discover(payload string) Packet {
-	return Packet{macA, Broadcast, netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("255.255.255.255:67"), []byte(payload)}
+	return Packet{macA, ether.Broadcast, netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("255.255.255.255:67"), []byte(payload)}
 }
 
 func TestPacket(t *testing.T) {

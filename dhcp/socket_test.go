@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/internal/testnet"
 )
 
@@ -21,7 +22,7 @@ type network struct{ a, b end }
 type end struct {
 	*testnet.Host
 	index int
-	mac   MAC
+	mac   ether.MAC
 }
 
 func newNetwork(t *testing.T) network {
@@ -34,7 +35,7 @@ func newNetwork(t *testing.T) network {
 		require.NoError(t, e.Do(func() error {
 			i, err := net.InterfaceByName("eth0")
 			if err == nil {
-				e.index, e.mac = i.Index, MAC(i.HardwareAddr)
+				e.index, e.mac = i.Index, ether.MAC(i.HardwareAddr)
 			}
 			return err
 		}))
@@ -43,12 +44,12 @@ func newNetwork(t *testing.T) network {
 }
 
 // conn opens a socket on a host.
-func (e end) conn(t *testing.T, open func() (*os.File, error)) *Conn {
-	var c *Conn
+func (e end) conn(t *testing.T, open func() (*os.File, error)) *ether.Conn {
+	var c *ether.Conn
 	require.NoError(t, e.Do(func() error {
 		f, err := open()
 		if err == nil {
-			c, err = NewConn(f)
+			c, err = ether.NewConn(f)
 		}
 		return err
 	}))
@@ -56,7 +57,7 @@ func (e end) conn(t *testing.T, open func() (*os.File, error)) *Conn {
 	return c
 }
 
-func (e end) udp(t *testing.T, port uint16) *Conn {
+func (e end) udp(t *testing.T, port uint16) *ether.Conn {
 	return e.conn(t, func() (*os.File, error) { return OpenUDP(e.index, port) })
 }
 
@@ -75,8 +76,8 @@ func (e end) send(t *testing.T, local, remote, payload string) {
 	}))
 }
 
-func read(t *testing.T, c *Conn) (Packet, bool) {
-	b := make([]byte, MaxFrame)
+func read(t *testing.T, c *ether.Conn) (Packet, bool) {
+	b := make([]byte, ether.MaxFrame)
 	require.NoError(t, c.SetReadDeadline(time.Now().Add(testTime)))
 	n, ready, err := c.Read(b)
 	require.NoError(t, err)
@@ -98,7 +99,7 @@ func TestOpenUDP(t *testing.T) {
 	assert.False(t, ready, "a virtual link leaves the checksum to whoever needs it")
 
 	other := discover("to another machine")
-	other.ToMAC = MAC{2, 9, 9, 9, 9, 9}
+	other.ToMAC = ether.MAC{2, 9, 9, 9, 9, 9}
 	port := discover("to another port")
 	port.To = netip.MustParseAddrPort("255.255.255.255:69")
 	fragment := discover("a fragment").Append(nil)
@@ -123,7 +124,7 @@ func TestOpenARP(t *testing.T) {
 	n := newNetwork(t)
 	prober := n.a.conn(t, func() (*os.File, error) { return OpenARP(n.a.index) })
 	require.NoError(t, prober.Write(Probe(n.a.mac, ip("192.0.2.2")).Append(nil)))
-	b := make([]byte, MaxFrame)
+	b := make([]byte, ether.MaxFrame)
 	require.NoError(t, prober.SetReadDeadline(time.Now().Add(testTime)))
 	for {
 		size, _, err := prober.Read(b)
@@ -165,17 +166,17 @@ func TestLinkDown(t *testing.T) {
 	c, sender := n.a.udp(t, ClientPort), n.b.udp(t, ServerPort)
 	require.NoError(t, n.a.IP("link set eth0 down"))
 	require.NoError(t, c.SetReadDeadline(time.Now().Add(testTime)))
-	_, _, err := c.Read(make([]byte, MaxFrame))
-	assert.True(t, Temporary(err), "%v", err)
+	_, _, err := c.Read(make([]byte, ether.MaxFrame))
+	assert.True(t, ether.Temporary(err), "%v", err)
 	err = c.Write(discover("down").Append(nil))
-	assert.True(t, Temporary(err), "%v", err)
+	assert.True(t, ether.Temporary(err), "%v", err)
 	require.NoError(t, n.a.IP("link set eth0 up"))
-	p := Packet{n.b.mac, Broadcast, netip.MustParseAddrPort("192.0.2.2:67"), netip.MustParseAddrPort("255.255.255.255:68"), []byte("up")}
+	p := Packet{n.b.mac, ether.Broadcast, netip.MustParseAddrPort("192.0.2.2:67"), netip.MustParseAddrPort("255.255.255.255:68"), []byte("up")}
 	require.NoError(t, sender.Write(p.Append(nil)))
 	got, _ := read(t, c)
 	assert.Equal(t, "up", string(got.Payload))
 	require.NoError(t, c.SetReadDeadline(time.Unix(1, 0)))
-	_, _, err = c.Read(make([]byte, MaxFrame))
+	_, _, err = c.Read(make([]byte, ether.MaxFrame))
 	assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
@@ -225,7 +226,7 @@ func errno(code int) error {
 func TestVLANTagged(t *testing.T) {
 	n := newNetwork(t)
 	c, sender := n.a.udp(t, ClientPort), n.b.udp(t, ServerPort)
-	p := Packet{n.b.mac, Broadcast, netip.MustParseAddrPort("192.0.2.2:67"), netip.MustParseAddrPort("255.255.255.255:68"), []byte("tagged")}
+	p := Packet{n.b.mac, ether.Broadcast, netip.MustParseAddrPort("192.0.2.2:67"), netip.MustParseAddrPort("255.255.255.255:68"), []byte("tagged")}
 	frame := p.Append(nil)
 	tagged := append(append(append([]byte{}, frame[:12]...), 0x81, 0, 0, 5), frame[12:]...)
 	require.NoError(t, sender.Write(tagged))

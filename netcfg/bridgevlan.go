@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // Kinds of links that this package makes, by the kernel's names.
@@ -42,7 +44,7 @@ func (c Config) validateBridgesAndVLANs(ports []Port) error {
 		if b.MAC[0]&1 != 0 {
 			return fmt.Errorf("bridge %s: admin-mac=%s: expected the address of one host, not of a group", b.Name, b.MAC)
 		}
-		if b.OwnMAC && b.MAC == (MAC{}) {
+		if b.OwnMAC && b.MAC == (ether.MAC{}) {
 			return fmt.Errorf("bridge %s: auto-mac=no: expected admin-mac=", b.Name)
 		}
 	}
@@ -212,10 +214,10 @@ func (c Config) wantBridgesAndVLANs(links []link) []link {
 // resolveMAC gives a bridge without a hardware address the lowest of its ports', and a VLAN that of
 // the link that it is on. It stays zero if there is none. The kernel does the same until a bridge
 // has been given an address, and not from then on (br_stp_recalculate_bridge_id).
-func resolveMAC(links []link, i int) MAC {
+func resolveMAC(links []link, i int) ether.MAC {
 	l := &links[i]
 	switch {
-	case l.mac != MAC{}:
+	case l.mac != ether.MAC{}:
 	case l.kind == vlanKind:
 		return resolveMAC(links, linkNamed(links, l.parent))
 	case l.kind == bridgeKind:
@@ -223,7 +225,7 @@ func resolveMAC(links []link, i int) MAC {
 			if port.master != l.name {
 				continue
 			}
-			if mac := resolveMAC(links, j); mac != (MAC{}) && (l.mac == MAC{} || bytes.Compare(mac[:], l.mac[:]) < 0) {
+			if mac := resolveMAC(links, j); mac != (ether.MAC{}) && (l.mac == ether.MAC{} || bytes.Compare(mac[:], l.mac[:]) < 0) {
 				l.mac = mac
 			}
 		}

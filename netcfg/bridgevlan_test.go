@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // bridged is the router with its second port in a bridge, which has the addresses.
@@ -251,7 +253,7 @@ func TestBridgePasses(t *testing.T) {
 	assert.Equal(t, "bridge1", bridge.Name)
 	assert.Equal(t, BridgeType, bridge.Type)
 	assert.True(t, bridge.Present && bridge.Up && bridge.Running)
-	assert.NotEqual(t, MAC{}, bridge.MAC)
+	assert.NotEqual(t, ether.MAC{}, bridge.MAC)
 
 	// An EtherType for experiments (IEEE 802).
 	frame := append(bytes.Repeat([]byte{0xff}, 6), 2, 0, 0, 0, 0, 0x42, 0x88, 0xb5, 'x')
@@ -340,9 +342,9 @@ func TestWantMade(t *testing.T) {
 
 // The hardware address of a bridge is the lowest of its ports', whose own may follow from others.
 func TestWantMAC(t *testing.T) {
-	ports := []link{{name: "ether1", mac: MAC{2, 0, 0, 0, 0, 9}}, {name: "ether2", mac: MAC{2, 0, 0, 0, 0, 8}}, {name: "usb1"}}
+	ports := []link{{name: "ether1", mac: ether.MAC{2, 0, 0, 0, 0, 9}}, {name: "ether2", mac: ether.MAC{2, 0, 0, 0, 0, 8}}, {name: "usb1"}}
 	c := Config{
-		Bridges: []Bridge{{Name: "b1"}, {Name: "b2"}, {Name: "b3", OwnMAC: true, MAC: MAC{2, 0, 0, 0, 0, 1}}, {Name: "b4"}, {Name: "b5"}, {Name: "b6", MAC: MAC{2}}},
+		Bridges: []Bridge{{Name: "b1"}, {Name: "b2"}, {Name: "b3", OwnMAC: true, MAC: ether.MAC{2, 0, 0, 0, 0, 1}}, {Name: "b4"}, {Name: "b5"}, {Name: "b6", MAC: ether.MAC{2}}},
 		VLANs:   []VLAN{{Name: "v1", Interface: "ether1", ID: 1}, {Name: "v2", Interface: "b2", ID: 2}, {Name: "v3", Interface: "b3", ID: 3}},
 		BridgePorts: []BridgePort{{Bridge: "b1", Interface: "v2"}, {Bridge: "b2", Interface: "ether2"}, {Bridge: "b2", Interface: "v1"},
 			{Bridge: "b4", Interface: "v3"}, {Bridge: "b5", Interface: "usb1"}},
@@ -404,11 +406,11 @@ func TestValidateMade(t *testing.T) {
 			c.Addresses = append([]Address{address("10.0.0.1/24", "ether2")}, c.Addresses...)
 		}},
 		{"bridge b1: admin-mac=01:00:00:00:00:01: expected the address of one host, not of a group", func(c *Config) {
-			c.Bridges[0].MAC = MAC{1, 0, 0, 0, 0, 1}
+			c.Bridges[0].MAC = ether.MAC{1, 0, 0, 0, 0, 1}
 		}},
 		{"bridge b1: auto-mac=no: expected admin-mac=", func(c *Config) { c.Bridges[0].OwnMAC = true }},
 		{"link ether1: mac-address=01:00:00:00:00:01: expected the address of one host, not of a group", func(c *Config) {
-			c.Links = []Link{{Name: "ether1", MAC: MAC{1, 0, 0, 0, 0, 1}}}
+			c.Links = []Link{{Name: "ether1", MAC: ether.MAC{1, 0, 0, 0, 0, 1}}}
 		}},
 	} {
 		t.Run(test.err, func(t *testing.T) {
@@ -455,14 +457,14 @@ func TestBridgeMAC(t *testing.T) {
 	}
 	apply(func() {})
 	has("02:00:00:00:00:05")
-	apply(func() { c.Bridges[0].MAC = MAC{2, 0, 0, 0, 0, 0x99} })
+	apply(func() { c.Bridges[0].MAC = ether.MAC{2, 0, 0, 0, 0, 0x99} })
 	has("02:00:00:00:00:05")
 	apply(func() { c.Bridges[0].OwnMAC = true })
 	has("02:00:00:00:00:99")
 	ip(t, "link set bridge1 address 02:00:00:00:00:55")
 	has("02:00:00:00:00:99")
 	bad := c
-	bad.Bridges = []Bridge{{Name: "bridge1", OwnMAC: true, MAC: MAC{2, 0, 0, 0, 0, 0x77}}}
+	bad.Bridges = []Bridge{{Name: "bridge1", OwnMAC: true, MAC: ether.MAC{2, 0, 0, 0, 0, 0x77}}}
 	bad.Addresses = []Address{address("10.0.0.1/24", "bridge1")}
 	bad.Routes = []Route{by("10.6.0.0/24", "10.0.0.255", 1)}
 	require.Error(t, m.Apply(bad))
@@ -470,7 +472,7 @@ func TestBridgeMAC(t *testing.T) {
 	// Back to the ports', also of those that have changed meanwhile.
 	apply(func() { c.Bridges[0].OwnMAC = false })
 	has("02:00:00:00:00:05")
-	apply(func() { c.Links = []Link{{Name: "ether2", MAC: MAC{2, 0, 0, 0, 0, 1}}} })
+	apply(func() { c.Links = []Link{{Name: "ether2", MAC: ether.MAC{2, 0, 0, 0, 0, 1}}} })
 	has("02:00:00:00:00:01")
 	apply(func() { c.BridgePorts[0].Disabled = true })
 	has("02:00:00:00:00:05")
@@ -483,7 +485,7 @@ func TestMAC(t *testing.T) {
 	running(t, m)
 	require.NoError(t, m.Apply(router()))
 	c := router()
-	c.Links[0].MAC = MAC{2, 0, 0, 0, 0, 0x99}
+	c.Links[0].MAC = ether.MAC{2, 0, 0, 0, 0, 0x99}
 	for range 2 {
 		require.NoError(t, m.Apply(c))
 		assert.Contains(t, ip(t, "-o link show ether1"), "link/ether 02:00:00:00:00:99 ")

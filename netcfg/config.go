@@ -19,8 +19,9 @@
 package netcfg
 
 import (
-	"net"
 	"net/netip"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // Config is the wanted network of a machine. The zero value is a machine that has no
@@ -47,11 +48,6 @@ type Port struct {
 	Device string
 }
 
-// MAC is an Ethernet address. The zero value stands for none.
-type MAC [6]byte
-
-func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
-
 // Link is the wanted state of one port. A port without a Link is enabled, with the MTU and
 // the address of its driver.
 type Link struct {
@@ -59,7 +55,7 @@ type Link struct {
 	// MTU is in bytes, 68..65535. 0 stands for the driver's.
 	MTU int
 	// MAC is a unicast address. The zero value stands for the driver's.
-	MAC      MAC
+	MAC      ether.MAC
 	Disabled bool
 	Comment  string
 }
@@ -73,7 +69,7 @@ type Bridge struct {
 	// OwnMAC is whether its hardware address is MAC, a unicast address. If not it is the lowest
 	// of its ports' addresses, and MAC has no effect.
 	OwnMAC bool
-	MAC    MAC
+	MAC    ether.MAC
 	// STP turns the spanning tree protocol on (IEEE 802.1D). A port then passes nothing
 	// for the first 30 seconds.
 	STP      bool

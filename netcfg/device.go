@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // device is what is remembered about a port's device for as long as it is there.
@@ -18,7 +20,7 @@ type device struct {
 	// driverMTU is the MTU that the device had before the Manager changed it, or 0 if it
 	// has not. driverMAC is the same for its address.
 	driverMTU int
-	driverMAC MAC
+	driverMAC ether.MAC
 }
 
 // match finds the devices of the ports. A device keeps its port until it vanishes: once it

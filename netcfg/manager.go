@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // Manager brings the network of this machine, or of the network namespace of this process,
@@ -228,9 +230,9 @@ func (m *Manager) want(c Config, have state) state {
 			l.mtu = d.driverMTU
 		}
 		switch {
-		case conf.MAC != MAC{}:
+		case conf.MAC != ether.MAC{}:
 			l.mac = conf.MAC
-		case d.driverMAC != MAC{}:
+		case d.driverMAC != ether.MAC{}:
 			l.mac = d.driverMAC
 		}
 		w.links = append(w.links, l)

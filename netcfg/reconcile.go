@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // reconcile changes what differs between have and want. Links come before their addresses,
@@ -71,7 +73,7 @@ func (m *Manager) ownAddrs(nl *conn) ([]addr, error) {
 // a bridge or VLAN.
 func (m *Manager) reconcileLink(p *pass, have, want link) {
 	d := m.devices[have.index]
-	if want.mac != (MAC{}) && have.mac != want.mac {
+	if want.mac != (ether.MAC{}) && have.mac != want.mac {
 		err := setMAC(have.index, want.mac)
 		if errors.Is(err, unix.EBUSY) && have.up { // some drivers refuse while the link is up
 			if err = setUp(have.index, false); err == nil {
@@ -81,10 +83,10 @@ func (m *Manager) reconcileLink(p *pass, have, want link) {
 		}
 		switch {
 		case err != nil, d == nil:
-		case d.driverMAC == MAC{}:
+		case d.driverMAC == ether.MAC{}:
 			d.driverMAC = have.mac
 		case d.driverMAC == want.mac:
-			d.driverMAC = MAC{}
+			d.driverMAC = ether.MAC{}
 		}
 		p.did(fmt.Sprintf("set link %s mac-address %s", want.name, want.mac), err)
 	}

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // This file has what the kernel's messages are about (rtnetlink(7)), as values that can be
@@ -35,7 +37,7 @@ type link struct {
 	running  bool // IFF_LOWER_UP: it has a carrier; IFF_RUNNING tells up to a second later
 	loopback bool
 	mtu      int
-	mac      MAC
+	mac      ether.MAC
 	// master is the bridge that it is a port of, parent the link that a VLAN is on, or "".
 	master, parent string
 	vlanID         int

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/ether"
 )
 
 func setName(index int, name string) error {
@@ -26,7 +28,7 @@ func setUp(index int, up bool) error {
 	return setLink(index, flags, unix.IFF_UP)
 }
 
-func setMAC(index int, mac MAC) error {
+func setMAC(index int, mac ether.MAC) error {
 	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_ADDRESS, mac[:]))
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // conn is a socket from which lists are read.
@@ -167,7 +169,7 @@ func parseLink(message []byte) (link, error) {
 			l.own = number(value) == group
 		case unix.IFLA_ADDRESS:
 			if len(value) == len(l.mac) {
-				l.mac = MAC(value)
+				l.mac = ether.MAC(value)
 			}
 		case unix.IFLA_STATS64: // struct rtnl_link_stats64, linux/if_link.h
 			for i, counter := range []*uint64{&l.rxPackets, &l.txPackets, &l.rxBytes, &l.txBytes} {
@@ -364,7 +366,7 @@ func parseNeighbor(message []byte, links []link) (Neighbor, error) {
 		case typ == unix.NDA_DST:
 			n.Address, _ = netip.AddrFromSlice(value)
 		case typ == unix.NDA_LLADDR && len(value) == len(n.MAC):
-			n.MAC = MAC(value)
+			n.MAC = ether.MAC(value)
 		}
 		return nil
 	})

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // LinkState is the state of a port, a bridge, a VLAN or a PPP in the kernel.
@@ -17,7 +19,7 @@ type LinkState struct {
 	// Up says that the link is enabled, Running that it has a carrier.
 	Up, Running bool
 	MTU         int // bytes
-	MAC         MAC
+	MAC         ether.MAC
 	// Bridge is the bridge that the link is a port of, or "".
 	Bridge               string
 	RxBytes, TxBytes     uint64
@@ -197,7 +199,7 @@ func (m *Manager) Dynamic() ([]Address, []KernelRoute, error) {
 // Neighbor is an entry of the ARP table (RFC 826).
 type Neighbor struct {
 	Address   netip.Addr
-	MAC       MAC // zero if it is not known
+	MAC       ether.MAC // zero if it is not known
 	Interface string
 }
 

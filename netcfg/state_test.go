@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/ether"
 )
 
 func TestWaiting(t *testing.T) {
@@ -70,9 +72,9 @@ func TestNeighbors(t *testing.T) {
 	neighbors, err := m.Neighbors()
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []Neighbor{
-		{netip.MustParseAddr("10.0.0.7"), MAC{2, 0, 0, 0, 0, 8}, "ether1"},
-		{netip.MustParseAddr("10.0.0.9"), MAC{}, "ether1"},
-		{netip.MustParseAddr("192.168.0.7"), MAC{2, 0, 0, 0, 0, 7}, "ether2"},
+		{netip.MustParseAddr("10.0.0.7"), ether.MAC{2, 0, 0, 0, 0, 8}, "ether1"},
+		{netip.MustParseAddr("10.0.0.9"), ether.MAC{}, "ether1"},
+		{netip.MustParseAddr("192.168.0.7"), ether.MAC{2, 0, 0, 0, 0, 7}, "ether2"},
 	}, neighbors)
 }
 

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // Status is what a client does, in RouterOS's words.
@@ -29,7 +31,7 @@ var statuses = []Status{Disconnected, Dialing, Verifying, Connected, Terminating
 // Settings are what a client dials by.
 type Settings struct {
 	// MAC is the address of the interface that it dials over.
-	MAC MAC
+	MAC ether.MAC
 	// Service and AC are the names of the service and of the access concentrator that are wanted;
 	// "" is any.
 	Service, AC    string
@@ -202,7 +204,7 @@ func (c *client) dial(now time.Time) {
 
 // look sends a PADI.
 func (c *client) look(now time.Time) {
-	c.discover(discovery{to: broadcast, from: c.settings.MAC, code: codePADI,
+	c.discover(discovery{to: ether.Broadcast, from: c.settings.MAC, code: codePADI,
 		tags: []tag{{tagServiceName, []byte(c.settings.Service)}, {tagHostUniq, c.uniq}}}.frame())
 	c.deadline = now.Add(spread(c.wait))
 	c.wait = min(2*c.wait, longWait)
@@ -222,7 +224,7 @@ func (c *client) linkUp(now time.Time) {
 // takeDiscovery takes a frame of the discovery.
 func (c *client) takeDiscovery(now time.Time, frame []byte) {
 	d, err := parseDiscovery(frame)
-	if err != nil || d.to != c.settings.MAC || !d.from.host() || d.from == c.settings.MAC {
+	if err != nil || d.to != c.settings.MAC || !d.from.IsHost() || d.from == c.settings.MAC {
 		return
 	}
 	switch {

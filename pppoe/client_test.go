@@ -13,12 +13,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/internal/pppoetest"
 )
 
 var (
-	clientMAC = MAC{2, 0, 0, 0, 0, 1}
-	serverMAC = MAC{2, 0, 0, 0, 0, 2}
+	clientMAC = ether.MAC{2, 0, 0, 0, 0, 1}
+	serverMAC = ether.MAC{2, 0, 0, 0, 0, 2}
 )
 
 // rig is a client and a server on a link without loss, with a clock that the test moves. It is the
@@ -97,10 +98,10 @@ func (r *rig) fromClient(frame []byte) {
 func (r *rig) toClient(frame []byte) {
 	switch {
 	case r.cut:
-	case binary.BigEndian.Uint16(frame[12:]) == etherDiscovery:
+	case binary.BigEndian.Uint16(frame[12:]) == ether.PPPoEDiscovery:
 		r.client.takeDiscovery(r.now, frame)
-	case r.kernel == Session{MAC(frame[6:]), binary.BigEndian.Uint16(frame[16:])}:
-		r.client.takeControl(r.now, frame[etherHeader+pppoeHeader:])
+	case r.kernel == Session{ether.MAC(frame[6:]), binary.BigEndian.Uint16(frame[16:])}:
+		r.client.takeControl(r.now, frame[ether.Header+pppoeHeader:])
 	}
 }
 
@@ -208,8 +209,8 @@ func TestOffers(t *testing.T) {
 	tags := []tag{{tagServiceName, nil}, {tagHostUniq, r.client.uniq}, {tagACName, []byte("ac")}}
 	offer := discovery{to: clientMAC, from: serverMAC, code: codePADO, tags: tags}
 	for name, change := range map[string]func(*discovery){
-		"to another":          func(d *discovery) { d.to = MAC{2, 9} },
-		"from a group":        func(d *discovery) { d.from = broadcast },
+		"to another":          func(d *discovery) { d.to = ether.MAC{2, 9} },
+		"from a group":        func(d *discovery) { d.from = ether.Broadcast },
 		"from the client":     func(d *discovery) { d.from = clientMAC },
 		"of another question": func(d *discovery) { d.tags = []tag{{tagServiceName, nil}, {tagHostUniq, []byte("x")}} },
 		"of no question":      func(d *discovery) { d.tags = []tag{{tagServiceName, nil}} },
@@ -227,7 +228,7 @@ func TestOffers(t *testing.T) {
 	r.client.takeDiscovery(r.now, offer.frame())
 	assert.Equal(t, requesting, r.client.phase)
 
-	confirm := discovery{to: clientMAC, from: MAC{2, 3}, code: codePADS, session: 7, tags: tags}
+	confirm := discovery{to: clientMAC, from: ether.MAC{2, 3}, code: codePADS, session: 7, tags: tags}
 	r.client.takeDiscovery(r.now, confirm.frame())
 	assert.Equal(t, requesting, r.client.phase, "from another")
 	confirm.from, confirm.tags = serverMAC, append(slices.Clone(tags), tag{tagSystemError, nil})

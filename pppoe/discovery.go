@@ -5,27 +5,17 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
+
+	"github.com/postern-router/postern/ether"
 )
-
-// MAC is an Ethernet address.
-type MAC [6]byte
-
-func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
-
-// host reports whether m can be the address of one host.
-func (m MAC) host() bool { return m != MAC{} && m[0]&1 == 0 }
-
-// broadcast is every host of a link.
-var broadcast = MAC{0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF}
 
 // Session is a connection to an access concentrator. The zero Session is none.
 type Session struct {
-	Server MAC
+	Server ether.MAC
 	ID     uint16 // 1..65534: 0 is none, and 65535 is reserved (RFC 2516, section 4)
 }
 
-func (s Session) valid() bool { return s.Server.host() && s.ID != 0 && s.ID != 0xFFFF }
+func (s Session) valid() bool { return s.Server.IsHost() && s.ID != 0 && s.ID != 0xFFFF }
 
 // Codes of packets of the discovery stage (RFC 2516, appendix A).
 const (
@@ -50,12 +40,8 @@ const (
 )
 
 const (
-	etherHeader    = 14
-	etherDiscovery = 0x8863
-	pppoeHeader    = 6
-	versionType    = 0x11
-	// maxFrame is how long a frame of Ethernet is, without its checksum.
-	maxFrame = etherHeader + 1500
+	pppoeHeader = 6
+	versionType = 0x11
 	// maxEcho is how many bytes of a tag of the server's are sent back: a PADR has room for a
 	// cookie and a relay's identifier of that size.
 	maxEcho = 512
@@ -69,7 +55,7 @@ type tag struct {
 
 // discovery is a packet of the discovery stage.
 type discovery struct {
-	to, from MAC
+	to, from ether.MAC
 	code     byte
 	session  uint16
 	tags     []tag
@@ -80,11 +66,11 @@ var errDiscovery = errors.New("no packet of PPPoE's discovery")
 // parseDiscovery reads a frame. The tags are part of it.
 func parseDiscovery(frame []byte) (discovery, error) {
 	var d discovery
-	if len(frame) < etherHeader+pppoeHeader || binary.BigEndian.Uint16(frame[12:]) != etherDiscovery || frame[etherHeader] != versionType {
+	if len(frame) < ether.Header+pppoeHeader || binary.BigEndian.Uint16(frame[12:]) != ether.PPPoEDiscovery || frame[ether.Header] != versionType {
 		return d, errDiscovery
 	}
-	d.to, d.from = MAC(frame[:6]), MAC(frame[6:])
-	b := frame[etherHeader:]
+	d.to, d.from = ether.MAC(frame[:6]), ether.MAC(frame[6:])
+	b := frame[ether.Header:]
 	d.code, d.session = b[1], binary.BigEndian.Uint16(b[2:])
 	length := int(binary.BigEndian.Uint16(b[4:]))
 	if length > len(b)-pppoeHeader {
@@ -112,7 +98,7 @@ func parseDiscovery(frame []byte) (discovery, error) {
 // frame returns the packet as a frame.
 func (d discovery) frame() []byte {
 	b := append(append(make([]byte, 0, 128), d.to[:]...), d.from[:]...)
-	b = binary.BigEndian.AppendUint16(b, etherDiscovery)
+	b = binary.BigEndian.AppendUint16(b, ether.PPPoEDiscovery)
 	b = append(b, versionType, d.code)
 	b = binary.BigEndian.AppendUint16(b, d.session)
 	b = binary.BigEndian.AppendUint16(b, 0)
@@ -121,7 +107,7 @@ func (d discovery) frame() []byte {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(t.value)))
 		b = append(b, t.value...)
 	}
-	binary.BigEndian.PutUint16(b[etherHeader+4:], uint16(len(b)-etherHeader-pppoeHeader))
+	binary.BigEndian.PutUint16(b[ether.Header+4:], uint16(len(b)-ether.Header-pppoeHeader))
 	return b
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/service"
 )
 
@@ -98,7 +99,7 @@ func FuzzServer(f *testing.F) {
 			case n == 0:
 				r.now = r.now.Add(time.Second)
 				r.client.tick(r.now)
-			case n >= etherHeader+pppoeHeader && frame[12] == 0x88:
+			case n >= ether.Header+pppoeHeader && frame[12] == 0x88:
 				r.client.takeDiscovery(r.now, frame)
 			default:
 				if r.kernel != (Session{}) && r.kernel == r.client.session {

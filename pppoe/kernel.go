@@ -8,23 +8,23 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 )
 
 // OpenDiscovery opens a packet socket on the interface of that index. It gets the answers of access
 // concentrators: PADO, PADS and PADT that came to this machine. It needs CAP_NET_RAW.
 func OpenDiscovery(index int) (*os.File, error) {
-	f, err := dhcp.OpenPackets(index, etherDiscovery, []bpf.Instruction{
+	f, err := ether.Open(index, ether.PPPoEDiscovery, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 12, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: etherDiscovery, SkipTrue: 6},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: ether.PPPoEDiscovery, SkipTrue: 6},
 		bpf.LoadExtension{Num: bpf.ExtType},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.PACKET_HOST, SkipTrue: 4},
-		bpf.LoadAbsolute{Off: etherHeader + 1, Size: 1},
+		bpf.LoadAbsolute{Off: ether.Header + 1, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: codePADO, SkipTrue: 3},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: codePADS, SkipTrue: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: codePADT, SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
-		bpf.RetConstant{Val: maxFrame},
+		bpf.RetConstant{Val: ether.MaxFrame},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("packet socket for PPPoE: %w", err)

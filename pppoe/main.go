@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/service"
 )
 
@@ -207,7 +207,7 @@ func (p *process) handle(_ context.Context, r *service.Request) ([]byte, error) 
 	name := r.String(maxName)
 	switch r.Op {
 	case opStart:
-		mac := r.String(len(MAC{}))
+		mac := r.String(len(ether.MAC{}))
 		s := Settings{Service: r.String(MaxService), AC: r.String(MaxService), User: r.String(MaxUser), Password: r.String(MaxPassword),
 			MTU: int(r.Uint(MaxMTU)), MRU: int(r.Uint(MaxMTU)), Allow: Methods(r.Uint(uint64(PAP | CHAP | MSCHAP1 | MSCHAP2))),
 			Keepalive: r.Duration(), NameServers: r.Bool(), Previous: decodeSession(r.Decoder)}
@@ -302,7 +302,7 @@ const (
 // loop runs a client.
 type loop struct {
 	client *client
-	socket *dhcp.Conn
+	socket *ether.Conn
 	in     chan input
 	stop   context.CancelFunc
 	ctx    context.Context
@@ -318,7 +318,7 @@ const queue = 16
 
 // startLoop runs a client with the socket, which it takes over.
 func startLoop(s Settings, socket *os.File, logf func(string, ...any), report func(Report) error) (*loop, error) {
-	conn, err := dhcp.NewConn(socket)
+	conn, err := ether.NewConn(socket)
 	if err != nil {
 		return nil, err
 	}

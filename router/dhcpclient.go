@@ -14,6 +14,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/dhcp/client"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/service"
@@ -28,7 +29,7 @@ type dhcpClients struct {
 	// setLayer is Router.SetLayer, which waits for changes that are under way.
 	setLayer func(source string, l Layer) error
 	// find returns an interface of the kernel; open opens the sockets for it.
-	find func(name string) (index int, mac dhcp.MAC, ok bool)
+	find func(name string) (index int, mac ether.MAC, ok bool)
 	open func(name string, index int) ([]*os.File, error)
 	// news has an element when leases may have changed.
 	news chan struct{}
@@ -209,7 +210,7 @@ func (d *dhcpClients) update() {
 	}()
 }
 
-func (d *dhcpClients) settings(c client.Config, mac dhcp.MAC) client.Settings {
+func (d *dhcpClients) settings(c client.Config, mac ether.MAC) client.Settings {
 	s := client.Settings{MAC: mac, ClientID: c.Says(client.OptionClientID)}
 	if c.Says(client.OptionHostName) {
 		s.HostName = d.hostName

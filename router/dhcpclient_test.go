@@ -16,6 +16,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/dhcp/client"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/kmsg"
@@ -45,7 +46,7 @@ func newTestClients(t *testing.T, keeper leaseKeeper, supervise func(*kmsg.Logge
 	d := &testClients{dhcpClients: newDHCPClients(supervisor, log, keeper), said: said, layers: map[string]Layer{}}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.find = func(name string) (int, dhcp.MAC, bool) { return 1, dhcp.MAC{2, 0, 0, 0, 0, 1}, true }
+	d.find = func(name string) (int, ether.MAC, bool) { return 1, ether.MAC{2, 0, 0, 0, 0, 1}, true }
 	d.open = func(string, int) ([]*os.File, error) {
 		f, err := os.Open(os.DevNull)
 		return []*os.File{f, f, f}, err
@@ -253,7 +254,7 @@ func TestDHCPClientProcess(t *testing.T) {
 	})
 	d := newTestClients(t, &memory{values: map[string]string{}}, func(log *kmsg.Logger, said func() string) *service.Supervisor { return realSupervisor(t, log, said) })
 	d.mu.Lock()
-	d.find = func(name string) (index int, mac dhcp.MAC, ok bool) {
+	d.find = func(name string) (index int, mac ether.MAC, ok bool) {
 		_ = home.Do(func() error { index, mac, ok = findLink(name); return nil }) // it always succeeds
 		return index, mac, ok
 	}

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/board"
-	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/kmsg"
 )
 
@@ -54,7 +54,7 @@ func parseLease(text string) (b server.Binding, ok bool) {
 	if !address.Is4() || len(mac) != 6 || len(id) > server.MaxClientID || len(name) > server.MaxName || f[5] != "" && !isLabel(strings.ToLower(f[5])) {
 		return b, false
 	}
-	return server.Binding{Address: address, MAC: dhcp.MAC(mac), ClientID: string(id), Server: string(name), Status: server.Bound,
+	return server.Binding{Address: address, MAC: ether.MAC(mac), ClientID: string(id), Server: string(name), Status: server.Bound,
 		HostName: f[5], Left: time.Duration(seconds) * time.Second}, true
 }
 

@@ -5,7 +5,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 )
 
 // This file has what the DHCP client and the DHCP server share: the interfaces that they work on.
@@ -16,7 +16,7 @@ const linkLook = 5 * time.Second
 // dhcpLink is an interface with a server or a client.
 type dhcpLink struct {
 	index int
-	mac   dhcp.MAC
+	mac   ether.MAC
 	// sockets are for UDP, for ARP, and the one that keeps the kernel from answering.
 	sockets []*os.File
 }
@@ -28,12 +28,12 @@ func (l *dhcpLink) close() {
 }
 
 // findLink returns an interface of the kernel that has an Ethernet address.
-func findLink(name string) (int, dhcp.MAC, bool) {
+func findLink(name string) (int, ether.MAC, bool) {
 	i, err := net.InterfaceByName(name)
 	if err != nil || len(i.HardwareAddr) != 6 {
-		return 0, dhcp.MAC{}, false
+		return 0, ether.MAC{}, false
 	}
-	return i.Index, dhcp.MAC(i.HardwareAddr), true
+	return i.Index, ether.MAC(i.HardwareAddr), true
 }
 
 // openSockets opens all of them or none.

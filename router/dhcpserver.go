@@ -14,6 +14,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
@@ -50,7 +51,7 @@ type dhcpService struct {
 	process *service.Service
 	keeper  leaseKeeper
 	// find returns an interface of the kernel; open opens the sockets for it.
-	find func(name string) (index int, mac dhcp.MAC, ok bool)
+	find func(name string) (index int, mac ether.MAC, ok bool)
 	open func(name string, index int) ([]*os.File, error)
 	// onNames is told that hostNames may have changed. It does not wait.
 	onNames func()

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/console"
-	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/service"
 )
 
@@ -35,9 +35,9 @@ func newTestDHCP(t *testing.T, keeper leaseKeeper) *testDHCP {
 	d := &testDHCP{dhcpService: newDHCPService(supervisor, log, keeper, func() {}), index: map[string]int{"ether2": 2}, said: said}
 	d.mu.Lock() // find and open are called with it held
 	defer d.mu.Unlock()
-	d.find = func(name string) (int, dhcp.MAC, bool) {
+	d.find = func(name string) (int, ether.MAC, bool) {
 		i, ok := d.index[name]
-		return i, dhcp.MAC{2, 0, 0, 0, 0, byte(i)}, ok
+		return i, ether.MAC{2, 0, 0, 0, 0, byte(i)}, ok
 	}
 	d.open = func(string, int) ([]*os.File, error) {
 		d.opens++
@@ -81,7 +81,7 @@ func dhcpConfig(t *testing.T) console.Config {
 }
 
 func bound(address string, last byte, name string) server.Change {
-	return server.Change{Address: netip.MustParseAddr(address), MAC: dhcp.MAC{2, 0, 0, 0, 0, last}, HostName: name, Server: "home",
+	return server.Change{Address: netip.MustParseAddr(address), MAC: ether.MAC{2, 0, 0, 0, 0, last}, HostName: name, Server: "home",
 		Status: server.Bound, Left: 30 * time.Minute}
 }
 
@@ -180,7 +180,7 @@ func TestDHCPServerSleeps(t *testing.T) {
 	defer d.Stop()
 	open, far := pairs(t)
 	d.mu.Lock()
-	d.find = func(name string) (int, dhcp.MAC, bool) { return 2, dhcp.MAC{2, 0, 0, 0, 0, 1}, name == "ether2" }
+	d.find = func(name string) (int, ether.MAC, bool) { return 2, ether.MAC{2, 0, 0, 0, 0, 1}, name == "ether2" }
 	d.open = open
 	d.mu.Unlock()
 	require.NoError(t, d.Apply(dhcpConfig(t)))

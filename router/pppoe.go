@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/console"
-	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/pppoe"
@@ -27,7 +27,7 @@ type pppoeClients struct {
 	// setLayer is Router.SetLayer, which waits for changes that are under way.
 	setLayer func(source string, l Layer) error
 	// find returns an interface of the kernel, discover opens the socket for it, and open a session.
-	find     func(name string) (index int, mac dhcp.MAC, ok bool)
+	find     func(name string) (index int, mac ether.MAC, ok bool)
 	discover func(index int) (*os.File, error)
 	open     func(device string, s pppoe.Session) (pppChannel, error)
 	// attach hands a descriptor of a session over.
@@ -77,7 +77,7 @@ func openChannel(device string, s pppoe.Session) (pppChannel, error) {
 // pppoeLink is a client that runs.
 type pppoeLink struct {
 	index    int
-	mac      dhcp.MAC
+	mac      ether.MAC
 	socket   *os.File
 	settings pppoe.Settings
 	*connection
@@ -194,8 +194,8 @@ func (d *pppoeClients) runs(c pppoe.Config) bool {
 	return c.Interface != "" && !c.Disabled && d.network.Actual(c.Interface) == c.Interface
 }
 
-func pppoeSettings(c pppoe.Config, mac dhcp.MAC) pppoe.Settings {
-	return pppoe.Settings{MAC: pppoe.MAC(mac), Service: c.Service, AC: c.AC, User: c.User, Password: c.Password,
+func pppoeSettings(c pppoe.Config, mac ether.MAC) pppoe.Settings {
+	return pppoe.Settings{MAC: mac, Service: c.Service, AC: c.AC, User: c.User, Password: c.Password,
 		MTU: c.MTU(), MRU: c.MRU(), Allow: c.Allow, Keepalive: c.Keepalive, NameServers: c.PeerDNS}
 }
 
@@ -505,7 +505,7 @@ func (d *pppoeClients) states() ([]console.PPPoEClientState, error) {
 			s.Status += " - " + l.reason
 		}
 		if l.session != (pppoe.Session{}) {
-			s.AC, s.Service, s.Server = l.ac, l.service, netcfg.MAC(l.session.Server)
+			s.AC, s.Service, s.Server = l.ac, l.service, l.session.Server
 		}
 		if l.link != nil {
 			s.Local, s.Remote, s.NameServers, s.MTU, s.MRU = l.link.Local, l.link.Remote, l.link.NameServers, l.link.MTU, l.link.MRU

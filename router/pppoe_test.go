@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/console"
-	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/internal/pppoetest"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/kmsg"
@@ -85,7 +85,7 @@ func newTestDialers(t *testing.T, supervise func(*kmsg.Logger, func() string) *s
 	d := &testDialers{pppoeClients: newPPPoEClients(supervisor, log), said: said, layers: map[string]Layer{}, sessions: map[pppoe.Session]string{}}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.find = func(string) (int, dhcp.MAC, bool) { return 1, dhcp.MAC{2, 0, 0, 0, 0, 1}, true }
+	d.find = func(string) (int, ether.MAC, bool) { return 1, ether.MAC{2, 0, 0, 0, 0, 1}, true }
 	d.discover = func(int) (*os.File, error) { return os.Open(os.DevNull) }
 	d.wire = func(pppoe.Session) (*os.File, func(), error) {
 		f, err := os.Open(os.DevNull)
@@ -149,7 +149,7 @@ func (d *testDialers) state(t *testing.T) console.PPPoEClientState {
 	return states[0]
 }
 
-var testSession = pppoe.Session{Server: pppoe.MAC{2, 0, 0, 0, 0, 9}, ID: 7}
+var testSession = pppoe.Session{Server: ether.MAC{2, 0, 0, 0, 0, 9}, ID: 7}
 
 // dialed and connected are what a process reports: it has a session, and then a connection.
 func dialed() pppoe.Report {
@@ -295,7 +295,7 @@ func TestPPPoEProcess(t *testing.T) {
 	t.Cleanup(server.Close)
 	d := newTestDialers(t, func(log *kmsg.Logger, said func() string) *service.Supervisor { return realSupervisor(t, log, said) })
 	d.mu.Lock()
-	d.find = func(name string) (index int, mac dhcp.MAC, ok bool) {
+	d.find = func(name string) (index int, mac ether.MAC, ok bool) {
 		_ = home.Do(func() error { index, mac, ok = findLink(name); return nil }) // it always succeeds
 		return index, mac, ok
 	}
@@ -354,9 +354,9 @@ func TestPPPoEProcess(t *testing.T) {
 
 // sessionWire carries the packets of a session, as the kernel's PPPoE does: one packet of PPP for each
 // read and write of the file.
-func sessionWire(index int, mac dhcp.MAC, s pppoe.Session) (*os.File, func(), error) {
-	const ether, header = 14, 6
-	socket, err := dhcp.OpenPackets(index, 0x8864, nil)
+func sessionWire(index int, mac ether.MAC, s pppoe.Session) (*os.File, func(), error) {
+	const header = ether.Header + 6
+	socket, err := ether.Open(index, 0x8864, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -385,11 +385,11 @@ func sessionWire(index int, mac dhcp.MAC, s pppoe.Session) (*os.File, func(), er
 			if err != nil {
 				return
 			}
-			if n < ether+header || [6]byte(b[:6]) != [6]byte(mac) || binary.BigEndian.Uint16(b[16:]) != s.ID {
+			if n < header || [6]byte(b[:6]) != [6]byte(mac) || binary.BigEndian.Uint16(b[16:]) != s.ID {
 				continue
 			}
-			if length := int(binary.BigEndian.Uint16(b[18:])); length <= n-ether-header {
-				_, _ = far.Write(b[ether+header:][:length])
+			if length := int(binary.BigEndian.Uint16(b[18:])); length <= n-header {
+				_, _ = far.Write(b[header:][:length])
 			}
 		}
 	}()

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 )
 
 // Status is what a client does, in RouterOS's words.
@@ -43,7 +44,7 @@ var statuses = []Status{Stopped, Searching, Requesting, Bound, Renewing, Rebindi
 
 // Settings are what a client says of itself.
 type Settings struct {
-	MAC dhcp.MAC
+	MAC ether.MAC
 	// HostName is option 12; none is sent if it is empty.
 	HostName string
 	// ClientID sends 01 and the hardware address as option 61.
@@ -72,7 +73,7 @@ const (
 // received is a message from a server.
 type received struct {
 	message *dhcp.Message
-	from    dhcp.MAC // of the frame
+	from    ether.MAC // of the frame
 }
 
 // wires is what a client sends and gets. Nothing of it waits but for probe.
@@ -88,7 +89,7 @@ type wires struct {
 
 // hop is where a message to a server goes.
 type hop struct {
-	mac    dhcp.MAC
+	mac    ether.MAC
 	server netip.Addr
 }
 

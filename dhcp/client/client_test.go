@@ -15,12 +15,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/service"
 )
 
 var (
-	self      = dhcp.MAC{2, 0, 0, 0, 0, 1}
-	serverMAC = dhcp.MAC{2, 0, 0, 0, 0, 2}
+	self      = ether.MAC{2, 0, 0, 0, 0, 1}
+	serverMAC = ether.MAC{2, 0, 0, 0, 0, 2}
 	at        = netip.MustParseAddr
 )
 

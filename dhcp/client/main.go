@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/service"
 )
 
@@ -124,7 +125,7 @@ type running struct {
 	events  chan event
 	stop    context.CancelFunc
 	done    chan struct{}
-	sockets []*dhcp.Conn
+	sockets []*ether.Conn
 }
 
 func runProcess(child *service.Child) error {
@@ -144,7 +145,7 @@ func (p *process) handle(_ context.Context, r *service.Request) ([]byte, error) 
 	name := r.String(maxName)
 	switch r.Op {
 	case opStart:
-		mac := r.String(len(dhcp.MAC{}))
+		mac := r.String(len(ether.MAC{}))
 		s := Settings{HostName: r.String(maxHostName), ClientID: r.Bool(), Previous: r.Addr()}
 		udp, arp := r.TakeFile(), r.TakeFile()
 		if r.End() != nil || len(mac) != len(s.MAC) || udp == nil || arp == nil {
@@ -195,7 +196,7 @@ func (p *process) start(name string, s Settings, udp, arp *os.File) error {
 func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, ...any), report func(context.Context, Status, *Lease, bool)) (*running, error) {
 	r := &running{events: make(chan event, 4), done: make(chan struct{})}
 	for _, f := range []*os.File{udp, arp} {
-		c, err := dhcp.NewConn(f)
+		c, err := ether.NewConn(f)
 		if err != nil {
 			return nil, err
 		}
@@ -284,13 +285,13 @@ func (p *process) report(ctx context.Context, name string, s Status, l *Lease, k
 
 // sender returns what sends messages by a socket. What cannot be sent is lost, as on a cable: it is
 // sent again.
-func sender(mac dhcp.MAC, c *dhcp.Conn) func(m *dhcp.Message, from netip.Addr, to *hop) {
+func sender(mac ether.MAC, c *ether.Conn) func(m *dhcp.Message, from netip.Addr, to *hop) {
 	return func(m *dhcp.Message, from netip.Addr, to *hop) {
 		payload, err := m.Marshal(dhcp.MaxMessage)
 		if err != nil {
 			return // a client's own messages are short
 		}
-		p := dhcp.Packet{FromMAC: mac, ToMAC: dhcp.Broadcast, From: netip.AddrPortFrom(from, dhcp.ClientPort),
+		p := dhcp.Packet{FromMAC: mac, ToMAC: ether.Broadcast, From: netip.AddrPortFrom(from, dhcp.ClientPort),
 			To: netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), dhcp.ServerPort), Payload: payload}
 		if to != nil {
 			p.ToMAC, p.To = to.mac, netip.AddrPortFrom(to.server, dhcp.ServerPort)
@@ -301,8 +302,8 @@ func sender(mac dhcp.MAC, c *dhcp.Conn) func(m *dhcp.Message, from netip.Addr, t
 
 // prober asks who has an address.
 type prober struct {
-	mac  dhcp.MAC
-	conn *dhcp.Conn
+	mac  ether.MAC
+	conn *ether.Conn
 	mu   sync.Mutex
 	// about is the address in question, the zero Addr if there is none; used is closed when
 	// somebody has it.
@@ -310,7 +311,7 @@ type prober struct {
 	used  chan struct{}
 }
 
-func newProber(mac dhcp.MAC, conn *dhcp.Conn) *prober { return &prober{mac: mac, conn: conn} }
+func newProber(mac ether.MAC, conn *ether.Conn) *prober { return &prober{mac: mac, conn: conn} }
 
 // take takes an ARP packet.
 func (p *prober) take(frame []byte) {

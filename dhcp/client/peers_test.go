@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/internal/testnet"
 )
@@ -29,7 +30,7 @@ const patience = time.Minute
 type peer struct {
 	server, client, other *testnet.Host
 	folder                string
-	mac                   dhcp.MAC
+	mac                   ether.MAC
 	index                 int
 }
 
@@ -42,7 +43,7 @@ func newPeer(t *testing.T) *peer {
 	require.NoError(t, p.client.Do(func() error {
 		i, err := net.InterfaceByName("eth0")
 		if err == nil {
-			p.mac, p.index = dhcp.MAC(i.HardwareAddr), i.Index
+			p.mac, p.index = ether.MAC(i.HardwareAddr), i.Index
 		}
 		return err
 	}))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/match"
 )
 
@@ -92,7 +93,7 @@ type Network struct {
 type Lease struct {
 	Address netip.Addr // the zero Addr for a client that is only blocked
 	// MAC or ClientID is the client's; both, if both have to be right.
-	MAC      dhcp.MAC
+	MAC      ether.MAC
 	ClientID string // bytes
 	// Server is the name of the only server that has this lease, "" for all.
 	Server    string
@@ -288,7 +289,7 @@ func (c Config) validateLeases() error {
 		fail := func(format string, args ...any) error {
 			return fmt.Errorf("/ip dhcp-server lease %d: %w", i, fmt.Errorf(format, args...))
 		}
-		if l.MAC == (dhcp.MAC{}) && l.ClientID == "" {
+		if l.MAC == (ether.MAC{}) && l.ClientID == "" {
 			return fail("expected mac-address or client-id")
 		}
 		if !l.Address.IsValid() && !l.Block {
@@ -304,7 +305,7 @@ func (c Config) validateLeases() error {
 	// Each is compared with those of the same value only: the list may be long.
 	type keys struct {
 		address netip.Addr
-		mac     dhcp.MAC
+		mac     ether.MAC
 		id      string
 	}
 	seen := map[keys][]int{}
@@ -313,7 +314,7 @@ func (c Config) validateLeases() error {
 			continue
 		}
 		for _, k := range []keys{{address: l.Address}, {mac: l.MAC}, {id: l.ClientID}} {
-			if k == (keys{}) || k.mac != (dhcp.MAC{}) && l.ClientID != "" {
+			if k == (keys{}) || k.mac != (ether.MAC{}) && l.ClientID != "" {
 				continue
 			}
 			for _, j := range seen[k] {
@@ -323,7 +324,7 @@ func (c Config) validateLeases() error {
 				}
 				what := "address=" + l.Address.String()
 				switch {
-				case k.mac != (dhcp.MAC{}):
+				case k.mac != (ether.MAC{}):
 					what = "mac-address=" + strings.ToUpper(k.mac.String())
 				case k.id != "":
 					what = "client-id=" + FormatClientID(k.id)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/match"
 )
 
@@ -31,7 +32,7 @@ type core struct {
 // link is an interface, by its index.
 type link struct {
 	index int
-	mac   dhcp.MAC
+	mac   ether.MAC
 	// udp and arp send frames. They do not wait.
 	udp, arp func(frame []byte)
 }
@@ -204,7 +205,7 @@ type query struct {
 	link   *link
 	packet dhcp.Packet
 	msg    *dhcp.Message
-	mac    dhcp.MAC
+	mac    ether.MAC
 	id     string // of the client, bytes; "" if it gives none
 	key    string
 	// subnets are those that the client can have an address of.
@@ -213,7 +214,7 @@ type query struct {
 }
 
 // clientKey identifies a client of a server.
-func clientKey(server string, mac dhcp.MAC, id string) string {
+func clientKey(server string, mac ether.MAC, id string) string {
 	if id != "" {
 		return server + " i" + id
 	}
@@ -253,7 +254,7 @@ func (c *core) receive(index int, p dhcp.Packet) {
 
 // query finds the server that a message is for, nil if there is none.
 func (c *core) query(index int, p dhcp.Packet, m *dhcp.Message) *query {
-	q := &query{link: c.links[index], packet: p, msg: m, mac: dhcp.MAC(m.Hardware)}
+	q := &query{link: c.links[index], packet: p, msg: m, mac: ether.MAC(m.Hardware)}
 	if q.link == nil {
 		return nil
 	}
@@ -298,7 +299,7 @@ func (c *core) query(index int, p dhcp.Packet, m *dhcp.Message) *query {
 // has reports whether a static lease is the client's.
 func (q *query) has(l *PlanLease) bool {
 	return (l.Server == "" || l.Server == q.server.Name) &&
-		(l.MAC == dhcp.MAC{} || l.MAC == q.mac) && (l.ClientID == "" || l.ClientID == q.id)
+		(l.MAC == ether.MAC{} || l.MAC == q.mac) && (l.ClientID == "" || l.ClientID == q.id)
 }
 
 func (q *query) blocked() bool { return q.static != nil && q.static.Block }
@@ -478,7 +479,7 @@ func (c *core) receiveARP(index int, a dhcp.ARP) {
 }
 
 // inUse makes e an address that is left alone for a while, because somebody else has it.
-func (c *core) inUse(e *entry, status Status, mac dhcp.MAC) {
+func (c *core) inUse(e *entry, status Status, mac ether.MAC) {
 	c.table.drop(e)
 	c.table.add(&entry{Binding: Binding{Address: e.Address, MAC: mac, Server: e.Server, Status: status}, expires: time.Now().Add(conflictTime)})
 }
@@ -550,7 +551,7 @@ func (c *core) decline(q *query) {
 		return
 	}
 	c.logRarely(lineDeclined, q.server.Name, "%s: %s says that somebody else has %s", q.server.Name, client(q.mac), e.Address)
-	c.inUse(e, Declined, dhcp.MAC{})
+	c.inUse(e, Declined, ether.MAC{})
 }
 
 // leaseTime is how long the client gets an address for.
@@ -574,4 +575,4 @@ func hostName(m *dhcp.Message) string {
 	return name[:min(len(name), maxHostName)]
 }
 
-func client(mac dhcp.MAC) string { return strings.ToUpper(mac.String()) }
+func client(mac ether.MAC) string { return strings.ToUpper(mac.String()) }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/service"
 )
@@ -28,16 +29,16 @@ type bench struct {
 	log  []string
 	xid  uint32
 	// owners are machines that answer ARP.
-	owners map[netip.Addr]dhcp.MAC
+	owners map[netip.Addr]ether.MAC
 }
 
 const linkIndex = 2
 
-var routerMAC = dhcp.MAC{2, 0, 0, 0, 0, 1}
+var routerMAC = ether.MAC{2, 0, 0, 0, 0, 1}
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-func mac(n int) dhcp.MAC { return dhcp.MAC{2, 0, 1, byte(n >> 16), byte(n >> 8), byte(n)} }
+func mac(n int) ether.MAC { return ether.MAC{2, 0, 1, byte(n >> 16), byte(n >> 8), byte(n)} }
 
 // home is a network of ten addresses for hosts.
 func home() Config {
@@ -59,7 +60,7 @@ func compile(c Config) Plan {
 func run(t *testing.T, c Config, test func(b *bench)) {
 	require.NoError(t, c.Validate())
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{T: t, owners: map[netip.Addr]dhcp.MAC{}}
+		b := &bench{T: t, owners: map[netip.Addr]ether.MAC{}}
 		b.core = newCore(func(format string, args ...any) { b.log = append(b.log, fmt.Sprintf(format, args...)) }, func() {})
 		defer b.core.stop()
 		b.core.setLink(&link{linkIndex, routerMAC, func(frame []byte) {
@@ -80,7 +81,7 @@ func run(t *testing.T, c Config, test func(b *bench)) {
 }
 
 // message is a client's.
-func (b *bench) message(from dhcp.MAC, typ dhcp.Type, change ...func(*dhcp.Message)) *dhcp.Message {
+func (b *bench) message(from ether.MAC, typ dhcp.Type, change ...func(*dhcp.Message)) *dhcp.Message {
 	b.xid++
 	m := &dhcp.Message{Op: dhcp.BootRequest, XID: b.xid, HardwareType: 1, Hardware: net.HardwareAddr(from[:])}
 	m.Options.SetByte(dhcp.OptionType, byte(typ))
@@ -95,7 +96,7 @@ func (b *bench) send(m *dhcp.Message) (string, *dhcp.Message, dhcp.Packet) {
 	payload, err := m.Marshal(dhcp.MaxMessage)
 	require.NoError(b, err)
 	b.sent = nil
-	b.core.receive(linkIndex, dhcp.Packet{FromMAC: dhcp.MAC(m.Hardware), ToMAC: dhcp.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
+	b.core.receive(linkIndex, dhcp.Packet{FromMAC: ether.MAC(m.Hardware), ToMAC: ether.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
 		To: netip.MustParseAddrPort("255.255.255.255:67"), Payload: payload})
 	time.Sleep(2*probes*probeTime + time.Millisecond)
 	synctest.Wait()
@@ -135,7 +136,7 @@ func named(name string) func(*dhcp.Message) {
 }
 
 // join has a client take an address, which is returned; "" if it gets none.
-func (b *bench) join(from dhcp.MAC, change ...func(*dhcp.Message)) string {
+func (b *bench) join(from ether.MAC, change ...func(*dhcp.Message)) string {
 	offer := b.say(b.message(from, dhcp.Discover, change...))
 	a, ok := strings.CutPrefix(offer, "OFFER ")
 	if !ok {
@@ -279,7 +280,7 @@ func TestReplies(t *testing.T) {
 	run(t, c, func(b *bench) {
 		_, _, p := b.send(b.message(mac(1), dhcp.Discover, func(m *dhcp.Message) { m.Flags = dhcp.FlagBroadcast }))
 		assert.Equal(b, "255.255.255.255:68", p.To.String())
-		assert.Equal(b, dhcp.Broadcast, p.ToMAC)
+		assert.Equal(b, ether.Broadcast, p.ToMAC)
 		text, ack, p := b.send(b.message(mac(2), dhcp.Inform, has("192.168.0.222")))
 		assert.Equal(b, "ACK", text)
 		assert.Equal(b, "192.168.0.222:68", p.To.String())
@@ -364,7 +365,7 @@ func FuzzServer(f *testing.F) {
 			if m.Options.Type() == dhcp.ACK && !m.Your.IsUnspecified() {
 				e := c.table.entries[m.Your]
 				require.NotNil(t, e)
-				require.Equal(t, dhcp.MAC(m.Hardware), e.MAC)
+				require.Equal(t, ether.MAC(m.Hardware), e.MAC)
 				owners[m.Your] = e.key
 			}
 		}, func([]byte) {}})

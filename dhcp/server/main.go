@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/service"
 )
@@ -59,7 +60,7 @@ func NewProcess(link *service.Link, take func([]Change) error) *Process {
 
 // Link hands the process the sockets of dhcp.OpenUDP and dhcp.OpenARP of an interface, or takes it
 // away if there are none.
-func (p *Process) Link(ctx context.Context, index int, mac dhcp.MAC, sockets ...*os.File) error {
+func (p *Process) Link(ctx context.Context, index int, mac ether.MAC, sockets ...*os.File) error {
 	var e service.Encoder
 	e.Uint(uint64(index))
 	e.String(string(mac[:]))
@@ -101,7 +102,7 @@ func (p *Process) Ended() {}
 
 // runProcess is the process.
 func runProcess(child *service.Child) error {
-	p := &process{child: child, news: make(chan struct{}, 1), conns: map[int][]*dhcp.Conn{}}
+	p := &process{child: child, news: make(chan struct{}, 1), conns: map[int][]*ether.Conn{}}
 	p.core = newCore(child.Logf, func() {
 		select {
 		case p.news <- struct{}{}:
@@ -126,7 +127,7 @@ type process struct {
 	child   *service.Child
 	core    *core
 	news    chan struct{} // has an element when something has changed
-	conns   map[int][]*dhcp.Conn
+	conns   map[int][]*ether.Conn
 	reading sync.WaitGroup
 	heard   atomic.Bool // a message came since endAtRest looked
 }
@@ -139,7 +140,7 @@ func (p *process) handle(_ context.Context, r *service.Request) ([]byte, error) 
 		if r.End() != nil || len(mac) != 6 {
 			break
 		}
-		return nil, p.setLink(index, dhcp.MAC([]byte(mac)), r.TakeFile(), r.TakeFile())
+		return nil, p.setLink(index, ether.MAC([]byte(mac)), r.TakeFile(), r.TakeFile())
 	case opPlan:
 		plan := decodePlan(r.Decoder)
 		if r.End() != nil {
@@ -174,14 +175,14 @@ func (p *process) unlink(index int) {
 }
 
 // setLink takes over the sockets of an interface, in the place of those that it had.
-func (p *process) setLink(index int, mac dhcp.MAC, udp, arp *os.File) error {
+func (p *process) setLink(index int, mac ether.MAC, udp, arp *os.File) error {
 	p.unlink(index)
 	if udp == nil || arp == nil {
 		return nil
 	}
-	var conns []*dhcp.Conn
+	var conns []*ether.Conn
 	for _, f := range []*os.File{udp, arp} {
-		c, err := dhcp.NewConn(f)
+		c, err := ether.NewConn(f)
 		if err != nil {
 			return err
 		}
@@ -300,13 +301,13 @@ func addr4(d *service.Decoder) netip.Addr {
 	return a
 }
 
-func decodeMAC(d *service.Decoder) (m dhcp.MAC) {
+func decodeMAC(d *service.Decoder) (m ether.MAC) {
 	s := d.String(len(m))
 	if len(s) != len(m) {
 		d.Fail(errors.New("expected a MAC address"))
 		return m
 	}
-	return dhcp.MAC([]byte(s))
+	return ether.MAC([]byte(s))
 }
 
 func encodePrefix(e *service.Encoder, p netip.Prefix) {

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/match"
@@ -34,15 +35,15 @@ func newLAN(t *testing.T, c Config) *lan {
 	l := &lan{router: testnet.New(t, "router"), host: testnet.New(t, "host")}
 	require.NoError(t, testnet.Link(l.router, "eth0", l.host, "eth0"))
 	require.NoError(t, l.router.IP("addr add 192.168.0.1/20 dev eth0"))
-	l.process = &process{conns: map[int][]*dhcp.Conn{}, core: newCore(t.Logf, func() {})}
-	var mac dhcp.MAC
+	l.process = &process{conns: map[int][]*ether.Conn{}, core: newCore(t.Logf, func() {})}
+	var mac ether.MAC
 	var sockets []*os.File
 	require.NoError(t, l.router.Do(func() error {
 		i, err := net.InterfaceByName("eth0")
 		if err != nil {
 			return err
 		}
-		l.index, mac = i.Index, dhcp.MAC(i.HardwareAddr)
+		l.index, mac = i.Index, ether.MAC(i.HardwareAddr)
 		for _, open := range []func() (*os.File, error){
 			func() (*os.File, error) { return dhcp.OpenUDP(l.index, dhcp.ServerPort) },
 			func() (*os.File, error) { return dhcp.OpenARP(l.index) },
@@ -144,7 +145,7 @@ func TestConflictOnTheCable(t *testing.T) {
 	c.Pools[0].Ranges[0].To = ip("192.168.0.11")
 	l := newLAN(t, c)
 	require.NoError(t, l.host.IP("addr add 192.168.0.10/20 dev eth0"))
-	var conn *dhcp.Conn
+	var conn *ether.Conn
 	require.NoError(t, l.host.Do(func() error {
 		i, err := net.InterfaceByName("eth0")
 		if err != nil {
@@ -152,7 +153,7 @@ func TestConflictOnTheCable(t *testing.T) {
 		}
 		f, err := dhcp.OpenUDP(i.Index, dhcp.ClientPort)
 		if err == nil {
-			conn, err = dhcp.NewConn(f)
+			conn, err = ether.NewConn(f)
 		}
 		return err
 	}))
@@ -160,10 +161,10 @@ func TestConflictOnTheCable(t *testing.T) {
 	b := &bench{T: t}
 	payload, err := b.message(mac(1), dhcp.Discover, requested("192.168.0.10"), func(m *dhcp.Message) { m.Flags = dhcp.FlagBroadcast }).Marshal(dhcp.MaxMessage)
 	require.NoError(t, err)
-	require.NoError(t, conn.Write(dhcp.Packet{FromMAC: mac(1), ToMAC: dhcp.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
+	require.NoError(t, conn.Write(dhcp.Packet{FromMAC: mac(1), ToMAC: ether.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
 		To: netip.MustParseAddrPort("255.255.255.255:67"), Payload: payload}.Append(nil)))
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
-	frame := make([]byte, dhcp.MaxFrame)
+	frame := make([]byte, ether.MaxFrame)
 	n, ready, err := conn.Read(frame)
 	require.NoError(t, err)
 	p, err := dhcp.ParsePacket(frame[:n], ready)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/match"
 )
 
@@ -52,7 +53,7 @@ type PlanOption struct {
 // PlanLease is a static lease.
 type PlanLease struct {
 	Address          netip.Addr
-	MAC              dhcp.MAC
+	MAC              ether.MAC
 	ClientID, Server string
 	LeaseTime        time.Duration
 	Block, Broadcast bool

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 )
 
 // broadcast is the address of all hosts on a link.
@@ -117,7 +118,7 @@ func (c *core) send(q *query, m *dhcp.Message, your netip.Addr) {
 	if err != nil {
 		return
 	}
-	p := dhcp.Packet{FromMAC: q.link.mac, ToMAC: dhcp.Broadcast, Payload: payload}
+	p := dhcp.Packet{FromMAC: q.link.mac, ToMAC: ether.Broadcast, Payload: payload}
 	to, port := broadcast, uint16(dhcp.ClientPort)
 	wants := q.msg.Flags&dhcp.FlagBroadcast != 0 || q.server.Broadcast || q.static != nil && q.static.Broadcast
 	switch {

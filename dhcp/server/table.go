@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/match"
 )
 
@@ -47,7 +47,7 @@ func (s Status) String() string {
 // Binding is an address of the table, and who has it.
 type Binding struct {
 	Address  netip.Addr
-	MAC      dhcp.MAC
+	MAC      ether.MAC
 	ClientID string // bytes
 	// HostName is what the client calls itself, as it sent it, in printable characters; at most
 	// maxHostName bytes.
