@@ -28,6 +28,7 @@ type dhcpClients struct {
 	keeper  leaseKeeper
 	// setLayer is Router.SetLayer, which waits for changes that are under way.
 	setLayer func(source string, l Layer) error
+	lines    *kmsg.Limited // what servers can cause at will
 	// find returns an interface of the kernel; open opens the sockets for it.
 	find func(name string) (index int, mac ether.MAC, ok bool)
 	open func(name string, index int) ([]*os.File, error)
@@ -37,7 +38,6 @@ type dhcpClients struct {
 	done sync.WaitGroup
 
 	mu       sync.Mutex
-	lines    kmsg.Limit // what servers can cause at will
 	stopped  bool
 	applied  bool
 	config   []client.Config
@@ -45,8 +45,6 @@ type dhcpClients struct {
 	hostName string
 	change   *service.Change
 	links    map[string]*clientLink // by the interface's name
-	// told are the layers that the router was told, by the interface's name.
-	told map[string]Layer
 }
 
 // clientLink is an interface with a client.
@@ -59,6 +57,12 @@ type clientLink struct {
 	refused string
 }
 
+func (l *clientLink) refuse(err error) {
+	if l.refused = ""; err != nil {
+		l.refused = err.Error()
+	}
+}
+
 // stateClient is the name of the address that a client had, with its interface behind it.
 const stateClient = "dhcp-client-"
 
@@ -68,7 +72,7 @@ const keepInterval = time.Hour
 
 func newDHCPClients(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper) *dhcpClients {
 	d := &dhcpClients{log: log, keeper: keeper, find: findLink, open: openClient, news: make(chan struct{}, 1), stop: make(chan struct{}),
-		links: map[string]*clientLink{}, told: map[string]Layer{}, lines: leaseLines}
+		links: map[string]*clientLink{}, lines: log.Limited("changes of the router's leases", leaseLines)}
 	d.process = s.NewService(client.Spec, service.Options{Label: "DHCP client", Parent: func(l *service.Link) service.Parent {
 		return &clientProcess{Process: client.NewProcess(l, d.take), has: map[string]*clientLink{}}
 	}})
@@ -262,28 +266,15 @@ func (d *dhcpClients) take(r client.Report) error {
 	switch {
 	case r.Lease != nil:
 		if l.lease == nil || l.lease.Address != r.Lease.Address {
-			d.tell(kmsg.Info, "DHCP client on %s got address %s from %s", r.Interface, r.Lease.Address, r.Lease.Server)
+			d.lines.Printf(kmsg.Info, "DHCP client on %s got address %s from %s", r.Interface, r.Lease.Address, r.Lease.Server)
 		}
 		l.lease = r.Lease
 	case !r.Keep && l.lease != nil:
-		d.tell(kmsg.Info, "DHCP client on %s lost address %s", r.Interface, l.lease.Address)
+		d.lines.Printf(kmsg.Info, "DHCP client on %s lost address %s", r.Interface, l.lease.Address)
 		l.lease = nil
 	}
 	d.wake()
 	return nil
-}
-
-// tell writes a line about what a server did to the log, unless there are too many. The caller
-// holds mu.
-func (d *dhcpClients) tell(level int, format string, args ...any) {
-	dropped, passes := d.lines.Pass(kmsg.Uptime())
-	if !passes {
-		return
-	}
-	if dropped > 0 {
-		d.log.Printf(kmsg.Info, "%d changes of the router's leases left out", dropped)
-	}
-	d.log.Printf(level, format, args...)
 }
 
 // layer is what a lease says of the network.
@@ -353,6 +344,7 @@ func within(inner, outer netip.Prefix) bool {
 // watch tells the router what the leases say, ends those that are over, and follows the
 // interfaces, until Stop.
 func (d *dhcpClients) watch() {
+	told := newToldLayers("dhcp-client", func(source string, l Layer) error { return d.setLayer(source, l) })
 	looks := time.NewTicker(linkLook)
 	defer looks.Stop()
 	var written time.Time // when addresses were last written to flash
@@ -367,20 +359,19 @@ func (d *dhcpClients) watch() {
 			}
 			left := l.lease.Expires.Sub(now)
 			if left <= 0 {
-				d.tell(kmsg.Info, "DHCP client on %s lost address %s: the lease has ended", name, l.lease.Address)
+				d.lines.Printf(kmsg.Info, "DHCP client on %s lost address %s: the lease has ended", name, l.lease.Address)
 				l.lease = nil
 				continue
 			}
 			next = min(next, left)
 			layer, err := d.layer(d.of(name), l.lease)
-			if err != nil && l.refused != err.Error() {
-				d.tell(kmsg.Error, "DHCP client on %s: the lease is not used: %v", name, err)
+			if err == nil {
+				layers[name] = layer
+				err = told.refusal(name)
+			} else if l.refused != err.Error() {
+				d.lines.Printf(kmsg.Error, "DHCP client on %s: the lease is not used: %v", name, err)
 			}
-			if l.refused = ""; err != nil {
-				l.refused = err.Error()
-				continue
-			}
-			layers[name] = layer
+			l.refuse(err)
 		}
 		kept := map[string]string{}
 		for name, l := range layers {
@@ -392,39 +383,17 @@ func (d *dhcpClients) watch() {
 			next = min(next, keepInterval-now.Sub(written))
 			kept = nil
 		}
-		changed := map[string]Layer{}
-		for name := range d.told {
-			if _, there := layers[name]; !there {
-				changed[name] = Layer{}
-			}
-		}
-		for name, l := range layers {
-			if !reflect.DeepEqual(d.told[name], l) {
-				changed[name] = l
-			}
-		}
 		d.mu.Unlock()
-		for name, l := range changed {
-			err := d.setLayer("dhcp-client "+name, l)
-			if errors.Is(err, errStopped) {
-				continue
-			}
+		told.tell(layers, func(name string, err error) {
 			d.mu.Lock()
-			if l.empty() {
-				delete(d.told, name)
-			} else {
-				d.told[name] = l
-			}
-			if link := d.links[name]; link != nil {
-				if link.refused = ""; err != nil {
-					link.refused = err.Error()
-				}
+			defer d.mu.Unlock()
+			if l := d.links[name]; l != nil {
+				l.refuse(err)
 			}
 			if err != nil {
-				d.tell(kmsg.Error, "DHCP client on %s: %v", name, err)
+				d.lines.Printf(kmsg.Error, "DHCP client on %s: %v", name, err)
 			}
-			d.mu.Unlock()
-		}
+		})
 		if len(kept) > 0 { // that is when an address is new
 			written = time.Now()
 			if err := d.keeper.put(kept); err != nil {

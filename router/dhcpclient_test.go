@@ -111,6 +111,29 @@ func testLease(change ...func(*client.Lease)) *client.Lease {
 	return l
 }
 
+// A lease that is in the way of what the user sets later is given up, which the log says once, and the
+// console as long as it is so.
+func TestDHCPClientGivesWay(t *testing.T) {
+	d := newTestClients(t, &memory{values: map[string]string{}}, nil)
+	const bound = "192.0.2.10/24, 0.0.0.0/0 by 192.0.2.1 at 1, dns 9.9.9.9, ntp 192.0.2.3"
+	cfg := clientConfig(t, "/ip dhcp-client add interface=ether1")
+	require.NoError(t, d.Apply(cfg))
+	require.NoError(t, d.take(client.Report{Interface: "ether1", Status: client.Bound, Lease: testLease()}))
+	d.await(t, "ether1", bound)
+	require.NoError(t, d.Apply(clientConfig(t, "/ip address add address=192.0.2.1/16 interface=ether3\n/ip dhcp-client add interface=ether1")))
+	d.await(t, "ether1", "")
+	for range 3 { // looks, whatever wakes it
+		d.wake()
+		require.Eventually(t, func() bool { return len(d.news) == 0 }, 30*time.Second, time.Millisecond)
+		states, err := d.states()
+		require.NoError(t, err)
+		assert.Equal(t, "error", states[0].Status)
+	}
+	require.NoError(t, d.Apply(cfg))
+	d.await(t, "ether1", bound)
+	assert.Equal(t, 1, strings.Count(d.said(), "the lease is not used"), "%s", d.said())
+}
+
 // A server whose leases are refused one after another does not fill the log with errors.
 func TestDHCPClientLogsFewErrors(t *testing.T) {
 	d := newTestClients(t, &memory{values: map[string]string{}}, nil)

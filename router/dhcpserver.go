@@ -71,7 +71,7 @@ type dhcpService struct {
 	// loaded is set once the kept leases have been read. unkept means that a lease has changed
 	// since they were written.
 	loaded, unkept bool
-	lines          kmsg.Limit
+	lines          *kmsg.Limited
 }
 
 // lease is an address that the process has given.
@@ -86,7 +86,7 @@ type lease struct {
 
 func newDHCPService(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper, onNames func()) *dhcpService {
 	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, onNames: onNames, stop: make(chan struct{}),
-		links: map[string]*dhcpLink{}, leases: map[netip.Addr]*lease{}, lines: leaseLines}
+		links: map[string]*dhcpLink{}, leases: map[netip.Addr]*lease{}, lines: log.Limited("changes of leases", leaseLines)}
 	d.process = s.NewService(server.Spec, service.Options{Label: "DHCP server", Parent: func(l *service.Link) service.Parent {
 		return &dhcpProcess{Process: server.NewProcess(l, d.take), has: map[int]*dhcpLink{}}
 	}})
@@ -297,7 +297,7 @@ func (d *dhcpService) expire() {
 // forget forgets a lease that has ended. The caller holds mu.
 func (d *dhcpService) forget(address netip.Addr, l *lease) {
 	if l.Status == server.Bound {
-		d.tell("%s deassigned %s from %s", l.Server, l.Address, strings.ToUpper(l.MAC.String()))
+		d.lines.Printf(kmsg.Info, "%s deassigned %s from %s", l.Server, l.Address, strings.ToUpper(l.MAC.String()))
 		d.unkept = true
 	}
 	delete(d.leases, address)
@@ -416,7 +416,8 @@ func (d *dhcpService) take(changes []server.Change) error {
 		if c.Status == server.Bound && !same {
 			d.unkept = true
 			if old == nil || old.Status != server.Bound || old.MAC != c.MAC {
-				d.tell("%s assigned %s for %s %s", c.Server, c.Address, strings.ToUpper(c.MAC.String()), c.HostName)
+				line := fmt.Sprintf("%s assigned %s for %s %s", c.Server, c.Address, strings.ToUpper(c.MAC.String()), c.HostName)
+				d.lines.Printf(kmsg.Info, "%s", strings.TrimSpace(line))
 			}
 		}
 		d.leases[c.Address] = l
@@ -436,18 +437,6 @@ func (d *dhcpService) plausible(c server.Change) bool {
 	within := func(r match.Addresses) bool { return r.Match(c.Address) }
 	return slices.ContainsFunc(d.config.Pools, func(p server.Pool) bool { return slices.ContainsFunc(p.Ranges, within) }) ||
 		slices.ContainsFunc(d.config.Leases, func(l server.Lease) bool { return l.Address == c.Address })
-}
-
-// tell writes a line to the log, unless there are too many. The caller holds mu.
-func (d *dhcpService) tell(format string, args ...any) {
-	dropped, passes := d.lines.Pass(kmsg.Uptime())
-	if !passes {
-		return
-	}
-	if dropped > 0 {
-		d.log.Printf(kmsg.Info, "%d changes of leases left out", dropped)
-	}
-	d.log.Printf(kmsg.Info, "%s", strings.TrimSpace(fmt.Sprintf(format, args...)))
 }
 
 // notHosts are names that programs trust: what has one of them could lead all hosts astray. By wpad

@@ -1,10 +1,13 @@
 package router
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
+	"time"
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/netcfg"
@@ -192,4 +195,77 @@ func (r *Router) SetLayer(source string, l Layer) error {
 		return fmt.Errorf("layer %s: %w", source, err)
 	}
 	return nil
+}
+
+// toldLayers are the layers that the router has by one kind of client. Only one goroutine uses it.
+type toldLayers struct {
+	source string // of all of them: the name of a client comes behind it
+	// set is Router.SetLayer, which waits for changes that are under way.
+	set     func(source string, l Layer) error
+	told    map[string]Layer
+	refused map[string]refusal
+}
+
+// refusal is what the router did not take.
+type refusal struct {
+	layer Layer
+	err   error
+	at    time.Time
+}
+
+// layerPause is the time after which the router is told again what it has refused: the user may have
+// changed what was in the way.
+const layerPause = time.Minute
+
+func newToldLayers(source string, set func(source string, l Layer) error) *toldLayers {
+	return &toldLayers{source: source, set: set, told: map[string]Layer{}, refused: map[string]refusal{}}
+}
+
+// refusal is why the router does not take the layer of a client; nil if it does, or was not told yet.
+func (t *toldLayers) refusal(name string) error { return t.refused[name].err }
+
+// tell brings the router to the layers, by the clients' names: it tells what is new and takes back what
+// is gone. news is called for each of them that is refused, or is not refused any more: then err is nil.
+func (t *toldLayers) tell(layers map[string]Layer, news func(name string, err error)) {
+	for name := range t.refused {
+		if _, there := layers[name]; !there {
+			delete(t.refused, name)
+		}
+	}
+	changed := map[string]Layer{}
+	for name := range t.told {
+		if _, there := layers[name]; !there {
+			changed[name] = Layer{}
+		}
+	}
+	for name, l := range layers {
+		if !reflect.DeepEqual(t.told[name], l) {
+			changed[name] = l
+		}
+	}
+	for name, l := range changed {
+		before, again := t.refused[name]
+		if again && reflect.DeepEqual(before.layer, l) && time.Since(before.at) < layerPause {
+			continue
+		}
+		err := t.set(t.source+" "+name, l)
+		switch {
+		case errors.Is(err, errStopped):
+		case err != nil:
+			t.refused[name] = refusal{l, err, time.Now()}
+			if !again || before.err.Error() != err.Error() {
+				news(name, err)
+			}
+		default:
+			if l.empty() {
+				delete(t.told, name)
+			} else {
+				t.told[name] = l
+			}
+			if again {
+				delete(t.refused, name)
+				news(name, nil)
+			}
+		}
+	}
 }

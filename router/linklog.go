@@ -1,7 +1,6 @@
 package router
 
 import (
-	"sync"
 	"time"
 
 	"github.com/postern-router/postern/kmsg"
@@ -16,19 +15,8 @@ const (
 
 // linkLog returns what tells the log that the link of a port is up or down.
 func (r *Router) linkLog() func(port string, up bool) {
-	log := r.log.About("interface")
-	var mu sync.Mutex
-	limit := kmsg.Limit{Burst: linkBurst, Pause: linkPause}
+	log := r.log.About("interface").Limited("changes of links", kmsg.Limit{Burst: linkBurst, Pause: linkPause})
 	return func(port string, up bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		dropped, passes := limit.Pass(kmsg.Uptime())
-		if !passes {
-			return
-		}
-		if dropped > 0 {
-			log.Printf(kmsg.Warning, "%d changes of links left out", dropped)
-		}
 		word := "down"
 		if up {
 			word = "up"

@@ -42,7 +42,7 @@ type logins struct {
 	mu sync.Mutex
 	// refusals has the origins that gave a wrong password in the last forgetRefusals.
 	refusals map[session.Origin]*refusals
-	failures kmsg.Limit // that the log is told of, from the network
+	failures *kmsg.Limited // from the network
 }
 
 // refusals are the wrong passwords of one origin.
@@ -51,25 +51,18 @@ type refusals struct {
 	last  time.Time
 }
 
-func newLogins() logins {
+func newLogins(log *kmsg.Logger) logins {
 	return logins{matches: password.Hash.Matches, make: password.New, refusals: map[session.Origin]*refusals{},
-		failures: kmsg.Limit{Burst: failureBurst, Pause: failurePause}}
+		failures: log.Limited("login failures", kmsg.Limit{Burst: failureBurst, Pause: failurePause})}
 }
 
 // logFailure logs that somebody gave a wrong password. Those at the machine are always told of.
 func (l *logins) logFailure(log *kmsg.Logger, user string, from session.Origin) {
+	write := log.Printf
 	if from.Address.IsValid() {
-		l.mu.Lock()
-		dropped, passes := l.failures.Pass(kmsg.Uptime())
-		l.mu.Unlock()
-		if !passes {
-			return
-		}
-		if dropped > 0 {
-			log.Printf(kmsg.Critical, "%d login failures left out", dropped)
-		}
+		write = l.failures.Printf
 	}
-	log.Printf(kmsg.Critical, "login failure for user %s%s", user, fromWhere(from))
+	write(kmsg.Critical, "login failure for user %s%s", user, fromWhere(from))
 }
 
 // check reports whether secret is the user's password, whose hash is given. It takes as long

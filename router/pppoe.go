@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -26,6 +25,7 @@ type pppoeClients struct {
 	process *service.Service
 	// setLayer is Router.SetLayer, which waits for changes that are under way.
 	setLayer func(source string, l Layer) error
+	lines    *kmsg.Limited // what servers can cause at will
 	// find returns an interface of the kernel, discover opens the socket for it, and open a session.
 	find     func(name string) (index int, mac ether.MAC, ok bool)
 	discover func(index int) (*os.File, error)
@@ -38,15 +38,12 @@ type pppoeClients struct {
 	done sync.WaitGroup
 
 	mu      sync.Mutex
-	lines   kmsg.Limit // what servers can cause at will
 	stopped bool
 	applied bool
 	config  []pppoe.Config
 	network netcfg.Config
 	change  *service.Change
 	links   map[string]*pppoeLink // by the client's name
-	// told are the layers that the router was told, by the client's name.
-	told map[string]Layer
 }
 
 // pppChannel is a session in the kernel.
@@ -98,6 +95,12 @@ type connection struct {
 	refused string
 }
 
+func (c *connection) refuse(err error) {
+	if c.refused = ""; err != nil {
+		c.refused = err.Error()
+	}
+}
+
 // close ends the session in the kernel, and with it its interface.
 func (c *connection) close() {
 	if c.unit != nil {
@@ -111,7 +114,7 @@ func (c *connection) close() {
 
 func newPPPoEClients(s *service.Supervisor, log *kmsg.Logger) *pppoeClients {
 	d := &pppoeClients{log: log, find: findLink, discover: pppoe.OpenDiscovery, open: openChannel, attach: attach, news: make(chan struct{}, 1), stop: make(chan struct{}),
-		links: map[string]*pppoeLink{}, told: map[string]Layer{}, lines: leaseLines}
+		links: map[string]*pppoeLink{}, lines: log.Limited("changes of PPPoE connections", leaseLines)}
 	d.process = s.NewService(pppoe.Spec, service.Options{Label: "PPPoE client", Parent: func(l *service.Link) service.Parent {
 		p := &pppoeProcess{has: map[string]*pppoeLink{}, clients: d}
 		p.Process = pppoe.NewProcess(l, func(r pppoe.Report) error { return d.take(p.Process, r) })
@@ -135,7 +138,7 @@ func (p *pppoeProcess) Ended() {
 	defer d.mu.Unlock()
 	for name, l := range d.links {
 		if l.session != (pppoe.Session{}) {
-			d.tell(kmsg.Warning, "PPPoE client %s: its process has ended", name)
+			d.lines.Printf(kmsg.Warning, "PPPoE client %s: its process has ended", name)
 			fresh := *l
 			fresh.settings.Previous = l.session
 			d.links[name] = &fresh
@@ -339,13 +342,13 @@ func (d *pppoeClients) take(p *pppoe.Process, r pppoe.Report) error {
 		d.attach(p, r.Name, r.Session, unit)
 	}
 	if r.Reason != l.reason && r.Reason != "" {
-		d.tell(kmsg.Warning, "PPPoE client %s: %s", r.Name, r.Reason)
+		d.lines.Printf(kmsg.Warning, "PPPoE client %s: %s", r.Name, r.Reason)
 	}
 	if r.Link != nil && was == nil {
-		d.tell(kmsg.Info, "PPPoE client %s got address %s from %q (%s)", r.Name, r.Link.Local, r.AC, r.Session.Server)
+		d.lines.Printf(kmsg.Info, "PPPoE client %s got address %s from %q (%s)", r.Name, r.Link.Local, r.AC, r.Session.Server)
 	}
 	if r.Link == nil && was != nil {
-		d.tell(kmsg.Info, "PPPoE client %s lost address %s", r.Name, was.Local)
+		d.lines.Printf(kmsg.Info, "PPPoE client %s lost address %s", r.Name, was.Local)
 	}
 	l.status, l.reason, l.ac, l.service, l.link = r.Status, r.Reason, r.AC, r.Service, r.Link
 	return nil
@@ -359,19 +362,6 @@ func attach(p *pppoe.Process, name string, s pppoe.Session, f *os.File) {
 		defer cancel()
 		_ = p.Attach(ctx, name, s, f)
 	}()
-}
-
-// tell writes a line about what a server did to the log, unless there are too many. The caller
-// holds mu.
-func (d *pppoeClients) tell(level int, format string, args ...any) {
-	dropped, passes := d.lines.Pass(kmsg.Uptime())
-	if !passes {
-		return
-	}
-	if dropped > 0 {
-		d.log.Printf(kmsg.Info, "%d changes of PPPoE connections left out", dropped)
-	}
-	d.log.Printf(level, format, args...)
 }
 
 // layer is what a connection says of the network.
@@ -403,51 +393,36 @@ func (d *pppoeClients) layer(c pppoe.Config, l *pppoe.Link) (Layer, error) {
 
 // watch tells the router what the connections say, and follows the interfaces, until Stop.
 func (d *pppoeClients) watch() {
+	told := newToldLayers("pppoe-client", func(source string, l Layer) error { return d.setLayer(source, l) })
 	looks := time.NewTicker(linkLook)
 	defer looks.Stop()
 	for {
 		d.mu.Lock()
-		changed := map[string]Layer{}
-		for name := range d.told {
-			changed[name] = Layer{}
-		}
+		layers := map[string]Layer{}
 		for name, l := range d.links {
 			if l.link == nil || l.unit == nil {
 				continue
 			}
 			layer, err := d.layer(d.of(name), l.link)
-			if err != nil && l.refused != err.Error() {
-				d.tell(kmsg.Error, "PPPoE client %s: the address is not used: %v", name, err)
+			if err == nil {
+				layers[name] = layer
+				err = told.refusal(name)
+			} else if l.refused != err.Error() {
+				d.lines.Printf(kmsg.Error, "PPPoE client %s: the address is not used: %v", name, err)
 			}
-			if l.refused = ""; err != nil {
-				l.refused = err.Error()
-				continue
-			}
-			changed[name] = layer
-			if reflect.DeepEqual(d.told[name], layer) {
-				delete(changed, name)
-			}
+			l.refuse(err)
 		}
 		d.mu.Unlock()
-		for name, layer := range changed {
-			err := d.setLayer("pppoe-client "+name, layer)
-			if errors.Is(err, errStopped) {
-				continue
-			}
+		told.tell(layers, func(name string, err error) {
 			d.mu.Lock()
-			if layer.empty() {
-				delete(d.told, name)
-			} else {
-				d.told[name] = layer
-			}
-			if l := d.links[name]; l != nil && err != nil {
-				l.refused = err.Error()
+			defer d.mu.Unlock()
+			if l := d.links[name]; l != nil {
+				l.refuse(err)
 			}
 			if err != nil {
-				d.tell(kmsg.Error, "PPPoE client %s: %v", name, err)
+				d.lines.Printf(kmsg.Error, "PPPoE client %s: %v", name, err)
 			}
-			d.mu.Unlock()
-		}
+		})
 		select {
 		case <-d.stop:
 			return

@@ -195,7 +195,7 @@ func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.R
 		board: b, log: log, network: parts.Network, firewall: parts.Firewall, machine: parts.Machine, services: parts.Services, supervisor: parts.Supervisor,
 		requests: requests, kept: &configStore{log: log}, state: &stateStore{log: log},
 		upgrades: upgrades{running: readVersion(b, ""), busy: make(chan struct{}, 1)},
-		logins:   newLogins(),
+		logins:   newLogins(log),
 		defaults: configurationFile, sessions: make(chan struct{}, maxSessions), networkSessions: make(chan struct{}, maxNetworkSessions),
 		turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
 		now: state{config: console.Default(), running: console.Default()},

@@ -247,7 +247,7 @@ func TestLoginByOrigin(t *testing.T) {
 	})
 	t.Run("the log has room for others", func(t *testing.T) {
 		log, said := testLog(t)
-		l := newLogins()
+		l := newLogins(log)
 		for n := range byte(200) {
 			l.logFailure(log, "admin", network(n))
 		}
@@ -258,7 +258,8 @@ func TestLoginByOrigin(t *testing.T) {
 	})
 	t.Run("origins are bounded", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			l := newLogins()
+			log, _ := testLog(t)
+			l := newLogins(log)
 			for n := range byte(maxOrigins) {
 				assert.Equal(t, firstRefusal, l.refuse(network(n)))
 			}
