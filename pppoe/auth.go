@@ -10,10 +10,11 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"math/bits"
 	"strings"
 	"time"
 	"unicode/utf16"
+
+	"golang.org/x/crypto/md4" //lint:ignore SA1019 it is weak, and MS-CHAP is made of it
 )
 
 // Codes of PAP (RFC 1334, section 2.2) and of CHAP (RFC 1994, section 4).
@@ -175,7 +176,7 @@ func (a *proof) responseV2(own, challenge [16]byte) []byte {
 	both := sha1.Sum(bytes.Join([][]byte{own[:], challenge[:], []byte(name)}, nil))
 	response := challengeResponse([8]byte(both[:8]), hash)
 
-	twice := md4(hash[:])
+	twice := md4Sum(hash[:])
 	digest := sha1.Sum(bytes.Join([][]byte{twice[:], response, []byte("Magic server to client signing constant")}, nil))
 	digest = sha1.Sum(bytes.Join([][]byte{digest[:], both[:8], []byte("Pad to make it do more than one iteration")}, nil))
 	a.expected = "S=" + strings.ToUpper(hex.EncodeToString(digest[:]))
@@ -190,7 +191,7 @@ func passwordHash(password string) [16]byte {
 	for _, c := range utf16.Encode([]rune(password)) {
 		b = binary.LittleEndian.AppendUint16(b, c)
 	}
-	return md4(b)
+	return md4Sum(b)
 }
 
 // challengeResponse is ChallengeResponse (RFC 2759, section 8.5).
@@ -215,40 +216,9 @@ func challengeResponse(challenge [8]byte, hash [16]byte) []byte {
 	return response
 }
 
-// md4 is the hash of RFC 1320. It is weak, and MS-CHAP is made of it. The one of golang.org/x/crypto is
-// deprecated.
-func md4(b []byte) [16]byte {
-	length := uint64(len(b)) * 8
-	b = append(bytes.Clone(b), 0x80)
-	for len(b)%64 != 56 {
-		b = append(b, 0)
-	}
-	b = binary.LittleEndian.AppendUint64(b, length)
-	h := [4]uint32{0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476}
-	rounds := [3]struct {
-		add    uint32
-		shifts [4]int
-		mix    func(x, y, z uint32) uint32
-		// word returns which word of the block a step takes.
-		word func(step int) int
-	}{
-		{0, [4]int{3, 7, 11, 19}, func(x, y, z uint32) uint32 { return x&y | ^x&z }, func(i int) int { return i }},
-		{0x5a827999, [4]int{3, 5, 9, 13}, func(x, y, z uint32) uint32 { return x&y | x&z | y&z }, func(i int) int { return i%4*4 + i/4 }},
-		{0x6ed9eba1, [4]int{3, 9, 11, 15}, func(x, y, z uint32) uint32 { return x ^ y ^ z }, func(i int) int { return int(bits.Reverse8(uint8(i)) >> 4) }},
-	}
-	for ; len(b) > 0; b = b[64:] {
-		a, bb, c, d := h[0], h[1], h[2], h[3]
-		for _, r := range rounds {
-			for i := range 16 {
-				a += r.mix(bb, c, d) + binary.LittleEndian.Uint32(b[4*r.word(i):]) + r.add
-				a, bb, c, d = d, bits.RotateLeft32(a, r.shifts[i%4]), bb, c
-			}
-		}
-		h[0], h[1], h[2], h[3] = h[0]+a, h[1]+bb, h[2]+c, h[3]+d
-	}
-	var sum [16]byte
-	for i, word := range h {
-		binary.LittleEndian.PutUint32(sum[4*i:], word)
-	}
-	return sum
+// md4Sum is the hash of RFC 1320.
+func md4Sum(b []byte) [16]byte {
+	h := md4.New()
+	h.Write(b)
+	return [16]byte(h.Sum(nil))
 }
