@@ -138,6 +138,9 @@ func TestLimit(t *testing.T) {
 }
 
 func TestPatchGo(t *testing.T) {
+	_, left, err := overlay(map[string]string{}, []patch{{file: pcln, wrong: "no such text", times: 1}}, t.TempDir())
+	require.NoError(t, err)
+	assert.Len(t, left, 1, "it is told")
 	for _, b := range board.All() {
 		overlay, err := patchGo(b, t.TempDir())
 		require.NoError(t, err)

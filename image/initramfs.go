@@ -326,20 +326,24 @@ func patchGo(b board.Board, work string) (string, error) {
 		return "", err
 	}
 	all := slices.Concat(patches, sshPatches)
-	return overlay(files, slices.DeleteFunc(all, func(m patch) bool { return !m.appliesTo(b) }), b.Name, work)
+	list, left, err := overlay(files, slices.DeleteFunc(all, func(m patch) bool { return !m.appliesTo(b) }), work)
+	for _, m := range left {
+		say("%s: not patched: %s differs from the known one, of which %s", b.Name, m.file, m.why)
+	}
+	return list, err
 }
 
 // overlay writes a file for go build's -overlay with patches, into the folder work, and returns
-// its path. replaced has what is replaced besides, and is changed. what names the build in the message
-// about a patch that is left out.
-func overlay(replaced map[string]string, patches []patch, what, work string) (string, error) {
+// its path and the patches of Go that this release has no text for. replaced has what is replaced
+// besides, and is changed.
+func overlay(replaced map[string]string, patches []patch, work string) (path string, left []patch, err error) {
 	goroot, err := output("go", "env", "GOROOT")
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	project, err := projectFolder()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	for i, m := range patches {
 		original := filepath.Join(project, m.file)
@@ -349,33 +353,33 @@ func overlay(replaced map[string]string, patches []patch, what, work string) (st
 		}
 		text, err := os.ReadFile(cmp.Or(replaced[original], original))
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
 		patched, ok := m.apply(string(text))
 		if !ok {
 			if !ofGo {
-				return "", fmt.Errorf("%s differs from the known one, of which %s: mend the patch", m.file, m.why)
+				return "", nil, fmt.Errorf("%s differs from the known one, of which %s: mend the patch", m.file, m.why)
 			}
-			say("%s: not patched: %s differs from the known one, of which %s", what, m.file, m.why)
+			left = append(left, m)
 			continue
 		}
 		replaced[original] = filepath.Join(work, fmt.Sprintf("%d-%s", i, filepath.Base(m.file)))
 		if err := os.WriteFile(replaced[original], []byte(patched), 0o644); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
 	list, err := json.Marshal(map[string]map[string]string{"Replace": replaced})
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	file, err := os.CreateTemp(work, "overlay-*.json")
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if _, err := file.Write(list); err != nil {
-		return "", errors.Join(err, file.Close())
+		return "", nil, errors.Join(err, file.Close())
 	}
-	return file.Name(), file.Close()
+	return file.Name(), left, file.Close()
 }
 
 // packInitramfs writes the cpio archive, in the form newc.

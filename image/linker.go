@@ -1,6 +1,7 @@
 package main
 
 import (
+	_ "embed"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,80 +18,59 @@ const pcln = "src/cmd/link/internal/ld/pcln.go"
 //
 // They belong together: all of them apply, or none.
 var linkerPatches = []patch{
-	{wrong: "var pcsp, pcline, pcfile, pcinline loader.Sym", right: "var pcsp, pcinline loader.Sym", times: 1},
-	{wrong: "var pcsp, pcfile, pcline, pcinline loader.Sym", right: "var pcsp, pcinline loader.Sym", times: 1},
-	{wrong: "pcsp, pcfile, pcline, pcinline, pcdata = ldr.PcdataAuxs", right: "pcsp, _, _, pcinline, pcdata = ldr.PcdataAuxs", times: 2},
-	{wrong: "pcSyms := []loader.Sym{pcsp, pcfile, pcline}", right: "pcSyms := []loader.Sym{pcsp}", times: 1},
-	{wrong: "uint32(ldr.SymValue(pcfile))", right: "0", times: 1},
-	{wrong: "uint32(ldr.SymValue(pcline))", right: "0", times: 1},
-	{wrong: "walkFilenames(ctxt, funcs, func(", right: "walkFilenames(ctxt, nil, func(", times: 1},
+	{file: pcln, wrong: "var pcsp, pcline, pcfile, pcinline loader.Sym", right: "var pcsp, pcinline loader.Sym", times: 1},
+	{file: pcln, wrong: "var pcsp, pcfile, pcline, pcinline loader.Sym", right: "var pcsp, pcinline loader.Sym", times: 1},
+	{file: pcln, wrong: "pcsp, pcfile, pcline, pcinline, pcdata = ldr.PcdataAuxs", right: "pcsp, _, _, pcinline, pcdata = ldr.PcdataAuxs", times: 2},
+	{file: pcln, wrong: "pcSyms := []loader.Sym{pcsp, pcfile, pcline}", right: "pcSyms := []loader.Sym{pcsp}", times: 1},
+	{file: pcln, wrong: "uint32(ldr.SymValue(pcfile))", right: "0", times: 1},
+	{file: pcln, wrong: "uint32(ldr.SymValue(pcline))", right: "0", times: 1},
+	{file: pcln, wrong: "walkFilenames(ctxt, funcs, func(", right: "walkFilenames(ctxt, nil, func(", times: 1},
 	{
+		file:  pcln,
 		wrong: "\t\t\tfdSyms[abi.FUNCDATA_InlTree] = inlSym\n\t\t}\n",
 		right: "\t\t\tfdSyms[abi.FUNCDATA_InlTree] = inlSym\n\t\t}\n" +
 			"\t\tfor i := range fdSyms {\n\t\t\tif i == abi.FUNCDATA_ArgInfo || i == abi.FUNCDATA_ArgLiveInfo {\n\t\t\t\tif fdSyms[i] != 0 {\n\t\t\t\t\tldr.SetAttrReachable(fdSyms[i], false)\n\t\t\t\t}\n\t\t\t\tfdSyms[i] = 0\n\t\t\t}\n\t\t}\n" +
 			"\t\tfor n := len(fdSyms); n > 0 && fdSyms[n-1] == 0 && (fi.NumInlTree() == 0 || n > abi.FUNCDATA_InlTree+1); n-- {\n\t\t\tfdSyms = fdSyms[:n-1]\n\t\t}\n",
 		times: 1,
 	},
-	{wrong: "numFuncData := ldr.NumFuncdata(s)", right: "numFuncData := len(funcData(ldr, s, fi, 0, nil))", times: 1},
+	{file: pcln, wrong: "numFuncData := ldr.NumFuncdata(s)", right: "numFuncData := len(funcData(ldr, s, fi, 0, nil))", times: 1},
 	{
+		file:  pcln,
 		wrong: "symtab.AddCStringAt(int64(off), ctxt.loader.SymName(s))",
 		right: "symtab.AddCStringAt(int64(off), traceName(ctxt.loader.SymName(s)))",
 		times: 1,
 	},
 	{
+		file:  pcln,
 		wrong: "\t\tnameOffsets[s] = uint32(size)\n\t\tsize += int64(len(ctxt.loader.SymName(s)) + 1) // NULL terminate\n",
 		right: "\t\tname := traceName(ctxt.loader.SymName(s))\n\t\toff, ok := offsets[name]\n\t\tif !ok {\n" +
 			"\t\t\toff = uint32(size)\n\t\t\toffsets[name] = off\n\t\t\tsize += int64(len(name) + 1)\n\t\t}\n\t\tnameOffsets[s] = off\n",
 		times: 1,
 	},
-	{wrong: "\tvar size int64\n\twalkFuncs(", right: "\tvar size int64\n\toffsets := map[string]uint32{}\n\twalkFuncs(", times: 1},
-	{
-		wrong: "const funcSize = ",
-		right: "func traceName(name string) string {\n" +
-			"\tif i, j := strings.IndexByte(name, '['), strings.LastIndexByte(name, ']'); i >= 0 && j > i {\n" +
-			"\t\tname = name[:i] + \"[...]\" + name[j+1:]\n\t}\n" +
-			"\treturn strings.ReplaceAll(name, \"" + modulePath + "\", \"\")\n}\n\nconst funcSize = ",
-		times: 1,
-	},
+	{file: pcln, wrong: "\tvar size int64\n\twalkFuncs(", right: "\tvar size int64\n\toffsets := map[string]uint32{}\n\twalkFuncs(", times: 1},
+	{file: pcln, wrong: "const funcSize = ", right: afterImports(traceNameSource) + "\nconst funcSize = ", times: 1},
 }
 
-// modulePath begins the names of Postern's own packages.
-const modulePath = "github.com/postern-router/postern/"
+//go:embed tracename.go
+var traceNameSource string
 
-// traceName is the name of a function in a stack trace of the shipped program: without the path
-// of Postern's module and, as the runtime prints it, without types in brackets. The linker has
-// the same function.
-func traceName(name string) string {
-	if i, j := strings.IndexByte(name, '['), strings.LastIndexByte(name, ']'); i >= 0 && j > i {
-		name = name[:i] + "[...]" + name[j+1:]
-	}
-	return strings.ReplaceAll(name, modulePath, "")
+// afterImports is a file of Go without its head, which ends with one import.
+func afterImports(source string) string {
+	_, rest, _ := strings.Cut(source, "\nimport \"strings\"\n")
+	return rest
 }
 
 // boardLinker builds Go's linker with linkerPatches, and returns a program for go build's
 // -toolexec that calls it in place of the installed one. Both are in the folder work. If this
 // release of Go has another linker it says so, and returns "", which calls the installed one.
 func boardLinker(work string) (string, error) {
-	goroot, err := output("go", "env", "GOROOT")
-	if err != nil {
-		return "", err
-	}
-	text, err := os.ReadFile(filepath.Join(goroot, pcln))
+	list, left, err := overlay(map[string]string{}, linkerPatches, work)
 	if err != nil {
 		return "", fmt.Errorf("source of Go's linker: %w", err)
 	}
-	patched := make([]patch, len(linkerPatches))
-	for i, m := range linkerPatches {
-		if n := strings.Count(string(text), m.wrong); n != m.times {
-			say("Go's linker is not patched: %s has %q %d times, not %d: the program is larger", pcln, m.wrong, n, m.times)
-			return "", nil
-		}
-		m.file = pcln
-		patched[i] = m
-	}
-	list, err := overlay(map[string]string{}, patched, "linker", work)
-	if err != nil {
-		return "", err
+	if len(left) > 0 {
+		say("Go's linker is not patched: %s has %q other than %d times: the program is larger", pcln, left[0].wrong, left[0].times)
+		return "", nil
 	}
 	link := filepath.Join(work, "link")
 	// For the host, whatever board the caller builds for.
