@@ -666,18 +666,39 @@ func testInside(t *testing.T, b board.Board) {
 		_, waiting := r.request(t, client, commandBind, serverAddress+":21")
 		require.EqualValues(t, granted, waiting.code)
 		first := r.socksd(t, shell)
-		require.NoError(t, r.m.send("kill -9 "+first+"\r"))
-		// From here on the listener is PID 1's: a call waits and is served.
+		// Calls one after the other: some come while only PID 1 has the listener. They wait and are served.
+		over, calls := make(chan struct{}), make(chan error, 1)
+		go func() {
+			for {
+				conn, err := r.n.dial(client, socksAddress, patience)
+				if err == nil {
+					err = conn.Close()
+				}
+				select {
+				case <-over:
+					calls <- err
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+				if err != nil {
+					calls <- err
+					return
+				}
+			}
+		}()
 		start := time.Now()
-		conn, err := r.n.dial(client, socksAddress, patience)
-		require.NoError(t, err, "refused while socksd is away")
-		require.NoError(t, conn.Close())
+		require.NoError(t, r.m.send("kill -9 "+first+"\r"))
+		r.expect(t, "socksd: it was ended by signal 9")
+		r.expect(t, "socksd is back")
+		close(over)
+		require.NoError(t, <-calls, "refused while socksd is away")
+		// Only from here on is it sure that the process that was killed takes no call.
 		_, reply = r.request(t, client, commandConnect, echo)
 		assert.EqualValues(t, granted, reply.code)
 		t.Logf("%s: served %v after the kill", b.Name, time.Since(start).Round(time.Millisecond))
 		assert.NotEqual(t, first, r.socksd(t, shell))
 		// What was open for the BIND is closed: nobody answers, not even with a reset.
-		_, err = r.n.dial(serverOfSite, waiting.addr.String(), 3*time.Second)
+		_, err := r.n.dial(serverOfSite, waiting.addr.String(), 3*time.Second)
 		var timeout net.Error
 		require.ErrorAs(t, err, &timeout)
 		assert.True(t, timeout.Timeout(), "%v", err)
