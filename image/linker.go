@@ -12,9 +12,9 @@ import (
 // memory of the board, these tables with it: they were a third of it.
 const pcln = "src/cmd/link/internal/ld/pcln.go"
 
-// linkerPatches leave out of the program what only a stack trace needs and the host can tell
-// (go run ./image trace): file names and line numbers (330 KB), and where a function's arguments
-// are (200 KB). Function names are shortened by traceName (200 KB).
+// linkerPatches and runtimePatches leave out of the program what only a stack trace needs and the
+// host can tell (go run ./image trace): file names and line numbers (330 KB, and 200 KB to find
+// them), and where a function's arguments are (200 KB). Function names are shortened by traceName (200 KB).
 //
 // They belong together: all of them apply, or none.
 var linkerPatches = []patch{
@@ -22,8 +22,19 @@ var linkerPatches = []patch{
 	{file: pcln, wrong: "var pcsp, pcfile, pcline, pcinline loader.Sym", right: "var pcsp, pcinline loader.Sym", times: 1},
 	{file: pcln, wrong: "pcsp, pcfile, pcline, pcinline, pcdata = ldr.PcdataAuxs", right: "pcsp, _, _, pcinline, pcdata = ldr.PcdataAuxs", times: 2},
 	{file: pcln, wrong: "pcSyms := []loader.Sym{pcsp, pcfile, pcline}", right: "pcSyms := []loader.Sym{pcsp}", times: 1},
-	{file: pcln, wrong: "uint32(ldr.SymValue(pcfile))", right: "0", times: 1},
-	{file: pcln, wrong: "uint32(ldr.SymValue(pcline))", right: "0", times: 1},
+	// From here on the fields of runtime._func, see runtimePatches.
+	{
+		file: pcln,
+		wrong: "\t\t\toff = sb.SetUint32(ctxt.Arch, off, uint32(ldr.SymValue(pcfile)))\n" +
+			"\t\t\toff = sb.SetUint32(ctxt.Arch, off, uint32(ldr.SymValue(pcline)))\n\t\t} else {\n\t\t\toff += 12\n\t\t}\n",
+		until: "\n\t\t// funcID uint8\n",
+		right: "\t\t} else {\n\t\t\toff += 4\n\t\t}\n",
+		times: 1,
+	},
+	{file: pcln, wrong: "\t\tstartLine := int32(0)\n\t\tfi := ldr.FuncInfo(s)\n", right: "\t\tfi := ldr.FuncInfo(s)\n", times: 1},
+	{file: pcln, wrong: "\t\t\tstartLine = fi.StartLine()\n", right: "", times: 1},
+	{file: pcln, wrong: "\t\toff += 1 // pad\n", right: "\t\toff = sb.SetUint8(ctxt.Arch, off, uint8(numPCData(ldr, s, fi)))\n", times: 1},
+	{file: pcln, wrong: "const funcSize = 11 * 4 //", right: "const funcSize = 6 * 4 //", times: 1},
 	{file: pcln, wrong: "walkFilenames(ctxt, funcs, func(", right: "walkFilenames(ctxt, nil, func(", times: 1},
 	{
 		file:  pcln,
@@ -51,6 +62,26 @@ var linkerPatches = []patch{
 	{file: pcln, wrong: "const funcSize = ", right: afterImports(traceNameSource) + "\nconst funcSize = ", times: 1},
 }
 
+// runtimePatches have the runtime read what linkerPatches write: a function's entry has no place for
+// its file, its lines and their tables, and counts its other tables in a byte.
+var runtimePatches = []patch{
+	{
+		file:  "src/runtime/runtime2.go",
+		wrong: "\tpcfile    uint32\n\tpcln      uint32\n\tnpcdata   uint32\n",
+		until: "\tnfuncdata uint8   // must be last, must end on a uint32-aligned boundary\n",
+		right: "\tfuncID    abi.FuncID\n\tflag      abi.FuncFlag\n\tnpcdata   uint8\n",
+		times: 1,
+	},
+	{file: symtab, wrong: "if table >= f.npcdata {", right: "if table >= uint32(f.npcdata) {", times: 3},
+	{file: symtab, wrong: "return fn.funcInfo().startLine", right: "return 0", times: 1},
+	{file: symtab, wrong: "srcFunc{f.datap, f.nameOff, f.startLine, f.funcID}", right: "srcFunc{f.datap, f.nameOff, 0, f.funcID}", times: 1},
+	{file: symtab, wrong: "\tdatap := f.datap\n\tif !f.valid() {\n\t\treturn \"?\"\n\t}\n", until: "\t// pcln section is corrupt.\n", right: "", times: 1},
+	{file: symtab, wrong: "\tdatap := f.datap\n\tif !f.valid() {\n\t\treturn \"?\", 0\n\t}\n", until: "}\n\nfunc funcline(", right: "\treturn \"?\", 0\n", times: 1},
+}
+
+// symtab is the file of Go's runtime that reads the tables of functions.
+const symtab = "src/runtime/symtab.go"
+
 //go:embed tracename.go
 var traceNameSource string
 
@@ -60,25 +91,34 @@ func afterImports(source string) string {
 	return rest
 }
 
-// boardLinker builds Go's linker with linkerPatches, and returns a program for go build's
-// -toolexec that calls it in place of the installed one. Both are in the folder work. If this
-// release of Go has another linker it says so, and returns "", which calls the installed one.
-func boardLinker(work string) (string, error) {
-	list, left, err := overlay(map[string]string{}, linkerPatches, work)
+// linker is how a program is linked.
+type linker struct {
+	toolexec string  // for go build's -toolexec; "" calls Go's own
+	runtime  []patch // of the runtime that reads its tables
+}
+
+// boardLinker builds Go's linker with linkerPatches in the folder work. If this release of Go has another
+// linker or runtime it says so, and returns Go's own.
+func boardLinker(work string) (linker, error) {
+	_, left, err := overlay(map[string]string{}, runtimePatches, work)
 	if err != nil {
-		return "", fmt.Errorf("source of Go's linker: %w", err)
+		return linker{}, fmt.Errorf("source of Go's runtime: %w", err)
 	}
-	if len(left) > 0 {
-		say("Go's linker is not patched: %s has %q other than %d times: the program is larger", pcln, left[0].wrong, left[0].times)
-		return "", nil
+	list, leftOfLinker, err := overlay(map[string]string{}, linkerPatches, work)
+	if err != nil {
+		return linker{}, fmt.Errorf("source of Go's linker: %w", err)
+	}
+	if left = append(left, leftOfLinker...); len(left) > 0 {
+		say("Go's linker is not patched: %s has %q other than %d times: the program is larger", left[0].file, left[0].wrong, left[0].times)
+		return linker{}, nil
 	}
 	link := filepath.Join(work, "link")
 	// For the host, whatever board the caller builds for.
 	host := []string{"GOOS=", "GOARCH=", "CGO_ENABLED=0"}
 	if err := run("", host, "go", "build", "-overlay="+list, "-o", link, "cmd/link"); err != nil {
-		return "", err
+		return linker{}, err
 	}
 	wrapper := filepath.Join(work, "toolexec")
 	script := fmt.Sprintf("#!/bin/sh\ncase $1 in\n*/link) shift; exec %q \"$@\" ;;\nesac\nexec \"$@\"\n", link)
-	return wrapper, os.WriteFile(wrapper, []byte(script), 0o755)
+	return linker{toolexec: wrapper, runtime: runtimePatches}, os.WriteFile(wrapper, []byte(script), 0o755)
 }

@@ -33,8 +33,13 @@ func trace(b board.Board, in io.Reader, out io.Writer) error {
 	}
 	defer os.RemoveAll(work)
 	program := filepath.Join(work, "program")
-	// By Go's own linker. The code and the order of the functions are the same.
-	if err := linkProgram(b, work, program, "-s -w -buildid= -R=4096", ""); err != nil {
+	l, err := boardLinker(work)
+	if err != nil {
+		return err
+	}
+	// By Go's own linker, which writes all tables. The code and the order of the functions are the same.
+	l.toolexec = ""
+	if err := linkProgram(b, work, program, "-s -w -buildid= -R=4096", l); err != nil {
 		return err
 	}
 	return annotate(program, in, out)

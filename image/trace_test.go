@@ -21,10 +21,14 @@ func TestTrace(t *testing.T) {
 	dir := t.TempDir()
 	linker, err := boardLinker(dir)
 	require.NoError(t, err)
-	require.NotEmpty(t, linker, "the release of Go that is in use has the text of every patch")
-	build := func(name, toolexec string) string {
+	require.NotEmpty(t, linker.toolexec, "the release of Go that is in use has the text of every patch")
+	runtime, left, err := overlay(map[string]string{}, linker.runtime, dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+	build := func(name string, flags ...string) string {
 		program := filepath.Join(dir, name)
-		require.NoError(t, run("", []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-gcflags=all=-l", "-toolexec="+toolexec, "-o", program, "./testdata/trace"))
+		args := append([]string{"build", "-trimpath", "-gcflags=all=-l", "-o", program}, flags...)
+		require.NoError(t, run("", []string{"CGO_ENABLED=0"}, "go", append(args, "./testdata/trace")...))
 		return program
 	}
 	traces := func(program string) string {
@@ -36,7 +40,7 @@ func TestTrace(t *testing.T) {
 		require.Equal(t, 2, exit.ExitCode(), "it ends with a panic: %s", &out)
 		return out.String()
 	}
-	usual, short := build("usual", ""), build("short", linker)
+	usual, short := build("usual"), build("short", "-toolexec="+linker.toolexec, "-overlay="+runtime)
 	want, bare := traces(usual), traces(short)
 	assert.NotContains(t, bare, ".go:")
 	assert.Greater(t, strings.Count(bare, "?:0 +0x"), 20)
