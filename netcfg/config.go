@@ -14,8 +14,8 @@
 // It owns the ports that it was given, the bridges and VLANs that it makes (they are in a
 // link group of their own), every IPv4 address on these, every route of protocol "static"
 // in the main table, net.ipv4.ip_forward, and the parameters of all links that [Settings]
-// tells of. It also has the kernel process the packets of all devices in threads. It
-// changes nothing else.
+// tells of. It also has the kernel process the packets of all devices in threads, and shortens
+// their receive rings by the memory of the machine. It changes nothing else.
 package netcfg
 
 import (

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/postern-router/postern/ether"
 )
 
@@ -24,6 +26,11 @@ type Manager struct {
 	set     *Settings       // those that the kernel was given last, nil before
 	devices map[int]*device // by interface index
 	links   []link          // all links of the kernel when they were last listed
+	// receiveRing is how many packets the receive ring of a device may have, ringsSeen has the
+	// interface indexes of those that were looked at, and ringRequest is the function but in tests.
+	receiveRing uint32
+	ringsSeen   map[int]bool
+	ringRequest func(name string, p *ringParameters) error
 }
 
 // state is what the kernel has, or should have, of what a Manager owns.
@@ -42,11 +49,18 @@ func New(ports []Port, logf func(format string, args ...any)) (*Manager, error) 
 	if err := checkPorts(ports); err != nil {
 		return nil, err
 	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return nil, err
+	}
 	return &Manager{
-		ports:   slices.Clone(ports),
-		logf:    logf,
-		sysfs:   "/sys",
-		devices: map[int]*device{},
+		ports:       slices.Clone(ports),
+		logf:        logf,
+		sysfs:       "/sys",
+		devices:     map[int]*device{},
+		receiveRing: receiveRing(uint64(info.Totalram) * uint64(info.Unit)),
+		ringsSeen:   map[int]bool{},
+		ringRequest: ringRequest,
 	}, nil
 }
 
@@ -151,7 +165,7 @@ func (p *pass) did(what string, err error) {
 func (p *pass) err() error { return errors.Join(p.errs...) }
 
 // prepare does what does not depend on the Config: it sets lo up, names the ports and has
-// their packets processed in threads. Then it reads the state of what the Manager owns.
+// their packets processed in threads, and shortens their rings. Then it reads the state of what the Manager owns.
 func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	links, err := listLinks(nl)
 	if err != nil {
@@ -160,6 +174,7 @@ func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	m.match(links)
 	m.rename(p, links)
 	m.thread(links)
+	m.shortenRings(links)
 
 	for i, l := range links {
 		if l.loopback && !l.up {
