@@ -79,10 +79,9 @@ func (x *execution) statement(words []word) error {
 // rest of the words are the command's arguments.
 func (x *execution) locate(words []word) (*menu, *command, []word, error) {
 	m := x.menu(x.path)
-	bare := !slices.ContainsFunc(words, func(w word) bool { return w.assigned })
 	for i, w := range words {
 		if !w.plain() {
-			return nil, nil, nil, &lineError{message: "expected command name", place: w.place, path: bare}
+			return nil, nil, nil, &lineError{message: "expected command name", place: w.place, path: bare(words)}
 		}
 		parts := strings.Split(w.text, "/")
 		at := w.place
@@ -100,7 +99,7 @@ func (x *execution) locate(words []word) (*menu, *command, []word, error) {
 			}
 			c, child, err := x.findName(m, part, at)
 			if err != nil {
-				err.path = bare
+				err.path = bare(words)
 				return nil, nil, nil, err
 			}
 			if child != nil {
@@ -115,6 +114,11 @@ func (x *execution) locate(words []word) (*menu, *command, []word, error) {
 		}
 	}
 	return m, nil, nil, nil
+}
+
+// bare reports whether words may be a path alone: none of them has a value.
+func bare(words []word) bool {
+	return !slices.ContainsFunc(words, func(w word) bool { return w.assigned })
 }
 
 func (x *execution) menu(path string) *menu {

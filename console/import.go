@@ -100,7 +100,7 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 		whole.Changed = !cfg.Equal(whole.Config)
 		if check != nil && (!start.Equal(cfg) || whole.Changed) {
 			if err := check(whole.Config); err != nil {
-				of := blame(run, lines, check, err)
+				of := blamedLine(run, lines, check, err)
 				if of >= 0 {
 					err = fmt.Errorf("%w (line %d)", err, lines[of].first)
 				}
@@ -108,16 +108,12 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 					return Result{Config: cfg}, err
 				}
 				refused.errors = append(refused.errors, err.Error())
-				if path, ok := strings.CutPrefix(err.Error(), "/"); ok {
-					path, _, _ = strings.Cut(path, ":")
-					strict, _ := without(path)
-					refused.firewall = refused.firewall || strict > HoldRest
-				}
+				refused.protects = refused.protects || lines[of].protects()
 				lines = slices.Delete(slices.Clone(lines), of, of+1)
 				continue
 			}
 		}
-		left.errors, left.firewall = append(left.errors, refused.errors...), left.firewall || refused.firewall
+		left.errors, left.protects = append(left.errors, refused.errors...), left.protects || refused.protects
 		whole.Output += left.String()
 		if a.DryRun {
 			whole.Config, whole.Changed = cfg, false
@@ -132,8 +128,8 @@ type leftOut struct {
 	errors []string
 	// below is how many lines are of menus whose path is left out, or of scripts.
 	below int
-	// firewall is set if a line may have been to drop packets, or to deny requests.
-	firewall bool
+	// protects is set if a line may have been to drop packets, or to deny requests.
+	protects bool
 }
 
 // String says what is left out: at most 100 lines of it one by one.
@@ -150,7 +146,7 @@ func (l leftOut) String() string {
 	if l.below > 0 {
 		fmt.Fprintf(&b, "left out: %d lines below these\n", l.below)
 	}
-	if l.firewall {
+	if l.protects {
 		b.WriteString("warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n")
 	}
 	return b.String()
@@ -160,7 +156,54 @@ func (l leftOut) String() string {
 type importLine struct {
 	text  string
 	first int
+	// menu is the path of the menu that the session was in when the line ran last.
+	menu string
 }
+
+// start is the text without the blanks around it.
+func (l importLine) start() string { return strings.TrimSpace(l.text) }
+
+func (l importLine) absolute() bool { return strings.HasPrefix(l.start(), "/") }
+
+// isScript reports whether the line is one of a script, or a comment.
+func (l importLine) isScript() bool {
+	start := l.start()
+	return start != "" && strings.IndexByte(":{}$#", start[0]) >= 0
+}
+
+// path is the words of the menu that the line is for, and then those of the line itself.
+func (l importLine) path() string {
+	if l.absolute() {
+		return l.start()
+	}
+	return strings.TrimLeft(l.menu+" "+l.start(), " ")
+}
+
+// protects reports whether the line may have been to drop packets, or to deny requests.
+func (l importLine) protects() bool {
+	w, _ := without(l.path())
+	return w > HoldRest
+}
+
+// mayEnter reports whether the line, which has failed with err, may have been to lead to a menu. Then it is not
+// known which menu the lines behind it are for.
+func (l importLine) mayEnter(err error) bool {
+	if l.isScript() { // which leads back to where it began
+		return false
+	}
+	var placed *lineError
+	if errors.As(err, &placed) && placed.path {
+		return true
+	}
+	statements, err := parse(l.text, l.first)
+	if err != nil {
+		return strings.Contains(unquoted(l.text), ";")
+	}
+	return len(statements) > 1 && slices.ContainsFunc(statements, bare)
+}
+
+// nowhere is the path of a session while it is not known which menu lines are for. No menu has it.
+const nowhere = "?"
 
 func importLines(text string) []importLine {
 	var all []importLine
@@ -170,7 +213,7 @@ func importLines(text string) []importLine {
 		for i < len(lines)-1 && Continues(lines[i]) {
 			i++
 		}
-		all = append(all, importLine{strings.Join(lines[first:i+1], "\n"), first + 1})
+		all = append(all, importLine{text: strings.Join(lines[first:i+1], "\n"), first: first + 1})
 	}
 	return all
 }
@@ -185,19 +228,20 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 			session.there[id] = true
 		}
 	}
-	idle := "" // the menu that the lines are for, if it is one of idleMenus
 	named := map[string]bool{}
-	lost, braces := false, 0 // below a path, or in a script, that is left out
-	for _, line := range lines {
-		start := strings.TrimSpace(line.text)
-		if braces > 0 || lost && !strings.HasPrefix(start, "/") {
+	braces := 0 // that are open, in a script that is left out
+	for i := range lines {
+		lines[i].menu = session.path
+		line := lines[i]
+		start := line.start()
+		if braces > 0 || session.path == nowhere && !line.absolute() {
 			if start != "" && start[0] != '#' {
 				left.below++
+				left.protects = left.protects || line.protects()
+				braces = max(0, braces+openBraces(start))
 			}
-			braces = max(0, braces+openBraces(start))
 			continue
 		}
-		lost = false
 		if name := absentService(line, session.path); name != "" {
 			if !named[name] {
 				named[name] = true
@@ -210,39 +254,35 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 			if !skip {
 				return false
 			}
+			if line.mayEnter(err) {
+				session.path = nowhere
+			}
 			var placed *lineError
-			if errors.As(err, &placed) {
-				lost = placed.path
-				if placed.message == noScripts {
-					lost, braces = false, max(0, openBraces(start))
-				}
+			if errors.As(err, &placed) && placed.message == noScripts {
+				braces = max(0, openBraces(start))
 			}
-			path := strings.TrimLeft(session.path+" "+start, " ")
-			if words, absolute := strings.CutPrefix(start, "/"); absolute {
-				path = strings.ReplaceAll(words, "/", " ")
-			}
-			strict, _ := without(path)
-			left.firewall = left.firewall || strict > HoldRest
+			left.protects = left.protects || line.protects()
 			left.errors = append(left.errors, err.Error())
 			return true
 		}
-		if idle != "" || strings.HasPrefix(strings.TrimSpace(line.text), "/") {
-			next, is, err := idleLine(line, idle)
+		if idle(session.path) != "" || line.absolute() {
+			menu, enters, err := idleLine(line, session.path)
 			if err != nil {
-				if idle = ""; leave(err) {
+				if leave(err) {
 					continue
 				}
 				return whole, left, err
 			}
-			if is {
-				if !named[next] {
-					named[next] = true
-					fmt.Fprintf(&out, "Postern has no /%s, and needs none of its lines (line %d)\n", next, line.first)
+			if menu != "" {
+				if !named[menu] {
+					named[menu] = true
+					fmt.Fprintf(&out, "Postern has no /%s, and needs none of its lines (line %d)\n", menu, line.first)
 				}
-				idle = next
+				if enters {
+					session.path = menu
+				}
 				continue
 			}
-			idle = next
 		}
 		result, err := session.execute(whole.Config, live, line.text, line.first)
 		if err == nil && (result.Request != None || result.Repeat > 0 || !result.Action.empty()) {
@@ -284,28 +324,28 @@ func openBraces(line string) (count int) {
 	return count
 }
 
-// idleLine reports whether a line of an import is left out, and which of idleMenus the lines from there on
-// are for. current is the one that the lines before are for, or "".
-func idleLine(line importLine, current string) (next string, skip bool, err error) {
+// idleLine returns the one of idleMenus that a line of an import is for, which is left out, or "", and whether
+// the lines behind it are for that menu too. current is the menu that the session is in.
+func idleLine(line importLine, current string) (menu string, enters bool, err error) {
 	statements, err := parse(line.text, line.first)
 	switch {
 	case err != nil, len(statements) == 0: // execute tells
-		return current, false, nil
+		return "", false, nil
 	case len(statements) == 1:
-		if next = idleMenu(statements[0], current); next != "" {
-			return next, true, nil
+		if menu, enters = idleMenu(statements[0], current); menu != "" {
+			return menu, enters, nil
 		}
 	}
-	if current != "" && !absolute(statements[0]) {
-		return "", false, &lineError{message: "Postern has no /" + current, place: statements[0][0].place}
+	if first := statements[0]; idle(current) != "" && !absolute(first) {
+		return "", false, &lineError{message: "Postern has no /" + current, place: first[0].place, path: bare(first)}
 	}
 	return "", false, nil
 }
 
-// blame returns the place of the line that has brought about bad, the error of check about what lines
+// blamedLine returns the place of the line that has brought about bad, the error of check about what lines
 // make when they are run: with the lines before it alone, check says something else or nothing. It
 // returns -1 if no line has.
-func blame(run func([]importLine) (Result, leftOut, error), lines []importLine, check func(Config) error, bad error) int {
+func blamedLine(run func([]importLine) (Result, leftOut, error), lines []importLine, check func(Config) error, bad error) int {
 	same := func(count int) bool {
 		result, _, err := run(lines[:count])
 		if err == nil {

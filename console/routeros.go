@@ -154,25 +154,27 @@ var idleMenus = []string{
 	"system routerboard settings", "tool mac-server", "tool mac-server mac-winbox",
 }
 
-// idleMenu returns the menu of idleMenus that a statement leads to or changes by add or set; "" for any
-// other statement. current is the menu that the statement before led to, or "".
-func idleMenu(words []word, current string) string {
+// idleMenu returns the menu of idleMenus that a statement leads to (enters) or changes by add or set; "" for any
+// other statement. current is the menu that the session is in.
+func idleMenu(words []word, current string) (menu string, enters bool) {
 	path := current
 	if absolute(words) {
 		path = ""
+	} else if idle(path) == "" {
+		return "", false
 	}
-	for i, w := range words {
-		if !w.plain() || i == 0 && path == "" && !absolute(words) {
-			return ""
+	for _, w := range words {
+		if !w.plain() {
+			return "", false
 		}
 		for name := range strings.FieldsFuncSeq(w.text, func(r rune) bool { return r == '/' }) {
 			if name == "add" || name == "set" {
-				return idle(path)
+				return idle(path), false
 			}
 			path = strings.TrimLeft(path+" "+name, " ")
 		}
 	}
-	return idle(path)
+	return idle(path), true
 }
 
 // absentServices are the rows of RouterOS's /ip service that Postern lacks. Nothing is different without

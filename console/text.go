@@ -112,26 +112,47 @@ const (
 	CloseRouter
 )
 
-// without is the consequence of a line that was not understood. path begins with the words of
-// its menu, which may be shortened: every menu that they could mean counts. secret reports
-// whether one of these menus has properties that must not be shown.
+// without is the consequence of a line that was not understood. path is the words of its menu, and then the
+// line. They may be shortened, and a line can have other paths further on, as in a script: every menu that is named
+// anywhere, but in quotes, counts. secret reports whether one of these menus has properties that must not
+// be shown.
 func without(path string) (w Without, secret bool) {
-	words := strings.Fields(path)
+	words := strings.FieldsFunc(unquoted(path), func(r rune) bool { return strings.ContainsRune(" \t\r\n/;\\{}[]()", r) })
 	if len(words) == 0 {
 		return CloseRouter, false // it could be for any menu
 	}
 	for _, m := range menus() {
 		names := strings.Fields(m.path)
-		fits := len(words) >= len(names)
-		for i := 0; fits && i < len(names); i++ {
-			fits = strings.HasPrefix(names[i], words[i])
-		}
-		if fits {
-			w = max(w, m.ifUnknown)
-			secret = secret || slices.ContainsFunc(m.properties, func(p property) bool { return p.sensitive })
+		for from := range len(words) - len(names) + 1 {
+			fits := true
+			for i := 0; fits && i < len(names); i++ {
+				fits = strings.HasPrefix(names[i], words[from+i])
+			}
+			if fits {
+				w = max(w, m.ifUnknown)
+				secret = secret || slices.ContainsFunc(m.properties, func(p property) bool { return p.sensitive })
+				break
+			}
 		}
 	}
 	return w, secret
+}
+
+// unquoted returns a line without what stands in quotes there.
+func unquoted(line string) string {
+	var b strings.Builder
+	quoted := false
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 func (b *BadLine) Error() string { return fmt.Sprintf("%s:%d: %v", b.Name, b.Line, b.Err) }
@@ -152,8 +173,8 @@ func Load(name string, r io.Reader) (Config, error) {
 		return cfg, fmt.Errorf("%s: longer than %d bytes", name, MaxText)
 	}
 	var all []error
-	// path is the menu of the line and then the line itself. After a bad path it is that path.
-	var text, path string
+	// path is the menu of the line and then the line itself, lost the one that was a bad path.
+	var text, path, lost string
 	fail := func(line int, err error) {
 		if len(all) < maxErrors {
 			b := &BadLine{Name: name, Line: line, Text: text, Err: err}
@@ -167,43 +188,30 @@ func Load(name string, r io.Reader) (Config, error) {
 			all = append(all, &BadLine{Name: name, Line: line, Without: CloseRouter, Err: errors.New("more errors, not shown")})
 		}
 	}
-	session, lost := Session{file: true, older: true}, false
-	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
-	for i := 0; i < len(lines); i++ {
-		first := i
-		for i < len(lines)-1 && Continues(lines[i]) {
-			i++
-		}
-		line := strings.Join(lines[first:i+1], "\n")
-		start := strings.TrimLeft(line, " \t")
-		text = line
-		switch words, absolute := strings.CutPrefix(start, "/"); {
-		case absolute:
-			path = strings.ReplaceAll(words, "/", " ")
-		case !lost:
-			path = strings.TrimLeft(session.path+" "+start, " ")
-		}
-		if lost {
-			if start == "" || start[0] == '#' {
-				continue
+	session := Session{file: true, older: true}
+	for _, line := range importLines(string(data)) {
+		line.menu = session.path
+		text, path = line.text, line.path()
+		if session.path == nowhere && !line.absolute() {
+			if path = lost; line.start() != "" && line.start()[0] != '#' {
+				fail(line.first, errors.New("not read: the path before it is bad"))
 			}
-			if start[0] != '/' {
-				fail(first+1, errors.New("not read: the path before it is bad"))
-				continue
-			}
-			lost = false
+			continue
 		}
-		result, err := session.execute(cfg, Live{}, line, first+1)
+		result, err := session.execute(cfg, Live{}, line.text, line.first)
 		if err == nil && (result.Request != None || result.Output != "") {
 			err = errors.New("this command does not belong in a configuration")
 		}
 		if err != nil {
-			at := first + 1
+			at := line.first
 			var e *lineError
 			if errors.As(err, &e) {
-				at, lost = e.line, e.path
+				at = e.line
 			}
 			fail(at, err)
+			if line.isScript() || line.mayEnter(err) {
+				session.path, lost = nowhere, path
+			}
 			continue
 		}
 		cfg = result.Config

@@ -67,6 +67,11 @@ add comment=last; print
 				"cfg:8: this command does not belong in a configuration",
 				"cfg:9: value of max-connections out of range (1..500)",
 			}},
+		{name: "a command elsewhere below a bad path", text: "/ip socks access\nadd action=deny\n/ip hotspot\n/ip socks set port=9\nadd action=allow\n" +
+			"/ip firewall nat; add psd=1\nadd action=allow\n", want: "/ip socks\nset port=9\n/ip socks access\nadd action=deny\n", errors: []string{
+			"cfg:3: Postern has no /ip hotspot (line 3 column 5)", "cfg:5: not read: the path before it is bad",
+			"cfg:6: Postern has no psd (line 6 column 23)", "cfg:7: not read: the path before it is bad",
+		}},
 		{name: "a menu of a later version", text: `/ip socks access
 add action=deny
 /ip hotspot
@@ -74,7 +79,7 @@ add action=deny
 
 add action=allow
 set 0 action=allow
-/ip socks set port=9
+/ip socks set port=9; /ip socks access
 /ip hotspot add name=x
 add comment=below
 /ip socks access
@@ -157,6 +162,9 @@ func TestWithout(t *testing.T) {
 		{"system identity set name=ip", HoldRest, false},
 		{"user set admin", HoldRest, true},
 		{"us", HoldRest, true},
+		{"system identity :if (true) do={ /ip/firewall/filter add }", CloseRouter, false},
+		{"system identity; /ip socks; user", DisableSOCKS, true},
+		{`system identity set name="x; /ip firewall"`, HoldRest, false},
 	} {
 		w, secret := without(test.path)
 		assert.Equal(t, test.want, w, test.path)
