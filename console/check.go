@@ -127,40 +127,54 @@ func ExposedSOCKS(c Config, wanPort string) string {
 // closedFrom reports whether new TCP connections to a port of the router that come in by an
 // interface are dropped or rejected.
 func closedFrom(rules firewall.Config, in string, port uint16) bool {
-	closed, _ := closedIn(rules, "input", in, port, len(rules.Filter))
-	return closed
+	return closedIn(rules, "input", in, port, map[string]verdict{}) == closed
 }
 
-// closedIn is closedFrom for the rules of a chain. decided is false if they leave it to the rules
-// that come after a jump here. Jumps lead no deeper than depth.
-func closedIn(rules firewall.Config, chain, in string, port uint16, depth int) (closed, decided bool) {
-	takes := func(value, want string) bool { // value may be a list, with "!" before it
-		body, not := strings.CutPrefix(value, "!")
-		return value == "" || slices.Contains(strings.Split(body, ","), want) != not
+// verdict is what the rules of a chain do with connections: undecided leaves them, or some of them, to the rules behind
+// the jump to the chain.
+type verdict int
+
+const (
+	undecided verdict = iota
+	closed
+	open
+)
+
+// closedIn is closedFrom for the rules of a chain. known has the verdicts of other chains.
+func closedIn(rules firewall.Config, chain, in string, port uint16, known map[string]verdict) (v verdict) {
+	if v, ok := known[chain]; ok {
+		return v
 	}
+	known[chain] = undecided // while it is looked at: rules that are not checked yet may lead back
+	defer func() { known[chain] = v }()
+	mayReturn := false
 	for _, r := range rules.Filter {
-		if r.Disabled || r.Chain != chain || depth == 0 {
+		if r.Disabled || r.Chain != chain {
 			continue
 		}
-		some := rules.InInterfaces(r).Has(in) && takes(r.Protocol, "tcp") && takes(r.ConnectionState, "new") && takes(r.ConnectionNATState, "none") &&
-			r.OutInterface == "" && r.ICMPOptions == "" && r.DstPort.Match(port)
-		all := some && anyAddress(r.SrcAddress) && anyAddress(r.DstAddress) && r.SrcPort.Any() && (r.Port.Any() || !r.Port.Not && r.Port.Match(port)) &&
-			r.SrcAddressList == "" && r.DstAddressList == "" && opens(r.TCPFlags) && r.Extra == firewall.Rule{}.Extra
+		some, all := rules.TakesFirst(r, in, port)
+		does := undecided
 		switch {
-		case some && r.Action == "return" && !all:
-			return false, false // not all come to the rules behind it
-		case !all:
+		case r.Action == "return" && all:
+			return undecided
 		case r.Action == "return":
-			return false, false
+			mayReturn = mayReturn || some
+		case !all:
 		case r.Action == "jump":
-			if closed, decided := closedIn(rules, r.JumpTarget, in, port, depth-1); decided {
-				return closed, true
-			}
+			does = closedIn(rules, r.JumpTarget, in, port, known)
+		case r.Action == "accept":
+			does = open
 		case r.Decides():
-			return r.Action != "accept", true
+			does = closed
+		}
+		if does == closed && mayReturn {
+			return undecided
+		}
+		if does != undecided {
+			return does
 		}
 	}
-	return false, false
+	return undecided
 }
 
 func endsInDeny(rules []socks.Rule) bool {
@@ -176,14 +190,4 @@ func endsInDeny(rules []socks.Rule) bool {
 func anyAddress(a match.Addresses) bool {
 	p, ok := a.Prefix()
 	return a.Any() || ok && p.Bits() == 0 && !a.Not
-}
-
-// opens reports whether the first packet of a TCP connection has these flags, as a rule names them.
-func opens(flags string) bool {
-	for flag := range strings.SplitSeq(flags, ",") {
-		if flag != "" && flag != "syn" && !strings.HasPrefix(flag, "!") || flag == "!syn" {
-			return false
-		}
-	}
-	return true
 }

@@ -1,11 +1,14 @@
 package console
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/firewall"
 )
 
 func TestCheck(t *testing.T) {
@@ -154,6 +157,12 @@ func TestClosedByChains(t *testing.T) {
 		{"a chain that returns", "add chain=input action=jump jump-target=x\nadd chain=x action=return in-interface=ether1\nadd chain=x action=drop", false},
 		{"a chain that returns to a rule that drops", "add chain=input action=jump jump-target=x\nadd chain=x action=return in-interface=ether1\nadd chain=input action=drop", true},
 		{"a chain that some packets return from", "add chain=input action=jump jump-target=x\nadd chain=x action=return protocol=tcp src-address=10.0.0.0/8\nadd chain=x action=drop", false},
+		{"a chain that accepts those that do not return", "add chain=input action=jump jump-target=x\nadd chain=x action=return src-address=10.0.0.0/8\nadd chain=x action=accept\nadd chain=input action=drop", false},
+		{"a chain that drops those that do not return, and then all", "add chain=input action=jump jump-target=x\nadd chain=x action=return src-address=10.0.0.0/8\nadd chain=x action=drop\nadd chain=input action=drop", true},
+		{"a chain that leads to one that drops, behind a return", "add chain=input action=jump jump-target=x\nadd chain=x action=return src-address=10.0.0.0/8\nadd chain=x action=jump jump-target=y\nadd chain=y action=drop", false},
+		{"a chain that leads to one that accepts, behind a return", "add chain=input action=jump jump-target=x\nadd chain=x action=return src-address=10.0.0.0/8\nadd chain=x action=jump jump-target=y\nadd chain=y action=accept\nadd chain=input action=drop", false},
+		{"a chain that returns what it does not take", "add chain=input action=jump jump-target=x\nadd chain=x action=return protocol=udp\nadd chain=x action=drop", true},
+		{"a chain that returns other packets", "add chain=input action=jump jump-target=x\nadd chain=x action=return protocol=tcp tcp-flags=ack\nadd chain=x action=drop", true},
 		{"a chain that accepts", "add chain=input action=jump jump-target=x\nadd chain=x action=accept\nadd chain=input action=drop", false},
 		{"two chains", "add chain=input action=jump jump-target=x\nadd chain=x action=jump jump-target=y\nadd chain=y action=log\nadd chain=x action=reject", true},
 		{"not these ports", "add chain=input action=drop protocol=tcp port=!1080", false},
@@ -168,4 +177,18 @@ func TestClosedByChains(t *testing.T) {
 			assert.Equal(t, test.closed, closedFrom(c.Rules(), "ether1", 1080))
 		})
 	}
+}
+
+// Rules that are not checked yet, as those of a line that shows the warning too, may lead back, or lead on in
+// more ways than can be followed.
+func TestClosedByUncheckedChains(t *testing.T) {
+	rules := []firewall.Rule{{Chain: "input", Action: "jump", JumpTarget: "input"}}
+	for i := range 127 {
+		for range 2 {
+			rules = append(rules, firewall.Rule{Chain: fmt.Sprint(i), Action: "jump", JumpTarget: fmt.Sprint(i + 1)})
+		}
+	}
+	rules = append(rules, firewall.Rule{Chain: "127", Action: "jump", JumpTarget: "0"}, firewall.Rule{Chain: "input", Action: "jump", JumpTarget: "0"})
+	assert.False(t, closedFrom(firewall.Config{Filter: rules}, "ether1", 1080))
+	assert.True(t, closedFrom(firewall.Config{Filter: append(rules, firewall.Rule{Chain: "input", Action: "drop"})}, "ether1", 1080))
 }

@@ -108,12 +108,12 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 					return Result{Config: cfg}, err
 				}
 				refused.errors = append(refused.errors, err.Error())
-				refused.protects = refused.protects || lines[of].protects()
+				refused.lose(lines[of])
 				lines = slices.Delete(slices.Clone(lines), of, of+1)
 				continue
 			}
 		}
-		left.errors, left.protects = append(left.errors, refused.errors...), left.protects || refused.protects
+		left.errors, left.strict = append(left.errors, refused.errors...), max(left.strict, refused.strict)
 		whole.Output += left.String()
 		if a.DryRun {
 			whole.Config, whole.Changed = cfg, false
@@ -128,8 +128,14 @@ type leftOut struct {
 	errors []string
 	// below is how many lines are of menus whose path is left out, or of scripts.
 	below int
-	// protects is set if a line may have been to drop packets, or to deny requests.
-	protects bool
+	// strict says what the configuration should not be used for without the lines.
+	strict Without
+}
+
+// lose adds what it means that a line is left out.
+func (l *leftOut) lose(line importLine) {
+	strict, _ := without(line.path())
+	l.strict = max(l.strict, strict)
 }
 
 // String says what is left out: at most 100 lines of it one by one.
@@ -146,7 +152,7 @@ func (l leftOut) String() string {
 	if l.below > 0 {
 		fmt.Fprintf(&b, "left out: %d lines below these\n", l.below)
 	}
-	if l.protects {
+	if l.strict > HoldRest {
 		b.WriteString("warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n")
 	}
 	return b.String()
@@ -177,12 +183,6 @@ func (l importLine) path() string {
 		return l.start()
 	}
 	return strings.TrimLeft(l.menu+" "+l.start(), " ")
-}
-
-// protects reports whether the line may have been to drop packets, or to deny requests.
-func (l importLine) protects() bool {
-	w, _ := without(l.path())
-	return w > HoldRest
 }
 
 // mayEnter reports whether the line, which has failed with err, may have been to lead to a menu. Then it is not
@@ -237,7 +237,7 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 		if braces > 0 || session.path == nowhere && !line.absolute() {
 			if start != "" && start[0] != '#' {
 				left.below++
-				left.protects = left.protects || line.protects()
+				left.lose(line)
 				braces = max(0, braces+openBraces(start))
 			}
 			continue
@@ -261,7 +261,7 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 			if errors.As(err, &placed) && placed.message == noScripts {
 				braces = max(0, openBraces(start))
 			}
-			left.protects = left.protects || line.protects()
+			left.lose(line)
 			left.errors = append(left.errors, err.Error())
 			return true
 		}

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -203,6 +204,16 @@ func TestValidateRefuses(t *testing.T) {
 }
 
 // What a rule alone cannot tell.
+// ladder returns rules of chain and n-1 others, each with two jumps to the next.
+func ladder(n int, chain string) (rules []Rule) {
+	for i := range n {
+		next := fmt.Sprint("step", i)
+		rules = append(rules, slices.Repeat([]Rule{{Chain: chain, Action: "jump", JumpTarget: next}}, 2)...)
+		chain = next
+	}
+	return append(rules, Rule{Chain: chain, Action: "accept"})
+}
+
 func TestChainsValidate(t *testing.T) {
 	jump := func(chain, target string) Rule { return Rule{Chain: chain, Action: "jump", JumpTarget: target} }
 	drop := Rule{Chain: "x", Action: "drop"}
@@ -219,6 +230,10 @@ func TestChainsValidate(t *testing.T) {
 		{"to itself", Config{Filter: []Rule{jump("x", "x")}}, "filter rule 0: jump-target=x: leads back to chain=x, and so would never end"},
 		{"round", Config{Filter: []Rule{drop, jump("x", "y"), jump("y", "z"), jump("z", "x")}}, "filter rule 1: jump-target=y: leads back to chain=x"},
 		{"two ways", Config{Filter: []Rule{jump("input", "y"), jump("input", "z"), jump("y", "x"), jump("z", "x"), drop}}, ""},
+		{"many ways", Config{Filter: ladder(10, "input")}, ""},
+		{"too many ways", Config{Filter: ladder(11, "input")}, "filter chain=input: a packet could meet more than 4096 rules, those of a chain once for each jump there: expected fewer jumps"},
+		{"far too many ways", Config{NAT: ladder(127, "srcnat")}, "nat chain=srcnat: a packet could meet more than 4096 rules"},
+		{"chains that nothing leads to", Config{Filter: ladder(127, "x")}, ""},
 		{"nat", Config{NAT: []Rule{jump("srcnat", "x"), {Chain: "x", Action: "masquerade"}}}, ""},
 		{"masquerade for dstnat", Config{NAT: []Rule{jump("dstnat", "y"), jump("y", "x"), {Chain: "x", Action: "masquerade"}}},
 			"nat rule 2: action=masquerade: packets come to chain=x from chain=dstnat; expected accept, log, passthrough, jump, return, dst-nat or redirect"},

@@ -10,7 +10,8 @@ import (
 
 // ForgetRetranslated has the kernel forget the connections that the nat rules of next treat
 // otherwise than those of old, and returns how many. The kernel asks these rules only when a
-// connection begins, and would go on with the old translation for as long as packets come.
+// connection begins, and would go on with the old translation for as long as packets come. Both have to be
+// valid: so no jump leads back, and there are not too many ways through the chains.
 func (f *Firewall) ForgetRetranslated(old, next Config) (forgotten int, err error) {
 	was, is := translations(old), translations(next)
 	if slices.EqualFunc(was, is, func(a, b translation) bool { return a.String() == b.String() }) {
@@ -76,8 +77,8 @@ func translations(c Config) (all []translation) {
 // first that does decide: if that is the same under two lists of rules, so is the translation.
 func (c Tracked) translation(rules []translation) string {
 	var b strings.Builder
-	var walk func(chain, builtin string, depth int) (decided bool)
-	walk = func(chain, builtin string, depth int) (decided bool) {
+	var walk func(chain, builtin string) (decided bool)
+	walk = func(chain, builtin string) (decided bool) {
 		mayReturn := false
 		for _, r := range rules {
 			if r.Chain != chain || !c.mayMatch(r, builtin) {
@@ -87,9 +88,9 @@ func (c Tracked) translation(rules []translation) string {
 			b.WriteString(" " + translation{Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts, TCPFlags: r.TCPFlags, Extra: r.Extra},
 				sets{in: r.in, out: r.out}}.String())
 			switch {
-			case r.Action == "jump" && depth > 0:
+			case r.Action == "jump":
 				b.WriteString(" (")
-				decided := walk(r.JumpTarget, builtin, depth-1)
+				decided := walk(r.JumpTarget, builtin)
 				b.WriteString(" )")
 				if surely && decided {
 					return !mayReturn
@@ -104,7 +105,7 @@ func (c Tracked) translation(rules []translation) string {
 	}
 	for _, chain := range NAT.chains() {
 		b.WriteString(chain.name)
-		walk(chain.name, chain.name, len(rules)) // which is deeper than rules without a loop lead
+		walk(chain.name, chain.name)
 	}
 	return b.String()
 }
@@ -129,6 +130,20 @@ func either(ports match.Ports, a, b uint16) bool {
 		return ports.Match(a) && ports.Match(b)
 	}
 	return ports.Match(a) || ports.Match(b)
+}
+
+// TakesFirst reports whether r, a filter rule of c, takes some and whether it takes all of the first packets
+// of TCP connections to a port of the router that come in by an interface.
+func (c Config) TakesFirst(r Rule, in string, port uint16) (some, all bool) {
+	any := func(a match.Addresses) bool { return a.Any() || everything(a) && !a.Not }
+	some = c.InInterfaces(r).Has(in) && r.OutInterface == "" && (r.Protocol == "" || matchesWord(match.ProtocolName(r.Protocol), "tcp")) &&
+		matchesWord(r.ConnectionState, "new") && matchesWord(r.ConnectionNATState, "none") && r.ICMPOptions == "" && r.DstPort.Match(port)
+	flags, set := tcpFlags(r.TCPFlags)
+	if r.TCPFlags != "" && (slices.ContainsFunc(set, func(flag string) bool { return flag != "syn" }) || slices.Contains(flags, "syn") && len(set) == 0) {
+		return false, false
+	}
+	return some, some && any(r.SrcAddress) && any(r.DstAddress) && r.SrcPort.Any() && (r.Port.Any() || !r.Port.Not && r.Port.Match(port)) &&
+		r.SrcAddressList == "" && r.DstAddressList == "" && r.Extra == [len(Matchers)]string{}
 }
 
 // matchesWord reports whether word is one of a list, or with "!" before the list, none of it. An

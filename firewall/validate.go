@@ -23,6 +23,10 @@ const (
 // entry of an address list that it names: 152 bytes each on a 32-bit machine, twice during a change.
 const maxKernelRules = 4096
 
+// maxWay is how many rules a packet can meet in a table: those of a chain of the user's once for each jump
+// there. Without it chains with two jumps each to the next would take 2^n steps of the kernel for each packet.
+const maxWay = 4096
+
 // Validate returns an error for the first rule that iptables would refuse or would read in
 // another sense, or nil. The error names the table, the rule's number as printed (from 0),
 // the property and its value, and what was expected instead.
@@ -55,6 +59,13 @@ func (c Config) Validate() error {
 				return fmt.Errorf("%s rule %d: %w", t, i, err)
 			}
 		}
+		known := map[string]int{}
+		for _, b := range t.chains() {
+			if chains.way(b.name, known) > maxWay {
+				return fmt.Errorf("%s chain=%s: a packet could meet more than %d rules, those of a chain once for each jump there: "+
+					"expected fewer jumps, or fewer rules where they lead", t, b.name, maxWay)
+			}
+		}
 	}
 	return nil
 }
@@ -79,16 +90,19 @@ func (c Config) checkAddressLists() error {
 // chainGraph knows which chains of a table lead to which.
 type chainGraph struct {
 	table Table
-	// targets are the chains that rules of a chain jump to, disabled rules too. Each chain that has
-	// rules has an entry.
+	// targets are the chains that rules of a chain jump to, one for each such rule, disabled rules too. Each
+	// chain that has rules has an entry.
 	targets map[string][]string
+	// rules is how many rules a chain has.
+	rules map[string]int
 }
 
 func newChainGraph(t Table, rules []Rule) chainGraph {
-	g := chainGraph{t, map[string][]string{}}
+	g := chainGraph{t, map[string][]string{}, map[string]int{}}
 	for _, r := range rules {
+		g.rules[r.Chain]++
 		to := g.targets[r.Chain]
-		if r.Action == "jump" && !slices.Contains(to, r.JumpTarget) {
+		if r.Action == "jump" {
 			to = append(to, r.JumpTarget)
 		}
 		g.targets[r.Chain] = to
@@ -107,6 +121,21 @@ func (g chainGraph) leads(from, to string, seen map[string]bool) bool {
 	}
 	seen[from] = true
 	return slices.ContainsFunc(g.targets[from], func(next string) bool { return g.leads(next, to, seen) })
+}
+
+// way returns how many rules a packet of a chain can meet, but no more than maxWay+1. known has what is known
+// already. No jump leads back.
+func (g chainGraph) way(chain string, known map[string]int) int {
+	n, ok := known[chain]
+	if ok {
+		return n
+	}
+	n = g.rules[chain]
+	for _, next := range g.targets[chain] {
+		n = min(n+g.way(next, known), maxWay+1)
+	}
+	known[chain] = n
+	return n
 }
 
 // check refuses a jump that leads nowhere or back, and in a chain of the user's an action that a
