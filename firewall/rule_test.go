@@ -204,6 +204,28 @@ func TestValidateRefuses(t *testing.T) {
 }
 
 // What a rule alone cannot tell.
+// What Validate counts is what the kernel gets.
+func TestKernelRules(t *testing.T) {
+	c := Config{
+		AddressLists: disjoint(map[string][]match.Addresses{"many": apart(100), "few": apart(5), "one": apart(1)}),
+		Lists:        map[string]Interfaces{"two": {Names: []string{"a", "b"}}},
+	}
+	count := 0
+	for _, src := range []string{"", "many", "!many", "few", "one", "none"} {
+		for _, in := range []string{"", "two", "!two"} {
+			for _, action := range []string{"accept", "return", "log"} {
+				r := Rule{Chain: "x", Action: action, SrcAddressList: src, DstAddressList: "!few", InInterfaceList: in, Log: action != "log"}
+				c.Filter = append(c.Filter, r, r.with("limit", "1,1"), Rule{Chain: "x", Action: action, Disabled: true})
+			}
+		}
+	}
+	for _, r := range c.Filter {
+		count += r.kernelRules(Filter, c)
+	}
+	_, rules := layout(entries(Filter, c.Filter, c))
+	assert.Len(t, rules, count)
+}
+
 // ladder returns rules of chain and n-1 others, each with two jumps to the next.
 func ladder(n int, chain string) (rules []Rule) {
 	for i := range n {
@@ -241,7 +263,9 @@ func TestChainsValidate(t *testing.T) {
 			"address lists: expected at most 1000 entries in all, got 1001"},
 		{"not an address", Config{AddressLists: map[string][]match.Addresses{"a": {addresses("!1.2.3.4")}}}, "address list a: expected IPv4 addresses"},
 		{"large lists of many rules", Config{Filter: slices.Repeat([]Rule{{Chain: "input", Action: "drop", SrcAddressList: "a"}}, 5), AddressLists: map[string][]match.Addresses{"a": apart(1000)}},
-			"filter rule 4: the rules up to this one need more than 4096 rules of the kernel"},
+			"filter rule 3: the rules up to this one need more than 4096 rules of the kernel"},
+		{"large lists of rules that log", Config{Filter: slices.Repeat([]Rule{{Chain: "input", Action: "drop", SrcAddressList: "a", Log: true}}, 3), AddressLists: map[string][]match.Addresses{"a": apart(1000)}},
+			"filter rule 2: the rules up to this one need more than 4096 rules of the kernel"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := test.config.Validate()

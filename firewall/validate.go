@@ -19,8 +19,10 @@ const (
 	maxComment   = 255 // XT_MAX_COMMENT_LEN less the closing NUL, linux/netfilter/xt_comment.h
 )
 
-// maxKernelRules is how many rules a Config can have in the kernel, where a rule has one more for each
-// entry of an address list that it names: 152 bytes each on a 32-bit machine, twice during a change.
+// maxKernelRules is how many rules a Config can have in the kernel, where a rule has one for each
+// entry of an address list that it names, and with log=yes two. One takes 152 bytes for an address or a network
+// (112 of struct ipt_entry, 40 of its target), 256 for another range (104 of the match iprange) and 24 more if it
+// logs; all of them are there twice during a change.
 const maxKernelRules = 4096
 
 // maxWay is how many rules a packet can meet in a table: those of a chain of the user's once for each jump
@@ -49,8 +51,8 @@ func (c Config) Validate() error {
 		chains := newChainGraph(t, rules)
 		for i, r := range rules {
 			err := cmp.Or(r.Validate(t), c.checkLists(r), chains.check(r))
-			if s := r.sets(c); err == nil && !r.Disabled {
-				if left -= 2 + len(s.in.Names) + len(s.out.Names) + len(s.src.ranges) + len(s.dst.ranges); left < 0 {
+			if err == nil {
+				if left -= r.kernelRules(t, c); left < 0 {
 					err = fmt.Errorf("the rules up to this one need more than %d rules of the kernel, one for each entry of their address lists: "+
 						"expected fewer rules that name a large list", maxKernelRules)
 				}
@@ -68,6 +70,20 @@ func (c Config) Validate() error {
 		}
 	}
 	return nil
+}
+
+// kernelRules is how many rules of the kernel a rule of c has, whose address lists are disjoint.
+func (r Rule) kernelRules(t Table, c Config) int {
+	switch {
+	case r.Disabled:
+		return 0
+	case r.sets(c).several():
+		_, rules := layout(entries(t, []Rule{r}, c))
+		return len(rules)
+	case r.Log:
+		return 2
+	}
+	return 1
 }
 
 // checkAddressLists refuses what no kernel rule can be made of.
