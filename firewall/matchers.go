@@ -49,7 +49,7 @@ var Matchers = [...]Matcher{
 			high, _ := strconv.Atoi(to) // isNumber says whether they are numbers
 			return from + ":" + to, isNumber(from, 0, 65535) && isNumber(to, 0, 65535) && low <= high
 		}},
-	{Name: "limit", Help: "only so many packets in a time, after a first burst", Accepts: "COUNT[/TIME],BURST[:packet]: at most 10000 a second, time 1s, 5s, 1m, 1h or 1d, burst 0..10000",
+	{Name: "limit", Help: "only so many packets in a time, after a first burst", Accepts: "COUNT[/TIME],BURST[:packet]: TIME in s, m, h or d, COUNT at most 10000 a second and a whole number a second, minute, hour or day, BURST 0..10000 and no more than come in a day",
 		match: "limit", option: "--limit", args: rate, negated: "-", counts: true},
 	{Name: "connection-limit", Help: "only hosts, or networks of that length, with more connections than this", Accepts: "[!]COUNT,NETMASK: 0..65535, 0..32",
 		match: "connlimit", option: "--connlimit-above", negated: "--connlimit-upto", counts: true,
@@ -78,6 +78,10 @@ var ratePattern = sync.OnceValue(func() *regexp.Regexp {
 
 // rate translates RouterOS's "10/1m,5:packet" to the kernel's "10/minute --limit-burst 5". A burst of 0 is one packet, as
 // without any no packet would ever come within the limit.
+//
+// The kernel counts the time of a burst at this rate in 32 bits (user2credits, net/netfilter/xt_limit.c): a day of it fits, for
+// every HZ; of more it refuses some and takes the others for less. It rounds the time of a packet down to 0.1 ms, so that rates above
+// 1000 a second can be up to twice as high.
 func rate(value string) (string, bool) {
 	m := ratePattern().FindStringSubmatch(value)
 	if m == nil {
@@ -96,12 +100,14 @@ func rate(value string) (string, bool) {
 			in = time.Duration(n) * u.size
 		}
 	}
-	if count < 1 || burst > 10000 || in <= 0 || time.Duration(count)*time.Second > 10000*in {
+	burst = max(1, burst)
+	const day = 24 * time.Hour
+	if count < 1 || burst > 10000 || in <= 0 || time.Duration(count)*time.Second/10000 > in || in > day/time.Duration(burst)*time.Duration(count) {
 		return "", false
 	}
 	for _, u := range units { // the first by which the rate is a whole number
 		if n := time.Duration(count) * u.size; n%in == 0 {
-			return strconv.Itoa(int(n/in)) + "/" + u.name + " --limit-burst " + strconv.Itoa(max(1, burst)), true
+			return strconv.Itoa(int(n/in)) + "/" + u.name + " --limit-burst " + strconv.Itoa(burst), true
 		}
 	}
 	return "", false
