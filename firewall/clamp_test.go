@@ -1,17 +1,56 @@
 package firewall
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/internal/testnet"
 )
 
 func TestClamp(t *testing.T) {
 	withEach(t, func(t *testing.T, program string, _ *testnet.Host) { testClamp(t, program) })
+}
+
+// TestClampKilled kills iptables-restore when it has written the table mangle: what is written next is what the next
+// Config says, although the one in force before said the same.
+func TestClampKilled(t *testing.T) {
+	t.Parallel()
+	newRouter(t)
+	dir := t.TempDir()
+	hang, started := filepath.Join(dir, "hang"), filepath.Join(dir, "started")
+	require.NoError(t, unix.Mkfifo(started, 0o600))
+	for name, script := range map[string]string{
+		"":         "#!/bin/sh\nexec iptables-legacy \"$@\"\n",
+		"-restore": "#!/bin/sh\n[ -e " + hang + " ] || exec iptables-legacy-restore \"$@\"\niptables-legacy-restore \"$@\"\necho >" + started + "\nsleep 1000\n",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "iptables"+name), []byte(script), 0o755))
+	}
+	f := newFirewall(t, filepath.Join(dir, "iptables"))
+	require.NoError(t, f.Apply(Config{}))
+	require.NoError(t, os.WriteFile(hang, nil, 0o600))
+	killed := make(chan error)
+	go func() {
+		_, err := os.ReadFile(started) // waits until the table is written
+		killProgram(f.restoreProgram)
+		killed <- err
+	}()
+	err := f.Apply(Config{Clamp: []string{"wan"}})
+	require.NoError(t, <-killed)
+	require.ErrorContains(t, err, "table mangle: iptables-restore: signal: killed")
+	require.NoError(t, os.Remove(hang))
+	assert.Contains(t, save(t, "iptables-legacy", "-t", "mangle"), "-j TCPMSS")
+	restore := f.restoreProgram
+	f.restoreProgram = "/no-program"
+	require.Error(t, f.Apply(Config{}), "it is written")
+	f.restoreProgram = restore
+	require.NoError(t, f.Apply(Config{}))
+	assert.NotContains(t, save(t, "iptables-legacy", "-t", "mangle"), "-j TCPMSS")
 }
 
 func testClamp(t *testing.T, program string) {
@@ -42,6 +81,11 @@ func testClamp(t *testing.T, program string) {
 	f.restoreProgram = "/no-program"
 	assert.Error(t, f.Apply(Config{Clamp: []string{"other"}}))
 	f.restoreProgram = restore
+	assert.Equal(t, clamped, rules())
+	// So does what is refused after the table mangle has been written.
+	err = f.apply(Config{Clamp: []string{"other"}, NAT: []Rule{{Chain: "dstnat", Action: "drop"}}})
+	require.ErrorContains(t, err, "nat rule 0 (chain=dstnat action=drop): ")
+	assert.NotContains(t, err.Error(), "putting the old table mangle back")
 	assert.Equal(t, clamped, rules())
 
 	require.NoError(t, f.Lock())

@@ -36,6 +36,8 @@ type Firewall struct {
 	clamp    []string           // Config.Clamp in force
 	// unsure says that the last change of the openings failed, so that it may have been made or not.
 	unsure bool
+	// unsureClamp says that a process which wrote the mangle table was killed, so that clamp may be in force or not.
+	unsureClamp bool
 
 	// mu guards openings, which change only while turn is held too. It is never held
 	// while a process runs.
@@ -103,7 +105,7 @@ func (f *Firewall) Apply(c Config) error {
 }
 
 func (f *Firewall) apply(c Config) error {
-	if slices.Equal(c.Clamp, f.clamp) {
+	if slices.Equal(c.Clamp, f.clamp) && !f.unsureClamp {
 		return f.applyRules(c)
 	}
 	old := f.clamp
