@@ -128,9 +128,12 @@ func (f *Firewall) applyClamp(clamp []string) error {
 	var s script
 	s.mangle(clamp)
 	if err := f.restore(&s); err != nil {
+		// One that ends by itself has written nothing.
+		var exit *exec.ExitError
+		f.unsureClamp = f.unsureClamp || errors.As(err, &exit) && !exit.Exited()
 		return fmt.Errorf("table %s: %w", mangle, err)
 	}
-	f.clamp = slices.Clone(clamp)
+	f.clamp, f.unsureClamp = slices.Clone(clamp), false
 	return nil
 }
 
@@ -222,7 +225,8 @@ func (f *Firewall) Counters() (filter, nat []Counter, err error) {
 	return filter, nat, err
 }
 
-// ResetCounters sets the counters of rules to zero: those of the applied rules of t with these indices. It
+// ResetCounters sets the counters of rules to zero: those of the applied rules of t with these indices, of all or,
+// on an error, of none. The table is written anew, so that the bursts of all its limits (limit=) begin anew too. It
 // takes one process, and one more for each table that has rules.
 func (f *Firewall) ResetCounters(t Table, indices []int) error {
 	f.lockTurn()
@@ -245,6 +249,9 @@ func (f *Firewall) resetCounters(t Table, indices []int) error {
 		if i < 0 || i >= len(es) {
 			return fmt.Errorf("no %s rule %d", t, i)
 		}
+	}
+	before := slices.Clone(es)
+	for _, i := range indices {
 		es[i].count = Counter{}
 	}
 	// Zero is written as all counters are, by writing the table anew.
@@ -254,7 +261,11 @@ func (f *Firewall) resetCounters(t Table, indices []int) error {
 	} else {
 		s.nat(f.applied)
 	}
-	return f.restore(&s)
+	if err := f.restore(&s); err != nil {
+		copy(es, before)
+		return err
+	}
+	return nil
 }
 
 // count is one try of Counters.

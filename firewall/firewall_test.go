@@ -312,6 +312,19 @@ func TestResetCounters(t *testing.T) {
 		assert.EqualError(t, f.ResetCounters(NAT, []int{0, 2}), "firewall: reset counters: no nat rule 2")
 		assert.Equal(t, []uint64{2, 1, 1, 0, 1, 2}, packets(), "all or nothing")
 		assert.Contains(t, save(t, program, "-t", "filter"), "-A postern-open -p tcp -m tcp --dport 4000 -j ACCEPT")
+
+		// The kernel has no rule for an empty list, and so not its counters either.
+		require.NoError(t, f.Apply(Config{Filter: []Rule{count, listed, count, track}, NAT: []Rule{nat, nat}}))
+		assert.Equal(t, []uint64{2, 1, 1, 0, 1, 2}, packets())
+		assert.EqualError(t, f.ResetCounters(Filter, []int{0, 1, 4}), "firewall: reset counters: no filter rule 4")
+		assert.Equal(t, []uint64{2, 1, 1, 0, 1, 2}, packets(), "all or nothing")
+		restore := f.restoreProgram
+		f.restoreProgram = "/no-program"
+		assert.ErrorContains(t, f.ResetCounters(Filter, []int{0, 1}), "firewall: reset counters: run /no-program")
+		f.restoreProgram = restore
+		assert.Equal(t, []uint64{2, 1, 1, 0, 1, 2}, packets(), "all or nothing")
+		require.NoError(t, f.ResetCounters(Filter, []int{0, 1}))
+		assert.Equal(t, []uint64{0, 0, 1, 0, 1, 2}, packets())
 	})
 }
 
