@@ -34,8 +34,10 @@ func TestValues(t *testing.T) {
 			"idpr-cmtp | ipv6-encap | rsvp | gre | ipsec-esp | ipsec-ah | icmpv6 | rspf | vmtp | ospf | ipip | encap | pim | vrrp | l2tp | sctp | udp-lite | 1..255"
 		noState    = "input does not match any value of connection-state; expected [!]established | related | new | invalid | untracked, or a list of them"
 		emptyState = "invalid value for argument connection-state; expected [!]established | related | new | invalid | untracked, or a list of them"
-		noFlags    = `input does not match any value of tcp-flags; expected fin | syn | rst | psh | ack | urg, or a list of them, "!" before each that is not set`
-		noICMP     = "invalid value for argument icmp-options; expected type or type:code: 0..254, code 0..255"
+		noLimit    = "invalid value for argument limit; expected COUNT[/TIME],BURST[:packet]: TIME as 1s, 5m, 2h or 1d; at most 10000 packets a second, " +
+			"and a whole number of them a second, minute, hour or day; BURST 0..10000, and no more packets than COUNT/TIME lets through in a day, not "
+		noFlags = `input does not match any value of tcp-flags; expected fin | syn | rst | psh | ack | urg, or a list of them, "!" before each that is not set`
+		noICMP  = "invalid value for argument icmp-options; expected type or type:code: 0..254, code 0..255"
 	)
 	const (
 		filter  = "/ip firewall filter add chain=input "
@@ -64,7 +66,8 @@ func TestValues(t *testing.T) {
 		{filter, "log", "yes", "yes", ""},
 		{filter, "dst-address-type", "!local", "!local", ""},
 		{filter, "limit", "10/1m,5:packet", "10/1m,5:packet", ""},
-		{filter, "limit", "10", "", "invalid value for argument limit; expected COUNT[/TIME],BURST[:packet]: at most 10000 a second, time 1s, 5s, 1m, 1h or 1d, burst 0..10000"},
+		{filter, "limit", "10", "", noLimit + `"10"`},
+		{filter, "limit", "1/1d,5", "", noLimit + `"1/1d,5"`},
 		{filter, "src-mac-address", "02:00:00:00:00:01", "02:00:00:00:00:01", ""},
 		{filter, "log", "no", "", ""},
 		{filter, "reject-with", "tcp-reset", "tcp-reset", ""},

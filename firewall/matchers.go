@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 )
 
 // Matcher is a matcher whose value is text, which a Rule has in Extra at the Matcher's place in
@@ -49,7 +48,7 @@ var Matchers = [...]Matcher{
 			high, _ := strconv.Atoi(to) // isNumber says whether they are numbers
 			return from + ":" + to, isNumber(from, 0, 65535) && isNumber(to, 0, 65535) && low <= high
 		}},
-	{Name: "limit", Help: "only so many packets in a time, after a first burst", Accepts: "COUNT[/TIME],BURST[:packet]: TIME in s, m, h or d, COUNT at most 10000 a second and a whole number a second, minute, hour or day, BURST 0..10000 and no more than come in a day",
+	{Name: "limit", Help: "only so many packets in a time, after a first burst", Accepts: "COUNT[/TIME],BURST[:packet]: TIME as 1s, 5m, 2h or 1d; at most 10000 packets a second, and a whole number of them a second, minute, hour or day; BURST 0..10000, and no more packets than COUNT/TIME lets through in a day",
 		match: "limit", option: "--limit", args: rate, negated: "-", counts: true},
 	{Name: "connection-limit", Help: "only hosts, or networks of that length, with more connections than this", Accepts: "[!]COUNT,NETMASK: 0..65535, 0..32",
 		match: "connlimit", option: "--connlimit-above", negated: "--connlimit-upto", counts: true,
@@ -87,27 +86,27 @@ func rate(value string) (string, bool) {
 	if m == nil {
 		return "", false
 	}
-	count, _ := strconv.Atoi(m[1]) // digits, and few
-	burst, _ := strconv.Atoi(m[4])
+	number := func(digits string) int64 {
+		n, _ := strconv.ParseInt(digits, 10, 64) // digits, and few
+		return n
+	}
+	const day = 24 * 60 * 60
 	units := []struct {
 		letter, name string
-		size         time.Duration
-	}{{"s", "second", time.Second}, {"m", "minute", time.Minute}, {"h", "hour", time.Hour}, {"d", "day", 24 * time.Hour}}
-	in := time.Second
+		seconds      int64
+	}{{"s", "second", 1}, {"m", "minute", 60}, {"h", "hour", 60 * 60}, {"d", "day", day}}
+	count, in, burst := number(m[1]), int64(1), max(1, number(m[4]))
 	for _, u := range units {
 		if u.letter == m[3] {
-			n, _ := strconv.Atoi(m[2])
-			in = time.Duration(n) * u.size
+			in = number(m[2]) * u.seconds
 		}
 	}
-	burst = max(1, burst)
-	const day = 24 * time.Hour
-	if count < 1 || burst > 10000 || in <= 0 || time.Duration(count)*time.Second/10000 > in || in > day/time.Duration(burst)*time.Duration(count) {
+	if count < 1 || burst > 10000 || in < 1 || count > 10000*in || in*burst > day*count {
 		return "", false
 	}
 	for _, u := range units { // the first by which the rate is a whole number
-		if n := time.Duration(count) * u.size; n%in == 0 {
-			return strconv.Itoa(int(n/in)) + "/" + u.name + " --limit-burst " + strconv.Itoa(burst), true
+		if n := count * u.seconds; n%in == 0 {
+			return strconv.FormatInt(n/in, 10) + "/" + u.name + " --limit-burst " + strconv.FormatInt(burst, 10), true
 		}
 	}
 	return "", false

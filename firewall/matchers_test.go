@@ -40,6 +40,7 @@ func TestMatchers(t *testing.T) {
 		{"limit", "1/1h,24", "-m limit --limit 1/hour --limit-burst 24"}, {"limit", "1/1h,25", ""}, {"limit", "1/1h,120", ""}, {"limit", "1/1m,1440", "-m limit --limit 1/minute --limit-burst 1440"},
 		{"limit", "1/1m,7159", ""}, {"limit", "14/14d,1", "-m limit --limit 1/day --limit-burst 1"}, {"limit", "1/14d,1", ""}, {"limit", "9999/9999d,1", "-m limit --limit 1/day --limit-burst 1"},
 		{"limit", "99999/9999d,10", ""}, {"limit", "99990/9999d,10", "-m limit --limit 10/day --limit-burst 10"}, {"limit", "7/1s,10000", "-m limit --limit 7/second --limit-burst 10000"},
+		{"limit", "7/1d,7", "-m limit --limit 7/day --limit-burst 7"}, {"limit", "7/1d,8", ""},
 		{"limit", "!1,1", ""}, {"limit", "1", ""}, {"limit", "1/1w,1", ""},
 		{"connection-limit", "100,32", "-m connlimit --connlimit-above 100 --connlimit-mask 32"},
 		{"connection-limit", "!5,24", "-m connlimit --connlimit-upto 5 --connlimit-mask 24"},
