@@ -146,6 +146,11 @@ func TestSkipErrors(t *testing.T) {
 			"left out: Postern runs no scripts (line 2 column 1)\nleft out: expected end of command (line 7 column 24)\nleft out: 3 lines below these\n" +
 				"warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n",
 			"/system identity\nset name=a\n", ""},
+		{"a brace in a comment", "/system identity\n:if (true) do={\n:put a; # }\nset name=b\n}\n:put a # {\nset name=c\n",
+			"left out: Postern runs no scripts (line 2 column 1)\nleft out: Postern runs no scripts (line 6 column 1)\nleft out: 4 lines below these\n", "", ""},
+		{"a brace in a comment of a line", "/system identity\n:if (true) do={\n:put a; # }\nset name=b\n}\n:put a; # {\nset name=c\n",
+			"left out: Postern runs no scripts (line 2 column 1)\nleft out: Postern runs no scripts (line 6 column 1)\nleft out: 3 lines below these\n",
+			"/system identity\nset name=c\n", ""},
 		{"what a line cannot do", "/system reboot\n/system identity set name=a\n", "left out: this command does not belong in an import (line 1)\n", "/system identity\nset name=a\n", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -159,7 +164,8 @@ func TestSkipErrors(t *testing.T) {
 			assert.Equal(t, test.export, Export(result.Config))
 		})
 	}
-	for line, want := range map[string]int{`:if (a) do={`: 1, `}`: -1, `} else={`: 0, `:put "{"`: 0, `:put "\"{" {`: 1, `\{`: 0, `a \`: 0} {
+	for line, want := range map[string]int{`:if (a) do={`: 1, `}`: -1, `} else={`: 0, `:put "{"`: 0, `:put "\"{" {`: 1, `\{`: 0, `a \`: 0, `# {`: 0, `:put a; # {`: 0, `do={ # }`: 1,
+		`:put a ;;; {`: 0, `:put a#{`: 1, "# {\n do={": 1} {
 		assert.Equal(t, want, openBraces(line), line)
 	}
 }

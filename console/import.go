@@ -305,23 +305,10 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 	return whole, left, nil
 }
 
-// openBraces is how many braces of a script a line opens, less those that it closes. Those in
-// quotes are text.
-func openBraces(line string) (count int) {
-	quoted := false
-	for i := 0; i < len(line); i++ {
-		switch c := line[i]; {
-		case c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case !quoted && c == '{':
-			count++
-		case !quoted && c == '}':
-			count--
-		}
-	}
-	return count
+// openBraces is how many braces of a script a line opens, less those that it closes.
+func openBraces(line string) int {
+	line = unquoted(line)
+	return strings.Count(line, "{") - strings.Count(line, "}")
 }
 
 // idleLine returns the one of idleMenus that a line of an import is for, which is left out, or "", and whether

@@ -138,18 +138,27 @@ func without(path string) (w Without, secret bool) {
 	return w, secret
 }
 
-// unquoted returns a line without what stands in quotes there.
+// unquoted returns a line without what stands in quotes or in comments there: those begin where a statement could.
 func unquoted(line string) string {
 	var b strings.Builder
-	quoted := false
+	quoted, begins := false, true
 	for i := 0; i < len(line); i++ {
 		switch c := line[i]; {
 		case c == '\\':
 			i++
+			begins = false
 		case c == '"':
-			quoted = !quoted
-		case !quoted:
+			quoted, begins = !quoted, false
+		case quoted:
+		case c == '#' && begins, strings.HasPrefix(line[i:], ";;;"):
+			end := strings.IndexByte(line[i:], '\n')
+			if end < 0 {
+				return b.String()
+			}
+			i += end - 1
+		default:
 			b.WriteByte(c)
+			begins = strings.IndexByte(";{}\n", c) >= 0 || begins && strings.IndexByte(" \t", c) >= 0
 		}
 	}
 	return b.String()

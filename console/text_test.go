@@ -165,6 +165,9 @@ func TestWithout(t *testing.T) {
 		{"system identity :if (true) do={ /ip/firewall/filter add }", CloseRouter, false},
 		{"system identity; /ip socks; user", DisableSOCKS, true},
 		{`system identity set name="x; /ip firewall"`, HoldRest, false},
+		{"system identity set name=x; # not /ip firewall", HoldRest, false},
+		{"system identity set name=x ;;; as /ip firewall", HoldRest, false},
+		{"system identity # /ip firewall", CloseRouter, false}, // no comment begins there
 	} {
 		w, secret := without(test.path)
 		assert.Equal(t, test.want, w, test.path)
