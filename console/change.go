@@ -87,10 +87,10 @@ func (x *execution) unset(m *menu, a arguments) error {
 		}
 		a.values = append(a.values, assignment{p, ""})
 	}
-	if m.items == nil {
-		return x.set(m, a)
+	if _, ok := a.items["numbers"]; ok {
+		return x.setItems(m, a)
 	}
-	return x.setItems(m, a)
+	return x.set(m, a)
 }
 
 // propertyChoices are the properties of m, and unsettable those that can be unset.
@@ -281,19 +281,9 @@ func (x *execution) get(m *menu, a arguments) error {
 		return err
 	}
 	which := 0
-	if m.items != nil {
-		w := a.items["numbers"]
-		keys, err := x.chosen(m, w)
-		switch {
-		case err != nil:
+	if w, ok := a.items["numbers"]; ok {
+		if which, err = x.oneRow(m, w, rows); err != nil {
 			return err
-		case len(keys) == 0:
-			return noSuchItem(w.String())
-		case len(keys) > 1:
-			return errors.New("invalid value for argument numbers; expected one item, not several")
-		}
-		if which = slices.IndexFunc(rows, func(r row) bool { return r.key == keys[0] }); which < 0 {
-			return dynamicItem(w.String())
 		}
 	}
 	if slices.ContainsFunc(m.readOnly, func(p readOnly) bool { return p.counted && p.name == name }) {
@@ -307,6 +297,30 @@ func (x *execution) get(m *menu, a arguments) error {
 	}
 	fmt.Fprintln(&x.out, Printable(value))
 	return nil
+}
+
+// oneRow returns the index of the one row that a word refers to.
+func (x *execution) oneRow(m *menu, w word, rows []row) (int, error) {
+	if m.single != "" {
+		if indices, err := x.resolve(m, w); err != nil || len(indices) > 0 {
+			return 0, err
+		}
+		return 0, noSuchItem(w.String())
+	}
+	keys, err := x.chosen(m, w)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(keys) == 0:
+		return 0, noSuchItem(w.String())
+	case len(keys) > 1:
+		return 0, errors.New("invalid value for argument numbers; expected one item, not several")
+	}
+	which := slices.IndexFunc(rows, func(r row) bool { return r.key == keys[0] })
+	if which < 0 {
+		return 0, dynamicItem(w.String())
+	}
+	return which, nil
 }
 
 // find prints the numbers of the items that meet the conditions.

@@ -3,6 +3,7 @@ package console
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -166,18 +167,23 @@ var (
 			return x.ask(Traceroute)
 		}}
 
-	singleCommands = []command{setCommand, printCommand, getSetting, resetCommand}
-	// unsetCommands are for settings some of which can be unset.
-	unsetCommands = []command{setCommand, unsetCommand, printCommand, getSetting, resetCommand}
-	listCommands  = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, getItem, printItems}
-	ruleCommands  = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, getItem, printRules}
+	// unsetCommands are for settings some of which can be unset, and listCommands for items. Those of other menus are
+	// commandsLike them.
+	unsetCommands  = []command{setCommand, unsetCommand, printCommand, getSetting, resetCommand}
+	listCommands   = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, getItem, printItems}
+	singleCommands = commandsLike(unsetCommands, "unset")
+	// plainCommands are for items whose order says nothing, and which are always enabled.
+	plainCommands = commandsLike(listCommands, "move enable disable")
+	ruleCommands  = commandsLike(listCommands, "", printRules)
 	// packetRuleCommands are those of rules whose counters the kernel has.
-	packetRuleCommands = append(slices.Clone(ruleCommands), resetCounters, resetAllCounters)
-	accessCommands     = append(slices.Clone(ruleCommands), checkCommand)
+	packetRuleCommands = commandsLike(ruleCommands, "", resetCounters, resetAllCounters)
+	accessCommands     = commandsLike(ruleCommands, "", checkCommand)
 	liveCommands       = []command{printTable}
-	// connectionCommands and trackedCommands are those of menus whose rows have a removal.
-	connectionCommands = []command{removeConnections, findItems, printConnections}
-	trackedCommands    = []command{forgetConnections, findItems, printConnections}
+	// tableCommands are for rows that only the system has. connectionCommands and trackedCommands are those of menus whose rows
+	// have a removal.
+	tableCommands      = []command{findItems, getItem, printNumbered("show what there is", detailWord, terseWord, countWord)}
+	connectionCommands = commandsLike(tableCommands, "", removeConnections, printConnections)
+	trackedCommands    = commandsLike(tableCommands, "", forgetConnections, printConnections)
 
 	setClockCommand = command{name: "set", help: "set the time of day", needs: SetClock, run: (*execution).setClock,
 		arguments: []argument{
@@ -199,6 +205,20 @@ var (
 				func(o *options) *uint16 { return &o.check.dstPort })),
 		}}
 )
+
+// commandsLike returns the commands of another menu, without those named (separated by blanks), and with more, each in the
+// place of the one of its name, or else at the end.
+func commandsLike(other []command, without string, more ...command) []command {
+	all := slices.DeleteFunc(slices.Clone(other), func(c command) bool { return slices.Contains(strings.Fields(without), c.name) })
+	for _, c := range more {
+		if i := slices.IndexFunc(all, func(o command) bool { return o.name == c.name }); i >= 0 {
+			all[i] = c
+		} else {
+			all = append(all, c)
+		}
+	}
+	return all
+}
 
 func itemCommand(name, help string, run func(*execution, *menu, arguments) error) command {
 	return command{name: name, help: help, positional: []string{"numbers"}, arguments: []argument{numbersArgument}, run: run}

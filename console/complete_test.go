@@ -25,8 +25,8 @@ func TestComplete(t *testing.T) {
 		{"blanks", " \t ip  so", "cks ", "socks"},
 		{"from the root", "/i", "", "interface ip import"},
 		{"path with slashes", "/ip/socks/acc", "ess ", "access"},
-		{"path that ends with a slash", "/ip/socks/", "", "access users connections set print reset export .."},
-		{"a menu", "/ip socks ", "", "access users connections set print reset export .."},
+		{"path that ends with a slash", "/ip/socks/", "", "access users connections set print get reset export .."},
+		{"a menu", "/ip socks ", "", "access users connections set print get reset export .."},
 		{"shortened menus", "/ip so acc ", "", "add set unset remove move enable disable comment find get print check export .."},
 		{"up", "/ip socks .", ". ", ".."},
 		{"behind up", "/ip socks .. dn", "s ", "dns"},
@@ -172,6 +172,7 @@ users -- users of the SOCKS server, with version=5 and auth-method=password
 connections -- connections through the SOCKS server
 set -- change properties
 print -- show what is set
+get -- show the value of a property
 reset -- set properties back to their defaults: those named, or all
 export -- show the configuration of this menu and those below as commands
 .. -- go up to /ip

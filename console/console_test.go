@@ -151,7 +151,7 @@ func TestErrors(t *testing.T) {
 /ip socks`
 	for _, test := range []struct{ line, want string }{
 		// Commands and menus.
-		{"foo", "bad command name foo (line 1 column 1); expected access, users, connections, set, print, reset, export"},
+		{"foo", "bad command name foo (line 1 column 1); expected access, users, connections, set, print, get, reset, export"},
 		{"/ip foo", "bad command name foo (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
 		{"/ip/foo", "bad command name foo (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
 		{"/ip\t é/foo", "bad command name é (line 1 column 6); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
@@ -165,8 +165,8 @@ func TestErrors(t *testing.T) {
 		{"/quit now", "expected end of command (line 1 column 7)"},
 		{"/quit/now", "expected end of command (line 1 column 6)"},
 		{"/quit; quit", ""},
-		{"print; foo", "bad command name foo (line 1 column 8); expected access, users, connections, set, print, reset, export"},
-		{"print\n foo", "bad command name foo (line 2 column 2); expected access, users, connections, set, print, reset, export"},
+		{"print; foo", "bad command name foo (line 1 column 8); expected access, users, connections, set, print, get, reset, export"},
+		{"print\n foo", "bad command name foo (line 2 column 2); expected access, users, connections, set, print, get, reset, export"},
 		{"print \\\n  foo", "expected end of command (line 2 column 3); expected one of detail, interval="},
 		{"set port=1081; set max-connections=0", "value of max-connections out of range (1..500)"},
 		{"set port=1081; /ip; foo", "bad command name foo (line 1 column 21); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
@@ -193,8 +193,8 @@ func TestErrors(t *testing.T) {
 		{"/ip address add address=10.0.0.1/8", "missing value(s) of argument(s) interface"},
 		{"/ip route add", "missing value(s) of argument(s) gateway"},
 		{"/ip firewall filter add action=drop", "missing value(s) of argument(s) chain"},
-		{"/interface ethernet add name=ether1", "bad command name add (line 1 column 21); expected set, unset, enable, disable, comment, find, print, export"},
-		{"/interface ethernet remove 0", "bad command name remove (line 1 column 21); expected set, unset, enable, disable, comment, find, print, export"},
+		{"/interface ethernet add name=ether1", "bad command name add (line 1 column 21); expected set, unset, enable, disable, comment, find, get, print, export"},
+		{"/interface ethernet remove 0", "bad command name remove (line 1 column 21); expected set, unset, enable, disable, comment, find, get, print, export"},
 		{`/interface ethernet set "ether 2" mtu=1500`, "no such item: ether 2"},
 		{"/interface ethernet set 1 mtu=1500", "no such item: 1"},
 

@@ -23,7 +23,7 @@ var (
 func dhcpClientMenu() *menu {
 	return &menu{
 		path: "ip dhcp-client", help: "addresses that a server gives the router",
-		commands: []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, commentItems, findItems, printItems, renewLeases, releaseLeases},
+		commands: commandsLike(listCommands, "move", renewLeases, releaseLeases),
 		legend:   legendServer, flags: []string{"XI"}, items: itemLists[dhcpClientItems], rows: (*execution).dhcpClientRows,
 		columns: []column{{"interface", 16}, {"use-peer-dns", 12}, {"add-default-route", 17}, {"status", 13}, {"address", 0}},
 		properties: bindItems(dhcpClients,

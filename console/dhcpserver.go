@@ -55,7 +55,7 @@ var (
 // https://help.mikrotik.com/docs/spaces/ROS/pages/24805363/IP+Pools
 func poolMenu() *menu {
 	return &menu{
-		path: "ip pool", help: "sets of addresses", commands: []command{addItem, setItems, unsetItems, removeItems, commentItems, findItems, printItems},
+		path: "ip pool", help: "sets of addresses", commands: plainCommands,
 		items:   itemLists[poolItems],
 		rows:    (*execution).poolRows,
 		columns: []column{{"name", 16}, {"ranges", 31}, {"total", 8}, {"used", 6}, {"available", 0}},
@@ -95,7 +95,7 @@ func dhcpServerMenu() *menu {
 func dhcpNetworkMenu() *menu {
 	return &menu{
 		path: "ip dhcp-server network", help: "what the hosts of a network are told",
-		commands: []command{addItem, setItems, unsetItems, removeItems, moveItems, commentItems, findItems, printItems},
+		commands: commandsLike(listCommands, "enable disable"),
 		items:    itemLists[dhcpNetworkItems],
 		columns:  []column{{"address", 18}, {"gateway", 15}, {"dns-server", 31}, {"domain", 0}},
 		properties: bindItems(dhcpNetworks,
@@ -120,7 +120,7 @@ func dhcpNetworkMenu() *menu {
 func dhcpLeaseMenu() *menu {
 	return &menu{
 		path: "ip dhcp-server lease", help: "addresses that hosts have, and that are reserved for hosts",
-		commands: []command{addItem, setItems, unsetItems, removeLeases, makeStatic, enableItems, disableItems, commentItems, findItems, printItems},
+		commands: commandsLike(listCommands, "move", removeLeases, makeStatic),
 		legend:   legendLease, flags: []string{"XDB"}, items: itemLists[dhcpLeaseItems], changesDynamic: true,
 		dynamic: (*execution).dynamicLeases, rows: (*execution).leaseRows, identify: []string{"address", "mac-address"},
 		columns: []column{{"address", 15}, {"mac-address", 17}, {"host-name", 16}, {"server", 10}, {"status", 8}, {"last-seen", 0}},
@@ -139,7 +139,7 @@ func dhcpLeaseMenu() *menu {
 func dhcpOptionMenu() *menu {
 	return &menu{
 		path: "ip dhcp-server option", help: "options of your own, for networks and leases",
-		commands: []command{addItem, setItems, unsetItems, removeItems, commentItems, findItems, printItems},
+		commands: plainCommands,
 		items:    itemLists[dhcpOptionItems],
 		columns:  []column{{"name", 16}, {"code", 4}, {"value", 0}},
 		properties: bindItems(dhcpServerOptions,

@@ -71,7 +71,7 @@ func dnsMenu() *menu {
 func dnsCacheMenu() *menu {
 	return &menu{
 		path: "ip dns cache", help: "answers that the router keeps, and names that it knows by itself",
-		commands: []command{flushCache, findItems, printNumbered("show what there is", detailWord, terseWord, countWord)},
+		commands: commandsLike(tableCommands, "", flushCache),
 		needs:    hasCache, legend: "Flags: S - static", flags: []string{"S"}, warnings: (*execution).cacheWarnings,
 		rows: (*execution).cacheRows, identify: cacheIdentity, columns: cacheColumns, readOnly: cacheProperties,
 	}
@@ -80,7 +80,7 @@ func dnsCacheMenu() *menu {
 func dnsCacheAllMenu() *menu {
 	return &menu{
 		path: "ip dns cache all", help: "the same, and what the router knows not to be there",
-		commands: []command{findItems, printNumbered("show what there is", detailWord, terseWord, countWord)},
+		commands: tableCommands,
 		needs:    hasCache, legend: "Flags: S - static, N - negative", flags: []string{"SN"}, warnings: (*execution).cacheWarnings,
 		rows: (*execution).wholeCacheRows, identify: cacheIdentity, columns: cacheColumns, readOnly: cacheProperties,
 	}

@@ -21,10 +21,9 @@ const legendLink = "Flags: X - disabled, I - invalid, R - running, S - slave"
 var flagsLink = []string{"XI", "R", "S"}
 
 var (
-	statsCommands = []command{printNumbered("show what there is", detailWord, terseWord, countWord, statsWord)}
 	// portCommands are for ports, and linkCommands for links that can be added.
-	portCommands = []command{setItems, unsetItems, enableItems, disableItems, commentItems, findItems, printRules}
-	linkCommands = []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, commentItems, findItems, printRules}
+	portCommands = commandsLike(linkCommands, "add remove")
+	linkCommands = commandsLike(ruleCommands, "move")
 
 	// interfaceProperties are those that all links have, in the order in which they are set.
 	// The name is last: numbers may refer to the item by its old name.
@@ -52,7 +51,7 @@ func interfaceMenu() *menu {
 		positional: []string{"numbers"}, arguments: append([]argument{numbersArgument}, interfaceArguments()...)}
 	return &menu{
 		path: "interface", help: "ports, bridges, VLANs and PPPoE clients", allLinks: true,
-		commands: append(slices.Clone(statsCommands), set, enableItems, disableItems, commentItems, findItems),
+		commands: commandsLike(portCommands, "unset", set, printNumbered("show what there is", detailWord, terseWord, countWord, statsWord)),
 		rows:     (*execution).interfaceRows, legend: legendLink, flags: flagsLink,
 		columns: linkColumns, stats: (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append([]readOnly{

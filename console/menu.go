@@ -267,7 +267,7 @@ var menus = sync.OnceValue(func() []*menu {
 		{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, importCommand, quitCommand}},
 		{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand, upgradeCommand}},
 		{
-			path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand},
+			path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand, getSetting},
 			live: (*execution).resource, indent: 2,
 			readOnly: []readOnly{
 				{name: "uptime", help: "time since the start"},
@@ -281,7 +281,7 @@ var menus = sync.OnceValue(func() []*menu {
 			},
 		},
 		{
-			path: "system clock", help: "time of day", commands: []command{setClockCommand, printClockCommand},
+			path: "system clock", help: "time of day", commands: []command{setClockCommand, printClockCommand, getSetting},
 			needs: func(l Live) bool { return l.Now != nil },
 			live:  (*execution).clock, indent: 2,
 			readOnly: []readOnly{
@@ -312,7 +312,7 @@ var menus = sync.OnceValue(func() []*menu {
 		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(),
 		{
 			path: "user", help: "users that can log in",
-			commands: []command{setItems, printLive}, single: Admin,
+			commands: commandsLike(listCommands, "add unset remove move enable disable comment find", printLive), single: Admin,
 			needs:   func(l Live) bool { return l.HashPassword != nil },
 			rows:    (*execution).userRows,
 			columns: []column{{"name", 16}, {"group", 0}},
@@ -410,7 +410,7 @@ var menus = sync.OnceValue(func() []*menu {
 		{
 			// https://help.mikrotik.com/docs/spaces/ROS/pages/73826308/SOCKS
 			path: "ip socks", help: "SOCKS server", ifUnknown: DisableSOCKS,
-			commands: []command{setCommand, printSocksCommand, resetCommand}, indent: 4, warnings: (*execution).socksWarnings,
+			commands: commandsLike(singleCommands, "", printSocksCommand), indent: 4, warnings: (*execution).socksWarnings,
 			properties: append(bind(func(c *Config, _ int) *socks.Config { return &c.Socks },
 				prop("enabled", boolean(), "no", "whether the server runs",
 					func(s *socks.Config) *bool { return &s.Enabled }),

@@ -50,6 +50,9 @@ func TestTables(t *testing.T) {
 					require.NoError(t, a.set(&options{}, a.def), "%s does not take its default", name)
 				}
 			}
+			if c.name == "set" || c.name == "find" {
+				assert.True(t, slices.ContainsFunc(m.commands, func(c command) bool { return c.name == "get" }), "/%s has %s, but not get", m.path, c.name)
+			}
 			for _, name := range c.positional {
 				_, ok := c.argument(name)
 				assert.True(t, ok, "/%s %s has no argument %s", m.path, c.name, name)

@@ -30,7 +30,7 @@ func socksVersionProperties() []property {
 func socksUsersMenu() *menu {
 	return &menu{
 		path: "ip socks users", help: "users of the SOCKS server, with version=5 and auth-method=password",
-		commands: []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, commentItems, findItems, printItems},
+		commands: commandsLike(listCommands, "move"),
 		legend:   legendItem, flags: flagsItem,
 		items: itemLists[userItems],
 		properties: append(append(

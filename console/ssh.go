@@ -22,7 +22,7 @@ const (
 func serviceMenu() *menu {
 	return &menu{
 		path: serviceMenuPath, help: "ways to manage the router over the network",
-		commands: []command{setItems, unsetItems, enableItems, disableItems, printLive}, single: sshService,
+		commands: commandsLike(listCommands, "add remove move comment find", printLive), single: sshService,
 		rows: (*execution).serviceRows, legend: "Flags: X - disabled, I - invalid", flags: []string{"XI"},
 		columns: []column{{"name", 10}, {"port", 5}, {"proto", 5}, {"address", 18}, {"max-sessions", 0}}, rare: []string{"address"},
 		readOnly: []readOnly{
@@ -45,7 +45,7 @@ func serviceMenu() *menu {
 func sshKeysMenu() *menu {
 	return &menu{
 		path: "user ssh-keys", help: "public keys that users log in with by SSH, which then takes no password of theirs",
-		commands: []command{addItem, removeItems, findItems, printItems},
+		commands: commandsLike(plainCommands, "set unset comment"),
 		items:    itemLists[sshKeyItems],
 		rows:     (*execution).sshKeyRows,
 		columns:  []column{{"user", 8}, {"info", 16}, {"fingerprint", 0}}, rare: []string{"info"},

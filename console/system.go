@@ -81,7 +81,7 @@ func partitionsMenu() *menu {
 func loggingMenu() *menu {
 	return &menu{
 		path: "system logging", help: "which lines of the log are sent where: those that a rule matches",
-		commands: []command{addItem, setItems, unsetItems, removeItems, enableItems, disableItems, findItems, printItems},
+		commands: commandsLike(listCommands, "move comment"),
 		needs:    hasRemoteLog, legend: "Flags: X - disabled, I - invalid", flags: []string{"XI"},
 		items: itemLists[logItems], rows: (*execution).loggingRows,
 		columns: []column{{"topics", 30}, {"action", 8}, {"prefix", 0}}, rare: []string{"prefix"},
@@ -100,7 +100,7 @@ func loggingMenu() *menu {
 func loggingAction() *menu {
 	return &menu{
 		path: "system logging action", help: "where the log can be sent",
-		commands: []command{setItems, unsetItems, printLive}, single: remoteAction, exportedAs: "3",
+		commands: commandsLike(listCommands, "add remove move enable disable comment find", printLive), single: remoteAction, exportedAs: "3",
 		needs:   hasRemoteLog,
 		rows:    (*execution).loggingActionRows,
 		columns: []column{{"name", 16}, {"target", 6}, {"remote", 15}, {"remote-port", 0}},
@@ -125,7 +125,7 @@ func ntpMenu() *menu {
 func ntpClient() *menu {
 	return &menu{
 		path: "system ntp client", help: "time client",
-		commands: []command{setCommand, unsetCommand, printNTPCommand, resetCommand}, indent: 2, needs: hasNTP,
+		commands: commandsLike(unsetCommands, "", printNTPCommand), indent: 2, needs: hasNTP,
 		live: (*execution).timeClient,
 		readOnly: []readOnly{
 			{name: "status", help: "stopped, waiting or synchronized"},
@@ -148,7 +148,7 @@ func ntpServers(c *Config) *[]string { return &c.NTP.Servers }
 func ntpServersMenu() *menu {
 	return &menu{
 		path: "system ntp client servers", help: "the time servers, as items", needs: hasNTP, isAlias: true,
-		commands: []command{addItem, setItems, removeItems, moveItems, findItems, printItems},
+		commands: commandsLike(listCommands, "unset enable disable comment"),
 		items:    itemLists[ntpServerItems],
 		columns:  []column{{"address", 0}},
 		properties: bindItems(ntpServers,

@@ -59,6 +59,8 @@ func TestUnset(t *testing.T) {
 
 // Everything that "!" unsets, unset does too, and nothing else.
 func TestUnsetEverywhere(t *testing.T) {
+	_, err := new(Session).Execute(Default(), fullLive(), "/ip service unset nosuch address")
+	require.EqualError(t, err, "no such item: nosuch")
 	for _, m := range menus() {
 		if m.path == "user" {
 			continue // it has nothing but a password, which a command of its own removes
@@ -176,6 +178,15 @@ func TestGet(t *testing.T) {
 		{"/ip address get number=0 value-name=dis", "no\n", ""},
 		{"/ip firewall filter get 1 packets", "3\n", ""},
 		{"/ip firewall filter get 0 action", "drop\n", ""},
+		{"/ip service get ssh port", "22\n", ""},
+		{"/ip service get 0 disabled", "no\n", ""},
+		{"/ip service get nosuch port", "", "no such item: nosuch"},
+		{"/interface get ether2 type", "ether\n", ""},
+		{"/interface ethernet get ether2 mtu", "1500\n", ""},
+		{"/ip socks get port", "1080\n", ""},
+		{"/ip socks connections get 0 dst-address", "10.5.8.8:21\n", ""},
+		{"/system ntp client get status", "synchronized\n", ""},
+		{"/system resource get cpu-count", "0\n", ""},
 		{"/ip address get 0,1 address", "", "invalid value for argument numbers; expected one item, not several"},
 		{"/ip address get [find comment=x] address", "", "no such item: [find comment=x]"},
 		{"/ip address get 5 address", "", "no such item: 5"},
