@@ -65,7 +65,7 @@ func (x *execution) statement(words []word) error {
 			m, rest = action, words
 		}
 	}
-	if m.path == "system ntp client" && c.name == "set" {
+	if x.older && m.path == "system ntp client" && c.name == "set" {
 		rest = olderServers(rest)
 	}
 	a, err := x.arguments(m, *c, rest)

@@ -56,7 +56,7 @@ var absentProperties = map[string]string{
 	"system logging":                  "regex=",
 	"system logging action":           "bsd-syslog=no email-to remember src-address=0.0.0.0 syslog-facility syslog-severity target=remote",
 	"system ntp client servers":       "auth-key=none disabled=no iburst=* max-poll=* min-poll=*",
-	"system ntp client":               "mode=unicast server-dns-names= vrf=main",
+	"system ntp client":               "mode=unicast primary-ntp secondary-ntp server-dns-names= vrf=main",
 	"user":                            "address= group=full inactivity-policy=none inactivity-timeout",
 }
 

@@ -171,6 +171,11 @@ func TestOtherWords(t *testing.T) {
 	// The number that RouterOS exports is no number of an item here.
 	_, err := new(Session).Execute(Default(), fullLive(), "/system logging action set 3 remote=10.0.0.1")
 	require.EqualError(t, err, "no such item: 3")
+	// A second server would be the only one.
+	for _, name := range []string{"primary-ntp", "secondary-ntp"} {
+		_, err = new(Session).Execute(Default(), fullLive(), "/system ntp client set "+name+"=10.0.0.1")
+		require.EqualError(t, err, "Postern has no "+name+" (line 1 column 24)")
+	}
 }
 
 func TestWhereIn(t *testing.T) {

@@ -176,7 +176,8 @@ func withServerItems(all []property) []property {
 	return all
 }
 
-// olderServers translates the properties primary-ntp and secondary-ntp of RouterOS 6 to servers.
+// olderServers translates the properties primary-ntp and secondary-ntp of RouterOS 6 to servers. An export that has one of
+// them says all: it must not be done to a line that is typed, which would remove the other.
 func olderServers(words []word) []word {
 	var rest []word
 	var servers []string
