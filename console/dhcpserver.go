@@ -111,7 +111,7 @@ func dhcpNetworkMenu() *menu {
 			prop("domain", optional(domainName(), "none"), "", "domain of the hosts' names", func(n *server.Network) *string { return &n.Domain }),
 			prop("next-server", optional(address(), "none"), "", "server of hosts that start from the network", func(n *server.Network) *netip.Addr { return &n.Next }),
 			prop("boot-file-name", text(0, server.MaxBootFile), "", "file that such a host loads", func(n *server.Network) *string { return &n.BootFile }),
-			prop("dhcp-option", nameList(), "", "more options, by their names", func(n *server.Network) *[]string { return &n.Options }),
+			prop("dhcp-option", listOf(itemName(), 4), "", "more options, by their names", func(n *server.Network) *[]string { return &n.Options }),
 			comment(func(n *server.Network) *string { return &n.Comment }),
 		),
 	}
@@ -208,14 +208,14 @@ func serverProperties() []property {
 func leaseProperties() []property {
 	return bindItems(staticLeases,
 		prop("address", optional(address(), "none, for a blocked host"), "", "address of the host", func(l *server.Lease) *netip.Addr { return &l.Address }),
-		prop("mac-address", optional(hostMAC(), "any"), "", "hardware address of the host", func(l *server.Lease) *ether.MAC { return &l.MAC }),
+		prop("mac-address", optional(macAddress(), "any"), "", "hardware address of the host", func(l *server.Lease) *ether.MAC { return &l.MAC }),
 		prop("client-id", optional(clientID(), "any"), "", "what the host says that it is", func(l *server.Lease) *string { return &l.ClientID }),
 		prop("server", optional(itemName(), "all"), "", "the only server that has it", func(l *server.Lease) *string { return &l.Server }),
 		prop("lease-time", optional(duration(0, 365*24*time.Hour), "the server's"), "", "time after which the host has to ask for more",
 			func(l *server.Lease) *time.Duration { return &l.LeaseTime }),
 		prop("block-access", boolean(), "no", "whether the host gets no address", func(l *server.Lease) *bool { return &l.Block }),
 		prop("always-broadcast", boolean(), "no", "whether the host is replied to by broadcast", func(l *server.Lease) *bool { return &l.AlwaysBroadcast }),
-		prop("dhcp-option", nameList(), "", "more options, by their names", func(l *server.Lease) *[]string { return &l.Options }),
+		prop("dhcp-option", listOf(itemName(), 4), "", "more options, by their names", func(l *server.Lease) *[]string { return &l.Options }),
 		disabled(func(l *server.Lease) *bool { return &l.Disabled }),
 		comment(func(l *server.Lease) *string { return &l.Comment }),
 	)
@@ -241,72 +241,36 @@ func itemName() kind[string] {
 	return k
 }
 
-// nameList is a list of names.
-func nameList() kind[[]string] {
-	const most = 4
-	name := itemName()
-	return kind[[]string]{
-		typ: List, accepts: fmt.Sprintf("name[,name...]: at most %d", most), unset: "none",
-		parse: func(s string) ([]string, error) {
-			if s == "" {
-				return nil, nil
-			}
-			all := strings.Split(s, ",")
-			for _, item := range all {
-				if _, err := name.parse(item); err != nil {
-					return nil, err
-				}
-			}
-			if len(all) > most {
-				return nil, fmt.Errorf("more than %d names", most)
-			}
-			return all, nil
-		},
-		format: func(v []string) string { return strings.Join(v, ",") },
-	}
-}
-
-// rangeList is the addresses of a pool.
+// rangeList is the addresses of a pool, which has some. RouterOS writes a prefix, too, as its first and last address.
 func rangeList() kind[[]match.Addresses] {
-	const most = 8
 	one := addressRange()
-	return kind[[]match.Addresses]{
-		typ: List, accepts: fmt.Sprintf("IP address-IP address, IP address or IP address/netmask, or a list of them: at most %d", most),
-		parse: func(s string) ([]match.Addresses, error) {
-			var all []match.Addresses
-			for item := range strings.SplitSeq(s, ",") {
-				r, err := one.parse(item)
-				if err == nil && r.Any() {
-					err = errors.New("no range")
-				}
-				if err != nil {
-					return nil, err
-				}
-				for _, o := range all {
-					if !r.To.Less(o.From) && !o.To.Less(r.From) {
-						return nil, match.Refusal("two of the ranges have an address in common")
-					}
-				}
-				all = append(all, r)
-			}
-			if len(all) > most {
-				return nil, fmt.Errorf("more than %d ranges", most)
-			}
-			return all, nil
-		},
-		// RouterOS writes a prefix, too, as its first and last address.
-		format: func(v []match.Addresses) string {
-			var texts []string
-			for _, r := range v {
-				text := r.From.String()
-				if r.To != r.From {
-					text += "-" + r.To.String()
-				}
-				texts = append(texts, text)
-			}
-			return strings.Join(texts, ",")
-		},
+	one.format = func(r match.Addresses) string {
+		if r.To == r.From {
+			return r.From.String()
+		}
+		return r.From.String() + "-" + r.To.String()
 	}
+	k := listOf(one, 8)
+	parse := k.parse
+	k.unset = ""
+	k.parse = func(s string) ([]match.Addresses, error) {
+		all, err := parse(s)
+		if err != nil {
+			return nil, err
+		}
+		if len(all) == 0 || slices.ContainsFunc(all, match.Addresses.Any) {
+			return nil, errors.New("no range")
+		}
+		for i, r := range all {
+			for _, o := range all[:i] {
+				if !r.To.Less(o.From) && !o.To.Less(r.From) {
+					return nil, match.Refusal("two of the ranges have an address in common")
+				}
+			}
+		}
+		return all, nil
+	}
+	return k
 }
 
 // unspecified is an address whose zero value is written 0.0.0.0.
@@ -331,15 +295,6 @@ func unspecified() kind[netip.Addr] {
 func unsetMeans[V any](k kind[V], what string) kind[V] {
 	k.unset = what
 	return k
-}
-
-// hostMAC is macAddress for package dhcp.
-func hostMAC() kind[ether.MAC] {
-	k := macAddress()
-	return kind[ether.MAC]{accepts: k.accepts,
-		parse:  func(s string) (ether.MAC, error) { m, err := k.parse(s); return ether.MAC(m), err },
-		format: func(m ether.MAC) string { return k.format(ether.MAC(m)) },
-	}
 }
 
 func clientID() kind[string] {

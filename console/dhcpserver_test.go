@@ -91,7 +91,7 @@ func TestPoolReferences(t *testing.T) {
 		{line: "/ip dhcp-server option remove tftp", err: "failure: DHCP option tftp is in use by /ip dhcp-server lease 1 (192.168.0.12)"},
 		{line: "/ip dhcp-server set home address-pool=none", err: "/ip dhcp-server 0 (home): address-pool=none: there is no such pool"},
 		{line: "/ip pool set lan next-pool=more", err: "/ip pool 0 (lan): next-pool=more leads back to itself"},
-		{line: "/ip pool set lan ranges=10.0.0.1-10.0.0.9,10.0.0.5", err: "invalid value for argument ranges; expected IP address-IP address, IP address or IP address/netmask, or a list of them: at most 8, not \"10.0.0.1-10.0.0.9,10.0.0.5\": two of the ranges have an address in common"},
+		{line: "/ip pool set lan ranges=10.0.0.1-10.0.0.9,10.0.0.5", err: "invalid value for argument ranges; expected IP address, IP address/netmask or IP address-IP address, or a list of them: at most 8, not \"10.0.0.1-10.0.0.9,10.0.0.5\": two of the ranges have an address in common"},
 		{line: "/ip dhcp-server add name=home interface=ether1", err: "/ip dhcp-server 1: name=home: item 0 has this name already"},
 		{line: "/ip dhcp-server add name=other interface=ether2", err: "/ip dhcp-server 1 (other): interface=ether2: home (item 0) serves the same clients"},
 		{line: "/ip dhcp-server lease add address=192.168.0.10 mac-address=02:00:00:00:00:0d", err: "/ip dhcp-server lease 2: address=192.168.0.10: item 0 has it already"},

@@ -458,7 +458,7 @@ func TestLiveRequests(t *testing.T) {
 		{line: "/system upgrade sda", err: `invalid value for argument from; expected http://ADDRESS[:PORT]/PATH, or the path of a disk, as /dev/sda, not "sda"`},
 		{line: "/system upgrade /dev/sda force=yes", want: Result{Request: Upgrade,
 			Upgrade: UpgradeArguments{From: "/dev/sda", Force: true}}},
-		{line: "/system ntp client set servers=10.0.0.1,a,b,c,d", err: `invalid value for argument servers; expected IP address or host name, or several with commas between: at most 4, not "10.0.0.1,a,b,c,d"`},
+		{line: "/system ntp client set servers=10.0.0.1,a,b,c,d", err: `invalid value for argument servers; expected IP address or host name, or a list of them: at most 4, not "10.0.0.1,a,b,c,d"`},
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			result, err := new(Session).Execute(Default(), fullLive(), test.line)

@@ -30,7 +30,7 @@ func pppoeMenu() *menu {
 		prop("max-mtu", auto(integer(576, pppoe.MaxMTU)), "auto", "largest packet that it sends, in bytes; auto: 1492", func(c *pppoe.Config) *int { return &c.MaxMTU }),
 		prop("max-mru", auto(integer(576, pppoe.MaxMTU)), "auto", "largest packet that it receives, in bytes; auto: 1492", func(c *pppoe.Config) *int { return &c.MaxMRU }),
 		prop("user", text(0, pppoe.MaxUser), "", "name that the provider knows the user by", func(c *pppoe.Config) *string { return &c.User }),
-		prop("password", secret(pppoe.MaxPassword), "", "password of the user", func(c *pppoe.Config) *string { return &c.Password }),
+		prop("password", text(0, pppoe.MaxPassword), "", "password of the user", func(c *pppoe.Config) *string { return &c.Password }),
 		prop("service-name", text(0, pppoe.MaxService), "", "service that is wanted; any, if it is empty", func(c *pppoe.Config) *string { return &c.Service }),
 		prop("ac-name", text(0, pppoe.MaxService), "", "access concentrator that is wanted; any, if it is empty", func(c *pppoe.Config) *string { return &c.AC }),
 		prop("add-default-route", boolean(), "no", "whether the connection is the default route", func(c *pppoe.Config) *bool { return &c.DefaultRoute }),
@@ -71,16 +71,11 @@ func pppoeMenu() *menu {
 	}
 }
 
-// auto makes 0 the word auto.
+// auto is automatic for a value that is written as auto too.
 func auto(k kind[int]) kind[int] {
-	parse, format := k.parse, k.format
-	k.typ, k.accepts = Text, "auto | "+k.accepts
-	k.parse = func(s string) (int, error) {
-		if s == "auto" {
-			return 0, nil
-		}
-		return parse(s)
-	}
+	format := k.format
+	k = automatic(k)
+	k.typ = Text
 	k.format = func(n int) string {
 		if n == 0 {
 			return "auto"
@@ -89,9 +84,6 @@ func auto(k kind[int]) kind[int] {
 	}
 	return k
 }
-
-// secret is a password, which no error shows.
-func secret(longest int) kind[string] { return text(0, longest) }
 
 // hide keeps a value out of errors.
 func hide(p *property) {

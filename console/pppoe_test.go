@@ -40,7 +40,7 @@ func TestPPPoELines(t *testing.T) {
 		{"in a bridge", add + "; /interface bridge add name=b; /interface bridge port add bridge=b interface=pppoe-out1", "expected a port or a VLAN"},
 		{"a name that is taken", "/interface pppoe-client add name=ether2 interface=ether1", "failure: already have interface with such name: ether2"},
 		{"a long packet", add + " max-mtu=1500", "value of max-mtu out of range (576..1492)"},
-		{"no packet", add + " max-mru=none", `invalid value for argument max-mru; expected auto | integer: 576..1492, not "none"`},
+		{"no packet", add + " max-mru=none", `invalid value for argument max-mru; expected integer: 576..1492 | auto, not "none"`},
 		{"no way", add + " allow=\"\"", "input does not match any value of allow"},
 		{"another way", add + " allow=pap,eap", `input does not match any value of allow; expected pap | chap | mschap1 | mschap2, or a list of them, not "pap,eap"`},
 		{"no time", add + " keepalive-timeout=0", "value of keepalive-timeout out of range (1..65535)"},

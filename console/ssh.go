@@ -3,7 +3,6 @@ package console
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/ssh"
@@ -32,7 +31,7 @@ func serviceMenu() *menu {
 		properties: bind(func(c *Config, _ int) *ssh.Config { return &c.SSH },
 			prop("port", integer[uint16](1, 65535), "22", "port that it listens on",
 				func(s *ssh.Config) *uint16 { return &s.Port }),
-			prop("address", networkList(ssh.MaxPrefixes), "", "networks of those who may connect, besides what the firewall says",
+			prop("address", unsetMeans(listOf(network(), ssh.MaxPrefixes), "all"), "", "networks of those who may connect, besides what the firewall says",
 				func(s *ssh.Config) *[]netip.Prefix { return &s.From }),
 			prop("max-sessions", integer(1, ssh.MaxSessions), "4", "connections at once that have logged in",
 				func(s *ssh.Config) *int { return &s.MaxSessions }),
@@ -77,41 +76,6 @@ func publicKey() kind[ssh.PublicKey] {
 			return k, nil
 		},
 		format: ssh.PublicKey.String,
-	}
-}
-
-// networkList is at most limit networks, separated by commas.
-func networkList(limit int) kind[[]netip.Prefix] {
-	one := network()
-	return kind[[]netip.Prefix]{
-		typ:     List,
-		accepts: fmt.Sprintf("IP address/netmask[,IP address/netmask...]: at most %d", limit),
-		unset:   "all",
-		list:    true,
-		parse: func(s string) ([]netip.Prefix, error) {
-			if s == "" {
-				return nil, nil
-			}
-			var all []netip.Prefix
-			for item := range strings.SplitSeq(s, ",") {
-				p, err := one.parse(item)
-				if err != nil {
-					return nil, err
-				}
-				all = append(all, p)
-			}
-			if len(all) > limit {
-				return nil, fmt.Errorf("more than %d networks", limit)
-			}
-			return all, nil
-		},
-		format: func(v []netip.Prefix) string {
-			texts := make([]string, len(v))
-			for i, p := range v {
-				texts[i] = one.format(p)
-			}
-			return strings.Join(texts, ",")
-		},
 	}
 }
 

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -136,7 +135,7 @@ func ntpClient() *menu {
 		properties: withServerItems(bind(func(c *Config, _ int) *ntp.Config { return &c.NTP },
 			prop("enabled", boolean(), "no", "whether time servers are asked",
 				func(n *ntp.Config) *bool { return &n.Enabled }),
-			prop("servers", hostList(ntp.MaxServers), "", "time servers: the next is asked when one does not answer",
+			prop("servers", listOf(hostName(), ntp.MaxServers), "", "time servers: the next is asked when one does not answer",
 				func(n *ntp.Config) *[]string { return &n.Servers }),
 		)),
 	}
@@ -290,32 +289,6 @@ func imageSource() kind[string] {
 			return s, err
 		},
 		format: func(v string) string { return v },
-	}
-}
-
-// hostList is the kind of a list of at most limit hosts.
-func hostList(limit int) kind[[]string] {
-	host := hostName()
-	return kind[[]string]{
-		typ:     List,
-		accepts: fmt.Sprintf("IP address or host name, or several with commas between: at most %d", limit),
-		unset:   "none",
-		parse: func(s string) ([]string, error) {
-			if s == "" {
-				return nil, nil
-			}
-			all := strings.Split(s, ",")
-			for _, h := range all {
-				if _, err := host.parse(h); err != nil {
-					return nil, err
-				}
-			}
-			if len(all) > limit {
-				return nil, errors.New("too many hosts")
-			}
-			return all, nil
-		},
-		format: func(v []string) string { return strings.Join(v, ",") },
 	}
 }
 

@@ -143,38 +143,42 @@ func address() kind[netip.Addr] {
 	}
 }
 
-// addressList is at most limit addresses, separated by commas.
-func addressList(limit int) kind[[]netip.Addr] {
-	return kind[[]netip.Addr]{
+// listOf is at most limit values of a kind, separated by commas.
+func listOf[V any](one kind[V], limit int) kind[[]V] {
+	return kind[[]V]{
 		typ:     List,
-		accepts: fmt.Sprintf("IP address[,IP address...]: at most %d", limit),
+		accepts: fmt.Sprintf("%s, or a list of them: at most %d", one.accepts, limit),
 		unset:   "none",
-		parse: func(s string) ([]netip.Addr, error) {
+		list:    true,
+		parse: func(s string) ([]V, error) {
 			if s == "" {
 				return nil, nil
 			}
-			var all []netip.Addr
+			var all []V
 			for item := range strings.SplitSeq(s, ",") {
-				a, err := match.ParseIPv4(item)
+				v, err := one.parse(item)
 				if err != nil {
 					return nil, err
 				}
-				all = append(all, a)
+				all = append(all, v)
 			}
 			if len(all) > limit {
-				return nil, fmt.Errorf("more than %d addresses", limit)
+				return nil, fmt.Errorf("more than %d values", limit)
 			}
 			return all, nil
 		},
-		format: func(v []netip.Addr) string {
-			texts := make([]string, len(v))
-			for i, a := range v {
-				texts[i] = a.String()
+		format: func(all []V) string {
+			texts := make([]string, len(all))
+			for i, v := range all {
+				texts[i] = one.format(v)
 			}
 			return strings.Join(texts, ",")
 		},
 	}
 }
+
+// addressList is at most limit addresses.
+func addressList(limit int) kind[[]netip.Addr] { return listOf(address(), limit) }
 
 // prefix is an address with the length of its network.
 func prefix() kind[netip.Prefix] {
