@@ -211,9 +211,6 @@ func (r Rule) checkChain(t Table) error {
 	}
 	var names []string
 	for _, c := range t.chains() {
-		if r.Chain != "" && strings.HasPrefix(c.name, r.Chain) {
-			return refuse("chain", r.Chain, "could be %s; expected its whole name, or another name for a chain of your own", c.name)
-		}
 		names = append(names, c.name)
 	}
 	if r.Chain == "" || slices.Contains(reservedChains, r.Chain) {
