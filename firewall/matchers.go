@@ -159,8 +159,8 @@ func (r Rule) checkExtra() error {
 			return refuse(Matchers[i].Name, value, "expected %s", Matchers[i].Accepts)
 		}
 	}
-	if mac := r.Extra[srcMACAddress]; mac != "" && (r.Chain == "output" || r.Chain == "srcnat") {
-		return refuse(Matchers[srcMACAddress].Name, mac, "not known in chain=%s", r.Chain)
+	if name, mac := Matchers[srcMACAddress].Name, r.Extra[srcMACAddress]; mac != "" && slices.Contains(unknownIn[name], r.Chain) {
+		return refuse(name, mac, "not known in chain=%s", r.Chain)
 	}
 	return nil
 }

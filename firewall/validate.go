@@ -168,7 +168,7 @@ func (g chainGraph) check(r Rule) error {
 	if g.table.builtin(r.Chain) != "" {
 		return nil
 	}
-	for _, from := range []string{"output", "srcnat"} {
+	for _, from := range unknownIn[Matchers[srcMACAddress].Name] {
 		if mac := r.Extra[srcMACAddress]; mac != "" && g.leads(from, r.Chain, map[string]bool{}) {
 			return refuse(Matchers[srcMACAddress].Name, mac, "packets come to chain=%s from chain=%s, where it is not known", quoteIfNeeded(r.Chain), from)
 		}
@@ -332,25 +332,29 @@ func checkRanges(name string, ports match.Ports) error {
 	return nil
 }
 
+const (
+	inInterface  = "in-interface"
+	outInterface = "out-interface"
+)
+
+// unknownIn has the chains in which the kernel does not know what a property is compared with: at these points of a
+// packet's way it does not know the outgoing interface yet, or the incoming one and the host that sent the packet
+// any more.
+var unknownIn = map[string][]string{
+	inInterface:                  {"output", "srcnat"},
+	outInterface:                 {"input", "dstnat"},
+	Matchers[srcMACAddress].Name: {"output", "srcnat"},
+}
+
 func (r Rule) checkInterfaces() error {
-	// At these points of a packet's way the kernel does not know the outgoing interface
-	// yet, or the incoming one any more.
-	if r.InInterface != "" && (r.Chain == "output" || r.Chain == "srcnat") {
-		return refuse("in-interface", r.InInterface, "not known in chain=%s", r.Chain)
+	for _, p := range []struct{ name, value string }{
+		{inInterface, r.InInterface}, {outInterface, r.OutInterface}, {"in-interface-list", r.InInterfaceList}, {"out-interface-list", r.OutInterfaceList},
+	} {
+		if p.value != "" && slices.Contains(unknownIn[strings.TrimSuffix(p.name, "-list")], r.Chain) {
+			return refuse(p.name, p.value, "not known in chain=%s", r.Chain)
+		}
 	}
-	if r.OutInterface != "" && (r.Chain == "input" || r.Chain == "dstnat") {
-		return refuse("out-interface", r.OutInterface, "not known in chain=%s", r.Chain)
-	}
-	if r.InInterfaceList != "" && (r.Chain == "output" || r.Chain == "srcnat") {
-		return refuse("in-interface-list", r.InInterfaceList, "not known in chain=%s", r.Chain)
-	}
-	if r.OutInterfaceList != "" && (r.Chain == "input" || r.Chain == "dstnat") {
-		return refuse("out-interface-list", r.OutInterfaceList, "not known in chain=%s", r.Chain)
-	}
-	if err := checkInterface("in-interface", r.InInterface); err != nil {
-		return err
-	}
-	return checkInterface("out-interface", r.OutInterface)
+	return cmp.Or(checkInterface(inInterface, r.InInterface), checkInterface(outInterface, r.OutInterface))
 }
 
 // checkLists refuses lists that are not in c.
@@ -412,8 +416,8 @@ func (r Rule) checkIPsecPolicy() error {
 	if !slices.Contains(IPsecPolicies, r.IPsecPolicy) {
 		return refuse("ipsec-policy", r.IPsecPolicy, "expected %s", oneOf(IPsecPolicies))
 	}
-	way, _, _ := strings.Cut(r.IPsecPolicy, ",")
-	if way == "in" && (r.Chain == "output" || r.Chain == "srcnat") || way == "out" && (r.Chain == "input" || r.Chain == "dstnat") {
+	way, _, _ := strings.Cut(r.IPsecPolicy, ",") // in or out
+	if slices.Contains(unknownIn[way+"-interface"], r.Chain) {
 		return refuse("ipsec-policy", r.IPsecPolicy, "not known in chain=%s", r.Chain)
 	}
 	return nil
