@@ -13,7 +13,7 @@ import (
 type options struct {
 	interval   time.Duration
 	comment    string
-	unset      string // names of properties
+	valueName  string // names of properties
 	ping       PingArguments
 	traceroute TracerouteArguments
 	check      socksRequest

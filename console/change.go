@@ -72,7 +72,7 @@ func (x *execution) setItems(m *menu, a arguments) error {
 
 // unset unsets properties of the items that numbers refers to, or of a menu without items.
 func (x *execution) unset(m *menu, a arguments) error {
-	for name := range strings.SplitSeq(a.options.unset, ",") {
+	for name := range strings.SplitSeq(a.options.valueName, ",") {
 		// No abbreviation wins over a property that needs its value.
 		full, err := complete(name, choiceNames(m.propertyChoices()))
 		if errors.Is(err, errAmbiguous) {
@@ -269,12 +269,12 @@ func (x *execution) move(m *menu, a arguments) error {
 // get prints the value of a property or a flag of one item, or of a menu without items. One that is unset
 // is an empty line.
 func (x *execution) get(m *menu, a arguments) error {
-	name, err := complete(a.options.unset, m.conditionNames())
+	name, err := complete(a.options.valueName, m.conditionNames())
 	if err != nil {
 		if !errors.Is(err, errAmbiguous) {
 			err = errNoMatch
 		}
-		return valueError(valueName, a.options.unset, strings.Join(m.conditionNames(), " | "), true, err)
+		return valueError(valueName, a.options.valueName, strings.Join(m.conditionNames(), " | "), true, err)
 	}
 	rows, err := x.itemRows(m)
 	if err != nil {

@@ -44,8 +44,8 @@ var (
 		"time after which to print again, until a key is pressed", func(o *options) *time.Duration { return &o.interval }))
 
 	unsetArgument = option(prop(valueName, propertyNames(), "", "which properties",
-		func(o *options) *string { return &o.unset }))
-	valueArgument = option(prop(valueName, propertyName(), "", "which property", func(o *options) *string { return &o.unset }))
+		func(o *options) *string { return &o.valueName }))
+	valueArgument = option(prop(valueName, propertyName(), "", "which property", func(o *options) *string { return &o.valueName }))
 	fromArgument  = itemArgument("from", "all", "only these items, as the last print numbered them")
 
 	detailWord = Choice{"detail", "everything that is known about each item"}

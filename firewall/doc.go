@@ -13,8 +13,8 @@
 //     of a table or all of the new ones.
 //   - All or nothing. If one rule is refused, both tables stay as they were, and the
 //     error names the rule.
-//   - What RouterOS's words say. Rules can be in chains of the user's, and name lists of interfaces and of
-//     addresses: layout tells how the kernel's rules do what each says.
+//   - RouterOS's meaning. A rule can be in a chain of the user's, and can name lists of interfaces and of
+//     addresses, which iptables does not have: several rules of the kernel then do what it says.
 //   - Counters go on. A rule that is in both the old and the new list keeps its counters,
 //     except for the packets of the milliseconds of the change itself.
 //   - Openings stay. [Firewall.ChangeOpenings] lets single peers reach single TCP or UDP ports

@@ -27,8 +27,8 @@ const inputPreamble = 2
 type entry struct {
 	chain         string // the kernel's
 	match, target []string
-	// last are matches that count, and so must see no packet that another match leaves out.
-	last []string
+	// counting are matches that count, and so must see no packet that another match leaves out.
+	counting []string
 	// log is the target that logs; nil if the rule does not, or does nothing else.
 	log []string
 	// sets are the interfaces and addresses that it matches.
@@ -140,12 +140,12 @@ func layout(es []entry) (chains []kernelChain, rules []kernelRule) {
 			}
 			through(into, nil)
 		}
-		if len(e.last) > 0 && !e.several() {
-			heads[0].args = slices.Concat(heads[0].args, e.last)
-		} else if len(e.last) > 0 {
-			into := newChain("last")
+		if len(e.counting) > 0 && !e.several() {
+			heads[0].args = slices.Concat(heads[0].args, e.counting)
+		} else if len(e.counting) > 0 {
+			into := newChain("counting")
 			end(false, []string{enter, into})
-			if heads = []head{{into, e.last}}; e.returns {
+			if heads = []head{{into, e.counting}}; e.returns {
 				tails = []string{into}
 			}
 		}
@@ -182,7 +182,7 @@ func entries(t Table, rules []Rule, c Config) []entry {
 			jumps: r.Action == "jump",
 		}
 		e.returns = slices.Equal(e.target, []string{"-j", "RETURN"})
-		e.match, e.last, e.nowhere = r.matches(e.sets), r.extra(true), e.sets.none()
+		e.match, e.counting, e.nowhere = r.matches(e.sets), r.extra(true), e.sets.none()
 		if r.Log && r.Action != "log" {
 			e.log = r.logTarget(t)
 		}
@@ -352,7 +352,7 @@ func (s *script) rehearse(t Table, es []entry, each bool) {
 		if e.jumps {
 			target = nil // the chain is not there yet
 		}
-		s.append(place{t, i}, Counter{}, rehearsalChain, slices.Concat(e.match, e.last, target)...)
+		s.append(place{t, i}, Counter{}, rehearsalChain, slices.Concat(e.match, e.counting, target)...)
 		if each {
 			s.line(place{t, i}, "COMMIT")
 			s.begin(t)
