@@ -77,7 +77,7 @@ func (s *Session) replaceBy(a ImportArguments, cfg Config, live Live, text strin
 }
 
 // maxRefusals is how many lines an import leaves out because the configuration as a whole is refused: to find
-// each of them, the lines run several times.
+// each of them, the lines run several times. With more, nothing is changed.
 const maxRefusals = 16
 
 // importOn runs the lines of text on start, for the owner of cfg.
@@ -104,13 +104,20 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 				if of >= 0 {
 					err = fmt.Errorf("%w (line %d)", err, lines[of].first)
 				}
-				if of < 0 || !a.SkipErrors && !a.DryRun || len(refused.errors) == maxRefusals {
+				if of < 0 || !a.SkipErrors && !a.DryRun {
+					return Result{Config: cfg}, err
+				}
+				if len(refused.errors) < maxRefusals {
+					refused.errors = append(refused.errors, err.Error())
+					refused.lose(lines[of])
+					lines = slices.Delete(slices.Clone(lines), of, of+1)
+					continue
+				}
+				err = fmt.Errorf("more than %d lines are refused for what all lines make together, and no more are looked for: %w", maxRefusals, err)
+				if !a.DryRun {
 					return Result{Config: cfg}, err
 				}
 				refused.errors = append(refused.errors, err.Error())
-				refused.lose(lines[of])
-				lines = slices.Delete(slices.Clone(lines), of, of+1)
-				continue
 			}
 		}
 		left.errors, left.strict = append(left.errors, refused.errors...), max(left.strict, refused.strict)

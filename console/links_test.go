@@ -395,3 +395,24 @@ func TestUsedLinks(t *testing.T) {
 		}
 	}
 }
+
+// The flag I is of what stands on a port that is missing, by whatever name: here that of another port of the board.
+func TestInvalidByOtherNames(t *testing.T) {
+	cfg, err := Load("cfg", strings.NewReader("/interface ethernet\nset ether1 name=wan\nset usb1 name=ether1\n"+
+		"/interface vlan\nadd name=v1 interface=wan vlan-id=5\nadd name=v2 interface=ether1 vlan-id=5\n"+
+		"/interface pppoe-client\nadd name=p1 interface=v1 disabled=no\nadd name=p2 interface=v2 disabled=no\n"+
+		"/ip firewall filter\nadd chain=forward in-interface=wan\nadd chain=forward in-interface=!ether1\nadd chain=forward in-interface=v1\n"+
+		"add chain=forward in-interface=v2\nadd chain=forward in-interface=p1\nadd chain=forward in-interface=p2\n"))
+	require.NoError(t, err)
+	live := fullLive()
+	require.NoError(t, Validate(cfg, []string{"ether1", "ether2", "usb1"}))
+	result, err := new(Session).Execute(cfg, live, "/ip firewall filter print terse where invalid !dynamic")
+	require.NoError(t, err)
+	var invalid []string
+	for word := range strings.FieldsSeq(result.Output) {
+		if name, ok := strings.CutPrefix(word, "in-interface="); ok {
+			invalid = append(invalid, name)
+		}
+	}
+	assert.Equal(t, []string{"!ether1", "v2", "p2"}, invalid)
+}
