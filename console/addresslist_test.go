@@ -97,3 +97,35 @@ func TestManyListedAddresses(t *testing.T) {
 	}
 	assert.False(t, seen[newID()])
 }
+
+// Nobody adds an entry of a list, or a key, that is there already: who removes one of two would take it for gone. A kept
+// configuration may have it.
+func TestTwice(t *testing.T) {
+	const (
+		key   = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2"
+		other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPhJUyyKRr1cjQmTp7FnpVXgFJnZfy9Phe1Sbs1g8VV8"
+	)
+	cfg, err := Load("cfg", strings.NewReader(listedConfig+"/ip firewall address-list add list=twice address=10.1.1.1\n/ip firewall address-list add list=twice address=10.1.1.1\n"+
+		"/user ssh-keys add user=admin key=\""+key+" me@home\"\n"))
+	require.NoError(t, err)
+	for _, test := range []struct{ line, err string }{
+		{"/ip firewall address-list add list=friends address=10.0.0.0/24", "/ip firewall address-list 6: failure: already have such entry: 10.0.0.0/24 in friends"},
+		{"/ip firewall address-list add list=friends address=10.9.9.9 comment=new", "/ip firewall address-list 6: failure: already have such entry: 10.9.9.9 in friends"},
+		{"/ip firewall address-list set 2 list=friends address=10.0.0.0/24", "/ip firewall address-list 2: failure: already have such entry: 10.0.0.0/24 in friends"},
+		{"/ip firewall address-list add list=twice address=10.1.1.1", "/ip firewall address-list 6: failure: already have such entry: 10.1.1.1 in twice"},
+		{"/ip firewall address-list add list=friends address=10.0.0.0/25", ""},
+		{"/ip firewall address-list add list=others address=10.0.0.0/24", ""},
+		{"/ip firewall address-list remove 5", ""},
+		{"/user ssh-keys add user=admin key=\"" + key + " other name\"", "/user ssh-keys 1: failure: already have such key of user admin"},
+		{"/user ssh-keys add user=admin key=\"" + other + "\"", ""},
+	} {
+		result, err := new(Session).Execute(cfg, fullLive(), test.line)
+		require.NoError(t, err, test.line)
+		err = ValidateChange(cfg, result.Config, nil)
+		if test.err != "" {
+			require.EqualError(t, err, test.err)
+			continue
+		}
+		require.NoError(t, err, test.line)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-router/postern/dhcp/client"
 	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/match"
@@ -88,8 +89,37 @@ func dhcpServerMenu() *menu {
 		path: "ip dhcp-server", help: "servers that give addresses to the hosts of a network", commands: listCommands,
 		legend: legendServer, flags: []string{"XI"}, items: itemLists[dhcpServerItems],
 		columns:    []column{{"name", 16}, {"interface", 16}, {"address-pool", 16}, {"lease-time", 0}},
-		properties: serverProperties(),
+		properties: serverProperties(), warnings: (*execution).dhcpServerWarnings,
 	}
+}
+
+func (x *execution) dhcpServerWarnings() []string {
+	if text := OutsideDHCP(x.cfg); text != "" {
+		return []string{text}
+	}
+	return nil
+}
+
+// OutsideDHCP returns a warning if a DHCP server gives addresses to hosts outside, else "": on an interface that is in the
+// interface list WAN, or that gets its own address by DHCP.
+func OutsideDHCP(c Config) string {
+	wan := c.Rules().Lists["WAN"]
+	for _, s := range c.DHCPServer.Servers {
+		if s.Disabled {
+			continue
+		}
+		why := ""
+		switch {
+		case slices.ContainsFunc(c.DHCPClients, func(d client.Config) bool { return d.Interface == s.Interface && !d.Disabled }):
+			why = "which gets its own address by DHCP"
+		case wan.Has(s.Interface):
+			why = "which is in interface list WAN"
+		}
+		if why != "" {
+			return fmt.Sprintf("warning: DHCP server %s gives addresses to the hosts of %s, %s; expected an interface of the LAN", s.Name, c.Called(s.Interface), why)
+		}
+	}
+	return ""
 }
 
 func dhcpNetworkMenu() *menu {

@@ -117,3 +117,26 @@ func TestPoolReferences(t *testing.T) {
 		})
 	}
 }
+
+func TestOutsideDHCP(t *testing.T) {
+	const servers = "/ip pool add name=p ranges=10.0.0.2-10.0.0.9\n/ip dhcp-server\nadd name=lan interface=ether2 address-pool=p disabled=no\n"
+	for _, test := range []struct{ name, text, want string }{
+		{"none", "", ""},
+		{"of the LAN", servers + "/ip dhcp-client add interface=ether1\n/interface list add name=WAN\n/interface list member add list=WAN interface=ether1\n", ""},
+		{"of a client's port", servers + "/interface ethernet set ether2 name=wan\n/ip dhcp-client add interface=wan\n",
+			"warning: DHCP server lan gives addresses to the hosts of wan, which gets its own address by DHCP; expected an interface of the LAN"},
+		{"of a client's port, disabled", servers + "/ip dhcp-client add interface=ether2 disabled=yes\n", ""},
+		{"of the WAN", servers + "/interface list add name=WAN\n/interface list member add list=WAN interface=ether2\n",
+			"warning: DHCP server lan gives addresses to the hosts of ether2, which is in interface list WAN; expected an interface of the LAN"},
+		{"of the WAN, disabled", servers + "/ip dhcp-server disable lan\n/ip dhcp-client add interface=ether2\n", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg, err := Load("cfg", strings.NewReader(test.text))
+			require.NoError(t, err)
+			assert.Equal(t, test.want, OutsideDHCP(cfg))
+			result, err := new(Session).Execute(cfg, fullLive(), "/ip dhcp-server print")
+			require.NoError(t, err)
+			assert.Equal(t, test.want != "", strings.Contains(result.Output, ";;; warning: "), result.Output)
+		})
+	}
+}

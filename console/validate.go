@@ -9,18 +9,27 @@ import (
 	"github.com/postern-router/postern/dhcp/client"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/ssh"
 )
 
 // ValidateChange checks next, which a user wants instead of old, for a machine with these
 // ports. It is Validate, and besides refuses what is new in next of what Validate lets pass,
 // because kept configurations of earlier versions may have it: an address that is the one of
-// its network or the broadcast address there, and one address on two interfaces.
+// its network or the broadcast address there, one address on two interfaces, and an entry of an address
+// list or a key of a user twice: whoever removes one of them may take it for gone.
 func ValidateChange(old, next Config, ports []string) error {
 	if err := inUse(old, next); err != nil {
 		return err
 	}
 	if err := validate(next, ports, old); err != nil {
 		return err
+	}
+	if i := newTwice(old.AddressLists, next.AddressLists, func(a ListedAddress) ListedAddress { return ListedAddress{List: a.List, Address: a.Address} }); i >= 0 {
+		a := next.AddressLists[i]
+		return fmt.Errorf("/ip firewall address-list %d: failure: already have such entry: %s in %s", i, a.Address, a.List)
+	}
+	if i := newTwice(old.SSHKeys, next.SSHKeys, func(k ssh.Key) ssh.Key { k.Public.Owner = ""; return k }); i >= 0 {
+		return fmt.Errorf("/user ssh-keys %d: failure: already have such key of user %s", i, next.SSHKeys[i].User)
 	}
 	for i, a := range next.Addresses {
 		if a.Disabled {
@@ -38,6 +47,23 @@ func ValidateChange(old, next Config, ports []string) error {
 		}
 	}
 	return nil
+}
+
+// newTwice returns the index of an item of next whose like stands before it and is not as often in old, or -1. Items
+// are alike if of returns the same for them.
+func newTwice[T any, K comparable](old, next []T, of func(T) K) int {
+	count := map[K]int{}
+	for _, item := range old {
+		count[of(item)]++
+	}
+	seen := map[K]int{}
+	for i, item := range next {
+		k := of(item)
+		if seen[k]++; seen[k] > max(1, count[k]) {
+			return i
+		}
+	}
+	return -1
 }
 
 // more reports whether cfg has more enabled addresses of that kind than old.

@@ -174,6 +174,7 @@ func (r *Router) change(s *session.Session, revision uint64, next console.Config
 		console.UnusableSOCKS,
 		func(c console.Config) string { return console.ExposedSOCKS(c, r.board.WAN) },
 		func(c console.Config) string { return console.ExposedSSH(c, r.board.WAN) },
+		console.OutsideDHCP,
 	} {
 		// Only who brings it about is warned, and whoever prints the menu.
 		if text := check(next); text != "" && text != check(r.now.config) {

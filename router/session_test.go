@@ -377,6 +377,22 @@ func TestExposedSocks(t *testing.T) {
 	})
 }
 
+// So is whoever has the router give addresses to the hosts outside.
+func TestOutsideDHCP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		const warning = "warning: DHCP server outside gives addresses to the hosts of ether1, which is in interface list WAN; expected an interface of the LAN\n"
+		for _, c := range []struct{ line, want string }{
+			{"/ip pool add name=p ranges=10.77.0.2-10.77.0.9; /ip dhcp-server add name=outside interface=ether1 address-pool=p disabled=no", ""},
+			{"/interface list add name=WAN; /interface list member add list=WAN interface=ether1", warning},
+			{"/ip dhcp-server set outside lease-time=1h", ""},
+			{"/ip dhcp-server disable outside", ""},
+		} {
+			assert.Equal(t, c.want, g.must(c.line), c.line)
+		}
+	})
+}
+
 func TestConfirmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := started(t)
