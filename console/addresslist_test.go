@@ -129,3 +129,21 @@ func TestTwice(t *testing.T) {
 		require.NoError(t, err, test.line)
 	}
 }
+
+// A rule that is refused has a number in the error if it was there before.
+func TestRefusedRules(t *testing.T) {
+	cfg, err := Load("cfg", strings.NewReader(listedConfig))
+	require.NoError(t, err)
+	const nowhere = "jump-target=typo: no rule has chain=typo; expected a chain that has rules"
+	for line, want := range map[string]string{
+		"/ip firewall filter add chain=input action=jump jump-target=typo":                "/ip firewall filter, the new rule: " + nowhere,
+		"/ip firewall filter add chain=input action=jump jump-target=typo place-before=0": "/ip firewall filter, the new rule: " + nowhere,
+		"/ip firewall nat add chain=srcnat action=jump jump-target=typo":                  "/ip firewall nat, the new rule: " + nowhere,
+		"/ip firewall filter set 1 jump-target=typo":                                      "/ip firewall: filter rule 1: " + nowhere,
+		"/ip firewall nat set 0 action=jump jump-target=typo":                             "/ip firewall: nat rule 0: " + nowhere,
+	} {
+		result, err := new(Session).Execute(cfg, fullLive(), line)
+		require.NoError(t, err, line)
+		assert.EqualError(t, ValidateChange(cfg, result.Config, nil), want, line)
+	}
+}

@@ -213,13 +213,17 @@ func (cfg Config) Rules() firewall.Config {
 func (cfg Config) AccessRules() []socks.Rule {
 	rules := slices.Clone(cfg.Socks.Access)
 	for i := range rules {
-		id := placeID(accessItems, i)
-		if ids := cfg.ids[accessItems]; len(ids) == len(rules) {
-			id = ids[i]
-		}
-		rules[i].ID = uint32(id)
+		rules[i].ID = uint32(cfg.idOf(accessItems, i))
 	}
 	return rules
+}
+
+// idOf is the ID of an item of a list.
+func (cfg Config) idOf(list, i int) ID {
+	if ids := cfg.ids[list]; i < len(ids) {
+		return ids[i]
+	}
+	return placeID(list, i)
 }
 
 // Called is the name by which users know an interface.

@@ -2,11 +2,13 @@ package console
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/postern-router/postern/dhcp/client"
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ssh"
@@ -22,7 +24,7 @@ func ValidateChange(old, next Config, ports []string) error {
 		return err
 	}
 	if err := validate(next, ports, old); err != nil {
-		return err
+		return nameNewRule(old, next, err)
 	}
 	if i := newTwice(old.AddressLists, next.AddressLists, func(a ListedAddress) ListedAddress { return ListedAddress{List: a.List, Address: a.Address} }); i >= 0 {
 		a := next.AddressLists[i]
@@ -47,6 +49,24 @@ func ValidateChange(old, next Config, ports []string) error {
 		}
 	}
 	return nil
+}
+
+// nameNewRule returns err without the number of a rule that next has and old has not: no print has shown that.
+func nameNewRule(old, next Config, err error) error {
+	var bad *firewall.RuleError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	list, count := filterItems, len(old.Firewall.Filter)
+	if bad.Table == firewall.NAT {
+		list, count = natItems, len(old.Firewall.NAT)
+	}
+	for i := range count {
+		if old.idOf(list, i) == next.idOf(list, bad.Index) {
+			return err
+		}
+	}
+	return fmt.Errorf("/ip firewall %s, the new rule: %w", bad.Table, bad.Err)
 }
 
 // newTwice returns the index of an item of next whose like stands before it and is not as often in old, or -1. Items

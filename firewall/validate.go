@@ -29,9 +29,20 @@ const maxKernelRules = 4096
 // there. Without it chains with two jumps each to the next would take 2^n steps of the kernel for each packet.
 const maxWay = 4096
 
+// RuleError is what is wrong with one rule of a Config: the property and its value, and what was expected
+// instead. Index is the rule's place in its table, from 0.
+type RuleError struct {
+	Table Table
+	Index int
+	Err   error
+}
+
+func (e *RuleError) Error() string { return fmt.Sprintf("%s rule %d: %v", e.Table, e.Index, e.Err) }
+
+func (e *RuleError) Unwrap() error { return e.Err }
+
 // Validate returns an error for the first rule that iptables would refuse or would read in
-// another sense, or nil. The error names the table, the rule's number as printed (from 0),
-// the property and its value, and what was expected instead.
+// another sense, or nil. The error is a *RuleError, unless it is about several rules or about none.
 func (c Config) Validate() error {
 	if err := c.checkAddressLists(); err != nil {
 		return err
@@ -58,7 +69,7 @@ func (c Config) Validate() error {
 				}
 			}
 			if err != nil {
-				return fmt.Errorf("%s rule %d: %w", t, i, err)
+				return &RuleError{t, i, err}
 			}
 		}
 		known := map[string]int{}
