@@ -283,7 +283,7 @@ func (x *execution) get(m *menu, a arguments) error {
 	which := 0
 	if w, ok := a.items["numbers"]; ok {
 		if which, err = x.oneRow(m, w, rows); err != nil {
-			return err
+			return byNumber("get", err, "print where dynamic")
 		}
 	}
 	if slices.ContainsFunc(m.readOnly, func(p readOnly) bool { return p.counted && p.name == name }) {

@@ -363,6 +363,14 @@ func (x *execution) item(m *menu, there []key, item string) ([]key, error) {
 // errDynamic is the error of an item that the system has made.
 var errDynamic = errors.New("dynamic item")
 
+// byNumber returns err for a command that changes nothing: one of a dynamic item says what is expected.
+func byNumber(command string, err error, expected string) error {
+	if !errors.Is(err, errDynamic) {
+		return err
+	}
+	return fmt.Errorf("%s; expected %s", strings.Replace(err.Error(), "change dynamic item", command+" dynamic item by its number", 1), expected)
+}
+
 func dynamicItem(item string) error {
 	return fmt.Errorf("failure: can not change %w: %s", errDynamic, item)
 }

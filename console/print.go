@@ -76,12 +76,8 @@ func (x *execution) warn(m *menu) {
 // from are those of rows that a word refers to.
 func (x *execution) from(m *menu, rows []row, w word) ([]row, error) {
 	keys, err := x.chosen(m, w)
-	if errors.Is(err, errDynamic) {
-		return nil, fmt.Errorf("%s; expected where dynamic, and a condition about it",
-			strings.Replace(err.Error(), "change dynamic item", "print dynamic item by its number", 1))
-	}
 	if err != nil {
-		return nil, err
+		return nil, byNumber("print", err, "where dynamic, and a condition about it")
 	}
 	return slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return !slices.Contains(keys, r.key) }), nil
 }

@@ -202,6 +202,11 @@ func TestGet(t *testing.T) {
 		assert.Equal(t, test.output, result.Output, test.line)
 		assert.False(t, result.Changed)
 	}
+	var s Session
+	_, err = s.Execute(cfg, queryLive(), "/ip address print where dynamic")
+	require.NoError(t, err)
+	_, err = s.Execute(cfg, queryLive(), "/ip address get 0 address")
+	require.EqualError(t, err, "failure: can not get dynamic item by its number: 0; expected print where dynamic")
 	_, choices := new(Session).Complete(cfg, live, "/ip address get 0 ")
 	assert.Contains(t, choiceNames(choices), "network")
 }
