@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"reflect"
@@ -22,6 +23,10 @@ import (
 
 // dhcpClients are the DHCP clients of this router. PID 1 opens their sockets and has their leases:
 // a lease lives on while the process is replaced, and is over at its end whatever the process says.
+//
+// The process sleeps, that is, there is none, while no client has anything to do: each has a lease, and
+// the first renewal is some time away. What is due starts it (due), and it goes on with the leases
+// where they are.
 type dhcpClients struct {
 	log     *kmsg.Logger
 	process *service.Service
@@ -32,6 +37,9 @@ type dhcpClients struct {
 	// find returns an interface of the kernel; open opens the sockets for it.
 	find func(name string) (index int, mac ether.MAC, ok bool)
 	open func(name string, index int) ([]*os.File, error)
+	park func(name string) (*os.File, error)
+	// restTime and leastSleep are the constants, but in tests.
+	restTime, leastSleep time.Duration
 	// news has an element when leases may have changed.
 	news chan struct{}
 	stop chan struct{}
@@ -43,8 +51,13 @@ type dhcpClients struct {
 	config   []client.Config
 	network  netcfg.Config
 	hostName string
-	change   *service.Change
-	links    map[string]*clientLink // by the interface's name
+	// change is the last of the process, and taken that which it has taken last.
+	change, taken *service.Change
+	// asleep is set while there is to be no process.
+	asleep bool
+	links  map[string]*clientLink // by the interface's name
+	// leaving are clients that were ended while there was no process: their leases are to be given back.
+	leaving []leaving
 }
 
 // clientLink is an interface with a client.
@@ -53,8 +66,29 @@ type clientLink struct {
 	settings client.Settings
 	status   client.Status
 	lease    *client.Lease
+	// parked keeps the kernel from answering what comes to the client's port.
+	parked *os.File
+	// asked is how many events the process was told of for the client, and seen how many of them its
+	// last report had behind it. reported is when that came; zero if none has of this process.
+	asked, seen uint64
+	reported    time.Time
+	// resume is the lease that the next process goes on with, and events are what it is told then; nil
+	// if there is none, or a process has the client.
+	resume *client.Lease
+	events []client.Event
 	// refused says why the router does not take the lease, "" if it does.
 	refused string
+}
+
+// leaving is a client on an interface that is given up.
+type leaving struct {
+	name string
+	link *clientLink
+}
+
+func (l *clientLink) close() {
+	l.dhcpLink.close()
+	l.parked.Close()
 }
 
 func (l *clientLink) refuse(err error) {
@@ -70,11 +104,20 @@ const stateClient = "dhcp-client-"
 // new ones.
 const keepInterval = time.Hour
 
+const (
+	// restTime is how long no client reports anything before the process is ended, and leastSleep the
+	// least time that it must have nothing to do from then on: a start of a process is not for
+	// nothing. A server with short leases keeps it running.
+	restTime   = 30 * time.Second
+	leastSleep = 2 * time.Minute
+)
+
 func newDHCPClients(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper) *dhcpClients {
-	d := &dhcpClients{log: log, keeper: keeper, find: findLink, open: openClient, news: make(chan struct{}, 1), stop: make(chan struct{}),
+	d := &dhcpClients{log: log, keeper: keeper, find: findLink, open: openClient, park: parkClient,
+		restTime: restTime, leastSleep: leastSleep, asleep: true, news: make(chan struct{}, 1), stop: make(chan struct{}),
 		links: map[string]*clientLink{}, lines: log.Limited("changes of the router's leases", leaseLines)}
 	d.process = s.NewService(client.Spec, service.Options{Label: "DHCP client", Parent: func(l *service.Link) service.Parent {
-		return &clientProcess{Process: client.NewProcess(l, d.take), has: map[string]*clientLink{}}
+		return &clientProcess{Process: client.NewProcess(l, d.take), has: map[string]*clientLink{}, ended: d.ended}
 	}})
 	d.done.Go(d.watch)
 	return d
@@ -83,16 +126,21 @@ func newDHCPClients(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper)
 // clientProcess is a process, and which clients it has.
 type clientProcess struct {
 	*client.Process
-	has map[string]*clientLink
+	has   map[string]*clientLink
+	ended func()
 }
 
-func openClient(name string, index int) ([]*os.File, error) {
+// Ended is described at service.Parent.
+func (p *clientProcess) Ended() { p.ended() }
+
+func openClient(_ string, index int) ([]*os.File, error) {
 	return openSockets(
 		func() (*os.File, error) { return dhcp.OpenUDP(index, dhcp.ClientPort) },
 		func() (*os.File, error) { return dhcp.OpenARP(index) },
-		func() (*os.File, error) { return dhcp.Park(name, dhcp.ClientPort) },
 	)
 }
+
+func parkClient(name string) (*os.File, error) { return dhcp.Park(name, dhcp.ClientPort) }
 
 func (*dhcpClients) Name() string { return "dhcp-client" }
 
@@ -154,18 +202,21 @@ func (d *dhcpClients) update() {
 		c := d.of(name)
 		same := ok && index == l.index && mac == l.mac
 		if d.runs(c) && same && reflect.DeepEqual(d.settings(c, mac), l.settings) {
+			changed = changed || !d.asleep && l.sockets == nil // they are opened again
 			continue
-		}
-		if !d.runs(c) || !same {
-			l.lease = nil
 		}
 		if d.runs(c) && same { // it says something else of itself
 			fresh := *l
 			fresh.settings = d.settings(c, mac)
+			fresh.resume, fresh.events = nil, nil // the server is told
 			d.links[name] = &fresh
 		} else {
+			l.lease = nil
 			delete(d.links, name)
 			old = append(old, l)
+			if l.resume != nil && !d.runs(c) {
+				d.leaving = append(d.leaving, leaving{name, l})
+			}
 		}
 		changed = true
 	}
@@ -174,28 +225,34 @@ func (d *dhcpClients) update() {
 		if !d.runs(c) || d.links[c.Interface] != nil || !ok {
 			continue
 		}
-		sockets, err := d.open(c.Interface, index)
+		l := &clientLink{dhcpLink: dhcpLink{index: index, mac: mac}, settings: d.settings(c, mac), status: client.Searching}
+		var err error
+		if l.parked, err = d.park(c.Interface); err == nil {
+			if l.sockets, err = d.open(c.Interface, index); err != nil {
+				l.parked.Close()
+			}
+		}
 		if err != nil {
 			d.log.Printf(kmsg.Error, "DHCP client on %s: %v", c.Interface, err)
 			continue
 		}
-		d.links[c.Interface] = &clientLink{dhcpLink: dhcpLink{index, mac, sockets}, settings: d.settings(c, mac), status: client.Searching}
+		d.links[c.Interface] = l
 		changed = true
 	}
-	if !changed {
-		return
+	if changed {
+		d.start(old...)
 	}
-	if len(d.links) == 0 && !slices.ContainsFunc(d.config, d.runs) && len(old) == 0 {
-		d.change = d.process.Set(nil)
-		return
-	}
-	links := map[string]*clientLink{}
-	for name, l := range d.links {
-		links[name] = l
-	}
+}
+
+// start brings the process to the clients that there are, and starts it if it sleeps. What is open for
+// the clients that were ended is closed when it is no longer needed. The caller holds mu.
+func (d *dhcpClients) start(old ...*clientLink) {
+	d.reopen()
+	links, farewell := maps.Clone(d.links), slices.Clone(d.leaving)
 	d.change = d.process.Set(&service.Desired{Configure: func(ctx context.Context, p service.Parent) error {
-		return d.configure(ctx, p.(*clientProcess), links)
+		return d.configure(ctx, p.(*clientProcess), links, farewell)
 	}})
+	d.asleep = false
 	change := d.change
 	// A message that hands the sockets over may still be on its way, and so may the farewell of a
 	// client whose lease is given back. The last process ends behind it.
@@ -203,15 +260,91 @@ func (d *dhcpClients) update() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = change.Wait(ctx) // whatever comes of it, they are not needed any more
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		for _, l := range old {
 			l.close()
 		}
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if !d.stopped && d.change == change && len(d.links) == 0 && !slices.ContainsFunc(d.config, d.runs) {
-			d.change = d.process.Set(nil)
+		d.leaving = slices.DeleteFunc(d.leaving, func(l leaving) bool { return slices.Contains(old, l.link) })
+		if d.change == change {
+			d.taken = change
+			d.wake()
 		}
 	}()
+}
+
+// reopen opens the sockets that were closed when the process went to sleep. What cannot be opened is
+// tried again by update. The caller holds mu.
+func (d *dhcpClients) reopen() {
+	reopen := func(name string, l *clientLink) {
+		if l.sockets != nil {
+			return
+		}
+		var err error
+		if l.sockets, err = d.open(name, l.index); err != nil {
+			d.log.Printf(kmsg.Error, "DHCP client on %s: %v", name, err)
+		}
+	}
+	for name, l := range d.links {
+		reopen(name, l)
+	}
+	for _, l := range d.leaving {
+		reopen(l.name, l.link)
+	}
+}
+
+// schedule ends the process when no client has anything to do, and starts it when one has. It returns
+// how long that stays so, unless something happens. The caller holds mu.
+func (d *dhcpClients) schedule(now time.Time) time.Duration {
+	next := time.Hour
+	if d.asleep {
+		for _, l := range d.links {
+			if l.resume == nil {
+				next = 0
+			} else {
+				next = min(next, l.resume.Renew.Sub(now))
+			}
+		}
+		if next <= 0 {
+			d.start()
+			next = d.restTime
+		}
+		return next
+	}
+	if d.taken != d.change {
+		return next
+	}
+	for _, l := range d.links {
+		if l.resume != nil || l.reported.IsZero() || l.seen < l.asked || l.status != client.Bound || l.lease == nil || l.lease.Renew.Sub(now) < d.leastSleep {
+			return next // a report will come
+		}
+		if rested := now.Sub(l.reported); rested < d.restTime {
+			next = min(next, d.restTime-rested)
+		}
+	}
+	if next < time.Hour {
+		return next
+	}
+	d.asleep = true
+	d.change = d.process.Set(nil)
+	d.taken = d.change
+	for _, l := range d.links {
+		l.resume = l.lease
+		next = min(next, l.lease.Renew.Sub(now))
+		// What comes meanwhile would take memory, and be old when it is read.
+		l.dhcpLink.close()
+		l.sockets = nil
+	}
+	return next
+}
+
+// ended notes that a process is gone: what the next one does is not known yet.
+func (d *dhcpClients) ended() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.links {
+		l.reported = time.Time{}
+	}
 }
 
 func (d *dhcpClients) settings(c client.Config, mac ether.MAC) client.Settings {
@@ -222,8 +355,8 @@ func (d *dhcpClients) settings(c client.Config, mac ether.MAC) client.Settings {
 	return s
 }
 
-// configure brings a process to the clients on links.
-func (d *dhcpClients) configure(ctx context.Context, p *clientProcess, links map[string]*clientLink) error {
+// configure brings a process to the clients on links. The leases of those that leave are given back.
+func (d *dhcpClients) configure(ctx context.Context, p *clientProcess, links map[string]*clientLink, farewell []leaving) error {
 	for name, l := range p.has {
 		if links[name] == nil {
 			if err := p.End(ctx, name, true); err != nil {
@@ -234,24 +367,80 @@ func (d *dhcpClients) configure(ctx context.Context, p *clientProcess, links map
 			delete(p.has, name)
 		}
 	}
+	for _, l := range farewell {
+		if err := d.farewell(ctx, p, l); err != nil {
+			return err
+		}
+	}
 	for name, l := range links {
 		if p.has[name] != nil {
 			continue
 		}
-		s := l.settings
-		// A server gives the address of before a restart again, if it is asked for that.
-		s.Previous, _ = netip.ParseAddr(d.keeper.get(stateClient + name))
-		d.mu.Lock()
-		if l.lease != nil {
-			s.Previous = l.lease.Address.Addr()
-		}
-		d.mu.Unlock()
-		if err := p.Start(ctx, name, s, l.sockets[0], l.sockets[1]); err != nil {
+		if err := d.startClient(ctx, p, name, l); err != nil {
 			return err
 		}
-		p.has[name] = l
 	}
 	return nil
+}
+
+// farewell has a process give the lease of a client back that was ended while there was no process.
+func (d *dhcpClients) farewell(ctx context.Context, p *clientProcess, l leaving) error {
+	d.mu.Lock()
+	s, sockets := l.link.settings, l.link.sockets
+	s.Lease = l.link.resume
+	d.mu.Unlock()
+	if s.Lease == nil || sockets == nil {
+		return nil // that was done, or cannot be
+	}
+	if err := p.Start(ctx, l.name, s, sockets[0], sockets[1]); err != nil {
+		return err
+	}
+	if err := p.End(ctx, l.name, true); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l.link.resume = nil
+	return nil
+}
+
+// startClient has a process run a client, and tells it what has happened while there was none.
+func (d *dhcpClients) startClient(ctx context.Context, p *clientProcess, name string, l *clientLink) error {
+	s := l.settings
+	// A server gives the address of before a restart again, if it is asked for that.
+	s.Previous, _ = netip.ParseAddr(d.keeper.get(stateClient + name))
+	d.mu.Lock()
+	if l.lease != nil {
+		s.Previous = l.lease.Address.Addr()
+	}
+	s.Lease = l.resume
+	l.asked, l.seen, l.reported = 0, 0, time.Time{}
+	sockets := l.sockets
+	d.mu.Unlock()
+	if sockets == nil {
+		return nil // later
+	}
+	if err := p.Start(ctx, name, s, sockets[0], sockets[1]); err != nil {
+		return err
+	}
+	for {
+		d.mu.Lock()
+		if len(l.events) == 0 {
+			l.resume = nil // from now on the process is told at once
+			d.mu.Unlock()
+			p.has[name] = l
+			return nil
+		}
+		e := l.events[0]
+		l.asked++
+		d.mu.Unlock()
+		if err := p.Tell(ctx, name, e); err != nil {
+			return err
+		}
+		d.mu.Lock()
+		l.events = l.events[1:]
+		d.mu.Unlock()
+	}
 }
 
 // take takes what a process says, which package client has checked for itself.
@@ -262,7 +451,7 @@ func (d *dhcpClients) take(r client.Report) error {
 	if l == nil {
 		return nil // its client was ended meanwhile
 	}
-	l.status = r.Status
+	l.status, l.seen, l.reported = r.Status, r.Seen, time.Now()
 	switch {
 	case r.Lease != nil:
 		if l.lease == nil || l.lease.Address != r.Lease.Address {
@@ -349,9 +538,9 @@ func (d *dhcpClients) watch() {
 	defer looks.Stop()
 	var written time.Time // when addresses were last written to flash
 	for {
-		next := time.Hour
 		d.mu.Lock()
 		now := time.Now()
+		next := d.schedule(now)
 		layers := map[string]Layer{}
 		for name, l := range d.links {
 			if l.lease == nil {
@@ -428,30 +617,55 @@ func (d *dhcpClients) linkChanged(port string, up bool) {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), askTime)
 			defer cancel()
-			_ = d.ask(func(p *client.Process) error { return p.LinkUp(ctx, port) }) // without a process there is nobody to tell
+			_ = d.tell(ctx, port, client.LinkUp) // without a process there is nobody to tell
 		}()
 	}
 }
 
 var errNoClient = errors.New("failure: the DHCP client does not run")
 
-// ask asks the process for something.
-func (d *dhcpClients) ask(f func(p *client.Process) error) error {
-	p, ok := d.process.Parent().(*clientProcess)
-	if !ok {
+// tell tells the client of an interface something, and starts its process for it if that sleeps.
+func (d *dhcpClients) tell(ctx context.Context, name string, e client.Event) error {
+	d.mu.Lock()
+	l := d.links[name]
+	p, running := d.process.Parent().(*clientProcess)
+	switch {
+	case l != nil && l.resume != nil && !d.stopped:
+		if !slices.Contains(l.events, e) {
+			l.events = append(l.events, e)
+		}
+		if d.asleep {
+			d.start()
+		}
+		d.mu.Unlock()
+		return nil // it is told when it has started
+	case len(d.links) == 0 || l != nil && !running:
+		d.mu.Unlock()
 		return errNoClient
+	case l == nil:
+		d.mu.Unlock()
+		return nil
 	}
-	return f(p.Process)
+	l.asked++
+	d.mu.Unlock()
+	err := p.Tell(ctx, name, e)
+	var refused service.RemoteError
+	if errors.As(err, &refused) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		l.asked-- // it will not be among those that the client has taken
+	}
+	return err
 }
 
-func (d *dhcpClients) renew(names []string) error   { return d.each(names, (*client.Process).Renew) }
-func (d *dhcpClients) release(names []string) error { return d.each(names, (*client.Process).Release) }
+func (d *dhcpClients) renew(names []string) error   { return d.each(names, client.Renew) }
+func (d *dhcpClients) release(names []string) error { return d.each(names, client.Release) }
 
-func (d *dhcpClients) each(names []string, f func(p *client.Process, ctx context.Context, name string) error) error {
+func (d *dhcpClients) each(names []string, e client.Event) error {
 	ctx, cancel := context.WithTimeout(context.Background(), askTime)
 	defer cancel()
 	for _, name := range names {
-		if err := d.ask(func(p *client.Process) error { return f(p, ctx, name) }); err != nil {
+		if err := d.tell(ctx, name, e); err != nil {
 			return err
 		}
 	}

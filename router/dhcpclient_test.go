@@ -49,8 +49,9 @@ func newTestClients(t *testing.T, keeper leaseKeeper, supervise func(*kmsg.Logge
 	d.find = func(name string) (int, ether.MAC, bool) { return 1, ether.MAC{2, 0, 0, 0, 0, 1}, true }
 	d.open = func(string, int) ([]*os.File, error) {
 		f, err := os.Open(os.DevNull)
-		return []*os.File{f, f, f}, err
+		return []*os.File{f, f}, err
 	}
+	d.park = func(string) (*os.File, error) { return os.Open(os.DevNull) }
 	d.setLayer = func(source string, l Layer) error {
 		d.lock.Lock()
 		defer d.lock.Unlock()
@@ -284,6 +285,10 @@ func TestDHCPClientProcess(t *testing.T) {
 	d.open = func(name string, index int) (files []*os.File, err error) {
 		err = home.Do(func() error { files, err = openClient(name, index); return err })
 		return files, err
+	}
+	d.park = func(name string) (f *os.File, err error) {
+		err = home.Do(func() error { f, err = parkClient(name); return err })
+		return f, err
 	}
 	d.mu.Unlock()
 	require.NoError(t, d.Apply(clientConfig(t, "/system identity set name=home\n/ip dhcp-client add interface=ether1")))

@@ -52,6 +52,9 @@ type Settings struct {
 	// Previous is the address of a lease that may still hold, from Server; the zero Addr if there
 	// is none. The client asks for it first (INIT-REBOOT).
 	Previous netip.Addr
+	// Lease is a lease that the client goes on with where a process before left it (BOUND, RENEWING
+	// or REBINDING, by the time that it is), nil if there is none. Previous does not count then.
+	Lease *Lease
 }
 
 const (
@@ -93,34 +96,37 @@ type hop struct {
 	server netip.Addr
 }
 
-// event is something that the client is told.
-type event int
+// Event is something that the client is told.
+type Event int
 
+// What a client can be told.
 const (
-	linkUp event = iota
-	renew
-	release
-	leave // gives the lease back and ends
+	LinkUp  Event = iota // the link came up: the client asks whether its lease holds
+	Renew                // to renew the lease now
+	Release              // to give the lease back, and to look for one anew
+	leave                // gives the lease back and ends
 )
 
 // client is a client of one interface.
 type client struct {
 	settings Settings
 	wires
-	events <-chan event
+	events <-chan Event
 	// report is told each change: what the client does, and its lease. keep says that a lease which
-	// PID 1 has for the interface still holds.
-	report func(s Status, l *Lease, keep bool)
+	// PID 1 has for the interface still holds. seen is how many events the client has taken: what it
+	// reports is what came of them.
+	report func(s Status, l *Lease, keep bool, seen uint64)
 	logf   func(format string, args ...any)
 
 	status  Status
 	lease   *Lease
-	from    hop // of lease
 	started time.Time
 	// asked is when the last message was sent.
 	asked time.Time
 	// refusals is how many refusals came in a row.
 	refusals int
+	// seen is how many events it has taken.
+	seen uint64
 	// keep is set until it is known whether Previous holds.
 	keep bool
 	// left is set when the client has left.
@@ -129,7 +135,7 @@ type client struct {
 
 func (c *client) set(s Status) {
 	c.status = s
-	c.report(s, c.lease, c.keep)
+	c.report(s, c.lease, c.keep, c.seen)
 }
 
 // step is what comes next.
@@ -138,7 +144,12 @@ type step func(context.Context) step
 // run runs the client until ctx is done. The lease is not given back: see giveBack.
 func (c *client) run(ctx context.Context) {
 	next := c.discover
-	if c.settings.Previous.IsValid() {
+	switch {
+	case c.settings.Lease != nil:
+		c.lease = c.settings.Lease
+		c.settings.Previous = c.lease.Address.Addr()
+		next = c.hold
+	case c.settings.Previous.IsValid():
 		c.keep = true
 		next = c.reboot
 	}
@@ -150,7 +161,7 @@ func (c *client) run(ctx context.Context) {
 // wake is why a wait has ended.
 type wake struct {
 	answer *received
-	event  event
+	event  Event
 	what   int // answered, happened, late or ended
 }
 
@@ -170,6 +181,7 @@ func (c *client) wait(ctx context.Context, d time.Duration) wake {
 	case r := <-c.in:
 		return wake{what: answered, answer: &r}
 	case e := <-c.events:
+		c.seen++
 		if e == leave {
 			c.giveBack()
 			c.left = true
@@ -332,8 +344,8 @@ func (c *client) ask(ctx context.Context, m *dhcp.Message, from, server netip.Ad
 }
 
 // happen is what comes next when something has happened while there is no lease, or one of before.
-func (c *client) happen(e event, otherwise step) step {
-	if e == release {
+func (c *client) happen(e Event, otherwise step) step {
+	if e == Release {
 		c.giveBack()
 		return c.discover
 	}
@@ -365,13 +377,14 @@ func (c *client) answer(ctx context.Context, r *received, server netip.Addr) ste
 			c.logf("an answer of %s was not taken: %v", id, err)
 			return nil
 		}
-		return func(ctx context.Context) step { return c.bind(ctx, l, hop{r.from, l.Server}) }
+		l.ServerMAC = r.from
+		return func(ctx context.Context) step { return c.bind(ctx, l) }
 	}
 	return nil
 }
 
 // bind takes a lease. An address that is new is probed first.
-func (c *client) bind(ctx context.Context, l *Lease, from hop) step {
+func (c *client) bind(ctx context.Context, l *Lease) step {
 	mine := c.lease != nil && c.lease.Address.Addr() == l.Address.Addr() || c.keep && c.settings.Previous == l.Address.Addr()
 	if !mine && c.probe(ctx, l.Address.Addr()) {
 		if ctx.Err() != nil {
@@ -389,7 +402,7 @@ func (c *client) bind(ctx context.Context, l *Lease, from hop) step {
 	}
 	c.keep = false
 	c.settings.Previous = l.Address.Addr()
-	c.lease, c.from = l, from
+	c.lease = l
 	return c.hold
 }
 
@@ -425,9 +438,9 @@ func (c *client) idle(ctx context.Context, d time.Duration) step {
 			return c.hold
 		case happened:
 			switch w.event {
-			case renew:
+			case Renew:
 				return c.renew
-			case linkUp:
+			case LinkUp:
 				return c.reboot
 			}
 			return c.happen(w.event, c.hold)
@@ -437,7 +450,7 @@ func (c *client) idle(ctx context.Context, d time.Duration) step {
 
 // renew asks the server that gave the lease, rebind everybody, until the next deadline.
 func (c *client) renew(ctx context.Context) step {
-	to := c.from
+	to := c.lease.from()
 	return c.extend(ctx, Renewing, &to, c.lease.Rebind, c.rebind)
 }
 
@@ -464,7 +477,7 @@ func (c *client) extend(ctx context.Context, s Status, to *hop, deadline time.Ti
 			case ended:
 				return nil
 			case happened:
-				if w.event == renew {
+				if w.event == Renew {
 					c.transmit(m, c.lease.Address.Addr(), to)
 					continue
 				}
@@ -500,7 +513,7 @@ func (c *client) giveBack() {
 	m := c.question(dhcp.Release)
 	m.Client = c.lease.Address.Addr()
 	m.Options.SetAddrs(dhcp.OptionServerID, c.lease.Server)
-	to := c.from
+	to := c.lease.from()
 	c.transmit(m, c.lease.Address.Addr(), &to)
 	c.lease, c.keep = nil, false
 	c.settings.Previous = netip.Addr{}

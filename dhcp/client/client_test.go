@@ -38,7 +38,7 @@ type rig struct {
 	t      *testing.T
 	in     chan received
 	out    chan sent
-	events chan event
+	events chan Event
 	used   atomic.Bool // somebody has the address
 	log    lines
 	last   atomic.Pointer[said]
@@ -49,13 +49,14 @@ type said struct {
 	status Status
 	lease  *Lease
 	keep   bool
+	seen   uint64
 	told   []string // all statuses
 }
 
 func (r *rig) seen() said { return *r.last.Load() }
 
 func newRig(t *testing.T, s Settings) *rig {
-	r := &rig{t: t, in: make(chan received, 8), out: make(chan sent, 100), events: make(chan event, 4)}
+	r := &rig{t: t, in: make(chan received, 8), out: make(chan sent, 100), events: make(chan Event, 4)}
 	r.last.Store(&said{})
 	s.MAC = self
 	begin := time.Now()
@@ -71,8 +72,8 @@ func newRig(t *testing.T, s Settings) *rig {
 				r.out <- sent{read, from, to, time.Since(begin)}
 			},
 		},
-		report: func(s Status, l *Lease, keep bool) {
-			r.last.Store(&said{s, l, keep, append(slices.Clone(r.seen().told), string(s))})
+		report: func(s Status, l *Lease, keep bool, seen uint64) {
+			r.last.Store(&said{s, l, keep, seen, append(slices.Clone(r.seen().told), string(s))})
 		},
 		logf: func(format string, args ...any) { fmt.Fprintf(&r.log, format+"\n", args...) },
 	}
@@ -192,7 +193,7 @@ func TestSilence(t *testing.T) {
 		assert.Greater(t, last.at, 180*time.Minute)
 		// A link that comes up is a new beginning.
 		up := time.Now()
-		r.events <- linkUp
+		r.events <- LinkUp
 		r.next(dhcp.Discover)
 		m := r.next(dhcp.Discover)
 		assert.Less(t, m.at, 4*time.Second+last.at+time.Since(up))
@@ -321,7 +322,7 @@ func TestReboot(t *testing.T) {
 	t.Run("the link comes up", func(t *testing.T) {
 		each(t, Settings{}, func(t *testing.T, r *rig) {
 			r.bind()
-			r.events <- linkUp
+			r.events <- LinkUp
 			q := r.next(dhcp.Request)
 			assert.Equal(t, at("192.0.2.10"), q.Options.Addr(dhcp.OptionRequested))
 			assert.NotNil(t, r.seen().lease)
@@ -379,11 +380,11 @@ func TestDecline(t *testing.T) {
 func TestEvents(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		event event
+		event Event
 		want  []dhcp.Type
 	}{
-		{"renew", renew, []dhcp.Type{dhcp.Request}},
-		{"release", release, []dhcp.Type{dhcp.Release, dhcp.Discover}},
+		{"renew", Renew, []dhcp.Type{dhcp.Request}},
+		{"release", Release, []dhcp.Type{dhcp.Release, dhcp.Discover}},
 		{"leave", leave, []dhcp.Type{dhcp.Release}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -398,7 +399,7 @@ func TestEvents(t *testing.T) {
 					}
 				}
 				synctest.Wait()
-				assert.Equal(t, c.event == renew || c.event == leave, r.seen().lease != nil || c.event == leave)
+				assert.Equal(t, c.event == Renew || c.event == leave, r.seen().lease != nil || c.event == leave)
 			})
 		})
 	}

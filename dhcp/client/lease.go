@@ -8,7 +8,10 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/postern-router/postern/dhcp"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/service"
 )
@@ -18,6 +21,8 @@ type Lease struct {
 	Address netip.Prefix
 	// Server is the server's identifier (option 54).
 	Server netip.Addr
+	// ServerMAC is the hardware address that the lease came from: the server's, or a relay's.
+	ServerMAC ether.MAC
 	// Gateway is the first of option 3; the zero Addr if there is none.
 	Gateway netip.Addr
 	// Routes are those of option 121. If HasRoutes is set, Gateway does not count (RFC 3442).
@@ -41,6 +46,9 @@ const (
 	shortestLease = 10 * time.Second
 	// shortestMask is the least length of a network's prefix: no network is larger than a class A.
 	shortestMask = 8
+	// longestTime is more than any time of a lease is away from the machine's start: 2^32 seconds are
+	// the longest lease.
+	longestTime = 200 * 365 * 24 * time.Hour
 )
 
 // readLease reads an offer or an acknowledgement of what was asked for at the time asked: the lease
@@ -133,11 +141,24 @@ func maskSize(o dhcp.Options, a netip.Addr) (int, error) {
 	return 24, nil
 }
 
-// encode writes the lease for PID 1: times are what is left of them.
+// from is where the lease came from.
+func (l *Lease) from() hop { return hop{l.ServerMAC, l.Server} }
+
+// sinceBoot is the machine's clock that nobody sets (CLOCK_MONOTONIC), by which time.Time counts too
+// and which is the same in all processes.
+func sinceBoot() time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // which every Linux has
+	return time.Duration(now.Nano())
+}
+
+// encode writes the lease for the other side of the link, PID 1 or a process. Times are by sinceBoot:
+// a message that is long on its way lengthens no lease.
 func (l *Lease) encode(e *service.Encoder) {
 	e.Addr(l.Address.Addr())
 	e.Uint(uint64(l.Address.Bits()))
 	e.Addr(l.Server)
+	e.String(string(l.ServerMAC[:]))
 	e.Addr(l.Gateway)
 	e.Bool(l.HasRoutes)
 	e.Uint(uint64(len(l.Routes)))
@@ -149,7 +170,15 @@ func (l *Lease) encode(e *service.Encoder) {
 	e.Addrs(l.NameServers)
 	e.Addrs(l.TimeServers)
 	e.Bool(l.Infinite)
-	e.Int(int64(time.Until(l.Expires)))
+	now, clock := time.Now(), sinceBoot()
+	for _, t := range l.times() {
+		e.Int(int64(clock + t.Sub(now)))
+	}
+}
+
+// times are the lease's times, in the order in which they come.
+func (l *Lease) times() []*time.Time {
+	return []*time.Time{&l.Since, &l.Renew, &l.Rebind, &l.Expires}
 }
 
 // decodeLease reads what encode wrote. Whoever wrote it need not be believed: all that readLease
@@ -160,13 +189,23 @@ func decodeLease(d *service.Decoder) *Lease {
 		a := d.Addr()
 		return netip.PrefixFrom(a, int(d.Uint(32)))
 	}
-	l.Address, l.Server, l.Gateway, l.HasRoutes = prefix(), d.Addr(), d.Addr(), d.Bool()
+	l.Address, l.Server = prefix(), d.Addr()
+	mac := d.String(len(l.ServerMAC))
+	copy(l.ServerMAC[:], mac)
+	l.Gateway, l.HasRoutes = d.Addr(), d.Bool()
 	for range d.Count(maxRoutes) {
 		l.Routes = append(l.Routes, dhcp.Route{Destination: prefix(), Gateway: d.Addr()})
 	}
 	l.NameServers, l.TimeServers, l.Infinite = d.Addrs(maxServers), d.Addrs(maxServers), d.Bool()
-	l.Expires = time.Now().Add(d.Duration())
-	wrong := !usable(l.Address.Addr()) || !l.Address.IsValid() || l.Address.Bits() < shortestMask || match.NotHost(l.Address) != "" || !usable(l.Server) || l.Gateway.IsValid() && !usable(l.Gateway)
+	now, clock := time.Now(), sinceBoot()
+	wrong := len(mac) != len(l.ServerMAC)
+	last := -longestTime
+	for _, t := range l.times() {
+		at := d.Duration()
+		wrong = wrong || at < last || at > longestTime
+		*t, last = now.Add(at-clock), at
+	}
+	wrong = wrong || !usable(l.Address.Addr()) || !l.Address.IsValid() || l.Address.Bits() < shortestMask || match.NotHost(l.Address) != "" || !usable(l.Server) || l.Gateway.IsValid() && !usable(l.Gateway)
 	for _, r := range l.Routes {
 		wrong = wrong || !r.Destination.IsValid() || !r.Destination.Addr().Is4() || r.Destination != r.Destination.Masked() || !usable(r.Gateway)
 	}

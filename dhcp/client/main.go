@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"sync"
@@ -17,7 +19,8 @@ import (
 )
 
 // Spec is the process. PID 1 hands it the sockets of each interface; it tells PID 1 what each
-// client does, and its lease.
+// client does, and its lease. PID 1 ends it while none of the clients has anything to do, and its next
+// process goes on with the leases.
 var Spec = service.Spec{
 	Name: "dhcpc", Topic: "dhcp", Main: runProcess,
 	Calls: service.Calls{Any: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDTO}},
@@ -49,6 +52,8 @@ type Report struct {
 	Status    Status
 	Lease     *Lease
 	Keep      bool
+	// Seen is how many events the client has taken since its start: the report is what came of them.
+	Seen uint64
 }
 
 // Process is PID 1's end of the process.
@@ -69,6 +74,10 @@ func (p *Process) Start(ctx context.Context, name string, s Settings, udp, arp *
 	e.String(s.HostName)
 	e.Bool(s.ClientID)
 	e.Addr(s.Previous)
+	e.Bool(s.Lease != nil)
+	if s.Lease != nil {
+		s.Lease.encode(&e)
+	}
 	return p.link.Call(ctx, opStart, e.Bytes(), nil, udp, arp)
 }
 
@@ -80,17 +89,9 @@ func (p *Process) End(ctx context.Context, name string, giveBack bool) error {
 	return p.link.Call(ctx, opEnd, e.Bytes(), nil)
 }
 
-// LinkUp tells the client of an interface that its link came up, Renew to renew its lease now, and
-// Release to give it back and to look for one anew.
-func (p *Process) LinkUp(ctx context.Context, name string) error { return p.event(ctx, name, linkUp) }
-
-// Renew is described at LinkUp.
-func (p *Process) Renew(ctx context.Context, name string) error { return p.event(ctx, name, renew) }
-
-// Release is described at LinkUp.
-func (p *Process) Release(ctx context.Context, name string) error { return p.event(ctx, name, release) }
-
-func (p *Process) event(ctx context.Context, name string, what event) error {
+// Tell tells the client of an interface something. It returns a service.RemoteError if the client was
+// not told, because too much that it was told waits.
+func (p *Process) Tell(ctx context.Context, name string, what Event) error {
 	var e service.Encoder
 	e.String(name)
 	e.Uint(uint64(what))
@@ -99,7 +100,7 @@ func (p *Process) event(ctx context.Context, name string, what event) error {
 
 // Handle takes a Report.
 func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) {
-	report := Report{Interface: r.String(maxName), Status: statuses[r.Uint(uint64(len(statuses)-1))], Keep: r.Bool()}
+	report := Report{Interface: r.String(maxName), Status: statuses[r.Uint(uint64(len(statuses)-1))], Keep: r.Bool(), Seen: r.Uint(math.MaxUint64)}
 	if r.Bool() {
 		report.Lease = decodeLease(r.Decoder)
 	}
@@ -122,7 +123,7 @@ type process struct {
 // running is a client that runs.
 type running struct {
 	client  *client
-	events  chan event
+	events  chan Event
 	stop    context.CancelFunc
 	done    chan struct{}
 	sockets []*ether.Conn
@@ -147,6 +148,9 @@ func (p *process) handle(_ context.Context, r *service.Request) ([]byte, error) 
 	case opStart:
 		mac := r.String(len(ether.MAC{}))
 		s := Settings{HostName: r.String(maxHostName), ClientID: r.Bool(), Previous: r.Addr()}
+		if r.Bool() {
+			s.Lease = decodeLease(r.Decoder)
+		}
 		udp, arp := r.TakeFile(), r.TakeFile()
 		if r.End() != nil || len(mac) != len(s.MAC) || udp == nil || arp == nil {
 			break
@@ -162,14 +166,15 @@ func (p *process) handle(_ context.Context, r *service.Request) ([]byte, error) 
 		p.end(name, giveBack)
 		return nil, nil
 	case opEvent:
-		what := event(r.Uint(uint64(release)))
+		what := Event(r.Uint(uint64(Release)))
 		if r.End() != nil {
 			break
 		}
 		if c := p.clients[name]; c != nil {
 			select {
 			case c.events <- what:
-			default: // enough of them wait
+			default:
+				return nil, errBusy
 			}
 		}
 		return nil, nil
@@ -177,12 +182,15 @@ func (p *process) handle(_ context.Context, r *service.Request) ([]byte, error) 
 	return nil, fmt.Errorf("%w: no request", service.ErrBreach)
 }
 
+var errBusy = errors.New("failure: the DHCP client is busy")
+
 // start starts a client.
 func (p *process) start(name string, s Settings, udp, arp *os.File) error {
 	r, err := run(p.child.Context(), s, udp, arp,
 		func(format string, args ...any) { p.child.Logf("DHCP client on "+name+": "+format, args...) },
-		func(ctx context.Context, st Status, l *Lease, keep bool) {
-			if err := p.report(ctx, name, st, l, keep); err != nil && ctx.Err() == nil {
+		func(ctx context.Context, r Report) {
+			r.Interface = name
+			if err := p.report(ctx, r); err != nil && ctx.Err() == nil {
 				p.child.Logf("DHCP client on %s: %v", name, err)
 			}
 		})
@@ -192,9 +200,9 @@ func (p *process) start(name string, s Settings, udp, arp *os.File) error {
 	return err
 }
 
-// run runs a client with these sockets until ctx is done.
-func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, ...any), report func(context.Context, Status, *Lease, bool)) (*running, error) {
-	r := &running{events: make(chan event, 4), done: make(chan struct{})}
+// run runs a client with these sockets until ctx is done. Reports are without the interface's name.
+func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, ...any), report func(context.Context, Report)) (*running, error) {
+	r := &running{events: make(chan Event, 4), done: make(chan struct{})}
 	for _, f := range []*os.File{udp, arp} {
 		c, err := ether.NewConn(f)
 		if err != nil {
@@ -227,9 +235,11 @@ func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, .
 	reading.Go(func() { r.sockets[1].ReadAll(func(frame []byte, _ bool) { prober.take(frame) }) })
 	r.client = &client{
 		settings: s, events: r.events,
-		wires:  wires{in: in, expect: xid.Store, probe: prober.probe, send: sender(s.MAC, r.sockets[0])},
-		logf:   logf,
-		report: func(st Status, l *Lease, keep bool) { report(ctx, st, l, keep) },
+		wires: wires{in: in, expect: xid.Store, probe: prober.probe, send: sender(s.MAC, r.sockets[0])},
+		logf:  logf,
+		report: func(st Status, l *Lease, keep bool, seen uint64) {
+			report(ctx, Report{Status: st, Lease: l, Keep: keep, Seen: seen})
+		},
 	}
 	go func() {
 		defer close(r.done)
@@ -267,18 +277,19 @@ func (p *process) end(name string, giveBack bool) {
 const leaveTime = time.Second
 
 // report tells PID 1.
-func (p *process) report(ctx context.Context, name string, s Status, l *Lease, keep bool) error {
+func (p *process) report(ctx context.Context, r Report) error {
 	var e service.Encoder
-	e.String(name)
+	e.String(r.Interface)
 	for i, other := range statuses {
-		if other == s {
+		if other == r.Status {
 			e.Uint(uint64(i))
 		}
 	}
-	e.Bool(keep)
-	e.Bool(l != nil)
-	if l != nil {
-		l.encode(&e)
+	e.Bool(r.Keep)
+	e.Uint(r.Seen)
+	e.Bool(r.Lease != nil)
+	if r.Lease != nil {
+		r.Lease.encode(&e)
 	}
 	return p.child.Call(ctx, opReport, e.Bytes(), nil)
 }

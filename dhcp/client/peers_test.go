@@ -116,10 +116,10 @@ func (p *peer) run(t *testing.T, s Settings) *watched {
 		return nil
 	}))
 	w := &watched{}
-	r, err := run(t.Context(), s, sockets[0], sockets[1], t.Logf, func(_ context.Context, s Status, l *Lease, _ bool) {
+	r, err := run(t.Context(), s, sockets[0], sockets[1], t.Logf, func(_ context.Context, r Report) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.status, w.lease, w.told = s, l, append(w.told, s)
+		w.status, w.lease, w.told = r.Status, r.Lease, append(w.told, r.Status)
 	})
 	require.NoError(t, err)
 	w.running = r
@@ -192,7 +192,7 @@ func TestServers(t *testing.T) {
 			// A renewal by unicast, of the client's own frames. The server finds the address by
 			// ARP, which the kernel answers once it has it.
 			require.NoError(t, p.client.IP("addr add "+l.Address.String()+" dev eth0"))
-			w.events <- renew
+			w.events <- Renew
 			require.Eventually(t, func() bool {
 				w.mu.Lock()
 				defer w.mu.Unlock()
@@ -219,7 +219,7 @@ func TestServers(t *testing.T) {
 			assert.True(t, netip.MustParsePrefix("192.0.2.0/24").Contains(moved.await(t, Bound).Address.Addr()))
 
 			// What it gives back the server knows to be free.
-			moved.events <- release
+			moved.events <- Release
 			require.Eventually(t, func() bool {
 				moved.mu.Lock()
 				defer moved.mu.Unlock()
