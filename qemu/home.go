@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -61,12 +62,17 @@ esac
 	return h, nil
 }
 
+// renewalSeconds is after how long the provider has its leases renewed: the router's DHCP client sleeps
+// for most of it.
+const renewalSeconds = 240
+
 // startProvider starts the provider's servers on the gateway. The addresses that they give are of
 // this range.
 func (h *household) startProvider(first, last string) error {
 	h.provider = h.command(gateway, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", "--group=root",
 		"--no-resolv", "--no-hosts", "--interface=eth0", "--except-interface=lo", "--bind-interfaces",
 		"--dhcp-range="+first+","+last+",255.255.255.0,1h", "--dhcp-authoritative", "--no-ping",
+		"--dhcp-option=option:T1,"+strconv.Itoa(renewalSeconds),
 		"--dhcp-leasefile="+h.providerLeases(), "--log-dhcp", "--log-facility=-",
 		"--address=/"+pageName+"/"+serverAddress)
 	h.provider.Stdout, h.provider.Stderr = h.log, h.log

@@ -83,9 +83,25 @@ func testHousehold(t *testing.T, b board.Board) {
 		assert.NotContains(t, k.command(t, "/ip address print"), wan+"/")
 		assert.Contains(t, k.command(t, "/log print where topics~\"dhcp\""), "refuses the address")
 	})
-	t.Run("the DHCP server's process has slept", func(t *testing.T) {
+	t.Run("the processes of DHCP have slept", func(t *testing.T) {
 		if b.Name == boards()[0].Name { // one shows it: to wait on all would take minutes
+			moved := k.ownAddress(t)
+			renewals := func() int { return strings.Count(h.log.String(), "DHCPACK(eth0) "+moved+" ") }
+			before := renewals()
+			t.Logf("%s:\n%s", b.Name, k.command(t, "/system resource print"))
 			time.Sleep(45 * time.Second) // half a minute without a message
+			t.Logf("%s:\n%s", b.Name, k.command(t, "/system resource print"))
+			assert.Regexp(t, `\bbound\b`, k.command(t, "/ip dhcp-client print"))
+			// The client renews its lease in time, and by a command.
+			require.Eventually(t, func() bool { return renewals() > before }, 5*renewalSeconds*time.Second, time.Second, "%s", h.log)
+			assert.Equal(t, moved, k.ownAddress(t))
+			time.Sleep(45 * time.Second)
+			before = renewals()
+			k.command(t, "/ip dhcp-client renew 0")
+			require.Eventually(t, func() bool { return renewals() > before }, renewalSeconds*time.Second, time.Second, "%s", h.log)
+			assert.Equal(t, moved, k.ownAddress(t))
+			require.NoError(t, retry(h.page))
+			assert.Equal(t, 2, strings.Count(k.command(t, "/log print where topics~\"dhcp\""), " got address "), "nothing of it is a change")
 		}
 		t.Logf("%s:\n%s", b.Name, k.command(t, "/system resource print"))
 		again, err := h.connect(k.n.command)

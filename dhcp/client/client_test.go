@@ -42,6 +42,7 @@ type rig struct {
 	used   atomic.Bool // somebody has the address
 	log    lines
 	last   atomic.Pointer[said]
+	stop   func() // ends the client
 }
 
 // said is what a client has reported last.
@@ -80,7 +81,8 @@ func newRig(t *testing.T, s Settings) *rig {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); c.run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	r.stop = func() { cancel(); <-done }
+	t.Cleanup(r.stop)
 	return r
 }
 
@@ -465,7 +467,110 @@ func checkLease(t *testing.T, l *Lease) {
 	require.NoError(t, d.End())
 	assert.Equal(t, l.Address, back.Address)
 	assert.Equal(t, l.Routes, back.Routes)
-	assert.WithinDuration(t, l.Expires, back.Expires, 10*time.Second)
+	assert.Equal(t, l.ServerMAC, back.ServerMAC)
+	for i, want := range l.times() {
+		assert.WithinDuration(t, *want, *back.times()[i], 10*time.Second)
+	}
+}
+
+// PID 1 takes no lease whose times cannot be: it would start a process again and again, or never.
+func TestDecodeLeaseTimes(t *testing.T) {
+	now := time.Now()
+	at := func(d ...time.Duration) Lease {
+		return Lease{Address: netip.MustParsePrefix("192.0.2.10/24"), Server: at("192.0.2.1"),
+			Since: now.Add(d[0]), Renew: now.Add(d[1]), Rebind: now.Add(d[2]), Expires: now.Add(d[3])}
+	}
+	for _, c := range []struct {
+		name  string
+		lease Lease
+		ok    bool
+	}{
+		{"as they are", at(0, time.Hour, 2*time.Hour, 3*time.Hour), true},
+		{"long over", at(-4*time.Hour, -3*time.Hour, -2*time.Hour, -time.Hour), true},
+		{"T1 before its begin", at(0, -time.Hour, 2*time.Hour, 3*time.Hour), false},
+		{"T1 behind T2", at(0, 2*time.Hour, time.Hour, 3*time.Hour), false},
+		{"T2 behind the end", at(0, time.Hour, 4*time.Hour, 3*time.Hour), false},
+		{"without an end in a lifetime", at(0, time.Hour, 2*time.Hour, longestTime+time.Hour), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var e service.Encoder
+			c.lease.encode(&e)
+			d := service.NewDecoder(e.Bytes())
+			decodeLease(d)
+			if c.ok {
+				assert.NoError(t, d.End())
+			} else {
+				assert.EqualError(t, d.End(), "no lease")
+			}
+		})
+	}
+}
+
+// A process that was started again goes on with the lease where it is.
+func TestResume(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		// away is how long there was no process, and next after how long the client sends something.
+		away, next time.Duration
+		status     Status
+		to         *hop
+	}{
+		{"before T1", 10 * time.Minute, 20 * time.Minute, Bound, nil},
+		{"at T1", 30 * time.Minute, 0, Renewing, &hop{serverMAC, at("192.0.2.1")}},
+		{"after T2", 55 * time.Minute, 0, Rebinding, nil},
+		{"after its end", 2 * time.Hour, 0, Searching, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				before := newRig(t, Settings{})
+				before.bind()
+				l := *before.seen().lease
+				before.stop()
+				time.Sleep(c.away)
+				r, began := newRig(t, Settings{Lease: &l}), time.Now()
+				synctest.Wait()
+				assert.Equal(t, c.status, r.seen().status)
+				assert.Equal(t, c.status != Searching, r.seen().lease != nil)
+				m := <-r.out
+				assert.Equal(t, c.next, time.Since(began))
+				if c.status == Searching {
+					assert.Equal(t, dhcp.Discover, m.Options.Type())
+					return
+				}
+				assert.Equal(t, dhcp.Request, m.Options.Type())
+				assert.Equal(t, at("192.0.2.10"), m.Client)
+				if c.status != Bound {
+					assert.Equal(t, c.to, m.to)
+				}
+				r.answer(m, dhcp.ACK, "192.0.2.10")
+				assert.Equal(t, Bound, r.seen().status)
+				assert.Equal(t, time.Hour, r.seen().lease.Expires.Sub(began.Add(c.next)))
+			})
+		})
+	}
+}
+
+// A report says how many events are behind it, so that PID 1 ends no process that has yet to do
+// something.
+func TestReportsSayWhatTheyHaveSeen(t *testing.T) {
+	each(t, Settings{}, func(t *testing.T, r *rig) {
+		r.bind()
+		assert.Zero(t, r.seen().seen)
+		for i, e := range []Event{Renew, LinkUp, Release} {
+			r.events <- e
+			synctest.Wait()
+			assert.NotEqual(t, Bound, r.seen().status)
+			assert.Equal(t, uint64(i+1), r.seen().seen)
+			if e == Release {
+				r.next(dhcp.Release)
+				r.bind()
+			} else {
+				r.answer(r.next(dhcp.Request), dhcp.ACK, "192.0.2.10")
+			}
+			assert.Equal(t, Bound, r.seen().status)
+			assert.Equal(t, uint64(i+1), r.seen().seen)
+		}
+	})
 }
 
 func FuzzLease(f *testing.F) {
