@@ -314,16 +314,15 @@ func (d *dhcpClients) schedule(now time.Time) time.Duration {
 	if d.taken != d.change {
 		return next
 	}
+	var awake time.Duration // for which the process stays
 	for _, l := range d.links {
 		if l.resume != nil || l.reported.IsZero() || l.seen < l.asked || l.status != client.Bound || l.lease == nil || l.lease.Renew.Sub(now) < d.leastSleep {
 			return next // a report will come
 		}
-		if rested := now.Sub(l.reported); rested < d.restTime {
-			next = min(next, d.restTime-rested)
-		}
+		awake = max(awake, d.restTime-now.Sub(l.reported))
 	}
-	if next < time.Hour {
-		return next
+	if awake > 0 {
+		return awake
 	}
 	d.asleep = true
 	d.change = d.process.Set(nil)

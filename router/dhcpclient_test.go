@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -263,21 +264,35 @@ func TestDHCPClientLease(t *testing.T) {
 	assert.Equal(t, "stopped invalid Prefix", status())
 }
 
-// The process that is shipped, and a server that people use.
-func TestDHCPClientProcess(t *testing.T) {
-	e2e.Needs(t, "dnsmasq")
+// newProvidedClients makes clients with the process that is shipped, on a host whose ether1 leads to a
+// server that people use. It returns what the server says, too.
+func newProvidedClients(t *testing.T, leaseTime string, words ...string) (d *testClients, home *testnet.Host, said func() string) {
 	provider, home := testnet.New(t, "provider"), testnet.New(t, "home")
 	require.NoError(t, testnet.Link(provider, "eth0", home, "ether1"))
 	require.NoError(t, provider.IP("addr add 192.0.2.1/24 dev eth0"))
-	server := provider.Command("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--group=root", "--interface=eth0",
-		"--dhcp-range=192.0.2.10,192.0.2.20,1h", "--dhcp-authoritative", "--no-ping", "--dhcp-option=option:dns-server,9.9.9.9", "--log-facility=-", "--pid-file=", "--dhcp-leasefile="+t.TempDir()+"/leases")
+	server := provider.Command("dnsmasq", append([]string{"--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--group=root", "--interface=eth0",
+		"--dhcp-range=192.0.2.10,192.0.2.20," + leaseTime, "--dhcp-authoritative", "--no-ping", "--dhcp-option=option:dns-server,9.9.9.9", "--log-dhcp", "--log-facility=-",
+		"--pid-file=", "--dhcp-leasefile=" + t.TempDir() + "/leases"}, words...)...)
+	output, err := os.Create(filepath.Join(t.TempDir(), "server.log"))
+	require.NoError(t, err)
+	server.Stdout, server.Stderr = output, output
 	require.NoError(t, server.Start())
+	said = func() string {
+		text, err := os.ReadFile(output.Name())
+		require.NoError(t, err)
+		return string(text)
+	}
 	t.Cleanup(func() {
 		assert.NoError(t, server.Process.Kill())
 		_ = server.Wait() // killed
+		output.Close()
+		if t.Failed() {
+			t.Logf("the server:\n%s", said())
+		}
 	})
-	d := newTestClients(t, &memory{values: map[string]string{}}, func(log *kmsg.Logger, said func() string) *service.Supervisor { return realSupervisor(t, log, said) })
+	d = newTestClients(t, &memory{values: map[string]string{}}, func(log *kmsg.Logger, said func() string) *service.Supervisor { return realSupervisor(t, log, said) })
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.find = func(name string) (index int, mac ether.MAC, ok bool) {
 		_ = home.Do(func() error { index, mac, ok = findLink(name); return nil }) // it always succeeds
 		return index, mac, ok
@@ -290,16 +305,25 @@ func TestDHCPClientProcess(t *testing.T) {
 		err = home.Do(func() error { f, err = parkClient(name); return err })
 		return f, err
 	}
-	d.mu.Unlock()
-	require.NoError(t, d.Apply(clientConfig(t, "/system identity set name=home\n/ip dhcp-client add interface=ether1")))
-	address := func() string {
-		states, err := d.states()
-		require.NoError(t, err)
-		if states[0].Status != string(client.Bound) {
-			return ""
-		}
-		return states[0].Address.String()
+	return d, home, said
+}
+
+// bound is the address of the first client, "" if it is not bound.
+func (d *testClients) bound(t *testing.T) string {
+	states, err := d.states()
+	require.NoError(t, err)
+	if states[0].Status != string(client.Bound) {
+		return ""
 	}
+	return states[0].Address.String()
+}
+
+// The process that is shipped, and a server that people use.
+func TestDHCPClientProcess(t *testing.T) {
+	e2e.Needs(t, "dnsmasq")
+	d, home, _ := newProvidedClients(t, "1h")
+	require.NoError(t, d.Apply(clientConfig(t, "/system identity set name=home\n/ip dhcp-client add interface=ether1")))
+	address := func() string { return d.bound(t) }
 	require.Eventually(t, func() bool { return address() != "" }, 30*time.Second, time.Millisecond)
 	first := address()
 	d.await(t, "ether1", first+", 0.0.0.0/0 by 192.0.2.1 at 1, dns 9.9.9.9")
@@ -332,4 +356,169 @@ func TestDHCPClientLogIsBounded(t *testing.T) {
 	}
 	// More pass on a host that takes ten seconds for it.
 	assert.Less(t, strings.Count(d.said(), " got address "), 100/2)
+}
+
+// What the process may sleep through, and what ends its sleep.
+func TestDHCPClientSchedule(t *testing.T) {
+	const rest = 24 * time.Hour // the clients' own loop does not get there
+	for _, c := range []struct {
+		name   string
+		change func(d *dhcpClients, l *clientLink)
+		asleep bool
+	}{
+		{"nothing is due", func(*dhcpClients, *clientLink) {}, true},
+		{"for ever", func(_ *dhcpClients, l *clientLink) { l.lease.Renew = l.lease.Renew.AddDate(68, 0, 0) }, true},
+		{"the renewal is near", func(_ *dhcpClients, l *clientLink) {
+			l.lease.Renew = l.reported.Add(rest + leastSleep - time.Nanosecond)
+		}, false},
+		{"it has just reported", func(_ *dhcpClients, l *clientLink) { l.reported = l.reported.Add(time.Nanosecond) }, false},
+		{"it renews", func(_ *dhcpClients, l *clientLink) { l.status = client.Renewing }, false},
+		{"the lease is refused elsewhere", func(_ *dhcpClients, l *clientLink) { l.refused = "overlaps" }, true},
+		{"the lease has ended", func(_ *dhcpClients, l *clientLink) { l.lease = nil }, false},
+		{"it was told something that it has not taken", func(_ *dhcpClients, l *clientLink) { l.asked++ }, false},
+		{"the process has ended", func(d *dhcpClients, l *clientLink) { l.reported = time.Time{} }, false},
+		{"it has not started yet", func(_ *dhcpClients, l *clientLink) { l.resume = l.lease }, false},
+		{"a change is on its way", func(d *dhcpClients, _ *clientLink) { d.taken = nil }, false},
+		{"the only client was removed", func(d *dhcpClients, l *clientLink) { delete(d.links, "ether1"); l.close() }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newTestClients(t, &memory{values: map[string]string{}}, nil)
+			d.mu.Lock()
+			d.restTime = rest
+			d.mu.Unlock()
+			require.NoError(t, d.Apply(clientConfig(t, "/ip dhcp-client add interface=ether1")))
+			lease := testLease(func(l *client.Lease) {
+				l.Since, l.Renew, l.Rebind, l.Expires = time.Now(), time.Now().Add(30*24*time.Hour), time.Now().Add(40*24*time.Hour), time.Now().Add(50*24*time.Hour)
+			})
+			require.NoError(t, d.take(client.Report{Interface: "ether1", Status: client.Bound, Lease: lease}))
+			require.Eventually(t, func() bool {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				return d.taken == d.change
+			}, 30*time.Second, time.Millisecond)
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			l := d.links["ether1"]
+			now := l.reported.Add(rest)
+			c.change(d.dhcpClients, l)
+			next := d.schedule(now)
+			assert.Equal(t, c.asleep, d.asleep)
+			assert.Positive(t, next)
+			if !d.asleep || len(d.links) == 0 {
+				return
+			}
+			assert.Nil(t, l.sockets, "what others send is not kept")
+			assert.Equal(t, min(time.Hour, l.lease.Renew.Sub(now)), next)
+			assert.Equal(t, time.Second, d.schedule(l.lease.Renew.Add(-time.Second)))
+			assert.True(t, d.asleep)
+			d.schedule(l.lease.Renew)
+			assert.False(t, d.asleep, "the renewal is due")
+			assert.NotNil(t, l.sockets)
+			assert.Equal(t, l.lease, l.resume)
+		})
+	}
+}
+
+// The process that is shipped sleeps between the renewals that a server wants, and whatever is due
+// wakes it. The router's address is the same all the time.
+func TestDHCPClientSleeps(t *testing.T) {
+	e2e.Needs(t, "dnsmasq")
+	d, home, served := newProvidedClients(t, "10m", "--dhcp-option=option:T1,5", "--dhcp-option=option:T2,500")
+	d.mu.Lock()
+	d.restTime, d.leastSleep = 0, time.Second
+	d.mu.Unlock()
+	const line = "/ip dhcp-client add interface=ether1"
+	require.NoError(t, d.Apply(clientConfig(t, line)))
+	asleep := func() {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.asleep && d.process.Status().State == service.Off
+		}, time.Minute, time.Millisecond)
+	}
+	// await waits until the server has said something once more than when f began.
+	await := func(what string, f func()) {
+		t.Helper()
+		before := strings.Count(served(), what)
+		f()
+		require.Eventually(t, func() bool { return strings.Count(served(), what) > before }, time.Minute, 5*time.Millisecond, "%s", what)
+	}
+	asleep()
+	address := d.bound(t)
+	require.NotEmpty(t, address)
+	layer := address + ", 0.0.0.0/0 by 192.0.2.1 at 1, dns 9.9.9.9"
+	d.await(t, "ether1", layer)
+	require.NoError(t, home.IP("addr add "+address+" dev ether1")) // the server asks for it by ARP
+	ack := "DHCPACK(eth0) " + strings.TrimSuffix(address, "/24") + " "
+	expires := func() time.Time {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.links["ether1"].lease.Expires
+	}
+
+	for range 2 {
+		before := expires()
+		await(ack, asleep) // at T1
+		require.Eventually(t, func() bool { return expires().After(before) }, time.Minute, time.Millisecond)
+	}
+	// From here on nothing but what the test does wakes it.
+	idle := func() {
+		t.Helper()
+		d.mu.Lock()
+		d.leastSleep = 0
+		d.mu.Unlock()
+		d.wake()
+		asleep()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if l := d.links["ether1"]; l.resume != nil {
+			later := *l.resume
+			later.Renew = time.Now().Add(5 * time.Minute)
+			l.resume = &later
+		}
+	}
+	for _, c := range []struct {
+		name, what string
+		do         func()
+	}{
+		{"a renewal by command", ack, func() { require.NoError(t, d.renew([]string{"ether1"})) }},
+		{"a link that comes up", ack, func() { d.linkChanged("ether1", false); d.linkChanged("ether1", true) }},
+		{"another name", "client provides name: other", func() {
+			require.NoError(t, d.Apply(clientConfig(t, "/system identity set name=other\n"+line)))
+		}},
+		{"a release by command", "DHCPRELEASE(eth0)", func() { require.NoError(t, d.release([]string{"ether1"})) }},
+	} {
+		idle()
+		if c.what != "DHCPRELEASE(eth0)" {
+			assert.Equal(t, address, d.bound(t), "before %s", c.name)
+			d.lock.Lock()
+			assert.Equal(t, 1, d.changes, "before %s", c.name)
+			d.lock.Unlock()
+			assert.Equal(t, 1, strings.Count(d.said(), "\n"), "nothing of it is logged: %s", d.said())
+		}
+		await(c.what, c.do)
+	}
+	assert.Zero(t, d.process.Status().Restarts)
+
+	// A process that is killed is started again.
+	require.Eventually(t, func() bool { return d.bound(t) != "" }, time.Minute, time.Millisecond)
+	d.mu.Lock()
+	d.restTime = time.Hour
+	d.mu.Unlock()
+	require.NoError(t, d.renew([]string{"ether1"}))
+	require.Eventually(t, func() bool { return d.process.Status().State == service.Running }, time.Minute, time.Millisecond)
+	await("DHCPACK(eth0)", func() { killChildren(t, "dhcpc") })
+	assert.Equal(t, 1, d.process.Status().Restarts)
+	d.mu.Lock()
+	d.restTime = 0
+	d.mu.Unlock()
+
+	// The lease of a client that is removed while there is no process is given back.
+	idle()
+	await("DHCPRELEASE(eth0)", func() { require.NoError(t, d.Apply(clientConfig(t, ""))) })
+	asleep()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	assert.Empty(t, d.leaving)
 }

@@ -448,23 +448,7 @@ func TestConsoleProcess(t *testing.T) {
 	require.NoError(t, err)
 	screen.await(t, "[admin@other] <SAFE> > ")
 
-	children, err := os.ReadDir("/proc")
-	require.NoError(t, err)
-	for _, c := range children {
-		// Of this test's own children alone.
-		stat, err := os.ReadFile("/proc/" + c.Name() + "/stat")
-		if err != nil {
-			continue
-		}
-		fields := strings.Fields(string(stat[strings.LastIndex(string(stat), ")")+1:]))
-		text, _ := os.ReadFile("/proc/" + c.Name() + "/cmdline")
-		if fields[1] == fmt.Sprint(os.Getpid()) && string(text) == "console\x00" {
-			var pid int
-			_, err := fmt.Sscan(c.Name(), &pid)
-			require.NoError(t, err)
-			require.NoError(t, unix.Kill(pid, unix.SIGKILL))
-		}
-	}
+	killChildren(t, "console")
 	screen.await(t, "[admin@postern] > ")
 	assert.Contains(t, said(), "console on test: it was ended by signal 9 (killed); starting it again in 50ms")
 	assert.Contains(t, g.log(), "what was changed is undone: the session has ended")
@@ -473,6 +457,27 @@ func TestConsoleProcess(t *testing.T) {
 	require.NoError(t, err)
 	screen.await(t, "[admin@postern] > ")
 	assert.Equal(t, 1, strings.Count(said(), "starting it again"), "to quit is no fault")
+}
+
+// killChildren kills this test's own processes of that name.
+func killChildren(t *testing.T, name string) {
+	t.Helper()
+	all, err := os.ReadDir("/proc")
+	require.NoError(t, err)
+	for _, c := range all {
+		stat, err := os.ReadFile("/proc/" + c.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(stat[strings.LastIndex(string(stat), ")")+1:]))
+		text, _ := os.ReadFile("/proc/" + c.Name() + "/cmdline")
+		if fields[1] == fmt.Sprint(os.Getpid()) && string(text) == name+"\x00" {
+			var pid int
+			_, err := fmt.Sscan(c.Name(), &pid)
+			require.NoError(t, err)
+			require.NoError(t, unix.Kill(pid, unix.SIGKILL))
+		}
+	}
 }
 
 // screen is what a terminal shows.
