@@ -6,6 +6,8 @@
 //   - It never gives up. It asks more and more seldom, at least once a minute, and at once when the
 //     link comes up.
 //   - A renewal of the same lease changes nothing for who uses the address.
+//   - A process that is started again goes on with a lease where it is (Settings.Lease): while nothing is
+//     due there need be none.
 //   - Whoever sends packets on the link costs no more than reading them: answers count only with the
 //     number of the question, a refusal only from a server that may refuse, and each further refusal
 //     in a row makes the client wait longer.
