@@ -72,6 +72,8 @@ type clientLink struct {
 	// last report had behind it. reported is when that came; zero if none has of this process.
 	asked, seen uint64
 	reported    time.Time
+	// process is the one that has the client, nil if there is none.
+	process *clientProcess
 	// resume is the lease that the next process goes on with, and events are what it is told then; nil
 	// if there is none, or a process has the client.
 	resume *client.Lease
@@ -342,7 +344,7 @@ func (d *dhcpClients) ended() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, l := range d.links {
-		l.reported = time.Time{}
+		l.process, l.reported = nil, time.Time{}
 	}
 }
 
@@ -372,7 +374,10 @@ func (d *dhcpClients) configure(ctx context.Context, p *clientProcess, links map
 		}
 	}
 	for name, l := range links {
-		if p.has[name] != nil {
+		d.mu.Lock()
+		resumes := l.resume != nil // also in a process that was to end, and was wanted again before it did
+		d.mu.Unlock()
+		if p.has[name] != nil && !resumes {
 			continue
 		}
 		if err := d.startClient(ctx, p, name, l); err != nil {
@@ -413,7 +418,7 @@ func (d *dhcpClients) startClient(ctx context.Context, p *clientProcess, name st
 		s.Previous = l.lease.Address.Addr()
 	}
 	s.Lease = l.resume
-	l.asked, l.seen, l.reported = 0, 0, time.Time{}
+	l.process, l.asked, l.seen, l.reported = nil, 0, 0, time.Time{}
 	sockets := l.sockets
 	d.mu.Unlock()
 	if sockets == nil {
@@ -425,7 +430,7 @@ func (d *dhcpClients) startClient(ctx context.Context, p *clientProcess, name st
 	for {
 		d.mu.Lock()
 		if len(l.events) == 0 {
-			l.resume = nil // from now on the process is told at once
+			l.resume, l.process = nil, p // from now on it is told at once
 			d.mu.Unlock()
 			p.has[name] = l
 			return nil
@@ -627,7 +632,6 @@ var errNoClient = errors.New("failure: the DHCP client does not run")
 func (d *dhcpClients) tell(ctx context.Context, name string, e client.Event) error {
 	d.mu.Lock()
 	l := d.links[name]
-	p, running := d.process.Parent().(*clientProcess)
 	switch {
 	case l != nil && l.resume != nil && !d.stopped:
 		if !slices.Contains(l.events, e) {
@@ -638,7 +642,7 @@ func (d *dhcpClients) tell(ctx context.Context, name string, e client.Event) err
 		}
 		d.mu.Unlock()
 		return nil // it is told when it has started
-	case len(d.links) == 0 || l != nil && !running:
+	case len(d.links) == 0 || l != nil && l.process == nil:
 		d.mu.Unlock()
 		return errNoClient
 	case l == nil:
@@ -646,6 +650,7 @@ func (d *dhcpClients) tell(ctx context.Context, name string, e client.Event) err
 		return nil
 	}
 	l.asked++
+	p := l.process
 	d.mu.Unlock()
 	err := p.Tell(ctx, name, e)
 	var refused service.RemoteError

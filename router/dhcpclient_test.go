@@ -465,18 +465,16 @@ func TestDHCPClientSleeps(t *testing.T) {
 	// From here on nothing but what the test does wakes it.
 	idle := func() {
 		t.Helper()
-		d.mu.Lock()
-		d.leastSleep = 0
-		d.mu.Unlock()
-		d.wake()
-		asleep()
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if l := d.links["ether1"]; l.resume != nil {
-			later := *l.resume
-			later.Renew = time.Now().Add(5 * time.Minute)
-			l.resume = &later
-		}
+		require.Eventually(t, func() bool {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if d.asleep {
+				later := *d.links["ether1"].resume
+				later.Renew = time.Now().Add(5 * time.Minute)
+				d.links["ether1"].resume = &later
+			}
+			return d.asleep
+		}, time.Minute, time.Millisecond)
 	}
 	for _, c := range []struct {
 		name, what string
@@ -502,14 +500,32 @@ func TestDHCPClientSleeps(t *testing.T) {
 	assert.Zero(t, d.process.Status().Restarts)
 
 	// A process that is killed is started again.
-	require.Eventually(t, func() bool { return d.bound(t) != "" }, time.Minute, time.Millisecond)
+	idle()
 	d.mu.Lock()
 	d.restTime = time.Hour
 	d.mu.Unlock()
-	require.NoError(t, d.renew([]string{"ether1"}))
-	require.Eventually(t, func() bool { return d.process.Status().State == service.Running }, time.Minute, time.Millisecond)
+	await("DHCPACK(eth0)", func() { require.NoError(t, d.renew([]string{"ether1"})) })
 	await("DHCPACK(eth0)", func() { killChildren(t, "dhcpc") })
 	assert.Equal(t, 1, d.process.Status().Restarts)
+
+	// What wakes it before it has ended finds the same process.
+	require.Eventually(t, func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.restTime = 0
+		d.schedule(time.Now())
+		d.restTime = time.Hour
+		if d.asleep {
+			d.start()
+		}
+		return d.links["ether1"].resume != nil
+	}, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.links["ether1"].resume == nil
+	}, time.Minute, time.Millisecond)
+	await("DHCPACK(eth0)", func() { require.NoError(t, d.renew([]string{"ether1"})) })
 	d.mu.Lock()
 	d.restTime = 0
 	d.mu.Unlock()
