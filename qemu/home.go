@@ -64,7 +64,7 @@ esac
 
 // renewalSeconds is after how long the provider has its leases renewed: the router's DHCP client sleeps
 // for most of it.
-const renewalSeconds = 240
+const renewalSeconds = 170
 
 // startProvider starts the provider's servers on the gateway. The addresses that they give are of
 // this range.
