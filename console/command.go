@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -171,19 +172,19 @@ var (
 	// commandsLike them.
 	unsetCommands  = []command{setCommand, unsetCommand, printCommand, getSetting, resetCommand}
 	listCommands   = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, getItem, printItems}
-	singleCommands = commandsLike(unsetCommands, "unset")
+	singleCommands = sync.OnceValue(func() []command { return commandsLike(unsetCommands, "unset") })
 	// plainCommands are for items whose order says nothing, and which are always enabled.
-	plainCommands = commandsLike(listCommands, "move enable disable")
-	ruleCommands  = commandsLike(listCommands, "", printRules)
+	plainCommands = sync.OnceValue(func() []command { return commandsLike(listCommands, "move enable disable") })
+	ruleCommands  = sync.OnceValue(func() []command { return commandsLike(listCommands, "", printRules) })
 	// packetRuleCommands are those of rules whose counters the kernel has.
-	packetRuleCommands = commandsLike(ruleCommands, "", resetCounters, resetAllCounters)
-	accessCommands     = commandsLike(ruleCommands, "", checkCommand)
+	packetRuleCommands = sync.OnceValue(func() []command { return commandsLike(ruleCommands(), "", resetCounters, resetAllCounters) })
+	accessCommands     = sync.OnceValue(func() []command { return commandsLike(ruleCommands(), "", checkCommand) })
 	liveCommands       = []command{printTable}
 	// tableCommands are for rows that only the system has. connectionCommands and trackedCommands are those of menus whose rows
 	// have a removal.
 	tableCommands      = []command{findItems, getItem, printNumbered("show what there is", detailWord, terseWord, countWord)}
-	connectionCommands = commandsLike(tableCommands, "", removeConnections, printConnections)
-	trackedCommands    = commandsLike(tableCommands, "", forgetConnections, printConnections)
+	connectionCommands = sync.OnceValue(func() []command { return commandsLike(tableCommands, "", removeConnections, printConnections) })
+	trackedCommands    = sync.OnceValue(func() []command { return commandsLike(tableCommands, "", forgetConnections, printConnections) })
 
 	setClockCommand = command{name: "set", help: "set the time of day", needs: SetClock, run: (*execution).setClock,
 		arguments: []argument{

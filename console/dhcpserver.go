@@ -56,7 +56,7 @@ var (
 // https://help.mikrotik.com/docs/spaces/ROS/pages/24805363/IP+Pools
 func poolMenu() *menu {
 	return &menu{
-		path: "ip pool", help: "sets of addresses", commands: plainCommands,
+		path: "ip pool", help: "sets of addresses", commands: plainCommands(),
 		items:   itemLists[poolItems],
 		rows:    (*execution).poolRows,
 		columns: []column{{"name", 16}, {"ranges", 31}, {"total", 8}, {"used", 6}, {"available", 0}},
@@ -169,7 +169,7 @@ func dhcpLeaseMenu() *menu {
 func dhcpOptionMenu() *menu {
 	return &menu{
 		path: "ip dhcp-server option", help: "options of your own, for networks and leases",
-		commands: plainCommands,
+		commands: plainCommands(),
 		items:    itemLists[dhcpOptionItems],
 		columns:  []column{{"name", 16}, {"code", 4}, {"value", 0}},
 		properties: bindItems(dhcpServerOptions,

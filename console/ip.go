@@ -14,7 +14,7 @@ import (
 func ipSettingsMenu() *menu {
 	return &menu{
 		path: "ip settings", help: "how packets are treated as a whole",
-		commands: singleCommands, indent: 2,
+		commands: singleCommands(), indent: 2,
 		properties: bind(func(c *Config, _ int) *netcfg.Settings { return &c.Settings },
 			prop("send-redirects", boolean(), "no", "whether hosts are told of a better gateway on their own network",
 				func(s *netcfg.Settings) *bool { return &s.SendRedirects }),
@@ -48,7 +48,7 @@ func inverse(k kind[bool]) kind[bool] {
 func trackingMenu() *menu {
 	return &menu{
 		path: "ip firewall connection tracking", help: "how long connections are remembered",
-		commands: singleCommands, indent: 2,
+		commands: singleCommands(), indent: 2,
 		properties: bind(func(c *Config, _ int) *firewall.Tracking { return &c.Tracking }, trackingFields()...),
 		live:       (*execution).tableSize,
 		readOnly: []readOnly{

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/firewall"
@@ -22,8 +23,8 @@ var flagsLink = []string{"XI", "R", "S"}
 
 var (
 	// portCommands are for ports, and linkCommands for links that can be added.
-	portCommands = commandsLike(linkCommands, "add remove")
-	linkCommands = commandsLike(ruleCommands, "move")
+	portCommands = sync.OnceValue(func() []command { return commandsLike(linkCommands(), "add remove") })
+	linkCommands = sync.OnceValue(func() []command { return commandsLike(ruleCommands(), "move") })
 
 	// interfaceProperties are those that all links have, in the order in which they are set.
 	// The name is last: numbers may refer to the item by its old name.
@@ -51,7 +52,7 @@ func interfaceMenu() *menu {
 		positional: []string{"numbers"}, arguments: append([]argument{numbersArgument}, interfaceArguments()...)}
 	return &menu{
 		path: "interface", help: "ports, bridges, VLANs and PPPoE clients", allLinks: true,
-		commands: commandsLike(portCommands, "unset", set, printNumbered("show what there is", detailWord, terseWord, countWord, statsWord)),
+		commands: commandsLike(portCommands(), "unset", set, printNumbered("show what there is", detailWord, terseWord, countWord, statsWord)),
 		rows:     (*execution).interfaceRows, legend: legendLink, flags: flagsLink,
 		columns: linkColumns, stats: (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append([]readOnly{
@@ -66,7 +67,7 @@ func interfaceMenu() *menu {
 func ethernetMenu() *menu {
 	return &menu{
 		path: "interface ethernet", help: "ethernet ports, by name",
-		commands: portCommands, isPorts: true,
+		commands: portCommands(), isPorts: true,
 		rows: (*execution).ethernetRows, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"mtu", 5}, {"mac-address", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
@@ -86,7 +87,7 @@ func ethernetMenu() *menu {
 func bridgeMenu() *menu {
 	return &menu{
 		path: "interface bridge", help: "bridges between interfaces",
-		commands: linkCommands,
+		commands: linkCommands(),
 		rows:     func(x *execution) ([]row, error) { return x.createdRows("interface bridge") }, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"mac-address", 17}, {"protocol-mode", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
@@ -110,7 +111,7 @@ func bridgeMenu() *menu {
 func vlanMenu() *menu {
 	return &menu{
 		path: "interface vlan", help: "tagged links within others (IEEE 802.1Q)",
-		commands: linkCommands,
+		commands: linkCommands(),
 		rows:     func(x *execution) ([]row, error) { return x.createdRows("interface vlan") }, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"actual-mtu", 10}, {"vlan-id", 7}, {"interface", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,

@@ -46,7 +46,7 @@ const legendList = "Flags: * - builtin, D - dynamic"
 func interfaceListMenu() *menu {
 	return &menu{
 		path: "interface list", help: "lists of interfaces, for rules of the firewall", ifUnknown: CloseRouter,
-		commands: plainCommands,
+		commands: plainCommands(),
 		legend:   legendList, flags: []string{"*D"},
 		items:   itemLists[interfaceListItems],
 		dynamic: (*execution).builtinListRows, identify: []string{"name"},

@@ -293,7 +293,7 @@ var menus = sync.OnceValue(func() []*menu {
 		},
 		{
 			path: "system clock manual", help: "time zone",
-			commands: singleCommands, indent: 2,
+			commands: singleCommands(), indent: 2,
 			needs: func(l Live) bool { return l.Now != nil },
 			properties: bind(func(c *Config, _ int) *Config { return c },
 				prop("time-zone", offset(), "+00:00", "how far local time is ahead of UTC, all year",
@@ -302,7 +302,7 @@ var menus = sync.OnceValue(func() []*menu {
 		},
 		{
 			path: "system identity", help: "name of the router",
-			commands: singleCommands, indent: 2,
+			commands: singleCommands(), indent: 2,
 			properties: bind(func(c *Config, _ int) *Config { return c },
 				prop("name", text(1, 64), "postern", "name of the router, in the prompt and on the network",
 					func(c *Config) *string { return &c.Identity }),
@@ -367,7 +367,7 @@ var menus = sync.OnceValue(func() []*menu {
 		addressListMenu(),
 		{
 			path: "ip firewall filter", help: "packets to accept and to drop, first match decides",
-			commands: packetRuleCommands, legend: legendRule, flags: flagsRule,
+			commands: packetRuleCommands(), legend: legendRule, flags: flagsRule,
 			items:      itemLists[filterItems],
 			properties: bindItems(filterRules, filterFields()...),
 			dynamic:    (*execution).openings,
@@ -376,14 +376,14 @@ var menus = sync.OnceValue(func() []*menu {
 		},
 		{
 			path: "ip firewall nat", help: "addresses to translate, first match decides",
-			commands: packetRuleCommands, legend: legendRule, flags: flagsRule,
+			commands: packetRuleCommands(), legend: legendRule, flags: flagsRule,
 			items:      itemLists[natItems],
 			properties: bindItems(natRules, natFields()...),
 			readOnly:   ruleCounters(),
 			stats:      (*execution).ruleStats, statColumns: ruleColumns,
 		},
 		{
-			path: "ip firewall connection", help: "connections that the router tracks", commands: trackedCommands,
+			path: "ip firewall connection", help: "connections that the router tracks", commands: trackedCommands(),
 			needs: func(l Live) bool { return l.Tracked != nil },
 			rows:  (*execution).trackedRows, identify: []string{"protocol", "src-address", "dst-address"},
 			columns: []column{{"protocol", 8}, {"src-address", 21}, {"dst-address", 21}, {"tcp-state", 11}, {"timeout", 0}},
@@ -410,7 +410,7 @@ var menus = sync.OnceValue(func() []*menu {
 		{
 			// https://help.mikrotik.com/docs/spaces/ROS/pages/73826308/SOCKS
 			path: "ip socks", help: "SOCKS server", ifUnknown: DisableSOCKS,
-			commands: commandsLike(singleCommands, "", printSocksCommand), indent: 4, warnings: (*execution).socksWarnings,
+			commands: commandsLike(singleCommands(), "", printSocksCommand), indent: 4, warnings: (*execution).socksWarnings,
 			properties: append(bind(func(c *Config, _ int) *socks.Config { return &c.Socks },
 				prop("enabled", boolean(), "no", "whether the server runs",
 					func(s *socks.Config) *bool { return &s.Enabled }),
@@ -427,7 +427,7 @@ var menus = sync.OnceValue(func() []*menu {
 		},
 		{
 			path: "ip socks access", help: "who may use the SOCKS server for what, first match decides",
-			commands: accessCommands, stats: (*execution).accessStats, statColumns: accessColumns,
+			commands: accessCommands(), stats: (*execution).accessStats, statColumns: accessColumns,
 			legend: legendItem, flags: flagsItem,
 			items:    itemLists[accessItems],
 			readOnly: []readOnly{{name: "hits", help: "requests that the rule has decided", counted: true}},
@@ -449,7 +449,7 @@ var menus = sync.OnceValue(func() []*menu {
 		},
 		socksUsersMenu(),
 		{
-			path: "ip socks connections", help: "connections through the SOCKS server", commands: connectionCommands,
+			path: "ip socks connections", help: "connections through the SOCKS server", commands: connectionCommands(),
 			rows:    (*execution).connectionRows,
 			columns: []column{{"src-address", 26}, {"dst-address", 26}, {"tx", 10}, {"rx", 10}, {"user", 0}}, rare: []string{"user"},
 			readOnly: []readOnly{

@@ -50,7 +50,7 @@ func pppoeMenu() *menu {
 	}
 	return &menu{
 		path: pppoePath, help: "connections to a provider by PPPoE",
-		commands: commandsLike(linkCommands, "", monitorPPPoE),
+		commands: commandsLike(linkCommands(), "", monitorPPPoE),
 		legend:   legendLink, flags: flagsLink, items: itemLists[pppoeItems], rows: (*execution).pppoeRows,
 		columns: []column{{"name", 16}, {"interface", 16}, {"user", 16}, {"status", 12}, {"local-address", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,

@@ -44,7 +44,7 @@ func serviceMenu() *menu {
 func sshKeysMenu() *menu {
 	return &menu{
 		path: "user ssh-keys", help: "public keys that users log in with by SSH, which then takes no password of theirs",
-		commands: commandsLike(plainCommands, "set unset comment"),
+		commands: commandsLike(plainCommands(), "set unset comment"),
 		items:    itemLists[sshKeyItems],
 		rows:     (*execution).sshKeyRows,
 		columns:  []column{{"user", 8}, {"info", 16}, {"fingerprint", 0}}, rare: []string{"info"},
