@@ -91,37 +91,45 @@ func explain(r socks.Rule, q socksRequest) (matches bool, why string) {
 	return true, "matches"
 }
 
-// ExposedSOCKS returns a warning if anyone outside can use the SOCKS server, else "". Outside is
-// behind PPPoE clients and wanPort, the board's name of its outer port; if it is "", there is no warning. It looks at the configured
-// rules only:
-//
-//   - Of the filter rules in chain=input, it looks at those that match every new TCP
-//     connection to the server's port from the outer interface. The first of them decides.
-//   - It ignores rules that match only some of these connections, by address, source port or
-//     the like.
-//   - The access list is a protection if its last enabled rule denies everything: then what
-//     it allows before is intended. So are passwords.
-//   - It ignores nat rules, the addresses of the router, and whether the port is there and up.
+// ExposedSOCKS returns a warning if anyone outside (openFrom) can use the SOCKS server, else "". The access
+// list is a protection if its last enabled rule denies everything: then what it allows before is intended. So
+// are passwords.
 func ExposedSOCKS(c Config, wanPort string) string {
 	asksPassword := c.Socks.Version == 5 && c.Socks.AuthMethod == socks.AuthPassword
-	if !c.Socks.Enabled || asksPassword || wanPort == "" || endsInDeny(c.Socks.Access) {
+	if !c.Socks.Enabled || asksPassword || endsInDeny(c.Socks.Access) {
 		return ""
 	}
-	outside := []string{c.Network().Actual(wanPort)}
-	for _, p := range c.PPPoEClients {
-		if !p.Disabled {
-			outside = append(outside, p.Name)
-		}
-	}
-	open := slices.IndexFunc(outside, func(name string) bool { return !closedFrom(c.Rules(), name, c.Socks.Port) })
-	if open < 0 {
+	from := openFrom(c, wanPort, c.Socks.Port)
+	if from == "" {
 		return ""
-	}
-	if open > 0 {
-		wanPort = outside[open]
 	}
 	return fmt.Sprintf("warning: anyone who reaches %s can use this server: no filter rule of chain=input drops "+
-		"dst-port=%d from there, and the access list does not end with action=deny", c.Called(wanPort), c.Socks.Port)
+		"dst-port=%d from there, and the access list does not end with action=deny", from, c.Socks.Port)
+}
+
+// openFrom returns the name of an interface from outside of which new TCP connections to a port of the router
+// come in, "" if there is none. Outside is behind wanPort, the board's name of its outer port, and behind
+// PPPoE clients; if wanPort is "", nothing is. It looks at the configured rules only:
+//
+//   - Of the filter rules in chain=input, it looks at those that match every new TCP
+//     connection to the port from the outer interface. The first of them decides.
+//   - It ignores rules that match only some of these connections, by address, source port or
+//     the like.
+//   - It ignores nat rules, the addresses of the router, and whether the interface is there and up.
+func openFrom(c Config, wanPort string, port uint16) string {
+	if wanPort == "" {
+		return ""
+	}
+	rules := c.Rules()
+	if !closedFrom(rules, c.Network().Actual(wanPort), port) {
+		return c.Called(wanPort)
+	}
+	for _, p := range c.PPPoEClients {
+		if !p.Disabled && !closedFrom(rules, p.Name, port) {
+			return c.Called(p.Name)
+		}
+	}
+	return ""
 }
 
 // closedFrom reports whether new TCP connections to a port of the router that come in by an

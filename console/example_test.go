@@ -19,7 +19,7 @@ set enabled=yes port=70000
 	fmt.Println(err)
 	var bad *console.BadLine
 	if errors.As(err, &bad) {
-		fmt.Println("line", bad.Line, "SOCKS must not run:", bad.Without == console.DisableSOCKS)
+		fmt.Println("line", bad.Line, "SOCKS must not run:", bad.Without.Has(console.DisableSOCKS))
 	}
 	fmt.Println(cfg.Addresses[0].Address, cfg.Socks.Enabled)
 	// Output:

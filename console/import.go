@@ -120,7 +120,7 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 				refused.errors = append(refused.errors, err.Error())
 			}
 		}
-		left.errors, left.strict = append(left.errors, refused.errors...), max(left.strict, refused.strict)
+		left.errors, left.strict = append(left.errors, refused.errors...), left.strict|refused.strict
 		whole.Output += left.String()
 		if a.DryRun {
 			whole.Config, whole.Changed = cfg, false
@@ -135,14 +135,14 @@ type leftOut struct {
 	errors []string
 	// below is how many lines are of menus whose path is left out, or of scripts.
 	below int
-	// strict says what the configuration should not be used for without the lines.
+	// strict is what the configuration should not be used for without the lines.
 	strict Without
 }
 
 // lose adds what it means that a line is left out.
 func (l *leftOut) lose(line importLine) {
 	strict, _ := without(line.path())
-	l.strict = max(l.strict, strict)
+	l.strict |= strict
 }
 
 // String says what is left out: at most 100 lines of it one by one.
@@ -159,8 +159,11 @@ func (l leftOut) String() string {
 	if l.below > 0 {
 		fmt.Fprintf(&b, "left out: %d lines below these\n", l.below)
 	}
-	if l.strict > HoldRest {
+	if l.strict&(CloseRouter|DisableSOCKS) != 0 {
 		b.WriteString("warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n")
+	}
+	if l.strict.Has(DisableSSH) {
+		b.WriteString("warning: lines of SSH are left out: whom they were to keep out may log in\n")
 	}
 	return b.String()
 }

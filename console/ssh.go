@@ -20,7 +20,7 @@ const (
 
 func serviceMenu() *menu {
 	return &menu{
-		path: serviceMenuPath, help: "ways to manage the router over the network",
+		path: serviceMenuPath, help: "ways to manage the router over the network", ifUnknown: DisableSSH,
 		commands: commandsLike(listCommands, "add remove move comment find", printLive), single: sshService,
 		rows: (*execution).serviceRows, legend: "Flags: X - disabled, I - invalid", flags: []string{"XI"},
 		columns: []column{{"name", 10}, {"port", 5}, {"proto", 5}, {"address", 18}, {"max-sessions", 0}}, rare: []string{"address"},
@@ -43,7 +43,7 @@ func serviceMenu() *menu {
 
 func sshKeysMenu() *menu {
 	return &menu{
-		path: "user ssh-keys", help: "public keys that users log in with by SSH, which then takes no password of theirs",
+		path: "user ssh-keys", help: "public keys that users log in with by SSH, which then takes no password of theirs", ifUnknown: DisableSSH,
 		commands: commandsLike(plainCommands(), "set unset comment"),
 		items:    itemLists[sshKeyItems],
 		rows:     (*execution).sshKeyRows,

@@ -97,20 +97,29 @@ type BadLine struct {
 	Err     error
 }
 
-// Without says what a configuration must not be used for if a line of it was not understood.
-// Greater values are stricter.
+// Without says what a configuration must not be used for if a line of it was not understood: a
+// set of these bits.
 type Without int
 
 const (
-	// HoldRest: the rest of the configuration is used.
-	HoldRest Without = iota
 	// DisableSOCKS: the SOCKS server must not run, because the line may have denied a request
 	// that the rest allows.
-	DisableSOCKS
+	DisableSOCKS Without = 1 << iota
+	// DisableSSH: the SSH server must not run, because the line may have kept somebody out whom
+	// the rest lets in: by an address, or by a key, beside which no password is taken.
+	DisableSSH
 	// CloseRouter: nothing may be forwarded, and the router answers its LAN only, because the
 	// line may have dropped packets that the rest lets through.
 	CloseRouter
+
+	// HoldRest: the rest of the configuration is used.
+	HoldRest Without = 0
+	// anyLine is what a line means that could be for any menu.
+	anyLine = DisableSOCKS | DisableSSH | CloseRouter
 )
+
+// Has reports whether w has all bits of what.
+func (w Without) Has(what Without) bool { return w&what == what }
 
 // without is the consequence of a line that was not understood. path is the words of its menu, and then the
 // line. They may be shortened, and a line can have other paths further on, as in a script: every menu that is named
@@ -119,7 +128,7 @@ const (
 func without(path string) (w Without, secret bool) {
 	words := strings.FieldsFunc(unquoted(path), func(r rune) bool { return strings.ContainsRune(" \t\r\n/;\\{}[]()", r) })
 	if len(words) == 0 {
-		return CloseRouter, false // it could be for any menu
+		return anyLine, false
 	}
 	for _, m := range menus() {
 		names := strings.Fields(m.path)
@@ -129,7 +138,7 @@ func without(path string) (w Without, secret bool) {
 				fits = strings.HasPrefix(names[i], words[from+i])
 			}
 			if fits {
-				w = max(w, m.ifUnknown)
+				w |= m.ifUnknown
 				secret = secret || slices.ContainsFunc(m.properties, func(p property) bool { return p.sensitive })
 				break
 			}
@@ -193,8 +202,7 @@ func Load(name string, r io.Reader) (Config, error) {
 			}
 			all = append(all, b)
 		} else if len(all) == maxErrors {
-			// They could be for any menu.
-			all = append(all, &BadLine{Name: name, Line: line, Without: CloseRouter, Err: errors.New("more errors, not shown")})
+			all = append(all, &BadLine{Name: name, Line: line, Without: anyLine, Err: errors.New("more errors, not shown")})
 		}
 	}
 	session := Session{file: true, older: true}

@@ -154,9 +154,11 @@ func TestWithout(t *testing.T) {
 		{"ip fire nat", CloseRouter, false},
 		{"i f", CloseRouter, false}, // may be meant so
 		{"ip socks access", DisableSOCKS, false},
-		{"ip s", DisableSOCKS, false},
+		{"ip s", DisableSOCKS | DisableSSH, false}, // or /ip service
+		{"ip service set ssh new=yes", DisableSSH, false},
+		{"user ssh-keys add key=x", DisableSSH, true},
 		{"ip", HoldRest, false},
-		{"", CloseRouter, false}, // it may be for any menu
+		{"", CloseRouter | DisableSOCKS | DisableSSH, false}, // it may be for any menu
 		{"ip firewalls", HoldRest, false},
 		{"interface firewall", HoldRest, false},
 		{"system identity set name=ip", HoldRest, false},

@@ -340,9 +340,9 @@ func (r *Router) load() loaded {
 }
 
 // loadKept reads the text from flash. A line that this version does not know is left out,
-// and the rest holds. There are two exceptions, because a missing line may be one that
+// and the rest holds. There are exceptions, because a missing line may be one that
 // forbids something: without a line of the firewall all is refused, and without a line of
-// SOCKS the service is disabled.
+// SOCKS or of SSH that service is disabled.
 func loadKept(text []byte, b board.Board) loaded {
 	config, err := console.Load(keptName, bytes.NewReader(text))
 	l := loaded{config: config, err: err}
@@ -354,12 +354,16 @@ func loadKept(text []byte, b board.Board) loaded {
 		l.err = nil
 		for _, e := range lines.Unwrap() {
 			var bad *console.BadLine
-			if !errors.As(e, &bad) || bad.Without == console.CloseRouter {
+			if !errors.As(e, &bad) || bad.Without.Has(console.CloseRouter) {
 				l.refused = true
 			}
-			if bad != nil && bad.Without == console.DisableSOCKS && l.config.Socks.Enabled {
+			if bad != nil && bad.Without.Has(console.DisableSOCKS) && l.config.Socks.Enabled {
 				l.config.Socks.Enabled = false
 				e = fmt.Errorf("%w; the SOCKS service is disabled", e)
+			}
+			if bad != nil && bad.Without.Has(console.DisableSSH) && !l.config.SSH.Disabled {
+				l.config.SSH.Disabled = true
+				e = fmt.Errorf("%w; SSH is disabled", e)
 			}
 			l.err = errors.Join(l.err, e)
 			// In full, so that it can be typed again.
