@@ -55,7 +55,7 @@ const printConfig = linksConfig + `
 /ip dhcp-server lease add mac-address=02:00:00:00:00:0c block-access=yes
 /user ssh-keys add user=admin key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home"
 /user ssh-keys add user=admin key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPhJUyyKRr1cjQmTp7FnpVXgFJnZfy9Phe1Sbs1g8VV8"
-/ip service set ssh address=192.168.0.0/24,10.0.0.0/8
+/ip service set ssh address=192.168.0.0/24,10.0.0.0/8 disabled=no
 /ip socks set enabled=yes
 /ip socks access add src-address=192.168.0.2 dst-port=21
 /ip socks access add action=deny comment="nobody else"

@@ -35,7 +35,7 @@ func serviceMenu() *menu {
 				func(s *ssh.Config) *[]netip.Prefix { return &s.From }),
 			prop("max-sessions", integer(1, ssh.MaxSessions), "4", "connections at once that have logged in",
 				func(s *ssh.Config) *int { return &s.MaxSessions }),
-			prop("disabled", boolean(), "no", "whether nobody can connect",
+			prop("disabled", boolean(), "yes", "whether nobody can connect",
 				func(s *ssh.Config) *bool { return &s.Disabled }),
 		),
 	}

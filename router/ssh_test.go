@@ -40,7 +40,7 @@ func newSSHRig(t *testing.T) *sshRig {
 	r := fakes.r
 	g := &sshRig{T: t, r: r, s: newSSHService(realSupervisor(t, r.log, fakes.log), r.log.About("ssh")), config: console.Default(), said: fakes.log}
 	g.s.serveBy(r)
-	g.config.SSH.Port = freePort(t)
+	g.config.SSH.Disabled, g.config.SSH.Port = false, freePort(t)
 	return g
 }
 

@@ -45,8 +45,10 @@ type Config struct {
 	MaxSessions int
 }
 
-// DefaultConfig is the configuration of a router on which nothing has been set.
-func DefaultConfig() Config { return Config{Port: DefaultPort, MaxSessions: 4} }
+// DefaultConfig is the configuration of a router on which nothing has been set. The server is disabled, and
+// the boards' default configuration enables it: a configuration from a version without SSH, whose firewall
+// may let everybody in, stays closed.
+func DefaultConfig() Config { return Config{Disabled: true, Port: DefaultPort, MaxSessions: 4} }
 
 // Allows reports whether a client with that address may connect.
 func (c Config) Allows(client netip.Addr) bool {
