@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/ssh"
@@ -115,12 +116,17 @@ func (cfg Config) SSHOpen() bool {
 	return !cfg.SSH.Disabled && (cfg.AdminPassword != "" || len(cfg.SSHKeys) > 0)
 }
 
-// ExposedSSH returns a warning if anyone outside can reach the SSH server, else "". wanPort and what it
-// looks at are as for ExposedSOCKS. A list of networks (address=) is a protection.
+// ExposedSSH returns a warning if anyone outside (openFrom) can reach the SSH server, else "". A list of
+// networks (address=) is a protection, unless one of them is all addresses.
 func ExposedSSH(c Config, wanPort string) string {
-	if !c.SSHOpen() || wanPort == "" || len(c.SSH.From) > 0 || closedFrom(c.Rules(), c.Network().Actual(wanPort), c.SSH.Port) {
+	all := func(p netip.Prefix) bool { return p.Bits() == 0 }
+	if !c.SSHOpen() || len(c.SSH.From) > 0 && !slices.ContainsFunc(c.SSH.From, all) {
+		return ""
+	}
+	from := openFrom(c, wanPort, c.SSH.Port)
+	if from == "" {
 		return ""
 	}
 	return fmt.Sprintf("warning: anyone who reaches %s can try to log in: no filter rule of chain=input drops "+
-		"dst-port=%d from there, and /ip service ssh has no address=", c.Called(wanPort), c.SSH.Port)
+		"dst-port=%d from there, and /ip service ssh has no address=", from, c.SSH.Port)
 }
