@@ -1,6 +1,7 @@
 package router
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/ssh"
 )
 
 func TestRescueConfig(t *testing.T) {
@@ -37,10 +39,15 @@ func TestRescueConfig(t *testing.T) {
 			assert.Equal(t, c.at, rescue.Addresses[0].Address.Addr().String())
 			assert.Len(t, rescue.Addresses, 1)
 			assert.False(t, rescue.Socks.Enabled)
+			assert.False(t, rescue.SSHOpen(), "SSH was disabled")
 			locked := load(c.refused)
 			locked.AdminPassword = "hash"
+			locked.SSH = ssh.Config{Port: 2222, From: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/16")}, MaxSessions: 2}
+			locked.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: strings.Repeat("x", ssh.KeySize)}}}
 			again, _ := rescueConfig(locked, malta)
 			assert.Equal(t, "hash", again.AdminPassword)
+			assert.Equal(t, locked.SSH, again.SSH)
+			assert.Equal(t, locked.SSHKeys, again.SSHKeys, "without a key the password would be taken")
 			var ups []string
 			for _, l := range lanOnly(rescue, malta).Links {
 				if !l.Disabled {

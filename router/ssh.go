@@ -164,7 +164,7 @@ func origin(l sshd.Login) session.Origin { return session.Origin{Via: viaSSH, Ad
 // sshPassword reports whether a password lets a user in by SSH: as in RouterOS, not if the user has a
 // key, for which the password is asked for in vain.
 func (r *Router) sshPassword(l sshd.Login, secret string) bool {
-	config := r.snapshot().config
+	config := r.snapshot().running
 	hash := config.AdminPassword
 	if len(config.SSHKeys) > 0 {
 		hash = ""
@@ -174,7 +174,7 @@ func (r *Router) sshPassword(l sshd.Login, secret string) bool {
 
 // sshKnown reports whether a key is one of the user's.
 func (r *Router) sshKnown(l sshd.Login, key [ssh.KeySize]byte) bool {
-	for _, k := range r.snapshot().config.SSHKeys {
+	for _, k := range r.snapshot().running.SSHKeys {
 		if k.User == l.User && k.Public.Key == string(key[:]) {
 			return true
 		}

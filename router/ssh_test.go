@@ -217,6 +217,21 @@ func TestSSHHostKey(t *testing.T) {
 	})
 }
 
+// Who may log in is said by what runs, not by a configuration that was refused.
+func TestSSHLoginsByWhatRuns(t *testing.T) {
+	log, _ := testLog(t)
+	r := New(board.Board{}, log, Parts{}, nil)
+	r.logins.matches = func(_ password.Hash, secret string) bool { return secret == "right" }
+	hash, err := password.New("right")
+	require.NoError(t, err)
+	key := [ssh.KeySize]byte{7}
+	r.now.config.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: string(key[:])}}}
+	r.now.running.AdminPassword = hash
+	admin := sshd.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
+	assert.True(t, r.sshPassword(admin, "right"))
+	assert.False(t, r.sshKnown(admin, key))
+}
+
 // Sessions over the network never take a serial line's place.
 func TestNetworkSessionsAreCountedApart(t *testing.T) {
 	log, _ := testLog(t)
