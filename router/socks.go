@@ -88,7 +88,7 @@ func (s *socksService) Apply(next console.Config) error {
 	fresh := s.listener == nil || s.config.Port != config.Port
 	if fresh {
 		// On every address: who may reach it is the firewall's to say.
-		l, err := daemon.Listen(netip.AddrPortFrom(netip.IPv4Unspecified(), config.Port))
+		l, err := service.Listen(netip.AddrPortFrom(netip.IPv4Unspecified(), config.Port))
 		if err != nil {
 			return err
 		}

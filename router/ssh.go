@@ -15,7 +15,6 @@ import (
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/service"
-	"github.com/postern-router/postern/socks/daemon"
 	"github.com/postern-router/postern/ssh"
 	"github.com/postern-router/postern/ssh/sshd"
 )
@@ -105,7 +104,7 @@ func (s *sshService) Apply(next console.Config) error {
 	}
 	if s.listener == nil || s.config.Port != config.Port {
 		// On every address: who may reach it is the firewall's to say.
-		l, err := daemon.Listen(netip.AddrPortFrom(netip.IPv4Unspecified(), config.Port))
+		l, err := service.Listen(netip.AddrPortFrom(netip.IPv4Unspecified(), config.Port))
 		if err != nil {
 			return err
 		}

@@ -2,14 +2,11 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/signal"
-	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,81 +92,18 @@ func (s Spec) runChild(confine func() error) int {
 	return 0
 }
 
-// Accept serves the connections of a listener, each by a goroutine and at most max at once,
-// until there has been no connection for idle, or the context of the Child ends, which ends the
-// connections too. It closes the listener then: who calls meanwhile waits in the kernel's queue
-// for the next process, because PID 1 has the listener too.
-func (c *Child) Accept(l *net.TCPListener, max int, idle time.Duration, serve func(net.Conn)) error {
-	var serving sync.WaitGroup
-	defer serving.Wait()
-	defer l.Close()
-	stop := context.AfterFunc(c.ctx, func() { l.Close() })
-	defer stop()
-	a := &activity{idle: idle, end: func() { l.Close() }}
-	a.wait()
-	slots := make(chan struct{}, max)
-	for {
-		slots <- struct{}{}
-		conn, err := l.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-			// It stays in the queue. There is no event for when there is room again.
-			c.Logf("accept: %v", err)
-			time.Sleep(acceptPause)
-			<-slots
-			continue
-		case err != nil:
-			return fmt.Errorf("accept: %w", err)
-		}
-		a.enter()
-		serving.Go(func() {
-			defer func() { <-slots }()
-			defer a.leave()
-			defer conn.Close()
-			defer context.AfterFunc(c.ctx, func() { conn.Close() })()
-			serve(conn)
-		})
+// Connect makes a stream connection between the process and PID 1, which gets its end with the request
+// op. The Spec must allow socketpair(2) of AF_UNIX.
+func (c *Child) Connect(ctx context.Context, op byte, body []byte) (net.Conn, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("connection to PID 1: %w", err)
 	}
-}
-
-// acceptPause is from one attempt to accept a connection to the next, while the kernel lacks
-// something.
-const acceptPause = time.Second
-
-// activity calls end when nobody has been in for the time idle.
-type activity struct {
-	idle time.Duration
-	end  func()
-
-	mu   sync.Mutex
-	in   int
-	stop func() // the waiting, if it goes on
-}
-
-func (a *activity) enter() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.in++
-	a.stop()
-}
-
-func (a *activity) leave() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.in--; a.in == 0 {
-		a.wait()
+	ours, theirs := os.NewFile(uintptr(fds[0]), "connection"), os.NewFile(uintptr(fds[1]), "connection")
+	defer ours.Close()
+	defer theirs.Close()
+	if err := c.Call(ctx, op, body, nil, theirs); err != nil {
+		return nil, err
 	}
-}
-
-// wait begins to wait for the end. The caller holds mu, or alone has a.
-func (a *activity) wait() {
-	a.stop = afterRunning(realClock{}, a.idle, func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if a.in == 0 {
-			a.end()
-		}
-	})
+	return net.FileConn(ours)
 }

@@ -91,10 +91,15 @@ func mainSleeper(c *Child) error {
 	}()
 	select {
 	case l := <-listeners:
-		return c.Accept(l, 2, 50*time.Millisecond, func(conn net.Conn) {
-			fmt.Fprintf(conn, "%d\n", os.Getpid())
-			io.Copy(conn, conn)
+		a := c.NewAcceptor(50*time.Millisecond, func(conn *net.TCPConn) func() {
+			return func() {
+				fmt.Fprintf(conn, "%d\n", os.Getpid())
+				io.Copy(conn, conn)
+			}
 		})
+		a.Listen(l)
+		a.Wait()
+		return nil
 	case err := <-failed:
 		return err
 	}

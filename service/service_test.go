@@ -385,8 +385,15 @@ func TestAccept(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		c = &Child{ctx: ctx, stop: cancel}
 		done = make(chan error, 1)
+		slots := make(chan struct{}, 1)
+		a := c.NewAcceptor(idle, func(conn *net.TCPConn) func() {
+			slots <- struct{}{}
+			return func() { io.Copy(conn, conn); <-slots }
+		})
+		a.Listen(l.(*net.TCPListener))
 		go func() {
-			done <- c.Accept(l.(*net.TCPListener), 1, idle, func(conn net.Conn) { io.Copy(conn, conn) })
+			a.Wait()
+			done <- nil
 		}()
 		return l.Addr().String(), c, cancel, done
 	}

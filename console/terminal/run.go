@@ -91,28 +91,15 @@ func runProcess(c *service.Child) error {
 		})
 	}()
 	ended := make(chan error, 1)
-	go func() { ended <- Run(func() (net.Conn, error) { return begin(c) }, os.Stdin, os.Stdout) }()
+	go func() {
+		ended <- Run(func() (net.Conn, error) { return c.Connect(c.Context(), opSession, nil) }, os.Stdin, os.Stdout)
+	}()
 	select {
 	case err := <-served:
 		return err
 	case err := <-ended:
 		return err
 	}
-}
-
-// begin begins a session.
-func begin(c *service.Child) (net.Conn, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("session: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "session"), os.NewFile(uintptr(fds[1]), "session")
-	defer ours.Close()
-	defer theirs.Close()
-	if err := c.Call(c.Context(), opSession, nil, nil, theirs); err != nil {
-		return nil, err
-	}
-	return net.FileConn(ours)
 }
 
 // Run is a console: it talks to the server that dial calls from in and out. If

@@ -276,31 +276,3 @@ func checkSocket(file *os.File, o socks.Opening) error {
 	})
 	return errors.Join(err, checkErr)
 }
-
-// Listen returns a TCP socket that listens on addr (IPv4; 0.0.0.0 for all own
-// addresses), for Configure. Unlike a net.Listener's it is not in this process's
-// poller, which would wake at each connection that socksd accepts.
-func Listen(addr netip.AddrPort) (*os.File, error) {
-	if !addr.Addr().Is4() {
-		return nil, fmt.Errorf("listen on %s: not an IPv4 address", addr)
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", addr, err)
-	}
-	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())})
-	}
-	if err == nil {
-		err = unix.Listen(fd, backlog)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("listen on %s: %w", addr, err)
-	}
-	return os.NewFile(uintptr(fd), "listener on "+addr.String()), nil
-}
-
-// backlog is how many connections the kernel holds until they are accepted.
-const backlog = 128

@@ -478,7 +478,7 @@ func (s *said) await(t *testing.T, part string) {
 
 func listen(t *testing.T) (*os.File, string, uint16) {
 	t.Helper()
-	file, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"))
+	file, err := service.Listen(netip.MustParseAddrPort("127.0.0.1:0"))
 	require.NoError(t, err)
 	t.Cleanup(func() { file.Close() })
 	raw, err := file.SyscallConn()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/socks"
 )
 
@@ -176,7 +177,7 @@ func (f flags) config() (socks.Config, error) {
 
 // runAlone is socksd by itself.
 func runAlone(f flags, cfg socks.Config, signals <-chan os.Signal, logger *log.Logger) error {
-	file, err := Listen(netip.MustParseAddrPort(f.listen))
+	file, err := service.Listen(netip.MustParseAddrPort(f.listen))
 	if err != nil {
 		return err
 	}

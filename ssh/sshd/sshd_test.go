@@ -26,7 +26,6 @@ import (
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/service"
-	"github.com/postern-router/postern/socks/daemon"
 	"github.com/postern-router/postern/ssh"
 )
 
@@ -110,7 +109,7 @@ func newRig(t *testing.T, change func(*ssh.Config)) *rig {
 	if change != nil {
 		change(&c)
 	}
-	l, err := daemon.Listen(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.Port))
+	l, err := service.Listen(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.Port))
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	require.NoError(t, g.process.Configure(t.Context(), c, l))
