@@ -27,9 +27,10 @@ const (
 )
 
 // logins checks passwords. Wrong ones are counted for each origin over all its sessions, so
-// that neither reconnecting nor several sessions help: at most maxSessions guesses are made
-// in longRefusal. Wrong passwords from one origin do not slow another: above all, those from
-// the network do not slow the serial line.
+// that reconnecting does not help: in longRefusal an origin makes at most as many guesses as it can
+// have under way at once, which are maxSessions at the serial lines, and by SSH what sshd allows an
+// address. Wrong passwords from one origin do not slow another: above all, those from the network do
+// not slow the serial line.
 type logins struct {
 	matches func(hash password.Hash, secret string) bool
 	make    func(secret string) (string, error)
@@ -130,7 +131,11 @@ func (r *Router) login(s *session.Session, user, secret string) bool {
 	if hash == "" {
 		return true // it was removed meanwhile
 	}
-	return r.loginWith(s.Origin, hash, user, secret)
+	if !r.judge(s.Origin, hash, user, secret) {
+		return false
+	}
+	r.logLogin(s.Origin, "in")
+	return true
 }
 
 // logLogin logs that admin has logged in, or out.
@@ -138,10 +143,9 @@ func (r *Router) logLogin(from session.Origin, what string) {
 	r.log.About("system,account").Printf(kmsg.Info, "user %s logged %s%s", console.Admin, what, fromWhere(from))
 }
 
-// loginWith reports whether secret is the user's password, whose hash is given, and logs it.
-func (r *Router) loginWith(from session.Origin, hash, user, secret string) bool {
+// judge reports whether secret is the user's password, whose hash is given, and logs it if not.
+func (r *Router) judge(from session.Origin, hash, user, secret string) bool {
 	if r.logins.check(from, hash, user, secret) {
-		r.logLogin(from, "in")
 		return true
 	}
 	if _, err := password.Parse(hash); err != nil && hash != "" {

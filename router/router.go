@@ -184,7 +184,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 		dialers.linkChanged(port, up)
 	}
 	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
-	remote.serveBy(r)
+	remote.attach(r)
 	return r, nil
 }
 

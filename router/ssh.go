@@ -58,8 +58,8 @@ func newSSHService(s *service.Supervisor, log *kmsg.Logger) *sshService {
 	return v
 }
 
-// serveBy has the sessions of SSH be those of r, whose flash keeps the host key.
-func (s *sshService) serveBy(r *Router) {
+// attach has the sessions of SSH be those of r, whose flash keeps the host key.
+func (s *sshService) attach(r *Router) {
 	s.getKey, s.putKey = r.kept.getHostKey, r.kept.putHostKey
 	if r.state.kept() {
 		s.getKey = func() string { return r.state.get(stateHostKey) }
@@ -168,7 +168,7 @@ func (r *Router) sshPassword(l sshd.Login, secret string) bool {
 	if len(config.SSHKeys) > 0 {
 		hash = ""
 	}
-	return r.loginWith(origin(l), hash, l.User, secret)
+	return r.judge(origin(l), hash, l.User, secret)
 }
 
 // sshKnown reports whether a key is one of the user's.

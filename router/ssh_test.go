@@ -39,7 +39,7 @@ func newSSHRig(t *testing.T) *sshRig {
 	fakes := newRig(t)
 	r := fakes.r
 	g := &sshRig{T: t, r: r, s: newSSHService(realSupervisor(t, r.log, fakes.log), r.log.About("ssh")), config: console.Default(), said: fakes.log}
-	g.s.serveBy(r)
+	g.s.attach(r)
 	g.config.SSH.Disabled, g.config.SSH.Port = false, freePort(t)
 	return g
 }
@@ -153,7 +153,7 @@ func TestSSHPortTaken(t *testing.T) {
 func TestSSHHostKey(t *testing.T) {
 	key := func(r *Router) string {
 		s := newSSHService(realSupervisor(t, r.log, func() string { return "" }), r.log)
-		s.serveBy(r)
+		s.attach(r)
 		return string(s.hostKey())
 	}
 	open := func(state, kept string) *Router {
@@ -219,7 +219,7 @@ func TestSSHHostKey(t *testing.T) {
 
 // Who may log in is said by what runs, not by a configuration that was refused.
 func TestSSHLoginsByWhatRuns(t *testing.T) {
-	log, _ := testLog(t)
+	log, said := testLog(t)
 	r := New(board.Board{}, log, Parts{}, nil)
 	r.logins.matches = func(_ password.Hash, secret string) bool { return secret == "right" }
 	hash, err := password.New("right")
@@ -229,6 +229,7 @@ func TestSSHLoginsByWhatRuns(t *testing.T) {
 	r.now.running.AdminPassword = hash
 	admin := sshd.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
 	assert.True(t, r.sshPassword(admin, "right"))
+	assert.NotContains(t, said(), "logged in", "there may be too many connections")
 	assert.False(t, r.sshKnown(admin, key))
 }
 

@@ -10,80 +10,49 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/postern-router/postern/service"
 )
 
-const (
-	// idleTime is how long the process stays when nobody is connected.
+// idleTime is how long the process stays when nobody is connected, callTime how long a question
+// between PID 1 and the process waits for its answer. Tests change them.
+var (
 	idleTime = time.Minute
-	// callTime is how long a question between PID 1 and the process waits for its answer.
 	callTime = 20 * time.Second
-	// acceptPause is from one attempt to accept a connection to the next, while the kernel lacks
-	// something.
-	acceptPause = time.Second
 )
 
 // child is the process.
 type child struct {
-	process *service.Child
-	serving sync.WaitGroup
+	process  *service.Child
+	acceptor *service.Acceptor
 
-	mu       sync.Mutex
-	config   configuration
-	listener *net.TCPListener
-	// connected counts the connections, and those of strangers, by their addresses, who have not
-	// logged in.
-	connected, strange int
-	strangers          map[netip.Addr]int
-	idle               *time.Timer
-	ending             bool
-	// verdicts are where those are waited for, by the numbers of the questions.
-	asked    uint64
+	mu     sync.Mutex
+	config configuration
+	// strange counts the connections that have not logged in, strangers those of each address.
+	strange   int
+	strangers map[netip.Addr]int
+	// verdicts are where those are waited for, by the numbers of the logins. last is the last number.
+	last     uint64
 	verdicts map[uint64]chan verdict
 }
 
-// verdict is PID 1's about a password: the number of the login, 0 if it is wrong. full is set if there
-// are too many connections.
-type verdict struct {
-	login uint64
-	full  bool
-}
+// verdict is PID 1's about a password.
+type verdict uint64
+
+const (
+	wrong verdict = iota
+	right         // there is a login now
+	full          // it is right, and there are too many connections
+)
 
 // runProcess is the process.
 func runProcess(p *service.Child) error {
 	c := &child{process: p, strangers: map[netip.Addr]int{}, verdicts: map[uint64]chan verdict{}}
-	c.idle = time.AfterFunc(idleTime, c.endIfIdle)
-	defer c.idle.Stop()
-	err := p.Serve(c.handle)
-	c.mu.Lock()
-	c.ending = true
-	c.closeListener()
-	c.mu.Unlock()
+	c.acceptor = p.NewAcceptor(idleTime, c.admit)
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(c.handle) }()
+	c.acceptor.Wait()
 	p.Stop()
-	c.serving.Wait()
-	return err
-}
-
-// endIfIdle ends the process if nobody is connected. Who calls meanwhile waits in the queue of the
-// listening socket, which PID 1 has too, for the next process.
-func (c *child) endIfIdle() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.connected == 0 {
-		c.ending = true
-		c.closeListener()
-		c.process.Stop()
-	}
-}
-
-// closeListener closes the listening socket. The caller holds mu.
-func (c *child) closeListener() {
-	if c.listener != nil {
-		c.listener.Close()
-		c.listener = nil
-	}
+	return <-served
 }
 
 // handle serves PID 1.
@@ -97,7 +66,7 @@ func (c *child) handle(_ context.Context, r *service.Request) ([]byte, error) {
 		}
 		return nil, c.configure(config, file)
 	case opVerdict:
-		number, v := r.Uint(maxID), verdict{login: r.Uint(maxID), full: r.Bool()}
+		number, v := r.Uint(maxID), verdict(r.Uint(uint64(full)))
 		if r.End() != nil {
 			break
 		}
@@ -107,8 +76,8 @@ func (c *child) handle(_ context.Context, r *service.Request) ([]byte, error) {
 		c.mu.Unlock()
 		if waiting != nil {
 			waiting <- v
-		} else if v.login != 0 {
-			go c.logout(v.login) // the client has gone
+		} else if v == right {
+			go c.logout(number) // the client has gone
 		}
 		return nil, nil
 	}
@@ -128,65 +97,28 @@ func (c *child) configure(config configuration, file *os.File) error {
 		return errors.New("the listener is not of TCP")
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ending {
-		tcp.Close()
-		return nil
-	}
-	c.closeListener()
-	c.config, c.listener = config, tcp
-	c.serving.Go(func() { c.accept(tcp) })
+	c.config = config
+	c.mu.Unlock()
+	c.acceptor.Listen(tcp)
 	return nil
 }
 
-// accept serves the connections of a listener until it is closed.
-func (c *child) accept(l *net.TCPListener) {
-	for {
-		conn, err := l.AcceptTCP()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			// Others stay in the queue. There is no event for when there is room again.
-			c.process.Logf("accept: %v", err)
-			select {
-			case <-time.After(acceptPause):
-				continue
-			case <-c.process.Context().Done():
-				return
-			}
-		}
-		peer := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		config, ok := c.enter(peer)
-		if !ok {
-			conn.Close()
-			continue
-		}
-		c.serving.Go(func() {
-			defer c.leave()
-			defer conn.Close()
-			defer context.AfterFunc(c.process.Context(), func() { conn.Close() })()
-			c.serve(conn, peer, config)
-		})
-	}
-}
-
-// enter takes a connection of a stranger, unless there are too many or its address may not connect.
-func (c *child) enter(peer netip.Addr) (configuration, bool) {
+// admit takes a connection, unless its address may not connect or there are too many that have not logged in.
+func (c *child) admit(conn *net.TCPConn) (serve func()) {
+	peer := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending || !c.config.Allows(peer) || c.strange >= maxStrangers || c.strangers[peer] >= maxStrangersOf {
-		return configuration{}, false
+	if !c.config.Allows(peer) || c.strange >= maxStrangers || c.strangers[peer] >= maxStrangersOf {
+		return nil
 	}
-	c.connected++
 	c.strange++
 	c.strangers[peer]++
-	c.idle.Stop()
-	return c.config, true
+	config := c.config
+	return func() { c.serve(conn, peer, config) }
 }
 
-// known says that a stranger has logged in or has gone.
-func (c *child) known(peer netip.Addr) {
+// forgetStranger makes room for another stranger, after one has logged in or has gone.
+func (c *child) forgetStranger(peer netip.Addr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.strange--
@@ -195,54 +127,44 @@ func (c *child) known(peer netip.Addr) {
 	}
 }
 
-func (c *child) leave() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.connected--; c.connected == 0 {
-		c.idle.Reset(idleTime)
-	}
-}
-
 // call asks PID 1.
-func (c *child) call(op byte, e service.Encoder, decode func(*service.Decoder), files ...*os.File) error {
+func (c *child) call(op byte, e service.Encoder, decode func(*service.Decoder)) error {
 	ctx, cancel := service.WithTimeout(c.process.Context(), callTime)
 	defer cancel()
-	return c.process.Call(ctx, op, e.Bytes(), decode, files...)
+	return c.process.Call(ctx, op, e.Bytes(), decode)
 }
 
-// checkPassword asks PID 1 whether a password is right.
-func (c *child) checkPassword(ctx context.Context, from Login, secret string) (verdict, error) {
+// checkPassword asks PID 1 whether a password is right. If it is, there is a login of that number.
+func (c *child) checkPassword(ctx context.Context, from Login, secret string) (number uint64, v verdict, err error) {
 	answer := make(chan verdict, 1)
 	c.mu.Lock()
-	c.asked++
-	number := c.asked
+	c.last++
+	number = c.last
 	c.verdicts[number] = answer
 	c.mu.Unlock()
-	forget := func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.verdicts[number] == nil {
-			if v := <-answer; v.login != 0 {
-				go c.logout(v.login)
-			}
+	err = c.callLogin(opPassword, number, from, secret)
+	if err == nil {
+		select {
+		case v = <-answer:
+			return number, v, nil
+		case <-ctx.Done():
+			err = context.Cause(ctx)
 		}
-		delete(c.verdicts, number)
 	}
+	// Nobody waits any more, so no login may stay. The verdict may still come: see handle.
+	c.mu.Lock()
+	delete(c.verdicts, number)
+	c.mu.Unlock()
+	go c.logout(number)
+	return 0, wrong, err
+}
+
+func (c *child) callLogin(op byte, number uint64, from Login, secret string) error {
 	var e service.Encoder
 	e.Uint(number)
 	encodeLogin(&e, from)
 	e.String(secret)
-	if err := c.call(opPassword, e, nil); err != nil {
-		forget()
-		return verdict{}, err
-	}
-	select {
-	case v := <-answer:
-		return v, nil
-	case <-ctx.Done():
-		forget()
-		return verdict{}, context.Cause(ctx)
-	}
+	return c.call(op, e, nil)
 }
 
 // knows asks PID 1 whether a key is one of the user's.
@@ -256,17 +178,23 @@ func (c *child) knows(from Login, key string) (known bool, err error) {
 
 // login says that a user has shown to have a key. It returns the number of the login.
 func (c *child) login(from Login, key string) (number uint64, err error) {
-	var e service.Encoder
-	encodeLogin(&e, from)
-	e.String(key)
-	err = c.call(opKeyLogin, e, func(d *service.Decoder) { number = d.Uint(maxID) })
-	return number, err
+	c.mu.Lock()
+	c.last++
+	number = c.last
+	c.mu.Unlock()
+	if err = c.callLogin(opKeyLogin, number, from, key); err != nil {
+		go c.logout(number) // the answer may be late
+		return 0, err
+	}
+	return number, nil
 }
 
+// logout ends a login, if there is one of that number.
 func (c *child) logout(number uint64) {
 	var e service.Encoder
 	e.Uint(number)
-	_ = c.call(opLogout, e, nil) // PID 1 forgets all when the process ends
+	// Not with callTime: a login that stayed would have its place until the process ends, when PID 1 forgets all.
+	_ = c.process.Call(c.process.Context(), opLogout, e.Bytes(), nil)
 }
 
 // sign has PID 1 sign with the host key.
@@ -279,17 +207,9 @@ func (c *child) sign(data []byte) (signature string, err error) {
 
 // session begins a session of a login.
 func (c *child) session(number uint64) (net.Conn, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("session: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "session"), os.NewFile(uintptr(fds[1]), "session")
-	defer ours.Close()
-	defer theirs.Close()
+	ctx, cancel := service.WithTimeout(c.process.Context(), callTime)
+	defer cancel()
 	var e service.Encoder
 	e.Uint(number)
-	if err := c.call(opSession, e, nil, theirs); err != nil {
-		return nil, err
-	}
-	return net.FileConn(ours)
+	return c.process.Connect(ctx, opSession, e.Bytes())
 }

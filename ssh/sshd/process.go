@@ -20,7 +20,7 @@ import (
 var Spec = service.Spec{
 	Name: "sshd", Topic: "ssh", Start: service.OnConnection, Main: runProcess,
 	Calls: service.Calls{
-		Any:     []uint32{unix.SYS_ACCEPT4, unix.SYS_SETSOCKOPT, unix.SYS_SHUTDOWN},
+		Any:     []uint32{unix.SYS_ACCEPT4, unix.SYS_SETSOCKOPT},
 		Checked: []service.Check{service.Equals(unix.SYS_SOCKETPAIR, 0, unix.AF_UNIX)},
 	},
 	Limits: service.Limits{Files: 96, Memory: 4 << 20},
@@ -66,33 +66,33 @@ type Authority struct {
 	// HostKey is the public key of the router, and Sign signs with it.
 	HostKey [ssh.KeySize]byte
 	Sign    func(data []byte) []byte
-	// CheckPassword may take long.
+	// CheckPassword reports whether a password is right. It may take long.
 	CheckPassword func(Login, string) bool
-	// Known reports whether a key is one of the user's. LoggedIn is told that it was used, and LoggedOut
-	// that a connection with a login is over.
-	Known               func(Login, [ssh.KeySize]byte) bool
+	// Known reports whether a key is one of the user's.
+	Known func(Login, [ssh.KeySize]byte) bool
+	// LoggedIn is told that there is a connection with a login, LoggedOut that it is over. They are called
+	// one at a time.
 	LoggedIn, LoggedOut func(Login)
 	// Serve holds a session and closes conn.
 	Serve func(conn net.Conn, from Login)
 }
 
-// Process is PID 1's end of the process. It lets nobody have a session whom it has not let in itself.
+// Process is PID 1's end of the process. It gives a session only to a login that it has admitted itself.
 type Process struct {
 	link      *service.Link
 	authority Authority
 
 	mu       sync.Mutex
 	checks   int
-	checking map[netip.Addr]int // the checks of each address
-	max      int                // of logins
-	last     uint64             // number of a login
-	logins   map[uint64]Login   // by their numbers
-	sessions map[net.Conn]bool
+	checking map[netip.Addr]int  // the checks of each address
+	max      int                 // of logins
+	logins   map[uint64]Login    // by their numbers, which the process chooses
+	sessions map[net.Conn]uint64 // the number of the login of each
 }
 
 // NewProcess is for service.Options.
 func NewProcess(link *service.Link, a Authority) *Process {
-	return &Process{link: link, authority: a, checking: map[netip.Addr]int{}, logins: map[uint64]Login{}, sessions: map[net.Conn]bool{}}
+	return &Process{link: link, authority: a, checking: map[netip.Addr]int{}, logins: map[uint64]Login{}, sessions: map[net.Conn]uint64{}}
 }
 
 // Configure puts a configuration in force. The process accepts on listener, of which the caller keeps
@@ -102,8 +102,6 @@ func (p *Process) Configure(ctx context.Context, c ssh.Config, listener *os.File
 	p.max = c.MaxSessions
 	p.mu.Unlock()
 	var e service.Encoder
-	e.Uint(uint64(c.Port))
-	e.Uint(uint64(c.MaxSessions))
 	e.String(string(p.authority.HostKey[:]))
 	e.Uint(uint64(len(c.From)))
 	for _, from := range c.From {
@@ -113,20 +111,20 @@ func (p *Process) Configure(ctx context.Context, c ssh.Config, listener *os.File
 	return p.link.Call(ctx, opConfigure, e.Bytes(), nil, listener)
 }
 
-// configuration is what the process is told.
+// configuration is what the process is told. Of the settings it has From alone: PID 1 listens on the port and
+// counts the logins.
 type configuration struct {
 	ssh.Config
 	hostKey string
 }
 
 func decodeConfiguration(d *service.Decoder) (configuration, error) {
-	c := configuration{Config: ssh.Config{Port: uint16(d.Uint(1<<16 - 1)), MaxSessions: int(d.Uint(ssh.MaxSessions))}}
-	c.hostKey = d.String(ssh.KeySize)
+	c := configuration{hostKey: d.String(ssh.KeySize)}
 	for range d.Count(ssh.MaxPrefixes) {
 		c.From = append(c.From, netip.PrefixFrom(d.Addr(), int(d.Uint(32))))
 	}
-	if len(c.hostKey) != ssh.KeySize || c.MaxSessions == 0 {
-		d.Fail(errors.New("no host key or no sessions"))
+	if len(c.hostKey) != ssh.KeySize {
+		d.Fail(errors.New("no host key"))
 	}
 	return c, d.End()
 }
@@ -150,38 +148,28 @@ func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) 
 			break
 		}
 		return nil, p.check(number, from, secret)
-	case opKnown, opKeyLogin:
-		from, key := decodeLogin(r.Decoder), r.String(ssh.KeySize)
-		if r.End() != nil || len(key) != ssh.KeySize {
+	case opKnown:
+		from, key := decodeLogin(r.Decoder), decodeKey(r.Decoder)
+		if r.End() != nil {
 			break
 		}
-		known := p.authority.Known(from, [ssh.KeySize]byte([]byte(key)))
-		if r.Op == opKnown {
-			reply.Bool(known)
-			return reply.Bytes(), nil
+		reply.Bool(p.authority.Known(from, key))
+		return reply.Bytes(), nil
+	case opKeyLogin:
+		number, from, key := r.Uint(maxID), decodeLogin(r.Decoder), decodeKey(r.Decoder)
+		if r.End() != nil {
+			break
 		}
-		if !known {
+		if !p.authority.Known(from, key) {
 			return nil, errors.New("the key is not known any more")
 		}
-		number, err := p.enter(from)
-		if err != nil {
-			return nil, err
-		}
-		p.authority.LoggedIn(from)
-		reply.Uint(number)
-		return reply.Bytes(), nil
+		return nil, p.admit(number, from)
 	case opLogout:
 		number := r.Uint(maxID)
 		if r.End() != nil {
 			break
 		}
-		p.mu.Lock()
-		from, ok := p.logins[number]
-		delete(p.logins, number)
-		p.mu.Unlock()
-		if ok {
-			p.authority.LoggedOut(from)
-		}
+		p.logout(number)
 		return nil, nil
 	case opSession:
 		number, file := r.Uint(maxID), r.TakeFile()
@@ -209,7 +197,15 @@ func decodeLogin(d *service.Decoder) Login {
 	return l
 }
 
-// check begins to check a password. The verdict goes to the process: 0, or the number of a login.
+func decodeKey(d *service.Decoder) (key [ssh.KeySize]byte) {
+	if copy(key[:], d.String(ssh.KeySize)) != ssh.KeySize {
+		d.Fail(errors.New("no key"))
+	}
+	return key
+}
+
+// check begins to check a password. The verdict goes to the process. A right one
+// makes the login of that number.
 func (p *Process) check(number uint64, from Login, secret string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -219,10 +215,12 @@ func (p *Process) check(number uint64, from Login, secret string) error {
 	p.checks++
 	p.checking[from.From]++
 	go func() {
-		var login uint64
-		var full error
+		v := wrong
 		if p.authority.CheckPassword(from, secret) {
-			login, full = p.enter(from)
+			v = right
+			if p.admit(number, from) != nil {
+				v = full
+			}
 		}
 		p.mu.Lock()
 		p.checks--
@@ -232,25 +230,46 @@ func (p *Process) check(number uint64, from Login, secret string) error {
 		p.mu.Unlock()
 		var e service.Encoder
 		e.Uint(number)
-		e.Uint(login)
-		e.Bool(full != nil)
+		e.Uint(uint64(v))
 		ctx, cancel := service.WithTimeout(context.Background(), callTime)
 		defer cancel()
-		_ = p.link.Call(ctx, opVerdict, e.Bytes(), nil) // it may have ended meanwhile
+		if err := p.link.Call(ctx, opVerdict, e.Bytes(), nil); err != nil {
+			p.logout(number) // nobody knows of it
+		}
 	}()
 	return nil
 }
 
-// enter makes a login.
-func (p *Process) enter(from Login) (number uint64, err error) {
+// admit makes a login. It is an error if there are too many.
+func (p *Process) admit(number uint64, from Login) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.logins) >= p.max {
-		return 0, errTooMany
+	if _, ok := p.logins[number]; ok {
+		return fmt.Errorf("%w: two logins of one number", service.ErrBreach)
 	}
-	p.last++
-	p.logins[p.last] = from
-	return p.last, nil
+	if len(p.logins) >= p.max {
+		return errTooMany
+	}
+	p.logins[number] = from
+	p.authority.LoggedIn(from)
+	return nil
+}
+
+// logout ends a login, if there is one of that number, and its sessions.
+func (p *Process) logout(number uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	from, ok := p.logins[number]
+	if !ok {
+		return
+	}
+	delete(p.logins, number)
+	for conn, of := range p.sessions {
+		if of == number {
+			conn.Close()
+		}
+	}
+	p.authority.LoggedOut(from)
 }
 
 // session begins a session of a login.
@@ -261,14 +280,21 @@ func (p *Process) session(number uint64, file *os.File) error {
 	if !ok {
 		return fmt.Errorf("%w: a session without a login", service.ErrBreach)
 	}
-	if len(p.sessions) >= maxChannels*ssh.MaxSessions {
+	of := 0
+	for _, n := range p.sessions {
+		if n == number {
+			of++
+		}
+	}
+	// The total also counts sessions that are still ending after their login.
+	if of >= maxChannels || len(p.sessions) >= maxChannels*ssh.MaxSessions {
 		return errors.New("too many sessions")
 	}
 	conn, err := net.FileConn(file)
 	if err != nil {
 		return fmt.Errorf("%w: session: %w", service.ErrBreach, err)
 	}
-	p.sessions[conn] = true
+	p.sessions[conn] = number
 	go func() {
 		p.authority.Serve(conn, from)
 		p.mu.Lock()
@@ -286,7 +312,7 @@ func (p *Process) Ended() {
 		p.authority.LoggedOut(from)
 	}
 	clear(p.logins)
-	p.max = 0 // of who is let in from now on
+	p.max = 0 // a password that is still being checked makes no login
 	for conn := range p.sessions {
 		conn.Close()
 	}

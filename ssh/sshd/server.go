@@ -36,14 +36,15 @@ const (
 	maxChannels = 4
 	// serverVersion is what the server says of itself (RFC 4253, section 4.2).
 	serverVersion = "SSH-2.0-Postern"
-	// plainWidth is the width of the screen for a command without a terminal.
+	// plainWidth is the width of the screen for a command without a terminal, maxWidth the greatest.
 	plainWidth = 80
+	maxWidth   = 1 << 15
 	// aliveTime is how long a connection is silent before the kernel asks whether the client is
 	// there, and from one such question to the next.
 	aliveTime = time.Minute
 )
 
-// strangeTime is how long one of them may take. Tests change it.
+// strangeTime is how long a connection may take to log in. Tests change it.
 var strangeTime = 30 * time.Second
 
 // boundedConn is a connection that ends when too much has been read of it.
@@ -127,6 +128,14 @@ func parseUser(text string) parameters {
 	return p
 }
 
+// screen is the width of a screen of which the client says that it has so many columns.
+func (p parameters) screen(columns uint32) int {
+	if p.width > 0 {
+		columns = uint32(p.width)
+	}
+	return int(min(columns, maxWidth))
+}
+
 const digits = "0123456789"
 
 func leadingDigits(s string) string { return s[:len(s)-len(strings.TrimLeft(s, digits))] }
@@ -144,13 +153,13 @@ func keyOf(k protocol.PublicKey) string {
 
 var errDenied = errors.New("permission denied")
 
-// full is the error for who would be one too many. The client shows it.
-func full(why string) error { return &protocol.BannerError{Err: errDenied, Message: why + "\r\n"} }
+// denied is an error that the client shows.
+func denied(why string) error { return &protocol.BannerError{Err: errDenied, Message: why + "\r\n"} }
 
 // serve serves a connection.
 func (c *child) serve(conn *net.TCPConn, peer netip.Addr, config configuration) {
-	stranger := sync.OnceFunc(func() { c.known(peer) })
-	defer stranger()
+	forget := sync.OnceFunc(func() { c.forgetStranger(peer) })
+	defer forget()
 	_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveTime, Interval: aliveTime, Count: 3})
 	bounded := &boundedConn{Conn: conn}
 	bounded.left.Store(strangeBytes)
@@ -172,7 +181,7 @@ func (c *child) serve(conn *net.TCPConn, peer netip.Addr, config configuration) 
 		return // PID 1 has told of each wrong password
 	}
 	bounded.trusted.Store(true)
-	stranger()
+	forget()
 	defer server.Close()
 	go protocol.DiscardRequests(requests)
 	params := parseUser(server.User())
@@ -209,16 +218,16 @@ func (c *child) serverConfig(ctx context.Context, peer netip.Addr, config config
 		if len(user) > ssh.MaxUser || len(secret) > ssh.MaxPassword {
 			return nil, errDenied
 		}
-		v, err := c.checkPassword(ctx, Login{User: user, From: peer}, string(secret))
+		number, v, err := c.checkPassword(ctx, Login{User: user, From: peer}, string(secret))
 		switch {
 		case err != nil:
 			return nil, err
-		case v.full:
-			return nil, full(errTooMany.Error())
-		case v.login == 0:
+		case v == full:
+			return nil, denied(errTooMany.Error())
+		case v != right:
 			return nil, errDenied
 		}
-		*login = v.login
+		*login = number
 		return &protocol.Permissions{}, nil
 	}
 	s := &protocol.ServerConfig{
@@ -252,7 +261,7 @@ func (c *child) serverConfig(ctx context.Context, peer netip.Addr, config config
 		VerifiedPublicKeyCallback: func(meta protocol.ConnMetadata, offered protocol.PublicKey, _ *protocol.Permissions, _ string) (*protocol.Permissions, error) {
 			number, err := c.login(Login{User: parseUser(meta.User()).user, From: peer}, keyOf(offered))
 			if err != nil {
-				return nil, full(err.Error())
+				return nil, denied(err.Error())
 			}
 			*login = number
 			return &protocol.Permissions{}, nil
@@ -279,10 +288,14 @@ type exitStatus struct{ Status uint32 }
 // serveChannel serves a session.
 func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Request, login uint64, params parameters) {
 	defer channel.Close()
-	var columns atomic.Int64
+	var columns atomic.Uint32
 	var pty, begun bool
 	var running sync.WaitGroup
 	defer running.Wait()
+	// The client has closed the channel: the command ends too, as one that prints nothing would never notice. This runs
+	// before running.Wait.
+	gone, leave := context.WithCancel(context.Background())
+	defer leave()
 	for r := range asked {
 		ok := false
 		switch r.Type {
@@ -290,12 +303,12 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 			var p ptyRequest
 			if ok = !begun && protocol.Unmarshal(r.Payload, &p) == nil; ok {
 				pty = true
-				columns.Store(int64(min(p.Columns, 1<<15)))
+				columns.Store(p.Columns)
 			}
 		case "window-change":
 			var w windowChange
 			if ok = protocol.Unmarshal(r.Payload, &w) == nil; ok {
-				columns.Store(int64(min(w.Columns, 1<<15)))
+				columns.Store(w.Columns)
 			}
 		case "shell", "exec":
 			var command struct{ Line string }
@@ -304,12 +317,7 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 				break
 			}
 			begun = true
-			width := func() int {
-				if params.width > 0 {
-					return params.width
-				}
-				return int(columns.Load())
-			}
+			width := func() int { return params.screen(columns.Load()) }
 			run := func(conn net.Conn) error { return shell(channel, conn, pty, width) }
 			if r.Type == "exec" {
 				columnsNow := width()
@@ -327,7 +335,9 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 				status := exitStatus{}
 				conn, err := c.session(login)
 				if err == nil {
+					stop := context.AfterFunc(gone, func() { conn.Close() })
 					err = run(conn)
+					stop()
 					conn.Close()
 				} else {
 					_, _ = io.WriteString(channel, err.Error()+"\r\n")

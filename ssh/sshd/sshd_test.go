@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	protocol "golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
@@ -77,7 +78,9 @@ func newRig(t *testing.T, change func(*ssh.Config)) *rig {
 					checking()
 				}
 				ok := text == secret && l.User == console.Admin
-				g.note(ok, l)
+				if !ok {
+					g.note(false, l)
+				}
 				return ok
 			},
 			Known: func(l Login, key [ssh.KeySize]byte) bool {
@@ -131,8 +134,11 @@ func (g *rig) serve(conn net.Conn, l Login) {
 	_ = session.Serve(conn, session.Origin{Via: "ssh", Address: l.From}, session.Handler{
 		User: l.User,
 		Execute: func(s *session.Session, line string) (console.Result, error) {
-			if line == "/long" {
+			switch line {
+			case "/long":
 				return console.Result{Output: strings.Repeat("0123456789\n", 10000)}, nil
+			case "/follow":
+				return console.Result{Output: "it begins\n", Repeat: time.Hour, Follow: true}, nil
 			}
 			g.mu.Lock()
 			defer g.mu.Unlock()
@@ -287,6 +293,8 @@ func closed(t *testing.T, c net.Conn) {
 // There are no more strangers than maxStrangers, and of one address than maxStrangersOf; who has logged in is
 // none.
 func TestStrangers(t *testing.T) {
+	strangeTime = time.Hour
+	t.Cleanup(func() { strangeTime = 30 * time.Second })
 	g := newRig(t, nil)
 	_, err := g.dial().NewSession() // so the server knows that the login is over
 	require.NoError(t, err)
@@ -311,7 +319,11 @@ func TestStrangers(t *testing.T) {
 		c := connect(from)
 		require.True(t, answered(c), i)
 		if i == maxStrangersOf-1 {
-			assert.False(t, answered(connect(from)), "one more of an address")
+			for range 100 {
+				assert.False(t, answered(connect(from)), "one more of an address")
+			}
+			_, err := g.dial().NewSession()
+			require.NoError(t, err, "another address has its own places")
 		}
 		strangers = append(strangers, c)
 	}
@@ -320,7 +332,7 @@ func TestStrangers(t *testing.T) {
 	require.Eventually(t, func() bool { return answered(connect(9)) }, patience, 10*time.Millisecond)
 }
 
-// Who has not logged in is cut off after strangeTime, whatever he does meanwhile.
+// Who has not logged in is cut off after strangeTime.
 func TestStrangeTime(t *testing.T) {
 	strangeTime = 100 * time.Millisecond
 	t.Cleanup(func() { strangeTime = 30 * time.Second })
@@ -328,15 +340,212 @@ func TestStrangeTime(t *testing.T) {
 	c, err := net.Dial("tcp4", g.address())
 	require.NoError(t, err)
 	defer c.Close()
-	go func() {
-		for {
-			if _, err := io.WriteString(c, "x"); err != nil {
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}()
 	closed(t, c)
+}
+
+// The process ends when nobody has been connected for idleTime.
+func TestIdle(t *testing.T) {
+	idleTime = 10 * time.Millisecond
+	t.Cleanup(func() { idleTime = time.Minute })
+	var process *Process
+	link, ended, err := service.Simulate(t.Context(), Spec, func(l *service.Link) service.Handler {
+		process = NewProcess(l, Authority{})
+		return process.Handle
+	})
+	require.NoError(t, err)
+	defer link.Close()
+	l, err := service.Listen(netip.MustParseAddrPort("127.0.0.1:0"))
+	require.NoError(t, err)
+	defer l.Close()
+	name, err := unix.Getsockname(int(l.Fd()))
+	require.NoError(t, err)
+	// It waits in the kernel's queue, so that the process is not idle when it begins to accept.
+	c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port))
+	require.NoError(t, err)
+	defer c.Close()
+	if err := process.Configure(t.Context(), ssh.DefaultConfig(), l); err != nil {
+		require.ErrorIs(t, err, service.ErrGone) // it may have ended before its reply was out
+	}
+	c.Close()
+	select {
+	case err := <-ended:
+		require.NoError(t, err)
+	case <-time.After(patience):
+		require.Fail(t, "it does not end")
+	}
+}
+
+// Commands that were hung up make room for others, although they have nothing to say.
+func TestHungUpCommands(t *testing.T) {
+	g := newRig(t, nil)
+	client := g.dial()
+	var commands []*protocol.Session
+	for range maxChannels {
+		s, err := client.NewSession()
+		require.NoError(t, err)
+		out, err := s.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, s.Start("/follow"))
+		reader(t, out)("it begins\r\n")
+		commands = append(commands, s)
+	}
+	_, err := client.NewSession()
+	require.ErrorContains(t, err, "at most 4 sessions")
+	for _, s := range commands {
+		require.NoError(t, s.Close())
+	}
+	require.Eventually(t, func() bool {
+		s, err := client.NewSession()
+		if err != nil {
+			return false
+		}
+		out, err := s.Output("/system identity print")
+		return err == nil && string(out) == "  name: postern\r\n"
+	}, patience, 10*time.Millisecond)
+}
+
+// PID 1 counts the sessions of each login, and ends them with it.
+func TestSessionsOfALogin(t *testing.T) {
+	var mu sync.Mutex
+	var said []string
+	say := func(what string) func(Login) {
+		return func(l Login) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, what+" "+l.User)
+		}
+	}
+	served, over := make(chan string, 1), make(chan string, 1)
+	p := NewProcess(nil, Authority{
+		Known:    func(l Login, _ [ssh.KeySize]byte) bool { return l.User != "unknown" },
+		LoggedIn: say("in"), LoggedOut: say("out"),
+		Serve: func(conn net.Conn, l Login) {
+			served <- l.User
+			_, _ = io.Copy(io.Discard, conn)
+			conn.Close()
+			over <- l.User
+		},
+	})
+	p.max = 2
+	link, child, err := service.LinkPair(t.Context(), Spec, func(*service.Link) service.Handler { return p.Handle },
+		func(context.Context, *service.Request) ([]byte, error) { return nil, nil })
+	require.NoError(t, err)
+	t.Cleanup(func() { link.Close(); child.Close() })
+	login := func(number uint64, user string) error {
+		var e service.Encoder
+		e.Uint(number)
+		encodeLogin(&e, Login{User: user, From: netip.MustParseAddr("10.0.0.1")})
+		e.String(strings.Repeat("k", ssh.KeySize))
+		return child.Call(t.Context(), opKeyLogin, e.Bytes(), nil)
+	}
+	session := func(number uint64) error {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		ours, theirs := os.NewFile(uintptr(fds[0]), ""), os.NewFile(uintptr(fds[1]), "")
+		t.Cleanup(func() { ours.Close() })
+		defer theirs.Close()
+		var e service.Encoder
+		e.Uint(number)
+		return child.Call(t.Context(), opSession, e.Bytes(), nil, theirs)
+	}
+	require.NoError(t, login(1, "a"))
+	require.NoError(t, login(2, "b"))
+	require.ErrorContains(t, login(3, "c"), "as many connections as max-sessions allows")
+	require.ErrorContains(t, login(3, "unknown"), "not known")
+	for range maxChannels {
+		require.NoError(t, session(1))
+		assert.Equal(t, "a", <-served)
+	}
+	require.ErrorContains(t, session(1), "too many sessions")
+	require.NoError(t, session(2))
+	assert.Equal(t, "b", <-served)
+	var e service.Encoder
+	e.Uint(1)
+	require.NoError(t, child.Call(t.Context(), opLogout, e.Bytes(), nil))
+	for range maxChannels {
+		assert.Equal(t, "a", <-over)
+	}
+	assert.Empty(t, over, "the other's goes on")
+	mu.Lock()
+	assert.Equal(t, []string{"in a", "in b", "out a"}, said)
+	mu.Unlock()
+	require.ErrorIs(t, session(1), service.ErrGone)
+	<-link.Done()
+	require.ErrorIs(t, link.Err(), service.ErrBreach)
+	require.ErrorContains(t, link.Err(), "a session without a login")
+	p.Ended()
+	assert.Equal(t, "b", <-over)
+}
+
+// A login by a key that PID 1 answers too late does not stay.
+func TestLateKeyLogin(t *testing.T) {
+	callTime = 10 * time.Millisecond
+	t.Cleanup(func() { callTime = 20 * time.Second })
+	release := make(chan struct{})
+	events := make(chan string, 2)
+	late := Spec
+	late.Main = func(p *service.Child) error {
+		c := &child{process: p, verdicts: map[uint64]chan verdict{}}
+		go func() {
+			_, err := c.login(Login{User: "a", From: netip.MustParseAddr("10.0.0.1")}, strings.Repeat("k", ssh.KeySize))
+			if assert.ErrorIs(t, err, service.ErrTimeout) {
+				close(release)
+			}
+		}()
+		return p.Serve(c.handle)
+	}
+	link, ended, err := service.Simulate(t.Context(), late, func(*service.Link) service.Handler {
+		p := NewProcess(nil, Authority{
+			Known:     func(Login, [ssh.KeySize]byte) bool { <-release; return true },
+			LoggedIn:  func(Login) { events <- "in" },
+			LoggedOut: func(Login) { events <- "out" },
+		})
+		p.max = 1
+		return p.Handle
+	})
+	require.NoError(t, err)
+	for _, want := range []string{"in", "out"} {
+		select {
+		case got := <-events:
+			assert.Equal(t, want, got)
+		case <-time.After(patience):
+			require.Fail(t, "not "+want)
+		}
+	}
+	link.Close()
+	require.NoError(t, <-ended)
+}
+
+// A login by a password of which the process cannot be told does not stay.
+func TestLateVerdict(t *testing.T) {
+	callTime = 10 * time.Millisecond
+	t.Cleanup(func() { callTime = 20 * time.Second })
+	events := make(chan string, 2)
+	var p *Process
+	link, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
+		p = NewProcess(l, Authority{
+			CheckPassword: func(Login, string) bool { return true },
+			LoggedIn:      func(Login) { events <- "in" },
+			LoggedOut:     func(Login) { events <- "out" },
+		})
+		p.max = 1
+		return p.Handle
+	}, func(ctx context.Context, _ *service.Request) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() })
+	require.NoError(t, err)
+	t.Cleanup(func() { link.Close(); child.Close() })
+	var e service.Encoder
+	e.Uint(1)
+	encodeLogin(&e, Login{User: "a", From: netip.MustParseAddr("10.0.0.1")})
+	e.String(secret)
+	require.NoError(t, child.Call(t.Context(), opPassword, e.Bytes(), nil))
+	for _, want := range []string{"in", "out"} {
+		select {
+		case got := <-events:
+			assert.Equal(t, want, got)
+		case <-time.After(patience):
+			require.Fail(t, "not "+want)
+		}
+	}
 }
 
 // Who sends more than strangeBytes before the login is cut off.
@@ -358,6 +567,17 @@ func TestMaxSessions(t *testing.T) {
 	first := g.dial()
 	_, err := protocol.Dial("tcp4", g.address(), g.clientConfig())
 	require.Error(t, err)
+	byPassword := g.clientConfig()
+	byPassword.Auth = []protocol.AuthMethod{protocol.Password(secret)}
+	said := ""
+	byPassword.BannerCallback = func(message string) error { said += message; return nil }
+	_, err = protocol.Dial("tcp4", g.address(), byPassword)
+	require.Error(t, err)
+	assert.Equal(t, errTooMany.Error()+"\r\n", said)
+	g.mu.Lock()
+	assert.Len(t, g.logins, 1, "who was refused is not said to have logged in")
+	assert.Empty(t, g.wrong)
+	g.mu.Unlock()
 	require.NoError(t, first.Close())
 	require.Eventually(t, func() bool {
 		g.mu.Lock()
@@ -418,10 +638,11 @@ func TestChecks(t *testing.T) {
 func TestBreach(t *testing.T) {
 	g := newRig(t, nil)
 	for name, r := range map[string]func(*service.Encoder) byte{
-		"a session without a login": func(e *service.Encoder) byte { e.Uint(7); return opSession },
-		"no such request":           func(*service.Encoder) byte { return 99 },
-		"no hash to sign":           func(e *service.Encoder) byte { e.String(strings.Repeat("x", 33)); return opSign },
+		"a session without a descriptor": func(e *service.Encoder) byte { e.Uint(7); return opSession },
+		"no such request":                func(*service.Encoder) byte { return 99 },
+		"no hash to sign":                func(e *service.Encoder) byte { e.String(strings.Repeat("x", 33)); return opSign },
 		"a short key": func(e *service.Encoder) byte {
+			e.Uint(1)
 			encodeLogin(e, Login{From: netip.MustParseAddr("10.0.0.1")})
 			e.String("x")
 			return opKeyLogin
@@ -429,6 +650,8 @@ func TestBreach(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := NewProcess(nil, g.process.authority)
+			p.max = 1
+			require.NoError(t, p.admit(7, Login{User: console.Admin}))
 			var e service.Encoder
 			op := r(&e)
 			_, err := p.Handle(t.Context(), &service.Request{Op: op, Decoder: service.NewDecoder(e.Bytes())})
@@ -453,6 +676,18 @@ func TestParseUser(t *testing.T) {
 		"a+b+c":              {user: "a+b+c"},
 	} {
 		assert.Equal(t, want, parseUser(text), text)
+	}
+}
+
+func TestScreen(t *testing.T) {
+	for _, c := range []struct {
+		user    string
+		columns uint32
+		want    int
+	}{
+		{"admin", 80, 80}, {"admin", 0, 0}, {"admin", 1<<32 - 1, maxWidth}, {"admin+512w", 80, 512}, {"admin+99999w", 80, maxWidth},
+	} {
+		assert.Equal(t, c.want, parseUser(c.user).screen(c.columns), c)
 	}
 }
 
