@@ -1,17 +1,17 @@
-// Package service runs the processes of a router: those that read what strangers send, and all
-// else that PID 1 does not do itself. It promises:
+// Package service runs the router's processes. They do what PID 1 does not do itself, above all
+// read what strangers send. It promises:
 //   - A service is a value, Spec, which says how its process is run. Both ends use the same one:
 //     PID 1 to start it, the process to confine itself and to be what its name says.
 //   - A process has a user of its own, an empty root folder, no capabilities, bounded resources,
-//     and only the system calls that its Spec lists. One that cannot be held to that does nothing.
+//     and only the system calls that its Spec lists. One that cannot be confined so does not run.
 //   - Supervisor starts it, starts it again after pauses that grow when it ends, ends it in order,
 //     and ends one that hangs. Nothing starts after Stop.
-//   - Nobody who says what a service shall do, or asks how it is, waits for a process.
+//   - Neither setting what a service shall do nor asking for its status waits for its process.
 //   - PID 1 and a process talk by one Link: messages that arrive whole or not at all, with
-//     descriptors. What is late is late, and breaks nothing. What is not as agreed ends the
+//     descriptors. A late reply breaks nothing. A message against the protocol ends the
 //     process.
 //   - A service that sleeps takes no memory: PID 1 has its listening sockets, and the first
-//     connection starts its process, which ends by itself when it is idle.
+//     connection starts its process, which ends by itself when it is idle (Acceptor).
 //   - A stall costs nothing: time in which the machine or PID 1 stood still does not count
 //     against a process (WithTimeout).
 //
