@@ -179,7 +179,7 @@ func TestGet(t *testing.T) {
 		{"/ip firewall filter get 1 packets", "3\n", ""},
 		{"/ip firewall filter get 0 action", "drop\n", ""},
 		{"/ip service get ssh port", "22\n", ""},
-		{"/ip service get 0 disabled", "no\n", ""},
+		{"/ip service get 0 disabled", "yes\n", ""},
 		{"/ip service get nosuch port", "", "no such item: nosuch"},
 		{"/interface get ether2 type", "ether\n", ""},
 		{"/interface ethernet get ether2 mtu", "1500\n", ""},
