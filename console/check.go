@@ -188,14 +188,8 @@ func closedIn(rules firewall.Config, chain, in string, port uint16, known map[st
 func endsInDeny(rules []socks.Rule) bool {
 	for _, r := range slices.Backward(rules) {
 		if !r.Disabled {
-			return r.Action == socks.Deny && anyAddress(r.SrcAddress) && anyAddress(r.DstAddress) && r.SrcPort.Any() && r.DstPort.Any()
+			return r.Action == socks.Deny && firewall.AnyAddress(r.SrcAddress) && firewall.AnyAddress(r.DstAddress) && r.SrcPort.Any() && r.DstPort.Any()
 		}
 	}
 	return false
-}
-
-// anyAddress reports whether a matches every address, as 0.0.0.0/0 does.
-func anyAddress(a match.Addresses) bool {
-	p, ok := a.Prefix()
-	return a.Any() || ok && p.Bits() == 0 && !a.Not
 }

@@ -90,7 +90,7 @@ func TestSkipErrors(t *testing.T) {
 				"left out: /ip firewall: filter rule 0: jump-target=a: no rule has chain=a; expected a chain that has rules (line 2)\n" +
 				"warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n", "", ""},
 		{"too many", "/ip address\n" + strings.Repeat("add address=10.0.0.1/24 interface=ether1 comment=x disabled=no\n", 20), "", "",
-			"more than 16 lines are refused for what all lines make together, and no more are looked for: address: address=10.0.0.1/24: expected each address once, ether1 has 10.0.0.1/24 already (line 19)"},
+			"more than 16 lines make the configuration invalid, and no more are looked for: address: address=10.0.0.1/24: expected each address once, ether1 has 10.0.0.1/24 already (line 19)"},
 		{"an unknown command of a menu that Postern does without", "/ip firewall filter\nadd chain=input action=drop\n/ipv6 firewall filter\nremove [find]\nadd chain=forward action=accept\n" +
 			"/ip firewall filter\nadd chain=forward action=drop\n",
 			"Postern has no /ipv6 firewall filter, and needs none of its lines (line 3)\nleft out: Postern has no /ipv6 firewall filter (line 4 column 1)\nleft out: 1 lines below these\n",
@@ -134,7 +134,7 @@ func TestSkipErrors(t *testing.T) {
 	result, err := new(Session).ImportBy(ImportArguments{DryRun: true}, Default(), portsLive(ports), many, check)
 	require.NoError(t, err)
 	assert.Equal(t, maxRefusals, strings.Count(result.Output, "left out: /ip firewall filter "), result.Output)
-	assert.Contains(t, result.Output, "left out: more than 16 lines are refused for what all lines make together, and no more are looked for: /ip firewall filter ")
+	assert.Contains(t, result.Output, "left out: more than 16 lines make the configuration invalid, and no more are looked for: /ip firewall filter ")
 	for line, want := range map[string]int{`:if (a) do={`: 1, `}`: -1, `} else={`: 0, `:put "{"`: 0, `:put "\"{" {`: 1, `\{`: 0, `a \`: 0, `# {`: 0, `:put a; # {`: 0, `do={ # }`: 1,
 		`:put a ;;; {`: 0, `:put a#{`: 1, "# {\n do={": 1} {
 		assert.Equal(t, want, openBraces(line), line)

@@ -107,13 +107,13 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 				if of < 0 || !a.SkipErrors && !a.DryRun {
 					return Result{Config: cfg}, err
 				}
+				refused.lose(lines[of])
 				if len(refused.errors) < maxRefusals {
 					refused.errors = append(refused.errors, err.Error())
-					refused.lose(lines[of])
 					lines = slices.Delete(slices.Clone(lines), of, of+1)
 					continue
 				}
-				err = fmt.Errorf("more than %d lines are refused for what all lines make together, and no more are looked for: %w", maxRefusals, err)
+				err = fmt.Errorf("more than %d lines make the configuration invalid, and no more are looked for: %w", maxRefusals, err)
 				if !a.DryRun {
 					return Result{Config: cfg}, err
 				}
@@ -195,8 +195,8 @@ func (l importLine) path() string {
 	return strings.TrimLeft(l.menu+" "+l.start(), " ")
 }
 
-// mayEnter reports whether the line, which has failed with err, may have been to lead to a menu. Then it is not
-// known which menu the lines behind it are for.
+// mayEnter reports whether the line, which has failed with err, may have been meant to change the menu. Then it
+// is not known which menu the lines behind it are for.
 func (l importLine) mayEnter(err error) bool {
 	if l.isScript() { // which leads back to where it began
 		return false

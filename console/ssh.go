@@ -128,5 +128,5 @@ func ExposedSSH(c Config, wanPort string) string {
 		return ""
 	}
 	return fmt.Sprintf("warning: anyone who reaches %s can try to log in: no filter rule of chain=input drops "+
-		"dst-port=%d from there, and /ip service ssh has no address=", from, c.SSH.Port)
+		"dst-port=%d from there, and address= of /ip service ssh keeps nobody out", from, c.SSH.Port)
 }

@@ -16,7 +16,7 @@ func TestExposedSSH(t *testing.T) {
 	)
 	warning := func(from, port string) string {
 		return "warning: anyone who reaches " + from + " can try to log in: no filter rule of chain=input drops dst-port=" + port +
-			" from there, and /ip service ssh has no address="
+			" from there, and address= of /ip service ssh keeps nobody out"
 	}
 	for _, test := range []struct{ name, text, wanPort, want string }{
 		{"open", on, "ether1", warning("ether1", "22")},

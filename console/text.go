@@ -123,12 +123,15 @@ func (w Without) Has(what Without) bool { return w&what == what }
 
 // without is the consequence of a line that was not understood. path is the words of its menu, and then the
 // line. They may be shortened, and a line can have other paths further on, as in a script: every menu that is named
-// anywhere, but in quotes, counts. secret reports whether one of these menus has properties that must not
-// be shown.
+// anywhere, but in quotes, counts, and after ".." it could be for any. secret reports whether one of these
+// menus has properties that must not be shown.
 func without(path string) (w Without, secret bool) {
 	words := strings.FieldsFunc(unquoted(path), func(r rune) bool { return strings.ContainsRune(" \t\r\n/;\\{}[]()", r) })
 	if len(words) == 0 {
 		return anyLine, false
+	}
+	if slices.Contains(words, "..") {
+		return anyLine, true
 	}
 	for _, m := range menus() {
 		names := strings.Fields(m.path)

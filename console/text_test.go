@@ -160,6 +160,11 @@ func TestWithout(t *testing.T) {
 		{"ip", HoldRest, false},
 		{"", CloseRouter | DisableSOCKS | DisableSSH, false}, // it may be for any menu
 		{"ip firewalls", HoldRest, false},
+		{"ip address .. firewall filter add action=dorp", anyLine, true},
+		{"/ip/address/../firewall/filter add", anyLine, true},
+		{"ip address ../service set ssh a=b", anyLine, true},
+		{"ip pool add ranges=10.0.0.2..10.0.0.9", HoldRest, false},
+		{`system identity set name=".. x"`, HoldRest, false},
 		{"interface firewall", HoldRest, false},
 		{"system identity set name=ip", HoldRest, false},
 		{"user set admin", HoldRest, true},

@@ -326,6 +326,9 @@ func is4Range(a match.Addresses) bool {
 	return a.From.Is4() && a.To.Is4() && a.From.Compare(a.To) <= 0
 }
 
+// AnyAddress reports whether a matches every address: it is empty, or 0.0.0.0/0.
+func AnyAddress(a match.Addresses) bool { return a.Any() || everything(a) && !a.Not }
+
 // everything reports whether a is the range of all addresses.
 func everything(a match.Addresses) bool {
 	return a.From == netip.IPv4Unspecified() && a.To == netip.AddrFrom4([4]byte{255, 255, 255, 255})

@@ -135,14 +135,13 @@ func either(ports match.Ports, a, b uint16) bool {
 // TakesFirst reports whether r, a filter rule of c, takes some and whether it takes all of the first packets
 // of TCP connections to a port of the router that come in by an interface.
 func (c Config) TakesFirst(r Rule, in string, port uint16) (some, all bool) {
-	any := func(a match.Addresses) bool { return a.Any() || everything(a) && !a.Not }
 	some = c.InInterfaces(r).Has(in) && r.OutInterface == "" && (r.Protocol == "" || matchesWord(match.ProtocolName(r.Protocol), "tcp")) &&
 		matchesWord(r.ConnectionState, "new") && matchesWord(r.ConnectionNATState, "none") && r.ICMPOptions == "" && r.DstPort.Match(port)
 	flags, set := tcpFlags(r.TCPFlags)
 	if r.TCPFlags != "" && (slices.ContainsFunc(set, func(flag string) bool { return flag != "syn" }) || slices.Contains(flags, "syn") && len(set) == 0) {
 		return false, false
 	}
-	return some, some && any(r.SrcAddress) && any(r.DstAddress) && r.SrcPort.Any() && (r.Port.Any() || !r.Port.Not && r.Port.Match(port)) &&
+	return some, some && AnyAddress(r.SrcAddress) && AnyAddress(r.DstAddress) && r.SrcPort.Any() && (r.Port.Any() || !r.Port.Not && r.Port.Match(port)) &&
 		r.SrcAddressList == "" && r.DstAddressList == "" && r.Extra == [len(Matchers)]string{}
 }
 

@@ -109,7 +109,7 @@ func boardLinker(work string) (linker, error) {
 		return linker{}, fmt.Errorf("source of Go's linker: %w", err)
 	}
 	if left = append(left, leftOfLinker...); len(left) > 0 {
-		say("Go's linker is not patched: %s has %q other than %d times: the program is larger", left[0].file, left[0].wrong, left[0].times)
+		say("Go's linker is not patched, and the program larger: %s differs; expected %q %d times", left[0].file, left[0].wrong, left[0].times)
 		return linker{}, nil
 	}
 	link := filepath.Join(work, "link")

@@ -255,7 +255,7 @@ func testSSH(t *testing.T, b board.Board) {
 		_, err := k.n.dial(stranger, wanAddress+":22", 3*time.Second)
 		assertSilent(t, err, "SSH, from outside")
 		assert.Equal(t, "warning: anyone who reaches ether1 can try to log in: no filter rule of chain=input drops dst-port=22 from there, "+
-			"and /ip service ssh has no address=\n", k.command(t, "/ip firewall filter disable "+closing))
+			"and address= of /ip service ssh keeps nobody out\n", k.command(t, "/ip firewall filter disable "+closing))
 		conn, err := k.n.dial(stranger, wanAddress+":22", patience)
 		require.NoError(t, err)
 		conn.Close()
