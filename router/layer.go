@@ -228,7 +228,9 @@ func (t *toldLayers) refusal(name string) error { return t.refused[name].err }
 // is gone. news is called for each of them that is refused, or is not refused any more: then err is nil.
 func (t *toldLayers) tell(layers map[string]Layer, news func(name string, err error)) {
 	for name := range t.refused {
-		if _, there := layers[name]; !there {
+		// A withdrawal can be refused, too: that is kept as long as the router has the layer.
+		_, there := layers[name]
+		if _, told := t.told[name]; !there && !told {
 			delete(t.refused, name)
 		}
 	}
@@ -241,6 +243,10 @@ func (t *toldLayers) tell(layers map[string]Layer, news func(name string, err er
 	for name, l := range layers {
 		if !reflect.DeepEqual(t.told[name], l) {
 			changed[name] = l
+		} else if _, refused := t.refused[name]; refused {
+			// The client says again what the router still has.
+			delete(t.refused, name)
+			news(name, nil)
 		}
 	}
 	for name, l := range changed {

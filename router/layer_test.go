@@ -19,7 +19,7 @@ func TestToldLayers(t *testing.T) {
 		refuse, calls := map[string]error{}, 0
 		told := newToldLayers("client", func(source string, l Layer) error {
 			calls++
-			if err := refuse[source]; err != nil && !l.empty() {
+			if err := refuse[source]; err != nil {
 				return err
 			}
 			has[source] = l
@@ -60,9 +60,34 @@ func TestToldLayers(t *testing.T) {
 		refuse["client b"] = io.EOF
 		assert.Equal(t, []string{"b: EOF"}, tell(map[string]Layer{"b": two}))
 		assert.True(t, has["client a"].empty(), "taken back")
-		assert.Empty(t, tell(nil))
-		assert.True(t, has["client b"].empty(), "taken back")
+		assert.Equal(t, []string{"b: <nil>"}, tell(map[string]Layer{"b": one}), "the router has had it all along")
 		assert.NoError(t, told.refusal("b"))
+
+		// A withdrawal that is refused waits as any layer does.
+		assert.Equal(t, one, has["client b"])
+		refuse["client b"] = io.EOF
+		calls = 0
+		assert.Equal(t, []string{"b: EOF"}, tell(nil))
+		assert.Empty(t, tell(nil))
+		assert.Equal(t, 1, calls, "not yet again")
+		assert.Equal(t, []string{"b: <nil>"}, tell(map[string]Layer{"b": one}), "nothing to take back any more")
+		assert.Equal(t, []string{"b: EOF"}, tell(nil))
+		delete(refuse, "client b")
+		assert.Empty(t, tell(nil))
+		assert.Equal(t, 2, calls, "not yet again")
+		time.Sleep(layerPause)
+		assert.Equal(t, []string{"b: <nil>"}, tell(nil))
+		assert.Equal(t, 3, calls)
+		assert.True(t, has["client b"].empty(), "taken back")
+		assert.Empty(t, tell(nil))
+		assert.Equal(t, 3, calls)
+
+		// What the router never took needs no withdrawal.
+		refuse["client d"] = io.EOF
+		assert.Equal(t, []string{"d: EOF"}, tell(map[string]Layer{"d": one}))
+		assert.Empty(t, tell(nil))
+		assert.NoError(t, told.refusal("d"))
+		assert.Equal(t, 4, calls)
 
 		refuse["client c"] = errStopped
 		assert.Empty(t, tell(map[string]Layer{"c": one}), "the router ends")
