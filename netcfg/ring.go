@@ -3,7 +3,9 @@ package netcfg
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"math/bits"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +57,9 @@ func ringRequest(name string, p *ringParameters) error {
 // shortenRings shortens the receive rings that are longer than memory allows, before the devices are
 // set up. What a driver refuses is told once.
 func (m *Manager) shortenRings(links []link) {
+	maps.DeleteFunc(m.ringsSeen, func(index int, _ bool) bool {
+		return !slices.ContainsFunc(links, func(l link) bool { return l.index == index })
+	})
 	for _, l := range links {
 		if l.loopback || l.own || m.ringsSeen[l.index] {
 			continue

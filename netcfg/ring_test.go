@@ -61,6 +61,22 @@ func TestRingsAreShortened(t *testing.T) {
 	assert.NotContains(t, slices.Collect(maps.Keys(asked)), "lo")
 }
 
+// A device that has vanished is forgotten: another one can come with its index.
+func TestRingsOfVanishedDevices(t *testing.T) {
+	var asked []string
+	m := &Manager{receiveRing: 64, ringsSeen: map[int]bool{}, ringRequest: func(name string, _ *ringParameters) error {
+		asked = append(asked, name)
+		return unix.EOPNOTSUPP
+	}}
+	stays := link{index: 2, name: "stays"}
+	for range 2 {
+		m.shortenRings([]link{stays, {index: 3, name: "vanishes"}})
+		m.shortenRings([]link{stays})
+	}
+	assert.Equal(t, []string{"stays", "vanishes", "vanishes"}, asked)
+	assert.Equal(t, map[int]bool{2: true}, m.ringsSeen)
+}
+
 // The kernel takes the request for what it is: a device without rings has none to be read.
 func TestRingRequest(t *testing.T) {
 	lab(t)
