@@ -13,8 +13,8 @@ import (
 	"github.com/postern-router/postern/service"
 )
 
-// idleTime is how long the process stays when nobody is connected, callTime how long a question
-// between PID 1 and the process waits for its answer. Tests change them.
+// idleTime is how long the process stays when nobody is connected, callTime how long a question of its own
+// to PID 1 waits for its answer. Tests change them.
 var (
 	idleTime = time.Minute
 	callTime = 20 * time.Second

@@ -85,6 +85,7 @@ type Process struct {
 	mu       sync.Mutex
 	checks   int
 	checking map[netip.Addr]int  // the checks of each address
+	untold   int                 // verdicts that the process has not taken
 	max      int                 // of logins
 	logins   map[uint64]Login    // by their numbers, which the process chooses
 	sessions map[net.Conn]uint64 // the number of the login of each
@@ -209,7 +210,7 @@ func decodeKey(d *service.Decoder) (key [ssh.KeySize]byte) {
 func (p *Process) check(number uint64, from Login, secret string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.checks == maxChecks || p.checking[from.From] == maxChecksOf {
+	if p.checks == maxChecks || p.checking[from.From] == maxChecksOf || p.untold >= maxChecks {
 		return errors.New("too many passwords are being checked")
 	}
 	p.checks++
@@ -223,6 +224,7 @@ func (p *Process) check(number uint64, from Login, secret string) error {
 			}
 		}
 		p.mu.Lock()
+		p.untold++
 		p.checks--
 		if p.checking[from.From]--; p.checking[from.From] == 0 {
 			delete(p.checking, from.From)
@@ -231,11 +233,14 @@ func (p *Process) check(number uint64, from Login, secret string) error {
 		var e service.Encoder
 		e.Uint(number)
 		e.Uint(uint64(v))
-		ctx, cancel := service.WithTimeout(context.Background(), callTime)
-		defer cancel()
-		if err := p.link.Call(ctx, opVerdict, e.Bytes(), nil); err != nil {
+		// Not with callTime: a process that was slow would take the verdict after the logout, and ask for a session
+		// of a login that is none.
+		if err := p.link.Call(context.Background(), opVerdict, e.Bytes(), nil); err != nil {
 			p.logout(number) // nobody knows of it
 		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.untold--
 	}()
 	return nil
 }

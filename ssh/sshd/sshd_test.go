@@ -516,29 +516,37 @@ func TestLateKeyLogin(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
-// A login by a password of which the process cannot be told does not stay.
-func TestLateVerdict(t *testing.T) {
-	callTime = 10 * time.Millisecond
-	t.Cleanup(func() { callTime = 20 * time.Second })
-	events := make(chan string, 2)
-	var p *Process
+// verdictRig is a PID 1 with room for one login, to which every password is right, and the process's end of the
+// link, whose handler takes the verdicts.
+func verdictRig(t *testing.T, handler service.Handler) (child *service.Link, events <-chan string) {
+	said := make(chan string, 10)
 	link, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
-		p = NewProcess(l, Authority{
+		p := NewProcess(l, Authority{
 			CheckPassword: func(Login, string) bool { return true },
-			LoggedIn:      func(Login) { events <- "in" },
-			LoggedOut:     func(Login) { events <- "out" },
+			LoggedIn:      func(Login) { said <- "in" },
+			LoggedOut:     func(Login) { said <- "out" },
+			Serve:         func(conn net.Conn, _ Login) { conn.Close(); said <- "session" },
 		})
 		p.max = 1
 		return p.Handle
-	}, func(ctx context.Context, _ *service.Request) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() })
+	}, handler)
 	require.NoError(t, err)
 	t.Cleanup(func() { link.Close(); child.Close() })
+	return child, said
+}
+
+// askPassword has PID 1 check a password for the login of that number, from an address of its own.
+func askPassword(t *testing.T, child *service.Link, number byte) error {
 	var e service.Encoder
-	e.Uint(1)
-	encodeLogin(&e, Login{User: "a", From: netip.MustParseAddr("10.0.0.1")})
+	e.Uint(uint64(number))
+	encodeLogin(&e, Login{User: "a", From: netip.AddrFrom4([4]byte{10, 0, 0, number})})
 	e.String(secret)
-	require.NoError(t, child.Call(t.Context(), opPassword, e.Bytes(), nil))
-	for _, want := range []string{"in", "out"} {
+	return child.Call(t.Context(), opPassword, e.Bytes(), nil)
+}
+
+func expectEvents(t *testing.T, events <-chan string, wanted ...string) {
+	t.Helper()
+	for _, want := range wanted {
 		select {
 		case got := <-events:
 			assert.Equal(t, want, got)
@@ -546,6 +554,56 @@ func TestLateVerdict(t *testing.T) {
 			require.Fail(t, "not "+want)
 		}
 	}
+}
+
+// A process that takes a verdict late has the login.
+func TestLateVerdict(t *testing.T) {
+	callTime = 10 * time.Millisecond
+	t.Cleanup(func() { callTime = 20 * time.Second })
+	took := make(chan struct{})
+	child, events := verdictRig(t, func(ctx context.Context, r *service.Request) ([]byte, error) {
+		_, _ = r.Uint(maxID), r.Uint(uint64(full))
+		late, cancel := service.WithTimeout(ctx, 10*callTime)
+		defer cancel()
+		<-late.Done()
+		close(took)
+		return nil, nil
+	})
+	require.NoError(t, askPassword(t, child, 1))
+	expectEvents(t, events, "in")
+	<-took
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	ours, theirs := os.NewFile(uintptr(fds[0]), ""), os.NewFile(uintptr(fds[1]), "")
+	defer ours.Close()
+	defer theirs.Close()
+	var e service.Encoder
+	e.Uint(1)
+	require.NoError(t, child.Call(t.Context(), opSession, e.Bytes(), nil, theirs))
+	expectEvents(t, events, "session")
+}
+
+// A login by a password of which the process cannot be told does not stay.
+func TestVerdictIsNotTaken(t *testing.T) {
+	child, events := verdictRig(t, func(_ context.Context, r *service.Request) ([]byte, error) {
+		_, _ = r.Uint(maxID), r.Uint(uint64(full))
+		return nil, errors.New("not taken")
+	})
+	require.NoError(t, askPassword(t, child, 1))
+	expectEvents(t, events, "in", "out")
+}
+
+// A process that takes no verdict gets no more of them.
+func TestUntoldVerdicts(t *testing.T) {
+	child, _ := verdictRig(t, func(ctx context.Context, _ *service.Request) ([]byte, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	var err error
+	for number := byte(1); err == nil && number <= 2*maxChecks+1; number++ {
+		err = askPassword(t, child, number)
+	}
+	require.ErrorContains(t, err, "too many passwords are being checked")
 }
 
 // Who sends more than strangeBytes before the login is cut off.
