@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,14 +35,19 @@ func TestClampKilled(t *testing.T) {
 	f := newFirewall(t, filepath.Join(dir, "iptables"))
 	require.NoError(t, f.Apply(Config{}))
 	require.NoError(t, os.WriteFile(hang, nil, 0o600))
-	killed := make(chan error)
+	killed := make(chan error, 1)
 	go func() {
 		_, err := os.ReadFile(started) // waits until the table is written
 		killProgram(f.restoreProgram)
 		killed <- err
 	}()
 	err := f.Apply(Config{Clamp: []string{"wan"}})
-	require.NoError(t, <-killed)
+	select {
+	case err := <-killed:
+		require.NoError(t, err)
+	case <-time.After(time.Minute):
+		require.Fail(t, "the table mangle was not written", "%v", err)
+	}
 	require.ErrorContains(t, err, "table mangle: iptables-restore: signal: killed")
 	require.NoError(t, os.Remove(hang))
 	assert.Contains(t, save(t, "iptables-legacy", "-t", "mangle"), "-j TCPMSS")
