@@ -334,14 +334,9 @@ func TestSleeper(t *testing.T) {
 	_, second := call(t, address)
 	assert.Equal(t, first, second, "one process serves both")
 	eventually(t, func() bool { return v.Status().State == Running }, "it does not run")
-	// There can be two connections at once: the third waits, and is served then.
-	third := make(chan string)
-	go func() {
-		_, pid := call(t, address)
-		third <- pid
-	}()
 	require.NoError(t, conn.Close())
-	assert.Equal(t, first, <-third)
+	_, third := call(t, address)
+	assert.Equal(t, first, third, "there has always been a connection")
 }
 
 func TestSleeperEndsIdle(t *testing.T) {
@@ -377,57 +372,163 @@ func TestSleeperEndsIdle(t *testing.T) {
 	assert.Equal(t, Off, v.Status().State)
 }
 
-// TestAccept: how many are served at once, and what ends it.
+// acceptRig is an Acceptor that listens, and PID 1's copy of the listening socket.
+type acceptRig struct {
+	*testing.T
+	*Acceptor
+	address string
+	copied  *os.File
+	done    chan struct{} // closed when the Acceptor has ended
+}
+
+// echoing serves a connection.
+func echoing(conn *net.TCPConn) func() { return func() { io.Copy(conn, conn) } }
+
+func newAcceptRig(t *testing.T, idle time.Duration, admit func(*net.TCPConn) (serve func())) *acceptRig {
+	ctx, cancel := context.WithCancel(t.Context())
+	c := &Child{ctx: ctx, stop: cancel}
+	g := &acceptRig{T: t, Acceptor: c.NewAcceptor(idle, admit), done: make(chan struct{})}
+	g.copied, g.address = listenTCP(t)
+	g.listen(g.copied)
+	go func() {
+		defer close(g.done)
+		g.Wait()
+	}()
+	t.Cleanup(func() {
+		cancel()
+		await(t, g.done, "the end")
+	})
+	return g
+}
+
+// listen has the Acceptor accept at a copy of a listening socket.
+func (g *acceptRig) listen(f *os.File) {
+	l, err := net.FileListener(f)
+	require.NoError(g, err)
+	g.Listen(l.(*net.TCPListener))
+}
+
+// dial connects. The connection waits in the kernel's queue until it is accepted.
+func (g *acceptRig) dial() net.Conn {
+	g.Helper()
+	conn, err := net.Dial("tcp4", g.address)
+	require.NoError(g, err)
+	g.Cleanup(func() { conn.Close() })
+	require.NoError(g, conn.SetDeadline(time.Now().Add(patience)))
+	return conn
+}
+
+// echoes expects that a connection is served.
+func (g *acceptRig) echoes(conn net.Conn) {
+	g.Helper()
+	_, err := conn.Write([]byte{7})
+	require.NoError(g, err)
+	_, err = io.ReadFull(conn, make([]byte, 1))
+	require.NoError(g, err)
+}
+
+// isClosed expects that the other end has closed a connection.
+func (g *acceptRig) isClosed(conn net.Conn) {
+	g.Helper()
+	_, err := conn.Read(make([]byte, 1))
+	require.Error(g, err)
+	require.NotErrorIs(g, err, os.ErrDeadlineExceeded)
+}
+
+// isIdle does what happens when there has been no connection for the idle time.
+func (g *acceptRig) isIdle() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.end()
+}
+
+// TestAccept: which connections are served, and what ends it.
 func TestAccept(t *testing.T) {
-	start := func(t *testing.T, idle time.Duration) (address string, c *Child, cancel context.CancelFunc, done chan error) {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		require.NoError(t, err)
-		ctx, cancel := context.WithCancel(t.Context())
-		c = &Child{ctx: ctx, stop: cancel}
-		done = make(chan error, 1)
-		slots := make(chan struct{}, 1)
-		a := c.NewAcceptor(idle, func(conn *net.TCPConn) func() {
-			slots <- struct{}{}
-			return func() { io.Copy(conn, conn); <-slots }
-		})
-		a.Listen(l.(*net.TCPListener))
-		go func() {
-			a.Wait()
-			done <- nil
-		}()
-		return l.Addr().String(), c, cancel, done
-	}
-	echoes := func(t *testing.T, conn net.Conn) {
-		t.Helper()
-		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
-		_, err := conn.Write([]byte{7})
-		require.NoError(t, err)
-		_, err = io.ReadFull(conn, make([]byte, 1))
-		require.NoError(t, err)
-	}
 	t.Run("told to end", func(t *testing.T) {
-		address, c, _, done := start(t, time.Hour)
-		first, err := net.Dial("tcp4", address)
-		require.NoError(t, err)
-		defer first.Close()
-		echoes(t, first)
-		second, err := net.Dial("tcp4", address) // waits in the kernel's queue
-		require.NoError(t, err)
-		defer second.Close()
+		g := newAcceptRig(t, time.Hour, echoing)
+		first, second := g.dial(), g.dial()
+		g.echoes(first)
+		g.echoes(second)
 		require.NoError(t, first.Close())
-		echoes(t, second)
-		c.Stop()
-		require.NoError(t, <-done)
-		_, err = second.Read(make([]byte, 1))
-		require.Error(t, err, "its connection has ended")
+		g.child.Stop()
+		await(t, g.done, "the end")
+		g.isClosed(second)
 	})
 	t.Run("idle", func(t *testing.T) {
-		address, c, _, done := start(t, 10*time.Millisecond)
-		require.NoError(t, <-done)
-		require.NoError(t, c.Context().Err())
-		_, err := net.Dial("tcp4", address)
+		g := newAcceptRig(t, 10*time.Millisecond, echoing)
+		await(t, g.done, "the end")
+		require.NoError(t, g.child.Context().Err())
+		require.NoError(t, g.copied.Close())
+		_, err := net.Dial("tcp4", g.address)
 		require.ErrorIs(t, err, unix.ECONNREFUSED, "the listener is closed")
 	})
+	t.Run("not admitted", func(t *testing.T) {
+		admitted := make(chan bool, 2)
+		g := newAcceptRig(t, time.Hour, func(conn *net.TCPConn) func() {
+			if !<-admitted {
+				return nil
+			}
+			return echoing(conn)
+		})
+		first, second := g.dial(), g.dial()
+		admitted <- false
+		g.isClosed(first)
+		admitted <- true
+		g.echoes(second)
+	})
+	t.Run("another listener", func(t *testing.T) {
+		g := newAcceptRig(t, time.Hour, echoing)
+		before := g.dial()
+		g.echoes(before)
+		old := g.address
+		require.NoError(t, g.copied.Close())
+		var other *os.File
+		other, g.address = listenTCP(t)
+		g.listen(other)
+		g.echoes(g.dial())
+		g.echoes(before)
+		_, err := net.Dial("tcp4", old)
+		require.ErrorIs(t, err, unix.ECONNREFUSED)
+		g.child.Stop()
+		await(t, g.done, "the end")
+		g.listen(other)
+		require.NoError(t, other.Close())
+		_, err = net.Dial("tcp4", g.address)
+		require.ErrorIs(t, err, unix.ECONNREFUSED, "one that comes after the end is closed")
+	})
+	// The idle time ends while a connection is being accepted.
+	for _, admitted := range []bool{true, false} {
+		t.Run(fmt.Sprintf("idle, and a connection comes, admitted: %v", admitted), func(t *testing.T) {
+			accepted, decided := make(chan struct{}, 2), make(chan struct{})
+			g := newAcceptRig(t, time.Hour, func(conn *net.TCPConn) func() {
+				accepted <- struct{}{}
+				<-decided
+				if !admitted {
+					return nil
+				}
+				return echoing(conn)
+			})
+			first := g.dial()
+			await(t, accepted, "the first connection")
+			second := g.dial()
+			g.isIdle()
+			close(decided)
+			if admitted {
+				g.echoes(first)
+				g.echoes(second)
+				return
+			}
+			await(t, g.done, "the end")
+			g.isClosed(first)
+			l, err := net.FileListener(g.copied)
+			require.NoError(t, err)
+			defer l.Close()
+			conn, err := l.Accept()
+			require.NoError(t, err)
+			defer conn.Close()
+			assert.Equal(t, second.LocalAddr().String(), conn.RemoteAddr().String(), "it waited for the next process")
+		})
+	}
 }
 
 // TestActivity: a connection that is older than the idle time lives on.
