@@ -58,6 +58,11 @@ type dhcpClients struct {
 	links  map[string]*clientLink // by the interface's name
 	// leaving are clients that were ended while there was no process: their leases are to be given back.
 	leaving []leaving
+	// farewells has the interfaces for which the process runs a client of leaving: what that reports
+	// is not of the client that may be there by now.
+	farewells map[string]bool
+	// began is when the process was last brought to the clients.
+	began time.Time
 }
 
 // clientLink is an interface with a client.
@@ -117,7 +122,7 @@ const (
 func newDHCPClients(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper) *dhcpClients {
 	d := &dhcpClients{log: log, keeper: keeper, find: findLink, open: openClient, park: parkClient,
 		restTime: restTime, leastSleep: leastSleep, asleep: true, news: make(chan struct{}, 1), stop: make(chan struct{}),
-		links: map[string]*clientLink{}, lines: log.Limited("changes of the router's leases", leaseLines)}
+		links: map[string]*clientLink{}, farewells: map[string]bool{}, lines: log.Limited("changes of the router's leases", leaseLines)}
 	d.process = s.NewService(client.Spec, service.Options{Label: "DHCP client", Parent: func(l *service.Link) service.Parent {
 		return &clientProcess{Process: client.NewProcess(l, d.take), has: map[string]*clientLink{}, ended: d.ended}
 	}})
@@ -197,14 +202,17 @@ func (d *dhcpClients) runs(c client.Config) bool {
 // update brings sockets and process to the configuration and the interfaces that there are. The
 // caller holds mu.
 func (d *dhcpClients) update() {
-	changed := false
+	// due is set if the process has something to do for it.
+	changed, due := false, false
 	var old []*clientLink
 	for name, l := range d.links {
 		index, mac, ok := d.find(name)
 		c := d.of(name)
 		same := ok && index == l.index && mac == l.mac
 		if d.runs(c) && same && reflect.DeepEqual(d.settings(c, mac), l.settings) {
-			changed = changed || !d.asleep && l.sockets == nil // they are opened again
+			if !d.asleep && l.sockets == nil { // they are opened again
+				changed, due = true, true
+			}
 			continue
 		}
 		if d.runs(c) && same { // it says something else of itself
@@ -212,12 +220,14 @@ func (d *dhcpClients) update() {
 			fresh.settings = d.settings(c, mac)
 			fresh.resume, fresh.events = nil, nil // the server is told
 			d.links[name] = &fresh
+			due = true
 		} else {
 			l.lease = nil
 			delete(d.links, name)
 			old = append(old, l)
 			if l.resume != nil && !d.runs(c) {
 				d.leaving = append(d.leaving, leaving{name, l})
+				due = true
 			}
 		}
 		changed = true
@@ -239,10 +249,14 @@ func (d *dhcpClients) update() {
 			continue
 		}
 		d.links[c.Interface] = l
-		changed = true
+		changed, due = true, true
 	}
-	if changed {
+	if changed && (due || !d.asleep) {
 		d.start(old...)
+		return
+	}
+	for _, l := range old {
+		l.close()
 	}
 }
 
@@ -254,7 +268,7 @@ func (d *dhcpClients) start(old ...*clientLink) {
 	d.change = d.process.Set(&service.Desired{Configure: func(ctx context.Context, p service.Parent) error {
 		return d.configure(ctx, p.(*clientProcess), links, farewell)
 	}})
-	d.asleep = false
+	d.asleep, d.began = false, time.Now()
 	change := d.change
 	// A message that hands the sockets over may still be on its way, and so may the farewell of a
 	// client whose lease is given back. The last process ends behind it.
@@ -266,6 +280,7 @@ func (d *dhcpClients) start(old ...*clientLink) {
 		defer d.mu.Unlock()
 		for _, l := range old {
 			l.close()
+			l.sockets, l.resume = nil, nil // for a process that starts later
 		}
 		d.leaving = slices.DeleteFunc(d.leaving, func(l leaving) bool { return slices.Contains(old, l.link) })
 		if d.change == change {
@@ -316,6 +331,15 @@ func (d *dhcpClients) schedule(now time.Time) time.Duration {
 	if d.taken != d.change {
 		return next
 	}
+	for _, l := range d.links {
+		if l.resume != nil && l.sockets != nil { // the process has refused it, and is not asked again by itself
+			if wait := d.began.Add(d.restTime).Sub(now); wait > 0 {
+				return min(next, wait)
+			}
+			d.start()
+			return max(d.restTime, time.Second)
+		}
+	}
 	var awake time.Duration // for which the process stays
 	for _, l := range d.links {
 		if l.resume != nil || l.reported.IsZero() || l.seen < l.asked || l.status != client.Bound || l.lease == nil || l.lease.Renew.Sub(now) < d.leastSleep {
@@ -346,6 +370,7 @@ func (d *dhcpClients) ended() {
 	for _, l := range d.links {
 		l.process, l.reported = nil, time.Time{}
 	}
+	clear(d.farewells)
 }
 
 func (d *dhcpClients) settings(c client.Config, mac ether.MAC) client.Settings {
@@ -369,8 +394,9 @@ func (d *dhcpClients) configure(ctx context.Context, p *clientProcess, links map
 		}
 	}
 	for _, l := range farewell {
+		// The other clients need their leases, whatever becomes of this one.
 		if err := d.farewell(ctx, p, l); err != nil {
-			return err
+			d.log.Printf(kmsg.Warning, "DHCP client on %s: the lease is not given back: %v", l.name, err)
 		}
 	}
 	for name, l := range links {
@@ -392,10 +418,12 @@ func (d *dhcpClients) farewell(ctx context.Context, p *clientProcess, l leaving)
 	d.mu.Lock()
 	s, sockets := l.link.settings, l.link.sockets
 	s.Lease = l.link.resume
-	d.mu.Unlock()
 	if s.Lease == nil || sockets == nil {
+		d.mu.Unlock()
 		return nil // that was done, or cannot be
 	}
+	d.farewells[l.name] = true
+	d.mu.Unlock()
 	if err := p.Start(ctx, l.name, s, sockets[0], sockets[1]); err != nil {
 		return err
 	}
@@ -414,6 +442,7 @@ func (d *dhcpClients) startClient(ctx context.Context, p *clientProcess, name st
 	// A server gives the address of before a restart again, if it is asked for that.
 	s.Previous, _ = netip.ParseAddr(d.keeper.get(stateClient + name))
 	d.mu.Lock()
+	delete(d.farewells, name)
 	if l.lease != nil {
 		s.Previous = l.lease.Address.Addr()
 	}
@@ -452,7 +481,7 @@ func (d *dhcpClients) take(r client.Report) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := d.links[r.Interface]
-	if l == nil {
+	if l == nil || d.farewells[r.Interface] {
 		return nil // its client was ended meanwhile
 	}
 	l.status, l.seen, l.reported = r.Status, r.Seen, time.Now()
@@ -465,6 +494,9 @@ func (d *dhcpClients) take(r client.Report) error {
 	case !r.Keep && l.lease != nil:
 		d.lines.Printf(kmsg.Info, "DHCP client on %s lost address %s", r.Interface, l.lease.Address)
 		l.lease = nil
+	}
+	if l.resume != nil {
+		l.resume = l.lease // the process may end before it is known to have the client
 	}
 	d.wake()
 	return nil
@@ -548,6 +580,7 @@ func (d *dhcpClients) watch() {
 		layers := map[string]Layer{}
 		for name, l := range d.links {
 			if l.lease == nil {
+				l.refuse(nil)
 				continue
 			}
 			left := l.lease.Expires.Sub(now)
@@ -653,8 +686,7 @@ func (d *dhcpClients) tell(ctx context.Context, name string, e client.Event) err
 	p := l.process
 	d.mu.Unlock()
 	err := p.Tell(ctx, name, e)
-	var refused service.RemoteError
-	if errors.As(err, &refused) {
+	if err != nil {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		l.asked-- // it will not be among those that the client has taken

@@ -538,3 +538,111 @@ func TestDHCPClientSleeps(t *testing.T) {
 	defer d.mu.Unlock()
 	assert.Empty(t, d.leaving)
 }
+
+// A client is removed while there is no process, and the next process cannot start: a later one has no
+// farewell to send on sockets that are closed.
+func TestDHCPClientFarewellFails(t *testing.T) {
+	d := newTestClients(t, &memory{values: map[string]string{}}, nil)
+	const stays = "/ip dhcp-client add interface=ether3"
+	require.NoError(t, d.Apply(clientConfig(t, "/ip dhcp-client add interface=ether1\n"+stays)))
+	d.mu.Lock()
+	gone := d.links["ether1"]
+	for _, l := range d.links {
+		l.resume = testLease(func(l *client.Lease) { l.Renew = l.Expires })
+		l.lease = l.resume
+	}
+	d.asleep = true
+	d.mu.Unlock()
+	require.NoError(t, d.Apply(clientConfig(t, stays)))
+	require.Eventually(t, func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return len(d.leaving) == 0
+	}, 30*time.Second, time.Millisecond)
+	d.mu.Lock()
+	assert.Nil(t, gone.resume)
+	assert.Nil(t, gone.sockets)
+	d.mu.Unlock()
+	assert.NoError(t, d.farewell(t.Context(), nil, leaving{"ether1", gone}), "nothing is left to send")
+}
+
+// sleepingClient is a client on ether1 whose process sleeps, with a lease that needs nothing for long.
+func sleepingClient(t *testing.T) (*testClients, *clientLink) {
+	t.Helper()
+	d := newTestClients(t, &memory{values: map[string]string{}}, nil)
+	require.NoError(t, d.Apply(clientConfig(t, "/ip dhcp-client add interface=ether1")))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := d.links["ether1"]
+	l.lease = testLease(func(l *client.Lease) {
+		l.Since, l.Renew, l.Rebind, l.Expires = time.Now(), time.Now().Add(30*24*time.Hour), time.Now().Add(40*24*time.Hour), time.Now().Add(50*24*time.Hour)
+	})
+	l.status, l.resume = client.Bound, l.lease
+	return d, l
+}
+
+// What a client says whose lease is given back is not of the client that is there by now.
+func TestDHCPClientFarewellReports(t *testing.T) {
+	d, l := sleepingClient(t)
+	d.mu.Lock()
+	lease := l.lease
+	l.lease, l.resume, l.status = nil, nil, client.Searching
+	d.farewells["ether1"] = true
+	d.mu.Unlock()
+	bound := client.Report{Interface: "ether1", Status: client.Bound, Lease: lease}
+	require.NoError(t, d.take(bound))
+	d.mu.Lock()
+	assert.Nil(t, l.lease)
+	assert.Equal(t, client.Searching, l.status)
+	d.mu.Unlock()
+	d.ended()
+	require.NoError(t, d.take(bound))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	assert.Equal(t, lease, l.lease, "from another process it is the client's")
+}
+
+// The next process goes on with what the last one has reported, although that did not live to have the client.
+func TestDHCPClientResumesWhatWasReported(t *testing.T) {
+	d, l := sleepingClient(t)
+	renewed := *l.lease
+	renewed.Renew = renewed.Renew.Add(time.Hour)
+	require.NoError(t, d.take(client.Report{Interface: "ether1", Status: client.Bound, Lease: &renewed}))
+	d.mu.Lock()
+	assert.Equal(t, &renewed, l.resume)
+	d.mu.Unlock()
+	require.NoError(t, d.take(client.Report{Interface: "ether1", Status: client.Searching}))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	assert.Nil(t, l.resume, "it was given back")
+}
+
+// A process that has refused a client is asked again, after a pause.
+func TestDHCPClientIsAskedAgain(t *testing.T) {
+	d, l := sleepingClient(t)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asleep, d.restTime, d.taken = false, time.Hour, d.change
+	now := d.began
+	assert.Equal(t, 20*time.Minute, d.schedule(now.Add(40*time.Minute)))
+	before := d.change
+	assert.Positive(t, d.schedule(now.Add(time.Hour)))
+	assert.NotSame(t, before, d.change)
+	assert.Equal(t, l.lease, l.resume)
+	assert.False(t, d.asleep)
+}
+
+// An interface that vanishes wakes no process.
+func TestDHCPClientSleepsOnWithoutInterface(t *testing.T) {
+	d, l := sleepingClient(t)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asleep = true
+	before := d.change
+	d.find = func(string) (int, ether.MAC, bool) { return 0, ether.MAC{}, false }
+	d.update()
+	assert.Empty(t, d.links)
+	assert.Same(t, before, d.change)
+	assert.True(t, d.asleep)
+	assert.ErrorIs(t, l.parked.Close(), os.ErrClosed)
+}
