@@ -100,6 +100,7 @@ type linker struct {
 // boardLinker builds Go's linker with linkerPatches in the folder work. If this release of Go has another
 // linker or runtime it says so, and returns Go's own.
 func boardLinker(work string) (linker, error) {
+	// Only to see whether they apply: they are for the program's overlay, and the linker runs with Go's own runtime.
 	_, left, err := overlay(map[string]string{}, runtimePatches, work)
 	if err != nil {
 		return linker{}, fmt.Errorf("source of Go's runtime: %w", err)

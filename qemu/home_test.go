@@ -83,8 +83,9 @@ func testHousehold(t *testing.T, b board.Board) {
 		assert.NotContains(t, k.command(t, "/ip address print"), wan+"/")
 		assert.Contains(t, k.command(t, "/log print where topics~\"dhcp\""), "refuses the address")
 	})
-	t.Run("the processes of DHCP have slept", func(t *testing.T) {
-		if b.Name == boards()[0].Name { // one shows it: to wait on all would take minutes
+	// That they sleep is for TestDHCPServerSleeps and TestDHCPClientSleeps, which see the processes.
+	t.Run("DHCP goes on behind pauses in which its processes may sleep", func(t *testing.T) {
+		if b.Name == boards()[0].Name { // on one board, for it takes minutes
 			moved := k.ownAddress(t)
 			renewals := func() int { return strings.Count(h.log.String(), "DHCPACK(eth0) "+moved+" ") }
 			before := renewals()

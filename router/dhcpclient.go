@@ -61,7 +61,7 @@ type dhcpClients struct {
 	// farewells has the interfaces for which the process runs a client of leaving: what that reports
 	// is not of the client that may be there by now.
 	farewells map[string]bool
-	// began is when the process was last brought to the clients.
+	// began is when the process was last told what its clients are.
 	began time.Time
 }
 
@@ -98,12 +98,6 @@ func (l *clientLink) close() {
 	l.parked.Close()
 }
 
-func (l *clientLink) refuse(err error) {
-	if l.refused = ""; err != nil {
-		l.refused = err.Error()
-	}
-}
-
 // stateClient is the name of the address that a client had, with its interface behind it.
 const stateClient = "dhcp-client-"
 
@@ -112,7 +106,8 @@ const stateClient = "dhcp-client-"
 const keepInterval = time.Hour
 
 const (
-	// restTime is how long no client reports anything before the process is ended, and leastSleep the
+	// restTime is how long no client reports anything before the process is ended, and the pause before
+	// a process that has refused a client is told again. leastSleep is the
 	// least time that it must have nothing to do from then on: a start of a process is not for
 	// nothing. A server with short leases keeps it running.
 	restTime   = 30 * time.Second
@@ -332,7 +327,8 @@ func (d *dhcpClients) schedule(now time.Time) time.Duration {
 		return next
 	}
 	for _, l := range d.links {
-		if l.resume != nil && l.sockets != nil { // the process has refused it, and is not asked again by itself
+		// The process has refused the client, and package service tells it nothing again by itself.
+		if l.resume != nil && l.sockets != nil {
 			if wait := d.began.Add(d.restTime).Sub(now); wait > 0 {
 				return min(next, wait)
 			}
@@ -580,7 +576,7 @@ func (d *dhcpClients) watch() {
 		layers := map[string]Layer{}
 		for name, l := range d.links {
 			if l.lease == nil {
-				l.refuse(nil)
+				l.refused = ""
 				continue
 			}
 			left := l.lease.Expires.Sub(now)
@@ -597,7 +593,7 @@ func (d *dhcpClients) watch() {
 			} else if l.refused != err.Error() {
 				d.lines.Printf(kmsg.Error, "DHCP client on %s: the lease is not used: %v", name, err)
 			}
-			l.refuse(err)
+			l.refused = reasonOf(err)
 		}
 		kept := map[string]string{}
 		for name, l := range layers {
@@ -614,7 +610,7 @@ func (d *dhcpClients) watch() {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			if l := d.links[name]; l != nil {
-				l.refuse(err)
+				l.refused = reasonOf(err)
 			}
 			if err != nil {
 				d.lines.Printf(kmsg.Error, "DHCP client on %s: %v", name, err)

@@ -224,6 +224,14 @@ func newToldLayers(source string, set func(source string, l Layer) error) *toldL
 // refusal is why the router does not take the layer of a client; nil if it does, or was not told yet.
 func (t *toldLayers) refusal(name string) error { return t.refused[name].err }
 
+// reasonOf is the text of an error, "" of none.
+func reasonOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
 // tell brings the router to the layers, by the clients' names: it tells what is new and takes back what
 // is gone. news is called for each of them that is refused, or is not refused any more: then err is nil.
 func (t *toldLayers) tell(layers map[string]Layer, news func(name string, err error)) {

@@ -95,12 +95,6 @@ type connection struct {
 	refused string
 }
 
-func (c *connection) refuse(err error) {
-	if c.refused = ""; err != nil {
-		c.refused = err.Error()
-	}
-}
-
 // close ends the session in the kernel, and with it its interface.
 func (c *connection) close() {
 	if c.unit != nil {
@@ -410,14 +404,14 @@ func (d *pppoeClients) watch() {
 			} else if l.refused != err.Error() {
 				d.lines.Printf(kmsg.Error, "PPPoE client %s: the address is not used: %v", name, err)
 			}
-			l.refuse(err)
+			l.refused = reasonOf(err)
 		}
 		d.mu.Unlock()
 		told.tell(layers, func(name string, err error) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			if l := d.links[name]; l != nil {
-				l.refuse(err)
+				l.refused = reasonOf(err)
 			}
 			if err != nil {
 				d.lines.Printf(kmsg.Error, "PPPoE client %s: %v", name, err)
