@@ -299,13 +299,21 @@ func (x *execution) get(m *menu, a arguments) error {
 	return nil
 }
 
+var errSeveral = errors.New("invalid value for argument numbers; expected one item, not several")
+
 // oneRow returns the index of the one row that a word refers to.
 func (x *execution) oneRow(m *menu, w word, rows []row) (int, error) {
-	if m.single != "" {
-		if indices, err := x.resolve(m, w); err != nil || len(indices) > 0 {
+	if m.fixed != nil {
+		indices, err := x.resolve(m, w)
+		switch {
+		case err != nil:
 			return 0, err
+		case len(indices) == 0:
+			return 0, noSuchItem(w.String())
+		case len(indices) > 1:
+			return 0, errSeveral
 		}
-		return 0, noSuchItem(w.String())
+		return indices[0], nil
 	}
 	keys, err := x.chosen(m, w)
 	switch {
@@ -314,7 +322,7 @@ func (x *execution) oneRow(m *menu, w word, rows []row) (int, error) {
 	case len(keys) == 0:
 		return 0, noSuchItem(w.String())
 	case len(keys) > 1:
-		return 0, errors.New("invalid value for argument numbers; expected one item, not several")
+		return 0, errSeveral
 	}
 	which := slices.IndexFunc(rows, func(r row) bool { return r.key == keys[0] })
 	if which < 0 {

@@ -281,8 +281,10 @@ func (x *execution) possible(c cursor) (prefix string, all []Choice, suffix func
 			all = append(all, x.portChoices()...)
 		case c.menu.allLinks:
 			all = append(all, x.interfaceChoices(property{})...)
-		case c.menu.single != "":
-			all = append(all, Choice{c.menu.single, "its only name"})
+		case c.menu.fixed != nil:
+			for _, name := range c.menu.fixed {
+				all = append(all, Choice{name, "an item"})
+			}
 		case c.menu.items != nil:
 			if p, ok := c.menu.property("name"); ok {
 				for i := range c.menu.items.count(&x.cfg) {

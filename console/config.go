@@ -11,6 +11,7 @@ import (
 	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/pppoe"
@@ -60,8 +61,8 @@ type Config struct {
 	AdminPassword string
 	// SSHKeys are /user ssh-keys.
 	SSHKeys []ssh.Key
-	// SSH is the row ssh of /ip service.
-	SSH ssh.Config
+	// SSH is the row of /ip service of that name.
+	SSH login.Config
 	// RemoteLog is the syslog server, and which lines it gets (/system logging).
 	RemoteLog RemoteLog
 	// NTP is the time client (/system ntp client).
@@ -130,7 +131,7 @@ func (r RemoteLog) Sends(topics string) (prefix string, sends bool) {
 // Default is the configuration of a router on which nothing has been set.
 func Default() Config {
 	return Config{
-		Identity: "postern", Socks: socks.DefaultConfig(), SSH: ssh.DefaultConfig(), RemoteLog: RemoteLog{Port: 514},
+		Identity: "postern", Socks: socks.DefaultConfig(), SSH: login.Config{Disabled: true, Port: 22, MaxSessions: 4}, RemoteLog: RemoteLog{Port: 514},
 		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict}, Tracking: firewall.DefaultTracking(),
 		DNSServer: dns.Default(),
 	}
@@ -144,7 +145,9 @@ func (c Config) Clone() Config {
 	}
 	c.DNS = slices.Clone(c.DNS)
 	c.NTP.Servers = slices.Clone(c.NTP.Servers)
-	c.SSH.From = slices.Clone(c.SSH.From)
+	for _, s := range NetworkServices {
+		s.of(&c).From = slices.Clone(s.of(&c).From)
+	}
 	return c
 }
 

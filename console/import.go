@@ -162,8 +162,8 @@ func (l leftOut) String() string {
 	if l.strict&(CloseRouter|DisableSOCKS) != 0 {
 		b.WriteString("warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n")
 	}
-	if l.strict.Has(DisableSSH) {
-		b.WriteString("warning: lines of SSH are left out: whom they were to keep out may log in\n")
+	if l.strict.Has(DisableLogins) {
+		b.WriteString("warning: lines of /ip service or of keys are left out: whom they were to keep out may log in\n")
 	}
 	return b.String()
 }

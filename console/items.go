@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/postern-router/postern/dhcp/server"
@@ -161,8 +162,49 @@ func (x *execution) identify() {
 	x.before = x.cfg.ids
 }
 
-// onlyID is the ID of the item of a menu that always has exactly one.
-const onlyID ID = 1
+// fixedID is the ID of an item of a menu with fixed ones.
+func fixedID(item int) ID { return ID(1 + item) }
+
+// resolveFixed is resolve for a menu with fixed items.
+func (x *execution) resolveFixed(m *menu, w word) ([]int, error) {
+	var indices []int
+	if w.find != nil {
+		where, err := x.conditions(m, w.find[1:])
+		if err != nil {
+			return nil, err
+		}
+		rows, err := m.rows(x)
+		if err == nil {
+			rows, err = x.matching(m, rows, where)
+		}
+		for _, r := range rows {
+			indices = append(indices, int(r.id-fixedID(0)))
+		}
+		return indices, err
+	}
+	for name := range strings.SplitSeq(w.text, ",") {
+		i := slices.IndexFunc(m.fixed, func(n string) bool { return n == name })
+		if n, err := strconv.Atoi(name); i < 0 && err == nil && n >= 0 && n < len(m.fixed) {
+			i = n
+		}
+		if id, err := ParseID(name); i < 0 && err == nil && id >= fixedID(0) && id < fixedID(len(m.fixed)) {
+			i = int(id - fixedID(0))
+		}
+		if i < 0 && x.older && name == m.exportedAs && name != "" {
+			i = 0
+		}
+		if i < 0 {
+			if m.path == serviceMenuPath && slices.Contains(absentServices, name) {
+				return nil, &lineError{message: "Postern has no /" + m.path + " " + name, place: w.place}
+			}
+			return nil, noSuchItem(name)
+		}
+		if !slices.Contains(indices, i) {
+			indices = append(indices, i)
+		}
+	}
+	return indices, nil
+}
 
 func noSuchItem(item string) error { return fmt.Errorf("%w: %s", ErrNoSuchItem, Printable(item)) }
 
@@ -225,21 +267,8 @@ func (x *execution) numbered(m *menu) ([]key, error) {
 // numbers and ranges (0,2-4), IDs or names, separated by commas, or [find ...], which may
 // find nothing.
 func (x *execution) resolve(m *menu, w word) ([]int, error) {
-	if m.single != "" {
-		if w.find == nil {
-			if w.text != m.single && w.text != "0" && w.text != onlyID.String() && !(x.older && w.text == m.exportedAs && w.text != "") {
-				if m.path == serviceMenuPath && slices.Contains(absentServices, w.text) {
-					return nil, &lineError{message: "Postern has no /" + m.path + " " + w.text, place: w.place}
-				}
-				return nil, noSuchItem(w.text)
-			}
-			return []int{0}, nil
-		}
-		found, err := x.found(m, w)
-		if err != nil || len(found) == 0 {
-			return nil, err
-		}
-		return []int{0}, nil
+	if m.fixed != nil {
+		return x.resolveFixed(m, w)
 	}
 	keys, err := x.chosen(m, w)
 	if err != nil {
@@ -509,8 +538,8 @@ func (x *execution) append(m *menu) (int, error) {
 	i := m.items.count(&x.cfg)
 	m.items.add(&x.cfg)
 	for _, p := range m.properties {
-		if p.def != "" {
-			if err := p.set(&x.cfg, i, p.def); err != nil {
+		if def := p.defaultOf(i); def != "" {
+			if err := p.set(&x.cfg, i, def); err != nil {
 				return 0, err
 			}
 		}

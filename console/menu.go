@@ -35,9 +35,10 @@ type menu struct {
 	isAlias bool
 	// allLinks is set for /interface, whose items are those of the menus below it.
 	allLinks bool
-	// single is the name of the item of a menu that always has exactly one. exportedAs is the number
-	// that it has in RouterOS's exports, if not 0.
-	single, exportedAs string
+	// fixed are the names of the items of a menu that always has just these. exportedAs is the number
+	// that the first has in RouterOS's exports, if not 0.
+	fixed      []string
+	exportedAs string
 	// rows returns rows that are not, or not only, made from the configuration; dynamic, those
 	// that the system has added to the items of the configuration.
 	rows, dynamic func(*execution) ([]row, error)
@@ -85,7 +86,9 @@ type property struct {
 	accepts string
 	// def is the default. It is "" for a property that can be unset, and then unset says what
 	// that means; and for one that must be given, and then unset is "" too.
-	def, unset  string
+	def, unset string
+	// defs are the defaults of the items of a menu with fixed ones, if they differ; def is then the first.
+	defs        []string
 	typ         Type
 	values      []string
 	isInterface bool // the value is an interface, after "!" perhaps
@@ -110,6 +113,14 @@ type property struct {
 
 // value is the typed value for an item, or for a menu without items (item 0).
 func (p property) value(c *Config, item int) Value { return valueOf(p.typ, p.get(c, item)) }
+
+// defaultOf is the default of an item.
+func (p property) defaultOf(item int) string {
+	if p.defs != nil {
+		return p.defs[item]
+	}
+	return p.def
+}
 
 func (p property) required() bool { return p.def == "" && p.unset == "" }
 
@@ -312,7 +323,7 @@ var menus = sync.OnceValue(func() []*menu {
 		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(),
 		{
 			path: "user", help: "users that can log in",
-			commands: commandsLike(listCommands, "add unset remove move enable disable comment find", printLive), single: Admin,
+			commands: commandsLike(listCommands, "add unset remove move enable disable comment find", printLive), fixed: []string{Admin},
 			needs:   func(l Live) bool { return l.HashPassword != nil },
 			rows:    (*execution).userRows,
 			columns: []column{{"name", 16}, {"group", 0}},

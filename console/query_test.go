@@ -168,12 +168,15 @@ func TestQueryIsExport(t *testing.T) {
 			if m.items == nil {
 				words = []string{"set"}
 			}
-			if m.single != "" {
-				words = append(words, m.single)
+			if m.fixed != nil {
+				words = append(words, m.fixed[r.ID-fixedID(0)])
 			}
-			empty := len(words)
+			empty, item := len(words), 0
+			if m.fixed != nil {
+				item = int(r.ID - fixedID(0))
+			}
 			for _, p := range m.properties {
-				if v, _ := r.Get(p.name); v.String() != p.def {
+				if v, _ := r.Get(p.name); v.String() != p.defaultOf(item) {
 					words = append(words, p.name+"="+quote(v.String()))
 				}
 			}

@@ -43,6 +43,12 @@ type Value struct {
 // String is the value as screens show it: yes and no, 19.1MiB, 1d2h.
 func (v Value) String() string { return v.text }
 
+// Number is the value of a Boolean (0 or 1), an Integer, Bytes, or a Duration in nanoseconds, else 0.
+func (v Value) Number() int64 { return v.number }
+
+// MakeValue makes a value of its parts, for who has sent it somewhere.
+func MakeValue(t Type, text string, number int64) Value { return Value{t, text, number} }
+
 // Bool reports whether a Boolean is true.
 func (v Value) Bool() bool { return v.Type == Boolean && v.number != 0 }
 

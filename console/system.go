@@ -99,7 +99,7 @@ func loggingMenu() *menu {
 func loggingAction() *menu {
 	return &menu{
 		path: "system logging action", help: "where the log can be sent",
-		commands: commandsLike(listCommands, "add remove move enable disable comment find", printLive), single: remoteAction, exportedAs: "3",
+		commands: commandsLike(listCommands, "add remove move enable disable comment find", printLive), fixed: []string{remoteAction}, exportedAs: "3",
 		needs:   hasRemoteLog,
 		rows:    (*execution).loggingActionRows,
 		columns: []column{{"name", 16}, {"target", 6}, {"remote", 15}, {"remote-port", 0}},
@@ -250,7 +250,7 @@ func (x *execution) loggingRows() ([]row, error) {
 }
 
 func (x *execution) loggingActionRows() ([]row, error) {
-	r := row{id: onlyID, pairs: []Pair{textPair("name", remoteAction), wordPair("target", remoteAction)}}
+	r := row{id: fixedID(0), pairs: []Pair{textPair("name", remoteAction), wordPair("target", remoteAction)}}
 	for _, p := range x.menu("system logging action").properties {
 		if v := p.value(&x.cfg, 0); v.text != "" {
 			r.pairs = append(r.pairs, Pair{p.name, v})
@@ -332,7 +332,7 @@ func (x *execution) timeClient() ([]Pair, error) {
 }
 
 func (x *execution) userRows() ([]row, error) {
-	return []row{{id: onlyID, pairs: []Pair{textPair("name", Admin), wordPair("group", "full")}}}, nil
+	return []row{{id: fixedID(0), pairs: []Pair{textPair("name", Admin), wordPair("group", "full")}}}, nil
 }
 
 // resource is the state of the machine.

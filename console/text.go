@@ -30,13 +30,15 @@ func exportMenus(menus []*menu, cfg *Config, path string, words ...string) strin
 		}
 		var lines [][]string
 		switch {
+		case m.fixed != nil:
+			for i, name := range m.fixed {
+				if words := exported(m, cfg, i, sensitive, verbose); len(words) > 0 {
+					lines = append(lines, append([]string{"set", name}, words...))
+				}
+			}
 		case m.items == nil:
 			if words := exported(m, cfg, 0, sensitive, verbose); len(words) > 0 {
-				verb := []string{"set"}
-				if m.single != "" {
-					verb = append(verb, m.single)
-				}
-				lines = append(lines, append(verb, words...))
+				lines = append(lines, append([]string{"set"}, words...))
 			}
 		default:
 			for i := range m.items.count(cfg) {
@@ -77,7 +79,7 @@ func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string 
 		switch v := p.get(cfg, item); {
 		case verbose && v == "" && p.unset != "":
 			words = append(words, "!"+p.name)
-		case verbose || v != p.def:
+		case verbose || v != p.defaultOf(item):
 			words = append(words, p.name+"="+quote(v))
 		}
 	}
@@ -105,9 +107,9 @@ const (
 	// DisableSOCKS: the SOCKS server must not run, because the line may have denied a request
 	// that the rest allows.
 	DisableSOCKS Without = 1 << iota
-	// DisableSSH: the SSH server must not run, because the line may have kept somebody out whom
+	// DisableLogins: nobody may log in over the network, because the line may have kept somebody out whom
 	// the rest lets in: by an address, or by a key, beside which no password is taken.
-	DisableSSH
+	DisableLogins
 	// CloseRouter: nothing may be forwarded, and the router answers its LAN only, because the
 	// line may have dropped packets that the rest lets through.
 	CloseRouter
@@ -115,7 +117,7 @@ const (
 	// HoldRest: the rest of the configuration is used.
 	HoldRest Without = 0
 	// anyLine is what a line means that could be for any menu.
-	anyLine = DisableSOCKS | DisableSSH | CloseRouter
+	anyLine = DisableSOCKS | DisableLogins | CloseRouter
 )
 
 // Has reports whether w has all bits of what.

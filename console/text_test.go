@@ -154,11 +154,11 @@ func TestWithout(t *testing.T) {
 		{"ip fire nat", CloseRouter, false},
 		{"i f", CloseRouter, false}, // may be meant so
 		{"ip socks access", DisableSOCKS, false},
-		{"ip s", DisableSOCKS | DisableSSH, false}, // or /ip service
-		{"ip service set ssh new=yes", DisableSSH, false},
-		{"user ssh-keys add key=x", DisableSSH, true},
+		{"ip s", DisableSOCKS | DisableLogins, false}, // or /ip service
+		{"ip service set ssh new=yes", DisableLogins, false},
+		{"user ssh-keys add key=x", DisableLogins, true},
 		{"ip", HoldRest, false},
-		{"", CloseRouter | DisableSOCKS | DisableSSH, false}, // it may be for any menu
+		{"", CloseRouter | DisableSOCKS | DisableLogins, false}, // it may be for any menu
 		{"ip firewalls", HoldRest, false},
 		{"ip address .. firewall filter add action=dorp", anyLine, true},
 		{"/ip/address/../firewall/filter add", anyLine, true},

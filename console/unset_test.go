@@ -83,7 +83,7 @@ func TestUnsetEverywhere(t *testing.T) {
 			switch {
 			case m.isPorts:
 				numbers = " ether1"
-			case m.items != nil || m.single != "":
+			case m.items != nil || m.fixed != nil:
 				numbers = " 0"
 			}
 			one, err := new(Session).Execute(cfg, fullLive(), where+" set"+numbers+" !"+p.name)

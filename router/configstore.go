@@ -361,9 +361,8 @@ func loadKept(text []byte, b board.Board) loaded {
 				l.config.Socks.Enabled = false
 				e = fmt.Errorf("%w; the SOCKS service is disabled", e)
 			}
-			if bad != nil && bad.Without.Has(console.DisableSSH) && !l.config.SSH.Disabled {
-				l.config.SSH.Disabled = true
-				e = fmt.Errorf("%w; SSH is disabled", e)
+			if bad != nil && bad.Without.Has(console.DisableLogins) && l.config.DisableServices() {
+				e = fmt.Errorf("%w; nobody can log in over the network", e)
 			}
 			l.err = errors.Join(l.err, e)
 			// In full, so that it can be typed again.

@@ -35,9 +35,16 @@ var errOutdated = errors.New("failure: the configuration changes all the time; n
 
 // execute runs a line: what it changes is applied, or the line fails.
 func (r *Router) execute(s *session.Session, line string) (console.Result, error) {
+	return r.run(s, func(s *console.Session, st state, live console.Live) (console.Result, error) {
+		return s.Execute(st.config, live, line)
+	})
+}
+
+// run runs what a person or a program wants (do), and carries it out.
+func (r *Router) run(s *session.Session, do func(*console.Session, state, console.Live) (console.Result, error)) (console.Result, error) {
 	hashes := console.Hashes{Make: r.logins.hash}
 	result, err := r.edit(s, func(s *console.Session, st state) (console.Result, error) {
-		return s.Execute(st.config, r.liveWith(st, &hashes), line)
+		return do(s, st, r.liveWith(st, &hashes))
 	})
 	if err == nil && result.Request == console.SetClock {
 		err = r.setClock(result.Clock, kmsg.Uptime())
@@ -170,12 +177,15 @@ func (r *Router) change(s *session.Session, revision uint64, next console.Config
 	if err := checkConfig(r.now.config, next, r.board); err != nil {
 		return "", err
 	}
-	for _, check := range []func(console.Config) string{
+	checks := []func(console.Config) string{
 		console.UnusableSOCKS,
 		func(c console.Config) string { return console.ExposedSOCKS(c, r.board.WAN) },
-		func(c console.Config) string { return console.ExposedSSH(c, r.board.WAN) },
 		console.OutsideDHCP,
-	} {
+	}
+	for _, s := range console.NetworkServices {
+		checks = append(checks, func(c console.Config) string { return s.Exposed(c, r.board.WAN) })
+	}
+	for _, check := range checks {
 		// Only who brings it about is warned, and whoever prints the menu.
 		if text := check(next); text != "" && text != check(r.now.config) {
 			warning += text + "\n"

@@ -43,8 +43,8 @@ import (
 // work under its limits and its list of system calls. It has a user and a root folder of its own
 // in the tests of package service alone, which need root for that.
 
-// program builds the program, once: without cgo, as it is shipped.
-var program = sync.OnceValues(func() (string, error) {
+// shipped builds the program, once: without cgo, as it is shipped.
+var shipped = sync.OnceValues(func() (string, error) {
 	folder, err := os.MkdirTemp("", "postern-program-")
 	if err != nil {
 		return "", err
@@ -61,7 +61,7 @@ var program = sync.OnceValues(func() (string, error) {
 // realSupervisor runs the program.
 func realSupervisor(t *testing.T, log *kmsg.Logger, said func() string) *service.Supervisor {
 	t.Helper()
-	path, err := program()
+	path, err := shipped()
 	require.NoError(t, err)
 	s := newSupervisor(log)
 	s.Program, s.Roots = path, ""

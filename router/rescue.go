@@ -68,13 +68,14 @@ func (r *Router) rescued(st state, config console.Config) state {
 }
 
 // rescueConfig returns the rescue configuration for one that was refused. It has the same
-// password, SSH with its keys, and the addresses on the LAN; if there are none, the layer has
+// password, the ways to log in over the network, and the addresses on the LAN; if there are none, the layer has
 // one. It lets the LAN in to the router, and nothing through.
 func rescueConfig(refused console.Config, b board.Board) (console.Config, Layer) {
 	c := console.Default()
 	// Who may log in holds, whatever else is wrong.
 	c.Identity, c.AdminPassword = refused.Identity, refused.AdminPassword
-	c.SSH, c.SSHKeys = refused.SSH, refused.SSHKeys
+	c.SSHKeys = refused.SSHKeys
+	c.TakeServices(refused)
 	lan := refused.Network().Actual(b.LAN) // of a port of a bridge, that bridge
 	for _, a := range refused.Addresses {
 		if (a.Interface == b.LAN || a.Interface == lan) && !a.Disabled {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/ssh"
 )
 
@@ -39,10 +40,10 @@ func TestRescueConfig(t *testing.T) {
 			assert.Equal(t, c.at, rescue.Addresses[0].Address.Addr().String())
 			assert.Len(t, rescue.Addresses, 1)
 			assert.False(t, rescue.Socks.Enabled)
-			assert.False(t, rescue.SSHOpen(), "SSH was disabled")
+			assert.False(t, console.NetworkServices[0].Open(rescue), "SSH was disabled")
 			locked := load(c.refused)
 			locked.AdminPassword = "hash"
-			locked.SSH = ssh.Config{Port: 2222, From: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/16")}, MaxSessions: 2}
+			locked.SSH = login.Config{Port: 2222, From: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/16")}, MaxSessions: 2}
 			locked.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: strings.Repeat("x", ssh.KeySize)}}}
 			again, _ := rescueConfig(locked, malta)
 			assert.Equal(t, "hash", again.AdminPassword)

@@ -19,10 +19,10 @@ import (
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/ssh"
-	"github.com/postern-router/postern/ssh/sshd"
 	"github.com/postern-router/postern/store"
 )
 
@@ -227,7 +227,7 @@ func TestSSHLoginsByWhatRuns(t *testing.T) {
 	key := [ssh.KeySize]byte{7}
 	r.now.config.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: string(key[:])}}}
 	r.now.running.AdminPassword = hash
-	admin := sshd.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
+	admin := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
 	assert.True(t, r.sshPassword(admin, "right"))
 	assert.NotContains(t, said(), "logged in", "there may be too many connections")
 	assert.False(t, r.sshKnown(admin, key))
@@ -237,7 +237,7 @@ func TestSSHLoginsByWhatRuns(t *testing.T) {
 func TestNetworkSessionsAreCountedApart(t *testing.T) {
 	log, _ := testLog(t)
 	r := New(board.Board{}, log, Parts{}, nil)
-	from := origin(sshd.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")})
+	from := origin(viaSSH, login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")})
 	assert.Equal(t, session.Origin{Via: "ssh", Address: netip.MustParseAddr("192.168.0.2")}, from)
 	for range maxNetworkSessions {
 		r.networkSessions <- struct{}{}

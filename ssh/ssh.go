@@ -1,5 +1,4 @@
-// Package ssh is the settings of the router's SSH server, and the public keys of its users. The
-// server itself is package sshd.
+// Package ssh is the public keys of users. The server is package sshd.
 package ssh
 
 import (
@@ -8,23 +7,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 	"strings"
 	"unicode"
 )
 
 const (
-	// DefaultPort is the port of SSH (RFC 4250).
-	DefaultPort = 22
-	// MaxSessions is how many connections there may be at most that have logged in.
-	MaxSessions = 8
-	// MaxPrefixes is how many prefixes of addresses there may be, and MaxKeys how many keys.
-	MaxPrefixes = 16
-	MaxKeys     = 32
-	// MaxUser and MaxPassword are the greatest lengths in bytes of what a client logs in with.
-	MaxUser     = 64
-	MaxPassword = 256
+	// MaxKeys is how many keys there may be.
+	MaxKeys = 32
 
 	// KeyType is the type of all keys here (RFC 8709).
 	KeyType = "ssh-ed25519"
@@ -33,27 +22,6 @@ const (
 	// maxOwner is the greatest length of a key's comment in bytes.
 	maxOwner = 64
 )
-
-// Config is what can be set of the server.
-type Config struct {
-	Disabled bool
-	// Port is the TCP port of all addresses of the router.
-	Port uint16
-	// From has the prefixes of the addresses of clients; nil means all.
-	From []netip.Prefix
-	// MaxSessions is how many connections that have logged in there may be at once.
-	MaxSessions int
-}
-
-// DefaultConfig is the configuration of a router on which nothing has been set. The server is disabled, and
-// the boards' default configuration enables it: a configuration from a version without SSH, whose firewall
-// may let everybody in, stays closed.
-func DefaultConfig() Config { return Config{Disabled: true, Port: DefaultPort, MaxSessions: 4} }
-
-// Allows reports whether a client with that address may connect.
-func (c Config) Allows(client netip.Addr) bool {
-	return len(c.From) == 0 || slices.ContainsFunc(c.From, func(p netip.Prefix) bool { return p.Contains(client) })
-}
 
 // Key is a public key of a user.
 type Key struct {

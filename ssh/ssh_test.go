@@ -1,7 +1,6 @@
 package ssh_test
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
 
@@ -53,12 +52,4 @@ func FuzzParseKey(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, k, again)
 	})
-}
-
-func TestAllows(t *testing.T) {
-	client := netip.MustParseAddr("192.168.0.2")
-	assert.True(t, ssh.DefaultConfig().Allows(client))
-	c := ssh.Config{From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.0.0/24")}}
-	assert.True(t, c.Allows(client))
-	assert.False(t, c.Allows(netip.MustParseAddr("192.168.1.2")))
 }

@@ -9,10 +9,8 @@
 // The boards' program has a copy of the library that can do no more than the server offers: image/sshpatches.go.
 //
 // It promises:
-//   - who has not logged in costs little: 10 at once, 5 of one address, each for 30 seconds, 64 KiB and
-//     6 passwords and keys at most;
-//   - there are no more connections with a login than the configuration says, and each has at most
-//     4 sessions;
+//   - what package login does; who has not logged in has 30 seconds, 64 KiB and 6 passwords and keys at
+//     most;
 //   - nothing is forwarded: not ports, nor agents, nor X11; there are no subsystems;
 //   - it sleeps: PID 1 starts it at the first connection, and it ends a minute after the last.
 //

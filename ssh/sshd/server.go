@@ -18,22 +18,19 @@ import (
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/terminal"
+	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/ssh"
 )
 
 const (
-	// maxStrangers is how many connections there may be at once that have not logged in, and
-	// maxStrangersOf how many of one address.
-	maxStrangers   = 10
-	maxStrangersOf = 5
-	// strangeBytes is how many bytes one of them may send.
+	// strangeBytes is how many bytes a connection may send that has not logged in.
 	strangeBytes = 64 << 10
 	// maxTries is how many passwords and keys a connection may try: as many as OpenSSH lets, because agents
 	// offer all keys that they have.
 	maxTries = 6
 	// maxChannels is how many sessions a connection may have at once.
-	maxChannels = 4
+	maxChannels = login.SessionsOf
 	// serverVersion is what the server says of itself (RFC 4253, section 4.2).
 	serverVersion = "SSH-2.0-Postern"
 	// plainWidth is the width of the screen for a command without a terminal, maxWidth the greatest.
@@ -156,23 +153,31 @@ var errDenied = errors.New("permission denied")
 // denied is an error that the client shows.
 func denied(why string) error { return &protocol.BannerError{Err: errDenied, Message: why + "\r\n"} }
 
+// child is the process.
+type child struct{ *login.Server }
+
+// runProcess is the process.
+func runProcess(p *service.Child) error {
+	var c child
+	c.Server = login.NewServer(p, c.serve)
+	return c.Run()
+}
+
 // serve serves a connection.
-func (c *child) serve(conn *net.TCPConn, peer netip.Addr, config configuration) {
-	forget := sync.OnceFunc(func() { c.forgetStranger(peer) })
-	defer forget()
+func (c *child) serve(conn *login.Conn) {
 	_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveTime, Interval: aliveTime, Count: 3})
 	bounded := &boundedConn{Conn: conn}
 	bounded.left.Store(strangeBytes)
-	ctx, cancel := service.WithTimeout(c.process.Context(), strangeTime)
+	ctx, cancel := service.WithTimeout(c.Context(), strangeTime)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	var login uint64
+	var entry *login.Entry
 	defer func() {
-		if login != 0 {
-			c.logout(login)
+		if entry != nil {
+			entry.Logout()
 		}
 	}()
-	server, channels, requests, err := protocol.NewServerConn(bounded, c.serverConfig(ctx, peer, config, &login))
+	server, channels, requests, err := protocol.NewServerConn(bounded, c.serverConfig(ctx, conn.From, &entry))
 	if !stop() && err == nil {
 		server.Close()
 		return
@@ -181,7 +186,7 @@ func (c *child) serve(conn *net.TCPConn, peer netip.Addr, config configuration) 
 		return // PID 1 has told of each wrong password
 	}
 	bounded.trusted.Store(true)
-	forget()
+	conn.Trust()
 	defer server.Close()
 	go protocol.DiscardRequests(requests)
 	params := parseUser(server.User())
@@ -206,28 +211,24 @@ func (c *child) serve(conn *net.TCPConn, peer netip.Addr, config configuration) 
 		}
 		serving.Go(func() {
 			defer func() { <-slots }()
-			c.serveChannel(channel, asked, login, params)
+			c.serveChannel(channel, asked, entry, params)
 		})
 	}
 }
 
-// serverConfig is what the protocol is told. login becomes the number of the login.
-func (c *child) serverConfig(ctx context.Context, peer netip.Addr, config configuration, login *uint64) *protocol.ServerConfig {
+// serverConfig is what the protocol is told. entry becomes the login.
+func (c *child) serverConfig(ctx context.Context, peer netip.Addr, entry **login.Entry) *protocol.ServerConfig {
 	password := func(meta protocol.ConnMetadata, secret []byte) (*protocol.Permissions, error) {
-		user := parseUser(meta.User()).user
-		if len(user) > ssh.MaxUser || len(secret) > ssh.MaxPassword {
-			return nil, errDenied
-		}
-		number, v, err := c.checkPassword(ctx, Login{User: user, From: peer}, string(secret))
+		e, v, err := c.Password(ctx, login.Login{User: parseUser(meta.User()).user, From: peer}, string(secret))
 		switch {
 		case err != nil:
 			return nil, err
-		case v == full:
-			return nil, denied(errTooMany.Error())
-		case v != right:
+		case v == login.Full:
+			return nil, denied(login.ErrFull.Error())
+		case v != login.Right:
 			return nil, errDenied
 		}
-		*login = number
+		*entry = e
 		return &protocol.Permissions{}, nil
 	}
 	s := &protocol.ServerConfig{
@@ -249,26 +250,43 @@ func (c *child) serverConfig(ctx context.Context, peer netip.Addr, config config
 		},
 		PublicKeyCallback: func(meta protocol.ConnMetadata, offered protocol.PublicKey) (*protocol.Permissions, error) {
 			user, key := parseUser(meta.User()).user, keyOf(offered)
-			if key == "" || len(user) > ssh.MaxUser {
+			if key == "" || len(user) > login.MaxUser {
 				return nil, errDenied
 			}
-			known, err := c.knows(Login{User: user, From: peer}, key)
+			known, err := c.knows(login.Login{User: user, From: peer}, key)
 			if err == nil && !known {
 				err = errDenied
 			}
 			return &protocol.Permissions{}, err
 		},
 		VerifiedPublicKeyCallback: func(meta protocol.ConnMetadata, offered protocol.PublicKey, _ *protocol.Permissions, _ string) (*protocol.Permissions, error) {
-			number, err := c.login(Login{User: parseUser(meta.User()).user, From: peer}, keyOf(offered))
+			e, err := c.Enter(opKeyLogin, login.Login{User: parseUser(meta.User()).user, From: peer}, keyOf(offered))
 			if err != nil {
 				return nil, denied(err.Error())
 			}
-			*login = number
+			*entry = e
 			return &protocol.Permissions{}, nil
 		},
 	}
-	s.AddHostKey(hostKey{public: config.hostKey, sign: c.sign})
+	s.AddHostKey(hostKey{public: c.Extra(), sign: c.sign})
 	return s
+}
+
+// knows asks PID 1 whether a key is one of the user's.
+func (c *child) knows(from login.Login, key string) (known bool, err error) {
+	var e service.Encoder
+	from.Encode(&e)
+	e.String(key)
+	err = c.Call(opKnown, e, func(d *service.Decoder) { known = d.Bool() })
+	return known, err
+}
+
+// sign has PID 1 sign with the host key.
+func (c *child) sign(data []byte) (signature string, err error) {
+	var e service.Encoder
+	e.String(string(data))
+	err = c.Call(opSign, e, func(d *service.Decoder) { signature = d.String(maxSigned) })
+	return signature, err
 }
 
 // ptyRequest is the request for a terminal (RFC 4254, section 6.2).
@@ -286,7 +304,7 @@ type windowChange struct{ Columns, Rows, Width, Height uint32 }
 type exitStatus struct{ Status uint32 }
 
 // serveChannel serves a session.
-func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Request, login uint64, params parameters) {
+func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Request, entry *login.Entry, params parameters) {
 	defer channel.Close()
 	var columns atomic.Uint32
 	var pty, begun bool
@@ -333,7 +351,7 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 			running.Go(func() {
 				defer channel.Close()
 				status := exitStatus{}
-				conn, err := c.session(login)
+				conn, err := entry.Session()
 				if err == nil {
 					stop := context.AfterFunc(gone, func() { conn.Close() })
 					err = run(conn)

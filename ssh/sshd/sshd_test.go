@@ -21,11 +21,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	protocol "golang.org/x/crypto/ssh"
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/internal/testnet"
+	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/ssh"
 )
@@ -48,14 +48,14 @@ type rig struct {
 
 	mu     sync.Mutex
 	config console.Config
-	logins []Login
-	wrong  []Login
+	logins []login.Login
+	wrong  []login.Login
 	out    int // how many have logged out
 	// checking, unless nil, is called for each password.
 	checking func()
 }
 
-func newRig(t *testing.T, change func(*ssh.Config)) *rig {
+func newRig(t *testing.T, change func(*login.Config)) *rig {
 	g := &rig{T: t, config: console.Default()}
 	var err error
 	_, g.key, err = ed25519.GenerateKey(nil)
@@ -68,31 +68,33 @@ func newRig(t *testing.T, change func(*ssh.Config)) *rig {
 	var link *service.Link
 	link, g.ended, err = service.Simulate(ctx, Spec, func(l *service.Link) service.Handler {
 		g.process = NewProcess(l, Authority{
+			Authority: login.Authority{
+				CheckPassword: func(l login.Login, text string) bool {
+					g.mu.Lock()
+					checking := g.checking
+					g.mu.Unlock()
+					if checking != nil {
+						checking()
+					}
+					ok := text == secret && l.User == console.Admin
+					if !ok {
+						g.note(false, l)
+					}
+					return ok
+				},
+				LoggedIn: func(l login.Login) { g.note(true, l) },
+				LoggedOut: func(login.Login) {
+					g.mu.Lock()
+					defer g.mu.Unlock()
+					g.out++
+				},
+				Serve: g.serve,
+			},
 			HostKey: [ssh.KeySize]byte(g.key.Public().(ed25519.PublicKey)),
 			Sign:    func(data []byte) []byte { return ed25519.Sign(g.key, data) },
-			CheckPassword: func(l Login, text string) bool {
-				g.mu.Lock()
-				checking := g.checking
-				g.mu.Unlock()
-				if checking != nil {
-					checking()
-				}
-				ok := text == secret && l.User == console.Admin
-				if !ok {
-					g.note(false, l)
-				}
-				return ok
-			},
-			Known: func(l Login, key [ssh.KeySize]byte) bool {
+			Known: func(l login.Login, key [ssh.KeySize]byte) bool {
 				return l.User == console.Admin && string(key[:]) == string(g.user.Public().(ed25519.PublicKey))
 			},
-			LoggedIn: func(l Login) { g.note(true, l) },
-			LoggedOut: func(Login) {
-				g.mu.Lock()
-				defer g.mu.Unlock()
-				g.out++
-			},
-			Serve: g.serve,
 		})
 		return g.process.Handle
 	})
@@ -107,8 +109,7 @@ func newRig(t *testing.T, change func(*ssh.Config)) *rig {
 		}
 		g.process.Ended()
 	})
-	c := ssh.DefaultConfig()
-	c.Port = g.port
+	c := login.Config{Port: g.port, MaxSessions: 4}
 	if change != nil {
 		change(&c)
 	}
@@ -119,7 +120,7 @@ func newRig(t *testing.T, change func(*ssh.Config)) *rig {
 	return g
 }
 
-func (g *rig) note(ok bool, l Login) {
+func (g *rig) note(ok bool, l login.Login) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if ok {
@@ -130,7 +131,7 @@ func (g *rig) note(ok bool, l Login) {
 }
 
 // serve holds a session of the console.
-func (g *rig) serve(conn net.Conn, l Login) {
+func (g *rig) serve(conn net.Conn, l login.Login) {
 	_ = session.Serve(conn, session.Origin{Via: "ssh", Address: l.From}, session.Handler{
 		User: l.User,
 		Execute: func(s *session.Session, line string) (console.Result, error) {
@@ -290,7 +291,7 @@ func closed(t *testing.T, c net.Conn) {
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
-// There are no more strangers than maxStrangers, and of one address than maxStrangersOf; who has logged in is
+// There are no more strangers than login.MaxStrangers, and of one address than login.MaxStrangersOf; who has logged in is
 // none.
 func TestStrangers(t *testing.T) {
 	strangeTime = time.Hour
@@ -314,11 +315,11 @@ func TestStrangers(t *testing.T) {
 		return err == nil
 	}
 	var strangers []net.Conn
-	for i := range maxStrangers {
-		from := byte(2 + i/maxStrangersOf)
+	for i := range login.MaxStrangers {
+		from := byte(2 + i/login.MaxStrangersOf)
 		c := connect(from)
 		require.True(t, answered(c), i)
-		if i == maxStrangersOf-1 {
+		if i == login.MaxStrangersOf-1 {
 			for range 100 {
 				assert.False(t, answered(connect(from)), "one more of an address")
 			}
@@ -341,38 +342,6 @@ func TestStrangeTime(t *testing.T) {
 	require.NoError(t, err)
 	defer c.Close()
 	closed(t, c)
-}
-
-// The process ends when nobody has been connected for idleTime.
-func TestIdle(t *testing.T) {
-	idleTime = 10 * time.Millisecond
-	t.Cleanup(func() { idleTime = time.Minute })
-	var process *Process
-	link, ended, err := service.Simulate(t.Context(), Spec, func(l *service.Link) service.Handler {
-		process = NewProcess(l, Authority{})
-		return process.Handle
-	})
-	require.NoError(t, err)
-	defer link.Close()
-	l, err := service.Listen(netip.MustParseAddrPort("127.0.0.1:0"))
-	require.NoError(t, err)
-	defer l.Close()
-	name, err := unix.Getsockname(int(l.Fd()))
-	require.NoError(t, err)
-	// It waits in the kernel's queue, so that the process is not idle when it begins to accept.
-	c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port))
-	require.NoError(t, err)
-	defer c.Close()
-	if err := process.Configure(t.Context(), ssh.DefaultConfig(), l); err != nil {
-		require.ErrorIs(t, err, service.ErrGone) // it may have ended before its reply was out
-	}
-	c.Close()
-	select {
-	case err := <-ended:
-		require.NoError(t, err)
-	case <-time.After(patience):
-		require.Fail(t, "it does not end")
-	}
 }
 
 // Commands that were hung up make room for others, although they have nothing to say.
@@ -404,208 +373,6 @@ func TestHungUpCommands(t *testing.T) {
 	}, patience, 10*time.Millisecond)
 }
 
-// PID 1 counts the sessions of each login, and ends them with it.
-func TestSessionsOfALogin(t *testing.T) {
-	var mu sync.Mutex
-	var said []string
-	say := func(what string) func(Login) {
-		return func(l Login) {
-			mu.Lock()
-			defer mu.Unlock()
-			said = append(said, what+" "+l.User)
-		}
-	}
-	served, over := make(chan string, 1), make(chan string, 1)
-	p := NewProcess(nil, Authority{
-		Known:    func(l Login, _ [ssh.KeySize]byte) bool { return l.User != "unknown" },
-		LoggedIn: say("in"), LoggedOut: say("out"),
-		Serve: func(conn net.Conn, l Login) {
-			served <- l.User
-			_, _ = io.Copy(io.Discard, conn)
-			conn.Close()
-			over <- l.User
-		},
-	})
-	p.max = 2
-	link, child, err := service.LinkPair(t.Context(), Spec, func(*service.Link) service.Handler { return p.Handle },
-		func(context.Context, *service.Request) ([]byte, error) { return nil, nil })
-	require.NoError(t, err)
-	t.Cleanup(func() { link.Close(); child.Close() })
-	login := func(number uint64, user string) error {
-		var e service.Encoder
-		e.Uint(number)
-		encodeLogin(&e, Login{User: user, From: netip.MustParseAddr("10.0.0.1")})
-		e.String(strings.Repeat("k", ssh.KeySize))
-		return child.Call(t.Context(), opKeyLogin, e.Bytes(), nil)
-	}
-	session := func(number uint64) error {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		require.NoError(t, err)
-		ours, theirs := os.NewFile(uintptr(fds[0]), ""), os.NewFile(uintptr(fds[1]), "")
-		t.Cleanup(func() { ours.Close() })
-		defer theirs.Close()
-		var e service.Encoder
-		e.Uint(number)
-		return child.Call(t.Context(), opSession, e.Bytes(), nil, theirs)
-	}
-	require.NoError(t, login(1, "a"))
-	require.NoError(t, login(2, "b"))
-	require.ErrorContains(t, login(3, "c"), "as many connections as max-sessions allows")
-	require.ErrorContains(t, login(3, "unknown"), "not known")
-	for range maxChannels {
-		require.NoError(t, session(1))
-		assert.Equal(t, "a", <-served)
-	}
-	require.ErrorContains(t, session(1), "too many sessions")
-	require.NoError(t, session(2))
-	assert.Equal(t, "b", <-served)
-	var e service.Encoder
-	e.Uint(1)
-	require.NoError(t, child.Call(t.Context(), opLogout, e.Bytes(), nil))
-	for range maxChannels {
-		assert.Equal(t, "a", <-over)
-	}
-	assert.Empty(t, over, "the other's goes on")
-	mu.Lock()
-	assert.Equal(t, []string{"in a", "in b", "out a"}, said)
-	mu.Unlock()
-	require.ErrorIs(t, session(1), service.ErrGone)
-	<-link.Done()
-	require.ErrorIs(t, link.Err(), service.ErrBreach)
-	require.ErrorContains(t, link.Err(), "a session without a login")
-	p.Ended()
-	assert.Equal(t, "b", <-over)
-}
-
-// A login by a key that PID 1 answers too late does not stay.
-func TestLateKeyLogin(t *testing.T) {
-	callTime = 10 * time.Millisecond
-	t.Cleanup(func() { callTime = 20 * time.Second })
-	release := make(chan struct{})
-	events := make(chan string, 2)
-	late := Spec
-	late.Main = func(p *service.Child) error {
-		c := &child{process: p, verdicts: map[uint64]chan verdict{}}
-		go func() {
-			_, err := c.login(Login{User: "a", From: netip.MustParseAddr("10.0.0.1")}, strings.Repeat("k", ssh.KeySize))
-			if assert.ErrorIs(t, err, service.ErrTimeout) {
-				close(release)
-			}
-		}()
-		return p.Serve(c.handle)
-	}
-	link, ended, err := service.Simulate(t.Context(), late, func(*service.Link) service.Handler {
-		p := NewProcess(nil, Authority{
-			Known:     func(Login, [ssh.KeySize]byte) bool { <-release; return true },
-			LoggedIn:  func(Login) { events <- "in" },
-			LoggedOut: func(Login) { events <- "out" },
-		})
-		p.max = 1
-		return p.Handle
-	})
-	require.NoError(t, err)
-	for _, want := range []string{"in", "out"} {
-		select {
-		case got := <-events:
-			assert.Equal(t, want, got)
-		case <-time.After(patience):
-			require.Fail(t, "not "+want)
-		}
-	}
-	link.Close()
-	require.NoError(t, <-ended)
-}
-
-// verdictRig is a PID 1 with room for one login, to which every password is right, and the process's end of the
-// link, whose handler takes the verdicts.
-func verdictRig(t *testing.T, handler service.Handler) (child *service.Link, events <-chan string) {
-	said := make(chan string, 10)
-	link, child, err := service.LinkPair(t.Context(), Spec, func(l *service.Link) service.Handler {
-		p := NewProcess(l, Authority{
-			CheckPassword: func(Login, string) bool { return true },
-			LoggedIn:      func(Login) { said <- "in" },
-			LoggedOut:     func(Login) { said <- "out" },
-			Serve:         func(conn net.Conn, _ Login) { conn.Close(); said <- "session" },
-		})
-		p.max = 1
-		return p.Handle
-	}, handler)
-	require.NoError(t, err)
-	t.Cleanup(func() { link.Close(); child.Close() })
-	return child, said
-}
-
-// askPassword has PID 1 check a password for the login of that number, from an address of its own.
-func askPassword(t *testing.T, child *service.Link, number byte) error {
-	var e service.Encoder
-	e.Uint(uint64(number))
-	encodeLogin(&e, Login{User: "a", From: netip.AddrFrom4([4]byte{10, 0, 0, number})})
-	e.String(secret)
-	return child.Call(t.Context(), opPassword, e.Bytes(), nil)
-}
-
-func expectEvents(t *testing.T, events <-chan string, wanted ...string) {
-	t.Helper()
-	for _, want := range wanted {
-		select {
-		case got := <-events:
-			assert.Equal(t, want, got)
-		case <-time.After(patience):
-			require.Fail(t, "not "+want)
-		}
-	}
-}
-
-// A process that takes a verdict late has the login.
-func TestLateVerdict(t *testing.T) {
-	callTime = 10 * time.Millisecond
-	t.Cleanup(func() { callTime = 20 * time.Second })
-	took := make(chan struct{})
-	child, events := verdictRig(t, func(ctx context.Context, r *service.Request) ([]byte, error) {
-		_, _ = r.Uint(maxID), r.Uint(uint64(full))
-		late, cancel := service.WithTimeout(ctx, 10*callTime)
-		defer cancel()
-		<-late.Done()
-		close(took)
-		return nil, nil
-	})
-	require.NoError(t, askPassword(t, child, 1))
-	expectEvents(t, events, "in")
-	<-took
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	require.NoError(t, err)
-	ours, theirs := os.NewFile(uintptr(fds[0]), ""), os.NewFile(uintptr(fds[1]), "")
-	defer ours.Close()
-	defer theirs.Close()
-	var e service.Encoder
-	e.Uint(1)
-	require.NoError(t, child.Call(t.Context(), opSession, e.Bytes(), nil, theirs))
-	expectEvents(t, events, "session")
-}
-
-// A login by a password of which the process cannot be told does not stay.
-func TestVerdictIsNotTaken(t *testing.T) {
-	child, events := verdictRig(t, func(_ context.Context, r *service.Request) ([]byte, error) {
-		_, _ = r.Uint(maxID), r.Uint(uint64(full))
-		return nil, errors.New("not taken")
-	})
-	require.NoError(t, askPassword(t, child, 1))
-	expectEvents(t, events, "in", "out")
-}
-
-// A process that takes no verdict gets no more of them.
-func TestUntoldVerdicts(t *testing.T) {
-	child, _ := verdictRig(t, func(ctx context.Context, _ *service.Request) ([]byte, error) {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	})
-	var err error
-	for number := byte(1); err == nil && number <= 2*maxChecks+1; number++ {
-		err = askPassword(t, child, number)
-	}
-	require.ErrorContains(t, err, "too many passwords are being checked")
-}
-
 // Who sends more than strangeBytes before the login is cut off.
 func TestTooMuch(t *testing.T) {
 	b := &boundedConn{Conn: infinite{}}
@@ -621,7 +388,7 @@ func (infinite) Read(p []byte) (int, error) { return len(p), nil }
 
 // There are max-sessions logins, and more when one has gone.
 func TestMaxSessions(t *testing.T) {
-	g := newRig(t, func(c *ssh.Config) { c.MaxSessions = 1 })
+	g := newRig(t, func(c *login.Config) { c.MaxSessions = 1 })
 	first := g.dial()
 	_, err := protocol.Dial("tcp4", g.address(), g.clientConfig())
 	require.Error(t, err)
@@ -631,7 +398,7 @@ func TestMaxSessions(t *testing.T) {
 	byPassword.BannerCallback = func(message string) error { said += message; return nil }
 	_, err = protocol.Dial("tcp4", g.address(), byPassword)
 	require.Error(t, err)
-	assert.Equal(t, errTooMany.Error()+"\r\n", said)
+	assert.Equal(t, login.ErrFull.Error()+"\r\n", said)
 	g.mu.Lock()
 	assert.Len(t, g.logins, 1, "who was refused is not said to have logged in")
 	assert.Empty(t, g.wrong)
@@ -654,7 +421,7 @@ func TestMaxSessions(t *testing.T) {
 
 // A client whose address is not one of address= is not answered.
 func TestFrom(t *testing.T) {
-	g := newRig(t, func(c *ssh.Config) { c.From = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
+	g := newRig(t, func(c *login.Config) { c.From = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
 	c, err := net.Dial("tcp4", g.address())
 	require.NoError(t, err)
 	defer c.Close()
@@ -668,13 +435,13 @@ func TestFrom(t *testing.T) {
 func TestChecks(t *testing.T) {
 	g := newRig(t, nil)
 	release := make(chan struct{})
-	began := make(chan struct{}, maxChecks)
+	began := make(chan struct{}, login.MaxChecks)
 	g.mu.Lock()
 	g.checking = func() { began <- struct{}{}; <-release }
 	g.mu.Unlock()
 	config := g.clientConfig()
 	config.Auth = []protocol.AuthMethod{protocol.Password("wrong")}
-	for range maxChecksOf {
+	for range login.MaxChecksOf {
 		conn, err := net.Dial("tcp4", g.address())
 		require.NoError(t, err)
 		gone := make(chan struct{})
@@ -696,20 +463,17 @@ func TestChecks(t *testing.T) {
 func TestBreach(t *testing.T) {
 	g := newRig(t, nil)
 	for name, r := range map[string]func(*service.Encoder) byte{
-		"a session without a descriptor": func(e *service.Encoder) byte { e.Uint(7); return opSession },
-		"no such request":                func(*service.Encoder) byte { return 99 },
-		"no hash to sign":                func(e *service.Encoder) byte { e.String(strings.Repeat("x", 33)); return opSign },
+		"no such request": func(*service.Encoder) byte { return 99 },
+		"no hash to sign": func(e *service.Encoder) byte { e.String(strings.Repeat("x", 33)); return opSign },
 		"a short key": func(e *service.Encoder) byte {
 			e.Uint(1)
-			encodeLogin(e, Login{From: netip.MustParseAddr("10.0.0.1")})
+			login.Login{From: netip.MustParseAddr("10.0.0.1")}.Encode(e)
 			e.String("x")
 			return opKeyLogin
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := NewProcess(nil, g.process.authority)
-			p.max = 1
-			require.NoError(t, p.admit(7, Login{User: console.Admin}))
 			var e service.Encoder
 			op := r(&e)
 			_, err := p.Handle(t.Context(), &service.Request{Op: op, Decoder: service.NewDecoder(e.Bytes())})

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestExposedSSH(t *testing.T) {
+func TestExposed(t *testing.T) {
 	const (
 		on     = "/user set admin password-hash=x\n/ip service set ssh disabled=no\n"
 		closed = "/ip firewall filter add chain=input in-interface=ether1 action=drop\n"
@@ -39,7 +39,7 @@ func TestExposedSSH(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			cfg, err := Load("test", strings.NewReader(test.text))
 			require.NoError(t, err)
-			assert.Equal(t, test.want, ExposedSSH(cfg, test.wanPort))
+			assert.Equal(t, test.want, NetworkServices[0].Exposed(cfg, test.wanPort))
 		})
 	}
 }

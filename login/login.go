@@ -1,0 +1,96 @@
+// Package login is how users log in over the network: what SSH and the other ways to manage the
+// router share. It has both ends of the control link between PID 1 and the process of such a service.
+//
+// The process reads what strangers send. PID 1 alone says who is a user: it checks passwords, counts the
+// logins, and gives a session only to a login that it has admitted itself.
+//
+// It promises:
+//   - who has not logged in costs little: 10 connections at once, 5 of one address (what one may send, and
+//     for how long, is the service's to bound); one more is closed;
+//   - 10 passwords are being checked at once, 3 of one address, also of those who have hung up;
+//   - there are no more logins than the configuration says, and each has at most 4 sessions;
+//   - clients whose address is not allowed are cut off before a byte of theirs is read;
+//   - the process ends a minute after the last connection. PID 1 then ends all its logins.
+package login
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+)
+
+const (
+	// MaxSessions is how many logins a service can have at most.
+	MaxSessions = 8
+	// MaxPrefixes is how many prefixes of addresses a Config has at most.
+	MaxPrefixes = 16
+	// MaxUser and MaxPassword are the greatest lengths in bytes of what a client logs in with.
+	MaxUser     = 64
+	MaxPassword = 256
+	// SessionsOf is how many sessions a login may have at once.
+	SessionsOf = 4
+
+	// MaxStrangers is how many connections there may be at once that have not logged in, and
+	// MaxStrangersOf how many of one address.
+	MaxStrangers   = 10
+	MaxStrangersOf = 5
+	// MaxChecks is how many passwords are being checked at once: those of connections that have
+	// not logged in.
+	MaxChecks = MaxStrangers
+	// MaxChecksOf is how many of them are of one address: who hangs up does not end the check,
+	// nor the pause after a wrong one.
+	MaxChecksOf = 3
+	// maxID bounds the numbers that the process chooses.
+	maxID = 1 << 62
+	// maxExtra bounds what a service adds to its configuration, in bytes.
+	maxExtra = 1024
+)
+
+// Config is what can be set of a service that users log in to (a row of /ip service).
+type Config struct {
+	Disabled bool
+	// Port is the TCP port of all addresses of the router.
+	Port uint16
+	// From has the prefixes of the addresses of clients; nil means all.
+	From []netip.Prefix
+	// MaxSessions is how many logins there may be at once.
+	MaxSessions int
+}
+
+// Allows reports whether a client with that address may connect.
+func (c Config) Allows(client netip.Addr) bool {
+	return len(c.From) == 0 || slices.ContainsFunc(c.From, func(p netip.Prefix) bool { return p.Contains(client) })
+}
+
+// Login is who logs in, and from where.
+type Login struct {
+	User string
+	From netip.Addr // IPv4
+}
+
+// Verdict is PID 1's about a password.
+type Verdict uint64
+
+const (
+	Wrong Verdict = iota
+	Right         // there is a login now
+	Full          // it is right, and there are too many logins: ErrFull
+)
+
+// ErrFull is the error of a login that is one too many.
+var ErrFull = errors.New("failure: there are as many connections as max-sessions allows")
+
+// The requests of PID 1.
+const (
+	opConfigure = 1
+	opVerdict   = 2
+)
+
+// The requests of the process. What a service adds begins with FirstOp.
+const (
+	opPassword = 1
+	opSession  = 2
+	opLogout   = 3
+
+	FirstOp = 16
+)

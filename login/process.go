@@ -1,0 +1,223 @@
+package login
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/postern-router/postern/service"
+)
+
+// Authority is what PID 1 decides. Its functions are called from several goroutines.
+type Authority struct {
+	// CheckPassword reports whether a password is right. It may take long.
+	CheckPassword func(Login, string) bool
+	// LoggedIn is told that there is a login, LoggedOut that it is over. They are called one at a time.
+	LoggedIn, LoggedOut func(Login)
+	// Serve holds a session and closes conn.
+	Serve func(conn net.Conn, from Login)
+}
+
+// Process is PID 1's end of the process.
+type Process struct {
+	link      *service.Link
+	authority Authority
+
+	mu       sync.Mutex
+	checks   int
+	checking map[netip.Addr]int  // the checks of each address
+	untold   int                 // verdicts that the process has not taken
+	max      int                 // of logins
+	logins   map[uint64]Login    // by their numbers, which the process chooses
+	sessions map[net.Conn]uint64 // the number of the login of each
+}
+
+// NewProcess is for service.Options.
+func NewProcess(link *service.Link, a Authority) *Process {
+	return &Process{link: link, authority: a, checking: map[netip.Addr]int{}, logins: map[uint64]Login{}, sessions: map[net.Conn]uint64{}}
+}
+
+// Configure puts a configuration in force, with extra, which is what the service adds: 1 KiB at most. The
+// process accepts on listener, of which the caller keeps its own copy.
+func (p *Process) Configure(ctx context.Context, c Config, extra string, listener *os.File) error {
+	p.mu.Lock()
+	p.max = c.MaxSessions
+	p.mu.Unlock()
+	var e service.Encoder
+	e.String(extra)
+	e.Uint(uint64(len(c.From)))
+	for _, from := range c.From {
+		e.Addr(from.Addr())
+		e.Uint(uint64(from.Bits()))
+	}
+	return p.link.Call(ctx, opConfigure, e.Bytes(), nil, listener)
+}
+
+// Handle serves the process. It does not wait for the check of a password. What it does not know is a
+// breach: a service that has requests of its own looks at them first.
+func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) {
+	switch r.Op {
+	case opPassword:
+		number, from, secret := DecodeNumber(r.Decoder), Decode(r.Decoder), r.String(MaxPassword)
+		if r.End() != nil {
+			break
+		}
+		return nil, p.check(number, from, secret)
+	case opLogout:
+		number := DecodeNumber(r.Decoder)
+		if r.End() != nil {
+			break
+		}
+		p.logout(number)
+		return nil, nil
+	case opSession:
+		number, file := DecodeNumber(r.Decoder), r.TakeFile()
+		if file != nil {
+			defer file.Close()
+		}
+		if r.End() != nil || file == nil {
+			break
+		}
+		return nil, p.session(number, file)
+	}
+	return nil, fmt.Errorf("%w: request %d", service.ErrBreach, r.Op)
+}
+
+// Encode and Decode are the form of a login in a request.
+func (l Login) Encode(e *service.Encoder) {
+	e.String(l.User)
+	e.Addr(l.From)
+}
+
+func Decode(d *service.Decoder) Login {
+	l := Login{User: d.String(MaxUser), From: d.Addr()}
+	if !l.From.Is4() {
+		d.Fail(errors.New("no IPv4 address"))
+	}
+	return l
+}
+
+// DecodeNumber reads the number of a login.
+func DecodeNumber(d *service.Decoder) uint64 { return d.Uint(maxID) }
+
+// check begins to check a password. The verdict goes to the process. A right one
+// makes the login of that number.
+func (p *Process) check(number uint64, from Login, secret string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.checks == MaxChecks || p.checking[from.From] == MaxChecksOf || p.untold >= MaxChecks {
+		return errors.New("too many passwords are being checked")
+	}
+	p.checks++
+	p.checking[from.From]++
+	go func() {
+		v := Wrong
+		if p.authority.CheckPassword(from, secret) {
+			v = Right
+			if p.Admit(number, from) != nil {
+				v = Full
+			}
+		}
+		p.mu.Lock()
+		p.untold++
+		p.checks--
+		if p.checking[from.From]--; p.checking[from.From] == 0 {
+			delete(p.checking, from.From)
+		}
+		p.mu.Unlock()
+		var e service.Encoder
+		e.Uint(number)
+		e.Uint(uint64(v))
+		// Without a time limit: a process that was slow would take the verdict after the logout, and ask for a session
+		// of a login that is none.
+		if err := p.link.Call(context.Background(), opVerdict, e.Bytes(), nil); err != nil {
+			p.logout(number) // nobody knows of it
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.untold--
+	}()
+	return nil
+}
+
+// Admit makes a login with a number that the process has chosen. It is an error if there are too many.
+func (p *Process) Admit(number uint64, from Login) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.logins[number]; ok {
+		return fmt.Errorf("%w: two logins of one number", service.ErrBreach)
+	}
+	if len(p.logins) >= p.max {
+		return ErrFull
+	}
+	p.logins[number] = from
+	p.authority.LoggedIn(from)
+	return nil
+}
+
+// logout ends a login, if there is one of that number, and its sessions.
+func (p *Process) logout(number uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	from, ok := p.logins[number]
+	if !ok {
+		return
+	}
+	delete(p.logins, number)
+	for conn, of := range p.sessions {
+		if of == number {
+			conn.Close()
+		}
+	}
+	p.authority.LoggedOut(from)
+}
+
+// session begins a session of a login.
+func (p *Process) session(number uint64, file *os.File) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	from, ok := p.logins[number]
+	if !ok {
+		return fmt.Errorf("%w: a session without a login", service.ErrBreach)
+	}
+	of := 0
+	for _, n := range p.sessions {
+		if n == number {
+			of++
+		}
+	}
+	// The total also counts sessions that are still ending after their login.
+	if of >= SessionsOf || len(p.sessions) >= SessionsOf*MaxSessions {
+		return errors.New("too many sessions")
+	}
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return fmt.Errorf("%w: session: %w", service.ErrBreach, err)
+	}
+	p.sessions[conn] = number
+	go func() {
+		p.authority.Serve(conn, from)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.sessions, conn)
+	}()
+	return nil
+}
+
+// Ended ends all sessions.
+func (p *Process) Ended() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, from := range p.logins {
+		p.authority.LoggedOut(from)
+	}
+	clear(p.logins)
+	p.max = 0 // a password that is still being checked makes no login
+	for conn := range p.sessions {
+		conn.Close()
+	}
+}

@@ -1,0 +1,241 @@
+package login
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/service"
+)
+
+// Calls are the system calls that a Server makes, for the service.Spec.
+var Calls = service.Calls{
+	Any:     []uint32{unix.SYS_ACCEPT4, unix.SYS_SETSOCKOPT},
+	Checked: []service.Check{service.Equals(unix.SYS_SOCKETPAIR, 0, unix.AF_UNIX)},
+}
+
+// idleTime is how long the process stays when nobody is connected, callTime how long a question of its own
+// to PID 1 waits for its answer. Tests change them.
+var (
+	idleTime = time.Minute
+	callTime = 20 * time.Second
+)
+
+// Server is the process: it accepts connections, and asks PID 1 who is a user.
+type Server struct {
+	process  *service.Child
+	acceptor *service.Acceptor
+	serve    func(*Conn)
+
+	mu     sync.Mutex
+	config Config // From alone: PID 1 listens on the port and counts the logins
+	extra  string
+	// strange counts the connections that have not logged in, strangers those of each address.
+	strange   int
+	strangers map[netip.Addr]int
+	// verdicts are where those are waited for, by the numbers of the logins. last is the last number.
+	last     uint64
+	verdicts map[uint64]chan Verdict
+}
+
+// NewServer returns a Server that calls serve for each connection, which is closed afterwards.
+func NewServer(p *service.Child, serve func(*Conn)) *Server {
+	s := &Server{process: p, serve: serve, strangers: map[netip.Addr]int{}, verdicts: map[uint64]chan Verdict{}}
+	s.acceptor = p.NewAcceptor(idleTime, s.admit)
+	return s
+}
+
+// Run accepts connections until the process has been idle for idleTime, or shall end.
+func (s *Server) Run() error {
+	served := make(chan error, 1)
+	go func() { served <- s.process.Serve(s.handle) }()
+	s.acceptor.Wait()
+	s.process.Stop()
+	return <-served
+}
+
+// Context ends with the process.
+func (s *Server) Context() context.Context { return s.process.Context() }
+
+// Extra is what PID 1 has added to the configuration.
+func (s *Server) Extra() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.extra
+}
+
+// handle serves PID 1.
+func (s *Server) handle(_ context.Context, r *service.Request) ([]byte, error) {
+	switch r.Op {
+	case opConfigure:
+		config := Config{}
+		extra := r.String(maxExtra)
+		for range r.Count(MaxPrefixes) {
+			config.From = append(config.From, netip.PrefixFrom(r.Addr(), int(r.Uint(32))))
+		}
+		file := r.TakeFile()
+		if file != nil {
+			defer file.Close()
+		}
+		if r.End() != nil || file == nil {
+			break
+		}
+		l, err := net.FileListener(file)
+		if err != nil {
+			return nil, fmt.Errorf("listener: %w", err)
+		}
+		tcp, ok := l.(*net.TCPListener)
+		if !ok {
+			l.Close()
+			return nil, errors.New("the listener is not of TCP")
+		}
+		s.mu.Lock()
+		s.config, s.extra = config, extra
+		s.mu.Unlock()
+		s.acceptor.Listen(tcp)
+		return nil, nil
+	case opVerdict:
+		number, v := DecodeNumber(r.Decoder), Verdict(r.Uint(uint64(Full)))
+		if r.End() != nil {
+			break
+		}
+		s.mu.Lock()
+		waiting := s.verdicts[number]
+		delete(s.verdicts, number)
+		s.mu.Unlock()
+		if waiting != nil {
+			waiting <- v
+		} else if v == Right {
+			go s.logout(number) // the client has gone
+		}
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%w: request %d", service.ErrBreach, r.Op)
+}
+
+// Conn is a connection, of a stranger at first.
+type Conn struct {
+	*net.TCPConn
+	From netip.Addr
+	// Trust says that somebody has logged in: there is room for another stranger.
+	Trust func()
+}
+
+// admit takes a connection, unless its address may not connect or there are too many that have not logged in.
+func (s *Server) admit(conn *net.TCPConn) (serve func()) {
+	peer := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.config.Allows(peer) || s.strange >= MaxStrangers || s.strangers[peer] >= MaxStrangersOf {
+		return nil
+	}
+	s.strange++
+	s.strangers[peer]++
+	return func() {
+		trust := sync.OnceFunc(func() { s.forgetStranger(peer) })
+		defer trust()
+		s.serve(&Conn{TCPConn: conn, From: peer, Trust: trust})
+	}
+}
+
+// forgetStranger makes room for another stranger, after one has logged in or has gone.
+func (s *Server) forgetStranger(peer netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.strange--
+	if s.strangers[peer]--; s.strangers[peer] == 0 {
+		delete(s.strangers, peer)
+	}
+}
+
+// Call asks PID 1 what the service alone has, by an op from FirstOp on.
+func (s *Server) Call(op byte, e service.Encoder, decode func(*service.Decoder)) error {
+	ctx, cancel := service.WithTimeout(s.process.Context(), callTime)
+	defer cancel()
+	return s.process.Call(ctx, op, e.Bytes(), decode)
+}
+
+// Entry is a login that PID 1 has admitted.
+type Entry struct {
+	server *Server
+	number uint64
+}
+
+// Password asks PID 1 whether a password is right. If it is, there is a login.
+func (s *Server) Password(ctx context.Context, from Login, secret string) (*Entry, Verdict, error) {
+	if len(from.User) > MaxUser || len(secret) > MaxPassword {
+		return nil, Wrong, nil
+	}
+	answer := make(chan Verdict, 1)
+	s.mu.Lock()
+	s.last++
+	number := s.last
+	s.verdicts[number] = answer
+	s.mu.Unlock()
+	err := s.callLogin(opPassword, number, from, secret)
+	if err == nil {
+		select {
+		case v := <-answer:
+			if v == Right {
+				return &Entry{s, number}, v, nil
+			}
+			return nil, v, nil
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
+	// Nobody waits any more, so no login may stay. The verdict may still come: see handle.
+	s.mu.Lock()
+	delete(s.verdicts, number)
+	s.mu.Unlock()
+	go s.logout(number)
+	return nil, Wrong, err
+}
+
+// Enter asks PID 1 for a login by a way that the service alone has: by op, with the number, the login and
+// what proves it.
+func (s *Server) Enter(op byte, from Login, proof string) (*Entry, error) {
+	s.mu.Lock()
+	s.last++
+	number := s.last
+	s.mu.Unlock()
+	if err := s.callLogin(op, number, from, proof); err != nil {
+		go s.logout(number) // the answer may be late
+		return nil, err
+	}
+	return &Entry{s, number}, nil
+}
+
+func (s *Server) callLogin(op byte, number uint64, from Login, secret string) error {
+	var e service.Encoder
+	e.Uint(number)
+	from.Encode(&e)
+	e.String(secret)
+	return s.Call(op, e, nil)
+}
+
+// logout ends a login, if there is one of that number.
+func (s *Server) logout(number uint64) {
+	var e service.Encoder
+	e.Uint(number)
+	// Not with callTime: a login that stayed would have its place until the process ends, when PID 1 forgets all.
+	_ = s.process.Call(s.process.Context(), opLogout, e.Bytes(), nil)
+}
+
+// Logout ends the login and its sessions.
+func (e *Entry) Logout() { e.server.logout(e.number) }
+
+// Session begins a session of the login.
+func (e *Entry) Session() (net.Conn, error) {
+	ctx, cancel := service.WithTimeout(e.server.process.Context(), callTime)
+	defer cancel()
+	var body service.Encoder
+	body.Uint(e.number)
+	return e.server.process.Connect(ctx, opSession, body.Bytes())
+}

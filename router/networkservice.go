@@ -1,0 +1,163 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/login"
+	"github.com/postern-router/postern/service"
+)
+
+// maxNetworkSessions is how many sessions there may be over the network. They are counted apart, so that
+// they never keep a serial line from having one.
+const maxNetworkSessions = 8
+
+// networkService is a service of /ip service. The listening socket is PID 1's, and the process sleeps until
+// somebody connects.
+type networkService struct {
+	console.NetworkService
+	log     *kmsg.Logger
+	process *service.Service
+	// configure gives the process its configuration.
+	configure func(context.Context, service.Parent, login.Config, *os.File) error
+
+	mu       sync.Mutex
+	config   login.Config
+	listener *os.File // nil while nobody can connect
+	stopped  bool
+}
+
+// newNetworkService returns the service of that name. parent makes PID 1's end of its process.
+func newNetworkService(s *service.Supervisor, log *kmsg.Logger, name string, spec service.Spec, parent func(*service.Link) service.Parent,
+	configure func(context.Context, service.Parent, login.Config, *os.File) error) *networkService {
+	i := slices.IndexFunc(console.NetworkServices, func(n console.NetworkService) bool { return n.Name == name })
+	return &networkService{NetworkService: console.NetworkServices[i], log: log, configure: configure,
+		process: s.NewService(spec, service.Options{Parent: parent})}
+}
+
+func (s *networkService) Name() string { return s.NetworkService.Name }
+
+// Show has nothing to add: what the console shows is the configuration.
+func (*networkService) Show(*console.Live) {}
+
+// Health is nil: a router whose service does not answer does what it is for, and no stranger shall have it
+// restarted.
+func (*networkService) Health() error { return nil }
+
+// Taken waits for nothing: a process that sleeps has no configuration to take.
+func (*networkService) Taken(context.Context) error { return nil }
+
+// Apply has the router listen on the port while somebody can log in.
+func (s *networkService) Apply(next console.Config) error {
+	config := s.Config(next)
+	config.Disabled = !s.Open(next)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return service.ErrStopped
+	}
+	if reflect.DeepEqual(config, s.config) && (s.listener != nil) == !config.Disabled {
+		return nil
+	}
+	if config.Disabled {
+		s.config = config
+		s.closeListener()
+		s.process.Set(nil)
+		return nil
+	}
+	if s.listener == nil || s.config.Port != config.Port {
+		// On every address: who may reach it is the firewall's to say.
+		l, err := service.Listen(netip.AddrPortFrom(netip.IPv4Unspecified(), config.Port))
+		if err != nil {
+			return err
+		}
+		s.closeListener()
+		s.listener = l
+		s.log.Printf(kmsg.Info, "%s accepts on port %d", s.Name(), config.Port)
+	}
+	s.config = config
+	listener := s.listener
+	s.process.Set(&service.Desired{
+		Listeners: []*os.File{listener},
+		Configure: func(ctx context.Context, p service.Parent) error { return s.configure(ctx, p, config, listener) },
+	})
+	return nil
+}
+
+// closeListener closes the listening socket, if there is one. The caller holds mu.
+func (s *networkService) closeListener() {
+	if s.listener != nil {
+		s.listener.Close()
+		s.listener = nil
+	}
+}
+
+// Stop ends the service for good.
+func (s *networkService) Stop() {
+	s.mu.Lock()
+	s.stopped = true
+	s.closeListener()
+	s.mu.Unlock()
+	s.process.Stop()
+}
+
+// newProgramService is a newNetworkService whose users are programs; attachPrograms gives it r's.
+func newProgramService(s *service.Supervisor, log *kmsg.Logger, name string, spec service.Spec) *programService {
+	v := &programService{}
+	v.networkService = newNetworkService(s, log, name, spec,
+		func(l *service.Link) service.Parent { return login.NewProcess(l, v.authority) },
+		func(ctx context.Context, p service.Parent, c login.Config, listener *os.File) error {
+			return p.(*login.Process).Configure(ctx, c, "", listener)
+		})
+	return v
+}
+
+// programService is a service whose sessions are those of programs (package program).
+type programService struct {
+	*networkService
+	authority login.Authority
+}
+
+// attach has the sessions be those of r. Via is the session.Origin.Via of them.
+func (s *programService) attach(r *Router, via string) {
+	s.authority = r.loginAuthority(via)
+	s.authority.CheckPassword = func(l login.Login, secret string) bool {
+		return r.judge(origin(via, l), r.snapshot().running.AdminPassword, l.User, secret)
+	}
+	s.authority.Serve = func(conn net.Conn, l login.Login) { r.serveProgram(conn, origin(via, l), l.User) }
+}
+
+// origin is where a login came from.
+func origin(via string, l login.Login) session.Origin {
+	return session.Origin{Via: via, Address: l.From}
+}
+
+// loginAuthority is what is the same for all services: that logins are logged.
+func (r *Router) loginAuthority(via string) login.Authority {
+	return login.Authority{
+		LoggedIn:  func(l login.Login) { r.logLogin(origin(via, l), "in") },
+		LoggedOut: func(l login.Login) { r.logLogin(origin(via, l), "out") },
+	}
+}
+
+// serveUser holds a session over the network with a user who has logged in, and closes conn when it is
+// over.
+func (r *Router) serveUser(conn net.Conn, from session.Origin, user string) {
+	select {
+	case r.networkSessions <- struct{}{}:
+		defer func() { <-r.networkSessions }()
+	default:
+		session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there over the network, and there can be no more", maxNetworkSessions))
+		return
+	}
+	r.serve(conn, from, user)
+}
