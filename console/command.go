@@ -226,7 +226,7 @@ func itemCommand(name, help string, run func(*execution, *menu, arguments) error
 }
 
 func printScreen(help string, words ...Choice) command {
-	return command{name: "print", help: help, shows: true, words: words, arguments: []argument{intervalArgument}, run: (*execution).printScreen}
+	return command{name: "print", help: help, shows: true, words: append(words, pagingWord), arguments: []argument{intervalArgument}, run: (*execution).printScreen}
 }
 
 func printList(help string, words ...Choice) command {

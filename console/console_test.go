@@ -167,7 +167,7 @@ func TestErrors(t *testing.T) {
 		{"/quit; quit", ""},
 		{"print; foo", "bad command name foo (line 1 column 8); expected access, users, connections, set, print, get, reset, export"},
 		{"print\n foo", "bad command name foo (line 2 column 2); expected access, users, connections, set, print, get, reset, export"},
-		{"print \\\n  foo", "expected end of command (line 2 column 3); expected one of detail, interval="},
+		{"print \\\n  foo", "expected end of command (line 2 column 3); expected one of detail, without-paging, interval="},
 		{"set port=1081; set max-connections=0", "value of max-connections out of range (1..500)"},
 		{"set port=1081; /ip; foo", "bad command name foo (line 1 column 21); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
 
@@ -175,7 +175,7 @@ func TestErrors(t *testing.T) {
 		{"set foo=1", "expected end of command (line 1 column 5); expected one of enabled, port, connection-idle-timeout, max-connections, version, auth-method, udp"},
 		{"set enabled", "expected end of command (line 1 column 5); expected one of enabled=, port=, connection-idle-timeout=, max-connections=, version=, auth-method=, udp="},
 		{"set p=1 port=2", "property port given twice (line 1 column 9)"},
-		{"print stats", "expected end of command (line 1 column 7); expected one of detail, interval="},
+		{"print stats", "expected end of command (line 1 column 7); expected one of detail, without-paging, interval="},
 		{"/ip firewall nat print where comment~\"(\"", "invalid value of comment (line 1 column 30); expected a regular expression without {n}: error parsing regexp: missing closing ): `(`"},
 		{"/ip firewall nat print where comment~\"(a{900}|b)*\"", "invalid value of comment (line 1 column 30); expected a regular expression without {n}: counted repetition in a{900}"},
 		{"/ip firewall nat print where comment~" + strings.Repeat("a", 201), "invalid value of comment (line 1 column 30); expected a regular expression without {n}: it has 201 characters; 200 at most"},

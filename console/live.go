@@ -134,6 +134,7 @@ type Resource struct {
 	CPUCount int
 	// Architecture is a GOARCH.
 	Architecture, Board string
-	// Version is the version of the software, "" if it is not known.
+	// Version is the version of the software, "" if it is not known, and Date its date, zero if it is not.
 	Version string
+	Date    time.Time
 }

@@ -320,7 +320,7 @@ var menus = sync.OnceValue(func() []*menu {
 			),
 		},
 		loggingMenu(), loggingAction(),
-		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(),
+		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(), routerboardMenu(), packageMenu(), packageUpdateMenu(), healthMenu(),
 		{
 			path: "user", help: "users that can log in",
 			commands: commandsLike(listCommands, "add unset remove move enable disable comment find", printLive), fixed: []string{Admin},

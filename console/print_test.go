@@ -81,7 +81,7 @@ func TestPrints(t *testing.T) {
 	live.Leases = func() ([]LeaseState, error) { return testLeases(), nil }
 	live.Resource = func() (Resource, error) {
 		return Resource{Uptime: 26*time.Hour + 5*time.Second, FreeMemory: 14_680_064, TotalMemory: 27_262_976, CPULoad: 0.0533, CPUCount: 1,
-			Architecture: "mips", Board: "malta", Version: "v1.0"}, nil
+			Architecture: "mips", Board: "malta", Version: "v1.0", Date: time.Date(2026, 11, 29, 17, 0, 0, 0, time.UTC)}, nil
 	}
 	var got strings.Builder
 	forms := 0

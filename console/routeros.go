@@ -120,14 +120,16 @@ var absentMenus = map[string]string{
 	"interface ethernet": "poe switch",
 	"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp neighbor packing " +
 		"proxy reverse-proxy smb ssh tftp traffic-flow upnp vrf",
-	"ip dhcp-server":  "alert config matcher option-sets vendor-class-id",
-	"ip dns":          "adlist forwarders",
-	"system resource": "cpu hardware irq pci usb",
-	"ip firewall":     "calea layer7-protocol mangle raw service-port",
-	"ip route":        "cache nexthop rule vrf",
-	"system": "backup console device-mode gps health history leds license note package routerboard scheduler script sntp swos " +
-		"ups watchdog",
-	"system ntp": "server",
+	"ip dhcp-server":     "alert config matcher option-sets vendor-class-id",
+	"ip dns":             "adlist forwarders",
+	"system resource":    "cpu hardware irq pci usb",
+	"ip firewall":        "calea layer7-protocol mangle raw service-port",
+	"ip route":           "cache nexthop rule vrf",
+	"system":             "backup console device-mode gps history leds license note scheduler script sntp swos ups watchdog",
+	"system health":      "settings",
+	"system ntp":         "server",
+	"system package":     "local-update",
+	"system routerboard": "mode-button reset-button settings usb wps-button",
 	"tool": "bandwidth-server bandwidth-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
 		"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test torch traffic-generator " +
 		"traffic-monitor wol",

@@ -32,6 +32,9 @@ func (r *Router) resource() (console.Resource, error) {
 	res := console.Resource{
 		Uptime: now.up, CPUCount: runtime.NumCPU(), Architecture: runtime.GOARCH, Board: r.board.Name, Version: r.upgrades.running.Version,
 	}
+	if date := r.upgrades.running.Date; date.Unix() > 0 { // else it is not known
+		res.Date = date
+	}
 	r.mu.Lock()
 	res.CPULoad, r.busy = now.load(r.busy, runtime.NumCPU()), now
 	r.mu.Unlock()
