@@ -97,6 +97,17 @@ func (v Value) List() []string {
 	return []string{v.text}
 }
 
+// Compare orders v and a value that text means. It reports false if they have no order, as two names have
+// none: numbers, times and addresses have one; addresses are compared without their netmask.
+func (v Value) Compare(text string) (order int, ok bool) {
+	if v.Type == Integer || v.Type == Bytes {
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil && v.text != "" && v.text[0] >= '0' && v.text[0] <= '9' {
+			return cmp.Compare(v.number, n), true
+		}
+	}
+	return compare(v.text, text)
+}
+
 // valueOf makes a value of its text, in the form that a property's get returns.
 func valueOf(t Type, text string) Value {
 	v := Value{Type: t, text: text}

@@ -1,0 +1,74 @@
+package api
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/postern-router/postern/console"
+)
+
+const (
+	// idName is the property that a row's ID is.
+	idName = ".id"
+	// versionName is the property of /system/resource that says what version this is, and
+	// ownVersionName that with Postern's own version.
+	versionName    = "version"
+	ownVersionName = "postern-version"
+	resourcePath   = "system resource"
+	// routerOSVersion is the version of RouterOS whose API this is. Clients read two numbers and what
+	// release it is; from 7.18 on they would have to expect !empty.
+	routerOSVersion = "7.16 (stable)"
+)
+
+// text is a value in the API's form: true and false, numbers of bytes and bits without units. All else is as
+// screens show it.
+func text(v console.Value) string {
+	s := v.String()
+	switch v.Type {
+	case console.Boolean:
+		return strconv.FormatBool(v.Bool())
+	case console.Integer, console.Bytes:
+		// A word that stands for a number, as auto, has none.
+		if n := v.Int(); n != 0 || s != "" && isDigit(s[0]) {
+			return strconv.FormatInt(n, 10)
+		}
+	}
+	return s
+}
+
+// newRow is r, a row of the menu at path, in the API's form.
+func newRow(path string, r console.Row) row {
+	out := row{id: r.ID, properties: make([]property, 0, len(r.Pairs)+1)}
+	for _, p := range r.Pairs {
+		v := property{name: p.Name, text: text(p.Value), value: p.Value}
+		if path == resourcePath && p.Name == versionName {
+			own := v
+			own.name = ownVersionName
+			out.properties = append(out.properties, own)
+			v = property{name: versionName, text: routerOSVersion}
+		}
+		// A route has only the flags that are true: clients count them by ?static.
+		if path == "ip route" && v.text == "false" && p.Name != "disabled" {
+			continue
+		}
+		out.properties = append(out.properties, v)
+	}
+	return out
+}
+
+// queried are the names that Query knows of those that a client has named for the menu at path.
+func queried(path string, names []string) []string {
+	var known []string
+	for _, n := range names {
+		if path == resourcePath && n == ownVersionName {
+			n = versionName
+		}
+		if n != idName && !slices.Contains(known, n) {
+			known = append(known, n)
+		}
+	}
+	return known
+}
+
+// counters are the properties that Query looks up only by their names, since that takes time.
+var counters = []string{"bytes", "packets", "hits", "rx-byte", "tx-byte", "rx-packet", "tx-packet"}
