@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/program"
 	"github.com/postern-router/postern/service"
 )
 
@@ -405,7 +406,7 @@ func (t *task) withSession(f func(Session) error) error {
 		return err
 	}
 	err = f(s)
-	if err != nil && !isRefusal(err) {
+	if err != nil && !program.Refused(err) {
 		t.drop(s)
 		return err
 	}
@@ -415,9 +416,12 @@ func (t *task) withSession(f func(Session) error) error {
 
 // session returns a session that no command uses, or begins one.
 func (t *task) session() (Session, error) {
+	if err := t.ctx.Err(); err != nil {
+		return nil, err
+	}
 	select {
 	case s := <-t.idle:
-		return s, t.ctx.Err()
+		return s, nil
 	default:
 	}
 	select {
@@ -449,6 +453,3 @@ func (t *task) drop(s Session) {
 	t.mu.Unlock()
 	<-t.places
 }
-
-// isRefusal reports whether err is PID 1's answer, so that the session goes on.
-func isRefusal(err error) bool { return false }

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -28,7 +29,7 @@ const secret = "correct horse"
 
 // router is a router with a configuration and without a machine, and those who log in to it.
 type router struct {
-	*testing.T
+	testing.TB
 
 	mu       sync.Mutex
 	config   console.Config
@@ -41,15 +42,15 @@ type router struct {
 	holding chan struct{}
 }
 
-func newRouter(t *testing.T, lines ...string) *router {
-	return &router{T: t, config: configured(t, strings.Join(lines, "\n"))}
+func newRouter(t testing.TB, lines ...string) *router {
+	return &router{TB: t, config: configured(t, strings.Join(lines, "\n"))}
 }
 
 var live = console.Live{
 	Links: func() ([]netcfg.LinkState, error) {
 		return []netcfg.LinkState{
-			{Name: "ether1", Type: netcfg.Ether, Present: true, Up: true, Running: true, MTU: 1500, RxBytes: 5000000000},
-			{Name: "ether2", Type: netcfg.Ether, Present: true, Up: true, MTU: 1500},
+			{Name: "ether1", Type: netcfg.Ether, Present: true, Up: true, Running: true, MTU: 1500, MAC: ether.MAC{2, 0, 0, 0, 0, 1}, RxBytes: 5000000000},
+			{Name: "ether2", Type: netcfg.Ether, Present: true, Up: true, MTU: 1500, MAC: ether.MAC{2, 0, 0, 0, 0, 2}},
 		}, nil
 	},
 	Resource: func() (console.Resource, error) {
@@ -132,7 +133,7 @@ func (s *fakeSession) Do(path, command string, _ func(string) error, arguments .
 	defer s.mu.Unlock()
 	result, err := console.Do(s.config, live, path, command, arguments...)
 	if err == nil {
-		err = console.Validate(result.Config, nil)
+		err = console.Validate(result.Config, []string{"ether1", "ether2"})
 	}
 	if err != nil {
 		return 0, err
@@ -253,7 +254,7 @@ func TestLogin(t *testing.T) {
 		p.send("/login", "=name=admin", "=password="+secret, ".tag=7")
 		p.expect("!done .tag=7")
 		p.send("/login", "=name=admin", "=password="+secret)
-		p.expect("!trap =message=failure: already logged in", "!done")
+		p.expect("!trap =category=4 =message=failure: already logged in", "!done")
 		p.conn.Close()
 		p.wait()
 		assert.Equal(t, 1, r.out)
@@ -299,15 +300,16 @@ func TestLogin(t *testing.T) {
 		p.expect("!fatal not logged in", "EOF")
 	})
 	t.Run("no API", func(t *testing.T) {
-		for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "\xf0\xff\xff\xff\xff", "\xff"} {
-			p := newRouter(t).connect()
-			go func() { _, _ = p.conn.Write([]byte(sent)) }()
-			if r := p.receive(); strings.HasPrefix(r, "!") {
-				assert.Regexp(t, "^!fatal (word|sentence) too long$", r)
-				p.expect("EOF")
-			} else {
-				assert.Equal(t, "EOF", r)
-			}
+		for sent, want := range map[string]string{
+			"GET / HTTP/1.1\r\n\r\n": "EOF", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03": "EOF", // it waits for more
+			"\xf0\xff\xff\xff\xff": "!fatal word too long", "\xff": "EOF",
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				p := newRouter(t).connect()
+				go func() { _, _ = p.conn.Write([]byte(sent)) }()
+				p.expect(want)
+				p.conn.Close()
+			})
 		}
 	})
 	t.Run("empty sentences", func(t *testing.T) {
@@ -336,21 +338,21 @@ func TestCommands(t *testing.T) {
 		want  []string
 	}{
 		{"print", addresses, []string{"/ip/address/print"}, []string{
-			"!re =.id=*1 =address=192.168.0.1/24 =network=192.168.0.0 =interface=ether2 =actual-interface=ether2 =comment=home =disabled=false =invalid=false =dynamic=false",
-			"!re =.id=*2 =address=10.0.0.1/8 =network=10.0.0.0 =interface=ether1 =actual-interface=ether1 =disabled=true =invalid=false =dynamic=false", "!done"}},
+			"!re =.id=ID1 =address=192.168.0.1/24 =interface=ether2 =network=192.168.0.0 =comment=home =disabled=false =invalid=false =dynamic=false",
+			"!re =.id=ID2 =address=10.0.0.1/8 =interface=ether1 =network=10.0.0.0 =disabled=true =invalid=false =dynamic=false", "!done"}},
 		{"getall", addresses, []string{"/ip/address/getall", "=.proplist=address,nothing", ".tag=a b"}, []string{"!re .tag=a b =address=192.168.0.1/24", "!re .tag=a b =address=10.0.0.1/8", "!done .tag=a b"}},
-		{"proplist behind a query", addresses, []string{"/ip/address/print", "?disabled=yes", "=.proplist=.id,address,address"}, []string{"!re =.id=*2 =address=10.0.0.1/8", "!done"}},
+		{"proplist behind a query", addresses, []string{"/ip/address/print", "?disabled=yes", "=.proplist=.id,address,address"}, []string{"!re =.id=ID2 =address=10.0.0.1/8", "!done"}},
 		{"a row without properties", addresses, []string{"/ip/address/print", "=.proplist=comment"}, []string{"!re =comment=home", "!re", "!done"}},
 		{"a query about what is not wanted", addresses, []string{"/ip/address/print", "=.proplist=interface", "?>comment="}, []string{"!re =interface=ether2", "!done"}},
 		{"nothing fits", addresses, []string{"/ip/address/print", "?interface=ether9"}, []string{"!done"}},
 		{"count", addresses, []string{"/ip/address/print", "=count-only="}, []string{"!done =ret=2"}},
 		{"count of a query", addresses, []string{"/ip/address/print", "=count-only", "?disabled=false"}, []string{"!done =ret=1"}},
-		{"words of screens", addresses, []string{"/ip/address/print", "=detail", "=without-paging=", "=.proplist=.id"}, []string{"!re =.id=*1", "!re =.id=*2", "!done"}},
-		{"from", addresses, []string{"/ip/address/print", "=from=*2", "=.proplist=.id"}, []string{"!re =.id=*2", "!done"}},
+		{"words of screens", addresses, []string{"/ip/address/print", "=detail", "=without-paging=", "=.proplist=.id"}, []string{"!re =.id=ID1", "!re =.id=ID2", "!done"}},
+		{"from", addresses, []string{"/ip/address/print", "=from=ID2", "=.proplist=.id"}, []string{"!re =.id=ID2", "!done"}},
 		{"from nothing", addresses, []string{"/ip/address/print", "=from=*99"}, []string{"!trap =category=0 =message=no such item", "!done"}},
-		{"find", addresses, []string{"/ip/address/find"}, []string{"!done =ret=*1;*2"}},
-		{"find by a query", addresses, []string{"/ip/address/find", "?disabled=yes"}, []string{"!done =ret=*2"}},
-		{"get", addresses, []string{"/ip/address/get", "=.id=*1", "=value-name=interface"}, []string{"!done =ret=ether2"}},
+		{"find", addresses, []string{"/ip/address/find"}, []string{"!done =ret=ID1;ID2"}},
+		{"find by a query", addresses, []string{"/ip/address/find", "?disabled=yes"}, []string{"!done =ret=ID2"}},
+		{"get", addresses, []string{"/ip/address/get", "=.id=ID1", "=value-name=interface"}, []string{"!done =ret=ether2"}},
 		{"get by a number", addresses, []string{"/ip/address/get", "=numbers=1", "=value-name=disabled"}, []string{"!done =ret=true"}},
 		{"get of an item that is not named", addresses, []string{"/ip/address/get", "=value-name=disabled"}, []string{"!trap =category=0 =message=expected item id", "!done"}},
 		{"get of none", addresses, []string{"/ip/address/get", "=.id=*9", "=value-name=disabled"}, []string{"!trap =category=0 =message=no such item", "!done"}},
@@ -365,7 +367,7 @@ func TestCommands(t *testing.T) {
 			"!re =name=ether1 =rx-byte=5000000000 =running=true", "!re =name=ether2 =rx-byte=0 =running=false", "!done"}},
 		{"add with a tag", "", []string{"/ip/address/add", ".tag=9", "=address=10.0.0.1/8", "=interface=ether1"}, nil},
 		{"no menu", "", []string{"/interface/wireless/print"}, []string{"!trap =category=0 =message=no such command prefix", "!done"}},
-		{"no menu for a change", "", []string{"/caps-man/interface/set", "=.id=*1"}, []string{"!trap =category=0 =message=no such command prefix", "!done"}},
+		{"no menu for a change", "", []string{"/caps-man/interface/set", "=.id=ID1"}, []string{"!trap =category=0 =message=no such command prefix", "!done"}},
 		{"no command", "", []string{"/ip/address/frobnicate"}, []string{"!trap =category=0 =message=no such command", "!done"}},
 		{"a menu with nothing to print", "", []string{"/ip/print"}, []string{"!trap =category=0 =message=no such command", "!done"}},
 		{"blanks", "", []string{"/ip address print"}, []string{"!trap =category=0 =message=no such command", "!done"}},
@@ -373,7 +375,7 @@ func TestCommands(t *testing.T) {
 		{"two slashes", "", []string{"//ip/address/print"}, []string{"!trap =category=0 =message=no such command", "!done"}},
 		{"no item", "", []string{"/ip/address/remove", "=.id=*99"}, []string{"!trap =category=0 =message=no such item", "!done"}},
 		{"a wrong value", "", []string{"/ip/address/add", "=address=10.0.0.300/8", "=interface=ether1", ".tag=3"}, []string{
-			"!trap .tag=3 =category=1 =message=invalid value for argument address; expected IP address/netmask", "!done .tag=3"}},
+			"!trap .tag=3 =category=1 =message=invalid value for argument address; expected IP address/netmask, not \"10.0.0.300/8\"", "!done .tag=3"}},
 		{"a value out of range", "", []string{"/ip/socks/set", "=port=99999"}, []string{"!trap =category=1 =message=value of port out of range (1..65535)", "!done"}},
 		{"a duplicate", "/ip pool add name=a ranges=10.0.0.1-10.0.0.9", []string{"/ip/pool/add", "=name=a", "=ranges=10.1.0.1"}, nil},
 		{"an unknown word", "", []string{"/ip/address/print", "address"}, []string{"!trap =category=5 =message=unknown word address; expected =name=value, ?query or .tag=name", "!done"}},
@@ -389,13 +391,26 @@ func TestCommands(t *testing.T) {
 			[]string{"!re =dst-address=10.0.0.0/8 =static=true =disabled=false", "!done"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newRouter(t, c.lines).login()
-			replies := p.ask(c.asked...)
+			r := newRouter(t, c.lines)
+			p := r.login()
+			// ID1 and ID2 stand for the IDs of the addresses.
+			rows, err := console.Query(r.config, live, "ip address", nil, nil)
+			require.NoError(t, err)
+			named := func(words []string) []string {
+				words = slices.Clone(words)
+				for i := range words {
+					for n, row := range rows {
+						words[i] = strings.ReplaceAll(words[i], "ID"+string(rune('1'+n)), row.ID.String())
+					}
+				}
+				return words
+			}
+			replies := p.ask(named(c.asked)...)
 			if len(replies) > 0 && strings.HasPrefix(replies[len(replies)-1], "!fatal") {
 				replies = append(replies, p.receive())
 			}
 			if c.want != nil {
-				assert.Equal(t, c.want, replies)
+				assert.Equal(t, named(c.want), replies)
 			} else {
 				t.Log(replies)
 			}
@@ -472,6 +487,7 @@ func TestListen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRouter(t, "/ip address add address=192.168.0.1/24 interface=ether2")
 		p, other := r.login(), r.login()
+		id := strings.TrimPrefix(p.ask("/ip/address/find")[0], "!done =ret=")
 		// collect compares the next replies, in any order.
 		collect := func(want ...string) {
 			t.Helper()
@@ -486,10 +502,10 @@ func TestListen(t *testing.T) {
 		p.send("/ip/address/print", ".tag=b", "=follow=", "=.proplist=address", "?disabled=no")
 		collect("!re .tag=b =address=192.168.0.1/24")
 		synctest.Wait() // both have looked at the rows
-		assert.Equal(t, []string{"!done"}, other.ask("/ip/address/disable", "=.id=*1"))
-		collect("!re .tag=a =.id=*1 =address=192.168.0.1/24 =disabled=true", "!re .tag=b =.id=*1 =.dead=true")
-		assert.Equal(t, []string{"!done"}, other.ask("/ip/address/remove", "=.id=*1"))
-		collect("!re .tag=a =.id=*1 =.dead=true")
+		assert.Equal(t, []string{"!done"}, other.ask("/ip/address/disable", "=.id="+id))
+		collect("!re .tag=a =.id="+id+" =address=192.168.0.1/24 =disabled=true", "!re .tag=b =.id="+id+" =.dead=true")
+		assert.Equal(t, []string{"!done"}, other.ask("/ip/address/remove", "=.id="+id))
+		collect("!re .tag=a =.id=" + id + " =.dead=true")
 		// One is cancelled, with no effect on the other.
 		p.send("/cancel", "=tag=b", ".tag=c")
 		collect("!trap .tag=b =category=2 =message=interrupted", "!done .tag=b", "!done .tag=c")
@@ -554,9 +570,11 @@ func TestManyCommands(t *testing.T) {
 		assert.Equal(t, maxSessions, r.sessions)
 		r.mu.Unlock()
 		close(r.holding)
-		for range 100 {
-			p.expect("!re .tag=x =name=postern", "!done .tag=x")
+		replies := map[string]int{}
+		for range 200 {
+			replies[p.receive()]++
 		}
+		assert.Equal(t, map[string]int{"!re .tag=x =name=postern": 100, "!done .tag=x": 100}, replies)
 	})
 }
 
@@ -569,6 +587,7 @@ func TestCancelledBeforeItBegan(t *testing.T) {
 		for range maxSessions {
 			p.send("/system/identity/set", "=name=first", ".tag=x")
 		}
+		synctest.Wait()
 		p.send("/system/identity/set", "=name=second", ".tag=y")
 		synctest.Wait()
 		p.send("/cancel", "=tag=y")

@@ -23,7 +23,7 @@ func rowsOf(t *testing.T, text, path string) []row {
 }
 
 // configured is the configuration that lines make.
-func configured(t *testing.T, text string) console.Config {
+func configured(t testing.TB, text string) console.Config {
 	cfg, err := console.Load("test", strings.NewReader(text))
 	require.NoError(t, err)
 	return cfg

@@ -61,8 +61,8 @@ type Config struct {
 	AdminPassword string
 	// SSHKeys are /user ssh-keys.
 	SSHKeys []ssh.Key
-	// SSH is the row of /ip service of that name.
-	SSH login.Config
+	// SSH and API are the rows of /ip service of these names.
+	SSH, API login.Config
 	// RemoteLog is the syslog server, and which lines it gets (/system logging).
 	RemoteLog RemoteLog
 	// NTP is the time client (/system ntp client).
@@ -131,7 +131,8 @@ func (r RemoteLog) Sends(topics string) (prefix string, sends bool) {
 // Default is the configuration of a router on which nothing has been set.
 func Default() Config {
 	return Config{
-		Identity: "postern", Socks: socks.DefaultConfig(), SSH: login.Config{Disabled: true, Port: 22, MaxSessions: 4}, RemoteLog: RemoteLog{Port: 514},
+		Identity: "postern", Socks: socks.DefaultConfig(),
+		SSH: login.Config{Disabled: true, Port: 22, MaxSessions: 4}, API: login.Config{Disabled: true, Port: 8728, MaxSessions: 4}, RemoteLog: RemoteLog{Port: 514},
 		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict}, Tracking: firewall.DefaultTracking(),
 		DNSServer: dns.Default(),
 	}

@@ -60,9 +60,12 @@ type Argument struct {
 	// Name is the whole name. "!" before that of a property unsets it. ".id" is another name
 	// for numbers.
 	Name string
-	// Value is written as in a line, but without quotes and escapes.
+	// Value is written as in a line, but without quotes and escapes. A Boolean can also be true or false.
 	Value string
 }
+
+// programBooleans are Booleans as RouterOS's API writes them.
+var programBooleans = map[string]string{"true": "yes", "false": "no"}
 
 // Properties returns what the rows of a menu can have, with help, in the order of its
 // screens.
@@ -224,7 +227,13 @@ func (x *execution) named(m *menu, c command, given []Argument) (arguments, erro
 		if name == idName {
 			name = "numbers"
 		}
-		_, isProperty := m.property(name)
+		p, isProperty := m.property(name)
+		if i := slices.IndexFunc(c.arguments, func(a argument) bool { return a.name == name }); i >= 0 {
+			p = c.arguments[i].property
+		}
+		if word, ok := programBooleans[g.Value]; ok && p.typ == Boolean {
+			g.Value = word
+		}
 		switch {
 		case slices.Contains(seen, name):
 			return a, errors.New("property " + Printable(name) + " given twice")

@@ -29,6 +29,7 @@ type NetworkService struct {
 // NetworkServices are all, in their order.
 var NetworkServices = []NetworkService{
 	{"ssh", "22", func(c *Config) *login.Config { return &c.SSH }, true},
+	{"api", "8728", func(c *Config) *login.Config { return &c.API }, false},
 }
 
 // Config is what is set of the service.

@@ -51,12 +51,6 @@ func boolean() kind[bool] {
 		accepts: "yes | no",
 		values:  []string{"yes", "no"},
 		parse: func(s string) (bool, error) {
-			switch s {
-			case "true": // as programs write it
-				return true, nil
-			case "false":
-				return false, nil
-			}
 			full, err := oneOf(s, "yes", "no")
 			return full == "yes", err
 		},

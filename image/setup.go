@@ -25,9 +25,9 @@ var buildPackages = []string{
 // users run, the network between them, the servers that socksd is compared with, and programs
 // that read disk images.
 var labPackages = []string{
-	"bind9-dnsutils", "busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dnsmasq-base", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
+	"ansible", "bind9-dnsutils", "busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dnsmasq-base", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
 	"isc-dhcp-client", "isc-dhcp-server", "kea-admin", "microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "proxychains4",
-	"putty-tools", "python3-socks", "socat", "tnftp", "tsocks", "vsftpd",
+	"putty-tools", "python3-librouteros", "python3-socks", "socat", "tnftp", "tsocks", "vsftpd",
 }
 
 // services are the system services that packages of the lab would start on this machine.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/postern-router/postern/api"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/console/terminal"
 	"github.com/postern-router/postern/dhcp/client"
@@ -23,7 +24,7 @@ import (
 
 // Processes are the services of the shipped program that have a process of their own: what its
 // main function can be besides PID 1, and what PID 1 starts. Each has a user of its own.
-var Processes = service.NewTable(daemon.Spec, terminal.Spec, ntp.Spec, ping.Spec, fetch.Spec, upgrade.Spec, server.Spec, client.Spec, dns.Spec, sshd.Spec, pppoe.Spec)
+var Processes = service.NewTable(daemon.Spec, terminal.Spec, ntp.Spec, ping.Spec, fetch.Spec, upgrade.Spec, server.Spec, client.Spec, dns.Spec, sshd.Spec, pppoe.Spec, api.Spec)
 
 // rootFolders is where the root folders of processes are.
 const rootFolders = "/run/service"

@@ -81,7 +81,7 @@ func TestProcessesHaveUsersOfTheirOwn(t *testing.T) {
 		names = append(names, p.Name)
 		assert.NotEmpty(t, p.Calls, "%s has no list of system calls", p.Name)
 	}
-	assert.Equal(t, []string{"socksd", "console", "ntp", "ping", "fetch", "upgrade", "dhcpd", "dhcpc", "dnsd", "sshd", "pppoe"}, names)
+	assert.Equal(t, []string{"socksd", "console", "ntp", "ping", "fetch", "upgrade", "dhcpd", "dhcpc", "dnsd", "sshd", "pppoe", "api"}, names)
 }
 
 // fakeOpenings is a firewall that opens nothing.

@@ -8,12 +8,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/api"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/program"
 	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/service"
-	"github.com/postern-router/postern/ssh/sshd"
 )
 
 // A program that has logged in sees and changes the router's configuration, and its login is in the log by the name
@@ -21,7 +21,7 @@ import (
 func TestProgramService(t *testing.T) {
 	rig := newRig(t)
 	r := rig.r
-	s := newProgramService(realSupervisor(t, r.log, rig.log), r.log, "ssh", sshd.Spec)
+	s := newProgramService(realSupervisor(t, r.log, rig.log), r.log, "api", api.Spec)
 	s.attach(r, "api")
 	hash, err := password.New("correct horse")
 	require.NoError(t, err)

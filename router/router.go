@@ -26,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern-router/postern/api"
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/firewall"
@@ -160,6 +161,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	dialers := newPPPoEClients(supervisor, log.About("pppoe"))
 	fallback := newFallbackService(b, log.About("dhcp"))
 	remote := newSSHService(supervisor, log.About("ssh"))
+	programs := newProgramService(supervisor, log.About("api"), "api", api.Spec)
 	r := New(b, log, Parts{
 		Network: network, Firewall: fw, Machine: machine,
 		Services: []Service{
@@ -173,6 +175,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			fallback,
 			names,
 			remote,
+			programs,
 		},
 		Supervisor: supervisor,
 	}, requests)
@@ -185,6 +188,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	}
 	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
 	remote.attach(r)
+	programs.attach(r, "api")
 	return r, nil
 }
 

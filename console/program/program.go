@@ -54,8 +54,14 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Unwrap() error { return e.is }
 
-// Client is the end of a program. One goroutine uses it at a time; after an error of the socket it is of
-// no use.
+// Refused reports whether err says that a request was not carried out, and why. Then the session goes on.
+func Refused(err error) bool {
+	var remote *remoteError
+	return errors.As(err, &remote) || errors.Is(err, errTooLong)
+}
+
+// Client is the end of a program. One goroutine uses it at a time; after an error that is none of PID 1's (Refused)
+// it is of no use.
 type Client struct {
 	conn net.Conn
 	in   *bufio.Reader

@@ -1,0 +1,54 @@
+package api
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/postern-router/postern/console/program"
+	"github.com/postern-router/postern/login"
+	"github.com/postern-router/postern/service"
+)
+
+// Spec is the process. It ends a minute after the last connection.
+var Spec = service.Spec{
+	Name: "api", Start: service.OnConnection, Main: runProcess,
+	Calls:  login.Calls,
+	Limits: service.Limits{Files: 64},
+}
+
+// aliveTime is how long a connection is silent before the kernel asks whether the client is
+// there, and from one such question to the next.
+const aliveTime = time.Minute
+
+// runProcess is the process.
+func runProcess(p *service.Child) error {
+	var s *login.Server
+	s = login.NewServer(p, func(conn *login.Conn) {
+		_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveTime, Interval: aliveTime, Count: 3})
+		serve(p.Context(), conn, func(ctx context.Context, user, secret string) (Account, error) {
+			entry, v, err := s.Password(ctx, login.Login{User: user, From: conn.From}, secret)
+			switch {
+			case err != nil:
+				return nil, &trap{general, err.Error()}
+			case v == login.Full:
+				return nil, &trap{general, login.ErrFull.Error()}
+			case v != login.Right:
+				return nil, nil
+			}
+			return loggedIn{entry}, nil
+		}, conn.Trust)
+	})
+	return s.Run()
+}
+
+// loggedIn is the Account of a login.
+type loggedIn struct{ *login.Entry }
+
+func (l loggedIn) Session() (Session, error) {
+	conn, err := l.Entry.Session()
+	if err != nil {
+		return nil, err
+	}
+	return program.NewClient(conn), nil
+}
