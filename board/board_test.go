@@ -117,7 +117,7 @@ func TestDefaultConfiguration(t *testing.T) {
 		t.Run(c.board, func(t *testing.T) {
 			b, err := ByName(c.board)
 			require.NoError(t, err)
-			for _, has := range append(c.has, "\n/ip service set ssh disabled=no\n") {
+			for _, has := range append(c.has, "\n/ip service set ssh disabled=no\n", "\n/ip service set api disabled=no\n") {
 				assert.Contains(t, b.DefaultConfiguration(), has)
 			}
 			for _, lacks := range c.lacks {

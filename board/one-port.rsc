@@ -13,3 +13,4 @@
 /ip firewall filter add chain=forward action=drop connection-state=invalid comment="defconf: drop invalid"
 /ip firewall filter add chain=forward action=drop connection-state=new connection-nat-state=!dstnat in-interface-list=WAN comment="defconf: drop all from WAN not DSTNATed"
 /ip service set ssh disabled=no
+/ip service set api disabled=no
