@@ -10,7 +10,7 @@ EXAMPLE ?= ftp
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help quick lab test check image boards images keys bench size setup
+.PHONY: help quick lab test check image boards images keys bench size release setup
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,10 @@ bench: ## measure socksd beside other servers, and the boards in QEMU; needs roo
 size: ## build, and show where the bytes of the images are
 	go run ./image setup
 	go run ./image size
+
+release: ## build what is committed for all boards, and make a folder of it for a web server: out/release
+	go run ./image setup all
+	go run ./image release all
 
 setup: ## install the Debian packages that all of this takes; needs root
 	go run ./image setup --lab all

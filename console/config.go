@@ -67,6 +67,9 @@ type Config struct {
 	RemoteLog RemoteLog
 	// NTP is the time client (/system ntp client).
 	NTP ntp.Config
+	// UpdateURL is the folder of a web server that has newer versions (/system package update), without "/"
+	// at its end; "" is none.
+	UpdateURL string
 	// DHCPClients are /ip dhcp-client.
 	DHCPClients []client.Config
 	// DHCPServer is /ip pool, /ip dhcp-server and the menus below that.

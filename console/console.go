@@ -80,6 +80,8 @@ const (
 	// Upgrade asks the user for confirmation, then writes the image that Result.Upgrade
 	// names to flash, shows the progress, and restarts the router.
 	Upgrade
+	// CheckForUpdates asks the server of Config.UpdateURL for its version, and shows it.
+	CheckForUpdates
 )
 
 // PingArguments are the arguments of /ping.

@@ -79,8 +79,10 @@ type Live struct {
 	CacheUsed func() (bytes int, err error)
 	// NTP is the state of the time client.
 	NTP func() (NTPState, error)
+	// Update is what is known of newer versions of the software.
+	Update func() UpdateState
 	// Requests are those that the system carries out, of Ping, Traceroute, SetClock,
-	// ChangePassword, Import, ResetConfiguration and Upgrade. The commands of the others are
+	// ChangePassword, Import, ResetConfiguration, Upgrade and CheckForUpdates. The commands of the others are
 	// hidden.
 	Requests []Request
 	// WAN is the board's name of the port that faces the outside; "" if there is none.
@@ -102,6 +104,12 @@ type DHCPClientState struct {
 	// Left is how long the lease still lasts, unless it is Endless.
 	Left    time.Duration
 	Endless bool
+}
+
+// UpdateState is what the server of newer versions said when it was asked last.
+type UpdateState struct {
+	// Latest is the server's version, "" if it is not known; Status is for people.
+	Latest, Status string
 }
 
 // DynamicRoute is a route that the system has made.

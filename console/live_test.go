@@ -68,12 +68,15 @@ func fullLive() Live {
 		}
 		return "$argon2id$" + strings.Repeat("x", len(p)), nil
 	}
-	l.Requests = []Request{Import, Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration, Upgrade}
+	l.Requests = []Request{Import, Ping, Traceroute, SetClock, ChangePassword, ResetConfiguration, Upgrade, CheckForUpdates}
 	l.Slots = func() ([]SlotState, error) {
 		return []SlotState{
 			{Name: "a", Active: true, Running: true, Version: "v1.2-3-gabc", Size: 3 << 20, State: "confirmed"},
 			{Name: "b", State: "empty"},
 		}, nil
+	}
+	l.Update = func() UpdateState {
+		return UpdateState{Latest: "v1.3", Status: "New version is available"}
 	}
 	l.NTP = func() (NTPState, error) {
 		return NTPState{Status: "synchronized", Server: "10.0.0.5", Stratum: 2, Offset: -1500 * time.Microsecond}, nil

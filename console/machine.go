@@ -40,12 +40,19 @@ func packageMenu() *menu {
 
 func packageUpdateMenu() *menu {
 	return &menu{
-		path: "system package update", help: "what programs for RouterOS go by; another version is installed by /system upgrade",
-		commands: []command{printScreen("show the versions"), getSetting}, needs: hasResource, live: (*execution).packageUpdate, indent: 2,
+		path: "system package update", help: "newer versions of the software, on a web server",
+		commands: commandsLike(unsetCommands, "", printScreen("show what runs, and what the server had"), getSetting, checkUpdateCommand, installUpdateCommand),
+		needs:    hasResource, live: (*execution).packageUpdate, indent: 2,
+		properties: bind(func(c *Config, _ int) *Config { return c },
+			prop("url", optional(webFolder(), "none"), "", "folder on a web server that \"make release\" has filled",
+				func(c *Config) *string { return &c.UpdateURL }),
+		),
 		readOnly: []readOnly{
 			{name: "channel", help: "stable: what is released"},
 			{name: "installed-version", help: "version of RouterOS whose language and protocols programs find here"},
 			{name: "postern-version", help: "version of the software"},
+			{name: "latest-postern-version", help: "version that the server had when it was asked last"},
+			{name: "status", help: "what came of that"},
 		},
 	}
 }
@@ -83,5 +90,16 @@ func (x *execution) packageUpdate() ([]Pair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read version: %w", err)
 	}
-	return []Pair{wordPair("channel", "stable"), textPair("installed-version", RouterOSVersion), textPair("postern-version", r.Version)}, nil
+	pairs := []Pair{wordPair("channel", "stable"), textPair("installed-version", RouterOSVersion), textPair("postern-version", r.Version)}
+	if x.live.Update == nil {
+		return pairs, nil
+	}
+	state := x.live.Update()
+	if state.Latest != "" {
+		pairs = append(pairs, textPair("latest-postern-version", state.Latest))
+	}
+	if state.Status != "" {
+		pairs = append(pairs, textPair("status", state.Status))
+	}
+	return pairs, nil
 }

@@ -18,7 +18,7 @@ func TestMachineScreens(t *testing.T) {
 		{"/system routerboard get routerboard", "no\n"},
 		{"/system package print detail without-paging", "Flags: X - disabled\n" +
 			" 0   name=postern version=v1.2-3-gabc build-time=\"2026-11-29 17:00:00\"\n"},
-		{"/system package update print", "            channel: stable\n  installed-version: 7.16\n    postern-version: v1.2-3-gabc\n"},
+		{"/system package update print", "                url:\n            channel: stable\n  installed-version: 7.16\n    postern-version: v1.2-3-gabc\n"},
 		{"/system health print", " # NAME             VALUE TYPE\n"},
 		{"/system identity print without-paging", "  name: postern\n"},
 		{"/system resource print without-paging count-only", ""},

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -17,6 +18,8 @@ type UpgradeArguments struct {
 	// From is the URL of the image, or the path of a file or a disk on the router.
 	From  string
 	Force bool
+	// Release says that the image is the board's in the folder Config.UpdateURL, and is wanted only if it is newer.
+	Release bool
 }
 
 // SlotState is the state of a slot for an image on flash, as /partitions shows it.
@@ -58,8 +61,39 @@ var (
 			return x.ask(Upgrade)
 		}}
 
+	checkUpdateCommand = command{name: "check-for-updates", help: "ask the server for its version",
+		needs: CheckForUpdates, run: func(x *execution, _ *menu, _ arguments) error { return x.askUpdate(CheckForUpdates) }}
+	installUpdateCommand = command{name: "install", help: "fetch a newer version, write it to flash and restart with it",
+		needs: Upgrade, run: func(x *execution, _ *menu, _ arguments) error {
+			x.result.Upgrade.Release = true
+			return x.askUpdate(Upgrade)
+		}}
+
 	printNTPCommand = printScreen("show what is set, and what the servers say")
 )
+
+// webFolder is the address of a folder on a web server.
+func webFolder() kind[string] {
+	return kind[string]{
+		accepts: "http://ADDRESS[:PORT]/PATH",
+		parse: func(s string) (string, error) {
+			u, err := fetch.ParseURL(s)
+			if err == nil && strings.Contains(u.Path, "?") {
+				err = errors.New("a query")
+			}
+			return strings.TrimSuffix(s, "/"), err
+		},
+		format: func(v string) string { return v },
+	}
+}
+
+// askUpdate asks for something that needs the server's address.
+func (x *execution) askUpdate(r Request) error {
+	if x.cfg.UpdateURL == "" {
+		return errors.New("failure: no server is set; expected url= of /system package update")
+	}
+	return x.ask(r)
+}
 
 func partitionsMenu() *menu {
 	return &menu{

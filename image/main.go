@@ -7,6 +7,7 @@
 //	image build [--debug] [BOARD...]
 //	image kernels [BOARD...]
 //	image size [BOARD...]
+//	image release [BOARD...]
 //	image boards [BOARD...]
 //	image qemu BOARD
 //	image keys [FOLDER]
@@ -38,6 +39,8 @@ Commands:
   build    build the boards' images into the folder out/BOARD
   kernels  build the boards' kernels into the cache, and nothing else
   size     build, and show the size of each part of the images
+  release  build the boards' images from what is committed, and put them into
+           the folder out/release, which any web server can serve
   boards   list the boards: the serial line, how an image is flashed, what was verified
   qemu     show the command that starts a board's image in QEMU, by hand
   pack     FOLDER BOARD: make the board's images again from a kernel and an
@@ -74,7 +77,7 @@ func logic(args []string) error {
 	debug := flags.Bool("debug", false, "build: add a shell and tools of u-root, into out/BOARD-debug")
 	lab := flags.Bool("lab", false, "setup: also what the lab and the tests need")
 	within := flags.Duration("within", 0, "build: start no kernel build that would end after this time; name the boards that are left out")
-	out := flags.String("out", "out", "build, size, qemu: the folder that images are put in")
+	out := flags.String("out", "out", "build, size, release, qemu: the folder that images are put in")
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		fmt.Printf(help, flags.FlagUsages())
 		return nil
@@ -82,7 +85,7 @@ func logic(args []string) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return fmt.Errorf("no command: want setup, build, kernels, size, boards, qemu, pack, trace or keys (--help tells more)")
+		return fmt.Errorf("no command: want setup, build, kernels, size, release, boards, qemu, pack, trace or keys (--help tells more)")
 	}
 	command, names := flags.Arg(0), flags.Args()[1:]
 	switch {
@@ -138,6 +141,17 @@ func logic(args []string) error {
 			}
 		}
 		return nil
+	case "release":
+		c, err := openCache()
+		if err != nil {
+			return err
+		}
+		folder, err := release(c, boards, *out)
+		if err != nil {
+			return err
+		}
+		say("release: %s", folder)
+		return nil
 	case "build", "size":
 		c, err := openCache()
 		if err != nil {
@@ -159,7 +173,7 @@ func logic(args []string) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("command %q: want setup, build, kernels, size, boards, qemu, pack, trace or keys", command)
+		return fmt.Errorf("command %q: want setup, build, kernels, size, release, boards, qemu, pack, trace or keys", command)
 	}
 }
 

@@ -262,7 +262,8 @@ func (r *Router) live(st state) console.Live {
 		HashPassword: r.logins.hash,
 		WAN:          r.board.WAN,
 		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
-			console.Ping, console.Traceroute, console.SetClock, console.Upgrade},
+			console.Ping, console.Traceroute, console.SetClock, console.Upgrade, console.CheckForUpdates},
+		Update:     r.updateState,
 		Slots:      r.slots,
 		DynamicDNS: func() []netip.Addr { return st.layers.effective(st.running, r.board.PortNames()).NameServers },
 	}

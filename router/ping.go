@@ -13,8 +13,11 @@ import (
 // stream does what takes its time and shows how it goes. The requests of ping or traceroute
 // are sent by a process of its own, which has nothing but the socket for it. It ends with ctx.
 func (r *Router) stream(ctx context.Context, result console.Result, out io.Writer) error {
-	if result.Request == console.Upgrade {
+	switch result.Request {
+	case console.Upgrade:
 		return r.upgradeTo(ctx, result.Upgrade, out)
+	case console.CheckForUpdates:
+		return r.checkForUpdates(ctx, out)
 	}
 	servers := r.effective(r.snapshot()).Resolvers()
 	socket, err := ping.Open()

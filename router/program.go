@@ -42,7 +42,7 @@ func (r *Router) programHandler(s *session.Session) program.Handler {
 			switch result.Request {
 			case console.Reboot, console.Shutdown, console.ResetConfiguration:
 				return r.confirmed(result.Request)
-			case console.Ping, console.Traceroute, console.Upgrade:
+			case console.Ping, console.Traceroute, console.Upgrade, console.CheckForUpdates:
 				return r.stream(ctx, result, out)
 			case console.ChangePassword, console.Import:
 				return errAsksPerson

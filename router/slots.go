@@ -93,6 +93,9 @@ type upgrades struct {
 	busy chan struct{}
 
 	mu sync.Mutex
+	// latest is the version that the server of newer versions had when it was asked last, and status
+	// what came of that.
+	latest, status string
 	// stop ends the fetching of an image, nil if none is fetched.
 	stop context.CancelFunc
 }

@@ -51,6 +51,9 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 	if r.isStopped() {
 		return errStopped
 	}
+	if a.Release {
+		a.From = r.releaseURL()
+	}
 	if err := r.upgrades.enter(lookTime); err != nil {
 		return err
 	}
@@ -60,7 +63,7 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 		return fmt.Errorf("failure: %w", err)
 	}
 	task := upgrade.Task{
-		Running: r.upgrades.running, Force: a.Force,
+		Running: r.upgrades.running, Force: a.Force, Newer: a.Release,
 		InPlace: p.inPlace, Slots: p.slots, States: p.states, Current: max(0, p.current),
 	}
 	var source imageSource

@@ -25,6 +25,8 @@ type Task struct {
 	Running Running
 	// Force says that an older version is accepted too.
 	Force bool
+	// Newer says that the image must be of a newer version than the one that runs.
+	Newer bool
 	// Disk says that the image is at the start of a disk, and that more may follow it.
 	Disk bool
 	// InPlace is the partition of a board with room for one image. On a board with two
@@ -49,10 +51,58 @@ var Spec = service.Spec{
 	Limits: service.Limits{Memory: 32 << 20},
 }
 
+// The requests of a task, of which a process gets one.
 const (
-	opUpgrade = 1 // the only request
-	maxText   = 1 << 10
+	opUpgrade = 1
+	opLook    = 2
 )
+
+const maxText = 1 << 10
+
+// LookJob returns a job that reads the header of an image that comes from in, a pipe or file. found is then what it
+// says, signed by the owner of key and for the board that runs. The caller closes in.
+func LookJob(key string, in *os.File, running Running, found *Header) service.Job {
+	var e service.Encoder
+	e.String(key)
+	running.encode(&e)
+	return service.Job{Spec: Spec, Op: opLook, Body: e.Bytes(), Files: []*os.File{in}, Decode: func(d *service.Decoder) {
+		found.Board, found.Version, found.Date = running.Board, d.String(maxText), time.Unix(d.Int(), 0).UTC()
+		found.Length = int64(d.Uint(maxLength))
+	}}
+}
+
+// look serves a LookJob.
+func look(r *service.Request) ([]byte, error) {
+	key, running := r.String(maxText), decodeRunning(r.Decoder)
+	in := r.TakeFile()
+	if in == nil || r.End() != nil {
+		return nil, fmt.Errorf("%w: a request that is not whole", service.ErrBreach)
+	}
+	defer in.Close()
+	public, err := parseKey(key)
+	if err != nil {
+		return nil, err
+	}
+	h, _, err := Task{Running: running, Force: true}.header(public, in)
+	if err != nil {
+		return nil, err
+	}
+	var e service.Encoder
+	e.String(h.Version)
+	e.Int(h.Date.Unix())
+	e.Uint(uint64(h.Length))
+	return e.Bytes(), nil
+}
+
+func (r Running) encode(e *service.Encoder) {
+	e.String(r.Board)
+	e.String(r.Version)
+	e.Int(r.Date.Unix())
+}
+
+func decodeRunning(d *service.Decoder) Running {
+	return Running{Board: d.String(maxText), Version: d.String(maxText), Date: time.Unix(d.Int(), 0).UTC()}
+}
 
 // Job returns the job of an upgrade with the image that comes from in, a pipe or file, and must
 // be signed by the owner of key. Its output, for a person to read, goes to out. It opens the
@@ -85,10 +135,9 @@ func (t Task) Job(key string, in *os.File, out io.Writer) (job service.Job, clos
 }
 
 func (t Task) encode(e *service.Encoder) {
-	e.String(t.Running.Board)
-	e.String(t.Running.Version)
-	e.Int(t.Running.Date.Unix())
+	t.Running.encode(e)
 	e.Bool(t.Force)
+	e.Bool(t.Newer)
 	e.Bool(t.Disk)
 	e.String(t.InPlace)
 	e.Strings(t.Slots[:])
@@ -98,8 +147,7 @@ func (t Task) encode(e *service.Encoder) {
 
 func decodeTask(d *service.Decoder) Task {
 	t := Task{
-		Running: Running{Board: d.String(maxText), Version: d.String(maxText), Date: time.Unix(d.Int(), 0).UTC()},
-		Force:   d.Bool(), Disk: d.Bool(), InPlace: d.String(maxText),
+		Running: decodeRunning(d), Force: d.Bool(), Newer: d.Bool(), Disk: d.Bool(), InPlace: d.String(maxText),
 	}
 	copy(t.Slots[:], d.Strings(2, maxText))
 	t.States, t.Current = d.String(maxText), int(d.Uint(1))
@@ -107,10 +155,18 @@ func decodeTask(d *service.Decoder) Task {
 }
 
 func runProcess(c *service.Child) error {
-	return c.Serve(func(_ context.Context, r *service.Request) ([]byte, error) { return nil, serve(r, c.Output()) })
+	return c.Serve(func(_ context.Context, r *service.Request) ([]byte, error) { return handle(r, c.Output()) })
 }
 
-// serve does what r asks for.
+// handle does what r asks for.
+func handle(r *service.Request, out io.Writer) ([]byte, error) {
+	if r.Op == opLook {
+		return look(r)
+	}
+	return nil, serve(r, out)
+}
+
+// serve serves a Task.
 func serve(r *service.Request, out io.Writer) error {
 	key, t := r.String(maxText), decodeTask(r.Decoder)
 	in := r.TakeFile()
@@ -187,6 +243,9 @@ func (t Task) header(key ed25519.PublicKey, in io.Reader) (Header, io.Reader, er
 	h, err := ParseHeader(b, key)
 	if err == nil {
 		err = h.Accept(t.Running, t.Force)
+	}
+	if err == nil && t.Newer && !h.Date.After(t.Running.Date) {
+		err = fmt.Errorf("the server has version %s, which is not newer than %s, which runs", h.Version, t.Running.Version)
 	}
 	if t.Disk {
 		in = io.LimitReader(in, h.Length)

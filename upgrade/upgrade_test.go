@@ -531,6 +531,14 @@ func TestTask(t *testing.T) {
 		require.NoError(t, r.err)
 		assert.Equal(t, "v0", r.state.Version)
 	})
+	t.Run("a newer one is wanted", func(t *testing.T) {
+		same := file(t, header(image, "v1b", day(1)), ownKey, image)
+		r := runTask(t, Task{Newer: true}, present, same)
+		require.ErrorContains(t, r.err, "the server has version v1b, which is not newer than v1, which runs")
+		assert.False(t, r.state.Whole)
+		require.NoError(t, runTask(t, Task{Newer: true}, present, newer).err)
+		require.NoError(t, runTask(t, Task{}, present, same).err)
+	})
 	t.Run("of a disk", func(t *testing.T) {
 		whole := append(bytes.Clone(newer), text(5000, 3)...)
 		r := runTask(t, Task{Disk: true}, present, whole)
@@ -564,6 +572,35 @@ func TestTask(t *testing.T) {
 	})
 }
 
+// A LookJob says what a signed header says, and reads no more.
+func TestLookJob(t *testing.T) {
+	image := text(1000, 8)
+	running := Running{Board: "malta", Version: "v1", Date: day(3)}
+	whole := file(t, header(image, "v0", day(2)), ownKey, image)
+	look := func(in []byte) (Header, error) {
+		r, w, err := os.Pipe()
+		require.NoError(t, err)
+		defer r.Close()
+		_, err = w.Write(in)
+		require.NoError(t, err)
+		w.Close()
+		var found Header
+		return found, call(t, LookJob(fmt.Sprintf("%x", public(ownKey)), r, running, &found), io.Discard)
+	}
+	got, err := look(whole[:HeaderSize])
+	require.NoError(t, err)
+	assert.Equal(t, Header{Board: "malta", Version: "v0", Date: day(2), Length: 1000}, got)
+	for problem, in := range map[string][]byte{
+		ErrNothing.Error():          nil,
+		"the image ends after 9":    whole[:9],
+		"wrong signature":           file(t, header(image, "v2", day(2)), otherKey, image),
+		"the image is for board pc": file(t, func() Header { h := header(image, "v2", day(2)); h.Board = "pc"; return h }(), ownKey, image),
+	} {
+		_, err := look(in)
+		require.ErrorContains(t, err, problem)
+	}
+}
+
 // runJob has the job of a task done, by the two ends of a link.
 func runJob(t *testing.T, task Task, in []byte, out io.Writer) error {
 	t.Helper()
@@ -584,14 +621,14 @@ func runJob(t *testing.T, task Task, in []byte, out io.Writer) error {
 func call(t *testing.T, job service.Job, out io.Writer) error {
 	t.Helper()
 	parent, child, err := service.LinkPair(t.Context(), Spec, func(*service.Link) service.Handler { return nil },
-		func(_ context.Context, r *service.Request) ([]byte, error) { return nil, serve(r, out) })
+		func(_ context.Context, r *service.Request) ([]byte, error) { return handle(r, out) })
 	require.NoError(t, err)
 	defer func() {
 		parent.Close()
 		<-parent.Done()
 		<-child.Done()
 	}()
-	return parent.Call(t.Context(), job.Op, job.Body, nil, job.Files...)
+	return parent.Call(t.Context(), job.Op, job.Body, job.Decode, job.Files...)
 }
 
 func TestJobErrors(t *testing.T) {

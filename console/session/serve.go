@@ -49,7 +49,7 @@ type Handler struct {
 	// Confirmed carries out Reboot, Shutdown or ResetConfiguration, after the user has said
 	// yes.
 	Confirmed func(console.Request) error
-	// Stream carries out Ping, Traceroute or Upgrade: it writes lines to out until it is done.
+	// Stream carries out Ping, Traceroute, Upgrade or CheckForUpdates: it writes lines to out until it is done.
 	// It stops when ctx is done, because a key was pressed or the session is over.
 	Stream func(ctx context.Context, result console.Result, out io.Writer) error
 	// User is who has logged in already, by a service of the network; "" if nobody has.
@@ -212,7 +212,7 @@ func (s *server) run(line string) (console.Request, error) {
 		if err == nil && s.handler.Stream != nil && result.Request == console.Upgrade {
 			return console.None, s.upgrade(result)
 		}
-		if err == nil && s.handler.Stream != nil && (result.Request == console.Ping || result.Request == console.Traceroute) {
+		if err == nil && s.handler.Stream != nil && (result.Request == console.Ping || result.Request == console.Traceroute || result.Request == console.CheckForUpdates) {
 			return console.None, s.stream(result)
 		}
 		if err != nil || result.Repeat <= 0 {
