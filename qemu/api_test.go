@@ -1,0 +1,168 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-routeros/routeros/v3"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
+)
+
+// TestAPI manages a router on which nothing has been set by RouterOS's API, with librouteros, Ansible and
+// go-routeros.
+func TestAPI(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	for _, b := range boards() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testAPI(t, b)
+		})
+	}
+}
+
+func testAPI(t *testing.T, b board.Board) {
+	k := newKeeper(t, b)
+	r := &router{T: t, b: b, n: k.n, dir: k.dir}
+	k.start(t, "postern", nil)
+	r.m = k.m
+	require.NoError(t, k.n.awaitPing(client, lanAddress))
+	memory := func(when string) {
+		t.Helper()
+		free, _ := r.freeMemory(t)
+		t.Logf("%s: %.1f MiB are free %s", b.Name, free, when)
+	}
+	const (
+		port    = "8728"
+		folder  = "../api/testdata/"
+		wrong   = "wrong"
+		listing = "/ip/firewall/address-list/"
+	)
+	_, err := k.n.dial(client, lanAddress+":"+port, patience)
+	require.ErrorContains(t, err, "connection refused", "nothing listens before there is a password")
+	assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
+	memory("before anybody connects to the API")
+	connect := func(password string) (*routeros.Client, error) {
+		conn, err := k.n.dial(client, lanAddress+":"+port, patience)
+		require.NoError(t, err)
+		c, err := routeros.NewClient(conn)
+		require.NoError(t, err)
+		return c, c.Login("admin", password)
+	}
+
+	t.Run("librouteros", func(t *testing.T) {
+		out, err := k.n.command(client, "/usr/bin/python3", folder+"client.py", lanAddress, port, sshPassword).CombinedOutput()
+		require.NoError(t, err, string(out))
+		want, err := os.ReadFile(folder + "client.txt")
+		require.NoError(t, err)
+		assert.Equal(t, string(want), string(out))
+		log := k.command(t, "/log print")
+		assert.Contains(t, log, "login failure for user admin from "+clientAddress+" via api")
+		assert.Contains(t, log, "user admin logged in from "+clientAddress+" via api")
+	})
+	t.Run("Ansible", func(t *testing.T) {
+		play := func() string {
+			cmd := k.n.command(client, "ansible-playbook", "-i", "localhost,", "-e", "router="+lanAddress+" api_port="+port,
+				"-e", `{"password": "`+sshPassword+`"}`, folder+"playbook.yml")
+			cmd.Env = append(cmd.Env, "HOME="+k.dir, "LC_ALL=C.UTF-8", "ANSIBLE_LOCALHOST_WARNING=False", "ANSIBLE_NOCOLOR=1")
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, string(out))
+			return string(out)
+		}
+		assert.Regexp(t, `\schanged=5\s.*failed=0\s`, play())
+		export := k.command(t, "/export")
+		assert.Contains(t, export, "name=gate")
+		assert.Regexp(t, `\schanged=0\s.*failed=0\s`, play())
+		assert.Equal(t, export, k.command(t, "/export"))
+	})
+	t.Run("go-routeros", func(t *testing.T) {
+		_, err := connect(wrong)
+		require.ErrorContains(t, err, "invalid user name or password (6)")
+		c, err := connect(sshPassword)
+		require.NoError(t, err)
+		defer c.Close()
+		c.Async()
+		l, err := c.Listen(listing+"print", "=follow=", "=.proplist=address", "?list=friends", "?disabled=no")
+		require.NoError(t, err)
+		next := func() map[string]string {
+			t.Helper()
+			select {
+			case s, ok := <-l.Chan():
+				require.True(t, ok, l.Err())
+				return s.Map
+			case <-time.After(patience):
+				require.Fail(t, "nothing is told")
+				return nil
+			}
+		}
+		assert.Equal(t, map[string]string{"address": "10.1.0.1"}, next())
+		assert.Empty(t, k.command(t, "/ip firewall address-list add list=friends address=10.1.0.7"))
+		assert.Equal(t, map[string]string{"address": "10.1.0.7"}, next())
+		_, err = l.Cancel()
+		require.NoError(t, err)
+		for range l.Chan() {
+			t.Error("the listen goes on")
+		}
+		require.NoError(t, l.Err())
+		_, err = c.Run("/interface/wireless/print")
+		require.ErrorContains(t, err, "no such command prefix")
+		memory("while one is logged in")
+	})
+	t.Run("commands a second", func(t *testing.T) {
+		c, err := connect(sshPassword)
+		require.NoError(t, err)
+		defer c.Close()
+		const commands = 200
+		for _, line := range []string{"/system/identity/print", "/interface/print", "/ip/firewall/filter/print"} {
+			start := time.Now()
+			for range commands {
+				_, err := c.Run(line)
+				require.NoError(t, err)
+			}
+			t.Logf("%s: %s: %.0f a second", b.Name, line, commands/time.Since(start).Seconds())
+		}
+	})
+	t.Run("strangers", func(t *testing.T) {
+		for _, sent := range []string{"\xf0\xff\xff\xff\xff", "\xff", strings.Repeat("\x00", 100), "GET / HTTP/1.0\r\n\r\n"} {
+			for range 20 {
+				conn, err := k.n.dial(client, lanAddress+":"+port, patience)
+				require.NoError(t, err)
+				_, _ = conn.Write([]byte(sent))
+				conn.Close()
+			}
+		}
+		require.NoError(t, retry(func() error {
+			c, err := connect(sshPassword)
+			if err == nil {
+				err = c.Close()
+			}
+			return err
+		}))
+		memory("after strangers")
+	})
+	t.Run("not from outside", func(t *testing.T) {
+		assert.Empty(t, k.command(t, "/ip address add interface=ether1 address="+wanAddress+"/24"))
+		require.NoError(t, k.n.awaitPing(stranger, wanAddress))
+		_, err := k.n.dial(stranger, wanAddress+":"+port, 3*time.Second)
+		assertSilent(t, err, "the API, from outside")
+	})
+	t.Run("the process has ended", func(t *testing.T) {
+		assert.Empty(t, k.command(t, "/ip service disable api"))
+		require.NoError(t, retry(func() error { // the process has the listening socket too, until it has ended
+			conn, err := k.n.dial(client, lanAddress+":"+port, patience)
+			if err == nil {
+				conn.Close()
+				return errors.New("it listens still")
+			}
+			return nil
+		}))
+		memory("when the process has ended")
+	})
+}
