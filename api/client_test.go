@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -615,3 +616,60 @@ func TestSlowClient(t *testing.T) {
 		assert.Equal(t, writeTime, time.Since(begin))
 	})
 }
+
+// Whatever a client sends, it is answered in sentences, and all ends when it has gone.
+func FuzzClient(f *testing.F) {
+	login := string(sentence("/login", "=name=admin", "=password="+secret))
+	for _, sent := range []string{
+		string(sentence("/login")), string(sentence("/ip/address/print")),
+		login + string(sentence("/ip/address/print", "?disabled=no", "=.proplist=.id,address", ".tag=1")),
+		login + string(sentence("/ip/address/listen", ".tag=1")) + string(sentence("/cancel", "=tag=1")),
+		login + string(sentence("/ip/address/add", "=address=10.0.0.1/8", "=interface=ether1")) + string(sentence("/ip/address/remove", "=numbers=0")),
+		login + string(sentence("/interface/ethernet/monitor", "=numbers=0")) + string(sentence("/quit")),
+		login + string(sentence("/execute", "=script=/export", "=as-string=")) + string(sentence("/system/identity/get", "=value-name=name")),
+		login + string(sentence("/ip/address/print", "=follow=", "?#1.!|")) + "\xff",
+	} {
+		f.Add([]byte(sent))
+	}
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		r := newRouter(t, "/ip address add address=192.168.0.1/24 interface=ether2")
+		c := &recorded{in: bytes.NewReader(sent)}
+		serve(t.Context(), c, r.check, func() {})
+		if r.sessions != 0 || r.trusted > 1 {
+			t.Fatalf("%d sessions stay open", r.sessions)
+		}
+		replies := newReader(bytes.NewReader(c.out.Bytes()))
+		replies.limits = limits{1 << 20, 1 << 20, 1 << 20}
+		for {
+			words, err := replies.read()
+			if err == io.EOF {
+				break
+			}
+			if err != nil || len(words) == 0 || !strings.HasPrefix(words[0], "!") {
+				t.Fatalf("%q: %v", words, err)
+			}
+			for _, w := range words[1:] {
+				if words[0] != "!fatal" && !strings.HasPrefix(w, ".tag=") && strings.Count(w, "=") < 2 {
+					t.Fatalf("a word that clients do not understand: %q", w)
+				}
+			}
+		}
+	})
+}
+
+// recorded is a connection whose client sends something and goes.
+type recorded struct {
+	in  io.Reader
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (r *recorded) Read(p []byte) (int, error) { return r.in.Read(p) }
+
+func (r *recorded) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.out.Write(p)
+}
+
+func (*recorded) Close() error { return nil }

@@ -436,7 +436,7 @@ func (x *execution) leaseRows() ([]row, error) {
 			continue
 		}
 		rows[i].pairs = append(rows[i].pairs, l.pairs()...)
-		rows[i].pairs = append(rows[i].pairs, addressPair("active-address", l.Address), textPair("active-mac-address", macText(ether.MAC(l.MAC))))
+		rows[i].pairs = append(rows[i].pairs, l.activePairs()...)
 	}
 	return rows, err
 }
@@ -448,6 +448,16 @@ func (l LeaseState) pairs() []Pair {
 		pairs = append(pairs, textPair("host-name", l.HostName))
 	}
 	return append(pairs, durationPair("expires-after", l.Left), durationPair("last-seen", l.Seen))
+}
+
+// activePairs say which address the host has, and who it is: programs look for them whether the lease is dynamic
+// or not.
+func (l LeaseState) activePairs() []Pair {
+	pairs := []Pair{addressPair("active-address", l.Address)}
+	if mac := macText(ether.MAC(l.MAC)); mac != "" {
+		pairs = append(pairs, textPair("active-mac-address", mac))
+	}
+	return pairs
 }
 
 // dynamicLeases are the leases that are no static ones.
@@ -467,6 +477,7 @@ func (x *execution) dynamicLeases() ([]row, error) {
 			r.pairs = append(r.pairs, textPair("client-id", server.FormatClientID(l.ClientID)))
 		}
 		r.pairs = append(append(r.pairs, textPair("server", l.Server)), l.pairs()...)
+		r.pairs = append(r.pairs, l.activePairs()...)
 		r.id = liveID(x.menu("ip dhcp-server lease"), r, seen)
 		r.key = key{id: r.id}
 		rows = append(rows, r)

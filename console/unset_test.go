@@ -144,7 +144,7 @@ func TestWhereInEverywhere(t *testing.T) {
 		require.NoError(t, err)
 		for _, r := range rows {
 			for _, p := range r.Pairs {
-				if p.Value.Type != Address && p.Value.Type != Prefix && !strings.HasSuffix(p.Name, "-address") || p.Name == "mac-address" || p.Value.text == "" {
+				if p.Value.Type != Address && p.Value.Type != Prefix && !strings.HasSuffix(p.Name, "-address") || strings.HasSuffix(p.Name, "mac-address") || p.Value.text == "" {
 					continue
 				}
 				tried++
