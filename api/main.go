@@ -14,7 +14,7 @@ import (
 var Spec = service.Spec{
 	Name: "api", Start: service.OnConnection, Main: runProcess,
 	Calls:  login.Calls,
-	Limits: service.Limits{Files: 64},
+	Limits: service.Limits{Files: 64, Memory: 4 << 20},
 }
 
 // aliveTime is how long a connection is silent before the kernel asks whether the client is

@@ -66,6 +66,10 @@ func parseRequest(words []string) (request, error) {
 				r.arguments[i] = a
 				continue
 			}
+			if len(r.arguments) == maxArguments {
+				bad = &trap{badValue, "too many arguments"}
+				continue
+			}
 			places[a.Name] = len(r.arguments)
 			r.arguments = append(r.arguments, a)
 		case strings.HasPrefix(word, "?"):
@@ -78,9 +82,6 @@ func parseRequest(words []string) (request, error) {
 	}
 	if len(r.tag) > maxTag {
 		r.tag, bad = r.tag[:maxTag], &trap{protocol, "tag too long"}
-	}
-	if bad == nil && len(r.arguments) > maxArguments {
-		bad = &trap{badValue, "too many arguments"}
 	}
 	if bad != nil {
 		return r, bad

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"io"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -146,6 +148,32 @@ func testAPI(t *testing.T, b board.Board) {
 			return err
 		}))
 		memory("after strangers")
+	})
+	t.Run("as many logins as there can be, each with as long a sentence", func(t *testing.T) {
+		var conns []net.Conn
+		for range 4 {
+			conn, err := k.n.dial(client, lanAddress+":"+port, patience)
+			require.NoError(t, err)
+			defer conn.Close()
+			c, err := routeros.NewClient(conn)
+			require.NoError(t, err)
+			require.NoError(t, retry(func() error { return c.Login("admin", sshPassword) })) // the last has gone
+			conns = append(conns, conn)
+		}
+		// 16,383 words of 15 bytes; the end is not sent yet.
+		for _, conn := range conns {
+			_, err := io.WriteString(conn, strings.Repeat("\x0f=123456789abcd=", 16<<10-1))
+			require.NoError(t, err)
+		}
+		memory("while 4 sentences of 240 KiB have no end")
+		for _, conn := range conns {
+			_, err := conn.Write([]byte{0})
+			require.NoError(t, err)
+			reply := make([]byte, len("\x05!trap"))
+			_, err = io.ReadFull(conn, reply)
+			require.NoError(t, err)
+			assert.Equal(t, "\x05!trap", string(reply))
+		}
 	})
 	t.Run("not from outside", func(t *testing.T) {
 		assert.Empty(t, k.command(t, "/ip address add interface=ether1 address="+wanAddress+"/24"))
