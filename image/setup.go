@@ -26,7 +26,7 @@ var buildPackages = []string{
 // that read disk images.
 var labPackages = []string{
 	"ansible", "bind9-dnsutils", "busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dnsmasq-base", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
-	"isc-dhcp-client", "isc-dhcp-server", "kea-admin", "microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "proxychains4",
+	"isc-dhcp-client", "isc-dhcp-server", "kea-admin", "microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "ppp", "pppoe", "proxychains4",
 	"putty-tools", "python3-librouteros", "python3-socks", "socat", "tnftp", "tsocks", "vsftpd",
 }
 

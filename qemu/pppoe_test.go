@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
@@ -120,12 +118,7 @@ func testPPPoE(t *testing.T, b board.Board) {
 		conn, err := k.n.dial(client, serverAddress+":80", time.Minute)
 		require.NoError(t, err)
 		defer conn.Close()
-		raw, err := conn.(*net.TCPConn).SyscallConn()
-		require.NoError(t, err)
-		size := 0
-		require.NoError(t, raw.Control(func(fd uintptr) { size, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) }))
-		require.NoError(t, err)
-		assert.LessOrEqual(t, size, 1452, "what the client sends")
+		assert.LessOrEqual(t, segmentSize(t, conn), 1452, "what the client sends")
 		out, err := k.n.command(client, "curl", "--silent", "--show-error", "--max-time", "300", "http://"+serverAddress+"/long").CombinedOutput()
 		require.NoError(t, err, "%.200s", out)
 		assert.True(t, string(out) == long, "the long page is whole")
