@@ -159,6 +159,25 @@ func TestSecondaryAddressSurvives(t *testing.T) {
 		forwarding false`)
 }
 
+// A link can go, as that of a PPPoE client does when the server ends it, between the look at what the
+// kernel has and the change of it.
+func TestAddressGoesWithItsLink(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	require.NoError(t, m.Apply(Config{Addresses: []Address{address("10.0.0.2/24", "ether1")}}))
+	nl, err := dial()
+	require.NoError(t, err)
+	defer nl.Close()
+	have, err := m.ownAddrs(nl)
+	require.NoError(t, err)
+	require.Len(t, have, 1)
+	ip(t, "link del ether1")
+	var p pass
+	m.reconcileAddrs(nl, &p, have, nil)
+	assert.NoError(t, p.err())
+	assert.Empty(t, p.changes)
+}
+
 func TestForeignIsUntouched(t *testing.T) {
 	lab(t, "k0", "k1", "other")
 	ip(t, "link set other up mtu 1300")

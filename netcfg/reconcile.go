@@ -127,8 +127,8 @@ func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
 			continue
 		}
 		err := deleteAddr(m.index(h.link), h)
-		if errors.Is(err, unix.EADDRNOTAVAIL) {
-			continue // it went with the primary address of its network
+		if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+			continue // it went with the primary address of its network, or with its link
 		}
 		p.did(what("delete", h), err)
 		deleted = true

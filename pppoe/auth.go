@@ -141,10 +141,39 @@ func (a *proof) takeCHAP(p packet) error {
 		a.answered, a.done = false, true
 	case chapFailure:
 		if a.answered && p.id == a.id {
-			return refused(printable(p.data))
+			text := printable(p.data)
+			if a.method&(MSCHAP1|MSCHAP2) != 0 {
+				text = msFailure(string(p.data))
+			}
+			return refused(text)
 		}
 	}
 	return nil
+}
+
+// msFailures are the errors of MS-CHAP (RFC 2433, section 6, and RFC 2759, section 6), of a server that
+// says nothing else. 691 is a wrong password.
+var msFailures = map[string]string{
+	"646": "not at this time",
+	"647": "the account is disabled",
+	"648": "the password has expired",
+	"649": "the account may not dial in",
+	"691": "",
+}
+
+// msFailure is what the message of a failure says to people:
+// "E=691 R=1 C=0123456789ABCDEF0123456789ABCDEF V=3 M=Access denied".
+func msFailure(message string) string {
+	if _, text, has := strings.Cut(message, "M="); has && printable([]byte(text)) != "" {
+		return printable([]byte(text))
+	}
+	if code, has := strings.CutPrefix(message, "E="); has {
+		code, _, _ = strings.Cut(code, " ")
+		if text, known := msFailures[code]; known {
+			return text
+		}
+	}
+	return printable([]byte(message))
 }
 
 // response is the answer to a challenge.

@@ -115,7 +115,7 @@ func TestCHAP(t *testing.T) {
 
 		require.NoError(t, a.takeCHAP(packet{chapChallenge, 9, challenge}), "again")
 		require.Len(t, *all, 2)
-		require.EqualError(t, a.takeCHAP(packet{chapFailure, 9, []byte("E=691 R=0")}), "authentication failed: E=691 R=0")
+		require.EqualError(t, a.takeCHAP(packet{chapFailure, 9, []byte("go\naway")}), "authentication failed: go?away")
 	}
 
 	// RFC 1994, section 4.1: the hash of identifier, secret and challenge.
@@ -128,6 +128,30 @@ func TestCHAP(t *testing.T) {
 	require.NoError(t, a.takeCHAP(packet{chapChallenge, 7, challenge}))
 	for _, text := range []string{"", "S=", "S=" + strings.Repeat("0", 40)} {
 		require.EqualError(t, a.takeCHAP(packet{chapSuccess, 7, []byte(text)}), "the server does not know the password itself")
+	}
+}
+
+// The messages of pppd 2.4.9, and others.
+func TestMSFailure(t *testing.T) {
+	for message, want := range map[string]string{
+		"E=691 R=1 C=7296c1acd20b3339c0e2f7f9d5d94858 V=0 M=Access denied": "authentication failed: Access denied",
+		"E=691 R=1 C=fc69f58341967dad V=0":                                 "authentication failed",
+		"E=647 R=0 V=3":                                                    "authentication failed: the account is disabled",
+		"E=648":                                                            "authentication failed: the password has expired",
+		"E=648 R=0 V=3 M=":                                                 "authentication failed: the password has expired",
+		"E=1 R=0":                                                          "authentication failed: E=1 R=0",
+		"M=no\tmore":                                                       "authentication failed: no?more",
+		"":                                                                 "authentication failed",
+	} {
+		for _, method := range []Methods{MSCHAP1, MSCHAP2} {
+			a, _ := newProof(method)
+			challenge := "\x080123456789abcdef"
+			if method == MSCHAP2 {
+				challenge = "\x100123456789abcdef"
+			}
+			require.NoError(t, a.takeCHAP(packet{chapChallenge, 9, []byte(challenge[:1+challenge[0]])}))
+			assert.EqualError(t, a.takeCHAP(packet{chapFailure, 9, []byte(message)}), want, "%q", message)
+		}
 	}
 }
 

@@ -93,6 +93,9 @@ const (
 	steady = time.Minute
 	// maxMissed is after how many echoes without an answer the server is taken to be gone.
 	maxMissed = 3
+	// lostTime is how long the reason is waited for when the kernel has ended a session: the server's
+	// PADT, which ends it there too, or PID 1, which may be about to end the client.
+	lostTime = 2 * time.Second
 	// leaveTime is how long the server may take to confirm the end, leaveTries how often it is told.
 	leaveTime  = 500 * time.Millisecond
 	leaveTries = 2
@@ -152,9 +155,11 @@ type client struct {
 	echoAt    time.Time
 	missed    int
 	noEcho    bool // the server does not know it
-	anew      int  // how often the server has begun anew
-	failures  int
-	refusals  int
+	// lostEnd is when a session ends that the kernel has ended; the zero Time if it has not.
+	lostEnd  time.Time
+	anew     int // how often the server has begun anew
+	failures int
+	refusals int
 }
 
 func newClient(s Settings, w wires) *client {
@@ -230,7 +235,9 @@ func (c *client) takeDiscovery(now time.Time, frame []byte) {
 	switch {
 	case d.code == codePADT && c.session != Session{} && (Session{d.from, d.session}) == c.session:
 		why := "the server has ended the session"
-		if text := d.refusal(); text != "" {
+		if text, has := d.get(tagGenericError); has && printable(text) != "" {
+			why += ": " + printable(text)
+		} else if text := d.refusal(); text != "" {
 			why += ": " + text
 		}
 		c.session = Session{} // the server need not be told
@@ -292,7 +299,7 @@ func (c *client) opened(now time.Time, s Session) {
 	c.lcp = newLCP(c.settings.Allow, c.settings.MRU)
 	c.lcpState = automaton{negotiator: c.lcp, send: func(p packet) { c.sendControl(protocolLCP, p) }}
 	c.ipcpState = automaton{}
-	c.missed, c.noEcho, c.anew = 0, false, 0
+	c.missed, c.noEcho, c.anew, c.lostEnd = 0, false, 0, time.Time{}
 	c.negotiate(now)
 	c.lcpState.start(now)
 }
@@ -312,10 +319,10 @@ func (c *client) again(now time.Time) {
 	c.set(now, Dialing)
 }
 
-// lost is told that the kernel has ended the session.
+// lost is told that the kernel has ended the session, or its interface.
 func (c *client) lost(now time.Time, s Session) {
-	if c.session != (Session{}) && s == c.session && c.phase != left {
-		c.end(now, errors.New("the session has ended"), true) // the interface may have gone, and the session not
+	if c.phase == running && s == c.session && c.lostEnd.IsZero() {
+		c.lostEnd = now.Add(lostTime)
 	}
 }
 
@@ -390,7 +397,7 @@ func (c *client) next() time.Time {
 	if c.phase != running {
 		return c.deadline
 	}
-	var at time.Time
+	at := c.lostEnd
 	earlier := func(t time.Time) {
 		if at.IsZero() || t.Before(at) {
 			at = t
@@ -446,6 +453,10 @@ func (c *client) tick(now time.Time) {
 }
 
 func (c *client) tickRunning(now time.Time) {
+	if !c.lostEnd.IsZero() && !now.Before(c.lostEnd) {
+		c.end(now, errors.New("the session has ended"), true) // the interface may have gone, and the session not
+		return
+	}
 	c.lcpState.tick(now)
 	c.ipcpState.tick(now)
 	if err := c.proof.tick(now); err != nil {

@@ -299,7 +299,12 @@ func TestEnds(t *testing.T) {
 	}{
 		{"the server says so", func(r *rig) { r.server.Terminate() }, "the server has ended the connection: maintenance"},
 		{"the server hangs up", func(r *rig) { r.server.Hangup() }, "the server has ended the session"},
-		{"the kernel has lost it", func(r *rig) { r.client.lost(r.now, r.kernel) }, "the session has ended"},
+		{"the kernel has lost it", func(r *rig) { r.client.lost(r.now, r.kernel); r.pass(lostTime) }, "the session has ended"},
+		{"the kernel takes a PADT first", func(r *rig) {
+			r.client.lost(r.now, r.kernel)
+			r.client.takeDiscovery(r.now, discovery{to: clientMAC, from: serverMAC, code: codePADT, session: r.kernel.ID,
+				tags: []tag{{tagGenericError, []byte("RP-PPPoE: Child pppd process terminated")}}}.frame())
+		}, "the server has ended the session: RP-PPPoE: Child pppd process terminated"},
 		{"the server is silent", func(r *rig) { r.server.SetSilent(true); r.pass(45 * time.Second); r.server.SetSilent(false) }, "the server does not answer any more"},
 		{"the server has forgotten it", func(r *rig) { r.server.Forget(); r.pass(45 * time.Second) }, "the server does not answer any more"},
 		{"the server refuses IP", func(r *rig) {
@@ -440,6 +445,17 @@ func TestLeaves(t *testing.T) {
 	r.client.start(r.now)
 	r.client.leave(r.now)
 	assert.Equal(t, left, r.client.phase)
+
+	// The interface of a client that is disabled may go before the client is told.
+	r = newRig(t, testSettings(), testServer()).start()
+	r.client.lost(r.now, r.kernel)
+	r.pass(lostTime / 2)
+	r.client.leave(r.now)
+	r.pass(lostTime)
+	assert.Equal(t, Report{Status: Disconnected, AC: "ac1"}, r.last())
+	for _, p := range r.reports {
+		assert.Empty(t, p.Reason)
+	}
 
 	// The session of a process before is ended.
 	s := testSettings()

@@ -151,8 +151,11 @@ func (d discovery) refusal() string {
 const maxText = 80
 
 // printable makes a text of the server's fit for a line of the log.
-func printable(b []byte) string {
-	b = bytes.Clone(b[:min(len(b), maxText)])
+func printable(b []byte) string { return clean(b[:min(len(b), maxText)]) }
+
+// clean replaces what is no letter, digit or sign of ASCII.
+func clean(b []byte) string {
+	b = bytes.Clone(b)
 	for i, c := range b {
 		if c < 0x20 || c > 0x7E {
 			b[i] = '?'

@@ -2,6 +2,7 @@ package pppoe
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ func FuzzDiscovery(f *testing.F) {
 // Whatever the process says, PID 1 believes only what can be.
 func FuzzReport(f *testing.F) {
 	f.Add(Report{Name: "isp", Status: Connected, Session: Session{serverMAC, 1}, Link: &Link{Local: testServer().Remote, Remote: testServer().Local, NameServers: testServer().DNS, MTU: 1492, MRU: 1492}}.encode())
-	f.Add(Report{Name: "isp", Status: Disconnected, Reason: "authentication failed"}.encode())
+	f.Add(Report{Name: "isp", Status: Disconnected, Reason: "the server has ended the session: " + strings.Repeat("because ", 10)}.encode())
 	f.Fuzz(func(t *testing.T, body []byte) {
 		d := service.NewDecoder(body)
 		r := decodeReport(d)
@@ -43,7 +44,8 @@ func FuzzReport(f *testing.F) {
 		assert.True(t, r.Session == Session{} || r.Session.valid())
 		assert.True(t, r.Link == nil || r.Link.valid() && r.Session != Session{})
 		assert.LessOrEqual(t, len(r.Name), maxName)
-		assert.Equal(t, printable([]byte(r.Reason)), r.Reason)
+		assert.Equal(t, clean([]byte(r.Reason)), r.Reason)
+		assert.LessOrEqual(t, len(r.Reason), maxReason)
 		assert.Equal(t, r, decodeReport(service.NewDecoder(r.encode())))
 	})
 }

@@ -167,7 +167,7 @@ func (r Report) encode() []byte {
 // decodeReport reads what encode wrote. Whoever wrote it need not be believed.
 func decodeReport(d *service.Decoder) Report {
 	r := Report{Name: d.String(maxName), Status: statuses[d.Uint(uint64(len(statuses)-1))],
-		Reason: printable([]byte(d.String(maxReason))), AC: printable([]byte(d.String(maxText))), Service: printable([]byte(d.String(maxText))),
+		Reason: clean([]byte(d.String(maxReason))), AC: printable([]byte(d.String(maxText))), Service: printable([]byte(d.String(maxText))),
 		Session: decodeSession(d)}
 	if d.Bool() {
 		r.Link = &Link{Local: d.Addr(), Remote: d.Addr(), NameServers: d.Addrs(2), MTU: int(d.Uint(MaxMTU)), MRU: int(d.Uint(1500))}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/pppoe"
 )
 
 // The access concentrator's addresses, beside pppoeServer: on the link before the router, and
@@ -34,20 +35,18 @@ const (
 var pppdPrograms = []string{"/usr/sbin/pppd", "/usr/lib/pppd/2.4.9/pppoe.so", "/usr/sbin/pppoe-server", "/bin/busybox"}
 
 // pppdInit is what the machine's first process, a shell, does before it takes commands.
-const pppdInit = `busybox --install -s /bin
-mount -t proc proc /proc
+const pppdInit = `/bin/busybox mount -t proc proc /proc
+/bin/busybox --install -s /bin
 mount -t devtmpfs dev /dev
-syslogd -O /var/log/messages -s 0
 ip link set lo up
 ip link set eth0 up
 ip addr add ` + pppdAddress + `/24 dev eth0
 ip route add default via ` + gatewayAddress + `
 echo 1 > /proc/sys/net/ipv4/ip_forward
-mkfifo /run/in
 pppoe-server -F -I eth0 -C ac1 -S internet -L ` + pppoeServer + ` -R ` + pppdClients + `7 -N 50 -q /bin/kernelpppd &
 stty -echo
 echo ready''-now
-exec sh
+while read -r line; do eval "$line"; done
 `
 
 // pppdOptions are those of each session's pppd, with the one that says how the client proves who it
@@ -82,7 +81,7 @@ func startAccessConcentrator(t *testing.T, n network, dir string) *accessConcent
 	m.serial, err = openSerialLine(filepath.Join(dir, "serial"), m.screen)
 	require.NoError(t, err)
 	m.cmd = n.command(switchHost, b.QEMU.Binary, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", b.QEMU.Machine, "-accel", "tcg", "-cpu", b.QEMU.CPU, "-m", "128",
+		"-machine", b.QEMU.Machine, "-accel", "tcg", "-m", "128",
 		"-chardev", "pipe,id=serial,path="+m.serial.path, "-serial", "chardev:serial",
 		"-kernel", filepath.Join(imageDir, b.Name, "kernel"), "-initrd", initramfs,
 		"-append", "console=ttyS0 panic=-1 quiet rdinit=/bin/busybox -- sh /init",
@@ -171,15 +170,22 @@ func writePPPDInitramfs(dir, path string) error {
 	return os.WriteFile(path, archive.Bytes(), 0o644)
 }
 
-// shell runs a line of a shell on the machine and returns what it printed.
-func (a *accessConcentrator) shell(t *testing.T, line string) string {
-	t.Helper()
+// run runs a line of a shell on the machine and returns what it printed.
+func (a *accessConcentrator) run(line string) (string, error) {
 	a.screen.forget()
 	// The mark is written so that an echo of the line would differ from it.
-	require.NoError(t, a.send(line+"; echo mark''s-end\n"))
+	if err := a.send(line + "; echo mark''s-end\n"); err != nil {
+		return "", err
+	}
 	out, err := a.expect("marks-end")
+	return strings.TrimSuffix(strings.ReplaceAll(out, "\r", ""), "marks-end"), err
+}
+
+func (a *accessConcentrator) shell(t *testing.T, line string) string {
+	t.Helper()
+	out, err := a.run(line)
 	require.NoError(t, err)
-	return strings.TrimSuffix(strings.ReplaceAll(out, "\r", ""), "marks-end")
+	return out
 }
 
 // demand says how the clients of new sessions are to prove who they are.
@@ -195,7 +201,7 @@ func TestPPPD(t *testing.T) {
 	t.Parallel()
 	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == "pc" }) {
 		// Whoever names boards wants those alone. CI names none, and has all.
-		t.Skip("pc, whose kernel the access concentrator runs, is not among POSTERN_TEST_BOARDS")
+		t.Skip("pc, whose kernel the access concentrator has, is not among POSTERN_TEST_BOARDS")
 	}
 	for _, b := range boards() {
 		if b.Name != "malta" && b.Name != "pc" {
@@ -231,11 +237,13 @@ func newPPPDHousehold(t *testing.T, k *keeper) *pppdHousehold {
 	k.run(t, gateway, "iptables-legacy", "-A", "FORWARD", "-p", "icmp", "--icmp-type", "fragmentation-needed", "-j", "DROP")
 	p := &pppdHousehold{household: h, k: k, ac: startAccessConcentrator(t, k.n, filepath.Join(k.dir, "ac"))}
 	t.Cleanup(func() {
-		if t.Failed() {
-			out, err := k.m.command("/log print where topics~\"pppoe\"")
-			t.Logf("the log: %v\n%s", err, out)
-			t.Logf("pppd:\n%s\npppoe-server:\n%s", p.ac.shell(t, "tail -n 150 /var/log/pppd"), p.ac.shell(t, "tail -n 40 /var/log/messages"))
+		if !t.Failed() || k.m == nil {
+			return
 		}
+		out, err := k.m.command("/log print where topics~\"pppoe\"")
+		t.Logf("the log: %v\n%s", err, out)
+		out, err = p.ac.run("tail -n 150 /var/log/pppd")
+		t.Logf("pppd: %v\n%s", err, out)
 	})
 	return p
 }
@@ -258,7 +266,7 @@ func (p *pppdHousehold) await(t *testing.T, proved string) {
 	var address string
 	require.NoError(t, retry(func() error {
 		status, a, err := p.state()
-		if err == nil && (status != "connected" || !strings.HasPrefix(a, pppdClients)) {
+		if err == nil && (status != string(pppoe.Connected) || !strings.HasPrefix(a, pppdClients)) {
 			err = fmt.Errorf("%s, address %q", status, a)
 		}
 		address = a
@@ -266,8 +274,7 @@ func (p *pppdHousehold) await(t *testing.T, proved string) {
 	}))
 	require.NoError(t, retry(p.page))
 	assert.Contains(t, lastLine(p.site.httpLog.String()), address, "masqueraded")
-	log := p.ac.shell(t, "cat /var/log/pppd")
-	assert.Contains(t, log[strings.LastIndex(log, "sent [LCP ConfReq"):], proved)
+	assert.Contains(t, p.ac.shell(t, "grep '^sent .LCP ConfReq' /var/log/pppd | tail -n 1"), proved)
 }
 
 // session is the number of the process that is pppd of the only session.
@@ -344,13 +351,18 @@ func testPPPD(t *testing.T, b board.Board) {
 	})
 	t.Run("pppd is killed", func(t *testing.T) {
 		p.ac.demand(t, "require-pap")
-		p.awaitLog(t, "the server has ended the session", func() { p.ac.shell(t, "kill -KILL "+p.session(t)) })
+		p.awaitLog(t, "the server has ended the session: RP-PPPoE: Child pppd process terminated", func() { p.ac.shell(t, "kill -KILL "+p.session(t)) })
 		p.await(t, "<auth pap>")
 	})
-	for _, c := range []struct{ option, proved string }{{"require-pap", "<auth pap>"}, {"require-chap", "<auth chap MD5>"}, {"require-mschap", "<auth chap MS>"}, {"require-mschap-v2", "<auth chap MS-v2>"}} {
+	for _, c := range []struct{ option, proved, reason string }{
+		{"require-pap", "<auth pap>", "authentication failed: Login incorrect"},
+		{"require-chap", "<auth chap MD5>", "authentication failed: Access denied"},
+		{"require-mschap", "<auth chap MS>", "authentication failed\n"},
+		{"require-mschap-v2", "<auth chap MS-v2>", "authentication failed: Access denied"},
+	} {
 		t.Run("a wrong password with "+c.option, func(t *testing.T) {
 			p.ac.demand(t, c.option)
-			p.awaitLog(t, "authentication failed", func() {
+			p.awaitLog(t, c.reason, func() {
 				k.command(t, "/interface pppoe-client set pppoe-out1 password=\"no secret\"")
 			})
 			_, address, err := p.state()
@@ -362,9 +374,12 @@ func testPPPD(t *testing.T, b board.Board) {
 	}
 	t.Run("pppd is silent", func(t *testing.T) {
 		old := p.session(t)
+		start := time.Now()
 		p.awaitLog(t, "the server does not answer any more", func() { p.ac.shell(t, "kill -STOP "+old) })
+		silent := time.Since(start)
 		p.await(t, "<auth chap MS-v2>")
-		p.ac.shell(t, "kill -KILL "+old)
+		t.Logf("%s: noticed after %.0f s, connected again after %.0f s", b.Name, silent.Seconds(), time.Since(start).Seconds())
+		p.ac.shell(t, "kill -CONT "+old+"; kill -KILL "+old)
 		p.await(t, "<auth chap MS-v2>") // the session of the one that is gone was another
 	})
 	t.Run("the client is disabled", func(t *testing.T) {
@@ -377,6 +392,7 @@ func testPPPD(t *testing.T, b board.Board) {
 		}))
 		log := p.ac.shell(t, "cat /var/log/pppd")
 		assert.Contains(t, log[strings.LastIndex(log, "sent [LCP ConfReq"):], "LCP terminated by peer")
+		assert.NotContains(t, k.command(t, "/log print where topics~\"pppoe\""), "the session has ended")
 		k.command(t, "/interface pppoe-client enable pppoe-out1")
 		p.await(t, "<auth chap MS-v2>")
 	})
