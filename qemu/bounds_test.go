@@ -67,10 +67,7 @@ func (s *stream) word(i int64) uint64 { return s.number<<48 | uint64(i) }
 // the server's end of each.
 func startLoaded(t *testing.T, prepare func(*net.TCPConn)) (r *router, streams []*stream, to netip.AddrPort) {
 	const name = "malta"
-	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == name }) {
-		// Whoever names boards wants those alone. CI names none, and has all.
-		t.Skipf("%s is not among POSTERN_TEST_BOARDS", name)
-	}
+	skipWithout(t, name)
 	r = startRouter(t, name, func(o *machineOptions) {
 		o.configuration += fmt.Sprintf("/ip socks set max-connections=%d\n", slowStreams)
 		o.capture = false
@@ -87,6 +84,15 @@ func startLoaded(t *testing.T, prepare func(*net.TCPConn)) (r *router, streams [
 		sendNumbered(conn.(*net.TCPConn), streams)
 	})
 	return r, streams, netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, sourcePort))
+}
+
+// skipWithout skips a test of one board if that is not to be tested.
+func skipWithout(t *testing.T, name string) {
+	t.Helper()
+	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == name }) {
+		// Whoever names boards wants those alone. CI names none, and has all.
+		t.Skipf("%s is not among POSTERN_TEST_BOARDS", name)
+	}
 }
 
 // TestSlowReceivers fills the smallest board with as many connections as it
