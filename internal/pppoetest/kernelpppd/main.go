@@ -27,7 +27,7 @@ func main() {
 }
 
 // kernelMode returns the arguments of a pppd whose session is in the kernel: for those of one that
-// talks with "pppoe -n -I eth0 -e 1:02:00:00:00:00:01 -S ''" by a pseudoterminal.
+// talks with "pppoe -n -I eth0 -e 1:02:00:00:00:00:01 -S internet" by a pseudoterminal.
 func kernelMode(args []string) ([]string, error) {
 	for i, word := range args[:max(len(args)-1, 0)] {
 		if word != "pty" {
