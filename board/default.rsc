@@ -19,5 +19,6 @@
 /ip firewall filter add chain=forward action=accept connection-state=established,related,untracked comment="defconf: accept established,related,untracked"
 /ip firewall filter add chain=forward action=drop connection-state=invalid comment="defconf: drop invalid"
 /ip firewall filter add chain=forward action=drop connection-state=new connection-nat-state=!dstnat in-interface-list=WAN comment="defconf: drop all from WAN not DSTNATed"
+/ip neighbor discovery-settings set discover-interface-list=LAN
 /ip service set ssh disabled=no
 /ip service set api disabled=no

@@ -12,6 +12,7 @@ import (
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/login"
+	"github.com/postern-router/postern/neighbor"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/pppoe"
@@ -72,6 +73,8 @@ type Config struct {
 	UpdateURL string
 	// DHCPClients are /ip dhcp-client.
 	DHCPClients []client.Config
+	// Discovery is /ip neighbor discovery-settings.
+	Discovery neighbor.Config
 	// DHCPServer is /ip pool, /ip dhcp-server and the menus below that.
 	DHCPServer server.Config
 
@@ -137,7 +140,7 @@ func Default() Config {
 		Identity: "postern", Socks: socks.DefaultConfig(),
 		SSH: login.Config{Disabled: true, Port: 22, MaxSessions: 4}, API: login.Config{Disabled: true, Port: 8728, MaxSessions: 4}, RemoteLog: RemoteLog{Port: 514},
 		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict}, Tracking: firewall.DefaultTracking(),
-		DNSServer: dns.Default(),
+		DNSServer: dns.Default(), Discovery: neighbor.Config{List: "none", Protocols: neighbor.LLDP + "," + neighbor.MNDP},
 	}
 }
 

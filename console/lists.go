@@ -235,16 +235,18 @@ func (cfg *Config) renameList(from, to string) {
 			*names = strings.Join(all, ",")
 		}
 	}
+	matchers := []*string{&cfg.Discovery.List}
 	for _, rules := range [][]firewall.Rule{cfg.Firewall.Filter, cfg.Firewall.NAT} {
 		for i := range rules {
-			for _, name := range []*string{&rules[i].InInterfaceList, &rules[i].OutInterfaceList} {
-				switch *name {
-				case from:
-					*name = to
-				case "!" + from:
-					*name = "!" + to
-				}
-			}
+			matchers = append(matchers, &rules[i].InInterfaceList, &rules[i].OutInterfaceList)
+		}
+	}
+	for _, name := range matchers {
+		switch *name {
+		case from:
+			*name = to
+		case "!" + from:
+			*name = "!" + to
 		}
 	}
 }

@@ -39,6 +39,8 @@ type Live struct {
 	Routes    func() ([]DynamicRoute, error)
 	// Neighbors lists the ARP table.
 	Neighbors func() ([]Neighbor, error)
+	// Discovered lists the devices that have announced themselves, in the order of the interfaces.
+	Discovered func() ([]DiscoveredNeighbor, error)
 	// Tracked lists the connections that the kernel tracks.
 	Tracked func() ([]firewall.Tracked, error)
 	// Forget has the kernel forget some of them.

@@ -51,6 +51,7 @@ func fullLive() Live {
 			{Address: netip.MustParseAddr("192.168.0.77"), Interface: "ether2"},
 		}, nil
 	}
+	l.Discovered = func() ([]DiscoveredNeighbor, error) { return testDiscovered(), nil }
 	l.ResetCounters = func(firewall.Table, []int) error { return errors.New("called before the line is done") }
 	l.TableSize = func() (int, int, error) { return 123, 4096, nil }
 	l.Forget = func([]firewall.Tracked) error { return errors.New("called before the line is done") }

@@ -373,7 +373,7 @@ var menus = sync.OnceValue(func() []*menu {
 		},
 		dnsMenu(), dnsCacheMenu(), dnsCacheAllMenu(), dnsStaticMenu(),
 		dhcpClientMenu(), poolMenu(), poolUsedMenu(), dhcpServerMenu(), dhcpOptionMenu(), dhcpNetworkMenu(), dhcpLeaseMenu(),
-		ipSettingsMenu(), serviceMenu(),
+		ipSettingsMenu(), neighborMenu(), discoverySettingsMenu(), serviceMenu(),
 		{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
 		addressListMenu(),
 		{

@@ -44,6 +44,8 @@ var absentProperties = map[string]string{
 		"lease-script= parent-queue=none support-broadband-tr101=no use-framed-as-classless=* use-radius=no use-reconfigure=no",
 	"ip dhcp-server network": "caps-manager= dhcp-option-set= ntp-none=no",
 	"ip dhcp-server lease":   "address-lists= allow-dual-stack-queue=* dhcp-option-set= insert-queue-before=* parent-queue=none rate-limit= routes= use-src-mac=no",
+	"ip neighbor discovery-settings": "discover-interval=* lldp-mac-phy-config=* lldp-max-frame-size=* lldp-med-net-policy-vlan=disabled " +
+		"lldp-poe-power=* lldp-vlan-info=no mode=tx-and-rx",
 	"ip settings": "allow-fast-path=* arp-timeout=* icmp-errors-use-inbound-interface-address=no icmp-rate-limit=* icmp-rate-mask=* " +
 		"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
 	"ip firewall connection tracking": "enabled=auto|yes",
@@ -118,7 +120,7 @@ var absentMenus = map[string]string{
 		"wireguard wireless",
 	"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",
 	"interface ethernet": "poe switch",
-	"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp neighbor packing " +
+	"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp packing " +
 		"proxy reverse-proxy smb ssh tftp traffic-flow upnp vrf",
 	"ip dhcp-server":     "alert config matcher option-sets vendor-class-id",
 	"ip dns":             "adlist forwarders",
@@ -152,7 +154,7 @@ func (m *menu) checkMenu(name string, at place) *lineError {
 // is different without them: an import may have them.
 var idleMenus = []string{
 	"disk settings", "interface lte apn", "interface ovpn-server server", "interface wireless security-profiles", "ip hotspot profile",
-	"ip neighbor discovery-settings", "ipv6 firewall address-list", "ipv6 firewall filter", "port", "system note",
+	"ipv6 firewall address-list", "ipv6 firewall filter", "port", "system note",
 	"system routerboard settings", "tool mac-server", "tool mac-server mac-winbox",
 }
 

@@ -269,12 +269,11 @@ set allowed-interface-list=LAN
 set allowed-interface-list=LAN
 `
 	ports := []string{"ether1", "ether2"}
-	live := Live{RemoteLog: true}
+	live := Live{RemoteLog: true, Discovered: func() ([]DiscoveredNeighbor, error) { return nil, nil }}
 	result, err := new(Session).Import(Default(), live, export, func(c Config) error { return Validate(c, ports) })
 	require.NoError(t, err)
 	assert.Equal(t, `Postern has no /interface wireless security-profiles, and needs none of its lines (line 9)
 Postern has no /disk settings, and needs none of its lines (line 15)
-Postern has no /ip neighbor discovery-settings, and needs none of its lines (line 19)
 Postern has no /ipv6 firewall address-list, and needs none of its lines (line 48)
 Postern has no /ipv6 firewall filter, and needs none of its lines (line 51)
 Postern has no /tool mac-server, and needs none of its lines (line 55)

@@ -90,16 +90,37 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.file.SetReadDeadlin
 // one, and was on no cable (PACKET_AUXDATA, packet(7)). An interface that was set down is an error
 // that Temporary knows; Read can be called again.
 func (c *Conn) Read(b []byte) (n int, sumReady bool, err error) {
-	var control [128]byte
-	var got int
 	var failure error
 	err = c.raw.Read(func(fd uintptr) bool {
-		n, got, _, _, failure = unix.Recvmsg(int(fd), b, control[:], 0)
+		n, sumReady, failure = receive(fd, b)
 		return failure != unix.EAGAIN && failure != unix.EINTR
 	})
 	if err == nil {
 		err = os.NewSyscallError("recvmsg", failure)
 	}
+	if err != nil {
+		return 0, false, err
+	}
+	return n, sumReady, nil
+}
+
+// ReadNow is Read of a frame that is there. If there is none the error is one that Temporary knows.
+func (c *Conn) ReadNow(b []byte) (n int, sumReady bool, err error) {
+	var failure error
+	err = c.raw.Control(func(fd uintptr) { n, sumReady, failure = receive(fd, b) })
+	if err == nil {
+		err = os.NewSyscallError("recvmsg", failure)
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	return n, sumReady, nil
+}
+
+// receive takes a frame from a socket that does not wait.
+func receive(fd uintptr, b []byte) (n int, sumReady bool, err error) {
+	var control [128]byte
+	n, got, _, _, err := unix.Recvmsg(int(fd), b, control[:], 0)
 	if err != nil {
 		return 0, false, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/fetch"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/neighbor"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/ping"
 	"github.com/postern-router/postern/pppoe"
@@ -24,7 +25,7 @@ import (
 
 // Processes are the services of the shipped program that have a process of their own: what its
 // main function can be besides PID 1, and what PID 1 starts. Each has a user of its own.
-var Processes = service.NewTable(daemon.Spec, terminal.Spec, ntp.Spec, ping.Spec, fetch.Spec, upgrade.Spec, server.Spec, client.Spec, dns.Spec, sshd.Spec, pppoe.Spec, api.Spec)
+var Processes = service.NewTable(daemon.Spec, terminal.Spec, ntp.Spec, ping.Spec, fetch.Spec, upgrade.Spec, server.Spec, client.Spec, dns.Spec, sshd.Spec, pppoe.Spec, api.Spec, neighbor.Spec)
 
 // rootFolders is where the root folders of processes are.
 const rootFolders = "/run/service"

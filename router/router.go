@@ -176,6 +176,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			names,
 			remote,
 			programs,
+			newNeighborService(b.PortNames(), running.Version, b.Name, supervisor.Run, log.About("neighbor")),
 		},
 		Supervisor: supervisor,
 	}, requests)
