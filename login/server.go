@@ -63,6 +63,10 @@ func (s *Server) Run() error {
 // Context ends with the process.
 func (s *Server) Context() context.Context { return s.process.Context() }
 
+// Hold keeps the process, also when nobody is connected, until release is called: for users who log in once for many
+// connections.
+func (s *Server) Hold() (release func()) { return s.acceptor.Hold() }
+
 // Extra is what PID 1 has added to the configuration.
 func (s *Server) Extra() string {
 	s.mu.Lock()

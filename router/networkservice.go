@@ -28,17 +28,20 @@ type networkService struct {
 	log     *kmsg.Logger
 	process *service.Service
 	// configure gives the process its configuration.
-	configure func(context.Context, service.Parent, login.Config, *os.File) error
+	configure func(_ context.Context, _ service.Parent, _ login.Config, extra string, _ *os.File) error
+	// extra is what the service adds to that; nil is nothing.
+	extra func(console.Config) string
 
 	mu       sync.Mutex
 	config   login.Config
+	added    string   // of extra
 	listener *os.File // nil while nobody can connect
 	stopped  bool
 }
 
 // newNetworkService returns the service of that name. parent makes PID 1's end of its process.
 func newNetworkService(s *service.Supervisor, log *kmsg.Logger, name string, spec service.Spec, parent func(*service.Link) service.Parent,
-	configure func(context.Context, service.Parent, login.Config, *os.File) error) *networkService {
+	configure func(context.Context, service.Parent, login.Config, string, *os.File) error) *networkService {
 	i := slices.IndexFunc(console.NetworkServices, func(n console.NetworkService) bool { return n.Name == name })
 	return &networkService{NetworkService: console.NetworkServices[i], log: log, configure: configure,
 		process: s.NewService(spec, service.Options{Parent: parent})}
@@ -60,12 +63,16 @@ func (*networkService) Taken(context.Context) error { return nil }
 func (s *networkService) Apply(next console.Config) error {
 	config := s.Config(next)
 	config.Disabled = !s.Open(next)
+	added := ""
+	if s.extra != nil {
+		added = s.extra(next)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
 		return service.ErrStopped
 	}
-	if reflect.DeepEqual(config, s.config) && (s.listener != nil) == !config.Disabled {
+	if reflect.DeepEqual(config, s.config) && added == s.added && (s.listener != nil) == !config.Disabled {
 		return nil
 	}
 	if config.Disabled {
@@ -84,11 +91,11 @@ func (s *networkService) Apply(next console.Config) error {
 		s.listener = l
 		s.log.Printf(kmsg.Info, "%s accepts on port %d", s.Name(), config.Port)
 	}
-	s.config = config
+	s.config, s.added = config, added
 	listener := s.listener
 	s.process.Set(&service.Desired{
 		Listeners: []*os.File{listener},
-		Configure: func(ctx context.Context, p service.Parent) error { return s.configure(ctx, p, config, listener) },
+		Configure: func(ctx context.Context, p service.Parent) error { return s.configure(ctx, p, config, added, listener) },
 	})
 	return nil
 }
@@ -115,8 +122,8 @@ func newProgramService(s *service.Supervisor, log *kmsg.Logger, name string, spe
 	v := &programService{}
 	v.networkService = newNetworkService(s, log, name, spec,
 		func(l *service.Link) service.Parent { return login.NewProcess(l, v.authority) },
-		func(ctx context.Context, p service.Parent, c login.Config, listener *os.File) error {
-			return p.(*login.Process).Configure(ctx, c, "", listener)
+		func(ctx context.Context, p service.Parent, c login.Config, extra string, listener *os.File) error {
+			return p.(*login.Process).Configure(ctx, c, extra, listener)
 		})
 	return v
 }

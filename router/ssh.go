@@ -41,7 +41,7 @@ func newSSHService(s *service.Supervisor, log *kmsg.Logger) *sshService {
 			a.Sign = func(data []byte) []byte { return ed25519.Sign(key, data) }
 			return sshd.NewProcess(l, a)
 		},
-		func(ctx context.Context, p service.Parent, c login.Config, listener *os.File) error {
+		func(ctx context.Context, p service.Parent, c login.Config, _ string, listener *os.File) error {
 			return p.(*sshd.Process).Configure(ctx, c, listener)
 		})
 	return v

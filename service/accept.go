@@ -119,6 +119,12 @@ func (a *Acceptor) serve(conn net.Conn, serve func()) {
 	})
 }
 
+// Hold keeps the Acceptor from ending for want of connections until release is called, as a connection does.
+func (a *Acceptor) Hold() (release func()) {
+	a.enter()
+	return sync.OnceFunc(a.leave)
+}
+
 // endIfIdle reports whether accepting at l is over.
 func (a *Acceptor) endIfIdle(l *net.TCPListener) bool {
 	a.mu.Lock()

@@ -111,7 +111,9 @@ func readRequest(in *bufio.Reader) (*request, error) {
 	if isAbsolute {
 		target = "/"
 		if i := strings.IndexAny(absolute, "/?"); i >= 0 {
-			absolute, target = absolute[:i], absolute[i:]
+			if absolute, target = absolute[:i], absolute[i:]; target[0] == '?' {
+				target = "/" + target
+			}
 		}
 		if absolute == "" {
 			return nil, badRequest("a URL without a host")

@@ -160,9 +160,11 @@ func newSelection(query []parameter) (selection, error) {
 func (q restRequest) query(menu string, sel selection, each func(console.Row) error) error {
 	var names []string
 	if len(sel.proplist) > 0 {
-		names = slices.Clone(sel.proplist)
+		for _, p := range sel.proplist {
+			names = appendNew(names, p)
+		}
 		for _, p := range sel.equal {
-			names = append(names, p.name)
+			names = appendNew(names, p.name)
 		}
 	}
 	return q.session.Query(menu, nil, names, func(r console.Row) error {
@@ -173,6 +175,13 @@ func (q restRequest) query(menu string, sel selection, each func(console.Row) er
 		}
 		return each(r)
 	})
+}
+
+func appendNew(names []string, name string) []string {
+	if slices.Contains(names, name) {
+		return names
+	}
+	return append(names, name)
 }
 
 // list shows a menu: an array of objects, or an object if the menu has no items.

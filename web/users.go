@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/program"
 )
 
 const (
@@ -193,8 +194,8 @@ func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, 
 	v.timer = time.AfterFunc(idleTime, func() {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		if v.busy > 0 {
-			v.timer.Reset(idleTime)
+		if left := idleTime - time.Since(v.used); v.busy > 0 || left > 0 {
+			v.timer.Reset(max(left, time.Second))
 			return
 		}
 		u.end(h, v)
@@ -296,7 +297,5 @@ func (v *user) with(ctx context.Context, f func(Session) error) error {
 	return err
 }
 
-// isRefusal reports whether a session is still of use after this error of it, or none.
-func isRefusal(err error) bool {
-	return err == nil || errors.Is(err, console.ErrNoSuchMenu) || errors.Is(err, console.ErrNoSuchCommand) || errors.Is(err, console.ErrNoSuchItem)
-}
+// isRefusal reports whether a session is still of use after this error of it, or none: it is PID 1's answer.
+func isRefusal(err error) bool { return err == nil || program.Refused(err) }

@@ -1,0 +1,65 @@
+package web
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+
+	"github.com/postern-router/postern/console/program"
+	"github.com/postern-router/postern/login"
+	"github.com/postern-router/postern/service"
+)
+
+// Spec is the process. It ends a minute after the last connection, or with the last login.
+var Spec = service.Spec{
+	Name: "www", Start: service.OnConnection, Main: runProcess,
+	Calls:  login.Calls,
+	Limits: service.Limits{Files: 96, Memory: 4 << 20},
+}
+
+// nameSeparator is between the names of the router in what PID 1 adds to the configuration.
+const nameSeparator = " "
+
+// Names is what PID 1 adds to the configuration (login.Process.Configure): the names of the router, as many as
+// fit. Browsers may ask for these.
+func Names(names []string) string {
+	const room = 1000
+	text := ""
+	for _, n := range names {
+		if n = strings.ToLower(n); !strings.Contains(n, nameSeparator) && len(text)+len(n) < room {
+			text += nameSeparator + n
+		}
+	}
+	return text
+}
+
+// runProcess is the process.
+func runProcess(p *service.Child) error {
+	var l *login.Server
+	check := func(ctx context.Context, from netip.Addr, name, secret string) (Account, error) {
+		entry, verdict, err := l.Password(ctx, login.Login{User: name, From: from}, secret)
+		switch {
+		case err != nil:
+			return nil, err
+		case verdict == login.Full:
+			return nil, errFull
+		case verdict != login.Right:
+			return nil, nil
+		}
+		return loggedIn{entry}, nil
+	}
+	s := newServer(check, func() func() { return l.Hold() }, func() []string { return strings.Fields(l.Extra()) })
+	l = login.NewServer(p, func(conn *login.Conn) { s.serve(p.Context(), conn, conn.From, conn.Trust) })
+	return l.Run()
+}
+
+// loggedIn is the Account of a login.
+type loggedIn struct{ *login.Entry }
+
+func (l loggedIn) Session() (Session, error) {
+	conn, err := l.Entry.Session()
+	if err != nil {
+		return nil, err
+	}
+	return program.NewClient(conn), nil
+}
