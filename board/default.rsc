@@ -22,3 +22,4 @@
 /ip neighbor discovery-settings set discover-interface-list=LAN
 /ip service set ssh disabled=no
 /ip service set api disabled=no
+/ip service set www disabled=no

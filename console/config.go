@@ -62,8 +62,8 @@ type Config struct {
 	AdminPassword string
 	// SSHKeys are /user ssh-keys.
 	SSHKeys []ssh.Key
-	// SSH and API are the rows of /ip service of these names.
-	SSH, API login.Config
+	// SSH, API and WWW are the rows of /ip service of these names.
+	SSH, API, WWW login.Config
 	// RemoteLog is the syslog server, and which lines it gets (/system logging).
 	RemoteLog RemoteLog
 	// NTP is the time client (/system ntp client).
@@ -139,6 +139,7 @@ func Default() Config {
 	return Config{
 		Identity: "postern", Socks: socks.DefaultConfig(),
 		SSH: login.Config{Disabled: true, Port: 22, MaxSessions: 4}, API: login.Config{Disabled: true, Port: 8728, MaxSessions: 4}, RemoteLog: RemoteLog{Port: 514},
+		WWW:      login.Config{Disabled: true, Port: 80, MaxSessions: 4},
 		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict}, Tracking: firewall.DefaultTracking(),
 		DNSServer: dns.Default(), Discovery: neighbor.Config{List: "none", Protocols: neighbor.LLDP + "," + neighbor.MNDP},
 	}

@@ -30,6 +30,7 @@ type NetworkService struct {
 var NetworkServices = []NetworkService{
 	{"ssh", "22", func(c *Config) *login.Config { return &c.SSH }, true},
 	{"api", "8728", func(c *Config) *login.Config { return &c.API }, false},
+	{"www", "80", func(c *Config) *login.Config { return &c.WWW }, false},
 }
 
 // Config is what is set of the service.

@@ -21,11 +21,12 @@ import (
 	"github.com/postern-router/postern/socks/daemon"
 	"github.com/postern-router/postern/ssh/sshd"
 	"github.com/postern-router/postern/upgrade"
+	"github.com/postern-router/postern/web"
 )
 
 // Processes are the services of the shipped program that have a process of their own: what its
 // main function can be besides PID 1, and what PID 1 starts. Each has a user of its own.
-var Processes = service.NewTable(daemon.Spec, terminal.Spec, ntp.Spec, ping.Spec, fetch.Spec, upgrade.Spec, server.Spec, client.Spec, dns.Spec, sshd.Spec, pppoe.Spec, api.Spec, neighbor.Spec)
+var Processes = service.NewTable(daemon.Spec, terminal.Spec, ntp.Spec, ping.Spec, fetch.Spec, upgrade.Spec, server.Spec, client.Spec, dns.Spec, sshd.Spec, pppoe.Spec, api.Spec, neighbor.Spec, web.Spec)
 
 // rootFolders is where the root folders of processes are.
 const rootFolders = "/run/service"

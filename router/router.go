@@ -162,6 +162,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	fallback := newFallbackService(b, log.About("dhcp"))
 	remote := newSSHService(supervisor, log.About("ssh"))
 	programs := newProgramService(supervisor, log.About("api"), "api", api.Spec)
+	page := newWebService(supervisor, log.About("www"))
 	r := New(b, log, Parts{
 		Network: network, Firewall: fw, Machine: machine,
 		Services: []Service{
@@ -177,6 +178,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			remote,
 			programs,
 			newNeighborService(b.PortNames(), running.Version, b.Name, supervisor.Run, log.About("neighbor")),
+			page,
 		},
 		Supervisor: supervisor,
 	}, requests)
@@ -190,6 +192,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
 	remote.attach(r)
 	programs.attach(r, "api")
+	page.attach(r, viaWeb)
 	return r, nil
 }
 
