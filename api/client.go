@@ -85,6 +85,8 @@ type task struct {
 	request
 	ctx    context.Context // ends when the command is cancelled
 	cancel context.CancelFunc
+	// show gets the rows, if it is not nil; else they are sent.
+	show func(id console.ID, row []Pair) error
 }
 
 // serve serves a connection until it or ctx ends, and closes it. trusted is called when somebody has logged in.

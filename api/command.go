@@ -182,22 +182,29 @@ func (r row) isActive() bool {
 
 // send sends a row: the properties that are named, or all; more are names and values behind them.
 func (t *task) send(r row, names []string, more ...string) error {
-	b := t.replyHead("!re")
+	pairs := make([]Pair, 0, len(r.properties)+1+len(more)/2)
 	if len(names) == 0 {
 		if r.id != 0 {
-			b = appendWord(b, "=", idName, "=", r.id.String())
+			pairs = append(pairs, Pair{idName, r.id.String()})
 		}
 		for _, p := range r.properties {
-			b = appendWord(b, "=", p.name, "=", p.text)
+			pairs = append(pairs, Pair{p.name, p.text})
 		}
 	}
 	for _, name := range names {
 		if p, ok := r.get(name); ok {
-			b = appendWord(b, "=", name, "=", p.text)
+			pairs = append(pairs, Pair{name, p.text})
 		}
 	}
 	for i := 0; i < len(more); i += 2 {
-		b = appendWord(b, "=", more[i], "=", more[i+1])
+		pairs = append(pairs, Pair{more[i], more[i+1]})
+	}
+	if t.show != nil {
+		return t.show(r.id, pairs)
+	}
+	b := t.replyHead("!re")
+	for _, p := range pairs {
+		b = appendWord(b, "=", p.Name, "=", p.Value)
 	}
 	return t.out.send(false, append(b, 0))
 }

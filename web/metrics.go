@@ -131,9 +131,10 @@ func rows(s Session, menu string, proplist []string, each func(console.Row)) err
 	return err
 }
 
+// word is a property that is a text, "" if it is not set.
 func word(r console.Row, name string) string {
-	v, _ := property(r, name)
-	return v
+	v, _ := r.Get(name)
+	return v.String()
 }
 
 func number(r console.Row, name string) float64 {

@@ -7,29 +7,25 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern-router/postern/api"
 	"github.com/postern-router/postern/console"
 )
 
-// This file is REST as RouterOS has it: https://help.mikrotik.com/docs/spaces/ROS/pages/47579162/REST+API
+// This file is REST as RouterOS has it, which is the API in another form:
+// https://help.mikrotik.com/docs/spaces/ROS/pages/47579162/REST+API
 
-// maxLast bounds .last.
-const maxLast = 1000
-
-// selection says which rows of a menu are wanted, and what of them.
-type selection struct {
-	// equal are names and values that a row must have.
-	equal    []parameter
-	proplist []string
-	// last is how many rows are wanted, the last ones; 0 is all.
-	last int
-}
+const (
+	// maxLast bounds .last.
+	maxLast = 1000
+	idName  = ".id"
+)
 
 // rest carries out a request below /rest.
 func (s *Server) rest(ctx context.Context, w *response, r *request, u *user, body string) {
 	path := r.segments[1:]
-	for _, word := range path {
+	for _, word := range path[:max(0, len(path)-1)] {
 		// A menu's words have none of these. In the name of an item they could be taken for more words.
-		if strings.ContainsAny(word, " /") && word != path[len(path)-1] {
+		if strings.ContainsAny(word, " /") {
 			w.fail(404, "")
 			return
 		}
@@ -52,7 +48,7 @@ func (s *Server) rest(ctx context.Context, w *response, r *request, u *user, bod
 	}
 	w.contentType = jsonType
 	err := u.with(ctx, func(session Session) error {
-		q := restRequest{session, w, path, members}
+		q := restRequest{ctx, session, w, path, members}
 		switch r.method {
 		case "GET", "HEAD":
 			return q.get(r.query)
@@ -97,6 +93,7 @@ func failure(w *response, method string, path []string, err error) {
 
 // restRequest is a request for a session.
 type restRequest struct {
+	ctx     context.Context
 	session Session
 	w       *response
 	path    []string
@@ -106,18 +103,40 @@ type restRequest struct {
 // menu is the menu of an item, or of a command: the path without its last word.
 func (q restRequest) menu() (menu, last string) {
 	end := len(q.path) - 1
-	return strings.Join(q.path[:end], "/"), q.path[end]
+	return strings.Join(q.path[:end], " "), q.path[end]
+}
+
+// run runs a command that shows no rows.
+func (q restRequest) run(menu, command string, arguments []console.Argument) (value string, err error) {
+	value, _, err = api.Run(q.ctx, q.session, menu, command, arguments, nil, func(console.ID, []api.Pair) error { return nil })
+	return value, err
 }
 
 // get shows a menu or an item.
-func (q restRequest) get(query []parameter) error {
-	sel, err := newSelection(query)
-	if err != nil {
-		return err
+func (q restRequest) get(parameters []parameter) error {
+	var arguments []console.Argument
+	var query, proplist []string
+	last := 0
+	for _, p := range parameters {
+		switch p.name {
+		case ".proplist":
+			proplist = append(proplist, p.value)
+		case ".last":
+			n, err := strconv.ParseUint(p.value, 10, 16)
+			if err != nil || n == 0 || n > maxLast {
+				return errors.New("value of .last out of range (1.." + strconv.Itoa(maxLast) + ")")
+			}
+			last = int(n)
+		default:
+			query = append(query, "?="+p.name+"="+p.value)
+		}
 	}
-	menu, last := q.menu()
-	if !strings.HasPrefix(last, "*") && !strings.ContainsAny(last, " /") {
-		err := q.list(strings.Join(q.path, "/"), sel)
+	if proplist != nil {
+		arguments = append(arguments, console.Argument{Name: ".proplist", Value: strings.Join(proplist, ",")})
+	}
+	menu, which := q.menu()
+	if !strings.HasPrefix(which, "*") && !strings.ContainsAny(which, " /") {
+		err := q.list(strings.Join(q.path, " "), "print", arguments, query, last)
 		if menu == "" || !errors.Is(err, console.ErrNoSuchMenu) {
 			return err
 		}
@@ -125,139 +144,113 @@ func (q restRequest) get(query []parameter) error {
 	if menu == "" {
 		return console.ErrNoSuchMenu
 	}
-	row, err := q.item(menu, last, sel.proplist)
-	if errors.Is(err, console.ErrNoSuchItem) && !strings.HasPrefix(last, "*") {
+	err := q.item(menu, which, arguments, func(_ console.ID, row []api.Pair) error {
+		_, err := q.w.Write(appendRow(nil, row))
+		return err
+	})
+	if errors.Is(err, console.ErrNoSuchItem) && !strings.HasPrefix(which, "*") {
 		// It may be meant for a menu.
-		return &httpError{404, "no such item, command or directory (" + console.Printable(last) + ")"}
-	}
-	if err == nil {
-		_, err = q.w.Write(appendRow(nil, row, sel.proplist))
+		return &httpError{404, "no such item, command or directory (" + console.Printable(which) + ")"}
 	}
 	return err
 }
 
-// newSelection is what a query says.
-func newSelection(query []parameter) (selection, error) {
-	var sel selection
-	for _, p := range query {
-		switch p.name {
-		case ".proplist":
-			sel.proplist = append(sel.proplist, strings.Split(p.value, ",")...)
-		case ".last":
-			n, err := strconv.ParseUint(p.value, 10, 16)
-			if err != nil || n == 0 || n > maxLast {
-				return sel, errors.New("value of .last out of range (1.." + strconv.Itoa(maxLast) + ")")
-			}
-			sel.last = int(n)
-		default:
-			sel.equal = append(sel.equal, p)
+// appendRow appends a row as an object.
+func appendRow(b []byte, row []api.Pair) []byte {
+	b = append(b, '{')
+	for i, p := range row {
+		if i > 0 {
+			b = append(b, ',')
 		}
+		b = appendString(append(appendString(b, p.Name), ':'), p.Value)
 	}
-	return sel, nil
+	return append(b, '}')
 }
 
-// query calls each with the rows that sel selects. They have more than its properties.
-func (q restRequest) query(menu string, sel selection, each func(console.Row) error) error {
-	var names []string
-	if len(sel.proplist) > 0 {
-		for _, p := range sel.proplist {
-			names = appendNew(names, p)
-		}
-		for _, p := range sel.equal {
-			names = appendNew(names, p.name)
-		}
-	}
-	return q.session.Query(menu, nil, names, func(r console.Row) error {
-		for _, p := range sel.equal {
-			if !equals(r, p.name, p.value) {
-				return nil
-			}
-		}
-		return each(r)
-	})
-}
-
-func appendNew(names []string, name string) []string {
-	if slices.Contains(names, name) {
-		return names
-	}
-	return append(names, name)
-}
-
-// list shows a menu: an array of objects, or an object if the menu has no items.
-func (q restRequest) list(menu string, sel selection) error {
-	n := 0
-	write := func(r console.Row) error {
+// list shows the rows of a command, or the last ones of them: an array of objects, or an object if the menu has no items. If there is a
+// value instead it shows that.
+func (q restRequest) list(menu, command string, arguments []console.Argument, query []string, last int) error {
+	n, single := 0, false
+	write := func(object []byte) error {
 		before := byte(',')
 		if n == 0 {
 			before = '['
 		}
-		n++
-		b := make([]byte, 0, 256)
-		if r.ID != 0 {
-			b = append(b, before)
+		if n++; !single {
+			object = append([]byte{before}, object...)
 		}
-		_, err := q.w.Write(appendRow(b, r, sel.proplist))
+		_, err := q.w.Write(object)
 		return err
 	}
-	var kept []console.Row // the last ones, in a ring
-	var single bool
-	err := q.query(menu, sel, func(r console.Row) error {
-		single = r.ID == 0
-		if sel.last == 0 {
-			return write(r)
+	var kept [][]byte
+	value, has, err := api.Run(q.ctx, q.session, menu, command, arguments, query, func(id console.ID, row []api.Pair) error {
+		single = id == 0
+		object := appendRow(nil, row)
+		if last == 0 {
+			return write(object)
 		}
-		if kept = append(kept, r); len(kept) >= 2*sel.last {
-			kept = append(kept[:0], kept[len(kept)-sel.last:]...)
+		if kept = append(kept, object); len(kept) >= 2*last {
+			kept = slices.Delete(kept, 0, len(kept)-last)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, r := range kept[max(0, len(kept)-sel.last):] {
-		if err := write(r); err != nil {
+	for _, object := range kept[max(0, len(kept)-last):] {
+		if err := write(object); err != nil {
 			return err
 		}
 	}
+	end := "]"
 	switch {
+	case has:
+		end = string(appendObject(nil, "ret", value))
 	case single:
+		return nil
 	case n == 0:
-		_, err = q.w.Write([]byte("[]"))
-	default:
-		_, err = q.w.Write([]byte("]"))
+		end = "[]"
+	}
+	_, err = q.w.Write([]byte(end))
+	return err
+}
+
+// item calls found with the item of that ID or name.
+func (q restRequest) item(menu, which string, arguments []console.Argument, found func(console.ID, []api.Pair) error) error {
+	query := "?=name=" + which
+	if id, err := console.ParseID(which); err == nil {
+		query = "?=" + idName + "=" + id.String()
+	}
+	is := false
+	_, _, err := api.Run(q.ctx, q.session, menu, "print", arguments, []string{query}, func(id console.ID, row []api.Pair) error {
+		if is || id == 0 || which == "" {
+			return nil
+		}
+		is = true
+		return found(id, row)
+	})
+	if err == nil && !is {
+		err = console.ErrNoSuchItem
 	}
 	return err
 }
 
-// item is the item with that ID or name.
-func (q restRequest) item(menu, which string, proplist []string) (item console.Row, err error) {
-	sel := selection{proplist: proplist, equal: []parameter{{"name", which}}}
-	if id, err := console.ParseID(which); err == nil {
-		sel.equal = []parameter{{idName, id.String()}}
-	} else if which == "" {
-		return item, console.ErrNoSuchItem
-	}
-	found := false
-	err = q.query(menu, sel, func(r console.Row) error {
-		if !found && r.ID != 0 {
-			item, found = r, true
-		}
+// id is that of the item with that ID or name.
+func (q restRequest) id(menu, which string) (string, error) {
+	var found console.ID
+	err := q.item(menu, which, []console.Argument{{Name: ".proplist", Value: idName}}, func(id console.ID, _ []api.Pair) error {
+		found = id
 		return nil
 	})
-	if err == nil && !found {
-		err = console.ErrNoSuchItem
-	}
-	return item, err
+	return found.String(), err
 }
 
 // show is the answer to a change of an item: the whole of it.
-func (q restRequest) show(menu string, id console.ID) error {
-	row, err := q.item(menu, id.String(), nil)
-	if err == nil {
-		_, err = q.w.Write(appendRow(nil, row, nil))
-	}
-	return err
+func (q restRequest) show(menu, id string) error {
+	return q.item(menu, id, nil, func(_ console.ID, row []api.Pair) error {
+		_, err := q.w.Write(appendRow(nil, row))
+		return err
+	})
 }
 
 // arguments are the members of the body.
@@ -275,8 +268,8 @@ func (q restRequest) arguments(more ...console.Argument) []console.Argument {
 
 // put adds an item.
 func (q restRequest) put() error {
-	menu := strings.Join(q.path, "/")
-	id, err := q.session.Do(menu, "add", nil, q.arguments()...)
+	menu := strings.Join(q.path, " ")
+	id, err := q.run(menu, "add", q.arguments())
 	if err != nil {
 		return err
 	}
@@ -287,24 +280,24 @@ func (q restRequest) put() error {
 // patch changes an item.
 func (q restRequest) patch() error {
 	menu, which := q.menu()
-	item, err := q.item(menu, which, []string{"name"})
+	id, err := q.id(menu, which)
 	if err != nil {
 		return err
 	}
-	if _, err := q.session.Do(menu, "set", nil, q.arguments(console.Argument{Name: idName, Value: item.ID.String()})...); err != nil {
+	if _, err := q.run(menu, "set", q.arguments(console.Argument{Name: idName, Value: id})); err != nil {
 		return err
 	}
-	return q.show(menu, item.ID)
+	return q.show(menu, id)
 }
 
 // delete removes an item.
 func (q restRequest) delete() error {
 	menu, which := q.menu()
-	item, err := q.item(menu, which, []string{"name"})
+	id, err := q.id(menu, which)
 	if err != nil {
 		return err
 	}
-	if _, err := q.session.Do(menu, "remove", nil, console.Argument{Name: idName, Value: item.ID.String()}); err != nil {
+	if _, err := q.run(menu, "remove", []console.Argument{{Name: idName, Value: id}}); err != nil {
 		return err
 	}
 	q.w.status = 204
@@ -314,54 +307,15 @@ func (q restRequest) delete() error {
 // post runs a command.
 func (q restRequest) post() error {
 	menu, command := q.menu()
-	if command == "print" || command == "getall" {
-		return q.print(menu)
-	}
-	id, err := q.session.Do(menu, command, nil, q.arguments()...)
-	if err != nil {
-		return err
-	}
-	answer := []byte("[]")
-	if id != 0 {
-		answer = appendObject(nil, "ret", id.String())
-	}
-	_, err = q.w.Write(answer)
-	return err
-}
-
-// print is the command of that name.
-func (q restRequest) print(menu string) error {
-	var sel selection
-	count := false
-	for _, m := range q.members {
-		switch m.name {
-		case ".proplist":
-			sel.proplist = m.list
-			if !m.isList {
-				sel.proplist = strings.Split(m.text, ",")
-			}
-		case ".query":
-			for _, word := range m.list {
-				name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(word, "?"), "="), "=")
-				if !ok || strings.ContainsAny(name[:min(1, len(name))], "#<>-") {
-					return errors.New("invalid query " + console.Printable(word) + "; expected name=value")
-				}
-				sel.equal = append(sel.equal, parameter{name, value})
-			}
-		case "count-only":
-			count = m.text != "no"
-		case "detail", "stats", "without-paging":
-		default:
-			return errors.New("unknown parameter " + console.Printable(m.name))
+	var query []string
+	q.members = slices.DeleteFunc(q.members, func(m member) bool {
+		if m.name != ".query" {
+			return false
 		}
-	}
-	if !count {
-		return q.list(menu, sel)
-	}
-	n := 0
-	err := q.query(menu, sel, func(console.Row) error { n++; return nil })
-	if err == nil {
-		_, err = q.w.Write(appendObject(nil, "ret", strconv.Itoa(n)))
-	}
-	return err
+		if query = m.list; !m.isList {
+			query = []string{m.text}
+		}
+		return true
+	})
+	return q.list(menu, command, q.arguments(), query, 0)
 }

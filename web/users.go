@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/api"
 	"github.com/postern-router/postern/console/program"
 )
 
@@ -33,11 +33,7 @@ const (
 
 // Session is a session with PID 1, over which one request at a time looks at the router or changes it: see
 // package program, whose Client it is.
-type Session interface {
-	Query(path string, where []console.Condition, proplist []string, each func(console.Row) error) error
-	Do(path, command string, out func(string) error, arguments ...console.Argument) (console.ID, error)
-	Close() error
-}
+type Session = api.Session
 
 // Account is a login that PID 1 has admitted.
 type Account interface {
