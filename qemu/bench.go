@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/postern-router/postern/board"
@@ -62,11 +63,21 @@ func withRouter(ctx context.Context, b board.Board, images string, f func(n netw
 	stop := context.AfterFunc(ctx, m.kill)
 	defer stop()
 
-	said, err := m.expect("[admin@postern] > ")
+	const prompt = "[admin@postern] > "
+	said, err := m.expect("socks accepts on port")
 	if err != nil {
 		return err
 	}
-	return f(n, m, said)
+	rest := ""
+	if !strings.Contains(said, prompt) { // either may be first
+		rest, err = m.expect(prompt)
+	} else {
+		rest, err = m.expect("\n")
+	}
+	if err != nil {
+		return err
+	}
+	return f(n, m, said+rest)
 }
 
 // benchBoot prints a row of the first table.

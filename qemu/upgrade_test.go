@@ -185,8 +185,8 @@ func (u *upgrading) install(t *testing.T, file string) string {
 	require.NoError(t, os.MkdirAll(folder, 0o755))
 	require.NoError(t, os.Link(filepath.Join(u.files, file), filepath.Join(folder, "sysupgrade.img")))
 	u.command(t, "/system package update set url=http://"+clientAddress+"/release/")
-	assert.Contains(t, u.command(t, "/system package update check-for-updates"), "status: New version is available\r\n")
-	assert.Contains(t, u.command(t, "/system package update print"), "latest-postern-version: "+file+"\r\n")
+	assert.Contains(t, u.command(t, "/system package update check-for-updates"), "status: New version is available\n")
+	assert.Contains(t, u.command(t, "/system package update print"), "latest-postern-version: "+file+"\n")
 	u.m.screen.forget()
 	require.NoError(t, u.m.send("/system package update install\r"))
 	_, err := u.m.expect("Upgrade and restart? [y/N]: ")
@@ -297,7 +297,7 @@ func testUpgrade(t *testing.T, b board.Board) {
 		assert.Contains(t, u.command(t, "/system resource print"), "version: v2-good")
 		assert.Regexp(t, `(?m)^ 1 AR b +v2-good .* confirmed$`, u.command(t, "/partitions print"))
 		if one {
-			assert.Contains(t, u.command(t, "/system package update check-for-updates"), "status: System is already up to date\r\n")
+			assert.Contains(t, u.command(t, "/system package update check-for-updates"), "status: System is already up to date\n")
 		}
 	})
 	for _, c := range []struct {
