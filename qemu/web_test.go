@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
+)
+
+// TestWeb manages a router on which nothing has been set by its page's requests and by REST, and has Prometheus
+// scrape it.
+func TestWeb(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	for _, b := range boards() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testWeb(t, b)
+		})
+	}
+}
+
+func testWeb(t *testing.T, b board.Board) {
+	k := newKeeper(t, b)
+	r := &router{T: t, b: b, n: k.n, dir: k.dir}
+	k.start(t, "postern", nil)
+	r.m = k.m
+	require.NoError(t, k.n.awaitPing(client, lanAddress))
+	const url = "http://" + lanAddress
+	memory := func(when string) float64 {
+		t.Helper()
+		free, _ := r.freeMemory(t)
+		t.Logf("%s: %.1f MiB are free %s", b.Name, free, when)
+		return free
+	}
+	// curl returns the body and, behind it, the status.
+	curl := func(args ...string) string {
+		t.Helper()
+		out, err := k.n.command(client, "curl", append([]string{"-sS", "--max-time", "60", "-w", "%{http_code}"}, args...)...).Output()
+		require.NoError(t, err, "%q", args)
+		return string(out)
+	}
+	user := []string{"-u", "admin:" + sshPassword}
+	rest := func(path string, args ...string) string {
+		t.Helper()
+		return curl(append(slices.Concat(user, args), url+"/rest/"+path)...)
+	}
+	change := func(method, path, body string) string {
+		t.Helper()
+		return rest(path, "-X", method, "-H", "Content-Type: application/json", "-d", body)
+	}
+
+	_, err := k.n.dial(client, lanAddress+":80", patience)
+	require.ErrorContains(t, err, "connection refused", "nothing listens before there is a password")
+	assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
+	before := memory("before anybody connects by HTTP")
+
+	t.Run("REST", func(t *testing.T) {
+		assert.Equal(t, `{"name":"postern"}200`, rest("system/identity"))
+		assert.Contains(t, k.command(t, "/log print"), "user admin logged in from "+clientAddress+" via web")
+		added := change("PUT", "ip/dns/static", `{"name":"nas.lan","address":"192.168.0.2"}`)
+		assert.True(t, strings.HasPrefix(added, `{".id":"*`) && strings.HasSuffix(added, "201"), added)
+		assert.Contains(t, change("PATCH", "ip/dns/static/nas.lan", `{"disabled":"yes"}`), `"disabled":"true"`)
+		assert.Contains(t, k.command(t, "/export"), "name=nas.lan")
+		assert.Equal(t, "204", rest("ip/dns/static/nas.lan", "-X", "DELETE"))
+		assert.NotContains(t, k.command(t, "/export"), "name=nas.lan")
+		assert.Equal(t, `[{"address":"192.168.0.1/24"}]200`, change("POST", "ip/address/print", `{".proplist":["address"],".query":["interface=ether2"]}`))
+		assert.Contains(t, rest("caps-man/interface"), "no such command or directory (interface)")
+		start := time.Now()
+		rest("interface?.proplist=name,rx-byte")
+		t.Logf("%s: a request takes %v with curl's start", b.Name, time.Since(start).Round(time.Millisecond))
+	})
+	t.Run("a wrong password", func(t *testing.T) {
+		assert.True(t, strings.HasSuffix(curl("-u", "admin:wrong", url+"/metrics"), "401"))
+		assert.Contains(t, k.command(t, "/log print"), "login failure for user admin from "+clientAddress+" via web")
+	})
+	t.Run("the page", func(t *testing.T) {
+		assert.Contains(t, curl("--compressed", url), "<title>Router</title>")
+		jar := filepath.Join(k.dir, "jar")
+		out := curl("-c", jar, "-H", "X-Postern-Token;", "--data-urlencode", "user=admin", "--data-urlencode", "password="+sshPassword, url+"/login")
+		require.True(t, strings.HasSuffix(out, "200"), out)
+		var session struct{ Token string }
+		require.NoError(t, json.Unmarshal([]byte(strings.TrimSuffix(out, "200")), &session))
+		assert.True(t, strings.HasSuffix(curl("-b", jar, url+"/rest/log?.last=5"), "]200"))
+		assert.True(t, strings.HasSuffix(curl("-b", jar, "-X", "POST", url+"/logout"), "403"), "no token")
+		assert.Equal(t, "204", curl("-b", jar, "-X", "POST", "-H", "X-Postern-Token: "+session.Token, url+"/logout"))
+		assert.True(t, strings.HasSuffix(curl("-b", jar, url+"/session"), "401"))
+	})
+	during := memory("with the process of HTTP")
+	assert.Less(t, before-during, 3.0)
+	t.Run("promtool", func(t *testing.T) {
+		check := k.n.command(client, "promtool", "check", "metrics")
+		metrics := strings.TrimSuffix(curl(append(user, url+"/metrics")...), "200")
+		check.Stdin = strings.NewReader(metrics)
+		out, err := check.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		assert.Empty(t, string(out))
+		assert.Contains(t, metrics, `postern_interface_up{interface="ether2",type="ether"} 1`)
+		assert.Contains(t, metrics, "postern_conntrack_entries_limit ")
+		assert.NotContains(t, metrics, "success{collector=\"resource\"} 0")
+	})
+	t.Run("Prometheus", func(t *testing.T) {
+		settings := filepath.Join(k.dir, "prometheus.yml")
+		require.NoError(t, os.WriteFile(settings, fmt.Appendf(nil, `scrape_configs:
+  - job_name: router
+    scrape_interval: 1s
+    scrape_timeout: 1s
+    basic_auth: {username: admin, password: %s}
+    static_configs: [{targets: ['%s:80']}]
+`, sshPassword, lanAddress), 0o600))
+		server := k.n.command(client, "prometheus", "--config.file="+settings, "--storage.tsdb.path="+filepath.Join(k.dir, "tsdb"), "--web.listen-address=127.0.0.1:9090")
+		require.NoError(t, server.Start())
+		defer kill(server)
+		require.NoError(t, retry(func() error {
+			out, err := k.n.command(client, "curl", "-sS", "http://127.0.0.1:9090/api/v1/query?query=postern_interface_receive_bytes_total").Output()
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(string(out), `"interface":"ether2"`) {
+				return errors.New("not yet: " + string(out))
+			}
+			return nil
+		}))
+	})
+	t.Run("not from outside", func(t *testing.T) {
+		assert.Empty(t, k.command(t, "/ip address add interface=ether1 address="+wanAddress+"/24"))
+		require.NoError(t, k.n.awaitPing(stranger, wanAddress))
+		_, err := k.n.dial(stranger, wanAddress+":80", 3*time.Second)
+		assertSilent(t, err, "HTTP, from outside")
+	})
+	t.Run("the process has ended", func(t *testing.T) {
+		assert.Empty(t, k.command(t, "/ip service disable www"))
+		require.NoError(t, retry(func() error { // the process has the listening socket too, until it has ended
+			conn, err := k.n.dial(client, lanAddress+":80", patience)
+			if err == nil {
+				conn.Close()
+				return errors.New("it listens still")
+			}
+			return nil
+		}))
+		memory("when the process has ended")
+	})
+}
