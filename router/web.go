@@ -14,10 +14,17 @@ import (
 // viaWeb is the session.Origin.Via of the page, of REST and of metrics, in RouterOS's word.
 const viaWeb = "web"
 
-// newWebService returns the service of the page. Its process is told the names of the router.
+// newWebService returns the service of the page. Its process is told the names of the router,
+// and that the password has been changed.
 func newWebService(s *service.Supervisor, log *kmsg.Logger) *programService {
 	v := newProgramService(s, log, web.Spec.Name, web.Spec)
-	v.extra = func(c console.Config) string { return web.Names(ownNames(c)) }
+	passwords, last := 0, ""
+	v.extra = func(c console.Config) string { // for one configuration at a time
+		if c.AdminPassword != last {
+			passwords, last = passwords+1, c.AdminPassword
+		}
+		return web.Extra(passwords, ownNames(c))
+	}
 	return v
 }
 

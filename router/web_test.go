@@ -100,6 +100,16 @@ func TestWebService(t *testing.T) {
 	}, time.Minute, 10*time.Millisecond, "the process takes the name")
 	assert.Equal(t, 1, strings.Count(fakes.log(), "logged in"), "it has not started anew")
 
+	config.AdminPassword, err = password.New("battery staple")
+	require.NoError(t, err)
+	apply()
+	require.Eventually(t, func() bool { // the process is told of it
+		status, _ = ask("GET", "/rest/system/identity", "correct horse", "", "")
+		return status == 401
+	}, time.Minute, 10*time.Millisecond)
+	status, _ = ask("GET", "/rest/system/identity", "battery staple", "", "")
+	assert.Equal(t, 200, status)
+
 	config.AdminPassword = ""
 	apply()
 	require.Eventually(t, func() bool { return strings.Contains(fakes.log(), "user admin logged out from 127.0.0.1 via web") }, time.Minute, time.Millisecond)

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/postern-router/postern/console/program"
@@ -17,17 +18,15 @@ var Spec = service.Spec{
 	Limits: service.Limits{Files: 96, Memory: 4 << 20},
 }
 
-// nameSeparator is between the names of the router in what PID 1 adds to the configuration.
-const nameSeparator = " "
-
-// Names is what PID 1 adds to the configuration (login.Process.Configure): the names of the router, as many as
-// fit. Browsers may ask for these.
-func Names(names []string) string {
+// Extra is what PID 1 adds to the configuration (login.Process.Configure). Passwords is another number after each change of a
+// password: then all logins end, as programs send theirs with each request. Names are those of the router, for which browsers may
+// ask; as many are taken as fit.
+func Extra(passwords int, names []string) string {
 	const room = 1000
-	text := ""
+	text := strconv.Itoa(passwords)
 	for _, n := range names {
-		if n = strings.ToLower(n); !strings.Contains(n, nameSeparator) && len(text)+len(n) < room {
-			text += nameSeparator + n
+		if n = strings.ToLower(n); !strings.ContainsAny(n, " \t\r\n") && len(text)+len(n) < room {
+			text += " " + n
 		}
 	}
 	return text
@@ -48,7 +47,7 @@ func runProcess(p *service.Child) error {
 		}
 		return loggedIn{entry}, nil
 	}
-	s := newServer(check, func() func() { return l.Hold() }, func() []string { return strings.Fields(l.Extra()) })
+	s := newServer(check, func() func() { return l.Hold() }, func() string { return l.Extra() })
 	l = login.NewServer(p, func(conn *login.Conn) { s.serve(p.Context(), conn, conn.From, conn.Trust) })
 	return l.Run()
 }

@@ -34,16 +34,17 @@ const (
 // Server serves connections.
 type Server struct {
 	users *users
-	// names returns the names of the router, in lower case: those that a browser may have asked for.
-	names func() []string
+	// extra is what PID 1 has added to the configuration: see Extra.
+	extra func() string
 
 	mu      sync.Mutex
 	trusted int
 }
 
 // newServer returns a server. hold is called for each login; the process stays until it is released.
-func newServer(check checkPassword, hold func() (release func()), names func() []string) *Server {
-	return &Server{users: newUsers(check, hold), names: names}
+func newServer(check checkPassword, hold func() (release func()), extra func() string) *Server {
+	passwords := func() string { number, _, _ := strings.Cut(extra(), " "); return number }
+	return &Server{users: newUsers(check, hold, passwords), extra: extra}
 }
 
 // serve serves a connection until its end. trust is called when somebody has logged in.
@@ -253,7 +254,7 @@ func (c *connection) answer(w *response, r *request, trust func()) {
 // isOurs reports whether a host is one that a browser may have asked for: an address, or a name of the router. A name of
 // one word is none that somebody outside could have made lead here. A client of HTTP/1.0, which no browser is, may say none.
 func (c *connection) isOurs(host string) bool {
-	return host == "" || isAddress(host) || !strings.Contains(host, ".") || slices.Contains(c.names(), host)
+	return host == "" || isAddress(host) || !strings.Contains(host, ".") || slices.Contains(strings.Fields(c.extra()), host)
 }
 
 // cookieValue is the value of the server's own cookie.

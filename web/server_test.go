@@ -34,7 +34,9 @@ type fakeRouter struct {
 	logins   int
 	max      int
 	sessions int
-	closed   []uint64 // connections of SOCKS that were closed
+	// passwords counts the changes of the password.
+	passwords int
+	closed    []uint64 // connections of SOCKS that were closed
 	// block makes queries of /log wait until it is closed.
 	block chan struct{}
 }
@@ -176,7 +178,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	g := &rig{fakeRouter: newFakeRouter(t)}
-	g.server = newServer(g.check, func() func() { return func() {} }, func() []string { return []string{"router.lan"} })
+	g.server = newServer(g.check, func() func() { return func() {} }, func() string { return fmt.Sprint(g.get(&g.passwords)) + " router.lan" })
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	g.url = "http://" + l.Addr().String()
@@ -418,6 +420,19 @@ func TestFull(t *testing.T) {
 	}
 	g.server.users.mu.Unlock()
 	assert.Equal(t, 200, g.ask(t, "POST", "/login", "user=admin&password=correct+horse", form...).status)
+}
+
+// A change of the password ends all logins: who has the old one is not let in any more.
+func TestChangedPassword(t *testing.T) {
+	g := newRig(t)
+	for range 2 {
+		assert.Equal(t, 200, g.ask(t, "GET", "/metrics", "").status)
+	}
+	assert.Equal(t, 1, g.get(&g.checks))
+	g.add(&g.passwords, 1)
+	assert.Equal(t, 200, g.ask(t, "GET", "/metrics", "").status)
+	assert.Equal(t, 2, g.get(&g.checks), "it is checked anew")
+	require.Eventually(t, func() bool { return g.get(&g.logins) == 1 }, time.Minute, time.Millisecond)
 }
 
 // Requests that come at once with one password are one check and one login.

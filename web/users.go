@@ -59,10 +59,13 @@ type secretHash [sha256.Size]byte
 type users struct {
 	check checkPassword
 	hold  func() (release func()) // keeps the process
-	key   [32]byte
+	// passwords is another text after each change of a password.
+	passwords func() string
+	key       [32]byte
 
 	mu  sync.Mutex
 	all map[secretHash]*user
+	of  string // the passwords that they have logged in with
 	// checking has the passwords that are being checked, each with a channel that is closed afterwards:
 	// requests that come at once with one password are one login.
 	checking map[secretHash]chan struct{}
@@ -83,8 +86,8 @@ type user struct {
 	ended bool
 }
 
-func newUsers(check checkPassword, hold func() func()) *users {
-	u := &users{check: check, hold: hold, all: map[secretHash]*user{}, checking: map[secretHash]chan struct{}{}}
+func newUsers(check checkPassword, hold func() func(), passwords func() string) *users {
+	u := &users{check: check, hold: hold, passwords: passwords, all: map[secretHash]*user{}, checking: map[secretHash]chan struct{}{}}
 	_, _ = rand.Read(u.key[:]) // never fails
 	return u
 }
@@ -110,11 +113,24 @@ func (u *users) byCookie(from netip.Addr, cookie string) *user {
 
 // begin returns the user of that hash for a request. The caller holds mu.
 func (u *users) begin(h secretHash) *user {
+	u.endOld()
 	v := u.all[h]
 	if v != nil {
 		v.busy++
 	}
 	return v
+}
+
+// endOld ends the logins of before a change of a password. The caller holds mu.
+func (u *users) endOld() {
+	now := u.passwords()
+	if now == u.of {
+		return
+	}
+	u.of = now
+	for h, v := range u.all {
+		u.end(h, v)
+	}
 }
 
 // done is the end of a request.
@@ -172,6 +188,7 @@ func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, 
 	if len(name) > maxName || len(secret) > maxSecret {
 		return nil, nil
 	}
+	of := u.passwords()
 	account, err := u.check(ctx, from, name, secret)
 	if errors.Is(err, errFull) && u.makeRoom() {
 		account, err = u.check(ctx, from, name, secret)
@@ -181,6 +198,11 @@ func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, 
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.endOld()
+	if of != u.of { // it may be the old one
+		go account.Logout()
+		return nil, nil
+	}
 	if len(u.all) >= maxUsers {
 		go account.Logout()
 		return nil, errFull
