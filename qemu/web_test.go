@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,6 +98,29 @@ func testWeb(t *testing.T, b board.Board) {
 		assert.True(t, strings.HasSuffix(curl("-b", jar, "-X", "POST", url+"/logout"), "403"), "no token")
 		assert.Equal(t, "204", curl("-b", jar, "-X", "POST", "-H", "X-Postern-Token: "+session.Token, url+"/logout"))
 		assert.True(t, strings.HasSuffix(curl("-b", jar, url+"/session"), "401"))
+	})
+	t.Run("a connection through SOCKS is ended", func(t *testing.T) {
+		assert.Equal(t, "[]200", change("POST", "ip/socks/set", `{"enabled":true}`))
+		var conn net.Conn
+		require.NoError(t, retry(func() (err error) { conn, err = k.n.dial(client, lanAddress+":1080", patience); return err }))
+		defer conn.Close()
+		_, err := conn.Write([]byte{4, 1, 0, 21}) // its request is not whole, so it stays for a while
+		require.NoError(t, err)
+		var list string
+		require.NoError(t, retry(func() error {
+			if list = rest("ip/socks/connections?.proplist=.id"); !strings.Contains(list, ".id") {
+				return errors.New("not there: " + list)
+			}
+			return nil
+		}))
+		_, id, _ := strings.Cut(list, `:"`)
+		id, _, _ = strings.Cut(id, `"`)
+		assert.Equal(t, "204", rest("ip/socks/connections/"+id, "-X", "DELETE"))
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+		_, err = io.Copy(io.Discard, conn)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+		r.awaitLog(t, `reason="removed"`)
+		assert.Equal(t, "[]200", change("POST", "ip/socks/set", `{"enabled":"no"}`))
 	})
 	during := memory("with the process of HTTP")
 	assert.Less(t, before-during, 3.0)
