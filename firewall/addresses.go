@@ -99,43 +99,49 @@ func (r Rule) sets(c Config) sets {
 
 func (s sets) none() bool { return s.in.none() || s.out.none() || s.src.none() || s.dst.none() }
 
-// member is a member of a set: the matches of a packet that has it.
+// member is a member of a set: an interface, or a range of addresses.
 type member struct {
-	number      int // its place in the set
-	args        []string
-	first, last netip.Addr // of a range of addresses
+	name        string
+	first, last netip.Addr
 }
 
 // side is one of the sets of a rule.
 type side struct {
-	name    string
-	not     bool
-	members []member
-	// group returns the matches of packets that may have any of the members from first to last; it is nil
-	// if no match can tell.
-	group func(first, last member) []string
+	name string
+	not  bool
+	// option is that of an interface, an address or a network, ranges that of another range; "" for interfaces.
+	option, ranges string
+	members        []member
+}
+
+// words returns the matches of a packet that has m.
+func (s *side) words(m member) []string {
+	if s.ranges == "" {
+		return []string{s.option, m.name}
+	}
+	a := match.Addresses{From: m.first, To: m.last}
+	if _, ok := a.Prefix(); ok {
+		return []string{s.option, a.String()}
+	}
+	return []string{"-m", "iprange", s.ranges, m.first.String() + "-" + m.last.String()}
 }
 
 // sides are the sets that a packet is compared with: first interfaces, which cost less.
 func (s sets) sides() []side {
 	interfaces := func(name, option string, set Interfaces) side {
-		m := side{name: name, not: set.Not}
+		m := side{name: name, not: set.Not, option: option}
 		for _, n := range set.Names {
-			m.members = append(m.members, member{args: []string{option, n}})
+			m.members = append(m.members, member{name: n})
 		}
 		return m
 	}
 	addresses := func(name, option, ranges string, set addressSet) side {
-		of := func(first, last netip.Addr) []string {
-			a := match.Addresses{From: first, To: last}
-			if _, ok := a.Prefix(); ok {
-				return []string{option, a.String()}
-			}
-			return []string{"-m", "iprange", ranges, first.String() + "-" + last.String()}
+		m := side{name: name, not: set.not, option: option, ranges: ranges}
+		if len(set.ranges) > 1 {
+			m.members = make([]member, len(set.ranges))
 		}
-		m := side{name: name, not: set.not, group: func(first, last member) []string { return of(first.first, last.last) }}
-		for i, r := range set.ranges {
-			m.members = append(m.members, member{i, of(r.From, r.To), r.From, r.To})
+		for i := range m.members {
+			m.members[i] = member{first: set.ranges[i].From, last: set.ranges[i].To}
 		}
 		return m
 	}

@@ -8,7 +8,8 @@
 //     loopback interface, and needs one process. From then on the policies of INPUT and
 //     FORWARD stay DROP. A last rule, not the policy, accepts what no rule matches.
 //     The policy of OUTPUT is always ACCEPT.
-//   - No moment without rules. [Firewall.Apply] writes each table whole, and the kernel
+//   - No moment without rules. [Firewall.Apply] writes what changes of a table in one piece, and all of it
+//     if it is not known what the table holds. The kernel
 //     takes a table whole or not at all. So each packet meets either all of the old rules
 //     of a table or all of the new ones.
 //   - All or nothing. If one rule is refused, both tables stay as they were, and the
@@ -16,7 +17,7 @@
 //   - RouterOS's meaning. A rule can be in a chain of the user's, and can name lists of interfaces and of
 //     addresses, which iptables does not have: several rules of the kernel then do what it says.
 //   - Counters go on. A rule that is in both the old and the new list keeps its counters,
-//     except for the packets of the milliseconds of the change itself.
+//     except, if it has to be written anew, for the packets of the milliseconds of the change itself.
 //   - Openings stay. [Firewall.ChangeOpenings] lets single peers reach single TCP or UDP ports
 //     ahead of the user's rules, and Apply keeps them.
 //   - Bounded time. A program that does not end is killed after 30 seconds, and the error

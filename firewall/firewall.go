@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -33,7 +34,13 @@ type Firewall struct {
 	counting bool
 	tables   *iptables.IPTables // nil until first needed
 	applied  *ruleSet           // nil while locked
-	clamp    []string           // Config.Clamp in force
+	// written is what the kernel's tables hold, and seen how they looked then, as long as nobody else has changed them.
+	// A table that is not in written is unknown.
+	written map[Table]written
+	seen    map[Table]tableInfo
+	// legacy says whether the programs are those of iptables-legacy; nil until first needed.
+	legacy *bool
+	clamp  []string // Config.Clamp in force
 	// unsure says that the last change of the openings failed, so that it may have been made or not.
 	unsure bool
 	// unsureClamp says that a process which wrote the mangle table was killed, so that clamp may be in force or not.
@@ -78,6 +85,7 @@ func (f *Firewall) Lock() error {
 	defer f.turn.Unlock()
 	var s script
 	s.filter(nil, nil)
+	f.written = nil
 	if err := f.restore(&s); err != nil {
 		return fmt.Errorf("firewall: lock: %w", err)
 	}
@@ -91,7 +99,7 @@ func (f *Firewall) Lock() error {
 // (from 0) and properties, and why.
 //
 // Apply takes one process, and one more if Config.Clamp changes. If rules were applied before, it takes one more for each table
-// that has any, to read the counters. A refusal takes one or two more.
+// that has any, to read the counters, unless the rules that stay can stay where they are. A refusal takes up to five more.
 func (f *Firewall) Apply(c Config) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("firewall: apply: %w", err)
@@ -140,6 +148,12 @@ func (f *Firewall) applyClamp(clamp []string) error {
 func (f *Firewall) applyRules(c Config) error {
 	next := newRuleSet(c)
 	if f.applied != nil {
+		if f.known() {
+			done, err := f.changeRules(next)
+			if done || err != nil {
+				return err
+			}
+		}
 		// If the counters cannot be read, because someone else changed the table, the
 		// new rules go in all the same. The counters go on from what was read last.
 		_ = f.readCounters()
@@ -151,15 +165,18 @@ func (f *Firewall) applyRules(c Config) error {
 	// good by then.
 	var s script
 	s.rehearse(NAT, next.nat, false)
-	s.filter(next, f.openings)
+	s.filter(next.filter, f.openings)
 	swapped := len(s.lines)
-	s.nat(next)
+	s.nat(next.nat)
 	err := f.restore(&s)
 	if err == nil {
 		f.applied, f.unsure = next, false
+		f.wrote(Filter, newWritten(layout(Filter, next.filter)))
+		f.wrote(NAT, newWritten(layout(NAT, next.nat)))
 		return nil
 	}
 
+	f.written = nil
 	var refused *refusal
 	if !errors.As(err, &refused) {
 		return err // no process ran
@@ -169,6 +186,93 @@ func (f *Firewall) applyRules(c Config) error {
 		return fmt.Errorf("%w; and putting the old rules back: %w", cause, err)
 	}
 	return cause
+}
+
+// changeRules writes only those rules that next has otherwise than the kernel, whose tables are known. That is a
+// small part of the work, and the others keep their counters without being asked for them. It returns false and no
+// error if it was refused: then writing all the rules tells which one is at fault, or heals what somebody else
+// has done to the tables.
+func (f *Firewall) changeRules(next *ruleSet) (done bool, err error) {
+	tables := []Table{Filter, NAT}
+	sums, changes := map[Table]written{}, map[Table]change{}
+	stays := next.inherit(f.applied)
+	read, both := false, true
+	for _, t := range tables {
+		chains := layout(t, next.table(t))
+		sums[t] = newWritten(chains)
+		changes[t] = f.written[t].changes(chains, sums[t])
+		both = both && !changes[t].empty()
+		read = read || changes[t].deletes() && changes[t].loses(layout(t, f.applied.table(t)), stays[t])
+	}
+	// If nat is refused after filter was swapped, the old filter table is written with what has been read now.
+	if read || both {
+		if f.readCounters() != nil {
+			return false, nil
+		}
+		next.inherit(f.applied)
+	}
+	var s script
+	if both {
+		s.rehearse(NAT, next.nat, false)
+	}
+	for _, t := range tables {
+		if !changes[t].empty() {
+			s.change(t, next.table(t), changes[t], both && t == NAT)
+		}
+	}
+	if len(s.lines) > 0 {
+		err = f.restore(&s)
+	}
+	if err == nil {
+		f.applied = next
+		for _, t := range tables {
+			f.wrote(t, sums[t])
+		}
+		return true, nil
+	}
+	f.written = nil
+	var exit *exec.ExitError
+	switch {
+	case !errors.As(err, &exit):
+		return false, err // no process ran
+	case exit.Exited():
+		return false, nil
+	}
+	if undo := f.undo(true); undo != nil { // it was killed, and how far it had come is not known
+		return false, fmt.Errorf("%w; and putting the old rules back: %w", err, undo)
+	}
+	return false, err
+}
+
+// known reports whether both tables are as they were written last. Of iptables-nft's tables the kernel cannot tell that.
+func (f *Firewall) known() bool {
+	if f.unsure {
+		return false
+	}
+	for _, t := range []Table{Filter, NAT} {
+		if seen := info(t); f.written[t] == nil || seen == (tableInfo{}) || seen != f.seen[t] {
+			return false
+		}
+	}
+	if f.legacy == nil {
+		var out strings.Builder
+		cmd := exec.Command(f.program, "--version")
+		cmd.Stdout = &out
+		if f.bounded(cmd.Run) != nil {
+			return false
+		}
+		is := strings.Contains(out.String(), "(legacy)")
+		f.legacy = &is
+	}
+	return *f.legacy
+}
+
+// wrote notes what has been written to t.
+func (f *Firewall) wrote(t Table, w written) {
+	if f.written == nil {
+		f.written, f.seen = map[Table]written{}, map[Table]tableInfo{}
+	}
+	f.written[t], f.seen[t] = w, info(t)
 }
 
 // explain returns refused with the rule that it is about.
@@ -199,13 +303,15 @@ func (f *Firewall) explain(c Config, next *ruleSet, s *script, refused *refusal)
 // it has been swapped.
 func (f *Firewall) undo(swapped bool) error {
 	var s script
-	if swapped {
-		s.filter(f.applied, f.openings)
+	if swapped && f.applied == nil {
+		s.filter(nil, f.openings)
+	} else if swapped {
+		s.filter(f.applied.filter, f.openings)
 	} else {
 		s.sweep(Filter)
 	}
 	if swapped && f.applied != nil {
-		s.nat(f.applied)
+		s.nat(f.applied.nat)
 	} else {
 		s.sweep(NAT)
 	}
@@ -226,8 +332,8 @@ func (f *Firewall) Counters() (filter, nat []Counter, err error) {
 }
 
 // ResetCounters sets the counters of rules to zero: those of the applied rules of t with these indices, of all or,
-// on an error, of none. The table is written anew, so that the bursts of all its limits (limit=) begin anew too. It
-// takes one process, and one more for each table that has rules.
+// on an error, of none. The kernel checks the table anew, so that the bursts of all its limits (limit=) begin anew too. It
+// takes one process, and one more for each table that has rules unless the tables are as they were written.
 func (f *Firewall) ResetCounters(t Table, indices []int) error {
 	f.lockTurn()
 	defer f.turn.Unlock()
@@ -241,8 +347,11 @@ func (f *Firewall) resetCounters(t Table, indices []int) error {
 	if f.applied == nil {
 		return errors.New("no rules are in force")
 	}
-	if err := f.readCounters(); err != nil {
-		return err
+	known := f.known()
+	if !known {
+		if err := f.readCounters(); err != nil {
+			return err
+		}
 	}
 	es := f.applied.table(t)
 	for _, i := range indices {
@@ -254,12 +363,22 @@ func (f *Firewall) resetCounters(t Table, indices []int) error {
 	for _, i := range indices {
 		es[i].count = Counter{}
 	}
-	// Zero is written as all counters are, by writing the table anew.
 	var s script
-	if t == Filter {
-		s.filter(f.applied, f.openings)
-	} else {
-		s.nat(f.applied)
+	switch {
+	case known:
+		s.begin(t)
+		for _, c := range layout(t, es) {
+			for i, r := range c.rules {
+				if r.counts && slices.Contains(indices, r.entry) {
+					s.line(place{t, r.entry}, "-Z", c.name, strconv.Itoa(i+1))
+				}
+			}
+		}
+		s.commit(t)
+	case t == Filter: // Zero is written as all counters are, by writing the table anew.
+		s.filter(es, f.openings)
+	default:
+		s.nat(es)
 	}
 	if err := f.restore(&s); err != nil {
 		copy(es, before)
@@ -302,43 +421,29 @@ func (f *Firewall) readCounters() error {
 
 func (f *Firewall) readTable(t Table) error {
 	es := f.applied.table(t)
-	_, rules := layout(es)
-	if len(rules) == 0 {
+	if !slices.ContainsFunc(es, func(e entry) bool { return !e.disabled && !e.nowhere }) {
 		return nil
 	}
-	// expected is how many rules each chain should have.
-	expected := map[string]int{}
-	if t == Filter {
-		expected["INPUT"] = inputPreamble
-	}
-	places := make([]int, len(rules)) // of each rule in its chain
-	for i, r := range rules {
-		places[i] = expected[r.chain]
-		expected[r.chain]++
-	}
-	if t == Filter { // the closing ACCEPT
-		expected["INPUT"]++
-		expected["FORWARD"]++
-	}
-	chains, err := f.list(t)
+	lists, err := f.list(t)
 	if err != nil {
 		return err
 	}
 	counts := make([]Counter, len(es))
-	for i, r := range rules {
-		if got, want := len(chains[r.chain]), expected[r.chain]; got != want {
-			return fmt.Errorf("chain %s: expected %d rules, got %d: was the table changed by someone else?", r.chain, want, got)
+	for _, c := range layout(t, es) {
+		lines := lists[c.name]
+		if len(lines) != len(c.rules) {
+			return fmt.Errorf("chain %s: expected %d rules, got %d: was the table changed by someone else?", c.name, len(c.rules), len(lines))
 		}
-		if !r.counts {
-			continue
+		for i, r := range c.rules {
+			if !r.counts {
+				continue
+			}
+			count, ok := parseCounter(lines[i])
+			if !ok {
+				return fmt.Errorf("chain %s: no counters in %q", c.name, lines[i])
+			}
+			counts[r.entry] = count
 		}
-		line := chains[r.chain][places[i]]
-		count, ok := parseCounter(line)
-		if !ok {
-			return fmt.Errorf("chain %s: no counters in %q", r.chain, line)
-		}
-		counts[r.entry].Packets += count.Packets
-		counts[r.entry].Bytes += count.Bytes
 	}
 	for i := range counts {
 		if e := &es[i]; !e.disabled && !e.nowhere {
@@ -370,8 +475,9 @@ func (f *Firewall) list(t Table) (map[string][]string, error) {
 	}
 	chains := map[string][]string{}
 	for _, line := range lines {
-		if words := strings.Fields(line); len(words) > 1 && words[0] == "-A" { // not a policy or a chain's name
-			chains[words[1]] = append(chains[words[1]], line)
+		if rule, ok := strings.CutPrefix(line, "-A "); ok { // not a policy or a chain's name
+			name, _, _ := strings.Cut(rule, " ")
+			chains[name] = append(chains[name], line)
 		}
 	}
 	return chains, nil
@@ -436,7 +542,7 @@ func (r *refusal) Unwrap() error { return r.err }
 func (f *Firewall) restore(s *script) error {
 	// go-iptables does not know iptables-restore.
 	cmd := exec.Command(f.restoreProgram, "--noflush", "--counters", "--wait", strconv.Itoa(f.lockSeconds))
-	cmd.Stdin = strings.NewReader(s.text.String())
+	cmd.Stdin = bytes.NewReader(s.text)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	err := f.bounded(cmd.Run)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -467,7 +468,14 @@ func TestProcesses(t *testing.T) {
 		{"first Apply", func() error { return f.Apply(config) }, 1},
 		{"first Counters: one for each table, and the version", func() error { _, _, err := f.Counters(); return err }, 3},
 		{"Counters", func() error { _, _, err := f.Counters(); return err }, 2},
-		{"Apply", func() error { return f.Apply(config) }, 3},
+		{"Apply of the same: the version", func() error { return f.Apply(config) }, 1},
+		{"Apply of the same", func() error { return f.Apply(config) }, 0},
+		{"Apply of a rule more", func() error {
+			return f.Apply(Config{Filter: append(slices.Clone(config.Filter), Rule{Chain: "input", Action: "drop"}), NAT: config.NAT})
+		}, 1},
+		{"Apply in another order, with the counters", func() error {
+			return f.Apply(Config{Filter: []Rule{config.Filter[1], config.Filter[0], config.Filter[2]}, NAT: config.NAT})
+		}, 3},
 		{"Apply of an invalid rule", func() error { assert.Error(t, f.Apply(Config{Filter: []Rule{{}}})); return nil }, 0},
 		{"Open", func() error { return openFirewall(f, Opening{Port: 1}) }, 1},
 		{"Open again", func() error { return openFirewall(f, Opening{Port: 1}) }, 0},

@@ -166,19 +166,21 @@ func TestInterfaceListActions(t *testing.T) {
 :INPUT DROP [0:0]
 :FORWARD DROP [0:0]
 :OUTPUT ACCEPT [0:0]
-:postern-0-in - [0:0]
-:postern-0-out - [0:0]
+:postern-08bfdf44 - [0:0]
+:postern-08bfdf44-in - [0:0]
+:postern-08bfdf44-out - [0:0]
 :postern-open - [0:0]
 -A INPUT -i lo -j ACCEPT
 -A INPUT -j postern-open
 -A INPUT -j ACCEPT
--A FORWARD -p tcp -j postern-0-in
+-A FORWARD -p tcp -j postern-08bfdf44-in
 -A FORWARD -j ACCEPT
--A postern-0-in -i to1 -j postern-0-out
--A postern-0-in -i to2 -j postern-0-out
--A postern-0-out -o to2 -j RETURN
--A postern-0-out -o to3 -j RETURN
--A postern-0-out -j DROP
+-A postern-08bfdf44 -j DROP
+-A postern-08bfdf44-in -i to1 -g postern-08bfdf44-out
+-A postern-08bfdf44-in -i to2 -g postern-08bfdf44-out
+-A postern-08bfdf44-out -o to2 -j RETURN
+-A postern-08bfdf44-out -o to3 -j RETURN
+-A postern-08bfdf44-out -g postern-08bfdf44
 COMMIT
 `, save(t, program, "-t", "filter"))
 		assert.Contains(t, save(t, program, "-t", "nat"), ":POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o to1 -m comment --comment one -j MASQUERADE\nCOMMIT\n")

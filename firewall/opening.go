@@ -132,6 +132,7 @@ func (f *Firewall) changeOpenings(closed, opened []Opening) error {
 		return nil
 	}
 	s.commit(Filter)
+	known := f.seen[Filter] == info(Filter)
 	var err error
 	var refused *refusal
 	if !f.unsure {
@@ -152,6 +153,11 @@ func (f *Firewall) changeOpenings(closed, opened []Opening) error {
 		return err
 	}
 	f.setOpenings(next)
+	if !known {
+		f.written = nil
+	} else if f.written != nil {
+		f.seen[Filter] = info(Filter)
+	}
 	return nil
 }
 

@@ -43,6 +43,11 @@ func (t Table) builtin(name string) string {
 	return ""
 }
 
+// hasBuiltin reports whether name is one of the kernel's built-in chains that rules are in.
+func (t Table) hasBuiltin(name string) bool {
+	return slices.ContainsFunc(t.chains(), func(c chain) bool { return c.builtin == name })
+}
+
 // reservedChains are the tables' own chains, and those of RouterOS's other tables: none of them can be a
 // chain of the user's in another table, where it would be a mistake.
 var reservedChains = []string{"input", "forward", "output", "srcnat", "dstnat", "prerouting", "postrouting"}

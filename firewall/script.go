@@ -2,10 +2,11 @@ package firewall
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
-	"math"
+	"iter"
 	"slices"
-	"strings"
+	"strconv"
 )
 
 const (
@@ -19,9 +20,6 @@ const (
 	// the kernel, and have any characters.
 	ownPrefix = "postern-chain-"
 )
-
-// inputPreamble is how many rules there are in INPUT ahead of the user's.
-const inputPreamble = 2
 
 // entry is one rule of a Config as the kernel has it.
 type entry struct {
@@ -40,129 +38,212 @@ type entry struct {
 	// because nothing would match: that keeps its counters.
 	disabled, nowhere bool
 	key               string // the same for rules that match and do the same
-	count             Counter
+	// id is in the names of its chains: another for each rule of a table, and the same after a change.
+	id    string
+	count Counter
 }
 
-// kernelRule is one of the kernel's rules. It belongs to the entry with that index. counts says
-// that what it counts is what the entry has matched.
+// kernelRule is one of the kernel's rules: its matches, a range of addresses among them or none, and its target.
+// It belongs to the entry with that index, or with -1 to none. counts says that what it counts is what
+// the entry has matched: each entry has one such rule.
 type kernelRule struct {
 	entry  int
-	chain  string
-	args   []string
 	counts bool
+	match  []string
+	side   *side // of the range
+	member member
+	target []string
 }
 
-// kernelChain is a chain that belongs to the entry with that index.
+// words returns the rule as an iptables command line has it behind the chain.
+func (r kernelRule) words() []string {
+	if r.side == nil {
+		return slices.Concat(r.match, r.target)
+	}
+	return slices.Concat(r.match, r.side.words(r.member), r.target)
+}
+
+// kernelChain is a chain of the kernel's. It belongs to the entry with that index, or with -1 to several.
 type kernelChain struct {
 	entry int
 	name  string
+	rules []kernelRule
 }
 
-// layout returns the kernel's rules for the entries of a table, and the chains that they need.
+// kernelChains is the chains of a table.
+type kernelChains struct {
+	all   []kernelChain
+	place map[string]int // of a name
+}
+
+func (k *kernelChains) chain(entry int, name string) {
+	if _, ok := k.place[name]; !ok {
+		k.place[name] = len(k.all)
+		k.all = append(k.all, kernelChain{entry: entry, name: name})
+	}
+}
+
+func (k *kernelChains) add(chain string, r kernelRule) {
+	c := &k.all[k.place[chain]]
+	c.rules = append(c.rules, r)
+}
+
+// layout returns the kernel's chains for the entries of a table, but for openChain. Without entries they are those of
+// a closed table.
 //
 // A rule of the kernel can name one incoming and one outgoing interface, and one range of
 // source and of destination addresses. For a set of several the entry gets a chain, which returns for
-// each member that does not match or goes on for each that does. A packet has one interface and one
-// address on each side, and the ranges of a set do not overlap: so at most one of the rules that count
-// matches it. Of many ranges each part has a chain of its own, so that a packet is
-// compared with 2*sqrt(n) of n ranges.
+// each member that does not match or goes on for each that does. Of many ranges each part has a chain of its own, so that
+// a packet is compared with about 2*sqrt(n) of n ranges. Where all match is a last chain, which does what the rule says and counts:
+// so nothing of it changes when the members do.
+//
+// The names of these chains stay while there is the rule, wherever it stands, and those of parts while there is their first range: so
+// a change of the rules or of a list changes little in the kernel.
 //
 // A RETURN in such a chain would only leave that chain. So a rule with the action return goes to its
 // chains for good (-g), from which RETURN leaves the chain of the rule, and what does not
 // match goes on in another chain, which has the rest of the rules.
-func layout(es []entry) (chains []kernelChain, rules []kernelRule) {
+func layout(t Table, es []entry) []kernelChain {
+	k := kernelChains{place: map[string]int{}}
+	for _, c := range t.chains() {
+		k.chain(-1, c.builtin)
+	}
+	if t == Filter {
+		k.add("INPUT", kernelRule{entry: -1, match: []string{"-i", "lo"}, target: []string{"-j", "ACCEPT"}})
+		k.add("INPUT", kernelRule{entry: -1, target: []string{"-j", openChain}})
+	}
 	rest := map[string]string{} // of the kernel's chains that go on in another
 	for i, e := range es {
+		k.chain(-1, e.chain)
 		if e.disabled || e.nowhere {
 			continue
 		}
 		chain := cmp.Or(rest[e.chain], e.chain)
-		newChain := func(name string) string {
-			name = fmt.Sprintf("postern-%d-%s", i, name)
-			chains = append(chains, kernelChain{i, name})
-			return name
-		}
-		add := func(chain string, counts bool, args ...string) {
-			rules = append(rules, kernelRule{i, chain, args, counts})
-		}
-		enter, miss := "-j", []string{"-j", "RETURN"}
-		if e.returns && e.several() {
-			rest[e.chain] = newChain("rest")
-			enter, miss = "-g", []string{"-g", rest[e.chain]}
-		}
-		// heads are rules that have no target yet, and tails chains that miss at their end.
-		type head struct {
-			chain string
-			args  []string
-		}
-		heads := []head{{chain, e.match}}
-		var tails []string
-		end := func(counts bool, targets ...[]string) {
-			for _, h := range heads {
-				for n, target := range targets {
-					add(h.chain, counts && n == len(targets)-1, slices.Concat(h.args, target)...)
-				}
+		into := chain // where the rule's action is
+		match := e.match
+		var miss []string // what becomes of packets that do not match
+		if e.several() {
+			enter := "-j"
+			own := ownChain(e.id, "")
+			if e.returns {
+				enter = "-g"
+				rest[e.chain] = ownChain(e.id, "rest")
+				k.chain(i, rest[e.chain])
+				miss = []string{"-g", rest[e.chain]}
 			}
-			for _, of := range tails {
-				add(of, false, miss...)
+			first := k.sides(i, e, own, miss)
+			k.chain(i, own)
+			k.add(chain, kernelRule{entry: i, match: match, target: []string{enter, first}})
+			if e.returns {
+				k.add(chain, kernelRule{entry: i, target: miss})
 			}
-			heads, tails = nil, nil
+			into, match = own, nil
 		}
-		for _, side := range e.sides() {
-			if len(side.members) <= 1 {
-				continue // it is among the matches
-			}
-			into := newChain(side.name)
-			end(false, []string{enter, into})
-			through := func(chain string, members []member) {
-				for _, m := range members {
-					if side.not {
-						add(chain, false, slices.Concat(m.args, miss)...)
-					} else {
-						heads = append(heads, head{chain, m.args})
-					}
-				}
-				if side.not {
-					heads = append(heads, head{chain, nil})
-				} else if e.returns {
-					tails = append(tails, chain)
-				}
-			}
-			if len(side.members) <= fewMembers || side.group == nil {
-				through(into, side.members)
-				continue
-			}
-			size := int(math.Ceil(math.Sqrt(float64(len(side.members)))))
-			for part := range slices.Chunk(side.members, size) {
-				of := newChain(fmt.Sprintf("%s-%d", side.name, part[0].number))
-				add(into, false, append(side.group(part[0], part[len(part)-1]), "-g", of)...)
-				through(of, part)
-			}
-			through(into, nil)
-		}
-		if len(e.counting) > 0 && !e.several() {
-			heads[0].args = slices.Concat(heads[0].args, e.counting)
-		} else if len(e.counting) > 0 {
-			into := newChain("counting")
-			end(false, []string{enter, into})
-			if heads = []head{{into, e.counting}}; e.returns {
-				tails = []string{into}
-			}
-		}
+		match = slices.Concat(match, e.counting)
 		if e.log != nil {
-			end(true, e.log, e.target)
-		} else {
-			end(true, e.target)
+			k.add(into, kernelRule{entry: i, match: match, target: e.log})
 		}
-		if rest[e.chain] != chain && rest[e.chain] != "" {
-			add(chain, false, miss...)
+		k.add(into, kernelRule{entry: i, counts: true, match: match, target: e.target})
+		if miss != nil && len(e.counting) > 0 {
+			k.add(into, kernelRule{entry: i, target: miss})
 		}
 	}
-	return chains, rules
+	if t == Filter && es != nil { // what no rule matches
+		for _, chain := range []string{"INPUT", "FORWARD"} {
+			k.add(chain, kernelRule{entry: -1, target: []string{"-j", "ACCEPT"}})
+		}
+	}
+	return k.all
+}
+
+// entryRules is how many rules of chains belong to entries.
+func entryRules(chains []kernelChain) (n int) {
+	for _, c := range chains {
+		for _, r := range c.rules {
+			if r.entry >= 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// sides makes the chains for the sets of entry i, from which packets that all of them have go on to the chain hit, and
+// returns the first of them. Others go on by the target miss, or if that is nil where they came from.
+func (k *kernelChains) sides(i int, e entry, hit string, miss []string) (first string) {
+	sides := e.sides()
+	next := hit
+	for n := len(sides) - 1; n >= 0; n-- {
+		side := &sides[n]
+		if len(side.members) <= 1 {
+			continue // it is among the matches
+		}
+		goOn := []string{"-g", next}
+		each, end := goOn, miss
+		if side.not {
+			if each, end = miss, goOn; each == nil {
+				each = []string{"-j", "RETURN"}
+			}
+		}
+		through := func(chain string, members []member) {
+			for _, m := range members {
+				k.add(chain, kernelRule{entry: i, side: side, member: m, target: each})
+			}
+			if end != nil {
+				k.add(chain, kernelRule{entry: i, target: end})
+			}
+		}
+		next = ownChain(e.id, side.name)
+		k.chain(i, next)
+		if len(side.members) <= fewMembers || side.ranges == "" {
+			through(next, side.members)
+			continue
+		}
+		for part := range parts(side.members) {
+			of := ownChain(e.id, fmt.Sprintf("%c%08x", side.name[0], part[0].first.As4()))
+			k.chain(i, of)
+			k.add(next, kernelRule{entry: i, side: side, member: member{first: part[0].first, last: part[len(part)-1].last}, target: []string{"-g", of}})
+			through(of, part)
+		}
+		through(next, nil)
+	}
+	return next
+}
+
+// ownChain is the name of a chain that an entry has for itself.
+func ownChain(id, name string) string {
+	if name != "" {
+		name = "-" + name
+	}
+	return "postern-" + id + name
 }
 
 // fewMembers is how many ranges of a set are all in one chain.
 const fewMembers = 16
+
+// parts divides the many members of a set into about sqrt(n) parts. Where a part ends depends on
+// its own members only, unless n has become much greater or smaller: so a new member changes few of them.
+func parts(members []member) iter.Seq[[]member] {
+	size := fewMembers
+	for size*size < len(members) {
+		size *= 2
+	}
+	return func(yield func([]member) bool) {
+		from := 0
+		for i, m := range members {
+			n := i + 1 - from
+			b := m.first.As4()
+			const odd = 2654435761 // 2^32 divided by the golden ratio: the upper bits are well mixed
+			ends := binary.BigEndian.Uint32(b[:])*odd>>16&uint32(size/2-1) == 0
+			if i == len(members)-1 || n >= size || n >= size/2 && ends {
+				if !yield(members[from : i+1]) {
+					return
+				}
+				from = i + 1
+			}
+		}
+	}
+}
 
 // ruleSet is a Config as the kernel has it. An entry has its rule's index.
 type ruleSet struct{ filter, nat []entry }
@@ -175,7 +256,8 @@ func newRuleSet(c Config) *ruleSet {
 // entries are the rules of table t. The address lists of c are disjoint.
 func entries(t Table, rules []Rule, c Config) []entry {
 	chains := ownChains(t, rules)
-	var es []entry
+	es := []entry{}
+	ids := map[string]bool{}
 	for _, r := range rules {
 		e := entry{
 			chain: cmp.Or(t.builtin(r.Chain), chains[r.Chain]), target: r.target(t, chains), disabled: r.Disabled, sets: r.sets(c),
@@ -189,18 +271,29 @@ func entries(t Table, rules []Rule, c Config) []entry {
 		// A rule stays what it is when the members of its lists change.
 		r.Comment, r.Log, r.LogPrefix = "", false, ""
 		e.key = r.String()
+		if !e.disabled && e.several() {
+			for n := 0; e.id == "" || ids[e.id]; n++ {
+				e.id = fmt.Sprintf("%08x", uint32(sum(e.key, strconv.Itoa(n))))
+			}
+			ids[e.id] = true
+		}
 		es = append(es, e)
 	}
 	return es
 }
 
-// ownChains are the kernel's names for the user's chains in a table.
+// ownChains are the kernel's names for the user's chains in a table. They stay while others come and go.
 func ownChains(t Table, rules []Rule) map[string]string {
-	names := map[string]string{}
+	names, users := map[string]string{}, map[string]string{}
 	for _, r := range rules {
-		if t.builtin(r.Chain) == "" && names[r.Chain] == "" {
-			names[r.Chain] = fmt.Sprintf("%s%d", ownPrefix, len(names))
+		if t.builtin(r.Chain) != "" || names[r.Chain] != "" {
+			continue
 		}
+		var name string
+		for n := 0; name == "" || users[name] != ""; n++ {
+			name = fmt.Sprintf("%s%08x", ownPrefix, uint32(sum(r.Chain, strconv.Itoa(n))))
+		}
+		names[r.Chain], users[name] = name, r.Chain
 	}
 	return names
 }
@@ -213,27 +306,31 @@ func (s *ruleSet) table(t Table) []entry {
 }
 
 // inherit copies the counters of the rules that old has too. Of several equal rules, the
-// first inherits from the first, and so on.
-func (s *ruleSet) inherit(old *ruleSet) {
+// first inherits from the first, and so on. It returns which of old's rules those are.
+func (s *ruleSet) inherit(old *ruleSet) (stay map[Table]map[int]bool) {
+	stay = map[Table]map[int]bool{}
 	for _, t := range []Table{Filter, NAT} {
-		counts := map[string][]Counter{}
-		for _, e := range old.table(t) {
+		left := map[string][]int{}
+		for i, e := range old.table(t) {
 			if !e.disabled {
-				counts[e.key] = append(counts[e.key], e.count)
+				left[e.key] = append(left[e.key], i)
 			}
 		}
+		stay[t] = map[int]bool{}
 		for i := range s.table(t) {
 			e := &s.table(t)[i]
-			if left := counts[e.key]; !e.disabled && len(left) > 0 {
-				e.count, counts[e.key] = left[0], left[1:]
+			if from := left[e.key]; !e.disabled && len(from) > 0 {
+				e.count, left[e.key] = old.table(t)[from[0]].count, from[1:]
+				stay[t][from[0]] = true
 			}
 		}
 	}
+	return stay
 }
 
 // script is input for iptables-restore, with what each of its lines is about.
 type script struct {
-	text  strings.Builder
+	text  []byte
 	lines []place // lines[i] is about line i+1
 }
 
@@ -244,7 +341,13 @@ type place struct {
 }
 
 func (s *script) line(at place, words ...string) {
-	s.text.WriteString(strings.Join(words, " ") + "\n")
+	for i, w := range words {
+		if i > 0 {
+			s.text = append(s.text, ' ')
+		}
+		s.text = append(s.text, w...)
+	}
+	s.text = append(s.text, '\n')
 	s.lines = append(s.lines, at)
 }
 
@@ -262,37 +365,53 @@ func (s *script) newChain(t Table, name, policy string) {
 }
 
 func (s *script) append(at place, count Counter, chain string, args ...string) {
-	words := []string{fmt.Sprintf("[%d:%d]", count.Packets, count.Bytes), "-A", chain}
-	for _, a := range args {
-		words = append(words, quote(a))
-	}
-	s.line(at, words...)
+	s.counted(at, count, []string{"-A", chain}, args)
 }
 
-// entries appends the rules of one table to their chains.
-func (s *script) entries(t Table, es []entry) {
-	chains, rules := layout(es)
-	for i, e := range es {
-		if strings.HasPrefix(e.chain, ownPrefix) && !slices.ContainsFunc(es[:i], func(o entry) bool { return o.chain == e.chain }) {
-			s.newChain(t, e.chain, "-")
+// counted writes a rule with its counters, behind the words that say where it goes.
+func (s *script) counted(at place, count Counter, where, args []string) {
+	s.text = append(s.text, '[')
+	s.text = strconv.AppendUint(s.text, count.Packets, 10)
+	s.text = append(s.text, ':')
+	s.text = strconv.AppendUint(s.text, count.Bytes, 10)
+	s.text = append(s.text, ']')
+	for _, w := range where {
+		s.text = append(append(s.text, ' '), w...)
+	}
+	for _, a := range args {
+		s.text = append(s.text, ' ')
+		s.quote(a)
+	}
+	s.text = append(s.text, '\n')
+	s.lines = append(s.lines, at)
+}
+
+// chains makes the chains of one table, but for its builtin ones, and fills all.
+func (s *script) chains(t Table, es []entry, chains []kernelChain) {
+	for _, c := range chains {
+		if !t.hasBuiltin(c.name) {
+			s.line(place{t, c.entry}, ":"+c.name, "-", "[0:0]")
 		}
 	}
 	for _, c := range chains {
-		s.line(place{t, c.entry}, ":"+c.name, "-", "[0:0]")
-	}
-	counted := -1 // the entry whose counters are written
-	for _, r := range rules {
-		count := Counter{}
-		if r.counts && r.entry != counted {
-			count, counted = es[r.entry].count, r.entry // the first of several has all
+		for _, r := range c.rules {
+			s.rule(t, es, r, "-A", c.name)
 		}
-		s.append(place{t, r.entry}, count, r.chain, r.args...)
 	}
 }
 
-// filter writes the whole filter table. If set is nil, the table lets nothing in or
+// rule writes a rule behind the words that say where it goes.
+func (s *script) rule(t Table, es []entry, r kernelRule, where ...string) {
+	count := Counter{}
+	if r.counts {
+		count = es[r.entry].count
+	}
+	s.counted(place{t, r.entry}, count, where, r.words())
+}
+
+// filter writes the whole filter table. If es is nil, the table lets nothing in or
 // through.
-func (s *script) filter(set *ruleSet, openings []Opening) {
+func (s *script) filter(es []entry, openings []Opening) {
 	whole := place{Filter, -1}
 	s.begin(Filter)
 	s.clear(Filter)
@@ -301,26 +420,20 @@ func (s *script) filter(set *ruleSet, openings []Opening) {
 	s.newChain(Filter, "FORWARD", "DROP")
 	s.newChain(Filter, "OUTPUT", "ACCEPT")
 	s.newChain(Filter, openChain, "-")
-	s.append(whole, Counter{}, "INPUT", "-i", "lo", "-j", "ACCEPT")
-	s.append(whole, Counter{}, "INPUT", "-j", openChain)
 	for _, o := range openings {
 		s.add(whole, o)
 	}
-	if set != nil {
-		s.entries(Filter, set.filter)
-		s.append(whole, Counter{}, "INPUT", "-j", "ACCEPT")
-		s.append(whole, Counter{}, "FORWARD", "-j", "ACCEPT")
-	}
+	s.chains(Filter, es, layout(Filter, es))
 	s.commit(Filter)
 }
 
 // nat writes the whole nat table.
-func (s *script) nat(set *ruleSet) {
+func (s *script) nat(es []entry) {
 	s.begin(NAT)
 	s.clear(NAT)
 	s.newChain(NAT, "PREROUTING", "ACCEPT")
 	s.newChain(NAT, "POSTROUTING", "ACCEPT")
-	s.entries(NAT, set.nat)
+	s.chains(NAT, es, layout(NAT, es))
 	s.commit(NAT)
 }
 
@@ -373,10 +486,22 @@ func (s *script) sweep(t Table) {
 // blanks outside of double quotes; inside them, the byte after a backslash stands for
 // itself (add_param_to_argv, iptables/xshared.c). A line break cannot be quoted; Validate
 // lets none through.
-func quote(word string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:,!"
-	if word != "" && strings.Trim(word, plain) == "" {
-		return word
+func (s *script) quote(word string) {
+	plain := word != ""
+	for i := 0; i < len(word) && plain; i++ {
+		c := word[i]
+		plain = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '+' < c && c < ';' || c == '_' || c == '!'
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word) + `"`
+	if plain {
+		s.text = append(s.text, word...)
+		return
+	}
+	s.text = append(s.text, '"')
+	for i := 0; i < len(word); i++ {
+		if word[i] == '\\' || word[i] == '"' {
+			s.text = append(s.text, '\\')
+		}
+		s.text = append(s.text, word[i])
+	}
+	s.text = append(s.text, '"')
 }

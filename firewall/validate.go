@@ -20,7 +20,7 @@ const (
 )
 
 // maxKernelRules is how many rules a Config can have in the kernel, where a rule has one for each
-// entry of an address list that it names, and with log=yes two. One takes 152 bytes for an address or a network
+// entry of an address list that it names, and with log=yes one more. One takes 152 bytes for an address or a network
 // (112 of struct ipt_entry, 40 of its target), 256 for another range (104 of the match iprange) and 24 more if it
 // logs; all of them are there twice during a change.
 const maxKernelRules = 4096
@@ -89,8 +89,7 @@ func (r Rule) kernelRules(t Table, c Config) int {
 	case r.Disabled:
 		return 0
 	case r.sets(c).several():
-		_, rules := layout(entries(t, []Rule{r}, c))
-		return len(rules)
+		return entryRules(layout(t, entries(t, []Rule{r}, c)))
 	case r.Log:
 		return 2
 	}
