@@ -41,6 +41,8 @@ type Live struct {
 	Neighbors func() ([]Neighbor, error)
 	// Discovered lists the devices that have announced themselves, in the order of the interfaces.
 	Discovered func() ([]DiscoveredNeighbor, error)
+	// ActiveUsers lists who is logged in, in the order in which they did.
+	ActiveUsers func() ([]ActiveUser, error)
 	// Tracked lists the connections that the kernel tracks.
 	Tracked func() ([]firewall.Tracked, error)
 	// Forget has the kernel forget some of them.

@@ -52,6 +52,9 @@ func fullLive() Live {
 		}, nil
 	}
 	l.Discovered = func() ([]DiscoveredNeighbor, error) { return testDiscovered(), nil }
+	l.ActiveUsers = func() ([]ActiveUser, error) {
+		return []ActiveUser{{Name: "admin", Via: "console", For: 90 * time.Minute}, {Name: "admin", Address: netip.MustParseAddr("192.168.0.2"), Via: "ssh", For: 5 * time.Second}}, nil
+	}
 	l.ResetCounters = func(firewall.Table, []int) error { return errors.New("called before the line is done") }
 	l.TableSize = func() (int, int, error) { return 123, 4096, nil }
 	l.Forget = func([]firewall.Tracked) error { return errors.New("called before the line is done") }

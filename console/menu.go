@@ -333,7 +333,7 @@ var menus = sync.OnceValue(func() []*menu {
 			},
 			properties: adminPassword(),
 		},
-		sshKeysMenu(),
+		sshKeysMenu(), activeUsersMenu(),
 		interfaceMenu(), ethernetMenu(), bridgeMenu(), vlanMenu(), bridgePortMenu(), pppoeMenu(), interfaceListMenu(), listMemberMenu(),
 		{path: "ip", help: "IPv4"},
 		{

@@ -135,7 +135,7 @@ var absentMenus = map[string]string{
 	"tool": "bandwidth-server bandwidth-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
 		"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test torch traffic-generator " +
 		"traffic-monitor wol",
-	"user": "aaa active group settings",
+	"user": "aaa group settings",
 }
 
 // checkMenu is the error of a name that is exactly that of a menu which RouterOS has below m and

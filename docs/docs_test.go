@@ -332,6 +332,7 @@ func newMachine(t *testing.T) *machine {
 		Addresses:        func() ([]netcfg.Address, error) { return nil, nil },
 		Routes:           func() ([]console.DynamicRoute, error) { return nil, nil },
 		Neighbors:        func() ([]console.Neighbor, error) { return nil, nil },
+		ActiveUsers:      func() ([]console.ActiveUser, error) { return nil, nil },
 		Discovered:       func() ([]console.DiscoveredNeighbor, error) { return nil, nil },
 		Tracked:          func() ([]firewall.Tracked, error) { return nil, nil },
 		Forget:           func([]firewall.Tracked) error { return nil },

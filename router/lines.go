@@ -256,6 +256,7 @@ func (r *Router) live(st state) console.Live {
 		Addresses:     func() ([]netcfg.Address, error) { return r.dynamicAddresses(st) },
 		Routes:        func() ([]console.DynamicRoute, error) { return r.dynamicRoutes(st) },
 		Neighbors:     r.neighbors,
+		ActiveUsers:   r.active.list,
 		Tracked:       firewall.ListTracked,
 		Forget:        r.forget,
 		// The line that sets a password makes its hash.

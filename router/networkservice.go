@@ -150,11 +150,17 @@ func origin(via string, l login.Login) session.Origin {
 	return session.Origin{Via: via, Address: l.From}
 }
 
-// loginAuthority is what is the same for all services: that logins are logged.
+// loginAuthority is what is the same for all services: that it is known who is logged in.
 func (r *Router) loginAuthority(via string) login.Authority {
 	return login.Authority{
-		LoggedIn:  func(l login.Login) { r.logLogin(origin(via, l), "in") },
-		LoggedOut: func(l login.Login) { r.logLogin(origin(via, l), "out") },
+		LoggedIn: func(l login.Login) {
+			r.active.enter(l.User, origin(via, l))
+			r.logLogin(origin(via, l), "in")
+		},
+		LoggedOut: func(l login.Login) {
+			r.active.leave(l.User, origin(via, l))
+			r.logLogin(origin(via, l), "out")
+		},
 	}
 }
 

@@ -58,6 +58,7 @@ type Router struct {
 	requests   chan<- console.Request
 	kept       *configStore
 	logins     logins
+	active     activeUsers
 	state      *stateStore
 	upgrades   upgrades
 	// root is the folder of sys, dev and proc: "", but for tests.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 )
@@ -27,8 +28,24 @@ func (r *Router) Serve(conn net.Conn, from session.Origin) {
 
 // serve holds a session. user has logged in already, unless it is "".
 func (r *Router) serve(conn net.Conn, from session.Origin, user string) {
+	prompt := r.prompt
+	if user == "" { // else it is known already who has logged in
+		begun := false
+		prompt = func(s *session.Session) string {
+			if !begun {
+				begun = true
+				r.active.enter(console.Admin, from)
+			}
+			return r.prompt(s)
+		}
+		defer func() {
+			if begun {
+				r.active.leave(console.Admin, from)
+			}
+		}()
+	}
 	if err := session.Serve(conn, from, session.Handler{
-		User: user, Execute: r.execute, Prompt: r.prompt, Complete: r.complete, Help: r.help,
+		User: user, Execute: r.execute, Prompt: prompt, Complete: r.complete, Help: r.help,
 		Import: r.importLines, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
 		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,
 	}); err != nil && !errors.Is(err, net.ErrClosed) { // the console's process has gone, which is told
