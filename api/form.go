@@ -17,7 +17,7 @@ const (
 	resourcePath   = "system resource"
 	// routerOSVersion is the version of RouterOS whose API this is. Clients read two numbers and what
 	// release it is; from 7.18 on they would have to expect !empty.
-	routerOSVersion = "7.16 (stable)"
+	routerOSVersion = console.RouterOSVersion + " (stable)"
 )
 
 // text is a value in the API's form: true and false, numbers of bytes and bits without units. All else is as
