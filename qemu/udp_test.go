@@ -99,7 +99,8 @@ func TestUDPAssociate(t *testing.T) {
 	}
 	r := startRouter(t, name, func(o *machineOptions) {
 		o.configuration += "/ip firewall filter add chain=input action=drop protocol=udp\n" +
-			fmt.Sprintf("/ip socks set version=5 udp=yes max-connections=%d\n", slowStreams)
+			// Until the honest one is served, which a flood can make last, no connection shall be idle for too long.
+			fmt.Sprintf("/ip socks set version=5 udp=yes connection-idle-timeout=1h max-connections=%d\n", slowStreams)
 		o.capture = false
 	})
 	r.awaitService(t)
