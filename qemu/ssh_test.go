@@ -194,8 +194,8 @@ func testSSH(t *testing.T, b board.Board) {
 		s := c.shell(t)
 		assert.Equal(t, "[admin@postern] > ", s.typed(t, "/ip address print count-only", "> "))
 		during := memory("during one session by SSH")
-		// 2.2 are the process's own; another that slept may have woken up meanwhile.
-		assert.Less(t, before-during, 3.0)
+		// 2.4 to 2.7 on malta, 0.8 to 1.2 on boards with more memory. A process that slept may have woken up meanwhile.
+		assert.Less(t, before-during, 3.5)
 		_, err = io.WriteString(s.in, "/quit\r")
 		require.NoError(t, err)
 		require.NoError(t, s.cmd.Wait())
