@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"net"
-	"time"
 
 	"github.com/postern-router/postern/console/program"
 	"github.com/postern-router/postern/login"
@@ -17,15 +15,10 @@ var Spec = service.Spec{
 	Limits: service.Limits{Files: 64, Memory: 4 << 20},
 }
 
-// aliveTime is how long a connection is silent before the kernel asks whether the client is
-// there, and from one such question to the next.
-const aliveTime = time.Minute
-
 // runProcess is the process.
 func runProcess(p *service.Child) error {
 	var s *login.Server
 	s = login.NewServer(p, func(conn *login.Conn) {
-		_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveTime, Interval: aliveTime, Count: 3})
 		serve(p.Context(), conn, func(ctx context.Context, user, secret string) (Account, error) {
 			entry, v, err := s.Password(ctx, login.Login{User: user, From: conn.From}, secret)
 			switch {
@@ -36,13 +29,15 @@ func runProcess(p *service.Child) error {
 			case v != login.Right:
 				return nil, nil
 			}
-			return loggedIn{entry}, nil
+			return NewAccount(entry), nil
 		}, conn.Trust)
 	})
 	return s.Run()
 }
 
-// loggedIn is the Account of a login.
+// NewAccount is the Account of a login that PID 1 has admitted.
+func NewAccount(e *login.Entry) Account { return loggedIn{e} }
+
 type loggedIn struct{ *login.Entry }
 
 func (l loggedIn) Session() (Session, error) {

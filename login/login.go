@@ -9,6 +9,7 @@
 //     for how long, is the service's to bound); one more is closed;
 //   - 10 passwords are being checked at once, 3 of one address, also of those who have hung up;
 //   - there are no more logins than the configuration says, and each has at most 4 sessions;
+//   - a client that has vanished without a word is noticed after some minutes;
 //   - clients whose address is not allowed are cut off before a byte of theirs is read;
 //   - the process ends a minute after the last connection. PID 1 then ends all its logins.
 package login

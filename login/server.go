@@ -20,6 +20,10 @@ var Calls = service.Calls{
 	Checked: []service.Check{service.Equals(unix.SYS_SOCKETPAIR, 0, unix.AF_UNIX)},
 }
 
+// aliveTime is how long a connection is silent before the kernel asks whether the client is
+// there, and from one such question to the next.
+const aliveTime = time.Minute
+
 // idleTime is how long the process stays when nobody is connected, callTime how long a question of its own
 // to PID 1 waits for its answer. Tests change them.
 var (
@@ -141,6 +145,7 @@ func (s *Server) admit(conn *net.TCPConn) (serve func()) {
 	}
 	s.strange++
 	s.strangers[peer]++
+	_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveTime, Interval: aliveTime, Count: 3})
 	return func() {
 		trust := sync.OnceFunc(func() { s.forgetStranger(peer) })
 		defer trust()

@@ -31,16 +31,7 @@ func TestAPI(t *testing.T) {
 }
 
 func testAPI(t *testing.T, b board.Board) {
-	k := newKeeper(t, b)
-	r := &router{T: t, b: b, n: k.n, dir: k.dir}
-	k.start(t, "postern", nil)
-	r.m = k.m
-	require.NoError(t, k.n.awaitPing(client, lanAddress))
-	memory := func(when string) {
-		t.Helper()
-		free, _ := r.freeMemory(t)
-		t.Logf("%s: %.1f MiB are free %s", b.Name, free, when)
-	}
+	k, _, memory := startUnset(t, b)
 	const (
 		port    = "8728"
 		folder  = "../api/testdata/"

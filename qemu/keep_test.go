@@ -28,6 +28,22 @@ type keeper struct {
 	said string // until the last prompt that start has seen
 }
 
+// startUnset starts a board on which nothing has been set, with a way to talk to it as a router that is up. memory
+// tells how many MiB are free, and logs it.
+func startUnset(t *testing.T, b board.Board) (k *keeper, r *router, memory func(when string) float64) {
+	t.Helper()
+	k = newKeeper(t, b)
+	k.start(t, "postern", nil)
+	r = &router{T: t, b: b, n: k.n, dir: k.dir, m: k.m}
+	require.NoError(t, k.n.awaitPing(client, lanAddress))
+	return k, r, func(when string) float64 {
+		t.Helper()
+		free, _ := r.freeMemory(t)
+		t.Logf("%s: %.1f MiB are free %s", b.Name, free, when)
+		return free
+	}
+}
+
 // newKeeper makes a board with blank flash, not started yet. Nobody but its ports'
 // links are around it.
 func newKeeper(t *testing.T, b board.Board) *keeper {

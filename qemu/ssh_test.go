@@ -120,18 +120,8 @@ func (s *sshShell) typed(t *testing.T, line, end string) string {
 }
 
 func testSSH(t *testing.T, b board.Board) {
-	k := newKeeper(t, b)
-	r := &router{T: t, b: b, n: k.n, dir: k.dir}
+	k, r, memory := startUnset(t, b)
 	c := newSSHClient(t, k.n, k.dir)
-	k.start(t, "postern", nil)
-	r.m = k.m
-	require.NoError(t, k.n.awaitPing(client, lanAddress))
-	memory := func(when string) float64 {
-		t.Helper()
-		free, _ := r.freeMemory(t)
-		t.Logf("%s: %.1f MiB are free %s", b.Name, free, when)
-		return free
-	}
 
 	_, err := k.n.dial(client, lanAddress+":22", patience)
 	require.ErrorContains(t, err, "connection refused", "nothing listens before there is a password or a key")

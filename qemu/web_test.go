@@ -34,18 +34,8 @@ func TestWeb(t *testing.T) {
 }
 
 func testWeb(t *testing.T, b board.Board) {
-	k := newKeeper(t, b)
-	r := &router{T: t, b: b, n: k.n, dir: k.dir}
-	k.start(t, "postern", nil)
-	r.m = k.m
-	require.NoError(t, k.n.awaitPing(client, lanAddress))
+	k, r, memory := startUnset(t, b)
 	const url = "http://" + lanAddress
-	memory := func(when string) float64 {
-		t.Helper()
-		free, _ := r.freeMemory(t)
-		t.Logf("%s: %.1f MiB are free %s", b.Name, free, when)
-		return free
-	}
 	// curl returns the body and, behind it, the status.
 	curl := func(args ...string) string {
 		t.Helper()

@@ -117,7 +117,7 @@ func (s *networkService) Stop() {
 	s.process.Stop()
 }
 
-// newProgramService is a newNetworkService whose users are programs; attachPrograms gives it r's.
+// newProgramService is a newNetworkService whose users are programs; attach gives it r's.
 func newProgramService(s *service.Supervisor, log *kmsg.Logger, name string, spec service.Spec) *programService {
 	v := &programService{}
 	v.networkService = newNetworkService(s, log, name, spec,

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/postern-router/postern/console/program"
+	"github.com/postern-router/postern/api"
 	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/service"
 )
@@ -45,20 +45,9 @@ func runProcess(p *service.Child) error {
 		case verdict != login.Right:
 			return nil, nil
 		}
-		return loggedIn{entry}, nil
+		return api.NewAccount(entry), nil
 	}
 	s := newServer(check, func() func() { return l.Hold() }, func() string { return l.Extra() })
 	l = login.NewServer(p, func(conn *login.Conn) { s.serve(p.Context(), conn, conn.From, conn.Trust) })
 	return l.Run()
-}
-
-// loggedIn is the Account of a login.
-type loggedIn struct{ *login.Entry }
-
-func (l loggedIn) Session() (Session, error) {
-	conn, err := l.Entry.Session()
-	if err != nil {
-		return nil, err
-	}
-	return program.NewClient(conn), nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern-router/postern/api"
 	"github.com/postern-router/postern/console/program"
+	"github.com/postern-router/postern/login"
 )
 
 const (
@@ -26,20 +27,14 @@ const (
 	maxSessions = 3
 	sessionTime = 10 * time.Second
 	commandTime = time.Minute
-	// maxName and maxSecret bound what somebody logs in with, in bytes.
-	maxName   = 64
-	maxSecret = 256
 )
 
 // Session is a session with PID 1, over which one request at a time looks at the router or changes it: see
 // package program, whose Client it is.
 type Session = api.Session
 
-// Account is a login that PID 1 has admitted.
-type Account interface {
-	Session() (Session, error)
-	Logout()
-}
+// Account is a user who has logged in.
+type Account = api.Account
 
 // checkPassword says whose password this is; nil is that it is wrong. errFull is that it is right, and that there are too
 // many logins.
@@ -185,7 +180,7 @@ func (u *users) byForm(ctx context.Context, from netip.Addr, name, secret string
 
 // login makes a user who is known by that hash.
 func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, secret string) (*user, error) {
-	if len(name) > maxName || len(secret) > maxSecret {
+	if len(name) > login.MaxUser || len(secret) > login.MaxPassword {
 		return nil, nil
 	}
 	of := u.passwords()

@@ -318,7 +318,7 @@ func (w textWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// row sends a row. None is as long as a frame.
+// row sends a row. One that is longer than a frame, which no menu has, is an error.
 func (s *server) row(r console.Row) error {
 	var e service.Encoder
 	e.Uint(uint64(r.ID))

@@ -36,9 +36,6 @@ const (
 	// plainWidth is the width of the screen for a command without a terminal, maxWidth the greatest.
 	plainWidth = 80
 	maxWidth   = 1 << 15
-	// aliveTime is how long a connection is silent before the kernel asks whether the client is
-	// there, and from one such question to the next.
-	aliveTime = time.Minute
 )
 
 // strangeTime is how long a connection may take to log in. Tests change it.
@@ -165,7 +162,6 @@ func runProcess(p *service.Child) error {
 
 // serve serves a connection.
 func (c *child) serve(conn *login.Conn) {
-	_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveTime, Interval: aliveTime, Count: 3})
 	bounded := &boundedConn{Conn: conn}
 	bounded.left.Store(strangeBytes)
 	ctx, cancel := service.WithTimeout(c.Context(), strangeTime)
