@@ -3,7 +3,8 @@
 //
 // It speaks HTTP/1.0 (RFC 1945), as much as a client needs for one file: a GET, an answer
 // with status 200, and a body that ends as Content-Length says or with the connection.
-// Nothing else in Postern uses HTTP, and net/http takes ten times as much flash.
+// net/http takes ten times as much flash. (The router's own server is package web, which has to
+// refuse what this takes.)
 //
 // It promises that a server can make it hold no more than 16 KiB, and make it wait no
 // longer than a minute without a byte and half an hour in all.

@@ -46,7 +46,7 @@ func (r kernelRule) sum() uint64 {
 	return uint64(d)
 }
 
-// digest is a sum by FNV-1a, of 64 bits.
+// digest is a sum by FNV-1a, of 64 bits. hash/fnv would allocate memory for each word of some thousand rules.
 type digest uint64
 
 func (d digest) add(b byte) digest { return (d ^ digest(b)) * 1099511628211 }

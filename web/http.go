@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 )
@@ -193,29 +194,12 @@ func parseParameters(text string) ([]parameter, error) {
 
 // unescape decodes %XX, and in parameters "+" to a blank. It refuses a byte 0.
 func unescape(s string, plus bool) (string, bool) {
-	if strings.IndexByte(s, '%') < 0 && (!plus || strings.IndexByte(s, '+') < 0) {
-		return s, true
+	decode := url.PathUnescape
+	if plus {
+		decode = url.QueryUnescape
 	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		switch {
-		case c == '+' && plus:
-			c = ' '
-		case c == '%':
-			if i+2 >= len(s) {
-				return "", false
-			}
-			n, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
-			if err != nil || n == 0 {
-				return "", false
-			}
-			c = byte(n)
-			i += 2
-		}
-		b = append(b, c)
-	}
-	return string(b), true
+	text, err := decode(s)
+	return text, err == nil && strings.IndexByte(text, 0) < 0
 }
 
 // hostOf is the host of an authority in lower case, without its port: an IPv4 address or a name.
