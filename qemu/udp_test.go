@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,7 +16,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/socks"
 )
@@ -94,9 +92,7 @@ func TestUDPAssociate(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
 	const name = "malta"
-	if !slices.ContainsFunc(boards(), func(b board.Board) bool { return b.Name == name }) {
-		t.Skipf("%s is not among POSTERN_TEST_BOARDS", name)
-	}
+	skipWithout(t, name)
 	r := startRouter(t, name, func(o *machineOptions) {
 		o.configuration += "/ip firewall filter add chain=input action=drop protocol=udp\n" +
 			// Until the honest one is served, which a flood can make last, no connection shall be idle for too long.
