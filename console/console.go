@@ -117,6 +117,8 @@ type Result struct {
 
 	// Action is what the line does to what only the system has: see Action.CarryOut.
 	Action Action
+	// History is -1 if the line undid the last change, and 1 if it did one again that was undone.
+	History int
 	// Added is the item that the line or Do has added, the last if there are several, or 0.
 	Added ID
 
@@ -205,6 +207,9 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 	if x.result.Repeat > 0 && len(statements) > 1 {
 		// The other commands would be repeated too.
 		return unchanged, errors.New("failure: interval and follow need a line of their own")
+	}
+	if x.result.History != 0 && len(statements) > 1 {
+		return unchanged, errors.New("failure: undo and redo need a line of their own")
 	}
 	x.dropUnchanged()
 	s.path = x.path

@@ -295,7 +295,7 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 			}
 		}
 		result, err := session.execute(whole.Config, live, line.text, line.first)
-		if err == nil && (result.Request != None || result.Repeat > 0 || !result.Action.empty()) {
+		if err == nil && (result.Request != None || result.Repeat > 0 || result.History != 0 || !result.Action.empty()) {
 			err = errors.New("this command does not belong in an import")
 		}
 		if err != nil {

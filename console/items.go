@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,6 +58,14 @@ type items struct {
 	remove func(*Config, int)
 	clone  func(*Config)
 	ids    func(*Config) *[]ID
+	// same reports whether item i of a and item j of b have the same settings.
+	same func(a, b *Config, i, j int) bool
+	// take returns copies of items, for a listDelta, and replace makes c the list that it leads to; it reports false
+	// if c has not the items that it needs.
+	take    func(c *Config, which []int) any
+	replace func(c *Config, part listDelta) bool
+	// adopt gives c the list of other.
+	adopt func(c, other *Config)
 	// max is how many items there can be.
 	max int
 }
@@ -107,6 +116,15 @@ func clonePorts(ports ...*match.Ports) {
 // itemsOf gives access to the list that of returns. cloneItem replaces what a copied item
 // still shares with the original; it is nil if there is nothing.
 func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items {
+	copies := func(s []T) []T {
+		s = slices.Clone(s)
+		for i := range s {
+			if cloneItem != nil {
+				cloneItem(&s[i])
+			}
+		}
+		return s
+	}
 	return &items{
 		count: func(c *Config) int { return len(*of(c)) },
 		add: func(c *Config) {
@@ -122,16 +140,40 @@ func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items 
 			*of(c) = removed(*of(c), i)
 			c.ids[list] = removed(c.ids[list], i)
 		},
-		clone: func(c *Config) {
-			*of(c) = slices.Clone(*of(c))
-			for i := range *of(c) {
-				if cloneItem != nil {
-					cloneItem(&(*of(c))[i])
-				}
+		clone: func(c *Config) { *of(c) = copies(*of(c)) },
+		ids:   func(c *Config) *[]ID { return &c.ids[list] },
+		same:  func(a, b *Config, i, j int) bool { return reflect.DeepEqual(&(*of(a))[i], &(*of(b))[j]) },
+		take: func(c *Config, which []int) any {
+			some := make([]T, len(which))
+			for i, from := range which {
+				some[i] = (*of(c))[from]
 			}
+			return copies(some)
 		},
-		ids: func(c *Config) *[]ID { return &c.ids[list] },
-		max: MaxItems,
+		replace: func(c *Config, part listDelta) bool {
+			all, had := *of(c), c.ids[list]
+			brought, at, from := copies(part.items.([]T)), 0, part.at+part.count
+			items := slices.Clone(all[:part.at])
+			for i, id := range part.ids {
+				if at < len(part.brought) && part.brought[at] == i {
+					items = append(items, brought[at])
+					at++
+					continue
+				}
+				place := slices.Index(had[part.at:from], id)
+				if place < 0 {
+					return false
+				}
+				items = append(items, all[part.at+place])
+			}
+			if *of(c) = append(items, all[from:]...); len(*of(c)) == 0 {
+				*of(c) = nil // as it was before the first was added
+			}
+			c.ids[list] = slices.Concat(had[:part.at], part.ids, had[from:])
+			return true
+		},
+		adopt: func(c, other *Config) { *of(c), c.ids[list] = *of(other), other.ids[list] },
+		max:   MaxItems,
 	}
 }
 
@@ -149,16 +191,7 @@ func removed[T any](s []T, i int) []T {
 
 // identify gives IDs to the items of lists that have none.
 func (x *execution) identify() {
-	for list, l := range itemLists {
-		ids, count := l.ids(&x.cfg), l.count(&x.cfg)
-		if len(*ids) == count {
-			continue
-		}
-		*ids = make([]ID, count)
-		for i := range count {
-			(*ids)[i] = placeID(list, i)
-		}
-	}
+	x.cfg = x.cfg.identified()
 	x.before = x.cfg.ids
 }
 

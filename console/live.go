@@ -49,6 +49,10 @@ type Live struct {
 	Forget func([]firewall.Tracked) error
 	// TableSize is how many connections the kernel tracks, and how many it can.
 	TableSize func() (entries, limit int, err error)
+	// History lists the changes of the configuration that can be undone or done again, oldest first. Undo and
+	// Redo return the configuration without the last of them that is in force, and with the first that is not.
+	History    func() []HistoryEntry
+	Undo, Redo func() (Config, error)
 	// Log returns the lines of the log, oldest first, without line ends. A line is
 	// "TIME TOPICS MESSAGE" or "TIME MESSAGE". The time may have a day before it (jan/31
 	// 23:59:58); the topics are at least two words separated by commas (socks,info).

@@ -55,6 +55,15 @@ func fullLive() Live {
 	l.ActiveUsers = func() ([]ActiveUser, error) {
 		return []ActiveUser{{Name: "admin", Via: "console", For: 90 * time.Minute}, {Name: "admin", Address: netip.MustParseAddr("192.168.0.2"), Via: "ssh", For: 5 * time.Second}}, nil
 	}
+	l.History = func() []HistoryEntry {
+		return []HistoryEntry{
+			{Number: 7, Action: "route 0.0.0.0/0 added", By: "admin", Policy: "write", For: time.Hour},
+			{Number: 8, Action: "filter rule added", By: "admin", Policy: "write", For: 90 * time.Second, Floating: true},
+			{Number: 9, Action: "user admin changed", By: "admin", Policy: "write,policy", For: time.Second, Undone: true},
+		}
+	}
+	l.Undo = func() (Config, error) { return Config{}, errors.New("failure: nothing to undo") }
+	l.Redo = func() (Config, error) { return Config{}, errors.New("failure: nothing to redo") }
 	l.ResetCounters = func(firewall.Table, []int) error { return errors.New("called before the line is done") }
 	l.TableSize = func() (int, int, error) { return 123, 4096, nil }
 	l.Forget = func([]firewall.Tracked) error { return errors.New("called before the line is done") }

@@ -54,6 +54,8 @@ type menu struct {
 	legend string
 	flags  []string
 	packed bool
+	// unnumbered is set if the rows have no numbers on the screen.
+	unnumbered bool
 	// columns is set for rows that are printed as a table. One that is rare is left out while no
 	// row has its property.
 	columns []column
@@ -275,7 +277,7 @@ var (
 // its 170 KB. It is never changed.
 var menus = sync.OnceValue(func() []*menu {
 	return []*menu{
-		{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, importCommand, quitCommand}},
+		{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, importCommand, undoCommand, redoCommand, quitCommand}},
 		{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand, upgradeCommand}},
 		{
 			path: "system resource", help: "time, memory and load of the machine", commands: []command{printResourceCommand, getSetting},
@@ -319,7 +321,7 @@ var menus = sync.OnceValue(func() []*menu {
 					func(c *Config) *string { return &c.Identity }),
 			),
 		},
-		loggingMenu(), loggingAction(),
+		loggingMenu(), loggingAction(), historyMenu(),
 		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(), routerboardMenu(), packageMenu(), packageUpdateMenu(), healthMenu(),
 		{
 			path: "user", help: "users that can log in",

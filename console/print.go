@@ -205,8 +205,10 @@ func wrap(words []string, width int, first, more, indent string) string {
 // prefix is the beginning of a row's line: its number, as wide as count rows need, and its
 // flags in m's columns.
 func (m *menu) prefix(count int, number string, set flags) string {
-	width := max(2, len(fmt.Sprint(count-1)))
-	s := fmt.Sprintf("%*s ", width, number)
+	s := ""
+	if !m.unnumbered {
+		s = fmt.Sprintf("%*s ", max(2, len(fmt.Sprint(count-1))), number)
+	}
 	if len(m.flags) > 0 {
 		s += fmt.Sprintf("%-*s ", len(m.flags), m.letters(set))
 	}

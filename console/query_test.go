@@ -130,6 +130,9 @@ func terseOf(m *menu, rows []Row) string {
 			set += letter
 		}
 		line := fmt.Sprintf("%2d ", n)
+		if m.unnumbered {
+			line = ""
+		}
 		if m.flags != nil {
 			line += set + " "
 		}

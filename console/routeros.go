@@ -127,7 +127,7 @@ var absentMenus = map[string]string{
 	"system resource":    "cpu hardware irq pci usb",
 	"ip firewall":        "calea layer7-protocol mangle raw service-port",
 	"ip route":           "cache nexthop rule vrf",
-	"system":             "backup console device-mode gps history leds license note scheduler script sntp swos ups watchdog",
+	"system":             "backup console device-mode gps leds license note scheduler script sntp swos ups watchdog",
 	"system health":      "settings",
 	"system ntp":         "server",
 	"system package":     "local-update",

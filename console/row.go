@@ -194,7 +194,7 @@ func (r row) value(name string) string {
 }
 
 // flags is a set of flags, with a bit for each of flagChoices.
-type flags uint16
+type flags uint32
 
 const (
 	flagInvalid flags = 1 << iota
@@ -210,6 +210,9 @@ const (
 	flagInactive
 	flagBuiltin
 	flagNegative
+	flagUndoable
+	flagRedoable
+	flagFloating
 )
 
 // flagChoices are the flags, with help, in the order of their bits.
@@ -227,6 +230,9 @@ var flagChoices = []Choice{
 	{"inactive", "whether its gateway cannot be reached"},
 	{"builtin", "whether it is always there"},
 	{"negative", "whether it says that there is nothing"},
+	{"undoable", "whether undo takes it back"},
+	{"redoable", "whether it is undone, and redo does it again"},
+	{"floating-undo", "whether the end of Safe Mode undoes it"},
 }
 
 func flagNamed(name string) flags {

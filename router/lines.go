@@ -130,7 +130,7 @@ func (r *Router) attempt(s *session.Session, run runner, take func() (release fu
 		}
 		warning, err := func() (string, error) {
 			defer release()
-			return r.change(s, st.revision, result.Config)
+			return r.change(s, st.revision, result)
 		}()
 		if err != nil {
 			return console.Result{}, err
@@ -158,9 +158,10 @@ func (r *Router) awaitServices() (warning string) {
 	return warning
 }
 
-// change commits next, a session's change of the configuration with that revision. It returns
+// change commits what a session has made of the configuration with that revision. It returns
 // a warning for the user, if there is one.
-func (r *Router) change(s *session.Session, revision uint64, next console.Config) (warning string, err error) {
+func (r *Router) change(s *session.Session, revision uint64, result console.Result) (warning string, err error) {
+	next := result.Config
 	if err := r.beginChange(); err != nil {
 		return "", err
 	}
@@ -192,7 +193,7 @@ func (r *Router) change(s *session.Session, revision uint64, next console.Config
 		}
 	}
 	present := r.now.config.AdminPassword
-	if err := r.commit(next); err != nil {
+	if err := r.commit(next, r.now.history.after(s, result.History, r.now.config, next, r.historyRoom)); err != nil {
 		return "", err
 	}
 	r.logPassword(s, present, next.AdminPassword)
@@ -255,6 +256,9 @@ func (r *Router) live(st state) console.Live {
 		Invalid:       func(menu string) ([]int, error) { return r.invalid(st, menu) },
 		Addresses:     func() ([]netcfg.Address, error) { return r.dynamicAddresses(st) },
 		Routes:        func() ([]console.DynamicRoute, error) { return r.dynamicRoutes(st) },
+		History:       func() []console.HistoryEntry { return st.history.list(r.safeFrom()) },
+		Undo:          func() (console.Config, error) { return st.history.undo(st.config) },
+		Redo:          func() (console.Config, error) { return st.history.redo(st.config) },
 		Neighbors:     r.neighbors,
 		ActiveUsers:   r.active.list,
 		Tracked:       firewall.ListTracked,

@@ -83,6 +83,8 @@ type Router struct {
 	// changing holds an element while the system is brought from one state to the next. Only
 	// the goroutine that put it there writes now and safeMode.
 	changing chan struct{}
+	// historyRoom is how many bytes the history may take.
+	historyRoom int
 	// unsure means that the system may differ from now, because an undo failed: the next
 	// change then applies all parts. Changing guards it.
 	unsure bool
@@ -112,6 +114,8 @@ type state struct {
 	revision uint64
 	// running is what is applied: config, or a rescue configuration.
 	running console.Config
+	// history is the changes of config since the start.
+	history history
 	// layers are what sources other than the user say of the network.
 	layers layers
 	// forwarding is set if packets are forwarded, applied if running has been applied.
@@ -190,6 +194,11 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 		clients.linkChanged(port, up)
 		dialers.linkChanged(port, up)
 	}
+	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
+		if memory, err := parseMeminfo(string(text), "MemTotal"); err == nil {
+			r.historyRoom = historyRoom(memory)
+		}
+	}
 	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
 	remote.attach(r)
 	programs.attach(r, "api")
@@ -207,7 +216,8 @@ func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.R
 		logins:   newLogins(log),
 		defaults: configurationFile, sessions: make(chan struct{}, maxSessions), networkSessions: make(chan struct{}, maxNetworkSessions),
 		turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
-		now: state{config: console.Default(), running: console.Default()},
+		historyRoom: minHistory,
+		now:         state{config: console.Default(), running: console.Default()},
 	}
 	r.resetHeld = func() bool {
 		return resetHeld(log, func() bool { return anyPressed(inputDevices, keyRestart, pressedKeys) })

@@ -1,0 +1,124 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/firewall"
+)
+
+// The name of a change is RouterOS's, and the delta leads back to what was before, with the IDs of its items.
+func TestDescribe(t *testing.T) {
+	const start = "/interface bridge add name=b\n/interface vlan add name=v interface=ether1 vlan-id=7\n/ip address add address=192.168.0.1/24 interface=ether2\n" +
+		"/ip firewall filter add chain=input\n/ip firewall filter add chain=forward\n/ip firewall filter add chain=output\n" +
+		"/ip firewall address-list add list=a address=10.0.0.1\n/system ntp client set servers=a,b,c"
+	for _, test := range []struct{ line, action, policy string }{
+		{"/ip firewall filter add chain=input action=drop", "filter rule added", "write"},
+		{"/ip firewall filter add chain=input action=drop place-before=1", "filter rule added", "write"},
+		{"/ip firewall filter remove 1", "filter rule removed", "write"},
+		{"/ip firewall filter remove [find]", "filter rule removed", "write"},
+		{"/ip firewall filter disable 0,2", "filter rule changed", "write"},
+		{"/ip firewall filter move 2 0", "filter rule moved", "write"},
+		{"/ip firewall filter move 0", "filter rule moved", "write"},
+		{"/ip firewall filter move 0; /ip firewall filter set 1 action=drop", "filter rule changed", "write"},
+		{"/ip firewall filter remove 0; /ip firewall filter add chain=input action=drop", "filter rule changed", "write"},
+		{"/ip firewall address-list add list=a address=10.0.0.2", "address list entry added", "write"},
+		{"/ip address set 0 comment=x", "address changed", "write"},
+		{"/ip route add gateway=192.168.0.9", "route 0.0.0.0/0 added", "write"},
+		{"/ip route add gateway=192.168.0.9; /ip route add gateway=192.168.0.9 dst-address=10.0.0.0/8", "route added", "write"},
+		{"/interface ethernet set ether1 mtu=1400", "device changed", "write"},
+		{"/interface ethernet set ether1 name=wan", "device changed", "write"},
+		{"/interface bridge add name=c", "device added", "write"},
+		{"/system identity set name=x", "system identity changed", "write"},
+		{"/ip dns set servers=1.1.1.1", "dns changed", "write"},
+		{"/ip dhcp-client add interface=ether1", "dhcp client added", "write"},
+		{"/system ntp client set servers=b,c", "ntp client changed", "write"},
+		{"/system ntp client servers remove 1", "ntp client changed", "write"},
+		{"/ip socks set enabled=yes", "ip socks changed", "write"},
+		{"/ip service set ssh disabled=no", "ip service ssh changed", "write"},
+		{"/user set admin password=secret", "user admin changed", "write,policy"},
+		{"/system identity set name=x; /ip dns set servers=1.1.1.1; /ip socks set enabled=yes", "system identity changed, dns changed, ip socks changed", "write"},
+		{"/system identity set name=x; /ip dns set servers=1.1.1.1; /ip socks set enabled=yes; /user set admin password=x", "configuration changed", "write,policy"},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			cfg, err := Load("start", strings.NewReader(start))
+			require.NoError(t, err)
+			result, err := new(Session).Execute(cfg, fullLive(), test.line)
+			require.NoError(t, err)
+			back := DeltaOf(result.Config, cfg)
+			action, policy := Describe(cfg, result.Config, back)
+			assert.Equal(t, test.action, action)
+			assert.Equal(t, test.policy, policy)
+			was, err := back.Apply(result.Config)
+			require.NoError(t, err)
+			assert.Equal(t, cfg.identified(), was)
+			again, err := DeltaOf(was, result.Config).Apply(was)
+			require.NoError(t, err)
+			assert.Equal(t, result.Config.identified(), again)
+			_, err = DeltaOf(cfg, Default()).Apply(Default())
+			assert.EqualError(t, err, "failure: the configuration was changed meanwhile")
+		})
+	}
+}
+
+// A delta leads from any configuration to any other.
+func TestDeltaOfExports(t *testing.T) {
+	files, err := filepath.Glob("testdata/exports/*.rsc")
+	require.NoError(t, err)
+	cfg := Default()
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		result, err := new(Session).ImportBy(ImportArguments{SkipErrors: true}, cfg, fullLive(), string(text), nil)
+		require.NoError(t, err, file)
+		for _, pair := range [][2]Config{{cfg, result.Config}, {result.Config, cfg}, {Default(), result.Config}} {
+			d := DeltaOf(pair[0], pair[1])
+			to, err := d.Apply(pair[0])
+			require.NoError(t, err)
+			require.Equal(t, pair[1].identified(), to, file)
+			require.Less(t, DeltaOf(to, to).Size(), 100)
+		}
+		cfg = result.Config
+	}
+}
+
+// One change of many rules takes little memory, wherever they stand.
+func TestDeltaSize(t *testing.T) {
+	cfg := Default()
+	for i := range 250 {
+		cfg.Firewall.Filter = append(cfg.Firewall.Filter, firewall.Rule{Chain: "input", Action: "accept", Comment: fmt.Sprint(i)})
+	}
+	for _, line := range []string{"add chain=input place-before=0", "remove 0", "move 249 0", "move 0 249", "disable 0,100,249", "add chain=input"} {
+		result, err := new(Session).Execute(cfg, Live{}, "/ip firewall filter "+line)
+		require.NoError(t, err)
+		assert.Less(t, DeltaOf(result.Config, cfg).Size(), 4000, line)
+	}
+}
+
+func TestUndoLine(t *testing.T) {
+	before := Default()
+	before.Identity = "before"
+	live := Live{Undo: func() (Config, error) { return before, nil }, Redo: func() (Config, error) { return Config{}, errors.New("failure: nothing to redo") }}
+	result, err := new(Session).Execute(Default(), live, "undo")
+	require.NoError(t, err)
+	assert.True(t, result.Changed)
+	assert.Equal(t, -1, result.History)
+	assert.True(t, before.Equal(result.Config))
+	result, err = Do(Default(), live, "", "undo")
+	require.NoError(t, err)
+	assert.True(t, result.Changed)
+	assert.Equal(t, -1, result.History)
+	_, err = new(Session).Execute(Default(), live, "/redo")
+	assert.EqualError(t, err, "failure: nothing to redo")
+	_, err = new(Session).Execute(Default(), live, "/system identity set name=x; /undo")
+	assert.EqualError(t, err, "failure: undo and redo need a line of their own")
+	_, err = new(Session).Execute(Default(), Live{}, "/undo")
+	assert.ErrorContains(t, err, "bad command name undo")
+}
