@@ -20,6 +20,7 @@ type options struct {
 	clock      clock
 	upgrade    UpgradeArguments
 	imports    ImportArguments
+	file       string
 }
 
 func option(f field[*options]) argument { return argument{property: f.property, set: f.set} }

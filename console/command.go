@@ -131,8 +131,14 @@ var (
 	// exportCommand is a command of every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
 		shows: true, words: exportWords,
+		arguments: []argument{option(prop("file", optional(text(1, 255), "none"), "", "name of a file: there are none, and the text is shown as without it",
+			func(o *options) *string { return &o.file }))},
 		run: func(x *execution, m *menu, a arguments) error {
 			x.dropUnchanged() // by what this line has changed
+			x.out.WriteString(x.exportHeader())
+			if a.file != "" {
+				x.out.WriteString("# Postern has no files: save this text, which /import reads\n")
+			}
 			x.out.WriteString(exportMenus(x.menus, &x.cfg, m.path, a.words...))
 			return nil
 		}}

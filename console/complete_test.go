@@ -58,7 +58,7 @@ func TestComplete(t *testing.T) {
 		{"what to unset of settings", "/ip dns unset s", "ervers ", "servers"},
 		{"a word", "/ip socks access print de", "tail ", "detail"},
 		{"a word given", "/ip socks access print detail stats ", "", "terse count-only without-paging where interval from"},
-		{"words of export", "/ip socks export ", "", "compact verbose terse hide-sensitive show-sensitive"},
+		{"words of export", "/ip socks export ", "", "compact verbose terse hide-sensitive show-sensitive file"},
 		{"no more", "/quit ", "", ""},
 		{"destination", "/ip socks access move 0 ", "destination=", "destination"},
 		{"what to reset", "/ip socks reset p", "ort ", "port"},

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,6 +62,44 @@ func TestExports(t *testing.T) {
 	want, err := os.ReadFile("testdata/refused.txt")
 	require.NoError(t, err)
 	assert.Equal(t, string(want), got.String(), "POSTERN_GOLDEN=write go test ./console -run TestExports writes the file anew")
+}
+
+// Whatever form an export has, what it shows is the same configuration again, and in the form of before.
+func TestExportForms(t *testing.T) {
+	files, err := filepath.Glob("testdata/exports/*.rsc")
+	require.NoError(t, err)
+	ports := strings.Fields("ether1 ether2 ether3 ether4 ether5 sfp1")
+	live := portsLive(ports)
+	live.Resource = func() (Resource, error) { return Resource{Version: "v1.2", Board: "malta"}, nil }
+	header := "# 2030-01-31 22:59:58 by RouterOS 7.16\n# software = Postern v1.2\n#\n# model = malta\n"
+	run := func(cfg Config, line string) string {
+		result, err := new(Session).Execute(cfg, live, line)
+		require.NoError(t, err)
+		return result.Output
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		cfg, err := new(Session).ImportBy(ImportArguments{SkipErrors: true}, Default(), live, string(text), func(c Config) error { return Validate(c, ports) })
+		require.NoError(t, err, file)
+		plain := run(cfg.Config, "/export show-sensitive")
+		assert.True(t, strings.HasSuffix(plain, " by RouterOS 7.16\n# software = Postern v1.2\n#\n# model = malta\n"+Export(cfg.Config)), plain)
+		assert.Equal(t, plain, run(cfg.Config, "/export compact show-sensitive"), file)
+		for _, words := range []string{"", "terse", "verbose", "verbose terse", "file=backup"} {
+			shown := run(cfg.Config, "/export show-sensitive "+words)
+			again, err := new(Session).Import(Default(), live, shown, nil)
+			require.NoError(t, err, "%s %s", file, words)
+			if cfg.Changed {
+				again, err = new(Session).Replace(Default(), live, shown, nil)
+				require.NoError(t, err, "%s %s", file, words)
+			}
+			assert.Equal(t, shown, run(again.Config, "/export show-sensitive "+words), "%s %s", file, words)
+			assert.Equal(t, plain, run(again.Config, "/export show-sensitive"), "%s %s", file, words)
+		}
+	}
+	assert.Equal(t, header+"# Postern has no files: save this text, which /import reads\n", run(Default(), "/ip firewall export file=backup"))
+	live.Resource = func() (Resource, error) { return Resource{}, errors.New("broken") }
+	assert.Empty(t, run(Default(), "/export"))
 }
 
 func TestSkipErrors(t *testing.T) {

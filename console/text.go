@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 )
 
 // exportWidth is the column at which the lines of an export are wrapped, as in RouterOS.
@@ -17,6 +18,20 @@ const maxErrors = 20
 // Export writes cfg as the commands that make it out of Default, each menu under its path,
 // with what is sensitive. Load reads it.
 func Export(cfg Config) string { return exportMenus(menus(), &cfg, "", sensitiveWord.Name) }
+
+// exportHeader is the comment before what the command export shows: when, and by what. Programs that compare exports know
+// by RouterOS's words what to leave out.
+func (x *execution) exportHeader() string {
+	if x.live.Now == nil || x.live.Resource == nil {
+		return ""
+	}
+	r, err := x.live.Resource()
+	if err != nil || r.Board == "" { // the rest is worth more
+		return ""
+	}
+	at := x.live.Now().UTC().Add(x.cfg.TimeZone).Format(time.DateTime)
+	return fmt.Sprintf("# %s by RouterOS %s\n# software = Postern %s\n#\n# model = %s\n", at, RouterOSVersion, r.Version, r.Board)
+}
 
 // exportMenus exports the menu at path and those below it, according to words, which are
 // some of exportWords.

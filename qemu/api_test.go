@@ -70,10 +70,10 @@ func testAPI(t *testing.T, b board.Board) {
 			return string(out)
 		}
 		assert.Regexp(t, `\schanged=5\s.*failed=0\s`, play())
-		export := k.command(t, "/export")
+		export := settings(k.command(t, "/export"))
 		assert.Contains(t, export, "name=gate")
 		assert.Regexp(t, `\schanged=0\s.*failed=0\s`, play())
-		assert.Equal(t, export, k.command(t, "/export"))
+		assert.Equal(t, export, settings(k.command(t, "/export")))
 	})
 	t.Run("go-routeros", func(t *testing.T) {
 		_, err := connect(wrong)

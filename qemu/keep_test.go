@@ -303,7 +303,7 @@ func TestNoFlash(t *testing.T) {
 	k.start(t, "postern", func(o *machineOptions) { o.commandLine = "mtdparts=none:64k(none)" })
 	assert.Contains(t, k.said, "the configuration is not kept: no flash: no partition is named "+board.ConfigurationPartition)
 	assert.Contains(t, k.command(t, "/system identity set name=mortal"), "warning: the configuration is not kept: no flash")
-	assert.True(t, strings.HasPrefix(k.command(t, "/export"), "/system identity\nset name=mortal\n"))
+	assert.True(t, strings.HasPrefix(settings(k.command(t, "/export")), "/system identity\nset name=mortal\n"))
 }
 
 // TestWornFlash boots with a flash that can be read and not be written: a disk says

@@ -39,19 +39,29 @@ func (r *router) sessionSteps(step func(string, func(*testing.T))) {
 		r.command(t, "/ip firewall filter remove [find action=log]")
 	})
 	step("Safe Mode is undone when its session ends", func(t *testing.T) {
-		for _, leave := range []struct{ keys, says string }{
-			{"\x04", "[Safe Mode unrolled]"},
-			{"/quit\r", "what was changed is undone"},
-		} {
-			r.takeSafe(t)
-			r.command(t, "/interface ethernet set ether1 disabled=yes")
-			require.Error(t, r.http(), "the WAN port is down")
-			r.m.screen.forget()
-			require.NoError(t, r.m.send(leave.keys))
-			r.expect(t, leave.says)
-			r.expect(t, "\n[admin@postern] > ")
-			r.awaitHTTP(t)
-		}
+		r.takeSafe(t)
+		r.command(t, "/interface ethernet set ether1 disabled=yes")
+		require.Error(t, r.http(), "the WAN port is down")
+		r.m.screen.forget()
+		require.NoError(t, r.m.send("\x04"))
+		r.expect(t, "[Safe Mode unrolled]")
+		r.expect(t, "\n[admin@postern] > ")
+		r.awaitHTTP(t)
+	})
+	step("changes are undone and done again", func(t *testing.T) {
+		r.command(t, "/interface ethernet set ether1 disabled=yes")
+		require.Error(t, r.http(), "the WAN port is down")
+		r.command(t, "/ip firewall filter add chain=forward action=drop comment=undone")
+		assert.Regexp(t, `(?m)^U filter rule added +admin +write +20\d\d-[^\n]*\nU device changed +admin +write +20`, r.command(t, "/system history print"))
+		assert.Empty(t, r.command(t, "/undo"))
+		assert.Empty(t, r.command(t, "/undo"))
+		r.awaitHTTP(t)
+		assert.Empty(t, r.command(t, "/redo"))
+		require.Error(t, r.http(), "the WAN port is down again")
+		assert.Regexp(t, `(?m)^R filter rule added .*\nU device changed `, r.command(t, "/system history print"))
+		assert.Empty(t, r.command(t, "/undo"))
+		r.awaitHTTP(t)
+		assert.Empty(t, r.command(t, "/ip firewall filter find where comment=undone"))
 	})
 	step("Safe Mode is released", func(t *testing.T) {
 		r.takeSafe(t)
@@ -60,10 +70,17 @@ func (r *router) sessionSteps(step func(string, func(*testing.T))) {
 		r.expect(t, "[Safe Mode released]")
 		r.expect(t, "\n[admin@postern] > ")
 		assert.Contains(t, r.command(t, "/ip socks print"), "max-connections: 123")
+		r.takeSafe(t)
+		r.command(t, "/ip socks set max-connections=124")
+		r.m.screen.forget()
+		require.NoError(t, r.m.send("/quit\r"))
+		r.expect(t, "[Safe Mode released]")
+		r.expect(t, "\n[admin@postern] > ")
+		assert.Contains(t, r.command(t, "/ip socks print"), "max-connections: 124")
 		r.command(t, "/ip socks set max-connections=200")
 	})
 	step("lines are imported, all or none", func(t *testing.T) {
-		before := r.command(t, "/export")
+		before := settings(r.command(t, "/export"))
 		paste := func(text string) string {
 			t.Helper()
 			r.m.screen.forget()
@@ -74,12 +91,12 @@ func (r *router) sessionSteps(step func(string, func(*testing.T))) {
 		}
 		assert.Contains(t, paste("/ip socks\nset max-connections=9\n/ip socks access\nadd action=deny dst-prot=1\n"),
 			"expected end of command (line 4 column 17)")
-		assert.Equal(t, before, r.command(t, "/export"))
+		assert.Equal(t, before, settings(r.command(t, "/export")))
 		assert.Contains(t, paste("/ip socks\nset max-connections=9\n/ip socks access\nadd action=deny \\\n    dst-port=1\n"),
 			"Script loaded and executed successfully")
 		assert.Contains(t, r.command(t, "/ip socks print"), "max-connections: 9\n")
 		assert.Empty(t, r.command(t, "/ip socks set max-connections=200; /ip socks access remove [find dst-port=1]"))
-		assert.Equal(t, before, r.command(t, "/export"))
+		assert.Equal(t, before, settings(r.command(t, "/export")))
 	})
 	step("every key answers at once", r.keys)
 	step("login", func(t *testing.T) {
@@ -110,7 +127,7 @@ func (r *router) sessionSteps(step func(string, func(*testing.T))) {
 		assert.GreaterOrEqual(t, again, 2*time.Second)
 		log := r.command(t, "/log print where topics~critical")
 		assert.Equal(t, 2, strings.Count(log, "system,error,critical login failure for user admin"), log)
-		assert.NotContains(t, r.command(t, "/export"), "argon2")
+		assert.NotContains(t, settings(r.command(t, "/export")), "argon2")
 		r.command(t, `/user set admin password=""`)
 		typed("/quit\r", "\n[admin@postern] > ")
 		assert.NotContains(t, r.m.screen.all(), password)

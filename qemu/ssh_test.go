@@ -137,10 +137,10 @@ func testSSH(t *testing.T, b board.Board) {
 		t.Logf("/export by SSH, with the first start of the process: %v", time.Since(start).Round(10*time.Millisecond))
 		assert.Contains(t, out, "/ip dhcp-server\r\n")
 		assert.NotContains(t, out, "argon2")
-		assert.Equal(t, k.command(t, "/export terse"), func() string {
+		assert.Equal(t, settings(k.command(t, "/export terse")), func() string {
 			out, err := c.run(sshPassword, "/export terse")
 			require.NoError(t, err)
-			return strings.ReplaceAll(out, "\r\n", "\n")
+			return settings(strings.ReplaceAll(out, "\r\n", "\n"))
 		}())
 		assert.Contains(t, k.command(t, "/log print"), "user admin logged in from "+clientAddress+" via ssh")
 	})

@@ -102,7 +102,7 @@ func TestSafeMode(t *testing.T) {
 			c.send('L', "/quit")
 			c.until("E")
 			<-c.over
-		}, false, undone + "the session has ended"},
+		}, true, "Safe Mode released"},
 		{"a bad frame", func(_ *rig, c *guest) {
 			c.send('Z', "")
 			<-c.over

@@ -57,6 +57,19 @@ func (s *server) safeMode() error {
 	return s.send(wire.Output, done)
 }
 
+// quitSafeMode keeps what was changed in Safe Mode: who types quit, as MikroTik's manual says, means that. A session that
+// ends in any other way has it undone.
+func (s *server) quitSafeMode() error {
+	if !s.session.Safe || s.handler.SafeMode == nil {
+		return nil
+	}
+	done := "[Safe Mode released]\n"
+	if err := s.handler.SafeMode(&s.session, ReleaseSafeMode); err != nil {
+		done = err.Error() + "\n"
+	}
+	return s.send(wire.Output, done)
+}
+
 // leave ends the session. In Safe Mode it only leaves that, and undoes the changes.
 func (s *server) leave() (console.Request, error) {
 	if !s.session.Safe {

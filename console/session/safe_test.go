@@ -38,6 +38,10 @@ func TestConversations(t *testing.T) {
 			{sent(wire.Safe, ""), frame{wire.Prompt, prompt}}, {frame{}, frame{wire.Output, "[Safe Mode taken]\n"}},
 			{sent(wire.Leave, ""), frame{wire.Prompt, safe}}, {frame{}, frame{wire.Output, "[Safe Mode unrolled]\n"}},
 			{frame{}, frame{wire.Prompt, prompt}}}},
+		{name: "taken, and quit", did: []string{"take", "release"}, steps: steps{
+			{sent(wire.Safe, ""), frame{wire.Prompt, prompt}}, {frame{}, frame{wire.Output, "[Safe Mode taken]\n"}},
+			{sent(wire.Line, "/quit"), frame{wire.Prompt, safe}}, {frame{}, frame{wire.Output, "[Safe Mode released]\n"}},
+			{frame{}, frame{wire.End, ""}}}},
 		{name: "held, unrolled", held: true, did: []string{"take", "unroll and take"}, steps: steps{
 			{sent(wire.Safe, ""), frame{wire.Prompt, prompt}}, {sent(wire.Line, "u"), frame{wire.Ask, asked}},
 			{frame{}, frame{wire.Output, "[Safe Mode taken]\n"}}}},

@@ -146,6 +146,9 @@ func (s *server) serve() error {
 			return err
 		}
 		if request == console.Quit {
+			if err := s.quitSafeMode(); err != nil {
+				return err
+			}
 			return s.send(wire.End, "")
 		}
 	}
