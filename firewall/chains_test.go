@@ -135,7 +135,7 @@ func TestChainsAndLists(t *testing.T) {
 		}
 		check := func(when string) {
 			t.Helper()
-			got, _, err := f.Counters()
+			got, err := f.Counters(Filter)
 			require.NoError(t, err)
 			for i, r := range m.Filter {
 				assert.Equal(t, m.counts[i], got[i], "configuration %d, %s: rule %d (%s)", n, when, i, r)
@@ -232,7 +232,7 @@ func TestTCPFlags(t *testing.T) {
 		require.NoError(t, f.Apply(config))
 		_, err := net.Dial("tcp", "127.0.0.1:4009") // a SYN, and a RST that acknowledges it
 		require.Error(t, err)
-		got, _, err := f.Counters()
+		got, err := f.Counters(Filter)
 		require.NoError(t, err)
 		for i, r := range config.Filter {
 			assert.Equal(t, want[i].Packets, got[i].Packets, r)
@@ -287,10 +287,10 @@ func TestManyAddresses(t *testing.T) {
 		assert.Equal(t, slices.ContainsFunc(c.AddressLists["many"], func(a match.Addresses) bool { return a.Match(netip.MustParseAddr(to)) }), err != nil, to)
 		conn.Close()
 	}
-	got, _, err := f.Counters()
+	got, err := f.Counters(Filter)
 	require.NoError(t, err)
 	assert.Equal(t, []uint64{3, 3, 3}, []uint64{got[253].Packets, got[254].Packets, got[255].Packets})
-	for _, chain := range layout(Filter, f.applied.filter) {
+	for _, chain := range f.applied.layout(Filter) {
 		if strings.HasSuffix(chain.name, "-dst") {
 			assert.Less(t, len(chain.rules), 64+2, chain.name)
 		} else if strings.Contains(chain.name, "-d") {

@@ -76,7 +76,7 @@ func TestChangesInKernel(t *testing.T) {
 			require.NoError(t, whole.ChangeOpenings(nil, f.Openings()))
 		}, program)
 		require.Equal(t, other, got, "change %d", n)
-		_, _, err := f.Counters()
+		_, err := f.Counters(Filter)
 		require.NoError(t, err)
 	}
 }
@@ -135,7 +135,7 @@ func TestChangesKeepCounters(t *testing.T) {
 			n++
 		}
 		require.NoError(t, f.Apply(step.config), step.name)
-		filter, _, err := f.Counters()
+		filter, err := f.Counters(Filter)
 		require.NoError(t, err, step.name)
 		for i, r := range step.config.Filter {
 			want := n
@@ -146,7 +146,7 @@ func TestChangesKeepCounters(t *testing.T) {
 		}
 	}
 	require.NoError(t, f.ResetCounters(Filter, []int{2}))
-	filter, _, err := f.Counters()
+	filter, err := f.Counters(Filter)
 	require.NoError(t, err)
 	assert.Equal(t, []uint64{n, 0, 0}, []uint64{filter[0].Packets, filter[1].Packets, filter[2].Packets})
 }

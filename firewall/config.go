@@ -7,6 +7,11 @@ import "github.com/postern-router/postern/match"
 type Config struct {
 	Filter []Rule
 	NAT    []Rule
+	Mangle []Rule
+	Raw    []Rule
+	// RoutingTables are the routing marks that rules name, each with a number of 1..MaxRoutingMarks of its own: see
+	// RoutingMark. NoRoutingMark is none of them.
+	RoutingTables map[string]uint8
 	// Lists are the interface lists that rules name.
 	Lists map[string]Interfaces
 	// Clamp are interfaces whose packets are shorter than Ethernet's, as those of PPPoE: of TCP
@@ -21,12 +26,16 @@ type Config struct {
 
 // Rule is one rule. A matcher's zero value matches everything.
 type Rule struct {
-	// Chain is input, forward or output in Filter; srcnat or dstnat in NAT; or a chain of the
+	// Chain is input, forward or output in Filter; srcnat or dstnat in NAT; prerouting, input, forward, output or
+	// postrouting in Mangle; prerouting or output in Raw; or a chain of the
 	// user's, of any other name, which packets enter by rules with the action jump.
 	Chain string
-	// Action is accept, log, passthrough, jump or return in both tables, drop or reject in Filter,
-	// masquerade or src-nat in chain srcnat, dst-nat or redirect in chain dstnat. After
-	// log and passthrough, which only counts, the next rule is tried. So it is after
+	// Action is accept, log, passthrough, jump or return in all tables, drop or reject in Filter,
+	// masquerade or src-nat in chain srcnat, dst-nat or redirect in chain dstnat, netmap in either,
+	// mark-connection, mark-packet, mark-routing, change-mss, change-ttl or change-dscp in Mangle,
+	// drop or notrack in Raw. After
+	// log and passthrough, which only counts, the next rule is tried. So it is after notrack, after those of
+	// Mangle unless Final is set, and after
 	// fasttrack-connection in Filter: RouterOS's shorter way through the router is not there.
 	// jump tries the rules of JumpTarget, and then the next rule. return goes on behind the rule
 	// that jumped here; in a chain that none has jumped to it accepts.
@@ -60,6 +69,9 @@ type Rule struct {
 	// source or destination was translated. With "!" in front it is any other connection. Rules
 	// of the filter table have it.
 	ConnectionNATState string
+	// ConnectionMark, PacketMark and RoutingMark are the mark that the packet's connection or the packet has: a name,
+	// NoMark for none of them, NoRoutingMark for none of the last. With "!" in front it is any other, or none.
+	ConnectionMark, PacketMark, RoutingMark string
 	// Extra are the values of Matchers, in their order; "" matches all.
 	Extra [len(Matchers)]string
 	// IPsecPolicy is "in,none", "in,ipsec", "out,none" or "out,ipsec": whether the packet came in or
@@ -71,7 +83,7 @@ type Rule struct {
 
 	// ToAddresses and ToPorts are the new address and ports of src-nat and dst-nat.
 	// redirect and masquerade take only ToPorts; dst-nat may have only ToPorts. They are
-	// one port or one range.
+	// one port or one range. netmap takes only ToAddresses, a network, in which the host's part of the address stays.
 	ToAddresses match.Addresses
 	ToPorts     match.Ports
 	// Log has a line logged for each packet that the rule matches, as the action log does. LogPrefix
@@ -84,9 +96,34 @@ type Rule struct {
 	// icmp-host-prohibited, icmp-admin-prohibited or tcp-reset.
 	RejectWith string
 
+	// NewConnectionMark, NewPacketMark and NewRoutingMark are what mark-connection, mark-packet and mark-routing set: a name,
+	// NoMark, or NoRoutingMark.
+	NewConnectionMark, NewPacketMark, NewRoutingMark string
+	// NewMSS is of change-mss: "clamp-to-pmtu", or the greatest MSS in bytes, 1..65495. A smaller one stays.
+	NewMSS string
+	// NewTTL is of change-ttl: "set:N", "increment:N" or "decrement:N", N of 0..255.
+	NewTTL string
+	// NewDSCP is of change-dscp: 0..63 (RFC 2474).
+	NewDSCP string
+	// Final has the actions of Mangle accept the packet after they have changed it.
+	Final bool
+
 	// Disabled keeps the rule out of the kernel. It must be valid all the same.
 	Disabled bool
 	// Comment is printable text of at most 255 bytes (XT_MAX_COMMENT_LEN less the
 	// closing NUL, linux/netfilter/xt_comment.h).
 	Comment string
+}
+
+// Rules are the rules of a table.
+func (c Config) Rules(t Table) []Rule {
+	switch t {
+	case Filter:
+		return c.Filter
+	case NAT:
+		return c.NAT
+	case Mangle:
+		return c.Mangle
+	}
+	return c.Raw
 }

@@ -1,7 +1,7 @@
 // Package firewall turns a list of filter and nat rules, in RouterOS terms, into the
 // kernel's IPv4 rules. It uses the programs iptables and iptables-restore.
 //
-// It owns the kernel's filter and nat tables, and mangle once a Config has a Clamp: it removes whatever
+// It owns the kernel's filter and nat tables, and mangle and raw once a Config has something for them: it removes whatever
 // else is in them, and leaves the other tables alone. It promises:
 //
 //   - Fail closed. [Firewall.Lock] drops what comes in or passes through, except on the
@@ -12,12 +12,16 @@
 //     if it is not known what the table holds. The kernel
 //     takes a table whole or not at all. So each packet meets either all of the old rules
 //     of a table or all of the new ones.
-//   - All or nothing. If one rule is refused, both tables stay as they were, and the
+//   - All or nothing. If one rule is refused, all tables stay as they were, and the
 //     error names the rule.
 //   - RouterOS's meaning. A rule can be in a chain of the user's, and can name lists of interfaces and of
 //     addresses, which iptables does not have: several rules of the kernel then do what it says.
 //   - Counters go on. A rule that is in both the old and the new list keeps its counters,
 //     except, if it has to be written anew, for the packets of the milliseconds of the change itself.
+//   - Marks are names. The kernel's mark of a packet has a number for its packet mark in bits 0 to 15 and one for its
+//     routing mark in bits 16 to 23; that of a connection has one in bits 0 to 15. A name's number stays while others come
+//     and go, as packets and connections keep it. There are at most [MaxMarks] names of either of the first two and
+//     [MaxRoutingMarks] routing marks.
 //   - Openings stay. [Firewall.ChangeOpenings] lets single peers reach single TCP or UDP ports
 //     ahead of the user's rules, and Apply keeps them.
 //   - Bounded time. A program that does not end is killed after 30 seconds, and the error
@@ -32,6 +36,6 @@
 //
 // The kernel and a static iptables need only these extensions of iptables:
 //
-//	matches: addrtype comment connlimit conntrack icmp iprange length limit mac multiport tcp udp
-//	targets: standard DNAT LOG MASQUERADE REDIRECT REJECT SNAT TCPMSS
+//	matches: addrtype comment connlimit connmark conntrack dscp icmp iprange length limit mac mark multiport statistic tcp ttl udp
+//	targets: standard CONNMARK CT DNAT DSCP LOG MARK MASQUERADE NETMAP REDIRECT REJECT SNAT TCPMSS TTL
 package firewall

@@ -30,12 +30,16 @@ func Example() {
 	if err := fw.Apply(rules); err != nil {
 		log.Fatal(err)
 	}
-	filter, nat, err := fw.Counters()
+	filter, err := fw.Counters(firewall.Filter)
 	if err != nil {
 		log.Fatal(err)
 	}
 	for i, r := range rules.Filter {
 		fmt.Println(r, filter[i].Packets)
+	}
+	nat, err := fw.Counters(firewall.NAT)
+	if err != nil {
+		log.Fatal(err)
 	}
 	for i, r := range rules.NAT {
 		fmt.Println(r, nat[i].Packets)

@@ -16,7 +16,7 @@ import (
 	"github.com/coreos/go-iptables/iptables"
 )
 
-// Firewall is the kernel's filter and nat tables in the network namespace of the
+// Firewall is the kernel's IPv4 tables in the network namespace of the
 // calling process. Its methods may be called from any goroutine; those that start a
 // process wait for each other. There should be one Firewall at a time; a new one takes
 // over whatever an earlier one left behind.
@@ -40,11 +40,10 @@ type Firewall struct {
 	seen    map[Table]tableInfo
 	// legacy says whether the programs are those of iptables-legacy; nil until first needed.
 	legacy *bool
-	clamp  []string // Config.Clamp in force
+	// touched are the tables that we may have written. Of the others nothing is asked, as that would make them.
+	touched map[Table]bool
 	// unsure says that the last change of the openings failed, so that it may have been made or not.
 	unsure bool
-	// unsureClamp says that a process which wrote the mangle table was killed, so that clamp may be in force or not.
-	unsureClamp bool
 
 	// mu guards openings, which change only while turn is held too. It is never held
 	// while a process runs.
@@ -98,7 +97,7 @@ func (f *Firewall) Lock() error {
 // rules stay as they were. The error says which rule it was, by table, number as printed
 // (from 0) and properties, and why.
 //
-// Apply takes one process, and one more if Config.Clamp changes. If rules were applied before, it takes one more for each table
+// Apply takes one process. If rules were applied before, it takes one more for each table
 // that has any, to read the counters, unless the rules that stay can stay where they are. A refusal takes up to five more.
 func (f *Firewall) Apply(c Config) error {
 	if err := c.Validate(); err != nil {
@@ -113,39 +112,6 @@ func (f *Firewall) Apply(c Config) error {
 }
 
 func (f *Firewall) apply(c Config) error {
-	if slices.Equal(c.Clamp, f.clamp) && !f.unsureClamp {
-		return f.applyRules(c)
-	}
-	old := f.clamp
-	if err := f.applyClamp(c.Clamp); err != nil {
-		return err
-	}
-	err := f.applyRules(c)
-	if err == nil {
-		return nil
-	}
-	if undo := f.applyClamp(old); undo != nil {
-		return fmt.Errorf("%w; and putting the old table mangle back: %w", err, undo)
-	}
-	return err
-}
-
-// applyClamp writes the mangle table. It is left alone where nothing was ever to be in it, for kernels
-// that have none.
-func (f *Firewall) applyClamp(clamp []string) error {
-	var s script
-	s.mangle(clamp)
-	if err := f.restore(&s); err != nil {
-		// One that ends by itself has written nothing.
-		var exit *exec.ExitError
-		f.unsureClamp = f.unsureClamp || errors.As(err, &exit) && !exit.Exited()
-		return fmt.Errorf("table %s: %w", mangle, err)
-	}
-	f.clamp, f.unsureClamp = slices.Clone(clamp), false
-	return nil
-}
-
-func (f *Firewall) applyRules(c Config) error {
 	next := newRuleSet(c)
 	if f.applied != nil {
 		if f.known() {
@@ -160,19 +126,27 @@ func (f *Firewall) applyRules(c Config) error {
 		next.inherit(f.applied)
 	}
 
-	// The kernel takes each table whole or not at all, but one after the other. So nat
-	// is rehearsed first, then filter is swapped, and last nat, which is known to be
+	// The kernel takes each table whole or not at all, but one after the other. So the others
+	// are rehearsed first, then filter is swapped, and last the others, which are known to be
 	// good by then.
+	tables := f.tablesOf(next)
 	var s script
-	s.rehearse(NAT, next.nat, false)
-	s.filter(next.filter, f.openings)
+	for _, t := range tables[1:] {
+		s.rehearse(t, next.table(t), false)
+	}
 	swapped := len(s.lines)
-	s.nat(next.nat)
+	for i, t := range tables {
+		if s.whole(t, next, f.openings); i == 0 {
+			swapped = len(s.lines)
+		}
+	}
+	f.touch(tables)
 	err := f.restore(&s)
 	if err == nil {
 		f.applied, f.unsure = next, false
-		f.wrote(Filter, newWritten(layout(Filter, next.filter)))
-		f.wrote(NAT, newWritten(layout(NAT, next.nat)))
+		for _, t := range tables {
+			f.wrote(t, newWritten(next.layout(t)))
+		}
 		return nil
 	}
 
@@ -193,33 +167,43 @@ func (f *Firewall) applyRules(c Config) error {
 // error if it was refused: then writing all the rules tells which one is at fault, or heals what somebody else
 // has done to the tables.
 func (f *Firewall) changeRules(next *ruleSet) (done bool, err error) {
-	tables := []Table{Filter, NAT}
+	tables := f.tablesOf(next)
 	sums, changes := map[Table]written{}, map[Table]change{}
 	stays := next.inherit(f.applied)
-	read, both := false, true
+	read := false
+	var changed []Table
 	for _, t := range tables {
-		chains := layout(t, next.table(t))
+		chains := next.layout(t)
 		sums[t] = newWritten(chains)
+		if !f.touched[t] {
+			changed = append(changed, t)
+			continue
+		}
 		changes[t] = f.written[t].changes(chains, sums[t])
-		both = both && !changes[t].empty()
-		read = read || changes[t].deletes() && changes[t].loses(layout(t, f.applied.table(t)), stays[t])
+		if !changes[t].empty() {
+			changed = append(changed, t)
+		}
+		read = read || changes[t].deletes() && changes[t].loses(f.applied.layout(t), stays[t])
 	}
-	// If nat is refused after filter was swapped, the old filter table is written with what has been read now.
-	if read || both {
+	// If the second table is refused after the first was swapped, the old first one is written with what has been read now.
+	if read || len(changed) > 1 {
 		if f.readCounters() != nil {
 			return false, nil
 		}
 		next.inherit(f.applied)
 	}
 	var s script
-	if both {
-		s.rehearse(NAT, next.nat, false)
+	for _, t := range changed[min(1, len(changed)):] {
+		s.rehearse(t, next.table(t), false)
 	}
-	for _, t := range tables {
-		if !changes[t].empty() {
-			s.change(t, next.table(t), changes[t], both && t == NAT)
+	for i, t := range changed {
+		if f.touched[t] {
+			s.change(t, next.table(t), changes[t], i > 0)
+		} else {
+			s.whole(t, next, f.openings)
 		}
 	}
+	f.touch(changed)
 	if len(s.lines) > 0 {
 		err = f.restore(&s)
 	}
@@ -244,12 +228,28 @@ func (f *Firewall) changeRules(next *ruleSet) (done bool, err error) {
 	return false, err
 }
 
-// known reports whether both tables are as they were written last. Of iptables-nft's tables the kernel cannot tell that.
+// tablesOf are the tables that have to be written for a set: filter and nat first. Of the others those that have never had
+// anything are left alone, for kernels that lack them, and as each table takes memory and some of each packet's time.
+func (f *Firewall) tablesOf(s *ruleSet) []Table {
+	return slices.DeleteFunc(slices.Clone(Tables[:]), func(t Table) bool { return t != Filter && t != NAT && !f.touched[t] && s.empty(t) })
+}
+
+// touch notes that tables are written.
+func (f *Firewall) touch(tables []Table) {
+	if f.touched == nil {
+		f.touched = map[Table]bool{}
+	}
+	for _, t := range tables {
+		f.touched[t] = true
+	}
+}
+
+// known reports whether the tables are as they were written last. Of iptables-nft's tables the kernel cannot tell that.
 func (f *Firewall) known() bool {
-	if f.unsure {
+	if f.unsure || f.written == nil {
 		return false
 	}
-	for _, t := range []Table{Filter, NAT} {
+	for t := range f.touched {
 		if seen := info(t); f.written[t] == nil || seen == (tableInfo{}) || seen != f.seen[t] {
 			return false
 		}
@@ -292,43 +292,38 @@ func (f *Firewall) explain(c Config, next *ruleSet, s *script, refused *refusal)
 		}
 		at, refused = each.lines[again.line-1], again
 	}
-	rules := c.Filter
-	if at.table == NAT {
-		rules = c.NAT
-	}
-	return fmt.Errorf("%s rule %d (%s): %w", at.table, at.index, rules[at.index], refused)
+	return fmt.Errorf("%s rule %d (%s): %w", at.table, at.index, c.Rules(at.table)[at.index], refused)
 }
 
 // undo takes away what a refused script has left: rehearsals, and the new filter table if
 // it has been swapped.
 func (f *Firewall) undo(swapped bool) error {
 	var s script
-	if swapped && f.applied == nil {
-		s.filter(nil, f.openings)
-	} else if swapped {
-		s.filter(f.applied.filter, f.openings)
-	} else {
-		s.sweep(Filter)
-	}
-	if swapped && f.applied != nil {
-		s.nat(f.applied.nat)
-	} else {
-		s.sweep(NAT)
+	for _, t := range Tables {
+		switch {
+		case !f.touched[t]:
+		case swapped && f.applied != nil:
+			s.whole(t, f.applied, f.openings)
+		case swapped && t == Filter:
+			s.filter(nil, f.openings)
+		default:
+			s.sweep(t)
+		}
 	}
 	return f.restore(&s)
 }
 
-// Counters returns what the rules of the applied Config have matched, each at its rule's
-// index; those of disabled rules are zero. Both lists are empty while nothing is applied.
-// Counters takes one process for each table that has rules. A change of the rules waits a
+// Counters returns what the rules of a table of the applied Config have matched, each at its rule's
+// index; those of disabled rules are zero. The list is empty while nothing is applied.
+// Counters takes one process if the table has rules. A change of the rules waits a
 // moment for it and then ends the process, and the count begins anew.
-func (f *Firewall) Counters() (filter, nat []Counter, err error) {
+func (f *Firewall) Counters(t Table) (counters []Counter, err error) {
 	for range countTries {
-		if filter, nat, err = f.count(); !errors.Is(err, errGaveWay) {
+		if counters, err = f.count(t); !errors.Is(err, errGaveWay) {
 			break
 		}
 	}
-	return filter, nat, err
+	return counters, err
 }
 
 // ResetCounters sets the counters of rules to zero: those of the applied rules of t with these indices, of all or,
@@ -367,7 +362,7 @@ func (f *Firewall) resetCounters(t Table, indices []int) error {
 	switch {
 	case known:
 		s.begin(t)
-		for _, c := range layout(t, es) {
+		for _, c := range f.applied.layout(t) {
 			for i, r := range c.rules {
 				if r.counts && slices.Contains(indices, r.entry) {
 					s.line(place{t, r.entry}, "-Z", c.name, strconv.Itoa(i+1))
@@ -375,10 +370,8 @@ func (f *Firewall) resetCounters(t Table, indices []int) error {
 			}
 		}
 		s.commit(t)
-	case t == Filter: // Zero is written as all counters are, by writing the table anew.
-		s.filter(es, f.openings)
-	default:
-		s.nat(es)
+	default: // Zero is written as all counters are, by writing the table anew.
+		s.whole(t, f.applied, f.openings)
 	}
 	if err := f.restore(&s); err != nil {
 		copy(es, before)
@@ -388,30 +381,27 @@ func (f *Firewall) resetCounters(t Table, indices []int) error {
 }
 
 // count is one try of Counters.
-func (f *Firewall) count() (filter, nat []Counter, err error) {
+func (f *Firewall) count(t Table) (counters []Counter, err error) {
 	f.turn.Lock()
 	defer f.turn.Unlock()
 	if f.applied == nil {
-		return nil, nil, nil
+		return nil, nil
 	}
 	f.counting = true
-	err = f.readCounters()
+	err = f.readTable(t)
 	f.counting = false
 	if err != nil {
-		return nil, nil, fmt.Errorf("firewall: counters: %w", err)
+		return nil, fmt.Errorf("firewall: counters: list %s: %w", t, err)
 	}
-	for _, e := range f.applied.filter {
-		filter = append(filter, e.count)
+	for _, e := range f.applied.table(t) {
+		counters = append(counters, e.count)
 	}
-	for _, e := range f.applied.nat {
-		nat = append(nat, e.count)
-	}
-	return filter, nat, nil
+	return counters, nil
 }
 
 // readCounters brings the counters of the applied rules up to date.
 func (f *Firewall) readCounters() error {
-	for _, t := range []Table{Filter, NAT} {
+	for _, t := range Tables {
 		if err := f.readTable(t); err != nil {
 			return fmt.Errorf("list %s: %w", t, err)
 		}
@@ -429,7 +419,7 @@ func (f *Firewall) readTable(t Table) error {
 		return err
 	}
 	counts := make([]Counter, len(es))
-	for _, c := range layout(t, es) {
+	for _, c := range f.applied.layout(t) {
 		lines := lists[c.name]
 		if len(lines) != len(c.rules) {
 			return fmt.Errorf("chain %s: expected %d rules, got %d: was the table changed by someone else?", c.name, len(c.rules), len(lines))

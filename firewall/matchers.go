@@ -18,6 +18,8 @@ type Matcher struct {
 	// false for a value that it does not take.
 	match, option string
 	args          func(value string) (string, bool)
+	// all, if it is set, returns all words behind the match, of a value without "!", in the place of option and args.
+	all func(value string) ([]string, bool)
 	// negated is the option for a value with "!", if it is not the same with "!" in front; "-" if
 	// there is none.
 	negated string
@@ -26,7 +28,10 @@ type Matcher struct {
 }
 
 // The places in Matchers that others need.
-const srcMACAddress = 2
+const (
+	srcMACAddress   = 2
+	connectionLimit = 5
+)
 
 // Matchers are those that a Rule has in Extra (iptables-extensions(8)).
 var Matchers = [...]Matcher{
@@ -56,6 +61,27 @@ var Matchers = [...]Matcher{
 			count, mask, _ := strings.Cut(value, ",")
 			return count + " --connlimit-mask " + mask, isNumber(count, 0, 65535) && isNumber(mask, 0, 32)
 		}},
+	{Name: "ttl", Help: "time to live of the packet", Accepts: "equal:N | not-equal:N | less-than:N | greater-than:N: N of 0..255", match: "ttl", all: ttl},
+	{Name: "dscp", Help: "code point of the packet (DSCP)", Accepts: "[!]integer: 0..63", match: "dscp", option: "--dscp",
+		args: func(value string) (string, bool) { return value, isNumber(value, 0, 63) }},
+	{Name: "random", Help: "only that share of the packets, in percent", Accepts: "integer: 1..99", match: "statistic", option: "--mode", negated: "-", counts: true,
+		args: func(value string) (string, bool) {
+			return "random --probability 0." + strings.Repeat("0", max(0, 2-len(value))) + value, isNumber(value, 1, 99)
+		}},
+	{Name: "nth", Help: "of so many packets one", Accepts: "EVERY,PACKET: 1..65535, PACKET no more than EVERY", match: "statistic", option: "--mode", negated: "-", counts: true,
+		args: func(value string) (string, bool) {
+			every, packet, _ := strings.Cut(value, ",")
+			n, _ := strconv.Atoi(every)
+			first, _ := strconv.Atoi(packet)
+			return "nth --every " + every + " --packet " + strconv.Itoa(first-1), isNumber(every, 1, 65535) && isNumber(packet, 1, n)
+		}},
+}
+
+// ttl translates RouterOS's "less-than:5".
+func ttl(value string) ([]string, bool) {
+	how, n, _ := strings.Cut(value, ":")
+	options := map[string][]string{"equal": {"--ttl-eq"}, "not-equal": {"!", "--ttl-eq"}, "less-than": {"--ttl-lt"}, "greater-than": {"--ttl-gt"}}[how]
+	return append(options, n), options != nil && isNumber(n, 0, 255)
 }
 
 const addressTypesAccepted = "[!]unicast | local | broadcast | multicast | blackhole | prohibit | unreachable, or a list of them"
@@ -115,6 +141,10 @@ func rate(value string) (string, bool) {
 // words returns the matcher as an iptables command line has it, and false for a value that it does not
 // take.
 func (m Matcher) words(value string) ([]string, bool) {
+	if m.all != nil {
+		all, ok := m.all(value)
+		return append([]string{"-m", m.match}, all...), ok
+	}
 	body, not := strings.CutPrefix(value, "!")
 	args, ok := m.args(body)
 	if !ok || not && m.negated == "-" {
@@ -151,7 +181,9 @@ func (r Rule) extra(counting bool) (all []string) {
 
 // Certain reports whether the rule's addresses, ports, interfaces, protocol and states tell what it
 // matches: it has no matcher by anything else.
-func (r Rule) Certain() bool { return r.TCPFlags == "" && r.Extra == [len(Matchers)]string{} }
+func (r Rule) Certain() bool {
+	return r.TCPFlags == "" && r.ConnectionMark == "" && r.PacketMark == "" && r.RoutingMark == "" && r.Extra == [len(Matchers)]string{}
+}
 
 func (r Rule) checkExtra() error {
 	for i, value := range r.Extra {

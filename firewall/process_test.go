@@ -36,7 +36,7 @@ func TestHangingProgram(t *testing.T) {
 	}{
 		{"lock", (*Firewall).Lock, "firewall: lock: iptables-restore: complaint; "},
 		{"apply", func(f *Firewall) error { return f.Apply(Config{}) }, "firewall: apply: "},
-		{"counters", func(f *Firewall) error { _, _, err := f.Counters(); return err }, "firewall: counters: list filter: "},
+		{"counters", func(f *Firewall) error { _, err := f.Counters(Filter); return err }, "firewall: counters: list filter: "},
 		{"open", func(f *Firewall) error { return openFirewall(f, Opening{Port: 4001}) }, "firewall: close 0 and open 1 openings: "},
 		{"close", func(f *Firewall) error { return closeFirewall(f, one) }, "firewall: close 1 and open 0 openings: "},
 	} {
@@ -58,7 +58,7 @@ func TestHangingProgram(t *testing.T) {
 			assert.Equal(t, before, saveTables(t, "iptables-legacy"), "nothing has changed")
 			require.NoError(t, op.do(f))
 			require.NoError(t, f.Apply(full))
-			_, _, err = f.Counters()
+			_, err = f.Counters(Filter)
 			assert.NoError(t, err)
 		})
 	}
@@ -111,7 +111,7 @@ func TestCountGivesWay(t *testing.T) {
 	var filter []Counter
 	go func() {
 		counted <- router.Do(func() (err error) {
-			filter, _, err = f.Counters()
+			filter, err = f.Counters(Filter)
 			return err
 		})
 	}()

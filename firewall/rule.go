@@ -10,15 +10,18 @@ import (
 	"github.com/postern-router/postern/match"
 )
 
-// Table is one of the two lists of rules. Its menu and the kernel's table have its name.
+// Table is one of the lists of rules. Its menu and the kernel's table have its name.
 type Table string
 
 const (
 	Filter Table = "filter"
 	NAT    Table = "nat"
-
-	mangle Table = "mangle" // no rule of a Config is in it
+	Mangle Table = "mangle"
+	Raw    Table = "raw"
 )
+
+// Tables are all tables, in the order in which they change.
+var Tables = [...]Table{Filter, NAT, Mangle, Raw}
 
 // chain is a RouterOS chain and the kernel's built-in chain that holds its rules.
 type chain struct{ name, builtin string }
@@ -29,6 +32,10 @@ func (t Table) chains() []chain {
 		return []chain{{"input", "INPUT"}, {"forward", "FORWARD"}, {"output", "OUTPUT"}}
 	case NAT:
 		return []chain{{"dstnat", "PREROUTING"}, {"srcnat", "POSTROUTING"}}
+	case Mangle:
+		return []chain{{"prerouting", "PREROUTING"}, {"input", "INPUT"}, {"forward", "FORWARD"}, {"output", "OUTPUT"}, {"postrouting", "POSTROUTING"}}
+	case Raw:
+		return []chain{{"prerouting", "PREROUTING"}, {"output", "OUTPUT"}}
 	}
 	return nil
 }
@@ -73,6 +80,9 @@ func (r Rule) String() string {
 		{"out-interface-list", r.OutInterfaceList},
 		{"connection-state", r.ConnectionState},
 		{"connection-nat-state", r.ConnectionNATState},
+		{"connection-mark", r.ConnectionMark},
+		{"packet-mark", r.PacketMark},
+		{"routing-mark", r.RoutingMark},
 		{"ipsec-policy", r.IPsecPolicy},
 		{"icmp-options", r.ICMPOptions},
 		{"tcp-flags", r.TCPFlags},
@@ -80,6 +90,12 @@ func (r Rule) String() string {
 		{"to-ports", r.ToPorts.String()},
 		{"log-prefix", r.LogPrefix},
 		{"reject-with", r.RejectWith},
+		{"new-connection-mark", r.NewConnectionMark},
+		{"new-packet-mark", r.NewPacketMark},
+		{"new-routing-mark", r.NewRoutingMark},
+		{"new-mss", r.NewMSS},
+		{"new-ttl", r.NewTTL},
+		{"new-dscp", r.NewDSCP},
 		{"comment", r.Comment},
 	} {
 		if p.value != "" {
@@ -93,6 +109,9 @@ func (r Rule) String() string {
 	}
 	if r.Log {
 		b.WriteString(" log=yes")
+	}
+	if r.Final {
+		b.WriteString(" passthrough=no")
 	}
 	if r.Disabled {
 		b.WriteString(" disabled=yes")
@@ -110,7 +129,7 @@ func quoteIfNeeded(s string) string {
 // matches returns the matches of a rule that Validate accepts, but for those that count, as an iptables command line has
 // them behind the chain. s are its interfaces and addresses; a set that no single match can name is
 // left out.
-func (r Rule) matches(s sets) []string {
+func (r Rule) matches(s sets, m marks) []string {
 	var a []string
 	// add appends an option and its value. A "!" of the value goes in front of the option.
 	add := func(option, value string) {
@@ -195,6 +214,10 @@ func (r Rule) matches(s sets) []string {
 		a = append(a, "-m", "conntrack")
 		add("--ctstate", strings.NewReplacer("srcnat", "SNAT", "dstnat", "DNAT").Replace(r.ConnectionNATState))
 	}
+	a = append(a, m.matches(r)...)
+	if r.Action == "change-mss" && r.TCPFlags == "" {
+		a = append(a, ofSYN[2:]...)
+	}
 	a = append(a, r.extra(false)...)
 	if r.Comment != "" {
 		a = append(a, "-m", "comment", "--comment", r.Comment)
@@ -218,7 +241,7 @@ func tcpFlags(list string) (all, set []string) {
 
 // Decides reports whether nothing further is tried for a packet that matches.
 func (r Rule) Decides() bool {
-	return !slices.Contains([]string{"log", "passthrough", "fasttrack-connection", "jump", "return"}, r.Action)
+	return r.Final || !r.marks() && !slices.Contains([]string{"log", "passthrough", "fasttrack-connection", "jump", "return", "notrack"}, r.Action)
 }
 
 // logTarget returns the option -j that logs what the rule matches, and its own options.
@@ -239,7 +262,7 @@ func (r Rule) logTarget(t Table) []string {
 // target returns the option -j of the rule in table t and the target's own options. It returns nothing
 // for passthrough and fasttrack-connection: a rule without a target only counts. chains are the
 // kernel's names of the user's chains.
-func (r Rule) target(t Table, chains map[string]string) []string {
+func (r Rule) target(t Table, chains map[string]string, m marks) []string {
 	var a []string
 	toPorts := func() {
 		if !r.ToPorts.Any() {
@@ -272,8 +295,25 @@ func (r Rule) target(t Table, chains map[string]string) []string {
 		a = []string{"-j", "SNAT", "--to-source", r.to()}
 	case "dst-nat":
 		a = []string{"-j", "DNAT", "--to-destination", r.to()}
+	case "netmap":
+		a = []string{"-j", "NETMAP", "--to", r.ToAddresses.String()}
+	case "notrack":
+		a = []string{"-j", "CT", "--notrack"}
+	default:
+		a = m.target(r)
 	}
 	return a
+}
+
+// needs returns the matches without which the kernel refuses the rule's target, in whatever chain it is.
+func (r Rule) needs() []string {
+	switch {
+	case r.Action == "change-mss":
+		return ofSYN
+	case !r.ToPorts.Any() || r.RejectWith == "tcp-reset":
+		return []string{"-p", portProtocol(r.Protocol)}
+	}
+	return nil
 }
 
 // to writes ToAddresses and ToPorts as SNAT and DNAT take them:

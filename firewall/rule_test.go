@@ -125,7 +125,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"filter chain in nat", NAT, Rule{Chain: "input", Action: "accept"}, "chain=input: expected dstnat or srcnat"},
 		{"no action", Filter, Rule{Chain: "input"}, `action="": expected accept, drop, reject, log, passthrough, jump, return or fasttrack-connection in chain=input`},
 		{"masquerade in filter", Filter, Rule{Chain: "forward", Action: "masquerade"}, "action=masquerade: expected accept, drop"},
-		{"masquerade in dstnat", NAT, Rule{Chain: "dstnat", Action: "masquerade"}, "action=masquerade: expected accept, log, passthrough, jump, return, dst-nat or redirect in chain=dstnat"},
+		{"masquerade in dstnat", NAT, Rule{Chain: "dstnat", Action: "masquerade"}, "action=masquerade: expected accept, log, passthrough, jump, return, dst-nat, redirect or netmap in chain=dstnat"},
 		{"redirect in srcnat", NAT, Rule{Chain: "srcnat", Action: "redirect"}, "action=redirect: expected"},
 		{"drop in nat", NAT, Rule{Chain: "dstnat", Action: "drop"}, "action=drop: expected"},
 		{"half an address", Filter, in(func(r *Rule) { r.SrcAddress.From = netip.MustParseAddr("1.2.3.4") }), "src-address: expected an IPv4 address"},
@@ -164,7 +164,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"dst-nat to nothing", NAT, Rule{Chain: "dstnat", Action: "dst-nat"}, "action=dst-nat: needs to-addresses or to-ports"},
 		{"dst-nat to others", NAT, Rule{Chain: "dstnat", Action: "dst-nat", ToAddresses: addresses("!1.2.3.4")}, `to-addresses=!1.2.3.4: expected an address or range without "!"`},
 		{"to half an address", NAT, Rule{Chain: "dstnat", Action: "dst-nat", ToAddresses: match.Addresses{To: netip.MustParseAddr("1.2.3.4")}}, "to-addresses: expected"},
-		{"to-addresses of accept", Filter, in(func(r *Rule) { r.ToAddresses = addresses("1.2.3.4") }), "to-addresses=1.2.3.4: needs action=src-nat or action=dst-nat"},
+		{"to-addresses of accept", Filter, in(func(r *Rule) { r.ToAddresses = addresses("1.2.3.4") }), "to-addresses=1.2.3.4: needs action=src-nat, action=dst-nat or action=netmap"},
 		{"to-ports of accept", Filter, in(func(r *Rule) { r.ToPorts = ports("1") }), "to-ports=1: needs action="},
 		{"to-ports without protocol", NAT, Rule{Chain: "dstnat", Action: "redirect", ToPorts: ports("53")}, "to-ports=53: needs protocol=tcp or protocol=udp"},
 		{"to-ports list", NAT, Rule{Chain: "dstnat", Action: "redirect", Protocol: "tcp", ToPorts: ports("53,54")}, "to-ports=53,54: expected one port or range"},
@@ -256,7 +256,7 @@ func TestChainsValidate(t *testing.T) {
 		{"chains that nothing leads to", Config{Filter: ladder(127, "x")}, ""},
 		{"nat", Config{NAT: []Rule{jump("srcnat", "x"), {Chain: "x", Action: "masquerade"}}}, ""},
 		{"masquerade for dstnat", Config{NAT: []Rule{jump("dstnat", "y"), jump("y", "x"), {Chain: "x", Action: "masquerade"}}},
-			"nat rule 2: action=masquerade: packets come to chain=x from chain=dstnat; expected accept, log, passthrough, jump, return, dst-nat or redirect"},
+			"nat rule 2: action=masquerade: packets come to chain=x from chain=dstnat; expected accept, log, passthrough, jump, return, dst-nat, redirect or netmap"},
 		{"too many addresses", Config{AddressLists: map[string][]match.Addresses{"a": make1000("10.0.0.0/24"), "b": {addresses("1.2.3.4")}}},
 			"address lists: expected at most 1000 entries in all, got 1001"},
 		{"not an address", Config{AddressLists: map[string][]match.Addresses{"a": {addresses("!1.2.3.4")}}}, "address list a: expected IPv4 addresses"},
@@ -349,7 +349,7 @@ func FuzzQuote(f *testing.F) {
 		line, ok := strings.CutSuffix(string(s.text), "\n")
 		require.True(t, ok)
 		require.NotContains(t, line, "\n")
-		require.Equal(t, slices.Concat([]string{"[0:0]", "-A", "INPUT"}, r.matches(anywhere), r.target(Filter, nil)), words(line))
+		require.Equal(t, slices.Concat([]string{"[0:0]", "-A", "INPUT"}, r.matches(anywhere, marks{}), r.target(Filter, nil, marks{})), words(line))
 	})
 }
 

@@ -31,6 +31,10 @@ type entry struct {
 	log []string
 	// sets are the interfaces and addresses that it matches.
 	sets
+	// needs are matches that the target cannot do without.
+	needs []string
+	// final is set if the packet is accepted behind the target.
+	final bool
 	// jumps is set if the target is a chain of the user's. returns is set if it is RETURN, which
 	// has to leave the chain of the rule, and not only a chain that the rule has for its sets.
 	jumps, returns bool
@@ -103,10 +107,18 @@ func (k *kernelChains) add(chain string, r kernelRule) {
 // A RETURN in such a chain would only leave that chain. So a rule with the action return goes to its
 // chains for good (-g), from which RETURN leaves the chain of the rule, and what does not
 // match goes on in another chain, which has the rest of the rules.
-func layout(t Table, es []entry) []kernelChain {
+//
+// The rules of clamp come first. A rule whose target or limits must meet each packet once, and that has more than one target, has
+// a chain for these.
+func layout(t Table, es []entry, clamp ...string) []kernelChain {
 	k := kernelChains{place: map[string]int{}}
 	for _, c := range t.chains() {
 		k.chain(-1, c.builtin)
+	}
+	for _, name := range clamp {
+		for _, side := range []string{"-i", "-o"} {
+			k.add("FORWARD", kernelRule{entry: -1, match: slices.Concat([]string{side, name}, ofSYN), target: []string{"-j", "TCPMSS", "--clamp-mss-to-pmtu"}})
+		}
 	}
 	if t == Filter {
 		k.add("INPUT", kernelRule{entry: -1, match: []string{"-i", "lo"}, target: []string{"-j", "ACCEPT"}})
@@ -137,13 +149,22 @@ func layout(t Table, es []entry) []kernelChain {
 			if e.returns {
 				k.add(chain, kernelRule{entry: i, target: miss})
 			}
-			into, match = own, nil
+			into, match = own, e.needs
 		}
 		match = slices.Concat(match, e.counting)
+		if e.apart() {
+			do := ownChain(e.id, "do")
+			k.chain(i, do)
+			k.add(into, kernelRule{entry: i, match: match, target: []string{"-j", do}})
+			into, match = do, e.needs
+		}
 		if e.log != nil {
 			k.add(into, kernelRule{entry: i, match: match, target: e.log})
 		}
 		k.add(into, kernelRule{entry: i, counts: true, match: match, target: e.target})
+		if e.final {
+			k.add(into, kernelRule{entry: i, target: []string{"-j", "ACCEPT"}})
+		}
 		if miss != nil && len(e.counting) > 0 {
 			k.add(into, kernelRule{entry: i, target: miss})
 		}
@@ -155,6 +176,10 @@ func layout(t Table, es []entry) []kernelChain {
 	}
 	return k.all
 }
+
+// apart reports whether the entry needs a chain of its own for what it does. After a packet has been marked it may not match any
+// more, and of two draws (random=) one may hit.
+func (e entry) apart() bool { return e.final || e.log != nil && len(e.counting) > 0 && !e.returns }
 
 // entryRules is how many rules of chains belong to entries.
 func entryRules(chains []kernelChain) (n int) {
@@ -246,32 +271,55 @@ func parts(members []member) iter.Seq[[]member] {
 }
 
 // ruleSet is a Config as the kernel has it. An entry has its rule's index.
-type ruleSet struct{ filter, nat []entry }
+type ruleSet struct {
+	entries map[Table][]entry
+	clamp   []string // Config.Clamp
+}
 
 func newRuleSet(c Config) *ruleSet {
 	c.AddressLists = disjoint(c.AddressLists)
-	return &ruleSet{filter: entries(Filter, c.Filter, c), nat: entries(NAT, c.NAT, c)}
+	s := &ruleSet{map[Table][]entry{}, slices.Clone(c.Clamp)}
+	for _, t := range Tables {
+		s.entries[t] = entries(t, c.Rules(t), c)
+	}
+	return s
+}
+
+func (s *ruleSet) table(t Table) []entry { return s.entries[t] }
+
+// layout returns the kernel's chains of a table.
+func (s *ruleSet) layout(t Table) []kernelChain {
+	if t == Mangle {
+		return layout(t, s.entries[t], s.clamp...)
+	}
+	return layout(t, s.entries[t])
+}
+
+// empty reports whether the set has nothing for a table.
+func (s *ruleSet) empty(t Table) bool {
+	return len(s.entries[t]) == 0 && (t != Mangle || len(s.clamp) == 0)
 }
 
 // entries are the rules of table t. The address lists of c are disjoint.
 func entries(t Table, rules []Rule, c Config) []entry {
 	chains := ownChains(t, rules)
 	es := []entry{}
+	m := c.marks()
 	ids := map[string]bool{}
 	for _, r := range rules {
 		e := entry{
-			chain: cmp.Or(t.builtin(r.Chain), chains[r.Chain]), target: r.target(t, chains), disabled: r.Disabled, sets: r.sets(c),
-			jumps: r.Action == "jump",
+			chain: cmp.Or(t.builtin(r.Chain), chains[r.Chain]), target: r.target(t, chains, m), disabled: r.Disabled, sets: r.sets(c),
+			jumps: r.Action == "jump", needs: r.needs(), final: r.Final,
 		}
 		e.returns = slices.Equal(e.target, []string{"-j", "RETURN"})
-		e.match, e.counting, e.nowhere = r.matches(e.sets), r.extra(true), e.sets.none()
+		e.match, e.counting, e.nowhere = r.matches(e.sets, m), r.extra(true), e.sets.none()
 		if r.Log && r.Action != "log" {
 			e.log = r.logTarget(t)
 		}
 		// A rule stays what it is when the members of its lists change.
 		r.Comment, r.Log, r.LogPrefix = "", false, ""
 		e.key = r.String()
-		if !e.disabled && e.several() {
+		if !e.disabled && (e.several() || e.apart()) {
 			for n := 0; e.id == "" || ids[e.id]; n++ {
 				e.id = fmt.Sprintf("%08x", uint32(sum(e.key, strconv.Itoa(n))))
 			}
@@ -298,18 +346,11 @@ func ownChains(t Table, rules []Rule) map[string]string {
 	return names
 }
 
-func (s *ruleSet) table(t Table) []entry {
-	if t == Filter {
-		return s.filter
-	}
-	return s.nat
-}
-
 // inherit copies the counters of the rules that old has too. Of several equal rules, the
 // first inherits from the first, and so on. It returns which of old's rules those are.
 func (s *ruleSet) inherit(old *ruleSet) (stay map[Table]map[int]bool) {
 	stay = map[Table]map[int]bool{}
-	for _, t := range []Table{Filter, NAT} {
+	for _, t := range Tables {
 		left := map[string][]int{}
 		for i, e := range old.table(t) {
 			if !e.disabled {
@@ -427,28 +468,19 @@ func (s *script) filter(es []entry, openings []Opening) {
 	s.commit(Filter)
 }
 
-// nat writes the whole nat table.
-func (s *script) nat(es []entry) {
-	s.begin(NAT)
-	s.clear(NAT)
-	s.newChain(NAT, "PREROUTING", "ACCEPT")
-	s.newChain(NAT, "POSTROUTING", "ACCEPT")
-	s.chains(NAT, es, layout(NAT, es))
-	s.commit(NAT)
-}
-
-// mangle writes the whole mangle table.
-func (s *script) mangle(clamp []string) {
-	whole := place{mangle, -1}
-	s.begin(mangle)
-	s.clear(mangle)
-	s.newChain(mangle, "FORWARD", "ACCEPT")
-	for _, name := range clamp {
-		for _, side := range []string{"-i", "-o"} {
-			s.append(whole, Counter{}, "FORWARD", side, name, "-p", "tcp", "--tcp-flags", "SYN,RST", "SYN", "-j", "TCPMSS", "--clamp-mss-to-pmtu")
-		}
+// whole writes a whole table of a set.
+func (s *script) whole(t Table, set *ruleSet, openings []Opening) {
+	if t == Filter {
+		s.filter(set.table(t), openings)
+		return
 	}
-	s.commit(mangle)
+	s.begin(t)
+	s.clear(t)
+	for _, c := range t.chains() {
+		s.newChain(t, c.builtin, "ACCEPT")
+	}
+	s.chains(t, set.table(t), set.layout(t))
+	s.commit(t)
 }
 
 // rehearse has the kernel check the rules of table t in a chain where no packet meets

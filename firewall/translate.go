@@ -85,7 +85,8 @@ func (c Tracked) translation(rules []translation) string {
 				continue
 			}
 			surely := r.in.all() && r.out.all() && r.Certain()
-			b.WriteString(" " + translation{Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts, TCPFlags: r.TCPFlags, Extra: r.Extra},
+			b.WriteString(" " + translation{Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts, TCPFlags: r.TCPFlags, Extra: r.Extra,
+				ConnectionMark: r.ConnectionMark, PacketMark: r.PacketMark, RoutingMark: r.RoutingMark},
 				sets{in: r.in, out: r.out}}.String())
 			switch {
 			case r.Action == "jump":
@@ -142,7 +143,7 @@ func (c Config) TakesFirst(r Rule, in string, port uint16) (some, all bool) {
 		return false, false
 	}
 	return some, some && AnyAddress(r.SrcAddress) && AnyAddress(r.DstAddress) && r.SrcPort.Any() && (r.Port.Any() || !r.Port.Not && r.Port.Match(port)) &&
-		r.SrcAddressList == "" && r.DstAddressList == "" && r.Extra == [len(Matchers)]string{}
+		r.SrcAddressList == "" && r.DstAddressList == "" && (Rule{ConnectionMark: r.ConnectionMark, PacketMark: r.PacketMark, RoutingMark: r.RoutingMark, Extra: r.Extra}).Certain()
 }
 
 // matchesWord reports whether word is one of a list, or with "!" before the list, none of it. An

@@ -47,6 +47,17 @@ func (c Config) Validate() error {
 	if err := c.checkAddressLists(); err != nil {
 		return err
 	}
+	if m := c.marks(); len(m.connection) > MaxMarks || len(m.packet) > MaxMarks {
+		return fmt.Errorf("marks: expected at most %d names of connections' marks and as many of packets' marks, got %d and %d", MaxMarks, len(m.connection), len(m.packet))
+	}
+	seen := map[uint8]string{}
+	for _, name := range slices.Sorted(maps.Keys(c.RoutingTables)) {
+		n := c.RoutingTables[name]
+		if n < 1 || n > MaxRoutingMarks || seen[n] != "" {
+			return fmt.Errorf("routing mark %s: number=%d: expected one of its own of 1..%d", quoteIfNeeded(name), n, MaxRoutingMarks)
+		}
+		seen[n] = name
+	}
 	for _, name := range c.Clamp {
 		if err := (Rule{Chain: "forward", Action: "passthrough", OutInterface: name}).Validate(Filter); err != nil {
 			return fmt.Errorf("clamp: %w", err)
@@ -54,14 +65,11 @@ func (c Config) Validate() error {
 	}
 	c.AddressLists = disjoint(c.AddressLists)
 	left := maxKernelRules
-	for _, t := range []Table{Filter, NAT} {
-		rules := c.Filter
-		if t == NAT {
-			rules = c.NAT
-		}
+	for _, t := range Tables {
+		rules := c.Rules(t)
 		chains := newChainGraph(t, rules)
 		for i, r := range rules {
-			err := cmp.Or(r.Validate(t), c.checkLists(r), chains.check(r))
+			err := cmp.Or(r.Validate(t), c.checkLists(r), c.checkMarks(r), chains.check(r))
 			if err == nil {
 				if left -= r.kernelRules(t, c); left < 0 {
 					err = fmt.Errorf("the rules up to this one need more than %d rules of the kernel, one for each entry of their address lists: "+
@@ -88,10 +96,8 @@ func (r Rule) kernelRules(t Table, c Config) int {
 	switch {
 	case r.Disabled:
 		return 0
-	case r.sets(c).several():
-		return entryRules(layout(t, entries(t, []Rule{r}, c)))
-	case r.Log:
-		return 2
+	case r.sets(c).several() || r.Final || r.Log:
+		return entryRules(layout(t, entries(t, []Rule{r}, Config{Lists: c.Lists, AddressLists: c.AddressLists})))
 	}
 	return 1
 }
@@ -184,9 +190,20 @@ func (g chainGraph) check(r Rule) error {
 		}
 	}
 	for _, c := range g.table.chains() {
+		if err := g.checkFrom(c.name, r); err != nil {
+			return err
+		}
 		if actions := g.table.actions(c.name); g.leads(c.name, r.Chain, map[string]bool{}) && !slices.Contains(actions, r.Action) {
 			return refuse("action", r.Action, "packets come to chain=%s from chain=%s; expected %s", quoteIfNeeded(r.Chain), c.name, oneOf(actions))
 		}
+	}
+	return nil
+}
+
+// checkFrom refuses what r cannot have in the built-in chain from, if packets come from there.
+func (g chainGraph) checkFrom(from string, r Rule) error {
+	if r.NewMSS == ClampMSS && (from == "prerouting" || from == "input") && g.leads(from, r.Chain, map[string]bool{}) {
+		return refuse("new-mss", r.NewMSS, "packets come to chain=%s from chain=%s, where their way on is not known", quoteIfNeeded(r.Chain), from)
 	}
 	return nil
 }
@@ -203,9 +220,22 @@ func (r Rule) Validate(t Table) error {
 	if r.ConnectionNATState != "" && t == NAT {
 		return refuse("connection-nat-state", r.ConnectionNATState, "not known in chain=%s", r.Chain)
 	}
+	if t == Raw { // is before connection tracking
+		for _, p := range []struct{ name, value string }{
+			{"connection-state", r.ConnectionState}, {"connection-nat-state", r.ConnectionNATState}, {"connection-mark", r.ConnectionMark},
+			{Matchers[connectionLimit].Name, r.Extra[connectionLimit]},
+		} {
+			if p.value != "" {
+				return refuse(p.name, p.value, "not known in table raw, which is before connection tracking")
+			}
+		}
+	}
+	if r.NewMSS == ClampMSS && (r.Chain == "prerouting" || r.Chain == "input") {
+		return refuse("new-mss", r.NewMSS, "not known in chain=%s; expected chain=forward, output or postrouting", r.Chain)
+	}
 	for _, check := range []func() error{
 		r.checkJump, r.checkAddresses, r.checkAddressLists, r.checkProtocol, r.checkPorts, r.checkInterfaces,
-		r.checkConnectionState, r.checkConnectionNATState, r.checkIPsecPolicy, r.checkICMPOptions, r.checkTCPFlags, r.checkExtra, r.checkTo, r.checkReject,
+		r.checkConnectionState, r.checkConnectionNATState, r.checkIPsecPolicy, r.checkICMPOptions, r.checkTCPFlags, r.checkExtra, r.checkTo, r.checkReject, r.checkMarks,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -272,11 +302,17 @@ func (t Table) actions(chain string) []string {
 	case t == Filter:
 		return []string{"accept", "drop", "reject", "log", "passthrough", "jump", "return", "fasttrack-connection"}
 	case chain == "srcnat":
-		return append(any, "masquerade", "src-nat")
+		return append(any, "masquerade", "src-nat", "netmap")
 	case chain == "dstnat":
-		return append(any, "dst-nat", "redirect")
+		return append(any, "dst-nat", "redirect", "netmap")
+	case t == NAT:
+		return append(any, "masquerade", "src-nat", "dst-nat", "redirect", "netmap")
+	case t == Raw:
+		return append(any, "drop", "notrack")
+	case slices.Contains([]string{"input", "forward", "postrouting"}, chain): // the way is known already
+		return append(any, slices.DeleteFunc(slices.Clone(MangleActions), func(a string) bool { return a == "mark-routing" })...)
 	}
-	return append(any, "masquerade", "src-nat", "dst-nat", "redirect")
+	return append(any, MangleActions...)
 }
 
 func (r Rule) checkAddresses() error {
@@ -351,9 +387,9 @@ const (
 // packet's way it does not know the outgoing interface yet, or the incoming one and the host that sent the packet
 // any more.
 var unknownIn = map[string][]string{
-	inInterface:                  {"output", "srcnat"},
-	outInterface:                 {"input", "dstnat"},
-	Matchers[srcMACAddress].Name: {"output", "srcnat"},
+	inInterface:                  {"output", "srcnat", "postrouting"},
+	outInterface:                 {"input", "dstnat", "prerouting"},
+	Matchers[srcMACAddress].Name: {"output", "srcnat", "postrouting"},
 }
 
 func (r Rule) checkInterfaces() error {
@@ -454,8 +490,11 @@ func (r Rule) checkTo() error {
 		if !is4Range(a) {
 			return fmt.Errorf("to-addresses: expected an IPv4 address or range, got %v to %v", a.From, a.To)
 		}
-		if !nat {
-			return refuse("to-addresses", a.String(), "needs action=src-nat or action=dst-nat")
+		if _, network := a.Prefix(); r.Action == "netmap" && !network {
+			return refuse("to-addresses", a.String(), "expected a network for action=netmap")
+		}
+		if !nat && r.Action != "netmap" {
+			return refuse("to-addresses", a.String(), "needs action=src-nat, action=dst-nat or action=netmap")
 		}
 		if a.Not {
 			return refuse("to-addresses", a.String(), `expected an address or range without "!"`)
@@ -472,7 +511,7 @@ func (r Rule) checkTo() error {
 			return refuse("to-ports", p.String(), "needs protocol=tcp or protocol=udp")
 		}
 	}
-	if r.Action == "src-nat" && r.ToAddresses.Any() {
+	if (r.Action == "src-nat" || r.Action == "netmap") && r.ToAddresses.Any() {
 		return refuse("action", r.Action, "needs to-addresses")
 	}
 	if r.Action == "dst-nat" && r.ToAddresses.Any() && r.ToPorts.Any() {
