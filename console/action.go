@@ -17,14 +17,14 @@ type Action struct {
 	Remove []netip.Addr
 	// Renew and Release are interfaces whose DHCP clients renew their leases, or give them back.
 	Renew, Release []string
-	// ResetFilter and ResetNAT are rules, by their places, whose counters are set to zero.
-	ResetFilter, ResetNAT []int
+	// Reset are rules of each table, by their places, whose counters are set to zero.
+	Reset map[firewall.Table][]int
 	// FlushDNS is set if the DNS server is to empty its cache.
 	FlushDNS bool
 }
 
 func (a Action) empty() bool {
-	return !a.FlushDNS && len(a.Close)+len(a.Forget)+len(a.Remove)+len(a.Renew)+len(a.Release)+len(a.ResetFilter)+len(a.ResetNAT) == 0
+	return !a.FlushDNS && len(a.Close)+len(a.Forget)+len(a.Remove)+len(a.Renew)+len(a.Release)+len(a.Reset) == 0
 }
 
 // CarryOut does it, to the system of live. It comes after the whole line has succeeded: a line that
@@ -45,12 +45,9 @@ func (a Action) CarryOut(live Live) error {
 			return fmt.Errorf("remove leases: %w", err)
 		}
 	}
-	for _, reset := range []struct {
-		table firewall.Table
-		rules []int
-	}{{firewall.Filter, a.ResetFilter}, {firewall.NAT, a.ResetNAT}} {
-		if len(reset.rules) > 0 {
-			if err := live.ResetCounters(reset.table, reset.rules); err != nil {
+	for _, t := range firewall.Tables {
+		if len(a.Reset[t]) > 0 {
+			if err := live.ResetCounters(t, a.Reset[t]); err != nil {
 				return fmt.Errorf("reset counters: %w", err)
 			}
 		}

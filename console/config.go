@@ -43,7 +43,7 @@ type Config struct {
 	Routes []netcfg.Route
 	// Settings are /ip settings.
 	Settings netcfg.Settings
-	// Firewall is /ip firewall filter and nat, and AddressLists is /ip firewall address-list.
+	// Firewall is /ip firewall filter, nat, mangle and raw, and AddressLists is /ip firewall address-list.
 	Firewall     firewall.Config
 	AddressLists []ListedAddress
 	// Tracking is /ip firewall connection tracking.
@@ -215,7 +215,7 @@ func (cfg Config) Rules() firewall.Config {
 		}
 	}
 	return firewall.Config{
-		Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT),
+		Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT), Mangle: actual(cfg.Firewall.Mangle), Raw: actual(cfg.Firewall.Raw),
 		Lists: cfg.interfaceSets(network.Actual), AddressLists: cfg.listedAddresses(), Clamp: clamp,
 	}
 }

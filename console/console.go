@@ -46,7 +46,7 @@ const (
 	MaxItems = 256
 	// MaxText is the greatest length in bytes of a configuration that Load reads. Export
 	// never writes that much.
-	MaxText = 6 << 20
+	MaxText = 8 << 20
 	// Admin is the name of the one user.
 	Admin = "admin"
 )

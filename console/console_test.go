@@ -80,8 +80,10 @@ func testLive() Live {
 				{Name: "usb1", Type: netcfg.Ether},
 			}, nil
 		},
-		Counters: func() (filter, nat []firewall.Counter, err error) {
-			return []firewall.Counter{{Packets: 12, Bytes: 840}, {Packets: 3, Bytes: 180}, {}}, []firewall.Counter{{Packets: 9, Bytes: 9999}}, nil
+		Counters: func(t firewall.Table) ([]firewall.Counter, error) {
+			return map[firewall.Table][]firewall.Counter{
+				firewall.Filter: {{Packets: 12, Bytes: 840}, {Packets: 3, Bytes: 180}, {}}, firewall.NAT: {{Packets: 9, Bytes: 9999}},
+			}[t], nil
 		},
 		Log: func() ([]string, error) { return []string{"00:00:01 system,info router booted", "bad \x1b[31m"}, nil },
 	}
@@ -238,7 +240,7 @@ func TestLiveErrors(t *testing.T) {
 	live := Live{
 		Links:       func() ([]netcfg.LinkState, error) { return nil, broken },
 		Connections: func() ([]socks.Connection, error) { return nil, broken },
-		Counters:    func() (filter, nat []firewall.Counter, err error) { return nil, nil, broken },
+		Counters:    func(firewall.Table) ([]firewall.Counter, error) { return nil, broken },
 		Log:         func() ([]string, error) { return nil, broken },
 		Resource:    func() (Resource, error) { return Resource{}, broken },
 	}
@@ -318,6 +320,8 @@ func TestCloneSharesNothing(t *testing.T) {
 /ip dns static add name=nas.lan address=10.0.0.5
 /ip firewall filter add chain=input protocol=tcp src-port=1 dst-port=2
 /ip firewall nat add chain=dstnat action=redirect protocol=tcp to-ports=3
+/ip firewall mangle add chain=input protocol=tcp src-port=1
+/ip firewall raw add chain=output protocol=tcp src-port=1
 /system logging add action=remote
 /ip pool add name=p ranges=10.0.0.1-10.0.0.9
 /interface pppoe-client add name=p interface=ether1

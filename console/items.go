@@ -44,6 +44,8 @@ const (
 	ntpServerItems
 	sshKeyItems
 	pppoeItems
+	mangleItems
+	rawItems
 	addressListItems // the last two: they can have more than MaxItems, see placeID
 	userItems
 	lists
@@ -75,8 +77,8 @@ var itemLists = [lists]*items{
 	linkItems:          itemsOf(linkItems, links, nil),
 	addressItems:       itemsOf(addressItems, addresses, nil),
 	routeItems:         itemsOf(routeItems, routes, nil),
-	filterItems:        itemsOf(filterItems, filterRules, cloneFirewallRule),
-	natItems:           itemsOf(natItems, natRules, cloneFirewallRule),
+	filterItems:        rulesItems(firewall.Filter),
+	natItems:           rulesItems(firewall.NAT),
 	accessItems:        itemsOf(accessItems, accessRules, cloneAccessRule),
 	bridgeItems:        itemsOf(bridgeItems, bridges, nil),
 	vlanItems:          itemsOf(vlanItems, vlans, nil),
@@ -94,8 +96,14 @@ var itemLists = [lists]*items{
 	ntpServerItems:     atMost(ntp.MaxServers, itemsOf(ntpServerItems, ntpServers, nil)),
 	sshKeyItems:        atMost(ssh.MaxKeys, itemsOf(sshKeyItems, sshKeys, nil)),
 	pppoeItems:         atMost(pppoe.MaxClients, itemsOf(pppoeItems, pppoeClients, nil)),
+	mangleItems:        rulesItems(firewall.Mangle),
+	rawItems:           rulesItems(firewall.Raw),
 	addressListItems:   atMost(firewall.MaxAddresses, itemsOf(addressListItems, addressLists, nil)),
 	userItems:          atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
+}
+
+func rulesItems(t firewall.Table) *items {
+	return itemsOf(ruleItems[t], func(c *Config) *[]firewall.Rule { return rulesOf(c, t) }, cloneFirewallRule)
 }
 
 func atMost(count int, i *items) *items {

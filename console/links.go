@@ -267,11 +267,7 @@ func (cfg *Config) renameReferences(from, to string) {
 	for i := range cfg.DHCPServer.Servers {
 		names = append(names, &cfg.DHCPServer.Servers[i].Interface)
 	}
-	for _, rules := range [][]firewall.Rule{cfg.Firewall.Filter, cfg.Firewall.NAT} {
-		for i := range rules {
-			names = append(names, &rules[i].InInterface, &rules[i].OutInterface)
-		}
-	}
+	cfg.eachRule(func(r *firewall.Rule) { names = append(names, &r.InInterface, &r.OutInterface) })
 	for _, name := range names {
 		switch *name {
 		case from:

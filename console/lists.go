@@ -236,11 +236,7 @@ func (cfg *Config) renameList(from, to string) {
 		}
 	}
 	matchers := []*string{&cfg.Discovery.List}
-	for _, rules := range [][]firewall.Rule{cfg.Firewall.Filter, cfg.Firewall.NAT} {
-		for i := range rules {
-			matchers = append(matchers, &rules[i].InInterfaceList, &rules[i].OutInterfaceList)
-		}
-	}
+	cfg.eachRule(func(r *firewall.Rule) { matchers = append(matchers, &r.InInterfaceList, &r.OutInterfaceList) })
 	for _, name := range matchers {
 		switch *name {
 		case from:

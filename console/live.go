@@ -25,8 +25,8 @@ type Live struct {
 	// Hits counts the requests that each rule of /ip socks access has decided, in the order
 	// of the rules.
 	Hits func() ([]uint64, error)
-	// Counters are those of each rule of the configuration, in the order of the rules.
-	Counters func() (filter, nat []firewall.Counter, err error)
+	// Counters are those of each rule of a table of the configuration, in the order of the rules.
+	Counters func(t firewall.Table) ([]firewall.Counter, error)
 	// ResetCounters sets those of some rules to zero: of a table's rules with these indices.
 	ResetCounters func(t firewall.Table, rules []int) error
 	// Openings are the ports that are open whatever the filter rules say.

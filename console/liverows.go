@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/socks"
 )
 
@@ -29,12 +30,9 @@ func (x *execution) ruleStats(m *menu, rows []row) error {
 	if x.live.Counters == nil {
 		return unavailable("counters")
 	}
-	counters, nat, err := x.live.Counters()
+	counters, err := x.live.Counters(firewall.Table(m.name()))
 	if err != nil {
 		return fmt.Errorf("read counters: %w", err)
-	}
-	if m.name() == "nat" {
-		counters = nat
 	}
 	rules, err := x.counted(m, rows, len(counters))
 	if err != nil {
@@ -62,11 +60,11 @@ func (x *execution) resetCounters(m *menu, a arguments) error {
 			indices = append(indices, i)
 		}
 	}
-	reset := &x.result.Action.ResetFilter
-	if m.name() == "nat" {
-		reset = &x.result.Action.ResetNAT
+	if x.result.Action.Reset == nil {
+		x.result.Action.Reset = map[firewall.Table][]int{}
 	}
-	*reset = append(*reset, indices...)
+	t := firewall.Table(m.name())
+	x.result.Action.Reset[t] = append(x.result.Action.Reset[t], indices...)
 	return nil
 }
 

@@ -378,23 +378,10 @@ var menus = sync.OnceValue(func() []*menu {
 		ipSettingsMenu(), neighborMenu(), discoverySettingsMenu(), serviceMenu(),
 		{path: "ip firewall", help: "packet filter and address translation", ifUnknown: CloseRouter},
 		addressListMenu(),
-		{
-			path: "ip firewall filter", help: "packets to accept and to drop, first match decides",
-			commands: packetRuleCommands(), legend: legendRule, flags: flagsRule,
-			items:      itemLists[filterItems],
-			properties: bindItems(filterRules, filterFields()...),
-			dynamic:    (*execution).openings,
-			readOnly:   ruleCounters(),
-			stats:      (*execution).ruleStats, statColumns: ruleColumns,
-		},
-		{
-			path: "ip firewall nat", help: "addresses to translate, first match decides",
-			commands: packetRuleCommands(), legend: legendRule, flags: flagsRule,
-			items:      itemLists[natItems],
-			properties: bindItems(natRules, natFields()...),
-			readOnly:   ruleCounters(),
-			stats:      (*execution).ruleStats, statColumns: ruleColumns,
-		},
+		filterMenu(),
+		ruleMenu(firewall.Mangle, "packets to mark and to change, first match without passthrough decides", mangleItems, mangleFields()),
+		ruleMenu(firewall.NAT, "addresses to translate, first match decides", natItems, natFields()),
+		ruleMenu(firewall.Raw, "packets to drop or not to track, before anything else is done with them", rawItems, rawFields()),
 		{
 			path: "ip firewall connection", help: "connections that the router tracks", commands: trackedCommands(),
 			needs: func(l Live) bool { return l.Tracked != nil },
@@ -538,13 +525,11 @@ func passwordProperties(at func(c *Config, item int) *string, typed kind[string]
 	return all
 }
 
-func links(c *Config) *[]Port                { return &c.Links }
-func addresses(c *Config) *[]netcfg.Address  { return &c.Addresses }
-func routes(c *Config) *[]netcfg.Route       { return &c.Routes }
-func filterRules(c *Config) *[]firewall.Rule { return &c.Firewall.Filter }
-func natRules(c *Config) *[]firewall.Rule    { return &c.Firewall.NAT }
-func accessRules(c *Config) *[]socks.Rule    { return &c.Socks.Access }
-func socksUsers(c *Config) *[]socks.User     { return &c.Socks.Users }
+func links(c *Config) *[]Port               { return &c.Links }
+func addresses(c *Config) *[]netcfg.Address { return &c.Addresses }
+func routes(c *Config) *[]netcfg.Route      { return &c.Routes }
+func accessRules(c *Config) *[]socks.Rule   { return &c.Socks.Access }
+func socksUsers(c *Config) *[]socks.User    { return &c.Socks.Users }
 
 func disabled[P any](at func(P) *bool) field[P] {
 	return prop("disabled", boolean(), "no", "whether the item is kept without effect", at)
@@ -552,6 +537,12 @@ func disabled[P any](at func(P) *bool) field[P] {
 
 func comment[P any](at func(P) *string) field[P] {
 	return prop("comment", text(0, 255), "", "a note for people", at)
+}
+
+func filterMenu() *menu {
+	m := ruleMenu(firewall.Filter, "packets to accept and to drop, first match decides", filterItems, filterFields())
+	m.dynamic = (*execution).openings
+	return m
 }
 
 // filterFields are the properties of a filter rule, in the order of the manual.
@@ -565,9 +556,7 @@ func filterFields() []field[*firewall.Rule] {
 			func(r *firewall.Rule) *string { return &r.Action }),
 		jumpTarget(),
 	}, matchFields()...),
-		prop("connection-nat-state", wordList(match.NATStates...), "",
-			"what address translation has made of the packet's connection",
-			func(r *firewall.Rule) *string { return &r.ConnectionNATState }),
+		connectionNATState(),
 		prop("reject-with", optional(enum[string](firewall.RejectAnswers...), firewall.RejectAnswers[0]), "",
 			"answer of action=reject",
 			func(r *firewall.Rule) *string { return &r.RejectWith }),
@@ -582,11 +571,11 @@ func natFields() []field[*firewall.Rule] {
 		prop("chain", chainName("srcnat", "dstnat"), "",
 			"after routing, for source addresses, or before it, for destinations; or a chain of your own, for action=jump",
 			func(r *firewall.Rule) *string { return &r.Chain }),
-		prop("action", enum[string]("accept", "masquerade", "src-nat", "dst-nat", "redirect", "log", "passthrough", "jump", "return"),
+		prop("action", enum[string]("accept", "masquerade", "src-nat", "dst-nat", "redirect", "netmap", "log", "passthrough", "jump", "return"),
 			"accept", "what happens to a connection that matches",
 			func(r *firewall.Rule) *string { return &r.Action }),
 		jumpTarget(),
-		prop("to-addresses", addressRange(), "", "new address of src-nat and dst-nat",
+		prop("to-addresses", addressRange(), "", "new address of src-nat and dst-nat, new network of netmap",
 			func(r *firewall.Rule) *match.Addresses { return &r.ToAddresses }),
 		prop("to-ports", portRange(), "", "new port of src-nat, dst-nat, redirect and masquerade",
 			func(r *firewall.Rule) *match.Ports { return &r.ToPorts }),
@@ -632,24 +621,15 @@ func ruleName(accepts string) kind[string] {
 	return k
 }
 
-// matchFields are the properties that filter and nat rules have in common.
+// matchFields are the properties that rules of all tables have in common.
 func matchFields() []field[*firewall.Rule] {
-	return append(ownMatchFields(), extraFields()...)
+	return slices.Concat(ownMatchFields(), markFields(), extraFields())
 }
 
 // extraFields are the matchers of firewall.Matchers.
 func extraFields() (all []field[*firewall.Rule]) {
 	for i, m := range firewall.Matchers {
-		all = append(all, prop(m.Name, optional(kind[string]{
-			accepts: m.Accepts,
-			parse: func(s string) (string, error) {
-				if !m.Takes(s) {
-					return "", errNoMatch
-				}
-				return s, nil
-			},
-			format: func(v string) string { return v },
-		}, "any"), "", m.Help, func(r *firewall.Rule) *string { return &r.Extra[i] }))
+		all = append(all, prop(m.Name, optional(taken(m.Accepts, m.Takes), "any"), "", m.Help, func(r *firewall.Rule) *string { return &r.Extra[i] }))
 	}
 	return all
 }

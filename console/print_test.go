@@ -46,6 +46,10 @@ const printConfig = linksConfig + `
 /ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24 out-interface=wan
 /ip firewall filter add chain=forward action=drop in-interface-list=!LAN out-interface-list=WAN
 /ip firewall nat add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 dst-port=80 protocol=tcp disabled=yes comment="a server within"
+/ip firewall mangle add chain=prerouting action=mark-connection new-connection-mark=voip connection-mark=no-mark protocol=udp dst-port=5060 passthrough=no comment="the phones"
+/ip firewall mangle add chain=forward action=change-mss new-mss=clamp-to-pmtu protocol=tcp tcp-flags=syn out-interface=wan
+/ip firewall mangle add chain=postrouting action=change-dscp new-dscp=46 connection-mark=voip disabled=yes
+/ip firewall raw add chain=prerouting action=notrack protocol=udp dst-port=53
 /ip pool add name=lan ranges=192.168.0.10-192.168.0.99 comment="for everybody"
 /ip dhcp-server add name=home interface=ether2 address-pool=lan comment="the house"
 /ip dhcp-server option add name=tftp code=150 value="'192.168.0.1'"
@@ -68,9 +72,13 @@ func TestPrints(t *testing.T) {
 	cfg, err := Load("prints", strings.NewReader(printConfig))
 	require.NoError(t, err)
 	live := linkLive()
-	live.Counters = func() (filter, nat []firewall.Counter, err error) {
-		return []firewall.Counter{{Packets: 12, Bytes: 840}, {Packets: 3, Bytes: 180}, {}, {Packets: 123456789, Bytes: 123456789012}, {}},
-			[]firewall.Counter{{Packets: 9, Bytes: 9999}, {}}, nil
+	live.Counters = func(t firewall.Table) ([]firewall.Counter, error) {
+		return map[firewall.Table][]firewall.Counter{
+			firewall.Filter: {{Packets: 12, Bytes: 840}, {Packets: 3, Bytes: 180}, {}, {Packets: 123456789, Bytes: 123456789012}, {}},
+			firewall.NAT:    {{Packets: 9, Bytes: 9999}, {}},
+			firewall.Mangle: {{Packets: 1, Bytes: 200}, {Packets: 77, Bytes: 4620}, {}},
+			firewall.Raw:    {{Packets: 5, Bytes: 300}},
+		}[t], nil
 	}
 	live.Invalid = func(menu string) ([]int, error) {
 		return map[string][]int{"ip route": {0}, "interface vlan": {1}}[menu], nil

@@ -172,7 +172,7 @@ func TestForgetConnections(t *testing.T) {
 
 // Counters are set to zero by the places of their rules.
 func TestResetCounters(t *testing.T) {
-	cfg, err := Load("cfg", strings.NewReader("/ip firewall filter\nadd chain=input\nadd chain=input action=drop comment=x\nadd chain=forward\n/ip firewall nat\nadd chain=srcnat\n"))
+	cfg, err := Load("cfg", strings.NewReader("/ip firewall filter\nadd chain=input\nadd chain=input action=drop comment=x\nadd chain=forward\n/ip firewall nat\nadd chain=srcnat\n/ip firewall mangle\nadd chain=forward\n"))
 	require.NoError(t, err)
 	var reset []string
 	live := fullLive()
@@ -185,7 +185,7 @@ func TestResetCounters(t *testing.T) {
 	}
 	for _, test := range []struct{ line, reset, err string }{
 		{"/ip firewall filter reset-counters 0,2", "filter[0 2]", ""},
-		{"/ip firewall filter reset-counters [find comment=x]; /ip firewall nat reset-counters 0", "filter[1] nat[0]", ""},
+		{"/ip firewall filter reset-counters [find comment=x]; /ip firewall mangle reset-counters-all; /ip firewall nat reset-counters 0", "filter[1] nat[0] mangle[0]", ""},
 		{"/ip firewall filter reset-counters [find comment=y]", "", ""},
 		{"/ip firewall filter reset-counters-all", "filter[0 1 2]", ""},
 		{"/ip firewall filter reset-counters", "", "missing value(s) of argument(s) numbers"},
@@ -204,5 +204,5 @@ func TestResetCounters(t *testing.T) {
 		assert.Equal(t, test.reset, strings.Join(reset, " "), test.line)
 	}
 	live.ResetCounters = func(firewall.Table, []int) error { return errors.New("it hangs") }
-	require.EqualError(t, Action{ResetNAT: []int{0}}.CarryOut(live), "reset counters: it hangs")
+	require.EqualError(t, Action{Reset: map[firewall.Table][]int{firewall.NAT: {0}}}.CarryOut(live), "reset counters: it hangs")
 }

@@ -51,6 +51,8 @@ var absentProperties = map[string]string{
 	"ip firewall connection tracking": "enabled=auto|yes",
 	"ip firewall address-list":        "creation-time=* dynamic=no timeout",
 	"ip firewall filter":              absentMatchers + " hw-offload=*",
+	"ip firewall mangle":              absentMatchers + " new-priority route-dst sniff-id sniff-target sniff-target-port",
+	"ip firewall raw":                 absentMatchers + " connection-limit connection-mark connection-nat-state connection-state",
 	"ip firewall nat":                 absentMatchers + " connection-nat-state randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
 	"ip service":                      "certificate=none tls-version=any vrf=main",
 	"ip socks":                        "vrf=main",
@@ -69,13 +71,13 @@ const allSpeeds = "10M-half,10M-full,100M-half,100M-full|10M-half,10M-full,100M-
 	"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full|" +
 	"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full,2.5G-baseT"
 
-// absentMatchers are the absent properties that filter and nat rules have in common.
-const absentMatchers = "address-list=* address-list-timeout=* connection-bytes connection-mark " +
-	"connection-rate connection-type content dscp dst-limit " +
+// absentMatchers are the absent properties that rules of all tables have in common.
+const absentMatchers = "address-list=* address-list-timeout=* connection-bytes " +
+	"connection-rate connection-type content dst-limit " +
 	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority " +
-	"ipv4-options layer7-protocol nth out-bridge-port out-bridge-port-list " +
-	"p2p packet-mark per-connection-classifier priority psd random realm " +
-	"routing-mark routing-table tcp-mss time tls-host ttl"
+	"ipv4-options layer7-protocol out-bridge-port out-bridge-port-list " +
+	"p2p per-connection-classifier priority psd realm " +
+	"routing-table tcp-mss time tls-host"
 
 // absentProperty reports whether name is exactly a property that RouterOS has in m and Postern
 // lacks. accepted are the values that it may have all the same, separated by "|", or "*".
@@ -125,7 +127,7 @@ var absentMenus = map[string]string{
 	"ip dhcp-server":     "alert config matcher option-sets vendor-class-id",
 	"ip dns":             "adlist forwarders",
 	"system resource":    "cpu hardware irq pci usb",
-	"ip firewall":        "calea layer7-protocol mangle raw service-port",
+	"ip firewall":        "calea layer7-protocol service-port",
 	"ip route":           "cache nexthop rule vrf",
 	"system":             "backup console device-mode gps leds license note scheduler script sntp swos ups watchdog",
 	"system health":      "settings",

@@ -114,7 +114,7 @@ func TestBadLine(t *testing.T) {
 		"add chain=forward \\\n  action=dorp\n" +
 		"/ip address add address=1.2.3.4/99\n" +
 		"add chain=forward action=drop later=yes\n" +
-		"/ip/firewall/raw\n" +
+		"/ip/firewall/calea\n" +
 		"add chain=prerouting\n" +
 		"/ip\n" +
 		"fire filter add foo=bar\n" +
@@ -134,7 +134,7 @@ func TestBadLine(t *testing.T) {
 		{"cfg", 2, "add chain=forward \\\n  action=dorp", CloseRouter, nil},
 		{"cfg", 4, "/ip address add address=1.2.3.4/99", HoldRest, nil},
 		{"cfg", 5, "add chain=forward action=drop later=yes", CloseRouter, nil},
-		{"cfg", 6, "/ip/firewall/raw", CloseRouter, nil},
+		{"cfg", 6, "/ip/firewall/calea", CloseRouter, nil},
 		{"cfg", 7, "add chain=prerouting", CloseRouter, nil},
 		{"cfg", 9, "fire filter add foo=bar", CloseRouter, nil},
 		{"cfg", 10, "soc access add foo=bar", DisableSOCKS, nil},
@@ -359,7 +359,7 @@ func TestLongestExport(t *testing.T) {
 		strings.Repeat(`"`, 255), strings.Repeat(`"`, 64), strings.Repeat(`"`, 29), "!100.100.100.101-200.200.200.200", "100.100.100.101-200.200.200.200",
 		"!10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000", "10000-60000",
 		"100.100.100.101,100.100.100.101,100.100.100.101", "100.100.100.100/24", "100.100.100.100", "255", "65535",
-		"52:54:00:12:34:56", "!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "254", "32", "'" + strings.Repeat("x", 253) + "'", "ff:ff:ff:ff:ff:ff:ff", "167h59m59s999ms", "yes", "+10:00", "!unicast,local,broadcast,multicast,blackhole,prohibit,unreachable", "10000/1000m,10000:packet", "!65535,32",
+		"52:54:00:12:34:56", "!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "254", "32", "'" + strings.Repeat("x", 253) + "'", "ff:ff:ff:ff:ff:ff:ff", "167h59m59s999ms", "yes", "+10:00", "!unicast,local,broadcast,multicast,blackhole,prohibit,unreachable", "10000/1000m,10000:packet", "!65535,32", "greater-than:255", "increment:255", "65535,65535",
 		"http://" + strings.Repeat("x", 63) + ".example/" + strings.Repeat("y", 900),
 		"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 " + strings.Repeat("x", 64), "8", "1492",
 	}

@@ -165,8 +165,8 @@ func TestGet(t *testing.T) {
 		"/ip firewall filter\nadd chain=input action=drop\nadd chain=input\n"))
 	require.NoError(t, err)
 	live := fullLive()
-	live.Counters = func() (filter, nat []firewall.Counter, err error) {
-		return []firewall.Counter{{Packets: 1, Bytes: 2}, {Packets: 3, Bytes: 4}}, nil, nil
+	live.Counters = func(firewall.Table) ([]firewall.Counter, error) {
+		return []firewall.Counter{{Packets: 1, Bytes: 2}, {Packets: 3, Bytes: 4}}, nil
 	}
 	for _, test := range []struct{ line, output, err string }{
 		{"/system identity get name", "a b\n", ""},

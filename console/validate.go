@@ -57,11 +57,8 @@ func nameNewRule(old, next Config, err error) error {
 	if !errors.As(err, &bad) {
 		return err
 	}
-	list, count := filterItems, len(old.Firewall.Filter)
-	if bad.Table == firewall.NAT {
-		list, count = natItems, len(old.Firewall.NAT)
-	}
-	for i := range count {
+	list := ruleItems[bad.Table]
+	for i := range old.Firewall.Rules(bad.Table) {
 		if old.idOf(list, i) == next.idOf(list, bad.Index) {
 			return err
 		}

@@ -247,7 +247,7 @@ func (r Rule) Decides() bool {
 // logTarget returns the option -j that logs what the rule matches, and its own options.
 func (r Rule) logTarget(t Table) []string {
 	// RouterOS logs at info too. The kernel's line does not tell the chain. Its level
-	// tells the table.
+	// tells that the table is nat; the serial console would show a third level.
 	level := "info"
 	if t == NAT {
 		level = "debug"

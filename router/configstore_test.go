@@ -39,7 +39,7 @@ func TestLoadKept(t *testing.T) {
 			[]string{keptName + ":3: ", "kept out: add address=192.168.7.1/24 interface=ether2     vrf=mgmt"}},
 		{"a firewall that lacks a rule", lan + "/ip firewall filter\nadd chain=forward action=drop tls-host=x\nadd chain=forward action=drop\n", lan + fw, true,
 			[]string{keptName + ":4: ", "kept out: add chain=forward action=drop tls-host=x"}},
-		{"a table of a later version", lan + "/ip firewall raw\nadd chain=prerouting action=drop\n" + fw, lan + fw, true,
+		{"a table of a later version", lan + "/ip firewall calea\nadd chain=prerouting action=drop\n" + fw, lan + fw, true,
 			[]string{keptName + ":3: "}},
 		{"a SOCKS service that lacks a rule", lan + sox + "/ip socks access\nadd action=deny\nadd action=limit\n",
 			lan + "/ip socks access\nadd action=deny\n", false, []string{"the SOCKS service is disabled", "kept out: add action=limit"}},

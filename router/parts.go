@@ -47,7 +47,7 @@ type Firewall interface {
 	ForgetRetranslated(old, next firewall.Config) (int, error)
 	// Lock lets nothing in and nothing through.
 	Lock() error
-	Counters() (filter, nat []firewall.Counter, err error)
+	Counters(t firewall.Table) ([]firewall.Counter, error)
 	// ResetCounters sets those of some rules to zero.
 	ResetCounters(t firewall.Table, rules []int) error
 	Openings() []firewall.Opening

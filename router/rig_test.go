@@ -158,9 +158,9 @@ func (f *fakeFirewall) ResetCounters(t firewall.Table, rules []int) error {
 	return nil
 }
 
-func (f *fakeFirewall) Counters() (filter, nat []firewall.Counter, err error) {
+func (f *fakeFirewall) Counters(t firewall.Table) ([]firewall.Counter, error) {
 	f.hangs.wait()
-	return make([]firewall.Counter, len(f.config.Filter)), make([]firewall.Counter, len(f.config.NAT)), nil
+	return make([]firewall.Counter, len(f.config.Rules(t))), nil
 }
 
 func (f *fakeFirewall) Openings() []firewall.Opening { f.hangs.wait(); return nil }
