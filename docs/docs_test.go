@@ -324,8 +324,8 @@ func newMachine(t *testing.T) *machine {
 		},
 		Connections: func() ([]socks.Connection, error) { return nil, nil },
 		Hits:        func() ([]uint64, error) { return make([]uint64, len(r.cfg.Socks.Access)), nil },
-		Counters: func() (filter, nat []firewall.Counter, err error) {
-			return make([]firewall.Counter, len(r.cfg.Firewall.Filter)), make([]firewall.Counter, len(r.cfg.Firewall.NAT)), nil
+		Counters: func(t firewall.Table) ([]firewall.Counter, error) {
+			return make([]firewall.Counter, len(r.cfg.Firewall.Rules(t))), nil
 		},
 		Openings:         func() []firewall.Opening { return nil },
 		Invalid:          func(string) ([]int, error) { return nil, nil },
