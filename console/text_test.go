@@ -189,7 +189,7 @@ func TestLoadBounds(t *testing.T) {
 	assert.Equal(t, "cfg:41: more errors, not shown", lines[maxErrors])
 
 	cfg, err := Load("cfg", strings.NewReader("/ip socks set enabled=yes\n"+strings.Repeat("#", MaxText)))
-	require.EqualError(t, err, "cfg: longer than 6291456 bytes")
+	require.EqualError(t, err, "cfg: longer than 8388608 bytes")
 	assert.Equal(t, Default(), cfg)
 
 	cfg, err = Load("cfg", strings.NewReader("/ip socks set enabled=yes\n/ip socks set \\\n"+strings.Repeat("port=1 \\\n", 1000)))
