@@ -103,7 +103,7 @@ var itemLists = [lists]*items{
 }
 
 func rulesItems(t firewall.Table) *items {
-	return itemsOf(ruleItems[t], func(c *Config) *[]firewall.Rule { return rulesOf(c, t) }, cloneFirewallRule)
+	return itemsOf(ruleItems(t), func(c *Config) *[]firewall.Rule { return rulesOf(c, t) }, cloneFirewallRule)
 }
 
 func atMost(count int, i *items) *items {

@@ -35,8 +35,18 @@ func rulesOf(c *Config, t firewall.Table) *[]firewall.Rule {
 	return &c.Firewall.Raw
 }
 
-// ruleItems are the lists of rules.
-var ruleItems = map[firewall.Table]int{firewall.Filter: filterItems, firewall.NAT: natItems, firewall.Mangle: mangleItems, firewall.Raw: rawItems}
+// ruleItems is the list of a table's rules.
+func ruleItems(t firewall.Table) int {
+	switch t {
+	case firewall.Filter:
+		return filterItems
+	case firewall.NAT:
+		return natItems
+	case firewall.Mangle:
+		return mangleItems
+	}
+	return rawItems
+}
 
 // eachRule calls f for each rule of the firewall.
 func (cfg *Config) eachRule(f func(*firewall.Rule)) {

@@ -3,6 +3,7 @@ package console
 import (
 	"slices"
 	"strings"
+	"sync"
 )
 
 // This file has what RouterOS has and Postern has not, so that lines of RouterOS's exports are
@@ -15,54 +16,56 @@ import (
 //
 // The properties are those of RouterOS's manual (https://help.mikrotik.com/docs), of versions
 // 6 and 7.
-var absentProperties = map[string]string{
-	"interface ethernet": "advertise=" + allSpeeds + " arp=enabled arp-timeout=auto auto-negotiation=yes bandwidth=unlimited/unlimited " +
-		"cable-settings=default combo-mode=auto disable-running-check=no fec-mode full-duplex=* l2mtu=* " +
-		"loop-protect=default|off loop-protect-disable-time=* loop-protect-send-interval=* master-port=none " +
-		"mdix-enable=yes orig-mac-address=* passthrough-interface poe-out=off poe-priority=* rx-flow-control=off sfp-rate-select " +
-		"sfp-shutdown-temperature speed=* switch tx-flow-control=off",
-	"interface bridge": "add-dhcp-option82=no ageing-time=5m arp=enabled arp-timeout=auto " +
-		"dhcp-snooping=no ether-type=* fast-forward=* forward-delay=15s forward-reserved-addresses=no frame-types=* " +
-		"igmp-snooping=no igmp-version=* ingress-filtering=* l2mtu=* max-message-age=20s multicast-querier=no " +
-		"multicast-router=* mvrp=no port-cost-mode=* priority=0x8000 pvid=* transmit-hold-count=6 vlan-filtering=no",
-	"interface bridge port": "auto-isolate=no bpdu-guard=no broadcast-flood=yes edge=* fast-leave=no frame-types=* " +
-		"horizon=none hw=* ingress-filtering=* internal-path-cost=10 learn=auto multicast-router=* mvrp-applicant-state=* " +
-		"mvrp-registrar-state=* path-cost=10 point-to-point=auto priority=0x80 pvid=* restricted-role=no " +
-		"restricted-tcn=no tag-stacking=no trusted=* unknown-multicast-flood=yes unknown-unicast-flood=yes",
-	"interface vlan": "arp=enabled arp-timeout=auto l3-hw-offloading=* loop-protect=default|off " +
-		"loop-protect-disable-time=* loop-protect-send-interval=* mvrp=no use-service-tag=no",
-	"interface pppoe-client": "dial-on-demand=no host-uniq= mrru=disabled profile=default|default-encryption",
-	"ip address":             "broadcast vrf=main",
-	"ip route": "bgp-as-path bgp-communities bgp-local-pref blackhole check-gateway=none pref-src= route-tag routing-mark " +
-		"routing-table=main scope=30 suppress-hw-offload=* target-scope=10 type=unicast vrf-interface",
-	"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +
-		"verify-doh-cert=no vrf=main",
-	"ip dns static":  "address-list= mx-exchange= mx-preference=* ns= srv-port=* srv-priority=* srv-target= srv-weight=*",
-	"ip dhcp-client": "allow-reconfigure=no check-gateway=none default-route-tables=* dscp=* name=* script= use-broadcast=* vlan-priority=*",
-	"ip dhcp-server": "add-arp=no add-dns-entries=* address-lists= allow-dual-stack-queue=* bootp-lease-time=* bootp-support=* " +
-		"client-mac-limit=unlimited dhcp-option-set=none dynamic-lease-identifiers=client-mac,client-id insert-queue-before=* " +
-		"lease-script= parent-queue=none support-broadband-tr101=no use-framed-as-classless=* use-radius=no use-reconfigure=no",
-	"ip dhcp-server network": "caps-manager= dhcp-option-set= ntp-none=no",
-	"ip dhcp-server lease":   "address-lists= allow-dual-stack-queue=* dhcp-option-set= insert-queue-before=* parent-queue=none rate-limit= routes= use-src-mac=no",
-	"ip neighbor discovery-settings": "discover-interval=* lldp-mac-phy-config=* lldp-max-frame-size=* lldp-med-net-policy-vlan=disabled " +
-		"lldp-poe-power=* lldp-vlan-info=no mode=tx-and-rx",
-	"ip settings": "allow-fast-path=* arp-timeout=* icmp-errors-use-inbound-interface-address=no icmp-rate-limit=* icmp-rate-mask=* " +
-		"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
-	"ip firewall connection tracking": "enabled=auto|yes",
-	"ip firewall address-list":        "creation-time=* dynamic=no timeout",
-	"ip firewall filter":              absentMatchers + " hw-offload=*",
-	"ip firewall mangle":              absentMatchers + " new-priority route-dst sniff-id sniff-target sniff-target-port",
-	"ip firewall raw":                 absentMatchers + " connection-limit connection-mark connection-nat-state connection-state",
-	"ip firewall nat":                 absentMatchers + " connection-nat-state randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
-	"ip service":                      "certificate=none tls-version=any vrf=main",
-	"ip socks":                        "vrf=main",
-	"system clock":                    "time-zone-autodetect=*",
-	"system logging":                  "regex=",
-	"system logging action":           "bsd-syslog=no email-to remember src-address=0.0.0.0 syslog-facility syslog-severity target=remote",
-	"system ntp client servers":       "auth-key=none disabled=no iburst=* max-poll=* min-poll=*",
-	"system ntp client":               "mode=unicast primary-ntp secondary-ntp server-dns-names= vrf=main",
-	"user":                            "address= group=full inactivity-policy=none inactivity-timeout",
-}
+var absentProperties = sync.OnceValue(func() map[string]string {
+	return map[string]string{
+		"interface ethernet": "advertise=" + allSpeeds + " arp=enabled arp-timeout=auto auto-negotiation=yes bandwidth=unlimited/unlimited " +
+			"cable-settings=default combo-mode=auto disable-running-check=no fec-mode full-duplex=* l2mtu=* " +
+			"loop-protect=default|off loop-protect-disable-time=* loop-protect-send-interval=* master-port=none " +
+			"mdix-enable=yes orig-mac-address=* passthrough-interface poe-out=off poe-priority=* rx-flow-control=off sfp-rate-select " +
+			"sfp-shutdown-temperature speed=* switch tx-flow-control=off",
+		"interface bridge": "add-dhcp-option82=no ageing-time=5m arp=enabled arp-timeout=auto " +
+			"dhcp-snooping=no ether-type=* fast-forward=* forward-delay=15s forward-reserved-addresses=no frame-types=* " +
+			"igmp-snooping=no igmp-version=* ingress-filtering=* l2mtu=* max-message-age=20s multicast-querier=no " +
+			"multicast-router=* mvrp=no port-cost-mode=* priority=0x8000 pvid=* transmit-hold-count=6 vlan-filtering=no",
+		"interface bridge port": "auto-isolate=no bpdu-guard=no broadcast-flood=yes edge=* fast-leave=no frame-types=* " +
+			"horizon=none hw=* ingress-filtering=* internal-path-cost=10 learn=auto multicast-router=* mvrp-applicant-state=* " +
+			"mvrp-registrar-state=* path-cost=10 point-to-point=auto priority=0x80 pvid=* restricted-role=no " +
+			"restricted-tcn=no tag-stacking=no trusted=* unknown-multicast-flood=yes unknown-unicast-flood=yes",
+		"interface vlan": "arp=enabled arp-timeout=auto l3-hw-offloading=* loop-protect=default|off " +
+			"loop-protect-disable-time=* loop-protect-send-interval=* mvrp=no use-service-tag=no",
+		"interface pppoe-client": "dial-on-demand=no host-uniq= mrru=disabled profile=default|default-encryption",
+		"ip address":             "broadcast vrf=main",
+		"ip route": "bgp-as-path bgp-communities bgp-local-pref blackhole check-gateway=none pref-src= route-tag routing-mark " +
+			"routing-table=main scope=30 suppress-hw-offload=* target-scope=10 type=unicast vrf-interface",
+		"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +
+			"verify-doh-cert=no vrf=main",
+		"ip dns static":  "address-list= mx-exchange= mx-preference=* ns= srv-port=* srv-priority=* srv-target= srv-weight=*",
+		"ip dhcp-client": "allow-reconfigure=no check-gateway=none default-route-tables=* dscp=* name=* script= use-broadcast=* vlan-priority=*",
+		"ip dhcp-server": "add-arp=no add-dns-entries=* address-lists= allow-dual-stack-queue=* bootp-lease-time=* bootp-support=* " +
+			"client-mac-limit=unlimited dhcp-option-set=none dynamic-lease-identifiers=client-mac,client-id insert-queue-before=* " +
+			"lease-script= parent-queue=none support-broadband-tr101=no use-framed-as-classless=* use-radius=no use-reconfigure=no",
+		"ip dhcp-server network": "caps-manager= dhcp-option-set= ntp-none=no",
+		"ip dhcp-server lease":   "address-lists= allow-dual-stack-queue=* dhcp-option-set= insert-queue-before=* parent-queue=none rate-limit= routes= use-src-mac=no",
+		"ip neighbor discovery-settings": "discover-interval=* lldp-mac-phy-config=* lldp-max-frame-size=* lldp-med-net-policy-vlan=disabled " +
+			"lldp-poe-power=* lldp-vlan-info=no mode=tx-and-rx",
+		"ip settings": "allow-fast-path=* arp-timeout=* icmp-errors-use-inbound-interface-address=no icmp-rate-limit=* icmp-rate-mask=* " +
+			"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
+		"ip firewall connection tracking": "enabled=auto|yes",
+		"ip firewall address-list":        "creation-time=* dynamic=no timeout",
+		"ip firewall filter":              absentMatchers + " hw-offload=*",
+		"ip firewall mangle":              absentMatchers + " new-priority route-dst sniff-id sniff-target sniff-target-port",
+		"ip firewall raw":                 absentMatchers + " connection-limit connection-mark connection-nat-state connection-state",
+		"ip firewall nat":                 absentMatchers + " connection-nat-state randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
+		"ip service":                      "certificate=none tls-version=any vrf=main",
+		"ip socks":                        "vrf=main",
+		"system clock":                    "time-zone-autodetect=*",
+		"system logging":                  "regex=",
+		"system logging action":           "bsd-syslog=no email-to remember src-address=0.0.0.0 syslog-facility syslog-severity target=remote",
+		"system ntp client servers":       "auth-key=none disabled=no iburst=* max-poll=* min-poll=*",
+		"system ntp client":               "mode=unicast primary-ntp secondary-ntp server-dns-names= vrf=main",
+		"user":                            "address= group=full inactivity-policy=none inactivity-timeout",
+	}
+})
 
 // allSpeeds are the lists of speeds that a port of RouterOS offers to its neighbour by default, as
 // versions 6 and 7 write them: a port of Postern offers all that its card can.
@@ -85,7 +88,7 @@ func (m *menu) absentProperty(name string) (accepted string, some, ok bool) {
 	if _, own := m.property(name); own {
 		return "", false, false
 	}
-	for entry := range strings.FieldsSeq(absentProperties[m.path]) {
+	for entry := range strings.FieldsSeq(absentProperties()[m.path]) {
 		if absent, values, some := strings.Cut(entry, "="); absent == name {
 			return values, some, true
 		}
@@ -113,37 +116,39 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 
 // absentMenus are the menus of RouterOS that Postern lacks, for each menu above them.
 // What is below one of them is absent too.
-var absentMenus = map[string]string{
-	"": "app caps-man certificate container disk dot1x dude file iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
-		"queue radius routing snmp special-login store task user-manager zerotier",
-	"interface": "6to4 bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
-		"lte macsec macvlan mesh ovpn-client ovpn-server ppp-client ppp-server pppoe-server pptp-client " +
-		"pptp-server sstp-client sstp-server traffic-eng veth virtual-ethernet vpls vrrp vxlan w60g wifi wifiwave2 " +
-		"wireguard wireless",
-	"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",
-	"interface ethernet": "poe switch",
-	"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp packing " +
-		"proxy reverse-proxy smb ssh tftp traffic-flow upnp vrf",
-	"ip dhcp-server":     "alert config matcher option-sets vendor-class-id",
-	"ip dns":             "adlist forwarders",
-	"system resource":    "cpu hardware irq pci usb",
-	"ip firewall":        "calea layer7-protocol service-port",
-	"ip route":           "cache nexthop rule vrf",
-	"system":             "backup console device-mode gps leds license note scheduler script sntp swos ups watchdog",
-	"system health":      "settings",
-	"system ntp":         "server",
-	"system package":     "local-update",
-	"system routerboard": "mode-button reset-button settings usb wps-button",
-	"tool": "bandwidth-server bandwidth-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
-		"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test torch traffic-generator " +
-		"traffic-monitor wol",
-	"user": "aaa group settings",
-}
+var absentMenus = sync.OnceValue(func() map[string]string {
+	return map[string]string{
+		"": "app caps-man certificate container disk dot1x dude file iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
+			"queue radius routing snmp special-login store task user-manager zerotier",
+		"interface": "6to4 bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
+			"lte macsec macvlan mesh ovpn-client ovpn-server ppp-client ppp-server pppoe-server pptp-client " +
+			"pptp-server sstp-client sstp-server traffic-eng veth virtual-ethernet vpls vrrp vxlan w60g wifi wifiwave2 " +
+			"wireguard wireless",
+		"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",
+		"interface ethernet": "poe switch",
+		"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp packing " +
+			"proxy reverse-proxy smb ssh tftp traffic-flow upnp vrf",
+		"ip dhcp-server":     "alert config matcher option-sets vendor-class-id",
+		"ip dns":             "adlist forwarders",
+		"system resource":    "cpu hardware irq pci usb",
+		"ip firewall":        "calea layer7-protocol service-port",
+		"ip route":           "cache nexthop rule vrf",
+		"system":             "backup console device-mode gps leds license note scheduler script sntp swos ups watchdog",
+		"system health":      "settings",
+		"system ntp":         "server",
+		"system package":     "local-update",
+		"system routerboard": "mode-button reset-button settings usb wps-button",
+		"tool": "bandwidth-server bandwidth-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
+			"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test torch traffic-generator " +
+			"traffic-monitor wol",
+		"user": "aaa group settings",
+	}
+})
 
 // checkMenu is the error of a name that is exactly that of a menu which RouterOS has below m and
 // Postern lacks, else nil.
 func (m *menu) checkMenu(name string, at place) *lineError {
-	for absent := range strings.FieldsSeq(absentMenus[m.path]) {
+	for absent := range strings.FieldsSeq(absentMenus()[m.path]) {
 		if absent == name {
 			return &lineError{message: "Postern has no /" + strings.TrimLeft(m.path+" "+name, " "), place: at}
 		}

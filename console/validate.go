@@ -57,7 +57,7 @@ func nameNewRule(old, next Config, err error) error {
 	if !errors.As(err, &bad) {
 		return err
 	}
-	list := ruleItems[bad.Table]
+	list := ruleItems(bad.Table)
 	for i := range old.Firewall.Rules(bad.Table) {
 		if old.idOf(list, i) == next.idOf(list, bad.Index) {
 			return err
