@@ -347,7 +347,7 @@ func asTrap(err error) *trap {
 		return errNoCommand
 	case errors.Is(err, console.ErrNoSuchItem):
 		return errNoItem
-	case strings.HasPrefix(err.Error(), "failure:"):
+	case errors.Is(err, console.ErrNotPermitted), strings.HasPrefix(err.Error(), "failure:"):
 		return &trap{noCategory, err.Error()}
 	}
 	return &trap{badValue, err.Error()}

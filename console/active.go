@@ -39,12 +39,12 @@ func (x *execution) activeRows() ([]row, error) {
 	}
 	rows := make([]row, 0, len(users))
 	for _, u := range users {
-		when := x.live.Now().Add(-u.For).UTC().Add(x.cfg.TimeZone)
-		pairs := []Pair{textPair("when", when.Format(time.DateTime)), textPair("name", u.Name)}
+		pairs := []Pair{textPair("when", x.moment(u.For)), textPair("name", u.Name)}
 		if u.Address.IsValid() {
 			pairs = append(pairs, addressPair("address", u.Address))
 		}
-		rows = append(rows, row{pairs: append(pairs, wordPair("via", u.Via), wordPair("group", "full"))})
+		group, _ := x.cfg.User(u.Name)
+		rows = append(rows, row{pairs: append(pairs, wordPair("via", u.Via), textPair("group", group.Group))})
 	}
 	return rows, nil
 }

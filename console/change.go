@@ -197,10 +197,14 @@ func (x *execution) add(m *menu, a arguments) error {
 
 // alike returns the index of an item that was there before an import, that no line of it has
 // added again yet and that has the same properties as item i; -1 if there is none. In a list of
-// rules the first match decides, so a rule behind one like it would never decide.
+// rules the first match decides, so a rule behind one like it would never decide. What is sensitive may be missing, as
+// exports have it only on request.
 func (x *execution) alike(m *menu, i int) int {
 	for old, id := range *m.items.ids(&x.cfg) {
-		differs := func(p property) bool { return p.get(&x.cfg, old) != p.get(&x.cfg, i) }
+		differs := func(p property) bool {
+			now := p.get(&x.cfg, i)
+			return p.get(&x.cfg, old) != now && !(p.sensitive && now == "")
+		}
 		if x.there[id] && !slices.ContainsFunc(m.properties, differs) {
 			return old
 		}

@@ -24,6 +24,8 @@ type command struct {
 	where, find bool
 	// shows is set if the command only prints text.
 	shows bool
+	// policy is what a user needs for the command; 0 means MayRead if it only shows something, else MayWrite.
+	policy Policies
 	// needs is the request that the command makes, if not every system carries it out. able
 	// reports whether a system can do what the command does; nil is always.
 	needs Request
@@ -116,17 +118,17 @@ var (
 	printLogCommand      = command{name: "print", help: "show the log",
 		shows: true, words: []Choice{followWord, countWord, pagingWord}, where: true, run: (*execution).printLog}
 
-	rebootCommand = command{name: "reboot", help: "restart the router",
+	rebootCommand = command{name: "reboot", help: "restart the router", policy: MayReboot,
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Reboot) }}
-	shutdownCommand = command{name: "shutdown", help: "turn the router off",
+	shutdownCommand = command{name: "shutdown", help: "turn the router off", policy: MayReboot,
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Shutdown) }}
 	resetConfigurationCommand = command{name: "reset-configuration", help: "go back to the default configuration, and restart the router",
-		needs: ResetConfiguration,
-		run:   func(x *execution, _ *menu, _ arguments) error { return x.ask(ResetConfiguration) }}
-	quitCommand = command{name: "quit", help: "end the session", run: func(x *execution, _ *menu, _ arguments) error {
+		needs: ResetConfiguration, policy: MayReboot | MayWrite | MayPolicy,
+		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ResetConfiguration) }}
+	quitCommand = command{name: "quit", help: "end the session", policy: everyone, run: func(x *execution, _ *menu, _ arguments) error {
 		return x.ask(Quit)
 	}}
-	passwordCommand = command{name: "password", help: "change the password, which it asks for", needs: ChangePassword,
+	passwordCommand = command{name: "password", help: "change the password, which it asks for", needs: ChangePassword, policy: MayPassword,
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ChangePassword) }}
 	// exportCommand is a command of every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
@@ -135,6 +137,12 @@ var (
 			func(o *options) *string { return &o.file }))},
 		run: func(x *execution, m *menu, a arguments) error {
 			x.dropUnchanged() // by what this line has changed
+			if slices.Contains(a.words, sensitiveWord.Name) && x.live.Denied&MaySensitive != 0 {
+				return ErrNotPermitted
+			}
+			if x.live.Denied&MayPolicy != 0 {
+				a.words = append(a.words, withoutUsers)
+			}
 			x.out.WriteString(x.exportHeader())
 			if a.file != "" {
 				x.out.WriteString("# Postern has no files: save this text, which /import reads\n")
@@ -143,7 +151,7 @@ var (
 			return nil
 		}}
 
-	pingCommand = command{name: "ping", help: "send ICMP echo requests", needs: Ping,
+	pingCommand = command{name: "ping", help: "send ICMP echo requests", needs: Ping, policy: MayTest,
 		positional: []string{"address"},
 		arguments: []argument{
 			option(prop("address", hostName(), "", "host that has to answer",
@@ -159,7 +167,7 @@ var (
 			x.result.Ping = a.ping
 			return x.ask(Ping)
 		}}
-	tracerouteCommand = command{name: "traceroute", help: "show the routers on the way to a host", needs: Traceroute,
+	tracerouteCommand = command{name: "traceroute", help: "show the routers on the way to a host", needs: Traceroute, policy: MayTest,
 		positional: []string{"address"},
 		arguments: []argument{
 			option(prop("address", hostName(), "", "host to trace the route to",

@@ -25,6 +25,9 @@ type cursor struct {
 // of a property. choices are the possible words, in the order of the tables; there are none
 // if the line is bad, or if anything can be typed.
 func (s *Session) Complete(cfg Config, live Live, before string) (insert string, choices []Choice) {
+	if live.Denied&MayRead != 0 {
+		return "", nil // names of items are among them
+	}
 	x := s.execution(cfg, live)
 	c, err := x.cursor(before)
 	if err != nil {
@@ -56,6 +59,9 @@ func (s *Session) Complete(cfg Config, live Live, before string) (insert string,
 // properties, or the type, range and default of a property. The text ends with a line end.
 // For a bad line it is the error.
 func (s *Session) Help(cfg Config, live Live, before string) string {
+	if live.Denied&MayRead != 0 {
+		return ErrNotPermitted.Error() + "\n"
+	}
 	x := s.execution(cfg, live)
 	c, err := x.cursor(before)
 	if err != nil {

@@ -57,9 +57,9 @@ type Config struct {
 	// TimeZone is how far local time is ahead of UTC (/system clock manual): -12h..14h in
 	// whole minutes.
 	TimeZone time.Duration
-	// AdminPassword is the hash of admin's password (/user), made by Live.HashPassword; ""
-	// if no password is set.
-	AdminPassword string
+	// Groups are /user group, and Users are /user.
+	Groups []Group
+	Users  []User
 	// SSHKeys are /user ssh-keys.
 	SSHKeys []ssh.Key
 	// SSH, API and WWW are the rows of /ip service of these names.
@@ -136,13 +136,19 @@ func (r RemoteLog) Sends(topics string) (prefix string, sends bool) {
 
 // Default is the configuration of a router on which nothing has been set.
 func Default() Config {
-	return Config{
-		Identity: "postern", Socks: socks.DefaultConfig(),
+	c := Config{
+		Identity: "postern", Socks: socks.DefaultConfig(), Groups: defaultGroups(), Users: defaultUsers(),
 		SSH: login.Config{Disabled: true, Port: 22, MaxSessions: 4}, API: login.Config{Disabled: true, Port: 8728, MaxSessions: 4}, RemoteLog: RemoteLog{Port: 514},
 		WWW:      login.Config{Disabled: true, Port: 80, MaxSessions: 4},
 		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict}, Tracking: firewall.DefaultTracking(),
 		DNSServer: dns.Default(), Discovery: neighbor.Config{List: "none", Protocols: neighbor.LLDP + "," + neighbor.MNDP},
 	}
+	for list, count := range map[int]int{groupItems: len(c.Groups), userItems: len(c.Users)} {
+		for i := range count {
+			c.ids[list] = append(c.ids[list], placeID(list, i))
+		}
+	}
+	return c
 }
 
 // Clone returns a copy that shares no memory with c.

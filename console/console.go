@@ -47,8 +47,6 @@ const (
 	// MaxText is the greatest length in bytes of a configuration that Load reads. Export
 	// never writes that much.
 	MaxText = 8 << 20
-	// Admin is the name of the one user.
-	Admin = "admin"
 )
 
 // Request is what a line asks the owner of the session to do.

@@ -57,7 +57,7 @@ func TestDo(t *testing.T) {
 			want: "/interface ethernet\nset ether2 mtu=1400 comment=x\n/interface bridge\nadd name=b1\n"},
 		{name: "set of a menu without items", path: "ip socks", command: "set", given: args("enabled", "yes", "port", "1081"),
 			want: "/ip socks\nset enabled=yes port=1081\n" + access + "add dst-port=10\nadd dst-port=11\nadd dst-port=12\n"},
-		{name: "set of the one item", path: "user", command: "set", given: args(".id", "*1", "password", "secret"), want: ""},
+		{name: "set of an item by its name", path: "user", command: "set", given: args(".id", "admin", "comment", "me"), want: "/user\nset admin comment=me\n"},
 		{name: "unset", path: "ip socks access", command: "unset", given: args("numbers", "*502", "value-name", "dst-port"),
 			want: access + "add dst-port=10\nadd\nadd dst-port=12\n"},
 		{name: "unset by its sign", path: "ip socks access", command: "set", given: args("numbers", "*502", "!dst-port", ""),
@@ -119,7 +119,7 @@ func TestDo(t *testing.T) {
 	t.Run("a password is hashed and not shown", func(t *testing.T) {
 		result, err := Do(base, live, "user", "set", args(".id", "admin", "password", "secret")...)
 		require.NoError(t, err)
-		assert.Equal(t, "$argon2id$xxxxxx", result.Config.AdminPassword)
+		assert.Equal(t, "$argon2id$xxxxxx", result.Config.Users[0].Password)
 		_, err = Do(base, live, "user", "set", args(".id", "admin", "password", strings.Repeat("x", 65))...)
 		require.EqualError(t, err, "invalid value for argument password; expected printable string: 0..64 bytes")
 	})
@@ -152,6 +152,7 @@ func TestDoEverywhere(t *testing.T) {
 		"interface bridge": args("name", "new"), "interface vlan": args("name", "new", "interface", "ether1"), pppoePath: args("name", "new", "interface", "ether1"),
 		"interface bridge port": args("interface", "ether1", "bridge", "b1"), "system logging": args("action", "remote"),
 		"interface list": args("name", "new", "include", "all"), "interface list member": args("list", "static", "interface", "ether1"),
+		"user": args("name", "new", "group", "read"), "user group": args("name", "new"),
 		"user ssh-keys":  args("user", "admin", "key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home"),
 		"ip socks users": args("name", "new", "password", "secret"),
 		"ip dhcp-client": args("interface", "ether1"), "system ntp client servers": args("address", "time.example"), "ip firewall address-list": args("list", "new", "address", "10.0.0.0/8"),

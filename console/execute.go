@@ -60,6 +60,9 @@ func (x *execution) statement(words []word) error {
 		x.path = m.path
 		return nil
 	}
+	if err := x.permit(m, *c); err != nil {
+		return err
+	}
 	if x.older && m.path == "system logging" && c.name == "set" {
 		if action, words := x.olderLogging(rest); words != nil {
 			m, rest = action, words

@@ -272,6 +272,9 @@ func (x *execution) undo(step func() (Config, error), steps int) error {
 	if err != nil {
 		return err
 	}
+	if x.live.Denied&MayPolicy != 0 && !x.cfg.sameUsers(next) {
+		return ErrNotPermitted
+	}
 	x.cfg, x.result.History = next.identified(), steps
 	return nil
 }

@@ -44,11 +44,11 @@ const firstLive ID = 1 << 31
 var lastID atomic.Uint32
 
 // newID returns an ID that no item has had.
-func newID() ID { return placeID(userItems, socks.MaxUsers) + ID(lastID.Add(1)) }
+func newID() ID { return placeID(socksUserItems, socks.MaxUsers) + ID(lastID.Add(1)) }
 
 // placeID is the ID of item i of a list that came from a file or a program.
 func placeID(list, i int) ID {
-	if list == userItems {
+	if list == socksUserItems {
 		i += firewall.MaxAddresses - MaxItems // of the list before it
 	}
 	return ID(list*MaxItems + i + 1)

@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -11,9 +12,9 @@ import (
 // that it makes in memory.
 const MaxImport = 256 << 10
 
-var importCommand = command{name: "import", help: "run lines as export writes them: all of them or none", needs: Import,
+var importCommand = command{name: "import", policy: MayWrite, help: "run lines as export writes them: all of them or none", needs: Import,
 	arguments: []argument{
-		option(prop("replace", boolean(), "no", "whether the lines replace all that is set, but for the password of admin if they have none",
+		option(prop("replace", boolean(), "no", "whether the lines replace all that is set, but for users, if they have none, and passwords",
 			func(o *options) *bool { return &o.imports.Replace })),
 		option(prop("skip-errors", boolean(), "no", "whether lines that fail are left out, and each is named",
 			func(o *options) *bool { return &o.imports.SkipErrors })),
@@ -21,6 +22,9 @@ var importCommand = command{name: "import", help: "run lines as export writes th
 			func(o *options) *bool { return &o.imports.DryRun })),
 	},
 	run: func(x *execution, _ *menu, a arguments) error {
+		if a.imports.Replace && x.live.Denied&MayPolicy != 0 {
+			return ErrNotPermitted // the keys of users go
+		}
 		x.result.Import = a.imports
 		return x.ask(Import)
 	}}
@@ -56,17 +60,18 @@ func (s *Session) ImportBy(a ImportArguments, cfg Config, live Live, text string
 }
 
 // Replace is Import of lines that say all: they run on Default, and the result replaces cfg. The
-// password of admin stays unless a line sets another, as an export has it only on request. Lines
-// that set nothing are an error.
+// users stay if the lines say nothing of any, and else the passwords of those that lines name without one, as an export
+// has passwords only on request. Lines that set nothing are an error.
 func (s *Session) Replace(cfg Config, live Live, text string, check func(Config) error) (Result, error) {
 	return s.ImportBy(ImportArguments{Replace: true}, cfg, live, text, check)
 }
 
 func (s *Session) replaceBy(a ImportArguments, cfg Config, live Live, text string, check func(Config) error) (Result, error) {
 	start := Default()
-	start.AdminPassword = cfg.AdminPassword
+	empty := start
+	empty.keepUsers(cfg)
 	return s.importOn(a, start, cfg, live, text, func(c Config) error {
-		if c.Equal(start) {
+		if c.Equal(empty) {
 			return errors.New("failure: the lines set nothing that could replace what is set")
 		}
 		if check == nil || c.Equal(cfg) {
@@ -74,6 +79,21 @@ func (s *Session) replaceBy(a ImportArguments, cfg Config, live Live, text strin
 		}
 		return check(c)
 	})
+}
+
+// keepUsers gives c the users and groups of old, if it has none but those of Default, else the passwords of those users of
+// its own that have none.
+func (c *Config) keepUsers(old Config) {
+	if d := Default(); reflect.DeepEqual(c.Users, d.Users) && reflect.DeepEqual(c.Groups, d.Groups) {
+		c.Groups, c.Users = old.Groups, old.Users
+		c.ids[groupItems], c.ids[userItems] = old.ids[groupItems], old.ids[userItems]
+		return
+	}
+	for _, u := range c.Users {
+		if o, _ := old.User(u.Name); u.Password == "" && o.Password != "" {
+			c.SetPassword(u.Name, o.Password)
+		}
+	}
 }
 
 // maxRefusals is how many lines an import leaves out because the configuration as a whole is refused: to find
@@ -89,7 +109,11 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 		if live.HashPassword != nil {
 			live.HashPassword = hashes.Run()
 		}
-		return s.runImport(start, live, lines, a.SkipErrors || a.DryRun)
+		result, left, err := s.runImport(start, live, lines, a.SkipErrors || a.DryRun)
+		if a.Replace && err == nil {
+			result.Config.keepUsers(cfg)
+		}
+		return result, left, err
 	}
 	var refused leftOut
 	for {
@@ -163,7 +187,7 @@ func (l leftOut) String() string {
 		b.WriteString("warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n")
 	}
 	if l.strict.Has(DisableLogins) {
-		b.WriteString("warning: lines of /ip service or of keys are left out: whom they were to keep out may log in\n")
+		b.WriteString("warning: lines of /ip service, of users or of keys are left out: whom they were to keep out may log in\n")
 	}
 	return b.String()
 }

@@ -46,8 +46,10 @@ const (
 	pppoeItems
 	mangleItems
 	rawItems
-	addressListItems // the last two: they can have more than MaxItems, see placeID
+	groupItems
 	userItems
+	addressListItems // the last two: they can have more than MaxItems, see placeID
+	socksUserItems
 	lists
 )
 
@@ -98,8 +100,10 @@ var itemLists = [lists]*items{
 	pppoeItems:         atMost(pppoe.MaxClients, itemsOf(pppoeItems, pppoeClients, nil)),
 	mangleItems:        rulesItems(firewall.Mangle),
 	rawItems:           rulesItems(firewall.Raw),
+	groupItems:         atMost(maxUserGroups, itemsOf(groupItems, groups, nil)),
+	userItems:          usersWithKeys(),
 	addressListItems:   atMost(firewall.MaxAddresses, itemsOf(addressListItems, addressLists, nil)),
-	userItems:          atMost(socks.MaxUsers, itemsOf(userItems, socksUsers, nil)),
+	socksUserItems:     atMost(socks.MaxUsers, itemsOf(socksUserItems, socksUsers, nil)),
 }
 
 func rulesItems(t firewall.Table) *items {

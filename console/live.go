@@ -43,6 +43,10 @@ type Live struct {
 	Discovered func() ([]DiscoveredNeighbor, error)
 	// ActiveUsers lists who is logged in, in the order in which they did.
 	ActiveUsers func() ([]ActiveUser, error)
+	// Denied are the policies that the user who asks lacks. Whoever holds the board, and the router itself, lack none.
+	Denied Policies
+	// LastLogin is how long ago a user has logged in last; ok is false if that is not known.
+	LastLogin func(user string) (ago time.Duration, ok bool)
 	// Tracked lists the connections that the kernel tracks.
 	Tracked func() ([]firewall.Tracked, error)
 	// Forget has the kernel forget some of them.

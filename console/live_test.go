@@ -294,17 +294,31 @@ invalid value for argument time-zone; expected +hh:mm or -hh:mm: -12:00..+14:00,
 set time-zone=-03:30
 `},
 		{name: "user", screen: `[admin@postern] > user print
- # NAME             GROUP
- 0 admin            full
+Flags: X - disabled
+ #   NAME             GROUP
+ 0   admin            full
 [admin@postern] > user export
 [admin@postern] > user set admin password=secret
 [admin@postern] > user print detail
- 0 name=admin group=full
+Flags: X - disabled
+ 0   name=admin group=full
 [admin@postern] > user export
 [admin@postern] > user export show-sensitive
 /user
 set admin password-hash="\$argon2id\$xxxxxx"
 [admin@postern] > user export verbose hide-sensitive
+/user group
+set read name=read \
+    policy=local,telnet,ssh,reboot,read,test,winbox,password,web,sniff,sensitive,api,romon,rest-api,!ftp,!write,!policy \
+    !comment
+set write name=write \
+    policy=local,telnet,ssh,reboot,read,write,test,winbox,password,web,sniff,sensitive,api,romon,rest-api,!ftp,!policy \
+    !comment
+set full name=full \
+    policy=local,telnet,ssh,ftp,reboot,read,write,policy,test,winbox,password,web,sniff,sensitive,api,romon,rest-api \
+    !comment
+/user
+set admin name=admin group=full !address disabled=no !comment
 [admin@postern] > ip socks export verbose
 /ip socks
 set enabled=no port=1080 connection-idle-timeout=2m max-connections=200 \
@@ -331,7 +345,7 @@ no such item: root
 [admin@postern] > user set admin !password
 [admin@postern] > user export
 [admin@postern] > user print where password=secret
-bad property name password (line 1 column 18); expected one of name, group
+bad property name password (line 1 column 18); expected one of last-logged-in, name, group, address, disabled, comment
 `},
 		{name: "logging", screen: `[admin@postern] > system logging action print
  # NAME             TARGET REMOTE          REMOTE-PORT
@@ -432,7 +446,7 @@ func TestUnwired(t *testing.T) {
 	assert.Equal(t, []string{"system", "interface", "ip", "log", "quit", "export"}, choiceNames(choices))
 	cfg, err := Load("file", strings.NewReader("/user set admin password-hash=\"\\$x\"\n/system logging set remote=10.0.0.1\n"))
 	require.NoError(t, err)
-	assert.Equal(t, "$x", cfg.AdminPassword)
+	assert.Equal(t, "$x", cfg.Users[0].Password)
 	assert.Equal(t, "10.0.0.1", cfg.RemoteLog.Address.String())
 	assert.Equal(t, []LogRule{{Action: "remote"}}, cfg.RemoteLog.Rules, "a line of an earlier version, which sent all")
 	_, err = Load("file", strings.NewReader("/user set admin password=x"))

@@ -37,7 +37,9 @@ type menu struct {
 	allLinks bool
 	// fixed are the names of the items of a menu that always has just these. exportedAs is the number
 	// that the first has in RouterOS's exports, if not 0.
-	fixed      []string
+	fixed []string
+	// initial are the names of the first items of Default: an export sets them, where they still are, and adds the others.
+	initial    []string
 	exportedAs string
 	// rows returns rows that are not, or not only, made from the configuration; dynamic, those
 	// that the system has added to the items of the configuration.
@@ -323,19 +325,7 @@ var menus = sync.OnceValue(func() []*menu {
 		},
 		loggingMenu(), loggingAction(), historyMenu(),
 		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(), routerboardMenu(), packageMenu(), packageUpdateMenu(), healthMenu(),
-		{
-			path: "user", help: "users that can log in",
-			commands: commandsLike(listCommands, "add unset remove move enable disable comment find", printLive), fixed: []string{Admin},
-			needs:   func(l Live) bool { return l.HashPassword != nil },
-			rows:    (*execution).userRows,
-			columns: []column{{"name", 16}, {"group", 0}},
-			readOnly: []readOnly{
-				{name: "name", help: "name to log in with"},
-				{name: "group", help: "what the user may do"},
-			},
-			properties: adminPassword(),
-		},
-		sshKeysMenu(), activeUsersMenu(),
+		userGroupMenu(), userMenu(), sshKeysMenu(), activeUsersMenu(),
 		interfaceMenu(), ethernetMenu(), bridgeMenu(), vlanMenu(), bridgePortMenu(), pppoeMenu(), interfaceListMenu(), listMemberMenu(),
 		{path: "ip", help: "IPv4"},
 		{
@@ -489,20 +479,6 @@ func CheckPassword(new string) error {
 		return errors.New("failure: bad new password; expected " + kind.accepts)
 	}
 	return nil
-}
-
-// adminPassword is the properties of admin's password. Without one there is no login.
-func adminPassword() []property {
-	all := passwordProperties(func(c *Config, _ int) *string { return &c.AdminPassword }, password(), "password to log in with; it is never shown", "no password")
-	check := all[1].set
-	all[1].unset = all[0].unset
-	all[1].set = func(c *Config, item int, value string) error {
-		if value == "" {
-			c.AdminPassword = ""
-		}
-		return check(c, item, value)
-	}
-	return all
 }
 
 // passwordProperties are a hash, which at returns, and the password that it is made of. without

@@ -22,7 +22,7 @@ func TestTables(t *testing.T) {
 		pppoePath:               {"name", "interface"},
 		"interface bridge port": {"interface", "bridge"}, "interface list": {"name"}, "interface list member": {"list", "interface"},
 		"ip firewall nat": {"chain"}, "ip firewall mangle": {"chain"}, "ip firewall raw": {"chain"}, "ip firewall address-list": {"address", "list"}, "system ntp client servers": {"address"},
-		"ip socks users": {"name", "password"}, "user ssh-keys": {"user", "key"},
+		"ip socks users": {"name", "password"}, "user ssh-keys": {"user", "key"}, "user": {"name", "group"}, "user group": {"name"},
 		"system logging": {"action"},
 		"ip dhcp-client": {"interface"},
 		"ip pool":        {"name", "ranges"}, "ip dhcp-server": {"name", "interface"}, "ip dhcp-server network": {"address"},
@@ -31,7 +31,8 @@ func TestTables(t *testing.T) {
 	paths := map[string]bool{}
 	for _, m := range menus() {
 		assert.False(t, paths[m.path], "%q is there twice", m.path)
-		assert.True(t, m.path == "" || paths[m.parent()], "%q stands before its parent", m.path)
+		// Users refer to groups.
+		assert.True(t, m.path == "" || paths[m.parent()] || m.path == userGroupPath, "%q stands before its parent", m.path)
 		paths[m.path] = true
 		assert.NotEmpty(t, m.help, m.path)
 		seen := map[string]bool{}
@@ -135,7 +136,7 @@ func TestDefault(t *testing.T) {
 	require.NoError(t, Validate(cfg, nil))
 	for _, m := range menus() {
 		if m.items != nil {
-			assert.Zero(t, m.items.count(&cfg), m.path)
+			assert.Equal(t, len(m.initial), m.items.count(&cfg), m.path)
 			continue
 		}
 		for _, p := range m.properties {

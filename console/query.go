@@ -94,6 +94,9 @@ func Query(cfg Config, live Live, path string, where []Condition, proplist []str
 	if !slices.ContainsFunc(m.commands, func(c command) bool { return c.name == "print" }) {
 		return nil, fmt.Errorf("%w: print of /%s", ErrNoSuchCommand, m.path)
 	}
+	if live.Denied&MayRead != 0 {
+		return nil, ErrNotPermitted
+	}
 	conditions, err := m.where(where)
 	if err != nil {
 		return nil, err
@@ -190,6 +193,9 @@ func (x *execution) do(path, command string, given []Argument) error {
 	_, commands := x.below(m)
 	for _, c := range commands {
 		if c.name == command && !c.shows {
+			if err := x.permit(m, c); err != nil {
+				return err
+			}
 			a, err := x.named(m, c, given)
 			if err != nil {
 				return err

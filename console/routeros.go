@@ -63,7 +63,8 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 		"system logging action":           "bsd-syslog=no email-to remember src-address=0.0.0.0 syslog-facility syslog-severity target=remote",
 		"system ntp client servers":       "auth-key=none disabled=no iburst=* max-poll=* min-poll=*",
 		"system ntp client":               "mode=unicast primary-ntp secondary-ntp server-dns-names= vrf=main",
-		"user":                            "address= group=full inactivity-policy=none inactivity-timeout",
+		"user":                            "inactivity-policy=none inactivity-timeout",
+		"user group":                      "skin=default",
 	}
 })
 
@@ -141,7 +142,7 @@ var absentMenus = sync.OnceValue(func() map[string]string {
 		"tool": "bandwidth-server bandwidth-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
 			"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test torch traffic-generator " +
 			"traffic-monitor wol",
-		"user": "aaa group settings",
+		"user": "aaa settings",
 	}
 })
 

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/postern-router/postern/login"
-	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/ssh"
 )
 
@@ -22,15 +21,16 @@ const serviceMenuPath = "ip service"
 type NetworkService struct {
 	Name, port string
 	of         func(*Config) *login.Config
-	// byKey says that a user can log in with a key, without a password.
-	byKey bool
+	// policy is what a user needs to log in. byKey says that a key will do, without a password.
+	policy Policies
+	byKey  bool
 }
 
 // NetworkServices are all, in their order.
 var NetworkServices = []NetworkService{
-	{"ssh", "22", func(c *Config) *login.Config { return &c.SSH }, true},
-	{"api", "8728", func(c *Config) *login.Config { return &c.API }, false},
-	{"www", "80", func(c *Config) *login.Config { return &c.WWW }, false},
+	{"ssh", "22", func(c *Config) *login.Config { return &c.SSH }, MaySSH, true},
+	{"api", "8728", func(c *Config) *login.Config { return &c.API }, MayAPI, false},
+	{"www", "80", func(c *Config) *login.Config { return &c.WWW }, MayWeb | MayREST, false},
 }
 
 // Config is what is set of the service.
@@ -38,7 +38,8 @@ func (s NetworkService) Config(c Config) login.Config { return *s.of(&c) }
 
 // Open reports whether the service listens: somebody can log in.
 func (s NetworkService) Open(c Config) bool {
-	return !s.of(&c).Disabled && (c.AdminPassword != "" || s.byKey && len(c.SSHKeys) > 0)
+	return !s.of(&c).Disabled && (slices.ContainsFunc(c.Users, func(u User) bool { return u.Password != "" && c.May(u.Name)&s.policy != 0 }) ||
+		s.byKey && slices.ContainsFunc(c.SSHKeys, func(k ssh.Key) bool { return c.May(k.User)&s.policy != 0 }))
 }
 
 // DisableServices disables all services that users log in to over the network, and reports whether one was
@@ -103,44 +104,6 @@ func serviceMenu() *menu {
 	return m
 }
 
-func sshKeysMenu() *menu {
-	return &menu{
-		path: "user ssh-keys", help: "public keys that users log in with by SSH, which then takes no password of theirs", ifUnknown: DisableLogins,
-		commands: commandsLike(plainCommands(), "set unset comment"),
-		items:    itemLists[sshKeyItems],
-		rows:     (*execution).sshKeyRows,
-		columns:  []column{{"user", 8}, {"info", 16}, {"fingerprint", 0}}, rare: []string{"info"},
-		readOnly: []readOnly{
-			{name: "key-type", help: "kind of key"},
-			{name: "bits", help: "length of the key"},
-			{name: "info", help: "what stands behind the key: its owner"},
-			{name: "fingerprint", help: "hash of the key, as ssh-keygen -l shows it"},
-		},
-		properties: bindItems(sshKeys,
-			prop("user", enum[string](Admin), "", "whose key it is", func(k *ssh.Key) *string { return &k.User }),
-			prop("key", publicKey(), "", "the line of a file .pub: ssh-ed25519, the key, and its owner",
-				func(k *ssh.Key) *ssh.PublicKey { return &k.Public }),
-		),
-	}
-}
-
-func sshKeys(c *Config) *[]ssh.Key { return &c.SSHKeys }
-
-// publicKey is a key as OpenSSH writes it.
-func publicKey() kind[ssh.PublicKey] {
-	return kind[ssh.PublicKey]{
-		accepts: "a line such as \"" + ssh.KeyType + " AAAA... name\"",
-		parse: func(s string) (ssh.PublicKey, error) {
-			k, err := ssh.ParseKey(s)
-			if err != nil {
-				return k, match.Refusal(err.Error())
-			}
-			return k, nil
-		},
-		format: ssh.PublicKey.String,
-	}
-}
-
 // serviceRows are the services. One that nobody can log in to does not listen, and is invalid.
 func (x *execution) serviceRows() ([]row, error) {
 	var rows []row
@@ -158,20 +121,6 @@ func (x *execution) serviceRows() ([]row, error) {
 			r.flags = flagInvalid
 		}
 		rows = append(rows, r)
-	}
-	return rows, nil
-}
-
-// sshKeyRows are the keys.
-func (x *execution) sshKeyRows() ([]row, error) {
-	rows := x.configured(x.menu("user ssh-keys"))
-	for i := range rows {
-		k := x.cfg.SSHKeys[i].Public
-		rows[i].pairs = append(rows[i].pairs, wordPair("key-type", "ed25519"), numberPair("bits", 8*ssh.KeySize))
-		if k.Owner != "" {
-			rows[i].pairs = append(rows[i].pairs, textPair("info", k.Owner))
-		}
-		rows[i].pairs = append(rows[i].pairs, textPair("fingerprint", k.Fingerprint()))
 	}
 	return rows, nil
 }

@@ -22,7 +22,7 @@ func TestExposed(t *testing.T) {
 	cfg, err := Load("test", strings.NewReader("/ip service set api disabled=no\n/user ssh-keys add user=admin key=\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2\"\n"))
 	require.NoError(t, err)
 	assert.Empty(t, api.Exposed(cfg, "ether1"), "nobody logs in to the API with a key")
-	cfg.AdminPassword = "x"
+	cfg.SetPassword(Admin, "x")
 	assert.Contains(t, api.Exposed(cfg, "ether1"), "dst-port=8728 from there, and address= of /ip service api keeps nobody out")
 	for _, test := range []struct{ name, text, wanPort, want string }{
 		{"open", on, "ether1", warning("ether1", "22")},

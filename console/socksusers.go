@@ -32,7 +32,7 @@ func socksUsersMenu() *menu {
 		path: "ip socks users", help: "users of the SOCKS server, with version=5 and auth-method=password",
 		commands: commandsLike(listCommands, "move"),
 		legend:   legendItem, flags: flagsItem,
-		items: itemLists[userItems],
+		items: itemLists[socksUserItems],
 		properties: append(append(
 			bindItems(socksUsers, prop("name", text(1, 255), "", "name to log in with",
 				func(u *socks.User) *string { return &u.Name })),

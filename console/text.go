@@ -12,6 +12,9 @@ import (
 // exportWidth is the column at which the lines of an export are wrapped, as in RouterOS.
 const exportWidth = 80
 
+// withoutUsers leaves out the hashes of users' passwords, which are for those who may change them anyway.
+const withoutUsers = "without-users"
+
 // maxErrors is how many errors Load reports of one text.
 const maxErrors = 20
 
@@ -34,7 +37,7 @@ func (x *execution) exportHeader() string {
 }
 
 // exportMenus exports the menu at path and those below it, according to words, which are
-// some of exportWords.
+// some of exportWords, and perhaps withoutUsers.
 func exportMenus(menus []*menu, cfg *Config, path string, words ...string) string {
 	var b strings.Builder
 	sensitive, verbose := slices.Contains(words, sensitiveWord.Name), slices.Contains(words, verboseWord.Name)
@@ -43,6 +46,7 @@ func exportMenus(menus []*menu, cfg *Config, path string, words ...string) strin
 		if path != "" && m.path != path && !strings.HasPrefix(m.path, path+" ") || m.isAlias {
 			continue
 		}
+		sensitive := sensitive && (m.path != userMenuPath || !slices.Contains(words, withoutUsers))
 		var lines [][]string
 		switch {
 		case m.fixed != nil:
@@ -56,8 +60,21 @@ func exportMenus(menus []*menu, cfg *Config, path string, words ...string) strin
 				lines = append(lines, append([]string{"set"}, words...))
 			}
 		default:
+			initial := m.initialItems(cfg)
+			if initial < len(m.initial) {
+				for _, name := range m.initial {
+					lines = append(lines, []string{"remove", "[find name=" + name + "]"})
+				}
+				initial = 0
+			}
 			for i := range m.items.count(cfg) {
 				verb := []string{"add"}
+				if i < initial {
+					if words := exported(m, cfg, i, sensitive, verbose); len(words) > 0 {
+						lines = append(lines, append([]string{"set", m.initial[i]}, words...))
+					}
+					continue
+				}
 				if m.isPorts {
 					verb = []string{"set", cfg.Links[i].Name}
 					if cfg.Links[i].Renamed != "" { // the other name may be that of another port
@@ -84,9 +101,24 @@ func exportMenus(menus []*menu, cfg *Config, path string, words ...string) strin
 	return b.String()
 }
 
+// initialItems is how many items of m are still those of Default, by their names.
+func (m *menu) initialItems(cfg *Config) int {
+	for i, name := range m.initial {
+		if i == m.items.count(cfg) || m.properties[0].get(cfg, i) != name {
+			return i
+		}
+	}
+	return len(m.initial)
+}
+
 // exported are the properties as words: those that differ from the default, or all.
 func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string {
 	var words []string
+	defaultOf := property.defaultOf
+	if item < len(m.initial) && m.initialItems(cfg) == len(m.initial) {
+		defaults := Default()
+		defaultOf = func(p property, item int) string { return p.get(&defaults, item) }
+	}
 	for _, p := range m.properties {
 		if p.sensitive && !sensitive || p.hashed != nil {
 			continue
@@ -94,7 +126,7 @@ func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string 
 		switch v := p.get(cfg, item); {
 		case verbose && v == "" && p.unset != "":
 			words = append(words, "!"+p.name)
-		case verbose || v != p.defaultOf(item):
+		case verbose || v != defaultOf(p, item):
 			words = append(words, p.name+"="+quote(v))
 		}
 	}

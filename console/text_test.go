@@ -138,7 +138,7 @@ func TestBadLine(t *testing.T) {
 		{"cfg", 7, "add chain=prerouting", CloseRouter, nil},
 		{"cfg", 9, "fire filter add foo=bar", CloseRouter, nil},
 		{"cfg", 10, "soc access add foo=bar", DisableSOCKS, nil},
-		{"cfg", 11, "", HoldRest, nil},
+		{"cfg", 11, "", DisableLogins, nil},
 	}, got)
 }
 
@@ -167,10 +167,10 @@ func TestWithout(t *testing.T) {
 		{`system identity set name=".. x"`, HoldRest, false},
 		{"interface firewall", HoldRest, false},
 		{"system identity set name=ip", HoldRest, false},
-		{"user set admin", HoldRest, true},
-		{"us", HoldRest, true},
+		{"user set admin", DisableLogins, true},
+		{"us", DisableLogins, true},
 		{"system identity :if (true) do={ /ip/firewall/filter add }", CloseRouter, false},
-		{"system identity; /ip socks; user", DisableSOCKS, true},
+		{"system identity; /ip socks; user", DisableSOCKS | DisableLogins, true},
 		{`system identity set name="x; /ip firewall"`, HoldRest, false},
 		{"system identity set name=x; # not /ip firewall", HoldRest, false},
 		{"system identity set name=x ;;; as /ip firewall", HoldRest, false},
@@ -231,10 +231,14 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 		if m.items != nil {
 			count = r.IntN(5)
 		}
+		if m.initial != nil && m.path == userMenuPath && r.IntN(3) == 0 {
+			m.items.remove(&cfg, 0)
+		}
 		for i := range count {
 			if m.items != nil {
 				x := execution{menus: menus(), cfg: cfg}
-				_, err := x.append(m)
+				var err error
+				i, err = x.append(m)
 				require.NoError(t, err)
 				cfg = x.cfg
 			}
@@ -295,7 +299,7 @@ func TestExportLoad(t *testing.T) {
 		// Each menu's export alone says what it has to.
 		var parts strings.Builder
 		for _, m := range menus() {
-			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" && m.path != "interface list member" && m.path != "ip dns static" && m.path != "user ssh-keys" && !strings.HasPrefix(m.path, "ip dhcp-server ") { // these are in others
+			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" && m.path != "interface list member" && m.path != "ip dns static" && m.path != "user ssh-keys" && m.path != "user group" && !strings.HasPrefix(m.path, "ip dhcp-server ") { // these are in others
 				parts.WriteString(exportMenus(menus(), &cfg, m.path, sensitiveWord.Name))
 			}
 		}
@@ -359,6 +363,7 @@ func TestLongestExport(t *testing.T) {
 		strings.Repeat(`"`, 255), strings.Repeat(`"`, 64), strings.Repeat(`"`, 29), "!100.100.100.101-200.200.200.200", "100.100.100.101-200.200.200.200",
 		"!10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000", "10000-60000",
 		"100.100.100.101,100.100.100.101,100.100.100.101", "100.100.100.100/24", "100.100.100.100", "255", "65535",
+		"local,telnet,ssh,ftp",
 		"52:54:00:12:34:56", "!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "254", "32", "'" + strings.Repeat("x", 253) + "'", "ff:ff:ff:ff:ff:ff:ff", "167h59m59s999ms", "yes", "+10:00", "!unicast,local,broadcast,multicast,blackhole,prohibit,unreachable", "10000/1000m,10000:packet", "!65535,32", "greater-than:255", "increment:255", "65535,65535",
 		"http://" + strings.Repeat("x", 63) + ".example/" + strings.Repeat("y", 900),
 		"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 " + strings.Repeat("x", 64), "8", "1492",

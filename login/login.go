@@ -67,6 +67,8 @@ func (c Config) Allows(client netip.Addr) bool {
 type Login struct {
 	User string
 	From netip.Addr // IPv4
+	// REST tells a login by REST from one by the page, which one process serves.
+	REST bool
 }
 
 // Verdict is PID 1's about a password.

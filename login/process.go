@@ -91,10 +91,11 @@ func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) 
 func (l Login) Encode(e *service.Encoder) {
 	e.String(l.User)
 	e.Addr(l.From)
+	e.Bool(l.REST)
 }
 
 func Decode(d *service.Decoder) Login {
-	l := Login{User: d.String(MaxUser), From: d.Addr()}
+	l := Login{User: d.String(MaxUser), From: d.Addr(), REST: d.Bool()}
 	if !l.From.Is4() {
 		d.Fail(errors.New("no IPv4 address"))
 	}

@@ -28,11 +28,11 @@ func TestPassword(t *testing.T) {
 	}
 	// It can be kept: the language takes it, and reads back what it wrote.
 	config := console.Default()
-	config.AdminPassword = one
+	config.SetPassword(console.Admin, one)
 	require.NoError(t, console.Validate(config, nil))
 	again, err := console.Load("kept", strings.NewReader(console.Export(config)))
 	require.NoError(t, err)
-	assert.Equal(t, one, again.AdminPassword)
+	assert.Equal(t, one, again.Users[0].Password)
 }
 
 // A hash that another program made: the reference implementation's command

@@ -14,6 +14,8 @@ import (
 type activeUsers struct {
 	mu  sync.Mutex
 	all []*activeUser
+	// lasts is when each user has logged in last, since the start.
+	lasts map[string]time.Duration
 }
 
 type activeUser struct {
@@ -27,6 +29,21 @@ func (a *activeUsers) enter(user string, from session.Origin) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.all = append(a.all, &activeUser{user, from, kmsg.Uptime()})
+	if a.lasts == nil || len(a.lasts) > maxLasts {
+		a.lasts = map[string]time.Duration{}
+	}
+	a.lasts[user] = kmsg.Uptime()
+}
+
+// maxLasts bounds the users, renamed ones among them, whose last login is known.
+const maxLasts = 64
+
+// last is how long ago a user has logged in last.
+func (a *activeUsers) last(user string) (ago time.Duration, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	at, ok := a.lasts[user]
+	return kmsg.Uptime() - at, ok
 }
 
 // leave forgets one. Of several from the same place it is the oldest, which nobody can tell from the others.

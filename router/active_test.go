@@ -14,7 +14,7 @@ import (
 
 // who are the users that are logged in, as "name address via".
 func who(t *testing.T, g *rig) (all []string) {
-	rows, err := console.Query(g.r.snapshot().config, g.r.live(g.r.snapshot()), "user active", nil, nil)
+	rows, err := console.Query(g.r.snapshot().config, g.r.system(g.r.snapshot()), "user active", nil, nil)
 	require.NoError(t, err)
 	for _, r := range rows {
 		text := ""

@@ -79,7 +79,7 @@ func TestUndo(t *testing.T) {
 // An import is one step, and so is what a program does.
 func TestUndoImport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := started(t, "/ip address add address=192.168.0.1/24 interface=ether2")
+		g := started(t, "/ip address add address=192.168.0.1/24 interface=ether2", "/user add name=eva group=full")
 		start := g.r.snapshot().config
 		s := &session.Session{Session: console.Session{User: "eva"}}
 		text := "/ip firewall filter\n" + strings.Repeat("add chain=input action=drop\n", 20) + "/ip socks set enabled=yes\n/ip dns set servers=9.9.9.9\n/system identity set name=y\n"

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,13 +45,13 @@ func (r *Router) execute(s *session.Session, line string) (console.Result, error
 func (r *Router) run(s *session.Session, do func(*console.Session, state, console.Live) (console.Result, error)) (console.Result, error) {
 	hashes := console.Hashes{Make: r.logins.hash}
 	result, err := r.edit(s, func(s *console.Session, st state) (console.Result, error) {
-		return do(s, st, r.liveWith(st, &hashes))
+		return do(s, st, r.liveWith(st, s.User, &hashes))
 	})
 	if err == nil && result.Request == console.SetClock {
 		err = r.setClock(result.Clock, kmsg.Uptime())
 	}
 	if err == nil {
-		err = result.Action.CarryOut(r.live(r.snapshot()))
+		err = result.Action.CarryOut(r.system(r.snapshot()))
 	}
 	if err != nil {
 		return console.Result{}, err
@@ -62,7 +63,7 @@ func (r *Router) run(s *session.Session, do func(*console.Session, state, consol
 func (r *Router) importLines(s *session.Session, text string, a console.ImportArguments) (console.Result, error) {
 	hashes := console.Hashes{Make: r.logins.hash}
 	return r.edit(s, func(s *console.Session, st state) (console.Result, error) {
-		return s.ImportBy(a, st.config, r.liveWith(st, &hashes), text, func(c console.Config) error { return checkConfig(st.config, c, r.board) })
+		return s.ImportBy(a, st.config, r.liveWith(st, s.User, &hashes), text, func(c console.Config) error { return checkConfig(st.config, c, r.board) })
 	})
 }
 
@@ -192,11 +193,11 @@ func (r *Router) change(s *session.Session, revision uint64, result console.Resu
 			warning += text + "\n"
 		}
 	}
-	present := r.now.config.AdminPassword
+	before := r.now.config
 	if err := r.commit(next, r.now.history.after(s, result.History, r.now.config, next, r.historyRoom)); err != nil {
 		return "", err
 	}
-	r.logPassword(s, present, next.AdminPassword)
+	r.logUsers(s, before, next)
 	r.keepConfig()
 	return warning + r.warning(), nil
 }
@@ -228,24 +229,31 @@ func (r *Router) prompt(s *session.Session) string {
 func (r *Router) complete(s *session.Session, before string) (string, []console.Choice) {
 	r.heard(s)
 	st := r.snapshot()
-	return s.Complete(st.config, r.live(st), before)
+	return s.Complete(st.config, r.live(st, s.User), before)
 }
 
 func (r *Router) help(s *session.Session, before string) string {
 	r.heard(s)
 	st := r.snapshot()
-	return s.Help(st.config, r.live(st), before)
+	return s.Help(st.config, r.live(st, s.User), before)
 }
 
 // liveWith is live for lines that may run again.
-func (r *Router) liveWith(st state, hashes *console.Hashes) console.Live {
-	live := r.live(st)
+func (r *Router) liveWith(st state, user string, hashes *console.Hashes) console.Live {
+	live := r.live(st, user)
 	live.HashPassword = hashes.Run()
 	return live
 }
 
-// live gives the console what only the running system knows.
-func (r *Router) live(st state) console.Live {
+// live is system for a user, as far as he is allowed to.
+func (r *Router) live(st state, user string) console.Live {
+	live := r.system(st)
+	live.Denied = st.config.Denied(cmp.Or(user, console.Admin))
+	return live
+}
+
+// system gives the console what only the running system knows.
+func (r *Router) system(st state) console.Live {
 	live := console.Live{
 		Links:         r.network.State,
 		Openings:      r.firewall.Openings,
@@ -261,6 +269,7 @@ func (r *Router) live(st state) console.Live {
 		Redo:          func() (console.Config, error) { return st.history.redo(st.config) },
 		Neighbors:     r.neighbors,
 		ActiveUsers:   r.active.list,
+		LastLogin:     r.active.last,
 		Tracked:       firewall.ListTracked,
 		Forget:        r.forget,
 		// The line that sets a password makes its hash.
@@ -300,11 +309,13 @@ func checkConfig(old, c console.Config, b board.Board) error {
 	if err := console.ValidateChange(old, c, b.PortNames()); err != nil {
 		return err
 	}
-	if c.AdminPassword == "" {
-		return nil
-	}
-	if _, err := password.Parse(c.AdminPassword); err != nil {
-		return fmt.Errorf("invalid value for argument password-hash: %w", err)
+	for _, u := range c.Users {
+		if u.Password == "" {
+			continue
+		}
+		if _, err := password.Parse(u.Password); err != nil {
+			return fmt.Errorf("invalid value for argument password-hash: %w", err)
+		}
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package router
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/password"
+	"github.com/postern-router/postern/ssh"
 )
 
 const (
@@ -66,10 +69,12 @@ func (l *logins) logFailure(log *kmsg.Logger, user string, from session.Origin) 
 	write(kmsg.Critical, "login failure for user %s%s", user, fromWhere(from))
 }
 
-// check reports whether secret is the user's password, whose hash is given. It takes as long
-// for a user that does not exist. A refusal comes after a pause.
-func (l *logins) check(from session.Origin, hash, user, secret string) bool {
-	if l.compare(from, hash, secret) && user == console.Admin {
+// check reports whether secret is the password whose hash is given, and right says that who gives it may log in: it takes as
+// long if not. A refusal comes after a pause.
+func (l *logins) check(from session.Origin, hash string, right bool, secret string) bool {
+	// At the machine itself a user who has no password gives an empty one.
+	empty := hash == "" && secret == "" && !from.Address.IsValid()
+	if (empty || l.compare(from, hash, secret)) && right {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		delete(l.refusals, from)
@@ -123,41 +128,76 @@ func (l *logins) hash(secret string) (string, error) {
 	return l.make(secret)
 }
 
-func (r *Router) hasPassword() bool { return r.snapshot().config.AdminPassword != "" }
+// unlocked is the user as whom a session at a serial line begins without a login; "" if it needs one.
+func (r *Router) unlocked() string { return r.snapshot().config.Unlocked() }
+
+func (r *Router) hasPassword(user string) bool {
+	u, _ := r.snapshot().config.User(user)
+	return u.Password != ""
+}
 
 // login reports whether a session may begin.
 func (r *Router) login(s *session.Session, user, secret string) bool {
-	hash := r.snapshot().config.AdminPassword
-	if hash == "" {
-		return true // it was removed meanwhile
-	}
-	if !r.judge(s.Origin, hash, user, secret) {
+	if _, ok := r.judge(r.snapshot().config, s.Origin, user, secret); !ok {
 		return false
 	}
-	r.logLogin(s.Origin, "in")
+	r.logLogin(user, s.Origin, "in")
 	return true
 }
 
-// logLogin logs that admin has logged in, or out.
-func (r *Router) logLogin(from session.Origin, what string) {
-	r.log.About("system,account").Printf(kmsg.Info, "user %s logged %s%s", console.Admin, what, fromWhere(from))
+// logLogin logs that a user has logged in, or out.
+func (r *Router) logLogin(user string, from session.Origin, what string) {
+	r.log.About("system,account").Printf(kmsg.Info, "user %s logged %s%s", user, what, fromWhere(from))
 }
 
-// judge reports whether secret is the user's password, whose hash is given, and logs it if not.
-func (r *Router) judge(from session.Origin, hash, user, secret string) bool {
-	if r.logins.check(from, hash, user, secret) {
-		return true
+// policyOf is the policy that lets a user log in by a way.
+func policyOf(via string) console.Policies {
+	switch via {
+	case session.Console:
+		return console.MayLocal
+	case viaSSH:
+		return console.MaySSH
+	case viaAPI:
+		return console.MayAPI
+	case viaWeb:
+		return console.MayWeb
+	case viaREST:
+		return console.MayREST
+	}
+	return 0
+}
+
+// judge reports whether secret is a user's password with which he may log in from there, and logs it if not. Hash is that of
+// the password.
+func (r *Router) judge(c console.Config, from session.Origin, user, secret string) (hash string, ok bool) {
+	u, known := c.User(user)
+	hash = u.Password
+	right := c.MayLogIn(user, policyOf(from.Via), from.Address)
+	if from.Via == viaSSH && slices.ContainsFunc(c.SSHKeys, func(k ssh.Key) bool { return k.User == user }) {
+		// As in RouterOS who has a key has no password by SSH: it is asked for in vain.
+		right = false
+	}
+	tried := hash
+	if tried == "" && (!right || from.Address.IsValid()) {
+		// It takes as long for who is not there, or has no password.
+		right = false
+		for _, other := range c.Users {
+			tried = cmp.Or(tried, other.Password)
+		}
+	}
+	if r.logins.check(from, tried, right, secret) {
+		return hash, true
 	}
 	if _, err := password.Parse(hash); err != nil && hash != "" {
 		// It came from a file: the console would have refused it.
 		r.log.Printf(kmsg.Error, "nobody can log in: %v", err)
 	}
-	if user != console.Admin {
+	if !known {
 		// It may be a password that was typed too early.
 		user = "unknown"
 	}
 	r.logins.logFailure(r.log, user, from)
-	return false
+	return "", false
 }
 
 // fromWhere is the part of a log line that names an origin in the network, in RouterOS'
@@ -169,11 +209,12 @@ func fromWhere(o session.Origin) string {
 	return " from " + o.String() + " via " + o.Via
 }
 
-// setPassword changes admin's password if old is the present one.
+// setPassword changes the password of a session's user if old is the present one.
 func (r *Router) setPassword(s *session.Session, old, new string) error {
-	present := r.snapshot().config.AdminPassword
-	if present != "" && !r.logins.check(s.Origin, present, console.Admin, old) {
-		r.log.Printf(kmsg.Critical, "password change failure for user %s", console.Admin)
+	user := cmp.Or(s.User, console.Admin)
+	u, _ := r.snapshot().config.User(user)
+	if u.Password != "" && !r.logins.check(s.Origin, u.Password, true, old) {
+		r.log.Printf(kmsg.Critical, "password change failure for user %s", user)
 		return errors.New("failure: old password is wrong")
 	}
 	hash := ""
@@ -184,25 +225,36 @@ func (r *Router) setPassword(s *session.Session, old, new string) error {
 		}
 	}
 	_, err := r.edit(s, func(_ *console.Session, st state) (console.Result, error) {
-		if st.config.AdminPassword != present {
+		if now, _ := st.config.User(user); now.Password != u.Password {
 			return console.Result{}, errors.New("failure: the password was changed meanwhile")
 		}
 		next := st.config.Clone()
-		next.AdminPassword = hash
+		if !next.SetPassword(user, hash) {
+			return console.Result{}, console.ErrNotPermitted
+		}
 		return console.Result{Config: next, Changed: true}, nil
 	})
 	return err
 }
 
-// logPassword logs that a session has changed admin's password, if it has. It takes the hashes
-// before and after.
-func (r *Router) logPassword(s *session.Session, before, after string) {
-	did := "changed"
-	switch after {
-	case before:
-		return
-	case "":
-		did = "removed"
+// logUsers logs which users, and whose passwords, a session has changed.
+func (r *Router) logUsers(s *session.Session, before, after console.Config) {
+	did := func(format, user, what string) {
+		r.log.About("system,account").Printf(kmsg.Info, format, user, what, fromWhere(s.Origin))
 	}
-	r.log.About("system,account").Printf(kmsg.Info, "password of user %s %s%s", console.Admin, did, fromWhere(s.Origin))
+	for _, u := range before.Users {
+		switch now, ok := after.User(u.Name); {
+		case !ok:
+			did("user %s %s%s", u.Name, "removed")
+		case u.Password != now.Password && now.Password == "":
+			did("password of user %s %s%s", u.Name, "removed")
+		case u.Password != now.Password:
+			did("password of user %s %s%s", u.Name, "changed")
+		}
+	}
+	for _, u := range after.Users {
+		if _, ok := before.User(u.Name); !ok {
+			did("user %s %s%s", u.Name, "added")
+		}
+	}
 }

@@ -21,6 +21,9 @@ import (
 // they never keep a serial line from having one.
 const maxNetworkSessions = 8
 
+// viaAPI is the session.Origin.Via of the API.
+const viaAPI = "api"
+
 // networkService is a service of /ip service. The listening socket is PID 1's, and the process sleeps until
 // somebody connects.
 type networkService struct {
@@ -138,15 +141,19 @@ type programService struct {
 func (s *programService) attach(r *Router, via string) {
 	s.authority = r.loginAuthority(via)
 	s.authority.CheckPassword = func(l login.Login, secret string) bool {
-		hash := r.snapshot().running.AdminPassword
+		hash, ok := r.judge(r.snapshot().running, origin(via, l), l.User, secret)
 		// The check takes a while.
-		return r.judge(origin(via, l), hash, l.User, secret) && r.snapshot().running.AdminPassword == hash
+		now, _ := r.snapshot().running.User(l.User)
+		return ok && now.Password == hash
 	}
 	s.authority.Serve = func(conn net.Conn, l login.Login) { r.serveProgram(conn, origin(via, l), l.User) }
 }
 
 // origin is where a login came from.
 func origin(via string, l login.Login) session.Origin {
+	if via == viaWeb && l.REST {
+		via = viaREST
+	}
 	return session.Origin{Via: via, Address: l.From}
 }
 
@@ -155,11 +162,11 @@ func (r *Router) loginAuthority(via string) login.Authority {
 	return login.Authority{
 		LoggedIn: func(l login.Login) {
 			r.active.enter(l.User, origin(via, l))
-			r.logLogin(origin(via, l), "in")
+			r.logLogin(l.User, origin(via, l), "in")
 		},
 		LoggedOut: func(l login.Login) {
 			r.active.leave(l.User, origin(via, l))
-			r.logLogin(origin(via, l), "out")
+			r.logLogin(l.User, origin(via, l), "out")
 		},
 	}
 }

@@ -30,7 +30,7 @@ func (r *Router) programHandler(s *session.Session) program.Handler {
 	return program.Handler{
 		Query: func(path string, where []console.Condition, proplist []string) ([]console.Row, error) {
 			st := r.snapshot()
-			return console.Query(st.config, r.live(st), path, where, proplist)
+			return console.Query(st.config, r.live(st, s.User), path, where, proplist)
 		},
 		Do: func(path, command string, arguments []console.Argument) (console.Result, error) {
 			return r.run(s, func(_ *console.Session, st state, live console.Live) (console.Result, error) {

@@ -25,7 +25,7 @@ func TestProgramService(t *testing.T) {
 	s.attach(r, "api")
 	hash, err := password.New("correct horse")
 	require.NoError(t, err)
-	r.now.running.AdminPassword = hash
+	r.now.running.SetPassword(console.Admin, hash)
 	admin := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
 	assert.False(t, s.authority.CheckPassword(admin, "wrong"))
 	assert.Contains(t, rig.log(), "login failure for user admin from 192.168.0.2 via api")

@@ -68,13 +68,12 @@ func (r *Router) rescued(st state, config console.Config) state {
 }
 
 // rescueConfig returns the rescue configuration for one that was refused. It has the same
-// password, the ways to log in over the network, and the addresses on the LAN; if there are none, the layer has
+// users, the ways to log in over the network, and the addresses on the LAN; if there are none, the layer has
 // one. It lets the LAN in to the router, and nothing through.
 func rescueConfig(refused console.Config, b board.Board) (console.Config, Layer) {
 	c := console.Default()
 	// Who may log in holds, whatever else is wrong.
-	c.Identity, c.AdminPassword = refused.Identity, refused.AdminPassword
-	c.SSHKeys = refused.SSHKeys
+	c.Identity, c.Groups, c.Users, c.SSHKeys = refused.Identity, refused.Groups, refused.Users, refused.SSHKeys
 	c.TakeServices(refused)
 	lan := refused.Network().Actual(b.LAN) // of a port of a bridge, that bridge
 	for _, a := range refused.Addresses {

@@ -201,7 +201,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	}
 	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
 	remote.attach(r)
-	programs.attach(r, "api")
+	programs.attach(r, viaAPI)
 	page.attach(r, viaWeb)
 	return r, nil
 }

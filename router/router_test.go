@@ -36,17 +36,17 @@ func TestRescueConfig(t *testing.T) {
 			}
 			rescue = layers{rescueSource: address}.merge(rescue, malta.PortNames())
 			require.NoError(t, console.Validate(rescue, malta.PortNames()))
-			assert.Equal(t, "x", rescue.AdminPassword)
+			assert.Equal(t, "x", rescue.Users[0].Password)
 			assert.Equal(t, c.at, rescue.Addresses[0].Address.Addr().String())
 			assert.Len(t, rescue.Addresses, 1)
 			assert.False(t, rescue.Socks.Enabled)
 			assert.False(t, console.NetworkServices[0].Open(rescue), "SSH was disabled")
 			locked := load(c.refused)
-			locked.AdminPassword = "hash"
+			locked.SetPassword(console.Admin, "hash")
 			locked.SSH = login.Config{Port: 2222, From: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/16")}, MaxSessions: 2}
 			locked.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: strings.Repeat("x", ssh.KeySize)}}}
 			again, _ := rescueConfig(locked, malta)
-			assert.Equal(t, "hash", again.AdminPassword)
+			assert.Equal(t, "hash", again.Users[0].Password)
 			assert.Equal(t, locked.SSH, again.SSH)
 			assert.Equal(t, locked.SSHKeys, again.SSHKeys, "without a key the password would be taken")
 			var ups []string

@@ -1,10 +1,12 @@
 package router
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 )
@@ -44,6 +46,9 @@ func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
 		}
 		r.releaseSafe()
 		return nil
+	}
+	if r.now.config.Denied(cmp.Or(s.User, console.Admin))&console.MayWrite != 0 {
+		return console.ErrNotPermitted
 	}
 	if r.safeMode != nil {
 		switch request {

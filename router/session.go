@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -34,19 +35,20 @@ func (r *Router) serve(conn net.Conn, from session.Origin, user string) {
 		prompt = func(s *session.Session) string {
 			if !begun {
 				begun = true
-				r.active.enter(console.Admin, from)
+				user = cmp.Or(s.User, console.Admin)
+				r.active.enter(user, from)
 			}
 			return r.prompt(s)
 		}
 		defer func() {
 			if begun {
-				r.active.leave(console.Admin, from)
+				r.active.leave(user, from)
 			}
 		}()
 	}
 	if err := session.Serve(conn, from, session.Handler{
 		User: user, Execute: r.execute, Prompt: prompt, Complete: r.complete, Help: r.help,
-		Import: r.importLines, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
+		Import: r.importLines, Unlocked: r.unlocked, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
 		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,
 	}); err != nil && !errors.Is(err, net.ErrClosed) { // the console's process has gone, which is told
 		r.log.Printf(kmsg.Info, "%v", err)

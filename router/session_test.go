@@ -149,7 +149,7 @@ func TestLogin(t *testing.T) {
 		assert.Equal(t, prompt, first.run("/user set admin password=secret"))
 		assert.NotContains(t, first.run("/export"), "argon2")
 		assert.Contains(t, first.run("/export show-sensitive"), "argon2id")
-		hash := g.lastKept().AdminPassword
+		hash := g.lastKept().Users[0].Password
 		assert.Contains(t, hash, "$argon2id$v=19$m=2048,t=3,p=1$")
 
 		// Sessions come and go; the pauses grow, up to the first that knows it.
@@ -205,7 +205,7 @@ func TestLogin(t *testing.T) {
 		assert.Contains(t, second.run(`/user set admin password-hash="\$argon2id\$v=19\$m=999999,t=3,p=1\$c29tZXNhbHQ\$nf65EOgLrQMR"`),
 			"its cost is not within m=8..4096")
 		assert.Contains(t, second.run("/user set admin password-hash=x"), "another kind of hash")
-		assert.False(t, g.r.hasPassword())
+		assert.False(t, g.r.hasPassword(console.Admin))
 	})
 }
 
@@ -290,7 +290,7 @@ func TestPasswordChangedMeanwhile(t *testing.T) {
 		require.EqualError(t, g.r.setPassword(&session.Session{}, "", "second"), "failure: the password was changed meanwhile")
 		g.r.logins.make = func(string) (string, error) { return "", errFake }
 		require.ErrorIs(t, g.r.setPassword(&session.Session{}, "first", "third"), errFake)
-		assert.True(t, g.r.login(&session.Session{}, "admin", "first"))
+		assert.True(t, g.r.login(&session.Session{Origin: session.Origin{Via: session.Console}}, "admin", "first"))
 	})
 }
 

@@ -6,8 +6,10 @@ import (
 	"encoding/base64"
 	"net"
 	"os"
+	"slices"
 	"sync"
 
+	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/service"
@@ -80,20 +82,13 @@ func (s *sshService) hostKey() ed25519.PrivateKey {
 // sshPassword reports whether a password lets a user in by SSH: as in RouterOS, not if the user has a
 // key, for which the password is asked for in vain.
 func (r *Router) sshPassword(l login.Login, secret string) bool {
-	config := r.snapshot().running
-	hash := config.AdminPassword
-	if len(config.SSHKeys) > 0 {
-		hash = ""
-	}
-	return r.judge(origin(viaSSH, l), hash, l.User, secret)
+	_, ok := r.judge(r.snapshot().running, origin(viaSSH, l), l.User, secret)
+	return ok
 }
 
 // sshKnown reports whether a key is one of the user's.
 func (r *Router) sshKnown(l login.Login, key [ssh.KeySize]byte) bool {
-	for _, k := range r.snapshot().running.SSHKeys {
-		if k.User == l.User && k.Public.Key == string(key[:]) {
-			return true
-		}
-	}
-	return false
+	c := r.snapshot().running
+	return c.MayLogIn(l.User, console.MaySSH, l.From) &&
+		slices.ContainsFunc(c.SSHKeys, func(k ssh.Key) bool { return k.User == l.User && k.Public.Key == string(key[:]) })
 }

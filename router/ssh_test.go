@@ -84,7 +84,7 @@ func TestSSHService(t *testing.T) {
 	refused()
 	hash, err := password.New("correct horse")
 	require.NoError(t, err)
-	g.config.AdminPassword = hash
+	g.config.SetPassword(console.Admin, hash)
 	g.apply()
 	assert.NotEqual(t, service.Running, g.s.process.Status().State, "it sleeps")
 	_, _, err = g.dial(protocol.Password("wrong"))
@@ -122,7 +122,8 @@ func TestSSHService(t *testing.T) {
 	s, err = c.NewSession()
 	require.NoError(t, err, "who is connected stays")
 	require.NoError(t, s.Run("/system identity print"))
-	g.config.SSHKeys, g.config.AdminPassword = nil, ""
+	g.config.SSHKeys = nil
+	g.config.SetPassword(console.Admin, "")
 	g.apply()
 	refused()
 	_ = c.Wait() // whoever is there is gone
@@ -136,7 +137,7 @@ func TestSSHService(t *testing.T) {
 // A port that is taken changes nothing.
 func TestSSHPortTaken(t *testing.T) {
 	g := newSSHRig(t)
-	g.config.AdminPassword = "$x"
+	g.config.SetPassword(console.Admin, "$x")
 	g.apply()
 	l, err := net.Listen("tcp4", "0.0.0.0:0")
 	require.NoError(t, err)
@@ -226,7 +227,7 @@ func TestSSHLoginsByWhatRuns(t *testing.T) {
 	require.NoError(t, err)
 	key := [ssh.KeySize]byte{7}
 	r.now.config.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: string(key[:])}}}
-	r.now.running.AdminPassword = hash
+	r.now.running.SetPassword(console.Admin, hash)
 	admin := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
 	assert.True(t, r.sshPassword(admin, "right"))
 	assert.NotContains(t, said(), "logged in", "there may be too many connections")

@@ -2,6 +2,7 @@ package router
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/postern-router/postern/console"
@@ -11,17 +12,20 @@ import (
 	"github.com/postern-router/postern/web"
 )
 
-// viaWeb is the session.Origin.Via of the page, of REST and of metrics, in RouterOS's word.
-const viaWeb = "web"
+// viaWeb is the session.Origin.Via of the page, and viaREST of REST and of metrics, in RouterOS's words.
+const (
+	viaWeb  = "web"
+	viaREST = "rest-api"
+)
 
 // newWebService returns the service of the page. Its process is told the names of the router,
 // and that the password has been changed.
 func newWebService(s *service.Supervisor, log *kmsg.Logger) *programService {
 	v := newProgramService(s, log, web.Spec.Name, web.Spec)
-	passwords, last := 0, ""
+	passwords, last := 0, console.Default().Users
 	v.extra = func(c console.Config) string { // for one configuration at a time
-		if c.AdminPassword != last {
-			passwords, last = passwords+1, c.AdminPassword
+		if !reflect.DeepEqual(c.Users, last) {
+			passwords, last = passwords+1, c.Users
 		}
 		return web.Extra(passwords, ownNames(c))
 	}

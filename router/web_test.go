@@ -55,8 +55,9 @@ func TestWebService(t *testing.T) {
 	_, err := net.Dial("tcp4", address)
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 
-	config.AdminPassword, err = password.New("correct horse")
+	hash, err := password.New("correct horse")
 	require.NoError(t, err)
+	config.SetPassword(console.Admin, hash)
 	apply()
 	client := http.Client{Timeout: time.Minute}
 	t.Cleanup(client.CloseIdleConnections)
@@ -76,11 +77,11 @@ func TestWebService(t *testing.T) {
 	}
 	status, _ := ask("GET", "/rest/system/identity", "wrong", "", "")
 	assert.Equal(t, 401, status)
-	assert.Contains(t, fakes.log(), "login failure for user admin from 127.0.0.1 via web")
+	assert.Contains(t, fakes.log(), "login failure for user admin from 127.0.0.1 via rest-api")
 	status, text := ask("GET", "/rest/system/identity", "correct horse", "", "")
 	assert.Equal(t, 200, status)
 	assert.Equal(t, `{"name":"postern"}`, text)
-	assert.Contains(t, fakes.log(), "user admin logged in from 127.0.0.1 via web")
+	assert.Contains(t, fakes.log(), "user admin logged in from 127.0.0.1 via rest-api")
 	assert.NotContains(t, fakes.log(), "logged out")
 
 	status, text = ask("PUT", "/rest/ip/address", "correct horse", `{"address":"192.168.0.1/24","interface":"ether2"}`, "")
@@ -100,8 +101,9 @@ func TestWebService(t *testing.T) {
 	}, time.Minute, 10*time.Millisecond, "the process takes the name")
 	assert.Equal(t, 1, strings.Count(fakes.log(), "logged in"), "it has not started anew")
 
-	config.AdminPassword, err = password.New("battery staple")
+	hash, err = password.New("battery staple")
 	require.NoError(t, err)
+	config.SetPassword(console.Admin, hash)
 	apply()
 	require.Eventually(t, func() bool { // the process is told of it
 		status, _ = ask("GET", "/rest/system/identity", "correct horse", "", "")
@@ -110,8 +112,8 @@ func TestWebService(t *testing.T) {
 	status, _ = ask("GET", "/rest/system/identity", "battery staple", "", "")
 	assert.Equal(t, 200, status)
 
-	config.AdminPassword = ""
+	config.SetPassword(console.Admin, "")
 	apply()
-	require.Eventually(t, func() bool { return strings.Contains(fakes.log(), "user admin logged out from 127.0.0.1 via web") }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(fakes.log(), "user admin logged out from 127.0.0.1 via rest-api") }, time.Minute, time.Millisecond)
 	s.Stop()
 }

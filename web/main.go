@@ -35,8 +35,8 @@ func Extra(passwords int, names []string) string {
 // runProcess is the process.
 func runProcess(p *service.Child) error {
 	var l *login.Server
-	check := func(ctx context.Context, from netip.Addr, name, secret string) (Account, error) {
-		entry, verdict, err := l.Password(ctx, login.Login{User: name, From: from}, secret)
+	check := func(ctx context.Context, from netip.Addr, name, secret string, rest bool) (Account, error) {
+		entry, verdict, err := l.Password(ctx, login.Login{User: name, From: from, REST: rest}, secret)
 		switch {
 		case err != nil:
 			return nil, err

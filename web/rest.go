@@ -77,6 +77,8 @@ func failure(w *response, method string, path []string, err error) {
 	switch {
 	case errors.As(err, &h):
 		w.fail(h.status, h.detail)
+	case errors.Is(err, console.ErrNotPermitted):
+		w.fail(500, console.ErrNotPermitted.Error()) // as RouterOS has it
 	case errors.Is(err, console.ErrNoSuchItem):
 		w.fail(404, console.ErrNoSuchItem.Error())
 	case errors.Is(err, console.ErrNoSuchCommand) && method != "POST" && method != "GET" && method != "HEAD":

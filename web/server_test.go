@@ -101,7 +101,7 @@ func (f *fakeRouter) add(n *int, by int) {
 }
 
 // check is a checkPassword.
-func (f *fakeRouter) check(_ context.Context, _ netip.Addr, name, secret string) (Account, error) {
+func (f *fakeRouter) check(_ context.Context, _ netip.Addr, name, secret string, _ bool) (Account, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.checks++

@@ -38,7 +38,8 @@ type Account = api.Account
 
 // checkPassword says whose password this is; nil is that it is wrong. errFull is that it is right, and that there are too
 // many logins.
-type checkPassword func(ctx context.Context, from netip.Addr, name, secret string) (Account, error)
+// Rest says that it is for REST.
+type checkPassword func(ctx context.Context, from netip.Addr, name, secret string, rest bool) (Account, error)
 
 var (
 	errFull = errors.New("there are as many logins as max-sessions allows")
@@ -163,7 +164,7 @@ func (u *users) byPassword(ctx context.Context, from netip.Addr, name, secret st
 			return nil, ctx.Err()
 		}
 	}
-	v, err := u.login(ctx, h, from, name, secret)
+	v, err := u.login(ctx, h, from, name, secret, true)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	close(u.checking[h])
@@ -174,19 +175,19 @@ func (u *users) byPassword(ctx context.Context, from netip.Addr, name, secret st
 // byForm returns the user of the page's login, for a request, with the cookie. It is nil if the password is wrong.
 func (u *users) byForm(ctx context.Context, from netip.Addr, name, secret string) (v *user, cookie string, err error) {
 	cookie = random()
-	v, err = u.login(ctx, u.hash('c', from, cookie), from, name, secret)
+	v, err = u.login(ctx, u.hash('c', from, cookie), from, name, secret, false)
 	return v, cookie, err
 }
 
 // login makes a user who is known by that hash.
-func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, secret string) (*user, error) {
+func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, secret string, rest bool) (*user, error) {
 	if len(name) > login.MaxUser || len(secret) > login.MaxPassword {
 		return nil, nil
 	}
 	of := u.passwords()
-	account, err := u.check(ctx, from, name, secret)
+	account, err := u.check(ctx, from, name, secret, rest)
 	if errors.Is(err, errFull) && u.makeRoom() {
-		account, err = u.check(ctx, from, name, secret)
+		account, err = u.check(ctx, from, name, secret, rest)
 	}
 	if err != nil || account == nil {
 		return nil, err

@@ -9,6 +9,6 @@
 // It promises:
 //   - a client that does not read holds up its own session alone;
 //   - whatever the client sends, Serve takes a bounded amount of memory, returns an error, and does not panic;
-//   - errors of console stay what they are: errors.Is finds console.ErrNoSuchMenu, ErrNoSuchCommand and
-//     ErrNoSuchItem.
+//   - errors of console stay what they are: errors.Is finds console.ErrNoSuchMenu, ErrNoSuchCommand,
+//     ErrNoSuchItem and ErrNotPermitted.
 package program

@@ -43,7 +43,7 @@ const (
 var errTooLong = errors.New("failure: the command is too long")
 
 // known are the errors that a client can tell from others, by their numbers on the wire.
-var known = []error{nil, console.ErrNoSuchMenu, console.ErrNoSuchCommand, console.ErrNoSuchItem}
+var known = []error{nil, console.ErrNoSuchMenu, console.ErrNoSuchCommand, console.ErrNoSuchItem, console.ErrNotPermitted}
 
 // remoteError is an error of PID 1's.
 type remoteError struct {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -38,10 +39,13 @@ func (s *server) ask(kind byte, prompt string) (answer string, ok bool, err erro
 // login returns when the user has given the password. A user who gives up is asked again:
 // there is nothing else to do on the terminal.
 func (s *server) login() error {
-	if s.handler.HasPassword == nil {
+	if s.handler.Unlocked == nil {
 		return nil
 	}
-	for s.handler.HasPassword() {
+	for {
+		if s.session.User = s.handler.Unlocked(); s.session.User != "" {
+			return s.send(wire.Output, "No password is set: /password sets one.\n")
+		}
 		user, ok, err := s.ask(wire.Ask, "Login: ")
 		if err != nil {
 			return err
@@ -64,13 +68,12 @@ func (s *server) login() error {
 			return err
 		}
 	}
-	return s.send(wire.Output, "No password is set: /password sets one.\n")
 }
 
 // changePassword asks for the old password and, twice, for the new one.
 func (s *server) changePassword() error {
 	prompts := []string{"old password: ", "new password: ", "retype new password: "}
-	if !s.handler.HasPassword() {
+	if !s.handler.HasPassword(cmp.Or(s.session.User, console.Admin)) {
 		prompts = prompts[1:]
 	}
 	var answers []string

@@ -54,12 +54,13 @@ type Handler struct {
 	Stream func(ctx context.Context, result console.Result, out io.Writer) error
 	// User is who has logged in already, by a service of the network; "" if nobody has.
 	User string
-	// HasPassword reports whether a session has to begin with a login. Login reports whether
-	// the password is right. It delays the answer to a wrong one, but only for sessions of the
-	// same Origin.
-	HasPassword func() bool
-	Login       func(session *Session, user, password string) bool
-	// SetPassword changes the password if old is the current one. "" means no password.
+	// Unlocked is the user as whom a session begins without a login; "" if it has to begin with one. Login reports
+	// whether the password is right. It delays the answer to a wrong one, but only for sessions of the same Origin.
+	Unlocked func() (user string)
+	Login    func(session *Session, user, password string) bool
+	// HasPassword reports whether a user has a password. SetPassword changes that of the session's user if old is the
+	// current one. "" means no password.
+	HasPassword func(user string) bool
 	SetPassword func(session *Session, old, new string) error
 	// SafeMode carries out a request about Safe Mode. After ErrSafeModeHeld the user is asked
 	// what to do.

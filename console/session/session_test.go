@@ -30,7 +30,7 @@ func TestServeOrigin(t *testing.T) {
 	served, at := make(chan error, 1), make(chan session.Origin, 1)
 	go func() {
 		served <- session.Serve(conn, from, session.Handler{
-			HasPassword: func() bool { return true },
+			Unlocked: func() string { return "" },
 			Login: func(s *session.Session, user, password string) bool {
 				at <- s.Origin
 				return user == "me" && password == "secret"

@@ -89,7 +89,15 @@ func (g *Guard) At(r *Router) {
 	r.Live.Requests = []console.Request{console.ChangePassword}
 	r.Optional = func() session.Handler {
 		return session.Handler{
-			HasPassword: func() (has bool) {
+			Unlocked: func() (user string) {
+				g.Locked(func() {
+					if g.Password == "" {
+						user = console.Admin
+					}
+				})
+				return user
+			},
+			HasPassword: func(string) (has bool) {
 				g.Locked(func() { has = g.Password != "" })
 				return has
 			},
