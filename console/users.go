@@ -303,7 +303,7 @@ func knownName(what string, names func(Config) []string) kind[string] {
 func userGroupMenu() *menu {
 	return &menu{
 		path: userGroupPath, help: "what users may do", ifUnknown: DisableLogins,
-		commands: commandsLike(plainCommands(), "unset"),
+		commands: plainCommands(),
 		needs:    func(l Live) bool { return l.HashPassword != nil },
 		items:    itemLists[groupItems], initial: Config{Groups: defaultGroups()}.groupNames(),
 		columns: []column{{"name", 16}, {"policy", 0}},

@@ -42,13 +42,14 @@ func testAPI(t *testing.T, b board.Board) {
 	require.ErrorContains(t, err, "connection refused", "nothing listens before there is a password")
 	assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
 	memory("before anybody connects to the API")
-	connect := func(password string) (*routeros.Client, error) {
+	connectAs := func(user, password string) (*routeros.Client, error) {
 		conn, err := k.n.dial(client, lanAddress+":"+port, patience)
 		require.NoError(t, err)
 		c, err := routeros.NewClient(conn)
 		require.NoError(t, err)
-		return c, c.Login("admin", password)
+		return c, c.Login(user, password)
 	}
+	connect := func(password string) (*routeros.Client, error) { return connectAs("admin", password) }
 
 	t.Run("librouteros", func(t *testing.T) {
 		out, err := k.n.command(client, "/usr/bin/python3", folder+"client.py", lanAddress, port, sshPassword).CombinedOutput()
@@ -74,6 +75,19 @@ func testAPI(t *testing.T, b board.Board) {
 		assert.Contains(t, export, "name=gate")
 		assert.Regexp(t, `\schanged=0\s.*failed=0\s`, play())
 		assert.Equal(t, export, settings(k.command(t, "/export")))
+	})
+	t.Run("a user who may only look", func(t *testing.T) {
+		assert.Empty(t, k.command(t, "/user add name=looker group=read password=\""+sshPassword+"\""))
+		c, err := connectAs("looker", sshPassword)
+		require.NoError(t, err)
+		defer c.Close()
+		r, err := c.Run("/system/identity/print")
+		require.NoError(t, err)
+		require.Len(t, r.Re, 1)
+		_, err = c.Run("/system/identity/set", "=name=x")
+		require.ErrorContains(t, err, "not enough permissions (9)")
+		_, err = c.Run("/system/identity/print")
+		require.NoError(t, err, "the connection goes on")
 	})
 	t.Run("go-routeros", func(t *testing.T) {
 		_, err := connect(wrong)

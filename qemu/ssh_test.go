@@ -66,8 +66,12 @@ func (c *sshClient) command(from host, password string, args ...string) *exec.Cm
 
 // run runs a command on the router and returns what it says, and the error of the client.
 func (c *sshClient) run(password, line string) (string, error) {
+	return c.runAs("admin", password, line)
+}
+
+func (c *sshClient) runAs(user, password, line string) (string, error) {
 	var out, errs bytes.Buffer
-	cmd := c.command(client, password, "admin@"+lanAddress, line)
+	cmd := c.command(client, password, user+"@"+lanAddress, line)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("ssh: %w: %s", err, errs.String())
@@ -153,6 +157,21 @@ func testSSH(t *testing.T, b board.Board) {
 		_, err := c.run("wrong", "/export")
 		require.ErrorContains(t, err, "Permission denied")
 		assert.Contains(t, k.command(t, "/log print"), "login failure for user admin from "+clientAddress+" via ssh")
+	})
+	t.Run("a user who may only look", func(t *testing.T) {
+		assert.Empty(t, k.command(t, "/user add name=looker group=read password=\"looks only\""))
+		out, err := c.runAs("looker", "looks only", "/system identity print")
+		require.NoError(t, err)
+		assert.Equal(t, "  name: postern\r\n", out)
+		for _, line := range []string{"/system identity set name=x", "/user set looker group=full", "/system upgrade http://192.168.0.2/x"} {
+			out, err = c.runAs("looker", "looks only", line)
+			require.NoError(t, err)
+			assert.Equal(t, "not enough permissions (9)\r\n", out)
+		}
+		assert.Empty(t, k.command(t, "/user disable looker"))
+		_, err = c.runAs("looker", "looks only", "/system identity print")
+		require.ErrorContains(t, err, "Permission denied")
+		assert.Empty(t, k.command(t, "/user remove looker"))
 	})
 	t.Run("PuTTY and Dropbear", func(t *testing.T) {
 		known, err := os.ReadFile(filepath.Join(c.dir, "hosts"))

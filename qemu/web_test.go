@@ -60,7 +60,7 @@ func testWeb(t *testing.T, b board.Board) {
 
 	t.Run("REST", func(t *testing.T) {
 		assert.Equal(t, `{"name":"postern"}200`, rest("system/identity"))
-		assert.Contains(t, k.command(t, "/log print"), "user admin logged in from "+clientAddress+" via web")
+		assert.Contains(t, k.command(t, "/log print"), "user admin logged in from "+clientAddress+" via rest-api")
 		added := change("PUT", "ip/dns/static", `{"name":"nas.lan","address":"192.168.0.2"}`)
 		assert.True(t, strings.HasPrefix(added, `{".id":"*`) && strings.HasSuffix(added, "201"), added)
 		assert.Contains(t, change("PATCH", "ip/dns/static/nas.lan", `{"disabled":"yes"}`), `"disabled":"true"`)
@@ -75,7 +75,16 @@ func testWeb(t *testing.T, b board.Board) {
 	})
 	t.Run("a wrong password", func(t *testing.T) {
 		assert.True(t, strings.HasSuffix(curl("-u", "admin:wrong", url+"/metrics"), "401"))
-		assert.Contains(t, k.command(t, "/log print"), "login failure for user admin from "+clientAddress+" via web")
+		assert.Contains(t, k.command(t, "/log print"), "login failure for user admin from "+clientAddress+" via rest-api")
+	})
+	t.Run("a user who may only look", func(t *testing.T) {
+		assert.Empty(t, k.command(t, "/user add name=looker group=read password=\""+sshPassword+"\""))
+		looker := []string{"-u", "looker:" + sshPassword}
+		assert.Equal(t, `{"name":"postern"}200`, curl(append(looker, url+"/rest/system/identity")...))
+		assert.Equal(t, `{"error":500,"message":"Internal Server Error","detail":"not enough permissions (9)"}500`,
+			curl(append(looker, "-X", "POST", "-H", "Content-Type: application/json", "-d", `{"name":"x"}`, url+"/rest/system/identity/set")...))
+		assert.Contains(t, curl(append(looker, url+"/metrics")...), "postern_uptime_seconds ")
+		assert.Contains(t, k.command(t, "/user active print detail"), "name=looker address="+clientAddress+" via=rest-api group=read")
 	})
 	t.Run("the page", func(t *testing.T) {
 		assert.Contains(t, curl("--compressed", url), "<title>Router</title>")

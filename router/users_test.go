@@ -1,0 +1,110 @@
+package router
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/program"
+	"github.com/postern-router/postern/console/session"
+)
+
+// Each way in asks for the policy of its own, and for the user's networks.
+func TestWaysIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.must("/user set admin password=secret; /user group add name=phone policy=api,rest-api,read; /user group add name=page policy=web,read; " +
+			"/user; add name=app group=phone password=secret; add name=eye group=page password=secret; " +
+			"add name=bob group=read password=secret address=192.168.0.0/24; add name=off group=full password=secret disabled=yes; add name=bare group=full")
+		near, far := netip.MustParseAddr("192.168.0.2"), netip.MustParseAddr("10.0.0.2")
+		for _, user := range []string{"bob", "nobody"} {
+			_, ok := g.r.judge(g.r.snapshot().running, session.Origin{Via: viaSSH, Address: far}, user, "secret")
+			assert.False(t, ok)
+		}
+		assert.Contains(t, g.log(), "login failure for user bob from 10.0.0.2 via ssh")
+		assert.Contains(t, g.log(), "login failure for user unknown from 10.0.0.2 via ssh")
+		for _, test := range []struct {
+			user string
+			from netip.Addr
+			ways string
+		}{
+			{"admin", far, "console ssh api web rest-api "},
+			{"app", far, "api rest-api "},
+			{"eye", far, "web "},
+			{"bob", near, "console ssh api web rest-api "},
+			{"bob", far, "console "},
+			{"off", near, ""}, {"nobody", near, ""},
+			{"bare", near, "console "}, // with no password, at the machine alone
+		} {
+			ways := ""
+			for _, via := range []string{session.Console, viaSSH, viaAPI, viaWeb, viaREST, "telnet"} {
+				from, secret := session.Origin{Via: via, Address: test.from}, "secret"
+				if via == session.Console {
+					from.Address = netip.Addr{}
+				}
+				if test.user == "bare" {
+					secret = ""
+				}
+				if _, ok := g.r.judge(g.r.snapshot().running, from, test.user, secret); ok {
+					ways += via + " "
+				}
+				_, ok := g.r.judge(g.r.snapshot().running, from, test.user, "wrong")
+				assert.False(t, ok)
+			}
+			assert.Equal(t, test.ways, ways, "%s from %s", test.user, test.from)
+		}
+	})
+}
+
+// A user at the serial line and a program each do what their group allows, also after that has changed.
+func TestUserMay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.must("/user set admin password=secret; /user add name=bob group=read password=bobs")
+		c := g.connect()
+		said, _ := c.login("bob", "bobs")
+		assert.Equal(t, "[bob@postern] > ", said)
+		const refused = "not enough permissions (9)\n[bob@postern] > "
+		assert.Equal(t, refused, c.run("/system identity set name=x"))
+		assert.Equal(t, refused, c.run("/user set bob group=full"))
+		assert.Equal(t, console.ErrNotPermitted, g.r.safe(&session.Session{Session: console.Session{User: "bob"}}, session.TakeSafeMode))
+		assert.Contains(t, c.run("/user print"), "bob")
+		assert.Equal(t, []string{"bob console read "}, who(t, g))
+
+		here, there := net.Pipe()
+		go g.r.serveProgram(there, session.Origin{Via: viaAPI, Address: netip.MustParseAddr("192.168.0.2")}, "bob")
+		p := program.NewClient(here)
+		require.NoError(t, p.Query("user", nil, nil, func(console.Row) error { return nil }))
+		_, err := p.Do("system identity", "set", nil, console.Argument{Name: "name", Value: "x"})
+		require.ErrorIs(t, err, console.ErrNotPermitted)
+		require.ErrorIs(t, p.Execute("/system identity set name=x", nil), console.ErrNotPermitted)
+		g.must("/user set bob group=write")
+		require.NoError(t, p.Execute("/system identity set name=x", nil))
+		g.must("/user group add name=blind policy=local,ssh,api; /user set bob group=blind")
+		require.ErrorIs(t, p.Query("user", nil, nil, func(console.Row) error { return nil }), console.ErrNotPermitted)
+		require.NoError(t, p.Close())
+
+		// Each changes the own password.
+		g.must("/user set bob group=read")
+		c.send('L', "/password")
+		for _, text := range []string{"bobs", "other"} {
+			c.until("S")
+			c.send('L', text)
+		}
+		c.until("S")
+		assert.Equal(t, "[bob@x] > ", c.run("other"))
+		said, _ = g.connect().login("bob", "other")
+		assert.Equal(t, "[bob@x] > ", said)
+		said, _ = g.connect().login("admin", "secret")
+		assert.Equal(t, "[admin@x] > ", said)
+		assert.Contains(t, g.log(), "user bob added\n")
+		assert.Contains(t, g.log(), "password of user bob changed\n")
+		g.must("/user remove bob")
+		assert.Contains(t, g.log(), "user bob removed\n")
+	})
+}
