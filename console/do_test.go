@@ -313,7 +313,7 @@ func TestDoRandom(t *testing.T) {
 	live := queryLive()
 	names := []string{".id", "numbers", "value-name", "destination", "place-before", "copy-from", "comment", "nothing", ""}
 	values := []string{"", "*101", "*1", "*80000001", "0", "0-1", "*", "yes", "no", "1", "70000", "2m", "10.0.0.1", "10.0.0.0/8", "21,80-90", "ether1", "b1",
-		"v1", "!ether2", "tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "stp", "a b", "dst-port", "name", "remote", "02:00:5e:00:53:01"}
+		"v1", "!ether2", "tcp", "input", "srcnat", "drop", "masquerade", "allow", "new", "stp", "a b", "dst-port", "name", "remote", "02:00:5e:00:53:01", "admin", "full"}
 	tests := []string{"=", "!=", "<", "<=", ">", ">=", "~", "", "=="}
 	r := rand.New(rand.NewPCG(5, 6))
 	pick := func(of []string) string { return of[r.IntN(len(of))] }
