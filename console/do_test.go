@@ -318,7 +318,7 @@ func TestDoRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	pick := func(of []string) string { return of[r.IntN(len(of))] }
 	done := 0
-	for range 5000 {
+	for range 6000 {
 		m := menus()[r.IntN(len(menus()))]
 		commands := []string{"unset", "nothing"}
 		for _, c := range m.commands {
