@@ -132,6 +132,11 @@ func (x *execution) arguments(m *menu, c command, words []word) (arguments, erro
 		unset, isUnset := strings.CutPrefix(w.text, "!")
 		isUnset = isUnset && w.plain() && c.properties
 		next := c.next(given)
+		if p, ok := m.property(w.text); ok && p.flag && c.properties && !w.assigned && w.plain() && !slices.Contains(given, p.name) {
+			given = append(given, p.name)
+			a.values = append(a.values, assignment{p, "yes"})
+			continue
+		}
 		switch {
 		case w.assigned, isUnset, !w.assigned && next != "" && len(a.values) == 0:
 			key, at := w.key, w.place

@@ -41,6 +41,9 @@ type Config struct {
 	Addresses []netcfg.Address
 	// Routes are /ip route.
 	Routes []netcfg.Route
+	// RoutingTables and RoutingRules are /routing table and rule.
+	RoutingTables []RoutingTable
+	RoutingRules  []netcfg.Rule
 	// Settings are /ip settings.
 	Settings netcfg.Settings
 	// Firewall is /ip firewall filter, nat, mangle and raw, and AddressLists is /ip firewall address-list.
@@ -193,6 +196,7 @@ func (cfg Config) Network() netcfg.Config {
 	return netcfg.Config{
 		Links: links, Bridges: cfg.Bridges, VLANs: cfg.VLANs, BridgePorts: cfg.BridgePorts, PPPs: ppps,
 		Addresses: cfg.Addresses, Routes: cfg.Routes, Settings: cfg.Settings,
+		Tables: cfg.kernelTables(), Rules: cfg.RoutingRules,
 	}
 }
 
@@ -223,6 +227,7 @@ func (cfg Config) Rules() firewall.Config {
 	return firewall.Config{
 		Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT), Mangle: actual(cfg.Firewall.Mangle), Raw: actual(cfg.Firewall.Raw),
 		Lists: cfg.interfaceSets(network.Actual), AddressLists: cfg.listedAddresses(), Clamp: clamp,
+		RoutingTables: cfg.routingMarks(),
 	}
 }
 

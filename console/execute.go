@@ -71,6 +71,11 @@ func (x *execution) statement(words []word) error {
 	if x.older && m.path == "system ntp client" && c.name == "set" {
 		rest = olderServers(rest)
 	}
+	if x.older && (m.path == routePath || m.path == olderRulePath) && c.sets() {
+		if rest, err = x.olderTables(m, rest); err != nil {
+			return err
+		}
+	}
 	a, err := x.arguments(m, *c, rest)
 	if err != nil {
 		return err

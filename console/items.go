@@ -45,6 +45,8 @@ const (
 	sshKeyItems
 	pppoeItems
 	mangleItems
+	routingTableItems
+	routingRuleItems
 	rawItems
 	groupItems
 	userItems
@@ -102,6 +104,8 @@ var itemLists = [lists]*items{
 	rawItems:           rulesItems(firewall.Raw),
 	groupItems:         atMost(maxUserGroups, itemsOf(groupItems, groups, nil)),
 	userItems:          usersWithKeys(),
+	routingTableItems:  atMost(maxTables, itemsOf(routingTableItems, routingTables, nil)),
+	routingRuleItems:   itemsOf(routingRuleItems, routingRules, nil),
 	addressListItems:   atMost(firewall.MaxAddresses, itemsOf(addressListItems, addressLists, nil)),
 	socksUserItems:     atMost(socks.MaxUsers, itemsOf(socksUserItems, socksUsers, nil)),
 }

@@ -267,6 +267,9 @@ func (cfg *Config) renameReferences(from, to string) {
 	for i := range cfg.DHCPServer.Servers {
 		names = append(names, &cfg.DHCPServer.Servers[i].Interface)
 	}
+	for i := range cfg.RoutingRules {
+		names = append(names, &cfg.RoutingRules[i].Interface)
+	}
 	cfg.eachRule(func(r *firewall.Rule) { names = append(names, &r.InInterface, &r.OutInterface) })
 	for _, name := range names {
 		switch *name {

@@ -160,9 +160,10 @@ func (x *execution) routeRows() (made, set []row, err error) {
 	for _, rows := range [][]row{made, set} {
 		for i := range rows {
 			r := &rows[i]
-			b := best[r.value("dst-address")]
+			to := r.value("dst-address") + " " + r.value("routing-table")
+			b := best[to]
 			if r.flags&(flagDisabled|flagInactive) == 0 && (b == nil || r.distance() < b.distance()) {
-				best[r.value("dst-address")] = r
+				best[to] = r
 			}
 		}
 	}

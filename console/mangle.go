@@ -72,7 +72,7 @@ func mangleFields() []field[*firewall.Rule] {
 			func(r *firewall.Rule) *string { return &r.NewConnectionMark }),
 		prop("new-packet-mark", newMark("new-packet-mark"), "", "mark that action=mark-packet gives the packet",
 			func(r *firewall.Rule) *string { return &r.NewPacketMark }),
-		prop("new-routing-mark", newRoutingMark(), "", "table of routes that action=mark-routing has the packet take",
+		prop("new-routing-mark", tableName("none"), "", "table of routes that action=mark-routing has the packet take",
 			func(r *firewall.Rule) *string { return &r.NewRoutingMark }),
 		prop("new-mss", optional(taken(firewall.NewMSSAccepted, firewall.TakesNewMSS), "none"), "",
 			"largest segment that action=change-mss leaves both ends of a TCP connection; clamp-to-pmtu: what the route's MTU has room for",
@@ -119,8 +119,8 @@ func markFields() []field[*firewall.Rule] {
 		k.offers = markChoices(of, firewall.NoMark)
 		return k
 	}
-	routing := optional(negatable(ruleName("name of a table of routes | "+firewall.NoRoutingMark)), "any")
-	routing.offers = markChoices("new-routing-mark", firewall.NoRoutingMark)
+	routing := optional(negatable(ruleName("main | name of a table of routes")), "any")
+	routing.offers = tableName("").offers
 	return []field[*firewall.Rule]{
 		prop("connection-mark", mark("new-connection-mark"), "", "mark of the packet's connection",
 			func(r *firewall.Rule) *string { return &r.ConnectionMark }),
@@ -133,12 +133,6 @@ func markFields() []field[*firewall.Rule] {
 func newMark(property string) kind[string] {
 	k := optional(ruleName("name of a mark | "+firewall.NoMark), "none")
 	k.offers = markChoices(property, firewall.NoMark)
-	return k
-}
-
-func newRoutingMark() kind[string] {
-	k := optional(ruleName("name of a table of routes | "+firewall.NoRoutingMark), "none")
-	k.offers = markChoices("new-routing-mark", firewall.NoRoutingMark)
 	return k
 }
 

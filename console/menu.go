@@ -100,6 +100,7 @@ type property struct {
 	// links are the kinds of interfaces that the value can name; nil is all.
 	links []netcfg.LinkType
 	list  bool // the value is a list of values
+	flag  bool // "yes" is written by the name alone
 	// offers returns values that it can have, besides values, in a menu; nil is none.
 	offers func(*execution, *menu) []Choice
 	// hashed is set for a password, which has no value of its own: set only checks it, and its
@@ -327,6 +328,7 @@ var menus = sync.OnceValue(func() []*menu {
 		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(), routerboardMenu(), packageMenu(), packageUpdateMenu(), healthMenu(),
 		userGroupMenu(), userMenu(), sshKeysMenu(), activeUsersMenu(),
 		interfaceMenu(), ethernetMenu(), bridgeMenu(), vlanMenu(), bridgePortMenu(), pppoeMenu(), interfaceListMenu(), listMemberMenu(),
+		{path: "routing", help: "tables of routes"}, routingTableMenu(),
 		{path: "ip", help: "IPv4"},
 		{
 			path: "ip address", help: "addresses of the router",
@@ -354,6 +356,7 @@ var menus = sync.OnceValue(func() []*menu {
 					func(r *netcfg.Route) *netip.Prefix { return &r.Destination }),
 				prop("gateway", address(), "", "router that forwards the packets",
 					func(r *netcfg.Route) *netip.Addr { return &r.Gateway }),
+				routeTable(),
 				prop("distance", integer(1, 255), "1", "of two routes to one destination, the lower distance wins",
 					func(r *netcfg.Route) *int { return &r.Distance }),
 				disabled(func(r *netcfg.Route) *bool { return &r.Disabled }),
@@ -361,8 +364,9 @@ var menus = sync.OnceValue(func() []*menu {
 			),
 			dynamic: func(x *execution) ([]row, error) { made, _, err := x.routeRows(); return made, err },
 			rows:    func(x *execution) ([]row, error) { _, set, _ := x.routeRows(); return set, nil },
-			columns: []column{{"dst-address", 18}, {"gateway", 15}, {"distance", 0}}, identify: []string{"dst-address", "gateway"},
+			columns: []column{{"dst-address", 18}, {"gateway", 15}, {"routing-table", 13}, {"distance", 0}}, rare: []string{"routing-table"}, identify: []string{"dst-address", "gateway"},
 		},
+		routingRuleMenu(routingRulePath), routingRuleMenu(olderRulePath),
 		dnsMenu(), dnsCacheMenu(), dnsCacheAllMenu(), dnsStaticMenu(),
 		dhcpClientMenu(), poolMenu(), poolUsedMenu(), dhcpServerMenu(), dhcpOptionMenu(), dhcpNetworkMenu(), dhcpLeaseMenu(),
 		ipSettingsMenu(), neighborMenu(), discoverySettingsMenu(), serviceMenu(),

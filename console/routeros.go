@@ -36,7 +36,10 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 		"interface pppoe-client": "dial-on-demand=no host-uniq= mrru=disabled profile=default|default-encryption",
 		"ip address":             "broadcast vrf=main",
 		"ip route": "bgp-as-path bgp-communities bgp-local-pref blackhole check-gateway=none pref-src= route-tag routing-mark " +
-			"routing-table=main scope=30 suppress-hw-offload=* target-scope=10 type=unicast vrf-interface",
+			"scope=30 suppress-hw-offload=* target-scope=10 type=unicast vrf-interface",
+		"routing table": "disabled=no",
+		"routing rule":  "min-prefix",
+		"ip route rule": "min-prefix",
 		"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +
 			"verify-doh-cert=no vrf=main",
 		"ip dns static":  "address-list= mx-exchange= mx-preference=* ns= srv-port=* srv-priority=* srv-target= srv-weight=*",
@@ -120,7 +123,7 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 var absentMenus = sync.OnceValue(func() map[string]string {
 	return map[string]string{
 		"": "app caps-man certificate container disk dot1x dude file iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
-			"queue radius routing snmp special-login store task user-manager zerotier",
+			"queue radius snmp special-login store task user-manager zerotier",
 		"interface": "6to4 bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
 			"lte macsec macvlan mesh ovpn-client ovpn-server ppp-client ppp-server pppoe-server pptp-client " +
 			"pptp-server sstp-client sstp-server traffic-eng veth virtual-ethernet vpls vrrp vxlan w60g wifi wifiwave2 " +
@@ -133,7 +136,8 @@ var absentMenus = sync.OnceValue(func() map[string]string {
 		"ip dns":             "adlist forwarders",
 		"system resource":    "cpu hardware irq pci usb",
 		"ip firewall":        "calea layer7-protocol service-port",
-		"ip route":           "cache nexthop rule vrf",
+		"ip route":           "cache nexthop vrf",
+		"routing":            "bfd bgp fantasy filter gmp id igmp-proxy isis nexthop ospf pimsm-rp rip route rpki settings stats",
 		"system":             "backup console device-mode gps leds license note scheduler script sntp swos ups watchdog",
 		"system health":      "settings",
 		"system ntp":         "server",

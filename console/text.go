@@ -126,6 +126,8 @@ func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string 
 		switch v := p.get(cfg, item); {
 		case verbose && v == "" && p.unset != "":
 			words = append(words, "!"+p.name)
+		case p.flag && v == "yes":
+			words = append(words, p.name)
 		case verbose || v != defaultOf(p, item):
 			words = append(words, p.name+"="+quote(v))
 		}

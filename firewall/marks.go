@@ -74,6 +74,22 @@ func numberMarks(names map[string]bool) map[string]uint16 {
 	return numbers
 }
 
+// NumberRoutingMarks gives each of at most MaxRoutingMarks names a number of 1..MaxRoutingMarks, as numberMarks does.
+func NumberRoutingMarks(names []string) map[string]uint8 {
+	numbers, used := make(map[string]uint8, len(names)), map[uint8]bool{}
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		if len(used) == MaxRoutingMarks {
+			break
+		}
+		n := uint8(sum(name)%MaxRoutingMarks) + 1
+		for used[n] {
+			n = n%MaxRoutingMarks + 1
+		}
+		numbers[name], used[n] = n, true
+	}
+	return numbers
+}
+
 // matches returns the matches of the marks that r names.
 func (m marks) matches(r Rule) (a []string) {
 	add := func(match, word, none string, mask uint32, value func(name string) uint32) {

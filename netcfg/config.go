@@ -13,7 +13,8 @@
 //
 // It owns the ports that it was given, the bridges and VLANs that it makes (they are in a
 // link group of their own), every IPv4 address on these, every route of protocol "static"
-// in the main table, net.ipv4.ip_forward, and the parameters of all links that [Settings]
+// in the main table and, once a Config has a [Table] or a [Rule], in tables 1 to [MaxTable], the rules of the priorities
+// 1000 to 9999, net.ipv4.ip_forward, and the parameters of all links that [Settings]
 // tells of. It also has the kernel process the packets of all devices in threads, and shortens
 // their receive rings by the memory of the machine. It changes nothing else.
 package netcfg
@@ -34,6 +35,8 @@ type Config struct {
 	PPPs        []PPP
 	Addresses   []Address
 	Routes      []Route
+	Tables      []Table
+	Rules       []Rule
 	// Forwarding is net.ipv4.ip_forward.
 	Forwarding bool
 	Settings   Settings
@@ -123,9 +126,48 @@ type Route struct {
 	// Interface is where the gateway is, although it is in no network of an address; "" if it is in
 	// one (RTNH_F_ONLINK of rtnetlink(7)). Some providers lease a /32.
 	Interface string
-	// Distance is the kernel's metric, 1..255. Of several routes to one destination the
+	// Table is the name of the table that it is in, "" for MainTable.
+	Table string
+	// Distance is the kernel's metric, 1..255. Of several routes to one destination in a table the
 	// one with the lowest is used.
 	Distance int
 	Disabled bool
 	Comment  string
 }
+
+// MainTable is the name of the table of routes that packets take if no rule gives them another, and by which the
+// gateways of all tables are reached.
+const MainTable = "main"
+
+// MaxTable is the greatest number of a table. The kernel's own are above it.
+const MaxTable = 250
+
+// Table is a table of routes besides MainTable.
+type Table struct {
+	Name string
+	// Number is the kernel's, 1..MaxTable.
+	Number uint8
+	// Packets whose mark has the value Mark in the bits of Mask take the table, if it has a route for them. A Mask of 0 is none.
+	Mark, Mask uint32
+}
+
+// Rule says which table of routes a packet takes. The first rule that matches and whose table has a route for the packet decides,
+// behind the marks of Tables; then comes MainTable.
+type Rule struct {
+	// SrcAddress and DstAddress are networks; the zero Prefix is all.
+	SrcAddress, DstAddress netip.Prefix
+	// Interface is the link by which the packet comes in; "" is any.
+	Interface string
+	// Mark is the name of the table whose mark the packet has; "" is any, and MainTable none.
+	Mark string
+	// Action is one of RuleActions. The first two look for a route in Table, and lookup-only-in-table drops the packet if
+	// there is none.
+	Action string
+	// Table is the name of a table.
+	Table    string
+	Disabled bool
+	Comment  string
+}
+
+// RuleActions are what a Rule can do, as RouterOS names it.
+var RuleActions = []string{"lookup", "lookup-only-in-table", "drop", "unreachable"}

@@ -21,7 +21,9 @@ type Manager struct {
 	// there is one, as with a cable to a device that runs. It must not wait, nor call the Manager.
 	OnLink func(port string, up bool)
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// ruled is set once a Config has had tables or rules. Before that the kernel is not asked for any, for one that has none.
+	ruled   bool
 	config  *Config         // the one in force, nil before the first Apply
 	set     *Settings       // those that the kernel was given last, nil before
 	devices map[int]*device // by interface index
@@ -38,6 +40,7 @@ type state struct {
 	links      []link
 	addrs      []addr
 	routes     []route
+	rules      []rule
 	forwarding bool
 	// settings are nil where they are not known, and then left alone.
 	settings *Settings
@@ -83,9 +86,12 @@ func (m *Manager) Apply(c Config) error {
 	c.PPPs = slices.Clone(c.PPPs)
 	c.Addresses = slices.Clone(c.Addresses)
 	c.Routes = slices.Clone(c.Routes)
+	c.Tables = slices.Clone(c.Tables)
+	c.Rules = slices.Clone(c.Rules)
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.ruled = m.ruled || len(c.Tables)+len(c.Rules) > 0
 	nl, err := dial()
 	if err != nil {
 		return err
@@ -189,6 +195,11 @@ func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	if s.routes, err = listRoutes(nl, m.links); err != nil {
 		return state{}, err
 	}
+	if m.ruled {
+		if s.rules, err = listRules(nl); err != nil {
+			return state{}, err
+		}
+	}
 	s.forwarding, err = forwarding()
 	return s, err
 }
@@ -223,7 +234,7 @@ func (m *Manager) own(links []link) []link {
 
 // want returns what the kernel should have under c, with the links that it has.
 func (m *Manager) want(c Config, have state) state {
-	w := state{forwarding: c.Forwarding, settings: &c.Settings}
+	w := state{forwarding: c.Forwarding, settings: &c.Settings, rules: c.rules()}
 	for _, l := range have.links {
 		if l.own {
 			if l.kind == pppKind && slices.ContainsFunc(c.PPPs, func(p PPP) bool { return p.Name == l.name && !p.Disabled }) {
@@ -262,9 +273,10 @@ func (m *Manager) want(c Config, have state) state {
 	for _, r := range c.Routes {
 		oif, waits := nexthop(c, w.links, r)
 		if !r.Disabled && !waits {
-			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif, r.onlink()})
+			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif, r.onlink(), c.table(r.Table)})
 		}
 	}
+	w.settings.loose = looseLinks(w.routes)
 	return w
 }
 

@@ -40,6 +40,7 @@ func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 		have.routes = routes
 	}
 	m.reconcileRoutes(p, have.routes, want.routes)
+	m.reconcileRules(p, have.rules, want.rules)
 	if !have.forwarding && want.forwarding && len(p.errs) == 0 {
 		p.did("turn forwarding on", setForwarding(true))
 		if want.settings != nil && want.settings.AcceptRedirects {
@@ -158,7 +159,11 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 		if r.gw.IsValid() {
 			by = r.gw.String()
 		}
-		return fmt.Sprintf("%s route %s by %s distance %d", verb, r.dst, by, r.metric)
+		text := fmt.Sprintf("%s route %s by %s distance %d", verb, r.dst, by, r.metric)
+		if r.table != unix.RT_TABLE_MAIN {
+			text += fmt.Sprint(" table ", r.table)
+		}
+		return text
 	}
 	// New routes are added before the old ones are deleted, so that there is no moment
 	// without a route.
@@ -172,7 +177,7 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 		// kernel keeps a route whose gateway cannot be reached any more, and would refuse
 		// it after the next boot.
 		stands := slices.ContainsFunc(have, w.covers)
-		replace := slices.ContainsFunc(have, func(h route) bool { return h.dst == w.dst && h.metric == w.metric })
+		replace := slices.ContainsFunc(have, func(h route) bool { return h.dst == w.dst && h.metric == w.metric && h.table == w.table })
 		err := addRoute(m.index(w.oif), w, replace)
 		if w.oif == "" && errors.Is(err, unix.ENETUNREACH) {
 			continue // it waits until its gateway is in the network of an address

@@ -60,7 +60,7 @@ type addr struct {
 	peer   netip.Addr
 }
 
-// route is an IPv4 route of table main and protocol static. oif is the name of the link
+// route is an IPv4 route of protocol static. oif is the name of the link
 // that its packets leave by, or "" if the kernel chooses it.
 type route struct {
 	dst    netip.Prefix
@@ -69,4 +69,5 @@ type route struct {
 	oif    string
 	// onlink says that gw is on the link, although it is in no network of an address.
 	onlink bool
+	table  uint8
 }

@@ -148,6 +148,7 @@ func deleteRoute(oif int, r route) error {
 
 func changeRoute(typ, flags int, head *nl.RtMsg, oif int, r route) error {
 	head.Family, head.Protocol, head.Dst_len = unix.AF_INET, unix.RTPROT_STATIC, uint8(r.dst.Bits())
+	head.Table = r.table
 	if r.onlink {
 		head.Flags |= unix.RTNH_F_ONLINK
 	}

@@ -282,16 +282,15 @@ func parseAddr(message []byte, links []link) (addr, error) {
 	return addr{nameOf(links, int(head.Index)), netip.PrefixFrom(local, int(head.Prefixlen)), peer}, err
 }
 
-// kernelRoute is any IPv4 route of table main.
+// kernelRoute is any IPv4 route.
 type kernelRoute struct {
 	route
 	oifIndex int // 0 for a route with several next hops, or none
 	protocol uint8
-	table    uint8
 	cloned   bool
 }
 
-// listRoutes lists the routes of protocol static in table main.
+// listRoutes lists the routes of protocol static, in table main and in those that can be ours.
 func listRoutes(s *conn, links []link) ([]route, error) {
 	all, err := listAllRoutes(s, links, unix.RTPROT_STATIC)
 	routes := make([]route, len(all))
@@ -301,7 +300,7 @@ func listRoutes(s *conn, links []link) ([]route, error) {
 	return routes, err
 }
 
-// listAllRoutes lists the routes of a protocol in table main. Protocol 0 stands for all.
+// listAllRoutes lists the routes of a protocol in these tables. Protocol 0 stands for all.
 func listAllRoutes(s *conn, links []link, protocol uint8) ([]kernelRoute, error) {
 	// The kernel is not asked to filter by table: a list of table main is an error before
 	// its first route is made.
@@ -309,7 +308,9 @@ func listAllRoutes(s *conn, links []link, protocol uint8) ([]kernelRoute, error)
 	all, err := list(s, "routes", unix.RTM_GETROUTE, head.Serialize(), func(message []byte) (kernelRoute, error) {
 		return parseRoute(message, links)
 	})
-	return slices.DeleteFunc(all, func(r kernelRoute) bool { return r.table != unix.RT_TABLE_MAIN || r.cloned }), err
+	return slices.DeleteFunc(all, func(r kernelRoute) bool {
+		return r.table != unix.RT_TABLE_MAIN && (r.table == 0 || r.table > MaxTable) || r.cloned
+	}), err
 }
 
 // parseRoute reads a message of type RTM_NEWROUTE.
@@ -318,7 +319,8 @@ func parseRoute(message []byte, links []link) (kernelRoute, error) {
 		return kernelRoute{}, fmt.Errorf("message of %d bytes", len(message))
 	}
 	head := nl.DeserializeRtMsg(message)
-	r := kernelRoute{protocol: head.Protocol, table: head.Table, cloned: head.Flags&unix.RTM_F_CLONED != 0}
+	r := kernelRoute{protocol: head.Protocol, cloned: head.Flags&unix.RTM_F_CLONED != 0}
+	r.table = head.Table // RT_TABLE_COMPAT if the number does not fit
 	r.onlink = head.Flags&unix.RTNH_F_ONLINK != 0
 	dst := netip.IPv4Unspecified()
 	err := attributes(message[unix.SizeofRtMsg:], func(typ uint16, value []byte) error {

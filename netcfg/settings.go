@@ -14,7 +14,8 @@ import (
 // Values of Settings.RPFilter.
 const (
 	// RPFilterStrict drops a packet that did not come in by the link on which its source would be
-	// answered (RFC 3704, section 2.2). It is the default.
+	// answered (RFC 3704, section 2.2). It is the default. On links by which a route of a Table leaves it is
+	// RPFilterLoose: the answer may take that route.
 	RPFilterStrict = "strict"
 	// RPFilterLoose drops a packet to whose source there is no route (section 2.4).
 	RPFilterLoose = "loose"
@@ -37,6 +38,8 @@ type Settings struct {
 	// NoSYNCookies drops connections to the router that do not fit into the queue of those that
 	// are not complete, instead of answering with a cookie (RFC 4987, section 3.6).
 	NoSYNCookies bool
+	// loose are the names of links, with "/" between them, of which RPFilterStrict is RPFilterLoose.
+	loose string
 }
 
 // parameterFolder has the parameters of the network namespace of the thread that opens it
@@ -93,7 +96,11 @@ func (s Settings) set() error {
 			value = "1"
 		}
 		for _, folder := range folders {
-			err := writeExisting(filepath.Join(folder, name), value)
+			v := value
+			if name == "rp_filter" && v == "1" && slices.Contains(strings.Split(s.loose, "/"), filepath.Base(folder)) {
+				v = "2" // the kernel goes by the greater of this and that of "all"
+			}
+			err := writeExisting(filepath.Join(folder, name), v)
 			if _, gone := os.Stat(folder); errors.Is(gone, fs.ErrNotExist) {
 				continue // with its link
 			}

@@ -34,7 +34,7 @@ func TestSettings(t *testing.T) {
 	}{
 		{"closed by default", Settings{}, map[string]string{"rp_filter": "1", "send_redirects": "0", "accept_redirects": "0",
 			"secure_redirects": "0", "accept_source_route": "0", "arp_ignore": "1", "arp_announce": "2", "log_martians": "0", "promote_secondaries": "1"}, "1"},
-		{"open", Settings{RPFilterNo, true, true, true, true, true}, map[string]string{"rp_filter": "0", "send_redirects": "1",
+		{"open", Settings{RPFilterNo, true, true, true, true, true, ""}, map[string]string{"rp_filter": "0", "send_redirects": "1",
 			"accept_redirects": "1", "secure_redirects": "1", "accept_source_route": "1", "arp_ignore": "1"}, "0"},
 		{"loose", Settings{RPFilter: RPFilterLoose}, map[string]string{"rp_filter": "2", "send_redirects": "0"}, "1"},
 		{"strict by name", Settings{RPFilter: RPFilterStrict}, map[string]string{"rp_filter": "1"}, "1"},

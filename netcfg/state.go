@@ -137,7 +137,7 @@ func (m *Manager) Waiting() (Waiting, error) {
 		}
 	}
 	for i, r := range c.Routes {
-		wanted := route{r.Destination, r.Gateway, r.Distance, "", r.onlink()}
+		wanted := route{r.Destination, r.Gateway, r.Distance, "", r.onlink(), c.table(r.Table)}
 		if r.Interface != "" {
 			wanted.oif = c.Actual(r.Interface)
 		}
@@ -189,7 +189,7 @@ func (m *Manager) Dynamic() ([]Address, []KernelRoute, error) {
 	var routes []KernelRoute
 	for _, r := range all {
 		// A route with several next hops has no link of its own, and a blackhole has none.
-		if r.protocol != unix.RTPROT_STATIC && r.oif != "" {
+		if r.protocol != unix.RTPROT_STATIC && r.oif != "" && r.table == unix.RT_TABLE_MAIN {
 			routes = append(routes, KernelRoute{Destination: r.dst, Gateway: r.gw, Interface: r.oif, Distance: r.metric})
 		}
 	}

@@ -27,6 +27,12 @@ func (c Config) Validate(ports []Port) error {
 	if err := c.validateAddresses(c.interfaces(ports)); err != nil {
 		return err
 	}
+	if err := c.validateTables(); err != nil {
+		return err
+	}
+	if err := c.validateRules(c.interfaces(ports)); err != nil {
+		return err
+	}
 	return c.validateRoutes()
 }
 
@@ -80,6 +86,7 @@ func (c Config) validateRoutes() error {
 	type key struct {
 		dst      netip.Prefix
 		distance int
+		table    uint8
 	}
 	seen := map[key]netip.Addr{}
 	for _, r := range c.Routes {
@@ -99,13 +106,16 @@ func (c Config) validateRoutes() error {
 			return fmt.Errorf("route %s: gateway=%s: expected a neighbour, %s has this address itself",
 				d, r.Gateway, c.Addresses[i].Interface)
 		}
+		if c.table(r.Table) == 0 {
+			return fmt.Errorf("route %s: routing-table=%s: expected %s", d, r.Table, c.tableNames())
+		}
 		if r.Distance < 1 || r.Distance > 255 {
 			return fmt.Errorf("route %s: distance=%d: expected 1..255", d, r.Distance)
 		}
 		if r.Disabled {
 			continue
 		}
-		k := key{d, r.Distance}
+		k := key{d, r.Distance, c.table(r.Table)}
 		if old, ok := seen[k]; ok {
 			return fmt.Errorf("route %s: distance=%d: expected another distance, the route by %s has this one",
 				d, r.Distance, old)

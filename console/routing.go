@@ -1,0 +1,177 @@
+package console
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/netcfg"
+)
+
+// This file has the menus of tables of routes besides main, and of the rules that choose one.
+
+// RoutingTable is a table of routes besides main.
+type RoutingTable struct {
+	Name string
+	// FIB is whether packets with the routing mark of its name take it.
+	FIB     bool
+	Comment string
+}
+
+// maxTables bounds what is looked through for each packet that has no mark.
+const maxTables = 64
+
+const (
+	routingTablePath = "routing table"
+	routingRulePath  = "routing rule"
+	routePath        = "ip route"
+	olderRulePath    = "ip route rule"
+)
+
+func routingTables(c *Config) *[]RoutingTable { return &c.RoutingTables }
+func routingRules(c *Config) *[]netcfg.Rule   { return &c.RoutingRules }
+
+// https://help.mikrotik.com/docs/spaces/ROS/pages/59965508/Policy+Routing
+func routingTableMenu() *menu {
+	fib := prop("fib", boolean(), "no", "whether packets take it whose routing-mark is its name", func(t *RoutingTable) *bool { return &t.FIB })
+	fib.flag = true
+	return &menu{
+		path: routingTablePath, help: "tables of routes besides main",
+		commands: commandsLike(ruleCommands(), "move enable disable"),
+		items:    itemLists[routingTableItems],
+		columns:  []column{{"name", 16}, {"fib", 0}},
+		properties: renaming(bindItems(routingTables,
+			prop("name", ruleName("name of the table: 1..64 bytes, not main"), "", "name of the table", func(t *RoutingTable) *string { return &t.Name }),
+			fib,
+			comment(func(t *RoutingTable) *string { return &t.Comment }),
+		), func(c *Config, name string) bool { return slices.Contains(c.tableNames(), name) }, (*Config).renameTable),
+	}
+}
+
+func routingRuleMenu(path string) *menu {
+	return &menu{
+		path: path, help: "which table of routes a packet takes, behind those of routing marks; first match decides", isAlias: path != routingRulePath,
+		commands: ruleCommands(), legend: legendItem, flags: flagsItem,
+		items: itemLists[routingRuleItems],
+		properties: bindItems(routingRules,
+			prop("dst-address", optional(network(), "any"), "", "network of the destination", func(r *netcfg.Rule) *netip.Prefix { return &r.DstAddress }),
+			prop("src-address", optional(network(), "any"), "", "network of the source", func(r *netcfg.Rule) *netip.Prefix { return &r.SrcAddress }),
+			prop("interface", optional(portName(), "any"), "", "interface by which the packet comes in", func(r *netcfg.Rule) *string { return &r.Interface }),
+			prop("routing-mark", tableName("any"), "", "mark that mangle has given the packet, main for none", func(r *netcfg.Rule) *string { return &r.Mark }),
+			prop("action", enum[string](netcfg.RuleActions...), netcfg.RuleActions[0],
+				"what happens to a packet that matches; lookup: the next rule if the table has no route, lookup-only-in-table: it is dropped then",
+				func(r *netcfg.Rule) *string { return &r.Action }),
+			prop("table", tableName("none"), "", "table for action=lookup and lookup-only-in-table", func(r *netcfg.Rule) *string { return &r.Table }),
+			disabled(func(r *netcfg.Rule) *bool { return &r.Disabled }),
+			comment(func(r *netcfg.Rule) *string { return &r.Comment }),
+		),
+	}
+}
+
+// tableName is the name of a table of routes.
+func tableName(unset string) kind[string] {
+	k := optional(ruleName("main | name of a table of routes"), unset)
+	k.offers = func(x *execution, _ *menu) []Choice {
+		all := []Choice{{netcfg.MainTable, "the table of all other routes"}}
+		for _, name := range x.cfg.tableNames() {
+			all = append(all, Choice{name, "a table of routes"})
+		}
+		return all
+	}
+	return k
+}
+
+// routeTable is the property of a route; main is the one that it has without.
+func routeTable() field[*netcfg.Route] {
+	k := tableName(netcfg.MainTable)
+	parse := k.parse
+	k.parse = func(s string) (string, error) {
+		if s == netcfg.MainTable {
+			return "", nil
+		}
+		return parse(s)
+	}
+	return prop("routing-table", k, "", "table that it is in", func(r *netcfg.Route) *string { return &r.Table })
+}
+
+func (cfg Config) tableNames() (names []string) {
+	for _, t := range cfg.RoutingTables {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
+// renameTable changes all references to one table into references to another.
+func (cfg *Config) renameTable(from, to string) {
+	var names []*string
+	for i := range cfg.Routes {
+		names = append(names, &cfg.Routes[i].Table)
+	}
+	for i := range cfg.RoutingRules {
+		names = append(names, &cfg.RoutingRules[i].Table, &cfg.RoutingRules[i].Mark)
+	}
+	cfg.eachRule(func(r *firewall.Rule) { names = append(names, &r.NewRoutingMark, &r.RoutingMark) })
+	for _, name := range names {
+		switch *name {
+		case from:
+			*name = to
+		case "!" + from:
+			*name = "!" + to
+		}
+	}
+}
+
+// routingMarks are the numbers of the tables that packets with a mark take.
+func (cfg Config) routingMarks() map[string]uint8 {
+	numbers := firewall.NumberRoutingMarks(cfg.tableNames())
+	for _, t := range cfg.RoutingTables {
+		if !t.FIB {
+			delete(numbers, t.Name)
+		}
+	}
+	return numbers
+}
+
+// kernelTables are the tables as the kernel has them.
+func (cfg Config) kernelTables() []netcfg.Table {
+	numbers := firewall.NumberRoutingMarks(cfg.tableNames())
+	var all []netcfg.Table
+	for _, t := range cfg.RoutingTables {
+		k := netcfg.Table{Name: t.Name, Number: numbers[t.Name]}
+		if t.FIB {
+			k.Mark, k.Mask = firewall.RoutingMark(k.Number)
+		}
+		all = append(all, k)
+	}
+	return all
+}
+
+// olderTables translates what RouterOS 6 has of tables: there a table is made by naming it, and a route has a routing-mark.
+func (x *execution) olderTables(m *menu, words []word) ([]word, error) {
+	words = slices.Clone(words)
+	for i := range words {
+		w := &words[i]
+		if m.path == routePath && w.assigned && w.key == "routing-mark" {
+			w.key = "routing-table"
+		} else if m.path != olderRulePath || !w.assigned || w.key != "table" && w.key != "routing-mark" {
+			continue
+		}
+		if w.text == "" || w.text == netcfg.MainTable || slices.Contains(x.cfg.tableNames(), w.text) {
+			continue
+		}
+		tables := x.menu(routingTablePath)
+		at, err := x.append(tables)
+		if err != nil {
+			return nil, err
+		}
+		name, _ := tables.property("name")
+		if err := name.set(&x.cfg, at, w.text); err != nil {
+			return nil, err
+		}
+		x.cfg.RoutingTables[at].FIB = true
+		if err := x.checkCount(tables); err != nil {
+			return nil, err
+		}
+	}
+	return words, nil
+}
