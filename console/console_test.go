@@ -159,7 +159,7 @@ func TestErrors(t *testing.T) {
 		{"/ip\t é/foo", "bad command name é (line 1 column 6); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
 		{"/ip //", "bad command name  (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
 		{"/ip /", "bad command name  (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
-		{"/..", "bad command name .. (line 1 column 2); expected system, interface, ip, log, quit, export"},
+		{"/..", "bad command name .. (line 1 column 2); expected system, interface, routing, ip, log, quit, export"},
 		{"/i", "ambiguous command name i (line 1 column 2); expected interface, ip"},
 		{"/ip address e", "ambiguous command name e (line 1 column 13); expected enable, export"},
 		{"add=1", "expected command name (line 1 column 1)"},
@@ -322,6 +322,8 @@ func TestCloneSharesNothing(t *testing.T) {
 /ip firewall nat add chain=dstnat action=redirect protocol=tcp to-ports=3
 /ip firewall mangle add chain=input protocol=tcp src-port=1
 /ip firewall raw add chain=output protocol=tcp src-port=1
+/routing table add name=t
+/routing rule add table=t
 /system logging add action=remote
 /ip pool add name=p ranges=10.0.0.1-10.0.0.9
 /interface pppoe-client add name=p interface=ether1

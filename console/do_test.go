@@ -148,7 +148,7 @@ func TestDoEverywhere(t *testing.T) {
 	required := map[string][]Argument{
 		"ip address": args("address", "10.3.0.1/24", "interface", "ether1"), "ip route": args("gateway", "192.168.0.9"),
 		"ip firewall filter": args("chain", "input"), "ip firewall nat": args("chain", "srcnat"),
-		"ip firewall mangle": args("chain", "forward"), "ip firewall raw": args("chain", "output"),
+		"routing table": args("name", "new"), "ip firewall mangle": args("chain", "forward"), "ip firewall raw": args("chain", "output"),
 		"interface bridge": args("name", "new"), "interface vlan": args("name", "new", "interface", "ether1"), pppoePath: args("name", "new", "interface", "ether1"),
 		"interface bridge port": args("interface", "ether1", "bridge", "b1"), "system logging": args("action", "remote"),
 		"interface list": args("name", "new", "include", "all"), "interface list member": args("list", "static", "interface", "ether1"),
@@ -358,5 +358,5 @@ func TestDoRandom(t *testing.T) {
 			require.NotContains(t, err.Error(), "(line")
 		}
 	}
-	assert.Greater(t, done, 125, "nearly all fail: they test little")
+	assert.Greater(t, done, 100, "nearly all fail: they test little")
 }

@@ -71,8 +71,8 @@ func (x *execution) statement(words []word) error {
 	if x.older && m.path == "system ntp client" && c.name == "set" {
 		rest = olderServers(rest)
 	}
-	if x.older && (m.path == routePath || m.path == olderRulePath) && c.sets() {
-		if rest, err = x.olderTables(m, rest); err != nil {
+	if x.older && m.path == routePath && c.sets() {
+		if rest, err = x.olderTables(rest); err != nil {
 			return err
 		}
 	}
@@ -163,6 +163,9 @@ func (x *execution) holds(m *menu) bool {
 
 // findName finds the menu or the command of m that name, whole or shortened, means.
 func (x *execution) findName(m *menu, name string, at place) (command, *menu, *lineError) {
+	if x.older && m.path == routePath && name == "rule" { // as RouterOS 6 calls it
+		return command{}, x.menu(routingRulePath), nil
+	}
 	if err := m.checkMenu(name, at); err != nil {
 		return command{}, nil, err
 	}

@@ -443,7 +443,7 @@ func TestUnwired(t *testing.T) {
 		assert.ErrorContains(t, err, "bad command name", line)
 	}
 	_, choices := new(Session).Complete(Default(), testLive(), "/")
-	assert.Equal(t, []string{"system", "interface", "ip", "log", "quit", "export"}, choiceNames(choices))
+	assert.Equal(t, []string{"system", "interface", "routing", "ip", "log", "quit", "export"}, choiceNames(choices))
 	cfg, err := Load("file", strings.NewReader("/user set admin password-hash=\"\\$x\"\n/system logging set remote=10.0.0.1\n"))
 	require.NoError(t, err)
 	assert.Equal(t, "$x", cfg.Users[0].Password)

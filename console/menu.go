@@ -366,7 +366,7 @@ var menus = sync.OnceValue(func() []*menu {
 			rows:    func(x *execution) ([]row, error) { _, set, _ := x.routeRows(); return set, nil },
 			columns: []column{{"dst-address", 18}, {"gateway", 15}, {"routing-table", 13}, {"distance", 0}}, rare: []string{"routing-table"}, identify: []string{"dst-address", "gateway"},
 		},
-		routingRuleMenu(routingRulePath), routingRuleMenu(olderRulePath),
+		routingRuleMenu(),
 		dnsMenu(), dnsCacheMenu(), dnsCacheAllMenu(), dnsStaticMenu(),
 		dhcpClientMenu(), poolMenu(), poolUsedMenu(), dhcpServerMenu(), dhcpOptionMenu(), dhcpNetworkMenu(), dhcpLeaseMenu(),
 		ipSettingsMenu(), neighborMenu(), discoverySettingsMenu(), serviceMenu(),

@@ -46,6 +46,10 @@ const printConfig = linksConfig + `
 /ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24 out-interface=wan
 /ip firewall filter add chain=forward action=drop in-interface-list=!LAN out-interface-list=WAN
 /ip firewall nat add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 dst-port=80 protocol=tcp disabled=yes comment="a server within"
+/routing table add fib name=to-isp2 comment="the second provider"
+/ip route add gateway=192.168.0.253 routing-table=to-isp2
+/routing rule add src-address=192.168.0.64/26 action=lookup-only-in-table table=to-isp2 comment="guests"
+/routing rule add dst-address=203.0.113.0/24 action=unreachable disabled=yes
 /ip firewall mangle add chain=prerouting action=mark-connection new-connection-mark=voip connection-mark=no-mark protocol=udp dst-port=5060 passthrough=no comment="the phones"
 /ip firewall mangle add chain=forward action=change-mss new-mss=clamp-to-pmtu protocol=tcp tcp-flags=syn out-interface=wan
 /ip firewall mangle add chain=postrouting action=change-dscp new-dscp=46 connection-mark=voip disabled=yes

@@ -179,7 +179,9 @@ func TestQueryIsExport(t *testing.T) {
 				item = int(r.ID - fixedID(0))
 			}
 			for _, p := range m.properties {
-				if v, _ := r.Get(p.name); v.String() != p.defaultOf(item) {
+				if v, _ := r.Get(p.name); p.flag && v.String() == "yes" {
+					words = append(words, p.name)
+				} else if v.String() != p.defaultOf(item) {
 					words = append(words, p.name+"="+quote(v.String()))
 				}
 			}

@@ -39,7 +39,6 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 			"scope=30 suppress-hw-offload=* target-scope=10 type=unicast vrf-interface",
 		"routing table": "disabled=no",
 		"routing rule":  "min-prefix",
-		"ip route rule": "min-prefix",
 		"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +
 			"verify-doh-cert=no vrf=main",
 		"ip dns static":  "address-list= mx-exchange= mx-preference=* ns= srv-port=* srv-priority=* srv-target= srv-weight=*",
@@ -136,7 +135,7 @@ var absentMenus = sync.OnceValue(func() map[string]string {
 		"ip dns":             "adlist forwarders",
 		"system resource":    "cpu hardware irq pci usb",
 		"ip firewall":        "calea layer7-protocol service-port",
-		"ip route":           "cache nexthop vrf",
+		"ip route":           "cache nexthop rule vrf",
 		"routing":            "bfd bgp fantasy filter gmp id igmp-proxy isis nexthop ospf pimsm-rp rip route rpki settings stats",
 		"system":             "backup console device-mode gps leds license note scheduler script sntp swos ups watchdog",
 		"system health":      "settings",

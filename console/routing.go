@@ -25,7 +25,6 @@ const (
 	routingTablePath = "routing table"
 	routingRulePath  = "routing rule"
 	routePath        = "ip route"
-	olderRulePath    = "ip route rule"
 )
 
 func routingTables(c *Config) *[]RoutingTable { return &c.RoutingTables }
@@ -37,7 +36,7 @@ func routingTableMenu() *menu {
 	fib.flag = true
 	return &menu{
 		path: routingTablePath, help: "tables of routes besides main",
-		commands: commandsLike(ruleCommands(), "move enable disable"),
+		commands: plainCommands(),
 		items:    itemLists[routingTableItems],
 		columns:  []column{{"name", 16}, {"fib", 0}},
 		properties: renaming(bindItems(routingTables,
@@ -48,10 +47,10 @@ func routingTableMenu() *menu {
 	}
 }
 
-func routingRuleMenu(path string) *menu {
+func routingRuleMenu() *menu {
 	return &menu{
-		path: path, help: "which table of routes a packet takes, behind those of routing marks; first match decides", isAlias: path != routingRulePath,
-		commands: ruleCommands(), legend: legendItem, flags: flagsItem,
+		path: routingRulePath, help: "which table of routes a packet takes, behind those of routing marks; first match decides",
+		commands: listCommands, legend: legendItem, flags: flagsItem,
 		items: itemLists[routingRuleItems],
 		properties: bindItems(routingRules,
 			prop("dst-address", optional(network(), "any"), "", "network of the destination", func(r *netcfg.Rule) *netip.Prefix { return &r.DstAddress }),
@@ -146,16 +145,15 @@ func (cfg Config) kernelTables() []netcfg.Table {
 	return all
 }
 
-// olderTables translates what RouterOS 6 has of tables: there a table is made by naming it, and a route has a routing-mark.
-func (x *execution) olderTables(m *menu, words []word) ([]word, error) {
+// olderTables translates the routing-mark of a route of RouterOS 6, where a table is made by naming it.
+func (x *execution) olderTables(words []word) ([]word, error) {
 	words = slices.Clone(words)
 	for i := range words {
 		w := &words[i]
-		if m.path == routePath && w.assigned && w.key == "routing-mark" {
-			w.key = "routing-table"
-		} else if m.path != olderRulePath || !w.assigned || w.key != "table" && w.key != "routing-mark" {
+		if !w.assigned || w.key != "routing-mark" {
 			continue
 		}
+		w.key = "routing-table"
 		if w.text == "" || w.text == netcfg.MainTable || slices.Contains(x.cfg.tableNames(), w.text) {
 			continue
 		}

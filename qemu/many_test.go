@@ -39,6 +39,7 @@ func TestManyRules(t *testing.T) {
 				fmt.Fprintf(&text, "add chain=forward action=passthrough protocol=udp dst-port=%d\n", 1000+i)
 			}
 			text.WriteString("add chain=forward action=drop dst-address-list=many\n")
+			text.WriteString(mangled)
 			o.configuration += text.String()
 		})
 		r.awaitService(t)
@@ -63,6 +64,8 @@ func TestManyRules(t *testing.T) {
 		require.NoError(t, err)
 		conn.Close()
 		assert.Equal(t, "9", strings.TrimSpace(timed("/ip firewall filter print count-only where comment=matches packets>0")))
+		r.seeMangled(t)
+		timed("/ip firewall mangle set [find new-dscp=46] new-dscp=34")
 		timed("/ip firewall filter reset-counters-all")
 		assert.Equal(t, "0", strings.TrimSpace(timed("/ip firewall filter print count-only where dst-address-list=many packets>0")))
 		free, _ = r.freeMemory(t)

@@ -44,7 +44,6 @@ add distance=1 gateway=10.1.0.1
 /ip route rule
 add action=lookup-only-in-table src-address=192.168.88.3/32 table=to-isp2
 add action=unreachable dst-address=203.0.113.0/24
-add action=lookup-only-in-table src-address=192.168.88.4/32 table=unused
 `,
 }
 
