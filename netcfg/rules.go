@@ -113,13 +113,13 @@ func (c Config) validateTables() error {
 	numbers := map[uint8]bool{}
 	for _, t := range c.Tables {
 		if seen[t.Name] {
-			return fmt.Errorf("table: name=%q: expected a name of its own, and not %s", t.Name, MainTable)
+			return fmt.Errorf("routing table: name=%q: expected a name of its own, and not %s", t.Name, MainTable)
 		}
 		if t.Number < 1 || t.Number > MaxTable || numbers[t.Number] {
-			return fmt.Errorf("table %s: number=%d: expected one of its own of 1..%d", t.Name, t.Number, MaxTable)
+			return fmt.Errorf("routing table %s: number=%d: expected one of its own of 1..%d", t.Name, t.Number, MaxTable)
 		}
 		if t.Mark&^t.Mask != 0 || t.Mask != 0 && t.Mark == 0 {
-			return fmt.Errorf("table %s: mark=%#x: expected one that is not 0, of the bits %#x", t.Name, t.Mark, t.Mask)
+			return fmt.Errorf("routing table %s: mark=%#x: expected one that is not 0, of the bits %#x", t.Name, t.Mark, t.Mask)
 		}
 		seen[t.Name], numbers[t.Number] = true, true
 	}
@@ -128,7 +128,7 @@ func (c Config) validateTables() error {
 
 func (c Config) validateRules(interfaces []string) error {
 	if len(c.Rules) > MaxRules {
-		return fmt.Errorf("rules: expected at most %d, got %d", MaxRules, len(c.Rules))
+		return fmt.Errorf("routing rules: expected at most %d, got %d", MaxRules, len(c.Rules))
 	}
 	for i, r := range c.Rules {
 		for _, p := range []struct {
@@ -136,29 +136,29 @@ func (c Config) validateRules(interfaces []string) error {
 			value netip.Prefix
 		}{{"src-address", r.SrcAddress}, {"dst-address", r.DstAddress}} {
 			if p.value.IsValid() && (!p.value.Addr().Is4() || p.value != p.value.Masked()) {
-				return fmt.Errorf("rule %d: %s=%s: expected an IPv4 network without bits beyond the prefix, such as 10.0.0.0/8", i, p.name, p.value)
+				return fmt.Errorf("routing rule %d: %s=%s: expected an IPv4 network without bits beyond the prefix, such as 10.0.0.0/8", i, p.name, p.value)
 			}
 		}
 		if r.Interface != "" && !slices.Contains(interfaces, r.Interface) {
-			return fmt.Errorf("rule %d: interface=%s: expected an interface (%s)", i, r.Interface, strings.Join(interfaces, ", "))
+			return fmt.Errorf("routing rule %d: interface=%s: expected an interface (%s)", i, r.Interface, strings.Join(interfaces, ", "))
 		}
 		if !slices.Contains(RuleActions, r.Action) {
-			return fmt.Errorf("rule %d: action=%s: expected %s", i, r.Action, strings.Join(RuleActions, ", "))
+			return fmt.Errorf("routing rule %d: action=%s: expected %s", i, r.Action, strings.Join(RuleActions, ", "))
 		}
 		looks := strings.HasPrefix(r.Action, "lookup")
 		if looks && r.Table == "" {
-			return fmt.Errorf("rule %d: action=%s: needs table", i, r.Action)
+			return fmt.Errorf("routing rule %d: action=%s: needs table", i, r.Action)
 		}
 		if !looks && r.Table != "" {
-			return fmt.Errorf("rule %d: table=%s: needs action=lookup or action=lookup-only-in-table", i, r.Table)
+			return fmt.Errorf("routing rule %d: table=%s: needs action=lookup or action=lookup-only-in-table", i, r.Table)
 		}
 		for _, p := range []struct{ name, value string }{{"table", r.Table}, {"routing-mark", r.Mark}} {
 			if c.table(p.value) == 0 {
-				return fmt.Errorf("rule %d: %s=%s: expected %s", i, p.name, p.value, c.tableNames())
+				return fmt.Errorf("routing rule %d: %s=%s: expected %s", i, p.name, p.value, c.tableNames())
 			}
 		}
 		if slices.ContainsFunc(c.Tables, func(t Table) bool { return t.Name == r.Mark && t.Mask == 0 }) {
-			return fmt.Errorf("rule %d: routing-mark=%s: expected a table that packets with its mark take", i, r.Mark)
+			return fmt.Errorf("routing rule %d: routing-mark=%s: expected a table that packets with its mark take", i, r.Mark)
 		}
 	}
 	return nil

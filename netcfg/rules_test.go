@@ -108,22 +108,22 @@ func TestValidateTables(t *testing.T) {
 	ports := []Port{{"ether1", "eth0"}, {"ether2", "eth1"}}
 	require.NoError(t, tabled().Validate(ports))
 	for want, edit := range map[string]func(*Config){
-		`table: name="isp1": expected a name of its own, and not main`:                                                     func(c *Config) { c.Tables[1].Name = "isp1" },
-		`table: name="main": expected a name of its own, and not main`:                                                     func(c *Config) { c.Tables[1].Name = "main" },
-		"table isp2: number=7: expected one of its own of 1..250":                                                          func(c *Config) { c.Tables[1].Number = 7 },
-		"table isp2: number=251: expected one of its own of 1..250":                                                        func(c *Config) { c.Tables[1].Number = 251 },
-		"table isp1: mark=0x0: expected one that is not 0, of the bits 0xff0000":                                           func(c *Config) { c.Tables[0].Mark = 0 },
-		"table isp1: mark=0x1: expected one that is not 0, of the bits 0xff0000":                                           func(c *Config) { c.Tables[0].Mark = 1 },
-		"route 0.0.0.0/0: routing-table=isp3: expected main, isp1, isp2":                                                   func(c *Config) { c.Routes[2].Table = "isp3" },
-		"route 0.0.0.0/0: distance=1: expected another distance, the route by 10.0.0.9 has this one":                       func(c *Config) { c.Routes[3].Table = "isp1" },
-		"rule 0: src-address=192.168.0.65/26: expected an IPv4 network without bits beyond the prefix, such as 10.0.0.0/8": func(c *Config) { c.Rules[0].SrcAddress = netip.MustParsePrefix("192.168.0.65/26") },
-		"rule 0: interface=ether9: expected an interface (ether1, ether2)":                                                 func(c *Config) { c.Rules[0].Interface = "ether9" },
-		"rule 0: action=x: expected lookup, lookup-only-in-table, drop, unreachable":                                       func(c *Config) { c.Rules[0].Action = "x" },
-		"rule 0: action=lookup: needs table":                                                                               func(c *Config) { c.Rules[0].Table = "" },
-		"rule 0: table=isp3: expected main, isp1, isp2":                                                                    func(c *Config) { c.Rules[0].Table = "isp3" },
-		"rule 2: table=isp1: needs action=lookup or action=lookup-only-in-table":                                           func(c *Config) { c.Rules[2].Table = "isp1" },
-		"rule 3: routing-mark=isp3: expected main, isp1, isp2":                                                             func(c *Config) { c.Rules[3].Mark = "isp3" },
-		"rule 3: routing-mark=isp2: expected a table that packets with its mark take":                                      func(c *Config) { c.Rules[3].Mark = "isp2" },
+		`routing table: name="isp1": expected a name of its own, and not main`:                                                     func(c *Config) { c.Tables[1].Name = "isp1" },
+		`routing table: name="main": expected a name of its own, and not main`:                                                     func(c *Config) { c.Tables[1].Name = "main" },
+		"routing table isp2: number=7: expected one of its own of 1..250":                                                          func(c *Config) { c.Tables[1].Number = 7 },
+		"routing table isp2: number=251: expected one of its own of 1..250":                                                        func(c *Config) { c.Tables[1].Number = 251 },
+		"routing table isp1: mark=0x0: expected one that is not 0, of the bits 0xff0000":                                           func(c *Config) { c.Tables[0].Mark = 0 },
+		"routing table isp1: mark=0x1: expected one that is not 0, of the bits 0xff0000":                                           func(c *Config) { c.Tables[0].Mark = 1 },
+		"route 0.0.0.0/0: routing-table=isp3: expected main, isp1, isp2":                                                           func(c *Config) { c.Routes[2].Table = "isp3" },
+		"route 0.0.0.0/0: distance=1: expected another distance, the route by 10.0.0.9 has this one":                               func(c *Config) { c.Routes[3].Table = "isp1" },
+		"routing rule 0: src-address=192.168.0.65/26: expected an IPv4 network without bits beyond the prefix, such as 10.0.0.0/8": func(c *Config) { c.Rules[0].SrcAddress = netip.MustParsePrefix("192.168.0.65/26") },
+		"routing rule 0: interface=ether9: expected an interface (ether1, ether2)":                                                 func(c *Config) { c.Rules[0].Interface = "ether9" },
+		"routing rule 0: action=x: expected lookup, lookup-only-in-table, drop, unreachable":                                       func(c *Config) { c.Rules[0].Action = "x" },
+		"routing rule 0: action=lookup: needs table":                                                                               func(c *Config) { c.Rules[0].Table = "" },
+		"routing rule 0: table=isp3: expected main, isp1, isp2":                                                                    func(c *Config) { c.Rules[0].Table = "isp3" },
+		"routing rule 2: table=isp1: needs action=lookup or action=lookup-only-in-table":                                           func(c *Config) { c.Rules[2].Table = "isp1" },
+		"routing rule 3: routing-mark=isp3: expected main, isp1, isp2":                                                             func(c *Config) { c.Rules[3].Mark = "isp3" },
+		"routing rule 3: routing-mark=isp2: expected a table that packets with its mark take":                                      func(c *Config) { c.Rules[3].Mark = "isp2" },
 	} {
 		c := tabled()
 		edit(&c)
