@@ -52,15 +52,22 @@ func dnsMenu() *menu {
 				func(c *Config) *time.Duration { return &c.DNSServer.ServerTimeout }),
 			prop("query-total-timeout", duration(100*time.Millisecond, time.Minute), "10s", "how long all of them are waited for",
 				func(c *Config) *time.Duration { return &c.DNSServer.TotalTimeout }),
-			prop("max-concurrent-queries", integer(1, dns.MaxQueries), "100", "questions that wait for an answer",
+			prop("max-concurrent-queries", integer(1, 65535), "100", "questions that wait for an answer",
 				func(c *Config) *int { return &c.DNSServer.MaxQueries }),
-			prop("max-concurrent-tcp-sessions", integer(1, dns.MaxSessions), "20", "TCP connections of clients",
+			prop("max-concurrent-tcp-sessions", integer(1, 65535), "20", "TCP connections of clients",
 				func(c *Config) *int { return &c.DNSServer.MaxSessions }),
-			prop("cache-size", kibibytes(64, dns.MaxCacheSize), "2048KiB", "memory for answers", func(c *Config) *int { return &c.DNSServer.CacheSize }),
+			prop("cache-size", kibibytes(64, 64<<20), "2048KiB", fmt.Sprintf("memory for answers; %dKiB at most are used", dns.MaxCacheSize),
+				func(c *Config) *int { return &c.DNSServer.CacheSize }),
 			prop("cache-max-ttl", duration(time.Second, 52*7*24*time.Hour), "1w", "how long an answer is kept at most",
 				func(c *Config) *time.Duration { return &c.DNSServer.MaxTTL }),
 		),
 		live: (*execution).dnsState,
+		warnings: func(x *execution) []string {
+			if text := TooMuchDNS(x.cfg); text != "" {
+				return []string{text}
+			}
+			return nil
+		},
 		readOnly: []readOnly{
 			{name: dynamicServers, help: "name servers of a lease: they come after those of servers", after: "servers"},
 			{name: cacheUsed, help: "memory that answers take"},
@@ -90,19 +97,28 @@ func dnsStaticMenu() *menu {
 	return &menu{
 		path: "ip dns static", help: "names that the router knows by itself",
 		commands: listCommands, legend: legendItem, flags: []string{"X"},
-		items:   itemLists[dnsStaticItems],
-		columns: []column{{"name", 24}, {"regexp", 24}, {"type", 8}, {"address", 15}, {"cname", 24}, {"forward-to", 15}, {"text", 24}, {"ttl", 0}},
-		rare:    []string{"name", "regexp", "address", "cname", "forward-to", "text"},
+		items: itemLists[dnsStaticItems],
+		columns: []column{{"name", 24}, {"regexp", 24}, {"type", 8}, {"address", 15}, {"cname", 24}, {"forward-to", 15}, {"text", 24},
+			{"mx-preference", 13}, {"mx-exchange", 24}, {"ns", 24}, {"srv-priority", 12}, {"srv-weight", 10}, {"srv-port", 8}, {"srv-target", 24}, {"ttl", 0}},
+		rare: []string{"name", "regexp", "address", "cname", "forward-to", "text", "mx-preference", "mx-exchange", "ns", "srv-priority", "srv-weight", "srv-port", "srv-target"},
 		properties: bindItems(staticNames,
 			prop("name", optional(staticName(), "those that regexp matches"), "", "the name", func(s *dns.Static) *string { return &s.Name }),
 			prop("regexp", optional(nameRegexp(), "none"), "", "instead of a name: a regular expression for names, which are in lower case",
 				func(s *dns.Static) *string { return &s.Regexp }),
-			prop("type", staticType(), "A", "what is known: an IPv4 or IPv6 address, an alias, which server to ask, that there is no such name, a text",
+			prop("type", enum[string](dns.Types...), "A", "what is known: an IPv4 or IPv6 address, an alias, which server to ask, a mail server, a name server, that there is no such name, a service, a text",
 				func(s *dns.Static) *string { return &s.Type }),
 			prop("address", optional(ipAddress(), "none"), "", "address, for types A and AAAA", func(s *dns.Static) *netip.Addr { return &s.Address }),
 			prop("cname", optional(staticName(), "none"), "", "name that it is an alias of, for type CNAME", func(s *dns.Static) *string { return &s.CNAME }),
 			prop("forward-to", optional(address(), "none"), "", "server to ask, for type FWD", func(s *dns.Static) *netip.Addr { return &s.ForwardTo }),
 			prop("text", text(0, dns.MaxText), "", "the text, for type TXT", func(s *dns.Static) *string { return &s.Text }),
+			prop("mx-preference", upTo65535(), "", "of several mail servers the one with the least is asked first, for type MX",
+				func(s *dns.Static) *uint16 { return &s.MXPreference }),
+			prop("mx-exchange", optional(staticName(), "none"), "", "mail server, for type MX", func(s *dns.Static) *string { return &s.MXExchange }),
+			prop("ns", optional(staticName(), "none"), "", "name server, for type NS", func(s *dns.Static) *string { return &s.NS }),
+			prop("srv-priority", upTo65535(), "", "of several servers those with the least are asked first, for type SRV", func(s *dns.Static) *uint16 { return &s.SRVPriority }),
+			prop("srv-weight", upTo65535(), "", "share of the clients among servers of one priority", func(s *dns.Static) *uint16 { return &s.SRVWeight }),
+			prop("srv-port", upTo65535(), "", "port of the service", func(s *dns.Static) *uint16 { return &s.SRVPort }),
+			prop("srv-target", optional(staticName(), "none"), "", "server of the service", func(s *dns.Static) *string { return &s.SRVTarget }),
 			prop("ttl", duration(0, 52*7*24*time.Hour), "1d", "how long clients keep it", func(s *dns.Static) *time.Duration { return &s.TTL }),
 			prop("match-subdomain", boolean(), "no", "whether it is for all names below this one too", func(s *dns.Static) *bool { return &s.MatchSubdomain }),
 			disabled(func(s *dns.Static) *bool { return &s.Disabled }),
@@ -142,22 +158,8 @@ func nameRegexp() kind[string] {
 	}
 }
 
-// absentTypes are the types of static entries that RouterOS has and Postern has not.
-var absentTypes = []string{"MX", "NS", "SRV"}
-
-// staticType is the type of a static entry. No abbreviation of another type of RouterOS is taken
-// for one of Postern.
-func staticType() kind[string] {
-	k := enum[string](dns.Types...)
-	k.parse = func(s string) (string, error) {
-		full, err := oneOf(s, slices.Concat(dns.Types, absentTypes)...)
-		if slices.Contains(absentTypes, full) {
-			return "", match.Refusal("Postern has no entries of type " + full)
-		}
-		return full, err
-	}
-	return k
-}
+// upTo65535 is a number of a record. 0 is what it is without, and is not shown.
+func upTo65535() kind[uint16] { return optional(integer[uint16](0, 65535), "0") }
 
 // ipAddress is one address of IPv4 or IPv6.
 func ipAddress() kind[netip.Addr] {
@@ -267,6 +269,33 @@ func (x *execution) cacheWarnings() []string {
 	return []string{fmt.Sprintf("%d more entries are left out", x.leftOut)}
 }
 
+// TooMuchDNS returns a warning if the DNS server is to use more than it can have, else "": RouterOS's boards have more memory.
+func TooMuchDNS(c Config) string {
+	for _, n := range []struct {
+		name      string
+		set, used int
+		unit      string
+	}{
+		{"cache-size", c.DNSServer.CacheSize, dns.MaxCacheSize, "KiB"},
+		{"max-concurrent-queries", c.DNSServer.MaxQueries, dns.MaxQueries, ""},
+		{"max-concurrent-tcp-sessions", c.DNSServer.MaxSessions, dns.MaxSessions, ""},
+	} {
+		if n.set > n.used {
+			return fmt.Sprintf("warning: of %s=%d%s in /ip dns %d%s are used, as memory is small", n.name, n.set, n.unit, n.used, n.unit)
+		}
+	}
+	return ""
+}
+
+// sameStatic is the same for entries that say the same of the same names.
+func sameStatic(s dns.Static) dns.Static {
+	s.TTL, s.Disabled, s.Comment = 0, false, ""
+	for _, name := range []*string{&s.Name, &s.CNAME, &s.NS, &s.MXExchange, &s.SRVTarget} {
+		*name = strings.ToLower(*name)
+	}
+	return s
+}
+
 // checkStatic refuses static entries that lack what their type is about, or are about no name.
 func (cfg Config) checkStatic() error {
 	for i, s := range cfg.DNSServer.Static {
@@ -290,6 +319,12 @@ func (cfg Config) checkStatic() error {
 			return fmt.Errorf("/ip dns static %d: cname=%s: the name would be an alias of itself", i, s.CNAME)
 		case s.Type == "FWD" && !s.ForwardTo.IsValid():
 			lacks = "forward-to"
+		case s.Type == "MX" && s.MXExchange == "":
+			lacks = "mx-exchange"
+		case s.Type == "NS" && s.NS == "":
+			lacks = "ns"
+		case s.Type == "SRV" && s.SRVTarget == "":
+			lacks = "srv-target"
 		}
 		if lacks != "" {
 			return fmt.Errorf("/ip dns static %d: type=%s needs %s", i, s.Type, lacks)

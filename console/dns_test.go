@@ -117,7 +117,6 @@ func TestDNSState(t *testing.T) {
 
 func TestDNSStaticLines(t *testing.T) {
 	const regexp = "invalid value for argument regexp; expected regular expression: at most 255 characters, not "
-	const types = "invalid value for argument type; expected A | AAAA | CNAME | FWD | NXDOMAIN | TXT, not "
 	for _, c := range []struct{ name, line, want string }{
 		{"an address", "name=nas.lan address=192.168.0.5", ""},
 		{"as RouterOS 7 exports it", "address=192.168.88.1 comment=defconf name=router.lan type=A", ""},
@@ -141,13 +140,17 @@ func TestDNSStaticLines(t *testing.T) {
 		{"no address", "name=a.lan type=AAAA", "/ip dns static 0: type=AAAA needs address"},
 		{"not an address", "name=a.lan address=1::2::3", `invalid value for argument address; expected IP or IPv6 address, not "1::2::3"`},
 		{"an alias of itself", "name=a.lan type=CNAME cname=A.lan", "/ip dns static 0: cname=A.lan: the name would be an alias of itself"},
-		{"MX", "name=a.lan type=MX", types + `"MX": Postern has no entries of type MX`},
-		{"NS", "name=a.lan type=NS", types + `"NS": Postern has no entries of type NS`},
-		{"SRV", "name=a.lan type=SRV", types + `"SRV": Postern has no entries of type SRV`},
-		{"an abbreviation of RouterOS's", "name=a.lan type=S", types + `"S": Postern has no entries of type SRV`},
+		{"MX", "name=a.lan type=MX", "/ip dns static 0: type=MX needs mx-exchange"},
+		{"NS", "name=a.lan type=NS", "/ip dns static 0: type=NS needs ns"},
+		{"SRV", "name=a.lan type=SRV", "/ip dns static 0: type=SRV needs srv-target"},
+		{"mail", "name=a.lan type=MX mx-preference=10 mx-exchange=mail.a.lan", ""},
+		{"mail without a preference", "name=a.lan type=MX mx-exchange=mail.a.lan mx-preference=0", ""},
+		{"name server", "name=b.lan type=NS ns=ns1.b.lan", ""},
+		{"service", "name=_sip._udp.lan type=SRV srv-priority=0 srv-weight=5 srv-port=5060 srv-target=pbx.lan", ""},
+		{"too high a port", "name=_sip._udp.lan type=SRV srv-port=65536 srv-target=pbx.lan", "value of srv-port out of range (0..65535)"},
+		{"an address as a server", "name=a.lan type=NS ns=10.0.0.1", "invalid value for argument ns"},
 		{"an abbreviation of two", "name=a.lan type=N", "ambiguous value of type"},
-		{"no such type", "name=a.lan type=PTR", `input does not match any value of type; expected A | AAAA | CNAME | FWD | NXDOMAIN | TXT, not "PTR"`},
-		{"a mail server", "name=a.lan address=10.0.0.1 mx-exchange=mail.lan", "Postern has no mx-exchange=mail.lan"},
+		{"no such type", "name=a.lan type=PTR", `input does not match any value of type; expected A | AAAA | CNAME | FWD | MX | NS | NXDOMAIN | SRV | TXT, not "PTR"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			result, err := new(Session).Execute(Default(), Live{}, "/ip dns static add "+c.line)
@@ -170,18 +173,62 @@ func TestDNSStaticLines(t *testing.T) {
 	assert.Equal(t, netip.MustParseAddr("2001:db8::5"), result.Config.DNSServer.Static[0].Address)
 }
 
-func TestCacheSize(t *testing.T) {
-	for value, want := range map[string]string{
-		"2048KiB": "", "4096": "",
-		"20480KiB": "value of cache-size out of range (64KiB..4096KiB)",
-		"63KiB":    "value of cache-size out of range (64KiB..4096KiB)",
-		"much":     `invalid value for argument cache-size; expected size: 64KiB..4096KiB, not "much"`,
+// What says the same twice is refused, as in RouterOS; what a kept configuration has twice can stay.
+func TestDNSStaticTwice(t *testing.T) {
+	first := "/ip dns static add name=nas.lan address=10.0.0.5"
+	config, err := Load("first", strings.NewReader(first))
+	require.NoError(t, err)
+	for line, refused := range map[string]bool{
+		"name=nas.lan address=10.0.0.5":                        true,
+		"name=NAS.lan type=A address=10.0.0.5 ttl=1h":          true,
+		"name=nas.lan address=10.0.0.5 disabled=yes":           true,
+		"name=nas.lan address=10.0.0.6":                        false, // it has two addresses
+		"name=nas.lan type=MX mx-exchange=nas.lan":             false,
+		"name=nas.lan address=10.0.0.5 match-subdomain=yes":    false,
+		"regexp=nas address=10.0.0.5":                          false,
+		"name=printer.lan address=10.0.0.5 comment=\"a name\"": false,
 	} {
-		_, err := new(Session).Execute(Default(), Live{}, "/ip dns set cache-size="+value)
-		if want == "" {
-			require.NoError(t, err, value)
+		result, err := new(Session).Execute(config, Live{}, "/ip dns static add "+line)
+		require.NoError(t, err)
+		err = ValidateChange(config, result.Config, []string{"ether1"})
+		if refused {
+			require.EqualError(t, err, "/ip dns static 1: failure: already have such entry: type=A of "+result.Config.DNSServer.Static[1].Name, line)
 		} else {
-			require.EqualError(t, err, want)
+			require.NoError(t, err, line)
 		}
 	}
+	twice, err := Load("kept", strings.NewReader(first+"\n"+first))
+	require.NoError(t, err)
+	require.NoError(t, Validate(twice, []string{"ether1"}))
+	result, err := new(Session).Execute(twice, Live{}, "/ip dns static add name=other.lan address=10.0.0.7")
+	require.NoError(t, err)
+	require.NoError(t, ValidateChange(twice, result.Config, []string{"ether1"}))
+}
+
+// A size of a larger router is taken, so that its export can be imported, and what becomes of it is said.
+func TestCacheSize(t *testing.T) {
+	for value, want := range map[string]string{
+		"2048KiB":     "",
+		"4096":        "",
+		"20480KiB":    "warning: of cache-size=20480KiB in /ip dns 4096KiB are used, as memory is small",
+		"67108865KiB": "value of cache-size out of range (64KiB..67108864KiB)",
+		"63KiB":       "value of cache-size out of range (64KiB..67108864KiB)",
+		"much":        `invalid value for argument cache-size; expected size: 64KiB..67108864KiB, not "much"`,
+	} {
+		result, err := new(Session).Execute(Default(), Live{}, "/ip dns set cache-size="+value)
+		if err != nil {
+			require.EqualError(t, err, want)
+			continue
+		}
+		assert.Equal(t, want, TooMuchDNS(result.Config), value)
+		if want != "" {
+			assert.Contains(t, Export(result.Config), "cache-size="+value)
+			shown, err := new(Session).Execute(result.Config, Live{}, "/ip dns print")
+			require.NoError(t, err)
+			assert.Contains(t, shown.Output, want)
+		}
+	}
+	result, err := new(Session).Execute(Default(), Live{}, "/ip dns set max-concurrent-queries=1000 max-concurrent-tcp-sessions=40")
+	require.NoError(t, err)
+	assert.Equal(t, "warning: of max-concurrent-queries=1000 in /ip dns 250 are used, as memory is small", TooMuchDNS(result.Config))
 }

@@ -41,6 +41,9 @@ const printConfig = linksConfig + `
 /ip dns static add name=www.lan type=CNAME cname=nas.lan disabled=yes
 /ip dns static add regexp="^ads?[0-9]*\\.example\$" type=NXDOMAIN
 /ip dns static add name=nas.lan type=AAAA address=2001:db8::5
+/ip dns static add name=lan type=MX mx-preference=10 mx-exchange=mail.lan
+/ip dns static add name=lan type=NS ns=router.lan
+/ip dns static add name=_sip._udp.lan type=SRV srv-priority=10 srv-weight=5 srv-port=5060 srv-target=pbx.lan
 /ip firewall address-list add list=friends address=198.51.100.0/24
 /ip firewall address-list add list=friends address=203.0.113.1-203.0.113.9 disabled=yes comment="the branch office"
 /ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24 out-interface=wan

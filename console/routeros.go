@@ -41,7 +41,7 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 		"routing rule":  "min-prefix",
 		"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +
 			"verify-doh-cert=no vrf=main",
-		"ip dns static":  "address-list= mx-exchange= mx-preference=* ns= srv-port=* srv-priority=* srv-target= srv-weight=*",
+		"ip dns static":  "address-list=",
 		"ip dhcp-client": "allow-reconfigure=no check-gateway=none default-route-tables=* dscp=* name=* script= use-broadcast=* vlan-priority=*",
 		"ip dhcp-server": "add-arp=no add-dns-entries=* address-lists= allow-dual-stack-queue=* bootp-lease-time=* bootp-support=* " +
 			"client-mac-limit=unlimited dhcp-option-set=none dynamic-lease-identifiers=client-mac,client-id insert-queue-before=* " +

@@ -18,7 +18,7 @@ import (
 // ports. It is Validate, and besides refuses what is new in next of what Validate lets pass,
 // because kept configurations of earlier versions may have it: an address that is the one of
 // its network or the broadcast address there, one address on two interfaces, and an entry of an address
-// list or a key of a user twice: whoever removes one of them may take it for gone.
+// list or of /ip dns static or a key of a user twice: whoever removes one of them may take it for gone.
 func ValidateChange(old, next Config, ports []string) error {
 	if err := inUse(old, next); err != nil {
 		return err
@@ -32,6 +32,10 @@ func ValidateChange(old, next Config, ports []string) error {
 	}
 	if i := newTwice(old.SSHKeys, next.SSHKeys, func(k ssh.Key) ssh.Key { k.Public.Owner = ""; return k }); i >= 0 {
 		return fmt.Errorf("/user ssh-keys %d: failure: already have such key of user %s", i, next.SSHKeys[i].User)
+	}
+	if i := newTwice(old.DNSServer.Static, next.DNSServer.Static, sameStatic); i >= 0 {
+		s := next.DNSServer.Static[i]
+		return fmt.Errorf("/ip dns static %d: failure: already have such entry: type=%s of %s", i, s.Type, cmp.Or(s.Name, s.Regexp))
 	}
 	for i, a := range next.Addresses {
 		if a.Disabled {

@@ -21,6 +21,7 @@ type Config struct {
 	// connections of clients there can be.
 	MaxQueries, MaxSessions int
 	// CacheSize is in KiB. MaxTTL is how long an answer is kept at most.
+	// Of MaxQueries, MaxSessions and CacheSize no more is used than the constants of these names.
 	CacheSize int
 	MaxTTL    time.Duration
 	Static    []Static
@@ -33,7 +34,8 @@ func Default() Config {
 		CacheSize: 2048, MaxTTL: 7 * 24 * time.Hour}
 }
 
-// The limits of a Config. MaxStatic is how many static entries there can be.
+// The limits of a Config. MaxStatic is how many static entries there can be. MaxCacheSize is in KiB: half of the heap that
+// the process has.
 const (
 	MaxStatic    = 128
 	MaxCacheSize = 4096
@@ -42,29 +44,36 @@ const (
 )
 
 // Types are what a static entry can be.
-var Types = []string{"A", "AAAA", "CNAME", "FWD", "NXDOMAIN", "TXT"}
+var Types = []string{"A", "AAAA", "CNAME", "FWD", "MX", "NS", "NXDOMAIN", "SRV", "TXT"}
 
 // Static is what is known about a name, or about all names that match Regexp (package regexp). It
 // has one of both.
 type Static struct {
 	Name, Regexp string
 	// Type is one of Types. Address is for A and AAAA, CNAME for CNAME, ForwardTo for FWD, Text for
-	// TXT.
-	Type           string
-	Address        netip.Addr
-	CNAME          string
-	ForwardTo      netip.Addr
-	Text           string
-	TTL            time.Duration
-	MatchSubdomain bool
-	Disabled       bool
-	Comment        string
+	// TXT, NS for NS.
+	Type      string
+	Address   netip.Addr
+	CNAME     string
+	ForwardTo netip.Addr
+	Text      string
+	NS        string
+	// MXExchange is the host that takes mail for the name, of several that with the least MXPreference first.
+	MXExchange   string
+	MXPreference uint16
+	// SRVTarget and SRVPort are where a service is (RFC 2782).
+	SRVTarget                       string
+	SRVPriority, SRVWeight, SRVPort uint16
+	TTL                             time.Duration
+	MatchSubdomain                  bool
+	Disabled                        bool
+	Comment                         string
 }
 
 // encode writes what the process needs: without entries that are disabled, and without comments.
 func (c Config) encode(e *service.Encoder, servers []netip.Addr) {
 	e.Addrs(servers)
-	for _, n := range []int{c.MaxUDP, c.MaxQueries, c.MaxSessions, c.CacheSize} {
+	for _, n := range []int{c.MaxUDP, min(c.MaxQueries, MaxQueries), min(c.MaxSessions, MaxSessions), min(c.CacheSize, MaxCacheSize)} {
 		e.Uint(uint64(n))
 	}
 	e.Int(int64(c.ServerTimeout))
@@ -80,6 +89,12 @@ func (c Config) encode(e *service.Encoder, servers []netip.Addr) {
 		e.String(s.CNAME)
 		e.Addr(s.ForwardTo)
 		e.String(s.Text)
+		e.String(s.NS)
+		e.String(s.MXExchange)
+		e.String(s.SRVTarget)
+		for _, n := range []uint16{s.MXPreference, s.SRVPriority, s.SRVWeight, s.SRVPort} {
+			e.Uint(uint64(n))
+		}
 		e.Int(int64(s.TTL))
 		e.Bool(s.MatchSubdomain)
 	}
@@ -87,11 +102,13 @@ func (c Config) encode(e *service.Encoder, servers []netip.Addr) {
 
 func decodeConfig(d *service.Decoder) (c Config, servers []netip.Addr) {
 	servers = d.Addrs(MaxServers)
-	c.MaxUDP, c.MaxQueries, c.MaxSessions, c.CacheSize = int(d.Uint(65507)), int(d.Uint(1000)), int(d.Uint(100)), int(d.Uint(MaxCacheSize))
+	c.MaxUDP, c.MaxQueries, c.MaxSessions, c.CacheSize = int(d.Uint(65507)), int(d.Uint(MaxQueries)), int(d.Uint(MaxSessions)), int(d.Uint(MaxCacheSize))
 	c.ServerTimeout, c.TotalTimeout, c.MaxTTL = d.Duration(), d.Duration(), d.Duration()
 	for range d.Count(MaxStatic) {
+		number := func() uint16 { return uint16(d.Uint(1<<16 - 1)) }
 		c.Static = append(c.Static, Static{Name: d.String(MaxName), Regexp: d.String(MaxText), Type: Types[d.Uint(uint64(len(Types)-1))], Address: d.Addr(),
-			CNAME: d.String(MaxName), ForwardTo: d.Addr(), Text: d.String(MaxText), TTL: d.Duration(), MatchSubdomain: d.Bool()})
+			CNAME: d.String(MaxName), ForwardTo: d.Addr(), Text: d.String(MaxText), NS: d.String(MaxName), MXExchange: d.String(MaxName), SRVTarget: d.String(MaxName),
+			MXPreference: number(), SRVPriority: number(), SRVWeight: number(), SRVPort: number(), TTL: d.Duration(), MatchSubdomain: d.Bool()})
 	}
 	return c, servers
 }

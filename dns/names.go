@@ -26,7 +26,9 @@ type pattern struct {
 func newNames(all []Static) names {
 	n := names{byName: map[string][]Static{}, reverse: map[string]Static{}}
 	for _, s := range all {
-		s.Name, s.CNAME = strings.ToLower(s.Name), strings.ToLower(s.CNAME)
+		for _, name := range []*string{&s.Name, &s.CNAME, &s.NS, &s.MXExchange, &s.SRVTarget} {
+			*name = strings.ToLower(*name)
+		}
 		if s.Regexp != "" {
 			if re, err := regexp.Compile(s.Regexp); err == nil { // the console takes no other
 				n.regexps = append(n.regexps, pattern{re, s})
@@ -157,14 +159,10 @@ func (n names) answer(q *query) (o outcome) {
 				}
 				return outcome{server: s.ForwardTo}
 			case s.Type == "CNAME" && !found && next == "":
-				b = addRecord(b, name, typeCNAME, seconds(s.TTL), appendName(nil, s.CNAME))
+				b = addRecord(b, name, typeCNAME, seconds(s.TTL), s.data())
 				next = s.CNAME
-			case s.Type == "A" && q.typ == typeA || s.Type == "AAAA" && q.typ == typeAAAA:
-				if len(b) < maxOwn {
-					b, found = addRecord(b, name, q.typ, seconds(s.TTL), s.Address.AsSlice()), true
-				}
-			case s.Type == "TXT" && q.typ == typeTXT && len(b) < maxOwn:
-				b, found = addRecord(b, name, typeTXT, seconds(s.TTL), append([]byte{byte(len(s.Text))}, s.Text...)), true
+			case s.typ() == q.typ && s.Type != "CNAME" && len(b) < maxOwn:
+				b, found = addRecord(b, name, q.typ, seconds(s.TTL), s.data()), true
 			}
 		}
 		if found || next == "" || q.typ == typeCNAME {
@@ -180,6 +178,46 @@ func (n names) answer(q *query) (o outcome) {
 		name = next
 	}
 	return outcome{answer: q.fail(codeFailure)}
+}
+
+// typ is the type of the record that an entry makes, 0 if it makes none.
+func (s Static) typ() uint16 {
+	switch s.Type {
+	case "A":
+		return typeA
+	case "AAAA":
+		return typeAAAA
+	case "CNAME":
+		return typeCNAME
+	case "MX":
+		return typeMX
+	case "NS":
+		return typeNS
+	case "SRV":
+		return typeSRV
+	case "TXT":
+		return typeTXT
+	}
+	return 0
+}
+
+// data is what that record has as its data: RFC 1035, section 3.3, RFC 3596 and, for SRV, RFC 2782.
+func (s Static) data() []byte {
+	switch s.typ() {
+	case typeCNAME:
+		return appendName(nil, s.CNAME)
+	case typeMX:
+		return appendName(binary.BigEndian.AppendUint16(nil, s.MXPreference), s.MXExchange)
+	case typeNS:
+		return appendName(nil, s.NS)
+	case typeSRV:
+		b := binary.BigEndian.AppendUint16(nil, s.SRVPriority)
+		b = binary.BigEndian.AppendUint16(b, s.SRVWeight)
+		return appendName(binary.BigEndian.AppendUint16(b, s.SRVPort), s.SRVTarget)
+	case typeTXT:
+		return append([]byte{byte(len(s.Text))}, s.Text...)
+	}
+	return s.Address.AsSlice()
 }
 
 // own is an answer with one record of the name that was asked for.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -405,6 +406,11 @@ func TestStatic(t *testing.T) {
 			{Name: "corp", Type: "FWD", ForwardTo: other.addr, MatchSubdomain: true},
 			{Name: "text.lan", Type: "TXT", Text: "v=1"},
 			{Name: "alias.lan", Type: "CNAME", CNAME: "Laptop.lan"},
+			{Name: "lan", Type: "MX", MXPreference: 10, MXExchange: "Mail.lan"},
+			{Name: "lan", Type: "MX", MXPreference: 20, MXExchange: "nas.lan"},
+			{Name: "lan", Type: "NS", NS: "router.lan"},
+			{Name: "_sip._udp.lan", Type: "SRV", SRVPriority: 1, SRVWeight: 2, SRVPort: 5060, SRVTarget: "pbx.lan"},
+			{Name: "office.lan", Type: "CNAME", CNAME: "lan"},
 		}
 	}, u)
 	s.setNames(map[string]netip.Addr{"Laptop.lan": someone, "laptop": someone, "l": someone})
@@ -436,6 +442,11 @@ func TestStatic(t *testing.T) {
 		{"laptop.lan", typeAAAA, codeOK, 0, ""},
 		{"alias.lan", typeA, codeOK, 2, ""},
 		{"9.0.168.192.in-addr.arpa", typePTR, codeOK, 1, ""},
+		{"lan", typeMX, codeOK, 2, ""},
+		{"lan", typeNS, codeOK, 1, ""},
+		{"lan", typeA, codeOK, 0, ""},
+		{"office.lan", typeMX, codeOK, 3, ""},
+		{"_SIP._udp.lan", typeSRV, codeOK, 1, ""},
 	} {
 		before := len(u.questions())
 		b := ask(s, message(c.name, c.typ, 0), false)
@@ -447,6 +458,17 @@ func TestStatic(t *testing.T) {
 	assert.Contains(t, string(b), string(appendName(nil, "laptop.lan")), "with its domain")
 	ask(s, message("host.corp", typeA, 0), false)
 	assert.Equal(t, []string{"udp host.corp"}, other.questions())
+	var data []string
+	for _, typ := range []uint16{typeMX, typeNS, typeSRV} {
+		name := map[bool]string{false: "lan", true: "_sip._udp.lan"}[typ == typeSRV]
+		b := ask(s, message(name, typ, 0), false)
+		_, err := eachRecord(b, func(_ int, r record) {
+			assert.Equal(t, typ, r.typ)
+			data = append(data, r.text(b))
+		})
+		require.NoError(t, err)
+	}
+	assert.Equal(t, []string{"10 mail.lan", "20 nas.lan", "router.lan", "1 2 5060 pbx.lan"}, data)
 }
 
 // A name that has an address of IPv4 exists, also where the servers know nothing of it.
@@ -619,13 +641,17 @@ func TestBatch(t *testing.T) {
 // A configuration goes through the link as it is, without what is disabled.
 func TestConfigOnTheLink(t *testing.T) {
 	c := Default()
-	c.Static = []Static{{Name: "a", Regexp: "b", Type: "TXT", Text: "x", TTL: time.Hour, MatchSubdomain: true}, {Name: "b", Type: "A", Disabled: true}}
+	c.CacheSize, c.MaxQueries, c.MaxSessions = 20480, 1000, 60
+	c.Static = []Static{{Name: "a", Regexp: "b", Type: "TXT", Text: "x", TTL: time.Hour, MatchSubdomain: true}, {Name: "b", Type: "A", Disabled: true},
+		{Name: "c", Type: "MX", MXPreference: 65535, MXExchange: "d"}, {Name: "c", Type: "NS", NS: "d"},
+		{Name: "c", Type: "SRV", SRVPriority: 1, SRVWeight: 2, SRVPort: 3, SRVTarget: "d"}}
 	var e service.Encoder
 	c.encode(&e, []netip.Addr{someone})
 	d := service.NewDecoder(e.Bytes())
 	got, servers := decodeConfig(d)
 	require.NoError(t, d.End())
-	c.Static = c.Static[:1]
+	c.Static = slices.Delete(c.Static, 1, 2)
+	c.CacheSize, c.MaxQueries, c.MaxSessions = MaxCacheSize, MaxQueries, MaxSessions // more is not used
 	assert.Equal(t, c, got)
 	assert.Equal(t, []netip.Addr{someone}, servers)
 }

@@ -55,19 +55,15 @@ func appendStatic(all []CacheEntry, s Static) []CacheEntry {
 	if s.Regexp != "" {
 		e.Name = s.Regexp
 	}
-	switch s.Type {
-	case "A":
-		e.Type, e.Data = typeA, s.Address.String()
-	case "AAAA":
-		e.Type, e.Data = typeAAAA, s.Address.String()
-	case "CNAME":
-		e.Type, e.Data = typeCNAME, strings.ToLower(s.CNAME)
-	case "TXT":
-		e.Type, e.Data = typeTXT, s.Text
-	case "NXDOMAIN":
+	switch {
+	case s.Type == "NXDOMAIN":
 		e.Type, e.Negative = typeANY, true
-	default:
+	case s.typ() == 0:
 		return all
+	default:
+		b := s.data()
+		r := record{typ: s.typ(), end: len(b)}
+		e.Type, e.Data = r.typ, r.text(b)
 	}
 	return append(all, e)
 }

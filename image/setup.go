@@ -25,14 +25,14 @@ var buildPackages = []string{
 // users run, the network between them, the servers that socksd is compared with, and programs
 // that read disk images.
 var labPackages = []string{
-	"ansible", "bind9-dnsutils", "busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dnsmasq-base", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
-	"isc-dhcp-client", "isc-dhcp-server", "kea-admin", "microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "ppp", "pppoe", "prometheus", "proxychains4",
+	"ansible", "bind9-dnsutils", "busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dhcpcd-base", "dnsmasq-base", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
+	"isc-dhcp-client", "isc-dhcp-relay", "isc-dhcp-server", "kea-admin", "kea-dhcp4-server", "microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "ppp", "pppoe", "prometheus", "proxychains4",
 	"putty-tools", "python3-librouteros", "python3-socks", "socat", "tnftp", "tsocks", "vsftpd",
 }
 
 // services are the system services that packages of the lab would start on this machine.
 var services = map[string]string{
-	"dante-server": "danted", "isc-dhcp-server": "isc-dhcp-server", "openssh-server": "ssh", "prometheus": "prometheus", "vsftpd": "vsftpd",
+	"dante-server": "danted", "isc-dhcp-relay": "isc-dhcp-relay", "isc-dhcp-server": "isc-dhcp-server", "kea-dhcp4-server": "kea-dhcp4-server", "openssh-server": "ssh", "prometheus": "prometheus", "vsftpd": "vsftpd",
 }
 
 // setup installs the missing Debian packages that are needed to build for the boards, and with

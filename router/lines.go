@@ -183,6 +183,7 @@ func (r *Router) change(s *session.Session, revision uint64, result console.Resu
 		console.UnusableSOCKS,
 		func(c console.Config) string { return console.ExposedSOCKS(c, r.board.WAN) },
 		console.OutsideDHCP,
+		console.TooMuchDNS,
 	}
 	for _, s := range console.NetworkServices {
 		checks = append(checks, func(c console.Config) string { return s.Exposed(c, r.board.WAN) })
