@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -57,14 +58,15 @@ type configStore struct {
 	// set while the present write has been reported as hanging.
 	saves uint
 	hung  bool
-	// text is the configuration that is to be kept, nil if the defaults hold. hostKey is kept behind it
-	// where the flash has no room for a state: a line that is a comment to the configuration.
-	text    []byte
-	hostKey string
+	// text is the configuration that is to be kept, nil if the defaults hold. notes are kept behind it, see notes.go.
+	text  []byte
+	notes map[string]string
+	// unset is set once the flash has been read and nothing was set. defaults is the text of what holds then.
+	unset    bool
+	defaults []byte
+	// last returns what else is to be kept at the end; nil if there is nothing.
+	last func() map[string]string
 }
-
-// hostKeyHead is how the line of the host key begins.
-const hostKeyHead = "# " + stateHostKey + "="
 
 // openConfigStore opens the flash partition of the configuration.
 func openConfigStore(log *kmsg.Logger, sys, dev string) *configStore {
@@ -140,7 +142,7 @@ func (k *configStore) save(text []byte) error {
 		}
 	})
 	defer stop()
-	err := k.store.Save(text)
+	err := k.saveFitting(text)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.saves++
@@ -183,20 +185,35 @@ func (k *configStore) load() []byte {
 	switch {
 	case err == nil:
 		k.log.Printf(kmsg.Info, "%s: number %d, slot %d of %d on %s", keptName, info.Sequence, info.Slot, info.Slots, info.Medium)
+		config, notes := cutNotes(text)
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		if at := bytes.LastIndex(text, []byte(hostKeyHead)); at == 0 || at > 0 && text[at-1] == '\n' {
-			k.hostKey = strings.TrimSpace(string(text[at+len(hostKeyHead):]))
-			text = text[:at]
+		k.notes = notes
+		if notes[noteDefaults] != "" {
+			k.unset = true
+			return nil
 		}
-		k.text = text
-		return text
+		k.text = config
+		return config
 	case !errors.Is(err, store.ErrEmpty):
 		k.log.Printf(kmsg.Error, "%v", err)
 	case len(info.Damaged) > 0:
 		k.log.Printf(kmsg.Error, "no configuration can be read from flash: the defaults hold")
+	default:
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.unset = true
 	}
 	return nil
+}
+
+// setDefaults says what holds as long as nothing is set.
+func (k *configStore) setDefaults(c console.Config) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.unset {
+		k.defaults = []byte(console.Export(c))
+	}
 }
 
 // put has the newest configuration written to flash, in its own time.
@@ -207,36 +224,20 @@ func (k *configStore) put(c console.Config) {
 	k.write()
 }
 
-// write has text and hostKey written. The caller holds mu.
+// write has text and notes written; nothing while neither text nor the defaults are known. The caller holds mu.
 func (k *configStore) write() {
 	if k.keeper == nil {
 		return
 	}
-	text := k.text
-	if k.hostKey != "" {
-		text = slices.Concat(text, []byte(hostKeyHead+k.hostKey+"\n"))
+	text, notes := k.text, maps.Clone(k.notes)
+	delete(notes, noteDefaults)
+	if text == nil {
+		if text = k.defaults; text == nil {
+			return
+		}
+		notes[noteDefaults] = "yes"
 	}
-	k.keeper.Put(text)
-}
-
-// getHostKey returns the host key of SSH that is kept with the configuration, "" if there is none.
-func (k *configStore) getHostKey() string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.hostKey
-}
-
-// putHostKey keeps the host key of SSH with the configuration: from the first change of the defaults on.
-func (k *configStore) putHostKey(key string) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.keeper == nil {
-		return errors.New("there is no flash for it")
-	}
-	if k.hostKey = key; k.text != nil {
-		k.write()
-	}
-	return nil
+	k.keeper.Put(joinNotes(text, notes))
 }
 
 // failing returns why the newest configuration may not be kept, as far as is known yet.
@@ -269,6 +270,9 @@ func (k *configStore) flush() error {
 
 // close is the end: it flushes, and closes the flash unless that hangs.
 func (k *configStore) close() {
+	if k.last != nil {
+		_ = noteStore{k}.put(k.last()) // without flash the log has said so
+	}
 	_ = k.flush() // it logs its error
 	if k.store == nil || !k.writing.TryLock() {
 		return
@@ -334,6 +338,9 @@ func (r *Router) load() loaded {
 	config, err := console.Load(r.defaults, f)
 	if err == nil {
 		err = validate(r.defaults, config, r.board)
+	}
+	if err == nil {
+		r.kept.setDefaults(config)
 	}
 	// It came with the image: one wrong line means that the image is wrong.
 	return loaded{config, err, err != nil}

@@ -30,7 +30,7 @@ import (
 type dhcpClients struct {
 	log     *kmsg.Logger
 	process *service.Service
-	keeper  leaseKeeper
+	keeper  valueStore
 	// setLayer is Router.SetLayer, which waits for changes that are under way.
 	setLayer func(source string, l Layer) error
 	lines    *kmsg.Limited // what servers can cause at will
@@ -114,7 +114,7 @@ const (
 	leastSleep = 2 * time.Minute
 )
 
-func newDHCPClients(s *service.Supervisor, log *kmsg.Logger, keeper leaseKeeper) *dhcpClients {
+func newDHCPClients(s *service.Supervisor, log *kmsg.Logger, keeper valueStore) *dhcpClients {
 	d := &dhcpClients{log: log, keeper: keeper, find: findLink, open: openClient, park: parkClient,
 		restTime: restTime, leastSleep: leastSleep, asleep: true, news: make(chan struct{}, 1), stop: make(chan struct{}),
 		links: map[string]*clientLink{}, farewells: map[string]bool{}, lines: log.Limited("changes of the router's leases", leaseLines)}

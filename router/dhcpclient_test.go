@@ -35,7 +35,7 @@ type testClients struct {
 }
 
 // newTestClients makes clients that have no process, unless supervise makes a supervisor that starts one.
-func newTestClients(t *testing.T, keeper leaseKeeper, supervise func(*kmsg.Logger, func() string) *service.Supervisor) *testClients {
+func newTestClients(t *testing.T, keeper valueStore, supervise func(*kmsg.Logger, func() string) *service.Supervisor) *testClients {
 	log, said := testLog(t)
 	supervisor := newSupervisor(log)
 	if supervise != nil {

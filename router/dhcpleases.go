@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/kmsg"
@@ -96,8 +95,8 @@ func (d *dhcpService) leaseText() (string, bool) {
 			continue
 		}
 		text := formatLease(l.Binding, l.granted)
-		if b.Len()+len(text)+1 > maxLeaseText {
-			d.log.Printf(kmsg.Warning, "more leases than can be kept over a restart: %d bytes", maxLeaseText)
+		if b.Len()+len(text)+1 > d.keeper.room() {
+			d.log.Printf(kmsg.Warning, "more leases than can be kept over a restart: %d bytes", d.keeper.room())
 			break
 		}
 		if b.Len() > 0 {
@@ -108,18 +107,20 @@ func (d *dhcpService) leaseText() (string, bool) {
 	return b.String(), true
 }
 
-// keep writes the leases to flash, if there is a place for them.
-func (d *dhcpService) keep() {
+// keep writes the leases to flash, if there is a place for them and they are not there as they are; it reports whether
+// it did.
+func (d *dhcpService) keep() bool {
 	if !d.keeper.kept() {
-		return
+		return false
 	}
 	text, changed := d.leaseText()
-	if !changed {
-		return
+	if !changed || text == d.keeper.get(stateLeases) {
+		return false
 	}
 	if err := d.keeper.put(map[string]string{stateLeases: text}); err != nil {
 		d.log.Printf(kmsg.Warning, "leases are not kept: %v", err)
 	}
+	return true
 }
 
 // last is what the router's state is to have of the leases at an orderly end.
@@ -134,5 +135,5 @@ func (d *dhcpService) last() map[string]string {
 // tellUnkept says once that leases do not outlive a restart. Clients keep theirs all the same: who
 // asks for the address that he had gets it, if nobody else has it.
 func (d *dhcpService) tellUnkept() {
-	d.log.Printf(kmsg.Info, "leases are not kept over a restart: no partition is named %s", board.StatePartition)
+	d.log.Printf(kmsg.Info, "leases are not kept over a restart: there is no flash for them")
 }

@@ -28,7 +28,7 @@ type testDHCP struct {
 	opens int
 }
 
-func newTestDHCP(t *testing.T, keeper leaseKeeper) *testDHCP {
+func newTestDHCP(t *testing.T, keeper valueStore) *testDHCP {
 	log, said := testLog(t)
 	supervisor := newSupervisor(log)
 	supervisor.Program = "/no-program"
@@ -91,7 +91,7 @@ func TestDHCPServiceTakes(t *testing.T) {
 	require.NoError(t, d.Apply(dhcpConfig(t)))
 	require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "laptop"), bound("192.168.0.200", 0xc8, "")}))
 	assert.Contains(t, d.said(), "home assigned 192.168.0.10 for 02:00:00:00:00:0A laptop")
-	assert.Contains(t, d.said(), "leases are not kept over a restart: no partition is named postern-state")
+	assert.Contains(t, d.said(), "leases are not kept over a restart: there is no flash for them")
 	for name, c := range map[string]server.Change{
 		"of no pool":           bound("10.0.0.1", 1, ""),
 		"for longer than ever": {Address: netip.MustParseAddr("192.168.0.12"), Status: server.Bound, Left: 1000 * 24 * time.Hour},
@@ -227,6 +227,8 @@ type memory struct {
 
 func (*memory) kept() bool { return true }
 
+func (*memory) room() int { return maxNote }
+
 func (m *memory) get(name string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -291,8 +293,8 @@ func TestTooManyLeases(t *testing.T) {
 	d.unkept = true
 	text, changed := d.leaseText()
 	assert.True(t, changed)
-	assert.LessOrEqual(t, len(text), maxLeaseText)
-	assert.Greater(t, len(text), maxLeaseText/2)
+	assert.LessOrEqual(t, len(text), maxStateValue)
+	assert.Greater(t, len(text), maxStateValue/2)
 	k := &stateStore{log: d.log, values: map[string]string{}}
 	require.NoError(t, k.open(filepath.Join(t.TempDir(), "state")))
 	defer k.close()

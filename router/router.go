@@ -159,10 +159,16 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	running := readVersion(b, versionFile)
 	supervisor := newSupervisor(log)
 	names := newDNSService(supervisor, log.About("dns"))
-	leases := newDHCPService(supervisor, log.About("dhcp"), state, names.look)
+	kept := openConfigStore(log, "/sys", "/dev")
+	keeper := values(state, kept)
+	leases := newDHCPService(supervisor, log.About("dhcp"), keeper, names.look)
 	names.nameHosts(leases.hostNames)
-	state.last = leases.last
-	clients := newDHCPClients(supervisor, log.About("dhcp"), state)
+	if state.kept() {
+		state.last = leases.last
+	} else {
+		kept.last = leases.last
+	}
+	clients := newDHCPClients(supervisor, log.About("dhcp"), keeper)
 	dialers := newPPPoEClients(supervisor, log.About("pppoe"))
 	fallback := newFallbackService(b, log.About("dhcp"))
 	remote := newSSHService(supervisor, log.About("ssh"))
@@ -199,7 +205,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			r.historyRoom = historyRoom(memory)
 		}
 	}
-	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, openConfigStore(log, "/sys", "/dev"), running, string(line)
+	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, kept, running, string(line)
 	remote.attach(r)
 	programs.attach(r, viaAPI)
 	page.attach(r, viaWeb)

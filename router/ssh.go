@@ -51,11 +51,9 @@ func newSSHService(s *service.Supervisor, log *kmsg.Logger) *sshService {
 
 // attach has the sessions of SSH be those of r, whose flash keeps the host key.
 func (s *sshService) attach(r *Router) {
-	s.getKey, s.putKey = r.kept.getHostKey, r.kept.putHostKey
-	if r.state.kept() {
-		s.getKey = func() string { return r.state.get(stateHostKey) }
-		s.putKey = func(key string) error { return r.state.put(map[string]string{stateHostKey: key}) }
-	}
+	values := values(r.state, r.kept)
+	s.getKey = func() string { return values.get(stateHostKey) }
+	s.putKey = func(key string) error { return values.put(map[string]string{stateHostKey: key}) }
 	s.authority.Authority = r.loginAuthority(viaSSH)
 	s.authority.CheckPassword = r.sshPassword
 	s.authority.Known = r.sshKnown

@@ -203,7 +203,7 @@ func TestSSHHostKey(t *testing.T) {
 		text, _, err := s.Load()
 		require.NoError(t, err)
 		require.NoError(t, s.Close())
-		assert.Equal(t, 1, strings.Count(string(text), "\n"+hostKeyHead))
+		assert.Equal(t, 1, strings.Count(string(text), "\n# "+stateHostKey+"="))
 		assert.Contains(t, string(text), "set name=b\n")
 		read, err := console.Load("kept", strings.NewReader(string(text)))
 		require.NoError(t, err, "it is a comment to every version")

@@ -28,6 +28,26 @@ const (
 // two erase blocks of 100,000 cycles last 22 years.
 const timeInterval = time.Hour
 
+// maxStateValue is how many bytes a value of the state has at most.
+const maxStateValue = 40 << 10
+
+// valueStore keeps values over a restart.
+type valueStore interface {
+	kept() bool
+	// room is how many bytes a value can have.
+	room() int
+	get(name string) string
+	put(map[string]string) error
+}
+
+// values returns where values are kept: in the state or, if the flash has no room for that, with the configuration.
+func values(s *stateStore, k *configStore) valueStore {
+	if s.kept() {
+		return s
+	}
+	return noteStore{k}
+}
+
 // stateStore keeps what the router itself needs at its next start, and nobody sets. It is on
 // a partition of its own, if the flash has room for one. If it cannot be written the log says
 // so, and the router goes on without it.
@@ -102,6 +122,9 @@ func (k *stateStore) put(change map[string]string) error {
 	k.values = next
 	return nil
 }
+
+// room is how many bytes a value can have, and leaves the others theirs.
+func (k *stateStore) room() int { return maxStateValue }
 
 // kept reports whether there is a place for the state.
 func (k *stateStore) kept() bool {
