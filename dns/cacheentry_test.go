@@ -21,7 +21,7 @@ type fakeKeeper struct {
 	mu      sync.Mutex
 	entries []CacheEntry
 	left    int
-	hosts   map[string]netip.Addr
+	hosts   map[string]Host
 	flushed int
 }
 
@@ -38,7 +38,7 @@ func (k *fakeKeeper) flush() {
 	k.entries = nil
 }
 
-func (k *fakeKeeper) setNames(h map[string]netip.Addr) {
+func (k *fakeKeeper) setNames(h map[string]Host) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.hosts = h
@@ -50,7 +50,7 @@ func (k *fakeKeeper) used() int {
 	return 300 * len(k.entries)
 }
 
-func (k *fakeKeeper) names() map[string]netip.Addr {
+func (k *fakeKeeper) names() map[string]Host {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.hosts
@@ -148,7 +148,7 @@ func TestTypeName(t *testing.T) {
 func TestNamesOverLink(t *testing.T) {
 	k := &fakeKeeper{}
 	p := processOf(t, k)
-	hosts := map[string]netip.Addr{"laptop": netip.MustParseAddr("192.168.0.10"), "laptop.lan": netip.MustParseAddr("192.168.0.10")}
+	hosts := map[string]Host{"laptop": {Address: netip.MustParseAddr("192.168.0.10")}, "laptop.lan": {Address: netip.MustParseAddr("192.168.0.10"), Ending: true}}
 	left, err := p.Names(t.Context(), hosts)
 	require.NoError(t, err)
 	assert.Zero(t, left)
@@ -158,18 +158,18 @@ func TestNamesOverLink(t *testing.T) {
 	assert.Zero(t, left)
 	assert.Empty(t, k.names())
 
-	many := map[string]netip.Addr{}
+	many := map[string]Host{}
 	for i := range MaxHosts + 3 {
-		many[fmt.Sprintf("host%04d", i)] = netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		many[fmt.Sprintf("host%04d", i)] = Host{Address: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}
 	}
 	left, err = p.Names(t.Context(), many)
 	require.NoError(t, err)
 	assert.Equal(t, 3, left)
 	assert.Len(t, k.names(), MaxHosts)
 	assert.Contains(t, k.names(), "host0000")
-	long := map[string]netip.Addr{}
+	long := map[string]Host{}
 	for i := range MaxHosts {
-		long[fmt.Sprintf("%04d.%s", i, strings.Repeat("x", MaxName-5))] = netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		long[fmt.Sprintf("%04d.%s", i, strings.Repeat("x", MaxName-5))] = Host{Address: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}
 	}
 	left, err = p.Names(t.Context(), long)
 	require.NoError(t, err)

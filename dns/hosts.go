@@ -6,26 +6,42 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/postern-router/postern/service"
 )
 
+// Host is a host that has a lease. Ending says that the lease may be over within HostTTL: its name is not to be kept by who
+// asks.
+type Host struct {
+	Address netip.Addr
+	Ending  bool
+}
+
+// ttl is how many seconds who asks keeps what is said about the host.
+func (h Host) ttl() uint32 {
+	if h.Ending {
+		return 0
+	}
+	return seconds(HostTTL)
+}
+
 // hosts are names of hosts with a lease, and by the names of their PTR records.
 type hosts struct {
-	byName  map[string]netip.Addr
+	byName  map[string]Host
 	reverse map[string]string
 }
 
-// hostTTL is how long clients keep the name of a host with a lease.
-const hostTTL = 60
+// HostTTL is how long clients keep the name of a host with a lease.
+const HostTTL = time.Minute
 
-func newHosts(all map[string]netip.Addr) hosts {
-	h := hosts{map[string]netip.Addr{}, map[string]string{}}
-	for name, a := range all {
+func newHosts(all map[string]Host) hosts {
+	h := hosts{map[string]Host{}, map[string]string{}}
+	for name, host := range all {
 		name = strings.ToLower(name)
-		h.byName[name] = a
+		h.byName[name] = host
 		// With its domain, if it has that name too.
-		if reverse := reverseName(a); len(name) > len(h.reverse[reverse]) {
+		if reverse := reverseName(host.Address); len(name) > len(h.reverse[reverse]) {
 			h.reverse[reverse] = name
 		}
 	}
@@ -42,7 +58,7 @@ const (
 
 // encodeHosts writes names and addresses, the first in alphabetical order if there are too many, and
 // returns how many that were.
-func encodeHosts(e *service.Encoder, hosts map[string]netip.Addr) int {
+func encodeHosts(e *service.Encoder, hosts map[string]Host) int {
 	names := slices.Sorted(maps.Keys(hosts))
 	count, size := 0, 0
 	for _, name := range names {
@@ -55,20 +71,21 @@ func encodeHosts(e *service.Encoder, hosts map[string]netip.Addr) int {
 	e.Uint(uint64(count))
 	for _, name := range names[:count] {
 		e.String(name)
-		e.Addr(hosts[name])
+		e.Addr(hosts[name].Address)
+		e.Bool(hosts[name].Ending)
 	}
 	return count
 }
 
-func decodeHosts(d *service.Decoder) map[string]netip.Addr {
-	hosts := map[string]netip.Addr{}
+func decodeHosts(d *service.Decoder) map[string]Host {
+	hosts := map[string]Host{}
 	for range d.Count(MaxHosts) {
-		name, a := d.String(MaxName), d.Addr()
-		if !a.Is4() {
+		name, h := d.String(MaxName), Host{d.Addr(), d.Bool()}
+		if !h.Address.Is4() {
 			d.Fail(errors.New("a host without an IPv4 address"))
 			break
 		}
-		hosts[name] = a
+		hosts[name] = h
 	}
 	return hosts
 }

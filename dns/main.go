@@ -55,7 +55,7 @@ func (p *Process) Configure(ctx context.Context, c Config, servers []netip.Addr,
 // Names has the process answer for the names of hosts that have a lease, in lower case, and for no
 // others than these from then on. The cache stays as it is. Of more than MaxHosts names it takes the
 // first in alphabetical order, and left is how many are left out.
-func (p *Process) Names(ctx context.Context, hosts map[string]netip.Addr) (left int, err error) {
+func (p *Process) Names(ctx context.Context, hosts map[string]Host) (left int, err error) {
 	var e service.Encoder
 	left = len(hosts) - encodeHosts(&e, hosts)
 	return left, p.link.Call(ctx, opNames, e.Bytes(), nil)
@@ -129,7 +129,7 @@ func runProcess(c *service.Child) error {
 type keeper interface {
 	snapshot() (list []CacheEntry, left int)
 	flush()
-	setNames(map[string]netip.Addr)
+	setNames(map[string]Host)
 	used() int
 }
 

@@ -126,7 +126,7 @@ func (n names) answer(q *query) (o outcome) {
 		return q.own(typePTR, seconds(s.TTL), appendName(nil, s.Name))
 	}
 	if name, ok := n.hosts.reverse[q.name]; ok && q.typ == typePTR {
-		return q.own(typePTR, hostTTL, appendName(nil, name))
+		return q.own(typePTR, n.hosts.byName[name].ttl(), appendName(nil, name))
 	}
 	b, name := q.reply(codeOK), q.name
 	for range maxAliases {
@@ -135,8 +135,8 @@ func (n names) answer(q *query) (o outcome) {
 			host, ok := n.hosts.byName[name]
 			switch {
 			case ok && q.typ == typeA:
-				a := host.As4()
-				b = addRecord(b, name, typeA, hostTTL, a[:])
+				a := host.Address.As4()
+				b = addRecord(b, name, typeA, host.ttl(), a[:])
 				return outcome{answer: q.addOPT(b, 0)}
 			case ok:
 				return outcome{answer: q.addOPT(b, 0)}

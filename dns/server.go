@@ -112,7 +112,7 @@ func (s *server) flush() {
 }
 
 // setNames sets the names of hosts that have a lease, in place of those that were set before.
-func (s *server) setNames(all map[string]netip.Addr) {
+func (s *server) setNames(all map[string]Host) {
 	hosts := newHosts(all)
 	s.mu.Lock()
 	defer s.mu.Unlock()

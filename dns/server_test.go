@@ -413,7 +413,7 @@ func TestStatic(t *testing.T) {
 			{Name: "office.lan", Type: "CNAME", CNAME: "lan"},
 		}
 	}, u)
-	s.setNames(map[string]netip.Addr{"Laptop.lan": someone, "laptop": someone, "l": someone})
+	s.setNames(map[string]Host{"Laptop.lan": {Address: someone}, "laptop": {Address: someone}, "l": {Address: someone}})
 	for _, c := range []struct {
 		name          string
 		typ           uint16
@@ -456,6 +456,13 @@ func TestStatic(t *testing.T) {
 	}
 	b := ask(s, message("9.0.168.192.in-addr.arpa", typePTR, 0), false)
 	assert.Contains(t, string(b), string(appendName(nil, "laptop.lan")), "with its domain")
+	for ending, ttl := range map[bool]uint32{false: 60, true: 0} {
+		s.setNames(map[string]Host{"phone": {Address: someone, Ending: ending}})
+		for _, m := range [][]byte{message("phone", typeA, 0), message("9.0.168.192.in-addr.arpa", typePTR, 0)} {
+			_, err := eachRecord(ask(s, m, false), func(_ int, r record) { assert.Equal(t, ttl, r.ttl, "the lease ends: %v", ending) })
+			require.NoError(t, err)
+		}
+	}
 	ask(s, message("host.corp", typeA, 0), false)
 	assert.Equal(t, []string{"udp host.corp"}, other.questions())
 	var data []string

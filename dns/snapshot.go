@@ -38,12 +38,12 @@ func (s *server) snapshot() (all []CacheEntry, left int) {
 		}
 		all = e.appendTo(all, uint32(max(0, now.Sub(e.at))/time.Second), most)
 	}
-	for name, a := range hosts {
+	for name, h := range hosts {
 		if len(all) >= MaxCacheEntries {
 			left++
 			continue
 		}
-		all = append(all, CacheEntry{Name: name, Type: typeA, Data: a.String(), TTL: hostTTL * time.Second})
+		all = append(all, CacheEntry{Name: name, Type: typeA, Data: h.Address.String(), TTL: time.Duration(h.ttl()) * time.Second})
 	}
 	return all, left
 }

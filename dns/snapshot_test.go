@@ -44,7 +44,7 @@ func TestSnapshot(t *testing.T) {
 				{Name: "corp", Type: "FWD", ForwardTo: netip.MustParseAddr("10.0.0.1")}, {Regexp: "^ads", Type: "NXDOMAIN", TTL: time.Minute},
 			}
 		})
-		s.setNames(map[string]netip.Addr{"laptop": netip.MustParseAddr("192.168.0.10")})
+		s.setNames(map[string]Host{"laptop": {Address: netip.MustParseAddr("192.168.0.10")}})
 		keepAnswer(t, s, "old.example", typeA, codeOK, 10, aRecord("old.example", typeA, 10, 192, 0, 2, 9))
 		keepAnswer(t, s, "gone.example", typeAAAA, codeNoName, 900)
 		keepAnswer(t, s, "www.example", typeA, codeOK, 100, aRecord("www.example", typeCNAME, 300, appendName(nil, "cdn.example")...),
@@ -111,9 +111,9 @@ func TestSnapshotBounds(t *testing.T) {
 		}
 		keepAnswer(t, s, fmt.Sprintf("%c.%s", 'a'+i, long[2:]), typeA, codeOK, 60, records...)
 	}
-	hosts := map[string]netip.Addr{}
+	hosts := map[string]Host{}
 	for i := range 30 {
-		hosts[fmt.Sprint("host", i)] = netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
+		hosts[fmt.Sprint("host", i)] = Host{Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}
 	}
 	s.setNames(hosts)
 	all, left := s.snapshot()

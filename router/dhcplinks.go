@@ -17,7 +17,7 @@ const linkLook = 5 * time.Second
 type dhcpLink struct {
 	index int
 	mac   ether.MAC
-	// sockets are for UDP, for ARP, and the one that keeps the kernel from answering.
+	// sockets are for UDP, for ARP with a client, and the one that keeps the kernel from answering.
 	sockets []*os.File
 }
 

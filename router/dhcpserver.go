@@ -14,6 +14,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/match"
@@ -43,9 +44,11 @@ type dhcpService struct {
 	log     *kmsg.Logger
 	process *service.Service
 	keeper  valueStore
-	// find returns an interface of the kernel; open opens the sockets for it.
-	find func(name string) (index int, mac ether.MAC, ok bool)
-	open func(name string, index int) ([]*os.File, error)
+	// find returns an interface of the kernel; open opens the sockets for it, and openARP the one that a process has besides:
+	// what that gets would fill its buffer while the server sleeps.
+	find    func(name string) (index int, mac ether.MAC, ok bool)
+	open    func(name string, index int) ([]*os.File, error)
+	openARP func(index int) (*os.File, error)
 	// onNames is told that hostNames may have changed. It does not wait.
 	onNames func()
 	stop    chan struct{}
@@ -78,7 +81,7 @@ type lease struct {
 }
 
 func newDHCPService(s *service.Supervisor, log *kmsg.Logger, keeper valueStore, onNames func()) *dhcpService {
-	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, onNames: onNames, stop: make(chan struct{}),
+	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, openARP: dhcp.OpenARP, onNames: onNames, stop: make(chan struct{}),
 		links: map[string]*dhcpLink{}, leases: map[netip.Addr]*lease{}, lines: log.Limited("changes of leases", leaseLines)}
 	d.process = s.NewService(server.Spec, service.Options{Label: "DHCP server", Parent: func(l *service.Link) service.Parent {
 		return &dhcpProcess{Process: server.NewProcess(l, d.take), has: map[int]*dhcpLink{}}
@@ -97,7 +100,6 @@ type dhcpProcess struct {
 func openServed(name string, index int) ([]*os.File, error) {
 	return openSockets(
 		func() (*os.File, error) { return dhcp.OpenUDP(index, dhcp.ServerPort) },
-		func() (*os.File, error) { return dhcp.OpenARP(index) },
 		func() (*os.File, error) { return dhcp.Park(name, dhcp.ServerPort) },
 	)
 }
@@ -223,6 +225,10 @@ func (d *dhcpService) configure(ctx context.Context, p *dhcpProcess, plan server
 		}
 		p.restored = true
 	}
+	// Before the sockets: the message that has started the process waits in one of them.
+	if err := p.Plan(ctx, plan); err != nil {
+		return err
+	}
 	for index, l := range p.has {
 		if links[index] != l {
 			if err := p.Link(ctx, index, l.mac); err != nil {
@@ -233,13 +239,19 @@ func (d *dhcpService) configure(ctx context.Context, p *dhcpProcess, plan server
 	}
 	for index, l := range links {
 		if p.has[index] == nil {
-			if err := p.Link(ctx, index, l.mac, l.sockets[0], l.sockets[1]); err != nil {
+			arp, err := d.openARP(index)
+			if err != nil {
+				return err
+			}
+			err = p.Link(ctx, index, l.mac, l.sockets[0], arp)
+			arp.Close() // the process has a copy
+			if err != nil {
 				return err
 			}
 			p.has[index] = l
 		}
 	}
-	return p.Plan(ctx, plan)
+	return nil
 }
 
 // Taken waits until the process has the last change.
@@ -344,8 +356,13 @@ func (d *dhcpService) bindings() []server.Binding {
 	return all
 }
 
-// list is what the console shows.
+// list is what the console shows. A process that does not answer keeps nobody from seeing what it said before.
 func (d *dhcpService) list() ([]console.LeaseState, error) {
+	if p, ok := d.process.Parent().(*dhcpProcess); ok {
+		ctx, cancel := service.WithTimeout(context.Background(), askTime)
+		_ = p.Tell(ctx)
+		cancel()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var all []console.LeaseState
@@ -443,19 +460,20 @@ var notHosts = []string{"localhost", "wpad", "isatap"}
 
 // hostNames are the names of hosts that have a lease, in lower case. A host that calls itself as
 // the router, or as another that had the name before, has none.
-func (d *dhcpService) hostNames(router string) map[string]netip.Addr {
+func (d *dhcpService) hostNames(router string) map[string]dns.Host {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	names := map[string]netip.Addr{}
+	names := map[string]dns.Host{}
 	for _, l := range d.leases {
 		name := strings.ToLower(l.HostName)
 		if l.Status != server.Bound || !isLabel(name) || name == strings.ToLower(router) || slices.Contains(notHosts, name) || time.Until(l.until) <= 0 {
 			continue
 		}
-		if a, taken := names[name]; taken && d.leases[a].since.Before(l.since) {
+		if h, taken := names[name]; taken && d.leases[h.Address].since.Before(l.since) {
 			continue
 		}
-		names[name] = l.Address
+		// It is looked for leases that end each linkLook.
+		names[name] = dns.Host{Address: l.Address, Ending: time.Until(l.until) <= dns.HostTTL+2*linkLook}
 	}
 	return names
 }

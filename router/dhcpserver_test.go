@@ -1,11 +1,14 @@
 package router
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,7 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/dhcp/server"
+	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/service"
 )
@@ -139,8 +144,9 @@ func TestDHCPServiceForgets(t *testing.T) {
 		d := newTestDHCP(t, &stateStore{})
 		require.NoError(t, d.Apply(dhcpConfig(t)))
 		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "laptop")}))
+		assert.False(t, d.hostNames("postern")["laptop"].Ending)
 		time.Sleep(30*time.Minute - time.Second)
-		assert.Contains(t, d.hostNames("postern"), "laptop")
+		assert.Equal(t, dns.Host{Address: netip.MustParseAddr("192.168.0.10"), Ending: true}, d.hostNames("postern")["laptop"], "whom nobody shall remember")
 		assert.NotContains(t, d.said(), "deassigned")
 		time.Sleep(2*linkLook + 2*time.Second)
 		synctest.Wait()
@@ -154,49 +160,98 @@ func TestDHCPServiceForgets(t *testing.T) {
 	})
 }
 
-// pairs opens pairs of connected sockets in the place of those for an interface, and returns its ends.
-func pairs(t *testing.T) (open func(string, int) ([]*os.File, error), far *os.File) {
+// pair opens a pair of connected sockets in the place of one for an interface, and returns its ends.
+func pair(t *testing.T) (near, far *os.File) {
 	t.Helper()
-	near := make([]*os.File, 2)
-	for i := range near {
-		p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		require.NoError(t, err)
-		near[i] = os.NewFile(uintptr(p[0]), "near")
-		end := os.NewFile(uintptr(p[1]), "far")
-		t.Cleanup(func() { end.Close() })
-		if i == 0 {
-			far = end
-		}
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	near, far = os.NewFile(uintptr(p[0]), "near"), os.NewFile(uintptr(p[1]), "far")
+	t.Cleanup(func() { near.Close(); far.Close() })
+	return near, far
+}
+
+// cabled is a service with a process, and the far end of its socket for UDP.
+func cabled(t *testing.T) (d *dhcpService, far *os.File, arps *atomic.Int32, said func() string) {
+	t.Helper()
+	log, said := testLog(t)
+	d = newDHCPService(realSupervisor(t, log, said), log, &stateStore{}, func() {})
+	t.Cleanup(d.Stop)
+	near, far := pair(t)
+	arps = &atomic.Int32{}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.find = func(name string) (int, ether.MAC, bool) { return 2, ether.MAC{2, 0, 0, 0, 0, 1}, name == "ether2" }
+	d.open = func(string, int) ([]*os.File, error) { return []*os.File{near}, nil }
+	d.openARP = func(int) (*os.File, error) {
+		arps.Add(1)
+		near, _ := pair(t)
+		return near, nil
 	}
-	return func(string, int) ([]*os.File, error) { return near, nil }, far
+	return d, far, arps, said
 }
 
 // A message starts the process. It ends when nobody sends one any more, and the next message starts
 // another.
 func TestDHCPServerSleeps(t *testing.T) {
 	t.Parallel()
-	log, said := testLog(t)
-	d := newDHCPService(realSupervisor(t, log, said), log, &stateStore{}, func() {})
-	defer d.Stop()
-	open, far := pairs(t)
-	d.mu.Lock()
-	d.find = func(name string) (int, ether.MAC, bool) { return 2, ether.MAC{2, 0, 0, 0, 0, 1}, name == "ether2" }
-	d.open = open
-	d.mu.Unlock()
+	d, far, arps, said := cabled(t)
 	require.NoError(t, d.Apply(dhcpConfig(t)))
 	await := func(s service.State) {
 		t.Helper()
 		require.Eventually(t, func() bool { return d.process.Status().State == s }, 5*time.Minute, 10*time.Millisecond, "%v: %s", s, said())
 	}
 	require.NoError(t, d.Taken(t.Context()))
-	for range 2 {
+	for i := range 2 {
 		await(service.Sleeping)
+		assert.EqualValues(t, i, arps.Load(), "while it sleeps nothing comes in by ARP")
 		_, err := far.Write(make([]byte, 300)) // no DHCP message, which only the process can tell
 		require.NoError(t, err)
 		await(service.Running)
 	}
 	assert.Zero(t, d.process.Status().Restarts)
 	assert.NoError(t, d.process.Status().Err)
+}
+
+// The message that starts the process is answered, which used to be lost. Whoever has an address is shown with it at
+// once: the process used to say so up to 200 ms later.
+func TestLeaseShownAtOnce(t *testing.T) {
+	t.Parallel()
+	d, far, _, said := cabled(t)
+	require.NoError(t, d.Apply(dhcpConfig(t)))
+	conn, err := ether.NewConn(far)
+	require.NoError(t, err)
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Minute)))
+	ask := func(host byte, change func(*dhcp.Message)) *dhcp.Message {
+		m := dhcp.Message{Op: dhcp.BootRequest, XID: uint32(host), HardwareType: 1, Hardware: net.HardwareAddr{2, 0, 0, 0, 1, host}}
+		change(&m)
+		payload, err := m.Marshal(dhcp.MaxMessage)
+		require.NoError(t, err)
+		require.NoError(t, conn.Write(dhcp.Packet{FromMAC: ether.MAC(m.Hardware), ToMAC: ether.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
+			To: netip.MustParseAddrPort("255.255.255.255:67"), Payload: payload}.Append(nil)))
+		frame := make([]byte, ether.MaxFrame)
+		n, ready, err := conn.Read(frame)
+		require.NoError(t, err, said())
+		p, err := dhcp.ParsePacket(frame[:n], ready)
+		require.NoError(t, err)
+		reply, err := dhcp.Parse(p.Payload)
+		require.NoError(t, err)
+		return reply
+	}
+	for host := range byte(5) {
+		offer := ask(host, func(m *dhcp.Message) { m.Options.SetByte(dhcp.OptionType, byte(dhcp.Discover)) })
+		require.Equal(t, dhcp.Offer, offer.Options.Type())
+		lease := ask(host, func(m *dhcp.Message) {
+			m.Options.SetByte(dhcp.OptionType, byte(dhcp.Request))
+			m.Options.SetAddrs(dhcp.OptionRequested, offer.Your)
+			m.Options.SetAddrs(dhcp.OptionServerID, offer.Options.Addr(dhcp.OptionServerID))
+		})
+		require.Equal(t, dhcp.ACK, lease.Options.Type())
+		all, err := d.list()
+		require.NoError(t, err)
+		i := slices.IndexFunc(all, func(l console.LeaseState) bool { return l.Address == lease.Your })
+		require.GreaterOrEqual(t, i, 0)
+		assert.Equal(t, server.Bound, all[i].Status)
+	}
 }
 
 func TestHostNames(t *testing.T) {
@@ -210,9 +265,9 @@ func TestHostNames(t *testing.T) {
 			bound("192.168.0.15", 15, "localhost"), bound("192.168.0.16", 16, "printer"), bound("192.168.0.17", 17, "10.0.0.1"), bound("192.168.0.18", 18, "a.example"),
 			bound("192.168.0.19", 19, "WPAD"), bound("192.168.0.20", 20, "isatap"),
 		}))
-		assert.Equal(t, map[string]netip.Addr{"laptop": netip.MustParseAddr("192.168.0.10"), "printer": netip.MustParseAddr("192.168.0.16")}, d.hostNames("Postern"))
+		assert.Equal(t, map[string]dns.Host{"laptop": {Address: netip.MustParseAddr("192.168.0.10")}, "printer": {Address: netip.MustParseAddr("192.168.0.16")}}, d.hostNames("Postern"))
 		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "Laptop")}))
-		assert.Equal(t, "192.168.0.10", d.hostNames("Postern")["laptop"].String(), "a renewal does not give the name away")
+		assert.Equal(t, "192.168.0.10", d.hostNames("Postern")["laptop"].Address.String(), "a renewal does not give the name away")
 		time.Sleep(31 * time.Minute)
 		assert.Empty(t, d.hostNames("Postern"), "the leases have ended")
 	})

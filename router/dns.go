@@ -37,9 +37,9 @@ type dnsService struct {
 	mu      sync.Mutex
 	stopped bool
 	// leased returns the names of hosts that have a lease, of a router with that name.
-	leased   func(router string) map[string]netip.Addr
+	leased   func(router string) map[string]dns.Host
 	wanted   *dnsConfig // never changed, only replaced
-	hosts    map[string]netip.Addr
+	hosts    map[string]dns.Host
 	identity string
 	networks []server.Network
 	udp, tcp *os.File // nil while it is disabled
@@ -59,12 +59,12 @@ type dnsConfig struct {
 type dnsProcess struct {
 	*dns.Process
 	config *dnsConfig
-	hosts  map[string]netip.Addr
+	hosts  map[string]dns.Host
 }
 
 func newDNSService(s *service.Supervisor, log *kmsg.Logger) *dnsService {
 	v := &dnsService{log: log, listen: dns.Listen, looks: make(chan struct{}, 1), stop: make(chan struct{}), wanted: &dnsConfig{},
-		leased: func(string) map[string]netip.Addr { return nil }}
+		leased: func(string) map[string]dns.Host { return nil }}
 	v.process = s.NewService(dns.Spec, service.Options{Label: "DNS server",
 		Parent: func(l *service.Link) service.Parent { return &dnsProcess{Process: dns.NewProcess(l)} }})
 	v.done.Go(v.follow)
@@ -73,7 +73,7 @@ func newDNSService(s *service.Supervisor, log *kmsg.Logger) *dnsService {
 
 // nameHosts has the server answer for the names of hosts that have a lease: leased returns them for a
 // router with that name, and look says when there may be others.
-func (s *dnsService) nameHosts(leased func(router string) map[string]netip.Addr) {
+func (s *dnsService) nameHosts(leased func(router string) map[string]dns.Host) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leased = leased
@@ -163,11 +163,11 @@ func (s *dnsService) tellLeftOut(count int) {
 //
 // A host has the name that it calls itself, which has no dot, and that in the domain of its network.
 func (s *dnsService) name() (changed bool) {
-	hosts := map[string]netip.Addr{}
-	for name, a := range s.leased(s.identity) {
-		hosts[name] = a
-		if domain := s.domain(a); domain != "" && len(name)+1+len(domain) <= dns.MaxName {
-			hosts[name+"."+domain] = a
+	hosts := map[string]dns.Host{}
+	for name, h := range s.leased(s.identity) {
+		hosts[name] = h
+		if domain := s.domain(h.Address); domain != "" && len(name)+1+len(domain) <= dns.MaxName {
+			hosts[name+"."+domain] = h
 		}
 	}
 	changed = !maps.Equal(hosts, s.hosts)

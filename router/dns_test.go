@@ -128,10 +128,10 @@ func TestDNSProcess(t *testing.T) {
 	before := asked.Load()
 	leased := sync.Map{}
 	leased.Store("laptop", netip.MustParseAddr("192.168.0.10"))
-	s.nameHosts(func(string) map[string]netip.Addr {
-		all := map[string]netip.Addr{}
+	s.nameHosts(func(string) map[string]dns.Host {
+		all := map[string]dns.Host{}
 		leased.Range(func(name, a any) bool {
-			all[name.(string)] = a.(netip.Addr)
+			all[name.(string)] = dns.Host{Address: a.(netip.Addr)}
 			return true
 		})
 		return all
@@ -197,9 +197,9 @@ func TestDNSHostNames(t *testing.T) {
 	s := newDNSService(supervisor, log)
 	defer s.Stop()
 	s.listen = os.Pipe
-	leased := map[string]netip.Addr{"a": netip.MustParseAddr("192.168.0.10"), "b": netip.MustParseAddr("192.168.0.200"), "c": netip.MustParseAddr("10.0.0.1")}
+	leased := map[string]dns.Host{"a": {Address: netip.MustParseAddr("192.168.0.10")}, "b": {Address: netip.MustParseAddr("192.168.0.200")}, "c": {Address: netip.MustParseAddr("10.0.0.1")}}
 	var router string
-	s.nameHosts(func(name string) map[string]netip.Addr {
+	s.nameHosts(func(name string) map[string]dns.Host {
 		router = name
 		return leased
 	})
@@ -218,7 +218,7 @@ func TestDNSHostNames(t *testing.T) {
 	names := func() map[string]string {
 		all := map[string]string{}
 		for name, a := range s.hosts {
-			all[name] = a.String()
+			all[name] = a.Address.String()
 		}
 		return all
 	}

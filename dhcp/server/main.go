@@ -41,6 +41,7 @@ const (
 	opRestore = 3
 	opRemove  = 4
 	opChanges = 5
+	opTell    = 6
 )
 
 // updateTime is the least time between two messages with changes. They tell of all that has changed
@@ -88,6 +89,9 @@ func (p *Process) Remove(ctx context.Context, all []netip.Addr) error {
 	return p.link.Call(ctx, opRemove, e.Bytes(), nil)
 }
 
+// Tell returns when the process has told of all that it has done, as PID 1 else learns of it a moment later.
+func (p *Process) Tell(ctx context.Context) error { return p.link.Call(ctx, opTell, nil, nil) }
+
 // Handle takes changes of the process.
 func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) {
 	all := decodeBindings(r.Decoder)
@@ -130,6 +134,8 @@ type process struct {
 	conns   map[int][]*ether.Conn
 	reading sync.WaitGroup
 	heard   atomic.Bool // a message came since endAtRest looked
+	// telling is held while PID 1 is told, so that it hears of changes in their order.
+	telling sync.Mutex
 }
 
 // handle serves PID 1.
@@ -161,6 +167,9 @@ func (p *process) handle(_ context.Context, r *service.Request) ([]byte, error) 
 			break
 		}
 		p.core.remove(all)
+		return nil, nil
+	case opTell:
+		p.tellChanges()
 		return nil, nil
 	}
 	return nil, fmt.Errorf("%w: no request", service.ErrBreach)
@@ -241,15 +250,8 @@ func (p *process) tell() {
 			return
 		case <-p.news:
 		}
-		all := p.core.changes()
-		if len(all) == 0 {
+		if !p.tellChanges() {
 			continue
-		}
-		var e service.Encoder
-		encodeBindings(&e, all)
-		var refused service.RemoteError
-		if err := p.child.Call(p.child.Context(), opChanges, e.Bytes(), nil); errors.As(err, &refused) {
-			p.child.Logf("%v", err)
 		}
 		select {
 		case <-p.child.Context().Done():
@@ -257,6 +259,23 @@ func (p *process) tell() {
 		case <-time.After(updateTime):
 		}
 	}
+}
+
+// tellChanges tells PID 1 what has changed since it was last told, and reports whether there was anything.
+func (p *process) tellChanges() bool {
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	all := p.core.changes()
+	if len(all) == 0 {
+		return false
+	}
+	var e service.Encoder
+	encodeBindings(&e, all)
+	var refused service.RemoteError
+	if err := p.child.Call(p.child.Context(), opChanges, e.Bytes(), nil); errors.As(err, &refused) {
+		p.child.Logf("%v", err)
+	}
+	return true
 }
 
 // maxBindings is how many there can be in a message: all addresses of the table, and as many that
