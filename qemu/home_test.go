@@ -62,8 +62,11 @@ func testHousehold(t *testing.T, b board.Board) {
 		assertSilent(t, err, "the client, from outside")
 	})
 	t.Run("the power is cut", func(t *testing.T) {
+		k.pass(t, 12*time.Second) // until the lease is on flash
 		k.m.kill()
 		k.start(t, "postern", nil)
+		assert.Contains(t, k.command(t, "/ip dhcp-server lease print"), first.address+" ", "kept, though nothing is set")
+		assert.NotContains(t, k.command(t, "/log print"), "the defaults hold")
 		again, err := h.connect(k.n.command)
 		require.NoError(t, err)
 		assert.Equal(t, first, again)

@@ -174,6 +174,18 @@ option domain-name-servers 9.9.9.9, 8.8.8.8; option ntp-servers 192.0.2.3; `
 		return p.start(t, "dhcpd", "-4", "-f", "-d", "-cf", filepath.Join(p.folder, "dhcpd.conf"), "-lf", filepath.Join(p.folder, "dhcpd.leases"),
 			"--no-pid", "br0")
 	}},
+	{"kea", "kea-dhcp4", func(t *testing.T, p *peer, classless bool) func() {
+		options := `{"name": "routers", "data": "192.0.2.1"}, {"name": "domain-name-servers", "data": "9.9.9.9, 8.8.8.8"}, {"name": "ntp-servers", "data": "192.0.2.3"}`
+		if classless {
+			options += `, {"code": 121, "csv-format": false, "data": "00C0000201080AC0000202"}`
+		}
+		path := filepath.Join(p.folder, "kea.json")
+		require.NoError(t, os.WriteFile(path, []byte(`{"Dhcp4": {"interfaces-config": {"interfaces": ["br0"]}, "authoritative": true,
+"lease-database": {"type": "memfile", "persist": true, "lfc-interval": 0, "name": "`+filepath.Join(p.folder, "leases.csv")+`"},
+"valid-lifetime": 120, "subnet4": [{"subnet": "192.0.2.0/24", "pools": [{"pool": "192.0.2.10 - 192.0.2.20"}], "option-data": [`+options+`]}],
+"loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout"}]}]}}`), 0o644))
+		return p.start(t, "env", "KEA_PIDFILE_DIR="+p.folder, "KEA_LOCKFILE_DIR="+p.folder, "kea-dhcp4", "-c", path)
+	}},
 }
 
 func TestServers(t *testing.T) {

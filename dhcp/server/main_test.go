@@ -102,10 +102,18 @@ func TestClients(t *testing.T) {
 			require.NoError(t, os.WriteFile(script, []byte(text), 0o755))
 			return []string{"-1", "-v", "-d", "-sf", script, "-lf", filepath.Join(folder, "leases"), "-pf", filepath.Join(folder, "pid"), "-cf", "/dev/null", "eth0"}
 		}},
+		{"dhcpcd", "dhcpcd", func(string) []string {
+			return []string{"-4", "-1", "-B", "-d", "--noipv4ll", "--noarp", "-f", "/dev/null", "-c", "/bin/true", "eth0"}
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e2e.Needs(t, filepath.Base(find(t, test.program)))
 			l := newLAN(t, c)
+			if test.program == "dhcpcd" {
+				// It keeps what it knows there, and becomes a user if there is one, whom these namespaces do not have.
+				require.NoError(t, l.host.Run("mount", "-t", "tmpfs", "tmpfs", "/var/lib/dhcpcd"))
+				require.NoError(t, l.host.Overlay("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"))
+			}
 			var out strings.Builder
 			cmd := l.host.Command(find(t, test.program), test.args(t.TempDir())...)
 			cmd.Stdout, cmd.Stderr = &out, &out
