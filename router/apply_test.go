@@ -351,6 +351,14 @@ func TestSetLayer(t *testing.T) {
 		require.NoError(t, g.r.SetLayer("dhcp", Layer{}))
 		assert.Len(t, g.network.config.Addresses, 1)
 		assert.Empty(t, g.r.snapshot().layers)
+		// What runs by the address ends when there is another one, and not when the same one comes back.
+		assert.Equal(t, addrs("10.0.0.2"), g.first.left)
+		require.NoError(t, g.r.SetLayer("dhcp", other))
+		require.NoError(t, g.r.SetLayer("dhcp", other))
+		assert.Equal(t, addrs("10.0.0.2"), g.first.left)
+		require.NoError(t, g.r.SetLayer("dhcp", Layer{}))
+		require.NoError(t, g.r.SetLayer("dhcp", lease()))
+		assert.Equal(t, addrs("10.0.0.2", "10.0.0.3"), g.first.left)
 	})
 	t.Run("before the start", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -189,12 +189,47 @@ func (r *Router) SetLayer(source string, l Layer) error {
 	}
 	if !next.applied {
 		r.set(next) // the start applies it
+		r.leaveOld(source, l)
 		return nil
 	}
 	if err := r.apply(next); err != nil {
 		return fmt.Errorf("layer %s: %w", source, err)
 	}
+	r.leaveOld(source, l)
 	return nil
+}
+
+// leaver is a service that ends what runs by addresses which the router will not have again. It does not wait.
+type leaver interface{ Leave(gone []netip.Addr) }
+
+// leaveOld tells services of the addresses that source gave the router before and does not any more. While it
+// gives none nothing ends: the same one may come back, as when a link was down. The caller holds changing.
+func (r *Router) leaveOld(source string, l Layer) {
+	if len(l.Addresses) == 0 {
+		return
+	}
+	has := map[netip.Addr]bool{}
+	for _, a := range r.networkOf(r.now).Addresses {
+		has[a.Address.Addr()] = true
+	}
+	var gone []netip.Addr
+	for _, a := range r.gave[source] {
+		if !has[a] {
+			gone = append(gone, a)
+		}
+	}
+	r.gave[source] = nil
+	for _, a := range l.Addresses {
+		r.gave[source] = append(r.gave[source], a.Address.Addr())
+	}
+	if len(gone) == 0 {
+		return
+	}
+	for _, s := range r.services {
+		if s, ok := s.(leaver); ok {
+			s.Leave(gone)
+		}
+	}
 }
 
 // toldLayers are the layers that the router has by one kind of client. Only one goroutine uses it.

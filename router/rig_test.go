@@ -199,7 +199,10 @@ type fakeService struct {
 	hangs  never // what the console is shown
 	lists  chan struct{}
 	slow   chan error // says when its process has taken a change, nil for at once
+	left   []netip.Addr
 }
+
+func (s *fakeService) Leave(gone []netip.Addr) { s.left = append(s.left, gone...) }
 
 func (s *fakeService) Name() string { return s.name }
 

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -88,6 +89,8 @@ type Router struct {
 	// unsure means that the system may differ from now, because an undo failed: the next
 	// change then applies all parts. Changing guards it.
 	unsure bool
+	// gave are the addresses that each source of a layer gave last. Changing guards it.
+	gave map[string][]netip.Addr
 
 	// stopped is closed by Shutdown: nothing is changed from then on.
 	stopped chan struct{}
@@ -224,6 +227,7 @@ func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.R
 		turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
 		historyRoom: minHistory,
 		now:         state{config: console.Default(), running: console.Default()},
+		gave:        map[string][]netip.Addr{},
 	}
 	r.resetHeld = func() bool {
 		return resetHeld(log, func() bool { return anyPressed(inputDevices, keyRestart, pressedKeys) })

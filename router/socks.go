@@ -155,6 +155,21 @@ func (s *socksService) connections() ([]socks.Connection, error) {
 	return client.Connections(ctx)
 }
 
+// Leave ends what runs by addresses that the router will not have again. It does not wait.
+func (s *socksService) Leave(gone []netip.Addr) {
+	client, ok := s.process.Parent().(*daemon.Client)
+	if !ok {
+		return
+	}
+	go func() {
+		ctx, cancel := service.WithTimeout(context.Background(), askTime)
+		defer cancel()
+		if err := client.Leave(ctx, gone); err != nil {
+			s.log.Printf(kmsg.Warning, "%v", err)
+		}
+	}()
+}
+
 // closeConnections ends the connections with these numbers.
 func (s *socksService) closeConnections(numbers []uint64) error {
 	client, ok := s.process.Parent().(*daemon.Client)

@@ -606,7 +606,7 @@ func (s *Server) end(c *conn, err error) {
 	s.takeMemory(c)
 	log := s.log.line
 	switch err {
-	case errDisabled, errDeniedNow, errUDPEnded, errRemoved, errShutdown, errVersion, errPasswordNow, errNewPassword, errUserDisabled, errUserRemoved:
+	case errDisabled, errDeniedNow, errUDPEnded, errRemoved, errMoved, errShutdown, errVersion, errPasswordNow, errNewPassword, errUserDisabled, errUserRemoved:
 		log = s.log.unlimited
 	}
 	log(func() string {

@@ -112,6 +112,7 @@ var (
 	errLeft             = fmt.Errorf("client left: %w", io.EOF)
 	errReplaced         = errors.New("replaced: the table is full")
 	errRemoved          = errors.New("removed")
+	errMoved            = errors.New("the machine has another address now")
 	errDeniedNow        = errors.New("denied by the new access list")
 	errDisabled         = errors.New("the service was disabled")
 	errVersion          = errors.New("the server does not speak version 5 any more")
@@ -363,6 +364,30 @@ func (s *Server) CloseConnection(number uint64) error {
 	s.tick()
 	s.end(c, errRemoved)
 	return nil
+}
+
+// Leave ends what runs by addresses that the machine had and will not have again: their peers send to nobody, and both ends
+// would wait until they are tired of it.
+func (s *Server) Leave(gone []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tick()
+	for _, c := range s.conns {
+		var at netip.AddrPort
+		switch {
+		case c.remote != none && c.state != associated: // datagrams go by whatever address there is
+			at, _ = localAddr(c.remote) // its failure is no address
+		case c.attempt != nil:
+			at = c.attempt.local // which a BIND waits on
+		}
+		if !slices.Contains(gone, at.Addr()) {
+			continue
+		}
+		if c.state >= established {
+			reset(c.client)
+		}
+		s.end(c, errMoved)
+	}
 }
 
 // Hits returns for each rule of the access list about how many requests it has decided: once

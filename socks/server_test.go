@@ -889,6 +889,37 @@ func TestConfigureWithTheSameSocket(t *testing.T) {
 	dial(t, u.addr).rejected()
 }
 
+// What runs by an address that went ends at once, on both sides, and nothing else.
+func TestLeave(t *testing.T) {
+	const old = "192.0.2.1"
+	address := func(command string) {
+		out, err := exec.Command("ip", "addr", command, old+"/32", "dev", "lo").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+	address("add")
+	t.Cleanup(func() { _ = exec.Command("ip", "addr", "del", old+"/32", "dev", "lo").Run() }) // it may have gone
+	u := start(t, nil)
+	stays, staysFar := u.connect(t)
+	l := listen(t, old)
+	near := dial(t, u.addr)
+	near.send(ask(commandConnect, l.Addr().String(), "user"))
+	near.reply(replyGranted)
+	accept(t, l) // which is told nothing: the address is gone
+	waits := dial(t, u.addr)
+	waits.send(ask(commandBind, old+":21", "user"))
+	waits.reply(replyGranted)
+
+	address("del")
+	u.Leave([]netip.Addr{netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr(old)})
+	near.wasReset()
+	waits.rejected()
+	u.awaitLog(t, "connection 2 closed", `reason="the machine has another address now"`)
+	u.awaitLog(t, "connection 3 refused", `reason="the machine has another address now"`)
+	stays.send("alive")
+	assert.Equal(t, "alive", staysFar.receive(5))
+	u.awaitCount(t, 1)
+}
+
 func TestCloseConnection(t *testing.T) {
 	u := start(t, nil)
 	near, far := u.connect(t)

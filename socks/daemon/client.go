@@ -127,6 +127,16 @@ func (c *Client) CloseConnections(ctx context.Context, numbers []uint64) error {
 	return nil
 }
 
+// Leave ends what runs by addresses that the router had and will not have again, at most 64 of them.
+func (c *Client) Leave(ctx context.Context, gone []netip.Addr) error {
+	var e service.Encoder
+	e.Addrs(gone[:min(len(gone), maxGone)])
+	if err := c.link.Call(ctx, opLeave, e.Bytes(), nil); err != nil {
+		return fmt.Errorf("socksd: leave addresses: %w", err)
+	}
+	return nil
+}
+
 // Hits returns how many new connections each rule of the access list decided about.
 func (c *Client) Hits(ctx context.Context) ([]uint64, error) {
 	var hits []uint64

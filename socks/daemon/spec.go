@@ -134,6 +134,8 @@ func (c *child) handle(_ context.Context, r *service.Request) ([]byte, error) {
 		for _, n := range decodeNumbers(r.Decoder, maxListed) {
 			c.server.CloseConnection(n) // if it is still there
 		}
+	case opLeave:
+		c.server.Leave(r.Addrs(maxGone))
 	case opHits:
 		encodeNumbers(&reply, c.server.Hits())
 	default:

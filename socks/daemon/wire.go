@@ -16,6 +16,7 @@ const (
 	opHits        = 3
 	opFirewall    = 4
 	opRemove      = 6
+	opLeave       = 7
 )
 
 const (
@@ -23,6 +24,7 @@ const (
 	maxListed  = 2 * socks.MaxMaxConnections
 	maxRules   = 10_000
 	maxServers = 64
+	maxGone    = 64
 	maxMatcher = 16 << 10 // the text of one
 	maxUserID  = 255
 	maxHash    = 256 // the text of a password's hash
