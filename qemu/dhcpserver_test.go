@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/internal/testnet"
 )
 
 // TestDHCPServer has a real client take an address of the router, before and after a restart.
@@ -87,5 +90,83 @@ func testDHCPServer(t *testing.T, b board.Board) {
 	assert.Equal(t, first, k.join(t, client))
 	k.command(t, "/ip dhcp-server lease make-static [find host-name=other]")
 	assert.Contains(t, k.command(t, "/export"), "add address="+second+" mac-address=")
+	if b.Name == boards()[0].Name {
+		t.Run("behind a relay", func(t *testing.T) { testDHCPRelay(t, k) })
+		t.Run("load", func(t *testing.T) { testDHCPLoad(t, k) })
+	}
 	k.m.kill()
+}
+
+// testDHCPRelay has a host behind ISC's relay, on the other host of the LAN, take an address of its network.
+func testDHCPRelay(t *testing.T, k *keeper) {
+	e2e.Needs(t, "dhcrelay")
+	for _, line := range []string{
+		"/ip pool add name=far ranges=10.9.0.10-10.9.0.20",
+		"/ip dhcp-server add name=far interface=" + k.b.LAN + " address-pool=far relay=10.9.0.1",
+		"/ip dhcp-server network add address=10.9.0.0/24 gateway=10.9.0.1 dns-server=192.168.0.1",
+		"/ip route add dst-address=10.9.0.0/24 gateway=" + otherAddress,
+	} {
+		require.Empty(t, k.command(t, line))
+	}
+	far := testnet.New(t, "far")
+	require.NoError(t, testnet.Link(k.n[other], "eth1", far, "eth0"))
+	require.NoError(t, k.n[other].IP("addr add "+otherAddress+"/24 dev eth0", "addr add 10.9.0.1/24 dev eth1"))
+	relay := k.n.command(other, "dhcrelay", "-4", "-d", "--no-pid", "-id", "eth1", "-iu", "eth0", lanAddress)
+	said := &logBuffer{}
+	relay.Stdout, relay.Stderr = said, said
+	require.NoError(t, relay.Start())
+	t.Cleanup(func() { kill(relay) })
+	script := filepath.Join(t.TempDir(), "script")
+	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" = bound ] && echo got $ip/$mask $router\nexit 0\n"), 0o755))
+	out, err := far.Command("busybox", "udhcpc", "-f", "-q", "-n", "-t", "60", "-T", "5", "-i", "eth0", "-x", "hostname:far", "-s", script).CombinedOutput()
+	require.NoError(t, err, "%s%s", out, said)
+	assert.Regexp(t, `got 10\.9\.0\.1\d/24 10\.9\.0\.1\n`, string(out))
+	assert.Regexp(t, `10\.9\.0\.1\d .* far .* bound `, k.command(t, "/ip dhcp-server lease print"))
+}
+
+// testDHCPLoad has Kea's perfdhcp, which plays a relay, ask 100 times a second for 250 hosts, and then flood the server with
+// 10,000 MAC addresses. It tells the figures.
+func testDHCPLoad(t *testing.T, k *keeper) {
+	e2e.Needs(t, "perfdhcp")
+	for _, line := range []string{
+		"/ip pool add name=load ranges=10.8.1.0-10.8.63.255",
+		"/ip dhcp-server add name=load interface=" + k.b.LAN + " address-pool=load relay=10.8.0.2",
+		"/ip dhcp-server network add address=10.8.0.0/16 gateway=10.8.0.1",
+	} {
+		require.Empty(t, k.command(t, line))
+	}
+	require.NoError(t, k.n[client].IP("addr add 10.8.0.2/32 dev eth0"))
+	r := &router{T: t, b: k.b, n: k.n, dir: k.dir, m: k.m}
+	before, _ := r.freeMemory(t)
+	// sent and received are of offers and, unless the flood wants none, of leases.
+	load := func(args ...string) (sent, received int, report string) {
+		out, err := k.n.command(client, "perfdhcp", append(append([]string{"-4", "-l", "10.8.0.2"}, args...), lanAddress)...).CombinedOutput()
+		for i, into := range []*int{&sent, &received} {
+			for _, found := range regexp.MustCompile([]string{"sent packets: (\\d+)", "received packets: (\\d+)"}[i]).FindAllSubmatch(out, -1) {
+				n, err := strconv.Atoi(string(found[1]))
+				require.NoError(t, err)
+				*into += n
+			}
+		}
+		return sent, received, fmt.Sprintf("%v\n%s", err, out) // an error is that some had no reply
+	}
+	sent, received, report := load("-r", "100", "-R", "250", "-n", "500", "-W", "2000000")
+	t.Logf("%s, 100 a second of 250 hosts: %s", k.b.Name, report)
+	assert.Greater(t, received, sent/10, "a host that stands still loses some")
+	shown := k.command(t, "/ip dhcp-server lease print count-only where server=load status=bound")
+	leases, err := strconv.Atoi(strings.TrimSpace(shown))
+	require.NoError(t, err, shown)
+	assert.True(t, leases > 0 && leases <= 250, "%d leases", leases)
+	loaded, _ := r.freeMemory(t)
+
+	sent, received, report = load("-i", "-b", "mac=02:00:00:00:00:00", "-r", "1000", "-R", "10000", "-n", "10000", "-W", "2000000")
+	t.Logf("%s, a flood of 10,000: %s", k.b.Name, report)
+	flooded, _ := r.freeMemory(t)
+	t.Logf("%s: %.1f MiB free before, %.1f with %d leases, %.1f behind the flood of %d, of which %d had offers", k.b.Name, before, loaded, leases, flooded, sent, received)
+	assert.Greater(t, flooded, before-3)
+	assert.Equal(t, 1, strings.Count(k.command(t, "/log print where topics~\"dhcp\""), "and can be no more"), "told once")
+	require.NoError(t, k.n.awaitPing(client, lanAddress))
+	// Offers that nobody takes end after 20 seconds; who asks then has an address.
+	k.pass(t, 20*time.Second)
+	k.join(t, client)
 }

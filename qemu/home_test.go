@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -74,13 +75,26 @@ func testHousehold(t *testing.T, b board.Board) {
 		assert.Equal(t, wan, k.ownAddress(t))
 	})
 	t.Run("the provider gives another address", func(t *testing.T) {
+		k.command(t, "/ip socks set enabled=yes")
+		ended := h.startSlowFTP(t)
 		kill(h.provider)
 		require.NoError(t, os.Remove(h.providerLeases()))
 		require.NoError(t, h.startProvider("10.1.0.160", "10.1.0.170"))
 		k.command(t, "/ip dhcp-client renew 0")
 		require.NoError(t, awaitOwnAddress(k.m, "10.1.0.16", "10.1.0.170"))
+		at := time.Now()
 		moved := k.ownAddress(t)
 		assert.NotEqual(t, wan, moved)
+		select {
+		case err := <-ended:
+			t.Logf("%s: the FTP client ended %v after the router had another address: %v", b.Name, time.Since(at).Round(10*time.Millisecond), err)
+		case <-time.After(patience):
+			assert.Fail(t, "the FTP transfer by the old address hangs")
+		}
+		assert.Contains(t, k.command(t, "/log print where topics~\"socks\""), "the machine has another address now")
+		to := filepath.Join(h.dir, "fetched")
+		h.ftp(t, to)
+		assertSameFile(t, h.site.file, to)
 		require.NoError(t, retry(h.page))
 		assert.Contains(t, lastLine(h.site.httpLog.String()), moved, "masqueraded behind it")
 		assert.NotContains(t, k.command(t, "/ip address print"), wan+"/")
@@ -113,6 +127,34 @@ func testHousehold(t *testing.T, b board.Board) {
 		assert.Equal(t, first, again)
 		assert.Regexp(t, `\bbound\b`, k.command(t, "/ip dhcp-server lease print"))
 	})
+}
+
+// ftp fetches the file of the manual's example by SOCKS, with BIND.
+func (h *household) ftp(t *testing.T, to string) {
+	t.Helper()
+	cmd, err := socksify(h.network, client, h.dir, "tnftp", "-A", "-V", "-o", to, ftpURL)
+	require.NoError(t, err)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// startSlowFTP does so at a rate at which it takes minutes, and returns when bytes arrive. The channel says how it ends.
+func (h *household) startSlowFTP(t *testing.T) <-chan error {
+	t.Helper()
+	to := filepath.Join(h.dir, "slow")
+	cmd, err := socksify(h.network, client, h.dir, "tnftp", "-A", "-V", "-T", "get,5000", "-o", to, ftpURL)
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // it may have ended
+	require.NoError(t, retry(func() error {
+		if info, err := os.Stat(to); err != nil || info.Size() == 0 {
+			return errors.New("nothing has arrived yet")
+		}
+		return nil
+	}))
+	return ended
 }
 
 // TestOnePort boots a board with one port where nobody gives it an address, until somebody does.
