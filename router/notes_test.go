@@ -91,7 +91,7 @@ func TestNotesOfDefaults(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, string(text), "set name=of-the-next\n# defaults=yes\n# leases=z\n", "an earlier version can run it")
 
-	k, n = open()
+	k, _ = open()
 	assert.Nil(t, k.load())
 	defaults.Identity = "set"
 	k.put(defaults)
