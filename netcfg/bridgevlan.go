@@ -61,6 +61,9 @@ func (c Config) validateBridgesAndVLANs(ports []Port) error {
 	if err := c.validateBridgePorts(names); err != nil {
 		return err
 	}
+	if err := c.validateVLANFiltering(names); err != nil {
+		return err
+	}
 	return c.validateVLANs(names)
 }
 
@@ -184,7 +187,7 @@ func (c Config) Actual(name string) string {
 // and sets which bridge each of them is a port of.
 func (c Config) wantBridgesAndVLANs(links []link) []link {
 	for _, b := range c.Bridges {
-		l := link{name: b.Name, kind: bridgeKind, own: true, up: !b.Disabled, mtu: b.MTU, stp: b.STP}
+		l := link{name: b.Name, kind: bridgeKind, own: true, up: !b.Disabled, mtu: b.MTU, stp: b.STP, filtering: b.VLANFiltering}
 		if b.OwnMAC {
 			l.mac = b.MAC
 		}
@@ -208,6 +211,7 @@ func (c Config) wantBridgesAndVLANs(links []link) []link {
 		resolveMTU(links, i)
 		resolveMAC(links, i)
 	}
+	c.wantVLANs(links)
 	return links
 }
 
@@ -272,8 +276,8 @@ func (w link) same(h link) bool {
 
 // reconcileLinks brings the links to what is wanted. First it deletes those that are not
 // wanted, VLANs before the bridges that they may be on. Then it makes the new ones but PPPs, in the
-// other order, puts each into its bridge, and sets the properties: those of VLANs last,
-// since the links that they are on bound them.
+// other order, puts each into its bridge and its VLANs, in the order that vlanfilter.go explains, and
+// sets the properties: those of VLANs last, since the links that they are on bound them.
 func (m *Manager) reconcileLinks(nl *conn, p *pass, have, want []link) {
 	done := len(p.changes)
 	for _, kind := range []string{vlanKind, bridgeKind, pppKind} {
@@ -296,16 +300,25 @@ func (m *Manager) reconcileLinks(nl *conn, p *pass, have, want []link) {
 		}
 	}
 	for _, w := range want {
+		if i := linkNamed(have, w.name); i >= 0 && have[i].master != "" && have[i].master != w.master {
+			p.did("take "+w.name+" out of "+have[i].master, setMaster(have[i].index, 0))
+		}
+	}
+	have = m.again(nl, p, have, &done)
+	m.switchFiltering(p, have, want)
+	have = m.again(nl, p, have, &done)
+	for _, w := range want {
 		i := linkNamed(have, w.name)
-		if i < 0 || have[i].master == w.master {
+		if i < 0 || have[i].master == w.master || w.master == "" {
 			continue
 		}
-		what := "take " + w.name + " out of " + have[i].master
-		if w.master != "" {
-			what = "put " + w.name + " into " + w.master
+		if in, as := linkNamed(have, w.master), linkNamed(want, w.master); in >= 0 && as >= 0 && want[as].filtering && !have[in].filtering {
+			continue // it would be together with what it must not: that the bridge does not filter is an error already
 		}
-		p.did(what, setMaster(have[i].index, m.index(w.master)))
+		p.did("put "+w.name+" into "+w.master, setMaster(have[i].index, m.index(w.master)))
 	}
+	have = m.again(nl, p, have, &done)
+	m.joinVLANs(p, have, want, "")
 	for _, vlans := range []bool{false, true} {
 		have = m.again(nl, p, have, &done)
 		for _, w := range want {
@@ -324,11 +337,15 @@ func (m *Manager) again(nl *conn, p *pass, have []link, done *int) []link {
 	}
 	*done = len(p.changes)
 	links, err := listLinks(nl)
+	if err == nil {
+		links = m.own(links)
+		err = readVLANs(nl, links)
+	}
 	if err != nil {
 		p.errs = append(p.errs, err)
 		return have
 	}
-	return m.own(links)
+	return links
 }
 
 // index returns the index of the link of this name, or 0 if there is none.

@@ -1,5 +1,5 @@
 // Package netcfg brings the network of a Linux machine to a Config and keeps it there: the
-// names of ports, links, bridges, VLANs, IPv4 addresses, IPv4 routes and forwarding.
+// names of ports, links, bridges and their VLANs, VLANs, IPv4 addresses, IPv4 routes and forwarding.
 //
 // It reads what the kernel has, compares it with what is wanted, and changes only the
 // difference. It promises:
@@ -32,6 +32,7 @@ type Config struct {
 	Bridges     []Bridge
 	VLANs       []VLAN
 	BridgePorts []BridgePort
+	BridgeVLANs []BridgeVLAN
 	PPPs        []PPP
 	Addresses   []Address
 	Routes      []Route
@@ -75,7 +76,11 @@ type Bridge struct {
 	MAC    ether.MAC
 	// STP turns the spanning tree protocol on (IEEE 802.1D). A port then passes nothing
 	// for the first 30 seconds.
-	STP      bool
+	STP bool
+	// VLANFiltering is whether a frame passes only between ports that are in its VLAN (IEEE 802.1Q):
+	// see BridgeVLAN. Without it VLANPort has no effect, nor that of its ports.
+	VLANFiltering bool
+	VLANPort
 	Disabled bool
 	Comment  string
 }
@@ -84,8 +89,9 @@ type Bridge struct {
 // of that interface.
 type BridgePort struct {
 	Bridge, Interface string
-	Disabled          bool
-	Comment           string
+	VLANPort
+	Disabled bool
+	Comment  string
 }
 
 // VLAN is a link on another, which is a port or a bridge. The frames that it sends have a

@@ -83,6 +83,7 @@ func (m *Manager) Apply(c Config) error {
 	c.Bridges = slices.Clone(c.Bridges)
 	c.VLANs = slices.Clone(c.VLANs)
 	c.BridgePorts = slices.Clone(c.BridgePorts)
+	c.BridgeVLANs = slices.Clone(c.BridgeVLANs)
 	c.PPPs = slices.Clone(c.PPPs)
 	c.Addresses = slices.Clone(c.Addresses)
 	c.Routes = slices.Clone(c.Routes)
@@ -189,6 +190,9 @@ func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 		}
 	}
 	s := state{links: m.own(links), settings: m.set}
+	if err := readVLANs(nl, s.links); err != nil {
+		return state{}, err
+	}
 	if s.addrs, err = listAddrs(nl, s.links); err != nil {
 		return state{}, err
 	}

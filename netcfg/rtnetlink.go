@@ -42,6 +42,11 @@ type link struct {
 	master, parent string
 	vlanID         int
 	stp            bool
+	// filtering says that a bridge filters VLANs, defaultPVID is the VLAN that it puts new ports into, or
+	// 0. vlans are those that a port of a bridge is in, or the bridge itself: see readVLANs.
+	filtering   bool
+	defaultPVID int
+	vlans       []vlanRun
 
 	masterIndex, parentIndex int
 	rxBytes, txBytes         uint64

@@ -43,6 +43,46 @@ func setSTP(index int, stp bool) error {
 	return changeLink(unix.RTM_NEWLINK, index, 0, 0, info)
 }
 
+func setFiltering(index int, on bool) error {
+	info, data := infoOf(bridgeKind)
+	value := uint8(0)
+	if on {
+		value = 1
+	}
+	data.AddRtAttr(nl.IFLA_BR_VLAN_FILTERING, nl.Uint8Attr(value))
+	return changeLink(unix.RTM_NEWLINK, index, 0, 0, info)
+}
+
+func setDefaultPVID(index, id int) error {
+	info, data := infoOf(bridgeKind)
+	data.AddRtAttr(nl.IFLA_BR_VLAN_DEFAULT_PVID, nl.Uint16Attr(uint16(id)))
+	return changeLink(unix.RTM_NEWLINK, index, 0, 0, info)
+}
+
+// changeVLANs puts a port of a bridge into VLANs, or a bridge itself, by RTM_SETLINK, or takes it out by
+// RTM_DELLINK.
+func changeVLANs(index int, isBridge bool, typ int, runs []vlanRun) error {
+	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	if isBridge {
+		spec.AddRtAttr(nl.IFLA_BRIDGE_FLAGS, nl.Uint16Attr(nl.BRIDGE_FLAGS_SELF))
+	}
+	add := func(flags vlanFlags, id int) {
+		info := nl.BridgeVlanInfo{Flags: uint16(flags &^ vlanMember), Vid: uint16(id)}
+		spec.AddRtAttr(nl.IFLA_BRIDGE_VLAN_INFO, info.Serialize())
+	}
+	for _, r := range runs {
+		if r.From == r.To {
+			add(r.flags, r.From)
+			continue
+		}
+		add(r.flags|nl.BRIDGE_VLAN_INFO_RANGE_BEGIN, r.From)
+		add(r.flags|nl.BRIDGE_VLAN_INFO_RANGE_END, r.To)
+	}
+	head := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	head.Index = int32(index)
+	return request(typ, 0, head, []*nl.RtAttr{spec})
+}
+
 // setLink sets the flags of a link that are in change to those in flags, and attributes.
 func setLink(index int, flags, change uint32, attrs ...*nl.RtAttr) error {
 	return changeLink(unix.RTM_SETLINK, index, flags, change, attrs...)
@@ -70,6 +110,7 @@ func makeBridge(name string, stp bool) error {
 	info, data := infoOf(bridgeKind)
 	data.AddRtAttr(nl.IFLA_BR_STP_STATE, stpState(stp))
 	data.AddRtAttr(attrMaxLearned, nl.Uint32Attr(maxLearned))
+	data.AddRtAttr(nl.IFLA_BR_VLAN_DEFAULT_PVID, nl.Uint16Attr(0)) // a new port is in no VLAN
 	return newLink(name, info)
 }
 

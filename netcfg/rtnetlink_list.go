@@ -204,6 +204,10 @@ func (l *link) parseInfo(info []byte) error {
 		switch {
 		case l.kind == bridgeKind && typ == nl.IFLA_BR_STP_STATE:
 			l.stp = number(value) != 0
+		case l.kind == bridgeKind && typ == nl.IFLA_BR_VLAN_FILTERING && len(value) >= 1:
+			l.filtering = value[0] != 0
+		case l.kind == bridgeKind && typ == nl.IFLA_BR_VLAN_DEFAULT_PVID && len(value) >= 2:
+			l.defaultPVID = int(nl.NativeEndian().Uint16(value))
 		case l.kind == vlanKind && typ == nl.IFLA_VLAN_ID && len(value) >= 2:
 			l.vlanID = int(nl.NativeEndian().Uint16(value))
 		}
@@ -373,6 +377,73 @@ func parseNeighbor(message []byte, links []link) (Neighbor, error) {
 		return nil
 	})
 	return n, err
+}
+
+// The messages that list the VLANs of bridges and their ports (linux/if_bridge.h, linux/rtnetlink.h).
+const (
+	getVLAN         = 114 // RTM_GETVLAN
+	sizeofVLANHead  = 8   // struct br_vlan_msg: family, 3 bytes of padding, ifindex
+	attrVLANEntry   = 1   // BRIDGE_VLANDB_ENTRY
+	attrVLANInfo    = 1   // BRIDGE_VLANDB_ENTRY_INFO, in that
+	attrVLANRangeTo = 2   // BRIDGE_VLANDB_ENTRY_RANGE
+)
+
+// listVLANs lists the VLANs of all bridges and ports of bridges, by the index of each. A kernel that
+// cannot filter VLANs has none.
+func listVLANs(s *conn) (map[int]*vlanTable, error) {
+	head := make([]byte, sizeofVLANHead)
+	head[0] = unix.AF_BRIDGE
+	type some struct {
+		index int
+		runs  []vlanRun
+	}
+	all, err := list(s, "VLANs of bridges", getVLAN, head, func(message []byte) (some, error) {
+		index, runs, err := parseVLANs(message)
+		return some{index, runs}, err
+	})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
+	tables := map[int]*vlanTable{}
+	for _, part := range all { // a link with many has several messages
+		t := table(part.runs)
+		if before := tables[part.index]; before != nil {
+			for id, flags := range before {
+				t[id] |= flags
+			}
+		}
+		tables[part.index] = t
+	}
+	return tables, err
+}
+
+// parseVLANs reads a message of type RTM_NEWVLAN.
+func parseVLANs(message []byte) (index int, runs []vlanRun, err error) {
+	if len(message) < sizeofVLANHead {
+		return 0, nil, fmt.Errorf("message of %d bytes", len(message))
+	}
+	index = number(message[4:])
+	err = attributes(message[sizeofVLANHead:], func(typ uint16, entry []byte) error {
+		if typ != attrVLANEntry {
+			return nil
+		}
+		var r vlanRun
+		err := attributes(entry, func(typ uint16, value []byte) error {
+			switch {
+			case typ == attrVLANInfo && len(value) >= nl.SizeofBridgeVlanInfo: // struct bridge_vlan_info: flags, vid
+				order := nl.NativeEndian()
+				r.flags = vlanMember | vlanFlags(order.Uint16(value))&(vlanPVID|vlanUntagged)
+				r.From = int(order.Uint16(value[2:]))
+				r.To = max(r.To, r.From)
+			case typ == attrVLANRangeTo && len(value) >= 2:
+				r.To = int(nl.NativeEndian().Uint16(value))
+			}
+			return nil
+		})
+		runs = append(runs, r)
+		return err
+	})
+	return index, runs, err
 }
 
 // nameOf returns the name of the link with that index, or "" if there is none.
