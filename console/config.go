@@ -28,10 +28,11 @@ type Config struct {
 	// the defaults. Everywhere in Config a port has the board's name, even if users have
 	// given it another.
 	Links []Port
-	// Bridges, VLANs and BridgePorts are /interface bridge, vlan and bridge port.
+	// Bridges, VLANs, BridgePorts and BridgeVLANs are /interface bridge, vlan, bridge port and bridge vlan.
 	Bridges     []netcfg.Bridge
 	VLANs       []netcfg.VLAN
 	BridgePorts []netcfg.BridgePort
+	BridgeVLANs []netcfg.BridgeVLAN
 	// PPPoEClients are /interface pppoe-client.
 	PPPoEClients []pppoe.Config
 	// InterfaceLists and ListMembers are /interface list and list member.
@@ -194,7 +195,7 @@ func (cfg Config) Network() netcfg.Config {
 		ppps = append(ppps, netcfg.PPP{Name: c.Name, Disabled: c.Disabled})
 	}
 	return netcfg.Config{
-		Links: links, Bridges: cfg.Bridges, VLANs: cfg.VLANs, BridgePorts: cfg.BridgePorts, PPPs: ppps,
+		Links: links, Bridges: cfg.Bridges, VLANs: cfg.VLANs, BridgePorts: cfg.BridgePorts, BridgeVLANs: cfg.BridgeVLANs, PPPs: ppps,
 		Addresses: cfg.Addresses, Routes: cfg.Routes, Settings: cfg.Settings,
 		Tables: cfg.kernelTables(), Rules: cfg.RoutingRules,
 	}

@@ -312,6 +312,7 @@ func TestCloneSharesNothing(t *testing.T) {
 /interface bridge add name=b1
 /interface vlan add name=v1 interface=b1
 /interface bridge port add bridge=b1 interface=ether2
+/interface bridge vlan add bridge=b1 vlan-ids=2 tagged=b1 untagged=ether2
 /interface list add name=LAN
 /interface list member add list=LAN interface=b1
 /ip address add address=192.168.0.1/24 interface=ether1

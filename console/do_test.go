@@ -150,7 +150,7 @@ func TestDoEverywhere(t *testing.T) {
 		"ip firewall filter": args("chain", "input"), "ip firewall nat": args("chain", "srcnat"),
 		"routing table": args("name", "new"), "ip firewall mangle": args("chain", "forward"), "ip firewall raw": args("chain", "output"),
 		"interface bridge": args("name", "new"), "interface vlan": args("name", "new", "interface", "ether1"), pppoePath: args("name", "new", "interface", "ether1"),
-		"interface bridge port": args("interface", "ether1", "bridge", "b1"), "system logging": args("action", "remote"),
+		"interface bridge port": args("interface", "ether1", "bridge", "b1"), bridgeVLANPath: args("bridge", "b1", "vlan-ids", "10-20"), "system logging": args("action", "remote"),
 		"interface list": args("name", "new", "include", "all"), "interface list member": args("list", "static", "interface", "ether1"),
 		"user": args("name", "new", "group", "read"), "user group": args("name", "new"),
 		"user ssh-keys":  args("user", "admin", "key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home"),

@@ -31,6 +31,7 @@ const (
 	bridgeItems
 	vlanItems
 	bridgePortItems
+	bridgeVLANItems
 	logItems
 	interfaceListItems
 	listMemberItems
@@ -87,6 +88,7 @@ var itemLists = [lists]*items{
 	bridgeItems:        itemsOf(bridgeItems, bridges, nil),
 	vlanItems:          itemsOf(vlanItems, vlans, nil),
 	bridgePortItems:    itemsOf(bridgePortItems, bridgePorts, nil),
+	bridgeVLANItems:    itemsOf(bridgeVLANItems, bridgeVLANs, cloneBridgeVLAN),
 	logItems:           itemsOf(logItems, logRules, nil),
 	interfaceListItems: itemsOf(interfaceListItems, interfaceLists, nil),
 	listMemberItems:    itemsOf(listMemberItems, listMembers, nil),

@@ -93,7 +93,8 @@ func bridgeMenu() *menu {
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append(linkCounters(), mtuReadOnly, macReadOnly),
 		items:    itemLists[bridgeItems],
-		properties: renamingLinks(bindItems(bridges,
+		warnings: (*execution).ingressWarning,
+		properties: renamingLinks(bindItems(bridges, joined([]field[*netcfg.Bridge]{
 			prop("name", linkName(), "", "name of the bridge", func(b *netcfg.Bridge) *string { return &b.Name }),
 			prop("mtu", automatic(optional(integer(68, 65535), "the smallest of its ports'")), "", "largest packet in bytes",
 				func(b *netcfg.Bridge) *int { return &b.MTU }),
@@ -102,9 +103,12 @@ func bridgeMenu() *menu {
 			prop("admin-mac", optional(macAddress(), "none"), "", "its hardware address with auto-mac=no", func(b *netcfg.Bridge) *ether.MAC { return &b.MAC }),
 			prop("protocol-mode", spanningTree(), "none", "whether it speaks the spanning tree protocol",
 				func(b *netcfg.Bridge) *bool { return &b.STP }),
+			prop("vlan-filtering", boolean(), "no", "whether frames pass only between ports that are in their VLAN: see vlan",
+				func(b *netcfg.Bridge) *bool { return &b.VLANFiltering }),
+		}, vlanPortFields(func(b *netcfg.Bridge) *netcfg.VLANPort { return &b.VLANPort }),
 			disabled(func(b *netcfg.Bridge) *bool { return &b.Disabled }),
 			comment(func(b *netcfg.Bridge) *string { return &b.Comment }),
-		)),
+		)...)),
 	}
 }
 
@@ -134,15 +138,22 @@ func bridgePortMenu() *menu {
 	return &menu{
 		path: "interface bridge port", help: "ports of bridges",
 		commands: listCommands, legend: legendRule, flags: flagsRule,
-		items:   itemLists[bridgePortItems],
-		columns: []column{{"interface", 16}, {"bridge", 0}},
-		properties: bindItems(bridgePorts,
+		items:    itemLists[bridgePortItems],
+		columns:  []column{{"interface", 16}, {"bridge", 16}, {"pvid", 4}, {"frame-types", 0}},
+		warnings: (*execution).ingressWarning,
+		properties: bindItems(bridgePorts, joined([]field[*netcfg.BridgePort]{
 			prop("interface", linkOf(netcfg.Ether, netcfg.VLANType), "", "port or VLAN", func(p *netcfg.BridgePort) *string { return &p.Interface }),
 			prop("bridge", linkOf(netcfg.BridgeType), "", "bridge that it belongs to", func(p *netcfg.BridgePort) *string { return &p.Bridge }),
+		}, vlanPortFields(func(p *netcfg.BridgePort) *netcfg.VLANPort { return &p.VLANPort }),
 			disabled(func(p *netcfg.BridgePort) *bool { return &p.Disabled }),
 			comment(func(p *netcfg.BridgePort) *string { return &p.Comment }),
-		),
+		)...),
 	}
+}
+
+// joined are fields, then others, then the last.
+func joined[P any](first, then []field[P], last ...field[P]) []field[P] {
+	return slices.Concat(first, then, last)
 }
 
 // interfaceArguments are the arguments of /interface set. Their values are parsed by the menu
@@ -251,6 +262,15 @@ func (cfg *Config) renameReferences(from, to string) {
 	}
 	for i := range cfg.BridgePorts {
 		names = append(names, &cfg.BridgePorts[i].Interface, &cfg.BridgePorts[i].Bridge)
+	}
+	for i := range cfg.BridgeVLANs {
+		v := &cfg.BridgeVLANs[i]
+		names = append(names, &v.Bridge)
+		for _, ports := range [][]string{v.Tagged, v.Untagged} {
+			for j := range ports {
+				names = append(names, &ports[j])
+			}
+		}
 	}
 	for i := range cfg.ListMembers {
 		names = append(names, &cfg.ListMembers[i].Interface)

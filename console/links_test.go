@@ -26,6 +26,14 @@ func linkLive() Live {
 			netcfg.LinkState{Name: "guests", Type: netcfg.VLANType, Present: true, Up: true, MTU: 1400, MAC: ether.MAC{0x52, 0x54, 0, 0x12, 0x34, 0x57}},
 			netcfg.LinkState{Name: "lost", Type: netcfg.VLANType}), err
 	}
+	l.VLANMembers = func() ([]netcfg.VLANMembers, error) {
+		return []netcfg.VLANMembers{
+			{Bridge: "bridge1", IDs: netcfg.VLANRange{From: 1, To: 1}, Untagged: []string{"bridge1", "ether2"}},
+			{Bridge: "bridge1", IDs: netcfg.VLANRange{From: 20, To: 20}, Tagged: []string{"bridge1"}},
+			{Bridge: "bridge1", IDs: netcfg.VLANRange{From: 30, To: 39}, Tagged: []string{"ether2"}},
+			{Bridge: "bridge1", IDs: netcfg.VLANRange{From: 40, To: 40}, Tagged: []string{"ether2"}, Untagged: []string{"ether1"}},
+		}, nil
+	}
 	l.Invalid = func(menu string) ([]int, error) {
 		if menu == "interface vlan" {
 			return []int{1}, nil
@@ -117,7 +125,8 @@ Flags: X - disabled, I - invalid, R - running, S - slave
 [admin@postern] interface bridge> print detail
 Flags: X - disabled, I - invalid, R - running, S - slave
  0  R  ;;; LAN
-       name=bridge1 auto-mac=yes protocol-mode=none actual-mtu=1500
+       name=bridge1 auto-mac=yes protocol-mode=none vlan-filtering=no pvid=1
+       frame-types=admit-all ingress-filtering=yes actual-mtu=1500
        mac-address=52:54:00:12:34:57
 [admin@postern] interface bridge> print stats
 Flags: X - disabled, I - invalid, R - running, S - slave
@@ -146,15 +155,15 @@ add interface=usb1 bridge=bridge1 disabled=yes
 `},
 		{name: "bridge port", screen: `[admin@postern] > interface bridge port print
 Flags: X - disabled, I - invalid, D - dynamic
- #   INTERFACE        BRIDGE
- 0   ether2           bridge1
- 1 X usb1             bridge1
+ #   INTERFACE        BRIDGE           PVID FRAME-TYPES
+ 0   ether2           bridge1          1    admit-all
+ 1 X usb1             bridge1          1    admit-all
 [admin@postern] > interface bridge port enable 1
 [admin@postern] > interface bridge port print
 Flags: X - disabled, I - invalid, D - dynamic
- #   INTERFACE        BRIDGE
- 0   ether2           bridge1
- 1 I usb1             bridge1
+ #   INTERFACE        BRIDGE           PVID FRAME-TYPES
+ 0   ether2           bridge1          1    admit-all
+ 1 I usb1             bridge1          1    admit-all
 `},
 		{name: "vlan", screen: `[admin@postern] > interface vlan print
 Flags: X - disabled, I - invalid, R - running, S - slave

@@ -95,7 +95,7 @@ type property struct {
 	defs        []string
 	typ         Type
 	values      []string
-	isInterface bool // the value is an interface, after "!" perhaps
+	isInterface bool // the value is an interface, after "!" perhaps, or a list of them
 	isList      bool // the value is an interface list, after "!" perhaps, or several
 	// links are the kinds of interfaces that the value can name; nil is all.
 	links []netcfg.LinkType
@@ -236,24 +236,41 @@ func renaming(properties []property, there func(c *Config, name string) bool, fo
 // changes when a port is renamed.
 func (p *property) byName() {
 	get, set := p.get, p.set
-	p.get = func(c *Config, item int) string {
-		name, not := strings.CutPrefix(get(c, item), "!")
-		if name = c.Called(name); not {
-			name = "!" + name
+	each := func(value string, as func(name string) string) (string, bool) {
+		parts := strings.Split(value, ",") // of which no name has one
+		for i, part := range parts {
+			name, not := strings.CutPrefix(part, "!")
+			if parts[i] = as(name); parts[i] == "" && name != "" {
+				return "", false
+			}
+			if not {
+				parts[i] = "!" + parts[i]
+			}
 		}
-		return name
+		return strings.Join(parts, ","), true
+	}
+	p.get = func(c *Config, item int) string {
+		called, _ := each(get(c, item), c.Called)
+		return called
 	}
 	p.set = func(c *Config, item int, value string) error {
-		name, not := strings.CutPrefix(value, "!")
-		device := c.device(name)
-		if device == "" && name != "" {
+		devices, ok := each(value, c.device)
+		if !ok {
 			return valueError(p.name, value, p.accepts, true, errNoMatch)
 		}
-		if not {
-			device = "!" + device
-		}
-		return set(c, item, device)
+		return set(c, item, devices)
 	}
+}
+
+// interfacesIn are the interfaces that the value of a property names, if that names interfaces.
+func interfacesIn(value string) []string {
+	var names []string
+	for part := range strings.SplitSeq(value, ",") {
+		if name := strings.TrimPrefix(part, "!"); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func bindItems[T any](of func(*Config) *[]T, fields ...field[*T]) []property {
@@ -327,7 +344,9 @@ var menus = sync.OnceValue(func() []*menu {
 		loggingMenu(), loggingAction(), historyMenu(),
 		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(), routerboardMenu(), packageMenu(), packageUpdateMenu(), healthMenu(),
 		userGroupMenu(), userMenu(), sshKeysMenu(), activeUsersMenu(),
-		interfaceMenu(), ethernetMenu(), bridgeMenu(), vlanMenu(), bridgePortMenu(), pppoeMenu(), interfaceListMenu(), listMemberMenu(),
+		interfaceMenu(), ethernetMenu(), bridgeMenu(), vlanMenu(), bridgePortMenu(),
+		bridgeVLANMenu(),
+		pppoeMenu(), interfaceListMenu(), listMemberMenu(),
 		{path: "routing", help: "tables of routes"}, routingTableMenu(),
 		{path: "ip", help: "IPv4"},
 		{

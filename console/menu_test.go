@@ -20,6 +20,7 @@ func TestTables(t *testing.T) {
 		"interface bridge":      {"name"},
 		"interface vlan":        {"name", "interface"},
 		pppoePath:               {"name", "interface"},
+		bridgeVLANPath:          {"bridge", "vlan-ids"},
 		"interface bridge port": {"interface", "bridge"}, "interface list": {"name"}, "interface list member": {"list", "interface"},
 		"ip firewall nat": {"chain"}, "routing table": {"name"}, "ip firewall mangle": {"chain"}, "ip firewall raw": {"chain"}, "ip firewall address-list": {"address", "list"}, "system ntp client servers": {"address"},
 		"ip socks users": {"name", "password"}, "user ssh-keys": {"user", "key"}, "user": {"name", "group"}, "user group": {"name"},

@@ -26,6 +26,8 @@ const printConfig = linksConfig + `
 /system logging add topics=firewall,!warning action=remote
 /interface ethernet set [find default-name=ether1] name=wan comment="to the outside"
 /interface ethernet set usb1 disabled=yes
+/interface bridge vlan add bridge=bridge1 vlan-ids=30-40,50 tagged=ether2 comment="servers"
+/interface bridge vlan add bridge=bridge1 vlan-ids=60 tagged=bridge1,ether2 untagged=usb1 disabled=yes
 /ip dhcp-client add interface=wan
 /ip dhcp-client add interface=usb1 add-default-route=no use-peer-dns=no disabled=yes comment="for the modem"
 /interface pppoe-client add name=pppoe-out1 interface=usb1 user=me@isp password=secret add-default-route=yes disabled=no

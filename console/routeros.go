@@ -24,12 +24,12 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 			"mdix-enable=yes orig-mac-address=* passthrough-interface poe-out=off poe-priority=* rx-flow-control=off sfp-rate-select " +
 			"sfp-shutdown-temperature speed=* switch tx-flow-control=off",
 		"interface bridge": "add-dhcp-option82=no ageing-time=5m arp=enabled arp-timeout=auto " +
-			"dhcp-snooping=no ether-type=* fast-forward=* forward-delay=15s forward-reserved-addresses=no frame-types=* " +
-			"igmp-snooping=no igmp-version=* ingress-filtering=* l2mtu=* max-message-age=20s multicast-querier=no " +
-			"multicast-router=* mvrp=no port-cost-mode=* priority=0x8000 pvid=* transmit-hold-count=6 vlan-filtering=no",
-		"interface bridge port": "auto-isolate=no bpdu-guard=no broadcast-flood=yes edge=* fast-leave=no frame-types=* " +
-			"horizon=none hw=* ingress-filtering=* internal-path-cost=10 learn=auto multicast-router=* mvrp-applicant-state=* " +
-			"mvrp-registrar-state=* path-cost=10 point-to-point=auto priority=0x80 pvid=* restricted-role=no " +
+			"dhcp-snooping=no ether-type=0x8100 fast-forward=* forward-delay=15s forward-reserved-addresses=no " +
+			"igmp-snooping=no igmp-version=* l2mtu=* max-message-age=20s multicast-querier=no " +
+			"multicast-router=* mvrp=no port-cost-mode=* priority=0x8000 transmit-hold-count=6",
+		"interface bridge port": "auto-isolate=no bpdu-guard=no broadcast-flood=yes edge=* fast-leave=no " +
+			"horizon=none hw=* internal-path-cost=10 learn=auto multicast-router=* mvrp-applicant-state=* " +
+			"mvrp-registrar-state=* path-cost=10 point-to-point=auto priority=0x80 restricted-role=no " +
 			"restricted-tcn=no tag-stacking=no trusted=* unknown-multicast-flood=yes unknown-unicast-flood=yes",
 		"interface vlan": "arp=enabled arp-timeout=auto l3-hw-offloading=* loop-protect=default|off " +
 			"loop-protect-disable-time=* loop-protect-send-interval=* mvrp=no use-service-tag=no",
@@ -127,7 +127,7 @@ var absentMenus = sync.OnceValue(func() map[string]string {
 			"lte macsec macvlan mesh ovpn-client ovpn-server ppp-client ppp-server pppoe-server pptp-client " +
 			"pptp-server sstp-client sstp-server traffic-eng veth virtual-ethernet vpls vrrp vxlan w60g wifi wifiwave2 " +
 			"wireguard wireless",
-		"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings vlan",
+		"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings",
 		"interface ethernet": "poe switch",
 		"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp packing " +
 			"proxy reverse-proxy smb ssh tftp traffic-flow upnp vrf",

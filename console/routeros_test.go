@@ -23,9 +23,9 @@ func TestAbsentProperties(t *testing.T) {
 		{"of a card", "/interface ethernet set [ find default-name=ether1 ] arp=enabled disable-running-check=no l2mtu=1598 speed=100Mbps", ""},
 		{"of a card, and not the default", "/interface ethernet set [ find default-name=ether1 ] auto-negotiation=no speed=100Mbps",
 			"Postern has no auto-negotiation=no (line 1 column 54); expected auto-negotiation=yes"},
-		{"of a bridge's port", "/interface bridge add name=b; /interface bridge port add bridge=b interface=ether1 pvid=20 hw=no trusted=yes", ""},
-		{"VLAN filtering", "/interface bridge add name=b vlan-filtering=yes",
-			"Postern has no vlan-filtering=yes (line 1 column 30); expected vlan-filtering=no"},
+		{"of a bridge's port", "/interface bridge add name=b; /interface bridge port add bridge=b interface=ether1 path-cost=10 hw=no trusted=yes", ""},
+		{"another tag", "/interface bridge add name=b vlan-filtering=yes ether-type=0x88a8",
+			"Postern has no ether-type=0x88a8 (line 1 column 49); expected ether-type=0x8100"},
 		{"what came from outside to no host", `/ip firewall filter add action=drop chain=forward comment="defconf: drop all from WAN not DSTNATed" ` +
 			"connection-nat-state=!dstnat connection-state=new in-interface=ether1", ""},
 		{"of the SOCKS server", "/ip socks set connection-idle-timeout=2m enabled=no max-connections=200 port=1080 vrf=main", ""},
@@ -58,7 +58,7 @@ func TestAbsentProperties(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			for name := range strings.FieldsSeq("log=no pvid hw= network use-doh l2mtu speed= vrf") {
+			for name := range strings.FieldsSeq("log=no path-cost hw= network use-doh l2mtu speed= vrf") {
 				assert.NotContains(t, Export(result.Config), name)
 			}
 		})

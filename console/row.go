@@ -359,7 +359,7 @@ func (x *execution) configured(m *menu) []row {
 			case p.name == "comment":
 				r.comment = value.text
 				continue
-			case p.isInterface && value.text != "" && known != nil && !slices.Contains(known, strings.TrimPrefix(value.text, "!")):
+			case p.isInterface && !p.list && value.text != "" && known != nil && !slices.Contains(known, strings.TrimPrefix(value.text, "!")):
 				r.flags |= flagInvalid
 			}
 			if value.text != "" {

@@ -299,7 +299,7 @@ func TestExportLoad(t *testing.T) {
 		// Each menu's export alone says what it has to.
 		var parts strings.Builder
 		for _, m := range menus() {
-			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" && m.path != "interface list member" && m.path != "ip dns static" && m.path != "user ssh-keys" && m.path != "user group" && !strings.HasPrefix(m.path, "ip dhcp-server ") { // these are in others
+			if m.properties != nil && m.path != "ip socks" && m.path != "interface bridge port" && m.path != bridgeVLANPath && m.path != "interface list member" && m.path != "ip dns static" && m.path != "user ssh-keys" && m.path != "user group" && !strings.HasPrefix(m.path, "ip dhcp-server ") { // these are in others
 				parts.WriteString(exportMenus(menus(), &cfg, m.path, sensitiveWord.Name))
 			}
 		}

@@ -205,13 +205,15 @@ func has(all []namedLink, name string) bool {
 // or what else uses one that was there before.
 func (p property) checkInterface(cfg *Config, item int, interfaces []namedLink, before []string) error {
 	value := p.get(cfg, item)
-	name := strings.TrimPrefix(value, "!")
-	if value == "" || has(interfaces, name) {
+	names := interfacesIn(value)
+	i := slices.IndexFunc(names, func(name string) bool { return !has(interfaces, name) })
+	if i < 0 {
 		return nil
 	}
+	name := names[i]
 	if slices.Contains(before, name) {
 		return fmt.Errorf("input does not match any value of %s: %s; it is in use by %s", p.name, value, strings.Join(cfg.itemsWith(func(p property, value string) bool {
-			return p.isInterface && strings.TrimPrefix(value, "!") == name
+			return p.isInterface && slices.Contains(interfacesIn(value), name)
 		}), ", "))
 	}
 	var fitting []string

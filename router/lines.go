@@ -257,6 +257,7 @@ func (r *Router) live(st state, user string) console.Live {
 func (r *Router) system(st state) console.Live {
 	live := console.Live{
 		Links:         r.network.State,
+		VLANMembers:   r.network.VLANMembers,
 		Openings:      r.firewall.Openings,
 		Now:           time.Now,
 		Counters:      r.firewall.Counters,

@@ -33,6 +33,7 @@ type Network interface {
 	// Run keeps it there until ctx is done.
 	Run(ctx context.Context) error
 	State() ([]netcfg.LinkState, error)
+	VLANMembers() ([]netcfg.VLANMembers, error)
 	Waiting() (netcfg.Waiting, error)
 	Dynamic() ([]netcfg.Address, []netcfg.KernelRoute, error)
 	Neighbors() ([]netcfg.Neighbor, error)

@@ -108,8 +108,9 @@ func (n *fakeNetwork) Apply(c netcfg.Config) error {
 	n.config = c
 	return nil
 }
-func (n *fakeNetwork) Run(ctx context.Context) error      { <-ctx.Done(); return ctx.Err() }
-func (n *fakeNetwork) State() ([]netcfg.LinkState, error) { return n.state() }
+func (n *fakeNetwork) Run(ctx context.Context) error              { <-ctx.Done(); return ctx.Err() }
+func (n *fakeNetwork) VLANMembers() ([]netcfg.VLANMembers, error) { return nil, nil }
+func (n *fakeNetwork) State() ([]netcfg.LinkState, error)         { return n.state() }
 func (n *fakeNetwork) Waiting() (netcfg.Waiting, error) {
 	w := n.wait
 	w.Routes = slices.Clone(w.Routes) // it is the caller's
