@@ -15,13 +15,13 @@ func TestBridgeVLANScreens(t *testing.T) {
 [admin@postern] > interface bridge vlan print
 Flags: X - disabled, D - dynamic
  #   BRIDGE           VLAN-IDS       CURRENT-TAGGED         CURRENT-UNTAGGED
-   D ;;; added by pvid
+ 0 D ;;; added by pvid
      bridge1          1                                     bridge1,ether2
-   D ;;; added by vlan on bridge
+ 1 D ;;; added by vlan on bridge
      bridge1          20             bridge1
- 0   ;;; servers
+ 2   ;;; servers
      bridge1          30-40          ether2                 ether1
- 1 X bridge1          50,60-69
+ 3 X bridge1          50,60-69
 [admin@postern] > interface bridge vlan print detail where tagged~"ether2"
 Flags: X - disabled, D - dynamic
  0   ;;; servers

@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -137,6 +139,38 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		assert.NotContains(t, r.command(t, "/interface print"), "bridge1")
 		r.awaitHTTP(t)
 	})
+	step("a bridge that filters VLANs", func(t *testing.T) {
+		before := r.command(t, "/export")
+		// ether2 is a trunk, and ether1 in VLAN 30 without a tag. The router is in VLAN 20.
+		assert.Empty(t, r.command(t, "/interface bridge add name=bridge1 vlan-filtering=yes; /interface bridge port add bridge=bridge1 interface=ether2; "+
+			"/interface bridge port add bridge=bridge1 interface=ether1 pvid=30 frame-types=admit-only-untagged-and-priority-tagged; "+
+			"/interface bridge vlan add bridge=bridge1 vlan-ids=20,30,50-59 tagged=ether2; "+
+			"/interface vlan add name=guests interface=bridge1 vlan-id=20; /ip address add address=192.168.20.1/24 interface=guests"))
+		trunk := []crossing{{"its tag", 30, untagged}, {"no tag", untagged, lost}, {"another's tag", 20, lost}, {"a tag that nobody else has", 55, lost}, {"a tag that it has not", 60, lost}}
+		r.cross(t, client, gateway, trunk...)
+		r.cross(t, gateway, client, crossing{"no tag", untagged, 30}, crossing{"another's tag", 20, lost}, crossing{"the tag of what has none", 1, lost})
+		ask := func(vlan uint16, limit time.Duration) error {
+			return r.n.on(client, func() error { return askTagged("eth0", vlan, netip.MustParseAddr("192.168.20.1"), limit) })
+		}
+		require.NoError(t, ask(20, patience))
+		r.reachable(t, "") // by VLAN 1
+		assert.Regexp(t, `(?m)^ \d D ;;; added by pvid\n +bridge1 +1 +bridge1,ether2\n \d   bridge1 +20,30,50-59 +bridge1,ether2 +ether1\n`,
+			r.command(t, "/interface bridge vlan print"))
+		// The one that runs takes its other VLAN.
+		assert.Empty(t, r.command(t, "/interface bridge port set [find interface=ether1] pvid=20"))
+		r.cross(t, client, gateway, crossing{"its tag", 20, untagged}, crossing{"its tag before", 30, lost})
+		r.cross(t, gateway, client, crossing{"no tag", untagged, 20})
+		assert.Empty(t, r.command(t, "/interface bridge port set [find interface=ether2] frame-types=admit-only-vlan-tagged"))
+		r.cross(t, client, gateway, crossing{"a tag", 20, untagged}, crossing{"no tag", untagged, lost})
+		assert.Contains(t, r.command(t, "/interface bridge port set [find interface=ether2] frame-types=admit-only-untagged-and-priority-tagged"),
+			"expected ether2 in no VLAN with a tag, it is so in VLAN 20")
+		assert.Empty(t, r.command(t, "/interface bridge set bridge1 vlan-filtering=no"))
+		r.cross(t, client, gateway, crossing{"no tag", untagged, untagged}, crossing{"any tag", 77, 77})
+		assert.Empty(t, r.command(t, "/ip address remove [find interface=guests]; /interface vlan remove guests; /interface bridge vlan remove [find]; "+
+			"/interface bridge port remove [find]; /interface bridge remove bridge1"))
+		assert.Equal(t, before, r.command(t, "/export"))
+		r.awaitHTTP(t)
+	})
 	step("interface lists of several", func(t *testing.T) {
 		before := settings(r.command(t, "/export"))
 		assert.Empty(t, r.command(t, "/interface bridge add name=spare; /interface list add name=LAN; "+
@@ -194,6 +228,118 @@ func (r *router) reachable(t *testing.T, mac string) {
 		}
 		return err
 	}))
+}
+
+// crossing is a frame that one host sends, with a tag or untagged, and how it comes to another: with a tag,
+// untagged, or not at all (lost).
+type crossing struct {
+	name         string
+	tag, arrives int
+}
+
+const (
+	untagged = -1
+	lost     = -2
+)
+
+// cross sends frames from one host to another and checks how they arrive. The first must be one that does: all
+// take the same way, so what has not come when that comes behind the others is lost.
+func (r *router) cross(t *testing.T, from, to host, frames ...crossing) {
+	t.Helper()
+	out, in := r.tap(t, from), r.tap(t, to)
+	require.NotEqual(t, lost, frames[0].arrives)
+	// The last has a mark of its own, and is as long as a frame can be.
+	all := append(slices.Clone(frames), frames[0])
+	require.NoError(t, retry(func() error {
+		for i, f := range all {
+			size := 60
+			if i == len(frames) {
+				size = 1514
+			}
+			if err := out.send(byte(i), f.tag, size); err != nil {
+				return err
+			}
+		}
+		arrived := map[int]int{}
+		for last := false; !last; {
+			mark, tag, err := in.next()
+			if err != nil {
+				return fmt.Errorf("%s to %s, %v: %w", from, to, arrived, err)
+			}
+			arrived[mark], last = tag, mark == len(frames)
+		}
+		for i, f := range all {
+			tag, ok := arrived[i]
+			switch {
+			case ok && tag != f.arrives:
+				t.Errorf("%s to %s, %s: it arrives with tag %d, expected %d", from, to, f.name, tag, f.arrives)
+			case !ok && f.arrives != lost:
+				return fmt.Errorf("%s to %s, %s: it does not arrive", from, to, f.name) // lost on the way, perhaps
+			}
+		}
+		return nil
+	}))
+}
+
+// tap sends and receives whole frames of the type for experiments (IEEE 802) by a host's eth0.
+type tap struct {
+	socket int
+	mac    net.HardwareAddr
+}
+
+func (r *router) tap(t *testing.T, h host) (p tap) {
+	t.Helper()
+	require.NoError(t, r.n.on(h, func() error {
+		link, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		p.mac = link.HardwareAddr
+		all := binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL})
+		if p.socket, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all)); err != nil {
+			return err
+		}
+		t.Cleanup(func() { unix.Close(p.socket) })
+		return errors.Join(
+			unix.Bind(p.socket, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Index}),
+			unix.SetsockoptInt(p.socket, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
+			unix.SetsockoptInt(p.socket, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
+			unix.SetsockoptTimeval(p.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2}))
+	}))
+	return p
+}
+
+func (p tap) send(mark byte, tag, size int) error {
+	frame := append(bytes.Repeat([]byte{0xff}, 6), p.mac...)
+	if tag != untagged {
+		frame = append(frame, 0x81, 0, byte(tag>>8), byte(tag))
+		size += 4
+	}
+	frame = append(frame, 0x88, 0xb5, mark)
+	_, err := unix.Write(p.socket, append(frame, make([]byte, size-len(frame))...))
+	return err
+}
+
+func (p tap) next() (mark, tag int, err error) {
+	frame, control := make([]byte, 2000), make([]byte, 100)
+	for {
+		n, controls, _, _, err := unix.Recvmsg(p.socket, frame, control, 0)
+		if err != nil {
+			return 0, 0, err
+		}
+		if n < 15 || frame[12] != 0x88 || frame[13] != 0xb5 {
+			continue
+		}
+		messages, err := unix.ParseSocketControlMessage(control[:controls])
+		if err != nil || len(messages) != 1 || len(messages[0].Data) < 20 {
+			return 0, 0, fmt.Errorf("frame without auxiliary data: %w", err)
+		}
+		// struct tpacket_auxdata, linux/if_packet.h: the kernel takes the tag off.
+		if data := messages[0].Data; binary.NativeEndian.Uint32(data)&unix.TP_STATUS_VLAN_VALID != 0 {
+			return int(frame[14]), int(binary.NativeEndian.Uint16(data[16:]) & 0xfff), nil
+		}
+		return int(frame[14]), untagged, nil
+	}
 }
 
 // askTagged asks for an address by ARP (RFC 826) in a VLAN (IEEE 802.1Q), and waits
