@@ -59,9 +59,14 @@ type Link struct {
 	// MTU is in bytes, 68..65535. 0 stands for the driver's.
 	MTU int
 	// MAC is a unicast address. The zero value stands for the driver's.
-	MAC      ether.MAC
-	Disabled bool
-	Comment  string
+	MAC ether.MAC
+	// Advertise are the modes that it offers to its neighbor, of those that its card can; none stands
+	// for all. With NoAutoNegotiation it offers none: Fixed is the mode, or that which it has if 0.
+	Advertise         Modes
+	NoAutoNegotiation bool
+	Fixed             Modes
+	Disabled          bool
+	Comment           string
 }
 
 // Bridge is a switch between links. A disabled bridge passes nothing.

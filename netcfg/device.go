@@ -21,6 +21,8 @@ type device struct {
 	// has not. driverMAC is the same for its address.
 	driverMTU int
 	driverMAC ether.MAC
+	// driverModes is what it had of modes before, or nil.
+	driverModes *modeSettings
 }
 
 // match finds the devices of the ports. A device keeps its port until it vanishes: once it

@@ -33,6 +33,7 @@ type Manager struct {
 	receiveRing uint32
 	ringsSeen   map[int]bool
 	ringRequest func(name string, p *ringParameters) error
+	modeRequest func(name string, r *modeMessage) error // but in tests the function of that name
 }
 
 // state is what the kernel has, or should have, of what a Manager owns.
@@ -64,6 +65,7 @@ func New(ports []Port, logf func(format string, args ...any)) (*Manager, error) 
 		receiveRing: receiveRing(uint64(info.Totalram) * uint64(info.Unit)),
 		ringsSeen:   map[int]bool{},
 		ringRequest: ringRequest,
+		modeRequest: modeRequest,
 	}, nil
 }
 
@@ -104,6 +106,7 @@ func (m *Manager) Apply(c Config) error {
 	if err != nil {
 		return err
 	}
+	m.readModes(&p, before.links, c)
 	m.reconcile(nl, &p, before, m.want(c, before))
 	if err := p.err(); err != nil {
 		if undoErr := m.undo(nl, before); undoErr != nil {
@@ -150,6 +153,7 @@ func (m *Manager) repair() (changes []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	m.readModes(&p, have.links, *m.config)
 	m.reconcile(nl, &p, have, m.want(*m.config, have))
 	return p.changes, p.err()
 }
@@ -265,6 +269,7 @@ func (m *Manager) want(c Config, have state) state {
 		case d.driverMAC != ether.MAC{}:
 			l.mac = d.driverMAC
 		}
+		l.modes = conf.wantModes(l.modes, d.driverModes)
 		w.links = append(w.links, l)
 	}
 	w.links = c.wantBridgesAndVLANs(w.links)

@@ -98,6 +98,7 @@ func (m *Manager) reconcileLink(p *pass, have, want link) {
 		}
 		p.did(fmt.Sprintf("turn the spanning tree of %s %s", want.name, word), setSTP(have.index, want.stp))
 	}
+	m.reconcileModes(p, d, want)
 	if have.mtu != want.mtu {
 		err := setMTU(have.index, want.mtu)
 		switch {

@@ -35,7 +35,10 @@ type ringParameters struct {
 }
 
 // ringRequest has a device's driver read or write its ringParameters.
-func ringRequest(name string, p *ringParameters) error {
+func ringRequest(name string, p *ringParameters) error { return ethtool(name, unsafe.Pointer(p)) }
+
+// ethtool has a device's driver carry out a request of linux/ethtool.h, which begins with its command.
+func ethtool(name string, data unsafe.Pointer) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -46,7 +49,7 @@ func ringRequest(name string, p *ringParameters) error {
 		name [unix.IFNAMSIZ]byte
 		data unsafe.Pointer
 		_    [24 - unsafe.Sizeof(uintptr(0))]byte
-	}{data: unsafe.Pointer(p)}
+	}{data: data}
 	copy(request.name[:unix.IFNAMSIZ-1], name)
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
 		return errno

@@ -42,6 +42,8 @@ type link struct {
 	master, parent string
 	vlanID         int
 	stp            bool
+	// modes is set for a port whose modes are to be looked at: see readModes.
+	modes *modeSettings
 	// filtering says that a bridge filters VLANs, defaultPVID is the VLAN that it puts new ports into, or
 	// 0. vlans are those that a port of a bridge is in, or the bridge itself: see readVLANs.
 	filtering   bool

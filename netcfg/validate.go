@@ -52,6 +52,9 @@ func (c Config) validateLinks(ports []Port) error {
 		if l.MAC[0]&1 != 0 {
 			return fmt.Errorf("link %s: mac-address=%s: expected the address of one host, not of a group", l.Name, l.MAC)
 		}
+		if err := l.validateModes(); err != nil {
+			return fmt.Errorf("link %s: %w", l.Name, err)
+		}
 	}
 	return nil
 }
