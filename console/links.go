@@ -67,20 +67,21 @@ func interfaceMenu() *menu {
 func ethernetMenu() *menu {
 	return &menu{
 		path: "interface ethernet", help: "ethernet ports, by name",
-		commands: portCommands(), isPorts: true,
+		commands: commandsLike(portCommands(), "", monitorEthernet), isPorts: true,
 		rows: (*execution).ethernetRows, legend: legendLink, flags: flagsLink,
 		columns: []column{{"name", 16}, {"mtu", 5}, {"mac-address", 0}},
 		stats:   (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append(linkCounters(), readOnly{name: defaultName, help: "the board's name for the port"}),
 		items:    itemLists[linkItems],
-		properties: append([]property{portNameProperty()}, bindItems(links,
+		properties: append([]property{portNameProperty()}, bindItems(links, joined([]field[*Port]{
 			prop("mtu", optional(integer(68, 65535), "the driver's"), "", "largest packet in bytes",
 				func(l *Port) *int { return &l.MTU }),
 			prop("mac-address", optional(macAddress(), "the card's own"), "", "hardware address",
 				func(l *Port) *ether.MAC { return &l.MAC }),
+		}, modeFields(),
 			disabled(func(l *Port) *bool { return &l.Disabled }),
 			comment(func(l *Port) *string { return &l.Comment }),
-		)...),
+		)...)...),
 	}
 }
 
@@ -468,6 +469,13 @@ func (x *execution) ethernetRows() ([]row, error) {
 		}
 		if mac := cmp.Or(macText(set.MAC), macText(p.MAC)); mac != "" {
 			pairs = append(pairs, textPair("mac-address", mac))
+		}
+		pairs = append(pairs, booleanPair("auto-negotiation", !set.NoAutoNegotiation))
+		if set.Advertise != 0 {
+			pairs = append(pairs, Pair{"advertise", Value{Type: List, text: set.Advertise.String()}})
+		}
+		if set.Fixed != 0 {
+			pairs = append(pairs, wordPair("speed", set.Fixed.String()))
 		}
 		rows[i] = row{key: key{port: p.Name}, flags: x.linkFlags(set.Disabled, !p.Present, p), comment: set.Comment, pairs: pairs}
 	}

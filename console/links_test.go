@@ -181,7 +181,7 @@ add name=lost interface=usb1 vlan-id=4094
 [admin@postern] > interface ethernet set 1 name=ether1 mtu=1400
 [admin@postern] > interface ethernet print detail where name=wan
 Flags: X - disabled, I - invalid, R - running, S - slave
- 0  R  name=wan default-name=ether1 mtu=1500 mac-address=52:54:00:12:34:56
+ 0  R  name=wan default-name=ether1 mtu=1500 mac-address=52:54:00:12:34:56 auto-negotiation=yes
 [admin@postern] > interface print
 Flags: X - disabled, I - invalid, R - running, S - slave
  #     NAME             TYPE      MTU   MAC-ADDRESS

@@ -17,6 +17,8 @@ type Live struct {
 	// Links lists the ports of the machine, with the board's names and in the board's order,
 	// and the bridges and VLANs of the configuration.
 	Links func() ([]netcfg.LinkState, error)
+	// PortModes is what a port does now, by the board's name; the error is EOPNOTSUPP if its driver does not know.
+	PortModes func(port string) (netcfg.PortModes, error)
 	// VLANMembers lists the VLANs that bridges have, with the board's names of ports.
 	VLANMembers func() ([]netcfg.VLANMembers, error)
 	// Connections lists the connections of the SOCKS server.

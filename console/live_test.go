@@ -25,6 +25,10 @@ func fullLive() Live {
 		c.Age, c.Idle, c.UserID = 65*time.Second, 1500*time.Millisecond, "a user"
 		return []socks.Connection{c, {Src: netip.MustParseAddrPort("192.168.0.3:1"), Type: socks.Unknown}}, nil
 	}
+	l.VLANMembers = func() ([]netcfg.VLANMembers, error) { return nil, nil }
+	l.PortModes = func(string) (netcfg.PortModes, error) {
+		return netcfg.PortModes{AutoNegotiation: true, Speed: 100, FullDuplex: true}, nil
+	}
 	l.CloseConnections = func([]uint64) error { return errors.New("called before the line is done") }
 	l.Hits = func() ([]uint64, error) { return []uint64{7, 12345}, nil }
 	l.Openings = func() []firewall.Opening {

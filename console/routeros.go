@@ -18,11 +18,11 @@ import (
 // 6 and 7.
 var absentProperties = sync.OnceValue(func() map[string]string {
 	return map[string]string{
-		"interface ethernet": "advertise=" + allSpeeds + " arp=enabled arp-timeout=auto auto-negotiation=yes bandwidth=unlimited/unlimited " +
-			"cable-settings=default combo-mode=auto disable-running-check=no fec-mode full-duplex=* l2mtu=* " +
+		"interface ethernet": "arp=enabled arp-timeout=auto bandwidth=unlimited/unlimited " +
+			"cable-settings=default combo-mode=auto disable-running-check=no fec-mode full-duplex=yes l2mtu=* " +
 			"loop-protect=default|off loop-protect-disable-time=* loop-protect-send-interval=* master-port=none " +
 			"mdix-enable=yes orig-mac-address=* passthrough-interface poe-out=off poe-priority=* rx-flow-control=off sfp-rate-select " +
-			"sfp-shutdown-temperature speed=* switch tx-flow-control=off",
+			"sfp-shutdown-temperature switch tx-flow-control=off",
 		"interface bridge": "add-dhcp-option82=no ageing-time=5m arp=enabled arp-timeout=auto " +
 			"dhcp-snooping=no ether-type=0x8100 fast-forward=* forward-delay=15s forward-reserved-addresses=no " +
 			"igmp-snooping=no igmp-version=* l2mtu=* max-message-age=20s multicast-querier=no " +
@@ -69,13 +69,6 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 		"user group":                      "skin=default",
 	}
 })
-
-// allSpeeds are the lists of speeds that a port of RouterOS offers to its neighbour by default, as
-// versions 6 and 7 write them: a port of Postern offers all that its card can.
-const allSpeeds = "10M-half,10M-full,100M-half,100M-full|10M-half,10M-full,100M-half,100M-full,1000M-half,1000M-full|" +
-	"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full|" +
-	"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full|" +
-	"10M-baseT-half,10M-baseT-full,100M-baseT-half,100M-baseT-full,1G-baseT-half,1G-baseT-full,2.5G-baseT"
 
 // absentMatchers are the absent properties that rules of all tables have in common.
 const absentMatchers = "address-list=* address-list-timeout=* connection-bytes " +

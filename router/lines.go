@@ -258,6 +258,7 @@ func (r *Router) system(st state) console.Live {
 	live := console.Live{
 		Links:         r.network.State,
 		VLANMembers:   r.network.VLANMembers,
+		PortModes:     r.network.PortModes,
 		Openings:      r.firewall.Openings,
 		Now:           time.Now,
 		Counters:      r.firewall.Counters,

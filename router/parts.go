@@ -34,6 +34,7 @@ type Network interface {
 	Run(ctx context.Context) error
 	State() ([]netcfg.LinkState, error)
 	VLANMembers() ([]netcfg.VLANMembers, error)
+	PortModes(port string) (netcfg.PortModes, error)
 	Waiting() (netcfg.Waiting, error)
 	Dynamic() ([]netcfg.Address, []netcfg.KernelRoute, error)
 	Neighbors() ([]netcfg.Neighbor, error)

@@ -110,6 +110,7 @@ func (n *fakeNetwork) Apply(c netcfg.Config) error {
 }
 func (n *fakeNetwork) Run(ctx context.Context) error              { <-ctx.Done(); return ctx.Err() }
 func (n *fakeNetwork) VLANMembers() ([]netcfg.VLANMembers, error) { return nil, nil }
+func (n *fakeNetwork) PortModes(string) (netcfg.PortModes, error) { return netcfg.PortModes{}, nil }
 func (n *fakeNetwork) State() ([]netcfg.LinkState, error)         { return n.state() }
 func (n *fakeNetwork) Waiting() (netcfg.Waiting, error) {
 	w := n.wait
