@@ -346,6 +346,7 @@ func newMachine(t *testing.T) *machine {
 		HashPassword:     password.New,
 		Slots:            func() ([]console.SlotState, error) { return []console.SlotState{{Name: "a"}, {Name: "b"}}, nil },
 		PPPoEClients:     func() ([]console.PPPoEClientState, error) { return nil, nil },
+		PortModes:        func(string) (netcfg.PortModes, error) { return netcfg.PortModes{}, nil },
 		DynamicDNS:       func() []netip.Addr { return nil },
 		DNSCache:         func() ([]dns.CacheEntry, int, error) { return nil, 0, nil },
 		FlushDNS:         func() error { return nil },
