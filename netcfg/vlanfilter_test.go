@@ -61,8 +61,8 @@ func filters(t *testing.T) bool {
 
 // tap sends and receives whole frames on a link, with their tags.
 type tap struct {
-	name          string
 	socket, index int
+	over          int // index of the other end of its cable, or 0
 }
 
 func tapOn(t *testing.T, name string) tap {
@@ -76,19 +76,27 @@ func tapOn(t *testing.T, name string) tap {
 	require.NoError(t, unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Index}))
 	require.NoError(t, unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1))
 	require.NoError(t, unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1))
-	return tap{name, s, link.Index}
+	p := tap{socket: s, index: link.Index}
+	if number, ok := strings.CutPrefix(name, "x-k"); ok {
+		end, err := net.InterfaceByName("ether" + string(number[0]+1))
+		require.NoError(t, err)
+		p.over = end.Index
+	}
+	return p
 }
 
 const noTag = -1
 
 // send sends a broadcast frame of the type for experiments (IEEE 802), with a mark and a tag.
-func (p tap) send(mark byte, tag int) error {
+func (p tap) send(mark byte, tag int) error { return p.sendBy(p.index, mark, tag) }
+
+func (p tap) sendBy(link int, mark byte, tag int) error {
 	frame := append(slices.Repeat([]byte{0xff}, 6), 2, 0, 0, 0, byte(p.index), mark)
 	if tag != noTag {
 		frame = append(frame, 0x81, 0, byte(tag>>8), byte(tag))
 	}
 	frame = append(frame, 0x88, 0xb5, mark)
-	return unix.Sendto(p.socket, append(frame, make([]byte, 46)...), 0, &unix.SockaddrLinklayer{Ifindex: p.index})
+	return unix.Sendto(p.socket, append(frame, make([]byte, 46)...), 0, &unix.SockaddrLinklayer{Ifindex: link})
 }
 
 // next returns the next frame of that type that came in, if there is one.
@@ -116,30 +124,11 @@ func (p tap) next(t *testing.T) (mark byte, tag int, ok bool) {
 	}
 }
 
-// flushed waits until what was sent before has come where it was going to. All packets of a processor
-// are in one queue: when a frame that was put there has come out, so have those before it, and what
-// these became is in front of the next.
-func flushed(t *testing.T, ports map[string]tap, end byte) {
-	t.Helper()
-	for range 2 {
-		for name, to := range ports {
-			from, ok := strings.CutPrefix(name, "x-k")
-			if !ok {
-				continue
-			}
-			link, err := net.InterfaceByName("ether" + string(from[0]+1))
-			require.NoError(t, err)
-			frame := append(slices.Repeat([]byte{0xff}, 6), 2, 0, 0, 0, 0, end, 0x88, 0xb5, end)
-			require.NoError(t, unix.Sendto(to.socket, append(frame, make([]byte, 46)...), 0, &unix.SockaddrLinklayer{Ifindex: link.Index}))
-		}
-	}
-}
-
 // spread returns where a frame goes, as "bridge1 v20 x-k0:20": with its tag, or none.
 func spread(t *testing.T, ports map[string]tap, from string, tag int) string {
 	t.Helper()
 	const mark, end = 'm', 'e'
-	// On one processor, for flushed.
+	// On one processor: see below.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var was, one unix.CPUSet
@@ -154,30 +143,34 @@ func spread(t *testing.T, ports map[string]tap, from string, tag int) string {
 	defer func() { require.NoError(t, unix.SchedSetaffinity(0, &was)) }()
 
 	require.NoError(t, ports[from].send(mark, tag))
-	flushed(t, ports, end)
+	// All packets of a processor are in one queue. When a frame that was put there has come out, so have
+	// those before it, and what these became is in front of the next.
 	var reached []string
-	for name, p := range ports {
-		ends := 2
-		if !strings.HasPrefix(name, "x-k") {
-			ends = 0
-		}
-		require.Eventually(t, func() bool {
-			for {
-				got, tag, ok := p.next(t)
-				switch {
-				case !ok:
-					return ends == 0
-				case got == end:
-					ends--
-				case got == mark && tag == noTag:
-					reached = append(reached, name)
-				case got == mark:
-					reached = append(reached, fmt.Sprintf("%s:%d", name, tag))
-				}
+	for range 2 {
+		for _, p := range ports {
+			if p.over != 0 {
+				require.NoError(t, p.sendBy(p.over, end, noTag))
 			}
-		}, patience, time.Millisecond)
+		}
+		for name, p := range ports {
+			for ended := false; !ended; {
+				require.Eventually(t, func() bool {
+					got, tag, ok := p.next(t)
+					switch {
+					case !ok:
+						ended = p.over == 0 // it has none of its own, and is told in the same moment as the ports
+					case got == end:
+						ended = true
+					case got == mark && tag == noTag:
+						reached = append(reached, name)
+					case got == mark:
+						reached = append(reached, fmt.Sprintf("%s:%d", name, tag))
+					}
+					return ok || ended
+				}, patience, time.Millisecond)
+			}
+		}
 	}
-	// The router's own are told of a frame in the same moment as its ports.
 	slices.Sort(reached)
 	return strings.Join(reached, " ")
 }
