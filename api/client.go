@@ -52,6 +52,8 @@ type Session interface {
 type Account interface {
 	Session() (Session, error)
 	Logout()
+	// OnEnd has f called when PID 1 ends the login.
+	OnEnd(f func())
 }
 
 // checkPassword says whose password this is; nil is that it is wrong. The error is shown to the client.
@@ -111,6 +113,7 @@ func serve(ctx context.Context, conn io.ReadWriteCloser, check checkPassword, tr
 	}
 	trusted()
 	defer c.account.Logout()
+	c.account.OnEnd(c.end)
 	defer c.stop()
 	c.in.limits = userLimits
 	for {

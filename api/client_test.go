@@ -89,6 +89,8 @@ func (a account) Logout() {
 	a.out++
 }
 
+func (account) OnEnd(func()) {}
+
 // fakeSession is a session with r's configuration.
 type fakeSession struct {
 	*router

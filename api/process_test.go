@@ -55,9 +55,14 @@ func (r *router) process() uint16 {
 	var p *login.Process
 	link, ended, err := service.Simulate(ctx, Spec, func(l *service.Link) service.Handler {
 		p = login.NewProcess(l, login.Authority{
-			CheckPassword: func(l login.Login, text string) bool { return l.User == console.Admin && text == secret },
-			LoggedIn:      func(login.Login) {},
-			LoggedOut:     func(login.Login) { account{r}.Logout() },
+			CheckPassword: func(l login.Login, text string) string {
+				if l.User != console.Admin || text != secret {
+					return ""
+				}
+				return "proof"
+			},
+			LoggedIn:  func(login.Login) {},
+			LoggedOut: func(login.Login) { account{r}.Logout() },
 			Serve: func(conn net.Conn, _ login.Login) {
 				r.mu.Lock()
 				r.sessions++

@@ -41,3 +41,4 @@ type lent struct{ session Session }
 
 func (l lent) Session() (Session, error) { return l.session, nil }
 func (lent) Logout()                     {}
+func (lent) OnEnd(func())                {}

@@ -11,6 +11,8 @@ import (
 type Action struct {
 	// Close are numbers of connections of the SOCKS server, which are closed.
 	Close []uint64
+	// Logout are numbers of logins, which end.
+	Logout []uint32
 	// Forget are connections that the kernel tracks, and that it forgets.
 	Forget []firewall.Tracked
 	// Remove are addresses that the DHCP server has given, and that it takes back.
@@ -24,7 +26,7 @@ type Action struct {
 }
 
 func (a Action) empty() bool {
-	return !a.FlushDNS && len(a.Close)+len(a.Forget)+len(a.Remove)+len(a.Renew)+len(a.Release)+len(a.Reset) == 0
+	return !a.FlushDNS && len(a.Close)+len(a.Logout)+len(a.Forget)+len(a.Remove)+len(a.Renew)+len(a.Release)+len(a.Reset) == 0
 }
 
 // CarryOut does it, to the system of live. It comes after the whole line has succeeded: a line that
@@ -33,6 +35,11 @@ func (a Action) CarryOut(live Live) error {
 	if len(a.Close) > 0 {
 		if err := live.CloseConnections(a.Close); err != nil {
 			return fmt.Errorf("remove connections: %w", err)
+		}
+	}
+	if len(a.Logout) > 0 {
+		if err := live.Logout(a.Logout); err != nil {
+			return fmt.Errorf("end logins: %w", err)
 		}
 	}
 	if len(a.Forget) > 0 {

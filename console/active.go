@@ -7,7 +7,9 @@ import (
 
 // ActiveUser is a user who is logged in.
 type ActiveUser struct {
-	Name string
+	// Number is that of the login.
+	Number uint32
+	Name   string
 	// Address is where the user is, the zero Addr at a serial line.
 	Address netip.Addr
 	// Via is console, ssh, api or web.
@@ -16,17 +18,20 @@ type ActiveUser struct {
 	For time.Duration
 }
 
+var requestLogout = command{name: "request-logout", help: "end logins", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
+	able: func(l Live) bool { return l.Logout != nil }, run: (*execution).removeLive}
+
 // https://help.mikrotik.com/docs/spaces/ROS/pages/8978504/User
 func activeUsersMenu() *menu {
 	return &menu{
-		path: "user active", help: "users who are logged in", commands: liveCommands,
-		needs: func(l Live) bool { return l.ActiveUsers != nil && l.Now != nil }, rows: (*execution).activeRows, identify: []string{"name", "address", "via"},
+		path: "user active", help: "users who are logged in", commands: commandsLike(tableCommands, "", requestLogout, printConnections),
+		needs: func(l Live) bool { return l.ActiveUsers != nil && l.Now != nil }, rows: (*execution).activeRows,
 		columns: []column{{"when", 19}, {"name", 8}, {"address", 15}, {"via", 0}},
 		readOnly: []readOnly{
 			{name: "when", help: "when the user has logged in"},
 			{name: "name", help: "name of the user"},
 			{name: "address", help: "where the user is; nothing at a serial line"},
-			{name: "via", help: "way in: console, ssh, api or web"},
+			{name: "via", help: "way in: console, ssh, api, web or rest-api"},
 			{name: "group", help: "what the user may do"},
 		},
 	}
@@ -44,7 +49,7 @@ func (x *execution) activeRows() ([]row, error) {
 			pairs = append(pairs, addressPair("address", u.Address))
 		}
 		group, _ := x.cfg.User(u.Name)
-		rows = append(rows, row{pairs: append(pairs, wordPair("via", u.Via), textPair("group", group.Group))})
+		rows = append(rows, row{id: firstLive | ID(u.Number), removal: func(a *Action) { a.Logout = append(a.Logout, u.Number) }, pairs: append(pairs, wordPair("via", u.Via), textPair("group", group.Group))})
 	}
 	return rows, nil
 }

@@ -47,6 +47,8 @@ type Live struct {
 	Discovered func() ([]DiscoveredNeighbor, error)
 	// ActiveUsers lists who is logged in, in the order in which they did.
 	ActiveUsers func() ([]ActiveUser, error)
+	// Logout ends the logins of these numbers. Those that have ended meanwhile do not matter.
+	Logout func(numbers []uint32) error
 	// Denied are the policies that the user who asks lacks. Whoever holds the board, and the router itself, lack none.
 	Denied Policies
 	// LastLogin is how long ago a user has logged in last; ok is false if that is not known.

@@ -57,7 +57,7 @@ func fullLive() Live {
 	}
 	l.Discovered = func() ([]DiscoveredNeighbor, error) { return testDiscovered(), nil }
 	l.ActiveUsers = func() ([]ActiveUser, error) {
-		return []ActiveUser{{Name: "admin", Via: "console", For: 90 * time.Minute}, {Name: "admin", Address: netip.MustParseAddr("192.168.0.2"), Via: "ssh", For: 5 * time.Second}}, nil
+		return []ActiveUser{{Number: 1, Name: "admin", Via: "console", For: 90 * time.Minute}, {Number: 2, Name: "admin", Address: netip.MustParseAddr("192.168.0.2"), Via: "ssh", For: 5 * time.Second}}, nil
 	}
 	l.History = func() []HistoryEntry {
 		return []HistoryEntry{
@@ -68,6 +68,7 @@ func fullLive() Live {
 	}
 	l.Undo = func() (Config, error) { return Config{}, errors.New("failure: nothing to undo") }
 	l.Redo = func() (Config, error) { return Config{}, errors.New("failure: nothing to redo") }
+	l.Logout = func([]uint32) error { return errors.New("called before the line is done") }
 	l.ResetCounters = func(firewall.Table, []int) error { return errors.New("called before the line is done") }
 	l.TableSize = func() (int, int, error) { return 123, 4096, nil }
 	l.Forget = func([]firewall.Tracked) error { return errors.New("called before the line is done") }

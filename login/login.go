@@ -9,6 +9,7 @@
 //     for how long, is the service's to bound); one more is closed;
 //   - 10 passwords are being checked at once, 3 of one address, also of those who have hung up;
 //   - there are no more logins than the configuration says, and each has at most 4 sessions;
+//   - PID 1 can end a login at any time (Login.End);
 //   - a client that has vanished without a word is noticed after some minutes;
 //   - clients whose address is not allowed are cut off before a byte of theirs is read;
 //   - the process ends a minute after the last connection. PID 1 then ends all its logins.
@@ -69,6 +70,18 @@ type Login struct {
 	From netip.Addr // IPv4
 	// REST tells a login by REST from one by the page, which one process serves.
 	REST bool
+
+	// Proof is what PID 1 let the user in for, in its own form (Authority); Number is that of the login. Neither is in a request.
+	Proof  string
+	Number uint64
+	end    func()
+}
+
+// End ends the login and its sessions, each after what it is just doing, and has the process close the connection.
+func (l Login) End() {
+	if l.end != nil {
+		l.end()
+	}
 }
 
 // Verdict is PID 1's about a password.
@@ -87,6 +100,7 @@ var ErrFull = errors.New("failure: there are as many connections as max-sessions
 const (
 	opConfigure = 1
 	opVerdict   = 2
+	opEnd       = 3
 )
 
 // The requests of the process. What a service adds begins with FirstOp.

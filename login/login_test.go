@@ -238,7 +238,7 @@ func verdictRig(t *testing.T, handler service.Handler) (child *service.Link, eve
 	said := make(chan string, 10)
 	link, child, err := service.LinkPair(t.Context(), testSpec, func(l *service.Link) service.Handler {
 		p := NewProcess(l, Authority{
-			CheckPassword: func(Login, string) bool { return true },
+			CheckPassword: func(Login, string) string { return "proof" },
 			LoggedIn:      func(Login) { said <- "in" },
 			LoggedOut:     func(Login) { said <- "out" },
 			Serve:         func(conn net.Conn, _ Login) { conn.Close(); said <- "session" },
@@ -320,4 +320,67 @@ func TestUntoldVerdicts(t *testing.T) {
 		err = askPassword(t, child, number)
 	}
 	require.ErrorContains(t, err, "too many passwords are being checked")
+}
+
+// PID 1 ends a login: what a session has asked is answered, and no more; a session that the process asks for, as it does not know yet, is
+// refused and no breach.
+func TestEndedLogin(t *testing.T) {
+	logins, out := make(chan Login, 1), make(chan string, 1)
+	p := NewProcess(nil, Authority{
+		LoggedIn: func(l Login) { logins <- l }, LoggedOut: func(l Login) { out <- l.User },
+		Serve: func(conn net.Conn, _ Login) {
+			defer conn.Close()
+			_, err := io.Copy(io.Discard, conn)
+			if err == nil {
+				_, _ = io.WriteString(conn, "the answer")
+			}
+		},
+	})
+	p.max = 1
+	told := make(chan uint64, 1)
+	link, child, err := service.LinkPair(t.Context(), testSpec, func(l *service.Link) service.Handler {
+		p.link = l
+		return withTicket(p, func(Login) bool { return true })
+	}, func(_ context.Context, r *service.Request) ([]byte, error) {
+		if r.Op == opEnd {
+			told <- DecodeNumber(r.Decoder)
+		}
+		return nil, r.End()
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { link.Close(); child.Close() })
+	var e service.Encoder
+	e.Uint(7)
+	Login{User: "a", From: netip.MustParseAddr("10.0.0.1")}.Encode(&e)
+	e.String("ticket")
+	require.NoError(t, child.Call(t.Context(), opTicket, e.Bytes(), nil))
+	session := func() (net.Conn, error) {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		ours, theirs := os.NewFile(uintptr(fds[0]), ""), os.NewFile(uintptr(fds[1]), "")
+		defer ours.Close()
+		defer theirs.Close()
+		var e service.Encoder
+		e.Uint(7)
+		if err := child.Call(t.Context(), opSession, e.Bytes(), nil, theirs); err != nil {
+			return nil, err
+		}
+		return net.FileConn(ours)
+	}
+	conn, err := session()
+	require.NoError(t, err)
+	defer conn.Close()
+	(<-logins).End()
+	assert.Equal(t, "a", <-out)
+	assert.Equal(t, uint64(7), <-told)
+	text, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	assert.Equal(t, "the answer", string(text))
+	_, err = session()
+	require.ErrorContains(t, err, "the login has ended")
+	e = service.Encoder{}
+	e.Uint(7)
+	require.NoError(t, child.Call(t.Context(), opLogout, e.Bytes(), nil))
+	assert.Empty(t, out, "it is told once")
+	assert.Empty(t, p.over)
 }

@@ -14,9 +14,10 @@ import (
 
 // Authority is what PID 1 decides. Its functions are called from several goroutines.
 type Authority struct {
-	// CheckPassword reports whether a password is right. It may take long.
-	CheckPassword func(Login, string) bool
-	// LoggedIn is told that there is a login, LoggedOut that it is over. They are called one at a time.
+	// CheckPassword returns the Proof of a password that is right, else "". It may take long.
+	CheckPassword func(Login, string) (proof string)
+	// LoggedIn is told that there is a login, LoggedOut that it is over. They are called one at a time, and do not wait for
+	// Login.End.
 	LoggedIn, LoggedOut func(Login)
 	// Serve holds a session and closes conn.
 	Serve func(conn net.Conn, from Login)
@@ -33,12 +34,13 @@ type Process struct {
 	untold   int                 // verdicts that the process has not taken
 	max      int                 // of logins
 	logins   map[uint64]Login    // by their numbers, which the process chooses
+	over     map[uint64]bool     // numbers of logins that PID 1 has ended, and of which the process may not know yet
 	sessions map[net.Conn]uint64 // the number of the login of each
 }
 
 // NewProcess is for service.Options.
 func NewProcess(link *service.Link, a Authority) *Process {
-	return &Process{link: link, authority: a, checking: map[netip.Addr]int{}, logins: map[uint64]Login{}, sessions: map[net.Conn]uint64{}}
+	return &Process{link: link, authority: a, checking: map[netip.Addr]int{}, logins: map[uint64]Login{}, over: map[uint64]bool{}, sessions: map[net.Conn]uint64{}}
 }
 
 // Configure puts a configuration in force, with extra, which is what the service adds: 1 KiB at most. The
@@ -117,7 +119,7 @@ func (p *Process) check(number uint64, from Login, secret string) error {
 	p.checking[from.From]++
 	go func() {
 		v := Wrong
-		if p.authority.CheckPassword(from, secret) {
+		if from.Proof = p.authority.CheckPassword(from, secret); from.Proof != "" {
 			v = Right
 			if p.Admit(number, from) != nil {
 				v = Full
@@ -149,21 +151,52 @@ func (p *Process) check(number uint64, from Login, secret string) error {
 func (p *Process) Admit(number uint64, from Login) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.logins[number]; ok {
+	if _, ok := p.logins[number]; ok || p.over[number] {
 		return fmt.Errorf("%w: two logins of one number", service.ErrBreach)
 	}
 	if len(p.logins) >= p.max {
 		return ErrFull
 	}
+	from.Number, from.end = number, func() { p.end(number) }
 	p.logins[number] = from
 	p.authority.LoggedIn(from)
 	return nil
+}
+
+// maxOver bounds the logins that PID 1 has ended and of which the process does not say that they are over.
+const maxOver = 64
+
+// end is Login.End.
+func (p *Process) end(number uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	from, ok := p.logins[number]
+	if !ok {
+		return
+	}
+	delete(p.logins, number)
+	if len(p.over) == maxOver {
+		clear(p.over)
+	}
+	p.over[number] = true
+	for conn, of := range p.sessions {
+		if half, ok := conn.(interface{ CloseRead() error }); ok && of == number {
+			_ = half.CloseRead() // the answer to what it has asked still goes out
+		}
+	}
+	p.authority.LoggedOut(from)
+	go func() {
+		var e service.Encoder
+		e.Uint(number)
+		_ = p.link.Call(context.Background(), opEnd, e.Bytes(), nil)
+	}()
 }
 
 // logout ends a login, if there is one of that number, and its sessions.
 func (p *Process) logout(number uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	delete(p.over, number)
 	from, ok := p.logins[number]
 	if !ok {
 		return
@@ -182,6 +215,9 @@ func (p *Process) session(number uint64, file *os.File) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	from, ok := p.logins[number]
+	if p.over[number] {
+		return errors.New("the login has ended")
+	}
 	if !ok {
 		return fmt.Errorf("%w: a session without a login", service.ErrBreach)
 	}
@@ -217,6 +253,7 @@ func (p *Process) Ended() {
 		p.authority.LoggedOut(from)
 	}
 	clear(p.logins)
+	clear(p.over)
 	p.max = 0 // a password that is still being checked makes no login
 	for conn := range p.sessions {
 		conn.Close()

@@ -46,11 +46,13 @@ type Server struct {
 	// verdicts are where those are waited for, by the numbers of the logins. last is the last number.
 	last     uint64
 	verdicts map[uint64]chan Verdict
+	// entries are the logins that there are, or may be.
+	entries map[uint64]*Entry
 }
 
 // NewServer returns a Server that calls serve for each connection, which is closed afterwards.
 func NewServer(p *service.Child, serve func(*Conn)) *Server {
-	s := &Server{process: p, serve: serve, strangers: map[netip.Addr]int{}, verdicts: map[uint64]chan Verdict{}}
+	s := &Server{process: p, serve: serve, strangers: map[netip.Addr]int{}, verdicts: map[uint64]chan Verdict{}, entries: map[uint64]*Entry{}}
 	s.acceptor = p.NewAcceptor(idleTime, s.admit)
 	return s
 }
@@ -123,6 +125,20 @@ func (s *Server) handle(_ context.Context, r *service.Request) ([]byte, error) {
 			go s.logout(number) // the client has gone
 		}
 		return nil, nil
+	case opEnd:
+		number := DecodeNumber(r.Decoder)
+		if r.End() != nil {
+			break
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if e := s.entries[number]; e != nil && !e.ended {
+			e.ended = true
+			if e.onEnd != nil {
+				go e.onEnd()
+			}
+		}
+		return nil, nil
 	}
 	return nil, fmt.Errorf("%w: request %d", service.ErrBreach, r.Op)
 }
@@ -174,6 +190,37 @@ func (s *Server) Call(op byte, e service.Encoder, decode func(*service.Decoder))
 type Entry struct {
 	server *Server
 	number uint64
+	// ended says that PID 1 has ended it, and onEnd is told so. Server.mu guards both.
+	ended bool
+	onEnd func()
+}
+
+// OnEnd has f called, in a goroutine of its own, when PID 1 ends the login.
+func (e *Entry) OnEnd(f func()) {
+	e.server.mu.Lock()
+	defer e.server.mu.Unlock()
+	if e.ended {
+		go f()
+		return
+	}
+	e.onEnd = f
+}
+
+// newEntry is for a login that PID 1 is about to be asked for.
+func (s *Server) newEntry() *Entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	e := &Entry{server: s, number: s.last}
+	s.entries[e.number] = e
+	return e
+}
+
+// forget forgets a login that is none, or is over.
+func (s *Server) forget(number uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.entries, number)
 }
 
 // Password asks PID 1 whether a password is right. If it is, there is a login.
@@ -182,9 +229,9 @@ func (s *Server) Password(ctx context.Context, from Login, secret string) (*Entr
 		return nil, Wrong, nil
 	}
 	answer := make(chan Verdict, 1)
+	e := s.newEntry()
+	number := e.number
 	s.mu.Lock()
-	s.last++
-	number := s.last
 	s.verdicts[number] = answer
 	s.mu.Unlock()
 	err := s.callLogin(opPassword, number, from, secret)
@@ -192,8 +239,9 @@ func (s *Server) Password(ctx context.Context, from Login, secret string) (*Entr
 		select {
 		case v := <-answer:
 			if v == Right {
-				return &Entry{s, number}, v, nil
+				return e, v, nil
 			}
+			s.forget(number)
 			return nil, v, nil
 		case <-ctx.Done():
 			err = context.Cause(ctx)
@@ -210,15 +258,12 @@ func (s *Server) Password(ctx context.Context, from Login, secret string) (*Entr
 // Enter asks PID 1 for a login by a way that the service alone has: by op, with the number, the login and
 // what proves it.
 func (s *Server) Enter(op byte, from Login, proof string) (*Entry, error) {
-	s.mu.Lock()
-	s.last++
-	number := s.last
-	s.mu.Unlock()
-	if err := s.callLogin(op, number, from, proof); err != nil {
-		go s.logout(number) // the answer may be late
+	e := s.newEntry()
+	if err := s.callLogin(op, e.number, from, proof); err != nil {
+		go s.logout(e.number) // the answer may be late
 		return nil, err
 	}
-	return &Entry{s, number}, nil
+	return e, nil
 }
 
 func (s *Server) callLogin(op byte, number uint64, from Login, secret string) error {
@@ -231,6 +276,7 @@ func (s *Server) callLogin(op byte, number uint64, from Login, secret string) er
 
 // logout ends a login, if there is one of that number.
 func (s *Server) logout(number uint64) {
+	defer s.forget(number)
 	var e service.Encoder
 	e.Uint(number)
 	// Not with callTime: a login that stayed would have its place until the process ends, when PID 1 forgets all.

@@ -195,6 +195,8 @@ func (r *Router) change(s *session.Session, revision uint64, result console.Resu
 		}
 	}
 	before := r.now.config
+	r.changer = s
+	defer func() { r.changer = nil }()
 	if err := r.commit(next, r.now.history.after(s, result.History, r.now.config, next, r.historyRoom)); err != nil {
 		return "", err
 	}
@@ -273,6 +275,7 @@ func (r *Router) system(st state) console.Live {
 		Neighbors:     r.neighbors,
 		ActiveUsers:   r.active.list,
 		LastLogin:     r.active.last,
+		Logout:        r.active.logout,
 		Tracked:       firewall.ListTracked,
 		Forget:        r.forget,
 		// The line that sets a password makes its hash.

@@ -140,13 +140,7 @@ type programService struct {
 // attach has the sessions be those of r. Via is the session.Origin.Via of them.
 func (s *programService) attach(r *Router, via string) {
 	s.authority = r.loginAuthority(via)
-	s.authority.CheckPassword = func(l login.Login, secret string) bool {
-		hash, ok := r.judge(r.snapshot().running, origin(via, l), l.User, secret)
-		// The check takes a while.
-		now, _ := r.snapshot().running.User(l.User)
-		return ok && now.Password == hash
-	}
-	s.authority.Serve = func(conn net.Conn, l login.Login) { r.serveProgram(conn, origin(via, l), l.User) }
+	s.authority.Serve = func(conn net.Conn, l login.Login) { r.serveProgram(conn, origin(via, l), l.User, l.Number) }
 }
 
 // origin is where a login came from.
@@ -160,12 +154,21 @@ func origin(via string, l login.Login) session.Origin {
 // loginAuthority is what is the same for all services: that it is known who is logged in.
 func (r *Router) loginAuthority(via string) login.Authority {
 	return login.Authority{
+		CheckPassword: func(l login.Login, secret string) (proof string) {
+			if hash, ok := r.judge(r.snapshot().running, origin(via, l), l.User, secret); ok {
+				return hash + " "
+			}
+			return ""
+		},
 		LoggedIn: func(l login.Login) {
-			r.active.enter(l.User, origin(via, l))
+			u := &activeUser{user: l.User, from: origin(via, l), number: l.Number, proof: l.Proof, end: func() { go l.End() }}
+			r.active.enter(u)
 			r.logLogin(l.User, origin(via, l), "in")
+			// The check took a while.
+			r.active.endIf(func(other *activeUser) bool { return other == u && !u.holds(r.snapshot().usersOf(via)) })
 		},
 		LoggedOut: func(l login.Login) {
-			r.active.leave(l.User, origin(via, l))
+			r.active.leave(l.User, origin(via, l), l.Number)
 			r.logLogin(l.User, origin(via, l), "out")
 		},
 	}
@@ -173,7 +176,7 @@ func (r *Router) loginAuthority(via string) login.Authority {
 
 // serveUser holds a session over the network with a user who has logged in, and closes conn when it is
 // over.
-func (r *Router) serveUser(conn net.Conn, from session.Origin, user string) {
+func (r *Router) serveUser(conn net.Conn, from session.Origin, user string, number uint64) {
 	select {
 	case r.networkSessions <- struct{}{}:
 		defer func() { <-r.networkSessions }()
@@ -181,5 +184,5 @@ func (r *Router) serveUser(conn net.Conn, from session.Origin, user string) {
 		session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there over the network, and there can be no more", maxNetworkSessions))
 		return
 	}
-	r.serve(conn, from, user)
+	r.serve(conn, from, user, number)
 }

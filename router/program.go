@@ -19,8 +19,8 @@ var errAsksPerson = errors.New("failure: this command asks a person for text")
 const programWidth = 80
 
 // serveProgram holds the session of a program whose user has logged in, and closes conn when it is over.
-func (r *Router) serveProgram(conn net.Conn, from session.Origin, user string) {
-	s := &session.Session{Session: console.Session{User: user, Width: programWidth}, Origin: from}
+func (r *Router) serveProgram(conn net.Conn, from session.Origin, user string, number uint64) {
+	s := &session.Session{Session: console.Session{User: user, Width: programWidth}, Origin: from, Login: number}
 	if err := program.Serve(conn, r.programHandler(s)); err != nil && !errors.Is(err, net.ErrClosed) {
 		r.log.Printf(kmsg.Info, "session of a program by %s: %v", from.Via, err)
 	}

@@ -27,9 +27,10 @@ func TestProgramService(t *testing.T) {
 	require.NoError(t, err)
 	r.now.running.SetPassword(console.Admin, hash)
 	admin := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
-	assert.False(t, s.authority.CheckPassword(admin, "wrong"))
+	assert.Empty(t, s.authority.CheckPassword(admin, "wrong"))
 	assert.Contains(t, rig.log(), "login failure for user admin from 192.168.0.2 via api")
-	assert.True(t, s.authority.CheckPassword(admin, "correct horse"))
+	admin.Proof = s.authority.CheckPassword(admin, "correct horse")
+	assert.NotEmpty(t, admin.Proof)
 	s.authority.LoggedIn(admin)
 	assert.Contains(t, rig.log(), "user admin logged in from 192.168.0.2 via api")
 	here, there := net.Pipe()

@@ -30,6 +30,7 @@ import (
 	"github.com/postern-router/postern/api"
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
@@ -86,6 +87,8 @@ type Router struct {
 	changing chan struct{}
 	// historyRoom is how many bytes the history may take.
 	historyRoom int
+	// changer is the session whose change is under way, nil if it is nobody's. Changing guards it.
+	changer *session.Session
 	// unsure means that the system may differ from now, because an undo failed: the next
 	// change then applies all parts. Changing guards it.
 	unsure bool
@@ -299,8 +302,9 @@ func (r *Router) endChange() {
 // set notes that the system has the state next. The caller holds changing.
 func (r *Router) set(next state) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.now = next
+	r.mu.Unlock()
+	r.endStale(r.changer)
 }
 
 // longChange is how long a change of the system may take, not counting time in which the

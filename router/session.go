@@ -24,11 +24,11 @@ func (r *Router) Serve(conn net.Conn, from session.Origin) {
 		session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there, and there can be no more", maxSessions))
 		return
 	}
-	r.serve(conn, from, "")
+	r.serve(conn, from, "", 0)
 }
 
-// serve holds a session. user has logged in already, unless it is "".
-func (r *Router) serve(conn net.Conn, from session.Origin, user string) {
+// serve holds a session. user has logged in already, by the login of that number, unless it is "".
+func (r *Router) serve(conn net.Conn, from session.Origin, user string, number uint64) {
 	prompt := r.prompt
 	if user == "" { // else it is known already who has logged in
 		begun := false
@@ -36,21 +36,30 @@ func (r *Router) serve(conn net.Conn, from session.Origin, user string) {
 			if !begun {
 				begun = true
 				user = cmp.Or(s.User, console.Admin)
-				r.active.enter(user, from)
+				r.active.enter(&activeUser{user: user, from: from, proof: proofOf(r.snapshot().config, user, ""), end: func() { closeRead(conn) }})
 			}
 			return r.prompt(s)
 		}
 		defer func() {
 			if begun {
-				r.active.leave(user, from)
+				r.active.leave(user, from, 0)
 			}
 		}()
 	}
 	if err := session.Serve(conn, from, session.Handler{
-		User: user, Execute: r.execute, Prompt: prompt, Complete: r.complete, Help: r.help,
-		Import: r.importLines, Unlocked: r.unlocked, HasPassword: r.hasPassword, Login: r.login, SetPassword: r.setPassword,
+		User: user, Login: number, Execute: r.execute, Prompt: prompt, Complete: r.complete, Help: r.help,
+		Import: r.importLines, Unlocked: r.unlocked, HasPassword: r.hasPassword, CheckPassword: r.login, SetPassword: r.setPassword,
 		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,
 	}); err != nil && !errors.Is(err, net.ErrClosed) { // the console's process has gone, which is told
 		r.log.Printf(kmsg.Info, "%v", err)
 	}
+}
+
+// closeRead ends a session: what it has asked is answered first.
+func closeRead(conn net.Conn) {
+	if half, ok := conn.(interface{ CloseRead() error }); ok {
+		_ = half.CloseRead()
+		return
+	}
+	conn.Close()
 }

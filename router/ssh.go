@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"net"
 	"os"
-	"slices"
 	"sync"
 
 	"github.com/postern-router/postern/console"
@@ -55,9 +54,8 @@ func (s *sshService) attach(r *Router) {
 	s.getKey = func() string { return values.get(stateHostKey) }
 	s.putKey = func(key string) error { return values.put(map[string]string{stateHostKey: key}) }
 	s.authority.Authority = r.loginAuthority(viaSSH)
-	s.authority.CheckPassword = r.sshPassword
 	s.authority.Known = r.sshKnown
-	s.authority.Serve = func(conn net.Conn, l login.Login) { r.serveUser(conn, origin(viaSSH, l), l.User) }
+	s.authority.Serve = func(conn net.Conn, l login.Login) { r.serveUser(conn, origin(viaSSH, l), l.User, l.Number) }
 }
 
 // hostKey returns the router's key, which is made when somebody connects for the first time.
@@ -77,16 +75,11 @@ func (s *sshService) hostKey() ed25519.PrivateKey {
 	return s.key
 }
 
-// sshPassword reports whether a password lets a user in by SSH: as in RouterOS, not if the user has a
-// key, for which the password is asked for in vain.
-func (r *Router) sshPassword(l login.Login, secret string) bool {
-	_, ok := r.judge(r.snapshot().running, origin(viaSSH, l), l.User, secret)
-	return ok
-}
-
-// sshKnown reports whether a key is one of the user's.
-func (r *Router) sshKnown(l login.Login, key [ssh.KeySize]byte) bool {
+// sshKnown is the proof of a key that is one of the user's, else "".
+func (r *Router) sshKnown(l login.Login, key [ssh.KeySize]byte) (proof string) {
 	c := r.snapshot().running
-	return c.MayLogIn(l.User, console.MaySSH, l.From) &&
-		slices.ContainsFunc(c.SSHKeys, func(k ssh.Key) bool { return k.User == l.User && k.Public.Key == string(key[:]) })
+	if !c.MayLogIn(l.User, console.MaySSH, l.From) || !hasKey(c, l.User, string(key[:])) {
+		return ""
+	}
+	return proofOf(c, l.User, string(key[:]))
 }

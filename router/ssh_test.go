@@ -229,9 +229,9 @@ func TestSSHLoginsByWhatRuns(t *testing.T) {
 	r.now.config.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: string(key[:])}}}
 	r.now.running.SetPassword(console.Admin, hash)
 	admin := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
-	assert.True(t, r.sshPassword(admin, "right"))
+	assert.NotEmpty(t, r.loginAuthority(viaSSH).CheckPassword(admin, "right"))
 	assert.NotContains(t, said(), "logged in", "there may be too many connections")
-	assert.False(t, r.sshKnown(admin, key))
+	assert.Empty(t, r.sshKnown(admin, key))
 }
 
 // Sessions over the network never take a serial line's place.
@@ -245,7 +245,7 @@ func TestNetworkSessionsAreCountedApart(t *testing.T) {
 	}
 	here, there := net.Pipe()
 	defer here.Close()
-	go r.serveUser(there, from, console.Admin)
+	go r.serveUser(there, from, console.Admin, 1)
 	require.NoError(t, here.SetDeadline(time.Now().Add(time.Minute)))
 	said := make([]byte, 512)
 	n, err := here.Read(said)

@@ -77,7 +77,7 @@ func TestUserMay(t *testing.T) {
 		assert.Equal(t, []string{"bob console read "}, who(t, g))
 
 		here, there := net.Pipe()
-		go g.r.serveProgram(there, session.Origin{Via: viaAPI, Address: netip.MustParseAddr("192.168.0.2")}, "bob")
+		go g.r.serveProgram(there, session.Origin{Via: viaAPI, Address: netip.MustParseAddr("192.168.0.2")}, "bob", 1)
 		p := program.NewClient(here)
 		require.NoError(t, p.Query("user", nil, nil, func(console.Row) error { return nil }))
 		_, err := p.Do("system identity", "set", nil, console.Argument{Name: "name", Value: "x"})
@@ -106,5 +106,89 @@ func TestUserMay(t *testing.T) {
 		assert.Contains(t, g.log(), "password of user bob changed\n")
 		g.must("/user remove bob")
 		assert.Contains(t, g.log(), "user bob removed\n")
+	})
+}
+
+// A login ends when its user is removed, disabled, or loses the way in, the password or the key; that of who brings it about
+// goes on, as long as he may still log in. Others go on.
+func TestLoginsEnd(t *testing.T) {
+	near := netip.MustParseAddr("192.168.0.2")
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2"
+	for _, test := range []struct {
+		name, line string
+		by         string // a way in of bob's, or ""
+		want       []string
+	}{
+		{"nothing", "/user set admin comment=x; /user set bob comment=y; /user group set read !comment", "", []string{"admin ssh", "bob console", "bob ssh", "bob api", "bob rest-api", "key ssh"}},
+		{"removed", "/user remove bob", "", []string{"admin ssh", "key ssh"}},
+		{"disabled", "/user disable bob", "", []string{"admin ssh", "key ssh"}},
+		{"another password", "/user set bob password=other", "", []string{"admin ssh", "key ssh"}},
+		{"another password, by himself", "/user set bob password=other", "ssh", []string{"admin ssh", "bob ssh", "key ssh"}},
+		{"another password, by himself at the machine", "/user set bob password=other", "console", []string{"admin ssh", "bob console", "key ssh"}},
+		{"another password, by a program of REST", "/user set bob password=other", "rest-api", []string{"admin ssh", "key ssh"}},
+		{"removed, by himself", "/user remove bob", "ssh", []string{"admin ssh", "key ssh"}},
+		{"a group without ssh", "/user group add name=app policy=api,read; /user set bob group=app", "", []string{"admin ssh", "bob api", "key ssh"}},
+		{"the group loses ssh", "/user group set full policy=local,reboot,read,write,policy,password,sensitive,api,rest-api", "", []string{"bob console", "bob api", "bob rest-api"}},
+		{"another network", "/user set bob address=10.0.0.0/8", "", []string{"admin ssh", "bob console", "key ssh"}},
+		{"without the key", "/user ssh-keys remove [find user=key]", "", []string{"admin ssh", "bob console", "bob ssh", "bob api", "bob rest-api"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := started(t)
+				g.must("/user set admin password=secret; /user add name=bob group=full password=bobs; /user add name=key group=full; /user ssh-keys add user=key key=\"" + key + "\"")
+				c := g.r.snapshot().running
+				enter := func(user, via, key string, number uint64) *session.Session {
+					from := session.Origin{Via: via}
+					if via != session.Console {
+						from.Address = near
+					}
+					u := &activeUser{user: user, from: from, number: number, proof: proofOf(c, user, key)}
+					u.end = func() { go g.r.active.leave(u.user, u.from, u.number) }
+					g.r.active.enter(u)
+					return &session.Session{Session: console.Session{User: user}, Origin: from, Login: number}
+				}
+				enter("admin", viaSSH, "", 1)
+				sessions := map[string]*session.Session{"": {}}
+				for i, via := range []string{session.Console, viaSSH, viaAPI, viaREST} {
+					number := uint64(2 + i)
+					if via == session.Console {
+						number = 0
+					}
+					sessions[via] = enter("bob", via, "", number)
+				}
+				enter("key", viaSSH, c.SSHKeys[0].Public.Key, 9)
+				_, err := g.run(sessions[test.by], test.line)
+				require.NoError(t, err)
+				synctest.Wait()
+				list, err := g.r.active.list()
+				require.NoError(t, err)
+				var left []string
+				for _, u := range list {
+					left = append(left, u.Name+" "+u.Via)
+				}
+				assert.Equal(t, test.want, left)
+			})
+		})
+	}
+}
+
+// A session at the machine, and one of a program, are over when their login ends, also by request-logout.
+func TestRequestLogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.must("/user set admin password=secret; /user add name=bob group=read password=bobs")
+		c := g.connect()
+		c.login("bob", "bobs")
+		other := g.connect()
+		other.login("admin", "secret")
+		assert.Equal(t, prompt, other.run("/user active request-logout [find name=bob]"))
+		<-c.over
+		assert.Equal(t, []string{"admin console full "}, who(t, g))
+		c = g.connect()
+		c.login("bob", "bobs")
+		assert.Equal(t, prompt, other.run("/user disable bob"))
+		<-c.over
+		assert.Equal(t, prompt, other.run("/user set admin password=another"))
+		assert.Equal(t, prompt, other.run("/system identity set name=postern"), "who has changed it goes on")
 	})
 }

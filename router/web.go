@@ -2,7 +2,6 @@ package router
 
 import (
 	"net/netip"
-	"reflect"
 	"slices"
 
 	"github.com/postern-router/postern/console"
@@ -18,17 +17,10 @@ const (
 	viaREST = "rest-api"
 )
 
-// newWebService returns the service of the page. Its process is told the names of the router,
-// and that the password has been changed.
+// newWebService returns the service of the page. Its process is told the names of the router.
 func newWebService(s *service.Supervisor, log *kmsg.Logger) *programService {
 	v := newProgramService(s, log, web.Spec.Name, web.Spec)
-	passwords, last := 0, console.Default().Users
-	v.extra = func(c console.Config) string { // for one configuration at a time
-		if !reflect.DeepEqual(c.Users, last) {
-			passwords, last = passwords+1, c.Users
-		}
-		return web.Extra(passwords, ownNames(c))
-	}
+	v.extra = func(c console.Config) string { return web.Extra(ownNames(c)) }
 	return v
 }
 

@@ -49,6 +49,7 @@ func TestWebService(t *testing.T) {
 		r.mu.Lock()
 		r.now.config, r.now.running = config, config
 		r.mu.Unlock()
+		r.endStale(nil)
 	}
 	apply()
 	address := fmt.Sprintf("127.0.0.1:%d", config.WWW.Port)

@@ -245,7 +245,7 @@ func TestIdleLogins(t *testing.T) {
 		u := newUsers(router.check, func() func() {
 			router.add(&held, 1)
 			return func() { router.add(&held, -1) }
-		}, func() string { return "" })
+		})
 		from := netip.MustParseAddr("10.0.0.2")
 		v, cookie, err := u.byForm(t.Context(), from, "admin", "correct horse")
 		require.NoError(t, err)
@@ -274,7 +274,7 @@ func TestLongRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		router := newFakeRouter(t)
 		router.block = make(chan struct{})
-		u := newUsers(router.check, func() func() { return func() {} }, func() string { return "" })
+		u := newUsers(router.check, func() func() { return func() {} })
 		from := netip.MustParseAddr("10.0.0.2")
 		v, _, err := u.byForm(t.Context(), from, "admin", "correct horse")
 		require.NoError(t, err)

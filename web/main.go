@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/postern-router/postern/api"
@@ -18,12 +17,11 @@ var Spec = service.Spec{
 	Limits: service.Limits{Files: 96, Memory: 4 << 20},
 }
 
-// Extra is what PID 1 adds to the configuration (login.Process.Configure). Passwords is another number after each change of a
-// password: then all logins end, as programs send theirs with each request. Names are those of the router, for which browsers may
+// Extra is what PID 1 adds to the configuration (login.Process.Configure): the names of the router, for which browsers may
 // ask; as many are taken as fit.
-func Extra(passwords int, names []string) string {
+func Extra(names []string) string {
 	const room = 1000
-	text := strconv.Itoa(passwords)
+	text := ""
 	for _, n := range names {
 		if n = strings.ToLower(n); !strings.ContainsAny(n, " \t\r\n") && len(text)+len(n) < room {
 			text += " " + n

@@ -43,8 +43,7 @@ type Server struct {
 
 // newServer returns a server. hold is called for each login; the process stays until it is released.
 func newServer(check checkPassword, hold func() (release func()), extra func() string) *Server {
-	passwords := func() string { number, _, _ := strings.Cut(extra(), " "); return number }
-	return &Server{users: newUsers(check, hold, passwords), extra: extra}
+	return &Server{users: newUsers(check, hold), extra: extra}
 }
 
 // serve serves a connection until its end. trust is called when somebody has logged in.

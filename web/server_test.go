@@ -34,9 +34,9 @@ type fakeRouter struct {
 	logins   int
 	max      int
 	sessions int
-	// passwords counts the changes of the password.
-	passwords int
-	closed    []uint64 // connections of SOCKS that were closed
+	// ends are called to end logins as PID 1 does.
+	ends   []func()
+	closed []uint64 // connections of SOCKS that were closed
 	// block makes queries of /log wait until it is closed.
 	block chan struct{}
 }
@@ -120,6 +120,12 @@ type fakeAccount struct {
 	out    sync.Once
 }
 
+func (a *fakeAccount) OnEnd(f func()) {
+	a.router.mu.Lock()
+	defer a.router.mu.Unlock()
+	a.router.ends = append(a.router.ends, f)
+}
+
 func (a *fakeAccount) Logout() {
 	a.out.Do(func() {
 		a.router.mu.Lock()
@@ -178,7 +184,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	g := &rig{fakeRouter: newFakeRouter(t)}
-	g.server = newServer(g.check, func() func() { return func() {} }, func() string { return fmt.Sprint(g.get(&g.passwords)) + " router.lan" })
+	g.server = newServer(g.check, func() func() { return func() {} }, func() string { return "router.lan" })
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	g.url = "http://" + l.Addr().String()
@@ -422,14 +428,18 @@ func TestFull(t *testing.T) {
 	assert.Equal(t, 200, g.ask(t, "POST", "/login", "user=admin&password=correct+horse", form...).status)
 }
 
-// A change of the password ends all logins: who has the old one is not let in any more.
-func TestChangedPassword(t *testing.T) {
+// PID 1 ends logins, as after a change of the password: who has the old one is not let in any more.
+func TestEndedLogin(t *testing.T) {
 	g := newRig(t)
 	for range 2 {
 		assert.Equal(t, 200, g.ask(t, "GET", "/metrics", "").status)
 	}
 	assert.Equal(t, 1, g.get(&g.checks))
-	g.add(&g.passwords, 1)
+	g.mu.Lock()
+	ends := g.ends
+	g.mu.Unlock()
+	require.Len(t, ends, 1)
+	ends[0]()
 	assert.Equal(t, 200, g.ask(t, "GET", "/metrics", "").status)
 	assert.Equal(t, 2, g.get(&g.checks), "it is checked anew")
 	require.Eventually(t, func() bool { return g.get(&g.logins) == 1 }, time.Minute, time.Millisecond)

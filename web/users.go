@@ -55,13 +55,10 @@ type secretHash [sha256.Size]byte
 type users struct {
 	check checkPassword
 	hold  func() (release func()) // keeps the process
-	// passwords is another text after each change of a password.
-	passwords func() string
-	key       [32]byte
+	key   [32]byte
 
 	mu  sync.Mutex
 	all map[secretHash]*user
-	of  string // the passwords that they have logged in with
 	// checking has the passwords that are being checked, each with a channel that is closed afterwards:
 	// requests that come at once with one password are one login.
 	checking map[secretHash]chan struct{}
@@ -82,8 +79,8 @@ type user struct {
 	ended bool
 }
 
-func newUsers(check checkPassword, hold func() func(), passwords func() string) *users {
-	u := &users{check: check, hold: hold, passwords: passwords, all: map[secretHash]*user{}, checking: map[secretHash]chan struct{}{}}
+func newUsers(check checkPassword, hold func() func()) *users {
+	u := &users{check: check, hold: hold, all: map[secretHash]*user{}, checking: map[secretHash]chan struct{}{}}
 	_, _ = rand.Read(u.key[:]) // never fails
 	return u
 }
@@ -109,24 +106,11 @@ func (u *users) byCookie(from netip.Addr, cookie string) *user {
 
 // begin returns the user of that hash for a request. The caller holds mu.
 func (u *users) begin(h secretHash) *user {
-	u.endOld()
 	v := u.all[h]
 	if v != nil {
 		v.busy++
 	}
 	return v
-}
-
-// endOld ends the logins of before a change of a password. The caller holds mu.
-func (u *users) endOld() {
-	now := u.passwords()
-	if now == u.of {
-		return
-	}
-	u.of = now
-	for h, v := range u.all {
-		u.end(h, v)
-	}
 }
 
 // done is the end of a request.
@@ -135,8 +119,11 @@ func (u *users) done(v *user) {
 	defer u.mu.Unlock()
 	v.busy--
 	v.used = time.Now()
-	if !v.ended {
+	switch {
+	case !v.ended:
 		v.timer.Reset(idleTime)
+	case v.busy == 0:
+		go v.leave()
 	}
 }
 
@@ -184,7 +171,6 @@ func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, 
 	if len(name) > login.MaxUser || len(secret) > login.MaxPassword {
 		return nil, nil
 	}
-	of := u.passwords()
 	account, err := u.check(ctx, from, name, secret, rest)
 	if errors.Is(err, errFull) && u.makeRoom() {
 		account, err = u.check(ctx, from, name, secret, rest)
@@ -194,11 +180,6 @@ func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, 
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.endOld()
-	if of != u.of { // it may be the old one
-		go account.Logout()
-		return nil, nil
-	}
 	if len(u.all) >= maxUsers {
 		go account.Logout()
 		return nil, errFull
@@ -215,6 +196,11 @@ func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, 
 		u.end(h, v)
 	})
 	u.all[h] = v
+	account.OnEnd(func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.end(h, v)
+	})
 	return v, nil
 }
 
@@ -250,7 +236,7 @@ func (u *users) logout(from netip.Addr, cookie string) {
 	}
 }
 
-// end ends a login. The caller holds mu.
+// end ends a login; its requests are answered first. The caller holds mu.
 func (u *users) end(h secretHash, v *user) {
 	if v.ended {
 		return
@@ -258,17 +244,22 @@ func (u *users) end(h secretHash, v *user) {
 	v.ended = true
 	delete(u.all, h)
 	v.timer.Stop()
-	go func() {
-		v.account.Logout() // which ends the sessions
-		for range maxSessions {
-			select {
-			case s := <-v.idle:
-				s.Close()
-			default:
-			}
+	if v.busy == 0 {
+		go v.leave()
+	}
+}
+
+// leave tells PID 1 that the login is over.
+func (v *user) leave() {
+	v.account.Logout() // which ends the sessions
+	for range maxSessions {
+		select {
+		case s := <-v.idle:
+			s.Close()
+		default:
 		}
-		v.release()
-	}()
+	}
+	v.release()
 }
 
 // with calls f with a session that no other request uses meanwhile, for commandTime at most.

@@ -60,7 +60,7 @@ func (s *server) login() error {
 		if !ok {
 			continue
 		}
-		if s.handler.Login(&s.session, user, password) {
+		if s.handler.CheckPassword(&s.session, user, password) {
 			s.session.User = user
 			return nil
 		}

@@ -52,12 +52,13 @@ type Handler struct {
 	// Stream carries out Ping, Traceroute, Upgrade or CheckForUpdates: it writes lines to out until it is done.
 	// It stops when ctx is done, because a key was pressed or the session is over.
 	Stream func(ctx context.Context, result console.Result, out io.Writer) error
-	// User is who has logged in already, by a service of the network; "" if nobody has.
-	User string
-	// Unlocked is the user as whom a session begins without a login; "" if it has to begin with one. Login reports
+	// User is who has logged in already, by a service of the network, and Login the number of the login; "" if nobody has.
+	User  string
+	Login uint64
+	// Unlocked is the user as whom a session begins without a login; "" if it has to begin with one. CheckPassword reports
 	// whether the password is right. It delays the answer to a wrong one, but only for sessions of the same Origin.
-	Unlocked func() (user string)
-	Login    func(session *Session, user, password string) bool
+	Unlocked      func() (user string)
+	CheckPassword func(session *Session, user, password string) bool
 	// HasPassword reports whether a user has a password. SetPassword changes that of the session's user if old is the
 	// current one. "" means no password.
 	HasPassword func(user string) bool
@@ -82,7 +83,7 @@ func Serve(conn net.Conn, origin Origin, handler Handler) (err error) {
 		}
 	}()
 	s := server{conn: conn, in: bufio.NewReader(conn), handler: handler, session: Session{Origin: origin}}
-	s.session.User = handler.User
+	s.session.User, s.session.Login = handler.User, handler.Login
 	if handler.End != nil {
 		defer handler.End(&s.session)
 	}

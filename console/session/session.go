@@ -11,6 +11,8 @@ type Session struct {
 	// Session is the place in the menus, and the user who has logged in.
 	console.Session
 	Origin Origin
+	// Login is the number of the login over the network, by one way in; 0 at a serial terminal.
+	Login uint64
 }
 
 // Console is the Via of a serial terminal.

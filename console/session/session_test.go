@@ -31,7 +31,7 @@ func TestServeOrigin(t *testing.T) {
 	go func() {
 		served <- session.Serve(conn, from, session.Handler{
 			Unlocked: func() string { return "" },
-			Login: func(s *session.Session, user, password string) bool {
+			CheckPassword: func(s *session.Session, user, password string) bool {
 				at <- s.Origin
 				return user == "me" && password == "secret"
 			},

@@ -35,8 +35,8 @@ type Authority struct {
 	// HostKey is the public key of the router, and Sign signs with it.
 	HostKey [ssh.KeySize]byte
 	Sign    func(data []byte) []byte
-	// Known reports whether a key is one of the user's.
-	Known func(login.Login, [ssh.KeySize]byte) bool
+	// Known returns the Proof of a key that is one of the user's, else "".
+	Known func(login.Login, [ssh.KeySize]byte) (proof string)
 }
 
 // Process is PID 1's end of the process.
@@ -72,14 +72,14 @@ func (p *Process) Handle(ctx context.Context, r *service.Request) ([]byte, error
 		if r.End() != nil {
 			break
 		}
-		reply.Bool(p.authority.Known(from, key))
+		reply.Bool(p.authority.Known(from, key) != "")
 		return reply.Bytes(), nil
 	case opKeyLogin:
 		number, from, key := login.DecodeNumber(r.Decoder), login.Decode(r.Decoder), decodeKey(r.Decoder)
 		if r.End() != nil {
 			break
 		}
-		if !p.authority.Known(from, key) {
+		if from.Proof = p.authority.Known(from, key); from.Proof == "" {
 			return nil, errors.New("the key is not known any more")
 		}
 		return nil, p.Admit(number, from)

@@ -183,6 +183,7 @@ func (c *child) serve(conn *login.Conn) {
 	}
 	bounded.trusted.Store(true)
 	conn.Trust()
+	entry.OnEnd(func() { conn.Close() })
 	defer server.Close()
 	go protocol.DiscardRequests(requests)
 	params := parseUser(server.User())

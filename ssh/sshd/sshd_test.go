@@ -69,18 +69,18 @@ func newRig(t *testing.T, change func(*login.Config)) *rig {
 	link, g.ended, err = service.Simulate(ctx, Spec, func(l *service.Link) service.Handler {
 		g.process = NewProcess(l, Authority{
 			Authority: login.Authority{
-				CheckPassword: func(l login.Login, text string) bool {
+				CheckPassword: func(l login.Login, text string) string {
 					g.mu.Lock()
 					checking := g.checking
 					g.mu.Unlock()
 					if checking != nil {
 						checking()
 					}
-					ok := text == secret && l.User == console.Admin
-					if !ok {
+					if text != secret || l.User != console.Admin {
 						g.note(false, l)
+						return ""
 					}
-					return ok
+					return "proof"
 				},
 				LoggedIn: func(l login.Login) { g.note(true, l) },
 				LoggedOut: func(login.Login) {
@@ -92,8 +92,11 @@ func newRig(t *testing.T, change func(*login.Config)) *rig {
 			},
 			HostKey: [ssh.KeySize]byte(g.key.Public().(ed25519.PublicKey)),
 			Sign:    func(data []byte) []byte { return ed25519.Sign(g.key, data) },
-			Known: func(l login.Login, key [ssh.KeySize]byte) bool {
-				return l.User == console.Admin && string(key[:]) == string(g.user.Public().(ed25519.PublicKey))
+			Known: func(l login.Login, key [ssh.KeySize]byte) string {
+				if l.User != console.Admin || string(key[:]) != string(g.user.Public().(ed25519.PublicKey)) {
+					return ""
+				}
+				return "proof"
 			},
 		})
 		return g.process.Handle
@@ -520,4 +523,23 @@ func FuzzParseUser(f *testing.F) {
 		assert.True(t, strings.HasPrefix(text, p.user))
 		assert.GreaterOrEqual(t, p.width, 0)
 	})
+}
+
+// PID 1 ends a login: the client's connection is over, another's is not, and the process goes on.
+func TestEndedLogin(t *testing.T) {
+	g := newRig(t, nil)
+	first, second := g.dial(), g.dial()
+	g.mu.Lock()
+	ended := g.logins[0]
+	g.mu.Unlock()
+	ended.End()
+	_ = first.Wait()
+	g.mu.Lock()
+	assert.Equal(t, 1, g.out)
+	g.mu.Unlock()
+	s, err := second.NewSession()
+	require.NoError(t, err)
+	out, err := s.Output("/system identity print")
+	require.NoError(t, err)
+	assert.Equal(t, "  name: postern\r\n", string(out))
 }

@@ -101,7 +101,7 @@ func (g *Guard) At(r *Router) {
 				g.Locked(func() { has = g.Password != "" })
 				return has
 			},
-			Login: func(_ *session.Session, user, password string) (ok bool) {
+			CheckPassword: func(_ *session.Session, user, password string) (ok bool) {
 				g.Locked(func() {
 					g.Asked = append(g.Asked, user+":"+password)
 					ok = user == console.Admin && password == g.Password
