@@ -338,6 +338,7 @@ func newMachine(t *testing.T) *machine {
 		ActiveUsers:      func() ([]console.ActiveUser, error) { return nil, nil },
 		Discovered:       func() ([]console.DiscoveredNeighbor, error) { return nil, nil },
 		Tracked:          func() ([]firewall.Tracked, error) { return nil, nil },
+		Logout:           func([]uint32) error { return nil },
 		Forget:           func([]firewall.Tracked) error { return nil },
 		CloseConnections: func([]uint64) error { return nil },
 		Log:              func() ([]string, error) { return nil, nil },
