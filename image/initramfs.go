@@ -318,6 +318,15 @@ var patches = []patch{
 		why:   "the program is larger",
 	},
 	{
+		// Package runtime/metrics reads such metrics. Nobody does here, and without them the program lacks
+		// the runtime's table of all metrics and the functions in it.
+		file:  "src/internal/godebug/godebug.go",
+		wrong: "\tregisterMetric(\"/godebug/non-default-behavior/\"+s.Name()+\":events\", s.nonDefault.Load)\n",
+		right: "",
+		times: 1,
+		why:   "the program is larger",
+	},
+	{
 		// It moves the elements within the array, without a new one, by several functions.
 		file:  "src/slices/slices.go",
 		wrong: "\t_ = s[i:] // bounds check\n\n\tm := len(v)\n\tif m == 0 {\n\t\treturn s\n\t}\n\tn := len(s)\n",

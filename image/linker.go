@@ -14,7 +14,8 @@ const pcln = "src/cmd/link/internal/ld/pcln.go"
 
 // linkerPatches and runtimePatches leave out of the program what only a stack trace needs and the
 // host can tell (go run ./image trace): file names and line numbers (330 KB, and 200 KB to find
-// them), and where a function's arguments are (200 KB). Function names are shortened by traceName (200 KB).
+// them), where a function's arguments are (200 KB), and the names of functions but for their packages
+// (500 KB, traceName). Instead of a line the trace has where the function begins in the program's code.
 //
 // They belong together: all of them apply, or none.
 var linkerPatches = []patch{
@@ -34,7 +35,22 @@ var linkerPatches = []patch{
 	{file: pcln, wrong: "\t\tstartLine := int32(0)\n\t\tfi := ldr.FuncInfo(s)\n", right: "\t\tfi := ldr.FuncInfo(s)\n", times: 1},
 	{file: pcln, wrong: "\t\t\tstartLine = fi.StartLine()\n", right: "", times: 1},
 	{file: pcln, wrong: "\t\toff += 1 // pad\n", right: "\t\toff = sb.SetUint8(ctxt.Arch, off, uint8(numPCData(ldr, s, fi)))\n", times: 1},
-	{file: pcln, wrong: "const funcSize = 11 * 4 //", right: "const funcSize = 6 * 4 //", times: 1},
+	// Sizes of arguments and places of deferred calls are of 16 bits (45 KB less).
+	{
+		file:  pcln,
+		wrong: "\t\toff = sb.SetUint32(ctxt.Arch, off, args)\n",
+		right: "\t\tif args == uint32(1<<31) {\n\t\t\targs = 1<<16 - 1\n\t\t} else if args >= 1<<16-1 {\n" +
+			"\t\t\tctxt.Errorf(s, \"%d bytes of arguments\", args)\n\t\t}\n\t\toff = sb.SetUint16(ctxt.Arch, off, uint16(args))\n",
+		times: 1,
+	},
+	{
+		file:  pcln,
+		wrong: "\t\toff = sb.SetUint32(ctxt.Arch, off, deferreturn)\n",
+		right: "\t\tif deferreturn >= 1<<16 {\n\t\t\tctxt.Errorf(s, \"deferred calls %d bytes behind its start\", deferreturn)\n\t\t}\n" +
+			"\t\toff = sb.SetUint16(ctxt.Arch, off, uint16(deferreturn))\n",
+		times: 1,
+	},
+	{file: pcln, wrong: "const funcSize = 11 * 4 //", right: "const funcSize = 5 * 4 //", times: 1},
 	{file: pcln, wrong: "walkFilenames(ctxt, funcs, func(", right: "walkFilenames(ctxt, nil, func(", times: 1},
 	{
 		file:  pcln,
@@ -67,6 +83,28 @@ var linkerPatches = []patch{
 var runtimePatches = []patch{
 	{
 		file:  "src/runtime/runtime2.go",
+		wrong: "\targs        int32  // in/out args size\n\tdeferreturn uint32 //",
+		right: "\targs        uint16 // in/out args size, 65535 if unknown\n\tdeferreturn uint16 //",
+		times: 1,
+	},
+	{
+		file:  "src/runtime/stkframe.go",
+		wrong: "\tif f.args != abi.ArgsSizeUnknown {\n\t\targMap.n = f.args / goarch.PtrSize\n",
+		right: "\tif f.args != 1<<16-1 {\n\t\targMap.n = int32(f.args) / goarch.PtrSize\n",
+		times: 1,
+	},
+	{file: "src/runtime/stkframe.go", wrong: "frame.fn.args != abi.ArgsSizeUnknown", right: "frame.fn.args != 1<<16-1", times: 1},
+	{file: "src/runtime/error.go", wrong: "\t\"internal/runtime/sys\"\n", right: "", times: 1},
+	{
+		// It would look for type and method in the name.
+		file:  "src/runtime/error.go",
+		wrong: "\tpc := sys.GetCallerPC()\n\tname := funcNameForPrint(funcname(findfunc(pc)))\n",
+		until: "\n}\n",
+		right: "\tpanic(plainError(\"value method called using nil pointer\"))",
+		times: 1,
+	},
+	{
+		file:  "src/runtime/runtime2.go",
 		wrong: "\tpcfile    uint32\n\tpcln      uint32\n\tnpcdata   uint32\n",
 		until: "\tnfuncdata uint8   // must be last, must end on a uint32-aligned boundary\n",
 		right: "\tfuncID    abi.FuncID\n\tflag      abi.FuncFlag\n\tnpcdata   uint8\n",
@@ -76,7 +114,7 @@ var runtimePatches = []patch{
 	{file: symtab, wrong: "return fn.funcInfo().startLine", right: "return 0", times: 1},
 	{file: symtab, wrong: "srcFunc{f.datap, f.nameOff, f.startLine, f.funcID}", right: "srcFunc{f.datap, f.nameOff, 0, f.funcID}", times: 1},
 	{file: symtab, wrong: "\tdatap := f.datap\n\tif !f.valid() {\n\t\treturn \"?\"\n\t}\n", until: "\t// pcln section is corrupt.\n", right: "", times: 1},
-	{file: symtab, wrong: "\tdatap := f.datap\n\tif !f.valid() {\n\t\treturn \"?\", 0\n\t}\n", until: "}\n\nfunc funcline(", right: "\treturn \"?\", 0\n", times: 1},
+	{file: symtab, wrong: "\tdatap := f.datap\n\tif !f.valid() {\n\t\treturn \"?\", 0\n\t}\n", until: "}\n\nfunc funcline(", right: "\tif !f.valid() {\n\t\treturn \"?\", 0\n\t}\n\treturn \"?\", int32(f.entryOff)\n", times: 1},
 }
 
 // symtab is the file of Go's runtime that reads the tables of functions.

@@ -46,8 +46,8 @@ Commands:
   pack     FOLDER BOARD: make the board's images again from a kernel and an
            initramfs.cpio.xz in FOLDER that were changed; a file version there
            replaces the version (name and date, in seconds since 1970)
-  trace    BOARD: copy standard input, and put in file and line where a stack trace
-           of the board's program, which has none, says "?:0"
+  trace    BOARD: copy standard input, and put in function, file and line where a
+           stack trace of the board's program, which has none, says "?:NUMBER"
   keys     make the keys that images are signed with, in FOLDER; a build does
            so itself if there are none
 

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -17,14 +16,15 @@ import (
 )
 
 var (
-	// A line of a stack trace that names a function, and the line behind it: that of a program
-	// with boardLinker's tables has no file, and the distance in bytes from the function's start.
+	// A line of a stack trace that names a function, which is traceName's of a program with boardLinker's
+	// tables, and the line behind it: instead of a file and a line it says where the function begins, in
+	// bytes from the start of the code, and how far behind that the place is.
 	traceFunc  = regexp.MustCompile(`(?:created by (\S+)(?: in goroutine \d+)?|(\S+)\([^()]*\))\s*$`)
-	tracePlace = regexp.MustCompile(`\?:0 \+0x([0-9a-f]+)\s*$`)
+	tracePlace = regexp.MustCompile(`(\?:(\d+)) \+0x([0-9a-f]+)\s*$`)
 )
 
-// trace copies in to out and writes behind each function of a stack trace, which may stand in
-// a log, its file and line. The trace must be of the board's program of this commit. Of functions that
+// trace copies in to out and writes the name, the file and the line of each function of a stack trace, which
+// may stand in a log. The trace must be of the board's program of this commit. Of functions that
 // were inlined it has no offsets: the line behind the function that they are in is theirs.
 func trace(b board.Board, in io.Reader, out io.Writer) error {
 	work, err := os.MkdirTemp("", "postern-trace-")
@@ -64,30 +64,41 @@ func annotate(program string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	functions := map[string][]*gosym.Func{}
+	functions := map[uint64]*gosym.Func{}
 	for i := range table.Funcs {
-		f := &table.Funcs[i]
-		name := traceName(f.Name)
-		functions[name] = append(functions[name], f)
+		functions[table.Funcs[i].Entry-text.Addr] = &table.Funcs[i]
 	}
 	w := bufio.NewWriter(out)
-	var name, before string
+	// held is a line that names a function, until the one behind it says which; name is where it does so.
+	var held, before string
+	var name []int
+	release := func() {
+		if name != nil {
+			fmt.Fprintln(w, held)
+		}
+		name = nil
+	}
 	scanner := bufio.NewScanner(in)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
 		line := scanner.Text()
-		if m := traceFunc.FindStringSubmatch(line); m != nil {
-			name, before = m[1]+m[2], name
-			if name == "panic" { // as the runtime prints it
-				name = "runtime.gopanic"
-			}
-		}
 		m := tracePlace.FindStringSubmatchIndex(line)
-		if m == nil || name == "" {
-			fmt.Fprintln(w, line)
+		if m == nil || name == nil {
+			release()
+			if m := traceFunc.FindStringSubmatchIndex(line); m != nil {
+				if held, name = line, m[2:4]; m[2] < 0 {
+					name = m[4:6]
+				}
+			} else {
+				fmt.Fprintln(w, line)
+			}
 			continue
 		}
-		offset, err := strconv.ParseUint(line[m[2]:m[3]], 16, 32)
+		start, err := strconv.ParseUint(line[m[4]:m[5]], 10, 32)
+		if err != nil {
+			return fmt.Errorf("%q: %w", line, err)
+		}
+		offset, err := strconv.ParseUint(line[m[6]:m[7]], 16, 32)
 		if err != nil {
 			return fmt.Errorf("%q: %w", line, err)
 		}
@@ -96,22 +107,29 @@ func annotate(program string, in io.Reader, out io.Writer) error {
 		if before != "runtime.sigpanic" && offset > 0 {
 			offset--
 		}
-		var places []string
-		for _, f := range functions[name] {
-			if f.Entry+offset < f.End {
-				file, n, _ := table.PCToLine(f.Entry + offset)
-				places = append(places, fmt.Sprintf("%s:%d", file, n))
-			}
+		f := functions[start]
+		if short := held[name[0]:name[1]]; f == nil || f.Entry+offset >= f.End || short != "panic" && short != traceName(f.Name) {
+			return fmt.Errorf("the program has no function of %s at %d with 0x%x bytes and more: the trace is of another board or another commit", short, start, offset)
 		}
-		slices.Sort(places)
-		if places = slices.Compact(places); len(places) == 0 {
-			return fmt.Errorf("the program has no function %s of 0x%x bytes and more: the trace is of another board or another commit", name, offset)
-		}
-		// Functions for several types have one name.
-		fmt.Fprintf(w, "%s%s%s\n", line[:m[0]], strings.Join(places, " or "), strings.TrimPrefix(line[m[0]:], "?:0"))
+		before = f.Name
+		file, n, _ := table.PCToLine(f.Entry + offset)
+		fmt.Fprintf(w, "%s%s%s\n%s%s:%d%s\n", held[:name[0]], printedName(f.Name), held[name[1]:], line[:m[2]], file, n, line[m[3]:])
+		name = nil
 	}
+	release()
 	if err := scanner.Err(); err != nil {
 		return err
 	}
 	return w.Flush()
+}
+
+// printedName is a function's name as the runtime prints it, without types in brackets.
+func printedName(name string) string {
+	if name == "runtime.gopanic" {
+		return "panic"
+	}
+	if i, j := strings.IndexByte(name, '['), strings.LastIndexByte(name, ']'); i >= 0 && j > i {
+		name = name[:i] + "[...]" + name[j+1:]
+	}
+	return name
 }

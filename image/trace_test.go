@@ -40,13 +40,16 @@ func TestTrace(t *testing.T) {
 		require.Equal(t, 2, exit.ExitCode(), "it ends with a panic: %s", &out)
 		return out.String()
 	}
-	usual, short := build("usual"), build("short", "-toolexec="+linker.toolexec, "-overlay="+runtime)
+	// The code of full is that of short, its tables are Go's own. So it cannot run.
+	usual, short, full := build("usual"), build("short", "-toolexec="+linker.toolexec, "-overlay="+runtime), build("full", "-overlay="+runtime)
 	want, bare := traces(usual), traces(short)
 	assert.NotContains(t, bare, ".go:")
-	assert.Greater(t, strings.Count(bare, "?:0 +0x"), 20)
+	assert.NotContains(t, bare, "visit", "functions have no names")
+	assert.Contains(t, bare, "main.(", "but packages have")
+	assert.Greater(t, strings.Count(bare, "\t?:"), 20)
 
 	var got bytes.Buffer
-	require.NoError(t, annotate(usual, strings.NewReader(bare), &got))
+	require.NoError(t, annotate(full, strings.NewReader(bare), &got))
 	// Arguments, addresses and what the scheduler does differ from one run to the next.
 	plain := func(s string) []string {
 		s = regexp.MustCompile(`(?m)\((\{?0x|\{?0,|\?|\.\.\.|\{\{)[^\n]*\)$`).ReplaceAllString(s, "()")
@@ -57,19 +60,29 @@ func TestTrace(t *testing.T) {
 	assert.Contains(t, got.String(), "main.(*tree[...]).visit")
 	assert.Regexp(t, `trace/main.go:\d+ \+0x`, got.String())
 
-	err = annotate(usual, strings.NewReader("main.nobody()\n\t?:0 +0x10\n"), &got)
-	assert.ErrorContains(t, err, "no function main.nobody")
+	err = annotate(full, strings.NewReader("main.()\n\t?:1 +0x10\n"), &got)
+	assert.ErrorContains(t, err, "no function of main. at 1")
+	got.Reset()
+	other := "panic: no trace\nmain.()\nmain.()\n\tanother line\n\t?:16 +0x10\nlast()"
+	require.NoError(t, annotate(full, strings.NewReader(other), &got))
+	assert.Equal(t, other+"\n", got.String(), "what is no trace stays")
 	assert.ErrorContains(t, annotate("/bin/true", strings.NewReader(""), &got), "not a Go program")
 }
 
 // TestTraceName: the names that the shipped program has.
 func TestTraceName(t *testing.T) {
 	for name, want := range map[string]string{
-		"runtime.gopanic": "runtime.gopanic",
-		"github.com/postern-router/postern/console.(*Session).Execute":             "console.(*Session).Execute",
-		"slices.SortFunc[go.shape.[]github.com/postern-router/postern/dns.name,x]": "slices.SortFunc[...]",
-		"main.f[go.shape.int].func1":                                               "main.f[...].func1",
-		"github.com/vishvananda/netlink.AddrAdd":                                   "github.com/vishvananda/netlink.AddrAdd",
+		"runtime.gopanic":       "runtime.gopanic",
+		"runtime.Gosched":       "runtime.Gosched",
+		"runtime.(*Func).Entry": "runtime.(*Func).Entry",
+		"runtime.main":          "runtime.",
+		"runtime.(*g).func1":    "runtime.",
+		"github.com/postern-router/postern/console.(*Session).Execute":             "console.",
+		"slices.SortFunc[go.shape.[]github.com/postern-router/postern/dns.name,x]": "slices.",
+		"main.f[go.shape.int].func1":                                               "main.",
+		"github.com/vishvananda/netlink.AddrAdd":                                   "github.com/vishvananda/netlink.",
+		"reflect.methodValueCall":                                                  "reflect.methodValueCall",
+		"gosave_systemstack_switch":                                                "gosave_systemstack_switch",
 	} {
 		assert.Equal(t, want, traceName(name))
 	}

@@ -2,12 +2,27 @@ package main
 
 import "strings"
 
-// traceName is the name of a function in a stack trace of the shipped program: without the path
-// of Postern's module and, as the runtime prints it, without types in brackets. This file is also a
-// part of the boards' linker (linkerPatches).
+// traceName is what the shipped program has of a function's name: its package, with a dot behind it and
+// without the path of Postern's module. The place in a stack trace says which function it is. The names
+// that the runtime compares, and those of its own functions that it shows in traces, are kept. This
+// file is also a part of the boards' linker (linkerPatches).
 func traceName(name string) string {
-	if i, j := strings.IndexByte(name, '['), strings.LastIndexByte(name, ']'); i >= 0 && j > i {
-		name = name[:i] + "[...]" + name[j+1:]
+	switch name {
+	case "reflect.makeFuncStub", "reflect.methodValueCall", "runtime.gopanic":
+		return name
 	}
-	return strings.ReplaceAll(name, "github.com/postern-router/postern/", "")
+	path := name
+	if i := strings.IndexAny(path, "[("); i >= 0 {
+		path = path[:i] // type arguments and receivers contain other paths
+	}
+	slash := strings.LastIndexByte(path, '/') + 1
+	dot := strings.IndexByte(path[slash:], '.')
+	if dot < 0 {
+		return name
+	}
+	end := slash + dot + 1
+	if exported := strings.TrimLeft(name[end:], "(*"); name[:end] == "runtime." && exported != "" && 'A' <= exported[0] && exported[0] <= 'Z' {
+		return name
+	}
+	return strings.TrimPrefix(name[:end], "github.com/postern-router/postern/")
 }
