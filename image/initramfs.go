@@ -327,6 +327,23 @@ var patches = []patch{
 		why:   "the program is larger",
 	},
 	{
+		// The limits of a cgroup, which our kernels do not have.
+		file:  "src/runtime/cgroup_linux.go",
+		wrong: "func defaultGOMAXPROCSInit() {\n",
+		until: "}\n\n// defaultGOMAXPROCSUpdateGODEBUG ",
+		right: "func defaultGOMAXPROCSInit() {\n",
+		times: 1,
+		why:   "the program is larger",
+	},
+	{
+		file:  "src/runtime/cgroup_linux.go",
+		wrong: "\tlimit, ok, err := cgroup.ReadCPULimit(cpu)\n",
+		until: "\treturn procs\n}\n",
+		right: "",
+		times: 1,
+		why:   "the program is larger",
+	},
+	{
 		// It moves the elements within the array, without a new one, by several functions.
 		file:  "src/slices/slices.go",
 		wrong: "\t_ = s[i:] // bounds check\n\n\tm := len(v)\n\tif m == 0 {\n\t\treturn s\n\t}\n\tn := len(s)\n",

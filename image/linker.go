@@ -75,6 +75,8 @@ var linkerPatches = []patch{
 		times: 1,
 	},
 	{file: pcln, wrong: "\tvar size int64\n\twalkFuncs(", right: "\tvar size int64\n\toffsets := map[string]uint32{}\n\twalkFuncs(", times: 1},
+	{file: pcln, wrong: "\tstate, compUnits, funcs := makePclntab(", right: "\tshrinkTypes(ctxt)\n\tstate, compUnits, funcs := makePclntab(", times: 1},
+	{file: pcln, wrong: "const funcSize = ", right: shrinkTypes + "\nconst funcSize = ", times: 1},
 	{file: pcln, wrong: "const funcSize = ", right: afterImports(traceNameSource) + "\nconst funcSize = ", times: 1},
 }
 
@@ -116,6 +118,87 @@ var runtimePatches = []patch{
 	{file: symtab, wrong: "\tdatap := f.datap\n\tif !f.valid() {\n\t\treturn \"?\"\n\t}\n", until: "\t// pcln section is corrupt.\n", right: "", times: 1},
 	{file: symtab, wrong: "\tdatap := f.datap\n\tif !f.valid() {\n\t\treturn \"?\", 0\n\t}\n", until: "}\n\nfunc funcline(", right: "\tif !f.valid() {\n\t\treturn \"?\", 0\n\t}\n\treturn \"?\", int32(f.entryOff)\n", times: 1},
 }
+
+// shrinkTypes is a part of the linker. Of a type that is never converted to an interface, and cannot be reached
+// from one that is (the linker's own UsedInIface, by which it leaves out methods), the runtime reads size,
+// pointers and how to compare: the rest is for package reflect, which starts from an interface. And the
+// names of closures' types, which list what they capture, are nothing that can be asked for. Code and
+// functions stay the same, so that a trace can be read.
+const shrinkTypes = `
+// shrinkTypes cuts fields and methods off the descriptors of types that reflection cannot reach.
+func shrinkTypes(ctxt *Link) {
+	ldr := ctxt.loader
+	arch := ctxt.Arch
+	common, pointer := commonsize(arch), arch.PtrSize
+	const closure = "struct { F uintptr"
+	short := ldr.Lookup("type:.namedata.*func()-", 0)
+	for s := loader.Sym(1); s < loader.Sym(ldr.NSym()); s++ {
+		if !ldr.AttrReachable(s) || !ldr.IsGoType(s) {
+			continue
+		}
+		name, data, size := ldr.SymName(s), ldr.Data(s), int(ldr.SymSize(s))
+		isClosure := strings.HasPrefix(strings.TrimPrefix(name, "type:"), "noalg."+closure)
+		end, fields := size, -1 // fields is where a pointer to fields is dropped
+		if !ldr.AttrUsedInIface(s) && !decodetypeGCMaskOnDemand(arch, data) {
+			switch kind := decodetypeKind(arch, data); {
+			case isClosure:
+				end = common
+			case kind == abi.Struct:
+				end, fields = common+4*pointer, common+pointer // the package stays, and a list without fields
+			case kind == abi.Pointer && decodetypeHasUncommon(arch, data):
+				end = common + pointer
+			case kind < abi.Array && decodetypeHasUncommon(arch, data):
+				end = common
+			}
+		}
+		if !isClosure && end == size {
+			continue
+		}
+		type reloc struct {
+			off int32
+			siz uint8
+			typ objabi.RelocType
+			add int64
+			sym loader.Sym
+		}
+		var kept []reloc
+		relocs := ldr.Relocs(s)
+		for i := 0; i < relocs.Count(); i++ {
+			r := relocs.At(i)
+			if int(r.Off()) >= end && end < size || int(r.Off()) == fields {
+				continue
+			}
+			k := reloc{r.Off(), r.Siz(), r.Type(), r.Add(), r.Sym()}
+			if r.Weak() {
+				k.typ |= objabi.R_WEAK
+			}
+			if strings.HasPrefix(ldr.SymName(k.sym), "type:.namedata.*"+closure) && short != 0 && ldr.AttrReachable(short) {
+				ldr.SetAttrReachable(k.sym, false) // closures' types alone refer to it
+				k.sym = short
+			}
+			kept = append(kept, k)
+		}
+		data = slices.Clone(data[:end])
+		if end < size {
+			data[abi.TFlagOff(pointer)] &^= byte(abi.TFlagUncommon)
+			if fields >= 0 {
+				clear(data[fields:])
+			}
+		}
+		sb := ldr.MakeSymbolUpdater(s)
+		sb.SetData(data)
+		sb.SetSize(int64(end))
+		sb.ResetRelocs()
+		for _, k := range kept {
+			r, _ := sb.AddRel(k.typ)
+			r.SetOff(k.off)
+			r.SetSiz(k.siz)
+			r.SetAdd(k.add)
+			r.SetSym(k.sym)
+		}
+	}
+}
+`
 
 // symtab is the file of Go's runtime that reads the tables of functions.
 const symtab = "src/runtime/symtab.go"
