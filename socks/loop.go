@@ -24,7 +24,8 @@ const (
 	ofClient role = iota // the client's connection
 	ofRemote             // the connection with the server, or with a BIND's caller, or the datagrams of peers
 	ofCall               // the listener of a BIND, or the datagrams of the client
-	ofServer             // the server's own: its listener, and the eventfd that ends a wait
+	ofServer             // the server's listener
+	ofWake               // the eventfd that ends a wait
 	roles
 )
 
@@ -45,7 +46,7 @@ func newPoller() (*poller, error) {
 		return nil, fmt.Errorf("poller: %w", err)
 	}
 	p := &poller{epoll: epoll, event: event}
-	if err := p.add(event, ofServer, 0); err != nil {
+	if err := p.add(event, ofWake, 0); err != nil {
 		p.close()
 		return nil, err
 	}
@@ -161,12 +162,11 @@ func (s *Server) turn(events []unix.EpollEvent) {
 		is, number := origin(e)
 		if c, ok := s.conns[number]; ok {
 			s.event(c, is, e.Events)
-		} else if is == ofServer {
+		} else if is == ofWake {
 			var count [8]byte
 			unix.Read(s.poller.event, count[:])
-			if s.acceptAt == never {
-				s.acceptAt = s.now
-			}
+		} else if is == ofServer && s.acceptAt == never {
+			s.acceptAt = s.now
 		}
 	}
 	if s.listener != none && s.acceptAt <= s.now {
