@@ -327,6 +327,53 @@ var patches = []patch{
 		why:   "the program is larger",
 	},
 	{
+		// Settings of GODEBUG for some callers only, by a hash of the stack.
+		file:  "src/internal/godebug/godebug.go",
+		wrong: "\tif v.bisect != nil && !v.bisect.Stack(&stderr) {\n\t\treturn \"\"\n\t}\n",
+		right: "",
+		times: 1,
+		why:   "the program is larger",
+	},
+	{
+		file:  "src/internal/godebug/godebug.go",
+		wrong: "v.bisect, _ = bisect.New(arg[j+1:])",
+		right: "v.bisect = nil",
+		times: 1,
+		why:   "the program is larger",
+	},
+	{
+		// Reading files of time zones, which the image does not have: the time is UTC, or has the zone that
+		// the user set.
+		file:  "src/time/zoneinfo_unix.go",
+		wrong: "\ttz, ok := syscall.Getenv(\"TZ\")\n",
+		until: "\t// Fall back to UTC.\n",
+		right: "\t_ = syscall.Getenv\n",
+		times: 1,
+		why:   "the program is larger",
+	},
+	// A third way to match the simplest expressions, somewhat faster than the one that serves them then.
+	{
+		file:  "src/regexp/regexp.go",
+		wrong: "\t\tonepass:     compileOnePass(prog),\n",
+		right: "",
+		times: 1,
+		why:   "the program is larger",
+	},
+	{
+		file:  "src/regexp/regexp.go",
+		wrong: "\t} else {\n\t\tregexp.prefix, regexp.prefixComplete, regexp.prefixEnd = onePassPrefix(prog)\n",
+		right: "",
+		times: 1,
+		why:   "the program is larger",
+	},
+	{
+		file:  "src/regexp/exec.go",
+		wrong: "\tif re.onepass != nil {\n\t\treturn re.doOnePass(r, b, s, pos, ncap, dstCap)\n\t}\n",
+		right: "",
+		times: 1,
+		why:   "the program is larger",
+	},
+	{
 		// The limits of a cgroup, which our kernels do not have.
 		file:  "src/runtime/cgroup_linux.go",
 		wrong: "func defaultGOMAXPROCSInit() {\n",
