@@ -119,25 +119,37 @@ var runtimePatches = []patch{
 	{file: symtab, wrong: "\tdatap := f.datap\n\tif !f.valid() {\n\t\treturn \"?\", 0\n\t}\n", until: "}\n\nfunc funcline(", right: "\tif !f.valid() {\n\t\treturn \"?\", 0\n\t}\n\treturn \"?\", int32(f.entryOff)\n", times: 1},
 }
 
-// shrinkTypes is a part of the linker. Of a type that is never converted to an interface, and cannot be reached
-// from one that is (the linker's own UsedInIface, by which it leaves out methods), the runtime reads size,
-// pointers and how to compare: the rest is for package reflect, which starts from an interface. And the
-// names of closures' types, which list what they capture, are nothing that can be asked for. Code and
-// functions stay the same, so that a trace can be read.
+// shrinkTypes is a part of the linker, which leaves out of the descriptors of types (190 KB):
+//   - of a type that is never converted to an interface, and cannot be reached from one that is (the linker's own
+//     UsedInIface, by which it leaves out methods), all but what the runtime reads: size, pointers and how
+//     to compare. The rest is for package reflect, which starts from an interface;
+//   - methods whose own type is nowhere in the program: no interface has such a method, so no
+//     assertion can look for it;
+//   - names of closures' types, which list what they capture: nobody can ask for them;
+//   - names of fields and methods that nothing refers to then.
+//
+// Code and functions stay the same, so that a trace can be read.
 const shrinkTypes = `
-// shrinkTypes cuts fields and methods off the descriptors of types that reflection cannot reach.
+// shrinkTypes cuts what cannot be reached off the descriptors of types.
 func shrinkTypes(ctxt *Link) {
-	ldr := ctxt.loader
-	arch := ctxt.Arch
+	ldr, arch := ctxt.loader, ctxt.Arch
 	common, pointer := commonsize(arch), arch.PtrSize
-	const closure = "struct { F uintptr"
-	short := ldr.Lookup("type:.namedata.*func()-", 0)
+	const (
+		closure  = "struct { F uintptr"
+		namedata = "type:.namedata."
+		method   = 16 // bytes of a method
+	)
+	short := ldr.Lookup(namedata+"*func()-", 0)
+	if !ldr.AttrReachable(short) {
+		short = 0
+	}
+	unnamed := map[loader.Sym]bool{} // names that something referred to that is cut
 	for s := loader.Sym(1); s < loader.Sym(ldr.NSym()); s++ {
 		if !ldr.AttrReachable(s) || !ldr.IsGoType(s) {
 			continue
 		}
-		name, data, size := ldr.SymName(s), ldr.Data(s), int(ldr.SymSize(s))
-		isClosure := strings.HasPrefix(strings.TrimPrefix(name, "type:"), "noalg."+closure)
+		data, size := ldr.Data(s), int(ldr.SymSize(s))
+		isClosure := strings.HasPrefix(ldr.SymName(s), "type:noalg."+closure)
 		end, fields := size, -1 // fields is where a pointer to fields is dropped
 		if !ldr.AttrUsedInIface(s) && !decodetypeGCMaskOnDemand(arch, data) {
 			switch kind := decodetypeKind(arch, data); {
@@ -151,9 +163,6 @@ func shrinkTypes(ctxt *Link) {
 				end = common
 			}
 		}
-		if !isClosure && end == size {
-			continue
-		}
 		type reloc struct {
 			off int32
 			siz uint8
@@ -162,19 +171,42 @@ func shrinkTypes(ctxt *Link) {
 			sym loader.Sym
 		}
 		var kept []reloc
+		var gone []int32 // where methods are that go
 		relocs := ldr.Relocs(s)
+		for i := 0; i < relocs.Count() && end == size; i++ {
+			if r := relocs.At(i); r.Type() == objabi.R_METHODOFF { // the method's type, and twice its code
+				if !ldr.AttrReachable(r.Sym()) {
+					gone = append(gone, r.Off()-4)
+				}
+				i += 2
+			}
+		}
+		if !isClosure && end == size && gone == nil {
+			continue
+		}
 		for i := 0; i < relocs.Count(); i++ {
 			r := relocs.At(i)
-			if int(r.Off()) >= end && end < size || int(r.Off()) == fields {
+			k := reloc{r.Off(), r.Siz(), r.Type(), r.Add(), r.Sym()}
+			cut := int(k.off) >= end && end < size || int(k.off) == fields
+			for _, g := range gone {
+				cut = cut || r.Off() >= g && r.Off() < g+method
+				if r.Off() >= g+method {
+					k.off -= method
+				}
+			}
+			name := ldr.SymName(k.sym)
+			ofClosure := short != 0 && strings.HasPrefix(name, namedata+"*"+closure)
+			if (cut || ofClosure) && strings.HasPrefix(name, namedata) {
+				unnamed[k.sym] = true
+			}
+			if cut {
 				continue
 			}
-			k := reloc{r.Off(), r.Siz(), r.Type(), r.Add(), r.Sym()}
+			if ofClosure {
+				k.sym = short
+			}
 			if r.Weak() {
 				k.typ |= objabi.R_WEAK
-			}
-			if strings.HasPrefix(ldr.SymName(k.sym), "type:.namedata.*"+closure) && short != 0 && ldr.AttrReachable(short) {
-				ldr.SetAttrReachable(k.sym, false) // closures' types alone refer to it
-				k.sym = short
 			}
 			kept = append(kept, k)
 		}
@@ -185,9 +217,24 @@ func shrinkTypes(ctxt *Link) {
 				clear(data[fields:])
 			}
 		}
+		if gone != nil {
+			uncommon := common + decodetypeSpecific(arch, data)
+			count, exported := uncommon+4, uncommon+6 // of 16 bits
+			first := int32(uncommon) + int32(decodeInuxi(arch, data[uncommon+8:], 4))
+			for i := len(gone) - 1; i >= 0; i-- {
+				n, x := arch.ByteOrder.Uint16(data[count:]), arch.ByteOrder.Uint16(data[exported:])
+				if at := (gone[i] - first) / method; gone[i] < first || at >= int32(n) {
+					panic(fmt.Sprintf("%s has no method at %d", ldr.SymName(s), gone[i]))
+				} else if at < int32(x) {
+					arch.ByteOrder.PutUint16(data[exported:], x-1)
+				}
+				arch.ByteOrder.PutUint16(data[count:], n-1)
+				data = slices.Delete(data, int(gone[i]), int(gone[i])+method)
+			}
+		}
 		sb := ldr.MakeSymbolUpdater(s)
 		sb.SetData(data)
-		sb.SetSize(int64(end))
+		sb.SetSize(int64(len(data)))
 		sb.ResetRelocs()
 		for _, k := range kept {
 			r, _ := sb.AddRel(k.typ)
@@ -197,6 +244,35 @@ func shrinkTypes(ctxt *Link) {
 			r.SetSym(k.sym)
 		}
 	}
+	for s := loader.Sym(1); s < loader.Sym(ldr.NSym()); s++ {
+		if ldr.AttrReachable(s) {
+			relocs := ldr.Relocs(s)
+			for i := 0; i < relocs.Count(); i++ {
+				delete(unnamed, relocs.At(i).Sym())
+			}
+		}
+	}
+	for s := range unnamed {
+		ldr.SetAttrReachable(s, false)
+	}
+}
+
+// decodetypeSpecific returns how many bytes a type's descriptor has between those that all types have and
+// its methods, as decodetypeMethods.
+func decodetypeSpecific(arch *sys.Arch, data []byte) int {
+	switch decodetypeKind(arch, data) {
+	case abi.Struct:
+		return 4 * arch.PtrSize
+	case abi.Pointer, abi.Func, abi.Slice:
+		return arch.PtrSize
+	case abi.Array, abi.Interface:
+		return 3 * arch.PtrSize
+	case abi.Chan:
+		return 2 * arch.PtrSize
+	case abi.Map:
+		return 8 * arch.PtrSize // the last one is of 32 bits
+	}
+	return 0
 }
 `
 
