@@ -76,6 +76,16 @@ var linkerPatches = []patch{
 	},
 	{file: pcln, wrong: "\tvar size int64\n\twalkFuncs(", right: "\tvar size int64\n\toffsets := map[string]uint32{}\n\twalkFuncs(", times: 1},
 	{file: pcln, wrong: "\tstate, compUnits, funcs := makePclntab(", right: "\tshrinkTypes(ctxt)\n\tstate, compUnits, funcs := makePclntab(", times: 1},
+	{
+		// The linker finds the pointers of a variable by the fields of its type, which may be cut off then.
+		// The type's own mask has them too.
+		file:  "src/cmd/link/internal/ld/data.go",
+		wrong: "\tswitch decodetypeKind(p.ctxt.Arch, typData) {\n\tdefault:\n\t\tif decodetypeGCMaskOnDemand(",
+		right: "\tkind := decodetypeKind(p.ctxt.Arch, typData)\n" +
+			"\tif kind == abi.Struct && !decodetypeGCMaskOnDemand(p.ctxt.Arch, typData) {\n\t\tkind = abi.Pointer\n\t}\n" +
+			"\tswitch kind {\n\tdefault:\n\t\tif decodetypeGCMaskOnDemand(",
+		times: 1,
+	},
 	{file: pcln, wrong: "const funcSize = ", right: shrinkTypes + "\nconst funcSize = ", times: 1},
 	{file: pcln, wrong: "const funcSize = ", right: afterImports(traceNameSource) + "\nconst funcSize = ", times: 1},
 }
