@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
 )
 
@@ -86,4 +87,19 @@ func TestTraceName(t *testing.T) {
 	} {
 		assert.Equal(t, want, traceName(name))
 	}
+}
+
+// TestLinkedTests runs tests of the project as programs of the boards' linker and runtime: what the linker leaves
+// out is read by nobody, the garbage collector included.
+func TestLinkedTests(t *testing.T) {
+	e2e.Builds(t)
+	dir := t.TempDir()
+	linker, err := boardLinker(dir)
+	require.NoError(t, err)
+	require.NotEmpty(t, linker.toolexec)
+	list, err := patchGo(board.Board{}, dir, linker.runtime...)
+	require.NoError(t, err)
+	// Not one from the cache, where the programs of Go's own linker are.
+	args := []string{"test", "-count=1", "-toolexec=" + linker.toolexec, "-overlay=" + list, "-gcflags=all=-l"}
+	require.NoError(t, run("..", []string{"CGO_ENABLED=0"}, "go", append(args, "./web", "./dns", "./login", "./match", "./console")...))
 }
