@@ -133,48 +133,84 @@ func clonePorts(ports ...*match.Ports) {
 
 // itemsOf gives access to the list that of returns. cloneItem replaces what a copied item
 // still shares with the original; it is nil if there is nothing.
+//
+// It is in the program once for each type of items: what needs not know the type is in itemsBy.
 func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items {
-	copies := func(s []T) []T {
-		s = slices.Clone(s)
-		for i := range s {
-			if cloneItem != nil {
-				cloneItem(&s[i])
-			}
-		}
-		return s
-	}
-	return &items{
+	return itemsBy(list, itemAccess{
 		count: func(c *Config) int { return len(*of(c)) },
 		add: func(c *Config) {
 			var zero T
 			*of(c) = append(*of(c), zero)
+		},
+		at: func(c *Config, i int) any { return &(*of(c))[i] },
+		pick: func(c *Config, more any, order []int) any {
+			brought, _ := more.([]T)
+			picked := make([]T, len(order))
+			for i, from := range order {
+				if from < 0 {
+					picked[i] = brought[^from]
+				} else {
+					picked[i] = (*of(c))[from]
+				}
+				if cloneItem != nil {
+					cloneItem(&picked[i])
+				}
+			}
+			return picked
+		},
+		set: func(c *Config, picked any) {
+			if *of(c) = picked.([]T); len(*of(c)) == 0 {
+				*of(c) = nil // as it was before the first was added
+			}
+		},
+		share: func(c, other *Config) { *of(c) = *of(other) },
+	})
+}
+
+// itemAccess is how itemsBy reaches a list of whatever type.
+type itemAccess struct {
+	count func(*Config) int
+	add   func(*Config)
+	// at returns a pointer to an item.
+	at func(c *Config, i int) any
+	// pick returns a new list, of copies: for each n of order item n or, if n is negative, item ^n of more, which is
+	// a list that pick returned. set makes such a list that of c.
+	pick func(c *Config, more any, order []int) any
+	set  func(c *Config, picked any)
+	// share gives c the list of other.
+	share func(c, other *Config)
+}
+
+// itemsBy makes items of the functions for their type. Lists are made anew: others may still read the old one.
+func itemsBy(list int, a itemAccess) *items {
+	arrange := func(c *Config, change func(order []int) []int) {
+		a.set(c, a.pick(c, nil, change(upTo(a.count(c)))))
+	}
+	return &items{
+		count: a.count,
+		add: func(c *Config) {
+			a.add(c)
 			c.ids[list] = append(c.ids[list], newID())
 		},
 		move: func(c *Config, from, to int) {
-			*of(c) = moved(*of(c), from, to)
+			arrange(c, func(order []int) []int { return moved(order, from, to) })
 			c.ids[list] = moved(c.ids[list], from, to)
 		},
 		remove: func(c *Config, i int) {
-			*of(c) = removed(*of(c), i)
+			arrange(c, func(order []int) []int { return removed(order, i) })
 			c.ids[list] = removed(c.ids[list], i)
 		},
-		clone: func(c *Config) { *of(c) = copies(*of(c)) },
+		clone: func(c *Config) { arrange(c, func(order []int) []int { return order }) },
 		ids:   func(c *Config) *[]ID { return &c.ids[list] },
-		same:  func(a, b *Config, i, j int) bool { return reflect.DeepEqual(&(*of(a))[i], &(*of(b))[j]) },
-		take: func(c *Config, which []int) any {
-			some := make([]T, len(which))
-			for i, from := range which {
-				some[i] = (*of(c))[from]
-			}
-			return copies(some)
-		},
+		same:  func(c, other *Config, i, j int) bool { return reflect.DeepEqual(a.at(c, i), a.at(other, j)) },
+		take:  func(c *Config, which []int) any { return a.pick(c, nil, which) },
 		replace: func(c *Config, part listDelta) bool {
-			all, had := *of(c), c.ids[list]
-			brought, at, from := copies(part.items.([]T)), 0, part.at+part.count
-			items := slices.Clone(all[:part.at])
+			had := c.ids[list]
+			at, from := 0, part.at+part.count
+			order := upTo(part.at)
 			for i, id := range part.ids {
 				if at < len(part.brought) && part.brought[at] == i {
-					items = append(items, brought[at])
+					order = append(order, ^at)
 					at++
 					continue
 				}
@@ -182,17 +218,30 @@ func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items 
 				if place < 0 {
 					return false
 				}
-				items = append(items, all[part.at+place])
+				order = append(order, part.at+place)
 			}
-			if *of(c) = append(items, all[from:]...); len(*of(c)) == 0 {
-				*of(c) = nil // as it was before the first was added
+			for i := from; i < a.count(c); i++ {
+				order = append(order, i)
 			}
+			a.set(c, a.pick(c, part.items, order))
 			c.ids[list] = slices.Concat(had[:part.at], part.ids, had[from:])
 			return true
 		},
-		adopt: func(c, other *Config) { *of(c), c.ids[list] = *of(other), other.ids[list] },
-		max:   MaxItems,
+		adopt: func(c, other *Config) {
+			a.share(c, other)
+			c.ids[list] = other.ids[list]
+		},
+		max: MaxItems,
 	}
+}
+
+// upTo returns the numbers from 0 to n-1.
+func upTo(n int) []int {
+	numbers := make([]int, n)
+	for i := range numbers {
+		numbers[i] = i
+	}
+	return numbers
 }
 
 // moved and removed make new lists: others may still read the old one.
