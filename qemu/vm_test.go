@@ -42,3 +42,9 @@ func TestScreen(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "[    7.057436] a\r\n/log", said, "nothing goes to before what was seen")
 }
+
+// TestSlowHost: what the kernel says of a slow host is no part of what a command prints.
+func TestSlowHost(t *testing.T) {
+	assert.Equal(t, "a\n[    1.5] other: line\nb\n",
+		slowHost.ReplaceAllString("a\n[   52.507559] hrtimer: interrupt took 29242102 ns\n[    1.5] other: line\nb\n", ""))
+}
