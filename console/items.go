@@ -56,25 +56,28 @@ const (
 	lists
 )
 
-// items gives access to a list of the configuration.
+// items gives access to a list of the configuration. Lists are made anew: others may still read the old one.
 type items struct {
-	count func(*Config) int
-	add   func(*Config) // at the end
-	// move removes an item and inserts it so that its index is to.
-	move   func(c *Config, from, to int)
-	remove func(*Config, int)
-	clone  func(*Config)
-	ids    func(*Config) *[]ID
-	// same reports whether item i of a and item j of b have the same settings.
-	same func(a, b *Config, i, j int) bool
-	// take returns copies of items, for a listDelta, and replace makes c the list that it leads to; it reports false
-	// if c has not the items that it needs.
-	take    func(c *Config, which []int) any
-	replace func(c *Config, part listDelta) bool
-	// adopt gives c the list of other.
-	adopt func(c, other *Config)
+	list   int // its IDs are Config.ids[list]
+	access itemAccess
 	// max is how many items there can be.
 	max int
+	// removing is told of an item before it is removed, if it is not nil.
+	removing func(*Config, int)
+}
+
+// itemAccess is how items reach a list of whatever type.
+type itemAccess struct {
+	count func(*Config) int
+	add   func(*Config) // at the end
+	// at returns a pointer to an item.
+	at func(c *Config, i int) any
+	// pick returns a new list, of copies: for each n of order item n or, if n is negative, item ^n of more, which is
+	// a list that pick returned. set makes such a list that of c.
+	pick func(c *Config, more any, order []int) any
+	set  func(c *Config, picked any)
+	// share gives c the list of other.
+	share func(c, other *Config)
 }
 
 // itemLists are the lists of a configuration. Menus, Clone and IDs all go by this table.
@@ -134,9 +137,9 @@ func clonePorts(ports ...*match.Ports) {
 // itemsOf gives access to the list that of returns. cloneItem replaces what a copied item
 // still shares with the original; it is nil if there is nothing.
 //
-// It is in the program once for each type of items: what needs not know the type is in itemsBy.
+// It is in the program once for each type of items: what needs not know the type are methods of items.
 func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items {
-	return itemsBy(list, itemAccess{
+	return &items{list: list, max: MaxItems, access: itemAccess{
 		count: func(c *Config) int { return len(*of(c)) },
 		add: func(c *Config) {
 			var zero T
@@ -164,75 +167,74 @@ func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items 
 			}
 		},
 		share: func(c, other *Config) { *of(c) = *of(other) },
-	})
+	}}
 }
 
-// itemAccess is how itemsBy reaches a list of whatever type.
-type itemAccess struct {
-	count func(*Config) int
-	add   func(*Config)
-	// at returns a pointer to an item.
-	at func(c *Config, i int) any
-	// pick returns a new list, of copies: for each n of order item n or, if n is negative, item ^n of more, which is
-	// a list that pick returned. set makes such a list that of c.
-	pick func(c *Config, more any, order []int) any
-	set  func(c *Config, picked any)
-	// share gives c the list of other.
-	share func(c, other *Config)
+func (l *items) count(c *Config) int { return l.access.count(c) }
+
+func (l *items) ids(c *Config) *[]ID { return &c.ids[l.list] }
+
+func (l *items) add(c *Config) {
+	l.access.add(c)
+	c.ids[l.list] = append(c.ids[l.list], newID())
 }
 
-// itemsBy makes items of the functions for their type. Lists are made anew: others may still read the old one.
-func itemsBy(list int, a itemAccess) *items {
-	arrange := func(c *Config, change func(order []int) []int) {
-		a.set(c, a.pick(c, nil, change(upTo(a.count(c)))))
+// arrange makes a list of items of c in another order.
+func (l *items) arrange(c *Config, order []int) { l.access.set(c, l.access.pick(c, nil, order)) }
+
+// move removes an item and inserts it so that its index is to.
+func (l *items) move(c *Config, from, to int) {
+	l.arrange(c, moved(upTo(l.count(c)), from, to))
+	c.ids[l.list] = moved(c.ids[l.list], from, to)
+}
+
+func (l *items) remove(c *Config, i int) {
+	if l.removing != nil {
+		l.removing(c, i)
 	}
-	return &items{
-		count: a.count,
-		add: func(c *Config) {
-			a.add(c)
-			c.ids[list] = append(c.ids[list], newID())
-		},
-		move: func(c *Config, from, to int) {
-			arrange(c, func(order []int) []int { return moved(order, from, to) })
-			c.ids[list] = moved(c.ids[list], from, to)
-		},
-		remove: func(c *Config, i int) {
-			arrange(c, func(order []int) []int { return removed(order, i) })
-			c.ids[list] = removed(c.ids[list], i)
-		},
-		clone: func(c *Config) { arrange(c, func(order []int) []int { return order }) },
-		ids:   func(c *Config) *[]ID { return &c.ids[list] },
-		same:  func(c, other *Config, i, j int) bool { return reflect.DeepEqual(a.at(c, i), a.at(other, j)) },
-		take:  func(c *Config, which []int) any { return a.pick(c, nil, which) },
-		replace: func(c *Config, part listDelta) bool {
-			had := c.ids[list]
-			at, from := 0, part.at+part.count
-			order := upTo(part.at)
-			for i, id := range part.ids {
-				if at < len(part.brought) && part.brought[at] == i {
-					order = append(order, ^at)
-					at++
-					continue
-				}
-				place := slices.Index(had[part.at:from], id)
-				if place < 0 {
-					return false
-				}
-				order = append(order, part.at+place)
-			}
-			for i := from; i < a.count(c); i++ {
-				order = append(order, i)
-			}
-			a.set(c, a.pick(c, part.items, order))
-			c.ids[list] = slices.Concat(had[:part.at], part.ids, had[from:])
-			return true
-		},
-		adopt: func(c, other *Config) {
-			a.share(c, other)
-			c.ids[list] = other.ids[list]
-		},
-		max: MaxItems,
+	l.arrange(c, removed(upTo(l.count(c)), i))
+	c.ids[l.list] = removed(c.ids[l.list], i)
+}
+
+func (l *items) clone(c *Config) { l.arrange(c, upTo(l.count(c))) }
+
+// same reports whether item i of c and item j of other have the same settings.
+func (l *items) same(c, other *Config, i, j int) bool {
+	return reflect.DeepEqual(l.access.at(c, i), l.access.at(other, j))
+}
+
+// take returns copies of items, for a listDelta.
+func (l *items) take(c *Config, which []int) any { return l.access.pick(c, nil, which) }
+
+// replace makes c the list that a listDelta leads to. It reports false if c has not the items that it needs.
+func (l *items) replace(c *Config, part listDelta) bool {
+	had := c.ids[l.list]
+	at, from := 0, part.at+part.count
+	order := upTo(part.at)
+	for i, id := range part.ids {
+		if at < len(part.brought) && part.brought[at] == i {
+			order = append(order, ^at)
+			at++
+			continue
+		}
+		place := slices.Index(had[part.at:from], id)
+		if place < 0 {
+			return false
+		}
+		order = append(order, part.at+place)
 	}
+	for i := from; i < l.count(c); i++ {
+		order = append(order, i)
+	}
+	l.access.set(c, l.access.pick(c, part.items, order))
+	c.ids[l.list] = slices.Concat(had[:part.at], part.ids, had[from:])
+	return true
+}
+
+// adopt gives c the list of other.
+func (l *items) adopt(c, other *Config) {
+	l.access.share(c, other)
+	c.ids[l.list] = other.ids[l.list]
 }
 
 // upTo returns the numbers from 0 to n-1.

@@ -439,8 +439,7 @@ func (x *execution) sshKeyRows() ([]row, error) {
 // usersWithKeys is the list of users: one that is removed loses his keys.
 func usersWithKeys() *items {
 	l := atMost(maxUsers, itemsOf(userItems, users, cloneUser))
-	remove := l.remove
-	l.remove = func(c *Config, i int) {
+	l.removing = func(c *Config, i int) {
 		for k := len(c.SSHKeys) - 1; k >= 0; k-- {
 			if c.SSHKeys[k].User == c.Users[i].Name {
 				c.SSHKeys = removed(c.SSHKeys, k)
@@ -449,7 +448,6 @@ func usersWithKeys() *items {
 				}
 			}
 		}
-		remove(c, i)
 	}
 	return l
 }
