@@ -70,7 +70,7 @@ func testStall(t *testing.T, b board.Board) {
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	to := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, stallPort))
-	talks := r.openTalks(t, l, to)
+	talks := r.openTalks(t, l, to, stallSocks, stallMasquerade)
 
 	for _, stall := range stalls(b) {
 		if !t.Run(stall.String(), func(t *testing.T) {
@@ -103,6 +103,12 @@ func testStall(t *testing.T, b board.Board) {
 		}
 	}
 
+	r.assertTalks(t, talks)
+}
+
+// assertTalks ends the talks, and checks that nothing was lost.
+func (r *router) assertTalks(t *testing.T, talks []*talk) {
+	t.Helper()
 	for _, c := range talks {
 		close(c.enough)
 	}
@@ -121,6 +127,19 @@ func testStall(t *testing.T, b board.Board) {
 // fails as soon as a connection is lost.
 func (r *router) awaitTalks(t *testing.T, talks []*talk) {
 	t.Helper()
+	lost, err := goOn(talks)
+	if lost != nil {
+		require.NoError(t, r.m.send("q"))
+		r.expect(t, "[admin@postern] > ")
+		require.Fail(t, "connections are lost", "%d of %d, the first: %v; the log:\n%s",
+			len(lost), len(talks), lost[0], r.command(t, "/log print where message~\"closed|ended|refused\""))
+	}
+	require.NoError(t, err)
+}
+
+// goOn waits until each end has heard more than the other had said when this began, or a connection is
+// lost: it returns why those are that were.
+func goOn(talks []*talk) ([]error, error) {
 	sent := make([][2]int64, len(talks))
 	for i, c := range talks {
 		for end := range sent[i] {
@@ -152,13 +171,7 @@ func (r *router) awaitTalks(t *testing.T, talks []*talk) {
 		}
 		return nil
 	})
-	if all := lost(); all != nil {
-		require.NoError(t, r.m.send("q"))
-		r.expect(t, "[admin@postern] > ")
-		require.Fail(t, "connections are lost", "%d of %d, the first: %v; the log:\n%s",
-			len(all), len(talks), all[0], r.command(t, "/log print where message~\"closed|ended|refused\""))
-	}
-	require.NoError(t, err)
+	return lost(), err
 }
 
 // dialReachable connects like dial. A neighbour of the router that asked for its hardware address
@@ -200,15 +213,15 @@ func (c *talk) line(end int, i int64) []byte {
 	return fmt.Appendf(nil, "%03d %d %058d\n", c.number, end, i)
 }
 
-// openTalks opens the connections of TestStall, the first of them through SOCKS.
-func (r *router) openTalks(t *testing.T, l net.Listener, to netip.AddrPort) []*talk {
+// openTalks opens so many connections to a listener at to, the first of them through SOCKS.
+func (r *router) openTalks(t *testing.T, l net.Listener, to netip.AddrPort, socks, masquerade int) []*talk {
 	t.Helper()
 	var talks []*talk
-	for i := range stallSocks + stallMasquerade {
+	for i := range socks + masquerade {
 		c := &talk{number: i, enough: make(chan struct{})}
 		var conn net.Conn
 		var err error
-		if i < stallSocks {
+		if i < socks {
 			var reply socksReply
 			conn, reply = r.request(t, client, commandConnect, to.String())
 			require.EqualValues(t, granted, reply.code)

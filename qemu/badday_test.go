@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/internal/e2e"
+)
+
+// The tests of this file are bad days: what they see is said as figures (-v).
+const (
+	badDaySocks      = 100
+	badDayMasquerade = 20
+	badDayPort       = 5131
+)
+
+// talk has connections speak through the router.
+func (r *router) talk(t *testing.T, port, socks, masquerade int) []*talk {
+	t.Helper()
+	l, err := r.n.listen(serverOfSite, port)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	return r.openTalks(t, l, netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, port)), socks, masquerade)
+}
+
+// TestThrownClock sets the clock to where programs have erred, and back, with connections open.
+func TestThrownClock(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	skipWithout(t, "malta")
+	r := startRouter(t, "malta", func(o *machineOptions) { o.capture = false })
+	r.awaitService(t)
+	r.awaitLinks(t)
+	talks := r.talk(t, badDayPort, badDaySocks, badDayMasquerade)
+	now := time.Now().UTC()
+	today := strings.ToLower(now.Format("Jan/02/2006"))
+	for i, day := range []struct{ date, time string }{
+		{"jan/01/1970", "01:00:00"}, // the kernel takes no time of day before its start
+		{today, "12:00:00"},
+		{"dec/31/2037", "23:59:58"}, // the last that can be set: 2038 begins meanwhile
+		{"jan/01/1970", "01:00:00"},
+		{"dec/31/2037", "23:59:58"},
+		{today, "12:00:00"},
+	} {
+		start := time.Now()
+		assert.Empty(t, r.command(t, "/system clock set date="+day.date+" time="+day.time))
+		r.awaitTalks(t, talks)
+		took := time.Since(start)
+		_, reply := r.request(t, client, commandConnect, r.echo(t, badDayPort+10+i))
+		assert.EqualValues(t, granted, reply.code)
+		r.awaitHTTP(t)
+		want := strings.Replace(day.date, "dec/31/2037", "jan/01/2038", 1)
+		require.NoError(t, retry(func() error {
+			if shown := r.command(t, "/system clock print"); !strings.Contains(shown, "date: "+want+"\n") {
+				return fmt.Errorf("not %s:\n%s", want, shown)
+			}
+			return nil
+		}))
+		r.awaitTalks(t, talks)
+		t.Logf("%s %s: all %d connections have gone on within %v", day.date, day.time, len(talks), took.Round(100*time.Millisecond))
+	}
+	assert.Regexp(t, `uptime: (\d+m)?\d+s`, r.command(t, "/system resource print"))
+	r.assertTalks(t, talks)
+	free, _ := r.freeMemory(t)
+	t.Logf("free memory: %.1f MiB", free)
+	assert.NotRegexp(t, `(?i)(ended by|hangs: it is ended|is not well:|not been well)`, r.m.screen.all())
+}
