@@ -108,7 +108,7 @@ type LogRule struct {
 	// Topics are words separated by commas, each perhaps with "!" before it. A line matches
 	// if it has all topics without "!" and none of those with it.
 	Topics string
-	Action string // always "remote"
+	Action string // remote or memory
 	// Prefix stands before the message of each line that the rule is the first to match.
 	Prefix   string
 	Disabled bool
@@ -119,7 +119,7 @@ type LogRule struct {
 func (r RemoteLog) Sends(topics string) (prefix string, sends bool) {
 	has := strings.Split(topics, ",")
 	i := slices.IndexFunc(r.Rules, func(rule LogRule) bool {
-		if rule.Disabled {
+		if rule.Disabled || rule.Action != remoteAction {
 			return false
 		}
 		for topic := range strings.SplitSeq(rule.Topics, ",") {

@@ -188,7 +188,7 @@ func poolProperties() []property {
 	all := bindItems(pools,
 		prop("name", itemName(), "", "name of the pool", func(p *server.Pool) *string { return &p.Name }),
 		prop("ranges", rangeList(), "", "its addresses", func(p *server.Pool) *[]match.Addresses { return &p.Ranges }),
-		prop("next-pool", optional(itemName(), "none"), "", "pool to use when this one is exhausted", func(p *server.Pool) *string { return &p.Next }),
+		prop("next-pool", orNone(optional(itemName(), "none")), "", "pool to use when this one is exhausted", func(p *server.Pool) *string { return &p.Next }),
 		comment(func(p *server.Pool) *string { return &p.Comment }),
 	)
 	return renaming(all, func(c *Config, name string) bool {
@@ -324,6 +324,18 @@ func unspecified() kind[netip.Addr] {
 
 func unsetMeans[V any](k kind[V], what string) kind[V] {
 	k.unset = what
+	return k
+}
+
+// orNone is a kind of name that can be the word none, as RouterOS has it in an export of all values: then there is none.
+func orNone(k kind[string]) kind[string] {
+	parse := k.parse
+	k.parse = func(s string) (string, error) {
+		if s == "none" {
+			return "", nil
+		}
+		return parse(s)
+	}
 	return k
 }
 

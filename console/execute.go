@@ -68,6 +68,9 @@ func (x *execution) statement(words []word) error {
 			m, rest = action, words
 		}
 	}
+	if x.older && m.path == "system logging" && c.name == "set" && len(rest) > 0 && x.isBuiltinRule(rest[0]) {
+		return &lineError{message: "Postern has no such rule of RouterOS's own: the memory has the whole log", place: rest[0].place}
+	}
 	if x.older && m.path == "system ntp client" && c.name == "set" {
 		rest = olderServers(rest)
 	}
@@ -81,6 +84,13 @@ func (x *execution) statement(words []word) error {
 		return err
 	}
 	return c.run(x, m, a)
+}
+
+// isBuiltinRule reports whether a word of a file is the number of one of RouterOS's first rules of the log, which it exports when they
+// were changed. An export of Postern never names a rule by its number.
+func (x *execution) isBuiltinRule(w word) bool {
+	n, err := decimal(w.text)
+	return w.find == nil && (!w.assigned || w.key == "numbers") && err == nil && n < 4 && int(n) >= len(x.cfg.RemoteLog.Rules)
 }
 
 // locate follows words from the current menu to another menu and perhaps to a command. The

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +34,7 @@ func TestExports(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(files), 40)
 	var got strings.Builder
+	var taken, refused int
 	ports := strings.Fields("ether1 ether2 ether3 ether4 ether5 sfp1")
 	check := func(c Config) error { return Validate(c, ports) }
 	for _, file := range files {
@@ -45,6 +47,28 @@ func TestExports(t *testing.T) {
 		said, isDry := strings.CutSuffix(dry.Output, "nothing was changed\n")
 		assert.True(t, isDry, file)
 		fmt.Fprintf(&got, "# %s\n%s", filepath.Base(file), said)
+		// Lines of menus that Postern has not, and of scripts, are told to be that, and do not count.
+		settings := settingLines(text)
+		all, bad := len(settings), 0
+		for line := range strings.Lines(said) {
+			why, left := strings.CutPrefix(line, "left out: ")
+			if !left {
+				continue
+			}
+			var number int
+			if n, _ := fmt.Sscanf(why, "%d lines below these", &number); n == 1 {
+				all -= number
+				continue
+			}
+			_, err := fmt.Sscanf(why[strings.LastIndex(why, "(line ")+1:], "line %d", &number)
+			require.NoError(t, err, why)
+			if !strings.HasPrefix(why, "Postern has no /") && !strings.HasPrefix(why, noScripts) {
+				bad++
+			} else if slices.Contains(settings, number) {
+				all--
+			}
+		}
+		taken, refused = taken+all-bad, refused+bad
 
 		result, err := new(Session).ImportBy(ImportArguments{SkipErrors: true, Replace: true}, Default(), live, text, check)
 		require.NoError(t, err, file)
@@ -56,12 +80,30 @@ func TestExports(t *testing.T) {
 		_, err = new(Session).Import(Default(), live, text, check)
 		assert.Equal(t, strings.Contains(said, "left out: "), err != nil, file)
 	}
+	share := 100 * float64(taken) / float64(taken+refused)
+	t.Logf("%d of %d lines are taken: %.1f %%", taken, taken+refused, share)
+	assert.GreaterOrEqual(t, share, 95.0)
 	if os.Getenv("POSTERN_GOLDEN") == "write" {
 		require.NoError(t, os.WriteFile("testdata/refused.txt", []byte(got.String()), 0o644))
 	}
 	want, err := os.ReadFile("testdata/refused.txt")
 	require.NoError(t, err)
 	assert.Equal(t, string(want), got.String(), "POSTERN_GOLDEN=write go test ./console -run TestExports writes the file anew")
+}
+
+// settingLines are the numbers of the lines of an export that say more than which menu the next are for.
+func settingLines(text string) (numbers []int) {
+	for _, line := range importLines(text) {
+		statements, err := parse(line.text, line.first)
+		path := err == nil && len(statements) == 1 && line.absolute()
+		for _, w := range slices.Concat(statements...) {
+			path = path && w.plain() && !slices.Contains([]string{"add", "set"}, w.text)
+		}
+		if line.start() != "" && !strings.HasPrefix(line.start(), "#") && !path {
+			numbers = append(numbers, line.first)
+		}
+	}
+	return numbers
 }
 
 // Whatever form an export has, what it shows is the same configuration again, and in the form of before.

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -138,22 +139,26 @@ func (c Config) withoutItems() Config {
 
 // itemNouns are what RouterOS calls an item of a menu, or its settings, in the names of changes; all others
 // are called by the words of the menu.
-var itemNouns = map[string]string{
-	"interface": "device", "interface ethernet": "device", "interface bridge": "device", "interface vlan": "device", "interface pppoe-client": "device",
-	"interface bridge port": "bridge port", "interface bridge vlan": "bridge vlan",
-	"interface list": "interface list", "interface list member": "interface list member",
-	"ip address": "address", "ip route": "route", "ip arp": "arp", "ip pool": "pool",
-	"ip dns": "dns", "ip dns static": "static dns entry",
-	"ip dhcp-client": "dhcp client", "ip dhcp-server": "dhcp server", "ip dhcp-server network": "dhcp network",
-	"ip dhcp-server lease": "dhcp lease", "ip dhcp-server option": "dhcp option",
-	"ip firewall address-list": "address list entry", "ip firewall filter": "filter rule", "ip firewall nat": "nat rule",
-	"ip firewall mangle": "mangle rule", "ip firewall raw": "raw rule", "ip firewall connection tracking": "connection tracking",
-	"system clock manual": "system time zone settings", "system logging": "log rule", "system logging action": "log action",
-	"system ntp client": "ntp client", "user ssh-keys": "user ssh key",
-}
+var itemNouns = sync.OnceValue(func() map[string]string {
+	return map[string]string{
+		"interface": "device", "interface ethernet": "device", "interface bridge": "device", "interface vlan": "device", "interface pppoe-client": "device",
+		"interface bridge port": "bridge port", "interface bridge vlan": "bridge vlan",
+		"interface list": "interface list", "interface list member": "interface list member",
+		"ip address": "address", "ip route": "route", "ip arp": "arp", "ip pool": "pool",
+		"ip dns": "dns", "ip dns static": "static dns entry",
+		"ip dhcp-client": "dhcp client", "ip dhcp-server": "dhcp server", "ip dhcp-server network": "dhcp network",
+		"ip dhcp-server lease": "dhcp lease", "ip dhcp-server option": "dhcp option",
+		"ip firewall address-list": "address list entry", "ip firewall filter": "filter rule", "ip firewall nat": "nat rule",
+		"ip firewall mangle": "mangle rule", "ip firewall raw": "raw rule", "ip firewall connection tracking": "connection tracking",
+		"system clock manual": "system time zone settings", "system logging": "log rule", "system logging action": "log action",
+		"system ntp client": "ntp client", "user ssh-keys": "user ssh key",
+	}
+})
 
 // itemNames are the properties that the name of a change has behind the noun of one item.
-var itemNames = map[string]string{"ip route": "dst-address", "user": "name", "user group": "name"}
+var itemNames = sync.OnceValue(func() map[string]string {
+	return map[string]string{"ip route": "dst-address", "user": "name", "user group": "name"}
+})
 
 // maxActions is how many actions the name of a change lists.
 const maxActions = 3
@@ -165,7 +170,7 @@ func Describe(before, after Config, delta Delta) (action, policy string) {
 	var actions []string
 	policies := []string{"write"}
 	note := func(m *menu, item, did string) {
-		noun := cmp.Or(itemNouns[m.path], strings.ReplaceAll(m.path, "-", " "))
+		noun := cmp.Or(itemNouns()[m.path], strings.ReplaceAll(m.path, "-", " "))
 		if item != "" {
 			noun += " " + Printable(item)
 		}
@@ -241,7 +246,7 @@ func changedItems(m *menu, before, after *Config, delta Delta) (item, did string
 			ids = some
 		}
 	}
-	if p, ok := m.property(itemNames[m.path]); ok && len(ids) == 1 {
+	if p, ok := m.property(itemNames()[m.path]); ok && len(ids) == 1 {
 		item = p.get(from, slices.Index(from.ids[list], ids[0]))
 	}
 	return item, did

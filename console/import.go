@@ -43,7 +43,7 @@ type ImportArguments struct {
 // Import runs the lines of text, starting at the root, each on the configuration that the
 // lines before it have made of cfg. The result is like that of Execute. An item that cfg has
 // already, with the same properties, is not added again: an export can be imported where it
-// came from. Lines of idleMenus are left out, and the output names the menus. check, unless it is
+// came from. Lines of idleMenus and idleSettings are left out, and the output names the menus. check, unless it is
 // nil, reports what is wrong with the new configuration as a whole. If a line fails, or makes check
 // fail, the error says which, and the Result has cfg. A line that makes a Request, repeats itself or
 // has an Action is an error.
@@ -308,9 +308,13 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 				return whole, left, err
 			}
 			if menu != "" {
-				if !named[menu] {
+				says := "needs none of its lines"
+				if idleSettings()[menu] != "" {
+					says = "is as its lines say"
+				}
+				if !named[menu] && (!enters || idleSettings()[menu] == "") {
 					named[menu] = true
-					fmt.Fprintf(&out, "Postern has no /%s, and needs none of its lines (line %d)\n", menu, line.first)
+					fmt.Fprintf(&out, "Postern has no /%s, and %s (line %d)\n", menu, says, line.first)
 				}
 				if enters {
 					session.path = menu
@@ -339,6 +343,38 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 	return whole, left, nil
 }
 
+// LineOf returns the number of the line of an import that an error is about which came when all were to be put into force: the
+// one that has the most of its values ("add address 10.0.0.1/24 to ether2: ..."). It returns 0 if there is none, or several.
+func LineOf(text string, refused error) int {
+	values := strings.FieldsFunc(refused.Error(), func(r rune) bool { return strings.ContainsRune(" ,;()\"", r) })
+	best, number := 0, 0
+	for _, line := range importLines(text) {
+		statements, err := parse(line.text, line.first)
+		if err != nil {
+			continue
+		}
+		var has []string
+		for _, w := range slices.Concat(statements...) {
+			if w.assigned {
+				has = append(has, w.text, w.key+"="+w.text)
+			}
+		}
+		count := 0
+		for _, v := range values {
+			if v = strings.TrimSuffix(v, ":"); strings.ContainsAny(v, "0123456789=") && slices.Contains(has, v) {
+				count++
+			}
+		}
+		switch {
+		case count > best:
+			best, number = count, line.first
+		case count == best:
+			number = 0
+		}
+	}
+	return number
+}
+
 // openBraces is how many braces of a script a line opens, less those that it closes.
 func openBraces(line string) int {
 	line = unquoted(line)
@@ -353,8 +389,8 @@ func idleLine(line importLine, current string) (menu string, enters bool, err er
 	case err != nil, len(statements) == 0: // execute tells
 		return "", false, nil
 	case len(statements) == 1:
-		if menu, enters = idleMenu(statements[0], current); menu != "" {
-			return menu, enters, nil
+		if menu, enters, err = idleMenu(statements[0], current); menu != "" || err != nil {
+			return menu, enters, err
 		}
 	}
 	if first := statements[0]; idle(current) != "" && !absolute(first) {

@@ -286,7 +286,7 @@ func (x *execution) resolveFixed(m *menu, w word) ([]int, error) {
 	}
 	for name := range strings.SplitSeq(w.text, ",") {
 		i := slices.IndexFunc(m.fixed, func(n string) bool { return n == name })
-		if n, err := strconv.Atoi(name); i < 0 && err == nil && n >= 0 && n < len(m.fixed) {
+		if n, err := strconv.Atoi(name); i < 0 && (!x.older || m.exportedAs == "") && err == nil && n >= 0 && n < len(m.fixed) {
 			i = n
 		}
 		if id, err := ParseID(name); i < 0 && err == nil && id >= fixedID(0) && id < fixedID(len(m.fixed)) {

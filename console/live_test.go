@@ -355,8 +355,8 @@ bad property name password (line 1 column 18); expected one of last-logged-in, n
 		{name: "logging", screen: `[admin@postern] > system logging action print
  # NAME             TARGET REMOTE          REMOTE-PORT
  0 remote           remote                 514
-[admin@postern] > system logging add topics=firewall,!info
-missing value(s) of argument(s) action
+[admin@postern] > system logging add topics=dhcp,debug
+[admin@postern] > system logging remove 0
 [admin@postern] > system logging add topics=fire,!inf action=remote
 [admin@postern] > system logging add action=remote disabled=yes
 [admin@postern] > system logging print
@@ -374,7 +374,7 @@ Flags: X - disabled, I - invalid
  0   firewall,!info                 remote
  1 X                                remote
 [admin@postern] > system logging add topics=socks,socks action=remote
-input does not match any value of topics; expected [!]topic, or a list of them: system | socks | firewall | interface | disk | ntp | dhcp | account | info | warning | error | critical, not "socks,socks"
+input does not match any value of topics; expected [!]topic, or a list of them: system | socks | firewall | interface | disk | ntp | dhcp | dns | pppoe | ssh | api | www | neighbor | account | info | warning | error | critical, not "socks,socks"
 [admin@postern] > system logging export
 /system logging
 add topics=firewall,!info action=remote

@@ -24,7 +24,6 @@ func TestTables(t *testing.T) {
 		"interface bridge port": {"interface", "bridge"}, "interface list": {"name"}, "interface list member": {"list", "interface"},
 		"ip firewall nat": {"chain"}, "routing table": {"name"}, "ip firewall mangle": {"chain"}, "ip firewall raw": {"chain"}, "ip firewall address-list": {"address", "list"}, "system ntp client servers": {"address"},
 		"ip socks users": {"name", "password"}, "user ssh-keys": {"user", "key"}, "user": {"name", "group"}, "user group": {"name"},
-		"system logging": {"action"},
 		"ip dhcp-client": {"interface"},
 		"ip pool":        {"name", "ranges"}, "ip dhcp-server": {"name", "interface"}, "ip dhcp-server network": {"address"},
 		"ip dhcp-server option": {"name", "code", "value"},

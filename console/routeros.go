@@ -158,31 +158,92 @@ func (m *menu) checkMenu(name string, at place) *lineError {
 // is different without them: an import may have them.
 var idleMenus = []string{
 	"disk settings", "interface lte apn", "interface ovpn-server server", "interface wireless security-profiles", "ip hotspot profile",
-	"ipv6 firewall address-list", "ipv6 firewall filter", "port", "system note",
+	"ip hotspot user profile", "ip upnp interfaces", "ipv6 firewall address-list", "ipv6 firewall filter", "port", "queue type", "snmp community", "system leds",
+	"system leds settings", "system note",
 	"system routerboard settings", "tool mac-server", "tool mac-server mac-winbox",
 }
 
-// idleMenu returns the menu of idleMenus that a statement leads to (enters) or changes by add or set; "" for any
+// idleSettings are menus that Postern lacks, with properties and values as in absentProperties that mean that what the menu is
+// about is off, or is as Postern has it: an import may have lines of them that set these, and no others.
+var idleSettings = sync.OnceValue(func() map[string]string {
+	return map[string]string{
+		"interface bridge settings": "allow-fast-path=* use-ip-firewall=no use-ip-firewall-for-pppoe=no use-ip-firewall-for-vlan=no",
+		"ip cloud":                  "back-to-home-vpn=revoked-and-disabled ddns-enabled=no|auto ddns-update-interval=* update-time=no",
+		"ip dhcp-server config":     "accounting=no interim-update=* radius-password=* store-leases-disk=*",
+		"ip firewall service-port":  "disabled=yes ports=* sip-direct-media=* sip-timeout=*",
+		"ip proxy":                  "always-from-cache=* anonymous=* cache-administrator=* cache-on-disk=* enabled=no max-cache-size=* port=* src-address=*",
+		"ip smb":                    "comment=* domain=* enabled=no|auto interfaces=*",
+		// The SSH server of Postern has strong ciphers only, an Ed25519 key, forwards nothing, and takes no password of who has a key.
+		"ip ssh": "allow-none-crypto=no always-allow-password-login=no ciphers=auto forwarding-enabled=no host-key-size=* host-key-type=ed25519 " +
+			"password-authentication=yes-if-no-key publickey-authentication-options=none strong-crypto=yes",
+		"ip traffic-flow":             "active-flow-timeout=* cache-entries=* enabled=no interfaces=*",
+		"ip upnp":                     "allow-disable-external-interface=* enabled=no show-dummy-rule=*",
+		"ipv6 settings":               "accept-redirects=* accept-router-advertisements=* disable-ipv6=yes forward=no max-neighbor-entries=*",
+		"snmp":                        "contact=* enabled=no engine-id=* engine-id-suffix=* location=* trap-community=* trap-version=*",
+		"system ntp server":           "auth-key=* broadcast=no broadcast-addresses=* enabled=no local-clock-stratum=* manycast=* multicast=no use-local-clock=* vrf=*",
+		"system package local-update": "enabled=no",
+		"system watchdog":             "auto-send-supout=no automatic-supout=* ping-start-after-boot=* watch-address=none watchdog-timer=yes",
+		"tool bandwidth-server":       "allocate-udp-ports-from=* authenticate=* enabled=no max-sessions=*",
+		"tool graphing":               "page-refresh=* store-every=*",
+		"tool mac-server ping":        "enabled=*",
+		"tool romon":                  "enabled=no id=*",
+		"tool sms":                    "receive-enabled=no",
+		"user aaa":                    "accounting=* default-group=* exclude-groups=* interim-update=* use-radius=no",
+	}
+})
+
+// checkIdle is the error of a command of a menu of idleSettings, or nil if it only says what is so. words are those behind it.
+func checkIdle(path, command string, at place, words []word) error {
+	failed := &lineError{message: "Postern has no /" + path, place: at}
+	if command != "set" {
+		return failed
+	}
+	for _, w := range words {
+		if !w.assigned { // which item
+			continue
+		}
+		known := false
+		for entry := range strings.FieldsSeq(idleSettings()[path]) {
+			name, accepted, _ := strings.Cut(entry, "=")
+			if name != w.key {
+				continue
+			}
+			if known = w.find == nil && (accepted == "*" || slices.Contains(strings.Split(accepted, "|"), w.text)); !known {
+				failed.expected = name + "=" + strings.ReplaceAll(accepted, "|", " | ")
+			}
+		}
+		if !known {
+			failed.place = w.place
+			return failed
+		}
+	}
+	return nil
+}
+
+// idleMenu returns the one of idleMenus or idleSettings that a statement leads to (enters) or changes by add or set; "" for any
 // other statement. current is the menu that the session is in.
-func idleMenu(words []word, current string) (menu string, enters bool) {
+func idleMenu(words []word, current string) (menu string, enters bool, err error) {
 	path := current
 	if absolute(words) {
 		path = ""
 	} else if idle(path) == "" {
-		return "", false
+		return "", false, nil
 	}
-	for _, w := range words {
+	for i, w := range words {
 		if !w.plain() {
-			return "", false
+			return "", false, nil
 		}
 		for name := range strings.FieldsFuncSeq(w.text, func(r rune) bool { return r == '/' }) {
 			if name == "add" || name == "set" {
-				return idle(path), false
+				if idleSettings()[path] != "" {
+					err = checkIdle(path, name, w.place, words[i+1:])
+				}
+				return idle(path), false, err
 			}
 			path = strings.TrimLeft(path+" "+name, " ")
 		}
 	}
-	return idle(path), true
+	return idle(path), true, nil
 }
 
 // absentServices are the rows of RouterOS's /ip service that Postern lacks. Nothing is different without
@@ -225,9 +286,9 @@ func absolute(words []word) bool {
 	return len(words) > 0 && words[0].plain() && strings.HasPrefix(words[0].text, "/")
 }
 
-// idle returns path if it is one of idleMenus, else "".
+// idle returns path if it is one of idleMenus or idleSettings, else "".
 func idle(path string) string {
-	if slices.Contains(idleMenus, path) {
+	if slices.Contains(idleMenus, path) || idleSettings()[path] != "" {
 		return path
 	}
 	return ""

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -301,6 +302,13 @@ func TestIdleMenus(t *testing.T) {
 		{"comments between, and again", "/port\n# a comment\n\nset 0 name=serial0\n/system identity\n/port set 1 name=serial1\n", "", "Postern has no /port, and needs none of its lines (line 1)\n"},
 		{"back to what is there", "/tool mac-server\nset allowed-interface-list=LAN\n/system identity\nset name=a", "",
 			"Postern has no /tool mac-server, and needs none of its lines (line 1)\n"},
+		{"what is off", "/ip upnp\nset enabled=no show-dummy-rule=yes\n/ip/ssh set strong-crypto=yes\n/ip firewall service-port\nset sip disabled=yes\nset ftp disabled=yes ports=21", "",
+			"Postern has no /ip upnp, and is as its lines say (line 2)\nPostern has no /ip ssh, and is as its lines say (line 3)\nPostern has no /ip firewall service-port, and is as its lines say (line 5)\n"},
+		{"what is on", "/ip upnp\nset enabled=yes", "Postern has no /ip upnp (line 2 column 5); expected enabled=no", ""},
+		{"a helper", "/ip firewall service-port set ftp disabled=no", "Postern has no /ip firewall service-port (line 1 column 35); expected disabled=yes", ""},
+		{"another property", "/ip ssh set foo=1", "Postern has no /ip ssh (line 1 column 13)", ""},
+		{"an item of settings", "/ip upnp\nadd enabled=no", "Postern has no /ip upnp (line 2 column 1)", ""},
+		{"a value that is searched", "/ip upnp\nset enabled=[find]", "Postern has no /ip upnp (line 2 column 5); expected enabled=no", ""},
 		{"services", "/ip service\nset telnet disabled=yes\nset ssh port=2200\nset telnet port=24\n/ip/service/set www port=81", "",
 			"Postern has no service telnet, and needs none of its lines (line 2)\nPostern has no service www, and needs none of its lines (line 5)\n"},
 		{"no service", "/ip service\nset gopher disabled=yes", "no such item: gopher (line 2)", ""},
@@ -325,7 +333,7 @@ func TestIdleMenus(t *testing.T) {
 	known := func(path string) bool {
 		return slices.ContainsFunc(menus(), func(m *menu) bool { return m.path == path })
 	}
-	for _, path := range idleMenus {
+	for _, path := range append(slices.Collect(maps.Keys(idleSettings())), idleMenus...) {
 		assert.False(t, known(path), path)
 		var parts []string
 		absent := false

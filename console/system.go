@@ -121,7 +121,7 @@ func loggingMenu() *menu {
 		properties: bindItems(logRules,
 			prop("topics", topicList(), "", "topics that a line must have, or with ! must not have",
 				func(r *LogRule) *string { return &r.Topics }),
-			prop("action", enum[string](remoteAction), "", "where the line goes",
+			prop("action", enum[string](memoryAction, remoteAction), memoryAction, "where the line goes; the memory has all lines, whatever the rules say",
 				func(r *LogRule) *string { return &r.Action }),
 			prop("prefix", text(0, 64), "", "what stands before the message of the line",
 				func(r *LogRule) *string { return &r.Prefix }),
@@ -235,17 +235,26 @@ func olderServers(words []word) []word {
 	return rest
 }
 
-// remoteAction is the only action of /system logging that can be chosen. The kernel keeps the
-// whole log in memory in any case.
-const remoteAction = "remote"
+// The actions of /system logging. The kernel keeps the whole log in memory in any case.
+const (
+	memoryAction = "memory"
+	remoteAction = "remote"
+)
 
 func hasRemoteLog(l Live) bool { return l.RemoteLog }
 
 func logRules(c *Config) *[]LogRule { return &c.RemoteLog.Rules }
 
+// otherTopics are topics of RouterOS that no line has here. A rule may have them all the same.
+const otherTopics = "async backup bfd bgp bridge calc caps certificate clock container ddns debug discovery dot1x dude e-mail event fetch gps gsm " +
+	"health hotspot igmp-proxy ipsec iscsi kvm l2tp ldp lora lte manager mpls mqtt netinstall netwatch ospf ovpn packet pim poe-out ppp pptp " +
+	"radius radvd raw read rip route rpki rsvp script sertcp smb snmp sstp state store stp telephony tftp timer tr069 update upnp ups vpls vrrp " +
+	"watchdog web-proxy wireguard wireless write zerotier"
+
 // topicList is the kind of a list of topics, with "!" before those that a line must not have.
 func topicList() kind[string] {
-	topics := []string{"system", "socks", "firewall", "interface", "disk", "ntp", "dhcp", "account", "info", "warning", "error", "critical"}
+	topics := []string{"system", "socks", "firewall", "interface", "disk", "ntp", "dhcp", "dns", "pppoe", "ssh", "api", "www", "neighbor", "account",
+		"info", "warning", "error", "critical"}
 	return optional(kind[string]{
 		typ:     List,
 		accepts: "[!]topic, or a list of them: " + strings.Join(topics, " | "),
@@ -256,6 +265,9 @@ func topicList() kind[string] {
 			for i, item := range items {
 				name, not := strings.CutPrefix(item, "!")
 				full, err := oneOf(name, topics...)
+				if err != nil && slices.Contains(strings.Fields(otherTopics), name) {
+					full, err = name, nil
+				}
 				if err != nil {
 					return "", err
 				}
@@ -276,7 +288,7 @@ func topicList() kind[string] {
 func (x *execution) loggingRows() ([]row, error) {
 	rows := x.configured(x.menu("system logging"))
 	for i := range rows {
-		if rows[i].flags == 0 && !x.cfg.RemoteLog.Address.IsValid() {
+		if rows[i].flags == 0 && x.cfg.RemoteLog.Rules[i].Action == remoteAction && !x.cfg.RemoteLog.Address.IsValid() {
 			rows[i].flags = flagInvalid
 		}
 	}

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -105,6 +106,26 @@ func TestUndoImport(t *testing.T) {
 		assert.Empty(t, g.network.config.Addresses)
 		_, err = g.r.importLines(s, "/undo", console.ImportArguments{})
 		assert.EqualError(t, err, "this command does not belong in an import (line 1)")
+	})
+}
+
+// What the system refuses of an import names its line, if one line is what it is about.
+func TestRefusedImport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		text := "/ip address\nadd address=10.0.0.1/24 interface=ether1\nadd address=10.0.1.1/24 interface=ether1\n/ip firewall filter\n" +
+			"add action=drop chain=input protocol=tcp\nadd action=drop chain=input \\\n    protocol=tcp dst-port=22\nadd chain=input\nadd chain=input\n"
+		for _, test := range []struct{ part, says, want string }{
+			{"network", "netcfg: add address 10.0.1.1/24 to ether1: no buffer space available", " (line 3)"},
+			{"firewall", "firewall: apply: filter rule 1 (chain=input action=drop dst-port=22 protocol=tcp): invalid argument", " (line 6)"},
+			{"firewall", "firewall: apply: filter rule 2 (chain=input): invalid argument", ""},
+			{"firewall", "firewall: apply: table filter as a whole: out of memory", ""},
+		} {
+			g.fail(test.part, errors.New(test.says))
+			_, err := g.r.importLines(&session.Session{}, text, console.ImportArguments{})
+			require.EqualError(t, err, test.says+test.want)
+			require.Empty(t, g.r.snapshot().config.Addresses)
+		}
 	})
 }
 

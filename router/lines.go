@@ -62,9 +62,18 @@ func (r *Router) run(s *session.Session, do func(*console.Session, state, consol
 // importLines runs lines: what they change is applied together, or nothing is.
 func (r *Router) importLines(s *session.Session, text string, a console.ImportArguments) (console.Result, error) {
 	hashes := console.Hashes{Make: r.logins.hash}
-	return r.edit(s, func(s *console.Session, st state) (console.Result, error) {
-		return s.ImportBy(a, st.config, r.liveWith(st, s.User, &hashes), text, func(c console.Config) error { return checkConfig(st.config, c, r.board) })
+	understood := false
+	result, err := r.edit(s, func(s *console.Session, st state) (console.Result, error) {
+		result, err := s.ImportBy(a, st.config, r.liveWith(st, s.User, &hashes), text, func(c console.Config) error { return checkConfig(st.config, c, r.board) })
+		understood = err == nil
+		return result, err
 	})
+	if err != nil && understood { // the system has refused it
+		if line := console.LineOf(text, err); line > 0 {
+			err = fmt.Errorf("%w (line %d)", err, line)
+		}
+	}
+	return result, err
 }
 
 // runner runs lines of a session on a snapshot of the state.
