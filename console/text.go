@@ -174,7 +174,7 @@ func (w Without) Has(what Without) bool { return w&what == what }
 
 // without is the consequence of a line that was not understood. path is the words of its menu, and then the
 // line. They may be shortened, and a line can have other paths further on, as in a script: every menu that is named
-// anywhere, but in quotes, counts, and after ".." it could be for any. secret reports whether one of these
+// anywhere, but in quotes, counts, also with a typing error, and after ".." it could be for any. secret reports whether one of these
 // menus has properties that must not be shown.
 func without(path string) (w Without, secret bool) {
 	words := strings.FieldsFunc(unquoted(path), func(r rune) bool { return strings.ContainsRune(" \t\r\n/;\\{}[]()", r) })
@@ -189,7 +189,7 @@ func without(path string) (w Without, secret bool) {
 		for from := range len(words) - len(names) + 1 {
 			fits := true
 			for i := 0; fits && i < len(names); i++ {
-				fits = strings.HasPrefix(names[i], words[from+i])
+				fits = strings.HasPrefix(names[i], words[from+i]) || mistyped(words[from+i], names[i])
 			}
 			if fits {
 				w |= m.ifUnknown
@@ -199,6 +199,28 @@ func without(path string) (w Without, secret bool) {
 		}
 	}
 	return w, secret
+}
+
+// mistyped reports whether word is name with one typing error: a letter that is wrong, missing or too much, or two that are
+// swapped. In shorter words than four letters it could be meant as it is.
+func mistyped(word, name string) bool {
+	if len(word) < 4 || word == name {
+		return false
+	}
+	i := 0
+	for i < min(len(word), len(name)) && word[i] == name[i] {
+		i++
+	}
+	rest, of := word[i:], name[i:]
+	switch len(rest) - len(of) {
+	case -1:
+		return rest == of[1:]
+	case 1:
+		return rest[1:] == of
+	case 0:
+		return rest[1:] == of[1:] || len(rest) > 1 && rest[0] == of[1] && rest[1] == of[0] && rest[2:] == of[2:]
+	}
+	return false
 }
 
 // unquoted returns a line without what stands in quotes or in comments there: those begin where a statement could.

@@ -159,7 +159,16 @@ func TestWithout(t *testing.T) {
 		{"user ssh-keys add key=x", DisableLogins, true},
 		{"ip", HoldRest, false},
 		{"", CloseRouter | DisableSOCKS | DisableLogins, false}, // it may be for any menu
-		{"ip firewalls", HoldRest, false},
+		{"ip firewalls", CloseRouter, false}, // a typing error
+		{"ip firewal1 filter add chain=input action=drop", CloseRouter, false},
+		{"ip firewlal", CloseRouter, false},
+		{"ip fierwall nat", CloseRouter, false},
+		{"ip frewall", CloseRouter, false},
+		{"ip sokcs access add action=deny", DisableSOCKS, false},
+		{"ip servcie set ssh disabled=yes", DisableLogins, false},
+		{"interface lst", HoldRest, false}, // too short to tell
+		{"ip upnp", HoldRest, false},
+		{"ip firewhale", HoldRest, false},
 		{"ip address .. firewall filter add action=dorp", anyLine, true},
 		{"/ip/address/../firewall/filter add", anyLine, true},
 		{"ip address ../service set ssh a=b", anyLine, true},
