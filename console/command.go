@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/postern-router/postern/ping"
 )
 
 // command is a command of a menu.
@@ -56,8 +58,9 @@ var (
 	countWord  = Choice{"count-only", "how many items there are"}
 	statsWord  = Choice{"stats", "what each item has matched"}
 	// RouterOS stops at the end of each page, so programs that read screens type this word.
-	pagingWord = Choice{"without-paging", "all at once, as without this word"}
-	followWord = Choice{"follow", "continue with what is new, until a key is pressed"}
+	pagingWord     = Choice{"without-paging", "all at once, as without this word"}
+	followWord     = Choice{"follow", "continue with what is new, until a key is pressed"}
+	followOnlyWord = Choice{"follow-only", "only what is new, until a key is pressed"}
 
 	sensitiveWord = Choice{"show-sensitive", "with passwords, and hashes of passwords"}
 	verboseWord   = Choice{"verbose", "with the default values too"}
@@ -109,14 +112,14 @@ var (
 	printItems = printNumbered("show what is set", detailWord, terseWord, countWord)
 	printRules = printNumbered("show what is set", detailWord, terseWord, countWord, statsWord)
 	printLive  = printList("show what there is", detailWord, terseWord, countWord)
-	printTable = printList("show what there is", detailWord, terseWord, countWord, followWord)
+	printTable = printList("show what there is", detailWord, terseWord, countWord, followWord, followOnlyWord)
 	// printConnections is printTable of rows that can be removed.
-	printConnections = printNumbered("show what there is", detailWord, terseWord, countWord, followWord)
+	printConnections = printNumbered("show what there is", detailWord, terseWord, countWord, followWord, followOnlyWord)
 
 	printResourceCommand = printScreen("show time, memory and load")
 	printClockCommand    = printScreen("show the time of day")
 	printLogCommand      = command{name: "print", help: "show the log",
-		shows: true, words: []Choice{followWord, countWord, pagingWord}, where: true, run: (*execution).printLog}
+		shows: true, words: []Choice{followWord, followOnlyWord, countWord, pagingWord}, where: true, run: (*execution).printLog}
 
 	rebootCommand = command{name: "reboot", help: "restart the router", policy: MayReboot,
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Reboot) }}
@@ -162,8 +165,20 @@ var (
 				func(o *options) *time.Duration { return &o.ping.Interval })),
 			option(prop("size", integer(28, 65535), "64", "size of the packet, its headers included",
 				func(o *options) *int { return &o.ping.Size })),
+			option(prop("src-address", optional(address(), "as the route says"), "", "address of the router that they come from",
+				func(o *options) *netip.Addr { return &o.ping.From })),
+			option(prop("interface", optional(portName(), "as the route says"), "", "interface that they leave by",
+				func(o *options) *string { return &o.ping.Interface })),
+			option(prop("ttl", optional(integer(1, 255), "64"), "", "how many routers they may pass",
+				func(o *options) *int { return &o.ping.TTL })),
 		},
 		run: func(x *execution, _ *menu, a arguments) error {
+			if name := a.ping.Interface; name != "" {
+				known := x.interfaceNames()
+				if a.ping.Interface = x.cfg.device(name); !slices.Contains(known, name) || a.ping.Interface == "" {
+					return valueError("interface", name, strings.Join(known, " | "), true, errNoMatch)
+				}
+			}
 			x.result.Ping = a.ping
 			return x.ask(Ping)
 		}}
@@ -176,6 +191,10 @@ var (
 				func(o *options) *int { return &o.traceroute.MaxHops })),
 			option(prop("timeout", duration(10*time.Millisecond, 10*time.Second), "1s", "time to wait for an answer",
 				func(o *options) *time.Duration { return &o.traceroute.Timeout })),
+			option(prop("count", integer(1, ping.MaxProbes), "3", "how many requests for each router",
+				func(o *options) *int { return &o.traceroute.Count })),
+			option(prop("src-address", optional(address(), "as the route says"), "", "address of the router that they come from",
+				func(o *options) *netip.Addr { return &o.traceroute.From })),
 		},
 		run: func(x *execution, _ *menu, a arguments) error {
 			x.result.Traceroute = a.traceroute

@@ -35,6 +35,7 @@ import (
 	"cmp"
 	"errors"
 	"maps"
+	"net/netip"
 	"time"
 )
 
@@ -88,6 +89,11 @@ type PingArguments struct {
 	Count    int    // 0: until a key is pressed
 	Interval time.Duration
 	Size     int // of the IP packet, in bytes
+	// From, Interface and TTL are what the requests have if they are not left to the kernel, as the zero values do. Interface is
+	// the board's name of a port, or that of another link.
+	From      netip.Addr
+	Interface string
+	TTL       int
 }
 
 // TracerouteArguments are the arguments of /tool traceroute.
@@ -95,6 +101,8 @@ type TracerouteArguments struct {
 	Address string // an IPv4 address or a host name
 	MaxHops int
 	Timeout time.Duration // of each probe
+	Count   int           // of probes for each router
+	From    netip.Addr    // the zero Addr leaves it to the kernel
 }
 
 // Result is what a line did.

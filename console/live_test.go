@@ -436,6 +436,17 @@ func TestFollowTable(t *testing.T) {
 	result, err := s.Execute(Default(), live, "/ip socks connections print follow interval=5s")
 	require.NoError(t, err)
 	assert.Equal(t, 5*time.Second, result.Repeat)
+	s.EndRepeat()
+	live.Log = func() ([]string, error) { return []string{"10:00:00 a,b old"}, nil }
+	for _, print := range []string{"/ip socks connections print follow-only", "/log print follow-only"} {
+		for range 2 {
+			result, err = s.Execute(Default(), live, print)
+			require.NoError(t, err)
+			assert.True(t, result.Follow)
+			assert.NotContains(t, result.Output, "192.168.0.2:1")
+			assert.NotContains(t, result.Output, "old")
+		}
+	}
 }
 
 // Menus and commands that need something the system lacks are hidden, but a file may have
@@ -468,12 +479,16 @@ func TestLiveRequests(t *testing.T) {
 		{line: "/ping example.org count=3 size=1500 interval=20ms", want: Result{Request: Ping,
 			Ping: PingArguments{Address: "example.org", Count: 3, Size: 1500, Interval: 20 * time.Millisecond}}},
 		{line: "/ping count=3", err: "missing value(s) of argument(s) address"},
-		{line: "/ping 10.0.0.1 count=3 10.0.0.2", err: "expected end of command (line 1 column 24); expected one of interval=, size="},
+		{line: "/ping 10.0.0.1 count=3 10.0.0.2", err: "expected end of command (line 1 column 24); expected one of interval=, size=, src-address=, interface=, ttl="},
+		{line: "/tool ping 10.0.0.1 src-address=192.168.0.1 interface=ether2 ttl=9", want: Result{Request: Ping,
+			Ping: PingArguments{Address: "10.0.0.1", Interval: time.Second, Size: 64, From: netip.MustParseAddr("192.168.0.1"), Interface: "ether2", TTL: 9}}},
+		{line: "/ping 10.0.0.1 interface=ether9", err: `input does not match any value of interface; expected ether1 | ether2, not "ether9"`},
 		{line: "/ping 10.0.0.1 size=20", err: "value of size out of range (28..65535)"},
 		{line: "/ping -x", err: `invalid value for argument address; expected IP address or host name, not "-x"`},
 		{line: "/ping [find]", err: `syntax error (line 1 column 7); expected a value with such a character to stand in quotes ("...")`},
 		{line: "/tool traceroute 10.0.0.1 max-hops=5", want: Result{Request: Traceroute,
-			Traceroute: TracerouteArguments{Address: "10.0.0.1", MaxHops: 5, Timeout: time.Second}}},
+			Traceroute: TracerouteArguments{Address: "10.0.0.1", MaxHops: 5, Timeout: time.Second, Count: 3}}},
+		{line: "/tool traceroute 10.0.0.1 count=101", err: "value of count out of range (1..100)"},
 		{line: "/system clock set time=12:30:00", want: Result{Request: SetClock, Clock: time.Date(2030, 1, 31, 12, 30, 0, 0, time.UTC)}},
 		{line: "/system clock set date=feb/29/2028 time=00:00:00", want: Result{Request: SetClock, Clock: time.Date(2028, 2, 29, 0, 0, 0, 0, time.UTC)}},
 		{line: "/system clock set date=2029-12-24", want: Result{Request: SetClock, Clock: time.Date(2029, 12, 24, 22, 59, 58, 999, time.UTC)}},

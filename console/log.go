@@ -44,13 +44,16 @@ func (x *execution) printLog(m *menu, a arguments) error {
 	if err != nil {
 		return err
 	}
-	if slices.Contains(a.words, followWord.Name) {
+	if follows(a) {
 		lines := make([]string, len(rows))
 		for i, r := range rows {
 			lines[i] = r.line
 		}
 		if x.repeated {
 			rows = rows[newFrom(lines, x.seen):]
+		}
+		if !x.repeated && slices.Contains(a.words, followOnlyWord.Name) {
+			rows = nil
 		}
 		x.result.Repeat, x.result.Follow = time.Second, true
 		x.seen = slices.Clone(lines[max(0, len(lines)-seenLines):])
@@ -66,6 +69,11 @@ func (x *execution) printLog(m *menu, a arguments) error {
 		fmt.Fprintln(&x.out, Printable(r.line))
 	}
 	return nil
+}
+
+// follows reports whether print is to continue with what is new.
+func follows(a arguments) bool {
+	return slices.Contains(a.words, followWord.Name) || slices.Contains(a.words, followOnlyWord.Name)
 }
 
 // newFrom is the index of the first of lines that is new. seen are the last lines that were

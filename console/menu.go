@@ -486,7 +486,7 @@ var menus = sync.OnceValue(func() []*menu {
 				{name: "message", help: "what happened"},
 			},
 		},
-		{path: "tool", help: "tools", commands: []command{tracerouteCommand},
+		{path: "tool", help: "tools", commands: []command{tracerouteCommand, pingCommand},
 			needs: func(l Live) bool { return slices.Contains(l.Requests, Traceroute) }},
 	}
 })

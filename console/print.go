@@ -17,7 +17,7 @@ func (x *execution) print(m *menu, a arguments) error {
 		return err
 	}
 	if w, given := a.items[fromArgument.name]; given {
-		if a.interval > 0 || slices.Contains(a.words, followWord.Name) {
+		if a.interval > 0 || follows(a) {
 			// What is printed is numbered anew each time.
 			return errors.New("failure: from cannot be with interval or follow: each print numbers the items anew")
 		}
@@ -39,9 +39,11 @@ func (x *execution) print(m *menu, a arguments) error {
 		fmt.Fprintln(&x.out, len(rows))
 		return nil
 	}
-	follow := slices.Contains(a.words, followWord.Name)
+	follow := follows(a)
 	if follow {
-		rows = x.news(rows)
+		if rows = x.news(rows); !x.repeated && slices.Contains(a.words, followOnlyWord.Name) {
+			rows = nil
+		}
 		x.result.Repeat, x.result.Follow = cmp.Or(a.interval, time.Second), true
 		if x.repeated && len(rows) == 0 {
 			return nil

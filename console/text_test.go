@@ -159,7 +159,7 @@ func TestWithout(t *testing.T) {
 		{"user ssh-keys add key=x", DisableLogins, true},
 		{"ip", HoldRest, false},
 		{"", CloseRouter | DisableSOCKS | DisableLogins, false}, // it may be for any menu
-		{"ip firewalls", CloseRouter, false}, // a typing error
+		{"ip firewalls", CloseRouter, false},                    // a typing error
 		{"ip firewal1 filter add chain=input action=drop", CloseRouter, false},
 		{"ip firewlal", CloseRouter, false},
 		{"ip fierwall nat", CloseRouter, false},

@@ -70,6 +70,26 @@ func nameNewRule(old, next Config, err error) error {
 	return fmt.Errorf("/ip firewall %s, the new rule: %w", bad.Table, bad.Err)
 }
 
+// Numbered is an error of a rule with the number that the session's last print of its menu has shown: while SOCKS clients wait for
+// connections, dynamic rules stand before the others there. cfg is the configuration that the error is about.
+func (s *Session) Numbered(cfg Config, err error) error {
+	var bad *firewall.RuleError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	list := ruleItems(bad.Table)
+	for path, keys := range s.numbers {
+		m := (&execution{menus: menus()}).menu(path)
+		if m.items != itemLists[list] {
+			continue
+		}
+		if n := slices.Index(keys, key{id: cfg.idOf(list, bad.Index)}); n >= 0 && n != bad.Index {
+			return fmt.Errorf("/ip firewall: %w", &firewall.RuleError{Table: bad.Table, Index: n, Err: bad.Err})
+		}
+	}
+	return err
+}
+
 // newTwice returns the index of an item of next whose like stands before it and is not as often in old, or -1. Items
 // are alike if of returns the same for them.
 func newTwice[T any, K comparable](old, next []T, of func(T) K) int {

@@ -53,6 +53,7 @@ func TraceJob(host string, r TraceRequest, servers []netip.Addr, socket *os.File
 	e.Addrs(servers)
 	e.Uint(uint64(r.MaxHops))
 	e.Int(int64(r.Timeout))
+	e.Uint(uint64(r.Probes))
 	return service.Job{Spec: Spec, Op: opTraceroute, Body: e.Bytes(), Files: []*os.File{socket}, Output: out}
 }
 
@@ -71,7 +72,7 @@ func serve(ctx context.Context, r *service.Request, out io.Writer) error {
 	case opPing:
 		request = Request{Count: int(r.Uint(math.MaxInt32)), Interval: r.Duration(), Size: int(r.Uint(maxPacket))}
 	case opTraceroute:
-		trace = TraceRequest{MaxHops: int(r.Uint(255)), Timeout: r.Duration()}
+		trace = TraceRequest{MaxHops: int(r.Uint(255)), Timeout: r.Duration(), Probes: int(r.Uint(MaxProbes))}
 	default:
 		return fmt.Errorf("%w: request %d", service.ErrBreach, r.Op)
 	}

@@ -37,14 +37,43 @@ const (
 	icmpHeader = 8
 )
 
+// From is where requests come from.
+type From struct {
+	// Address is an address of this machine; the zero Addr leaves it to the kernel, by the route.
+	Address netip.Addr
+	// Interface is the link by which they leave; "" leaves it to the kernel.
+	Interface string
+	// TTL is the time to live of the requests of a ping, 1..255; 0 is the kernel's, which is 64.
+	TTL int
+}
+
 // Open opens a ping socket. The group of the process must be one of those in
-// net.ipv4.ping_group_range.
-func Open() (*os.File, error) {
+// net.ipv4.ping_group_range; from.Interface needs CAP_NET_RAW.
+func Open(from From) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
 	if err != nil {
 		return nil, fmt.Errorf("open a ping socket: %w", err)
 	}
-	return os.NewFile(uintptr(fd), "ping"), nil
+	socket := os.NewFile(uintptr(fd), "ping")
+	if from.Interface != "" {
+		if err := unix.BindToDevice(fd, from.Interface); err != nil {
+			socket.Close()
+			return nil, fmt.Errorf("ping by %s: %w", from.Interface, err)
+		}
+	}
+	if from.Address.IsValid() {
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: from.Address.As4()}); err != nil {
+			socket.Close()
+			return nil, fmt.Errorf("ping from %s: %w", from.Address, err)
+		}
+	}
+	if from.TTL > 0 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, from.TTL); err != nil {
+			socket.Close()
+			return nil, fmt.Errorf("ping with ttl=%d: %w", from.TTL, err)
+		}
+	}
+	return socket, nil
 }
 
 // pinger sends echo requests and waits for the answers.

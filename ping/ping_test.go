@@ -43,10 +43,43 @@ var network = sync.OnceValue(func() error {
 func open(t *testing.T) *os.File {
 	t.Helper()
 	require.NoError(t, network())
-	socket, err := Open()
+	socket, err := Open(From{})
 	require.NoError(t, err)
 	t.Cleanup(func() { socket.Close() })
 	return socket
+}
+
+// Requests come from where they are to come from, or are not sent at all.
+func TestFrom(t *testing.T) {
+	require.NoError(t, network())
+	for _, test := range []struct {
+		from From
+		err  string
+	}{
+		{From{Address: netip.MustParseAddr("10.0.0.1"), TTL: 7}, ""},
+		{From{Interface: "lo", TTL: 9}, ""},
+		{From{Address: netip.MustParseAddr("10.0.0.99")}, "ping from 10.0.0.99: cannot assign requested address"},
+		{From{Interface: "none9"}, "ping by none9: no such device"},
+		{From{TTL: 256}, "ping with ttl=256: invalid argument"},
+	} {
+		socket, err := Open(test.from)
+		if test.err != "" {
+			require.EqualError(t, err, test.err)
+			continue
+		}
+		require.NoError(t, err)
+		ttl, err := unix.GetsockoptInt(int(socket.Fd()), unix.IPPROTO_IP, unix.IP_TTL)
+		require.NoError(t, err)
+		assert.Equal(t, test.from.TTL, ttl)
+		var out strings.Builder
+		host := netip.MustParseAddr("127.0.0.1") // what is sent by lo comes back by it
+		if test.from.Address.IsValid() {
+			host = test.from.Address
+		}
+		require.NoError(t, Run(context.Background(), socket, Request{Host: host, Count: 1, Interval: time.Second, Size: 64}, &out))
+		assert.Contains(t, out.String(), "sent=1 received=1")
+		socket.Close()
+	}
 }
 
 func TestRun(t *testing.T) {
@@ -111,7 +144,7 @@ func TestTrace(t *testing.T) {
 		socket := open(t)
 		var out strings.Builder
 		require.NoError(t, Trace(context.Background(), socket,
-			TraceRequest{Host: netip.MustParseAddr(host), MaxHops: hops, Timeout: 50 * time.Millisecond}, &out))
+			TraceRequest{Host: netip.MustParseAddr(host), MaxHops: hops, Probes: 3, Timeout: 50 * time.Millisecond}, &out))
 		return out.String()
 	}
 	assert.Regexp(t, `^  # ADDRESS         LOSS SENT     LAST      AVG     BEST    WORST STATUS
@@ -196,9 +229,9 @@ func TestServe(t *testing.T) {
 	}{
 		{"no name server", Job("a.test", ping, nil, socket, nil), "address of a.test: no name server is set"},
 		{"no name", Job("a..test", ping, servers, socket, nil), `address of "a..test": not a host name`},
-		{"no name to trace", TraceJob("a..test", TraceRequest{MaxHops: 5, Timeout: time.Second}, servers, socket, nil), `address of "a..test": not a host name`},
+		{"no name to trace", TraceJob("a..test", TraceRequest{MaxHops: 5, Timeout: time.Second, Probes: 3}, servers, socket, nil), `address of "a..test": not a host name`},
 		{"no ping socket", Job("127.0.0.1", ping, nil, socket, nil), "ping socket: "},
-		{"no ping socket to trace by", TraceJob("127.0.0.1", TraceRequest{MaxHops: 5, Timeout: time.Second}, nil, socket, nil), "ping socket: "},
+		{"no ping socket to trace by", TraceJob("127.0.0.1", TraceRequest{MaxHops: 5, Timeout: time.Second, Probes: 3}, nil, socket, nil), "ping socket: "},
 		{"another request", change(Job("a", ping, nil, socket, nil), func(j *service.Job) { j.Op = 9 }), "gone"},
 		{"no socket", change(Job("a", ping, nil, socket, nil), func(j *service.Job) { j.Files = nil }), "gone"},
 		{"a packet too small", Job("a", Request{Size: headers - 1}, nil, socket, nil), "gone"},

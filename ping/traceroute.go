@@ -17,12 +17,14 @@ type TraceRequest struct {
 	Host    netip.Addr
 	MaxHops int           // 1..255
 	Timeout time.Duration // of each request
+	Probes  int           // how many requests there are for each hop, 1..MaxProbes
 }
 
+// MaxProbes is how many requests there can be for each hop.
+const MaxProbes = 100
+
 const (
-	// probes is how many requests there are for each hop.
-	probes = 3
-	// traceSize is the size of their packets in bytes, headers included.
+	// traceSize is the size of the packets in bytes, headers included.
 	traceSize   = 56
 	traceFormat = "%3s %-15s %4s %4s %8s %8s %8s %8s %s\n"
 )
@@ -43,7 +45,7 @@ func Trace(ctx context.Context, socket *os.File, r TraceRequest, out io.Writer) 
 		}
 		var sum summary
 		var who echo // the last answer, of the host or a router
-		for range probes {
+		for range r.Probes {
 			e, err := p.ask(ctx, r.Host, r.Timeout)
 			if ctx.Err() != nil {
 				return nil

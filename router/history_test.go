@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/firewall"
 )
 
 // What is undone and done again is in force in the system, and kept.
@@ -218,5 +220,19 @@ func TestHistoryBounds(t *testing.T) {
 		assert.Equal(t, 64<<10, historyRoom(8<<20))
 		assert.Equal(t, 96<<10, historyRoom(24<<20))
 		assert.Equal(t, 1<<20, historyRoom(1<<30))
+	})
+}
+
+// The error of a rule has the number that print shows, while dynamic rules stand before it too.
+func TestNumberedErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t, "/ip firewall filter add chain=input", "/ip firewall filter add chain=input protocol=tcp dst-port=22")
+		c := g.connect()
+		c.prompt()
+		assert.Contains(t, c.run("/ip firewall filter set 1 !protocol"), "/ip firewall: filter rule 1: ")
+		g.firewall.openings = []firewall.Opening{{Peer: netip.MustParseAddr("10.5.8.8"), Local: netip.MustParseAddr("10.1.0.104"), Port: 40000}}
+		assert.Contains(t, c.run("/ip firewall filter print"), " 2   chain=input")
+		assert.Contains(t, c.run("/ip firewall filter set 2 !protocol"), "/ip firewall: filter rule 2: ")
+		assert.Contains(t, c.run("/ip firewall filter add chain=input dst-port=22"), "/ip firewall filter, the new rule: ")
 	})
 }

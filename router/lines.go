@@ -143,7 +143,7 @@ func (r *Router) attempt(s *session.Session, run runner, take func() (release fu
 			return r.change(s, st.revision, result)
 		}()
 		if err != nil {
-			return console.Result{}, err
+			return console.Result{}, place.Numbered(result.Config, err)
 		}
 		result.Output += warning + r.awaitServices()
 	}

@@ -20,14 +20,18 @@ func (r *Router) stream(ctx context.Context, result console.Result, out io.Write
 		return r.checkForUpdates(ctx, out)
 	}
 	servers := r.effective(r.snapshot()).Resolvers()
-	socket, err := ping.Open()
+	from := ping.From{Address: result.Ping.From, TTL: result.Ping.TTL, Interface: result.Ping.Interface}
+	if result.Request == console.Traceroute {
+		from = ping.From{Address: result.Traceroute.From}
+	}
+	socket, err := ping.Open(from)
 	if err != nil {
-		return err
+		return fmt.Errorf("failure: %w", err)
 	}
 	defer socket.Close()
 	var job service.Job
 	if t := result.Traceroute; result.Request == console.Traceroute {
-		job = ping.TraceJob(t.Address, ping.TraceRequest{MaxHops: t.MaxHops, Timeout: t.Timeout}, servers, socket, out)
+		job = ping.TraceJob(t.Address, ping.TraceRequest{MaxHops: t.MaxHops, Timeout: t.Timeout, Probes: t.Count}, servers, socket, out)
 	} else {
 		p := result.Ping
 		job = ping.Job(p.Address, ping.Request{Count: p.Count, Interval: p.Interval, Size: p.Size}, servers, socket, out)

@@ -130,6 +130,8 @@ type fakeFirewall struct {
 	config firewall.Config
 	locked bool
 	hangs  never // Counters and Openings
+	// openings are those of SOCKS clients that wait.
+	openings []firewall.Opening
 }
 
 func (f *fakeFirewall) Apply(c firewall.Config) error {
@@ -165,7 +167,7 @@ func (f *fakeFirewall) Counters(t firewall.Table) ([]firewall.Counter, error) {
 	return make([]firewall.Counter, len(f.config.Rules(t))), nil
 }
 
-func (f *fakeFirewall) Openings() []firewall.Opening { f.hangs.wait(); return nil }
+func (f *fakeFirewall) Openings() []firewall.Opening { f.hangs.wait(); return f.openings }
 
 type fakeMachine struct {
 	rig       *rig
