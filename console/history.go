@@ -160,12 +160,19 @@ var itemNames = sync.OnceValue(func() map[string]string {
 	return map[string]string{"ip route": "dst-address", "user": "name", "user group": "name"}
 })
 
+// usersPolicy is the policy that whoever changes users needs besides write.
+const usersPolicy = "policy"
+
 // maxActions is how many actions the name of a change lists.
 const maxActions = 3
 
 // Describe names a change of before to after as RouterOS does ("filter rule added"), and the policies that a user needs
 // who undoes it. delta makes before of after.
 func Describe(before, after Config, delta Delta) (action, policy string) {
+	return describe(menus(), before, after, delta)
+}
+
+func describe(menus []*menu, before, after Config, delta Delta) (action, policy string) {
 	before, after = before.identified(), after.identified()
 	var actions []string
 	policies := []string{"write"}
@@ -177,11 +184,11 @@ func Describe(before, after Config, delta Delta) (action, policy string) {
 		if !slices.Contains(actions, noun+" "+did) {
 			actions = append(actions, noun+" "+did)
 		}
-		if policy := "policy"; (m.path == "user" || strings.HasPrefix(m.path, "user ")) && !slices.Contains(policies, policy) {
-			policies = append(policies, policy)
+		if m.isUsers() && !slices.Contains(policies, usersPolicy) {
+			policies = append(policies, usersPolicy)
 		}
 	}
-	for _, m := range menus() {
+	for _, m := range menus {
 		switch {
 		case m.isAlias || m.properties == nil:
 		case m.items != nil:
@@ -276,6 +283,9 @@ func (x *execution) undo(step func() (Config, error), steps int) error {
 	next, err := step()
 	if err != nil {
 		return err
+	}
+	if _, policy := describe(x.menus, x.cfg, next, DeltaOf(next, x.cfg)); x.live.Denied&MayPolicy != 0 && strings.Contains(policy, usersPolicy) {
+		return ErrNotPermitted
 	}
 	if x.live.Denied&MayPolicy != 0 && !x.cfg.sameUsers(next) {
 		return ErrNotPermitted

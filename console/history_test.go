@@ -115,6 +115,19 @@ func TestUndoLine(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, result.Changed)
 	assert.Equal(t, -1, result.History)
+	// Who may not change users may not undo what others have changed of them.
+	live.Denied = MayPolicy
+	_, err = new(Session).Execute(Default(), live, "/undo")
+	require.NoError(t, err)
+	before.SetPassword(Admin, "x")
+	_, err = new(Session).Execute(Default(), live, "/undo")
+	assert.Equal(t, ErrNotPermitted, err)
+	live.Denied = MayWrite
+	_, err = new(Session).Execute(Default(), live, "/undo")
+	assert.Equal(t, ErrNotPermitted, err)
+	live.Denied = 0
+	_, err = new(Session).Execute(Default(), live, "/undo")
+	require.NoError(t, err)
 	_, err = new(Session).Execute(Default(), live, "/redo")
 	assert.EqualError(t, err, "failure: nothing to redo")
 	_, err = new(Session).Execute(Default(), live, "/system identity set name=x; /undo")
