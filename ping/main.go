@@ -77,7 +77,7 @@ func serve(ctx context.Context, r *service.Request, out io.Writer) error {
 		return fmt.Errorf("%w: request %d", service.ErrBreach, r.Op)
 	}
 	socket := r.TakeFile()
-	if err := r.End(); err != nil || socket == nil || r.Op == opPing && request.Size < headers {
+	if err := r.End(); err != nil || socket == nil || r.Op == opPing && request.Size < headers || r.Op == opTraceroute && trace.Probes < 1 {
 		return fmt.Errorf("%w: a request that is not whole", service.ErrBreach)
 	}
 	defer socket.Close()

@@ -235,6 +235,7 @@ func TestServe(t *testing.T) {
 		{"another request", change(Job("a", ping, nil, socket, nil), func(j *service.Job) { j.Op = 9 }), "gone"},
 		{"no socket", change(Job("a", ping, nil, socket, nil), func(j *service.Job) { j.Files = nil }), "gone"},
 		{"a packet too small", Job("a", Request{Size: headers - 1}, nil, socket, nil), "gone"},
+		{"no request for a hop", TraceJob("a", TraceRequest{MaxHops: 5}, nil, socket, nil), "gone"},
 		{"too many hops", TraceJob("a", TraceRequest{MaxHops: 256}, nil, socket, nil), "gone"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

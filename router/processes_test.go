@@ -262,7 +262,7 @@ func TestPingProcess(t *testing.T) {
 	assert.Regexp(t, `    sent=2 received=2 packet-loss=0% min-rtt=.*\n$`, out.String())
 	out.Reset()
 	require.NoError(t, g.r.stream(t.Context(), console.Result{Request: console.Traceroute,
-		Traceroute: console.TracerouteArguments{Address: "127.0.0.1", MaxHops: 3, Timeout: time.Second}}, &out))
+		Traceroute: console.TracerouteArguments{Address: "127.0.0.1", MaxHops: 3, Count: 3, Timeout: time.Second}}, &out))
 	assert.Contains(t, out.String(), "127.0.0.1")
 
 	request.Address = "router.test"
