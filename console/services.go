@@ -24,20 +24,27 @@ type NetworkService struct {
 	// policy is what a user needs to log in. byKey says that a key will do, without a password.
 	policy Policies
 	byKey  bool
+	// first says that, on a router without any password or key, who comes from the LAN may set the first one.
+	first bool
 }
 
 // NetworkServices are all, in their order.
 var NetworkServices = []NetworkService{
-	{"ssh", "22", func(c *Config) *login.Config { return &c.SSH }, MaySSH, true},
-	{"api", "8728", func(c *Config) *login.Config { return &c.API }, MayAPI, false},
-	{"www", "80", func(c *Config) *login.Config { return &c.WWW }, MayWeb | MayREST, false},
+	{"ssh", "22", func(c *Config) *login.Config { return &c.SSH }, MaySSH, true, true},
+	{"api", "8728", func(c *Config) *login.Config { return &c.API }, MayAPI, false, false},
+	{"www", "80", func(c *Config) *login.Config { return &c.WWW }, MayWeb | MayREST, false, true},
 }
 
 // Config is what is set of the service.
 func (s NetworkService) Config(c Config) login.Config { return *s.of(&c) }
 
-// Open reports whether the service listens: somebody can log in.
+// Open reports whether the service listens: somebody can log in, or set the first password.
 func (s NetworkService) Open(c Config) bool {
+	return s.letsIn(c) || s.first && !s.of(&c).Disabled && !c.HasSecret() && c.hasLAN()
+}
+
+// letsIn reports whether the service is enabled and somebody can log in.
+func (s NetworkService) letsIn(c Config) bool {
 	return !s.of(&c).Disabled && (slices.ContainsFunc(c.Users, func(u User) bool { return u.Password != "" && c.May(u.Name)&s.policy != 0 }) ||
 		s.byKey && slices.ContainsFunc(c.SSHKeys, func(k ssh.Key) bool { return c.May(k.User)&s.policy != 0 }))
 }
@@ -64,7 +71,7 @@ func (c *Config) TakeServices(other Config) {
 func (s NetworkService) Exposed(c Config, wanPort string) string {
 	all := func(p netip.Prefix) bool { return p.Bits() == 0 }
 	config := s.Config(c)
-	if !s.Open(c) || len(config.From) > 0 && !slices.ContainsFunc(config.From, all) {
+	if !s.letsIn(c) || len(config.From) > 0 && !slices.ContainsFunc(config.From, all) {
 		return ""
 	}
 	from := openFrom(c, wanPort, config.Port)

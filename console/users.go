@@ -154,6 +154,21 @@ func (c Config) HasSecret() bool {
 	return len(c.SSHKeys) > 0 || slices.ContainsFunc(c.Users, func(u User) bool { return u.Password != "" })
 }
 
+// lanList is the interface list of the default configuration from whose interfaces the first password can be set.
+const lanList = "LAN"
+
+// IsLAN reports whether an interface is one of the LAN.
+func (c Config) IsLAN(name string) bool {
+	network := c.Network()
+	set, ok := c.interfaceSets(network.Actual)[lanList]
+	return ok && set.Has(network.Actual(name))
+}
+
+// hasLAN reports whether any interface may be one of the LAN.
+func (c Config) hasLAN() bool {
+	return slices.ContainsFunc(c.ListMembers, func(m ListMember) bool { return !m.Disabled && c.IsLAN(m.Interface) })
+}
+
 // Owner is the first user of group full who is not disabled.
 func (c Config) Owner() string {
 	for _, u := range c.Users {

@@ -91,6 +91,7 @@ const (
 	Wrong Verdict = iota
 	Right         // there is a login now
 	Full          // it is right, and there are too many logins: ErrFull
+	Unset         // there is none yet, and this client may set it
 )
 
 // ErrFull is the error of a login that is one too many.
@@ -108,6 +109,7 @@ const (
 	opPassword = 1
 	opSession  = 2
 	opLogout   = 3
+	opFirst    = 4
 
 	FirstOp = 16
 )

@@ -16,6 +16,10 @@ import (
 type Authority struct {
 	// CheckPassword returns the Proof of a password that is right, else "". It may take long.
 	CheckPassword func(Login, string) (proof string)
+	// MaySetFirst reports whether a client may set the first password of a router that has none, and SetFirst does that and
+	// returns its Proof. Nil is that nobody may.
+	MaySetFirst func(Login) bool
+	SetFirst    func(l Login, new string) (proof string)
 	// LoggedIn is told that there is a login, LoggedOut that it is over. They are called one at a time, and do not wait for
 	// Login.End.
 	LoggedIn, LoggedOut func(Login)
@@ -63,12 +67,12 @@ func (p *Process) Configure(ctx context.Context, c Config, extra string, listene
 // breach: a service that has requests of its own looks at them first.
 func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) {
 	switch r.Op {
-	case opPassword:
+	case opPassword, opFirst:
 		number, from, secret := DecodeNumber(r.Decoder), Decode(r.Decoder), r.String(MaxPassword)
 		if r.End() != nil {
 			break
 		}
-		return nil, p.check(number, from, secret)
+		return nil, p.check(r.Op == opFirst, number, from, secret)
 	case opLogout:
 		number := DecodeNumber(r.Decoder)
 		if r.End() != nil {
@@ -108,8 +112,8 @@ func Decode(d *service.Decoder) Login {
 func DecodeNumber(d *service.Decoder) uint64 { return d.Uint(maxID) }
 
 // check begins to check a password. The verdict goes to the process. A right one
-// makes the login of that number.
-func (p *Process) check(number uint64, from Login, secret string) error {
+// makes the login of that number. With first, secret is the first password of a router that has none, or "" to ask for it.
+func (p *Process) check(first bool, number uint64, from Login, secret string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.checks == MaxChecks || p.checking[from.From] == MaxChecksOf || p.untold >= MaxChecks {
@@ -119,7 +123,16 @@ func (p *Process) check(number uint64, from Login, secret string) error {
 	p.checking[from.From]++
 	go func() {
 		v := Wrong
-		if from.Proof = p.authority.CheckPassword(from, secret); from.Proof != "" {
+		switch {
+		case !first:
+			from.Proof = p.authority.CheckPassword(from, secret)
+		case p.authority.MaySetFirst == nil || !p.authority.MaySetFirst(from):
+			from.Proof = p.authority.CheckPassword(from, "") // which is told, and delayed
+		default:
+			v = Unset
+			from.Proof = p.authority.SetFirst(from, secret)
+		}
+		if from.Proof != "" {
 			v = Right
 			if p.Admit(number, from) != nil {
 				v = Full

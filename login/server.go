@@ -111,7 +111,7 @@ func (s *Server) handle(_ context.Context, r *service.Request) ([]byte, error) {
 		s.acceptor.Listen(tcp)
 		return nil, nil
 	case opVerdict:
-		number, v := DecodeNumber(r.Decoder), Verdict(r.Uint(uint64(Full)))
+		number, v := DecodeNumber(r.Decoder), Verdict(r.Uint(uint64(Unset)))
 		if r.End() != nil {
 			break
 		}
@@ -225,6 +225,16 @@ func (s *Server) forget(number uint64) {
 
 // Password asks PID 1 whether a password is right. If it is, there is a login.
 func (s *Server) Password(ctx context.Context, from Login, secret string) (*Entry, Verdict, error) {
+	return s.ask(ctx, opPassword, from, secret)
+}
+
+// FirstPassword asks PID 1 to set the first password of a router that has none. If it does, there is a login. With "" the verdict
+// says whether it would (Unset).
+func (s *Server) FirstPassword(ctx context.Context, from Login, new string) (*Entry, Verdict, error) {
+	return s.ask(ctx, opFirst, from, new)
+}
+
+func (s *Server) ask(ctx context.Context, op byte, from Login, secret string) (*Entry, Verdict, error) {
 	if len(from.User) > MaxUser || len(secret) > MaxPassword {
 		return nil, Wrong, nil
 	}
@@ -234,7 +244,7 @@ func (s *Server) Password(ctx context.Context, from Login, secret string) (*Entr
 	s.mu.Lock()
 	s.verdicts[number] = answer
 	s.mu.Unlock()
-	err := s.callLogin(opPassword, number, from, secret)
+	err := s.callLogin(op, number, from, secret)
 	if err == nil {
 		select {
 		case v := <-answer:

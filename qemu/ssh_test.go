@@ -79,6 +79,18 @@ func (c *sshClient) runAs(user, password, line string) (string, error) {
 	return out.String(), nil
 }
 
+// loginAgain logs in at the serial line, whose session was ended as a password was set.
+func loginAgain(t *testing.T, k *keeper, password string) {
+	t.Helper()
+	for _, step := range []struct{ asked, answer string }{{"Login: ", "admin"}, {"Password: ", password}} {
+		_, err := k.m.expect(step.asked)
+		require.NoError(t, err)
+		require.NoError(t, k.m.send(step.answer+"\r"))
+	}
+	_, err := k.m.expect("[admin@postern] > ")
+	require.NoError(t, err)
+}
+
 // sshShell is a shell on a terminal.
 type sshShell struct {
 	cmd *exec.Cmd
@@ -127,11 +139,40 @@ func testSSH(t *testing.T, b board.Board) {
 	k, r, memory := startUnset(t, b)
 	c := newSSHClient(t, k.n, k.dir)
 
-	_, err := k.n.dial(client, lanAddress+":22", patience)
-	require.ErrorContains(t, err, "connection refused", "nothing listens before there is a password or a key")
-	assert.Contains(t, k.command(t, "/ip service print"), " 0 I ssh")
-	assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
-	assert.Contains(t, k.command(t, "/ip service print"), " 0   ssh")
+	assert.Contains(t, k.command(t, "/ip service print"), " 0   ssh", "for the first login")
+	assert.Contains(t, k.command(t, "/ip service print"), " 1 I api")
+	t.Run("the first login", func(t *testing.T) {
+		empty := func(args ...string) *exec.Cmd {
+			cmd := c.command(client, "none", args...)
+			cmd.Env = append(cmd.Env, "PASSWORD=")
+			return cmd
+		}
+		_, err := c.run("wrong", "/export")
+		require.ErrorContains(t, err, "Permission denied")
+		cmd := empty("admin@"+lanAddress, "/export")
+		out, err := cmd.Output()
+		assert.NotContains(t, string(out), "/ip", "nothing but a password is taken: %v", err)
+		s := &sshShell{cmd: empty("-tt", "admin@"+lanAddress)}
+		s.in, err = s.cmd.StdinPipe()
+		require.NoError(t, err)
+		s.out, err = s.cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, s.cmd.Start())
+		t.Cleanup(func() { kill(s.cmd) })
+		for _, prompt := range []string{"\nnew password> ", "repeat new password> "} {
+			s.expect(t, prompt)
+			_, err = io.WriteString(s.in, sshPassword+"\r")
+			require.NoError(t, err)
+		}
+		s.expect(t, "[admin@postern] > ")
+		_, err = io.WriteString(s.in, "/quit\r")
+		require.NoError(t, err)
+		require.NoError(t, s.cmd.Wait())
+		loginAgain(t, k, sshPassword)
+		_, err = empty("admin@"+lanAddress, "/export").Output()
+		require.Error(t, err, "once")
+	})
+	assert.Contains(t, k.command(t, "/ip service print"), " 1   api")
 	before := memory("before anybody connects by SSH")
 
 	t.Run("a command by a password", func(t *testing.T) {

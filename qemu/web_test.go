@@ -53,9 +53,22 @@ func testWeb(t *testing.T, b board.Board) {
 		return rest(path, "-X", method, "-H", "Content-Type: application/json", "-d", body)
 	}
 
-	_, err := k.n.dial(client, lanAddress+":80", patience)
-	require.ErrorContains(t, err, "connection refused", "nothing listens before there is a password")
-	assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
+	t.Run("the first login", func(t *testing.T) {
+		assert.True(t, strings.HasSuffix(curl("-u", "admin:", url+"/rest/system/identity"), "401"))
+		first := func(fields ...string) string {
+			args := []string{"-H", "X-Postern-Token;"}
+			for _, f := range fields {
+				args = append(args, "--data-urlencode", f)
+			}
+			return curl(append(args, url+"/login")...)
+		}
+		assert.True(t, strings.HasSuffix(first("user=admin", "password="), "428"))
+		assert.True(t, strings.HasSuffix(first("user=root", "password=", "new="+sshPassword), "401"))
+		out := first("user=admin", "password=", "new="+sshPassword)
+		assert.True(t, strings.HasSuffix(out, "200"), out)
+		assert.True(t, strings.HasSuffix(first("user=admin", "password=", "new=other"), "401"), "once")
+		loginAgain(t, k, sshPassword)
+	})
 	before := memory("before anybody connects by HTTP")
 
 	t.Run("REST", func(t *testing.T) {

@@ -155,11 +155,16 @@ func origin(via string, l login.Login) session.Origin {
 func (r *Router) loginAuthority(via string) login.Authority {
 	return login.Authority{
 		CheckPassword: func(l login.Login, secret string) (proof string) {
+			if secret == "" && via == viaSSH && r.isFirst(via, l) { // the session asks for a password
+				return proofOf(r.snapshot().running, l.User, "")
+			}
 			if hash, ok := r.judge(r.snapshot().running, origin(via, l), l.User, secret); ok {
 				return hash + " "
 			}
 			return ""
 		},
+		MaySetFirst: func(l login.Login) bool { return r.isFirst(via, l) },
+		SetFirst:    func(l login.Login, new string) string { return r.setFirst(via, l, new) },
 		LoggedIn: func(l login.Login) {
 			u := &activeUser{user: l.User, from: origin(via, l), number: l.Number, proof: l.Proof, end: func() { go l.End() }}
 			r.active.enter(u)
@@ -176,7 +181,7 @@ func (r *Router) loginAuthority(via string) login.Authority {
 
 // serveUser holds a session over the network with a user who has logged in, and closes conn when it is
 // over.
-func (r *Router) serveUser(conn net.Conn, from session.Origin, user string, number uint64) {
+func (r *Router) serveUser(conn net.Conn, from session.Origin, user string, number uint64, first bool) {
 	select {
 	case r.networkSessions <- struct{}{}:
 		defer func() { <-r.networkSessions }()
@@ -184,5 +189,5 @@ func (r *Router) serveUser(conn net.Conn, from session.Origin, user string, numb
 		session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there over the network, and there can be no more", maxNetworkSessions))
 		return
 	}
-	r.serve(conn, from, user, number)
+	r.serve(conn, from, user, number, first)
 }

@@ -358,6 +358,18 @@ func (g *rig) connectFrom(from session.Origin) *guest {
 	return c
 }
 
+// connectAs begins a session of who has logged in over the network.
+func (g *rig) connectAs(from session.Origin, user string, number uint64, first bool) *guest {
+	near, far := net.Pipe()
+	c := &guest{g, far, make(chan struct{})}
+	go func() {
+		defer close(c.over)
+		g.r.serveUser(near, from, user, number, first)
+	}()
+	g.Cleanup(func() { far.Close() })
+	return c
+}
+
 // hangUp ends a session from the terminal's side.
 func (c *guest) hangUp() {
 	c.conn.Close()

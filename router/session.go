@@ -24,11 +24,12 @@ func (r *Router) Serve(conn net.Conn, from session.Origin) {
 		session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there, and there can be no more", maxSessions))
 		return
 	}
-	r.serve(conn, from, "", 0)
+	r.serve(conn, from, "", 0, false)
 }
 
-// serve holds a session. user has logged in already, by the login of that number, unless it is "".
-func (r *Router) serve(conn net.Conn, from session.Origin, user string, number uint64) {
+// serve holds a session. user has logged in already, by the login of that number, unless it is "". If first is set
+// that was without a password, and it has to be set before anything else.
+func (r *Router) serve(conn net.Conn, from session.Origin, user string, number uint64, first bool) {
 	prompt := r.prompt
 	if user == "" { // else it is known already who has logged in
 		begun := false
@@ -47,7 +48,7 @@ func (r *Router) serve(conn net.Conn, from session.Origin, user string, number u
 		}()
 	}
 	if err := session.Serve(conn, from, session.Handler{
-		User: user, Login: number, Execute: r.execute, Prompt: prompt, Complete: r.complete, Help: r.help,
+		User: user, Login: number, NeedsPassword: first, Execute: r.execute, Prompt: prompt, Complete: r.complete, Help: r.help,
 		Import: r.importLines, Unlocked: r.unlocked, HasPassword: r.hasPassword, CheckPassword: r.login, SetPassword: r.setPassword,
 		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,
 	}); err != nil && !errors.Is(err, net.ErrClosed) { // the console's process has gone, which is told

@@ -55,7 +55,9 @@ func (s *sshService) attach(r *Router) {
 	s.putKey = func(key string) error { return values.put(map[string]string{stateHostKey: key}) }
 	s.authority.Authority = r.loginAuthority(viaSSH)
 	s.authority.Known = r.sshKnown
-	s.authority.Serve = func(conn net.Conn, l login.Login) { r.serveUser(conn, origin(viaSSH, l), l.User, l.Number) }
+	s.authority.Serve = func(conn net.Conn, l login.Login) {
+		r.serveUser(conn, origin(viaSSH, l), l.User, l.Number, l.Proof == " ")
+	}
 }
 
 // hostKey returns the router's key, which is made when somebody connects for the first time.

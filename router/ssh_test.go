@@ -245,7 +245,7 @@ func TestNetworkSessionsAreCountedApart(t *testing.T) {
 	}
 	here, there := net.Pipe()
 	defer here.Close()
-	go r.serveUser(there, from, console.Admin, 1)
+	go r.serveUser(there, from, console.Admin, 1, false)
 	require.NoError(t, here.SetDeadline(time.Now().Add(time.Minute)))
 	said := make([]byte, 512)
 	n, err := here.Read(said)

@@ -222,7 +222,7 @@ func TestSlowClients(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			router := newFakeRouter(t)
-			s := newServer(router.check, func() func() { return func() {} }, func() string { return "" })
+			s := newServer(router.check, nil, func() func() { return func() {} }, func() string { return "" })
 			near, far := net.Pipe()
 			var client sync.WaitGroup
 			defer client.Wait()
@@ -242,7 +242,7 @@ func TestIdleLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		router := newFakeRouter(t)
 		held := 0
-		u := newUsers(router.check, func() func() {
+		u := newUsers(router.check, nil, func() func() {
 			router.add(&held, 1)
 			return func() { router.add(&held, -1) }
 		})
@@ -274,7 +274,7 @@ func TestLongRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		router := newFakeRouter(t)
 		router.block = make(chan struct{})
-		u := newUsers(router.check, func() func() { return func() {} })
+		u := newUsers(router.check, nil, func() func() { return func() {} })
 		from := netip.MustParseAddr("10.0.0.2")
 		v, _, err := u.byForm(t.Context(), from, "admin", "correct horse")
 		require.NoError(t, err)

@@ -45,7 +45,19 @@ func runProcess(p *service.Child) error {
 		}
 		return api.NewAccount(entry), nil
 	}
-	s := newServer(check, func() func() { return l.Hold() }, func() string { return l.Extra() })
+	first := func(ctx context.Context, from netip.Addr, name, new string) (Account, bool, error) {
+		entry, verdict, err := l.FirstPassword(ctx, login.Login{User: name, From: from}, new)
+		switch {
+		case err != nil:
+			return nil, false, err
+		case verdict == login.Full:
+			return nil, false, errFull
+		case verdict != login.Right:
+			return nil, verdict == login.Unset, nil
+		}
+		return api.NewAccount(entry), false, nil
+	}
+	s := newServer(check, first, func() func() { return l.Hold() }, func() string { return l.Extra() })
 	l = login.NewServer(p, func(conn *login.Conn) { s.serve(p.Context(), conn, conn.From, conn.Trust) })
 	return l.Run()
 }

@@ -47,6 +47,8 @@ func reason(status int) string {
 		return "Expectation Failed"
 	case 421:
 		return "Misdirected Request"
+	case 428:
+		return "Precondition Required"
 	case 431:
 		return "Request Header Fields Too Large"
 	case 503:

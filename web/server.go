@@ -42,8 +42,8 @@ type Server struct {
 }
 
 // newServer returns a server. hold is called for each login; the process stays until it is released.
-func newServer(check checkPassword, hold func() (release func()), extra func() string) *Server {
-	return &Server{users: newUsers(check, hold), extra: extra}
+func newServer(check checkPassword, first setFirst, hold func() (release func()), extra func() string) *Server {
+	return &Server{users: newUsers(check, first, hold), extra: extra}
 }
 
 // serve serves a connection until its end. trust is called when somebody has logged in.
@@ -329,7 +329,18 @@ func (c *connection) login(w *response, r *request, trust func()) {
 	}
 	name, _ := find(form, "user")
 	secret, _ := find(form, "password")
-	u, cookie, err := c.users.byForm(c.ctx, c.from, name, secret)
+	var u *user
+	var cookie string
+	if secret == "" {
+		var unset bool
+		new, _ := find(form, "new")
+		if u, cookie, unset, err = c.users.byFirst(c.ctx, c.from, name, new); unset {
+			w.fail(428, "a new password is needed")
+			return
+		}
+	} else {
+		u, cookie, err = c.users.byForm(c.ctx, c.from, name, secret)
+	}
 	if err != nil || u == nil {
 		c.refuse(w, r, err)
 		return

@@ -34,6 +34,9 @@ type fakeRouter struct {
 	logins   int
 	max      int
 	sessions int
+	// unset is set while there is no password, set is the one that was set.
+	unset bool
+	set   string
 	// ends are called to end logins as PID 1 does.
 	ends   []func()
 	closed []uint64 // connections of SOCKS that were closed
@@ -101,6 +104,21 @@ func (f *fakeRouter) add(n *int, by int) {
 }
 
 // check is a checkPassword.
+// first lets admin set the password new, if the router has none.
+func (f *fakeRouter) first(_ context.Context, _ netip.Addr, name, new string) (Account, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.unset || name != "admin" {
+		return nil, false, nil
+	}
+	if new == "" {
+		return nil, true, nil
+	}
+	f.unset, f.set = false, new
+	f.logins++
+	return &fakeAccount{router: f}, false, nil
+}
+
 func (f *fakeRouter) check(_ context.Context, _ netip.Addr, name, secret string, _ bool) (Account, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,7 +202,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	g := &rig{fakeRouter: newFakeRouter(t)}
-	g.server = newServer(g.check, func() func() { return func() {} }, func() string { return "router.lan" })
+	g.server = newServer(g.check, g.first, func() func() { return func() {} }, func() string { return "router.lan" })
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	g.url = "http://" + l.Addr().String()
@@ -528,4 +546,21 @@ func TestFailures(t *testing.T) {
 		failure(w, "GET", []string{"log"}, c.err)
 		assert.Equal(t, c.status, w.status, c.err)
 	}
+}
+
+// Who may set the first password is asked for one, and is logged in with it; nothing else is there before.
+func TestFirstPassword(t *testing.T) {
+	g := newRig(t)
+	form := []string{"-user", "", "Content-Type", "application/x-www-form-urlencoded", "X-Postern-Token", ""}
+	assert.Equal(t, 401, g.ask(t, "POST", "/login", "user=admin&password=", form...).status)
+	g.mu.Lock()
+	g.unset = true
+	g.mu.Unlock()
+	answer := g.ask(t, "POST", "/login", "user=admin&password=", form...)
+	assert.Equal(t, 428, answer.status)
+	assert.Equal(t, 401, g.ask(t, "POST", "/login", "user=root&password=", form...).status)
+	assert.Equal(t, 403, g.ask(t, "POST", "/login", "user=admin&password=&new=battery+staple", form[:4]...).status, "the form of another page")
+	assert.Equal(t, 200, g.ask(t, "POST", "/login", "user=admin&password=&new=battery+staple&again=battery+staple", form...).status)
+	assert.Equal(t, "battery staple", g.set)
+	assert.Equal(t, 401, g.ask(t, "POST", "/login", "user=admin&password=&new=other", form...).status, "once")
 }

@@ -41,6 +41,10 @@ type Account = api.Account
 // Rest says that it is for REST.
 type checkPassword func(ctx context.Context, from netip.Addr, name, secret string, rest bool) (Account, error)
 
+// setFirst sets the first password of a router that has none, and says who has logged in by that; nil is that it was not set. Unset is that
+// one is needed, and that this client may set it.
+type setFirst func(ctx context.Context, from netip.Addr, name, new string) (account Account, unset bool, err error)
+
 var (
 	errFull = errors.New("there are as many logins as max-sessions allows")
 	errBusy = errors.New("too many requests at once")
@@ -54,6 +58,7 @@ type secretHash [sha256.Size]byte
 // users are those who have logged in.
 type users struct {
 	check checkPassword
+	first setFirst
 	hold  func() (release func()) // keeps the process
 	key   [32]byte
 
@@ -79,8 +84,8 @@ type user struct {
 	ended bool
 }
 
-func newUsers(check checkPassword, hold func() func()) *users {
-	u := &users{check: check, hold: hold, all: map[secretHash]*user{}, checking: map[secretHash]chan struct{}{}}
+func newUsers(check checkPassword, first setFirst, hold func() func()) *users {
+	u := &users{check: check, first: first, hold: hold, all: map[secretHash]*user{}, checking: map[secretHash]chan struct{}{}}
 	_, _ = rand.Read(u.key[:]) // never fails
 	return u
 }
@@ -166,6 +171,20 @@ func (u *users) byForm(ctx context.Context, from netip.Addr, name, secret string
 	return v, cookie, err
 }
 
+// byFirst is byForm of who sets the first password.
+func (u *users) byFirst(ctx context.Context, from netip.Addr, name, new string) (v *user, cookie string, unset bool, err error) {
+	if len(name) > login.MaxUser || len(new) > login.MaxPassword {
+		return nil, "", false, nil
+	}
+	account, unset, err := u.first(ctx, from, name, new)
+	if err != nil || account == nil {
+		return nil, "", unset, err
+	}
+	cookie = random()
+	v, err = u.enter(u.hash('c', from, cookie), name, account)
+	return v, cookie, false, err
+}
+
 // login makes a user who is known by that hash.
 func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, secret string, rest bool) (*user, error) {
 	if len(name) > login.MaxUser || len(secret) > login.MaxPassword {
@@ -178,6 +197,11 @@ func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, 
 	if err != nil || account == nil {
 		return nil, err
 	}
+	return u.enter(h, name, account)
+}
+
+// enter makes a user of an account.
+func (u *users) enter(h secretHash, name string, account Account) (*user, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if len(u.all) >= maxUsers {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"time"
 
@@ -91,6 +92,46 @@ func (s *server) changePassword() error {
 		return s.send(wire.Output, err.Error()+"\n")
 	}
 	return nil
+}
+
+const (
+	// firstTries is how often a session that needs a password asks for it, and firstTime how long it waits in all.
+	firstTries = 3
+	firstTime  = 2 * time.Minute
+)
+
+// firstPassword asks for a password, and ends the session if none is set.
+func (s *server) firstPassword() error {
+	if err := s.conn.SetReadDeadline(time.Now().Add(firstTime)); err != nil {
+		return err
+	}
+	if err := s.send(wire.Output, "Change your password\n\n"); err != nil {
+		return err
+	}
+	for range firstTries {
+		var answers [2]string
+		for i, prompt := range []string{"new password> ", "repeat new password> "} {
+			answer, ok, err := s.ask(wire.Secret, prompt)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				return cmp.Or(s.send(wire.End, ""), io.EOF)
+			}
+			answers[i] = answer
+		}
+		err := errors.New("failure: a password is needed")
+		if answers[0] != "" {
+			err = s.setPassword("", answers[0], answers[1])
+		}
+		if err == nil {
+			return s.conn.SetReadDeadline(time.Time{})
+		}
+		if err := s.send(wire.Output, err.Error()+"\n"); err != nil {
+			return err
+		}
+	}
+	return cmp.Or(s.send(wire.End, ""), io.EOF)
 }
 
 func (s *server) setPassword(old, new, again string) error {

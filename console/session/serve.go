@@ -55,6 +55,8 @@ type Handler struct {
 	// User is who has logged in already, by a service of the network, and Login the number of the login; "" if nobody has.
 	User  string
 	Login uint64
+	// NeedsPassword has the session begin with a new password, before anything else.
+	NeedsPassword bool
 	// Unlocked is the user as whom a session begins without a login; "" if it has to begin with one. CheckPassword reports
 	// whether the password is right. It delays the answer to a wrong one, but only for sessions of the same Origin.
 	Unlocked      func() (user string)
@@ -121,6 +123,11 @@ type server struct {
 func (s *server) serve() error {
 	if s.handler.User == "" {
 		if err := s.login(); err != nil {
+			return err
+		}
+	}
+	if s.handler.NeedsPassword {
+		if err := s.firstPassword(); err != nil {
 			return err
 		}
 	}
