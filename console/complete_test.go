@@ -204,8 +204,8 @@ default: allow
 type: [!]port, port-port or a list of them: 0..65535, at most 15
 default: unset, which means any
 `, 0},
-		{"needed", "/ip route add gateway=", `gateway -- router that forwards the packets
-type: IP address
+		{"needed", "/ip route add gateway=", `gateway -- router that forwards the packets, with % and the interface it is on if no address there is of its network; or an interface, as a PPPoE client
+type: IP address | IP address%interface | interface
 default: none, it must be given
 `, 0},
 		{"an argument", "/ip route print interval=", `interval -- time after which to print again, until a key is pressed

@@ -288,6 +288,9 @@ func (cfg *Config) renameReferences(from, to string) {
 	for i := range cfg.DHCPServer.Servers {
 		names = append(names, &cfg.DHCPServer.Servers[i].Interface)
 	}
+	for i := range cfg.Routes {
+		names = append(names, &cfg.Routes[i].Interface)
+	}
 	for i := range cfg.RoutingRules {
 		names = append(names, &cfg.RoutingRules[i].Interface)
 	}

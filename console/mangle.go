@@ -77,6 +77,8 @@ func mangleFields() []field[*firewall.Rule] {
 		prop("new-mss", optional(taken(firewall.NewMSSAccepted, firewall.TakesNewMSS), "none"), "",
 			"largest segment that action=change-mss leaves both ends of a TCP connection; clamp-to-pmtu: what the route's MTU has room for",
 			func(r *firewall.Rule) *string { return &r.NewMSS }),
+		prop("tcp-mss", optional(taken(firewall.TCPMSSAccepted, firewall.TakesTCPMSS), "any"), "", "MSS of the packet, for action=change-mss: of those that new-mss changes",
+			func(r *firewall.Rule) *string { return &r.TCPMSS }),
 		prop("new-ttl", optional(taken(firewall.NewTTLAccepted, firewall.TakesNewTTL), "none"), "", "time to live that action=change-ttl sets, or what it adds or takes",
 			func(r *firewall.Rule) *string { return &r.NewTTL }),
 		prop("new-dscp", optional(taken(firewall.NewDSCPAccepted, firewall.TakesNewDSCP), "none"), "", "code point (DSCP) that action=change-dscp sets",

@@ -54,10 +54,10 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 			"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
 		"ip firewall connection tracking": "enabled=auto|yes",
 		"ip firewall address-list":        "creation-time=* dynamic=no timeout",
-		"ip firewall filter":              absentMatchers + " hw-offload=*",
+		"ip firewall filter":              absentMatchers + " hw-offload=* tcp-mss",
 		"ip firewall mangle":              absentMatchers + " new-priority route-dst sniff-id sniff-target sniff-target-port",
-		"ip firewall raw":                 absentMatchers + " connection-limit connection-mark connection-nat-state connection-state",
-		"ip firewall nat":                 absentMatchers + " connection-nat-state randomise-ports same-not-by-dst socks5-port socks5-server socksify-service",
+		"ip firewall raw":                 absentMatchers + " tcp-mss connection-limit connection-mark connection-nat-state connection-state",
+		"ip firewall nat":                 absentMatchers + " tcp-mss connection-nat-state randomise-ports socks5-port socks5-server socksify-service",
 		"ip service":                      "certificate=none tls-version=any vrf=main",
 		"ip socks":                        "vrf=main",
 		"system clock":                    "time-zone-autodetect=*",
@@ -76,7 +76,7 @@ const absentMatchers = "address-list=* address-list-timeout=* connection-bytes "
 	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority " +
 	"ipv4-options layer7-protocol out-bridge-port out-bridge-port-list " +
 	"p2p per-connection-classifier priority psd realm " +
-	"routing-table tcp-mss time tls-host"
+	"routing-table time tls-host"
 
 // absentProperty reports whether name is exactly a property that RouterOS has in m and Postern
 // lacks. accepted are the values that it may have all the same, separated by "|", or "*".

@@ -1,10 +1,15 @@
 package console
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+	"unicode"
 
 	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
 )
 
@@ -91,6 +96,80 @@ func routeTable() field[*netcfg.Route] {
 		return parse(s)
 	}
 	return prop("routing-table", k, "", "table that it is in", func(r *netcfg.Route) *string { return &r.Table })
+}
+
+// routeProperties are those of a route. Its gateway is a router's address, that with % and an interface, or an interface alone.
+func routeProperties() []property {
+	gateway := field[*netcfg.Route]{
+		property: property{name: "gateway", typ: Address, accepts: "IP address | IP address%interface | interface",
+			help: "router that forwards the packets, with % and the interface it is on if no address there is of its network; or an interface, as a PPPoE client"},
+		get: func(r *netcfg.Route) string {
+			switch {
+			case r.Interface == "":
+				return r.Gateway.String()
+			case !r.Gateway.IsValid():
+				return r.Interface
+			}
+			return r.Gateway.String() + "%" + r.Interface
+		},
+		set: func(r *netcfg.Route, s string) (err error) {
+			address, name, both := strings.Cut(s, "%")
+			a, err := match.ParseIPv4(address)
+			if err != nil && !both && strings.ContainsFunc(s, unicode.IsLetter) {
+				a, name, err = netip.Addr{}, s, nil
+			}
+			if err != nil || both && name == "" {
+				return valueError("gateway", s, "IP address | IP address%interface | interface", false, err)
+			}
+			r.Gateway, r.Interface = a, name
+			return nil
+		},
+	}
+	all := bindItems(routes,
+		prop("dst-address", network(), "0.0.0.0/0", "destination network",
+			func(r *netcfg.Route) *netip.Prefix { return &r.Destination }),
+		gateway, routeTable(),
+		prop("distance", integer(1, 255), "1", "of two routes to one destination, the lower distance wins",
+			func(r *netcfg.Route) *int { return &r.Distance }),
+		disabled(func(r *netcfg.Route) *bool { return &r.Disabled }),
+		comment(func(r *netcfg.Route) *string { return &r.Comment }),
+	)
+	// Users know the interface by another name perhaps.
+	p := &all[1]
+	get, set := p.get, p.set
+	named := func(value string, name func(string) string) string {
+		before, after, both := strings.Cut(value, "%")
+		switch _, err := netip.ParseAddr(before); {
+		case both:
+			return before + "%" + name(after)
+		case err != nil:
+			return name(before)
+		}
+		return value
+	}
+	p.get = func(c *Config, item int) string { return named(get(c, item), c.Called) }
+	p.set = func(c *Config, item int, value string) error {
+		err := set(c, item, named(value, func(name string) string { return cmp.Or(c.device(name), name) }))
+		if err != nil {
+			return set(c, item, value) // the error shows what was typed
+		}
+		return nil
+	}
+	return all
+}
+
+// checkGateways refuses routes by an interface that there is not.
+func (cfg Config) checkGateways(interfaces []namedLink) error {
+	for i, r := range cfg.Routes {
+		if name := cfg.Called(r.Interface); r.Interface != "" && !has(interfaces, name) {
+			var names []string
+			for _, l := range interfaces {
+				names = append(names, l.name)
+			}
+			return fmt.Errorf("/ip route %d: input does not match any value of gateway: %s; expected an IP address, or %s", i, name, strings.Join(names, " | "))
+		}
+	}
+	return nil
 }
 
 func (cfg Config) tableNames() (names []string) {

@@ -185,6 +185,9 @@ func validate(cfg Config, ports []string, before Config) error {
 	if err := cfg.checkPPPoE(); err != nil {
 		return err
 	}
+	if err := cfg.checkGateways(interfaces); err != nil {
+		return err
+	}
 	network := cfg.Network()
 	var devices []netcfg.Port
 	for _, name := range ports {

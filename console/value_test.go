@@ -24,7 +24,7 @@ func TestValues(t *testing.T) {
 		noPorts = "invalid value for argument to-ports; expected port or port-port: 0..65535"
 		noPre   = "invalid value for argument address; expected IP address/netmask"
 		noNet   = "invalid value for argument dst-address; expected IP address/netmask"
-		noGate  = "invalid value for argument gateway; expected IP address"
+		noGate  = "invalid value for argument gateway; expected IP address | IP address%interface | interface"
 		noDNS   = "invalid value for argument servers; expected IP address, or a list of them: at most 3"
 		noName  = "invalid value for argument name; expected printable string: 1..64 bytes"
 		noNote  = "invalid value for argument comment; expected printable string: 0..255 bytes"

@@ -31,7 +31,7 @@ type Rule struct {
 	// user's, of any other name, which packets enter by rules with the action jump.
 	Chain string
 	// Action is accept, log, passthrough, jump or return in all tables, drop or reject in Filter,
-	// masquerade or src-nat in chain srcnat, dst-nat or redirect in chain dstnat, netmap in either,
+	// masquerade, src-nat or same in chain srcnat, dst-nat or redirect in chain dstnat, netmap in either,
 	// mark-connection, mark-packet, mark-routing, change-mss, change-ttl or change-dscp in Mangle,
 	// drop or notrack in Raw. After
 	// log and passthrough, which only counts, the next rule is tried. So it is after notrack, after those of
@@ -96,11 +96,15 @@ type Rule struct {
 	// icmp-host-prohibited, icmp-admin-prohibited or tcp-reset.
 	RejectWith string
 
+	// SameNotByDst has same, which translates as src-nat does, take one new address for a host whomever it talks to.
+	SameNotByDst bool
 	// NewConnectionMark, NewPacketMark and NewRoutingMark are what mark-connection, mark-packet and mark-routing set: a name,
 	// NoMark, or NoRoutingMark.
 	NewConnectionMark, NewPacketMark, NewRoutingMark string
 	// NewMSS is of change-mss: "clamp-to-pmtu", or the greatest MSS in bytes, 1..65495. A smaller one stays.
 	NewMSS string
+	// TCPMSS is the MSS of packets that change-mss takes, "LOW-65535" or "!0-HIGH", where it takes no others anyway: those above NewMSS.
+	TCPMSS string
 	// NewTTL is of change-ttl: "set:N", "increment:N" or "decrement:N", N of 0..255.
 	NewTTL string
 	// NewDSCP is of change-dscp: 0..63 (RFC 2474).

@@ -31,6 +31,8 @@ func TestMangleArgs(t *testing.T) {
 		{Mangle, Rule{Chain: "prerouting", Action: "mark-routing", NewRoutingMark: "isp2", RoutingMark: "isp1"}, "-m mark --mark 0x10000/0xff0000 -j MARK --set-xmark 0xfa0000/0xff0000"},
 		{Mangle, Rule{Chain: "output", Action: "mark-routing", NewRoutingMark: "main", RoutingMark: "!main"}, "-m mark ! --mark 0x0/0xff0000 -j MARK --set-xmark 0x0/0xff0000"},
 		{Mangle, Rule{Chain: "forward", Action: "change-mss", Protocol: "tcp", NewMSS: "1400"}, "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400"},
+		{Mangle, Rule{Chain: "forward", Action: "change-mss", Protocol: "tcp", NewMSS: "1400", TCPMSS: "1401-65535"}, "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400"},
+		{Mangle, Rule{Chain: "forward", Action: "change-mss", Protocol: "tcp", NewMSS: "1400", TCPMSS: "!0-1400"}, "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400"},
 		{Mangle, Rule{Chain: "forward", Action: "change-mss", Protocol: "6", TCPFlags: "syn", NewMSS: ClampMSS}, "-p 6 -m tcp --tcp-flags SYN SYN -j TCPMSS --clamp-mss-to-pmtu"},
 		{Mangle, Rule{Chain: "postrouting", Action: "change-ttl", NewTTL: "set:64"}, "-j TTL --ttl-set 64"},
 		{Mangle, Rule{Chain: "postrouting", Action: "change-ttl", NewTTL: "increment:1"}, "-j TTL --ttl-inc 1"},
@@ -39,6 +41,8 @@ func TestMangleArgs(t *testing.T) {
 		{Raw, Rule{Chain: "prerouting", Action: "notrack"}, "-j CT --notrack"},
 		{Raw, Rule{Chain: "output", Action: "drop", Protocol: "udp"}, "-p udp -j DROP"},
 		{NAT, Rule{Chain: "dstnat", Action: "netmap", ToAddresses: addresses("10.1.0.0/16")}, "-j NETMAP --to 10.1.0.0/16"},
+		{NAT, Rule{Chain: "srcnat", Action: "same", ToAddresses: addresses("10.1.0.1-10.1.0.9")}, "-j SNAT --to-source 10.1.0.1-10.1.0.9"},
+		{NAT, Rule{Chain: "srcnat", Action: "same", SameNotByDst: true, ToAddresses: addresses("10.1.0.1-10.1.0.9")}, "-j SNAT --to-source 10.1.0.1-10.1.0.9 --persistent"},
 		{Filter, Rule{Chain: "input", Action: "drop", ConnectionMark: "!" + NoMark}, "-m connmark ! --mark 0x0/0xffff -j DROP"},
 	} {
 		require.NoError(t, test.rule.Validate(test.table), test.rule)
@@ -65,6 +69,9 @@ func TestMangleRefuses(t *testing.T) {
 		{Mangle, with(func(r *Rule) { r.Action, r.NewMSS, r.Protocol, r.TCPFlags = "change-mss", "1400", "tcp", "!syn" }), "tcp-flags=!syn: only packets with syn"},
 		{Mangle, with(func(r *Rule) { r.Action, r.NewMSS, r.Protocol = "change-mss", "65496", "tcp" }), "new-mss=65496: expected clamp-to-pmtu | integer: 1..65495"},
 		{Mangle, with(func(r *Rule) { r.Chain, r.Action, r.NewMSS, r.Protocol = "input", "change-mss", ClampMSS, "tcp" }), "new-mss=clamp-to-pmtu: not known in chain=input"},
+		{Mangle, with(func(r *Rule) { r.Action, r.NewMSS, r.Protocol, r.TCPMSS = "change-mss", "1400", "tcp", "1402-65535" }), "tcp-mss=1402-65535: expected action=change-mss, and the range"},
+		{Mangle, with(func(r *Rule) { r.Action, r.NewMSS, r.Protocol, r.TCPMSS = "change-mss", ClampMSS, "tcp", "1402-65535" }), "tcp-mss=1402-65535: expected "},
+		{Mangle, with(func(r *Rule) { r.Action, r.TCPMSS = "accept", "1-65535" }), "tcp-mss=1-65535: expected "},
 		{Mangle, with(func(r *Rule) { r.Action, r.NewTTL = "change-ttl", "increment:0" }), "new-ttl=increment:0: expected "},
 		{Mangle, with(func(r *Rule) { r.Action, r.NewTTL = "change-ttl", "64" }), "new-ttl=64: expected "},
 		{Mangle, with(func(r *Rule) { r.Action, r.NewDSCP = "change-dscp", "64" }), "new-dscp=64: expected integer: 0..63"},
@@ -75,6 +82,9 @@ func TestMangleRefuses(t *testing.T) {
 		{Raw, with(func(r *Rule) { r.Chain, r.Action, r.ConnectionState = "prerouting", "drop", "new" }), "connection-state=new: not known in table raw"},
 		{Raw, with(func(r *Rule) { r.Chain, r.Action, r.ConnectionMark = "prerouting", "drop", "a" }), "connection-mark=a: not known in table raw"},
 		{Raw, with(func(r *Rule) { r.Action = "drop" }), "chain=forward: expected prerouting or output, or a name"},
+		{NAT, with(func(r *Rule) { r.Chain, r.Action = "srcnat", "same" }), "action=same: needs to-addresses"},
+		{NAT, with(func(r *Rule) { r.Chain, r.Action, r.ToAddresses = "dstnat", "same", addresses("1.2.3.4") }), "action=same: expected accept, "},
+		{NAT, with(func(r *Rule) { r.Chain, r.Action, r.SameNotByDst = "srcnat", "masquerade", true }), "same-not-by-dst=yes: needs action=same"},
 		{NAT, with(func(r *Rule) { r.Chain, r.Action = "srcnat", "netmap" }), "action=netmap: needs to-addresses"},
 		{NAT, with(func(r *Rule) { r.Chain, r.Action, r.ToAddresses = "srcnat", "netmap", addresses("1.2.3.4-1.2.3.6") }), "to-addresses=1.2.3.4-1.2.3.6: expected a network"},
 	} {
@@ -339,5 +349,39 @@ func TestPortsOfLists(t *testing.T) {
 		reject.Chain, reject.Action, reject.Protocol, reject.RejectWith = "input", "reject", "tcp", "tcp-reset"
 		c.Filter, c.NAT = []Rule{reject}, []Rule{redirect}
 		require.NoError(t, newFirewall(t, program).Apply(c))
+	})
+}
+
+// One host gets one new address by same-not-by-dst, whomever it talks to, and several without.
+func TestSame(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, router *testnet.Host) {
+		peer, server := testnet.New(t, "peer"), testnet.New(t, "server")
+		connect(t, router, peer, 1)
+		connect(t, router, server, 2)
+		require.NoError(t, router.Set("net.ipv4.ip_forward", "1"))
+		f := newFirewall(t, program)
+		for _, persistent := range []bool{true, false} {
+			rule := Rule{Chain: "srcnat", Action: "same", OutInterface: "to2", ToAddresses: addresses("10.0.2.100-10.0.2.199"), SameNotByDst: persistent}
+			require.NoError(t, f.Apply(Config{NAT: []Rule{rule}}))
+			require.NoError(t, peer.Do(func() error {
+				for i := range 16 {
+					send(t, fmt.Sprintf("10.0.2.%d:7", 10+i), "x")
+				}
+				return nil
+			}))
+			seen := map[string]bool{}
+			tracked, err := ListTracked()
+			for _, c := range tracked {
+				if c.Protocol == "udp" && c.Src.Addr().String() == "10.0.1.2" {
+					seen[c.ReplyDst.Addr().String()] = true
+				}
+			}
+			require.NoError(t, err)
+			if persistent {
+				assert.Len(t, seen, 1)
+			} else {
+				assert.Greater(t, len(seen), 2)
+			}
+		}
 	})
 }

@@ -160,9 +160,30 @@ func TakesNewTTL(value string) bool {
 
 func TakesNewDSCP(value string) bool { return isNumber(value, 0, 63) }
 
+// TakesTCPMSS reports whether this is a value of Rule.TCPMSS.
+func TakesTCPMSS(value string) bool { return lowestMSS(value) > 0 }
+
+// lowestMSS is the lowest MSS of a range without an end, "1453-65535" or "!0-1452"; 0 if it is none.
+func lowestMSS(value string) int {
+	if high, ok := strings.CutPrefix(value, "!0-"); ok && isNumber(high, 0, 65534) {
+		return numberOf(high) + 1
+	}
+	low, ok := strings.CutSuffix(value, "-65535")
+	if !ok || !isNumber(low, 1, 65535) {
+		return 0
+	}
+	return numberOf(low)
+}
+
+func numberOf(digits string) int {
+	n, _ := strconv.Atoi(digits) // 0 if it is none
+	return n
+}
+
 // What the properties of Mangle accept.
 const (
 	NewMSSAccepted  = "clamp-to-pmtu | integer: 1..65495"
+	TCPMSSAccepted  = "N-65535 or !0-N"
 	NewTTLAccepted  = "set:0..255 | increment:1..255 | decrement:1..255"
 	NewDSCPAccepted = "integer: 0..63"
 )
@@ -203,6 +224,9 @@ func (r Rule) checkMarks() error {
 		case p.value != "" && !p.takes(p.value):
 			return refuse(p.name, p.value, "expected %s", p.accepts)
 		}
+	}
+	if r.TCPMSS != "" && (r.Action != "change-mss" || !TakesTCPMSS(r.TCPMSS) || lowestMSS(r.TCPMSS) > numberOf(r.NewMSS)+1) {
+		return refuse("tcp-mss", r.TCPMSS, "expected action=change-mss, and the range of those that new-mss=NUMBER would change: NUMBER+1-65535")
 	}
 	if r.Action != "change-mss" {
 		return nil

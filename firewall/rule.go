@@ -94,6 +94,7 @@ func (r Rule) String() string {
 		{"new-packet-mark", r.NewPacketMark},
 		{"new-routing-mark", r.NewRoutingMark},
 		{"new-mss", r.NewMSS},
+		{"tcp-mss", r.TCPMSS},
 		{"new-ttl", r.NewTTL},
 		{"new-dscp", r.NewDSCP},
 		{"comment", r.Comment},
@@ -109,6 +110,9 @@ func (r Rule) String() string {
 	}
 	if r.Log {
 		b.WriteString(" log=yes")
+	}
+	if r.SameNotByDst {
+		b.WriteString(" same-not-by-dst=yes")
 	}
 	if r.Final {
 		b.WriteString(" passthrough=no")
@@ -291,8 +295,11 @@ func (r Rule) target(t Table, chains map[string]string, m marks) []string {
 	case "redirect":
 		a = []string{"-j", "REDIRECT"}
 		toPorts()
-	case "src-nat":
+	case "src-nat", "same":
 		a = []string{"-j", "SNAT", "--to-source", r.to()}
+		if r.SameNotByDst {
+			a = append(a, "--persistent")
+		}
 	case "dst-nat":
 		a = []string{"-j", "DNAT", "--to-destination", r.to()}
 	case "netmap":

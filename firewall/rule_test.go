@@ -164,7 +164,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"dst-nat to nothing", NAT, Rule{Chain: "dstnat", Action: "dst-nat"}, "action=dst-nat: needs to-addresses or to-ports"},
 		{"dst-nat to others", NAT, Rule{Chain: "dstnat", Action: "dst-nat", ToAddresses: addresses("!1.2.3.4")}, `to-addresses=!1.2.3.4: expected an address or range without "!"`},
 		{"to half an address", NAT, Rule{Chain: "dstnat", Action: "dst-nat", ToAddresses: match.Addresses{To: netip.MustParseAddr("1.2.3.4")}}, "to-addresses: expected"},
-		{"to-addresses of accept", Filter, in(func(r *Rule) { r.ToAddresses = addresses("1.2.3.4") }), "to-addresses=1.2.3.4: needs action=src-nat, action=dst-nat or action=netmap"},
+		{"to-addresses of accept", Filter, in(func(r *Rule) { r.ToAddresses = addresses("1.2.3.4") }), "to-addresses=1.2.3.4: needs action=src-nat, same, dst-nat or netmap"},
 		{"to-ports of accept", Filter, in(func(r *Rule) { r.ToPorts = ports("1") }), "to-ports=1: needs action="},
 		{"to-ports without protocol", NAT, Rule{Chain: "dstnat", Action: "redirect", ToPorts: ports("53")}, "to-ports=53: needs protocol=tcp or protocol=udp"},
 		{"to-ports list", NAT, Rule{Chain: "dstnat", Action: "redirect", Protocol: "tcp", ToPorts: ports("53,54")}, "to-ports=53,54: expected one port or range"},

@@ -302,11 +302,11 @@ func (t Table) actions(chain string) []string {
 	case t == Filter:
 		return []string{"accept", "drop", "reject", "log", "passthrough", "jump", "return", "fasttrack-connection"}
 	case chain == "srcnat":
-		return append(any, "masquerade", "src-nat", "netmap")
+		return append(any, "masquerade", "src-nat", "same", "netmap")
 	case chain == "dstnat":
 		return append(any, "dst-nat", "redirect", "netmap")
 	case t == NAT:
-		return append(any, "masquerade", "src-nat", "dst-nat", "redirect", "netmap")
+		return append(any, "masquerade", "src-nat", "same", "dst-nat", "redirect", "netmap")
 	case t == Raw:
 		return append(any, "drop", "notrack")
 	case slices.Contains([]string{"input", "forward", "postrouting"}, chain): // the way is known already
@@ -485,7 +485,10 @@ func (r Rule) checkICMPOptions() error {
 }
 
 func (r Rule) checkTo() error {
-	nat := r.Action == "src-nat" || r.Action == "dst-nat"
+	nat := r.Action == "src-nat" || r.Action == "same" || r.Action == "dst-nat"
+	if r.SameNotByDst && r.Action != "same" {
+		return refuse("same-not-by-dst", "yes", "needs action=same")
+	}
 	if a := r.ToAddresses; !a.Any() {
 		if !is4Range(a) {
 			return fmt.Errorf("to-addresses: expected an IPv4 address or range, got %v to %v", a.From, a.To)
@@ -494,7 +497,7 @@ func (r Rule) checkTo() error {
 			return refuse("to-addresses", a.String(), "expected a network for action=netmap")
 		}
 		if !nat && r.Action != "netmap" {
-			return refuse("to-addresses", a.String(), "needs action=src-nat, action=dst-nat or action=netmap")
+			return refuse("to-addresses", a.String(), "needs action=src-nat, same, dst-nat or netmap")
 		}
 		if a.Not {
 			return refuse("to-addresses", a.String(), `expected an address or range without "!"`)
@@ -511,7 +514,7 @@ func (r Rule) checkTo() error {
 			return refuse("to-ports", p.String(), "needs protocol=tcp or protocol=udp")
 		}
 	}
-	if (r.Action == "src-nat" || r.Action == "netmap") && r.ToAddresses.Any() {
+	if (r.Action == "src-nat" || r.Action == "same" || r.Action == "netmap") && r.ToAddresses.Any() {
 		return refuse("action", r.Action, "needs to-addresses")
 	}
 	if r.Action == "dst-nat" && r.ToAddresses.Any() && r.ToPorts.Any() {

@@ -151,6 +151,7 @@ func FuzzParse(f *testing.F) {
 			assert.Contains(t, []string{"", "a"}, a.link)
 		}
 		_, _ = parseRoute(message, links)
+		_, _ = parseRule(message)
 		var c conn
 		interrupted := false
 		_, _ = c.messages(message, unix.RTM_NEWLINK, &interrupted, func([]byte) error { return nil })
