@@ -466,6 +466,11 @@ func TestProcesses(t *testing.T) {
 	}
 	var f *Firewall
 	config := Config{Filter: full.Filter[:3], NAT: full.NAT[:1]}
+	marked := config
+	marked.Filter = []Rule{config.Filter[1], config.Filter[0], config.Filter[2]}
+	for _, dscp := range []string{"1", "3", "4"} {
+		marked.Mangle = append(marked.Mangle, Rule{Chain: "forward", Action: "change-dscp", NewDSCP: dscp})
+	}
 	for _, op := range []struct {
 		name string
 		do   func() error
@@ -484,6 +489,11 @@ func TestProcesses(t *testing.T) {
 		{"Apply in another order, with the counters", func() error {
 			return f.Apply(Config{Filter: []Rule{config.Filter[1], config.Filter[0], config.Filter[2]}, NAT: config.NAT})
 		}, 3},
+		{"first Apply of mangle", func() error { return f.Apply(marked) }, 1},
+		{"Apply of another rule of mangle", func() error {
+			marked.Mangle[0].NewDSCP = "2"
+			return f.Apply(marked)
+		}, 1},
 		{"Apply of an invalid rule", func() error { assert.Error(t, f.Apply(Config{Filter: []Rule{{}}})); return nil }, 0},
 		{"Open", func() error { return openFirewall(f, Opening{Port: 1}) }, 1},
 		{"Open again", func() error { return openFirewall(f, Opening{Port: 1}) }, 0},
