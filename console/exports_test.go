@@ -245,5 +245,8 @@ func FuzzImport(f *testing.F) {
 		again, err := Load("export", strings.NewReader(Export(result.Config)))
 		require.NoError(t, err)
 		require.Equal(t, Export(result.Config), Export(again))
+		undone, err := DeltaOf(result.Config, Default()).Apply(result.Config)
+		require.NoError(t, err)
+		require.True(t, Default().Equal(undone))
 	})
 }
