@@ -96,7 +96,14 @@ func (p tap) sendBy(link int, mark byte, tag int) error {
 		frame = append(frame, 0x81, 0, byte(tag>>8), byte(tag))
 	}
 	frame = append(frame, 0x88, 0xb5, mark)
-	return unix.Sendto(p.socket, append(frame, make([]byte, 46)...), 0, &unix.SockaddrLinklayer{Ifindex: link})
+	frame = append(frame, make([]byte, 46)...)
+	for {
+		err := unix.Sendto(p.socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: link})
+		if err != unix.EAGAIN { // the frames before this are still on their way
+			return err
+		}
+		runtime.Gosched()
+	}
 }
 
 // next returns the next frame of that type that came in, if there is one.
@@ -388,6 +395,10 @@ func TestVLANFilteringWhileFramesPass(t *testing.T) {
 					}
 				}
 			})
+			defer func() { // also of a test that fails
+				stop.Store(true)
+				sending.Wait()
+			}()
 			for i := range 60 {
 				require.NoError(t, m.Apply(configs[(i+1)%2]))
 				for {
