@@ -19,7 +19,9 @@ func (r *router) testNames(t *testing.T) {
 	r.command(t, "/ip dns static add name=nas.lan address=192.168.0.5")
 	r.command(t, "/ip dns static add name=files.lan type=CNAME cname=ftp.test")
 	r.command(t, "/ip dns static add regexp=\"^ads[0-9]+[.]\" type=NXDOMAIN")
+	r.command(t, "/ip dns static add name=lan type=MX mx-preference=10 mx-exchange=nas.lan")
 	for _, c := range []struct{ arguments, want string }{
+		{"MX lan", "10 nas.lan."},
 		{"ftp.test", serverAddress},
 		{"+tcp ftp.test", serverAddress},
 		{"+dnssec +bufsize=4096 FTP.test", serverAddress},

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +22,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/dns"
+	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/service"
 )
 
@@ -60,6 +63,63 @@ func TestDNSService(t *testing.T) {
 	require.ErrorIs(t, s.Apply(c), service.ErrStopped)
 }
 
+// listenDNS is dns.Listen on the loopback interface alone, where the test's upstream server is another one.
+func listenDNS(t *testing.T) func() (udp, tcp *os.File, err error) {
+	return func() (udp, tcp *os.File, err error) {
+		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 53})
+		require.NoError(t, err)
+		defer u.Close()
+		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 53})
+		require.NoError(t, err)
+		defer l.Close()
+		udp, err = u.File()
+		require.NoError(t, err)
+		require.NoError(t, unix.SetsockoptInt(int(udp.Fd()), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)) // as dns.Listen does
+		tcp, err = l.File()
+		return udp, tcp, err
+	}
+}
+
+// dig asks for records of the types that hosts rarely have of their own, by the process.
+func TestDNSRecords(t *testing.T) {
+	e2e.Needs(t, "dig")
+	log, said := testLog(t)
+	s := newDNSService(realSupervisor(t, log, said), log)
+	defer s.Stop()
+	s.listen = listenDNS(t)
+	c, err := console.Load("test", strings.NewReader(`/ip dns set allow-remote-requests=yes
+/ip dns static add name=lan type=MX mx-preference=20 mx-exchange=backup.lan
+/ip dns static add name=lan type=MX mx-preference=10 mx-exchange=Mail.lan
+/ip dns static add name=lan type=NS ns=router.lan
+/ip dns static add name=_sip._udp.lan type=SRV srv-priority=1 srv-weight=2 srv-port=5060 srv-target=pbx.lan
+/ip dns static add name=office.lan type=CNAME cname=lan
+`))
+	require.NoError(t, err)
+	require.NoError(t, s.Apply(c))
+	require.NoError(t, s.Taken(t.Context()))
+	for arguments, want := range map[string]string{
+		"MX lan":                "10 mail.lan.\n20 backup.lan.",
+		"+tcp +dnssec MX LAN":   "10 mail.lan.\n20 backup.lan.",
+		"NS lan":                "router.lan.",
+		"SRV _sip._udp.lan":     "1 2 5060 pbx.lan.",
+		"+noedns MX office.lan": "10 mail.lan.\n20 backup.lan.\nlan.",
+		"TXT lan":               "",
+	} {
+		out, err := exec.Command("dig", append([]string{"@127.0.0.1", "+short", "+tries=5", "+timeout=10"}, strings.Fields(arguments)...)...).CombinedOutput()
+		require.NoError(t, err, "dig %s: %s", arguments, out)
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		slices.Sort(lines)
+		assert.Equal(t, want, strings.Join(lines, "\n"), "dig %s", arguments)
+	}
+	list, _, err := s.cache()
+	require.NoError(t, err)
+	var shown []string
+	for _, e := range list {
+		shown = append(shown, e.Name+" "+e.TypeName()+" "+e.Data)
+	}
+	assert.Equal(t, []string{"_sip._udp.lan SRV 1 2 5060 pbx.lan", "lan NS router.lan", "lan MX 10 mail.lan", "lan MX 20 backup.lan", "office.lan CNAME lan"}, shown)
+}
+
 // TestDNSProcess: the real process, confined as on the router, answers by a static name and by what
 // a server says, over UDP and TCP.
 func TestDNSProcess(t *testing.T) {
@@ -87,19 +147,7 @@ func TestDNSProcess(t *testing.T) {
 	}()
 	log, said := testLog(t)
 	s := newDNSService(realSupervisor(t, log, said), log)
-	s.listen = func() (udp, tcp *os.File, err error) {
-		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 53})
-		require.NoError(t, err)
-		defer u.Close()
-		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 53})
-		require.NoError(t, err)
-		defer l.Close()
-		udp, err = u.File()
-		require.NoError(t, err)
-		require.NoError(t, unix.SetsockoptInt(int(udp.Fd()), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)) // as dns.Listen does
-		tcp, err = l.File()
-		return udp, tcp, err
-	}
+	s.listen = listenDNS(t)
 	c := console.Default()
 	c.DNSServer.Enabled = true
 	c.DNS = []netip.Addr{netip.MustParseAddr("127.0.0.2")}
