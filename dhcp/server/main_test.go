@@ -73,6 +73,10 @@ func newLAN(t *testing.T, c Config) *lan {
 
 // find returns the path of a program, also where only root looks for it.
 func find(t *testing.T, program string) string {
+	if filepath.IsAbs(program) {
+		e2e.Needs(t, program)
+		return program
+	}
 	for _, folder := range []string{"/sbin", "/usr/sbin", "/bin", "/usr/bin"} {
 		if _, err := os.Stat(filepath.Join(folder, program)); err == nil {
 			return filepath.Join(folder, program)
@@ -81,6 +85,8 @@ func find(t *testing.T, program string) string {
 	e2e.Needs(t, program)
 	return program
 }
+
+const networkd = "/lib/systemd/systemd-networkd" // Debian's systemd
 
 // Real clients, one after the other on a host, take an address and use it, and give it back.
 func TestClients(t *testing.T) {
@@ -105,17 +111,29 @@ func TestClients(t *testing.T) {
 		{"dhcpcd", "dhcpcd", func(string) []string {
 			return []string{"-4", "-1", "-B", "-d", "--noipv4ll", "--noarp", "-f", "/dev/null", "-c", "/bin/true", "eth0"}
 		}},
+		{"systemd-networkd", networkd, func(string) []string { return nil }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			e2e.Needs(t, filepath.Base(find(t, test.program)))
+			find(t, test.program)
 			l := newLAN(t, c)
 			if test.program == "dhcpcd" {
 				// It keeps what it knows there, and becomes a user if there is one, whom these namespaces do not have.
 				require.NoError(t, l.host.Run("mount", "-t", "tmpfs", "tmpfs", "/var/lib/dhcpcd"))
 				require.NoError(t, l.host.Overlay("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"))
 			}
+			if test.program == networkd {
+				folder := "/run/systemd/network" // of these namespaces' own
+				require.NoError(t, os.MkdirAll(folder, 0o755))
+				require.NoError(t, os.MkdirAll("/run/systemd/netif", 0o755))
+				require.NoError(t, os.WriteFile(folder+"/eth0.network", []byte("[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\nLinkLocalAddressing=no\n"), 0o644))
+				require.NoError(t, l.host.Overlay("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nsystemd-network:x:0:0::/:/bin/false\n"))
+			}
 			var out strings.Builder
 			cmd := l.host.Command(find(t, test.program), test.args(t.TempDir())...)
+			if test.program == networkd {
+				// Where /sys cannot be written, as in a container, it does not wait for udev.
+				cmd = l.host.Command("unshare", "-m", "sh", "-c", "mount -t sysfs -o ro sysfs /sys && exec "+networkd)
+			}
 			cmd.Stdout, cmd.Stderr = &out, &out
 			require.NoError(t, cmd.Start())
 			defer func() {
