@@ -586,7 +586,7 @@ func (r *router) replug(t *testing.T) {
 		return nil
 	}))
 	r.missing(t)
-	driver, rest, _ := strings.Cut(portDevice(r.b, 0), ",")
+	driver, rest, _ := strings.Cut(portDevice(r.b, 0, 0), ",")
 	arguments := map[string]any{"driver": driver}
 	for _, option := range strings.Split(rest, ",") {
 		name, value, _ := strings.Cut(option, "=")

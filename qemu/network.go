@@ -65,11 +65,13 @@ func newNetwork() (n network, err error) {
 			return n, err
 		}
 	}
-	for _, port := range []string{"ether1", "ether2"} {
-		if err = n[switchHost].IP("link add br-"+port+" type bridge", "link set br-"+port+" up",
-			"tuntap add "+port+" mode tap", "link set "+port+" master br-"+port+" up"); err != nil {
+	for _, port := range ports {
+		if err = n[switchHost].IP("link add br-"+port+" type bridge", "link set br-"+port+" up"); err != nil {
 			return n, err
 		}
+	}
+	if err = n.addRouter(0); err != nil {
+		return n, err
 	}
 	for _, l := range []struct {
 		host          host
@@ -103,6 +105,28 @@ func newNetwork() (n network, err error) {
 		return n, err
 	}
 	return n, n[gateway].Set("net.ipv4.ip_forward", "1")
+}
+
+// ports are the two links of a router.
+var ports = []string{"ether1", "ether2"}
+
+// tap is the end of a router's link at the switch. The network comes with router 0.
+func tap(port string, router int) string {
+	if router == 0 {
+		return port
+	}
+	return fmt.Sprintf("%s-%d", port, router)
+}
+
+// addRouter makes the links of one more router, side by side with those that are there.
+func (n network) addRouter(router int) error {
+	for _, port := range ports {
+		name := tap(port, router)
+		if err := n[switchHost].IP("tuntap add "+name+" mode tap", "link set "+name+" master br-"+port+" up"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ownerVariable of the environment is the process id of whoever has started a program on a

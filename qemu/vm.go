@@ -63,6 +63,8 @@ type machineOptions struct {
 	reboot bool
 	// capture records each link in a pcap file.
 	capture bool
+	// router is which one of several in one network it is: see addRouter.
+	router int
 	// rescue is a folder that the boot loader of a Malta finds by TFTP, behind a card that
 	// it has a driver for and Postern has none.
 	rescue string
@@ -138,11 +140,11 @@ func startMachine(b board.Board, n network, dir string, o machineOptions) (*mach
 			continue // one that the machine is without
 		}
 		args = append(args,
-			"-netdev", "tap,id=net-"+p.Name+",script=no,downscript=no,ifname="+tapOf(b, p))
+			"-netdev", "tap,id=net-"+p.Name+",script=no,downscript=no,ifname="+tap(linkOf(b, p), o.router))
 		if p.OnBoard {
-			args = append(args, "-net", fmt.Sprintf("nic,model=%s,netdev=net-%s,macaddr=%s", p.QEMU, p.Name, portMAC(i)))
+			args = append(args, "-net", fmt.Sprintf("nic,model=%s,netdev=net-%s,macaddr=%s", p.QEMU, p.Name, portMAC(i, o.router)))
 		} else {
-			args = append(args, "-device", portDevice(b, i))
+			args = append(args, "-device", portDevice(b, i, o.router))
 		}
 		if o.capture {
 			// The headers tell what went wrong; the payload would fill the disk.
@@ -181,19 +183,19 @@ const plainCard = ",gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_uf
 	",host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off"
 
 // portDevice is the -device argument of the board's i-th port, from 0.
-func portDevice(b board.Board, i int) string {
+func portDevice(b board.Board, i, router int) string {
 	p := b.Ports[i]
-	device := fmt.Sprintf("%s,id=%s,netdev=net-%s,mac=%s", p.QEMU, p.Name, p.Name, portMAC(i))
+	device := fmt.Sprintf("%s,id=%s,netdev=net-%s,mac=%s", p.QEMU, p.Name, p.Name, portMAC(i, router))
 	if strings.HasPrefix(p.QEMU, "virtio") {
 		device += plainCard
 	}
 	return device
 }
 
-func portMAC(i int) string { return fmt.Sprintf("02:70:6f:73:74:%02x", i+1) }
+func portMAC(i, router int) string { return fmt.Sprintf("02:70:6f:73:%02x:%02x", 0x74+router, i+1) }
 
-// tapOf is the lab's link that a port is on: ether1 outside, ether2 in the LAN.
-func tapOf(b board.Board, p board.Port) string {
+// linkOf is the lab's link that a port is on: ether1 outside, ether2 in the LAN.
+func linkOf(b board.Board, p board.Port) string {
 	if p.Name == b.WAN {
 		return "ether1"
 	}
