@@ -72,6 +72,7 @@ func TestFleet(t *testing.T) {
 		_, err := makeFlash(b, o, k.flash())
 		require.NoError(t, err)
 		require.NoError(t, keep(b, k.flash(), 1, "/ip address add interface=ether2 address="+address(i)+"/24\n"+
+			"/ip firewall filter add chain=input action=drop in-interface=ether1\n"+
 			"/ip service set ssh disabled=no\n/ip service set api disabled=no\n/ip service set www disabled=no\n"))
 		k.start(t, "postern", func(o *machineOptions) { o.fromFlash, o.reboot, o.router = true, true, i })
 		assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
