@@ -110,8 +110,8 @@ func newNetwork() (n network, err error) {
 // ports are the two links of a router.
 var ports = []string{"ether1", "ether2"}
 
-// tap is the end of a router's link at the switch. The network comes with router 0.
-func tap(port string, router int) string {
+// tapName names the end of a router's link at the switch. The network comes with router 0.
+func tapName(port string, router int) string {
 	if router == 0 {
 		return port
 	}
@@ -121,7 +121,7 @@ func tap(port string, router int) string {
 // addRouter makes the links of one more router, side by side with those that are there.
 func (n network) addRouter(router int) error {
 	for _, port := range ports {
-		name := tap(port, router)
+		name := tapName(port, router)
 		if err := n[switchHost].IP("tuntap add "+name+" mode tap", "link set "+name+" master br-"+port+" up"); err != nil {
 			return err
 		}

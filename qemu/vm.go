@@ -140,7 +140,7 @@ func startMachine(b board.Board, n network, dir string, o machineOptions) (*mach
 			continue // one that the machine is without
 		}
 		args = append(args,
-			"-netdev", "tap,id=net-"+p.Name+",script=no,downscript=no,ifname="+tap(linkOf(b, p), o.router))
+			"-netdev", "tap,id=net-"+p.Name+",script=no,downscript=no,ifname="+tapName(linkOf(b, p), o.router))
 		if p.OnBoard {
 			args = append(args, "-net", fmt.Sprintf("nic,model=%s,netdev=net-%s,macaddr=%s", p.QEMU, p.Name, portMAC(i, o.router)))
 		} else {
