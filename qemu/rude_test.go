@@ -27,7 +27,7 @@ const (
 	// rudeStay is how long a rude client waits for what does not come.
 	rudeStay = 20 * time.Second
 
-	// rudeFreeMemory is what must be free at each look, in MiB. It was 3.6 to 3.8.
+	// rudeFreeMemory is what must be free at each look, in MiB. It was 3.5 to 3.8.
 	rudeFreeMemory = 3.0
 )
 
