@@ -95,7 +95,7 @@ func testPowerCut(t *testing.T, b board.Board, cuts int) {
 	var writeTime time.Duration
 	for cut := range cuts + 1 {
 		k.boot(t, image)
-		export := k.command(t, "/export")
+		export := settings(k.command(t, "/export"))
 		found := marker.FindAllStringSubmatch(export, -1)
 		require.Len(t, found, markers, "after %d cuts, with %d or later kept:\n%s", cut, held, export)
 		for _, f := range found {
