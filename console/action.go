@@ -17,6 +17,8 @@ type Action struct {
 	Forget []firewall.Tracked
 	// Remove are addresses that the DHCP server has given, and that it takes back.
 	Remove []netip.Addr
+	// RemoveFilled are addresses that rules have added to lists, and that go.
+	RemoveFilled []firewall.Filled
 	// Renew and Release are interfaces whose DHCP clients renew their leases, or give them back.
 	Renew, Release []string
 	// Reset are rules of each table, by their places, whose counters are set to zero.
@@ -26,7 +28,7 @@ type Action struct {
 }
 
 func (a Action) empty() bool {
-	return !a.FlushDNS && len(a.Close)+len(a.Logout)+len(a.Forget)+len(a.Remove)+len(a.Renew)+len(a.Release)+len(a.Reset) == 0
+	return !a.FlushDNS && len(a.Close)+len(a.Logout)+len(a.Forget)+len(a.Remove)+len(a.RemoveFilled)+len(a.Renew)+len(a.Release)+len(a.Reset) == 0
 }
 
 // CarryOut does it, to the system of live. It comes after the whole line has succeeded: a line that
@@ -50,6 +52,11 @@ func (a Action) CarryOut(live Live) error {
 	if len(a.Remove) > 0 {
 		if err := live.RemoveLeases(a.Remove); err != nil {
 			return fmt.Errorf("remove leases: %w", err)
+		}
+	}
+	if len(a.RemoveFilled) > 0 {
+		if err := live.RemoveFilled(a.RemoveFilled); err != nil {
+			return fmt.Errorf("remove addresses: %w", err)
 		}
 	}
 	for _, t := range firewall.Tables {

@@ -4,10 +4,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 )
 
@@ -48,13 +51,18 @@ func TestAddressLists(t *testing.T) {
 		{`/ip firewall address-list add list=a address=""`, "", `invalid value for argument address; expected IP address, IP address/netmask or IP address-IP address, not "": an entry needs an address`},
 		{"/ip firewall address-list add list=a", "", "missing value(s) of argument(s) address"},
 		{"/ip firewall address-list add list=!a address=10.0.0.1", "", `invalid value for argument list; expected name of the list: 1..64 bytes, not "!a"`},
-		{"/ip firewall address-list add list=a address=10.0.0.1 timeout=1d", "", "Postern has no timeout (line 1 column 55)"},
+		{"/ip firewall address-list add list=a address=10.0.0.1 timeout=4w", "", `value of timeout out of range (1s..3w3d20h31m23s)`},
+		{"/ip firewall address-list add list=a address=10.0.0.1 timeout=soon", "", `invalid value for argument timeout; expected time: 1s..3w3d20h31m23s, not "soon"`},
+		{"/ip firewall filter add chain=input action=add-src-to-address-list address-list=a address-list-timeout=none-static", "",
+			`invalid value for argument address-list-timeout; expected none-dynamic | time: 1s..3w3d20h31m23s, not "none-static": what packets cause is not kept over a restart`},
 		{"/ip firewall filter add chain=input src-address-list=!", "", `invalid value for argument src-address-list; expected [!]name of an address list, not "!"`},
 		{"/ip firewall address-list print count-only where address in 10.0.0.0/16 and !disabled", "2\n", ""},
 		{"/ip firewall address-list remove [find list=friends]; /ip firewall address-list print count-only", "1\n", ""},
 		{"/ip firewall address-list add list=all address=0.0.0.0/0; /ip firewall address-list print count-only", "5\n", ""},
 	} {
-		result, err := new(Session).Execute(cfg, fullLive(), test.line)
+		live := fullLive()
+		live.Filled = nil
+		result, err := new(Session).Execute(cfg, live, test.line)
 		if test.err != "" {
 			require.EqualError(t, err, test.err)
 			continue
@@ -119,7 +127,9 @@ func TestTwice(t *testing.T) {
 		{"/user ssh-keys add user=admin key=\"" + key + " other name\"", "/user ssh-keys 1: failure: already have such key of user admin"},
 		{"/user ssh-keys add user=admin key=\"" + other + "\"", ""},
 	} {
-		result, err := new(Session).Execute(cfg, fullLive(), test.line)
+		live := fullLive()
+		live.Filled = nil
+		result, err := new(Session).Execute(cfg, live, test.line)
 		require.NoError(t, err, test.line)
 		err = ValidateChange(cfg, result.Config, nil)
 		if test.err != "" {
@@ -146,4 +156,68 @@ func TestRefusedRules(t *testing.T) {
 		require.NoError(t, err, line)
 		assert.EqualError(t, ValidateChange(cfg, result.Config, nil), want, line)
 	}
+}
+
+// An entry with a timeout ends, is shown as dynamic, and is in no export. What rules have added is among the rows.
+func TestTemporaryAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, err := Load("cfg", strings.NewReader(listedConfig))
+		require.NoError(t, err)
+		kept := Export(cfg)
+		live := fullLive()
+		s := new(Session)
+		run := func(line string) string {
+			t.Helper()
+			result, err := s.Execute(cfg, live, line)
+			require.NoError(t, err, line)
+			cfg = result.Config
+			return result.Output
+		}
+		run("/ip firewall address-list add list=friends address=10.7.7.7 timeout=1h30m; /ip firewall address-list add list=friends address=10.8.0.0/16 timeout=1m")
+		assert.Equal(t, kept, Export(cfg))
+		assert.Equal(t, map[string][]firewall.Temporary{"friends": {
+			{Addresses: cfg.AddressLists[4].Address, Until: time.Now().Add(90 * time.Minute)}, {Addresses: cfg.AddressLists[5].Address, Until: time.Now().Add(time.Minute)},
+		}}, cfg.Rules().Temporary)
+		time.Sleep(time.Second)
+		assert.Equal(t, `Flags: X - disabled, D - dynamic
+ #   LIST             ADDRESS            TIMEOUT
+ 0 D knocks           203.0.113.9        59s
+ 1 D knocks           203.0.113.10
+ 2   friends          10.0.0.0/24
+ 3   ;;; the branch
+     friends          10.0.1.1-10.0.1.9
+ 4   bad ones         192.0.2.1
+ 5 X friends          10.9.9.9
+ 6 D friends          10.7.7.7           1h29m59s
+ 7 D friends          10.8.0.0/16        59s
+`, run("/ip firewall address-list print"))
+		assert.Equal(t, "4\n", run("/ip firewall address-list print count-only where dynamic"))
+		_, err = s.Execute(cfg, live, "/ip firewall address-list set 0 list=friends")
+		require.EqualError(t, err, "failure: can not change dynamic item: 0")
+
+		run("/ip firewall address-list set 7 timeout=1h")
+		left, next := cfg.ExpireAddresses(time.Now().Add(2 * time.Minute))
+		assert.Len(t, left.AddressLists, 6)
+		assert.Equal(t, time.Now().Add(time.Hour), next)
+		left, next = cfg.ExpireAddresses(time.Now().Add(time.Hour))
+		assert.Len(t, left.AddressLists, 5)
+		assert.Equal(t, time.Now().Add(90*time.Minute-time.Second), next)
+		assert.Len(t, cfg.AddressLists, 6)
+		left, next = left.ExpireAddresses(time.Now().Add(2 * time.Hour))
+		assert.Equal(t, kept, Export(left))
+		assert.Zero(t, next)
+
+		result, err := s.Execute(cfg, live, "/ip firewall address-list remove 1,6; /ip firewall address-list print count-only")
+		require.NoError(t, err)
+		assert.Equal(t, "6\n", result.Output)
+		assert.Equal(t, []firewall.Filled{testFilled()[1]}, result.Action.RemoveFilled)
+		assert.Len(t, result.Config.AddressLists, 5)
+		run("/ip firewall address-list unset 7 timeout")
+		live.Filled = func(limit int) ([]firewall.Filled, int, error) {
+			assert.Equal(t, maxFilled, limit)
+			return testFilled(), 3, nil
+		}
+		assert.Contains(t, run("/ip firewall address-list print"), "\n;;; 3 more addresses that rules have added are left out\n")
+		assert.Equal(t, strings.Replace(kept, "disabled=yes\n", "disabled=yes\nadd address=10.8.0.0/16 list=friends\n", 1), Export(cfg))
+	})
 }

@@ -157,10 +157,16 @@ func Default() Config {
 
 // Clone returns a copy that shares no memory with c.
 func (c Config) Clone() Config {
+	c = c.cloneSettings()
 	for i, l := range itemLists {
 		l.clone(&c)
 		c.ids[i] = slices.Clone(c.ids[i])
 	}
+	return c
+}
+
+// cloneSettings is Clone, but the copy shares its items with c.
+func (c Config) cloneSettings() Config {
 	c.DNS = slices.Clone(c.DNS)
 	c.NTP.Servers = slices.Clone(c.NTP.Servers)
 	for _, s := range NetworkServices {
@@ -207,15 +213,23 @@ func (cfg Config) Network() netcfg.Config {
 // it should drop.
 func (cfg Config) Rules() firewall.Config {
 	network := cfg.Network()
+	port := func(name string) string {
+		if body, not := strings.CutPrefix(name, "!"); not {
+			return "!" + network.Actual(body)
+		}
+		return network.Actual(name)
+	}
 	actual := func(rules []firewall.Rule) []firewall.Rule {
-		rules = slices.Clone(rules)
+		cloned := false // mostly nothing is to be done
 		for i := range rules {
-			for _, name := range []*string{&rules[i].InInterface, &rules[i].OutInterface} {
-				body, not := strings.CutPrefix(*name, "!")
-				if *name = network.Actual(body); not {
-					*name = "!" + *name
-				}
+			in, out := port(rules[i].InInterface), port(rules[i].OutInterface)
+			if in == rules[i].InInterface && out == rules[i].OutInterface {
+				continue
 			}
+			if !cloned {
+				rules, cloned = slices.Clone(rules), true
+			}
+			rules[i].InInterface, rules[i].OutInterface = in, out
 		}
 		return rules
 	}
@@ -225,9 +239,10 @@ func (cfg Config) Rules() firewall.Config {
 			clamp = append(clamp, c.Name)
 		}
 	}
+	lists, temporary := cfg.listedAddresses()
 	return firewall.Config{
 		Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT), Mangle: actual(cfg.Firewall.Mangle), Raw: actual(cfg.Firewall.Raw),
-		Lists: cfg.interfaceSets(network.Actual), AddressLists: cfg.listedAddresses(), Clamp: clamp,
+		Lists: cfg.interfaceSets(network.Actual), AddressLists: lists, Temporary: temporary, Clamp: clamp,
 		RoutingTables: cfg.routingMarks(),
 	}
 }

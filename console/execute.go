@@ -24,8 +24,11 @@ type execution struct {
 	// listed has for each menu whose rows have numbers and only the system has, by its path, those
 	// that are there: once asked, and without what this line removes.
 	listed map[string][]row
-	// leftOut is how many entries of the DNS cache are too many for its rows, once asked.
+	// leftOut is how many entries of the DNS cache, or addresses of lists, are too many for its rows, once asked.
 	leftOut int
+	// looked is what rows of the menu lookedIn are looked for by while [find ...] looks.
+	looked   where
+	lookedIn *menu
 	// leased are the leases of live, once asked.
 	leased      []LeaseState
 	leasesAsked bool

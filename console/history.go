@@ -84,6 +84,11 @@ func (d Delta) Apply(c Config) (Config, error) {
 	return c, nil
 }
 
+// ChangesAddressLists reports whether the delta makes entries of address lists others.
+func (d Delta) ChangesAddressLists() bool {
+	return slices.ContainsFunc(d.lists, func(part listDelta) bool { return part.list == addressListItems })
+}
+
 // Size is about how many bytes of memory the delta takes.
 func (d Delta) Size() int {
 	size := int(reflect.TypeFor[Delta]().Size()) + sizeOf(reflect.ValueOf(d.lists))

@@ -200,7 +200,11 @@ func (l *items) clone(c *Config) { l.arrange(c, upTo(l.count(c))) }
 
 // same reports whether item i of c and item j of other have the same settings.
 func (l *items) same(c, other *Config, i, j int) bool {
-	return reflect.DeepEqual(l.access.at(c, i), l.access.at(other, j))
+	a, b := l.access.at(c, i), l.access.at(other, j)
+	if a, ok := a.(*ListedAddress); ok { // there are so many that reflection would take a while
+		return *a == *b.(*ListedAddress)
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 // take returns copies of items, for a listDelta.
@@ -244,6 +248,25 @@ func upTo(n int) []int {
 		numbers[i] = i
 	}
 	return numbers
+}
+
+// stayed returns a function that reports whether item i of next, asked for one after the other, is an item of old that says the same.
+func (l *items) stayed(old, next *Config) func(i int) bool {
+	shift := 0
+	oldIDs, nextIDs, count := *l.ids(old), *l.ids(next), l.count(old)
+	there := func(i int) bool { return i+shift >= 0 && i+shift < count && l.same(next, old, i, i+shift) }
+	return func(i int) bool {
+		if there(i) {
+			return true
+		}
+		if i < len(nextIDs) {
+			if j := slices.Index(oldIDs, nextIDs[i]); j >= 0 && j-i != shift {
+				shift = j - i
+				return there(i)
+			}
+		}
+		return false
+	}
 }
 
 // moved and removed make new lists: others may still read the old one.
@@ -413,7 +436,11 @@ func (x *execution) found(m *menu, w word) ([]key, error) {
 	if m.changesDynamic {
 		of = x.rows
 	}
+	if m.rows == nil {
+		x.looked, x.lookedIn = where, m
+	}
 	rows, err := of(m)
+	x.looked, x.lookedIn = nil, nil
 	if err != nil {
 		return nil, err
 	}

@@ -80,6 +80,10 @@ type Live struct {
 	Leases func() ([]LeaseState, error)
 	// RemoveLeases has it forget some of them.
 	RemoveLeases func([]netip.Addr) error
+	// Filled returns at most limit of the addresses that rules have added to address lists, and how many more there are. RemoveFilled
+	// removes some.
+	Filled       func(limit int) (all []firewall.Filled, more int, err error)
+	RemoveFilled func([]firewall.Filled) error
 	// DHCPClients is the state of each DHCP client, in the order of the configuration.
 	DHCPClients func() ([]DHCPClientState, error)
 	// RenewLeases has the clients of these interfaces renew their leases, ReleaseLeases give them

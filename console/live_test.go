@@ -18,6 +18,13 @@ import (
 )
 
 // fullLive is a machine on which no function of Live is nil and every Request is carried out.
+func testFilled() []firewall.Filled {
+	return []firewall.Filled{
+		{List: "knocks", Address: netip.MustParseAddr("203.0.113.9"), Left: 59 * time.Second},
+		{List: "knocks", Address: netip.MustParseAddr("203.0.113.10")},
+	}
+}
+
 func fullLive() Live {
 	l := testLive()
 	l.Connections = func() ([]socks.Connection, error) {
@@ -110,6 +117,8 @@ func fullLive() Live {
 	l.DNSCache = func() ([]dns.CacheEntry, int, error) { return testCache(), 0, nil }
 	l.FlushDNS = func() error { return errors.New("called before the line is done") }
 	l.RemoveLeases = func([]netip.Addr) error { return errors.New("called before the line is done") }
+	l.Filled = func(limit int) ([]firewall.Filled, int, error) { return testFilled(), 0, nil }
+	l.RemoveFilled = func([]firewall.Filled) error { return errors.New("called before the line is done") }
 	return l
 }
 

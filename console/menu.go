@@ -67,6 +67,8 @@ type menu struct {
 	statColumns []column
 	// indent is how far the longest name on the screen of a menu without items is indented.
 	indent int
+	// temporary reports whether an item ends by itself: it is shown as dynamic, and not exported. nil is none.
+	temporary func(c *Config, item int) bool
 	// warnings returns what is printed below the screen of a menu without items, or below rows.
 	warnings func(*execution) []string
 }
@@ -540,10 +542,11 @@ func filterFields() []field[*firewall.Rule] {
 		prop("chain", chainName("input", "forward", "output"), "",
 			"packets to the router, through it, or from it; or a chain of your own, for action=jump",
 			func(r *firewall.Rule) *string { return &r.Chain }),
-		prop("action", enum[string]("accept", "drop", "reject", "log", "passthrough", "jump", "return", "fasttrack-connection"), "accept",
+		prop("action", enum[string]("accept", "drop", "reject", "log", "passthrough", "jump", "return", "fasttrack-connection",
+			"add-src-to-address-list", "add-dst-to-address-list"), "accept",
 			"what happens to a packet that matches; fasttrack-connection only counts it, as passthrough does",
 			func(r *firewall.Rule) *string { return &r.Action }),
-		jumpTarget(),
+		jumpTarget(), addedTo(), addedFor(),
 	}, matchFields()...),
 		connectionNATState(),
 		prop("reject-with", optional(enum[string](firewall.RejectAnswers...), firewall.RejectAnswers[0]), "",
@@ -560,10 +563,11 @@ func natFields() []field[*firewall.Rule] {
 		prop("chain", chainName("srcnat", "dstnat"), "",
 			"after routing, for source addresses, or before it, for destinations; or a chain of your own, for action=jump",
 			func(r *firewall.Rule) *string { return &r.Chain }),
-		prop("action", enum[string]("accept", "masquerade", "src-nat", "same", "dst-nat", "redirect", "netmap", "log", "passthrough", "jump", "return"),
+		prop("action", enum[string]("accept", "masquerade", "src-nat", "same", "dst-nat", "redirect", "netmap", "log", "passthrough", "jump", "return",
+			"add-src-to-address-list", "add-dst-to-address-list"),
 			"accept", "what happens to a connection that matches",
 			func(r *firewall.Rule) *string { return &r.Action }),
-		jumpTarget(),
+		jumpTarget(), addedTo(), addedFor(),
 		prop("same-not-by-dst", optional(boolean(), "no"), "", "whether action=same takes one new address for a host whomever it talks to",
 			func(r *firewall.Rule) *bool { return &r.SameNotByDst }),
 		prop("to-addresses", addressRange(), "", "new address of src-nat, same and dst-nat, new network of netmap",

@@ -53,7 +53,7 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 		"ip settings": "allow-fast-path=* arp-timeout=* icmp-errors-use-inbound-interface-address=no icmp-rate-limit=* icmp-rate-mask=* " +
 			"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
 		"ip firewall connection tracking": "enabled=auto|yes",
-		"ip firewall address-list":        "creation-time=* dynamic=no timeout",
+		"ip firewall address-list":        "creation-time=* dynamic=no|yes",
 		"ip firewall filter":              absentMatchers + " hw-offload=* tcp-mss",
 		"ip firewall mangle":              absentMatchers + " new-priority route-dst sniff-id sniff-target sniff-target-port",
 		"ip firewall raw":                 absentMatchers + " tcp-mss connection-limit connection-mark connection-nat-state connection-state",
@@ -71,7 +71,7 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 })
 
 // absentMatchers are the absent properties that rules of all tables have in common.
-const absentMatchers = "address-list=* address-list-timeout=* connection-bytes " +
+const absentMatchers = "connection-bytes " +
 	"connection-rate connection-type content dst-limit " +
 	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority " +
 	"ipv4-options layer7-protocol out-bridge-port out-bridge-port-list " +

@@ -342,11 +342,16 @@ func (x *execution) screen(m *menu) ([]Pair, error) {
 func (x *execution) configured(m *menu) []row {
 	var rows []row
 	known := x.interfaceNames()
-	invalid := x.invalid(m)
+	// Who looks for some rows needs what they are looked for by.
+	needs := func(name string) bool { return x.looked == nil || x.lookedIn != m || x.looked.mentions(name) }
+	var invalid []ID
+	if needs("invalid") {
+		invalid = x.invalid(m)
+	}
 	for i := range m.items.count(&x.cfg) {
 		r := row{key: key{id: (*m.items.ids(&x.cfg))[i]}}
 		for _, p := range m.properties {
-			if p.sensitive {
+			if p.sensitive || p.name != "disabled" && !needs(p.name) && !(p.isInterface && needs("invalid")) {
 				continue
 			}
 			value := p.value(&x.cfg, i)
@@ -370,6 +375,9 @@ func (x *execution) configured(m *menu) []row {
 			if p.of != nil {
 				r.pairs = append(r.pairs, p.of(&x.cfg, i))
 			}
+		}
+		if m.temporary != nil && m.temporary(&x.cfg, i) {
+			r.flags |= flagDynamic
 		}
 		if slices.Contains(invalid, r.key.id) {
 			r.flags |= flagInvalid

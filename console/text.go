@@ -68,6 +68,9 @@ func exportMenus(menus []*menu, cfg *Config, path string, words ...string) strin
 				initial = 0
 			}
 			for i := range m.items.count(cfg) {
+				if m.temporary != nil && m.temporary(cfg, i) {
+					continue
+				}
 				verb := []string{"add"}
 				if i < initial {
 					if words := exported(m, cfg, i, sensitive, verbose); len(words) > 0 {

@@ -93,15 +93,33 @@ func (s *Session) Numbered(cfg Config, err error) error {
 // newTwice returns the index of an item of next whose like stands before it and is not as often in old, or -1. Items
 // are alike if of returns the same for them.
 func newTwice[T any, K comparable](old, next []T, of func(T) K) int {
-	count := map[K]int{}
+	// Mostly one item has changed: then nothing is counted but the likes of that.
+	from, same := 0, 0
+	for from < min(len(old), len(next)) && of(old[from]) == of(next[from]) {
+		from++
+	}
+	for same < min(len(old), len(next))-from && of(old[len(old)-1-same]) == of(next[len(next)-1-same]) {
+		same++
+	}
+	changed := map[K]int{} // those that have changed, and how often they are in old
+	for _, item := range next[from : len(next)-same] {
+		changed[of(item)] = 0
+	}
+	if len(changed) == 0 {
+		return -1
+	}
 	for _, item := range old {
-		count[of(item)]++
+		if n, ok := changed[of(item)]; ok {
+			changed[of(item)] = n + 1
+		}
 	}
 	seen := map[K]int{}
 	for i, item := range next {
 		k := of(item)
-		if seen[k]++; seen[k] > max(1, count[k]) {
-			return i
+		if n, ok := changed[k]; ok {
+			if seen[k]++; seen[k] > max(1, n) {
+				return i
+			}
 		}
 	}
 	return -1
@@ -147,7 +165,8 @@ func validate(cfg Config, ports []string, before Config) error {
 			return fmt.Errorf("failure: already have interface with such name: %s", link.name)
 		}
 	}
-	check := cfg.Clone() // setting a value to itself checks it
+	check := cfg.cloneSettings() // setting a value to itself checks it
+	createdBefore, listsBefore := before.createdLinks(), before.listNames()
 	for _, m := range menus() {
 		count := 1
 		if m.items != nil {
@@ -155,17 +174,29 @@ func validate(cfg Config, ports []string, before Config) error {
 				return fmt.Errorf("/%s: more than %d items", m.path, m.items.max)
 			}
 		}
+		stayed, cloned := func(int) bool { return false }, m.items == nil
+		if m.items != nil {
+			stayed = m.items.stayed(&before, &cfg)
+		}
 		for i := range count {
+			checked := stayed(i) // before
+			if !checked && !cloned {
+				m.items.clone(&check)
+				cloned = true
+			}
 			for _, p := range m.properties {
 				if p.hashed != nil {
 					continue // it has no value
 				}
-				err := p.set(&check, i, p.get(&check, i))
+				var err error
+				if !checked {
+					err = p.set(&check, i, p.get(&check, i))
+				}
 				if err == nil && p.isInterface {
-					err = p.checkInterface(&check, i, interfaces, before.createdLinks())
+					err = p.checkInterface(&check, i, interfaces, createdBefore)
 				}
 				if err == nil && p.isList {
-					err = p.checkList(&check, i, before.listNames())
+					err = p.checkList(&check, i, listsBefore)
 				}
 				if err != nil {
 					if m.items == nil {

@@ -227,7 +227,6 @@ func (c condition) meets(r row) bool {
 	if c.flag != 0 {
 		value = boolean().format(r.flags&c.flag != 0)
 	}
-	order, ordered := compare(value, c.value)
 	switch c.test {
 	case "":
 		return value != "" && value != "no"
@@ -241,6 +240,9 @@ func (c condition) meets(r row) bool {
 		return value == c.value
 	case "!=":
 		return value != c.value
+	}
+	order, ordered := compare(value, c.value)
+	switch c.test {
 	case "<":
 		return ordered && order < 0
 	case "<=":

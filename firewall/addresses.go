@@ -1,29 +1,196 @@
 package firewall
 
 import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/postern-router/postern/match"
 )
 
-// MaxAddresses is how many entries all address lists can have together.
-const MaxAddresses = 1000
+const (
+	// MaxAddresses is how many entries all address lists can have together, those with a timeout among them.
+	MaxAddresses = 1000
+	// maxPrefixes is how many prefixes these entries can be: a range can be 62.
+	maxPrefixes = 4096
+	// maxFilled is how many lists rules can add addresses to.
+	maxFilled = 16
+)
 
-// addressSet is the addresses in any of ranges, which are sorted and do not overlap; with not, all
-// others.
-type addressSet struct {
-	not    bool
-	ranges []match.Addresses
+// Temporary is addresses that are in a list until a time.
+type Temporary struct {
+	match.Addresses
+	Until time.Time
 }
 
-func (s addressSet) none() bool { return !s.not && len(s.ranges) == 0 }
+// addressList is an address list as a rule matches it: by the sets of the kernel that have its entries, of which one
+// has what the user has listed, and the other, if rules add to the list, what these have added. Without sets it
+// is all addresses.
+//
+// These are two, because what rules add would have the length of the longest prefix in the set (hash:net), and because
+// what a packet adds again must not get a timeout that the user has not given it.
+type addressList struct {
+	not  bool
+	sets []string
+}
 
-// has reports whether a is in the set.
-func (s addressSet) has(a netip.Addr) bool {
-	a = a.Unmap()
-	_, found := slices.BinarySearchFunc(s.ranges, a, func(r match.Addresses, a netip.Addr) int {
+// several reports whether a rule of the kernel's cannot match the list alone: it matches what is in all sets that it names.
+func (l addressList) several() bool { return !l.not && len(l.sets) > 1 }
+
+// listed returns the list that a matcher names. An empty matcher means all addresses.
+func listed(word string, lists map[string]kernelList) addressList {
+	name, not := strings.CutPrefix(word, "!")
+	if name == "" {
+		return addressList{}
+	}
+	l := addressList{not: not, sets: []string{lists[name].set}}
+	if filled := lists[name].filled; filled != "" {
+		l.sets = append(l.sets, filled)
+	}
+	return l
+}
+
+// kernelList is how the kernel has an address list that rules name.
+type kernelList struct {
+	// set has what the user has listed, which is elements, sorted.
+	set      string
+	elements []element
+	// filled has what rules have added; "" if none does.
+	filled string
+}
+
+// kernelLists returns what the kernel should have of each address list that a rule names, without names of sets but for an "x"
+// for those that rules fill.
+func (c Config) kernelLists() map[string]kernelList {
+	all := map[string]kernelList{}
+	now := time.Now()
+	for _, t := range Tables {
+		for _, r := range c.Rules(t) {
+			for _, word := range []string{r.SrcAddressList, r.DstAddressList} {
+				name := strings.TrimPrefix(word, "!")
+				if _, ok := all[name]; !ok && name != "" && !r.Disabled {
+					all[name] = kernelList{elements: c.elements(name, now)}
+				}
+			}
+		}
+	}
+	// What a disabled rule has added stays.
+	for _, name := range c.filledLists() {
+		l, ok := all[name]
+		if !ok {
+			l.elements = c.elements(name, now)
+		}
+		l.filled = "x"
+		all[name] = l
+	}
+	return all
+}
+
+// filledLists are the lists that rules of c add to, disabled rules too.
+func (c Config) filledLists() (names []string) {
+	for _, t := range Tables {
+		for _, r := range c.Rules(t) {
+			if r.AddressList != "" && !slices.Contains(names, r.AddressList) {
+				names = append(names, r.AddressList)
+			}
+		}
+	}
+	return names
+}
+
+// elements are the entries of a list, sorted. Of several for the same prefix the last to end counts.
+func (c Config) elements(name string, now time.Time) []element {
+	all := make([]element, 0, len(c.AddressLists[name]))
+	add := func(a match.Addresses, until time.Time) {
+		for p := range prefixes(a) {
+			all = append(all, element{p, until})
+		}
+	}
+	for _, a := range c.AddressLists[name] {
+		add(a, time.Time{})
+	}
+	for _, t := range c.Temporary[name] {
+		if t.Until.After(now) {
+			add(t.Addresses, t.Until)
+		}
+	}
+	slices.SortFunc(all, func(a, b element) int {
+		return cmp.Or(comparePrefixes(a.Prefix, b.Prefix), b.order().Compare(a.order()))
+	})
+	return slices.CompactFunc(all, func(a, b element) bool { return a.Prefix == b.Prefix })
+}
+
+// order is until, but greater than all others where it has no end.
+func (e element) order() time.Time {
+	if e.until.IsZero() {
+		return time.Unix(1<<40, 0)
+	}
+	return e.until
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits())
+}
+
+// prefixes yields the fewest prefixes of 1 to 32 bits that have the addresses of an IPv4 range.
+func prefixes(a match.Addresses) func(yield func(netip.Prefix) bool) {
+	number := func(a netip.Addr) uint64 { b := a.As4(); return uint64(binary.BigEndian.Uint32(b[:])) }
+	return func(yield func(netip.Prefix) bool) {
+		for from, to := number(a.From), number(a.To); from <= to; {
+			free := min(bits.TrailingZeros64(from|1<<31), bits.Len64(to-from+1)-1) // the kernel has no /0
+			address := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(from))))
+			if !yield(netip.PrefixFrom(address, 32-free)) {
+				return
+			}
+			from += 1 << free
+		}
+	}
+}
+
+// difference returns what has to be added to the elements old and what removed, so that they are next. Both are sorted. What has ended
+// of old is neither.
+func difference(old, next []element, now time.Time) (add, remove []element) {
+	for len(old) > 0 || len(next) > 0 {
+		order := 0
+		switch {
+		case len(old) == 0:
+			order = 1
+		case len(next) == 0:
+			order = -1
+		default:
+			order = comparePrefixes(old[0].Prefix, next[0].Prefix)
+		}
+		switch {
+		case order < 0:
+			if old[0].until.IsZero() || old[0].until.After(now) {
+				remove = append(remove, old[0])
+			}
+			old = old[1:]
+		case order > 0:
+			add = append(add, next[0])
+			next = next[1:]
+		default:
+			if !old[0].until.Equal(next[0].until) {
+				add = append(add, next[0])
+			}
+			old, next = old[1:], next[1:]
+		}
+	}
+	return add, remove
+}
+
+// ranges is the addresses in any of some ranges, sorted so that they neither overlap nor touch.
+type ranges []match.Addresses
+
+// has reports whether a is in one of them.
+func (s ranges) has(a netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(s, a.Unmap(), func(r match.Addresses, a netip.Addr) int {
 		switch {
 		case r.To.Less(a):
 			return -1
@@ -32,16 +199,13 @@ func (s addressSet) has(a netip.Addr) bool {
 		}
 		return 0
 	})
-	return found != s.not
+	return found
 }
 
-// String writes the ranges with commas between them, and "!" before them if not is set.
-func (s addressSet) String() string {
+// String writes them with commas between them.
+func (s ranges) String() string {
 	var b strings.Builder
-	if s.not {
-		b.WriteByte('!')
-	}
-	for i, r := range s.ranges {
+	for i, r := range s {
 		if i > 0 {
 			b.WriteByte(',')
 		}
@@ -50,108 +214,127 @@ func (s addressSet) String() string {
 	return b.String()
 }
 
-// listed returns the set that a matcher means: the list of its name or, with "!" before that, all
-// others. An empty matcher means all.
-func listed(word string, lists map[string][]match.Addresses) addressSet {
-	name, not := strings.CutPrefix(word, "!")
-	if name == "" {
-		return addressSet{not: true}
-	}
-	return addressSet{not, lists[name]}
-}
-
-// disjoint returns lists with the same addresses whose ranges are sorted and neither overlap
-// nor touch.
-func disjoint(lists map[string][]match.Addresses) map[string][]match.Addresses {
-	all := make(map[string][]match.Addresses, len(lists))
-	for name, ranges := range lists {
-		ranges = slices.SortedFunc(slices.Values(ranges), func(a, b match.Addresses) int { return a.From.Compare(b.From) })
-		var merged []match.Addresses
-		for _, r := range ranges {
-			if n := len(merged); n > 0 && (r.From.Compare(merged[n-1].To) <= 0 || merged[n-1].To.Next() == r.From) {
-				if merged[n-1].To.Less(r.To) {
-					merged[n-1].To = r.To
-				}
-				continue
+// disjoint returns the same addresses as ranges that are sorted and neither overlap nor touch.
+func disjoint(list []match.Addresses) (merged ranges) {
+	for _, r := range slices.SortedFunc(slices.Values(list), func(a, b match.Addresses) int { return a.From.Compare(b.From) }) {
+		if n := len(merged); n > 0 && (r.From.Compare(merged[n-1].To) <= 0 || merged[n-1].To.Next() == r.From) {
+			if merged[n-1].To.Less(r.To) {
+				merged[n-1].To = r.To
 			}
-			merged = append(merged, r)
+			continue
 		}
-		all[name] = merged
+		merged = append(merged, r)
 	}
-	return all
+	return merged
 }
 
 // sets are the interfaces and the addresses of lists that a rule matches.
 type sets struct {
 	in, out  Interfaces
-	src, dst addressSet
+	src, dst addressList
 }
 
-// anywhere is the sets of a rule that names none.
-var anywhere = sets{Interfaces{Not: true}, Interfaces{Not: true}, addressSet{not: true}, addressSet{not: true}}
-
-// sets returns those of a rule of c, whose address lists are disjoint.
-func (r Rule) sets(c Config) sets {
-	s := sets{src: listed(r.SrcAddressList, c.AddressLists), dst: listed(r.DstAddressList, c.AddressLists)}
+// sets returns those of a rule of c, whose address lists the kernel has as lists says.
+func (r Rule) sets(c Config, lists map[string]kernelList) sets {
+	s := sets{src: listed(r.SrcAddressList, lists), dst: listed(r.DstAddressList, lists)}
 	s.in, s.out = r.interfaces(c.Lists)
 	return s
 }
 
-func (s sets) none() bool { return s.in.none() || s.out.none() || s.src.none() || s.dst.none() }
+func (s sets) none() bool { return s.in.none() || s.out.none() }
 
-// member is a member of a set: an interface, or a range of addresses.
-type member struct {
-	name        string
-	first, last netip.Addr
-}
-
-// side is one of the sets of a rule.
+// side is one of the sets of a rule, of which a packet can have one or another member.
 type side struct {
 	name string
 	not  bool
-	// option is that of an interface, an address or a network, ranges that of another range; "" for interfaces.
-	option, ranges string
-	members        []member
+	// members are the matches of packets that have one of them.
+	members [][]string
 }
 
-// words returns the matches of a packet that has m.
-func (s *side) words(m member) []string {
-	if s.ranges == "" {
-		return []string{s.option, m.name}
-	}
-	a := match.Addresses{From: m.first, To: m.last}
-	if _, ok := a.Prefix(); ok {
-		return []string{s.option, a.String()}
-	}
-	return []string{"-m", "iprange", s.ranges, m.first.String() + "-" + m.last.String()}
-}
-
-// sides are the sets that a packet is compared with: first interfaces, which cost less.
-func (s sets) sides() []side {
-	interfaces := func(name, option string, set Interfaces) side {
-		m := side{name: name, not: set.Not, option: option}
-		for _, n := range set.Names {
-			m.members = append(m.members, member{name: n})
+// sides are the sets that several matches stand for, each of which a packet can have: first interfaces, which cost less.
+func (s sets) sides() (all []side) {
+	for _, of := range []struct {
+		name, option string
+		set          Interfaces
+	}{{"in", "-i", s.in}, {"out", "-o", s.out}} {
+		if len(of.set.Names) > 1 {
+			m := side{name: of.name, not: of.set.Not}
+			for _, n := range of.set.Names {
+				m.members = append(m.members, []string{of.option, n})
+			}
+			all = append(all, m)
 		}
-		return m
 	}
-	addresses := func(name, option, ranges string, set addressSet) side {
-		m := side{name: name, not: set.not, option: option, ranges: ranges}
-		if len(set.ranges) > 1 {
-			m.members = make([]member, len(set.ranges))
+	for _, of := range []struct {
+		name string
+		list addressList
+	}{{"src", s.src}, {"dst", s.dst}} {
+		if of.list.several() {
+			m := side{name: of.name}
+			for _, set := range of.list.sets {
+				m.members = append(m.members, []string{"-m", "set", "--match-set", set, of.name})
+			}
+			all = append(all, m)
 		}
-		for i := range m.members {
-			m.members[i] = member{first: set.ranges[i].From, last: set.ranges[i].To}
-		}
-		return m
 	}
-	return []side{
-		interfaces("in", "-i", s.in), interfaces("out", "-o", s.out),
-		addresses("src", "-s", "--src-range", s.src), addresses("dst", "-d", "--dst-range", s.dst),
-	}
+	return all
 }
 
 // several reports whether the rule needs chains of its own for its sets.
 func (s sets) several() bool {
-	return len(s.in.Names) > 1 || len(s.out.Names) > 1 || len(s.src.ranges) > 1 || len(s.dst.ranges) > 1
+	return len(s.in.Names) > 1 || len(s.out.Names) > 1 || s.src.several() || s.dst.several()
+}
+
+// words are the matches of addresses of the list, as source or destination, if one rule can have them.
+func (l addressList) words(side string) (all []string) {
+	if l.several() {
+		return nil
+	}
+	for _, set := range l.sets {
+		all = append(all, "-m", "set")
+		if l.not {
+			all = append(all, "!")
+		}
+		all = append(all, "--match-set", set, side)
+	}
+	return all
+}
+
+// checkAddressLists refuses what the kernel's sets cannot hold.
+func (c Config) checkAddressLists() error {
+	count, size := 0, 0
+	check := func(name string, a match.Addresses) error {
+		if a.Not || !is4Range(a) {
+			return fmt.Errorf("address list %s: expected IPv4 addresses, prefixes and ranges, got %v to %v", name, a.From, a.To)
+		}
+		count++
+		for range prefixes(a) {
+			size++
+		}
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.AddressLists)) {
+		for _, a := range c.AddressLists[name] {
+			if err := check(name, a); err != nil {
+				return err
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Temporary)) {
+		for _, t := range c.Temporary[name] {
+			if err := check(name, t.Addresses); err != nil {
+				return err
+			}
+		}
+	}
+	if count > MaxAddresses {
+		return fmt.Errorf("address lists: expected at most %d entries in all, got %d", MaxAddresses, count)
+	}
+	if size > maxPrefixes {
+		return fmt.Errorf("address lists: expected ranges of at most %d prefixes in all, got %d", maxPrefixes, size)
+	}
+	if filled := c.filledLists(); len(filled) > maxFilled {
+		return fmt.Errorf("address lists: expected at most %d lists that rules add to, got %d", maxFilled, len(filled))
+	}
+	return nil
 }

@@ -30,16 +30,6 @@ func newWritten(chains []kernelChain) written {
 // sum is a number for what the rule says, its counters aside.
 func (r kernelRule) sum() uint64 {
 	d := sum(r.match...)
-	if r.side != nil {
-		d = d.word(r.side.option).word(r.member.name)
-		if r.side.ranges != "" {
-			for _, a := range []([4]byte){r.member.first.As4(), r.member.last.As4()} {
-				for _, b := range a {
-					d = d.add(b)
-				}
-			}
-		}
-	}
 	for _, w := range r.target {
 		d = d.word(w)
 	}

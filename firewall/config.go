@@ -1,6 +1,10 @@
 package firewall
 
-import "github.com/postern-router/postern/match"
+import (
+	"time"
+
+	"github.com/postern-router/postern/match"
+)
 
 // Config holds all rules of a router, in the order in which they are tried. In each chain
 // the first rule that matches decides. What no rule matches is accepted.
@@ -20,8 +24,10 @@ type Config struct {
 	// is dropped on the way.
 	Clamp []string
 	// AddressLists are the address lists that rules name: at most MaxAddresses addresses and
-	// ranges in all, none with Not. A list that is not there is empty.
+	// ranges in all, none with Not, and Temporary among them. A list that is not there is empty.
 	AddressLists map[string][]match.Addresses
+	// Temporary are more entries of them. One whose time has come is none.
+	Temporary map[string][]Temporary
 }
 
 // Rule is one rule. A matcher's zero value matches everything.
@@ -37,6 +43,8 @@ type Rule struct {
 	// log and passthrough, which only counts, the next rule is tried. So it is after notrack, after those of
 	// Mangle unless Final is set, and after
 	// fasttrack-connection in Filter: RouterOS's shorter way through the router is not there.
+	// add-src-to-address-list and add-dst-to-address-list put the packet's address into AddressList, in all chains,
+	// and the next rule is tried.
 	// jump tries the rules of JumpTarget, and then the next rule. return goes on behind the rule
 	// that jumped here; in a chain that none has jumped to it accepts.
 	Action string
@@ -54,6 +62,11 @@ type Rule struct {
 	// SrcAddressList and DstAddressList are names in Config.AddressLists: the address is in that
 	// list, or with "!" in front in no entry of it.
 	SrcAddressList, DstAddressList string
+	// AddressList is the list that add-src-to-address-list or add-dst-to-address-list adds to, for AddressListTimeout (at
+	// most MaxListTimeout, in whole seconds) from the last packet on, or if that is 0 until a restart. A list takes so many of them as memory
+	// allows. They go when no rule adds to the list any more.
+	AddressList        string
+	AddressListTimeout time.Duration
 	// TCPFlags are flags that are set, or with "!" in front of each not set, separated by commas: fin,
 	// syn, rst, psh, ack and urg. They need Protocol tcp.
 	TCPFlags string

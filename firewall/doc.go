@@ -14,8 +14,11 @@
 //     of a table or all of the new ones.
 //   - All or nothing. If one rule is refused, all tables stay as they were, and the
 //     error names the rule.
-//   - RouterOS's meaning. A rule can be in a chain of the user's, and can name lists of interfaces and of
-//     addresses, which iptables does not have: several rules of the kernel then do what it says.
+//   - RouterOS's meaning. A rule can be in a chain of the user's, and can name lists of interfaces, which
+//     iptables does not have: several rules of the kernel then do what it says.
+//   - Lists of addresses are sets of the kernel's, named by numbers. A list that changes alone changes in one
+//     piece and without a process; several, or rules with them, change together, or none of them. What packets put
+//     into them is bounded.
 //   - Counters go on. A rule that is in both the old and the new list keeps its counters,
 //     except, if it has to be written anew, for the packets of the milliseconds of the change itself.
 //   - Marks are names. The kernel's mark of a packet has a number for its packet mark in bits 0 to 15 and one for its
@@ -34,8 +37,10 @@
 // The programs need CAP_NET_ADMIN and, unless they are iptables-nft, a lock file that they
 // can write: /run/xtables.lock, or the file that XTABLES_LOCKFILE names.
 //
+// Sets are changed by netlink, for which the process itself needs CAP_NET_ADMIN too.
+//
 // The kernel and a static iptables need only these extensions of iptables:
 //
-//	matches: addrtype comment connlimit connmark conntrack dscp icmp iprange length limit mac mark multiport statistic tcp ttl udp
-//	targets: standard CONNMARK CT DNAT DSCP LOG MARK MASQUERADE NETMAP REDIRECT REJECT SNAT TCPMSS TTL
+//	matches: addrtype comment connlimit connmark conntrack dscp icmp iprange length limit mac mark multiport set statistic tcp ttl udp
+//	targets: standard CONNMARK CT DNAT DSCP LOG MARK MASQUERADE NETMAP REDIRECT REJECT SET SNAT TCPMSS TTL
 package firewall

@@ -42,6 +42,13 @@ type Firewall struct {
 	legacy *bool
 	// touched are the tables that we may have written. Of the others nothing is asked, as that would make them.
 	touched map[Table]bool
+	// lists are the address lists that rules name, as the kernel has them. It changes while turn and mu are held.
+	lists map[string]kernelList
+	// lastSet is the number of the newest set of the kernel's; 0 until the first. stray says that there may be some that nobody needs.
+	lastSet int
+	stray   bool
+	// room is how many addresses rules can add to one list.
+	room int
 	// unsure says that the last change of the openings failed, so that it may have been made or not.
 	unsure bool
 
@@ -66,7 +73,8 @@ func New(program string) (*Firewall, error) {
 	if err != nil {
 		return nil, fmt.Errorf("firewall: %s has no -restore program beside it: %w", path, err)
 	}
-	return &Firewall{program: path, restoreProgram: restore, processTime: processTime, lockSeconds: lockSeconds}, nil
+	return &Firewall{program: path, restoreProgram: restore, processTime: processTime, lockSeconds: lockSeconds,
+		stray: true, room: roomFor(memory())}, nil
 }
 
 // lockTurn locks turn for an operation that changes rules.
@@ -112,9 +120,37 @@ func (f *Firewall) Apply(c Config) error {
 }
 
 func (f *Firewall) apply(c Config) error {
-	next := newRuleSet(c)
+	want := c.kernelLists()
+	lists, changed, fresh := f.planLists(want)
+	known := f.applied != nil && f.known()
+	if known && len(changed) == 1 && fresh == nil {
+		// While the rules stay, a list changes alone.
+		next := newRuleSet(c, lists)
+		if f.plan(next).changed == nil {
+			if err := f.changeList(f.lists[changed[0]], lists[changed[0]]); err != nil {
+				return fmt.Errorf("address list %s: %w", changed[0], err)
+			}
+			f.applied = next
+			f.setLists(lists)
+			return nil
+		}
+	}
+	made, err := f.makeLists(want, lists, append(changed, fresh...))
+	if err != nil {
+		return err
+	}
+	if err := f.writeRules(c, newRuleSet(c, lists), known); err != nil {
+		f.removeSets(made)
+		return err
+	}
+	f.setLists(lists)
+	return nil
+}
+
+// writeRules brings the rules of c, which are next, into force. known says that the kernel has what was written last.
+func (f *Firewall) writeRules(c Config, next *ruleSet, known bool) error {
 	if f.applied != nil {
-		if f.known() {
+		if known {
 			done, err := f.changeRules(next)
 			if done || err != nil {
 				return err
@@ -162,31 +198,45 @@ func (f *Firewall) apply(c Config) error {
 	return cause
 }
 
+// plan is how a ruleSet comes into force where the kernel's tables are known.
+type plan struct {
+	tables  []Table // that it has to do with
+	sums    map[Table]written
+	changes map[Table]change // of tables that were written before
+	changed []Table
+	// read says that counters of rules which stay have to be read before, as their rules are written anew.
+	read bool
+}
+
+// plan compares next, which inherits what the rules in force have counted, with these.
+func (f *Firewall) plan(next *ruleSet) plan {
+	p := plan{tables: f.tablesOf(next), sums: map[Table]written{}, changes: map[Table]change{}}
+	stays := next.inherit(f.applied)
+	for _, t := range p.tables {
+		chains := next.layout(t)
+		p.sums[t] = newWritten(chains)
+		if !f.touched[t] {
+			p.changed = append(p.changed, t)
+			continue
+		}
+		c := f.written[t].changes(chains, p.sums[t])
+		if p.changes[t] = c; !c.empty() {
+			p.changed = append(p.changed, t)
+		}
+		p.read = p.read || c.deletes() && c.loses(f.applied.layout(t), stays[t])
+	}
+	return p
+}
+
 // changeRules writes only those rules that next has otherwise than the kernel, whose tables are known. That is a
 // small part of the work, and the others keep their counters without being asked for them. It returns false and no
 // error if it was refused: then writing all the rules tells which one is at fault, or heals what somebody else
 // has done to the tables.
 func (f *Firewall) changeRules(next *ruleSet) (done bool, err error) {
-	tables := f.tablesOf(next)
-	sums, changes := map[Table]written{}, map[Table]change{}
-	stays := next.inherit(f.applied)
-	read := false
-	var changed []Table
-	for _, t := range tables {
-		chains := next.layout(t)
-		sums[t] = newWritten(chains)
-		if !f.touched[t] {
-			changed = append(changed, t)
-			continue
-		}
-		changes[t] = f.written[t].changes(chains, sums[t])
-		if !changes[t].empty() {
-			changed = append(changed, t)
-		}
-		read = read || changes[t].deletes() && changes[t].loses(f.applied.layout(t), stays[t])
-	}
+	p := f.plan(next)
+	changes, changed := p.changes, p.changed
 	// If the second table is refused after the first was swapped, the old first one is written with what has been read now.
-	if read || len(changed) > 1 {
+	if p.read || len(changed) > 1 {
 		if f.readCounters() != nil {
 			return false, nil
 		}
@@ -209,8 +259,8 @@ func (f *Firewall) changeRules(next *ruleSet) (done bool, err error) {
 	}
 	if err == nil {
 		f.applied = next
-		for _, t := range tables {
-			f.wrote(t, sums[t])
+		for _, t := range p.tables {
+			f.wrote(t, p.sums[t])
 		}
 		return true, nil
 	}

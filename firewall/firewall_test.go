@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -67,7 +68,27 @@ func save(t *testing.T, program string, args ...string) string {
 }
 
 func saveTables(t *testing.T, program string) string {
-	return save(t, program, "-t", "filter") + save(t, program, "-t", "nat")
+	return withSets(t, save(t, program, "-t", "filter")+save(t, program, "-t", "nat"))
+}
+
+// withSets returns rules with what the sets have in the place of their names.
+func withSets(t *testing.T, text string) string {
+	return regexp.MustCompile(setPrefix+`\d+`).ReplaceAllStringFunc(text, func(name string) string {
+		return "{" + strings.Join(setOf(t, name), " ") + "}"
+	})
+}
+
+// setOf returns the elements of a set, with "until" behind those that end.
+func setOf(t *testing.T, name string) (all []string) {
+	require.NoError(t, readSet(name, func(p netip.Prefix, left time.Duration) {
+		text := p.String()
+		if left > 0 {
+			text += " until"
+		}
+		all = append(all, text)
+	}))
+	slices.Sort(all)
+	return all
 }
 
 // bothCounters returns the counters of the tables filter and nat.

@@ -141,6 +141,9 @@ func TestInterfaceListActions(t *testing.T) {
 				if action == "jump" {
 					r.JumpTarget = "own"
 				}
+				if strings.HasSuffix(action, "-to-address-list") {
+					r.AddressList = "listed"
+				}
 				config.Filter = append(config.Filter, r)
 			}
 			config.NAT = append(config.NAT,

@@ -47,7 +47,7 @@ func TestMangleArgs(t *testing.T) {
 	} {
 		require.NoError(t, test.rule.Validate(test.table), test.rule)
 		c.Mangle = []Rule{test.rule}
-		e := entries(test.table, []Rule{test.rule}, c)[0]
+		e := entries(test.table, []Rule{test.rule}, c, nil)[0]
 		a := fmt.Sprintf("0x%x", uint16(sum("a")))
 		assert.Equal(t, strings.ReplaceAll(test.want, "A/", a+"/"), strings.Join(slices.Concat(e.match, e.target), " "))
 	}
@@ -61,7 +61,7 @@ func TestMangleRefuses(t *testing.T) {
 		rule  Rule
 		want  string
 	}{
-		{Mangle, with(func(r *Rule) { r.Action = "drop" }), "action=drop: expected accept, log, passthrough, jump, return, change-dscp, change-mss, change-ttl, mark-connection or mark-packet in chain=forward"},
+		{Mangle, with(func(r *Rule) { r.Action = "drop" }), "action=drop: expected accept, log, passthrough, jump, return, add-src-to-address-list, add-dst-to-address-list, change-dscp, change-mss, change-ttl, mark-connection or mark-packet in chain=forward"},
 		{Mangle, with(func(r *Rule) { r.Action, r.NewRoutingMark = "mark-routing", "a" }), "action=mark-routing: expected "},
 		{Mangle, with(func(r *Rule) { r.Action = "mark-packet" }), "action=mark-packet: needs new-packet-mark"},
 		{Mangle, with(func(r *Rule) { r.Action, r.NewConnectionMark = "mark-packet", "a" }), "new-connection-mark=a: needs action=mark-connection"},

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/postern-router/postern/match"
 )
@@ -70,6 +71,8 @@ func (r Rule) String() string {
 		{"dst-address", r.DstAddress.String()},
 		{"src-address-list", r.SrcAddressList},
 		{"dst-address-list", r.DstAddressList},
+		{"address-list", r.AddressList},
+		{"address-list-timeout", r.listTimeout()},
 		{"protocol", r.Protocol},
 		{"src-port", r.SrcPort.String()},
 		{"dst-port", r.DstPort.String()},
@@ -163,19 +166,7 @@ func (r Rule) matches(s sets, m marks) []string {
 		a = append(a, "-m", "iprange")
 		add(m.iprange, m.addresses.String())
 	}
-	for _, m := range []struct {
-		option string
-		set    addressSet
-	}{{"--src-range", s.src}, {"--dst-range", s.dst}} {
-		if len(m.set.ranges) != 1 {
-			continue
-		}
-		a = append(a, "-m", "iprange")
-		if m.set.not {
-			a = append(a, "!")
-		}
-		a = append(a, m.option, m.set.ranges[0].From.String()+"-"+m.set.ranges[0].To.String())
-	}
+	a = append(append(a, s.src.words("src")...), s.dst.words("dst")...)
 	if len(s.in.Names) == 1 {
 		add("-i", s.in.String())
 	}
@@ -243,9 +234,18 @@ func tcpFlags(list string) (all, set []string) {
 	return all, set
 }
 
+// listTimeout writes AddressListTimeout, or "" if it is 0.
+func (r Rule) listTimeout() string {
+	if r.AddressListTimeout == 0 {
+		return ""
+	}
+	return r.AddressListTimeout.String()
+}
+
 // Decides reports whether nothing further is tried for a packet that matches.
 func (r Rule) Decides() bool {
-	return r.Final || !r.marks() && !slices.Contains([]string{"log", "passthrough", "fasttrack-connection", "jump", "return", "notrack"}, r.Action)
+	return r.Final || !r.marks() && !slices.Contains([]string{"log", "passthrough", "fasttrack-connection", "jump", "return", "notrack",
+		"add-src-to-address-list", "add-dst-to-address-list"}, r.Action)
 }
 
 // logTarget returns the option -j that logs what the rule matches, and its own options.
@@ -265,8 +265,8 @@ func (r Rule) logTarget(t Table) []string {
 
 // target returns the option -j of the rule in table t and the target's own options. It returns nothing
 // for passthrough and fasttrack-connection: a rule without a target only counts. chains are the
-// kernel's names of the user's chains.
-func (r Rule) target(t Table, chains map[string]string, m marks) []string {
+// kernel's names of the user's chains, and lists what the kernel has of address lists.
+func (r Rule) target(t Table, chains map[string]string, m marks, lists map[string]kernelList) []string {
 	var a []string
 	toPorts := func() {
 		if !r.ToPorts.Any() {
@@ -289,6 +289,10 @@ func (r Rule) target(t Table, chains map[string]string, m marks) []string {
 		if t.builtin(r.Chain) != "" {
 			a = []string{"-j", "ACCEPT"} // as what no rule matches
 		}
+	case "add-src-to-address-list", "add-dst-to-address-list":
+		side := strings.Split(r.Action, "-")[1]
+		a = []string{"-j", "SET", "--add-set", lists[r.AddressList].filled, side, "--exist", "--timeout",
+			strconv.Itoa(int(r.AddressListTimeout / time.Second))}
 	case "masquerade":
 		a = []string{"-j", "MASQUERADE"}
 		toPorts()

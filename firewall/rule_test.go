@@ -93,7 +93,7 @@ func TestArgs(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.NoError(t, test.rule.Validate(test.table))
-			e := entries(test.table, []Rule{test.rule}, Config{})[0]
+			e := entries(test.table, []Rule{test.rule}, Config{}, nil)[0]
 			assert.Equal(t, test.want, strings.Join(slices.Concat(e.match, e.target), " "))
 		})
 	}
@@ -123,9 +123,9 @@ func TestValidateRefuses(t *testing.T) {
 		{"no chain", Filter, Rule{Action: "accept"}, `chain="": expected input, forward or output, or a name for a chain of your own`},
 		{"nat chain in filter", Filter, Rule{Chain: "srcnat", Action: "accept"}, "chain=srcnat: expected input, forward or output"},
 		{"filter chain in nat", NAT, Rule{Chain: "input", Action: "accept"}, "chain=input: expected dstnat or srcnat"},
-		{"no action", Filter, Rule{Chain: "input"}, `action="": expected accept, drop, reject, log, passthrough, jump, return or fasttrack-connection in chain=input`},
+		{"no action", Filter, Rule{Chain: "input"}, `action="": expected accept, drop, reject, log, passthrough, jump, return, fasttrack-connection, add-src-to-address-list or add-dst-to-address-list in chain=input`},
 		{"masquerade in filter", Filter, Rule{Chain: "forward", Action: "masquerade"}, "action=masquerade: expected accept, drop"},
-		{"masquerade in dstnat", NAT, Rule{Chain: "dstnat", Action: "masquerade"}, "action=masquerade: expected accept, log, passthrough, jump, return, dst-nat, redirect or netmap in chain=dstnat"},
+		{"masquerade in dstnat", NAT, Rule{Chain: "dstnat", Action: "masquerade"}, "action=masquerade: expected accept, log, passthrough, jump, return, add-src-to-address-list, add-dst-to-address-list, dst-nat, redirect or netmap in chain=dstnat"},
 		{"redirect in srcnat", NAT, Rule{Chain: "srcnat", Action: "redirect"}, "action=redirect: expected"},
 		{"drop in nat", NAT, Rule{Chain: "dstnat", Action: "drop"}, "action=drop: expected"},
 		{"half an address", Filter, in(func(r *Rule) { r.SrcAddress.From = netip.MustParseAddr("1.2.3.4") }), "src-address: expected an IPv4 address"},
@@ -206,22 +206,24 @@ func TestValidateRefuses(t *testing.T) {
 // What Validate counts is what the kernel gets.
 func TestKernelRules(t *testing.T) {
 	c := Config{
-		AddressLists: disjoint(map[string][]match.Addresses{"many": apart(100), "few": apart(5), "one": apart(1)}),
+		AddressLists: map[string][]match.Addresses{"many": apart(100), "one": apart(1)},
 		Lists:        map[string]Interfaces{"two": {Names: []string{"a", "b"}}},
 	}
 	count := 0
-	for _, src := range []string{"", "many", "!many", "few", "one", "none"} {
+	for _, src := range []string{"", "many", "!many", "filled", "!filled", "none"} {
 		for _, in := range []string{"", "two", "!two"} {
 			for _, action := range []string{"accept", "return", "log"} {
-				r := Rule{Chain: "x", Action: action, SrcAddressList: src, DstAddressList: "!few", InInterfaceList: in, Log: action != "log"}
+				r := Rule{Chain: "x", Action: action, SrcAddressList: src, DstAddressList: "filled", InInterfaceList: in, Log: action != "log"}
 				c.Filter = append(c.Filter, r, r.with("limit", "1,1"), Rule{Chain: "x", Action: action, Disabled: true})
 			}
 		}
 	}
+	c.Filter = append(c.Filter, Rule{Chain: "x", Action: "add-src-to-address-list", AddressList: "filled"})
+	lists := c.kernelLists()
 	for _, r := range c.Filter {
-		count += r.kernelRules(Filter, c)
+		count += r.kernelRules(Filter, c, lists)
 	}
-	assert.Equal(t, count, entryRules(layout(Filter, entries(Filter, c.Filter, c))))
+	assert.Equal(t, count, entryRules(layout(Filter, entries(Filter, c.Filter, c, lists))))
 }
 
 // ladder returns rules of chain and n-1 others, each with two jumps to the next.
@@ -232,6 +234,14 @@ func ladder(n int, chain string) (rules []Rule) {
 		chain = next
 	}
 	return append(rules, Rule{Chain: chain, Action: "accept"})
+}
+
+// numbered returns names of interfaces.
+func numbered(count int) (names []string) {
+	for i := range count {
+		names = append(names, fmt.Sprint("ether", i))
+	}
+	return names
 }
 
 func TestChainsValidate(t *testing.T) {
@@ -256,13 +266,15 @@ func TestChainsValidate(t *testing.T) {
 		{"chains that nothing leads to", Config{Filter: ladder(127, "x")}, ""},
 		{"nat", Config{NAT: []Rule{jump("srcnat", "x"), {Chain: "x", Action: "masquerade"}}}, ""},
 		{"masquerade for dstnat", Config{NAT: []Rule{jump("dstnat", "y"), jump("y", "x"), {Chain: "x", Action: "masquerade"}}},
-			"nat rule 2: action=masquerade: packets come to chain=x from chain=dstnat; expected accept, log, passthrough, jump, return, dst-nat, redirect or netmap"},
+			"nat rule 2: action=masquerade: packets come to chain=x from chain=dstnat; expected accept, log, passthrough, jump, return, add-src-to-address-list, add-dst-to-address-list, dst-nat, redirect or netmap"},
 		{"too many addresses", Config{AddressLists: map[string][]match.Addresses{"a": make1000("10.0.0.0/24"), "b": {addresses("1.2.3.4")}}},
 			"address lists: expected at most 1000 entries in all, got 1001"},
 		{"not an address", Config{AddressLists: map[string][]match.Addresses{"a": {addresses("!1.2.3.4")}}}, "address list a: expected IPv4 addresses"},
-		{"large lists of many rules", Config{Filter: slices.Repeat([]Rule{{Chain: "input", Action: "drop", SrcAddressList: "a"}}, 5), AddressLists: map[string][]match.Addresses{"a": apart(1000)}},
-			"filter rule 3: the rules up to this one need more than 4096 rules of the kernel"},
-		{"large lists of rules that log", Config{Filter: slices.Repeat([]Rule{{Chain: "input", Action: "drop", SrcAddressList: "a", Log: true}}, 5), AddressLists: map[string][]match.Addresses{"a": apart(1000)}},
+		{"too many prefixes", Config{AddressLists: map[string][]match.Addresses{"a": slices.Repeat([]match.Addresses{addresses("0.0.0.1-255.255.255.254")}, 67)}},
+			"address lists: expected ranges of at most 4096 prefixes in all, got 4154"},
+		{"large lists of interfaces", Config{Filter: slices.Repeat([]Rule{{Chain: "forward", Action: "drop", InInterfaceList: "a"}}, 5), Lists: map[string]Interfaces{"a": {Names: numbered(1000)}}},
+			"filter rule 4: the rules up to this one need more than 4096 rules of the kernel"},
+		{"large lists of rules that log", Config{Filter: slices.Repeat([]Rule{{Chain: "forward", Action: "drop", InInterfaceList: "a", Log: true}}, 5), Lists: map[string]Interfaces{"a": {Names: numbered(1022)}}},
 			"filter rule 3: the rules up to this one need more than 4096 rules of the kernel"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -344,12 +356,12 @@ func FuzzQuote(f *testing.F) {
 			return
 		}
 		var s script
-		es := entries(Filter, []Rule{r}, Config{})
+		es := entries(Filter, []Rule{r}, Config{}, nil)
 		s.rule(Filter, es, layout(Filter, es)[0].rules[2], "-A", "INPUT")
 		line, ok := strings.CutSuffix(string(s.text), "\n")
 		require.True(t, ok)
 		require.NotContains(t, line, "\n")
-		require.Equal(t, slices.Concat([]string{"[0:0]", "-A", "INPUT"}, r.matches(anywhere, marks{}), r.target(Filter, nil, marks{})), words(line))
+		require.Equal(t, slices.Concat([]string{"[0:0]", "-A", "INPUT"}, r.matches(sets{in: Interfaces{Not: true}, out: Interfaces{Not: true}}, marks{}), r.target(Filter, nil, marks{}, nil)), words(line))
 	})
 }
 

@@ -2,9 +2,7 @@ package firewall
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
-	"iter"
 	"slices"
 	"strconv"
 )
@@ -47,24 +45,12 @@ type entry struct {
 	count Counter
 }
 
-// kernelRule is one of the kernel's rules: its matches, a range of addresses among them or none, and its target.
-// It belongs to the entry with that index, or with -1 to none. counts says that what it counts is what
-// the entry has matched: each entry has one such rule.
+// kernelRule is one of the kernel's rules: its matches and its target. It belongs to the entry with that index, or
+// with -1 to none. counts says that what it counts is what the entry has matched: each entry has one such rule.
 type kernelRule struct {
-	entry  int
-	counts bool
-	match  []string
-	side   *side // of the range
-	member member
-	target []string
-}
-
-// words returns the rule as an iptables command line has it behind the chain.
-func (r kernelRule) words() []string {
-	if r.side == nil {
-		return slices.Concat(r.match, r.target)
-	}
-	return slices.Concat(r.match, r.side.words(r.member), r.target)
+	entry         int
+	counts        bool
+	match, target []string
 }
 
 // kernelChain is a chain of the kernel's. It belongs to the entry with that index, or with -1 to several.
@@ -95,14 +81,11 @@ func (k *kernelChains) add(chain string, r kernelRule) {
 // layout returns the kernel's chains for the entries of a table, but for openChain. Without entries they are those of
 // a closed table.
 //
-// A rule of the kernel can name one incoming and one outgoing interface, and one range of
-// source and of destination addresses. For a set of several the entry gets a chain, which returns for
-// each member that does not match or goes on for each that does. Of many ranges each part has a chain of its own, so that
-// a packet is compared with about 2*sqrt(n) of n ranges. Where all match is a last chain, which does what the rule says and counts:
-// so nothing of it changes when the members do.
+// A rule of the kernel can name one incoming and one outgoing interface, and sets of which an address has to be in all. For one
+// of several the entry gets a chain, which returns for each member that does not match or goes on for each that does. Where all match
+// is a last chain, which does what the rule says and counts: so nothing of it changes when the members do.
 //
-// The names of these chains stay while there is the rule, wherever it stands, and those of parts while there is their first range: so
-// a change of the rules or of a list changes little in the kernel.
+// The names of these chains stay while there is the rule, wherever it stands: so a change of the rules changes little in the kernel.
 //
 // A RETURN in such a chain would only leave that chain. So a rule with the action return goes to its
 // chains for good (-g), from which RETURN leaves the chain of the rule, and what does not
@@ -196,13 +179,8 @@ func entryRules(chains []kernelChain) (n int) {
 // sides makes the chains for the sets of entry i, from which packets that all of them have go on to the chain hit, and
 // returns the first of them. Others go on by the target miss, or if that is nil where they came from.
 func (k *kernelChains) sides(i int, e entry, hit string, miss []string) (first string) {
-	sides := e.sides()
 	next := hit
-	for n := len(sides) - 1; n >= 0; n-- {
-		side := &sides[n]
-		if len(side.members) <= 1 {
-			continue // it is among the matches
-		}
+	for _, side := range slices.Backward(e.sides()) {
 		goOn := []string{"-g", next}
 		each, end := goOn, miss
 		if side.not {
@@ -210,27 +188,14 @@ func (k *kernelChains) sides(i int, e entry, hit string, miss []string) (first s
 				each = []string{"-j", "RETURN"}
 			}
 		}
-		through := func(chain string, members []member) {
-			for _, m := range members {
-				k.add(chain, kernelRule{entry: i, side: side, member: m, target: each})
-			}
-			if end != nil {
-				k.add(chain, kernelRule{entry: i, target: end})
-			}
-		}
 		next = ownChain(e.id, side.name)
 		k.chain(i, next)
-		if len(side.members) <= fewMembers || side.ranges == "" {
-			through(next, side.members)
-			continue
+		for _, m := range side.members {
+			k.add(next, kernelRule{entry: i, match: m, target: each})
 		}
-		for part := range parts(side.members) {
-			of := ownChain(e.id, fmt.Sprintf("%c%08x", side.name[0], part[0].first.As4()))
-			k.chain(i, of)
-			k.add(next, kernelRule{entry: i, side: side, member: member{first: part[0].first, last: part[len(part)-1].last}, target: []string{"-g", of}})
-			through(of, part)
+		if end != nil {
+			k.add(next, kernelRule{entry: i, target: end})
 		}
-		through(next, nil)
 	}
 	return next
 }
@@ -243,44 +208,17 @@ func ownChain(id, name string) string {
 	return "postern-" + id + name
 }
 
-// fewMembers is how many ranges of a set are all in one chain.
-const fewMembers = 16
-
-// parts divides the many members of a set into about sqrt(n) parts. Where a part ends depends on
-// its own members only, unless n has become much greater or smaller: so a new member changes few of them.
-func parts(members []member) iter.Seq[[]member] {
-	size := fewMembers
-	for size*size < len(members) {
-		size *= 2
-	}
-	return func(yield func([]member) bool) {
-		from := 0
-		for i, m := range members {
-			n := i + 1 - from
-			b := m.first.As4()
-			const odd = 2654435761 // 2^32 divided by the golden ratio: the upper bits are well mixed
-			ends := binary.BigEndian.Uint32(b[:])*odd>>16&uint32(size/2-1) == 0
-			if i == len(members)-1 || n >= size || n >= size/2 && ends {
-				if !yield(members[from : i+1]) {
-					return
-				}
-				from = i + 1
-			}
-		}
-	}
-}
-
 // ruleSet is a Config as the kernel has it. An entry has its rule's index.
 type ruleSet struct {
 	entries map[Table][]entry
 	clamp   []string // Config.Clamp
 }
 
-func newRuleSet(c Config) *ruleSet {
-	c.AddressLists = disjoint(c.AddressLists)
+// newRuleSet returns c, whose address lists the kernel has as lists says.
+func newRuleSet(c Config, lists map[string]kernelList) *ruleSet {
 	s := &ruleSet{map[Table][]entry{}, slices.Clone(c.Clamp)}
 	for _, t := range Tables {
-		s.entries[t] = entries(t, c.Rules(t), c)
+		s.entries[t] = entries(t, c.Rules(t), c, lists)
 	}
 	return s
 }
@@ -300,15 +238,15 @@ func (s *ruleSet) empty(t Table) bool {
 	return len(s.entries[t]) == 0 && (t != Mangle || len(s.clamp) == 0)
 }
 
-// entries are the rules of table t. The address lists of c are disjoint.
-func entries(t Table, rules []Rule, c Config) []entry {
+// entries are the rules of table t.
+func entries(t Table, rules []Rule, c Config, lists map[string]kernelList) []entry {
 	chains := ownChains(t, rules)
 	es := []entry{}
 	m := c.marks()
 	ids := map[string]bool{}
 	for _, r := range rules {
 		e := entry{
-			chain: cmp.Or(t.builtin(r.Chain), chains[r.Chain]), target: r.target(t, chains, m), disabled: r.Disabled, sets: r.sets(c),
+			chain: cmp.Or(t.builtin(r.Chain), chains[r.Chain]), target: r.target(t, chains, m, lists), disabled: r.Disabled, sets: r.sets(c, lists),
 			jumps: r.Action == "jump", needs: r.needs(), final: r.Final,
 		}
 		e.returns = slices.Equal(e.target, []string{"-j", "RETURN"})
@@ -410,7 +348,7 @@ func (s *script) append(at place, count Counter, chain string, args ...string) {
 }
 
 // counted writes a rule with its counters, behind the words that say where it goes.
-func (s *script) counted(at place, count Counter, where, args []string) {
+func (s *script) counted(at place, count Counter, where []string, args ...[]string) {
 	s.text = append(s.text, '[')
 	s.text = strconv.AppendUint(s.text, count.Packets, 10)
 	s.text = append(s.text, ':')
@@ -419,9 +357,11 @@ func (s *script) counted(at place, count Counter, where, args []string) {
 	for _, w := range where {
 		s.text = append(append(s.text, ' '), w...)
 	}
-	for _, a := range args {
-		s.text = append(s.text, ' ')
-		s.quote(a)
+	for _, words := range args {
+		for _, a := range words {
+			s.text = append(s.text, ' ')
+			s.quote(a)
+		}
 	}
 	s.text = append(s.text, '\n')
 	s.lines = append(s.lines, at)
@@ -447,7 +387,7 @@ func (s *script) rule(t Table, es []entry, r kernelRule, where ...string) {
 	if r.counts {
 		count = es[r.entry].count
 	}
-	s.counted(place{t, r.entry}, count, where, r.words())
+	s.counted(place{t, r.entry}, count, where, r.match, r.target)
 }
 
 // filter writes the whole filter table. If es is nil, the table lets nothing in or

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,10 +47,46 @@ func (f *Firewall) ForgetRetranslated(old, next Config) (forgotten int, err erro
 }
 
 // translation is a rule that decides about a translation, or leads to such rules. Its interfaces and
-// addresses of lists are its sets alone.
+// addresses of lists are these alone.
 type translation struct {
 	Rule
-	sets
+	in, out  Interfaces
+	src, dst listMatch
+}
+
+// listMatch is a matcher by an address list. Without a name it matches all addresses.
+type listMatch struct {
+	name string
+	not  bool
+	ranges
+	// filled says that rules add to the list, so that nobody knows what else was in it when a connection began.
+	filled bool
+}
+
+// may reports whether the matcher may match an address, and surely whether it does so at any rate.
+func (l listMatch) may(a netip.Addr) bool {
+	return l.name == "" || l.has(a) != l.not || l.filled && !l.not
+}
+
+func (l listMatch) surely(a netip.Addr) bool {
+	return l.name == "" || l.has(a) != l.not && !(l.filled && l.not)
+}
+
+func (l listMatch) none() bool { return l.name != "" && !l.not && len(l.ranges) == 0 && !l.filled }
+
+// String writes which addresses it matches.
+func (l listMatch) String() string {
+	if l.name == "" {
+		return "!"
+	}
+	text := l.ranges.String()
+	if l.filled {
+		text += " and what is in " + l.name
+	}
+	if l.not {
+		return "!" + text
+	}
+	return text
 }
 
 // String writes all that the rule matches and does.
@@ -59,10 +96,23 @@ func (t translation) String() string {
 
 // translations are the rules that decide about a translation, or lead to such rules.
 func translations(c Config) (all []translation) {
-	c.AddressLists = disjoint(c.AddressLists)
+	filled := c.filledLists()
+	lists := map[string]ranges{}
+	list := func(word string) listMatch {
+		name, not := strings.CutPrefix(word, "!")
+		if _, ok := lists[name]; !ok && name != "" {
+			entries := slices.Clone(c.AddressLists[name])
+			for _, t := range c.Temporary[name] {
+				entries = append(entries, t.Addresses)
+			}
+			lists[name] = disjoint(entries)
+		}
+		return listMatch{name, not, lists[name], slices.Contains(filled, name)}
+	}
 	for _, r := range c.NAT {
-		t := translation{r, r.sets(c)}
-		if r.Disabled || t.sets.none() || !r.Decides() && r.Action != "jump" && r.Action != "return" {
+		t := translation{Rule: r, src: list(r.SrcAddressList), dst: list(r.DstAddressList)}
+		t.in, t.out = r.interfaces(c.Lists)
+		if r.Disabled || t.in.none() || t.out.none() || t.src.none() || t.dst.none() || !r.Decides() && r.Action != "jump" && r.Action != "return" {
 			continue
 		}
 		t.Comment, t.InInterface, t.OutInterface, t.InInterfaceList, t.OutInterfaceList = "", "", "", "", ""
@@ -84,10 +134,18 @@ func (c Tracked) translation(rules []translation) string {
 			if r.Chain != chain || !c.mayMatch(r, builtin) {
 				continue
 			}
-			surely := r.in.all() && r.out.all() && r.Certain()
-			b.WriteString(" " + translation{Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts, TCPFlags: r.TCPFlags, Extra: r.Extra,
+			src, dst := c.Src.Addr(), c.destination(builtin).Addr()
+			surely := r.in.all() && r.out.all() && r.Certain() && r.src.surely(src) && r.dst.surely(dst)
+			decision := translation{Rule: Rule{Action: r.Action, ToAddresses: r.ToAddresses, ToPorts: r.ToPorts, TCPFlags: r.TCPFlags, Extra: r.Extra,
 				ConnectionMark: r.ConnectionMark, PacketMark: r.PacketMark, RoutingMark: r.RoutingMark},
-				sets{in: r.in, out: r.out}}.String())
+				in: r.in, out: r.out}
+			if !r.src.surely(src) {
+				decision.src = listMatch{name: r.src.name, not: r.src.not, filled: true}
+			}
+			if !r.dst.surely(dst) {
+				decision.dst = listMatch{name: r.dst.name, not: r.dst.not, filled: true}
+			}
+			b.WriteString(" " + decision.String())
 			switch {
 			case r.Action == "jump":
 				b.WriteString(" (")
@@ -111,16 +169,21 @@ func (c Tracked) translation(rules []translation) string {
 	return b.String()
 }
 
+// destination is where the first packet of a connection goes when it comes from a built-in chain.
+func (c Tracked) destination(builtin string) netip.AddrPort {
+	if builtin == "srcnat" {
+		return c.ReplySrc // as the rules of dstnat have made it
+	}
+	return c.Dst
+}
+
 // mayMatch reports whether the first packet of a connection matches a rule of nat, but for its
 // interfaces and flags, when it comes from a built-in chain.
 func (c Tracked) mayMatch(r translation, builtin string) bool {
-	dst := c.Dst
-	if builtin == "srcnat" {
-		dst = c.ReplySrc // as the rules of dstnat have made it
-	}
+	dst := c.destination(builtin)
 	return (r.Protocol == "" || matchesWord(match.ProtocolName(r.Protocol), c.Protocol)) &&
 		r.SrcAddress.Match(c.Src.Addr()) && r.DstAddress.Match(dst.Addr()) &&
-		r.src.has(c.Src.Addr()) && r.dst.has(dst.Addr()) &&
+		r.src.may(c.Src.Addr()) && r.dst.may(dst.Addr()) &&
 		r.SrcPort.Match(c.Src.Port()) && r.DstPort.Match(dst.Port()) && either(r.Port, c.Src.Port(), dst.Port()) &&
 		matchesWord(r.ConnectionState, "new") && c.mayBeICMP(r.ICMPOptions)
 }

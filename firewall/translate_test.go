@@ -54,7 +54,7 @@ func TestTranslation(t *testing.T) {
 	}
 	ping := Tracked{Protocol: "icmp", Src: at("192.168.0.2:0"), Dst: at("10.5.8.8:0"), icmpType: 8}
 	for options, want := range map[string]bool{"8": true, "8:0": true, "0:0": false, "8:1": false, "8:0-255": true, "": true} {
-		assert.Equal(t, want, ping.mayMatch(translation{Rule{Chain: "srcnat", Protocol: "icmp", ICMPOptions: options}, anywhere}, "srcnat"), options)
+		assert.Equal(t, want, ping.mayMatch(translation{Rule: Rule{Chain: "srcnat", Protocol: "icmp", ICMPOptions: options}}, "srcnat"), options)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -20,9 +21,8 @@ const (
 )
 
 // maxKernelRules is how many rules a Config can have in the kernel, where a rule has one for each
-// entry of an address list that it names, and with log=yes one more. One takes 152 bytes for an address or a network
-// (112 of struct ipt_entry, 40 of its target), 256 for another range (104 of the match iprange) and 24 more if it
-// logs; all of them are there twice during a change.
+// interface of a list that it names, and with log=yes one more. One takes 152 bytes
+// (112 of struct ipt_entry, 40 of its target), and more for each match; all of them are there twice during a change.
 const maxKernelRules = 4096
 
 // maxWay is how many rules a packet can meet in a table: those of a chain of the user's once for each jump
@@ -63,16 +63,15 @@ func (c Config) Validate() error {
 			return fmt.Errorf("clamp: %w", err)
 		}
 	}
-	c.AddressLists = disjoint(c.AddressLists)
-	left := maxKernelRules
+	left, lists := maxKernelRules, c.kernelLists()
 	for _, t := range Tables {
 		rules := c.Rules(t)
 		chains := newChainGraph(t, rules)
 		for i, r := range rules {
 			err := cmp.Or(r.Validate(t), c.checkLists(r), c.checkMarks(r), chains.check(r))
 			if err == nil {
-				if left -= r.kernelRules(t, c); left < 0 {
-					err = fmt.Errorf("the rules up to this one need more than %d rules of the kernel, one for each entry of their address lists: "+
+				if left -= r.kernelRules(t, c, lists); left < 0 {
+					err = fmt.Errorf("the rules up to this one need more than %d rules of the kernel, one for each interface of their lists: "+
 						"expected fewer rules that name a large list", maxKernelRules)
 				}
 			}
@@ -91,32 +90,15 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// kernelRules is how many rules of the kernel a rule of c has, whose address lists are disjoint.
-func (r Rule) kernelRules(t Table, c Config) int {
+// kernelRules is how many rules of the kernel a rule of c has. lists are c's.
+func (r Rule) kernelRules(t Table, c Config, lists map[string]kernelList) int {
 	switch {
 	case r.Disabled:
 		return 0
-	case r.sets(c).several() || r.Final || r.Log:
-		return entryRules(layout(t, entries(t, []Rule{r}, Config{Lists: c.Lists, AddressLists: c.AddressLists})))
+	case r.sets(c, lists).several() || r.Final || r.Log:
+		return entryRules(layout(t, entries(t, []Rule{r}, Config{Lists: c.Lists}, lists)))
 	}
 	return 1
-}
-
-// checkAddressLists refuses what no kernel rule can be made of.
-func (c Config) checkAddressLists() error {
-	count := 0
-	for _, name := range slices.Sorted(maps.Keys(c.AddressLists)) {
-		for _, a := range c.AddressLists[name] {
-			if a.Not || !is4Range(a) {
-				return fmt.Errorf("address list %s: expected IPv4 addresses, prefixes and ranges, got %v to %v", name, a.From, a.To)
-			}
-			count++
-		}
-	}
-	if count > MaxAddresses {
-		return fmt.Errorf("address lists: expected at most %d entries in all, got %d", MaxAddresses, count)
-	}
-	return nil
 }
 
 // chainGraph knows which chains of a table lead to which.
@@ -292,15 +274,30 @@ func (r Rule) checkAddressLists() error {
 			return err
 		}
 	}
-	return nil
+	adds := r.Action == "add-src-to-address-list" || r.Action == "add-dst-to-address-list"
+	if adds && r.AddressList == "" {
+		return refuse("action", r.Action, "needs address-list")
+	}
+	if !adds {
+		for _, p := range []struct{ name, value string }{{"address-list", r.AddressList}, {"address-list-timeout", r.listTimeout()}} {
+			if p.value != "" {
+				return refuse(p.name, p.value, "needs action=add-src-to-address-list or add-dst-to-address-list")
+			}
+		}
+	}
+	if d := r.AddressListTimeout; d < 0 || d > MaxListTimeout || d%time.Second != 0 {
+		return refuse("address-list-timeout", d.String(), "expected whole seconds, at most %v", MaxListTimeout)
+	}
+	return checkName("address-list", r.AddressList)
 }
 
 // actions returns the actions that rules of a chain can have.
 func (t Table) actions(chain string) []string {
-	any := []string{"accept", "log", "passthrough", "jump", "return"}
+	any := []string{"accept", "log", "passthrough", "jump", "return", "add-src-to-address-list", "add-dst-to-address-list"}
 	switch {
 	case t == Filter:
-		return []string{"accept", "drop", "reject", "log", "passthrough", "jump", "return", "fasttrack-connection"}
+		return []string{"accept", "drop", "reject", "log", "passthrough", "jump", "return", "fasttrack-connection",
+			"add-src-to-address-list", "add-dst-to-address-list"}
 	case chain == "srcnat":
 		return append(any, "masquerade", "src-nat", "same", "netmap")
 	case chain == "dstnat":

@@ -165,12 +165,16 @@ func parseRecord(text string, called func(string) string) (record, bool) {
 		// kernel tell of which they are.
 		if line, ok := packetLine(rec.message, rec.level == Debug, called); ok {
 			rec.topics, rec.message, rec.level = "firewall,info", line, Info
-		} else if rec.level <= Warning {
+		} else if rec.level <= Warning && !strings.HasPrefix(rec.message, fullSet) {
 			rec.topics, rec.message, rec.kernel = kernelTopics(rec.message, rec.level), "kernel: "+rec.message, true
 		}
 	}
 	return rec, true
 }
+
+// fullSet begins the kernel's warning, one for each packet, that a set which package firewall has made takes no more
+// addresses. The router tells of that once, and by the list's name.
+const fullSet = "Set postern-list-"
 
 // parseHead reads a record but for its message, which is left as it is.
 func parseHead(text string) (rec record, facility uint64, ok bool) {

@@ -33,6 +33,7 @@ func TestParseRecord(t *testing.T) {
 			message: "kernel: nf_conntrack: nf_conntrack: table full, dropping packet", kernel: true}, true},
 		{"a process that is killed for memory", "3,1,0,-;Out of memory: Killed process 71 (socksd) total-vm:9000kB\n", record{sequence: 1, level: 3,
 			topics: "system,error", message: "kernel: Out of memory: Killed process 71 (socksd) total-vm:9000kB", kernel: true}, true},
+		{"a full set of addresses", "4,1,0,-;Set postern-list-7 is full, maxelem 2048 reached\n", record{sequence: 1, level: 4, message: "Set postern-list-7 is full, maxelem 2048 reached"}, true},
 		{"a disk", "3,1,0,-;I/O error, dev sda, sector 9 op 0x1\n", record{sequence: 1, level: 3, topics: "disk,error", message: "kernel: I/O error, dev sda, sector 9 op 0x1", kernel: true}, true},
 		{"an emergency", "0,1,0,-;Kernel panic\n", record{sequence: 1, level: 0, topics: "system,error,critical", message: "kernel: Kernel panic", kernel: true}, true},
 		{"the kernel's warning in our name", "4,1,0,-;postern: system,info x\n", record{sequence: 1, level: 4, topics: "system,warning", message: "kernel: postern: system,info x", kernel: true}, true},

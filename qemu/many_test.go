@@ -25,7 +25,7 @@ func TestManyRules(t *testing.T) {
 			o.capture = false
 			var text strings.Builder
 			text.WriteString("/ip firewall address-list\n")
-			for i := range 1000 {
+			for i := range 998 {
 				fmt.Fprintf(&text, "add list=many address=198.18.%d.%d\n", i/100, i%100*2)
 			}
 			text.WriteString("/ip firewall filter\n")
@@ -39,6 +39,7 @@ func TestManyRules(t *testing.T) {
 				fmt.Fprintf(&text, "add chain=forward action=passthrough protocol=udp dst-port=%d\n", 1000+i)
 			}
 			text.WriteString("add chain=forward action=drop dst-address-list=many\n")
+			text.WriteString("add chain=input action=add-src-to-address-list address-list=callers address-list-timeout=3w protocol=tcp dst-port=1080\n")
 			text.WriteString(mangled)
 			o.configuration += text.String()
 		})
@@ -56,6 +57,8 @@ func TestManyRules(t *testing.T) {
 		timed("/ip firewall filter add chain=input action=log disabled=yes")
 		timed("/ip firewall filter set [find action=log] disabled=no protocol=icmp")
 		timed("/ip firewall address-list set [find address=198.18.0.2] address=198.18.200.1")
+		timed("/ip firewall address-list add list=many address=198.18.200.2")
+		timed("/ip firewall address-list add list=many address=198.18.200.3 timeout=3w")
 		out := timed("/ip firewall filter print stats where dst-address-list=many")
 		assert.Contains(t, out, "drop")
 		timed("/ip firewall address-list print count-only")
@@ -63,6 +66,10 @@ func TestManyRules(t *testing.T) {
 		conn, err := r.n.dial(client, lanAddress+":1080", patience)
 		require.NoError(t, err)
 		conn.Close()
+		out = timed("/ip firewall address-list print where dynamic")
+		assert.Contains(t, out, clientAddress+" ")
+		assert.Contains(t, out, "198.18.200.3 ")
+		assert.Equal(t, 2, strings.Count(out, " 2w6d23h"), out)
 		assert.Equal(t, "9", strings.TrimSpace(timed("/ip firewall filter print count-only where comment=matches packets>0")))
 		r.seeMangled(t)
 		timed("/ip firewall mangle set [find new-dscp=46] new-dscp=34")

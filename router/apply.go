@@ -36,14 +36,15 @@ type step struct {
 func (r *Router) apply(next state) error {
 	old := r.now
 	before, want := r.effective(old), r.effective(next)
+	rulesBefore, rules := before.Rules(), want.Rules()
 	steps := []step{{
-		same: reflect.DeepEqual(before.Rules(), want.Rules()),
-		do:   func() error { return r.firewall.Apply(want.Rules()) },
+		same: reflect.DeepEqual(rulesBefore, rules),
+		do:   func() error { return r.firewall.Apply(rules) },
 		undo: func() error {
 			if !old.applied {
 				return r.firewall.Lock()
 			}
-			return r.firewall.Apply(before.Rules())
+			return r.firewall.Apply(rulesBefore)
 		},
 	}, {
 		same: reflect.DeepEqual(r.networkOf(old), r.networkOf(next)),
@@ -80,7 +81,7 @@ func (r *Router) apply(next state) error {
 	next.applied = true
 	r.set(next)
 	if old.applied {
-		r.forgetRetranslated(before.Rules(), want.Rules())
+		r.forgetRetranslated(rulesBefore, rules)
 	}
 	return nil
 }

@@ -86,6 +86,23 @@ func (h history) bounded(room int) history {
 	return h
 }
 
+// afterExpiry is h when entries of address lists have ended: what was changed about lists before, and what before that, can be
+// neither undone nor done again, as it leads to lists that had other entries.
+func (h history) afterExpiry() history {
+	from, to := 0, len(h.entries)
+	for i, e := range h.entries {
+		switch {
+		case !e.way.ChangesAddressLists():
+		case i < h.done:
+			from = i + 1
+		default:
+			to = min(to, i)
+		}
+	}
+	h.entries, h.done = slices.Clone(h.entries[from:to]), h.done-from
+	return h
+}
+
 // undo returns the configuration without the last change of config that is in force.
 func (h history) undo(config console.Config) (console.Config, error) {
 	if h.done == 0 {

@@ -274,6 +274,8 @@ func (r *Router) system(st state) console.Live {
 		Now:           time.Now,
 		Counters:      r.firewall.Counters,
 		ResetCounters: r.firewall.ResetCounters,
+		Filled:        r.firewall.Filled,
+		RemoveFilled:  r.firewall.RemoveFilled,
 		Resource:      r.resource,
 		Invalid:       func(menu string) ([]int, error) { return r.invalid(st, menu) },
 		Addresses:     func() ([]netcfg.Address, error) { return r.dynamicAddresses(st) },

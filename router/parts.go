@@ -53,6 +53,10 @@ type Firewall interface {
 	// ResetCounters sets those of some rules to zero.
 	ResetCounters(t firewall.Table, rules []int) error
 	Openings() []firewall.Opening
+	// Filled returns at most limit addresses that rules have added to lists, and how many more there are.
+	Filled(limit int) (all []firewall.Filled, more int, err error)
+	// RemoveFilled removes some of them.
+	RemoveFilled([]firewall.Filled) error
 }
 
 // Machine is what else the router changes on the machine.

@@ -167,6 +167,13 @@ func (f *fakeFirewall) Counters(t firewall.Table) ([]firewall.Counter, error) {
 	return make([]firewall.Counter, len(f.config.Rules(t))), nil
 }
 
+func (f *fakeFirewall) Filled(int) ([]firewall.Filled, int, error) {
+	f.hangs.wait()
+	return nil, 0, nil
+}
+
+func (f *fakeFirewall) RemoveFilled([]firewall.Filled) error { return nil }
+
 func (f *fakeFirewall) Openings() []firewall.Opening { f.hangs.wait(); return f.openings }
 
 type fakeMachine struct {

@@ -177,6 +177,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	clients := newDHCPClients(supervisor, log.About("dhcp"), keeper)
 	dialers := newPPPoEClients(supervisor, log.About("pppoe"))
 	fallback := newFallbackService(b, log.About("dhcp"))
+	lists := newAddressListService(log.About("firewall"), fw.Full)
 	remote := newSSHService(supervisor, log.About("ssh"))
 	programs := newProgramService(supervisor, log.About("api"), "api", api.Spec)
 	page := newWebService(supervisor, log.About("www"))
@@ -184,6 +185,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 		Network: network, Firewall: fw, Machine: machine,
 		Services: []Service{
 			newTrackingService(log.About("firewall")),
+			lists,
 			newSocksService(supervisor, log.About("socks"), fw),
 			&remoteLog{sender: kmsg.NewRemote(log, journal)},
 			newTimeService(supervisor, log.About("ntp"), running.Date),
@@ -200,6 +202,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 		Supervisor: supervisor,
 	}, requests)
 	clients.setLayer, dialers.setLayer, fallback.setLayer = r.SetLayer, r.SetLayer, r.SetLayer
+	lists.expire = r.expireAddresses
 	logLink := r.linkLog()
 	network.OnLink = func(port string, up bool) {
 		logLink(port, up)
