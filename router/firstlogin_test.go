@@ -1,7 +1,12 @@
 package router
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,7 +16,9 @@ import (
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/login"
+	"github.com/postern-router/postern/netcfg"
 )
 
 const lanLines = "/interface list add name=LAN\n/interface list member add list=LAN interface=ether2\n" +
@@ -142,4 +149,43 @@ func TestFirstSession(t *testing.T) {
 			<-c.over
 		})
 	})
+}
+
+// OpenSSH sets the first password of a router, and logs in with it afterwards.
+func TestFirstOpenSSH(t *testing.T) {
+	e2e.Needs(t, "ssh")
+	g := newSSHRig(t)
+	g.config.InterfaceLists = []console.InterfaceList{{Name: "LAN"}}
+	g.config.ListMembers = []console.ListMember{{List: "LAN", Interface: "ether2"}}
+	g.apply()
+	// No user could set an address of this machine's loopback.
+	g.r.now.layers = g.r.now.layers.with("test", Layer{Addresses: []netcfg.Address{{Address: netip.MustParsePrefix("127.0.0.1/8"), Interface: "ether2"}}})
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "answer"), []byte("#!/bin/sh\necho \"$PASSWORD\"\n"), 0o700))
+	run := func(from, password, in string, args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), "ssh", append([]string{"-F", "none", "-b", from, "-p", fmt.Sprint(g.config.SSH.Port), "-o", "UserKnownHostsFile=" + filepath.Join(dir, "hosts"),
+			"-o", "StrictHostKeyChecking=accept-new", "-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1", "-o", "LogLevel=ERROR"}, args...)...)
+		cmd.Env = append(os.Environ(), "SSH_ASKPASS="+filepath.Join(dir, "answer"), "SSH_ASKPASS_REQUIRE=force", "SSH_AUTH_SOCK=", "PASSWORD="+password)
+		cmd.Stdin = strings.NewReader(in)
+		out, err := cmd.Output()
+		return string(out), err
+	}
+	_, err := run("127.0.0.1", "", "", "admin@127.0.0.1", "/export")
+	require.Error(t, err, "from the router itself")
+	out, err := run("127.0.0.2", "", "", "admin@127.0.0.1", "/system identity print")
+	assert.NotContains(t, out, "postern", "%v", err)
+	out, err = run("127.0.0.2", "", "/system identity print\n", "-T", "admin@127.0.0.1")
+	assert.NotContains(t, out, "name:", "%v", err)
+	assert.False(t, g.r.snapshot().running.HasSecret())
+	out, err = run("127.0.0.2", "", "correct horse\ncorrect horse\n/system identity print\n/quit\n", "-T", "admin@127.0.0.1")
+	require.NoError(t, err, out)
+	assert.Contains(t, out, "new password> ")
+	assert.Contains(t, out, "  name: postern\n")
+	assert.True(t, g.r.snapshot().running.HasSecret())
+	_, err = run("127.0.0.2", "", "", "admin@127.0.0.1", "/export")
+	require.Error(t, err, "once")
+	out, err = run("127.0.0.2", "correct horse", "", "admin@127.0.0.1", "/system identity print")
+	require.NoError(t, err)
+	assert.Equal(t, "  name: postern\r\n", out)
+	g.s.Stop()
 }
