@@ -2,6 +2,8 @@ package router
 
 import (
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -188,4 +190,44 @@ func TestFirstOpenSSH(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "  name: postern\r\n", out)
 	g.s.Stop()
+}
+
+// The page sets the first password by its form, from the LAN alone; REST waits for it.
+func TestFirstByThePage(t *testing.T) {
+	fakes := newRig(t)
+	r := fakes.r
+	s := newWebService(realSupervisor(t, r.log, fakes.log), r.log.About("www"))
+	s.attach(r, viaWeb)
+	config := console.Default()
+	config.WWW.Disabled, config.WWW.Port = false, freePort(t)
+	config.InterfaceLists = []console.InterfaceList{{Name: "LAN"}}
+	config.ListMembers = []console.ListMember{{List: "LAN", Interface: "ether2"}}
+	require.NoError(t, s.Apply(config))
+	r.now.config, r.now.running = config, config
+	r.now.layers = r.now.layers.with("test", Layer{Addresses: []netcfg.Address{{Address: netip.MustParsePrefix("127.0.0.1/8"), Interface: "ether2"}}})
+	login := func(from, form string) int {
+		t.Helper()
+		client := http.Client{Timeout: time.Minute, Transport: &http.Transport{
+			DisableKeepAlives: true, DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext,
+		}}
+		request, err := http.NewRequest("POST", fmt.Sprintf("http://127.0.0.1:%d/login", config.WWW.Port), strings.NewReader(form))
+		require.NoError(t, err)
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		request.Header.Set("X-Postern-Token", "")
+		answer, err := client.Do(request)
+		require.NoError(t, err)
+		answer.Body.Close()
+		return answer.StatusCode
+	}
+	assert.Equal(t, 401, login("127.0.0.1", "user=admin&password=&new=correct+horse"), "from the router itself")
+	assert.Equal(t, 428, login("127.0.0.2", "user=admin&password="))
+	assert.Equal(t, 401, login("127.0.0.2", "user=root&password=&new=correct+horse"))
+	assert.Equal(t, 428, login("127.0.0.2", "user=admin&password=&new=bad%01"))
+	assert.False(t, r.snapshot().config.HasSecret())
+	assert.Equal(t, 200, login("127.0.0.2", "user=admin&password=&new=correct+horse"))
+	assert.Contains(t, fakes.log(), "user admin logged in from 127.0.0.2 via web")
+	assert.Equal(t, 401, login("127.0.0.2", "user=admin&password=&new=other"), "once")
+	assert.Equal(t, 401, login("127.0.0.2", "user=admin&password=other"))
+	assert.Equal(t, 200, login("127.0.0.2", "user=admin&password=correct+horse"))
+	s.Stop()
 }
