@@ -472,7 +472,7 @@ func (m *menu) isUsers() bool {
 	return m.path == userMenuPath || strings.HasPrefix(m.path, userMenuPath+" ")
 }
 
-// needs are the policies that a command of m needs.
+// permission is the policies that a command of m needs.
 func (c command) permission(m *menu) Policies {
 	need := c.policy
 	switch {
