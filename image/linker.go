@@ -132,7 +132,8 @@ var runtimePatches = []patch{
 // shrinkTypes is a part of the linker, which leaves out of the descriptors of types (190 KB):
 //   - of a type that is never converted to an interface, and cannot be reached from one that is (the linker's own
 //     UsedInIface, by which it leaves out methods), all but what the runtime reads: size, pointers and how
-//     to compare. The rest is for package reflect, which starts from an interface;
+//     to compare. The rest is for package reflect, which starts from an interface. Two go to the fields without one:
+//     a map that is empty, if its key may not be comparable, and reflect.StructOf, which no program has here;
 //   - methods whose own type is nowhere in the program: no interface has such a method, so no
 //     assertion can look for it;
 //   - names of closures' types, which list what they capture: nobody can ask for them;
@@ -153,6 +154,31 @@ func shrinkTypes(ctxt *Link) {
 	if !ldr.AttrReachable(short) {
 		short = 0
 	}
+	// A map that is empty looks for what cannot be compared by the fields of its key.
+	inKey := map[loader.Sym]bool{}
+	var keep func(s loader.Sym)
+	keep = func(s loader.Sym) {
+		kind := decodetypeKind(arch, ldr.Data(s))
+		if inKey[s] || kind != abi.Struct && kind != abi.Array {
+			return
+		}
+		inKey[s] = true
+		relocs := ldr.Relocs(s)
+		for i := 0; i < relocs.Count(); i++ {
+			if r := relocs.At(i); r.Type() == objabi.R_ADDR && ldr.IsGoType(r.Sym()) {
+				keep(r.Sym())
+			}
+		}
+	}
+	for s := loader.Sym(1); s < loader.Sym(ldr.NSym()); s++ {
+		if ldr.AttrReachable(s) && ldr.IsGoType(s) && decodetypeKind(arch, ldr.Data(s)) == abi.Map &&
+			arch.ByteOrder.Uint32(ldr.Data(s)[common+7*pointer:])&abi.MapHashMightPanic != 0 {
+			relocs := ldr.Relocs(s)
+			keep(decodeRelocSym(ldr, s, &relocs, int32(common)))
+		}
+	}
+	// It looks for a type with the same fields.
+	structOf := ldr.AttrReachable(ldr.Lookup("reflect.StructOf", abiInternalVer))
 	unnamed := map[loader.Sym]bool{} // names that something referred to that is cut
 	for s := loader.Sym(1); s < loader.Sym(ldr.NSym()); s++ {
 		if !ldr.AttrReachable(s) || !ldr.IsGoType(s) {
@@ -161,7 +187,7 @@ func shrinkTypes(ctxt *Link) {
 		data, size := ldr.Data(s), int(ldr.SymSize(s))
 		isClosure := strings.HasPrefix(ldr.SymName(s), "type:noalg."+closure)
 		end, fields := size, -1 // fields is where a pointer to fields is dropped
-		if !ldr.AttrUsedInIface(s) && !decodetypeGCMaskOnDemand(arch, data) {
+		if !ldr.AttrUsedInIface(s) && !decodetypeGCMaskOnDemand(arch, data) && !inKey[s] && !(structOf && ldr.IsTypelink(s)) {
 			switch kind := decodetypeKind(arch, data); {
 			case isClosure:
 				end = common
