@@ -17,10 +17,11 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// hostileCost is the most memory in MiB that packets of a host without any connection may take
-// from the smallest board. The tables that they fill take 1.5 together; 4.4 of fragments were
-// taken before there was a bound.
-const hostileCost = 2.5
+// hostileLeft is how much memory in MiB packets of a host without any connection leave the smallest
+// board at least, beside what it serves. What they take cannot be told apart: the buffers of what is served grow and
+// shrink meanwhile. The tables that they fill take 1.5 together; before there was a bound fragments took 4.4, which is
+// more than there is then.
+const hostileLeft = 1.5
 
 // TestHostilePackets sends the smallest board what no honest host sends, while it serves: the
 // tables of its kernel that packets fill are bounded, and false sources are not believed.
@@ -42,7 +43,7 @@ func TestHostilePackets(t *testing.T) {
 			after, took := r.freeMemory(t)
 			t.Logf("%d packets: free memory %.1f MiB before, %.1f MiB after; the console answered in %v",
 				packets, before, after, took.Round(time.Millisecond))
-			assert.Less(t, before-after, hostileCost, "MiB that the packets took")
+			assert.Greater(t, after, hostileLeft, "MiB that the packets left")
 			_, reply := r.request(t, client, commandConnect, to.String())
 			assert.EqualValues(t, granted, reply.code)
 		})
