@@ -330,9 +330,21 @@ type linker struct {
 	runtime  []patch // of the runtime that reads its tables
 }
 
+// linkerRelease is the release of Go that linkerPatches and runtimePatches are for.
+const linkerRelease = "go1.26"
+
 // boardLinker builds Go's linker with linkerPatches in the folder work. If this release of Go has another
 // linker or runtime it says so, and returns Go's own.
 func boardLinker(work string) (linker, error) {
+	// The patches know how types are laid out, which a text that still matches does not tell.
+	version, err := output("go", "env", "GOVERSION")
+	if err != nil {
+		return linker{}, err
+	}
+	if version != linkerRelease && !strings.HasPrefix(version, linkerRelease+".") {
+		say("Go's linker is not patched, and the program larger: the patches are for %s, and this is %s", linkerRelease, version)
+		return linker{}, nil
+	}
 	// Only to see whether they apply: they are for the program's overlay, and the linker runs with Go's own runtime.
 	_, left, err := overlay(map[string]string{}, runtimePatches, work)
 	if err != nil {
