@@ -292,7 +292,7 @@ func (x *execution) undo(step func() (Config, error), steps int) error {
 	if _, policy := describe(x.menus, x.cfg, next, DeltaOf(next, x.cfg)); x.live.Denied&MayPolicy != 0 && strings.Contains(policy, usersPolicy) {
 		return ErrNotPermitted
 	}
-	if x.live.Denied&MayPolicy != 0 && !x.cfg.sameUsers(next) {
+	if x.live.Denied&MayPolicy != 0 && !x.cfg.SameUsers(next) {
 		return ErrNotPermitted
 	}
 	x.cfg, x.result.History = next.identified(), steps

@@ -190,8 +190,8 @@ func (c Config) Unlocked() string {
 	return c.Owner()
 }
 
-// sameUsers reports whether users, groups and keys are the same in both.
-func (c Config) sameUsers(other Config) bool {
+// SameUsers reports whether users, groups and keys are the same in both.
+func (c Config) SameUsers(other Config) bool {
 	return reflect.DeepEqual(c.Users, other.Users) && reflect.DeepEqual(c.Groups, other.Groups) && reflect.DeepEqual(c.SSHKeys, other.SSHKeys)
 }
 

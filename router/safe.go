@@ -51,6 +51,10 @@ func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
 		return console.ErrNotPermitted
 	}
 	if r.safeMode != nil {
+		if changes := !r.safeMode.before.config.SameUsers(r.now.config); changes && request != session.TakeSafeMode &&
+			r.now.config.Denied(cmp.Or(s.User, console.Admin))&console.MayPolicy != 0 {
+			return console.ErrNotPermitted // it would undo a change of users, or keep it
+		}
 		switch request {
 		case session.UnrollAndTake:
 			if err := r.unrollSafe("another session has taken it over"); err != nil {

@@ -192,3 +192,34 @@ func TestRequestLogout(t *testing.T) {
 		assert.Equal(t, prompt, other.run("/system identity set name=postern"), "who has changed it goes on")
 	})
 }
+
+// Who may not change users takes over no Safe Mode in which they were changed: that would undo it, or keep it.
+func TestSafeModeOfUsers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.must("/user set admin password=secret; /user add name=bob group=full password=bobs")
+		admin, bob := g.connect(), g.connect()
+		admin.login("admin", "secret")
+		bob.login("bob", "bobs")
+		admin.send('X', "")
+		admin.prompt()
+		admin.run("/user set bob group=write")
+		for _, answer := range []string{"u", "r"} {
+			bob.send('X', "")
+			bob.until("A")
+			bob.send('L', answer)
+			assert.Equal(t, "not enough permissions (9)\n[bob@postern] > ", bob.prompt())
+		}
+		u, _ := g.r.snapshot().config.User("bob")
+		assert.Equal(t, "write", u.Group)
+		admin.send('X', "")
+		assert.Contains(t, admin.prompt(), "[Safe Mode released]")
+		admin.send('X', "")
+		admin.prompt()
+		admin.run("/system identity set name=x")
+		bob.send('X', "")
+		bob.until("A")
+		bob.send('L', "u")
+		assert.Equal(t, "[Safe Mode taken]\n[bob@postern] <SAFE> > ", bob.prompt())
+	})
+}
