@@ -1,6 +1,7 @@
 package router
 
 import (
+	"errors"
 	"net/netip"
 
 	"github.com/postern-router/postern/console"
@@ -13,8 +14,9 @@ import (
 // password, to set one before anything else.
 
 // isFirst reports whether a login is that of who may set the first password.
-func (r *Router) isFirst(via string, l login.Login) bool {
-	st := r.snapshot()
+func (r *Router) isFirst(via string, l login.Login) bool { return r.isFirstIn(r.snapshot(), via, l) }
+
+func (r *Router) isFirstIn(st state, via string, l login.Login) bool {
 	from := origin(via, l)
 	return (from.Via == viaSSH || from.Via == viaWeb) && !st.running.HasSecret() && !st.config.HasSecret() &&
 		l.User == st.running.Owner() && st.running.MayLogIn(l.User, policyOf(from.Via), l.From) && onLAN(r.effective(st), l.From)
@@ -41,13 +43,23 @@ func onLAN(c console.Config, host netip.Addr) bool {
 	return bits >= 0
 }
 
+// firstOnly refuses a password that would not be the first any more: another user's, or a key, has come before.
+func (r *Router) firstOnly(via string, l login.Login) (may func(state) error) {
+	return func(st state) error {
+		if !r.isFirstIn(st, via, l) {
+			return errors.New("failure: a password or a key was set meanwhile")
+		}
+		return nil
+	}
+}
+
 // setFirst sets the first password, and returns the proof of it; "" if it may not be set, or is none that a user may choose.
 func (r *Router) setFirst(via string, l login.Login, new string) (proof string) {
 	if !r.isFirst(via, l) || new == "" || console.CheckPassword(new) != nil {
 		return ""
 	}
 	s := &session.Session{Session: console.Session{User: l.User}, Origin: origin(via, l)}
-	if err := r.setPassword(s, "", new); err != nil {
+	if err := r.changePassword(s, "", new, r.firstOnly(via, l)); err != nil {
 		r.log.Printf(kmsg.Warning, "the first password was not set: %v", err)
 		return ""
 	}

@@ -143,6 +143,15 @@ func TestFirstSession(t *testing.T) {
 			assert.False(t, g.r.login(&session.Session{Origin: session.Origin{Via: session.Console}}, console.Admin, "mine"))
 		})
 	})
+	t.Run("another user has a password meanwhile", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			g := started(t, lanLines)
+			c := begin(g)
+			g.must("/user add name=bob group=full password=secret")
+			require.Contains(t, answer(c, "mine", "mine", "SP"), "failure: a password or a key was set meanwhile")
+			assert.False(t, g.r.login(&session.Session{Origin: session.Origin{Via: session.Console}}, console.Admin, "mine"))
+		})
+	})
 	t.Run("a command is none", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := started(t, lanLines)

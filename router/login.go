@@ -209,13 +209,33 @@ func fromWhere(o session.Origin) string {
 	return " from " + o.String() + " via " + o.Via
 }
 
+// errPasswordStays is the error of who removes the own password and may not change users: without any password and key, whoever is on
+// the LAN could set the first one, as the user who owns the router.
+var errPasswordStays = errors.New("failure: a password is needed")
+
 // setPassword changes the password of a session's user if old is the present one.
 func (r *Router) setPassword(s *session.Session, old, new string) error {
+	return r.changePassword(s, old, new, func(st state) error {
+		switch lacks := st.config.Denied(cmp.Or(s.User, console.Admin)); {
+		case lacks&console.MayPassword != 0:
+			return console.ErrNotPermitted
+		case new == "" && lacks&console.MayPolicy != 0:
+			return errPasswordStays
+		}
+		return nil
+	})
+}
+
+// changePassword is setPassword, if may says nothing against it: also when it is done, as a hash takes a while.
+func (r *Router) changePassword(s *session.Session, old, new string, may func(state) error) error {
 	user := cmp.Or(s.User, console.Admin)
 	u, _ := r.snapshot().config.User(user)
 	if u.Password != "" && !r.logins.check(s.Origin, u.Password, true, old) {
 		r.log.Printf(kmsg.Critical, "password change failure for user %s", user)
 		return errors.New("failure: old password is wrong")
+	}
+	if err := may(r.snapshot()); err != nil {
+		return err
 	}
 	hash := ""
 	if new != "" {
@@ -227,6 +247,9 @@ func (r *Router) setPassword(s *session.Session, old, new string) error {
 	_, err := r.edit(s, func(_ *console.Session, st state) (console.Result, error) {
 		if now, _ := st.config.User(user); now.Password != u.Password {
 			return console.Result{}, errors.New("failure: the password was changed meanwhile")
+		}
+		if err := may(st); err != nil {
+			return console.Result{}, err
 		}
 		next := st.config.Clone()
 		if !next.SetPassword(user, hash) {

@@ -9,6 +9,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/login"
 )
 
 // maxSessions is how many there may be at once on serial lines.
@@ -47,9 +48,20 @@ func (r *Router) serve(conn net.Conn, from session.Origin, user string, number u
 			}
 		}()
 	}
+	setPassword := r.setPassword
+	if first {
+		setPassword = func(s *session.Session, old, new string) error {
+			if !first {
+				return r.setPassword(s, old, new)
+			}
+			err := r.changePassword(s, old, new, r.firstOnly(from.Via, login.Login{User: user, From: from.Address}))
+			first = err != nil
+			return err
+		}
+	}
 	if err := session.Serve(conn, from, session.Handler{
 		User: user, Login: number, NeedsPassword: first, Execute: r.execute, Prompt: prompt, Complete: r.complete, Help: r.help,
-		Import: r.importLines, Unlocked: r.unlocked, HasPassword: r.hasPassword, CheckPassword: r.login, SetPassword: r.setPassword,
+		Import: r.importLines, Unlocked: r.unlocked, HasPassword: r.hasPassword, CheckPassword: r.login, SetPassword: setPassword,
 		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,
 	}); err != nil && !errors.Is(err, net.ErrClosed) { // the console's process has gone, which is told
 		r.log.Printf(kmsg.Info, "%v", err)

@@ -223,3 +223,17 @@ func TestSafeModeOfUsers(t *testing.T) {
 		assert.Equal(t, "[Safe Mode taken]\n[bob@postern] <SAFE> > ", bob.prompt())
 	})
 }
+
+// Who may not change users cannot remove the own password: if it is the only one, anybody could set the first.
+func TestOwnPasswordStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t, lanLines)
+		g.must("/user add name=bob group=write password=bobs")
+		bob := &session.Session{Session: console.Session{User: "bob"}, Origin: session.Origin{Via: viaSSH, Address: netip.MustParseAddr("192.168.0.2")}}
+		require.ErrorContains(t, g.r.setPassword(bob, "bobs", ""), "failure: a password is needed")
+		assert.True(t, g.r.snapshot().config.HasSecret())
+		require.NoError(t, g.r.setPassword(bob, "bobs", "other"))
+		g.must("/user set bob group=full")
+		require.NoError(t, g.r.setPassword(bob, "other", ""))
+	})
+}
