@@ -121,17 +121,17 @@ var (
 	printLogCommand      = command{name: "print", help: "show the log",
 		shows: true, words: []Choice{followWord, followOnlyWord, countWord, pagingWord}, where: true, run: (*execution).printLog}
 
-	rebootCommand = command{name: "reboot", help: "restart the router", policy: MayReboot,
+	rebootCommand = command{name: "reboot", help: "restart the router", policy: Needed(Reboot),
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Reboot) }}
-	shutdownCommand = command{name: "shutdown", help: "turn the router off", policy: MayReboot,
+	shutdownCommand = command{name: "shutdown", help: "turn the router off", policy: Needed(Shutdown),
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Shutdown) }}
 	resetConfigurationCommand = command{name: "reset-configuration", help: "go back to the default configuration, and restart the router",
-		needs: ResetConfiguration, policy: MayReboot | MayWrite | MayPolicy,
+		needs: ResetConfiguration, policy: Needed(ResetConfiguration),
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ResetConfiguration) }}
 	quitCommand = command{name: "quit", help: "end the session", policy: everyone, run: func(x *execution, _ *menu, _ arguments) error {
 		return x.ask(Quit)
 	}}
-	passwordCommand = command{name: "password", help: "change the password, which it asks for", needs: ChangePassword, policy: MayPassword,
+	passwordCommand = command{name: "password", help: "change the password, which it asks for", needs: ChangePassword, policy: Needed(ChangePassword),
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ChangePassword) }}
 	// exportCommand is a command of every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
@@ -154,7 +154,7 @@ var (
 			return nil
 		}}
 
-	pingCommand = command{name: "ping", help: "send ICMP echo requests", needs: Ping, policy: MayTest,
+	pingCommand = command{name: "ping", help: "send ICMP echo requests", needs: Ping, policy: Needed(Ping),
 		positional: []string{"address"},
 		arguments: []argument{
 			option(prop("address", hostName(), "", "host that has to answer",
@@ -182,7 +182,7 @@ var (
 			x.result.Ping = a.ping
 			return x.ask(Ping)
 		}}
-	tracerouteCommand = command{name: "traceroute", help: "show the routers on the way to a host", needs: Traceroute, policy: MayTest,
+	tracerouteCommand = command{name: "traceroute", help: "show the routers on the way to a host", needs: Traceroute, policy: Needed(Traceroute),
 		positional: []string{"address"},
 		arguments: []argument{
 			option(prop("address", hostName(), "", "host to trace the route to",

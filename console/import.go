@@ -12,7 +12,7 @@ import (
 // that it makes in memory.
 const MaxImport = 256 << 10
 
-var importCommand = command{name: "import", policy: MayWrite, help: "run lines as export writes them: all of them or none", needs: Import,
+var importCommand = command{name: "import", policy: Needed(Import), help: "run lines as export writes them: all of them or none", needs: Import,
 	arguments: []argument{
 		option(prop("replace", boolean(), "no", "whether the lines replace all that is set, but for users, if they have none, and passwords",
 			func(o *options) *bool { return &o.imports.Replace })),
@@ -54,6 +54,9 @@ func (s *Session) Import(cfg Config, live Live, text string, check func(Config) 
 // ImportBy is Import or Replace, by the arguments of /import.
 func (s *Session) ImportBy(a ImportArguments, cfg Config, live Live, text string, check func(Config) error) (Result, error) {
 	if a.Replace {
+		if live.Denied&MayPolicy != 0 { // any more, since the command
+			return Result{Config: cfg}, ErrNotPermitted
+		}
 		return s.replaceBy(a, cfg, live, text, check)
 	}
 	return s.importOn(a, cfg, cfg, live, text, check)

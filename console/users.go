@@ -472,6 +472,25 @@ func (m *menu) isUsers() bool {
 	return m.path == userMenuPath || strings.HasPrefix(m.path, userMenuPath+" ")
 }
 
+// Needed are the policies that a user needs who asks for a request, when it is carried out too: a question may stand between.
+func Needed(r Request) Policies {
+	switch r {
+	case Reboot, Shutdown:
+		return MayReboot
+	case ResetConfiguration:
+		return MayReboot | MayWrite | MayPolicy
+	case Upgrade:
+		return MayReboot | MayWrite
+	case Ping, Traceroute, CheckForUpdates:
+		return MayTest
+	case ChangePassword:
+		return MayPassword
+	case SetClock, Import:
+		return MayWrite
+	}
+	return 0
+}
+
 // permission is the policies that a command of m needs.
 func (c command) permission(m *menu) Policies {
 	need := c.policy

@@ -2,8 +2,10 @@ package router
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 
 	"github.com/postern-router/postern/console"
@@ -62,10 +64,28 @@ func (r *Router) serve(conn net.Conn, from session.Origin, user string, number u
 	if err := session.Serve(conn, from, session.Handler{
 		User: user, Login: number, NeedsPassword: first, Execute: r.execute, Prompt: prompt, Complete: r.complete, Help: r.help,
 		Import: r.importLines, Unlocked: r.unlocked, HasPassword: r.hasPassword, CheckPassword: r.login, SetPassword: setPassword,
-		SafeMode: r.safe, End: r.endSession, Confirmed: r.confirmed, Stream: r.stream,
+		SafeMode: r.safe, End: r.endSession,
+		// The question may have been there for long.
+		Confirmed: func(request console.Request) error {
+			if !r.permits(user, request) {
+				return console.ErrNotPermitted
+			}
+			return r.confirmed(request)
+		},
+		Stream: func(ctx context.Context, result console.Result, out io.Writer) error {
+			if !r.permits(user, result.Request) {
+				return console.ErrNotPermitted
+			}
+			return r.stream(ctx, result, out)
+		},
 	}); err != nil && !errors.Is(err, net.ErrClosed) { // the console's process has gone, which is told
 		r.log.Printf(kmsg.Info, "%v", err)
 	}
+}
+
+// permits reports whether a user may still have a request carried out.
+func (r *Router) permits(user string, request console.Request) bool {
+	return r.snapshot().config.Denied(cmp.Or(user, console.Admin))&console.Needed(request) == 0
 }
 
 // closeRead ends a session: what it has asked is answered first.

@@ -237,3 +237,37 @@ func TestOwnPasswordStays(t *testing.T) {
 		require.NoError(t, g.r.setPassword(bob, "other", ""))
 	})
 }
+
+// What asks a question first is permitted when it is answered.
+func TestMayStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.must("/user set admin password=secret; /user group add name=none policy=local,read; /user add name=bob group=full password=bobs")
+		for _, test := range []struct {
+			line, until, group string
+			answers            []string
+		}{
+			{"/system reset-configuration", "A", "write", []string{"y"}},
+			{"/system reboot", "A", "none", []string{"y"}},
+			{"/system upgrade http://192.0.2.1/image", "A", "none", []string{"y"}},
+			{"/import replace=yes", "A", "write", []string{"/system identity set name=x", ".", "y"}},
+			{"/password", "S", "none", []string{"bobs", "other", "other"}},
+		} {
+			g.must("/user set bob group=full")
+			c := g.connect()
+			c.login("bob", "bobs")
+			c.send('L', test.line)
+			c.until(test.until)
+			g.must("/user set bob group=" + test.group)
+			for i, answer := range test.answers {
+				if i > 0 {
+					c.until(test.until)
+				}
+				c.send('L', answer)
+			}
+			assert.Contains(t, c.prompt(), "not enough permissions (9)", test.line)
+			assert.Empty(t, g.requests)
+			c.hangUp()
+		}
+	})
+}
