@@ -82,6 +82,14 @@ func (s NetworkService) Exposed(c Config, wanPort string) string {
 		"dst-port=%d from there, and address= of /ip service %s keeps nobody out", from, config.Port, s.Name)
 }
 
+// FirstOpen returns a warning if whoever is on the LAN can set the first password, else "".
+func FirstOpen(c Config) string {
+	if !slices.ContainsFunc(NetworkServices, func(s NetworkService) bool { return s.Open(c) && !s.letsIn(c) }) {
+		return ""
+	}
+	return "warning: no password and no key is set: whoever is on the LAN can set the first one; /password sets it"
+}
+
 func serviceMenu() *menu {
 	var names, ports []string
 	for _, s := range NetworkServices {

@@ -240,3 +240,17 @@ func TestFirstByThePage(t *testing.T) {
 	assert.Equal(t, 200, login("127.0.0.2", "user=admin&password=correct+horse"))
 	s.Stop()
 }
+
+// Who opens the first login again, as by one undo too many, is warned.
+func TestFirstAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const warning = "warning: no password and no key is set: whoever is on the LAN can set the first one; /password sets it\n"
+		g := started(t, lanLines+"/ip firewall filter add chain=input action=drop in-interface=ether1\n")
+		assert.Empty(t, g.must("/user set admin password=secret"))
+		assert.Equal(t, warning, g.must("/undo"))
+		assert.Empty(t, g.must("/system identity set name=x"), "it was so before")
+		assert.Empty(t, g.must("/user set admin password=secret"))
+		assert.Empty(t, g.must("/interface list member disable 0; /user set admin password=\"\""), "nothing is of the LAN")
+		assert.Equal(t, warning, g.must("/interface list member enable 0"))
+	})
+}

@@ -189,7 +189,7 @@ func (r *Router) change(s *session.Session, revision uint64, result console.Resu
 		return "", err
 	}
 	checks := []func(console.Config) string{
-		console.UnusableSOCKS,
+		console.UnusableSOCKS, console.FirstOpen,
 		func(c console.Config) string { return console.ExposedSOCKS(c, r.board.WAN) },
 		console.OutsideDHCP,
 		console.TooMuchDNS,
