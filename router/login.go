@@ -3,6 +3,7 @@ package router
 import (
 	"cmp"
 	"errors"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -260,7 +261,7 @@ func (r *Router) changePassword(s *session.Session, old, new string, may func(st
 	return err
 }
 
-// logUsers logs which users, and whose passwords, a session has changed.
+// logUsers logs which users, groups and keys, and whose passwords, a session has changed.
 func (r *Router) logUsers(s *session.Session, before, after console.Config) {
 	did := func(format, user, what string) {
 		r.log.About("system,account").Printf(kmsg.Info, format, user, what, fromWhere(s.Origin))
@@ -276,8 +277,38 @@ func (r *Router) logUsers(s *session.Session, before, after console.Config) {
 		}
 	}
 	for _, u := range after.Users {
-		if _, ok := before.User(u.Name); !ok {
+		old, ok := before.User(u.Name)
+		if !ok {
 			did("user %s %s%s", u.Name, "added")
+		}
+		if old.Password, old.Comment = u.Password, u.Comment; ok && !reflect.DeepEqual(old, u) {
+			did("user %s %s%s", u.Name, "changed") // what he may do
+		}
+	}
+	isNamed := func(name string) func(console.Group) bool {
+		return func(g console.Group) bool { return g.Name == name }
+	}
+	for _, g := range before.Groups {
+		switch i := slices.IndexFunc(after.Groups, isNamed(g.Name)); {
+		case i < 0:
+			did("group %s %s%s", g.Name, "removed")
+		case after.Groups[i].Policy != g.Policy:
+			did("group %s %s%s", g.Name, "changed")
+		}
+	}
+	for _, g := range after.Groups {
+		if !slices.ContainsFunc(before.Groups, isNamed(g.Name)) {
+			did("group %s %s%s", g.Name, "added")
+		}
+	}
+	for _, k := range before.SSHKeys {
+		if !hasKey(after, k.User, k.Public.Key) {
+			did("ssh key of user %s %s%s", k.User, "removed")
+		}
+	}
+	for _, k := range after.SSHKeys {
+		if !hasKey(before, k.User, k.Public.Key) {
+			did("ssh key of user %s %s%s", k.User, "added")
 		}
 	}
 }

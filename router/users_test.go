@@ -271,3 +271,26 @@ func TestMayStill(t *testing.T) {
 		}
 	})
 }
+
+// The log tells who was given more, or another way in.
+func TestUsersAreLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.must("/user add name=bob group=read")
+		for _, test := range []struct{ line, want string }{
+			{"/user set bob group=full", "info user bob changed\n"},
+			{"/user group add name=app policy=api", "group app added\n"},
+			{"/user group set app policy=api,write", "group app changed\n"},
+			{"/user group remove app", "group app removed\n"},
+			{`/user ssh-keys add user=bob key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2"`, "ssh key of user bob added\n"},
+			{"/user ssh-keys remove 0", "ssh key of user bob removed\n"},
+		} {
+			assert.NotContains(t, g.log(), test.want)
+			g.must(test.line)
+			assert.Contains(t, g.log(), test.want)
+		}
+		before := g.log()
+		g.must("/user set bob comment=x password=secret")
+		assert.NotContains(t, g.log()[len(before):], "info user bob changed")
+	})
+}
