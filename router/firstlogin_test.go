@@ -162,6 +162,22 @@ func TestFirstSession(t *testing.T) {
 	})
 }
 
+// Each start tells the log that anybody on the LAN can set the first password.
+func TestFirstOpenIsTold(t *testing.T) {
+	for _, c := range []struct {
+		name, line string
+		told       bool
+	}{
+		{"SSH", "/ip service set ssh disabled=no", true}, {"the page", "/ip service set www disabled=no", true}, {"neither", "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := started(t, "/interface list add name=LAN", "/interface list member add list=LAN interface=ether2", c.line)
+			g.r.tellFirstOpen()
+			assert.Equal(t, c.told, strings.Contains(g.log(), "warning: no password and no key is set"), g.log())
+		})
+	}
+}
+
 // OpenSSH sets the first password of a router, and logs in with it afterwards.
 func TestFirstOpenSSH(t *testing.T) {
 	e2e.Needs(t, "ssh")

@@ -247,6 +247,7 @@ func (r *Router) Start(ctx context.Context) {
 	go r.runTrial(ctx)
 	go r.state.keepTime(ctx.Done())
 	r.start()
+	r.tellFirstOpen()
 	r.tellMissingPorts()
 	go func() {
 		if err := r.network.Run(ctx); err != nil && ctx.Err() == nil {
@@ -254,6 +255,14 @@ func (r *Router) Start(ctx context.Context) {
 		}
 	}()
 	r.startConsoles(ctx)
+}
+
+// tellFirstOpen tells the log if anybody on the LAN can set the first password: a configuration of before there
+// was a first login let nobody in.
+func (r *Router) tellFirstOpen() {
+	if open := console.FirstOpen(r.snapshot().config); open != "" {
+		r.log.About("system,account").Printf(kmsg.Info, "%s", open)
+	}
 }
 
 // snapshot returns the state that the system has.
