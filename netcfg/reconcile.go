@@ -21,6 +21,7 @@ func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 	}
 	m.reconcileSettings(p, have.settings, want.settings)
 	m.reconcileLinks(nl, p, have.links, want.links)
+	want.settings.loosen(p)
 	if len(p.changes) > 0 { // a link that goes takes its addresses along
 		addrs, err := m.ownAddrs(nl)
 		if err != nil {

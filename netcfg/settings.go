@@ -114,6 +114,21 @@ func (s Settings) set() error {
 	return nil
 }
 
+// loosen has the sources checked loosely on those of s.loose that were made since set, which the kernel gave the
+// parameters of any new link. s may be nil.
+func (s *Settings) loosen(p *pass) {
+	if s == nil || s.loose == "" || s.RPFilter != "" && s.RPFilter != RPFilterStrict {
+		return
+	}
+	for link := range strings.SplitSeq(s.loose, "/") {
+		path := filepath.Join(parameterFolder, "conf", link, "rp_filter")
+		if text, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(text)) == "2" {
+			continue // it is not there
+		}
+		p.did("check sources on "+link+" loosely", writeExisting(path, "2"))
+	}
+}
+
 // FalseSources returns how many packets were dropped since the start because their source
 // cannot be behind the link that they came in by: those of Settings.RPFilter, and those with
 // an address of this machine, of loopback, of broadcast or multicast.
