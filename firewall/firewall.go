@@ -149,12 +149,14 @@ func (f *Firewall) apply(c Config) error {
 
 // writeRules brings the rules of c, which are next, into force. known says that the kernel has what was written last.
 func (f *Firewall) writeRules(c Config, next *ruleSet, known bool) error {
+	half := false // next may be in force in some tables
 	if f.applied != nil {
 		if known {
 			done, err := f.changeRules(next)
 			if done || err != nil {
 				return err
 			}
+			half = f.written == nil
 		}
 		// If the counters cannot be read, because someone else changed the table, the
 		// new rules go in all the same. The counters go on from what was read last.
@@ -188,11 +190,13 @@ func (f *Firewall) writeRules(c Config, next *ruleSet, known bool) error {
 
 	f.written = nil
 	var refused *refusal
-	if !errors.As(err, &refused) {
+	cause := err
+	if errors.As(err, &refused) {
+		cause = f.explain(c, next, &s, refused)
+	} else if !half {
 		return err // no process ran
 	}
-	cause := f.explain(c, next, &s, refused)
-	if err := f.undo(refused.line == 0 || refused.line > swapped); err != nil {
+	if err := f.undo(half || refused.line == 0 || refused.line > swapped); err != nil {
 		return fmt.Errorf("%w; and putting the old rules back: %w", cause, err)
 	}
 	return cause
