@@ -97,7 +97,7 @@ func changeSet(command int, name string, elements []element) error {
 		for _, e := range batch {
 			left := uint32(0)
 			if !e.until.IsZero() {
-				if e.until.Before(now) {
+				if !e.until.After(now) { // no time at all would be for ever
 					continue
 				}
 				left = uint32((e.until.Sub(now) + time.Second - 1) / time.Second)

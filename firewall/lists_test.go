@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink/nl"
 
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/match"
@@ -191,6 +193,13 @@ func TestTemporary(t *testing.T) {
 		assert.Contains(t, got, "127.0.0.1/32")
 	}
 	assert.False(t, passes(t, "127.0.0.2"))
+}
+
+// What ends this very moment is not put in: without any time left it would stay for ever.
+func TestTemporaryEndsNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		assert.NoError(t, changeSet(nl.IPSET_CMD_ADD, "no-such-set", []element{{netip.MustParsePrefix("127.0.0.1/32"), time.Now()}}))
+	})
 }
 
 // Packets put addresses into a list, which other rules match from then on.
