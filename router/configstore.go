@@ -61,6 +61,8 @@ type configStore struct {
 	// text is the configuration that is to be kept, nil if the defaults hold. notes are kept behind it, see notes.go.
 	text  []byte
 	notes map[string]string
+	// erased is set if an erasure has failed: text may not be on flash any more.
+	erased bool
 	// unset is set once the flash has been read and nothing was set. defaults is the text of what holds then.
 	unset    bool
 	defaults []byte
@@ -216,11 +218,16 @@ func (k *configStore) setDefaults(c console.Config) {
 	}
 }
 
-// put has the newest configuration written to flash, in its own time.
+// put has the newest configuration written to flash, in its own time. What is kept already is not written again: programs may
+// change what is not kept, as entries of address lists with a timeout, all day.
 func (k *configStore) put(c console.Config) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.text = []byte(console.Export(c))
+	text := []byte(console.Export(c))
+	if k.text != nil && bytes.Equal(text, k.text) && k.trouble == nil && !k.erased {
+		return
+	}
+	k.text = text
 	k.write()
 }
 
@@ -237,6 +244,7 @@ func (k *configStore) write() {
 		}
 		notes[noteDefaults] = "yes"
 	}
+	k.erased = false
 	k.keeper.Put(joinNotes(text, notes))
 }
 
@@ -295,7 +303,7 @@ func (k *configStore) erase() error {
 	if err != nil {
 		// The router goes on, so it goes on keeping changes.
 		k.mu.Lock()
-		k.keeper = store.NewKeeper(k.save, k.report)
+		k.keeper, k.erased = store.NewKeeper(k.save, k.report), true
 		k.mu.Unlock()
 	}
 	return err

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/store"
 )
 
@@ -157,6 +159,33 @@ func TestKeeping(t *testing.T) {
 	assert.Nil(t, k.load())
 	assert.Contains(t, log(), "<4>postern: system,warning kept configuration: slot 0: ")
 	assert.Contains(t, log(), "<3>postern: system,error no configuration can be read from flash: the defaults hold")
+}
+
+// What is not kept costs no write of the flash, but if it is in doubt what is there.
+func TestKeepingTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMedium{}
+		k, _ := configStoreOn(t, m)
+		defer func() { _ = k.flush() }()
+		config := console.Default()
+		puts := func() bool {
+			m.text = nil
+			k.put(config)
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			return m.text != nil
+		}
+		assert.True(t, puts())
+		config.AddressLists = []console.ListedAddress{{List: "a", Address: match.Addresses{From: netip.MustParseAddr("10.0.0.1"), To: netip.MustParseAddr("10.0.0.1")}, Until: time.Now().Add(time.Hour)}}
+		assert.False(t, puts(), "an entry that ends")
+		config.AddressLists[0].Until = time.Time{}
+		assert.True(t, puts())
+		m.err = errFake
+		require.ErrorIs(t, k.erase(), errFake)
+		m.err = nil
+		assert.True(t, puts(), "the erasure has failed")
+		assert.False(t, puts())
+	})
 }
 
 // TestKeepingFails has a flash that takes nothing and one that is not there: both
