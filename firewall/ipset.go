@@ -71,11 +71,12 @@ func bigEndian32(kind int, value uint32) *nl.RtAttr {
 
 func nested(kind int) *nl.RtAttr { return nl.NewRtAttr(kind|unix.NLA_F_NESTED, nil) }
 
-// createSet makes a set for at most limit elements, of which first are put in at once.
-func createSet(name string, limit, first int) error {
+// createSet makes a set for at most limit elements, with room for some of them.
+func createSet(name string, limit, room int) error {
 	data := nested(nl.IPSET_ATTR_DATA)
-	// The least is 64. It grows when it is full, which takes 10 ms and more each time.
-	data.AddChild(bigEndian32(nl.IPSET_ATTR_HASHSIZE, uint32(max(64, first/3))))
+	// How many buckets there are, 64 at least, of up to 12 elements each. It grows when one is full, which takes 10 ms and more each
+	// time, but not for what packets add: that is left out then (ip_set_add, net/netfilter/ipset/ip_set_core.c).
+	data.AddChild(bigEndian32(nl.IPSET_ATTR_HASHSIZE, uint32(max(64, room/3))))
 	data.AddChild(bigEndian32(nl.IPSET_ATTR_MAXELEM, uint32(limit)))
 	// That of elements which come without one; ours all come with one. The kernel looks for what has ended the less often the
 	// longer this is, every three minutes at least.

@@ -34,10 +34,10 @@ func (f *Firewall) planLists(want map[string]kernelList) (lists map[string]kerne
 // makeLists gives new sets to those of lists that are changed or fresh: rules that name them come into force together with what
 // they have. What rules have added to a list stays. It returns the sets that it has made.
 func (f *Firewall) makeLists(want, lists map[string]kernelList, names []string) (made []string, err error) {
-	make := func(limit int, elements []element) string {
+	make := func(limit, room int, elements []element) string {
 		var name string
 		if err == nil {
-			if name, err = f.makeSet(limit, elements); err == nil {
+			if name, err = f.makeSet(limit, room, elements); err == nil {
 				made = append(made, name)
 			}
 		}
@@ -45,9 +45,9 @@ func (f *Firewall) makeLists(want, lists map[string]kernelList, names []string) 
 	}
 	for _, name := range names {
 		l := lists[name]
-		l.set = make(maxPrefixes, l.elements)
+		l.set = make(maxPrefixes, len(l.elements), l.elements)
 		if want[name].filled != "" && l.filled == "" {
-			l.filled = make(f.room, nil)
+			l.filled = make(f.room, f.room, nil)
 		}
 		lists[name] = l
 	}
@@ -58,8 +58,8 @@ func (f *Firewall) makeLists(want, lists map[string]kernelList, names []string) 
 	return made, nil
 }
 
-// makeSet makes a set with a name that none has had.
-func (f *Firewall) makeSet(limit int, elements []element) (name string, err error) {
+// makeSet makes a set with a name that none has had, as createSet does, and puts elements in.
+func (f *Firewall) makeSet(limit, room int, elements []element) (name string, err error) {
 	if f.lastSet == 0 {
 		numbers, err := setNumbers()
 		if err != nil {
@@ -69,7 +69,7 @@ func (f *Firewall) makeSet(limit int, elements []element) (name string, err erro
 	}
 	f.lastSet++
 	name = setName(f.lastSet)
-	if err := createSet(name, limit, len(elements)); err != nil {
+	if err := createSet(name, limit, room); err != nil {
 		return "", err
 	}
 	if err := changeSet(nl.IPSET_CMD_ADD, name, elements); err != nil {
@@ -94,7 +94,7 @@ func (f *Firewall) changeList(old, next kernelList) error {
 	add, remove := difference(old.elements, next.elements, time.Now())
 	switch {
 	case len(add)+len(remove) != 1:
-		name, err := f.makeSet(maxPrefixes, next.elements)
+		name, err := f.makeSet(maxPrefixes, len(next.elements), next.elements)
 		if err == nil {
 			err = swapSets(name, old.set)
 			f.removeSets([]string{name})

@@ -283,6 +283,27 @@ func TestFilledLists(t *testing.T) {
 	})
 }
 
+// Packets fill a list to its end: the kernel does not make room for what they add, as it does for a program.
+func TestFilledListTakesAll(t *testing.T) {
+	newRouter(t)
+	f := newFirewall(t, "iptables-legacy")
+	f.room = 2048
+	require.NoError(t, f.Apply(Config{Raw: []Rule{{Chain: "output", Action: "add-dst-to-address-list", Protocol: "udp", AddressList: "list"}}}))
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	defer c.Close()
+	for i := range f.room {
+		_, err := c.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 9, byte(i >> 8), byte(i)}), 9))
+		require.NoError(t, err)
+	}
+	all, _, err := f.Filled(f.room)
+	require.NoError(t, err)
+	assert.Len(t, all, f.room)
+	full, _, err := f.Full()
+	require.NoError(t, err)
+	assert.Equal(t, []string{"list"}, full)
+}
+
 // Nobody knows whether what a rule has added was there when a connection began.
 func TestTranslationByFilledLists(t *testing.T) {
 	at := netip.MustParseAddrPort
