@@ -40,8 +40,7 @@ func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 		}
 		have.routes = routes
 	}
-	m.reconcileRoutes(p, have.routes, want.routes)
-	m.reconcileRules(p, have.rules, want.rules)
+	m.reconcileRoutes(p, have.routes, want.routes, func() { m.reconcileRules(p, have.rules, want.rules) })
 	if !have.forwarding && want.forwarding && len(p.errs) == 0 {
 		p.did("turn forwarding on", setForwarding(true))
 		if want.settings != nil && want.settings.AcceptRedirects {
@@ -155,7 +154,8 @@ func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
 	}
 }
 
-func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
+// reconcileRoutes adds routes, calls between, and deletes others.
+func (m *Manager) reconcileRoutes(p *pass, have, want []route, between func()) {
 	what := func(verb string, r route) string {
 		by := r.oif
 		if r.gw.IsValid() {
@@ -192,6 +192,8 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route) {
 			p.did(what("add", w), err)
 		}
 	}
+	// No rule leads to a table whose routes are gone already: such packets would take table main.
+	between()
 	for _, h := range have {
 		if slices.ContainsFunc(reachable, func(w route) bool { return w.covers(h) }) {
 			continue

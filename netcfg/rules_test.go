@@ -130,3 +130,27 @@ func TestValidateTables(t *testing.T) {
 		assert.EqualError(t, c.Validate(ports), want)
 	}
 }
+
+// A table that gets another number has its routes before packets are led there, and as long as they are led to the old number.
+func TestTableChangesNumber(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	require.NoError(t, m.Apply(tabled()))
+	c := tabled()
+	c.Tables[0].Number, c.Tables[0].Mark = 8, 0x80000
+	c.Rules = c.Rules[:1]
+	m.config = &c
+	changes, err := m.repair()
+	require.NoError(t, err)
+	assert.Equal(t, []string{
+		"add route 0.0.0.0/0 by 10.0.0.9 distance 1 table 8",
+		"add rule 1000 fwmark 0x80000/0xff0000 table 8",
+		"delete rule 1000 fwmark 0x70000/0xff0000 table 7",
+		"delete rule 2004 to 203.0.113.0/24 blackhole",
+		"delete rule 2006 fwmark 0x70000/0xff0000 table 254",
+		"delete rule 2007 fwmark 0x70000/0xff0000 blackhole",
+		"delete rule 2008 to 203.0.114.0/24 fwmark 0x0/0xff0000 unreachable",
+		"delete route 0.0.0.0/0 by 10.0.0.9 distance 1 table 7",
+	}, changes)
+	require.NoError(t, m.Apply(router())) // other tests have no rules
+}
