@@ -58,6 +58,9 @@ type Firewall struct {
 	openings []Opening
 }
 
+// ErrUnsure is in the error of an Apply after which some tables may have the new rules and others the old ones.
+var ErrUnsure = errors.New("it is not known which rules are in force")
+
 // Counter counts what one rule has matched.
 type Counter struct{ Packets, Bytes uint64 }
 
@@ -102,7 +105,7 @@ func (f *Firewall) Lock() error {
 }
 
 // Apply replaces all rules by those of c. If c is not valid or one rule is refused, the
-// rules stay as they were. The error says which rule it was, by table, number as printed
+// rules stay as they were, unless the error is ErrUnsure: the next Apply writes all of them. The error says which rule it was, by table, number as printed
 // (from 0) and properties, and why.
 //
 // Apply takes one process. If rules were applied before, it takes one more for each table
@@ -197,7 +200,7 @@ func (f *Firewall) writeRules(c Config, next *ruleSet, known bool) error {
 		return err // no process ran
 	}
 	if err := f.undo(half || refused.line == 0 || refused.line > swapped); err != nil {
-		return fmt.Errorf("%w; and putting the old rules back: %w", cause, err)
+		return fmt.Errorf("%w; and putting the old rules back: %w: %w", cause, ErrUnsure, err)
 	}
 	return cause
 }
@@ -277,7 +280,7 @@ func (f *Firewall) changeRules(next *ruleSet) (done bool, err error) {
 		return false, nil
 	}
 	if undo := f.undo(true); undo != nil { // it was killed, and how far it had come is not known
-		return false, fmt.Errorf("%w; and putting the old rules back: %w", err, undo)
+		return false, fmt.Errorf("%w; and putting the old rules back: %w: %w", err, ErrUnsure, undo)
 	}
 	return false, err
 }

@@ -51,4 +51,11 @@ exec %[1]s "$@"
 	require.NoFileExists(t, state)
 	assert.Equal(t, before, saveTables(t, "iptables-legacy"), "the old rules stand")
 	require.NoError(t, f.Apply(next))
+
+	f.restoreProgram = filepath.Join(dir, "refuses")
+	require.NoError(t, os.WriteFile(f.restoreProgram, []byte("#!/bin/sh\nexit 1\n"), 0o755))
+	require.ErrorIs(t, f.Apply(full), ErrUnsure)
+	f.restoreProgram = filepath.Join(dir, "iptables-restore")
+	require.NoError(t, f.Apply(full))
+	assert.Equal(t, before, saveTables(t, "iptables-legacy"))
 }

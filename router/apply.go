@@ -1,10 +1,12 @@
 package router
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
 )
@@ -73,7 +75,7 @@ func (r *Router) apply(next state) error {
 	r.unsure = true // until all is done, or undone
 	for i, s := range steps {
 		if err := s.do(); err != nil {
-			r.unsure = !r.undo(steps[:i]) || unsure
+			r.unsure = !r.undo(steps[:i]) || unsure || errors.Is(err, firewall.ErrUnsure)
 			return err
 		}
 	}

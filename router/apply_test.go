@@ -89,6 +89,21 @@ func TestApplyAndUndo(t *testing.T) {
 	}
 }
 
+// A firewall that is neither the old nor the new one is brought back by the next change, whatever that is about.
+func TestApplyUnsure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.fail("firewall", fmt.Errorf("refused: %w", firewall.ErrUnsure))
+		_, err := g.run(&session.Session{}, everything)
+		require.ErrorIs(t, err, firewall.ErrUnsure)
+		g.calls()
+		g.must("/system identity set name=other")
+		assert.Contains(t, g.calls(), "firewall")
+		g.must("/system identity set name=third")
+		assert.NotContains(t, g.calls(), "firewall")
+	})
+}
+
 // A configuration that the system refuses at the start leaves the router closed but for its
 // LAN, with an address to be found at.
 func TestStart(t *testing.T) {
