@@ -54,7 +54,7 @@ func routingTableMenu() *menu {
 
 func routingRuleMenu() *menu {
 	return &menu{
-		path: routingRulePath, help: "which table of routes a packet takes, behind those of routing marks; first match decides",
+		path: routingRulePath, help: "which table of routes a packet takes, behind those of routing marks; first match decides", ifUnknown: CloseRouter,
 		commands: listCommands, legend: legendItem, flags: flagsItem,
 		items: itemLists[routingRuleItems],
 		properties: bindItems(routingRules,

@@ -152,6 +152,7 @@ func TestWithout(t *testing.T) {
 		{"ip firewall", CloseRouter, false},
 		{"ip firewall filter add a=b", CloseRouter, false},
 		{"ip fire nat", CloseRouter, false},
+		{"routing rule add action=later", CloseRouter, false}, // perhaps one that keeps packets from another provider
 		{"i f", CloseRouter, false}, // may be meant so
 		{"ip socks access", DisableSOCKS, false},
 		{"ip s", DisableSOCKS | DisableLogins, false}, // or /ip service

@@ -103,14 +103,15 @@ func (r *Router) undo(steps []step) bool {
 // commit makes config, a change of a user's, the configuration, and its history that of the router. The caller holds changing.
 //
 // While the firewall lacks lines that could not be read, forwarding stays closed
-// and nothing is kept until somebody has changed the firewall or its lists: a new name of the
+// and nothing is kept until somebody has changed the firewall, its lists or the rules of routing: a new name of the
 // router must not open it, now or at the next start.
 func (r *Router) commit(config console.Config, h history) error {
 	next := r.now
 	next.history = h
 	old := next.config
 	sameFirewall := reflect.DeepEqual(config.Firewall, old.Firewall) &&
-		reflect.DeepEqual(config.InterfaceLists, old.InterfaceLists) && reflect.DeepEqual(config.ListMembers, old.ListMembers)
+		reflect.DeepEqual(config.InterfaceLists, old.InterfaceLists) && reflect.DeepEqual(config.ListMembers, old.ListMembers) &&
+		reflect.DeepEqual(config.RoutingRules, old.RoutingRules)
 	if next.incomplete && sameFirewall {
 		next = r.rescued(next, config)
 	} else {
