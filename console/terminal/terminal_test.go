@@ -181,8 +181,8 @@ HELP[admin@postern] > /ip socks set enabled=y|`},
 [admin@postern] > |`},
 		{"a bad line", 80, "foo\r", `
 [admin@postern] > foo
-bad command name foo (line 1 column 1); expected system, interface, ip, log, qui
-t, export
+bad command name foo (line 1 column 1); expected system, interface, routing, ip,
+ log, quit, export
 [admin@postern] > |`},
 		{"panic", 80, "panic\r", `
 [admin@postern] > panic
