@@ -79,9 +79,11 @@ func (c *sshClient) runAs(user, password, line string) (string, error) {
 	return out.String(), nil
 }
 
-// loginAgain logs in at the serial line, whose session was ended as a password was set.
+// loginAgain logs in at the serial line, whose session was ended as a password was set. The terminal
+// finds that out when a line is typed.
 func loginAgain(t *testing.T, k *keeper, password string) {
 	t.Helper()
+	require.NoError(t, k.m.send("\r"))
 	for _, step := range []struct{ asked, answer string }{{"Login: ", "admin"}, {"Password: ", password}} {
 		_, err := k.m.expect(step.asked)
 		require.NoError(t, err)
