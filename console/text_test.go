@@ -153,7 +153,7 @@ func TestWithout(t *testing.T) {
 		{"ip firewall filter add a=b", CloseRouter, false},
 		{"ip fire nat", CloseRouter, false},
 		{"routing rule add action=later", CloseRouter, false}, // perhaps one that keeps packets from another provider
-		{"i f", CloseRouter, false}, // may be meant so
+		{"i f", CloseRouter, false},                           // may be meant so
 		{"ip socks access", DisableSOCKS, false},
 		{"ip s", DisableSOCKS | DisableLogins, false}, // or /ip service
 		{"ip service set ssh new=yes", DisableLogins, false},

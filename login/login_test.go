@@ -382,5 +382,7 @@ func TestEndedLogin(t *testing.T) {
 	e.Uint(7)
 	require.NoError(t, child.Call(t.Context(), opLogout, e.Bytes(), nil))
 	assert.Empty(t, out, "it is told once")
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	assert.Empty(t, p.over)
 }

@@ -2,6 +2,7 @@ package router
 
 import (
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -24,21 +25,28 @@ func TestAddressListService(t *testing.T) {
 		s := newAddressListService(log, func() ([]string, int, error) { return *full.Load(), 7, nil })
 		var expired atomic.Int32
 		c := console.Default()
+		var mu sync.Mutex // of c
 		s.expire = func() error {
+			mu.Lock()
+			defer mu.Unlock()
 			expired.Add(1)
 			c, _ = c.ExpireAddresses(time.Now())
 			return s.Apply(c)
 		}
 		defer s.Stop()
 		require.NoError(t, s.Apply(c))
+		mu.Lock()
 		c.AddressLists = []console.ListedAddress{
 			{List: "a", Until: time.Now().Add(2 * time.Hour)}, {List: "b"}, {List: "c", Until: time.Now().Add(time.Hour)},
 		}
 		require.NoError(t, s.Apply(c))
+		mu.Unlock()
 		after := func(d time.Duration, left int, ends int32) {
 			t.Helper()
 			time.Sleep(d)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			assert.Len(t, c.AddressLists, left)
 			assert.Equal(t, ends, expired.Load())
 		}
@@ -50,8 +58,10 @@ func TestAddressListService(t *testing.T) {
 		full.Store(&[]string{"knocks"})
 		after(time.Hour, 1, 2)
 		assert.NotContains(t, said(), "full", "no rule adds to it")
+		mu.Lock()
 		c.Firewall.Filter = []firewall.Rule{{Chain: "input", Action: "add-src-to-address-list", AddressList: "knocks"}}
 		require.NoError(t, s.Apply(c))
+		mu.Unlock()
 		after(time.Hour, 1, 2)
 		const line = "address list knocks is full: rules add no more than 7 addresses to it"
 		assert.Equal(t, 1, strings.Count(said(), line))

@@ -228,8 +228,10 @@ func TestFirstByThePage(t *testing.T) {
 	config.InterfaceLists = []console.InterfaceList{{Name: "LAN"}}
 	config.ListMembers = []console.ListMember{{List: "LAN", Interface: "ether2"}}
 	require.NoError(t, s.Apply(config))
+	r.mu.Lock()
 	r.now.config, r.now.running = config, config
 	r.now.layers = r.now.layers.with("test", Layer{Addresses: []netcfg.Address{{Address: netip.MustParsePrefix("127.0.0.1/8"), Interface: "ether2"}}})
+	r.mu.Unlock()
 	login := func(from, form string) int {
 		t.Helper()
 		client := http.Client{Timeout: time.Minute, Transport: &http.Transport{
