@@ -115,7 +115,11 @@ func (m *Manager) reconcileLink(p *pass, have, want link) {
 		if want.up {
 			word = "up"
 		}
-		p.did(fmt.Sprintf("set link %s %s", want.name, word), setUp(have.index, want.up))
+		what, err := fmt.Sprintf("set link %s %s", want.name, word), setUp(have.index, want.up)
+		if err == nil && want.up && have.kind == pppKind {
+			return // a PPP link is made down, by its client: this is no repair
+		}
+		p.did(what, err)
 	}
 }
 
