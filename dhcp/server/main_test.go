@@ -153,9 +153,10 @@ func TestClients(t *testing.T) {
 			require.Eventually(t, func() bool {
 				return l.host.Run("ping", "-c", "1", "-W", "5", "192.168.0.1") == nil
 			}, time.Minute, 50*time.Millisecond, "it has the address, and the router knows the way")
-			routes, err := l.host.Command("ip", "route").Output()
-			require.NoError(t, err)
-			assert.Contains(t, string(routes), "default via 192.168.0.1 dev eth0")
+			require.Eventually(t, func() bool { // the client's script sets it after the address
+				routes, _ := l.host.Command("ip", "route").Output()
+				return strings.Contains(string(routes), "default via 192.168.0.1 dev eth0")
+			}, time.Minute, 50*time.Millisecond)
 			l.core.mu.Lock()
 			defer l.core.mu.Unlock()
 			e := l.core.table.entries[ip(address)]
