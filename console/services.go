@@ -38,6 +38,11 @@ var NetworkServices = []NetworkService{
 // Config is what is set of the service.
 func (s NetworkService) Config(c Config) login.Config { return *s.of(&c) }
 
+// AllowsFrom reports whether a client may log in by a way (MaySSH and so on) by address= of the service that it belongs to.
+func (c Config) AllowsFrom(client netip.Addr, way Policies) bool {
+	return !slices.ContainsFunc(NetworkServices, func(s NetworkService) bool { return s.policy&way != 0 && !s.of(&c).Allows(client) })
+}
+
 // Open reports whether the service listens: somebody can log in, or set the first password.
 func (s NetworkService) Open(c Config) bool {
 	return s.letsIn(c) || s.first && !s.of(&c).Disabled && !c.HasSecret() && c.hasLAN()

@@ -19,7 +19,8 @@ func (r *Router) isFirst(via string, l login.Login) bool { return r.isFirstIn(r.
 func (r *Router) isFirstIn(st state, via string, l login.Login) bool {
 	from := origin(via, l)
 	return (from.Via == viaSSH || from.Via == viaWeb) && !st.running.HasSecret() && !st.config.HasSecret() &&
-		l.User == st.running.Owner() && st.running.MayLogIn(l.User, policyOf(from.Via), l.From) && onLAN(r.effective(st), l.From)
+		l.User == st.running.Owner() && st.running.MayLogIn(l.User, policyOf(from.Via), l.From) &&
+		st.running.AllowsFrom(l.From, policyOf(from.Via)) && onLAN(r.effective(st), l.From)
 }
 
 // onLAN reports whether a host is directly on an interface of the LAN, by its address. Who has answered there, as it takes to make a

@@ -53,6 +53,7 @@ func TestMaySetFirst(t *testing.T) {
 		{"with a password", "/user set admin password=secret", viaSSH, admin, false},
 		{"with another user's password", "/user add name=bob group=read password=secret", viaSSH, admin, false},
 		{"with a key", `/user ssh-keys add user=admin key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2"`, viaSSH, admin, false},
+		{"another network of the service", "/ip service set ssh address=192.168.0.3/32", viaSSH, admin, false},
 		{"another network of the user", "/user set admin address=10.0.0.0/8", viaSSH, admin, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {

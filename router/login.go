@@ -173,7 +173,8 @@ func policyOf(via string) console.Policies {
 func (r *Router) judge(c console.Config, from session.Origin, user, secret string) (hash string, ok bool) {
 	u, known := c.User(user)
 	hash = u.Password
-	right := c.MayLogIn(user, policyOf(from.Via), from.Address)
+	// The process of a service hears a moment later than the user that its addresses have changed.
+	right := c.MayLogIn(user, policyOf(from.Via), from.Address) && c.AllowsFrom(from.Address, policyOf(from.Via))
 	if from.Via == viaSSH && slices.ContainsFunc(c.SSHKeys, func(k ssh.Key) bool { return k.User == user }) {
 		// As in RouterOS who has a key has no password by SSH: it is asked for in vain.
 		right = false

@@ -234,6 +234,32 @@ func TestSSHLoginsByWhatRuns(t *testing.T) {
 	assert.Empty(t, r.sshKnown(admin, key))
 }
 
+// address= of a service is in force with the command that sets it: its process hears of it later.
+func TestLoginsFromAllowedAddresses(t *testing.T) {
+	log, _ := testLog(t)
+	r := New(board.Board{}, log, Parts{}, nil)
+	r.logins.matches = func(_ password.Hash, secret string) bool { return secret == "right" }
+	hash, err := password.New("right")
+	require.NoError(t, err)
+	key := [ssh.KeySize]byte{7}
+	r.now.running.SetPassword(console.Admin, hash)
+	from := []netip.Prefix{netip.MustParsePrefix("192.168.0.3/32")}
+	r.now.running.SSH.From, r.now.running.WWW.From = from, from
+	for _, l := range []struct {
+		via   string
+		login login.Login
+	}{{viaSSH, login.Login{}}, {viaWeb, login.Login{}}, {viaWeb, login.Login{REST: true}}, {viaAPI, login.Login{}}} {
+		for _, address := range []string{"192.168.0.2", "192.168.0.3"} {
+			l.login.User, l.login.From = console.Admin, netip.MustParseAddr(address)
+			in := l.via == viaAPI || address == "192.168.0.3"
+			assert.Equal(t, in, r.loginAuthority(l.via).CheckPassword(l.login, "right") != "", "%s from %s", l.via, address)
+		}
+	}
+	r.now.running.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: string(key[:])}}}
+	assert.Empty(t, r.sshKnown(login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}, key))
+	assert.NotEmpty(t, r.sshKnown(login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.3")}, key))
+}
+
 // Sessions over the network never take a serial line's place.
 func TestNetworkSessionsAreCountedApart(t *testing.T) {
 	log, _ := testLog(t)
