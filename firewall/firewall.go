@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-iptables/iptables"
+
+	"github.com/postern-router/postern/internal/machine"
 )
 
 // Firewall is the kernel's IPv4 tables in the network namespace of the
@@ -76,8 +78,9 @@ func New(program string) (*Firewall, error) {
 	if err != nil {
 		return nil, fmt.Errorf("firewall: %s has no -restore program beside it: %w", path, err)
 	}
+	_, memory := machine.Memory()
 	return &Firewall{program: path, restoreProgram: restore, processTime: processTime, lockSeconds: lockSeconds,
-		stray: true, room: roomFor(memory())}, nil
+		stray: true, room: roomFor(memory)}, nil
 }
 
 // lockTurn locks turn for an operation that changes rules.

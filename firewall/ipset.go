@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/internal/nlattr"
 )
 
 // This file speaks the netlink protocol of the kernel's sets (linux/netfilter/ipset/ip_set.h). All sets are of the type
@@ -149,7 +151,7 @@ func destroySet(name string) error {
 func setNumbers() (numbers []int, err error) {
 	messages, err := ipset(nl.IPSET_CMD_LIST, "", bigEndian32(nl.IPSET_ATTR_FLAGS, ipsetListNames))
 	for _, m := range messages {
-		err = errors.Join(err, ipsetAttributes(m, func(kind int, value []byte) error {
+		err = errors.Join(err, ipsetAttributes(m, func(kind uint16, value []byte) error {
 			digits, ours := strings.CutPrefix(strings.TrimRight(string(value), "\x00"), setPrefix)
 			if n, err := strconv.Atoi(digits); kind == nl.IPSET_ATTR_SETNAME && ours && err == nil {
 				numbers = append(numbers, n)
@@ -167,11 +169,11 @@ func setNumbers() (numbers []int, err error) {
 func setSize(name string) (n int, err error) {
 	messages, err := ipset(nl.IPSET_CMD_LIST, name, bigEndian32(nl.IPSET_ATTR_FLAGS, ipsetListHeaders))
 	for _, m := range messages {
-		err = errors.Join(err, ipsetAttributes(m, func(kind int, value []byte) error {
+		err = errors.Join(err, ipsetAttributes(m, func(kind uint16, value []byte) error {
 			if kind != nl.IPSET_ATTR_DATA {
 				return nil
 			}
-			return attributes(value, func(kind int, value []byte) error {
+			return nlattr.Each(value, func(kind uint16, value []byte) error {
 				if kind == nl.IPSET_ATTR_ELEMENTS && len(value) == 4 {
 					n = int(binary.BigEndian.Uint32(value))
 				}
@@ -189,11 +191,11 @@ func setSize(name string) (n int, err error) {
 func readSet(name string, f func(p netip.Prefix, left time.Duration)) error {
 	messages, err := ipset(nl.IPSET_CMD_LIST, name)
 	for _, m := range messages {
-		err = errors.Join(err, ipsetAttributes(m, func(kind int, value []byte) error {
+		err = errors.Join(err, ipsetAttributes(m, func(kind uint16, value []byte) error {
 			if kind != nl.IPSET_ATTR_ADT {
 				return nil
 			}
-			return attributes(value, func(kind int, value []byte) error {
+			return nlattr.Each(value, func(kind uint16, value []byte) error {
 				p, left, err := parseElement(value)
 				if err == nil {
 					f(p, left)
@@ -212,10 +214,10 @@ func readSet(name string, f func(p netip.Prefix, left time.Duration)) error {
 func parseElement(data []byte) (p netip.Prefix, left time.Duration, err error) {
 	var address netip.Addr
 	bits := 32
-	err = attributes(data, func(kind int, value []byte) error {
+	err = nlattr.Each(data, func(kind uint16, value []byte) error {
 		switch {
 		case kind == nl.IPSET_ATTR_IP:
-			return attributes(value, func(_ int, value []byte) error {
+			return nlattr.Each(value, func(_ uint16, value []byte) error {
 				address, _ = netip.AddrFromSlice(value)
 				return nil
 			})
@@ -236,24 +238,9 @@ func parseElement(data []byte) (p netip.Prefix, left time.Duration, err error) {
 }
 
 // ipsetAttributes calls f for each attribute of an answer.
-func ipsetAttributes(message []byte, f func(kind int, value []byte) error) error {
+func ipsetAttributes(message []byte, f func(kind uint16, value []byte) error) error {
 	if len(message) < nl.SizeofNfgenmsg {
 		return fmt.Errorf("message of %d bytes", len(message))
 	}
-	return attributes(message[nl.SizeofNfgenmsg:], f)
-}
-
-// attributes calls f for each of the attributes that b consists of.
-func attributes(b []byte, f func(kind int, value []byte) error) error {
-	for len(b) >= unix.SizeofRtAttr {
-		size, kind := int(nl.NativeEndian().Uint16(b)), int(nl.NativeEndian().Uint16(b[2:]))
-		if size < unix.SizeofRtAttr || size > len(b) {
-			return fmt.Errorf("attribute %d of %d bytes, where there are %d", kind, size, len(b))
-		}
-		if err := f(kind&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[unix.SizeofRtAttr:size]); err != nil {
-			return err
-		}
-		b = b[min((size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b)):]
-	}
-	return nil
+	return nlattr.Each(message[nl.SizeofNfgenmsg:], f)
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 )
 
 // planLists returns the lists that the kernel should have, by the sets that there are: changed are those whose entries it has
@@ -211,12 +210,3 @@ func (f *Firewall) Full() (lists []string, room int, err error) {
 
 // roomFor is how many addresses rules can add to one list, on a machine with so many bytes of memory: one takes some 30 bytes.
 func roomFor(memory uint64) int { return int(min(max(memory/(16<<10), 1024), 65536)) }
-
-// memory is how much this machine has.
-func memory() uint64 {
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) != nil {
-		return 0
-	}
-	return uint64(info.Totalram) * uint64(info.Unit)
-}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink/nl"
 
+	"github.com/postern-router/postern/internal/nlattr"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/match"
 )
@@ -365,8 +366,8 @@ func FuzzSetAnswer(f *testing.F) {
 	f.Add([]byte("\x02\x00\x00\x00\x05\x00\x01\x00\x06\x00\x00\x00"))
 	f.Add([]byte("\x02\x00\x00\x00\x20\x00\x08\x80\x1c\x00\x07\x80\x0c\x00\x01\x80\x08\x00\x01\x40\x7f\x00\x00\x01\x05\x00\x03\x00\x20\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, message []byte) {
-		_ = ipsetAttributes(message, func(_ int, value []byte) error {
-			return attributes(value, func(_ int, value []byte) error {
+		_ = ipsetAttributes(message, func(_ uint16, value []byte) error {
+			return nlattr.Each(value, func(_ uint16, value []byte) error {
 				_, _, err := parseElement(value)
 				return err
 			})

@@ -6,9 +6,8 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/internal/machine"
 )
 
 // Manager brings the network of this machine, or of the network namespace of this process,
@@ -53,16 +52,13 @@ func New(ports []Port, logf func(format string, args ...any)) (*Manager, error) 
 	if err := checkPorts(ports); err != nil {
 		return nil, err
 	}
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return nil, err
-	}
+	_, memory := machine.Memory()
 	return &Manager{
 		ports:       slices.Clone(ports),
 		logf:        logf,
 		sysfs:       "/sys",
 		devices:     map[int]*device{},
-		receiveRing: receiveRing(uint64(info.Totalram) * uint64(info.Unit)),
+		receiveRing: receiveRing(memory),
 		ringsSeen:   map[int]bool{},
 		ringRequest: ringRequest,
 		modeRequest: modeRequest,

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/internal/nlattr"
 )
 
 // conn is a socket from which lists are read.
@@ -155,7 +156,7 @@ func parseLink(message []byte) (link, error) {
 		running:  head.Flags&unix.IFF_LOWER_UP != 0,
 		loopback: head.Flags&unix.IFF_LOOPBACK != 0,
 	}
-	err := attributes(message[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) error {
+	err := nlattr.Each(message[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) error {
 		switch typ {
 		case unix.IFLA_IFNAME:
 			l.name = unix.ByteSliceToString(value)
@@ -189,7 +190,7 @@ func parseLink(message []byte) (link, error) {
 // has, in either order.
 func (l *link) parseInfo(info []byte) error {
 	var data []byte
-	if err := attributes(info, func(typ uint16, value []byte) error {
+	if err := nlattr.Each(info, func(typ uint16, value []byte) error {
 		switch typ {
 		case unix.IFLA_INFO_KIND:
 			l.kind = unix.ByteSliceToString(value)
@@ -200,7 +201,7 @@ func (l *link) parseInfo(info []byte) error {
 	}); err != nil {
 		return err
 	}
-	return attributes(data, func(typ uint16, value []byte) error {
+	return nlattr.Each(data, func(typ uint16, value []byte) error {
 		switch {
 		case l.kind == bridgeKind && typ == nl.IFLA_BR_STP_STATE:
 			l.stp = number(value) != 0
@@ -213,21 +214,6 @@ func (l *link) parseInfo(info []byte) error {
 		}
 		return nil
 	})
-}
-
-// attributes calls f for each of the attributes that b consists of.
-func attributes(b []byte, f func(typ uint16, value []byte) error) error {
-	for len(b) >= unix.SizeofRtAttr {
-		size, typ := int(nl.NativeEndian().Uint16(b)), nl.NativeEndian().Uint16(b[2:])
-		if size < unix.SizeofRtAttr || size > len(b) {
-			return fmt.Errorf("attribute %d of %d bytes, where there are %d", typ, size, len(b))
-		}
-		if err := f(typ&^unix.NLA_F_NESTED, b[unix.SizeofRtAttr:size]); err != nil {
-			return err
-		}
-		b = b[min((size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b)):]
-	}
-	return nil
 }
 
 // number returns an attribute's value of type u32, or 0 if it is too short.
@@ -274,7 +260,7 @@ func parseAddr(message []byte, links []link) (addr, error) {
 	}
 	head := nl.DeserializeIfAddrmsg(message)
 	var local, peer netip.Addr
-	err := attributes(message[unix.SizeofIfAddrmsg:], func(typ uint16, value []byte) error {
+	err := nlattr.Each(message[unix.SizeofIfAddrmsg:], func(typ uint16, value []byte) error {
 		switch typ {
 		case unix.IFA_LOCAL:
 			local, _ = netip.AddrFromSlice(value)
@@ -327,7 +313,7 @@ func parseRoute(message []byte, links []link) (kernelRoute, error) {
 	r.table = head.Table // RT_TABLE_COMPAT if the number does not fit
 	r.onlink = head.Flags&unix.RTNH_F_ONLINK != 0
 	dst := netip.IPv4Unspecified()
-	err := attributes(message[unix.SizeofRtMsg:], func(typ uint16, value []byte) error {
+	err := nlattr.Each(message[unix.SizeofRtMsg:], func(typ uint16, value []byte) error {
 		switch typ {
 		case unix.RTA_DST:
 			dst, _ = netip.AddrFromSlice(value)
@@ -367,7 +353,7 @@ func parseNeighbor(message []byte, links []link) (Neighbor, error) {
 	if state != unix.NUD_NONE && state&(unix.NUD_NOARP|unix.NUD_FAILED) == 0 {
 		n.Interface = nameOf(links, number(message[4:]))
 	}
-	err := attributes(message[unix.SizeofNdMsg:], func(typ uint16, value []byte) error {
+	err := nlattr.Each(message[unix.SizeofNdMsg:], func(typ uint16, value []byte) error {
 		switch {
 		case typ == unix.NDA_DST:
 			n.Address, _ = netip.AddrFromSlice(value)
@@ -423,12 +409,12 @@ func parseVLANs(message []byte) (index int, runs []vlanRun, err error) {
 		return 0, nil, fmt.Errorf("message of %d bytes", len(message))
 	}
 	index = number(message[4:])
-	err = attributes(message[sizeofVLANHead:], func(typ uint16, entry []byte) error {
+	err = nlattr.Each(message[sizeofVLANHead:], func(typ uint16, entry []byte) error {
 		if typ != attrVLANEntry {
 			return nil
 		}
 		var r vlanRun
-		err := attributes(entry, func(typ uint16, value []byte) error {
+		err := nlattr.Each(entry, func(typ uint16, value []byte) error {
 			switch {
 			case typ == attrVLANInfo && len(value) >= nl.SizeofBridgeVlanInfo: // struct bridge_vlan_info: flags, vid
 				order := nl.NativeEndian()

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/internal/nlattr"
 )
 
 // The priorities of the kernel's rules that are ours (ip-rule(8)). Those of marks come first, then those of Config.Rules in their order,
@@ -233,7 +235,7 @@ func parseRule(message []byte) (rule, error) {
 	}
 	head := nl.DeserializeRtMsg(message)
 	r := rule{action: head.Type, table: head.Table}
-	err := attributes(message[unix.SizeofRtMsg:], func(typ uint16, value []byte) error {
+	err := nlattr.Each(message[unix.SizeofRtMsg:], func(typ uint16, value []byte) error {
 		address := func(bits uint8) netip.Prefix {
 			a, _ := netip.AddrFromSlice(value)
 			return netip.PrefixFrom(a, int(bits))

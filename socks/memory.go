@@ -71,17 +71,6 @@ var (
 	errShort = errors.New("memory is short, and no connection was silent for longer")
 )
 
-// machineMemory returns how much memory the machine has free, and in all, in bytes. Cached
-// files count as used although the kernel could drop them: socket memory is bounded on
-// routers, whose files are in memory anyway.
-func machineMemory() (free, all uint64) {
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return 0, 0
-	}
-	return uint64(info.Freeram) * uint64(info.Unit), uint64(info.Totalram) * uint64(info.Unit)
-}
-
 // memoryBelow reports whether less than 1/part of the machine's memory is free. Where socket
 // memory is not bounded, it never is.
 func (s *Server) memoryBelow(part uint64) bool {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/internal/machine"
 )
 
 // flow is one direction of a connection.
@@ -336,12 +338,9 @@ func failure(fd int) error {
 // pipeSize returns how large the pipes are on this machine, in bytes: 256 kB with 32 MB of
 // memory (the kernel keeps some of it, so it is rounded up), and 1 MB from 128 MB on.
 func pipeSize() int {
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return minPipe
-	}
+	_, memory := machine.Memory()
 	size := minPipe
-	for memory := uint64(info.Totalram) * uint64(info.Unit); size < maxPipe && uint64(size)*pipePart <= memory; {
+	for size < maxPipe && uint64(size)*pipePart <= memory {
 		size *= 2
 	}
 	return size

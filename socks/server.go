@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/internal/machine"
 	"github.com/postern-router/postern/resolve"
 )
 
@@ -180,7 +181,7 @@ type Server struct {
 	// socketMemory is that of Options. memoryFast is how much of the part for fast
 	// directions is given away, and memoryAny how much of the part for all; in bytes.
 	socketMemory, memoryFast, memoryAny int
-	machineMemory                       func() (free, all uint64) // see there
+	machineMemory                       func() (free, all uint64) // machine.Memory: a router's files are in memory anyway
 
 	// For relaying.
 	pipes     []*pipe // not in use
@@ -221,7 +222,7 @@ func newServer(o Options, l limits) *Server {
 		pipeSize: pipeSize(),
 
 		socketMemory:  o.SocketMemory,
-		machineMemory: machineMemory,
+		machineMemory: machine.Memory,
 		copies:        o.SocketMemory > 0,
 		scratch:       make([]byte, scratchSize),
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/internal/machine"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/socks"
 )
@@ -76,11 +77,7 @@ func runChild(process *service.Child) error {
 // connections that are not fast: pages are never full, and the kernel needs as much
 // again. A larger machine is left to the kernel.
 func socketMemory() int {
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return 0
-	}
-	memory := uint64(info.Totalram) * uint64(info.Unit)
+	_, memory := machine.Memory()
 	if memory > 256<<20 {
 		return 0
 	}
