@@ -295,6 +295,11 @@ func (cfg *Config) renameReferences(from, to string) {
 		names = append(names, &cfg.RoutingRules[i].Interface)
 	}
 	cfg.eachRule(func(r *firewall.Rule) { names = append(names, &r.InInterface, &r.OutInterface) })
+	replaceNames(names, from, to)
+}
+
+// replaceNames changes those of the names that are from, or all but from, to the same of to.
+func replaceNames(names []*string, from, to string) {
 	for _, name := range names {
 		switch *name {
 		case from:

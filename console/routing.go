@@ -189,14 +189,7 @@ func (cfg *Config) renameTable(from, to string) {
 		names = append(names, &cfg.RoutingRules[i].Table, &cfg.RoutingRules[i].Mark)
 	}
 	cfg.eachRule(func(r *firewall.Rule) { names = append(names, &r.NewRoutingMark, &r.RoutingMark) })
-	for _, name := range names {
-		switch *name {
-		case from:
-			*name = to
-		case "!" + from:
-			*name = "!" + to
-		}
-	}
+	replaceNames(names, from, to)
 }
 
 // routingMarks are the numbers of the tables that packets with a mark take.

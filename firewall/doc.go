@@ -1,5 +1,5 @@
-// Package firewall turns a list of filter and nat rules, in RouterOS terms, into the
-// kernel's IPv4 rules. It uses the programs iptables and iptables-restore.
+// Package firewall turns lists of filter, nat, mangle and raw rules, and lists of addresses, in RouterOS terms, into the
+// kernel's IPv4 rules and sets. It uses the programs iptables and iptables-restore.
 //
 // It owns the kernel's filter and nat tables, and mangle and raw once a Config has something for them: it removes whatever
 // else is in them, and leaves the other tables alone. It promises:
@@ -22,8 +22,8 @@
 //   - Counters go on. A rule that is in both the old and the new list keeps its counters,
 //     except, if it has to be written anew, for the packets of the milliseconds of the change itself.
 //   - Marks are names. The kernel's mark of a packet has a number for its packet mark in bits 0 to 15 and one for its
-//     routing mark in bits 16 to 23; that of a connection has one in bits 0 to 15. A name's number stays while others come
-//     and go, as packets and connections keep it. There are at most [MaxMarks] names of either of the first two and
+//     routing mark in bits 16 to 23; that of a connection has one in bits 0 to 15. A name's number comes from its hash, and
+//     so stays while others come and go, but where two have one hash: packets and connections keep it. There are at most [MaxMarks] names of either of the first two and
 //     [MaxRoutingMarks] routing marks.
 //   - Openings stay. [Firewall.ChangeOpenings] lets single peers reach single TCP or UDP ports
 //     ahead of the user's rules, and Apply keeps them.
