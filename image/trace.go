@@ -21,6 +21,8 @@ var (
 	// bytes from the start of the code, and how far behind that the place is.
 	traceFunc  = regexp.MustCompile(`(?:created by (\S+)(?: in goroutine \d+)?|(\S+)\([^()]*\))\s*$`)
 	tracePlace = regexp.MustCompile(`(\?:(\d+)) \+0x([0-9a-f]+)\s*$`)
+	// panicPlace is how the log tells of a panic in one line (package console/session). The place is the call's.
+	panicPlace = regexp.MustCompile(`\bin (\S+) \((\?:(\d+)) \+0x([0-9a-f]+)\)`)
 )
 
 // trace copies in to out and writes the name, the file and the line of each function of a stack trace, which
@@ -68,6 +70,25 @@ func annotate(program string, in io.Reader, out io.Writer) error {
 	for i := range table.Funcs {
 		functions[table.Funcs[i].Entry-text.Addr] = &table.Funcs[i]
 	}
+	// find returns the function that begins start bytes (decimal) behind the first, and the file and the line offset
+	// bytes (hexadecimal) and more behind its beginning, less those of back. short is the name that the trace has for it.
+	find := func(short, start, offset string, back uint64) (name, place string, err error) {
+		from, err := strconv.ParseUint(start, 10, 32)
+		if err != nil {
+			return "", "", err
+		}
+		at, err := strconv.ParseUint(offset, 16, 32)
+		if err != nil {
+			return "", "", err
+		}
+		at -= min(back, at)
+		f := functions[from]
+		if f == nil || f.Entry+at >= f.End || short != "panic" && short != traceName(f.Name) {
+			return "", "", fmt.Errorf("the program has no function of %s at %d with 0x%x bytes and more: the trace is of another board or another commit", short, from, at)
+		}
+		file, n, _ := table.PCToLine(f.Entry + at)
+		return f.Name, fmt.Sprintf("%s:%d", file, n), nil
+	}
 	w := bufio.NewWriter(out)
 	// held is a line that names a function, until the one behind it says which; name is where it does so.
 	var held, before string
@@ -89,31 +110,30 @@ func annotate(program string, in io.Reader, out io.Writer) error {
 				if held, name = line, m[2:4]; m[2] < 0 {
 					name = m[4:6]
 				}
-			} else {
-				fmt.Fprintln(w, line)
+				continue
 			}
+			if m := panicPlace.FindStringSubmatchIndex(line); m != nil {
+				f, place, err := find(line[m[2]:m[3]], line[m[6]:m[7]], line[m[8]:m[9]], 0)
+				if err != nil {
+					return fmt.Errorf("%q: %w", line, err)
+				}
+				line = line[:m[2]] + printedName(f) + line[m[3]:m[4]] + place + line[m[5]:]
+			}
+			fmt.Fprintln(w, line)
 			continue
-		}
-		start, err := strconv.ParseUint(line[m[4]:m[5]], 10, 32)
-		if err != nil {
-			return fmt.Errorf("%q: %w", line, err)
-		}
-		offset, err := strconv.ParseUint(line[m[6]:m[7]], 16, 32)
-		if err != nil {
-			return fmt.Errorf("%q: %w", line, err)
 		}
 		// It is where the function goes on when what it called returns, one instruction behind
 		// the call, unless the instruction itself was at fault.
-		if before != "runtime.sigpanic" && offset > 0 {
-			offset--
+		var back uint64 = 1
+		if before == "runtime.sigpanic" {
+			back = 0
 		}
-		f := functions[start]
-		if short := held[name[0]:name[1]]; f == nil || f.Entry+offset >= f.End || short != "panic" && short != traceName(f.Name) {
-			return fmt.Errorf("the program has no function of %s at %d with 0x%x bytes and more: the trace is of another board or another commit", short, start, offset)
+		f, place, err := find(held[name[0]:name[1]], line[m[4]:m[5]], line[m[6]:m[7]], back)
+		if err != nil {
+			return fmt.Errorf("%q: %w", line, err)
 		}
-		before = f.Name
-		file, n, _ := table.PCToLine(f.Entry + offset)
-		fmt.Fprintf(w, "%s%s%s\n%s%s:%d%s\n", held[:name[0]], printedName(f.Name), held[name[1]:], line[:m[2]], file, n, line[m[3]:])
+		before = f
+		fmt.Fprintf(w, "%s%s%s\n%s%s%s\n", held[:name[0]], printedName(f), held[name[1]:], line[:m[2]], place, line[m[3]:])
 		name = nil
 	}
 	release()

@@ -61,6 +61,12 @@ func TestTrace(t *testing.T) {
 	assert.Contains(t, got.String(), "main.(*tree[...]).visit")
 	assert.Regexp(t, `trace/main.go:\d+ \+0x`, got.String())
 
+	// A panic of which the log tells in one line.
+	start := regexp.MustCompile(`main\.\([^\n]*\n\t\?:(\d+) `).FindStringSubmatch(bare)[1]
+	got.Reset()
+	require.NoError(t, annotate(full, strings.NewReader("system,error panic: oh in main. (?:"+start+" +0x1)\n"), &got))
+	assert.Regexp(t, `^system,error panic: oh in main\.\S+ \(\S+/trace/main\.go:\d+ \+0x1\)\n$`, got.String())
+
 	err = annotate(full, strings.NewReader("main.()\n\t?:1 +0x10\n"), &got)
 	assert.ErrorContains(t, err, "no function of main. at 1")
 	got.Reset()

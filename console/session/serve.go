@@ -103,7 +103,8 @@ func panicPlace() string {
 	for {
 		frame, more := frames.Next()
 		if !strings.HasPrefix(frame.Function, "runtime.") {
-			return fmt.Sprintf(" in %s (%s:%d)", path.Base(frame.Function), path.Base(frame.File), frame.Line)
+			// In the shipped program the offset is what "go run ./image trace" finds the line by.
+			return fmt.Sprintf(" in %s (%s:%d +0x%x)", path.Base(frame.Function), path.Base(frame.File), frame.Line, frame.PC-frame.Entry)
 		}
 		if !more {
 			return ""
