@@ -3,7 +3,6 @@ package socks
 import (
 	"fmt"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,16 +91,6 @@ func (s *Server) undelivered(c *conn, is role) {
 	closeSocket(*fd)
 	*fd = none
 	s.deliver(c)
-}
-
-// outstanding returns how many bytes the peer of fd has not acknowledged yet, its end counting
-// as one (tcp(7), SIOCOUTQ).
-func outstanding(fd int) int {
-	var n int32
-	if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
-		return 0
-	}
-	return int(n)
 }
 
 // maxDismissed is how many clients that were refused are waited for.

@@ -212,9 +212,35 @@ func hostOrder(port uint16) uint16 {
 }
 
 // receive is recv(2) of a TCP socket. With MSG_PEEK the bytes stay in the socket; with
-// MSG_TRUNC they are discarded and p is not written to.
+// MSG_TRUNC they are discarded and p is not written to. The error is EAGAIN only if nothing has
+// arrived: then the poller reports what comes.
+//
+// Where urgent data begins the kernel also says EAGAIN if a signal waits for the thread
+// (tcp_recvmsg_locked in its net/ipv4/tcp.c), as those by which Go's scheduler takes a processor
+// away. The poller has reported these bytes already, and would not do so again.
 func receive(fd int, p []byte, flags int) (int, error) {
-	return transfer(unix.SYS_RECVFROM, fd, p, flags)
+	for {
+		n, err := transfer(unix.SYS_RECVFROM, fd, p, flags)
+		if err != unix.EAGAIN || arrived(fd) == 0 {
+			return n, err
+		}
+	}
+}
+
+// arrived returns how many bytes of a TCP socket can be read (tcp(7), SIOCINQ).
+func arrived(fd int) int { return queued(fd, unix.SIOCINQ) }
+
+// outstanding returns how many bytes the peer of fd has not acknowledged yet, its end counting
+// as one (tcp(7), SIOCOUTQ).
+func outstanding(fd int) int { return queued(fd, unix.SIOCOUTQ) }
+
+// queued returns what that request says of a TCP socket, 0 if nothing.
+func queued(fd int, request uintptr) int {
+	var n int32
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&n))); errno != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 // discard removes len(p) bytes from a TCP socket, which have arrived. It does not write to p.
