@@ -72,6 +72,18 @@ func remaining() kind[time.Time] {
 // one ends; zero for never.
 func (cfg Config) ExpireAddresses(now time.Time) (left Config, next time.Time) {
 	left = cfg
+	ends := false
+	for i := range cfg.AddressLists {
+		if until := cfg.AddressLists[i].Until; !until.IsZero() {
+			if ends = ends || !until.After(now); next.IsZero() || until.Before(next) {
+				next = until
+			}
+		}
+	}
+	if !ends {
+		return left, next
+	}
+	next = time.Time{}
 	left.AddressLists, left.ids[addressListItems] = nil, nil
 	ids := cfg.ids[addressListItems] // of a configuration that no line has changed there are none
 	for i, a := range cfg.AddressLists {

@@ -211,7 +211,10 @@ func (cfg Config) Network() netcfg.Config {
 // becomes a rule for the bridge, because the kernel says that the packets come in by the
 // bridge. Otherwise the rule would match nothing: it might lock the LAN out, or let in what
 // it should drop.
-func (cfg Config) Rules() firewall.Config {
+func (cfg Config) Rules() firewall.Config { return cfg.RulesAfter(Config{}, firewall.Config{}) }
+
+// RulesAfter is Rules. If before, whose rules are given, has the same address lists in memory, the two share them.
+func (cfg Config) RulesAfter(before Config, rules firewall.Config) firewall.Config {
 	network := cfg.Network()
 	port := func(name string) string {
 		if body, not := strings.CutPrefix(name, "!"); not {
@@ -239,7 +242,10 @@ func (cfg Config) Rules() firewall.Config {
 			clamp = append(clamp, c.Name)
 		}
 	}
-	lists, temporary := cfg.listedAddresses()
+	lists, temporary := rules.AddressLists, rules.Temporary
+	if lists == nil || !itemLists[addressListItems].shared(&cfg, &before) {
+		lists, temporary = cfg.listedAddresses()
+	}
 	return firewall.Config{
 		Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT), Mangle: actual(cfg.Firewall.Mangle), Raw: actual(cfg.Firewall.Raw),
 		Lists: cfg.interfaceSets(network.Actual), AddressLists: lists, Temporary: temporary, Clamp: clamp,

@@ -187,6 +187,9 @@ func (s *Session) EndRepeat() { s.repeated, s.seen = "", nil }
 // wrong, the Result has cfg, and the session stays in its menu.
 func (s *Session) Execute(cfg Config, live Live, line string) (Result, error) {
 	result, err := s.execute(cfg, live, line, 1)
+	if err == nil {
+		result.Config.share(cfg)
+	}
 	result.Changed = !cfg.Equal(result.Config)
 	return result, err
 }

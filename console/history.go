@@ -41,6 +41,9 @@ func DeltaOf(from, to Config) Delta {
 	}
 	for list, l := range itemLists {
 		had, has := from.ids[list], to.ids[list]
+		if l.shared(&from, &to) && slices.Equal(had, has) {
+			continue
+		}
 		same := func(i, j int) bool { return i >= 0 && had[i] == has[j] && l.same(&from, &to, i, j) }
 		start, end := 0, 0
 		for start < min(len(had), len(has)) && same(start, start) {

@@ -201,10 +201,37 @@ func (l *items) clone(c *Config) { l.arrange(c, upTo(l.count(c))) }
 // same reports whether item i of c and item j of other have the same settings.
 func (l *items) same(c, other *Config, i, j int) bool {
 	a, b := l.access.at(c, i), l.access.at(other, j)
-	if a, ok := a.(*ListedAddress); ok { // there are so many that reflection would take a while
+	switch a := a.(type) { // there are so many of these that reflection would take a while
+	case *ListedAddress:
 		return *a == *b.(*ListedAddress)
+	case *firewall.Rule:
+		return a.Equal(b.(*firewall.Rule))
 	}
 	return reflect.DeepEqual(a, b)
+}
+
+// shared reports whether c and other have one list in memory, as they do where a change has left it alone.
+func (l *items) shared(c, other *Config) bool {
+	n := l.count(c)
+	return n == l.count(other) && (n == 0 || l.access.at(c, 0) == l.access.at(other, 0))
+}
+
+// share makes each list of c that says the same as that of other, with the same IDs, one with it in memory: then nobody
+// compares them again. Neither may be changed in place.
+func (c *Config) share(other Config) {
+	other = other.identified()
+	for list, l := range itemLists {
+		if l.shared(c, &other) || !slices.Equal(c.ids[list], other.ids[list]) {
+			continue
+		}
+		same := true
+		for i := 0; same && i < l.count(c); i++ {
+			same = l.same(c, &other, i, i)
+		}
+		if same {
+			l.access.share(c, &other)
+		}
+	}
 }
 
 // take returns copies of items, for a listDelta.
@@ -252,6 +279,9 @@ func upTo(n int) []int {
 
 // stayed returns a function that reports whether item i of next, asked for one after the other, is an item of old that says the same.
 func (l *items) stayed(old, next *Config) func(i int) bool {
+	if l.shared(old, next) {
+		return func(int) bool { return true }
+	}
 	shift := 0
 	oldIDs, nextIDs, count := *l.ids(old), *l.ids(next), l.count(old)
 	there := func(i int) bool { return i+shift >= 0 && i+shift < count && l.same(next, old, i, i+shift) }

@@ -180,8 +180,8 @@ func Do(cfg Config, live Live, path, command string, given ...Argument) (Result,
 	if err := x.do(path, command, given); err != nil {
 		return Result{Config: cfg}, err
 	}
-	x.result.Config = x.cfg
-	x.result.Changed = !cfg.Equal(x.cfg)
+	x.cfg.share(cfg)
+	x.result.Config, x.result.Changed = x.cfg, !cfg.Equal(x.cfg)
 	return x.result, nil
 }
 

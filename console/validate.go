@@ -93,6 +93,9 @@ func (s *Session) Numbered(cfg Config, err error) error {
 // newTwice returns the index of an item of next whose like stands before it and is not as often in old, or -1. Items
 // are alike if of returns the same for them.
 func newTwice[T any, K comparable](old, next []T, of func(T) K) int {
+	if len(old) == len(next) && (len(old) == 0 || &old[0] == &next[0]) {
+		return -1
+	}
 	// Mostly one item has changed: then nothing is counted but the likes of that.
 	from, same := 0, 0
 	for from < min(len(old), len(next)) && of(old[from]) == of(next[from]) {
@@ -178,8 +181,12 @@ func validate(cfg Config, ports []string, before Config) error {
 		if m.items != nil {
 			stayed = m.items.stayed(&before, &cfg)
 		}
+		refers := slices.ContainsFunc(m.properties, func(p property) bool { return p.isInterface || p.isList })
 		for i := range count {
 			checked := stayed(i) // before
+			if checked && !refers {
+				continue
+			}
 			if !checked && !cloned {
 				m.items.clone(&check)
 				cloned = true

@@ -67,37 +67,44 @@ type kernelList struct {
 
 // kernelLists returns what the kernel should have of each address list that a rule names, without names of sets but for an "x"
 // for those that rules fill.
-func (c Config) kernelLists() map[string]kernelList {
-	all := map[string]kernelList{}
+func (c *Config) kernelLists() map[string]kernelList {
+	all := c.namedLists()
 	now := time.Now()
+	for name, l := range all {
+		l.elements = c.elements(name, now)
+		all[name] = l
+	}
+	return all
+}
+
+// namedLists are the address lists that a rule names, without what is in them.
+func (c *Config) namedLists() map[string]kernelList {
+	all := map[string]kernelList{}
 	for _, t := range Tables {
-		for _, r := range c.Rules(t) {
+		rules := c.Rules(t)
+		for i := range rules {
+			r := &rules[i]
 			for _, word := range []string{r.SrcAddressList, r.DstAddressList} {
-				name := strings.TrimPrefix(word, "!")
-				if _, ok := all[name]; !ok && name != "" && !r.Disabled {
-					all[name] = kernelList{elements: c.elements(name, now)}
+				if name := strings.TrimPrefix(word, "!"); name != "" && !r.Disabled {
+					all[name] = kernelList{}
 				}
 			}
 		}
 	}
 	// What a disabled rule has added stays.
 	for _, name := range c.filledLists() {
-		l, ok := all[name]
-		if !ok {
-			l.elements = c.elements(name, now)
-		}
-		l.filled = "x"
-		all[name] = l
+		all[name] = kernelList{filled: "x"}
 	}
 	return all
 }
 
 // filledLists are the lists that rules of c add to, disabled rules too.
-func (c Config) filledLists() (names []string) {
+func (c *Config) filledLists() (names []string) {
 	for _, t := range Tables {
-		for _, r := range c.Rules(t) {
-			if r.AddressList != "" && !slices.Contains(names, r.AddressList) {
-				names = append(names, r.AddressList)
+		rules := c.Rules(t)
+		for i := range rules {
+			if name := rules[i].AddressList; name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
 			}
 		}
 	}
@@ -105,9 +112,13 @@ func (c Config) filledLists() (names []string) {
 }
 
 // elements are the entries of a list, sorted. Of several for the same prefix the last to end counts.
-func (c Config) elements(name string, now time.Time) []element {
+func (c *Config) elements(name string, now time.Time) []element {
 	all := make([]element, 0, len(c.AddressLists[name]))
 	add := func(a match.Addresses, until time.Time) {
+		if a.From == a.To { // as most are
+			all = append(all, element{netip.PrefixFrom(a.From.Unmap(), 32), until})
+			return
+		}
 		for p := range prefixes(a) {
 			all = append(all, element{p, until})
 		}
@@ -121,7 +132,10 @@ func (c Config) elements(name string, now time.Time) []element {
 		}
 	}
 	slices.SortFunc(all, func(a, b element) int {
-		return cmp.Or(comparePrefixes(a.Prefix, b.Prefix), b.order().Compare(a.order()))
+		if order := comparePrefixes(a.Prefix, b.Prefix); order != 0 {
+			return order
+		}
+		return b.order().Compare(a.order())
 	})
 	return slices.CompactFunc(all, func(a, b element) bool { return a.Prefix == b.Prefix })
 }
@@ -234,10 +248,10 @@ type sets struct {
 	src, dst addressList
 }
 
-// sets returns those of a rule of c, whose address lists the kernel has as lists says.
-func (r Rule) sets(c Config, lists map[string]kernelList) sets {
+// sets returns those of a rule of a Config with these interface lists, whose address lists the kernel has as lists says.
+func (r *Rule) sets(interfaces map[string]Interfaces, lists map[string]kernelList) sets {
 	s := sets{src: listed(r.SrcAddressList, lists), dst: listed(r.DstAddressList, lists)}
-	s.in, s.out = r.interfaces(c.Lists)
+	s.in, s.out = r.interfaces(interfaces)
 	return s
 }
 
@@ -308,6 +322,10 @@ func (c Config) checkAddressLists() error {
 			return fmt.Errorf("address list %s: expected IPv4 addresses, prefixes and ranges, got %v to %v", name, a.From, a.To)
 		}
 		count++
+		if a.From == a.To {
+			size++
+			return nil
+		}
 		for range prefixes(a) {
 			size++
 		}

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/match"
 )
 
 // written is what a table of the kernel's holds since we wrote it: a sum of each rule of each chain. The openings
@@ -46,6 +48,103 @@ func (d digest) word(w string) digest {
 		d = d.add(w[i])
 	}
 	return d.add(0)
+}
+
+func (d digest) number(n uint64) digest {
+	for range 8 {
+		d, n = d.add(byte(n)), n>>8
+	}
+	return d
+}
+
+func (d digest) flags(all ...bool) digest {
+	for _, is := range all {
+		if is {
+			d = d.add(1)
+		} else {
+			d = d.add(0)
+		}
+	}
+	return d
+}
+
+func (d digest) addresses(a *match.Addresses) digest {
+	from, to := a.From.As16(), a.To.As16()
+	for _, b := range from {
+		d = d.add(b)
+	}
+	for _, b := range to {
+		d = d.add(b)
+	}
+	return d.flags(a.Not, a.From.IsValid(), a.To.IsValid())
+}
+
+func (d digest) ports(p *match.Ports) digest {
+	for _, r := range p.Ranges {
+		d = d.number(uint64(r.From)<<16 | uint64(r.To))
+	}
+	return d.flags(p.Not).number(uint64(len(p.Ranges)))
+}
+
+// texts are all properties of a rule that are text, but for the comment and what it logs.
+func (r *Rule) texts() [27]*string {
+	return [...]*string{
+		&r.Chain, &r.Action, &r.JumpTarget, &r.Protocol, &r.SrcAddressList, &r.DstAddressList, &r.AddressList, &r.TCPFlags,
+		&r.InInterface, &r.OutInterface, &r.InInterfaceList, &r.OutInterfaceList, &r.ConnectionState, &r.ConnectionNATState,
+		&r.ConnectionMark, &r.PacketMark, &r.RoutingMark, &r.IPsecPolicy, &r.ICMPOptions, &r.RejectWith,
+		&r.NewConnectionMark, &r.NewPacketMark, &r.NewRoutingMark, &r.NewMSS, &r.TCPMSS, &r.NewTTL, &r.NewDSCP,
+	}
+}
+
+// addresses and ports are its other matchers and what it translates to.
+func (r *Rule) addresses() [3]*match.Addresses {
+	return [...]*match.Addresses{&r.SrcAddress, &r.DstAddress, &r.ToAddresses}
+}
+
+func (r *Rule) ports() [4]*match.Ports {
+	return [...]*match.Ports{&r.SrcPort, &r.DstPort, &r.Port, &r.ToPorts}
+}
+
+// digest is a number for what a rule matches and does, but for what it logs and its comment.
+func (r *Rule) digest() digest {
+	d := sum()
+	for _, s := range r.texts() {
+		d = d.word(*s)
+	}
+	for _, s := range r.Extra {
+		d = d.word(s)
+	}
+	for _, a := range r.addresses() {
+		d = d.addresses(a)
+	}
+	for _, p := range r.ports() {
+		d = d.ports(p)
+	}
+	return d.number(uint64(r.AddressListTimeout)).flags(r.SameNotByDst, r.Final, r.Disabled)
+}
+
+// Equal reports whether both rules say the same. Of some hundred rules reflection would take a while.
+func (r *Rule) Equal(other *Rule) bool {
+	ours, theirs := r.texts(), other.texts()
+	for i, s := range ours {
+		if *s != *theirs[i] {
+			return false
+		}
+	}
+	to, from := r.addresses(), other.addresses()
+	for i, a := range to {
+		if *a != *from[i] {
+			return false
+		}
+	}
+	ports, others := r.ports(), other.ports()
+	for i, p := range ports {
+		if p.Not != others[i].Not || !slices.Equal(p.Ranges, others[i].Ranges) {
+			return false
+		}
+	}
+	return r.Extra == other.Extra && r.AddressListTimeout == other.AddressListTimeout && r.SameNotByDst == other.SameNotByDst &&
+		r.Final == other.Final && r.Disabled == other.Disabled && r.Log == other.Log && r.LogPrefix == other.LogPrefix && r.Comment == other.Comment
 }
 
 // sum is a number for words, the same each time.

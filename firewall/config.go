@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/postern-router/postern/match"
@@ -130,6 +131,27 @@ type Rule struct {
 	// Comment is printable text of at most 255 bytes (XT_MAX_COMMENT_LEN less the
 	// closing NUL, linux/netfilter/xt_comment.h).
 	Comment string
+}
+
+// Equal reports whether both say the same.
+func (c Config) Equal(other Config) bool {
+	for _, t := range Tables {
+		ours, theirs := c.Rules(t), other.Rules(t)
+		if len(ours) != len(theirs) {
+			return false
+		}
+		if len(ours) > 0 && &ours[0] == &theirs[0] {
+			continue
+		}
+		for i := range ours {
+			if !ours[i].Equal(&theirs[i]) {
+				return false
+			}
+		}
+	}
+	c.Filter, c.NAT, c.Mangle, c.Raw = nil, nil, nil, nil
+	other.Filter, other.NAT, other.Mangle, other.Raw = nil, nil, nil, nil
+	return reflect.DeepEqual(c, other)
 }
 
 // Rules are the rules of a table.

@@ -53,7 +53,7 @@ func (s Interfaces) String() string {
 
 // interfaces returns the interfaces by which a packet that the rule matches can come in and
 // leave.
-func (r Rule) interfaces(lists map[string]Interfaces) (in, out Interfaces) {
+func (r *Rule) interfaces(lists map[string]Interfaces) (in, out Interfaces) {
 	if strings.HasSuffix(r.IPsecPolicy, ",ipsec") {
 		return in, out // there is no such packet
 	}

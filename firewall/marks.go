@@ -42,7 +42,7 @@ type marks struct {
 	routing            map[string]uint8
 }
 
-func (c Config) marks() marks {
+func (c *Config) marks() marks {
 	connections, packets := map[string]bool{}, map[string]bool{}
 	note := func(names map[string]bool, word string) {
 		if name := strings.TrimPrefix(word, "!"); name != "" && name != NoMark {
@@ -50,7 +50,9 @@ func (c Config) marks() marks {
 		}
 	}
 	for _, t := range Tables {
-		for _, r := range c.Rules(t) {
+		rules := c.Rules(t)
+		for i := range rules {
+			r := &rules[i]
 			note(connections, r.ConnectionMark)
 			note(packets, r.PacketMark)
 			note(connections, r.NewConnectionMark)
@@ -91,7 +93,7 @@ func NumberRoutingMarks(names []string) map[string]uint8 {
 }
 
 // matches returns the matches of the marks that r names.
-func (m marks) matches(r Rule) (a []string) {
+func (m marks) matches(r *Rule) (a []string) {
 	add := func(match, word, none string, mask uint32, value func(name string) uint32) {
 		name, not := strings.CutPrefix(word, "!")
 		if name == "" {
@@ -118,7 +120,7 @@ func masked(value, mask uint32) string {
 }
 
 // target returns the option -j of the actions of Mangle and the target's own options, or nothing for another action.
-func (m marks) target(r Rule) []string {
+func (m marks) target(r *Rule) []string {
 	switch r.Action {
 	case "mark-connection":
 		return []string{"-j", "CONNMARK", "--set-xmark", masked(uint32(m.connection[r.NewConnectionMark]), connectionMask)}
@@ -148,7 +150,7 @@ const ClampMSS = "clamp-to-pmtu"
 var MangleActions = []string{"change-dscp", "change-mss", "change-ttl", "mark-connection", "mark-packet", "mark-routing"}
 
 // marks reports whether r changes packets and, unless it is Final, lets the next rules see them.
-func (r Rule) marks() bool { return slices.Contains(MangleActions, r.Action) }
+func (r *Rule) marks() bool { return slices.Contains(MangleActions, r.Action) }
 
 // TakesNewMSS, TakesNewTTL and TakesNewDSCP report whether these are values of Rule.NewMSS, NewTTL and NewDSCP.
 func TakesNewMSS(value string) bool { return value == ClampMSS || isNumber(value, 1, 65535-40) }
@@ -189,7 +191,7 @@ const (
 )
 
 // checkMarks refuses marks that are no names, and what the actions of Mangle lack or cannot have.
-func (r Rule) checkMarks() error {
+func (r *Rule) checkMarks() error {
 	for _, p := range []struct{ name, value string }{
 		{"connection-mark", r.ConnectionMark}, {"packet-mark", r.PacketMark}, {"routing-mark", r.RoutingMark},
 	} {
@@ -241,7 +243,7 @@ func (r Rule) checkMarks() error {
 }
 
 // checkMarks refuses routing marks that c has no table for.
-func (c Config) checkMarks(r Rule) error {
+func (c *Config) checkMarks(r *Rule) error {
 	for _, p := range []struct{ name, value string }{
 		{"routing-mark", strings.TrimPrefix(r.RoutingMark, "!")}, {"new-routing-mark", r.NewRoutingMark},
 	} {

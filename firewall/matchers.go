@@ -169,7 +169,7 @@ func (m Matcher) Takes(value string) bool {
 }
 
 // extra returns the matches of Extra: those that count what they match, or the others.
-func (r Rule) extra(counting bool) (all []string) {
+func (r *Rule) extra(counting bool) (all []string) {
 	for i, value := range r.Extra {
 		if value != "" && Matchers[i].counts == counting {
 			words, _ := Matchers[i].words(value) // Validate has accepted it
@@ -185,7 +185,7 @@ func (r Rule) Certain() bool {
 	return r.TCPFlags == "" && r.ConnectionMark == "" && r.PacketMark == "" && r.RoutingMark == "" && r.Extra == [len(Matchers)]string{}
 }
 
-func (r Rule) checkExtra() error {
+func (r *Rule) checkExtra() error {
 	for i, value := range r.Extra {
 		if value != "" && !Matchers[i].Takes(value) {
 			return refuse(Matchers[i].Name, value, "expected %s", Matchers[i].Accepts)

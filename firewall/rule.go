@@ -27,16 +27,24 @@ var Tables = [...]Table{Filter, NAT, Mangle, Raw}
 // chain is a RouterOS chain and the kernel's built-in chain that holds its rules.
 type chain struct{ name, builtin string }
 
+// The chains of the tables. They are made once, as each rule of a change is looked up in them several times.
+var (
+	filterChains = []chain{{"input", "INPUT"}, {"forward", "FORWARD"}, {"output", "OUTPUT"}}
+	natChains    = []chain{{"dstnat", "PREROUTING"}, {"srcnat", "POSTROUTING"}}
+	mangleChains = []chain{{"prerouting", "PREROUTING"}, {"input", "INPUT"}, {"forward", "FORWARD"}, {"output", "OUTPUT"}, {"postrouting", "POSTROUTING"}}
+	rawChains    = []chain{{"prerouting", "PREROUTING"}, {"output", "OUTPUT"}}
+)
+
 func (t Table) chains() []chain {
 	switch t {
 	case Filter:
-		return []chain{{"input", "INPUT"}, {"forward", "FORWARD"}, {"output", "OUTPUT"}}
+		return filterChains
 	case NAT:
-		return []chain{{"dstnat", "PREROUTING"}, {"srcnat", "POSTROUTING"}}
+		return natChains
 	case Mangle:
-		return []chain{{"prerouting", "PREROUTING"}, {"input", "INPUT"}, {"forward", "FORWARD"}, {"output", "OUTPUT"}, {"postrouting", "POSTROUTING"}}
+		return mangleChains
 	case Raw:
-		return []chain{{"prerouting", "PREROUTING"}, {"output", "OUTPUT"}}
+		return rawChains
 	}
 	return nil
 }
@@ -136,7 +144,7 @@ func quoteIfNeeded(s string) string {
 // matches returns the matches of a rule that Validate accepts, but for those that count, as an iptables command line has
 // them behind the chain. s are its interfaces and addresses; a set that no single match can name is
 // left out.
-func (r Rule) matches(s sets, m marks) []string {
+func (r *Rule) matches(s sets, m marks) []string {
 	var a []string
 	// add appends an option and its value. A "!" of the value goes in front of the option.
 	add := func(option, value string) {
@@ -235,7 +243,7 @@ func tcpFlags(list string) (all, set []string) {
 }
 
 // listTimeout writes AddressListTimeout, or "" if it is 0.
-func (r Rule) listTimeout() string {
+func (r *Rule) listTimeout() string {
 	if r.AddressListTimeout == 0 {
 		return ""
 	}
@@ -249,7 +257,7 @@ func (r Rule) Decides() bool {
 }
 
 // logTarget returns the option -j that logs what the rule matches, and its own options.
-func (r Rule) logTarget(t Table) []string {
+func (r *Rule) logTarget(t Table) []string {
 	// RouterOS logs at info too. The kernel's line does not tell the chain. Its level
 	// tells that the table is nat; the serial console would show a third level.
 	level := "info"
@@ -266,7 +274,7 @@ func (r Rule) logTarget(t Table) []string {
 // target returns the option -j of the rule in table t and the target's own options. It returns nothing
 // for passthrough and fasttrack-connection: a rule without a target only counts. chains are the
 // kernel's names of the user's chains, and lists what the kernel has of address lists.
-func (r Rule) target(t Table, chains map[string]string, m marks, lists map[string]kernelList) []string {
+func (r *Rule) target(t Table, chains map[string]string, m marks, lists map[string]kernelList) []string {
 	var a []string
 	toPorts := func() {
 		if !r.ToPorts.Any() {
@@ -317,7 +325,7 @@ func (r Rule) target(t Table, chains map[string]string, m marks, lists map[strin
 }
 
 // needs returns the matches without which the kernel refuses the rule's target, in whatever chain it is.
-func (r Rule) needs() []string {
+func (r *Rule) needs() []string {
 	switch {
 	case r.Action == "change-mss":
 		return ofSYN
@@ -329,7 +337,7 @@ func (r Rule) needs() []string {
 
 // to writes ToAddresses and ToPorts as SNAT and DNAT take them:
 // [address[-address]][:port[-port]].
-func (r Rule) to() string {
+func (r *Rule) to() string {
 	var s string
 	if !r.ToAddresses.Any() {
 		s = r.ToAddresses.From.String()

@@ -221,7 +221,7 @@ func TestKernelRules(t *testing.T) {
 	c.Filter = append(c.Filter, Rule{Chain: "x", Action: "add-src-to-address-list", AddressList: "filled"})
 	lists := c.kernelLists()
 	for _, r := range c.Filter {
-		count += r.kernelRules(Filter, c, lists)
+		count += r.kernelRules(Filter, &c, lists)
 	}
 	assert.Equal(t, count, entryRules(layout(Filter, entries(Filter, c.Filter, c, lists))))
 }

@@ -39,7 +39,8 @@ type entry struct {
 	// disabled is a rule that the kernel does not have, and nowhere one that it does not have
 	// because nothing would match: that keeps its counters.
 	disabled, nowhere bool
-	key               string // the same for rules that match and do the same
+	key               digest // the same for rules that match and do the same
+
 	// id is in the names of its chains: another for each rule of a table, and the same after a change.
 	id    string
 	count Counter
@@ -241,12 +242,13 @@ func (s *ruleSet) empty(t Table) bool {
 // entries are the rules of table t.
 func entries(t Table, rules []Rule, c Config, lists map[string]kernelList) []entry {
 	chains := ownChains(t, rules)
-	es := []entry{}
+	es := make([]entry, 0, len(rules))
 	m := c.marks()
 	ids := map[string]bool{}
-	for _, r := range rules {
+	for i := range rules {
+		r := &rules[i]
 		e := entry{
-			chain: cmp.Or(t.builtin(r.Chain), chains[r.Chain]), target: r.target(t, chains, m, lists), disabled: r.Disabled, sets: r.sets(c, lists),
+			chain: cmp.Or(t.builtin(r.Chain), chains[r.Chain]), target: r.target(t, chains, m, lists), disabled: r.Disabled, sets: r.sets(c.Lists, lists),
 			jumps: r.Action == "jump", needs: r.needs(), final: r.Final,
 		}
 		e.returns = slices.Equal(e.target, []string{"-j", "RETURN"})
@@ -255,11 +257,13 @@ func entries(t Table, rules []Rule, c Config, lists map[string]kernelList) []ent
 			e.log = r.logTarget(t)
 		}
 		// A rule stays what it is when the members of its lists change.
-		r.Comment, r.Log, r.LogPrefix = "", false, ""
-		e.key = r.String()
+		e.key = r.digest()
 		if !e.disabled && (e.several() || e.apart()) {
+			plain := *r
+			plain.Comment, plain.Log, plain.LogPrefix = "", false, ""
+			text := plain.String()
 			for n := 0; e.id == "" || ids[e.id]; n++ {
-				e.id = fmt.Sprintf("%08x", uint32(sum(e.key, strconv.Itoa(n))))
+				e.id = fmt.Sprintf("%08x", uint32(sum(text, strconv.Itoa(n))))
 			}
 			ids[e.id] = true
 		}
@@ -271,7 +275,8 @@ func entries(t Table, rules []Rule, c Config, lists map[string]kernelList) []ent
 // ownChains are the kernel's names for the user's chains in a table. They stay while others come and go.
 func ownChains(t Table, rules []Rule) map[string]string {
 	names, users := map[string]string{}, map[string]string{}
-	for _, r := range rules {
+	for i := range rules {
+		r := &rules[i]
 		if t.builtin(r.Chain) != "" || names[r.Chain] != "" {
 			continue
 		}
@@ -289,20 +294,29 @@ func ownChains(t Table, rules []Rule) map[string]string {
 func (s *ruleSet) inherit(old *ruleSet) (stay map[Table]map[int]bool) {
 	stay = map[Table]map[int]bool{}
 	for _, t := range Tables {
-		left := map[string][]int{}
-		for i, e := range old.table(t) {
-			if !e.disabled {
+		was, is := old.table(t), s.table(t)
+		stays := make(map[int]bool, len(was))
+		same := 0 // most changes leave the first rules
+		for same < min(len(was), len(is)) && was[same].key == is[same].key {
+			if !is[same].disabled {
+				is[same].count, stays[same] = was[same].count, true
+			}
+			same++
+		}
+		left := map[digest][]int{}
+		for i := same; i < len(was); i++ {
+			if e := &was[i]; !e.disabled {
 				left[e.key] = append(left[e.key], i)
 			}
 		}
-		stay[t] = map[int]bool{}
-		for i := range s.table(t) {
-			e := &s.table(t)[i]
+		for i := same; i < len(is); i++ {
+			e := &is[i]
 			if from := left[e.key]; !e.disabled && len(from) > 0 {
-				e.count, left[e.key] = old.table(t)[from[0]].count, from[1:]
-				stay[t][from[0]] = true
+				e.count, left[e.key] = was[from[0]].count, from[1:]
+				stays[from[0]] = true
 			}
 		}
+		stay[t] = stays
 	}
 	return stay
 }

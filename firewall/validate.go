@@ -63,14 +63,15 @@ func (c Config) Validate() error {
 			return fmt.Errorf("clamp: %w", err)
 		}
 	}
-	left, lists := maxKernelRules, c.kernelLists()
+	left, lists := maxKernelRules, c.namedLists()
 	for _, t := range Tables {
 		rules := c.Rules(t)
 		chains := newChainGraph(t, rules)
-		for i, r := range rules {
-			err := cmp.Or(r.Validate(t), c.checkLists(r), c.checkMarks(r), chains.check(r))
+		for i := range rules {
+			r := &rules[i]
+			err := cmp.Or(r.validate(t), c.checkLists(r), c.checkMarks(r), chains.check(r))
 			if err == nil {
-				if left -= r.kernelRules(t, c, lists); left < 0 {
+				if left -= r.kernelRules(t, &c, lists); left < 0 {
 					err = fmt.Errorf("the rules up to this one need more than %d rules of the kernel, one for each interface of their lists: "+
 						"expected fewer rules that name a large list", maxKernelRules)
 				}
@@ -91,12 +92,12 @@ func (c Config) Validate() error {
 }
 
 // kernelRules is how many rules of the kernel a rule of c has. lists are c's.
-func (r Rule) kernelRules(t Table, c Config, lists map[string]kernelList) int {
+func (r *Rule) kernelRules(t Table, c *Config, lists map[string]kernelList) int {
 	switch {
 	case r.Disabled:
 		return 0
-	case r.sets(c, lists).several() || r.Final || r.Log:
-		return entryRules(layout(t, entries(t, []Rule{r}, Config{Lists: c.Lists}, lists)))
+	case r.sets(c.Lists, lists).several() || r.Final || r.Log:
+		return entryRules(layout(t, entries(t, []Rule{*r}, Config{Lists: c.Lists}, lists)))
 	}
 	return 1
 }
@@ -154,7 +155,7 @@ func (g chainGraph) way(chain string, known map[string]int) int {
 
 // check refuses a jump that leads nowhere or back, and in a chain of the user's an action that a
 // chain which leads to it cannot have.
-func (g chainGraph) check(r Rule) error {
+func (g chainGraph) check(r *Rule) error {
 	if r.Action == "jump" {
 		if _, ok := g.targets[r.JumpTarget]; !ok {
 			return refuse("jump-target", r.JumpTarget, "no rule has chain=%s; expected a chain that has rules", quoteIfNeeded(r.JumpTarget))
@@ -175,15 +176,15 @@ func (g chainGraph) check(r Rule) error {
 		if err := g.checkFrom(c.name, r); err != nil {
 			return err
 		}
-		if actions := g.table.actions(c.name); g.leads(c.name, r.Chain, map[string]bool{}) && !slices.Contains(actions, r.Action) {
-			return refuse("action", r.Action, "packets come to chain=%s from chain=%s; expected %s", quoteIfNeeded(r.Chain), c.name, oneOf(actions))
+		if !g.table.takes(c.name, r.Action) && g.leads(c.name, r.Chain, map[string]bool{}) {
+			return refuse("action", r.Action, "packets come to chain=%s from chain=%s; expected %s", quoteIfNeeded(r.Chain), c.name, oneOf(g.table.actions(c.name)))
 		}
 	}
 	return nil
 }
 
 // checkFrom refuses what r cannot have in the built-in chain from, if packets come from there.
-func (g chainGraph) checkFrom(from string, r Rule) error {
+func (g chainGraph) checkFrom(from string, r *Rule) error {
 	if r.NewMSS == ClampMSS && (from == "prerouting" || from == "input") && g.leads(from, r.Chain, map[string]bool{}) {
 		return refuse("new-mss", r.NewMSS, "packets come to chain=%s from chain=%s, where their way on is not known", quoteIfNeeded(r.Chain), from)
 	}
@@ -192,12 +193,15 @@ func (g chainGraph) checkFrom(from string, r Rule) error {
 
 // Validate returns an error if r cannot be a rule of table t, or nil. The error names the
 // property and its value, and what was expected instead.
-func (r Rule) Validate(t Table) error {
+func (r Rule) Validate(t Table) error { return r.validate(t) }
+
+// validate is Validate. It is given no copy of the rule, which has some hundred bytes.
+func (r *Rule) validate(t Table) error {
 	if err := r.checkChain(t); err != nil {
 		return err
 	}
-	if actions := t.actions(r.Chain); !slices.Contains(actions, r.Action) {
-		return refuse("action", r.Action, "expected %s in chain=%s", oneOf(actions), quoteIfNeeded(r.Chain))
+	if !t.takes(r.Chain, r.Action) {
+		return refuse("action", r.Action, "expected %s in chain=%s", oneOf(t.actions(r.Chain)), quoteIfNeeded(r.Chain))
 	}
 	if r.ConnectionNATState != "" && t == NAT {
 		return refuse("connection-nat-state", r.ConnectionNATState, "not known in chain=%s", r.Chain)
@@ -215,27 +219,31 @@ func (r Rule) Validate(t Table) error {
 	if r.NewMSS == ClampMSS && (r.Chain == "prerouting" || r.Chain == "input") {
 		return refuse("new-mss", r.NewMSS, "not known in chain=%s; expected chain=forward, output or postrouting", r.Chain)
 	}
-	for _, check := range []func() error{
-		r.checkJump, r.checkAddresses, r.checkAddressLists, r.checkProtocol, r.checkPorts, r.checkInterfaces,
-		r.checkConnectionState, r.checkConnectionNATState, r.checkIPsecPolicy, r.checkICMPOptions, r.checkTCPFlags, r.checkExtra, r.checkTo, r.checkReject, r.checkMarks,
-	} {
-		if err := check(); err != nil {
+	for _, check := range ruleChecks {
+		if err := check(r); err != nil {
 			return err
 		}
 	}
 	return cmp.Or(checkText("log-prefix", r.LogPrefix, maxLogPrefix), checkText("comment", r.Comment, maxComment))
 }
 
+// ruleChecks are what Validate checks of each rule. They are no values of methods, each of which would copy the rule.
+var ruleChecks = []func(*Rule) error{
+	(*Rule).checkJump, (*Rule).checkAddresses, (*Rule).checkAddressLists, (*Rule).checkProtocol, (*Rule).checkPorts, (*Rule).checkInterfaces,
+	(*Rule).checkConnectionState, (*Rule).checkConnectionNATState, (*Rule).checkIPsecPolicy, (*Rule).checkICMPOptions, (*Rule).checkTCPFlags,
+	(*Rule).checkExtra, (*Rule).checkTo, (*Rule).checkReject, (*Rule).checkMarks,
+}
+
 // checkChain refuses a chain that packets cannot come to.
-func (r Rule) checkChain(t Table) error {
+func (r *Rule) checkChain(t Table) error {
 	if t.builtin(r.Chain) != "" {
 		return nil
 	}
-	var names []string
-	for _, c := range t.chains() {
-		names = append(names, c.name)
-	}
 	if r.Chain == "" || slices.Contains(reservedChains, r.Chain) {
+		var names []string
+		for _, c := range t.chains() {
+			names = append(names, c.name)
+		}
 		return refuse("chain", r.Chain, "expected %s, or a name for a chain of your own", oneOf(names))
 	}
 	return checkName("chain", r.Chain)
@@ -252,7 +260,7 @@ func checkName(property, name string) error {
 // MaxName is the greatest length of the name of a chain or of an address list in bytes.
 const MaxName = 64
 
-func (r Rule) checkJump() error {
+func (r *Rule) checkJump() error {
 	if r.Action == "jump" && r.JumpTarget == "" {
 		return refuse("action", r.Action, "needs jump-target")
 	}
@@ -265,7 +273,7 @@ func (r Rule) checkJump() error {
 	return checkName("jump-target", r.JumpTarget)
 }
 
-func (r Rule) checkAddressLists() error {
+func (r *Rule) checkAddressLists() error {
 	for _, p := range []struct{ name, value string }{{"src-address-list", r.SrcAddressList}, {"dst-address-list", r.DstAddressList}} {
 		if p.value == "!" {
 			return refuse(p.name, p.value, `expected the name of a list, "!" in front for any address that is not in it`)
@@ -291,28 +299,53 @@ func (r Rule) checkAddressLists() error {
 	return checkName("address-list", r.AddressList)
 }
 
-// actions returns the actions that rules of a chain can have.
-func (t Table) actions(chain string) []string {
-	any := []string{"accept", "log", "passthrough", "jump", "return", "add-src-to-address-list", "add-dst-to-address-list"}
+// anyActions are those of all tables, and the others are more of them in tables or chains.
+var (
+	anyActions    = []string{"accept", "log", "passthrough", "jump", "return", "add-src-to-address-list", "add-dst-to-address-list"}
+	filterActions = []string{"accept", "drop", "reject", "log", "passthrough", "jump", "return", "fasttrack-connection",
+		"add-src-to-address-list", "add-dst-to-address-list"}
+	srcnatActions = []string{"masquerade", "src-nat", "same", "netmap"}
+	dstnatActions = []string{"dst-nat", "redirect", "netmap"}
+	natActions    = []string{"masquerade", "src-nat", "same", "dst-nat", "redirect", "netmap"}
+	rawActions    = []string{"drop", "notrack"}
+	// routedActions are those of Mangle where a packet's way is known already.
+	routedActions = []string{"change-dscp", "change-mss", "change-ttl", "mark-connection", "mark-packet"}
+)
+
+// more are the actions that rules of a chain can have besides anyActions.
+func (t Table) more(chain string) []string {
 	switch {
-	case t == Filter:
-		return []string{"accept", "drop", "reject", "log", "passthrough", "jump", "return", "fasttrack-connection",
-			"add-src-to-address-list", "add-dst-to-address-list"}
 	case chain == "srcnat":
-		return append(any, "masquerade", "src-nat", "same", "netmap")
+		return srcnatActions
 	case chain == "dstnat":
-		return append(any, "dst-nat", "redirect", "netmap")
+		return dstnatActions
 	case t == NAT:
-		return append(any, "masquerade", "src-nat", "same", "dst-nat", "redirect", "netmap")
+		return natActions
 	case t == Raw:
-		return append(any, "drop", "notrack")
-	case slices.Contains([]string{"input", "forward", "postrouting"}, chain): // the way is known already
-		return append(any, slices.DeleteFunc(slices.Clone(MangleActions), func(a string) bool { return a == "mark-routing" })...)
+		return rawActions
+	case chain == "input" || chain == "forward" || chain == "postrouting":
+		return routedActions
 	}
-	return append(any, MangleActions...)
+	return MangleActions
 }
 
-func (r Rule) checkAddresses() error {
+// actions are all that rules of a chain can have, for people.
+func (t Table) actions(chain string) []string {
+	if t == Filter {
+		return filterActions
+	}
+	return slices.Concat(anyActions, t.more(chain))
+}
+
+// takes reports whether rules of a chain can have an action.
+func (t Table) takes(chain, action string) bool {
+	if t == Filter {
+		return slices.Contains(filterActions, action)
+	}
+	return slices.Contains(anyActions, action) || slices.Contains(t.more(chain), action)
+}
+
+func (r *Rule) checkAddresses() error {
 	for _, p := range []struct {
 		name  string
 		value match.Addresses
@@ -331,7 +364,7 @@ func (r Rule) checkAddresses() error {
 	return nil
 }
 
-func (r Rule) checkProtocol() error {
+func (r *Rule) checkProtocol() error {
 	name := strings.TrimPrefix(r.Protocol, "!")
 	if r.Protocol == "" || slices.Contains(match.ProtocolNames, name) || isNumber(name, 1, 255) {
 		return nil
@@ -339,7 +372,7 @@ func (r Rule) checkProtocol() error {
 	return refuse("protocol", r.Protocol, `expected tcp, udp, icmp or a number of 1..255, "!" in front for any other`)
 }
 
-func (r Rule) checkPorts() error {
+func (r *Rule) checkPorts() error {
 	for _, p := range []struct {
 		name  string
 		value match.Ports
@@ -389,7 +422,7 @@ var unknownIn = map[string][]string{
 	Matchers[srcMACAddress].Name: {"output", "srcnat", "postrouting"},
 }
 
-func (r Rule) checkInterfaces() error {
+func (r *Rule) checkInterfaces() error {
 	for _, p := range []struct{ name, value string }{
 		{inInterface, r.InInterface}, {outInterface, r.OutInterface}, {"in-interface-list", r.InInterfaceList}, {"out-interface-list", r.OutInterfaceList},
 	} {
@@ -401,7 +434,7 @@ func (r Rule) checkInterfaces() error {
 }
 
 // checkLists refuses lists that are not in c.
-func (c Config) checkLists(r Rule) error {
+func (c *Config) checkLists(r *Rule) error {
 	for _, p := range []struct{ name, value string }{
 		{"in-interface-list", r.InInterfaceList}, {"out-interface-list", r.OutInterfaceList},
 	} {
@@ -427,7 +460,7 @@ func checkInterface(property, word string) error {
 	return nil
 }
 
-func (r Rule) checkConnectionState() error {
+func (r *Rule) checkConnectionState() error {
 	if r.ConnectionState == "" {
 		return nil
 	}
@@ -440,7 +473,7 @@ func (r Rule) checkConnectionState() error {
 	return nil
 }
 
-func (r Rule) checkConnectionNATState() error {
+func (r *Rule) checkConnectionNATState() error {
 	if r.ConnectionNATState == "" {
 		return nil
 	}
@@ -452,7 +485,7 @@ func (r Rule) checkConnectionNATState() error {
 	return nil
 }
 
-func (r Rule) checkIPsecPolicy() error {
+func (r *Rule) checkIPsecPolicy() error {
 	if r.IPsecPolicy == "" {
 		return nil
 	}
@@ -466,7 +499,7 @@ func (r Rule) checkIPsecPolicy() error {
 	return nil
 }
 
-func (r Rule) checkICMPOptions() error {
+func (r *Rule) checkICMPOptions() error {
 	if r.ICMPOptions == "" {
 		return nil
 	}
@@ -481,7 +514,7 @@ func (r Rule) checkICMPOptions() error {
 	return nil
 }
 
-func (r Rule) checkTo() error {
+func (r *Rule) checkTo() error {
 	nat := r.Action == "src-nat" || r.Action == "same" || r.Action == "dst-nat"
 	if r.SameNotByDst && r.Action != "same" {
 		return refuse("same-not-by-dst", "yes", "needs action=same")
@@ -520,7 +553,7 @@ func (r Rule) checkTo() error {
 	return nil
 }
 
-func (r Rule) checkTCPFlags() error {
+func (r *Rule) checkTCPFlags() error {
 	if r.TCPFlags == "" {
 		return nil
 	}
@@ -536,7 +569,7 @@ func (r Rule) checkTCPFlags() error {
 	return nil
 }
 
-func (r Rule) checkReject() error {
+func (r *Rule) checkReject() error {
 	if rejectWith(r.RejectWith) == "" {
 		return refuse("reject-with", r.RejectWith, "expected %s", oneOf(RejectAnswers))
 	}

@@ -17,8 +17,11 @@ func (r *Router) effective(st state) console.Config {
 	return st.layers.merge(st.running, r.board.PortNames())
 }
 
-func (r *Router) networkOf(st state) netcfg.Config {
-	network := r.effective(st).Network()
+func (r *Router) networkOf(st state) netcfg.Config { return networkOf(r.effective(st), st) }
+
+// networkOf is the network of a state, whose merged configuration is c.
+func networkOf(c console.Config, st state) netcfg.Config {
+	network := c.Network()
 	network.Forwarding = st.forwarding
 	return network
 }
@@ -38,9 +41,11 @@ type step struct {
 func (r *Router) apply(next state) error {
 	old := r.now
 	before, want := r.effective(old), r.effective(next)
-	rulesBefore, rules := before.Rules(), want.Rules()
+	rulesBefore := before.Rules()
+	rules := want.RulesAfter(before, rulesBefore)
+	networkBefore, network := networkOf(before, old), networkOf(want, next)
 	steps := []step{{
-		same: reflect.DeepEqual(rulesBefore, rules),
+		same: rules.Equal(rulesBefore),
 		do:   func() error { return r.firewall.Apply(rules) },
 		undo: func() error {
 			if !old.applied {
@@ -49,15 +54,15 @@ func (r *Router) apply(next state) error {
 			return r.firewall.Apply(rulesBefore)
 		},
 	}, {
-		same: reflect.DeepEqual(r.networkOf(old), r.networkOf(next)),
+		same: reflect.DeepEqual(networkBefore, network),
 		do: func() error {
-			err := r.network.Apply(r.networkOf(next))
+			err := r.network.Apply(network)
 			if err == nil && !old.applied {
 				r.log.Printf(kmsg.Notice, "network is ready after %s", kmsg.Uptime())
 			}
 			return err
 		},
-		undo: func() error { return r.network.Apply(r.networkOf(old)) },
+		undo: func() error { return r.network.Apply(networkBefore) },
 	}, {
 		do:   func() error { return r.machine.SetNames(want.Identity, want.DNS) },
 		undo: func() error { return r.machine.SetNames(before.Identity, before.DNS) },

@@ -58,9 +58,12 @@ type configStore struct {
 	// set while the present write has been reported as hanging.
 	saves uint
 	hung  bool
-	// text is the configuration that is to be kept, nil if the defaults hold. notes are kept behind it, see notes.go.
-	text  []byte
-	notes map[string]string
+	// text is the configuration that is to be kept, nil if the defaults hold. notes are kept behind it, see notes.go. newest
+	// is a configuration that was put since, of which nobody has made the text yet; changed says that notes have changed.
+	text    []byte
+	newest  *console.Config
+	notes   map[string]string
+	changed bool
 	// erased is set if an erasure has failed: text may not be on flash any more.
 	erased bool
 	// unset is set once the flash has been read and nothing was set. defaults is the text of what holds then.
@@ -218,34 +221,57 @@ func (k *configStore) setDefaults(c console.Config) {
 	}
 }
 
-// put has the newest configuration written to flash, in its own time. What is kept already is not written again: programs may
-// change what is not kept, as entries of address lists with a timeout, all day.
+// put has the newest configuration written to flash, in its own time: to make its text takes as long as many changes, so that
+// nobody waits for it.
 func (k *configStore) put(c console.Config) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	text := []byte(console.Export(c))
-	if k.text != nil && bytes.Equal(text, k.text) && k.trouble == nil && !k.erased {
-		return
+	k.newest = &c
+	if k.keeper != nil {
+		k.keeper.PutLater(k.write)
 	}
-	k.text = text
-	k.write()
 }
 
-// write has text and notes written; nothing while neither text nor the defaults are known. The caller holds mu.
-func (k *configStore) write() {
-	if k.keeper == nil {
-		return
+// noted has notes written that have changed. The caller holds mu.
+func (k *configStore) noted() {
+	k.changed = true
+	if k.keeper != nil {
+		k.keeper.PutLater(k.write)
+	}
+}
+
+// write returns what is to be written, or nil. What is kept already is not written again: programs may change what is not
+// kept, as entries of address lists with a timeout, all day. Nothing is while neither text nor the defaults are known.
+func (k *configStore) write() []byte {
+	k.mu.Lock()
+	newest := k.newest
+	k.mu.Unlock()
+	var made []byte
+	if newest != nil {
+		made = []byte(console.Export(*newest))
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.newest == newest { // else it is written soon
+		k.newest = nil
+	}
+	same := made == nil || k.text != nil && bytes.Equal(made, k.text)
+	if same && !k.changed && k.trouble == nil && !k.erased {
+		return nil
+	}
+	if made != nil {
+		k.text = made
 	}
 	text, notes := k.text, maps.Clone(k.notes)
 	delete(notes, noteDefaults)
 	if text == nil {
 		if text = k.defaults; text == nil {
-			return
+			return nil
 		}
 		notes[noteDefaults] = "yes"
 	}
-	k.erased = false
-	k.keeper.Put(joinNotes(text, notes))
+	k.changed, k.erased = false, false
+	return joinNotes(text, notes)
 }
 
 // failing returns why the newest configuration may not be kept, as far as is known yet.

@@ -97,17 +97,16 @@ func (ls layers) check(ports []netcfg.Port) error {
 
 // merge returns the configuration that the system is to have: what the user set and, behind
 // it, what of the layers does not contradict that. Layers come in the order of their sources'
-// names. ports are the machine's.
+// names. ports are the machine's. It shares what no layer adds to with c: nobody changes either in place.
 func (ls layers) merge(c console.Config, ports []string) console.Config {
 	dynamic := ls.effective(c, ports)
 	if dynamic.empty() {
 		return c
 	}
-	c = c.Clone()
-	c.Addresses = append(c.Addresses, dynamic.Addresses...)
-	c.Routes = append(c.Routes, dynamic.Routes...)
-	c.DNS = append(c.DNS, dynamic.NameServers...)
-	c.NTP.Servers = append(c.NTP.Servers, dynamic.TimeServers...)
+	c.Addresses = slices.Concat(c.Addresses, dynamic.Addresses)
+	c.Routes = slices.Concat(c.Routes, dynamic.Routes)
+	c.DNS = slices.Concat(c.DNS, dynamic.NameServers)
+	c.NTP.Servers = slices.Concat(c.NTP.Servers, dynamic.TimeServers)
 	return c
 }
 

@@ -97,7 +97,7 @@ type noteStore struct{ *configStore }
 func (n noteStore) kept() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.keeper != nil && (n.text != nil || n.defaults != nil)
+	return n.keeper != nil && (n.text != nil || n.newest != nil || n.defaults != nil)
 }
 
 func (noteStore) room() int { return maxNote }
@@ -124,7 +124,7 @@ func (n noteStore) put(change map[string]string) error {
 		n.notes[name] = value
 	}
 	if !same {
-		n.write()
+		n.noted()
 	}
 	return nil
 }

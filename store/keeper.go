@@ -40,8 +40,9 @@ type Keeper struct {
 	done   chan struct{} // closed when the last attempt is over
 
 	mu sync.Mutex
-	// text is the newest text, nil when it is saved.
+	// text is the newest text, nil when it is saved. If make is set, it returns that: see PutLater.
 	text []byte
+	make func() []byte
 	// pending says that text must be written. first and last are the times of the first
 	// and the last change since the last write.
 	pending     bool
@@ -68,12 +69,19 @@ func NewKeeper(save func(text []byte) error, report func(error)) *Keeper {
 
 // Put gives the Keeper the newest text. It never waits. After Close it does nothing.
 func (k *Keeper) Put(text []byte) {
+	text = bytes.Clone(text)
+	k.PutLater(func() []byte { return text })
+}
+
+// PutLater is Put of the text that make returns, which is called once, when the text is to be written: who changes something
+// need not wait until it is made. If make returns nil there is nothing to write. A later Put takes its place.
+func (k *Keeper) PutLater(make func() []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
 		return
 	}
-	k.text = bytes.Clone(text)
+	k.make = make
 	k.last = time.Now()
 	if !k.pending {
 		k.pending, k.first = true, k.last
@@ -156,13 +164,31 @@ func (k *Keeper) due() time.Time {
 // attempt writes the newest text, which is pending.
 func (k *Keeper) attempt() {
 	k.mu.Lock()
-	text := k.text
-	k.pending = false
+	text, make := k.text, k.make
+	k.make, k.pending = nil, false
 	k.mu.Unlock()
+	if make != nil {
+		if text = make(); text == nil {
+			k.nothing()
+			return
+		}
+		k.mu.Lock()
+		k.text = text
+		k.mu.Unlock()
+	}
 
 	err := k.save(text)
 	if recovered := k.settle(err); err != nil || recovered {
 		k.report(err)
+	}
+}
+
+// nothing goes on where there was nothing to write. A text that could not be written before is still to be written.
+func (k *Keeper) nothing() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.text != nil && k.failures > 0 {
+		k.pending = true
 	}
 }
 
@@ -178,7 +204,7 @@ func (k *Keeper) settle(err error) (recovered bool) {
 	k.spent = k.spent.Add(refill)
 	k.err = err
 	if err == nil {
-		if !k.pending {
+		if !k.pending || k.make != nil {
 			k.text = nil
 		}
 		recovered = k.failures > 0

@@ -161,6 +161,47 @@ func TestKeeperCopies(t *testing.T) {
 	})
 }
 
+func TestKeeperPutLater(t *testing.T) {
+	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
+		made := 0
+		text := func(text string) func() []byte {
+			return func() []byte {
+				made++
+				if text == "" {
+					return nil
+				}
+				return []byte(text)
+			}
+		}
+		k.PutLater(text("a"))
+		k.PutLater(text("b"))
+		assert.Empty(t, r.written())
+		assert.Zero(t, made)
+		time.Sleep(quiet)
+		assert.Equal(t, []string{"1s b"}, r.written())
+		assert.Equal(t, 1, made)
+
+		k.PutLater(text("")) // there is nothing to write
+		time.Sleep(time.Hour)
+		assert.Len(t, r.written(), 1)
+		assert.Equal(t, 2, made)
+
+		r.fail(errors.New("worn"))
+		k.PutLater(text("c"))
+		time.Sleep(quiet)
+		assert.Len(t, r.written(), 2)
+		k.PutLater(text("")) // does not make the other written
+		time.Sleep(quiet)
+		r.written()
+		r.fail(nil)
+		time.Sleep(retryFirst)
+		assert.Equal(t, []string{"1h0m2s c", "1h0m7s c"}, r.written()[1:])
+		assert.Equal(t, 4, made)
+		time.Sleep(time.Hour)
+		assert.Len(t, r.written(), 3)
+	})
+}
+
 func TestKeeperRetries(t *testing.T) {
 	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
 		r.fail(syscall.EIO)
