@@ -53,12 +53,11 @@ var (
 	valueArgument = option(prop(valueName, propertyName(), "", "which property", func(o *options) *string { return &o.valueName }))
 	fromArgument  = itemArgument("from", "all", "only these items, as the last print numbered them")
 
-	detailWord = Choice{"detail", "everything that is known about each item"}
-	terseWord  = Choice{"terse", "each item in one line"}
-	countWord  = Choice{"count-only", "how many items there are"}
-	statsWord  = Choice{"stats", "what each item has matched"}
-	// RouterOS stops at the end of each page, so programs that read screens type this word.
-	pagingWord     = Choice{"without-paging", "all at once, as without this word"}
+	detailWord     = Choice{"detail", "everything that is known about each item"}
+	terseWord      = Choice{"terse", "each item in one line"}
+	countWord      = Choice{"count-only", "how many items there are"}
+	statsWord      = Choice{"stats", "what each item has matched"}
+	pagingWord     = Choice{"without-paging", "all at once, without a stop at the end of each page of the screen"}
 	followWord     = Choice{"follow", "continue with what is new, until a key is pressed"}
 	followOnlyWord = Choice{"follow-only", "only what is new, until a key is pressed"}
 

@@ -120,6 +120,8 @@ type Result struct {
 	// continues the old; otherwise it replaces it.
 	Repeat time.Duration
 	Follow bool
+	// Paged asks to show the Output page by page, if it is longer than the screen of a person. With Repeat it means nothing.
+	Paged bool
 
 	// Action is what the line does to what only the system has: see Action.CarryOut.
 	Action Action

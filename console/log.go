@@ -40,6 +40,7 @@ func (x *execution) logRows() ([]row, error) {
 
 // printLog prints the log. With follow, when the line runs again, it prints what is new.
 func (x *execution) printLog(m *menu, a arguments) error {
+	x.result.Paged = isPaged(a)
 	rows, err := m.rows(x)
 	if err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 
 // print prints the rows of a menu.
 func (x *execution) print(m *menu, a arguments) error {
-	x.result.Repeat = a.interval
+	x.result.Repeat, x.result.Paged = a.interval, isPaged(a)
 	rows, err := x.rows(m)
 	if err != nil {
 		return err
@@ -65,6 +65,9 @@ func (x *execution) print(m *menu, a arguments) error {
 	return nil
 }
 
+// isPaged reports whether a print stops at the end of each page.
+func isPaged(a arguments) bool { return !slices.Contains(a.words, pagingWord.Name) }
+
 // warn prints the warnings of a menu.
 func (x *execution) warn(m *menu) {
 	if m.warnings == nil {
@@ -117,7 +120,7 @@ func (x *execution) number(m *menu, rows []row) {
 //	                   port: 1080
 //	connection-idle-timeout: 2m
 func (x *execution) printScreen(m *menu, a arguments) error {
-	x.result.Repeat = a.interval
+	x.result.Repeat, x.result.Paged = a.interval, isPaged(a)
 	pairs, err := x.screen(m)
 	if err != nil {
 		return err

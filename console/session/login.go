@@ -2,7 +2,6 @@ package session
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -29,8 +28,7 @@ func (s *server) ask(kind byte, prompt string) (answer string, ok bool, err erro
 			return "", false, nil
 		case kind == wire.Interrupt && text == "":
 			// It was meant for what came before.
-		case kind == wire.Width && len(text) == 2:
-			s.session.Width = int(binary.BigEndian.Uint16([]byte(text)))
+		case kind == wire.Size && s.setSize(text):
 		default:
 			return "", false, wire.Unexpected(kind, text)
 		}

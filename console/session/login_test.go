@@ -25,7 +25,7 @@ func TestLoginByLines(t *testing.T) {
 	// Only answers are accepted: no line is executed, and nothing is completed.
 	for _, step := range []struct{ send, want frame }{
 		{frame{kind: wire.Interrupt}, frame{kind: wire.Ask, text: "Login: "}},
-		{frame{kind: wire.Width, text: "\x00\x50"}, frame{}},
+		{frame{kind: wire.Size, text: "\x00\x50\x00\x18"}, frame{}},
 		{frame{kind: wire.Line, text: "/system reboot"}, frame{}},
 		{frame{kind: wire.Line, text: "/ip"}, frame{kind: wire.Secret, text: "Password: "}},
 		{frame{kind: wire.Complete, text: "/ip "}, frame{kind: wire.Output, text: "\nLogin failed, incorrect username or password\n\n"}},
@@ -45,7 +45,7 @@ func TestLoginByLines(t *testing.T) {
 func FuzzLogin(f *testing.F) {
 	for _, in := range []string{
 		"", "L\x00\x00\x00\x05adminL\x00\x00\x00\x06secretL\x00\x00\x00\x05/quit", "L\x00\x00\x00\x05adminL\x00\x00\x00\x00L\x00\x00\x00\x03/ip",
-		"L\x00\x00\x00\x01xD\x00\x00\x00\x00X\x00\x00\x00\x00", "I\x00\x00\x00\x00W\x00\x00\x00\x02\x00\x28T\x00\x00\x00\x01/",
+		"L\x00\x00\x00\x01xD\x00\x00\x00\x00X\x00\x00\x00\x00", "I\x00\x00\x00\x00W\x00\x00\x00\x04\x00\x28\x00\x18T\x00\x00\x00\x01/",
 	} {
 		f.Add([]byte(in))
 	}

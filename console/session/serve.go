@@ -10,7 +10,6 @@ package session
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -118,6 +117,8 @@ type server struct {
 	in      *bufio.Reader
 	handler Handler
 	session Session
+	// height is how many rows the terminal has, or 0 if there is nobody at it for whom to stop at the end of a page.
+	height int
 }
 
 // serve runs the session. It returns io.EOF if the terminal has hung up.
@@ -193,8 +194,7 @@ func (s *server) line() (kind byte, line string, err error) {
 			err = s.send(wire.Help, s.handler.Help(&s.session, text))
 		case kind == wire.Interrupt && text == "":
 			// It was meant for the line before, which has already ended.
-		case kind == wire.Width && len(text) == 2:
-			s.session.Width = int(binary.BigEndian.Uint16([]byte(text)))
+		case kind == wire.Size && s.setSize(text):
 		default:
 			err = wire.Unexpected(kind, text)
 		}
@@ -213,7 +213,11 @@ func (s *server) run(line string) (console.Request, error) {
 		if err != nil {
 			output += err.Error() + "\n"
 		}
-		if err := s.show(output); err != nil {
+		show := s.show
+		if result.Paged && result.Repeat <= 0 {
+			show = s.page
+		}
+		if err := show(output); err != nil {
 			return console.None, err
 		}
 		if err == nil && s.handler.Import != nil && result.Request == console.Import {

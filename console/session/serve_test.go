@@ -74,7 +74,7 @@ func TestWidth(t *testing.T) {
 	}()
 	_, _, err := wire.Receive(near)
 	require.NoError(t, err)
-	require.NoError(t, wire.Send(near, wire.Width, "\x01\x02"))
+	require.NoError(t, wire.Send(near, wire.Size, wire.EncodeSize(258, 0)))
 	require.NoError(t, wire.Send(near, wire.Line, ""))
 	kind, _, err := wire.Receive(near)
 	require.NoError(t, err)
@@ -102,7 +102,7 @@ func TestServeAnswers(t *testing.T) {
 		{"complete a bad line", frames{{kind: wire.Complete, text: "/foo x"}}, frames{{kind: wire.Choices}}},
 		{"complete too long a line", frames{{kind: wire.Complete, text: strings.Repeat("x", wire.MaxFrame)}}, frames{{kind: wire.Choices}}},
 		{"more choices than fit", frames{{kind: wire.Complete, text: "many"}}, frames{{kind: wire.Choices, text: wire.EncodeChoices("", names[:wire.MaxFrame/9])}}},
-		{"help", frames{{kind: wire.Width, text: "\x00\x28"}, {kind: wire.Explain, text: "/ip "}}, frames{{kind: wire.Help, text: help}}},
+		{"help", frames{{kind: wire.Size, text: wire.EncodeSize(40, 3)}, {kind: wire.Explain, text: "/ip "}}, frames{{kind: wire.Help, text: help}}},
 		{"help that is too long", frames{{kind: wire.Explain, text: "many"}}, frames{{kind: wire.Help, text: strings.Repeat("x", wire.MaxFrame)}}},
 		{"an interrupt too late", frames{{kind: wire.Interrupt}, {kind: wire.Line, text: "/ip"}}, frames{{kind: wire.Prompt, text: "[admin@postern] ip> "}}},
 		{"replace", frames{{kind: wire.Line, text: "beat"}}, frames{

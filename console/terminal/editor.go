@@ -20,11 +20,11 @@ type editor struct {
 	in      *input
 	out     io.Writer
 	history history
-	// size returns the width that the kernel or a client of the network knows. It is 0 on a
+	// size returns the size that the kernel or a client of the network knows. It is 0 on a
 	// serial line: then the terminal is asked.
-	size func() int
-	// width is the width as far as it is known, else 0.
-	width int
+	size func() (columns, rows int)
+	// width and height are the size as far as it is known, else 0.
+	width, height int
 	// unasked is set if the terminal has to be asked with the next prompt.
 	unasked bool
 
@@ -51,12 +51,14 @@ const (
 	unknownWidth = 80
 	// A width outside these bounds is ignored.
 	minWidth, maxWidth = 20, 1000
-	// widthQuery turns wrapping at the margin on, which some terminals leave off, moves the
-	// cursor to the right as far as it goes, and asks where it is (VT100).
-	widthQuery = "\x1b[?7h\x1b7\x1b[999C\x1b[6n\x1b8"
+	// With a height outside these bounds there are no pages.
+	minHeight, maxHeight = 4, 1000
+	// sizeQuery turns wrapping at the margin on, which some terminals leave off, moves the
+	// cursor to the right and down as far as it goes, and asks where it is (VT100).
+	sizeQuery = "\x1b[?7h\x1b7\x1b[999;999H\x1b[6n\x1b8"
 )
 
-func newEditor(in *input, out io.Writer, size func() int) *editor {
+func newEditor(in *input, out io.Writer, size func() (columns, rows int)) *editor {
 	return &editor{in: in, out: out, size: size, unasked: true}
 }
 
@@ -77,22 +79,31 @@ func (e *editor) columns() int {
 	return e.width
 }
 
-// setWidth takes the width that the kernel or the terminal has told.
-func (e *editor) setWidth(width int) {
-	if width < minWidth || width > maxWidth || width == e.width {
+// look takes the size that the kernel or a client of the network knows now.
+func (e *editor) look() { e.setSize(e.size()) }
+
+// setSize takes the size that the kernel or the terminal has told.
+func (e *editor) setSize(width, height int) {
+	if width < minWidth || width > maxWidth {
+		return
+	}
+	if e.height = height; height < minHeight || height > maxHeight {
+		e.height = 0
+	}
+	if width == e.width {
 		return
 	}
 	e.width = width
 	_ = e.term.SetSize(width, 1) // Write keeps the error
 }
 
-// askWidth asks the terminal for its width unless the kernel knows it. It does not wait: the
+// askSize asks the terminal for its size unless the kernel knows it. It does not wait: the
 // answer comes among the keys.
-func (e *editor) askWidth() error {
-	if e.size() > 0 {
+func (e *editor) askSize() error {
+	if columns, _ := e.size(); columns > 0 {
 		return nil
 	}
-	return e.write(widthQuery)
+	return e.write(sizeQuery)
 }
 
 func (e *editor) write(text string) error {
@@ -113,7 +124,7 @@ func (e *editor) readLine(before, prompt string) (string, error) {
 // read reads a line with one of the methods of x/term.
 func (e *editor) read(before string, readLine func() (string, error)) (string, error) {
 	e.before, e.cancelled, e.safe, e.tooLong, e.entered = before, false, false, false, false
-	e.setWidth(e.size())
+	e.look()
 	line, err := readLine()
 	switch {
 	case e.err != nil:
@@ -159,10 +170,11 @@ func (e *editor) Read(p []byte) (int, error) {
 		// After the prompt, so that the prompt is at the beginning of its line, where
 		// programs look for it.
 		e.unasked = false
-		e.err = e.askWidth()
+		e.err = e.askSize()
 	}
 	for e.typed == "" && e.err == nil {
 		e.typed, e.err = e.key()
+		e.look()
 		if e.tooLong && e.typed != "" && e.typed[0] >= ' ' && e.typed[0] != 0x7f {
 			// x/term copies the whole line for each character, also of those that it drops.
 			e.typed = ""
@@ -245,7 +257,7 @@ func (e *editor) complete(before string) {
 
 // ask asks the server. If that fails, the line ends with the error.
 func (e *editor) ask(kind byte, before string, answer byte) (string, bool) {
-	err := e.conn.tellWidth(e.width)
+	err := e.conn.tellSize(e.width, e.height)
 	var text string
 	if err == nil {
 		text, err = e.conn.ask(kind, before, answer)
@@ -254,6 +266,51 @@ func (e *editor) ask(kind byte, before string, answer byte) (string, bool) {
 		e.err = err
 	}
 	return text, err == nil
+}
+
+// more shows the prompt at the end of a page, waits for a key and removes the prompt. It returns the answer to the server, or
+// errLeave if the user has seen enough. What was typed before or is pasted was not meant for it, and stays for the next line.
+func (e *editor) more(prompt string) (answer string, err error) {
+	if len(e.in.ahead) > 0 {
+		return wire.Dump, nil
+	}
+	if err := e.write(prompt[:min(len(prompt), e.columns()-1)]); err != nil {
+		return "", err
+	}
+	for {
+		key, err := e.key()
+		if err != nil {
+			return "", err
+		}
+		known := true
+		switch key {
+		case "q", "Q", string(rune(keyCancel)):
+			err = errLeave
+		case "d", "D":
+			answer = wire.Dump
+		case " ", string(rune(keyPage)):
+			answer = wire.NextPage
+		case "\r", keyDown:
+			answer = wire.NextLine
+		default:
+			known = false
+		}
+		if known = known && len(e.in.ahead) == 0; !known {
+			if key == "" || key[0] < ' ' || key[0] == 0x7f {
+				continue
+			}
+			// The next line has begun.
+			if e.in.ahead = append([]byte(key), e.in.ahead...); len(e.in.ahead) > len(key) {
+				answer, err = wire.Dump, nil
+			} else {
+				err = errLeave
+			}
+		}
+		if e := e.write("\r\x1b[K"); e != nil {
+			err = e
+		}
+		return answer, err
+	}
 }
 
 // above shows text in the place of the line, and the line again below it.

@@ -17,11 +17,15 @@ const (
 // Keys for editor.pressed, by characters that x/term does not use. If the terminal sends one
 // of these characters, it is dropped.
 const (
+	keyPage     = 0x1a // Page Down
 	keySafe     = 0x1c // Ctrl-X or F4
 	keyQuestion = 0x1d // "?", which may be a character
 	keyHelp     = 0x1e // F1
 	keyCancel   = 0x1f // Ctrl-C
 )
+
+// keyDown is the key of that arrow, as x/term knows it.
+const keyDown = "\x1b[B"
 
 // controls are the control characters that x/term knows: Ctrl-A, B, D, E, F,
 // backspace, Tab, Ctrl-K, L, N, P, T, U, W and delete. All others are dropped.
@@ -57,7 +61,7 @@ func (e *editor) key() (string, error) {
 	case c == '?' && !e.pasting && !e.answering:
 		return string(rune(keyQuestion)), nil
 	case c == ctrlL:
-		err = e.askWidth()
+		err = e.askSize()
 	}
 	if (c < ' ' || c == 0x7f) && (e.pasting || strings.IndexByte(controls, c) < 0) {
 		return "", err
@@ -139,8 +143,9 @@ func (e *editor) meaning(kind byte, parameters string, final byte) string {
 	case final >= 'A' && final <= 'D':
 		return "\x1b[" + string(rune(final))
 	case final == 'R' && kind == '[': // where the cursor is
+		height, _ := strconv.Atoi(first)
 		if width, err := strconv.Atoi(second); err == nil {
-			e.setWidth(width)
+			e.setSize(width, height)
 		}
 	case final == '~':
 		switch first {
@@ -150,6 +155,8 @@ func (e *editor) meaning(kind byte, parameters string, final byte) string {
 			return end
 		case "3":
 			return remove
+		case "6":
+			return string(rune(keyPage))
 		case "11":
 			return string(rune(keyHelp))
 		case "14":

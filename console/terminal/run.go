@@ -107,7 +107,7 @@ func runProcess(c *service.Child) error {
 // server is not there, or goes, Run says so and tries again for as long as it takes. It
 // returns nil when the session is over.
 func Run(dial func() (net.Conn, error), in io.Reader, out io.Writer) error {
-	var width func() int
+	var size func() (columns, rows int)
 	if raw, ok := bothTerminals(in, out); ok {
 		// Before the first read, which would otherwise wait for a whole line.
 		old, err := termios.GetTermios(raw)
@@ -118,16 +118,16 @@ func Run(dial func() (net.Conn, error), in io.Reader, out io.Writer) error {
 			return fmt.Errorf("%w: raw mode: %w", errTerminal, err)
 		}
 		defer termios.SetTermios(raw, old)
-		width = func() int {
+		size = func() (columns, rows int) {
 			// Not by termios.GetWinSize (v0.16.0): it panics if the terminal was hung up.
-			size, err := unix.IoctlGetWinsize(int(raw), unix.TIOCGWINSZ)
+			s, err := unix.IoctlGetWinsize(int(raw), unix.TIOCGWINSZ)
 			if err != nil {
-				return 0
+				return 0, 0
 			}
-			return int(size.Col)
+			return int(s.Col), int(s.Row)
 		}
 	}
-	t := New(in, out, width)
+	t := New(in, out, size)
 	defer t.Close()
 	for {
 		conn, err := t.dial(dial)

@@ -132,7 +132,7 @@ func TestTalkWithoutFiles(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- session.Serve(far, session.Origin{Via: "ssh"}, r.Handler(far)) }()
 	screen := newVT(40, func(s string) { t.Errorf("asked for its width, and answered %q", s) })
-	terminal := New(in, screen, func() int { return 40 })
+	terminal := New(in, screen, func() (int, int) { return 40, 24 })
 	defer terminal.Close()
 	talked := make(chan error, 1)
 	go func() { talked <- terminal.Talk(near) }()

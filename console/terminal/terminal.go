@@ -10,7 +10,6 @@ package terminal
 import (
 	"bufio"
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -34,17 +33,18 @@ type Terminal struct {
 	command *command
 }
 
-// New makes a terminal of in and out, and starts to read in. width returns the number of
-// columns, or 0 if only the terminal knows it, as on a serial line: then the terminal is asked.
+// New makes a terminal of in and out, and starts to read in. size returns the number of columns
+// and rows. Columns are 0 if only the terminal knows them, as on a serial line: then the terminal is
+// asked. Rows are 0 if nobody reads the screen page by page.
 // The caller must have put the terminal into raw mode. Its lines are edited, completed and
 // remembered here.
 //
-// If width is nil, in and out are files or pipes: lines are read and written as they come.
-func New(in io.Reader, out io.Writer, width func() int) *Terminal {
+// If size is nil, in and out are files or pipes: lines are read and written as they come.
+func New(in io.Reader, out io.Writer, size func() (columns, rows int)) *Terminal {
 	t := &Terminal{out: out, done: make(chan struct{})}
 	t.in = readAhead(in, t.done)
-	if width != nil {
-		t.editor = newEditor(t.in, out, width)
+	if size != nil {
+		t.editor = newEditor(t.in, out, size)
 	} else {
 		// A line that fills the buffer is too long: MaxLine, the line end, and one more.
 		t.lines = bufio.NewReaderSize(t.in, console.MaxLine+2)
@@ -106,7 +106,8 @@ type frame struct {
 type serverConn struct {
 	io.Writer
 	frames <-chan frame
-	width  int // what the server was told last
+	// columns and rows are what the server was told last.
+	columns, rows int
 }
 
 // connect receives frames until done, so that the terminal can wait for keys too.
@@ -129,13 +130,13 @@ func connect(conn io.ReadWriter, done <-chan struct{}) *serverConn {
 	return &serverConn{Writer: conn, frames: frames}
 }
 
-// tellWidth tells the server the terminal's width if it has changed.
-func (c *serverConn) tellWidth(width int) error {
-	if width == c.width {
+// tellSize tells the server the terminal's size if it has changed.
+func (c *serverConn) tellSize(columns, rows int) error {
+	if columns == c.columns && rows == c.rows {
 		return nil
 	}
-	c.width = width
-	return wire.Send(c, wire.Width, string(binary.BigEndian.AppendUint16(nil, uint16(width))))
+	c.columns, c.rows = columns, rows
+	return wire.Send(c, wire.Size, wire.EncodeSize(columns, rows))
 }
 
 // ask sends a frame and returns the text of the next, which must be of kind answer.
@@ -197,7 +198,7 @@ func (t *Terminal) Talk(conn io.ReadWriter) error {
 					return nil
 				}
 				t.command.begun = true
-				if err := c.tellWidth(t.command.columns); err != nil {
+				if err := c.tellSize(t.command.columns, 0); err != nil {
 					return err
 				}
 				if err := wire.Send(c, wire.Line, t.command.line); err != nil {
@@ -223,6 +224,17 @@ func (t *Terminal) Talk(conn io.ReadWriter) error {
 			if err := t.reply(c, line, err); err != nil {
 				return err
 			}
+		case wire.More:
+			answer, err := wire.Dump, error(nil)
+			if t.editor != nil {
+				answer, err = t.editor.more(f.text)
+			}
+			if err == io.EOF {
+				return nil
+			}
+			if err := t.reply(c, answer, err); err != nil {
+				return err
+			}
 		case wire.End:
 			return nil
 		default:
@@ -244,7 +256,8 @@ func (t *Terminal) reply(c *serverConn, line string, err error) error {
 		return err
 	}
 	if t.editor != nil {
-		if err := c.tellWidth(t.editor.width); err != nil {
+		t.editor.look() // it may have been resized since the prompt
+		if err := c.tellSize(t.editor.width, t.editor.height); err != nil {
 			return err
 		}
 	}

@@ -209,10 +209,10 @@ func TestEditorBytes(t *testing.T) {
 		who   knows
 		begin string
 	}{
-		{"80", 80, terminalKnows, prompt + widthQuery},
+		{"80", 80, terminalKnows, prompt + sizeQuery},
 		// The answer comes when the prompt is there.
-		{"40", 40, terminalKnows, prompt + widthQuery + "\x1b[18D\x1b[K" + prompt},
-		{"40, not known", 40, nobodyKnows, prompt + widthQuery},
+		{"40", 40, terminalKnows, prompt + sizeQuery + "\x1b[18D\x1b[K" + prompt},
+		{"40, not known", 40, nobodyKnows, prompt + sizeQuery},
 		{"40, known", 40, kernelKnows, prompt},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -257,7 +257,7 @@ func TestEditorWidth(t *testing.T) {
 		first := prompt[:len(prompt)-1]
 		u.expect(first + " #123456789012345678901\n2345\n" + first + "\n" + prompt + "/ip socks access |")
 		_, all := u.look()
-		assert.NotContains(t, all, widthQuery)
+		assert.NotContains(t, all, sizeQuery)
 	})
 	t.Run("told to the server", func(t *testing.T) {
 		for _, who := range []knows{terminalKnows, kernelKnows, nobodyKnows} {
@@ -436,7 +436,7 @@ func TestEditorDropsCheaply(t *testing.T) {
 	const pasted = 100_000
 	done := make(chan struct{})
 	defer close(done)
-	e := newEditor(readAhead(strings.NewReader("#"+strings.Repeat("x", pasted)+"\r"), done), io.Discard, func() int { return 80 })
+	e := newEditor(readAhead(strings.NewReader("#"+strings.Repeat("x", pasted)+"\r"), done), io.Discard, func() (int, int) { return 80, 24 })
 	e.begin(nil)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -521,7 +521,7 @@ func FuzzEditor(f *testing.F) {
 		screen := newVT(80, func(string) {})
 		done := make(chan struct{})
 		in := readAhead(bytes.NewReader(keys), done)
-		u := Terminal{in: in, out: screen, editor: newEditor(in, screen, func() int { return 0 })}
+		u := Terminal{in: in, out: screen, editor: newEditor(in, screen, func() (int, int) { return 0, 0 })}
 		ended := make(chan error)
 		go func() { ended <- u.Talk(near) }()
 		<-ended

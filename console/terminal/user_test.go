@@ -65,7 +65,7 @@ func openTerminal(t *testing.T, width int, who knows) *user {
 	if who != kernelKnows {
 		// It is asked behind the prompt, and who types before it has answered types at
 		// another width.
-		u.wait("", func(string) bool { _, all := u.look(); return strings.Contains(all, widthQuery) })
+		u.wait("", func(string) bool { _, all := u.look(); return strings.Contains(all, sizeQuery) })
 	}
 	return u
 }

@@ -122,6 +122,8 @@ func (v *vt) sequence(p []byte) int {
 		}
 	case "2J":
 		v.clear()
+	case "999;999H":
+		v.x, v.y = v.width-1, v.height-1
 	case "H":
 		v.x, v.y = 0, 0
 	case "6n":

@@ -88,8 +88,10 @@ func (k hostPublic) Verify(data []byte, s *protocol.Signature) error {
 
 // parameters are what stands behind the user's name.
 type parameters struct {
-	user  string
-	width int // 0 if there is none
+	user string
+	// width and height are 0 if there is none. A dumb terminal, which is one of a program, has no pages.
+	width, height int
+	dumb          bool
 }
 
 // parseUser takes the parameters off a user's name. What is no list of parameters is part of the name.
@@ -115,19 +117,30 @@ func parseUser(text string) parameters {
 		if needs := letter == 'w' || letter == 'h'; needs != (number != "") {
 			return parameters{user: text}
 		}
-		if letter == 'w' {
-			p.width, _ = strconv.Atoi(number[:min(len(number), 5)])
+		switch value, _ := strconv.Atoi(number[:min(len(number), 5)]); letter {
+		case 'w':
+			p.width = value
+		case 'h':
+			p.height = value
+		case 'e':
+			p.dumb = true
 		}
 	}
 	return p
 }
 
-// screen is the width of a screen of which the client says that it has so many columns.
-func (p parameters) screen(columns uint32) int {
+// screen is the size of a screen of which the client says that it has so many columns and rows.
+func (p parameters) screen(width, height uint32) (columns, rows int) {
 	if p.width > 0 {
-		columns = uint32(p.width)
+		width = uint32(p.width)
 	}
-	return int(min(columns, maxWidth))
+	if p.height > 0 {
+		height = uint32(p.height)
+	}
+	if p.dumb {
+		height = 0
+	}
+	return int(min(width, maxWidth)), int(min(height, maxWidth))
 }
 
 const digits = "0123456789"
@@ -303,7 +316,7 @@ type exitStatus struct{ Status uint32 }
 // serveChannel serves a session.
 func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Request, entry *login.Entry, params parameters) {
 	defer channel.Close()
-	var columns atomic.Uint32
+	var columns, rows atomic.Uint32
 	var pty, begun bool
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -319,11 +332,13 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 			if ok = !begun && protocol.Unmarshal(r.Payload, &p) == nil; ok {
 				pty = true
 				columns.Store(p.Columns)
+				rows.Store(p.Rows)
 			}
 		case "window-change":
 			var w windowChange
 			if ok = protocol.Unmarshal(r.Payload, &w) == nil; ok {
 				columns.Store(w.Columns)
+				rows.Store(w.Rows)
 			}
 		case "shell", "exec":
 			var command struct{ Line string }
@@ -332,10 +347,10 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 				break
 			}
 			begun = true
-			width := func() int { return params.screen(columns.Load()) }
-			run := func(conn net.Conn) error { return shell(channel, conn, pty, width) }
+			size := func() (int, int) { return params.screen(columns.Load(), rows.Load()) }
+			run := func(conn net.Conn) error { return shell(channel, conn, pty, size) }
 			if r.Type == "exec" {
-				columnsNow := width()
+				columnsNow, _ := size()
 				if columnsNow == 0 {
 					columnsNow = plainWidth
 				}
@@ -371,11 +386,11 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 }
 
 // shell is a session on a terminal or, without one, of lines.
-func shell(channel protocol.Channel, conn net.Conn, pty bool, width func() int) error {
+func shell(channel protocol.Channel, conn net.Conn, pty bool, size func() (columns, rows int)) error {
 	if !pty {
-		width = nil
+		size = nil
 	}
-	t := terminal.New(channel, channel, width)
+	t := terminal.New(channel, channel, size)
 	defer t.Close()
 	return t.Talk(conn)
 }

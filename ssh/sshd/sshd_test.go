@@ -488,9 +488,9 @@ func TestBreach(t *testing.T) {
 func TestParseUser(t *testing.T) {
 	for text, want := range map[string]parameters{
 		"admin":              {user: "admin"},
-		"admin+cet512w":      {user: "admin", width: 512},
-		"admin+ct511w4098h":  {user: "admin", width: 511},
-		"admin+cetw511h4098": {user: "admin", width: 511}, // Netmiko 2.4
+		"admin+cet512w":      {user: "admin", width: 512, dumb: true},
+		"admin+ct511w4098h":  {user: "admin", width: 511, height: 4098},
+		"admin+cetw511h4098": {user: "admin", width: 511, height: 4098, dumb: true}, // Netmiko 2.4
 		"admin+w80":          {user: "admin", width: 80},
 		"admin+80w24":        {user: "admin+80w24"},
 		"admin+c1":           {user: "admin+c1"},
@@ -506,13 +506,15 @@ func TestParseUser(t *testing.T) {
 
 func TestScreen(t *testing.T) {
 	for _, c := range []struct {
-		user    string
-		columns uint32
-		want    int
+		user          string
+		width, height uint32
+		columns, rows int
 	}{
-		{"admin", 80, 80}, {"admin", 0, 0}, {"admin", 1<<32 - 1, maxWidth}, {"admin+512w", 80, 512}, {"admin+99999w", 80, maxWidth},
+		{"admin", 80, 24, 80, 24}, {"admin", 0, 0, 0, 0}, {"admin", 1<<32 - 1, 1<<32 - 1, maxWidth, maxWidth}, {"admin+512w", 80, 24, 512, 24},
+		{"admin+99999w", 80, 0, maxWidth, 0}, {"admin+ct511w4098h", 80, 24, 511, 4098}, {"admin+cet512w", 80, 24, 512, 0},
 	} {
-		assert.Equal(t, c.want, parseUser(c.user).screen(c.columns), c)
+		columns, rows := parseUser(c.user).screen(c.width, c.height)
+		assert.Equal(t, [2]int{c.columns, c.rows}, [2]int{columns, rows}, c)
 	}
 }
 

@@ -35,6 +35,7 @@ type Router struct {
 //	panic            panics
 //	beat, follow     repeat themselves every 50 ms
 //	long             prints 110 KB
+//	pages N          prints N numbered lines, page by page
 func (r *Router) Handler(conn net.Conn) session.Handler {
 	beats := 0
 	var h session.Handler
@@ -54,6 +55,14 @@ func (r *Router) Handler(conn net.Conn) session.Handler {
 			return console.Result{Output: fmt.Sprintf("beat %d\nbeat %d\n", beats, beats), Repeat: 50 * time.Millisecond, Follow: line == "follow"}, nil
 		case word == "long":
 			return console.Result{Output: strings.Repeat("0123456789\n", 10000)}, nil
+		case word == "pages":
+			var n int
+			_, _ = fmt.Sscanf(line, "pages %d", &n)
+			var out strings.Builder
+			for i := range n {
+				fmt.Fprintf(&out, "line %d\n", i+1)
+			}
+			return console.Result{Output: out.String(), Paged: true}, nil
 		}
 		result, err := s.Execute(r.Config, r.Live, line)
 		r.Config = result.Config

@@ -15,7 +15,11 @@
 // the terminal sends Interrupt. For a line that takes a long time, as ping does, it sends
 // Follow before the first Output. An Interrupt that comes too late is ignored.
 //
-// The terminal can send Width before any frame but Interrupt. After End the server closes the
+// At the end of each page of a long output the server sends More, which the terminal answers with
+// Line, and one of the answers below, or with Leave if the user has seen enough. What is not shown
+// yet stays with the server meanwhile.
+//
+// The terminal can send Size before any frame but Interrupt. After End the server closes the
 // connection. Any other frame ends the session.
 package wire
 
@@ -36,6 +40,7 @@ const (
 	Prompt  = 'P' // ask for a line with this prompt
 	Ask     = 'A' // ask for an answer, a line that is no command, with this prompt
 	Secret  = 'S' // the same, and what is typed is not shown
+	More    = 'M' // wait for a key with this prompt, and remove the prompt
 	End     = 'E' // the session is over
 )
 
@@ -47,7 +52,14 @@ const (
 	Safe      = 'X' // no line, but into Safe Mode or out of it
 	Leave     = 'D' // no line, but an end to the session; no answer
 	Interrupt = 'I' // stop what the line does
-	Width     = 'W' // columns in two bytes, high one first; 0 is unknown
+	Size      = 'W' // columns and rows, in two bytes each, high one first; 0 is unknown
+)
+
+// The answers to More.
+const (
+	NextPage = ""
+	NextLine = "line"
+	Dump     = "dump" // all the rest at once
 )
 
 const (
@@ -108,6 +120,20 @@ func EncodeChoices(insert string, names []string) string {
 		b.WriteString("\n" + name)
 	}
 	return b.String()
+}
+
+// EncodeSize writes the text of a Size frame.
+func EncodeSize(columns, rows int) string {
+	return string(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, uint16(columns)), uint16(rows)))
+}
+
+// DecodeSize parses the text of a Size frame. It reports false if it is none.
+func DecodeSize(text string) (columns, rows int, ok bool) {
+	if len(text) != 4 {
+		return 0, 0, false
+	}
+	b := []byte(text)
+	return int(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint16(b[2:])), true
 }
 
 // DecodeChoices parses the text of a Choices frame.
