@@ -71,6 +71,8 @@ type client struct {
 	tasks sync.WaitGroup
 	// commands has an entry for each command that runs, endless for each that goes on.
 	commands, endless chan struct{}
+	// pinging has an entry while there is a ping.
+	pinging chan struct{}
 	// places has an entry for each session, idle those that no command uses.
 	places chan struct{}
 	idle   chan Session
@@ -94,6 +96,7 @@ type task struct {
 // serve serves a connection until it or ctx ends, and closes it. trusted is called when somebody has logged in.
 func serve(ctx context.Context, conn io.ReadWriteCloser, check checkPassword, trusted func()) {
 	c := &client{conn: conn, in: newReader(conn), running: map[*task]bool{}, sessions: map[Session]bool{},
+		pinging:  make(chan struct{}, 1),
 		commands: make(chan struct{}, maxCommands), endless: make(chan struct{}, maxEndless),
 		places: make(chan struct{}, maxSessions), idle: make(chan Session, maxSessions)}
 	c.ctx, c.end = context.WithCancel(ctx)

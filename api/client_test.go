@@ -38,6 +38,7 @@ type router struct {
 	most     int // of them
 	wrong    int
 	out      int // how many have logged out
+	pings    int // that run
 	trusted  int
 	// holding, unless nil, is received from before a command runs.
 	holding chan struct{}
@@ -128,9 +129,12 @@ func (s *fakeSession) Query(path string, where []console.Condition, proplist []s
 	return nil
 }
 
-func (s *fakeSession) Do(path, command string, _ func(string) error, arguments ...console.Argument) (console.ID, error) {
+func (s *fakeSession) Do(path, command string, out func(string) error, arguments ...console.Argument) (console.ID, error) {
 	if err := s.hold(); err != nil {
 		return 0, err
+	}
+	if command == "ping" && (path == "" || path == "tool") {
+		return 0, s.ping(out, arguments)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -628,6 +632,7 @@ func FuzzClient(f *testing.F) {
 		login + string(sentence("/ip/address/listen", ".tag=1")) + string(sentence("/cancel", "=tag=1")),
 		login + string(sentence("/ip/address/add", "=address=10.0.0.1/8", "=interface=ether1")) + string(sentence("/ip/address/remove", "=numbers=0")),
 		login + string(sentence("/interface/ethernet/monitor", "=numbers=0")) + string(sentence("/quit")),
+		login + string(sentence("/interface/monitor-traffic", "=interface=ether1,ether2", "=interval=1s", ".tag=m")) + string(sentence("/ping", "=address=10.0.0.1", ".tag=p")),
 		login + string(sentence("/execute", "=script=/export", "=as-string=")) + string(sentence("/system/identity/get", "=value-name=name")),
 		login + string(sentence("/ip/address/print", "=follow=", "?#1.!|")) + "\xff",
 	} {

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/postern-router/postern/console"
 )
@@ -33,6 +32,10 @@ func (t *task) isEndless() bool {
 		return isSet(given, "follow") || isSet(given, "follow-only")
 	case "monitor":
 		return monitors[t.path] != nil && !isSet(given, "once")
+	case monitorTraffic:
+		return t.path == interfacePath && !isSet(given, "once") && given["duration"] == ""
+	case "ping":
+		return t.isPing() && (given["count"] == "" || given["count"] == "0")
 	}
 	return false
 }
@@ -54,6 +57,10 @@ func (t *task) run() (value string, has bool, err error) {
 		return t.get()
 	case t.command == "monitor" && monitors[t.path] != nil:
 		return "", false, t.monitor()
+	case t.command == monitorTraffic && t.path == interfacePath:
+		return "", false, t.monitorTraffic()
+	case t.isPing():
+		return "", false, t.ping()
 	}
 	return t.do()
 }
@@ -101,7 +108,7 @@ func (t *task) selected(words ...string) (given map[string]string, s selection, 
 	if len(asked) > maxArguments {
 		return nil, s, &trap{badValue, "too many query words"}
 	}
-	s.counted = isSet(given, "stats") || t.path == "interface" ||
+	s.counted = isSet(given, "stats") || t.path == interfacePath ||
 		slices.ContainsFunc(asked, func(n string) bool { return slices.Contains(counters, n) })
 	s.active = isSet(given, "active")
 	s.from = list(given["from"])
@@ -282,14 +289,7 @@ func (t *task) pause() error {
 	if err := t.out.send(true, nil); err != nil {
 		return err
 	}
-	timer := time.NewTimer(pollTime)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-t.ctx.Done():
-		return t.ctx.Err()
-	}
+	return t.wait(pollTime)
 }
 
 // sum is a hash of what a listen tells of a row.

@@ -18,13 +18,13 @@ type Pair struct{ Name, Value string }
 // Run has closed it then. A command that goes on until it is cancelled is an error.
 func Run(ctx context.Context, s Session, path, command string, arguments []console.Argument, query []string,
 	each func(id console.ID, row []Pair) error) (value string, has bool, err error) {
-	c := &client{ctx: ctx, account: lent{s}, running: map[*task]bool{}, sessions: map[Session]bool{}, places: make(chan struct{}, 1), idle: make(chan Session, 1)}
+	c := &client{ctx: ctx, account: lent{s}, pinging: make(chan struct{}, 1), running: map[*task]bool{}, sessions: map[Session]bool{}, places: make(chan struct{}, 1), idle: make(chan Session, 1)}
 	t := &task{client: c, ctx: ctx, show: each, request: request{path: path, command: command, arguments: arguments, query: query}}
 	switch {
 	case len(arguments) > maxArguments:
 		return "", false, &trap{badValue, "too many arguments"}
 	case t.isEndless():
-		return "", false, &trap{badValue, "failure: the command goes on until it is cancelled; expected once, or a print"}
+		return "", false, &trap{badValue, "failure: the command goes on until it is cancelled; expected count, duration, once, or a print"}
 	}
 	value, has, err = t.run()
 	switch err {

@@ -21,6 +21,7 @@ type options struct {
 	upgrade    UpgradeArguments
 	imports    ImportArguments
 	file       string
+	traffic    trafficArguments
 }
 
 func option(f field[*options]) argument { return argument{property: f.property, set: f.set} }

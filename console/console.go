@@ -94,6 +94,8 @@ type PingArguments struct {
 	From      netip.Addr
 	Interface string
 	TTL       int
+	// Rows is set if a program reads the answers: see package ping.
+	Rows bool
 }
 
 // TracerouteArguments are the arguments of /tool traceroute.
@@ -161,6 +163,8 @@ type Session struct {
 	// lines of the log, or the rows of a table.
 	repeated string
 	seen     []string
+	// measured is what the line has counted when it ran last.
+	measured *measurement
 }
 
 // Prompt is the prompt of this session on a router with that name.
@@ -181,7 +185,7 @@ func (s *Session) Clone() Session {
 
 // EndRepeat ends the repetition that a Result asked for. The same line, typed again, starts
 // from the beginning.
-func (s *Session) EndRepeat() { s.repeated, s.seen = "", nil }
+func (s *Session) EndRepeat() { s.repeated, s.seen, s.measured = "", nil, nil }
 
 // Execute runs a line on cfg, which stays as it is. A line is one or more commands,
 // separated by ";" or line ends. Each property of the result's Config is checked, but not the
@@ -234,7 +238,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 		s.numbers[path] = keys
 	}
 	if x.result.Repeat > 0 {
-		s.repeated, s.seen = line, x.seen
+		s.repeated, s.seen, s.measured = line, x.seen, x.measured
 	}
 	x.result.Config, x.result.Output = x.cfg, x.out.String()
 	return x.result, nil
@@ -244,7 +248,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 func (s *Session) execution(cfg Config, live Live) *execution {
 	x := &execution{
 		menus: menus(), path: s.path, width: s.Width, cfg: cfg.Clone(), live: live,
-		file: s.file, older: s.older, there: s.there, printed: s.numbers, numbers: map[string][]key{}, repeated: s.repeated != "", seen: s.seen,
+		file: s.file, older: s.older, there: s.there, printed: s.numbers, numbers: map[string][]key{}, repeated: s.repeated != "", seen: s.seen, measured: s.measured,
 		listed: map[string][]row{},
 	}
 	x.identify()

@@ -44,6 +44,8 @@ type execution struct {
 	// has shown: the last lines of the log, or the rows of a table.
 	repeated bool
 	seen     []string
+	// measured is what it has counted when it ran last, nil if it has not.
+	measured *measurement
 	out      strings.Builder
 	result   Result
 }

@@ -136,7 +136,7 @@ var absentMenus = sync.OnceValue(func() map[string]string {
 		"system package":     "local-update",
 		"system routerboard": "mode-button reset-button settings usb wps-button",
 		"tool": "bandwidth-server bandwidth-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
-			"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test torch traffic-generator " +
+			"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test traffic-generator " +
 			"traffic-monitor wol",
 		"user": "aaa settings",
 	}

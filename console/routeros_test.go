@@ -89,7 +89,7 @@ func TestAbsentMenus(t *testing.T) {
 		{"/interface/wifi", "Postern has no /interface wifi (line 1 column 12)"},
 		{"/caps-man manager set enabled=yes", "Postern has no /caps-man (line 1 column 2)"},
 		{"/ip firewall calea add chain=prerouting action=drop", "Postern has no /ip firewall calea (line 1 column 14)"},
-		{"/interface wireles", "bad command name wireles (line 1 column 12); expected ethernet, bridge, vlan, pppoe-client, list, set, enable, disable, comment, find, get, print, export"},
+		{"/interface wireles", "bad command name wireles (line 1 column 12); expected ethernet, bridge, vlan, pppoe-client, list, set, enable, disable, comment, find, get, print, monitor-traffic, export"},
 		{`:put "hello"`, "Postern runs no scripts (line 1 column 1)"},
 		{`:if ([/system identity get name] = "x") do={`, "Postern runs no scripts (line 1 column 1)"},
 		{"{", "Postern runs no scripts (line 1 column 1)"},

@@ -120,7 +120,7 @@ func valueOf(t Type, text string) Value {
 		n, _ := socks.ParseRate(text) // an unset one has no number
 		v.number = int64(n)
 	case Duration:
-		d, _ := parseDuration(text)
+		d, _ := ParseDuration(text)
 		v.number = int64(d)
 	}
 	return v

@@ -17,7 +17,7 @@ func duration(low, high time.Duration) kind[time.Duration] {
 		typ:     Duration,
 		accepts: "time: " + l + ".." + h,
 		parse: func(s string) (time.Duration, error) {
-			d, err := parseDuration(s)
+			d, err := ParseDuration(s)
 			if err == nil && (d < low || d > high) {
 				err = rangeError{l, h}
 			}
@@ -40,9 +40,9 @@ var units = []struct {
 	{"ms", time.Millisecond},
 }
 
-// parseDuration parses a time as RouterOS does: 2m, 1h30m, 1d2h, 500ms, 00:02:00,
+// ParseDuration parses a time as RouterOS does: 2m, 1h30m, 1d2h, 500ms, 00:02:00,
 // 1d00:02:00, or a number of seconds.
-func parseDuration(s string) (time.Duration, error) {
+func ParseDuration(s string) (time.Duration, error) {
 	bad := errors.New("not a time")
 	var ms int64 // milliseconds: six units of at most 10^9 weeks do not overflow
 	rest, next := s, 0

@@ -268,7 +268,7 @@ func TestFormatDuration(t *testing.T) {
 		"23h59m59s999ms": 24*time.Hour - time.Millisecond,
 	} {
 		assert.Equal(t, want, formatDuration(d))
-		back, err := parseDuration(want)
+		back, err := ParseDuration(want)
 		require.NoError(t, err)
 		assert.Equal(t, d, back)
 	}

@@ -295,7 +295,7 @@ func compare(a, b string) (order int, ok bool) {
 			return n, err
 		},
 		func(s string) (uint64, error) {
-			d, err := parseDuration(s)
+			d, err := ParseDuration(s)
 			return uint64(d), err
 		},
 		func(s string) (uint64, error) {

@@ -36,6 +36,8 @@ type Tracked struct {
 	// Assured says that packets came from both sides, so that the kernel keeps the connection
 	// when the table is full.
 	Assured bool
+	// Bytes and ReplyBytes are how much was sent by the host that opened it, and back, with the headers of IP.
+	Bytes, ReplyBytes uint64
 
 	// Of ICMP.
 	id                 uint16
@@ -130,6 +132,7 @@ func parseTracked(line string) (Tracked, error) {
 	}
 	c.Src, c.Dst = netip.AddrPortFrom(there.src, there.sport), netip.AddrPortFrom(there.dst, there.dport)
 	c.ReplySrc, c.ReplyDst = netip.AddrPortFrom(back.src, back.sport), netip.AddrPortFrom(back.dst, back.dport)
+	c.Bytes, c.ReplyBytes = there.bytes, back.bytes
 	c.id, c.icmpType, c.icmpCode = there.id, there.icmpType, there.icmpCode
 	return c, nil
 }
@@ -138,6 +141,7 @@ func parseTracked(line string) (Tracked, error) {
 type direction struct {
 	src, dst         netip.Addr
 	sport, dport, id uint16
+	bytes            uint64
 
 	icmpType, icmpCode byte
 }
@@ -157,6 +161,8 @@ func (d *direction) read(name, value string) (err error) {
 		d.sport = uint16(number(16))
 	case "dport":
 		d.dport = uint16(number(16))
+	case "bytes":
+		d.bytes = number(64)
 	case "id":
 		d.id = uint16(number(16))
 	case "type":

@@ -30,6 +30,11 @@ func TestReadTracked(t *testing.T) {
 			want: Tracked{Protocol: "47", Src: at("10.0.0.1:0"), Dst: at("10.0.0.2:0"), State: "", Timeout: 599 * time.Second, ReplySrc: at("10.0.0.2:0"), ReplyDst: at("10.0.0.1:0")}},
 		{name: "never forgotten", line: "ipv4     2 udp      17 src=10.0.0.1 dst=10.0.0.2 sport=5 dport=53 src=10.0.0.2 dst=10.0.0.1 sport=53 dport=5 [OFFLOAD] use=2",
 			want: Tracked{Protocol: "udp", Src: at("10.0.0.1:5"), Dst: at("10.0.0.2:53"), State: "", Timeout: 0, ReplySrc: at("10.0.0.2:53"), ReplyDst: at("10.0.0.1:5")}},
+		{name: "what it carries", line: "ipv4     2 udp      17 29 src=10.0.0.1 dst=10.0.0.2 sport=5 dport=53 packets=1 bytes=60 " +
+			"src=10.0.0.2 dst=10.0.0.1 sport=53 dport=5 packets=2 bytes=5000000000 mark=0 use=2",
+			want: Tracked{Protocol: "udp", Src: at("10.0.0.1:5"), Dst: at("10.0.0.2:53"), Timeout: 29 * time.Second, ReplySrc: at("10.0.0.2:53"), ReplyDst: at("10.0.0.1:5"),
+				Bytes: 60, ReplyBytes: 5_000_000_000}},
+		{name: "a bad counter", line: "ipv4 2 tcp 6 9 NONE src=1.2.3.4 dst=1.2.3.4 bytes=x", err: "bytes=x: "},
 		{name: "no protocol", line: "ipv4 2", err: "expected a protocol and its number"},
 		{name: "no addresses", line: "ipv4 2 tcp 6 9 NONE", err: "expected src and dst"},
 		{name: "a bad port", line: "ipv4 2 tcp 6 9 NONE src=1.2.3.4 dst=1.2.3.4 sport=65536", err: "sport=65536: "},

@@ -78,7 +78,11 @@ func (t Tracking) Set() error {
 	if t.Strict {
 		loose = "0"
 	}
-	return write("tcp_loose", loose)
+	if err := write("tcp_loose", loose); err != nil {
+		return err
+	}
+	// What a connection carries is counted from its beginning, or not at all. The room for it is there anyway.
+	return write("acct", "1")
 }
 
 // TableSize is how many entries the kernel's table of connections has, and how many it can have.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,9 @@ func TestTracking(t *testing.T) {
 	require.NoError(t, err)
 	assert.Positive(t, entries)
 	assert.Greater(t, limit, entries)
+	all, err := ListTracked()
+	require.NoError(t, err)
+	assert.True(t, slices.ContainsFunc(all, func(c Tracked) bool { return c.Protocol == "tcp" && c.Bytes >= 60 && c.ReplyBytes >= 60 }), all)
 }
 
 func TestFairShare(t *testing.T) {

@@ -43,6 +43,7 @@ func Job(host string, r Request, servers []netip.Addr, socket *os.File, out io.W
 	e.Uint(uint64(r.Count))
 	e.Int(int64(r.Interval))
 	e.Uint(uint64(r.Size))
+	e.Bool(r.Rows)
 	return service.Job{Spec: Spec, Op: opPing, Body: e.Bytes(), Files: []*os.File{socket}, Output: out}
 }
 
@@ -70,7 +71,7 @@ func serve(ctx context.Context, r *service.Request, out io.Writer) error {
 	var trace TraceRequest
 	switch r.Op {
 	case opPing:
-		request = Request{Count: int(r.Uint(math.MaxInt32)), Interval: r.Duration(), Size: int(r.Uint(maxPacket))}
+		request = Request{Count: int(r.Uint(math.MaxInt32)), Interval: r.Duration(), Size: int(r.Uint(maxPacket)), Rows: r.Bool()}
 	case opTraceroute:
 		trace = TraceRequest{MaxHops: int(r.Uint(255)), Timeout: r.Duration(), Probes: int(r.Uint(MaxProbes))}
 	default:

@@ -28,6 +28,34 @@ func (e echo) write(out io.Writer, seq int, asked netip.Addr) error {
 	return err
 }
 
+// writeRow writes the outcome of the last request as a line of names and values, as RouterOS's API has them.
+func (s *summary) writeRow(out io.Writer, seq int, asked netip.Addr) error {
+	e := s.last
+	host := asked
+	if e.from.IsValid() {
+		host = e.from
+	}
+	line := fmt.Sprintf("seq=%d;host=%s", seq, host)
+	if e.status == "" {
+		line += fmt.Sprintf(";size=%d", e.size)
+	}
+	if e.ttl > 0 {
+		line += fmt.Sprintf(";ttl=%d", e.ttl)
+	}
+	if e.from.IsValid() {
+		line += ";time=" + formatTime(e.rtt)
+	}
+	if e.status != "" {
+		line += ";status=" + e.status
+	}
+	line += fmt.Sprintf(";sent=%d;received=%d;packet-loss=%d", s.sent, s.received, s.loss())
+	if s.received > 0 {
+		line += fmt.Sprintf(";min-rtt=%s;avg-rtt=%s;max-rtt=%s", formatTime(s.min), formatTime(s.average()), formatTime(s.max))
+	}
+	_, err := io.WriteString(out, line+"\n")
+	return err
+}
+
 // summary adds the outcomes of requests up.
 type summary struct {
 	sent, received int

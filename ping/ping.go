@@ -223,6 +223,8 @@ type Request struct {
 	Count    int // 0 stands for no end
 	Interval time.Duration
 	Size     int // of each packet, headers included: 28..65535 bytes
+	// Rows writes what programs read: for each request a line of name=value, separated by semicolons, and no summary.
+	Rows bool
 }
 
 // answerTime is the least time that an answer has.
@@ -240,7 +242,9 @@ func Run(ctx context.Context, socket *os.File, r Request, out io.Writer) error {
 		return err
 	}
 	defer p.conn.Close()
-	fmt.Fprintf(out, pingFormat, "SEQ", "HOST", "SIZE", "TTL", "TIME", "STATUS")
+	if !r.Rows {
+		fmt.Fprintf(out, pingFormat, "SEQ", "HOST", "SIZE", "TTL", "TIME", "STATUS")
+	}
 	var sum summary
 	for i := 0; r.Count == 0 || i < r.Count; i++ {
 		next := time.Now().Add(r.Interval)
@@ -252,12 +256,19 @@ func Run(ctx context.Context, socket *os.File, r Request, out io.Writer) error {
 			return err
 		}
 		sum.add(e)
-		if err := e.write(out, i, r.Host); err != nil {
+		write := e.write
+		if r.Rows {
+			write = sum.writeRow
+		}
+		if err := write(out, i, r.Host); err != nil {
 			return err
 		}
 		if last := r.Count > 0 && i == r.Count-1; !last && !sleep(ctx, time.Until(next)) {
 			break
 		}
+	}
+	if r.Rows {
+		return nil
 	}
 	return sum.write(out)
 }

@@ -105,6 +105,11 @@ $`},
 			`\n    0 10\.8\.0\.1                             no route to host\n    1 10\.8\.0\.1                             no route to host\n    sent=2 received=0 packet-loss=100%\n$`},
 		{"not allowed", Request{Host: netip.MustParseAddr("10.9.0.1"), Count: 1, Size: 64},
 			`\n    0 10\.9\.0\.1                             packet rejected\n    sent=1 `},
+		{"for a program", Request{Host: netip.MustParseAddr("10.0.0.1"), Count: 2, Interval: 10 * time.Millisecond, Size: 64, Rows: true},
+			`^seq=0;host=10\.0\.0\.1;size=64;ttl=64;time=\S+us;sent=1;received=1;packet-loss=0;min-rtt=\S+us;avg-rtt=\S+us;max-rtt=\S+us
+seq=1;host=10\.0\.0\.1;size=64;ttl=64;time=\S+us;sent=2;received=2;packet-loss=0;min-rtt=\S+us;avg-rtt=\S+us;max-rtt=\S+us\n$`},
+		{"no answer, for a program", Request{Host: netip.MustParseAddr("10.0.0.2"), Count: 1, Size: 64, Rows: true},
+			`^seq=0;host=10\.0\.0\.2;status=timeout;sent=1;received=0;packet-loss=100\n$`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			socket := open(t)

@@ -269,6 +269,24 @@ func TestPingProcess(t *testing.T) {
 	require.EqualError(t, g.r.stream(t.Context(), console.Result{Request: console.Ping, Ping: request}, &out),
 		"failure: address of router.test: no name server is set")
 
+	// There are no more at once than there is room for.
+	for range maxPings {
+		g.r.pings <- struct{}{}
+	}
+	require.EqualError(t, g.r.stream(t.Context(), console.Result{Request: console.Ping, Ping: request}, &out),
+		"failure: 8 pings and traceroutes run, and there can be no more at once")
+	for range maxPings {
+		<-g.r.pings
+	}
+
+	// A program gets names and values.
+	out.Reset()
+	request = console.PingArguments{Address: "127.0.0.1", Count: 1, Interval: 10 * time.Millisecond, Size: 64}
+	result, err := g.r.programHandler(&session.Session{}).Do("", "ping", []console.Argument{{Name: "address", Value: "127.0.0.1"}, {Name: "count", Value: "1"}})
+	require.NoError(t, err)
+	require.NoError(t, g.r.programHandler(&session.Session{}).Finish(t.Context(), result, &out))
+	assert.Regexp(t, `^seq=0;host=127\.0\.0\.1;size=64;ttl=64;time=\S+;sent=1;received=1;packet-loss=0;min-rtt=`, out.String())
+
 	// A key ends it, with its last line.
 	request = console.PingArguments{Address: "127.0.0.1", Interval: 10 * time.Millisecond, Size: 64}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -34,7 +34,9 @@ func (r *Router) programHandler(s *session.Session) program.Handler {
 		},
 		Do: func(path, command string, arguments []console.Argument) (console.Result, error) {
 			return r.run(s, func(_ *console.Session, st state, live console.Live) (console.Result, error) {
-				return console.Do(st.config, live, path, command, arguments...)
+				result, err := console.Do(st.config, live, path, command, arguments...)
+				result.Ping.Rows = true
+				return result, err
 			})
 		},
 		Execute: func(line string) (console.Result, error) { return r.execute(s, line) },

@@ -82,6 +82,8 @@ type Router struct {
 	// had to run again too often, because others were quicker, takes it before the line runs.
 	// Changes by nobody's line, such as the undo of Safe Mode, do not wait for it.
 	turn chan struct{}
+	// pings holds an element for each ping or traceroute that runs.
+	pings chan struct{}
 	// changing holds an element while the system is brought from one state to the next. Only
 	// the goroutine that put it there writes now and safeMode.
 	changing chan struct{}
@@ -230,7 +232,7 @@ func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.R
 		upgrades: upgrades{running: readVersion(b, ""), busy: make(chan struct{}, 1)},
 		logins:   newLogins(log),
 		defaults: configurationFile, sessions: make(chan struct{}, maxSessions), networkSessions: make(chan struct{}, maxNetworkSessions),
-		turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
+		turn: make(chan struct{}, 1), pings: make(chan struct{}, maxPings), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
 		historyRoom: minHistory,
 		now:         state{config: console.Default(), running: console.Default()},
 		gave:        map[string][]netip.Addr{},

@@ -172,7 +172,7 @@ func appendRow(b []byte, row []api.Pair) []byte {
 // list shows the rows of a command, or the last ones of them: an array of objects, or an object if the menu has no items. If there is a
 // value instead it shows that.
 func (q restRequest) list(menu, command string, arguments []console.Argument, query []string, last int) error {
-	n, single := 0, false
+	n, single, isPrint := 0, false, command == "print" || command == "getall"
 	write := func(object []byte) error {
 		before := byte(',')
 		if n == 0 {
@@ -186,7 +186,7 @@ func (q restRequest) list(menu, command string, arguments []console.Argument, qu
 	}
 	var kept [][]byte
 	value, has, err := api.Run(q.ctx, q.session, menu, command, arguments, query, func(id console.ID, row []api.Pair) error {
-		single = id == 0
+		single = id == 0 && isPrint
 		object := appendRow(nil, row)
 		if last == 0 {
 			return write(object)

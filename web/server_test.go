@@ -60,6 +60,7 @@ func newFakeRouter(t *testing.T) *fakeRouter {
 	require.NoError(t, err)
 	f := &fakeRouter{config: cfg, max: 4}
 	f.live = console.Live{
+		Requests: []console.Request{console.Ping},
 		Links: func() ([]netcfg.LinkState, error) {
 			return []netcfg.LinkState{
 				{Name: "ether1", Type: netcfg.Ether, Present: true, Up: true, Running: true, MTU: 1500, MAC: ether.MAC{2, 0, 0, 0, 0, 1}, RxBytes: 1 << 40, TxBytes: 7, RxPackets: 3, TxPackets: 1},
@@ -189,6 +190,12 @@ func (f *fakeRouter) handler() program.Handler {
 			f.closed = append(f.closed, result.Action.Close...)
 			return result, nil
 		},
+		Finish: func(_ context.Context, r console.Result, out io.Writer) error {
+			for i := range r.Ping.Count {
+				fmt.Fprintf(out, "seq=%d;host=%s;time=1ms;sent=%d\n", i, r.Ping.Address, i+1)
+			}
+			return nil
+		},
 	}
 }
 
@@ -292,6 +299,11 @@ func TestREST(t *testing.T) {
 		{"print", "POST", "/rest/ip/address/print", `{".proplist":["address"],".query":["interface=ether1"]}`, 200, `[{"address":"10.0.0.1/8"}]`},
 		{"a query with operations", "POST", "/rest/ip/address/print", `{".proplist":"address",".query":["interface=ether1","#!"]}`, 200, `[{"address":"192.168.0.1/24"}]`},
 		{"a bad query", "POST", "/rest/ip/address/print", `{".query":["#x"]}`, 400, ""},
+		{"ping", "POST", "/rest/ping", `{"address":"10.0.0.1","count":"1"}`, 200, `[{"seq":"0","host":"10.0.0.1","time":"1ms","sent":"1"}]`},
+		{"ping of the other menu", "POST", "/rest/tool/ping", `{"address":"10.0.0.1","count":2,".proplist":["seq"]}`, 200, `[{"seq":"0"},{"seq":"1"}]`},
+		{"a ping without end", "POST", "/rest/ping", `{"address":"10.0.0.1"}`, 400, `{"error":400,"message":"Bad Request","detail":"failure: the command goes on until it is cancelled; expected count, duration, once, or a print"}`},
+		{"traffic", "POST", "/rest/interface/monitor-traffic", `{"interface":"ether1","once":""}`, 200,
+			`[{"name":"ether1","rx-packets-per-second":"0","rx-bits-per-second":"0","tx-packets-per-second":"0","tx-bits-per-second":"0"}]`},
 		{"get", "POST", "/rest/system/identity/get", `{"value-name":"name"}`, 200, `{"ret":"gate"}`},
 		{"a command without end", "POST", "/rest/interface/print", `{"follow":""}`, 400, ""},
 		{"the version that programs expect", "GET", "/rest/system/resource?.proplist=version,postern-version", "", 200, `{"version":"7.16 (stable)","postern-version":"v1.2"}`},
