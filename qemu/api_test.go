@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +119,27 @@ func testAPI(t *testing.T, b board.Board) {
 			t.Error("the listen goes on")
 		}
 		require.NoError(t, l.Err())
+		r, err := c.Run("/ping", "=address="+clientAddress, "=count=2", "=interval=10ms")
+		require.NoError(t, err)
+		require.Len(t, r.Re, 2)
+		last := r.Re[1].Map
+		assert.Regexp(t, `^(\d+ms)?\d+us$`, last["time"])
+		assert.Equal(t, []string{"1", clientAddress, "64", "64", "2", "2", "0"},
+			[]string{last["seq"], last["host"], last["size"], last["ttl"], last["sent"], last["received"], last["packet-loss"]})
+		endless, err := c.Listen("/ping", "=address="+clientAddress, "=interval=10ms", "=.proplist=seq")
+		require.NoError(t, err)
+		for i := range 3 {
+			assert.Equal(t, map[string]string{"seq": strconv.Itoa(i)}, (<-endless.Chan()).Map)
+		}
+		_, err = endless.Cancel()
+		require.NoError(t, err)
+		for range endless.Chan() { // what was on its way
+		}
+		require.NoError(t, endless.Err())
+		r, err = c.Run("/interface/monitor-traffic", "=interface=ether2", "=once=")
+		require.NoError(t, err)
+		require.Len(t, r.Re, 1)
+		assert.Regexp(t, `^\d+$`, r.Re[0].Map["rx-bits-per-second"])
 		_, err = c.Run("/interface/wireless/print")
 		require.ErrorContains(t, err, "no such command prefix")
 		memory("while one is logged in")

@@ -102,7 +102,13 @@ type sshShell struct {
 
 func (c *sshClient) shell(t *testing.T) *sshShell {
 	t.Helper()
-	s := &sshShell{cmd: c.command(client, "", "-tt", "admin+cet512w@"+lanAddress)}
+	return c.shellAs(t, "admin+cet512w")
+}
+
+// shellAs is shell for a user and parameters, by a key.
+func (c *sshClient) shellAs(t *testing.T, user string) *sshShell {
+	t.Helper()
+	s := &sshShell{cmd: c.command(client, "", "-tt", user+"@"+lanAddress)}
 	var err error
 	s.in, err = s.cmd.StdinPipe()
 	require.NoError(t, err)
@@ -251,6 +257,40 @@ func testSSH(t *testing.T, b board.Board) {
 		_, err = io.WriteString(s.in, "/quit\r")
 		require.NoError(t, err)
 		require.NoError(t, s.cmd.Wait())
+	})
+	t.Run("page by page", func(t *testing.T) {
+		s := c.shellAs(t, "admin+80w12h")
+		const more = "-- [Q quit|D dump|down]"
+		key := func(key, end string) string {
+			_, err := io.WriteString(s.in, key)
+			require.NoError(t, err)
+			return s.expect(t, end)
+		}
+		assert.Equal(t, 11, strings.Count(key("/ip firewall filter print detail\r", more), "\r\n")-1, "as many rows as the screen has, but for the last")
+		assert.Equal(t, 1, strings.Count(key("\x1b[B", more), "\r\n"))
+		assert.NotContains(t, key("d", "[admin@postern] > "), more)
+		assert.NotContains(t, key("/ip firewall filter print detail without-paging\r", "\n[admin@postern] > "), more)
+		key("/ip firewall filter print detail\r", more)
+		assert.NotContains(t, key("q", "[admin@postern] > "), "\n")
+		out, err := c.run("", "/ip firewall filter print detail")
+		require.NoError(t, err)
+		assert.NotContains(t, out, more)
+		key("/quit\r", "\n")
+		require.NoError(t, s.cmd.Wait())
+	})
+	t.Run("what goes through an interface", func(t *testing.T) {
+		out, err := c.run("", "/interface monitor-traffic ether1,ether2 once")
+		require.NoError(t, err)
+		assert.Regexp(t, `^ {21}name: ether1 +ether2\r\n    rx-packets-per-second: +\d+ +\d+\r\n       rx-bits-per-second: +\S+bps +\S+bps\r\n`, out)
+		// What torch says goes by the interface too. Before that it has counted nothing of the connection but its login.
+		out, err = c.run("", "/tool torch ether2 ip-protocol=tcp duration=5s")
+		require.NoError(t, err)
+		assert.Regexp(t, `\ntcp +192\.168\.0\.2:\d+ +192\.168\.0\.1:22 +\S+bps +\S+bps\r\n`, out)
+		assert.NotContains(t, out, "\n[admin")
+		t.Log(out)
+		out, err = c.run("", "/tool torch ether1 once")
+		require.NoError(t, err)
+		assert.NotContains(t, out, ":22 ")
 	})
 	t.Run("many who say nothing", func(t *testing.T) {
 		var silent []net.Conn

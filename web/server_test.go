@@ -60,7 +60,7 @@ func newFakeRouter(t *testing.T) *fakeRouter {
 	require.NoError(t, err)
 	f := &fakeRouter{config: cfg, max: 4}
 	f.live = console.Live{
-		Requests: []console.Request{console.Ping},
+		Requests: []console.Request{console.Ping, console.Traceroute},
 		Links: func() ([]netcfg.LinkState, error) {
 			return []netcfg.LinkState{
 				{Name: "ether1", Type: netcfg.Ether, Present: true, Up: true, Running: true, MTU: 1500, MAC: ether.MAC{2, 0, 0, 0, 0, 1}, RxBytes: 1 << 40, TxBytes: 7, RxPackets: 3, TxPackets: 1},
