@@ -12,8 +12,13 @@ import (
 // that it makes in memory.
 const MaxImport = 256 << 10
 
-var importCommand = command{name: "import", policy: Needed(Import), help: "run lines as export writes them: all of them or none", needs: Import,
+// errNoFile is the error of an import of a file.
+var errNoFile = errors.New("failure: Postern has no files: type /import alone, and then paste the lines of the file")
+
+var importCommand = command{name: "import", positional: []string{"file-name"}, policy: Needed(Import), help: "run lines as export writes them: all of them or none", needs: Import,
 	arguments: []argument{
+		option(prop("file-name", optional(text(1, 255), "none"), "", "none: there are no files, and the lines are pasted",
+			func(o *options) *string { return &o.file })),
 		option(prop("replace", boolean(), "no", "whether the lines replace all that is set, but for users, if they have none, and passwords",
 			func(o *options) *bool { return &o.imports.Replace })),
 		option(prop("skip-errors", boolean(), "no", "whether lines that fail are left out, and each is named",
@@ -24,6 +29,9 @@ var importCommand = command{name: "import", policy: Needed(Import), help: "run l
 	run: func(x *execution, _ *menu, a arguments) error {
 		if a.imports.Replace && x.live.Denied&MayPolicy != 0 {
 			return ErrNotPermitted // the keys of users go
+		}
+		if a.file != "" {
+			return errNoFile
 		}
 		x.result.Import = a.imports
 		return x.ask(Import)

@@ -56,6 +56,8 @@ type lineError struct {
 	message string
 	place
 	expected string
+	// hint is what can be done instead.
+	hint string
 	// path is set if the statement may have been a path. Then the lines after it in a file are
 	// for another menu than the current one.
 	path bool
@@ -68,6 +70,9 @@ func (e *lineError) Error() string {
 	}
 	if e.expected != "" {
 		s += "; expected " + e.expected
+	}
+	if e.hint != "" {
+		s += ": " + e.hint
 	}
 	return s
 }

@@ -114,29 +114,33 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 // What is below one of them is absent too.
 var absentMenus = sync.OnceValue(func() map[string]string {
 	return map[string]string{
-		"": "app caps-man certificate container disk dot1x dude file iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
-			"queue radius snmp special-login store task user-manager zerotier",
-		"interface": "6to4 bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
-			"lte macsec macvlan mesh ovpn-client ovpn-server ppp-client ppp-server pppoe-server pptp-client " +
+		"": "app beep blink caps-man certificate console container disk dot1x dude file iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
+			"queue quickset radius rsync-daemon setup snmp special-login store task user-manager zerotier",
+		"interface": "6to4 amt bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
+			"lte macsec macvlan mesh ovpn-client ovpn-server pwr-line ppp-client ppp-server pppoe-server pptp-client " +
 			"pptp-server sstp-client sstp-server traffic-eng veth virtual-ethernet vpls vrrp vxlan w60g wifi wifiwave2 " +
 			"wireguard wireless",
 		"interface bridge":   "calea filter host mdb mlag msti nat port-controller port-extender settings",
-		"interface ethernet": "poe switch",
+		"interface ethernet": "blink cable-test poe reset-mac-address switch",
 		"ip": "accounting cloud dhcp-relay hotspot ipsec kid-control media nat-pmp packing " +
 			"proxy reverse-proxy smb ssh tftp traffic-flow upnp vrf",
-		"ip dhcp-server":     "alert config matcher option-sets vendor-class-id",
-		"ip dns":             "adlist forwarders",
-		"system resource":    "cpu hardware irq pci usb",
-		"ip firewall":        "calea layer7-protocol service-port",
-		"ip route":           "cache nexthop rule vrf",
-		"routing":            "bfd bgp fantasy filter gmp id igmp-proxy isis nexthop ospf pimsm-rp rip route rpki settings stats",
-		"system":             "backup console device-mode gps leds license note scheduler script sntp swos ups watchdog",
+		"ip dhcp-client":        "option",
+		"ip dhcp-server":        "alert config matcher option-sets setup vendor-class-id",
+		"ip dhcp-server option": "sets",
+		"ip service":            "webserver",
+		"ip dns":                "adlist forwarders",
+		"system resource":       "cpu hardware irq pci usb",
+		"ip firewall":           "calea layer7-protocol service-port",
+		"ip route":              "cache nexthop rule vrf",
+		"routing":               "bfd bgp fantasy filter gmp id igmp-proxy isis mme nexthop ospf ospf-v3 pim pimsm pimsm-rp rip route rpki settings stats",
+		"system": "backup check-installation cloud console default-configuration device-mode gps hardware lcd leds license note regulatory scheduler " +
+			"script serial-terminal sntp ssh sup-output swos telnet ups watchdog",
 		"system health":      "settings",
 		"system ntp":         "server",
 		"system package":     "local-update",
 		"system routerboard": "mode-button reset-button settings usb wps-button",
-		"tool": "bandwidth-server bandwidth-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
-			"mac-telnet netwatch ping-speed profile romon sms sniffer snooper speed-test traffic-generator " +
+		"tool": "bandwidth-server bandwidth-test cable-test calea dns-update e-mail fetch flood-ping graphing ip-scan mac-scan mac-server " +
+			"mac-telnet netwatch ping-speed profile romon sms sniffer snmp-walk snooper speed-test telnet traffic-generator " +
 			"traffic-monitor wol",
 		"user": "aaa settings",
 	}
@@ -147,11 +151,32 @@ var absentMenus = sync.OnceValue(func() map[string]string {
 func (m *menu) checkMenu(name string, at place) *lineError {
 	for absent := range strings.FieldsSeq(absentMenus()[m.path]) {
 		if absent == name {
-			return &lineError{message: "Postern has no /" + strings.TrimLeft(m.path+" "+name, " "), place: at}
+			path := strings.TrimLeft(m.path+" "+name, " ")
+			return &lineError{message: "Postern has no /" + path, place: at, hint: absentHints()[path]}
 		}
+	}
+	if name == "edit" && slices.ContainsFunc(m.commands, func(c command) bool { return c.name == setCommand.name }) {
+		return &lineError{message: "Postern has no edit", place: at, hint: "set changes a value, and completion shows what it can be"}
+	}
+	if m.path == "" && slices.Contains(scriptWords, name) {
+		return &lineError{message: noScripts, place: at}
 	}
 	return nil
 }
+
+// scriptWords are commands of scripts, which users type without their colon.
+var scriptWords = []string{"delay", "do", "environment", "error", "execute", "for", "foreach", "global", "if", "local", "onerror", "parse", "put", "resolve", "terminal", "while"}
+
+// absentHints say what there is instead of some of absentMenus.
+var absentHints = sync.OnceValue(func() map[string]string {
+	return map[string]string{
+		"system backup":    "/export show-sensitive shows all that is set, which /import replace=yes takes again",
+		"file":             "/export shows text to save, and /import takes lines that are pasted",
+		"system script":    noScripts,
+		"system scheduler": noScripts,
+		"snmp":             "the metrics of the page are at /metrics",
+	}
+})
 
 // idleMenus are menus that Postern lacks, and of which RouterOS's home configuration has lines all the
 // same. They say who may reach what Postern has not, or are settings of what is not there, so nothing

@@ -62,6 +62,79 @@ func TestAbsentProperties(t *testing.T) {
 	}
 }
 
+// The menus that exports of RouterOS have most, in lines of them. Each gets one sentence, and none is called a syntax error.
+func TestCommonMenus(t *testing.T) {
+	for line := range strings.Lines(`/queue simple add max-limit=1M/1M name=a target=10.0.0.0/24
+/queue tree add name=a parent=global
+/queue type set 0 kind=pfifo
+/interface wireless set [ find default-name=wlan1 ] ssid=x
+/interface wifi configuration add name=x
+/caps-man channel add name=a
+/ipv6 address add address=::1
+/ipv6 nd set [ find default=yes ] disabled=yes
+/certificate add name=ca
+/snmp set enabled=yes
+/tool e-mail set address=1.2.3.4
+/tool netwatch add host=1.1.1.1 down-script="/ip route disable 0"
+/tool sniffer set file-name=x
+/tool fetch url=http://x/y
+/system script add dont-require-permissions=no name=a source=":log info x"
+/system leds set 0 leds=x
+/system watchdog set watchdog-timer=no
+/system note set note="a \
+    b"
+/ip hotspot profile set [ find default=yes ] html-directory=hotspot
+/ip ipsec peer add name=a
+/ip dhcp-server option sets add name=a
+/ip dhcp-client option add code=1 name=a
+/ip upnp interfaces add interface=ether1 type=external
+/ip cloud set ddns-enabled=yes
+/ip vrf add name=a
+/ip smb shares set [ find default=yes ] directory=/pub
+/ppp profile add name=a
+/ppp secret add name=x
+/radius add address=1.1.1.1
+/interface vrrp add interface=ether1
+/interface l2tp-server server set enabled=yes
+/interface wireguard peers add interface=wg0
+/interface ovpn-client add name=a
+/interface gre add name=a
+/interface bonding add name=b
+/interface lte apn set [ find default=yes ] apn=x
+/interface ethernet switch port set 0 vlan-mode=secure
+/interface ethernet poe set ether1 poe-out=off
+/interface bridge filter add chain=forward
+/interface detect-internet set detect-interface-list=all
+/routing ospf instance add name=a
+/routing bgp connection add name=a
+/routing filter rule add chain=a
+/routing igmp-proxy interface add interface=ether1
+/routing pimsm instance add name=a
+/mpls ldp set enabled=yes
+/user aaa set use-radius=yes
+/user-manager set enabled=yes
+/lcd pin set hide-pin-number=yes
+/container config set ram-high=1
+/disk set usb1 name=x
+/port set 0 name=serial0
+/dude set enabled=yes
+/zerotier set zt1 comment=x
+`) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.HasPrefix(line, " ") {
+			continue // the second half of a note
+		}
+		if strings.HasSuffix(line, "\\") {
+			line += "\n    b\""
+		}
+		_, err := new(Session).Execute(Default(), fullLive(), line)
+		require.Error(t, err, line)
+		words := strings.Fields(line)
+		assert.Regexp(t, `^Postern has no /[a-z0-9 -]+ \(line 1 column \d+\)(: [A-Za-z /-]+)?$`, err.Error(), line)
+		assert.True(t, strings.HasPrefix(err.Error(), "Postern has no "+words[0]), line)
+	}
+}
+
 // Each entry is of a menu that is there, and of a property that is not.
 func TestAbsentTables(t *testing.T) {
 	known := map[string]*menu{}
@@ -90,6 +163,16 @@ func TestAbsentMenus(t *testing.T) {
 		{"/caps-man manager set enabled=yes", "Postern has no /caps-man (line 1 column 2)"},
 		{"/ip firewall calea add chain=prerouting action=drop", "Postern has no /ip firewall calea (line 1 column 14)"},
 		{"/interface wireles", "bad command name wireles (line 1 column 12); expected ethernet, bridge, vlan, pppoe-client, list, set, enable, disable, comment, find, get, print, monitor-traffic, export"},
+		{"/system backup save name=x", "Postern has no /system backup (line 1 column 9): /export show-sensitive shows all that is set, which /import replace=yes takes again"},
+		{"/system/backup/load name=x", "Postern has no /system backup (line 1 column 9): /export show-sensitive shows all that is set, which /import replace=yes takes again"},
+		{"/system scheduler add name=a on-event=b", "Postern has no /system scheduler (line 1 column 9): Postern runs no scripts"},
+		{"/file print", "Postern has no /file (line 1 column 2): /export shows text to save, and /import takes lines that are pasted"},
+		{"/import file-name=x.rsc", "failure: Postern has no files: type /import alone, and then paste the lines of the file"},
+		{"/import x.rsc", "failure: Postern has no files: type /import alone, and then paste the lines of the file"},
+		{"/ip address edit 0 address", "Postern has no edit (line 1 column 13): set changes a value, and completion shows what it can be"},
+		{"/system identity edit name", "Postern has no edit (line 1 column 18): set changes a value, and completion shows what it can be"},
+		{"/log edit", "bad command name edit (line 1 column 6); expected print, export"},
+		{"/put x", "Postern runs no scripts (line 1 column 2)"},
 		{`:put "hello"`, "Postern runs no scripts (line 1 column 1)"},
 		{`:if ([/system identity get name] = "x") do={`, "Postern runs no scripts (line 1 column 1)"},
 		{"{", "Postern runs no scripts (line 1 column 1)"},
