@@ -478,7 +478,7 @@ var menus = sync.OnceValue(func() []*menu {
 				{name: "message", help: "what happened"},
 			},
 		},
-		{path: "tool", help: "tools", commands: []command{tracerouteCommand, pingCommand, torchCommand},
+		{path: "tool", help: "tools", commands: []command{tracerouteCommand, pingCommand, torchCommand()},
 			needs: func(l Live) bool { return slices.Contains(l.Requests, Traceroute) }},
 	}
 })

@@ -158,14 +158,14 @@ func (m *menu) checkMenu(name string, at place) *lineError {
 	if name == "edit" && slices.ContainsFunc(m.commands, func(c command) bool { return c.name == setCommand.name }) {
 		return &lineError{message: "Postern has no edit", place: at, hint: "set changes a value, and completion shows what it can be"}
 	}
-	if m.path == "" && slices.Contains(scriptWords, name) {
+	if m.path == "" && name != "" && strings.Contains(scriptWords, " "+name+" ") {
 		return &lineError{message: noScripts, place: at}
 	}
 	return nil
 }
 
 // scriptWords are commands of scripts, which users type without their colon.
-var scriptWords = []string{"delay", "do", "environment", "error", "execute", "for", "foreach", "global", "if", "local", "onerror", "parse", "put", "resolve", "terminal", "while"}
+const scriptWords = " delay do environment error execute for foreach global if local onerror parse put resolve terminal while "
 
 // absentHints say what there is instead of some of absentMenus.
 var absentHints = sync.OnceValue(func() map[string]string {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/postern-router/postern/firewall"
@@ -43,33 +44,41 @@ type (
 	connectionCounts struct{ sent, answered uint64 }
 )
 
-var (
-	trafficIntervals = []argument{
+var onceWord = Choice{"once", "for one interval"}
+
+// trafficIntervals are arguments of both commands.
+func trafficIntervals() []argument {
+	return []argument{
 		option(prop("interval", duration(500*time.Millisecond, time.Hour), "1s", "time over which it counts, and after which it shows the next",
 			func(o *options) *time.Duration { return &o.traffic.interval })),
 		option(prop("duration", optional(duration(time.Second, 24*time.Hour), "until a key is pressed"), "", "time after which it ends",
 			func(o *options) *time.Duration { return &o.traffic.duration })),
 	}
-	onceWord = Choice{"once", "for one interval"}
+}
 
-	monitorTraffic = command{name: "monitor-traffic", help: "show what goes through interfaces each second", shows: true, positional: []string{"interface"},
-		words: []Choice{onceWord}, able: func(l Live) bool { return l.Links != nil && l.Now != nil }, run: (*execution).monitorTraffic,
-		arguments: append([]argument{
-			option(prop("interface", interfaceNamesKind(), "", "which interfaces", func(o *options) *string { return &o.traffic.interfaces })),
-		}, trafficIntervals...)}
-	torchCommand = command{name: "torch", help: "show which connections have the most traffic through an interface", shows: true, positional: []string{"interface"},
-		words: []Choice{onceWord}, able: func(l Live) bool { return l.Tracked != nil && l.Links != nil && l.Routes != nil && l.Now != nil }, run: (*execution).torch,
-		arguments: append([]argument{
-			option(prop("interface", portName(), "", "which interface", func(o *options) *string { return &o.traffic.interfaces })),
-			option(prop("src-address", addressMatch(), "", "only connections that these addresses have opened",
-				func(o *options) *match.Addresses { return &o.traffic.src })),
-			option(prop("dst-address", addressMatch(), "", "only connections that were opened to these addresses",
-				func(o *options) *match.Addresses { return &o.traffic.dst })),
-			option(prop("port", portMatch(), "", "only connections with one of these ports at either end",
-				func(o *options) *match.Ports { return &o.traffic.port })),
-			option(prop("ip-protocol", optional(enum[string]("tcp", "udp", "icmp"), "any"), "", "only connections of this protocol",
-				func(o *options) *string { return &o.traffic.protocol })),
-		}, trafficIntervals...)}
+var (
+	monitorTraffic = sync.OnceValue(func() command {
+		return command{name: "monitor-traffic", help: "show what goes through interfaces each second", shows: true, positional: []string{"interface"},
+			words: []Choice{onceWord}, able: func(l Live) bool { return l.Links != nil && l.Now != nil }, run: (*execution).monitorTraffic,
+			arguments: append([]argument{
+				option(prop("interface", interfaceNamesKind(), "", "which interfaces", func(o *options) *string { return &o.traffic.interfaces })),
+			}, trafficIntervals()...)}
+	})
+	torchCommand = sync.OnceValue(func() command {
+		return command{name: "torch", help: "show which connections have the most traffic through an interface", shows: true, positional: []string{"interface"},
+			words: []Choice{onceWord}, able: func(l Live) bool { return l.Tracked != nil && l.Links != nil && l.Routes != nil && l.Now != nil }, run: (*execution).torch,
+			arguments: append([]argument{
+				option(prop("interface", portName(), "", "which interface", func(o *options) *string { return &o.traffic.interfaces })),
+				option(prop("src-address", addressMatch(), "", "only connections that these addresses have opened",
+					func(o *options) *match.Addresses { return &o.traffic.src })),
+				option(prop("dst-address", addressMatch(), "", "only connections that were opened to these addresses",
+					func(o *options) *match.Addresses { return &o.traffic.dst })),
+				option(prop("port", portMatch(), "", "only connections with one of these ports at either end",
+					func(o *options) *match.Ports { return &o.traffic.port })),
+				option(prop("ip-protocol", optional(enum[string]("tcp", "udp", "icmp"), "any"), "", "only connections of this protocol",
+					func(o *options) *string { return &o.traffic.protocol })),
+			}, trafficIntervals()...)}
+	})
 )
 
 // interfaceNamesKind is the kind of a list of names of interfaces.
