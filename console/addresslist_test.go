@@ -218,6 +218,6 @@ func TestTemporaryAddresses(t *testing.T) {
 			return testFilled(), 3, nil
 		}
 		assert.Contains(t, run("/ip firewall address-list print"), "\n;;; 3 more addresses that rules have added are left out\n")
-		assert.Equal(t, strings.Replace(kept, "disabled=yes\n", "disabled=yes\nadd address=10.8.0.0/16 list=friends\n", 1), Export(cfg))
+		assert.Equal(t, strings.Replace(kept, "/ip firewall filter\n", "add address=10.8.0.0/16 list=friends\n/ip firewall filter\n", 1), Export(cfg))
 	})
 }

@@ -32,9 +32,9 @@ Flags: X - disabled, D - dynamic
 [admin@postern] > interface bridge set bridge1 name=switch
 [admin@postern] > interface bridge vlan export
 /interface bridge vlan
-add bridge=switch vlan-ids=30-40 tagged=trunk comment=servers
-add bridge=switch vlan-ids=50,60-69 tagged=switch,trunk untagged=usb1 \
-    disabled=yes
+add bridge=switch comment=servers tagged=trunk vlan-ids=30-40
+add bridge=switch disabled=yes tagged=switch,trunk untagged=usb1 \
+    vlan-ids=50,60-69
 [admin@postern] > interface bridge vlan remove 0,1
 [admin@postern] > interface bridge vlan export
 `},
@@ -65,10 +65,10 @@ Flags: X - disabled, I - invalid, D - dynamic
 ;;; in never comes in
 [admin@postern] > interface bridge export
 /interface bridge
-add name=bridge1 vlan-filtering=yes comment=LAN
+add comment=LAN name=bridge1 vlan-filtering=yes
 /interface bridge port
-add interface=ether2 bridge=bridge1 pvid=20 ingress-filtering=no
-add interface=usb1 bridge=bridge1 disabled=yes
+add bridge=bridge1 ingress-filtering=no interface=ether2 pvid=20
+add bridge=bridge1 disabled=yes interface=usb1
 `},
 	} {
 		t.Run(test.name, func(t *testing.T) { checkScreen(t, linksConfig, linkLive(), 80, test.screen) })

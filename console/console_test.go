@@ -337,7 +337,7 @@ func TestCloneSharesNothing(t *testing.T) {
 /ip firewall address-list add list=a address=10.0.0.1
 /ip socks access add src-port=4 dst-port=5
 /ip service set ssh address=10.0.0.0/24
-/user ssh-keys add user=admin key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home"
+/user ssh-keys add key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home" user=admin
 /ip socks users add name=alice password-hash=x`))
 	require.NoError(t, err)
 	cfg = (&Session{}).execution(cfg, Live{}).cfg // with the items' ids

@@ -44,9 +44,9 @@ func TestLeaseCommands(t *testing.T) {
 		want            string // the static leases
 	}{
 		{name: "make-static", line: "make-static 0", want: "address=192.168.0.10 mac-address=02:00:00:00:00:0A;" +
-			"address=192.168.0.50 mac-address=02:00:00:00:00:50 client-id=1:2:0:0:0:0:50 server=home"},
+			"address=192.168.0.50 client-id=1:2:0:0:0:0:50 mac-address=02:00:00:00:00:50 server=home"},
 		{name: "make-static by a property", line: "make-static [find mac-address=02:00:00:00:00:50]", want: "address=192.168.0.10 mac-address=02:00:00:00:00:0A;" +
-			"address=192.168.0.50 mac-address=02:00:00:00:00:50 client-id=1:2:0:0:0:0:50 server=home"},
+			"address=192.168.0.50 client-id=1:2:0:0:0:0:50 mac-address=02:00:00:00:00:50 server=home"},
 		{name: "make-static of an offer", line: "make-static 1", err: "failure: 192.168.0.51 is offered; expected a lease that is bound"},
 		{name: "make-static of a static one", line: "make-static 2", want: "address=192.168.0.10 mac-address=02:00:00:00:00:0A"},
 		{name: "remove a dynamic one", line: "remove 0", removed: "192.168.0.50", want: "address=192.168.0.10 mac-address=02:00:00:00:00:0A"},

@@ -43,7 +43,7 @@ func ExampleExport() {
 func ExampleSession_Execute() {
 	var session console.Session
 	cfg := console.Default()
-	for _, line := range []string{"/ip socks access", "add src-address=192.168.0.2 dst-port=21", "print", "add dst-port=x"} {
+	for _, line := range []string{"/ip socks access", "add dst-port=21 src-address=192.168.0.2", "print", "add dst-port=x"} {
 		fmt.Println(session.Prompt(cfg.Identity) + line)
 		result, err := session.Execute(cfg, console.Live{}, line)
 		if err != nil {
@@ -55,7 +55,7 @@ func ExampleSession_Execute() {
 	}
 	// Output:
 	// [admin@postern] > /ip socks access
-	// [admin@postern] ip socks access> add src-address=192.168.0.2 dst-port=21
+	// [admin@postern] ip socks access> add dst-port=21 src-address=192.168.0.2
 	// [admin@postern] ip socks access> print
 	// Flags: X - disabled
 	//  0   src-address=192.168.0.2 dst-port=21 action=allow

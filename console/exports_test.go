@@ -172,21 +172,21 @@ func TestSkipErrors(t *testing.T) {
 				"warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n", "", ""},
 		{"too many", "/ip address\n" + strings.Repeat("add address=10.0.0.1/24 interface=ether1 comment=x disabled=no\n", 20), "", "",
 			"more than 16 lines make the configuration invalid, and no more are looked for: address: address=10.0.0.1/24: expected each address once, ether1 has 10.0.0.1/24 already (line 19)"},
-		{"an unknown command of a menu that Postern does without", "/ip firewall filter\nadd chain=input action=drop\n/ipv6 firewall filter\nremove [find]\nadd chain=forward action=accept\n" +
-			"/ip firewall filter\nadd chain=forward action=drop\n",
+		{"an unknown command of a menu that Postern does without", "/ip firewall filter\nadd action=drop chain=input\n/ipv6 firewall filter\nremove [find]\nadd chain=forward action=accept\n" +
+			"/ip firewall filter\nadd action=drop chain=forward\n",
 			"Postern has no /ipv6 firewall filter, and needs none of its lines (line 3)\nleft out: Postern has no /ipv6 firewall filter (line 4 column 1)\nleft out: 1 lines below these\n",
-			"/ip firewall filter\nadd chain=input action=drop\nadd chain=forward action=drop\n", ""},
-		{"a command elsewhere between lines of a menu", "/ip firewall filter\n/ipv6 firewall filter add chain=input\nadd chain=input action=drop\n/ipv6 firewall filter\n" +
+			"/ip firewall filter\nadd action=drop chain=input\nadd action=drop chain=forward\n", ""},
+		{"a command elsewhere between lines of a menu", "/ip firewall filter\n/ipv6 firewall filter add chain=input\nadd action=drop chain=input\n/ipv6 firewall filter\n" +
 			"/system identity set name=a\nadd chain=forward action=accept\n/interface wireless\n/system identity set name=b\nadd chain=output action=accept\n",
 			"Postern has no /ipv6 firewall filter, and needs none of its lines (line 2)\nleft out: Postern has no /interface wireless (line 7 column 12)\nleft out: 1 lines below these\n",
-			"/system identity\nset name=b\n/ip firewall filter\nadd chain=input action=drop\n", ""},
+			"/system identity\nset name=b\n/ip firewall filter\nadd action=drop chain=input\n", ""},
 		{"a path and a bad command in a line", "/ip firewall filter\n/ip firewall nat; add chain=src\nadd chain=srcnat action=masquerade\n/ip firewall filter\n" +
-			"add comment=\"a;b\" psd=x\nadd chain=input action=drop\n/ip firewall nat; add comment=$x\nadd chain=input action=accept\n",
+			"add comment=\"a;b\" psd=x\nadd action=drop chain=input\n/ip firewall nat; add comment=$x\nadd chain=input action=accept\n",
 			"left out: invalid value for argument chain; expected srcnat | dstnat | name of a chain of your own, not \"src\": it could be srcnat (line 2)\nleft out: Postern has no psd (line 5 column 19)\n" +
 				"left out: Postern runs no scripts (line 7 column 31); expected a value with such a character to stand in quotes (\"...\")\nleft out: 2 lines below these\n" +
 				"warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n",
-			"/ip firewall filter\nadd chain=input action=drop\n", ""},
-		{"scripts that may protect", "/system identity\n:if (true) do={ /ip firewall filter add chain=input action=drop }\nset name=a\n",
+			"/ip firewall filter\nadd action=drop chain=input\n", ""},
+		{"scripts that may protect", "/system identity\n:if (true) do={ /ip firewall filter add action=drop chain=input }\nset name=a\n",
 			"left out: Postern runs no scripts (line 2 column 1)\nwarning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n",
 			"/system identity\nset name=a\n", ""},
 		{"lines of a script that may protect", "/system identity\n:if (true) do={\n# }\n/ip/socks\naccess add action=deny\n}\nset name=\"ip firewall\" foo=a\nset name=a\n",

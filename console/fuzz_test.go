@@ -31,7 +31,7 @@ const fuzzConfig = `
 // read back.
 func FuzzExecute(f *testing.F) {
 	for _, line := range []string{
-		"/ip socks access add src-address=192.168.0.2 dst-port=21 \\\n action=allow",
+		"/ip socks access add dst-port=21 src-address=192.168.0.2 \\\n action=allow",
 		"/ip firewall filter\nadd chain=forward action=drop protocol=tcp; print; print stats",
 		"ip socks; set enabled=yes port=1 connection-idle-timeout=1d00:02:00; .. ; /",
 		`/system identity set name="a\"b\\\$\?\_\41"`,

@@ -20,7 +20,7 @@ func TestDescribe(t *testing.T) {
 		"/ip firewall filter add chain=input\n/ip firewall filter add chain=forward\n/ip firewall filter add chain=output\n" +
 		"/ip firewall address-list add list=a address=10.0.0.1\n/system ntp client set servers=a,b,c"
 	for _, test := range []struct{ line, action, policy string }{
-		{"/ip firewall filter add chain=input action=drop", "filter rule added", "write"},
+		{"/ip firewall filter add action=drop chain=input", "filter rule added", "write"},
 		{"/ip firewall filter add chain=input action=drop place-before=1", "filter rule added", "write"},
 		{"/ip firewall filter remove 1", "filter rule removed", "write"},
 		{"/ip firewall filter remove [find]", "filter rule removed", "write"},
@@ -28,7 +28,7 @@ func TestDescribe(t *testing.T) {
 		{"/ip firewall filter move 2 0", "filter rule moved", "write"},
 		{"/ip firewall filter move 0", "filter rule moved", "write"},
 		{"/ip firewall filter move 0; /ip firewall filter set 1 action=drop", "filter rule changed", "write"},
-		{"/ip firewall filter remove 0; /ip firewall filter add chain=input action=drop", "filter rule changed", "write"},
+		{"/ip firewall filter remove 0; /ip firewall filter add action=drop chain=input", "filter rule changed", "write"},
 		{"/ip firewall address-list add list=a address=10.0.0.2", "address list entry added", "write"},
 		{"/ip address set 0 comment=x", "address changed", "write"},
 		{"/ip route add gateway=192.168.0.9", "route 0.0.0.0/0 added", "write"},

@@ -14,7 +14,7 @@ import (
 func TestImport(t *testing.T) {
 	for _, test := range []struct{ name, text, err, export, output string }{
 		{name: "an export", text: "# of a router\n/system identity\nset name=old\n/ip firewall filter\nadd chain=input \\\n    action=drop\n\n",
-			export: "/system identity\nset name=old\n/ip firewall filter\nadd chain=input action=drop\n"},
+			export: "/system identity\nset name=old\n/ip firewall filter\nadd action=drop chain=input\n"},
 		{name: "on what is there", text: "/system identity set name=a\n/ip socks\nset port=1081\nprint\n",
 			export: "/system identity\nset name=a\n/ip socks\nset port=1081\n",
 			output: "                    enabled: no\n                       port: 1081\n    connection-idle-timeout: 2m\n            max-connections: 200\n"},
@@ -22,9 +22,9 @@ func TestImport(t *testing.T) {
 			export: "/system logging\nadd action=remote\n/system logging action\nset remote remote=10.0.0.1 remote-port=515\n"},
 		{name: "nothing"},
 		{name: "line ends of Windows", text: "/ip firewall filter\r\nadd chain=input \\\r\n    action=drop\r\n",
-			export: "/ip firewall filter\nadd chain=input action=drop\n"},
+			export: "/ip firewall filter\nadd action=drop chain=input\n"},
 		{name: "swapped names", text: "/interface ethernet\nset [find default-name=ether1] name=ether2\nset [ find default-name=ether2 ] name=ether1 mtu=1400\n",
-			export: "/interface ethernet\nset [find default-name=ether1] name=ether2\nset [find default-name=ether2] name=ether1 mtu=1400\n"},
+			export: "/interface ethernet\nset [find default-name=ether1] name=ether2\nset [find default-name=ether2] mtu=1400 name=ether1\n"},
 		{name: "a bad line", text: "/system identity set name=a\n/ip socks set prot=1\n",
 			err: "expected end of command (line 2 column 15); expected one of enabled, port, connection-idle-timeout, max-connections, version, auth-method, udp"},
 		{name: "a bad value", text: "/system identity set name=a\n\\\n/ip socks\nset port=0\n", err: "value of port out of range (1..65535) (line 4)"},
@@ -66,19 +66,19 @@ func TestImportExport(t *testing.T) {
 
 // What is there already is not added again; what is there once, is added a second time.
 func TestImportAgain(t *testing.T) {
-	const there = "/ip firewall filter\nadd chain=input action=log\nadd chain=input action=drop\n"
+	const there = "/ip firewall filter\nadd action=log chain=input\nadd action=drop chain=input\n"
 	before, err := Load("there", strings.NewReader("/ip address\nadd address=10.0.0.1/24 interface=ether1\n"+there))
 	require.NoError(t, err)
 	for _, test := range []struct{ name, text, export string }{
-		{"a rule and another", "/ip firewall filter\nadd chain=input action=drop\nadd chain=input action=accept\n",
+		{"a rule and another", "/ip firewall filter\nadd action=drop chain=input\nadd chain=input action=accept\n",
 			there + "add chain=input\n"},
-		{"a rule twice", "/ip firewall filter\nadd chain=input action=log\nadd chain=input action=log\n",
-			there + "add chain=input action=log\n"},
+		{"a rule twice", "/ip firewall filter\nadd action=log chain=input\nadd action=log chain=input\n",
+			there + "add action=log chain=input\n"},
 		{"before another", "/ip firewall filter\nadd chain=input action=drop place-before=0\n",
-			"/ip firewall filter\nadd chain=input action=drop\nadd chain=input action=log\nadd chain=input action=drop\n"},
+			"/ip firewall filter\nadd action=drop chain=input\nadd action=log chain=input\nadd action=drop chain=input\n"},
 		{"not quite the same", "/ip firewall filter\nadd chain=input action=drop disabled=yes\n",
-			there + "add chain=input action=drop disabled=yes\n"},
-		{"that was removed", "/ip firewall filter\nremove 1\nadd chain=input action=drop\n", there},
+			there + "add action=drop chain=input disabled=yes\n"},
+		{"that was removed", "/ip firewall filter\nremove 1\nadd action=drop chain=input\n", there},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			result, err := new(Session).Import(before, fullLive(), test.text, nil)
@@ -94,7 +94,7 @@ func TestImportCheck(t *testing.T) {
 	require.NoError(t, err)
 	check := func(c Config) error { return Validate(c, []string{"ether1", "ether2"}) }
 	for _, test := range []struct{ name, text, err string }{
-		{"a rule", "/system identity set name=a\n/ip firewall filter\nadd chain=input\nadd chain=input \\\n    reject-with=tcp-reset\nadd chain=input action=drop\n",
+		{"a rule", "/system identity set name=a\n/ip firewall filter\nadd chain=input\nadd chain=input \\\n    reject-with=tcp-reset\nadd action=drop chain=input\n",
 			"/ip firewall: filter rule 1: reject-with=tcp-reset: needs action=reject (line 4)"},
 		{"the first line", "/ip firewall filter add chain=input out-interface=ether1",
 			"/ip firewall: filter rule 0: out-interface=ether1: not known in chain=input (line 1)"},

@@ -187,13 +187,13 @@ expected end of command (line 1 column 10); expected one of enabled, port, conne
 [admin@postern] ip socks access> ..
 [admin@postern] ip socks> export
 /ip socks access
-add dst-port=10 comment="to the lab"
+add comment="to the lab" dst-port=10
 add dst-port=11
-add action=deny dst-port=12 disabled=yes
-add dst-port=13 disabled=yes
-add dst-port=14 comment="to the lab"
+add action=deny disabled=yes dst-port=12
+add disabled=yes dst-port=13
+add comment="to the lab" dst-port=14
 `
-	want := strings.ReplaceAll(screen, "add action=deny dst-port=12", "add dst-port=12 action=deny")
+	want := strings.ReplaceAll(screen, "add action=deny dst-port=12", "add action=deny dst-port=12")
 	assert.Equal(t, want, r.replay(t, want))
 }
 

@@ -45,9 +45,9 @@ func linkLive() Live {
 
 const linksConfig = `
 /system identity set name=postern
-/interface bridge add name=bridge1 comment=LAN
-/interface vlan add name=guests interface=bridge1 vlan-id=20 mtu=1400
-/interface vlan add name=lost interface=usb1 vlan-id=4094
+/interface bridge add comment=LAN name=bridge1
+/interface vlan add interface=bridge1 mtu=1400 name=guests vlan-id=20
+/interface vlan add interface=usb1 name=lost vlan-id=4094
 /interface bridge port add bridge=bridge1 interface=ether2
 /interface bridge port add bridge=bridge1 interface=usb1 disabled=yes
 /ip address add address=192.168.0.1/24 interface=bridge1
@@ -150,8 +150,8 @@ no such item: nothing
 /interface bridge
 add name=bridge1
 /interface bridge port
-add interface=ether2 bridge=bridge1
-add interface=usb1 bridge=bridge1 disabled=yes
+add bridge=bridge1 interface=ether2
+add bridge=bridge1 disabled=yes interface=usb1
 `},
 		{name: "bridge port", screen: `[admin@postern] > interface bridge port print
 Flags: X - disabled, I - invalid, D - dynamic
@@ -174,8 +174,8 @@ Flags: X - disabled, I - invalid, R - running, S - slave
 value of vlan-id out of range (1..4094)
 [admin@postern] > interface vlan export
 /interface vlan
-add name=guests interface=bridge1 vlan-id=20 mtu=1400
-add name=lost interface=usb1 vlan-id=4094
+add interface=bridge1 mtu=1400 name=guests vlan-id=20
+add interface=usb1 name=lost vlan-id=4094
 `},
 		{name: "renamed", screen: `[admin@postern] > interface ethernet set ether1 name=wan
 [admin@postern] > interface ethernet set 1 name=ether1 mtu=1400
@@ -204,15 +204,15 @@ invalid value for argument name; expected name: 1..32 of a-z, A-Z, 0-9 and ._-, 
 [admin@postern] > export
 /interface ethernet
 set [find default-name=ether1] name=wan
-set [find default-name=ether2] name=ether1 mtu=1400
+set [find default-name=ether2] mtu=1400 name=ether1
 /interface bridge
-add name=lan comment=LAN
+add comment=LAN name=lan
 /interface vlan
-add name=visitors interface=lan vlan-id=20 mtu=1400
-add name=lost interface=usb1 vlan-id=4094
+add interface=lan mtu=1400 name=visitors vlan-id=20
+add interface=usb1 name=lost vlan-id=4094
 /interface bridge port
-add interface=ether1 bridge=lan
-add interface=usb1 bridge=lan disabled=yes
+add bridge=lan interface=ether1
+add bridge=lan disabled=yes interface=usb1
 /ip address
 add address=192.168.0.1/24 interface=lan
 add address=192.168.20.1/24 interface=visitors
@@ -277,8 +277,8 @@ func TestCompleteLinks(t *testing.T) {
 // The hardware address of a bridge is that of its ports, or one that is set.
 func TestBridgeMAC(t *testing.T) {
 	for _, test := range []struct{ lines, export, err string }{
-		{"add name=b admin-mac=18:fd:74:00:00:01 auto-mac=no", "add name=b auto-mac=no admin-mac=18:FD:74:00:00:01", ""},
-		{"add name=b admin-mac=18:FD:74:00:00:01", "add name=b admin-mac=18:FD:74:00:00:01", ""},
+		{"add name=b admin-mac=18:fd:74:00:00:01 auto-mac=no", "add admin-mac=18:FD:74:00:00:01 auto-mac=no name=b", ""},
+		{"add admin-mac=18:FD:74:00:00:01 name=b", "add admin-mac=18:FD:74:00:00:01 name=b", ""},
 		{"add name=b auto-mac=yes protocol-mode=none", "add name=b", ""},
 		{"add name=b auto-mac=no admin-mac=2:0:0:0:0:1; set b auto-mac=yes !admin-mac", "", `invalid value for argument admin-mac; expected MAC address: xx:xx:xx:xx:xx:xx, not a group's, not "2:0:0:0:0:1"`},
 		{"add name=b auto-mac=no admin-mac=02:00:00:00:00:01; set b auto-mac=yes !admin-mac", "add name=b", ""},

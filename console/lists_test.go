@@ -95,8 +95,8 @@ func TestInterfaceListRenamed(t *testing.T) {
 	require.NoError(t, Validate(cfg, []string{"ether1", "ether2", "usb1"}))
 	text := Export(cfg)
 	for _, want := range []string{
-		"add name=outside comment=defconf\n", "add name=both include=\"outside,the house\"\n", "add list=outside interface=uplink\n",
-		"add list=\"the house\" interface=ether2\n", "in-interface-list=\"!the house\"", "out-interface-list=outside",
+		"add comment=defconf name=outside\n", "add include=\"outside,the house\" name=both\n", "add interface=uplink list=outside\n",
+		"add interface=ether2 list=\"the house\"\n", "in-interface-list=\"!the house\"", "out-interface-list=outside",
 	} {
 		assert.Contains(t, text, want)
 	}

@@ -124,12 +124,12 @@ func fullLive() Live {
 
 const liveConfig = `
 /system identity set name=postern
-/ip address add address=192.168.0.1/24 interface=ether2 comment=LAN
+/ip address add address=192.168.0.1/24 comment=LAN interface=ether2
 /ip route add gateway=10.1.0.1
 /ip firewall filter add chain=input action=drop in-interface=!ether2
 /ip firewall filter add chain=forward action=log in-interface=usb1
 /ip firewall filter add chain=forward action=drop disabled=yes
-/ip socks access add src-address=192.168.0.2 dst-port=21
+/ip socks access add dst-port=21 src-address=192.168.0.2
 /ip socks access add action=deny comment="nobody else"
 `
 
@@ -322,28 +322,25 @@ Flags: X - disabled
 set admin password-hash="\$argon2id\$xxxxxx"
 [admin@postern] > user export verbose hide-sensitive
 /user group
-set read name=read \
-    policy=local,telnet,ssh,reboot,read,test,winbox,password,web,sniff,sensitive,api,romon,rest-api,!ftp,!write,!policy \
-    !comment
-set write name=write \
-    policy=local,telnet,ssh,reboot,read,write,test,winbox,password,web,sniff,sensitive,api,romon,rest-api,!ftp,!policy \
-    !comment
-set full name=full \
-    policy=local,telnet,ssh,ftp,reboot,read,write,policy,test,winbox,password,web,sniff,sensitive,api,romon,rest-api \
-    !comment
+set read !comment name=read \
+    policy=local,telnet,ssh,reboot,read,test,winbox,password,web,sniff,sensitive,api,romon,rest-api,!ftp,!write,!policy
+set write !comment name=write \
+    policy=local,telnet,ssh,reboot,read,write,test,winbox,password,web,sniff,sensitive,api,romon,rest-api,!ftp,!policy
+set full !comment name=full \
+    policy=local,telnet,ssh,ftp,reboot,read,write,policy,test,winbox,password,web,sniff,sensitive,api,romon,rest-api
 /user
-set admin name=admin group=full !address disabled=no !comment
+set admin !address !comment disabled=no group=full name=admin
 [admin@postern] > ip socks export verbose
 /ip socks
-set enabled=no port=1080 connection-idle-timeout=2m max-connections=200 \
-    version=4 auth-method=none udp=no
+set auth-method=none connection-idle-timeout=2m enabled=no max-connections=200 \
+    port=1080 udp=no version=4
 /ip socks access
-add src-address=192.168.0.2 !src-port !dst-address dst-port=21 action=allow \
-    disabled=no !comment
-add !src-address !src-port !dst-address !dst-port action=deny disabled=no \
-    comment="nobody else"
+add action=allow !comment disabled=no !dst-address dst-port=21 \
+    src-address=192.168.0.2 !src-port
+add action=deny comment="nobody else" disabled=no !dst-address !dst-port \
+    !src-address !src-port
 [admin@postern] > ip socks export terse
-/ip socks access add src-address=192.168.0.2 dst-port=21
+/ip socks access add dst-port=21 src-address=192.168.0.2
 /ip socks access add action=deny comment="nobody else"
 [admin@postern] > user set 0 password=bad
 invalid value for argument password-hash; expected hash of a password: 1..255 characters of a-z, A-Z, 0-9 and $./+=,-, not "not a hash"
@@ -386,7 +383,7 @@ Flags: X - disabled, I - invalid
 input does not match any value of topics; expected [!]topic, or a list of them: system | socks | firewall | interface | disk | ntp | dhcp | dns | pppoe | ssh | api | www | neighbor | account | info | warning | error | critical, not "socks,socks"
 [admin@postern] > system logging export
 /system logging
-add topics=firewall,!info action=remote
+add action=remote topics=firewall,!info
 add action=remote disabled=yes
 /system logging action
 set remote remote=192.168.0.9 remote-port=1514

@@ -23,54 +23,54 @@ const printConfig = linksConfig + `
 /system identity set name=MikroTik
 /system clock manual set time-zone=+05:30
 /system logging action set remote remote=192.168.0.2
-/system logging add topics=firewall,!warning action=remote
+/system logging add action=remote topics=firewall,!warning
 /interface ethernet set [find default-name=ether1] name=wan comment="to the outside"
 /interface ethernet set usb1 disabled=yes
 /interface bridge vlan add bridge=bridge1 vlan-ids=30-40,50 tagged=ether2 comment="servers"
-/interface bridge vlan add bridge=bridge1 vlan-ids=60 tagged=bridge1,ether2 untagged=usb1 disabled=yes
+/interface bridge vlan add bridge=bridge1 disabled=yes tagged=bridge1,ether2 untagged=usb1 vlan-ids=60
 /ip dhcp-client add interface=wan
-/ip dhcp-client add interface=usb1 add-default-route=no use-peer-dns=no disabled=yes comment="for the modem"
+/ip dhcp-client add add-default-route=no comment="for the modem" disabled=yes interface=usb1 use-peer-dns=no
 /interface pppoe-client add name=pppoe-out1 interface=usb1 user=me@isp password=secret add-default-route=yes disabled=no
-/interface pppoe-client add name=spare interface=ether2 comment="for hard times"
-/interface list add name=WAN comment="to the outside"
-/interface list add name=LAN exclude=WAN
-/interface list member add list=WAN interface=wan
-/interface list member add list=LAN interface=usb1 disabled=yes comment="not yet"
-/ip route add gateway=10.1.0.1 comment="all the rest"
+/interface pppoe-client add comment="for hard times" interface=ether2 name=spare
+/interface list add comment="to the outside" name=WAN
+/interface list add exclude=WAN name=LAN
+/interface list member add interface=wan list=WAN
+/interface list member add comment="not yet" disabled=yes interface=usb1 list=LAN
+/ip route add comment="all the rest" gateway=10.1.0.1
 /ip dns set servers=9.9.9.9
-/ip dns static add name=nas.lan address=192.168.0.5
+/ip dns static add address=192.168.0.5 name=nas.lan
 /ip dns static add name=ads.example type=NXDOMAIN match-subdomain=yes ttl=1h comment="no advertising"
-/ip dns static add name=www.lan type=CNAME cname=nas.lan disabled=yes
+/ip dns static add cname=nas.lan disabled=yes name=www.lan type=CNAME
 /ip dns static add regexp="^ads?[0-9]*\\.example\$" type=NXDOMAIN
-/ip dns static add name=nas.lan type=AAAA address=2001:db8::5
-/ip dns static add name=lan type=MX mx-preference=10 mx-exchange=mail.lan
-/ip dns static add name=lan type=NS ns=router.lan
-/ip dns static add name=_sip._udp.lan type=SRV srv-priority=10 srv-weight=5 srv-port=5060 srv-target=pbx.lan
+/ip dns static add address=2001:db8::5 name=nas.lan type=AAAA
+/ip dns static add mx-exchange=mail.lan mx-preference=10 name=lan type=MX
+/ip dns static add name=lan ns=router.lan type=NS
+/ip dns static add name=_sip._udp.lan srv-port=5060 srv-priority=10 srv-target=pbx.lan srv-weight=5 type=SRV
 /ip firewall address-list add list=friends address=198.51.100.0/24
 /ip firewall address-list add list=friends address=203.0.113.1-203.0.113.9 disabled=yes comment="the branch office"
-/ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24 out-interface=wan
-/ip firewall filter add chain=forward action=drop in-interface-list=!LAN out-interface-list=WAN
-/ip firewall nat add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 dst-port=80 protocol=tcp disabled=yes comment="a server within"
+/ip firewall nat add action=masquerade chain=srcnat out-interface=wan src-address=192.168.0.0/24
+/ip firewall filter add action=drop chain=forward in-interface-list=!LAN out-interface-list=WAN
+/ip firewall nat add action=dst-nat chain=dstnat comment="a server within" disabled=yes dst-port=80 protocol=tcp to-addresses=192.168.0.10 to-ports=8080
 /routing table add fib name=to-isp2 comment="the second provider"
 /ip route add gateway=192.168.0.253 routing-table=to-isp2
 /routing rule add src-address=192.168.0.64/26 action=lookup-only-in-table table=to-isp2 comment="guests"
-/routing rule add dst-address=203.0.113.0/24 action=unreachable disabled=yes
+/routing rule add action=unreachable disabled=yes dst-address=203.0.113.0/24
 /ip firewall mangle add chain=prerouting action=mark-connection new-connection-mark=voip connection-mark=no-mark protocol=udp dst-port=5060 passthrough=no comment="the phones"
-/ip firewall mangle add chain=forward action=change-mss new-mss=clamp-to-pmtu protocol=tcp tcp-flags=syn out-interface=wan
-/ip firewall mangle add chain=postrouting action=change-dscp new-dscp=46 connection-mark=voip disabled=yes
+/ip firewall mangle add action=change-mss chain=forward new-mss=clamp-to-pmtu out-interface=wan protocol=tcp tcp-flags=syn
+/ip firewall mangle add action=change-dscp chain=postrouting connection-mark=voip disabled=yes new-dscp=46
 /ip firewall raw add chain=prerouting action=notrack protocol=udp dst-port=53
-/ip pool add name=lan ranges=192.168.0.10-192.168.0.99 comment="for everybody"
-/ip dhcp-server add name=home interface=ether2 address-pool=lan comment="the house"
-/ip dhcp-server option add name=tftp code=150 value="'192.168.0.1'"
-/ip dhcp-server network add address=192.168.0.0/24 gateway=192.168.0.1 dns-server=192.168.0.1,9.9.9.9 domain=lan dhcp-option=tftp
+/ip pool add comment="for everybody" name=lan ranges=192.168.0.10-192.168.0.99
+/ip dhcp-server add address-pool=lan comment="the house" interface=ether2 name=home
+/ip dhcp-server option add code=150 name=tftp value="'192.168.0.1'"
+/ip dhcp-server network add address=192.168.0.0/24 dhcp-option=tftp dns-server=192.168.0.1,9.9.9.9 domain=lan gateway=192.168.0.1
 /ip dhcp-server lease add address=192.168.0.10 mac-address=02:00:00:00:00:0a comment="the printer"
-/ip dhcp-server lease add address=192.168.0.11 client-id=1:2:0:0:0:0:b server=home disabled=yes
+/ip dhcp-server lease add address=192.168.0.11 client-id=1:2:0:0:0:0:b disabled=yes server=home
 /ip dhcp-server lease add mac-address=02:00:00:00:00:0c block-access=yes
-/user ssh-keys add user=admin key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home"
-/user ssh-keys add user=admin key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPhJUyyKRr1cjQmTp7FnpVXgFJnZfy9Phe1Sbs1g8VV8"
+/user ssh-keys add key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home" user=admin
+/user ssh-keys add key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPhJUyyKRr1cjQmTp7FnpVXgFJnZfy9Phe1Sbs1g8VV8" user=admin
 /ip service set ssh address=192.168.0.0/24,10.0.0.0/8 disabled=no
 /ip socks set enabled=yes
-/ip socks access add src-address=192.168.0.2 dst-port=21
+/ip socks access add dst-port=21 src-address=192.168.0.2
 /ip socks access add action=deny comment="nobody else"
 /ip socks users add name=alice password-hash="\$x" only-one=yes rate-limit=1500k comment="from the third floor"
 /ip socks users add name=bob password-hash="\$y" disabled=yes

@@ -229,7 +229,7 @@ func TestOtherWords(t *testing.T) {
 			" # ADDRESS\n 0 x\n 1 y\n 2 z\n", "/system ntp client\nset servers=x,y\n", ""},
 		{"too many time servers", "/system ntp client set servers=a,b,c,d\n/system ntp client servers add address=e\n", "", "", "failure: no more than 4 items in /system ntp client servers (line 2)"},
 		{"where the log goes", "/system logging action\nset 3 remote=10.0.0.9\n/system logging\nadd action=remote prefix=gw topics=firewall\n", "",
-			"/system logging\nadd topics=firewall action=remote prefix=gw\n/system logging action\nset remote remote=10.0.0.9\n", ""},
+			"/system logging\nadd action=remote prefix=gw topics=firewall\n/system logging action\nset remote remote=10.0.0.9\n", ""},
 		{"another place for the log", "/system logging action\nset 0 memory-lines=500\n", "", "", "expected end of command (line 2 column 7); expected one of remote, remote-port"},
 		{"a long name of a port", "/interface ethernet set [ find default-name=ether1 ] name=ether1-master-local-gateway\n/ip address add address=10.0.0.1/24 interface=ether1-master-local-gateway\n" +
 			"/ip address print count-only where interface=ether1-master-local-gateway\n", "2\n",
@@ -361,8 +361,8 @@ Postern has no /tool mac-server mac-winbox, and needs none of its lines (line 57
 `, result.Output)
 	written := Export(result.Config)
 	for _, words := range []string{"in-interface-list=!LAN", "ipsec-policy=in,ipsec", "ipsec-policy=out,none", "action=fasttrack-connection",
-		"connection-nat-state=!dstnat", "out-interface-list=WAN", "dst-address=127.0.0.1", "auto-mac=no admin-mac=18:FD:74:00:00:01",
-		"lease-time=10m", "gateway=192.168.88.1 dns-server=192.168.88.1", "allow-remote-requests=yes", "name=router.lan"} {
+		"connection-nat-state=!dstnat", "out-interface-list=WAN", "dst-address=127.0.0.1", "admin-mac=18:FD:74:00:00:01 auto-mac=no",
+		"lease-time=10m", "dns-server=192.168.88.1 gateway=192.168.88.1", "allow-remote-requests=yes", "name=router.lan"} {
 		assert.Contains(t, strings.ReplaceAll(written, "\\\n    ", ""), words)
 	}
 	again, err := new(Session).Import(Default(), live, written, nil)
@@ -381,7 +381,7 @@ Postern has no /tool mac-server mac-winbox, and needs none of its lines (line 57
 // these.
 func TestIdleMenus(t *testing.T) {
 	for _, test := range []struct{ name, text, err, output string }{
-		{"a path of one word", "/ipv6/firewall/filter add chain=input action=drop", "", "Postern has no /ipv6 firewall filter, and needs none of its lines (line 1)\n"},
+		{"a path of one word", "/ipv6/firewall/filter add action=drop chain=input", "", "Postern has no /ipv6 firewall filter, and needs none of its lines (line 1)\n"},
 		{"comments between, and again", "/port\n# a comment\n\nset 0 name=serial0\n/system identity\n/port set 1 name=serial1\n", "", "Postern has no /port, and needs none of its lines (line 1)\n"},
 		{"back to what is there", "/tool mac-server\nset allowed-interface-list=LAN\n/system identity\nset name=a", "",
 			"Postern has no /tool mac-server, and needs none of its lines (line 1)\n"},

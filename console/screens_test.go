@@ -22,7 +22,7 @@ func TestManualScreens(t *testing.T) {
 	}{
 		{
 			name:   "masqueraded network",
-			config: "/ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24; /ip firewall nat",
+			config: "/ip firewall nat add action=masquerade chain=srcnat src-address=192.168.0.0/24; /ip firewall nat",
 			screen: `[admin@MikroTik] ip firewall nat> print
 Flags: X - disabled, I - invalid, D - dynamic
  0   chain=srcnat action=masquerade src-address=192.168.0.0/24
@@ -50,7 +50,7 @@ Flags: X - disabled, I - invalid, D - dynamic
 		{
 			name:   "access list",
 			config: "/ip socks access",
-			screen: `[admin@MikroTik] ip socks access> add src-address=192.168.0.2 dst-port=21 \
+			screen: `[admin@MikroTik] ip socks access> add dst-port=21 src-address=192.168.0.2 \
 \... action=allow
 [admin@MikroTik] ip socks access> add dst-port=1024-65535 action=allow
 [admin@MikroTik] ip socks access> add action=deny
@@ -121,11 +121,11 @@ func TestScreens(t *testing.T) {
 	const config = `
 /system identity set name=postern
 /interface ethernet
-set ether2 mtu=1400 comment="to the LAN"
+set ether2 comment="to the LAN" mtu=1400
 set usb1 disabled=yes
 /ip address
-add address=192.168.0.1/24 interface=ether2 comment=LAN
-add address=10.1.0.104/24 interface=ether1 disabled=yes
+add address=192.168.0.1/24 comment=LAN interface=ether2
+add address=10.1.0.104/24 disabled=yes interface=ether1
 add address=10.2.0.1 interface=usb1
 /ip route
 add gateway=10.1.0.1
@@ -136,7 +136,7 @@ add chain=input connection-state=established,related
 add chain=input action=drop in-interface=!ether2 comment="nothing else from outside, ;)" disabled=yes
 add chain=forward action=log log-prefix="ftp: " in-interface=usb1 protocol=tcp dst-port=21 src-address=192.168.0.0/24 dst-address=!10.0.0.0/8
 /ip firewall nat add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 protocol=tcp dst-port=80
-/ip socks access add action=deny disabled=yes comment=closed
+/ip socks access add action=deny comment=closed disabled=yes
 /
 `
 	for _, test := range []struct {
@@ -211,7 +211,7 @@ invalid value for argument mac-address; expected MAC address: xx:xx:xx:xx:xx:xx,
 [admin@postern] interface ethernet> export
 /interface ethernet
 set ether2 mtu=1492
-set ether1 mtu=1492 disabled=yes
+set ether1 disabled=yes mtu=1492
 [admin@postern] interface ethernet> set ether9 mtu=1400
 no such item: ether9
 [admin@postern] interface ethernet> set 3 mtu=1400
@@ -291,38 +291,38 @@ failure: connections unavailable
 `},
 		{name: "export", screen: `[admin@postern] > export
 /interface ethernet
-set ether2 mtu=1400 comment="to the LAN"
+set ether2 comment="to the LAN" mtu=1400
 set usb1 disabled=yes
 /ip address
-add address=192.168.0.1/24 interface=ether2 comment=LAN
-add address=10.1.0.104/24 interface=ether1 disabled=yes
+add address=192.168.0.1/24 comment=LAN interface=ether2
+add address=10.1.0.104/24 disabled=yes interface=ether1
 add address=10.2.0.1/32 interface=usb1
 /ip route
 add gateway=10.1.0.1
-add dst-address=10.5.0.0/16 gateway=192.168.0.254 distance=2 \
-    comment="to the lab"
+add comment="to the lab" distance=2 dst-address=10.5.0.0/16 \
+    gateway=192.168.0.254
 /ip dns
 set servers=9.9.9.9,1.1.1.1
 /ip firewall filter
 add chain=input connection-state=established,related
-add chain=input action=drop in-interface=!ether2 disabled=yes \
-    comment="nothing else from outside, ;)"
-add chain=forward action=log src-address=192.168.0.0/24 \
-    dst-address=!10.0.0.0/8 dst-port=21 protocol=tcp in-interface=usb1 \
-    log-prefix="ftp: "
+add action=drop chain=input comment="nothing else from outside, ;)" \
+    disabled=yes in-interface=!ether2
+add action=log chain=forward dst-address=!10.0.0.0/8 dst-port=21 \
+    in-interface=usb1 log-prefix="ftp: " protocol=tcp \
+    src-address=192.168.0.0/24
 /ip firewall nat
-add chain=dstnat action=dst-nat to-addresses=192.168.0.10 to-ports=8080 \
-    dst-port=80 protocol=tcp
+add action=dst-nat chain=dstnat dst-port=80 protocol=tcp \
+    to-addresses=192.168.0.10 to-ports=8080
 /ip socks access
-add action=deny disabled=yes comment=closed
+add action=deny comment=closed disabled=yes
 `},
 		{name: "export of a menu", screen: `[admin@postern] > ip socks set enabled=yes port=1081 connection-idle-timeout=90 max=500
 [admin@postern] > ip socks
 [admin@postern] ip socks> export
 /ip socks
-set enabled=yes port=1081 connection-idle-timeout=1m30s max-connections=500
+set connection-idle-timeout=1m30s enabled=yes max-connections=500 port=1081
 /ip socks access
-add action=deny disabled=yes comment=closed
+add action=deny comment=closed disabled=yes
 [admin@postern] ip socks> access
 [admin@postern] ip socks access> remove 0
 [admin@postern] ip socks access> export

@@ -15,7 +15,7 @@ import (
 // they are (TestManualScreens).
 func TestSocksVersionScreens(t *testing.T) {
 	for _, test := range []struct{ name, config, screen string }{
-		{name: "version 5", screen: `[admin@postern] > ip socks set version=5 auth-method=password
+		{name: "version 5", screen: `[admin@postern] > ip socks set auth-method=password version=5
 [admin@postern] > ip socks print
                     enabled: no
                        port: 1080
@@ -26,7 +26,7 @@ func TestSocksVersionScreens(t *testing.T) {
                         udp: no
 [admin@postern] > ip socks export
 /ip socks
-set version=5 auth-method=password
+set auth-method=password version=5
 [admin@postern] > ip socks reset version auth-method
 [admin@postern] > ip socks print
                     enabled: no
@@ -61,7 +61,7 @@ input does not match any value of version; expected 4 | 5, not ""
 input does not match any value of auth-method; expected none | password, not "gssapi"
 [admin@postern] > ip socks set auth-method=p version=5; export
 /ip socks
-set version=5 auth-method=password udp=yes
+set auth-method=password udp=yes version=5
 `},
 		{name: "warnings", screen: `[admin@postern] > ip socks set enabled=yes auth-method=password
 [admin@postern] > ip socks print
@@ -137,19 +137,19 @@ Flags: X - disabled
  0 X name=alice only-one=no
 [admin@postern] ip socks users> export
 /ip socks users
-add name=alice disabled=yes
-add name=bob only-one=yes rate-limit=512k comment="third floor"
+add disabled=yes name=alice
+add comment="third floor" name=bob only-one=yes rate-limit=512k
 [admin@postern] ip socks users> export show-sensitive
 /ip socks users
-add name=alice password-hash="\$argon2id\$xxxxxx" disabled=yes
-add name=bob password-hash="\$argon2id\$xxxxxxx" only-one=yes rate-limit=512k \
-    comment="third floor"
+add disabled=yes name=alice password-hash="\$argon2id\$xxxxxx"
+add comment="third floor" name=bob only-one=yes \
+    password-hash="\$argon2id\$xxxxxxx" rate-limit=512k
 [admin@postern] ip socks users> set bob password=another name=robert !rate-limit
 [admin@postern] ip socks users> add copy-from=robert name=carol disabled=no
 [admin@postern] ip socks users> export show-sensitive terse
-/ip socks users add name=alice password-hash="\$argon2id\$xxxxxx" disabled=yes
-/ip socks users add name=robert password-hash="\$argon2id\$xxxxxxx" only-one=yes comment="third floor"
-/ip socks users add name=carol password-hash="\$argon2id\$xxxxxxx" only-one=yes comment="third floor"
+/ip socks users add disabled=yes name=alice password-hash="\$argon2id\$xxxxxx"
+/ip socks users add comment="third floor" name=robert only-one=yes password-hash="\$argon2id\$xxxxxxx"
+/ip socks users add comment="third floor" name=carol only-one=yes password-hash="\$argon2id\$xxxxxxx"
 [admin@postern] ip socks users> remove [find comment]
 [admin@postern] ip socks users> set alice password=""
 invalid value for argument password; expected printable string: 1..255 bytes
@@ -172,9 +172,9 @@ invalid value for argument rate-limit; expected bits per second: 1k..10G, k, M a
 [admin@postern] ip socks users> set alice rate-limit=0; set alice only=y
 [admin@postern] ip socks users> export
 /ip socks users
-add name=alice only-one=yes disabled=yes
+add disabled=yes name=alice only-one=yes
 `},
-		{name: "connections", config: "/ip socks set version=5 auth-method=password", screen: `[admin@postern] > ip socks connections print
+		{name: "connections", config: "/ip socks set auth-method=password version=5", screen: `[admin@postern] > ip socks connections print
  # SRC-ADDRESS                DST-ADDRESS                TX         RX         USER
  0 192.168.0.2:1238           10.5.8.8:21                1163       4625       a user
  1 192.168.0.3:1                                         0          0
@@ -207,10 +207,10 @@ func TestImportSocks(t *testing.T) {
 		{name: "RouterOS 7 with users",
 			text: "/ip socks\nset auth-method=password enabled=yes version=5\n/ip socks users\nadd name=alice password=s3cret\n" +
 				"add comment=guests name=bob only-one=yes password=\"a b\" rate-limit=10M\n",
-			export: "/ip socks\nset enabled=yes version=5 auth-method=password\n/ip socks users\nadd name=alice password-hash=\"\\$argon2id\\$xxxxxx\"\n" +
-				"add name=bob password-hash=\"\\$argon2id\\$xxx\" only-one=yes rate-limit=10M \\\n    comment=guests\n"},
+			export: "/ip socks\nset auth-method=password enabled=yes version=5\n/ip socks users\nadd name=alice password-hash=\"\\$argon2id\\$xxxxxx\"\n" +
+				"add comment=guests name=bob only-one=yes password-hash=\"\\$argon2id\\$xxx\" \\\n    rate-limit=10M\n"},
 		{name: "passwords, and nobody has one", text: "/ip socks set auth-method=password version=5\n",
-			export: "/ip socks\nset version=5 auth-method=password\n"},
+			export: "/ip socks\nset auth-method=password version=5\n"},
 		{name: "without what is sensitive", text: "/ip socks users\nadd name=alice\n", err: "missing value(s) of argument(s) password (line 2)"},
 		{name: "a password that is none", text: "/ip socks users\nadd name=alice password=\"\\1B\"\n",
 			err: "invalid value for argument password; expected printable string: 1..255 bytes (line 2)"},

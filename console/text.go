@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -114,7 +115,7 @@ func (m *menu) initialItems(cfg *Config) int {
 	return len(m.initial)
 }
 
-// exported are the properties as words: those that differ from the default, or all.
+// exported are the properties as words, by their names as in RouterOS: those that differ from the default, or all.
 func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string {
 	var words []string
 	defaultOf := property.defaultOf
@@ -135,7 +136,14 @@ func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string 
 			words = append(words, p.name+"="+quote(v))
 		}
 	}
+	slices.SortFunc(words, func(a, b string) int { return cmp.Compare(exportedName(a), exportedName(b)) })
 	return words
+}
+
+// exportedName is the property that a word of an export is about.
+func exportedName(word string) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(word, "!"), "=")
+	return name
 }
 
 // BadLine is the error of a line that Load has left out, as "name:LINE: message".

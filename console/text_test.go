@@ -26,27 +26,27 @@ func TestLoad(t *testing.T) {
 		{name: "nothing", text: ""},
 		{name: "the design's example", text: `
 /ip address add address=192.168.0.1/24 interface=ether2
-/ip firewall nat add chain=srcnat action=masquerade src-address=192.168.0.0/24
+/ip firewall nat add action=masquerade chain=srcnat src-address=192.168.0.0/24
 /ip firewall filter add chain=forward action=drop src-address=192.168.0.0/24 dst-port=21 protocol=tcp
 /ip socks set enabled=yes
 /ip socks access add src-address=192.168.0.2 dst-port=21 action=allow
 `, want: `/ip address
 add address=192.168.0.1/24 interface=ether2
 /ip firewall filter
-add chain=forward action=drop src-address=192.168.0.0/24 dst-port=21 \
-    protocol=tcp
+add action=drop chain=forward dst-port=21 protocol=tcp \
+    src-address=192.168.0.0/24
 /ip firewall nat
-add chain=srcnat action=masquerade src-address=192.168.0.0/24
+add action=masquerade chain=srcnat src-address=192.168.0.0/24
 /ip socks
 set enabled=yes
 /ip socks access
-add src-address=192.168.0.2 dst-port=21
+add dst-port=21 src-address=192.168.0.2
 `},
 		{name: "as RouterOS wraps its exports", text: "# jan/02/2025 by RouterOS\r\n/ip firewall filter\r\n" +
 			"add action=accept chain=input comment=\"defconf: accept established,\\\r\n    related\" connection-state=\\\r\n    established,related\r\n",
 			want: `/ip firewall filter
-add chain=input connection-state=established,related \
-    comment="defconf: accept established,related"
+add chain=input comment="defconf: accept established,related" \
+    connection-state=established,related
 `},
 		{name: "no line end at the end", text: "/ip socks set port=1", want: "/ip socks\nset port=1\n"},
 		{name: "bad lines are left out", text: `/ip socks access
@@ -161,7 +161,7 @@ func TestWithout(t *testing.T) {
 		{"ip", HoldRest, false},
 		{"", CloseRouter | DisableSOCKS | DisableLogins, false}, // it may be for any menu
 		{"ip firewalls", CloseRouter, false},                    // a typing error
-		{"ip firewal1 filter add chain=input action=drop", CloseRouter, false},
+		{"ip firewal1 filter add action=drop chain=input", CloseRouter, false},
 		{"ip firewlal", CloseRouter, false},
 		{"ip fierwall nat", CloseRouter, false},
 		{"ip frewall", CloseRouter, false},

@@ -15,11 +15,11 @@ func TestUnset(t *testing.T) {
 	const config = "/interface ethernet set ether1 mtu=1400 comment=x\n/interface bridge add name=b mtu=1400\n" +
 		"/ip dns set servers=10.0.0.1\n/ip socks access\nadd src-address=10.0.0.0/8 dst-port=10 comment=a\nadd dst-port=11\nadd dst-port=12\n"
 	for _, test := range []struct{ line, export, err string }{
-		{"/ip socks access unset 0 src-address", "add dst-port=10 comment=a|add dst-port=11|add dst-port=12", ""},
-		{"/ip socks access unset 0,1 dst-po", "add src-address=10.0.0.0/8 comment=a|add|add dst-port=12", ""},
+		{"/ip socks access unset 0 src-address", "add comment=a dst-port=10|add dst-port=11|add dst-port=12", ""},
+		{"/ip socks access unset 0,1 dst-po", "add comment=a src-address=10.0.0.0/8|add|add dst-port=12", ""},
 		{"/ip socks access unset [find dst-port=10] comment,src-address", "add dst-port=10|add dst-port=11|add dst-port=12", ""},
-		{"/ip socks access unset value-name=dst-port numbers=2", "add src-address=10.0.0.0/8 dst-port=10 comment=a|add dst-port=11|add", ""},
-		{"/ip socks access unset [find dst-port=9] dst-port", "add src-address=10.0.0.0/8 dst-port=10 comment=a|add dst-port=11|add dst-port=12", ""},
+		{"/ip socks access unset value-name=dst-port numbers=2", "add comment=a dst-port=10 src-address=10.0.0.0/8|add dst-port=11|add", ""},
+		{"/ip socks access unset [find dst-port=9] dst-port", "add comment=a dst-port=10 src-address=10.0.0.0/8|add dst-port=11|add dst-port=12", ""},
 		{"/ip dns unset servers; /ip dns", "", ""},
 		{"/interface ethernet unset ether1 mtu; /interface ethernet", "set ether1 comment=x", ""},
 		{"/interface ethernet unset ether1 mtu,comment; /interface ethernet", "", ""},
@@ -159,7 +159,7 @@ func TestWhereInEverywhere(t *testing.T) {
 
 func TestGet(t *testing.T) {
 	cfg, err := Load("cfg", strings.NewReader("/system identity set name=\"a b\"\n/ip address\nadd address=192.168.0.1/24 interface=ether2 comment=lan\nadd address=10.0.0.1/8 interface=ether1 disabled=yes\n"+
-		"/ip firewall filter\nadd chain=input action=drop\nadd chain=input\n"))
+		"/ip firewall filter\nadd action=drop chain=input\nadd chain=input\n"))
 	require.NoError(t, err)
 	live := fullLive()
 	live.Counters = func(firewall.Table) ([]firewall.Counter, error) {

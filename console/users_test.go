@@ -177,7 +177,7 @@ func TestMayLogIn(t *testing.T) {
 func TestUsers(t *testing.T) {
 	checkScreen(t, "", as(t, "full"), 0, `[admin@postern] > user
 [admin@postern] user> add name=bob group=read password=secret address=192.168.0.0/24,10.0.0.1 comment="the neighbour"
-[admin@postern] user> add name=root group=full
+[admin@postern] user> add group=full name=root
 [admin@postern] user> print
 Flags: X - disabled
  #   NAME             GROUP      ADDRESS
@@ -200,12 +200,13 @@ add name=telephone \
     policy=read,api,!local,!telnet,!ssh,!ftp,!reboot,!write,!policy,!test,!winbox,!password,!web,!sniff,!sensitive,!romon,!rest-api
 /user
 set admin disabled=yes
-add name=bob group=telephone address=192.168.0.0/24,10.0.0.1/32 \
-    comment="the neighbour"
-add name=root group=full
+add address=192.168.0.0/24,10.0.0.1/32 comment="the neighbour" group=telephone \
+    name=bob
+add group=full name=root
 /user ssh-keys
-add user=bob \
-    key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home"
+add \
+    key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home" \
+    user=bob
 [admin@postern] user> remove bob
 [admin@postern] user> ssh-keys print count-only
 0
@@ -216,7 +217,7 @@ add name=telephone \
     policy=read,api,!local,!telnet,!ssh,!ftp,!reboot,!write,!policy,!test,!winbox,!password,!web,!sniff,!sensitive,!romon,!rest-api
 /user
 remove [find name=admin]
-add name=root group=full
+add group=full name=root
 [admin@postern] user> add name=x
 missing value(s) of argument(s) group
 [admin@postern] user> add name="a+b" group=read
