@@ -36,7 +36,7 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 		"interface pppoe-client": "dial-on-demand=no host-uniq= mrru=disabled profile=default|default-encryption",
 		"ip address":             "broadcast vrf=main",
 		"ip route": "bgp-as-path bgp-communities bgp-local-pref blackhole check-gateway=none pref-src= route-tag routing-mark " +
-			"scope=30 suppress-hw-offload=* target-scope=10 type=unicast vrf-interface",
+			"scope=* suppress-hw-offload=* target-scope=* type=unicast vrf-interface",
 		"routing table": "disabled=no",
 		"routing rule":  "min-prefix",
 		"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +
@@ -99,7 +99,7 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 	if unset || some && w.find == nil && (accepted == "*" || slices.Contains(strings.Split(accepted, "|"), w.text)) {
 		return nil
 	}
-	e := &lineError{message: "Postern has no " + name, place: w.place}
+	e := &lineError{message: "Postern has no " + name, place: w.place, hint: insteadOf(name)}
 	if some {
 		e.message += "=" + shown(w.text)
 		e.expected = name + "=" + strings.ReplaceAll(accepted, "|", " | ")
@@ -108,6 +108,18 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 		}
 	}
 	return e
+}
+
+// insteadOf says what there is instead of some properties that Postern lacks: the kernels of the boards have no hash of addresses that
+// rules could match by.
+func insteadOf(name string) string {
+	switch name {
+	case "per-connection-classifier":
+		return "nth= and random= share connections out, with connection-state=new and a connection-mark"
+	case "dst-limit":
+		return "limit= counts all packets together, and connection-limit= the connections of each address"
+	}
+	return ""
 }
 
 // absentMenus are the menus of RouterOS that Postern lacks, for each menu above them.
