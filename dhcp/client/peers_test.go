@@ -273,6 +273,51 @@ func TestServersClassless(t *testing.T) {
 	}
 }
 
+// TestBehindARelay: the server is in another network, and a relay passes messages on. A renewal goes to
+// the server itself, by the gateway. When the way there is cut the client asks everybody, which the
+// relay hears.
+func TestBehindARelay(t *testing.T) {
+	e2e.Needs(t, "dhcpd")
+	e2e.Needs(t, "dnsmasq")
+	p := newPeer(t) // its server is the relay here
+	server := testnet.New(t, "far")
+	require.NoError(t, testnet.Link(p.server, "uplink", server, "eth0"))
+	require.NoError(t, p.server.IP("addr add 198.51.100.2/24 dev uplink"))
+	require.NoError(t, p.server.Set("net.ipv4.ip_forward", "1"))
+	require.NoError(t, server.IP("addr add 198.51.100.1/24 dev eth0", "route add 192.0.2.0/24 via 198.51.100.2"))
+	for name, content := range map[string]string{"dhcpd.leases": "", "dhcpd.conf": `authoritative; ddns-update-style none; ping-check false;
+default-lease-time 24; max-lease-time 24; min-lease-time 24;
+subnet 198.51.100.0 netmask 255.255.255.0 { }
+subnet 192.0.2.0 netmask 255.255.255.0 { range 192.0.2.10 192.0.2.20; option routers 192.0.2.1; }
+`} {
+		require.NoError(t, os.WriteFile(filepath.Join(p.folder, name), []byte(content), 0o644))
+	}
+	far := *p
+	far.server = server
+	far.start(t, "dhcpd", "-4", "-f", "-d", "-cf", filepath.Join(p.folder, "dhcpd.conf"), "-lf", filepath.Join(p.folder, "dhcpd.leases"), "--no-pid", "eth0")
+	// Not ISC's relay, which passes on what is sent to the server itself too.
+	p.start(t, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--group=root", "--pid-file=",
+		"--log-dhcp", "--log-facility=-", "--dhcp-relay=192.0.2.1,198.51.100.1")
+
+	w := p.run(t, Settings{})
+	l := w.await(t, Bound)
+	assert.Equal(t, "198.51.100.1 192.0.2.1", fmt.Sprint(l.Server, " ", l.Gateway))
+	assert.True(t, netip.MustParsePrefix("192.0.2.0/24").Contains(l.Address.Addr()), l.Address)
+	require.NoError(t, p.client.IP("addr add "+l.Address.String()+" dev eth0", "route add default via 192.0.2.1"))
+	awaitTold := func(want string) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return strings.Contains(fmt.Sprint(w.told), want)
+		}, patience, 5*time.Millisecond, want)
+	}
+	awaitTold("bound renewing... bound")
+	require.NoError(t, p.server.Set("net.ipv4.ip_forward", "0"))
+	awaitTold("renewing... rebinding... bound")
+	assert.Equal(t, l.Address, w.await(t, Bound).Address)
+}
+
 // An address that another machine has is given back, and the client gets one that is free.
 func TestAddressInUse(t *testing.T) {
 	e2e.Needs(t, "dnsmasq")
