@@ -17,7 +17,8 @@ const idleTime = 30 * time.Second
 
 // bench boots the boards one after another with the manual's example and prints
 // what each took: guest seconds from the kernel's start, memory, idle CPU. Then
-// it does so with those of busy, and prints what they carry.
+// it boots them with their defaults, and prints how soon a household is served. At last
+// it boots those of busy, and prints what they carry.
 func bench(ctx context.Context, boards, busy []board.Board, images string) error {
 	if err := sweep(); err != nil {
 		return err
@@ -27,6 +28,13 @@ func bench(ctx context.Context, boards, busy []board.Board, images string) error
 		if err := withRouter(ctx, b, images, func(_ network, m *machine, said string) error {
 			return benchBoot(m, said)
 		}); err != nil {
+			return err
+		}
+	}
+	fmt.Println("\nIn a household, with the defaults")
+	fmt.Printf("%-12s %14s %14s %16s %16s\n", "board", "network ready", "DHCP offers", "DNS answers", "memory available")
+	for _, b := range boards {
+		if err := benchHome(ctx, b, images); err != nil {
 			return err
 		}
 	}

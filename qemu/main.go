@@ -30,8 +30,9 @@ Commands:
   lab      boot BOARD (default: malta) and show an example: FTP by SOCKS as in the
            manual, or a household; with a terminal, stay at the router's console
   bench    boot the boards (default: all) one by one and print the time to the
-           first service, the memory that is left and the idle CPU; then what the
-           boards (default: malta) carry, masqueraded and through SOCKS
+           first service, the memory that is left and the idle CPU; then with their
+           defaults, the time to the first DHCP and DNS answers; then what the boards
+           (default: malta) carry, masqueraded and through SOCKS
 
 Flags:
 %s
