@@ -21,6 +21,8 @@ type RoutingTable struct {
 	// FIB is whether packets with the routing mark of its name take it.
 	FIB     bool
 	Comment string
+	// number is the kernel's, from when it got its name on; 0 if that is not known: see tableNumbers.
+	number uint8
 }
 
 // maxTables bounds what is looked through for each packet that has no mark.
@@ -44,12 +46,26 @@ func routingTableMenu() *menu {
 		commands: plainCommands(),
 		items:    itemLists[routingTableItems],
 		columns:  []column{{"name", 16}, {"fib", 0}},
-		properties: renaming(bindItems(routingTables,
+		properties: numbering(renaming(bindItems(routingTables,
 			prop("name", ruleName("name of the table: 1..64 bytes, not main"), "", "name of the table", func(t *RoutingTable) *string { return &t.Name }),
 			fib,
 			comment(func(t *RoutingTable) *string { return &t.Comment }),
-		), func(c *Config, name string) bool { return slices.Contains(c.tableNames(), name) }, (*Config).renameTable),
+		), func(c *Config, name string) bool { return slices.Contains(c.tableNames(), name) }, (*Config).renameTable)),
 	}
+}
+
+// numbering gives a table its number when it gets its name.
+func numbering(properties []property) []property {
+	p := &properties[0]
+	set := p.set
+	p.set = func(c *Config, item int, value string) error {
+		err := set(c, item, value)
+		if err == nil {
+			c.RoutingTables[item].number = c.tableNumbers()[item]
+		}
+		return err
+	}
+	return properties
 }
 
 func routingRuleMenu() *menu {
@@ -192,23 +208,50 @@ func (cfg *Config) renameTable(from, to string) {
 	replaceNames(names, from, to)
 }
 
-// routingMarks are the numbers of the tables that packets with a mark take.
-func (cfg Config) routingMarks() map[string]uint8 {
-	numbers := firewall.NumberRoutingMarks(cfg.tableNames())
-	for _, t := range cfg.RoutingTables {
-		if !t.FIB {
-			delete(numbers, t.Name)
+// tableNumbers are the kernel's numbers of the tables. A table keeps its own whatever others come and go: with another, packets that
+// are marked already would take another table.
+func (cfg Config) tableNumbers() []uint8 {
+	numbers, used := make([]uint8, len(cfg.RoutingTables)), map[uint8]bool{}
+	for i, t := range cfg.RoutingTables {
+		if t.number != 0 && !used[t.number] {
+			numbers[i], used[t.number] = t.number, true
+		}
+	}
+	for i, t := range cfg.RoutingTables {
+		if numbers[i] == 0 {
+			numbers[i] = firewall.NumberRoutingMark(t.Name, used)
+			used[numbers[i]] = true
 		}
 	}
 	return numbers
 }
 
+// routingMarks are the numbers of the tables that packets with a mark take.
+func (cfg Config) routingMarks() map[string]uint8 {
+	marks := map[string]uint8{}
+	for i, number := range cfg.tableNumbers() {
+		if t := cfg.RoutingTables[i]; t.FIB {
+			marks[t.Name] = number
+		}
+	}
+	return marks
+}
+
+// MayAnswerBy reports whether what the router itself sends to a host may take a table besides main, by a rule or a mark of mangle.
+func (cfg Config) MayAnswerBy(table string, host netip.Addr) bool {
+	return slices.ContainsFunc(cfg.RoutingRules, func(r netcfg.Rule) bool {
+		return !r.Disabled && r.Table == table && r.Interface == "" && (!r.DstAddress.IsValid() || r.DstAddress.Contains(host))
+	}) || slices.ContainsFunc(cfg.Firewall.Mangle, func(r firewall.Rule) bool {
+		return !r.Disabled && r.NewRoutingMark == table && r.Chain != "prerouting"
+	})
+}
+
 // kernelTables are the tables as the kernel has them.
 func (cfg Config) kernelTables() []netcfg.Table {
-	numbers := firewall.NumberRoutingMarks(cfg.tableNames())
 	var all []netcfg.Table
-	for _, t := range cfg.RoutingTables {
-		k := netcfg.Table{Name: t.Name, Number: numbers[t.Name]}
+	for i, number := range cfg.tableNumbers() {
+		t := cfg.RoutingTables[i]
+		k := netcfg.Table{Name: t.Name, Number: number}
 		if t.FIB {
 			k.Mark, k.Mask = firewall.RoutingMark(k.Number)
 		}

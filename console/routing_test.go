@@ -1,12 +1,54 @@
 package console
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/firewall"
 )
+
+// A table keeps its number, which packets may have as their mark, whatever tables come, go and are renamed.
+func TestTableKeepsNumber(t *testing.T) {
+	// Two names of one sum, of which the second is the first by the alphabet.
+	first, second := "", ""
+	seen := map[uint8]string{}
+	for i := 999; second == ""; i-- {
+		name := fmt.Sprint("t", i)
+		n := firewall.NumberRoutingMark(name, nil)
+		if first = seen[n]; first != "" {
+			second = name
+		}
+		seen[n] = name
+	}
+	require.Less(t, second, first)
+	s, cfg := &Session{}, Default()
+	numbers := func(lines ...string) map[string]uint8 {
+		t.Helper()
+		for _, line := range lines {
+			result, err := s.Execute(cfg, Live{}, line)
+			require.NoError(t, err, line)
+			require.NoError(t, ValidateChange(cfg, result.Config, nil), line)
+			cfg = result.Config
+		}
+		kernel := map[string]uint8{}
+		for _, table := range cfg.Network().Tables {
+			kernel[table.Name] = table.Number
+		}
+		assert.Equal(t, kernel, cfg.Rules().RoutingTables)
+		return kernel
+	}
+	was := numbers("/routing table add fib name=" + first)[first]
+	both := numbers("/routing table add fib name=" + second)
+	assert.Equal(t, was, both[first])
+	assert.NotEqual(t, was, both[second])
+	assert.Equal(t, both[second], numbers("/routing table remove [find name=" + first + "]")[second])
+	assert.Equal(t, both[second], numbers("/routing table set [find name=" + second + "] name=renamed")["renamed"])
+	assert.Equal(t, both[second], numbers("/routing table add fib name=aaa")["renamed"])
+}
 
 // A table's name, and that of a gateway's interface, follow in all that refers to them.
 func TestRoutingNames(t *testing.T) {

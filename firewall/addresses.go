@@ -19,6 +19,8 @@ const (
 	MaxAddresses = 1000
 	// maxPrefixes is how many prefixes these entries can be: a range can be 62.
 	maxPrefixes = 4096
+	// maxLists is how many lists rules can name, also such that have no entries: each is a set of the kernel's, of some KiB.
+	maxLists = 128
 	// maxFilled is how many lists rules can add addresses to.
 	maxFilled = 16
 )
@@ -350,6 +352,9 @@ func (c Config) checkAddressLists() error {
 	}
 	if size > maxPrefixes {
 		return fmt.Errorf("address lists: expected ranges of at most %d prefixes in all, got %d", maxPrefixes, size)
+	}
+	if named := len(c.namedLists()); named > maxLists {
+		return fmt.Errorf("address lists: expected at most %d lists that rules name, got %d", maxLists, named)
 	}
 	if filled := c.filledLists(); len(filled) > maxFilled {
 		return fmt.Errorf("address lists: expected at most %d lists that rules add to, got %d", maxFilled, len(filled))

@@ -135,7 +135,11 @@ func TestChainsAndLists(t *testing.T) {
 	f := newFirewall(t, program)
 	for n := range 30 {
 		require.NoError(t, f.Apply(Config{})) // so that the lists
-		require.NoError(t, f.Lock())          // and the counters begin anew
+		for _, l := range f.left {
+			require.NoError(t, destroySet(l.set))
+		}
+		f.left = nil
+		require.NoError(t, f.Lock()) // and the counters begin anew
 		m := model{Config: random(), filled: map[string][]netip.Addr{}}
 		m.counts = make([]Counter, len(m.Filter))
 		require.NoError(t, f.Apply(m.Config))

@@ -46,6 +46,9 @@ type Firewall struct {
 	touched map[Table]bool
 	// lists are the address lists that rules name, as the kernel has them. It changes while turn and mu are held.
 	lists map[string]kernelList
+	// left are sets that rules have filled which no rule fills any more, the oldest first. If the change is undone, by whomever, its
+	// rules fill them again: what had been added must not be lost by it. With those of lists they are maxFilled at most.
+	left []leftSet
 	// lastSet is the number of the newest set of the kernel's; 0 until the first. stray says that there may be some that nobody needs.
 	lastSet int
 	stray   bool

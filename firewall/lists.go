@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -17,13 +18,14 @@ func (f *Firewall) planLists(want map[string]kernelList) (lists map[string]kerne
 	now := time.Now()
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		l, old := want[name], f.lists[name]
-		if old.set == "" || l.filled != "" && old.filled == "" {
+		filled := cmp.Or(old.filled, f.leftOf(name))
+		if old.set == "" || l.filled != "" && filled == "" {
 			fresh = append(fresh, name)
 		} else if add, remove := difference(old.elements, l.elements, now); len(add)+len(remove) > 0 {
 			changed = append(changed, name)
 		}
 		if l.set = old.set; l.filled != "" {
-			l.filled = old.filled
+			l.filled = filled
 		}
 		lists[name] = l
 	}
@@ -105,19 +107,46 @@ func (f *Firewall) changeList(old, next kernelList) error {
 	return changeSet(nl.IPSET_CMD_DEL, old.set, remove)
 }
 
-// setLists says that rules by these lists are in force, and removes the sets of all others.
+// leftSet is a set that rules have filled for a list.
+type leftSet struct{ list, set string }
+
+// leftOf returns the set that rules have filled for a list, before none did any more; "" if there is none.
+func (f *Firewall) leftOf(list string) string {
+	for _, l := range f.left {
+		if l.list == list {
+			return l.set
+		}
+	}
+	return ""
+}
+
+// setLists says that rules by these lists are in force, and removes the sets of all others, but for what rules have added.
 func (f *Firewall) setLists(lists map[string]kernelList) {
 	used := map[string]bool{}
+	fills := 0
 	for _, l := range lists {
 		used[l.set], used[l.filled] = true, true
-	}
-	var unused []string
-	for _, l := range f.lists {
-		for _, name := range []string{l.set, l.filled} {
-			if !used[name] && name != "" {
-				unused = append(unused, name)
-			}
+		if l.filled != "" {
+			fills++
 		}
+	}
+	f.left = slices.DeleteFunc(f.left, func(l leftSet) bool { return used[l.set] })
+	var unused []string
+	for _, list := range slices.Sorted(maps.Keys(f.lists)) {
+		l := f.lists[list]
+		if !used[l.set] && l.set != "" {
+			unused = append(unused, l.set)
+		}
+		if !used[l.filled] && l.filled != "" {
+			f.left = append(f.left, leftSet{list, l.filled})
+		}
+	}
+	for len(f.left) > 0 && fills+len(f.left) > maxFilled {
+		unused = append(unused, f.left[0].set)
+		f.left = f.left[1:]
+	}
+	for _, l := range f.left {
+		used[l.set] = true
 	}
 	f.mu.Lock()
 	f.lists = lists

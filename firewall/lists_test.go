@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -281,7 +282,74 @@ func TestFilledLists(t *testing.T) {
 		assert.Empty(t, filled())
 		assert.True(t, passes(t, "127.0.0.3"))
 		assert.False(t, passes(t, "127.2.0.1"))
+
+		// They come back with the rule, as when another part of the router has refused the change, or somebody undoes it.
+		c.Filter = []Rule{add, drop}
+		require.NoError(t, f.Apply(c))
+		assert.Len(t, filled(), 3)
+		assert.False(t, passes(t, "127.0.0.3"))
+		c.Filter = nil
+		require.NoError(t, f.Apply(c))
+		assert.Empty(t, filled())
+		c.Filter = []Rule{add}
+		require.NoError(t, f.Apply(c))
+		assert.Len(t, filled(), 3)
+		// A rule for another list has nothing of theirs.
+		c.Filter[0].AddressList = "other"
+		require.NoError(t, f.Apply(c))
+		assert.Empty(t, filled())
 	})
+}
+
+// What rules have added is kept for the case that they come back, but there are no more such sets than rules can fill.
+func TestLeftListsAreBounded(t *testing.T) {
+	newRouter(t)
+	f := newFirewall(t, "iptables-legacy")
+	add := Rule{Chain: "output", Action: "add-dst-to-address-list", Protocol: "udp", DstPort: ports("4001")}
+	for i := range 2 * maxFilled {
+		add.AddressList = fmt.Sprint("list", i)
+		require.NoError(t, f.Apply(Config{Filter: []Rule{add}}))
+		send(t, "127.0.0.1:4001", "x")
+	}
+	numbers, err := setNumbers()
+	require.NoError(t, err)
+	assert.Len(t, numbers, maxFilled+1) // one has what is listed
+	all := func() []Rule {
+		var rules []Rule
+		for i := maxFilled; i < 2*maxFilled; i++ {
+			add.AddressList = fmt.Sprint("list", i)
+			rules = append(rules, add)
+		}
+		return rules
+	}
+	require.NoError(t, f.Apply(Config{Filter: all()}))
+	filled, _, err := f.Filled(100)
+	require.NoError(t, err)
+	assert.Len(t, filled, maxFilled)
+	// A refused change loses nothing.
+	bad := Config{Filter: []Rule{{Chain: "input", Action: "drop", SrcAddressList: "empty"}}, NAT: []Rule{{Chain: "srcnat", Action: "masquerade", InInterface: "x"}}}
+	require.Error(t, f.Apply(bad))
+	require.NoError(t, f.Apply(Config{}))
+	numbers, err = setNumbers()
+	require.NoError(t, err)
+	assert.Len(t, numbers, maxFilled)
+	require.NoError(t, f.Apply(Config{Filter: all()}))
+	filled, _, err = f.Filled(100)
+	require.NoError(t, err)
+	assert.Len(t, filled, maxFilled)
+}
+
+// Rules name so many lists and no more: each is a set in the kernel, though it has no entries.
+func TestNamedListsAreBounded(t *testing.T) {
+	var c Config
+	for i := range maxLists {
+		c.Filter = append(c.Filter, Rule{Chain: "input", Action: "drop", SrcAddressList: fmt.Sprint("list", i)})
+	}
+	require.NoError(t, c.Validate())
+	c.NAT = []Rule{{Chain: "srcnat", Action: "masquerade", DstAddressList: "one more"}}
+	assert.EqualError(t, c.Validate(), "address lists: expected at most 128 lists that rules name, got 129")
+	c.NAT[0].Disabled = true
+	require.NoError(t, c.Validate())
 }
 
 // Packets fill a list to its end: the kernel does not make room for what they add, as it does for a program.

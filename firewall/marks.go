@@ -76,20 +76,17 @@ func numberMarks(names map[string]bool) map[string]uint16 {
 	return numbers
 }
 
-// NumberRoutingMarks gives each of at most MaxRoutingMarks names a number of 1..MaxRoutingMarks, as numberMarks does.
-func NumberRoutingMarks(names []string) map[string]uint8 {
-	numbers, used := make(map[string]uint8, len(names)), map[uint8]bool{}
-	for _, name := range slices.Sorted(slices.Values(names)) {
-		if len(used) == MaxRoutingMarks {
-			break
-		}
-		n := uint8(sum(name)%MaxRoutingMarks) + 1
-		for used[n] {
-			n = n%MaxRoutingMarks + 1
-		}
-		numbers[name], used[n] = n, true
+// NumberRoutingMark gives the routing mark of a name a number of 1..MaxRoutingMarks that is not in used, as numberMarks does; 0
+// if there is none left.
+func NumberRoutingMark(name string, used map[uint8]bool) uint8 {
+	if len(used) >= MaxRoutingMarks {
+		return 0
 	}
-	return numbers
+	n := uint8(sum(name)%MaxRoutingMarks) + 1
+	for used[n] {
+		n = n%MaxRoutingMarks + 1
+	}
+	return n
 }
 
 // matches returns the matches of the marks that r names.

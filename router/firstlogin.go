@@ -37,7 +37,11 @@ func onLAN(c console.Config, host netip.Addr) bool {
 		bits = max(bits, a.Address.Bits())
 	}
 	for _, route := range c.Routes {
-		if !route.Disabled && route.Destination.Contains(host) && route.Destination.Bits() >= bits {
+		if route.Disabled || !route.Destination.Contains(host) {
+			continue
+		}
+		// Other tables are looked in before main, whose routes count if they are as long as the network.
+		if route.Table == "" && route.Destination.Bits() >= bits || route.Table != "" && c.MayAnswerBy(route.Table, host) {
 			return false
 		}
 	}

@@ -46,6 +46,17 @@ func TestMaySetFirst(t *testing.T) {
 		{"a network of both", "/ip address add address=192.168.0.129/25 interface=ether1", viaSSH, login.Login{User: admin.User, From: netip.MustParseAddr("192.168.0.130")}, false},
 		{"a host that a route leads elsewhere", "/ip route add dst-address=192.168.0.2/32 gateway=10.0.0.9", viaSSH, admin, false},
 		{"a host of the LAN, with a default route", "/ip route add gateway=10.0.0.9", viaSSH, admin, true},
+		{"a default route of another table", "/routing table add fib name=isp; /ip route add gateway=10.0.0.9 routing-table=isp", viaSSH, admin, true},
+		{"a default route of a table that a rule looks in first", "/routing table add fib name=isp; /ip route add gateway=10.0.0.9 routing-table=isp; /routing rule add action=lookup table=isp",
+			viaSSH, admin, false},
+		{"a rule for other hosts", "/routing table add fib name=isp; /ip route add gateway=10.0.0.9 routing-table=isp; /routing rule add action=lookup dst-address=10.9.0.0/16 table=isp",
+			viaSSH, admin, true},
+		{"a rule for what comes in", "/routing table add fib name=isp; /ip route add gateway=10.0.0.9 routing-table=isp; /routing rule add action=lookup interface=ether2 table=isp",
+			viaSSH, admin, true},
+		{"a default route of a table that mangle gives answers", "/routing table add fib name=isp; /ip route add gateway=10.0.0.9 routing-table=isp; " +
+			"/ip firewall mangle add chain=output action=mark-routing new-routing-mark=isp", viaSSH, admin, false},
+		{"a mark of what comes in", "/routing table add fib name=isp; /ip route add gateway=10.0.0.9 routing-table=isp; " +
+			"/ip firewall mangle add chain=prerouting action=mark-routing new-routing-mark=isp", viaSSH, admin, true},
 		{"a disabled address", "/ip address disable [find interface=ether2]", viaSSH, admin, false},
 		{"no interface is of the LAN", "/interface list member remove [find]", viaSSH, admin, false},
 		{"no list", "/interface list member remove [find]; /interface list remove LAN", viaSSH, admin, false},
