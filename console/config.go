@@ -85,6 +85,8 @@ type Config struct {
 	// ids are the IDs of the items of each list. They are no settings: see Equal. A list
 	// that came from a file or a program has none; then placeID says what they are.
 	ids [lists][]ID
+	// borrowed are the lists that are another Config's in memory while a line runs: see items.own. Else it is nil.
+	borrowed *[lists]bool
 }
 
 // Port is the settings of a port.
@@ -165,8 +167,22 @@ func (c Config) Clone() Config {
 	return c
 }
 
+// borrow is Clone, but the copy shares its long lists with c until it changes one.
+func (c Config) borrow() Config {
+	c = c.cloneSettings()
+	c.borrowed = new([lists]bool)
+	for i, l := range itemLists {
+		if c.borrowed[i] = l.long(); !c.borrowed[i] {
+			l.clone(&c)
+		}
+		c.ids[i] = slices.Clone(c.ids[i])
+	}
+	return c
+}
+
 // cloneSettings is Clone, but the copy shares its items with c.
 func (c Config) cloneSettings() Config {
+	c.borrowed = nil
 	c.DNS = slices.Clone(c.DNS)
 	c.NTP.Servers = slices.Clone(c.NTP.Servers)
 	for _, s := range NetworkServices {

@@ -240,6 +240,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 	if x.result.Repeat > 0 {
 		s.repeated, s.seen, s.measured = line, x.seen, x.measured
 	}
+	x.cfg.borrowed = nil
 	x.result.Config, x.result.Output = x.cfg, x.out.String()
 	return x.result, nil
 }
@@ -247,7 +248,7 @@ func (s *Session) execute(cfg Config, live Live, line string, n int) (Result, er
 // execution prepares to run a line in this session.
 func (s *Session) execution(cfg Config, live Live) *execution {
 	x := &execution{
-		menus: menus(), path: s.path, width: s.Width, cfg: cfg.Clone(), live: live,
+		menus: menus(), path: s.path, width: s.Width, cfg: cfg.borrow(), live: live,
 		file: s.file, older: s.older, there: s.there, printed: s.numbers, numbers: map[string][]key{}, repeated: s.repeated != "", seen: s.seen, measured: s.measured,
 		listed: map[string][]row{},
 	}

@@ -340,7 +340,7 @@ func TestCloneSharesNothing(t *testing.T) {
 /user ssh-keys add key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home" user=admin
 /ip socks users add name=alice password-hash=x`))
 	require.NoError(t, err)
-	cfg = (&Session{}).execution(cfg, Live{}).cfg // with the items' ids
+	cfg = cfg.identified()
 	c := cfg.Clone()
 	require.Equal(t, cfg, c)
 	slices := 0

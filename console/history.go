@@ -139,8 +139,9 @@ func (c Config) identified() Config {
 
 // withoutItems is c with empty lists.
 func (c Config) withoutItems() Config {
+	var none Config
 	for _, l := range itemLists {
-		l.adopt(&c, &Config{})
+		l.adopt(&c, &none)
 	}
 	return c
 }

@@ -172,9 +172,45 @@ func itemsOf[T any](list int, of func(*Config) *[]T, cloneItem func(*T)) *items 
 
 func (l *items) count(c *Config) int { return l.access.count(c) }
 
+// long reports whether the list can be so long that it is worth not to copy it for each line: rules, and addresses of lists.
+func (l *items) long() bool {
+	switch l.list {
+	case filterItems, natItems, mangleItems, rawItems, addressListItems:
+		return true
+	}
+	return false
+}
+
+// own makes a list that c has borrowed its own, before an item of it is changed in place.
+func (l *items) own(c *Config) {
+	if c.borrowed != nil && c.borrowed[l.list] {
+		c.borrowed[l.list] = false
+		l.clone(c)
+	}
+}
+
+// owning makes the properties of items of a long list own it before they change one.
+func owning(all []*menu) []*menu {
+	for _, m := range all {
+		if m.items == nil || !m.items.long() {
+			continue
+		}
+		m.properties = slices.Clone(m.properties)
+		for i := range m.properties {
+			set := m.properties[i].set
+			m.properties[i].set = func(c *Config, item int, value string) error {
+				m.items.own(c)
+				return set(c, item, value)
+			}
+		}
+	}
+	return all
+}
+
 func (l *items) ids(c *Config) *[]ID { return &c.ids[l.list] }
 
 func (l *items) add(c *Config) {
+	l.own(c)
 	l.access.add(c)
 	c.ids[l.list] = append(c.ids[l.list], newID())
 }

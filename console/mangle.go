@@ -51,6 +51,7 @@ func ruleItems(t firewall.Table) int {
 // eachRule calls f for each rule of the firewall.
 func (cfg *Config) eachRule(f func(*firewall.Rule)) {
 	for _, t := range firewall.Tables {
+		itemLists[ruleItems(t)].own(cfg)
 		rules := *rulesOf(cfg, t)
 		for i := range rules {
 			f(&rules[i])

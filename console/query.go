@@ -180,6 +180,7 @@ func Do(cfg Config, live Live, path, command string, given ...Argument) (Result,
 	if err := x.do(path, command, given); err != nil {
 		return Result{Config: cfg}, err
 	}
+	x.cfg.borrowed = nil
 	x.cfg.share(cfg)
 	x.result.Config, x.result.Changed = x.cfg, !cfg.Equal(x.cfg)
 	return x.result, nil

@@ -157,15 +157,19 @@ func terseOf(m *menu, rows []Row) string {
 func TestChangeShares(t *testing.T) {
 	cfg := Default()
 	cfg.Firewall.Filter = []firewall.Rule{{Chain: "input", Action: "drop"}, {Chain: "forward", Action: "drop"}}
+	cfg.Firewall.Filter[1].InInterfaceList, cfg.InterfaceLists = "LAN", []InterfaceList{{Name: "LAN"}}
 	cfg.AddressLists = []ListedAddress{{List: "some"}}
 	rule := func(c Config) *firewall.Rule { return &c.Firewall.Filter[0] }
 	for line, shares := range map[string]bool{
-		"/system identity set name=other":                           true,
-		"/ip firewall nat add chain=srcnat action=masquerade":       true,
-		"/ip firewall filter set 0 chain=input":                     true,
-		"/ip firewall filter set 1 comment=x":                       false,
-		"/ip firewall filter move 1 destination=0":                  false,
-		"/ip firewall filter remove 1; /system identity set name=x": false,
+		"/system identity set name=other":                             true,
+		"/ip firewall nat add chain=srcnat action=masquerade":         true,
+		"/ip firewall filter set 0 chain=input":                       true,
+		"/ip firewall filter set 1 comment=x":                         false,
+		"/ip firewall filter enable 0; /ip firewall filter disable 1": false,
+		"/ip firewall filter add chain=input action=accept":           false,
+		"/interface list set LAN name=other":                          false, // and the rule by it
+		"/ip firewall filter move 1 destination=0":                    false,
+		"/ip firewall filter remove 1; /system identity set name=x":   false,
 	} {
 		s := &Session{}
 		before := cfg.Clone()

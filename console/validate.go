@@ -187,7 +187,14 @@ func validate(cfg Config, ports []string, before Config) error {
 			if checked && !refers {
 				continue
 			}
-			if !checked && !cloned {
+			of, at := &check, i
+			switch {
+			case checked || cloned:
+			case m.items.long() && m.items.count(&before) > 0: // mostly one item has changed
+				one := check
+				m.items.arrange(&one, []int{i})
+				of, at = &one, 0
+			default:
 				m.items.clone(&check)
 				cloned = true
 			}
@@ -197,7 +204,7 @@ func validate(cfg Config, ports []string, before Config) error {
 				}
 				var err error
 				if !checked {
-					err = p.set(&check, i, p.get(&check, i))
+					err = p.set(of, at, p.get(of, at))
 				}
 				if err == nil && p.isInterface {
 					err = p.checkInterface(&check, i, interfaces, createdBefore)
