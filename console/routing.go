@@ -114,6 +114,22 @@ func routeTable() field[*netcfg.Route] {
 	return prop("routing-table", k, "", "table that it is in", func(r *netcfg.Route) *string { return &r.Table })
 }
 
+// checkGateway is the property of a route; none is what it has without.
+func checkGateway() field[*netcfg.Route] {
+	const none = "none"
+	k := optional(enum[string](none, netcfg.CheckPing), none)
+	parse := k.parse
+	k.parse = func(s string) (string, error) {
+		check, err := parse(s)
+		if check == none {
+			check = ""
+		}
+		return check, err
+	}
+	return prop("check-gateway", k, "", "ping: the gateway is asked every 10 seconds, and all routes by it are inactive after two requests without an answer",
+		func(r *netcfg.Route) *string { return &r.CheckGateway })
+}
+
 // routeProperties are those of a route. Its gateway is a router's address, that with % and an interface, or an interface alone.
 func routeProperties() []property {
 	gateway := field[*netcfg.Route]{
@@ -145,6 +161,7 @@ func routeProperties() []property {
 		prop("dst-address", network(), "0.0.0.0/0", "destination network",
 			func(r *netcfg.Route) *netip.Prefix { return &r.Destination }),
 		gateway, routeTable(),
+		checkGateway(),
 		prop("distance", integer(1, 255), "1", "of two routes to one destination, the lower distance wins",
 			func(r *netcfg.Route) *int { return &r.Distance }),
 		disabled(func(r *netcfg.Route) *bool { return &r.Disabled }),

@@ -142,9 +142,16 @@ type Route struct {
 	// Distance is the kernel's metric, 1..255. Of several routes to one destination in a table the
 	// one with the lowest is used.
 	Distance int
-	Disabled bool
-	Comment  string
+	// CheckGateway is how whoever uses a Config shall learn whether the gateway answers: CheckPing, or "" for not at all. A
+	// Manager looks at Down alone: then the route waits, as one whose gateway is in no network does.
+	CheckGateway string
+	Down         bool
+	Disabled     bool
+	Comment      string
 }
+
+// CheckPing is the Route.CheckGateway by echo requests.
+const CheckPing = "ping"
 
 // MainTable is the name of the table of routes that packets take if no rule gives them another, and by which the
 // gateways of all tables are reached.

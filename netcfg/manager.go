@@ -277,7 +277,7 @@ func (m *Manager) want(c Config, have state) state {
 	}
 	for _, r := range c.Routes {
 		oif, waits := nexthop(c, w.links, r)
-		if !r.Disabled && !waits {
+		if !r.Disabled && !r.Down && !waits {
 			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif, r.onlink(), c.table(r.Table)})
 		}
 	}

@@ -363,6 +363,26 @@ func TestRouteOnLink(t *testing.T) {
 	looks(t, shown)
 }
 
+// A route whose gateway is down waits, and comes back.
+func TestRouteDown(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	c := router()
+	require.NoError(t, m.Apply(c))
+	looks(t, routerShown)
+	c.Routes = slices.Clone(c.Routes)
+	c.Routes[0].Down = true
+	require.NoError(t, m.Apply(c))
+	looks(t, strings.Replace(routerShown, "\troute default via 10.0.0.1 dev ether1 proto static metric 1\n", "", 1))
+	w, err := m.Waiting()
+	require.NoError(t, err)
+	assert.Equal(t, Waiting{Routes: []int{0}}, w)
+	assert.Empty(t, monitored(t, func() { require.NoError(t, m.Apply(c)) }), "nothing is left to do")
+	c.Routes[0].Down = false
+	require.NoError(t, m.Apply(c))
+	looks(t, routerShown)
+}
+
 // A route without a gateway is for what is on the link itself.
 func TestRouteWithoutGateway(t *testing.T) {
 	lab(t, "k0", "k1")

@@ -97,7 +97,7 @@ func (m *Manager) look() (*conn, []link, error) {
 type Waiting struct{ VLANs, BridgePorts, Addresses, Routes []int }
 
 // Waiting compares the Config in force with the kernel. An item waits if the link that it
-// needs is missing or disabled, a route also if no network of an address has its gateway.
+// needs is missing or disabled, a route also if no network of an address has its gateway, or if that is Down.
 func (m *Manager) Waiting() (Waiting, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -141,7 +141,7 @@ func (m *Manager) Waiting() (Waiting, error) {
 		if r.Interface != "" {
 			wanted.oif = c.Actual(r.Interface)
 		}
-		if !r.Disabled && !slices.ContainsFunc(routes, wanted.covers) {
+		if !r.Disabled && (r.Down || !slices.ContainsFunc(routes, wanted.covers)) {
 			w.Routes = append(w.Routes, i)
 		}
 	}

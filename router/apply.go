@@ -23,6 +23,12 @@ func (r *Router) networkOf(st state) netcfg.Config { return networkOf(r.effectiv
 func networkOf(c console.Config, st state) netcfg.Config {
 	network := c.Network()
 	network.Forwarding = st.forwarding
+	if len(st.down) > 0 {
+		network.Routes = slices.Clone(network.Routes)
+		for i := range network.Routes {
+			network.Routes[i].Down = st.down[gatewayOf(network.Routes[i])]
+		}
+	}
 	return network
 }
 

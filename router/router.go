@@ -126,6 +126,8 @@ type state struct {
 	history history
 	// layers are what sources other than the user say of the network.
 	layers layers
+	// down are the gateways that do not answer.
+	down map[gateway]bool
 	// forwarding is set if packets are forwarded, applied if running has been applied.
 	forwarding, applied bool
 	// incomplete means that running is a rescue configuration, because lines of config could
@@ -180,6 +182,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	dialers := newPPPoEClients(supervisor, log.About("pppoe"))
 	fallback := newFallbackService(b, log.About("dhcp"))
 	lists := newAddressListService(log.About("firewall"), fw.Full)
+	gateways := newGatewayService(log.About("route"))
 	remote := newSSHService(supervisor, log.About("ssh"))
 	programs := newProgramService(supervisor, log.About("api"), "api", api.Spec)
 	page := newWebService(supervisor, log.About("www"))
@@ -195,6 +198,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 			clients,
 			dialers,
 			fallback,
+			gateways,
 			names,
 			remote,
 			programs,
@@ -204,7 +208,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 		Supervisor: supervisor,
 	}, requests)
 	clients.setLayer, dialers.setLayer, fallback.setLayer = r.SetLayer, r.SetLayer, r.SetLayer
-	lists.expire = r.expireAddresses
+	lists.expire, gateways.setDown = r.expireAddresses, r.setDown
 	logLink := r.linkLog()
 	network.OnLink = func(port string, up bool) {
 		logLink(port, up)

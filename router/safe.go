@@ -114,7 +114,7 @@ func (r *Router) unrollSafe(why string) error {
 	next := trial.before
 	next.revision = r.now.revision + 1
 	// What a lease has changed meanwhile is not the session's to undo.
-	next.layers = r.now.layers
+	next.layers, next.down = r.now.layers, r.now.down
 	if err := r.apply(next); err != nil {
 		r.log.Printf(kmsg.Error, "Safe Mode: what was changed cannot be undone: %v", err)
 		return fmt.Errorf("undo: %w", err)

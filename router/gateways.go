@@ -1,0 +1,246 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/ping"
+	"github.com/postern-router/postern/service"
+)
+
+const (
+	// gatewayPause is how often a gateway is asked, and how long it has to answer.
+	gatewayPause = 10 * time.Second
+	// gatewayMisses is after how many requests without an answer its routes are inactive.
+	gatewayMisses = 2
+)
+
+// gateway is a router by which routes lead: its address, and its interface if a route names that.
+type gateway struct {
+	address netip.Addr
+	link    string
+}
+
+func gatewayOf(r netcfg.Route) gateway { return gateway{r.Gateway, r.Interface} }
+
+func (g gateway) String() string {
+	if g.link == "" {
+		return g.address.String()
+	}
+	return g.address.String() + "%" + g.link
+}
+
+// gatewayService asks the gateways of routes with check-gateway=ping whether they are there: every 10 seconds, as RouterOS does. All
+// routes by one that has not answered twice are inactive together, until it answers.
+type gatewayService struct {
+	log *kmsg.Logger
+	// probe reports whether a gateway, which is on a link of the kernel's if its interface is known, answers before ctx ends.
+	probe func(ctx context.Context, g gateway, link string) bool
+	// setDown is Router.setDown. It waits for changes that are under way, so Apply does not call it.
+	setDown func(down map[gateway]bool) error
+	stop    context.CancelFunc
+	stopped context.Context
+	done    sync.WaitGroup
+	start   sync.Once
+	change  chan struct{} // holds an element when links has changed
+
+	mu    sync.Mutex
+	links map[gateway]string // those to be asked, and the kernel's links that they are on
+}
+
+func newGatewayService(log *kmsg.Logger) *gatewayService {
+	s := &gatewayService{log: log, probe: answers, change: make(chan struct{}, 1)}
+	s.stopped, s.stop = context.WithCancel(context.Background())
+	return s
+}
+
+func (*gatewayService) Name() string { return "gateways" }
+
+func (s *gatewayService) Apply(next console.Config) error {
+	var links map[gateway]string
+	network := next.Network()
+	for _, r := range network.Routes {
+		if r.Disabled || r.CheckGateway == "" {
+			continue
+		}
+		if links == nil {
+			links = map[gateway]string{}
+		}
+		g := gatewayOf(r)
+		if links[g] = ""; g.link != "" {
+			links[g] = network.Actual(g.link)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if maps.Equal(links, s.links) {
+		return nil
+	}
+	s.links = links
+	select {
+	case s.change <- struct{}{}:
+	default:
+	}
+	s.start.Do(func() { s.done.Go(s.watch) })
+	return nil
+}
+
+func (*gatewayService) Taken(context.Context) error { return nil }
+
+func (*gatewayService) Health() error { return nil }
+
+func (*gatewayService) Show(*console.Live) {}
+
+// Stop ends the watch.
+func (s *gatewayService) Stop() {
+	s.stop()
+	s.start.Do(func() {}) // none begins from here on
+	s.done.Wait()
+}
+
+// watch asks the gateways until the service is stopped.
+func (s *gatewayService) watch() {
+	misses := map[gateway]int{}
+	told := map[gateway]bool{} // that are down
+	for {
+		select {
+		case <-s.change:
+		default:
+		}
+		s.mu.Lock()
+		links := s.links
+		s.mu.Unlock()
+		maps.DeleteFunc(misses, func(g gateway, _ int) bool { _, asked := links[g]; return !asked })
+		s.tell(told, misses)
+		var next <-chan time.Time
+		if len(links) > 0 {
+			next = time.After(gatewayPause)
+			s.ask(links, misses, told)
+			s.tell(told, misses)
+		}
+		select {
+		case <-s.stopped.Done():
+			return
+		case <-s.change:
+			continue
+		case <-next:
+		}
+	}
+}
+
+// ask asks all gateways once, and counts who has not answered. Routes by one that answers are active at once.
+func (s *gatewayService) ask(links map[gateway]string, misses map[gateway]int, told map[gateway]bool) {
+	// Time in which the machine stood still does not count.
+	ctx, cancel := service.WithTimeout(s.stopped, gatewayPause)
+	defer cancel()
+	type answer struct {
+		of gateway
+		ok bool
+	}
+	answers := make(chan answer)
+	for g, link := range links {
+		s.done.Go(func() { answers <- answer{g, s.probe(ctx, g, link)} })
+	}
+	for range links {
+		switch a := <-answers; {
+		case s.stopped.Err() != nil:
+		case !a.ok:
+			misses[a.of]++
+		default:
+			if delete(misses, a.of); told[a.of] {
+				s.tell(told, misses)
+			}
+		}
+	}
+}
+
+// tell tells the router and the log who is down, if that is news. What the router refuses is told again.
+func (s *gatewayService) tell(told map[gateway]bool, misses map[gateway]int) {
+	down := map[gateway]bool{}
+	for g, n := range misses {
+		if n >= gatewayMisses {
+			down[g] = true
+		}
+	}
+	if maps.Equal(down, told) || s.stopped.Err() != nil {
+		return
+	}
+	if err := s.setDown(maps.Clone(down)); err != nil {
+		s.log.Printf(kmsg.Warning, "%v", err)
+		return
+	}
+	for _, g := range sortedGateways(down) {
+		if !told[g] {
+			s.log.Printf(kmsg.Warning, "gateway %v does not answer: its routes are inactive", g)
+		}
+	}
+	for _, g := range sortedGateways(told) {
+		if !down[g] {
+			s.log.Printf(kmsg.Info, "gateway %v answers, or is not asked any more: its routes are active", g)
+		}
+	}
+	clear(told)
+	maps.Copy(told, down)
+}
+
+func sortedGateways(all map[gateway]bool) []gateway {
+	return slices.SortedFunc(maps.Keys(all), func(a, b gateway) int { return a.address.Compare(b.address) })
+}
+
+// answers sends an echo request to a gateway, and reports whether an answer comes before ctx ends. What the answer says is not
+// read: the kernel gives the socket none but to its request, and from this host.
+func answers(ctx context.Context, g gateway, link string) bool {
+	socket, err := ping.Open(ping.From{Interface: link})
+	if err != nil {
+		return false
+	}
+	defer socket.Close()
+	stop := context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	return exchange(socket, g.address) == nil
+}
+
+func exchange(socket *os.File, to netip.Addr) error {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = unix.Connect(int(fd), &unix.SockaddrInet4{Addr: to.As4()}) }); e != nil || err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	request := [8]byte{0: 8} // an echo request (RFC 792), of which the kernel sets the rest
+	if _, err := socket.Write(request[:]); err != nil {
+		return err
+	}
+	var one [1]byte
+	_, err = socket.Read(one[:])
+	return err
+}
+
+// setDown makes the routes by these gateways inactive, and all others active. The system has it when setDown returns.
+func (r *Router) setDown(down map[gateway]bool) error {
+	if err := r.beginChange(); err != nil {
+		return err
+	}
+	defer r.endChange()
+	next := r.now
+	if next.down = down; !next.applied {
+		r.set(next) // the start applies it
+		return nil
+	}
+	if err := r.apply(next); err != nil {
+		return fmt.Errorf("routes by gateways that do not answer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+package router
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/netcfg"
+)
+
+// fakeGateways are gateways that answer or not.
+type fakeGateways struct {
+	mu     sync.Mutex
+	silent map[string]bool
+	asked  map[string]int
+	links  map[string]string
+}
+
+func (f *fakeGateways) probe(ctx context.Context, g gateway, link string) bool {
+	f.mu.Lock()
+	silent := f.silent[g.String()]
+	f.asked[g.String()]++
+	f.links[g.String()] = link
+	f.mu.Unlock()
+	if !silent {
+		return true
+	}
+	<-ctx.Done()
+	return false
+}
+
+func (f *fakeGateways) set(silent bool, gateways ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, g := range gateways {
+		f.silent[g] = silent
+	}
+}
+
+func newFakeGateways() *fakeGateways {
+	return &fakeGateways{silent: map[string]bool{}, asked: map[string]int{}, links: map[string]string{}}
+}
+
+const routesByTwo = "/routing table add fib name=isp2\n" +
+	"/ip route add check-gateway=ping distance=1 gateway=10.0.0.9\n/ip route add check-gateway=ping distance=2 gateway=10.0.0.10%ether1\n" +
+	"/ip route add gateway=10.0.0.9 routing-table=isp2\n/ip route add check-gateway=ping distance=3 gateway=10.0.0.11 disabled=yes\n"
+
+// A gateway is asked every 10 seconds. When it has not answered twice all its routes are inactive, in all tables and in one change,
+// until it answers.
+func TestCheckGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t)
+		fake := newFakeGateways()
+		s := newGatewayService(g.r.log)
+		s.probe, s.setDown = fake.probe, g.r.setDown
+		g.r.services = append(g.r.services, s)
+		defer s.Stop()
+		g.file("default.rsc", "/ip address add address=10.0.0.2/24 interface=ether1\n"+routesByTwo)
+		g.r.start()
+		down := func() (all []bool) {
+			synctest.Wait()
+			for _, r := range g.network.config.Routes {
+				all = append(all, r.Down)
+			}
+			return all
+		}
+		none := []bool{false, false, false, false}
+		time.Sleep(time.Minute + time.Second)
+		assert.Equal(t, none, down(), g.log())
+		assert.Equal(t, map[string]int{"10.0.0.9": 7, "10.0.0.10%ether1": 7}, fake.asked)
+		assert.Equal(t, map[string]string{"10.0.0.9": "", "10.0.0.10%ether1": "ether1"}, fake.links)
+		assert.Equal(t, 1, count(g.calls(), "network"), "the start alone")
+
+		fake.set(true, "10.0.0.9", "10.0.0.10%ether1")
+		time.Sleep(9*time.Second + 2*gatewayPause - time.Second)
+		assert.Equal(t, none, down())
+		assert.Zero(t, count(g.calls(), "network"))
+		time.Sleep(time.Second)
+		assert.Equal(t, []bool{true, true, true, false}, down())
+		assert.Equal(t, 1, count(g.calls(), "network"), "at once")
+		assert.Contains(t, g.log(), "gateway 10.0.0.9 does not answer: its routes are inactive")
+
+		// What a user changes leaves that, and is kept; what the gateways do is not.
+		g.must("/system identity set name=x")
+		assert.Equal(t, []bool{true, true, true, false}, down())
+		kept := len(g.kept)
+		fake.set(false, "10.0.0.9")
+		time.Sleep(gatewayPause)
+		assert.Equal(t, []bool{false, true, false, false}, down())
+		assert.Len(t, g.kept, kept)
+		assert.Contains(t, g.log(), "gateway 10.0.0.9 answers")
+
+		// One that is not asked any more is believed to be there.
+		g.must("/ip route set 1 check-gateway=none")
+		time.Sleep(gatewayPause)
+		assert.Equal(t, none, down())
+		asked := maps.Clone(fake.asked)
+		g.must("/ip route set 0 check-gateway=none")
+		time.Sleep(time.Hour)
+		assert.LessOrEqual(t, fake.asked["10.0.0.9"], asked["10.0.0.9"]+1)
+	})
+}
+
+func count(all []string, what string) (n int) {
+	for _, s := range all {
+		if s == what {
+			n++
+		}
+	}
+	return n
+}
+
+// A change that the router refuses is tried again, and Safe Mode's undo leaves what the gateways do.
+func TestGatewayDownStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t, "/ip address add address=10.0.0.2/24 interface=ether1\n"+routesByTwo)
+		nine := gateway{address: netip.MustParseAddr("10.0.0.9")}
+		g.fail("network", errFake, nil)
+		require.ErrorIs(t, g.r.setDown(map[gateway]bool{nine: true}), errFake)
+		assert.Empty(t, g.r.snapshot().down)
+		s := &session.Session{}
+		require.NoError(t, g.r.safe(s, session.TakeSafeMode))
+		_, err := g.run(s, "/ip route add dst-address=10.9.0.0/16 gateway=10.0.0.9")
+		require.NoError(t, err)
+		require.NoError(t, g.r.setDown(map[gateway]bool{nine: true}))
+		g.r.endSession(s)
+		assert.Len(t, g.network.config.Routes, 4)
+		assert.True(t, g.network.config.Routes[0].Down)
+		assert.False(t, g.network.config.Routes[1].Down)
+	})
+}
+
+func TestGatewayAnswers(t *testing.T) {
+	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0\n"), 0o644))
+	soon := func() context.Context {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	assert.True(t, answers(context.Background(), gateway{address: netip.MustParseAddr("127.0.0.1")}, ""))
+	assert.True(t, answers(context.Background(), gateway{address: netip.MustParseAddr("127.0.0.1")}, "lo"))
+	assert.False(t, answers(context.Background(), gateway{address: netip.MustParseAddr("192.0.2.1")}, ""), "no route")
+	assert.False(t, answers(soon(), gateway{address: netip.MustParseAddr("127.0.0.1")}, "no-link"))
+}
+
+// RouterOS's words are taken, and those that Postern lacks are told.
+func TestCheckGatewayLine(t *testing.T) {
+	for line, want := range map[string]string{
+		"/ip route add gateway=10.0.0.9 check-gateway=ping": "",
+		"/ip route add gateway=10.0.0.9 check-gateway=none": "",
+		"/ip route add gateway=10.0.0.9 check-gateway=arp":  "input does not match any value of check-gateway",
+		"/ip route add gateway=ether1 check-gateway=ping":   "route 0.0.0.0/0: check-gateway=ping: expected ping, and a gateway with an address",
+	} {
+		result, err := (&console.Session{}).Execute(console.Default(), console.Live{Links: func() ([]netcfg.LinkState, error) { return nil, nil }}, line)
+		if err == nil {
+			err = console.Validate(result.Config, []string{"ether1"})
+		}
+		if want == "" {
+			assert.NoError(t, err, line)
+		} else {
+			assert.ErrorContains(t, err, want, line)
+		}
+	}
+}
