@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -163,10 +164,10 @@ func TestKeeperCopies(t *testing.T) {
 
 func TestKeeperPutLater(t *testing.T) {
 	keeper(t, func(t *testing.T, k *Keeper, r *recorder) {
-		made := 0
+		var made atomic.Int32
 		text := func(text string) func() []byte {
 			return func() []byte {
-				made++
+				made.Add(1)
 				if text == "" {
 					return nil
 				}
@@ -176,15 +177,15 @@ func TestKeeperPutLater(t *testing.T) {
 		k.PutLater(text("a"))
 		k.PutLater(text("b"))
 		assert.Empty(t, r.written())
-		assert.Zero(t, made)
+		assert.Zero(t, made.Load())
 		time.Sleep(quiet)
 		assert.Equal(t, []string{"1s b"}, r.written())
-		assert.Equal(t, 1, made)
+		assert.EqualValues(t, 1, made.Load())
 
 		k.PutLater(text("")) // there is nothing to write
 		time.Sleep(time.Hour)
 		assert.Len(t, r.written(), 1)
-		assert.Equal(t, 2, made)
+		assert.EqualValues(t, 2, made.Load())
 
 		r.fail(errors.New("worn"))
 		k.PutLater(text("c"))
@@ -196,7 +197,7 @@ func TestKeeperPutLater(t *testing.T) {
 		r.fail(nil)
 		time.Sleep(retryFirst)
 		assert.Equal(t, []string{"1h0m2s c", "1h0m7s c"}, r.written()[1:])
-		assert.Equal(t, 4, made)
+		assert.EqualValues(t, 4, made.Load())
 		time.Sleep(time.Hour)
 		assert.Len(t, r.written(), 3)
 	})
