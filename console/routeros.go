@@ -35,7 +35,7 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 			"loop-protect-disable-time=* loop-protect-send-interval=* mvrp=no use-service-tag=no",
 		"interface pppoe-client": "dial-on-demand=no host-uniq= mrru=disabled profile=default|default-encryption",
 		"ip address":             "broadcast vrf=main",
-		"ip route": "bgp-as-path bgp-communities bgp-local-pref blackhole pref-src= route-tag routing-mark " +
+		"ip route": "bgp-as-path bgp-communities bgp-local-pref blackhole route-tag routing-mark " +
 			"scope=* suppress-hw-offload=* target-scope=* type=unicast vrf-interface",
 		"routing table": "disabled=no",
 		"routing rule":  "min-prefix",

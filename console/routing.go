@@ -161,6 +161,8 @@ func routeProperties() []property {
 		prop("dst-address", network(), "0.0.0.0/0", "destination network",
 			func(r *netcfg.Route) *netip.Prefix { return &r.Destination }),
 		gateway, routeTable(),
+		prop("pref-src", optional(address(), "none"), "", "address of the router that it sends from to the destination; the route is inactive while no interface has it",
+			func(r *netcfg.Route) *netip.Addr { return &r.PrefSrc }),
 		checkGateway(),
 		prop("distance", integer(1, 255), "1", "of two routes to one destination, the lower distance wins",
 			func(r *netcfg.Route) *int { return &r.Distance }),

@@ -137,6 +137,9 @@ type Route struct {
 	// Interface is where the gateway is, although it is in no network of an address; "" if it is in
 	// one (RTNH_F_ONLINK of rtnetlink(7)). Some providers lease a /32.
 	Interface string
+	// PrefSrc is the address of this machine that it sends from to the destination, where a program has chosen none; the zero Addr
+	// leaves it to the kernel. While no link has it the route waits.
+	PrefSrc netip.Addr
 	// Table is the name of the table that it is in, "" for MainTable.
 	Table string
 	// Distance is the kernel's metric, 1..255. Of several routes to one destination in a table the

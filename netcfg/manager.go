@@ -277,8 +277,9 @@ func (m *Manager) want(c Config, have state) state {
 	}
 	for _, r := range c.Routes {
 		oif, waits := nexthop(c, w.links, r)
-		if !r.Disabled && !r.Down && !waits {
-			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif, r.onlink(), c.table(r.Table)})
+		has := func(a addr) bool { return a.prefix.Addr() == r.PrefSrc }
+		if !r.Disabled && !r.Down && !waits && (!r.PrefSrc.IsValid() || slices.ContainsFunc(w.addrs, has)) {
+			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif, r.onlink(), c.table(r.Table), r.PrefSrc})
 		}
 	}
 	w.settings.loose = looseLinks(w.routes)

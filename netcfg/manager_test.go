@@ -383,6 +383,49 @@ func TestRouteDown(t *testing.T) {
 	looks(t, routerShown)
 }
 
+// A route by a source waits until a link has it, and changes in its place.
+func TestRouteSource(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	c := router()
+	const line = "default via 10.0.0.1 dev ether1 proto static metric 1"
+	from := func(src string, want string, waiting ...int) {
+		t.Helper()
+		c.Routes = slices.Clone(c.Routes)
+		if c.Routes[0].PrefSrc = (netip.Addr{}); src != "" {
+			c.Routes[0].PrefSrc = netip.MustParseAddr(src)
+		}
+		require.NoError(t, m.Apply(c))
+		looks(t, want)
+		w, err := m.Waiting()
+		require.NoError(t, err)
+		assert.Equal(t, waiting, w.Routes)
+		assert.Empty(t, monitored(t, func() { require.NoError(t, m.Apply(c)) }), "nothing is left to do")
+	}
+	by := func(src string) string {
+		return strings.Replace(routerShown, line, strings.Replace(line, "static", "static src "+src, 1), 1)
+	}
+	own, other := "10.0.0.2", "192.168.0.1"
+	require.Contains(t, routerShown, other+"/24")
+	from("", routerShown)
+	from(own, strings.Replace(routerShown, line, "default via 10.0.0.1 dev ether1 proto static src "+own+" metric 1", 1))
+	from(other, by(other))
+	from("", routerShown)
+	from("192.0.2.1", strings.Replace(routerShown, "\troute "+line+"\n", "", 1), 0)
+	from(other, by(other))
+	addresses := c.Addresses
+	c.Addresses = slices.DeleteFunc(slices.Clone(addresses), func(a Address) bool { return a.Address.Addr().String() == other })
+	require.NoError(t, m.Apply(c))
+	w, err := m.Waiting()
+	require.NoError(t, err)
+	assert.Contains(t, w.Routes, 0)
+	c.Addresses = addresses
+	require.NoError(t, m.Apply(c))
+	looks(t, by(other))
+	c.Routes[0].PrefSrc = netip.MustParseAddr("224.0.0.1")
+	assert.ErrorContains(t, m.Apply(c), "route 0.0.0.0/0: pref-src=224.0.0.1: expected an IPv4 host address")
+}
+
 // A route without a gateway is for what is on the link itself.
 func TestRouteWithoutGateway(t *testing.T) {
 	lab(t, "k0", "k1")

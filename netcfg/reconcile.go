@@ -199,7 +199,12 @@ func (m *Manager) reconcileRoutes(p *pass, have, want []route, between func()) {
 	// No rule leads to a table whose routes are gone already: such packets would take table main.
 	between()
 	for _, h := range have {
-		if slices.ContainsFunc(reachable, func(w route) bool { return w.covers(h) }) {
+		if slices.ContainsFunc(reachable, func(w route) bool {
+			if !h.src.IsValid() { // it was replaced, and to delete one of any source would delete the other
+				w.src = h.src
+			}
+			return w.covers(h)
+		}) {
 			continue
 		}
 		if err := deleteRoute(m.index(h.oif), h); !errors.Is(err, unix.ESRCH) { // replaced, or gone with its link

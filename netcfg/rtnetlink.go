@@ -77,4 +77,6 @@ type route struct {
 	// onlink says that gw is on the link, although it is in no network of an address.
 	onlink bool
 	table  uint8
+	// src is the address that is sent from; the zero Addr leaves it to the kernel.
+	src netip.Addr
 }

@@ -206,6 +206,9 @@ func changeRoute(typ, flags int, head *nl.RtMsg, oif int, r route) error {
 	if oif != 0 {
 		attrs = append(attrs, nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(oif))))
 	}
+	if r.src.IsValid() {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_PREFSRC, r.src.AsSlice()))
+	}
 	return request(typ, flags, head, attrs)
 }
 

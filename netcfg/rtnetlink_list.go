@@ -319,6 +319,8 @@ func parseRoute(message []byte, links []link) (kernelRoute, error) {
 			dst, _ = netip.AddrFromSlice(value)
 		case unix.RTA_GATEWAY:
 			r.gw, _ = netip.AddrFromSlice(value)
+		case unix.RTA_PREFSRC:
+			r.src, _ = netip.AddrFromSlice(value)
 		case unix.RTA_PRIORITY:
 			r.metric = number(value)
 		case unix.RTA_OIF:

@@ -137,7 +137,7 @@ func (m *Manager) Waiting() (Waiting, error) {
 		}
 	}
 	for i, r := range c.Routes {
-		wanted := route{r.Destination, r.Gateway, r.Distance, "", r.onlink(), c.table(r.Table)}
+		wanted := route{r.Destination, r.Gateway, r.Distance, "", r.onlink(), c.table(r.Table), r.PrefSrc}
 		if r.Interface != "" {
 			wanted.oif = c.Actual(r.Interface)
 		}

@@ -109,6 +109,9 @@ func (c Config) validateRoutes() error {
 			return fmt.Errorf("route %s: gateway=%s: expected a neighbour, %s has this address itself",
 				d, r.Gateway, c.Addresses[i].Interface)
 		}
+		if r.PrefSrc.IsValid() && (!r.PrefSrc.Is4() || !isUnicast(r.PrefSrc)) {
+			return fmt.Errorf("route %s: pref-src=%s: expected an IPv4 host address", d, r.PrefSrc)
+		}
 		if r.CheckGateway != "" && (r.CheckGateway != CheckPing || !r.Gateway.IsValid()) {
 			return fmt.Errorf("route %s: check-gateway=%s: expected %s, and a gateway with an address", d, r.CheckGateway, CheckPing)
 		}
