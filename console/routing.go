@@ -117,14 +117,14 @@ func routeTable() field[*netcfg.Route] {
 // checkGateway is the property of a route; none is what it has without.
 func checkGateway() field[*netcfg.Route] {
 	const none = "none"
-	k := optional(enum[string](none, netcfg.CheckPing), none)
+	k := optional(enum[string](netcfg.CheckPing), none)
 	parse := k.parse
+	k.accepts = none + " | " + k.accepts
 	k.parse = func(s string) (string, error) {
-		check, err := parse(s)
-		if check == none {
-			check = ""
+		if s == none {
+			return "", nil
 		}
-		return check, err
+		return parse(s)
 	}
 	return prop("check-gateway", k, "", "ping: the gateway is asked every 10 seconds, and all routes by it are inactive after two requests without an answer",
 		func(r *netcfg.Route) *string { return &r.CheckGateway })
