@@ -215,7 +215,7 @@ func TestQueryIsExport(t *testing.T) {
 					words = append(words, p.name+"="+quote(v.String()))
 				}
 			}
-			slices.SortFunc(words[empty:], func(a, b string) int { return strings.Compare(exportedName(a), exportedName(b)) })
+			sortExported(words[empty:])
 			if m.items != nil || len(words) > empty {
 				want += "/" + m.path + " " + strings.Join(words, " ") + "\n"
 			}

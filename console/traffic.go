@@ -207,6 +207,14 @@ type torched struct {
 	tx, rx   uint64 // bits per second: what the router sends by the interface, and receives by it
 }
 
+// before reports whether t is shown before o.
+func (t torched) before(o torched) bool {
+	if t.tx+t.rx != o.tx+o.rx {
+		return t.tx+t.rx > o.tx+o.rx
+	}
+	return cmp.Or(t.src.Compare(o.src), t.dst.Compare(o.dst)) < 0
+}
+
 // torch shows the connections with the most traffic through an interface, by what connection tracking has counted. Which interface
 // that is, the addresses and routes say.
 func (x *execution) torch(_ *menu, a arguments) error {
@@ -238,7 +246,7 @@ func (x *execution) torch(_ *menu, a arguments) error {
 	if before == nil {
 		return nil
 	}
-	var rows []torched
+	var rows []torched // those with the most traffic first
 	var tx, rx uint64
 	shown := map[uint64]bool{}
 	for _, c := range connections {
@@ -257,17 +265,22 @@ func (x *execution) torch(_ *menu, a arguments) error {
 			}
 		}
 		shown[sum] = true
-		rows, tx, rx = append(rows, side), tx+side.tx, rx+side.rx
+		tx, rx = tx+side.tx, rx+side.rx
+		if rows = append(rows, side); len(rows) > torchRows+1 {
+			rows = rows[:torchRows+1]
+			rows[torchRows] = side
+		}
+		for i := len(rows) - 1; i > 0 && rows[i].before(rows[i-1]); i-- {
+			rows[i], rows[i-1] = rows[i-1], rows[i]
+		}
 	}
-	slices.SortStableFunc(rows, func(a, b torched) int {
-		return cmp.Or(cmp.Compare(b.tx+b.rx, a.tx+a.rx), a.src.Compare(b.src), a.dst.Compare(b.dst))
-	})
+	rows = rows[:min(len(rows), torchRows)]
 	const format = "%-11s %-21s %-21s %9s %9s\n"
 	fmt.Fprintf(&x.out, format, "IP-PROTOCOL", "SRC-ADDRESS", "DST-ADDRESS", "TX", "RX")
-	for _, r := range rows[:min(len(rows), torchRows)] {
+	for _, r := range rows {
 		fmt.Fprintf(&x.out, format, r.protocol, endText(r.src), endText(r.dst), rateOf(r.tx), rateOf(r.rx))
 	}
-	fmt.Fprintf(&x.out, format, "", "", fmt.Sprintf("%d of %d", min(len(rows), torchRows), len(rows)), rateOf(tx), rateOf(rx))
+	fmt.Fprintf(&x.out, format, "", "", fmt.Sprintf("%d of %d", len(rows), len(shown)), rateOf(tx), rateOf(rx))
 	if len(connections) >= firewall.MaxTracked {
 		fmt.Fprintf(&x.out, "only the first %d connections are looked at\n", firewall.MaxTracked)
 	}
@@ -318,15 +331,15 @@ type way struct {
 	via string // the name of an interface
 }
 
-// ways are the active routes of the main table, with their interfaces: the routes with the longest prefixes first.
+// ways are the active routes of the main table, with their interfaces.
 func (x *execution) ways() ([]way, error) {
 	rows, err := x.rows(x.menu(routePath))
 	if err != nil {
 		return nil, err
 	}
 	names := x.interfaceNames()
-	var ways []way
-	var gateways []netip.Addr // of those that have one, else the zero Addr
+	var ways, direct []way
+	var gateways []netip.Addr // of those of ways that have one, else the zero Addr
 	for _, r := range rows {
 		to, err := netip.ParsePrefix(r.value("dst-address"))
 		if table := r.value("routing-table"); err != nil || r.flags&flagActive == 0 || table != "" && table != "main" {
@@ -335,29 +348,27 @@ func (x *execution) ways() ([]way, error) {
 		w, gateway := way{to: to}, netip.Addr{}
 		if name := r.value("gateway"); slices.Contains(names, name) {
 			w.via = name
+			direct = append(direct, w)
 		} else if gateway, err = netip.ParseAddr(name); err != nil {
 			continue
 		}
 		ways, gateways = append(ways, w), append(gateways, gateway)
 	}
-	order := func(a, b way) int { return cmp.Compare(b.to.Bits(), a.to.Bits()) }
-	direct := slices.DeleteFunc(slices.Clone(ways), func(w way) bool { return w.via == "" })
-	slices.SortStableFunc(direct, order)
 	for i, gateway := range gateways {
 		if gateway.IsValid() {
 			ways[i].via = interfaceTo(direct, gateway)
 		}
 	}
-	slices.SortStableFunc(ways, order)
 	return ways, nil
 }
 
 // interfaceTo is the interface by which packets to an address leave, "" if there is none.
 func interfaceTo(ways []way, to netip.Addr) string {
+	longest, via := -1, ""
 	for _, w := range ways {
-		if w.to.Contains(to) {
-			return w.via
+		if w.to.Bits() > longest && w.to.Contains(to) {
+			longest, via = w.to.Bits(), w.via
 		}
 	}
-	return ""
+	return via
 }
