@@ -68,11 +68,10 @@ func (c *Child) Serve(handler Handler) error {
 func (s Spec) RunChild() int { return s.runChild(s.Confine) }
 
 func (s Spec) runChild(confine func() error) int {
-	// What cannot be logged any more is no reason to end.
-	signal.Ignore(unix.SIGPIPE)
+	// What cannot be logged any more is no reason to end, nor is a key at a terminal that is not raw yet. That it
+	// shall end PID 1 says by the link: to be told by a signal takes two threads, 20 kB each.
+	signal.Ignore(unix.SIGPIPE, unix.SIGINT)
 	err := func() error {
-		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-		defer stop()
 		link, err := newLink(os.NewFile(linkFD, "control link"), s.maxMessage())
 		if err != nil {
 			return err
@@ -80,9 +79,9 @@ func (s Spec) runChild(confine func() error) int {
 		if err := confine(); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithCancel(ctx)
+		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		link.onEnd = cancel
+		link.onEnd, link.toEnd = cancel, cancel
 		return s.Main(&Child{ctx: ctx, stop: cancel, link: link})
 	}()
 	if err != nil {

@@ -35,6 +35,7 @@ const (
 	frameRequest = 1
 	frameReply   = 2
 	frameFailure = 3 // a reply whose body is an error text
+	frameEnd     = 4 // no message but a wish, PID 1's: the process shall end in order
 	frameKind    = 0x0F
 	frameFirst   = 0x10
 	frameLast    = 0x20
@@ -107,6 +108,7 @@ type Link struct {
 	handler Handler
 	max     int
 	onEnd   func()        // called when nothing comes any more
+	toEnd   func()        // called when the other end wants the process to end; nil of PID 1's end, which obeys nobody
 	sending chan struct{} // holds an element while someone sends
 	slots   chan struct{} // holds an element for each call under way
 
@@ -209,7 +211,7 @@ func Simulate(ctx context.Context, s Spec, attach func(*Link) Handler) (*Link, <
 	parent.start(ctx, attach(parent))
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
-	child.onEnd = cancel
+	child.onEnd, child.toEnd = cancel, cancel
 	go func() {
 		defer child.Close()
 		defer cancel()
@@ -278,6 +280,11 @@ func (l *Link) decode(m message, decode func(*Decoder)) error {
 		return err
 	}
 	return nil
+}
+
+// tellToEnd has the process at the other end told to end in order.
+func (l *Link) tellToEnd(ctx context.Context) error {
+	return l.send(ctx, message{kind: frameEnd})
 }
 
 // forget ends a call that has no reply to come.
@@ -423,7 +430,7 @@ func parseFrame(b []byte) (m message, flag byte, err error) {
 	}
 	m.kind, flag = b[0]&frameKind, b[0]&^frameKind
 	id, n := binary.Uvarint(b[1:])
-	if n <= 0 || m.kind < frameRequest || m.kind > frameFailure || flag&^(frameFirst|frameLast) != 0 {
+	if n <= 0 || m.kind < frameRequest || m.kind > frameEnd || flag&^(frameFirst|frameLast) != 0 {
 		return m, 0, fmt.Errorf("%w: a frame that is none", ErrBreach)
 	}
 	m.id, m.body = id, b[1+n:]
@@ -468,6 +475,13 @@ func (l *Link) deliver(m message) error {
 		// There is room: what is in there is under way.
 		l.requests <- &Request{Op: m.body[0], Decoder: NewDecoder(m.body[1:]), id: m.id, files: m.files}
 		return nil
+	}
+	if m.kind == frameEnd && l.toEnd != nil && len(m.body)+len(m.files) == 0 {
+		l.toEnd()
+		return nil
+	}
+	if m.kind == frameEnd {
+		return fmt.Errorf("%w: a wish that is none of this end's", ErrBreach)
 	}
 	if len(m.files) > 0 {
 		return fmt.Errorf("%w: a reply with descriptors", ErrBreach)

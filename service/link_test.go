@@ -253,6 +253,7 @@ func TestLinkBreach(t *testing.T) {
 		{"an empty request", [][]byte{request(1)}, 0, "an empty request"},
 		{"a reply that nothing was asked for", [][]byte{{frameReply | frameFirst | frameLast, 1}}, 0, "nothing was asked for"},
 		{"a reply with descriptors", [][]byte{{frameReply | frameFirst | frameLast, 1}}, 1, "a reply with descriptors"},
+		{"a wish that only PID 1 may have", [][]byte{{frameEnd | frameFirst | frameLast, 1}}, 0, "a wish that is none of this end's"},
 		{"a body that is not as agreed", [][]byte{request(1, 1, 200)}, 0, "request 1: the message ends too early"},
 		{"bytes too many", [][]byte{request(1, opAlive, 1)}, 0, "request 0: the message has 1 bytes too many"},
 		{"what the handler will not have", [][]byte{request(1, 2)}, 0, "not this"},

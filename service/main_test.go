@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
 	"testing"
@@ -140,7 +139,6 @@ func mainTask(c *Child) error {
 
 // mainStubborn does not end when it is told to.
 func mainStubborn(c *Child) error {
-	signal.Ignore(unix.SIGTERM)
 	return c.Serve(func(context.Context, *Request) ([]byte, error) {
 		if err := c.Call(context.Background(), opTell, []byte{0}, nil); err != nil {
 			return nil, err
@@ -158,7 +156,6 @@ func mainBreaker(c *Child) error {
 
 // mainCloser closes its link and does not end.
 func mainCloser(c *Child) error {
-	signal.Ignore(unix.SIGTERM)
 	c.link.conn.Close()
 	select {}
 }

@@ -2,6 +2,7 @@ package service
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -100,13 +101,18 @@ func (s Spec) Confine() error {
 	if err := s.limit(); err != nil {
 		return err
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("set no_new_privs: %w", err)
+	for {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("set no_new_privs: %w", err)
+		}
+		// With this flag the other threads get both from this one. Go may have moved this goroutine to another
+		// thread in between, from which the kernel takes no filter without no_new_privs: then once more.
+		// LockOSThread would be no shorter, and leaves a thread behind that waits for ever, 20 kB.
+		err := filterCalls(s.Calls, unix.SECCOMP_FILTER_FLAG_TSYNC)
+		if !errors.Is(err, unix.EACCES) {
+			return err
+		}
 	}
-	// With this flag the other threads get both from this one.
-	return filterCalls(s.Calls, unix.SECCOMP_FILTER_FLAG_TSYNC)
 }
 
 // limit sets the limits.

@@ -44,7 +44,7 @@ type Spec struct {
 	// it is nil the process has to serve its link, that is all.
 	AskEvery time.Duration
 	Alive    func(ctx context.Context, p Parent) error
-	// StopTime is what a process may take to end in order after SIGTERM, before it is killed;
+	// StopTime is what a process may take to end in order when it is told to, before it is killed;
 	// 5 s if it is zero.
 	StopTime time.Duration
 	// LeastPause is the shortest time from the end of a process to its next start.

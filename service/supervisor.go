@@ -120,6 +120,8 @@ func (s *Supervisor) start(spec Spec, terminal string, attach func(*Link) Handle
 		}
 		p.cmd.ExtraFiles = []*os.File{child}
 	}
+	pidfd := -1
+	p.cmd.SysProcAttr.PidFD = &pidfd
 	if err := p.cmd.Start(); err != nil {
 		return fail(err)
 	}
@@ -127,10 +129,24 @@ func (s *Supervisor) start(spec Spec, terminal string, attach func(*Link) Handle
 		p.link.start(context.Background(), attach(p.link))
 	}
 	go func() {
+		awaitEnd(pidfd)
 		p.waitErr = p.cmd.Wait()
 		close(p.exited)
 	}()
 	return p, nil
+}
+
+// awaitEnd returns when the process of a descriptor (pidfd_open(2)) has ended, and closes it. exec.Cmd.Wait,
+// which can follow at any time, would keep a thread waiting for as long as the process runs, 20 kB of PID 1.
+func awaitEnd(pidfd int) {
+	if pidfd < 0 || unix.SetNonblock(pidfd, true) != nil {
+		return
+	}
+	f := os.NewFile(uintptr(pidfd), "process")
+	defer f.Close()
+	if raw, err := f.SyscallConn(); err == nil {
+		_ = raw.Read(readable)
+	}
 }
 
 const (
@@ -179,14 +195,28 @@ func (p *process) linkEnded() <-chan struct{} {
 	return p.link.Done()
 }
 
-// end ends a process in order: SIGTERM, and if that takes longer than its stop time, SIGKILL.
+// end ends a process in order: it is told to, and if that takes longer than its stop time, killed.
 // It returns an error if the process is there still.
 func (p *process) end() error {
-	_ = p.cmd.Process.Signal(unix.SIGTERM) // one that is gone needs none
-	if p.awaitExit(p.spec.stopTime()) {
+	ctx, cancel := WithTimeout(context.Background(), p.spec.stopTime())
+	defer cancel()
+	p.tellToEnd(ctx)
+	select {
+	case <-p.exited:
 		return nil
+	case <-ctx.Done():
+		return p.kill()
 	}
-	return p.kill()
+}
+
+// tellToEnd tells a process to end in order, which one that is gone need not be told. It waits for one that
+// does not read, until ctx ends.
+func (p *process) tellToEnd(ctx context.Context) {
+	if p.link != nil {
+		_ = p.link.tellToEnd(ctx)
+		return
+	}
+	_ = p.cmd.Process.Signal(unix.SIGTERM)
 }
 
 // kill ends a process at once.
@@ -290,8 +320,8 @@ func (s *Supervisor) Run(ctx context.Context, j Job) error {
 	select {
 	case err = <-replied:
 	case <-ctx.Done():
-		_ = p.cmd.Process.Signal(unix.SIGTERM)
 		limit, stop := WithTimeout(context.Background(), j.Spec.stopTime())
+		p.tellToEnd(limit)
 		select {
 		case err = <-replied:
 		case <-limit.Done():
