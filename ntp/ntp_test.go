@@ -99,7 +99,7 @@ func TestParseAnswer(t *testing.T) {
 
 // TestProcess: what PID 1 takes from the process, and what it does not.
 func TestProcess(t *testing.T) {
-	taken := make(chan Sample, 10)
+	taken, rests := make(chan Sample, 10), make(chan Rest, 10)
 	encode := func(s Sample) []byte {
 		var e service.Encoder
 		e.String(s.Server)
@@ -113,22 +113,37 @@ func TestProcess(t *testing.T) {
 			p = NewProcess(l, func(s Sample) error {
 				taken <- s
 				return errors.New("not believed")
+			}, func(r Rest) error {
+				rests <- r
+				return errors.New("no rest")
 			})
 			return p.Handle
 		}, func(_ context.Context, r *service.Request) ([]byte, error) {
 			assert.Equal(t, []string{"a", "b"}, r.Strings(2, 1))
 			assert.Equal(t, []netip.Addr{netip.MustParseAddr("10.0.0.1")}, r.Addrs(1))
+			assert.EqualValues(t, 7, r.Uint(7))
+			assert.Equal(t, "state", r.String(5))
 			return nil, nil
 		})
 		require.NoError(t, err)
 		t.Cleanup(func() { parent.Close(); <-parent.Done(); <-child.Done(); p.Ended() })
-		require.NoError(t, p.Configure(t.Context(), Config{Servers: []string{"a", "b"}}, []netip.Addr{netip.MustParseAddr("10.0.0.1")}))
+		require.NoError(t, p.Configure(t.Context(), Config{Servers: []string{"a", "b"}}, []netip.Addr{netip.MustParseAddr("10.0.0.1")}, 7, "state"))
 		return child
 	}
 	sample := Sample{Server: "time.example", Stratum: 2, Offset: -1500 * time.Microsecond}
 	child := start(t)
 	require.EqualError(t, child.Call(t.Context(), opSample, encode(sample), nil), "not believed")
 	assert.Equal(t, sample, <-taken)
+	encodeRest := func(r Rest) []byte {
+		var e service.Encoder
+		e.Uint(r.Run)
+		e.Int(int64(r.Pause))
+		e.String(r.State)
+		return e.Bytes()
+	}
+	rest := Rest{7, minPoll, "later"}
+	require.EqualError(t, child.Call(t.Context(), opRest, encodeRest(rest), nil), "no rest")
+	assert.Equal(t, rest, <-rests)
 	for _, c := range []struct {
 		name string
 		op   byte
@@ -140,20 +155,29 @@ func TestProcess(t *testing.T) {
 		{"stratum 16", opSample, encode(Sample{"x", 16, 1})},
 		{"a long name", opSample, encode(Sample{strings.Repeat("x", 254), 2, 1})},
 		{"more than a sample", opSample, append(encode(sample), 1)},
+		{"no rest", opRest, nil},
+		{"a short rest", opRest, encodeRest(Rest{7, minPoll - 1, ""})},
+		{"a long rest", opRest, encodeRest(Rest{7, maxPoll + 1, ""})},
+		{"too much to know", opRest, encodeRest(Rest{7, minPoll, strings.Repeat("x", maxState+1)})},
+		{"more than a rest", opRest, append(encodeRest(rest), 1)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.ErrorIs(t, start(t).Call(t.Context(), c.op, c.body, nil), service.ErrGone)
 		})
 	}
 	assert.Empty(t, taken)
+	assert.Empty(t, rests)
 }
 
 // TestRunProcess: the process asks as its newest configuration says, until it is told to end.
 func TestRunProcess(t *testing.T) {
+	var rests chan Rest // of the process that was started last
 	start := func(t *testing.T) (*Process, *service.Link, <-chan error) {
 		var p *Process
+		own := make(chan Rest, 10)
+		rests = own
 		link, ended, err := service.Simulate(t.Context(), Spec, func(l *service.Link) service.Handler {
-			p = NewProcess(l, func(Sample) error { return nil })
+			p = NewProcess(l, func(Sample) error { return nil }, func(r Rest) error { own <- r; return nil })
 			return p.Handle
 		})
 		require.NoError(t, err)
@@ -162,14 +186,24 @@ func TestRunProcess(t *testing.T) {
 	t.Run("told to end", func(t *testing.T) {
 		p, link, ended := start(t)
 		for range 2 { // nobody is asked twice at a time
-			require.NoError(t, p.Configure(t.Context(), Config{Servers: []string{"a.test"}}, []netip.Addr{netip.MustParseAddr("127.0.0.1")}))
+			require.NoError(t, p.Configure(t.Context(), Config{Servers: []string{"a.test"}}, []netip.Addr{netip.MustParseAddr("127.0.0.1")}, 1, ""))
 		}
+		link.Close()
+		require.NoError(t, <-ended)
+	})
+	t.Run("a rest", func(t *testing.T) {
+		p, link, ended := start(t)
+		first := turn{pause: minPoll, dead: make([]bool, 1), failed: 3}
+		// Of no name server it hears at once that the name cannot be resolved.
+		require.NoError(t, p.Configure(t.Context(), Config{Servers: []string{"a.test"}}, nil, 9, first.state()))
+		first.next(errors.New("no answer"))
+		assert.Equal(t, Rest{9, 8 * minPoll, first.state()}, <-rests)
 		link.Close()
 		require.NoError(t, <-ended)
 	})
 	t.Run("nobody to ask", func(t *testing.T) {
 		p, _, ended := start(t)
-		require.ErrorIs(t, p.Configure(t.Context(), Config{}, nil), service.ErrGone)
+		require.ErrorIs(t, p.Configure(t.Context(), Config{}, nil, 1, ""), service.ErrGone)
 		require.ErrorIs(t, <-ended, service.ErrBreach)
 	})
 }
@@ -183,7 +217,7 @@ func TestReport(t *testing.T) {
 		return c.Serve(func(ctx context.Context, r *service.Request) ([]byte, error) { return nil, report(ctx, c, want) })
 	}
 	link, ended, err := service.Simulate(t.Context(), reporter, func(l *service.Link) service.Handler {
-		return NewProcess(l, func(s Sample) error { taken <- s; return nil }).Handle
+		return NewProcess(l, func(s Sample) error { taken <- s; return nil }, nil).Handle
 	})
 	require.NoError(t, err)
 	require.NoError(t, link.Call(t.Context(), opConfigure, nil, nil))
@@ -214,6 +248,19 @@ func TestTurn(t *testing.T) {
 	next(nil, 1, maxPoll)
 	next(kiss("DENY"), 0, 2*time.Second)
 	next(kiss("RSTR"), 0, -1)
+}
+
+// TestTurnState: a process goes on where the one before it was.
+func TestTurnState(t *testing.T) {
+	first := turn{pause: minPoll, dead: make([]bool, 3)}
+	for _, err := range []error{nil, nil, kiss("DENY"), errors.New("no answer"), nil, kiss("RATE")} {
+		first.next(err)
+		assert.Equal(t, first, newTurn(3, first.state()))
+	}
+	assert.LessOrEqual(t, len((&turn{maxServers - 1, maxPoll, make([]bool, maxServers), 1 << 30}).state()), maxState)
+	for _, state := range []string{"", "x", first.state() + "x", (&turn{server: 3, pause: minPoll}).state(), (&turn{pause: 1}).state()} {
+		assert.Equal(t, turn{pause: minPoll, dead: make([]bool, 3)}, newTurn(3, state))
+	}
 }
 
 // TestClient asks a server on loopback, which also sends what nobody has asked for; the
@@ -260,7 +307,8 @@ func TestClient(t *testing.T) {
 				return netip.MustParseAddr("127.0.0.2"), nil
 			}
 			return netip.MustParseAddr("127.0.0.1"), nil
-		}}
+		},
+		rest: func(context.Context, time.Duration, string) error { return errors.New("no rest") }}
 	done := make(chan error)
 	go func() { done <- c.run(ctx) }()
 	s := <-samples

@@ -48,9 +48,24 @@ func TestTimeService(t *testing.T) {
 
 	require.NoError(t, s.Apply(c))
 	assert.NotZero(t, s.at, "the same configuration changes nothing")
+
+	require.ErrorContains(t, s.rest(ntp.Rest{Run: s.run + 1, Pause: time.Minute}), "another")
+	inState := func(want func(service.State) bool) {
+		t.Helper()
+		require.Eventually(t, func() bool { return want(s.process.Status().State) }, time.Minute, time.Millisecond)
+	}
+	off := func(state service.State) bool { return state == service.Off }
+	require.NoError(t, s.rest(ntp.Rest{Run: s.run, Pause: time.Hour}))
+	inState(off)
+	require.True(t, s.wake.Reset(0), "the pause is over")
+	inState(func(state service.State) bool { return !off(state) })
+	require.NoError(t, s.rest(ntp.Rest{Run: s.run, Pause: time.Hour}))
+	inState(off)
 	c.NTP.Servers = []string{"y"}
 	require.NoError(t, s.Apply(c))
 	assert.Zero(t, s.at, "another server has not answered yet")
+	inState(func(state service.State) bool { return !off(state) }) // it is asked at once
+	require.False(t, s.wake.Stop(), "nothing starts it for the servers of before")
 	c.NTP.Servers = nil
 	require.NoError(t, s.Apply(c))
 	state, err = s.state()

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -229,11 +230,11 @@ func TestTimeClient(t *testing.T) {
 		return ntp.NewProcess(l, func(s ntp.Sample) error {
 			samples <- s
 			return nil
-		})
+		}, func(ntp.Rest) error { return errors.New("no rest") })
 	}})
 	ask := func(servers ...string) {
 		s.Set(&service.Desired{Configure: func(ctx context.Context, p service.Parent) error {
-			return p.(*ntp.Process).Configure(ctx, ntp.Config{Enabled: true, Servers: servers}, nil)
+			return p.(*ntp.Process).Configure(ctx, ntp.Config{Enabled: true, Servers: servers}, nil, 1, "")
 		}})
 	}
 	ask("127.0.0.1")
