@@ -8,7 +8,8 @@
 //   - who has not logged in costs little: 10 connections at once, 5 of one address (what one may send, and
 //     for how long, is the service's to bound); one more is closed;
 //   - 10 passwords are being checked at once, 3 of one address, also of those who have hung up;
-//   - there are no more logins than the configuration says, and each has at most 4 sessions;
+//   - there are no more logins than the configuration says, but for one more of who manages the router, whom the others
+//     can therefore not keep out; each has at most 4 sessions;
 //   - PID 1 can end a login at any time (Login.End);
 //   - a client that has vanished without a word is noticed after some minutes;
 //   - clients whose address is not allowed are cut off before a byte of theirs is read;
@@ -22,8 +23,9 @@ import (
 )
 
 const (
-	// MaxSessions is how many logins a service can have at most.
+	// MaxSessions is the greatest Config.MaxSessions, and MaxLogins how many logins a service has at most: one more.
 	MaxSessions = 8
+	MaxLogins   = MaxSessions + 1
 	// MaxPrefixes is how many prefixes of addresses a Config has at most.
 	MaxPrefixes = 16
 	// MaxUser and MaxPassword are the greatest lengths in bytes of what a client logs in with.
@@ -55,7 +57,7 @@ type Config struct {
 	Port uint16
 	// From has the prefixes of the addresses of clients; nil means all.
 	From []netip.Prefix
-	// MaxSessions is how many logins there may be at once.
+	// MaxSessions is how many logins there may be at once, besides one of who manages the router (Authority.Manages).
 	MaxSessions int
 }
 

@@ -194,6 +194,29 @@ func TestSessionsOfALogin(t *testing.T) {
 	assert.Equal(t, "b", <-over)
 }
 
+// Whoever is logged in, there is room for one more who manages the router, and for one only.
+func TestPlaceOfWhoManages(t *testing.T) {
+	p := NewProcess(nil, Authority{LoggedIn: func(Login) {}, LoggedOut: func(Login) {}, Manages: func(l Login) bool { return l.User == "admin" }})
+	number := uint64(0)
+	enter := func(user string) error {
+		number++
+		return p.Admit(number, Login{User: user})
+	}
+	require.ErrorIs(t, enter("admin"), ErrFull, "not before there is a configuration")
+	p.max = 2
+	require.NoError(t, enter("read"))
+	require.NoError(t, enter("read"))
+	require.ErrorIs(t, enter("read"), ErrFull)
+	require.NoError(t, enter("admin"))
+	require.ErrorIs(t, enter("read"), ErrFull)
+	require.ErrorIs(t, enter("admin"), ErrFull)
+	p.logout(2) // the first who was let in
+	require.ErrorIs(t, enter("read"), ErrFull)
+	require.NoError(t, enter("admin"))
+	p.Ended()
+	require.ErrorIs(t, enter("admin"), ErrFull, "nor after the end")
+}
+
 // A login that PID 1 answers too late does not stay.
 func TestLateEntry(t *testing.T) {
 	callTime = 10 * time.Millisecond

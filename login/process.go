@@ -20,6 +20,9 @@ type Authority struct {
 	// returns its Proof. Nil is that nobody may.
 	MaySetFirst func(Login) bool
 	SetFirst    func(l Login, new string) (proof string)
+	// Manages reports whether a login is of a user who manages the router: there is room for one of these beside MaxSessions others.
+	// Nil is that none is.
+	Manages func(Login) bool
 	// LoggedIn is told that there is a login, LoggedOut that it is over. They are called one at a time, and do not wait for
 	// Login.End.
 	LoggedIn, LoggedOut func(Login)
@@ -167,7 +170,11 @@ func (p *Process) Admit(number uint64, from Login) error {
 	if _, ok := p.logins[number]; ok || p.over[number] {
 		return fmt.Errorf("%w: two logins of one number", service.ErrBreach)
 	}
-	if len(p.logins) >= p.max {
+	room := p.max
+	if room > 0 && p.authority.Manages != nil && p.authority.Manages(from) {
+		room++
+	}
+	if len(p.logins) >= room {
 		return ErrFull
 	}
 	from.Number, from.end = number, func() { p.end(number) }
@@ -241,7 +248,7 @@ func (p *Process) session(number uint64, file *os.File) error {
 		}
 	}
 	// The total also counts sessions that are still ending after their login.
-	if of >= SessionsOf || len(p.sessions) >= SessionsOf*MaxSessions {
+	if of >= SessionsOf || len(p.sessions) >= SessionsOf*MaxLogins {
 		return errors.New("too many sessions")
 	}
 	conn, err := net.FileConn(file)

@@ -17,8 +17,8 @@ import (
 	"github.com/postern-router/postern/service"
 )
 
-// maxNetworkSessions is how many sessions there may be over the network. They are counted apart, so that
-// they never keep a serial line from having one.
+// maxNetworkSessions is how many sessions there may be over the network, and one more of who manages the router. They are
+// counted apart, so that they never keep a serial line from having one.
 const maxNetworkSessions = 8
 
 // viaAPI is the session.Origin.Via of the API.
@@ -165,6 +165,7 @@ func (r *Router) loginAuthority(via string) login.Authority {
 		},
 		MaySetFirst: func(l login.Login) bool { return r.isFirst(via, l) },
 		SetFirst:    func(l login.Login, new string) string { return r.setFirst(via, l, new) },
+		Manages:     func(l login.Login) bool { return r.manages(l.User) },
 		LoggedIn: func(l login.Login) {
 			u := &activeUser{user: l.User, from: origin(via, l), number: l.Number, proof: l.Proof, end: func() { go l.End() }}
 			r.active.enter(u)
@@ -179,15 +180,28 @@ func (r *Router) loginAuthority(via string) login.Authority {
 	}
 }
 
+// manages reports whether a user may change users, and so whatever there is: others shall not keep him out.
+func (r *Router) manages(user string) bool {
+	return r.snapshot().config.May(user)&console.MayPolicy != 0
+}
+
 // serveUser holds a session over the network with a user who has logged in, and closes conn when it is
 // over.
 func (r *Router) serveUser(conn net.Conn, from session.Origin, user string, number uint64, first bool) {
-	select {
-	case r.networkSessions <- struct{}{}:
-		defer func() { <-r.networkSessions }()
-	default:
-		session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there over the network, and there can be no more", maxNetworkSessions))
-		return
+	room := int32(maxNetworkSessions)
+	if r.manages(user) {
+		room++
 	}
+	for {
+		there := r.networkSessions.Load()
+		if there >= room {
+			session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there over the network, and there can be no more", there))
+			return
+		}
+		if r.networkSessions.CompareAndSwap(there, there+1) {
+			break
+		}
+	}
+	defer r.networkSessions.Add(-1)
 	r.serve(conn, from, user, number, first)
 }

@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-router/postern/api"
@@ -75,8 +76,8 @@ type Router struct {
 	keep func(console.Config)
 	// sessions holds an element for each session.
 	sessions chan struct{}
-	// networkSessions holds an element for each session over the network.
-	networkSessions chan struct{}
+	// networkSessions counts the sessions over the network.
+	networkSessions atomic.Int32
 
 	// turn holds an element while a session changes the configuration. A session whose line
 	// had to run again too often, because others were quicker, takes it before the line runs.
@@ -235,7 +236,7 @@ func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.R
 		requests: requests, kept: &configStore{log: log}, state: &stateStore{log: log},
 		upgrades: upgrades{running: readVersion(b, ""), busy: make(chan struct{}, 1)},
 		logins:   newLogins(log),
-		defaults: configurationFile, sessions: make(chan struct{}, maxSessions), networkSessions: make(chan struct{}, maxNetworkSessions),
+		defaults: configurationFile, sessions: make(chan struct{}, maxSessions),
 		turn: make(chan struct{}, 1), pings: make(chan struct{}, maxPings), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
 		historyRoom: minHistory,
 		now:         state{config: console.Default(), running: console.Default()},

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -266,17 +267,27 @@ func TestNetworkSessionsAreCountedApart(t *testing.T) {
 	r := New(board.Board{}, log, Parts{}, nil)
 	from := origin(viaSSH, login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")})
 	assert.Equal(t, session.Origin{Via: "ssh", Address: netip.MustParseAddr("192.168.0.2")}, from)
-	for range maxNetworkSessions {
-		r.networkSessions <- struct{}{}
+	r.now.config.Users = append(r.now.config.Users, console.User{Name: "bob", Group: "read"})
+	first := func(user string) string {
+		t.Helper()
+		here, there := net.Pipe()
+		t.Cleanup(func() { here.Close() })
+		go r.serveUser(there, from, user, 1, false)
+		require.NoError(t, here.SetDeadline(time.Now().Add(time.Minute)))
+		var head [5]byte // of the first frame
+		_, err := io.ReadFull(here, head[:])
+		require.NoError(t, err)
+		said := make([]byte, int(head[3])<<8|int(head[4]))
+		_, err = io.ReadFull(here, said)
+		require.NoError(t, err)
+		return string(said)
 	}
-	here, there := net.Pipe()
-	defer here.Close()
-	go r.serveUser(there, from, console.Admin, 1, false)
-	require.NoError(t, here.SetDeadline(time.Now().Add(time.Minute)))
-	said := make([]byte, 512)
-	n, err := here.Read(said)
-	require.NoError(t, err)
-	more, _ := here.Read(said[n:])
-	assert.Contains(t, string(said[:n+more]), "8 sessions are there over the network")
+	for range maxNetworkSessions {
+		assert.Contains(t, first("bob"), "[bob@postern] > ")
+	}
+	assert.Contains(t, first("bob"), "8 sessions are there over the network")
+	assert.Contains(t, first(console.Admin), "[admin@postern] > ", "he cannot be kept out by others")
+	assert.Contains(t, first(console.Admin), "9 sessions are there over the network")
+	assert.Contains(t, first("bob"), "9 sessions are there over the network")
 	assert.Empty(t, r.sessions)
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -457,6 +458,36 @@ func TestFull(t *testing.T) {
 	g.server.users.mu.Unlock()
 	assert.Equal(t, 200, g.ask(t, "POST", "/login", "user=admin&password=correct+horse", form...).status)
 }
+
+// Who makes room is rather a login of the same user: nobody ends those of others by logging in again and again.
+func TestOwnLoginMakesRoom(t *testing.T) {
+	u := newUsers(nil, nil, func() func() { return func() {} })
+	account := func(name string) *endedAccount { return &endedAccount{name: name} }
+	now, accounts := time.Now(), map[string]*endedAccount{}
+	for i, name := range []string{"admin", "bob", "bob2"} { // the oldest first
+		a := account(name)
+		accounts[name] = a
+		v, err := u.enter(u.hash('c', netip.MustParseAddr("10.0.0.1"), name), name, a)
+		require.NoError(t, err)
+		u.done(v)
+		v.used = now.Add(-time.Hour + time.Duration(i)*time.Minute)
+	}
+	require.True(t, u.makeRoom("bob"))
+	assert.True(t, accounts["bob"].out.Load())
+	require.True(t, u.makeRoom("bob"))
+	assert.True(t, accounts["admin"].out.Load(), "else it is the oldest")
+	assert.False(t, accounts["bob2"].out.Load())
+}
+
+// endedAccount is an account that knows that it has ended.
+type endedAccount struct {
+	Account
+	name string
+	out  atomic.Bool
+}
+
+func (a *endedAccount) Logout()        { a.out.Store(true) }
+func (a *endedAccount) OnEnd(f func()) {}
 
 // PID 1 ends logins, as after a change of the password: who has the old one is not let in any more.
 func TestEndedLogin(t *testing.T) {

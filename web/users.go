@@ -17,7 +17,7 @@ import (
 
 const (
 	// maxUsers is how many logins there are at most. PID 1 may let in fewer.
-	maxUsers = 8
+	maxUsers = login.MaxLogins
 	// idleTime is how long a login lasts without a request.
 	idleTime = 15 * time.Minute
 	// spareTime is how long a login must have been without a request to make room for another.
@@ -191,7 +191,7 @@ func (u *users) login(ctx context.Context, h secretHash, from netip.Addr, name, 
 		return nil, nil
 	}
 	account, err := u.check(ctx, from, name, secret, rest)
-	if errors.Is(err, errFull) && u.makeRoom() {
+	if errors.Is(err, errFull) && u.makeRoom(name) {
 		account, err = u.check(ctx, from, name, secret, rest)
 	}
 	if err != nil || account == nil {
@@ -228,14 +228,21 @@ func (u *users) enter(h secretHash, name string, account Account) (*user, error)
 	return v, nil
 }
 
-// makeRoom ends the login that has been without a request for the longest time, if that is long enough.
-func (u *users) makeRoom() bool {
+// makeRoom ends the login that has been without a request for the longest time, if that is long enough: one of the same user,
+// if there is such, so that who logs in again and again ends none of others.
+func (u *users) makeRoom(name string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var oldest secretHash
 	var found *user
+	before := func(v, w *user) bool {
+		if own := v.name == name; own != (w.name == name) {
+			return own
+		}
+		return v.used.Before(w.used)
+	}
 	for h, v := range u.all {
-		if v.busy == 0 && time.Since(v.used) >= spareTime && (found == nil || v.used.Before(found.used)) {
+		if v.busy == 0 && time.Since(v.used) >= spareTime && (found == nil || before(v, found)) {
 			oldest, found = h, v
 		}
 	}
