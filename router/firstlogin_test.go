@@ -98,7 +98,7 @@ func TestMaySetFirst(t *testing.T) {
 		assert.NotEmpty(t, g.r.setFirst(viaWeb, admin, "new secret"))
 		assert.Equal(t, []string{"ssh", "api", "www"}, open())
 		assert.True(t, g.r.login(&session.Session{Origin: session.Origin{Via: session.Console}}, console.Admin, "new secret"))
-		assert.Contains(t, g.log(), "password of user admin changed from 192.168.0.2 via web")
+		assert.Contains(t, g.log(), "password of user admin changed by web:admin@192.168.0.2")
 	})
 }
 

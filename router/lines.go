@@ -48,7 +48,7 @@ func (r *Router) run(s *session.Session, do func(*console.Session, state, consol
 		return do(s, st, r.liveWith(st, s.User, &hashes))
 	})
 	if err == nil && result.Request == console.SetClock {
-		err = r.setClock(result.Clock, kmsg.Uptime())
+		err = r.setClock(result.Clock, kmsg.Uptime(), actor(s.User, s.Origin))
 	}
 	if err == nil {
 		err = result.Action.CarryOut(r.system(r.snapshot()))

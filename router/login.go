@@ -211,6 +211,28 @@ func fromWhere(o session.Origin) string {
 	return " from " + o.String() + " via " + o.Via
 }
 
+// actor is who does something in a session, and by what way, in RouterOS's words: "ssh:admin@192.168.0.2", "console:admin@ttyS0".
+func actor(user string, from session.Origin) string {
+	user = cmp.Or(user, console.Admin)
+	switch where := from.String(); {
+	case from.Via == "":
+		return user
+	case where == from.Via:
+		return from.Via + ":" + user
+	default:
+		return from.Via + ":" + user + "@" + where
+	}
+}
+
+// logRequest logs who has the router restart, or replaces its software or its configuration.
+func (r *Router) logRequest(request console.Request, user string, from session.Origin) {
+	what := map[console.Request]string{console.Reboot: "restart", console.Shutdown: "shutdown", console.Upgrade: "upgrade",
+		console.ResetConfiguration: "reset of the configuration"}[request]
+	if what != "" {
+		r.log.Printf(kmsg.Notice, "%s by %s", what, actor(user, from))
+	}
+}
+
 // errPasswordStays is the error of who removes the own password and may not change users: without any password and key, whoever is on
 // the LAN could set the first one, as the user who owns the router.
 var errPasswordStays = errors.New("failure: a password is needed")
@@ -233,7 +255,7 @@ func (r *Router) changePassword(s *session.Session, old, new string, may func(st
 	user := cmp.Or(s.User, console.Admin)
 	u, _ := r.snapshot().config.User(user)
 	if u.Password != "" && !r.logins.check(s.Origin, u.Password, true, old) {
-		r.log.Printf(kmsg.Critical, "password change failure for user %s", user)
+		r.log.Printf(kmsg.Critical, "password change failure for user %s%s", user, fromWhere(s.Origin))
 		return errors.New("failure: old password is wrong")
 	}
 	if err := may(r.snapshot()); err != nil {
@@ -264,26 +286,27 @@ func (r *Router) changePassword(s *session.Session, old, new string, may func(st
 
 // logUsers logs which users, groups and keys, and whose passwords, a session has changed.
 func (r *Router) logUsers(s *session.Session, before, after console.Config) {
+	by := actor(s.User, s.Origin)
 	did := func(format, user, what string) {
-		r.log.About("system,account").Printf(kmsg.Info, format, user, what, fromWhere(s.Origin))
+		r.log.About("system,account").Printf(kmsg.Info, format, user, what, by)
 	}
 	for _, u := range before.Users {
 		switch now, ok := after.User(u.Name); {
 		case !ok:
-			did("user %s %s%s", u.Name, "removed")
+			did("user %s %s by %s", u.Name, "removed")
 		case u.Password != now.Password && now.Password == "":
-			did("password of user %s %s%s", u.Name, "removed")
+			did("password of user %s %s by %s", u.Name, "removed")
 		case u.Password != now.Password:
-			did("password of user %s %s%s", u.Name, "changed")
+			did("password of user %s %s by %s", u.Name, "changed")
 		}
 	}
 	for _, u := range after.Users {
 		old, ok := before.User(u.Name)
 		if !ok {
-			did("user %s %s%s", u.Name, "added")
+			did("user %s %s by %s", u.Name, "added")
 		}
 		if old.Password, old.Comment = u.Password, u.Comment; ok && !reflect.DeepEqual(old, u) {
-			did("user %s %s%s", u.Name, "changed") // what he may do
+			did("user %s %s by %s", u.Name, "changed") // what he may do
 		}
 	}
 	isNamed := func(name string) func(console.Group) bool {
@@ -292,24 +315,24 @@ func (r *Router) logUsers(s *session.Session, before, after console.Config) {
 	for _, g := range before.Groups {
 		switch i := slices.IndexFunc(after.Groups, isNamed(g.Name)); {
 		case i < 0:
-			did("group %s %s%s", g.Name, "removed")
+			did("group %s %s by %s", g.Name, "removed")
 		case after.Groups[i].Policy != g.Policy:
-			did("group %s %s%s", g.Name, "changed")
+			did("group %s %s by %s", g.Name, "changed")
 		}
 	}
 	for _, g := range after.Groups {
 		if !slices.ContainsFunc(before.Groups, isNamed(g.Name)) {
-			did("group %s %s%s", g.Name, "added")
+			did("group %s %s by %s", g.Name, "added")
 		}
 	}
 	for _, k := range before.SSHKeys {
 		if !hasKey(after, k.User, k.Public.Key) {
-			did("ssh key of user %s %s%s", k.User, "removed")
+			did("ssh key of user %s %s by %s", k.User, "removed")
 		}
 	}
 	for _, k := range after.SSHKeys {
 		if !hasKey(before, k.User, k.Public.Key) {
-			did("ssh key of user %s %s%s", k.User, "added")
+			did("ssh key of user %s %s by %s", k.User, "added")
 		}
 	}
 }

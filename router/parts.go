@@ -110,7 +110,7 @@ func settime(t time.Time) error {
 var lastClock = time.Date(2037, time.December, 31, 23, 59, 59, 0, time.UTC)
 
 // setClock sets the time of day for a user. Up is the time since the start.
-func (r *Router) setClock(t time.Time, up time.Duration) error {
+func (r *Router) setClock(t time.Time, up time.Duration, by string) error {
 	first := time.Unix(0, 0).UTC().Add(up.Truncate(time.Second) + time.Second)
 	if t.Before(first) || t.After(lastClock) {
 		zone := r.snapshot().config.TimeZone
@@ -120,6 +120,6 @@ func (r *Router) setClock(t time.Time, up time.Duration) error {
 	if err := r.machine.SetClock(t); err != nil {
 		return err
 	}
-	r.log.Printf(kmsg.Info, "the clock was set to %s", t.UTC().Format(time.DateTime))
+	r.log.Printf(kmsg.Info, "the clock was set to %s by %s", t.UTC().Format(time.DateTime), by)
 	return nil
 }

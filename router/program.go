@@ -41,6 +41,7 @@ func (r *Router) programHandler(s *session.Session) program.Handler {
 		},
 		Execute: func(line string) (console.Result, error) { return r.execute(s, line) },
 		Finish: func(ctx context.Context, result console.Result, out io.Writer) error {
+			r.logRequest(result.Request, s.User, s.Origin)
 			switch result.Request {
 			case console.Reboot, console.Shutdown, console.ResetConfiguration:
 				return r.confirmed(result.Request)

@@ -22,6 +22,7 @@ const safeSilence = 9 * time.Minute
 // off and on undoes it too.
 type safeMode struct {
 	holder *session.Session
+	by     string // whose it is: the holder's user may only be read by the session
 	// before is the state to go back to.
 	before  state
 	silence *time.Timer
@@ -69,7 +70,7 @@ func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
 	if !r.now.running.Equal(r.now.config) {
 		return errors.New("failure: the rescue configuration is running; Safe Mode would go back to that")
 	}
-	trial := &safeMode{holder: s, before: r.now}
+	trial := &safeMode{holder: s, by: actor(s.User, s.Origin), before: r.now}
 	trial.silence = time.AfterFunc(safeSilence, func() {
 		if r.beginChange() != nil {
 			return // the router ends, and nothing of it was kept
@@ -81,7 +82,7 @@ func (r *Router) safe(s *session.Session, request session.SafeRequest) error {
 	})
 	r.setSafeMode(trial)
 	s.Safe = true
-	r.log.Printf(kmsg.Info, "Safe Mode taken")
+	r.log.Printf(kmsg.Info, "Safe Mode taken by %s", actor(s.User, s.Origin))
 	return nil
 }
 
@@ -94,9 +95,10 @@ func (r *Router) setSafeMode(trial *safeMode) {
 // releaseSafe ends Safe Mode and keeps what was changed. The caller holds changing and has
 // checked that a session is in Safe Mode.
 func (r *Router) releaseSafe() {
-	r.safeMode.silence.Stop()
+	trial := r.safeMode
+	trial.silence.Stop()
 	r.setSafeMode(nil)
-	r.log.Printf(kmsg.Info, "Safe Mode released")
+	r.log.Printf(kmsg.Info, "Safe Mode released by %s", trial.by)
 	r.keepConfig()
 }
 
@@ -108,7 +110,7 @@ func (r *Router) unrollSafe(why string) error {
 	// The session is in Safe Mode until all is undone: what it does meanwhile was meant for it.
 	defer r.setSafeMode(nil)
 	if trial.before.config.Equal(r.now.config) && trial.before.incomplete == r.now.incomplete {
-		r.log.Printf(kmsg.Info, "Safe Mode ended without a change: %s", why)
+		r.log.Printf(kmsg.Info, "Safe Mode of %s ended without a change: %s", trial.by, why)
 		return nil
 	}
 	next := trial.before
@@ -116,10 +118,10 @@ func (r *Router) unrollSafe(why string) error {
 	// What a lease has changed meanwhile is not the session's to undo.
 	next.layers, next.down = r.now.layers, r.now.down
 	if err := r.apply(next); err != nil {
-		r.log.Printf(kmsg.Error, "Safe Mode: what was changed cannot be undone: %v", err)
+		r.log.Printf(kmsg.Error, "Safe Mode of %s: what was changed cannot be undone: %v", trial.by, err)
 		return fmt.Errorf("undo: %w", err)
 	}
-	r.log.Printf(kmsg.Warning, "Safe Mode: what was changed is undone: %s", why)
+	r.log.Printf(kmsg.Warning, "Safe Mode of %s: what was changed is undone: %s", trial.by, why)
 	return nil
 }
 

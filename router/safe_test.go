@@ -91,7 +91,7 @@ func TestSafeMode(t *testing.T) {
 		{"released", func(g *rig, c *guest) {
 			c.send('X', "")
 			assert.Equal(g, "[Safe Mode released]\n"+prompt, c.prompt())
-		}, true, "Safe Mode released"},
+		}, true, "Safe Mode released by console:admin@ttyS0"},
 		{"Ctrl-D", func(g *rig, c *guest) {
 			c.send('D', "")
 			assert.Equal(g, "[Safe Mode unrolled]\n"+prompt, c.prompt())
@@ -102,7 +102,7 @@ func TestSafeMode(t *testing.T) {
 			c.send('L', "/quit")
 			c.until("E")
 			<-c.over
-		}, true, "Safe Mode released"},
+		}, true, "Safe Mode released by console:admin@ttyS0"},
 		{"a bad frame", func(_ *rig, c *guest) {
 			c.send('Z', "")
 			<-c.over
@@ -119,19 +119,19 @@ func TestSafeMode(t *testing.T) {
 			assert.Equal(g, "failure: Safe Mode has ended meanwhile (see the log); nothing was done now\n"+prompt, c.run(line))
 			assert.Contains(g, c.run(line), "failure: another session is in Safe Mode")
 			second.hangUp()
-		}, false, "Safe Mode ended without a change: the session has ended"},
+		}, false, "Safe Mode of console:admin@ttyS0 ended without a change: the session has ended"},
 		{"another releases it", func(g *rig, c *guest) {
 			second := other(g, 'L', "r")
 			assert.Equal(g, "[Safe Mode taken]\n"+safePrompt, second.prompt())
 			c.hangUp()
 			second.hangUp()
-		}, true, "Safe Mode ended without a change: the session has ended"},
+		}, true, "Safe Mode of console:admin@ttyS0 ended without a change: the session has ended"},
 		{"another leaves it", func(g *rig, c *guest) {
 			second := other(g, 'D', "")
 			assert.Equal(g, prompt, second.prompt())
 			c.send('X', "")
 			assert.Equal(g, "[Safe Mode released]\n"+prompt, c.prompt())
-		}, true, "Safe Mode released"},
+		}, true, "Safe Mode released by console:admin@ttyS0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -180,7 +180,7 @@ func TestSafeMode(t *testing.T) {
 			g.fail("network", errFake)
 			c.send('D', "")
 			assert.Contains(t, c.prompt(), "undo: refused by the test")
-			assert.Contains(t, g.log(), "Safe Mode: what was changed cannot be undone: refused by the test")
+			assert.Contains(t, g.log(), "Safe Mode of console:admin@ttyS0: what was changed cannot be undone: refused by the test")
 			assert.True(t, has(g))
 		})
 	})

@@ -70,12 +70,14 @@ func (r *Router) serve(conn net.Conn, from session.Origin, user string, number u
 			if !r.permits(user, request) {
 				return console.ErrNotPermitted
 			}
+			r.logRequest(request, user, from)
 			return r.confirmed(request)
 		},
 		Stream: func(ctx context.Context, result console.Result, out io.Writer) error {
 			if !r.permits(user, result.Request) {
 				return console.ErrNotPermitted
 			}
+			r.logRequest(result.Request, user, from)
 			return r.stream(ctx, result, out)
 		},
 	}); err != nil && !errors.Is(err, net.ErrClosed) { // the console's process has gone, which is told

@@ -198,7 +198,7 @@ func TestLogin(t *testing.T) {
 		assert.Equal(t, prompt, second.run("/user set admin password=\"\""))
 		g.connect().prompt()
 
-		assert.Equal(t, []string{"password of user admin changed", "password of user admin changed", "password of user admin removed"},
+		assert.Equal(t, []string{"password of user admin changed by console:admin@ttyS0", "password of user admin changed by console:admin@ttyS0", "password of user admin removed by console:admin@ttyS0"},
 			regexp.MustCompile("password of user .*").FindAllString(g.log(), -1))
 
 		// A hash that could never be checked is refused.
@@ -417,6 +417,9 @@ func TestConfirmed(t *testing.T) {
 		}
 		assert.Equal(t, "other", g.lastKept().Identity, "what stands before it in the line is done")
 		assert.Contains(t, g.log(), "the configuration is reset")
+		for _, what := range []string{"restart", "shutdown", "reset of the configuration"} {
+			assert.Equal(t, 1, strings.Count(g.log(), " "+what+" by console:admin@ttyS0\n"), what)
+		}
 	})
 }
 
@@ -426,7 +429,7 @@ func TestSetClock(t *testing.T) {
 		g := started(t, "/system clock manual set time-zone=+02:00")
 		g.must("/system clock set date=jan/31/2030 time=12:00:00")
 		assert.Equal(t, time.Date(2030, 1, 31, 10, 0, 0, 0, time.UTC), g.machine.clock)
-		assert.Contains(t, g.log(), "the clock was set to 2030-01-31 10:00:00")
+		assert.Contains(t, g.log(), "the clock was set to 2030-01-31 10:00:00 by ")
 		for _, c := range []struct {
 			at, want string
 		}{
@@ -436,7 +439,7 @@ func TestSetClock(t *testing.T) {
 		} {
 			at, err := time.Parse(time.DateTime, c.at)
 			require.NoError(t, err)
-			require.ErrorContains(t, g.r.setClock(at, time.Minute), c.want)
+			require.ErrorContains(t, g.r.setClock(at, time.Minute, ""), c.want)
 		}
 		_, err := g.run(&session.Session{}, "/system clock set date=jan/01/1970 time=00:30:00")
 		require.ErrorContains(t, err, "out of range")

@@ -102,10 +102,10 @@ func TestUserMay(t *testing.T) {
 		assert.Equal(t, "[bob@x] > ", said)
 		said, _ = g.connect().login("admin", "secret")
 		assert.Equal(t, "[admin@x] > ", said)
-		assert.Contains(t, g.log(), "user bob added\n")
-		assert.Contains(t, g.log(), "password of user bob changed\n")
+		assert.Contains(t, g.log(), "user bob added by admin\n")
+		assert.Contains(t, g.log(), "password of user bob changed by console:bob@ttyS0\n")
 		g.must("/user remove bob")
-		assert.Contains(t, g.log(), "user bob removed\n")
+		assert.Contains(t, g.log(), "user bob removed by admin\n")
 	})
 }
 
@@ -278,17 +278,25 @@ func TestUsersAreLogged(t *testing.T) {
 		g := started(t)
 		g.must("/user add name=bob group=read")
 		for _, test := range []struct{ line, want string }{
-			{"/user set bob group=full", "info user bob changed\n"},
-			{"/user group add name=app policy=api", "group app added\n"},
-			{"/user group set app policy=api,write", "group app changed\n"},
-			{"/user group remove app", "group app removed\n"},
-			{`/user ssh-keys add user=bob key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2"`, "ssh key of user bob added\n"},
-			{"/user ssh-keys remove 0", "ssh key of user bob removed\n"},
+			{"/user set bob group=full", "info user bob changed by admin\n"},
+			{"/user group add name=app policy=api", "group app added by admin\n"},
+			{"/user group set app policy=api,write", "group app changed by admin\n"},
+			{"/user group remove app", "group app removed by admin\n"},
+			{`/user ssh-keys add user=bob key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2"`, "ssh key of user bob added by admin\n"},
+			{"/user ssh-keys remove 0", "ssh key of user bob removed by admin\n"},
 		} {
 			assert.NotContains(t, g.log(), test.want)
 			g.must(test.line)
 			assert.Contains(t, g.log(), test.want)
 		}
+		// By which way, and where: at a serial line too.
+		c := g.connect()
+		c.prompt()
+		c.run("/user set bob group=write")
+		assert.Contains(t, g.log(), "user bob changed by console:admin@ttyS0\n")
+		_, err := g.run(&session.Session{Origin: session.Origin{Via: viaSSH, Address: netip.MustParseAddr("192.168.0.2")}}, "/user set bob group=full")
+		require.NoError(t, err)
+		assert.Contains(t, g.log(), "user bob changed by ssh:admin@192.168.0.2\n")
 		before := g.log()
 		g.must("/user set bob comment=x password=secret")
 		assert.NotContains(t, g.log()[len(before):], "info user bob changed")
