@@ -120,17 +120,17 @@ var (
 	printLogCommand      = command{name: "print", help: "show the log",
 		shows: true, words: []Choice{followWord, followOnlyWord, countWord, pagingWord}, where: true, run: (*execution).printLog}
 
-	rebootCommand = command{name: "reboot", help: "restart the router", policy: Needed(Reboot),
+	rebootCommand = command{name: "reboot", help: "restart the router", policy: needed(Reboot),
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Reboot) }}
-	shutdownCommand = command{name: "shutdown", help: "turn the router off", policy: Needed(Shutdown),
+	shutdownCommand = command{name: "shutdown", help: "turn the router off", policy: needed(Shutdown),
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(Shutdown) }}
 	resetConfigurationCommand = command{name: "reset-configuration", help: "go back to the default configuration, and restart the router",
-		needs: ResetConfiguration, policy: Needed(ResetConfiguration),
+		needs: ResetConfiguration, policy: needed(ResetConfiguration),
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ResetConfiguration) }}
 	quitCommand = command{name: "quit", help: "end the session", policy: everyone, run: func(x *execution, _ *menu, _ arguments) error {
 		return x.ask(Quit)
 	}}
-	passwordCommand = command{name: "password", help: "change the password, which it asks for", needs: ChangePassword, policy: Needed(ChangePassword),
+	passwordCommand = command{name: "password", help: "change the password, which it asks for", needs: ChangePassword, policy: needed(ChangePassword),
 		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ChangePassword) }}
 	// exportCommand is a command of every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
@@ -153,7 +153,7 @@ var (
 			return nil
 		}}
 
-	pingCommand = command{name: "ping", help: "send ICMP echo requests", needs: Ping, policy: Needed(Ping),
+	pingCommand = command{name: "ping", help: "send ICMP echo requests", needs: Ping, policy: needed(Ping),
 		positional: []string{"address"},
 		arguments: []argument{
 			option(prop("address", hostName(), "", "host that has to answer",
@@ -181,7 +181,7 @@ var (
 			x.result.Ping = a.ping
 			return x.ask(Ping)
 		}}
-	tracerouteCommand = command{name: "traceroute", help: "show the routers on the way to a host", needs: Traceroute, policy: Needed(Traceroute),
+	tracerouteCommand = command{name: "traceroute", help: "show the routers on the way to a host", needs: Traceroute, policy: needed(Traceroute),
 		positional: []string{"address"},
 		arguments: []argument{
 			option(prop("address", hostName(), "", "host to trace the route to",

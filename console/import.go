@@ -15,7 +15,7 @@ const MaxImport = 256 << 10
 // errNoFile is the error of an import of a file.
 var errNoFile = errors.New("failure: Postern has no files: type /import alone, and then paste the lines of the file")
 
-var importCommand = command{name: "import", positional: []string{"file-name"}, policy: Needed(Import), help: "run lines as export writes them: all of them or none", needs: Import,
+var importCommand = command{name: "import", positional: []string{"file-name"}, policy: needed(Import), help: "run lines as export writes them: all of them or none", needs: Import,
 	arguments: []argument{
 		option(prop("file-name", optional(text(1, 255), "none"), "", "none: there are no files, and the lines are pasted",
 			func(o *options) *string { return &o.file })),
@@ -27,13 +27,13 @@ var importCommand = command{name: "import", positional: []string{"file-name"}, p
 			func(o *options) *bool { return &o.imports.DryRun })),
 	},
 	run: func(x *execution, _ *menu, a arguments) error {
-		if a.imports.Replace && x.live.Denied&MayPolicy != 0 {
-			return ErrNotPermitted // the keys of users go
+		x.result.Import = a.imports
+		if x.live.Denied&(Result{Request: Import, Import: a.imports}).Needs() != 0 {
+			return ErrNotPermitted
 		}
 		if a.file != "" {
 			return errNoFile
 		}
-		x.result.Import = a.imports
 		return x.ask(Import)
 	}}
 

@@ -48,7 +48,7 @@ type NTPState struct {
 }
 
 var (
-	upgradeCommand = command{name: "upgrade", policy: Needed(Upgrade), help: "write another version of the software to flash, and restart with it",
+	upgradeCommand = command{name: "upgrade", policy: needed(Upgrade), help: "write another version of the software to flash, and restart with it",
 		needs: Upgrade, positional: []string{"from"},
 		arguments: []argument{
 			option(prop("from", imageSource(), "", "where the upgrade image is",
@@ -58,12 +58,15 @@ var (
 		},
 		run: func(x *execution, _ *menu, a arguments) error {
 			x.result.Upgrade = a.upgrade
+			if x.live.Denied&(Result{Request: Upgrade, Upgrade: a.upgrade}).Needs() != 0 {
+				return ErrNotPermitted
+			}
 			return x.ask(Upgrade)
 		}}
 
-	checkUpdateCommand = command{name: "check-for-updates", policy: Needed(CheckForUpdates), help: "ask the server for its version",
+	checkUpdateCommand = command{name: "check-for-updates", policy: needed(CheckForUpdates), help: "ask the server for its version",
 		needs: CheckForUpdates, run: func(x *execution, _ *menu, _ arguments) error { return x.askUpdate(CheckForUpdates) }}
-	installUpdateCommand = command{name: "install", policy: Needed(Upgrade), help: "fetch a newer version, write it to flash and restart with it",
+	installUpdateCommand = command{name: "install", policy: needed(Upgrade), help: "fetch a newer version, write it to flash and restart with it",
 		needs: Upgrade, run: func(x *execution, _ *menu, _ arguments) error {
 			x.result.Upgrade.Release = true
 			return x.askUpdate(Upgrade)

@@ -472,8 +472,20 @@ func (m *menu) isUsers() bool {
 	return m.path == userMenuPath || strings.HasPrefix(m.path, userMenuPath+" ")
 }
 
-// Needed are the policies that a user needs who asks for a request, when it is carried out too: a question may stand between.
-func Needed(r Request) Policies {
+// Needs are the policies that a user needs for the request of a result, when it is carried out too: a question may stand between.
+func (r Result) Needs() Policies {
+	switch {
+	case r.Upgrade.Force && r.Request == Upgrade:
+		// An older version may know nothing of users, of what they may do, or of the password.
+		return needed(r.Request) | MayPolicy
+	case r.Import.Replace && r.Request == Import:
+		return needed(r.Request) | MayPolicy // the keys of users go
+	}
+	return needed(r.Request)
+}
+
+// needed is Needs, without arguments.
+func needed(r Request) Policies {
 	switch r {
 	case Reboot, Shutdown:
 		return MayReboot

@@ -67,14 +67,14 @@ func (r *Router) serve(conn net.Conn, from session.Origin, user string, number u
 		SafeMode: r.safe, End: r.endSession,
 		// The question may have been there for long.
 		Confirmed: func(request console.Request) error {
-			if !r.permits(user, request) {
+			if !r.permits(user, console.Result{Request: request}) {
 				return console.ErrNotPermitted
 			}
 			r.logRequest(request, user, from)
 			return r.confirmed(request)
 		},
 		Stream: func(ctx context.Context, result console.Result, out io.Writer) error {
-			if !r.permits(user, result.Request) {
+			if !r.permits(user, result) {
 				return console.ErrNotPermitted
 			}
 			r.logRequest(result.Request, user, from)
@@ -86,8 +86,8 @@ func (r *Router) serve(conn net.Conn, from session.Origin, user string, number u
 }
 
 // permits reports whether a user may still have a request carried out.
-func (r *Router) permits(user string, request console.Request) bool {
-	return r.snapshot().config.Denied(cmp.Or(user, console.Admin))&console.Needed(request) == 0
+func (r *Router) permits(user string, result console.Result) bool {
+	return r.snapshot().config.Denied(cmp.Or(user, console.Admin))&result.Needs() == 0
 }
 
 // closeRead ends a session: what it has asked is answered first.

@@ -250,6 +250,7 @@ func TestMayStill(t *testing.T) {
 			{"/system reset-configuration", "A", "write", []string{"y"}},
 			{"/system reboot", "A", "none", []string{"y"}},
 			{"/system upgrade http://192.0.2.1/image", "A", "none", []string{"y"}},
+			{"/system upgrade http://192.0.2.1/image force=yes", "A", "write", []string{"y"}},
 			{"/import replace=yes", "A", "write", []string{"/system identity set name=x", ".", "y"}},
 			{"/password", "S", "none", []string{"bobs", "other", "other"}},
 		} {
