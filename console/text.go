@@ -162,7 +162,10 @@ type BadLine struct {
 	Text string
 	// Without says what the configuration must not be used for without the line.
 	Without Without
-	Err     error
+	// User is a user of group full whom the line is about, if that much of it was understood: he and his password are in the
+	// configuration all the same, so that somebody can log in at a serial line. "" is that nothing of the line is.
+	User string
+	Err  error
 }
 
 // Without says what a configuration must not be used for if a line of it was not understood: a
@@ -176,6 +179,8 @@ const (
 	// DisableLogins: nobody may log in over the network, because the line may have kept somebody out whom
 	// the rest lets in: by an address, or by a key, beside which no password is taken.
 	DisableLogins
+	// LockUsers: nobody may log in without a password, at a serial line neither, because the line may have set one.
+	LockUsers
 	// CloseRouter: nothing may be forwarded, and the router answers its LAN only, because the
 	// line may have dropped packets that the rest lets through.
 	CloseRouter
@@ -199,20 +204,32 @@ func without(path string) (w Without, secret bool) {
 		return anyLine, false
 	}
 	if slices.Contains(words, "..") {
-		return anyLine, true
+		return anyLine | LockUsers, true
 	}
-	for _, m := range menus() {
+	fits := func(m *menu, from int) bool {
 		names := strings.Fields(m.path)
-		for from := range len(words) - len(names) + 1 {
-			fits := true
-			for i := 0; fits && i < len(names); i++ {
-				fits = strings.HasPrefix(names[i], words[from+i]) || mistyped(words[from+i], names[i])
+		if len(words)-from < len(names) {
+			return false
+		}
+		for i, name := range names {
+			if word := words[from+i]; !strings.HasPrefix(name, word) && !mistyped(word, name) {
+				return false
 			}
-			if fits {
-				w |= m.ifUnknown
-				secret = secret || slices.ContainsFunc(m.properties, func(p property) bool { return p.sensitive })
-				break
+		}
+		return true
+	}
+	all := menus()
+	for _, m := range all {
+		for from := range words {
+			if !fits(m, from) {
+				continue
 			}
+			w |= m.ifUnknown
+			if m.path == userMenuPath && from == 0 && !slices.ContainsFunc(all, func(below *menu) bool { return below.isUsers() && below != m && fits(below, from) }) {
+				w |= LockUsers
+			}
+			secret = secret || slices.ContainsFunc(m.properties, func(p property) bool { return p.sensitive })
+			break
 		}
 	}
 	return w, secret
@@ -286,16 +303,26 @@ func Load(name string, r io.Reader) (Config, error) {
 	var all []error
 	// path is the menu of the line and then the line itself, lost the one that was a bad path.
 	var text, path, lost string
-	fail := func(line int, err error) {
-		if len(all) < maxErrors {
-			b := &BadLine{Name: name, Line: line, Text: text, Err: err}
-			secret := false
-			if b.Without, secret = without(path); secret {
+	var more *BadLine // stands for all that are too many
+	// user is of whom something of the line is used, and known says that it is understood whose line it is.
+	fail := func(line int, user string, known bool, err error) {
+		w, secret := without(path)
+		if known {
+			w &^= LockUsers
+		}
+		switch {
+		case len(all) < maxErrors:
+			b := &BadLine{Name: name, Line: line, Text: text, Without: w, User: user, Err: err}
+			if secret {
 				b.Text = ""
 			}
 			all = append(all, b)
-		} else if len(all) == maxErrors {
-			all = append(all, &BadLine{Name: name, Line: line, Without: anyLine, Err: errors.New("more errors, not shown")})
+		case more == nil:
+			more = &BadLine{Name: name, Line: line, Without: anyLine, Err: errors.New("more errors, not shown")}
+			all = append(all, more)
+		}
+		if more != nil {
+			more.Without |= w & LockUsers
 		}
 	}
 	session := Session{file: true, older: true}
@@ -304,7 +331,7 @@ func Load(name string, r io.Reader) (Config, error) {
 		text, path = line.text, line.path()
 		if session.path == nowhere && !line.absolute() {
 			if path = lost; line.start() != "" && line.start()[0] != '#' {
-				fail(line.first, errors.New("not read: the path before it is bad"))
+				fail(line.first, "", false, errors.New("not read: the path before it is bad"))
 			}
 			continue
 		}
@@ -318,7 +345,9 @@ func Load(name string, r io.Reader) (Config, error) {
 			if errors.As(err, &e) {
 				at = e.line
 			}
-			fail(at, err)
+			next, user, ok := session.salvageUser(cfg, line)
+			cfg = next
+			fail(at, user, ok, err)
 			if line.isScript() || line.mayEnter(err) {
 				session.path, lost = nowhere, path
 			}

@@ -131,15 +131,59 @@ func TestBadLine(t *testing.T) {
 		got = append(got, BadLine{Name: b.Name, Line: b.Line, Text: b.Text, Without: b.Without})
 	}
 	assert.Equal(t, []BadLine{
-		{"cfg", 2, "add chain=forward \\\n  action=dorp", CloseRouter, nil},
-		{"cfg", 4, "/ip address add address=1.2.3.4/99", HoldRest, nil},
-		{"cfg", 5, "add chain=forward action=drop later=yes", CloseRouter, nil},
-		{"cfg", 6, "/ip/firewall/calea", CloseRouter, nil},
-		{"cfg", 7, "add chain=prerouting", CloseRouter, nil},
-		{"cfg", 9, "fire filter add foo=bar", CloseRouter, nil},
-		{"cfg", 10, "soc access add foo=bar", DisableSOCKS, nil},
-		{"cfg", 11, "", DisableLogins, nil},
+		{"cfg", 2, "add chain=forward \\\n  action=dorp", CloseRouter, "", nil},
+		{"cfg", 4, "/ip address add address=1.2.3.4/99", HoldRest, "", nil},
+		{"cfg", 5, "add chain=forward action=drop later=yes", CloseRouter, "", nil},
+		{"cfg", 6, "/ip/firewall/calea", CloseRouter, "", nil},
+		{"cfg", 7, "add chain=prerouting", CloseRouter, "", nil},
+		{"cfg", 9, "fire filter add foo=bar", CloseRouter, "", nil},
+		{"cfg", 10, "soc access add foo=bar", DisableSOCKS, "", nil},
+		{"cfg", 11, "", DisableLogins | LockUsers, "", nil},
 	}, got)
+}
+
+// Of a user of group full, whose line has a word of a later version, as much is used as it takes to log in. A line of which it is
+// not understood whose it is, or whether it sets a password, locks those who have none.
+func TestUserLineOfLaterVersion(t *testing.T) {
+	const hash = `password-hash="\$argon2id\$x"`
+	for _, test := range []struct {
+		name, line string
+		want       string // the users with their hashes
+		user       string // of the error
+		locks      bool
+	}{
+		{"the only user", "set admin " + hash + " later=x", "admin $argon2id$x", "admin", false},
+		{"the only user, without a password", "set admin later=x", "admin ", "admin", false},
+		{"a value of a later version", "set admin address=host.example " + hash, "admin $argon2id$x", "admin", false},
+		{"with what is known", "set admin address=10.0.0.0/8 comment=a " + hash + " later=x", "admin $argon2id$x", "admin", false},
+		{"a flag of a later version", "set admin " + hash + " later", "admin $argon2id$x", "admin", false},
+		{"another user of full", "add name=root group=full " + hash + " later=x", "admin , root $argon2id$x", "root", false},
+		{"a user of read", "add name=bob group=read " + hash + " later=x", "admin ", "", false},
+		{"a disabled user", "add name=bob group=full disabled=yes " + hash + " later=x", "admin ", "", false},
+		{"in one line", "/user set admin " + hash + " later=x", "admin $argon2id$x", "admin", false},
+		{"a hash of a later version", `set admin password-hash="{new}"`, "admin ", "", true},
+		{"another form of the password", "set admin password-hash-2=x", "admin ", "", true},
+		{"a damaged line", `set admin password-hash="$x`, "admin ", "", true},
+		{"a damaged word", "set admin pasword-hash=x", "admin ", "", true},
+		{"a command of a later version", "put admin " + hash, "admin ", "", true},
+		{"a user whom there is not", "set nobody " + hash + " later=x", "admin ", "", true},
+		{"a line of another menu", "ssh-keys set 0 later=x", "admin ", "", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg, err := Load("cfg", strings.NewReader("/user\n"+test.line+"\n"))
+			var b *BadLine
+			require.ErrorAs(t, err, &b)
+			assert.Equal(t, test.user, b.User)
+			assert.True(t, b.Without.Has(DisableLogins))
+			assert.Equal(t, test.locks, b.Without.Has(LockUsers))
+			assert.Empty(t, b.Text)
+			var users []string
+			for _, u := range cfg.Users {
+				users = append(users, u.Name+" "+u.Password)
+			}
+			assert.Equal(t, test.want, strings.Join(users, ", "))
+		})
+	}
 }
 
 // The consequence of a line that is not understood depends on the menus it may be for.
@@ -170,17 +214,20 @@ func TestWithout(t *testing.T) {
 		{"interface lst", HoldRest, false}, // too short to tell
 		{"ip upnp", HoldRest, false},
 		{"ip firewhale", HoldRest, false},
-		{"ip address .. firewall filter add action=dorp", anyLine, true},
-		{"/ip/address/../firewall/filter add", anyLine, true},
-		{"ip address ../service set ssh a=b", anyLine, true},
+		{"ip address .. firewall filter add action=dorp", anyLine | LockUsers, true},
+		{"/ip/address/../firewall/filter add", anyLine | LockUsers, true},
+		{"ip address ../service set ssh a=b", anyLine | LockUsers, true},
 		{"ip pool add ranges=10.0.0.2..10.0.0.9", HoldRest, false},
 		{`system identity set name=".. x"`, HoldRest, false},
 		{"interface firewall", HoldRest, false},
 		{"system identity set name=ip", HoldRest, false},
-		{"user set admin", DisableLogins, true},
-		{"us", DisableLogins, true},
+		{"user set admin", DisableLogins | LockUsers, true},
+		{"user group set read policy=x", DisableLogins, true},
+		{"user add name=x group=group", DisableLogins | LockUsers, true},
+		{"us", DisableLogins | LockUsers, true},
 		{"system identity :if (true) do={ /ip/firewall/filter add }", CloseRouter, false},
 		{"system identity; /ip socks; user", DisableSOCKS | DisableLogins, true},
+		{"ip socks users add name=alice a=b", DisableSOCKS | DisableLogins, true},
 		{`system identity set name="x; /ip firewall"`, HoldRest, false},
 		{"system identity set name=x; # not /ip firewall", HoldRest, false},
 		{"system identity set name=x ;;; as /ip firewall", HoldRest, false},

@@ -467,6 +467,84 @@ func usersWithKeys() *items {
 	return l
 }
 
+// salvageUser makes of a line of /user that was not understood what there must be for somebody to log in at a serial line: the
+// user and the password, if the line says that he is of group full and not disabled. A later version may have written
+// the line, with a word that this one does not know. Of other users nothing is used, as the word may have kept them out: then
+// user is "". ok is false if it is not understood whose line it is, and what the password is.
+func (s *Session) salvageUser(cfg Config, line importLine) (next Config, user string, ok bool) {
+	statements, err := parse(line.text, line.first)
+	if err != nil || len(statements) != 1 {
+		return cfg, "", false
+	}
+	needs := []string{"name", "group", "password-hash", "disabled"}
+	for _, allKnown := range []bool{true, false} { // of the words that are known, one may have a value that is not
+		x := s.execution(cfg, Live{})
+		m, c, rest, err := x.locate(statements[0])
+		if err != nil || m.path != userMenuPath || c == nil || c.name != addItem.name && c.name != setItems.name {
+			return cfg, "", false
+		}
+		var used []word
+		for i, w := range rest {
+			_, known := m.property(w.key)
+			switch {
+			case !w.assigned && i == 0 && c.name == setItems.name && w.plain():
+				user = w.text
+				used = append(used, w)
+			case w.assigned && w.find == nil && known && (allKnown || slices.Contains(needs, w.key)):
+				if w.key == "name" {
+					user = w.text
+				}
+				used = append(used, w)
+			case slices.ContainsFunc([]string{"pass", "hash", "secret", "key"}, func(s string) bool { return strings.Contains(w.key, s) }):
+				return cfg, "", false // it may be the password
+			}
+		}
+		if len(used) > 1 || c.name == addItem.name { // else there is nothing to set
+			a, err := x.arguments(m, *c, used)
+			if err != nil || c.run(x, m, a) != nil {
+				continue
+			}
+		}
+		u, there := x.cfg.User(user)
+		if there && u.Group == fullGroup && !u.Disabled {
+			return x.cfg, user, true
+		}
+		return cfg, "", there
+	}
+	return cfg, "", false
+}
+
+// MendUsers makes a configuration one that can be used, of which lines about users were not understood: a user whose group is not
+// there is gone, as is a key whose user is not, and there is a user of group full who is not disabled. With lock, users without a
+// password get the hash never, which is that of no password.
+func (c *Config) MendUsers(lock bool, never string) (gone []string) {
+	c.Users, c.SSHKeys = slices.Clone(c.Users), slices.Clone(c.SSHKeys)
+	c.Users = slices.DeleteFunc(c.Users, func(u User) bool {
+		unknown := !slices.Contains(c.groupNames(), u.Group)
+		if unknown {
+			gone = append(gone, u.Name)
+		}
+		return unknown
+	})
+	c.SSHKeys = slices.DeleteFunc(c.SSHKeys, func(k ssh.Key) bool { _, there := c.User(k.User); return !there })
+	c.ids[userItems], c.ids[sshKeyItems] = nil, nil
+	if c.Owner() == "" {
+		c.Users = slices.DeleteFunc(c.Users, func(u User) bool { return u.Name == Admin })
+		c.Users = slices.Insert(c.Users, 0, User{Name: Admin, Group: fullGroup, Password: never})
+	}
+	for i := range c.Users {
+		if lock && c.Users[i].Password == "" {
+			c.Users[i].Password = never
+		}
+	}
+	return gone
+}
+
+// Locked reports whether nobody can log in at a serial line: see MendUsers.
+func (c Config) Locked(never string) bool {
+	return !slices.ContainsFunc(c.Users, func(u User) bool { return u.Password != never && c.May(u.Name)&MayLocal != 0 })
+}
+
 // isUsers reports whether m is about users: who changes it could give himself any policy.
 func (m *menu) isUsers() bool {
 	return m.path == userMenuPath || strings.HasPrefix(m.path, userMenuPath+" ")

@@ -32,6 +32,9 @@ const (
 	maxHashPasses = 10
 )
 
+// Never is the hash of no password: its key is all zeros, for which nobody finds one.
+const Never = "$argon2id$v=19$m=2048,t=3,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
 // Hash is kept instead of a password.
 type Hash struct {
 	memory, passes uint32

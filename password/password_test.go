@@ -46,6 +46,19 @@ func TestPasswordOfAnother(t *testing.T) {
 	assert.False(t, h.Matches("passwort"))
 }
 
+// The hash that no password has is one that can be checked, and takes as long.
+func TestNever(t *testing.T) {
+	h, err := password.Parse(password.Never)
+	require.NoError(t, err)
+	assert.Equal(t, password.Never, h.String())
+	assert.False(t, h.Matches(""))
+	other, err := password.New("x")
+	require.NoError(t, err)
+	cost := func(hash string) string { return strings.Join(strings.Split(hash, "$")[:4], "$") }
+	assert.Equal(t, cost(other), cost(password.Never))
+	assert.Len(t, password.Never, len(other))
+}
+
 func TestParse(t *testing.T) {
 	const salt, key = "c29tZXNhbHQ", "nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
 	for _, test := range []struct{ name, hash, want string }{

@@ -16,6 +16,7 @@ import (
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/store"
 )
@@ -380,10 +381,14 @@ func (r *Router) load() loaded {
 	return loaded{config, err, err != nil}
 }
 
+// errLocked is why a version is of no use that does not understand what another has kept of the users.
+var errLocked = errors.New("nobody can log in: it is not understood who has a password; the reset button, or " + resetWord +
+	" on the kernel's command line, starts with the defaults, and a version that understands it lets in who could log in before")
+
 // loadKept reads the text from flash. A line that this version does not know is left out,
 // and the rest holds. There are exceptions, because a missing line may be one that
-// forbids something: without a line of the firewall all is refused, and without a line of
-// SOCKS or of SSH that service is disabled.
+// forbids something: without a line of the firewall all is refused, without a line of
+// SOCKS or of SSH that service is disabled, and without one of a user nobody logs in without a password.
 func loadKept(text []byte, b board.Board) loaded {
 	config, err := console.Load(keptName, bytes.NewReader(text))
 	l := loaded{config: config, err: err}
@@ -393,6 +398,7 @@ func loadKept(text []byte, b board.Board) loaded {
 			return loaded{config, err, true}
 		}
 		l.err = nil
+		mend, lock := false, false
 		for _, e := range lines.Unwrap() {
 			var bad *console.BadLine
 			if !errors.As(e, &bad) || bad.Without.Has(console.CloseRouter) {
@@ -405,10 +411,28 @@ func loadKept(text []byte, b board.Board) loaded {
 			if bad != nil && bad.Without.Has(console.DisableLogins) && l.config.DisableServices() {
 				e = fmt.Errorf("%w; nobody can log in over the network", e)
 			}
+			if bad != nil {
+				mend = mend || bad.Without.Has(console.DisableLogins)
+				switch {
+				case bad.User != "":
+					e = fmt.Errorf("%w; user %s can log in at a serial line", e, bad.User)
+				case bad.Without.Has(console.LockUsers):
+					lock = true
+					e = fmt.Errorf("%w; nobody can log in without a password", e)
+				}
+			}
 			l.err = errors.Join(l.err, e)
 			// In full, so that it can be typed again.
 			if bad != nil && bad.Text != "" {
 				l.err = errors.Join(l.err, fmt.Errorf("kept out: %s", strings.ReplaceAll(bad.Text, "\\\n", "")))
+			}
+		}
+		if mend {
+			for _, name := range l.config.MendUsers(lock, password.Never) {
+				l.err = errors.Join(l.err, fmt.Errorf("kept out: user %s, whose group is not known", name))
+			}
+			if l.config.Locked(password.Never) {
+				l.err = errors.Join(l.err, errLocked)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,8 +16,10 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/match"
+	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/store"
 )
 
@@ -51,6 +54,9 @@ func TestLoadKept(t *testing.T) {
 			lan + "/ip service\nset ssh disabled=yes port=2222\n", false, []string{keptName + ":5: ", "nobody can log in over the network", "kept out: set ssh address=10.0.0.0/8 new=yes"}},
 		{"a key of a later version", lan + "/ip service\nset ssh disabled=no\n/user ssh-keys\nadd user=admin key=\"ssh-new AAAA me\"\n",
 			lan + "/ip service\nset ssh disabled=yes\n", false, []string{keptName + ":6: ", "nobody can log in over the network"}},
+		{"a group and a user of a later version", lan + "/user group\nadd name=ops policy=read later=x\n/user\nset admin password-hash=x\nadd name=bob group=ops\n" +
+			"add name=eve group=read later=x\n/user ssh-keys\nadd user=bob key=\"" + aKey + "\"\nadd user=eve key=\"" + aKey + "\"\n",
+			lan + "/user\nset admin password-hash=x\n", false, []string{keptName + ":4: ", "kept out: user bob, whose group is not known"}},
 		{"lines that could be of SSH", "/ip service\nset ssh disabled=no\n" + strings.Repeat("/nothing\n", 30),
 			"/ip service\nset ssh disabled=yes\n", true, []string{"nobody can log in over the network"}},
 		{"too many bad lines to name", strings.Repeat("/nothing\n", 30) + "/ip firewall filter\nadd chain=forward action=dorp\n", "", true,
@@ -81,6 +87,72 @@ func TestLoadKept(t *testing.T) {
 		require.ErrorContains(t, l.err, keptName+":2: ")
 		assert.NotContains(t, l.err.Error(), "kept out")
 	})
+}
+
+const aKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2"
+
+// A serial line is not open for want of a line about users: who had a password still has it if that much is understood, and else
+// nobody gets in.
+func TestUsersOfLaterVersion(t *testing.T) {
+	hash, err := password.New("secret")
+	require.NoError(t, err)
+	quoted := `"` + strings.ReplaceAll(hash, "$", `\$`) + `"`
+	const locked = "nobody can log in: it is not understood who has a password"
+	for _, test := range []struct {
+		name, users string
+		user        string // who logs in with the password, "" is nobody
+		open        bool   // without a login
+	}{
+		{"nothing is set", "", "", true},
+		{"the only user's line", "set admin later=x password-hash=" + quoted, "admin", false},
+		{"the only user's line, and there is no password", "set admin later=x", "", true},
+		{"a line that is not understood", "set admin password-hash-2=x", "", false},
+		{"that of another", "remove [find name=admin]\nadd name=root group=full later=x password-hash=" + quoted, "root", false},
+		{"that of another, which is not understood", "remove [find name=admin]\nadd name=root group=full password-hash-2=x", "", false},
+		{"one of two", "set admin password-hash-2=x\nadd name=root group=full password-hash=" + quoted, "root", false},
+		{"a reader's", "add name=bob group=read later=x password-hash=" + quoted, "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newRig(t)
+				g.onFlash("/ip address\nadd address=192.168.7.1/24 interface=ether2\n/user\n" + test.users + "\n")
+				g.r.start()
+				st := g.r.snapshot()
+				assert.True(t, st.forwarding, "the rest of the configuration holds: %s", g.log())
+				isLocked := test.user == "" && !test.open
+				assert.Equal(t, isLocked, errors.Is(g.r.health(), errLocked), "a version on trial goes back to the one before")
+				assert.Equal(t, isLocked, strings.Contains(g.log(), locked))
+				if test.open {
+					assert.Contains(t, g.connect().prompt(), "[admin@postern] > ")
+				} else {
+					for _, user := range []string{"admin", "root"} {
+						for _, secret := range []string{"", "secret"} {
+							c := g.connect()
+							got, _ := c.login(user, secret)
+							want := loginFailed
+							if user == test.user && secret == "secret" {
+								want = "[" + user + "@postern] > "
+							}
+							assert.Equal(t, want, got, "%s %q", user, secret)
+							c.hangUp()
+						}
+					}
+				}
+				if test.user == "" {
+					return
+				}
+				// What is kept then needs the password as well.
+				_, err := g.run(&session.Session{Session: console.Session{User: test.user}}, "/system identity set name=x")
+				require.NoError(t, err)
+				kept := loadKept([]byte(console.Export(g.lastKept())), g.r.board)
+				require.NoError(t, kept.err)
+				assert.Empty(t, kept.config.Unlocked())
+				for _, u := range kept.config.Users {
+					assert.NotEmpty(t, u.Password, u.Name)
+				}
+			})
+		})
+	}
 }
 
 func TestFindPartition(t *testing.T) {

@@ -261,6 +261,9 @@ func (r *Router) changePassword(s *session.Session, old, new string, may func(st
 	if err := may(r.snapshot()); err != nil {
 		return err
 	}
+	if u.Password != "" && new == old {
+		return nil // with another salt it would be a change, to be kept on flash
+	}
 	hash := ""
 	if new != "" {
 		var err error

@@ -189,6 +189,13 @@ func TestLogin(t *testing.T) {
 		first.send('L', "/password")
 		first.until("S")
 		assert.Equal(t, prompt, change("secret", "other"))
+		// The same one again is no change: neither for the history nor for the flash.
+		changes, kept := len(g.r.snapshot().history.entries), len(g.kept)
+		first.send('L', "/password")
+		first.until("S")
+		assert.Equal(t, prompt, change("other", "other"))
+		assert.Len(t, g.r.snapshot().history.entries, changes)
+		assert.Len(t, g.kept, kept)
 		got, _ := g.connect().login("admin", "secret")
 		assert.Equal(t, loginFailed, got)
 		second := g.connect()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/upgrade"
 )
@@ -176,6 +177,8 @@ func (r *Router) health() error {
 		return errors.New("no configuration is applied")
 	case !now.forwarding || now.incomplete:
 		return errors.New("the configuration could not be applied, forwarding is closed")
+	case now.config.Locked(password.Never):
+		return errLocked
 	}
 	if text, err := os.ReadFile(r.root + "/proc/sys/net/ipv4/ip_forward"); err != nil || strings.TrimSpace(string(text)) != "1" {
 		return fmt.Errorf("the kernel does not forward: ip_forward is %q", strings.TrimSpace(string(text)))
