@@ -367,7 +367,7 @@ func TestCommands(t *testing.T) {
 		{"settings", "/system identity set name=gate", []string{"/system/identity/print"}, []string{"!re =name=gate", "!done"}},
 		{"set", "", []string{"/system/identity/set", "=name=gate"}, []string{"!done"}},
 		{"the version", "", []string{"/system/resource/print"}, []string{
-			"!re =uptime=1d2h =postern-version=v1-5-gabcdef =version=7.16 (stable) =free-memory=20000000 =total-memory=33554432 =cpu-count=1 =cpu-load=50 =architecture-name=mipsle =board-name=malta", "!done"}},
+			"!re =uptime=1d2h =version=7.16 (stable) =postern-version=v1-5-gabcdef =free-memory=20000000 =total-memory=33554432 =cpu-count=1 =cpu-load=50 =architecture-name=mipsle =board-name=malta", "!done"}},
 		{"the version of a list", "", []string{"/system/resource/print", "=.proplist=version,postern-version,free-memory"}, []string{
 			"!re =version=7.16 (stable) =postern-version=v1-5-gabcdef =free-memory=20000000", "!done"}},
 		{"counters of interfaces", "", []string{"/interface/print", "=.proplist=name,rx-byte,running"}, []string{

@@ -126,7 +126,7 @@ func (t *task) rows(s selection, each func(row) error) error {
 		if len(s.from) > 0 {
 			wanted = append(wanted, "name")
 		}
-		wanted = queried(t.path, wanted)
+		wanted = queried(wanted)
 	}
 	found := make([]bool, len(s.from))
 	place := 0

@@ -7,18 +7,8 @@ import (
 	"github.com/postern-router/postern/console"
 )
 
-const (
-	// idName is the property that a row's ID is.
-	idName = ".id"
-	// versionName is the property of /system/resource that says what version this is, and
-	// ownVersionName that with Postern's own version.
-	versionName    = "version"
-	ownVersionName = "postern-version"
-	resourcePath   = "system resource"
-	// routerOSVersion is the version of RouterOS whose API this is. Clients read two numbers and what
-	// release it is; from 7.18 on they would have to expect !empty.
-	routerOSVersion = console.RouterOSVersion + " (stable)"
-)
+// idName is the property that a row's ID is.
+const idName = ".id"
 
 // text is a value in the API's form: true and false, numbers of bytes and bits without units. All else is as
 // screens show it.
@@ -38,15 +28,9 @@ func text(v console.Value) string {
 
 // newRow is r, a row of the menu at path, in the API's form.
 func newRow(path string, r console.Row) row {
-	out := row{id: r.ID, properties: make([]property, 0, len(r.Pairs)+1)}
+	out := row{id: r.ID, properties: make([]property, 0, len(r.Pairs))}
 	for _, p := range r.Pairs {
 		v := property{name: p.Name, text: text(p.Value), value: p.Value}
-		if path == resourcePath && p.Name == versionName {
-			own := v
-			own.name = ownVersionName
-			out.properties = append(out.properties, own)
-			v = property{name: versionName, text: routerOSVersion}
-		}
 		// A route has only the flags that are true: clients count them by ?static.
 		if path == "ip route" && v.text == "false" && p.Name != "disabled" {
 			continue
@@ -56,13 +40,10 @@ func newRow(path string, r console.Row) row {
 	return out
 }
 
-// queried are the names that Query knows of those that a client has named for the menu at path.
-func queried(path string, names []string) []string {
+// queried are the names that Query knows of those that a client has named.
+func queried(names []string) []string {
 	var known []string
 	for _, n := range names {
-		if path == resourcePath && n == ownVersionName {
-			n = versionName
-		}
 		if n != idName && !slices.Contains(known, n) {
 			known = append(known, n)
 		}

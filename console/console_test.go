@@ -275,7 +275,8 @@ func TestResource(t *testing.T) {
 	result, err := new(Session).Execute(Default(), live, "/system resource print")
 	require.NoError(t, err)
 	assert.Equal(t, `             uptime: 1h2m5s
-            version: v1-2-gabc
+            version: 7.16 (stable)
+    postern-version: v1-2-gabc
         free-memory: 8.5MiB
        total-memory: 32.0MiB
           cpu-count: 1

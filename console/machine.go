@@ -9,7 +9,8 @@ import (
 // talk to: Ansible, RANCID, Oxidized, Home Assistant. They say what is so, and nothing can be set.
 
 // RouterOSVersion is the version of RouterOS whose language and protocols programs find here. They
-// compare it with versions in which something changed, and some cannot read any other form.
+// compare it with versions in which something changed, and some cannot read any other form. From 7.18 on clients of the API would
+// have to expect !empty.
 const RouterOSVersion = "7.16"
 
 // https://help.mikrotik.com/docs/spaces/ROS/pages/40992878/RouterBOARD

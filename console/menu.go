@@ -306,7 +306,8 @@ var menus = sync.OnceValue(func() []*menu {
 			live: (*execution).resource, indent: 2,
 			readOnly: []readOnly{
 				{name: "uptime", help: "time since the start"},
-				{name: "version", help: "version of the software"},
+				{name: "version", help: "version of RouterOS whose language this is, for programs"},
+				{name: "postern-version", help: "version of the software"},
 				{name: "free-memory", help: "memory that programs can still get"},
 				{name: "total-memory", help: "memory that the kernel manages"},
 				{name: "cpu-count", help: "number of processors"},

@@ -394,7 +394,8 @@ func (x *execution) resource() ([]Pair, error) {
 	}
 	return []Pair{
 		durationPair("uptime", r.Uptime),
-		textPair("version", r.Version),
+		// Programs read two numbers and what release it is, and fail on any other form.
+		textPair("version", RouterOSVersion+" (stable)"), textPair("postern-version", r.Version),
 		mebibytes("free-memory", r.FreeMemory),
 		mebibytes("total-memory", r.TotalMemory),
 		numberPair("cpu-count", r.CPUCount),

@@ -222,6 +222,34 @@ func testSSH(t *testing.T, b board.Board) {
 		require.ErrorContains(t, err, "Permission denied")
 		assert.Empty(t, k.command(t, "/user remove looker"))
 	})
+	t.Run("others keep nobody out who manages the router", func(t *testing.T) {
+		assert.Empty(t, k.command(t, "/user add name=looker group=read password=\"looks only\""))
+		assert.Regexp(t, `user looker added by console:admin@tty\S+`, k.command(t, "/log print"))
+		var idle []*exec.Cmd
+		for range 4 { // max-sessions
+			s := &sshShell{cmd: c.command(client, "looks only", "-tt", "looker@"+lanAddress)}
+			var err error
+			s.in, err = s.cmd.StdinPipe()
+			require.NoError(t, err)
+			s.out, err = s.cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, s.cmd.Start())
+			t.Cleanup(func() { kill(s.cmd) })
+			s.expect(t, "[looker@postern] > ")
+			idle = append(idle, s.cmd)
+		}
+		_, err := c.runAs("looker", "looks only", "/system identity print")
+		require.ErrorContains(t, err, "max-sessions")
+		out, err := c.run(sshPassword, "/user active print")
+		require.NoError(t, err)
+		assert.Equal(t, 4, strings.Count(out, "looker"), out)
+		_, err = c.run(sshPassword, "/user remove looker")
+		require.NoError(t, err)
+		for _, cmd := range idle {
+			_ = cmd.Wait() // their logins end
+		}
+		assert.Regexp(t, `user looker removed by ssh:admin@`+clientAddress, k.command(t, "/log print"))
+	})
 	t.Run("PuTTY and Dropbear", func(t *testing.T) {
 		known, err := os.ReadFile(filepath.Join(c.dir, "hosts"))
 		require.NoError(t, err)

@@ -161,7 +161,7 @@ func collectResource(s Session) ([]*family, error) {
 	all := gauge("memory_size_bytes", "Memory that the kernel manages.")
 	load := gauge("cpu_load_ratio", "Share of time that the processors were busy since somebody last looked.")
 	err := rows(s, "system/resource", nil, func(r console.Row) {
-		info.add(1, "version", word(r, "version"), "board", word(r, "board-name"), "architecture", word(r, "architecture-name"))
+		info.add(1, "version", word(r, "postern-version"), "board", word(r, "board-name"), "architecture", word(r, "architecture-name"))
 		v, _ := r.Get("uptime")
 		uptime.add(v.Duration().Seconds())
 		free.add(number(r, "free-memory"))

@@ -48,6 +48,7 @@ type rig struct {
 
 	mu     sync.Mutex
 	config console.Config
+	live   console.Live
 	logins []login.Login
 	wrong  []login.Login
 	out    int // how many have logged out
@@ -56,7 +57,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T, change func(*login.Config)) *rig {
-	g := &rig{T: t, config: console.Default()}
+	g := &rig{T: t, config: console.Default(), live: console.Live{Requests: []console.Request{console.Reboot}}}
 	var err error
 	_, g.key, err = ed25519.GenerateKey(nil)
 	require.NoError(t, err)
@@ -146,7 +147,7 @@ func (g *rig) serve(conn net.Conn, l login.Login) {
 			}
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			result, err := s.Execute(g.config, console.Live{Requests: []console.Request{console.Reboot}}, line)
+			result, err := s.Execute(g.config, g.live, line)
 			if err == nil {
 				g.config = result.Config
 			}
