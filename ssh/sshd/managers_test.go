@@ -20,6 +20,8 @@ import (
 // managed is a router with a configuration, for programs that manage RouterOS by its screens.
 func managed(t *testing.T) *rig {
 	g := newRig(t, nil)
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	var err error
 	g.config, err = console.Load("test", strings.NewReader("/system identity set name=gate\n/interface bridge add name=bridge\n"+
 		"/ip address add address=192.168.0.1/24 interface=ether2 comment=\"the LAN\"\n/ip firewall filter add chain=input action=drop in-interface=ether1\n"))

@@ -153,7 +153,11 @@ func (g *rig) serve(conn net.Conn, l login.Login) {
 			}
 			return result, err
 		},
-		Prompt:    func(s *session.Session) string { return s.Prompt(g.config.Identity) },
+		Prompt: func(s *session.Session) string {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return s.Prompt(g.config.Identity)
+		},
 		Complete:  func(*session.Session, string) (string, []console.Choice) { return "", nil },
 		Help:      func(*session.Session, string) string { return "" },
 		Confirmed: func(console.Request) error { return nil },
