@@ -239,7 +239,7 @@ func testSSH(t *testing.T, b board.Board) {
 			idle = append(idle, s.cmd)
 		}
 		_, err := c.runAs("looker", "looks only", "/system identity print")
-		require.ErrorContains(t, err, "max-sessions")
+		require.ErrorContains(t, err, "Permission denied")
 		out, err := c.run(sshPassword, "/user active print")
 		require.NoError(t, err)
 		assert.Equal(t, 4, strings.Count(out, "looker"), out)
