@@ -16,6 +16,7 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/password"
 )
 
 // keeper is a machine whose flash outlives it: it is started again and again.
@@ -290,6 +291,34 @@ func TestKeptBadLines(t *testing.T) {
 		k.start(t, "new", nil)
 		assert.NotContains(t, k.said, "closed")
 		k.m.kill()
+	})
+	// login boots a router whose serial line asks who is there, and returns what it says to somebody with that password.
+	login := func(t *testing.T, said, secret, until string) {
+		t.Helper()
+		var err error
+		k.m, err = startMachine(k.b, k.n, k.dir, machineOptions{image: filepath.Join(imageDir, k.b.Name), flash: k.flash()})
+		require.NoError(t, err)
+		before, err := k.m.expect("Login: ")
+		require.NoError(t, err)
+		assert.Contains(t, before, said)
+		assert.NotContains(t, before, "forwarding is closed")
+		require.NoError(t, k.m.send("admin\r"))
+		_, err = k.m.expect("Password: ")
+		require.NoError(t, err)
+		require.NoError(t, k.m.send(secret+"\r"))
+		_, err = k.m.expect(until)
+		require.NoError(t, err)
+		k.m.kill()
+	}
+	t.Run("of the only user, who logs in", func(t *testing.T) {
+		hash, err := password.New(sshPassword)
+		require.NoError(t, err)
+		k.keep(t, 100, good+"/user\nset admin later=x password-hash=\""+strings.ReplaceAll(hash, "$", `\$`)+"\"\n")
+		login(t, "user admin can log in at a serial line", sshPassword, "[admin@old] > ")
+	})
+	t.Run("of a user, which is not understood", func(t *testing.T) {
+		k.keep(t, 101, good+"/user\nset admin password-hash-2=x\n")
+		login(t, "nobody can log in", "", "Login failed")
 	})
 }
 
