@@ -116,6 +116,37 @@ func TestReproducible(t *testing.T) {
 	})
 }
 
+// TestDebugTools looks for what TestInside of package qemu types.
+func TestDebugTools(t *testing.T) {
+	e2e.Builds(t)
+	b, err := board.ByName("malta")
+	require.NoError(t, err)
+	c, err := openCache()
+	require.NoError(t, err)
+	tools, err := debugTools(c, b)
+	require.NoError(t, err)
+	var names []string
+	for _, r := range tools {
+		names = append(names, r.Name)
+	}
+	assert.Subset(t, names, []string{"bbin/bb", "bbin/gosh", "bbin/ip", "bbin/ps", "bbin/ls", "bbin/cat", "bbin/kill"})
+}
+
+// TestOverlayText: what is cached depends on the text that an overlay has, and not on where it is.
+func TestOverlayText(t *testing.T) {
+	b, err := board.ByName("malta")
+	require.NoError(t, err)
+	text := func(more ...patch) string {
+		env, err := goEnv(b, t.TempDir(), more...)
+		require.NoError(t, err)
+		text, err := overlayText(env)
+		require.NoError(t, err)
+		return text
+	}
+	assert.Equal(t, text(), text())
+	assert.NotEqual(t, text(), text(patch{file: "src/slices/slices.go", wrong: "package slices\n", right: "package slices // another\n", times: 1}))
+}
+
 func hashOf(t *testing.T, path string) string {
 	t.Helper()
 	h, err := fileHash(path)

@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
-	"github.com/u-root/gobusybox/src/pkg/golang"
 	"github.com/u-root/mkuimage/cpio"
 	"github.com/u-root/mkuimage/uimage"
 	"github.com/u-root/uio/llog"
@@ -18,24 +19,42 @@ import (
 	"github.com/postern-router/postern/board"
 )
 
-// debugCommands are the tools of u-root that DEBUG=1 adds, as one program in /bbin.
-var debugCommands = []string{
-	"github.com/u-root/u-root/cmds/core/gosh",
-	"github.com/u-root/u-root/cmds/core/ip",
-	"github.com/u-root/u-root/cmds/core/ping",
-	"github.com/u-root/u-root/cmds/core/dmesg",
-	"github.com/u-root/u-root/cmds/core/ps",
-	"github.com/u-root/u-root/cmds/core/ls",
-	"github.com/u-root/u-root/cmds/core/cat",
-	"github.com/u-root/u-root/cmds/core/kill",
-}
-
 // links are the names by which the two programs in the image are called.
 var links = map[string]string{
 	"init":                  "bin/postern",
 	"sbin/iptables":         "sbin/xtables-legacy-multi",
 	"sbin/iptables-save":    "sbin/xtables-legacy-multi",
 	"sbin/iptables-restore": "sbin/xtables-legacy-multi",
+}
+
+// buildAll builds the boards' images, as many at a time as there are processors: packing an image takes one. What is
+// cached is made before, one after the other, as building a kernel takes all of them.
+func buildAll(c cache, boards []board.Board, out string, debug, detailed bool) ([]sizes, error) {
+	for _, b := range boards {
+		if _, err := kernel(c, b, ""); err != nil {
+			return nil, err
+		}
+		if _, err := iptables(c, b, ""); err != nil {
+			return nil, err
+		}
+		if debug {
+			if _, err := debugTools(c, b); err != nil {
+				return nil, fmt.Errorf("debugging tools for %s: %w", b.CPU.GOARCH, err)
+			}
+		}
+	}
+	built, failed := make([]sizes, len(boards)), make([]error, len(boards))
+	places := make(chan struct{}, runtime.NumCPU())
+	var running sync.WaitGroup
+	for i, b := range boards {
+		running.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			built[i], failed[i] = build(c, b, out, debug, detailed)
+		})
+	}
+	running.Wait()
+	return built, errors.Join(failed...)
 }
 
 // build builds a board's image in the folder out/BOARD: kernel, initramfs.cpio.xz,
@@ -77,8 +96,15 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 	}
 	xtables := filepath.Join(iptablesDir, "xtables-legacy-multi")
 	archive := filepath.Join(work, "initramfs.cpio")
-	if err := packInitramfs(b, program, xtables, archive, work, debug,
-		cpio.StaticFile("etc/version", v.file(), 0o644), cpio.StaticFile("etc/upgrade.pub", publicKey, 0o644)); err != nil {
+	more := []cpio.Record{cpio.StaticFile("etc/version", v.file(), 0o644), cpio.StaticFile("etc/upgrade.pub", publicKey, 0o644)}
+	if debug {
+		tools, err := debugTools(c, b)
+		if err != nil {
+			return sizes{}, fmt.Errorf("debugging tools for %s: %w", b.CPU.GOARCH, err)
+		}
+		more = append(more, tools...)
+	}
+	if err := packInitramfs(b, program, xtables, archive, work, more...); err != nil {
 		return sizes{}, fmt.Errorf("initramfs for %s: %w", b.Name, err)
 	}
 	initramfs, err := compress(archive)
@@ -113,13 +139,13 @@ func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, err
 	// If the image is too large the table tells more than the error of the code that finds no
 	// room for it.
 	check := func(slot string) (sizes, error) {
-		s, err := measure(b, filepath.Join(dir, "kernel"), initramfs, program, xtables, slot)
+		s, err := measure(b, filepath.Join(dir, "kernel"), initramfs, slot)
 		if err != nil {
 			return sizes{}, err
 		}
 		tooLarge := !debug && b.ImageLimit > 0 && s.total > b.ImageLimit
 		if tooLarge || detailed {
-			if s, err = s.withPackages(work); err != nil {
+			if s, err = s.detailed(work, program, xtables); err != nil {
 				return sizes{}, err
 			}
 		}
@@ -497,7 +523,7 @@ func overlay(replaced map[string]string, patches []patch, work string) (path str
 }
 
 // packInitramfs writes the cpio archive, in the form newc.
-func packInitramfs(b board.Board, program, xtables, archive, work string, debug bool, more ...cpio.Record) error {
+func packInitramfs(b board.Board, program, xtables, archive, work string, more ...cpio.Record) error {
 	base, err := cpio.ArchiveFromRecords(append([]cpio.Record{
 		cpio.Directory("bin", 0o755),
 		cpio.Directory("dev", 0o755),
@@ -535,35 +561,6 @@ func packInitramfs(b board.Board, program, xtables, archive, work string, debug 
 	}
 	for name, target := range links {
 		options = append(options, uimage.WithSymlink(name, "/"+target))
-	}
-	if debug {
-		env, err := goEnv(b, work)
-		if err != nil {
-			return err
-		}
-		// As small as possible: the initramfs is in memory, on the smallest board too.
-		for i, v := range env {
-			if strings.HasPrefix(v, "GOFLAGS=") {
-				env[i] = v + " " + withoutInlining[0]
-			}
-		}
-		// GOMIPS and GOARM reach u-root's builder by the environment alone.
-		for _, v := range env {
-			name, value, _ := strings.Cut(v, "=")
-			before, set := os.LookupEnv(name)
-			if err := os.Setenv(name, value); err != nil {
-				return err
-			}
-			defer func() {
-				if os.Unsetenv(name); set {
-					os.Setenv(name, before)
-				}
-			}()
-		}
-		options = append(options,
-			// gosh without its line editor, which waits for answers that a serial line may not give.
-			uimage.WithEnv(golang.DisableCGO(), golang.WithGOARCH(b.CPU.GOARCH), golang.WithBuildTag("goshsmall")),
-			uimage.WithBusyboxCommands(debugCommands...))
 	}
 	return uimage.Create(llog.Default(), options...)
 }

@@ -12,7 +12,7 @@
 //	image qemu BOARD
 //	image keys [FOLDER]
 //
-// Kernels and iptables are cached by a hash of everything that goes into them (see
+// Kernels, iptables and the debugging tools are cached by a hash of everything that goes into them (see
 // POSTERN_CACHE in the help); the rest is built each time. Two builds of one commit with the
 // same Debian packages give the same bytes. It is an error if the kernel's configuration
 // lacks an option that a fragment asks for, if a tool is missing, or if an image exceeds its
@@ -57,7 +57,7 @@ The word all stands for every board, the word rest for those that the tests do n
 Flags:
 %s
 Environment:
-  POSTERN_CACHE       folder for built kernels and iptables
+  POSTERN_CACHE       folder for built kernels, iptables and debugging tools
                       (default: postern in the user's cache folder)
   POSTERN_CACHE_SEED  another such folder, read first and never written
   POSTERN_KEYS        folder of the keys that images are signed with
@@ -162,13 +162,13 @@ func logic(args []string) error {
 				return err
 			}
 		}
-		for _, b := range boards {
-			sizes, err := build(c, b, *out, *debug, command == "size")
-			if err != nil {
-				return err
-			}
-			if command == "size" {
-				fmt.Print(sizes)
+		built, err := buildAll(c, boards, *out, *debug, command == "size")
+		if err != nil {
+			return err
+		}
+		if command == "size" {
+			for _, s := range built {
+				fmt.Print(s)
 			}
 		}
 		return nil

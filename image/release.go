@@ -42,10 +42,8 @@ func release(c cache, boards []board.Board, out string) (string, error) {
 	if strings.HasSuffix(v.name, "-dirty") {
 		return "", fmt.Errorf("version %s: a release is of a commit, and there are changes that are not committed", v.name)
 	}
-	for _, b := range boards {
-		if _, err := build(c, b, out, false, false); err != nil {
-			return "", err
-		}
+	if _, err := buildAll(c, boards, out, false, false); err != nil {
+		return "", err
 	}
 	keys, err := openKeys()
 	if err != nil {

@@ -63,35 +63,23 @@ func (s sizes) String() string {
 	return b.String()
 }
 
-// measure finds the size of each part on flash. Each part of the initramfs is packed alone, so
-// that the sum is a little more than the whole. slot is the path of the slot image, or "" for
-// a board without one.
-func measure(b board.Board, kernel, initramfs, program, xtables, slot string) (sizes, error) {
+// measure finds the size of an image and of what can be told apart without packing it again. slot is the
+// path of the slot image, or "" for a board without one.
+func measure(b board.Board, kernel, initramfs, slot string) (sizes, error) {
 	s := sizes{board: b}
-	var err error
-	size := func(path string) int64 {
-		info, statErr := os.Stat(path)
-		if statErr != nil {
-			err = cmp.Or(err, statErr)
-			return 0
-		}
-		return info.Size()
+	kernelSize, err := fileSize(kernel)
+	if err != nil {
+		return s, err
 	}
-	pack := func(name, path string) part {
-		temp := filepath.Join(filepath.Dir(initramfs), "part-"+filepath.Base(path))
-		copyErr := copyFile(temp, path, 0o644)
-		if copyErr != nil {
-			err = cmp.Or(err, copyErr)
-			return part{}
-		}
-		packed, packErr := compress(temp)
-		err = cmp.Or(err, packErr)
-		return part{name, size(path), size(packed)}
+	initramfsSize, err := fileSize(initramfs)
+	if err != nil {
+		return s, err
 	}
-	kernelSize, initramfsSize := size(kernel), size(initramfs)
 	s.total = kernelSize + initramfsSize
 	if slot != "" {
-		s.total = size(slot)
+		if s.total, err = fileSize(slot); err != nil {
+			return s, err
+		}
 	}
 	if packsKernel(b) {
 		s.parts = append(s.parts, part{"kernel, device tree, padding", 0, s.total - initramfsSize})
@@ -101,8 +89,16 @@ func measure(b board.Board, kernel, initramfs, program, xtables, slot string) (s
 			s.parts = append(s.parts, part{"headers, device trees, padding", 0, rest})
 		}
 	}
-	s.parts = append(s.parts, part{"initramfs, with", 0, initramfsSize}, pack("  Go program", program), pack("  iptables", xtables))
-	return s, err
+	s.parts = append(s.parts, part{"initramfs, with", 0, initramfsSize})
+	return s, nil
+}
+
+func fileSize(path string) (int64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
 }
 
 // packsKernel reports whether the kernel is packed only when the slot image is made. The
@@ -115,22 +111,40 @@ func packsKernel(b board.Board) bool {
 	return false
 }
 
-// withPackages adds the packages of the Go program. It links the program again, with symbols.
-func (s sizes) withPackages(work string) (sizes, error) {
-	program := filepath.Join(work, "postern-symbols")
-	if err := compileProgram(s.board, work, program, "-buildid="); err != nil {
+// detailed adds the two programs, and the packages of the Go program. Each program is packed alone, so that the
+// sum is a little more than the whole. It links the Go program again, with symbols.
+func (s sizes) detailed(work, program, xtables string) (sizes, error) {
+	var packed int64 // of the Go program
+	for _, p := range []struct{ name, path string }{{"  Go program", program}, {"  iptables", xtables}} {
+		alone := filepath.Join(work, "part-"+filepath.Base(p.path))
+		if err := copyFile(alone, p.path, 0o644); err != nil {
+			return s, err
+		}
+		xz, err := compress(alone)
+		if err != nil {
+			return s, err
+		}
+		added := part{name: p.name}
+		if added.raw, err = fileSize(p.path); err != nil {
+			return s, err
+		}
+		if added.packed, err = fileSize(xz); err != nil {
+			return s, err
+		}
+		s.parts = append(s.parts, added)
+		if p.path == program {
+			packed = added.packed
+		}
+	}
+	withSymbols := filepath.Join(work, "postern-symbols")
+	if err := compileProgram(s.board, work, withSymbols, "-buildid="); err != nil {
 		return s, err
 	}
-	packages, err := packageSizes(program)
+	packages, err := packageSizes(withSymbols)
 	if err != nil {
 		return s, err
 	}
-	var raw, packed int64
-	for _, p := range s.parts {
-		if strings.TrimSpace(p.name) == "Go program" {
-			packed = p.packed
-		}
-	}
+	var raw int64
 	for _, p := range packages {
 		raw += p.raw
 	}
