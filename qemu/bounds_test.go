@@ -27,8 +27,10 @@ import (
 // The load of TestSlowReceivers, and what the router must hold to.
 const (
 	slowStreams = 500 // as many as max-connections can be
-	slowTime    = 10 * time.Minute
-	slowShort   = time.Minute // with -short
+	// slowTime is how long it lasts, unless slowTimeVariable says otherwise: 10m, say. It is longer than the
+	// two minutes after which the router closes what is silent.
+	slowTime         = 150 * time.Second
+	slowTimeVariable = "POSTERN_TEST_SLOW_TIME"
 
 	// slowRead is the bytes that a receiver takes each slowPause, and slowWindow the
 	// buffer that it gives its socket. With 2 kB a second the router held 1 to 2 MB
@@ -86,6 +88,18 @@ func startLoaded(t *testing.T, prepare func(*net.TCPConn)) (r *router, streams [
 	return r, streams, netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, sourcePort))
 }
 
+// testTime is how long a test is to last: as long as the environment's variable says, which may be unset.
+func testTime(t *testing.T, variable string, usual time.Duration) time.Duration {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return usual
+	}
+	d, err := time.ParseDuration(text)
+	require.NoError(t, err, variable)
+	return d
+}
+
 // skipWithout skips a test of one board if that is not to be tested.
 func skipWithout(t *testing.T, name string) {
 	t.Helper()
@@ -102,10 +116,7 @@ func skipWithout(t *testing.T, name string) {
 func TestSlowReceivers(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
-	length := slowTime
-	if testing.Short() {
-		length = slowShort
-	}
+	length := testTime(t, slowTimeVariable, slowTime)
 	r, streams, to := startLoaded(t, func(*net.TCPConn) {})
 	before, _ := r.freeMemory(t)
 	start := time.Now()

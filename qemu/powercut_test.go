@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,15 +20,17 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/store"
 )
 
-// TestPowerCut kills QEMU, which is a cut of the router's power, 200 times while the
-// configuration changes and is written: the next start has the configuration of
-// before or that of after, all of it.
+// TestPowerCut cuts the router's power 200 times while the configuration changes and is
+// written: the next start has the configuration of before or that of after, all of it.
 //
 // What the emulated flash was given is in its file, also if QEMU is killed in the
 // middle of a write, so each cut leaves what was written up to that moment, in the
-// order in which it was written: words of a chip, pages of a disk. A real chip may
+// order in which it was written: words of a chip, pages of a disk. One cut in five kills QEMU,
+// and the router starts. For the others QEMU stands still while its file is copied: that is what a
+// kill would have left, and package store reads the copy as it does in a start. A real chip may
 // leave a word half programmed, and a real disk lose what it said was written: the
 // first is what the tests of package store simulate, at every byte and bit, the second
 // is what a sync is for.
@@ -91,18 +97,15 @@ func testPowerCut(t *testing.T, b board.Board, cuts int) {
 		require.NoError(t, k.m.send(fmt.Sprintf("/system identity set name=g%d; /ip socks access set [find] %s\r", sent, comment(sent))))
 		return before
 	}
-	var times []float64 // seconds
-	var writeTime time.Duration
-	for cut := range cuts + 1 {
-		k.boot(t, image)
-		export := settings(k.command(t, "/export"))
+	// check looks for a mixture in a configuration, and says which one it is.
+	check := func(export string, cut int) {
+		t.Helper()
 		found := marker.FindAllStringSubmatch(export, -1)
 		require.Len(t, found, markers, "after %d cuts, with %d or later kept:\n%s", cut, held, export)
 		for _, f := range found {
 			require.Equal(t, found[0][1], f[1], "a mixture after %d cuts:\n%s", cut, export)
 		}
-		var number int
-		_, err := fmt.Sscan(found[0][1], &number)
+		number, err := strconv.Atoi(found[0][1])
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, number, held, "after %d cuts an older configuration has come back", cut)
 		require.LessOrEqual(t, number, sent)
@@ -110,28 +113,42 @@ func testPowerCut(t *testing.T, b board.Board, cuts int) {
 			old++
 		}
 		held = number
-		if cut == cuts {
+	}
+	var times []float64 // seconds
+	var writeTime time.Duration
+	for start := range cuts/cutsOfStart + 1 {
+		k.boot(t, image)
+		check(settings(k.command(t, "/export")), start*cutsOfStart)
+		if start == cuts/cutsOfStart {
 			break
 		}
-
-		if cut == 0 {
+		if start == 0 {
 			for range timedWrites {
 				times = append(times, k.timeWrite(t, change()).Seconds())
 			}
 			writeTime = time.Duration(median(times) * float64(time.Second))
 		}
 		before := change()
-		if cut%4 == 0 {
-			// At any moment, from the first key on.
-			time.Sleep(time.Duration(random.Int64N(int64(2 * time.Second))))
-		} else {
+		within := 2 * time.Second // at any moment, from the first key on
+		if start%4 != 0 {
 			// While the flash is written, or soon after.
 			k.awaitWrite(t, before)
-			pause(time.Duration(random.Int64N(int64(writeTime << (cut % 3)))))
+			within = writeTime << (start % 3)
 		}
+		var left [][]byte // by each cut
+		for range cutsOfStart - 1 {
+			pause(time.Duration(random.Int64N(int64(within / cutsOfStart))))
+			left = append(left, k.stopped(t, func() []byte { return k.partition(t) }))
+		}
+		pause(time.Duration(random.Int64N(int64(within / cutsOfStart))))
 		k.m.kill()
-		if isTorn(before, k.partition(t), slotSize(b)) {
-			torn++
+		for i, partition := range append(left, k.partition(t)) {
+			if isTorn(before, partition, slotSize(b)) {
+				torn++
+			}
+			if i < len(left) {
+				check(k.stored(t, partition), start*cutsOfStart+i+1)
+			}
 		}
 	}
 	t.Logf("%s: %d cuts, %d of which left a slot half written (a write takes %v); %d starts with the configuration of before",
@@ -140,6 +157,51 @@ func testPowerCut(t *testing.T, b board.Board, cuts int) {
 	assert.Positive(t, torn, "no cut was in a write")
 	assert.Positive(t, old, "all cuts came after a write")
 	assert.Less(t, old, cuts, "all cuts came before a write")
+}
+
+// cutsOfStart is how many cuts there are from one start to the next, in one write or beside it.
+const cutsOfStart = 5
+
+// stopped returns what get returns while QEMU stands still.
+func (k *keeper) stopped(t *testing.T, get func() []byte) []byte {
+	t.Helper()
+	process := k.m.cmd.Process
+	require.NoError(t, process.Signal(syscall.SIGSTOP))
+	defer func() { require.NoError(t, process.Signal(syscall.SIGCONT)) }()
+	// Not all of its threads stop at once.
+	for deadline := time.Now().Add(patience); ; {
+		running := false
+		states, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", process.Pid))
+		require.NoError(t, err)
+		for _, path := range states {
+			stat, err := os.ReadFile(path) // proc_pid_stat(5): the state follows the name
+			running = running || err == nil && !bytes.Contains(stat, []byte(") T "))
+		}
+		if !running {
+			return get()
+		}
+		require.Less(t, time.Now(), deadline, "QEMU does not stop")
+	}
+}
+
+// stored is the configuration that a start reads from a partition.
+func (k *keeper) stored(t *testing.T, partition []byte) string {
+	t.Helper()
+	// In a file package store has slots of 64 KiB: of longer ones the end of a text's room, which is blank, is
+	// left out. What tells of the text is at a slot's end.
+	const size, footer = 64 << 10, 32
+	var file []byte
+	for slot := range slices.Chunk(partition, slotSize(k.b)) {
+		file = append(append(file, slot[:size-footer]...), slot[len(slot)-footer:]...)
+	}
+	path := filepath.Join(k.dir, "partition")
+	require.NoError(t, os.WriteFile(path, file, 0o600))
+	s, err := store.Open(path)
+	require.NoError(t, err)
+	defer s.Close()
+	text, info, err := s.Load()
+	require.NoError(t, err, "%+v", info)
+	return string(text)
 }
 
 // timedWrites are not cut: they tell how long a write takes on this host.

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -47,12 +46,7 @@ type rudeness struct {
 func TestRudeClients(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
-	length := rudeTime
-	if text := os.Getenv(rudeTimeVariable); text != "" {
-		var err error
-		length, err = time.ParseDuration(text)
-		require.NoError(t, err, rudeTimeVariable)
-	}
+	length := testTime(t, rudeTimeVariable, rudeTime)
 	r, _, _ := startLoaded(t, func(*net.TCPConn) {})
 	const echoPort, endPort = sourcePort + 30, sourcePort + 31
 	at := func(host string, port int) netip.AddrPort {
