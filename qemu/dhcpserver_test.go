@@ -27,8 +27,12 @@ import (
 func TestDHCPServer(t *testing.T) {
 	e2e.Boots(t)
 	e2e.Needs(t, "busybox")
+	t.Parallel()
 	for _, b := range boards() {
-		t.Run(b.Name, func(t *testing.T) { testDHCPServer(t, b) })
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			testDHCPServer(t, b)
+		})
 	}
 }
 
