@@ -109,7 +109,7 @@ func testDHCPServer(t *testing.T, b board.Board) {
 func testDHCPRelay(t *testing.T, k *keeper) {
 	e2e.Needs(t, "dhcrelay")
 	for _, line := range []string{
-		"/ip pool add name=far ranges=10.9.0.10-10.9.0.20",
+		"/ip pool add name=far ranges=10.9.0.10-10.9.0.19",
 		"/ip dhcp-server add name=far interface=" + k.b.LAN + " address-pool=far relay=10.9.0.1",
 		"/ip dhcp-server network add address=10.9.0.0/24 gateway=10.9.0.1 dns-server=192.168.0.1",
 		"/ip route add dst-address=10.9.0.0/24 gateway=" + otherAddress,
