@@ -565,6 +565,64 @@ func TestFailingBlock(t *testing.T) {
 	})
 }
 
+// TestBlocksGoBad has erase blocks of a chip fail one after another while it is used, each in a way of its own
+// and at a moment of its own, with starts of the router in between: what was saved is there at each start,
+// until the last block but one of a slot is gone, and from then on what was saved last stays.
+func TestBlocksGoBad(t *testing.T) {
+	const chips, slots = 300, 16
+	saved, stays := 0, 0
+	for chip := range chips {
+		s := newSim(t, flash.Geometry{Medium: "NAND", Size: slots * 256, EraseBlock: 256, WriteSize: 64})
+		r := rand.New(rand.NewPCG(uint64(chip), 0))
+		s.random = r
+		life := map[int]int{} // after so many erasures a block fails
+		for b := range slots {
+			life[b] = 1 + r.IntN(20)
+		}
+		wear := func() {
+			for b := range slots {
+				if n, ok := life[b]; !ok || s.erases[b] < n {
+					continue
+				}
+				delete(life, b)
+				switch r.IntN(4) {
+				case 0:
+					s.eraseErr[b] = syscall.EIO
+				case 1:
+					s.programErr[b] = syscall.EIO
+				case 2:
+					s.stuck[b] = true
+				case 3:
+					s.eraseErr[b], s.programErr[b] = syscall.EIO, syscall.EIO
+				}
+			}
+		}
+		st := s.boot()
+		want := text(0)
+		require.NoError(t, st.Save(want))
+		for n, failed := 1, 0; failed < 10; n++ {
+			require.Less(t, n, 1000, "chip %d never wears out", chip)
+			wear()
+			err := st.Save(text(n))
+			if err == nil {
+				require.Zero(t, failed, "chip %d: a block that was bad is good", chip)
+				want = text(n)
+				saved++
+			} else {
+				failed++
+				stays++
+				require.Greater(t, slots-len(life), slots/2, "chip %d: %v", chip, err)
+			}
+			if r.IntN(3) == 0 {
+				st = s.boot()
+			}
+			require.Equal(t, string(want), string(load(t, st)), "chip %d after save %d: %v", chip, n, err)
+			require.Equal(t, string(want), string(load(t, s.boot())), "chip %d, started after save %d: %v", chip, n, err)
+		}
+	}
+	t.Logf("%d chips of %d slots: %d texts were saved, and the last one outlived %d saves that failed", chips, slots, saved, stays)
+}
+
 func TestReadOnly(t *testing.T) {
 	s := layouts()["NOR, 2 slots"](t)
 	require.NoError(t, s.boot().Save(text(1)))
