@@ -29,11 +29,12 @@ lab: ## the manual's FTP example (EXAMPLE=home: a household) on BOARD in QEMU, t
 	go run ./image build $(BOARD)
 	go run ./qemu lab --example $(EXAMPLE) $(BOARD)
 
-test: ## everything that CI runs: checks, unit tests, end-to-end tests; an hour, needs root
+# So many at a time, as here too most wait: for timers, for packets that do not come, for a machine that restarts.
+test: ## everything that CI runs: checks, unit tests, end-to-end tests; half an hour, needs root
 	go run ./image setup --lab all
 	$(MAKE) check
-	go test -tags e2e -race $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
-	go test -tags e2e -race -parallel 3 -timeout 75m -v ./qemu
+	go test -tags e2e -race -p 6 $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
+	go test -tags e2e -race -parallel 6 -timeout 75m -v ./qemu
 	go test -tags e2e -race -timeout 30m -v ./image
 
 check: ## formatting, go.mod, vet, staticcheck, actionlint

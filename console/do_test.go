@@ -308,6 +308,7 @@ func TestIDs(t *testing.T) {
 // No command panics. One that fails changes nothing, and what one changes can be exported and
 // read back.
 func TestDoRandom(t *testing.T) {
+	t.Parallel()
 	base, err := Load("base", strings.NewReader(fuzzConfig))
 	require.NoError(t, err)
 	live := queryLive()

@@ -149,6 +149,7 @@ func TestImportHashes(t *testing.T) {
 
 // What an export says is what there is after it has replaced all that was set, whatever that was.
 func TestReplaceRandom(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(5, 6))
 	live := fullLive()
 	live.Links = nil // all ports are there

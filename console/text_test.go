@@ -341,6 +341,7 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 }
 
 func TestExportLoad(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		cfg := randomConfig(t, r)
