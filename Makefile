@@ -34,7 +34,7 @@ test: ## everything that CI runs: checks, unit tests, end-to-end tests; half an 
 	go run ./image setup --lab all
 	$(MAKE) check
 	go test -tags e2e -race -p 6 $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
-	go test -tags e2e -race -parallel 6 -timeout 75m -v ./qemu
+	go test -tags e2e -race -parallel 5 -timeout 75m -v ./qemu
 	go test -tags e2e -race -timeout 30m -v ./image
 
 check: ## formatting, go.mod, vet, staticcheck, actionlint

@@ -147,6 +147,12 @@ func testSSH(t *testing.T, b board.Board) {
 	k, r, memory := startUnset(t, b)
 	c := newSSHClient(t, k.n, k.dir)
 
+	more := func(name string, f func(*testing.T)) {
+		if thorough(b) {
+			t.Run(name, f)
+		}
+	}
+
 	assert.Contains(t, k.command(t, "/ip service print"), " 0   ssh", "for the first login")
 	assert.Contains(t, k.command(t, "/ip service print"), " 1 I api")
 	t.Run("the first login", func(t *testing.T) {
@@ -320,7 +326,7 @@ func testSSH(t *testing.T, b board.Board) {
 		require.NoError(t, err)
 		assert.NotContains(t, out, ":22 ")
 	})
-	t.Run("many who say nothing", func(t *testing.T) {
+	more("many who say nothing", func(t *testing.T) {
 		var silent []net.Conn
 		for range 40 {
 			conn, err := k.n.dial(client, lanAddress+":22", patience)
@@ -353,7 +359,7 @@ func testSSH(t *testing.T, b board.Board) {
 		_, err = c.run("", "/system identity print")
 		require.NoError(t, err)
 	})
-	t.Run("many who hang up", func(t *testing.T) {
+	more("many who hang up", func(t *testing.T) {
 		start := time.Now()
 		const calls = 1000
 		for range calls {
@@ -369,7 +375,7 @@ func testSSH(t *testing.T, b board.Board) {
 			return err
 		}), "as soon as they are gone")
 	})
-	t.Run("not from outside", func(t *testing.T) {
+	more("not from outside", func(t *testing.T) {
 		const closing = `[find comment="defconf: drop all not coming from LAN"]`
 		assert.Empty(t, k.command(t, "/ip address add interface=ether1 address="+wanAddress+"/24"))
 		require.NoError(t, k.n.awaitPing(stranger, wanAddress))
@@ -389,7 +395,7 @@ func testSSH(t *testing.T, b board.Board) {
 		conn.Close()
 		assert.Empty(t, k.command(t, "/ip firewall filter enable "+closing))
 	})
-	t.Run("only from some addresses", func(t *testing.T) {
+	more("only from some addresses", func(t *testing.T) {
 		assert.Empty(t, k.command(t, "/ip service set ssh address="+otherAddress+"/32"))
 		_, err := c.run("", "/system identity print")
 		require.Error(t, err)
@@ -399,7 +405,7 @@ func testSSH(t *testing.T, b board.Board) {
 		assert.Empty(t, k.command(t, "/ip service unset ssh address"))
 	})
 	// That it ends when it has been idle is shown by TestIdle of package sshd, which need not wait a minute.
-	t.Run("the process has ended", func(t *testing.T) {
+	more("the process has ended", func(t *testing.T) {
 		assert.Empty(t, k.command(t, "/ip service disable ssh"))
 		require.NoError(t, retry(func() error { // the process has the listening socket too, until it has ended
 			conn, err := k.n.dial(client, lanAddress+":22", patience)

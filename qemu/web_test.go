@@ -111,6 +111,9 @@ func testWeb(t *testing.T, b board.Board) {
 		assert.Equal(t, "204", curl("-b", jar, "-X", "POST", "-H", "X-Postern-Token: "+session.Token, url+"/logout"))
 		assert.True(t, strings.HasSuffix(curl("-b", jar, url+"/session"), "401"))
 	})
+	if !thorough(b) {
+		return
+	}
 	t.Run("a connection through SOCKS is ended", func(t *testing.T) {
 		assert.Equal(t, "[]200", change("POST", "ip/socks/set", `{"enabled":true}`))
 		var conn net.Conn
