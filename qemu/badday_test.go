@@ -71,3 +71,50 @@ func TestThrownClock(t *testing.T) {
 	t.Logf("free memory: %.1f MiB", free)
 	assert.NotRegexp(t, `(?i)(ended by|hangs: it is ended|is not well:|not been well)`, r.m.screen.all())
 }
+
+// TestSlowDisk has a disk that answers a minute late while the configuration is written to it. Who is at the router
+// does not feel it, the watchdog does not bite, and what was set is there after a start.
+func TestSlowDisk(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	skipWithout(t, "pc")
+	r := startRouter(t, "pc", func(o *machineOptions) { o.capture = false })
+	r.awaitService(t)
+	r.awaitLinks(t)
+	k := &keeper{T: t, b: r.b, n: r.n, dir: r.dir, m: r.m}
+	// Bytes a second. A slot of 64 KiB is erased by writing zeros to it.
+	writes := func(rate int) {
+		require.NoError(t, r.m.monitor.execute("block_set_io_throttle", map[string]any{"device": "flash",
+			"bps": 0, "bps_rd": 0, "bps_wr": rate, "iops": 0, "iops_rd": 0, "iops_wr": 0}))
+	}
+	echo := r.echo(t, badDayPort+20)
+	old, reply := r.request(t, client, commandConnect, echo)
+	require.EqualValues(t, granted, reply.code)
+	writes(1024)
+	start := time.Now()
+	assert.Empty(t, r.command(t, "/system identity set name=slow"))
+	served, longest := 0, time.Duration(0)
+	for !k.holds(t, "set name=slow") {
+		require.Less(t, time.Since(start), patience, "the configuration is not kept; the console says:\n%s", r.m.screen.tail(20))
+		conn, reply := r.request(t, client, commandConnect, echo)
+		require.EqualValues(t, granted, reply.code)
+		assertEcho(t, conn)
+		assertEcho(t, old)
+		conn.Close()
+		_, took := r.freeMemory(t)
+		longest = max(longest, took)
+		served++
+	}
+	took := time.Since(start)
+	t.Logf("the disk took %v; %d connections were served meanwhile, the console answered in at most %v", took.Round(time.Second), served, longest.Round(time.Millisecond))
+	assert.Greater(t, took, 30*time.Second, "time that the write took")
+	assert.Less(t, longest, slowAnswer, "time that the console took")
+	// It is told, as the power may be cut meanwhile, and so is the end of it.
+	r.awaitLog(t, "the configuration is kept again")
+	assert.Contains(t, r.m.screen.all(), "the configuration is not kept: the flash has not answered for 20s")
+	assert.NotRegexp(t, `(?i)(ended by|hangs: it is ended|is not well:|not been well)`, r.m.screen.all())
+	writes(0)
+	r.m.kill()
+	k.start(t, "slow", nil)
+	k.m.kill()
+}

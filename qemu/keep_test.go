@@ -142,13 +142,22 @@ func keptAt(b board.Board) (offset, size int64) {
 func (k *keeper) awaitKept(t *testing.T, text string) {
 	t.Helper()
 	require.NoError(t, retry(func() error {
-		for slot := range slices.Chunk(k.partition(t), slotSize(k.b)) {
-			if bytes.Contains(slot, []byte(text)) && bytes.HasSuffix(slot, []byte(slotMagic)) {
-				return nil
-			}
+		if !k.holds(t, text) {
+			return fmt.Errorf("%q is not on flash; the console says:\n%s", text, k.m.screen.tail(20))
 		}
-		return fmt.Errorf("%q is not on flash; the console says:\n%s", text, k.m.screen.tail(20))
+		return nil
 	}))
+}
+
+// holds reports whether flash holds a text, all of it.
+func (k *keeper) holds(t *testing.T, text string) bool {
+	t.Helper()
+	for slot := range slices.Chunk(k.partition(t), slotSize(k.b)) {
+		if bytes.Contains(slot, []byte(text)) && bytes.HasSuffix(slot, []byte(slotMagic)) {
+			return true
+		}
+	}
+	return false
 }
 
 // slot asks the router which slot it runs from: a or b. It tells of none if it was not
