@@ -72,7 +72,7 @@ func TestVersion5(t *testing.T) {
 	passes(t)
 
 	assert.Contains(t, k.command(t, "/ip socks export"), "/ip socks\nset auth-method=password enabled=yes version=5\n/ip socks users\nadd name=alice only-one=yes\n")
-	assert.Contains(t, k.command(t, "/ip socks users export show-sensitive terse"), `add name=alice password-hash="\$argon2id\$v=19\$m=2048,t=3,p=1\$`)
+	assert.Contains(t, k.command(t, "/ip socks users export show-sensitive terse"), `add name=alice only-one=yes password-hash="\$argon2id\$v=19\$m=2048,t=3,p=1\$`)
 	assert.NotContains(t, k.command(t, "/ip socks users print detail"), "password")
 	require.NoError(t, k.m.send("/system reboot\ry\r"))
 	require.NoError(t, k.m.wait())
