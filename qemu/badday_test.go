@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,15 @@ const (
 	badDaySocks      = 100
 	badDayMasquerade = 20
 	badDayPort       = 5131
+
+	// flapTime is how long TestFlappingLink lasts, unless flapTimeVariable says otherwise: 10m, say.
+	flapTime         = time.Minute
+	flapTimeVariable = "POSTERN_TEST_FLAP_TIME"
+	// flapPause is from one change of the link to the next: it goes and comes back twice a second.
+	flapPause = 250 * time.Millisecond
+	// flapLate is how long the ends of connections through SOCKS may take longer than by masquerade, all
+	// but a tenth of them.
+	flapLate = 30 * time.Second
 )
 
 // talk has connections speak through the router.
@@ -27,6 +37,65 @@ func (r *router) talk(t *testing.T, port, socks, masquerade int) []*talk {
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	return r.openTalks(t, l, netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, port)), socks, masquerade)
+}
+
+// TestFlappingLink has the link of the WAN go and come back twice a second, with connections open. Then
+// all go on. What hosts take for that by themselves, whose timers have grown behind lost packets, those
+// by masquerade tell: the router's own buffers must not add to it.
+func TestFlappingLink(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	skipWithout(t, "malta")
+	length := flapTime
+	if text := os.Getenv(flapTimeVariable); text != "" {
+		var err error
+		length, err = time.ParseDuration(text)
+		require.NoError(t, err, flapTimeVariable)
+	}
+	r := startRouter(t, "malta", func(o *machineOptions) {
+		o.capture = false
+		// TCP sends again after times that double, up to two minutes: that is silence, and no fault.
+		o.configuration += "/ip socks set connection-idle-timeout=10m\n"
+	})
+	r.awaitService(t)
+	r.awaitLinks(t)
+	talks := r.talk(t, badDayPort, badDaySocks, badDayMasquerade)
+	before, _ := r.freeMemory(t)
+	lowest, flaps, look := before, 0, time.Now()
+	for start := time.Now(); time.Since(start) < length; flaps++ {
+		for _, up := range []bool{false, true} {
+			require.NoError(t, r.m.monitor.execute("set_link", map[string]any{"name": "net-ether1", "up": up}))
+			time.Sleep(flapPause) // this is what is tested, no wait for something
+		}
+		if time.Since(look) > slowLook {
+			look = time.Now()
+			free, took := r.freeMemory(t)
+			lowest = min(lowest, free)
+			require.Less(t, took, slowAnswer, "time that the console took")
+		}
+	}
+	back := time.Now()
+	since := func() time.Duration { return time.Since(back).Round(100 * time.Millisecond) }
+	socks := talks[:badDaySocks]
+	sent := said(socks)
+	r.awaitTalks(t, talks[badDaySocks:])
+	masquerade := since()
+	var late int
+	for over := time.Now().Add(flapLate); ; time.Sleep(200 * time.Millisecond) {
+		if late = behind(socks, sent); late == 0 || time.Now().After(over) {
+			break
+		}
+	}
+	t.Logf("the link went and came back %d times; by masquerade all went on %v later; %v later %d of %d ends through SOCKS had heard nothing new",
+		flaps, masquerade, since(), late, 2*badDaySocks)
+	assert.LessOrEqual(t, late, 2*badDaySocks/10)
+	r.awaitTalks(t, talks)
+	free, _ := r.freeMemory(t)
+	t.Logf("all went on %v later; free memory: %.1f MiB before, %.1f MiB the least, %.1f MiB after", since(), before, min(lowest, free), free)
+	assert.GreaterOrEqual(t, min(lowest, free), slowFreeMemory, "MiB of free memory")
+	r.awaitHTTP(t)
+	r.assertTalks(t, talks)
+	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|(ended by|hangs: it is ended)`, r.m.screen.all())
 }
 
 // TestThrownClock sets the clock to where programs have erred, and back, with connections open.

@@ -140,12 +140,7 @@ func (r *router) awaitTalks(t *testing.T, talks []*talk) {
 // goOn waits until each end has heard more than the other had said when this began, or a connection is
 // lost: it returns why those are that were.
 func goOn(talks []*talk) ([]error, error) {
-	sent := make([][2]int64, len(talks))
-	for i, c := range talks {
-		for end := range sent[i] {
-			sent[i][end] = c.sent[end].Load()
-		}
-	}
+	sent := said(talks)
 	lost := func() (all []error) {
 		for _, c := range talks {
 			if err := c.err.Load(); err != nil {
@@ -158,20 +153,36 @@ func goOn(talks []*talk) ([]error, error) {
 		if lost() != nil {
 			return nil
 		}
-		behind := 0
-		for i, c := range talks {
-			for end := range sent[i] {
-				if c.heard[1-end].Load() <= sent[i][end] {
-					behind++
-				}
-			}
-		}
-		if behind > 0 {
-			return fmt.Errorf("%d ends hear nothing new", behind)
+		if n := behind(talks, sent); n > 0 {
+			return fmt.Errorf("%d ends hear nothing new", n)
 		}
 		return nil
 	})
 	return lost(), err
+}
+
+// said returns how many bytes the client's end of each has sent, and the server's.
+func said(talks []*talk) [][2]int64 {
+	sent := make([][2]int64, len(talks))
+	for i, c := range talks {
+		for end := range sent[i] {
+			sent[i][end] = c.sent[end].Load()
+		}
+	}
+	return sent
+}
+
+// behind counts the ends that have heard no more than the other had said by then.
+func behind(talks []*talk, sent [][2]int64) int {
+	n := 0
+	for i, c := range talks {
+		for end := range sent[i] {
+			if c.heard[1-end].Load() <= sent[i][end] {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // dialReachable connects like dial. A neighbour of the router that asked for its hardware address

@@ -283,6 +283,9 @@ func (s *Server) connectNext(c *conn) {
 		// is too much when there are many connections.
 		many := c.memory == leastMemory
 		if many {
+			if s.socketMemory < roomyMemory {
+				c.rx.packet = smallPacket
+			}
 			s.limitBuffers(c, c.remote)
 		}
 		err := connect(c.remote, dst)

@@ -19,18 +19,27 @@ const (
 	firstPart = 64
 	// leastMemory is what every connection gets, in bytes, even if nothing is left.
 	leastMemory = 4608
-	// leastWindow is the window that goes with leastMemory: one packet.
+	// leastWindow is the window that goes with leastMemory: one packet, the largest that Ethernet takes.
 	leastWindow = 1460
-	// leastReceive is the smallest receive buffer, in bytes, and roomyReceive that where there are
-	// at least roomyMemory bytes for all sockets. The kernel takes as much of a buffer for data as
-	// the last packets had data in their memory (tcp_measure_rcv_mss): of 3 kB a third or less when
-	// packets are small. If the window that is left is less than one packet, the peer waits for
-	// seconds before it sends a part of one (RFC 9293, section 3.8.6.2.1). 3072 bytes hold no
-	// more packets than the kernel's own least buffer of 2304 bytes. 16 KiB hold what several
-	// packets bring at once, as behind a stall, and drop none of it.
-	leastReceive = 3072
-	roomyReceive = 16 << 10
-	roomyMemory  = 2 << 20
+	// smallPacket is how many bytes the packets have that a peer sends whose windows are not scaled. It is
+	// offered two of them, as it sends halves of the most that it was ever offered. Packets of that size
+	// take the least memory for each byte. Two of them are more than the least window that the kernel
+	// takes, 1152, so that one which the kernel has set differs.
+	smallPacket = 580
+	// leastReceive is the smallest receive buffer, in bytes. If it is full, the kernel packs small packets
+	// into one of up to 4 kB. crampedReceive is that of a socket of which the kernel takes too little for
+	// data, and roomyReceive the smallest where there are at least roomyMemory bytes for all sockets: it
+	// holds what several packets bring at once, as behind a stall. A peer whose bytes find no room is
+	// not heard either until its timer is over: what it was offered is taken back, so that its
+	// acknowledgements are behind the window. docs/SOCKS.md, "A window of one packet", has the rest.
+	leastReceive   = 4608
+	crampedReceive = 8 << 10
+	roomyReceive   = 16 << 10
+	roomyMemory    = 2 << 20
+	// offeringReceive is the size of a receive buffer of which the kernel takes too little for data, from
+	// just before a read to just behind it, in bytes: then it offers what the peer needs. It is enough if
+	// the kernel takes a 32nd.
+	offeringReceive = 64 << 10
 
 	// morePart: a direction that can use more gets 1/morePart of what is left.
 	morePart = 4
@@ -194,8 +203,12 @@ func (s *Server) shrink(c *conn, f *flow, source, sink int) {
 // limitBuffers bounds what the kernel holds for a socket of c before it is connected to
 // the other side.
 func (s *Server) limitBuffers(c *conn, fd int) {
-	s.limitSource(c, fd, &flow{})
-	c.limitSink(fd, &flow{})
+	source, sink := &c.rx, &c.tx
+	if fd == c.client {
+		source, sink = sink, source
+	}
+	s.limitSource(c, fd, source)
+	c.limitSink(fd, sink)
 }
 
 // leastReceive returns the size of the smallest receive buffer of c, in bytes. Datagrams that find no
@@ -214,16 +227,89 @@ func (s *Server) limitSource(c *conn, fd int, f *flow) {
 		return
 	}
 	size := (c.memory + f.memory) / 2
-	// The kernel doubles what it is told (socket(7)), and counts its own
-	// bookkeeping, so that less fits. One packet always does.
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, max(size, s.leastReceive(c))/2)
+	f.receive = max(size, s.leastReceive(c))
+	setReceiveBuffer(fd, f.receiveSize())
 	// The window stays what it was at the start of the connection unless it is set too
 	// (tcp(7)). And the kernel's least buffer is larger than leastMemory's part.
-	window := size
-	if c.memory == leastMemory && f.memory == 0 {
-		window = leastWindow
+	f.window = size
+	if f.memory > 0 && f.packet > 0 {
+		f.packet = leastWindow // from now on
 	}
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, window)
+	if c.memory == leastMemory && f.memory == 0 {
+		f.window = f.needs()
+	}
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, f.window)
+}
+
+// receiveSize returns the size of the receive buffer of f's source, in bytes.
+func (f *flow) receiveSize() int {
+	if f.cramped {
+		return max(f.receive, crampedReceive)
+	}
+	return f.receive
+}
+
+// setReceiveBuffer bounds what waits to be read from fd to size bytes. The kernel doubles what it is
+// told (socket(7)), and counts its own bookkeeping, so that less fits. One packet always does.
+func setReceiveBuffer(fd, size int) { unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size/2) }
+
+// needs returns how many bytes the peer of f's source must be offered so that it need not wait.
+func (f *flow) needs() int {
+	if f.packet > 0 {
+		return 2 * f.packet
+	}
+	return leastWindow
+}
+
+// receiveWindow is receive of bytes that f's source has. It sees to it that the peer is then offered what
+// it needs.
+func (s *Server) receiveWindow(f *flow, source int, p []byte) (int, error) {
+	if f.window == 0 || f.fast {
+		return receive(source, p, 0)
+	}
+	// The kernel sets this, too, when it takes another part of the buffer. If it is left below a packet,
+	// the window can no longer grow to one (tcp_clamp_window), and is not offered again when it has doubled.
+	window, err := unix.GetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP)
+	if err == nil && window != f.window {
+		s.adjust(f, source, window)
+	}
+	if !f.cramped {
+		return receive(source, p, 0)
+	}
+	setReceiveBuffer(source, offeringReceive)
+	n, err := receive(source, p, 0)
+	setReceiveBuffer(source, f.receiveSize())
+	return n, err
+}
+
+// adjust adjusts the receive buffer of f's source to the part of it that the kernel takes for data, which
+// has room for window bytes.
+func (s *Server) adjust(f *flow, source, window int) {
+	late := f.window == f.needs()
+	if f.packet > 0 {
+		f.packet = max(f.packet, largestPacket(source))
+	}
+	size := f.receiveSize()
+	f.cramped = window*f.receive < f.needs()*size
+	if size != f.receiveSize() {
+		setReceiveBuffer(source, f.receiveSize())
+	}
+	if late {
+		f.window = f.needs()
+	}
+	// With more than it needs, a peer sends larger packets.
+	if window < f.window || late && f.packet > 0 {
+		unix.SetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, f.window)
+	}
+}
+
+// largestPacket returns how many bytes packets have that come at fd, by the kernel's estimate.
+func largestPacket(fd int) int {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	return int(info.Rcv_mss)
 }
 
 // limitSink bounds what waits to be sent at the sink of f, a socket of c.

@@ -33,6 +33,14 @@ type flow struct {
 	memory         int
 	since          time.Duration
 	before, looked uint64
+	// receive is the size of the source's receive buffer unless the kernel takes too little of it for
+	// data (cramped), and window what its window was limited to, in bytes; both are 0 where they are not
+	// limited.
+	receive, window int
+	cramped         bool
+	// packet is how many bytes the packets of the source's peer have, at most. It is 0 if windows of the
+	// source are scaled: the kernel then offers all that there is room for, and otherwise only whole packets.
+	packet int
 	// fast says that it has moved fastSize within growTime, and was not quiet since.
 	fast   bool
 	ending bool // the source has ended or failed; there may be bytes before that
@@ -172,7 +180,7 @@ func (s *Server) step(f *flow, source, sink, most int) (n int, p progress, err e
 // does not take although it had room.
 func (s *Server) copy(f *flow, source, sink, most int) (n int, p progress, err error) {
 	b := s.scratch[:min(f.room, len(s.scratch), f.pipe.slots*os.Getpagesize(), most)]
-	got, err := receive(source, b, 0)
+	got, err := s.receiveWindow(f, source, b)
 	if err != nil || got == 0 {
 		s.dropPipe(f)
 		f.urgent = false // it is all read
