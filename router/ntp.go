@@ -101,6 +101,9 @@ func (s *timeService) rest(r ntp.Rest) error {
 		return errors.New("the configuration is another")
 	}
 	s.process.Set(nil)
+	if s.wake != nil {
+		s.wake.Stop() // one rest, however often a process asks for it before it ends
+	}
 	s.wake = time.AfterFunc(r.Pause, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -61,6 +61,9 @@ func TestTimeService(t *testing.T) {
 	inState(func(state service.State) bool { return !off(state) })
 	require.NoError(t, s.rest(ntp.Rest{Run: s.run, Pause: time.Hour}))
 	inState(off)
+	earlier := s.wake
+	require.NoError(t, s.rest(ntp.Rest{Run: s.run, Pause: time.Hour}))
+	require.False(t, earlier.Stop(), "a process that asks without end leaves one timer")
 	c.NTP.Servers = []string{"y"}
 	require.NoError(t, s.Apply(c))
 	assert.Zero(t, s.at, "another server has not answered yet")
