@@ -15,6 +15,9 @@ const (
 	monitorTraffic = "monitor-traffic"
 	// maxPingLine is the greatest length of what is said of an answer to ping.
 	maxPingLine = 1 << 10
+	// maxInterval is the longest time between two rows of monitor-traffic. While a command without a tag runs nothing is read from
+	// the client, and that it has gone is seen only when it is sent something: until then it has its place among the logins.
+	maxInterval = time.Minute
 )
 
 // isPing reports whether the command is a ping, which is in two menus.
@@ -103,11 +106,11 @@ func (t *task) monitorTraffic() error {
 	if len(s.from) == 0 {
 		return &trap{badValue, "missing value(s) of argument(s) interface"}
 	}
-	interval, err := spanOf("interval", given["interval"], pollTime)
+	interval, err := spanOf("interval", given["interval"], pollTime, maxInterval, "1m")
 	if err != nil {
 		return err
 	}
-	duration, err := spanOf("duration", given["duration"], 0)
+	duration, err := spanOf("duration", given["duration"], 0, 24*time.Hour, "1d")
 	if err != nil {
 		return err
 	}
@@ -184,14 +187,14 @@ func (t *task) wait(d time.Duration) error {
 	}
 }
 
-// spanOf is a time as an argument, or usual without one.
-func spanOf(name, text string, usual time.Duration) (time.Duration, error) {
+// spanOf is a time as an argument, or usual without one. most is the longest, and written so.
+func spanOf(name, text string, usual, most time.Duration, written string) (time.Duration, error) {
 	if text == "" {
 		return usual, nil
 	}
 	d, err := console.ParseDuration(text)
-	if err != nil || d < pollTime || d > 24*time.Hour {
-		return 0, &trap{badValue, "value of " + name + " out of range (" + pollTime.String() + "..1d)"}
+	if err != nil || d < pollTime || d > most {
+		return 0, &trap{badValue, "value of " + name + " out of range (" + pollTime.String() + ".." + written + ")"}
 	}
 	return d, nil
 }

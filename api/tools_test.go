@@ -161,7 +161,8 @@ func TestMonitorTraffic(t *testing.T) {
 			"=once=":                     "missing value(s) of argument(s) interface",
 			"=interface=ether9 =once=":   "no such item",
 			"=interface=ether1 =x=":      "unknown parameter x",
-			"=interface=0 =interval=1ms": "value of interval out of range (1s..1d)",
+			"=interface=0 =interval=1ms": "value of interval out of range (1s..1m)",
+			"=interface=0 =interval=61s": "value of interval out of range (1s..1m)",
 		} {
 			got := p.ask(append([]string{"/interface/monitor-traffic", "=duration=1s"}, strings.Fields(words)...)...)
 			require.Len(t, got, 2, words)
