@@ -476,6 +476,11 @@ func TestOwnLoginMakesRoom(t *testing.T) {
 	assert.True(t, accounts["bob"].out.Load())
 	require.True(t, u.makeRoom("bob"))
 	assert.True(t, accounts["admin"].out.Load(), "else it is the oldest")
+
+	v, err := u.enter(u.hash('c', netip.MustParseAddr("10.0.0.1"), "eve"), "eve", account("eve"))
+	require.NoError(t, err)
+	u.done(v)
+	assert.False(t, u.makeRoom("eve"), "the own one was just used")
 	assert.False(t, accounts["bob2"].out.Load())
 }
 

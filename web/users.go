@@ -229,20 +229,18 @@ func (u *users) enter(h secretHash, name string, account Account) (*user, error)
 }
 
 // makeRoom ends the login that has been without a request for the longest time, if that is long enough: one of the same user,
-// if there is such, so that who logs in again and again ends none of others.
+// if he has any, so that who logs in again and again ends none of others.
 func (u *users) makeRoom(name string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var oldest secretHash
 	var found *user
-	before := func(v, w *user) bool {
-		if own := v.name == name; own != (w.name == name) {
-			return own
-		}
-		return v.used.Before(w.used)
+	hasOwn := false
+	for _, v := range u.all {
+		hasOwn = hasOwn || v.name == name
 	}
 	for h, v := range u.all {
-		if v.busy == 0 && time.Since(v.used) >= spareTime && (found == nil || before(v, found)) {
+		if (v.name == name || !hasOwn) && v.busy == 0 && time.Since(v.used) >= spareTime && (found == nil || v.used.Before(found.used)) {
 			oldest, found = h, v
 		}
 	}
