@@ -290,7 +290,7 @@ func (s *Server) adjust(f *flow, source, window int) {
 		f.packet = max(f.packet, largestPacket(source))
 	}
 	size := f.receiveSize()
-	f.cramped = window*f.receive < f.needs()*size
+	f.cramped = int64(window)*int64(f.receive) < int64(f.needs())*int64(size)
 	if size != f.receiveSize() {
 		setReceiveBuffer(source, f.receiveSize())
 	}

@@ -346,3 +346,15 @@ func TestMemoryIsShort(t *testing.T) {
 		c.Close()
 	}
 }
+
+// TestPartOfALargeBuffer: the sizes of a flow that is not fast are more than an int of 32 bits takes, multiplied.
+func TestPartOfALargeBuffer(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	f := &flow{receive: 80 << 10, window: 80 << 10}
+	new(Server).adjust(f, fd, 40<<10)
+	assert.False(t, f.cramped, "40 KiB are more than a packet")
+	new(Server).adjust(f, fd, 1<<10)
+	assert.True(t, f.cramped)
+}
