@@ -36,9 +36,9 @@
 // A link is a Unix socket pair of type SOCK_SEQPACKET, descriptor 3 of the process. Each packet,
 // a frame of at most 8 KiB, has
 //
-//	1 byte   kind: 1 request, 2 reply, 3 reply that is an error; 0x10 first piece of its
-//	         message, 0x20 last piece
-//	varint   number of the message, its sender's own; a reply has that of its request
+//	1 byte   kind: 1 request, 2 reply, 3 reply that is an error, 4 PID 1's wish that the process
+//	         ends in order; 0x10 first piece of its message, 0x20 last piece
+//	varint   number of the message, its sender's own; a reply has that of its request, a wish 0
 //	...      a piece of the body, that of a request with a byte ahead that says what is asked
 //
 // The pieces of a message follow each other. Descriptors come with the first piece of a request

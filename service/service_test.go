@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -745,4 +746,23 @@ func TestTable(t *testing.T) {
 	assert.Panics(t, func() { NewTable(Spec{Name: "a"}, Spec{Name: "a"}) })
 	assert.Panics(t, func() { NewTable(Spec{}) })
 	assert.Equal(t, "backing off", BackingOff.String())
+}
+
+// TestAwaitEnd: the flags of the descriptor are those of exec's own, which shall wait if this one does not.
+func TestAwaitEnd(t *testing.T) {
+	pidfd := -1
+	process, err := os.StartProcess("/proc/self/exe", []string{"test", "-test.list=none"}, &os.ProcAttr{Sys: &syscall.SysProcAttr{PidFD: &pidfd}})
+	require.NoError(t, err)
+	if pidfd < 0 {
+		t.Skip("the kernel has no pidfd_open(2)")
+	}
+	second, err := unix.Dup(pidfd)
+	require.NoError(t, err)
+	defer unix.Close(second)
+	awaitEnd(pidfd)
+	flags, err := unix.FcntlInt(uintptr(second), unix.F_GETFL, 0)
+	require.NoError(t, err)
+	assert.Zero(t, flags&unix.O_NONBLOCK)
+	_, err = process.Wait()
+	require.NoError(t, err)
 }

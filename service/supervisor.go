@@ -144,6 +144,8 @@ func awaitEnd(pidfd int) {
 	}
 	f := os.NewFile(uintptr(pidfd), "process")
 	defer f.Close()
+	// exec's own descriptor is a duplicate: without this its wait would not wait where the poller could not.
+	defer unix.SetNonblock(pidfd, false)
 	if raw, err := f.SyscallConn(); err == nil {
 		_ = raw.Read(readable)
 	}

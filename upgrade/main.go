@@ -39,7 +39,7 @@ type Task struct {
 }
 
 // Spec is the process. It may only write to the partitions that PID 1 has opened for it, and it
-// parses only what is signed. SIGTERM does not end it: a write in place must be completed.
+// parses only what is signed. It does not end when it is told to: a write in place must be completed.
 var Spec = service.Spec{
 	Name: "upgrade", Start: service.Task, Main: runProcess,
 	Calls: service.Files().And(service.Calls{Checked: []service.Check{
