@@ -271,6 +271,7 @@ func (e *editor) ask(kind byte, before string, answer byte) (string, bool) {
 // more shows the prompt at the end of a page, waits for a key and removes the prompt. It returns the answer to the server, or
 // errLeave if the user has seen enough. What was typed before or is pasted was not meant for it, and stays for the next line.
 func (e *editor) more(prompt string) (answer string, err error) {
+	e.skipLineFeed() // of the line
 	if len(e.in.ahead) > 0 {
 		return wire.Dump, nil
 	}
@@ -282,9 +283,11 @@ func (e *editor) more(prompt string) (answer string, err error) {
 		if err != nil {
 			return "", err
 		}
+		e.skipLineFeed()
+		const cancel = string(rune(keyCancel))
 		known := true
 		switch key {
-		case "q", "Q", string(rune(keyCancel)):
+		case "q", "Q", cancel:
 			err = errLeave
 		case "d", "D":
 			answer = wire.Dump
@@ -295,7 +298,8 @@ func (e *editor) more(prompt string) (answer string, err error) {
 		default:
 			known = false
 		}
-		if known = known && len(e.in.ahead) == 0; !known {
+		// Nobody pastes Ctrl-C: what comes behind it is for the next line.
+		if known = known && (len(e.in.ahead) == 0 || key == cancel); !known {
 			if key == "" || key[0] < ' ' || key[0] == 0x7f {
 				continue
 			}
@@ -310,6 +314,14 @@ func (e *editor) more(prompt string) (answer string, err error) {
 			err = e
 		}
 		return answer, err
+	}
+}
+
+// skipLineFeed removes the second byte of an Enter that is "\r\n", if it has come.
+func (e *editor) skipLineFeed() {
+	if e.returned && len(e.in.ahead) > 0 && e.in.ahead[0] == '\n' {
+		e.in.skip()
+		e.returned = false
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/console/internal/wire"
 )
 
 const more = "-- [Q quit|D dump|down]|"
@@ -176,6 +178,39 @@ func TestResize(t *testing.T) {
 		return strings.HasSuffix(all, strings.ReplaceAll("\r\x1b[K"+numbered(24, 33), "\n", "\r\n")+more[:len(more)-1]) && len(all) > len(before)
 	})
 	u.send("q")
+}
+
+// Enter is two bytes on some terminals.
+func TestPagesByTwoBytes(t *testing.T) {
+	u := openTerminal(t, 80, kernelKnows)
+	u.send("pages 100\r\n")
+	u.expect(numbered(1, 23) + more)
+	u.send("\r\n")
+	u.expect(numbered(2, 24) + more)
+	u.send("q")
+}
+
+// What comes at once is a paste, but for a key that is two bytes, and Ctrl-C.
+func TestMoreAtOnce(t *testing.T) {
+	for _, test := range []struct {
+		keys, answer string
+		err          error
+		left         string
+	}{
+		{"\r\n", wire.NextLine, nil, ""},
+		{"\n", wire.NextLine, nil, ""},
+		{"\x03/ip\r", "", errLeave, "/ip\r"},
+		{"q/ip\r", wire.Dump, nil, "q/ip\r"},
+	} {
+		done := make(chan struct{})
+		defer close(done)
+		e := newEditor(readAhead(strings.NewReader(test.keys), done), io.Discard, func() (int, int) { return 80, 24 })
+		e.begin(nil)
+		answer, err := e.more("-- more")
+		assert.Equal(t, test.err, err, "%q", test.keys)
+		assert.Equal(t, test.answer, answer, "%q", test.keys)
+		assert.Equal(t, test.left, string(e.in.ahead), "%q", test.keys)
+	}
 }
 
 // Whatever is typed at the end of a page, the terminal neither hangs nor sends an answer that is none.
