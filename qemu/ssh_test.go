@@ -315,7 +315,7 @@ func testSSH(t *testing.T, b board.Board) {
 	t.Run("what goes through an interface", func(t *testing.T) {
 		out, err := c.run("", "/interface monitor-traffic ether1,ether2 once")
 		require.NoError(t, err)
-		assert.Regexp(t, `^ {21}name: ether1 +ether2\r\n    rx-packets-per-second: +\d+ +\d+\r\n       rx-bits-per-second: +\S+bps +\S+bps\r\n`, out)
+		assert.Regexp(t, `^ {21}name: +ether1 +ether2\r\n    rx-packets-per-second: +\d+ +\d+\r\n       rx-bits-per-second: +\S+bps +\S+bps\r\n`, out)
 		// What torch says goes by the interface too. Before that it has counted nothing of the connection but its login.
 		out, err = c.run("", "/tool torch ether2 ip-protocol=tcp duration=5s")
 		require.NoError(t, err)
