@@ -3,8 +3,11 @@ package netcfg
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/internal/machine"
@@ -282,8 +285,30 @@ func (m *Manager) want(c Config, have state) state {
 			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif, r.onlink(), c.table(r.Table), r.PrefSrc})
 		}
 	}
+	w.routes = append(w.routes, c.waysToDown(w)...)
 	w.settings.loose = looseLinks(w.routes)
 	return w
+}
+
+// waysToDown are routes to the gateways themselves that are Down and in no network of an address, as far as w has none. Without one
+// the strict check of sources, and the loose one where there is no other route, would drop what such a gateway answers: its
+// routes would never be active again.
+func (c Config) waysToDown(w state) (all []route) {
+	for _, r := range c.Routes {
+		oif, waits := nexthop(c, w.links, r)
+		if r.Disabled || !r.Down || !r.onlink() || waits {
+			continue
+		}
+		to := netip.PrefixFrom(r.Gateway, r.Gateway.BitLen())
+		there := func(o route) bool { return o.dst == to && o.table == unix.RT_TABLE_MAIN }
+		in := func(a Address) bool { return !a.Disabled && a.Address.Contains(r.Gateway) }
+		// Of gateways with one address on several links another may be in use.
+		elsewhere := func(o Route) bool { return !o.Disabled && o.Gateway == r.Gateway && c.Actual(o.Interface) != oif }
+		if !slices.ContainsFunc(w.routes, there) && !slices.ContainsFunc(all, there) && !slices.ContainsFunc(c.Addresses, in) && !slices.ContainsFunc(c.Routes, elsewhere) {
+			all = append(all, route{dst: to, metric: r.Distance, oif: oif, table: unix.RT_TABLE_MAIN})
+		}
+	}
+	return all
 }
 
 // onlink reports whether the gateway of r is on its link, although it is in no network of an address.

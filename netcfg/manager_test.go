@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -381,6 +382,60 @@ func TestRouteDown(t *testing.T) {
 	c.Routes[0].Down = false
 	require.NoError(t, m.Apply(c))
 	looks(t, routerShown)
+}
+
+// A gateway on a link, in no network of an address, is heard while its routes are down, or they would be so for good: the
+// kernel's strict check of sources lets nobody in to whom there is no way.
+func TestRouteDownOnLink(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	c := router()
+	c.Addresses[0] = address("192.0.2.7/32", "ether1")
+	c.Routes[0].Interface = "ether1"
+	c.Routes = append(c.Routes, by("0.0.0.0/0", "192.168.0.9", 2))
+	c.Settings.RPFilter = RPFilterStrict
+	heard := func() bool {
+		return exec.Command("ip", "route", "get", "192.0.2.7", "from", "10.0.0.1", "iif", "ether1").Run() == nil
+	}
+	routes := func() string { return ip(t, "route show proto static") }
+	require.NoError(t, m.Apply(c))
+	require.True(t, heard())
+	before := routes()
+	down := func(all ...int) {
+		t.Helper()
+		c.Routes = slices.Clone(c.Routes)
+		for i := range c.Routes {
+			c.Routes[i].Down = slices.Contains(all, i)
+		}
+		require.NoError(t, m.Apply(c))
+		w, err := m.Waiting()
+		require.NoError(t, err)
+		assert.Equal(t, all, w.Routes)
+		assert.Empty(t, monitored(t, func() { require.NoError(t, m.Apply(c)) }), "nothing is left to do")
+	}
+	down(0)
+	assert.True(t, heard())
+	assert.NotContains(t, routes(), "via 10.0.0.1")
+	down()
+	assert.Equal(t, before, routes())
+
+	// The route is there once, and not if there is another of the user's, or another link has such a gateway.
+	c.Routes = append(c.Routes, by("10.7.0.0/16", "10.0.0.1", 1))
+	c.Routes[3].Interface = "ether1"
+	down(0, 3)
+	assert.True(t, heard())
+	c.Routes[3] = Route{Destination: netip.MustParsePrefix("10.0.0.1/32"), Interface: "ether1", Distance: 1}
+	down(0)
+	assert.True(t, heard())
+	c.Routes[3] = by("10.7.0.0/16", "10.0.0.1", 1)
+	c.Routes[3].Interface = "ether2"
+	down(0)
+	assert.NotContains(t, routes(), "10.0.0.1 dev ether1")
+	// An address of a network is that of a host there.
+	c.Routes = c.Routes[:3]
+	c.Routes[0].Gateway = netip.MustParseAddr("192.168.0.77")
+	down(0)
+	assert.NotContains(t, routes(), "192.168.0.77")
 }
 
 // A route by a source waits until a link has it, and changes in its place.
