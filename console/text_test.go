@@ -186,6 +186,13 @@ func TestUserLineOfLaterVersion(t *testing.T) {
 	}
 }
 
+// What is left of such a line is a configuration like others, also behind the last line.
+func TestUserLineOfLaterVersionLast(t *testing.T) {
+	cfg, err := Load("cfg", strings.NewReader("/user\nset admin later=x"))
+	require.Error(t, err)
+	assert.True(t, cfg.Equal(cfg.Clone()))
+}
+
 // The consequence of a line that is not understood depends on the menus it may be for.
 func TestWithout(t *testing.T) {
 	for _, test := range []struct {

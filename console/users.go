@@ -507,6 +507,7 @@ func (s *Session) salvageUser(cfg Config, line importLine) (next Config, user st
 		}
 		u, there := x.cfg.User(user)
 		if there && u.Group == fullGroup && !u.Disabled {
+			x.cfg.borrowed = nil
 			return x.cfg, user, true
 		}
 		return cfg, "", there
