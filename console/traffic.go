@@ -337,20 +337,32 @@ func (x *execution) ways() ([]way, error) {
 	if err != nil {
 		return nil, err
 	}
+	dynamic, err := x.live.Routes()
+	if err != nil {
+		return nil, err
+	}
 	names := x.interfaceNames()
 	var ways, direct []way
-	var gateways []netip.Addr // of those of ways that have one, else the zero Addr
+	var gateways []netip.Addr // of those of ways whose interface the gateway's address says, else the zero Addr
 	for _, r := range rows {
 		to, err := netip.ParsePrefix(r.value("dst-address"))
 		if table := r.value("routing-table"); err != nil || r.flags&flagActive == 0 || table != "" && table != "main" {
 			continue
 		}
 		w, gateway := way{to: to}, netip.Addr{}
-		if name := r.value("gateway"); slices.Contains(names, name) {
-			w.via = name
+		address, on, _ := strings.Cut(r.value("gateway"), "%")
+		if slices.Contains(names, address) {
+			w.via = address
 			direct = append(direct, w)
-		} else if gateway, err = netip.ParseAddr(name); err != nil {
+		} else if gateway, err = netip.ParseAddr(address); err != nil {
 			continue
+		}
+		leads := func(d DynamicRoute) bool { return d.Destination == to && d.Gateway == gateway && d.Interface != "" }
+		if i := slices.IndexFunc(dynamic, leads); on == "" && gateway.IsValid() && i >= 0 { // its row does not say by what interface
+			on = x.cfg.Called(dynamic[i].Interface)
+		}
+		if on != "" {
+			w.via, gateway = on, netip.Addr{}
 		}
 		ways, gateways = append(ways, w), append(gateways, gateway)
 	}

@@ -140,3 +140,37 @@ func TestRateOf(t *testing.T) {
 	assert.EqualValues(t, 100, perSecond(250, 50, 2))
 	assert.EqualValues(t, 25, perSecond(50, 250, 2), "it counts anew")
 }
+
+// A gateway on an interface, in no network of an address, is where its route says, of a user's or of a lease.
+func TestTorchGatewayOnInterface(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		lines  string
+		routes []DynamicRoute
+	}{
+		{"a user's", "/ip route add gateway=10.99.0.1%ether1", nil},
+		{"a lease's", "", []DynamicRoute{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.99.0.1"), Interface: "ether1", Distance: 1}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			now := time.Date(2030, 1, 31, 22, 59, 58, 0, time.UTC)
+			live := trafficLive(&now)
+			live.Routes = func() ([]DynamicRoute, error) {
+				return append(test.routes, DynamicRoute{Destination: netip.MustParsePrefix("192.168.0.0/24"), Interface: "ether2"}), nil
+			}
+			s, cfg := Session{}, Default()
+			if test.lines != "" {
+				result, err := s.Execute(cfg, live, test.lines)
+				require.NoError(t, err)
+				cfg = result.Config
+			}
+			var shown string
+			for range 2 {
+				result, err := s.Execute(cfg, live, "/tool torch ether1 port=21")
+				require.NoError(t, err)
+				shown = result.Output
+				now = now.Add(time.Second)
+			}
+			assert.Contains(t, shown, "tcp         10.9.0.2:1238         10.5.8.8:21             1.0kbps   8.0Mbps\n")
+		})
+	}
+}
