@@ -1,6 +1,8 @@
 package router
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -198,8 +200,7 @@ func sortedGateways(all map[gateway]bool) []gateway {
 	return slices.SortedFunc(maps.Keys(all), func(a, b gateway) int { return a.address.Compare(b.address) })
 }
 
-// answers sends an echo request to a gateway, and reports whether an answer comes before ctx ends. What the answer says is not
-// read: the kernel gives the socket none but to its request, and from this host.
+// answers sends an echo request to a gateway, and reports whether its answer comes before ctx ends.
 func answers(ctx context.Context, g gateway, link string) bool {
 	socket, err := ping.Open(ping.From{Interface: link})
 	if err != nil {
@@ -211,21 +212,39 @@ func answers(ctx context.Context, g gateway, link string) bool {
 	return exchange(socket, g.address) == nil
 }
 
+// exchange sends a request and waits for its answer. The kernel gives the socket answers to its number alone, which is easily guessed,
+// from whomever: what counts comes from the host that was asked and has the data that were sent. Nothing else of it is looked at.
 func exchange(socket *os.File, to netip.Addr) error {
 	raw, err := socket.SyscallConn()
 	if err != nil {
 		return err
 	}
-	if e := raw.Control(func(fd uintptr) { err = unix.Connect(int(fd), &unix.SockaddrInet4{Addr: to.As4()}) }); e != nil || err != nil {
-		return fmt.Errorf("connect: %w", err)
+	host := unix.SockaddrInet4{Addr: to.As4()}
+	if e := raw.Control(func(fd uintptr) { err = unix.Connect(int(fd), &host) }); e != nil || err != nil {
+		return fmt.Errorf("connect: %w", cmp.Or(err, e))
 	}
-	request := [8]byte{0: 8} // an echo request (RFC 792), of which the kernel sets the rest
+	request := [24]byte{0: 8} // an echo request (RFC 792): the kernel sets the rest of its header
+	data := request[8:]
+	if _, err := unix.Getrandom(data, 0); err != nil {
+		return err
+	}
 	if _, err := socket.Write(request[:]); err != nil {
 		return err
 	}
-	var one [1]byte
-	_, err = socket.Read(one[:])
-	return err
+	for {
+		var answer [len(request) + 1]byte
+		var n int
+		var from unix.Sockaddr
+		if e := raw.Read(func(fd uintptr) bool {
+			n, from, err = unix.Recvfrom(int(fd), answer[:], 0)
+			return err != unix.EAGAIN
+		}); e != nil || err != nil {
+			return cmp.Or(e, err)
+		}
+		if by, ok := from.(*unix.SockaddrInet4); ok && by.Addr == host.Addr && n == len(request) && bytes.Equal(answer[8:n], data) {
+			return nil
+		}
+	}
 }
 
 // setDown makes the routes by these gateways inactive, and all others active. The system has it when setDown returns.

@@ -2,9 +2,11 @@ package router
 
 import (
 	"context"
+	"encoding/binary"
 	"maps"
 	"net/netip"
 	"os"
+	"os/exec"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,10 +14,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/ping"
 )
 
 // fakeGateways are gateways that answer or not.
@@ -158,6 +162,50 @@ func TestGatewayAnswers(t *testing.T) {
 	assert.True(t, answers(context.Background(), gateway{address: netip.MustParseAddr("127.0.0.1")}, "lo"))
 	assert.False(t, answers(context.Background(), gateway{address: netip.MustParseAddr("192.0.2.1")}, ""), "no route")
 	assert.False(t, answers(soon(), gateway{address: netip.MustParseAddr("127.0.0.1")}, "no-link"))
+}
+
+// Who is not the gateway, or does not know what it was asked, does not answer for it: the kernel compares neither.
+func TestGatewayAnsweredByAnother(t *testing.T) {
+	out, err := exec.Command("sh", "-c", "ip link add gw0 type veth peer name gw1 && ip link set gw1 up && ip addr add 198.51.100.2/24 dev gw0 && ip link set gw0 up").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "gw0").Run() })
+	forger, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	require.NoError(t, err)
+	defer unix.Close(forger)
+	for _, source := range []string{"198.51.100.2", "198.51.100.1"} {
+		for _, size := range []int{8, 24} {
+			socket, err := ping.Open(ping.From{})
+			require.NoError(t, err)
+			defer socket.Close()
+			require.NoError(t, socket.SetDeadline(time.Now().Add(100*time.Millisecond)))
+			raw, err := socket.SyscallConn()
+			require.NoError(t, err)
+			answered := make(chan error, 1)
+			go func() { answered <- exchange(socket, netip.MustParseAddr("198.51.100.1")) }()
+			ident := 0
+			for ident == 0 { // it is that of the request
+				require.NoError(t, raw.Control(func(fd uintptr) {
+					own, err := unix.Getsockname(int(fd))
+					require.NoError(t, err)
+					ident = own.(*unix.SockaddrInet4).Port
+				}))
+			}
+			require.NoError(t, unix.Sendto(forger, echoReply(netip.MustParseAddr(source), ident, size), 0, &unix.SockaddrInet4{Addr: [4]byte{198, 51, 100, 2}}))
+			assert.ErrorIs(t, <-answered, os.ErrDeadlineExceeded, "%s, %d bytes", source, size)
+		}
+	}
+}
+
+// echoReply is a packet of IPv4 with an echo reply, to 198.51.100.2.
+func echoReply(from netip.Addr, ident, size int) []byte {
+	packet := make([]byte, 20+size)
+	packet[0], packet[8], packet[9] = 0x45, 64, unix.IPPROTO_ICMP
+	copy(packet[12:], from.AsSlice())
+	copy(packet[16:], []byte{198, 51, 100, 2})
+	icmp := packet[20:]
+	binary.BigEndian.PutUint16(icmp[4:], uint16(ident))
+	binary.BigEndian.PutUint16(icmp[2:], ^uint16(ident)) // the only word that is not zero
+	return packet
 }
 
 // RouterOS's words are taken, and those that Postern lacks are told.
