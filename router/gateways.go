@@ -167,11 +167,15 @@ func (s *gatewayService) ask(links map[gateway]string, misses map[gateway]int, t
 	}
 }
 
-// tell tells the router and the log who is down, if that is news. What the router refuses is told again.
+// tell tells the router and the log who is down of those who are still to be asked, if that is news. What the router refuses is told
+// again.
 func (s *gatewayService) tell(told map[gateway]bool, misses map[gateway]int) {
+	s.mu.Lock()
+	links := s.links
+	s.mu.Unlock()
 	down := map[gateway]bool{}
 	for g, n := range misses {
-		if n >= gatewayMisses {
+		if _, asked := links[g]; asked && n >= gatewayMisses {
 			down[g] = true
 		}
 	}

@@ -122,6 +122,28 @@ func TestCheckGateway(t *testing.T) {
 	})
 }
 
+// What was asked before a user said that nobody asks any more is no news.
+func TestGatewayNotAskedAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t)
+		fake := newFakeGateways()
+		fake.set(true, "10.0.0.9")
+		s := newGatewayService(g.r.log)
+		s.probe, s.setDown = fake.probe, g.r.setDown
+		g.r.services = append(g.r.services, s)
+		defer s.Stop()
+		g.file("default.rsc", "/ip address add address=10.0.0.2/24 interface=ether1\n/ip route add check-gateway=ping gateway=10.0.0.9\n")
+		g.r.start()
+		time.Sleep(2*gatewayPause - time.Second)
+		g.must("/ip route set 0 check-gateway=none")
+		g.calls()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Zero(t, count(g.calls(), "network"), g.log())
+		assert.NotContains(t, g.log(), "does not answer")
+	})
+}
+
 func count(all []string, what string) (n int) {
 	for _, s := range all {
 		if s == what {
