@@ -209,7 +209,7 @@
 //	                      4.5 kB a connection for bytes that wait in one direction, or
 //	                      9 kB if they wait in both because neither side reads. A page
 //	                      that holds two packets, one of which is gone, counts as half.
-//	                      A receive buffer may be filled to 4.5 kB, to 8 kB if a peer sends
+//	                      A receive buffer may be filled to 3 kB, to 8 kB if a peer sends
 //	                      packets that hold few bytes, and to 16 kB where there are 2 MB
 //	                      for all.
 //	                      Without it: what net.ipv4.tcp_mem gives all sockets of the

@@ -26,13 +26,13 @@ const (
 	// take the least memory for each byte. Two of them are more than the least window that the kernel
 	// takes, 1152, so that one which the kernel has set differs.
 	smallPacket = 580
-	// leastReceive is the smallest receive buffer, in bytes. If it is full, the kernel packs small packets
-	// into one of up to 4 kB. crampedReceive is that of a socket of which the kernel takes too little for
-	// data, and roomyReceive the smallest where there are at least roomyMemory bytes for all sockets: it
-	// holds what several packets bring at once, as behind a stall. A peer whose bytes find no room is
-	// not heard either until its timer is over: what it was offered is taken back, so that its
-	// acknowledgements are behind the window. docs/SOCKS.md, "A window of one packet", has the rest.
-	leastReceive   = 4608
+	// leastReceive is the smallest receive buffer, in bytes: two packets of smallPacket bytes take 2.4 kB of
+	// it. crampedReceive is that of a socket of which the kernel takes too little for data, and
+	// roomyReceive the smallest where there are at least roomyMemory bytes for all sockets: it holds what
+	// several packets bring at once, as behind a stall. A peer whose bytes find no room is not heard either
+	// until its timer is over: what it was offered is taken back, so that its acknowledgements are behind
+	// the window. docs/SOCKS.md, "A window of one packet", has the rest.
+	leastReceive   = 3072
 	crampedReceive = 8 << 10
 	roomyReceive   = 16 << 10
 	roomyMemory    = 2 << 20
