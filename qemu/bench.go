@@ -50,9 +50,8 @@ func bench(ctx context.Context, boards, busy []board.Board, images string) error
 	return nil
 }
 
-// withRouter boots a board with the manual's example and calls f when it is up,
-// with what its console has said until then.
-func withRouter(ctx context.Context, b board.Board, images string, f func(n network, m *machine, said string) error) error {
+// inNetwork calls f with the manual's network and a folder, which are both gone behind it.
+func inNetwork(f func(n network, dir string) error) error {
 	dir, err := os.MkdirTemp("", "postern-bench-")
 	if err != nil {
 		return err
@@ -63,18 +62,33 @@ func withRouter(ctx context.Context, b board.Board, images string, f func(n netw
 		return err
 	}
 	defer n.close()
-	m, err := startMachine(b, n, dir, machineOptions{image: filepath.Join(images, b.Name), configuration: manualConfiguration(b)})
-	if err != nil {
-		return err
-	}
-	defer m.kill()
-	stop := context.AfterFunc(ctx, m.kill)
-	defer stop()
+	return f(n, dir)
+}
 
+// withRouter boots a board with the manual's example and calls f when it is up,
+// with what its console has said until then.
+func withRouter(ctx context.Context, b board.Board, images string, f func(n network, m *machine, said string) error) error {
+	return inNetwork(func(n network, dir string) error {
+		m, err := startMachine(b, n, dir, machineOptions{image: filepath.Join(images, b.Name), configuration: manualConfiguration(b)})
+		if err != nil {
+			return err
+		}
+		defer m.kill()
+		defer context.AfterFunc(ctx, m.kill)()
+		said, err := awaitUp(m)
+		if err != nil {
+			return err
+		}
+		return f(n, m, said)
+	})
+}
+
+// awaitUp waits until a router accepts SOCKS and has a prompt, and returns what its console has said until then.
+func awaitUp(m *machine) (string, error) {
 	const prompt = "[admin@postern] > "
 	said, err := m.expect("socks accepts on port")
 	if err != nil {
-		return err
+		return "", err
 	}
 	rest := ""
 	if !strings.Contains(said, prompt) { // either may be first
@@ -82,10 +96,7 @@ func withRouter(ctx context.Context, b board.Board, images string, f func(n netw
 	} else {
 		rest, err = m.expect("\n")
 	}
-	if err != nil {
-		return err
-	}
-	return f(n, m, said+rest)
+	return said + rest, err
 }
 
 // benchBoot prints a row of the first table.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -24,16 +23,10 @@ const askTime = 10 * time.Millisecond
 // kernel's start until the network is ready, until the first offer of an address in the LAN, and
 // until the first name of the provider is answered there; and the memory that is left then.
 func benchHome(ctx context.Context, b board.Board, images string) error {
-	dir, err := os.MkdirTemp("", "postern-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	n, err := newNetwork()
-	if err != nil {
-		return err
-	}
-	defer n.close()
+	return inNetwork(func(n network, dir string) error { return benchHomeIn(ctx, n, dir, b, images) })
+}
+
+func benchHomeIn(ctx context.Context, n network, dir string, b board.Board, images string) error {
 	h, err := startHousehold(n, filepath.Join(dir, "household"))
 	if err != nil {
 		return err

@@ -105,17 +105,24 @@ func (c *sshClient) shell(t *testing.T) *sshShell {
 	return c.shellAs(t, "admin+cet512w")
 }
 
+// startShell starts a program that has a shell on the router.
+func startShell(t *testing.T, cmd *exec.Cmd) *sshShell {
+	t.Helper()
+	s := &sshShell{cmd: cmd}
+	var err error
+	s.in, err = cmd.StdinPipe()
+	require.NoError(t, err)
+	s.out, err = cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { kill(cmd) })
+	return s
+}
+
 // shellAs is shell for a user and parameters, by a key.
 func (c *sshClient) shellAs(t *testing.T, user string) *sshShell {
 	t.Helper()
-	s := &sshShell{cmd: c.command(client, "", "-tt", user+"@"+lanAddress)}
-	var err error
-	s.in, err = s.cmd.StdinPipe()
-	require.NoError(t, err)
-	s.out, err = s.cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, s.cmd.Start())
-	t.Cleanup(func() { kill(s.cmd) })
+	s := startShell(t, c.command(client, "", "-tt", user+"@"+lanAddress))
 	assert.True(t, strings.HasSuffix(s.expect(t, "] > "), "[admin@postern] > "))
 	return s
 }
@@ -166,13 +173,7 @@ func testSSH(t *testing.T, b board.Board) {
 		cmd := empty("admin@"+lanAddress, "/export")
 		out, err := cmd.Output()
 		assert.NotContains(t, string(out), "/ip", "nothing but a password is taken: %v", err)
-		s := &sshShell{cmd: empty("-tt", "admin@"+lanAddress)}
-		s.in, err = s.cmd.StdinPipe()
-		require.NoError(t, err)
-		s.out, err = s.cmd.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, s.cmd.Start())
-		t.Cleanup(func() { kill(s.cmd) })
+		s := startShell(t, empty("-tt", "admin@"+lanAddress))
 		for _, prompt := range []string{"\nnew password> ", "repeat new password> "} {
 			s.expect(t, prompt)
 			_, err = io.WriteString(s.in, sshPassword+"\r")
@@ -233,14 +234,7 @@ func testSSH(t *testing.T, b board.Board) {
 		assert.Regexp(t, `user looker added by console:admin@tty\S+`, k.command(t, "/log print"))
 		var idle []*exec.Cmd
 		for range 4 { // max-sessions
-			s := &sshShell{cmd: c.command(client, "looks only", "-tt", "looker@"+lanAddress)}
-			var err error
-			s.in, err = s.cmd.StdinPipe()
-			require.NoError(t, err)
-			s.out, err = s.cmd.StdoutPipe()
-			require.NoError(t, err)
-			require.NoError(t, s.cmd.Start())
-			t.Cleanup(func() { kill(s.cmd) })
+			s := startShell(t, c.command(client, "looks only", "-tt", "looker@"+lanAddress))
 			s.expect(t, "[looker@postern] > ")
 			idle = append(idle, s.cmd)
 		}
