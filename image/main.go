@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -234,7 +235,10 @@ func boardsByName(names []string) ([]board.Board, error) {
 		return board.All()[len(board.Lab()):], nil
 	}
 	var boards []board.Board
-	for _, name := range names {
+	for i, name := range names {
+		if slices.Contains(names[:i], name) { // boards are built beside each other, each into its folder
+			continue
+		}
 		b, err := board.ByName(name)
 		if err != nil {
 			return nil, err

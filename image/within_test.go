@@ -37,3 +37,16 @@ func TestBuildKernelsBy(t *testing.T) {
 	assert.Equal(t, "malta", ready[0].Name)
 	assert.True(t, cache{dir: t.TempDir(), seed: c.dir}.have("kernel", boards[1].Kernel.Name, inputs), "in the seed")
 }
+
+// TestBoardsByName: a board that is named twice is built once, as boards are built beside each other.
+func TestBoardsByName(t *testing.T) {
+	boards, err := boardsByName([]string{"malta", "pc", "malta"})
+	require.NoError(t, err)
+	var names []string
+	for _, b := range boards {
+		names = append(names, b.Name)
+	}
+	assert.Equal(t, []string{"malta", "pc"}, names)
+	_, err = boardsByName([]string{"malta", "nothing"})
+	assert.ErrorContains(t, err, "nothing")
+}
