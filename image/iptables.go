@@ -26,7 +26,7 @@ const muslCFLAGS = "-Os -fno-pie"
 // extensions matches the sources of the iptables extensions that package firewall uses. The
 // others are left out of the build, since a static program contains all of them: without them
 // it has half the size, the C library not counted.
-var extensions = regexp.MustCompile(`^lib(xt|ipt)_(standard|tcp|udp|icmp|comment|conntrack|iprange|multiport|addrtype|connlimit|connmark|dscp|length|limit|mac|mark|set|statistic|ttl|CONNMARK|CT|DSCP|LOG|MARK|NAT|NETMAP|SNAT|DNAT|MASQUERADE|REDIRECT|REJECT|SET|TCPMSS|TTL)\.c$`)
+var extensions = regexp.MustCompile(`^lib(xt|ipt)_(standard|tcp|udp|icmp|bpf|comment|conntrack|hashlimit|iprange|multiport|addrtype|connlimit|connmark|dscp|length|limit|mac|mark|set|statistic|time|ttl|CLASSIFY|CONNMARK|CT|DSCP|LOG|MARK|NAT|NETMAP|SNAT|DNAT|MASQUERADE|REDIRECT|REJECT|SET|TCPMSS|TTL)\.c$`)
 
 // iptables returns a folder with the static program xtables-legacy-multi for the board's CPU.
 // again is that of kernel.
