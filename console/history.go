@@ -175,23 +175,33 @@ const usersPolicy = "policy"
 // maxActions is how many actions the name of a change lists.
 const maxActions = 3
 
-// Describe names a change of before to after as RouterOS does ("filter rule added"), and the policies that a user needs
-// who undoes it. delta makes before of after.
-func Describe(before, after Config, delta Delta) (action, policy string) {
+// Description is what a change did.
+type Description struct {
+	// Action names it as RouterOS does ("filter rule added"), and Policy has the policies that a user needs who undoes it.
+	Action, Policy string
+	// Others is Action without what was done to users, groups and keys; "" if that was all.
+	Others string
+}
+
+// Describe describes a change of before to after. delta makes before of after.
+func Describe(before, after Config, delta Delta) Description {
 	return describe(menus(), before, after, delta)
 }
 
-func describe(menus []*menu, before, after Config, delta Delta) (action, policy string) {
+func describe(menus []*menu, before, after Config, delta Delta) Description {
 	before, after = before.identified(), after.identified()
-	var actions []string
+	var actions, others []string
 	policies := []string{"write"}
 	note := func(m *menu, item, did string) {
 		noun := cmp.Or(itemNouns()[m.path], strings.ReplaceAll(m.path, "-", " "))
 		if item != "" {
 			noun += " " + Printable(item)
 		}
-		if !slices.Contains(actions, noun+" "+did) {
-			actions = append(actions, noun+" "+did)
+		if action := noun + " " + did; !slices.Contains(actions, action) {
+			actions = append(actions, action)
+			if !m.isUsers() {
+				others = append(others, action)
+			}
 		}
 		if m.isUsers() && !slices.Contains(policies, usersPolicy) {
 			policies = append(policies, usersPolicy)
@@ -216,11 +226,17 @@ func describe(menus []*menu, before, after Config, delta Delta) (action, policy 
 			}
 		}
 	}
-	action = strings.Join(actions, ", ")
-	if len(actions) == 0 || len(actions) > maxActions {
-		action = "configuration changed"
+	named := func(actions []string) string {
+		if len(actions) == 0 || len(actions) > maxActions {
+			return "configuration changed"
+		}
+		return strings.Join(actions, ", ")
 	}
-	return action, strings.Join(policies, ",")
+	d := Description{Action: named(actions), Policy: strings.Join(policies, ",")}
+	if len(others) > 0 {
+		d.Others = named(others)
+	}
+	return d
 }
 
 // changedItems is what was done to items of m, "" if nothing was, and the name of the item if it is one.
@@ -293,7 +309,7 @@ func (x *execution) undo(step func() (Config, error), steps int) error {
 	if err != nil {
 		return err
 	}
-	if _, policy := describe(x.menus, x.cfg, next, DeltaOf(next, x.cfg)); x.live.Denied&MayPolicy != 0 && strings.Contains(policy, usersPolicy) {
+	if d := describe(x.menus, x.cfg, next, DeltaOf(next, x.cfg)); x.live.Denied&MayPolicy != 0 && strings.Contains(d.Policy, usersPolicy) {
 		return ErrNotPermitted
 	}
 	if x.live.Denied&MayPolicy != 0 && !x.cfg.SameUsers(next) {

@@ -19,33 +19,33 @@ func TestDescribe(t *testing.T) {
 	const start = "/interface bridge add name=b\n/interface vlan add name=v interface=ether1 vlan-id=7\n/ip address add address=192.168.0.1/24 interface=ether2\n" +
 		"/ip firewall filter add chain=input\n/ip firewall filter add chain=forward\n/ip firewall filter add chain=output\n" +
 		"/ip firewall address-list add list=a address=10.0.0.1\n/system ntp client set servers=a,b,c"
-	for _, test := range []struct{ line, action, policy string }{
-		{"/ip firewall filter add action=drop chain=input", "filter rule added", "write"},
-		{"/ip firewall filter add chain=input action=drop place-before=1", "filter rule added", "write"},
-		{"/ip firewall filter remove 1", "filter rule removed", "write"},
-		{"/ip firewall filter remove [find]", "filter rule removed", "write"},
-		{"/ip firewall filter disable 0,2", "filter rule changed", "write"},
-		{"/ip firewall filter move 2 0", "filter rule moved", "write"},
-		{"/ip firewall filter move 0", "filter rule moved", "write"},
-		{"/ip firewall filter move 0; /ip firewall filter set 1 action=drop", "filter rule changed", "write"},
-		{"/ip firewall filter remove 0; /ip firewall filter add action=drop chain=input", "filter rule changed", "write"},
-		{"/ip firewall address-list add list=a address=10.0.0.2", "address list entry added", "write"},
-		{"/ip address set 0 comment=x", "address changed", "write"},
-		{"/ip route add gateway=192.168.0.9", "route 0.0.0.0/0 added", "write"},
-		{"/ip route add gateway=192.168.0.9; /ip route add gateway=192.168.0.9 dst-address=10.0.0.0/8", "route added", "write"},
-		{"/interface ethernet set ether1 mtu=1400", "device changed", "write"},
-		{"/interface ethernet set ether1 name=wan", "device changed", "write"},
-		{"/interface bridge add name=c", "device added", "write"},
-		{"/system identity set name=x", "system identity changed", "write"},
-		{"/ip dns set servers=1.1.1.1", "dns changed", "write"},
-		{"/ip dhcp-client add interface=ether1", "dhcp client added", "write"},
-		{"/system ntp client set servers=b,c", "ntp client changed", "write"},
-		{"/system ntp client servers remove 1", "ntp client changed", "write"},
-		{"/ip socks set enabled=yes", "ip socks changed", "write"},
-		{"/ip service set ssh disabled=no", "ip service ssh changed", "write"},
-		{"/user set admin password=secret", "user admin changed", "write,policy"},
-		{"/system identity set name=x; /ip dns set servers=1.1.1.1; /ip socks set enabled=yes", "system identity changed, dns changed, ip socks changed", "write"},
-		{"/system identity set name=x; /ip dns set servers=1.1.1.1; /ip socks set enabled=yes; /user set admin password=x", "configuration changed", "write,policy"},
+	for _, test := range []struct{ line, action, policy, others string }{
+		{"/ip firewall filter add action=drop chain=input", "filter rule added", "write", "filter rule added"},
+		{"/ip firewall filter add chain=input action=drop place-before=1", "filter rule added", "write", "filter rule added"},
+		{"/ip firewall filter remove 1", "filter rule removed", "write", "filter rule removed"},
+		{"/ip firewall filter remove [find]", "filter rule removed", "write", "filter rule removed"},
+		{"/ip firewall filter disable 0,2", "filter rule changed", "write", "filter rule changed"},
+		{"/ip firewall filter move 2 0", "filter rule moved", "write", "filter rule moved"},
+		{"/ip firewall filter move 0", "filter rule moved", "write", "filter rule moved"},
+		{"/ip firewall filter move 0; /ip firewall filter set 1 action=drop", "filter rule changed", "write", "filter rule changed"},
+		{"/ip firewall filter remove 0; /ip firewall filter add action=drop chain=input", "filter rule changed", "write", "filter rule changed"},
+		{"/ip firewall address-list add list=a address=10.0.0.2", "address list entry added", "write", "address list entry added"},
+		{"/ip address set 0 comment=x", "address changed", "write", "address changed"},
+		{"/ip route add gateway=192.168.0.9", "route 0.0.0.0/0 added", "write", "route 0.0.0.0/0 added"},
+		{"/ip route add gateway=192.168.0.9; /ip route add gateway=192.168.0.9 dst-address=10.0.0.0/8", "route added", "write", "route added"},
+		{"/interface ethernet set ether1 mtu=1400", "device changed", "write", "device changed"},
+		{"/interface ethernet set ether1 name=wan", "device changed", "write", "device changed"},
+		{"/interface bridge add name=c", "device added", "write", "device added"},
+		{"/system identity set name=x", "system identity changed", "write", "system identity changed"},
+		{"/ip dns set servers=1.1.1.1", "dns changed", "write", "dns changed"},
+		{"/ip dhcp-client add interface=ether1", "dhcp client added", "write", "dhcp client added"},
+		{"/system ntp client set servers=b,c", "ntp client changed", "write", "ntp client changed"},
+		{"/system ntp client servers remove 1", "ntp client changed", "write", "ntp client changed"},
+		{"/ip socks set enabled=yes", "ip socks changed", "write", "ip socks changed"},
+		{"/ip service set ssh disabled=no", "ip service ssh changed", "write", "ip service ssh changed"},
+		{"/user set admin password=secret", "user admin changed", "write,policy", ""},
+		{"/system identity set name=x; /ip dns set servers=1.1.1.1; /ip socks set enabled=yes", "system identity changed, dns changed, ip socks changed", "write", "system identity changed, dns changed, ip socks changed"},
+		{"/system identity set name=x; /ip dns set servers=1.1.1.1; /ip socks set enabled=yes; /user set admin password=x", "configuration changed", "write,policy", "system identity changed, dns changed, ip socks changed"},
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			cfg, err := Load("start", strings.NewReader(start))
@@ -53,9 +53,10 @@ func TestDescribe(t *testing.T) {
 			result, err := new(Session).Execute(cfg, fullLive(), test.line)
 			require.NoError(t, err)
 			back := DeltaOf(result.Config, cfg)
-			action, policy := Describe(cfg, result.Config, back)
-			assert.Equal(t, test.action, action)
-			assert.Equal(t, test.policy, policy)
+			d := Describe(cfg, result.Config, back)
+			assert.Equal(t, test.action, d.Action)
+			assert.Equal(t, test.policy, d.Policy)
+			assert.Equal(t, test.others, d.Others)
 			was, err := back.Apply(result.Config)
 			require.NoError(t, err)
 			assert.Equal(t, cfg.identified(), was)

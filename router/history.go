@@ -43,26 +43,34 @@ type historyEntry struct {
 	size int
 }
 
-// after returns the history after a commit that has made next of old. What was undone before another change cannot be done
+// after returns the history after a commit that has made next of old, and what that did. What was undone before another change cannot be done
 // again. room bounds its size in bytes: the oldest are forgotten.
-func (h history) after(s *session.Session, steps int, old, next console.Config, room int) history {
+func (h history) after(s *session.Session, steps int, old, next console.Config, room int) (_ history, did change) {
 	back := console.DeltaOf(next, old)
 	h.entries = slices.Clone(h.entries)
 	switch steps {
 	case 0:
 		h.last++
 		e := historyEntry{number: h.last, by: cmp.Or(s.User, console.Admin), at: time.Now()}
-		e.action, e.policy = console.Describe(old, next, back)
+		d := console.Describe(old, next, back)
+		e.action, e.policy = d.Action, d.Policy
+		did = change{d.Action, d.Others}
 		h.entries = append(h.entries[:h.done], e)
 	case -1:
 		h.done--
 	}
 	e := &h.entries[h.done]
+	switch {
+	case steps < 0:
+		did = change{e.action + " undone", e.action + " undone"}
+	case steps > 0:
+		did = change{e.action + " again", e.action + " again"}
+	}
 	e.way, e.size = back, back.Size()+len(e.action)+len(e.by)
 	if steps >= 0 {
 		h.done++
 	}
-	return h.bounded(room)
+	return h.bounded(room), did
 }
 
 // bounded is h without the oldest entries, if there are too many, or they are too big. Those that are undone go first: they

@@ -206,10 +206,14 @@ func (r *Router) change(s *session.Session, revision uint64, result console.Resu
 	before := r.now.config
 	r.changer = s
 	defer func() { r.changer = nil }()
-	if err := r.commit(next, r.now.history.after(s, result.History, r.now.config, next, r.historyRoom)); err != nil {
+	history, did := r.now.history.after(s, result.History, r.now.config, next, r.historyRoom)
+	if err := r.commit(next, history); err != nil {
 		return "", err
 	}
-	r.logUsers(s, before, next)
+	if told := r.logUsers(s, before, next); told {
+		did.all = did.others
+	}
+	r.changes.tell(did.all, actor(s.User, s.Origin))
 	r.keepConfig()
 	return warning + r.warning(), nil
 }

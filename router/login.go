@@ -287,10 +287,11 @@ func (r *Router) changePassword(s *session.Session, old, new string, may func(st
 	return err
 }
 
-// logUsers logs which users, groups and keys, and whose passwords, a session has changed.
-func (r *Router) logUsers(s *session.Session, before, after console.Config) {
+// logUsers logs which users, groups and keys, and whose passwords, a session has changed, and reports whether it has any.
+func (r *Router) logUsers(s *session.Session, before, after console.Config) (told bool) {
 	by := actor(s.User, s.Origin)
 	did := func(format, user, what string) {
+		told = true
 		r.log.About("system,account").Printf(kmsg.Info, format, user, what, by)
 	}
 	for _, u := range before.Users {
@@ -338,4 +339,5 @@ func (r *Router) logUsers(s *session.Session, before, after console.Config) {
 			did("ssh key of user %s %s by %s", k.User, "added")
 		}
 	}
+	return told
 }

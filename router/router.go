@@ -61,6 +61,7 @@ type Router struct {
 	requests   chan<- console.Request
 	kept       *configStore
 	logins     logins
+	changes    changeLog
 	active     activeUsers
 	state      *stateStore
 	upgrades   upgrades
@@ -236,6 +237,7 @@ func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.R
 		requests: requests, kept: &configStore{log: log}, state: &stateStore{log: log},
 		upgrades: upgrades{running: readVersion(b, ""), busy: make(chan struct{}, 1)},
 		logins:   newLogins(log),
+		changes:  newChangeLog(log),
 		defaults: configurationFile, sessions: make(chan struct{}, maxSessions),
 		turn: make(chan struct{}, 1), pings: make(chan struct{}, maxPings), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
 		historyRoom: minHistory,
