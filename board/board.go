@@ -347,6 +347,21 @@ func (b Board) PortNames() []string {
 	return names
 }
 
+// smallTag is the build tag of programs without what a small flash has no room for.
+const smallTag = "small"
+
+// Small reports whether the flash, of 4 MB, has no room for all that the program can do: TLS and what comes with it is half
+// a megabyte on flash. Go files that need the room have the build constraint !small, and those in their place small.
+func (b Board) Small() bool { return b.ImageLimit > 0 && b.ImageLimit <= 4<<20 }
+
+// GoTags returns the build tags of the board's program, for go build's -tags; "" is none.
+func (b Board) GoTags() string {
+	if b.Small() {
+		return smallTag
+	}
+	return ""
+}
+
 // GoEnv returns the environment, as name=value, in which go build makes a static program for
 // the board.
 func (b Board) GoEnv() []string {

@@ -182,6 +182,18 @@ func TestFlash(t *testing.T) {
 	assert.EqualValues(t, malta.QEMU.FlashSize, 4<<20)
 }
 
+// What a small flash has no room for is left out of these boards, and of no others.
+func TestSmall(t *testing.T) {
+	var small []string
+	for _, b := range All() {
+		assert.Equal(t, b.Small(), b.GoTags() != "")
+		if b.Small() {
+			small = append(small, b.Name)
+		}
+	}
+	assert.Equal(t, []string{"malta", "maltael", "tl-mr3020"}, small)
+}
+
 func TestUnknownBoard(t *testing.T) {
 	_, err := ByName("wrt54g")
 	require.ErrorContains(t, err, "wrt54g")

@@ -227,7 +227,7 @@ func linkProgram(b board.Board, work, path, ldflags string, l linker) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-toolexec=" + l.toolexec, "-ldflags=" + ldflags}
+	args := []string{"build", "-tags=" + b.GoTags(), "-trimpath", "-buildvcs=false", "-toolexec=" + l.toolexec, "-ldflags=" + ldflags}
 	return run("", env, "go", append(append(args, withoutInlining...), "-o", path, "github.com/postern-router/postern/init")...)
 }
 
