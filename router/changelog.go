@@ -65,7 +65,7 @@ func (l *changeLog) end() {
 		l.until.Stop()
 	}
 	if l.more > 0 {
-		l.lines.Printf(kmsg.Info, "%s, %d more times", l.last, l.more)
+		l.lines.Printf(kmsg.Info, "%s (%d more)", l.last, l.more)
 	}
 	l.last, l.more = "", 0
 }
