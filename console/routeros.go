@@ -72,11 +72,11 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 
 // absentMatchers are the absent properties that rules of all tables have in common.
 const absentMatchers = "connection-bytes " +
-	"connection-rate connection-type content dst-limit " +
+	"connection-rate connection-type content " +
 	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority " +
 	"ipv4-options layer7-protocol out-bridge-port out-bridge-port-list " +
-	"p2p per-connection-classifier priority psd realm " +
-	"routing-table time tls-host"
+	"p2p priority psd realm " +
+	"routing-table tls-host"
 
 // absentProperty reports whether name is exactly a property that RouterOS has in m and Postern
 // lacks. accepted are the values that it may have all the same, separated by "|", or "*".
@@ -99,7 +99,7 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 	if unset || some && w.find == nil && (accepted == "*" || slices.Contains(strings.Split(accepted, "|"), w.text)) {
 		return nil
 	}
-	e := &lineError{message: "Postern has no " + name, place: w.place, hint: insteadOf(name)}
+	e := &lineError{message: "Postern has no " + name, place: w.place}
 	if some {
 		e.message += "=" + shown(w.text)
 		e.expected = name + "=" + strings.ReplaceAll(accepted, "|", " | ")
@@ -108,18 +108,6 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 		}
 	}
 	return e
-}
-
-// insteadOf says what there is instead of some properties that Postern lacks: the kernels of the boards have no hash of addresses that
-// rules could match by.
-func insteadOf(name string) string {
-	switch name {
-	case "per-connection-classifier":
-		return "nth= and random= share connections out, with connection-state=new and a connection-mark"
-	case "dst-limit":
-		return "limit= counts all packets together, and connection-limit= the connections of each address"
-	}
-	return ""
 }
 
 // absentMenus are the menus of RouterOS that Postern lacks, for each menu above them.

@@ -18,7 +18,7 @@ type Matcher struct {
 	// false for a value that it does not take.
 	match, option string
 	args          func(value string) (string, bool)
-	// all, if it is set, returns all words behind the match, of a value without "!", in the place of option and args.
+	// all, if it is set, returns all words behind the match, in the place of option and args. It has the "!" too.
 	all func(value string) ([]string, bool)
 	// negated is the option for a value with "!", if it is not the same with "!" in front; "-" if
 	// there is none.
@@ -75,6 +75,9 @@ var Matchers = [...]Matcher{
 			first, _ := strconv.Atoi(packet)
 			return "nth --every " + every + " --packet " + strconv.Itoa(first-1), isNumber(every, 1, 65535) && isNumber(packet, 1, n)
 		}},
+	{Name: "per-connection-classifier", Help: "of so many shares of all packets one, by a hash of addresses and ports", Accepts: classifierAccepted, match: "bpf", all: classifier},
+	{Name: "dst-limit", Help: "only so many packets in a time, after a first burst, of each address or port", Accepts: dstLimitAccepted, match: "hashlimit", all: dstLimit, counts: true},
+	{Name: "time", Help: "time of the day and days of the week, by the router's clock", Accepts: daytimeAccepted, match: "time", all: daytime},
 }
 
 // ttl translates RouterOS's "less-than:5".
@@ -108,9 +111,15 @@ var ratePattern = sync.OnceValue(func() *regexp.Regexp {
 // every HZ; of more it refuses some and takes the others for less. It rounds the time of a packet down to 0.1 ms, so that rates above
 // 1000 a second can be up to twice as high.
 func rate(value string) (string, bool) {
+	average, burst, ok := averageAndBurst(value)
+	return average + " --limit-burst " + burst, ok
+}
+
+// averageAndBurst are what iptables calls the two parts of a rate, "10/minute" and "5".
+func averageAndBurst(value string) (average, most string, ok bool) {
 	m := ratePattern().FindStringSubmatch(value)
 	if m == nil {
-		return "", false
+		return "", "", false
 	}
 	number := func(digits string) int64 {
 		n, _ := strconv.ParseInt(digits, 10, 64) // digits, and few
@@ -128,14 +137,14 @@ func rate(value string) (string, bool) {
 		}
 	}
 	if count < 1 || burst > 10000 || in < 1 || count > 10000*in || in*burst > day*count {
-		return "", false
+		return "", "", false
 	}
 	for _, u := range units { // the first by which the rate is a whole number
 		if n := count * u.seconds; n%in == 0 {
-			return strconv.FormatInt(n/in, 10) + "/" + u.name + " --limit-burst " + strconv.FormatInt(burst, 10), true
+			return strconv.FormatInt(n/in, 10) + "/" + u.name, strconv.FormatInt(burst, 10), true
 		}
 	}
-	return "", false
+	return "", "", false
 }
 
 // words returns the matcher as an iptables command line has it, and false for a value that it does not

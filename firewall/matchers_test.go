@@ -1,15 +1,20 @@
 package firewall
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/internal/machine"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/match"
 )
@@ -45,6 +50,20 @@ func TestMatchers(t *testing.T) {
 		{"limit", "!1,1", ""}, {"limit", "1", ""}, {"limit", "1/1w,1", ""},
 		{"connection-limit", "100,32", "-m connlimit --connlimit-above 100 --connlimit-mask 32"},
 		{"connection-limit", "!5,24", "-m connlimit --connlimit-upto 5 --connlimit-mask 24"},
+		{"dst-limit", "50,50,src-and-dst-addresses/10s", "-m hashlimit --hashlimit-upto 50/second --hashlimit-burst 50 --hashlimit-mode srcip,dstip ROOM --hashlimit-htable-expire 10000 --hashlimit-name "},
+		{"dst-limit", "!2/1m,0,src-address", "-m hashlimit --hashlimit-above 2/minute --hashlimit-burst 1 --hashlimit-mode srcip ROOM --hashlimit-htable-expire 100000 --hashlimit-name "},
+		{"dst-limit", "1,1,addresses-and-dst-port/1m40s", "-m hashlimit --hashlimit-upto 1/second --hashlimit-burst 1 --hashlimit-mode srcip,dstip,dstport ROOM --hashlimit-htable-expire 100000 --hashlimit-name "},
+		{"dst-limit", "1,1", ""}, {"dst-limit", "1,1,src/10s", ""}, {"dst-limit", "1,1,src-address/", ""}, {"dst-limit", "1,1,src-address/0s", ""},
+		{"dst-limit", "1,1,src-address/2d", ""}, {"dst-limit", "1/7s,1,src-address", ""}, {"dst-limit", "src-address", ""},
+		{"time", "8h-17h,mon,tue", "-m time --timestart 08:00:00 --timestop 16:59:59 --weekdays Mon,Tue --kerneltz"},
+		{"time", "0s-1d,sun,mon,tue,wed,thu,fri,sat", "-m time --kerneltz"}, {"time", "0s-1d,sat", "-m time --weekdays Sat --kerneltz"},
+		{"time", "22h-6h30m,fri", "-m time --timestart 22:00:00 --timestop 06:29:59 --contiguous --weekdays Fri --kerneltz"},
+		{"time", "08:30-24:00:00", "-m time --timestart 08:30:00 --kerneltz"}, {"time", "20h-0s,sat", "-m time --timestart 20:00:00 --weekdays Sat --kerneltz"},
+		{"time", "08:00:01-8h2s", "-m time --timestart 08:00:01 --timestop 08:00:01 --kerneltz"},
+		{"time", "8h-8h", ""}, {"time", "8h", ""}, {"time", "8h-25h", ""}, {"time", "1d-8h", ""}, {"time", "8h-17h,", ""}, {"time", "8h-17h,mon,mon", ""}, {"time", "8h-17h,monday", ""},
+		{"time", "!8h-17h", ""}, {"time", "8-17", ""}, {"time", "17m8h-20h", ""}, {"time", "24:30-1h", ""}, {"time", "8:00-9:00", ""}, {"time", "-8h", ""}, {"time", "+1:00-02:00", ""},
+		{"per-connection-classifier", "src-address:65536/0", ""}, {"per-connection-classifier", "src-address:2/2", ""}, {"per-connection-classifier", "src-address:0/0", ""},
+		{"per-connection-classifier", "address:2/0", ""}, {"per-connection-classifier", "src-address", ""}, {"per-connection-classifier", "src-address:2", ""},
 		{"connection-limit", "5", ""}, {"connection-limit", "5,33", ""}, {"connection-limit", "65536,1", ""},
 	} {
 		r := Rule{Chain: "input", Action: "drop"}.with(test.name, test.value)
@@ -54,7 +73,9 @@ func TestMatchers(t *testing.T) {
 			continue
 		}
 		require.NoError(t, err, test.value)
-		assert.Equal(t, test.want, strings.Join(append(r.extra(false), r.extra(true)...), " "))
+		_, memory := machine.Memory()
+		want := strings.Replace(test.want, "ROOM", fmt.Sprint("--hashlimit-htable-size 256 --hashlimit-htable-max ", roomFor(memory)), 1)
+		assert.Equal(t, want, strings.Join(append(r.extra(false), r.extra(true)...), " "))
 		if test.value == "" {
 			assert.NotContains(t, r.String(), test.name)
 		} else {
@@ -83,6 +104,20 @@ func TestLimitsInKernel(t *testing.T) {
 	})
 }
 
+// ruleCase is how many packets a rule shall have matched.
+type ruleCase struct {
+	rule Rule
+	want uint64
+}
+
+// kernelZone is how far behind UTC the kernel's local time is (settimeofday(2)).
+func kernelZone(t *testing.T) time.Duration {
+	var zone struct{ minutesWest, dst int32 }
+	_, _, errno := unix.Syscall(unix.SYS_GETTIMEOFDAY, 0, uintptr(unsafe.Pointer(&zone)), 0)
+	require.Zero(t, errno)
+	return time.Duration(zone.minutesWest) * time.Minute
+}
+
 // Each matcher takes the packets that it should, and leaves the others.
 func TestMatchersTraffic(t *testing.T) {
 	withEach(t, func(t *testing.T, program string, router *testnet.Host) {
@@ -101,10 +136,7 @@ func TestMatchersTraffic(t *testing.T) {
 		log := listed(udp).with("limit", "1/1h,2")
 		log.Log = true
 		f := newFirewall(t, program)
-		cases := []struct {
-			rule Rule
-			want uint64
-		}{
+		cases := []ruleCase{
 			// Five packets of 29 bytes to port 7, three of 128 to port 8, all from sockets of their own.
 			{udp.with("packet-size", "29"), 5}, {udp.with("packet-size", "!29"), 3}, {udp.with("packet-size", "100-128"), 3}, {udp.with("packet-size", "30-127"), 0},
 			{udp.with("src-mac-address", mac), 8}, {udp.with("src-mac-address", "!"+mac), 0},
@@ -114,6 +146,30 @@ func TestMatchersTraffic(t *testing.T) {
 			{udp.with("connection-limit", "3,32"), 5}, {udp.with("connection-limit", "!3,32"), 3}, {udp.with("connection-limit", "8,32"), 0},
 			{Rule{Chain: "input", Action: "jump", JumpTarget: "own", Protocol: "udp"}, 8}, {back, 2}, {Rule{Chain: "own", Action: "passthrough", Protocol: "udp"}, 6},
 			{out.with("dst-address-type", "local"), 0}, {out.with("dst-address-type", "unicast"), 1},
+			// Of two rules that say the same each counts for itself.
+			{udp.with("dst-limit", "1/1h,2,src-address"), 2}, {udp.with("dst-limit", "1/1h,2,src-address"), 2}, {udp.with("dst-limit", "!1/1h,2,src-address/1m"), 6},
+			{udp.with("dst-limit", "1/1h,2,dst-port"), 4}, {udp.with("dst-limit", "1/1h,4,addresses-and-dst-port"), 7}, {listed(udp).with("dst-limit", "1/1h,2,dst-address/1d"), 2},
+		}
+		share := func(name string, port uint16, denominator int) int {
+			return remainderOf(t, name, ipv4("10.0.1.2", "10.0.1.1", 17, 1, port, 0), denominator)
+		}
+		for name, shares := range map[string]map[int]uint64{
+			"src-address": {share("src-address", 7, 16): 8}, "both-addresses": {share("both-addresses", 7, 16): 8},
+			"dst-port": {share("dst-port", 7, 16): 5, share("dst-port", 8, 16): 3}, "dst-address-and-port": {share("dst-address-and-port", 7, 16): 5, share("dst-address-and-port", 8, 16): 3},
+		} {
+			for r := range 16 {
+				value := fmt.Sprintf("%s:16/%d", name, r)
+				cases = append(cases, ruleCase{udp.with("per-connection-classifier", value), shares[r]}, ruleCase{udp.with("per-connection-classifier", "!"+value), 8 - shares[r]})
+			}
+		}
+		local := time.Now().UTC().Add(-kernelZone(t))
+		clock := func(in time.Duration) string { return local.Add(in).Format("15:04:05") }
+		other := weekdays[(local.Weekday()+3)%7] // even if the test runs past midnight
+		for value, want := range map[string]uint64{
+			"0s-1d": 8, clock(-6*time.Hour) + "-" + clock(6*time.Hour): 8, clock(6*time.Hour) + "-" + clock(-6*time.Hour): 0, "0s-1d," + other: 0,
+			"0s-1d," + strings.Join(slices.DeleteFunc(slices.Clone(weekdays), func(day string) bool { return day == other }), ","): 8,
+		} {
+			cases = append(cases, ruleCase{udp.with("time", value), want})
 		}
 		config := Config{AddressLists: map[string][]match.Addresses{"two": {addresses("10.0.1.2"), addresses("10.0.1.9")}}}
 		for _, c := range cases {

@@ -244,7 +244,7 @@ func entries(t Table, rules []Rule, c Config, lists map[string]kernelList) []ent
 	chains := ownChains(t, rules)
 	es := make([]entry, 0, len(rules))
 	m := c.marks()
-	ids := map[string]bool{}
+	ids, tables := map[string]bool{}, map[string]bool{}
 	for i := range rules {
 		r := &rules[i]
 		e := entry{
@@ -258,6 +258,7 @@ func entries(t Table, rules []Rule, c Config, lists map[string]kernelList) []ent
 		}
 		// A rule stays what it is when the members of its lists change.
 		e.key = r.digest()
+		nameLimit(e.counting, t, e.key, tables)
 		if !e.disabled && (e.several() || e.apart()) {
 			plain := *r
 			plain.Comment, plain.Log, plain.LogPrefix = "", false, ""

@@ -72,6 +72,10 @@ func (r *Router) apply(next state) error {
 	}, {
 		do:   func() error { return r.machine.SetNames(want.Identity, want.DNS) },
 		undo: func() error { return r.machine.SetNames(before.Identity, before.DNS) },
+	}, {
+		same: before.TimeZone == want.TimeZone,
+		do:   func() error { return r.machine.SetZone(want.TimeZone) },
+		undo: func() error { return r.machine.SetZone(before.TimeZone) },
 	}}
 	for _, s := range r.services {
 		steps = append(steps, step{

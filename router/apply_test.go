@@ -18,20 +18,21 @@ import (
 )
 
 // everything changes each part of the system.
-const everything = "/system identity set name=new; /ip address add address=10.0.0.1/8 interface=ether1; " +
+const everything = "/system identity set name=new; /system clock manual set time-zone=+05:30; /ip address add address=10.0.0.1/8 interface=ether1; " +
 	"/ip firewall filter add chain=forward action=drop; /ip socks set port=1081 version=5 auth-method=password; " +
 	"/ip socks users add name=alice password=secret"
 
 // has reports the parts of the system by what they have: the old or the new configuration.
 func (g *rig) has(new bool) {
 	g.Helper()
-	n, name := 0, "postern"
+	n, name, zone := 0, "postern", time.Duration(0)
 	if new {
-		n, name = 1, "new"
+		n, name, zone = 1, "new", 5*time.Hour+30*time.Minute
 	}
 	assert.Len(g, g.firewall.config.Filter, n, "firewall")
 	assert.Len(g, g.network.config.Addresses, n, "network")
 	assert.Equal(g, name, g.machine.name, "names")
+	assert.Equal(g, zone, g.machine.zone, "time zone")
 	assert.Len(g, g.second.config.Socks.Users, n, "users of SOCKS")
 	assert.Equal(g, 4+n, g.second.config.Socks.Version, "version of SOCKS")
 	assert.Equal(g, name, g.first.config.Identity, "first service")

@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -65,6 +67,8 @@ type Machine interface {
 	SetNames(hostname string, nameServers []netip.Addr) error
 	// SetClock sets the time of day.
 	SetClock(t time.Time) error
+	// SetZone tells the kernel how far local time is ahead of UTC, for rules with a time of the day.
+	SetZone(ahead time.Duration) error
 	// Restart restarts the machine now, whatever hangs.
 	Restart()
 }
@@ -79,6 +83,8 @@ type linuxMachine struct {
 func (m linuxMachine) Restart() { m.restart() }
 
 func (linuxMachine) SetClock(t time.Time) error { return settime(t) }
+
+func (linuxMachine) SetZone(ahead time.Duration) error { return setzone(ahead) }
 
 // SetNames tells Go's resolver in this process and the tools of the debug image which name
 // servers to ask.
@@ -101,6 +107,30 @@ func settime(t time.Time) error {
 	now := unix.NsecToTimespec(t.UnixNano())
 	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
 		return fmt.Errorf("set the clock: %w", err)
+	}
+	return nil
+}
+
+// firstZone is done once: the kernel takes the first zone that it is told for that of the hardware's clock, and changes the time of day by
+// it (settimeofday(2)). So it is UTC.
+var firstZone = sync.OnceValue(func() error { return tellZone(0) })
+
+func tellZone(ahead time.Duration) error {
+	zone := struct{ minutesWest, dst int32 }{minutesWest: int32(-ahead / time.Minute)} // struct timezone
+	if _, _, errno := unix.Syscall(unix.SYS_SETTIMEOFDAY, 0, uintptr(unsafe.Pointer(&zone)), 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// setzone tells the kernel the time zone.
+func setzone(ahead time.Duration) error {
+	err := firstZone()
+	if err == nil {
+		err = tellZone(ahead)
+	}
+	if err != nil {
+		return fmt.Errorf("set the time zone: %w", err)
 	}
 	return nil
 }

@@ -31,6 +31,8 @@ func TestLinuxMachine(t *testing.T) {
 	require.ErrorContains(t, m.SetNames("gate", nil), "name servers: ")
 	// A time that no kernel takes.
 	require.ErrorContains(t, m.SetClock(time.Unix(-1, 0)), "set the clock: ")
+	// An offset that no kernel takes.
+	require.ErrorContains(t, m.SetZone(16*time.Hour), "set the time zone: ")
 	m.Restart()
 	assert.True(t, restarted)
 }

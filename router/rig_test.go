@@ -181,6 +181,7 @@ type fakeMachine struct {
 	name      string
 	servers   []netip.Addr
 	clock     time.Time
+	zone      time.Duration
 	restarted atomic.Bool
 }
 
@@ -197,6 +198,11 @@ func (m *fakeMachine) SetClock(t time.Time) error {
 		return err
 	}
 	m.clock = t
+	return nil
+}
+
+func (m *fakeMachine) SetZone(ahead time.Duration) error {
+	m.zone = ahead
 	return nil
 }
 
