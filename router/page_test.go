@@ -40,6 +40,9 @@ func (*household) Show(live *console.Live) {
 		return []console.LeaseState{lease(100, "laptop", server.Bound, 7*time.Minute), lease(101, "a-printer-with-a-name-that-is-long-enough-for-any-of-them", server.Bound, 9*time.Minute),
 			lease(102, "<b>phone</b>", server.Bound, 3*time.Second)}, nil
 	}
+	live.Resource = func() (console.Resource, error) {
+		return console.Resource{Uptime: 90 * time.Hour, FreeMemory: 9 << 20, TotalMemory: 27 << 20, CPULoad: 0.07, CPUCount: 1, Architecture: "mips", Board: "malta", Version: "v1.2"}, nil
+	}
 	live.Slots = func() ([]console.SlotState, error) {
 		return []console.SlotState{{Name: "a", Version: "v1.2", Size: 3 << 20, State: "confirmed", Running: true, Active: true}, {Name: "b", State: "empty"}}, nil
 	}
@@ -264,7 +267,7 @@ func TestPageInBrowser(t *testing.T) {
 	g.Await(rows + " == 2")
 	g.Await(`document.querySelector("article svg path").getAttribute("d") != ""`)
 	shown := g.Text(`document.querySelector("#status").innerText`)
-	for _, text := range []string{"192.168.0.1/24", "Mbit/s", "no link", "<b>phone</b>", "7m", "2 of 200", "confirmed, running, starts next", "the clock is not set"} {
+	for _, text := range []string{"192.168.0.1/24", "Mbit/s", "no link", "<b>phone</b>", "7m", "2 of 200", "confirmed, running, starts next", "malta", "9.0 MiB of 27.0 MiB free", "the clock is not set"} {
 		assert.Contains(t, shown, text)
 	}
 	g.look("status")
@@ -278,10 +281,12 @@ func TestPageInBrowser(t *testing.T) {
 	_, err = first.Read(make([]byte, 1))
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the connection has ended")
 	assert.Contains(t, g.log(), `reason="removed"`)
-	assert.Equal(t, end(second), g.Text(focus+".ariaLabel"), "whose button has gone goes on with the next")
+	// Who holds the key ends no other: the focus is on the heading.
+	assert.Equal(t, "h-so", g.Text(focus+".id"))
+	assert.Equal(t, []string{end(second)}, g.tab(1))
 	g.Press("Enter")
 	g.Await(rows + " == 0")
-	assert.Equal(t, "h-so", g.Text(focus+".id"), "and after the last with the heading")
+	assert.Equal(t, "h-so", g.Text(focus+".id"))
 
 	// A router that does not answer.
 	g.Offline(true)
