@@ -25,7 +25,7 @@ var buildPackages = []string{
 // users run, the network between them, the servers that socksd is compared with, and programs
 // that read disk images.
 var labPackages = []string{
-	"ansible", "bind9-dnsutils", "busybox", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dhcpcd-base", "dnsmasq-base", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
+	"ansible", "bind9-dnsutils", "busybox", "chromium", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dhcpcd-base", "dnsmasq-base", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
 	"isc-dhcp-client", "isc-dhcp-relay", "isc-dhcp-server", "kea-admin", "kea-dhcp4-server", "microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "ppp", "pppoe", "prometheus", "proxychains4",
 	"putty-tools", "python3-librouteros", "python3-paramiko", "python3-socks", "rancid", "socat", "tnftp", "tsocks", "vsftpd",
 }

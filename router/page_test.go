@@ -264,6 +264,7 @@ func TestPageInBrowser(t *testing.T) {
 	defer to.Close()
 	first, second := g.connectSocks(to), g.connectSocks(to)
 	rows := `document.querySelectorAll("#socks tbody tr").length`
+	g.Eval(`document.dispatchEvent(new Event("visibilitychange"))`, nil) // as who comes back to the page: it looks at once
 	g.Await(rows + " == 2")
 	g.Await(`document.querySelector("article svg path").getAttribute("d") != ""`)
 	shown := g.Text(`document.querySelector("#status").innerText`)

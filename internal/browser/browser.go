@@ -33,7 +33,7 @@ import (
 const Program = "chromium"
 
 // patience is how long a test waits for what is to happen: far longer than it takes on a busy machine.
-const patience = 20 * time.Second
+const patience = 3 * time.Minute
 
 // flags run Chromium as root, without a screen, and without asking anybody on the Internet for anything.
 var flags = []string{
