@@ -81,6 +81,7 @@ func newPageRig(t *testing.T) *pageRig {
 		out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput()
 		require.NoError(t, err, string(out))
 	}
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "ether2").Run() }) // the other end goes in its own time
 	require.NoError(t, g.lan.IP("addr add 192.168.0.2/24 dev eth0", "link set eth0 up"))
 	g.file("default.rsc", lanLines+"/system identity set name=home\n/ip socks set enabled=yes\n/ip address set [find interface=ether2] comment=\"the LAN\"\n")
 	g.r.start()
@@ -273,7 +274,9 @@ func TestPageInBrowser(t *testing.T) {
 	}
 	g.look("status")
 	g.Eval(`document.querySelector("#name").focus()`, nil)
-	end := func(c net.Conn) string { return fmt.Sprintf("End the connection of %s to 192.168.0.2:7000", c.LocalAddr()) }
+	end := func(c net.Conn) string {
+		return fmt.Sprintf("End the connection of %s to 192.168.0.2:7000", c.LocalAddr())
+	}
 	assert.Equal(t, []string{"logout", end(first), end(second), "log"}, g.tab(4))
 	g.Press("Shift+Tab")
 	g.Press("Shift+Tab")

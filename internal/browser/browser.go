@@ -45,6 +45,7 @@ var flags = []string{
 // Browser is a Chromium with one page.
 type Browser struct {
 	t       testing.TB
+	home    string // a folder
 	cmd     *exec.Cmd
 	in, out *os.File
 	said    bytes.Buffer // what it wrote to standard error; to be read after its end
@@ -73,11 +74,15 @@ type message struct {
 // Start starts the browser by command, which is exec.Command or that of a host of package testnet. It ends with the test.
 func Start(t testing.TB, command func(program string, args ...string) *exec.Cmd) *Browser {
 	t.Helper()
-	home := t.TempDir()
-	b := &Browser{t: t, ended: make(chan struct{}), answers: map[int]chan message{}}
+	home, err := os.MkdirTemp("", "browser-") // not of the test, which would fail if a file came while it is removed
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Browser{t: t, home: home, ended: make(chan struct{}), answers: map[int]chan message{}}
 	b.cmd = command(Program, append(flags, "--user-data-dir="+filepath.Join(home, "profile"), "about:blank")...)
 	b.cmd.Env = append(os.Environ(), "HOME="+home, "DBUS_SESSION_BUS_ADDRESS=/dev/null")
 	b.cmd.Stderr = &b.said
+	b.cmd.WaitDelay = patience // if a process of its own has that still
 	if b.cmd.SysProcAttr == nil {
 		b.cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -108,16 +113,21 @@ func Start(t testing.TB, command func(program string, args ...string) *exec.Cmd)
 
 // end ends the browser and its processes.
 func (b *Browser) end() {
-	pid := b.cmd.Process.Pid
-	_ = syscall.Kill(-pid, syscall.SIGKILL)
-	_ = b.cmd.Wait()
-	// Its other processes end in their own time; until then they may write into their folder.
-	for deadline := time.Now().Add(patience); syscall.Kill(-pid, 0) == nil && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
+	b.session = ""
+	_ = b.ask("Browser.close", nil, nil)
+	select {
+	case <-b.ended:
+	case <-time.After(patience):
 	}
+	_ = syscall.Kill(-b.cmd.Process.Pid, syscall.SIGKILL)
+	_ = b.cmd.Wait()
 	b.in.Close()
 	<-b.ended
 	b.out.Close()
+	// Those of its processes that were killed end in their own time; until then they may write into its folder.
+	for deadline := time.Now().Add(patience); os.RemoveAll(b.home) != nil && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
 	if b.t.Failed() {
 		b.t.Logf("the browser said:\n%s", b.said.String())
 	}
