@@ -168,6 +168,9 @@ func (x *execution) add(m *menu, a arguments) error {
 	for _, p := range m.properties {
 		given := slices.ContainsFunc(a.values, func(v assignment) bool { return v.property.name == p.name })
 		hashGiven := p.hashed != nil && p.hashed.get(&x.cfg, i) != ""
+		if p.waived != nil {
+			given = p.waived(&x.cfg, i) || p.get(&x.cfg, i) != ""
+		}
 		if p.required() && !given && !hashGiven && from < 0 {
 			missing = append(missing, p.name)
 		}

@@ -201,27 +201,27 @@ Flags: X - disabled, I - invalid, D - dynamic
      address=192.168.0.1/24 interface=ether2 network=192.168.0.0
 `},
 		{name: "route", screen: `[admin@postern] > ip route print
-Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static
- #     DST-ADDRESS        GATEWAY         DISTANCE
- 0 ADC 192.168.0.0/24     ether2          0
- 1 ADS 0.0.0.0/0          10.9.0.1        1
- 2 I S 0.0.0.0/0          10.1.0.1        1
+Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static, B - blackhole, U - unreachable, P - prohibit
+ #      DST-ADDRESS        GATEWAY         DISTANCE
+ 0 ADC  192.168.0.0/24     ether2          0
+ 1 ADS  0.0.0.0/0          10.9.0.1        1
+ 2 I S  0.0.0.0/0          10.1.0.1        1
 [admin@postern] > ip route print terse
- 0 ADC dst-address=192.168.0.0/24 gateway=ether2 distance=0
- 1 ADS dst-address=0.0.0.0/0 gateway=10.9.0.1 distance=1
- 2 I S dst-address=0.0.0.0/0 gateway=10.1.0.1 distance=1
+ 0 ADC  dst-address=192.168.0.0/24 gateway=ether2 distance=0
+ 1 ADS  dst-address=0.0.0.0/0 gateway=10.9.0.1 distance=1
+ 2 I S  dst-address=0.0.0.0/0 gateway=10.1.0.1 distance=1
 [admin@postern] > ip route find inactive
 2
 [admin@postern] > ip route add dst-address=10.7.0.0/16 gateway=192.168.0.7 distance=5
 [admin@postern] > ip route add dst-address=10.7.0.0/16 gateway=192.168.0.8 distance=3
 [admin@postern] > ip route add dst-address=10.7.0.0/16 gateway=192.168.0.9 disabled=yes
 [admin@postern] > ip route print where !dynamic
-Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static
- #     DST-ADDRESS        GATEWAY         DISTANCE
- 0 I S 0.0.0.0/0          10.1.0.1        1
- 1   S 10.7.0.0/16        192.168.0.7     5
- 2 A S 10.7.0.0/16        192.168.0.8     3
- 3 X S 10.7.0.0/16        192.168.0.9     1
+Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static, B - blackhole, U - unreachable, P - prohibit
+ #      DST-ADDRESS        GATEWAY         DISTANCE
+ 0 I S  0.0.0.0/0          10.1.0.1        1
+ 1   S  10.7.0.0/16        192.168.0.7     5
+ 2 A S  10.7.0.0/16        192.168.0.8     3
+ 3 X S  10.7.0.0/16        192.168.0.9     1
 [admin@postern] > ip route print count-only where static and active
 2
 [admin@postern] > ip route print count-only where connect

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/socks"
 )
 
@@ -133,9 +134,13 @@ func (x *execution) dynamicAddresses() ([]row, error) {
 func (x *execution) routeRows() (made, set []row, err error) {
 	set = x.configured(x.menu("ip route"))
 	for i := range set {
-		if set[i].flags |= flagStatic; set[i].flags&flagInvalid != 0 {
-			set[i].flags ^= flagInvalid | flagInactive
+		r := &set[i]
+		if r.flags |= flagStatic; r.flags&flagInvalid != 0 {
+			r.flags ^= flagInvalid | flagInactive
 		}
+		// What leads nowhere is told by a flag.
+		r.flags |= flagNamed(x.cfg.Routes[i].Type)
+		r.pairs = slices.DeleteFunc(r.pairs, func(p Pair) bool { return p.Name == netcfg.Blackhole })
 	}
 	if x.live.Routes == nil {
 		return nil, set, nil

@@ -103,6 +103,10 @@ type property struct {
 	links []netcfg.LinkType
 	list  bool // the value is a list of values
 	flag  bool // "yes" is written by the name alone
+	// implied reports whether an export leaves a value out because another property says it; nil is never.
+	implied func(value string) bool
+	// waived reports whether an item does without the property, although it is required; nil is never.
+	waived func(c *Config, item int) bool
 	// offers returns values that it can have, besides values, in a menu; nil is none.
 	offers func(*execution, *menu) []Choice
 	// hashed is set for a password, which has no value of its own: set only checks it, and its
@@ -281,15 +285,16 @@ func bindItems[T any](of func(*Config) *[]T, fields ...field[*T]) []property {
 
 const (
 	legendRule  = "Flags: X - disabled, I - invalid, D - dynamic"
-	legendRoute = "Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static"
-	legendItem  = "Flags: X - disabled"
-	legendARP   = "Flags: D - dynamic, C - complete"
+	legendRoute = "Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static, " +
+		"B - blackhole, U - unreachable, P - prohibit"
+	legendItem = "Flags: X - disabled"
+	legendARP  = "Flags: D - dynamic, C - complete"
 )
 
 // The columns of these flags.
 var (
 	flagsRule  = []string{"XID"}
-	flagsRoute = []string{"XIA", "D", "CS"}
+	flagsRoute = []string{"XIA", "D", "CS", "BUP"}
 	flagsItem  = []string{"X"}
 	flagsARP   = []string{"D", "C"}
 )
@@ -370,7 +375,7 @@ var menus = sync.OnceValue(func() []*menu {
 			columns: []column{{"address", 18}, {"network", 15}, {"interface", 0}},
 		},
 		{
-			path: "ip route", help: "routes by a gateway",
+			path: "ip route", help: "routes by a gateway, and such as lead nowhere",
 			commands: listCommands, legend: legendRoute, flags: flagsRoute,
 			items:      itemLists[routeItems],
 			properties: routeProperties(),

@@ -209,9 +209,13 @@ func TestQueryIsExport(t *testing.T) {
 				item = int(r.ID - fixedID(0))
 			}
 			for _, p := range m.properties {
-				if v, _ := r.Get(p.name); p.flag && v.String() == "yes" {
+				v, _ := r.Get(p.name)
+				if p.implied != nil && p.implied(v.String()) {
+					continue
+				}
+				if p.flag && v.String() == "yes" {
 					words = append(words, p.name)
-				} else if v.String() != p.defaultOf(item) {
+				} else if v.String() != p.defaultOf(item) && !(p.flag && m.flag(p.name) != 0 && v.String() == "no") { // a flag, also where it is no property
 					words = append(words, p.name+"="+quote(v.String()))
 				}
 			}

@@ -35,8 +35,8 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 			"loop-protect-disable-time=* loop-protect-send-interval=* mvrp=no use-service-tag=no",
 		"interface pppoe-client": "dial-on-demand=no host-uniq= mrru=disabled profile=default|default-encryption",
 		"ip address":             "broadcast vrf=main",
-		"ip route": "bgp-as-path bgp-communities bgp-local-pref blackhole route-tag routing-mark " +
-			"scope=* suppress-hw-offload=* target-scope=* type=unicast vrf-interface",
+		"ip route": "bgp-as-path bgp-communities bgp-local-pref route-tag routing-mark " +
+			"scope=* suppress-hw-offload=* target-scope=* vrf-interface",
 		"routing table": "disabled=no",
 		"routing rule":  "min-prefix",
 		"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +

@@ -130,6 +130,49 @@ func checkGateway() field[*netcfg.Route] {
 		func(r *netcfg.Route) *string { return &r.CheckGateway })
 }
 
+// blackhole and routeType are the properties of a route that leads nowhere: RouterOS 7 has the first of them alone, RouterOS 6 the
+// second. An export has the first where that says all.
+func blackhole() field[*netcfg.Route] {
+	k := optional(boolean(), "no")
+	f := prop("blackhole", k, "", "whether packets are dropped without a word; no gateway is needed then",
+		func(r *netcfg.Route) *bool { is := r.Type == netcfg.Blackhole; return &is })
+	f.flag = true
+	f.set = func(r *netcfg.Route, s string) error {
+		drops := false
+		if s != "" {
+			var err error
+			if drops, err = k.parse(s); err != nil {
+				return valueError(f.name, s, k.accepts, true, err)
+			}
+		}
+		switch {
+		case drops:
+			r.Type = netcfg.Blackhole
+		case r.Type == netcfg.Blackhole:
+			r.Type = ""
+		}
+		return nil
+	}
+	return f
+}
+
+func routeType() field[*netcfg.Route] {
+	const unicast = "unicast"
+	k := optional(enum[string](netcfg.RouteTypes...), unicast)
+	parse := k.parse
+	k.accepts = unicast + " | " + k.accepts
+	k.parse = func(s string) (string, error) {
+		if s == unicast {
+			return "", nil
+		}
+		return parse(s)
+	}
+	f := prop("type", k, "", "what is done with packets if there is no gateway: they are dropped, and the sender is told nothing, that there is no such host, or that it is forbidden",
+		func(r *netcfg.Route) *string { return &r.Type })
+	f.implied = func(value string) bool { return value == netcfg.Blackhole }
+	return f
+}
+
 // routeProperties are those of a route. Its gateway is a router's address, that with % and an interface, or an interface alone.
 func routeProperties() []property {
 	gateway := field[*netcfg.Route]{
@@ -137,6 +180,8 @@ func routeProperties() []property {
 			help: "router that forwards the packets, with % and the interface it is on if no address there is of its network; or an interface, as a PPPoE client"},
 		get: func(r *netcfg.Route) string {
 			switch {
+			case r.Interface == "" && !r.Gateway.IsValid(): // of a route that needs none
+				return ""
 			case r.Interface == "":
 				return r.Gateway.String()
 			case !r.Gateway.IsValid():
@@ -145,7 +190,16 @@ func routeProperties() []property {
 			return r.Gateway.String() + "%" + r.Interface
 		},
 		set: func(r *netcfg.Route, s string) (err error) {
-			address, name, both := strings.Cut(s, "%")
+			if s == "" {
+				r.Gateway, r.Interface = netip.Addr{}, ""
+				return nil
+			}
+			if strings.Contains(s, ",") {
+				return valueError("gateway", s, "IP address | IP address%interface | interface", false,
+					match.Refusal("a route is by one gateway: give each a route, with a distance of its own"))
+			}
+			// RouterOS 7 names the table in which it looks for the gateway.
+			address, name, both := strings.Cut(strings.TrimSuffix(s, "@"+netcfg.MainTable), "%")
 			a, err := match.ParseIPv4(address)
 			if err != nil && !both && strings.ContainsFunc(s, unicode.IsLetter) {
 				a, name, err = netip.Addr{}, s, nil
@@ -160,7 +214,7 @@ func routeProperties() []property {
 	all := bindItems(routes,
 		prop("dst-address", network(), "0.0.0.0/0", "destination network",
 			func(r *netcfg.Route) *netip.Prefix { return &r.Destination }),
-		gateway, routeTable(),
+		gateway, blackhole(), routeType(), routeTable(),
 		prop("pref-src", optional(address(), "none"), "", "address of the router that it sends from to the destination; the route is inactive while no interface has it",
 			func(r *netcfg.Route) *netip.Addr { return &r.PrefSrc }),
 		checkGateway(),
@@ -175,6 +229,7 @@ func routeProperties() []property {
 	named := func(value string, name func(string) string) string {
 		before, after, both := strings.Cut(value, "%")
 		switch _, err := netip.ParseAddr(before); {
+		case value == "":
 		case both:
 			return before + "%" + name(after)
 		case err != nil:
@@ -182,6 +237,7 @@ func routeProperties() []property {
 		}
 		return value
 	}
+	p.waived = func(c *Config, item int) bool { return c.Routes[item].Type != "" }
 	p.get = func(c *Config, item int) string { return named(get(c, item), c.Called) }
 	p.set = func(c *Config, item int, value string) error {
 		err := set(c, item, named(value, func(name string) string { return cmp.Or(c.device(name), name) }))
@@ -196,7 +252,7 @@ func routeProperties() []property {
 // checkGateways refuses routes by an interface that there is not.
 func (cfg Config) checkGateways(interfaces []namedLink) error {
 	for i, r := range cfg.Routes {
-		if name := cfg.Called(r.Interface); r.Interface != "" && !has(interfaces, name) {
+		if name := cfg.Called(r.Interface); r.Type == "" && r.Interface != "" && !has(interfaces, name) {
 			var names []string
 			for _, l := range interfaces {
 				names = append(names, l.name)

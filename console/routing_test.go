@@ -100,3 +100,45 @@ func TestRoutingNames(t *testing.T) {
 		require.ErrorContains(t, err, want, line)
 	}
 }
+
+// Routes that lead nowhere, in the words of RouterOS 6 and 7.
+func TestRouteTypes(t *testing.T) {
+	ports := []string{"ether1"}
+	run := func(text string) (Config, error) {
+		result, err := new(Session).Import(Default(), portsLive(ports), text, func(c Config) error { return Validate(c, ports) })
+		return result.Config, err
+	}
+	for _, test := range []struct{ name, lines, export, err string }{
+		{"6", "add distance=1 dst-address=10.0.0.0/8 type=blackhole\nadd distance=1 dst-address=10.1.0.0/16 type=unreachable\nadd distance=2 dst-address=10.2.0.0/16 type=prohibit\nadd distance=1 gateway=10.9.0.1 type=unicast",
+			"add blackhole dst-address=10.0.0.0/8\nadd dst-address=10.1.0.0/16 type=unreachable\nadd distance=2 dst-address=10.2.0.0/16 type=prohibit\nadd gateway=10.9.0.1", ""},
+		{"7", "add blackhole disabled=no distance=1 dst-address=10.0.0.0/8 gateway=\"\" routing-table=main suppress-hw-offload=no",
+			"add blackhole dst-address=10.0.0.0/8", ""},
+		{"7, the gateway's table", "add disabled=no dst-address=10.0.0.0/8 gateway=10.9.0.1@main\nadd dst-address=10.1.0.0/16 gateway=10.9.0.1%ether1@main",
+			"add dst-address=10.0.0.0/8 gateway=10.9.0.1\nadd dst-address=10.1.0.0/16 gateway=\"10.9.0.1%ether1\"", ""},
+		{"the API's", "add blackhole=yes dst-address=10.0.0.0/8\nadd blackhole=no gateway=10.9.0.1", "add blackhole dst-address=10.0.0.0/8\nadd gateway=10.9.0.1", ""},
+		{"its gateway counts for nothing", "add blackhole dst-address=10.0.0.0/8 gateway=10.9.0.1 check-gateway=ping", "add blackhole check-gateway=ping dst-address=10.0.0.0/8 gateway=10.9.0.1", ""},
+		{"no gateway", "add dst-address=10.0.0.0/8", "", "missing value(s) of argument(s) gateway (line 2)"},
+		{"no gateway, in words", "add dst-address=10.0.0.0/8 type=unicast gateway=\"\"", "", "missing value(s) of argument(s) gateway (line 2)"},
+		{"taken back", "add blackhole dst-address=10.0.0.0/8 gateway=10.9.0.1\nset [find blackhole] !blackhole", "add dst-address=10.0.0.0/8 gateway=10.9.0.1", ""},
+		{"taken back without a gateway", "add blackhole dst-address=10.0.0.0/8\nset [find type=blackhole] blackhole=no", "", "route 10.0.0.0/8: gateway=: expected an IPv4 host address (line 3)"},
+		{"found by its type", "add blackhole dst-address=10.0.0.0/8\nadd gateway=10.9.0.1\nadd dst-address=10.1.0.0/16 type=prohibit\nremove [find type=blackhole]\nremove [find prohibit]", "add gateway=10.9.0.1", ""},
+		{"the others", "add blackhole dst-address=10.0.0.0/8\nadd gateway=10.9.0.1\nremove [find !blackhole]", "add blackhole dst-address=10.0.0.0/8", ""},
+		{"made so later", "add dst-address=10.0.0.0/8 gateway=10.9.0.1\nset [find dst-address=10.0.0.0/8] type=unreachable !gateway", "", "property gateway cannot be unset (line 3 column 52)"},
+		{"made so later, in words", "add dst-address=10.0.0.0/8 gateway=10.9.0.1\nset [find dst-address=10.0.0.0/8] type=unreachable gateway=\"\"", "add dst-address=10.0.0.0/8 type=unreachable", ""},
+		{"several gateways", "add gateway=10.9.0.1,10.9.0.2", "", "invalid value for argument gateway; expected IP address | IP address%interface | interface, not \"10.9.0.1,10.9.0.2\": " +
+			"a route is by one gateway: give each a route, with a distance of its own (line 2)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := run("/ip route\n" + test.lines)
+			if test.err != "" {
+				require.EqualError(t, err, test.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, "/ip route\n"+test.export+"\n", Export(c))
+			again, err := run(Export(c))
+			require.NoError(t, err)
+			assert.True(t, again.Equal(c))
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/socks"
 )
 
@@ -213,6 +214,9 @@ const (
 	flagUndoable
 	flagRedoable
 	flagFloating
+	flagBlackhole
+	flagUnreachable
+	flagProhibit
 )
 
 // flagChoices are the flags, with help, in the order of their bits.
@@ -233,6 +237,9 @@ var flagChoices = []Choice{
 	{"undoable", "whether undo takes it back"},
 	{"redoable", "whether it is undone, and redo does it again"},
 	{"floating-undo", "whether the end of Safe Mode undoes it"},
+	{netcfg.Blackhole, "whether it drops packets without a word"},
+	{netcfg.Unreachable, "whether it drops packets, and says that there is no such host"},
+	{netcfg.Prohibit, "whether it drops packets, and says that they are forbidden"},
 }
 
 func flagNamed(name string) flags {
@@ -458,7 +465,7 @@ func (m *menu) rowProperties() []Choice {
 		all = append(all, Choice{"disabled", "whether it is kept without effect"}, Choice{"comment", "a note for people"})
 	}
 	for _, c := range flagChoices {
-		if c.Name != "disabled" && m.flag(c.Name) != 0 {
+		if _, own := m.property(c.Name); !own && c.Name != "disabled" && m.flag(c.Name) != 0 {
 			all = append(all, c)
 		}
 	}

@@ -226,11 +226,11 @@ Flags: X - disabled, I - invalid, D - dynamic
  2 I 10.2.0.1/32        10.2.0.1        usb1
 `},
 		{name: "route", screen: `[admin@postern] > ip route print
-Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static
- #     DST-ADDRESS        GATEWAY         DISTANCE
- 0   S 0.0.0.0/0          10.1.0.1        1
- 1   S ;;; to the lab
-       10.5.0.0/16        192.168.0.254   2
+Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static, B - blackhole, U - unreachable, P - prohibit
+ #      DST-ADDRESS        GATEWAY         DISTANCE
+ 0   S  0.0.0.0/0          10.1.0.1        1
+ 1   S  ;;; to the lab
+        10.5.0.0/16        192.168.0.254   2
 `},
 		{name: "filter", screen: `[admin@postern] > ip firewall filter print
 Flags: X - disabled, I - invalid, D - dynamic

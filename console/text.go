@@ -127,6 +127,7 @@ func exported(m *menu, cfg *Config, item int, sensitive, verbose bool) []string 
 			continue
 		}
 		switch v := p.get(cfg, item); {
+		case p.implied != nil && p.implied(v):
 		case verbose && v == "" && p.unset != "":
 			words = append(words, "!"+p.name)
 		case p.flag && v == "yes":

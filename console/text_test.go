@@ -319,7 +319,7 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 				values := candidates(p)
 				for tries := 0; p.required() || tries < 10; tries++ {
 					require.Less(t, tries, 10_000, "no candidate suits %s of %s", p.name, m.path)
-					if p.set(&cfg, i, values[r.IntN(len(values))]) == nil {
+					if p.set(&cfg, i, values[r.IntN(len(values))]) == nil && (p.waived == nil || p.get(&cfg, i) != "") {
 						break
 					}
 				}

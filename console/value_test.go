@@ -164,7 +164,7 @@ func TestValues(t *testing.T) {
 		// an address, and several
 		{"/ip route add ", "gateway", "10.0.0.1", "10.0.0.1", ""},
 		{"/ip route add ", "gateway", "10.0.0.1/8", "", noGate},
-		{"/ip route add ", "gateway", "", "", noGate},
+		{"/ip route add ", "gateway", "", "", "missing value(s) of argument(s) gateway"},
 		{"/ip dns set ", "servers", "9.9.9.9", "9.9.9.9", ""},
 		{"/ip dns set ", "servers", "9.9.9.9,1.1.1.1,8.8.8.8", "9.9.9.9,1.1.1.1,8.8.8.8", ""},
 		{"/ip dns set ", "servers", "", "", ""},

@@ -128,9 +128,12 @@ type Address struct {
 	Comment   string
 }
 
-// Route is an IPv4 route by way of a gateway, which is a neighbour on some link.
+// Route is an IPv4 route by way of a gateway, which is a neighbour on some link, or one of those RouteTypes that lead nowhere.
 type Route struct {
 	Destination netip.Prefix
+	// Type is one of RouteTypes, or "" for a route by a gateway. With a Type the gateway, Interface, PrefSrc and CheckGateway have no
+	// effect: nothing is sent, and the route waits for nothing.
+	Type string
 	// Gateway is the zero Addr if the destination is on the link of Interface itself, as behind a
 	// PPP.
 	Gateway netip.Addr
@@ -152,6 +155,17 @@ type Route struct {
 	Disabled     bool
 	Comment      string
 }
+
+// RouteTypes are what a route without a gateway does with its packets, as RouterOS names it: it drops them without a word, or tells the
+// sender that there is no such host (RFC 1812, section 5.2.7.1), or that it is forbidden.
+var RouteTypes = []string{Blackhole, Unreachable, Prohibit}
+
+// The Route.Type of these.
+const (
+	Blackhole   = "blackhole"
+	Unreachable = "unreachable"
+	Prohibit    = "prohibit"
+)
 
 // CheckPing is the Route.CheckGateway by echo requests.
 const CheckPing = "ping"

@@ -281,8 +281,8 @@ func (m *Manager) want(c Config, have state) state {
 	for _, r := range c.Routes {
 		oif, waits := nexthop(c, w.links, r)
 		has := func(a addr) bool { return a.prefix.Addr() == r.PrefSrc }
-		if !r.Disabled && !r.Down && !waits && (!r.PrefSrc.IsValid() || slices.ContainsFunc(w.addrs, has)) {
-			w.routes = append(w.routes, route{r.Destination, r.Gateway, r.Distance, oif, r.onlink(), c.table(r.Table), r.PrefSrc})
+		if !r.Disabled && (r.Type != "" || !r.Down && !waits && (!r.PrefSrc.IsValid() || slices.ContainsFunc(w.addrs, has))) {
+			w.routes = append(w.routes, c.wanted(r, oif))
 		}
 	}
 	w.routes = append(w.routes, c.waysToDown(w)...)
@@ -296,14 +296,16 @@ func (m *Manager) want(c Config, have state) state {
 func (c Config) waysToDown(w state) (all []route) {
 	for _, r := range c.Routes {
 		oif, waits := nexthop(c, w.links, r)
-		if r.Disabled || !r.Down || !r.onlink() || waits {
+		if r.Disabled || r.Type != "" || !r.Down || !r.onlink() || waits {
 			continue
 		}
 		to := netip.PrefixFrom(r.Gateway, r.Gateway.BitLen())
 		there := func(o route) bool { return o.dst == to && o.table == unix.RT_TABLE_MAIN }
 		in := func(a Address) bool { return !a.Disabled && a.Address.Contains(r.Gateway) }
 		// Of gateways with one address on several links another may be in use.
-		elsewhere := func(o Route) bool { return !o.Disabled && o.Gateway == r.Gateway && c.Actual(o.Interface) != oif }
+		elsewhere := func(o Route) bool {
+			return !o.Disabled && o.Type == "" && o.Gateway == r.Gateway && c.Actual(o.Interface) != oif
+		}
 		if !slices.ContainsFunc(w.routes, there) && !slices.ContainsFunc(all, there) && !slices.ContainsFunc(c.Addresses, in) && !slices.ContainsFunc(c.Routes, elsewhere) {
 			all = append(all, route{dst: to, metric: r.Distance, oif: oif, table: unix.RT_TABLE_MAIN})
 		}

@@ -80,6 +80,13 @@ func TestApply(t *testing.T) {
 			strings.Replace(routerShown, "metric 1\n", "metric 255\n", 1)},
 		{"a second way", func(c *Config) { c.Routes = append(c.Routes, by("0.0.0.0/0", "192.168.0.254", 2)) },
 			strings.Replace(routerShown, "\troute 10.0.0.0/24", "\troute default via 192.168.0.254 dev ether2 proto static metric 2\n\troute 10.0.0.0/24", 1)},
+		{"routes that lead nowhere", func(c *Config) {
+			// One takes the place of a route by a gateway, whatever else it has.
+			c.Routes[0].Type = Prohibit
+			c.Routes[1] = Route{Destination: netip.MustParsePrefix("172.16.0.0/12"), Type: Blackhole, Distance: 5, Down: true}
+			c.Routes = append(c.Routes, Route{Destination: netip.MustParsePrefix("10.0.0.0/8"), Type: Unreachable, Distance: 250, PrefSrc: netip.MustParseAddr("10.9.9.9")})
+		}, strings.NewReplacer("\troute default via 10.0.0.1 dev ether1 proto static metric 1\n", "\troute prohibit default proto static metric 1\n",
+			"\troute 172.16.0.0/12 via 192.168.0.9 dev ether2 proto static metric 5", "\troute unreachable 10.0.0.0/8 proto static metric 250\n\troute blackhole 172.16.0.0/12 proto static metric 5").Replace(routerShown)},
 		{"a route disabled", func(c *Config) { c.Routes[0].Disabled = true },
 			strings.Replace(routerShown, "\troute default via 10.0.0.1 dev ether1 proto static metric 1\n", "", 1)},
 		{"a port disabled keeps its address and loses its routes", func(c *Config) { c.Links = append(c.Links, Link{Name: "ether2", Disabled: true}) }, `
@@ -702,4 +709,31 @@ func TestState(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, states[0].Up)
 	assert.False(t, states[0].Running, "no carrier")
+}
+
+// A route that leads nowhere answers as its type says, waits for nothing, and gives way to a route by a gateway and back.
+func TestRouteTypes(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	c := router()
+	c.Routes = append(c.Routes, Route{Destination: netip.MustParsePrefix("203.0.113.0/24"), Distance: 1})
+	says := map[string]string{Blackhole: "Invalid argument", Unreachable: "No route to host", Prohibit: "Permission denied", "": "via 10.0.0.1"}
+	for _, typ := range []string{Blackhole, Unreachable, Prohibit, "", Blackhole} {
+		r := &c.Routes[2]
+		r.Type, r.Gateway = typ, netip.Addr{}
+		if typ == "" {
+			r.Gateway = netip.MustParseAddr("10.0.0.1")
+		}
+		require.NoError(t, m.Apply(c))
+		out, err := exec.Command("ip", "route", "get", "203.0.113.9").CombinedOutput()
+		assert.Equal(t, typ == "", err == nil, "%s: %s", typ, out)
+		assert.Contains(t, string(out), says[typ])
+		waiting, err := m.Waiting()
+		require.NoError(t, err)
+		assert.Empty(t, waiting.Routes, typ)
+		assert.Empty(t, monitored(t, func() { require.NoError(t, m.Apply(c)) }), typ)
+	}
+	c.Routes = c.Routes[:2]
+	require.NoError(t, m.Apply(c))
+	looks(t, routerShown)
 }

@@ -161,11 +161,16 @@ func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
 // reconcileRoutes adds routes, calls between, and deletes others.
 func (m *Manager) reconcileRoutes(p *pass, have, want []route, between func()) {
 	what := func(verb string, r route) string {
-		by := r.oif
+		by := "by " + r.oif
 		if r.gw.IsValid() {
-			by = r.gw.String()
+			by = "by " + r.gw.String()
 		}
-		text := fmt.Sprintf("%s route %s by %s distance %d", verb, r.dst, by, r.metric)
+		for name, typ := range kernelTypes {
+			if typ == r.typ {
+				by = "of type " + name
+			}
+		}
+		text := fmt.Sprintf("%s route %s %s distance %d", verb, r.dst, by, r.metric)
 		if r.table != unix.RT_TABLE_MAIN {
 			text += fmt.Sprint(" table ", r.table)
 		}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/ether"
 )
@@ -79,4 +80,18 @@ type route struct {
 	table  uint8
 	// src is the address that is sent from; the zero Addr leaves it to the kernel.
 	src netip.Addr
+	// typ is what the kernel does with the packets (RTN_...), 0 for RTN_UNICAST. Another has no gateway, link or source.
+	typ uint8
+}
+
+// kernelTypes are the types of routes of RouteTypes.
+var kernelTypes = map[string]uint8{Blackhole: unix.RTN_BLACKHOLE, Unreachable: unix.RTN_UNREACHABLE, Prohibit: unix.RTN_PROHIBIT}
+
+// wanted is the route that the kernel shall have for r, by the link oif or by one that the kernel chooses.
+func (c Config) wanted(r Route, oif string) route {
+	w := route{dst: r.Destination, metric: r.Distance, table: c.table(r.Table), typ: kernelTypes[r.Type]}
+	if r.Type == "" {
+		w.gw, w.oif, w.onlink, w.src = r.Gateway, oif, r.onlink(), r.PrefSrc
+	}
+	return w
 }

@@ -197,7 +197,10 @@ func changeRoute(typ, flags int, head *nl.RtMsg, oif int, r route) error {
 		nl.NewRtAttr(unix.RTA_DST, r.dst.Addr().AsSlice()),
 		nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.metric))),
 	}
-	if !r.gw.IsValid() && typ == unix.RTM_NEWROUTE {
+	switch {
+	case r.typ != 0:
+		head.Type = r.typ
+	case !r.gw.IsValid() && typ == unix.RTM_NEWROUTE:
 		head.Scope = unix.RT_SCOPE_LINK
 	}
 	if r.gw.IsValid() {

@@ -312,6 +312,9 @@ func parseRoute(message []byte, links []link) (kernelRoute, error) {
 	r := kernelRoute{protocol: head.Protocol, cloned: head.Flags&unix.RTM_F_CLONED != 0}
 	r.table = head.Table // RT_TABLE_COMPAT if the number does not fit
 	r.onlink = head.Flags&unix.RTNH_F_ONLINK != 0
+	if head.Type != unix.RTN_UNICAST {
+		r.typ = head.Type
+	}
 	dst := netip.IPv4Unspecified()
 	err := nlattr.Each(message[unix.SizeofRtMsg:], func(typ uint16, value []byte) error {
 		switch typ {

@@ -137,11 +137,12 @@ func (m *Manager) Waiting() (Waiting, error) {
 		}
 	}
 	for i, r := range c.Routes {
-		wanted := route{r.Destination, r.Gateway, r.Distance, "", r.onlink(), c.table(r.Table), r.PrefSrc}
+		oif := ""
 		if r.Interface != "" {
-			wanted.oif = c.Actual(r.Interface)
+			oif = c.Actual(r.Interface)
 		}
-		if !r.Disabled && (r.Down || !slices.ContainsFunc(routes, wanted.covers)) {
+		wanted := c.wanted(r, oif)
+		if !r.Disabled && (r.Down && r.Type == "" || !slices.ContainsFunc(routes, wanted.covers)) {
 			w.Routes = append(w.Routes, i)
 		}
 	}

@@ -91,7 +91,7 @@ func (c Config) validateRoutes() error {
 		distance int
 		table    uint8
 	}
-	seen := map[key]netip.Addr{}
+	seen := map[key]string{}
 	for _, r := range c.Routes {
 		d := r.Destination
 		if !d.IsValid() || !d.Addr().Is4() {
@@ -100,11 +100,14 @@ func (c Config) validateRoutes() error {
 		if d != d.Masked() {
 			return fmt.Errorf("route: dst-address=%s: expected no bits beyond the prefix, such as %s", d, d.Masked())
 		}
-		if g := r.Gateway; (r.Interface == "" || g.IsValid()) && (!g.Is4() || !isUnicast(g)) {
-			return fmt.Errorf("route %s: gateway=%s: expected an IPv4 host address", d, g)
+		if r.Type != "" && !slices.Contains(RouteTypes, r.Type) {
+			return fmt.Errorf("route %s: type=%s: expected %s", d, r.Type, strings.Join(RouteTypes, ", "))
+		}
+		if g := r.Gateway; r.Type == "" && (r.Interface == "" || g.IsValid()) && (!g.Is4() || !isUnicast(g)) {
+			return fmt.Errorf("route %s: gateway=%s: expected an IPv4 host address", d, addressText(g))
 		}
 		// The kernel would accept such a route and drop its packets.
-		own := func(a Address) bool { return a.Address.Addr() == r.Gateway && !a.Disabled }
+		own := func(a Address) bool { return r.Type == "" && a.Address.Addr() == r.Gateway && !a.Disabled }
 		if i := slices.IndexFunc(c.Addresses, own); i >= 0 {
 			return fmt.Errorf("route %s: gateway=%s: expected a neighbour, %s has this address itself",
 				d, r.Gateway, c.Addresses[i].Interface)
@@ -112,7 +115,7 @@ func (c Config) validateRoutes() error {
 		if r.PrefSrc.IsValid() && (!r.PrefSrc.Is4() || !isUnicast(r.PrefSrc)) {
 			return fmt.Errorf("route %s: pref-src=%s: expected an IPv4 host address", d, r.PrefSrc)
 		}
-		if r.CheckGateway != "" && (r.CheckGateway != CheckPing || !r.Gateway.IsValid()) {
+		if r.CheckGateway != "" && (r.CheckGateway != CheckPing || r.Type == "" && !r.Gateway.IsValid()) {
 			return fmt.Errorf("route %s: check-gateway=%s: expected %s, and a gateway with an address", d, r.CheckGateway, CheckPing)
 		}
 		if c.table(r.Table) == 0 {
@@ -126,12 +129,31 @@ func (c Config) validateRoutes() error {
 		}
 		k := key{d, r.Distance, c.table(r.Table)}
 		if old, ok := seen[k]; ok {
-			return fmt.Errorf("route %s: distance=%d: expected another distance, the route by %s has this one",
+			return fmt.Errorf("route %s: distance=%d: expected another distance, the route %s has this one",
 				d, r.Distance, old)
 		}
-		seen[k] = r.Gateway
+		seen[k] = r.way()
 	}
 	return nil
+}
+
+// way is where r leads, as errors show it.
+func (r Route) way() string {
+	switch {
+	case r.Type != "":
+		return "of type=" + r.Type
+	case r.Gateway.IsValid():
+		return "by " + r.Gateway.String()
+	}
+	return "by " + r.Interface
+}
+
+// addressText is an address as it is typed, "" if there is none.
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func checkPort(name string, ports []Port) error {

@@ -28,7 +28,7 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		assert.Regexp(t, `(?m)^ 1  R  ether2 +ether +1500  (\w\w:){5}\w\w$`, screen)
 		assert.Regexp(t, `(?m)^ 1  R  ether2 +[1-9]\d* +[1-9]\d* +[1-9]\d* +[1-9]\d*$`, r.command(t, "/interface ethernet print stats"))
 		assert.Regexp(t, `(?m)^ ?\d+ DC 192\.168\.0\.2 +`+r.mac(t, client)+` ether2$`, r.command(t, "/ip arp print"))
-		assert.Regexp(t, `(?m)^ \d ADC 192\.168\.0\.0/24 +ether2 +0$`, r.command(t, "/ip route print"))
+		assert.Regexp(t, `(?m)^ \d ADC +192\.168\.0\.0/24 +ether2 +0$`, r.command(t, "/ip route print"))
 	})
 	step("tracked connection", func(t *testing.T) {
 		conn, err := r.n.dial(client, r.echo(t, 5010), patience)
@@ -93,7 +93,7 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 		assert.Regexp(t, `(?m)^ 1  R  lan +ether +1500 `, r.command(t, "/interface print"))
 		assert.Regexp(t, `(?m)^ 1  R  name=lan default-name=ether2 `, r.command(t, "/interface ethernet print detail"))
 		assert.Regexp(t, `(?m)^ +192\.168\.0\.1/24 +192\.168\.0\.0 +lan$`, r.command(t, "/ip address print"))
-		assert.Regexp(t, `(?m)^ \d ADC 192\.168\.0\.0/24 +lan +0$`, r.command(t, "/ip route print"))
+		assert.Regexp(t, `(?m)^ \d ADC +192\.168\.0\.0/24 +lan +0$`, r.command(t, "/ip route print"))
 		assert.Contains(t, settings(r.command(t, "/export")), "set [find default-name=ether2] name=lan\n")
 		assert.Contains(t, r.command(t, "/ip firewall filter print"), "in-interface=!lan")
 		assert.Contains(t, r.command(t, "/ip address add address=10.9.0.1/24 interface=ether2"), "input does not match any value of interface")
@@ -193,7 +193,7 @@ func (r *router) missing(t *testing.T) {
 	t.Helper()
 	assert.Regexp(t, `(?m)^ 0 I   ether1`, r.command(t, "/interface ethernet print"))
 	assert.Regexp(t, `(?m)^ \d I ;;; WAN\n +10\.1\.0\.104/24 `, r.command(t, "/ip address print"))
-	assert.Regexp(t, `(?m)^ \d I S 0\.0\.0\.0/0 +10\.1\.0\.1 `, r.command(t, "/ip route print"))
+	assert.Regexp(t, `(?m)^ \d I S +0\.0\.0\.0/0 +10\.1\.0\.1 `, r.command(t, "/ip route print"))
 	assert.Regexp(t, `(?m)^ \d+ I chain=input action=accept .*in-interface=ether1`, r.command(t, "/ip firewall filter print"))
 }
 

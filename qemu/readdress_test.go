@@ -38,9 +38,9 @@ func (r *router) readdress(t *testing.T) {
 	require.EqualValues(t, granted, reply.code)
 
 	r.command(t, "/ip address set [find address="+wanAddress+"/24] address="+otherWAN+"/24")
-	assert.Regexp(t, `(?m)^ ?\d+ I S 0\.0\.0\.0/0 +10\.1\.0\.1 +1$`, r.command(t, "/ip route print"))
+	assert.Regexp(t, `(?m)^ ?\d+ I S +0\.0\.0\.0/0 +10\.1\.0\.1 +1$`, r.command(t, "/ip route print"))
 	r.command(t, "/ip route set [find gateway="+gatewayAddress+"] gateway="+otherGateway)
-	assert.Regexp(t, `(?m)^ ?\d+ A S 0\.0\.0\.0/0 +10\.2\.0\.1 +1$`, r.command(t, "/ip route print"))
+	assert.Regexp(t, `(?m)^ ?\d+ A S +0\.0\.0\.0/0 +10\.2\.0\.1 +1$`, r.command(t, "/ip route print"))
 	masqueradedBehind(otherWAN)
 	r.awaitHTTP(t)
 	r.fetch(t)
@@ -63,9 +63,9 @@ func (r *router) readdress(t *testing.T) {
 	require.Error(t, err)
 
 	r.command(t, "/ip route set [find gateway="+otherGateway+"] gateway="+gatewayAddress)
-	assert.Regexp(t, `(?m)^ ?\d+ I S 0\.0\.0\.0/0 +10\.1\.0\.1 +1$`, r.command(t, "/ip route print"))
+	assert.Regexp(t, `(?m)^ ?\d+ I S +0\.0\.0\.0/0 +10\.1\.0\.1 +1$`, r.command(t, "/ip route print"))
 	r.command(t, "/ip address set [find address="+otherWAN+"/24] address="+wanAddress+"/24")
-	assert.Regexp(t, `(?m)^ ?\d+ A S 0\.0\.0\.0/0 +10\.1\.0\.1 +1$`, r.command(t, "/ip route print"))
+	assert.Regexp(t, `(?m)^ ?\d+ A S +0\.0\.0\.0/0 +10\.1\.0\.1 +1$`, r.command(t, "/ip route print"))
 	masqueradedBehind(wanAddress)
 	// The address is that of before, and so are the connections of SOCKS.
 	assertEcho(t, kept)

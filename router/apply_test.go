@@ -332,7 +332,7 @@ func TestSetLayer(t *testing.T) {
 			assert.Equal(t, lease().Addresses, s.config.Addresses)
 		}
 		assert.Contains(t, g.must("/ip address print"), "0 D 10.0.0.2/8")
-		assert.Contains(t, g.must("/ip route print"), "0 ADS 0.0.0.0/0")
+		assert.Contains(t, g.must("/ip route print"), "0 ADS  0.0.0.0/0")
 		assert.Contains(t, g.must("/ip dns print"), "                      servers:\n              dynamic-servers: 10.0.0.1\n")
 		assert.NotContains(t, g.must("/export"), "10.0.0.")
 		assert.Empty(t, g.kept)
@@ -343,9 +343,9 @@ func TestSetLayer(t *testing.T) {
 		// A gateway that cannot be reached.
 		g.must("/ip route add dst-address=172.16.0.0/12 gateway=192.168.0.9")
 		g.network.wait = netcfg.Waiting{Routes: []int{1}}
-		assert.Regexp(t, ` 0 IDS 0\.0\.0\.0/0 .*\n 1 A S 172\.`, g.must("/ip route print"))
+		assert.Regexp(t, ` 0 IDS  0\.0\.0\.0/0 .*\n 1 A S  172\.`, g.must("/ip route print"))
 		g.network.wait = netcfg.Waiting{Routes: []int{0}}
-		assert.Regexp(t, ` 0 ADS 0\.0\.0\.0/0 .*\n 1 I S 172\.`, g.must("/ip route print"))
+		assert.Regexp(t, ` 0 ADS  0\.0\.0\.0/0 .*\n 1 I S  172\.`, g.must("/ip route print"))
 
 		// Another lease replaces it, in Safe Mode too; undo does not bring the old one back.
 		s := &session.Session{}

@@ -73,7 +73,7 @@ func (s *gatewayService) Apply(next console.Config) error {
 	var links map[gateway]string
 	network := next.Network()
 	for _, r := range network.Routes {
-		if r.Disabled || r.CheckGateway == "" {
+		if r.Disabled || r.CheckGateway == "" || r.Type != "" {
 			continue
 		}
 		if links == nil {

@@ -76,7 +76,7 @@ func TestWhatTheKernelHas(t *testing.T) {
 		assert.Equal(t, want, got, menu)
 	}
 	assert.Contains(t, g.must("/ip address print"), " D 169.254.0.1/16")
-	assert.Contains(t, g.must("/ip route print"), "ADC 10.0.0.0/8")
+	assert.Contains(t, g.must("/ip route print"), "ADC  10.0.0.0/8")
 	// The machine may lack connection tracking, and the root of a user namespace may not read it.
 	if _, err := firewall.ListTracked(); !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
 		require.NoError(t, err)
