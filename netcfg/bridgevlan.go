@@ -187,7 +187,7 @@ func (c Config) Actual(name string) string {
 // and sets which bridge each of them is a port of.
 func (c Config) wantBridgesAndVLANs(links []link) []link {
 	for _, b := range c.Bridges {
-		l := link{name: b.Name, kind: bridgeKind, own: true, up: !b.Disabled, mtu: b.MTU, stp: b.STP, filtering: b.VLANFiltering}
+		l := link{name: b.Name, kind: bridgeKind, own: true, up: !b.Disabled, mtu: b.MTU, stp: b.STP, filtering: b.VLANFiltering, arp: b.ARP}
 		if b.OwnMAC {
 			l.mac = b.MAC
 		}
@@ -199,7 +199,7 @@ func (c Config) wantBridgesAndVLANs(links []link) []link {
 			continue
 		}
 		// The kernel refuses to set a VLAN up while its link is down.
-		links = append(links, link{name: v.Name, kind: vlanKind, own: true, up: links[i].up, mtu: v.MTU, parent: v.Interface, vlanID: v.ID})
+		links = append(links, link{name: v.Name, kind: vlanKind, own: true, up: links[i].up, mtu: v.MTU, parent: v.Interface, vlanID: v.ID, arp: v.ARP})
 	}
 	for i := range links {
 		links[i].master = ""
@@ -339,6 +339,9 @@ func (m *Manager) again(nl *conn, p *pass, have []link, done *int) []link {
 	links, err := listLinks(nl)
 	if err == nil {
 		links = m.own(links)
+		if m.arped {
+			readARP(links)
+		}
 		err = readVLANs(nl, links)
 	}
 	if err != nil {

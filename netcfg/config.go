@@ -14,7 +14,7 @@
 // It owns the ports that it was given, the bridges and VLANs that it makes (they are in a
 // link group of their own), every IPv4 address on these, every route of protocol "static"
 // in the main table and, once a Config has a [Table] or a [Rule], in tables 1 to [MaxTable], the rules of the priorities
-// 1000 to 9999, net.ipv4.ip_forward, and the parameters of all links that [Settings]
+// 900 to 9999 and, once a Config says anything of ARP, the ARP entries that stay on its links, and table 251; net.ipv4.ip_forward, and the parameters of all links that [Settings]
 // tells of. It also has the kernel process the packets of all devices in threads, and shortens
 // their receive rings by the memory of the machine. It changes nothing else.
 package netcfg
@@ -38,6 +38,7 @@ type Config struct {
 	Routes      []Route
 	Tables      []Table
 	Rules       []Rule
+	Neighbors   []StaticNeighbor
 	// Forwarding is net.ipv4.ip_forward.
 	Forwarding bool
 	Settings   Settings
@@ -65,8 +66,10 @@ type Link struct {
 	Advertise         Modes
 	NoAutoNegotiation bool
 	Fixed             Modes
-	Disabled          bool
-	Comment           string
+	// ARP is one of ARPModes, or "" for the usual one; on a port of a bridge that of the bridge counts.
+	ARP      string
+	Disabled bool
+	Comment  string
 }
 
 // Bridge is a switch between links. A disabled bridge passes nothing.
@@ -86,6 +89,7 @@ type Bridge struct {
 	// see BridgeVLAN. Without it VLANPort has no effect, nor that of its ports.
 	VLANFiltering bool
 	VLANPort
+	ARP      string // see Link
 	Disabled bool
 	Comment  string
 }
@@ -109,6 +113,7 @@ type VLAN struct {
 	// MTU is in bytes, 68..65535, and no more than that of Interface. 0 stands for that
 	// of Interface.
 	MTU      int
+	ARP      string // see Link
 	Disabled bool
 	Comment  string
 }

@@ -25,7 +25,9 @@ type Manager struct {
 
 	mu sync.Mutex
 	// ruled is set once a Config has had tables or rules. Before that the kernel is not asked for any, for one that has none.
-	ruled   bool
+	ruled bool
+	// arped is the same of what a Config says of ARP.
+	arped   bool
 	config  *Config         // the one in force, nil before the first Apply
 	set     *Settings       // those that the kernel was given last, nil before
 	devices map[int]*device // by interface index
@@ -44,6 +46,7 @@ type state struct {
 	addrs      []addr
 	routes     []route
 	rules      []rule
+	neighbors  []neighbor
 	forwarding bool
 	// settings are nil where they are not known, and then left alone.
 	settings *Settings
@@ -90,10 +93,12 @@ func (m *Manager) Apply(c Config) error {
 	c.Routes = slices.Clone(c.Routes)
 	c.Tables = slices.Clone(c.Tables)
 	c.Rules = slices.Clone(c.Rules)
+	c.Neighbors = slices.Clone(c.Neighbors)
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ruled = m.ruled || len(c.Tables)+len(c.Rules) > 0
+	m.arped = m.arped || c.usesARP()
+	m.ruled = m.ruled || m.arped || len(c.Tables)+len(c.Rules) > 0
 	nl, err := dial()
 	if err != nil {
 		return err
@@ -129,6 +134,7 @@ func (m *Manager) undo(nl *conn, before state) error {
 	gone := func(l link) bool { return (!l.own || l.kind == pppKind) && linkNamed(now.links, l.name) < 0 }
 	before.links = slices.DeleteFunc(before.links, gone)
 	before.addrs = slices.DeleteFunc(before.addrs, func(a addr) bool { return linkNamed(before.links, a.link) < 0 })
+	before.neighbors = slices.DeleteFunc(before.neighbors, func(n neighbor) bool { return linkNamed(before.links, n.link) < 0 })
 	m.reconcile(nl, &p, now, before)
 	return p.err()
 }
@@ -202,6 +208,12 @@ func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	if s.routes, err = listRoutes(nl, m.links); err != nil {
 		return state{}, err
 	}
+	if m.arped {
+		readARP(s.links)
+		if s.neighbors, err = listStatic(nl, s.links); err != nil {
+			return state{}, err
+		}
+	}
 	if m.ruled {
 		if s.rules, err = listRules(nl); err != nil {
 			return state{}, err
@@ -268,7 +280,7 @@ func (m *Manager) want(c Config, have state) state {
 		case d.driverMAC != ether.MAC{}:
 			l.mac = d.driverMAC
 		}
-		l.modes = conf.wantModes(l.modes, d.driverModes)
+		l.modes, l.arp = conf.wantModes(l.modes, d.driverModes), conf.ARP
 		w.links = append(w.links, l)
 	}
 	w.links = c.wantBridgesAndVLANs(w.links)
@@ -286,6 +298,8 @@ func (m *Manager) want(c Config, have state) state {
 		}
 	}
 	w.routes = append(w.routes, c.waysToDown(w)...)
+	w.neighbors = c.wantNeighbors(w.links)
+	c.wantReplyOnly(&w)
 	w.settings.loose = looseLinks(w.routes)
 	return w
 }

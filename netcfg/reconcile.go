@@ -1,6 +1,7 @@
 package netcfg
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -39,6 +40,9 @@ func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 			return
 		}
 		have.routes = routes
+	}
+	if m.arped {
+		m.reconcileNeighbors(nl, p, want.neighbors)
 	}
 	m.reconcileRoutes(p, have.routes, want.routes, func() { m.reconcileRules(p, have.rules, want.rules) })
 	if !have.forwarding && want.forwarding && len(p.errs) == 0 {
@@ -99,6 +103,9 @@ func (m *Manager) reconcileLink(p *pass, have, want link) {
 		p.did(fmt.Sprintf("turn the spanning tree of %s %s", want.name, word), setSTP(have.index, want.stp))
 	}
 	m.reconcileModes(p, d, want)
+	if m.arped && have.arp != want.arp && want.kind != pppKind {
+		p.did(fmt.Sprintf("set link %s arp %s", want.name, cmp.Or(want.arp, "enabled")), setARP(have, want.arp))
+	}
 	if have.mtu != want.mtu {
 		err := setMTU(have.index, want.mtu)
 		switch {

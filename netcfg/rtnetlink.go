@@ -43,6 +43,9 @@ type link struct {
 	master, parent string
 	vlanID         int
 	stp            bool
+	// noARP is IFF_NOARP, and arp the mode of ARP that this is a part of: see readARP.
+	noARP bool
+	arp   string
 	// modes is set for a port whose modes are to be looked at: see readModes.
 	modes *modeSettings
 	// filtering says that a bridge filters VLANs, defaultPVID is the VLAN that it puts new ports into, or

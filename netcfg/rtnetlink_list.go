@@ -155,6 +155,7 @@ func parseLink(message []byte) (link, error) {
 		up:       head.Flags&unix.IFF_UP != 0,
 		running:  head.Flags&unix.IFF_LOWER_UP != 0,
 		loopback: head.Flags&unix.IFF_LOOPBACK != 0,
+		noARP:    head.Flags&unix.IFF_NOARP != 0,
 	}
 	err := nlattr.Each(message[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) error {
 		switch typ {
@@ -299,7 +300,7 @@ func listAllRoutes(s *conn, links []link, protocol uint8) ([]kernelRoute, error)
 		return parseRoute(message, links)
 	})
 	return slices.DeleteFunc(all, func(r kernelRoute) bool {
-		return r.table != unix.RT_TABLE_MAIN && (r.table == 0 || r.table > MaxTable) || r.cloned
+		return r.table != unix.RT_TABLE_MAIN && (r.table == 0 || r.table > arpTable) || r.cloned
 	}), err
 }
 

@@ -179,7 +179,7 @@ func (c Config) tableNames() string {
 func looseLinks(routes []route) string {
 	var names []string
 	for _, r := range routes {
-		if r.table != unix.RT_TABLE_MAIN && r.oif != "" && !slices.Contains(names, r.oif) {
+		if r.table != unix.RT_TABLE_MAIN && r.table != arpTable && r.oif != "" && !slices.Contains(names, r.oif) {
 			names = append(names, r.oif)
 		}
 	}
@@ -225,7 +225,7 @@ func changeRule(typ, flags int, r rule) error {
 func listRules(s *conn) ([]rule, error) {
 	head := nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET}}
 	all, err := list(s, "rules", unix.RTM_GETRULE, head.Serialize(), parseRule)
-	return slices.DeleteFunc(all, func(r rule) bool { return r.priority < markPriority || r.priority > lastPriority }), err
+	return slices.DeleteFunc(all, func(r rule) bool { return r.priority < arpPriority || r.priority > lastPriority }), err
 }
 
 // parseRule reads a message of type RTM_NEWRULE.

@@ -33,6 +33,9 @@ func (c Config) Validate(ports []Port) error {
 	if err := c.validateRules(c.interfaces(ports)); err != nil {
 		return err
 	}
+	if err := c.validateARP(c.interfaces(ports)); err != nil {
+		return err
+	}
 	return c.validateRoutes()
 }
 

@@ -1,0 +1,269 @@
+package netcfg
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/internal/testnet"
+)
+
+func static(address, on string, mac byte) StaticNeighbor {
+	n := StaticNeighbor{Address: netip.MustParseAddr(address), Interface: on}
+	if mac != 0 {
+		n.MAC = ether.MAC{2, 0, 0, 0, 0, mac}
+	}
+	return n
+}
+
+func TestValidateARP(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		edit func(*Config)
+		err  string
+	}{
+		{"an entry", func(c *Config) { c.Neighbors = []StaticNeighbor{static("192.168.0.9", "ether2", 9)} }, ""},
+		{"one address on two links", func(c *Config) {
+			c.Neighbors = []StaticNeighbor{static("192.168.0.9", "ether1", 9), static("192.168.0.9", "ether2", 9)}
+		}, ""},
+		{"twice", func(c *Config) {
+			c.Neighbors = []StaticNeighbor{static("192.168.0.9", "ether2", 9), static("192.168.0.9", "ether2", 8)}
+		}, "arp: address=192.168.0.9: expected each address once on ether2"},
+		{"no MAC", func(c *Config) { c.Neighbors = []StaticNeighbor{static("192.168.0.9", "ether2", 0)} }, "arp 192.168.0.9: needs mac-address or published"},
+		{"a group's", func(c *Config) {
+			c.Neighbors = []StaticNeighbor{static("192.168.0.9", "ether2", 9)}
+			c.Neighbors[0].MAC[0] = 1
+		}, "arp 192.168.0.9: mac-address=01:00:00:00:00:09: expected the address of one host, not of a group"},
+		{"no host", func(c *Config) { c.Neighbors = []StaticNeighbor{static("224.0.0.1", "ether2", 9)} }, "arp: address=224.0.0.1: expected an IPv4 host address"},
+		{"no link", func(c *Config) { c.Neighbors = []StaticNeighbor{static("192.168.0.9", "lan", 9)} }, "arp 192.168.0.9: interface=lan: expected an interface (ether1, ether2)"},
+		{"no ARP", func(c *Config) {
+			c.PPPs, c.Neighbors = []PPP{{Name: "ppp1"}}, []StaticNeighbor{static("192.168.0.9", "ppp1", 9)}
+		}, "arp 192.168.0.9: interface=ppp1: expected one that has ARP"},
+		{"a mode", func(c *Config) { c.Links[0].ARP = ProxyARP }, ""},
+		{"no mode", func(c *Config) { c.Links[0].ARP = "on" }, "link ether1: arp=on: expected disabled, reply-only, proxy-arp, local-proxy-arp"},
+	} {
+		c := router()
+		test.edit(&c)
+		if err := c.Validate(twoPorts); test.err == "" {
+			assert.NoError(t, err, test.name)
+		} else {
+			assert.EqualError(t, err, test.err, test.name)
+		}
+	}
+}
+
+// arpShown is what ip(8) shows of entries that stay, and of those that are published.
+func arpShown(t *testing.T) string {
+	return strings.TrimSpace(ip(t, "-4 neigh show nud permanent") + "\n" + ip(t, "-4 neigh show proxy"))
+}
+
+// Entries that stay are there for as long as their links are up, and come back with them.
+func TestStaticNeighbors(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	require.NoError(t, m.Apply(router()))
+	ip(t, "neigh add 192.168.0.5 lladdr 02:00:00:00:00:05 dev ether2 nud permanent")
+	assert.Empty(t, monitored(t, func() { require.NoError(t, m.Apply(router())) }), "who says nothing of ARP changes nothing")
+	assert.Contains(t, arpShown(t), "192.168.0.5")
+
+	c := router()
+	published := static("192.168.0.77", "ether2", 0)
+	published.Published = true
+	c.Neighbors = []StaticNeighbor{static("192.168.0.9", "ether2", 9), published}
+	require.NoError(t, m.Apply(c))
+	const both = "192.168.0.9 dev ether2 lladdr 02:00:00:00:00:09 PERMANENT\n192.168.0.77 dev ether2 proxy"
+	assert.Equal(t, both, arpShown(t))
+	c.Neighbors[0].MAC[5] = 10
+	require.NoError(t, m.Apply(c))
+	assert.Equal(t, strings.Replace(both, ":09 ", ":0a ", 1), arpShown(t))
+	changes, err := m.repair()
+	require.NoError(t, err)
+	assert.Empty(t, changes)
+
+	ip(t, "link set ether2 down")
+	assert.NotContains(t, arpShown(t), "PERMANENT")
+	_, err = m.repair()
+	require.NoError(t, err)
+	assert.Equal(t, strings.Replace(both, ":09 ", ":0a ", 1), arpShown(t))
+
+	require.NoError(t, m.ForgetNeighbors([]Neighbor{{Address: netip.MustParseAddr("192.168.0.9"), Interface: "ether2"}, {Address: netip.MustParseAddr("192.168.0.10"), Interface: "ether2"}}))
+	_, err = m.repair()
+	require.NoError(t, err)
+	assert.Contains(t, arpShown(t), "192.168.0.9 ", "one of the configuration comes back")
+
+	// On a port of a bridge the entry is the bridge's.
+	c.Bridges, c.BridgePorts, c.Addresses = []Bridge{{Name: "lan"}}, []BridgePort{{Bridge: "lan", Interface: "ether2"}}, c.Addresses[:1]
+	require.NoError(t, m.Apply(c))
+	assert.Equal(t, strings.NewReplacer("ether2", "lan", ":09 ", ":0a ").Replace(both), arpShown(t))
+	c.Neighbors[0].Disabled, c.Neighbors[1].Disabled = true, true
+	require.NoError(t, m.Apply(c))
+	assert.Empty(t, arpShown(t))
+}
+
+// arpRig is a router, and hosts on its two links. The namespaces of this test are not those of the others.
+type arpRig struct {
+	router, lan, wan *testnet.Host
+	m                *Manager
+}
+
+func newARPRig(t *testing.T) *arpRig {
+	r := &arpRig{router: testnet.New(t, "router"), lan: testnet.New(t, "lan"), wan: testnet.New(t, "wan")}
+	require.NoError(t, testnet.Link(r.router, "k0", r.wan, "eth0"))
+	require.NoError(t, testnet.Link(r.router, "k1", r.lan, "eth0"))
+	require.NoError(t, r.wan.IP("addr add 10.0.0.1/24 dev eth0"))
+	require.NoError(t, r.lan.IP("link set eth0 address 02:00:00:00:00:09", "addr add 192.168.0.9/24 dev eth0", "addr add 192.168.0.8/24 dev eth0"))
+	// The kernel gives up after three requests, a second each.
+	for h, links := range map[*testnet.Host][]string{r.router: {"k0", "k1"}, r.lan: {"eth0"}} {
+		require.NoError(t, h.Do(func() error {
+			for _, link := range links {
+				if err := os.WriteFile("/proc/sys/net/ipv4/neigh/"+link+"/retrans_time_ms", []byte("100"), 0); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	r.m = newManager(t, twoPorts...)
+	return r
+}
+
+func (r *arpRig) apply(t *testing.T, c Config) {
+	t.Helper()
+	require.NoError(t, r.router.Do(func() error { return r.m.Apply(c) }))
+}
+
+// eventually repeats what may fail on a busy host, where answers come late, until it succeeds.
+func eventually(t *testing.T, f func() bool, about ...any) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if f() {
+			return
+		}
+	}
+	assert.Fail(t, "never", about...)
+}
+
+// finds reports whether a host learns a hardware address when it sends to an address from one of its own.
+func finds(t *testing.T, h *testnet.Host, from, to string) bool {
+	t.Helper()
+	_ = h.IP("neigh flush to " + to + " dev eth0")
+	var out []byte
+	require.NoError(t, h.Do(func() error {
+		// Nobody need answer the datagram.
+		_ = exec.Command("bash", "-c", fmt.Sprintf("ip route replace %s/32 dev eth0 src %s; echo > /dev/udp/%s/9", to, from, to)).Run()
+		return nil
+	}))
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		require.NoError(t, h.Do(func() (err error) {
+			out, err = exec.Command("ip", "neigh", "show", "to", to, "dev", "eth0").CombinedOutput()
+			return err
+		}))
+		switch text := string(out); {
+		case strings.Contains(text, "lladdr"):
+			return true
+		case strings.Contains(text, "FAILED") || text == "":
+			return false
+		}
+	}
+	t.Fatalf("%s: %s", to, out)
+	return false
+}
+
+// The modes of a link, seen by hosts.
+func TestARPModes(t *testing.T) {
+	r := newARPRig(t)
+	c := router()
+	c.Routes = nil
+	c.Links = append(c.Links, Link{Name: "ether2"})
+	mode := func(name string) {
+		c.Links[1].ARP = name
+		r.apply(t, c)
+		require.NoError(t, r.router.Do(func() error {
+			changes, err := r.m.repair()
+			assert.Empty(t, changes, name)
+			return err
+		}))
+	}
+	mode("")
+	eventually(t, func() bool { return finds(t, r.lan, "192.168.0.9", "192.168.0.1") })
+	assert.False(t, finds(t, r.lan, "192.168.0.9", "10.0.0.1"))
+
+	mode(ProxyARP)
+	eventually(t, func() bool { return finds(t, r.lan, "192.168.0.9", "10.0.0.1") }, "behind the other link")
+	assert.False(t, finds(t, r.lan, "192.168.0.9", "192.168.0.55"), "a host of the same link")
+
+	mode(LocalProxyARP)
+	assert.False(t, finds(t, r.lan, "192.168.0.9", "10.0.0.1"))
+	eventually(t, func() bool { return finds(t, r.lan, "192.168.0.9", "192.168.0.55") })
+
+	mode(ARPDisabled)
+	assert.False(t, finds(t, r.lan, "192.168.0.9", "192.168.0.1"))
+	assert.False(t, r.asks(t, "192.168.0.9"))
+
+	mode(ARPReplyOnly)
+	assert.False(t, finds(t, r.lan, "192.168.0.9", "192.168.0.1"), "without entries nobody is answered")
+	assert.False(t, r.asks(t, "192.168.0.9"))
+	c.Neighbors = []StaticNeighbor{static("192.168.0.9", "ether2", 9)}
+	mode(ARPReplyOnly)
+	eventually(t, func() bool { return finds(t, r.lan, "192.168.0.9", "192.168.0.1") })
+	assert.False(t, finds(t, r.lan, "192.168.0.8", "192.168.0.1"), "another host")
+	require.NoError(t, r.router.Do(func() error {
+		assert.Equal(t, "192.168.0.9 lladdr 02:00:00:00:00:09 PERMANENT", ip(t, "-4 neigh show dev ether2"), "nothing was learnt")
+		return nil
+	}))
+	eventually(t, func() bool { return r.asks(t, "192.168.0.9") })
+	assert.False(t, r.asks(t, "192.168.0.8"))
+
+	// A published address, in the usual mode.
+	c.Neighbors = []StaticNeighbor{{Address: netip.MustParseAddr("10.0.0.1"), Interface: "ether2", Published: true}}
+	mode("")
+	eventually(t, func() bool { return finds(t, r.lan, "192.168.0.9", "10.0.0.1") })
+	assert.False(t, finds(t, r.lan, "192.168.0.9", "10.0.0.3"))
+	c.Neighbors = nil
+	mode("")
+	eventually(t, func() bool { return finds(t, r.lan, "192.168.0.8", "192.168.0.1") })
+	require.NoError(t, r.router.Do(func() error {
+		assert.NotContains(t, ip(t, "rule"), fmt.Sprint(arpTable))
+		text, err := os.ReadFile("/proc/sys/net/ipv4/neigh/ether2/mcast_solicit")
+		assert.Equal(t, "3\n", string(text))
+		return err
+	}))
+}
+
+// asks reports whether the router finds a neighbour on ether2.
+func (r *arpRig) asks(t *testing.T, address string) (answered bool) {
+	t.Helper()
+	require.NoError(t, r.router.Do(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		answered = r.m.AskNeighbor(ctx, netip.MustParseAddr(address), "")
+		return ctx.Err()
+	}))
+	return answered
+}
+
+// A neighbour that does not answer any more is not there, although the kernel still has its hardware address.
+func TestAskNeighbor(t *testing.T) {
+	r := newARPRig(t)
+	c := router()
+	c.Routes = nil
+	r.apply(t, c)
+	eventually(t, func() bool { return r.asks(t, "192.168.0.9") })
+	eventually(t, func() bool { return r.asks(t, "192.168.0.9") }, "again")
+	assert.False(t, r.asks(t, "192.168.0.55"))
+	assert.False(t, r.asks(t, "203.0.113.5"), "on no link")
+	require.NoError(t, r.lan.IP("link set eth0 arp off"))
+	assert.False(t, r.asks(t, "192.168.0.9"))
+	assert.False(t, r.asks(t, "192.168.0.9"))
+	require.NoError(t, r.lan.IP("link set eth0 arp on"))
+	eventually(t, func() bool { return r.asks(t, "192.168.0.9") })
+}
