@@ -15,6 +15,8 @@ type Action struct {
 	Logout []uint32
 	// Forget are connections that the kernel tracks, and that it forgets.
 	Forget []firewall.Tracked
+	// ForgetNeighbors are entries of the ARP table that the kernel forgets.
+	ForgetNeighbors []Neighbor
 	// Remove are addresses that the DHCP server has given, and that it takes back.
 	Remove []netip.Addr
 	// RemoveFilled are addresses that rules have added to lists, and that go.
@@ -28,7 +30,7 @@ type Action struct {
 }
 
 func (a Action) empty() bool {
-	return !a.FlushDNS && len(a.Close)+len(a.Logout)+len(a.Forget)+len(a.Remove)+len(a.RemoveFilled)+len(a.Renew)+len(a.Release)+len(a.Reset) == 0
+	return !a.FlushDNS && len(a.Close)+len(a.Logout)+len(a.Forget)+len(a.ForgetNeighbors)+len(a.Remove)+len(a.RemoveFilled)+len(a.Renew)+len(a.Release)+len(a.Reset) == 0
 }
 
 // CarryOut does it, to the system of live. It comes after the whole line has succeeded: a line that
@@ -47,6 +49,11 @@ func (a Action) CarryOut(live Live) error {
 	if len(a.Forget) > 0 {
 		if err := live.Forget(a.Forget); err != nil {
 			return fmt.Errorf("remove connections: %w", err)
+		}
+	}
+	if len(a.ForgetNeighbors) > 0 {
+		if err := live.ForgetNeighbors(a.ForgetNeighbors); err != nil {
+			return fmt.Errorf("remove ARP entries: %w", err)
 		}
 	}
 	if len(a.Remove) > 0 {

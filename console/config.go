@@ -42,6 +42,8 @@ type Config struct {
 	Addresses []netcfg.Address
 	// Routes are /ip route.
 	Routes []netcfg.Route
+	// ARP are the entries of /ip arp that stay.
+	ARP []netcfg.StaticNeighbor
 	// RoutingTables and RoutingRules are /routing table and rule.
 	RoutingTables []RoutingTable
 	RoutingRules  []netcfg.Rule
@@ -219,7 +221,7 @@ func (cfg Config) Network() netcfg.Config {
 	return netcfg.Config{
 		Links: links, Bridges: cfg.Bridges, VLANs: cfg.VLANs, BridgePorts: cfg.BridgePorts, BridgeVLANs: cfg.BridgeVLANs, PPPs: ppps,
 		Addresses: cfg.Addresses, Routes: cfg.Routes, Settings: cfg.Settings,
-		Tables: cfg.kernelTables(), Rules: cfg.RoutingRules,
+		Tables: cfg.kernelTables(), Rules: cfg.RoutingRules, Neighbors: cfg.ARP,
 	}
 }
 

@@ -216,6 +216,8 @@ func serverProperties() []property {
 			"whether hosts are refused addresses that are wrong here", func(s *server.Server) *string { return &s.Authoritative }),
 		prop("conflict-detection", inverse(boolean()), "yes", "whether an address is asked for by ARP before it is offered",
 			func(s *server.Server) *bool { return &s.NoConflictDetection }),
+		prop("add-arp", boolean(), "no", "whether /ip arp has an entry for each lease that is bound, as interfaces with arp=reply-only need it",
+			func(s *server.Server) *bool { return &s.AddARP }),
 		prop("always-broadcast", boolean(), "no", "whether all hosts are replied to by broadcast", func(s *server.Server) *bool { return &s.AlwaysBroadcast }),
 		prop("delay-threshold", optional(duration(time.Second, time.Hour), "none"), "", "how long a host has to have asked before it is answered",
 			func(s *server.Server) *time.Duration { return &s.Delay }),

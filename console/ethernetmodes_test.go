@@ -35,7 +35,7 @@ set usb1 speed=100M-baseT-half
 [admin@postern] > interface ethernet print detail where auto-negotiation=no
 Flags: X - disabled, I - invalid, R - running, S - slave
  0   S name=ether2 default-name=ether2 mtu=1500 mac-address=52:54:00:12:34:57
-       auto-negotiation=no speed=2.5G-baseT
+       arp=enabled auto-negotiation=no speed=2.5G-baseT
 [admin@postern] > interface ethernet set ether1 !advertise !speed
 [admin@postern] > interface ethernet set ether2 !speed auto-negotiation=yes
 [admin@postern] > interface ethernet set usb1 !speed

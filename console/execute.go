@@ -32,6 +32,9 @@ type execution struct {
 	// leased are the leases of live, once asked.
 	leased      []LeaseState
 	leasesAsked bool
+	// neighbors is the ARP table, if it was asked for.
+	neighborsAsked bool
+	neighbors      []Neighbor
 	// file is set for a line of a file: then no menu with settings is hidden. older is set if
 	// an earlier version may have written it.
 	file, older bool

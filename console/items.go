@@ -51,6 +51,7 @@ const (
 	rawItems
 	groupItems
 	userItems
+	arpItems
 	addressListItems // the last two: they can have more than MaxItems, see placeID
 	socksUserItems
 	lists
@@ -111,6 +112,7 @@ var itemLists = [lists]*items{
 	userItems:          usersWithKeys(),
 	routingTableItems:  atMost(maxTables, itemsOf(routingTableItems, routingTables, nil)),
 	routingRuleItems:   itemsOf(routingRuleItems, routingRules, nil),
+	arpItems:           itemsOf(arpItems, arpEntries, nil),
 	addressListItems:   atMost(firewall.MaxAddresses, itemsOf(addressListItems, addressLists, nil)),
 	socksUserItems:     atMost(socks.MaxUsers, itemsOf(socksUserItems, socksUsers, nil)),
 }

@@ -78,6 +78,7 @@ func ethernetMenu() *menu {
 				func(l *Port) *int { return &l.MTU }),
 			prop("mac-address", optional(macAddress(), "the card's own"), "", "hardware address",
 				func(l *Port) *ether.MAC { return &l.MAC }),
+			arpMode(func(l *Port) *string { return &l.ARP }),
 		}, modeFields(),
 			disabled(func(l *Port) *bool { return &l.Disabled }),
 			comment(func(l *Port) *string { return &l.Comment }),
@@ -102,6 +103,7 @@ func bridgeMenu() *menu {
 			prop("auto-mac", inverse(boolean()), "yes", "whether its hardware address is the lowest of its ports' addresses",
 				func(b *netcfg.Bridge) *bool { return &b.OwnMAC }),
 			prop("admin-mac", optional(macAddress(), "none"), "", "its hardware address with auto-mac=no", func(b *netcfg.Bridge) *ether.MAC { return &b.MAC }),
+			arpMode(func(b *netcfg.Bridge) *string { return &b.ARP }),
 			prop("protocol-mode", spanningTree(), "none", "whether it speaks the spanning tree protocol",
 				func(b *netcfg.Bridge) *bool { return &b.STP }),
 			prop("vlan-filtering", boolean(), "no", "whether frames pass only between ports that are in their VLAN: see vlan",
@@ -129,6 +131,7 @@ func vlanMenu() *menu {
 			prop("vlan-id", integer(1, 4094), "1", "its tag", func(v *netcfg.VLAN) *int { return &v.ID }),
 			prop("mtu", optional(integer(68, 65535), "that of its interface"), "", "largest packet in bytes",
 				func(v *netcfg.VLAN) *int { return &v.MTU }),
+			arpMode(func(v *netcfg.VLAN) *string { return &v.ARP }),
 			disabled(func(v *netcfg.VLAN) *bool { return &v.Disabled }),
 			comment(func(v *netcfg.VLAN) *string { return &v.Comment }),
 		)),
@@ -290,6 +293,9 @@ func (cfg *Config) renameReferences(from, to string) {
 	}
 	for i := range cfg.Routes {
 		names = append(names, &cfg.Routes[i].Interface)
+	}
+	for i := range cfg.ARP {
+		names = append(names, &cfg.ARP[i].Interface)
 	}
 	for i := range cfg.RoutingRules {
 		names = append(names, &cfg.RoutingRules[i].Interface)
@@ -478,7 +484,7 @@ func (x *execution) ethernetRows() ([]row, error) {
 		if mac := cmp.Or(macText(set.MAC), macText(p.MAC)); mac != "" {
 			pairs = append(pairs, textPair("mac-address", mac))
 		}
-		pairs = append(pairs, booleanPair("auto-negotiation", !set.NoAutoNegotiation))
+		pairs = append(pairs, wordPair("arp", cmp.Or(set.ARP, "enabled")), booleanPair("auto-negotiation", !set.NoAutoNegotiation))
 		if set.Advertise != 0 {
 			pairs = append(pairs, Pair{"advertise", Value{Type: List, text: set.Advertise.String()}})
 		}

@@ -125,9 +125,9 @@ Flags: X - disabled, I - invalid, R - running, S - slave
 [admin@postern] interface bridge> print detail
 Flags: X - disabled, I - invalid, R - running, S - slave
  0  R  ;;; LAN
-       name=bridge1 auto-mac=yes protocol-mode=none vlan-filtering=no pvid=1
-       frame-types=admit-all ingress-filtering=yes actual-mtu=1500
-       mac-address=52:54:00:12:34:57
+       name=bridge1 auto-mac=yes arp=enabled protocol-mode=none
+       vlan-filtering=no pvid=1 frame-types=admit-all ingress-filtering=yes
+       actual-mtu=1500 mac-address=52:54:00:12:34:57
 [admin@postern] interface bridge> print stats
 Flags: X - disabled, I - invalid, R - running, S - slave
  #     NAME             RX-BYTE         TX-BYTE         RX-PACKET    TX-PACKET
@@ -181,7 +181,7 @@ add interface=usb1 name=lost vlan-id=4094
 [admin@postern] > interface ethernet set 1 name=ether1 mtu=1400
 [admin@postern] > interface ethernet print detail where name=wan
 Flags: X - disabled, I - invalid, R - running, S - slave
- 0  R  name=wan default-name=ether1 mtu=1500 mac-address=52:54:00:12:34:56 auto-negotiation=yes
+ 0  R  name=wan default-name=ether1 mtu=1500 mac-address=52:54:00:12:34:56 arp=enabled auto-negotiation=yes
 [admin@postern] > interface print
 Flags: X - disabled, I - invalid, R - running, S - slave
  #     NAME             TYPE      MTU   MAC-ADDRESS

@@ -41,8 +41,9 @@ type Live struct {
 	// Addresses and Routes list those that the system has and the configuration does not.
 	Addresses func() ([]netcfg.Address, error)
 	Routes    func() ([]DynamicRoute, error)
-	// Neighbors lists the ARP table.
-	Neighbors func() ([]Neighbor, error)
+	// Neighbors lists the ARP table, and ForgetNeighbors deletes entries of it that come and go.
+	Neighbors       func() ([]Neighbor, error)
+	ForgetNeighbors func([]Neighbor) error
 	// Discovered lists the devices that have announced themselves, in the order of the interfaces.
 	Discovered func() ([]DiscoveredNeighbor, error)
 	// ActiveUsers lists who is logged in, in the order in which they did.
@@ -150,6 +151,8 @@ type Neighbor struct {
 	Address   netip.Addr
 	MAC       ether.MAC // the zero MAC if it is not known
 	Interface string
+	// Stays is set of one that is not there because the kernel has asked for it.
+	Stays bool
 }
 
 // Resource is what /system resource shows.

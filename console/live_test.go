@@ -232,7 +232,7 @@ Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - sta
 0,1,2,3
 `},
 		{name: "arp", screen: `[admin@postern] > ip arp print
-Flags: D - dynamic, C - complete
+Flags: X - disabled, I - invalid, D - dynamic, H - DHCP, P - published, C - complete
  #    ADDRESS         MAC-ADDRESS       INTERFACE
  0 DC 192.168.0.2     02:00:00:00:00:AB ether2
  1 D  192.168.0.77                      ether2

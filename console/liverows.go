@@ -212,23 +212,6 @@ func (x *execution) connectionRows() ([]row, error) {
 	return rows, nil
 }
 
-func (x *execution) neighborRows() ([]row, error) {
-	neighbors, err := x.live.Neighbors()
-	if err != nil {
-		return nil, fmt.Errorf("list neighbours: %w", err)
-	}
-	rows := make([]row, len(neighbors))
-	for i, n := range neighbors {
-		rows[i] = row{flags: flagDynamic, pairs: []Pair{addressPair("address", n.Address)}}
-		if mac := macText(n.MAC); mac != "" {
-			rows[i].flags |= flagComplete
-			rows[i].pairs = append(rows[i].pairs, textPair("mac-address", mac))
-		}
-		rows[i].pairs = append(rows[i].pairs, textPair("interface", x.cfg.Called(n.Interface)))
-	}
-	return rows, nil
-}
-
 func (x *execution) trackedRows() ([]row, error) {
 	tracked, err := x.live.Tracked()
 	if err != nil {

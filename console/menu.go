@@ -288,7 +288,6 @@ const (
 	legendRoute = "Flags: X - disabled, I - inactive, A - active, D - dynamic, C - connect, S - static, " +
 		"B - blackhole, U - unreachable, P - prohibit"
 	legendItem = "Flags: X - disabled"
-	legendARP  = "Flags: D - dynamic, C - complete"
 )
 
 // The columns of these flags.
@@ -296,7 +295,6 @@ var (
 	flagsRule  = []string{"XID"}
 	flagsRoute = []string{"XIA", "D", "CS", "BUP"}
 	flagsItem  = []string{"X"}
-	flagsARP   = []string{"D", "C"}
 )
 
 // menus is the whole language, in the order of an export: what a line refers to comes before
@@ -407,17 +405,7 @@ var menus = sync.OnceValue(func() []*menu {
 			},
 		},
 		trackingMenu(),
-		{
-			path: "ip arp", help: "hardware addresses of the neighbours", commands: liveCommands,
-			needs: func(l Live) bool { return l.Neighbors != nil },
-			rows:  (*execution).neighborRows, identify: []string{"address", "interface"}, legend: legendARP, flags: flagsARP,
-			columns: []column{{"address", 15}, {"mac-address", 17}, {"interface", 0}},
-			readOnly: []readOnly{
-				{name: "address", help: "IP address"},
-				{name: "mac-address", help: "hardware address"},
-				{name: "interface", help: "interface that the neighbour is on"},
-			},
-		},
+		arpMenu(),
 		{
 			// https://help.mikrotik.com/docs/spaces/ROS/pages/73826308/SOCKS
 			path: "ip socks", help: "SOCKS server", ifUnknown: DisableSOCKS,

@@ -16,6 +16,7 @@ func TestTables(t *testing.T) {
 	required := map[string][]string{
 		"ip address":            {"address", "interface"},
 		"ip route":              {"gateway"},
+		"ip arp":                {"address", "interface"},
 		"ip firewall filter":    {"chain"},
 		"interface bridge":      {"name"},
 		"interface vlan":        {"name", "interface"},

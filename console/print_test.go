@@ -53,6 +53,9 @@ const printConfig = linksConfig + `
 /ip firewall nat add action=dst-nat chain=dstnat comment="a server within" disabled=yes dst-port=80 protocol=tcp to-addresses=192.168.0.10 to-ports=8080
 /routing table add fib name=to-isp2 comment="the second provider"
 /ip route add gateway=192.168.0.253 routing-table=to-isp2
+/ip arp add address=192.168.0.2 interface=ether2 mac-address=02:00:00:00:00:ab comment="the printer"
+/ip arp add address=10.1.0.77 interface=ether2 published=yes
+/ip arp add address=10.9.9.9 interface=ether2 mac-address=02:00:00:00:00:ac disabled=yes
 /ip route add blackhole dst-address=10.0.0.0/8 distance=250
 /ip route add type=prohibit dst-address=192.0.2.0/24
 /routing rule add src-address=192.168.0.64/26 action=lookup-only-in-table table=to-isp2 comment="guests"

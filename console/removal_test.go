@@ -68,8 +68,8 @@ func TestRemoveConnections(t *testing.T) {
 		{name: "and then an error", now: []uint64{3, 4, 5}, line: "/ip socks connections; remove 0; remove 9", err: "no such item: 9"},
 		{name: "without a number", now: []uint64{3, 4, 5}, line: "/ip socks connections remove", err: "missing value(s) of argument(s) numbers"},
 		{name: "find shows numbers", now: []uint64{3, 4, 5}, line: "/ip socks connections find user-id=odd", output: "0,2\n"},
-		{name: "what cannot be removed", now: []uint64{3}, line: "/ip arp remove 0",
-			err: "bad command name remove (line 1 column 9); expected print, export"},
+		{name: "what cannot be removed", now: []uint64{3}, line: "/ip neighbor remove 0",
+			err: "bad command name remove (line 1 column 14); expected discovery-settings, print, export"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			numbers := []uint64{3, 4, 5}

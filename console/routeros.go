@@ -18,12 +18,12 @@ import (
 // 6 and 7.
 var absentProperties = sync.OnceValue(func() map[string]string {
 	return map[string]string{
-		"interface ethernet": "arp=enabled arp-timeout=auto bandwidth=unlimited/unlimited " +
+		"interface ethernet": "arp-timeout=auto bandwidth=unlimited/unlimited " +
 			"cable-settings=default combo-mode=auto disable-running-check=no fec-mode full-duplex=yes l2mtu=* " +
 			"loop-protect=default|off loop-protect-disable-time=* loop-protect-send-interval=* master-port=none " +
 			"mdix-enable=yes orig-mac-address=* passthrough-interface poe-out=off poe-priority=* rx-flow-control=off sfp-rate-select " +
 			"sfp-shutdown-temperature switch tx-flow-control=off",
-		"interface bridge": "add-dhcp-option82=no ageing-time=5m arp=enabled arp-timeout=auto " +
+		"interface bridge": "add-dhcp-option82=no ageing-time=5m arp-timeout=auto " +
 			"dhcp-snooping=no ether-type=0x8100 fast-forward=* forward-delay=15s forward-reserved-addresses=no " +
 			"igmp-snooping=no igmp-version=* l2mtu=* max-message-age=20s multicast-querier=no " +
 			"multicast-router=* mvrp=no port-cost-mode=* priority=0x8000 transmit-hold-count=6",
@@ -31,7 +31,7 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 			"horizon=none hw=* internal-path-cost=10 learn=auto multicast-router=* mvrp-applicant-state=* " +
 			"mvrp-registrar-state=* path-cost=10 point-to-point=auto priority=0x80 restricted-role=no " +
 			"restricted-tcn=no tag-stacking=no trusted=* unknown-multicast-flood=yes unknown-unicast-flood=yes",
-		"interface vlan": "arp=enabled arp-timeout=auto l3-hw-offloading=* loop-protect=default|off " +
+		"interface vlan": "arp-timeout=auto l3-hw-offloading=* loop-protect=default|off " +
 			"loop-protect-disable-time=* loop-protect-send-interval=* mvrp=no use-service-tag=no",
 		"interface pppoe-client": "dial-on-demand=no host-uniq= mrru=disabled profile=default|default-encryption",
 		"ip address":             "broadcast vrf=main",
@@ -43,7 +43,7 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 			"verify-doh-cert=no vrf=main",
 		"ip dns static":  "address-list=",
 		"ip dhcp-client": "allow-reconfigure=no check-gateway=none default-route-tables=* dscp=* name=* script= use-broadcast=* vlan-priority=*",
-		"ip dhcp-server": "add-arp=no add-dns-entries=* address-lists= allow-dual-stack-queue=* bootp-lease-time=* bootp-support=* " +
+		"ip dhcp-server": "add-dns-entries=* address-lists= allow-dual-stack-queue=* bootp-lease-time=* bootp-support=* " +
 			"client-mac-limit=unlimited dhcp-option-set=none dynamic-lease-identifiers=client-mac,client-id insert-queue-before=* " +
 			"lease-script= parent-queue=none support-broadband-tr101=no use-framed-as-classless=* use-radius=no use-reconfigure=no",
 		"ip dhcp-server network": "caps-manager= dhcp-option-set= ntp-none=no",

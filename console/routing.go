@@ -117,7 +117,7 @@ func routeTable() field[*netcfg.Route] {
 // checkGateway is the property of a route; none is what it has without.
 func checkGateway() field[*netcfg.Route] {
 	const none = "none"
-	k := optional(enum[string](netcfg.CheckPing), none)
+	k := optional(enum[string](netcfg.CheckARP, netcfg.CheckPing), none)
 	parse := k.parse
 	k.accepts = none + " | " + k.accepts
 	k.parse = func(s string) (string, error) {
@@ -126,7 +126,7 @@ func checkGateway() field[*netcfg.Route] {
 		}
 		return parse(s)
 	}
-	return prop("check-gateway", k, "", "ping: the gateway is asked every 10 seconds, and all routes by it are inactive after two requests without an answer",
+	return prop("check-gateway", k, "", "arp, ping: the gateway is asked so every 10 seconds, and all routes by it are inactive after two requests without an answer",
 		func(r *netcfg.Route) *string { return &r.CheckGateway })
 }
 

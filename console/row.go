@@ -217,6 +217,8 @@ const (
 	flagBlackhole
 	flagUnreachable
 	flagProhibit
+	flagPublished
+	flagDHCP
 )
 
 // flagChoices are the flags, with help, in the order of their bits.
@@ -240,6 +242,8 @@ var flagChoices = []Choice{
 	{netcfg.Blackhole, "whether it drops packets without a word"},
 	{netcfg.Unreachable, "whether it drops packets, and says that there is no such host"},
 	{netcfg.Prohibit, "whether it drops packets, and says that they are forbidden"},
+	{"published", "whether the router answers for the address"},
+	{"DHCP", "whether it is there for as long as a lease of the DHCP server"},
 }
 
 func flagNamed(name string) flags {

@@ -115,7 +115,7 @@ failure: from cannot be with interval or follow: each print numbers the items an
 [admin@postern] ip socks access> /interface print count-only from=ether1,b
 2
 [admin@postern] ip socks access> /interface ethernet print terse from=ether2
- 0     name=ether2 default-name=ether2 mtu=1500 mac-address=52:54:00:12:34:57 auto-negotiation=yes
+ 0     name=ether2 default-name=ether2 mtu=1500 mac-address=52:54:00:12:34:57 arp=enabled auto-negotiation=yes
 `)
 	// What the system has made cannot be named by a number.
 	var s Session

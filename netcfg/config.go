@@ -153,7 +153,7 @@ type Route struct {
 	// Distance is the kernel's metric, 1..255. Of several routes to one destination in a table the
 	// one with the lowest is used.
 	Distance int
-	// CheckGateway is how whoever uses a Config shall learn whether the gateway answers: CheckPing, or "" for not at all. A
+	// CheckGateway is how whoever uses a Config shall learn whether the gateway answers: CheckPing, CheckARP, or "" for not at all. A
 	// Manager looks at Down alone: then the route waits, as one whose gateway is in no network does.
 	CheckGateway string
 	Down         bool
@@ -172,8 +172,11 @@ const (
 	Prohibit    = "prohibit"
 )
 
-// CheckPing is the Route.CheckGateway by echo requests.
-const CheckPing = "ping"
+// The Route.CheckGateway by echo requests, and by Manager.AskNeighbor.
+const (
+	CheckPing = "ping"
+	CheckARP  = "arp"
+)
 
 // MainTable is the name of the table of routes that packets take if no rule gives them another, and by which the
 // gateways of all tables are reached.

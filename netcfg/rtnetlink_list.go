@@ -359,6 +359,7 @@ func parseNeighbor(message []byte, links []link) (Neighbor, error) {
 	if state != unix.NUD_NONE && state&(unix.NUD_NOARP|unix.NUD_FAILED) == 0 {
 		n.Interface = nameOf(links, number(message[4:]))
 	}
+	n.Stays = state&unix.NUD_PERMANENT != 0
 	err := nlattr.Each(message[unix.SizeofNdMsg:], func(typ uint16, value []byte) error {
 		switch {
 		case typ == unix.NDA_DST:

@@ -202,6 +202,8 @@ type Neighbor struct {
 	Address   netip.Addr
 	MAC       ether.MAC // zero if it is not known
 	Interface string
+	// Stays is set of one that somebody has set (NUD_PERMANENT).
+	Stays bool
 }
 
 // Neighbors lists the ARP table, in the kernel's order: the neighbours that the kernel

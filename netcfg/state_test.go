@@ -72,9 +72,9 @@ func TestNeighbors(t *testing.T) {
 	neighbors, err := m.Neighbors()
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []Neighbor{
-		{netip.MustParseAddr("10.0.0.7"), ether.MAC{2, 0, 0, 0, 0, 8}, "ether1"},
-		{netip.MustParseAddr("10.0.0.9"), ether.MAC{}, "ether1"},
-		{netip.MustParseAddr("192.168.0.7"), ether.MAC{2, 0, 0, 0, 0, 7}, "ether2"},
+		{netip.MustParseAddr("10.0.0.7"), ether.MAC{2, 0, 0, 0, 0, 8}, "ether1", true},
+		{netip.MustParseAddr("10.0.0.9"), ether.MAC{}, "ether1", false},
+		{netip.MustParseAddr("192.168.0.7"), ether.MAC{2, 0, 0, 0, 0, 7}, "ether2", false},
 	}, neighbors)
 }
 

@@ -118,8 +118,8 @@ func (c Config) validateRoutes() error {
 		if r.PrefSrc.IsValid() && (!r.PrefSrc.Is4() || !isUnicast(r.PrefSrc)) {
 			return fmt.Errorf("route %s: pref-src=%s: expected an IPv4 host address", d, r.PrefSrc)
 		}
-		if r.CheckGateway != "" && (r.CheckGateway != CheckPing || r.Type == "" && !r.Gateway.IsValid()) {
-			return fmt.Errorf("route %s: check-gateway=%s: expected %s, and a gateway with an address", d, r.CheckGateway, CheckPing)
+		if r.CheckGateway != "" && (r.CheckGateway != CheckPing && r.CheckGateway != CheckARP || r.Type == "" && !r.Gateway.IsValid()) {
+			return fmt.Errorf("route %s: check-gateway=%s: expected %s or %s, and a gateway with an address", d, r.CheckGateway, CheckPing, CheckARP)
 		}
 		if c.table(r.Table) == 0 {
 			return fmt.Errorf("route %s: routing-table=%s: expected %s", d, r.Table, c.tableNames())

@@ -278,10 +278,10 @@ func TestMerge(t *testing.T) {
 	}{
 		{"none", nil, Layer{}},
 		{"all", layers{"dhcp": {[]netcfg.Address{address("10.0.0.2/8", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.1", 2)},
-			addrs("10.0.0.1"), []string{"10.0.0.1"}}},
-			Layer{[]netcfg.Address{address("10.0.0.2/8", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.1", 2)}, addrs("10.0.0.1"), []string{"10.0.0.1"}}},
+			addrs("10.0.0.1"), []string{"10.0.0.1"}, nil}},
+			Layer{[]netcfg.Address{address("10.0.0.2/8", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.1", 2)}, addrs("10.0.0.1"), []string{"10.0.0.1"}, nil}},
 		{"what the user has", layers{"dhcp": {[]netcfg.Address{address("192.168.0.1/16", "ether2")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.1", 1)},
-			addrs("9.9.9.9"), []string{"ntp.example"}}}, Layer{}},
+			addrs("9.9.9.9"), []string{"ntp.example"}, nil}}, Layer{}},
 		{"what the user has disabled", layers{"dhcp": {Addresses: []netcfg.Address{address("10.0.0.5/8", "ether1")}}},
 			Layer{Addresses: []netcfg.Address{address("10.0.0.5/8", "ether1")}}},
 		{"an interface that is not there", layers{"dhcp": {Addresses: []netcfg.Address{address("10.0.0.2/8", "vlan7")}}}, Layer{}},
@@ -289,9 +289,9 @@ func TestMerge(t *testing.T) {
 		{"a gateway that is the router", layers{"a": {Routes: []netcfg.Route{route("172.16.0.0/12", "192.168.0.1", 1), route("172.16.0.0/12", "10.0.0.2", 2)}},
 			"b": {Addresses: []netcfg.Address{address("10.0.0.2/8", "ether1")}}}, Layer{Addresses: []netcfg.Address{address("10.0.0.2/8", "ether1")}}},
 		{"two sources", layers{
-			"b": {[]netcfg.Address{address("10.0.0.2/8", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.1", 2)}, addrs("1.1.1.1"), []string{"b"}},
-			"a": {[]netcfg.Address{address("10.0.0.2/16", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.9", 2)}, addrs("1.1.1.1", "2.2.2.2"), []string{"a"}}},
-			Layer{[]netcfg.Address{address("10.0.0.2/16", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.9", 2)}, addrs("1.1.1.1", "2.2.2.2"), []string{"a", "b"}}},
+			"b": {[]netcfg.Address{address("10.0.0.2/8", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.1", 2)}, addrs("1.1.1.1"), []string{"b"}, nil},
+			"a": {[]netcfg.Address{address("10.0.0.2/16", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.9", 2)}, addrs("1.1.1.1", "2.2.2.2"), []string{"a"}, nil}},
+			Layer{[]netcfg.Address{address("10.0.0.2/16", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.9", 2)}, addrs("1.1.1.1", "2.2.2.2"), []string{"a", "b"}, nil}},
 		{"too many servers", layers{"a": {NameServers: addrs("1.0.0.1", "1.0.0.2", "1.0.0.3", "1.0.0.4", "1.0.0.5", "1.0.0.6", "1.0.0.7", "1.0.0.8"),
 			TimeServers: []string{"a", "b", "c", "d"}}},
 			Layer{NameServers: addrs("1.0.0.1", "1.0.0.2", "1.0.0.3", "1.0.0.4", "1.0.0.5", "1.0.0.6", "1.0.0.7"), TimeServers: []string{"a", "b", "c"}}},
@@ -313,7 +313,7 @@ func TestMerge(t *testing.T) {
 
 func TestSetLayer(t *testing.T) {
 	lease := func() Layer {
-		return Layer{[]netcfg.Address{address("10.0.0.2/8", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.1", 1)}, addrs("10.0.0.1"), []string{"10.0.0.1"}}
+		return Layer{[]netcfg.Address{address("10.0.0.2/8", "ether1")}, []netcfg.Route{route("0.0.0.0/0", "10.0.0.1", 1)}, addrs("10.0.0.1"), []string{"10.0.0.1"}, nil}
 	}
 	synctest.Test(t, func(t *testing.T) {
 		g := started(t)

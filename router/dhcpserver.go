@@ -51,6 +51,10 @@ type dhcpService struct {
 	openARP func(index int) (*os.File, error)
 	// onNames is told that hostNames may have changed. It does not wait.
 	onNames func()
+	// setLayer is Router.SetLayer, which waits for changes that are under way.
+	setLayer func(source string, l Layer) error
+	// arpNews holds an element when the leases that add-arp is about may have changed.
+	arpNews chan struct{}
 	stop    chan struct{}
 	done    sync.WaitGroup
 
@@ -81,12 +85,13 @@ type lease struct {
 }
 
 func newDHCPService(s *service.Supervisor, log *kmsg.Logger, keeper valueStore, onNames func()) *dhcpService {
-	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, openARP: dhcp.OpenARP, onNames: onNames, stop: make(chan struct{}),
+	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, openARP: dhcp.OpenARP, onNames: onNames, arpNews: make(chan struct{}, 1), stop: make(chan struct{}),
 		links: map[string]*dhcpLink{}, leases: map[netip.Addr]*lease{}, lines: log.Limited("changes of leases", leaseLines)}
 	d.process = s.NewService(server.Spec, service.Options{Label: "DHCP server", Parent: func(l *service.Link) service.Parent {
 		return &dhcpProcess{Process: server.NewProcess(l, d.take), has: map[int]*dhcpLink{}}
 	}})
 	d.done.Go(d.watch)
+	d.done.Go(d.watchARP)
 	return d
 }
 
@@ -133,6 +138,7 @@ func (d *dhcpService) Apply(next console.Config) error {
 		d.loaded = true
 		d.load()
 	}
+	d.newsARP()
 	d.config, d.network, d.names = next.Clone().DHCPServer, next.Clone().Network(), slices.Clone(next.DNS)
 	return d.update()
 }
@@ -283,6 +289,7 @@ func (d *dhcpService) watch() {
 		due := d.unkept && !now.Before(next) && !now.Before(spent.Add(-(leaseWrites-1)*leaseRefill))
 		d.mu.Unlock()
 		d.onNames() // leases may have ended
+		d.newsARP()
 		if due && d.keep() {
 			next = now.Add(leaseInterval)
 			if spent.Before(now) {
@@ -379,6 +386,7 @@ func (d *dhcpService) list() ([]console.LeaseState, error) {
 // remove has the process forget leases, for a user.
 func (d *dhcpService) remove(all []netip.Addr) error {
 	defer d.onNames()
+	defer d.newsARP()
 	p, ok := d.process.Parent().(*dhcpProcess)
 	if !ok {
 		d.mu.Lock()
@@ -407,6 +415,7 @@ func (d *dhcpService) remove(all []netip.Addr) error {
 // it.
 func (d *dhcpService) take(changes []server.Change) error {
 	defer d.onNames()
+	defer d.newsARP()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var refused error
@@ -438,6 +447,51 @@ func (d *dhcpService) take(changes []server.Change) error {
 		d.leases[c.Address] = l
 	}
 	return refused
+}
+
+// newsARP says that the leases that add-arp is about may have changed. It does not wait.
+func (d *dhcpService) newsARP() {
+	select {
+	case d.arpNews <- struct{}{}:
+	default:
+	}
+}
+
+// watchARP gives the router an entry of the ARP table for each lease of a server with add-arp, until Stop.
+func (d *dhcpService) watchARP() {
+	told := newToldLayers("dhcp-server", func(source string, l Layer) error { return d.setLayer(source, l) })
+	for {
+		select {
+		case <-d.stop:
+			return
+		case <-d.arpNews:
+		}
+		layers := map[string]Layer{}
+		if all := d.arpEntries(); len(all) > 0 {
+			layers["arp"] = Layer{Neighbors: all}
+		}
+		told.tell(layers, func(_ string, err error) {
+			if err != nil {
+				d.log.Printf(kmsg.Warning, "add-arp: %v", err)
+			}
+		})
+	}
+}
+
+// arpEntries are those of the leases, in the order of their addresses.
+func (d *dhcpService) arpEntries() []netcfg.StaticNeighbor {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []netcfg.StaticNeighbor
+	for _, l := range d.leases {
+		i := slices.IndexFunc(d.config.Servers, func(s server.Server) bool { return s.Name == l.Server && s.AddARP && !s.Disabled && !s.Relay.IsValid() })
+		if i < 0 || l.Status != server.Bound || time.Until(l.until) <= 0 || !l.MAC.IsHost() {
+			continue
+		}
+		all = append(all, netcfg.StaticNeighbor{Address: l.Address, MAC: l.MAC, Interface: d.config.Servers[i].Interface})
+	}
+	slices.SortFunc(all, func(a, b netcfg.StaticNeighbor) int { return a.Address.Compare(b.Address) })
+	return all[:min(len(all), maxLayerNeighbors)]
 }
 
 // plausible reports whether an address is one of a server, or of a static lease, or was given

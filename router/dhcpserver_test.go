@@ -1,6 +1,7 @@
 package router
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -367,5 +368,41 @@ func FuzzParseLease(f *testing.F) {
 		again, ok := parseLease(formatLease(b, b.Left))
 		assert.True(t, ok)
 		assert.Equal(t, b, again)
+	})
+}
+
+// The ARP table has an entry for each lease of a server with add-arp, on its interface, and for no other.
+func TestAddARP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTestDHCP(t, &stateStore{})
+		var mu sync.Mutex
+		var has []string
+		d.setLayer = func(source string, l Layer) error {
+			mu.Lock()
+			defer mu.Unlock()
+			has = []string{source}
+			for _, n := range l.Neighbors {
+				has = append(has, fmt.Sprint(n.Address, " ", n.MAC, " ", n.Interface))
+			}
+			return nil
+		}
+		now := func() []string {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return has
+		}
+		cfg := dhcpConfig(t)
+		require.NoError(t, d.Apply(cfg))
+		require.NoError(t, d.take([]server.Change{bound("192.168.0.11", 11, ""), bound("192.168.0.10", 10, "laptop")}))
+		assert.Empty(t, now(), "no server adds any")
+		cfg = cfg.Clone()
+		cfg.DHCPServer.Servers[0].AddARP = true
+		require.NoError(t, d.Apply(cfg))
+		assert.Equal(t, []string{"dhcp-server arp", "192.168.0.10 02:00:00:00:00:0a ether2", "192.168.0.11 02:00:00:00:00:0b ether2"}, now())
+		require.NoError(t, d.take([]server.Change{{Address: netip.MustParseAddr("192.168.0.10")}}))
+		assert.Equal(t, []string{"dhcp-server arp", "192.168.0.11 02:00:00:00:00:0b ether2"}, now())
+		time.Sleep(31 * time.Minute)
+		assert.Equal(t, []string{"dhcp-server arp"}, now(), "the lease has ended")
 	})
 }

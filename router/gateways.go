@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -43,26 +44,42 @@ func (g gateway) String() string {
 	return g.address.String() + "%" + g.link
 }
 
-// gatewayService asks the gateways of routes with check-gateway=ping whether they are there: every 10 seconds, as RouterOS does. All
+// question is how a gateway is asked: on which link of the kernel's, "" if that is not known, and whether by ARP alone.
+type question struct {
+	link string
+	arp  bool
+}
+
+// gatewayService asks the gateways of routes with check-gateway whether they are there: every 10 seconds, as RouterOS does. All
 // routes by one that has not answered twice are inactive together, until it answers.
 type gatewayService struct {
 	log *kmsg.Logger
-	// probe reports whether a gateway, which is on a link of the kernel's if its interface is known, answers before ctx ends.
-	probe func(ctx context.Context, g gateway, link string) bool
+	// probe reports whether a gateway answers a question before ctx ends.
+	probe func(ctx context.Context, g gateway, q question) bool
 	// setDown is Router.setDown. It waits for changes that are under way, so Apply does not call it.
 	setDown func(down map[gateway]bool) error
 	stop    context.CancelFunc
 	stopped context.Context
 	done    sync.WaitGroup
 	start   sync.Once
-	change  chan struct{} // holds an element when links has changed
+	change  chan struct{} // holds an element when asks has changed
 
-	mu    sync.Mutex
-	links map[gateway]string // those to be asked, and the kernel's links that they are on
+	// refused is why the router did not take who is down when it was told last. Only watch uses it.
+	refused string
+
+	mu   sync.Mutex
+	asks map[gateway]question // those to be asked
 }
 
-func newGatewayService(log *kmsg.Logger) *gatewayService {
-	s := &gatewayService{log: log, probe: answers, change: make(chan struct{}, 1)}
+// newGatewayService returns a service that asks by ARP by askNeighbor, which is Network.AskNeighbor.
+func newGatewayService(log *kmsg.Logger, askNeighbor func(ctx context.Context, address netip.Addr, link string) bool) *gatewayService {
+	s := &gatewayService{log: log, change: make(chan struct{}, 1)}
+	s.probe = func(ctx context.Context, g gateway, q question) bool {
+		if q.arp {
+			return askNeighbor(ctx, g.address, q.link)
+		}
+		return answers(ctx, g, q.link)
+	}
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -70,26 +87,30 @@ func newGatewayService(log *kmsg.Logger) *gatewayService {
 func (*gatewayService) Name() string { return "gateways" }
 
 func (s *gatewayService) Apply(next console.Config) error {
-	var links map[gateway]string
+	var asks map[gateway]question
 	network := next.Network()
 	for _, r := range network.Routes {
 		if r.Disabled || r.CheckGateway == "" || r.Type != "" {
 			continue
 		}
-		if links == nil {
-			links = map[gateway]string{}
+		if asks == nil {
+			asks = map[gateway]question{}
 		}
+		// One that some routes ask by an echo request is not asked besides by ARP, which says less.
 		g := gatewayOf(r)
-		if links[g] = ""; g.link != "" {
-			links[g] = network.Actual(g.link)
+		before, other := asks[g]
+		q := question{arp: r.CheckGateway == netcfg.CheckARP && (!other || before.arp)}
+		if g.link != "" {
+			q.link = network.Actual(g.link)
 		}
+		asks[g] = q
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if maps.Equal(links, s.links) {
+	if maps.Equal(asks, s.asks) {
 		return nil
 	}
-	s.links = links
+	s.asks = asks
 	select {
 	case s.change <- struct{}{}:
 	default:
@@ -121,14 +142,14 @@ func (s *gatewayService) watch() {
 		default:
 		}
 		s.mu.Lock()
-		links := s.links
+		asks := s.asks
 		s.mu.Unlock()
-		maps.DeleteFunc(misses, func(g gateway, _ int) bool { _, asked := links[g]; return !asked })
+		maps.DeleteFunc(misses, func(g gateway, _ int) bool { _, asked := asks[g]; return !asked })
 		s.tell(told, misses)
 		var next <-chan time.Time
-		if len(links) > 0 {
+		if len(asks) > 0 {
 			next = time.After(gatewayPause)
-			s.ask(links, misses, told)
+			s.ask(asks, misses, told)
 			s.tell(told, misses)
 		}
 		select {
@@ -142,7 +163,7 @@ func (s *gatewayService) watch() {
 }
 
 // ask asks all gateways once, and counts who has not answered. Routes by one that answers are active at once.
-func (s *gatewayService) ask(links map[gateway]string, misses map[gateway]int, told map[gateway]bool) {
+func (s *gatewayService) ask(asks map[gateway]question, misses map[gateway]int, told map[gateway]bool) {
 	// Time in which the machine stood still does not count.
 	ctx, cancel := service.WithTimeout(s.stopped, gatewayPause)
 	defer cancel()
@@ -151,10 +172,10 @@ func (s *gatewayService) ask(links map[gateway]string, misses map[gateway]int, t
 		ok bool
 	}
 	answers := make(chan answer)
-	for g, link := range links {
-		s.done.Go(func() { answers <- answer{g, s.probe(ctx, g, link)} })
+	for g, q := range asks {
+		s.done.Go(func() { answers <- answer{g, s.probe(ctx, g, q)} })
 	}
-	for range links {
+	for range asks {
 		switch a := <-answers; {
 		case s.stopped.Err() != nil:
 		case !a.ok:
@@ -171,11 +192,11 @@ func (s *gatewayService) ask(links map[gateway]string, misses map[gateway]int, t
 // again.
 func (s *gatewayService) tell(told map[gateway]bool, misses map[gateway]int) {
 	s.mu.Lock()
-	links := s.links
+	asks := s.asks
 	s.mu.Unlock()
 	down := map[gateway]bool{}
 	for g, n := range misses {
-		if _, asked := links[g]; asked && n >= gatewayMisses {
+		if _, asked := asks[g]; asked && n >= gatewayMisses {
 			down[g] = true
 		}
 	}
@@ -183,9 +204,13 @@ func (s *gatewayService) tell(told map[gateway]bool, misses map[gateway]int) {
 		return
 	}
 	if err := s.setDown(maps.Clone(down)); err != nil {
-		s.log.Printf(kmsg.Warning, "%v", err)
+		if err.Error() != s.refused && !errors.Is(err, errStopped) { // it is told again every 10 seconds
+			s.refused = err.Error()
+			s.log.Printf(kmsg.Warning, "%v", err)
+		}
 		return
 	}
+	s.refused = ""
 	for _, g := range sortedGateways(down) {
 		if !told[g] {
 			s.log.Printf(kmsg.Warning, "gateway %v does not answer: its routes are inactive", g)

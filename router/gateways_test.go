@@ -3,10 +3,12 @@ package router
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -30,11 +32,11 @@ type fakeGateways struct {
 	links  map[string]string
 }
 
-func (f *fakeGateways) probe(ctx context.Context, g gateway, link string) bool {
+func (f *fakeGateways) probe(ctx context.Context, g gateway, q question) bool {
 	f.mu.Lock()
 	silent := f.silent[g.String()]
 	f.asked[g.String()]++
-	f.links[g.String()] = link
+	f.links[g.String()] = q.link
 	f.mu.Unlock()
 	if !silent {
 		return true
@@ -72,7 +74,7 @@ func TestCheckGateway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
 		fake := newFakeGateways()
-		s := newGatewayService(g.r.log)
+		s := newGatewayService(g.r.log, g.network.AskNeighbor)
 		s.probe, s.setDown = fake.probe, g.r.setDown
 		g.r.services = append(g.r.services, s)
 		defer s.Stop()
@@ -128,7 +130,7 @@ func TestGatewayNotAskedAnyMore(t *testing.T) {
 		g := newRig(t)
 		fake := newFakeGateways()
 		fake.set(true, "10.0.0.9")
-		s := newGatewayService(g.r.log)
+		s := newGatewayService(g.r.log, g.network.AskNeighbor)
 		s.probe, s.setDown = fake.probe, g.r.setDown
 		g.r.services = append(g.r.services, s)
 		defer s.Stop()
@@ -235,8 +237,9 @@ func TestCheckGatewayLine(t *testing.T) {
 	for line, want := range map[string]string{
 		"/ip route add gateway=10.0.0.9 check-gateway=ping": "",
 		"/ip route add gateway=10.0.0.9 check-gateway=none": "",
-		"/ip route add gateway=10.0.0.9 check-gateway=arp":  "input does not match any value of check-gateway",
-		"/ip route add gateway=ether1 check-gateway=ping":   "route 0.0.0.0/0: check-gateway=ping: expected ping, and a gateway with an address",
+		"/ip route add gateway=10.0.0.9 check-gateway=arp":  "",
+		"/ip route add gateway=10.0.0.9 check-gateway=bfd":  "input does not match any value of check-gateway",
+		"/ip route add gateway=ether1 check-gateway=ping":   "route 0.0.0.0/0: check-gateway=ping: expected ping or arp, and a gateway with an address",
 		"/ip route add gateway=10.0.0.9 pref-src=10.0.0.2":  "",
 		"/ip route add gateway=10.0.0.9 pref-src=\"\"":      "",
 		"/ip route add gateway=10.0.0.9 pref-src=224.0.0.1": "pref-src=224.0.0.1: expected an IPv4 host address",
@@ -251,4 +254,71 @@ func TestCheckGatewayLine(t *testing.T) {
 			assert.ErrorContains(t, err, want, line)
 		}
 	}
+}
+
+// A gateway is asked by ARP if no route asks it by an echo request, on the kernel's link.
+func TestCheckGatewayByARP(t *testing.T) {
+	s := newGatewayService(nil, nil)
+	s.start.Do(func() {}) // nothing is asked
+	for _, test := range []struct {
+		name, lines string
+		want        map[gateway]question
+	}{
+		{"arp", "/ip route add check-gateway=arp gateway=10.0.0.9\n", map[gateway]question{{netip.MustParseAddr("10.0.0.9"), ""}: {"", true}}},
+		{"both", "/ip route add check-gateway=ping gateway=10.0.0.9\n/ip route add check-gateway=arp gateway=10.0.0.9 distance=2\n" +
+			"/ip route add check-gateway=ping gateway=10.0.0.9 distance=3\n", map[gateway]question{{netip.MustParseAddr("10.0.0.9"), ""}: {"", false}}},
+		{"on a port of a bridge", "/interface bridge add name=lan\n/interface bridge port add bridge=lan interface=ether1\n/ip route add check-gateway=arp gateway=\"10.0.0.9%ether1\"\n",
+			map[gateway]question{{netip.MustParseAddr("10.0.0.9"), "ether1"}: {"lan", true}}},
+		{"one that leads nowhere", "/ip route add blackhole check-gateway=arp gateway=10.0.0.9\n", nil},
+	} {
+		c, err := console.Load(test.name, strings.NewReader(test.lines))
+		require.NoError(t, err)
+		require.NoError(t, s.Apply(c))
+		assert.Equal(t, test.want, s.asks, test.name)
+	}
+	asked := ""
+	s = newGatewayService(nil, func(_ context.Context, address netip.Addr, link string) bool {
+		asked = address.String() + " " + link
+		return true
+	})
+	assert.True(t, s.probe(t.Context(), gateway{netip.MustParseAddr("10.0.0.9"), "ether1"}, question{"lan", true}))
+	assert.Equal(t, "10.0.0.9 lan", asked)
+}
+
+// What the router refuses is told again, and is one line of the log until that changes.
+func TestRefusedGateways(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t)
+		fake := newFakeGateways()
+		s := newGatewayService(g.r.log, nil)
+		refuse, told := errors.New("refused"), 0
+		var mu sync.Mutex
+		s.probe, s.setDown = fake.probe, func(map[gateway]bool) error {
+			mu.Lock()
+			defer mu.Unlock()
+			told++
+			return refuse
+		}
+		defer s.Stop()
+		fake.set(true, "10.0.0.9")
+		c, err := console.Load("routes", strings.NewReader("/ip route add check-gateway=ping gateway=10.0.0.9\n"))
+		require.NoError(t, err)
+		require.NoError(t, s.Apply(c))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		mu.Lock()
+		assert.Greater(t, told, 3)
+		assert.Equal(t, 1, strings.Count(g.log(), "refused"), g.log())
+		refuse = errors.New("no more")
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, 1, strings.Count(g.log(), "no more"), g.log())
+		mu.Lock()
+		refuse = nil
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Contains(t, g.log(), "gateway 10.0.0.9 does not answer")
+	})
 }

@@ -27,6 +27,8 @@ type Layer struct {
 	// TimeServers are addresses or names; they are asked after the user's, if the user has
 	// the clock set by NTP.
 	TimeServers []string
+	// Neighbors are entries of the ARP table.
+	Neighbors []netcfg.StaticNeighbor
 }
 
 // Layers come from the network, so all that they can hold is bounded.
@@ -35,6 +37,8 @@ const (
 	maxLayers = 16
 	// maxLayerItems is how many items of a kind one layer can have.
 	maxLayerItems = 64
+	// maxLayerNeighbors is how many entries of the ARP table it can have.
+	maxLayerNeighbors = netcfg.MaxNeighbors / 2
 	// maxNameServers is how many name servers there can be in all.
 	maxNameServers = 8
 )
@@ -57,12 +61,12 @@ func (ls layers) with(source string, l Layer) layers {
 }
 
 func (l Layer) empty() bool {
-	return len(l.Addresses) == 0 && len(l.Routes) == 0 && len(l.NameServers) == 0 && len(l.TimeServers) == 0
+	return len(l.Addresses) == 0 && len(l.Routes) == 0 && len(l.Neighbors) == 0 && len(l.NameServers) == 0 && len(l.TimeServers) == 0
 }
 
 // clone returns a copy that shares no memory with l.
 func (l Layer) clone() Layer {
-	return Layer{slices.Clone(l.Addresses), slices.Clone(l.Routes), slices.Clone(l.NameServers), slices.Clone(l.TimeServers)}
+	return Layer{slices.Clone(l.Addresses), slices.Clone(l.Routes), slices.Clone(l.NameServers), slices.Clone(l.TimeServers), slices.Clone(l.Neighbors)}
 }
 
 // check reports what is wrong with the layers for a machine with these ports. What is on an
@@ -74,6 +78,15 @@ func (ls layers) check(ports []netcfg.Port) error {
 	for source, l := range ls {
 		if n := max(len(l.Addresses), len(l.Routes), len(l.NameServers), len(l.TimeServers)); n > maxLayerItems {
 			return fmt.Errorf("%s: %d items, expected at most %d of a kind", source, n, maxLayerItems)
+		}
+		if n := len(l.Neighbors); n > maxLayerNeighbors {
+			return fmt.Errorf("%s: %d ARP entries, expected at most %d", source, n, maxLayerNeighbors)
+		}
+		for _, n := range l.Neighbors {
+			n.Interface = ports[0].Name // as below
+			if err := (netcfg.Config{Neighbors: []netcfg.StaticNeighbor{n}}).Validate(ports); err != nil {
+				return fmt.Errorf("%s: %w", source, err)
+			}
 		}
 		for _, a := range l.Addresses {
 			a.Interface = ports[0].Name // any that is there
@@ -105,6 +118,7 @@ func (ls layers) merge(c console.Config, ports []string) console.Config {
 	}
 	c.Addresses = slices.Concat(c.Addresses, dynamic.Addresses)
 	c.Routes = slices.Concat(c.Routes, dynamic.Routes)
+	c.ARP = slices.Concat(c.ARP, dynamic.Neighbors)
 	c.DNS = slices.Concat(c.DNS, dynamic.NameServers)
 	c.NTP.Servers = slices.Concat(c.NTP.Servers, dynamic.TimeServers)
 	return c
@@ -140,6 +154,15 @@ func (ls layers) effective(c console.Config, ports []string) Layer {
 			if !a.Disabled && slices.Contains(interfaces, a.Interface) && !slices.ContainsFunc(c.Addresses, same) &&
 				!slices.ContainsFunc(all.Addresses, same) && !slices.ContainsFunc(c.Routes, gateway) {
 				all.Addresses = append(all.Addresses, a)
+			}
+		}
+		for _, n := range l.Neighbors {
+			same := func(o netcfg.StaticNeighbor) bool {
+				return !o.Disabled && o.Address == n.Address && network.Actual(o.Interface) == network.Actual(n.Interface)
+			}
+			if slices.Contains(interfaces, n.Interface) && !slices.ContainsFunc(c.ARP, same) && !slices.ContainsFunc(all.Neighbors, same) &&
+				len(c.ARP)+len(all.Neighbors) < netcfg.MaxNeighbors {
+				all.Neighbors = append(all.Neighbors, n)
 			}
 		}
 		for _, s := range l.NameServers {

@@ -288,11 +288,18 @@ func (r *Router) system(st state) console.Live {
 		Undo:          func() (console.Config, error) { return st.history.undo(st.config) },
 		Redo:          func() (console.Config, error) { return st.history.redo(st.config) },
 		Neighbors:     r.neighbors,
-		ActiveUsers:   r.active.list,
-		LastLogin:     r.active.last,
-		Logout:        r.active.logout,
-		Tracked:       firewall.ListTracked,
-		Forget:        r.forget,
+		ForgetNeighbors: func(all []console.Neighbor) error {
+			entries := make([]netcfg.Neighbor, len(all))
+			for i, n := range all {
+				entries[i] = netcfg.Neighbor(n)
+			}
+			return r.network.ForgetNeighbors(entries)
+		},
+		ActiveUsers: r.active.list,
+		LastLogin:   r.active.last,
+		Logout:      r.active.logout,
+		Tracked:     firewall.ListTracked,
+		Forget:      r.forget,
 		// The line that sets a password makes its hash.
 		HashPassword: r.logins.hash,
 		WAN:          r.board.WAN,

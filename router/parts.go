@@ -40,6 +40,11 @@ type Network interface {
 	Waiting() (netcfg.Waiting, error)
 	Dynamic() ([]netcfg.Address, []netcfg.KernelRoute, error)
 	Neighbors() ([]netcfg.Neighbor, error)
+	// ForgetNeighbors has the kernel forget entries of the ARP table.
+	ForgetNeighbors([]netcfg.Neighbor) error
+	// AskNeighbor asks for the hardware address of a neighbour, on a link if that is known, and reports whether there is an answer
+	// before ctx ends.
+	AskNeighbor(ctx context.Context, address netip.Addr, link string) bool
 }
 
 // Firewall is the kernel's packet filter. firewall.Firewall is one.

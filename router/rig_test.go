@@ -117,6 +117,10 @@ func (n *fakeNetwork) Waiting() (netcfg.Waiting, error) {
 	w.Routes = slices.Clone(w.Routes) // it is the caller's
 	return w, nil
 }
+func (n *fakeNetwork) ForgetNeighbors([]netcfg.Neighbor) error { return n.rig.call("forget neighbors") }
+
+func (n *fakeNetwork) AskNeighbor(context.Context, netip.Addr, string) bool { return false }
+
 func (n *fakeNetwork) Neighbors() ([]netcfg.Neighbor, error) {
 	return []netcfg.Neighbor{{Interface: "ether1"}}, nil
 }

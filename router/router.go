@@ -184,7 +184,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	dialers := newPPPoEClients(supervisor, log.About("pppoe"))
 	fallback := newFallbackService(b, log.About("dhcp"))
 	lists := newAddressListService(log.About("firewall"), fw.Full)
-	gateways := newGatewayService(log.About("route"))
+	gateways := newGatewayService(log.About("route"), network.AskNeighbor)
 	remote := newSSHService(supervisor, log.About("ssh"))
 	programs := newProgramService(supervisor, log.About("api"), "api", api.Spec)
 	page := newWebService(supervisor, log.About("www"))
@@ -209,7 +209,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 		},
 		Supervisor: supervisor,
 	}, requests)
-	clients.setLayer, dialers.setLayer, fallback.setLayer = r.SetLayer, r.SetLayer, r.SetLayer
+	clients.setLayer, dialers.setLayer, fallback.setLayer, leases.setLayer = r.SetLayer, r.SetLayer, r.SetLayer, r.SetLayer
 	lists.expire, gateways.setDown = r.expireAddresses, r.setDown
 	logLink := r.linkLog()
 	network.OnLink = func(port string, up bool) {

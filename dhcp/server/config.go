@@ -56,6 +56,8 @@ type Server struct {
 	// NoConflictDetection is set if addresses are offered without asking for them by ARP.
 	NoConflictDetection bool
 	AlwaysBroadcast     bool
+	// AddARP is whether whoever uses a Config keeps the hardware addresses of clients for as long as their leases.
+	AddARP bool
 	// Delay is how long a client has to have asked before it is answered; 0 for none.
 	Delay time.Duration
 	// Relay is the relay whose clients are served: the zero Addr stands for none, so that the
