@@ -371,7 +371,7 @@ func (t *task) monitor() error {
 	if err != nil {
 		return err
 	}
-	s := selection{from: list(given[idName] + given["numbers"])}
+	s := selection{from: slices.Concat(list(given[idName]), list(given["numbers"]))}
 	if len(s.from) == 0 {
 		return &trap{missing, "expected item id"}
 	}

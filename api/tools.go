@@ -102,7 +102,7 @@ func (t *task) monitorTraffic() error {
 	if err != nil {
 		return err
 	}
-	s := selection{from: list(given["interface"] + given["numbers"] + given[idName]), counted: true}
+	s := selection{from: slices.Concat(list(given["interface"]), list(given["numbers"]), list(given[idName])), counted: true}
 	if len(s.from) == 0 {
 		return &trap{badValue, "missing value(s) of argument(s) interface"}
 	}

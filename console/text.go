@@ -347,7 +347,7 @@ func Load(name string, r io.Reader) (Config, error) {
 				at = e.line
 			}
 			next, user, ok := session.salvageUser(cfg, line)
-			cfg = next
+			cfg = session.salvageGroup(next, line)
 			fail(at, user, ok, err)
 			if line.isScript() || line.mayEnter(err) {
 				session.path, lost = nowhere, path

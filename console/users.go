@@ -469,7 +469,7 @@ func usersWithKeys() *items {
 
 // salvageUser makes of a line of /user that was not understood what there must be for somebody to log in at a serial line: the
 // user and the password, if the line says that he is of group full and not disabled. A later version may have written
-// the line, with a word that this one does not know. Of other users nothing is used, as the word may have kept them out: then
+// the line, with a word that this one does not know: such a word may have kept him out too, so he logs in from no network. Of other users nothing is used, as the word may have kept them out: then
 // user is "". ok is false if it is not understood whose line it is, and what the password is.
 func (s *Session) salvageUser(cfg Config, line importLine) (next Config, user string, ok bool) {
 	statements, err := parse(line.text, line.first)
@@ -484,6 +484,7 @@ func (s *Session) salvageUser(cfg Config, line importLine) (next Config, user st
 			return cfg, "", false
 		}
 		var used []word
+		dropped := false // a word that may have been a restriction
 		for i, w := range rest {
 			_, known := m.property(w.key)
 			switch {
@@ -497,6 +498,8 @@ func (s *Session) salvageUser(cfg Config, line importLine) (next Config, user st
 				used = append(used, w)
 			case slices.ContainsFunc([]string{"pass", "hash", "secret", "key"}, func(s string) bool { return strings.Contains(w.key, s) }):
 				return cfg, "", false // it may be the password
+			case w.key != "comment":
+				dropped = true
 			}
 		}
 		if len(used) > 1 || c.name == addItem.name { // else there is nothing to set
@@ -508,11 +511,48 @@ func (s *Session) salvageUser(cfg Config, line importLine) (next Config, user st
 		u, there := x.cfg.User(user)
 		if there && u.Group == fullGroup && !u.Disabled {
 			x.cfg.borrowed = nil
+			if dropped {
+				x.cfg.Users = slices.Clone(x.cfg.Users)
+				i := slices.IndexFunc(x.cfg.Users, func(u User) bool { return u.Name == user })
+				x.cfg.Users[i].From = []netip.Prefix{noNetwork}
+			}
 			return x.cfg, user, true
 		}
 		return cfg, "", there
 	}
 	return cfg, "", false
+}
+
+// noNetwork has no host that could log in.
+var noNetwork = netip.PrefixFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 32)
+
+// salvageGroup makes of a line that sets a group of users and was not understood that the group may do nothing, but for what full
+// cannot lose: its policies of before the line, or its defaults, may be more. If it is not understood which group that is, it is all.
+func (s *Session) salvageGroup(cfg Config, line importLine) Config {
+	which := ""
+	if statements, err := parse(line.text, line.first); err == nil && len(statements) == 1 {
+		x := s.execution(cfg, Live{})
+		m, c, rest, err := x.locate(statements[0])
+		if err != nil || m.path != userGroupPath || c == nil || c.name != setItems.name {
+			return cfg
+		}
+		if len(rest) > 0 && rest[0].plain() && slices.Contains(cfg.groupNames(), rest[0].text) {
+			which = rest[0].text
+		}
+	} else if words := strings.Fields(strings.ReplaceAll(line.path(), "/", " ")); len(words) < 2 || strings.Join(words[:2], " ") != userGroupPath {
+		return cfg
+	}
+	cfg.Groups = slices.Clone(cfg.Groups)
+	for i := range cfg.Groups {
+		switch g := &cfg.Groups[i]; {
+		case which != "" && g.Name != which:
+		case g.Name == fullGroup:
+			g.Policy &= fullNeeds
+		default:
+			g.Policy = 0
+		}
+	}
+	return cfg
 }
 
 // MendUsers makes a configuration one that can be used, of which lines about users were not understood: a user whose group is not

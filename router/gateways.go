@@ -100,7 +100,7 @@ func (s *gatewayService) Apply(next console.Config) error {
 		g := gatewayOf(r)
 		before, other := asks[g]
 		q := question{arp: r.CheckGateway == netcfg.CheckARP && (!other || before.arp)}
-		if g.link != "" {
+		if q.link = linkOf(network, g.address); g.link != "" {
 			q.link = network.Actual(g.link)
 		}
 		asks[g] = q
@@ -117,6 +117,18 @@ func (s *gatewayService) Apply(next console.Config) error {
 	}
 	s.start.Do(func() { s.done.Go(s.watch) })
 	return nil
+}
+
+// linkOf is the link of the network that has an address, "" if there is none. Without it a gateway whose link is down would be asked by
+// another, behind which somebody may have the same address.
+func linkOf(network netcfg.Config, a netip.Addr) (link string) {
+	bits := -1
+	for _, n := range network.Addresses {
+		if !n.Disabled && n.Address.Contains(a) && n.Address.Bits() > bits {
+			link, bits = network.Actual(n.Interface), n.Address.Bits()
+		}
+	}
+	return link
 }
 
 func (*gatewayService) Taken(context.Context) error { return nil }

@@ -91,7 +91,7 @@ func TestCheckGateway(t *testing.T) {
 		time.Sleep(time.Minute + time.Second)
 		assert.Equal(t, none, down(), g.log())
 		assert.Equal(t, map[string]int{"10.0.0.9": 7, "10.0.0.10%ether1": 7}, fake.counts())
-		assert.Equal(t, map[string]string{"10.0.0.9": "", "10.0.0.10%ether1": "ether1"}, fake.links)
+		assert.Equal(t, map[string]string{"10.0.0.9": "ether1", "10.0.0.10%ether1": "ether1"}, fake.links)
 		assert.Equal(t, 1, count(g.calls(), "network"), "the start alone")
 
 		fake.set(true, "10.0.0.9", "10.0.0.10%ether1")

@@ -39,11 +39,13 @@ type editor struct {
 	cancelled bool
 	safe      bool // Ctrl-X was pressed
 	tooLong   bool
-	pasting   bool // between the marks of a bracketed paste
-	returned  bool // the last byte was a carriage return, of which a line feed is part
-	typed     string
-	entered   bool // typed last was the end of the line
-	held      bool // a line end at the right margin is not written yet
+	// repeated is set while what was typed ahead are keys for the next pages.
+	repeated bool
+	pasting  bool // between the marks of a bracketed paste
+	returned bool // the last byte was a carriage return, of which a line feed is part
+	typed    string
+	entered  bool // typed last was the end of the line
+	held     bool // a line end at the right margin is not written yet
 }
 
 const (
@@ -272,7 +274,8 @@ func (e *editor) ask(kind byte, before string, answer byte) (string, bool) {
 // errLeave if the user has seen enough. What was typed before or is pasted was not meant for it, and stays for the next line.
 func (e *editor) more(prompt string) (answer string, err error) {
 	e.skipLineFeed() // of the line
-	if len(e.in.ahead) > 0 {
+	repeated := e.repeated && pageKeys(e.in.ahead)
+	if e.repeated = false; len(e.in.ahead) > 0 && !repeated {
 		return wire.Dump, nil
 	}
 	if err := e.write(prompt[:min(len(prompt), e.columns()-1)]); err != nil {
@@ -299,7 +302,9 @@ func (e *editor) more(prompt string) (answer string, err error) {
 			known = false
 		}
 		// Nobody pastes Ctrl-C: what comes behind it is for the next line.
-		if known = known && (len(e.in.ahead) == 0 || key == cancel); !known {
+		again := pageKeys(e.in.ahead)
+		e.repeated = known && again && (answer == wire.NextPage || answer == wire.NextLine)
+		if known = known && (again || key == cancel); !known {
 			if key == "" || key[0] < ' ' || key[0] == 0x7f {
 				continue
 			}
@@ -315,6 +320,16 @@ func (e *editor) more(prompt string) (answer string, err error) {
 		}
 		return answer, err
 	}
+}
+
+// pageKeys reports whether what was typed are keys that go down, and nothing else: who holds one down sends several at once, and
+// nobody pastes them.
+func pageKeys(typed []byte) bool {
+	text := string(typed)
+	for _, key := range []string{" ", "\r", "\n", "\x1b[B", "\x1bOB", "\x1b[6~"} {
+		text = strings.ReplaceAll(text, key, "")
+	}
+	return text == ""
 }
 
 // skipLineFeed removes the second byte of an Enter that is "\r\n", if it has come.

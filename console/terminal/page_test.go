@@ -69,6 +69,26 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// A key that is held down sends several at once, also several bytes each; they are no paste.
+func TestHeldPageKeys(t *testing.T) {
+	for _, test := range []struct{ name, keys, want string }{
+		{"two Spaces", "  ", numbered(47, 69) + more},
+		{"three downs", "\x1b[B\x1b[B\x1b[B", numbered(4, 26) + more},
+		{"Enters", "\r\r", numbered(3, 25) + more},
+		{"Enters of two bytes", "\r\n\r\n", numbered(3, 25) + more},
+		{"Spaces and text", "  /", numbered(78, 100) + prompt + "  /|"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			u := openTerminal(t, 80, kernelKnows)
+			u.send("pages 100\r")
+			u.expect(numbered(1, 23) + more)
+			u.send(test.keys)
+			u.expect(test.want)
+		})
+	}
+}
+
 // keysOf are the keys one by one.
 func keysOf(text string) (keys []string) {
 	for text != "" {
