@@ -152,6 +152,7 @@ func TestMonitorTraffic(t *testing.T) {
 			"!re =name=ether1 =rx-bits-per-second=8000 =.section=0", "!re =name=ether2 =rx-bits-per-second=2800 =.section=0",
 			"!re =name=ether1 =rx-bits-per-second=8000 =.section=1", "!re =name=ether2 =rx-bits-per-second=2000 =.section=1", "!done",
 		}, p.ask("/interface/monitor-traffic", "=interface=ether1,ether2", "=interval=2s", "=duration=4s", "=.proplist=name,rx-bits-per-second"))
+		assert.Len(t, p.ask("/interface/monitor-traffic", "=interface=ether1", "=.id=ether2", "=once="), 3, "all that are named")
 		p.send("/interface/monitor-traffic", "=.id=ether1", ".tag=m")
 		p.expect("!re .tag=m "+first+" =.section=0", "!re .tag=m "+first+" =.section=1")
 		p.send("/cancel")

@@ -354,3 +354,33 @@ func TestUsersImportedAgain(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []User{{Name: Admin, Group: "full", Password: "a"}, {Name: "eve", Group: "read"}}, result.Config.Users)
 }
+
+// What is not understood of lines about users and groups gives less than they say, never more.
+func TestLessThanNotUnderstood(t *testing.T) {
+	lan, elsewhere := netip.MustParseAddr("192.168.0.2"), netip.MustParseAddr("10.0.0.9")
+	for _, test := range []struct {
+		name, lines      string
+		user             string
+		atLine, fromLAN  bool // whether the user may log in at a serial line, and by SSH
+		fromAnywhereElse bool
+	}{
+		{"all of it", "/user add name=eve group=full password-hash=x address=192.168.0.0/24\n", "eve", true, true, false},
+		{"a restriction that is not known", "/user add name=eve group=full password-hash=x address=home\n", "eve", true, false, false},
+		{"a word that is not known", "/user add name=eve group=full password-hash=x hours=9-17\n", "eve", true, false, false},
+		{"a comment that is not", "/user add name=eve group=full password-hash=x address=192.168.0.0/24 comment=\"\\1B\"\n", "eve", true, false, false},
+		{"a group that gets less", "/user group set write policy=local,read,chat\n/user add name=eve group=write password-hash=x\n", "eve", false, false, false},
+		{"which group is not known", "/user group set [find name=write] policy=local,chat\n/user add name=eve group=write password-hash=x\n", "eve", false, false, false},
+		{"no line at all", "/user group set write policy=\"local\n/user add name=eve group=write password-hash=x\n", "eve", false, false, false},
+		{"another group", "/user group set read policy=local,chat\n/user add name=eve group=write password-hash=x\n", "eve", true, true, true},
+		{"full", "/user group set full policy=local,chat\n/user add name=eve group=full password-hash=x\n", "eve", true, false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := Load("kept", strings.NewReader(test.lines))
+			assert.Equal(t, test.name == "all of it", err == nil, "%v", err)
+			assert.Equal(t, test.atLine, c.MayLogIn(test.user, MayLocal, netip.Addr{}))
+			assert.Equal(t, test.fromLAN, c.MayLogIn(test.user, MaySSH, lan))
+			assert.Equal(t, test.fromAnywhereElse, c.MayLogIn(test.user, MaySSH, elsewhere))
+			assert.NoError(t, c.checkUsers())
+		})
+	}
+}
