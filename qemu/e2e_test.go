@@ -603,6 +603,11 @@ func (r *router) replug(t *testing.T) {
 	r.awaitHTTP(t)
 }
 
+// shellLine has a debug image start its shell. The kernel lets a root file system that is a tmpfs have half of the memory,
+// and of 32 MB that is less than the files of a debug image: what was left of them did not run, and at one size
+// PID 1 could not write /etc/resolv.conf any more. A ramfs has no such limit.
+const shellLine = "postern.shell rootfstype=ramfs"
+
 // TestInside looks at the booted system from within, by the shell and tools of
 // the debug image.
 func TestInside(t *testing.T) {
@@ -619,7 +624,7 @@ func TestInside(t *testing.T) {
 func testInside(t *testing.T, b board.Board) {
 	r := startRouter(t, b.Name, func(o *machineOptions) {
 		o.image = filepath.Join(imageDir, b.Name+"-debug")
-		o.commandLine = "postern.shell"
+		o.commandLine = shellLine
 		o.configuration += "/system logging action set remote remote=" + serverAddress + "\n/system logging add action=remote\n"
 	})
 	syslog := r.syslog(t)
