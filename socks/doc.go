@@ -228,6 +228,6 @@
 //
 // If accept fails (no descriptors, no memory), it is tried again after a pause of 5 ms to
 // 1 s. With Options.SocketMemory, nothing is accepted either while less than a 10th of the
-// machine's memory is free; below a 12th, the connections that were silent for longest are
+// machine's memory is free; below a 12th, the connections that were silent for longest of those that hold bytes are
 // closed.
 package socks

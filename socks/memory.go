@@ -1,8 +1,12 @@
 package socks
 
 import (
+	"cmp"
 	"errors"
+	"maps"
+	"math"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,8 +75,12 @@ const (
 	// shortPart: with less than 1/shortPart, the connections that were silent for longest
 	// are closed,
 	shortPart = 12
-	// mostClosed of them in each turn of the loop.
-	mostClosed = 8
+	// mostClosed of them in each turn of the loop, if they hold more than leastHeld bytes. Those that hold none would give
+	// nearly nothing back: it is not they who have the memory. If there are none of the others either, the loop looks again
+	// after relievePause.
+	mostClosed   = 8
+	leastHeld    = leastWindow
+	relievePause = time.Second
 )
 
 var (
@@ -96,18 +104,36 @@ func (s *Server) relieveMemory() {
 		s.collectAt = s.now + collectPause
 		s.running.Go(debug.FreeOSMemory)
 	}
-	for range min(mostClosed, len(s.conns)) {
-		if !s.memoryBelow(shortPart) {
+	if s.relieveAt > s.now || !s.memoryBelow(shortPart) {
+		return
+	}
+	silent := slices.SortedFunc(maps.Values(s.conns), func(a, b *conn) int { return cmp.Compare(a.last, b.last) })
+	closed := 0
+	for _, c := range silent {
+		if closed == mostClosed || !s.memoryBelow(shortPart) {
 			return
 		}
-		var silent *conn
-		for _, c := range s.conns {
-			if silent == nil || c.last < silent.last {
-				silent = c
-			}
+		if c.holds() > leastHeld {
+			s.end(c, errShort)
+			closed++
 		}
-		s.end(silent, errShort)
 	}
+	if closed == 0 {
+		s.relieveAt = s.now + relievePause // others have the memory
+	}
+}
+
+// holds returns how many bytes the sockets of c hold, about, or all that they can of datagrams.
+func (c *conn) holds() (n int) {
+	if c.udp != nil {
+		return math.MaxInt
+	}
+	for _, fd := range [...]int{c.client, c.remote} {
+		if fd != none {
+			n += arrived(fd) + outstanding(fd)
+		}
+	}
+	return n
 }
 
 // left returns how much is left of the part for fast directions (apart), or of that for all.

@@ -323,7 +323,23 @@ func TestMemoryIsShort(t *testing.T) {
 	fourth := <-waiting
 	u.awaitCount(t, 4)
 
+	// Connections that hold no bytes stay: what they give back is nothing.
+	set(all/shortPart - 1)
+	require.Eventually(t, func() bool {
+		pass(third, thirdFar)
+		u.Server.mu.Lock()
+		defer u.Server.mu.Unlock()
+		return u.relieveAt > 0
+	}, patience, time.Millisecond)
+	u.awaitCount(t, 4)
+	set(all / tightPart)
+	require.NoError(t, silent.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
+	for err := error(nil); err == nil; {
+		_, err = silent.Write(make([]byte, 1<<20)) // nobody reads it
+	}
+
 	u.Server.mu.Lock()
+	u.relieveAt = 0
 	u.conns[1].last, u.conns[2].last = u.now, u.now-time.Minute
 	ended := false
 	u.machineMemory = func() (uint64, uint64) {

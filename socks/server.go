@@ -173,6 +173,8 @@ type Server struct {
 	clock
 	// collectAt is when garbage may be collected next because memory is short.
 	collectAt time.Duration
+	// relieveAt is when connections may be closed next because of that.
+	relieveAt time.Duration
 	// checkAt is the earliest time at which a connection can have reached a deadline.
 	checkAt time.Duration
 	ready   []*conn // have more to relay at once

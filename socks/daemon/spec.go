@@ -38,7 +38,7 @@ var Spec = service.Spec{
 	Limits: service.Limits{Files: descriptors(socks.MaxMaxConnections, true), Memory: memoryLimit},
 	// The largest configuration: socks.MaxUserBytes, and as many rules as a menu can have.
 	MaxMessage: 256 << 10,
-	AskEvery:   15 * time.Second,
+	EndLast:    true, // with all connections
 	// What counts is whether the server answers, not only the process around it.
 	Alive: func(ctx context.Context, p service.Parent) error {
 		_, err := p.(*Client).Hits(ctx)
