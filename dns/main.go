@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +26,6 @@ var Spec = service.Spec{
 	// A socket for each question upstream, and for each that is asked besides.
 	Limits:     service.Limits{Files: MaxQueries + MaxSessions + maxBesides + 32},
 	MaxMessage: 256 << 10, // MaxStatic entries
-	AskEvery:   15 * time.Second,
 }
 
 // Requests of PID 1.

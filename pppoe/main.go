@@ -22,8 +22,7 @@ var Spec = service.Spec{
 	Name: "pppoe", Main: runProcess,
 	Calls: service.Calls{Any: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDTO}},
 	// Three descriptors for each client, and as many of a session that ends, and what Go needs.
-	Limits:   service.Limits{Files: 6*MaxClients + 32},
-	AskEvery: 15 * time.Second,
+	Limits: service.Limits{Files: 6*MaxClients + 32},
 }
 
 // MaxClients is how many clients there can be.

@@ -484,10 +484,8 @@ func (s *Service) nextQuestion(err error) <-chan time.Time {
 		return time.After(0)
 	case err != nil && s.Status().Silent > 0:
 		return time.After(s.question)
-	case s.spec.AskEvery > 0:
-		return time.After(s.spec.AskEvery)
 	}
-	return nil
+	return time.After(s.spec.askEvery())
 }
 
 // take takes how a question went. An error means that the process was ended for it.

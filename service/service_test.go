@@ -764,3 +764,24 @@ func TestAwaitEnd(t *testing.T) {
 	_, err = process.Wait()
 	require.NoError(t, err)
 }
+
+// TestEndedForMemory: the kernel is told whose process to end first when memory is short, and who begins before
+// anybody has said so is PID 1, which it never ends.
+func TestEndedForMemory(t *testing.T) {
+	v, _, newest := newToy(t, "toy")
+	require.NoError(t, taken(t, v.Set(configure("one"))))
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", newest().pid(t)))
+	require.NoError(t, err)
+	assert.Equal(t, "200\n", string(score))
+	specs := []Spec{{Start: Task}, {Start: OnConnection}, {}, {EndLast: true}}
+	for i, s := range specs[1:] {
+		assert.Less(t, s.oomScore(), specs[i].oomScore())
+	}
+	assert.Positive(t, Spec{EndLast: true}.oomScore(), "what PID 1 runs besides goes after all of them")
+}
+
+// TestAllAreAsked: a process that is started by a connection is asked whether it is well, too.
+func TestAllAreAsked(t *testing.T) {
+	v, _, _ := newToy(t, "sleeper")
+	assert.NotNil(t, v.nextQuestion(nil))
+}

@@ -40,8 +40,9 @@ type Spec struct {
 	// MaxMessage is how many bytes the body of a message of its link may have, either way;
 	// 64 KiB if it is zero.
 	MaxMessage int
-	// AskEvery is how often a process is asked whether it is well: 0 is never. Alive asks; if
-	// it is nil the process has to serve its link, that is all.
+	// AskEvery is how often a process is asked whether it is well, so that one that hangs is noticed and
+	// ended; 15 s if it is zero. Alive asks; if it is nil the process has to serve its link, that is all.
+	// A Task is not asked: who has it run waits for it, and can end it.
 	AskEvery time.Duration
 	Alive    func(ctx context.Context, p Parent) error
 	// StopTime is what a process may take to end in order when it is told to, before it is killed;
@@ -49,6 +50,8 @@ type Spec struct {
 	StopTime time.Duration
 	// LeastPause is the shortest time from the end of a process to its next start.
 	LeastPause time.Duration
+	// EndLast says that much is lost with the process: if memory is short the kernel ends others first.
+	EndLast bool
 	// MayEnd says that to end with status 0 is its right: it is started again without a word.
 	MayEnd bool
 	// Program, if it is not empty, is run in place of Postern's own, as root, with no link and
@@ -79,6 +82,7 @@ const (
 	defaultMemory     = 8 << 20
 	defaultMaxMessage = 64 << 10
 	defaultStopTime   = 5 * time.Second
+	defaultAskEvery   = 15 * time.Second
 )
 
 func (s Spec) topic() string {
@@ -99,6 +103,24 @@ func (s Spec) files() int              { return orDefault(s.Limits.Files, defaul
 func (s Spec) memory() int64           { return orDefault(s.Limits.Memory, defaultMemory) }
 func (s Spec) maxMessage() int         { return orDefault(s.MaxMessage, defaultMaxMessage) }
 func (s Spec) stopTime() time.Duration { return orDefault(s.StopTime, defaultStopTime) }
+func (s Spec) askEvery() time.Duration { return orDefault(s.AskEvery, defaultAskEvery) }
+
+// oomScore is the process's oom_score_adj (proc(5)), in thousandths of the memory: by so much more of it than another
+// it counts as having when the kernel looks for one to end. What can be asked for again goes first, then what
+// waits for callers, who call again, then what runs always. PID 1 is never ended, and what else it starts, as
+// iptables, has 0. The steps are small, so that a process that takes far more than the others goes before them
+// whatever it is.
+func (s Spec) oomScore() int {
+	switch {
+	case s.EndLast:
+		return 100
+	case s.Start == Task || s.Program != "":
+		return 400
+	case s.Start == OnConnection:
+		return 300
+	}
+	return 200
+}
 
 // Table is the services of a program. Each has a user of its own.
 type Table []Spec

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -125,6 +126,8 @@ func (s *Supervisor) start(spec Spec, terminal string, attach func(*Link) Handle
 	if err := p.cmd.Start(); err != nil {
 		return fail(err)
 	}
+	// One that has ended already has none, and where proc is not there the kernel ends what is largest.
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.cmd.Process.Pid), strconv.AppendInt(nil, int64(spec.oomScore()), 10), 0)
 	if p.link != nil {
 		p.link.start(context.Background(), attach(p.link))
 	}

@@ -21,7 +21,7 @@ const retry = 500 * time.Millisecond
 
 // Spec is the process of a console: it has a terminal, and its sessions from PID 1.
 var Spec = service.Spec{
-	Name: "console", Main: runProcess, MayEnd: true, AskEvery: 5 * time.Minute,
+	Name: "console", Main: runProcess, MayEnd: true, AskEvery: time.Minute, EndLast: true,
 	Calls: service.Calls{Checked: []service.Check{
 		service.Equals(unix.SYS_SOCKETPAIR, 0, unix.AF_UNIX),
 		service.Equals(unix.SYS_IOCTL, 1, unix.TCGETS), service.Equals(unix.SYS_IOCTL, 1, unix.TCSETS),

@@ -25,8 +25,7 @@ var Spec = service.Spec{
 	Name: "dhcpc", Topic: "dhcp", Main: runProcess,
 	Calls: service.Calls{Any: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDTO}},
 	// Two sockets for each interface, and what Go needs.
-	Limits:   service.Limits{Files: 2*MaxClients + 32},
-	AskEvery: 15 * time.Second,
+	Limits: service.Limits{Files: 2*MaxClients + 32},
 }
 
 // MaxClients is how many interfaces can have a client.

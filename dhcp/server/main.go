@@ -28,7 +28,6 @@ var Spec = service.Spec{
 	Limits: service.Limits{Files: 2*MaxLinks + 32},
 	// All leases, or a Plan.
 	MaxMessage: 512 << 10,
-	AskEvery:   15 * time.Second,
 }
 
 // MaxLinks is how many interfaces can have servers.
