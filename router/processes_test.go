@@ -151,7 +151,8 @@ func TestSocksService(t *testing.T) {
 	assert.Len(t, connections, 1, "it is gone at once")
 	_, err = io.ReadAll(other)
 	require.NoError(t, err)
-	assert.Contains(t, said(), `reason="removed"`)
+	require.Eventually(t, func() bool { return strings.Contains(said(), `reason="removed"`) }, 30*time.Second, time.Millisecond,
+		"socksd's line comes when it has a processor")
 	assert.Contains(t, said(), fmt.Sprintf("socks accepts on port %d after ", c.Socks.Port))
 
 	// Another port: who is connected stays.
