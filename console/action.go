@@ -25,12 +25,16 @@ type Action struct {
 	Renew, Release []string
 	// Reset are rules of each table, by their places, whose counters are set to zero.
 	Reset map[firewall.Table][]int
+	// Keep are files that the router is to hold, and RemoveFiles are numbers of files that go.
+	Keep        []KeptFile
+	RemoveFiles []uint32
 	// FlushDNS is set if the DNS server is to empty its cache.
 	FlushDNS bool
 }
 
 func (a Action) empty() bool {
-	return !a.FlushDNS && len(a.Close)+len(a.Logout)+len(a.Forget)+len(a.ForgetNeighbors)+len(a.Remove)+len(a.RemoveFilled)+len(a.Renew)+len(a.Release)+len(a.Reset) == 0
+	return !a.FlushDNS && len(a.Close)+len(a.Logout)+len(a.Forget)+len(a.ForgetNeighbors)+len(a.Remove)+len(a.RemoveFilled)+len(a.Renew)+
+		len(a.Release)+len(a.Reset)+len(a.Keep)+len(a.RemoveFiles) == 0
 }
 
 // CarryOut does it, to the system of live. It comes after the whole line has succeeded: a line that
@@ -71,6 +75,16 @@ func (a Action) CarryOut(live Live) error {
 			if err := live.ResetCounters(t, a.Reset[t]); err != nil {
 				return fmt.Errorf("reset counters: %w", err)
 			}
+		}
+	}
+	if len(a.RemoveFiles) > 0 {
+		if err := live.RemoveFiles(a.RemoveFiles); err != nil {
+			return err
+		}
+	}
+	for _, f := range a.Keep {
+		if err := live.KeepFile(f.Name, f.Content); err != nil {
+			return err
 		}
 	}
 	if a.FlushDNS {

@@ -135,7 +135,7 @@ var (
 	// exportCommand is a command of every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
 		shows: true, words: exportWords,
-		arguments: []argument{option(prop("file", optional(text(1, 255), "none"), "", "name of a file: there are none, and the text is shown as without it",
+		arguments: []argument{option(prop("file", optional(fileName(), "none"), "", "name of a file of /file that the text is written to, instead of being shown",
 			func(o *options) *string { return &o.file }))},
 		run: func(x *execution, m *menu, a arguments) error {
 			x.dropUnchanged() // by what this line has changed
@@ -145,10 +145,10 @@ var (
 			if x.live.Denied&MayPolicy != 0 {
 				a.words = append(a.words, withoutUsers)
 			}
-			x.out.WriteString(x.exportHeader())
 			if a.file != "" {
-				x.out.WriteString("# Postern has no files: save this text, which /import reads\n")
+				return x.exportTo(a.file, x.exportHeader()+exportMenus(x.menus, &x.cfg, m.path, a.words...))
 			}
+			x.out.WriteString(x.exportHeader())
 			x.out.WriteString(exportMenus(x.menus, &x.cfg, m.path, a.words...))
 			return nil
 		}}

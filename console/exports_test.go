@@ -127,7 +127,7 @@ func TestExportForms(t *testing.T) {
 		plain := run(cfg.Config, "/export show-sensitive")
 		assert.True(t, strings.HasSuffix(plain, " by RouterOS 7.16\n# software = Postern v1.2\n#\n# model = malta\n"+Export(cfg.Config)), plain)
 		assert.Equal(t, plain, run(cfg.Config, "/export compact show-sensitive"), file)
-		for _, words := range []string{"", "terse", "verbose", "verbose terse", "file=backup"} {
+		for _, words := range []string{"", "terse", "verbose", "verbose terse"} {
 			shown := run(cfg.Config, "/export show-sensitive "+words)
 			again, err := new(Session).Import(Default(), live, shown, nil)
 			require.NoError(t, err, "%s %s", file, words)
@@ -139,7 +139,16 @@ func TestExportForms(t *testing.T) {
 			assert.Equal(t, plain, run(again.Config, "/export show-sensitive"), "%s %s", file, words)
 		}
 	}
-	assert.Equal(t, header+"# Postern has no files: save this text, which /import reads\n", run(Default(), "/ip firewall export file=backup"))
+	live.KeepFile = func(string, string) error { return nil }
+	for _, name := range []string{"backup", "/backup.rsc"} {
+		result, err := new(Session).Execute(Default(), live, "/ip firewall export file="+name)
+		require.NoError(t, err)
+		assert.Empty(t, result.Output)
+		assert.Equal(t, []KeptFile{{"backup.rsc", header}}, result.Action.Keep)
+	}
+	live.Denied = MayWrite
+	_, err = new(Session).Execute(Default(), live, "/export file=backup")
+	require.ErrorIs(t, err, ErrNotPermitted)
 	live.Resource = func() (Resource, error) { return Resource{}, errors.New("broken") }
 	assert.Empty(t, run(Default(), "/export"))
 }

@@ -12,13 +12,10 @@ import (
 // that it makes in memory.
 const MaxImport = 256 << 10
 
-// errNoFile is the error of an import of a file.
-var errNoFile = errors.New("failure: Postern has no files: type /import alone, and then paste the lines of the file")
-
 var importCommand = command{name: "import", positional: []string{"file-name"}, policy: needed(Import), help: "run lines as export writes them: all of them or none", needs: Import,
 	arguments: []argument{
-		option(prop("file-name", optional(text(1, 255), "none"), "", "none: there are no files, and the lines are pasted",
-			func(o *options) *string { return &o.file })),
+		option(prop("file-name", optional(fileName(), "none"), "", "file of /file that has the lines; without it they are pasted",
+			func(o *options) *string { return &o.imports.File })),
 		option(prop("replace", boolean(), "no", "whether the lines replace all that is set, but for users, if they have none, and passwords",
 			func(o *options) *bool { return &o.imports.Replace })),
 		option(prop("skip-errors", boolean(), "no", "whether lines that fail are left out, and each is named",
@@ -31,14 +28,16 @@ var importCommand = command{name: "import", positional: []string{"file-name"}, p
 		if x.live.Denied&(Result{Request: Import, Import: a.imports}).Needs() != 0 {
 			return ErrNotPermitted
 		}
-		if a.file != "" {
-			return errNoFile
+		if a.imports.File != "" && x.live.Files == nil {
+			return unavailable("files")
 		}
 		return x.ask(Import)
 	}}
 
 // ImportArguments are the arguments of /import.
 type ImportArguments struct {
+	// File is the name of the file that has the lines; "" if they are pasted.
+	File string
 	// Replace is set if the lines run on Default, by Session.Replace, and not on what is set.
 	Replace bool
 	// SkipErrors is set if lines that fail, or make the configuration as a whole one that is refused, are

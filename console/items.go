@@ -631,6 +631,13 @@ func (x *execution) itemNamed(m *menu, name string) key {
 		}
 		return key{}
 	}
+	if m.path == fileMenuPath {
+		rows, err := x.numberedRows(m)
+		if i := slices.IndexFunc(rows, func(r row) bool { return r.value("name") == name }); err == nil && i >= 0 {
+			return rows[i].key
+		}
+		return key{}
+	}
 	p, ok := m.property("name")
 	if !ok || m.isPorts {
 		return key{}

@@ -104,6 +104,11 @@ type Live struct {
 	NTP func() (NTPState, error)
 	// Update is what is known of newer versions of the software.
 	Update func() UpdateState
+	// Files lists the files that the router holds. KeepFile makes one, or replaces it, for the user who asks, and RemoveFiles removes
+	// some by their numbers: another user's takes the policy MayPolicy.
+	Files       func() ([]FileState, error)
+	KeepFile    func(name, content string) error
+	RemoveFiles func(numbers []uint32) error
 	// Requests are those that the system carries out, of Ping, Traceroute, SetClock,
 	// ChangePassword, Import, ResetConfiguration, Upgrade and CheckForUpdates. The commands of the others are
 	// hidden.

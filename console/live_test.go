@@ -66,6 +66,12 @@ func fullLive() Live {
 	l.ActiveUsers = func() ([]ActiveUser, error) {
 		return []ActiveUser{{Number: 1, Name: "admin", Via: "console", For: 90 * time.Minute}, {Number: 2, Name: "admin", Address: netip.MustParseAddr("192.168.0.2"), Via: "ssh", For: 5 * time.Second}}, nil
 	}
+	l.Files = func() ([]FileState, error) {
+		at := time.Date(2030, 1, 31, 20, 0, 0, 0, time.UTC)
+		return []FileState{{Number: 3, Name: "backup.rsc", Size: 1234, Owner: "admin", Modified: at}, {Number: 2, Name: "key.pub", Size: 99, Owner: "bob", Modified: at.Add(time.Minute)}}, nil
+	}
+	l.KeepFile = func(string, string) error { return errors.New("called before the line is done") }
+	l.RemoveFiles = func([]uint32) error { return errors.New("called before the line is done") }
 	l.History = func() []HistoryEntry {
 		return []HistoryEntry{
 			{Number: 7, Action: "route 0.0.0.0/0 added", By: "admin", Policy: "write", For: time.Hour},

@@ -463,6 +463,7 @@ var menus = sync.OnceValue(func() []*menu {
 				{name: "user-id", help: "user that the client says it is, which nobody has checked"},
 			},
 		},
+		fileMenu(),
 		{
 			path: "log", help: "log of the router", commands: []command{printLogCommand},
 			rows: (*execution).logRows,

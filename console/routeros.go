@@ -114,7 +114,7 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 // What is below one of them is absent too.
 var absentMenus = sync.OnceValue(func() map[string]string {
 	return map[string]string{
-		"": "app beep blink caps-man certificate console container disk dot1x dude file iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
+		"": "app beep blink caps-man certificate console container disk dot1x dude iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
 			"queue quickset radius rsync-daemon setup snmp special-login store task user-manager zerotier",
 		"interface": "6to4 amt bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
 			"lte macsec macvlan mesh ovpn-client ovpn-server pwr-line ppp-client ppp-server pppoe-server pptp-client " +
@@ -171,7 +171,6 @@ const scriptWords = " delay do environment error execute for foreach global if l
 var absentHints = sync.OnceValue(func() map[string]string {
 	return map[string]string{
 		"system backup":    "/export show-sensitive shows all that is set, which /import replace=yes takes again",
-		"file":             "/export shows text to save, and /import takes lines that are pasted",
 		"system script":    noScripts,
 		"system scheduler": noScripts,
 		"snmp":             "the metrics of the page are at /metrics",

@@ -169,9 +169,8 @@ func TestAbsentMenus(t *testing.T) {
 		{"/ip firewall mangle add chain=prerouting action=mark-connection new-connection-mark=a per-connection-classifier=both-addresses:2/2",
 			"invalid value for argument per-connection-classifier; expected [!]VALUES:DENOMINATOR/REMAINDER: VALUES both-addresses | both-ports | dst-address | src-address | src-port | dst-port | " +
 				"both-addresses-and-ports | src-address-and-port | dst-address-and-port; DENOMINATOR 1..65535, REMAINDER less than that, not \"both-addresses:2/2\""},
-		{"/file print", "Postern has no /file (line 1 column 2): /export shows text to save, and /import takes lines that are pasted"},
-		{"/import file-name=x.rsc", "failure: Postern has no files: type /import alone, and then paste the lines of the file"},
-		{"/import x.rsc", "failure: Postern has no files: type /import alone, and then paste the lines of the file"},
+		{"/import file-name=x.rsc", ""},
+		{"/file/print", ""},
 		{"/ip address edit 0 address", "Postern has no edit (line 1 column 13): set changes a value, and completion shows what it can be"},
 		{"/system identity edit name", "Postern has no edit (line 1 column 18): set changes a value, and completion shows what it can be"},
 		{"/log edit", "bad command name edit (line 1 column 6); expected print, export"},

@@ -57,8 +57,8 @@ type Policies uint32
 const (
 	MayLocal Policies = 1 << iota // log in at a serial line
 	mayTelnet
-	MaySSH // log in by SSH
-	mayFTP
+	MaySSH       // log in by SSH
+	MayFTP       // use the router's files by SFTP
 	MayReboot    // restart the router, turn it off, upgrade it
 	MayRead      // look at the configuration and at what the router does
 	MayWrite     // change the configuration, but for users
@@ -98,8 +98,8 @@ func defaultUsers() []User { return []User{{Name: Admin, Group: fullGroup}} }
 
 func defaultGroups() []Group {
 	return []Group{
-		{Name: "read", Policy: allPolicies &^ (mayFTP | MayWrite | MayPolicy)},
-		{Name: "write", Policy: allPolicies &^ (mayFTP | MayPolicy)},
+		{Name: "read", Policy: allPolicies &^ (MayFTP | MayWrite | MayPolicy)},
+		{Name: "write", Policy: allPolicies &^ (MayFTP | MayPolicy)},
 		{Name: fullGroup, Policy: allPolicies},
 	}
 }

@@ -84,14 +84,7 @@ func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) 
 		p.logout(number)
 		return nil, nil
 	case opSession:
-		number, file := DecodeNumber(r.Decoder), r.TakeFile()
-		if file != nil {
-			defer file.Close()
-		}
-		if r.End() != nil || file == nil {
-			break
-		}
-		return nil, p.session(number, file)
+		return nil, p.Session(r, p.authority.Serve)
 	}
 	return nil, fmt.Errorf("%w: request %d", service.ErrBreach, r.Op)
 }
@@ -230,8 +223,16 @@ func (p *Process) logout(number uint64) {
 	p.authority.LoggedOut(from)
 }
 
-// session begins a session of a login.
-func (p *Process) session(number uint64, file *os.File) error {
+// Session serves a request for a session of a login, which serve holds; that closes conn. A service calls it for a session of a kind
+// that it alone has (Entry.Open).
+func (p *Process) Session(r *service.Request, serve func(conn net.Conn, from Login)) error {
+	number, file := DecodeNumber(r.Decoder), r.TakeFile()
+	if file != nil {
+		defer file.Close()
+	}
+	if r.End() != nil || file == nil {
+		return fmt.Errorf("%w: a request that is not whole", service.ErrBreach)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	from, ok := p.logins[number]
@@ -257,7 +258,7 @@ func (p *Process) session(number uint64, file *os.File) error {
 	}
 	p.sessions[conn] = number
 	go func() {
-		p.authority.Serve(conn, from)
+		serve(conn, from)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(p.sessions, conn)

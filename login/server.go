@@ -297,10 +297,13 @@ func (s *Server) logout(number uint64) {
 func (e *Entry) Logout() { e.server.logout(e.number) }
 
 // Session begins a session of the login.
-func (e *Entry) Session() (net.Conn, error) {
+func (e *Entry) Session() (net.Conn, error) { return e.Open(opSession) }
+
+// Open begins a session of a kind that the service alone has, by an op from FirstOp on (Process.Session).
+func (e *Entry) Open(op byte) (net.Conn, error) {
 	ctx, cancel := service.WithTimeout(e.server.process.Context(), callTime)
 	defer cancel()
 	var body service.Encoder
 	body.Uint(e.number)
-	return e.server.process.Connect(ctx, opSession, body.Bytes())
+	return e.server.process.Connect(ctx, op, body.Bytes())
 }

@@ -51,7 +51,7 @@ func (r *Router) run(s *session.Session, do func(*console.Session, state, consol
 		err = r.setClock(result.Clock, kmsg.Uptime(), actor(s.User, s.Origin))
 	}
 	if err == nil {
-		err = result.Action.CarryOut(r.system(r.snapshot()))
+		err = result.Action.CarryOut(r.live(r.snapshot(), s.User))
 	}
 	if err != nil {
 		return console.Result{}, err
@@ -59,8 +59,14 @@ func (r *Router) run(s *session.Session, do func(*console.Session, state, consol
 	return result, nil
 }
 
-// importLines runs lines: what they change is applied together, or nothing is.
+// importLines runs lines, or those of a.File: what they change is applied together, or nothing is.
 func (r *Router) importLines(s *session.Session, text string, a console.ImportArguments) (console.Result, error) {
+	if a.File != "" {
+		var err error
+		if text, err = r.importFile(s.User, a.File); err != nil {
+			return console.Result{}, err
+		}
+	}
 	hashes := console.Hashes{Make: r.logins.hash}
 	understood := false
 	result, err := r.edit(s, func(s *console.Session, st state) (console.Result, error) {
@@ -265,6 +271,7 @@ func (r *Router) liveWith(st state, user string, hashes *console.Hashes) console
 func (r *Router) live(st state, user string) console.Live {
 	live := r.system(st)
 	live.Denied = st.config.Denied(cmp.Or(user, console.Admin))
+	r.showFiles(&live, st.fileUser(user))
 	return live
 }
 

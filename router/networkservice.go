@@ -188,6 +188,17 @@ func (r *Router) manages(user string) bool {
 // serveUser holds a session over the network with a user who has logged in, and closes conn when it is
 // over.
 func (r *Router) serveUser(conn net.Conn, from session.Origin, user string, number uint64, first bool) {
+	leave, err := r.enterNetwork(user)
+	if err != nil {
+		session.Refuse(conn, err.Error())
+		return
+	}
+	defer leave()
+	r.serve(conn, from, user, number, first)
+}
+
+// enterNetwork takes the place of a session over the network, until leave is called, or returns an error if there is none.
+func (r *Router) enterNetwork(user string) (leave func(), err error) {
 	room := int32(maxNetworkSessions)
 	if r.manages(user) {
 		room++
@@ -195,13 +206,10 @@ func (r *Router) serveUser(conn net.Conn, from session.Origin, user string, numb
 	for {
 		there := r.networkSessions.Load()
 		if there >= room {
-			session.Refuse(conn, fmt.Sprintf("failure: %d sessions are there over the network, and there can be no more", there))
-			return
+			return nil, fmt.Errorf("failure: %d sessions are there over the network, and there can be no more", there)
 		}
 		if r.networkSessions.CompareAndSwap(there, there+1) {
-			break
+			return func() { r.networkSessions.Add(-1) }, nil
 		}
 	}
-	defer r.networkSessions.Add(-1)
-	r.serve(conn, from, user, number, first)
 }

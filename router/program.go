@@ -47,7 +47,16 @@ func (r *Router) programHandler(s *session.Session) program.Handler {
 				return r.confirmed(result.Request)
 			case console.Ping, console.Traceroute, console.Upgrade, console.CheckForUpdates:
 				return r.stream(ctx, result, out)
-			case console.ChangePassword, console.Import:
+			case console.Import:
+				if result.Import.File == "" {
+					return errAsksPerson
+				}
+				result, err := r.importLines(s, "", result.Import)
+				if err == nil {
+					_, err = io.WriteString(out, result.Output)
+				}
+				return err
+			case console.ChangePassword:
 				return errAsksPerson
 			}
 			return nil

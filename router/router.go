@@ -65,6 +65,7 @@ type Router struct {
 	active     activeUsers
 	state      *stateStore
 	upgrades   upgrades
+	files      fileStore
 	// root is the folder of sys, dev and proc: "", but for tests.
 	root string
 	// defaults is the file of the configuration that the image came with.

@@ -58,6 +58,9 @@ func (s *sshService) attach(r *Router) {
 	s.authority.Serve = func(conn net.Conn, l login.Login) {
 		r.serveUser(conn, origin(viaSSH, l), l.User, l.Number, l.Proof == " ")
 	}
+	s.authority.ServeFiles = func(conn net.Conn, l login.Login) {
+		r.serveFiles(conn, origin(viaSSH, l), l.User, l.Number, l.Proof == " ")
+	}
 }
 
 // hostKey returns the router's key, which is made when somebody connects for the first time.

@@ -48,24 +48,10 @@ func readVersion(b board.Board, path string) upgrade.Running {
 // else, write it. What they print goes to out. On success the router restarts. The end of ctx
 // ends the fetching; a complete image is written to its end.
 func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out io.Writer) error {
-	if r.isStopped() {
-		return errStopped
-	}
 	if a.Release {
 		a.From = r.releaseURL()
 	}
-	if err := r.upgrades.enter(lookTime); err != nil {
-		return err
-	}
-	defer r.upgrades.leave()
-	p, err := r.places()
-	if err != nil {
-		return fmt.Errorf("failure: %w", err)
-	}
-	task := upgrade.Task{
-		Running: r.upgrades.running, Force: a.Force, Newer: a.Release,
-		InPlace: p.inPlace, Slots: p.slots, States: p.states, Current: max(0, p.current),
-	}
+	task := upgrade.Task{Force: a.Force, Newer: a.Release}
 	var source imageSource
 	if strings.HasPrefix(a.From, "/") {
 		f, disk, err := openImage(r.root+"/sys", a.From)
@@ -77,20 +63,40 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 	} else {
 		source = r.fromURL(a.From, r.effective(r.snapshot()).Resolvers())
 	}
+	if err := r.install(ctx, a.From, task, source, out); err != nil {
+		return err
+	}
+	r.log.Printf(kmsg.Notice, "upgrade from %s: the image is written, restarting", a.From)
+	_, _ = io.WriteString(out, "system will reboot shortly\n") // whoever is left
+	r.request(console.Reboot)
+	return nil
+}
+
+// install has a process write an image that comes from source. Task says what kind of image that may be, name what the log calls it.
+func (r *Router) install(ctx context.Context, name string, task upgrade.Task, source imageSource, out io.Writer) error {
+	if r.isStopped() {
+		return errStopped
+	}
+	if err := r.upgrades.enter(lookTime); err != nil {
+		return err
+	}
+	defer r.upgrades.leave()
+	p, err := r.places()
+	if err != nil {
+		return fmt.Errorf("failure: %w", err)
+	}
+	task.Running, task.InPlace, task.Slots, task.States, task.Current = r.upgrades.running, p.inPlace, p.slots, p.states, max(0, p.current)
 	r.keepPorts()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.upgrades.setStop(cancel)
 	defer r.upgrades.setStop(nil)
-	r.log.Printf(kmsg.Notice, "upgrade from %s", a.From)
+	r.log.Printf(kmsg.Notice, "upgrade from %s", name)
 	if err := r.runUpgrade(ctx, cancel, task, source, out); err != nil {
-		r.log.Printf(kmsg.Warning, "upgrade from %s: it did not succeed", a.From)
+		r.log.Printf(kmsg.Warning, "upgrade from %s: it did not succeed", name)
 		return err
 	}
-	r.log.Printf(kmsg.Notice, "upgrade from %s: the image is written, restarting", a.From)
-	_, _ = io.WriteString(out, "system will reboot shortly\n") // whoever is left
-	r.request(console.Reboot)
 	return nil
 }
 

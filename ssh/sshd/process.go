@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"github.com/postern-router/postern/login"
@@ -24,6 +25,7 @@ const (
 	opKnown    = login.FirstOp
 	opKeyLogin = login.FirstOp + 1
 	opSign     = login.FirstOp + 2
+	opFiles    = login.FirstOp + 3
 )
 
 // maxSigned bounds what is signed with the host key, the hash of a key exchange, and the signature.
@@ -37,6 +39,8 @@ type Authority struct {
 	Sign    func(data []byte) []byte
 	// Known returns the Proof of a key that is one of the user's, else "".
 	Known func(login.Login, [ssh.KeySize]byte) (proof string)
+	// ServeFiles holds a session of package files and closes conn.
+	ServeFiles func(conn net.Conn, from login.Login)
 }
 
 // Process is PID 1's end of the process.
@@ -83,6 +87,8 @@ func (p *Process) Handle(ctx context.Context, r *service.Request) ([]byte, error
 			return nil, errors.New("the key is not known any more")
 		}
 		return nil, p.Admit(number, from)
+	case opFiles:
+		return nil, p.Session(r, p.authority.ServeFiles)
 	default:
 		return p.Process.Handle(ctx, r)
 	}

@@ -17,10 +17,12 @@ import (
 	protocol "golang.org/x/crypto/ssh"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/files"
 	"github.com/postern-router/postern/console/terminal"
 	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/ssh"
+	"github.com/postern-router/postern/ssh/sftp"
 )
 
 const (
@@ -33,6 +35,8 @@ const (
 	maxChannels = login.SessionsOf
 	// serverVersion is what the server says of itself (RFC 4253, section 4.2).
 	serverVersion = "SSH-2.0-Postern"
+	// filesMemory is how many bytes of files all sessions of SFTP together hold.
+	filesMemory = 1 << 20
 	// plainWidth is the width of the screen for a command without a terminal, maxWidth the greatest.
 	plainWidth = 80
 	maxWidth   = 1 << 15
@@ -164,11 +168,15 @@ var errDenied = errors.New("permission denied")
 func denied(why string) error { return &protocol.BannerError{Err: errDenied, Message: why + "\r\n"} }
 
 // child is the process.
-type child struct{ *login.Server }
+type child struct {
+	*login.Server
+	// files bounds what sessions of SFTP hold.
+	files *sftp.Memory
+}
 
 // runProcess is the process.
 func runProcess(p *service.Child) error {
-	var c child
+	c := child{files: sftp.NewMemory(filesMemory)}
 	c.Server = login.NewServer(p, c.serve)
 	return c.Run()
 }
@@ -340,16 +348,19 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 				columns.Store(w.Columns)
 				rows.Store(w.Rows)
 			}
-		case "shell", "exec":
+		case "shell", "exec", "subsystem":
 			var command struct{ Line string }
-			ok = !begun && (r.Type == "shell" || protocol.Unmarshal(r.Payload, &command) == nil && len(command.Line) <= console.MaxLine)
+			ok = !begun && (r.Type == "shell" || protocol.Unmarshal(r.Payload, &command) == nil && len(command.Line) <= console.MaxLine) &&
+				(r.Type != "subsystem" || command.Line == "sftp")
 			if !ok {
 				break
 			}
 			begun = true
 			size := func() (int, int) { return params.screen(columns.Load(), rows.Load()) }
 			run := func(conn net.Conn) error { return shell(channel, conn, pty, size) }
-			if r.Type == "exec" {
+			open, errs := entry.Session, io.Writer(channel)
+			switch r.Type {
+			case "exec":
 				columnsNow, _ := size()
 				if columnsNow == 0 {
 					columnsNow = plainWidth
@@ -357,20 +368,26 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 				run = func(conn net.Conn) error {
 					return terminal.Exec(conn, command.Line, columnsNow, channel, channel)
 				}
+			case "subsystem":
+				errs = channel.Stderr()
+				open = func() (net.Conn, error) { return entry.Open(opFiles) }
+				run = func(conn net.Conn) error {
+					return sftp.Serve(channel, errs, files.NewClient(conn), c.files)
+				}
 			}
 			// The answer goes out before the first output.
 			_ = r.Reply(true, nil)
 			running.Go(func() {
 				defer channel.Close()
 				status := exitStatus{}
-				conn, err := entry.Session()
+				conn, err := open()
 				if err == nil {
 					stop := context.AfterFunc(gone, func() { conn.Close() })
 					err = run(conn)
 					stop()
 					conn.Close()
 				} else {
-					_, _ = io.WriteString(channel, err.Error()+"\r\n")
+					_, _ = io.WriteString(errs, err.Error()+"\r\n")
 				}
 				if err != nil {
 					status.Status = 1

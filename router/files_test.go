@@ -1,0 +1,292 @@
+package router
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/password"
+	"github.com/postern-router/postern/ssh"
+	"github.com/postern-router/postern/upgrade"
+)
+
+// sftpRig is a router with the real process of SSH and users who come by SFTP. Their password is sftpPassword.
+type sftpRig struct {
+	*rig
+	s    *sshService
+	said func() string
+	home string
+	// image is a whole one of another version.
+	image []byte
+}
+
+const sftpPassword = "correct horse"
+
+func newSFTPRig(t *testing.T) *sftpRig {
+	image := bytes.Repeat([]byte("0123456789abcdef"), 3000) // more than one packet
+	file, key := signedImage(t, image)
+	log, said := testLog(t)
+	g := &sftpRig{rig: started(t), said: said, home: t.TempDir(), image: file}
+	g.r.log, g.r.supervisor = log, realSupervisor(t, log, said)
+	g.s = newSSHService(g.r.supervisor, log.About("ssh"))
+	g.s.attach(g.r)
+	g.rig.file("etc/upgrade.pub", key)
+	g.slots("a", map[string]string{"tried": "1", "confirmed": "1"}, nil)
+	g.r.upgrades.running = upgrade.Running{Board: "rig", Version: "v1", Date: time.Unix(1_000_000_000, 0).UTC()}
+	g.r.logins.matches = func(_ password.Hash, secret string) bool { return secret == sftpPassword }
+	hash, err := password.New(sftpPassword)
+	require.NoError(t, err)
+	for _, user := range []string{"admin group=full", "looker group=read", "writer group=files"} {
+		name, group, _ := strings.Cut(user, " ")
+		if name == "writer" {
+			g.must("/user group add name=files policy=ssh,ftp,read,write,sensitive")
+		}
+		if name != "admin" {
+			g.must("/user add name=" + name + " " + group)
+		}
+		g.r.mu.Lock()
+		next := g.r.now.config.Clone()
+		next.SetPassword(name, hash)
+		g.r.now.config, g.r.now.running = next, next
+		g.r.mu.Unlock()
+	}
+	c := g.r.snapshot().running
+	c.SSH.Disabled, c.SSH.Port = false, freePort(t)
+	require.NoError(t, g.s.Apply(c))
+	t.Cleanup(g.s.Stop)
+	return g
+}
+
+// save writes a file that a client is to upload, and returns its path.
+func (g *sftpRig) save(name, content string) string {
+	g.Helper()
+	path := filepath.Join(g.home, name)
+	require.NoError(g, os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+// client is a program with these arguments; PORT and HOME in them stand for what they are. What comes from in is typed.
+func (g *sftpRig) client(in, program string, args ...string) (output string, err error) {
+	g.Helper()
+	e2e.Needs(g, program)
+	g.s.mu.Lock()
+	port := fmt.Sprint(g.s.config.Port)
+	g.s.mu.Unlock()
+	for i := range args {
+		args[i] = strings.NewReplacer("PORT", port, "HOME", g.home).Replace(args[i])
+	}
+	answer := g.save("answer", "#!/bin/sh\necho '"+sftpPassword+"'\n")
+	require.NoError(g, os.Chmod(answer, 0o700))
+	cmd := exec.CommandContext(g.Context(), program, args...)
+	cmd.Dir, cmd.Stdin = g.home, strings.NewReader(strings.NewReplacer("PORT", port, "HOME", g.home).Replace(in))
+	cmd.Env = append(os.Environ(), "HOME="+g.home, "SSH_ASKPASS="+answer, "SSH_ASKPASS_REQUIRE=force", "SSH_AUTH_SOCK=", "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	g.Logf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
+	return string(out), err
+}
+
+var openSSH = []string{"-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "GlobalKnownHostsFile=none",
+	"-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1", "-o", "LogLevel=ERROR"}
+
+// sftp is OpenSSH's, which goes on after an error in a line that begins with "-".
+func (g *sftpRig) sftp(user, lines string) (string, error) {
+	g.Helper()
+	return g.client(lines, "sftp", append(append([]string{}, openSSH...), "-P", "PORT", "-b", "-", "-o", "BatchMode=no", user+"@127.0.0.1")...)
+}
+
+func (g *sftpRig) identity() string { return g.r.snapshot().config.Identity }
+
+// settingsOf is an export without the time at which it was made.
+func settingsOf(export string) string {
+	_, rest, _ := strings.Cut(export, "\n")
+	return rest
+}
+
+// OpenSSH's sftp fetches and uploads: exports, lines to keep and to import, an image.
+func TestOpenSSHSFTP(t *testing.T) {
+	g := newSFTPRig(t)
+	t.Run("exports", func(t *testing.T) {
+		out, err := g.sftp("admin", "ls -l\npwd\nget export.rsc a.rsc\nget /export-sensitive.rsc b.rsc\n")
+		require.NoError(t, err)
+		assert.Regexp(t, `-r--------\s+\S+\s+\S+\s+\S+\s+\d+ .* export.rsc\n`, out)
+		assert.Contains(t, out, "Remote working directory: /\n")
+		for name, line := range map[string]string{"a.rsc": "/export", "b.rsc": "/export show-sensitive"} {
+			got, err := os.ReadFile(filepath.Join(g.home, name))
+			require.NoError(t, err)
+			assert.Equal(t, settingsOf(g.must(line)), settingsOf(string(got)))
+		}
+		assert.NotContains(t, g.must("/export"), "password-hash")
+	})
+	t.Run("lines to keep", func(t *testing.T) {
+		g.save("x.rsc", "/system identity set name=kept\n")
+		out, err := g.sftp("admin", "put -p x.rsc\nput x.rsc y.rsc\nrename y.rsc z.rsc\nget z.rsc again.rsc\n-mkdir d\nrm x.rsc\nls\n")
+		require.NoError(t, err)
+		assert.Contains(t, out, "Can't create directory")
+		assert.Contains(t, out, "the router has no folders")
+		assert.Contains(t, out, "export-sensitive.rsc   export.rsc             z.rsc")
+		again, err := os.ReadFile(filepath.Join(g.home, "again.rsc"))
+		require.NoError(t, err)
+		assert.Equal(t, "/system identity set name=kept\n", string(again))
+		assert.Regexp(t, ` 0 z.rsc +script 31 .* admin\n`, g.must("/file print"))
+		_, err = g.r.importLines(&session.Session{}, "", console.ImportArguments{File: "z.rsc"})
+		require.NoError(t, err)
+		assert.Equal(t, "kept", g.identity())
+		g.must("/file remove z.rsc")
+		_, err = g.r.importLines(&session.Session{}, "", console.ImportArguments{File: "z.rsc"})
+		require.EqualError(t, err, "failure: no such file: z.rsc; /file print lists those that there are")
+	})
+	t.Run("lines to import", func(t *testing.T) {
+		g.save("good.auto.rsc", "/system identity\nset name=imported\n")
+		_, err := g.sftp("admin", "put -p good.auto.rsc\n")
+		require.NoError(t, err)
+		assert.Equal(t, "imported", g.identity())
+		assert.Contains(t, g.said(), "import by ssh:admin@127.0.0.1 of good.auto.rsc: executed successfully")
+		g.save("bad.auto.rsc", "/system identity set name=bad\n/system identity set nam=worse\n")
+		out, err := g.sftp("admin", "put bad.auto.rsc\n")
+		require.Error(t, err)
+		assert.Contains(t, out, "bad.auto.rsc: ")
+		assert.Contains(t, out, "(line 2 column 22)")
+		assert.Contains(t, out, "; nothing was changed")
+		g.save("half.auto.rsc", "/system identity set name=half")
+		out, err = g.sftp("admin", "put half.auto.rsc\n")
+		require.Error(t, err)
+		assert.Contains(t, out, "the last line has no end")
+		assert.Equal(t, "imported", g.identity())
+		assert.NotContains(t, g.must("/file print"), "auto.rsc")
+	})
+	t.Run("an export to a file", func(t *testing.T) {
+		assert.Empty(t, g.must("/export file=saved"))
+		_, err := g.sftp("admin", "get saved.rsc\n")
+		require.NoError(t, err)
+		got, err := os.ReadFile(filepath.Join(g.home, "saved.rsc"))
+		require.NoError(t, err)
+		assert.Equal(t, settingsOf(g.must("/export")), settingsOf(string(got)))
+		g.must("/file remove [find name=saved.rsc]")
+	})
+	t.Run("an image", func(t *testing.T) {
+		g.save("sysupgrade.img", string(g.image[:len(g.image)-1]))
+		out, err := g.sftp("admin", "put sysupgrade.img\n")
+		require.Error(t, err)
+		assert.Contains(t, out, "; the present version stays")
+		g.save("sysupgrade.img", strings.Repeat("x", len(g.image)))
+		out, err = g.sftp("admin", "put sysupgrade.img\n")
+		require.Error(t, err)
+		assert.Contains(t, out, "not an upgrade image")
+		states, err := g.r.slots()
+		require.NoError(t, err)
+		assert.Equal(t, "empty", states[1].State)
+		g.save("sysupgrade.img", string(g.image))
+		_, err = g.sftp("admin", "put -p sysupgrade.img\n")
+		require.NoError(t, err)
+		states, err = g.r.slots()
+		require.NoError(t, err)
+		assert.Equal(t, []string{"confirmed", "untried"}, []string{states[0].State, states[1].State})
+		assert.Equal(t, "v2", states[1].Version)
+		assert.Empty(t, g.requests, "the user restarts it")
+		assert.Contains(t, g.said(), "upgrade by ssh:admin@127.0.0.1")
+		assert.Contains(t, g.said(), "it starts when the router restarts")
+	})
+	t.Run("without the policies", func(t *testing.T) {
+		out, err := g.sftp("looker", "get export.rsc\n")
+		require.Error(t, err)
+		assert.Contains(t, out, "not enough permissions (9)")
+		g.save("hidden.rsc", "# mine\n")
+		_, err = g.sftp("admin", "put hidden.rsc\n")
+		require.NoError(t, err)
+		out, err = g.sftp("writer", "ls\nget export.rsc\nget export-sensitive.rsc\n-get hidden.rsc\n-put x.rsc hidden.rsc\n-rm hidden.rsc\n-rename hidden.rsc mine.rsc\n-put sysupgrade.img\nput x.rsc own.rsc\nrm own.rsc\n")
+		require.NoError(t, err)
+		assert.Contains(t, out, "hidden.rsc")
+		assert.Equal(t, 5, strings.Count(out, "not enough permissions (9)"), out)
+		got, err := os.ReadFile(filepath.Join(g.home, "export-sensitive.rsc"))
+		require.NoError(t, err)
+		assert.NotContains(t, string(got), "argon2", "hashes of users' passwords take the policy policy")
+		g.save("users.auto.rsc", "/user set writer group=full\n")
+		out, err = g.sftp("writer", "put users.auto.rsc\n")
+		require.Error(t, err)
+		assert.Contains(t, out, "not enough permissions (9)")
+		_, err = g.r.importLines(&session.Session{Session: console.Session{User: "writer"}}, "", console.ImportArguments{File: "hidden.rsc"})
+		require.ErrorIs(t, err, console.ErrNotPermitted)
+	})
+}
+
+// The other clients fetch an export, upload lines and are told what is wrong with them.
+func TestSFTPClients(t *testing.T) {
+	g := newSFTPRig(t)
+	public := ssh.PublicKey{Key: string(g.s.hostKey().Public().(ed25519.PublicKey))}
+	putty := []string{"-batch", "-P", "PORT", "-pw", sftpPassword, "-hostkey", public.Fingerprint()}
+	for _, c := range []struct {
+		name string
+		// get fetches export.rsc to got.rsc, put uploads a file.
+		get func() (string, error)
+		put func(name string) (string, error)
+		// told is set if the client shows what is wrong.
+		told bool
+	}{
+		{"scp", func() (string, error) {
+			return g.client("", "scp", append(append([]string{}, openSSH...), "-P", "PORT", "admin@127.0.0.1:export.rsc", "got.rsc")...)
+		}, func(name string) (string, error) {
+			return g.client("", "scp", append(append([]string{}, openSSH...), "-p", "-P", "PORT", name, "admin@127.0.0.1:/")...)
+		}, true},
+		{"psftp", func() (string, error) {
+			return g.client("get export.rsc got.rsc\n", "psftp", append(append([]string{}, putty...), "admin@127.0.0.1")...)
+		}, func(name string) (string, error) {
+			return g.client("put "+name+"\n", "psftp", append(append([]string{}, putty...), "-b", "/dev/stdin", "admin@127.0.0.1")...)
+		}, true},
+		{"pscp", func() (string, error) {
+			return g.client("", "pscp", append(append([]string{}, putty...), "admin@127.0.0.1:export.rsc", "got.rsc")...)
+		}, func(name string) (string, error) {
+			return g.client("", "pscp", append(append([]string{}, putty...), name, "admin@127.0.0.1:"+name)...)
+		}, true},
+		{"paramiko", func() (string, error) {
+			return g.paramiko(`sftp.get("export.rsc", "got.rsc")`)
+		}, func(name string) (string, error) {
+			return g.paramiko(`print(sftp.put("` + name + `", "` + name + `"))`)
+		}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := filepath.Join(g.home, "got.rsc")
+			_ = os.Remove(got)
+			_, err := c.get()
+			require.NoError(t, err)
+			text, err := os.ReadFile(got)
+			require.NoError(t, err)
+			assert.Equal(t, settingsOf(g.must("/export")), settingsOf(string(text)))
+			// A file of several packets.
+			lines := strings.Repeat("# "+strings.Repeat("x", 100)+"\n", 1000)
+			g.save("long.auto.rsc", lines+"/system identity set name="+c.name+"\n")
+			_, err = c.put("long.auto.rsc")
+			require.NoError(t, err)
+			assert.Equal(t, c.name, g.identity())
+			g.save("bad.auto.rsc", "/system identity set name=bad\n/nothing\n")
+			out, _ := c.put("bad.auto.rsc") // PuTTY ends with 0
+			assert.Contains(t, out, "(line 2 column 2)")
+			assert.Equal(t, c.name, g.identity())
+		})
+	}
+}
+
+// paramiko runs a line of Python with a client of SFTP.
+func (g *sftpRig) paramiko(line string) (string, error) {
+	g.Helper()
+	e2e.Needs(g, "/usr/lib/python3/dist-packages/paramiko")
+	return g.client("", "/usr/bin/python3", "-W", "ignore", "-c", `import paramiko
+c = paramiko.SSHClient()
+c.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+c.connect("127.0.0.1", PORT, "admin", "`+sftpPassword+`", allow_agent=False, look_for_keys=False)
+sftp = c.open_sftp()
+`+line+`
+c.close()
+`)
+}
