@@ -103,7 +103,7 @@ var openSSH = []string{"-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "Us
 // sftp is OpenSSH's, which goes on after an error in a line that begins with "-".
 func (g *sftpRig) sftp(user, lines string) (string, error) {
 	g.Helper()
-	return g.client(lines, "sftp", append(append([]string{}, openSSH...), "-P", "PORT", "-b", "-", "-o", "BatchMode=no", user+"@127.0.0.1")...)
+	return g.client(lines, "sftp", append(append([]string{}, openSSH...), "-P", "PORT", "-o", "BatchMode=no", "-b", "-", user+"@127.0.0.1")...)
 }
 
 func (g *sftpRig) identity() string { return g.r.snapshot().config.Identity }
@@ -133,9 +133,8 @@ func TestOpenSSHSFTP(t *testing.T) {
 		g.save("x.rsc", "/system identity set name=kept\n")
 		out, err := g.sftp("admin", "put -p x.rsc\nput x.rsc y.rsc\nrename y.rsc z.rsc\nget z.rsc again.rsc\n-mkdir d\nrm x.rsc\nls\n")
 		require.NoError(t, err)
-		assert.Contains(t, out, "Can't create directory")
 		assert.Contains(t, out, "the router has no folders")
-		assert.Contains(t, out, "export-sensitive.rsc   export.rsc             z.rsc")
+		assert.Regexp(t, `\nexport-sensitive.rsc +export.rsc +z.rsc`, out)
 		again, err := os.ReadFile(filepath.Join(g.home, "again.rsc"))
 		require.NoError(t, err)
 		assert.Equal(t, "/system identity set name=kept\n", string(again))
@@ -153,7 +152,7 @@ func TestOpenSSHSFTP(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "imported", g.identity())
 		assert.Contains(t, g.said(), "import by ssh:admin@127.0.0.1 of good.auto.rsc: executed successfully")
-		g.save("bad.auto.rsc", "/system identity set name=bad\n/system identity set nam=worse\n")
+		g.save("bad.auto.rsc", "/system identity set name=bad\n/system identity set nme=worse\n")
 		out, err := g.sftp("admin", "put bad.auto.rsc\n")
 		require.Error(t, err)
 		assert.Contains(t, out, "bad.auto.rsc: ")

@@ -64,6 +64,7 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 		source = r.fromURL(a.From, r.effective(r.snapshot()).Resolvers())
 	}
 	if err := r.install(ctx, a.From, task, source, out); err != nil {
+		r.log.Printf(kmsg.Warning, "upgrade from %s: it did not succeed", a.From)
 		return err
 	}
 	r.log.Printf(kmsg.Notice, "upgrade from %s: the image is written, restarting", a.From)
@@ -93,11 +94,7 @@ func (r *Router) install(ctx context.Context, name string, task upgrade.Task, so
 	r.upgrades.setStop(cancel)
 	defer r.upgrades.setStop(nil)
 	r.log.Printf(kmsg.Notice, "upgrade from %s", name)
-	if err := r.runUpgrade(ctx, cancel, task, source, out); err != nil {
-		r.log.Printf(kmsg.Warning, "upgrade from %s: it did not succeed", name)
-		return err
-	}
-	return nil
+	return r.runUpgrade(ctx, cancel, task, source, out)
 }
 
 // imageSource writes an image to body until it has all, body takes no more or ctx ends.

@@ -62,7 +62,7 @@ func (m *Memory) take(more int) bool {
 // Serve serves a client of SFTP until it closes its end (then the error is nil) or sends what is no packet. Why something was
 // refused is also written to told. all are the files; memory bounds what is held of them.
 func Serve(client io.ReadWriter, told io.Writer, all Files, memory *Memory) error {
-	s := &session{out: client, told: told, files: all, memory: memory, handles: map[string]*handle{}, taken: map[string]int64{}}
+	s := &session{out: client, told: told, files: all, memory: memory, handles: map[string]*handle{}, taken: map[string]files.File{}}
 	defer s.end()
 	var buffer []byte
 	for {
@@ -94,9 +94,13 @@ type session struct {
 	handles map[string]*handle
 	// streaming is the handle of the upload that goes to its place as it comes.
 	streaming *handle
-	// taken are the files that were written and were used up then, as an import is, with their sizes: clients look at what they have
-	// written, and set its times.
-	taken map[string]int64
+	// taken are the files that were written and were used up then, as an import is: clients look at what they have written, and set
+	// its times.
+	taken map[string]files.File
+	// lost is the file that was closed last and did not come into being, and why: paramiko does not look at how a close went, but
+	// for the file.
+	lost    string
+	lostFor error
 }
 
 // handle is a file or a folder that is open.
@@ -355,7 +359,11 @@ func (s *session) stat(p string) (files.File, error) {
 	if err != nil || name == "" {
 		return files.File{}, err
 	}
-	return s.find(name)
+	f, err := s.find(name)
+	if err == error(errNotThere) && name == s.lost {
+		return f, status{statusNotThere, s.lostFor.Error()}
+	}
+	return f, err
 }
 
 // find looks for a file.
@@ -376,8 +384,8 @@ func (s *session) list() ([]files.File, error) {
 	if err != nil {
 		return nil, ofFiles(err)
 	}
-	for name, size := range s.taken {
-		all = append(all, files.File{Name: name, Size: size})
+	for _, f := range s.taken {
+		all = append(all, f)
 	}
 	slices.SortFunc(all, func(a, b files.File) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
@@ -418,10 +426,10 @@ func (s *session) rename(from, to string, over bool) error {
 	case err != nil && err != error(errNotThere):
 		return err
 	}
-	if size, ok := s.taken[f.Name]; ok {
+	if _, ok := s.taken[f.Name]; ok {
 		// WinSCP gives what it has written its name at the end. It was used up under the first.
 		delete(s.taken, f.Name)
-		s.take(name, size)
+		s.take(name, f.Size)
 		return nil
 	}
 	if err := ofFiles(s.files.Rename(f.Name, name)); err != nil {
@@ -435,7 +443,7 @@ func (s *session) take(name string, size int64) {
 	if len(s.taken) == maxTaken {
 		clear(s.taken)
 	}
-	s.taken[name] = size
+	s.taken[name] = files.File{Name: name, Size: size, Modified: time.Now()}
 }
 
 // note notes what was written, unless it is there.
@@ -519,7 +527,11 @@ func (s *session) withHandle(kind byte, id uint32, name string, h *handle, r *re
 	case fxpClose:
 		delete(s.handles, name)
 		s.memory.take(-len(h.content))
-		return nil, s.close(h)
+		err := s.close(h)
+		if s.lost, s.lostFor = "", err; err != nil {
+			s.lost = h.name
+		}
+		return nil, err
 	case fxpReaddir:
 		return s.readFolder(id, h)
 	case fxpFstat, fxpFsetstat:
