@@ -322,6 +322,9 @@ func newMachine(t *testing.T) *machine {
 			}
 			return links, nil
 		},
+		Files:       func() ([]console.FileState, error) { return nil, nil },
+		KeepFile:    func(string, string) error { return nil },
+		RemoveFiles: func([]uint32) error { return nil },
 		Connections: func() ([]socks.Connection, error) { return nil, nil },
 		Hits:        func() ([]uint64, error) { return make([]uint64, len(r.cfg.Socks.Access)), nil },
 		Counters: func(t firewall.Table) ([]firewall.Counter, error) {

@@ -488,12 +488,11 @@ func (u *imageUpload) wait() error {
 }
 
 func (u *imageUpload) Write(p []byte) (int, error) {
-	if n, err := u.to.Write(p); err != nil {
-		if err := u.wait(); err != nil {
-			return n, err
-		}
+	n, err := u.to.Write(p)
+	if err != nil {
+		err = cmp.Or(u.wait(), err) // which says why nobody reads any more
 	}
-	return len(p), nil // what comes behind a whole image is no matter
+	return n, err
 }
 
 func (u *imageUpload) Commit() error {

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"fmt"
+	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/files"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/password"
@@ -288,4 +292,141 @@ sftp = c.open_sftp()
 `+line+`
 c.close()
 `)
+}
+
+// serveFiles begins a session of SFTP on PID 1's side, as package sshd does.
+func serveFiles(t *testing.T, r *Router, user string, first bool) (*files.Client, net.Conn) {
+	near, far := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.serveFiles(far, session.Origin{Via: viaSSH, Address: netip.MustParseAddr("192.168.0.2")}, user, 1, first)
+	}()
+	t.Cleanup(func() {
+		near.Close()
+		<-done
+	})
+	return files.NewClient(near), near
+}
+
+// Who has logged in without a password has no files, nor has one session more than there may be.
+func TestFilesRefused(t *testing.T) {
+	g := newSFTPRig(t)
+	c, _ := serveFiles(t, g.r, console.Admin, true)
+	_, err := c.List()
+	require.EqualError(t, err, "failure: set a password first: by a shell, or the page")
+	require.Error(t, c.Put("x", nil))
+	g.r.networkSessions.Store(maxNetworkSessions)
+	c, _ = serveFiles(t, g.r, "writer", false)
+	_, err = c.Read("export.rsc")
+	require.EqualError(t, err, "failure: 8 sessions are there over the network, and there can be no more")
+	c, _ = serveFiles(t, g.r, console.Admin, false)
+	_, err = c.Read("export.rsc")
+	require.NoError(t, err)
+}
+
+// The router holds so many files and bytes, and who loses a policy in a session has lost it there.
+func TestFileBounds(t *testing.T) {
+	g := newSFTPRig(t)
+	c, _ := serveFiles(t, g.r, "writer", false)
+	require.ErrorContains(t, c.Put("long", make([]byte, fileRoom+1)), "longer than 262144 bytes")
+	require.NoError(t, c.Put("long", make([]byte, fileRoom)))
+	require.NoError(t, c.Put("long", make([]byte, fileRoom)), "in its own place")
+	require.ErrorContains(t, c.Put("more", []byte("x")), "all files would have 262145 bytes, and there is room for 262144: /file remove")
+	require.NoError(t, c.Rename("long", "longer"))
+	require.NoError(t, c.Remove("longer"))
+	for i := range maxFiles {
+		require.NoError(t, c.Put(fmt.Sprint("f", i), nil))
+	}
+	require.ErrorContains(t, c.Put("more", nil), "there are 32 files, and there can be no more")
+	require.NoError(t, c.Rename("f0", "f1"), "in the place of the other")
+	require.NoError(t, c.Put("more", nil))
+	for _, name := range []string{exportFile, sensitiveFile} {
+		require.ErrorContains(t, c.Put(name, nil), "is made by the router")
+		require.ErrorContains(t, c.Rename("f1", name), "is made by the router")
+	}
+	require.ErrorContains(t, c.Rename("f1", "f1.img"), "write that to a name which ends with .img")
+	require.ErrorIs(t, c.Rename("none", "f1"), files.ErrNotThere)
+	require.ErrorIs(t, c.Remove("none"), files.ErrNotThere)
+	all, err := c.List()
+	require.NoError(t, err)
+	assert.Len(t, all, maxFiles+2)
+
+	require.NoError(t, c.Create("f2"))
+	g.must("/user group set files policy=ssh,ftp,read")
+	require.ErrorIs(t, c.Commit(), console.ErrNotPermitted)
+	require.ErrorIs(t, c.Remove("f1"), console.ErrNotPermitted)
+	require.ErrorIs(t, c.Rename("f1", "f2"), console.ErrNotPermitted)
+	_, err = c.Read(sensitiveFile)
+	require.ErrorIs(t, err, console.ErrNotPermitted)
+	_, err = c.Read("f1")
+	require.NoError(t, err)
+	g.must("/user group set files policy=ssh,read")
+	_, err = c.List()
+	require.ErrorIs(t, err, console.ErrNotPermitted)
+	_, err = c.Read(exportFile)
+	require.ErrorIs(t, err, console.ErrNotPermitted)
+}
+
+// An upload that breaks off leaves no image, and the next one is possible.
+func TestImageUploadEnds(t *testing.T) {
+	g := newSFTPRig(t)
+	c, conn := serveFiles(t, g.r, console.Admin, false)
+	require.NoError(t, c.Create("a.img"))
+	require.NoError(t, c.Append(g.image[:20_000]))
+	other, _ := serveFiles(t, g.r, console.Admin, false)
+	require.NoError(t, other.Create("b.img"))
+	require.ErrorContains(t, other.Append(g.image[:20_000]), "an upgrade is under way")
+	conn.Close()
+	require.Eventually(t, func() bool {
+		return strings.Contains(g.said(), "a.img: failure: the upload was not finished; the present version stays")
+	},
+		time.Minute, time.Millisecond)
+	states, err := g.r.slots()
+	require.NoError(t, err)
+	assert.Equal(t, []string{"confirmed", "empty"}, []string{states[0].State, states[1].State})
+	require.NoError(t, other.Create("b.img.filepart"), "as WinSCP calls it")
+	require.NoError(t, other.Append(g.image[:10_000]))
+	require.NoError(t, other.Abort())
+	require.NoError(t, other.Create("b.img.filepart"))
+	for at := 0; at < len(g.image); at += 10_000 {
+		require.NoError(t, other.Append(g.image[at:min(at+10_000, len(g.image))]))
+	}
+	require.NoError(t, other.Commit())
+	states, err = g.r.slots()
+	require.NoError(t, err)
+	assert.Equal(t, "untried", states[1].State)
+}
+
+// Names of files are the console's too, and programs can import.
+func TestFilesInConsole(t *testing.T) {
+	g := newSFTPRig(t)
+	by := &session.Session{Session: console.Session{User: "writer"}}
+	_, err := g.run(by, "/export file=mine; /export file=other.rsc")
+	require.NoError(t, err)
+	assert.Regexp(t, `(?s) 0 mine.rsc +script .* writer\n 1 other.rsc +script .* writer\n$`, g.must("/file print"))
+	_, err = g.run(&session.Session{Session: console.Session{User: "looker"}}, "/file remove mine.rsc")
+	require.ErrorIs(t, err, console.ErrNotPermitted)
+	g.must("/export file=admins")
+	_, err = g.run(by, "/file remove [find]")
+	require.ErrorIs(t, err, console.ErrNotPermitted)
+	assert.Equal(t, "3\n", g.must("/file print count-only"), "all or none")
+	_, err = g.run(by, "/file remove mine.rsc,other.rsc")
+	require.NoError(t, err)
+	require.NoError(t, g.r.files.put(fileUser{name: "writer"}, "x.rsc", "/system identity set name=x\n"))
+	h := g.r.programHandler(by)
+	result, err := h.Do("", "import", []console.Argument{{Name: "file-name", Value: "/x.rsc"}})
+	require.NoError(t, err)
+	require.NoError(t, h.Finish(t.Context(), result, io.Discard))
+	assert.Equal(t, "x", g.identity())
+	result, err = h.Do("", "import", []console.Argument{{Name: "file-name", Value: "admins.rsc"}})
+	require.NoError(t, err)
+	require.ErrorIs(t, h.Finish(t.Context(), result, io.Discard), console.ErrNotPermitted)
+	result, err = h.Do("", "import", nil)
+	require.NoError(t, err)
+	require.ErrorIs(t, h.Finish(t.Context(), result, io.Discard), errAsksPerson)
+	guest := g.connectAs(session.Origin{Via: viaSSH}, console.Admin, 1, false)
+	guest.prompt()
+	assert.Contains(t, guest.run("/import x.rsc"), "Script file loaded and executed successfully\n")
+	assert.Contains(t, guest.run("/import none"), "failure: no such file: none; /file print lists those that there are; nothing was changed\n")
 }

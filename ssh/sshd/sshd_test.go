@@ -23,6 +23,7 @@ import (
 	protocol "golang.org/x/crypto/ssh"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/console/files"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/login"
@@ -90,6 +91,12 @@ func newRig(t *testing.T, change func(*login.Config)) *rig {
 					g.out++
 				},
 				Serve: g.serve,
+			},
+			ServeFiles: func(conn net.Conn, _ login.Login) {
+				_ = files.Serve(conn, files.Handler{
+					List: func() ([]files.File, error) { return []files.File{{Name: "export.rsc", Size: 1}}, nil },
+					Read: func(string) (string, error) { return "x", nil },
+				})
 			},
 			HostKey: [ssh.KeySize]byte(g.key.Public().(ed25519.PublicKey)),
 			Sign:    func(data []byte) []byte { return ed25519.Sign(g.key, data) },
@@ -222,7 +229,10 @@ func TestOpenSSH(t *testing.T) {
 		{"another user", secret, []string{"root@127.0.0.1", "/system identity print"}, "", "", 255},
 		{"lines", "", []string{"-T", "admin@127.0.0.1"}, "/system identity print\n/quit\n", "[admin@postern] >   name: postern\n[admin@postern] > ", 0},
 		{"nothing is forwarded", "", []string{"-W", "127.0.0.1:1", "admin@127.0.0.1"}, "", "", 255},
-		{"no subsystem", "", []string{"-s", "admin@127.0.0.1", "sftp"}, "", "", 255},
+		{"no subsystem but one", "", []string{"-s", "admin@127.0.0.1", "netconf"}, "", "", 255},
+		{"SFTP that ends at once", "", []string{"-s", "admin@127.0.0.1", "sftp"}, "", "", 0},
+		{"SFTP that is none", "", []string{"-s", "admin@127.0.0.1", "sftp"}, "GET / HTTP/1.0\r\n", "", 1},
+		{"SFTP", "", []string{"-s", "admin@127.0.0.1", "sftp"}, "\x00\x00\x00\x05\x01\x00\x00\x00\x03", "\x00\x00\x00\x26\x02\x00\x00\x00\x03\x00\x00\x00\x18posix-rename@openssh.com\x00\x00\x00\x011", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := newRig(t, nil)
