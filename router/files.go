@@ -18,7 +18,6 @@ import (
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/service"
-	"github.com/postern-router/postern/upgrade"
 )
 
 // This file has the router's files, which users reach by SFTP and by /file. They are in memory, and gone at a restart: a
@@ -355,7 +354,7 @@ func (f *fileSession) create(name string) (files.Upload, error) {
 	case err != nil:
 		return nil, err
 	case streamed:
-		return f.r.takeImage(f.s, name), nil
+		return f.r.takeImage(f.s, name)
 	}
 	return &fileUpload{session: f, name: name}, nil
 }
@@ -456,14 +455,19 @@ var errUploadEnded = errors.New("the upload was not finished")
 
 // takeImage begins an upgrade with an image that is uploaded. The router does not restart after it: as in RouterOS that is for the user
 // to do.
-func (r *Router) takeImage(s *session.Session, name string) *imageUpload {
+func (r *Router) takeImage(s *session.Session, name string) (*imageUpload, error) {
+	task, leave, err := r.beginUpgrade()
+	if err != nil {
+		return nil, err
+	}
 	from, to := io.Pipe()
 	u := &imageUpload{to: to, done: make(chan error, 1)}
 	r.logRequest(console.Upgrade, s.User, s.Origin)
 	go func() {
+		defer leave()
 		ctx, cancel := service.WithTimeout(context.Background(), imageTime)
 		defer cancel()
-		err := r.install(ctx, name, upgrade.Task{}, func(ctx context.Context, body *os.File) error {
+		err := r.install(ctx, name, task, func(ctx context.Context, body *os.File) error {
 			defer context.AfterFunc(ctx, func() { from.CloseWithError(context.Cause(ctx)) })()
 			_, err := io.Copy(body, from)
 			return err
@@ -476,7 +480,7 @@ func (r *Router) takeImage(s *session.Session, name string) *imageUpload {
 		from.CloseWithError(errUploadEnded)
 		u.done <- err
 	}()
-	return u
+	return u, nil
 }
 
 // wait waits for the end of the upgrade.

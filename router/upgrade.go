@@ -51,7 +51,12 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 	if a.Release {
 		a.From = r.releaseURL()
 	}
-	task := upgrade.Task{Force: a.Force, Newer: a.Release}
+	task, leave, err := r.beginUpgrade()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	task.Force, task.Newer = a.Force, a.Release
 	var source imageSource
 	if strings.HasPrefix(a.From, "/") {
 		f, disk, err := openImage(r.root+"/sys", a.From)
@@ -73,22 +78,25 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 	return nil
 }
 
-// install has a process write an image that comes from source. Task says what kind of image that may be, name what the log calls it.
-func (r *Router) install(ctx context.Context, name string, task upgrade.Task, source imageSource, out io.Writer) error {
+// beginUpgrade lets nobody else use the slots until leave is called, and returns the task of an upgrade of this router.
+func (r *Router) beginUpgrade() (task upgrade.Task, leave func(), err error) {
 	if r.isStopped() {
-		return errStopped
+		return task, nil, errStopped
 	}
 	if err := r.upgrades.enter(lookTime); err != nil {
-		return err
+		return task, nil, err
 	}
-	defer r.upgrades.leave()
 	p, err := r.places()
 	if err != nil {
-		return fmt.Errorf("failure: %w", err)
+		r.upgrades.leave()
+		return task, nil, fmt.Errorf("failure: %w", err)
 	}
-	task.Running, task.InPlace, task.Slots, task.States, task.Current = r.upgrades.running, p.inPlace, p.slots, p.states, max(0, p.current)
-	r.keepPorts()
+	return upgrade.Task{Running: r.upgrades.running, InPlace: p.inPlace, Slots: p.slots, States: p.states, Current: max(0, p.current)}, r.upgrades.leave, nil
+}
 
+// install has a process write an image that comes from source, which the log calls name.
+func (r *Router) install(ctx context.Context, name string, task upgrade.Task, source imageSource, out io.Writer) error {
+	r.keepPorts()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.upgrades.setStop(cancel)
