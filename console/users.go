@@ -414,7 +414,7 @@ func sshKeysMenu() *menu {
 		},
 		properties: bindItems(sshKeys,
 			prop("user", knownName("user", Config.userNames), "", "whose key it is", func(k *ssh.Key) *string { return &k.User }),
-			prop("key", publicKey(), "", "the line of a file .pub: ssh-ed25519, the key, and its owner",
+			prop("key", publicKey(), "", "the line of a file .pub: ssh-ed25519 or ssh-rsa, the key, and its owner",
 				func(k *ssh.Key) *ssh.PublicKey { return &k.Public }),
 		),
 	}
@@ -425,7 +425,7 @@ func sshKeys(c *Config) *[]ssh.Key { return &c.SSHKeys }
 // publicKey is a key as OpenSSH writes it.
 func publicKey() kind[ssh.PublicKey] {
 	return kind[ssh.PublicKey]{
-		accepts: "a line such as \"" + ssh.KeyType + " AAAA... name\"",
+		accepts: "a line such as \"" + ssh.KeyType + " AAAA... name\" or \"" + ssh.RSAType + " AAAA... name\"",
 		parse: func(s string) (ssh.PublicKey, error) {
 			k, err := ssh.ParseKey(s)
 			if err != nil {
@@ -442,7 +442,7 @@ func (x *execution) sshKeyRows() ([]row, error) {
 	rows := x.configured(x.menu(userSSHKeysPath))
 	for i := range rows {
 		k := x.cfg.SSHKeys[i].Public
-		rows[i].pairs = append(rows[i].pairs, wordPair("key-type", "ed25519"), numberPair("bits", 8*ssh.KeySize))
+		rows[i].pairs = append(rows[i].pairs, wordPair("key-type", strings.TrimPrefix(k.Type(), "ssh-")), numberPair("bits", k.Bits()))
 		if k.Owner != "" {
 			rows[i].pairs = append(rows[i].pairs, textPair("info", k.Owner))
 		}

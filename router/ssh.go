@@ -81,10 +81,10 @@ func (s *sshService) hostKey() ed25519.PrivateKey {
 }
 
 // sshKnown is the proof of a key that is one of the user's, else "".
-func (r *Router) sshKnown(l login.Login, key [ssh.KeySize]byte) (proof string) {
+func (r *Router) sshKnown(l login.Login, key string) (proof string) {
 	c := r.snapshot().running
-	if !c.AllowsFrom(l.From, console.MaySSH) || !c.MayLogIn(l.User, console.MaySSH, l.From) || !hasKey(c, l.User, string(key[:])) {
+	if !c.AllowsFrom(l.From, console.MaySSH) || !c.MayLogIn(l.User, console.MaySSH, l.From) || !hasKey(c, l.User, key) {
 		return ""
 	}
-	return proofOf(c, l.User, string(key[:]))
+	return proofOf(c, l.User, key)
 }

@@ -226,8 +226,8 @@ func TestSSHLoginsByWhatRuns(t *testing.T) {
 	r.logins.matches = func(_ password.Hash, secret string) bool { return secret == "right" }
 	hash, err := password.New("right")
 	require.NoError(t, err)
-	key := [ssh.KeySize]byte{7}
-	r.now.config.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: string(key[:])}}}
+	key := strings.Repeat("\x07", ssh.KeySize)
+	r.now.config.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: key}}}
 	r.now.running.SetPassword(console.Admin, hash)
 	admin := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
 	assert.NotEmpty(t, r.loginAuthority(viaSSH).CheckPassword(admin, "right"))
@@ -242,7 +242,7 @@ func TestLoginsFromAllowedAddresses(t *testing.T) {
 	r.logins.matches = func(_ password.Hash, secret string) bool { return secret == "right" }
 	hash, err := password.New("right")
 	require.NoError(t, err)
-	key := [ssh.KeySize]byte{7}
+	key := strings.Repeat("\x07", ssh.KeySize)
 	r.now.running.SetPassword(console.Admin, hash)
 	from := []netip.Prefix{netip.MustParsePrefix("192.168.0.3/32")}
 	r.now.running.SSH.From, r.now.running.WWW.From = from, from
@@ -256,7 +256,7 @@ func TestLoginsFromAllowedAddresses(t *testing.T) {
 			assert.Equal(t, in, r.loginAuthority(l.via).CheckPassword(l.login, "right") != "", "%s from %s", l.via, address)
 		}
 	}
-	r.now.running.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: string(key[:])}}}
+	r.now.running.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: key}}}
 	assert.Empty(t, r.sshKnown(login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}, key))
 	assert.NotEmpty(t, r.sshKnown(login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.3")}, key))
 }

@@ -29,10 +29,12 @@ func TestParseKey(t *testing.T) {
 	for text, want := range map[string]string{
 		"":            "a key has a type and, behind a blank, its value",
 		"ssh-ed25519": "a key has a type and, behind a blank, its value",
-		"ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ== me":     "the type of a key must be ssh-ed25519",
+		"ssh-dss AAAAB3NzaC1kc3MAAAADAQABAAABgQ== me":     "the type of a key must be ssh-ed25519 or ssh-rsa",
+		"ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ== me":     "the value of the key is not that of ssh-rsa, with a modulus of 2048..4096 bits",
+		"ssh-rsa " + value:                                "the value of the key is not that of ssh-rsa",
 		"ssh-ed25519 " + value[:60]:                       "the value of the key is not that of ssh-ed25519",
 		"ssh-ed25519 " + value[:61]:                       "the value of the key is not base64, or a part of it is missing",
-		"ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAABgQ==":    "the value of the key is not that of ssh-ed25519",
+		"ssh-ed25519 AAAAB3NzaC1kc3MAAAADAQABAAABgQ==":    "the value of the key is not that of ssh-ed25519",
 		"ssh-ed25519 " + value + " \x1b[2J":               "the name behind the key must have at most 64 printable characters",
 		"ssh-ed25519 " + value + strings.Repeat(" x", 40): "the name behind the key must have at most 64 printable characters",
 	} {

@@ -37,8 +37,8 @@ type Authority struct {
 	// HostKey is the public key of the router, and Sign signs with it.
 	HostKey [ssh.KeySize]byte
 	Sign    func(data []byte) []byte
-	// Known returns the Proof of a key that is one of the user's, else "".
-	Known func(login.Login, [ssh.KeySize]byte) (proof string)
+	// Known returns the Proof of a key (ssh.PublicKey.Key) that is one of the user's, else "".
+	Known func(_ login.Login, key string) (proof string)
 	// ServeFiles holds a session of package files and closes conn.
 	ServeFiles func(conn net.Conn, from login.Login)
 }
@@ -72,14 +72,14 @@ func (p *Process) Handle(ctx context.Context, r *service.Request) ([]byte, error
 		reply.String(string(p.authority.Sign([]byte(data))))
 		return reply.Bytes(), nil
 	case opKnown:
-		from, key := login.Decode(r.Decoder), decodeKey(r.Decoder)
+		from, key := login.Decode(r.Decoder), r.String(ssh.MaxKey)
 		if r.End() != nil {
 			break
 		}
 		reply.Bool(p.authority.Known(from, key) != "")
 		return reply.Bytes(), nil
 	case opKeyLogin:
-		number, from, key := login.DecodeNumber(r.Decoder), login.Decode(r.Decoder), decodeKey(r.Decoder)
+		number, from, key := login.DecodeNumber(r.Decoder), login.Decode(r.Decoder), r.String(ssh.MaxKey)
 		if r.End() != nil {
 			break
 		}
@@ -93,11 +93,4 @@ func (p *Process) Handle(ctx context.Context, r *service.Request) ([]byte, error
 		return p.Process.Handle(ctx, r)
 	}
 	return nil, fmt.Errorf("%w: request %d", service.ErrBreach, r.Op)
-}
-
-func decodeKey(d *service.Decoder) (key [ssh.KeySize]byte) {
-	if copy(key[:], d.String(ssh.KeySize)) != ssh.KeySize {
-		d.Fail(errors.New("no key"))
-	}
-	return key
 }

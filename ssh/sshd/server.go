@@ -151,15 +151,10 @@ const digits = "0123456789"
 
 func leadingDigits(s string) string { return s[:len(s)-len(strings.TrimLeft(s, digits))] }
 
-// keyOf returns the Ed25519 key that a client offers; "" if it is another.
+// keyOf returns the key that a client offers, as PID 1 knows it (ssh.PublicKey.Key); "" if it is none that a user can have.
 func keyOf(k protocol.PublicKey) string {
-	blob := string(k.Marshal())
-	head := string(ssh.PublicKey{Key: strings.Repeat("\x00", ssh.KeySize)}.Blob())
-	head = head[:len(head)-ssh.KeySize]
-	if key, ok := strings.CutPrefix(blob, head); ok && len(key) == ssh.KeySize {
-		return key
-	}
-	return ""
+	key, _ := ssh.ParseBlob(k.Marshal())
+	return key.Key
 }
 
 var errDenied = errors.New("permission denied")
@@ -255,7 +250,7 @@ func (c *child) serverConfig(ctx context.Context, peer netip.Addr, entry **login
 			Ciphers:      []string{"chacha20-poly1305@openssh.com", "aes128-ctr", "aes256-ctr"},
 			MACs:         []string{"hmac-sha2-256-etm@openssh.com", "hmac-sha2-256"},
 		},
-		PublicKeyAuthAlgorithms: []string{ssh.KeyType},
+		PublicKeyAuthAlgorithms: []string{ssh.KeyType, ssh.RSASHA512, ssh.RSASHA256},
 		MaxAuthTries:            maxTries,
 		ServerVersion:           serverVersion,
 		PasswordCallback:        password,

@@ -46,6 +46,7 @@ type rig struct {
 	ended   <-chan error
 	key     ed25519.PrivateKey
 	user    ed25519.PrivateKey
+	rsa     string // ssh.PublicKey.Key of another key of the user's, "" for none
 
 	mu     sync.Mutex
 	config console.Config
@@ -100,8 +101,8 @@ func newRig(t *testing.T, change func(*login.Config)) *rig {
 			},
 			HostKey: [ssh.KeySize]byte(g.key.Public().(ed25519.PublicKey)),
 			Sign:    func(data []byte) []byte { return ed25519.Sign(g.key, data) },
-			Known: func(l login.Login, key [ssh.KeySize]byte) string {
-				if l.User != console.Admin || string(key[:]) != string(g.user.Public().(ed25519.PublicKey)) {
+			Known: func(l login.Login, key string) string {
+				if l.User != console.Admin || key != string(g.user.Public().(ed25519.PublicKey)) && (key != g.rsa || key == "") {
 					return ""
 				}
 				return "proof"
@@ -483,10 +484,10 @@ func TestBreach(t *testing.T) {
 	for name, r := range map[string]func(*service.Encoder) byte{
 		"no such request": func(*service.Encoder) byte { return 99 },
 		"no hash to sign": func(e *service.Encoder) byte { e.String(strings.Repeat("x", 33)); return opSign },
-		"a short key": func(e *service.Encoder) byte {
+		"a long key": func(e *service.Encoder) byte {
 			e.Uint(1)
 			login.Login{From: netip.MustParseAddr("10.0.0.1")}.Encode(e)
-			e.String("x")
+			e.String(strings.Repeat("x", ssh.MaxKey+1))
 			return opKeyLogin
 		},
 	} {
