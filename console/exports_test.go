@@ -169,7 +169,7 @@ func TestSkipErrors(t *testing.T) {
 			"left out: Postern has no psd (line 2 column 42)\nwarning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n",
 			"/ip firewall filter\nadd chain=input\n", ""},
 		{"a key", "/ip service\nset ssh disabled=no\n/user ssh-keys\nadd user=admin key=\"ssh-new AAAA me\"\n",
-			"left out: invalid value for argument key; expected a line such as \"ssh-ed25519 AAAA... name\", not \"ssh-new AAAA me\": the type of a key must be ssh-ed25519 (line 4)\n" +
+			"left out: invalid value for argument key; expected a line such as \"ssh-ed25519 AAAA... name\" or \"ssh-rsa AAAA... name\", not \"ssh-new AAAA me\": the type of a key must be ssh-ed25519 or ssh-rsa (line 4)\n" +
 				"warning: lines of /ip service, of users or of keys are left out: whom they were to keep out may log in\n", "/ip service\nset ssh disabled=no\n", ""},
 		{"the kernel's bridge", "/interface bridge port\nadd bridge=nobridge interface=ether2\n/system identity set name=a\n",
 			"left out: /interface bridge port 0: input does not match any value of bridge: nobridge; expected one that there is, and there is none (line 2)\n",
