@@ -100,11 +100,16 @@ func (s *Server) memoryBelow(part uint64) bool {
 
 // relieveMemory closes connections if the machine's memory is short.
 func (s *Server) relieveMemory() {
-	if s.collectAt <= s.now && s.memoryBelow(collectPart) {
+	if s.socketMemory == 0 {
+		return
+	}
+	// Asked for once: that is a system call in each turn of the loop.
+	free, all := s.machineMemory()
+	if s.collectAt <= s.now && free < all/collectPart {
 		s.collectAt = s.now + collectPause
 		s.running.Go(debug.FreeOSMemory)
 	}
-	if s.relieveAt > s.now || !s.memoryBelow(shortPart) {
+	if s.relieveAt > s.now || free >= all/shortPart {
 		return
 	}
 	silent := slices.SortedFunc(maps.Values(s.conns), func(a, b *conn) int { return cmp.Compare(a.last, b.last) })

@@ -363,6 +363,18 @@ func TestMemoryIsShort(t *testing.T) {
 	}
 }
 
+// TestMemoryIsAskedForOnce: each turn of the loop makes the system call once, while there is enough.
+func TestMemoryIsAskedForOnce(t *testing.T) {
+	asked := 0
+	s := newServer(Options{SocketMemory: 1 << 20}, defaultLimits())
+	s.machineMemory = func() (uint64, uint64) { asked++; return 100, 100 }
+	s.relieveMemory()
+	assert.Equal(t, 1, asked)
+	s.socketMemory = 0
+	s.relieveMemory()
+	assert.Equal(t, 1, asked)
+}
+
 // TestPartOfALargeBuffer: the sizes of a flow that is not fast are more than an int of 32 bits takes, multiplied.
 func TestPartOfALargeBuffer(t *testing.T) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
