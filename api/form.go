@@ -3,6 +3,7 @@ package api
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/postern-router/postern/console"
 )
@@ -35,9 +36,35 @@ func newRow(path string, r console.Row) row {
 		if path == "ip route" && v.text == "false" && p.Name != "disabled" {
 			continue
 		}
+		if path == "queue simple" && (p.Name == "rate" || strings.HasSuffix(p.Name, "-limit") || p.Name == "limit-at" || p.Name == "burst-threshold") {
+			v.text = bits(v.text)
+		}
 		out.properties = append(out.properties, v)
 	}
 	return out
+}
+
+// bits writes the rates of a queue, "10M/512k" or "1.2Mbps/0bps", in bits per second.
+func bits(pair string) string {
+	rates := strings.Split(pair, "/")
+	for i, rate := range rates {
+		rate = strings.TrimSuffix(rate, "bps")
+		scale := 1.0
+		for _, u := range []struct {
+			letter string
+			scale  float64
+		}{{"k", 1e3}, {"M", 1e6}, {"G", 1e9}} {
+			if number, is := strings.CutSuffix(rate, u.letter); is {
+				rate, scale = number, u.scale
+			}
+		}
+		n, err := strconv.ParseFloat(rate, 64)
+		if err != nil {
+			return pair
+		}
+		rates[i] = strconv.FormatInt(int64(n*scale+0.5), 10)
+	}
+	return strings.Join(rates, "/")
 }
 
 // queried are the names that Query knows of those that a client has named.
@@ -52,4 +79,5 @@ func queried(names []string) []string {
 }
 
 // counters are the properties that Query looks up only by their names, since that takes time.
-var counters = []string{"bytes", "packets", "hits", "rx-byte", "tx-byte", "rx-packet", "tx-packet"}
+var counters = []string{"bytes", "packets", "hits", "rx-byte", "tx-byte", "rx-packet", "tx-packet",
+	"rate", "packet-rate", "dropped", "queued-bytes", "queued-packets"}

@@ -28,13 +28,15 @@ type Action struct {
 	// Keep are files that the router is to hold, and RemoveFiles are numbers of files that go.
 	Keep        []KeptFile
 	RemoveFiles []uint32
+	// ResetQueues are classes of queues whose counters are set to zero.
+	ResetQueues []uint16
 	// FlushDNS is set if the DNS server is to empty its cache.
 	FlushDNS bool
 }
 
 func (a Action) empty() bool {
 	return !a.FlushDNS && len(a.Close)+len(a.Logout)+len(a.Forget)+len(a.ForgetNeighbors)+len(a.Remove)+len(a.RemoveFilled)+len(a.Renew)+
-		len(a.Release)+len(a.Reset)+len(a.Keep)+len(a.RemoveFiles) == 0
+		len(a.Release)+len(a.Reset)+len(a.ResetQueues)+len(a.Keep)+len(a.RemoveFiles) == 0
 }
 
 // CarryOut does it, to the system of live. It comes after the whole line has succeeded: a line that
@@ -75,6 +77,11 @@ func (a Action) CarryOut(live Live) error {
 			if err := live.ResetCounters(t, a.Reset[t]); err != nil {
 				return fmt.Errorf("reset counters: %w", err)
 			}
+		}
+	}
+	if len(a.ResetQueues) > 0 {
+		if err := live.ResetQueueCounters(a.ResetQueues); err != nil {
+			return fmt.Errorf("reset counters: %w", err)
 		}
 	}
 	if len(a.RemoveFiles) > 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/pppoe"
+	"github.com/postern-router/postern/queue"
 	"github.com/postern-router/postern/socks"
 	"github.com/postern-router/postern/ssh"
 )
@@ -52,6 +53,8 @@ type Config struct {
 	// Firewall is /ip firewall filter, nat, mangle and raw, and AddressLists is /ip firewall address-list.
 	Firewall     firewall.Config
 	AddressLists []ListedAddress
+	// Queues are /queue simple.
+	Queues []queue.Simple
 	// Tracking is /ip firewall connection tracking.
 	Tracking firewall.Tracking
 	// Socks is /ip socks, /ip socks access and /ip socks users.
@@ -218,11 +221,13 @@ func (cfg Config) Network() netcfg.Config {
 	for _, c := range cfg.PPPoEClients {
 		ppps = append(ppps, netcfg.PPP{Name: c.Name, Disabled: c.Disabled})
 	}
-	return netcfg.Config{
+	network := netcfg.Config{
 		Links: links, Bridges: cfg.Bridges, VLANs: cfg.VLANs, BridgePorts: cfg.BridgePorts, BridgeVLANs: cfg.BridgeVLANs, PPPs: ppps,
 		Addresses: cfg.Addresses, Routes: cfg.Routes, Settings: cfg.Settings,
 		Tables: cfg.kernelTables(), Rules: cfg.RoutingRules, Neighbors: cfg.ARP,
 	}
+	network.Queues = queue.Links(cfg.Queues, network)
+	return network
 }
 
 // Rules is the part of cfg that package firewall applies. A rule for a port of a bridge
@@ -267,7 +272,7 @@ func (cfg Config) RulesAfter(before Config, rules firewall.Config) firewall.Conf
 	return firewall.Config{
 		Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT), Mangle: actual(cfg.Firewall.Mangle), Raw: actual(cfg.Firewall.Raw),
 		Lists: cfg.interfaceSets(network.Actual), AddressLists: lists, Temporary: temporary, Clamp: clamp,
-		RoutingTables: cfg.routingMarks(),
+		RoutingTables: cfg.routingMarks(), Queues: queue.Rules(cfg.Queues, network.Actual),
 	}
 }
 

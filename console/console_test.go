@@ -95,7 +95,7 @@ func TestRequests(t *testing.T) {
 		want         Request
 	}{
 		{"/quit", "", Quit},
-		{"q", "", Quit},
+		{"qui", "", Quit},
 		{"/system reboot", "", Reboot},
 		{"system shutdown", "", Shutdown},
 		{"/system reboot; /ip socks set enabled=yes", "", Reboot},
@@ -159,7 +159,7 @@ func TestErrors(t *testing.T) {
 		{"/ip\t é/foo", "bad command name é (line 1 column 6); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
 		{"/ip //", "bad command name  (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
 		{"/ip /", "bad command name  (line 1 column 5); expected address, route, dns, dhcp-client, pool, dhcp-server, settings, service, firewall, socks, export"},
-		{"/..", "bad command name .. (line 1 column 2); expected system, interface, routing, ip, log, quit, export"},
+		{"/..", "bad command name .. (line 1 column 2); expected system, interface, routing, ip, queue, log, quit, export"},
 		{"/i", "ambiguous command name i (line 1 column 2); expected interface, ip"},
 		{"/ip address e", "ambiguous command name e (line 1 column 13); expected enable, export"},
 		{"add=1", "expected command name (line 1 column 1)"},

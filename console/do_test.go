@@ -148,6 +148,7 @@ func TestDoEverywhere(t *testing.T) {
 	required := map[string][]Argument{
 		"ip address": args("address", "10.3.0.1/24", "interface", "ether1"), "ip route": args("gateway", "192.168.0.9"),
 		"ip arp": args("address", "10.3.0.9", "interface", "ether1", "mac-address", "02:00:00:00:00:09"), "ip firewall filter": args("chain", "input"), "ip firewall nat": args("chain", "srcnat"),
+		"queue simple":  args("name", "new"),
 		"routing table": args("name", "new"), "ip firewall mangle": args("chain", "forward"), "ip firewall raw": args("chain", "output"),
 		"interface bridge": args("name", "new"), "interface vlan": args("name", "new", "interface", "ether1"), pppoePath: args("name", "new", "interface", "ether1"),
 		"interface bridge port": args("interface", "ether1", "bridge", "b1"), bridgeVLANPath: args("bridge", "b1", "vlan-ids", "10-20"), "system logging": args("action", "remote"),

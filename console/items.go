@@ -16,6 +16,7 @@ import (
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/ntp"
 	"github.com/postern-router/postern/pppoe"
+	"github.com/postern-router/postern/queue"
 	"github.com/postern-router/postern/socks"
 	"github.com/postern-router/postern/ssh"
 )
@@ -52,6 +53,7 @@ const (
 	groupItems
 	userItems
 	arpItems
+	queueItems
 	addressListItems // the last two: they can have more than MaxItems, see placeID
 	socksUserItems
 	lists
@@ -113,6 +115,7 @@ var itemLists = [lists]*items{
 	routingTableItems:  atMost(maxTables, itemsOf(routingTableItems, routingTables, nil)),
 	routingRuleItems:   itemsOf(routingRuleItems, routingRules, nil),
 	arpItems:           itemsOf(arpItems, arpEntries, nil),
+	queueItems:         atMost(queue.MaxQueues, itemsOf(queueItems, queues, nil)),
 	addressListItems:   atMost(firewall.MaxAddresses, itemsOf(addressListItems, addressLists, nil)),
 	socksUserItems:     atMost(socks.MaxUsers, itemsOf(socksUserItems, socksUsers, nil)),
 }

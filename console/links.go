@@ -279,6 +279,17 @@ func (cfg *Config) renameReferences(from, to string) {
 	for i := range cfg.ListMembers {
 		names = append(names, &cfg.ListMembers[i].Interface)
 	}
+	for i := range cfg.Queues {
+		for _, parts := range []*string{&cfg.Queues[i].Target, &cfg.Queues[i].Dst} {
+			words := strings.Split(*parts, ",")
+			for j := range words {
+				if words[j] == from {
+					words[j] = to
+				}
+			}
+			*parts = strings.Join(words, ",")
+		}
+	}
 	for i := range cfg.PPPoEClients {
 		names = append(names, &cfg.PPPoEClients[i].Interface)
 	}

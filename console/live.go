@@ -33,6 +33,9 @@ type Live struct {
 	Counters func(t firewall.Table) ([]firewall.Counter, error)
 	// ResetCounters sets those of some rules to zero: of a table's rules with these indices.
 	ResetCounters func(t firewall.Table, rules []int) error
+	// QueueCounters are those of classes of queues, by their numbers, and ResetQueueCounters sets some to zero.
+	QueueCounters      func() (map[uint16]netcfg.ClassCounters, error)
+	ResetQueueCounters func(classes []uint16) error
 	// Openings are the ports that are open whatever the filter rules say.
 	Openings func() []firewall.Opening
 	// Invalid returns the indices of the items of a menu ("ip address") that have no effect

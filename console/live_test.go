@@ -82,6 +82,7 @@ func fullLive() Live {
 	l.Undo = func() (Config, error) { return Config{}, errors.New("failure: nothing to undo") }
 	l.Redo = func() (Config, error) { return Config{}, errors.New("failure: nothing to redo") }
 	l.Logout = func([]uint32) error { return errors.New("called before the line is done") }
+	l.ResetQueueCounters = func([]uint16) error { return errors.New("called before the line is done") }
 	l.ResetCounters = func(firewall.Table, []int) error { return errors.New("called before the line is done") }
 	l.TableSize = func() (int, int, error) { return 123, 4096, nil }
 	l.Forget = func([]firewall.Tracked) error { return errors.New("called before the line is done") }
@@ -471,7 +472,7 @@ func TestUnwired(t *testing.T) {
 		assert.ErrorContains(t, err, "bad command name", line)
 	}
 	_, choices := new(Session).Complete(Default(), testLive(), "/")
-	assert.Equal(t, []string{"system", "interface", "routing", "ip", "log", "quit", "export"}, choiceNames(choices))
+	assert.Equal(t, []string{"system", "interface", "routing", "ip", "queue", "log", "quit", "export"}, choiceNames(choices))
 	cfg, err := Load("file", strings.NewReader("/user set admin password-hash=\"\\$x\"\n/system logging set remote=10.0.0.1\n"))
 	require.NoError(t, err)
 	assert.Equal(t, "$x", cfg.Users[0].Password)

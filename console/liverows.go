@@ -47,19 +47,9 @@ func (x *execution) ruleStats(m *menu, rows []row) error {
 
 // resetCounters has the counters of rules set to zero: of those that numbers refers to, or of all.
 func (x *execution) resetCounters(m *menu, a arguments) error {
-	if !slices.Equal(*m.items.ids(&x.cfg), *m.items.ids(&Config{ids: x.before})) {
-		return unavailable("counters")
-	}
-	var indices []int
-	if w, some := a.items["numbers"]; some {
-		var err error
-		if indices, err = x.resolve(m, w); err != nil {
-			return err
-		}
-	} else {
-		for i := range m.items.count(&x.cfg) {
-			indices = append(indices, i)
-		}
+	indices, err := x.countedItems(m, a)
+	if err != nil {
+		return err
 	}
 	if x.result.Action.Reset == nil {
 		x.result.Action.Reset = map[firewall.Table][]int{}
@@ -67,6 +57,17 @@ func (x *execution) resetCounters(m *menu, a arguments) error {
 	t := firewall.Table(m.name())
 	x.result.Action.Reset[t] = append(x.result.Action.Reset[t], indices...)
 	return nil
+}
+
+// countedItems are those whose counters shall be set to zero. It is an error if this line has changed them.
+func (x *execution) countedItems(m *menu, a arguments) (indices []int, err error) {
+	if !slices.Equal(*m.items.ids(&x.cfg), *m.items.ids(&Config{ids: x.before})) {
+		return nil, unavailable("counters")
+	}
+	if w, some := a.items["numbers"]; some {
+		return x.resolve(m, w)
+	}
+	return upTo(m.items.count(&x.cfg)), nil
 }
 
 // accessStats adds to rows how many requests each access rule has decided.

@@ -272,7 +272,7 @@ func (p *property) byName() {
 func interfacesIn(value string) []string {
 	var names []string
 	for part := range strings.SplitSeq(value, ",") {
-		if name := strings.TrimPrefix(part, "!"); name != "" {
+		if name := strings.TrimPrefix(part, "!"); name != "" && !strings.Contains(name, "/") { // a network is none
 			names = append(names, name)
 		}
 	}
@@ -405,6 +405,7 @@ var menus = sync.OnceValue(func() []*menu {
 			},
 		},
 		trackingMenu(),
+		{path: "queue", help: "limits of traffic"}, queueMenu(),
 		arpMenu(),
 		{
 			// https://help.mikrotik.com/docs/spaces/ROS/pages/73826308/SOCKS

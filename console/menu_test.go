@@ -14,7 +14,7 @@ import (
 // The tables are complete: they have all that help and errors need.
 func TestTables(t *testing.T) {
 	required := map[string][]string{
-		"ip address":            {"address", "interface"},
+		"ip address": {"address", "interface"}, "queue simple": {"name"},
 		"ip route":              {"gateway"},
 		"ip arp":                {"address", "interface"},
 		"ip firewall filter":    {"chain"},

@@ -13,6 +13,8 @@ import (
 
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
+	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/queue"
 )
 
 // goldenPrints is a file with everything that can be printed. POSTERN_GOLDEN=write rewrites
@@ -64,6 +66,9 @@ const printConfig = linksConfig + `
 /ip firewall mangle add action=change-mss chain=forward new-mss=clamp-to-pmtu out-interface=wan protocol=tcp tcp-flags=syn
 /ip firewall mangle add action=change-dscp chain=postrouting connection-mark=voip disabled=yes new-dscp=46
 /ip firewall raw add chain=prerouting action=notrack protocol=udp dst-port=53
+/queue simple add name=total target=192.168.0.0/24 max-limit=20M/100M
+/queue simple add name=tv target=192.168.0.20,ether2 parent=total max-limit=2M/10M limit-at=512k/1M priority=7/7 packet-marks=voip comment="the television"
+/queue simple add name=night target=usb1 dst=198.51.100.0/24 max-limit=1M burst-limit=2M burst-threshold=750k burst-time=16s time=22h-6h,fri disabled=yes
 /ip pool add comment="for everybody" name=lan ranges=192.168.0.10-192.168.0.99
 /ip dhcp-server add address-pool=lan comment="the house" interface=ether2 name=home
 /ip dhcp-server option add code=150 name=tftp value="'192.168.0.1'"
@@ -93,6 +98,14 @@ func TestPrints(t *testing.T) {
 			firewall.Mangle: {{Packets: 1, Bytes: 200}, {Packets: 77, Bytes: 4620}, {}},
 			firewall.Raw:    {{Packets: 5, Bytes: 300}},
 		}[t], nil
+	}
+	live.QueueCounters = func() (map[uint16]netcfg.ClassCounters, error) {
+		totals := queue.Total(cfg.Queues)
+		return map[uint16]netcfg.ClassCounters{
+			totals["total"][queue.Up]:   {Bytes: 81230, Packets: 177, Rate: 1500, PacketRate: 3},
+			totals["total"][queue.Down]: {Bytes: 123456789, Packets: 98765, Rate: 12_500_000, PacketRate: 8300, Dropped: 12, QueuedBytes: 3000, QueuedPackets: 2},
+			totals["tv"][queue.Down]:    {Bytes: 999, Packets: 9},
+		}, nil
 	}
 	live.Invalid = func(menu string) ([]int, error) {
 		return map[string][]int{"ip route": {0}, "interface vlan": {1}}[menu], nil

@@ -37,6 +37,8 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 		"ip address":             "broadcast vrf=main",
 		"ip route": "bgp-as-path bgp-communities bgp-local-pref route-tag routing-mark " +
 			"scope=* suppress-hw-offload=* target-scope=* vrf-interface",
+		"queue simple": "direction=both dst-address dst-port interface=all p2p target-addresses total-bucket-size=* total-burst-limit=0 total-burst-threshold=0 " +
+			"total-burst-time=* total-limit-at=0 total-max-limit=0 total-priority=* total-queue=*",
 		"routing table": "disabled=no",
 		"routing rule":  "min-prefix",
 		"ip dns": "address-list-extra-time=* doh-max-concurrent-queries=* doh-max-server-connections=* doh-timeout=* mdns-repeat-ifaces= use-doh-server= " +
@@ -115,7 +117,7 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 var absentMenus = sync.OnceValue(func() map[string]string {
 	return map[string]string{
 		"": "app beep blink caps-man certificate console container disk dot1x dude iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
-			"queue quickset radius rsync-daemon setup snmp special-login store task user-manager zerotier",
+			"quickset radius rsync-daemon setup snmp special-login store task user-manager zerotier",
 		"interface": "6to4 amt bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
 			"lte macsec macvlan mesh ovpn-client ovpn-server pwr-line ppp-client ppp-server pppoe-server pptp-client " +
 			"pptp-server sstp-client sstp-server traffic-eng veth virtual-ethernet vpls vrrp vxlan w60g wifi wifiwave2 " +
@@ -132,6 +134,7 @@ var absentMenus = sync.OnceValue(func() map[string]string {
 		"system resource":       "cpu hardware irq pci usb",
 		"ip firewall":           "calea layer7-protocol service-port",
 		"ip route":              "cache nexthop rule vrf",
+		"queue":                 "interface tree type",
 		"routing":               "bfd bgp fantasy filter gmp id igmp-proxy isis mme nexthop ospf ospf-v3 pim pimsm pimsm-rp rip route rpki settings stats",
 		"system": "backup check-installation cloud console default-configuration device-mode gps hardware lcd leds license note regulatory scheduler " +
 			"script serial-terminal sntp ssh sup-output swos telnet ups watchdog",
@@ -171,6 +174,7 @@ const scriptWords = " delay do environment error execute for foreach global if l
 var absentHints = sync.OnceValue(func() map[string]string {
 	return map[string]string{
 		"system backup":    "/export show-sensitive shows all that is set, which /import replace=yes takes again",
+		"queue tree":       "/queue simple with packet-marks= has what is marked",
 		"system script":    noScripts,
 		"system scheduler": noScripts,
 		"snmp":             "the metrics of the page are at /metrics",
@@ -182,7 +186,7 @@ var absentHints = sync.OnceValue(func() map[string]string {
 // is different without them: an import may have them.
 var idleMenus = []string{
 	"disk settings", "interface lte apn", "interface ovpn-server server", "interface wireless security-profiles", "ip hotspot profile",
-	"ip hotspot user profile", "ip upnp interfaces", "ipv6 firewall address-list", "ipv6 firewall filter", "port", "queue type", "snmp community", "system leds",
+	"ip hotspot user profile", "ip upnp interfaces", "ipv6 firewall address-list", "ipv6 firewall filter", "port", "queue interface", "queue type", "snmp community", "system leds",
 	"system leds settings", "system note",
 	"system routerboard settings", "tool mac-server", "tool mac-server mac-winbox",
 }

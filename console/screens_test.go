@@ -268,7 +268,7 @@ Flags: X - disabled, I - invalid, D - dynamic
  #   CHAIN                  ACTION                  BYTES                PACKETS
  0   dstnat                 dst-nat                 9999                 9
 [admin@postern] > ip firewall nat remove 0; print stats
-bad command name print (line 1 column 27); expected system, interface, routing, ip, log, quit, export
+bad command name print (line 1 column 27); expected system, interface, routing, ip, queue, log, quit, export
 [admin@postern] > ip firewall nat remove 0; ip firewall nat print stats
 failure: counters unavailable
 `},

@@ -432,7 +432,7 @@ func TestLongestExport(t *testing.T) {
 		"!10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000,10000", "10000-60000",
 		"100.100.100.101,100.100.100.101,100.100.100.101", "100.100.100.100/24", "100.100.100.100", "255", "65535",
 		"local,telnet,ssh,ftp",
-		"52:54:00:12:34:56", "!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "254", "32", "'" + strings.Repeat("x", 253) + "'", "ff:ff:ff:ff:ff:ff:ff", "167h59m59s999ms", "yes", "+10:00", "!unicast,local,broadcast,multicast,blackhole,prohibit,unreachable", "10000/1000m,10000:packet", "!65535,32", "greater-than:255", "increment:255", "65535-65535", "65535,65535",
+		"52:54:00:12:34:56", "!abcdefghijklmno", "abcdefghijklmno", "!established,related,new,invalid,untracked", "254:255", "254", "32", "'" + strings.Repeat("x", 253) + "'", "ff:ff:ff:ff:ff:ff:ff", "167h59m59s999ms", "yes", "+10:00", "!unicast,local,broadcast,multicast,blackhole,prohibit,unreachable", "10000/1000m,10000:packet", "!65535,32", "greater-than:255", "increment:255", "65535-65535", "65535,65535", "multi-queue-ethernet-default/multi-queue-ethernet-default", "9999999k/9999999k", "8/8", "8.125/8.125", "59m59s/59m59s",
 		"!both-addresses-and-ports:65535/65534", "!10000/1000m,10000,addresses-and-dst-port/23h59m59s", "23h59m59s-22h59m59s,sun,mon,tue,wed,thu,fri,sat",
 		"http://" + strings.Repeat("x", 63) + ".example/" + strings.Repeat("y", 900),
 		"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 " + strings.Repeat("x", 64), "8", "1492",

@@ -11,6 +11,7 @@ import (
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/queue"
 	"github.com/postern-router/postern/ssh"
 )
 
@@ -232,6 +233,9 @@ func validate(cfg Config, ports []string, before Config) error {
 	}
 	if err := cfg.checkGateways(interfaces); err != nil {
 		return err
+	}
+	if err := queue.Validate(cfg.Queues); err != nil {
+		return fmt.Errorf("/queue simple: %w", err)
 	}
 	network := cfg.Network()
 	var devices []netcfg.Port

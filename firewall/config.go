@@ -24,6 +24,9 @@ type Config struct {
 	// segments than fit (the MSS of RFC 9293, section 3.7.1). Without it they stand still where ICMP
 	// is dropped on the way.
 	Clamp []string
+	// Queues say which packets that leave are in which class of the links' queues; the first that matches decides. They come after
+	// all rules of Mangle, but for a packet that a user's chain has accepted there for good.
+	Queues []QueueRule
 	// AddressLists are the address lists that rules name: at most MaxAddresses addresses and
 	// ranges in all, none with Not, and Temporary among them. A list that is not there is empty.
 	AddressLists map[string][]match.Addresses

@@ -57,7 +57,8 @@ func seconds(s string) (d time.Duration, ok bool) {
 	return d, ok
 }
 
-const daytimeAccepted = "TIME-TIME[,DAY,...]: TIME as 8h30m, 08:30:00 or 1d, DAY sun | mon | tue | wed | thu | fri | sat"
+// TimeAccepted says what the matcher time accepts.
+const TimeAccepted = "TIME-TIME[,DAY,...]: TIME as 8h30m, 08:30:00 or 1d, DAY sun | mon | tue | wed | thu | fri | sat"
 
 var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
 

@@ -18,13 +18,15 @@ const (
 	MaxRoutingMarks = 250
 )
 
-// The kernel's marks have 32 bits: a packet's has the packet mark below and the routing mark above that, a connection's the
-// connection mark. Of each 0 is none.
+// The kernel's marks have 32 bits: a packet's has the packet mark below, the routing mark above that, and above that the link by which it came in, if
+// a queue names that; a connection's has the connection mark. Of each 0 is none.
 const (
 	connectionMask = 0xffff
 	packetMask     = 0xffff
 	routingShift   = 16
 	routingMask    = 0xff << routingShift
+	linkShift      = 24
+	linkMask       = 0xff << linkShift
 )
 
 // RoutingMark is the kernel's mark of packets with the routing mark of a number, and its bits that tell it
@@ -58,6 +60,9 @@ func (c *Config) marks() marks {
 			note(connections, r.NewConnectionMark)
 			note(packets, r.NewPacketMark)
 		}
+	}
+	for i := range c.Queues {
+		note(packets, c.Queues[i].PacketMark)
 	}
 	return marks{numberMarks(connections), numberMarks(packets), c.RoutingTables}
 }

@@ -77,7 +77,7 @@ var Matchers = [...]Matcher{
 		}},
 	{Name: "per-connection-classifier", Help: "of so many shares of all packets one, by a hash of addresses and ports", Accepts: classifierAccepted, match: "bpf", all: classifier},
 	{Name: "dst-limit", Help: "only so many packets in a time, after a first burst, of each address or port", Accepts: dstLimitAccepted, match: "hashlimit", all: dstLimit, counts: true},
-	{Name: "time", Help: "time of the day and days of the week, by the router's clock", Accepts: daytimeAccepted, match: "time", all: daytime},
+	{Name: "time", Help: "time of the day and days of the week, by the router's clock", Accepts: TimeAccepted, match: "time", all: daytime},
 }
 
 // ttl translates RouterOS's "less-than:5".

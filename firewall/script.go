@@ -213,11 +213,13 @@ func ownChain(id, name string) string {
 type ruleSet struct {
 	entries map[Table][]entry
 	clamp   []string // Config.Clamp
+	queues  []QueueRule
+	marks   marks
 }
 
 // newRuleSet returns c, whose address lists the kernel has as lists says.
 func newRuleSet(c Config, lists map[string]kernelList) *ruleSet {
-	s := &ruleSet{map[Table][]entry{}, slices.Clone(c.Clamp)}
+	s := &ruleSet{map[Table][]entry{}, slices.Clone(c.Clamp), slices.Clone(c.Queues), c.marks()}
 	for _, t := range Tables {
 		s.entries[t] = entries(t, c.Rules(t), c, lists)
 	}
@@ -229,14 +231,14 @@ func (s *ruleSet) table(t Table) []entry { return s.entries[t] }
 // layout returns the kernel's chains of a table.
 func (s *ruleSet) layout(t Table) []kernelChain {
 	if t == Mangle {
-		return layout(t, s.entries[t], s.clamp...)
+		return withQueues(layout(t, s.entries[t], s.clamp...), s.entries[t], s.queues, s.marks)
 	}
 	return layout(t, s.entries[t])
 }
 
 // empty reports whether the set has nothing for a table.
 func (s *ruleSet) empty(t Table) bool {
-	return len(s.entries[t]) == 0 && (t != Mangle || len(s.clamp) == 0)
+	return len(s.entries[t]) == 0 && (t != Mangle || len(s.clamp)+len(s.queues) == 0)
 }
 
 // entries are the rules of table t.

@@ -63,6 +63,9 @@ func (c Config) Validate() error {
 			return fmt.Errorf("clamp: %w", err)
 		}
 	}
+	if err := c.checkQueues(); err != nil {
+		return err
+	}
 	left, lists := maxKernelRules, c.namedLists()
 	for _, t := range Tables {
 		rules := c.Rules(t)

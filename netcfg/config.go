@@ -14,7 +14,7 @@
 // It owns the ports that it was given, the bridges and VLANs that it makes (they are in a
 // link group of their own), every IPv4 address on these, every route of protocol "static"
 // in the main table and, once a Config has a [Table] or a [Rule], in tables 1 to [MaxTable], the rules of the priorities
-// 900 to 9999 and, once a Config says anything of ARP, the ARP entries that stay on its links, and table 251; net.ipv4.ip_forward, and the parameters of all links that [Settings]
+// 900 to 9999 and, once a Config says anything of ARP, the ARP entries that stay on its links, and table 251; once a Config has [LinkQueues], the root queue of its links that has QueueMajor; net.ipv4.ip_forward, and the parameters of all links that [Settings]
 // tells of. It also has the kernel process the packets of all devices in threads, and shortens
 // their receive rings by the memory of the machine. It changes nothing else.
 package netcfg
@@ -39,6 +39,8 @@ type Config struct {
 	Tables      []Table
 	Rules       []Rule
 	Neighbors   []StaticNeighbor
+	// Queues are of links that there may not be yet: then they wait.
+	Queues []LinkQueues
 	// Forwarding is net.ipv4.ip_forward.
 	Forwarding bool
 	Settings   Settings

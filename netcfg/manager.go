@@ -22,12 +22,18 @@ type Manager struct {
 	// OnLink, if it is set before the first Apply, is told each change of a port's link: whether
 	// there is one, as with a cable to a device that runs. It must not wait, nor call the Manager.
 	OnLink func(port string, up bool)
+	// PlainQueues, if it is set before the first Apply, has the packets of a class first come, first served: for kernels
+	// without fq_codel, as tests may run on.
+	PlainQueues bool
 
 	mu sync.Mutex
 	// ruled is set once a Config has had tables or rules. Before that the kernel is not asked for any, for one that has none.
 	ruled bool
 	// arped is the same of what a Config says of ARP.
-	arped   bool
+	arped bool
+	// queued is that of queues. counted are what classes had counted when their counters were reset.
+	queued  bool
+	counted map[classKey]ClassCounters
 	config  *Config         // the one in force, nil before the first Apply
 	set     *Settings       // those that the kernel was given last, nil before
 	devices map[int]*device // by interface index
@@ -47,6 +53,7 @@ type state struct {
 	routes     []route
 	rules      []rule
 	neighbors  []neighbor
+	queues     []classes
 	forwarding bool
 	// settings are nil where they are not known, and then left alone.
 	settings *Settings
@@ -94,11 +101,13 @@ func (m *Manager) Apply(c Config) error {
 	c.Tables = slices.Clone(c.Tables)
 	c.Rules = slices.Clone(c.Rules)
 	c.Neighbors = slices.Clone(c.Neighbors)
+	c.Queues = slices.Clone(c.Queues)
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.arped = m.arped || c.usesARP()
 	m.ruled = m.ruled || m.arped || len(c.Tables)+len(c.Rules) > 0
+	m.queued = m.queued || len(c.Queues) > 0
 	nl, err := dial()
 	if err != nil {
 		return err
@@ -133,6 +142,7 @@ func (m *Manager) undo(nl *conn, before state) error {
 	}
 	gone := func(l link) bool { return (!l.own || l.kind == pppKind) && linkNamed(now.links, l.name) < 0 }
 	before.links = slices.DeleteFunc(before.links, gone)
+	before.queues = slices.DeleteFunc(before.queues, func(c classes) bool { return linkNamed(before.links, c.link) < 0 })
 	before.addrs = slices.DeleteFunc(before.addrs, func(a addr) bool { return linkNamed(before.links, a.link) < 0 })
 	before.neighbors = slices.DeleteFunc(before.neighbors, func(n neighbor) bool { return linkNamed(before.links, n.link) < 0 })
 	m.reconcile(nl, &p, now, before)
@@ -219,6 +229,11 @@ func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 			return state{}, err
 		}
 	}
+	if m.queued {
+		if s.queues, err = m.listQueues(nl, s.links); err != nil {
+			return state{}, err
+		}
+	}
 	s.forwarding, err = forwarding()
 	return s, err
 }
@@ -284,6 +299,7 @@ func (m *Manager) want(c Config, have state) state {
 		w.links = append(w.links, l)
 	}
 	w.links = c.wantBridgesAndVLANs(w.links)
+	w.queues = c.wantQueues(w.links)
 	for _, a := range c.Addresses {
 		on := c.Actual(a.Interface)
 		if !a.Disabled && linkNamed(w.links, on) >= 0 {

@@ -23,7 +23,15 @@ func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 	m.reconcileSettings(p, have.settings, want.settings)
 	m.reconcileLinks(nl, p, have.links, want.links)
 	want.settings.loosen(p)
-	if len(p.changes) > 0 { // a link that goes takes its addresses along
+	if len(p.changes) > 0 { // a link that goes takes its addresses and queues along
+		if m.queued {
+			queues, err := m.listQueues(nl, m.owned())
+			if err != nil {
+				p.errs = append(p.errs, err)
+				return
+			}
+			have.queues = queues
+		}
 		addrs, err := m.ownAddrs(nl)
 		if err != nil {
 			p.errs = append(p.errs, err)
@@ -31,6 +39,7 @@ func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 		}
 		have.addrs = addrs
 	}
+	m.reconcileQueues(p, have.queues, want.queues)
 	m.reconcileAddrs(nl, p, have.addrs, want.addrs)
 	if len(p.changes) > 0 {
 		// A link that goes down, or loses its last address, takes its routes along.
@@ -68,10 +77,11 @@ func (m *Manager) reconcileSettings(p *pass, have, want *Settings) {
 }
 
 // ownAddrs lists the addresses of the links that the Manager owns.
-func (m *Manager) ownAddrs(nl *conn) ([]addr, error) {
-	return listAddrs(nl, slices.DeleteFunc(slices.Clone(m.links), func(l link) bool {
-		return !l.own && m.devices[l.index] == nil
-	}))
+func (m *Manager) ownAddrs(nl *conn) ([]addr, error) { return listAddrs(nl, m.owned()) }
+
+// owned are the links that the Manager owns.
+func (m *Manager) owned() []link {
+	return slices.DeleteFunc(slices.Clone(m.links), func(l link) bool { return !l.own && m.devices[l.index] == nil })
 }
 
 // reconcileLink sets the properties of a link. The kernel chooses the hardware address of

@@ -101,12 +101,12 @@ func (m *Manager) follow(ctx context.Context) error {
 	}
 }
 
-// subscribe opens a socket that gets a message for each change of links, IPv4 addresses,
+// subscribe opens a socket that gets a message for each change of links, their queues, IPv4 addresses,
 // IPv4 routes, rules and forwarding. Its buffer in the kernel is small. When it overflows, a read
 // returns ENOBUFS, which also tells that something has changed.
 func subscribe() (*os.File, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV4_NETCONF)
+		unix.RTNLGRP_LINK, unix.RTNLGRP_TC, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV4_NETCONF)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to netlink: %w", err)
 	}

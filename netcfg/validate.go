@@ -36,6 +36,9 @@ func (c Config) Validate(ports []Port) error {
 	if err := c.validateARP(c.interfaces(ports)); err != nil {
 		return err
 	}
+	if err := c.validateQueues(); err != nil {
+		return err
+	}
 	return c.validateRoutes()
 }
 

@@ -132,6 +132,11 @@ func testPPPoE(t *testing.T, b board.Board) {
 	if !thorough(b) {
 		return
 	}
+	// The queue of the connection is there again with it.
+	assert.Empty(t, k.command(t, "/queue simple add name=line target=192.168.0.0/24 dst=pppoe-out1 max-limit=50M"))
+	queued := func(t *testing.T) {
+		assert.Regexp(t, `(?m)^ 0 +line +192\.168\.0\.0/24 .* [1-9]\d+/[1-9]\d+ +[1-9]\d*/[1-9]\d* +\d+/\d+$`, k.command(t, "/queue simple print stats"))
+	}
 	t.Run("the provider ends it", func(t *testing.T) {
 		p.peer.SetConfig(func(c *pppoetest.Config) { c.Remote, c.Auth = netip.MustParseAddr(pppoeOther), "pap" })
 		p.peer.Terminate()
@@ -139,6 +144,7 @@ func testPPPoE(t *testing.T, b board.Board) {
 		assert.NotContains(t, k.command(t, "/ip address print"), pppoeClient)
 		assert.Contains(t, k.command(t, "/log print where topics~\"pppoe\""), "pppoe-out1: the server has ended the connection: maintenance")
 		assert.Contains(t, p.peer.Log(), "me@isp by pap")
+		queued(t)
 	})
 	t.Run("the provider hangs up", func(t *testing.T) {
 		p.peer.SetConfig(func(c *pppoetest.Config) { c.Remote, c.Auth = netip.MustParseAddr(pppoeClient), "chap" })
@@ -187,5 +193,6 @@ func testPPPoE(t *testing.T, b board.Board) {
 		assert.Contains(t, p.peer.Log()[before:], "terminated by the client")
 		k.start(t, "postern", nil)
 		p.await(t, pppoeClient)
+		queued(t)
 	})
 }

@@ -45,6 +45,9 @@ type Network interface {
 	// AskNeighbor asks for the hardware address of a neighbour, on a link if that is known, and reports whether there is an answer
 	// before ctx ends.
 	AskNeighbor(ctx context.Context, address netip.Addr, link string) bool
+	// QueueCounters are those of classes of queues, by their numbers.
+	QueueCounters() (map[uint16]netcfg.ClassCounters, error)
+	ResetQueueCounters(classes []uint16) error
 }
 
 // Firewall is the kernel's packet filter. firewall.Firewall is one.

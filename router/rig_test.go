@@ -447,3 +447,6 @@ func testLog(t *testing.T) (*kmsg.Logger, func() string) {
 		return string(text)
 	}
 }
+
+func (n *fakeNetwork) QueueCounters() (map[uint16]netcfg.ClassCounters, error) { return nil, nil }
+func (n *fakeNetwork) ResetQueueCounters([]uint16) error                       { return nil }

@@ -58,7 +58,7 @@ func TestTerminal(t *testing.T) {
 		{"the manual's session", "ip socks access\nadd src-address=192.168.0.2 dst-port=21 \\\naction=allow\nprint\n/quit\nnot read\n",
 			"[admin@postern] > [admin@postern] ip socks access> \\... [admin@postern] ip socks access> " +
 				"Flags: X - disabled\n 0   src-address=192.168.0.2 dst-port=21 action=allow\n[admin@postern] ip socks access> "},
-		{"end of input", "foo\r\n/ip", "[admin@postern] > bad command name foo (line 1 column 1); expected system, interface, routing, ip, log, quit, export\n" +
+		{"end of input", "foo\r\n/ip", "[admin@postern] > bad command name foo (line 1 column 1); expected system, interface, routing, ip, queue, log, quit, export\n" +
 			"[admin@postern] > [admin@postern] ip> "},
 		{"end in a continuation", "foo \\\n", "[admin@postern] > \\... "},
 		{"long line", long + "\n/ip\n", "[admin@postern] > line longer than 4096 bytes\n[admin@postern] > [admin@postern] ip> "},

@@ -182,7 +182,7 @@ HELP[admin@postern] > /ip socks set enabled=y|`},
 		{"a bad line", 80, "foo\r", `
 [admin@postern] > foo
 bad command name foo (line 1 column 1); expected system, interface, routing, ip,
- log, quit, export
+ queue, log, quit, export
 [admin@postern] > |`},
 		{"panic", 80, "panic\r", `
 [admin@postern] > panic
