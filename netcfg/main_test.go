@@ -180,9 +180,27 @@ func looks(t *testing.T, want string, about ...any) {
 // withoutCarrier takes out what shown says of links without carrier.
 func withoutCarrier(shown string) string { return strings.ReplaceAll(shown, " linkdown", "") }
 
+// settled waits until the kernel has noted which links have a carrier: on a busy host it does that, and tells everybody, later than the
+// change that brought it about (net/core/link_watch.c).
+func settled(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if !slices.ContainsFunc(strings.Split(ip(t, "-o link"), "\n"), func(line string) bool {
+			if strings.Contains(line, "LOWER_UP") {
+				return strings.Contains(line, " state DOWN ") || strings.Contains(line, " state LOWERLAYERDOWN ")
+			}
+			return strings.Contains(line, " state UP ")
+		}) {
+			return
+		}
+	}
+	t.Fatal("links without an end: " + ip(t, "-o link"))
+}
+
 // monitored returns what `ip monitor` prints while f runs.
 func monitored(t *testing.T, f func()) string {
 	t.Helper()
+	settled(t) // what was changed before is not f's
 	cmd := exec.Command("ip", "-4", "monitor", "link", "address", "route", "netconf")
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
