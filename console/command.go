@@ -202,8 +202,8 @@ var (
 
 	// unsetCommands are for settings some of which can be unset, and listCommands for items. Those of other menus are
 	// commandsLike them.
-	unsetCommands  = []command{setCommand, unsetCommand, printCommand, getSetting, resetCommand}
-	listCommands   = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, getItem, printItems}
+	unsetCommands  = []command{setCommand, unsetCommand, printCommand, getSetting, resetCommand, editSetting}
+	listCommands   = []command{addItem, setItems, unsetItems, removeItems, moveItems, enableItems, disableItems, commentItems, findItems, getItem, editItem, printItems}
 	singleCommands = sync.OnceValue(func() []command { return commandsLike(unsetCommands, "unset") })
 	// plainCommands are for items whose order says nothing, and which are always enabled.
 	plainCommands = sync.OnceValue(func() []command { return commandsLike(listCommands, "move enable disable") })

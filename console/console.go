@@ -81,6 +81,8 @@ const (
 	Upgrade
 	// CheckForUpdates asks the server of Config.UpdateURL for its version, and shows it.
 	CheckForUpdates
+	// Edit has the user of a terminal edit Result.Edit, and runs the line that this makes.
+	Edit
 )
 
 // PingArguments are the arguments of /ping.
@@ -137,6 +139,7 @@ type Result struct {
 	Clock      time.Time
 	Upgrade    UpgradeArguments
 	Import     ImportArguments
+	Edit       EditArguments
 }
 
 // Session is a user's place in the menus. The zero value is at the root. Only one goroutine

@@ -195,6 +195,9 @@ func (x *execution) findName(m *menu, name string, at place) (command, *menu, *l
 	for _, c := range commands {
 		names = append(names, c.name)
 	}
+	if name == editItem.name && slices.Contains(names, setItems.name) && !slices.Contains(names, name) {
+		return command{}, nil, &lineError{message: "edit is for a person at a terminal", place: at, hint: "set changes a value"}
+	}
 	full, err := complete(name, names)
 	if err != nil {
 		message := "bad command name "

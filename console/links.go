@@ -52,7 +52,7 @@ func interfaceMenu() *menu {
 		positional: []string{"numbers"}, arguments: append([]argument{numbersArgument}, interfaceArguments()...)}
 	return &menu{
 		path: "interface", help: "ports, bridges, VLANs and PPPoE clients", allLinks: true,
-		commands: commandsLike(portCommands(), "unset", set, monitorTraffic(), printNumbered("show what there is", detailWord, terseWord, countWord, statsWord)),
+		commands: commandsLike(portCommands(), "unset edit", set, monitorTraffic(), printNumbered("show what there is", detailWord, terseWord, countWord, statsWord)),
 		rows:     (*execution).interfaceRows, legend: legendLink, flags: flagsLink,
 		columns: linkColumns, stats: (*execution).linkStats, statColumns: linkStatsColumns,
 		readOnly: append([]readOnly{

@@ -158,9 +158,6 @@ func (m *menu) checkMenu(name string, at place) *lineError {
 			return &lineError{message: "Postern has no /" + path, place: at, hint: absentHints()[path]}
 		}
 	}
-	if name == "edit" && slices.ContainsFunc(m.commands, func(c command) bool { return c.name == setCommand.name }) {
-		return &lineError{message: "Postern has no edit", place: at, hint: "set changes a value, and completion shows what it can be"}
-	}
 	if m.path == "" && name != "" && strings.Contains(scriptWords, " "+name+" ") {
 		return &lineError{message: noScripts, place: at}
 	}

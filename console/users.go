@@ -616,7 +616,7 @@ func needed(r Request) Policies {
 		return MayTest
 	case ChangePassword:
 		return MayPassword
-	case SetClock, Import:
+	case SetClock, Import, Edit:
 		return MayWrite
 	}
 	return 0

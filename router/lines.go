@@ -311,7 +311,7 @@ func (r *Router) system(st state) console.Live {
 		// The line that sets a password makes its hash.
 		HashPassword: r.logins.hash,
 		WAN:          r.board.WAN,
-		Requests: []console.Request{console.Import, console.ChangePassword, console.ResetConfiguration,
+		Requests: []console.Request{console.Import, console.Edit, console.ChangePassword, console.ResetConfiguration,
 			console.Ping, console.Traceroute, console.SetClock, console.Upgrade, console.CheckForUpdates},
 		Update:     r.updateState,
 		Slots:      r.slots,

@@ -56,7 +56,7 @@ func (r *Router) programHandler(s *session.Session) program.Handler {
 					_, err = io.WriteString(out, result.Output)
 				}
 				return err
-			case console.ChangePassword:
+			case console.ChangePassword, console.Edit:
 				return errAsksPerson
 			}
 			return nil

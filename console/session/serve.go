@@ -223,6 +223,9 @@ func (s *server) run(line string) (console.Request, error) {
 		if err == nil && s.handler.Import != nil && result.Request == console.Import {
 			return console.None, s.takeImport(result.Import)
 		}
+		if err == nil && result.Request == console.Edit {
+			return console.None, s.edit(result.Edit)
+		}
 		if c, ok := confirmations[result.Request]; ok && err == nil && s.handler.Confirmed != nil {
 			return console.None, s.confirm(result.Request, c)
 		}
@@ -283,6 +286,24 @@ func (s *server) confirm(request console.Request, c confirmation) error {
 		text = err.Error() + "\n"
 	}
 	return s.send(wire.Output, text)
+}
+
+// edit has the user edit a value, until it is one that the router takes or the user has enough.
+func (s *server) edit(e console.EditArguments) error {
+	for value := e.Value; ; {
+		edited, ok, err := s.ask(wire.Edit, e.Property+": \n"+value)
+		if err != nil || !ok || edited == e.Value {
+			return err
+		}
+		value = edited
+		result, err := s.handler.Execute(&s.session, e.Line(value))
+		if err == nil {
+			return s.show(result.Output)
+		}
+		if err := s.show(err.Error() + "\n"); err != nil {
+			return err
+		}
+	}
 }
 
 // upgrade asks the user whether to upgrade, and shows the progress.

@@ -35,6 +35,7 @@ type editor struct {
 
 	// The following is for one line.
 	before    string // the lines that it continues
+	editing   bool   // it is a value that was there: Ctrl-O keeps it
 	answering bool   // it answers a question: no completion, help or history
 	cancelled bool
 	safe      bool // Ctrl-X was pressed
@@ -164,6 +165,17 @@ func (e *editor) readAnswer(prompt string, secret bool) (string, error) {
 	}
 	e.term.SetPrompt(prompt)
 	return e.read("", e.term.ReadLine)
+}
+
+// editValue lets the user change a value. Ctrl-O ends that as Enter does. What was typed before, as a paste is, was not meant for it:
+// then nothing is changed.
+func (e *editor) editValue(prompt, value string) (string, error) {
+	if e.skipLineFeed(); len(e.in.ahead) > 0 {
+		return "", errLeave
+	}
+	e.typed, e.editing = value, true
+	defer func() { e.editing = false }()
+	return e.readAnswer(prompt, false)
 }
 
 // Read passes one key on to x/term, which calls it when the prompt is shown.

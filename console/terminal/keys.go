@@ -10,6 +10,7 @@ import (
 const (
 	ctrlC     = 0x03
 	ctrlL     = 0x0c
+	ctrlO     = 0x0f
 	ctrlX     = 0x18
 	keyEscape = 0x1b
 )
@@ -52,6 +53,8 @@ func (e *editor) key() (string, error) {
 	case c == ctrlC:
 		e.pasting = false
 		return string(rune(keyCancel)), nil
+	case c == ctrlO && e.editing && !e.pasting:
+		return "\r", nil
 	case c == ctrlX && !e.pasting:
 		return string(rune(keySafe)), nil
 	case c == keyEscape:

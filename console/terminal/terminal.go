@@ -224,6 +224,20 @@ func (t *Terminal) Talk(conn io.ReadWriter) error {
 			if err := t.reply(c, line, err); err != nil {
 				return err
 			}
+		case wire.Edit:
+			line, err := "", errLeave
+			if t.editor != nil {
+				prompt, value, _ := strings.Cut(f.text, "\n")
+				line, err = t.editor.editValue(prompt, value)
+			} else if err := t.show("failure: edit needs a terminal; set changes a value\n"); err != nil {
+				return err
+			}
+			if err == io.EOF {
+				return nil
+			}
+			if err := t.reply(c, line[:min(len(line), console.MaxLine)], err); err != nil {
+				return err
+			}
 		case wire.More:
 			answer, err := wire.Dump, error(nil)
 			if t.editor != nil {

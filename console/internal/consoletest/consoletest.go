@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,7 @@ type Router struct {
 //	pages N          prints N numbered lines, page by page
 func (r *Router) Handler(conn net.Conn) session.Handler {
 	beats := 0
+	r.Live.Requests = append(slices.Clone(r.Live.Requests), console.Edit)
 	var h session.Handler
 	if r.Optional != nil {
 		h = r.Optional()

@@ -8,7 +8,7 @@
 // The server sends Prompt. The terminal then sends Complete or Explain as often as it likes,
 // each of which is answered by one frame, and at last Line, to which the server answers with
 // any number of Outputs and the next Prompt. Between the Outputs, and before the first Prompt,
-// the server can send Ask or Secret, which the terminal answers with Line, or with Leave if the
+// the server can send Ask, Secret or Edit, which the terminal answers with Line, or with Leave if the
 // user does not want to answer.
 //
 // For a line that repeats itself the server sends Replace or Follow after each Output, until
@@ -40,6 +40,7 @@ const (
 	Prompt  = 'P' // ask for a line with this prompt
 	Ask     = 'A' // ask for an answer, a line that is no command, with this prompt
 	Secret  = 'S' // the same, and what is typed is not shown
+	Edit    = 'V' // ask for an answer, behind a prompt of one line, to begin with the text below that
 	More    = 'M' // wait for a key with this prompt, and remove the prompt
 	End     = 'E' // the session is over
 )
