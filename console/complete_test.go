@@ -126,6 +126,7 @@ func TestComplete(t *testing.T) {
 // Tab completes every beginning of a line to the beginning of a valid line.
 func TestCompleteEverywhere(t *testing.T) {
 	live := fullLive()
+	live.Requests = append(live.Requests, Edit)
 	for _, m := range menus() {
 		base := "/" + m.path + " "
 		if m.path == "" {

@@ -31,7 +31,7 @@ func TestCommandPolicies(t *testing.T) {
 	want := map[string]string{
 		"check": "read", "export": "read", "find": "read", "get": "read", "monitor": "read", "monitor-traffic": "read", "print": "read", "torch": "read",
 
-		"add": "write", "comment": "write", "disable": "write", "enable": "write", "flush": "write", "import": "write", "make-static": "write",
+		"add": "write", "comment": "write", "disable": "write", "edit": "write", "enable": "write", "flush": "write", "import": "write", "make-static": "write",
 		"move": "write", "redo": "write", "release": "write", "remove": "write", "renew": "write", "reset": "write", "reset-counters": "write",
 		"reset-counters-all": "write", "request-logout": "write", "set": "write", "undo": "write", "unset": "write",
 

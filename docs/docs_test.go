@@ -358,7 +358,7 @@ func newMachine(t *testing.T) *machine {
 		CacheUsed:        func() (int, error) { return 0, nil },
 		NTP:              func() (console.NTPState, error) { return console.NTPState{}, nil },
 		Requests: []console.Request{console.Ping, console.Traceroute, console.SetClock, console.ChangePassword,
-			console.Import, console.ResetConfiguration, console.Upgrade, console.CheckForUpdates},
+			console.Import, console.Edit, console.ResetConfiguration, console.Upgrade, console.CheckForUpdates},
 		WAN:       b.WAN,
 		RemoteLog: true,
 	}
