@@ -187,7 +187,7 @@ func (g *pageRig) look(name string) {
 			assert.Empty(g, seen.Wide, "%s: wider than the screen", at)
 			assert.Empty(g, seen.Small, "%s: too small for a finger", at)
 			if g.pictures != "" {
-				require.NoError(g, os.WriteFile(filepath.Join(g.pictures, strings.ReplaceAll(at, ", ", "-")+".png"), g.Picture(), 0o644))
+				require.NoError(g, os.WriteFile(filepath.Join(g.pictures, strings.ReplaceAll(at, ", ", "-")+".png"), g.Picture("png", true), 0o644))
 			}
 		}
 	}

@@ -373,11 +373,11 @@ func (b *Browser) Offline(is bool) {
 	b.do("Network.emulateNetworkConditions", map[string]any{"offline": is, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}, nil)
 }
 
-// Picture is the page as PNG, also below what the window shows.
-func (b *Browser) Picture() []byte {
+// Picture is a picture of the page, of a format such as png or webp: what the window shows, or the whole of it.
+func (b *Browser) Picture(format string, whole bool) []byte {
 	b.t.Helper()
 	var picture struct{ Data string }
-	b.do("Page.captureScreenshot", map[string]any{"format": "png", "captureBeyondViewport": true}, &picture)
+	b.do("Page.captureScreenshot", map[string]any{"format": format, "captureBeyondViewport": whole}, &picture)
 	data, err := base64.StdEncoding.DecodeString(picture.Data)
 	b.check("picture", err)
 	return data
