@@ -92,6 +92,8 @@ func TestShell(t *testing.T) {
 // elsewhere are programs that the pages name and this test cannot run, with the reason.
 var elsewhere = map[string]string{
 	"apt-get":                        "installs packages, as root",
+	"ansible":                        "manages a router: TestManagers runs it",
+	"ssh":                            "asks a router: TestManagers runs it",
 	"busybox":                        "serves a folder until it is ended",
 	"dd":                             "TestWriteDisk runs it",
 	"gcc":                            "needs the kernel's source: TestDeviceTrees of ./image",

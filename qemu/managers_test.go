@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/docs"
 	"github.com/postern-router/postern/internal/browser"
 	"github.com/postern-router/postern/internal/e2e"
 )
@@ -82,6 +83,34 @@ func TestManagers(t *testing.T) {
 		for _, r := range p.Requests() {
 			assert.Regexp(t, `^(GET|POST|DELETE) (http://192\.168\.0\.1/|data:image/svg)`, r)
 		}
+	})
+	t.Run("README", func(t *testing.T) {
+		pages, err := docs.Pages("..")
+		require.NoError(t, err)
+		answer := filepath.Join(k.dir, "answer")
+		require.NoError(t, os.WriteFile(answer, []byte("#!/bin/sh\necho \"$PASSWORD\"\n"), 0o700))
+		require.NoError(t, k.n[client].Overlay("/etc/ssh/ssh_config", "StrictHostKeyChecking accept-new\nPubkeyAuthentication no\nUserKnownHostsFile "+k.dir+"/hosts\n"))
+		said := map[string]string{}
+		for _, p := range pages {
+			for _, block := range p.Blocks {
+				for _, c := range block.Commands() {
+					name, _, _ := strings.Cut(c.Text, " ")
+					if p.File != "README.md" || name != "ssh" && name != "ansible" {
+						continue
+					}
+					cmd := k.n.command(client, "bash", "-c", c.Text)
+					cmd.Env = append(os.Environ(), "HOME="+k.dir, "LC_ALL=C.UTF-8", "SSH_ASKPASS="+answer, "SSH_ASKPASS_REQUIRE=force", "SSH_AUTH_SOCK=", "PASSWORD="+sshPassword)
+					start := time.Now()
+					out, err := cmd.Output()
+					require.NoError(t, err, "%s: %s", c.Text, out)
+					t.Logf("%s takes %v", name, time.Since(start).Round(10*time.Millisecond))
+					said[name] = string(out)
+				}
+			}
+		}
+		assert.Contains(t, said["ssh"], "\n/ip dhcp-server\r\n")
+		assert.Contains(t, said["ansible"], `"changed": true`)
+		assert.Contains(t, k.command(t, "/ip dns print"), "9.9.9.9")
 	})
 	t.Run("RANCID", func(t *testing.T) {
 		home := t.TempDir()
