@@ -37,7 +37,7 @@ const patience = 3 * time.Minute
 
 // flags run Chromium as root, without a screen, and without asking anybody on the Internet for anything.
 var flags = []string{
-	"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe", "--no-first-run",
+	"--headless=new", "--hide-scrollbars", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe", "--no-first-run",
 	"--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-extensions", "--disable-sync",
 	"--disable-breakpad", "--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--mute-audio", "--password-store=basic",
 }
