@@ -24,8 +24,6 @@ const (
 	fleetFolder = "../docs/fleet/"
 	// fleetVariable says how many routers TestFleet starts.
 	fleetVariable = "POSTERN_TEST_FLEET"
-	// kvmVariable has them run on the host's processor instead of in emulation.
-	kvmVariable = "POSTERN_TEST_KVM"
 )
 
 // TestFleet manages several routers with the files of docs/fleet: Ansible sets them up, keeps their configurations and
@@ -81,9 +79,7 @@ func TestFleet(t *testing.T) {
 				require.NoError(t, keep(b, k.flash(), 1, "/ip address add interface=ether2 address="+address(i)+"/24\n"+
 					"/ip firewall filter add chain=input action=drop in-interface=ether1\n"+
 					"/ip service set ssh disabled=no\n/ip service set api disabled=no\n/ip service set www disabled=no\n"))
-				k.start(t, "postern", func(o *machineOptions) {
-					o.fromFlash, o.reboot, o.router, o.kvm = true, true, i, os.Getenv(kvmVariable) != ""
-				})
+				k.start(t, "postern", func(o *machineOptions) { o.fromFlash, o.reboot, o.router = true, true, i })
 				assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
 				assert.Empty(t, k.command(t, "/user ssh-keys add user=admin key=\""+strings.TrimSpace(string(public))+"\""))
 			})
