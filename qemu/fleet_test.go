@@ -64,22 +64,28 @@ func TestFleet(t *testing.T) {
 	require.NoError(t, err)
 	address := func(i int) string { return fmt.Sprintf("192.168.0.%d", 11+i) }
 	inventory, targets := "routers:\n  hosts:\n", ""
-	for i, k := range routers {
-		if i == 0 {
-			require.NoError(t, os.Remove(k.flash()))
-		}
-		o := machineOptions{image: filepath.Join(imageDir, b.Name), fromFlash: true}
-		_, err := makeFlash(b, o, k.flash())
-		require.NoError(t, err)
-		require.NoError(t, keep(b, k.flash(), 1, "/ip address add interface=ether2 address="+address(i)+"/24\n"+
-			"/ip firewall filter add chain=input action=drop in-interface=ether1\n"+
-			"/ip service set ssh disabled=no\n/ip service set api disabled=no\n/ip service set www disabled=no\n"))
-		k.start(t, "postern", func(o *machineOptions) { o.fromFlash, o.reboot, o.router = true, true, i })
-		assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
-		assert.Empty(t, k.command(t, "/user ssh-keys add user=admin key=\""+strings.TrimSpace(string(public))+"\""))
+	for i := range routers {
 		inventory += fmt.Sprintf("    router-%d: {ansible_host: %s}\n", i+1, address(i))
 		targets += fmt.Sprintf(", %q", address(i)+":80")
 	}
+	require.NoError(t, os.Remove(manager.flash()))
+	t.Run("start", func(t *testing.T) {
+		for i, k := range routers {
+			t.Run(strconv.Itoa(i+1), func(t *testing.T) {
+				t.Parallel()
+				o := machineOptions{image: filepath.Join(imageDir, b.Name), fromFlash: true}
+				_, err := makeFlash(b, o, k.flash())
+				require.NoError(t, err)
+				require.NoError(t, keep(b, k.flash(), 1, "/ip address add interface=ether2 address="+address(i)+"/24\n"+
+					"/ip firewall filter add chain=input action=drop in-interface=ether1\n"+
+					"/ip service set ssh disabled=no\n/ip service set api disabled=no\n/ip service set www disabled=no\n"))
+				k.start(t, "postern", func(o *machineOptions) { o.fromFlash, o.reboot, o.router = true, true, i })
+				assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
+				assert.Empty(t, k.command(t, "/user ssh-keys add user=admin key=\""+strings.TrimSpace(string(public))+"\""))
+			})
+		}
+	})
+	require.False(t, t.Failed(), "a router has not started")
 	figure("from the boot loader to a password")
 	list := filepath.Join(manager.dir, "inventory.yml")
 	require.NoError(t, os.WriteFile(list, []byte(inventory), 0o600))
