@@ -37,7 +37,9 @@ func TestRSAKeys(t *testing.T) {
 		t.Run(bits, func(t *testing.T) {
 			path, public := newRSAKey(t, bits)
 			g := newRig(t, nil)
+			g.mu.Lock()
 			g.rsa = public.Key
+			g.mu.Unlock()
 			text, err := os.ReadFile(path)
 			require.NoError(t, err)
 			key, err := protocol.ParsePrivateKey(text)

@@ -46,9 +46,9 @@ type rig struct {
 	ended   <-chan error
 	key     ed25519.PrivateKey
 	user    ed25519.PrivateKey
-	rsa     string // ssh.PublicKey.Key of another key of the user's, "" for none
 
 	mu     sync.Mutex
+	rsa    string // ssh.PublicKey.Key of another key of the user's, "" for none
 	config console.Config
 	live   console.Live
 	logins []login.Login
@@ -102,6 +102,8 @@ func newRig(t *testing.T, change func(*login.Config)) *rig {
 			HostKey: [ssh.KeySize]byte(g.key.Public().(ed25519.PublicKey)),
 			Sign:    func(data []byte) []byte { return ed25519.Sign(g.key, data) },
 			Known: func(l login.Login, key string) string {
+				g.mu.Lock()
+				defer g.mu.Unlock()
 				if l.User != console.Admin || key != string(g.user.Public().(ed25519.PublicKey)) && (key != g.rsa || key == "") {
 					return ""
 				}
