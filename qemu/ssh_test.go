@@ -52,6 +52,11 @@ func newSSHClient(t *testing.T, n network, dir string) *sshClient {
 // command is OpenSSH with a password or, if that is "", with the key. The host key that it has seen first
 // is the only one that it takes.
 func (c *sshClient) command(from host, password string, args ...string) *exec.Cmd {
+	return c.program("ssh", from, password, args...)
+}
+
+// program is command for another of OpenSSH's programs.
+func (c *sshClient) program(program string, from host, password string, args ...string) *exec.Cmd {
 	options := []string{"-F", "none", "-o", "UserKnownHostsFile=" + filepath.Join(c.dir, "hosts"), "-o", "GlobalKnownHostsFile=none",
 		"-o", "StrictHostKeyChecking=accept-new", "-o", "IdentitiesOnly=yes", "-o", "NumberOfPasswordPrompts=1", "-o", "LogLevel=ERROR"}
 	if password == "" {
@@ -59,7 +64,7 @@ func (c *sshClient) command(from host, password string, args ...string) *exec.Cm
 	} else {
 		options = append(options, "-o", "PubkeyAuthentication=no")
 	}
-	cmd := c.n.command(from, "ssh", append(options, args...)...)
+	cmd := c.n.command(from, program, append(options, args...)...)
 	cmd.Env = append(cmd.Env, "SSH_ASKPASS="+filepath.Join(c.dir, "answer"), "SSH_ASKPASS_REQUIRE=force", "SSH_AUTH_SOCK=", "PASSWORD="+password)
 	return cmd
 }
@@ -283,6 +288,50 @@ func testSSH(t *testing.T, b board.Board) {
 		// 2.4 to 2.7 on malta, 0.8 to 1.2 on boards with more memory. A process that slept may have woken up meanwhile.
 		assert.Less(t, before-during, 3.5)
 		_, err = io.WriteString(s.in, "/quit\r")
+		require.NoError(t, err)
+		require.NoError(t, s.cmd.Wait())
+	})
+	t.Run("files", func(t *testing.T) {
+		got := filepath.Join(c.dir, "got.rsc")
+		begin := time.Now()
+		out, err := c.program("scp", client, "", "admin@"+lanAddress+":export.rsc", got).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		t.Logf("export.rsc by scp: %v", time.Since(begin).Round(10*time.Millisecond))
+		text, err := os.ReadFile(got)
+		require.NoError(t, err)
+		export, err := c.run("", "/export")
+		require.NoError(t, err)
+		assert.Equal(t, settings(strings.ReplaceAll(export, "\r\n", "\n")), settings(string(text)))
+		put := func(name, text string) (string, error) {
+			path := filepath.Join(c.dir, name)
+			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+			out, err := c.program("scp", client, "", path, "admin@"+lanAddress+":").CombinedOutput()
+			return string(out), err
+		}
+		said, err := put("note.auto.rsc", "/system identity set name=wrong\n/system identity set nme=x\n")
+		require.Error(t, err)
+		assert.Contains(t, said, "(line 2 column 22)")
+		said, err = put("note.auto.rsc", "/interface ethernet\nset ether1 comment=\"by SFTP\"\n")
+		require.NoError(t, err, said)
+		assert.Contains(t, k.command(t, "/interface ethernet print"), "by SFTP")
+		said, err = put("note.rsc", "/interface ethernet set ether1 comment=\"\"\n")
+		require.NoError(t, err, said)
+		answer, err := c.run("", "/import file-name=note.rsc")
+		require.NoError(t, err)
+		assert.Equal(t, "Script file loaded and executed successfully\r\n", answer)
+		assert.NotContains(t, k.command(t, "/interface ethernet print"), "by SFTP")
+		assert.Empty(t, k.command(t, "/file remove note.rsc"))
+		said, err = put("note.img", strings.Repeat("x", 1000))
+		require.Error(t, err)
+		assert.Contains(t, said, "failure: ")
+		// A session that goes on.
+		s := startShell(t, c.program("sftp", client, "", "admin@"+lanAddress))
+		_, err = io.WriteString(s.in, "pwd\n")
+		require.NoError(t, err)
+		s.expect(t, "Remote working directory: /\n")
+		during := memory("during one session of SFTP")
+		assert.Less(t, before-during, 3.5)
+		_, err = io.WriteString(s.in, "bye\n")
 		require.NoError(t, err)
 		require.NoError(t, s.cmd.Wait())
 	})
