@@ -149,6 +149,13 @@ func (r *router) boot(t *testing.T, o machineOptions) {
 	r.m, err = startMachine(r.b, r.n, r.dir, o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
+		if t.Failed() {
+			// What the router says of it itself, if it still does.
+			_ = r.m.send("\x03")
+			if log, err := r.m.command("/log print"); err == nil {
+				t.Logf("the log:\n%s", log)
+			}
+		}
 		r.m.kill()
 		if t.Failed() {
 			t.Logf("the console ends with:\n%s\nQEMU: %s", r.m.screen.tail(60), r.m.stderr.all())
