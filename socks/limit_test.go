@@ -29,11 +29,11 @@ func TestBucket(t *testing.T) {
 
 	for _, rate := range []uint64{MinRateLimit, MaxRateLimit} {
 		var b bucket
-		all, moved := uint64(0), 0
+		all, moved := uint64(0), uint64(0)
 		for now := time.Duration(0); now < time.Hour; now += 200 * time.Millisecond {
 			n, _ := b.credit(rate, now)
 			b.spend(n, rate)
-			moved += n
+			moved += uint64(n)
 		}
 		all = rate / 8 * 3600
 		assert.InEpsilon(t, all, moved, 0.02, "%d bits per second for an hour", rate)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"maps"
-	"math"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -75,7 +74,7 @@ const (
 	// shortPart: with less than 1/shortPart, the connections that were silent for longest
 	// are closed,
 	shortPart = 12
-	// mostClosed of them in each turn of the loop, if they hold more than leastHeld bytes. Those that hold none would give
+	// mostClosed of them in each turn of the loop, if their packets take more than leastHeld. Those without would give
 	// nearly nothing back: it is not they who have the memory. If there are none of the others either, the loop looks again
 	// after relievePause.
 	mostClosed   = 8
@@ -115,12 +114,12 @@ func (s *Server) relieveMemory() {
 	silent := slices.SortedFunc(maps.Values(s.conns), func(a, b *conn) int { return cmp.Compare(a.last, b.last) })
 	closed := 0
 	for _, c := range silent {
-		if closed == mostClosed || !s.memoryBelow(shortPart) {
-			return
+		if c.holds() <= leastHeld {
+			continue
 		}
-		if c.holds() > leastHeld {
-			s.end(c, errShort)
-			closed++
+		s.end(c, errShort)
+		if closed++; closed == mostClosed || !s.memoryBelow(shortPart) {
+			return
 		}
 	}
 	if closed == 0 {
@@ -128,15 +127,11 @@ func (s *Server) relieveMemory() {
 	}
 }
 
-// holds returns how many bytes the sockets of c hold, about, or all that they can of datagrams.
-func (c *conn) holds() (n int) {
-	if c.udp != nil {
-		return math.MaxInt
-	}
-	for _, fd := range [...]int{c.client, c.remote} {
-		if fd != none {
-			n += arrived(fd) + outstanding(fd)
-		}
+// holds returns how much memory the packets take that wait at the sockets of c.
+func (c *conn) holds() int {
+	n := held(c.client) + held(c.remote)
+	if u := c.udp; u != nil {
+		n += held(u.client.fd) + held(u.peers.fd)
 	}
 	return n
 }

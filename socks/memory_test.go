@@ -386,3 +386,24 @@ func TestPartOfALargeBuffer(t *testing.T) {
 	new(Server).adjust(f, fd, 1<<10)
 	assert.True(t, f.cramped)
 }
+
+// TestHeldIsMemory: what waits at a socket is counted by the memory that it takes, which for pieces of one byte is a
+// hundred times as much as their bytes.
+func TestHeldIsMemory(t *testing.T) {
+	l, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	defer l.Close()
+	raw, err := l.SyscallConn()
+	require.NoError(t, err)
+	c := conn{client: none, remote: none, udp: &association{peers: inlet{fd: none}}}
+	require.NoError(t, raw.Control(func(fd uintptr) { c.udp.client.fd = int(fd) }))
+	assert.Zero(t, c.holds(), "an association without datagrams")
+	from, err := net.DialUDP("udp4", nil, l.LocalAddr().(*net.UDPAddr))
+	require.NoError(t, err)
+	defer from.Close()
+	for range 10 {
+		_, err = from.Write([]byte{0})
+		require.NoError(t, err)
+	}
+	assert.Greater(t, c.holds(), leastHeld)
+}

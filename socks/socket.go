@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -328,26 +329,43 @@ func splice(from, to, n int) (int, error) {
 	}
 }
 
+// The fields of SO_MEMINFO (sock_diag(7), idiag_mem and its extension), in bytes of the kernel's memory.
+const (
+	toRead       = 0
+	sendBuffer   = 3
+	toSend       = 5
+	memoryFields = 9
+)
+
+// memoryOf returns the fields of SO_MEMINFO for a socket.
+func memoryOf(fd int) (info [memoryFields]uint32, errno syscall.Errno) {
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno = unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	return info, errno
+}
+
+// held returns how much memory the packets of a socket take, those that arrived out of their order too; 0 if
+// there is no such socket.
+func held(fd int) int {
+	info, errno := memoryOf(fd)
+	if errno != 0 {
+		return 0
+	}
+	return int(info[toRead]) + int(info[toSend])
+}
+
 // room returns how many bytes the send buffer of a TCP socket has room for. It is 0 if the
 // socket is so full that it is better to wait: then the poller reports when there is room.
 func room(fd int) (int, error) {
-	// The fields of SO_MEMINFO (sock_diag(7), idiag_mem and its extension).
-	const (
-		sendBuffer = 3
-		queued     = 5
-		fields     = 9
-	)
-	var info [fields]uint32
-	size := uint32(unsafe.Sizeof(info))
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	info, errno := memoryOf(fd)
 	if errno != 0 {
 		return 0, fmt.Errorf("room of the send buffer: %w", errno)
 	}
-	free := int(info[sendBuffer]) - int(info[queued])
+	free := int(info[sendBuffer]) - int(info[toSend])
 	// For the kernel a socket is writable if a third of the buffer is free. Calling poll(2)
 	// makes it report the change.
-	if free < int(info[queued])/2 {
+	if free < int(info[toSend])/2 {
 		p, now := unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}, unix.Timespec{}
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
 		if n == 0 && errno == 0 {
