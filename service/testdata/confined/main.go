@@ -4,9 +4,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -19,7 +22,7 @@ import (
 // Table is the program's services. The first one fills the first user.
 var table = service.NewTable(
 	service.Spec{Name: "other", Main: func(*service.Child) error { return nil }},
-	service.Spec{Name: "confined", Main: run, Calls: service.Client(), Limits: service.Limits{Files: 20}, StopTime: time.Minute},
+	service.Spec{Name: "confined", Main: run, Calls: service.Client(), Limits: service.Limits{Files: 20, Memory: 4 << 20}, StopTime: time.Minute},
 	service.Spec{Name: "unknown-call", Main: run, Calls: service.Calls{Checked: []service.Check{{Argument: 1 << 20, Is: 99}}}},
 )
 
@@ -44,6 +47,7 @@ func run(c *service.Child) error {
 			second(unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)),
 			second(unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANON)),
 			unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1000, Max: 1000}),
+			roomForHeap(),
 			work(address),
 		} {
 			text := "ok"
@@ -59,6 +63,17 @@ func run(c *service.Child) error {
 func forkExec() error {
 	_, _, err := syscall.StartProcess("/proc/self/exe", nil, &syscall.ProcAttr{})
 	return err
+}
+
+// roomForHeap returns an error if what Go's runtime takes for itself leaves little of the limit, so that the
+// collector would never rest.
+func roomForHeap() error {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if left := debug.SetMemoryLimit(-1) - int64(m.Sys-m.HeapReleased-m.HeapInuse); left < 2<<20 {
+		return fmt.Errorf("%d bytes of the limit are left", left)
+	}
+	return nil
 }
 
 func second[T any](_ T, err error) error { return err }
