@@ -110,7 +110,7 @@ type handle struct {
 	folder, told bool
 
 	flags uint32
-	// content is that of a file. It is put when the handle is closed, if changed says so.
+	// content is that of a file, whose capacity is taken of Memory. It is put when the handle is closed, if changed says so.
 	content []byte
 	changed bool
 	// streamed says that content is none, as it goes to its place: at is how much has gone there.
@@ -150,7 +150,7 @@ var (
 // end gives up what is open.
 func (s *session) end() {
 	for _, h := range s.handles {
-		s.memory.take(-len(h.content))
+		s.memory.take(-cap(h.content))
 	}
 }
 
@@ -509,11 +509,16 @@ func (s *session) open(p string, flags uint32) (*handle, error) {
 	}
 	if there && !taken && (flags&openWrite == 0 || flags&openTruncate == 0) {
 		// All of it, so that it is of one moment. The size of what the router makes may be another by now.
+		if !s.memory.take(int(f.Size)) {
+			return nil, errFull
+		}
 		content, err := s.files.Read(name)
 		if err != nil {
+			s.memory.take(-int(f.Size))
 			return nil, ofFiles(err)
 		}
-		if !s.memory.take(len(content)) {
+		if !s.memory.take(cap(content) - int(f.Size)) {
+			s.memory.take(-int(f.Size))
 			return nil, errFull
 		}
 		h.content = content
@@ -526,7 +531,7 @@ func (s *session) withHandle(kind byte, id uint32, name string, h *handle, r *re
 	switch kind {
 	case fxpClose:
 		delete(s.handles, name)
-		s.memory.take(-len(h.content))
+		s.memory.take(-cap(h.content))
 		err := s.close(h)
 		if s.lost, s.lostFor = "", err; err != nil {
 			s.lost = h.name
@@ -641,13 +646,17 @@ func (s *session) resize(h *handle, size uint64) error {
 	case size > console.MaxImport:
 		return errTooLong
 	}
-	if !s.memory.take(int(size) - len(h.content)) {
-		return errFull
+	// What a file that gets shorter had stays taken, as it stays there.
+	if room := cap(h.content); int(size) > room {
+		grown := min(max(int(size), 2*room), console.MaxImport)
+		if !s.memory.take(grown - room) {
+			return errFull
+		}
+		h.content = append(make([]byte, 0, grown), h.content...)
 	}
-	if size <= uint64(len(h.content)) {
-		h.content = h.content[:size]
-	} else {
-		h.content = append(h.content, make([]byte, size-uint64(len(h.content)))...)
+	old := len(h.content)
+	if h.content = h.content[:size]; int(size) > old {
+		clear(h.content[old:])
 	}
 	h.changed = true
 	return nil

@@ -271,6 +271,11 @@ func TestWrites(t *testing.T) {
 		{"into", "before", openWrite, func(h string) { c.write(h, 2, "X") }, "beXore"},
 		{"behind", "before", openWrite | openAppend, func(h string) { c.write(h, 0, "X"); c.write(h, 0, "Y") }, "beforeXY"},
 		{"shorter", "before", openWrite, func(h string) { assert.Equal(t, "0 ", c.status(fxpFsetstat, h, attrSize, uint64(2))) }, "be"},
+		{"shorter and longer", "before", openWrite, func(h string) {
+			c.status(fxpFsetstat, h, attrSize, uint64(1))
+			c.status(fxpFsetstat, h, attrSize, uint64(4))
+			c.write(h, 5, "x")
+		}, "b\x00\x00\x00\x00x"},
 		{"longer", "b", openWrite, func(h string) { c.status(fxpFsetstat, h, attrSize, uint64(2)) }, "b\x00"},
 		{"times", "b", openWrite, func(h string) { assert.Equal(t, "0 ", c.status(fxpFsetstat, h, attrTimes, 1, 1)) }, "b"},
 		{"read too", "ab", openRead | openWrite, func(h string) { c.write(h, 2, "c"); assert.Equal(t, "abc", c.read(h, 0, 9)) }, "abc"},
@@ -400,9 +405,11 @@ func TestBounds(t *testing.T) {
 			assert.Equal(t, "16 files are open, and there can be no more", body.string())
 			continue
 		}
-		if c.write(body.string(), console.MaxImport-1, "x") == "4 "+errFull.text {
+		h := body.string()
+		if c.write(h, console.MaxImport-1, "x") == "4 "+errFull.text {
 			full++
 		}
+		c.status(fxpFsetstat, h, attrSize, uint64(0)) // which leaves the memory with the file
 	}
 	assert.Equal(t, maxHandles-4, full, "four of 256 KiB are 1 MiB")
 	assert.LessOrEqual(t, c.told.Len(), maxTold)
