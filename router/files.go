@@ -444,7 +444,9 @@ func (u *fileUpload) Abort() { u.content.Reset() }
 
 // imageUpload is the upload of an image to the process that writes it.
 type imageUpload struct {
-	to   *io.PipeWriter
+	to *io.PipeWriter
+	// last is the latest piece. It goes on with the next one, or when the file is closed: what breaks off before that is no whole image.
+	last []byte
 	done chan error
 	// ended says that the process has ended, with err.
 	ended bool
@@ -464,7 +466,6 @@ func (r *Router) takeImage(s *session.Session, name string) (*imageUpload, error
 	u := &imageUpload{to: to, done: make(chan error, 1)}
 	r.logRequest(console.Upgrade, s.User, s.Origin)
 	go func() {
-		defer leave()
 		ctx, cancel := service.WithTimeout(context.Background(), imageTime)
 		defer cancel()
 		err := r.install(ctx, name, task, func(ctx context.Context, body *os.File) error {
@@ -472,6 +473,7 @@ func (r *Router) takeImage(s *session.Session, name string) (*imageUpload, error
 			_, err := io.Copy(body, from)
 			return err
 		}, io.Discard)
+		leave() // before anybody hears of the end, as the next upgrade may be begun then
 		if err != nil {
 			r.log.Printf(kmsg.Warning, "upgrade from %s: %v", name, err)
 		} else {
@@ -492,14 +494,17 @@ func (u *imageUpload) wait() error {
 }
 
 func (u *imageUpload) Write(p []byte) (int, error) {
-	n, err := u.to.Write(p)
-	if err != nil {
-		err = cmp.Or(u.wait(), err) // which says why nobody reads any more
+	if len(u.last) > 0 {
+		if _, err := u.to.Write(u.last); err != nil {
+			return 0, cmp.Or(u.wait(), err) // which says why nobody reads any more
+		}
 	}
-	return n, err
+	u.last = append(u.last[:0], p...)
+	return len(p), nil
 }
 
 func (u *imageUpload) Commit() error {
+	_, _ = u.Write(nil) // wait says what came of it
 	u.to.Close()
 	return u.wait()
 }

@@ -384,6 +384,18 @@ func TestImageUploadEnds(t *testing.T) {
 	states, err := g.r.slots()
 	require.NoError(t, err)
 	assert.Equal(t, []string{"confirmed", "empty"}, []string{states[0].State, states[1].State})
+	unclosed, conn := serveFiles(t, g.r, console.Admin, false)
+	require.NoError(t, unclosed.Create("c.img"))
+	for at := 0; at < len(g.image); at += 10_000 {
+		require.NoError(t, unclosed.Append(g.image[at:min(at+10_000, len(g.image))]))
+	}
+	conn.Close()
+	require.Eventually(t, func() bool {
+		return strings.Contains(g.said(), "c.img: failure: the upload was not finished; the present version stays")
+	}, time.Minute, time.Millisecond, "all of it is there, but nobody has said so")
+	states, err = g.r.slots()
+	require.NoError(t, err)
+	assert.NotEqual(t, "untried", states[1].State)
 	require.NoError(t, other.Create("b.img.filepart"), "as WinSCP calls it")
 	require.NoError(t, other.Append(g.image[:10_000]))
 	require.NoError(t, other.Abort())
