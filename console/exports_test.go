@@ -140,6 +140,14 @@ func TestExportForms(t *testing.T) {
 		}
 	}
 	live.KeepFile = func(string, string) error { return nil }
+	live.MayKeepFile = func(name string, bytes int) error {
+		if name != "backup.rsc" || bytes != len(header) {
+			return fmt.Errorf("no room for %s of %d bytes", name, bytes)
+		}
+		return nil
+	}
+	_, err = new(Session).Execute(Default(), live, "/ip firewall export file=other")
+	require.ErrorContains(t, err, "no room for other.rsc")
 	for _, name := range []string{"backup", "/backup.rsc"} {
 		result, err := new(Session).Execute(Default(), live, "/ip firewall export file="+name)
 		require.NoError(t, err)

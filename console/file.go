@@ -89,6 +89,11 @@ func (x *execution) exportTo(name, content string) error {
 	case x.live.Denied&MayWrite != 0:
 		return ErrNotPermitted
 	}
-	x.result.Action.Keep = append(x.result.Action.Keep, KeptFile{strings.TrimSuffix(name, scriptSuffix) + scriptSuffix, content})
+	name = strings.TrimSuffix(name, scriptSuffix) + scriptSuffix
+	// Before what else the line changes is in force: a line that fails changes nothing.
+	if err := x.live.MayKeepFile(name, len(content)); err != nil {
+		return err
+	}
+	x.result.Action.Keep = append(x.result.Action.Keep, KeptFile{name, content})
 	return nil
 }

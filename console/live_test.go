@@ -70,6 +70,7 @@ func fullLive() Live {
 		at := time.Date(2030, 1, 31, 20, 0, 0, 0, time.UTC)
 		return []FileState{{Number: 3, Name: "backup.rsc", Size: 1234, Owner: "admin", Modified: at}, {Number: 2, Name: "key.pub", Size: 99, Owner: "bob", Modified: at.Add(time.Minute)}}, nil
 	}
+	l.MayKeepFile = func(string, int) error { return nil }
 	l.KeepFile = func(string, string) error { return errors.New("called before the line is done") }
 	l.RemoveFiles = func([]uint32) error { return errors.New("called before the line is done") }
 	l.History = func() []HistoryEntry {

@@ -325,6 +325,7 @@ func newMachine(t *testing.T) *machine {
 			return links, nil
 		},
 		Files:         func() ([]console.FileState, error) { return nil, nil },
+		MayKeepFile:   func(string, int) error { return nil },
 		KeepFile:      func(string, string) error { return nil },
 		RemoveFiles:   func([]uint32) error { return nil },
 		Connections:   func() ([]socks.Connection, error) { return nil, nil },

@@ -214,6 +214,7 @@ func (r *Router) showFiles(live *console.Live, u fileUser) {
 		}
 		return all, nil
 	}
+	live.MayKeepFile = func(name string, bytes int) error { return r.files.mayPut(u, name, bytes) }
 	live.KeepFile = func(name, content string) error { return r.files.put(u, name, content) }
 	live.RemoveFiles = func(numbers []uint32) error { return r.files.removeNumbers(u, numbers) }
 }

@@ -424,6 +424,11 @@ func TestFilesInConsole(t *testing.T) {
 	assert.Equal(t, "3\n", g.must("/file print count-only"), "all or none")
 	_, err = g.run(by, "/file remove mine.rsc,other.rsc")
 	require.NoError(t, err)
+	for _, name := range []string{"bad/name", "export", "admins"} {
+		_, err = g.run(by, "/system identity set name=lost; /export file="+name)
+		require.Error(t, err)
+		assert.NotEqual(t, "lost", g.identity(), "a line that fails changes nothing: %s", name)
+	}
 	require.NoError(t, g.r.files.put(fileUser{name: "writer"}, "x.rsc", "/system identity set name=x\n"))
 	h := g.r.programHandler(by)
 	result, err := h.Do("", "import", []console.Argument{{Name: "file-name", Value: "/x.rsc"}})
