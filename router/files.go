@@ -408,6 +408,10 @@ func (f *fileSession) importNow(name, content string) error {
 	f.r.log.Printf(kmsg.Notice, "import by %s of %s: executed successfully", by, name)
 	n := 0
 	for line := range strings.Lines(result.Output) {
+		// What print and export show is for who may see it, and not for all who read the log.
+		if !strings.HasPrefix(line, "warning: ") && !strings.HasPrefix(line, "Postern has no ") {
+			continue
+		}
 		if n++; n > maxSaid {
 			f.r.log.Printf(kmsg.Info, "import of %s: and more lines", name)
 			break

@@ -446,3 +446,12 @@ func TestFilesInConsole(t *testing.T) {
 	assert.Contains(t, guest.run("/import x.rsc"), "Script file loaded and executed successfully\n")
 	assert.Contains(t, guest.run("/import none"), "failure: no such file: none; /file print lists those that there are; nothing was changed\n")
 }
+
+// What lines show is not for all who read the log.
+func TestImportKeepsSecretsFromLog(t *testing.T) {
+	g := newSFTPRig(t)
+	c, _ := serveFiles(t, g.r, console.Admin, false)
+	require.NoError(t, c.Put("x.auto.rsc", []byte("/user export show-sensitive\n")))
+	assert.Contains(t, g.said(), "of x.auto.rsc: executed successfully")
+	assert.NotContains(t, g.said(), "argon2")
+}
