@@ -15,6 +15,13 @@ var Spec = service.Spec{
 	Limits: service.Limits{Files: 64, Memory: 4 << 20},
 }
 
+// TLSSpec is the process of the API over TLS.
+var TLSSpec = service.Spec{
+	Name: "api-ssl", Start: service.OnConnection, Main: runProcess,
+	Calls:  login.Calls,
+	Limits: service.Limits{Files: 64},
+}
+
 // runProcess is the process.
 func runProcess(p *service.Child) error {
 	var s *login.Server

@@ -90,7 +90,7 @@ func (r *router) process() uint16 {
 	l, err := service.Listen(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port))
 	require.NoError(r, err)
 	r.Cleanup(func() { l.Close() })
-	require.NoError(r, p.Configure(r.Context(), login.Config{Port: port, MaxSessions: 2}, "", l))
+	require.NoError(r, p.Configure(r.Context(), login.Config{Port: port, MaxSessions: 2}, login.TLS{}, "", l))
 	return port
 }
 

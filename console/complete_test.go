@@ -17,7 +17,7 @@ func TestComplete(t *testing.T) {
 	require.NoError(t, err)
 	for _, test := range []struct{ name, before, insert, choices string }{
 		// Menus and commands.
-		{"root", "", "", "system partitions user interface routing ip queue file log tool ping password import undo redo quit export"},
+		{"root", "", "", "system partitions user certificate interface routing ip queue file log tool ping password import undo redo quit export"},
 		{"ambiguous", "i", "", "interface ip import"},
 		{"whole", "in", "terface ", "interface"},
 		{"whole already", "ip", " ", "ip"},

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-router/postern/certificate"
 	"github.com/postern-router/postern/dhcp/client"
 	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/dns"
@@ -73,6 +74,9 @@ type Config struct {
 	SSHKeys []ssh.Key
 	// SSH, API and WWW are the rows of /ip service of these names.
 	SSH, API, WWW login.Config
+	// APISSL and WWWSSL are api-ssl and www-ssl, and Certificates are /certificate. Boards with a small flash have none of them.
+	APISSL, WWWSSL login.Config
+	Certificates   []certificate.Certificate
 	// RemoteLog is the syslog server, and which lines it gets (/system logging).
 	RemoteLog RemoteLog
 	// NTP is the time client (/system ntp client).
@@ -150,7 +154,8 @@ func Default() Config {
 	c := Config{
 		Identity: "postern", Socks: socks.DefaultConfig(), Groups: defaultGroups(), Users: defaultUsers(),
 		SSH: login.Config{Disabled: true, Port: 22, MaxSessions: 4}, API: login.Config{Disabled: true, Port: 8728, MaxSessions: 4}, RemoteLog: RemoteLog{Port: 514},
-		WWW:      login.Config{Disabled: true, Port: 80, MaxSessions: 4},
+		WWW:    login.Config{Disabled: true, Port: 80, MaxSessions: 4},
+		APISSL: login.Config{Disabled: true, Port: 8729, MaxSessions: 4}, WWWSSL: login.Config{Disabled: true, Port: 443, MaxSessions: 4},
 		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict}, Tracking: firewall.DefaultTracking(),
 		DNSServer: dns.Default(), Discovery: neighbor.Config{List: "none", Protocols: neighbor.LLDP + "," + neighbor.MNDP},
 	}

@@ -197,6 +197,11 @@ func (s *Session) EndRepeat() { s.repeated, s.seen, s.measured = "", nil, nil }
 func (s *Session) Execute(cfg Config, live Live, line string) (Result, error) {
 	result, err := s.execute(cfg, live, line, 1)
 	if err == nil {
+		if err = result.Config.completeCertificates(live); err != nil {
+			return Result{Config: cfg}, err
+		}
+	}
+	if err == nil {
 		result.Config.share(cfg)
 	}
 	result.Changed = !cfg.Equal(result.Config)

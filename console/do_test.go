@@ -159,6 +159,7 @@ func TestDoEverywhere(t *testing.T) {
 		"ip dhcp-client": args("interface", "ether1"), "system ntp client servers": args("address", "time.example"), "ip firewall address-list": args("list", "new", "address", "10.0.0.0/8"),
 		"ip dns static": args("name", "nas.lan", "address", "10.0.0.5"),
 		"ip pool":       args("name", "new", "ranges", "10.0.0.1-10.0.0.9"), "ip dhcp-server": args("name", "new", "interface", "ether1"),
+		"certificate":            args("name", "new"),
 		"ip dhcp-server network": args("address", "10.0.0.0/24"), "ip dhcp-server option": args("name", "new", "code", "150", "value", "0x01"),
 	}
 	tried := 0

@@ -122,6 +122,10 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 		result, left, err := s.runImport(start, live, lines, a.SkipErrors || a.DryRun)
 		if a.Replace && err == nil {
 			result.Config.keepUsers(cfg)
+			result.Config.keepCertificates(cfg)
+		}
+		if err == nil {
+			err = result.Config.completeCertificates(live)
 		}
 		return result, left, err
 	}

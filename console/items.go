@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern-router/postern/certificate"
 	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/firewall"
@@ -54,6 +55,7 @@ const (
 	userItems
 	arpItems
 	queueItems
+	certificateItems
 	addressListItems // the last two: they can have more than MaxItems, see placeID
 	socksUserItems
 	lists
@@ -112,6 +114,7 @@ var itemLists = [lists]*items{
 	rawItems:           rulesItems(firewall.Raw),
 	groupItems:         atMost(maxUserGroups, itemsOf(groupItems, groups, nil)),
 	userItems:          usersWithKeys(),
+	certificateItems:   atMost(certificate.MaxCertificates, itemsOf(certificateItems, certificates, cloneCertificate)),
 	routingTableItems:  atMost(maxTables, itemsOf(routingTableItems, routingTables, nil)),
 	routingRuleItems:   itemsOf(routingRuleItems, routingRules, nil),
 	arpItems:           itemsOf(arpItems, arpEntries, nil),
@@ -119,6 +122,10 @@ var itemLists = [lists]*items{
 	addressListItems:   atMost(firewall.MaxAddresses, itemsOf(addressListItems, addressLists, nil)),
 	socksUserItems:     atMost(socks.MaxUsers, itemsOf(socksUserItems, socksUsers, nil)),
 }
+
+func certificates(c *Config) *[]certificate.Certificate { return &c.Certificates }
+
+func cloneCertificate(c *certificate.Certificate) { c.AltNames = slices.Clone(c.AltNames) }
 
 func rulesItems(t firewall.Table) *items {
 	return itemsOf(ruleItems(t), func(c *Config) *[]firewall.Rule { return rulesOf(c, t) }, cloneFirewallRule)
@@ -391,7 +398,11 @@ func (x *execution) resolveFixed(m *menu, w word) ([]int, error) {
 		}
 		if i < 0 {
 			if m.path == serviceMenuPath && slices.Contains(absentServices, name) {
-				return nil, &lineError{message: "Postern has no /" + m.path + " " + name, place: w.place}
+				failed := &lineError{message: "Postern has no /" + m.path + " " + name, place: w.place}
+				if slices.Contains(absentTLS, name) {
+					failed.hint = noTLS
+				}
+				return nil, failed
 			}
 			return nil, noSuchItem(name)
 		}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/postern-router/postern/certificate"
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/firewall"
@@ -78,6 +79,8 @@ type Live struct {
 	// HashPassword returns the hash of a password that is not empty: 1..255 characters of
 	// a-z, A-Z, 0-9 and $./+=,-.
 	HashPassword func(password string) (string, error)
+	// MakeCertificate returns a certificate with a new key, and signed by that.
+	MakeCertificate func(certificate.Certificate) (certificate.Certificate, error)
 	// Slots lists the slots for images on flash.
 	Slots func() ([]SlotState, error)
 	// Leases lists the addresses that the DHCP server has given, in their order.

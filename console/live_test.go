@@ -32,6 +32,7 @@ func fullLive() Live {
 		c.Age, c.Idle, c.UserID = 65*time.Second, 1500*time.Millisecond, "a user"
 		return []socks.Connection{c, {Src: netip.MustParseAddrPort("192.168.0.3:1"), Type: socks.Unknown}}, nil
 	}
+	offerCertificates(&l)
 	l.VLANMembers = func() ([]netcfg.VLANMembers, error) { return nil, nil }
 	l.PortModes = func(string) (netcfg.PortModes, error) {
 		return netcfg.PortModes{AutoNegotiation: true, Speed: 100, FullDuplex: true}, nil

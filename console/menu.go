@@ -301,7 +301,7 @@ var (
 // the line. It is made when it is first asked for: the processes that have no console do without
 // its 170 KB. It is never changed.
 var menus = sync.OnceValue(func() []*menu {
-	return owning([]*menu{
+	return owning(slices.Concat([]*menu{
 		{path: "", help: "all menus", commands: []command{pingCommand, passwordCommand, importCommand, undoCommand, redoCommand, quitCommand}},
 		{path: "system", help: "the router itself", commands: []command{rebootCommand, shutdownCommand, resetConfigurationCommand, upgradeCommand}},
 		{
@@ -350,6 +350,7 @@ var menus = sync.OnceValue(func() []*menu {
 		loggingMenu(), loggingAction(), historyMenu(),
 		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(), routerboardMenu(), packageMenu(), packageUpdateMenu(), healthMenu(),
 		userGroupMenu(), userMenu(), sshKeysMenu(), activeUsersMenu(),
+	}, certificateMenus(), []*menu{
 		interfaceMenu(), ethernetMenu(), bridgeMenu(), vlanMenu(), bridgePortMenu(),
 		bridgeVLANMenu(),
 		pppoeMenu(), interfaceListMenu(), listMemberMenu(),
@@ -476,7 +477,7 @@ var menus = sync.OnceValue(func() []*menu {
 		},
 		{path: "tool", help: "tools", commands: []command{tracerouteCommand, pingCommand, torchCommand()},
 			needs: func(l Live) bool { return slices.Contains(l.Requests, Traceroute) }},
-	})
+	}))
 })
 
 // password is the kind of a password as it is typed.

@@ -15,6 +15,7 @@ import (
 func TestTables(t *testing.T) {
 	required := map[string][]string{
 		"ip address": {"address", "interface"}, "queue simple": {"name"},
+		"certificate":           {"name"},
 		"ip route":              {"gateway"},
 		"ip arp":                {"address", "interface"},
 		"ip firewall filter":    {"chain"},

@@ -177,7 +177,11 @@ func (m *menu) where(conditions []Condition) (where, error) {
 // cfg. The changed configuration is not checked as a whole: see Validate.
 func Do(cfg Config, live Live, path, command string, given ...Argument) (Result, error) {
 	x := (&Session{}).execution(cfg, live)
-	if err := x.do(path, command, given); err != nil {
+	err := x.do(path, command, given)
+	if err == nil {
+		err = x.cfg.completeCertificates(live)
+	}
+	if err != nil {
 		return Result{Config: cfg}, err
 	}
 	x.cfg.borrowed = nil

@@ -60,7 +60,8 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 		"ip firewall mangle":              absentMatchers + " new-priority route-dst sniff-id sniff-target sniff-target-port",
 		"ip firewall raw":                 absentMatchers + " tcp-mss connection-limit connection-mark connection-nat-state connection-state",
 		"ip firewall nat":                 absentMatchers + " tcp-mss connection-nat-state randomise-ports socks5-port socks5-server socksify-service",
-		"ip service":                      "certificate=none tls-version=any vrf=main",
+		"ip service":                      absentOfServices + "tls-version=any vrf=main",
+		"certificate":                     absentOfCertificates,
 		"ip socks":                        "vrf=main",
 		"system clock":                    "time-zone-autodetect=*",
 		"system logging":                  "regex=",
@@ -116,7 +117,7 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 // What is below one of them is absent too.
 var absentMenus = sync.OnceValue(func() map[string]string {
 	return map[string]string{
-		"": "app beep blink caps-man certificate console container disk dot1x dude iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
+		"": absentCertificate + "app beep blink caps-man console container disk dot1x dude iot ipv6 kvm lcd lora metarouter mpls openflow port ppp " +
 			"quickset radius rsync-daemon setup snmp special-login store task user-manager zerotier",
 		"interface": "6to4 amt bonding detect-internet dot1x eoip eoipv6 gre gre6 ipip ipipv6 l2tp-client l2tp-ether l2tp-server " +
 			"lte macsec macvlan mesh ovpn-client ovpn-server pwr-line ppp-client ppp-server pppoe-server pptp-client " +
@@ -170,6 +171,7 @@ const scriptWords = " delay do environment error execute for foreach global if l
 // absentHints say what there is instead of some of absentMenus.
 var absentHints = sync.OnceValue(func() map[string]string {
 	return map[string]string{
+		"certificate":      noTLS,
 		"system backup":    "/export show-sensitive shows all that is set, which /import replace=yes takes again",
 		"queue tree":       "/queue simple with packet-marks= has what is marked",
 		"system script":    noScripts,
@@ -273,7 +275,7 @@ func idleMenu(words []word, current string) (menu string, enters bool, err error
 
 // absentServices are the rows of RouterOS's /ip service that Postern lacks. Nothing is different without
 // their settings: an import may have them.
-var absentServices = []string{"api", "api-ssl", "ftp", "telnet", "winbox", "www", "www-ssl"}
+var absentServices = append([]string{"ftp", "telnet", "winbox"}, absentTLS...)
 
 // absentService returns the one of absentServices that a line sets, or "". current is the menu that the
 // session is in.

@@ -219,6 +219,8 @@ const (
 	flagProhibit
 	flagPublished
 	flagDHCP
+	flagPrivateKey
+	flagExpired
 )
 
 // flagChoices are the flags, with help, in the order of their bits.
@@ -244,6 +246,8 @@ var flagChoices = []Choice{
 	{netcfg.Prohibit, "whether it drops packets, and says that they are forbidden"},
 	{"published", "whether the router answers for the address"},
 	{"DHCP", "whether it is there for as long as a lease of the DHCP server"},
+	{"private-key", "whether there is a key, and so a certificate"},
+	{"expired", "whether its time is over"},
 }
 
 func flagNamed(name string) flags {

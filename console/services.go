@@ -26,31 +26,52 @@ type NetworkService struct {
 	byKey  bool
 	// first says that, on a router without any password or key, who comes from the LAN may set the first one.
 	first bool
+	// tls says that it is the service of that policy over TLS.
+	tls bool
 }
 
 // NetworkServices are all, in their order.
-var NetworkServices = []NetworkService{
-	{"ssh", "22", func(c *Config) *login.Config { return &c.SSH }, MaySSH, true, true},
-	{"api", "8728", func(c *Config) *login.Config { return &c.API }, MayAPI, false, false},
-	{"www", "80", func(c *Config) *login.Config { return &c.WWW }, MayWeb | MayREST, false, true},
-}
+var NetworkServices = append([]NetworkService{
+	{"ssh", "22", func(c *Config) *login.Config { return &c.SSH }, MaySSH, true, true, false},
+	{"api", "8728", func(c *Config) *login.Config { return &c.API }, MayAPI, false, false, false},
+	{"www", "80", func(c *Config) *login.Config { return &c.WWW }, MayWeb | MayREST, false, true, false},
+}, tlsServices...)
 
 // Config is what is set of the service.
 func (s NetworkService) Config(c Config) login.Config { return *s.of(&c) }
 
-// AllowsFrom reports whether a client may log in by a way (MaySSH and so on) by address= of the service that it belongs to.
-func (c Config) AllowsFrom(client netip.Addr, way Policies) bool {
-	return !slices.ContainsFunc(NetworkServices, func(s NetworkService) bool { return s.policy&way != 0 && !s.of(&c).Allows(client) })
+// AllowsFrom reports whether a client may log in by a way (MaySSH and so on), over TLS or without, by address= of the service that it
+// belongs to.
+func (c Config) AllowsFrom(client netip.Addr, way Policies, tls bool) bool {
+	return !slices.ContainsFunc(NetworkServices, func(s NetworkService) bool {
+		return s.policy&way != 0 && s.tls == tls && !s.of(&c).Allows(client)
+	})
 }
 
 // Open reports whether the service listens: somebody can log in, or set the first password.
 func (s NetworkService) Open(c Config) bool {
-	return s.letsIn(c) || s.first && !s.of(&c).Disabled && !c.HasSecret() && c.hasLAN()
+	return s.letsIn(c) || s.first && s.works(c) && !c.HasSecret() && c.hasLAN()
+}
+
+// works reports whether the service is enabled, and has a certificate if it needs one.
+func (s NetworkService) works(c Config) bool {
+	return !s.of(&c).Disabled && (!s.tls || s.TLS(c).Key != "")
+}
+
+// TLS is the certificate of the service, with its key.
+func (s NetworkService) TLS(c Config) login.TLS {
+	name := s.of(&c).Certificate
+	for _, t := range c.Certificates {
+		if s.tls && t.Name == name {
+			return login.TLS{Chain: t.Chain, Key: t.Key}
+		}
+	}
+	return login.TLS{}
 }
 
 // letsIn reports whether the service is enabled and somebody can log in.
 func (s NetworkService) letsIn(c Config) bool {
-	return !s.of(&c).Disabled && (slices.ContainsFunc(c.Users, func(u User) bool { return u.Password != "" && c.May(u.Name)&s.policy != 0 }) ||
+	return s.works(c) && (slices.ContainsFunc(c.Users, func(u User) bool { return u.Password != "" && c.May(u.Name)&s.policy != 0 }) ||
 		s.byKey && slices.ContainsFunc(c.SSHKeys, func(k ssh.Key) bool { return c.May(k.User)&s.policy != 0 }))
 }
 
@@ -64,8 +85,9 @@ func (c *Config) DisableServices() (was bool) {
 	return was
 }
 
-// TakeServices makes the services of other those of c.
+// TakeServices makes the services of other those of c, with their certificates.
 func (c *Config) TakeServices(other Config) {
+	c.Certificates, c.ids[certificateItems] = slices.Clone(other.Certificates), slices.Clone(other.ids[certificateItems])
 	for _, s := range NetworkServices {
 		*s.of(c) = *s.of(&other)
 	}
@@ -100,11 +122,18 @@ func serviceMenu() *menu {
 	for _, s := range NetworkServices {
 		names, ports = append(names, s.Name), append(ports, s.port)
 	}
-	m := &menu{
+	m := serviceMenuOf(names, ports)
+	m.properties = append(m.properties, serviceCertificate()...)
+	m.properties[0].defs = ports
+	return m
+}
+
+func serviceMenuOf(names, ports []string) *menu {
+	return &menu{
 		path: serviceMenuPath, help: "ways to manage the router over the network", ifUnknown: DisableLogins,
 		commands: commandsLike(listCommands, "add remove move comment find", printLive), fixed: names,
 		rows: (*execution).serviceRows, legend: "Flags: X - disabled, I - invalid", flags: []string{"XI"},
-		columns: []column{{"name", 10}, {"port", 5}, {"proto", 5}, {"address", 18}, {"max-sessions", 0}}, rare: []string{"address"},
+		columns: []column{{"name", 10}, {"port", 5}, {"proto", 5}, {"address", 18}, {"certificate", 12}, {"max-sessions", 0}}, rare: []string{"address", "certificate"},
 		readOnly: []readOnly{
 			{name: "name", help: "name of the service"},
 			{name: "proto", help: "protocol below it"},
@@ -120,8 +149,6 @@ func serviceMenu() *menu {
 				func(s *login.Config) *bool { return &s.Disabled }),
 		),
 	}
-	m.properties[0].defs = ports
-	return m
 }
 
 // serviceRows are the services. One that nobody can log in to does not listen, and is invalid.

@@ -437,6 +437,7 @@ func TestLongestExport(t *testing.T) {
 		"http://" + strings.Repeat("x", 63) + ".example/" + strings.Repeat("y", 900),
 		"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 " + strings.Repeat("x", 64), "8", "1492",
 	}
+	long = append(long, longCertificate()...)
 	x := execution{menus: menus(), cfg: Default()}
 	for _, m := range menus() {
 		for m.items != nil && m.items.count(&x.cfg) < m.items.max {

@@ -29,11 +29,11 @@ func as(t *testing.T, group string, lacks ...string) Live {
 // put down here, which is the time to think about whom it serves.
 func TestCommandPolicies(t *testing.T) {
 	want := map[string]string{
-		"check": "read", "export": "read", "find": "read", "get": "read", "monitor": "read", "monitor-traffic": "read", "print": "read", "torch": "read",
+		"check": "read", "export": "read", "export-certificate": "read", "find": "read", "get": "read", "monitor": "read", "monitor-traffic": "read", "print": "read", "torch": "read",
 
 		"add": "write", "comment": "write", "disable": "write", "edit": "write", "enable": "write", "flush": "write", "import": "write", "make-static": "write",
 		"move": "write", "redo": "write", "release": "write", "remove": "write", "renew": "write", "reset": "write", "reset-counters": "write",
-		"reset-counters-all": "write", "request-logout": "write", "set": "write", "undo": "write", "unset": "write",
+		"reset-counters-all": "write", "request-logout": "write", "set": "write", "sign": "write", "undo": "write", "unset": "write",
 
 		"check-for-updates": "test", "ping": "test", "traceroute": "test",
 		"password": "password", "quit": "",

@@ -225,6 +225,9 @@ func validate(cfg Config, ports []string, before Config) error {
 	if err := cfg.checkUsers(); err != nil {
 		return err
 	}
+	if err := cfg.checkCertificates(); err != nil {
+		return err
+	}
 	if err := cfg.checkInterfaceLists(); err != nil {
 		return err
 	}

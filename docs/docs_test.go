@@ -365,6 +365,7 @@ func newMachine(t *testing.T) *machine {
 		WAN:       b.WAN,
 		RemoteLog: true,
 	}
+	offerCertificates(&r.live)
 	return r
 }
 
@@ -394,7 +395,7 @@ func TestProcesses(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "SECURITY.md"))
 	require.NoError(t, err)
 	var listed, want []string
-	for _, m := range regexp.MustCompile(`(?m)^\| `+"`([a-z]+)`"+` \| (\d+) \|`).FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\| `+"`([a-z-]+)`"+` \| (\d+) \|`).FindAllStringSubmatch(string(text), -1) {
 		listed = append(listed, m[1]+" "+m[2])
 	}
 	for i, s := range router.Processes {

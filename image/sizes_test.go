@@ -199,6 +199,7 @@ func TestLeftOut(t *testing.T) {
 		{"crypto/x509.", "SSH has Curve25519 and Ed25519 alone"},
 		{"math/big.(", "11 KB of flash and 75 KB of memory: SSH has no numbers but those of Curve25519 and Ed25519"},
 		{"net/http.", "630 KB of flash"},
+		{"crypto/tls.", "0.4 MB of flash: boards with 4 MB have the program without"},
 		{"slices.partition", "10 KB of memory for each type that is sorted: the boards' Go has heap sort"},
 		{"slices.rotateLeft", "50 KB of memory: the boards' Go makes a new array for slices.Insert"},
 		{"text/template.", "it calls methods by name, so that the linker keeps all of them"},

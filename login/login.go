@@ -13,6 +13,8 @@
 //   - PID 1 can end a login at any time (Login.End);
 //   - a client that has vanished without a word is noticed after some minutes;
 //   - clients whose address is not allowed are cut off before a byte of theirs is read;
+//   - a service with a certificate speaks TLS 1.2 or 1.3 and nothing else, in the process: PID 1 reads no byte of it. Who has not
+//     completed the handshake within 15 seconds is cut off, and counts until then as any other who has not logged in;
 //   - the process ends a minute after the last connection. PID 1 then ends all its logins.
 package login
 
@@ -48,6 +50,8 @@ const (
 	maxID = 1 << 62
 	// maxExtra bounds what a service adds to its configuration, in bytes.
 	maxExtra = 1024
+	// maxTLS bounds Chain and Key of a TLS, in bytes.
+	maxTLS = 8 << 10
 )
 
 // Config is what can be set of a service that users log in to (a row of /ip service).
@@ -59,7 +63,13 @@ type Config struct {
 	From []netip.Prefix
 	// MaxSessions is how many logins there may be at once, besides one of who manages the router (Authority.Manages).
 	MaxSessions int
+	// Certificate is the name of that of a service over TLS; "" is none.
+	Certificate string
 }
+
+// TLS is what a service over TLS proves with who it is: Chain and Key of a certificate (package certificate). The zero value is a
+// service without.
+type TLS struct{ Chain, Key string }
 
 // Allows reports whether a client with that address may connect.
 func (c Config) Allows(client netip.Addr) bool {

@@ -108,7 +108,7 @@ func TestIdle(t *testing.T) {
 	c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port))
 	require.NoError(t, err)
 	defer c.Close()
-	if err := process.Configure(t.Context(), Config{MaxSessions: 1}, "", l); err != nil {
+	if err := process.Configure(t.Context(), Config{MaxSessions: 1}, TLS{}, "", l); err != nil {
 		require.ErrorIs(t, err, service.ErrGone) // it may have ended before its reply was out
 	}
 	c.Close()

@@ -51,13 +51,15 @@ func NewProcess(link *service.Link, a Authority) *Process {
 }
 
 // Configure puts a configuration in force, with extra, which is what the service adds: 1 KiB at most. The
-// process accepts on listener, of which the caller keeps its own copy.
-func (p *Process) Configure(ctx context.Context, c Config, extra string, listener *os.File) error {
+// process accepts on listener, of which the caller keeps its own copy, and speaks TLS if there is a key.
+func (p *Process) Configure(ctx context.Context, c Config, tls TLS, extra string, listener *os.File) error {
 	p.mu.Lock()
 	p.max = c.MaxSessions
 	p.mu.Unlock()
 	var e service.Encoder
 	e.String(extra)
+	e.String(tls.Chain)
+	e.String(tls.Key)
 	e.Uint(uint64(len(c.From)))
 	for _, from := range c.From {
 		e.Addr(from.Addr())

@@ -25,10 +25,11 @@ var Calls = service.Calls{
 const aliveTime = time.Minute
 
 // idleTime is how long the process stays when nobody is connected, callTime how long a question of its own
-// to PID 1 waits for its answer. Tests change them.
+// to PID 1 waits for its answer, handshakeTime how long a client may take for the handshake of TLS. Tests change them.
 var (
-	idleTime = time.Minute
-	callTime = 20 * time.Second
+	idleTime      = time.Minute
+	callTime      = 20 * time.Second
+	handshakeTime = 15 * time.Second
 )
 
 // Server is the process: it accepts connections, and asks PID 1 who is a user.
@@ -40,6 +41,7 @@ type Server struct {
 	mu     sync.Mutex
 	config Config // From alone: PID 1 listens on the port and counts the logins
 	extra  string
+	secure security // nil without TLS
 	// strange counts the connections that have not logged in, strangers those of each address.
 	strange   int
 	strangers map[netip.Addr]int
@@ -86,6 +88,7 @@ func (s *Server) handle(_ context.Context, r *service.Request) ([]byte, error) {
 	case opConfigure:
 		config := Config{}
 		extra := r.String(maxExtra)
+		pair := TLS{r.String(maxTLS), r.String(maxTLS)}
 		for range r.Count(MaxPrefixes) {
 			config.From = append(config.From, netip.PrefixFrom(r.Addr(), int(r.Uint(32))))
 		}
@@ -95,6 +98,13 @@ func (s *Server) handle(_ context.Context, r *service.Request) ([]byte, error) {
 		}
 		if r.End() != nil || file == nil {
 			break
+		}
+		var secure security
+		if pair.Key != "" {
+			var err error
+			if secure, err = newSecurity(pair); err != nil {
+				return nil, fmt.Errorf("certificate: %w", err)
+			}
 		}
 		l, err := net.FileListener(file)
 		if err != nil {
@@ -106,7 +116,7 @@ func (s *Server) handle(_ context.Context, r *service.Request) ([]byte, error) {
 			return nil, errors.New("the listener is not of TCP")
 		}
 		s.mu.Lock()
-		s.config, s.extra = config, extra
+		s.config, s.extra, s.secure = config, extra, secure
 		s.mu.Unlock()
 		s.acceptor.Listen(tcp)
 		return nil, nil
@@ -143,10 +153,20 @@ func (s *Server) handle(_ context.Context, r *service.Request) ([]byte, error) {
 	return nil, fmt.Errorf("%w: request %d", service.ErrBreach, r.Op)
 }
 
+// security puts TLS over a connection: the handshake is that of whoever first reads or writes, or HandshakeContext.
+type security func(net.Conn) secureConn
+
+type secureConn interface {
+	net.Conn
+	HandshakeContext(ctx context.Context) error
+}
+
 // Conn is a connection, of a stranger at first.
 type Conn struct {
-	*net.TCPConn
+	net.Conn
 	From netip.Addr
+	// Secure says that it is one over TLS.
+	Secure bool
 	// Trust says that somebody has logged in: there is room for another stranger.
 	Trust func()
 }
@@ -162,11 +182,28 @@ func (s *Server) admit(conn *net.TCPConn) (serve func()) {
 	s.strange++
 	s.strangers[peer]++
 	_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveTime, Interval: aliveTime, Count: 3})
+	secure := s.secure
 	return func() {
 		trust := sync.OnceFunc(func() { s.forgetStranger(peer) })
 		defer trust()
-		s.serve(&Conn{TCPConn: conn, From: peer, Trust: trust})
+		c := &Conn{Conn: conn, From: peer, Trust: trust}
+		if secure != nil {
+			over := secure(conn)
+			if !s.shakeHands(over) {
+				return
+			}
+			defer over.Close()
+			c.Conn, c.Secure = over, true
+		}
+		s.serve(c)
 	}
+}
+
+// shakeHands reports whether the client has completed the handshake of TLS in time.
+func (s *Server) shakeHands(conn secureConn) bool {
+	ctx, cancel := service.WithTimeout(s.process.Context(), handshakeTime)
+	defer cancel()
+	return conn.HandshakeContext(ctx) == nil
 }
 
 // forgetStranger makes room for another stranger, after one has logged in or has gone.

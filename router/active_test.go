@@ -31,7 +31,7 @@ func who(t *testing.T, g *rig) (all []string) {
 func TestActiveUsers(t *testing.T) {
 	g := newRig(t)
 	assert.Empty(t, who(t, g))
-	over := map[string]login.Authority{"ssh": g.r.loginAuthority("ssh"), "api": g.r.loginAuthority("api")}
+	over := map[string]login.Authority{"ssh": g.r.loginAuthority(way{via: "ssh"}), "api": g.r.loginAuthority(way{via: "api"})}
 	near := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
 	far := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.3")}
 	over["ssh"].LoggedIn(near)

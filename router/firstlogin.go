@@ -14,13 +14,13 @@ import (
 // password, to set one before anything else.
 
 // isFirst reports whether a login is that of who may set the first password.
-func (r *Router) isFirst(via string, l login.Login) bool { return r.isFirstIn(r.snapshot(), via, l) }
+func (r *Router) isFirst(via way, l login.Login) bool { return r.isFirstIn(r.snapshot(), via, l) }
 
-func (r *Router) isFirstIn(st state, via string, l login.Login) bool {
+func (r *Router) isFirstIn(st state, via way, l login.Login) bool {
 	from := origin(via, l)
 	return (from.Via == viaSSH || from.Via == viaWeb) && !st.running.HasSecret() && !st.config.HasSecret() &&
 		l.User == st.running.Owner() && st.running.MayLogIn(l.User, policyOf(from.Via), l.From) &&
-		st.running.AllowsFrom(l.From, policyOf(from.Via)) && onLAN(r.effective(st), l.From)
+		st.running.AllowsFrom(l.From, policyOf(from.Via), from.TLS) && onLAN(r.effective(st), l.From)
 }
 
 // onLAN reports whether a host is directly on an interface of the LAN, by its address. Who has answered there, as it takes to make a
@@ -49,7 +49,7 @@ func onLAN(c console.Config, host netip.Addr) bool {
 }
 
 // firstOnly refuses a password that would not be the first any more: another user's, or a key, has come before.
-func (r *Router) firstOnly(via string, l login.Login) (may func(state) error) {
+func (r *Router) firstOnly(via way, l login.Login) (may func(state) error) {
 	return func(st state) error {
 		if !r.isFirstIn(st, via, l) {
 			return errors.New("failure: a password or a key was set meanwhile")
@@ -59,7 +59,7 @@ func (r *Router) firstOnly(via string, l login.Login) (may func(state) error) {
 }
 
 // setFirst sets the first password, and returns the proof of it; "" if it may not be set, or is none that a user may choose.
-func (r *Router) setFirst(via string, l login.Login, new string) (proof string) {
+func (r *Router) setFirst(via way, l login.Login, new string) (proof string) {
 	if !r.isFirst(via, l) || new == "" || console.CheckPassword(new) != nil {
 		return ""
 	}

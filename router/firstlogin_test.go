@@ -21,6 +21,7 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/web"
 )
 
 const lanLines = "/interface list add name=LAN\n/interface list member add list=LAN interface=ether2\n" +
@@ -73,11 +74,11 @@ func TestMaySetFirst(t *testing.T) {
 				if test.lines != "" {
 					g.must(test.lines)
 				}
-				assert.Equal(t, test.want, g.r.isFirst(test.via, test.login))
-				proof := g.r.loginAuthority(test.via).CheckPassword(test.login, "")
+				assert.Equal(t, test.want, g.r.isFirst(way{via: test.via}, test.login))
+				proof := g.r.loginAuthority(way{via: test.via}).CheckPassword(test.login, "")
 				assert.Equal(t, test.want && test.via == viaSSH, proof != "", "the page asks by its own way")
-				assert.Equal(t, test.want, g.r.setFirst(test.via, test.login, "new secret") != "")
-				assert.Empty(t, g.r.setFirst(test.via, test.login, "other"), "once")
+				assert.Equal(t, test.want, g.r.setFirst(way{via: test.via}, test.login, "new secret") != "")
+				assert.Empty(t, g.r.setFirst(way{via: test.via}, test.login, "other"), "once")
 			})
 		})
 	}
@@ -93,9 +94,9 @@ func TestMaySetFirst(t *testing.T) {
 		}
 		assert.Equal(t, []string{"ssh", "www"}, open())
 		for _, bad := range []string{"", "bad\x01"} {
-			assert.Empty(t, g.r.setFirst(viaWeb, admin, bad))
+			assert.Empty(t, g.r.setFirst(way{via: viaWeb}, admin, bad))
 		}
-		assert.NotEmpty(t, g.r.setFirst(viaWeb, admin, "new secret"))
+		assert.NotEmpty(t, g.r.setFirst(way{via: viaWeb}, admin, "new secret"))
 		assert.Equal(t, []string{"ssh", "api", "www"}, open())
 		assert.True(t, g.r.login(&session.Session{Origin: session.Origin{Via: session.Console}}, console.Admin, "new secret"))
 		assert.Contains(t, g.log(), "password of user admin changed by web:admin@192.168.0.2")
@@ -233,8 +234,8 @@ func TestFirstOpenSSH(t *testing.T) {
 func TestFirstByThePage(t *testing.T) {
 	fakes := newRig(t)
 	r := fakes.r
-	s := newWebService(realSupervisor(t, r.log, fakes.log), r.log.About("www"))
-	s.attach(r, viaWeb)
+	s := newWebService(realSupervisor(t, r.log, fakes.log), r.log.About("www"), web.Spec)
+	s.attach(r, way{via: viaWeb})
 	config := console.Default()
 	config.WWW.Disabled, config.WWW.Port = false, freePort(t)
 	config.InterfaceLists = []console.InterfaceList{{Name: "LAN"}}

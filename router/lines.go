@@ -220,6 +220,7 @@ func (r *Router) change(s *session.Session, revision uint64, result console.Resu
 		did.all = did.others
 	}
 	r.changes.tell(did.all, actor(s.User, s.Origin))
+	r.logCertificates(before, next)
 	r.keepConfig()
 	return warning + r.warning(), nil
 }
@@ -317,6 +318,7 @@ func (r *Router) system(st state) console.Live {
 		Slots:      r.slots,
 		DynamicDNS: func() []netip.Addr { return st.layers.effective(st.running, r.board.PortNames()).NameServers },
 	}
+	r.offerCertificates(&live)
 	if r.journal != nil {
 		live.Log = func() ([]string, error) {
 			return r.journal.Lines(kmsg.View{Called: st.config.Called, Zone: st.config.TimeZone})

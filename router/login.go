@@ -73,6 +73,7 @@ func (l *logins) logFailure(log *kmsg.Logger, user string, from session.Origin) 
 // check reports whether secret is the password whose hash is given, and right says that who gives it may log in: it takes as
 // long if not. A refusal comes after a pause.
 func (l *logins) check(from session.Origin, hash string, right bool, secret string) bool {
+	from.TLS = false // who guesses both ways shall not guess twice as much
 	// At the machine itself a user who has no password gives an empty one.
 	empty := hash == "" && secret == "" && !from.Address.IsValid()
 	if (empty || l.compare(from, hash, secret)) && right {
@@ -174,7 +175,7 @@ func (r *Router) judge(c console.Config, from session.Origin, user, secret strin
 	u, known := c.User(user)
 	hash = u.Password
 	// The process of a service hears a moment later than the user that its addresses have changed.
-	right := c.MayLogIn(user, policyOf(from.Via), from.Address) && c.AllowsFrom(from.Address, policyOf(from.Via))
+	right := c.MayLogIn(user, policyOf(from.Via), from.Address) && c.AllowsFrom(from.Address, policyOf(from.Via), from.TLS)
 	if from.Via == viaSSH && slices.ContainsFunc(c.SSHKeys, func(k ssh.Key) bool { return k.User == user }) {
 		// As in RouterOS who has a key has no password by SSH: it is asked for in vain.
 		right = false

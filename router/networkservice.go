@@ -24,6 +24,12 @@ const maxNetworkSessions = 8
 // viaAPI is the session.Origin.Via of the API.
 const viaAPI = "api"
 
+// way is a way into the router: session.Origin.Via and TLS of it.
+type way struct {
+	via string
+	tls bool
+}
+
 // networkService is a service of /ip service. The listening socket is PID 1's, and the process sleeps until
 // somebody connects.
 type networkService struct {
@@ -31,12 +37,13 @@ type networkService struct {
 	log     *kmsg.Logger
 	process *service.Service
 	// configure gives the process its configuration.
-	configure func(_ context.Context, _ service.Parent, _ login.Config, extra string, _ *os.File) error
+	configure func(_ context.Context, _ service.Parent, _ login.Config, _ login.TLS, extra string, _ *os.File) error
 	// extra is what the service adds to that; nil is nothing.
 	extra func(console.Config) string
 
 	mu       sync.Mutex
 	config   login.Config
+	tls      login.TLS
 	added    string   // of extra
 	listener *os.File // nil while nobody can connect
 	stopped  bool
@@ -44,7 +51,7 @@ type networkService struct {
 
 // newNetworkService returns the service of that name. parent makes PID 1's end of its process.
 func newNetworkService(s *service.Supervisor, log *kmsg.Logger, name string, spec service.Spec, parent func(*service.Link) service.Parent,
-	configure func(context.Context, service.Parent, login.Config, string, *os.File) error) *networkService {
+	configure func(context.Context, service.Parent, login.Config, login.TLS, string, *os.File) error) *networkService {
 	i := slices.IndexFunc(console.NetworkServices, func(n console.NetworkService) bool { return n.Name == name })
 	return &networkService{NetworkService: console.NetworkServices[i], log: log, configure: configure,
 		process: s.NewService(spec, service.Options{Parent: parent})}
@@ -66,7 +73,7 @@ func (*networkService) Taken(context.Context) error { return nil }
 func (s *networkService) Apply(next console.Config) error {
 	config := s.Config(next)
 	config.Disabled = !s.Open(next)
-	added := ""
+	tls, added := s.TLS(next), ""
 	if s.extra != nil {
 		added = s.extra(next)
 	}
@@ -75,7 +82,7 @@ func (s *networkService) Apply(next console.Config) error {
 	if s.stopped {
 		return service.ErrStopped
 	}
-	if reflect.DeepEqual(config, s.config) && added == s.added && (s.listener != nil) == !config.Disabled {
+	if reflect.DeepEqual(config, s.config) && tls == s.tls && added == s.added && (s.listener != nil) == !config.Disabled {
 		return nil
 	}
 	if config.Disabled {
@@ -94,11 +101,13 @@ func (s *networkService) Apply(next console.Config) error {
 		s.listener = l
 		s.log.Printf(kmsg.Info, "%s accepts on port %d", s.Name(), config.Port)
 	}
-	s.config, s.added = config, added
+	s.config, s.tls, s.added = config, tls, added
 	listener := s.listener
 	s.process.Set(&service.Desired{
 		Listeners: []*os.File{listener},
-		Configure: func(ctx context.Context, p service.Parent) error { return s.configure(ctx, p, config, added, listener) },
+		Configure: func(ctx context.Context, p service.Parent) error {
+			return s.configure(ctx, p, config, tls, added, listener)
+		},
 	})
 	return nil
 }
@@ -120,13 +129,13 @@ func (s *networkService) Stop() {
 	s.process.Stop()
 }
 
-// newProgramService is a newNetworkService whose users are programs; attach gives it r's.
-func newProgramService(s *service.Supervisor, log *kmsg.Logger, name string, spec service.Spec) *programService {
+// newProgramService is a newNetworkService of the name of its process, whose users are programs; attach gives it r's.
+func newProgramService(s *service.Supervisor, log *kmsg.Logger, spec service.Spec) *programService {
 	v := &programService{}
-	v.networkService = newNetworkService(s, log, name, spec,
+	v.networkService = newNetworkService(s, log, spec.Name, spec,
 		func(l *service.Link) service.Parent { return login.NewProcess(l, v.authority) },
-		func(ctx context.Context, p service.Parent, c login.Config, extra string, listener *os.File) error {
-			return p.(*login.Process).Configure(ctx, c, extra, listener)
+		func(ctx context.Context, p service.Parent, c login.Config, tls login.TLS, extra string, listener *os.File) error {
+			return p.(*login.Process).Configure(ctx, c, tls, extra, listener)
 		})
 	return v
 }
@@ -137,25 +146,25 @@ type programService struct {
 	authority login.Authority
 }
 
-// attach has the sessions be those of r. Via is the session.Origin.Via of them.
-func (s *programService) attach(r *Router, via string) {
+// attach has the sessions be those of r. Via is the way in.
+func (s *programService) attach(r *Router, via way) {
 	s.authority = r.loginAuthority(via)
 	s.authority.Serve = func(conn net.Conn, l login.Login) { r.serveProgram(conn, origin(via, l), l.User, l.Number) }
 }
 
 // origin is where a login came from.
-func origin(via string, l login.Login) session.Origin {
-	if via == viaWeb && l.REST {
-		via = viaREST
+func origin(via way, l login.Login) session.Origin {
+	if via.via == viaWeb && l.REST {
+		via.via = viaREST
 	}
-	return session.Origin{Via: via, Address: l.From}
+	return session.Origin{Via: via.via, TLS: via.tls, Address: l.From}
 }
 
 // loginAuthority is what is the same for all services: that it is known who is logged in.
-func (r *Router) loginAuthority(via string) login.Authority {
+func (r *Router) loginAuthority(via way) login.Authority {
 	return login.Authority{
 		CheckPassword: func(l login.Login, secret string) (proof string) {
-			if secret == "" && via == viaSSH && r.isFirst(via, l) { // the session asks for a password
+			if secret == "" && via.via == viaSSH && r.isFirst(via, l) { // the session asks for a password
 				return proofOf(r.snapshot().running, l.User, "")
 			}
 			if hash, ok := r.judge(r.snapshot().running, origin(via, l), l.User, secret); ok {
@@ -171,7 +180,7 @@ func (r *Router) loginAuthority(via string) login.Authority {
 			r.active.enter(u)
 			r.logLogin(l.User, origin(via, l), "in")
 			// The check took a while.
-			r.active.endIf(func(other *activeUser) bool { return other == u && !u.holds(r.snapshot().usersOf(via)) })
+			r.active.endIf(func(other *activeUser) bool { return other == u && !u.holds(r.snapshot().usersOf(via.via)) })
 		},
 		LoggedOut: func(l login.Login) {
 			r.active.leave(l.User, origin(via, l), l.Number)

@@ -23,6 +23,7 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/web"
 )
 
 // picturesVariable names a folder for pictures of the page, for people to look at.
@@ -64,8 +65,8 @@ func newPageRig(t *testing.T) *pageRig {
 	e2e.Needs(t, browser.Program)
 	g := &pageRig{rig: newRig(t), pictures: os.Getenv(picturesVariable)}
 	supervisor := realSupervisor(t, g.r.log, g.log)
-	page := newWebService(supervisor, g.r.log.About("www"))
-	page.attach(g.r, viaWeb)
+	page := newWebService(supervisor, g.r.log.About("www"), web.Spec)
+	page.attach(g.r, way{via: viaWeb})
 	g.r.services = []Service{newSocksService(supervisor, g.r.log.About("socks"), fakeOpenings{}), &household{fakeService{rig: g.rig, name: "household"}}, page}
 	var turns atomic.Uint64
 	g.network.state = func() ([]netcfg.LinkState, error) {

@@ -26,7 +26,8 @@ import (
 
 // Processes are the services of the shipped program that have a process of their own: what its
 // main function can be besides PID 1, and what PID 1 starts. Each has a user of its own.
-var Processes = service.NewTable(daemon.Spec, terminal.Spec, ntp.Spec, ping.Spec, fetch.Spec, upgrade.Spec, server.Spec, client.Spec, dns.Spec, sshd.Spec, pppoe.Spec, api.Spec, neighbor.Spec, web.Spec)
+var Processes = service.NewTable(append([]service.Spec{daemon.Spec, terminal.Spec, ntp.Spec, ping.Spec, fetch.Spec, upgrade.Spec, server.Spec, client.Spec,
+	dns.Spec, sshd.Spec, pppoe.Spec, api.Spec, neighbor.Spec, web.Spec}, tlsProcesses...)...)
 
 // rootFolders is where the root folders of processes are.
 const rootFolders = "/run/service"

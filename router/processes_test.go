@@ -84,7 +84,7 @@ func TestProcessesHaveUsersOfTheirOwn(t *testing.T) {
 			assert.NotEmpty(t, p.Calls, "%s has no list of system calls", p.Name)
 		}
 	}
-	assert.Equal(t, []string{"socksd", "console", "ntp", "ping", "fetch", "upgrade", "dhcpd", "dhcpc", "dnsd", "sshd", "pppoe", "api", "neighbor", "www"}, names)
+	assert.Equal(t, []string{"socksd", "console", "ntp", "ping", "fetch", "upgrade", "dhcpd", "dhcpc", "dnsd", "sshd", "pppoe", "api", "neighbor", "www", "api-ssl", "www-ssl"}, names)
 }
 
 // fakeOpenings is a firewall that opens nothing.

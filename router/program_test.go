@@ -21,8 +21,8 @@ import (
 func TestProgramService(t *testing.T) {
 	rig := newRig(t)
 	r := rig.r
-	s := newProgramService(realSupervisor(t, r.log, rig.log), r.log, "api", api.Spec)
-	s.attach(r, "api")
+	s := newProgramService(realSupervisor(t, r.log, rig.log), r.log, api.Spec)
+	s.attach(r, way{via: "api"})
 	hash, err := password.New("correct horse")
 	require.NoError(t, err)
 	r.now.running.SetPassword(console.Admin, hash)

@@ -36,6 +36,7 @@ import (
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/service"
+	"github.com/postern-router/postern/web"
 )
 
 // Files of the image.
@@ -187,8 +188,8 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	lists := newAddressListService(log.About("firewall"), fw.Full)
 	gateways := newGatewayService(log.About("route"), network.AskNeighbor)
 	remote := newSSHService(supervisor, log.About("ssh"))
-	programs := newProgramService(supervisor, log.About("api"), "api", api.Spec)
-	page := newWebService(supervisor, log.About("www"))
+	programs := newProgramService(supervisor, log.About("api"), api.Spec)
+	page := newWebService(supervisor, log.About("www"), web.Spec)
 	r := New(b, log, Parts{
 		Network: network, Firewall: fw, Machine: machine,
 		Services: []Service{
@@ -225,8 +226,9 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	}
 	r.journal, r.state, r.kept, r.upgrades.running, r.commandLine = journal, state, kept, running, string(line)
 	remote.attach(r)
-	programs.attach(r, viaAPI)
-	page.attach(r, viaWeb)
+	programs.attach(r, way{via: viaAPI})
+	page.attach(r, way{via: viaWeb})
+	r.addTLS(supervisor, log)
 	return r, nil
 }
 

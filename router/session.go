@@ -56,7 +56,7 @@ func (r *Router) serve(conn net.Conn, from session.Origin, user string, number u
 			if !first {
 				return r.setPassword(s, old, new)
 			}
-			err := r.changePassword(s, old, new, r.firstOnly(from.Via, login.Login{User: user, From: from.Address}))
+			err := r.changePassword(s, old, new, r.firstOnly(way{from.Via, from.TLS}, login.Login{User: user, From: from.Address}))
 			first = err != nil
 			return err
 		}

@@ -42,7 +42,7 @@ func newSSHService(s *service.Supervisor, log *kmsg.Logger) *sshService {
 			a.Sign = func(data []byte) []byte { return ed25519.Sign(key, data) }
 			return sshd.NewProcess(l, a)
 		},
-		func(ctx context.Context, p service.Parent, c login.Config, _ string, listener *os.File) error {
+		func(ctx context.Context, p service.Parent, c login.Config, _ login.TLS, _ string, listener *os.File) error {
 			return p.(*sshd.Process).Configure(ctx, c, listener)
 		})
 	return v
@@ -53,13 +53,13 @@ func (s *sshService) attach(r *Router) {
 	values := values(r.state, r.kept)
 	s.getKey = func() string { return values.get(stateHostKey) }
 	s.putKey = func(key string) error { return values.put(map[string]string{stateHostKey: key}) }
-	s.authority.Authority = r.loginAuthority(viaSSH)
+	s.authority.Authority = r.loginAuthority(way{via: viaSSH})
 	s.authority.Known = r.sshKnown
 	s.authority.Serve = func(conn net.Conn, l login.Login) {
-		r.serveUser(conn, origin(viaSSH, l), l.User, l.Number, l.Proof == " ")
+		r.serveUser(conn, origin(way{via: viaSSH}, l), l.User, l.Number, l.Proof == " ")
 	}
 	s.authority.ServeFiles = func(conn net.Conn, l login.Login) {
-		r.serveFiles(conn, origin(viaSSH, l), l.User, l.Number, l.Proof == " ")
+		r.serveFiles(conn, origin(way{via: viaSSH}, l), l.User, l.Number, l.Proof == " ")
 	}
 }
 
@@ -83,7 +83,7 @@ func (s *sshService) hostKey() ed25519.PrivateKey {
 // sshKnown is the proof of a key that is one of the user's, else "".
 func (r *Router) sshKnown(l login.Login, key string) (proof string) {
 	c := r.snapshot().running
-	if !c.AllowsFrom(l.From, console.MaySSH) || !c.MayLogIn(l.User, console.MaySSH, l.From) || !hasKey(c, l.User, key) {
+	if !c.AllowsFrom(l.From, console.MaySSH, false) || !c.MayLogIn(l.User, console.MaySSH, l.From) || !hasKey(c, l.User, key) {
 		return ""
 	}
 	return proofOf(c, l.User, key)

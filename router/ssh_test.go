@@ -230,7 +230,7 @@ func TestSSHLoginsByWhatRuns(t *testing.T) {
 	r.now.config.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: key}}}
 	r.now.running.SetPassword(console.Admin, hash)
 	admin := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
-	assert.NotEmpty(t, r.loginAuthority(viaSSH).CheckPassword(admin, "right"))
+	assert.NotEmpty(t, r.loginAuthority(way{via: viaSSH}).CheckPassword(admin, "right"))
 	assert.NotContains(t, said(), "logged in", "there may be too many connections")
 	assert.Empty(t, r.sshKnown(admin, key))
 }
@@ -253,7 +253,7 @@ func TestLoginsFromAllowedAddresses(t *testing.T) {
 		for _, address := range []string{"192.168.0.2", "192.168.0.3"} {
 			l.login.User, l.login.From = console.Admin, netip.MustParseAddr(address)
 			in := l.via == viaAPI || address == "192.168.0.3"
-			assert.Equal(t, in, r.loginAuthority(l.via).CheckPassword(l.login, "right") != "", "%s from %s", l.via, address)
+			assert.Equal(t, in, r.loginAuthority(way{via: l.via}).CheckPassword(l.login, "right") != "", "%s from %s", l.via, address)
 		}
 	}
 	r.now.running.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: key}}}
@@ -265,7 +265,7 @@ func TestLoginsFromAllowedAddresses(t *testing.T) {
 func TestNetworkSessionsAreCountedApart(t *testing.T) {
 	log, _ := testLog(t)
 	r := New(board.Board{}, log, Parts{}, nil)
-	from := origin(viaSSH, login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")})
+	from := origin(way{via: viaSSH}, login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")})
 	assert.Equal(t, session.Origin{Via: "ssh", Address: netip.MustParseAddr("192.168.0.2")}, from)
 	r.now.config.Users = append(r.now.config.Users, console.User{Name: "bob", Group: "read"})
 	first := func(user string) string {

@@ -17,9 +17,9 @@ const (
 	viaREST = "rest-api"
 )
 
-// newWebService returns the service of the page. Its process is told the names of the router.
-func newWebService(s *service.Supervisor, log *kmsg.Logger) *programService {
-	v := newProgramService(s, log, web.Spec.Name, web.Spec)
+// newWebService returns the service of the page, with the process of a Spec, which is told the names of the router.
+func newWebService(s *service.Supervisor, log *kmsg.Logger, spec service.Spec) *programService {
+	v := newProgramService(s, log, spec)
 	v.extra = func(c console.Config) string { return web.Extra(ownNames(c)) }
 	return v
 }

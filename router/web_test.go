@@ -18,6 +18,7 @@ import (
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/password"
+	"github.com/postern-router/postern/web"
 )
 
 func TestOwnNames(t *testing.T) {
@@ -39,8 +40,8 @@ func TestOwnNames(t *testing.T) {
 func TestWebService(t *testing.T) {
 	fakes := newRig(t)
 	r := fakes.r
-	s := newWebService(realSupervisor(t, r.log, fakes.log), r.log.About("www"))
-	s.attach(r, viaWeb)
+	s := newWebService(realSupervisor(t, r.log, fakes.log), r.log.About("www"), web.Spec)
+	s.attach(r, way{via: viaWeb})
 	config := console.Default()
 	config.WWW.Disabled, config.WWW.Port = false, freePort(t)
 	apply := func() {

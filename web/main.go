@@ -17,6 +17,13 @@ var Spec = service.Spec{
 	Limits: service.Limits{Files: 96, Memory: 4 << 20},
 }
 
+// TLSSpec is the process over TLS. It shares no login with the other.
+var TLSSpec = service.Spec{
+	Name: "www-ssl", Start: service.OnConnection, Main: runProcess,
+	Calls:  login.Calls,
+	Limits: service.Limits{Files: 96},
+}
+
 // Extra is what PID 1 adds to the configuration (login.Process.Configure): the names of the router, for which browsers may
 // ask; as many are taken as fit.
 func Extra(names []string) string {
@@ -58,6 +65,6 @@ func runProcess(p *service.Child) error {
 		return api.NewAccount(entry), false, nil
 	}
 	s := newServer(check, first, func() func() { return l.Hold() }, func() string { return l.Extra() })
-	l = login.NewServer(p, func(conn *login.Conn) { s.serve(p.Context(), conn, conn.From, conn.Trust) })
+	l = login.NewServer(p, func(conn *login.Conn) { s.serve(p.Context(), conn.Conn, conn.From, conn.Secure, conn.Trust) })
 	return l.Run()
 }

@@ -27,7 +27,10 @@ const (
 	// maxTrusted is how many connections there may be at once on which somebody has logged in.
 	maxTrusted = 16
 
+	// cookieName is that of the cookie of a session, and secureName over TLS: a browser keeps both beside one another, sends the
+	// second over TLS alone, and lets no page that came without it set one.
 	cookieName = "postern"
+	secureName = "__Host-postern"
 	tokenField = "x-postern-token"
 )
 
@@ -46,9 +49,9 @@ func newServer(check checkPassword, first setFirst, hold func() (release func())
 	return &Server{users: newUsers(check, first, hold), extra: extra}
 }
 
-// serve serves a connection until its end. trust is called when somebody has logged in.
-func (s *Server) serve(ctx context.Context, conn net.Conn, from netip.Addr, trust func()) {
-	c := &connection{Server: s, ctx: ctx, conn: conn, from: from, in: bufio.NewReaderSize(conn, maxLine)}
+// serve serves a connection, which is one over TLS if it is secure, until its end. trust is called when somebody has logged in.
+func (s *Server) serve(ctx context.Context, conn net.Conn, from netip.Addr, secure bool, trust func()) {
+	c := &connection{Server: s, ctx: ctx, conn: conn, from: from, secure: secure, in: bufio.NewReaderSize(conn, maxLine)}
 	defer c.leave()
 	end := time.Now().Add(strangerTime)
 	for n := 0; c.trusted || n < maxStrangerRequests; n++ {
@@ -77,7 +80,9 @@ type connection struct {
 	ctx  context.Context
 	conn net.Conn
 	from netip.Addr
-	in   *bufio.Reader
+	// secure says that it is one over TLS.
+	secure bool
+	in     *bufio.Reader
 	// trusted says that somebody has logged in on it.
 	trusted bool
 }
@@ -183,7 +188,7 @@ func (c *connection) answer(w *response, r *request, trust func()) {
 		w.fail(421, "expected an address or a name of the router as host")
 		return
 	}
-	if r.origin != "" && !strings.EqualFold(r.origin, "http://"+r.authority) || r.site == "cross-site" && r.method != "GET" && r.method != "HEAD" {
+	if r.origin != "" && !strings.EqualFold(r.origin, c.scheme()+r.authority) || r.site == "cross-site" && r.method != "GET" && r.method != "HEAD" {
 		w.fail(403, "a request of another page")
 		return
 	}
@@ -243,8 +248,8 @@ func (c *connection) answer(w *response, r *request, trust func()) {
 			w.fail(405, "")
 			return
 		}
-		c.users.logout(c.from, r.cookieValue())
-		w.fields = append(w.fields, setCookie("; Max-Age=0"))
+		c.users.logout(c.from, c.cookieOf(r))
+		w.fields = append(w.fields, c.setCookie("; Max-Age=0"))
 		w.status = 204
 		w.last = true
 	}
@@ -256,18 +261,38 @@ func (c *connection) isOurs(host string) bool {
 	return host == "" || isAddress(host) || !strings.Contains(host, ".") || slices.Contains(strings.Fields(c.extra()), host)
 }
 
-// cookieValue is the value of the server's own cookie.
-func (r *request) cookieValue() string {
+// scheme begins the URLs of the connection's pages.
+func (c *connection) scheme() string {
+	if c.secure {
+		return "https://"
+	}
+	return "http://"
+}
+
+// cookieName is the name of the connection's own cookie.
+func (c *connection) cookieName() string {
+	if c.secure {
+		return secureName
+	}
+	return cookieName
+}
+
+// cookieOf is the value of the connection's own cookie.
+func (c *connection) cookieOf(r *request) string {
 	for part := range strings.SplitSeq(r.cookie, ";") {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(part), cookieName+"="); ok {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(part), c.cookieName()+"="); ok {
 			return value
 		}
 	}
 	return ""
 }
 
-func setCookie(valueAndMore string) string {
-	return "Set-Cookie: " + cookieName + "=" + valueAndMore + "; Path=/; HttpOnly; SameSite=Strict"
+func (c *connection) setCookie(valueAndMore string) string {
+	text := "Set-Cookie: " + c.cookieName() + "=" + valueAndMore + "; Path=/; HttpOnly; SameSite=Strict"
+	if c.secure {
+		text += "; Secure"
+	}
+	return text
 }
 
 // authenticate returns the user whose request it is, for users.done. If there is none, the answer says so.
@@ -283,7 +308,7 @@ func (c *connection) authenticate(w *response, r *request) (*user, bool) {
 			c.refuse(w, r, err)
 			return nil, false
 		}
-	} else if cookie := r.cookieValue(); cookie != "" && r.authorization == "" {
+	} else if cookie := c.cookieOf(r); cookie != "" && r.authorization == "" {
 		if u := c.users.byCookie(c.from, cookie); u != nil {
 			return u, true
 		}
@@ -347,7 +372,7 @@ func (c *connection) login(w *response, r *request, trust func()) {
 	}
 	defer c.users.done(u)
 	c.enter(w, trust)
-	w.fields = append(w.fields, setCookie(cookie))
+	w.fields = append(w.fields, c.setCookie(cookie))
 	u.show(w)
 }
 

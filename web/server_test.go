@@ -225,7 +225,7 @@ func newRig(t *testing.T) *rig {
 			serving.Go(func() {
 				defer conn.Close()
 				defer context.AfterFunc(ctx, func() { conn.Close() })()
-				g.server.serve(ctx, conn, netip.MustParseAddr("127.0.0.1"), func() { g.add(&g.trusted, 1) })
+				g.server.serve(ctx, conn, netip.MustParseAddr("127.0.0.1"), false, func() { g.add(&g.trusted, 1) })
 			})
 		}
 	})

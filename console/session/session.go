@@ -24,6 +24,8 @@ type Origin struct {
 	// Via is the way into the router, in the words of RouterOS's "/user active": Console, or
 	// the name of a service (ssh, api).
 	Via string
+	// TLS says that it is the way over TLS, which is a service of its own.
+	TLS bool
 	// Terminal is the name of a serial terminal, as ttyS0; "" for a session over the network.
 	Terminal string
 	// Address is the address of the client; the zero Addr for a serial terminal.

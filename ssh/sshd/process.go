@@ -57,7 +57,7 @@ func NewProcess(link *service.Link, a Authority) *Process {
 // Configure puts a configuration in force. The process accepts on listener, of which the caller keeps
 // its own copy.
 func (p *Process) Configure(ctx context.Context, c login.Config, listener *os.File) error {
-	return p.Process.Configure(ctx, c, string(p.authority.HostKey[:]), listener)
+	return p.Process.Configure(ctx, c, login.TLS{}, string(p.authority.HostKey[:]), listener)
 }
 
 // Handle serves the process. It does not wait for the check of a password.
