@@ -3,7 +3,9 @@
 package certificate
 
 import (
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -120,6 +122,10 @@ func TestForeign(t *testing.T) {
 	require.EqualError(t, err, "key is not that of the certificate")
 	_, err = ParseKey(key + otherKey)
 	require.EqualError(t, err, "expected one key, without a passphrase")
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	require.NoError(t, err)
+	_, err = take(foreign(t, p224, &p224.PublicKey))
+	require.EqualError(t, err, "a key on an elliptic curve is of P-256, P-384 or P-521 here")
 	locked := strings.Replace(key, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n", 1)
 	_, err = ParseKey(locked)
 	require.EqualError(t, err, "expected one key, without a passphrase")

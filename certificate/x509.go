@@ -175,7 +175,12 @@ func parseKey(der []byte) (any, error) {
 		return nil, errors.New("it is no key that is understood here")
 	}
 	switch k := key.(type) {
-	case *ecdsa.PrivateKey, ed25519.PrivateKey:
+	case ed25519.PrivateKey:
+		return key, nil
+	case *ecdsa.PrivateKey:
+		if k.Curve.Params().BitSize < 256 { // TLS has no signatures for P-224
+			return nil, errors.New("a key on an elliptic curve is of P-256, P-384 or P-521 here")
+		}
 		return key, nil
 	case *rsa.PrivateKey:
 		if n := k.N.BitLen(); n < minRSA || n > maxRSA {

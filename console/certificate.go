@@ -246,9 +246,10 @@ func (c *Config) completeCertificates(live Live) error {
 
 // ownAltNames are the names and addresses by which hosts of the LAN ask for the router.
 func (c *Config) ownAltNames() (all []string) {
+	room := maxCertificateWords - len(ownCertificate) - len(c.Identity)
 	add := func(name string) {
-		if name != "" && len(all) < certificate.MaxAltNames && !slices.Contains(all, name) {
-			all = append(all, name)
+		if name != "" && len(all) < certificate.MaxAltNames && len(name) < room && !slices.Contains(all, name) {
+			all, room = append(all, name), room-len(name)-1
 		}
 	}
 	add(certificate.DNSName(c.Identity))

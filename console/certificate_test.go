@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,13 @@ func TestOwnCertificate(t *testing.T) {
 	assert.Empty(t, cfg.Certificates)
 	cfg = runLines(t, cfg, "/ip service enable www-ssl")
 	require.Len(t, cfg.Certificates, 1)
+	// No more names than a line of the configuration has room for.
+	many := Default()
+	many = runLines(t, many, "/ip address add address=192.168.0.1/24 interface=ether2", "/user set admin password=secret")
+	for i := range 10 {
+		many = runLines(t, many, fmt.Sprintf("/ip dns static add name=%d.%s.lan address=192.168.0.1", i, strings.Repeat("n", 60)))
+	}
+	assert.Len(t, runLines(t, many, "/ip service enable www-ssl").Certificates, 1)
 	own := cfg.Certificates[0]
 	info, err := own.Info()
 	require.NoError(t, err)
