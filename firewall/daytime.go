@@ -58,7 +58,7 @@ func seconds(s string) (d time.Duration, ok bool) {
 }
 
 // TimeAccepted says what the matcher time accepts.
-const TimeAccepted = "TIME-TIME[,DAY,...]: TIME as 8h30m, 08:30:00 or 1d, DAY sun | mon | tue | wed | thu | fri | sat"
+const TimeAccepted = "TIME-TIME[,DAY,...]: TIME as 8h30m, 08:30:00 or 1d, DAY sun | mon | tue | wed | thu | fri | sat; at least two seconds"
 
 var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
 
@@ -81,6 +81,9 @@ func daytime(value string) ([]string, bool) {
 	}
 	if end == 0 {
 		end = day
+	}
+	if end-start == time.Second {
+		return nil, false // from a second to the same one is always, for the kernel (time_mt, net/netfilter/xt_time.c)
 	}
 	if start > 0 {
 		words = append(words, "--timestart", clock(start))

@@ -59,7 +59,9 @@ func TestMatchers(t *testing.T) {
 		{"time", "0s-1d,sun,mon,tue,wed,thu,fri,sat", "-m time --kerneltz"}, {"time", "0s-1d,sat", "-m time --weekdays Sat --kerneltz"},
 		{"time", "22h-6h30m,fri", "-m time --timestart 22:00:00 --timestop 06:29:59 --contiguous --weekdays Fri --kerneltz"},
 		{"time", "08:30-24:00:00", "-m time --timestart 08:30:00 --kerneltz"}, {"time", "20h-0s,sat", "-m time --timestart 20:00:00 --weekdays Sat --kerneltz"},
-		{"time", "08:00:01-8h2s", "-m time --timestart 08:00:01 --timestop 08:00:01 --kerneltz"},
+		{"time", "08:00:01-8h3s", "-m time --timestart 08:00:01 --timestop 08:00:02 --kerneltz"},
+		// One second the kernel would take for all day.
+		{"time", "08:00:01-8h2s", ""}, {"time", "0s-1s", ""}, {"time", "23:59:59-1d", ""}, {"time", "23:59:59-0s,mon", ""},
 		{"time", "8h-8h", ""}, {"time", "8h", ""}, {"time", "8h-25h", ""}, {"time", "1d-8h", ""}, {"time", "8h-17h,", ""}, {"time", "8h-17h,mon,mon", ""}, {"time", "8h-17h,monday", ""},
 		{"time", "!8h-17h", ""}, {"time", "8-17", ""}, {"time", "17m8h-20h", ""}, {"time", "24:30-1h", ""}, {"time", "8:00-9:00", ""}, {"time", "-8h", ""}, {"time", "+1:00-02:00", ""},
 		{"per-connection-classifier", "src-address:65536/0", ""}, {"per-connection-classifier", "src-address:2/2", ""}, {"per-connection-classifier", "src-address:0/0", ""},
