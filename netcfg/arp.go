@@ -156,10 +156,15 @@ func (c Config) wantReplyOnly(w *state) {
 		if l.arp != ARPReplyOnly || !l.up {
 			continue
 		}
+		// Also who has an address of one network and asks for the router's in another.
 		for _, a := range w.addrs {
-			if a.link == l.name {
+			for i, b := range w.addrs {
+				dst := b.prefix.Masked()
+				if a.link != l.name || b.link != l.name || slices.ContainsFunc(w.addrs[:i], func(o addr) bool { return o.link == l.name && o.prefix.Masked() == dst }) {
+					continue
+				}
 				own := netip.PrefixFrom(a.prefix.Addr(), a.prefix.Addr().BitLen())
-				r := rule{priority: arpPriority, src: own, dst: a.prefix.Masked(), in: "lo", action: unix.FR_ACT_TO_TBL, table: arpTable}
+				r := rule{priority: arpPriority, src: own, dst: dst, in: "lo", action: unix.FR_ACT_TO_TBL, table: arpTable}
 				w.rules = append(w.rules, r)
 				r.priority, r.action, r.table = arpPriority+1, unix.FR_ACT_UNREACHABLE, 0
 				w.rules = append(w.rules, r)

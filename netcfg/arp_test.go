@@ -222,6 +222,12 @@ func TestARPModes(t *testing.T) {
 	}))
 	eventually(t, func() bool { return r.asks(t, "192.168.0.9") })
 	assert.False(t, r.asks(t, "192.168.0.8"))
+	// One that asks for an address of another network of the link is not answered either.
+	c.Addresses = append(c.Addresses, Address{Address: netip.MustParsePrefix("192.168.5.1/24"), Interface: "ether2"})
+	mode(ARPReplyOnly)
+	assert.False(t, finds(t, r.lan, "192.168.0.8", "192.168.5.1"))
+	eventually(t, func() bool { return finds(t, r.lan, "192.168.0.9", "192.168.5.1") })
+	c.Addresses = c.Addresses[:len(c.Addresses)-1]
 
 	// A published address, in the usual mode.
 	c.Neighbors = []StaticNeighbor{{Address: netip.MustParseAddr("10.0.0.1"), Interface: "ether2", Published: true}}
