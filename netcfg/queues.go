@@ -205,6 +205,9 @@ func (m *Manager) reconcileClasses(p *pass, h, w classes, made bool) {
 		}
 		plain, oldPlain := c, old
 		plain.leaf, oldPlain.leaf = 0, 0
+		if c.leaf == 0 {
+			oldPlain.priority = c.priority // only of a leaf can it be changed (htb_change_class, net/sched/sch_htb.c), and it has no effect else
+		}
 		var err error
 		if plain != oldPlain {
 			changed = true

@@ -136,6 +136,25 @@ qdisc pfifo 0: parent 5051:2 limit 256p`, queuesShown(t, "ether2"))
 	assert.Contains(t, queuesShown(t, "ether2"), "qdisc pfifo 7:", "another's stays")
 }
 
+// The kernel keeps the priority of a class with others in it: one that differs is not repaired again and again.
+func TestPriorityOfInnerClass(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := queueManager(t)
+	c := queued()
+	require.NoError(t, m.Apply(c))
+	c.Queues[1].Classes[0].Priority = 2
+	c.Queues[1].Classes[2].Priority = 3
+	require.NoError(t, m.Apply(c))
+	assert.Contains(t, queuesShown(t, "ether2"), "class htb 5051:3 parent 5051:1 prio 3")
+	changes, err := m.repair()
+	require.NoError(t, err)
+	assert.Empty(t, changes)
+	c.Queues[1].Classes = c.Queues[1].Classes[:1]
+	c.Queues[1].Classes[0].Leaf = true
+	require.NoError(t, m.Apply(c))
+	assert.Contains(t, queuesShown(t, "ether2"), "class htb 5051:1 root prio 2")
+}
+
 // With the kernels of the boards connections share a class.
 func TestQueueLeaves(t *testing.T) {
 	lab(t, "k0", "k1")
