@@ -16,6 +16,7 @@ package queue
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -370,9 +371,12 @@ func waysOf(c netcfg.Config, nodes []*node) map[string][]netip.Prefix {
 	}
 	for _, r := range c.Routes {
 		on := c.Actual(r.Interface)
-		for link, networks := range ways {
-			if r.Interface == "" && slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(r.Gateway) }) {
-				on = link
+		bits := -1
+		for _, link := range slices.Sorted(maps.Keys(ways)) { // of several that have the gateway always the same
+			for _, p := range ways[link] {
+				if r.Interface == "" && p.Contains(r.Gateway) && p.Bits() > bits {
+					on, bits = link, p.Bits()
+				}
 			}
 		}
 		if !r.Disabled && r.Destination.Bits() > 0 && on != "" {

@@ -232,3 +232,26 @@ func TestRefused(t *testing.T) {
 	}
 	assert.EqualError(t, Validate(make([]Simple, MaxQueues+1)), "expected at most 64 queues, got 65")
 }
+
+// A gateway that is in networks of two links is on that of the smaller one, each time.
+func TestGatewayInTwoNetworks(t *testing.T) {
+	c := netcfg.Config{
+		Addresses: []netcfg.Address{
+			{Address: netip.MustParsePrefix("10.0.0.1/8"), Interface: "ether1"},
+			{Address: netip.MustParsePrefix("10.1.0.1/24"), Interface: "ether2"},
+			{Address: netip.MustParsePrefix("172.16.0.1/24"), Interface: "ether3"},
+		},
+		Routes: []netcfg.Route{{Destination: netip.MustParsePrefix("192.168.77.0/24"), Gateway: netip.MustParseAddr("10.1.0.9")}},
+	}
+	all := []Simple{{Name: "q", Target: "192.168.77.0/24", Priority: [2]uint64{8, 8}, MaxLimit: [2]uint64{1e6, 1e6}}}
+	down := Total(all)["q"][Down]
+	for range 50 { // a map has another order each time
+		var on []string
+		for _, l := range Links(all, c) {
+			if l.Classes[0].ID == down {
+				on = append(on, l.Interface)
+			}
+		}
+		assert.Equal(t, []string{"ether2"}, on)
+	}
+}
