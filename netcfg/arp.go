@@ -50,11 +50,11 @@ type StaticNeighbor struct {
 // MaxNeighbors is how many StaticNeighbors a Config can have.
 const MaxNeighbors = 1024
 
-// arpTable is a table of routes that no packet takes. It has the neighbours that links with ARPReplyOnly answer: with arp_filter the
-// kernel answers a request only if its own answer would leave by the same link. See Config.wantReplyOnly.
+// arpTable is a table of routes that no packet takes: it says who in the networks of links with ARPReplyOnly nothing is sent to. See
+// Config.wantReplyOnly.
 const arpTable = MaxTable + 1
 
-// arpPriority is the first of the priorities of the rules that lead there; there are two.
+// arpPriority is the priority of the rules that lead there: before all others of ours, as none may lead to whom arpTable refuses.
 const arpPriority = 900
 
 func checkARP(mode string) error {
@@ -149,33 +149,52 @@ func (c Config) wantNeighbors(links []link) (all []neighbor) {
 	return all
 }
 
-// wantReplyOnly adds to w what has links with ARPReplyOnly answer their neighbours alone: of what the router would send from its own
-// address there, only what is for one of these leaves by the link.
+// wantReplyOnly adds to w what has links with ARPReplyOnly talk with their neighbours alone: packets to others in the networks of such a
+// link are refused, whatever hardware address the kernel has learnt, as it does from requests and announcements. So with arp_filter it
+// answers no request of theirs, and the check of sources drops what they send. Neighbours, and smaller networks behind other links or
+// gateways, are left to the rules and tables that follow.
 func (c Config) wantReplyOnly(w *state) {
-	for _, l := range w.links {
-		if l.arp != ARPReplyOnly || !l.up {
-			continue
-		}
-		// Also who has an address of one network and asks for the router's in another.
-		for _, a := range w.addrs {
-			for i, b := range w.addrs {
-				dst := b.prefix.Masked()
-				if a.link != l.name || b.link != l.name || slices.ContainsFunc(w.addrs[:i], func(o addr) bool { return o.link == l.name && o.prefix.Masked() == dst }) {
-					continue
-				}
-				own := netip.PrefixFrom(a.prefix.Addr(), a.prefix.Addr().BitLen())
-				r := rule{priority: arpPriority, src: own, dst: dst, in: "lo", action: unix.FR_ACT_TO_TBL, table: arpTable}
-				w.rules = append(w.rules, r)
-				r.priority, r.action, r.table = arpPriority+1, unix.FR_ACT_UNREACHABLE, 0
-				w.rules = append(w.rules, r)
-			}
-		}
-		for _, n := range w.neighbors {
-			if n.link == l.name && !n.proxy {
-				w.routes = append(w.routes, route{dst: netip.PrefixFrom(n.address, n.address.BitLen()), metric: 1, oif: l.name, table: arpTable})
-			}
+	var closed []netip.Prefix
+	is := func(name string) bool {
+		i := linkNamed(w.links, name)
+		return i >= 0 && w.links[i].up && w.links[i].arp == ARPReplyOnly
+	}
+	for _, a := range w.addrs {
+		if dst := a.prefix.Masked(); is(a.link) && !slices.Contains(closed, dst) {
+			closed = append(closed, dst)
 		}
 	}
+	var routes []route
+	add := func(dst netip.Prefix, typ uint8) {
+		r := route{dst: dst, metric: 1, table: arpTable, typ: typ}
+		within := func(p netip.Prefix) bool { return p.Bits() < dst.Bits() && p.Contains(dst.Addr()) }
+		if (typ != unix.RTN_THROW || !slices.Contains(closed, dst) && slices.ContainsFunc(closed, within)) && !slices.Contains(routes, r) {
+			routes = append(routes, r)
+		}
+	}
+	for _, n := range w.neighbors {
+		if is(n.link) && !n.proxy {
+			add(netip.PrefixFrom(n.address, n.address.BitLen()), unix.RTN_THROW)
+		}
+	}
+	for _, a := range w.addrs {
+		add(a.prefix.Masked(), unix.RTN_THROW)
+	}
+	for i, r := range w.routes {
+		if r.gw.IsValid() || !is(r.oif) {
+			add(r.dst, unix.RTN_THROW)
+		}
+		// A gateway is a neighbour as others are: by one that is none nothing is sent, nor by the next best route.
+		known := func(n neighbor) bool { return n.link == r.oif && n.address == r.gw && !n.proxy }
+		if r.gw.IsValid() && is(r.oif) && !slices.ContainsFunc(w.neighbors, known) {
+			w.routes[i] = route{dst: r.dst, metric: r.metric, table: r.table, typ: unix.RTN_UNREACHABLE}
+		}
+	}
+	for _, dst := range closed {
+		add(dst, unix.RTN_UNREACHABLE)
+		w.rules = append(w.rules, rule{priority: arpPriority, dst: dst, action: unix.FR_ACT_TO_TBL, table: arpTable})
+	}
+	w.routes = append(w.routes, routes...)
 }
 
 // The parameters of a link that its mode of ARP sets, with their folders below parameterFolder and the values of the usual mode.

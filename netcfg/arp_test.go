@@ -245,6 +245,78 @@ func TestARPModes(t *testing.T) {
 	}))
 }
 
+// With reply-only nothing is sent to who is not listed, whatever the kernel has learnt of him, and by whatever rule or route.
+func TestReplyOnlyIsClosed(t *testing.T) {
+	r := newARPRig(t)
+	prefix, address := netip.MustParsePrefix, netip.MustParseAddr
+	c := router()
+	c.Routes = []Route{
+		{Destination: prefix("10.77.0.0/16"), Gateway: address("192.168.0.8"), Distance: 1},
+		{Destination: prefix("10.78.0.0/16"), Gateway: address("192.168.0.9"), Distance: 1},
+		{Destination: prefix("192.168.0.128/26"), Gateway: address("10.0.0.1"), Distance: 1},
+		{Destination: prefix("192.168.0.192/26"), Interface: "ether2", Distance: 1},
+		{Destination: prefix("0.0.0.0/0"), Gateway: address("10.0.0.1"), Distance: 1},
+		{Destination: prefix("10.77.0.0/16"), Gateway: address("192.168.0.8"), Distance: 1, Table: "t"},
+	}
+	c.Tables = []Table{{Name: "t", Number: 7}}
+	c.Rules = []Rule{
+		{SrcAddress: prefix("10.0.0.66/32"), Action: "unreachable"},
+		{SrcAddress: prefix("10.0.0.67/32"), Action: "lookup", Table: MainTable},
+	}
+	c.Links = append(c.Links, Link{Name: "ether2", ARP: ARPReplyOnly})
+	c.Neighbors = []StaticNeighbor{static("192.168.0.9", "ether2", 9)}
+	for range 2 { // with the rules there, too
+		r.apply(t, c)
+		require.NoError(t, r.router.Do(func() error {
+			changes, err := r.m.repair()
+			assert.Empty(t, changes)
+			return err
+		}))
+	}
+	way := func(what string) (link string) {
+		require.NoError(t, r.router.Do(func() error {
+			out, err := exec.Command("ip", append([]string{"route", "get"}, strings.Fields(what)...)...).CombinedOutput()
+			if _, after, found := strings.Cut(string(out), " dev "); err == nil && found {
+				link = strings.Fields(after)[0]
+			}
+			return nil
+		}))
+		return link
+	}
+	learnt := func() {
+		require.NoError(t, r.router.Do(func() error {
+			ip(t, "neigh replace 192.168.0.8 lladdr 02:00:00:00:00:09 nud stale dev ether2")
+			return nil
+		}))
+	}
+	learnt()
+	for what, want := range map[string]string{
+		"192.168.0.9":                           "ether2",
+		"192.168.0.8":                           "",
+		"192.168.0.8 from 192.168.0.1":          "",
+		"192.168.0.9 from 10.0.0.5 iif ether1":  "ether2",
+		"192.168.0.8 from 10.0.0.5 iif ether1":  "",
+		"192.168.0.9 from 10.0.0.66 iif ether1": "", // by the user's own rule, which holds for who is listed
+		"192.168.0.8 from 10.0.0.67 iif ether1": "",
+		"10.0.0.5 from 192.168.0.9 iif ether2":  "ether1",
+		"10.0.0.5 from 192.168.0.8 iif ether2":  "",
+		"10.78.0.1":                             "ether2",
+		"10.77.0.1":                             "", // not by the default route either
+		"192.168.0.130":                         "ether1",
+		"192.168.0.200":                         "",
+		"203.0.113.9":                           "ether1",
+		"192.168.0.255":                         "ether2", // broadcasts, as of DHCP
+	} {
+		assert.Equal(t, want, way(what), what)
+	}
+	// Nor is one answered that the kernel knew before he asks.
+	assert.False(t, finds(t, r.lan, "192.168.0.8", "192.168.0.1"))
+	c.Links[1].ARP = ""
+	r.apply(t, c)
+	assert.Equal(t, "ether2", way("192.168.0.8"))
+	assert.Equal(t, "ether2", way("10.77.0.1"))
+}
+
 // asks reports whether the router finds a neighbour on ether2.
 func (r *arpRig) asks(t *testing.T, address string) (answered bool) {
 	t.Helper()

@@ -179,8 +179,11 @@ func (m *Manager) reconcileAddrs(nl *conn, p *pass, have, want []addr) {
 func (m *Manager) reconcileRoutes(p *pass, have, want []route, between func()) {
 	what := func(verb string, r route) string {
 		by := "by " + r.oif
-		if r.gw.IsValid() {
+		switch {
+		case r.gw.IsValid():
 			by = "by " + r.gw.String()
+		case r.typ == unix.RTN_THROW:
+			by = "of type throw"
 		}
 		for name, typ := range kernelTypes {
 			if typ == r.typ {

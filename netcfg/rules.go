@@ -179,7 +179,7 @@ func (c Config) tableNames() string {
 func looseLinks(routes []route) string {
 	var names []string
 	for _, r := range routes {
-		if r.table != unix.RT_TABLE_MAIN && r.table != arpTable && r.oif != "" && !slices.Contains(names, r.oif) {
+		if r.table != unix.RT_TABLE_MAIN && r.oif != "" && !slices.Contains(names, r.oif) {
 			names = append(names, r.oif)
 		}
 	}
