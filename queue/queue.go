@@ -409,9 +409,9 @@ func (n *node) links(ways map[string][]netip.Prefix, names []string, actual func
 		}
 		return links
 	}
-	// What comes by one link does not leave by it.
+	// What comes by one link does not leave by it, unless it leads to two networks.
 	but := func(links, others []string, some bool) []string {
-		if !some || len(others) != 1 {
+		if !some || len(others) != 1 || apart(ways[others[0]]) {
 			return links
 		}
 		return slices.DeleteFunc(slices.Clone(links), func(name string) bool { return name == others[0] })
@@ -422,6 +422,16 @@ func (n *node) links(ways map[string][]netip.Prefix, names []string, actual func
 		return up, nil // every packet is an upload
 	}
 	return up, down
+}
+
+// apart reports whether two of the networks have no address in common.
+func apart(all []netip.Prefix) bool {
+	for i, p := range all {
+		if slices.ContainsFunc(all[:i], func(o netip.Prefix) bool { return !o.Overlaps(p) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Rates of the kernel's are in bytes per second. One without a bound has unlimited, and one to which nothing is promised has minRate, as 0 is none.

@@ -248,10 +248,37 @@ func TestGatewayInTwoNetworks(t *testing.T) {
 	for range 50 { // a map has another order each time
 		var on []string
 		for _, l := range Links(all, c) {
-			if l.Classes[0].ID == down {
+			if slices.ContainsFunc(l.Classes, func(k netcfg.Class) bool { return k.ID == down }) {
 				on = append(on, l.Interface)
 			}
 		}
 		assert.Equal(t, []string{"ether2"}, on)
 	}
+}
+
+// What passes between two networks of one link leaves by the link that it came by.
+func TestTwoNetworksOfALink(t *testing.T) {
+	c := netcfg.Config{Addresses: []netcfg.Address{
+		{Address: netip.MustParsePrefix("192.168.1.1/24"), Interface: "ether1"},
+		{Address: netip.MustParsePrefix("192.168.2.1/24"), Interface: "ether1"},
+		{Address: netip.MustParsePrefix("10.0.0.1/24"), Interface: "ether2"},
+		{Address: netip.MustParsePrefix("10.0.0.2/24"), Interface: "ether2"}, // no other network
+	}}
+	classes := func(q Simple) (all []string) {
+		q = q.limit(1e6, 1e6)
+		total := Total([]Simple{q})[q.Name]
+		for _, l := range Links([]Simple{q}, c) {
+			for _, k := range l.Classes {
+				for d, way := range []string{"up", "down"} {
+					if k.ID == total[d] {
+						all = append(all, l.Interface+" "+way)
+					}
+				}
+			}
+		}
+		return all
+	}
+	assert.Equal(t, []string{"ether1 up", "ether1 down"}, classes(simple("between", "192.168.1.0/24").with("192.168.2.0/24")))
+	assert.Equal(t, []string{"ether1 up", "ether1 down", "ether2 up"}, classes(simple("with all", "192.168.1.0/24")))
+	assert.Equal(t, []string{"ether1 up", "ether2 down"}, classes(simple("one", "10.0.0.0/24")))
 }
