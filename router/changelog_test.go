@@ -52,7 +52,17 @@ func TestChangesAreLogged(t *testing.T) {
 		assert.Contains(t, said, "info user bob added"+by)
 		assert.Contains(t, said, "info system identity changed"+by)
 		assert.Equal(t, 2, strings.Count(said, "\n"), said)
+		said = run("/undo")
+		assert.Contains(t, said, "info user bob removed"+by)
+		assert.Contains(t, said, "info system identity changed undone"+by)
+		assert.Equal(t, 2, strings.Count(said, "\n"), said)
+		said = run("/redo")
+		assert.Contains(t, said, "info user bob added"+by)
+		assert.Contains(t, said, "info system identity changed again"+by)
+		assert.Equal(t, 2, strings.Count(said, "\n"), said)
 		assert.Contains(t, run("/user set bob comment=x"), "info user bob changed"+by)
+		said = run("/undo") // a comment is in no line of its own
+		assert.Equal(t, 1, strings.Count(said, "\n"), said)
 		run("/user remove bob") // with a password of his, the serial line would ask for one
 
 		// Another way in, and the serial line.

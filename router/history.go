@@ -35,9 +35,10 @@ type history struct {
 
 // historyEntry is a change that can be undone, or done again.
 type historyEntry struct {
-	number             uint32
-	action, by, policy string
-	at                 time.Time
+	number uint32
+	// action is what was done, others what of it is not about users.
+	action, others, by, policy string
+	at                         time.Time
 	// way leads to the configuration without the change; if it is undone, to the one with it.
 	way  console.Delta
 	size int
@@ -53,20 +54,25 @@ func (h history) after(s *session.Session, steps int, old, next console.Config, 
 		h.last++
 		e := historyEntry{number: h.last, by: cmp.Or(s.User, console.Admin), at: time.Now()}
 		d := console.Describe(old, next, back)
-		e.action, e.policy = d.Action, d.Policy
-		did = change{d.Action, d.Others}
+		e.action, e.others, e.policy = d.Action, d.Others, d.Policy
 		h.entries = append(h.entries[:h.done], e)
 	case -1:
 		h.done--
 	}
 	e := &h.entries[h.done]
+	did = change{e.action, e.others}
+	how := ""
 	switch {
 	case steps < 0:
-		did = change{e.action + " undone", e.action + " undone"}
+		how = " undone"
 	case steps > 0:
-		did = change{e.action + " again", e.action + " again"}
+		how = " again"
 	}
-	e.way, e.size = back, back.Size()+len(e.action)+len(e.by)
+	did.all += how
+	if did.others != "" {
+		did.others += how
+	}
+	e.way, e.size = back, back.Size()+len(e.action)+len(e.others)+len(e.by)
 	if steps >= 0 {
 		h.done++
 	}
