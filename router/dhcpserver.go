@@ -460,6 +460,9 @@ func (d *dhcpService) newsARP() {
 // watchARP gives the router an entry of the ARP table for each lease of a server with add-arp, until Stop.
 func (d *dhcpService) watchARP() {
 	told := newToldLayers("dhcp-server", func(source string, l Layer) error { return d.setLayer(source, l) })
+	// Hosts could have the number go up and down.
+	rarely := d.log.Limited("warnings of add-arp", kmsg.Limit{Burst: 3, Pause: time.Hour})
+	full := false
 	for {
 		select {
 		case <-d.stop:
@@ -467,7 +470,15 @@ func (d *dhcpService) watchARP() {
 		case <-d.arpNews:
 		}
 		layers := map[string]Layer{}
-		if all := d.arpEntries(); len(all) > 0 {
+		all := d.arpEntries()
+		was := full
+		if full = len(all) > maxLayerNeighbors; full {
+			if !was {
+				rarely.Printf(kmsg.Warning, "add-arp: expected at most %d leases, got %d: the highest addresses have no entry", maxLayerNeighbors, len(all))
+			}
+			all = all[:maxLayerNeighbors]
+		}
+		if len(all) > 0 {
 			layers["arp"] = Layer{Neighbors: all}
 		}
 		told.tell(layers, func(_ string, err error) {
@@ -491,7 +502,7 @@ func (d *dhcpService) arpEntries() []netcfg.StaticNeighbor {
 		all = append(all, netcfg.StaticNeighbor{Address: l.Address, MAC: l.MAC, Interface: d.config.Servers[i].Interface})
 	}
 	slices.SortFunc(all, func(a, b netcfg.StaticNeighbor) int { return a.Address.Compare(b.Address) })
-	return all[:min(len(all), maxLayerNeighbors)]
+	return all
 }
 
 // plausible reports whether an address is one of a server, or of a static lease, or was given

@@ -23,6 +23,7 @@ import (
 	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/service"
 )
 
@@ -404,5 +405,42 @@ func TestAddARP(t *testing.T) {
 		assert.Equal(t, []string{"dhcp-server arp", "192.168.0.11 02:00:00:00:00:0b ether2"}, now())
 		time.Sleep(31 * time.Minute)
 		assert.Equal(t, []string{"dhcp-server arp"}, now(), "the lease has ended")
+
+		// Of too many leases the highest have none, and the log says so once, until they fit again.
+		cfg = cfg.Clone()
+		pool := &cfg.DHCPServer.Pools[0]
+		ranges, err := match.ParseAddresses("192.168.0.10-192.168.7.99")
+		require.NoError(t, err)
+		pool.Ranges = []match.Addresses{ranges}
+		require.NoError(t, d.Apply(cfg))
+		last := netip.MustParseAddr("192.168.0.9")
+		more := func(n int) {
+			var all []server.Change
+			for range n {
+				last = last.Next()
+				b := bound(last.String(), 1, "")
+				b.MAC[4], b.MAC[5] = last.As4()[2], last.As4()[3]
+				all = append(all, b)
+			}
+			require.NoError(t, d.take(all))
+		}
+		warned := func() int {
+			return strings.Count(d.said(), "add-arp: expected at most 512 leases, got 513: the highest addresses have no entry")
+		}
+		more(512)
+		assert.Len(t, now(), 513)
+		assert.Zero(t, warned())
+		more(1)
+		assert.Len(t, now(), 513)
+		assert.Equal(t, 1, warned())
+		more(1)
+		assert.NotContains(t, strings.Join(now(), "\n"), last.String()+" ")
+		assert.Equal(t, 1, strings.Count(d.said(), "have no entry"))
+		require.NoError(t, d.take([]server.Change{{Address: last}, {Address: last.Prev()}}))
+		now()
+		last = last.Prev().Prev()
+		more(1)
+		now()
+		assert.Equal(t, 2, warned(), "anew")
 	})
 }
