@@ -99,7 +99,7 @@ func TestTwoProviders(t *testing.T) {
 	const first, second = ` +0\.0\.0\.0/0 +10\.1\.0\.1 +1`, ` +0\.0\.0\.0/0 +10\.1\.0\.66 +2`
 
 	k.start(t, "postern", nil)
-	k.command(t, "/ip address add interface=ether1 address="+wanAddress+"/24; add interface=ether1 address="+secondAddress+"/24")
+	k.command(t, "/ip address add interface=ether1 address="+wanAddress+"/24; /ip address add interface=ether1 address="+secondAddress+"/24")
 	k.command(t, "/ip firewall nat add chain=srcnat action=masquerade out-interface=ether1 src-address=192.168.0.0/24")
 	k.command(t, "/ip route add gateway="+gatewayAddress+" distance=1 check-gateway=ping")
 	k.command(t, "/ip route add gateway="+strangerAddress+" distance=2 check-gateway=arp pref-src="+secondAddress)
@@ -119,7 +119,7 @@ func TestTwoProviders(t *testing.T) {
 	shows("the second is dead", "A S"+first, "I S"+second)
 
 	// Routes that lead nowhere, in both forms of RouterOS.
-	k.command(t, "/ip route add dst-address=10.8.0.0/16 blackhole distance=250; add dst-address=10.7.0.0/16 type=unreachable")
+	k.command(t, "/ip route add dst-address=10.8.0.0/16 blackhole distance=250; /ip route add dst-address=10.7.0.0/16 type=unreachable")
 	screen := k.command(t, "/ip route print where !connect")
 	assert.Regexp(t, `(?m)^ ?\d+ A SB 10\.8\.0\.0/16 +250$`, screen)
 	assert.Regexp(t, `(?m)^ ?\d+ A SU 10\.7\.0\.0/16 +1$`, screen)
