@@ -74,11 +74,13 @@ const (
 	// shortPart: with less than 1/shortPart, the connections that were silent for longest
 	// are closed,
 	shortPart = 12
-	// mostClosed of them in each turn of the loop, if their packets take more than leastHeld. Those without would give
-	// nearly nothing back: it is not they who have the memory. If there are none of the others either, the loop looks again
+	// mostClosed of them in each turn of the loop, if they hold more than leastHeld bytes or take more than leastTaken
+	// for them, which is more than the small packets of who talks. The others would give nearly nothing back: it is
+	// not they who have the memory. If there are none of the others either, the loop looks again
 	// after relievePause.
 	mostClosed   = 8
 	leastHeld    = leastWindow
+	leastTaken   = 8 << 10
 	relievePause = time.Second
 )
 
@@ -114,7 +116,7 @@ func (s *Server) relieveMemory() {
 	silent := slices.SortedFunc(maps.Values(s.conns), func(a, b *conn) int { return cmp.Compare(a.last, b.last) })
 	closed := 0
 	for _, c := range silent {
-		if c.holds() <= leastHeld {
+		if !c.holdsMemory() {
 			continue
 		}
 		s.end(c, errShort)
@@ -127,13 +129,20 @@ func (s *Server) relieveMemory() {
 	}
 }
 
-// holds returns how much memory the packets take that wait at the sockets of c.
-func (c *conn) holds() int {
-	n := held(c.client) + held(c.remote)
-	if u := c.udp; u != nil {
-		n += held(u.client.fd) + held(u.peers.fd)
+// holdsMemory reports whether the sockets of c hold more than leastHeld bytes, or packets that take more than
+// leastTaken: of pieces of one byte, or behind a hole, there are few bytes to read.
+func (c *conn) holdsMemory() bool {
+	bytes, taken := 0, 0
+	for _, fd := range [...]int{c.client, c.remote} {
+		if fd != none {
+			bytes += arrived(fd) + outstanding(fd)
+			taken += held(fd)
+		}
 	}
-	return n
+	if u := c.udp; u != nil {
+		taken += held(u.client.fd) + held(u.peers.fd)
+	}
+	return bytes > leastHeld || taken > leastTaken
 }
 
 // left returns how much is left of the part for fast directions (apart), or of that for all.

@@ -397,13 +397,16 @@ func TestHeldIsMemory(t *testing.T) {
 	require.NoError(t, err)
 	c := conn{client: none, remote: none, udp: &association{peers: inlet{fd: none}}}
 	require.NoError(t, raw.Control(func(fd uintptr) { c.udp.client.fd = int(fd) }))
-	assert.Zero(t, c.holds(), "an association without datagrams")
+	assert.False(t, c.holdsMemory(), "an association without datagrams")
 	from, err := net.DialUDP("udp4", nil, l.LocalAddr().(*net.UDPAddr))
 	require.NoError(t, err)
 	defer from.Close()
-	for range 10 {
+	for i := range 20 {
 		_, err = from.Write([]byte{0})
 		require.NoError(t, err)
+		if i == 1 {
+			assert.False(t, c.holdsMemory(), "two small packets")
+		}
 	}
-	assert.Greater(t, c.holds(), leastHeld)
+	assert.True(t, c.holdsMemory())
 }
