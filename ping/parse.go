@@ -95,6 +95,8 @@ func sendStatus(errno unix.Errno) string {
 		return "no route to host"
 	case unix.EPERM, unix.EACCES:
 		return "packet rejected"
+	case unix.EINVAL: // the kernel's word for a route of type blackhole
+		return "packet dropped"
 	case unix.EMSGSIZE:
 		return "packet too large"
 	}

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { testnet.Main(m) }
 var network = sync.OnceValue(func() error {
 	for _, line := range []string{
 		"link set lo up", "link add k0 type veth peer name k1", "link set k1 up", "link set k0 up", "addr add 10.0.0.1/24 dev k0",
-		"route add prohibit 10.9.0.0/24",
+		"route add prohibit 10.9.0.0/24", "route add blackhole 10.7.0.0/24",
 	} {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("ip %s: %w: %s", line, err, out)
@@ -105,6 +105,8 @@ $`},
 			`\n    0 10\.8\.0\.1                             no route to host\n    1 10\.8\.0\.1                             no route to host\n    sent=2 received=0 packet-loss=100%\n$`},
 		{"not allowed", Request{Host: netip.MustParseAddr("10.9.0.1"), Count: 1, Size: 64},
 			`\n    0 10\.9\.0\.1                             packet rejected\n    sent=1 `},
+		{"a route that leads nowhere", Request{Host: netip.MustParseAddr("10.7.0.1"), Count: 1, Size: 64},
+			`\n    0 10\.7\.0\.1                             packet dropped\n    sent=1 `},
 		{"for a program", Request{Host: netip.MustParseAddr("10.0.0.1"), Count: 2, Interval: 10 * time.Millisecond, Size: 64, Rows: true},
 			`^seq=0;host=10\.0\.0\.1;size=64;ttl=64;time=\S+us;sent=1;received=1;packet-loss=0;min-rtt=\S+us;avg-rtt=\S+us;max-rtt=\S+us
 seq=1;host=10\.0\.0\.1;size=64;ttl=64;time=\S+us;sent=2;received=2;packet-loss=0;min-rtt=\S+us;avg-rtt=\S+us;max-rtt=\S+us\n$`},
