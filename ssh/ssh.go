@@ -53,7 +53,7 @@ func ParseKey(text string) (PublicKey, error) {
 		return PublicKey{}, errors.New("the value of the key is not base64, or a part of it is missing")
 	}
 	k, err := ParseBlob(blob)
-	if err == nil && k.Type() != fields[0] {
+	if known := fields[0] == RSAType && errors.Is(err, errRSA); !known && (err != nil || k.Type() != fields[0]) {
 		err = fmt.Errorf("the value of the key is not that of %s", fields[0])
 	}
 	if err != nil {

@@ -32,6 +32,8 @@ func TestParseKey(t *testing.T) {
 		"ssh-dss AAAAB3NzaC1kc3MAAAADAQABAAABgQ== me":     "the type of a key must be ssh-ed25519 or ssh-rsa",
 		"ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ== me":     "the value of the key is not that of ssh-rsa, with a modulus of 2048..4096 bits",
 		"ssh-rsa " + value:                                "the value of the key is not that of ssh-rsa",
+		"ssh-rsa AAAA":                                    "the value of the key is not that of ssh-rsa",
+		"ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAABgQ==":    "the value of the key is not that of ssh-ed25519",
 		"ssh-ed25519 " + value[:60]:                       "the value of the key is not that of ssh-ed25519",
 		"ssh-ed25519 " + value[:61]:                       "the value of the key is not base64, or a part of it is missing",
 		"ssh-ed25519 AAAAB3NzaC1kc3MAAAADAQABAAABgQ==":    "the value of the key is not that of ssh-ed25519",
