@@ -221,7 +221,7 @@ func (m *menu) prefix(count int, number string, set flags) string {
 }
 
 // table prints rows under the titles of columns. If the terminal is too narrow for their
-// usual widths, columns are only as wide as these rows need. If it is too narrow for that
+// usual widths, or more if a row needs more, columns are only as wide as these rows need. If it is too narrow for that
 // too, table prints nothing and returns false.
 func (x *execution) table(m *menu, columns []column, rows []row) bool {
 	columns = slices.DeleteFunc(slices.Clone(columns), func(c column) bool {
@@ -247,7 +247,11 @@ func (x *execution) table(m *menu, columns []column, rows []row) bool {
 	}
 	if x.width == 0 || usual < x.width {
 		for i, c := range columns {
-			widths[i] = c.width
+			if x.result.Follow { // rows that come later stand below the same titles
+				widths[i] = c.width
+			} else {
+				widths[i] = max(widths[i], c.width)
+			}
 		}
 	}
 	if !x.repeated || !x.result.Follow { // else the titles are already there
