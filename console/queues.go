@@ -28,7 +28,7 @@ func queueMenu() *menu {
 		prop("target", queueParts(queue.MaxParts), "", "whose traffic it is: what it sends is the upload, what it is sent the download",
 			func(q *queue.Simple) *string { return &q.Target }),
 		prop("dst", queueParts(1), "", "with whom: only traffic to and from it", func(q *queue.Simple) *string { return &q.Dst }),
-		prop("parent", noneOr(text(1, 64)), "none", "queue whose limits this one shares with others", func(q *queue.Simple) *string { return &q.Parent }),
+		prop("parent", queueParent(), "none", "queue whose limits this one shares with others", func(q *queue.Simple) *string { return &q.Parent }),
 		prop("packet-marks", packetMarks(), "", "marks of mangle that packets have", func(q *queue.Simple) *string { return &q.PacketMarks }),
 		prop("priority", pair("integer: 1..8", func(s string) (uint64, error) {
 			n, err := integer(1, 8).parse(s)
@@ -190,9 +190,11 @@ func formatThousandths(n uint64) string {
 	return strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
 }
 
+const networkAccepted = "IP address/netmask"
+
 // queueParts are at most so many networks and interfaces.
 func queueParts(limit int) kind[string] {
-	accepts := "IP address/netmask | interface name"
+	accepts := networkAccepted + " | interface name"
 	if limit > 1 {
 		accepts += fmt.Sprintf(", or a list of at most %d", limit)
 	}
@@ -263,6 +265,16 @@ func noneOr(k kind[string]) kind[string] {
 	return k
 }
 
+// queueParent is the name of a queue, or none.
+func queueParent() kind[string] {
+	k := noneOr(text(1, 64))
+	names := valuesOf("", "name", "a queue")
+	k.offers = func(x *execution, m *menu) []Choice {
+		return append(names(x, m), Choice{"none", "the queue stands alone"})
+	}
+	return k
+}
+
 // queueType is one of queueTypes for uploads and one for downloads.
 func queueType() kind[string] {
 	return kind[string]{
@@ -280,5 +292,11 @@ func queueType() kind[string] {
 			return up + "/" + down, nil
 		},
 		format: func(s string) string { return s },
+		offers: func(*execution, *menu) (all []Choice) {
+			for _, name := range queueTypes {
+				all = append(all, Choice{name, "packets wait, and connections share the rate"})
+			}
+			return all
+		},
 	}
 }

@@ -23,7 +23,7 @@ func TestQueueValues(t *testing.T) {
 		{"time=8h-17h,mon", "time=8h-17h,mon"}, {"total-max-limit=0 direction=both interface=all total-queue=default-small", ""},
 
 		{"max-limit=10", "!max-limit"}, {"max-limit=11G", "!max-limit"}, {"max-limit=1/2/3", "!max-limit"}, {"max-limit=/", "!max-limit"},
-		{"limit-at=3M max-limit=2M", "!limit-at: expected no more than max-limit"}, {"target=ether9", "!input does not match any value of target"},
+		{"limit-at=3M max-limit=2M", "!limit-at: expected no more than max-limit"}, {"target=ether9", "!/queue simple 0: input does not match any value of target: ether9; expected IP address/netmask | ether1 | ether2"},
 		{"target=10.0.0.0/33", "!target"}, {"dst=ether1,ether2", "!dst"}, {"target=2001:db8::/32", "!target"}, {"priority=9", "!priority"}, {"priority=0", "!priority"},
 		{"queue=pcq-upload-default/pcq-download-default", "!queue"}, {"bucket-size=10.001", "!bucket-size"}, {"bucket-size=.1", "!bucket-size"}, {"bucket-size=0.0001", "!bucket-size"},
 		{"burst-time=1500ms", "!burst-time"}, {"time=8h", "!time"}, {"parent=other", "!parent=other: expected the name of a queue"}, {"parent=q", "!none within itself"},
@@ -86,6 +86,16 @@ func TestQueueCounters(t *testing.T) {
  0   a                10.0.0.0/8         0bps/1.0Mbps        0/12345                 0/12              0/1
  1 X b                ether2             0bps/0bps           0/0                     0/0               0/0
 `, result.Output)
+	// A long value makes its column wider, and the others stay below their titles.
+	for _, width := range []int{0, 200} {
+		result, err = (&Session{Width: width}).Execute(cfg, live, "/queue simple set b target=192.168.0.1,192.168.0.2; /queue simple print stats")
+		require.NoError(t, err)
+		assert.Equal(t, `Flags: X - disabled, I - invalid, D - dynamic
+ #   NAME             TARGET                        RATE                BYTES                   PACKETS           DROPPED
+ 0   a                10.0.0.0/8                    0bps/1.0Mbps        0/12345                 0/12              0/1
+ 1 X b                192.168.0.1/32,192.168.0.2/32 0bps/0bps           0/0                     0/0               0/0
+`, result.Output)
+	}
 	result, err = new(Session).Execute(cfg, live, "/queue simple reset-counters a")
 	require.NoError(t, err)
 	require.NoError(t, result.Action.CarryOut(live))
@@ -93,4 +103,17 @@ func TestQueueCounters(t *testing.T) {
 	assert.Equal(t, ids[:], reset)
 	_, err = new(Session).Execute(cfg, live, "/queue simple remove b; reset-counters-all")
 	require.Error(t, err)
+}
+
+// Tab knows the queues and their kinds.
+func TestQueueChoices(t *testing.T) {
+	result, err := new(Session).Execute(Default(), fullLive(), "/queue simple add name=all; /queue simple add name=one")
+	require.NoError(t, err)
+	for line, want := range map[string]string{
+		"parent=": "all one none", "parent=a": "all", "queue=def": "default default-small",
+		"queue=default/": "", "packet-marks=": "no-mark",
+	} {
+		_, choices := new(Session).Complete(result.Config, fullLive(), "/queue simple add "+line)
+		assert.Equal(t, want, strings.Join(choiceNames(choices), " "), line)
+	}
 }

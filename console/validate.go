@@ -297,6 +297,9 @@ func (p property) checkInterface(cfg *Config, item int, interfaces []namedLink, 
 			fitting = append(fitting, l.name)
 		}
 	}
+	if strings.HasPrefix(p.accepts, networkAccepted) {
+		fitting = slices.Insert(fitting, 0, networkAccepted)
+	}
 	return fmt.Errorf("input does not match any value of %s: %s; expected %s", p.name, value,
 		cmp.Or(strings.Join(fitting, " | "), "one that there is, and there is none"))
 }
