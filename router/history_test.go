@@ -44,9 +44,9 @@ func TestUndo(t *testing.T) {
 		entry := g.r.snapshot().history.entries[0]
 		first := entry.at.UTC()
 		assert.Equal(t, "Flags: U - undoable, R - redoable, F - floating-undo\n"+
-			"  ACTION                           BY       POLICY       TIME\n"+
+			"  ACTION                                     BY       POLICY       TIME\n"+
 			"U system identity changed, filter rule added admin    write        "+first.Add(time.Minute).Format(time.DateTime)+"\n"+
-			"U filter rule added                admin    write        "+first.Format(time.DateTime)+"\n"+"[admin@x] > ", c.run("/system history print"))
+			"U filter rule added                          admin    write        "+first.Format(time.DateTime)+"\n"+"[admin@x] > ", c.run("/system history print"))
 		assert.Equal(t, prompt, c.run("/undo"))
 		assert.Len(t, g.firewall.config.Filter, 1)
 		assert.Len(t, g.lastKept().Firewall.Filter, 1)
