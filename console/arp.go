@@ -144,23 +144,11 @@ func (x *execution) isStatic(n Neighbor) bool {
 
 // chosenNeighbors are the dynamic entries and the indices of the static ones that an argument refers to.
 func (x *execution) chosenNeighbors(m *menu, a arguments) (dynamic []Neighbor, static []int, err error) {
-	keys, err := x.chosen(m, a.items["numbers"])
+	rows, static, err := x.chosenOf(m, a, x.neighborRows)
 	if err != nil {
 		return nil, nil, err
 	}
-	rows, err := x.neighborRows()
-	if err != nil {
-		return nil, nil, err
-	}
-	for i, k := range keys {
-		if slices.Contains(keys[:i], k) {
-			continue
-		}
-		if item := slices.Index(*m.items.ids(&x.cfg), k.id); item >= 0 {
-			static = append(static, item)
-			continue
-		}
-		r := rows[slices.IndexFunc(rows, func(r row) bool { return r.key == k })]
+	for _, r := range rows {
 		for _, n := range x.neighbors {
 			if n.Address.String() == r.value("address") && x.cfg.Called(n.Interface) == r.value("interface") {
 				dynamic = append(dynamic, n)
@@ -175,10 +163,7 @@ func (x *execution) removeARP(m *menu, a arguments) error {
 	if err != nil {
 		return err
 	}
-	slices.Sort(static)
-	for _, i := range slices.Backward(static) {
-		m.items.remove(&x.cfg, i)
-	}
+	x.removeItems(m, static)
 	for _, n := range dynamic {
 		if n.Stays {
 			return errors.New("failure: " + n.Address.String() + " is there by add-arp of a DHCP server, for as long as the lease")

@@ -239,10 +239,7 @@ func (x *execution) remove(m *menu, a arguments) error {
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(indices, func(a, b int) int { return cmp.Compare(b, a) })
-	for _, i := range indices {
-		m.items.remove(&x.cfg, i)
-	}
+	x.removeItems(m, indices)
 	return nil
 }
 

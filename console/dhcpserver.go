@@ -501,23 +501,11 @@ func (x *execution) dynamicLeases() ([]row, error) {
 
 // chosenLeases are the dynamic leases and the indices of the static ones that an argument refers to.
 func (x *execution) chosenLeases(m *menu, a arguments) (dynamic []LeaseState, static []int, err error) {
-	keys, err := x.chosen(m, a.items["numbers"])
+	rows, static, err := x.chosenOf(m, a, x.dynamicLeases)
 	if err != nil {
 		return nil, nil, err
 	}
-	rows, err := x.dynamicLeases()
-	if err != nil {
-		return nil, nil, err
-	}
-	for i, k := range keys {
-		if slices.Contains(keys[:i], k) {
-			continue
-		}
-		if item := slices.Index(*m.items.ids(&x.cfg), k.id); item >= 0 {
-			static = append(static, item)
-			continue
-		}
-		r := rows[slices.IndexFunc(rows, func(r row) bool { return r.key == k })]
+	for _, r := range rows {
 		for _, l := range x.leased {
 			if l.Address.String() == r.value("address") {
 				dynamic = append(dynamic, l)
@@ -532,10 +520,7 @@ func (x *execution) removeLeases(m *menu, a arguments) error {
 	if err != nil {
 		return err
 	}
-	slices.Sort(static)
-	for _, i := range slices.Backward(static) {
-		m.items.remove(&x.cfg, i)
-	}
+	x.removeItems(m, static)
 	for _, l := range dynamic {
 		x.result.Action.Remove = append(x.result.Action.Remove, l.Address)
 	}
