@@ -25,7 +25,7 @@ type FileState struct {
 type KeptFile struct{ Name, Content string }
 
 var removeFiles = command{name: "remove", help: "remove files", positional: []string{"numbers"}, arguments: []argument{numbersArgument},
-	able: func(l Live) bool { return l.RemoveFiles != nil }, run: (*execution).removeLive}
+	able: func(l Live) bool { return l.RemoveFiles != nil }, run: (*execution).removeFiles}
 
 func fileMenu() *menu {
 	return &menu{
@@ -79,6 +79,14 @@ func fileName() kind[string] {
 		return all
 	}
 	return k
+}
+
+// removeFiles removes files when the line is in force.
+func (x *execution) removeFiles(m *menu, a arguments) error {
+	if err := x.removeLive(m, a); err != nil {
+		return err
+	}
+	return x.live.MayRemoveFiles(x.result.Action.RemoveFiles)
 }
 
 // exportTo writes an export to a file.

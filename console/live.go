@@ -113,10 +113,11 @@ type Live struct {
 	// Files lists the files that the router holds. KeepFile makes one, or replaces it, for the user who asks, and RemoveFiles removes
 	// some by their numbers: another user's takes the policy MayPolicy. MayKeepFile returns the error that KeepFile would, for a
 	// file of so many bytes.
-	Files       func() ([]FileState, error)
-	MayKeepFile func(name string, bytes int) error
-	KeepFile    func(name, content string) error
-	RemoveFiles func(numbers []uint32) error
+	Files          func() ([]FileState, error)
+	MayKeepFile    func(name string, bytes int) error
+	KeepFile       func(name, content string) error
+	MayRemoveFiles func(numbers []uint32) error
+	RemoveFiles    func(numbers []uint32) error
 	// Requests are those that the system carries out, of Ping, Traceroute, SetClock,
 	// ChangePassword, Import, ResetConfiguration, Upgrade and CheckForUpdates. The commands of the others are
 	// hidden.

@@ -73,6 +73,7 @@ func fullLive() Live {
 	}
 	l.MayKeepFile = func(string, int) error { return nil }
 	l.KeepFile = func(string, string) error { return errors.New("called before the line is done") }
+	l.MayRemoveFiles = func([]uint32) error { return nil }
 	l.RemoveFiles = func([]uint32) error { return errors.New("called before the line is done") }
 	l.History = func() []HistoryEntry {
 		return []HistoryEntry{

@@ -324,13 +324,14 @@ func newMachine(t *testing.T) *machine {
 			}
 			return links, nil
 		},
-		Files:         func() ([]console.FileState, error) { return nil, nil },
-		MayKeepFile:   func(string, int) error { return nil },
-		KeepFile:      func(string, string) error { return nil },
-		RemoveFiles:   func([]uint32) error { return nil },
-		Connections:   func() ([]socks.Connection, error) { return nil, nil },
-		Hits:          func() ([]uint64, error) { return make([]uint64, len(r.cfg.Socks.Access)), nil },
-		QueueCounters: func() (map[uint16]netcfg.ClassCounters, error) { return nil, nil },
+		Files:          func() ([]console.FileState, error) { return nil, nil },
+		MayKeepFile:    func(string, int) error { return nil },
+		KeepFile:       func(string, string) error { return nil },
+		MayRemoveFiles: func([]uint32) error { return nil },
+		RemoveFiles:    func([]uint32) error { return nil },
+		Connections:    func() ([]socks.Connection, error) { return nil, nil },
+		Hits:           func() ([]uint64, error) { return make([]uint64, len(r.cfg.Socks.Access)), nil },
+		QueueCounters:  func() (map[uint16]netcfg.ClassCounters, error) { return nil, nil },
 		Counters: func(t firewall.Table) ([]firewall.Counter, error) {
 			return make([]firewall.Counter, len(r.cfg.Firewall.Rules(t))), nil
 		},

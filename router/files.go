@@ -163,13 +163,27 @@ func (s *fileStore) remove(u fileUser, name string) error {
 func (s *fileStore) removeNumbers(u fileUser, numbers []uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	chosen := func(f keptFile) bool { return slices.Contains(numbers, f.number) }
+	if err := s.checkRemove(u, numbers); err != nil {
+		return err
+	}
+	s.all = slices.DeleteFunc(s.all, func(f keptFile) bool { return slices.Contains(numbers, f.number) })
+	return nil
+}
+
+// mayRemove returns the error that removeNumbers would.
+func (s *fileStore) mayRemove(u fileUser, numbers []uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.checkRemove(u, numbers)
+}
+
+// checkRemove is mayRemove with the lock held.
+func (s *fileStore) checkRemove(u fileUser, numbers []uint32) error {
 	for _, f := range s.all {
-		if chosen(f) && u.may(f) != nil {
+		if slices.Contains(numbers, f.number) && u.may(f) != nil {
 			return u.may(f)
 		}
 	}
-	s.all = slices.DeleteFunc(s.all, chosen)
 	return nil
 }
 
@@ -216,6 +230,7 @@ func (r *Router) showFiles(live *console.Live, u fileUser) {
 	}
 	live.MayKeepFile = func(name string, bytes int) error { return r.files.mayPut(u, name, bytes) }
 	live.KeepFile = func(name, content string) error { return r.files.put(u, name, content) }
+	live.MayRemoveFiles = func(numbers []uint32) error { return r.files.mayRemove(u, numbers) }
 	live.RemoveFiles = func(numbers []uint32) error { return r.files.removeNumbers(u, numbers) }
 }
 
