@@ -94,20 +94,11 @@ type Handler struct {
 }
 
 // known are the errors that a client can tell from others, by their numbers on the wire.
-var known = []error{nil, ErrNotThere, console.ErrNotPermitted}
-
-// remoteError is an error of PID 1's.
-type remoteError struct {
-	text string
-	is   error
-}
-
-func (e *remoteError) Error() string { return e.text }
-func (e *remoteError) Unwrap() error { return e.is }
+var known = wire.Refusals{ErrNotThere, console.ErrNotPermitted}
 
 // Refused reports whether err says that a request was not carried out, and why. Then the session goes on.
 func Refused(err error) bool {
-	var remote *remoteError
+	var remote *wire.Refusal
 	return errors.As(err, &remote)
 }
 
@@ -205,12 +196,7 @@ func (c *Client) ask(what byte, body string, each func(kind byte, text string) e
 		case kind == sayDone && text == "":
 			return nil
 		case kind == sayError:
-			d := service.NewDecoder([]byte(text))
-			e := &remoteError{is: known[d.Uint(uint64(len(known)-1))], text: d.String(wire.MaxFrame)}
-			if err := d.End(); err != nil {
-				return err
-			}
-			return e
+			return known.Decode(text)
 		case each == nil:
 			return wire.Unexpected(kind, text)
 		}
@@ -252,7 +238,7 @@ var errNoUpload = errors.New("failure: nothing is being uploaded")
 
 func (s *server) abort() {
 	if s.upload != nil {
-		_ = guarded(func() error { s.upload.Abort(); return nil })
+		_ = wire.Guarded(func() error { s.upload.Abort(); return nil })
 		s.upload = nil
 	}
 }
@@ -327,7 +313,7 @@ func (s *server) serve(kind byte, text string) error {
 	default:
 		return wire.Unexpected(kind, text)
 	}
-	if err := guarded(run); err != nil {
+	if err := wire.Guarded(run); err != nil {
 		return s.fail(err)
 	}
 	if len(content) > MaxRead {
@@ -359,27 +345,5 @@ func (s *server) serve(kind byte, text string) error {
 	return nil
 }
 
-// guarded makes an error of a panic: PID 1 goes on.
-func guarded(run func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("failure: panic: %v", p)
-		}
-	}()
-	return run()
-}
-
 // fail sends an error.
-func (s *server) fail(err error) error {
-	var e service.Encoder
-	is := 0
-	for i, k := range known {
-		if k != nil && errors.Is(err, k) {
-			is = i
-		}
-	}
-	text := err.Error()
-	e.Uint(uint64(is))
-	e.String(text[:min(len(text), wire.MaxFrame/2)])
-	return wire.Send(s.conn, sayError, string(e.Bytes()))
-}
+func (s *server) fail(err error) error { return known.Send(s.conn, sayError, err) }

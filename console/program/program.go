@@ -43,20 +43,11 @@ const (
 var errTooLong = errors.New("failure: the command is too long")
 
 // known are the errors that a client can tell from others, by their numbers on the wire.
-var known = []error{nil, console.ErrNoSuchMenu, console.ErrNoSuchCommand, console.ErrNoSuchItem, console.ErrNotPermitted}
-
-// remoteError is an error of PID 1's.
-type remoteError struct {
-	text string
-	is   error
-}
-
-func (e *remoteError) Error() string { return e.text }
-func (e *remoteError) Unwrap() error { return e.is }
+var known = wire.Refusals{console.ErrNoSuchMenu, console.ErrNoSuchCommand, console.ErrNoSuchItem, console.ErrNotPermitted}
 
 // Refused reports whether err says that a request was not carried out, and why. Then the session goes on.
 func Refused(err error) bool {
-	var remote *remoteError
+	var remote *wire.Refusal
 	return errors.As(err, &remote) || errors.Is(err, errTooLong)
 }
 
@@ -154,11 +145,7 @@ func (c *Client) ask(what byte, e service.Encoder, row func(console.Row) error, 
 			}
 			return id, nil
 		case kind == sayError:
-			e := &remoteError{is: known[d.Uint(uint64(len(known)-1))], text: d.String(wire.MaxFrame)}
-			if err := d.End(); err != nil {
-				return 0, err
-			}
-			return 0, e
+			return 0, known.Decode(text)
 		}
 		return 0, wire.Unexpected(kind, text)
 	}
@@ -229,7 +216,7 @@ func (s *server) serve(kind byte, text string) error {
 	if err := d.End(); err != nil {
 		return err
 	}
-	if err := guarded(run); err != nil {
+	if err := wire.Guarded(run); err != nil {
 		return s.fail(err)
 	}
 	for _, r := range rows {
@@ -254,30 +241,8 @@ func (s *server) serve(kind byte, text string) error {
 	return wire.Send(s.conn, sayDone, string(e.Bytes()))
 }
 
-// guarded makes an error of a panic: PID 1 goes on.
-func guarded(run func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("failure: panic: %v", p)
-		}
-	}()
-	return run()
-}
-
 // fail sends an error.
-func (s *server) fail(err error) error {
-	var e service.Encoder
-	is := 0
-	for i, k := range known {
-		if k != nil && errors.Is(err, k) {
-			is = i
-		}
-	}
-	text := err.Error()
-	e.Uint(uint64(is))
-	e.String(text[:min(len(text), wire.MaxFrame/2)])
-	return wire.Send(s.conn, sayError, string(e.Bytes()))
-}
+func (s *server) fail(err error) error { return known.Send(s.conn, sayError, err) }
 
 // finish carries out what a Result asks for, until it is done or the client closes the socket. refused is the
 // handler's error, err one of the socket.
@@ -286,7 +251,7 @@ func (s *server) finish(result console.Result) (refused, err error) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		err := guarded(func() error { return s.handler.Finish(ctx, result, textWriter{s.conn}) })
+		err := wire.Guarded(func() error { return s.handler.Finish(ctx, result, textWriter{s.conn}) })
 		// This ends the wait below.
 		_ = s.conn.SetReadDeadline(time.Unix(1, 0))
 		done <- err

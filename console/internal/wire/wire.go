@@ -21,6 +21,8 @@
 //
 // The terminal can send Size before any frame but Interrupt. After End the server closes the
 // connection. Any other frame ends the session.
+//
+// The sessions of programs (packages program and files) have other frames; they share Send and Receive, and Refusals.
 package wire
 
 import (
