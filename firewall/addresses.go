@@ -21,8 +21,10 @@ const (
 	maxPrefixes = 4096
 	// maxLists is how many lists rules can name, also such that have no entries: each is a set of the kernel's, of some KiB.
 	maxLists = 128
-	// maxFilled is how many lists rules can add addresses to.
+	// maxFilled is how many lists rules can add addresses to; one counts once for each timeout.
 	maxFilled = 16
+	// maxKept is how many addresses stay in lists, in all, that were added by rules which add no more.
+	maxKept = 2048
 )
 
 // Temporary is addresses that are in a list until a time.
@@ -32,11 +34,11 @@ type Temporary struct {
 }
 
 // addressList is an address list as a rule matches it: by the sets of the kernel that have its entries, of which one
-// has what the user has listed, and the other, if rules add to the list, what these have added. Without sets it
-// is all addresses.
+// has what the user has listed, and the others, if rules add to the list, what these have added, one for each of their
+// timeouts. Without sets it is all addresses.
 //
-// These are two, because what rules add would have the length of the longest prefix in the set (hash:net), and because
-// what a packet adds again must not get a timeout that the user has not given it.
+// These are several, because what rules add would have the length of the longest prefix in the set (hash:net), and because
+// what a packet adds again gets the timeout of that rule, which must not shorten what the user or another rule has said.
 type addressList struct {
 	not  bool
 	sets []string
@@ -52,19 +54,36 @@ func listed(word string, lists map[string]kernelList) addressList {
 		return addressList{}
 	}
 	l := addressList{not: not, sets: []string{lists[name].set}}
-	if filled := lists[name].filled; filled != "" {
-		l.sets = append(l.sets, filled)
+	for _, filled := range lists[name].filled {
+		l.sets = append(l.sets, filled.set)
 	}
 	return l
 }
 
 // kernelList is how the kernel has an address list that rules name.
 type kernelList struct {
-	// set has what the user has listed, which is elements, sorted.
-	set      string
-	elements []element
-	// filled has what rules have added; "" if none does.
-	filled string
+	// set has what the user has listed, which is listed, and what rules have added that add no more: together elements. Both
+	// are sorted.
+	set              string
+	listed, elements []element
+	// filled have what rules add, sorted by timeouts.
+	filled []filledSet
+}
+
+// filledSet is a set that rules with one timeout add to.
+type filledSet struct {
+	timeout time.Duration
+	set     string
+}
+
+// filledBy is the set that a rule with this timeout adds to.
+func (l kernelList) filledBy(timeout time.Duration) string {
+	for _, s := range l.filled {
+		if s.timeout == timeout {
+			return s.set
+		}
+	}
+	return ""
 }
 
 // kernelLists returns what the kernel should have of each address list that a rule names, without names of sets but for an "x"
@@ -73,7 +92,8 @@ func (c *Config) kernelLists() map[string]kernelList {
 	all := c.namedLists()
 	now := time.Now()
 	for name, l := range all {
-		l.elements = c.elements(name, now)
+		l.listed = c.elements(name, now)
+		l.elements = l.listed
 		all[name] = l
 	}
 	return all
@@ -93,24 +113,30 @@ func (c *Config) namedLists() map[string]kernelList {
 			}
 		}
 	}
-	// What a disabled rule has added stays.
-	for _, name := range c.filledLists() {
-		all[name] = kernelList{filled: "x"}
+	// A disabled rule keeps its set.
+	for name, timeouts := range c.filledLists() {
+		l := kernelList{}
+		for _, d := range timeouts {
+			l.filled = append(l.filled, filledSet{d, "x"})
+		}
+		all[name] = l
 	}
 	return all
 }
 
-// filledLists are the lists that rules of c add to, disabled rules too.
-func (c *Config) filledLists() (names []string) {
+// filledLists are the lists that rules of c add to, disabled rules too, each with the timeouts of these, sorted.
+func (c *Config) filledLists() map[string][]time.Duration {
+	all := map[string][]time.Duration{}
 	for _, t := range Tables {
 		rules := c.Rules(t)
 		for i := range rules {
-			if name := rules[i].AddressList; name != "" && !slices.Contains(names, name) {
-				names = append(names, name)
+			r := &rules[i]
+			if at, found := slices.BinarySearch(all[r.AddressList], r.AddressListTimeout); r.AddressList != "" && !found {
+				all[r.AddressList] = slices.Insert(all[r.AddressList], at, r.AddressListTimeout)
 			}
 		}
 	}
-	return names
+	return all
 }
 
 // elements are the entries of a list, sorted. Of several for the same prefix the last to end counts.
@@ -133,6 +159,11 @@ func (c *Config) elements(name string, now time.Time) []element {
 			add(t.Addresses, t.Until)
 		}
 	}
+	return sorted(all)
+}
+
+// sorted sorts elements. Of several for the same prefix the last to end stays.
+func sorted(all []element) []element {
 	slices.SortFunc(all, func(a, b element) int {
 		if order := comparePrefixes(a.Prefix, b.Prefix); order != 0 {
 			return order
@@ -356,8 +387,12 @@ func (c Config) checkAddressLists() error {
 	if named := len(c.namedLists()); named > maxLists {
 		return fmt.Errorf("address lists: expected at most %d lists that rules name, got %d", maxLists, named)
 	}
-	if filled := c.filledLists(); len(filled) > maxFilled {
-		return fmt.Errorf("address lists: expected at most %d lists that rules add to, got %d", maxFilled, len(filled))
+	filled := 0
+	for _, timeouts := range c.filledLists() {
+		filled += len(timeouts)
+	}
+	if filled > maxFilled {
+		return fmt.Errorf("address lists: expected at most %d lists that rules add to, each counted once for each address-list-timeout, got %d", maxFilled, filled)
 	}
 	return nil
 }

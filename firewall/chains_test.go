@@ -135,10 +135,7 @@ func TestChainsAndLists(t *testing.T) {
 	f := newFirewall(t, program)
 	for n := range 30 {
 		require.NoError(t, f.Apply(Config{})) // so that the lists
-		for _, l := range f.left {
-			require.NoError(t, destroySet(l.set))
-		}
-		f.left = nil
+		f.kept = nil
 		require.NoError(t, f.Lock()) // and the counters begin anew
 		m := model{Config: random(), filled: map[string][]netip.Addr{}}
 		m.counts = make([]Counter, len(m.Filter))
@@ -272,7 +269,7 @@ func TestTranslationByChains(t *testing.T) {
 	connection := Tracked{Protocol: "tcp", Src: at("192.168.0.2:1238"), Dst: at("10.5.8.8:21"), ReplySrc: at("10.5.8.8:21"), ReplyDst: at("10.1.0.104:1238")}
 	lists := map[string][]match.Addresses{"lan": {addresses("192.168.0.0/25"), addresses("192.168.1.0/24")}, "other": {addresses("192.168.9.0/24")}}
 	of := func(rules ...Rule) string {
-		return connection.translation(translations(Config{NAT: rules, AddressLists: lists}))
+		return connection.translation(translations(Config{NAT: rules, AddressLists: lists}, nil))
 	}
 	jump := Rule{Chain: "srcnat", Action: "jump", JumpTarget: "x"}
 	masquerade, accept := Rule{Chain: "srcnat", Action: "masquerade"}, Rule{Chain: "x", Action: "accept"}

@@ -46,9 +46,9 @@ type Firewall struct {
 	touched map[Table]bool
 	// lists are the address lists that rules name, as the kernel has them. It changes while turn and mu are held.
 	lists map[string]kernelList
-	// left are sets that rules have filled which no rule fills any more, the oldest first. If the change is undone, by whomever, its
-	// rules fill them again: what had been added must not be lost by it. With those of lists they are maxFilled at most.
-	left []leftSet
+	// kept is what rules have added to lists that add no more, until it ends: maxKept at most. It changes as lists does, and no map of
+	// it in place.
+	kept map[string][]element
 	// lastSet is the number of the newest set of the kernel's; 0 until the first. stray says that there may be some that nobody needs.
 	lastSet int
 	stray   bool
@@ -130,7 +130,10 @@ func (f *Firewall) Apply(c Config) error {
 
 func (f *Firewall) apply(c Config) error {
 	want := c.kernelLists()
-	lists, changed, fresh := f.planLists(want)
+	lists, kept, changed, fresh, err := f.planLists(want)
+	if err != nil {
+		return err
+	}
 	known := f.applied != nil && f.known()
 	if known && len(changed) == 1 && fresh == nil {
 		// While the rules stay, a list changes alone.
@@ -140,11 +143,11 @@ func (f *Firewall) apply(c Config) error {
 				return fmt.Errorf("address list %s: %w", changed[0], err)
 			}
 			f.applied = next
-			f.setLists(lists)
+			f.setLists(lists, kept)
 			return nil
 		}
 	}
-	made, err := f.makeLists(want, lists, append(changed, fresh...))
+	made, err := f.makeLists(lists, append(changed, fresh...))
 	if err != nil {
 		return err
 	}
@@ -152,7 +155,7 @@ func (f *Firewall) apply(c Config) error {
 		f.removeSets(made)
 		return err
 	}
-	f.setLists(lists)
+	f.setLists(lists, kept)
 	return nil
 }
 

@@ -201,11 +201,11 @@ func TestTranslationByLists(t *testing.T) {
 	connection := Tracked{Protocol: "udp"}
 	nat := func(list string, members ...string) string {
 		rules := []Rule{{Chain: "srcnat", Action: "masquerade", OutInterfaceList: list}, {Chain: "srcnat", Action: "accept"}}
-		return connection.translation(translations(Config{NAT: rules, Lists: map[string]Interfaces{"WAN": {Names: members}, "LAN": {Names: members}}}))
+		return connection.translation(translations(Config{NAT: rules, Lists: map[string]Interfaces{"WAN": {Names: members}, "LAN": {Names: members}}}, nil))
 	}
-	accept := connection.translation(translations(Config{NAT: []Rule{{Chain: "srcnat", Action: "accept"}}}))
+	accept := connection.translation(translations(Config{NAT: []Rule{{Chain: "srcnat", Action: "accept"}}}, nil))
 	byName := connection.translation(translations(Config{NAT: []Rule{
-		{Chain: "srcnat", Action: "masquerade", OutInterface: "ether1"}, {Chain: "srcnat", Action: "accept"}}}))
+		{Chain: "srcnat", Action: "masquerade", OutInterface: "ether1"}, {Chain: "srcnat", Action: "accept"}}}, nil))
 	assert.Equal(t, accept, nat("WAN"), "an empty list")
 	assert.Equal(t, byName, nat("WAN", "ether1"))
 	assert.Equal(t, byName, nat("LAN", "ether1"), "another list with the same member")
@@ -230,5 +230,5 @@ func TestIPsecPolicyMatchesNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []Counter{{}, {}}, counters)
 	assert.False(t, config.InInterfaces(ipsec).Has("ether1"))
-	assert.Empty(t, translations(Config{NAT: []Rule{{Chain: "srcnat", Action: "masquerade", IPsecPolicy: "out,ipsec"}}}))
+	assert.Empty(t, translations(Config{NAT: []Rule{{Chain: "srcnat", Action: "masquerade", IPsecPolicy: "out,ipsec"}}}, nil))
 }

@@ -12,29 +12,80 @@ import (
 )
 
 // planLists returns the lists that the kernel should have, by the sets that there are: changed are those whose entries it has
-// otherwise, and fresh those that lack a set.
-func (f *Firewall) planLists(want map[string]kernelList) (lists map[string]kernelList, changed, fresh []string) {
+// otherwise, and fresh those that lack a set. kept is what stays of what rules have added that add no more.
+func (f *Firewall) planLists(want map[string]kernelList) (lists map[string]kernelList, kept map[string][]element, changed, fresh []string, err error) {
 	lists = map[string]kernelList{}
 	now := time.Now()
+	if kept, err = f.keep(want, now); err != nil {
+		return nil, nil, nil, nil, err
+	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		l, old := want[name], f.lists[name]
-		filled := cmp.Or(old.filled, f.leftOf(name))
-		if old.set == "" || l.filled != "" && filled == "" {
+		if len(kept[name]) > 0 {
+			l.elements = sorted(slices.Concat(l.listed, kept[name]))
+		}
+		l.set = old.set
+		l.filled = slices.Clone(l.filled)
+		lacks := old.set == ""
+		for i := range l.filled {
+			l.filled[i].set = old.filledBy(l.filled[i].timeout)
+			lacks = lacks || l.filled[i].set == ""
+		}
+		if lacks {
 			fresh = append(fresh, name)
 		} else if add, remove := difference(old.elements, l.elements, now); len(add)+len(remove) > 0 {
 			changed = append(changed, name)
 		}
-		if l.set = old.set; l.filled != "" {
-			l.filled = filled
-		}
 		lists[name] = l
 	}
-	return lists, changed, fresh
+	return lists, kept, changed, fresh, nil
+}
+
+// keep returns what stays in each list until it ends, though the rules that have added it add no more when lists are as want says.
+func (f *Firewall) keep(want map[string]kernelList, now time.Time) (map[string][]element, error) {
+	kept := map[string][]element{}
+	n := 0
+	for name, all := range f.kept {
+		all = slices.DeleteFunc(slices.Clone(all), func(e element) bool { return !e.until.IsZero() && !e.until.After(now) })
+		if len(all) > 0 {
+			kept[name] = all
+			n += len(all)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.lists)) {
+		var all []element
+		for _, s := range f.lists[name].filled {
+			if want[name].filledBy(s.timeout) != "" {
+				continue
+			}
+			if err := readSet(s.set, func(p netip.Prefix, left time.Duration) {
+				e := element{Prefix: p}
+				if left > 0 {
+					e.until = now.Add(left)
+				}
+				all = append(all, e)
+			}); err != nil {
+				return nil, fmt.Errorf("address list %s: %w", name, err)
+			}
+		}
+		if len(all) == 0 {
+			continue
+		}
+		before := len(kept[name])
+		all = sorted(append(all, kept[name]...))
+		if room := maxKept - n + before; len(all) > room { // the last to end stay
+			slices.SortFunc(all, func(a, b element) int { return b.order().Compare(a.order()) })
+			all = sorted(all[:room])
+		}
+		n += len(all) - before
+		kept[name] = slices.Clip(all)
+	}
+	return kept, nil
 }
 
 // makeLists gives new sets to those of lists that are changed or fresh: rules that name them come into force together with what
 // they have. What rules have added to a list stays. It returns the sets that it has made.
-func (f *Firewall) makeLists(want, lists map[string]kernelList, names []string) (made []string, err error) {
+func (f *Firewall) makeLists(lists map[string]kernelList, names []string) (made []string, err error) {
 	make := func(limit, room int, elements []element) string {
 		var name string
 		if err == nil {
@@ -46,9 +97,11 @@ func (f *Firewall) makeLists(want, lists map[string]kernelList, names []string) 
 	}
 	for _, name := range names {
 		l := lists[name]
-		l.set = make(maxPrefixes, len(l.elements), l.elements)
-		if want[name].filled != "" && l.filled == "" {
-			l.filled = make(f.room, f.room, nil)
+		l.set = make(maxPrefixes+maxKept, len(l.elements), l.elements)
+		for i := range l.filled {
+			if l.filled[i].set == "" {
+				l.filled[i].set = make(f.room, f.room, nil)
+			}
 		}
 		lists[name] = l
 	}
@@ -94,8 +147,10 @@ func (f *Firewall) removeSets(names []string) {
 func (f *Firewall) changeList(old, next kernelList) error {
 	add, remove := difference(old.elements, next.elements, time.Now())
 	switch {
+	case len(add)+len(remove) == 0:
+		return nil
 	case len(add)+len(remove) != 1:
-		name, err := f.makeSet(maxPrefixes, len(next.elements), next.elements)
+		name, err := f.makeSet(maxPrefixes+maxKept, len(next.elements), next.elements)
 		if err == nil {
 			err = swapSets(name, old.set)
 			f.removeSets([]string{name})
@@ -107,49 +162,24 @@ func (f *Firewall) changeList(old, next kernelList) error {
 	return changeSet(nl.IPSET_CMD_DEL, old.set, remove)
 }
 
-// leftSet is a set that rules have filled for a list.
-type leftSet struct{ list, set string }
-
-// leftOf returns the set that rules have filled for a list, before none did any more; "" if there is none.
-func (f *Firewall) leftOf(list string) string {
-	for _, l := range f.left {
-		if l.list == list {
-			return l.set
-		}
-	}
-	return ""
-}
-
-// setLists says that rules by these lists are in force, and removes the sets of all others, but for what rules have added.
-func (f *Firewall) setLists(lists map[string]kernelList) {
+// setLists says that rules by these lists are in force, and what stays of those that rules have added, and removes the sets of all others.
+func (f *Firewall) setLists(lists map[string]kernelList, kept map[string][]element) {
 	used := map[string]bool{}
-	fills := 0
 	for _, l := range lists {
-		used[l.set], used[l.filled] = true, true
-		if l.filled != "" {
-			fills++
+		for _, set := range l.sets() {
+			used[set] = true
 		}
 	}
-	f.left = slices.DeleteFunc(f.left, func(l leftSet) bool { return used[l.set] })
 	var unused []string
 	for _, list := range slices.Sorted(maps.Keys(f.lists)) {
-		l := f.lists[list]
-		if !used[l.set] && l.set != "" {
-			unused = append(unused, l.set)
+		for _, set := range f.lists[list].sets() {
+			if !used[set] {
+				unused = append(unused, set)
+			}
 		}
-		if !used[l.filled] && l.filled != "" {
-			f.left = append(f.left, leftSet{list, l.filled})
-		}
-	}
-	for len(f.left) > 0 && fills+len(f.left) > maxFilled {
-		unused = append(unused, f.left[0].set)
-		f.left = f.left[1:]
-	}
-	for _, l := range f.left {
-		used[l.set] = true
 	}
 	f.mu.Lock()
-	f.lists = lists
+	f.lists, f.kept = lists, kept
 	f.mu.Unlock()
 	if f.stray {
 		f.stray = false
@@ -164,6 +194,15 @@ func (f *Firewall) setLists(lists map[string]kernelList) {
 	f.removeSets(unused)
 }
 
+// sets are all sets of the list.
+func (l kernelList) sets() []string {
+	all := []string{l.set}
+	for _, s := range l.filled {
+		all = append(all, s.set)
+	}
+	return all
+}
+
 // Filled is an address that a rule has added to a list. Left is how long it will be there if no more packet comes, or 0 until a
 // restart.
 type Filled struct {
@@ -172,66 +211,117 @@ type Filled struct {
 	Left    time.Duration
 }
 
-// filled returns the sets that rules add to, each by its list.
-func (f *Firewall) filled() map[string]string {
+// filled returns the sets that rules add to, and what stays of those that add no more, by lists.
+func (f *Firewall) filled() (sets map[string][]filledSet, kept map[string][]element) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	sets := map[string]string{}
+	sets = map[string][]filledSet{}
 	for name, l := range f.lists {
-		if l.filled != "" {
+		if l.filled != nil {
 			sets[name] = l.filled
 		}
 	}
-	return sets
+	return sets, f.kept
 }
 
-// Filled returns at most limit addresses that rules have added to lists, sorted by lists and addresses, and how many more there are. It
-// never waits for a process.
+// Filled returns at most limit addresses that rules have added to lists, also such as add no more, sorted by lists and addresses, and how
+// many more there are. It never waits for a process.
 func (f *Firewall) Filled(limit int) (all []Filled, more int, err error) {
-	sets := f.filled()
-	for _, list := range slices.Sorted(maps.Keys(sets)) {
-		first := len(all)
-		if err := readSet(sets[list], func(p netip.Prefix, left time.Duration) {
-			if len(all) == limit {
-				more++
-				return
+	sets, kept := f.filled()
+	names := slices.AppendSeq(slices.Collect(maps.Keys(sets)), maps.Keys(kept))
+	slices.Sort(names)
+	now := time.Now()
+	for _, list := range slices.Compact(names) {
+		var of []Filled
+		for _, e := range kept[list] {
+			switch left := e.until.Sub(now); {
+			case e.until.IsZero():
+				of = append(of, Filled{list, e.Addr(), 0})
+			case left > 0:
+				of = append(of, Filled{list, e.Addr(), (left + time.Second - 1).Truncate(time.Second)})
 			}
-			all = append(all, Filled{list, p.Addr(), left})
-		}); err != nil {
-			return nil, 0, fmt.Errorf("firewall: address list %s: %w", list, err)
 		}
-		slices.SortFunc(all[first:], func(a, b Filled) int { return a.Address.Compare(b.Address) })
+		for _, s := range sets[list] {
+			if err := readSet(s.set, func(p netip.Prefix, left time.Duration) { of = append(of, Filled{list, p.Addr(), left}) }); err != nil {
+				return nil, 0, fmt.Errorf("firewall: address list %s: %w", list, err)
+			}
+		}
+		// An address is there as long as the last of the rules says.
+		slices.SortFunc(of, func(a, b Filled) int {
+			return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(uint64(b.Left-1), uint64(a.Left-1))) // 0 is the longest
+		})
+		of = slices.CompactFunc(of, func(a, b Filled) bool { return a.Address == b.Address })
+		shown := min(len(of), limit-len(all))
+		all, more = append(all, of[:shown]...), more+len(of)-shown
 	}
 	return all, more, nil
 }
 
 // RemoveFilled removes addresses that rules have added to lists. It is no error if one has gone meanwhile.
 func (f *Firewall) RemoveFilled(filled []Filled) error {
-	sets := f.filled()
-	bySet := map[string][]element{}
+	f.lockTurn()
+	defer f.turn.Unlock()
+	gone := map[string][]element{}
 	for _, a := range filled {
-		if set := sets[a.List]; set != "" && a.Address.Is4() {
-			bySet[set] = append(bySet[set], element{Prefix: netip.PrefixFrom(a.Address, 32)})
+		if a.Address.Is4() {
+			gone[a.List] = append(gone[a.List], element{Prefix: netip.PrefixFrom(a.Address, 32)})
 		}
 	}
-	for set, elements := range bySet {
-		if err := changeSet(nl.IPSET_CMD_DEL, set, elements); err != nil {
-			return fmt.Errorf("firewall: %w", err)
+	for name, elements := range gone {
+		if err := f.removeFrom(name, elements); err != nil {
+			return fmt.Errorf("firewall: address list %s: %w", name, err)
 		}
+	}
+	return nil
+}
+
+// removeFrom removes what rules have added to a list.
+func (f *Firewall) removeFrom(name string, elements []element) error {
+	l, there := f.lists[name]
+	for _, s := range l.filled {
+		if err := changeSet(nl.IPSET_CMD_DEL, s.set, elements); err != nil {
+			return err
+		}
+	}
+	kept := slices.DeleteFunc(slices.Clone(f.kept[name]), func(e element) bool {
+		return slices.ContainsFunc(elements, func(o element) bool { return o.Prefix == e.Prefix })
+	})
+	if len(kept) == len(f.kept[name]) {
+		return nil
+	}
+	next := l
+	next.elements = sorted(slices.Concat(l.listed, kept))
+	if there {
+		if err := f.changeList(l, next); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// Who reads without the lock has the maps of before.
+	f.lists, f.kept = maps.Clone(f.lists), maps.Clone(f.kept)
+	if there {
+		f.lists[name] = next
+	}
+	if f.kept[name] = kept; len(kept) == 0 {
+		delete(f.kept, name)
 	}
 	return nil
 }
 
 // Full returns the lists to which rules could add no more address, sorted, and how many addresses one takes.
 func (f *Firewall) Full() (lists []string, room int, err error) {
-	sets := f.filled()
+	sets, _ := f.filled()
 	for _, list := range slices.Sorted(maps.Keys(sets)) {
-		n, err := setSize(sets[list])
-		if err != nil {
-			return nil, 0, fmt.Errorf("firewall: address list %s: %w", list, err)
-		}
-		if n >= f.room {
-			lists = append(lists, list)
+		for _, s := range sets[list] {
+			n, err := setSize(s.set)
+			if err != nil {
+				return nil, 0, fmt.Errorf("firewall: address list %s: %w", list, err)
+			}
+			if n >= f.room {
+				lists = append(lists, list)
+				break
+			}
 		}
 	}
 	return lists, f.room, nil

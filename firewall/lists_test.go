@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -257,15 +258,16 @@ func TestFilledLists(t *testing.T) {
 		full, _, err := f.Full()
 		require.NoError(t, err)
 		assert.Empty(t, full)
-		for _, to := range []string{"127.0.0.3", "127.0.0.4", "127.0.0.5"} {
+		for _, to := range []string{"127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"} {
 			send(t, to+":4001", "x")
 		}
-		assert.Len(t, filled(), 4)
-		assert.True(t, passes(t, "127.0.0.5"))
+		assert.Len(t, filled(), 5, "one more with the time of before")
+		assert.False(t, passes(t, "127.0.0.5"))
+		assert.True(t, passes(t, "127.0.0.6"))
 		some, more, err := f.Filled(3)
 		require.NoError(t, err)
 		assert.Len(t, some, 3)
-		assert.Equal(t, 1, more)
+		assert.Equal(t, 2, more)
 		full, room, err := f.Full()
 		require.NoError(t, err)
 		assert.Equal(t, []string{"list"}, full)
@@ -273,70 +275,150 @@ func TestFilledLists(t *testing.T) {
 
 		gone := []Filled{{List: "list", Address: netip.MustParseAddr("127.0.0.1")}, {List: "list", Address: netip.MustParseAddr("127.9.9.9")}, {List: "no"}}
 		require.NoError(t, f.RemoveFilled(gone))
-		assert.Len(t, filled(), 3)
+		assert.Len(t, filled(), 4)
 		assert.True(t, passes(t, "127.0.0.1"))
 
-		// Those of no rule go.
+		// They stay when no rule adds to the list any more, or to none, as in RouterOS; and one can be removed.
 		c.Filter = []Rule{drop}
 		require.NoError(t, f.Apply(c))
-		assert.Empty(t, filled())
+		assert.Len(t, filled(), 4)
+		assert.False(t, passes(t, "127.0.0.3"))
+		require.NoError(t, f.RemoveFilled([]Filled{{List: "list", Address: netip.MustParseAddr("127.0.0.3")}}))
 		assert.True(t, passes(t, "127.0.0.3"))
-		assert.False(t, passes(t, "127.2.0.1"))
-
-		// They come back with the rule, as when another part of the router has refused the change, or somebody undoes it.
+		assert.False(t, passes(t, "127.0.0.4"))
+		c.Filter = nil
+		require.NoError(t, f.Apply(c))
+		assert.Len(t, filled(), 3)
+		c.AddressLists = nil
+		c.Filter = []Rule{drop}
+		require.NoError(t, f.Apply(c))
+		assert.False(t, passes(t, "127.0.0.4"))
+		// A rule for another list has nothing of theirs.
+		add.AddressList = "other"
 		c.Filter = []Rule{add, drop}
 		require.NoError(t, f.Apply(c))
 		assert.Len(t, filled(), 3)
-		assert.False(t, passes(t, "127.0.0.3"))
-		c.Filter = nil
+		assert.NotContains(t, fmt.Sprint(filled()), "other")
+		// A rule that is typed again does not bring back what was removed.
+		all, _, err := f.Filled(100)
+		require.NoError(t, err)
+		require.NoError(t, f.RemoveFilled(all))
+		add.AddressList = "list"
+		c.Filter = []Rule{add, drop}
 		require.NoError(t, f.Apply(c))
 		assert.Empty(t, filled())
-		c.Filter = []Rule{add}
-		require.NoError(t, f.Apply(c))
-		assert.Len(t, filled(), 3)
-		// A rule for another list has nothing of theirs.
-		c.Filter[0].AddressList = "other"
-		require.NoError(t, f.Apply(c))
-		assert.Empty(t, filled())
+		assert.True(t, passes(t, "127.0.0.4"))
 	})
 }
 
-// What rules have added is kept for the case that they come back, but there are no more such sets than rules can fill.
-func TestLeftListsAreBounded(t *testing.T) {
+// Of several rules that add one address the timeout of each holds, whichever was the last: the address is there as long as one of them says.
+func TestFilledByTimeouts(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, _ *testnet.Host) {
+		f := newFirewall(t, program)
+		add := func(port string, timeout time.Duration) Rule {
+			return Rule{Chain: "output", Action: "add-dst-to-address-list", Protocol: "udp", DstPort: ports(port), AddressList: "list", AddressListTimeout: timeout}
+		}
+		in := Rule{Chain: "output", Action: "drop", Protocol: "udp", DstPort: ports("9"), DstAddressList: "list"}
+		out := Rule{Chain: "output", Action: "drop", Protocol: "udp", DstPort: ports("10"), DstAddressList: "!list"}
+		c := Config{Filter: []Rule{add("4001", 24*time.Hour), add("4002", 2*time.Second), add("4003", 0), in, out}}
+		require.NoError(t, f.Apply(c))
+		left := func(to string) time.Duration {
+			t.Helper()
+			all, _, err := f.Filled(100)
+			require.NoError(t, err)
+			for _, a := range all {
+				if a.Address.String() == to {
+					return a.Left
+				}
+			}
+			return -1
+		}
+		send(t, "127.0.0.1:4001", "x")
+		send(t, "127.0.0.1:4002", "x")
+		assert.Greater(t, left("127.0.0.1"), 23*time.Hour, "the short one is the last, and the long one holds")
+		send(t, "127.0.0.2:4002", "x")
+		assert.False(t, passes(t, "127.0.0.1"))
+		assert.False(t, passes(t, "127.0.0.2"))
+		all, more, err := f.Filled(1)
+		require.NoError(t, err)
+		assert.Len(t, all, 1)
+		assert.Equal(t, 1, more, "one that is in two sets counts once")
+		for end := time.Now().Add(time.Minute); left("127.0.0.2") >= 0; time.Sleep(50 * time.Millisecond) {
+			require.True(t, time.Now().Before(end), "it ends")
+		}
+		assert.True(t, passes(t, "127.0.0.2"))
+		assert.False(t, passes(t, "127.0.0.1"))
+		send(t, "127.0.0.3:4003", "x")
+		send(t, "127.0.0.3:4001", "x")
+		assert.Zero(t, left("127.0.0.3"), "until a restart")
+
+		// What a rule has added keeps its time when another timeout is set, or the rule goes.
+		c.Filter[0].AddressListTimeout = time.Minute
+		require.NoError(t, f.Apply(c))
+		assert.Greater(t, left("127.0.0.1"), 23*time.Hour)
+		send(t, "127.0.0.1:4001", "x")
+		assert.Greater(t, left("127.0.0.1"), 23*time.Hour)
+		send(t, "127.0.0.4:4001", "x")
+		assert.LessOrEqual(t, left("127.0.0.4"), time.Minute)
+		c.Filter = []Rule{add("4002", time.Hour), in, out}
+		require.NoError(t, f.Apply(c))
+		assert.Greater(t, left("127.0.0.1"), 23*time.Hour)
+		assert.Positive(t, left("127.0.0.4"))
+		assert.Zero(t, left("127.0.0.3"))
+		assert.False(t, passes(t, "127.0.0.3"))
+		numbers, err := setNumbers()
+		require.NoError(t, err)
+		assert.Len(t, numbers, 2)
+		require.NoError(t, f.RemoveFilled([]Filled{{List: "list", Address: netip.MustParseAddr("127.0.0.1")}}))
+		assert.EqualValues(t, -1, left("127.0.0.1"))
+		assert.True(t, passes(t, "127.0.0.1"))
+		assert.False(t, passes(t, "127.0.0.3"))
+	})
+}
+
+// What stays of rules that add no more is bounded, and a refused change loses nothing.
+func TestKeptAddressesAreBounded(t *testing.T) {
 	newRouter(t)
 	f := newFirewall(t, "iptables-legacy")
+	f.room = maxKept
 	add := Rule{Chain: "output", Action: "add-dst-to-address-list", Protocol: "udp", DstPort: ports("4001")}
-	for i := range 2 * maxFilled {
-		add.AddressList = fmt.Sprint("list", i)
+	const lists, each = 3, maxKept/2 - 10
+	var want []string
+	for i := range lists {
+		add.AddressList, add.AddressListTimeout = fmt.Sprint("list", i), time.Duration(i+1)*time.Hour
 		require.NoError(t, f.Apply(Config{Filter: []Rule{add}}))
-		send(t, "127.0.0.1:4001", "x")
+		var elements []element
+		for n := range each {
+			elements = append(elements, element{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), byte(n >> 8), byte(n)}), 32), time.Now().Add(add.AddressListTimeout)})
+		}
+		require.NoError(t, changeSet(nl.IPSET_CMD_ADD, f.lists[add.AddressList].filled[0].set, elements))
+		want = append(want, add.AddressList)
 	}
+	require.NoError(t, f.Apply(Config{}))
+	filled, more, err := f.Filled(10)
+	require.NoError(t, err)
+	assert.Len(t, filled, 10)
+	assert.Equal(t, maxKept, len(filled)+more)
+	assert.ElementsMatch(t, want, slices.Collect(maps.Keys(f.kept)))
 	numbers, err := setNumbers()
 	require.NoError(t, err)
-	assert.Len(t, numbers, maxFilled+1) // one has what is listed
-	all := func() []Rule {
-		var rules []Rule
-		for i := maxFilled; i < 2*maxFilled; i++ {
-			add.AddressList = fmt.Sprint("list", i)
-			rules = append(rules, add)
-		}
-		return rules
+	assert.Empty(t, numbers)
+	// All that a list can have at once fits into a set.
+	var c Config
+	c.AddressLists = map[string][]match.Addresses{"list0": nil}
+	for i := range MaxAddresses {
+		c.AddressLists["list0"] = append(c.AddressLists["list0"], addresses(fmt.Sprintf("172.16.%d.%d", i>>8, i&255)))
 	}
-	require.NoError(t, f.Apply(Config{Filter: all()}))
-	filled, _, err := f.Filled(100)
-	require.NoError(t, err)
-	assert.Len(t, filled, maxFilled)
-	// A refused change loses nothing.
-	bad := Config{Filter: []Rule{{Chain: "input", Action: "drop", SrcAddressList: "empty"}}, NAT: []Rule{{Chain: "srcnat", Action: "masquerade", InInterface: "x"}}}
+	c.Filter = []Rule{{Chain: "input", Action: "drop", SrcAddressList: "list0"}}
+	require.NoError(t, f.Apply(c))
+	assert.Len(t, setOf(t, f.lists["list0"].set), MaxAddresses+each)
+
+	bad := c
+	bad.NAT = []Rule{{Chain: "srcnat", Action: "masquerade", InInterface: "x"}}
 	require.Error(t, f.Apply(bad))
-	require.NoError(t, f.Apply(Config{}))
-	numbers, err = setNumbers()
+	_, more, err = f.Filled(0)
 	require.NoError(t, err)
-	assert.Len(t, numbers, maxFilled)
-	require.NoError(t, f.Apply(Config{Filter: all()}))
-	filled, _, err = f.Filled(100)
-	require.NoError(t, err)
-	assert.Len(t, filled, maxFilled)
+	assert.Equal(t, maxKept, more)
 }
 
 // Rules name so many lists and no more: each is a set in the kernel, though it has no entries.
@@ -379,7 +461,7 @@ func TestTranslationByFilledLists(t *testing.T) {
 	connection := Tracked{Protocol: "tcp", Src: at("192.168.0.2:1238"), Dst: at("10.5.8.8:21"), ReplySrc: at("10.5.8.8:21"), ReplyDst: at("10.1.0.104:1238")}
 	add := Rule{Chain: "dstnat", Action: "add-src-to-address-list", AddressList: "filled"}
 	of := func(lists map[string][]match.Addresses, rules ...Rule) string {
-		return connection.translation(translations(Config{NAT: append(rules, add), AddressLists: lists}))
+		return connection.translation(translations(Config{NAT: append(rules, add), AddressLists: lists}, nil))
 	}
 	listed := func(list string) Rule { return Rule{Chain: "srcnat", Action: "accept", SrcAddressList: list} }
 	masquerade := Rule{Chain: "srcnat", Action: "masquerade"}
@@ -391,6 +473,10 @@ func TestTranslationByFilledLists(t *testing.T) {
 		assert.NotEqual(t, of(nil, listed(list)), of(nil, listed(list), masquerade), "it may not")
 		assert.Equal(t, of(nil, listed(list), masquerade), of(filled("1.2.3.4"), listed(list), masquerade), "another entry is none of its")
 	}
+	kept := map[string][]element{"left": nil}
+	was := translations(Config{NAT: []Rule{listed("left"), masquerade}}, kept)
+	kept["left"] = []element{{Prefix: netip.MustParsePrefix("192.168.0.2/32")}}
+	assert.NotEqual(t, connection.translation(was), connection.translation(translations(Config{NAT: []Rule{listed("left"), masquerade}}, kept)), "what rules have added that are gone")
 	assert.Equal(t, of(filled("192.168.0.2"), listed("filled")), of(filled("192.168.0.2"), listed("filled"), masquerade), "it is listed")
 	assert.Equal(t, of(nil, masquerade), of(filled("192.168.0.2"), listed("!filled"), masquerade), "it is listed")
 }

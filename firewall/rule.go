@@ -299,7 +299,7 @@ func (r *Rule) target(t Table, chains map[string]string, m marks, lists map[stri
 		}
 	case "add-src-to-address-list", "add-dst-to-address-list":
 		side := strings.Split(r.Action, "-")[1]
-		a = []string{"-j", "SET", "--add-set", lists[r.AddressList].filled, side, "--exist", "--timeout",
+		a = []string{"-j", "SET", "--add-set", lists[r.AddressList].filledBy(r.AddressListTimeout), side, "--exist", "--timeout",
 			strconv.Itoa(int(r.AddressListTimeout / time.Second))}
 	case "masquerade":
 		a = []string{"-j", "MASQUERADE"}

@@ -14,7 +14,8 @@ import (
 // connection begins, and would go on with the old translation for as long as packets come. Both have to be
 // valid: so no jump leads back, and there are not too many ways through the chains.
 func (f *Firewall) ForgetRetranslated(old, next Config) (forgotten int, err error) {
-	was, is := translations(old), translations(next)
+	_, kept := f.filled()
+	was, is := translations(old, kept), translations(next, kept)
 	if slices.EqualFunc(was, is, func(a, b translation) bool { return a.String() == b.String() }) {
 		return 0, nil
 	}
@@ -59,7 +60,7 @@ type listMatch struct {
 	name string
 	not  bool
 	ranges
-	// filled says that rules add to the list, so that nobody knows what else was in it when a connection began.
+	// filled says that rules add to the list, or have added to it, so that nobody knows what else was in it when a connection began.
 	filled bool
 }
 
@@ -94,8 +95,8 @@ func (t translation) String() string {
 	return t.Rule.String() + " in " + t.in.String() + " out " + t.out.String() + " src " + t.src.String() + " dst " + t.dst.String()
 }
 
-// translations are the rules that decide about a translation, or lead to such rules.
-func translations(c Config) (all []translation) {
+// translations are the rules that decide about a translation, or lead to such rules. kept are lists that have what rules have added.
+func translations(c Config, kept map[string][]element) (all []translation) {
 	filled := c.filledLists()
 	lists := map[string]ranges{}
 	list := func(word string) listMatch {
@@ -107,7 +108,7 @@ func translations(c Config) (all []translation) {
 			}
 			lists[name] = disjoint(entries)
 		}
-		return listMatch{name, not, lists[name], slices.Contains(filled, name)}
+		return listMatch{name, not, lists[name], len(filled[name]) > 0 || len(kept[name]) > 0}
 	}
 	for _, r := range c.NAT {
 		t := translation{Rule: r, src: list(r.SrcAddressList), dst: list(r.DstAddressList)}

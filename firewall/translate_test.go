@@ -49,7 +49,7 @@ func TestTranslation(t *testing.T) {
 		{"another destination", nil, []Rule{{Chain: "dstnat", Action: "dst-nat", DstAddress: addresses("10.1.0.104"), ToAddresses: addresses("192.168.0.9")}}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, c.same, connection.translation(translations(Config{NAT: c.old})) == connection.translation(translations(Config{NAT: c.next})))
+			assert.Equal(t, c.same, connection.translation(translations(Config{NAT: c.old}, nil)) == connection.translation(translations(Config{NAT: c.next}, nil)))
 		})
 	}
 	ping := Tracked{Protocol: "icmp", Src: at("192.168.0.2:0"), Dst: at("10.5.8.8:0"), icmpType: 8}
