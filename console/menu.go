@@ -184,6 +184,8 @@ func valueError(name, value, accepts string, listed bool, err error) error {
 	case errors.Is(err, errAmbiguous):
 		return errors.New("ambiguous value of " + name + ", more than one possible value matches input; expected " +
 			strings.ReplaceAll(err.Error(), ", ", " | ") + ", not \"" + shown(value) + "\"")
+	case errors.Is(err, errNoMatch) && name == "action" && value != "" && strings.Contains(absentActions, " "+value+" "):
+		return errors.New("Postern has no action=" + value + "; expected " + accepts)
 	case errors.Is(err, errNoMatch) && listed:
 		return errors.New("input does not match any value of " + name + expected)
 	}

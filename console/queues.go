@@ -17,9 +17,13 @@ import (
 
 func queues(c *Config) *[]queue.Simple { return &c.Queues }
 
-// queueTypes are RouterOS's names of ready-made queues that have what ours have: packets wait, and connections share the rate. Those that sort by
-// addresses (pcq) are not among them.
-var queueTypes = []string{"default", "default-small", "ethernet-default", "fq-codel-default", "multi-queue-ethernet-default", "synchronous-default", "wireless-default"}
+// queueTypes are RouterOS's names of ready-made queues. All have what ours have: packets wait, and connections share the rate. In those of pcqTypes
+// addresses share it, which is said where queues are printed.
+var queueTypes = []string{"default", "default-small", "ethernet-default", "fq-codel-default", "multi-queue-ethernet-default", "pcq-download-default",
+	"pcq-upload-default", "synchronous-default", "wireless-default"}
+
+// pcqTypes begins the names of those that sort by addresses.
+const pcqTypes = "pcq-"
 
 // queueMenu is the menu /queue simple (https://help.mikrotik.com/docs/spaces/ROS/pages/328088/Queues).
 func queueMenu() *menu {
@@ -35,7 +39,7 @@ func queueMenu() *menu {
 			return uint64(n), err
 		}, func(n uint64) string { return strconv.FormatUint(n, 10) }), "8/8", "of queues with one parent the lowest has first what is left behind limit-at",
 			func(q *queue.Simple) *[2]uint64 { return &q.Priority }),
-		prop("queue", queueType(), "default-small/default-small", "kind of queue: with each of them packets wait, and connections share the rate",
+		prop("queue", queueType(), "default-small/default-small", "kind of queue: with each of them packets wait, and connections share the rate, also with pcq",
 			func(q *queue.Simple) *string { return &q.Type }),
 		prop("limit-at", rates(), "0/0", "bits per second that it has whatever others do", func(q *queue.Simple) *[2]uint64 { return &q.LimitAt }),
 		prop("max-limit", rates(), "0/0", "bits per second that it never exceeds, but for a burst; 0 is no limit", func(q *queue.Simple) *[2]uint64 { return &q.MaxLimit }),
@@ -71,7 +75,7 @@ func queueMenu() *menu {
 	return &menu{
 		path: "queue simple", help: "limits of what hosts and networks send and are sent, first match decides",
 		commands: commandsLike(ruleCommands(), "", resetQueueCounters, resetAllQueueCounters), legend: legendRule, flags: flagsRule,
-		items: itemLists[queueItems], properties: properties,
+		items: itemLists[queueItems], properties: properties, warnings: (*execution).queueWarning,
 		readOnly: []readOnly{
 			{name: "rate", help: "bits per second of the last seconds", counted: true},
 			{name: "packet-rate", help: "packets per second", counted: true},
@@ -84,6 +88,16 @@ func queueMenu() *menu {
 		stats:       (*execution).queueStats,
 		statColumns: []column{{"name", 16}, {"target", 18}, {"rate", 19}, {"bytes", 23}, {"packets", 17}, {"dropped", 0}},
 	}
+}
+
+// queueWarning is printed while somebody may believe that hosts have equal shares.
+func (x *execution) queueWarning() []string {
+	for _, q := range x.cfg.Queues {
+		if strings.Contains(q.Type, pcqTypes) {
+			return []string{"queue=" + q.Type + " is as default: connections share the rate, not addresses; a queue for each host in a parent does that"}
+		}
+	}
+	return nil
 }
 
 var (
@@ -285,6 +299,9 @@ func queueType() kind[string] {
 				down = up
 			}
 			for _, word := range []string{up, down} {
+				if strings.HasPrefix(word, pcqTypes) && !slices.Contains(queueTypes, word) {
+					return "", match.Refusal("Postern has no kinds of queues of one's own: a queue for each host in a parent bounds hosts")
+				}
 				if !slices.Contains(queueTypes, word) {
 					return "", errNoMatch
 				}

@@ -19,13 +19,14 @@ func TestQueueValues(t *testing.T) {
 		{"target=10.0.0.7", "target=10.0.0.7/32"}, {"target=10.0.0.7/8,ether2", "target=10.0.0.0/8,ether2"}, {"target=0.0.0.0/0", "target=0.0.0.0/0"},
 		{"dst=ether1 target=ether2", "dst=ether1 target=ether2"}, {"packet-marks=a,no-mark", "packet-marks=a,no-mark"},
 		{"priority=1", "priority=1/1"}, {"priority=8/8 queue=default-small parent=none bucket-size=0.1 time=\"\"", ""},
-		{"queue=default", "queue=default/default"}, {"bucket-size=10/0.025", "bucket-size=10/0.025"}, {"burst-time=10s/1m", "burst-time=10s/1m"},
+		{"queue=default", "queue=default/default"}, {"queue=default-small/default-small", ""},
+		{"queue=pcq-upload-default/pcq-download-default", "queue=pcq-upload-default/pcq-download-default"}, {"bucket-size=10/0.025", "bucket-size=10/0.025"}, {"burst-time=10s/1m", "burst-time=10s/1m"},
 		{"time=8h-17h,mon", "time=8h-17h,mon"}, {"total-max-limit=0 direction=both interface=all total-queue=default-small", ""},
 
 		{"max-limit=10", "!max-limit"}, {"max-limit=11G", "!max-limit"}, {"max-limit=1/2/3", "!max-limit"}, {"max-limit=/", "!max-limit"},
 		{"limit-at=3M max-limit=2M", "!limit-at: expected no more than max-limit"}, {"target=ether9", "!/queue simple 0: input does not match any value of target: ether9; expected IP address/netmask | ether1 | ether2"},
 		{"target=10.0.0.0/33", "!target"}, {"dst=ether1,ether2", "!dst"}, {"target=2001:db8::/32", "!target"}, {"priority=9", "!priority"}, {"priority=0", "!priority"},
-		{"queue=pcq-upload-default/pcq-download-default", "!queue"}, {"bucket-size=10.001", "!bucket-size"}, {"bucket-size=.1", "!bucket-size"}, {"bucket-size=0.0001", "!bucket-size"},
+		{"queue=pcq-2M/pcq-2M", "!Postern has no kinds of queues of one's own"}, {"queue=red", "!queue"}, {"bucket-size=10.001", "!bucket-size"}, {"bucket-size=.1", "!bucket-size"}, {"bucket-size=0.0001", "!bucket-size"},
 		{"burst-time=1500ms", "!burst-time"}, {"time=8h", "!time"}, {"parent=other", "!parent=other: expected the name of a queue"}, {"parent=q", "!none within itself"},
 		{"total-max-limit=1M", "!Postern has no total-max-limit=1M"}, {"packet-marks=" + strings.Repeat("m,", 16) + "m", "!packet-marks"},
 		{"target-addresses=10.0.0.0/8", "!Postern has no target-addresses"},
@@ -66,6 +67,18 @@ func TestQueueNames(t *testing.T) {
 	assert.ErrorContains(t, Validate(result.Config, []string{"ether1", "ether2", "usb1"}), "/queue simple: queue 0 (one): parent=every: expected the name of a queue")
 	cfg = run(cfg, "/queue simple move one destination=0")
 	assert.Equal(t, "one", cfg.Queues[0].Name)
+}
+
+// Who asks for equal shares of hosts is told that connections have them.
+func TestQueueKindWarns(t *testing.T) {
+	said := func(lines string) string {
+		result, err := new(Session).Execute(Default(), fullLive(), lines+"; /queue simple print terse")
+		require.NoError(t, err)
+		return result.Output
+	}
+	assert.NotContains(t, said("/queue simple add name=a queue=default"), "addresses")
+	assert.Contains(t, said("/queue simple add name=a; /queue simple add name=b queue=default/pcq-download-default"),
+		"queue=default/pcq-download-default is as default: connections share the rate, not addresses; a queue for each host in a parent does that\n")
 }
 
 // What is shown and set to zero are the classes that all packets of a queue go through.

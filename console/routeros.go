@@ -113,6 +113,9 @@ func (m *menu) checkAbsent(name string, w word, unset bool) error {
 	return e
 }
 
+// absentActions are RouterOS's actions of rules that Postern lacks in all tables.
+const absentActions = " clear-df endpoint-independent-nat route set-priority sniff-pc sniff-tzsp socksify strip-ipv4-options tarpit "
+
 // absentMenus are the menus of RouterOS that Postern lacks, for each menu above them.
 // What is below one of them is absent too.
 var absentMenus = sync.OnceValue(func() map[string]string {

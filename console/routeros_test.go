@@ -20,6 +20,10 @@ func TestAbsentProperties(t *testing.T) {
 			"Postern has no psd (line 1 column 53)"},
 		{"no such policy", "/ip firewall filter add chain=forward ipsec-policy=in",
 			"ambiguous value of ipsec-policy, more than one possible value matches input; expected in,none | in,ipsec, not \"in\""},
+		{"an action", "/ip firewall filter add chain=input protocol=tcp action=tarpit", "Postern has no action=tarpit; expected accept | drop | reject | log | passthrough | " +
+			"jump | return | fasttrack-connection | add-src-to-address-list | add-dst-to-address-list"},
+		{"an action of another table", "/ip firewall mangle add chain=forward action=sniff-tzsp", "Postern has no action=sniff-tzsp; expected accept | change-dscp | " +
+			"change-mss | change-ttl | mark-connection | mark-packet | mark-routing | log | passthrough | jump | return | add-src-to-address-list | add-dst-to-address-list"},
 		{"a matcher that is unset", "/ip firewall nat add chain=srcnat action=masquerade !psd", ""},
 		{"of a card", "/interface ethernet set [ find default-name=ether1 ] arp=enabled disable-running-check=no l2mtu=1598", ""},
 		{"of a card, and not the default", "/interface ethernet set [ find default-name=ether1 ] auto-negotiation=no full-duplex=no speed=100Mbps",

@@ -34,6 +34,8 @@ type Manager struct {
 	// queued is that of queues. counted are what classes had counted when their counters were reset.
 	queued  bool
 	counted map[classKey]ClassCounters
+	// dropped is what was dropped in classes that are gone, or whose packets are in other classes now, by those that they were in.
+	dropped map[classKey]uint64
 	config  *Config         // the one in force, nil before the first Apply
 	set     *Settings       // those that the kernel was given last, nil before
 	devices map[int]*device // by interface index

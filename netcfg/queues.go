@@ -3,6 +3,7 @@ package netcfg
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/vishvananda/netlink/nl"
@@ -67,10 +68,24 @@ type class struct {
 type classes struct {
 	link string
 	all  []class // in no order
+	// dropped is what those with packets have dropped, by their numbers.
+	dropped map[uint16]uint64
 }
 
 func (c classes) find(id uint16) int {
 	return slices.IndexFunc(c.all, func(o class) bool { return o.id == id })
+}
+
+// around calls f for a class and each that it is in.
+func (c classes) around(id uint16, f func(id uint16)) {
+	i := c.find(id)
+	for range c.all { // as long as none is in itself
+		if i < 0 {
+			return
+		}
+		f(c.all[i].id)
+		i = c.find(c.all[i].parent)
+	}
 }
 
 // ticks is how long so many bytes take at a rate, as the kernel has it.
@@ -152,6 +167,11 @@ func (m *Manager) reconcileQueues(p *pass, have, want []classes) {
 		}
 		return all[i], true
 	}
+	links := map[int]bool{}
+	for _, h := range have {
+		links[m.index(h.link)] = true
+	}
+	maps.DeleteFunc(m.dropped, func(k classKey, _ uint64) bool { return !links[k.index] })
 	for _, h := range have {
 		if _, stays := of(want, h.link); !stays {
 			if err := m.changeRoot(unix.RTM_DELQDISC, 0, h.link); !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) {
@@ -183,6 +203,9 @@ func (m *Manager) reconcileClasses(p *pass, h, w classes, made bool) {
 				stays[c.id], again = true, true
 			}
 		}
+	}
+	if !made {
+		m.keepDropped(index, h, w, stays)
 	}
 	gone := slices.DeleteFunc(slices.Clone(h.all), func(c class) bool { return stays[c.id] })
 	for len(gone) > 0 {
@@ -225,6 +248,26 @@ func (m *Manager) reconcileClasses(p *pass, h, w classes, made bool) {
 	if changed {
 		p.did("change the queues of "+w.link, nil)
 	}
+}
+
+// keepDropped notes what the queues of packets have dropped that will be gone when the classes of a link are as w says: the kernel forgets it, and
+// the classes that stay around them have counted their bytes.
+func (m *Manager) keepDropped(index int, h, w classes, stays map[uint16]bool) {
+	for _, c := range h.all {
+		n := h.dropped[c.id]
+		if i := w.find(c.id); n == 0 || stays[c.id] && i >= 0 && w.all[i].leaf != 0 {
+			continue
+		}
+		h.around(c.id, func(id uint16) {
+			if stays[id] {
+				if m.dropped == nil {
+					m.dropped = map[classKey]uint64{}
+				}
+				m.dropped[classKey{index, id}] += n
+			}
+		})
+	}
+	maps.DeleteFunc(m.dropped, func(k classKey, _ uint64) bool { return k.index == index && !stays[k.id] })
 }
 
 // The messages of queues (linux/rtnetlink.h, linux/pkt_sched.h).
@@ -405,12 +448,13 @@ func (m *Manager) listQueues(nl *conn, links []link) ([]classes, error) {
 		if err != nil {
 			return nil, err
 		}
-		on := classes{link: l.name}
+		on := classes{link: l.name, dropped: map[uint16]uint64{}}
 		for _, t := range items {
 			if c, ok := t.class(); ok {
 				for _, q := range queues {
 					if q.index == l.index && q.parent == t.handle {
 						c.leaf = q.leaf(m.leafKind())
+						on.dropped[c.id] = q.stats.Dropped
 					}
 				}
 				on.all = append(on.all, c)
@@ -509,16 +553,25 @@ func (m *Manager) counters() (map[classKey]ClassCounters, error) {
 		if err != nil {
 			return nil, err
 		}
+		on := classes{}
 		for _, t := range items {
 			if c, ok := t.class(); ok {
-				// What is dropped the leaf knows, and what is above it does not.
-				for _, q := range queues {
-					if q.index == l.index && q.parent == t.handle {
-						t.stats.Dropped = q.stats.Dropped
-					}
-				}
+				on.all = append(on.all, c)
+				t.stats.Dropped = m.dropped[classKey{l.index, c.id}]
 				all[classKey{l.index, c.id}] = t.stats
 			}
+		}
+		// What is dropped the queue of the packets knows, and the classes that it is in do not.
+		for _, q := range queues {
+			if q.index != l.index || q.parent>>16 != QueueMajor {
+				continue
+			}
+			on.around(uint16(q.parent), func(id uint16) {
+				k := classKey{l.index, id}
+				s := all[k]
+				s.Dropped += q.stats.Dropped
+				all[k] = s
+			})
 		}
 	}
 	return all, nil

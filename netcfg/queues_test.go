@@ -234,6 +234,72 @@ func TestQueueCounters(t *testing.T) {
 	counted(1, 7)
 }
 
+// What was dropped counts on, whatever classes packets are in later, and a class has what those in it have dropped.
+func TestDroppedCountsOn(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := queueManager(t)
+	c := router()
+	leaf := Class{ID: 1, Rate: 1000, Ceil: 1000, Burst: 3200, CeilBurst: 3200, Leaf: true}
+	set := func(all ...Class) {
+		t.Helper()
+		c.Queues = []LinkQueues{{"ether2", all}}
+		require.NoError(t, m.Apply(c))
+	}
+	set(leaf)
+	ip(t, "neigh add 192.168.0.77 lladdr 02:00:00:00:00:77 dev ether2")
+	// drop sends more than can wait in a class.
+	drop := func(class int) {
+		t.Helper()
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		require.NoError(t, err)
+		defer unix.Close(s)
+		require.NoError(t, unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<20))
+		require.NoError(t, unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_PRIORITY, QueueMajor<<16|class))
+		for range 600 {
+			require.NoError(t, unix.Sendto(s, make([]byte, 100), unix.MSG_DONTWAIT, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{192, 168, 0, 77}}))
+		}
+	}
+	dropped := func(id uint16) uint64 {
+		t.Helper()
+		all, err := m.QueueCounters()
+		require.NoError(t, err)
+		return all[id].Dropped
+	}
+	drop(1)
+	first := dropped(1)
+	require.Greater(t, first, uint64(100))
+
+	// The class gets others in it.
+	inner := leaf
+	inner.Leaf = false
+	child := Class{ID: 2, Parent: 1, Rate: 1000, Ceil: 1000, Burst: 3200, CeilBurst: 3200, Leaf: true}
+	rest := child
+	rest.ID = 3
+	set(inner, child, rest)
+	assert.Equal(t, first, dropped(1))
+	assert.Zero(t, dropped(2))
+	drop(2)
+	second := dropped(2)
+	require.Greater(t, second, uint64(100))
+	assert.Equal(t, first+second, dropped(1), "with what is in it")
+	require.NoError(t, m.ResetQueueCounters([]uint16{1}))
+	assert.Zero(t, dropped(1))
+	assert.Equal(t, second, dropped(2))
+	drop(3)
+	third := dropped(3)
+	assert.Equal(t, third, dropped(1))
+
+	// They go again, and so does the link's last class.
+	set(leaf)
+	assert.Equal(t, third, dropped(1))
+	drop(1)
+	assert.Greater(t, dropped(1), third)
+	require.NoError(t, m.Apply(router()))
+	set(leaf)
+	assert.Zero(t, dropped(1))
+	assert.Empty(t, m.dropped)
+}
+
 func TestQueuesRefused(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"twice":        func(c *Config) { c.Queues[1].Interface = "ether1" },
