@@ -74,12 +74,13 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 })
 
 // absentMatchers are the absent properties that rules of all tables have in common.
-const absentMatchers = "connection-bytes " +
-	"connection-rate connection-type content " +
-	"fragment helper hotspot in-bridge-port in-bridge-port-list ingress-priority " +
-	"ipv4-options layer7-protocol out-bridge-port out-bridge-port-list " +
-	"p2p priority psd realm " +
-	"routing-table tls-host"
+// Of some an export has the empty value, which matches each packet.
+const absentMatchers = "connection-bytes= " +
+	"connection-rate= connection-type= content= " +
+	"fragment helper hotspot= in-bridge-port in-bridge-port-list ingress-priority " +
+	"ipv4-options layer7-protocol= out-bridge-port out-bridge-port-list " +
+	"p2p= priority psd realm " +
+	"routing-table= tls-host="
 
 // absentProperty reports whether name is exactly a property that RouterOS has in m and Postern
 // lacks. accepted are the values that it may have all the same, separated by "|", or "*".
@@ -174,12 +175,13 @@ const scriptWords = " delay do environment error execute for foreach global if l
 // absentHints say what there is instead of some of absentMenus.
 var absentHints = sync.OnceValue(func() map[string]string {
 	return map[string]string{
-		"certificate":      noTLS,
-		"system backup":    "/export show-sensitive shows all that is set, which /import replace=yes takes again",
-		"queue tree":       "/queue simple with packet-marks= has what is marked",
-		"system script":    noScripts,
-		"system scheduler": noScripts,
-		"snmp":             "the metrics of the page are at /metrics",
+		"certificate":              noTLS,
+		"system backup":            "/export show-sensitive shows all that is set, which /import replace=yes takes again",
+		"queue tree":               "/queue simple with packet-marks= has what is marked",
+		"system script":            noScripts,
+		"system scheduler":         noScripts,
+		"snmp":                     "the metrics of the page are at /metrics",
+		"ip firewall service-port": "no protocol's data connections are looked for. FTP works in its passive mode",
 	}
 })
 

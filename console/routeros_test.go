@@ -24,6 +24,8 @@ func TestAbsentProperties(t *testing.T) {
 			"jump | return | fasttrack-connection | add-src-to-address-list | add-dst-to-address-list"},
 		{"an action of another table", "/ip firewall mangle add chain=forward action=sniff-tzsp", "Postern has no action=sniff-tzsp; expected accept | change-dscp | " +
 			"change-mss | change-ttl | mark-connection | mark-packet | mark-routing | log | passthrough | jump | return | add-src-to-address-list | add-dst-to-address-list"},
+		{"a matcher without a value", `/ip firewall filter add chain=input action=accept hotspot="" content="" layer7-protocol=""`, ""},
+		{"a matcher with one", "/ip firewall filter add chain=input action=accept hotspot=auth", `Postern has no hotspot=auth (line 1 column 51); expected hotspot=""`},
 		{"a matcher that is unset", "/ip firewall nat add chain=srcnat action=masquerade !psd", ""},
 		{"of a card", "/interface ethernet set [ find default-name=ether1 ] arp=enabled disable-running-check=no l2mtu=1598", ""},
 		{"of a card, and not the default", "/interface ethernet set [ find default-name=ether1 ] auto-negotiation=no full-duplex=no speed=100Mbps",
@@ -59,7 +61,7 @@ func TestAbsentProperties(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			for name := range strings.FieldsSeq("log=no path-cost hw= network use-doh l2mtu advertise vrf") {
+			for name := range strings.FieldsSeq("log=no hotspot path-cost hw= network use-doh l2mtu advertise vrf") {
 				assert.NotContains(t, Export(result.Config), name)
 			}
 		})
