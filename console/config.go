@@ -26,6 +26,9 @@ import (
 type Config struct {
 	// Identity is the router's name (/system identity), 1..64 bytes.
 	Identity string
+	// Note is what who logs in is shown (/system note), unless HideNote.
+	Note     string
+	HideNote bool
 	// Links are the ports whose settings were changed (/interface ethernet); all others have
 	// the defaults. Everywhere in Config a port has the board's name, even if users have
 	// given it another.

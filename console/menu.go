@@ -349,7 +349,7 @@ var menus = sync.OnceValue(func() []*menu {
 					func(c *Config) *string { return &c.Identity }),
 			),
 		},
-		loggingMenu(), loggingAction(), historyMenu(),
+		noteMenu(), loggingMenu(), loggingAction(), historyMenu(),
 		ntpMenu(), ntpClient(), ntpServersMenu(), partitionsMenu(), routerboardMenu(), packageMenu(), packageUpdateMenu(), healthMenu(),
 		userGroupMenu(), userMenu(), sshKeysMenu(), activeUsersMenu(),
 	}, certificateMenus(), []*menu{

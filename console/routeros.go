@@ -65,6 +65,7 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 		"ip socks":                        "vrf=main",
 		"system clock":                    "time-zone-autodetect=*",
 		"system logging":                  "regex=",
+		"system note":                     "show-at-cli-login=no",
 		"system logging action":           "bsd-syslog=no email-to remember src-address=0.0.0.0 syslog-facility syslog-severity target=remote",
 		"system ntp client servers":       "auth-key=none disabled=no iburst=* max-poll=* min-poll=*",
 		"system ntp client":               "mode=unicast primary-ntp secondary-ntp server-dns-names= vrf=main",
@@ -141,7 +142,7 @@ var absentMenus = sync.OnceValue(func() map[string]string {
 		"ip route":              "cache nexthop rule vrf",
 		"queue":                 "interface tree type",
 		"routing":               "bfd bgp fantasy filter gmp id igmp-proxy isis mme nexthop ospf ospf-v3 pim pimsm pimsm-rp rip route rpki settings stats",
-		"system": "backup check-installation cloud console default-configuration device-mode gps hardware lcd leds license note regulatory scheduler " +
+		"system": "backup check-installation cloud console default-configuration device-mode gps hardware lcd leds license regulatory scheduler " +
 			"script serial-terminal sntp ssh sup-output swos telnet ups watchdog",
 		"system health":      "settings",
 		"system ntp":         "server",
@@ -191,7 +192,7 @@ var absentHints = sync.OnceValue(func() map[string]string {
 var idleMenus = []string{
 	"disk settings", "interface lte apn", "interface ovpn-server server", "interface wireless security-profiles", "ip hotspot profile",
 	"ip hotspot user profile", "ip upnp interfaces", "ipv6 firewall address-list", "ipv6 firewall filter", "port", "queue interface", "queue type", "snmp community", "system leds",
-	"system leds settings", "system note",
+	"system leds settings",
 	"system routerboard settings", "tool mac-server", "tool mac-server mac-winbox",
 }
 

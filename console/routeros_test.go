@@ -85,7 +85,7 @@ func TestCommonMenus(t *testing.T) {
 /system script add dont-require-permissions=no name=a source=":log info x"
 /system leds set 0 leds=x
 /system watchdog set watchdog-timer=no
-/system note set note="a \
+/system sup-output set name="a \
     b"
 /ip hotspot profile set [ find default=yes ] html-directory=hotspot
 /ip ipsec peer add name=a
@@ -406,7 +406,7 @@ func TestIdleMenus(t *testing.T) {
 		{"several commands", "/system identity\n/port\nset 0 name=a; set name=b", "Postern has no /port (line 3 column 1)", ""},
 		{"a script", "/port\n:put 1", "Postern runs no scripts (line 2 column 1)", ""},
 		{"a menu beside it", "/ipv6 address\nadd address=fd00::1", "Postern has no /ipv6 (line 1 column 2)", ""},
-		{"a name that begins alike", "/system notes\nset a=b", "bad command name notes (line 1 column 9); expected resource, clock, identity, logging, history, ntp, routerboard, package, health, reboot, shutdown, reset-configuration, upgrade, export", ""},
+		{"a name that begins alike", "/system notes\nset a=b", "bad command name notes (line 1 column 9); expected resource, clock, identity, note, logging, history, ntp, routerboard, package, health, reboot, shutdown, reset-configuration, upgrade, export", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			result, err := new(Session).Import(Default(), fullLive(), test.text, nil)

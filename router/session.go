@@ -63,7 +63,7 @@ func (r *Router) serve(conn net.Conn, from session.Origin, user string, number u
 	}
 	if err := session.Serve(conn, from, session.Handler{
 		User: user, Login: number, NeedsPassword: first, Execute: r.execute, Prompt: prompt, Complete: r.complete, Help: r.help,
-		Import: r.importLines, Unlocked: r.unlocked, HasPassword: r.hasPassword, CheckPassword: r.login, SetPassword: setPassword,
+		Note: func(*session.Session) string { return r.snapshot().config.LoginNote() }, Import: r.importLines, Unlocked: r.unlocked, HasPassword: r.hasPassword, CheckPassword: r.login, SetPassword: setPassword,
 		SafeMode: r.safe, End: r.endSession,
 		// The question may have been there for long.
 		Confirmed: func(request console.Request) error {

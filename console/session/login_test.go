@@ -41,6 +41,40 @@ func TestLoginByLines(t *testing.T) {
 	assert.Equal(t, 1, g.Ended)
 }
 
+// A note is shown behind the login and not before, and before the first prompt alone.
+func TestNoteAtLogin(t *testing.T) {
+	g := consoletest.Guard{Password: "secret"}
+	near, far := consoletest.Socketpair(t)
+	r := consoletest.Router{Config: console.Default()}
+	r.Config.Note = "Authorised people only\nCall 112"
+	g.At(&r)
+	handler := r.Handler(far)
+	handler.Note = func(s *session.Session) string {
+		assert.Equal(t, "admin", s.User)
+		return r.Config.LoginNote()
+	}
+	done := make(chan error)
+	go func() { done <- session.Serve(far, session.Origin{Via: session.Console}, handler) }()
+	for _, step := range []struct {
+		want frame
+		send string
+	}{
+		{frame{kind: wire.Ask, text: "Login: "}, "admin"}, {frame{kind: wire.Secret, text: "Password: "}, "wrong"},
+		{frame{kind: wire.Output, text: "\nLogin failed, incorrect username or password\n\n"}, ""},
+		{frame{kind: wire.Ask, text: "Login: "}, "admin"}, {frame{kind: wire.Secret, text: "Password: "}, "secret"},
+		{frame{kind: wire.Output, text: "Authorised people only\nCall 112\n"}, ""},
+		{frame{kind: wire.Prompt, text: "[admin@postern] > "}, " "}, {frame{kind: wire.Prompt, text: "[admin@postern] > "}, "/quit"},
+	} {
+		kind, text, err := wire.Receive(near)
+		require.NoError(t, err)
+		assert.Equal(t, step.want, frame{kind: kind, text: text})
+		if step.send != "" {
+			require.NoError(t, wire.Send(near, wire.Line, step.send))
+		}
+	}
+	require.NoError(t, <-done)
+}
+
 // Whatever a terminal sends, it gets no further than the login without the password.
 func FuzzLogin(f *testing.F) {
 	for _, in := range []string{

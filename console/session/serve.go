@@ -43,6 +43,8 @@ type Handler struct {
 
 	// Each of the following may be nil, if there is no such thing.
 
+	// Note is shown to who has logged in, before the first prompt.
+	Note func(session *Session) string
 	// Import runs all lines of text or none, by console.Session.Import or Replace.
 	Import func(session *Session, text string, a console.ImportArguments) (console.Result, error)
 	// Confirmed carries out Reboot, Shutdown or ResetConfiguration, after the user has said
@@ -130,6 +132,11 @@ func (s *server) serve() error {
 	}
 	if s.handler.NeedsPassword {
 		if err := s.firstPassword(); err != nil {
+			return err
+		}
+	}
+	if s.handler.Note != nil {
+		if err := s.show(s.handler.Note(&s.session)); err != nil {
 			return err
 		}
 	}
