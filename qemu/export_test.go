@@ -35,7 +35,7 @@ func TestBootedExport(t *testing.T) {
 		r.m.screen.forget()
 		require.NoError(t, r.m.send("/sbin/iptables-save -t "+table+"; echo mark''s-end\r"))
 		screen := strings.ReplaceAll(r.expect(t, "marks-end"), "\r", "")
-		rules := regexp.MustCompile(`(?ms)^\*`+table+`\n.*?^COMMIT\n`).FindString(screen)
+		rules := regexp.MustCompile(`(?ms)^\*` + table + `\n.*?^COMMIT\n`).FindString(screen)
 		require.NotEmpty(t, rules, screen)
 		saved.WriteString(regexp.MustCompile(`(?m) \[\d+:\d+\]$`).ReplaceAllString(rules, ""))
 	}
