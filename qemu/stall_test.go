@@ -209,6 +209,8 @@ func (m *machine) freeze(t *testing.T, d time.Duration) {
 // talk is a connection both ends of which send numbered lines, and check what they hear.
 type talk struct {
 	number int
+	// addrs are the addresses of the client's end and the server's, by which their hosts and the router know them.
+	addrs [2]netip.AddrPort
 	// enough is closed when both ends are to say no more and to close their direction.
 	enough  chan struct{}
 	running sync.WaitGroup
@@ -245,6 +247,7 @@ func (r *router) openTalks(t *testing.T, l net.Listener, to netip.AddrPort, sock
 		require.NoError(t, err)
 		t.Cleanup(func() { server.Close() })
 		for end, conn := range []*net.TCPConn{conn.(*net.TCPConn), server.(*net.TCPConn)} {
+			c.addrs[end] = []net.Addr{conn.LocalAddr(), conn.RemoteAddr()}[end].(*net.TCPAddr).AddrPort()
 			c.running.Go(func() { c.say(conn, end) })
 			c.running.Go(func() { c.hear(conn, end) })
 		}

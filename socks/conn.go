@@ -193,6 +193,9 @@ func (s *Server) moved(c *conn, is role, events uint32) {
 		s.abort(c, fmt.Errorf("read: %w", socketError(fd)), is)
 		return
 	}
+	if from.full && events&unix.EPOLLIN != 0 {
+		s.lookForMissed(from, fd)
+	}
 	if to.full && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		to.try = true
 	}

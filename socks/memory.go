@@ -39,6 +39,10 @@ const (
 	crampedReceive = 8 << 10
 	roomyReceive   = 16 << 10
 	roomyMemory    = 2 << 20
+	// widerReceive is how much room a receive buffer gets beside what it holds, in bytes, if the peer has sent more and
+	// waits to be heard: see lookForMissed. Linux acknowledges up to 1 kB behind the window
+	// (tcp_acceptable_seq), and an eighth of the room is taken for data at least.
+	widerReceive = 8 << 10
 	// offeringReceive is the size of a receive buffer of which the kernel takes too little for data, from
 	// just before a read to just behind it, in bytes: then it offers what the peer needs. It is enough if
 	// the kernel takes a 32nd.
@@ -336,6 +340,51 @@ func (s *Server) adjust(f *flow, source, window int) {
 	if window < f.window || late && f.packet > 0 {
 		unix.SetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, f.window)
 	}
+}
+
+// lookForMissed sees to it that the peer of f's source is heard, which waits for f's sink. It is called when that
+// begins, and when packets came to the source since.
+//
+// A packet that was offered room and finds none is dropped, and all that was offered is taken back. What the peer
+// has sent beyond is behind the window then, and so are its acknowledgements, which the kernel drops, too: what goes
+// to that peer waits until one of its timers is over, fills the buffers of the other direction, and has the
+// other peer wait in the same way. Each wait doubles the next of both, up to two minutes. With room for what the
+// peer has sent its acknowledgements are taken, and it stops in order.
+func (s *Server) lookForMissed(f *flow, source int) {
+	if f.window == 0 || f.missed || f.fast {
+		return
+	}
+	info, errno := memoryOf(source)
+	if errno != 0 || info[drops] == f.drops {
+		return
+	}
+	f.drops = info[drops]
+	// The kernel counts what came twice, too.
+	if tcp, err := unix.GetsockoptTCPInfo(source, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && tcp.Rcv_wnd == 0 {
+		f.missed = true
+		s.widen(f, source)
+	}
+}
+
+// widen makes the receive buffer of f's source larger than what it holds, until that is read, if there is memory for it.
+func (s *Server) widen(f *flow, source int) {
+	if f.widened || s.memoryBelow(collectPart) {
+		return
+	}
+	info, errno := memoryOf(source)
+	if errno != 0 {
+		return
+	}
+	f.widened = true
+	setReceiveBuffer(source, max(f.receiveSize(), int(info[toRead])+widerReceive))
+}
+
+// narrow undoes widen, just before f's source is read: what is offered then is what fits.
+func (f *flow) narrow(source int) {
+	if f.widened {
+		setReceiveBuffer(source, f.receiveSize())
+	}
+	f.missed, f.widened = false, false
 }
 
 // largestPacket returns how many bytes packets have that come at fd, by the kernel's estimate.

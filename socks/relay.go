@@ -38,6 +38,10 @@ type flow struct {
 	// limited.
 	receive, window int
 	cramped         bool
+	// drops is how many packets the kernel had dropped at the source at the last look, missed that bytes
+	// were among them which the peer had been offered room for, and widened that the buffer is larger for that.
+	drops           uint32
+	missed, widened bool
 	// packet is how many bytes the packets of the source's peer have, at most. It is 0 if windows of the
 	// source are scaled: the kernel then offers all that there is room for, and otherwise only whole packets.
 	packet int
@@ -148,6 +152,7 @@ func (s *Server) step(f *flow, source, sink, most int) (n int, p progress, err e
 			return 0, atSink, err
 		}
 	}
+	f.narrow(source)
 	if f.pipe = s.borrowPipe(); f.pipe == nil {
 		return s.pass(f, source, sink, most)
 	}
@@ -284,12 +289,15 @@ func (s *Server) advance(c *conn, f *flow, source, sink int) (p progress, err er
 func (s *Server) relay(c *conn) {
 	more := false
 	for _, from := range [...]role{ofClient, ofRemote} {
-		f, source, sink := &c.tx, c.client, c.remote
+		f, back, source, sink := &c.tx, &c.rx, c.client, c.remote
 		if from == ofRemote {
-			f, source, sink = &c.rx, c.remote, c.client
+			f, back, source, sink = &c.rx, &c.tx, c.remote, c.client
 		}
 		if !f.try || f.done {
 			continue
+		}
+		if back.missed {
+			s.widen(back, sink) // if there was no memory for that before
 		}
 		p, err := s.advance(c, f, source, sink)
 		if err != nil {
@@ -298,6 +306,9 @@ func (s *Server) relay(c *conn) {
 		}
 		f.try = p == again
 		f.full = p == atSink
+		if f.full {
+			s.lookForMissed(f, source)
+		}
 		f.spent = p == atLimit
 		f.done = p == ended
 		more = more || f.try

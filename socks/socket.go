@@ -334,6 +334,7 @@ const (
 	toRead       = 0
 	sendBuffer   = 3
 	toSend       = 5
+	drops        = 8 // packets, not bytes
 	memoryFields = 9
 )
 

@@ -213,9 +213,65 @@ func TestWindowOfAPacket(t *testing.T) {
 // more come than there is room for. When the client reads again and the server has sent again what found
 // no room, the server must be offered room for a packet.
 func TestWindowBehindAFullBuffer(t *testing.T) {
-	const small, part, whole = 148, 160, smallPacket
+	const part = 160
 	p := newRawPeer(t)
 	u := start(t, func(o *options) { o.SocketMemory = 4096 })
+	near := u.fill(p, part)
+	// The kernel takes each as it is sent: it drops what finds no room.
+	for range 20 {
+		p.send(strings.Repeat("x", part), 0)
+	}
+	go io.Copy(io.Discard, near)
+	require.Eventually(t, func() bool { return p.sendAgain(part) }, patience, 10*time.Millisecond)
+	p.awaitWindow(smallPacket)
+}
+
+// TestHeardBehindAFullBuffer has a server send more to a client that does not read than there is room for, as it was
+// offered. What the client says meanwhile the server acknowledges, behind all that it has sent. It must be heard,
+// before it sends again what found no room: it does so after two minutes, if it had to do so often before.
+func TestHeardBehindAFullBuffer(t *testing.T) {
+	const part = 1000
+	p := newRawPeer(t)
+	// Of the first connections a peer is offered 64 kB before the buffer is bounded.
+	u := start(t, func(o *options) { o.SocketMemory = 1 << 20 })
+	near := u.fill(p, part)
+	remote := u.firstConn().remote
+	dropped := func() uint32 {
+		info, errno := memoryOf(remote)
+		assert.Zero(t, errno)
+		return info[drops]
+	}
+	for before := dropped(); dropped() == before; {
+		p.send(strings.Repeat("x", part), 0)
+		require.Eventually(t, func() bool { return p.arrived() || dropped() > before }, patience, 100*time.Microsecond)
+	}
+	full, all := held(remote), p.heard()
+	for _, said := range []string{"one", "two"} {
+		near.send(said)
+		all += uint32(len(said))
+		require.Eventually(t, func() bool {
+			return p.heard() == all && outstanding(remote) == 0
+		}, patience, 10*time.Millisecond, "%q: the server's acknowledgement does not count", said)
+	}
+	// What found no room has room now, and what is behind that has none.
+	require.Eventually(t, func() bool { return p.sendAgain(part) }, patience, 10*time.Millisecond)
+	assert.LessOrEqual(t, held(remote), full+2*widerReceive)
+	go io.Copy(io.Discard, near)
+	p.awaitWindow(smallPacket)
+}
+
+// firstConn returns the first connection as it is now.
+func (u *setup) firstConn() conn {
+	u.Server.mu.Lock()
+	defer u.Server.mu.Unlock()
+	return *u.conns[1]
+}
+
+// fill connects a client that does not read to p, which sends it parts of packets until they wait for it in the
+// receive buffer.
+func (u *setup) fill(p *rawPeer, part int) client {
+	t := p.t
+	small := part - 12
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) {
 			assert.NoError(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<10)) // little fills it
@@ -223,16 +279,12 @@ func TestWindowBehindAFullBuffer(t *testing.T) {
 	}}
 	c, err := d.Dial("tcp4", u.addr)
 	require.NoError(t, err)
-	defer c.Close()
+	t.Cleanup(func() { c.Close() })
 	near := client{c.(*net.TCPConn), t}
 	near.send(ask(commandConnect, p.at.String(), "user"))
 	near.reply(replyGranted)
-	p.awaitWindow(whole)
-	isFull := func() bool {
-		u.Server.mu.Lock()
-		defer u.Server.mu.Unlock()
-		return u.conns[1].rx.full
-	}
+	p.awaitWindow(smallPacket)
+	isFull := func() bool { return u.firstConn().rx.full }
 	for sent := 0; ; {
 		size := part
 		if sent < 2*small {
@@ -246,16 +298,16 @@ func TestWindowBehindAFullBuffer(t *testing.T) {
 			return full || p.arrived()
 		}, patience, 100*time.Microsecond)
 		if full {
-			break
+			return near
 		}
 	}
-	// The kernel takes each as it is sent: it drops what finds no room.
-	for range 20 {
-		p.send(strings.Repeat("x", part), 0)
-	}
-	go io.Copy(io.Discard, near)
-	require.Eventually(t, func() bool { return p.sendAgain(part) }, patience, 10*time.Millisecond)
-	p.awaitWindow(whole)
+}
+
+// heard returns how far it has heard the other end.
+func (p *rawPeer) heard() uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.got
 }
 
 // arrived says whether all has that was sent.
