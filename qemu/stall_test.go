@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -134,7 +135,45 @@ func (r *router) awaitTalks(t *testing.T, talks []*talk) {
 		require.Fail(t, "connections are lost", "%d of %d, the first: %v; the log:\n%s",
 			len(lost), len(talks), lost[0], r.command(t, "/log print where message~\"closed|ended|refused\""))
 	}
+	if quiet := (*silence)(nil); errors.As(err, &quiet) {
+		r.sayAbout(t, quiet)
+	}
 	require.NoError(t, err)
+}
+
+// sayAbout says what the router and the hosts know of talks that stand still: who waits for whose timer.
+func (r *router) sayAbout(t *testing.T, s *silence) {
+	const most, mostEnds = 5, 40
+	t.Logf("%d ends hear nothing new:\n%s", len(s.ends), strings.Join(s.ends[:min(mostEnds, len(s.ends))], "\n"))
+	for h, end := range map[host]int{client: 0, serverOfSite: 1} {
+		filter := ""
+		for _, c := range s.talks[:min(most, len(s.talks))] {
+			filter += " or " + []string{"sport", "dport"}[end] + fmt.Sprint(" = :", c.addrs[end].Port())
+		}
+		out, err := r.n.command(h, "ss", "-tnmioH", strings.TrimPrefix(filter, " or ")).CombinedOutput()
+		t.Logf("TCP of the %s (%v):\n%s", h, err, out)
+	}
+	_ = r.m.send("\x03") // a screen that goes on may be there
+	for _, c := range s.talks[:min(most, len(s.talks))] {
+		for _, line := range []string{"/ip socks connections print detail", "/ip firewall connection print detail"} {
+			out, err := r.m.command(fmt.Sprintf("%s where src-address=\"%v\"", line, c.addrs[0]))
+			if err != nil {
+				t.Log(err)
+				return
+			}
+			t.Logf("%s, of connection %d:\n%s", line, c.number, out)
+		}
+	}
+}
+
+// silence is the error of talks of which an end has heard nothing new.
+type silence struct {
+	talks []*talk
+	ends  []string
+}
+
+func (s *silence) Error() string {
+	return fmt.Sprintf("%d ends hear nothing new, the first: %s", len(s.ends), s.ends[0])
 }
 
 // goOn waits until each end has heard more than the other had said when this began, or a connection is
@@ -153,8 +192,8 @@ func goOn(talks []*talk) ([]error, error) {
 		if lost() != nil {
 			return nil
 		}
-		if n := behind(talks, sent); n > 0 {
-			return fmt.Errorf("%d ends hear nothing new", n)
+		if s := behind(talks, sent); len(s.ends) > 0 {
+			return s
 		}
 		return nil
 	})
@@ -172,17 +211,22 @@ func said(talks []*talk) [][2]int64 {
 	return sent
 }
 
-// behind counts the ends that have heard no more than the other had said by then.
-func behind(talks []*talk, sent [][2]int64) int {
-	n := 0
+// behind returns the ends that have heard no more than the other had said by then.
+func behind(talks []*talk, sent [][2]int64) *silence {
+	s := &silence{}
 	for i, c := range talks {
+		old := len(s.ends)
 		for end := range sent[i] {
-			if c.heard[1-end].Load() <= sent[i][end] {
-				n++
+			if heard := c.heard[1-end].Load(); heard <= sent[i][end] {
+				s.ends = append(s.ends, fmt.Sprintf("connection %d (%v to %v): the %s has heard %d bytes of %d, and of the %d that there are now",
+					c.number, c.addrs[0], c.addrs[1], ends[1-end], heard, sent[i][end], c.sent[end].Load()))
 			}
 		}
+		if len(s.ends) > old {
+			s.talks = append(s.talks, c)
+		}
 	}
-	return n
+	return s
 }
 
 // dialReachable connects like dial. A neighbour of the router that asked for its hardware address
@@ -206,10 +250,13 @@ func (m *machine) freeze(t *testing.T, d time.Duration) {
 	require.NoError(t, m.cmd.Process.Signal(syscall.SIGCONT))
 }
 
+// ends are the ends of a talk.
+var ends = [2]string{"client", "server"}
+
 // talk is a connection both ends of which send numbered lines, and check what they hear.
 type talk struct {
 	number int
-	// addrs are the addresses of the client's end and the server's, by which their hosts and the router know them.
+	// addrs are the client's address, and where the server sees it: the router's.
 	addrs [2]netip.AddrPort
 	// enough is closed when both ends are to say no more and to close their direction.
 	enough  chan struct{}
@@ -246,8 +293,10 @@ func (r *router) openTalks(t *testing.T, l net.Listener, to netip.AddrPort, sock
 		server, err := l.Accept()
 		require.NoError(t, err)
 		t.Cleanup(func() { server.Close() })
+		for end, addr := range []net.Addr{conn.LocalAddr(), server.RemoteAddr()} {
+			c.addrs[end] = addr.(*net.TCPAddr).AddrPort()
+		}
 		for end, conn := range []*net.TCPConn{conn.(*net.TCPConn), server.(*net.TCPConn)} {
-			c.addrs[end] = []net.Addr{conn.LocalAddr(), conn.RemoteAddr()}[end].(*net.TCPAddr).AddrPort()
 			c.running.Go(func() { c.say(conn, end) })
 			c.running.Go(func() { c.hear(conn, end) })
 		}
@@ -301,6 +350,6 @@ func (c *talk) hear(conn *net.TCPConn, end int) {
 }
 
 func (c *talk) fail(end int, err error) {
-	err = fmt.Errorf("connection %d, %s: %w", c.number, []string{"client", "server"}[end], err)
+	err = fmt.Errorf("connection %d, %s: %w", c.number, ends[end], err)
 	c.err.CompareAndSwap(nil, &err)
 }
