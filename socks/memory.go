@@ -282,6 +282,9 @@ func (s *Server) limitSource(c *conn, fd int, f *flow) {
 
 // receiveSize returns the size of the receive buffer of f's source, in bytes.
 func (f *flow) receiveSize() int {
+	if f.widened > 0 {
+		return f.widened
+	}
 	if f.cramped {
 		return max(f.receive, crampedReceive)
 	}
@@ -300,11 +303,11 @@ func (f *flow) needs() int {
 	return leastWindow
 }
 
-// receiveWindow is receive of bytes that f's source has. It sees to it that the peer is then offered what
-// it needs.
-func (s *Server) receiveWindow(f *flow, source int, p []byte) (int, error) {
+// receiveWindow is receive of bytes that f's source has, or discards them (MSG_TRUNC). It sees to it that the peer
+// is then offered what it needs.
+func (s *Server) receiveWindow(f *flow, source int, p []byte, flags int) (int, error) {
 	if f.window == 0 || f.fast {
-		return receive(source, p, 0)
+		return receive(source, p, flags)
 	}
 	// The kernel sets this, too, when it takes another part of the buffer. If it is left below a packet,
 	// the window can no longer grow to one (tcp_clamp_window), and is not offered again when it has doubled.
@@ -312,13 +315,28 @@ func (s *Server) receiveWindow(f *flow, source int, p []byte) (int, error) {
 	if err == nil && window != f.window {
 		s.adjust(f, source, window)
 	}
+	f.missed = false
+	if f.widened > 0 {
+		f.widened = 0 // first: what is offered now is to fit
+		setReceiveBuffer(source, f.receiveSize())
+	}
 	if !f.cramped {
-		return receive(source, p, 0)
+		return receive(source, p, flags)
 	}
 	setReceiveBuffer(source, offeringReceive)
-	n, err := receive(source, p, 0)
-	setReceiveBuffer(source, f.receiveSize())
+	n, err := receive(source, p, flags)
+	f.endOffer(source)
 	return n, err
+}
+
+// endOffer gives the receive buffer of f's source its size again. A packet that came meanwhile was measured by the
+// large buffer, and says nothing of the other: with what is left of that, a cramped buffer would look roomy.
+func (f *flow) endOffer(source int) {
+	setReceiveBuffer(source, f.receiveSize())
+	window, err := unix.GetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP)
+	if err == nil && window != f.window {
+		unix.SetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, f.window)
+	}
 }
 
 // adjust adjusts the receive buffer of f's source to the part of it that the kernel takes for data, which
@@ -342,8 +360,8 @@ func (s *Server) adjust(f *flow, source, window int) {
 	}
 }
 
-// lookForMissed sees to it that the peer of f's source is heard, which waits for f's sink. It is called when that
-// begins, and when packets came to the source since.
+// lookForMissed finds out whether the peer of f's source must be heard, which waits for f's sink. It is called when
+// that begins, and when packets came to the source since.
 //
 // A packet that was offered room and finds none is dropped, and all that was offered is taken back. What the peer
 // has sent beyond is behind the window then, and so are its acknowledgements, which the kernel drops, too: what goes
@@ -351,40 +369,36 @@ func (s *Server) adjust(f *flow, source, window int) {
 // other peer wait in the same way. Each wait doubles the next of both, up to two minutes. With room for what the
 // peer has sent its acknowledgements are taken, and it stops in order.
 func (s *Server) lookForMissed(f *flow, source int) {
-	if f.window == 0 || f.missed || f.fast {
+	if f.window == 0 || f.fast {
 		return
 	}
-	info, errno := memoryOf(source)
-	if errno != 0 || info[drops] == f.drops {
-		return
+	if !f.missed {
+		info, errno := memoryOf(source)
+		if errno != 0 || info[drops] == f.drops {
+			return
+		}
+		f.drops = info[drops]
+		// The kernel counts what came twice, too.
+		tcp, err := unix.GetsockoptTCPInfo(source, unix.IPPROTO_TCP, unix.TCP_INFO)
+		f.missed = err == nil && tcp.Rcv_wnd == 0
 	}
-	f.drops = info[drops]
-	// The kernel counts what came twice, too.
-	if tcp, err := unix.GetsockoptTCPInfo(source, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && tcp.Rcv_wnd == 0 {
-		f.missed = true
+	if f.missed && outstanding(source) > 0 {
 		s.widen(f, source)
 	}
 }
 
-// widen makes the receive buffer of f's source larger than what it holds, until that is read, if there is memory for it.
+// widen makes the receive buffer of f's source larger than what it holds, until that is read, if there is memory for
+// it: all slow receivers' sources together would take too much, so it is for those that are sent something.
 func (s *Server) widen(f *flow, source int) {
-	if f.widened || s.memoryBelow(collectPart) {
+	if f.widened > 0 || s.memoryBelow(collectPart) {
 		return
 	}
 	info, errno := memoryOf(source)
 	if errno != 0 {
 		return
 	}
-	f.widened = true
-	setReceiveBuffer(source, max(f.receiveSize(), int(info[toRead])+widerReceive))
-}
-
-// narrow undoes widen, just before f's source is read: what is offered then is what fits.
-func (f *flow) narrow(source int) {
-	if f.widened {
-		setReceiveBuffer(source, f.receiveSize())
-	}
-	f.missed, f.widened = false, false
+	f.widened = max(f.receiveSize(), int(info[toRead])+widerReceive)
+	setReceiveBuffer(source, f.widened)
 }
 
 // largestPacket returns how many bytes packets have that come at fd, by the kernel's estimate.

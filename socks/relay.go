@@ -2,6 +2,7 @@ package socks
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -39,9 +40,11 @@ type flow struct {
 	receive, window int
 	cramped         bool
 	// drops is how many packets the kernel had dropped at the source at the last look, missed that bytes
-	// were among them which the peer had been offered room for, and widened that the buffer is larger for that.
-	drops           uint32
-	missed, widened bool
+	// were among them which the peer had been offered room for, and widened the size of the buffer if it is
+	// larger for that, in bytes.
+	drops   uint32
+	missed  bool
+	widened int
 	// packet is how many bytes the packets of the source's peer have, at most. It is 0 if windows of the
 	// source are scaled: the kernel then offers all that there is room for, and otherwise only whole packets.
 	packet int
@@ -152,7 +155,6 @@ func (s *Server) step(f *flow, source, sink, most int) (n int, p progress, err e
 			return 0, atSink, err
 		}
 	}
-	f.narrow(source)
 	if f.pipe = s.borrowPipe(); f.pipe == nil {
 		return s.pass(f, source, sink, most)
 	}
@@ -185,7 +187,7 @@ func (s *Server) step(f *flow, source, sink, most int) (n int, p progress, err e
 // does not take although it had room.
 func (s *Server) copy(f *flow, source, sink, most int) (n int, p progress, err error) {
 	b := s.scratch[:min(f.room, len(s.scratch), f.pipe.slots*os.Getpagesize(), most)]
-	got, err := s.receiveWindow(f, source, b)
+	got, err := s.receiveWindow(f, source, b, 0)
 	if err != nil || got == 0 {
 		s.dropPipe(f)
 		f.urgent = false // it is all read
@@ -240,8 +242,15 @@ func (s *Server) pass(f *flow, source, sink, most int) (n int, p progress, err e
 	if err != nil {
 		return 0, 0, fmt.Errorf("write: %w", err)
 	}
-	if err := discard(source, s.scratch[:n]); err != nil {
-		return n, 0, fmt.Errorf("read: %w", err)
+	for left := n; left > 0; { // the kernel stops once where urgent data begins
+		got, err := s.receiveWindow(f, source, s.scratch[:left], unix.MSG_TRUNC)
+		if err == nil && got == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return n, 0, fmt.Errorf("read: %w", err)
+		}
+		left -= got
 	}
 	return n, again, nil
 }
@@ -296,8 +305,8 @@ func (s *Server) relay(c *conn) {
 		if !f.try || f.done {
 			continue
 		}
-		if back.missed {
-			s.widen(back, sink) // if there was no memory for that before
+		if back.missed && back.widened == 0 && (f.pipe != nil || arrived(source) > 0) {
+			s.widen(back, sink) // what is sent now offers the room
 		}
 		p, err := s.advance(c, f, source, sink)
 		if err != nil {

@@ -3,6 +3,7 @@ package socks
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -194,18 +195,56 @@ func TestWindowOfAPacket(t *testing.T) {
 		"larger ones, none of which is whole":  {100, 100, 110, 120, 150, 190, 250, 320, 400, 500},
 		"parts of a common size, and a packet": {600, 600, whole, whole, 300},
 	} {
-		t.Run(name, func(t *testing.T) {
-			p := newRawPeer(t)
-			u := start(t, func(o *options) { o.SocketMemory = 4096 })
-			near := dial(t, u.addr)
-			near.send(ask(commandConnect, p.at.String(), "user"))
-			near.reply(replyGranted)
-			for _, part := range parts {
-				p.send(strings.Repeat("x", part), 0)
-				near.receive(part)
-				p.awaitWindow(whole)
-			}
-		})
+		for _, pipes := range []int{maxPipes, 0} { // other connections may have all pipes
+			t.Run(fmt.Sprintf("%s, %d pipes", name, pipes), func(t *testing.T) {
+				p := newRawPeer(t)
+				u := start(t, func(o *options) { o.SocketMemory = 4096 })
+				u.Server.mu.Lock()
+				u.pipesMade = maxPipes - pipes
+				u.Server.mu.Unlock()
+				near := dial(t, u.addr)
+				near.send(ask(commandConnect, p.at.String(), "user"))
+				near.reply(replyGranted)
+				for _, part := range parts {
+					p.send(strings.Repeat("x", part), 0)
+					near.receive(part)
+					p.awaitWindow(whole)
+				}
+			})
+		}
+	}
+}
+
+// TestWindowOfTheLargeBuffer has a packet come while the receive buffer is large, for a read. The kernel measures it
+// by that buffer, but a whole packet must be offered by the smaller one that follows.
+func TestWindowOfTheLargeBuffer(t *testing.T) {
+	p := newRawPeer(t)
+	u := start(t, func(o *options) { o.SocketMemory = 4096 })
+	near := dial(t, u.addr)
+	near.send(ask(commandConnect, p.at.String(), "user"))
+	near.reply(replyGranted)
+	send := func(part int) {
+		p.send(strings.Repeat("x", part), 0)
+		near.receive(part)
+		p.awaitWindow(smallPacket)
+	}
+	for _, part := range []int{100, 100} { // from now on each that is larger is measured
+		send(part)
+	}
+	remote := u.firstConn().remote
+	for _, part := range []int{110, 140, 170, 200} {
+		u.Server.mu.Lock()
+		f := &u.conns[1].rx
+		f.cramped = true // as of packets before
+		setReceiveBuffer(remote, offeringReceive)
+		p.send(strings.Repeat("x", part), 0)
+		assert.Eventually(t, func() bool { return arrived(remote) == part }, patience, 100*time.Microsecond)
+		f.endOffer(remote)
+		u.Server.mu.Unlock()
+		near.receive(part)
+		for range 2 * smallPacket / 100 { // what was offered by the large buffer
+			send(100)
+		}
 	}
 }
 
