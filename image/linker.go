@@ -14,15 +14,52 @@ const pcln = "src/cmd/link/internal/ld/pcln.go"
 
 // linkerPatches and runtimePatches leave out of the program what only a stack trace needs and the
 // host can tell (go run ./image trace): file names and line numbers (330 KB, and 200 KB to find
-// them), where a function's arguments are (200 KB), and the names of functions but for their packages
-// (500 KB, traceName). Instead of a line the trace has where the function begins in the program's code.
+// them), where a function's arguments are (200 KB), which functions were inlined where (150 KB), and the
+// names of functions but for their packages (500 KB, traceName). Instead of a line the trace has where
+// the function begins in the program's code.
+//
+// They leave out too where a goroutine must not be preempted by a signal (210 KB with the room for it in each
+// function's entry): none is. As before Go 1.14, one that runs is preempted where it calls a function. Code here
+// that calls none for long does not exist: it hashes a block, copies a buffer.
 //
 // They belong together: all of them apply, or none.
 var linkerPatches = []patch{
-	{file: pcln, wrong: "var pcsp, pcline, pcfile, pcinline loader.Sym", right: "var pcsp, pcinline loader.Sym", times: 1},
-	{file: pcln, wrong: "var pcsp, pcfile, pcline, pcinline loader.Sym", right: "var pcsp, pcinline loader.Sym", times: 1},
-	{file: pcln, wrong: "pcsp, pcfile, pcline, pcinline, pcdata = ldr.PcdataAuxs", right: "pcsp, _, _, pcinline, pcdata = ldr.PcdataAuxs", times: 2},
+	{file: pcln, wrong: "var pcsp, pcline, pcfile, pcinline loader.Sym", right: "var pcsp loader.Sym", times: 1},
+	{file: pcln, wrong: "var pcsp, pcfile, pcline, pcinline loader.Sym", right: "var pcsp loader.Sym", times: 1},
+	{file: pcln, wrong: "pcsp, pcfile, pcline, pcinline, pcdata = ldr.PcdataAuxs", right: "pcsp, _, _, _, pcdata = ldr.PcdataAuxs", times: 2},
 	{file: pcln, wrong: "pcSyms := []loader.Sym{pcsp, pcfile, pcline}", right: "pcSyms := []loader.Sym{pcsp}", times: 1},
+	// Of the tables by kinds, those that the runtime reads, one behind the other.
+	{
+		file: pcln,
+		wrong: "\t\tfor _, pcSym := range pcdata {\n\t\t\tsaveOffset(pcSym)\n\t\t}\n" +
+			"\t\tif fi.NumInlTree() > 0 {\n\t\t\tsaveOffset(pcinline)\n\t\t}\n",
+		right: "\t\tfor _, kind := range keptPCData {\n\t\t\tif kind < len(pcdata) {\n\t\t\t\tsaveOffset(pcdata[kind])\n\t\t\t}\n\t\t}\n",
+		times: 1,
+	},
+	{
+		file:  pcln,
+		wrong: "\tnumPCData := uint32(ldr.NumPcdata(s))\n",
+		until: "\treturn numPCData\n",
+		right: "\tnumPCData := uint32(0)\n\tfor i, kind := range keptPCData {\n\t\tif kind < ldr.NumPcdata(s) {\n" +
+			"\t\t\tnumPCData = uint32(i + 1)\n\t\t}\n\t}\n",
+		times: 1,
+	},
+	{
+		file:  pcln,
+		wrong: "\t\t\tfor j, pcSym := range pcdata {\n\t\t\t\tsb.SetUint32(ctxt.Arch, off+int64(j*4), uint32(ldr.SymValue(pcSym)))\n",
+		until: "\n\t\t// Write funcdata refs",
+		right: "\t\t\tfor j, kind := range keptPCData[:numPCData(ldr, s, fi)] {\n" +
+			"\t\t\t\tsb.SetUint32(ctxt.Arch, off+int64(j*4), uint32(ldr.SymValue(pcdata[kind])))\n\t\t\t}\n\t\t}\n",
+		times: 1,
+	},
+	{
+		file:  pcln,
+		wrong: "const funcSize = ",
+		right: "// keptPCData are kinds, in the order of the patched runtime's numbers for them.\n" +
+			"var keptPCData = []int{abi.PCDATA_StackMapIndex, abi.PCDATA_PanicBounds}\n\nconst funcSize = ",
+		times: 1,
+	},
+	{file: pcln, wrong: "inlSyms := makeInlSyms(ctxt, funcs, nameOffsets)", right: "inlSyms := map[loader.Sym]loader.Sym{}", times: 1},
 	// From here on the fields of runtime._func, see runtimePatches.
 	{
 		file: pcln,
@@ -54,10 +91,11 @@ var linkerPatches = []patch{
 	{file: pcln, wrong: "walkFilenames(ctxt, funcs, func(", right: "walkFilenames(ctxt, nil, func(", times: 1},
 	{
 		file:  pcln,
-		wrong: "\t\t\tfdSyms[abi.FUNCDATA_InlTree] = inlSym\n\t\t}\n",
-		right: "\t\t\tfdSyms[abi.FUNCDATA_InlTree] = inlSym\n\t\t}\n" +
-			"\t\tfor i := range fdSyms {\n\t\t\tif i == abi.FUNCDATA_ArgInfo || i == abi.FUNCDATA_ArgLiveInfo {\n\t\t\t\tif fdSyms[i] != 0 {\n\t\t\t\t\tldr.SetAttrReachable(fdSyms[i], false)\n\t\t\t\t}\n\t\t\t\tfdSyms[i] = 0\n\t\t\t}\n\t\t}\n" +
-			"\t\tfor n := len(fdSyms); n > 0 && fdSyms[n-1] == 0 && (fi.NumInlTree() == 0 || n > abi.FUNCDATA_InlTree+1); n-- {\n\t\t\tfdSyms = fdSyms[:n-1]\n\t\t}\n",
+		wrong: "\t\tif fi.NumInlTree() > 0 {\n\t\t\tif len(fdSyms) < abi.FUNCDATA_InlTree+1 {\n",
+		until: "\t}\n\treturn fdSyms\n",
+		right: "\t\tfor i := range fdSyms {\n\t\t\tif i == abi.FUNCDATA_ArgInfo || i == abi.FUNCDATA_ArgLiveInfo {\n\t\t\t\tif fdSyms[i] != 0 {\n\t\t\t\t\tldr.SetAttrReachable(fdSyms[i], false)\n\t\t\t\t}\n\t\t\t\tfdSyms[i] = 0\n\t\t\t}\n\t\t}\n" +
+			"\t\tif len(fdSyms) > abi.FUNCDATA_WrapInfo {\n\t\t\tfdSyms[abi.FUNCDATA_InlTree], fdSyms[abi.FUNCDATA_WrapInfo] = fdSyms[abi.FUNCDATA_WrapInfo], 0\n\t\t}\n" +
+			"\t\tfor n := len(fdSyms); n > 0 && fdSyms[n-1] == 0; n-- {\n\t\t\tfdSyms = fdSyms[:n-1]\n\t\t}\n",
 		times: 1,
 	},
 	{file: pcln, wrong: "numFuncData := ldr.NumFuncdata(s)", right: "numFuncData := len(funcData(ldr, s, fi, 0, nil))", times: 1},
@@ -91,8 +129,14 @@ var linkerPatches = []patch{
 }
 
 // runtimePatches have the runtime read what linkerPatches write: a function's entry has no place for
-// its file, its lines and their tables, and counts its other tables in a byte.
+// its file, its lines and their tables, and counts its other tables in a byte. Tables that the program does not
+// have get numbers that no function has a place for.
 var runtimePatches = []patch{
+	{file: tables, wrong: "\tPCDATA_UnsafePoint   = 0\n\tPCDATA_StackMapIndex = 1\n", right: "\tPCDATA_UnsafePoint   = 255\n\tPCDATA_StackMapIndex = 0\n", times: 1},
+	{file: tables, wrong: "\tPCDATA_InlTreeIndex  = 2\n\tPCDATA_ArgLiveIndex  = 3\n\tPCDATA_PanicBounds   = 4\n", right: "\tPCDATA_InlTreeIndex  = 255\n\tPCDATA_ArgLiveIndex  = 255\n\tPCDATA_PanicBounds   = 1\n", times: 1},
+	{file: tables, wrong: "\tFUNCDATA_InlTree            = 3\n", right: "\tFUNCDATA_InlTree            = 255\n", times: 1},
+	{file: tables, wrong: "\tFUNCDATA_WrapInfo           = 7\n", right: "\tFUNCDATA_WrapInfo           = 3\n", times: 1},
+	{file: "src/runtime/signal_unix.go", wrong: "const preemptMSupported = true", right: "const preemptMSupported = false", times: 1},
 	{
 		file:  "src/runtime/runtime2.go",
 		wrong: "\targs        int32  // in/out args size\n\tdeferreturn uint32 //",
@@ -312,8 +356,11 @@ func decodetypeSpecific(arch *sys.Arch, data []byte) int {
 }
 `
 
-// symtab is the file of Go's runtime that reads the tables of functions.
-const symtab = "src/runtime/symtab.go"
+// symtab is the file of Go's runtime that reads the tables of functions, and tables the one that numbers them.
+const (
+	symtab = "src/runtime/symtab.go"
+	tables = "src/internal/abi/symtab.go"
+)
 
 //go:embed tracename.go
 var traceNameSource string
