@@ -228,7 +228,7 @@ func linkProgram(b board.Board, work, path, ldflags string, l linker) error {
 		return err
 	}
 	args := []string{"build", "-tags=" + b.GoTags(), "-trimpath", "-buildvcs=false", "-toolexec=" + l.toolexec, "-ldflags=" + ldflags}
-	return run("", env, "go", append(append(args, withoutInlining...), "-o", path, "github.com/postern-router/postern/init")...)
+	return run("", append(env, l.env...), "go", append(append(args, withoutInlining...), "-o", path, "github.com/postern-router/postern/init")...)
 }
 
 // goEnv is the board's Go environment with an overlay that patches the toolchain; more are patches besides

@@ -373,9 +373,15 @@ func afterImports(source string) string {
 
 // linker is how a program is linked.
 type linker struct {
-	toolexec string  // for go build's -toolexec; "" calls Go's own
-	runtime  []patch // of the runtime that reads its tables
+	toolexec string   // for go build's -toolexec; "" calls Go's own
+	runtime  []patch  // of the runtime that reads its tables
+	env      []string // of go build
 }
+
+// olderCollector chooses the garbage collector of Go 1.25, which 1.26 still has. The newer one looks at
+// small objects a page at a time, for which each page has the objects' marks behind them. They are a page of the processor's
+// more that is written to, for each size of objects: 36 kB of every process.
+const olderCollector = "GOEXPERIMENT=nogreenteagc"
 
 // linkerRelease is the release of Go that linkerPatches and runtimePatches are for.
 const linkerRelease = "go1.26"
@@ -413,5 +419,5 @@ func boardLinker(work string) (linker, error) {
 	}
 	wrapper := filepath.Join(work, "toolexec")
 	script := fmt.Sprintf("#!/bin/sh\ncase $1 in\n*/link) shift; exec %q \"$@\" ;;\nesac\nexec \"$@\"\n", link)
-	return linker{toolexec: wrapper, runtime: runtimePatches}, os.WriteFile(wrapper, []byte(script), 0o755)
+	return linker{toolexec: wrapper, runtime: runtimePatches, env: []string{olderCollector}}, os.WriteFile(wrapper, []byte(script), 0o755)
 }

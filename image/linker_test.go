@@ -31,7 +31,7 @@ func TestLinkedTypes(t *testing.T) {
 		build := func(name string, flags ...string) string {
 			program := filepath.Join(dir, name+"-"+arch)
 			args := append([]string{"build", "-ldflags=-w", "-gcflags=all=-l", "-o", program}, flags...)
-			require.NoError(t, run("", []string{"CGO_ENABLED=0", "GOARCH=" + arch}, "go", append(args, "./testdata/linked")...))
+			require.NoError(t, run("", append([]string{"CGO_ENABLED=0", "GOARCH=" + arch}, linker.env...), "go", append(args, "./testdata/linked")...))
 			return program
 		}
 		usual, short := build("usual"), build("short", "-toolexec="+linker.toolexec, "-overlay="+list)

@@ -107,5 +107,5 @@ func TestLinkedTests(t *testing.T) {
 	require.NoError(t, err)
 	// Not one from the cache, where the programs of Go's own linker are.
 	args := []string{"test", "-count=1", "-toolexec=" + linker.toolexec, "-overlay=" + list, "-gcflags=all=-l"}
-	require.NoError(t, run("..", []string{"CGO_ENABLED=0"}, "go", append(args, "./web", "./dns", "./login", "./match", "./console")...))
+	require.NoError(t, run("..", append([]string{"CGO_ENABLED=0"}, linker.env...), "go", append(args, "./web", "./dns", "./login", "./match", "./console")...))
 }
