@@ -26,8 +26,8 @@ var (
 )
 
 // trace copies in to out and writes the name, the file and the line of each function of a stack trace, which
-// may stand in a log. The trace must be of the board's program of this commit. Of functions that
-// were inlined it has no offsets: the line behind the function that they are in is theirs.
+// may stand in a log. The trace must be of the board's program of this commit. A function that
+// was inlined is none of them: the line behind the function that it is in is its.
 func trace(b board.Board, in io.Reader, out io.Writer) error {
 	work, err := os.MkdirTemp("", "postern-trace-")
 	if err != nil {
