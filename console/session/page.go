@@ -10,6 +10,17 @@ import (
 // morePrompt is what RouterOS shows at the end of a page.
 const morePrompt = "-- [Q quit|D dump|down]"
 
+// repeatPrompt is what RouterOS shows below a screen that repeats itself.
+const repeatPrompt = "-- [Q quit|D dump|C-z pause]"
+
+// screen shows as much of output as fits on the screen, whose last row is for repeatPrompt.
+func (s *server) screen(output string) error {
+	if s.height > 1 {
+		output = output[:firstRows(output, s.session.Width, s.height-1)]
+	}
+	return s.show(output)
+}
+
 // setSize takes the size that the terminal has told. It reports whether text is one.
 func (s *server) setSize(text string) bool {
 	columns, rows, ok := wire.DecodeSize(text)

@@ -199,7 +199,7 @@ func (s *server) line() (kind byte, line string, err error) {
 			err = s.send(wire.Choices, wire.EncodeChoices(insert, names))
 		case kind == wire.Explain:
 			err = s.send(wire.Help, s.handler.Help(&s.session, text))
-		case kind == wire.Interrupt && text == "":
+		case (kind == wire.Interrupt || kind == wire.Whole) && text == "":
 			// It was meant for the line before, which has already ended.
 		case kind == wire.Size && s.setSize(text):
 		default:
@@ -214,6 +214,7 @@ func (s *server) line() (kind byte, line string, err error) {
 // run executes a line, repeatedly if the Result asks for that.
 func (s *server) run(line string) (console.Request, error) {
 	defer s.session.EndRepeat()
+	whole := false
 	for {
 		result, err := s.handler.Execute(&s.session, line)
 		output := result.Output
@@ -221,7 +222,10 @@ func (s *server) run(line string) (console.Request, error) {
 			output += err.Error() + "\n"
 		}
 		show := s.show
-		if result.Paged && result.Repeat <= 0 {
+		switch {
+		case result.Repeat > 0 && !result.Follow && !whole:
+			show = s.screen
+		case result.Repeat <= 0 && result.Paged:
 			show = s.page
 		}
 		if err := show(output); err != nil {
@@ -246,15 +250,21 @@ func (s *server) run(line string) (console.Request, error) {
 			return result.Request, nil
 		}
 		kind := byte(wire.Replace)
-		if result.Follow {
+		prompt := ""
+		switch {
+		case result.Follow || whole:
 			kind = wire.Follow
+		case s.height > 1:
+			prompt = repeatPrompt
 		}
-		if err := s.send(kind, ""); err != nil {
+		if err := s.send(kind, prompt); err != nil {
 			return console.None, err
 		}
-		if interrupted, err := s.pause(result.Repeat); interrupted || err != nil {
+		key, err := s.pause(result.Repeat)
+		if key == wire.Interrupt || err != nil {
 			return console.None, err
 		}
+		whole = whole || key == wire.Whole
 	}
 }
 
@@ -333,25 +343,25 @@ func (s *server) agree(question string) (bool, error) {
 	return false, s.send(wire.Output, "action cancelled\n")
 }
 
-// pause waits for d or an interrupt.
-func (s *server) pause(d time.Duration) (interrupted bool, err error) {
+// pause waits for d, or for wire.Interrupt or wire.Whole.
+func (s *server) pause(d time.Duration) (key byte, err error) {
 	if err := s.conn.SetReadDeadline(time.Now().Add(d)); err != nil {
-		return false, err
+		return 0, err
 	}
 	// Only the wait for the first byte of a frame has a deadline, so no frame is cut.
 	_, err = s.in.Peek(1)
 	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
-		return false, err
+		return 0, err
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return false, nil
+		return 0, nil
 	}
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	kind, text, err := wire.Receive(s.in)
-	if err == nil && (kind != wire.Interrupt || text != "") {
+	if err == nil && (kind != wire.Interrupt && kind != wire.Whole || text != "") {
 		err = wire.Unexpected(kind, text)
 	}
-	return err == nil, err
+	return kind, err
 }

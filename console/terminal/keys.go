@@ -12,6 +12,7 @@ const (
 	ctrlL     = 0x0c
 	ctrlO     = 0x0f
 	ctrlX     = 0x18
+	ctrlZ     = 0x1a
 	keyEscape = 0x1b
 )
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-router/postern/console/internal/consoletest"
 	"github.com/postern-router/postern/console/internal/wire"
 )
 
@@ -170,6 +173,67 @@ func TestPagedCommands(t *testing.T) {
 			assert.Equal(t, paged, strings.Contains(all, "[Q quit"))
 		})
 	}
+}
+
+// Of a screen that repeats itself as much is shown as fits, from its top, with the keys below it.
+func TestRepeatedScreens(t *testing.T) {
+	const hint = "-- [Q quit|D dump|C-z pause]|"
+	var r *consoletest.Router
+	begin := func(t *testing.T, line string) *user {
+		u := openTerminalAt(t, 80, kernelKnows, func(of *consoletest.Router) { r = of })
+		u.expect(prompt + "|")
+		u.send(line + "\r")
+		return u
+	}
+	// shown is the number of the beat on the screen, below the line that was typed at first.
+	shown := func(u *user) int64 {
+		screen, _ := u.look()
+		found := regexp.MustCompile(`(?m)^beat (\d+)$`).FindAllStringSubmatch(screen, -1)
+		if found == nil {
+			return 0
+		}
+		n, _ := strconv.ParseInt(found[len(found)-1][1], 10, 64)
+		return n
+	}
+	t.Run("what fits", func(t *testing.T) {
+		u := begin(t, "beats 100")
+		u.wait("", func(string) bool { return shown(u) >= 3 })
+		u.wait("", func(screen string) bool {
+			return regexp.MustCompile(`^beat \d+\n` + numbered(1, 22) + regexp.QuoteMeta(hint) + `$`).MatchString(screen)
+		})
+		u.send("q")
+		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "\n"+prompt+"|") })
+	})
+	t.Run("a short one", func(t *testing.T) {
+		u := begin(t, "beats 2")
+		u.wait("", func(string) bool { return shown(u) >= 3 })
+		u.wait("", func(screen string) bool {
+			return regexp.MustCompile(`^` + regexp.QuoteMeta(prompt) + `beats 2\nbeat \d+\n` + numbered(1, 2) + regexp.QuoteMeta(hint) + `$`).MatchString(screen)
+		})
+		u.send("\r")
+		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "\n"+prompt+"|") })
+	})
+	t.Run("all of it", func(t *testing.T) {
+		u := begin(t, "beats 100")
+		u.wait("", func(string) bool { return shown(u) >= 1 })
+		u.send("d")
+		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, numbered(90, 100)+"|") })
+		u.send("q")
+		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "\n"+prompt+"|") })
+	})
+	t.Run("a pause", func(t *testing.T) {
+		u := begin(t, "beats 100")
+		u.wait("", func(string) bool { return shown(u) >= 1 })
+		u.send("\x1a")
+		u.wait("", func(string) bool { return r.Beats.Load() > shown(u)+20 })
+		before := shown(u)
+		u.send("\x1a")
+		u.wait("", func(string) bool { return shown(u) > before+20 })
+		u.send("\x1a")
+		u.wait("", func(string) bool { return r.Beats.Load() > shown(u)+20 })
+		u.send("q")
+		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "\n"+prompt+"|") })
+	})
 }
 
 // A terminal that is resized while a line is typed, or at the end of a page, has its new size with the next key.

@@ -31,6 +31,8 @@ type Terminal struct {
 	done   chan struct{} // closed by Close
 	// command is the only line that is run, nil if lines are read.
 	command *command
+	// replaces is set while screens are shown one in the place of the other, and paused if the one that is there stays.
+	replaces, paused bool
 }
 
 // New makes a terminal of in and out, and starts to read in. size returns the number of columns
@@ -164,17 +166,28 @@ func (t *Terminal) Talk(conn io.ReadWriter) error {
 	}
 	var (
 		repeats bool // the line goes on until it is interrupted
-		replace bool // the next output is shown in the place of
+		replace bool // the next output is shown in the place of, unless paused,
 		rows    int  // so many rows
+		// prompted is set while a prompt stands below the screen.
+		prompted bool
 	)
 	for {
 		f, err := t.await(c, &repeats)
 		if err != nil {
 			return err
 		}
+		if prompted && f.kind != wire.Replace && !(f.kind == wire.Output && t.paused) {
+			prompted = false
+			if err := t.show("\r\x1b[K"); err != nil {
+				return err
+			}
+		}
 		switch f.kind {
 		case wire.Output:
 			text := f.text
+			if replace && t.paused {
+				continue
+			}
 			if t.editor != nil {
 				if replace && rows > 0 {
 					text = fmt.Sprintf("\x1b[%dA\x1b[J", rows) + text
@@ -191,8 +204,15 @@ func (t *Terminal) Talk(conn io.ReadWriter) error {
 			}
 		case wire.Replace, wire.Follow:
 			repeats, replace = true, f.kind == wire.Replace
+			if t.replaces = replace; f.text != "" && t.editor != nil && !prompted {
+				prompted = true
+				if err := t.show(f.text[:min(len(f.text), t.editor.columns()-1)]); err != nil {
+					return err
+				}
+			}
 		case wire.Prompt:
 			repeats, replace, rows = false, false, 0
+			t.replaces, t.paused = false, false
 			if t.command != nil {
 				if t.command.begun {
 					return nil
@@ -293,6 +313,12 @@ func rowsOf(text string, columns int) int {
 // itself.
 func (t *Terminal) await(c *serverConn, repeats *bool) (frame, error) {
 	for {
+		if whole, err := t.screenKey(c); whole || err != nil {
+			if err != nil {
+				return frame{}, err
+			}
+			continue
+		}
 		if *repeats && t.pressed() {
 			*repeats = false
 			if err := wire.Send(c, wire.Interrupt, ""); err != nil {
@@ -320,6 +346,22 @@ func (t *Terminal) await(c *serverConn, repeats *bool) (frame, error) {
 			}
 		}
 	}
+}
+
+// screenKey acts on the keys of a screen that repeats itself, D and Ctrl-Z, and reports whether it was one.
+func (t *Terminal) screenKey(c *serverConn) (bool, error) {
+	if t.editor == nil || !t.replaces || len(t.in.ahead) != 1 {
+		return false, nil
+	}
+	switch t.in.ahead[0] {
+	case 'd', 'D':
+		t.replaces, t.paused, t.in.ahead = false, false, nil
+		return true, wire.Send(c, wire.Whole, "")
+	case ctrlZ:
+		t.paused, t.in.ahead = !t.paused, nil
+		return true, nil
+	}
+	return false, nil
 }
 
 // pressed reports whether a key was pressed, or a line or the end of input has come. A key

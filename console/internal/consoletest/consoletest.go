@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ const Prompt = "[admin@postern] > "
 type Router struct {
 	Config console.Config
 	Live   console.Live
+	// Beats is how often a line has repeated itself.
+	Beats atomic.Int64
 	// Optional returns the functions of a Handler that may be nil. It may itself be nil.
 	Optional func() session.Handler
 }
@@ -35,6 +38,7 @@ type Router struct {
 //	hang up          closes the connection
 //	panic            panics
 //	beat, follow     repeat themselves every 50 ms
+//	beats N          the same with N numbered lines, and how often it did as the first
 //	long             prints 110 KB
 //	pages N          prints N numbered lines, page by page
 func (r *Router) Handler(conn net.Conn) session.Handler {
@@ -55,6 +59,15 @@ func (r *Router) Handler(conn net.Conn) session.Handler {
 		case line == "beat", line == "follow":
 			beats++
 			return console.Result{Output: fmt.Sprintf("beat %d\nbeat %d\n", beats, beats), Repeat: 50 * time.Millisecond, Follow: line == "follow"}, nil
+		case word == "beats":
+			var n int
+			_, _ = fmt.Sscanf(line, "beats %d", &n)
+			var out strings.Builder
+			fmt.Fprintf(&out, "beat %d\n", r.Beats.Add(1))
+			for i := range n {
+				fmt.Fprintf(&out, "line %d\n", i+1)
+			}
+			return console.Result{Output: out.String(), Repeat: 50 * time.Millisecond}, nil
 		case word == "long":
 			return console.Result{Output: strings.Repeat("0123456789\n", 10000)}, nil
 		case word == "pages":

@@ -12,14 +12,14 @@
 // user does not want to answer.
 //
 // For a line that repeats itself the server sends Replace or Follow after each Output, until
-// the terminal sends Interrupt. For a line that takes a long time, as ping does, it sends
-// Follow before the first Output. An Interrupt that comes too late is ignored.
+// the terminal sends Interrupt. After Whole it is Follow, and nothing is cut any more that does not fit on the screen. For a line that takes a long time, as ping does, it sends
+// Follow before the first Output. An Interrupt or a Whole that comes too late is ignored.
 //
 // At the end of each page of a long output the server sends More, which the terminal answers with
 // Line, and one of the answers below, or with Leave if the user has seen enough. What is not shown
 // yet stays with the server meanwhile.
 //
-// The terminal can send Size before any frame but Interrupt. After End the server closes the
+// The terminal can send Size before any frame but Interrupt and Whole. After End the server closes the
 // connection. Any other frame ends the session.
 //
 // The sessions of programs (packages program and files) have other frames; they share Send and Receive, and Refusals.
@@ -35,7 +35,7 @@ import (
 // What the server sends.
 const (
 	Output  = 'O' // text to show
-	Replace = 'R' // there will be more, in the place of what was shown since the line
+	Replace = 'R' // there will be more, in the place of what was shown since the line; until then this prompt stands below it
 	Follow  = 'F' // there will be more, below
 	Choices = 'C' // what completion inserts, and behind it, on a line each, the choices
 	Help    = 'H' // text to show, and go on with the line
@@ -55,6 +55,7 @@ const (
 	Safe      = 'X' // no line, but into Safe Mode or out of it
 	Leave     = 'D' // no line, but an end to the session; no answer
 	Interrupt = 'I' // stop what the line does
+	Whole     = 'U' // go on with all that the line shows, below what is there
 	Size      = 'W' // columns and rows, in two bytes each, high one first; 0 is unknown
 )
 
