@@ -40,7 +40,7 @@ func FuzzExecute(f *testing.F) {
 		"/interface ethernet; set ether1 mtu=\"\"; disable 0; print; set usb1",
 		"/ip dns set servers=1.1.1.1,2.2.2.2; # comment",
 		"/ip firewall nat set 0 to-ports=1-2 icmp-options=8:0 log-prefix=\"x \"",
-		"/quit; /system reboot",
+		"/quit; /system reboot", `/system note set note="a\r\nb" show-at-login=no; print; export`, "/queue simple add name=q queue=pcq-upload-default/default; print",
 		"/ip firewall filter add chain=input place-before=[find chain=input] copy-from=0",
 		"/ip socks access move 0-1 destination=0; comment [find action=allow] \"x y\"; find",
 		"/ip socks access remove [find where dst-port!=21 and !disabled comment~\"a\"]",
