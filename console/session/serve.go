@@ -345,23 +345,30 @@ func (s *server) agree(question string) (bool, error) {
 
 // pause waits for d, or for wire.Interrupt or wire.Whole.
 func (s *server) pause(d time.Duration) (key byte, err error) {
-	if err := s.conn.SetReadDeadline(time.Now().Add(d)); err != nil {
-		return 0, err
+	for end := time.Now().Add(d); ; {
+		if err := s.conn.SetReadDeadline(end); err != nil {
+			return 0, err
+		}
+		// Only the wait for the first byte of a frame has a deadline, so no frame is cut.
+		_, err = s.in.Peek(1)
+		if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+			return 0, err
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		kind, text, err := wire.Receive(s.in)
+		switch {
+		case err != nil:
+			return 0, err
+		case kind == wire.Size && s.setSize(text):
+		case (kind == wire.Interrupt || kind == wire.Whole) && text == "":
+			return kind, nil
+		default:
+			return 0, wire.Unexpected(kind, text)
+		}
 	}
-	// Only the wait for the first byte of a frame has a deadline, so no frame is cut.
-	_, err = s.in.Peek(1)
-	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
-		return 0, err
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	kind, text, err := wire.Receive(s.in)
-	if err == nil && (kind != wire.Interrupt && kind != wire.Whole || text != "") {
-		err = wire.Unexpected(kind, text)
-	}
-	return kind, err
 }

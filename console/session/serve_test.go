@@ -111,6 +111,9 @@ func TestServeAnswers(t *testing.T) {
 		{"replace what fits, then all below", frames{{kind: wire.Size, text: wire.EncodeSize(80, 2)}, {kind: wire.Line, text: "beat"}, {kind: wire.Whole}}, frames{
 			{kind: wire.Output, text: "beat 1\n"}, {kind: wire.Replace, text: "-- [Q quit|D dump|C-z pause]"},
 			{kind: wire.Output, text: "beat 2\nbeat 2\n"}, {kind: wire.Follow}}},
+		{"another size while it repeats", frames{{kind: wire.Size, text: wire.EncodeSize(80, 24)}, {kind: wire.Line, text: "beat"}, {kind: wire.Size, text: wire.EncodeSize(80, 2)}}, frames{
+			{kind: wire.Output, text: "beat 1\nbeat 1\n"}, {kind: wire.Replace, text: "-- [Q quit|D dump|C-z pause]"},
+			{kind: wire.Output, text: "beat 2\n"}, {kind: wire.Replace, text: "-- [Q quit|D dump|C-z pause]"}}},
 		{"all of it too late", frames{{kind: wire.Whole}, {kind: wire.Line, text: "/ip"}}, frames{{kind: wire.Prompt, text: "[admin@postern] ip> "}}},
 		{"an interrupt ends it", frames{{kind: wire.Line, text: "follow"}, {kind: wire.Interrupt}}, frames{
 			{kind: wire.Output, text: "beat 1\nbeat 1\n"}, {kind: wire.Follow}, {kind: wire.Prompt, text: consoletest.Prompt}}},

@@ -213,6 +213,17 @@ func TestRepeatedScreens(t *testing.T) {
 		u.send("\r")
 		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "\n"+prompt+"|") })
 	})
+	t.Run("another height", func(t *testing.T) {
+		u := begin(t, "beats 100")
+		u.wait("", func(string) bool { return shown(u) >= 1 })
+		require.NoError(t, unix.IoctlSetWinsize(int(u.slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: 80, Row: 12}))
+		u.wait("", func(string) bool {
+			_, all := u.look()
+			return strings.HasSuffix(all, "\r\n"+strings.ReplaceAll(numbered(1, 10), "\n", "\r\n")+hint[:len(hint)-1])
+		})
+		u.send("q")
+		u.wait("", func(screen string) bool { return strings.HasSuffix(screen, "\n"+prompt+"|") })
+	})
 	t.Run("all of it", func(t *testing.T) {
 		u := begin(t, "beats 100")
 		u.wait("", func(string) bool { return shown(u) >= 1 })

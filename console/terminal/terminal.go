@@ -204,6 +204,12 @@ func (t *Terminal) Talk(conn io.ReadWriter) error {
 			}
 		case wire.Replace, wire.Follow:
 			repeats, replace = true, f.kind == wire.Replace
+			if t.editor != nil && replace {
+				t.editor.look()
+				if err := c.tellSize(t.editor.width, t.editor.height); err != nil {
+					return err
+				}
+			}
 			if t.replaces = replace; f.text != "" && t.editor != nil && !prompted {
 				prompted = true
 				if err := t.show(f.text[:min(len(f.text), t.editor.columns()-1)]); err != nil {

@@ -19,7 +19,7 @@
 // Line, and one of the answers below, or with Leave if the user has seen enough. What is not shown
 // yet stays with the server meanwhile.
 //
-// The terminal can send Size before any frame but Interrupt and Whole. After End the server closes the
+// The terminal can send Size before any frame but Interrupt and Whole, and after each Replace. After End the server closes the
 // connection. Any other frame ends the session.
 //
 // The sessions of programs (packages program and files) have other frames; they share Send and Receive, and Refusals.
