@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
 // planLists returns the lists that the kernel should have, by the sets that there are: changed are those whose entries it has
@@ -64,7 +66,7 @@ func (f *Firewall) keep(want map[string]kernelList, now time.Time) (map[string][
 					e.until = now.Add(left)
 				}
 				all = append(all, e)
-			}); err != nil {
+			}); err != nil && !errors.Is(err, unix.ENOENT) { // somebody else has removed it
 				return nil, fmt.Errorf("address list %s: %w", name, err)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -419,6 +420,13 @@ func TestKeptAddressesAreBounded(t *testing.T) {
 	_, more, err = f.Filled(0)
 	require.NoError(t, err)
 	assert.Equal(t, maxKept, more)
+
+	// A set that somebody else has removed has nothing to keep.
+	require.NoError(t, f.Apply(Config{Filter: []Rule{add}}))
+	require.NoError(t, newFirewall(t, "iptables-legacy").Lock())
+	require.NoError(t, exec.Command("iptables-legacy", "-F").Run())
+	require.NoError(t, destroySet(f.lists[add.AddressList].filledBy(add.AddressListTimeout)))
+	require.NoError(t, f.Apply(Config{}))
 }
 
 // Rules name so many lists and no more: each is a set in the kernel, though it has no entries.
