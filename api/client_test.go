@@ -365,6 +365,7 @@ func TestCommands(t *testing.T) {
 		{"get of none", addresses, []string{"/ip/address/get", "=.id=*9", "=value-name=disabled"}, []string{"!trap =category=0 =message=no such item", "!done"}},
 		{"get of a setting", "/system identity set name=gate", []string{"/system/identity/get", "=value-name=name"}, []string{"!done =ret=gate"}},
 		{"settings", "/system identity set name=gate", []string{"/system/identity/print"}, []string{"!re =name=gate", "!done"}},
+		{"bytes of a code page", "/ip pool add name=a ranges=10.0.0.1 comment=\"T\\FCr\"", []string{"/ip/pool/print", "=.proplist=comment", "?comment=T\xfcr"}, []string{"!re =comment=T\xfcr", "!done"}},
 		{"set", "", []string{"/system/identity/set", "=name=gate"}, []string{"!done"}},
 		{"the version", "", []string{"/system/resource/print"}, []string{
 			"!re =uptime=1d2h =version=7.16 (stable) =postern-version=v1-5-gabcdef =free-memory=20000000 =total-memory=33554432 =cpu-count=1 =cpu-load=50 =architecture-name=mipsle =board-name=malta", "!done"}},
@@ -447,12 +448,12 @@ func TestChanges(t *testing.T) {
 		{"move", "=numbers=" + second, "=destination=" + first},
 		{"enable", "=.id=" + second},
 		{"disable", "=numbers=" + first + "," + second},
-		{"comment", "=numbers=" + second, "=comment=two"},
+		{"comment", "=numbers=" + second, "=comment=zw\xf6lf"},
 		{"set", "=.id=" + first, "=!comment=", "=disabled=false"},
 	} {
 		assert.Equal(t, []string{"!done"}, p.ask(append([]string{path + words[0]}, words[1:]...)...), words)
 	}
-	expect("!re =.id="+second+" =action=drop =disabled=true =comment=two", "!re =.id="+first+" =action=accept =disabled=false")
+	expect("!re =.id="+second+" =action=drop =disabled=true =comment=zw\xf6lf", "!re =.id="+first+" =action=accept =disabled=false")
 	assert.Equal(t, []string{"!done"}, p.ask(path+"unset", "=.id="+second, "=value-name=comment"))
 	assert.Equal(t, []string{"!done"}, p.ask(path+"remove", "=.id="+first+","+second))
 	expect()

@@ -105,7 +105,7 @@ var (
 	disableItems = itemCommand("disable", "disable items", (*execution).disable)
 	commentItems = command{name: "comment", help: "set the comment of items", run: (*execution).comment,
 		positional: []string{"numbers", "comment"},
-		arguments: []argument{numbersArgument, option(prop("comment", text(0, 255), "", "a note for people",
+		arguments: []argument{numbersArgument, option(prop("comment", note(), "", "a note for people",
 			func(o *options) *string { return &o.comment }))}}
 	findItems  = command{name: "find", help: "show the numbers of items", shows: true, find: true, run: (*execution).find}
 	printItems = printNumbered("show what is set", detailWord, terseWord, countWord)

@@ -35,7 +35,8 @@ func (s *Session) Complete(cfg Config, live Live, before string) (insert string,
 	}
 	prefix, all, suffix := x.possible(c)
 	for _, choice := range all {
-		if strings.HasPrefix(choice.Name, prefix) {
+		// A name in a code page is none that a terminal could show or send.
+		if strings.HasPrefix(choice.Name, prefix) && Printable(choice.Name) == choice.Name {
 			choices = append(choices, choice)
 		}
 	}

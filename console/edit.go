@@ -60,6 +60,9 @@ func (x *execution) edit(m *menu, a arguments) error {
 		e.set += " " + w.String()
 	}
 	e.Value = p.get(&x.cfg, item)
+	if Printable(e.Value) != e.Value {
+		return errors.New("failure: " + name + " has characters that no terminal shows; set changes it")
+	}
 	x.result.Edit = e
 	return x.ask(Edit)
 }

@@ -526,7 +526,7 @@ func disabled[P any](at func(P) *bool) field[P] {
 }
 
 func comment[P any](at func(P) *string) field[P] {
-	return prop("comment", text(0, 255), "", "a note for people", at)
+	return prop("comment", note(), "", "a note for people", at)
 }
 
 func filterMenu() *menu {
@@ -603,7 +603,7 @@ func chainName(builtin ...string) kind[string] {
 
 // ruleName is the name of a chain or of an address list.
 func ruleName(accepts string) kind[string] {
-	k := text(1, firewall.MaxName)
+	k := label(1, firewall.MaxName)
 	parse := k.parse
 	k.accepts = accepts
 	k.parse = func(s string) (string, error) {

@@ -28,7 +28,7 @@ const pcqTypes = "pcq-"
 // queueMenu is the menu /queue simple (https://help.mikrotik.com/docs/spaces/ROS/pages/328088/Queues).
 func queueMenu() *menu {
 	properties := renaming(bindItems(queues,
-		prop("name", text(1, 64), "", "name of the queue", func(q *queue.Simple) *string { return &q.Name }),
+		prop("name", label(1, 64), "", "name of the queue", func(q *queue.Simple) *string { return &q.Name }),
 		prop("target", queueParts(queue.MaxParts), "", "whose traffic it is: what it sends is the upload, what it is sent the download",
 			func(q *queue.Simple) *string { return &q.Target }),
 		prop("dst", queueParts(1), "", "with whom: only traffic to and from it", func(q *queue.Simple) *string { return &q.Dst }),
@@ -281,7 +281,7 @@ func noneOr(k kind[string]) kind[string] {
 
 // queueParent is the name of a queue, or none.
 func queueParent() kind[string] {
-	k := noneOr(text(1, 64))
+	k := noneOr(label(1, 64))
 	names := valuesOf("", "name", "a queue")
 	k.offers = func(x *execution, m *menu) []Choice {
 		return append(names(x, m), Choice{"none", "the queue stands alone"})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -482,4 +483,39 @@ func TestProtocolOfRule(t *testing.T) {
 		protocols = append(protocols, r.Protocol)
 	}
 	assert.Equal(t, []string{"50", "!47", "tcp"}, protocols)
+}
+
+// RouterOS exports what people wrote in the code page of their computers. It comes back byte for byte, and screens show it as escapes.
+func TestCodePage(t *testing.T) {
+	data, err := os.ReadFile("testdata/exports/codepage6.rsc")
+	require.NoError(t, err)
+	live := portsLive(strings.Fields("ether1 ether2 ether3 ether4 ether5"))
+	result, err := new(Session).Import(Default(), live, string(data), nil)
+	require.NoError(t, err)
+	cfg := result.Config
+	assert.Equal(t, "K\xfcche\r\nzweite Zeile", cfg.AddressLists[0].Comment)
+	kept, err := Load("kept", strings.NewReader(Export(cfg)))
+	require.NoError(t, err)
+	assert.True(t, cfg.Equal(kept))
+	exported := strings.ReplaceAll(Export(kept), " \\\n    ", " ")
+	for _, text := range []string{`comment="T\FCr nach drau\DFen"`, `comment="\CB\EE\EA\E0\EB\FC\ED\E0\FF \F1\E5\F2\FC"`, `list="G\E4ste"`, `comment="K\FCche\r\nzweite Zeile"`, `name="\CF\E5\F2\FF"`, `comment="\C2\85\C2\AD"`} {
+		assert.Contains(t, exported, text)
+	}
+	for _, test := range []struct{ line, shows string }{
+		{"/interface list print", `;;; T\FCr nach drau\DFen`}, {"/ip dhcp-client print", `;;; Gr\E4fin \80 5,\85`}, {"/ip firewall filter print", `chain="G\E4ste"`},
+		{"/ip firewall address-list print", `;;; K\FCche\r\nzweite Zeile`}, {"/queue simple print", `name="\CF\E5\F2\FF"`}, {`/ip firewall filter print where comment="\E0\E2\EE"`, `;;; \E0\E2\EE`},
+		{`/ip firewall filter get [find chain="G\E4ste"] comment`, `\C2\85\C2\AD`},
+	} {
+		result, err := new(Session).Execute(cfg, live, test.line)
+		require.NoError(t, err, test.line)
+		assert.Contains(t, result.Output, test.shows, test.line)
+		assert.Equal(t, strings.ReplaceAll(Printable(strings.ReplaceAll(result.Output, "\n", "|")), "|", "\n"), result.Output)
+	}
+	for _, line := range []string{"/ip firewall filter edit 0 comment", "/ip firewall address-list edit 0 comment"} {
+		_, err := new(Session).Execute(cfg, live, line)
+		assert.EqualError(t, err, "failure: comment has characters that no terminal shows; set changes it")
+	}
+	insert, choices := new(Session).Complete(cfg, live, "/ip firewall filter add chain=input jump-target=")
+	assert.Empty(t, insert)
+	assert.Empty(t, choices)
 }

@@ -252,13 +252,33 @@ func portRange() kind[match.Ports] {
 // text is low..high bytes of printable UTF-8: it ends up in the host name, in the kernel's log
 // and on terminals. If low is 0 it may be empty.
 func text(low, high int) kind[string] {
+	return bytesOf(low, high, func(s string) bool { return Printable(s) == s })
+}
+
+// label is text that people wrote for themselves, such as a name of their own. RouterOS keeps it in the code page of the computer
+// that it was typed on and exports its bytes ("\E4"), so that it need not be UTF-8. Screens show such bytes as an export does.
+func label(low, high int) kind[string] {
+	return bytesOf(low, high, func(s string) bool { return !strings.ContainsFunc(s, isASCIIControl) })
+}
+
+// note is a label of several lines perhaps.
+func note() kind[string] {
+	return bytesOf(0, 255, func(s string) bool {
+		return !strings.ContainsFunc(s, func(r rune) bool { return isASCIIControl(r) && !strings.ContainsRune("\r\n\t", r) })
+	})
+}
+
+func isASCIIControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// bytesOf is low..high bytes that a kind of text takes.
+func bytesOf(low, high int, takes func(string) bool) kind[string] {
 	k := kind[string]{
 		accepts: fmt.Sprintf("printable string: %d..%d bytes", low, high),
 		parse: func(s string) (string, error) {
 			if len(s) < low || len(s) > high {
 				return "", fmt.Errorf("not %d..%d bytes", low, high)
 			}
-			if Printable(s) != s {
+			if !takes(s) {
 				return "", errors.New("not printable")
 			}
 			return s, nil

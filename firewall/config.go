@@ -131,8 +131,8 @@ type Rule struct {
 
 	// Disabled keeps the rule out of the kernel. It must be valid all the same.
 	Disabled bool
-	// Comment is printable text of at most 255 bytes (XT_MAX_COMMENT_LEN less the
-	// closing NUL, linux/netfilter/xt_comment.h).
+	// Comment is at most 255 bytes (XT_MAX_COMMENT_LEN less the closing NUL, linux/netfilter/xt_comment.h) in any
+	// encoding. The kernel has it with blanks for control characters.
 	Comment string
 }
 

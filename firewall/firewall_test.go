@@ -533,10 +533,10 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// FuzzApply: a comment and a log prefix that Validate lets through come back from
+// FuzzApply: a comment, in one line, and a log prefix that Validate lets through come back from
 // the kernel as they were, and the rules around them stay as they are.
 func FuzzApply(f *testing.F) {
-	for _, s := range []string{"", " ", `"`, `\`, `\"`, `a b`, "'$(reboot)'", "-j", "!", "# x", "COMMIT", "ü", "--table nat", "-t"} {
+	for _, s := range []string{"", " ", `"`, `\`, `\"`, `a b`, "'$(reboot)'", "-j", "!", "# x", "COMMIT", "ü", "--table nat", "-t", "T\xfcr", "a\r\nb"} {
 		f.Add(s, s)
 	}
 	router := testnet.New(f, "router")
@@ -553,7 +553,7 @@ func FuzzApply(f *testing.F) {
 		require.NoError(t, fw.Apply(Config{Filter: []Rule{r}}))
 		want := []string{"-A", "FORWARD"}
 		if comment != "" {
-			want = append(want, "-m", "comment", "--comment", comment)
+			want = append(want, "-m", "comment", "--comment", oneLine(comment))
 		}
 		want = append(want, "-j", "LOG")
 		if prefix != "" {

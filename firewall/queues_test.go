@@ -76,7 +76,7 @@ func TestQueueRulesRefused(t *testing.T) {
 		"queue: ::/0: expected an IPv4 network":                        {Class: 1, Dst: netip.MustParsePrefix("::/0")},
 		"queue: interface=ether+: expected the name of an interface":   {Class: 1, In: "ether+"},
 		"queue: interface=!ether1: expected the name of an interface":  {Class: 1, Out: "!ether1"},
-		`packet-marks="a\nb": expected UTF-8 text without control`:     {Class: 1, PacketMark: "a\nb"},
+		`packet-marks="a\nb": expected a name without control characters`:     {Class: 1, PacketMark: "a\nb"},
 		"queues: their targets and marks need 1025 rules, expected at": {Class: 9},
 	} {
 		c := Config{Queues: []QueueRule{q}}

@@ -223,9 +223,20 @@ func (r *Rule) matches(s sets, m marks) []string {
 	}
 	a = append(a, r.extra(false)...)
 	if r.Comment != "" {
-		a = append(a, "-m", "comment", "--comment", r.Comment)
+		a = append(a, "-m", "comment", "--comment", oneLine(r.Comment))
 	}
 	return a
+}
+
+// oneLine is text as a line of a script can have it: with blanks for its control characters.
+func oneLine(text string) string {
+	b := []byte(text)
+	for i, c := range b {
+		if isASCIIControl(rune(c)) {
+			b[i] = ' '
+		}
+	}
+	return string(b)
 }
 
 // TCPFlags are the flags of TCP that a rule can match.

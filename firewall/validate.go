@@ -227,7 +227,7 @@ func (r *Rule) validate(t Table) error {
 			return err
 		}
 	}
-	return cmp.Or(checkText("log-prefix", r.LogPrefix, maxLogPrefix), checkText("comment", r.Comment, maxComment))
+	return cmp.Or(checkText("log-prefix", r.LogPrefix, maxLogPrefix), checkLength("comment", r.Comment, maxComment))
 }
 
 // ruleChecks are what Validate checks of each rule. They are no values of methods, each of which would copy the rule.
@@ -257,7 +257,10 @@ func checkName(property, name string) error {
 	if strings.HasPrefix(name, "!") {
 		return refuse(property, name, `expected no "!"`)
 	}
-	return checkText(property, name, MaxName)
+	if strings.ContainsFunc(name, isASCIIControl) {
+		return refuse(property, name, "expected a name without control characters")
+	}
+	return checkLength(property, name, MaxName)
 }
 
 // MaxName is the greatest length of the name of a chain or of an address list in bytes.
@@ -588,14 +591,23 @@ func (r *Rule) checkReject() error {
 // checkText refuses a text that does not fit its field in the kernel, and control
 // characters, which could forge lines of the log and of the terminal.
 func checkText(property, text string, limit int) error {
-	if len(text) > limit {
-		return refuse(property, text, "expected at most %d bytes, got %d", limit, len(text))
+	if err := checkLength(property, text, limit); err != nil {
+		return err
 	}
 	if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
 		return refuse(property, text, "expected UTF-8 text without control characters")
 	}
 	return nil
 }
+
+func checkLength(property, text string, limit int) error {
+	if len(text) > limit {
+		return refuse(property, text, "expected at most %d bytes, got %d", limit, len(text))
+	}
+	return nil
+}
+
+func isASCIIControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 // isNumber reports whether s is a decimal number from low to high, written without
 // sign or leading zeros.
