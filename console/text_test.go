@@ -511,7 +511,8 @@ func TestCodePage(t *testing.T) {
 		assert.Contains(t, result.Output, test.shows, test.line)
 		assert.Equal(t, strings.ReplaceAll(Printable(strings.ReplaceAll(result.Output, "\n", "|")), "|", "\n"), result.Output)
 	}
-	for _, line := range []string{"/ip firewall filter edit 0 comment", "/ip firewall address-list edit 0 comment"} {
+	live.Requests = append(live.Requests, Edit)
+	for _, line := range []string{`/ip firewall filter edit [find chain="G\E4ste"] comment`, "/ip firewall address-list edit [find !dynamic] comment"} {
 		_, err := new(Session).Execute(cfg, live, line)
 		assert.EqualError(t, err, "failure: comment has characters that no terminal shows; set changes it")
 	}
