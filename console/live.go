@@ -156,8 +156,9 @@ type DynamicRoute struct {
 	Gateway   netip.Addr
 	Interface string
 	Distance  int
-	// Inactive says that the gateway cannot be reached.
-	Inactive bool
+	// Inactive says that the gateway cannot be reached, and Outranked that another route to the same destination with the same
+	// distance is taken, whether that can be reached or not.
+	Inactive, Outranked bool
 }
 
 // Neighbor is an entry of the ARP table.

@@ -166,6 +166,9 @@ func (x *execution) routeRows() (made, set []row, err error) {
 	for _, rows := range [][]row{made, set} {
 		for i := range rows {
 			r := &rows[i]
+			if i < len(routes) && r == &made[i] && routes[i].Outranked {
+				continue
+			}
 			to := r.value("dst-address") + " " + r.value("routing-table")
 			b := best[to]
 			if r.flags&(flagDisabled|flagInactive) == 0 && (b == nil || r.distance() < b.distance()) {

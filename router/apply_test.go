@@ -347,6 +347,18 @@ func TestSetLayer(t *testing.T) {
 		g.network.wait = netcfg.Waiting{Routes: []int{0}}
 		assert.Regexp(t, ` 0 ADS  0\.0\.0\.0/0 .*\n 1 I S  172\.`, g.must("/ip route print"))
 
+		// One of the user's to the same destination, as far away, is taken, and both are shown. It may wait, too.
+		g.network.wait = netcfg.Waiting{}
+		g.must("/ip route add gateway=192.168.0.8")
+		assert.Regexp(t, ` 0  DS  0\.0\.0\.0/0 +10\.0\.0\.1 .*\n 1 A S  172\..*\n 2 A S  0\.0\.0\.0/0 +192\.168\.0\.8 `, g.must("/ip route print"))
+		g.network.wait = netcfg.Waiting{Routes: []int{1}}
+		assert.Regexp(t, ` 0  DS  0\.0\.0\.0/0 .*\n 1 A S  172\..*\n 2 I S  0\.0\.0\.0/0 `, g.must("/ip route print"))
+		// In another table it is none of these.
+		g.must("/routing table add name=isp2; /ip route set [find dst-address=0.0.0.0/0 and !dynamic] routing-table=isp2")
+		g.network.wait = netcfg.Waiting{}
+		assert.Regexp(t, ` 0 ADS  0\.0\.0\.0/0 .*\n 1 A S  172\..*\n 2 A S  0\.0\.0\.0/0 `, g.must("/ip route print"))
+		g.must("/ip route remove [find dst-address=0.0.0.0/0 and !dynamic]; /routing table remove isp2")
+
 		// Another lease replaces it, in Safe Mode too; undo does not bring the old one back.
 		s := &session.Session{}
 		require.NoError(t, g.r.safe(s, session.TakeSafeMode))

@@ -180,7 +180,7 @@ func (ls layers) effective(c console.Config, ports []string) Layer {
 	for _, source := range slices.Sorted(maps.Keys(ls)) {
 		for _, r := range ls[source].Routes {
 			same := func(o netcfg.Route) bool {
-				return !o.Disabled && o.Destination == r.Destination && o.Distance == r.Distance
+				return !o.Disabled && o.Destination == r.Destination && o.Distance == r.Distance && o.Table == r.Table
 			}
 			own := func(a netcfg.Address) bool { return !a.Disabled && a.Address.Addr() == r.Gateway }
 			if !r.Disabled && !slices.ContainsFunc(c.Routes, same) && !slices.ContainsFunc(all.Routes, same) &&
@@ -190,6 +190,21 @@ func (ls layers) effective(c console.Config, ports []string) Layer {
 		}
 	}
 	return all
+}
+
+// outranked are the routes of the layers that have no effect because all, what of the layers has, or the user has one to the same
+// destination with the same distance.
+func (ls layers) outranked(c console.Config, all Layer) (routes []netcfg.Route) {
+	for _, source := range slices.Sorted(maps.Keys(ls)) {
+		for _, r := range ls[source].Routes {
+			own := func(a netcfg.Address) bool { return !a.Disabled && a.Address.Addr() == r.Gateway }
+			if !r.Disabled && !slices.Contains(all.Routes, r) && !slices.Contains(routes, r) &&
+				!slices.ContainsFunc(c.Addresses, own) && !slices.ContainsFunc(all.Addresses, own) {
+				routes = append(routes, r)
+			}
+		}
+	}
+	return routes
 }
 
 // SetLayer makes l what source says of the network, in the place of what it said before; the

@@ -51,9 +51,13 @@ func (r *Router) dynamicRoutes(st state) ([]console.DynamicRoute, error) {
 		return nil, err
 	}
 	var all []console.DynamicRoute
-	for i, l := range st.layers.effective(st.running, r.board.PortNames()).Routes {
+	effective := st.layers.effective(st.running, r.board.PortNames())
+	for i, l := range effective.Routes {
 		all = append(all, console.DynamicRoute{Destination: l.Destination, Gateway: l.Gateway, Interface: l.Interface, Distance: l.Distance,
 			Inactive: slices.Contains(waiting.Routes, len(st.running.Routes)+i)})
+	}
+	for _, l := range st.layers.outranked(st.running, effective) {
+		all = append(all, console.DynamicRoute{Destination: l.Destination, Gateway: l.Gateway, Interface: l.Interface, Distance: l.Distance, Outranked: true})
 	}
 	for _, k := range routes {
 		all = append(all, console.DynamicRoute{Destination: k.Destination, Gateway: k.Gateway, Interface: k.Interface, Distance: k.Distance})
