@@ -165,6 +165,7 @@ func (x *execution) add(m *menu, a arguments) error {
 		return err
 	}
 	var missing []string
+	unless := ""
 	for _, p := range m.properties {
 		given := slices.ContainsFunc(a.values, func(v assignment) bool { return v.property.name == p.name })
 		hashGiven := p.hashed != nil && p.hashed.get(&x.cfg, i) != ""
@@ -173,10 +174,13 @@ func (x *execution) add(m *menu, a arguments) error {
 		}
 		if p.required() && !given && !hashGiven && from < 0 {
 			missing = append(missing, p.name)
+			if p.waivedBy != "" {
+				unless = ", which only " + p.waivedBy + " does without"
+			}
 		}
 	}
 	if err := missingArguments(missing); err != nil {
-		return err
+		return errors.New(err.Error() + unless)
 	}
 	if err := x.checkComputed(i, a.computed); err != nil {
 		return err

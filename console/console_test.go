@@ -193,7 +193,7 @@ func TestErrors(t *testing.T) {
 		{"/ip socks access disable x", "no such item: x"},
 		{"/ip address add", "missing value(s) of argument(s) address, interface"},
 		{"/ip address add address=10.0.0.1/8", "missing value(s) of argument(s) interface"},
-		{"/ip route add", "missing value(s) of argument(s) gateway"},
+		{"/ip route add", "missing value(s) of argument(s) gateway, which only type=blackhole | unreachable | prohibit does without"},
 		{"/ip firewall filter add action=drop", "missing value(s) of argument(s) chain"},
 		{"/interface ethernet add name=ether1", "bad command name add (line 1 column 21); expected set, unset, enable, disable, comment, find, get, print, export"},
 		{"/interface ethernet remove 0", "bad command name remove (line 1 column 21); expected set, unset, enable, disable, comment, find, get, print, export"},

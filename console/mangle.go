@@ -152,14 +152,19 @@ func markChoices(property, none string) func(*execution, *menu) []Choice {
 
 // taken is text of which takes says whether it is a value.
 func taken(accepts string, takes func(string) bool) kind[string] {
+	return checked(accepts, func(s string) error {
+		if !takes(s) {
+			return errNoMatch
+		}
+		return nil
+	})
+}
+
+// checked is text for which check returns no error.
+func checked(accepts string, check func(string) error) kind[string] {
 	return kind[string]{
 		accepts: accepts,
-		parse: func(s string) (string, error) {
-			if !takes(s) {
-				return "", errNoMatch
-			}
-			return s, nil
-		},
+		parse:   func(s string) (string, error) { return s, check(s) },
 		format: func(v string) string { return v },
 	}
 }

@@ -107,6 +107,8 @@ type property struct {
 	implied func(value string) bool
 	// waived reports whether an item does without the property, although it is required; nil is never.
 	waived func(c *Config, item int) bool
+	// waivedBy says of which items that is.
+	waivedBy string
 	// offers returns values that it can have, besides values, in a menu; nil is none.
 	offers func(*execution, *menu) []Choice
 	// hashed is set for a password, which has no value of its own: set only checks it, and its
@@ -178,7 +180,10 @@ func prop[P, V any](name string, k kind[V], def, help string, at func(P) *V) fie
 func valueError(name, value, accepts string, listed bool, err error) error {
 	expected := "; expected " + accepts + ", not \"" + shown(value) + "\""
 	var r rangeError
+	var word *firewall.WordError
 	switch {
+	case errors.As(err, &word) && word.Word != value:
+		return errors.New("invalid value for argument " + name + "; expected " + word.Expected + ", not \"" + shown(word.Word) + "\"")
 	case errors.As(err, &r):
 		return errors.New("value of " + name + " out of range (" + r.Error() + ")")
 	case errors.Is(err, errAmbiguous):
@@ -623,7 +628,7 @@ func matchFields() []field[*firewall.Rule] {
 // extraFields are the matchers of firewall.Matchers.
 func extraFields() (all []field[*firewall.Rule]) {
 	for i, m := range firewall.Matchers {
-		all = append(all, prop(m.Name, optional(taken(m.Accepts, m.Takes), "any"), "", m.Help, func(r *firewall.Rule) *string { return &r.Extra[i] }))
+		all = append(all, prop(m.Name, optional(checked(m.Accepts, m.Check), "any"), "", m.Help, func(r *firewall.Rule) *string { return &r.Extra[i] }))
 	}
 	return all
 }

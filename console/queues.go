@@ -54,7 +54,7 @@ func queueMenu() *menu {
 		}, func(n uint64) string { return formatDuration(time.Duration(n) * time.Second) }), "0s/0s", "time of that average", func(q *queue.Simple) *[2]uint64 { return &q.BurstTime }),
 		prop("bucket-size", pair("number: 0..10, with at most 3 digits behind the point", parseThousandths, formatThousandths), "0.1/0.1",
 			"seconds of max-limit that may be sent at once after a pause", func(q *queue.Simple) *[2]uint64 { return &q.Bucket }),
-		prop("time", optional(taken(firewall.TimeAccepted, firewall.TakesTime), "always"), "", "time of the day and days of the week in which it is in force", func(q *queue.Simple) *string { return &q.Time }),
+		prop("time", optional(checked(firewall.TimeAccepted, firewall.CheckTime), "always"), "", "time of the day and days of the week in which it is in force", func(q *queue.Simple) *string { return &q.Time }),
 		disabled(func(q *queue.Simple) *bool { return &q.Disabled }),
 		comment(func(q *queue.Simple) *string { return &q.Comment }),
 	), func(c *Config, name string) bool {

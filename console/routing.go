@@ -238,6 +238,7 @@ func routeProperties() []property {
 		return value
 	}
 	p.waived = func(c *Config, item int) bool { return c.Routes[item].Type != "" }
+	p.waivedBy = "type=" + strings.Join(netcfg.RouteTypes, " | ")
 	p.get = func(c *Config, item int) string { return named(get(c, item), c.Called) }
 	p.set = func(c *Config, item int, value string) error {
 		err := set(c, item, named(value, func(name string) string { return cmp.Or(c.device(name), name) }))

@@ -11,7 +11,9 @@ import (
 // This file has per-connection-classifier: a program of the kernel's classic BPF (xt_bpf) computes a hash of the packet's
 // addresses and ports, and the rule matches one remainder of it.
 
-const classifierAccepted = "[!]VALUES:DENOMINATOR/REMAINDER: VALUES both-addresses | both-ports | dst-address | src-address | src-port | dst-port | " +
+const classifierForm = "VALUES:DENOMINATOR/REMAINDER"
+
+const classifierAccepted = "[!]" + classifierForm + ": VALUES both-addresses | both-ports | dst-address | src-address | src-port | dst-port | " +
 	"both-addresses-and-ports | src-address-and-port | dst-address-and-port; DENOMINATOR 1..65535, REMAINDER less than that"
 
 // The offsets of what can be hashed in an IPv4 header (RFC 791, section 3.1), and, behind that header, in one of TCP or UDP.
@@ -49,18 +51,29 @@ const (
 
 // classifier returns the program of a value. The hash of the same addresses and ports is the same on each router and after each start.
 // What is not TCP, UDP, UDP-Lite, DCCP or SCTP, and a fragment but the first, counts as of port 0.
-func classifier(value string) ([]string, bool) {
+func classifier(value string) ([]string, error) {
 	value, not := strings.CutPrefix(value, "!")
-	name, numbers, _ := strings.Cut(value, ":")
-	denominator, remainder, _ := strings.Cut(numbers, "/")
+	name, numbers, some := strings.Cut(value, ":")
+	denominator, remainder, both := strings.Cut(numbers, "/")
 	i := slices.IndexFunc(classified, func(c struct {
 		name             string
 		addresses, ports []uint32
 	}) bool {
 		return c.name == name
 	})
-	if i < 0 || !isNumber(denominator, 1, 65535) || !isNumber(remainder, 0, numberOf(denominator)-1) {
-		return nil, false
+	switch {
+	case !some || !both:
+		return nil, &WordError{value, classifierForm}
+	case i < 0:
+		var names []string
+		for _, c := range classified {
+			names = append(names, c.name)
+		}
+		return nil, &WordError{name, "VALUES " + strings.Join(names, " | ")}
+	case !isNumber(denominator, 1, 65535):
+		return nil, &WordError{denominator, "DENOMINATOR 1..65535"}
+	case !isNumber(remainder, 0, numberOf(denominator)-1):
+		return nil, &WordError{remainder, "REMAINDER less than DENOMINATOR, " + denominator}
 	}
 	// M[0] is the hash of what has been read. The program has at most 64 instructions (XT_BPF_MAX_NUM_INSTR, linux/netfilter/xt_bpf.h).
 	var program []bpf.Instruction
@@ -111,11 +124,11 @@ func classifier(value string) ([]string, bool) {
 	program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(numberOf(remainder)), SkipFalse: 1}, bpf.RetConstant{Val: hit}, bpf.RetConstant{Val: miss})
 	raw, err := bpf.Assemble(program)
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
 	text := strconv.Itoa(len(raw))
 	for _, r := range raw {
 		text += "," + strconv.Itoa(int(r.Op)) + " " + strconv.Itoa(int(r.Jt)) + " " + strconv.Itoa(int(r.Jf)) + " " + strconv.FormatUint(uint64(r.K), 10)
 	}
-	return []string{"--bytecode", text}, true
+	return []string{"--bytecode", text}, nil
 }

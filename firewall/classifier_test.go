@@ -15,8 +15,8 @@ import (
 
 // programOf is the program of a value of per-connection-classifier.
 func programOf(t testing.TB, value string) (program []bpf.Instruction) {
-	words, ok := classifier(value)
-	require.True(t, ok, value)
+	words, err := classifier(value)
+	require.NoError(t, err, value)
 	for i, text := range strings.Split(words[1], ",") {
 		if i == 0 {
 			n, err := strconv.Atoi(text)

@@ -57,8 +57,10 @@ func seconds(s string) (d time.Duration, ok bool) {
 	return d, ok
 }
 
+const timeForm = "TIME-TIME[,DAY,...]"
+
 // TimeAccepted says what the matcher time accepts.
-const TimeAccepted = "TIME-TIME[,DAY,...]: TIME as 8h30m, 08:30:00 or 1d, DAY sun | mon | tue | wed | thu | fri | sat; at least two seconds"
+const TimeAccepted = timeForm + ": TIME as 8h30m, 08:30:00 or 1d, DAY sun | mon | tue | wed | thu | fri | sat; at least two seconds"
 
 var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
 
@@ -66,13 +68,20 @@ var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
 // last one that is. Where a time ends before it begins, it ends on the next day, and the days are those on which it begins.
 //
 // The kernel adds the zone that it was told (settimeofday(2)) to the time of each packet: the rules stay when that changes.
-func daytime(value string) ([]string, bool) {
+func daytime(value string) ([]string, error) {
 	span, days, some := strings.Cut(value, ",")
 	from, to, ok := strings.Cut(span, "-")
 	start, ok1 := seconds(from)
 	end, ok2 := seconds(to)
-	if !ok || !ok1 || !ok2 || start >= day || end > day || start == end {
-		return nil, false
+	switch {
+	case !ok:
+		return nil, &WordError{span, timeForm}
+	case !ok1 || start >= day:
+		return nil, &WordError{from, "TIME as 8h30m or 08:30:00, less than 1d"}
+	case !ok2 || end > day:
+		return nil, &WordError{to, "TIME as 8h30m, 08:30:00 or 1d"}
+	case start == end:
+		return nil, &WordError{span, "at least two seconds"}
 	}
 	words := []string{}
 	clock := func(d time.Duration) string {
@@ -83,7 +92,7 @@ func daytime(value string) ([]string, bool) {
 		end = day
 	}
 	if end-start == time.Second {
-		return nil, false // from a second to the same one is always, for the kernel (time_mt, net/netfilter/xt_time.c)
+		return nil, &WordError{span, "at least two seconds"} // from a second to the same one is always, for the kernel (time_mt, net/netfilter/xt_time.c)
 	}
 	if start > 0 {
 		words = append(words, "--timestart", clock(start))
@@ -101,8 +110,11 @@ func daytime(value string) ([]string, bool) {
 			if known {
 				name = strings.ToUpper(name[:1]) + name[1:] // as iptables has it
 			}
-			if !known || slices.Contains(names, name) {
-				return nil, false
+			if !known {
+				return nil, &WordError{name, "DAY " + strings.Join(weekdays, " | ")}
+			}
+			if slices.Contains(names, name) {
+				return nil, &WordError{strings.ToLower(name), "each day once"}
 			}
 			names = append(names, name)
 		}
@@ -110,13 +122,15 @@ func daytime(value string) ([]string, bool) {
 			words = append(words, "--weekdays", strings.Join(names, ","))
 		}
 	}
-	return append(words, "--kerneltz"), true
+	return append(words, "--kerneltz"), nil
 }
 
-// TakesTime reports whether value is one of the matcher time.
-func TakesTime(value string) bool { _, ok := daytime(value); return ok }
+// CheckTime returns a *WordError for a value that is none of the matcher time.
+func CheckTime(value string) error { _, err := daytime(value); return err }
 
-const dstLimitAccepted = "[!]COUNT[/TIME],BURST,MODE[/EXPIRE]: COUNT, TIME and BURST as of limit=, " +
+const dstLimitForm = "COUNT[/TIME],BURST,MODE[/EXPIRE]"
+
+const dstLimitAccepted = "[!]" + dstLimitForm + ": COUNT, TIME and BURST as of limit=, " +
 	"MODE dst-address | dst-port | src-address | src-and-dst-addresses | dst-address-and-port | addresses-and-dst-port, EXPIRE 1s..1d"
 
 // dstLimitModes are RouterOS's names of what has a limit of its own, and what iptables calls it.
@@ -135,23 +149,31 @@ const (
 
 // dstLimit translates RouterOS's "5/1m,10,src-address/1m40s". The kernel keeps at most so many addresses or ports of a rule as rules can add to a list
 // (some 100 bytes each). While there are as many it drops (xt_hashlimit.c, hotdrop) the packets of more of them, until some have not been seen for EXPIRE.
-func dstLimit(value string) ([]string, bool) {
+func dstLimit(value string) ([]string, error) {
 	value, not := strings.CutPrefix(value, "!")
 	i := strings.LastIndexByte(value, ',')
 	if i < 0 {
-		return nil, false
+		return nil, &WordError{value, dstLimitForm}
 	}
-	average, burst, ok := averageAndBurst(value[:i])
+	average, burst, err := averageAndBurst(value[:i], dstLimitForm)
+	if err != nil {
+		return nil, err
+	}
 	name, expires, some := strings.Cut(value[i+1:], "/")
 	mode := slices.IndexFunc(dstLimitModes, func(m struct{ name, mode string }) bool { return m.name == name })
+	if mode < 0 {
+		var names []string
+		for _, m := range dstLimitModes {
+			names = append(names, m.name)
+		}
+		return nil, &WordError{name, "MODE " + strings.Join(names, " | ")}
+	}
 	expire := dstLimitExpire
 	if some {
 		var known bool
-		expire, known = seconds(expires)
-		ok = ok && known && expire >= time.Second && expire <= day
-	}
-	if !ok || mode < 0 {
-		return nil, false
+		if expire, known = seconds(expires); !known || expire < time.Second || expire > day {
+			return nil, &WordError{expires, "EXPIRE 1s..1d"}
+		}
 	}
 	how := "--hashlimit-upto"
 	if not {
@@ -160,7 +182,7 @@ func dstLimit(value string) ([]string, bool) {
 	_, memory := machine.Memory()
 	return []string{how, average, "--hashlimit-burst", burst, "--hashlimit-mode", dstLimitModes[mode].mode,
 		"--hashlimit-htable-size", strconv.Itoa(dstLimitBuckets), "--hashlimit-htable-max", strconv.Itoa(roomFor(memory)),
-		"--hashlimit-htable-expire", strconv.FormatInt(expire.Milliseconds(), 10), limitName, ""}, true
+		"--hashlimit-htable-expire", strconv.FormatInt(expire.Milliseconds(), 10), limitName, ""}, nil
 }
 
 // nameLimit gives the kernel's table of a dst-limit among words a name. The kernel has one table for all limits of a name, with the numbers of the first,

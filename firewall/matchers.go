@@ -2,11 +2,9 @@ package firewall
 
 import (
 	"net"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 )
 
 // Matcher is a matcher whose value is text, which a Rule has in Extra at the Matcher's place in
@@ -19,7 +17,8 @@ type Matcher struct {
 	match, option string
 	args          func(value string) (string, bool)
 	// all, if it is set, returns all words behind the match, in the place of option and args. It has the "!" too.
-	all func(value string) ([]string, bool)
+	// Its error is a *WordError.
+	all func(value string) ([]string, error)
 	// negated is the option for a value with "!", if it is not the same with "!" in front; "-" if
 	// there is none.
 	negated string
@@ -53,15 +52,15 @@ var Matchers = [...]Matcher{
 			high, _ := strconv.Atoi(to) // isNumber says whether they are numbers
 			return from + ":" + to, isNumber(from, 0, 65535) && isNumber(to, 0, 65535) && low <= high
 		}},
-	{Name: "limit", Help: "only so many packets in a time, after a first burst", Accepts: "COUNT[/TIME],BURST[:packet]: TIME as 1s, 5m, 2h or 1d; at most 10000 packets a second, and a whole number of them a second, minute, hour or day; BURST 0..10000, and no more packets than COUNT/TIME lets through in a day",
-		match: "limit", option: "--limit", args: rate, negated: "-", counts: true},
+	{Name: "limit", Help: "only so many packets in a time, after a first burst", Accepts: limitForm + ": TIME as 1s, 5m, 2h or 1d; at most 10000 packets a second, and a whole number of them a second, minute, hour or day; BURST 0..10000, and no more packets than COUNT/TIME lets through in a day",
+		match: "limit", all: rate, counts: true},
 	{Name: "connection-limit", Help: "only hosts, or networks of that length, with more connections than this", Accepts: "[!]COUNT,NETMASK: 0..65535, 0..32",
 		match: "connlimit", option: "--connlimit-above", negated: "--connlimit-upto", counts: true,
 		args: func(value string) (string, bool) {
 			count, mask, _ := strings.Cut(value, ",")
 			return count + " --connlimit-mask " + mask, isNumber(count, 0, 65535) && isNumber(mask, 0, 32)
 		}},
-	{Name: "ttl", Help: "time to live of the packet", Accepts: "equal:N | not-equal:N | less-than:N | greater-than:N: N of 0..255", match: "ttl", all: ttl},
+	{Name: "ttl", Help: "time to live of the packet", Accepts: ttlAccepted, match: "ttl", all: ttl},
 	{Name: "dscp", Help: "code point of the packet (DSCP)", Accepts: "[!]integer: 0..63", match: "dscp", option: "--dscp",
 		args: func(value string) (string, bool) { return value, isNumber(value, 0, 63) }},
 	{Name: "random", Help: "only that share of the packets, in percent", Accepts: "integer: 1..99", match: "statistic", option: "--mode", negated: "-", counts: true,
@@ -80,11 +79,19 @@ var Matchers = [...]Matcher{
 	{Name: "time", Help: "time of the day and days of the week, by the router's clock", Accepts: TimeAccepted, match: "time", all: daytime},
 }
 
+const ttlAccepted = "equal:N | not-equal:N | less-than:N | greater-than:N: N of 0..255"
+
 // ttl translates RouterOS's "less-than:5".
-func ttl(value string) ([]string, bool) {
+func ttl(value string) ([]string, error) {
 	how, n, _ := strings.Cut(value, ":")
 	options := map[string][]string{"equal": {"--ttl-eq"}, "not-equal": {"!", "--ttl-eq"}, "less-than": {"--ttl-lt"}, "greater-than": {"--ttl-gt"}}[how]
-	return append(options, n), options != nil && isNumber(n, 0, 255)
+	if options == nil {
+		return nil, &WordError{value, ttlAccepted}
+	}
+	if !isNumber(n, 0, 255) {
+		return nil, &WordError{n, "0..255"}
+	}
+	return append(options, n), nil
 }
 
 const addressTypesAccepted = "[!]unicast | local | broadcast | multicast | blackhole | prohibit | unreachable, or a list of them"
@@ -99,65 +106,98 @@ func addressTypes(value string) (string, bool) {
 	return strings.ToUpper(value), true
 }
 
-// ratePattern takes 20 KB, which every process of the program would have.
-var ratePattern = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(\d{1,5})(?:/(\d{1,4})([smhd]))?,(\d{1,5})(?::packet)?$`)
-})
+// WordError is the error of a value of which one word is wrong.
+type WordError struct {
+	// Word is that word, or the whole value if its form is wrong.
+	Word string
+	// Expected says what stands there instead.
+	Expected string
+}
 
-// rate translates RouterOS's "10/1m,5:packet" to the kernel's "10/minute --limit-burst 5". A burst of 0 is one packet, as
+func (e *WordError) Error() string { return "expected " + e.Expected + ", not " + strconv.Quote(e.Word) }
+
+const limitForm = "COUNT[/TIME],BURST[:packet]"
+
+// rate translates RouterOS's "10/1m,5:packet" to the kernel's "10/minute --limit-burst 5".
+func rate(value string) ([]string, error) {
+	average, burst, err := averageAndBurst(value, limitForm)
+	return []string{"--limit", average, "--limit-burst", burst}, err
+}
+
+// averageAndBurst are what iptables calls the two parts of a rate, "10/minute" and "5". A burst of 0 is one packet, as
 // without any no packet would ever come within the limit.
 //
 // The kernel counts the time of a burst at this rate in 32 bits (user2credits, net/netfilter/xt_limit.c): a day of it fits, for
 // every HZ; of more it refuses some and takes the others for less. It rounds the time of a packet down to 0.1 ms, so that rates above
 // 1000 a second can be up to twice as high.
-func rate(value string) (string, bool) {
-	average, burst, ok := averageAndBurst(value)
-	return average + " --limit-burst " + burst, ok
-}
-
-// averageAndBurst are what iptables calls the two parts of a rate, "10/minute" and "5".
-func averageAndBurst(value string) (average, most string, ok bool) {
-	m := ratePattern().FindStringSubmatch(value)
-	if m == nil {
-		return "", "", false
+func averageAndBurst(value, form string) (average, most string, err error) {
+	per, burst, some := strings.Cut(value, ",")
+	if !some {
+		return "", "", &WordError{value, form}
 	}
-	number := func(digits string) int64 {
-		n, _ := strconv.ParseInt(digits, 10, 64) // digits, and few
-		return n
+	count, in, timed := strings.Cut(per, "/")
+	n, known := digits(count)
+	if !known || n < 1 {
+		return "", "", &WordError{count, "COUNT, a number of packets from 1 on"}
 	}
 	const day = 24 * 60 * 60
 	units := []struct {
 		letter, name string
 		seconds      int64
 	}{{"s", "second", 1}, {"m", "minute", 60}, {"h", "hour", 60 * 60}, {"d", "day", day}}
-	count, in, burst := number(m[1]), int64(1), max(1, number(m[4]))
-	for _, u := range units {
-		if u.letter == m[3] {
-			in = number(m[2]) * u.seconds
+	seconds := int64(1)
+	if timed {
+		seconds = 0
+		for _, u := range units {
+			if number, found := strings.CutSuffix(in, u.letter); found {
+				if n, ok := digits(number); ok && n < 10000 {
+					seconds = n * u.seconds
+				}
+			}
+		}
+		if seconds == 0 {
+			return "", "", &WordError{in, "TIME as 1s, 5m, 2h or 1d"}
 		}
 	}
-	if count < 1 || burst > 10000 || in < 1 || count > 10000*in || in*burst > day*count {
-		return "", "", false
+	packets, known := digits(strings.TrimSuffix(burst, ":packet"))
+	if !known || packets > 10000 {
+		return "", "", &WordError{burst, "BURST 0..10000"}
+	}
+	packets = max(1, packets)
+	switch {
+	case n > 10000*seconds:
+		return "", "", &WordError{per, "at most 10000 packets a second"}
+	case seconds*packets > day*n:
+		return "", "", &WordError{burst, "a BURST of no more packets than " + per + " lets through in a day"}
 	}
 	for _, u := range units { // the first by which the rate is a whole number
-		if n := count * u.seconds; n%in == 0 {
-			return strconv.FormatInt(n/in, 10) + "/" + u.name, strconv.FormatInt(burst, 10), true
+		if n := n * u.seconds; n%seconds == 0 {
+			return strconv.FormatInt(n/seconds, 10) + "/" + u.name, strconv.FormatInt(packets, 10), nil
 		}
 	}
-	return "", "", false
+	return "", "", &WordError{per, "a whole number of packets a second, minute, hour or day"}
 }
 
-// words returns the matcher as an iptables command line has it, and false for a value that it does not
+// digits reads a number of one to five digits.
+func digits(s string) (int64, bool) {
+	if len(s) > 5 || strings.Trim(s, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
+}
+
+// words returns the matcher as an iptables command line has it, and a *WordError for a value that it does not
 // take.
-func (m Matcher) words(value string) ([]string, bool) {
+func (m Matcher) words(value string) ([]string, error) {
 	if m.all != nil {
-		all, ok := m.all(value)
-		return append([]string{"-m", m.match}, all...), ok
+		all, err := m.all(value)
+		return append([]string{"-m", m.match}, all...), err
 	}
 	body, not := strings.CutPrefix(value, "!")
 	args, ok := m.args(body)
 	if !ok || not && m.negated == "-" {
-		return nil, false
+		return nil, &WordError{value, m.Accepts}
 	}
 	words := []string{"-m", m.match}
 	switch {
@@ -168,13 +208,13 @@ func (m Matcher) words(value string) ([]string, bool) {
 	default:
 		words = append(words, m.option)
 	}
-	return append(words, strings.Fields(args)...), true
+	return append(words, strings.Fields(args)...), nil
 }
 
-// Takes reports whether the matcher takes a value.
-func (m Matcher) Takes(value string) bool {
-	_, ok := m.words(value)
-	return ok
+// Check returns a *WordError for a value that the matcher does not take.
+func (m Matcher) Check(value string) error {
+	_, err := m.words(value)
+	return err
 }
 
 // extra returns the matches of Extra: those that count what they match, or the others.
@@ -196,8 +236,11 @@ func (r Rule) Certain() bool {
 
 func (r *Rule) checkExtra() error {
 	for i, value := range r.Extra {
-		if value != "" && !Matchers[i].Takes(value) {
-			return refuse(Matchers[i].Name, value, "expected %s", Matchers[i].Accepts)
+		if value == "" {
+			continue
+		}
+		if err := Matchers[i].Check(value); err != nil {
+			return refuse(Matchers[i].Name, value, "%v", err)
 		}
 	}
 	if name, mac := Matchers[srcMACAddress].Name, r.Extra[srcMACAddress]; mac != "" && slices.Contains(unknownIn[name], r.Chain) {

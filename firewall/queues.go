@@ -141,7 +141,7 @@ func (c *Config) checkQueues() error {
 		if err := checkName("packet-marks", q.PacketMark); err != nil {
 			return err
 		}
-		if q.Class == 0 || q.Time != "" && !TakesTime(q.Time) {
+		if q.Class == 0 || q.Time != "" && CheckTime(q.Time) != nil {
 			return fmt.Errorf("queue: class=%d time=%s: expected a class and a time", q.Class, q.Time)
 		}
 	}

@@ -109,6 +109,9 @@ func (c Config) validateRoutes() error {
 		if r.Type != "" && !slices.Contains(RouteTypes, r.Type) {
 			return fmt.Errorf("route %s: type=%s: expected %s", d, r.Type, strings.Join(RouteTypes, ", "))
 		}
+		if r.Type == "" && r.Interface == "" && !r.Gateway.IsValid() {
+			return fmt.Errorf("route %s: expected a gateway, which only type=%s does without", d, strings.Join(RouteTypes, " | "))
+		}
 		if g := r.Gateway; r.Type == "" && (r.Interface == "" || g.IsValid()) && (!g.Is4() || !isUnicast(g)) {
 			return fmt.Errorf("route %s: gateway=%s: expected an IPv4 host address", d, addressText(g))
 		}

@@ -54,7 +54,7 @@ func TestValidate(t *testing.T) {
 		{"no destination", routes(Route{}), "route: dst-address=invalid Prefix: expected an IPv4 network, such as 10.0.0.0/8"},
 		{"host bits", routes(by("10.0.0.1/24", "192.168.0.1", 1)), "route: dst-address=10.0.0.1/24: expected no bits beyond the prefix, such as 10.0.0.0/24"},
 		{"an IPv6 gateway", routes(by("10.0.0.0/24", "fd00::1", 1)), "route 10.0.0.0/24: gateway=fd00::1: expected an IPv4 host address"},
-		{"no gateway", routes(Route{Destination: netip.MustParsePrefix("10.0.0.0/24"), Distance: 1}), "route 10.0.0.0/24: gateway=: expected an IPv4 host address"},
+		{"no gateway", routes(Route{Destination: netip.MustParsePrefix("10.0.0.0/24"), Distance: 1}), "route 10.0.0.0/24: expected a gateway, which only type=blackhole | unreachable | prohibit does without"},
 		{"the router as its own gateway", Config{
 			Addresses: []Address{address("192.168.0.1/24", "ether2")},
 			Routes:    []Route{by("10.0.0.0/24", "192.168.0.1", 1)},

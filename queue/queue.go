@@ -136,8 +136,10 @@ func (q *Simple) validate(byName map[string]*Simple) error {
 			return err
 		}
 	}
-	if q.Time != "" && !firewall.TakesTime(q.Time) {
-		return fmt.Errorf("time=%s: expected a value of time= of a rule", q.Time)
+	if q.Time != "" {
+		if err := firewall.CheckTime(q.Time); err != nil {
+			return fmt.Errorf("time=%s: %w", q.Time, err)
+		}
 	}
 	for d := range 2 {
 		if q.LimitAt[d] > q.MaxLimit[d] && q.MaxLimit[d] > 0 {
