@@ -164,10 +164,23 @@ var itemNouns = sync.OnceValue(func() map[string]string {
 	}
 })
 
-// itemNames are the properties that the name of a change has behind the noun of one item.
-var itemNames = sync.OnceValue(func() map[string]string {
-	return map[string]string{"ip route": "dst-address", "user": "name", "user group": "name"}
+// itemNames are the properties that the name of a change has behind the noun of an item, the first of them that is set. Rules have
+// none: what they match would be long, and their numbers are others after the change.
+var itemNames = sync.OnceValue(func() map[string][]string {
+	name, on, address := []string{"name"}, []string{"interface"}, []string{"address"}
+	return map[string][]string{
+		"interface bridge": name, "interface vlan": name, "interface pppoe-client": name,
+		"interface bridge port": on, "interface list": name, "interface list member": on, "interface bridge vlan": {"vlan-ids"},
+		"ip address": address, "ip arp": address, "ip route": {"dst-address"}, "ip pool": name, "routing table": name,
+		"ip dns static": {"name", "regexp"}, "ip dhcp-client": on, "ip dhcp-server": name, "ip dhcp-server network": address,
+		"ip dhcp-server lease": {"address", "mac-address", "client-id"}, "ip dhcp-server option": name,
+		"ip firewall address-list": address, "ip socks users": name, "queue simple": name, "certificate": name,
+		"system logging": {"topics"}, "system logging action": name, "user": name, "user group": name, "user ssh-keys": {"user"},
+	}
 })
+
+// maxNamed is how many items of a menu the name of a change has.
+const maxNamed = 3
 
 // usersPolicy is the policy that whoever changes users needs besides write.
 const usersPolicy = "policy"
@@ -181,6 +194,8 @@ type Description struct {
 	Action, Policy string
 	// Others is Action without what was done to users, groups and keys; "" if that was all.
 	Others string
+	// Kind and OthersKind are Action and Others without the names of items: changes of many items have the same.
+	Kind, OthersKind string
 }
 
 // Describe describes a change of before to after. delta makes before of after.
@@ -190,17 +205,18 @@ func Describe(before, after Config, delta Delta) Description {
 
 func describe(menus []*menu, before, after Config, delta Delta) Description {
 	before, after = before.identified(), after.identified()
-	var actions, others []string
+	var actions, others, kinds, otherKinds []string
 	policies := []string{"write"}
 	note := func(m *menu, item, did string) {
 		noun := cmp.Or(itemNouns()[m.path], strings.ReplaceAll(m.path, "-", " "))
+		named := noun
 		if item != "" {
-			noun += " " + Printable(item)
+			named += " " + item
 		}
-		if action := noun + " " + did; !slices.Contains(actions, action) {
-			actions = append(actions, action)
+		if action := named + " " + did; !slices.Contains(actions, action) {
+			actions, kinds = append(actions, action), append(kinds, noun+" "+did)
 			if !m.isUsers() {
-				others = append(others, action)
+				others, otherKinds = append(others, action), append(otherKinds, noun+" "+did)
 			}
 		}
 		if m.isUsers() && !slices.Contains(policies, usersPolicy) {
@@ -232,15 +248,15 @@ func describe(menus []*menu, before, after Config, delta Delta) Description {
 		}
 		return strings.Join(actions, ", ")
 	}
-	d := Description{Action: named(actions), Policy: strings.Join(policies, ",")}
+	d := Description{Action: named(actions), Kind: named(kinds), Policy: strings.Join(policies, ",")}
 	if len(others) > 0 {
-		d.Others = named(others)
+		d.Others, d.OthersKind = named(others), named(otherKinds)
 	}
 	return d
 }
 
-// changedItems is what was done to items of m, "" if nothing was, and the name of the item if it is one.
-func changedItems(m *menu, before, after *Config, delta Delta) (item, did string) {
+// changedItems is what was done to items of m, "" if nothing was, and the names of the items if they are few.
+func changedItems(m *menu, before, after *Config, delta Delta) (items, did string) {
 	list := slices.Index(itemLists[:], m.items)
 	of := slices.IndexFunc(delta.lists, func(part listDelta) bool { return part.list == list })
 	if of < 0 {
@@ -261,7 +277,11 @@ func changedItems(m *menu, before, after *Config, delta Delta) (item, did string
 	from, ids := after, has
 	switch {
 	case m.isPorts: // which are always there
-		did = "changed"
+		// What is set of one for the first time is a new item of the list.
+		did, ids = "changed", slices.DeleteFunc(slices.Clone(has), func(id ID) bool { return both(id) && !changed(id) })
+		if len(ids) == 0 {
+			from, ids = before, had
+		}
 	case kept == 0 && len(had) == 0:
 		did = "added"
 	case kept == 0 && len(has) == 0:
@@ -278,10 +298,25 @@ func changedItems(m *menu, before, after *Config, delta Delta) (item, did string
 			ids = some
 		}
 	}
-	if p, ok := m.property(itemNames()[m.path]); ok && len(ids) == 1 {
-		item = p.get(from, slices.Index(from.ids[list], ids[0]))
+	if len(ids) > maxNamed {
+		return "", did
 	}
-	return item, did
+	var names []string
+	for _, id := range ids {
+		i, name := slices.Index(from.ids[list], id), ""
+		if m.isPorts {
+			name = from.Called(from.Links[i].Name)
+		}
+		for _, property := range itemNames()[m.path] {
+			if p, ok := m.property(property); ok && name == "" {
+				name = shown(p.get(from, i))
+			}
+		}
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ","), did
 }
 
 // HistoryEntry is a change that can be undone, or done again.

@@ -29,16 +29,25 @@ func TestDescribe(t *testing.T) {
 		{"/ip firewall filter move 0", "filter rule moved", "write", "filter rule moved"},
 		{"/ip firewall filter move 0; /ip firewall filter set 1 action=drop", "filter rule changed", "write", "filter rule changed"},
 		{"/ip firewall filter remove 0; /ip firewall filter add action=drop chain=input", "filter rule changed", "write", "filter rule changed"},
-		{"/ip firewall address-list add list=a address=10.0.0.2", "address list entry added", "write", "address list entry added"},
-		{"/ip address set 0 comment=x", "address changed", "write", "address changed"},
+		{"/ip firewall address-list add list=a address=10.0.0.2", "address list entry 10.0.0.2 added", "write", "address list entry 10.0.0.2 added"},
+		{"/ip address set 0 comment=x", "address 192.168.0.1/24 changed", "write", "address 192.168.0.1/24 changed"},
 		{"/ip route add gateway=192.168.0.9", "route 0.0.0.0/0 added", "write", "route 0.0.0.0/0 added"},
-		{"/ip route add gateway=192.168.0.9; /ip route add gateway=192.168.0.9 dst-address=10.0.0.0/8", "route added", "write", "route added"},
-		{"/interface ethernet set ether1 mtu=1400", "device changed", "write", "device changed"},
-		{"/interface ethernet set ether1 name=wan", "device changed", "write", "device changed"},
-		{"/interface bridge add name=c", "device added", "write", "device added"},
+		{"/ip route add gateway=192.168.0.9; /ip route add gateway=192.168.0.9 dst-address=10.0.0.0/8", "route 0.0.0.0/0,10.0.0.0/8 added", "write", "route 0.0.0.0/0,10.0.0.0/8 added"},
+		{"/interface ethernet set ether1 mtu=1400", "device ether1 changed", "write", "device ether1 changed"},
+		{"/interface ethernet set ether1 name=wan", "device wan changed", "write", "device wan changed"},
+		{"/interface ethernet set ether1,ether2 mtu=1400", "device ether1,ether2 changed", "write", "device ether1,ether2 changed"},
+		{"/interface bridge add name=c", "device c added", "write", "device c added"},
 		{"/system identity set name=x", "system identity changed", "write", "system identity changed"},
 		{"/ip dns set servers=1.1.1.1", "dns changed", "write", "dns changed"},
-		{"/ip dhcp-client add interface=ether1", "dhcp client added", "write", "dhcp client added"},
+		{"/ip dhcp-client add interface=ether1", "dhcp client ether1 added", "write", "dhcp client ether1 added"},
+		{"/ip arp add address=192.168.0.2 mac-address=02:00:00:00:00:02 interface=ether2", "arp 192.168.0.2 added", "write", "arp 192.168.0.2 added"},
+		{"/ip dns static add regexp=x address=10.0.0.1", "static dns entry x added", "write", "static dns entry x added"},
+		{"/ip dhcp-server lease add mac-address=02:00:00:00:00:02 address=192.168.0.9", "dhcp lease 192.168.0.9 added", "write", "dhcp lease 192.168.0.9 added"},
+		{"/ip dhcp-server network add address=192.168.0.0/24", "dhcp network 192.168.0.0/24 added", "write", "dhcp network 192.168.0.0/24 added"},
+		{"/interface bridge port add bridge=b interface=ether2", "bridge port ether2 added", "write", "bridge port ether2 added"},
+		{"/interface list add name=l; /interface list member add list=l interface=ether1", "interface list l added, interface list member ether1 added", "write", "interface list l added, interface list member ether1 added"},
+		{"/queue simple add name=\"T\\FCr\" target=10.0.0.1 max-limit=1M", "queue simple T\\FCr added", "write", "queue simple T\\FCr added"},
+		{"/user group add name=g", "user group g added", "write,policy", ""},
 		{"/system ntp client set servers=b,c", "ntp client changed", "write", "ntp client changed"},
 		{"/system ntp client servers remove 1", "ntp client changed", "write", "ntp client changed"},
 		{"/ip socks set enabled=yes", "ip socks changed", "write", "ip socks changed"},
@@ -57,6 +66,7 @@ func TestDescribe(t *testing.T) {
 			assert.Equal(t, test.action, d.Action)
 			assert.Equal(t, test.policy, d.Policy)
 			assert.Equal(t, test.others, d.Others)
+			assert.Equal(t, d.Others == "", d.OthersKind == "")
 			was, err := back.Apply(result.Config)
 			require.NoError(t, err)
 			assert.Equal(t, cfg.identified(), was)
@@ -67,6 +77,20 @@ func TestDescribe(t *testing.T) {
 			assert.EqualError(t, err, "failure: the configuration was changed meanwhile")
 		})
 	}
+}
+
+// The kinds of changes of many items are the same. With more than a few items none is named.
+func TestKind(t *testing.T) {
+	describe := func(lines string) Description {
+		result, err := new(Session).Execute(Default(), fullLive(), lines)
+		require.NoError(t, err)
+		return Describe(Default(), result.Config, DeltaOf(result.Config, Default()))
+	}
+	const add = "/ip firewall address-list add list=a address=10.0.0."
+	assert.Equal(t, Description{Action: "address list entry 10.0.0.1 added", Kind: "address list entry added", Others: "address list entry 10.0.0.1 added",
+		OthersKind: "address list entry added", Policy: "write"}, describe(add+"1"))
+	assert.Equal(t, "address list entry 10.0.0.1,10.0.0.2,10.0.0.3 added", describe(add+"1;"+add+"2;"+add+"3").Action)
+	assert.Equal(t, "address list entry added", describe(add+"1;"+add+"2;"+add+"3;"+add+"4").Action)
 }
 
 // A delta leads from any configuration to any other.

@@ -165,6 +165,6 @@ func checked(accepts string, check func(string) error) kind[string] {
 	return kind[string]{
 		accepts: accepts,
 		parse:   func(s string) (string, error) { return s, check(s) },
-		format: func(v string) string { return v },
+		format:  func(v string) string { return v },
 	}
 }

@@ -114,7 +114,9 @@ type WordError struct {
 	Expected string
 }
 
-func (e *WordError) Error() string { return "expected " + e.Expected + ", not " + strconv.Quote(e.Word) }
+func (e *WordError) Error() string {
+	return "expected " + e.Expected + ", not " + strconv.Quote(e.Word)
+}
 
 const limitForm = "COUNT[/TIME],BURST[:packet]"
 

@@ -70,14 +70,14 @@ func TestQueueRules(t *testing.T) {
 
 func TestQueueRulesRefused(t *testing.T) {
 	for want, q := range map[string]QueueRule{
-		"queue: class=0 time=: expected a class and a time":            {},
-		"queue: class=1 time=8h: expected a class and a time":          {Class: 1, Time: "8h"},
-		"queue: 10.0.0.1/8: expected an IPv4 network":                  {Class: 1, Src: netip.MustParsePrefix("10.0.0.1/8")},
-		"queue: ::/0: expected an IPv4 network":                        {Class: 1, Dst: netip.MustParsePrefix("::/0")},
-		"queue: interface=ether+: expected the name of an interface":   {Class: 1, In: "ether+"},
-		"queue: interface=!ether1: expected the name of an interface":  {Class: 1, Out: "!ether1"},
-		`packet-marks="a\nb": expected a name without control characters`:     {Class: 1, PacketMark: "a\nb"},
-		"queues: their targets and marks need 1025 rules, expected at": {Class: 9},
+		"queue: class=0 time=: expected a class and a time":               {},
+		"queue: class=1 time=8h: expected a class and a time":             {Class: 1, Time: "8h"},
+		"queue: 10.0.0.1/8: expected an IPv4 network":                     {Class: 1, Src: netip.MustParsePrefix("10.0.0.1/8")},
+		"queue: ::/0: expected an IPv4 network":                           {Class: 1, Dst: netip.MustParsePrefix("::/0")},
+		"queue: interface=ether+: expected the name of an interface":      {Class: 1, In: "ether+"},
+		"queue: interface=!ether1: expected the name of an interface":     {Class: 1, Out: "!ether1"},
+		`packet-marks="a\nb": expected a name without control characters`: {Class: 1, PacketMark: "a\nb"},
+		"queues: their targets and marks need 1025 rules, expected at":    {Class: 9},
 	} {
 		c := Config{Queues: []QueueRule{q}}
 		if q.Class == 9 {

@@ -38,11 +38,11 @@ func TestChangesAreLogged(t *testing.T) {
 		const by = " by ssh:admin@192.168.0.2\n"
 		assert.Contains(t, run("/ip firewall filter add chain=input action=drop comment=hush"), "info filter rule added"+by)
 		assert.Contains(t, run("/ip firewall nat add chain=srcnat action=masquerade"), "info nat rule added"+by)
-		assert.Contains(t, run("/ip address add address=10.9.0.1/24 interface=ether2"), "info address added"+by)
+		assert.Contains(t, run("/ip address add address=10.9.0.1/24 interface=ether2"), "info address 10.9.0.1/24 added"+by)
 		assert.Contains(t, run("/ip route add gateway=10.9.0.2"), "info route 0.0.0.0/0 added"+by)
-		assert.Contains(t, run("/ip socks users add name=a password=hush1234; /ip socks set enabled=yes"), "info ip socks changed, ip socks users added"+by)
-		assert.Contains(t, run("/undo"), "info ip socks changed, ip socks users added undone"+by)
-		assert.Contains(t, run("/redo"), "info ip socks changed, ip socks users added again"+by)
+		assert.Contains(t, run("/ip socks users add name=a password=hush1234; /ip socks set enabled=yes"), "info ip socks changed, ip socks users a added"+by)
+		assert.Contains(t, run("/undo"), "info ip socks changed, ip socks users a added undone"+by)
+		assert.Contains(t, run("/redo"), "info ip socks changed, ip socks users a added again"+by)
 		assert.Contains(t, run("/ip firewall filter remove 0; /system identity set name=x"), "info system identity changed, filter rule removed"+by)
 		assert.Empty(t, run("/ip firewall filter print"))
 		assert.Empty(t, run("/system identity set name=x"), "no change")
@@ -82,7 +82,7 @@ func TestChangesAreLogged(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, 1, strings.Count(since(), "address list entry added by rest-api:admin@192.168.0.2\n"))
 
-		// So many in a row are two lines.
+		// Of so many in a row a few are named.
 		time.Sleep(sameTime + time.Second)
 		for i := range 100 {
 			_, err := g.run(s, fmt.Sprintf("/ip firewall address-list add list=m address=10.7.0.%d", i))
@@ -91,9 +91,24 @@ func TestChangesAreLogged(t *testing.T) {
 		time.Sleep(sameTime + time.Second)
 		synctest.Wait()
 		said = since()
-		assert.Contains(t, said, "info address list entry added by rest-api:admin@192.168.0.2\n")
-		assert.Contains(t, said, "info address list entry added by rest-api:admin@192.168.0.2 (99 more)\n")
-		assert.Equal(t, 2, strings.Count(said, "\n"), said)
+		assert.Contains(t, said, "info address list entry 10.7.0.4 added by rest-api:admin@192.168.0.2\n")
+		assert.Contains(t, said, "info address list entry added by rest-api:admin@192.168.0.2 (95 more)\n")
+		assert.Equal(t, sameNamed+1, strings.Count(said, "\n"), said)
+
+		// The same one again is counted, with its name.
+		for range 3 {
+			for _, word := range []string{"no", "yes"} {
+				_, err := g.run(s, "/ip address set [find address=10.9.0.1/24] disabled="+word)
+				require.NoError(t, err)
+			}
+		}
+		_, err = g.run(s, "/ip arp add address=10.9.0.7 mac-address=02:00:00:00:00:07 interface=ether2")
+		require.NoError(t, err)
+		said = since()
+		assert.Contains(t, said, "info address 10.9.0.1/24 changed by rest-api:admin@192.168.0.2\n")
+		assert.Contains(t, said, "info address 10.9.0.1/24 changed by rest-api:admin@192.168.0.2 (4 more)\n")
+		assert.Contains(t, said, "info arp 10.9.0.7 added by rest-api:admin@192.168.0.2\n")
+		assert.Equal(t, 3, strings.Count(said, "\n"), said)
 
 		// Others too overwrite nothing.
 		for i := range 500 {

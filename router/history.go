@@ -35,10 +35,10 @@ type history struct {
 
 // historyEntry is a change that can be undone, or done again.
 type historyEntry struct {
-	number uint32
-	// action is what was done, others what of it is not about users.
-	action, others, by, policy string
-	at                         time.Time
+	number     uint32
+	did        change
+	by, policy string
+	at         time.Time
 	// way leads to the configuration without the change; if it is undone, to the one with it.
 	way  console.Delta
 	size int
@@ -54,13 +54,13 @@ func (h history) after(s *session.Session, steps int, old, next console.Config, 
 		h.last++
 		e := historyEntry{number: h.last, by: cmp.Or(s.User, console.Admin), at: time.Now()}
 		d := console.Describe(old, next, back)
-		e.action, e.others, e.policy = d.Action, d.Others, d.Policy
+		e.did, e.policy = change{action{d.Action, d.Kind}, action{d.Others, d.OthersKind}}, d.Policy
 		h.entries = append(h.entries[:h.done], e)
 	case -1:
 		h.done--
 	}
 	e := &h.entries[h.done]
-	did = change{e.action, e.others}
+	did = e.did
 	how := ""
 	switch {
 	case steps < 0:
@@ -68,11 +68,11 @@ func (h history) after(s *session.Session, steps int, old, next console.Config, 
 	case steps > 0:
 		how = " again"
 	}
-	did.all += how
-	if did.others != "" {
-		did.others += how
+	did.all.add(how)
+	if did.others.text != "" {
+		did.others.add(how)
 	}
-	e.way, e.size = back, back.Size()+len(e.action)+len(e.others)+len(e.by)
+	e.way, e.size = back, back.Size()+e.did.size()+len(e.by)
 	if steps >= 0 {
 		h.done++
 	}
@@ -138,7 +138,7 @@ func (h history) list(safe uint32) []console.HistoryEntry {
 	var all []console.HistoryEntry
 	for i, e := range h.entries {
 		all = append(all, console.HistoryEntry{
-			Number: e.number, Action: e.action, By: e.by, Policy: e.policy, For: time.Since(e.at), Undone: i >= h.done, Floating: e.number > safe,
+			Number: e.number, Action: e.did.all.text, By: e.by, Policy: e.policy, For: time.Since(e.at), Undone: i >= h.done, Floating: e.number > safe,
 		})
 	}
 	return all

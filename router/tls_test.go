@@ -248,7 +248,7 @@ func TestCertificateIsLogged(t *testing.T) {
 	info, err := c.Info()
 	require.NoError(t, err)
 	assert.Contains(t, g.log(), "certificate router: fingerprint "+info.Fingerprint+"\n")
-	assert.Contains(t, g.log(), "certificate added, ip service www-ssl changed by admin\n")
+	assert.Contains(t, g.log(), "certificate router added, ip service www-ssl changed by admin\n")
 	assert.NotContains(t, g.log(), c.Key)
 	var _ certificate.Certificate = c
 }
