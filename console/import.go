@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -146,8 +147,8 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 					return Result{Config: cfg}, err
 				}
 				refused.lose(lines[of])
-				if len(refused.errors) < maxRefusals {
-					refused.errors = append(refused.errors, err.Error())
+				if len(refused.notes) < maxRefusals {
+					refused.leave(lines[of].first, err)
 					lines = slices.Delete(slices.Clone(lines), of, of+1)
 					continue
 				}
@@ -155,11 +156,18 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 				if !a.DryRun {
 					return Result{Config: cfg}, err
 				}
-				refused.errors = append(refused.errors, err.Error())
+				refused.leave(math.MaxInt, err)
 			}
 		}
-		left.errors, left.strict = append(left.errors, refused.errors...), left.strict|refused.strict
-		whole.Output += left.String()
+		left.strict |= refused.strict
+		for _, n := range refused.notes { // which the lines before them have brought about, perhaps
+			at := slices.IndexFunc(left.notes, func(o importNote) bool { return o.line > n.line })
+			if at < 0 {
+				at = len(left.notes)
+			}
+			left.notes = slices.Insert(left.notes, at, n)
+		}
+		whole.Output = left.String()
 		if a.DryRun {
 			whole.Config, whole.Changed = cfg, false
 			whole.Output += "nothing was changed\n"
@@ -168,9 +176,17 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 	}
 }
 
+// importNote is what an import says of a line: that it is left out, and why, or else the text of its output.
+type importNote struct {
+	line int
+	text string
+	left bool
+}
+
 // leftOut is what an import has left out.
 type leftOut struct {
-	errors []string
+	// notes are in the order of the lines.
+	notes []importNote
 	// below is how many lines are of menus whose path is left out, or of scripts.
 	below int
 	// strict is what the configuration should not be used for without the lines.
@@ -183,16 +199,32 @@ func (l *leftOut) lose(line importLine) {
 	l.strict |= strict
 }
 
-// String says what is left out: at most 100 lines of it one by one.
+// say adds the output of a line, leave why a line is left out.
+func (l *leftOut) say(line int, text string) {
+	if text != "" {
+		l.notes = append(l.notes, importNote{line: line, text: text})
+	}
+}
+
+func (l *leftOut) leave(line int, err error) {
+	l.notes = append(l.notes, importNote{line, "left out: " + err.Error() + "\n", true})
+}
+
+// String is what the lines say, and what is left out: at most 100 of these one by one.
 func (l leftOut) String() string {
 	const most = 100
 	var b strings.Builder
-	for i, e := range l.errors {
-		if i == most {
-			fmt.Fprintf(&b, "left out: %d more lines\n", len(l.errors)-most)
-			break
+	left := 0
+	for _, n := range l.notes {
+		if n.left {
+			left++
 		}
-		b.WriteString("left out: " + e + "\n")
+		if !n.left || left <= most {
+			b.WriteString(n.text)
+		}
+	}
+	if left > most {
+		fmt.Fprintf(&b, "left out: %d more lines\n", left-most)
 	}
 	if l.below > 0 {
 		fmt.Fprintf(&b, "left out: %d lines below these\n", l.below)
@@ -269,7 +301,6 @@ func importLines(text string) []importLine {
 // runImport runs lines. The Result has no Changed. With skip it leaves out lines that fail.
 func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool) (whole Result, left leftOut, err error) {
 	whole.Config = cfg
-	var out strings.Builder
 	session := Session{Width: s.Width, older: true, there: map[ID]bool{}}
 	for _, ids := range session.execution(cfg, live).cfg.ids {
 		for _, id := range ids {
@@ -293,7 +324,7 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 		if name := absentService(line, session.path); name != "" {
 			if !named[name] {
 				named[name] = true
-				fmt.Fprintf(&out, "Postern has no service %s, and needs none of its lines (line %d)\n", name, line.first)
+				left.say(line.first, fmt.Sprintf("Postern has no service %s, and needs none of its lines (line %d)\n", name, line.first))
 			}
 			continue
 		}
@@ -310,7 +341,7 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 				braces = max(0, openBraces(start))
 			}
 			left.lose(line)
-			left.errors = append(left.errors, err.Error())
+			left.leave(line.first, err)
 			return true
 		}
 		if idle(session.path) != "" || line.absolute() {
@@ -328,7 +359,7 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 				}
 				if !named[menu] && (!enters || idleSettings()[menu] == "") {
 					named[menu] = true
-					fmt.Fprintf(&out, "Postern has no /%s, and %s (line %d)\n", menu, says, line.first)
+					left.say(line.first, fmt.Sprintf("Postern has no /%s, and %s (line %d)\n", menu, says, line.first))
 				}
 				if enters {
 					session.path = menu
@@ -350,10 +381,9 @@ func (s *Session) runImport(cfg Config, live Live, lines []importLine, skip bool
 			}
 			return whole, left, err
 		}
-		out.WriteString(result.Output)
+		left.say(line.first, result.Output)
 		whole.Config = result.Config
 	}
-	whole.Output = out.String()
 	return whole, left, nil
 }
 
