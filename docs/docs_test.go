@@ -416,16 +416,14 @@ func TestConsole(t *testing.T) {
 				continue
 			}
 			typed := b.Typed()
+			var s console.Session // of one reader
 			if b.Kind == "console" {
 				assert.NotEmpty(t, typed, "%s:%d: nothing is typed here", b.File, b.Line)
 			}
 			for _, c := range typed {
 				at := fmt.Sprintf("%s:%d: %s", c.File, c.Line, c.Text)
-				var s console.Session
-				if c.Menu != "" {
-					_, err := s.Execute(r.cfg, r.live, "/"+c.Menu)
-					assert.NoError(t, err, at)
-				}
+				_, err := s.Execute(r.cfg, r.live, "/"+c.Menu)
+				assert.NoError(t, err, at)
 				assert.Equal(t, "[admin@postern] "+c.Menu+"> ", strings.Replace(s.Prompt("postern"), "] > ", "] > ", 1), at)
 				result, err := s.Execute(r.cfg, r.live, c.Text)
 				if assert.NoError(t, err, at) && assert.NoError(t, console.ValidateChange(r.cfg, result.Config, []string{"ether1", "ether2"}), at) {
@@ -433,6 +431,47 @@ func TestConsole(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// The example of rules by the clock stands before the rule that accepts established connections, whatever that one's number is and
+// whether somebody has looked at the numbers before: they stay as they were then.
+func TestRulesByTheClock(t *testing.T) {
+	for _, lines := range [][]string{nil, {"/ip firewall filter move [find chain=forward] 0"}, {"/ip firewall filter move [find chain=forward] 0", "/ip firewall filter print"}} {
+		r := newMachine(t)
+		var s console.Session
+		run := func(line string) {
+			t.Helper()
+			result, err := s.Execute(r.cfg, r.live, line)
+			require.NoError(t, err, line)
+			r.cfg = result.Config
+		}
+		for _, line := range lines {
+			run(line)
+		}
+		typed := 0
+		for _, page := range pages(t) {
+			for _, b := range page.Blocks {
+				for _, c := range b.Typed() {
+					if strings.Contains(b.Text, " time=15h") {
+						run(c.Text)
+						typed++
+					}
+				}
+			}
+		}
+		require.Equal(t, 3, typed)
+		var got []string
+		for _, rule := range r.cfg.Firewall.Filter {
+			if rule.Chain == "forward" {
+				got = append(got, rule.String())
+			}
+		}
+		require.GreaterOrEqual(t, len(got), 4)
+		assert.Contains(t, got[0], "mon,tue")
+		assert.Contains(t, got[1], "sat,sun")
+		assert.Contains(t, got[2], "action=drop")
+		assert.Contains(t, got[3], "connection-state=established")
 	}
 }
 
