@@ -130,3 +130,27 @@ func TestQueueChoices(t *testing.T) {
 		assert.Equal(t, want, strings.Join(choiceNames(choices), " "), line)
 	}
 }
+
+// A burst below the limit is refused where it is set, and not what an earlier version has kept.
+func TestQueueBurstBelowLimit(t *testing.T) {
+	const add, refused = "/queue simple add name=q target=10.0.0.0/8 max-limit=2M/8M ", "/queue simple: queue q: burst-limit: expected more than max-limit, or 0 for no burst"
+	ports := []string{"ether1"}
+	run := func(cfg Config, line string) (Config, error) {
+		result, err := new(Session).Execute(cfg, fullLive(), line)
+		require.NoError(t, err)
+		return result.Config, ValidateChange(cfg, result.Config, ports)
+	}
+	for _, burst := range []string{"1M/16M", "4M/4M"} {
+		kept, err := run(Default(), add+"burst-limit="+burst)
+		assert.EqualError(t, err, refused)
+		require.NoError(t, Validate(kept, ports))
+		_, err = run(kept, "/queue simple set q comment=x")
+		assert.NoError(t, err)
+		_, err = run(kept, "/queue simple set q max-limit=4M/16M burst-limit=3M")
+		assert.EqualError(t, err, refused)
+	}
+	for _, burst := range []string{"0/0", "4M/0", "2M/8M", "4M/16M"} {
+		_, err := run(Default(), add+"burst-limit="+burst)
+		assert.NoError(t, err, burst)
+	}
+}

@@ -19,7 +19,7 @@ import (
 // ports. It is Validate, and besides refuses what is new in next of what Validate lets pass,
 // because kept configurations of earlier versions may have it: an address that is the one of
 // its network or the broadcast address there, one address on two interfaces, and an entry of an address
-// list or of /ip dns static or a key of a user twice: whoever removes one of them may take it for gone.
+// list or of /ip dns static or a key of a user twice: whoever removes one of them may take it for gone; and a burst of a queue that is none.
 func ValidateChange(old, next Config, ports []string) error {
 	if err := inUse(old, next); err != nil {
 		return err
@@ -37,6 +37,13 @@ func ValidateChange(old, next Config, ports []string) error {
 	if i := newTwice(old.DNSServer.Static, next.DNSServer.Static, sameStatic); i >= 0 {
 		s := next.DNSServer.Static[i]
 		return fmt.Errorf("/ip dns static %d: failure: already have such entry: type=%s of %s", i, s.Type, cmp.Or(s.Name, s.Regexp))
+	}
+	for i := range next.Queues {
+		q := &next.Queues[i]
+		same := func(o queue.Simple) bool { return o.MaxLimit == q.MaxLimit && o.BurstLimit == q.BurstLimit }
+		if err := q.CheckBurst(); err != nil && !slices.ContainsFunc(old.Queues, same) {
+			return fmt.Errorf("/queue simple: %w", err)
+		}
 	}
 	for i, a := range next.Addresses {
 		if a.Disabled {

@@ -101,6 +101,17 @@ func parts(text string) (all []part, err error) {
 	return all, nil
 }
 
+// CheckBurst returns the error of a burst-limit below max-limit. It is no burst, and RouterOS's manual wants it above; kept configurations of
+// earlier versions may have it.
+func (q *Simple) CheckBurst() error {
+	for d := range 2 {
+		if q.BurstLimit[d] > 0 && q.BurstLimit[d] < q.MaxLimit[d] {
+			return fmt.Errorf("queue %s: burst-limit: expected more than max-limit, or 0 for no burst", q.Name)
+		}
+	}
+	return nil
+}
+
 // Validate returns the error of the first queue that makes no sense beside the others, or nil.
 func Validate(all []Simple) error {
 	if len(all) > MaxQueues {

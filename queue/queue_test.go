@@ -219,7 +219,7 @@ func TestRefused(t *testing.T) {
 		"queue 1 (b): parent=x: expected the name of a queue":                                           func(q *Simple) { q.Parent = "x" },
 		"queue 1 (b): parent=b: expected at most 3 queues one within the other, and none within itself": func(q *Simple) { q.Parent = "b" },
 		"queue 1: name=a: expected a name of its own":                                                   func(q *Simple) { q.Name = "a" },
-		"queue 1 (b): time=8h: expected TIME-TIME[,DAY,...], not \"8h\"":                                     func(q *Simple) { q.Time = "8h" },
+		"queue 1 (b): time=8h: expected TIME-TIME[,DAY,...], not \"8h\"":                                func(q *Simple) { q.Time = "8h" },
 		`queue 1 (b): prefix length "33" is not a number of 0..32 or a netmask`:                         func(q *Simple) { q.Target = "10.0.0.0/33" },
 	} {
 		all := []Simple{simple("a", ""), simple("b", "ether1")}
