@@ -168,8 +168,8 @@ func TestSkipErrors(t *testing.T) {
 		{"a line, a menu and a script", "/ip address\nadd address=10.0.0.1/24 interface=ether1\nadd address=10.0.1.1/24 interface=ether9\n" +
 			"/interface wireless\nset 0 ssid=x\n# text\n\nset 1 ssid=y\n" +
 			":if (1 = 1) do={\n/system identity set name=wrong\n:if (true) do={ :put \"}\" }\n/system reboot\n}\n/system identity\nset name=right\n",
-			"left out: Postern has no /interface wireless (line 4 column 12)\n" +
-				"left out: /ip address 1: input does not match any value of interface: ether9; expected ether1 | ether2 (line 3)\nleft out: 7 lines below these\n",
+			"left out: /ip address 1: input does not match any value of interface: ether9; expected ether1 | ether2 (line 3)\n" +
+				"left out: Postern has no /interface wireless (line 4 column 12)\nleft out: 7 lines below these\n",
 			"/system identity\nset name=right\n/ip address\nadd address=10.0.0.1/24 interface=ether1\n", ""},
 		{"a script", "/system identity\nset name=a\n:if (true) do={\nset name=b\n}\nset name=c\n", "left out: Postern runs no scripts (line 3 column 1)\nleft out: 2 lines below these\n",
 			"/system identity\nset name=c\n", ""},
@@ -183,9 +183,9 @@ func TestSkipErrors(t *testing.T) {
 			"left out: /interface bridge port 0: input does not match any value of bridge: nobridge; expected one that there is, and there is none (line 2)\n",
 			"/system identity\nset name=a\n", ""},
 		{"jumps one after the other", "/ip firewall filter\nadd chain=input action=jump jump-target=a\nadd chain=a action=jump jump-target=b\nadd chain=b action=jump jump-target=c\n",
-			"left out: /ip firewall: filter rule 2: jump-target=c: no rule has chain=c; expected a chain that has rules (line 4)\n" +
+			"left out: /ip firewall: filter rule 0: jump-target=a: no rule has chain=a; expected a chain that has rules (line 2)\n" +
 				"left out: /ip firewall: filter rule 1: jump-target=b: no rule has chain=b; expected a chain that has rules (line 3)\n" +
-				"left out: /ip firewall: filter rule 0: jump-target=a: no rule has chain=a; expected a chain that has rules (line 2)\n" +
+				"left out: /ip firewall: filter rule 2: jump-target=c: no rule has chain=c; expected a chain that has rules (line 4)\n" +
 				"warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n", "", ""},
 		{"too many", "/ip address\n" + strings.Repeat("add address=10.0.0.1/24 interface=ether1 comment=x disabled=no\n", 20), "", "",
 			"more than 16 lines make the configuration invalid, and no more are looked for: address: address=10.0.0.1/24: expected each address once, ether1 has 10.0.0.1/24 already (line 19)"},

@@ -207,7 +207,7 @@ func (l *leftOut) say(line int, text string) {
 }
 
 func (l *leftOut) leave(line int, err error) {
-	l.notes = append(l.notes, importNote{line, "left out: " + err.Error() + "\n", true})
+	l.notes = append(l.notes, importNote{line, "left out: " + ErrorText(err), true})
 }
 
 // String is what the lines say, and what is left out: at most 100 of these one by one.

@@ -354,6 +354,15 @@ func quote(s string) string {
 // Printable writes s for the screen: no byte of it can control a terminal.
 func Printable(s string) string { return escape(s, "") }
 
+// ErrorText is an error as lines for the screen. The names and values in it may be in any encoding.
+func ErrorText(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = Printable(line)
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
 // escape replaces those characters of s that are special or not printable by escapes.
 func escape(s, special string) string {
 	var b strings.Builder

@@ -40,7 +40,7 @@ func (s *server) takeImport(a console.ImportArguments) error {
 		output += what + " loaded and executed successfully\n"
 	}
 	if err != nil {
-		output = err.Error() + "; nothing was changed\n"
+		output = strings.TrimSuffix(console.ErrorText(err), "\n") + "; nothing was changed\n"
 	}
 	return s.show(output)
 }

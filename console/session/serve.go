@@ -219,7 +219,7 @@ func (s *server) run(line string) (console.Request, error) {
 		result, err := s.handler.Execute(&s.session, line)
 		output := result.Output
 		if err != nil {
-			output += err.Error() + "\n"
+			output += console.ErrorText(err)
 		}
 		show := s.show
 		switch {
@@ -317,7 +317,7 @@ func (s *server) edit(e console.EditArguments) error {
 		if err == nil {
 			return s.show(result.Output)
 		}
-		if err := s.show(err.Error() + "\n"); err != nil {
+		if err := s.show(console.ErrorText(err)); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -187,6 +188,26 @@ func TestServePanics(t *testing.T) {
 			assert.Equal(t, io.EOF, err, "the connection is closed")
 		})
 	}
+}
+
+// An error can have names in any encoding: no byte of it controls a terminal.
+func TestServeErrors(t *testing.T) {
+	near, far := net.Pipe()
+	go func() {
+		_ = session.Serve(far, session.Origin{Via: session.Console}, session.Handler{
+			Prompt: func(*session.Session) string { return "" },
+			Execute: func(*session.Session, string) (console.Result, error) {
+				return console.Result{}, errors.New("queue T\xfcr \x9b2J:\nfull\u009b")
+			},
+		})
+	}()
+	defer near.Close()
+	_, _, err := wire.Receive(near)
+	require.NoError(t, err)
+	require.NoError(t, wire.Send(near, wire.Line, ""))
+	_, text, err := wire.Receive(near)
+	require.NoError(t, err)
+	assert.Equal(t, `queue T\FCr \9B2J:`+"\n"+`full\C2\9B`+"\n", text)
 }
 
 // slowConn makes write deadlines a thousand times shorter.

@@ -55,7 +55,7 @@ func (s *server) stream(result console.Result) error {
 		}
 	}
 	if err != nil {
-		return s.send(wire.Output, err.Error()+"\n")
+		return s.send(wire.Output, console.ErrorText(err))
 	}
 	return nil
 }
