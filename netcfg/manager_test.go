@@ -508,7 +508,7 @@ func TestRouteWithoutGateway(t *testing.T) {
 	require.NoError(t, m.Apply(router()))
 	looks(t, routerShown)
 	c.Routes[0].Interface = ""
-	assert.ErrorContains(t, m.Apply(c), "expected an IPv4 host address")
+	assert.ErrorContains(t, m.Apply(c), "expected a gateway, which only type=")
 }
 
 // A link of a connection has what it is given while it is there, and can be wanted while it is not.
