@@ -384,6 +384,23 @@ func (m *Manager) AskNeighbor(ctx context.Context, address netip.Addr, on string
 	}
 }
 
+// LinkTo returns the name of the link on which the gateway of a route without Interface is reached now: of networks that have it the longest
+// whose link is up, of equal ones the first of the Config in force. It is "" if there is none.
+func (m *Manager) LinkTo(gateway netip.Addr) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.config == nil {
+		return ""
+	}
+	socket, own, err := m.look()
+	if err != nil {
+		return ""
+	}
+	socket.Close()
+	on, _ := nexthop(*m.config, own, Route{Gateway: gateway})
+	return on
+}
+
 // askNeighbor is a look at the entry of a neighbour, and with start the beginning of a question.
 func (m *Manager) askNeighbor(address netip.Addr, on string, start bool) (answered, asking bool, err error) {
 	m.mu.Lock()

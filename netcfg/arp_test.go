@@ -345,3 +345,40 @@ func TestAskNeighbor(t *testing.T) {
 	require.NoError(t, r.lan.IP("link set eth0 arp on"))
 	eventually(t, func() bool { return r.asks(t, "192.168.0.9") })
 }
+
+// Of links whose networks have a gateway, routes take one that is up, of the longest network, and LinkTo says which.
+func TestLinkTo(t *testing.T) {
+	r := newARPRig(t)
+	require.Empty(t, r.m.LinkTo(netip.MustParseAddr("10.0.0.9")), "before the first Config")
+	c := router()
+	c.Addresses = append(c.Addresses, address("10.0.0.3/24", "ether2"), address("192.168.0.2/16", "ether1"))
+	c.Routes = []Route{by("0.0.0.0/0", "10.0.0.9", 1)}
+	check := func(gateway, want string) {
+		t.Helper()
+		require.NoError(t, r.router.Do(func() error {
+			assert.Equal(t, want, r.m.LinkTo(netip.MustParseAddr(gateway)), gateway)
+			return nil
+		}))
+	}
+	way := func() (link string) {
+		require.NoError(t, r.router.Do(func() error {
+			out, err := exec.Command("ip", "route", "show", "default").CombinedOutput()
+			_, after, _ := strings.Cut(string(out), " dev ")
+			link, _, _ = strings.Cut(after, " ")
+			return err
+		}))
+		return link
+	}
+	r.apply(t, c)
+	check("10.0.0.9", "ether1")
+	assert.Equal(t, "ether1", way())
+	check("192.168.0.9", "ether2")
+	check("203.0.113.9", "")
+	c.Links[0].Disabled = true
+	r.apply(t, c)
+	check("10.0.0.9", "ether2")
+	assert.Equal(t, "ether2", way())
+	c.Links = append(c.Links, Link{Name: "ether2", Disabled: true})
+	r.apply(t, c)
+	check("10.0.0.9", "")
+}

@@ -44,10 +44,11 @@ func (g gateway) String() string {
 	return g.address.String() + "%" + g.link
 }
 
-// question is how a gateway is asked: on which link of the kernel's, "" if that is not known, and whether by ARP alone.
+// question is how a gateway is asked: on which link of the kernel's, "" if that is not known, and whether by ARP alone. With several it
+// is in networks of more links, and link is for while none of them is up.
 type question struct {
-	link string
-	arp  bool
+	link         string
+	several, arp bool
 }
 
 // gatewayService asks the gateways of routes with check-gateway whether they are there: every 10 seconds, as RouterOS does. All
@@ -56,6 +57,8 @@ type gatewayService struct {
 	log *kmsg.Logger
 	// probe reports whether a gateway answers a question before ctx ends.
 	probe func(ctx context.Context, g gateway, q question) bool
+	// linkTo is the link by which routes by a gateway lead now, "" if there is none: Network.LinkTo.
+	linkTo func(gateway netip.Addr) string
 	// setDown is Router.setDown. It waits for changes that are under way, so Apply does not call it.
 	setDown func(down map[gateway]bool) error
 	stop    context.CancelFunc
@@ -71,12 +74,11 @@ type gatewayService struct {
 	asks map[gateway]question // those to be asked
 }
 
-// newGatewayService returns a service that asks by ARP by askNeighbor, which is Network.AskNeighbor.
-func newGatewayService(log *kmsg.Logger, askNeighbor func(ctx context.Context, address netip.Addr, link string) bool) *gatewayService {
-	s := &gatewayService{log: log, change: make(chan struct{}, 1)}
+func newGatewayService(log *kmsg.Logger, network Network) *gatewayService {
+	s := &gatewayService{log: log, change: make(chan struct{}, 1), linkTo: network.LinkTo}
 	s.probe = func(ctx context.Context, g gateway, q question) bool {
 		if q.arp {
-			return askNeighbor(ctx, g.address, q.link)
+			return network.AskNeighbor(ctx, g.address, q.link)
 		}
 		return answers(ctx, g, q.link)
 	}
@@ -100,8 +102,8 @@ func (s *gatewayService) Apply(next console.Config) error {
 		g := gatewayOf(r)
 		before, other := asks[g]
 		q := question{arp: r.CheckGateway == netcfg.CheckARP && (!other || before.arp)}
-		if q.link = linkOf(network, g.address); g.link != "" {
-			q.link = network.Actual(g.link)
+		if q.link, q.several = linkOf(network, g.address); g.link != "" {
+			q.link, q.several = network.Actual(g.link), false
 		}
 		asks[g] = q
 	}
@@ -119,16 +121,21 @@ func (s *gatewayService) Apply(next console.Config) error {
 	return nil
 }
 
-// linkOf is the link of the network that has an address, "" if there is none. Without it a gateway whose link is down would be asked by
-// another, behind which somebody may have the same address.
-func linkOf(network netcfg.Config, a netip.Addr) (link string) {
+// linkOf is the link of the network that has an address, "" if there is none, and whether networks of several links have it. Without it a
+// gateway whose link is down would be asked by another, behind which somebody may have the same address.
+func linkOf(network netcfg.Config, a netip.Addr) (link string, several bool) {
 	bits := -1
 	for _, n := range network.Addresses {
-		if !n.Disabled && n.Address.Contains(a) && n.Address.Bits() > bits {
-			link, bits = network.Actual(n.Interface), n.Address.Bits()
+		if n.Disabled || !n.Address.Contains(a) {
+			continue
+		}
+		on := network.Actual(n.Interface)
+		several = several || link != "" && on != link
+		if n.Address.Bits() > bits {
+			link, bits = on, n.Address.Bits()
 		}
 	}
-	return link
+	return link, several
 }
 
 func (*gatewayService) Taken(context.Context) error { return nil }
@@ -185,6 +192,9 @@ func (s *gatewayService) ask(asks map[gateway]question, misses map[gateway]int, 
 	}
 	answers := make(chan answer)
 	for g, q := range asks {
+		if q.several { // by the one that the routes take: another may be down
+			q.link = cmp.Or(s.linkTo(g.address), q.link)
+		}
 		s.done.Go(func() { answers <- answer{g, s.probe(ctx, g, q)} })
 	}
 	for range asks {

@@ -53,6 +53,12 @@ func (f *fakeGateways) set(silent bool, gateways ...string) {
 	}
 }
 
+func (f *fakeGateways) asking() map[string]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.links)
+}
+
 func (f *fakeGateways) counts() map[string]int {
 	synctest.Wait()
 	f.mu.Lock()
@@ -74,7 +80,7 @@ func TestCheckGateway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
 		fake := newFakeGateways()
-		s := newGatewayService(g.r.log, g.network.AskNeighbor)
+		s := newGatewayService(g.r.log, g.network)
 		s.probe, s.setDown = fake.probe, g.r.setDown
 		g.r.services = append(g.r.services, s)
 		defer s.Stop()
@@ -124,13 +130,45 @@ func TestCheckGateway(t *testing.T) {
 	})
 }
 
+// A gateway in the networks of two links is asked by that which the routes take, whichever of them is up.
+func TestGatewayOnTwoLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t)
+		fake := newFakeGateways()
+		s := newGatewayService(g.r.log, g.network)
+		s.probe, s.setDown = fake.probe, g.r.setDown
+		g.r.services = append(g.r.services, s)
+		defer s.Stop()
+		g.file("default.rsc", "/ip address add address=10.0.0.2/24 interface=ether1\n/ip address add address=10.0.0.3/24 interface=ether2\n"+
+			"/ip address add address=10.1.0.2/24 interface=ether1\n/ip route add check-gateway=ping gateway=10.0.0.9\n"+
+			"/ip route add check-gateway=arp gateway=10.0.0.8 distance=2\n/ip route add check-gateway=arp gateway=10.0.0.7%ether1 distance=3\n/ip route add check-gateway=arp gateway=10.1.0.9 distance=4\n")
+		var up sync.Mutex
+		link := "ether2"
+		s.linkTo = func(netip.Addr) string {
+			up.Lock()
+			defer up.Unlock()
+			return link
+		}
+		g.r.start()
+		synctest.Wait()
+		assert.Equal(t, map[string]string{"10.0.0.9": "ether2", "10.0.0.8": "ether2", "10.0.0.7%ether1": "ether1", "10.1.0.9": "ether1"}, fake.asking())
+		// While neither is up, by none but its own.
+		up.Lock()
+		link = ""
+		up.Unlock()
+		time.Sleep(gatewayPause)
+		synctest.Wait()
+		assert.Equal(t, map[string]string{"10.0.0.9": "ether1", "10.0.0.8": "ether1", "10.0.0.7%ether1": "ether1", "10.1.0.9": "ether1"}, fake.asking())
+	})
+}
+
 // What was asked before a user said that nobody asks any more is no news.
 func TestGatewayNotAskedAnyMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
 		fake := newFakeGateways()
 		fake.set(true, "10.0.0.9")
-		s := newGatewayService(g.r.log, g.network.AskNeighbor)
+		s := newGatewayService(g.r.log, g.network)
 		s.probe, s.setDown = fake.probe, g.r.setDown
 		g.r.services = append(g.r.services, s)
 		defer s.Stop()
@@ -258,17 +296,17 @@ func TestCheckGatewayLine(t *testing.T) {
 
 // A gateway is asked by ARP if no route asks it by an echo request, on the kernel's link.
 func TestCheckGatewayByARP(t *testing.T) {
-	s := newGatewayService(nil, nil)
+	s := newGatewayService(nil, &fakeNetwork{})
 	s.start.Do(func() {}) // nothing is asked
 	for _, test := range []struct {
 		name, lines string
 		want        map[gateway]question
 	}{
-		{"arp", "/ip route add check-gateway=arp gateway=10.0.0.9\n", map[gateway]question{{netip.MustParseAddr("10.0.0.9"), ""}: {"", true}}},
+		{"arp", "/ip route add check-gateway=arp gateway=10.0.0.9\n", map[gateway]question{{netip.MustParseAddr("10.0.0.9"), ""}: {link: "", arp: true}}},
 		{"both", "/ip route add check-gateway=ping gateway=10.0.0.9\n/ip route add check-gateway=arp gateway=10.0.0.9 distance=2\n" +
-			"/ip route add check-gateway=ping gateway=10.0.0.9 distance=3\n", map[gateway]question{{netip.MustParseAddr("10.0.0.9"), ""}: {"", false}}},
+			"/ip route add check-gateway=ping gateway=10.0.0.9 distance=3\n", map[gateway]question{{netip.MustParseAddr("10.0.0.9"), ""}: {link: "", arp: false}}},
 		{"on a port of a bridge", "/interface bridge add name=lan\n/interface bridge port add bridge=lan interface=ether1\n/ip route add check-gateway=arp gateway=\"10.0.0.9%ether1\"\n",
-			map[gateway]question{{netip.MustParseAddr("10.0.0.9"), "ether1"}: {"lan", true}}},
+			map[gateway]question{{netip.MustParseAddr("10.0.0.9"), "ether1"}: {link: "lan", arp: true}}},
 		{"one that leads nowhere", "/ip route add blackhole check-gateway=arp gateway=10.0.0.9\n", nil},
 	} {
 		c, err := console.Load(test.name, strings.NewReader(test.lines))
@@ -276,13 +314,21 @@ func TestCheckGatewayByARP(t *testing.T) {
 		require.NoError(t, s.Apply(c))
 		assert.Equal(t, test.want, s.asks, test.name)
 	}
-	asked := ""
-	s = newGatewayService(nil, func(_ context.Context, address netip.Addr, link string) bool {
-		asked = address.String() + " " + link
-		return true
-	})
-	assert.True(t, s.probe(t.Context(), gateway{netip.MustParseAddr("10.0.0.9"), "ether1"}, question{"lan", true}))
-	assert.Equal(t, "10.0.0.9 lan", asked)
+	network := &askedNetwork{}
+	s = newGatewayService(nil, network)
+	assert.True(t, s.probe(t.Context(), gateway{netip.MustParseAddr("10.0.0.9"), "ether1"}, question{link: "lan", arp: true}))
+	assert.Equal(t, "10.0.0.9 lan", network.asked)
+}
+
+// askedNetwork notes who is asked by ARP.
+type askedNetwork struct {
+	fakeNetwork
+	asked string
+}
+
+func (n *askedNetwork) AskNeighbor(_ context.Context, address netip.Addr, link string) bool {
+	n.asked = address.String() + " " + link
+	return true
 }
 
 // What the router refuses is told again, and is one line of the log until that changes.
@@ -290,7 +336,7 @@ func TestRefusedGateways(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
 		fake := newFakeGateways()
-		s := newGatewayService(g.r.log, nil)
+		s := newGatewayService(g.r.log, &fakeNetwork{})
 		refuse, told := errors.New("refused"), 0
 		var mu sync.Mutex
 		s.probe, s.setDown = fake.probe, func(map[gateway]bool) error {

@@ -45,6 +45,8 @@ type Network interface {
 	// AskNeighbor asks for the hardware address of a neighbour, on a link if that is known, and reports whether there is an answer
 	// before ctx ends.
 	AskNeighbor(ctx context.Context, address netip.Addr, link string) bool
+	// LinkTo is the link on which the gateway of a route is reached now, "" if there is none.
+	LinkTo(gateway netip.Addr) string
 	// QueueCounters are those of classes of queues, by their numbers.
 	QueueCounters() (map[uint16]netcfg.ClassCounters, error)
 	ResetQueueCounters(classes []uint16) error

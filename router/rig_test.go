@@ -119,6 +119,8 @@ func (n *fakeNetwork) Waiting() (netcfg.Waiting, error) {
 }
 func (n *fakeNetwork) ForgetNeighbors([]netcfg.Neighbor) error { return n.rig.call("forget neighbors") }
 
+func (n *fakeNetwork) LinkTo(netip.Addr) string { return "" }
+
 func (n *fakeNetwork) AskNeighbor(context.Context, netip.Addr, string) bool { return false }
 
 func (n *fakeNetwork) Neighbors() ([]netcfg.Neighbor, error) {

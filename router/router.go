@@ -186,7 +186,7 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	dialers := newPPPoEClients(supervisor, log.About("pppoe"))
 	fallback := newFallbackService(b, log.About("dhcp"))
 	lists := newAddressListService(log.About("firewall"), fw.Full)
-	gateways := newGatewayService(log.About("route"), network.AskNeighbor)
+	gateways := newGatewayService(log.About("route"), network)
 	remote := newSSHService(supervisor, log.About("ssh"))
 	programs := newProgramService(supervisor, log.About("api"), api.Spec)
 	page := newWebService(supervisor, log.About("www"), web.Spec)
