@@ -37,8 +37,10 @@ const (
 	// partSuffix is behind the names of files that WinSCP has not written whole yet. It renames them then.
 	partSuffix = ".filepart"
 
-	// imageTime is how long the upload of an image may take: meanwhile there is no other upgrade.
-	imageTime = 30 * time.Minute
+	// imageTime is how long the upload of an image may take, and imagePause how long no piece of it may come: meanwhile there is no
+	// other upgrade.
+	imageTime  = 30 * time.Minute
+	imagePause = 2 * time.Minute
 	// maxSaid is how many lines of an import's output the log is told.
 	maxSaid = 20
 )
@@ -399,7 +401,8 @@ func (f *fileSession) rename(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return f.r.files.remove(f.user(), from)
+	// What has taken its place meanwhile was not imported, and stays.
+	return f.r.files.removeNumbers(f.user(), []uint32{k.number})
 }
 
 // importNow runs the lines of a file as /import does: all of them or none.
@@ -465,6 +468,9 @@ func (u *fileUpload) Abort() { u.content.Reset() }
 // imageUpload is the upload of an image to the process that writes it.
 type imageUpload struct {
 	to *io.PipeWriter
+	// pause is for how long no piece may come, and came ends the wait for the next one.
+	pause time.Duration
+	came  func()
 	// last is the latest piece. It goes on with the next one, or when the file is closed: what breaks off before that is no whole image.
 	last []byte
 	done chan error
@@ -483,7 +489,8 @@ func (r *Router) takeImage(s *session.Session, name string) (*imageUpload, error
 		return nil, err
 	}
 	from, to := io.Pipe()
-	u := &imageUpload{to: to, done: make(chan error, 1)}
+	u := &imageUpload{to: to, pause: r.imagePause, done: make(chan error, 1)}
+	u.expect()
 	r.logRequest(console.Upgrade, s.User, s.Origin)
 	go func() {
 		ctx, cancel := service.WithTimeout(context.Background(), imageTime)
@@ -513,7 +520,19 @@ func (u *imageUpload) wait() error {
 	return u.err
 }
 
+// expect waits for the next piece, and ends the upload if none comes. Time in which the machine stood still does not count.
+func (u *imageUpload) expect() {
+	ctx, cancel := service.WithTimeout(context.Background(), u.pause)
+	stop := context.AfterFunc(ctx, func() { u.to.CloseWithError(fmt.Errorf("the upload was ended: nothing came for %v", u.pause)) })
+	u.came = func() {
+		stop()
+		cancel()
+	}
+}
+
 func (u *imageUpload) Write(p []byte) (int, error) {
+	u.came() // nor does the time that a piece takes to be written
+	defer u.expect()
 	if len(u.last) > 0 {
 		if _, err := u.to.Write(u.last); err != nil {
 			return 0, cmp.Or(u.wait(), err) // which says why nobody reads any more
@@ -525,11 +544,13 @@ func (u *imageUpload) Write(p []byte) (int, error) {
 
 func (u *imageUpload) Commit() error {
 	_, _ = u.Write(nil) // wait says what came of it
+	u.came()
 	u.to.Close()
 	return u.wait()
 }
 
 func (u *imageUpload) Abort() {
+	u.came()
 	u.to.CloseWithError(errUploadEnded)
 	_ = u.wait()
 }

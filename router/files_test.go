@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -407,6 +408,50 @@ func TestImageUploadEnds(t *testing.T) {
 	states, err = g.r.slots()
 	require.NoError(t, err)
 	assert.Equal(t, "untried", states[1].State)
+}
+
+// An upload that stands still is ended, so that another upgrade can begin, and the log is told.
+func TestIdleImageUpload(t *testing.T) {
+	g := newSFTPRig(t)
+	other, _ := serveFiles(t, g.r, console.Admin, false)
+	g.r.imagePause = 50 * time.Millisecond
+	c, _ := serveFiles(t, g.r, console.Admin, false)
+	require.NoError(t, c.Create("a.img"))
+	require.Eventually(t, func() bool {
+		return strings.Contains(g.said(), "a.img: failure: the upload was ended: nothing came for 50ms; the present version stays")
+	}, time.Minute, time.Millisecond)
+	g.r.imagePause = imagePause
+	require.NoError(t, other.Create("b.img"))
+	require.NoError(t, other.Abort())
+	require.NoError(t, c.Append(g.image[:10_000]), "a piece waits for the next one")
+	require.ErrorContains(t, c.Append(g.image[10_000:20_000]), "nothing came for 50ms")
+}
+
+// What takes the place of a file while that is imported by another name was not imported, and stays.
+func TestReplacedWhileImported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		f := &fileSession{r: g.r, s: &session.Session{Session: console.Session{User: console.Admin}}}
+		put := func(address string) {
+			require.NoError(t, g.r.files.put(f.user(), "new.rsc", "/ip address add interface=ether2 address="+address+"\n"))
+		}
+		put("10.9.0.1/24")
+		imported := make(never)
+		g.network.hangs = imported
+		done := make(chan error)
+		go func() { done <- f.rename("new.rsc", "new.auto.rsc") }()
+		synctest.Wait() // for the network
+		put("10.9.0.2/24")
+		close(imported)
+		require.NoError(t, <-done)
+		require.Len(t, g.network.config.Addresses, 1)
+		assert.Equal(t, "10.9.0.1/24", g.network.config.Addresses[0].Address.String())
+		k, err := g.r.files.get(f.user(), "new.rsc")
+		require.NoError(t, err)
+		assert.Contains(t, k.content, "10.9.0.2/24")
+		require.NoError(t, f.rename("new.rsc", "new.auto.rsc"))
+		assert.Empty(t, g.r.files.list())
+	})
 }
 
 // Names of files are the console's too, and programs can import.

@@ -93,6 +93,8 @@ type Router struct {
 	changing chan struct{}
 	// historyRoom is how many bytes the history may take.
 	historyRoom int
+	// imagePause is how long the upload of an image may stand still.
+	imagePause time.Duration
 	// changer is the session whose change is under way, nil if it is nobody's. Changing guards it.
 	changer *session.Session
 	// unsure means that the system may differ from now, because an undo failed: the next
@@ -243,9 +245,9 @@ func New(b board.Board, log *kmsg.Logger, parts Parts, requests chan<- console.R
 		changes:  newChangeLog(log),
 		defaults: configurationFile, sessions: make(chan struct{}, maxSessions),
 		turn: make(chan struct{}, 1), pings: make(chan struct{}, maxPings), changing: make(chan struct{}, 1), stopped: make(chan struct{}),
-		historyRoom: minHistory,
-		now:         state{config: console.Default(), running: console.Default()},
-		gave:        map[string][]netip.Addr{},
+		historyRoom: minHistory, imagePause: imagePause,
+		now:  state{config: console.Default(), running: console.Default()},
+		gave: map[string][]netip.Addr{},
 	}
 	r.resetHeld = func() bool {
 		return resetHeld(log, func() bool { return anyPressed(inputDevices, keyRestart, pressedKeys) })
