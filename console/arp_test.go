@@ -77,3 +77,32 @@ func TestARP(t *testing.T) {
 	_, err := s.Execute(cfg, broken, "/ip arp remove 0")
 	require.EqualError(t, err, "list neighbours: broken")
 }
+
+// What arp=reply-only closes it closes by destinations: a network that another interface has too is refused, where it is set.
+func TestReplyOnlySharesNoNetwork(t *testing.T) {
+	ports := []string{"ether1", "ether2"}
+	run := func(cfg Config, lines string) (Config, error) {
+		result, err := new(Session).Execute(cfg, fullLive(), lines)
+		require.NoError(t, err)
+		return result.Config, ValidateChange(cfg, result.Config, ports)
+	}
+	const one, mode = "/ip address add address=10.0.0.1/24 interface=ether1", "/interface ethernet set ether2 arp=reply-only"
+	const refused = "/ip address: 10.0.0.1/24 on ether1 is in the network of ether2 too, whose arp=reply-only would close it on both: expected another network, or another mode of arp"
+	two, err := run(Default(), one+"; /ip address add address=10.0.0.2/24 interface=ether2")
+	require.NoError(t, err)
+	kept, err := run(two, mode)
+	assert.EqualError(t, err, refused)
+	require.NoError(t, Validate(kept, ports))
+	_, err = run(kept, "/system identity set name=x")
+	assert.NoError(t, err, "what was kept stays")
+	_, err = run(Default(), one+"; "+mode+"; /ip address add address=10.0.0.2/24 interface=ether2")
+	assert.EqualError(t, err, refused)
+	for _, lines := range []string{
+		one + "; " + mode + "; /ip address add address=10.0.0.2/25 interface=ether2",
+		one + "; " + mode + "; /ip address add address=10.0.0.2/24 interface=ether2 disabled=yes",
+		one + "; /ip address add address=10.0.0.2/24 interface=ether1; /interface ethernet set ether1 arp=reply-only",
+	} {
+		_, err = run(Default(), lines)
+		assert.NoError(t, err, lines)
+	}
+}

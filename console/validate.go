@@ -19,7 +19,8 @@ import (
 // ports. It is Validate, and besides refuses what is new in next of what Validate lets pass,
 // because kept configurations of earlier versions may have it: an address that is the one of
 // its network or the broadcast address there, one address on two interfaces, and an entry of an address
-// list or of /ip dns static or a key of a user twice: whoever removes one of them may take it for gone; and a burst of a queue that is none.
+// list or of /ip dns static or a key of a user twice: whoever removes one of them may take it for gone; a burst of a queue that is none; and a
+// network on two interfaces of which one has arp=reply-only.
 func ValidateChange(old, next Config, ports []string) error {
 	if err := inUse(old, next); err != nil {
 		return err
@@ -43,6 +44,12 @@ func ValidateChange(old, next Config, ports []string) error {
 		same := func(o queue.Simple) bool { return o.MaxLimit == q.MaxLimit && o.BurstLimit == q.BurstLimit }
 		if err := q.CheckBurst(); err != nil && !slices.ContainsFunc(old.Queues, same) {
 			return fmt.Errorf("/queue simple: %w", err)
+		}
+	}
+	if a, b, shared := next.Network().SharedReplyOnly(); shared {
+		if _, _, before := old.Network().SharedReplyOnly(); !before {
+			return fmt.Errorf("/ip address: %s on %s is in the network of %s too, whose arp=reply-only would close it on both: expected another network, or another mode of arp",
+				b.Address, next.Called(b.Interface), next.Called(a.Interface))
 		}
 	}
 	for i, a := range next.Addresses {

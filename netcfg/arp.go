@@ -116,6 +116,33 @@ func (c Config) validateARP(interfaces []string) error {
 	return nil
 }
 
+// SharedReplyOnly returns two addresses of the very same network on two links of which the first has ARPReplyOnly: what that closes, by
+// destinations, is closed on the other one too.
+func (c Config) SharedReplyOnly() (closed, other Address, shared bool) {
+	modes := map[string]string{}
+	for _, l := range c.Links {
+		modes[l.Name] = l.ARP
+	}
+	for _, b := range c.Bridges {
+		modes[b.Name] = b.ARP
+	}
+	for _, v := range c.VLANs {
+		modes[v.Name] = v.ARP
+	}
+	for _, a := range c.Addresses {
+		on := c.Actual(a.Interface)
+		if a.Disabled || modes[on] != ARPReplyOnly {
+			continue
+		}
+		for _, b := range c.Addresses {
+			if !b.Disabled && c.Actual(b.Interface) != on && b.Address.Masked() == a.Address.Masked() {
+				return a, b, true
+			}
+		}
+	}
+	return Address{}, Address{}, false
+}
+
 // usesARP reports whether c says anything of ARP.
 func (c Config) usesARP() bool {
 	return len(c.Neighbors) > 0 ||
