@@ -520,3 +520,16 @@ func TestCodePage(t *testing.T) {
 	assert.Empty(t, insert)
 	assert.Empty(t, choices)
 }
+
+// A menu that keeps nothing exports nothing, and the comment before every export.
+func TestExportOfNothing(t *testing.T) {
+	live := fullLive()
+	live.Resource = func() (Resource, error) { return Resource{Version: "v1.2", Board: "malta"}, nil }
+	header := (&Session{}).execution(Default(), live).exportHeader()
+	require.NotEmpty(t, header)
+	for _, path := range []string{"file", "log", "ip neighbor", "ip socks connections", "system history", "tool"} {
+		result, err := new(Session).Execute(Default(), live, "/"+path+" export")
+		require.NoError(t, err, path)
+		assert.Equal(t, header, result.Output, path)
+	}
+}
