@@ -47,6 +47,8 @@ const (
 	// just before a read to just behind it, in bytes: then it offers what the peer needs. It is enough if
 	// the kernel takes a 32nd.
 	offeringReceive = 64 << 10
+	// wholeRatio is the ratio of a buffer of which all is for data: the kernel has it in 256ths, too.
+	wholeRatio = 256
 
 	// morePart: a direction that can use more gets 1/morePart of what is left.
 	morePart = 4
@@ -265,9 +267,12 @@ func (s *Server) limitSource(c *conn, fd int, f *flow) {
 	if c.memory == 0 {
 		return
 	}
+	if f.window > 0 {
+		f.learn(fd)
+	}
 	size := (c.memory + f.memory) / 2
 	f.receive = max(size, s.leastReceive(c))
-	setReceiveBuffer(fd, f.receiveSize())
+	f.resize(fd)
 	// The window stays what it was at the start of the connection unless it is set too
 	// (tcp(7)). And the kernel's least buffer is larger than leastMemory's part.
 	f.window = size
@@ -277,18 +282,58 @@ func (s *Server) limitSource(c *conn, fd int, f *flow) {
 	if c.memory == leastMemory && f.memory == 0 {
 		f.window = f.needs()
 	}
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, f.window)
+	f.setClamp(fd)
 }
 
-// receiveSize returns the size of the receive buffer of f's source, in bytes.
+func (f *flow) setClamp(source int) {
+	unix.SetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, f.window)
+	f.clamp = f.window
+}
+
+// receiveSize returns the size that the receive buffer of f's source is to have, in bytes.
 func (f *flow) receiveSize() int {
 	if f.widened > 0 {
 		return f.widened
 	}
-	if f.cramped {
+	// Of what is not measured yet the kernel takes a quarter, and of small packets that wait it makes larger ones.
+	if f.cramped() && (f.ratio > 0 || !f.full) {
 		return max(f.receive, crampedReceive)
 	}
 	return f.receive
+}
+
+// cramped reports whether the kernel takes too little of f.receive bytes for data, as far as is known.
+func (f *flow) cramped() bool { return f.ratio == 0 || f.receive*f.ratio < f.needs()*wholeRatio }
+
+// resize gives the receive buffer of f's source its size.
+func (f *flow) resize(source int) {
+	if size := f.receiveSize(); size != f.size {
+		f.size = size
+		setReceiveBuffer(source, size)
+	}
+}
+
+// learn finds out how much of the receive buffer of f's source the kernel takes for data, and adjusts the limit of the
+// window: the kernel sets that to this part when it has measured a packet. If it is left below a packet, the window
+// can no longer grow to one (tcp_clamp_window), and is not offered again when it has doubled.
+func (f *flow) learn(source int) {
+	clamp, err := unix.GetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP)
+	if err != nil || clamp == f.clamp {
+		return
+	}
+	f.clamp = clamp
+	f.ratio = max(1, int(int64(clamp)*wholeRatio/int64(f.size)))
+	late := f.window == f.needs()
+	if f.packet > 0 {
+		f.packet = max(f.packet, largestPacket(source))
+	}
+	if late {
+		f.window = f.needs()
+	}
+	// With more than it needs, a peer sends larger packets.
+	if clamp < f.window || late && f.packet > 0 {
+		f.setClamp(source)
+	}
 }
 
 // setReceiveBuffer bounds what waits to be read from fd to size bytes. The kernel doubles what it is
@@ -309,18 +354,10 @@ func (s *Server) receiveWindow(f *flow, source int, p []byte, flags int) (int, e
 	if f.window == 0 || f.fast {
 		return receive(source, p, flags)
 	}
-	// The kernel sets this, too, when it takes another part of the buffer. If it is left below a packet,
-	// the window can no longer grow to one (tcp_clamp_window), and is not offered again when it has doubled.
-	window, err := unix.GetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP)
-	if err == nil && window != f.window {
-		s.adjust(f, source, window)
-	}
-	f.missed = false
-	if f.widened > 0 {
-		f.widened = 0 // first: what is offered now is to fit
-		setReceiveBuffer(source, f.receiveSize())
-	}
-	if !f.cramped {
+	f.learn(source)
+	f.missed, f.widened = false, 0 // before the read: what is offered then is to fit
+	f.resize(source)
+	if !f.cramped() {
 		return receive(source, p, flags)
 	}
 	setReceiveBuffer(source, offeringReceive)
@@ -332,31 +369,10 @@ func (s *Server) receiveWindow(f *flow, source int, p []byte, flags int) (int, e
 // endOffer gives the receive buffer of f's source its size again. A packet that came meanwhile was measured by the
 // large buffer, and says nothing of the other: with what is left of that, a cramped buffer would look roomy.
 func (f *flow) endOffer(source int) {
-	setReceiveBuffer(source, f.receiveSize())
-	window, err := unix.GetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP)
-	if err == nil && window != f.window {
-		unix.SetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, f.window)
-	}
-}
-
-// adjust adjusts the receive buffer of f's source to the part of it that the kernel takes for data, which
-// has room for window bytes.
-func (s *Server) adjust(f *flow, source, window int) {
-	late := f.window == f.needs()
-	if f.packet > 0 {
-		f.packet = max(f.packet, largestPacket(source))
-	}
-	size := f.receiveSize()
-	f.cramped = int64(window)*int64(f.receive) < int64(f.needs())*int64(size)
-	if size != f.receiveSize() {
-		setReceiveBuffer(source, f.receiveSize())
-	}
-	if late {
-		f.window = f.needs()
-	}
-	// With more than it needs, a peer sends larger packets.
-	if window < f.window || late && f.packet > 0 {
-		unix.SetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, f.window)
+	setReceiveBuffer(source, f.size)
+	clamp, err := unix.GetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP)
+	if err == nil && clamp != f.clamp {
+		f.setClamp(source)
 	}
 }
 
@@ -397,8 +413,9 @@ func (s *Server) widen(f *flow, source int) {
 	if errno != 0 {
 		return
 	}
+	f.learn(source)
 	f.widened = max(f.receiveSize(), int(info[toRead])+widerReceive)
-	setReceiveBuffer(source, f.widened)
+	f.resize(source)
 }
 
 // largestPacket returns how many bytes packets have that come at fd, by the kernel's estimate.

@@ -380,11 +380,38 @@ func TestPartOfALargeBuffer(t *testing.T) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer unix.Close(fd)
-	f := &flow{receive: 80 << 10, window: 80 << 10}
-	new(Server).adjust(f, fd, 40<<10)
-	assert.False(t, f.cramped, "40 KiB are more than a packet")
-	new(Server).adjust(f, fd, 1<<10)
-	assert.True(t, f.cramped)
+	f := &flow{receive: mostMemory / 2, window: mostMemory / 2}
+	f.resize(fd)
+	for _, clamp := range []int{mostMemory / 4, 1 << 10} { // as the kernel does
+		require.NoError(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, clamp))
+		f.learn(fd)
+		assert.Equal(t, clamp < leastWindow, f.cramped(), "of %d bytes it takes %d", f.receive, clamp)
+	}
+}
+
+// TestPartOfASmallerBuffer: what the kernel takes of a buffer is known when the buffer becomes smaller, and it is not taken
+// for enough before anything was measured. The kernel says it once.
+func TestPartOfASmallerBuffer(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	s := newServer(Options{SocketMemory: 1 << 20}, defaultLimits())
+	c, f := &conn{memory: leastMemory}, &flow{}
+	s.limitSource(c, fd, f)
+	assert.Equal(t, crampedReceive, option(t, fd, unix.SOL_SOCKET, unix.SO_RCVBUF), "nothing is measured")
+	f.full = true
+	f.resize(fd)
+	assert.Equal(t, leastReceive, option(t, fd, unix.SOL_SOCKET, unix.SO_RCVBUF), "the same, but what comes waits")
+	f.full, f.memory = false, 16<<10
+	s.limitSource(c, fd, f)
+	large := option(t, fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	require.NoError(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, large/4)) // as the kernel does
+	f.learn(fd)
+	assert.False(t, f.cramped())
+	f.memory = 0
+	s.limitSource(c, fd, f)
+	assert.True(t, f.cramped())
+	assert.Equal(t, crampedReceive, option(t, fd, unix.SOL_SOCKET, unix.SO_RCVBUF))
 }
 
 // TestHeldIsMemory: what waits at a socket is counted by the memory that it takes, which for pieces of one byte is a

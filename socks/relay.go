@@ -35,10 +35,11 @@ type flow struct {
 	since          time.Duration
 	before, looked uint64
 	// receive is the size of the source's receive buffer unless the kernel takes too little of it for
-	// data (cramped), and window what its window was limited to, in bytes; both are 0 where they are not
-	// limited.
-	receive, window int
-	cramped         bool
+	// data, window what its window was limited to, size and clamp what the kernel was told last or has set
+	// since, all in bytes; they are 0 where they are not limited. ratio is how much of a buffer the kernel takes
+	// for data, in 256ths, and 0 until it has measured a packet.
+	receive, window, size, clamp int
+	ratio                        int
 	// drops is how many packets the kernel had dropped at the source at the last look, missed that bytes
 	// were among them which the peer had been offered room for, and widened the size of the buffer if it is
 	// larger for that, in bytes.
@@ -317,6 +318,10 @@ func (s *Server) relay(c *conn) {
 		f.full = p == atSink
 		if f.full {
 			s.lookForMissed(f, source)
+		}
+		if f.window > 0 && f.ratio == 0 {
+			f.learn(source)
+			f.resize(source)
 		}
 		f.spent = p == atLimit
 		f.done = p == ended

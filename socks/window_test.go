@@ -235,7 +235,7 @@ func TestWindowOfTheLargeBuffer(t *testing.T) {
 	for _, part := range []int{110, 140, 170, 200} {
 		u.Server.mu.Lock()
 		f := &u.conns[1].rx
-		f.cramped = true // as of packets before
+		f.ratio = 1 // as of packets before
 		setReceiveBuffer(remote, offeringReceive)
 		p.send(strings.Repeat("x", part), 0)
 		assert.Eventually(t, func() bool { return arrived(remote) == part }, patience, 100*time.Microsecond)
@@ -275,14 +275,9 @@ func TestHeardBehindAFullBuffer(t *testing.T) {
 	u := start(t, func(o *options) { o.SocketMemory = 1 << 20 })
 	near := u.fill(p, part)
 	remote := u.firstConn().remote
-	dropped := func() uint32 {
-		info, errno := memoryOf(remote)
-		assert.Zero(t, errno)
-		return info[drops]
-	}
-	for before := dropped(); dropped() == before; {
+	for before := dropped(t, remote); dropped(t, remote) == before; {
 		p.send(strings.Repeat("x", part), 0)
-		require.Eventually(t, func() bool { return p.arrived() || dropped() > before }, patience, 100*time.Microsecond)
+		require.Eventually(t, func() bool { return p.arrived() || dropped(t, remote) > before }, patience, 100*time.Microsecond)
 	}
 	full, all := held(remote), p.heard()
 	for _, said := range []string{"one", "two"} {
@@ -297,6 +292,13 @@ func TestHeardBehindAFullBuffer(t *testing.T) {
 	assert.LessOrEqual(t, held(remote), full+2*widerReceive)
 	go io.Copy(io.Discard, near)
 	p.awaitWindow(smallPacket)
+}
+
+// dropped returns how many packets the kernel has dropped at a socket.
+func dropped(t *testing.T, fd int) uint32 {
+	info, errno := memoryOf(fd)
+	assert.Zero(t, errno)
+	return info[drops]
 }
 
 // firstConn returns the first connection as it is now.
