@@ -272,6 +272,7 @@ func (s *Server) limitSource(c *conn, fd int, f *flow) {
 	}
 	size := (c.memory + f.memory) / 2
 	f.receive = max(size, s.leastReceive(c))
+	f.size = 0 // fd may be new: a UDP ASSOCIATE has two
 	f.resize(fd)
 	// The window stays what it was at the start of the connection unless it is set too
 	// (tcp(7)). And the kernel's least buffer is larger than leastMemory's part.
@@ -295,8 +296,9 @@ func (f *flow) receiveSize() int {
 	if f.widened > 0 {
 		return f.widened
 	}
-	// Of what is not measured yet the kernel takes a quarter, and of small packets that wait it makes larger ones.
-	if f.cramped() && (f.ratio > 0 || !f.full) {
+	// Of what is not measured yet the kernel takes a quarter, and of small packets that wait it makes larger ones. The
+	// first packets of many that come at once are not to take more.
+	if f.cramped() && (f.ratio > 0 || !f.full && f.moved > 0) {
 		return max(f.receive, crampedReceive)
 	}
 	return f.receive

@@ -398,6 +398,9 @@ func TestPartOfASmallerBuffer(t *testing.T) {
 	s := newServer(Options{SocketMemory: 1 << 20}, defaultLimits())
 	c, f := &conn{memory: leastMemory}, &flow{}
 	s.limitSource(c, fd, f)
+	assert.Equal(t, leastReceive, option(t, fd, unix.SOL_SOCKET, unix.SO_RCVBUF))
+	f.moved = 1
+	f.resize(fd)
 	assert.Equal(t, crampedReceive, option(t, fd, unix.SOL_SOCKET, unix.SO_RCVBUF), "nothing is measured")
 	f.full = true
 	f.resize(fd)
