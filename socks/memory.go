@@ -304,8 +304,15 @@ func (f *flow) receiveSize() int {
 	return f.receive
 }
 
-// cramped reports whether the kernel takes too little of f.receive bytes for data, as far as is known.
-func (f *flow) cramped() bool { return f.ratio == 0 || f.receive*f.ratio < f.needs()*wholeRatio }
+// cramped reports whether the kernel takes too little of f.receive bytes for data, as far as is known. Where
+// windows are not scaled what it takes of the least buffer before it has measured a packet is enough for a small one.
+// And of a larger buffer it would offer more before that is learned, and the peer would send larger packets.
+func (f *flow) cramped() bool {
+	if f.ratio == 0 {
+		return f.packet == 0
+	}
+	return f.receive*f.ratio < f.needs()*wholeRatio
+}
 
 // resize gives the receive buffer of f's source its size.
 func (f *flow) resize(source int) {
