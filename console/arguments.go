@@ -21,6 +21,7 @@ type options struct {
 	upgrade    UpgradeArguments
 	imports    ImportArguments
 	file       string
+	password   PasswordArguments
 	traffic    trafficArguments
 }
 

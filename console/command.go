@@ -130,8 +130,16 @@ var (
 	quitCommand = command{name: "quit", help: "end the session", policy: everyone, run: func(x *execution, _ *menu, _ arguments) error {
 		return x.ask(Quit)
 	}}
-	passwordCommand = command{name: "password", help: "change the password, which it asks for", needs: ChangePassword, policy: needed(ChangePassword),
-		run: func(x *execution, _ *menu, _ arguments) error { return x.ask(ChangePassword) }}
+	passwordCommand = command{name: "password", help: "change one's own password, which it asks for if none is given", needs: ChangePassword, policy: needed(ChangePassword),
+		arguments: []argument{
+			option(prop("old-password", anyText(), "", "the present password", func(o *options) *string { return &o.password.Old })),
+			option(prop("new-password", anyText(), "", "the new one", func(o *options) *string { return &o.password.New })),
+			option(prop("confirm-new-password", anyText(), "", "the new one once more", func(o *options) *string { return &o.password.Again })),
+		},
+		run: func(x *execution, _ *menu, a arguments) error {
+			x.result.Password = a.password
+			return x.ask(ChangePassword)
+		}}
 	// exportCommand is a command of every menu.
 	exportCommand = command{name: "export", help: "show the configuration of this menu and those below as commands",
 		shows: true, words: exportWords,

@@ -140,6 +140,7 @@ type Result struct {
 	Upgrade    UpgradeArguments
 	Import     ImportArguments
 	Edit       EditArguments
+	Password   PasswordArguments
 }
 
 // Session is a user's place in the menus. The zero value is at the root. Only one goroutine

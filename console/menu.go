@@ -490,6 +490,12 @@ var menus = sync.OnceValue(func() []*menu {
 // password is the kind of a password as it is typed.
 func password() kind[string] { return text(0, 64) }
 
+// anyText is whatever a password may have been: it is compared, and no error shows it.
+func anyText() kind[string] {
+	same := func(s string) string { return s }
+	return kind[string]{accepts: "password", parse: func(s string) (string, error) { return s, nil }, format: same, unset: "none"}
+}
+
 // CheckPassword returns an error if a user may not choose this password. The error does not
 // show the password.
 func CheckPassword(new string) error {

@@ -117,6 +117,20 @@ func (c Config) User(name string) (u User, ok bool) {
 	return User{}, false
 }
 
+// PasswordArguments are the arguments of /password, of which a person gives none and is asked for them.
+type PasswordArguments struct{ Old, New, Again string }
+
+// Given reports whether there are any.
+func (p PasswordArguments) Given() bool { return p != PasswordArguments{} }
+
+// Check returns an error if New may not be chosen, or was not given twice. The error shows neither.
+func (p PasswordArguments) Check() error {
+	if p.New != p.Again {
+		return errors.New("failure: new passwords do not match")
+	}
+	return CheckPassword(p.New)
+}
+
 // SetPassword makes hash the password of a user, "" for none, and reports whether there is that user.
 func (c *Config) SetPassword(name, hash string) bool {
 	c.Users = slices.Clone(c.Users)

@@ -56,7 +56,16 @@ func (r *Router) programHandler(s *session.Session) program.Handler {
 					_, err = io.WriteString(out, result.Output)
 				}
 				return err
-			case console.ChangePassword, console.Edit:
+			case console.ChangePassword:
+				p := result.Password
+				if !p.Given() {
+					return errors.New("failure: expected old-password=, new-password= and confirm-new-password=")
+				}
+				if err := p.Check(); err != nil {
+					return err
+				}
+				return r.setPassword(s, p.Old, p.New)
+			case console.Edit:
 				return errAsksPerson
 			}
 			return nil

@@ -93,8 +93,8 @@ type upgrades struct {
 	busy chan struct{}
 
 	mu sync.Mutex
-	// latest is the version that the server of newer versions had when it was asked last, and status
-	// what came of that.
+	// latest is the version that the server of newer versions had when it was asked last, and status what came of that, or how far an
+	// upgrade is.
 	latest, status string
 	// stop ends the fetching of an image, nil if none is fetched.
 	stop context.CancelFunc

@@ -73,6 +73,7 @@ func (r *Router) upgradeTo(ctx context.Context, a console.UpgradeArguments, out 
 		return err
 	}
 	r.log.Printf(kmsg.Notice, "upgrade from %s: the image is written, restarting", a.From)
+	r.upgrades.setStatus("system will reboot shortly")
 	_, _ = io.WriteString(out, "system will reboot shortly\n") // whoever is left
 	r.request(console.Reboot)
 	return nil
@@ -102,7 +103,41 @@ func (r *Router) install(ctx context.Context, name string, task upgrade.Task, so
 	r.upgrades.setStop(cancel)
 	defer r.upgrades.setStop(nil)
 	r.log.Printf(kmsg.Notice, "upgrade from %s", name)
-	return r.runUpgrade(ctx, cancel, task, source, out)
+	r.upgrades.setStatus("waiting for the image")
+	err := r.runUpgrade(ctx, cancel, task, source, io.MultiWriter(&statusWriter{upgrades: &r.upgrades}, out))
+	if err != nil {
+		r.upgrades.setStatus("ERROR: " + strings.TrimPrefix(err.Error(), "failure: "))
+	}
+	return err
+}
+
+// statusWriter keeps the last line that an upgrade has printed as its status, for who does not read along, such as the page.
+type statusWriter struct {
+	upgrades *upgrades
+	line     []byte
+}
+
+// maxStatus bounds a status, in bytes.
+const maxStatus = 200
+
+func (w *statusWriter) Write(p []byte) (int, error) {
+	for _, b := range p {
+		switch {
+		case b == '\n':
+			w.upgrades.setStatus(string(w.line))
+			w.line = w.line[:0]
+		case len(w.line) < maxStatus:
+			w.line = append(w.line, b)
+		}
+	}
+	return len(p), nil
+}
+
+// setStatus says what /system package update tells of an upgrade.
+func (u *upgrades) setStatus(text string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.status = console.Printable(text)
 }
 
 // imageSource writes an image to body until it has all, body takes no more or ctx ends.

@@ -133,10 +133,7 @@ func (s *server) firstPassword() error {
 }
 
 func (s *server) setPassword(old, new, again string) error {
-	if new != again {
-		return errors.New("failure: new passwords do not match")
-	}
-	if err := console.CheckPassword(new); err != nil {
+	if err := (console.PasswordArguments{Old: old, New: new, Again: again}).Check(); err != nil {
 		return err
 	}
 	return s.handler.SetPassword(&s.session, old, new)

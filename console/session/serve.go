@@ -234,6 +234,12 @@ func (s *server) run(line string) (console.Request, error) {
 		if err == nil && s.handler.Import != nil && result.Request == console.Import {
 			return console.None, s.takeImport(result.Import)
 		}
+		if p := result.Password; err == nil && result.Request == console.ChangePassword && p.Given() {
+			if err := s.setPassword(p.Old, p.New, p.Again); err != nil {
+				return console.None, s.show(err.Error() + "\n")
+			}
+			return console.None, nil
+		}
 		if err == nil && result.Request == console.Edit {
 			return console.None, s.edit(result.Edit)
 		}
