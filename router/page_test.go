@@ -1,13 +1,17 @@
 package router
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,10 +23,13 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/internal/browser"
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/netcfg"
+	"github.com/postern-router/postern/service"
+	"github.com/postern-router/postern/upgrade"
 	"github.com/postern-router/postern/web"
 )
 
@@ -44,8 +51,11 @@ func (*household) Show(live *console.Live) {
 	live.Resource = func() (console.Resource, error) {
 		return console.Resource{Uptime: 90 * time.Hour, FreeMemory: 9 << 20, TotalMemory: 27 << 20, CPULoad: 0.07, CPUCount: 1, Architecture: "mips", Board: "malta", Version: "v1.2"}, nil
 	}
-	live.Slots = func() ([]console.SlotState, error) {
-		return []console.SlotState{{Name: "a", Version: "v1.2", Size: 3 << 20, State: "confirmed", Running: true, Active: true}, {Name: "b", State: "empty"}}, nil
+	counters := live.Counters
+	live.Counters = func(table firewall.Table) ([]firewall.Counter, error) {
+		all, err := counters(table)
+		all[0] = firewall.Counter{Bytes: 12 << 10, Packets: 345}
+		return all, err
 	}
 	live.Log = func() ([]string, error) {
 		return []string{"08:00:00 system,info router started", "08:00:01 dhcp,info lan assigned 192.168.0.100 to 02:50:F2:00:00:64",
@@ -61,12 +71,14 @@ type pageRig struct {
 	pictures string // a folder, or ""
 }
 
-func newPageRig(t *testing.T) *pageRig {
+// newPageRig returns a router with the page of a Spec. The browser has further flags, which are asked for when the router runs.
+func newPageRig(t *testing.T, spec service.Spec, flags func(*rig) []string) *pageRig {
 	e2e.Needs(t, browser.Program)
 	g := &pageRig{rig: newRig(t), pictures: os.Getenv(picturesVariable)}
 	supervisor := realSupervisor(t, g.r.log, g.log)
-	page := newWebService(supervisor, g.r.log.About("www"), web.Spec)
-	page.attach(g.r, way{via: viaWeb})
+	page := newWebService(supervisor, g.r.log.About("www"), spec)
+	page.attach(g.r, way{viaWeb, spec.Name != web.Spec.Name})
+	g.r.supervisor = supervisor
 	g.r.services = []Service{newSocksService(supervisor, g.r.log.About("socks"), fakeOpenings{}), &household{fakeService{rig: g.rig, name: "household"}}, page}
 	var turns atomic.Uint64
 	g.network.state = func() ([]netcfg.LinkState, error) {
@@ -84,10 +96,16 @@ func newPageRig(t *testing.T) *pageRig {
 	}
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "ether2").Run() }) // the other end goes in its own time
 	require.NoError(t, g.lan.IP("addr add 192.168.0.2/24 dev eth0", "link set eth0 up"))
-	g.file("default.rsc", lanLines+"/system identity set name=home\n/ip socks set enabled=yes\n/ip address set [find interface=ether2] comment=\"the LAN\"\n")
+	g.file("default.rsc", lanLines+"/system identity set name=home\n/ip socks set enabled=yes\n/ip address set [find interface=ether2] comment=\"the LAN\"\n"+
+		"/ip firewall filter add chain=input action=accept connection-state=established,related comment=\"what goes on\"\n/ip firewall filter add chain=input action=drop in-interface-list=!LAN\n"+
+		"/ip firewall nat add chain=srcnat action=masquerade out-interface=ether1\n")
 	g.r.start()
 	require.True(t, g.r.snapshot().forwarding, g.log())
-	g.Browser = browser.Start(t, g.lan.Command)
+	var more []string
+	if flags != nil {
+		more = flags(g.rig)
+	}
+	g.Browser = browser.Start(t, g.lan.Command, more...)
 	return g
 }
 
@@ -212,6 +230,45 @@ func (g *pageRig) tab(n int) (names []string) {
 	return names
 }
 
+// updates is a server with a newer version of the software, whose image comes very slowly from its middle on until rest is closed.
+func (g *pageRig) updates() (url string, rest chan struct{}) {
+	g.Helper()
+	image := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
+	file, key := signedImage(g, image)
+	g.file("etc/upgrade.pub", key)
+	g.slots("a", map[string]string{"tried": "1", "confirmed": "1"}, nil)
+	for _, slot := range []string{"vda1", "vda2"} {
+		require.NoError(g, os.Truncate(filepath.Join(g.r.root, "dev", slot), 2<<20))
+	}
+	g.r.upgrades.running = upgrade.Running{Board: "rig", Version: "v1", Date: time.Unix(1_000_000_000, 0).UTC()}
+	rest = make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/release/rig/sysupgrade.img" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(file)))
+		at := len(file) * 2 / 3
+		_, _ = w.Write(file[:at])
+		ticks := time.NewTicker(10 * time.Millisecond)
+		defer ticks.Stop()
+		for ; at < len(file); at++ {
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-rest:
+				_, _ = w.Write(file[at:])
+				return
+			case <-ticks.C:
+				_, _ = w.Write(file[at : at+1])
+			case <-r.Context().Done(): // who asks for the header wants no more
+				return
+			}
+		}
+	}))
+	g.Cleanup(server.Close)
+	return server.URL + "/release", rest
+}
+
 // connectSocks opens a connection by the SOCKS server to a server that says nothing.
 func (g *pageRig) connectSocks(to *net.TCPListener) net.Conn {
 	g.Helper()
@@ -230,12 +287,13 @@ func (g *pageRig) connectSocks(to *net.TCPListener) net.Conn {
 
 // A person manages a new router with the page, in a real browser: in light and dark, on a screen and a phone, by keys alone.
 func TestPageInBrowser(t *testing.T) {
-	g := newPageRig(t)
+	g := newPageRig(t, web.Spec, nil)
+	url, rest := g.updates()
 	const (
-		secret = "correct horse"
 		focus  = "document.activeElement"
 		say    = `document.querySelector("#login .say").innerText`
 	)
+	secret := "correct horse"
 	g.Open("http://192.168.0.1")
 	g.Await(focus + `.name == "password"`)
 	g.look("login")
@@ -270,7 +328,7 @@ func TestPageInBrowser(t *testing.T) {
 	g.Await(rows + " == 2")
 	g.Await(`document.querySelector("article svg path").getAttribute("d") != ""`)
 	shown := g.Text(`document.querySelector("#status").innerText`)
-	for _, text := range []string{"192.168.0.1/24", "Mbit/s", "no link", "<b>phone</b>", "7m", "2 of 200", "confirmed, running, starts next", "malta", "9.0 MiB of 27.0 MiB free", "the clock is not set"} {
+	for _, text := range []string{"192.168.0.1/24", "Mbit/s", "no link", "<b>phone</b>", "7m", "2 of 200", "confirmed, running, starts next", "malta", "in all ", "9.0 MiB of 27.0 MiB free", "the clock is not set"} {
 		assert.Contains(t, shown, text)
 	}
 	g.look("status")
@@ -278,9 +336,11 @@ func TestPageInBrowser(t *testing.T) {
 	end := func(c net.Conn) string {
 		return fmt.Sprintf("End the connection of %s to 192.168.0.2:7000", c.LocalAddr())
 	}
-	assert.Equal(t, []string{"logout", end(first), end(second), "log"}, g.tab(4))
-	g.Press("Shift+Tab")
-	g.Press("Shift+Tab")
+	assert.Equal(t, []string{"logout", end(first), end(second), "Filter", "NAT", "Mangle", "url", "check", "End the login of admin by web from 192.168.0.2",
+		"old", "new", "again", "Change my password", "log"}, g.tab(14))
+	for range 12 {
+		g.Press("Shift+Tab")
+	}
 	g.Press("Enter")
 	g.Await(rows + " == 1")
 	_, err = first.Read(make([]byte, 1))
@@ -292,6 +352,43 @@ func TestPageInBrowser(t *testing.T) {
 	g.Press("Enter")
 	g.Await(rows + " == 0")
 	assert.Equal(t, "h-so", g.Text(focus+".id"))
+
+	// The rules of the firewall, with what they have matched.
+	assert.Equal(t, []string{"Filter"}, g.tab(1))
+	g.Press("Enter")
+	g.Await(`document.querySelectorAll("#filter tbody tr").length == 2`)
+	g.Eval(`document.querySelector("details[data-menu=nat] summary").focus()`, nil)
+	g.Press("Space")
+	g.Await(`document.querySelectorAll("#nat tbody tr").length == 1`)
+	shown = g.Text(`document.querySelector("#filter").innerText`)
+	for _, text := range []string{"input", "connection-state=established,related", "in-interface-list=!LAN", "what goes on", "12.0 KiB", "345"} {
+		assert.Contains(t, shown, text)
+	}
+	g.look("rules")
+
+	// One's own password.
+	const changed = `document.querySelector("#changed").innerText`
+	change := func(old, new, again string) {
+		t.Helper()
+		g.Eval(`document.querySelector("#secret").old.focus()`, nil)
+		for _, text := range []string{old, new, again} {
+			g.Type(text)
+			g.Press("Tab")
+		}
+		g.Press("Shift+Tab")
+		g.Press("Enter")
+	}
+	change(secret, "other", "another")
+	g.Await(changed + ` == "The two passwords differ."`)
+	g.Eval(`document.querySelector("#secret").reset()`, nil)
+	change("wrong", "battery staple", "battery staple")
+	g.Await(changed + ` == "failure: old password is wrong"`)
+	g.Eval(`document.querySelector("#secret").reset()`, nil)
+	change(secret, "battery staple", "battery staple")
+	g.Await(changed + ` == "The password is changed."`)
+	assert.Contains(t, g.log(), "password of user admin changed by web:admin@192.168.0.2")
+	secret = "battery staple"
+	g.Eval(`document.querySelector("#name").focus()`, nil)
 
 	// A router that does not answer.
 	g.Offline(true)
@@ -325,11 +422,82 @@ func TestPageInBrowser(t *testing.T) {
 	g.Await(say + ` == "The session has ended."`)
 	g.Await(focus + `.name == "password"`)
 
+	// Who may only look is offered no more than that.
+	logIn := func(user, secret string) {
+		t.Helper()
+		g.Eval(fmt.Sprintf(`document.querySelector("#login").user.value = %q`, user), nil)
+		g.Type(secret)
+		g.Press("Enter")
+		g.Await(`!document.querySelector("#status").hidden`)
+	}
+	g.must("/user group add name=looking policy=read,web")
+	g.must("/user add name=looker group=looking password=\"correct horse\" comment=\"who looks\"")
+	g.must("/system package update set url=" + url)
+	third := g.connectSocks(to)
+	logIn("looker", "correct horse")
+	g.Await(rows + " == 1")
+	visible := `[...document.querySelectorAll("#status button, #status input, #bar")].filter(e => e.checkVisibility()).map(e => e.name || e.id || e.innerText).join()`
+	assert.Equal(t, "logout,url", g.Text(visible))
+	var readOnly bool
+	g.Eval(`document.querySelector("#update").url.readOnly`, &readOnly)
+	assert.True(t, readOnly)
+	assert.Contains(t, g.Text(`document.querySelector("#users").innerText`), "who looks")
+	g.look("looker")
+	for _, path := range []string{"system/package/update/install", "system/package/update/check-for-updates", "password"} {
+		assert.Equal(t, "not enough permissions (9)", g.Text(`post("`+path+`").catch(e => e.message)`), path)
+	}
+	third.Close()
+	g.Click("#logout")
+	g.Await(focus + `.name == "password"`)
+
+	// Another version of the software, by keys alone.
+	const how = `document.querySelector("#how").innerText`
+	logIn("admin", secret)
+	g.Await(`document.querySelector("#update").url.value == "` + url + `"`)
+	g.Eval(`document.querySelector("#update").url.select()`, nil)
+	g.Type(url + "x")
+	g.Press("Enter")
+	g.Await(how + `.startsWith("ERROR: ") && ` + how + `.includes("404 Not Found")`)
+	g.Eval(`document.querySelector("#update").url.select()`, nil)
+	g.Type(url)
+	g.Press("Enter")
+	g.Await(how + ` == "New version is available"`)
+	assert.Equal(t, url, g.r.snapshot().config.UpdateURL)
+	g.look("newer")
+	assert.Equal(t, []string{"check", "install"}, g.tab(2))
+	g.Press("Enter")
+	g.Await(focus + `.innerText == "Not now"`)
+	g.look("sure")
+	assert.Contains(t, g.Text(`document.querySelector("dialog").innerText`), "Install v2?")
+	g.Press("Enter")
+	g.Await(focus + `.name == "install"`)
+	g.Press("Enter")
+	g.Await(focus + `.innerText == "Not now"`)
+	g.Press("Escape")
+	g.Await(focus + `.name == "install"`)
+	assert.NotContains(t, g.log(), "upgrade by")
+	g.Press("Enter")
+	g.Await(focus + `.innerText == "Not now"`)
+	assert.Equal(t, []string{"Install and restart"}, g.tab(1))
+	g.Press("Enter")
+	g.Await(`document.querySelector("#bar").checkVisibility() && document.querySelector("#bar").value >= 50`)
+	assert.Equal(t, "install", g.Text(focus+".name"))
+	assert.Equal(t, "failure: an upgrade is under way", g.Text(`post("system/package/update/install").catch(e => e.message)`))
+	assert.Contains(t, g.log(), "upgrade by web:admin@192.168.0.2")
+	g.look("upgrade")
+	close(rest)
+	assert.Equal(t, console.Reboot, <-g.requests)
+	g.Await(how + ` == "system will reboot shortly"`)
+	g.Await(`[...document.querySelectorAll("#slots tr")].some(e => /b\s+v2\s.*\suntried/.test(e.innerText))`)
+	g.Eval("window.former = true", nil)
+	g.must("/user active request-logout [find]") // as a restart does
+	g.Await(`!window.former && ` + focus + `.name == "password"`)
+
 	for _, r := range g.Requests() {
 		assert.Regexp(t, `^(GET|POST|DELETE) (http://192\.168\.0\.1/|data:image/svg)`, r, "nobody else is asked")
 	}
 	// The browser's console notes each answer that is no.
 	for _, p := range append(offline, g.Problems()...) {
-		assert.Regexp(t, `^Failed to load resource: the server responded with a status of (401 .*/(session|login|rest/.*)|428 .*/login)$`, p)
+		assert.Regexp(t, `^Failed to load resource: the server responded with a status of (401 .*/(session|login|rest/.*)|428 .*/login|400 .*/rest/(password|partitions|system/package/update/install)|500 .*/rest/(password|system/package/update/(install|check-for-updates)))$`, p)
 	}
 }

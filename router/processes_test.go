@@ -348,7 +348,7 @@ func TestFetchProcess(t *testing.T) {
 }
 
 // signedImage is an upgrade image for the board of these tests, and the key that it is signed by.
-func signedImage(t *testing.T, image []byte) (file []byte, key string) {
+func signedImage(t testing.TB, image []byte) (file []byte, key string) {
 	t.Helper()
 	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
 	header, err := upgrade.Header{Board: "rig", Version: "v2", Date: time.Unix(2_000_000_000, 0), Length: int64(len(image)),

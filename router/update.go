@@ -74,9 +74,13 @@ func (r *Router) lookForUpdate(ctx context.Context) (upgrade.Header, error) {
 		fetched <- err
 	}()
 	err = r.supervisor.Run(ctx, upgrade.LookJob(key, in, r.upgrades.running, &found))
+	late := ctx.Err() != nil
 	in.Close() // the rest of the image is not fetched
+	if err == nil {
+		cancel() // nor waited for, where the server is slow
+	}
 	why := <-fetched
-	if ctx.Err() != nil {
+	if late {
 		return found, fmt.Errorf("no answer within %v", checkTime)
 	}
 	if errors.Is(err, service.RemoteError(upgrade.ErrNothing.Error())) && why != nil {

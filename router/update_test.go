@@ -33,7 +33,7 @@ func TestCheckForUpdates(t *testing.T) {
 	}
 	_, foreign, err := ed25519.GenerateKey(nil)
 	require.NoError(t, err)
-	files := map[string][]byte{"/new": sign("v2", 2000, private), "/same": sign("v1", 1000, private), "/foreign": sign("v3", 3000, foreign), "/page": []byte("<html>")}
+	files := map[string][]byte{"/new": sign("v2", 2000, private), "/same": sign("v1", 1000, private), "/foreign": sign("v3", 3000, foreign), "/page": []byte("<html>"), "/slow": sign("v2", 2000, private)[:upgrade.HeaderSize]}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		data, ok := files[strings.TrimSuffix(r.URL.Path, "/rig/sysupgrade.img")]
 		if !ok {
@@ -41,10 +41,15 @@ func TestCheckForUpdates(t *testing.T) {
 			return
 		}
 		_, _ = w.Write(data)
+		if strings.HasPrefix(r.URL.Path, "/slow") {
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}
 	}))
 	defer server.Close()
 	for _, c := range []struct{ folder, latest, status string }{
 		{"/new", "v2", "New version is available"},
+		{"/slow", "v2", "New version is available"}, // the header is all that comes
 		{"/same", "v1", "System is already up to date"},
 		{"/foreign", "", "ERROR: wrong signature: the image is damaged, or signed with another key"},
 		{"/page", "", "ERROR: the image ends after 6 bytes, in its header"},

@@ -254,7 +254,7 @@ func TestIdleLogins(t *testing.T) {
 		u.done(v)
 		time.Sleep(idleTime - time.Second)
 		require.Same(t, v, u.byCookie(from, cookie))
-		require.NoError(t, v.with(t.Context(), func(Session) error { return nil }))
+		require.NoError(t, v.with(t.Context(), commandTime, func(Session) error { return nil }))
 		u.done(v)
 		time.Sleep(idleTime - time.Second)
 		synctest.Wait()
@@ -283,7 +283,7 @@ func TestLongRequests(t *testing.T) {
 		results := make(chan error)
 		for range maxSessions + 1 {
 			go func() {
-				results <- v.with(t.Context(), func(s Session) error { return s.Query("log", nil, nil, nil) })
+				results <- v.with(t.Context(), commandTime, func(s Session) error { return s.Query("log", nil, nil, nil) })
 			}()
 		}
 		assert.ErrorIs(t, <-results, errBusy)

@@ -93,7 +93,7 @@ func (s *Server) metrics(ctx context.Context, w *response, r *request, u *user) 
 	if open {
 		w.contentType = openMetrics
 	}
-	err := u.with(ctx, func(session Session) error {
+	err := u.with(ctx, commandTime, func(session Session) error {
 		success := family{name: "postern_scrape_collector_success", help: "Whether what the collector is about could be asked for."}
 		for _, c := range collectors {
 			families, err := c.collect(session)

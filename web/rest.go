@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/postern-router/postern/api"
 	"github.com/postern-router/postern/console"
@@ -47,7 +48,7 @@ func (s *Server) rest(ctx context.Context, w *response, r *request, u *user, bod
 		return
 	}
 	w.contentType = jsonType
-	err := u.with(ctx, func(session Session) error {
+	err := u.with(ctx, timeFor(r.method, path), func(session Session) error {
 		q := restRequest{ctx, session, w, path, members}
 		switch r.method {
 		case "GET", "HEAD":
@@ -68,6 +69,17 @@ func (s *Server) rest(ctx context.Context, w *response, r *request, u *user, bod
 	if err != nil {
 		failure(w, r.method, path, err)
 	}
+}
+
+// timeFor is how long a request may take.
+func timeFor(method string, path []string) time.Duration {
+	switch strings.Join(path, " ") {
+	case "system upgrade", "system package update install":
+		if method == "POST" {
+			return upgradeTime
+		}
+	}
+	return commandTime
 }
 
 // failure is the answer for an error of a session.

@@ -23,10 +23,11 @@ const (
 	// spareTime is how long a login must have been without a request to make room for another.
 	spareTime = time.Minute
 	// maxSessions is how many requests of a login are carried out at once, sessionTime how long one more
-	// waits, and commandTime how long a request may take.
+	// waits, and commandTime how long a request may take: upgradeTime if it fetches an image and writes it to flash.
 	maxSessions = 3
 	sessionTime = 10 * time.Second
 	commandTime = time.Minute
+	upgradeTime = time.Hour
 )
 
 // Session is a session with PID 1, over which one request at a time looks at the router or changes it: see
@@ -291,8 +292,8 @@ func (v *user) leave() {
 	v.release()
 }
 
-// with calls f with a session that no other request uses meanwhile, for commandTime at most.
-func (v *user) with(ctx context.Context, f func(Session) error) error {
+// with calls f with a session that no other request uses meanwhile, for that time at most.
+func (v *user) with(ctx context.Context, most time.Duration, f func(Session) error) error {
 	wait := time.NewTimer(sessionTime)
 	defer wait.Stop()
 	select {
@@ -312,7 +313,7 @@ func (v *user) with(ctx context.Context, f func(Session) error) error {
 			return err
 		}
 	}
-	end := time.AfterFunc(commandTime, func() { s.Close() })
+	end := time.AfterFunc(most, func() { s.Close() })
 	err := f(s)
 	if !end.Stop() {
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,15 +72,16 @@ type message struct {
 	} `json:"error,omitempty"`
 }
 
-// Start starts the browser by command, which is exec.Command or that of a host of package testnet. It ends with the test.
-func Start(t testing.TB, command func(program string, args ...string) *exec.Cmd) *Browser {
+// Start starts the browser by command, which is exec.Command or that of a host of package testnet, with further flags. It ends with the
+// test.
+func Start(t testing.TB, command func(program string, args ...string) *exec.Cmd, more ...string) *Browser {
 	t.Helper()
 	home, err := os.MkdirTemp("", "browser-") // not of the test, which would fail if a file came while it is removed
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &Browser{t: t, home: home, ended: make(chan struct{}), answers: map[int]chan message{}}
-	b.cmd = command(Program, append(flags, "--user-data-dir="+filepath.Join(home, "profile"), "about:blank")...)
+	b.cmd = command(Program, slices.Concat(flags, more, []string{"--user-data-dir=" + filepath.Join(home, "profile"), "about:blank"})...)
 	b.cmd.Env = append(os.Environ(), "HOME="+home, "DBUS_SESSION_BUS_ADDRESS=/dev/null")
 	b.cmd.Stderr = &b.said
 	b.cmd.WaitDelay = patience // if a process of its own has that still
