@@ -290,8 +290,8 @@ func TestPageInBrowser(t *testing.T) {
 	g := newPageRig(t, web.Spec, nil)
 	url, rest := g.updates()
 	const (
-		focus  = "document.activeElement"
-		say    = `document.querySelector("#login .say").innerText`
+		focus = "document.activeElement"
+		say   = `document.querySelector("#login .say").innerText`
 	)
 	secret := "correct horse"
 	g.Open("http://192.168.0.1")
@@ -328,7 +328,7 @@ func TestPageInBrowser(t *testing.T) {
 	g.Await(rows + " == 2")
 	g.Await(`document.querySelector("article svg path").getAttribute("d") != ""`)
 	shown := g.Text(`document.querySelector("#status").innerText`)
-	for _, text := range []string{"192.168.0.1/24", "Mbit/s", "no link", "<b>phone</b>", "7m", "2 of 200", "confirmed, running, starts next", "malta", "in all ", "9.0 MiB of 27.0 MiB free", "the clock is not set"} {
+	for _, text := range []string{"192.168.0.1/24", "Mbit/s", "no link", "<b>phone</b>", "7m", "2 of 200", "confirmed, running, starts next", "malta", "total: ", "9.0 MiB of 27.0 MiB free", "the clock is not set"} {
 		assert.Contains(t, shown, text)
 	}
 	g.look("status")

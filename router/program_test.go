@@ -48,7 +48,20 @@ func TestProgramService(t *testing.T) {
 	require.NoError(t, c.Execute("/system identity print", func(text string) error { said += text; return nil }))
 	assert.Equal(t, "  name: postern\n", said)
 	_, err = c.Do("", "password", nil)
-	require.ErrorContains(t, err, "asks a person for text")
+	require.EqualError(t, err, "failure: expected old-password=, new-password= and confirm-new-password=")
+	change := func(old, new, again string) error {
+		_, err := c.Do("", "password", nil, console.Argument{Name: "old-password", Value: old}, console.Argument{Name: "new-password", Value: new},
+			console.Argument{Name: "confirm-new-password", Value: again})
+		return err
+	}
+	require.NoError(t, change("", "correct horse", "correct horse"))
+	assert.True(t, r.hasPassword(console.Admin))
+	require.EqualError(t, change("correct horse", "other", "others"), "failure: new passwords do not match")
+	require.EqualError(t, change("correct horse", "\a", "\a"), "failure: bad new password; expected printable string: 0..64 bytes")
+	require.EqualError(t, change("wrong", "other", "other"), "failure: old password is wrong")
+	require.NoError(t, change("correct horse", "other", "other"))
+	require.NoError(t, c.Execute("/password old-password=other new-password=\"\" confirm-new-password=\"\"", nil))
+	assert.False(t, r.hasPassword(console.Admin))
 	require.ErrorContains(t, c.Execute("/import", nil), "asks a person for text")
 	require.NoError(t, c.Close())
 	<-done

@@ -5,8 +5,10 @@ package router
 import (
 	"bufio"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -25,6 +27,7 @@ import (
 	"github.com/postern-router/postern/certificate"
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/internal/browser"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/web"
@@ -34,6 +37,7 @@ import (
 type tlsRouter struct {
 	*rig
 	web, api string // addresses
+	page     Service
 	roots    *x509.CertPool
 }
 
@@ -45,6 +49,7 @@ func newTLSRouter(t *testing.T) tlsRouter {
 	programs, page := newProgramService(supervisor, r.log.About("api"), api.TLSSpec), newWebService(supervisor, r.log.About("www"), web.TLSSpec)
 	programs.attach(r, way{viaAPI, true})
 	page.attach(r, way{viaWeb, true})
+	g.page = page
 	t.Cleanup(programs.Stop)
 	t.Cleanup(page.Stop)
 	hash, err := password.New("correct horse")
@@ -236,6 +241,89 @@ func TestHostileHandshakes(t *testing.T) {
 	require.Eventually(t, works, time.Minute, 10*time.Millisecond)
 	assert.NotContains(t, g.log(), "ended unexpectedly")
 	assert.NotContains(t, g.log(), "panic")
+}
+
+// A browser that trusts the router's own certificate has the page over TLS, whose cookie goes over TLS alone; and one that does not
+// trust it has not.
+func TestPageOverTLS(t *testing.T) {
+	const secret = "correct horse"
+	g := newPageRig(t, web.TLSSpec, func(g *rig) []string {
+		g.must("/user set admin password=\"" + secret + "\"")
+		g.must("/ip service enable www-ssl")
+		pair, err := g.r.snapshot().config.Certificates[0].KeyPair()
+		require.NoError(t, err)
+		leaf, err := x509.ParseCertificate(pair.Chain[0])
+		require.NoError(t, err)
+		sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+		return []string{"--ignore-certificate-errors-spki-list=" + base64.StdEncoding.EncodeToString(sum[:])}
+	})
+	g.Open("https://192.168.0.1")
+	g.Await(`document.activeElement.name == "password" && isSecureContext`)
+	g.Type(secret)
+	g.Press("Enter")
+	g.Await(`document.title == "home" && document.activeElement.id == "name"`)
+	assert.Contains(t, g.log(), "user admin logged in from 192.168.0.2 via web")
+	assert.Empty(t, g.Text("document.cookie"), "no script has it")
+	g.Await(`[...document.querySelectorAll("#active tbody tr")].some(e => e.innerText.includes("192.168.0.2"))`)
+	g.Open("https://192.168.0.1") // the cookie is sent
+	g.Await(`document.title == "home" && !document.querySelector("#status").hidden`)
+	for _, r := range g.Requests() {
+		assert.Regexp(t, `^(GET|POST) (https://192\.168\.0\.1/|data:image/svg)`, r)
+	}
+	for _, p := range g.Problems() {
+		assert.Regexp(t, `status of 401 .*/session$`, p)
+	}
+
+	// Another key is one that the browser does not know: it shows nothing of the page.
+	g.must("/certificate sign router")
+	g.Browser = browser.Start(t, g.lan.Command)
+	assert.Contains(t, g.Refused("https://192.168.0.1"), "ERR_CERT_AUTHORITY_INVALID")
+}
+
+// A certificate that is replaced is that of the next connection; those that are there go on with the old one, and so do logins.
+func TestRenewedCertificate(t *testing.T) {
+	g := newTLSRouter(t)
+	dial := func() (*tls.Conn, string) {
+		t.Helper()
+		conn, err := tls.Dial("tcp4", g.web, &tls.Config{InsecureSkipVerify: true}) // its fingerprint is compared
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+		require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+		return conn, fmt.Sprintf("%x", sha256.Sum256(conn.ConnectionState().PeerCertificates[0].Raw))
+	}
+	ask := func(conn *tls.Conn) int {
+		t.Helper()
+		request, err := http.NewRequest("GET", "https://"+g.web+"/rest/system/identity", nil)
+		require.NoError(t, err)
+		request.SetBasicAuth(console.Admin, "correct horse")
+		require.NoError(t, request.Write(conn))
+		answer, err := http.ReadResponse(bufio.NewReader(conn), request)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, answer.Body)
+		require.NoError(t, err)
+		return answer.StatusCode
+	}
+	shown := func() string {
+		info, err := g.r.snapshot().config.Certificates[0].Info()
+		require.NoError(t, err)
+		return info.Fingerprint
+	}
+	old, before := dial()
+	assert.Equal(t, shown(), before)
+	assert.Equal(t, 200, ask(old))
+	st := g.r.snapshot()
+	result, err := new(console.Session).Execute(st.config, g.r.live(st, console.Admin), "/certificate sign mine")
+	require.NoError(t, err)
+	require.NoError(t, g.page.Apply(result.Config))
+	g.r.mu.Lock()
+	g.r.now.config, g.r.now.running = result.Config, result.Config
+	g.r.mu.Unlock()
+	assert.NotEqual(t, before, shown())
+	require.Eventually(t, func() bool { _, now := dial(); return now == shown() }, time.Minute, 10*time.Millisecond)
+	assert.Equal(t, 200, ask(old), "nobody is cut off")
+	conn, _ := dial()
+	assert.Equal(t, 200, ask(conn))
+	assert.Equal(t, 1, strings.Count(g.log(), "user admin logged in"), "the login goes on")
 }
 
 // The log tells of a new certificate, and no key.

@@ -16,5 +16,5 @@
 //   - the browser runs no script but the page's own (Content-Security-Policy), and the page shows what the router tells
 //     as text;
 //   - there are at most 8 logins, 16 connections of theirs, and 3 requests of each at once; a login ends 15 minutes
-//     after its last request or when PID 1 ends it, a request after a minute.
+//     after its last request or when PID 1 ends it, a request after a minute, an upgrade after an hour.
 package web

@@ -67,6 +67,14 @@ func TestConversations(t *testing.T) {
 			{sent(wire.Line, "/password"), frame{wire.Prompt, prompt}}, {sent(wire.Line, "old"), frame{wire.Secret, "old password: "}},
 			{sent(wire.Line, "new"), frame{wire.Secret, "new password: "}}, {sent(wire.Line, "new"), frame{wire.Secret, "retype new password: "}},
 			{frame{}, frame{wire.Prompt, prompt}}}},
+		{name: "passwords on the line", before: "old", password: "new", steps: steps{
+			{sent(wire.Line, "admin"), frame{wire.Ask, "Login: "}}, {sent(wire.Line, "old"), frame{wire.Secret, "Password: "}},
+			{sent(wire.Line, "/password old-password=old new-password=new confirm-new-password=new"), frame{wire.Prompt, prompt}},
+			{frame{}, frame{wire.Prompt, prompt}}}},
+		{name: "a wrong one on the line", before: "old", password: "old", steps: steps{
+			{sent(wire.Line, "admin"), frame{wire.Ask, "Login: "}}, {sent(wire.Line, "old"), frame{wire.Secret, "Password: "}},
+			{sent(wire.Line, "/password old-password=odl new-password=new confirm-new-password=new"), frame{wire.Prompt, prompt}},
+			{frame{}, frame{wire.Output, "failure: old password is wrong\n"}}}},
 		{name: "the old password is wrong", before: "old", password: "old", steps: steps{
 			{sent(wire.Line, "admin"), frame{wire.Ask, "Login: "}}, {sent(wire.Line, "old"), frame{wire.Secret, "Password: "}},
 			{sent(wire.Line, "/password"), frame{wire.Prompt, prompt}}, {sent(wire.Line, "odl"), frame{wire.Secret, "old password: "}},

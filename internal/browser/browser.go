@@ -260,6 +260,14 @@ func (b *Browser) Open(url string) {
 	}
 }
 
+// Refused opens a page that the browser will not show, and returns why.
+func (b *Browser) Refused(url string) string {
+	b.t.Helper()
+	var answer struct{ ErrorText string }
+	b.do("Page.navigate", map[string]any{"url": url}, &answer)
+	return answer.ErrorText
+}
+
 // Eval evaluates a script's expression in the page, waits for it if it is a promise, and puts its value into result, as
 // encoding/json does.
 func (b *Browser) Eval(expression string, result any) {
