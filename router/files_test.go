@@ -258,6 +258,11 @@ func TestSFTPClients(t *testing.T) {
 		}, func(name string) (string, error) {
 			return g.paramiko(`print(sftp.put("` + name + `", "` + name + `"))`)
 		}, true},
+		{"asyncssh", func() (string, error) {
+			return g.asyncssh(`await sftp.get("export.rsc", "got.rsc")`)
+		}, func(name string) (string, error) {
+			return g.asyncssh(`await sftp.put("` + name + `")`)
+		}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := filepath.Join(g.home, "got.rsc")
@@ -281,6 +286,42 @@ func TestSFTPClients(t *testing.T) {
 	}
 }
 
+// SSHFS shows the router's files as a folder, which the usual programs use.
+func TestSSHFS(t *testing.T) {
+	g := newSFTPRig(t)
+	e2e.Root(t)
+	e2e.Needs(t, "/dev/fuse")
+	folder := filepath.Join(g.home, "router")
+	require.NoError(t, os.Mkdir(folder, 0o755))
+	_, err := g.client(sftpPassword+"\n", "sshfs", "admin@127.0.0.1:/", folder, "-p", "PORT", "-F", "/dev/null",
+		"-o", "password_stdin,StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,PubkeyAuthentication=no,LogLevel=ERROR")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		out, err := exec.Command("fusermount", "-u", folder).CombinedOutput()
+		assert.NoError(t, err, string(out))
+	})
+	sh := func(line string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "sh", "-e", "-c", line)
+		cmd.Dir = folder
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s: %s", line, out)
+		return string(out)
+	}
+	assert.Equal(t, settingsOf(g.must("/export")), settingsOf(sh("cat export.rsc")))
+	assert.Equal(t, "# one\n# two\n", sh("echo '# one' > a.rsc; echo '# two' >> a.rsc; cat a.rsc"))
+	assert.Equal(t, "# One\n# two\n", sh("cp a.rsc b.rsc; mv b.rsc c.rsc; sed -i s/one/One/ c.rsc; cat c.rsc"))
+	assert.Equal(t, "export-sensitive.rsc\nexport.rsc\n", sh("rm a.rsc c.rsc; ls"))
+	sh("echo '/system identity set name=sshfs' > x.auto.rsc")
+	// It closes what it has written when nobody waits for that any more.
+	require.Eventually(t, func() bool { return g.identity() == "sshfs" }, time.Minute, 10*time.Millisecond)
+	sh("cp " + g.save("image", string(g.image)) + " sysupgrade.img")
+	require.Eventually(t, func() bool {
+		states, err := g.r.slots()
+		return err == nil && states[1].State == "untried"
+	}, time.Minute, 10*time.Millisecond)
+}
+
 // paramiko runs a line of Python with a client of SFTP.
 func (g *sftpRig) paramiko(line string) (string, error) {
 	g.Helper()
@@ -292,6 +333,20 @@ c.connect("127.0.0.1", PORT, "admin", "`+sftpPassword+`", allow_agent=False, loo
 sftp = c.open_sftp()
 `+line+`
 c.close()
+`)
+}
+
+// asyncssh runs a line of Python with another client of SFTP.
+func (g *sftpRig) asyncssh(line string) (string, error) {
+	g.Helper()
+	e2e.Needs(g, "/usr/lib/python3/dist-packages/asyncssh")
+	return g.client("", "/usr/bin/python3", "-W", "ignore", "-c", `import asyncio, asyncssh
+async def main():
+    async with asyncssh.connect("127.0.0.1", PORT, username="admin", password="`+sftpPassword+`", known_hosts=None, client_keys=None, config=None) as c:
+        assert (await c.run("/system identity print")).stdout.startswith("  name: ")
+        async with c.start_sftp_client() as sftp:
+            `+line+`
+asyncio.run(main())
 `)
 }
 

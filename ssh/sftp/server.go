@@ -121,6 +121,15 @@ type handle struct {
 	modified time.Time
 }
 
+// file is what is told of a handle.
+func (h *handle) file() files.File {
+	f := files.File{Name: h.name, Size: int64(len(h.content)), Modified: h.modified}
+	if h.streamed {
+		f.Size = int64(h.at)
+	}
+	return f
+}
+
 // status is an error with a code of the protocol.
 type status struct {
 	code uint32
@@ -290,6 +299,9 @@ func (s *session) answerTo(kind byte, id uint32, r *reader) (*writer, error) {
 			return nil, errMalformed
 		}
 		f, err := s.stat(p)
+		if err == error(errNotThere) {
+			f, err = s.written(p)
+		}
 		if err != nil || kind == fxpSetstat {
 			return nil, err // there is nothing to set
 		}
@@ -364,6 +376,19 @@ func (s *session) stat(p string) (files.File, error) {
 		return f, status{statusNotThere, s.lostFor.Error()}
 	}
 	return f, err
+}
+
+// written looks for a file that the session is about to write. It is not there yet, but SSHFS asks for what it has just opened, and
+// gives up if it is not.
+func (s *session) written(p string) (files.File, error) {
+	if name, err := nameOf(p); err == nil {
+		for _, h := range s.handles {
+			if h.name == name && h.flags&openWrite != 0 {
+				return h.file(), nil
+			}
+		}
+	}
+	return files.File{}, errNotThere
 }
 
 // find looks for a file.
@@ -540,10 +565,7 @@ func (s *session) withHandle(kind byte, id uint32, name string, h *handle, r *re
 	case fxpReaddir:
 		return s.readFolder(id, h)
 	case fxpFstat, fxpFsetstat:
-		f := files.File{Name: h.name, Size: int64(len(h.content)), Modified: h.modified}
-		if h.streamed {
-			f.Size = int64(h.at)
-		}
+		f := h.file()
 		if kind == fxpFstat {
 			w := newWriter(s.answer, fxpAttrs, id)
 			w.attributes(f)

@@ -315,6 +315,10 @@ func TestWrites(t *testing.T) {
 
 	h := c.open("cut", writing)
 	c.write(h, 0, "x")
+	_, body := c.ask(fxpLstat, "/cut")
+	size, has := body.attributes()
+	assert.True(t, has && size == 1, "who has opened it finds it, as SSHFS wants")
+	assert.Equal(t, "2 no such file", c.status(fxpRemove, "cut"), "but it is not there yet")
 	c.end()
 	assert.Empty(t, f.content, "who breaks off has written nothing")
 }
