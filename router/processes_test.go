@@ -576,6 +576,7 @@ func TestOpen(t *testing.T) {
 		device := fmt.Sprintf("real%d", i)
 		ip("link add " + device + " type veth peer name x-" + device)
 		ip("link set up dev x-" + device)
+		t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "x-"+device).Run() }) // with its other end
 		b.Ports = append(b.Ports, board.Port{Name: name, Device: device})
 	}
 	log, said := testLog(t)
