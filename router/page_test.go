@@ -95,7 +95,7 @@ func newPageRig(t *testing.T, spec service.Spec, flags func(*rig) []string) *pag
 		require.NoError(t, err, string(out))
 	}
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "ether2").Run() }) // the other end goes in its own time
-	require.NoError(t, g.lan.IP("addr add 192.168.0.2/24 dev eth0", "link set eth0 up"))
+	require.NoError(t, g.lan.IP("addr add 192.168.0.2/24 dev eth0", "link set eth0 addrgenmode none", "link set eth0 up"))
 	g.file("default.rsc", lanLines+"/system identity set name=home\n/ip socks set enabled=yes\n/ip address set [find interface=ether2] comment=\"the LAN\"\n"+
 		"/ip firewall filter add chain=input action=accept connection-state=established,related comment=\"what goes on\"\n/ip firewall filter add chain=input action=drop in-interface-list=!LAN\n"+
 		"/ip firewall nat add chain=srcnat action=masquerade out-interface=ether1\n")

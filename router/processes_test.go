@@ -589,6 +589,10 @@ func TestOpen(t *testing.T) {
 	r.defaults = filepath.Join(dir, "default.rsc")
 	require.NoError(t, os.WriteFile(r.defaults, []byte("/ip address add address=192.168.7.1/24 interface=ether2\n"+
 		"/ip firewall filter add chain=forward action=drop comment=real\n"), 0o600))
+	t.Cleanup(func() { // its firewall stays closed
+		out, err := exec.Command("sh", "-c", "iptables -P INPUT ACCEPT && iptables -F").CombinedOutput()
+		assert.NoError(t, err, string(out))
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	r.Start(ctx)
 	require.NoError(t, r.health(), said())

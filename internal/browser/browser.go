@@ -253,14 +253,20 @@ func (b *Browser) do(method string, params any, result any) {
 // Open opens a page.
 func (b *Browser) Open(url string) {
 	b.t.Helper()
-	var answer struct{ ErrorText string }
-	b.do("Page.navigate", map[string]any{"url": url}, &answer)
-	if answer.ErrorText != "" {
-		b.t.Fatalf("browser: open %s: %s", url, answer.ErrorText)
+	for deadline := time.Now().Add(patience); ; {
+		late := time.Now().After(deadline)
+		err := b.Refused(url)
+		if err == "" {
+			return
+		}
+		// The browser gives up what it does when the host gets or loses an address, as while the host's links come up.
+		if late || err != "net::ERR_NETWORK_CHANGED" {
+			b.t.Fatalf("browser: open %s: %s", url, err)
+		}
 	}
 }
 
-// Refused opens a page that the browser will not show, and returns why.
+// Refused opens a page, and returns why the browser does not show it: "" if it does.
 func (b *Browser) Refused(url string) string {
 	b.t.Helper()
 	var answer struct{ ErrorText string }
