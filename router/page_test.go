@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -230,8 +231,8 @@ func (g *pageRig) tab(n int) (names []string) {
 	return names
 }
 
-// updates is a server with a newer version of the software, whose image comes very slowly from its middle on until rest is closed.
-func (g *pageRig) updates() (url string, rest chan struct{}) {
+// updates is a server with a newer version of the software, whose image comes very slowly from its middle on until release is called.
+func (g *pageRig) updates() (url string, release func()) {
 	g.Helper()
 	image := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
 	file, key := signedImage(g, image)
@@ -241,7 +242,8 @@ func (g *pageRig) updates() (url string, rest chan struct{}) {
 		require.NoError(g, os.Truncate(filepath.Join(g.r.root, "dev", slot), 2<<20))
 	}
 	g.r.upgrades.running = upgrade.Running{Board: "rig", Version: "v1", Date: time.Unix(1_000_000_000, 0).UTC()}
-	rest = make(chan struct{})
+	rest := make(chan struct{})
+	release = sync.OnceFunc(func() { close(rest) })
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/release/rig/sysupgrade.img" {
 			http.NotFound(w, r)
@@ -265,8 +267,11 @@ func (g *pageRig) updates() (url string, rest chan struct{}) {
 			}
 		}
 	}))
-	g.Cleanup(server.Close)
-	return server.URL + "/release", rest
+	g.Cleanup(func() {
+		release()
+		server.Close()
+	})
+	return server.URL + "/release", release
 }
 
 // connectSocks opens a connection by the SOCKS server to a server that says nothing.
@@ -288,7 +293,7 @@ func (g *pageRig) connectSocks(to *net.TCPListener) net.Conn {
 // A person manages a new router with the page, in a real browser: in light and dark, on a screen and a phone, by keys alone.
 func TestPageInBrowser(t *testing.T) {
 	g := newPageRig(t, web.Spec, nil)
-	url, rest := g.updates()
+	url, release := g.updates()
 	const (
 		focus = "document.activeElement"
 		say   = `document.querySelector("#login .say").innerText`
@@ -481,11 +486,11 @@ func TestPageInBrowser(t *testing.T) {
 	assert.Equal(t, []string{"Install and restart"}, g.tab(1))
 	g.Press("Enter")
 	g.Await(`document.querySelector("#bar").checkVisibility() && document.querySelector("#bar").value >= 50`)
-	assert.Equal(t, "install", g.Text(focus+".name"))
+	g.Await(focus + `.name == "install"`)
 	assert.Equal(t, "failure: an upgrade is under way", g.Text(`post("system/package/update/install").catch(e => e.message)`))
 	assert.Contains(t, g.log(), "upgrade by web:admin@192.168.0.2")
 	g.look("upgrade")
-	close(rest)
+	release()
 	assert.Equal(t, console.Reboot, <-g.requests)
 	g.Await(how + ` == "system will reboot shortly"`)
 	g.Await(`[...document.querySelectorAll("#slots tr")].some(e => /b\s+v2\s.*\suntried/.test(e.innerText))`)
