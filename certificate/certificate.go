@@ -13,8 +13,8 @@ const (
 	// MaxCertificates is how many there may be.
 	MaxCertificates = 8
 	// MaxText is how many bytes Chain and Key have at most together, so that a line of the configuration holds them: enough for RSA
-	// with 2048 bits, and for a chain of P-256 with an authority between.
-	MaxText = 3200
+	// with 4096 bits and two authorities between.
+	MaxText = 12000
 	// MaxAltNames is how many AltNames there may be.
 	MaxAltNames = 16
 )

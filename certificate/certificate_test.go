@@ -9,8 +9,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"strings"
@@ -111,8 +113,13 @@ func TestForeign(t *testing.T) {
 	old := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsa2048)}))
 	_, err = take("some text\n"+chain, old)
 	require.NoError(t, err, "as older programs write it, with text before it")
-	_, err = take(chain+chain+chain, key)
-	require.EqualError(t, err, "certificate and key have more than 3200 bytes in base64 together")
+	_, err = take(chain+chain, key)
+	require.EqualError(t, err, "its certificates have not signed one another; expected that of the service, and those of the authorities between")
+	many, manyKey := authorities(t, 4, 1000)
+	_, err = take(strings.Join(many, ""), manyKey)
+	require.EqualError(t, err, "certificate and key have more than 12000 bytes in base64 together")
+	_, err = take(strings.Join(many[:3], ""), manyKey)
+	require.NoError(t, err)
 	_, err = take(strings.Repeat(chain, 5), key)
 	require.EqualError(t, err, "more than 4 certificates")
 	other, otherKey := foreign(t, private, public)
@@ -129,6 +136,55 @@ func TestForeign(t *testing.T) {
 	locked := strings.Replace(key, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n", 1)
 	_, err = ParseKey(locked)
 	require.EqualError(t, err, "expected one key, without a passphrase")
+}
+
+// authorities are a chain of that many certificates, that of the service first, and its key. Each has a name of that many bytes more.
+func authorities(t *testing.T, n, more int) (chain []string, key string) {
+	t.Helper()
+	var signer *ecdsa.PrivateKey
+	var parent *x509.Certificate
+	for i := n - 1; i >= 0; i-- {
+		own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		require.NoError(t, err)
+		template := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 1)), Subject: pkix.Name{CommonName: fmt.Sprint("number ", i), Organization: []string{strings.Repeat("x", more)}},
+			NotBefore: built, NotAfter: built.AddDate(1, 0, 0), BasicConstraintsValid: true, IsCA: i > 0}
+		if parent == nil {
+			parent, signer = template, own
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, &own.PublicKey, signer)
+		require.NoError(t, err)
+		parent, err = x509.ParseCertificate(der)
+		require.NoError(t, err)
+		signer = own
+		chain = append([]string{string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}, chain...)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(signer)
+	require.NoError(t, err)
+	return chain, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+}
+
+// Certificates of a chain are put into order, whatever order a file has them in; what is no chain is refused.
+func TestOrder(t *testing.T) {
+	chain, key := authorities(t, 3, 0)
+	private, err := ParseKey(key)
+	require.NoError(t, err)
+	want, err := ParseChain(strings.Join(chain, ""))
+	require.NoError(t, err)
+	require.NoError(t, Certificate{Chain: want, Key: private}.Check())
+	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+		got, err := ParseChain(chain[order[0]] + chain[order[1]] + chain[order[2]])
+		require.NoError(t, err, order)
+		assert.Equal(t, want, got, order)
+	}
+	part, err := ParseChain(chain[1] + chain[0]) // without the root, as is usual
+	require.NoError(t, err)
+	assert.Equal(t, want[:len(part)], part)
+	other, _ := authorities(t, 2, 0)
+	for name, text := range map[string]string{"a gap": chain[0] + chain[2], "one of others": chain[0] + chain[1] + other[0], "two chains": chain[0] + chain[1] + other[0] + other[1],
+		"one twice": chain[0] + chain[1] + chain[1], "the other of the same name": chain[0] + other[1]} {
+		_, err = ParseChain(text)
+		require.EqualError(t, err, "its certificates have not signed one another; expected that of the service, and those of the authorities between", name)
+	}
 }
 
 func TestAltNames(t *testing.T) {

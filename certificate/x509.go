@@ -3,6 +3,7 @@
 package certificate
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -19,6 +20,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -135,14 +137,46 @@ func ParseChain(text string) (string, error) {
 	if len(ders) > maxChain {
 		return "", fmt.Errorf("more than %d certificates", maxChain)
 	}
-	var kept []string
+	var all []*x509.Certificate
 	for _, der := range ders {
-		if _, err := x509.ParseCertificate(der); err != nil {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
 			return "", errors.New("it is no certificate of X.509 that is understood here")
 		}
-		kept = append(kept, base64.StdEncoding.EncodeToString(der))
+		all = append(all, c)
+	}
+	if all, err = ordered(all); err != nil {
+		return "", err
+	}
+	var kept []string
+	for _, c := range all {
+		kept = append(kept, base64.StdEncoding.EncodeToString(c.Raw))
 	}
 	return strings.Join(kept, ","), nil
+}
+
+// ordered puts certificates into the order in which clients want them: that of the service first, and behind each the authority that has
+// signed it. Files of authorities have any order, and some clients take no other.
+func ordered(all []*x509.Certificate) ([]*x509.Certificate, error) {
+	if len(all) < 2 {
+		return all, nil
+	}
+	signs := func(by, c *x509.Certificate) bool {
+		return by != c && bytes.Equal(c.RawIssuer, by.RawSubject) && c.CheckSignatureFrom(by) == nil
+	}
+	// That of the service signs no other.
+	first := slices.IndexFunc(all, func(c *x509.Certificate) bool {
+		return !slices.ContainsFunc(all, func(o *x509.Certificate) bool { return signs(c, o) })
+	})
+	var chain []*x509.Certificate
+	for next := first; next >= 0 && len(chain) < len(all); {
+		chain = append(chain, all[next])
+		next = slices.IndexFunc(all, func(c *x509.Certificate) bool { return signs(c, chain[len(chain)-1]) })
+	}
+	if len(chain) < len(all) {
+		return nil, errors.New("its certificates have not signed one another; expected that of the service, and those of the authorities between")
+	}
+	return chain, nil
 }
 
 // ParseKey reads Certificate.Key: as it is kept, or as PEM. It returns the form that is kept. The error shows nothing of the key.

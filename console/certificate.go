@@ -122,6 +122,13 @@ func certificateMenus() []*menu {
 		}
 	}
 	sign := itemCommand("sign", "make a key, and a certificate that it signs itself; one that is there is replaced", (*execution).signCertificates)
+	itself := kind[string]{accepts: "none", format: func(v string) string { return v }, parse: func(s string) (string, error) {
+		if s == "none" {
+			return s, nil
+		}
+		return "", match.Refusal("there is no authority here, and a certificate signs itself; one that another has signed is given by certificate= and key=")
+	}}
+	sign.arguments = append(sign.arguments, option(prop("ca", itself, "none", "which authority signs it: there is none", func(*options) *string { return new(string) })))
 	export := itemCommand("export-certificate", "show the certificate as PEM, for clients that shall trust it; without the key", (*execution).exportCertificates)
 	export.shows = true
 	return []*menu{{

@@ -6,10 +6,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,7 +73,7 @@ func TestOwnCertificate(t *testing.T) {
 	assert.NotEmpty(t, cfg.Certificates[1].Key, "it is made, as the service is enabled")
 	result, err := new(Session).Execute(cfg, fullLive(), "/certificate remove old")
 	require.NoError(t, err)
-	require.EqualError(t, ValidateChange(cfg, result.Config, []string{"ether1", "ether2"}), "/ip service www-ssl: input does not match any value of certificate: old; expected new | none")
+	require.EqualError(t, ValidateChange(cfg, result.Config, []string{"ether1", "ether2"}), "failure: certificate old is in use by /ip service www-ssl")
 	again := runLines(t, cfg, "/certificate sign old")
 	assert.NotEqual(t, own.Chain, again.Certificates[0].Chain)
 
@@ -121,8 +125,9 @@ func TestForeignCertificate(t *testing.T) {
 		{"a key for a certificate", keyPEM, keyPEM, "invalid value for argument certificate; expected PEM, or base64: it has no block CERTIFICATE of PEM"},
 		{"garbage", "AAAA", made.Key, "invalid value for argument certificate; expected PEM, or base64: it is no certificate of X.509 that is understood here"},
 		{"a secret in the wrong place", made.PEM(), "hush", "invalid value for argument key; expected PEM without a passphrase, or base64: it is no key that is understood here"},
-		{"too long", strings.Repeat(made.PEM(), 20), keyPEM, "invalid value for argument certificate; expected PEM, or base64: it has more than 6400 bytes"},
-		{"several", made.PEM() + made.PEM(), keyPEM, ""},
+		{"too long", strings.Repeat(made.PEM(), 50), keyPEM, "invalid value for argument certificate; expected PEM, or base64: it has more than 24000 bytes"},
+		{"one twice", made.PEM() + made.PEM(), keyPEM, "invalid value for argument certificate; expected PEM, or base64: its certificates have not signed one another; " +
+			"expected that of the service, and those of the authorities between"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			result, err := Do(Default(), fullLive(), "certificate", "add", Argument{Name: "name", Value: "far"}, Argument{Name: "certificate", Value: test.chain}, Argument{Name: "key", Value: test.key})
@@ -147,9 +152,35 @@ func TestForeignCertificate(t *testing.T) {
 	}
 	_, err = new(Session).Execute(Default(), fullLive(), "/certificate add name=a subject-alt-name=IP:foo")
 	require.ErrorContains(t, err, "behind IP: there is no address")
+	_, err = new(Session).Execute(Default(), fullLive(), "/certificate add name=a; /certificate sign a ca=root")
+	require.ErrorContains(t, err, "there is no authority here, and a certificate signs itself; one that another has signed is given by certificate= and key=")
 	result, err := new(Session).Execute(Default(), fullLive(), "/ip service set www certificate=none; /certificate add name=web; /ip service set www certificate=web")
 	require.NoError(t, err)
 	require.EqualError(t, ValidateChange(Default(), result.Config, nil), "/ip service www: failure: it has no TLS, and so no certificate; expected one of api-ssl | www-ssl")
+}
+
+// A chain that is longer than what anybody types comes over the API or by an import, and is kept and exported.
+func TestLongCertificate(t *testing.T) {
+	chain, text := longChain()
+	require.Greater(t, len(chain)+len(text), 2*MaxLine)
+	result, err := Do(Default(), fullLive(), "certificate", "add", Argument{Name: "name", Value: "far"}, Argument{Name: "certificate", Value: chain}, Argument{Name: "key", Value: text})
+	require.NoError(t, err)
+	cfg := runLines(t, result.Config, "/user set admin password=secret", "/ip service set www-ssl certificate=far disabled=no")
+	info, err := cfg.Certificates[0].Info()
+	require.NoError(t, err)
+	assert.Equal(t, "number 2", info.CommonName, "that of the service is the first")
+	loaded, err := Load("kept", strings.NewReader(Export(cfg)))
+	require.NoError(t, err)
+	assert.True(t, loaded.Equal(cfg))
+	shown, err := new(Session).Execute(cfg, fullLive(), "/export show-sensitive")
+	require.NoError(t, err)
+	imported, err := new(Session).ImportBy(ImportArguments{Replace: true}, Default(), fullLive(), shown.Output, nil)
+	require.NoError(t, err)
+	assert.Equal(t, cfg.Certificates, imported.Config.Certificates)
+	_, err = new(Session).Execute(cfg, fullLive(), "/certificate add name=x certificate="+strings.Repeat("x", MaxLine))
+	require.EqualError(t, err, "line longer than 4096 bytes (line 1 column 1)")
+	_, err = Load("kept", strings.NewReader("/certificate add name=x certificate="+strings.Repeat("x", maxFileLine)))
+	require.ErrorContains(t, err, "line longer than 16384 bytes")
 }
 
 // A service without a certificate does not listen, as when a file says that it is enabled.
@@ -165,15 +196,36 @@ func TestNoCertificate(t *testing.T) {
 	assert.True(t, ssl.Open(cfg), "the next change gives it one")
 }
 
+// longChain is a certificate of the longest key, with two authorities behind it, and the key, as PEM. The root is the first, as no client
+// wants it.
+var longChain = sync.OnceValues(func() (chain, text string) {
+	must := func(err error) {
+		if err != nil {
+			panic(err)
+		}
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 4096)
+	must(err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	must(err)
+	var parent *x509.Certificate
+	for i := range 3 {
+		template := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 1)), Subject: pkix.Name{CommonName: fmt.Sprint("number ", i)}, NotAfter: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC),
+			BasicConstraintsValid: true, IsCA: i < 2}
+		if parent == nil {
+			parent = template
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, key)
+		must(err)
+		parent, err = x509.ParseCertificate(der)
+		must(err)
+		chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	return chain, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+})
+
 // longCertificate has the longest values of a certificate's properties that go together.
 func longCertificate() []string {
-	c, err := certificate.Make(certificate.Certificate{Name: "x"}, time.Now(), time.Now())
-	if err != nil {
-		panic(err)
-	}
-	chain := c.Chain
-	for range 3 {
-		chain += "," + c.Chain
-	}
-	return []string{chain, c.Key, "DNS:" + strings.Repeat("x", 60) + ",IP:255.255.255.255"}
+	chain, key := longChain()
+	return []string{chain, key, "DNS:" + strings.Repeat("x", 60) + ",IP:255.255.255.255"}
 }

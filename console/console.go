@@ -42,6 +42,8 @@ import (
 const (
 	// MaxLine is the greatest length of a line in bytes, with its continuations.
 	MaxLine = 4096
+	// maxFileLine is the same for a line of a file, or of an import: certificates are longer than what anybody types.
+	maxFileLine = 16 << 10
 	// MaxItems is how many items a menu can have; /ip socks users has up to socks.MaxUsers, and
 	// /ip firewall address-list up to firewall.MaxAddresses.
 	MaxItems = 256
@@ -196,6 +198,9 @@ func (s *Session) EndRepeat() { s.repeated, s.seen, s.measured = "", nil, nil }
 // configuration as a whole: see Validate. If a command fails, the error says which word was
 // wrong, the Result has cfg, and the session stays in its menu.
 func (s *Session) Execute(cfg Config, live Live, line string) (Result, error) {
+	if len(line) > MaxLine {
+		return Result{Config: cfg}, tooLong(MaxLine, place{1, 1})
+	}
 	result, err := s.execute(cfg, live, line, 1)
 	if err == nil {
 		if err = result.Config.completeCertificates(live); err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-router/postern/certificate"
 	"github.com/postern-router/postern/dhcp/client"
 	"github.com/postern-router/postern/dhcp/server"
 	"github.com/postern-router/postern/ether"
@@ -572,7 +573,24 @@ func inUse(old, next Config) error {
 			}
 		}
 	}
+	for _, c := range old.Certificates {
+		if !slices.ContainsFunc(next.Certificates, func(n certificate.Certificate) bool { return n.Name == c.Name }) {
+			if err := usedBy("certificate", c.Name, next.certificateUses(c.Name)); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
+}
+
+// certificateUses are the services that have the certificate of that name.
+func (c Config) certificateUses(name string) (uses []string) {
+	for _, s := range NetworkServices {
+		if s.of(&c).Certificate == name {
+			uses = append(uses, "/ip service "+s.Name)
+		}
+	}
+	return uses
 }
 
 func usedBy(kind, name string, uses []string) error {

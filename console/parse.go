@@ -100,14 +100,18 @@ type scanner struct {
 	outer word
 }
 
+func tooLong(most int, at place) error {
+	return &lineError{message: fmt.Sprintf("line longer than %d bytes", most), place: at}
+}
+
 // parse splits text into statements, which end at the end of a line or at ";". A line that
 // ends with "\" continues in the next line, whose leading blanks are dropped. A statement
 // that begins with "#" is a comment up to the end of the line, and so is anything behind ";;;",
 // as print shows comments. Scripts are errors that say so.
 func parse(text string, firstLine int) ([][]word, error) {
 	s := scanner{text: text, line: firstLine}
-	if len(text) > MaxLine {
-		return nil, &lineError{message: fmt.Sprintf("line longer than %d bytes", MaxLine), place: s.here()}
+	if len(text) > maxFileLine {
+		return nil, tooLong(maxFileLine, s.here())
 	}
 	var all [][]word
 	var st []word

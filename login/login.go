@@ -22,6 +22,8 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+
+	"github.com/postern-router/postern/certificate"
 )
 
 const (
@@ -51,7 +53,7 @@ const (
 	// maxExtra bounds what a service adds to its configuration, in bytes.
 	maxExtra = 1024
 	// maxTLS bounds Chain and Key of a TLS, in bytes.
-	maxTLS = 8 << 10
+	maxTLS = certificate.MaxText
 )
 
 // Config is what can be set of a service that users log in to (a row of /ip service).

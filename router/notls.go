@@ -3,6 +3,8 @@
 package router
 
 import (
+	"context"
+
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/service"
@@ -14,5 +16,7 @@ var tlsProcesses []service.Spec
 func (*Router) addTLS(*service.Supervisor, *kmsg.Logger) {}
 
 func (*Router) offerCertificates(*console.Live) {}
+
+func (*Router) watchCertificates(context.Context) {}
 
 func (*Router) logCertificates(_, _ console.Config) {}

@@ -261,6 +261,7 @@ func (r *Router) Start(ctx context.Context) {
 	go r.runTrial(ctx)
 	go r.state.keepTime(ctx.Done())
 	r.start()
+	go r.watchCertificates(ctx)
 	r.tellFirstOpen()
 	r.tellMissingPorts()
 	go func() {

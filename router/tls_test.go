@@ -4,6 +4,7 @@ package router
 
 import (
 	"bufio"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -324,6 +325,48 @@ func TestRenewedCertificate(t *testing.T) {
 	conn, _ := dial()
 	assert.Equal(t, 200, ask(conn))
 	assert.Equal(t, 1, strings.Count(g.log(), "user admin logged in"), "the login goes on")
+}
+
+// The log is warned of a certificate before it runs out, once at each step, and of none that no service uses.
+func TestCertificateRunsOut(t *testing.T) {
+	g := started(t)
+	_, err := g.run(&session.Session{}, "/certificate add name=mine days-valid=100; /certificate add name=unused days-valid=1; /certificate sign unused; /user set admin password=x; "+
+		"/ip service set www-ssl disabled=no certificate=mine")
+	require.NoError(t, err)
+	log, said := testLog(t)
+	c := g.r.snapshot().config
+	info, err := c.Certificates[0].Info()
+	require.NoError(t, err)
+	watch := certificateWatch{}
+	var lines []string
+	for _, left := range []time.Duration{99 * day, 31 * day, 30 * day, 20 * day, 7*day - time.Hour, 6 * day, day, time.Hour, -time.Hour, -day} {
+		before := len(said())
+		watch.look(c, info.To.Add(-left), log)
+		watch.look(c, info.To.Add(-left), log)
+		lines = append(lines, strings.TrimSpace(said()[before:]))
+	}
+	end := info.To.Format(time.DateTime)
+	soon := "<4>postern: system,warning certificate mine of www-ssl runs out at " + end + ", in %d days: it needs another, as by /certificate sign"
+	assert.Equal(t, []string{"", "", fmt.Sprintf(soon, 30), "", fmt.Sprintf(soon, 6), "", fmt.Sprintf(soon, 1), "",
+		"<3>postern: system,error certificate mine of www-ssl has run out at " + end + ": clients refuse it", ""}, lines)
+
+	// Another is warned of anew.
+	_, err = g.run(&session.Session{}, "/certificate sign mine")
+	require.NoError(t, err)
+	c = g.r.snapshot().config
+	before := len(said())
+	watch.look(c, info.To.Add(-40*day), log)
+	assert.Empty(t, said()[before:])
+	watch.look(c, info.To.Add(-20*day), log)
+	assert.Contains(t, said()[before:], "runs out at")
+
+	// It is looked at when the router starts.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err = g.run(&session.Session{}, "/certificate set mine days-valid=3; /certificate sign mine")
+	require.NoError(t, err)
+	go g.r.watchCertificates(ctx)
+	require.Eventually(t, func() bool { return strings.Contains(g.log(), "certificate mine of www-ssl runs out at") }, time.Minute, time.Millisecond)
 }
 
 // The log tells of a new certificate, and no key.
