@@ -1,9 +1,13 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/browser"
 	"github.com/postern-router/postern/internal/e2e"
 )
 
@@ -107,6 +112,22 @@ func testTLS(t *testing.T, b board.Board) {
 		require.Len(t, reply.Re, 1)
 		assert.Equal(t, "true", reply.Re[0].Map["private-key"])
 		memory("while one is logged in by the API too")
+	})
+	t.Run("Chromium", func(t *testing.T) {
+		block, _ := pem.Decode([]byte(certificate))
+		require.NotNil(t, block)
+		leaf, err := x509.ParseCertificate(block.Bytes)
+		require.NoError(t, err)
+		sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+		page := browser.Start(t, func(program string, args ...string) *exec.Cmd { return u.n.command(client, program, args...) },
+			"--ignore-certificate-errors-spki-list="+base64.StdEncoding.EncodeToString(sum[:]))
+		page.Open("https://" + lanAddress)
+		page.Await(`isSecureContext && document.activeElement.name == "password"`)
+		page.Type(sshPassword)
+		page.Press("Enter")
+		page.Await(`document.title == "upgrading" && document.querySelectorAll("#interfaces article").length > 1`)
+		page.Await(`document.querySelectorAll("#slots tbody tr").length == 2`)
+		memory("with the page in a browser")
 	})
 	t.Run("an upgrade", func(t *testing.T) {
 		u.awaitKept(t, "set www-ssl")
