@@ -100,6 +100,11 @@ func newPageRig(t *testing.T, spec service.Spec, flags func(*rig) []string) *pag
 	g.file("default.rsc", lanLines+"/system identity set name=home\n/ip socks set enabled=yes\n/ip address set [find interface=ether2] comment=\"the LAN\"\n"+
 		"/ip firewall filter add chain=input action=accept connection-state=established,related comment=\"what goes on\"\n/ip firewall filter add chain=input action=drop in-interface-list=!LAN\n"+
 		"/ip firewall nat add chain=srcnat action=masquerade out-interface=ether1\n")
+	t.Cleanup(func() { // another test wants their ports
+		for _, s := range g.r.services {
+			s.Stop()
+		}
+	})
 	g.r.start()
 	require.True(t, g.r.snapshot().forwarding, g.log())
 	var more []string
