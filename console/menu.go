@@ -155,18 +155,20 @@ type field[P any] struct {
 
 // prop makes a field of kind k with default def, for the part that at returns.
 func prop[P, V any](name string, k kind[V], def, help string, at func(P) *V) field[P] {
+	// The functions keep what they need of k, not k.
+	parse, format, accepts, optional, listed := k.parse, k.format, k.accepts, k.unset != "", len(k.values) > 0 || k.isInterface || k.isList
 	return field[P]{
 		property: property{
 			name: name, help: help, accepts: k.accepts, typ: k.typ,
 			def: def, unset: k.unset, values: k.values, isInterface: k.isInterface, links: k.links, list: k.list, isList: k.isList, offers: k.offers,
 		},
-		get: func(t P) string { return k.format(*at(t)) },
+		get: func(t P) string { return format(*at(t)) },
 		set: func(t P, s string) error {
 			var v V
-			if s != "" || k.unset == "" {
+			if s != "" || !optional {
 				var err error
-				if v, err = k.parse(s); err != nil {
-					return valueError(name, s, k.accepts, len(k.values) > 0 || k.isInterface || k.isList, err)
+				if v, err = parse(s); err != nil {
+					return valueError(name, s, accepts, listed, err)
 				}
 			}
 			*at(t) = v
@@ -215,9 +217,9 @@ func shown(value string) string {
 func bind[P any](at func(c *Config, item int) P, fields ...field[P]) []property {
 	all := make([]property, len(fields))
 	for i, f := range fields {
-		p := f.property
-		p.get = func(c *Config, item int) string { return f.get(at(c, item)) }
-		p.set = func(c *Config, item int, value string) error { return f.set(at(c, item), value) }
+		p, get, set := f.property, f.get, f.set
+		p.get = func(c *Config, item int) string { return get(at(c, item)) }
+		p.set = func(c *Config, item int, value string) error { return set(at(c, item), value) }
 		if p.isInterface {
 			p.byName()
 		}
