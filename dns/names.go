@@ -128,11 +128,18 @@ func (n names) answer(q *query) (o outcome) {
 	if name, ok := n.hosts.reverse[q.name]; ok && q.typ == typePTR {
 		return q.own(typePTR, n.hosts.byName[name].ttl(), appendName(nil, name))
 	}
-	b, name := q.reply(codeOK), q.name
+	name := q.name
+	var b []byte
 	for range maxAliases {
 		all := n.find(name)
+		host, ok := n.hosts.byName[name]
+		if b == nil {
+			if len(all) == 0 && !ok { // as most names: there is no answer to begin
+				return o
+			}
+			b = q.reply(codeOK)
+		}
 		if len(all) == 0 {
-			host, ok := n.hosts.byName[name]
 			switch {
 			case ok && q.typ == typeA:
 				a := host.Address.As4()
