@@ -435,7 +435,7 @@ func (c *core) offer(q *query) {
 // within some milliseconds, and every new client waits so long before it gets an offer.
 const (
 	probes    = 2
-	probeTime = 125 * time.Millisecond
+	probeTime = 100 * time.Millisecond
 )
 
 // test asks for the address of e by ARP, so often, and offers it then.
