@@ -229,7 +229,9 @@ func TestEndedAndStopped(t *testing.T) {
 	for range rounds {
 		if chance.IntN(2) == 0 {
 			signal(kill, names[chance.IntN(len(names))])
-			ended++
+			if ended++; ended%25 == 0 {
+				t.Logf("%d ended: replaced and serving after at most %v", ended, longest) // so that a run of an hour can be followed
+			}
 		} else {
 			stopped[names[chance.IntN(len(names))]]++
 		}
@@ -245,6 +247,9 @@ func TestEndedAndStopped(t *testing.T) {
 	for len(stopped) > 0 {
 		together := slices.Sorted(maps.Keys(stopped))
 		signal(stop, together...)
+		if rounds > 0 {
+			t.Logf("%d ended, %d stopped, and now %s", ended, stops, strings.Join(together, ", "))
+		}
 		for _, name := range together {
 			stops++
 			if stopped[name]--; stopped[name] == 0 {
