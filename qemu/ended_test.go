@@ -48,13 +48,19 @@ type inside struct {
 	t *testing.T
 }
 
-// startInside boots malta's debug image with more in its configuration: with users who can log in.
-func startInside(t *testing.T, configuration string) *inside {
+// insideMemory gives malta, in MiB, what the tools and the shell of its debug image take: else less than a tenth of the
+// memory is left beside ten processes, and SOCKS takes new connections one by one.
+const insideMemory = 40
+
+// startInside boots malta's debug image with more in its configuration: with users who can log in. memory is in MiB, if it
+// is not the board's.
+func startInside(t *testing.T, memory int, configuration string) *inside {
 	hash, err := password.New(sshPassword)
 	require.NoError(t, err)
 	r := startRouter(t, "malta", func(o *machineOptions) {
 		o.image = filepath.Join(imageDir, "malta-debug")
 		o.commandLine = shellLine
+		o.memory = memory
 		o.capture = false
 		o.configuration += configuration + "/user set admin password-hash=\"" + strings.ReplaceAll(hash, "$", `\$`) + "\"\n/ip service set ssh disabled=no\n"
 	})
@@ -107,7 +113,7 @@ func TestEndedAndStopped(t *testing.T) {
 		rounds, err = strconv.Atoi(text)
 		require.NoError(t, err, endedVariable)
 	}
-	r := startInside(t, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n"+
+	r := startInside(t, insideMemory, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n"+
 		"/ip service set www disabled=no\n/ip service set api disabled=no\n"+
 		"/ip pool add name=lan ranges=192.168.0.100-192.168.0.200\n"+
 		"/ip dhcp-server add name=lan interface=ether2 address-pool=lan disabled=no\n"+
@@ -150,6 +156,8 @@ func TestEndedAndStopped(t *testing.T) {
 			return nil
 		}
 	}
+	r.learnToLook()
+	t.Logf("at the beginning: %v", r.look())
 	victims := map[string]victim{}
 	for _, v := range []victim{
 		{name: "socksd", label: "socksd"},
@@ -220,8 +228,9 @@ func TestEndedAndStopped(t *testing.T) {
 			require.Empty(t, lost, what)
 		}
 		port++
-		_, reply := r.request(t, client, commandConnect, r.echo(t, port))
+		conn, reply := r.request(t, client, commandConnect, r.echo(t, port))
 		assert.EqualValues(t, granted, reply.code, what)
+		conn.Close()
 	}
 	names := slices.Sorted(maps.Keys(victims)) // so that the seed says the order
 	chance.Shuffle(len(names), func(i, k int) { names[i], names[k] = names[k], names[i] })
@@ -230,7 +239,8 @@ func TestEndedAndStopped(t *testing.T) {
 		if chance.IntN(2) == 0 {
 			signal(kill, names[chance.IntN(len(names))])
 			if ended++; ended%25 == 0 {
-				t.Logf("%d ended: replaced and serving after at most %v", ended, longest) // so that a run of an hour can be followed
+				// So that a run of an hour can be followed.
+				t.Logf("%d ended: replaced and serving after at most %v; %v", ended, longest, r.look())
 			}
 		} else {
 			stopped[names[chance.IntN(len(names))]]++

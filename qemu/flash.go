@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func copySparse(to *os.File, path string, size int64) error {
 // bootArguments are what tells QEMU what to begin with: the kernel, or the firmware
 // that finds a boot loader on the flash.
 func bootArguments(b board.Board, dir string, o machineOptions) ([]string, error) {
-	memory := b.Memory
+	memory := cmp.Or(o.memory, b.Memory)
 	var args []string
 	switch {
 	case !o.fromFlash:

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const (
@@ -55,24 +56,24 @@ esac
 		h.close()
 		return nil, err
 	}
-	if err := h.startProvider("10.1.0.100", "10.1.0.150"); err != nil {
+	if err := h.startProvider("10.1.0.100", "10.1.0.150", renewalTime); err != nil {
 		h.close()
 		return nil, err
 	}
 	return h, nil
 }
 
-// renewalSeconds is after how long the provider has its leases renewed: the router's DHCP client sleeps
+// renewalTime is after how long the provider has its leases renewed: the router's DHCP client sleeps
 // for most of it.
-const renewalSeconds = 170
+const renewalTime = 170 * time.Second
 
 // startProvider starts the provider's servers on the gateway. The addresses that they give are of
-// this range.
-func (h *household) startProvider(first, last string) error {
+// this range, and are to be renewed after that time.
+func (h *household) startProvider(first, last string, renewal time.Duration) error {
 	h.provider = h.command(gateway, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", "--group=root",
 		"--no-resolv", "--no-hosts", "--interface=eth0", "--except-interface=lo", "--bind-interfaces",
 		"--dhcp-range="+first+","+last+",255.255.255.0,1h", "--dhcp-authoritative", "--no-ping",
-		"--dhcp-option=option:T1,"+strconv.Itoa(renewalSeconds),
+		"--dhcp-option=option:T1,"+strconv.Itoa(int(renewal/time.Second)),
 		"--dhcp-leasefile="+h.providerLeases(), "--log-dhcp", "--log-facility=-",
 		"--address=/"+pageName+"/"+serverAddress)
 	h.provider.Stdout, h.provider.Stderr = h.log, h.log

@@ -35,7 +35,7 @@ func TestMemoryTaken(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
 	skipWithout(t, "malta")
-	r := startInside(t, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n")
+	r := startInside(t, 0, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n")
 	l, err := r.n.listen(serverOfSite, takenPort)
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })

@@ -57,6 +57,8 @@ type machineOptions struct {
 	flashDevice string
 	// commandLine is added to the board's.
 	commandLine string
+	// memory is in MiB, if it is not the board's.
+	memory int
 	// kvm asks for the host's processor instead of emulation.
 	kvm bool
 	// reboot lets the machine start again when it reboots; without, QEMU ends.
