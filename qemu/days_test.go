@@ -50,6 +50,8 @@ const (
 	// daysDescriptors is how many more descriptors and threads it may have: a thread more is there when several
 	// wait at once.
 	daysDescriptors = 4
+	// daysGoroutines is how many goroutines of PID 1 may be at the same place: some wait for each of its processes.
+	daysGoroutines = 12
 )
 
 // threeDays is a household that lives with a router.
@@ -455,12 +457,26 @@ func (d *threeDays) asleep(t *testing.T) (f figures) {
 	return f
 }
 
-// goroutines ends PID 1, the last that the test does with it, so that it says what its goroutines do: many that do the same
-// were left behind.
+// goroutines ends PID 1, the last that the test does with it, so that it says where its goroutines wait: as many at one place as
+// there were guests, logins or hours were left behind.
 func (d *threeDays) goroutines(t *testing.T) {
 	t.Helper()
 	d.m.screen.forget()
 	require.NoError(t, d.m.send("kill -6 1\r"))
 	text := strings.ReplaceAll(d.expect(t, "Kernel panic"), "\r", "")
-	t.Log(text)
+	stacks, most := map[string]int{}, 0
+	all := goroutineHead.Split(text, -1)[1:]
+	for _, stack := range all {
+		place := strings.Join(goroutinePlace.FindAllString(stack, -1), " ")
+		stacks[place]++
+		most = max(most, stacks[place])
+	}
+	t.Logf("PID 1 has %d goroutines, %d of them at the same place", len(all), most)
+	assert.NotEmpty(t, all, text)
+	assert.LessOrEqual(t, most, daysGoroutines, text)
 }
+
+var (
+	goroutineHead  = regexp.MustCompile(`(?m)^goroutine \d+ `)
+	goroutinePlace = regexp.MustCompile(`(?m)^\t\S+`)
+)
