@@ -63,7 +63,6 @@ type threeDays struct {
 	peer   *pppoetest.Live
 	laptop *exec.Cmd // its DHCP client
 	said   *logBuffer
-	clock  time.Time
 	// count is what has been done, by what it is called.
 	count map[string]int
 }
