@@ -223,7 +223,7 @@ func TestOpenSSH(t *testing.T) {
 	}{
 		{"a command by a password", secret, []string{"admin@127.0.0.1", "/system identity print"}, "", "  name: postern\r\n", 0},
 		{"a command by a key", "", []string{"admin@127.0.0.1", "/system identity print"}, "", "  name: postern\r\n", 0},
-		{"a command that fails", "", []string{"admin@127.0.0.1", "/system foo"}, "", "bad command name foo (line 1 column 9); expected resource, identity, ntp, routerboard, health, reboot, shutdown, export\r\n", 0},
+		{"a command that fails", "", []string{"admin@127.0.0.1", "/system foo"}, "", "bad command name foo (line 1 column 9); expected resource, identity, note, ntp, routerboard, health, reboot, shutdown, export\r\n", 0},
 		{"parameters", "", []string{"admin+cet512w@127.0.0.1", "/system identity print"}, "", "  name: postern\r\n", 0},
 		{"a question", "", []string{"admin@127.0.0.1", "/system reboot"}, "y\n", "Reboot, yes? [y/N]: system will reboot shortly\r\n", 0},
 		{"a question without an answer", "", []string{"admin@127.0.0.1", "/system reboot"}, "", "Reboot, yes? [y/N]: action cancelled\r\n", 0},
