@@ -15,7 +15,7 @@ import (
 	"github.com/postern-router/postern/internal/testnet"
 )
 
-// The kernel has exactly the rules that an export of RouterOS means, as iptables-save prints them: testdata/booted7.save was worked out by hand.
+// The kernel has exactly the rules that an export of RouterOS means, as iptables-save prints them: each rule of testdata/booted7.save was read against what RouterOS's words mean.
 // Package qemu boots the same export.
 func TestExportInKernel(t *testing.T) {
 	h := testnet.New(t, "router")
