@@ -179,6 +179,8 @@ func (s *Server) giveMemory(c *conn) {
 
 // takeMemory takes back all that c has.
 func (s *Server) takeMemory(c *conn) {
+	s.narrow(&c.tx)
+	s.narrow(&c.rx)
 	s.memoryAny -= c.memory
 	*s.account(&c.tx) -= c.tx.memory
 	*s.account(&c.rx) -= c.rx.memory
@@ -272,6 +274,7 @@ func (s *Server) limitSource(c *conn, fd int, f *flow) {
 	}
 	size := (c.memory + f.memory) / 2
 	f.receive = max(size, s.leastReceive(c))
+	s.narrow(f)
 	f.size = 0 // fd may be new: a UDP ASSOCIATE has two
 	f.resize(fd)
 	// The window stays what it was at the start of the connection unless it is set too
@@ -364,8 +367,9 @@ func (s *Server) receiveWindow(f *flow, source int, p []byte, flags int) (int, e
 		return receive(source, p, flags)
 	}
 	f.learn(source)
-	f.missed, f.widened = false, 0 // before the read: what is offered then is to fit
-	f.resize(source)
+	f.missed = false
+	s.narrow(f)
+	f.resize(source) // before the read: what is offered then is to fit
 	if !f.cramped() {
 		return receive(source, p, flags)
 	}
@@ -413,9 +417,10 @@ func (s *Server) lookForMissed(f *flow, source int) {
 }
 
 // widen makes the receive buffer of f's source larger than what it holds, until that is read, if there is memory for
-// it: all slow receivers' sources together would take too much, so it is for those that are sent something.
+// it: all slow receivers' sources together would take too much, so it is for those that are sent something. The room
+// of all that are wider is no more than the memory for buffers, whoever fills it later, and one always may be.
 func (s *Server) widen(f *flow, source int) {
-	if f.widened > 0 || s.memoryBelow(collectPart) {
+	if f.widened > 0 || s.wider*widerReceive >= s.socketMemory || s.memoryBelow(collectPart) {
 		return
 	}
 	info, errno := memoryOf(source)
@@ -424,7 +429,16 @@ func (s *Server) widen(f *flow, source int) {
 	}
 	f.learn(source)
 	f.widened = max(f.receiveSize(), int(info[toRead])+widerReceive)
+	s.wider++
 	f.resize(source)
+}
+
+// narrow undoes widen; resize has the kernel know.
+func (s *Server) narrow(f *flow) {
+	if f.widened > 0 {
+		f.widened = 0
+		s.wider--
+	}
 }
 
 // largestPacket returns how many bytes packets have that come at fd, by the kernel's estimate.

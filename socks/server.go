@@ -183,7 +183,9 @@ type Server struct {
 	// socketMemory is that of Options. memoryFast is how much of the part for fast
 	// directions is given away, and memoryAny how much of the part for all; in bytes.
 	socketMemory, memoryFast, memoryAny int
-	machineMemory                       func() (free, all uint64) // machine.Memory: a router's files are in memory anyway
+	// wider is how many directions have a wider receive buffer (widen).
+	wider         int
+	machineMemory func() (free, all uint64) // machine.Memory: a router's files are in memory anyway
 
 	// For relaying.
 	pipes     []*pipe // not in use

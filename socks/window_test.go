@@ -294,6 +294,43 @@ func TestHeardBehindAFullBuffer(t *testing.T) {
 	p.awaitWindow(smallPacket)
 }
 
+// TestWiderBuffer has a direction get more memory while its buffer is wider, as when a pipe is emptied whose bytes
+// make it a fast one: nothing looks at the buffer's size when it is read from then on. And those that are wider
+// together have a bound, of which nothing is left taken behind a connection's end.
+func TestWiderBuffer(t *testing.T) {
+	p := newRawPeer(t)
+	u := start(t, func(o *options) { o.SocketMemory = 4096 }) // room for one
+	near := dial(t, u.addr)
+	near.send(ask(commandConnect, p.at.String(), "user"))
+	near.reply(replyGranted)
+	size := func(fd int) int { return option(t, fd, unix.SOL_SOCKET, unix.SO_RCVBUF) }
+	func() {
+		u.Server.mu.Lock()
+		defer u.Server.mu.Unlock()
+		c := u.conns[1]
+		u.widen(&c.rx, c.remote)
+		assert.Equal(t, widerReceive, size(c.remote))
+		before := size(c.client)
+		u.widen(&c.tx, c.client)
+		assert.Equal(t, before, size(c.client), "one more than there is room for")
+		c.rx.fast, c.rx.memory = true, mostMemory/2
+		u.limitSource(c, c.remote, &c.rx)
+		assert.Equal(t, (c.memory+mostMemory/2)/2, size(c.remote))
+		c.rx.fast, c.rx.memory = false, 0 // it was never counted
+		u.limitSource(c, c.remote, &c.rx)
+		u.widen(&c.tx, c.client)
+		assert.Equal(t, widerReceive, size(c.client), "it has what the other gave back")
+	}()
+	require.NoError(t, near.SetLinger(0)) // a reset: both sides end at once
+	near.Close()
+	require.Eventually(t, func() bool {
+		u.Server.mu.Lock()
+		defer u.Server.mu.Unlock()
+		return len(u.conns) == 0
+	}, patience, 10*time.Millisecond)
+	assert.Zero(t, u.wider)
+}
+
 // dropped returns how many packets the kernel has dropped at a socket.
 func dropped(t *testing.T, fd int) uint32 {
 	info, errno := memoryOf(fd)
