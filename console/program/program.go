@@ -263,9 +263,11 @@ func (s *server) finish(result console.Result) (refused, err error) {
 	switch {
 	case readErr == nil:
 		return nil, errors.New("a request before the reply to the last")
-	case !errors.Is(readErr, os.ErrDeadlineExceeded):
+	case readErr != io.EOF && !errors.Is(readErr, os.ErrDeadlineExceeded):
 		return nil, readErr
 	}
+	// At the end of what the client sends it may still read: a request that ends its own login, as a new password does for a program of REST,
+	// is answered.
 	return refused, s.conn.SetReadDeadline(time.Time{})
 }
 

@@ -170,6 +170,35 @@ func TestLongCommands(t *testing.T) {
 	require.Error(t, <-ended)
 }
 
+// A request that ends its own login, after which nothing more is read, is answered all the same.
+func TestAnswerBehindTheLogin(t *testing.T) {
+	for name, want := range map[string]error{"done": nil, "refused": errors.New("failure: not now")} {
+		here, there := pair(t)
+		ended := make(chan error, 1)
+		go func() {
+			ended <- Serve(there, Handler{
+				Do: func(string, string, []console.Argument) (console.Result, error) {
+					return console.Result{Request: console.Import}, nil
+				},
+				Finish: func(ctx context.Context, _ console.Result, _ io.Writer) error {
+					if err := there.(*net.UnixConn).CloseRead(); err != nil { // as login.Process does
+						return err
+					}
+					<-ctx.Done()
+					return want
+				},
+			})
+		}()
+		_, err := NewClient(here).Do("", "import", nil)
+		if want == nil {
+			require.NoError(t, err, name)
+		} else {
+			require.EqualError(t, err, want.Error(), name)
+		}
+		require.NoError(t, <-ended, name)
+	}
+}
+
 // Whatever a client sends, Serve ends with an error or answers.
 func FuzzServe(f *testing.F) {
 	var e service.Encoder
