@@ -1,6 +1,7 @@
 package console
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -220,4 +221,32 @@ func TestTemporaryAddresses(t *testing.T) {
 		assert.Contains(t, run("/ip firewall address-list print"), "\n;;; 3 more addresses that rules have added are left out\n")
 		assert.Equal(t, strings.Replace(kept, "/ip firewall filter\n", "add address=10.8.0.0/16 list=friends\n/ip firewall filter\n", 1), Export(cfg))
 	})
+}
+
+// Rules may add to so many sets, each counted once for each timeout. What an earlier version has kept, which counted lists, still holds.
+func TestFilledTimeoutsAreBounded(t *testing.T) {
+	ports := []string{"ether1", "ether2"}
+	run := func(cfg Config, line string) (Config, error) {
+		result, err := new(Session).Execute(cfg, fullLive(), line)
+		require.NoError(t, err)
+		return result.Config, ValidateChange(cfg, result.Config, ports)
+	}
+	lines := ""
+	for i := range 17 {
+		lines += fmt.Sprintf("/ip firewall filter add chain=input action=add-src-to-address-list address-list=shut address-list-timeout=%dm\n", i+1)
+	}
+	const refused = "/ip firewall: address lists: expected at most 16 lists that rules add to, each counted once for each address-list-timeout, got "
+	result, err := new(Session).Import(Default(), fullLive(), lines, nil)
+	require.NoError(t, err)
+	kept := result.Config
+	assert.NoError(t, Validate(kept, ports))
+	assert.EqualError(t, ValidateChange(Default(), kept, ports), refused+"17")
+	_, err = run(kept, "/ip firewall filter set 0 comment=x")
+	assert.NoError(t, err)
+	_, err = run(kept, "/ip firewall filter add chain=input action=add-src-to-address-list address-list=shut address-list-timeout=18m")
+	assert.EqualError(t, err, refused+"18")
+	fewer, err := run(kept, "/ip firewall filter remove 0,1")
+	assert.NoError(t, err)
+	_, err = run(fewer, "/ip firewall filter set 0 address-list=other")
+	assert.NoError(t, err)
 }

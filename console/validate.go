@@ -28,6 +28,9 @@ func ValidateChange(old, next Config, ports []string) error {
 	if err := validate(next, ports, old); err != nil {
 		return nameNewRule(old, next, err)
 	}
+	if err := next.Firewall.CheckFilled(&old.Firewall); err != nil {
+		return fmt.Errorf("/ip firewall: %w", err)
+	}
 	if i := newTwice(old.AddressLists, next.AddressLists, func(a ListedAddress) ListedAddress { return ListedAddress{List: a.List, Address: a.Address} }); i >= 0 {
 		a := next.AddressLists[i]
 		return fmt.Errorf("/ip firewall address-list %d: failure: already have such entry: %s in %s", i, a.Address, a.List)

@@ -21,7 +21,7 @@ const (
 	maxPrefixes = 4096
 	// maxLists is how many lists rules can name, also such that have no entries: each is a set of the kernel's, of some KiB.
 	maxLists = 128
-	// maxFilled is how many lists rules can add addresses to; one counts once for each timeout.
+	// maxFilled is how many lists rules can add addresses to; one counts once for each timeout (CheckFilled).
 	maxFilled = 16
 	// maxKept is how many addresses stay in lists, in all, that were added by rules which add no more.
 	maxKept = 2048
@@ -347,6 +347,21 @@ func (l addressList) words(side string) (all []string) {
 	return all
 }
 
+// CheckFilled refuses more sets for rules to add to than maxFilled, unless before had as many: configurations that were kept when a list had
+// one set for all timeouts still hold.
+func (c *Config) CheckFilled(before *Config) error {
+	count := func(c *Config) (n int) {
+		for _, timeouts := range c.filledLists() {
+			n += len(timeouts)
+		}
+		return n
+	}
+	if n := count(c); n > maxFilled && n > count(before) {
+		return fmt.Errorf("address lists: expected at most %d lists that rules add to, each counted once for each address-list-timeout, got %d", maxFilled, n)
+	}
+	return nil
+}
+
 // checkAddressLists refuses what the kernel's sets cannot hold.
 func (c Config) checkAddressLists() error {
 	count, size := 0, 0
@@ -387,12 +402,8 @@ func (c Config) checkAddressLists() error {
 	if named := len(c.namedLists()); named > maxLists {
 		return fmt.Errorf("address lists: expected at most %d lists that rules name, got %d", maxLists, named)
 	}
-	filled := 0
-	for _, timeouts := range c.filledLists() {
-		filled += len(timeouts)
-	}
-	if filled > maxFilled {
-		return fmt.Errorf("address lists: expected at most %d lists that rules add to, each counted once for each address-list-timeout, got %d", maxFilled, filled)
+	if filled := len(c.filledLists()); filled > maxFilled {
+		return fmt.Errorf("address lists: expected at most %d lists that rules add to, got %d", maxFilled, filled)
 	}
 	return nil
 }
