@@ -398,7 +398,7 @@ func TestPageInBrowser(t *testing.T) {
 	g.Await(changed + ` == "The password is changed."`)
 	assert.Contains(t, g.log(), "password of user admin changed by web:admin@192.168.0.2")
 	secret = "battery staple"
-	g.Eval(`document.querySelector("#name").focus()`, nil)
+	g.Eval(`document.querySelector("#secret").old.value = "half typed"; document.querySelector("#name").focus()`, nil)
 
 	// A router that does not answer.
 	g.Offline(true)
@@ -416,6 +416,7 @@ func TestPageInBrowser(t *testing.T) {
 	g.Click("#logout")
 	g.Await(focus + `.name == "password"`)
 	g.Await(say + ` == ""`)
+	assert.Empty(t, g.Text(`document.querySelector("#secret").old.value`), "what was typed is not for who comes next")
 	assert.Contains(t, g.log(), "user admin logged out from 192.168.0.2 via web")
 	g.Type("wrong")
 	g.Press("Enter")

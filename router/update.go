@@ -42,7 +42,10 @@ func (r *Router) checkForUpdates(ctx context.Context, out io.Writer) error {
 		status = "New version is available"
 	}
 	r.upgrades.mu.Lock()
-	r.upgrades.latest, r.upgrades.status = latest.Version, status
+	r.upgrades.latest = latest.Version
+	if r.upgrades.stop == nil { // an upgrade says how far it is
+		r.upgrades.status = status
+	}
 	r.upgrades.mu.Unlock()
 	if err == nil {
 		r.log.Printf(kmsg.Info, "the update server has version %s of %s", latest.Version, latest.Date.Format(time.DateTime))

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -61,4 +62,10 @@ func TestCheckForUpdates(t *testing.T) {
 		assert.Equal(t, console.UpdateState{Latest: c.latest, Status: c.status}, g.r.updateState(), c.folder)
 		assert.Contains(t, out.String(), "status: "+c.status+"\n")
 	}
+	// Meanwhile an upgrade says how far it is.
+	g.r.upgrades.setStop(func() {})
+	g.r.upgrades.setStatus("10% written" + strings.Repeat(".", 2*maxStatus))
+	require.NoError(t, g.r.checkForUpdates(t.Context(), io.Discard))
+	assert.Regexp(t, `^10% written\.+$`, g.r.updateState().Status)
+	assert.Len(t, g.r.updateState().Status, maxStatus)
 }

@@ -137,7 +137,7 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 func (u *upgrades) setStatus(text string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.status = console.Printable(text)
+	u.status = console.Printable(text[:min(len(text), maxStatus)])
 }
 
 // imageSource writes an image to body until it has all, body takes no more or ctx ends.
