@@ -513,7 +513,7 @@ func (r *router) freeMemory(t *testing.T) (mebibytes float64, took time.Duration
 	t.Helper()
 	start, waited := time.Now(), r.m.waited(t)
 	out := r.command(t, "/system resource print")
-	took = time.Since(start) - (r.m.waited(t) - waited)
+	took = max(0, time.Since(start)-(r.m.waited(t)-waited))
 	word, err := find(out, `free-memory: ([\d.]+)MiB`)
 	require.NoError(t, err)
 	mebibytes, err = strconv.ParseFloat(word, 64)
