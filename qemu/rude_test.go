@@ -138,7 +138,7 @@ func TestRudeClients(t *testing.T) {
 		require.NoError(t, err, "after %v", time.Since(start))
 		reply, err := requestSOCKS(conn, commandConnect, at(serverAddress, echoPort))
 		require.NoError(t, err, "after %v", time.Since(start))
-		require.EqualValues(t, granted, reply.code, "after %v:\n%s", time.Since(start), r.command(t, "/log print"))
+		require.EqualValues(t, granted, reply.code, "after %v", time.Since(start)) // a test that fails prints the log
 		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
 		_, err = conn.Write([]byte("honest"))
 		require.NoError(t, err)
