@@ -211,7 +211,8 @@
 //	                      that holds two packets, one of which is gone, counts as half.
 //	                      A receive buffer may be filled to 3 kB, to 8 kB if a peer sends
 //	                      packets that hold few bytes, and to 16 kB where there are 2 MB
-//	                      for all.
+//	                      for all. It gets 8 kB more if a peer cannot be heard without them;
+//	                      in all at most Options.SocketMemory again.
 //	                      Without it: what net.ipv4.tcp_mem gives all sockets of the
 //	                      machine together, and net.ipv4.udp_mem those of UDP ASSOCIATE. The
 //	                      kernel's structures for two sockets take 8 kB more. A receive buffer

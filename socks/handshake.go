@@ -93,12 +93,15 @@ func (s *Server) peek(c *conn) ([]byte, error) {
 func (c *conn) discard(b []byte, length int) error {
 	taken := len(c.taken)
 	c.taken = nil
-	return discard(c.client, b[taken:length])
+	return discard(b[taken:length], c.receive)
 }
+
+// receive is receive of the client's socket.
+func (c *conn) receive(p []byte, flags int) (int, error) { return receive(c.client, p, flags) }
 
 // take reads what peek has returned, which is less than a message, and keeps it.
 func (c *conn) take(b []byte) error {
-	if err := discard(c.client, b[len(c.taken):]); err != nil {
+	if err := discard(b[len(c.taken):], c.receive); err != nil {
 		return err
 	}
 	c.taken = bytes.Clone(b)

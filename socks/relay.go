@@ -2,7 +2,6 @@ package socks
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -243,15 +242,8 @@ func (s *Server) pass(f *flow, source, sink, most int) (n int, p progress, err e
 	if err != nil {
 		return 0, 0, fmt.Errorf("write: %w", err)
 	}
-	for left := n; left > 0; { // the kernel stops once where urgent data begins
-		got, err := s.receiveWindow(f, source, s.scratch[:left], unix.MSG_TRUNC)
-		if err == nil && got == 0 {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return n, 0, fmt.Errorf("read: %w", err)
-		}
-		left -= got
+	if err := discard(s.scratch[:n], func(p []byte, flags int) (int, error) { return s.receiveWindow(f, source, p, flags) }); err != nil {
+		return n, 0, fmt.Errorf("read: %w", err)
 	}
 	return n, again, nil
 }

@@ -218,7 +218,7 @@ func hostOrder(port uint16) uint16 {
 //
 // Where urgent data begins the kernel also says EAGAIN if a signal waits for the thread
 // (tcp_recvmsg_locked in its net/ipv4/tcp.c), as those by which Go's scheduler takes a processor
-// away. The poller has reported these bytes already, and would not do so again.
+// away, which the program of an image does without. The poller has reported these bytes already, and would not do so again.
 func receive(fd int, p []byte, flags int) (int, error) {
 	for {
 		n, err := transfer(unix.SYS_RECVFROM, fd, p, flags)
@@ -244,10 +244,10 @@ func queued(fd int, request uintptr) int {
 	return int(n)
 }
 
-// discard removes len(p) bytes from a TCP socket, which have arrived. It does not write to p.
-func discard(fd int, p []byte) error {
+// discard removes len(p) bytes, which have arrived, by receive of their socket. It does not write to p.
+func discard(p []byte, receive func(p []byte, flags int) (int, error)) error {
 	for len(p) > 0 {
-		n, err := receive(fd, p, unix.MSG_TRUNC) // stops once where urgent data begins
+		n, err := receive(p, unix.MSG_TRUNC) // stops once where urgent data begins
 		if err != nil {
 			return err
 		}
