@@ -147,17 +147,20 @@ func offers(b []byte) bool {
 }
 
 // question asks for the address of the provider's web server.
-var question = func() []byte {
+var question = questionFor(pageName, 1)
+
+// questionFor asks for the address of a name.
+func questionFor(name string, id uint16) []byte {
 	m := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: 1, RecursionDesired: true},
-		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(pageName + "."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
+		Header:    dnsmessage.Header{ID: id, RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name + "."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
 	}
 	b, err := m.Pack()
 	if err != nil {
 		panic(err)
 	}
 	return b
-}()
+}
 
 func answers(b []byte) bool {
 	var m dnsmessage.Message

@@ -365,15 +365,9 @@ func (d *threeDays) names(t *testing.T) {
 	defer conn.Close()
 	for range daysNames {
 		d.count["names"]++
-		id := uint16(d.count["names"])
-		label := fmt.Sprintf("n%d", id)
-		// RFC 1035, section 4.1: one question of type A.
-		question := append([]byte{byte(id >> 8), byte(id), 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}, byte(len(label)))
-		question = append(question, label...)
-		for part := range strings.SplitSeq(pageName, ".") {
-			question = append(append(question, byte(len(part))), part...)
-		}
-		question = append(question, 0, 0, 1, 0, 1)
+		n := d.count["names"]
+		name := fmt.Sprintf("n%d.%s", n, pageName)
+		question := questionFor(name, uint16(n))
 		require.NoError(t, retry(func() error {
 			if _, err := conn.Write(question); err != nil {
 				return err
@@ -386,8 +380,8 @@ func (d *threeDays) names(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if n < len(question) || string(answer[:2]) != string(question[:2]) || answer[3]&0xf != 0 || answer[7] != 1 {
-				return fmt.Errorf("to the question for %s: %x", label, answer[:n])
+			if answer = answer[:n]; !answers(answer) || string(answer[:2]) != string(question[:2]) {
+				return fmt.Errorf("to the question for %s: %x", name, answer)
 			}
 			return nil
 		}))
