@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -44,12 +43,7 @@ func TestFlappingLink(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
 	skipWithout(t, "malta")
-	length := flapTime
-	if text := os.Getenv(flapTimeVariable); text != "" {
-		var err error
-		length, err = time.ParseDuration(text)
-		require.NoError(t, err, flapTimeVariable)
-	}
+	length := testTime(t, flapTimeVariable, flapTime)
 	r := startRouter(t, "malta", func(o *machineOptions) {
 		o.capture = false
 		// TCP sends again after times that double, up to two minutes: that is silence, and no fault.
