@@ -181,7 +181,8 @@ func TestOrder(t *testing.T) {
 	assert.Equal(t, want[:len(part)], part)
 	other, _ := authorities(t, 2, 0)
 	for name, text := range map[string]string{"a gap": chain[0] + chain[2], "one of others": chain[0] + chain[1] + other[0], "two chains": chain[0] + chain[1] + other[0] + other[1],
-		"one twice": chain[0] + chain[1] + chain[1], "the other of the same name": chain[0] + other[1]} {
+		"one twice": chain[0] + chain[1] + chain[1], "the other of the same name": chain[0] + other[1],
+		"two that have signed each other, and one of others": other[0] + other[1] + other[1] + chain[0]} {
 		_, err = ParseChain(text)
 		require.EqualError(t, err, "its certificates have not signed one another; expected that of the service, and those of the authorities between", name)
 	}

@@ -171,7 +171,7 @@ func ordered(all []*x509.Certificate) ([]*x509.Certificate, error) {
 	var chain []*x509.Certificate
 	for next := first; next >= 0 && len(chain) < len(all); {
 		chain = append(chain, all[next])
-		next = slices.IndexFunc(all, func(c *x509.Certificate) bool { return signs(c, chain[len(chain)-1]) })
+		next = slices.IndexFunc(all, func(c *x509.Certificate) bool { return !slices.Contains(chain, c) && signs(c, chain[len(chain)-1]) })
 	}
 	if len(chain) < len(all) {
 		return nil, errors.New("its certificates have not signed one another; expected that of the service, and those of the authorities between")
