@@ -36,7 +36,9 @@ type conn struct {
 	version              uint8 // of the protocol, in which the client is answered
 	queued               bool  // is in Server.ready
 	over                 bool
-	watched              bool   // see watchPeers
+	watched              bool // see watchPeers
+	changed              bool // is in the agenda of its source, with events that were not handled yet, by role
+	events               [ofCall + 1]uint16
 	taken                []byte // of a message of the handshake: see peek
 	tx, rx               flow   // client to server, server to client
 	came, born, last     time.Duration
@@ -341,6 +343,7 @@ func (s *Server) connected(c *conn, err error) {
 // failed continues when c could not be connected to an address.
 func (s *Server) failed(c *conn, err error) {
 	closeSocket(c.remote)
+	c.events[ofRemote] = 0
 	c.remote, c.rx = none, flow{} // what was told of this socket is not true of the next
 	c.attempt.failures = append(c.attempt.failures, err)
 	s.connectNext(c)
@@ -553,7 +556,7 @@ func (s *Server) endCall(c *conn) {
 	if c.call != none {
 		s.poller.remove(c.call)
 		closeSocket(c.call)
-		c.call = none
+		c.call, c.events[ofCall] = none, 0
 	}
 	if a := c.attempt; a != nil && a.undo != nil {
 		s.runNext(&s.openings, a.undo)

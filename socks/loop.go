@@ -13,9 +13,8 @@ import (
 // never is later than any time of the clock.
 const never = time.Duration(math.MaxInt64)
 
-// batch is how many events the loop takes, and how many connections it accepts, in one
-// turn.
-const batch = 64
+// batch is how many events the loop takes in one turn.
+const batch = 256
 
 // role is the purpose of a descriptor.
 type role uint64
@@ -161,7 +160,7 @@ func (s *Server) turn(events []unix.EpollEvent) {
 	for _, e := range events {
 		is, number := origin(e)
 		if c, ok := s.conns[number]; ok {
-			s.event(c, is, e.Events)
+			s.note(c, is, e.Events)
 		} else if is == ofWake {
 			var count [8]byte
 			unix.Read(s.poller.event, count[:])
@@ -169,9 +168,11 @@ func (s *Server) turn(events []unix.EpollEvent) {
 			s.acceptAt = s.now
 		}
 	}
+	done := s.serve(turnSize)
 	if s.listener != none && s.acceptAt <= s.now {
 		s.accept()
 	}
+	s.serve(turnSize - done)
 	s.relieveMemory()
 	if s.checkAt <= s.now {
 		s.check()
@@ -182,7 +183,7 @@ func (s *Server) turn(events []unix.EpollEvent) {
 // limit.
 func (s *Server) wait() int {
 	s.asked = 0
-	if len(s.ready) > 0 {
+	if len(s.ready) > 0 || s.line.len() > 0 {
 		return 0
 	}
 	at := s.checkAt
@@ -232,6 +233,7 @@ func (s *Server) check() {
 // release closes what belongs to the loop, when it ends.
 func (s *Server) release() {
 	s.poller.close()
+	s.dropCalls()
 	for _, d := range s.dismissed {
 		d.close()
 	}

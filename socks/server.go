@@ -149,6 +149,10 @@ type Server struct {
 	conns   map[uint64]*conn
 	last    uint64 // the number of the newest connection
 	sources map[netip.Addr]*source
+	// holders is how many sources have slots.
+	holders int
+	line    fifo[*source]   // of sources for which there is something to do
+	calls   int             // how many wait for a slot
 	most    [claims]ranking // of the sources
 	// dismissed are clients that were refused, those that have been for longest first.
 	dismissed []dismissed
@@ -321,6 +325,9 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 			}
 		}
 	}
+	if !cfg.Enabled {
+		s.dropCalls()
+	}
 	if listener != none || !cfg.Enabled {
 		s.closeListener()
 		s.listener, s.acceptAt = listener, 0
@@ -424,9 +431,9 @@ func (s *Server) Shutdown() {
 	s.log.close()
 }
 
-// accept accepts connections, a bounded number at a time.
+// accept accepts connections, of which a bounded number may wait.
 func (s *Server) accept() {
-	for range batch {
+	for s.calls < maxCalls {
 		fd, src, err := none, netip.AddrPort{}, errTight
 		if !s.memoryBelow(tightPart) {
 			fd, src, err = acceptFrom(s.listener)
@@ -447,7 +454,7 @@ func (s *Server) accept() {
 			return
 		}
 		s.acceptPause = 0
-		s.take(fd, src)
+		s.noteCall(fd, src)
 	}
 	s.acceptAt = s.now // there may be more, after the others have had their turn
 }

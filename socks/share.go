@@ -38,8 +38,9 @@ const (
 
 // source is an IP address of clients, and their connections.
 type source struct {
-	addr  netip.Addr
-	slots int // how many connections it has
+	addr   netip.Addr
+	slots  int // how many connections it has
+	agenda agenda
 	// busy is how many tasks run for it, of each kind: also for connections that are over.
 	busy [queueKinds]int
 	// of holds those of each claim.
@@ -140,25 +141,34 @@ func (r *ranking) remove(c *conn) {
 
 // occupy counts c, which is new, among the connections of its address.
 func (s *Server) occupy(c *conn) {
-	addr := c.src.Addr()
-	c.source = s.sources[addr]
-	if c.source == nil {
-		c.source = &source{addr: addr}
-		s.sources[addr] = c.source
+	c.source = s.sourceOf(c.src.Addr())
+	if c.source.slots++; c.source.slots == 1 {
+		s.holders++
 	}
-	c.source.slots++
+}
+
+// sourceOf returns the source with that address.
+func (s *Server) sourceOf(addr netip.Addr) *source {
+	from := s.sources[addr]
+	if from == nil {
+		from = &source{addr: addr}
+		s.sources[addr] = from
+	}
+	return from
 }
 
 // vacate is the opposite of occupy, when c ends.
 func (s *Server) vacate(c *conn) {
 	s.setClaim(c, unranked)
-	c.source.slots--
+	if c.source.slots--; c.source.slots == 0 {
+		s.holders--
+	}
 	s.forget(c.source)
 }
 
 // forget forgets an address if nothing is left of its connections.
 func (s *Server) forget(from *source) {
-	if from.slots == 0 && from.busy == [queueKinds]int{} {
+	if from.slots == 0 && from.agenda.calls.len() == 0 && from.busy == [queueKinds]int{} {
 		delete(s.sources, from.addr)
 	}
 }
@@ -190,9 +200,11 @@ func (s *Server) setClaim(c *conn, to claim) {
 
 // replaceable returns the connection whose slot a new one from addr may take, or nil.
 func (s *Server) replaceable(addr netip.Addr) *conn {
-	own, sources := s.sources[addr], len(s.sources)
+	own, sources := s.sources[addr], s.holders
 	if own == nil {
 		own = &source{}
+	}
+	if own.slots == 0 {
 		sources++
 	}
 	if r := s.most[unfinished].sources; len(r) > 0 {
