@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -191,6 +192,13 @@ func connections(ctx context.Context, s *server, rate string, all bool, found re
 	if err != nil {
 		return err
 	}
+	// The thread that makes the visits is this one.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	loadBefore, err := threadTime()
+	if err != nil {
+		return err
+	}
 	start := time.Now()
 	latencies, failed, err := s.visits(ctx, 0, start.Add(connectionTime))
 	took := time.Since(start)
@@ -198,6 +206,10 @@ func connections(ctx context.Context, s *server, rate string, all bool, found re
 		return err
 	}
 	cpuAfter, err := s.cpuTime()
+	if err != nil {
+		return err
+	}
+	loadAfter, err := threadTime()
 	if err != nil {
 		return err
 	}
@@ -212,12 +224,23 @@ func connections(ctx context.Context, s *server, rate string, all bool, found re
 	if !all {
 		return nil
 	}
+	visits := float64(len(latencies) + len(failed))
 	if s.version != 0 {
-		found.add(s.name, cpuPerConnection, (cpuAfter-cpuBefore).Seconds()*1e6/float64(len(latencies)+len(failed)))
+		found.add(s.name, cpuPerConnection, (cpuAfter-cpuBefore).Seconds()*1e6/visits)
 	}
+	found.add(s.name, loadPerConnection, (loadAfter-loadBefore).Seconds()*1e6/visits)
 	found.add(s.name, latency50, quantile(latencies, 0.50))
 	found.add(s.name, latency99, quantile(latencies, 0.99))
 	return nil
+}
+
+// threadTime returns the processor time of this thread.
+func threadTime() (time.Duration, error) {
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &used); err != nil {
+		return 0, fmt.Errorf("processor time of the load: %w", err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano()), nil
 }
 
 // idle measures what the server holds for a connection that is silent after a byte in each

@@ -22,6 +22,7 @@ const (
 	cpuPerGB          = "CPU per GB"                              // of the server alone, at 4 streams: see cpuTime
 	connectionRate    = "new connections"                         // each with a byte there and back, 16 at a time
 	cpuPerConnection  = "CPU per new connection"                  // of the server alone: see cpuTime
+	loadPerConnection = "the load's CPU per new connection"       // of the one thread that is both ends of all of them
 	latency50         = "latency, median"                         // from connect to the byte that came back
 	latency99         = "latency, 99th percentile"                // the same
 	busyBulk4         = "bulk, 4 streams, busy machine"           // beside busyPrograms
@@ -55,6 +56,7 @@ func rows() []row {
 		{connectionRate, "per s", 0, false},
 		{busyRate, "per s", 0, false},
 		{cpuPerConnection, "us", 0, false},
+		{loadPerConnection, "us", 0, false},
 		{latency50, "ms", 2, false},
 		{latency99, "ms", 2, false},
 		{connectionsFailed, "", 0, true},
@@ -87,6 +89,7 @@ func goals() []goal {
 			goal{pair[0], bulk4, pair[1], true, 2.5},
 			goal{pair[0], cpuPerGB, pair[1], false, 0.3},
 			goal{pair[0], connectionRate, pair[1], true, 3.5},
+			goal{pair[0], cpuPerConnection, pair[1], false, 0.4},
 			goal{pair[0], busyRate, pair[1], true, 3})
 	}
 	for _, server := range []string{postern4, postern5, postern5Password} {
@@ -151,6 +154,17 @@ func (g goal) reached(r results) (float64, bool) {
 	return quantile(ratios, 0.5), true
 }
 
+// possible returns the greatest ratio that the load leaves room for, or false if the goal is about something else than the
+// rate of new connections: one thread makes them all, so there are no more than what it takes for each allows, whatever the
+// server does.
+func (g goal) possible(r results) (float64, bool) {
+	own, peer := r[g.server][loadPerConnection], r[g.peer][g.figure]
+	if g.figure != connectionRate && g.figure != busyRate || len(own) == 0 || len(peer) == 0 {
+		return 0, false
+	}
+	return 1e6 / quantile(own, 0.5) / quantile(peer, 0.5), true
+}
+
 func rowOf(figure string) row {
 	all := rows()
 	return all[slices.IndexFunc(all, func(r row) bool { return r.figure == figure })]
@@ -200,7 +214,7 @@ type report struct {
 
 // outcome is what became of a goal.
 type outcome struct {
-	server, figure, bounds, reached, met string
+	server, figure, bounds, reached, met, possible string
 }
 
 const (
@@ -227,7 +241,10 @@ func (r results) report(servers []string) report {
 		}
 	}
 	for _, g := range goals() {
-		o := outcome{g.server, g.figure, g.bounds(), notMeasured, notMeasured}
+		o := outcome{g.server, g.figure, g.bounds(), notMeasured, notMeasured, missing}
+		if most, ok := g.possible(r); ok {
+			o.possible = strconv.FormatFloat(most, 'f', 2, 64)
+		}
 		if value, ok := g.reached(r); ok {
 			decimals := rowOf(g.figure).decimals
 			if g.peer != "" {
@@ -297,9 +314,9 @@ func (r report) markdown(out io.Writer) error {
 	}
 	text := markdownTable(table, 2)
 	if len(r.goals) > 0 {
-		table = [][]string{{"goal", "of", "want", "reached", "met"}}
+		table = [][]string{{"goal", "of", "want", "reached", "met", "possible"}}
 		for _, g := range r.goals {
-			table = append(table, []string{g.figure, g.server, g.bounds, g.reached, g.met})
+			table = append(table, []string{g.figure, g.server, g.bounds, g.reached, g.met, g.possible})
 		}
 		text += "\n" + markdownTable(table, 3)
 	}
