@@ -48,14 +48,13 @@ func (s *Server) deliver(c *conn) {
 		c.last = s.now
 	}
 	c.unsent = unsent
-	if unsent > 2 { // more than the two ends
-		s.checkAt = min(s.checkAt, s.now+deliveryTime)
+	if unsent > bothEnds {
+		s.checkAt = min(s.checkAt, s.now+lookTime)
 	}
 }
 
-// deliveryTime is how often the loop looks whether peers take what they are still sent: no
-// event tells that.
-const deliveryTime = time.Second
+// bothEnds is what the ends of two sockets count among the bytes that their peers have not acknowledged.
+const bothEnds = 2
 
 // settled reports whether the peers of c have taken all that was sent to them.
 func (s *Server) settled(c *conn) bool {

@@ -201,11 +201,20 @@ func (s *Server) wait() int {
 	return int(min((s.asked+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
 }
 
+// lookTime is how often the loop asks the kernel about sockets: which peers take what they are still sent, and which
+// directions are quiet. No event tells that. When hundreds of connections reach their deadlines one after the other, asking
+// each time would take most of a slow processor.
+const lookTime = time.Second
+
 // check ends the connections that have reached a deadline, and finds when to check again.
 // Moving bytes does not update that time: a check that comes too early finds the later
 // deadlines.
 func (s *Server) check() {
 	s.checkAt = never
+	look := s.lookAt <= s.now
+	if look {
+		s.lookAt = s.now + lookTime
+	}
 	s.checkDismissed()
 	for _, c := range s.conns {
 		at := c.overAt(s.cfg.ConnectionIdleTimeout)
@@ -215,16 +224,23 @@ func (s *Server) check() {
 		}
 		s.checkAt = min(s.checkAt, at)
 		if c.state == ending {
-			s.deliver(c)
+			if look {
+				s.deliver(c)
+			} else if c.unsent > bothEnds {
+				s.checkAt = min(s.checkAt, s.lookAt)
+			}
 			continue
 		}
 		s.watchPeers(c)
+		if c.tx.grown() || c.rx.grown() {
+			if s.checkAt = min(s.checkAt, s.lookAt); look {
+				s.shrinkBoth(c)
+			}
+		}
 		if c.state == associated {
-			s.checkAssociation(c)
+			s.relayDatagrams(c)
 			continue
 		}
-		s.shrink(c, &c.tx, c.client, c.remote)
-		s.shrink(c, &c.rx, c.remote, c.client)
 		s.relaySpent(c)
 	}
 	s.runTries()

@@ -36,8 +36,6 @@ const (
 	// alone, if it fits there, so that a connection that comes later can become fast too.
 	anyPart  = 3
 	fastSize = 1 << 20
-	// quietTime is how often the loop looks for directions that are quiet.
-	quietTime = time.Second
 )
 
 // The kernel lets each socket have one packet to read and one to send whatever its limits
@@ -191,16 +189,28 @@ func (s *Server) grow(c *conn, f *flow, source, sink int) {
 	*s.account(f) += f.memory
 	s.limitSource(c, source, f)
 	c.limitSink(sink, f)
-	s.checkAt = min(s.checkAt, s.now+quietTime)
+	s.checkAt = min(s.checkAt, s.now+lookTime)
+}
+
+// grown reports whether f has memory that shrink could take back.
+func (f *flow) grown() bool { return f.memory != 0 || f.fast }
+
+// shrinkBoth is shrink of both directions of c.
+func (s *Server) shrinkBoth(c *conn) {
+	near, far := c.client, c.remote
+	if u := c.udp; u != nil {
+		near, far = u.client.fd, u.peers.fd
+	}
+	s.shrink(c, &c.tx, near, far)
+	s.shrink(c, &c.rx, far, near)
 }
 
 // shrink takes back the memory that grow gave f, if nothing has moved since the last look
 // and its buffers are empty.
 func (s *Server) shrink(c *conn, f *flow, source, sink int) {
-	if f.memory == 0 && !f.fast {
+	if !f.grown() {
 		return
 	}
-	s.checkAt = min(s.checkAt, s.now+quietTime)
 	if f.looked != f.moved {
 		f.looked = f.moved
 		return

@@ -147,7 +147,7 @@ func TestSocketMemoryMoves(t *testing.T) {
 		defer u.Server.mu.Unlock()
 		given(t, u.Server)
 		return u.conns[2].rx.memory == 0 && !u.conns[2].rx.fast
-	}, 5*quietTime, 10*time.Millisecond)
+	}, 5*lookTime, 10*time.Millisecond)
 	u.Server.mu.Lock()
 	assert.Equal(t, max(c.memory/2, roomyReceive), option(t, c.remote, unix.SOL_SOCKET, unix.SO_RCVBUF))
 	given(t, u.Server)

@@ -180,9 +180,10 @@ type Server struct {
 	// relieveAt is when connections may be closed next because of that.
 	relieveAt time.Duration
 	// checkAt is the earliest time at which a connection can have reached a deadline.
-	checkAt time.Duration
-	ready   []*conn // have more to relay at once
-	probe   ownProbe
+	// lookAt is when a check asks the kernel about sockets next.
+	checkAt, lookAt time.Duration
+	ready           []*conn // have more to relay at once
+	probe           ownProbe
 
 	// socketMemory is that of Options. memoryFast is how much of the part for fast
 	// directions is given away, and memoryAny how much of the part for all; in bytes.

@@ -331,14 +331,6 @@ func (s *Server) relayDatagrams(c *conn) {
 	}
 }
 
-// checkAssociation is a part of check.
-func (s *Server) checkAssociation(c *conn) {
-	u := c.udp
-	s.relayDatagrams(c)
-	s.shrink(c, &c.tx, u.client.fd, u.peers.fd)
-	s.shrink(c, &c.rx, u.peers.fd, u.client.fd)
-}
-
 // fromClient handles a datagram that came to the client's socket.
 func (s *Server) fromClient(c *conn, from netip.AddrPort, b []byte) {
 	u := c.udp

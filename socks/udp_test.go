@@ -939,7 +939,7 @@ func TestAssociationMemory(t *testing.T) {
 	assert.Equal(t, []int{first / 2, first / 2}, grown[1:3], "nothing moved that way")
 	u.of(1, func(*conn) { assert.Greater(t, given(t, u.Server), first) })
 	for range 4 {
-		clock.forward(quietTime)
+		clock.forward(lookTime)
 		clock.awaitTurn(t, u)
 	}
 	assert.Equal(t, []int{first / 2, first / 2, first / 2, first / 2}, buffers())
