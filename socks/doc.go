@@ -125,7 +125,8 @@
 // # How it works
 //
 // One goroutine waits for all sockets (epoll, edge-triggered) and does everything that
-// does not block, a few steps of each connection in turn. Bytes move from socket to socket
+// does not block, a few steps of each connection in turn. New connections and changes of others are dealt with for one client
+// address after the other: an address with hundreds of them has another wait for one at a time, not for all. Bytes move from socket to socket
 // by splice(2), through one pipe that all connections share: a step takes from the source
 // only as much as the sink has room for, so that the pipe is empty again after it. With
 // Options.SocketMemory, on a machine with little memory, slow directions are copied
@@ -159,6 +160,8 @@
 //	delivery              10 min: when both sides have ended, the connection keeps its slot and
 //	                      its buffers until both have acknowledged everything, the end included
 //	refused clients       32, for 5 s: those who may still take their reply, without a slot
+//	accepted              64 that wait until it is the turn of their address, without a slot; the
+//	                      others wait in the kernel
 //	names resolved        32 at a time, and at most 8 addresses of each tried. A client address
 //	                      has no more of the 32 places than are left for others: half of all,
 //	                      the next one half of the rest. A client that leaves ends its lookup,
@@ -200,7 +203,7 @@
 //	                      password), and 32 kB for those that wait
 //	goroutines            none for each connection: one, 32 that resolve names, 8 that open the
 //	                      firewall, one that checks a password, one that writes the log
-//	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 128 for everything else
+//	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 192 for everything else
 //	pipes                 1, at most 4. Each can hold 256 kB on a machine with 32 MB and
 //	                      1 MB from 128 MB on; it is empty unless a sink took less than
 //	                      it had room for
