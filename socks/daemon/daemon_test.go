@@ -275,7 +275,7 @@ func TestProgram(t *testing.T) {
 	}
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.Process.Pid))
 	require.NoError(t, err)
-	assert.Regexp(t, `Max open files\s+148\s+148\s`, string(limits))
+	assert.Regexp(t, `Max open files\s+212\s+212\s`, string(limits))
 
 	for _, option := range []string{"--socks4", "--socks4a"} {
 		got, err := exec.Command(curl, "-q", "-sS", "--noproxy", "", "--max-time", "20", option, addr, "http://"+web.Addr().String()+"/").CombinedOutput()
