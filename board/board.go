@@ -178,7 +178,9 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 		Banks: []Bank{{Drive: "if=pflash,unit=0", Size: 4 << 20}}, FlashSize: 4 << 20,
 		// Without an address it would be in the PCI slot of ether1.
 		Watchdog: watchdog + ",addr=0x13"}
-	line := "console=ttyS0,115200 " + commandLine + " " + flash.mtdparts()
+	// Without lpj the kernel counts for a tenth of a second how many loops a tick has (4000 BogoMIPS, of a fast
+	// host). Only pauses for devices go by it, and QEMU's are ready at once.
+	line := "console=ttyS0,115200 lpj=20000000 " + commandLine + " " + flash.mtdparts()
 	if name == "maltael" {
 		// Debian has U-Boot for this byte order only. The flash is at 0xBE000000 for it, and
 		// mem=32M keeps the kernel in the memory of the board.

@@ -24,7 +24,7 @@ func TestQEMUCommand(t *testing.T) {
 		{"malta", `qemu-system-mips -nographic -vga none -snapshot -machine malta -m 32 \
     -cpu 24Kc \
     -kernel out/malta/kernel -initrd out/malta/initramfs.cpio.xz \
-    -append 'console=ttyS0,115200 loglevel=6 panic=10 mtdparts=1e000000.flash:320k@0k(boot),3520k@320k(image),128k@3840k(postern-config),128k@3968k(environment)' \
+    -append 'console=ttyS0,115200 lpj=20000000 loglevel=6 panic=10 mtdparts=1e000000.flash:320k@0k(boot),3520k@320k(image),128k@3840k(postern-config),128k@3968k(environment)' \
     -drive if=pflash,unit=0,format=raw,file=out/malta/factory.img \
     -device i6300esb,addr=0x13 \
     -netdev user,id=ether1 -device virtio-net-pci,romfile=,addr=0x12,netdev=ether1 \
