@@ -214,7 +214,7 @@ var withoutInlining = []string{
 
 // compileProgram compiles the Go program with flags of the linker, and with boardLinker.
 func compileProgram(b board.Board, work, path, ldflags string) error {
-	l, err := boardLinker(work)
+	l, err := boardLinker(b, work)
 	if err != nil {
 		return err
 	}

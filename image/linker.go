@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/postern-router/postern/board"
 )
 
 // pcln is the file of Go's linker that writes the tables of functions. The program is in the
@@ -374,6 +376,7 @@ func afterImports(source string) string {
 // linker is how a program is linked.
 type linker struct {
 	toolexec string   // for go build's -toolexec; "" calls Go's own
+	compiler string   // the same, with Go's own linker
 	runtime  []patch  // of the runtime that reads its tables
 	env      []string // of go build
 }
@@ -386,9 +389,9 @@ const olderCollector = "GOEXPERIMENT=nogreenteagc"
 // linkerRelease is the release of Go that linkerPatches and runtimePatches are for.
 const linkerRelease = "go1.26"
 
-// boardLinker builds Go's linker with linkerPatches in the folder work. If this release of Go has another
-// linker or runtime it says so, and returns Go's own.
-func boardLinker(work string) (linker, error) {
+// boardLinker builds Go's linker with linkerPatches in the folder work, and its compiler with compilerPatches for a board with 32-bit
+// MIPS. If this release of Go has another linker or runtime it says so, and returns Go's own.
+func boardLinker(b board.Board, work string) (linker, error) {
 	// The patches know how types are laid out, which a text that still matches does not tell.
 	version, err := output("go", "env", "GOVERSION")
 	if err != nil {
@@ -403,21 +406,42 @@ func boardLinker(work string) (linker, error) {
 	if err != nil {
 		return linker{}, fmt.Errorf("source of Go's runtime: %w", err)
 	}
-	list, leftOfLinker, err := overlay(map[string]string{}, linkerPatches, work)
-	if err != nil {
-		return linker{}, fmt.Errorf("source of Go's linker: %w", err)
+	tools := []struct {
+		name    string
+		patches []patch
+	}{{"link", linkerPatches}, {"compile", compilerPatches}}
+	if b.CPU.GOARCH != "mips" && b.CPU.GOARCH != "mipsle" {
+		tools = tools[:1]
 	}
-	if left = append(left, leftOfLinker...); len(left) > 0 {
-		say("Go's linker is not patched, and the program larger: %s differs; expected %q %d times", left[0].file, left[0].wrong, left[0].times)
-		return linker{}, nil
+	scripts := map[string]string{}
+	for _, tool := range tools {
+		list, more, err := overlay(map[string]string{}, tool.patches, work)
+		if err != nil {
+			return linker{}, fmt.Errorf("source of Go's %s: %w", tool.name, err)
+		}
+		if left = append(left, more...); len(left) > 0 {
+			say("Go's linker is not patched, and the program larger: %s differs; expected %q %d times", left[0].file, left[0].wrong, left[0].times)
+			return linker{}, nil
+		}
+		program := filepath.Join(work, tool.name)
+		// For the host, whatever board the caller builds for.
+		host := []string{"GOOS=", "GOARCH=", "CGO_ENABLED=0"}
+		if err := run("", host, "go", "build", "-overlay="+list, "-o", program, "cmd/"+tool.name); err != nil {
+			return linker{}, err
+		}
+		// What a tool says of its version is in the key of what go build keeps: what another compiler has made is none of it.
+		var texts []string
+		for _, p := range tool.patches {
+			texts = append(texts, p.file, p.wrong, p.right)
+		}
+		scripts[tool.name] = fmt.Sprintf("*/%s)\n\tshift\n\tif [ \"$*\" = -V=full ]; then echo \"$(%q -V=full) %s\"; else exec %[2]q \"$@\"; fi ;;\n",
+			tool.name, program, key(texts...))
 	}
-	link := filepath.Join(work, "link")
-	// For the host, whatever board the caller builds for.
-	host := []string{"GOOS=", "GOARCH=", "CGO_ENABLED=0"}
-	if err := run("", host, "go", "build", "-overlay="+list, "-o", link, "cmd/link"); err != nil {
-		return linker{}, err
+	l := linker{toolexec: filepath.Join(work, "toolexec"), compiler: filepath.Join(work, "toolexec-compile"), runtime: runtimePatches, env: []string{olderCollector}}
+	for path, cases := range map[string]string{l.toolexec: scripts["link"] + scripts["compile"], l.compiler: scripts["compile"]} {
+		if err := os.WriteFile(path, []byte("#!/bin/sh\ncase $1 in\n"+cases+"*) exec \"$@\" ;;\nesac\n"), 0o755); err != nil {
+			return linker{}, err
+		}
 	}
-	wrapper := filepath.Join(work, "toolexec")
-	script := fmt.Sprintf("#!/bin/sh\ncase $1 in\n*/link) shift; exec %q \"$@\" ;;\nesac\nexec \"$@\"\n", link)
-	return linker{toolexec: wrapper, runtime: runtimePatches, env: []string{olderCollector}}, os.WriteFile(wrapper, []byte(script), 0o755)
+	return l, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
 )
 
@@ -21,7 +22,7 @@ import (
 func TestLinkedTypes(t *testing.T) {
 	e2e.Builds(t)
 	dir := t.TempDir()
-	linker, err := boardLinker(dir)
+	linker, err := boardLinker(board.Board{}, dir)
 	require.NoError(t, err)
 	require.NotEmpty(t, linker.toolexec)
 	list, left, err := overlay(map[string]string{}, linker.runtime, dir)

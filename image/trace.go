@@ -35,12 +35,12 @@ func trace(b board.Board, in io.Reader, out io.Writer) error {
 	}
 	defer os.RemoveAll(work)
 	program := filepath.Join(work, "program")
-	l, err := boardLinker(work)
+	l, err := boardLinker(b, work)
 	if err != nil {
 		return err
 	}
 	// By Go's own linker, which writes all tables. The code and the order of the functions are the same.
-	l.toolexec = ""
+	l.toolexec = l.compiler
 	if err := linkProgram(b, work, program, "-s -w -buildid= -R=4096", l); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ import (
 func TestTrace(t *testing.T) {
 	e2e.Builds(t)
 	dir := t.TempDir()
-	linker, err := boardLinker(dir)
+	linker, err := boardLinker(board.Board{}, dir)
 	require.NoError(t, err)
 	require.NotEmpty(t, linker.toolexec, "the release of Go that is in use has the text of every patch")
 	runtime, left, err := overlay(map[string]string{}, linker.runtime, dir)
@@ -100,7 +100,7 @@ func TestTraceName(t *testing.T) {
 func TestLinkedTests(t *testing.T) {
 	e2e.Builds(t)
 	dir := t.TempDir()
-	linker, err := boardLinker(dir)
+	linker, err := boardLinker(board.Board{}, dir)
 	require.NoError(t, err)
 	require.NotEmpty(t, linker.toolexec)
 	list, err := patchGo(board.Board{}, dir, linker.runtime...)

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"debug/elf"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/e2e"
+)
+
+// TestDelaySlots: behind no branch of a program for MIPS is a branch, behind a third of them at least is an instruction that does
+// something, and behind none to runtime.deferreturn. The tests on malta and maltael show that the programs do what they shall.
+func TestDelaySlots(t *testing.T) {
+	e2e.Builds(t)
+	b, err := board.ByName("malta")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	l, err := boardLinker(b, dir)
+	require.NoError(t, err)
+	require.NotEmpty(t, l.toolexec)
+	list, err := patchGo(b, dir, l.runtime...)
+	require.NoError(t, err)
+	env := append(append(b.GoEnv(), l.env...), "GOFLAGS=-overlay="+list)
+	require.NoError(t, run("", env, "go", "build", "-ldflags=-w", "-gcflags=all=-l", "-toolexec="+l.toolexec, "-o", program, "./testdata/linked"))
+
+	f, err := elf.Open(program)
+	require.NoError(t, err)
+	defer f.Close()
+	symbols, err := f.Symbols()
+	require.NoError(t, err)
+	var deferreturn uint32
+	for _, s := range symbols {
+		if s.Name == "runtime.deferreturn" {
+			deferreturn = uint32(s.Value)
+		}
+	}
+	require.NotZero(t, deferreturn)
+	text := f.Section(".text")
+	data, err := text.Data()
+	require.NoError(t, err)
+	branches, filled, calls := 0, 0, 0
+	for i := 0; i+8 <= len(data); i += 4 {
+		word, slot := f.ByteOrder.Uint32(data[i:]), f.ByteOrder.Uint32(data[i+4:])
+		if !isBranch(word) {
+			continue
+		}
+		branches++
+		at := uint32(text.Addr) + uint32(i)
+		assert.False(t, isBranch(slot), "two branches at %#x", at)
+		if slot != 0 {
+			filled++
+		}
+		if word>>26 == 3 && word<<6>>4 == deferreturn<<4>>4 {
+			calls++
+			assert.Zero(t, slot, "behind the call of runtime.deferreturn at %#x", at)
+		}
+	}
+	assert.Greater(t, filled, branches/3, "of %d branches", branches)
+	assert.NotZero(t, calls)
+}
+
+// isBranch reports whether an instruction of MIPS has a place behind it that is carried out first: J, JAL, BEQ, BNE, BLEZ, BGTZ, those of
+// REGIMM (1), and JR and JALR of SPECIAL (0).
+func isBranch(word uint32) bool {
+	switch op := word >> 26; op {
+	case 0:
+		return word&0x3f == 8 || word&0x3f == 9
+	case 1:
+		return word>>16&0x1f <= 1 || word>>16&0x1f == 16 || word>>16&0x1f == 17
+	default:
+		return op >= 2 && op <= 7
+	}
+}
