@@ -73,6 +73,7 @@ func waitForEnd(requests <-chan console.Request, signals <-chan os.Signal) conso
 			}
 			return console.Reboot
 		case <-collect.C:
+			debug.SetGCPercent(collectorPercent)
 			debug.FreeOSMemory()
 			collect.Reset(collectEvery)
 		}
@@ -80,7 +81,8 @@ func waitForEnd(requests <-chan console.Request, signals <-chan os.Signal) conso
 }
 
 // Go keeps 1 MB that PID 1 has used at the start, and later for a long list or a change of the
-// configuration, of the 32 MB that a small machine has. A collection takes it some 10 ms.
+// configuration, of the 32 MB that a small machine has. A collection takes it some 10 ms. The first is
+// when the router has started, which it would hold up: until then there is memory.
 const (
 	startSettles = 5 * time.Second
 	collectEvery = time.Minute

@@ -269,6 +269,8 @@ func (r *Router) Start(ctx context.Context) {
 			r.log.Printf(kmsg.Error, "network: %v", err)
 		}
 	}()
+	// The services first: a console takes a twentieth of a second of malta's processor until it has a prompt.
+	r.awaitServices()
 	r.startConsoles(ctx)
 }
 
