@@ -17,6 +17,7 @@ import (
 
 	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/internal/dhcptest"
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/internal/testnet"
 )
@@ -49,8 +50,24 @@ func newPeer(t *testing.T) *peer {
 	return p
 }
 
-// start runs the server until the returned function is called, or the test ends.
-func (p *peer) start(t *testing.T, program string, args ...string) (stop func()) {
+// start runs a server on the host until the returned function is called, or the test ends.
+func (p *peer) start(t *testing.T, s dhcptest.Server, classless bool) (stop func()) {
+	o := dhcptest.Offer{Interface: "br0", Network: netip.MustParsePrefix("192.0.2.0/24"), First: netip.MustParseAddr("192.0.2.10"), Last: netip.MustParseAddr("192.0.2.20"),
+		Gateway: netip.MustParseAddr("192.0.2.1"), NameServers: []netip.Addr{netip.MustParseAddr("9.9.9.9"), netip.MustParseAddr("8.8.8.8")},
+		TimeServer: netip.MustParseAddr("192.0.2.3"), Time: 2 * time.Minute}
+	if classless {
+		o.Routes = []dhcp.Route{
+			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.0.2.1")},
+			{Destination: netip.MustParsePrefix("10.0.0.0/8"), Gateway: netip.MustParseAddr("192.0.2.2")},
+		}
+	}
+	line, err := s.Line(o, p.folder)
+	require.NoError(t, err)
+	return p.startProgram(t, line[0], line[1:]...)
+}
+
+// startProgram does so with any program.
+func (p *peer) startProgram(t *testing.T, program string, args ...string) (stop func()) {
 	cmd := p.server.Command(program, args...)
 	output := &lines{}
 	cmd.Stdout, cmd.Stderr = output, output
@@ -139,74 +156,12 @@ func (w *watched) await(t *testing.T, s Status) *Lease {
 	return l
 }
 
-// servers are the programs that are tried, each with addresses of .10 to .20, gateway .1, name
-// servers 9.9.9.9 and 8.8.8.8, time server .3, a route to 10.0.0.0/8 if wanted, and leases of two
-// minutes.
-var servers = []struct {
-	name, program string
-	start         func(t *testing.T, p *peer, classless bool) (stop func())
-}{
-	{"dnsmasq", "dnsmasq", func(t *testing.T, p *peer, classless bool) func() {
-		args := []string{"--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--group=root", "--interface=br0", "--no-ping",
-			"--dhcp-range=192.0.2.10,192.0.2.20,2m", "--dhcp-authoritative", "--dhcp-option=option:dns-server,9.9.9.9,8.8.8.8",
-			"--dhcp-option=option:ntp-server,192.0.2.3", "--log-dhcp", "--log-facility=-", "--pid-file=",
-			"--dhcp-leasefile=" + filepath.Join(p.folder, "leases")}
-		if classless {
-			args = append(args, "--dhcp-option=121,0.0.0.0/0,192.0.2.1,10.0.0.0/8,192.0.2.2")
-		}
-		return p.start(t, "dnsmasq", args...)
-	}},
-	{"ISC dhcpd", "dhcpd", func(t *testing.T, p *peer, classless bool) func() {
-		text := `authoritative; ddns-update-style none; ping-check false; default-lease-time 120; max-lease-time 120;
-option classless code 121 = array of integer 8;
-subnet 192.0.2.0 netmask 255.255.255.0 { range 192.0.2.10 192.0.2.20; option routers 192.0.2.1;
-option domain-name-servers 9.9.9.9, 8.8.8.8; option ntp-servers 192.0.2.3; `
-		if classless {
-			text += "option classless 0, 192,0,2,1, 8,10, 192,0,2,2; "
-		}
-		for name, content := range map[string]string{"dhcpd.conf": text + "}\n", "dhcpd.leases": ""} {
-			path := filepath.Join(p.folder, name)
-			if _, err := os.Stat(path); err != nil {
-				require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
-			}
-		}
-		return p.start(t, "dhcpd", "-4", "-f", "-d", "-cf", filepath.Join(p.folder, "dhcpd.conf"), "-lf", filepath.Join(p.folder, "dhcpd.leases"),
-			"--no-pid", "br0")
-	}},
-	{"udhcpd", "busybox", func(t *testing.T, p *peer, classless bool) func() {
-		leases := filepath.Join(p.folder, "leases")
-		text := "start 192.0.2.10\nend 192.0.2.20\ninterface br0\nlease_file " + leases + "\npidfile " + filepath.Join(p.folder, "pid") +
-			"\nmax_leases 11\nmin_lease 60\nopt lease 120\nopt subnet 255.255.255.0\nopt router 192.0.2.1\nopt dns 9.9.9.9 8.8.8.8\nopt ntpsrv 192.0.2.3\n"
-		if classless {
-			text += "opt staticroutes 0.0.0.0/0 192.0.2.1, 10.0.0.0/8 192.0.2.2\n"
-		}
-		path := filepath.Join(p.folder, "udhcpd.conf")
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
-		f, err := os.OpenFile(leases, os.O_CREATE, 0o644)
-		require.NoError(t, err)
-		require.NoError(t, f.Close())
-		return p.start(t, "busybox", "udhcpd", "-f", path)
-	}},
-	{"kea", "kea-dhcp4", func(t *testing.T, p *peer, classless bool) func() {
-		options := `{"name": "routers", "data": "192.0.2.1"}, {"name": "domain-name-servers", "data": "9.9.9.9, 8.8.8.8"}, {"name": "ntp-servers", "data": "192.0.2.3"}`
-		if classless {
-			options += `, {"code": 121, "csv-format": false, "data": "00C0000201080AC0000202"}`
-		}
-		path := filepath.Join(p.folder, "kea.json")
-		require.NoError(t, os.WriteFile(path, []byte(`{"Dhcp4": {"interfaces-config": {"interfaces": ["br0"]}, "authoritative": true,
-"lease-database": {"type": "memfile", "persist": true, "lfc-interval": 0, "name": "`+filepath.Join(p.folder, "leases.csv")+`"},
-"valid-lifetime": 120, "subnet4": [{"subnet": "192.0.2.0/24", "pools": [{"pool": "192.0.2.10 - 192.0.2.20"}], "option-data": [`+options+`]}],
-"loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout"}]}]}}`), 0o644))
-		return p.start(t, "env", "KEA_PIDFILE_DIR="+p.folder, "KEA_LOCKFILE_DIR="+p.folder, "kea-dhcp4", "-c", path)
-	}},
-}
-
 func TestServers(t *testing.T) {
-	for _, s := range servers {
-		t.Run(s.name, func(t *testing.T) {
-			e2e.Needs(t, s.program)
+	for _, s := range dhcptest.Servers {
+		t.Run(s.Name, func(t *testing.T) {
+			e2e.Needs(t, s.Program)
 			p := newPeer(t)
-			stop := s.start(t, p, false)
+			stop := p.start(t, s, false)
 			w := p.run(t, Settings{HostName: "router", ClientID: true})
 			l := w.await(t, Bound)
 			require.NotNil(t, l)
@@ -230,7 +185,7 @@ func TestServers(t *testing.T) {
 			w.stop()
 			<-w.done
 			stop()
-			s.start(t, p, false)
+			p.start(t, s, false)
 			again := p.run(t, Settings{HostName: "router", ClientID: true, Previous: l.Address.Addr()})
 			assert.Equal(t, l.Address, again.await(t, Bound).Address)
 			// The server may have been slow to start, and udhcpd, which has written its leases nowhere, has refused.
@@ -261,11 +216,11 @@ func TestServers(t *testing.T) {
 }
 
 func TestServersClassless(t *testing.T) {
-	for _, s := range servers {
-		t.Run(s.name, func(t *testing.T) {
-			e2e.Needs(t, s.program)
+	for _, s := range dhcptest.Servers {
+		t.Run(s.Name, func(t *testing.T) {
+			e2e.Needs(t, s.Program)
 			p := newPeer(t)
-			s.start(t, p, true)
+			p.start(t, s, true)
 			l := p.run(t, Settings{}).await(t, Bound)
 			assert.True(t, l.HasRoutes)
 			assert.ElementsMatch(t, []string{"{0.0.0.0/0 192.0.2.1}", "{10.0.0.0/8 192.0.2.2}"}, strings.Split(strings.Trim(strings.ReplaceAll(fmt.Sprint(l.Routes), "} {", "};{"), "[]"), ";"))
@@ -294,9 +249,9 @@ subnet 192.0.2.0 netmask 255.255.255.0 { range 192.0.2.10 192.0.2.20; option rou
 	}
 	far := *p
 	far.server = server
-	far.start(t, "dhcpd", "-4", "-f", "-d", "-cf", filepath.Join(p.folder, "dhcpd.conf"), "-lf", filepath.Join(p.folder, "dhcpd.leases"), "--no-pid", "eth0")
+	far.startProgram(t, "dhcpd", "-4", "-f", "-d", "-cf", filepath.Join(p.folder, "dhcpd.conf"), "-lf", filepath.Join(p.folder, "dhcpd.leases"), "--no-pid", "eth0")
 	// Not ISC's relay, which passes on what is sent to the server itself too.
-	p.start(t, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--group=root", "--pid-file=",
+	p.startProgram(t, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--group=root", "--pid-file=",
 		"--log-dhcp", "--log-facility=-", "--dhcp-relay=192.0.2.1,198.51.100.1")
 
 	w := p.run(t, Settings{})
@@ -322,7 +277,7 @@ subnet 192.0.2.0 netmask 255.255.255.0 { range 192.0.2.10 192.0.2.20; option rou
 func TestAddressInUse(t *testing.T) {
 	e2e.Needs(t, "dnsmasq")
 	p := newPeer(t)
-	stop := servers[0].start(t, p, false)
+	stop := p.start(t, dhcptest.Servers[0], false)
 	w := p.run(t, Settings{})
 	taken := w.await(t, Bound).Address
 	w.stop()
@@ -330,6 +285,6 @@ func TestAddressInUse(t *testing.T) {
 	stop()
 	require.NoError(t, os.Remove(filepath.Join(p.folder, "leases")))
 	require.NoError(t, p.other.IP("addr add "+taken.String()+" dev eth0"))
-	servers[0].start(t, p, false)
+	p.start(t, dhcptest.Servers[0], false)
 	assert.NotEqual(t, taken, p.run(t, Settings{}).await(t, Bound).Address)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/internal/dhcptest"
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/match"
@@ -86,54 +87,21 @@ func find(t *testing.T, program string) string {
 	return program
 }
 
-const networkd = "/lib/systemd/systemd-networkd" // Debian's systemd
-
-// Real clients, one after the other on a host, take an address and use it, and give it back.
+// Real clients, one after the other on a host, take an address and use it.
 func TestClients(t *testing.T) {
 	c := home()
 	c.Networks[0].Address = netip.MustParsePrefix("192.168.0.0/20")
-	for _, test := range []struct {
-		name, program string
-		args          func(folder string) []string
-	}{
-		{"udhcpc", "busybox", func(folder string) []string {
-			script := filepath.Join(folder, "script")
-			text := "#!/bin/sh\n[ \"$1\" = bound ] && ip addr add $ip/$mask dev $interface && ip route add default via $router && echo dns $dns\nexit 0\n"
-			require.NoError(t, os.WriteFile(script, []byte(text), 0o755))
-			return []string{"udhcpc", "-f", "-q", "-n", "-t", "20", "-T", "3", "-i", "eth0", "-s", script}
-		}},
-		{"dhclient", "dhclient", func(folder string) []string {
-			script := filepath.Join(folder, "script")
-			text := "#!/bin/sh\ncase $reason in BOUND|RENEW|REBIND|REBOOT) ip addr replace $new_ip_address/$new_subnet_mask dev $interface; ip route replace default via $new_routers; echo dns $new_domain_name_servers;; esac\nexit 0\n"
-			require.NoError(t, os.WriteFile(script, []byte(text), 0o755))
-			return []string{"-1", "-v", "-d", "-sf", script, "-lf", filepath.Join(folder, "leases"), "-pf", filepath.Join(folder, "pid"), "-cf", "/dev/null", "eth0"}
-		}},
-		{"dhcpcd", "dhcpcd", func(string) []string {
-			return []string{"-4", "-1", "-B", "-d", "--noipv4ll", "--noarp", "-f", "/dev/null", "-c", "/bin/true", "eth0"}
-		}},
-		{"systemd-networkd", networkd, func(string) []string { return nil }},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			find(t, test.program)
+	for _, client := range dhcptest.Clients {
+		t.Run(client.Name, func(t *testing.T) {
+			program := find(t, client.Program)
 			l := newLAN(t, c)
-			if test.program == "dhcpcd" {
-				// It keeps what it knows there, and becomes a user if there is one, whom these namespaces do not have.
-				require.NoError(t, l.host.Run("mount", "-t", "tmpfs", "tmpfs", "/var/lib/dhcpcd"))
-				require.NoError(t, l.host.Overlay("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"))
-			}
-			if test.program == networkd {
-				folder := "/run/systemd/network" // of these namespaces' own
-				require.NoError(t, os.MkdirAll(folder, 0o755))
-				require.NoError(t, os.MkdirAll("/run/systemd/netif", 0o755))
-				require.NoError(t, os.WriteFile(folder+"/eth0.network", []byte("[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\nLinkLocalAddressing=no\n"), 0o644))
-				require.NoError(t, l.host.Overlay("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nsystemd-network:x:0:0::/:/bin/false\n"))
+			line, err := client.Line(t.TempDir())
+			require.NoError(t, err)
+			if line[0] == client.Program {
+				line[0] = program
 			}
 			var out strings.Builder
-			cmd := l.host.Command(find(t, test.program), test.args(t.TempDir())...)
-			if test.program == networkd {
-				// Where /sys cannot be written, as in a container, it does not wait for udev.
-				cmd = l.host.Command("unshare", "-m", "sh", "-c", "mount -t sysfs -o ro sysfs /sys && exec "+networkd)
-			}
+			cmd := l.host.Command(line[0], line[1:]...)
 			cmd.Stdout, cmd.Stderr = &out, &out
 			require.NoError(t, cmd.Start())
 			defer func() {
