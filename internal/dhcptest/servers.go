@@ -108,7 +108,7 @@ func dnsmasq(o Offer, folder string) ([]string, error) {
 }
 
 func dhcpd(o Offer, folder string) ([]string, error) {
-	text := fmt.Sprintf(`authoritative; ddns-update-style none; ping-check false; default-lease-time %[1]d; max-lease-time %[1]d;
+	text := fmt.Sprintf(`authoritative; ddns-update-style none; ping-check false; dhcp-cache-threshold 0; default-lease-time %[1]d; max-lease-time %[1]d;
 option classless code 121 = array of integer 8;
 subnet %[2]s netmask %[3]s { range %[4]s %[5]s; option routers %[6]s;
 option domain-name-servers %[7]s; option ntp-servers %[8]s;
