@@ -1,70 +1,189 @@
 package dns
 
 import (
-	"container/list"
+	"encoding/binary"
+	"hash/maphash"
 	"time"
 )
 
-// entryCost is about what an entry takes besides its message and its key, in bytes.
-const entryCost = 256
-
-// cache keeps answers, at most limit bytes of them: those that were used last.
+// cache keeps answers, at most limit bytes of them. They lie packed one behind the other in chunks, which hold
+// no pointers: the collector has nothing to look for in them, and an answer takes little more than its bytes.
+// When there is no more room the oldest chunk goes; of its answers those that were asked for since they were
+// put into it go on to the newest chunk, if they are not more than half of it.
 type cache struct {
-	limit, used int
-	entries     map[string]*list.Element // of *entry
-	order       list.List                // the one that was used last first
+	limit int
+	// chunks are in order of their age. The first has the number first, which goes round.
+	chunks   [][]byte
+	first    uint16
+	capacity int    // of all chunks
+	spare    []byte // of a chunk that went
+	// index has the place of the answer to a key by the hash of that: the number of its chunk, and its
+	// offset there in the lower half. Of two keys with one hash, which chance may bring, one is kept.
+	index map[uint32]uint32
+	seed  maphash.Seed
+	epoch time.Time
 }
 
-type entry struct {
-	key string
-	answer
-	at time.Time // when it came
+const (
+	// chunkSize is the size of a chunk, but for one with a single answer that is larger.
+	chunkSize = 16 << 10
+	// indexCost is about what an answer takes in the index, in bytes.
+	indexCost = 16
+
+	// What is ahead of an answer in its chunk: when it came, in nanoseconds of epoch, seconds, the size of the
+	// message, the code, the length of the key, flags. Key and message follow.
+	atWhen, atSeconds, atSize, atCode, atKey, atFlags, entryHeader = 0, 8, 12, 14, 16, 18, 19
+
+	flagUsed, flagTruncated, flagEDNS = 1, 2, 4
+)
+
+// entry is an answer in a chunk, with what is ahead of it, to the end of the chunk.
+type entry []byte
+
+func (e entry) keySize() int { return int(binary.BigEndian.Uint16(e[atKey:])) }
+func (e entry) size() int {
+	return entryHeader + e.keySize() + int(binary.BigEndian.Uint16(e[atSize:]))
+}
+func (e entry) key() []byte     { return e[entryHeader:][:e.keySize()] }
+func (e entry) seconds() uint32 { return binary.BigEndian.Uint32(e[atSeconds:]) }
+
+// message is the chunk's: it changes when the caller lets go of the cache.
+func (e entry) message() []byte { return e[entryHeader+e.keySize() : e.size()] }
+
+// age is how many seconds ago the answer came.
+func (c *cache) age(e entry, now time.Time) uint32 {
+	return uint32(max(0, now.Sub(c.epoch)-time.Duration(binary.BigEndian.Uint64(e[atWhen:]))) / time.Second)
 }
 
-func (e *entry) cost() int { return len(e.key) + cap(e.message) + entryCost }
+func (c *cache) hash(key []byte) uint32 { return uint32(maphash.Bytes(c.seed, key)) }
 
-// get returns an answer that still holds, and its age in seconds.
-func (c *cache) get(key string, now time.Time, most uint32) (answer, uint32, bool) {
-	e := c.entries[key]
-	if e == nil {
-		return answer{}, 0, false
-	}
-	kept := e.Value.(*entry)
-	age := uint32(max(0, now.Sub(kept.at)) / time.Second)
-	if age >= min(kept.seconds, most) {
-		c.remove(e)
-		return answer{}, 0, false
-	}
-	c.order.MoveToFront(e)
-	return kept.answer, age, true
+// at returns what is at a place.
+func (c *cache) at(place uint32) entry {
+	return c.chunks[uint16(place>>16)-c.first][uint16(place):]
 }
 
-// put keeps an answer. One that takes more than an eighth of all would drive out too many.
-func (c *cache) put(key string, a answer, now time.Time) {
-	if e := c.entries[key]; e != nil {
-		c.remove(e)
+// used is how many bytes the answers take.
+func (c *cache) used() int {
+	n := len(c.index) * indexCost
+	for _, chunk := range c.chunks {
+		n += len(chunk)
 	}
-	e := &entry{key, a, now}
-	if a.seconds == 0 || e.cost() > c.limit/8 {
+	return n
+}
+
+// get returns an answer that still holds, and its age in seconds. Its message is the cache's: it changes
+// when the caller lets go of that.
+func (c *cache) get(key []byte, now time.Time, most uint32) (a answer, age uint32, ok bool) {
+	if c.index == nil {
+		return a, 0, false
+	}
+	h := c.hash(key)
+	place, ok := c.index[h]
+	if !ok {
+		return a, 0, false
+	}
+	e := c.at(place)
+	if string(e.key()) != string(key) {
+		return a, 0, false
+	}
+	if age = c.age(e, now); age >= min(e.seconds(), most) {
+		delete(c.index, h)
+		return a, 0, false
+	}
+	e[atFlags] |= flagUsed
+	return answer{message: e.message(), code: int(binary.BigEndian.Uint16(e[atCode:])), seconds: e.seconds(),
+		truncated: e[atFlags]&flagTruncated != 0, edns: e[atFlags]&flagEDNS != 0}, age, true
+}
+
+// put keeps a copy of an answer. One that takes more than an eighth of all would drive out too many.
+func (c *cache) put(key []byte, a answer, now time.Time) {
+	if c.index == nil {
+		c.index, c.seed, c.epoch = map[uint32]uint32{}, maphash.MakeSeed(), now
+	}
+	h := c.hash(key)
+	delete(c.index, h)
+	n := entryHeader + len(key) + len(a.message)
+	if a.seconds == 0 || len(a.message) > 1<<16-1 || n+indexCost > c.limit/8 {
 		return
 	}
-	if c.entries == nil {
-		c.entries = map[string]*list.Element{}
+	c.index[h] = c.room(n)
+	var header [entryHeader]byte
+	binary.BigEndian.PutUint64(header[atWhen:], uint64(max(0, now.Sub(c.epoch))))
+	binary.BigEndian.PutUint32(header[atSeconds:], a.seconds)
+	binary.BigEndian.PutUint16(header[atSize:], uint16(len(a.message)))
+	binary.BigEndian.PutUint16(header[atCode:], uint16(a.code))
+	binary.BigEndian.PutUint16(header[atKey:], uint16(len(key)))
+	if a.truncated {
+		header[atFlags] |= flagTruncated
 	}
-	c.entries[key] = c.order.PushFront(e)
-	c.used += e.cost()
-	c.shrink()
+	if a.edns {
+		header[atFlags] |= flagEDNS
+	}
+	last := &c.chunks[len(c.chunks)-1]
+	*last = append(append(append(*last, header[:]...), key...), a.message...)
+	for c.capacity+len(c.index)*indexCost > c.limit && len(c.chunks) > 1 {
+		c.shrink(now)
+	}
 }
 
-// shrink removes what is too much.
-func (c *cache) shrink() {
-	for c.used > c.limit {
-		c.remove(c.order.Back())
+// room makes room for n bytes in the newest chunk, and returns their place.
+func (c *cache) room(n int) uint32 {
+	if k := len(c.chunks); k == 0 || cap(c.chunks[k-1])-len(c.chunks[k-1]) < n {
+		chunk := c.spare
+		if c.spare = nil; cap(chunk) < n {
+			chunk = make([]byte, 0, max(n, min(chunkSize, c.limit/8)))
+		}
+		c.chunks, c.capacity = append(c.chunks, chunk), c.capacity+cap(chunk)
+	}
+	last := len(c.chunks) - 1
+	return uint32(c.first+uint16(last))<<16 | uint32(len(c.chunks[last]))
+}
+
+// holds is the hash of the key of the answer at a place, and whether the index leads there: it does not to one that
+// is over, or that has another in its place.
+func (c *cache) holds(place uint32) (hash uint32, ok bool) {
+	hash = c.hash(c.at(place).key())
+	there, ok := c.index[hash]
+	return hash, ok && there == place
+}
+
+// shrink lets the oldest of several chunks go.
+func (c *cache) shrink(now time.Time) {
+	chunk, moved := c.chunks[0], 0
+	for at := 0; at < len(chunk); {
+		e := entry(chunk[at:])
+		n := e.size()
+		if h, ok := c.holds(uint32(c.first)<<16 | uint32(at)); ok {
+			if e[atFlags]&flagUsed != 0 && c.age(e, now) < e.seconds() && moved+n <= len(chunk)/2 {
+				moved += n
+				e[atFlags] &^= flagUsed
+				c.index[h] = c.room(n)
+				last := &c.chunks[len(c.chunks)-1]
+				*last = append(*last, e[:n]...)
+			} else {
+				delete(c.index, h)
+			}
+		}
+		at += n
+	}
+	c.chunks[0] = nil
+	c.chunks, c.first, c.capacity = c.chunks[1:], c.first+1, c.capacity-cap(chunk)
+	if c.spare == nil && cap(chunk) <= chunkSize {
+		c.spare = chunk[:0]
 	}
 }
 
-func (c *cache) remove(e *list.Element) {
-	kept := c.order.Remove(e).(*entry)
-	delete(c.entries, kept.key)
-	c.used -= kept.cost()
+// each calls f for the answers, the one that was put last first, until it returns false.
+func (c *cache) each(f func(entry) bool) {
+	for i := len(c.chunks) - 1; i >= 0; i-- {
+		var places []uint32
+		for at, chunk := 0, c.chunks[i]; at < len(chunk); at += entry(chunk[at:]).size() {
+			places = append(places, uint32(c.first+uint16(i))<<16|uint32(at))
+		}
+		for k := len(places) - 1; k >= 0; k-- {
+			if _, ok := c.holds(places[k]); ok && !f(c.at(places[k])) {
+				return
+			}
+		}
+	}
 }

@@ -48,17 +48,20 @@ type query struct {
 	unsupported bool
 }
 
-// key is the same for queries that the same answer suits.
-func (q *query) key() string {
-	var b [6]byte
-	binary.BigEndian.PutUint16(b[:], q.typ)
-	binary.BigEndian.PutUint16(b[2:], q.class)
-	for i, bit := range []bool{q.edns, q.do, q.flags&bitChecked != 0, q.flags&bitDesired != 0} {
+// maxKey is how many bytes a key has at most.
+const maxKey = 5 + MaxName
+
+// appendKey appends the key of q, which is the same for queries that the same answer suits.
+func (q *query) appendKey(b []byte) []byte {
+	bits := byte(0)
+	for i, bit := range [...]bool{q.edns, q.do, q.flags&bitChecked != 0, q.flags&bitDesired != 0} {
 		if bit {
-			b[4] |= 1 << i
+			bits |= 1 << i
 		}
 	}
-	return string(b[:]) + q.name
+	b = binary.BigEndian.AppendUint16(b, q.typ)
+	b = binary.BigEndian.AppendUint16(b, q.class)
+	return append(append(b, bits), q.name...)
 }
 
 // parseQuery reads a query. With errMalformed it has the id and flags, if there is a header;
@@ -119,7 +122,8 @@ func wireLength(name string) int {
 // readName returns the name at an offset in lower case, and where it ends there. A label with a dot
 // or a byte of zero is refused: with it two names would look like one.
 func readName(b []byte, at int) (name string, end int, ok bool) {
-	var text []byte
+	var most [MaxName + 1]byte
+	text := most[:0]
 	for jumped := false; ; {
 		if at >= len(b) {
 			return "", 0, false

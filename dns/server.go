@@ -141,21 +141,25 @@ func (s *server) take(b []byte, client netip.Addr, stream bool) (answer []byte, 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := &waiter{q: q, key: q.key(), client: client, stream: stream, outcome: s.names.answer(q), size: math.MaxInt}
+	w := waiter{q: q, client: client, stream: stream, outcome: s.names.answer(q), size: math.MaxInt}
 	if !stream {
 		w.size = min(q.size, s.config.MaxUDP, safeSize)
 	}
 	if w.outcome.answer != nil {
 		return w.fit(w.outcome.answer), nil
 	}
+	var key [maxKey]byte
 	if w.alias == nil {
 		most := seconds(s.config.MaxTTL)
-		if a, age, ok := s.cache.get(w.key, time.Now(), most); ok {
+		if a, age, ok := s.cache.get(q.appendKey(key[:0]), time.Now(), most); ok {
 			return w.fit(w.final(q, a, age, most)), nil
 		}
 	}
 	q.question = slices.Clone(q.question) // b is the caller's
-	return nil, w
+	later = &waiter{}                     // most questions need none
+	*later = w
+	later.key = string(q.appendKey(key[:0]))
+	return nil, later
 }
 
 // wait has what w waits for asked. reply is called once, mostly later, with nil if there is no answer.
@@ -209,8 +213,9 @@ func (s *server) fly(key string, q *query, o outcome) {
 // lookup returns the answer of an upstream server, or of the cache.
 func (s *server) lookup(q *query, forward netip.Addr) (answer, uint32, error) {
 	s.mu.Lock()
-	key, changes := q.key(), s.changes
+	key, changes := q.appendKey(nil), s.changes
 	if a, age, ok := s.cache.get(key, time.Now(), seconds(s.config.MaxTTL)); ok {
+		a.message = slices.Clone(a.message) // which is the cache's
 		s.mu.Unlock()
 		return a, age, nil
 	}

@@ -13,31 +13,30 @@ import (
 func (s *server) used() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cache.used
+	return s.cache.used()
 }
 
 // snapshot lists what the server knows, at most MaxCacheEntries, and counts what is left out: static
-// entries, what is in the cache, that which was used last first, and names of hosts with a lease.
+// entries, what is in the cache, the newest first, and names of hosts with a lease.
 func (s *server) snapshot() (all []CacheEntry, left int) {
 	now := time.Now()
 	s.mu.Lock()
-	config, hosts := s.config, s.names.hosts.byName
-	most := seconds(config.MaxTTL)
-	kept := make([]*entry, 0, s.cache.order.Len())
-	for e := s.cache.order.Front(); e != nil; e = e.Next() {
-		kept = append(kept, e.Value.(*entry))
-	}
-	s.mu.Unlock() // nothing of these is ever changed
-	for _, e := range config.Static {
+	hosts := s.names.hosts.byName
+	most := seconds(s.config.MaxTTL)
+	for _, e := range s.config.Static {
 		all = appendStatic(all, e)
 	}
-	for _, e := range kept {
+	shown := 0
+	s.cache.each(func(e entry) bool {
 		if len(all) >= MaxCacheEntries {
-			left++
-			continue
+			left = len(s.cache.index) - shown
+			return false
 		}
-		all = e.appendTo(all, uint32(max(0, now.Sub(e.at))/time.Second), most)
-	}
+		all = e.appendTo(all, s.cache.age(e, now), most)
+		shown++
+		return true
+	})
+	s.mu.Unlock()
 	for name, h := range hosts {
 		if len(all) >= MaxCacheEntries {
 			left++
@@ -70,12 +69,12 @@ func appendStatic(all []CacheEntry, s Static) []CacheEntry {
 
 // appendTo appends what the entry says after age seconds, of which most is the longest that counts,
 // up to MaxCacheEntries in all.
-func (e *entry) appendTo(all []CacheEntry, age, most uint32) []CacheEntry {
-	left := min(e.seconds, most)
+func (e entry) appendTo(all []CacheEntry, age, most uint32) []CacheEntry {
+	left := min(e.seconds(), most)
 	if age >= left {
 		return all
 	}
-	b, first := e.message, len(all)
+	b, first := e.message(), len(all)
 	name, at, ok := readName(b, headerSize)
 	typ := binary.BigEndian.Uint16(b[at:])
 	at += 4

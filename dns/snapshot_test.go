@@ -25,7 +25,7 @@ func keepAnswer(t *testing.T, s *server, name string, typ uint16, code byte, sec
 	binary.BigEndian.PutUint16(b[6:], uint16(len(records)))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cache.put(q.key(), answer{message: b, code: int(code), seconds: seconds}, time.Now())
+	s.cache.put(q.appendKey(nil), answer{message: b, code: int(code), seconds: seconds}, time.Now())
 }
 
 // aRecord is a record by itself.
@@ -143,7 +143,12 @@ func FuzzEntries(f *testing.F) {
 		if !ok || a.seconds == 0 {
 			return
 		}
-		for _, e := range (&entry{answer: a}).appendTo(nil, 0, 3600) {
+		c := cache{limit: 8 * (maxKey + 2*entryHeader + len(a.message))}
+		c.put(q.appendKey(nil), a, time.Now())
+		var all []CacheEntry
+		c.each(func(e entry) bool { all = e.appendTo(nil, 0, 3600); return true })
+		require.Len(t, c.index, 1)
+		for _, e := range all {
 			require.LessOrEqual(t, e.TTL, time.Hour)
 			require.LessOrEqual(t, len(e.Name), MaxName)
 			require.LessOrEqual(t, len(e.Data), 2*maxCacheData+256)
