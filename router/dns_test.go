@@ -120,13 +120,13 @@ func TestDNSRecords(t *testing.T) {
 	assert.Equal(t, []string{"_sip._udp.lan SRV 1 2 5060 pbx.lan", "lan NS router.lan", "lan MX 10 mail.lan", "lan MX 20 backup.lan", "office.lan CNAME lan"}, shown)
 }
 
-// TestDNSProcess: the real process, confined as on the router, answers by a static name and by what
-// a server says, over UDP and TCP.
-func TestDNSProcess(t *testing.T) {
+// serveNames answers on 127.0.0.2 that each name has one address, until the test ends, and counts who asks.
+func serveNames(t *testing.T) *atomic.Int32 {
+	t.Helper()
 	upstream, err := net.ListenPacket("udp4", "127.0.0.2:53")
 	require.NoError(t, err)
-	defer upstream.Close()
-	var asked atomic.Int32
+	t.Cleanup(func() { upstream.Close() })
+	asked := &atomic.Int32{}
 	go func() {
 		b := make([]byte, 512)
 		for {
@@ -145,6 +145,69 @@ func TestDNSProcess(t *testing.T) {
 			_, _ = upstream.WriteTo(a, from)
 		}
 	}()
+	return asked
+}
+
+// dig asks with each of its flags that changes the message, and gets what it may expect. Options of EDNS that the server does
+// not know mean nothing to it (RFC 6891, section 6.1.2), and neither do flags of an answer in a question.
+func TestDNSFlagsOfDig(t *testing.T) {
+	e2e.Needs(t, "dig")
+	serveNames(t)
+	log, said := testLog(t)
+	s := newDNSService(realSupervisor(t, log, said), log)
+	defer s.Stop()
+	s.listen = listenDNS(t)
+	c := console.Default()
+	c.DNSServer.Enabled = true
+	c.DNS = []netip.Addr{netip.MustParseAddr("127.0.0.2")}
+	require.NoError(t, s.Apply(c))
+	require.NoError(t, s.Taken(t.Context()))
+	const found = "status: NOERROR,.* flags: qr rd ra;.* ANSWER: 1,.*192\\.0\\.2\\.7"
+	for flags, want := range map[string]string{
+		"":                                 found,
+		"+tcp":                             found,
+		"+tcp +keepalive":                  found,
+		"+aaflag +tcflag +raflag":          found,
+		"+zflag":                           found,
+		"+adflag":                          found,
+		"+noadflag":                        found,
+		"+cdflag":                          "status: NOERROR,.* flags: qr rd ra cd; .* ANSWER: 1,",
+		"+norecurse":                       "status: NOERROR,.* flags: qr ra; .* ANSWER: 1,",
+		"+noedns":                          "status: NOERROR,.* ANSWER: 1, AUTHORITY: 0, ADDITIONAL: 0",
+		"+dnssec +multiline":               found,
+		"+bufsize=0":                       found,
+		"+bufsize=512":                     found,
+		"+bufsize=65535":                   found,
+		"+nsid":                            found,
+		"+nocookie":                        found,
+		"+cookie=0123456789abcdef":         found,
+		"+cookie=0123456789abcdef01234567": found,
+		"+subnet=192.0.2.0/24":             found,
+		"+expire":                          found,
+		"+padding=400":                     found,
+		"+ednsopt=65001:c0ffee":            found,
+		"+ednsflags=0x4040":                found,
+		"+edns=1 +noednsnegotiation":       "status: BADVERS",
+		"+edns=1":                          found, // it asks again by version 0
+		"+header-only":                     "status: FORMERR",
+		"+opcode=STATUS":                   "status: NOTIMP",
+		"+opcode=UPDATE":                   "status: NOTIMP",
+		"+qid=0":                           found,
+		"+ignore +notcp -t ANY":            "status: NOERROR,.* flags: qr tc rd ra;.* ANSWER: 0,",
+		"-t AXFR":                          "Transfer failed",
+	} {
+		args := append([]string{"@127.0.0.1", "+tries=5", "+timeout=10", "www.example"}, strings.Fields(flags)...)
+		out, err := exec.Command("dig", args...).CombinedOutput()
+		require.NoError(t, err, "dig %s: %s", flags, out)
+		assert.Regexp(t, "(?s)"+want, string(out), "dig %s", flags)
+	}
+	assert.Zero(t, s.process.Status().Restarts)
+}
+
+// TestDNSProcess: the real process, confined as on the router, answers by a static name and by what
+// a server says, over UDP and TCP.
+func TestDNSProcess(t *testing.T) {
+	asked := serveNames(t)
 	log, said := testLog(t)
 	s := newDNSService(realSupervisor(t, log, said), log)
 	s.listen = listenDNS(t)
