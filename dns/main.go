@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -86,9 +85,6 @@ func (*Process) Ended() {}
 
 // runProcess is the process.
 func runProcess(c *service.Child) error {
-	// The cache has no pointers, so that looking for garbage costs little; and an answer from it leaves little
-	// behind, which is looked for when there are 400 KB.
-	debug.SetGCPercent(10)
 	s := newServer(c.Context())
 	var udp *net.UDPConn
 	var tcp *net.TCPListener
