@@ -38,6 +38,7 @@ const (
 type medium interface {
 	Load() (text []byte, info store.Info, err error)
 	Save(text []byte) error
+	Failed() (failed []store.Damage, left int)
 	Erase() error
 	Close() error
 }
@@ -59,6 +60,8 @@ type configStore struct {
 	// set while the present write has been reported as hanging.
 	saves uint
 	hung  bool
+	// failed are the slots that the log was told of, as they have taken nothing.
+	failed map[int]bool
 	// text is the configuration that is to be kept, nil if the defaults hold. notes are kept behind it, see notes.go. newest
 	// is a configuration that was put since, of which nobody has made the text yet; changed says that notes have changed.
 	text    []byte
@@ -152,11 +155,26 @@ func (k *configStore) save(text []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.saves++
+	k.tellFailed(err)
 	if k.hung && err == nil {
 		k.setTrouble(nil)
 	}
 	k.hung = false
 	return err
+}
+
+// tellFailed logs the slots that have taken nothing while another did: who has a flash that wears out is to know of it
+// before the last slot has. err is the result of the save, which tells of itself. The caller holds mu.
+func (k *configStore) tellFailed(err error) {
+	failed, left := k.store.Failed()
+	told := map[int]bool{}
+	for _, d := range failed {
+		if told[d.Slot] = k.failed[d.Slot] || err == nil; !told[d.Slot] || k.failed[d.Slot] {
+			continue
+		}
+		k.log.Printf(kmsg.Warning, "%s: %v: another slot has taken it; slots left: %d", keptName, d, left)
+	}
+	k.failed = told
 }
 
 // report notes and logs why the newest configuration is not on flash; nil: it is.

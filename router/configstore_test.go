@@ -289,15 +289,48 @@ func TestKeepingFails(t *testing.T) {
 	require.NoError(t, absent.flush())
 }
 
+// A slot that takes nothing is told of once, although another one has taken the text.
+func TestSlotsFail(t *testing.T) {
+	m := &fakeMedium{}
+	k, said := configStoreOn(t, m)
+	defer func() { _ = k.flush() }()
+	bad := func(slot int) store.Damage { return store.Damage{Slot: slot, Err: os.ErrInvalid} }
+	told := func() int { return strings.Count(said(), "another slot has taken it") }
+	require.NoError(t, k.save([]byte("a")))
+	assert.Zero(t, told())
+	m.failed = []store.Damage{bad(3)}
+	require.NoError(t, k.save([]byte("b")))
+	require.NoError(t, k.save([]byte("c")))
+	assert.Contains(t, said(), "<4>postern: system,warning kept configuration: slot 3: invalid argument: another slot has taken it; slots left: 4")
+	assert.Equal(t, 1, told())
+	// One that fails when all do is told of when that is not so any more.
+	m.failed, m.err = []store.Damage{bad(3), bad(4)}, os.ErrInvalid
+	require.Error(t, k.save([]byte("d")))
+	assert.Equal(t, 1, told())
+	m.err = nil
+	require.NoError(t, k.save([]byte("d")))
+	assert.Contains(t, said(), "kept configuration: slot 4: invalid argument: another slot has taken it; slots left: 3")
+	assert.Equal(t, 2, told())
+	// It works again, and fails again.
+	m.failed = []store.Damage{bad(4)}
+	require.NoError(t, k.save([]byte("e")))
+	m.failed = []store.Damage{bad(3), bad(4)}
+	require.NoError(t, k.save([]byte("f")))
+	assert.Equal(t, 3, told())
+}
+
 // fakeMedium is a flash whose writes take that long, and then end as told.
 type fakeMedium struct {
 	takes time.Duration
 	err   error
 	text  []byte
 	gone  bool
+	// failed are slots that have taken nothing, of five.
+	failed []store.Damage
 }
 
 func (m *fakeMedium) Load() ([]byte, store.Info, error) { return m.text, store.Info{}, m.err }
+func (m *fakeMedium) Failed() ([]store.Damage, int)     { return m.failed, 5 - len(m.failed) }
 func (m *fakeMedium) Erase() error                      { m.text = nil; return m.err }
 func (m *fakeMedium) Close() error                      { m.gone = true; return m.err }
 func (m *fakeMedium) Save(text []byte) error {

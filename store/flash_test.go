@@ -162,7 +162,7 @@ func TestFileSystemFull(t *testing.T) {
 	require.NoError(t, st.Save(text(1)))
 	err := st.Save(text(2))
 	require.ErrorIs(t, err, unix.ENOSPC)
-	require.ErrorContains(t, err, "save to "+path+": slot 1: erase: ")
+	require.ErrorContains(t, err, "save to "+path+": no slot is left to write to: slot 1: erase: ")
 	require.Equal(t, string(text(1)), string(load(t, boot(t, path))))
 	require.NoError(t, unix.Mount("", filepath.Dir(path), "", unix.MS_REMOUNT, "size=200k"))
 	require.NoError(t, st.Save(text(2)))

@@ -84,8 +84,8 @@ type Store struct {
 	mu sync.Mutex
 	// unusable tells for each slot why it is never written, or nil: it has a bad block.
 	unusable []error
-	// failed marks the slots where a write has failed since Open. They are tried last.
-	failed []bool
+	// failed are the errors of the slots whose last write since Open has failed. They are tried last.
+	failed []error
 	// highest is the highest sequence number that was read or tried. None is tried
 	// twice: what a failed write has left may still be read as valid later.
 	highest uint64
@@ -157,7 +157,7 @@ func newStore(path string, f flash.Flash, g flash.Geometry, want int) (*Store, e
 		return nil, fmt.Errorf("two slots need two erase blocks (%d bytes each): there are %d bytes", g.EraseBlock, g.Size)
 	}
 	s.slots = int(min(blocks/perSlot, maxSlots))
-	s.failed = make([]bool, s.slots)
+	s.failed = make([]error, s.slots)
 	s.unusable = make([]error, s.slots)
 	for i := range s.slots {
 		for off := s.offset(i); off < s.offset(i+1) && s.unusable[i] == nil; off += int64(g.EraseBlock) {
@@ -277,29 +277,49 @@ func (s *Store) put(r record) (slot int, err error) {
 	for n := range s.slots {
 		switch i := (newest.slot + 1 + n) % s.slots; {
 		case i == newest.slot || s.unusable[i] != nil:
-		case s.failed[i]:
+		case s.failed[i] != nil:
 			last = append(last, i)
 		default:
 			candidates = append(candidates, i)
 		}
 	}
-	err = errors.New("no slot to write to: all others are bad blocks")
-	for n, i := range append(candidates, last...) {
+	candidates = append(candidates, last...)
+	for n, i := range candidates {
 		s.highest++
 		r.sequence = s.highest
-		slotErr := s.write(i, r)
-		s.failed[i] = slotErr != nil
-		if slotErr == nil {
+		s.failed[i] = s.write(i, r)
+		if s.failed[i] == nil {
 			return i, nil
 		}
-		slotErr = fmt.Errorf("slot %d: %w", i, slotErr)
 		if n == 0 {
-			err = slotErr
-		} else {
-			err = fmt.Errorf("%w; %w", err, slotErr)
+			err = fmt.Errorf("slot %d: %w", i, s.failed[i])
 		}
 	}
-	return noSlot, err
+	switch len(candidates) {
+	case 0:
+		return noSlot, errors.New("no slot is left to write to: the others are bad blocks")
+	case 1:
+		return noSlot, fmt.Errorf("no slot is left to write to: %w", err)
+	default:
+		// The reasons of all would make a line of a thousand letters.
+		return noSlot, fmt.Errorf("no slot is left to write to: %w (and %d more slots)", err, len(candidates)-1)
+	}
+}
+
+// Failed returns the slots whose last write since Open has failed: Save tries them only when all others have failed
+// too. left is how many slots are neither these nor have a bad block; the one of the newest text is among them.
+func (s *Store) Failed() (failed []Damage, left int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, err := range s.failed {
+		switch {
+		case err != nil:
+			failed = append(failed, Damage{i, err})
+		case s.unusable[i] == nil:
+			left++
+		}
+	}
+	return failed, left
 }
 
 // write erases slot i, writes the record to it and reads it back.

@@ -318,7 +318,7 @@ func TestErase(t *testing.T) {
 		s.eraseErr[0], s.eraseErr[1] = syscall.EIO, syscall.EIO
 		err := s.boot().Erase()
 		require.ErrorIs(t, err, syscall.EIO)
-		require.ErrorContains(t, err, "erase sim: slot 0: erase: ")
+		require.ErrorContains(t, err, "erase sim: no slot is left to write to: slot 0: erase: ")
 		require.Equal(t, string(text(2)), string(load(t, s.boot())))
 	})
 	t.Run("an old text cannot be erased", func(t *testing.T) {
@@ -492,6 +492,10 @@ func TestFailingBlock(t *testing.T) {
 					require.Equal(t, string(text(n)), string(load(t, s.boot())))
 				}
 				assert.LessOrEqual(t, s.erases[1], 1, "a worn block is tried once")
+				failed, left := st.Failed()
+				require.Len(t, failed, 1)
+				assert.Contains(t, failed[0].String(), "slot 1: "+name)
+				assert.Equal(t, 4, left)
 			})
 			t.Run("no other slot is left", func(t *testing.T) {
 				s := layouts()["NOR, 2 slots"](t)
@@ -500,13 +504,16 @@ func TestFailingBlock(t *testing.T) {
 				fail(s, 1)
 				for range 3 {
 					err := st.Save(text(2))
-					require.ErrorContains(t, err, "save to sim: slot 1: "+name)
+					require.ErrorContains(t, err, "save to sim: no slot is left to write to: slot 1: "+name)
 					require.Equal(t, string(text(1)), string(load(t, s.boot())), "the old text stays")
 				}
 				clear(s.eraseErr)
 				clear(s.programErr)
 				clear(s.stuck)
 				require.NoError(t, st.Save(text(2)), "it works again")
+				failed, left := st.Failed()
+				assert.Empty(t, failed)
+				assert.Equal(t, 2, left)
 				require.Equal(t, string(text(2)), string(load(t, s.boot())))
 			})
 		})
@@ -518,9 +525,13 @@ func TestFailingBlock(t *testing.T) {
 		fails := errors.New("worn")
 		s.eraseErr[1], s.programErr[2] = fails, syscall.ENOSPC
 		err := st.Save(text(2))
-		require.EqualError(t, err, "save to sim: slot 1: erase: worn; slot 2: write text: no space left on device")
+		require.EqualError(t, err, "save to sim: no slot is left to write to: slot 1: erase: worn (and 1 more slots)")
 		require.ErrorIs(t, err, fails)
-		require.ErrorIs(t, err, syscall.ENOSPC)
+		failed, left := st.Failed()
+		require.Len(t, failed, 2)
+		assert.Equal(t, 1, left)
+		assert.Equal(t, "slot 1: erase: worn", failed[0].String())
+		assert.Equal(t, "slot 2: write text: no space left on device", failed[1].String())
 		require.Equal(t, string(text(1)), string(load(t, s.boot())))
 	})
 	t.Run("bad blocks are skipped", func(t *testing.T) {
@@ -534,7 +545,7 @@ func TestFailingBlock(t *testing.T) {
 		require.NoError(t, s.boot().Erase())
 		assert.Zero(t, s.erases[1])
 		s.marks[0], s.marks[2] = true, true
-		require.ErrorContains(t, s.boot().Save(text(9)), "no slot to write to")
+		require.ErrorContains(t, s.boot().Save(text(9)), "no slot is left to write to: the others are bad blocks")
 	})
 	// The same where it can be neither read nor erased until later.
 	t.Run("tried and not verified", func(t *testing.T) {
