@@ -110,7 +110,8 @@ type Trimmed struct {
 // both sides have sent something of; it may take several calls. The hosts that have most of them
 // lose as many as are too many, so that all of these have the same number at the end, and those
 // with fewer keep what they have. Of a host's connections those go first that were silent for
-// longest. Connections of own, which are the router's addresses, to others, and those of others
+// longest. If there are so many hosts that none could keep leastShare, those of all that were silent for
+// longest go. Connections of own, which are the router's addresses, to others, and those of others
 // to the router (SOCKS has a bound of its own), are kept.
 //
 // In the place of what only one side has sent something of, the kernel takes new ones by itself.
@@ -128,29 +129,72 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	}); err != nil || total <= limit {
 		return nil, err
 	}
-	share := fairShare(bySource, total-limit)
+	excess := total - limit
+	share := fairShare(bySource, excess)
+	if share < leastShare {
+		share = 0 // who has how many does not matter
+	}
 	// What is too many, or a part of it.
-	candidates, collected := map[netip.Addr][]Tracked{}, 0
+	var candidates []Tracked
 	if err := eachTracked(func(c Tracked) bool {
-		if source := c.Src.Addr(); bySource[source] > share && c.mayGo(own) {
-			candidates[source] = append(candidates[source], c)
-			collected++
+		if bySource[c.Src.Addr()] > share && c.mayGo(own) {
+			candidates = append(candidates, c)
 		}
-		return collected < maxTrim
+		return len(candidates) < maxTrim
 	}); err != nil {
 		return nil, err
 	}
-	var all []Trimmed
+	silence, err := silences()
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(candidates, func(a, b Tracked) int { return cmp.Compare(silence(b), silence(a)) })
 	var doomed []Tracked
-	for source, its := range candidates {
-		slices.SortFunc(its, func(a, b Tracked) int { return cmp.Compare(a.Timeout, b.Timeout) })
-		its = its[:min(len(its), bySource[source]-share)]
-		doomed = append(doomed, its...)
-		all = append(all, Trimmed{source, bySource[source], len(its)})
+	lost := map[netip.Addr]int{}
+	for _, c := range candidates {
+		source := c.Src.Addr()
+		if len(doomed) < excess && lost[source] < bySource[source]-share {
+			doomed = append(doomed, c)
+			lost[source]++
+		}
+	}
+	var all []Trimmed
+	for source, n := range lost {
+		all = append(all, Trimmed{source, bySource[source], n})
 	}
 	slices.SortFunc(all, func(a, b Trimmed) int { return cmp.Compare(b.Lost, a.Lost) })
-	_, err := Forget(doomed)
+	_, err = Forget(doomed)
 	return all, err
+}
+
+// leastShare is how many connections a host keeps at the least because others have more. Thousands of hosts, as call from
+// outside by a rule of dst-nat, would leave less to one of the LAN that uses all of its own.
+const leastShare = 32
+
+// silences returns how long a connection was silent. One that is being closed counts as silent for ever.
+func silences() (func(Tracked) time.Duration, error) {
+	whole := map[string]time.Duration{}
+	for name, parameter := range map[string]string{"tcp": "tcp_timeout_established", "udp": "udp_timeout_stream", "icmp": "icmp_timeout", "": "generic_timeout"} {
+		text, err := os.ReadFile(trackingFolder + parameter)
+		if err != nil {
+			return nil, fmt.Errorf("connection tracking: %w", err)
+		}
+		seconds, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			return nil, fmt.Errorf("connection tracking: %s: %w", parameter, err)
+		}
+		whole[name] = time.Duration(seconds) * time.Second
+	}
+	return func(c Tracked) time.Duration {
+		if c.Protocol == "tcp" && c.State != "established" {
+			return MaxTimeout
+		}
+		timeout, known := whole[c.Protocol]
+		if !known {
+			timeout = whole[""]
+		}
+		return timeout - c.Timeout
+	}, nil
 }
 
 // maxTrim is how many connections are looked at closely at once, which takes some 200 bytes for each. If

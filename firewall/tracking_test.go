@@ -95,7 +95,7 @@ func TestTrim(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(func() { conn.Close() })
 	}
-	for range 40 {
+	for range 90 {
 		open(clientIP)
 	}
 	for range 5 {
@@ -122,7 +122,7 @@ func TestTrim(t *testing.T) {
 		}
 		return n
 	}
-	before := map[string]int{"192.168.0.2 10.5.8.8": 40, "192.168.0.3 10.5.8.8": 5, "10.5.8.1 10.5.8.8": 1, "192.168.0.2 192.168.0.1": 10}
+	before := map[string]int{"192.168.0.2 10.5.8.8": 90, "192.168.0.3 10.5.8.8": 5, "10.5.8.1 10.5.8.8": 1, "192.168.0.2 192.168.0.1": 10}
 	require.Eventually(t, func() bool { return assert.ObjectsAreEqual(before, count()) }, time.Minute, 10*time.Millisecond)
 	mine := []netip.Addr{netip.MustParseAddr("192.168.0.1"), netip.MustParseAddr("10.5.8.1")}
 
@@ -131,9 +131,77 @@ func TestTrim(t *testing.T) {
 	assert.Empty(t, trimmed, "there is room")
 	trimmed, err = Trim(len(s.list())-25, mine)
 	require.NoError(t, err)
-	assert.Equal(t, []Trimmed{{netip.MustParseAddr(clientIP), 40, 25}}, trimmed)
-	assert.Equal(t, map[string]int{"192.168.0.2 10.5.8.8": 15, "192.168.0.3 10.5.8.8": 5, "10.5.8.1 10.5.8.8": 1, "192.168.0.2 192.168.0.1": 10}, count())
+	assert.Equal(t, []Trimmed{{netip.MustParseAddr(clientIP), 90, 25}}, trimmed)
+	assert.Equal(t, map[string]int{"192.168.0.2 10.5.8.8": 65, "192.168.0.3 10.5.8.8": 5, "10.5.8.1 10.5.8.8": 1, "192.168.0.2 192.168.0.1": 10}, count())
 	_, err = Trim(0, mine)
 	require.NoError(t, err)
 	assert.Equal(t, map[string]int{"10.5.8.1 10.5.8.8": 1, "192.168.0.2 192.168.0.1": 10}, count())
+}
+
+// Ever more hosts with a connection each, as from outside by dst-nat, do not end what a host of the LAN uses.
+func TestTrimManyHosts(t *testing.T) {
+	s := newSite(t)
+	const hosts, uses, excess = 200, 20, 150
+	require.NoError(t, DefaultTracking().Set())
+	l, err := s.server.Listen(serverIP + ":0")
+	require.NoError(t, err)
+	defer l.Close()
+	accepted := make(chan net.Conn, hosts+uses)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	open := func(from netip.Addr) net.Conn {
+		t.Helper()
+		conn, err := s.client.Dial(&net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}, l.Addr().String())
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	var used []net.Conn
+	for range uses {
+		used = append(used, open(netip.MustParseAddr(clientIP)))
+	}
+	for i := range hosts {
+		from := netip.AddrFrom4([4]byte{192, 168, 0, byte(20 + i)})
+		require.NoError(t, s.client.IP("addr add "+from.String()+"/24 dev eth0"))
+		open(from)
+	}
+	// The kernel says how long a connection was silent in whole seconds.
+	count := func() (silent, inUse int) {
+		for _, c := range s.list() {
+			switch {
+			case c.Protocol != "tcp" || c.State != "established":
+			case c.Src.Addr().String() == clientIP:
+				inUse++
+			case Timeouts[2].Default-c.Timeout >= 2*time.Second:
+				silent++
+			}
+		}
+		return silent, inUse
+	}
+	require.Eventually(t, func() bool { silent, _ := count(); return silent == hosts }, time.Minute, 100*time.Millisecond)
+	for _, conn := range used {
+		_, err := conn.Write([]byte("x"))
+		require.NoError(t, err)
+	}
+	for range hosts + uses {
+		conn := <-accepted
+		defer conn.Close()
+		if conn.RemoteAddr().(*net.TCPAddr).IP.String() == clientIP {
+			_, err := conn.Read(make([]byte, 1))
+			require.NoError(t, err)
+		}
+	}
+	trimmed, err := Trim(len(s.list())-excess, nil)
+	require.NoError(t, err)
+	assert.Len(t, trimmed, excess)
+	silent, inUse := count()
+	assert.Equal(t, hosts-excess, silent)
+	assert.Equal(t, uses, inUse)
 }

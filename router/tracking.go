@@ -117,6 +117,7 @@ func (s *trackingService) watch(ctx context.Context) {
 type tableGuard struct {
 	failed bool
 	lost   map[netip.Addr]int // since the last line
+	more   bool               // others have lost some too
 	at     time.Time          // of that
 }
 
@@ -150,17 +151,22 @@ func (g *tableGuard) look(s *trackingService) (pause time.Duration) {
 	for _, t := range trimmed {
 		if _, known := g.lost[t.Source]; known || len(g.lost) < most {
 			g.lost[t.Source] += t.Lost
+		} else {
+			g.more = true
 		}
 	}
 	if len(g.lost) > 0 && (g.at.IsZero() || time.Since(g.at) >= trimLog) {
 		g.at = time.Now()
 		source, lost, hosts := g.greatest()
 		line := fmt.Sprintf("connection tracking: the table of %d entries is nearly full: %d connections of %s forgotten", limit, lost, source)
-		if hosts > 1 {
+		switch {
+		case g.more:
+			line += fmt.Sprintf(", and some of more than %d other hosts", hosts-1)
+		case hosts > 1:
 			line += fmt.Sprintf(", and some of %d other hosts", hosts-1)
 		}
 		s.log.Printf(kmsg.Warning, "%s", line)
-		g.lost = nil
+		g.lost, g.more = nil, false
 	}
 	return pause
 }
