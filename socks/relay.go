@@ -45,6 +45,8 @@ type flow struct {
 	drops   uint32
 	missed  bool
 	widened int
+	// unasked says that the source's peer is not asked whether it is there: its answers would not count.
+	unasked bool
 	// packet is how many bytes the packets of the source's peer have, at most. It is 0 if windows of the
 	// source are scaled: the kernel then offers all that there is room for, and otherwise only whole packets.
 	packet int
@@ -310,6 +312,8 @@ func (s *Server) relay(c *conn) {
 		f.full = p == atSink
 		if f.full {
 			s.lookForMissed(f, source)
+		} else if f.unasked {
+			f.unasked = askWhetherThere(source, true) != nil
 		}
 		if f.window > 0 && f.ratio == 0 {
 			f.learn(source)

@@ -103,6 +103,15 @@ func keepAlive(fd int) error {
 		socketOption{"keepalive", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1})
 }
 
+// askWhetherThere switches the probes of keepAlive on or off.
+func askWhetherThere(fd int, on bool) error {
+	value := 0
+	if on {
+		value = 1
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, value)
+}
+
 // acceptFrom returns a connection from the queue of a listener.
 func acceptFrom(fd int) (int, netip.AddrPort, error) {
 	for {

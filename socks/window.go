@@ -179,6 +179,9 @@ func (f *flow) endOffer(source int) {
 // to that peer waits until one of its timers is over, fills the buffers of the other direction, and has the
 // other peer wait in the same way. Each wait doubles the next of both, up to two minutes. With room for what the
 // peer has sent its acknowledgements are taken, and it stops in order.
+//
+// If nothing is sent to that peer it gets no room, and only the answers to keepalive probes are not heard: then it
+// is not asked, until its bytes are read. It is there, and it is not what is waited for.
 func (s *Server) lookForMissed(f *flow, source int) {
 	if f.window == 0 || f.fast {
 		return
@@ -192,6 +195,9 @@ func (s *Server) lookForMissed(f *flow, source int) {
 		// The kernel counts what came twice, too.
 		tcp, err := unix.GetsockoptTCPInfo(source, unix.IPPROTO_TCP, unix.TCP_INFO)
 		f.missed = err == nil && tcp.Rcv_wnd == 0
+		if f.missed && !f.unasked {
+			f.unasked = askWhetherThere(source, false) == nil
+		}
 	}
 	if f.missed && outstanding(source) > 0 {
 		s.widen(f, source)

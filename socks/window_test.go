@@ -279,6 +279,11 @@ func TestHeardBehindAFullBuffer(t *testing.T) {
 		p.send(strings.Repeat("x", part), 0)
 		require.Eventually(t, func() bool { return p.arrived() || dropped(t, remote) > before }, patience, 100*time.Microsecond)
 	}
+	// Its answers to keepalive probes would not count either, which ended the connection after two minutes.
+	asked := func(want int) func() bool {
+		return func() bool { return option(t, remote, unix.SOL_SOCKET, unix.SO_KEEPALIVE) == want }
+	}
+	require.Eventually(t, asked(0), patience, 10*time.Millisecond, "the server is still asked whether it is there")
 	full, all := held(remote), p.heard()
 	for _, said := range []string{"one", "two"} {
 		near.send(said)
@@ -292,6 +297,7 @@ func TestHeardBehindAFullBuffer(t *testing.T) {
 	assert.LessOrEqual(t, held(remote), full+2*widerReceive)
 	go io.Copy(io.Discard, near)
 	p.awaitWindow(smallPacket)
+	require.Eventually(t, asked(1), patience, 10*time.Millisecond, "the server is not asked any more whether it is there")
 }
 
 // TestWiderBuffer has a direction get more memory while its buffer is wider, as when a pipe is emptied whose bytes
