@@ -161,8 +161,11 @@ func times(now kmsg.Clock) map[string]string {
 	return map[string]string{stateTime: fmt.Sprint(now.Now.Unix())}
 }
 
-// keepTime writes the time every timeInterval, until stop is closed.
+// keepTime writes the time every timeInterval, until stop is closed. Where there is no place for it the log has said so.
 func (k *stateStore) keepTime(stop <-chan struct{}) {
+	if !k.kept() {
+		return
+	}
 	ticks := time.NewTicker(timeInterval)
 	defer ticks.Stop()
 	for {
