@@ -107,6 +107,12 @@ func (k *keeper) command(t *testing.T, line string) string {
 	return out
 }
 
+// awaitLog waits until the router's log has a line that matches.
+func (k *keeper) awaitLog(t *testing.T, pattern string) {
+	t.Helper()
+	(&router{T: t, b: k.b, n: k.n, dir: k.dir, m: k.m}).awaitLog(t, pattern)
+}
+
 // partition reads what is on the partition of the configuration.
 func (k *keeper) partition(t *testing.T) []byte {
 	t.Helper()

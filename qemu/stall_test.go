@@ -130,7 +130,7 @@ func (r *router) awaitTalks(t *testing.T, talks []*talk) {
 	t.Helper()
 	lost, err := goOn(talks)
 	if lost != nil {
-		require.NoError(t, r.m.send("q"))
+		require.NoError(t, r.m.send("\x03")) // a screen that repeats, or that waits, ends, and there is a new prompt in any case
 		r.expect(t, "[admin@postern] > ")
 		require.Fail(t, "connections are lost", "%d of %d, the first: %v; the log:\n%s",
 			len(lost), len(talks), lost[0], r.command(t, "/log print where message~\"closed|ended|refused\""))

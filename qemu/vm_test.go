@@ -43,6 +43,25 @@ func TestScreen(t *testing.T) {
 	assert.Equal(t, "[    7.057436] a\r\n/log", said, "nothing goes to before what was seen")
 }
 
+// TestFind: what is looked for may have been seen, and may come later.
+func TestFind(t *testing.T) {
+	s := newScreen()
+	ended := make(chan struct{})
+	_, _ = s.Write([]byte("[    0.000000] CPU fre"))
+	go func() { _, _ = s.Write([]byte("quency 26.55 MHz\r\nmore")) }()
+	for range 2 {
+		found, err := s.find(ticksLine, time.Minute, ended)
+		require.NoError(t, err)
+		assert.Equal(t, "26.55", found[1])
+	}
+	said, err := s.expect("CPU", time.Minute, ended)
+	require.NoError(t, err)
+	assert.Equal(t, "[    0.000000] CPU", said, "expect goes on where it was")
+	close(ended)
+	_, err = s.find(slowHost, time.Minute, ended)
+	require.ErrorIs(t, err, errTimeout)
+}
+
 // TestSlowHost: what the kernel says of a slow host is no part of what a command prints.
 func TestSlowHost(t *testing.T) {
 	assert.Equal(t, "a\n[    1.5] other: line\nb\n",
