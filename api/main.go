@@ -36,18 +36,17 @@ func runProcess(p *service.Child) error {
 			case v != login.Right:
 				return nil, nil
 			}
-			return NewAccount(entry), nil
+			return LoggedIn{entry}, nil
 		}, conn.Trust)
 	})
 	return s.Run()
 }
 
-// NewAccount is the Account of a login that PID 1 has admitted.
-func NewAccount(e *login.Entry) Account { return loggedIn{e} }
+// LoggedIn is the Account of a login that PID 1 has admitted.
+type LoggedIn struct{ *login.Entry }
 
-type loggedIn struct{ *login.Entry }
-
-func (l loggedIn) Session() (Session, error) {
+// Session begins a session of the login.
+func (l LoggedIn) Session() (Session, error) {
 	conn, err := l.Entry.Session()
 	if err != nil {
 		return nil, err

@@ -124,6 +124,7 @@ const (
 	opSession  = 2
 	opLogout   = 3
 	opFirst    = 4
+	opLeave    = 5
 
 	FirstOp = 16
 )

@@ -217,6 +217,32 @@ func TestPlaceOfWhoManages(t *testing.T) {
 	require.ErrorIs(t, enter("admin"), ErrFull, "nor after the end")
 }
 
+// A login that has been left needs no place, and goes on; one at a time is so.
+func TestLeftLogin(t *testing.T) {
+	p := NewProcess(nil, Authority{LoggedIn: func(Login) {}, LoggedOut: func(Login) {}})
+	p.max = 2
+	enter := func(number uint64) error { return p.Admit(number, Login{User: "read"}) }
+	leave := func(number uint64) {
+		var e service.Encoder
+		e.Uint(number)
+		_, err := p.Handle(t.Context(), &service.Request{Op: opLeave, Decoder: service.NewDecoder(e.Bytes())})
+		require.NoError(t, err)
+	}
+	require.NoError(t, enter(1))
+	require.NoError(t, enter(2))
+	leave(9) // there is none
+	require.ErrorIs(t, enter(3), ErrFull)
+	leave(1)
+	leave(2)
+	require.NoError(t, enter(3))
+	assert.Len(t, p.logins, 3)
+	require.ErrorIs(t, enter(4), ErrFull)
+	p.logout(1)
+	require.ErrorIs(t, enter(4), ErrFull)
+	leave(2)
+	require.NoError(t, enter(4))
+}
+
 // A login that PID 1 answers too late does not stay.
 func TestLateEntry(t *testing.T) {
 	callTime = 10 * time.Millisecond

@@ -41,6 +41,7 @@ type Process struct {
 	untold   int                 // verdicts that the process has not taken
 	max      int                 // of logins
 	logins   map[uint64]Login    // by their numbers, which the process chooses
+	left     uint64              // the number of a login that has been left (Entry.Leave), 0 if there is none
 	over     map[uint64]bool     // numbers of logins that PID 1 has ended, and of which the process may not know yet
 	sessions map[net.Conn]uint64 // the number of the login of each
 }
@@ -84,6 +85,13 @@ func (p *Process) Handle(_ context.Context, r *service.Request) ([]byte, error) 
 			break
 		}
 		p.logout(number)
+		return nil, nil
+	case opLeave:
+		number := DecodeNumber(r.Decoder)
+		if r.End() != nil {
+			break
+		}
+		p.leave(number)
 		return nil, nil
 	case opSession:
 		return nil, p.Session(r, p.authority.Serve)
@@ -169,7 +177,11 @@ func (p *Process) Admit(number uint64, from Login) error {
 	if room > 0 && p.authority.Manages != nil && p.authority.Manages(from) {
 		room++
 	}
-	if len(p.logins) >= room {
+	there := len(p.logins)
+	if _, ok := p.logins[p.left]; ok {
+		there-- // it needs no place
+	}
+	if there >= room {
 		return ErrFull
 	}
 	from.Number, from.end = number, func() { p.end(number) }
@@ -205,6 +217,16 @@ func (p *Process) end(number uint64) {
 		e.Uint(number)
 		_ = p.link.Call(context.Background(), opEnd, e.Bytes(), nil)
 	}()
+}
+
+// leave gives the place of a login to others, while a request of it is still carried out. One at a time can be so: more could be more logins
+// than there may be.
+func (p *Process) leave(number uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.logins[p.left]; !ok {
+		p.left = number
+	}
 }
 
 // logout ends a login, if there is one of that number, and its sessions.

@@ -324,11 +324,20 @@ func (s *Server) callLogin(op byte, number uint64, from Login, secret string) er
 // logout ends a login, if there is one of that number.
 func (s *Server) logout(number uint64) {
 	defer s.forget(number)
+	s.tell(opLogout, number)
+}
+
+// tell tells PID 1 what has become of a login. Not with callTime: a login that stayed would have its place until the process ends, when
+// PID 1 forgets all.
+func (s *Server) tell(op byte, number uint64) {
 	var e service.Encoder
 	e.Uint(number)
-	// Not with callTime: a login that stayed would have its place until the process ends, when PID 1 forgets all.
-	_ = s.process.Call(s.process.Context(), opLogout, e.Bytes(), nil)
+	_ = s.process.Call(s.process.Context(), op, e.Bytes(), nil)
 }
+
+// Leave says that the user has gone while a request of his is still carried out, an upgrade perhaps: another may have the place of the
+// login, which goes on until Logout.
+func (e *Entry) Leave() { e.server.tell(opLeave, e.number) }
 
 // Logout ends the login and its sessions.
 func (e *Entry) Logout() { e.server.logout(e.number) }

@@ -50,7 +50,7 @@ func runProcess(p *service.Child) error {
 		case verdict != login.Right:
 			return nil, nil
 		}
-		return api.NewAccount(entry), nil
+		return api.LoggedIn{Entry: entry}, nil
 	}
 	first := func(ctx context.Context, from netip.Addr, name, new string) (Account, bool, error) {
 		entry, verdict, err := l.FirstPassword(ctx, login.Login{User: name, From: from}, new)
@@ -62,7 +62,7 @@ func runProcess(p *service.Child) error {
 		case verdict != login.Right:
 			return nil, verdict == login.Unset, nil
 		}
-		return api.NewAccount(entry), false, nil
+		return api.LoggedIn{Entry: entry}, false, nil
 	}
 	s := newServer(check, first, func() func() { return l.Hold() }, func() string { return l.Extra() })
 	l = login.NewServer(p, func(conn *login.Conn) { s.serve(p.Context(), conn.Conn, conn.From, conn.Secure, conn.Trust) })

@@ -137,8 +137,10 @@ func (f *fakeRouter) check(_ context.Context, _ netip.Addr, name, secret string,
 
 type fakeAccount struct {
 	router *fakeRouter
-	out    sync.Once
+	place  sync.Once // is given back
 }
+
+func (a *fakeAccount) Leave() { a.Logout() }
 
 func (a *fakeAccount) OnEnd(f func()) {
 	a.router.mu.Lock()
@@ -147,7 +149,7 @@ func (a *fakeAccount) OnEnd(f func()) {
 }
 
 func (a *fakeAccount) Logout() {
-	a.out.Do(func() {
+	a.place.Do(func() {
 		a.router.mu.Lock()
 		defer a.router.mu.Unlock()
 		a.router.logins--
@@ -396,6 +398,30 @@ func TestPageLogin(t *testing.T) {
 	assert.Contains(t, out.header.Get("Set-Cookie"), "Max-Age=0")
 	assert.Equal(t, 401, g.ask(t, "GET", "/session", "", with()...).status)
 	require.Eventually(t, func() bool { return g.get(&g.logins) == 0 }, time.Minute, time.Millisecond)
+}
+
+// Who logs out while a request is still carried out, such as an upgrade, leaves the place to others at once.
+func TestLogoutDuringARequest(t *testing.T) {
+	g := newRig(t)
+	g.max, g.block = 1, make(chan struct{})
+	form := []string{"-user", "", "Content-Type", "application/x-www-form-urlencoded", tokenField, ""}
+	in := g.ask(t, "POST", "/login", "user=admin&password=correct+horse", form...)
+	require.Equal(t, 200, in.status, in.body)
+	session, err := parseObject(in.body)
+	require.NoError(t, err)
+	cookie, _, _ := strings.Cut(in.header.Get("Set-Cookie"), ";")
+	fields := []string{"-user", "", "Cookie", cookie, tokenField, session[1].text}
+	var long answer
+	var asking sync.WaitGroup
+	asking.Go(func() { long = g.ask(t, "GET", "/rest/log", "", fields...) })
+	require.Eventually(t, func() bool { return g.get(&g.sessions) == 1 }, time.Minute, time.Millisecond)
+	assert.Equal(t, 503, g.ask(t, "POST", "/login", "user=admin&password=correct+horse", form...).status)
+	assert.Equal(t, 204, g.ask(t, "POST", "/logout", "", fields...).status)
+	assert.Equal(t, 200, g.ask(t, "POST", "/login", "user=admin&password=correct+horse", form...).status)
+	close(g.block)
+	asking.Wait()
+	assert.Equal(t, 200, long.status, "it is answered all the same")
+	require.Eventually(t, func() bool { return g.get(&g.sessions) == 0 }, time.Minute, time.Millisecond)
 }
 
 // What a page of somebody else's can make a browser send does nothing.

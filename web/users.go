@@ -35,7 +35,11 @@ const (
 type Session = api.Session
 
 // Account is a user who has logged in.
-type Account = api.Account
+type Account interface {
+	api.Account
+	// Leave says that the user has gone while a request of his is still carried out: another may have the place.
+	Leave()
+}
 
 // checkPassword says whose password this is; nil is that it is wrong. errFull is that it is right, and that there are too
 // many logins.
@@ -258,11 +262,17 @@ func (u *users) makeRoom(name string) bool {
 
 // logout ends the login of a cookie.
 func (u *users) logout(from netip.Addr, cookie string) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
 	h := u.hash('c', from, cookie)
-	if v := u.all[h]; v != nil {
+	u.mu.Lock()
+	v := u.all[h]
+	isLeft := false
+	if v != nil {
 		u.end(h, v)
+		isLeft = v.busy > 1 // by others than the request that ends it
+	}
+	u.mu.Unlock()
+	if isLeft {
+		v.account.Leave() // it waits: whoever logs in next finds the place
 	}
 }
 
