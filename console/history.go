@@ -275,13 +275,12 @@ func changedItems(m *menu, before, after *Config, delta Delta) (items, did strin
 		}
 	}
 	from, ids := after, has
+	var gone []ID // of before, besides ids
 	switch {
 	case m.isPorts: // which are always there
-		// What is set of one for the first time is a new item of the list.
+		// What is set of one for the first time is a new item of the list, and one that has all defaults again is none.
 		did, ids = "changed", slices.DeleteFunc(slices.Clone(has), func(id ID) bool { return both(id) && !changed(id) })
-		if len(ids) == 0 {
-			from, ids = before, had
-		}
+		gone = slices.DeleteFunc(slices.Clone(had), both)
 	case kept == 0 && len(had) == 0:
 		did = "added"
 	case kept == 0 && len(has) == 0:
@@ -298,23 +297,30 @@ func changedItems(m *menu, before, after *Config, delta Delta) (items, did strin
 			ids = some
 		}
 	}
-	if len(ids) > maxNamed {
+	if len(ids)+len(gone) > maxNamed {
 		return "", did
 	}
 	var names []string
-	for _, id := range ids {
-		i, name := slices.Index(from.ids[list], id), ""
-		if m.isPorts {
-			name = from.Called(from.Links[i].Name)
-		}
-		for _, property := range itemNames()[m.path] {
-			if p, ok := m.property(property); ok && name == "" {
-				name = shown(p.get(from, i))
+	add := func(of *Config, ids []ID) {
+		for _, id := range ids {
+			i, name := slices.Index(of.ids[list], id), ""
+			if m.isPorts {
+				name = after.Called(of.Links[i].Name)
+			}
+			for _, property := range itemNames()[m.path] {
+				if p, ok := m.property(property); ok && name == "" {
+					name = shown(p.get(of, i))
+				}
+			}
+			if name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
 			}
 		}
-		if name != "" && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
+	}
+	add(before, gone)
+	add(from, ids)
+	if m.isPorts {
+		slices.Sort(names)
 	}
 	return strings.Join(names, ","), did
 }

@@ -79,6 +79,25 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
+// Ports that have all defaults again are named, and those between that are what they were are not.
+func TestDescribePorts(t *testing.T) {
+	const start = "/interface ethernet\nset ether1 comment=a\nset ether2 comment=b\nset ether3 comment=c\n"
+	for _, test := range []struct{ line, action string }{
+		{"set ether1,ether3 comment=\"\"", "device ether1,ether3 changed"},
+		{"set ether1 comment=\"\"; set ether3 comment=d", "device ether1,ether3 changed"},
+		{"set ether1 comment=d; set ether3 comment=\"\"", "device ether1,ether3 changed"},
+		{"set ether3 comment=\"\" name=x", "device x changed"},
+		{"set ether1,ether2,ether3 comment=\"\"", "device ether1,ether2,ether3 changed"},
+	} {
+		cfg, err := Load("start", strings.NewReader(start))
+		require.NoError(t, err)
+		line := strings.ReplaceAll("/interface ethernet "+test.line, "; ", "; /interface ethernet ")
+		result, err := new(Session).Execute(cfg, Live{}, line)
+		require.NoError(t, err, line)
+		assert.Equal(t, test.action, Describe(cfg, result.Config, DeltaOf(result.Config, cfg)).Action, line)
+	}
+}
+
 // The kinds of changes of many items are the same. With more than a few items none is named.
 func TestKind(t *testing.T) {
 	describe := func(lines string) Description {

@@ -2,7 +2,9 @@ package console
 
 import (
 	"errors"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxNote is how many bytes a note can have.
@@ -17,8 +19,8 @@ func noteMenu() *menu {
 			prop("note", kind[string]{
 				accepts: "printable string: 0..1024 bytes, \"\\n\" between lines", unset: "none",
 				parse: func(s string) (string, error) {
-					for line := range strings.Lines(s) {
-						if line = strings.TrimRight(line, "\r\n"); Printable(line) != line {
+					for _, r := range s { // utf8.RuneError for a byte of a code page, which is shown as its number
+						if !strings.ContainsRune("\t\r\n", r) && !strconv.IsPrint(r) {
 							return "", errors.New("not printable")
 						}
 					}
@@ -40,5 +42,21 @@ func (cfg Config) LoginNote() string {
 	if cfg.HideNote || text == "" {
 		return ""
 	}
-	return text + "\n"
+	var b strings.Builder
+	for line := range strings.SplitSeq(text, "\n") {
+		b.WriteString(Printable(withoutTabs(line)))
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// withoutTabs has spaces up to the next column of eight in place of each tab: a session counts columns.
+func withoutTabs(line string) string {
+	for {
+		before, after, found := strings.Cut(line, "\t")
+		if !found {
+			return line
+		}
+		line = before + strings.Repeat(" ", 8-utf8.RuneCountInString(before)%8) + after
+	}
 }

@@ -13,6 +13,8 @@ func TestNote(t *testing.T) {
 		{"", "", "", ""},
 		{"/system note set note=hello", "hello\n", "/system note\nset note=hello\n", ""},
 		{`/system note set note="two\r\nlines\n\n"`, "two\nlines\n", "/system note\nset note=\"two\\r\\nlines\\n\\n\"\n", ""},
+		{`/system note set note="a\tb\n\t12345678\tc"`, "a       b\n        12345678        c\n", "/system note\nset note=\"a\\tb\\n\\t12345678\\tc\"\n", ""},
+		{`/system note set note="T\FCr"`, "T\\FCr\n", "/system note\nset note=\"T\\FCr\"\n", ""},
 		{"/system note set note=hidden show-at-login=no", "", "/system note\nset note=hidden show-at-login=no\n", ""},
 		{"/system note set show-at-cli-login=no show-at-login=yes", "", "", ""},
 		{`/system note set note=a; /system note unset note`, "", "", ""},
