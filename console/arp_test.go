@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -95,6 +96,11 @@ func TestReplyOnlySharesNoNetwork(t *testing.T) {
 	require.NoError(t, Validate(kept, ports))
 	_, err = run(kept, "/system identity set name=x")
 	assert.NoError(t, err, "what was kept stays")
+	_, err = run(kept, "/ip address set [find interface=ether1] comment=x")
+	assert.NoError(t, err, "what was kept stays")
+	const second = "/ip address add address=10.1.0.1/24 interface=ether1; /ip address add address=10.1.0.2/24 interface=ether2"
+	_, err = run(kept, second)
+	assert.EqualError(t, err, strings.Replace(refused, "10.0.0.1", "10.1.0.1", 1), "a second network beside one that is shared already")
 	_, err = run(Default(), one+"; "+mode+"; /ip address add address=10.0.0.2/24 interface=ether2")
 	assert.EqualError(t, err, refused)
 	for _, lines := range []string{

@@ -49,11 +49,9 @@ func ValidateChange(old, next Config, ports []string) error {
 			return fmt.Errorf("/queue simple: %w", err)
 		}
 	}
-	if a, b, shared := next.Network().SharedReplyOnly(); shared {
-		if _, _, before := old.Network().SharedReplyOnly(); !before {
-			return fmt.Errorf("/ip address: %s on %s is in the network of %s too, whose arp=reply-only would close it on both: expected another network, or another mode of arp",
-				b.Address, next.Called(b.Interface), next.Called(a.Interface))
-		}
+	if a, b, shared := next.Network().NewSharedReplyOnly(old.Network()); shared {
+		return fmt.Errorf("/ip address: %s on %s is in the network of %s too, whose arp=reply-only would close it on both: expected another network, or another mode of arp",
+			b.Address, next.Called(b.Interface), next.Called(a.Interface))
 	}
 	for i, a := range next.Addresses {
 		if a.Disabled {

@@ -116,9 +116,23 @@ func (c Config) validateARP(interfaces []string) error {
 	return nil
 }
 
-// SharedReplyOnly returns two addresses of the very same network on two links of which the first has ARPReplyOnly: what that closes, by
-// destinations, is closed on the other one too.
-func (c Config) SharedReplyOnly() (closed, other Address, shared bool) {
+// NewSharedReplyOnly returns two addresses of the very same network on two links of which the first has ARPReplyOnly: what that closes, by
+// destinations, is closed on the other one too. Two links that share the network in old already are passed over.
+func (c Config) NewSharedReplyOnly(old Config) (closed, other Address, shared bool) {
+	for a, b := range c.sharedReplyOnly {
+		isOld := false
+		for was, with := range old.sharedReplyOnly {
+			isOld = isOld || was.Address.Masked() == a.Address.Masked() && was.Interface == a.Interface && with.Interface == b.Interface
+		}
+		if !isOld {
+			return a, b, true
+		}
+	}
+	return Address{}, Address{}, false
+}
+
+// sharedReplyOnly calls yield for each such two addresses, until it returns false.
+func (c Config) sharedReplyOnly(yield func(closed, other Address) bool) {
 	modes := map[string]string{}
 	for _, l := range c.Links {
 		modes[l.Name] = l.ARP
@@ -135,12 +149,11 @@ func (c Config) SharedReplyOnly() (closed, other Address, shared bool) {
 			continue
 		}
 		for _, b := range c.Addresses {
-			if !b.Disabled && c.Actual(b.Interface) != on && b.Address.Masked() == a.Address.Masked() {
-				return a, b, true
+			if !b.Disabled && c.Actual(b.Interface) != on && b.Address.Masked() == a.Address.Masked() && !yield(a, b) {
+				return
 			}
 		}
 	}
-	return Address{}, Address{}, false
 }
 
 // usesARP reports whether c says anything of ARP.
