@@ -22,7 +22,7 @@ func (x *execution) apply(item int, values []assignment) error {
 		if x.live.HashPassword == nil {
 			return unavailable("passwords")
 		}
-		hash, err := x.live.HashPassword(v.value)
+		hash, err := x.live.HashPassword(v.value, v.property.hashed.get(&x.cfg, item))
 		if err != nil {
 			return fmt.Errorf("hash the password: %w", err)
 		}

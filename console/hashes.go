@@ -6,20 +6,20 @@ package console
 // the same password several times, each has a hash of its own.
 type Hashes struct {
 	// Make makes a hash; see Live.HashPassword.
-	Make func(password string) (string, error)
+	Make func(password, now string) (string, error)
 	made map[string][]string
 }
 
 // Run returns the Live.HashPassword of one run of the lines.
-func (h *Hashes) Run() func(password string) (string, error) {
+func (h *Hashes) Run() func(password, now string) (string, error) {
 	used := map[string]int{}
-	return func(password string) (string, error) {
+	return func(password, now string) (string, error) {
 		n := used[password]
 		used[password]++
 		if n < len(h.made[password]) {
 			return h.made[password][n], nil
 		}
-		hash, err := h.Make(password)
+		hash, err := h.Make(password, now)
 		if err != nil {
 			return "", err
 		}

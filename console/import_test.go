@@ -121,7 +121,7 @@ func TestImportCheck(t *testing.T) {
 func TestImportHashes(t *testing.T) {
 	made := 0
 	live := fullLive()
-	live.HashPassword = func(string) (string, error) {
+	live.HashPassword = func(_, _ string) (string, error) {
 		made++
 		return fmt.Sprintf("$%d", made), nil
 	}

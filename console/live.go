@@ -77,8 +77,9 @@ type Live struct {
 	// Now is the present time, in any zone.
 	Now func() time.Time
 	// HashPassword returns the hash of a password that is not empty: 1..255 characters of
-	// a-z, A-Z, 0-9 and $./+=,-.
-	HashPassword func(password string) (string, error)
+	// a-z, A-Z, 0-9 and $./+=,-. Now is what there is already, or "": if that is a hash of the same password it is returned,
+	// as one with another salt would be a change, to be kept on flash.
+	HashPassword func(password, now string) (string, error)
 	// MakeCertificate returns a certificate with a new key, and signed by that.
 	MakeCertificate func(certificate.Certificate) (certificate.Certificate, error)
 	// Slots lists the slots for images on flash.

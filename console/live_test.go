@@ -97,7 +97,7 @@ func fullLive() Live {
 	}
 	l.Resource = func() (Resource, error) { return Resource{}, nil }
 	l.Now = func() time.Time { return time.Date(2030, 1, 31, 23, 59, 58, 999, time.FixedZone("", 3600)) }
-	l.HashPassword = func(p string) (string, error) {
+	l.HashPassword = func(p, _ string) (string, error) {
 		if p == "bad" {
 			return "not a hash", nil
 		}
@@ -549,7 +549,7 @@ func TestBrokenLive(t *testing.T) {
 	l.Neighbors = func() ([]Neighbor, error) { return nil, broken }
 	l.Tracked = func() ([]firewall.Tracked, error) { return nil, broken }
 	l.TableSize = func() (int, int, error) { return 0, 0, broken }
-	l.HashPassword = func(string) (string, error) { return "", broken }
+	l.HashPassword = func(_, _ string) (string, error) { return "", broken }
 	for line, want := range map[string]string{
 		"/ip socks access print stats":                   "read counters: broken",
 		"/ip socks access print":                         "",

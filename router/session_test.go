@@ -337,6 +337,24 @@ func TestHashesAreMadeOnce(t *testing.T) {
 	})
 }
 
+// Who sets the password that there is changes nothing: no write to flash, no login that ends.
+func TestSamePassword(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		g.must("/user set admin password=secret; /user add name=bob group=read password=secret; /ip socks users add name=alice password=secret")
+		before, log := g.r.snapshot(), g.log()
+		for _, line := range []string{"/user set admin password=secret", "/user set [find] password=secret", "/ip socks users set alice password=secret"} {
+			g.must(line)
+			assert.Equal(t, before.revision, g.r.snapshot().revision, line)
+		}
+		assert.Equal(t, log, g.log())
+		g.must("/user set bob password=other")
+		users := g.r.snapshot().config.Users
+		assert.Equal(t, before.config.Users[0].Password, users[0].Password)
+		assert.NotEqual(t, before.config.Users[1].Password, users[1].Password)
+	})
+}
+
 // Whoever makes the SOCKS server useless is told so, once.
 func TestUnusableSocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
