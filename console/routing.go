@@ -204,7 +204,10 @@ func routeProperties() []property {
 			if err != nil && !both && strings.ContainsFunc(s, unicode.IsLetter) {
 				a, name, err = netip.Addr{}, s, nil
 			}
-			if err != nil || both && name == "" {
+			if err == nil && (both || name != "") {
+				_, err = portName().parse(name)
+			}
+			if err != nil {
 				return valueError("gateway", s, "IP address | IP address%interface | interface", false, err)
 			}
 			r.Gateway, r.Interface = a, name

@@ -180,6 +180,11 @@ func TestValues(t *testing.T) {
 		// an address, and several
 		{"/ip route add ", "gateway", "10.0.0.1", "10.0.0.1", ""},
 		{"/ip route add ", "gateway", "10.0.0.1/8", "", noGate},
+		{"/ip route add ", "gateway", "10.0.0.1%ether1", "10.0.0.1%ether1", ""},
+		{"/ip route add ", "gateway", "10.0.0.1%", "", noGate},
+		{"/ip route add ", "gateway", strings.Repeat("x", maxPortName), strings.Repeat("x", maxPortName), ""},
+		{"/ip route add ", "gateway", strings.Repeat("x", maxPortName+1), "", noGate},
+		{"/ip route add type=blackhole ", "gateway", "10.0.0.1%" + strings.Repeat("x", maxPortName+1), "", noGate},
 		{"/ip route add ", "gateway", "", "", "missing value(s) of argument(s) gateway, which only type=blackhole | unreachable | prohibit does without"},
 		{"/ip dns set ", "servers", "9.9.9.9", "9.9.9.9", ""},
 		{"/ip dns set ", "servers", "9.9.9.9,1.1.1.1,8.8.8.8", "9.9.9.9,1.1.1.1,8.8.8.8", ""},
