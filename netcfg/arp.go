@@ -164,6 +164,16 @@ func (c Config) usesARP() bool {
 		slices.ContainsFunc(c.VLANs, func(v VLAN) bool { return v.ARP != "" })
 }
 
+// isNeighbor reports whether packets to a host are sent to it by a link: it is in a network of that, a gateway there, or behind a route to
+// the link itself.
+func (c Config) isNeighbor(host netip.Addr, on string) bool {
+	return slices.ContainsFunc(c.Addresses, func(a Address) bool { return !a.Disabled && c.Actual(a.Interface) == on && a.Address.Contains(host) }) ||
+		slices.ContainsFunc(c.Routes, func(r Route) bool {
+			return !r.Disabled && r.Type == "" && r.Interface != "" && c.Actual(r.Interface) == on &&
+				(r.Gateway == host || !r.Gateway.IsValid() && r.Destination.Contains(host))
+		})
+}
+
 // neighbor is an entry that stays, as the kernel has it.
 type neighbor struct {
 	link    string

@@ -109,6 +109,29 @@ func TestStaticNeighbors(t *testing.T) {
 	assert.Empty(t, arpShown(t))
 }
 
+// An entry waits while nothing is sent to its address by its link: what is published is elsewhere, and a gateway may be outside the networks.
+func TestStaticNeighborsWait(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, twoPorts...)
+	c := router()
+	published := static("10.9.0.77", "ether2", 0)
+	published.Published = true
+	disabled := static("10.9.0.78", "ether2", 8)
+	disabled.Disabled = true
+	c.Neighbors = []StaticNeighbor{static("192.168.0.9", "ether2", 9), static("10.9.0.1", "ether2", 1), published, disabled, static("192.168.0.9", "ether1", 9),
+		static("10.8.0.1", "ether2", 2), static("10.7.0.1", "ether2", 3)}
+	c.Routes = append(c.Routes, Route{Destination: netip.MustParsePrefix("10.6.0.0/16"), Gateway: netip.MustParseAddr("10.8.0.1"), Interface: "ether2", Distance: 1},
+		Route{Destination: netip.MustParsePrefix("10.7.0.0/16"), Interface: "ether2", Distance: 1})
+	require.NoError(t, m.Apply(c))
+	w, err := m.Waiting()
+	require.NoError(t, err)
+	assert.Equal(t, []int{1, 4}, w.Neighbors)
+	ip(t, "link set ether2 down")
+	w, err = m.Waiting()
+	require.NoError(t, err)
+	assert.Equal(t, []int{0, 1, 4, 5, 6}, w.Neighbors)
+}
+
 // arpRig is a router, and hosts on its two links. The namespaces of this test are not those of the others.
 type arpRig struct {
 	router, lan, wan *testnet.Host

@@ -94,7 +94,7 @@ func (m *Manager) look() (*conn, []link, error) {
 }
 
 // Waiting has the indexes of the items of a Config that are enabled and have no effect.
-type Waiting struct{ VLANs, BridgePorts, Addresses, Routes []int }
+type Waiting struct{ VLANs, BridgePorts, Addresses, Routes, Neighbors []int }
 
 // Waiting compares the Config in force with the kernel. An item waits if the link that it
 // needs is missing or disabled, a route also if no network of an address has its gateway, or if that is Down.
@@ -134,6 +134,11 @@ func (m *Manager) Waiting() (Waiting, error) {
 	for i, a := range c.Addresses {
 		if !a.Disabled && !find(c.Actual(a.Interface)).up {
 			w.Addresses = append(w.Addresses, i)
+		}
+	}
+	for i, n := range c.Neighbors {
+		if on := c.Actual(n.Interface); !n.Disabled && !n.Published && !(find(on).up && c.isNeighbor(n.Address, on)) {
+			w.Neighbors = append(w.Neighbors, i)
 		}
 	}
 	for i, r := range c.Routes {

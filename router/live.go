@@ -22,6 +22,8 @@ func (r *Router) invalid(st state, menu string) ([]int, error) {
 		of, items = func(w netcfg.Waiting) []int { return w.BridgePorts }, len(st.config.BridgePorts)
 	case "ip address":
 		of, items = func(w netcfg.Waiting) []int { return w.Addresses }, len(st.config.Addresses)
+	case "ip arp":
+		of, items = func(w netcfg.Waiting) []int { return w.Neighbors }, len(st.config.ARP)
 	case "ip route":
 		of, items = func(w netcfg.Waiting) []int { return w.Routes }, len(st.config.Routes)
 	default:

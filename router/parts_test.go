@@ -66,11 +66,11 @@ func TestMissingPorts(t *testing.T) {
 func TestWhatTheKernelHas(t *testing.T) {
 	g := started(t, "/interface bridge add name=b", "/interface bridge port add bridge=b interface=ether2",
 		"/interface vlan add name=v interface=ether1 vlan-id=7", "/ip address add address=10.0.0.2/8 interface=ether1",
-		"/ip route add gateway=10.0.0.1")
-	g.network.wait = netcfg.Waiting{VLANs: []int{0}, BridgePorts: []int{0, 1}, Addresses: []int{0, 1, 2}, Routes: []int{0, 1}}
+		"/ip route add gateway=10.0.0.1", "/ip arp add address=10.9.0.1 interface=ether1 mac-address=02:00:00:00:00:01")
+	g.network.wait = netcfg.Waiting{Neighbors: []int{0, 1}, VLANs: []int{0}, BridgePorts: []int{0, 1}, Addresses: []int{0, 1, 2}, Routes: []int{0, 1}}
 	g.network.other = []netcfg.Address{address("169.254.0.1/16", "ether2")}
 	g.network.routes = []netcfg.KernelRoute{{Destination: address("10.0.0.0/8", "").Address, Interface: "ether1"}}
-	for menu, want := range map[string][]int{"interface vlan": {0}, "interface bridge port": {0}, "ip address": {0}, "ip route": {0}, "ip dns": nil} {
+	for menu, want := range map[string][]int{"interface vlan": {0}, "interface bridge port": {0}, "ip address": {0}, "ip route": {0}, "ip arp": {0}, "ip dns": nil} {
 		got, err := g.r.invalid(g.r.snapshot(), menu)
 		require.NoError(t, err)
 		assert.Equal(t, want, got, menu)
