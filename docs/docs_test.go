@@ -352,7 +352,7 @@ func newMachine(t *testing.T) *machine {
 		Log:              func() ([]string, error) { return nil, nil },
 		Resource:         func() (console.Resource, error) { return console.Resource{}, nil },
 		Now:              time.Now,
-		HashPassword:     password.New,
+		HashPassword:     func(secret, _ string) (string, error) { return password.New(secret) },
 		Slots:            func() ([]console.SlotState, error) { return []console.SlotState{{Name: "a"}, {Name: "b"}}, nil },
 		PPPoEClients:     func() ([]console.PPPoEClientState, error) { return nil, nil },
 		PortModes:        func(string) (netcfg.PortModes, error) { return netcfg.PortModes{}, nil },
