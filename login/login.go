@@ -6,7 +6,8 @@
 //
 // It promises:
 //   - who has not logged in costs little: 10 connections at once, 5 of one address (what one may send, and
-//     for how long, is the service's to bound); one more is closed;
+//     for how long, is the service's to bound). One more is closed, unless its address has at least two fewer than another: then
+//     the oldest of that is. So fewer than 10 addresses cannot keep others out;
 //   - 10 passwords are being checked at once, 3 of one address, also of those who have hung up;
 //   - there are no more logins than the configuration says, but for one more of who manages the router, whom the others
 //     can therefore not keep out; each has at most 4 sessions;

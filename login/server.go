@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,9 +43,11 @@ type Server struct {
 	config Config // From alone: PID 1 listens on the port and counts the logins
 	extra  string
 	secure security // nil without TLS
-	// strange counts the connections that have not logged in, strangers those of each address.
+	// strangers are the connections of each address that have not logged in, the oldest first, and strange counts them. displaced is one that
+	// had to go and is still being served, or nil.
 	strange   int
-	strangers map[netip.Addr]int
+	strangers map[netip.Addr][]net.Conn
+	displaced net.Conn
 	// verdicts are where those are waited for, by the numbers of the logins. last is the last number.
 	last     uint64
 	verdicts map[uint64]chan Verdict
@@ -54,7 +57,7 @@ type Server struct {
 
 // NewServer returns a Server that calls serve for each connection, which is closed afterwards.
 func NewServer(p *service.Child, serve func(*Conn)) *Server {
-	s := &Server{process: p, serve: serve, strangers: map[netip.Addr]int{}, verdicts: map[uint64]chan Verdict{}, entries: map[uint64]*Entry{}}
+	s := &Server{process: p, serve: serve, strangers: map[netip.Addr][]net.Conn{}, verdicts: map[uint64]chan Verdict{}, entries: map[uint64]*Entry{}}
 	s.acceptor = p.NewAcceptor(idleTime, s.admit)
 	return s
 }
@@ -171,20 +174,21 @@ type Conn struct {
 	Trust func()
 }
 
-// admit takes a connection, unless its address may not connect or there are too many that have not logged in.
+// admit takes a connection, unless its address may not connect or there are too many that have not logged in. Then it may displace one of
+// an address that has more of them: a few addresses alone cannot keep others out.
 func (s *Server) admit(conn *net.TCPConn) (serve func()) {
 	peer := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.config.Allows(peer) || s.strange >= MaxStrangers || s.strangers[peer] >= MaxStrangersOf {
+	if !s.config.Allows(peer) || len(s.strangers[peer]) >= MaxStrangersOf || s.strange >= MaxStrangers && !s.displace(peer) {
 		return nil
 	}
 	s.strange++
-	s.strangers[peer]++
+	s.strangers[peer] = append(s.strangers[peer], conn)
 	_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveTime, Interval: aliveTime, Count: 3})
 	secure := s.secure
 	return func() {
-		trust := sync.OnceFunc(func() { s.forgetStranger(peer) })
+		trust := sync.OnceFunc(func() { s.forgetStranger(peer, conn) })
 		defer trust()
 		c := &Conn{Conn: conn, From: peer, Trust: trust}
 		if secure != nil {
@@ -206,12 +210,42 @@ func (s *Server) shakeHands(conn secureConn) bool {
 	return conn.HandshakeContext(ctx) == nil
 }
 
+// displace ends a connection of the address with the most strangers, if these are so many more than peer's that peer still has fewer with one
+// more. One at a time: the memory of the last one is given back first. The caller holds mu.
+func (s *Server) displace(peer netip.Addr) bool {
+	var most netip.Addr
+	for from, conns := range s.strangers {
+		if len(conns) > len(s.strangers[most]) {
+			most = from
+		}
+	}
+	if s.displaced != nil || len(s.strangers[most]) <= len(s.strangers[peer])+1 {
+		return false
+	}
+	s.displaced = s.strangers[most][0]
+	s.removeStranger(most, s.displaced)
+	s.displaced.Close()
+	return true
+}
+
 // forgetStranger makes room for another stranger, after one has logged in or has gone.
-func (s *Server) forgetStranger(peer netip.Addr) {
+func (s *Server) forgetStranger(peer netip.Addr, conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.removeStranger(peer, conn)
+	if s.displaced == conn {
+		s.displaced = nil
+	}
+}
+
+// removeStranger removes a connection from those of strangers, if it is one. The caller holds mu.
+func (s *Server) removeStranger(peer netip.Addr, conn net.Conn) {
+	i := slices.Index(s.strangers[peer], conn)
+	if i < 0 {
+		return
+	}
 	s.strange--
-	if s.strangers[peer]--; s.strangers[peer] == 0 {
+	if s.strangers[peer] = slices.Delete(s.strangers[peer], i, i+1); len(s.strangers[peer]) == 0 {
 		delete(s.strangers, peer)
 	}
 }

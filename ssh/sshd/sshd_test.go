@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -313,7 +314,7 @@ func closed(t *testing.T, c net.Conn) {
 }
 
 // There are no more strangers than login.MaxStrangers, and of one address than login.MaxStrangersOf; who has logged in is
-// none.
+// none. Addresses that have fewer displace those that have more.
 func TestStrangers(t *testing.T) {
 	strangeTime = time.Hour
 	t.Cleanup(func() { strangeTime = 30 * time.Second })
@@ -349,9 +350,75 @@ func TestStrangers(t *testing.T) {
 		}
 		strangers = append(strangers, c)
 	}
-	assert.False(t, answered(connect(9)), "one more than all")
-	require.NoError(t, strangers[0].Close())
+	for range 3 { // by one of each of the others, and one more
+		require.Eventually(t, func() bool { return answered(connect(9)) }, patience, 10*time.Millisecond)
+	}
+	assert.False(t, answered(connect(9)), "one more than others have")
+	require.Eventually(t, func() bool { return answered(connect(10)) }, patience, 10*time.Millisecond, "an address that has none")
+	for _, oldest := range []net.Conn{strangers[0], strangers[login.MaxStrangersOf]} {
+		require.NoError(t, oldest.SetReadDeadline(time.Now().Add(patience)))
+		_, err := io.Copy(io.Discard, oldest)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+	require.NoError(t, strangers[login.MaxStrangers-1].Close())
 	require.Eventually(t, func() bool { return answered(connect(9)) }, patience, 10*time.Millisecond)
+}
+
+// Key exchanges that no client makes end their connections alone.
+func TestBadKeyExchanges(t *testing.T) {
+	strangeTime = time.Hour
+	t.Cleanup(func() { strangeTime = 30 * time.Second })
+	g := newRig(t, nil)
+	const version = "SSH-2.0-x\r\n"
+	packet := func(payload ...byte) string {
+		padding := 8 - (5+len(payload))%8 + 8
+		b := binary.BigEndian.AppendUint32(nil, uint32(1+len(payload)+padding))
+		return string(append(append(append(b, byte(padding)), payload...), make([]byte, padding)...))
+	}
+	text := func(b []byte, s string) []byte { return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...) }
+	init := func(exchange, key, cipher string) string {
+		b := append([]byte{20}, make([]byte, 16)...)
+		for _, list := range []string{exchange, key, cipher, cipher, "hmac-sha2-256", "hmac-sha2-256", "none", "none", "", ""} {
+			b = text(b, list)
+		}
+		return packet(append(b, 0, 0, 0, 0, 0)...)
+	}
+	const exchange, cipher = "curve25519-sha256", "aes128-ctr"
+	good := version + init(exchange, ssh.KeyType, cipher)
+	point := func(length int, fill byte) string { // ECDH's message of the client
+		return packet(text([]byte{30}, strings.Repeat(string(fill), length))...)
+	}
+	for _, c := range []struct{ name, sent string }{
+		{"a version that does not end", "SSH-2.0-" + strings.Repeat("x", strangeBytes)},
+		{"lines before the version that do not end", strings.Repeat("x\r\n", strangeBytes)},
+		{"a length of 4 GiB", version + "\xff\xff\xff\xff\x04\x14"},
+		{"a length of nothing", version + "\x00\x00\x00\x00\x00\x14"},
+		{"more padding than packet", version + "\x00\x00\x00\x0c\xff\x14" + strings.Repeat("x", 32)},
+		{"lists that are cut off", version + packet(append([]byte{20}, make([]byte, 20)...)...)},
+		{"a list longer than its packet", version + packet(append(make([]byte, 17), 0xff, 0xff, 0xff, 0xff)...)},
+		{"no exchange in common", version + init("diffie-hellman-group1-sha1", ssh.KeyType, cipher)},
+		{"no key in common", version + init(exchange, "ssh-dss", cipher)},
+		{"no cipher in common", version + init(exchange, ssh.KeyType, "none")},
+		{"the point of all zeros", good + point(32, 0)},
+		{"a point that is too short", good + point(31, 1)},
+		{"a point that is too long", good + point(33, 1)},
+		{"another message than the exchange", good + packet(50, 0, 0, 0, 0)},
+		{"two beginnings", good + init(exchange, ssh.KeyType, cipher)},
+		{"keys in use before there are any", good + packet(21)},
+		{"a request before the keys are in use", good + point(32, 9) + packet(5, 0, 0, 0, 0)},
+		{"noise after the keys", good + point(32, 9) + packet(21) + strings.Repeat("\xa5", 4096)},
+	} {
+		conn, err := net.Dial("tcp4", g.address())
+		require.NoError(t, err)
+		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+		_, _ = io.WriteString(conn, c.sent) // it may be closed before all is there
+		_, err = io.Copy(io.Discard, conn)
+		assert.NotErrorIs(t, err, os.ErrDeadlineExceeded, "%s: it is not closed", c.name)
+		conn.Close()
+	}
+	_, err := g.dial().NewSession()
+	require.NoError(t, err)
+	assert.Empty(t, g.wrong)
 }
 
 // Who has not logged in is cut off after strangeTime.
