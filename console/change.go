@@ -309,30 +309,31 @@ func (x *execution) get(m *menu, a arguments) error {
 
 var errSeveral = errors.New("invalid value for argument numbers; expected one item, not several")
 
+// only is the one item that a word refers to, of all that it does; err is that of looking for them.
+func only[T any](w word, all []T, err error) (item T, _ error) {
+	switch {
+	case err != nil:
+		return item, err
+	case len(all) == 0:
+		return item, noSuchItem(w.String())
+	case len(all) > 1:
+		return item, errSeveral
+	}
+	return all[0], nil
+}
+
 // oneRow returns the index of the one row that a word refers to.
 func (x *execution) oneRow(m *menu, w word, rows []row) (int, error) {
 	if m.fixed != nil {
 		indices, err := x.resolve(m, w)
-		switch {
-		case err != nil:
-			return 0, err
-		case len(indices) == 0:
-			return 0, noSuchItem(w.String())
-		case len(indices) > 1:
-			return 0, errSeveral
-		}
-		return indices[0], nil
+		return only(w, indices, err)
 	}
 	keys, err := x.chosen(m, w)
-	switch {
-	case err != nil:
+	chosen, err := only(w, keys, err)
+	if err != nil {
 		return 0, err
-	case len(keys) == 0:
-		return 0, noSuchItem(w.String())
-	case len(keys) > 1:
-		return 0, errSeveral
 	}
-	which := slices.IndexFunc(rows, func(r row) bool { return r.key == keys[0] })
+	which := slices.IndexFunc(rows, func(r row) bool { return r.key == chosen })
 	if which < 0 {
 		return 0, dynamicItem(w.String())
 	}

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -552,32 +553,22 @@ func (x *execution) makeStatic(m *menu, a arguments) error {
 // something needs.
 func inUse(old, next Config) error {
 	before, after := old.DHCPServer, next.DHCPServer
-	for _, p := range before.Pools {
-		if !slices.ContainsFunc(after.Pools, func(n server.Pool) bool { return n.Name == p.Name }) {
-			if err := usedBy("pool", p.Name, after.Uses(p.Name)); err != nil {
-				return err
-			}
+	return cmp.Or(
+		goneInUse("pool", before.Pools, after.Pools, func(p server.Pool) string { return p.Name }, after.Uses),
+		goneInUse("DHCP server", before.Servers, after.Servers, func(s server.Server) string { return s.Name }, after.ServerUses),
+		goneInUse("DHCP option", before.Options, after.Options, func(o server.Option) string { return o.Name }, after.OptionUses),
+		goneInUse("certificate", old.Certificates, next.Certificates, func(c certificate.Certificate) string { return c.Name }, next.certificateUses))
+}
+
+// goneInUse is the error of an item of before that is not in after, and that something uses.
+func goneInUse[T any](kind string, before, after []T, nameOf func(T) string, uses func(name string) []string) error {
+	for _, item := range before {
+		name := nameOf(item)
+		if slices.ContainsFunc(after, func(now T) bool { return nameOf(now) == name }) {
+			continue
 		}
-	}
-	for _, s := range before.Servers {
-		if !slices.ContainsFunc(after.Servers, func(n server.Server) bool { return n.Name == s.Name }) {
-			if err := usedBy("DHCP server", s.Name, after.ServerUses(s.Name)); err != nil {
-				return err
-			}
-		}
-	}
-	for _, o := range before.Options {
-		if !slices.ContainsFunc(after.Options, func(n server.Option) bool { return n.Name == o.Name }) {
-			if err := usedBy("DHCP option", o.Name, after.OptionUses(o.Name)); err != nil {
-				return err
-			}
-		}
-	}
-	for _, c := range old.Certificates {
-		if !slices.ContainsFunc(next.Certificates, func(n certificate.Certificate) bool { return n.Name == c.Name }) {
-			if err := usedBy("certificate", c.Name, next.certificateUses(c.Name)); err != nil {
-				return err
-			}
+		if by := uses(name); len(by) > 0 {
+			return fmt.Errorf("failure: %s %s is in use by %s", kind, name, strings.Join(by[:min(len(by), 4)], ", "))
 		}
 	}
 	return nil
@@ -591,11 +582,4 @@ func (c Config) certificateUses(name string) (uses []string) {
 		}
 	}
 	return uses
-}
-
-func usedBy(kind, name string, uses []string) error {
-	if len(uses) == 0 {
-		return nil
-	}
-	return fmt.Errorf("failure: %s %s is in use by %s", kind, name, strings.Join(uses[:min(len(uses), 4)], ", "))
 }

@@ -31,7 +31,7 @@ type addressListService struct {
 	stopped context.Context
 	done    sync.WaitGroup
 	start   sync.Once
-	change  chan struct{} // holds an element when next or fills may have changed
+	change  signal // holds an element when next or fills may have changed
 
 	mu    sync.Mutex
 	next  time.Time // when the next entry ends; zero for never
@@ -40,7 +40,7 @@ type addressListService struct {
 }
 
 func newAddressListService(log *kmsg.Logger, full func() ([]string, int, error)) *addressListService {
-	s := &addressListService{log: log, full: full, change: make(chan struct{}, 1)}
+	s := &addressListService{log: log, full: full, change: newSignal()}
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -58,10 +58,7 @@ func (s *addressListService) Apply(next console.Config) error {
 		return nil
 	}
 	s.next, s.fills = ends, fills
-	select {
-	case s.change <- struct{}{}:
-	default:
-	}
+	s.change.send()
 	s.start.Do(func() { s.done.Go(s.watch) })
 	return nil
 }

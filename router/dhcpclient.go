@@ -41,7 +41,7 @@ type dhcpClients struct {
 	// restTime and leastSleep are the constants, but in tests.
 	restTime, leastSleep time.Duration
 	// news has an element when leases may have changed.
-	news chan struct{}
+	news signal
 	stop chan struct{}
 	done sync.WaitGroup
 
@@ -116,7 +116,7 @@ const (
 
 func newDHCPClients(s *service.Supervisor, log *kmsg.Logger, keeper valueStore) *dhcpClients {
 	d := &dhcpClients{log: log, keeper: keeper, find: findLink, open: openClient, park: parkClient,
-		restTime: restTime, leastSleep: leastSleep, asleep: true, news: make(chan struct{}, 1), stop: make(chan struct{}),
+		restTime: restTime, leastSleep: leastSleep, asleep: true, news: newSignal(), stop: make(chan struct{}),
 		links: map[string]*clientLink{}, farewells: map[string]bool{}, lines: log.Limited("changes of the router's leases", leaseLines)}
 	d.process = s.NewService(client.Spec, service.Options{Label: "DHCP client", Parent: func(l *service.Link) service.Parent {
 		return &clientProcess{Process: client.NewProcess(l, d.take), has: map[string]*clientLink{}, ended: d.ended}
@@ -169,15 +169,8 @@ func (d *dhcpClients) Apply(next console.Config) error {
 	}
 	d.applied, d.config, d.network, d.hostName = true, next.DHCPClients, next.Network(), next.Identity
 	d.update()
-	d.wake()
+	d.news.send()
 	return nil
-}
-
-func (d *dhcpClients) wake() {
-	select {
-	case d.news <- struct{}{}:
-	default: // it wakes anyway
-	}
 }
 
 // of returns the client of an interface as it is set.
@@ -280,7 +273,7 @@ func (d *dhcpClients) start(old ...*clientLink) {
 		d.leaving = slices.DeleteFunc(d.leaving, func(l leaving) bool { return slices.Contains(old, l.link) })
 		if d.change == change {
 			d.taken = change
-			d.wake()
+			d.news.send()
 		}
 	}()
 }
@@ -494,7 +487,7 @@ func (d *dhcpClients) take(r client.Report) error {
 	if l.resume != nil {
 		l.resume = l.lease // the process may end before it is known to have the client
 	}
-	d.wake()
+	d.news.send()
 	return nil
 }
 

@@ -125,7 +125,7 @@ func TestDHCPClientGivesWay(t *testing.T) {
 	require.NoError(t, d.Apply(clientConfig(t, "/ip address add address=192.0.2.1/16 interface=ether3\n/ip dhcp-client add interface=ether1")))
 	d.await(t, "ether1", "")
 	for range 3 { // looks, whatever wakes it
-		d.wake()
+		d.news.send()
 		require.Eventually(t, func() bool { return len(d.news) == 0 }, 30*time.Second, time.Millisecond)
 		states, err := d.states()
 		require.NoError(t, err)

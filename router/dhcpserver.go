@@ -54,7 +54,7 @@ type dhcpService struct {
 	// setLayer is Router.SetLayer, which waits for changes that are under way.
 	setLayer func(source string, l Layer) error
 	// arpNews holds an element when the leases that add-arp is about may have changed.
-	arpNews chan struct{}
+	arpNews signal
 	stop    chan struct{}
 	done    sync.WaitGroup
 
@@ -85,7 +85,7 @@ type lease struct {
 }
 
 func newDHCPService(s *service.Supervisor, log *kmsg.Logger, keeper valueStore, onNames func()) *dhcpService {
-	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, openARP: dhcp.OpenARP, onNames: onNames, arpNews: make(chan struct{}, 1), stop: make(chan struct{}),
+	d := &dhcpService{log: log, keeper: keeper, find: findLink, open: openServed, openARP: dhcp.OpenARP, onNames: onNames, arpNews: newSignal(), stop: make(chan struct{}),
 		links: map[string]*dhcpLink{}, leases: map[netip.Addr]*lease{}, lines: log.Limited("changes of leases", leaseLines)}
 	d.process = s.NewService(server.Spec, service.Options{Label: "DHCP server", Parent: func(l *service.Link) service.Parent {
 		return &dhcpProcess{Process: server.NewProcess(l, d.take), has: map[int]*dhcpLink{}}
@@ -138,7 +138,7 @@ func (d *dhcpService) Apply(next console.Config) error {
 		d.loaded = true
 		d.load()
 	}
-	d.newsARP()
+	d.arpNews.send()
 	d.config, d.network, d.names = next.Clone().DHCPServer, next.Clone().Network(), slices.Clone(next.DNS)
 	return d.update()
 }
@@ -289,7 +289,7 @@ func (d *dhcpService) watch() {
 		due := d.unkept && !now.Before(next) && !now.Before(spent.Add(-(leaseWrites-1)*leaseRefill))
 		d.mu.Unlock()
 		d.onNames() // leases may have ended
-		d.newsARP()
+		d.arpNews.send()
 		if due && d.keep() {
 			next = now.Add(leaseInterval)
 			if spent.Before(now) {
@@ -386,7 +386,7 @@ func (d *dhcpService) list() ([]console.LeaseState, error) {
 // remove has the process forget leases, for a user.
 func (d *dhcpService) remove(all []netip.Addr) error {
 	defer d.onNames()
-	defer d.newsARP()
+	defer d.arpNews.send()
 	p, ok := d.process.Parent().(*dhcpProcess)
 	if !ok {
 		d.mu.Lock()
@@ -415,7 +415,7 @@ func (d *dhcpService) remove(all []netip.Addr) error {
 // it.
 func (d *dhcpService) take(changes []server.Change) error {
 	defer d.onNames()
-	defer d.newsARP()
+	defer d.arpNews.send()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var refused error
@@ -447,14 +447,6 @@ func (d *dhcpService) take(changes []server.Change) error {
 		d.leases[c.Address] = l
 	}
 	return refused
-}
-
-// newsARP says that the leases that add-arp is about may have changed. It does not wait.
-func (d *dhcpService) newsARP() {
-	select {
-	case d.arpNews <- struct{}{}:
-	default:
-	}
 }
 
 // watchARP gives the router an entry of the ARP table for each lease of a server with add-arp, until Stop.

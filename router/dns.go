@@ -30,7 +30,7 @@ type dnsService struct {
 	process *service.Service
 	listen  func() (udp, tcp *os.File, err error)
 	// looks has an element when leased may return something else.
-	looks chan struct{}
+	looks signal
 	stop  chan struct{}
 	done  sync.WaitGroup
 
@@ -63,7 +63,7 @@ type dnsProcess struct {
 }
 
 func newDNSService(s *service.Supervisor, log *kmsg.Logger) *dnsService {
-	v := &dnsService{log: log, listen: dns.Listen, looks: make(chan struct{}, 1), stop: make(chan struct{}), wanted: &dnsConfig{},
+	v := &dnsService{log: log, listen: dns.Listen, looks: newSignal(), stop: make(chan struct{}), wanted: &dnsConfig{},
 		leased: func(string) map[string]dns.Host { return nil }}
 	v.process = s.NewService(dns.Spec, service.Options{Label: "DNS server",
 		Parent: func(l *service.Link) service.Parent { return &dnsProcess{Process: dns.NewProcess(l)} }})
@@ -194,12 +194,7 @@ func (s *dnsService) domain(a netip.Addr) string {
 }
 
 // look has the server look for the names of hosts soon. It does not wait.
-func (s *dnsService) look() {
-	select {
-	case s.looks <- struct{}{}:
-	default:
-	}
-}
+func (s *dnsService) look() { s.looks.send() }
 
 // follow tells the process of new names, until Stop.
 func (s *dnsService) follow() {

@@ -41,11 +41,11 @@ type fallbackService struct {
 
 	mu     sync.Mutex
 	wanted bool
-	change chan struct{} // holds an element when wanted has changed
+	change signal // holds an element when wanted has changed
 }
 
 func newFallbackService(b board.Board, log *kmsg.Logger) *fallbackService {
-	s := &fallbackService{log: log, change: make(chan struct{}, 1)}
+	s := &fallbackService{log: log, change: newSignal()}
 	if b.WAN == "" {
 		s.port = b.LAN
 	}
@@ -70,10 +70,7 @@ func (s *fallbackService) Apply(next console.Config) error {
 	defer s.mu.Unlock()
 	if wanted := asks && !has; wanted != s.wanted {
 		s.wanted = wanted
-		select {
-		case s.change <- struct{}{}:
-		default:
-		}
+		s.change.send()
 		s.start.Do(func() { s.done.Go(s.watch) })
 	}
 	return nil

@@ -65,7 +65,7 @@ type gatewayService struct {
 	stopped context.Context
 	done    sync.WaitGroup
 	start   sync.Once
-	change  chan struct{} // holds an element when asks has changed
+	change  signal // holds an element when asks has changed
 
 	// refused is why the router did not take who is down when it was told last. Only watch uses it.
 	refused string
@@ -75,7 +75,7 @@ type gatewayService struct {
 }
 
 func newGatewayService(log *kmsg.Logger, network Network) *gatewayService {
-	s := &gatewayService{log: log, change: make(chan struct{}, 1), linkTo: network.LinkTo}
+	s := &gatewayService{log: log, change: newSignal(), linkTo: network.LinkTo}
 	s.probe = func(ctx context.Context, g gateway, q question) bool {
 		if q.arp {
 			return network.AskNeighbor(ctx, g.address, q.link)
@@ -113,10 +113,7 @@ func (s *gatewayService) Apply(next console.Config) error {
 		return nil
 	}
 	s.asks = asks
-	select {
-	case s.change <- struct{}{}:
-	default:
-	}
+	s.change.send()
 	s.start.Do(func() { s.done.Go(s.watch) })
 	return nil
 }

@@ -46,7 +46,7 @@ type neighborService struct {
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 	start   sync.Once
-	changed chan struct{} // has an element when config has changed
+	changed signal // has an element when config has changed
 	// listening is held while frames are read: none shall be taken for newer than one that is
 	// still on its way.
 	listening sync.Mutex
@@ -79,7 +79,7 @@ type heardNeighbor struct {
 
 func newNeighborService(ports []string, version, board string, run func(context.Context, service.Job) error, log *kmsg.Logger) *neighborService {
 	s := &neighborService{log: log, ports: ports, version: version, board: board, find: findLink, open: neighbor.Open, run: run, uptime: kmsg.Uptime,
-		changed: make(chan struct{}, 1), links: map[neighborLink]*neighborSocket{}, table: map[neighborKey]*heardNeighbor{}}
+		changed: newSignal(), links: map[neighborLink]*neighborSocket{}, table: map[neighborKey]*heardNeighbor{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -102,10 +102,7 @@ func (s *neighborService) Apply(next console.Config) error {
 	if next.Discovery.List != "none" {
 		s.start.Do(func() { s.done.Go(s.watch) })
 	}
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
+	s.changed.send()
 	return nil
 }
 

@@ -33,7 +33,7 @@ type pppoeClients struct {
 	// attach hands a descriptor of a session over.
 	attach func(p *pppoe.Process, name string, s pppoe.Session, f *os.File)
 	// news has an element when connections may have changed.
-	news chan struct{}
+	news signal
 	stop chan struct{}
 	done sync.WaitGroup
 
@@ -107,7 +107,7 @@ func (c *connection) close() {
 }
 
 func newPPPoEClients(s *service.Supervisor, log *kmsg.Logger) *pppoeClients {
-	d := &pppoeClients{log: log, find: findLink, discover: pppoe.OpenDiscovery, open: openChannel, attach: attach, news: make(chan struct{}, 1), stop: make(chan struct{}),
+	d := &pppoeClients{log: log, find: findLink, discover: pppoe.OpenDiscovery, open: openChannel, attach: attach, news: newSignal(), stop: make(chan struct{}),
 		links: map[string]*pppoeLink{}, lines: log.Limited("changes of PPPoE connections", leaseLines)}
 	d.process = s.NewService(pppoe.Spec, service.Options{Label: "PPPoE client", Parent: func(l *service.Link) service.Parent {
 		p := &pppoeProcess{has: map[string]*pppoeLink{}, clients: d}
@@ -140,7 +140,7 @@ func (p *pppoeProcess) Ended() {
 		l.connection.close()
 		l.status = pppoe.Disconnected
 	}
-	d.wake()
+	d.news.send()
 }
 
 func (*pppoeClients) Name() string { return "pppoe-client" }
@@ -166,15 +166,8 @@ func (d *pppoeClients) Apply(next console.Config) error {
 	}
 	d.applied, d.config, d.network = true, next.PPPoEClients, next.Network()
 	d.update()
-	d.wake()
+	d.news.send()
 	return nil
-}
-
-func (d *pppoeClients) wake() {
-	select {
-	case d.news <- struct{}{}:
-	default: // it wakes anyway
-	}
 }
 
 // of returns the client of that name as it is set.
@@ -310,7 +303,7 @@ func (d *pppoeClients) take(p *pppoe.Process, r pppoe.Report) error {
 	if l == nil || d.stopped {
 		return nil // its client was ended meanwhile
 	}
-	defer d.wake()
+	defer d.news.send()
 	c := d.of(r.Name)
 	was := l.link
 	if r.Session != l.session {
