@@ -23,6 +23,7 @@ type options struct {
 	file       string
 	password   PasswordArguments
 	traffic    trafficArguments
+	key        keyArguments
 }
 
 func option(f field[*options]) argument { return argument{property: f.property, set: f.set} }

@@ -112,11 +112,12 @@ type Live struct {
 	// Update is what is known of newer versions of the software.
 	Update func() UpdateState
 	// Files lists the files that the router holds. KeepFile makes one, or replaces it, for the user who asks, and RemoveFiles removes
-	// some by their numbers: another user's takes the policy MayPolicy. MayKeepFile returns the error that KeepFile would, for a
+	// some by their numbers: another user's takes the policy MayPolicy, as ReadFile of one does. MayKeepFile returns the error that KeepFile would, for a
 	// file of so many bytes.
 	Files          func() ([]FileState, error)
 	MayKeepFile    func(name string, bytes int) error
 	KeepFile       func(name, content string) error
+	ReadFile       func(name string) (content string, err error)
 	MayRemoveFiles func(numbers []uint32) error
 	RemoveFiles    func(numbers []uint32) error
 	// Requests are those that the system carries out, of Ping, Traceroute, SetClock,

@@ -73,6 +73,12 @@ func fullLive() Live {
 	}
 	l.MayKeepFile = func(string, int) error { return nil }
 	l.KeepFile = func(string, string) error { return errors.New("called before the line is done") }
+	l.ReadFile = func(name string) (string, error) {
+		if name != "key.pub" {
+			return "", errors.New("failure: no such file: " + name)
+		}
+		return "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2 me@home\n", nil
+	}
 	l.MayRemoveFiles = func([]uint32) error { return nil }
 	l.RemoveFiles = func([]uint32) error { return errors.New("called before the line is done") }
 	l.History = func() []HistoryEntry {

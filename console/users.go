@@ -416,7 +416,7 @@ func (x *execution) moment(ago time.Duration) string {
 func sshKeysMenu() *menu {
 	return &menu{
 		path: userSSHKeysPath, help: "public keys that users log in with by SSH, which then takes no password of theirs", ifUnknown: DisableLogins,
-		commands: commandsLike(plainCommands(), "set unset comment"),
+		commands: commandsLike(plainCommands(), "set unset comment", importKeyCommand),
 		items:    itemLists[sshKeyItems],
 		rows:     (*execution).sshKeyRows,
 		columns:  []column{{"user", 8}, {"info", 16}, {"fingerprint", 0}}, rare: []string{"info"},
@@ -432,6 +432,43 @@ func sshKeysMenu() *menu {
 				func(k *ssh.Key) *ssh.PublicKey { return &k.Public }),
 		),
 	}
+}
+
+// keyArguments are those of /user ssh-keys import.
+type keyArguments struct{ user, file, owner string }
+
+var importKeyCommand = command{name: "import", help: "take a key from a file that was uploaded", able: func(l Live) bool { return l.ReadFile != nil },
+	arguments: []argument{
+		option(prop("user", knownName("user", Config.userNames), "", "whose key it is", func(o *options) *string { return &o.key.user })),
+		option(prop("public-key-file", fileName(), "", "file of /file with the line of a file .pub", func(o *options) *string { return &o.key.file })),
+		option(prop("key-owner", optional(text(1, 64), "as in the file"), "", "name that is kept with the key", func(o *options) *string { return &o.key.owner })),
+	},
+	run: (*execution).importKey}
+
+// importKey adds the key in a file. The error of one that is none is RouterOS's.
+func (x *execution) importKey(m *menu, a arguments) error {
+	content, err := x.live.ReadFile(a.key.file)
+	if err != nil {
+		return err
+	}
+	line := strings.TrimSpace(content)
+	key, err := ssh.ParseKey(line)
+	if err == nil && a.key.owner != "" {
+		key.Owner = ""
+		key, err = ssh.ParseKey(key.String() + " " + a.key.owner)
+	}
+	if err == nil && strings.ContainsAny(line, "\r\n") {
+		err = errors.New("expected one line")
+	}
+	if err != nil {
+		return fmt.Errorf("unable to load key file (wrong format or bad passphrase)! %s: %w", Printable(a.key.file), err)
+	}
+	i, err := x.append(m)
+	if err != nil {
+		return err
+	}
+	x.cfg.SSHKeys[i] = ssh.Key{User: a.key.user, Public: key}
+	return x.checkCount(m)
 }
 
 func sshKeys(c *Config) *[]ssh.Key { return &c.SSHKeys }

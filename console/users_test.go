@@ -1,6 +1,7 @@
 package console
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -382,5 +383,50 @@ func TestLessThanNotUnderstood(t *testing.T) {
 			assert.Equal(t, test.fromAnywhereElse, c.MayLogIn(test.user, MaySSH, elsewhere))
 			assert.NoError(t, c.checkUsers())
 		})
+	}
+}
+
+// A key comes from a file, too.
+func TestImportKey(t *testing.T) {
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2"
+	content := key + " me@home\r\n"
+	live := fullLive()
+	live.ReadFile = func(name string) (string, error) {
+		if name != "id.pub" {
+			return "", errors.New("failure: no such file: " + name)
+		}
+		return content, nil
+	}
+	run := func(arguments string) (string, error) {
+		result, err := new(Session).Execute(Default(), live, "/user ssh-keys import "+arguments)
+		if err == nil {
+			err = ValidateChange(Default(), result.Config, nil)
+		}
+		if err != nil {
+			return "", err
+		}
+		require.Len(t, result.Config.SSHKeys, 1)
+		return result.Config.SSHKeys[0].User + " " + result.Config.SSHKeys[0].Public.String(), nil
+	}
+	for arguments, want := range map[string]string{
+		"user=admin public-key-file=id.pub":                       "admin " + key + " me@home",
+		"user=admin public-key-file=/id.pub key-owner=\"my own\"": "admin " + key + " my own",
+	} {
+		got, err := run(arguments)
+		require.NoError(t, err, arguments)
+		assert.Equal(t, want, got)
+	}
+	for arguments, want := range map[string]string{
+		"public-key-file=id.pub":             "missing value(s) of argument(s) user",
+		"user=admin":                         "missing value(s) of argument(s) public-key-file",
+		"user=admin public-key-file=x":       "failure: no such file: x",
+		"user=nobody public-key-file=id.pub": "/user ssh-keys 0: input does not match any value of user: nobody; expected admin",
+	} {
+		_, err := run(arguments)
+		assert.EqualError(t, err, want, arguments)
+	}
+	for _, content = range []string{"", "-----BEGIN OPENSSH PRIVATE KEY-----\n", key + " a\n" + key + " b\n"} {
+		_, err := run("user=admin public-key-file=id.pub")
+		assert.ErrorContains(t, err, "unable to load key file (wrong format or bad passphrase)! id.pub: ")
 	}
 }

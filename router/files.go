@@ -232,13 +232,14 @@ func (r *Router) showFiles(live *console.Live, u fileUser) {
 	}
 	live.MayKeepFile = func(name string, bytes int) error { return r.files.mayPut(u, name, bytes) }
 	live.KeepFile = func(name, content string) error { return r.files.put(u, name, content) }
+	live.ReadFile = func(name string) (string, error) { return r.readFile(u, name) }
 	live.MayRemoveFiles = func(numbers []uint32) error { return r.files.mayRemove(u, numbers) }
 	live.RemoveFiles = func(numbers []uint32) error { return r.files.removeNumbers(u, numbers) }
 }
 
-// importFile returns the lines of a file for /import.
-func (r *Router) importFile(user, name string) (string, error) {
-	f, err := r.files.get(r.snapshot().fileUser(user), name)
+// readFile returns the content of a file, for a user.
+func (r *Router) readFile(u fileUser, name string) (string, error) {
+	f, err := r.files.get(u, name)
 	if errors.Is(err, files.ErrNotThere) {
 		return "", fmt.Errorf("failure: no such file: %s; /file print lists those that there are", console.Printable(name))
 	}

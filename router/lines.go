@@ -63,7 +63,7 @@ func (r *Router) run(s *session.Session, do func(*console.Session, state, consol
 func (r *Router) importLines(s *session.Session, text string, a console.ImportArguments) (console.Result, error) {
 	if a.File != "" {
 		var err error
-		if text, err = r.importFile(s.User, a.File); err != nil {
+		if text, err = r.readFile(r.snapshot().fileUser(s.User), a.File); err != nil {
 			return console.Result{}, err
 		}
 	}
