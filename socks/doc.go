@@ -161,7 +161,8 @@
 //	                      its buffers until both have acknowledged everything, the end included
 //	refused clients       32, for 5 s: those who may still take their reply, without a slot
 //	accepted              64 that wait until it is the turn of their address, without a slot; the
-//	                      others wait in the kernel
+//	                      others wait in the kernel. When those of the address that has the most
+//	                      have waited for 0.2 s, its last ones are reset
 //	names resolved        32 at a time, and at most 8 addresses of each tried. A client address
 //	                      has no more of the 32 places than are left for others: half of all,
 //	                      the next one half of the rest. A client that leaves ends its lookup,

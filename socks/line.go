@@ -1,7 +1,9 @@
 package socks
 
 import (
+	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,12 +19,16 @@ const (
 	// maxCalls is how many calls are accepted before they are dealt with, so that it is not the kernel's queue, which has
 	// one order for all addresses, that decides who waits.
 	maxCalls = 64
+	// callPatience is how long a call waits before others of its address are refused for want of room. If none were, the
+	// kernel's queue would stay full of them, and drop who comes from elsewhere.
+	callPatience = 200 * time.Millisecond
 )
 
 // call is a connection that was accepted and has no slot yet.
 type call struct {
-	fd  int
-	src netip.AddrPort
+	fd   int
+	src  netip.AddrPort
+	came time.Duration // by the clock
 }
 
 // agenda is what is to be done for the connections of an address.
@@ -49,9 +55,42 @@ func (s *Server) note(c *conn, is role, events uint32) {
 // noteCall has a call dealt with when it is the turn of its address.
 func (s *Server) noteCall(fd int, src netip.AddrPort) {
 	from := s.sourceOf(src.Addr())
-	from.agenda.calls.push(call{fd, src})
+	from.agenda.calls.push(call{fd, src, s.now})
 	s.calls++
 	s.queue(from)
+}
+
+// mostCalls returns the source that has the most calls that wait.
+func (s *Server) mostCalls() *source {
+	var most *source
+	for _, from := range s.sources {
+		if most == nil || from.agenda.calls.len() > most.agenda.calls.len() {
+			most = from
+		}
+	}
+	return most
+}
+
+// mayAccept reports whether a call may be accepted: if there is room for it or, if not, if those of the address that has the
+// most have waited for long. Then refuseCall has to make room.
+func (s *Server) mayAccept() bool {
+	if s.calls < maxCalls {
+		return true
+	}
+	calls := &s.mostCalls().agenda.calls
+	return s.now-calls.items[calls.first].came >= callPatience
+}
+
+// refuseCall resets the last call of the address that has the most, if there are too many.
+func (s *Server) refuseCall() {
+	if s.calls <= maxCalls {
+		return
+	}
+	last := s.mostCalls().agenda.calls.popLast()
+	s.calls--
+	reset(last.fd)
+	closeSocket(last.fd)
+	s.log.printf("connection refused: src=%s reason=%q", last.src, fmt.Sprintf("%d wait to be dealt with", maxCalls))
 }
 
 func (s *Server) queue(from *source) {
@@ -127,6 +166,18 @@ func (q *fifo[T]) push(item T) {
 		q.items, q.first = q.items[:n], 0
 	}
 	q.items = append(q.items, item)
+}
+
+// popLast removes the last item of a queue that has one.
+func (q *fifo[T]) popLast() T {
+	var none T
+	end := len(q.items) - 1
+	item := q.items[end]
+	q.items[end] = none
+	if q.items = q.items[:end]; q.first == end {
+		q.items, q.first = q.items[:0], 0
+	}
+	return item
 }
 
 // pop removes the first item of a queue that has one.

@@ -174,6 +174,49 @@ func TestCallsDropped(t *testing.T) {
 	assert.Zero(t, s.serve(1))
 }
 
+// TestCallsThatWaitForLong has an address call more often than is served in time. Its last calls are refused, so that the
+// kernel's queue has room for who calls from elsewhere.
+func TestCallsThatWaitForLong(t *testing.T) {
+	s := unlooped(t)
+	pair := func() (fd, peer int) {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		require.NoError(t, err)
+		t.Cleanup(func() { unix.Close(pair[1]) })
+		return pair[0], pair[1]
+	}
+	ended := func(peer int) bool {
+		n, err := unix.Read(peer, make([]byte, 1))
+		return n == 0 && err == nil
+	}
+	var peers []int
+	call := func(from string) {
+		fd, peer := pair()
+		peers = append(peers, peer)
+		s.noteCall(fd, netip.MustParseAddrPort(from+":1000"))
+		s.refuseCall()
+	}
+	for n := range maxCalls {
+		require.True(t, s.mayAccept())
+		if n < 3 {
+			call("127.0.0.3")
+		} else {
+			call("127.0.0.2")
+		}
+	}
+	assert.False(t, s.mayAccept(), "they have not waited yet")
+	s.now += callPatience
+	assert.True(t, s.mayAccept())
+	call("127.0.0.4")
+	for n, peer := range peers {
+		assert.Equal(t, n == maxCalls-1, ended(peer), "call %d", n)
+	}
+	call("127.0.0.2")
+	assert.True(t, ended(peers[maxCalls+1]), "the last one of the address that has the most")
+	assert.Equal(t, maxCalls, s.calls)
+	s.dropCalls()
+	assert.Zero(t, s.calls)
+}
+
 func TestFifo(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var q fifo[int]
@@ -182,6 +225,9 @@ func TestFifo(t *testing.T) {
 		if random.IntN(2+n/3000) != 0 && len(want) < 100 {
 			q.push(n)
 			want = append(want, n)
+		} else if len(want) > 0 && random.IntN(10) == 0 {
+			require.Equal(t, want[len(want)-1], q.popLast())
+			want = want[:len(want)-1]
 		} else if len(want) > 0 {
 			require.Equal(t, want[0], q.pop())
 			want = want[1:]

@@ -434,7 +434,10 @@ func (s *Server) Shutdown() {
 
 // accept accepts connections, of which a bounded number may wait.
 func (s *Server) accept() {
-	for s.calls < maxCalls {
+	for range batch {
+		if !s.mayAccept() {
+			break
+		}
 		fd, src, err := none, netip.AddrPort{}, errTight
 		if !s.memoryBelow(tightPart) {
 			fd, src, err = acceptFrom(s.listener)
@@ -456,6 +459,7 @@ func (s *Server) accept() {
 		}
 		s.acceptPause = 0
 		s.noteCall(fd, src)
+		s.refuseCall()
 	}
 	s.acceptAt = s.now // there may be more, after the others have had their turn
 }
