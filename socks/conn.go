@@ -34,7 +34,8 @@ type conn struct {
 	state                state
 	step                 step  // of the handshake
 	version              uint8 // of the protocol, in which the client is answered
-	queued               bool  // is in Server.ready
+	claim                claim
+	queued               bool // is in Server.ready
 	over                 bool
 	watched              bool // see watchPeers
 	changed              bool // is in the agenda of its source, with events that were not handled yet, by role
@@ -44,13 +45,12 @@ type conn struct {
 	came, born, last     time.Duration
 	limit                time.Duration // the deadline of the state
 	source               *source       // of its client
-	claim                claim
-	before, after        *conn        // in the list of source for its claim
-	attempt              *attempt     // nil before the request and once it is answered; of a UDP ASSOCIATE also for a lookup
-	udp                  *association // nil unless it is a UDP ASSOCIATE
-	reason               error        // why it is ending
-	unsent               int          // bytes that its peers had not acknowledged at the last look, while ending
-	memory               int          // for socket buffers, in bytes, without that of the flows; 0: the kernel decides
+	before, after        *conn         // in the list of source for its claim
+	attempt              *attempt      // nil before the request and once it is answered; of a UDP ASSOCIATE also for a lookup
+	udp                  *association  // nil unless it is a UDP ASSOCIATE
+	reason               error         // why it is ending
+	unsent               int           // bytes that its peers had not acknowledged at the last look, while ending
+	memory               int           // for socket buffers, in bytes, without that of the flows; 0: the kernel decides
 	typ                  Type
 	rule                 int
 	src, dst             netip.AddrPort

@@ -13,20 +13,11 @@ import (
 // flow is one direction of a connection.
 type flow struct {
 	moved uint64 // bytes that the kernel took for the sink
-	// room is how much the sink has room for at least, in bytes: nobody else writes to
-	// it. last is how much the last step took from the source; short is that this was less than
-	// the step had asked for.
-	room, last int
-	short      bool
+	// room is how much the sink has room for at least, in bytes: nobody else writes to it.
+	room int
 	// pipe holds bytes that the sink did not take although it had room. That is rare; it
 	// is nil otherwise.
 	pipe *pipe
-	try  bool // something may have changed at the source or the sink
-	// urgent says that there is urgent data. splice(2) does not move past it, and a read stops
-	// there once.
-	urgent bool
-	// apart says that memory counts against the part for fast flows.
-	apart bool
 	// memory is what the flow has for socket buffers beside the connection's, in bytes.
 	// before is what moved was at the time since, and looked what it was at the last look
 	// for quiet flows.
@@ -38,18 +29,28 @@ type flow struct {
 	// since, all in bytes; they are 0 where they are not limited. ratio is how much of a buffer the kernel takes
 	// for data, in 256ths, and 0 until it has measured a packet.
 	receive, window, size, clamp int
-	ratio                        int
+	// The smaller fields are last, so that a connection takes less memory.
+	ratio int32
+	// last is how much the last step took from the source; short is that this was less than the step had asked for.
+	last int32
 	// drops is how many packets the kernel had dropped at the source at the last look, missed that bytes
 	// were among them which the peer had been offered room for, and widened the size of the buffer if it is
 	// larger for that, in bytes.
 	drops   uint32
-	missed  bool
-	widened int
-	// unasked says that the source's peer is not asked whether it is there: its answers would not count.
-	unasked bool
+	widened int32
 	// packet is how many bytes the packets of the source's peer have, at most. It is 0 if windows of the
 	// source are scaled: the kernel then offers all that there is room for, and otherwise only whole packets.
-	packet int
+	packet int32
+	missed bool
+	// unasked says that the source's peer is not asked whether it is there: its answers would not count.
+	unasked bool
+	short   bool
+	try     bool // something may have changed at the source or the sink
+	// urgent says that there is urgent data. splice(2) does not move past it, and a read stops
+	// there once.
+	urgent bool
+	// apart says that memory counts against the part for fast flows.
+	apart bool
 	// fast says that it has moved fastSize within growTime, and was not quiet since.
 	fast   bool
 	ending bool // the source has ended or failed; there may be bytes before that
@@ -152,7 +153,7 @@ func (s *Server) step(f *flow, source, sink, most int) (n int, p progress, err e
 		return s.flush(f, sink)
 	}
 	// The kernel is only asked if more may come than there is room for, as far as is known.
-	if f.room < max(2*f.last, newRoom/4) {
+	if f.room < max(2*int(f.last), newRoom/4) {
 		if f.room, err = room(sink); err != nil || f.room == 0 {
 			return 0, atSink, err
 		}
@@ -176,7 +177,7 @@ func (s *Server) step(f *flow, source, sink, most int) (n int, p progress, err e
 		return nothing(err)
 	}
 	f.pipe.held = n
-	f.room, f.last, f.short = f.room-n, n, n < asked
+	f.room, f.last, f.short = f.room-n, int32(n), n < asked
 	drained := n < min(f.pipe.slots, most) && !f.ending
 	if n, p, err = s.flush(f, sink); drained && p == again && f.pipe == nil {
 		// No more came although the pipe had places left: the poller will report more.
@@ -195,7 +196,7 @@ func (s *Server) copy(f *flow, source, sink, most int) (n int, p progress, err e
 		f.urgent = false // it is all read
 		return nothing(err)
 	}
-	f.room, f.last, f.short = f.room-got, got, got < len(b)
+	f.room, f.last, f.short = f.room-got, int32(got), got < len(b)
 	n, err = send(sink, b[:got])
 	if n == got {
 		s.dropPipe(f)

@@ -79,7 +79,7 @@ func (f *flow) setClamp(source int) {
 // receiveSize returns the size that the receive buffer of f's source is to have, in bytes.
 func (f *flow) receiveSize() int {
 	if f.widened > 0 {
-		return f.widened
+		return int(f.widened)
 	}
 	// Of what is not measured yet the kernel takes a quarter, and of small packets that wait it makes larger ones. The
 	// first packets of many that come at once are not to take more.
@@ -96,7 +96,7 @@ func (f *flow) cramped() bool {
 	if f.ratio == 0 {
 		return f.packet == 0
 	}
-	return f.receive*f.ratio < f.needs()*wholeRatio
+	return f.receive*int(f.ratio) < f.needs()*wholeRatio
 }
 
 // resize gives the receive buffer of f's source its size.
@@ -116,10 +116,10 @@ func (f *flow) learn(source int) {
 		return
 	}
 	f.clamp = clamp
-	f.ratio = max(1, int(int64(clamp)*wholeRatio/int64(f.size)))
+	f.ratio = int32(max(1, int64(clamp)*wholeRatio/int64(f.size)))
 	late := f.window == f.needs()
 	if f.packet > 0 {
-		f.packet = max(f.packet, largestPacket(source))
+		f.packet = max(f.packet, int32(largestPacket(source)))
 	}
 	if late {
 		f.window = f.needs()
@@ -137,7 +137,7 @@ func setReceiveBuffer(fd, size int) { unix.SetsockoptInt(fd, unix.SOL_SOCKET, un
 // needs returns how many bytes the peer of f's source must be offered so that it need not wait.
 func (f *flow) needs() int {
 	if f.packet > 0 {
-		return 2 * f.packet
+		return 2 * int(f.packet)
 	}
 	return leastWindow
 }
@@ -216,7 +216,7 @@ func (s *Server) widen(f *flow, source int) {
 		return
 	}
 	f.learn(source)
-	f.widened = max(f.receiveSize(), int(info[toRead])+widerReceive)
+	f.widened = int32(max(f.receiveSize(), int(info[toRead])+widerReceive))
 	s.wider++
 	f.resize(source)
 }
