@@ -274,6 +274,19 @@ func testSSH(t *testing.T, b board.Board) {
 		require.NoError(t, err)
 		assert.Equal(t, "  name: postern\r\n", string(out))
 	})
+	more("Netmiko", func(t *testing.T) {
+		const program = "../ssh/sshd/testdata/manage."
+		cmd := k.n.command(client, "/usr/bin/python3", "-W", "ignore", program+"py", lanAddress, "22", sshPassword, "postern")
+		cmd.Env = append(cmd.Env, "HOME="+c.dir, "SSH_AUTH_SOCK=")
+		var figures bytes.Buffer
+		cmd.Stderr = &figures
+		out, err := cmd.Output()
+		require.NoError(t, err, figures.String())
+		t.Logf("%s: %s", b.Name, figures.String())
+		want, err := os.ReadFile(program + "txt")
+		require.NoError(t, err)
+		assert.Equal(t, strings.ReplaceAll(string(want), "IDENTITY", "postern"), string(out))
+	})
 	t.Run("a shell by a key", func(t *testing.T) {
 		public, err := os.ReadFile(filepath.Join(c.dir, "key.pub"))
 		require.NoError(t, err)

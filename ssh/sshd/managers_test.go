@@ -83,3 +83,18 @@ func TestAnsible(t *testing.T) {
 	defer g.mu.Unlock()
 	assert.Contains(t, console.Export(g.config), "203.0.113.7")
 }
+
+// Netmiko sends commands to a shell and reads up to the prompt.
+func TestNetmiko(t *testing.T) {
+	e2e.Needs(t, "/usr/bin/python3", "/usr/lib/python3/dist-packages/netmiko")
+	g := managed(t)
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "-W", "ignore", "testdata/manage.py", "127.0.0.1", fmt.Sprint(g.port), secret, "gate")
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "SSH_AUTH_SOCK=")
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	require.NoError(t, err, errs.String())
+	want, err := os.ReadFile("testdata/manage.txt")
+	require.NoError(t, err)
+	assert.Equal(t, strings.ReplaceAll(string(want), "IDENTITY", "gate"), string(out))
+}
