@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/program"
 	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/internal/npm"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/service"
@@ -102,6 +105,32 @@ func TestLibrouteros(t *testing.T) {
 	want, err := os.ReadFile("testdata/client.txt")
 	require.NoError(t, err)
 	assert.Equal(t, string(want), string(out))
+}
+
+// Programs that use older libraries see the same.
+func TestManagingPrograms(t *testing.T) {
+	want, err := os.ReadFile("testdata/manage.txt")
+	require.NoError(t, err)
+	see := func(t *testing.T, cmd *exec.Cmd) {
+		var errs strings.Builder
+		cmd.Stderr = &errs
+		out, err := cmd.Output()
+		require.NoError(t, err, "%s%s", errs.String(), out)
+		assert.Equal(t, string(want), string(out))
+		t.Log(errs.String())
+	}
+	t.Run("go-routeros v2", func(t *testing.T) {
+		program := filepath.Join(t.TempDir(), "v2")
+		out, err := exec.CommandContext(t.Context(), "go", "-C", "testdata/v2", "build", "-o", program).CombinedOutput()
+		require.NoError(t, err, string(out))
+		see(t, exec.CommandContext(t.Context(), program, fmt.Sprintf("127.0.0.1:%d", newRouter(t).process()), secret))
+	})
+	t.Run("node-routeros", func(t *testing.T) {
+		modules := npm.Needs(t)
+		cmd := exec.CommandContext(t.Context(), "node", "testdata/client.js", "127.0.0.1", fmt.Sprint(newRouter(t).process()), secret)
+		cmd.Env = append(os.Environ(), modules)
+		see(t, cmd)
+	})
 }
 
 // A playbook sets the router up, and changes nothing the second time.

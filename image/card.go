@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 )
 
 // cardEntries is the number of entries in the partition table of a card. Allwinner's processors
@@ -113,11 +114,11 @@ func buildUBoot(b board.Board) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := openCache()
+	c, err := cache.Open()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := c.get("u-boot", b.Name, []string{ubootRecipe, version, compiler, loader.Config, loader.File}, func(result, work string) error {
+	dir, err := c.Get("u-boot", b.Name, []string{ubootRecipe, version, compiler, loader.Config, loader.File}, func(result, work string) error {
 		source, err := debianSource(c, loader.Source, version)
 		if err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 	"github.com/u-root/uio/llog"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 )
 
 // debugCommands are the tools of u-root that DEBUG=1 adds, as one program in /bbin.
@@ -35,7 +36,7 @@ const debugToolsRecipe = "1"
 
 // debugTools returns what debugCommands are in an image for the board's CPU. They take longer to build than all
 // the rest of an image, as Go keeps nothing of what u-root's builder has it compile, and hardly ever change.
-func debugTools(c cache, b board.Board) ([]cpio.Record, error) {
+func debugTools(c cache.Cache, b board.Board) ([]cpio.Record, error) {
 	work, err := os.MkdirTemp("", "postern-tools-")
 	if err != nil {
 		return nil, err
@@ -58,7 +59,7 @@ func debugTools(c cache, b board.Board) ([]cpio.Record, error) {
 		return nil, err
 	}
 	inputs := append([]string{debugToolsRecipe, runtime.Version(), string(modules), patched}, append(b.GoEnv(), debugCommands...)...)
-	dir, err := c.get("tools", b.CPU.GOARCH, inputs, func(result, work string) error {
+	dir, err := c.Get("tools", b.CPU.GOARCH, inputs, func(result, work string) error {
 		say("building the debugging tools for %s", b.CPU.GOARCH)
 		return buildDebugTools(b, env, filepath.Join(result, "tools.cpio"), work)
 	})
@@ -96,7 +97,7 @@ func overlayText(env []string) (string, error) {
 		texts = append(texts, string(text))
 	}
 	slices.Sort(texts)
-	return key(texts...), nil
+	return cache.Key(texts...), nil
 }
 
 // buildDebugTools compiles debugCommands into an archive.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 )
 
 // deviceTreePackage is the Debian package of dtc, the compiler of device trees.
@@ -39,7 +40,7 @@ func deviceTree(source string, b board.Board, tree, chosen, work string) ([]byte
 
 // sourceForTrees returns the folder of the kernel's source, for deviceTree.
 func sourceForTrees() (string, error) {
-	c, err := openCache()
+	c, err := cache.Open()
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 	"github.com/postern-router/postern/internal/e2e"
 )
 
@@ -34,46 +35,6 @@ func TestCheckConfig(t *testing.T) {
 	}
 }
 
-func TestCache(t *testing.T) {
-	c := cache{dir: t.TempDir(), seed: t.TempDir()}
-	builds := 0
-	make := func(result, work string) error {
-		builds++
-		return os.WriteFile(filepath.Join(result, "made"), []byte("x"), 0o644)
-	}
-	first, err := c.get("kind", "name", []string{"a", "b"}, make)
-	require.NoError(t, err)
-	again, err := c.get("kind", "name", []string{"a", "b"}, make)
-	require.NoError(t, err)
-	assert.Equal(t, first, again)
-	assert.Equal(t, 1, builds)
-	other, err := c.get("kind", "name", []string{"ab", ""}, make)
-	require.NoError(t, err)
-	assert.NotEqual(t, first, other)
-
-	t.Run("the seed is looked in first", func(t *testing.T) {
-		seeded := filepath.Join(c.seed, "kind", filepath.Base(first))
-		require.NoError(t, os.MkdirAll(seeded, 0o755))
-		got, err := c.get("kind", "name", []string{"a", "b"}, make)
-		require.NoError(t, err)
-		assert.Equal(t, seeded, got)
-	})
-	t.Run("a build that fails leaves nothing", func(t *testing.T) {
-		_, err := c.get("kind", "name", []string{"c"}, func(result, _ string) error {
-			require.NoError(t, os.WriteFile(filepath.Join(result, "half"), nil, 0o644))
-			return os.ErrInvalid
-		})
-		require.ErrorIs(t, err, os.ErrInvalid)
-		left, err := filepath.Glob(filepath.Join(c.dir, "build-*"))
-		require.NoError(t, err)
-		assert.Empty(t, left)
-		builds = 0
-		_, err = c.get("kind", "name", []string{"c"}, make)
-		require.NoError(t, err)
-		assert.Equal(t, 1, builds)
-	})
-}
-
 // TestReproducible builds malta's kernel and iptables a second time in another folder, the
 // kernel from another source folder too, and then the whole image twice: the bytes must be the
 // same. Both kernels stay in the cache, so that only the first run with new inputs takes long.
@@ -81,7 +42,7 @@ func TestReproducible(t *testing.T) {
 	e2e.Builds(t)
 	b, err := board.ByName("malta")
 	require.NoError(t, err)
-	c, err := openCache()
+	c, err := cache.Open()
 	require.NoError(t, err)
 	for _, part := range []struct {
 		file  string
@@ -121,7 +82,7 @@ func TestDebugTools(t *testing.T) {
 	e2e.Builds(t)
 	b, err := board.ByName("malta")
 	require.NoError(t, err)
-	c, err := openCache()
+	c, err := cache.Open()
 	require.NoError(t, err)
 	tools, err := debugTools(c, b)
 	require.NoError(t, err)
@@ -159,7 +120,7 @@ func TestLimit(t *testing.T) {
 	e2e.Builds(t)
 	b, err := board.ByName("malta")
 	require.NoError(t, err)
-	c, err := openCache()
+	c, err := cache.Open()
 	require.NoError(t, err)
 	b.ImageLimit = 1 << 20
 	_, err = build(c, b, t.TempDir(), false, false)

@@ -17,6 +17,7 @@ import (
 	"github.com/u-root/uio/llog"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 )
 
 // links are the names by which the two programs in the image are called.
@@ -29,7 +30,7 @@ var links = map[string]string{
 
 // buildAll builds the boards' images, as many at a time as there are processors: packing an image takes one. What is
 // cached is made before, one after the other, as building a kernel takes all of them.
-func buildAll(c cache, boards []board.Board, out string, debug, detailed bool) ([]sizes, error) {
+func buildAll(c cache.Cache, boards []board.Board, out string, debug, detailed bool) ([]sizes, error) {
 	for _, b := range boards {
 		if _, err := kernel(c, b, ""); err != nil {
 			return nil, err
@@ -60,7 +61,7 @@ func buildAll(c cache, boards []board.Board, out string, debug, detailed bool) (
 // build builds a board's image in the folder out/BOARD: kernel, initramfs.cpio.xz,
 // kernel.config, the files of makeImages and writeDocuments, and SHA256SUMS. With debug the
 // image has debugCommands. detailed asks for the sizes of the program's packages.
-func build(c cache, b board.Board, out string, debug, detailed bool) (sizes, error) {
+func build(c cache.Cache, b board.Board, out string, debug, detailed bool) (sizes, error) {
 	name := b.Name
 	if debug {
 		name += "-debug"

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 )
 
 const (
@@ -30,7 +31,7 @@ var extensions = regexp.MustCompile(`^lib(xt|ipt)_(standard|tcp|udp|icmp|bpf|com
 
 // iptables returns a folder with the static program xtables-legacy-multi for the board's CPU.
 // again is that of kernel.
-func iptables(c cache, b board.Board, again string) (string, error) {
+func iptables(c cache.Cache, b board.Board, again string) (string, error) {
 	version, err := packageVersion("iptables")
 	if err != nil {
 		return "", err
@@ -48,7 +49,7 @@ func iptables(c cache, b board.Board, again string) (string, error) {
 		return "", err
 	}
 	inputs := []string{iptablesRecipe, iptablesCFLAGS, iptablesLDFLAGS, muslCFLAGS, version, muslVersion, headers, compiler, extensions.String(), again}
-	return c.get("iptables", b.CPU.GOARCH, inputs, func(result, work string) error {
+	return c.Get("iptables", b.CPU.GOARCH, inputs, func(result, work string) error {
 		source, err := debianSource(c, "iptables", version)
 		if err != nil {
 			return err
@@ -157,8 +158,8 @@ const debianKeys = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 // debianSource returns a folder with the patched source of a Debian source package. It takes
 // the archive's address from the machine's apt configuration, and does not change that.
-func debianSource(c cache, name, version string) (string, error) {
-	dir, err := c.get("source", name, []string{version}, func(result, work string) error {
+func debianSource(c cache.Cache, name, version string) (string, error) {
+	dir, err := c.Get("source", name, []string{version}, func(result, work string) error {
 		say("fetching the source of %s %s", name, version)
 		list, err := sourceList()
 		if err != nil {

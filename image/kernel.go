@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 )
 
 // kernelRecipe is part of a kernel's key in the cache. Change it with every change of
@@ -35,12 +36,12 @@ const buildStamp = "Thu Jan  1 00:00:00 UTC 2026"
 
 // kernel returns a folder with the board's kernel: the files "kernel" and "config". again is
 // empty, or a word for a second build from the same inputs, to compare the two.
-func kernel(c cache, b board.Board, again string) (string, error) {
+func kernel(c cache.Cache, b board.Board, again string) (string, error) {
 	version, fragments, inputs, err := kernelInputs(b, again)
 	if err != nil {
 		return "", err
 	}
-	return c.get("kernel", b.Kernel.Name, inputs, func(result, work string) error {
+	return c.Get("kernel", b.Kernel.Name, inputs, func(result, work string) error {
 		source, err := kernelSource(c, version)
 		if err != nil {
 			return err
@@ -93,8 +94,8 @@ func compilerVersion(b board.Board) (string, error) {
 }
 
 // kernelSource returns the folder of the unpacked source.
-func kernelSource(c cache, version string) (string, error) {
-	dir, err := c.get("source", "linux", []string{version}, func(result, _ string) error {
+func kernelSource(c cache.Cache, version string) (string, error) {
+	dir, err := c.Get("source", "linux", []string{version}, func(result, _ string) error {
 		say("unpacking %s %s", linuxSource, version)
 		return run(result, nil, "tar", "--extract", "--xz", "--strip-components=1",
 			"--file=/usr/src/"+linuxSource+".tar.xz")

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 )
 
 // pcln is the file of Go's linker that writes the tables of functions. The program is in the
@@ -435,7 +436,7 @@ func boardLinker(b board.Board, work string) (linker, error) {
 			texts = append(texts, p.file, p.wrong, p.right)
 		}
 		scripts[tool.name] = fmt.Sprintf("*/%s)\n\tshift\n\tif [ \"$*\" = -V=full ]; then echo \"$(%q -V=full) %s\"; else exec %[2]q \"$@\"; fi ;;\n",
-			tool.name, program, key(texts...))
+			tool.name, program, cache.Key(texts...))
 	}
 	l := linker{toolexec: filepath.Join(work, "toolexec"), compiler: filepath.Join(work, "toolexec-compile"), runtime: runtimePatches, env: []string{olderCollector}}
 	for path, cases := range map[string]string{l.toolexec: scripts["link"] + scripts["compile"], l.compiler: scripts["compile"]} {

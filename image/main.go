@@ -31,6 +31,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 )
 
 const help = `Usage: go run ./image COMMAND [FLAGS] [BOARD...]
@@ -58,7 +59,8 @@ The word all stands for every board, the word rest for those that the tests do n
 Flags:
 %s
 Environment:
-  POSTERN_CACHE       folder for built kernels, iptables and debugging tools
+  POSTERN_CACHE       folder for built kernels, iptables and debugging tools, and
+                      for what tests take from npm's registry
                       (default: postern in the user's cache folder)
   POSTERN_CACHE_SEED  another such folder, read first and never written
   POSTERN_KEYS        folder of the keys that images are signed with
@@ -76,7 +78,7 @@ func logic(args []string) error {
 	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
 	flags.Usage = func() {}
 	debug := flags.Bool("debug", false, "build: add a shell and tools of u-root, into out/BOARD-debug")
-	lab := flags.Bool("lab", false, "setup: also what the lab and the tests need")
+	lab := flags.Bool("lab", false, "setup: also what the lab and the tests need, of Debian and npm")
 	within := flags.Duration("within", 0, "build: start no kernel build that would end after this time; name the boards that are left out")
 	out := flags.String("out", "out", "build, size, release, qemu: the folder that images are put in")
 	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
@@ -132,7 +134,7 @@ func logic(args []string) error {
 	case "trace":
 		return trace(boards[0], os.Stdin, os.Stdout)
 	case "kernels":
-		c, err := openCache()
+		c, err := cache.Open()
 		if err != nil {
 			return err
 		}
@@ -143,7 +145,7 @@ func logic(args []string) error {
 		}
 		return nil
 	case "release":
-		c, err := openCache()
+		c, err := cache.Open()
 		if err != nil {
 			return err
 		}
@@ -154,7 +156,7 @@ func logic(args []string) error {
 		say("release: %s", folder)
 		return nil
 	case "build", "size":
-		c, err := openCache()
+		c, err := cache.Open()
 		if err != nil {
 			return err
 		}

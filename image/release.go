@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 	"github.com/postern-router/postern/upgrade"
 )
 
@@ -34,7 +35,7 @@ var released = []string{upgradeImage, factoryImage, slotImage, sbomFile, licence
 
 // release builds the boards' images and makes a release of them in out/release, of which it returns the path. What was there
 // is replaced when all is done.
-func release(c cache, boards []board.Board, out string) (string, error) {
+func release(c cache.Cache, boards []board.Board, out string) (string, error) {
 	v, err := readVersion()
 	if err != nil {
 		return "", err

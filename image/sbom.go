@@ -18,6 +18,7 @@ import (
 	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 )
 
 // The documents that accompany an image: what it is made of, the licences, where the source
@@ -324,7 +325,7 @@ func sbom(b board.Board, v version, dir string, parts []component, made []string
 		hashed = append(hashed, c.url, c.version, c.sum)
 	}
 	// Unique to this document, as SPDX requires.
-	doc.DocumentNamespace = fmt.Sprintf("https://github.com/postern-router/postern/spdx/%s/%s", b.Name, key(append(hashed, v.name, config)...))
+	doc.DocumentNamespace = fmt.Sprintf("https://github.com/postern-router/postern/spdx/%s/%s", b.Name, cache.Key(append(hashed, v.name, config)...))
 	var text strings.Builder
 	if err := json.Write(doc, &text, json.Indent("  ")); err != nil {
 		return "", err

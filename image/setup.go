@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/npm"
 )
 
 // linuxSource is the Debian package that the kernel is built from.
@@ -26,7 +27,7 @@ var buildPackages = []string{
 // that read disk images.
 var labPackages = []string{
 	"ansible", "bind9-dnsutils", "busybox", "chromium", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dhcpcd-base", "dnsmasq-base", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
-	"isc-dhcp-client", "isc-dhcp-relay", "isc-dhcp-server", "kea-admin", "kea-dhcp4-server", "microsocks", "ncat", "netcat-openbsd", "openssh-client", "openssh-server", "ppp", "pppoe", "prometheus", "proxychains4",
+	"isc-dhcp-client", "isc-dhcp-relay", "isc-dhcp-server", "kea-admin", "kea-dhcp4-server", "microsocks", "ncat", "netcat-openbsd", "nodejs", "npm", "openssh-client", "openssh-server", "ppp", "pppoe", "prometheus", "proxychains4",
 	"putty-tools", "python3-asyncssh", "python3-librouteros", "python3-netmiko", "python3-paramiko", "python3-socks", "rancid", "socat", "sshfs", "systemd", "tnftp", "tsocks", "vsftpd",
 }
 
@@ -36,7 +37,7 @@ var services = map[string]string{
 }
 
 // setup installs the missing Debian packages that are needed to build for the boards, and with
-// lab also those to run them.
+// lab also those to run them, and what tests take from npm's registry.
 func setup(boards []board.Board, lab bool) error {
 	host, err := output("dpkg", "--print-architecture")
 	if err != nil {
@@ -75,15 +76,20 @@ func setup(boards []board.Board, lab bool) error {
 		}
 	}
 	slices.Sort(want)
-	want = slices.Compact(want)
-
-	var missing []string
-	for _, p := range want {
-		status, err := output("dpkg-query", "--show", "--showformat=${db:Status-Status}", p)
-		if err != nil || status != "installed" {
-			missing = append(missing, p)
-		}
+	if err := installPackages(slices.Compact(want)); err != nil || !lab {
+		return err
 	}
+	return npm.Install()
+}
+
+// installPackages installs those of the Debian packages that are missing.
+func installPackages(want []string) error {
+	present, err := output("dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}, ${Provides}\n")
+	if err != nil {
+		return err
+	}
+	have := installed(present)
+	missing := slices.DeleteFunc(want, func(p string) bool { return have[p] })
 	if len(missing) == 0 {
 		return nil
 	}
@@ -117,6 +123,24 @@ DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$@
 		}
 	}
 	return nil
+}
+
+// installed returns the names of installed packages and of those that they are instead of, as a nodejs that brings its own npm. A line
+// of text is a package's state, its name, and with commas what it provides, with versions.
+func installed(text string) map[string]bool {
+	have := map[string]bool{}
+	for line := range strings.Lines(text) {
+		names, ok := strings.CutPrefix(line, "installed ")
+		if !ok {
+			continue
+		}
+		for name := range strings.SplitSeq(names, ",") {
+			if name, _, _ = strings.Cut(strings.TrimSpace(name), " "); name != "" {
+				have[name] = true
+			}
+		}
+	}
+	return have
 }
 
 // asRoot runs a command as root, by sudo if needed. Its output is this program's.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/board"
+	"github.com/postern-router/postern/internal/cache"
 )
 
 // objectTime is how long one processor takes to compile one file of the kernel: an upper
@@ -20,14 +21,14 @@ func kernelTime(b board.Board) time.Duration {
 // buildKernelsBy builds the kernels that the boards need and the cache lacks, as long as each
 // is done before end, and returns the boards that have a kernel. The others are printed to
 // standard output, with the reason.
-func buildKernelsBy(c cache, boards []board.Board, end time.Time) ([]board.Board, error) {
+func buildKernelsBy(c cache.Cache, boards []board.Board, end time.Time) ([]board.Board, error) {
 	var ready, missing []board.Board
 	for _, b := range boards {
 		_, _, inputs, err := kernelInputs(b, "")
 		if err != nil {
 			return nil, err
 		}
-		if c.have("kernel", b.Kernel.Name, inputs) {
+		if _, ok := c.Find("kernel", b.Kernel.Name, inputs); ok {
 			ready = append(ready, b)
 		} else {
 			missing = append(missing, b)

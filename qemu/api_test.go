@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,10 +18,11 @@ import (
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
+	"github.com/postern-router/postern/internal/npm"
 )
 
-// TestAPI manages a router on which nothing has been set by RouterOS's API, with librouteros, Ansible and
-// go-routeros.
+// TestAPI manages a router on which nothing has been set by RouterOS's API, with librouteros, Ansible,
+// go-routeros and node-routeros.
 func TestAPI(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
@@ -65,6 +68,23 @@ func testAPI(t *testing.T, b board.Board) {
 	if !thorough(b) {
 		return
 	}
+	t.Run("go-routeros v2 and node-routeros", func(t *testing.T) {
+		want, err := os.ReadFile(folder + "manage.txt")
+		require.NoError(t, err)
+		program := filepath.Join(k.dir, "v2")
+		out, err := exec.Command("go", "-C", folder+"v2", "build", "-o", program).CombinedOutput()
+		require.NoError(t, err, string(out))
+		node := k.n.command(client, "node", folder+"client.js", lanAddress, port, sshPassword)
+		node.Env = append(os.Environ(), npm.Needs(t))
+		for _, cmd := range []*exec.Cmd{k.n.command(client, program, lanAddress+":"+port, sshPassword), node} {
+			var figures strings.Builder
+			cmd.Stderr = &figures
+			out, err := cmd.Output()
+			require.NoError(t, err, "%s%s", figures.String(), out)
+			assert.Equal(t, string(want), string(out))
+			t.Logf("%s: %s", b.Name, figures.String())
+		}
+	})
 	t.Run("Ansible", func(t *testing.T) {
 		play := func() string {
 			cmd := k.n.command(client, "ansible-playbook", "-i", "localhost,", "-e", "router="+lanAddress+" api_port="+port,
