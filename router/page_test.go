@@ -26,7 +26,6 @@ import (
 	"github.com/postern-router/postern/ether"
 	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/internal/browser"
-	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/service"
@@ -74,7 +73,7 @@ type pageRig struct {
 
 // newPageRig returns a router with the page of a Spec. The browser has further flags, which are asked for when the router runs.
 func newPageRig(t *testing.T, spec service.Spec, flags func(*rig) []string) *pageRig {
-	e2e.Needs(t, browser.Program)
+	browser.Needs(t)
 	g := &pageRig{rig: newRig(t), pictures: os.Getenv(picturesVariable)}
 	supervisor := realSupervisor(t, g.r.log, g.log)
 	page := newWebService(supervisor, g.r.log.About("www"), spec)
