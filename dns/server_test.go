@@ -259,6 +259,21 @@ func TestServers(t *testing.T) {
 	assert.Equal(t, codeOK, code(ask(s, message("3.example", typeA, 0), false)), "the first is tried again")
 }
 
+// Addresses of private networks in answers are handed on, as RouterOS does: a household's own names have them.
+func TestPrivateAddresses(t *testing.T) {
+	addresses := map[string][]byte{"ten.example": {10, 0, 0, 1}, "home.example": {192, 168, 0, 9}, "carrier.example": {100, 64, 0, 1}, "local.example": {169, 254, 0, 1}, "self.example": {127, 0, 0, 1}}
+	u := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte {
+		return addRecord(q.reply(codeOK), q.name, typeA, 60, addresses[q.name])
+	})
+	s := testServer(t, nil, u)
+	for name, address := range addresses {
+		b := ask(s, message(name, typeA, 0), false)
+		assert.Equal(t, codeOK, code(b), name)
+		assert.Equal(t, 1, answerCount(b), name)
+		assert.Equal(t, address, b[len(b)-4:], name)
+	}
+}
+
 // A server that is dead costs a moment, not its whole time, and nothing once another has answered.
 func TestDeadServer(t *testing.T) {
 	dead := serveAt(t, "127.0.1.1", func(*query, string) []byte { return nil })

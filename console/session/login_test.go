@@ -62,7 +62,7 @@ func TestNoteAtLogin(t *testing.T) {
 		{frame{kind: wire.Ask, text: "Login: "}, "admin"}, {frame{kind: wire.Secret, text: "Password: "}, "wrong"},
 		{frame{kind: wire.Output, text: "\nLogin failed, incorrect username or password\n\n"}, ""},
 		{frame{kind: wire.Ask, text: "Login: "}, "admin"}, {frame{kind: wire.Secret, text: "Password: "}, "secret"},
-		{frame{kind: wire.Output, text: "Authorised people only\nCall 112\n"}, ""},
+		{frame{kind: wire.Note, text: "Authorised people only\nCall 112\n"}, ""},
 		{frame{kind: wire.Prompt, text: "[admin@postern] > "}, " "}, {frame{kind: wire.Prompt, text: "[admin@postern] > "}, "/quit"},
 	} {
 		kind, text, err := wire.Receive(near)

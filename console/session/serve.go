@@ -136,8 +136,10 @@ func (s *server) serve() error {
 		}
 	}
 	if s.handler.Note != nil {
-		if err := s.show(s.handler.Note(&s.session)); err != nil {
-			return err
+		if text := s.handler.Note(&s.session); text != "" {
+			if err := s.send(wire.Note, text); err != nil {
+				return err
+			}
 		}
 	}
 	for {

@@ -31,6 +31,8 @@ type Terminal struct {
 	done   chan struct{} // closed by Close
 	// command is the only line that is run, nil if lines are read.
 	command *command
+	// program is set if a program reads what is shown, so that a note for people is left out.
+	program bool
 	// replaces is set while screens are shown one in the place of the other, and paused if the one that is there stays.
 	replaces, paused bool
 }
@@ -68,9 +70,12 @@ type command struct {
 func Exec(conn io.ReadWriter, line string, columns int, in io.Reader, out io.Writer) error {
 	t := New(in, out, nil)
 	defer t.Close()
-	t.command = &command{line: line, columns: columns}
+	t.command, t.program = &command{line: line, columns: columns}, true
 	return t.Talk(conn)
 }
+
+// ForProgram says that a program reads what is shown: a note for people is not for it.
+func (t *Terminal) ForProgram() { t.program = true }
 
 // Close stops reading in. A Read that has already started may still consume some bytes.
 func (t *Terminal) Close() { close(t.done) }
@@ -201,6 +206,13 @@ func (t *Terminal) Talk(conn io.ReadWriter) error {
 			}
 			if len(text) > wire.LongOutput {
 				debug.FreeOSMemory()
+			}
+		case wire.Note:
+			if t.program {
+				continue
+			}
+			if err := t.show(f.text); err != nil {
+				return err
 			}
 		case wire.Replace, wire.Follow:
 			repeats, replace = true, f.kind == wire.Replace

@@ -93,7 +93,8 @@ func (k hostPublic) Verify(data []byte, s *protocol.Signature) error {
 // parameters are what stands behind the user's name.
 type parameters struct {
 	user string
-	// width and height are 0 if there is none. A dumb terminal, which is one of a program, has no pages.
+	// width and height are 0 if there is none. A dumb terminal, which is one of a program, has no pages
+	// and no note for people.
 	width, height int
 	dumb          bool
 }
@@ -352,7 +353,7 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 			}
 			begun = true
 			size := func() (int, int) { return params.screen(columns.Load(), rows.Load()) }
-			run := func(conn net.Conn) error { return shell(channel, conn, pty, size) }
+			run := func(conn net.Conn) error { return shell(channel, conn, pty, params.dumb, size) }
 			open, errs := entry.Session, io.Writer(channel)
 			switch r.Type {
 			case "exec":
@@ -398,11 +399,14 @@ func (c *child) serveChannel(channel protocol.Channel, asked <-chan *protocol.Re
 }
 
 // shell is a session on a terminal or, without one, of lines.
-func shell(channel protocol.Channel, conn net.Conn, pty bool, size func() (columns, rows int)) error {
+func shell(channel protocol.Channel, conn net.Conn, pty, program bool, size func() (columns, rows int)) error {
 	if !pty {
 		size = nil
 	}
 	t := terminal.New(channel, channel, size)
 	defer t.Close()
+	if program {
+		t.ForProgram()
+	}
 	return t.Talk(conn)
 }

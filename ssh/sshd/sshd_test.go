@@ -1,6 +1,7 @@
 package sshd
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ed25519"
@@ -26,8 +27,10 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/files"
 	"github.com/postern-router/postern/console/session"
+	"github.com/postern-router/postern/firewall"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/login"
+	"github.com/postern-router/postern/match"
 	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/ssh"
 )
@@ -169,6 +172,11 @@ func (g *rig) serve(conn net.Conn, l login.Login) {
 			defer g.mu.Unlock()
 			return s.Prompt(g.config.Identity)
 		},
+		Note: func(*session.Session) string {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return g.config.LoginNote()
+		},
 		Complete:  func(*session.Session, string) (string, []console.Choice) { return "", nil },
 		Help:      func(*session.Session, string) string { return "" },
 		Confirmed: func(console.Request) error { return nil },
@@ -274,15 +282,105 @@ func TestShell(t *testing.T) {
 	require.NoError(t, client.Close())
 }
 
+// A program's shell, as admin+cet512w, of a router with a long name with blanks and as many entries and rules as there can be: a
+// line is echoed as it was typed, however long it is, and the prompt is there once, behind all that the line says.
+func TestProgramsShell(t *testing.T) {
+	const entries = 999
+	g := newRig(t, nil)
+	name := "The gate.of/my_house-" + strings.Repeat("x", 40)
+	config := console.Default()
+	config.Identity = name
+	for i := range entries {
+		address, err := match.ParseAddresses(fmt.Sprintf("10.0.%d.%d", i/250, i%250))
+		require.NoError(t, err)
+		config.AddressLists = append(config.AddressLists, console.ListedAddress{List: "friends", Address: address, Comment: "two words"})
+	}
+	for range 256 {
+		config.Firewall.Filter = append(config.Firewall.Filter, firewall.Rule{Chain: "forward", Action: "drop", Comment: strings.Repeat("x", 200)})
+		config.Firewall.NAT = append(config.Firewall.NAT, firewall.Rule{Chain: "srcnat", Action: "masquerade", Comment: strings.Repeat("x", 200)})
+	}
+	g.mu.Lock()
+	g.config = config
+	g.mu.Unlock()
+	c := g.clientConfig()
+	c.User += "+cet512w"
+	client, err := protocol.Dial("tcp4", g.address(), c)
+	require.NoError(t, err)
+	defer client.Close()
+	s, err := client.NewSession()
+	require.NoError(t, err)
+	require.NoError(t, s.RequestPty("vt100", 24, 80, nil))
+	in, err := s.StdinPipe()
+	require.NoError(t, err)
+	out, err := s.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, s.Shell())
+	prompt := "[admin@" + name + "] > "
+	read := reader(t, bufio.NewReader(out))
+	assert.Equal(t, prompt, read("> "))
+	typed := func(line, end string) string {
+		t.Helper()
+		_, err := io.WriteString(in, line+"\r\n")
+		require.NoError(t, err)
+		said, ok := strings.CutPrefix(read(end), line+"\r\n")
+		require.True(t, ok, "the echo of %s", line)
+		return said
+	}
+	assert.Equal(t, prompt, typed("/ip firewall address-list add list=friends address=192.0.2.1 comment=\""+strings.Repeat("two words ", 25)+"\"", "> "))
+	export := typed("/export", "\n"+prompt)
+	assert.Equal(t, entries+1, strings.Count(export, "add address="))
+	assert.Equal(t, 1, strings.Count(export, prompt))
+	assert.NotContains(t, export, "\x1b")
+	assert.Equal(t, 2*256, strings.Count(export, "add action="))
+	s, err = client.NewSession()
+	require.NoError(t, err)
+	whole, err := s.Output("/export")
+	require.NoError(t, err)
+	assert.Equal(t, string(whole), strings.TrimSuffix(export, prompt), "nothing is lost")
+	assert.Equal(t, strings.Repeat("0123456789\r\n", 10_000)+prompt, typed("/long", "\n"+prompt))
+}
+
+// The note for people is not for programs: not before what a command says, and not where parameters ask for a dumb terminal.
+func TestNote(t *testing.T) {
+	g := newRig(t, nil)
+	g.mu.Lock()
+	g.config.Note = "Authorised people only"
+	g.mu.Unlock()
+	begin := func(user string) string {
+		c := g.clientConfig()
+		c.User = user
+		client, err := protocol.Dial("tcp4", g.address(), c)
+		require.NoError(t, err)
+		defer client.Close()
+		s, err := client.NewSession()
+		require.NoError(t, err)
+		require.NoError(t, s.RequestPty("vt100", 24, 80, nil))
+		out, err := s.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, s.Shell())
+		return reader(t, out)("> ")
+	}
+	assert.Equal(t, "Authorised people only\r\n[admin@postern] > ", begin("admin"))
+	assert.Equal(t, "Authorised people only\r\n[admin@postern] > ", begin("admin+200w"))
+	assert.Equal(t, "[admin@postern] > ", begin("admin+cet512w"))
+	s, err := g.dial().NewSession()
+	require.NoError(t, err)
+	said, err := s.Output("/system identity print")
+	require.NoError(t, err)
+	assert.Equal(t, "  name: postern\r\n", string(said))
+}
+
 // reader returns a function that reads up to a text.
 func reader(t *testing.T, r io.Reader) func(end string) string {
 	return func(end string) string {
 		t.Helper()
 		var b bytes.Buffer
 		one := make([]byte, 1)
-		for !strings.HasSuffix(b.String(), end) {
+		for !bytes.HasSuffix(b.Bytes(), []byte(end)) {
 			_, err := r.Read(one)
-			require.NoError(t, err, b.String())
+			if err != nil {
+				require.NoError(t, err, b.String())
+			}
 			b.Write(one)
 		}
 		return b.String()

@@ -7,7 +7,7 @@
 //
 // The server sends Prompt. The terminal then sends Complete or Explain as often as it likes,
 // each of which is answered by one frame, and at last Line, to which the server answers with
-// any number of Outputs and the next Prompt. Between the Outputs, and before the first Prompt,
+// any number of Outputs and the next Prompt. Before the first Prompt it can send Note. Between the Outputs, and before the first Prompt,
 // the server can send Ask, Secret or Edit, which the terminal answers with Line, or with Leave if the
 // user does not want to answer.
 //
@@ -35,6 +35,7 @@ import (
 // What the server sends.
 const (
 	Output  = 'O' // text to show
+	Note    = 'N' // text for a person who has logged in
 	Replace = 'R' // there will be more, in the place of what was shown since the line; until then this prompt stands below it
 	Follow  = 'F' // there will be more, below
 	Choices = 'C' // what completion inserts, and behind it, on a line each, the choices

@@ -15,9 +15,17 @@ host, port, password, identity = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys
 prompt = "[admin@%s] > " % identity
 
 
-def connect(password):
-    return ConnectHandler(device_type="mikrotik_routeros", host=host, port=port, username="admin", password=password,
-                          timeout=180, auth_timeout=180, banner_timeout=180, blocking_timeout=180)
+def connect(password, slow=1):
+    """Logs in. Netmiko gives up if it is not prompted in about a second, or slow times that."""
+    try:
+        c = ConnectHandler(device_type="mikrotik_routeros", host=host, port=port, username="admin", password=password,
+                           timeout=180, auth_timeout=180, banner_timeout=180, blocking_timeout=180, global_delay_factor=slow)
+    except ValueError:
+        if slow > 100:
+            raise
+        return connect(password, 12 * slow)
+    c.global_delay_factor = 1
+    return c
 
 
 def send(command, until=r"\n" + re.escape(prompt) + "$"):
