@@ -272,6 +272,33 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestCases checks that each case has its tests.
+func TestCases(t *testing.T) {
+	text, err := os.ReadFile("CASES.md")
+	require.NoError(t, err)
+	known := map[string][]string{}
+	cases := 0
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(strings.TrimSpace(line), " | ")
+		if !strings.HasPrefix(line, "| ") || cells[0] == "| case" {
+			continue
+		}
+		require.Len(t, cells, 3, line)
+		cases++
+		for part := range strings.SplitSeq(strings.TrimSuffix(cells[2], " |"), "; ") {
+			pkg, names, ok := strings.Cut(strings.TrimPrefix(part, "`"), "` ")
+			require.True(t, ok, line)
+			if known[pkg] == nil {
+				known[pkg] = tests(t, "./"+pkg)
+			}
+			for name := range strings.SplitSeq(names, ", ") {
+				assert.Contains(t, known[pkg], name, line)
+			}
+		}
+	}
+	assert.Equal(t, 35, cases)
+}
+
 // TestFiles looks for the files and folders of the project that the pages name.
 func TestFiles(t *testing.T) {
 	name := regexp.MustCompile(`^[a-z0-9]+(/[A-Za-z0-9_.-]+)+/?$|^\./[a-z/]+$`)

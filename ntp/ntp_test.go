@@ -263,12 +263,11 @@ func TestTurnState(t *testing.T) {
 	}
 }
 
-// TestClient asks a server on loopback, which also sends what nobody has asked for; the
-// first of the two does not answer at all.
-func TestClient(t *testing.T) {
+// serveTime is a server at 127.0.0.1, which also sends what nobody has asked for. It returns its port.
+func serveTime(t *testing.T) uint16 {
 	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	require.NoError(t, err)
-	defer server.Close()
+	t.Cleanup(func() { server.Close() })
 	go func() {
 		b := make([]byte, 512)
 		for {
@@ -285,11 +284,16 @@ func TestClient(t *testing.T) {
 			_, _ = server.WriteToUDP(reply(random, time.Now().Add(-time.Millisecond), time.Hour), from)
 		}
 	}()
+	return uint16(server.LocalAddr().(*net.UDPAddr).Port)
+}
+
+// TestClient asks a server on loopback; the first two do not answer at all.
+func TestClient(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var mu sync.Mutex
 	var said []string
 	samples := make(chan Sample, 1)
-	c := client{servers: []string{"bad", "closed", "good"}, port: uint16(server.LocalAddr().(*net.UDPAddr).Port),
+	c := client{servers: []string{"bad", "closed", "good"}, port: serveTime(t),
 		report: func(_ context.Context, s Sample) error {
 			samples <- s
 			return nil
@@ -317,6 +321,37 @@ func TestClient(t *testing.T) {
 	assert.Equal(t, "good", s.Server)
 	assert.InDelta(t, time.Hour, s.Offset, float64(time.Second))
 	assert.Equal(t, []string{"time server bad: no such host", "time server closed: connection refused"}, said)
+}
+
+// At the start nobody can look a name up yet: it is looked up again after a pause, also by another process.
+func TestLookedUpLater(t *testing.T) {
+	port, state := serveTime(t), ""
+	var said []string
+	for _, known := range []bool{false, false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var sample Sample
+		c := client{servers: []string{"late"}, port: port, state: state,
+			report: func(_ context.Context, s Sample) error {
+				sample = s
+				return nil
+			},
+			logf: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) },
+			lookup: func(context.Context, string, resolve.Servers) (netip.Addr, error) {
+				if !known {
+					return netip.Addr{}, resolve.ErrNoServers
+				}
+				return netip.MustParseAddr("127.0.0.1"), nil
+			},
+			rest: func(_ context.Context, pause time.Duration, next string) error {
+				assert.LessOrEqual(t, pause, 8*minPoll)
+				state = next
+				cancel()
+				return nil
+			}}
+		require.NoError(t, c.run(ctx))
+		assert.Equal(t, known, sample.Server == "late")
+	}
+	assert.Equal(t, []string{"time server late: no name server is set", "time server late: no name server is set"}, said)
 }
 
 func FuzzParseAnswer(f *testing.F) {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +22,7 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// TestTLS manages a router over TLS, by clients that trust its own certificate, which survives an upgrade.
+// TestTLS manages a router over TLS, by clients that trust its own certificate, which survives an upgrade, as the host key of SSH does.
 func TestTLS(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
@@ -75,6 +76,18 @@ func testTLS(t *testing.T, b board.Board) {
 		t.Helper()
 		assert.Equal(t, `{"name":"upgrading"}200`, curl("https://"+lanAddress+"/rest/system/identity"))
 	}
+	hostKey := func() (key string) {
+		t.Helper()
+		require.NoError(t, retry(func() error {
+			out, err := u.n.command(client, "ssh-keyscan", "-T", "60", "-t", "ed25519", lanAddress).Output()
+			if key = string(out); err == nil && !strings.Contains(key, " ssh-ed25519 ") {
+				err = errors.New("no host key")
+			}
+			return err
+		}))
+		return key
+	}
+	ssh := hostKey()
 	t.Run("curl", func(t *testing.T) {
 		rest()
 		assert.Contains(t, curl("https://"+lanAddress+"/metrics"), "postern_uptime_seconds ")
@@ -143,6 +156,7 @@ func testTLS(t *testing.T, b board.Board) {
 		require.NoError(t, err)
 		require.NoError(t, u.n.awaitPing(client, lanAddress))
 		assert.Equal(t, certificate, export())
+		assert.Equal(t, ssh, hostKey(), "of SSH")
 		rest()
 	})
 }
