@@ -14,6 +14,9 @@ type Config struct {
 	NAT    []Rule
 	Mangle []Rule
 	Raw    []Rule
+	// FTP is the helper for FTP: with it a client behind address translation can have the server open the connections for data (its
+	// active mode), and a server the client. It reads connections that begin through the router, as far as no rule of Raw has notrack for them.
+	FTP Helper
 	// RoutingTables are the routing marks that rules name, each with a number of 1..MaxRoutingMarks of its own: see
 	// RoutingMark. NoRoutingMark is none of them.
 	RoutingTables map[string]uint8

@@ -61,25 +61,14 @@ func withQueues(chains []kernelChain, es []entry, queues []QueueRule, m marks) [
 	k.add(queueEnd, kernelRule{entry: -1, target: []string{"-j", queueChain}})
 	k.add(queueEnd, kernelRule{entry: -1, target: []string{"-j", "ACCEPT"}})
 
-	chains = slices.Clone(chains)
+	chains = endBy(chains, es, "POSTROUTING", queueChain, queueEnd, func(e entry) bool { return e.chain == "POSTROUTING" })
 	for i, c := range chains {
-		switch c.name {
-		case "FORWARD":
+		if c.name == "FORWARD" {
 			var first []kernelRule
 			for n, name := range links {
 				first = append(first, kernelRule{entry: -1, match: []string{"-i", name}, target: []string{"-j", "MARK", "--set-xmark", masked(uint32(n+1)<<linkShift, linkMask)}})
 			}
 			chains[i].rules = slices.Concat(first, c.rules)
-		case "POSTROUTING":
-			chains[i].rules = append(slices.Clone(c.rules), kernelRule{entry: -1, target: []string{"-j", queueChain}})
-		}
-		rules := chains[i].rules
-		for n, r := range rules {
-			if r.entry >= 0 && es[r.entry].chain == "POSTROUTING" && slices.Equal(r.target, []string{"-j", "ACCEPT"}) {
-				rules = slices.Clone(rules)
-				rules[n].target = []string{"-j", queueEnd}
-				chains[i].rules = rules
-			}
 		}
 	}
 	return append(chains, k.all...)

@@ -215,11 +215,12 @@ type ruleSet struct {
 	clamp   []string // Config.Clamp
 	queues  []QueueRule
 	marks   marks
+	helped  []uint16 // see Config.helped
 }
 
 // newRuleSet returns c, whose address lists the kernel has as lists says.
 func newRuleSet(c Config, lists map[string]kernelList) *ruleSet {
-	s := &ruleSet{map[Table][]entry{}, slices.Clone(c.Clamp), slices.Clone(c.Queues), c.marks()}
+	s := &ruleSet{map[Table][]entry{}, slices.Clone(c.Clamp), slices.Clone(c.Queues), c.marks(), slices.Clone(c.helped())}
 	for _, t := range Tables {
 		s.entries[t] = entries(t, c.Rules(t), c, lists)
 	}
@@ -230,15 +231,18 @@ func (s *ruleSet) table(t Table) []entry { return s.entries[t] }
 
 // layout returns the kernel's chains of a table.
 func (s *ruleSet) layout(t Table) []kernelChain {
-	if t == Mangle {
+	switch t {
+	case Mangle:
 		return withQueues(layout(t, s.entries[t], s.clamp...), s.entries[t], s.queues, s.marks)
+	case Raw:
+		return withHelper(layout(t, s.entries[t]), s.entries[t], s.helped)
 	}
 	return layout(t, s.entries[t])
 }
 
 // empty reports whether the set has nothing for a table.
 func (s *ruleSet) empty(t Table) bool {
-	return len(s.entries[t]) == 0 && (t != Mangle || len(s.clamp)+len(s.queues) == 0)
+	return len(s.entries[t]) == 0 && (t != Mangle || len(s.clamp)+len(s.queues) == 0) && (t != Raw || len(s.helped) == 0)
 }
 
 // entries are the rules of table t.

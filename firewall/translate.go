@@ -10,13 +10,14 @@ import (
 )
 
 // ForgetRetranslated has the kernel forget the connections that the nat rules of next treat
-// otherwise than those of old, and returns how many. The kernel asks these rules only when a
-// connection begins, and would go on with the old translation for as long as packets come. Both have to be
+// otherwise than those of old, and those that a helper of old reads and none of next, and returns how many. The kernel asks these rules only when a
+// connection begins, and would go on with the old translation for as long as packets come. What is expected of a connection goes with it. Both have to be
 // valid: so no jump leads back, and there are not too many ways through the chains.
 func (f *Firewall) ForgetRetranslated(old, next Config) (forgotten int, err error) {
 	_, kept := f.filled()
 	was, is := translations(old, kept), translations(next, kept)
-	if slices.EqualFunc(was, is, func(a, b translation) bool { return a.String() == b.String() }) {
+	left := old.leftAlone(next)
+	if len(left) == 0 && slices.EqualFunc(was, is, func(a, b translation) bool { return a.String() == b.String() }) {
 		return 0, nil
 	}
 	// So many at a time, for a machine with little memory. Those that have come back meanwhile, under
@@ -25,7 +26,8 @@ func (f *Firewall) ForgetRetranslated(old, next Config) (forgotten int, err erro
 		var some []Tracked
 		others := 0
 		if err := eachTracked(func(c Tracked) bool {
-			if c.translation(was) == c.translation(is) || c.lastPacket() == nil {
+			read := c.Protocol == "tcp" && slices.Contains(left, c.Dst.Port())
+			if !read && c.translation(was) == c.translation(is) || c.lastPacket() == nil {
 				return true
 			}
 			if others++; len(some) < maxTrim {
@@ -45,6 +47,11 @@ func (f *Firewall) ForgetRetranslated(old, next Config) (forgotten int, err erro
 		}
 	}
 	return forgotten, nil
+}
+
+// leftAlone are the ports whose connections the helper of c reads, and that of next does not.
+func (c Config) leftAlone(next Config) []uint16 {
+	return slices.DeleteFunc(slices.Clone(c.helped()), func(port uint16) bool { return slices.Contains(next.helped(), port) })
 }
 
 // translation is a rule that decides about a translation, or leads to such rules. Its interfaces and

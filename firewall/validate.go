@@ -63,7 +63,7 @@ func (c Config) Validate() error {
 			return fmt.Errorf("clamp: %w", err)
 		}
 	}
-	if err := c.checkQueues(); err != nil {
+	if err := cmp.Or(c.checkQueues(), c.FTP.check()); err != nil {
 		return err
 	}
 	left, lists := maxKernelRules, c.namedLists()

@@ -34,6 +34,9 @@ var kernelTables = []kernelTable{
 	// full. The kernel has 1,024 lists on 32 MB, and with more memory so few that each packet looks
 	// through 32 connections.
 	{"proc/sys/net/netfilter/nf_conntrack_buckets", 16 << 10, 2048, 1 << 17},
+	// Connections that FTP's helper expects, one for each control connection: the kernel has 16 on 32 MB, which a single host
+	// could hold for as long as it likes.
+	{"proc/sys/net/netfilter/nf_conntrack_expect_max", 256 << 10, 128, 2048},
 	// Fragments of datagrams that are not complete, in bytes. They are put together ahead of
 	// every rule, whoever has sent them (CERT VU#641765).
 	{"proc/sys/net/ipv4/ipfrag_low_thresh", 170, 192 << 10, 3 << 20},

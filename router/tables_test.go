@@ -42,6 +42,7 @@ func TestTableSizes(t *testing.T) {
 		{"connections, 1 GB", 1 << 20, "proc/sys/net/netfilter/nf_conntrack_max", "131072"},
 		{"connections, 8 GB", 8 << 20, "proc/sys/net/netfilter/nf_conntrack_max", "262144"},
 		{"lists of connections, 32 MB", 24_500, "proc/sys/net/netfilter/nf_conntrack_buckets", "2048"},
+		{"expected connections, 32 MB", 24_500, "proc/sys/net/netfilter/nf_conntrack_expect_max", "128"},
 		{"lists of connections, 1 GB", 1 << 20, "proc/sys/net/netfilter/nf_conntrack_buckets", "65536"},
 		{"fragments, 32 MB", 24_500, "proc/sys/net/ipv4/ipfrag_high_thresh", "262144"},
 		{"fragments, 128 MB", 128 << 10, "proc/sys/net/ipv4/ipfrag_high_thresh", "1048576"},

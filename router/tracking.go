@@ -202,7 +202,7 @@ func (r *Router) forget(connections []firewall.Tracked) error {
 	return err
 }
 
-// forgetRetranslated has the kernel forget the connections that rules of nat treat otherwise now.
+// forgetRetranslated has the kernel forget the connections that rules of nat treat otherwise now, and those that a helper reads no more.
 // They would go on as they were for as long as packets come.
 func (r *Router) forgetRetranslated(old, next firewall.Config) {
 	log := r.log.About("firewall")
