@@ -58,7 +58,11 @@ func (x *execution) reset(m *menu, a arguments) error {
 }
 
 func (x *execution) setItems(m *menu, a arguments) error {
-	indices, err := x.resolve(m, a.items["numbers"])
+	which, some, err := m.present(a.items["numbers"], a.values)
+	if err != nil || !some {
+		return err
+	}
+	indices, err := x.resolve(m, which)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ type Config struct {
 	RoutingRules  []netcfg.Rule
 	// Settings are /ip settings.
 	Settings netcfg.Settings
-	// Firewall is /ip firewall filter, nat, mangle and raw, and AddressLists is /ip firewall address-list.
+	// Firewall is /ip firewall filter, nat, mangle, raw and service-port, and AddressLists is /ip firewall address-list.
 	Firewall     firewall.Config
 	AddressLists []ListedAddress
 	// Queues are /queue simple.
@@ -160,6 +160,7 @@ func Default() Config {
 		WWW:    login.Config{Disabled: true, Port: 80, MaxSessions: 4},
 		APISSL: login.Config{Disabled: true, Port: 8729, MaxSessions: 4}, WWWSSL: login.Config{Disabled: true, Port: 443, MaxSessions: 4},
 		Settings: netcfg.Settings{RPFilter: netcfg.RPFilterStrict}, Tracking: firewall.DefaultTracking(),
+		Firewall:  firewall.Config{FTP: firewall.Helper{Ports: []uint16{firewall.FTPPort}, Disabled: true}},
 		DNSServer: dns.Default(), Discovery: neighbor.Config{List: "none", Protocols: neighbor.LLDP + "," + neighbor.MNDP},
 	}
 	for list, count := range map[int]int{groupItems: len(c.Groups), userItems: len(c.Users)} {
@@ -198,6 +199,7 @@ func (c Config) cloneSettings() Config {
 	c.borrowed = nil
 	c.DNS = slices.Clone(c.DNS)
 	c.NTP.Servers = slices.Clone(c.NTP.Servers)
+	c.Firewall.FTP.Ports = slices.Clone(c.Firewall.FTP.Ports)
 	for _, s := range NetworkServices {
 		s.of(&c).From = slices.Clone(s.of(&c).From)
 	}
@@ -278,7 +280,7 @@ func (cfg Config) RulesAfter(before Config, rules firewall.Config) firewall.Conf
 		lists, temporary = cfg.listedAddresses()
 	}
 	return firewall.Config{
-		Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT), Mangle: actual(cfg.Firewall.Mangle), Raw: actual(cfg.Firewall.Raw),
+		Filter: actual(cfg.Firewall.Filter), NAT: actual(cfg.Firewall.NAT), Mangle: actual(cfg.Firewall.Mangle), Raw: actual(cfg.Firewall.Raw), FTP: cfg.Firewall.FTP,
 		Lists: cfg.interfaceSets(network.Actual), AddressLists: lists, Temporary: temporary, Clamp: clamp,
 		RoutingTables: cfg.routingMarks(), Queues: queue.Rules(cfg.Queues, network.Actual),
 	}

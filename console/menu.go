@@ -414,7 +414,7 @@ var menus = sync.OnceValue(func() []*menu {
 				{name: "timeout", help: "time after which it is forgotten if no packet comes"},
 			},
 		},
-		trackingMenu(),
+		trackingMenu(), helperMenu(),
 		{path: "queue", help: "limits of traffic"}, queueMenu(),
 		arpMenu(),
 		{

@@ -55,6 +55,7 @@ var absentProperties = sync.OnceValue(func() map[string]string {
 		"ip settings": "allow-fast-path=* arp-timeout=* icmp-errors-use-inbound-interface-address=no icmp-rate-limit=* icmp-rate-mask=* " +
 			"ip-forward=yes ipv4-multipath-hash-policy=l3 max-neighbor-entries=* route-cache=* tcp-timestamps=*",
 		"ip firewall connection tracking": "enabled=auto|yes",
+		"ip firewall service-port":        "sip-direct-media=* sip-timeout=*",
 		"ip firewall address-list":        "creation-time=* dynamic=no|yes",
 		"ip firewall filter":              absentMatchers + " hw-offload=* tcp-mss",
 		"ip firewall mangle":              absentMatchers + " new-priority route-dst sniff-id sniff-target sniff-target-port",
@@ -138,7 +139,7 @@ var absentMenus = sync.OnceValue(func() map[string]string {
 		"ip service":            "webserver",
 		"ip dns":                "adlist forwarders",
 		"system resource":       "cpu hardware irq pci usb",
-		"ip firewall":           "calea layer7-protocol service-port",
+		"ip firewall":           "calea layer7-protocol",
 		"ip route":              "cache nexthop rule vrf",
 		"queue":                 "interface tree type",
 		"routing":               "bfd bgp fantasy filter gmp id igmp-proxy isis mme nexthop ospf ospf-v3 pim pimsm pimsm-rp rip route rpki settings stats",
@@ -176,13 +177,12 @@ const scriptWords = " delay do environment error execute for foreach global if l
 // absentHints say what there is instead of some of absentMenus.
 var absentHints = sync.OnceValue(func() map[string]string {
 	return map[string]string{
-		"certificate":              noTLS,
-		"system backup":            "/export show-sensitive shows all that is set, which /import replace=yes takes again",
-		"queue tree":               "/queue simple with packet-marks= has what is marked",
-		"system script":            noScripts,
-		"system scheduler":         noScripts,
-		"snmp":                     "the metrics of the page are at /metrics",
-		"ip firewall service-port": "no protocol's data connections are looked for. FTP works in its passive mode",
+		"certificate":      noTLS,
+		"system backup":    "/export show-sensitive shows all that is set, which /import replace=yes takes again",
+		"queue tree":       "/queue simple with packet-marks= has what is marked",
+		"system script":    noScripts,
+		"system scheduler": noScripts,
+		"snmp":             "the metrics of the page are at /metrics",
 	}
 })
 
@@ -203,7 +203,6 @@ var idleSettings = sync.OnceValue(func() map[string]string {
 		"interface bridge settings": "allow-fast-path=* use-ip-firewall=no use-ip-firewall-for-pppoe=no use-ip-firewall-for-vlan=no",
 		"ip cloud":                  "back-to-home-vpn=revoked-and-disabled ddns-enabled=no|auto ddns-update-interval=* update-time=no",
 		"ip dhcp-server config":     "accounting=no interim-update=* radius-password=* store-leases-disk=*",
-		"ip firewall service-port":  "disabled=yes ports=* sip-direct-media=* sip-timeout=*",
 		"ip proxy":                  "always-from-cache=* anonymous=* cache-administrator=* cache-on-disk=* enabled=no max-cache-size=* port=* src-address=*",
 		"ip smb":                    "comment=* domain=* enabled=no|auto interfaces=*",
 		// The SSH server of Postern has strong ciphers only, an Ed25519 key, forwards nothing, and takes no password of who has a key.
