@@ -252,6 +252,18 @@ func checkIdle(path, command string, at place, words []word) error {
 	return nil
 }
 
+// checkQueueType is the error of a line that gives a kind of queues a rate, which queues of that kind would have too, or nil. A kind of
+// one's own needs no look: queues that name it are refused.
+func checkQueueType(words []word) error {
+	for _, w := range words {
+		if w.assigned && slices.Contains([]string{"pcq-rate", "pcq-burst-rate", "cake-bandwidth"}, w.key) && w.text != "0" {
+			return &lineError{message: "Postern has no /queue type", place: w.place, expected: w.key + "=0",
+				hint: "/queue simple bounds each host by a queue of its own with max-limit="}
+		}
+	}
+	return nil
+}
+
 // idleMenu returns the one of idleMenus or idleSettings that a statement leads to (enters) or changes by add or set; "" for any
 // other statement. current is the menu that the session is in.
 func idleMenu(words []word, current string) (menu string, enters bool, err error) {
@@ -269,6 +281,8 @@ func idleMenu(words []word, current string) (menu string, enters bool, err error
 			if name == "add" || name == "set" {
 				if idleSettings()[path] != "" {
 					err = checkIdle(path, name, w.place, words[i+1:])
+				} else if path == "queue type" && name == "set" {
+					err = checkQueueType(words[i+1:])
 				}
 				return idle(path), false, err
 			}
