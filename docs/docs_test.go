@@ -351,7 +351,10 @@ func newMachine(t *testing.T) *machine {
 			}
 			return links, nil
 		},
-		Files:          func() ([]console.FileState, error) { return nil, nil },
+		Files: func() ([]console.FileState, error) { return nil, nil },
+		ReadFile: func(string) (string, error) {
+			return "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKALlEyRPP/XBUzF07yHn11325lSc650S6+PjmCSsim2", nil
+		},
 		MayKeepFile:    func(string, int) error { return nil },
 		KeepFile:       func(string, string) error { return nil },
 		MayRemoveFiles: func([]uint32) error { return nil },
