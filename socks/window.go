@@ -118,15 +118,29 @@ func (f *flow) learn(source int) {
 	f.clamp = clamp
 	f.ratio = int32(max(1, int64(clamp)*wholeRatio/int64(f.size)))
 	late := f.window == f.needs()
-	if f.packet > 0 {
-		f.packet = max(f.packet, int32(largestPacket(source)))
-	}
-	if late {
-		f.window = f.needs()
-	}
+	f.learnPacket(source)
 	// With more than it needs, a peer sends larger packets.
 	if clamp < f.window || late && f.packet > 0 {
 		f.setClamp(source)
+	}
+}
+
+// learnPacket finds out how large the packets are that the peer of f's source sends, or may send: while the kernel has its own limit
+// of the window, f.clamp, it may have offered as many whole packets as that has room for, and the peer sends halves of the most
+// that it was ever offered, not less (tcp_bound_to_half_wnd). The window becomes what the peer needs then.
+func (f *flow) learnPacket(source int) {
+	if f.packet == 0 {
+		return
+	}
+	info, err := unix.GetsockoptTCPInfo(source, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return
+	}
+	late, packet := f.window == f.needs(), max(1, int(info.Rcv_mss))
+	offered := min(f.clamp, int(info.Rcv_ssthresh)) / packet * packet
+	f.packet = max(f.packet, int32(packet), int32(min(offered/2, leastWindow)))
+	if late {
+		f.window = f.needs()
 	}
 }
 
@@ -167,6 +181,8 @@ func (f *flow) endOffer(source int) {
 	setReceiveBuffer(source, f.size)
 	clamp, err := unix.GetsockoptInt(source, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP)
 	if err == nil && clamp != f.clamp {
+		f.clamp = clamp
+		f.learnPacket(source)
 		f.setClamp(source)
 	}
 }
@@ -227,13 +243,4 @@ func (s *Server) narrow(f *flow) {
 		f.widened = 0
 		s.wider--
 	}
-}
-
-// largestPacket returns how many bytes packets have that come at fd, by the kernel's estimate.
-func largestPacket(fd int) int {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return 0
-	}
-	return int(info.Rcv_mss)
 }

@@ -32,9 +32,10 @@ type rawPeer struct {
 	from netip.AddrPort // the other end
 	next uint32         // what it sends next
 	got  uint32         // what it has got
-	// acknowledged is what the other end has got, and window what it offered from there on.
-	acknowledged, window uint32
-	changed              chan struct{}
+	// acknowledged is what the other end has got, window what it offered from there on, and most the most that it
+	// ever offered.
+	acknowledged, window, most uint32
+	changed                    chan struct{}
 }
 
 const (
@@ -109,6 +110,7 @@ func (p *rawPeer) take(packet []byte) {
 		p.got += data + uint32(flags&tcpFlagEnd)
 	}
 	p.acknowledged, p.window = binary.BigEndian.Uint32(tcp[8:]), uint32(binary.BigEndian.Uint16(tcp[14:]))
+	p.most = max(p.most, p.window)
 	if data > 0 || flags&tcpFlagEnd != 0 {
 		p.write(tcpFlagAck, nil, nil)
 	}
@@ -116,6 +118,17 @@ func (p *rawPeer) take(packet []byte) {
 	case p.changed <- struct{}{}:
 	default:
 	}
+}
+
+// packet is how many bytes the packets have that Linux would send: halves of the most that it was ever offered
+// (tcp_bound_to_half_wnd).
+func (p *rawPeer) packet() uint32 { return min(max(smallPacket, p.offered()/2), leastWindow) }
+
+// offered returns the most that it was ever offered.
+func (p *rawPeer) offered() uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.most
 }
 
 // send sends a packet, whether there is room for it or not.
@@ -246,6 +259,41 @@ func TestWindowOfTheLargeBuffer(t *testing.T) {
 			send(100)
 		}
 	}
+}
+
+// TestMostThatWasOffered has a server send packets while the receive buffer is large for a read: each is larger than those before,
+// so that the kernel sets the limit of the window anew, and may offer more than the two small packets. The server
+// sends halves of that from then on, and must always be offered one once all is read.
+func TestMostThatWasOffered(t *testing.T) {
+	p := newRawPeer(t)
+	u := start(t, func(o *options) { o.SocketMemory = 4096 })
+	near := dial(t, u.addr)
+	near.send(ask(commandConnect, p.at.String(), "user"))
+	near.reply(replyGranted)
+	send := func(part int) {
+		t.Helper()
+		p.send(strings.Repeat("x", part), 0)
+		near.receive(part)
+		p.awaitWindow(p.packet())
+	}
+	send(smallPacket)
+	remote := u.firstConn().remote
+	for _, part := range []int{640, 820, 1000, 1160} {
+		u.Server.mu.Lock()
+		f := &u.conns[1].rx
+		setReceiveBuffer(remote, offeringReceive)
+		for range 2 { // two, so that they are acknowledged at once
+			p.send(strings.Repeat("x", part), 0)
+		}
+		assert.Eventually(t, func() bool { return arrived(remote) == 2*part }, patience, 100*time.Microsecond)
+		f.endOffer(remote)
+		u.Server.mu.Unlock()
+		near.receive(2 * part)
+		for n := uint32(0); n < p.offered()+leastWindow; n += 600 { // parts of packets, over all that was offered
+			send(600)
+		}
+	}
+	assert.Greater(t, p.offered(), uint32(2*smallPacket))
 }
 
 // TestWindowBehindAFullBuffer has a server send parts of packets to a client that does not read, until
