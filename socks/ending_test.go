@@ -138,7 +138,11 @@ func TestDeliveredSlowly(t *testing.T) {
 func TestResetWhileEnding(t *testing.T) {
 	u := start(t, nil)
 	near := u.endUnread(t, 4096, make([]byte, 600_000))
-	require.Eventually(t, func() bool { return u.Connections()[0].Rx == 600_000 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool {
+		u.Server.mu.Lock()
+		defer u.Server.mu.Unlock()
+		return u.conns[1].state == ending
+	}, patience, time.Millisecond)
 	require.NoError(t, near.SetLinger(0))
 	near.Close()
 	u.awaitCount(t, 0)

@@ -180,8 +180,8 @@ func run(t *testing.T, cmd *exec.Cmd, input []byte) []byte {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, &stderr
-	// A child that keeps the pipes open must not delay the test.
-	cmd.WaitDelay = time.Second
+	// A child that keeps the pipes open must not delay the test for ever.
+	cmd.WaitDelay = patience
 	require.NoError(t, cmd.Start())
 	kill := time.AfterFunc(patience, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	defer kill.Stop()
