@@ -23,9 +23,14 @@ var compilerPatches = []patch{
 //   - it is a single instruction that computes, loads or stores;
 //   - the branch does not look at the register that it sets, and it does not touch the one that a call sets.
 //
-// What reads the tables of functions sees no difference: a call returns to the same place behind it, and a load by a nil pointer faults at
-// the address of the branch, which is in the same function. The call of runtime.deferreturn stays as it is: after a panic the
-// runtime jumps to it, without what stands before.
+// The runtime sees no difference: a call returns to the same place behind it, and a load by a nil pointer faults at the address of the
+// branch, which is in the same function. The call of runtime.deferreturn stays as it is: after a panic the runtime jumps to it, without
+// what stands before. Lines do differ: the place before that to which a call returns may be of another line, see annotate, and what
+// faults behind a branch has the branch's.
+//
+// No goroutine may be preempted by a signal (linker.go). It would come back to a branch, where the compiler says that it may, with what
+// stands behind not done yet, which was in front: a store that belongs to a look at whether pointers have to be told to the collector, or
+// what reads the assembler's own register.
 const fillSlots = `
 // fillSlots moves instructions to behind branches, in place of those that addnop has put there.
 func (c *ctxt0) fillSlots() {

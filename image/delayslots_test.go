@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"debug/elf"
+	"debug/gosym"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -62,6 +66,58 @@ func TestDelaySlots(t *testing.T) {
 	}
 	assert.Greater(t, filled, branches/3, "of %d branches", branches)
 	assert.NotZero(t, calls)
+}
+
+// TestDelaySlotsTraced: a trace has the line of a call, although an instruction of another line may stand behind it. A function returns
+// to behind that.
+func TestDelaySlotsTraced(t *testing.T) {
+	e2e.Builds(t)
+	b, err := board.ByName("malta")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	l, err := boardLinker(b, dir)
+	require.NoError(t, err)
+	require.NotEmpty(t, l.compiler)
+	list, err := patchGo(b, dir, l.runtime...)
+	require.NoError(t, err)
+	env := append(append(b.GoEnv(), l.env...), "GOFLAGS=-overlay="+list)
+	require.NoError(t, run("", env, "go", "build", "-ldflags=-w", "-gcflags=all=-l", "-toolexec="+l.compiler, "-o", program, "./testdata/linked"))
+
+	f, err := elf.Open(program)
+	require.NoError(t, err)
+	defer f.Close()
+	text := f.Section(".text")
+	data, err := text.Data()
+	require.NoError(t, err)
+	tab, err := f.Section(".gopclntab").Data()
+	require.NoError(t, err)
+	table, err := gosym.NewTable(nil, gosym.NewLineTable(tab, text.Addr))
+	require.NoError(t, err)
+	var in, want strings.Builder
+	calls := 0
+	for i := 0; i+8 <= len(data) && calls < 100; i += 4 {
+		at := text.Addr + uint64(i)
+		if f.ByteOrder.Uint32(data[i:])>>26 != 3 { // JAL
+			continue
+		}
+		file, line, function := table.PCToLine(at)
+		_, behind, _ := table.PCToLine(at + 4)
+		if function == nil || function.Name == "runtime.sigpanic" || line == behind {
+			continue
+		}
+		calls++
+		start := function.Entry - text.Addr
+		fmt.Fprintf(&in, "%s()\n\t?:%d +0x%x\n", traceName(function.Name), start, at+8-function.Entry)
+		fmt.Fprintf(&want, "%s()\n\t%s:%d +0x%x\n", printedName(function.Name), file, line, at+8-function.Entry)
+		// The line of the log about a panic tells of the last byte before that.
+		fmt.Fprintf(&in, "panic: oh in %s (?:%d +0x%x)\n", traceName(function.Name), start, at+7-function.Entry)
+		fmt.Fprintf(&want, "panic: oh in %s (%s:%d +0x%x)\n", printedName(function.Name), file, line, at+7-function.Entry)
+	}
+	require.Equal(t, 100, calls)
+	var got bytes.Buffer
+	require.NoError(t, annotate(program, strings.NewReader(in.String()), &got))
+	assert.Equal(t, want.String(), got.String())
 }
 
 // isBranch reports whether an instruction of MIPS has a place behind it that is carried out first: J, JAL, BEQ, BNE, BLEZ, BGTZ, those of

@@ -54,6 +54,7 @@ func annotate(program string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer f.Close()
+	mips := f.Machine == elf.EM_MIPS
 	text, tab := f.Section(".text"), f.Section(".gopclntab")
 	if text == nil || tab == nil {
 		return fmt.Errorf("%s: not a Go program", program)
@@ -82,6 +83,10 @@ func annotate(program string, in io.Reader, out io.Writer) error {
 			return "", "", err
 		}
 		at -= min(back, at)
+		// What a call of MIPS returns to is two instructions behind it, and the one between may be of another line.
+		if mips && at%4 == 3 {
+			at -= min(7, at)
+		}
 		f := functions[from]
 		if f == nil || f.Entry+at >= f.End || short != "panic" && short != traceName(f.Name) {
 			return "", "", fmt.Errorf("the program has no function of %s at %d with 0x%x bytes and more: the trace is of another board or another commit", short, from, at)
