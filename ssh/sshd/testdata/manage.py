@@ -44,7 +44,7 @@ print("Netmiko has logged in after %.1f s" % (time.monotonic() - start), file=sy
 print(connection.base_prompt.strip())
 # What it has pressed Enter for is over with the first answer.
 print(send("/system identity print", "name: (.*\n)+" + re.escape(prompt) + "$"))
-print(send("/system identity prnt"))
+print(send("/system identity prnt").split(";")[0])
 connection.send_config_set(["/ip firewall address-list add list=friends address=203.0.113.%d" % i for i in (7, 8)])
 print(send("/ip firewall address-list print count-only", r"\n2\r\n" + re.escape(prompt) + "$"))
 long = "c" * 200
