@@ -158,6 +158,36 @@ func TestStaleChange(t *testing.T) {
 	s.end(c, errShutdown)
 }
 
+// TestSourceInLine has an address call again whose connections have all ended between an event and its turn. It is one address
+// all the same: its calls are counted, and so are its connections.
+func TestSourceInLine(t *testing.T) {
+	s := unlooped(t)
+	const addr = "127.0.0.2"
+	gone := s.fading(addr)
+	s.note(gone, ofClient, unix.EPOLLIN)
+	s.end(gone, nil)
+	for range maxCalls + 1 {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		require.NoError(t, err)
+		defer unix.Close(pair[1])
+		s.noteCall(pair[0], netip.MustParseAddrPort(addr+":1000"))
+	}
+	s.serve(1)
+	require.Equal(t, maxCalls, s.calls)
+	assert.False(t, s.mayAccept(), "who has called last has not waited yet")
+	s.serve(maxCalls)
+	require.Len(t, s.conns, maxCalls+1)
+	for _, c := range s.conns {
+		assert.Same(t, s.sources[netip.MustParseAddr(addr)], c.source)
+	}
+	assert.Equal(t, 1, s.holders)
+	for _, c := range s.conns {
+		s.end(c, errShutdown)
+	}
+	assert.Zero(t, s.serve(1))
+	assert.Empty(t, s.sources)
+}
+
 // TestCallsDropped closes calls that wait when the service goes.
 func TestCallsDropped(t *testing.T) {
 	s := unlooped(t)
@@ -169,9 +199,9 @@ func TestCallsDropped(t *testing.T) {
 	}
 	s.dropCalls()
 	assert.Equal(t, before, countDescriptors())
-	assert.Empty(t, s.sources)
 	assert.Zero(t, s.calls)
 	assert.Zero(t, s.serve(1))
+	assert.Empty(t, s.sources)
 }
 
 // TestCallsThatWaitForLong has an address call more often than is served in time. Its last calls are refused, so that the

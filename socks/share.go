@@ -166,9 +166,10 @@ func (s *Server) vacate(c *conn) {
 	s.forget(c.source)
 }
 
-// forget forgets an address if nothing is left of its connections.
+// forget forgets an address if nothing is left of its connections, and it is not in the line: otherwise it would be a second
+// source when it calls again.
 func (s *Server) forget(from *source) {
-	if from.slots == 0 && from.agenda.calls.len() == 0 && from.busy == [queueKinds]int{} {
+	if from.slots == 0 && from.agenda.empty() && !from.agenda.inLine && from.busy == [queueKinds]int{} {
 		delete(s.sources, from.addr)
 	}
 }
