@@ -172,10 +172,11 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 // outside by a rule of dst-nat, would leave less to one of the LAN that uses all of its own.
 const leastShare = 32
 
-// silences returns how long a connection was silent. One that is being closed counts as silent for ever.
+// silences returns how long a connection was silent, at the least. One that is being closed counts as silent for ever.
 func silences() (func(Tracked) time.Duration, error) {
 	whole := map[string]time.Duration{}
-	for name, parameter := range map[string]string{"tcp": "tcp_timeout_established", "udp": "udp_timeout_stream", "icmp": "icmp_timeout", "": "generic_timeout"} {
+	const underWay = "data under way"
+	for name, parameter := range map[string]string{"tcp": "tcp_timeout_established", underWay: "tcp_timeout_unacknowledged", "udp": "udp_timeout_stream", "icmp": "icmp_timeout", "": "generic_timeout"} {
 		text, err := os.ReadFile(trackingFolder + parameter)
 		if err != nil {
 			return nil, fmt.Errorf("connection tracking: %w", err)
@@ -186,9 +187,14 @@ func silences() (func(Tracked) time.Duration, error) {
 		}
 		whole[name] = time.Duration(seconds) * time.Second
 	}
+	whole[underWay] = min(whole[underWay], whole["tcp"])
 	return func(c Tracked) time.Duration {
 		if c.Protocol == "tcp" && c.State != "established" {
 			return MaxTimeout
+		}
+		// One whose last data was not acknowledged yet, as one that moves mostly is, has less time left than one of which all was.
+		if c.Protocol == "tcp" && c.Timeout <= whole[underWay] {
+			return whole[underWay] - c.Timeout
 		}
 		timeout, known := whole[c.Protocol]
 		if !known {

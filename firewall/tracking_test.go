@@ -207,3 +207,28 @@ func TestTrimManyHosts(t *testing.T) {
 	assert.Equal(t, hosts-excess, silent)
 	assert.Equal(t, uses, inUse)
 }
+
+// How long a connection was silent follows from how long it will be remembered, and from what for: the kernel gives one whose data
+// is under way less time.
+func TestSilences(t *testing.T) {
+	newSite(t)
+	require.NoError(t, DefaultTracking().Set())
+	silence, err := silences()
+	require.NoError(t, err)
+	for _, c := range []struct {
+		protocol, state string
+		left, want      time.Duration
+	}{
+		{"tcp", "established", 2*time.Hour + 4*time.Minute, 0},
+		{"tcp", "established", 2 * time.Hour, 4 * time.Minute},
+		{"tcp", "established", 5 * time.Minute, 0},
+		{"tcp", "established", 3 * time.Minute, 2 * time.Minute},
+		{"tcp", "time_wait", 10 * time.Second, MaxTimeout},
+		{"udp", "", 3 * time.Minute, 0},
+		{"udp", "", time.Minute, 2 * time.Minute},
+		{"icmp", "", 20 * time.Second, 10 * time.Second},
+		{"gre", "", 9 * time.Minute, time.Minute},
+	} {
+		assert.Equal(t, c.want, silence(Tracked{Protocol: c.protocol, State: c.state, Timeout: c.left}), c)
+	}
+}
