@@ -10,7 +10,8 @@
 //     the oldest of that is. So fewer than 10 addresses cannot keep others out;
 //   - 10 passwords are being checked at once, 3 of one address, also of those who have hung up;
 //   - there are no more logins than the configuration says, but for one more of who manages the router, whom the others
-//     can therefore not keep out; each has at most 4 sessions;
+//     can therefore not keep out, and one that was left while a request is still carried out (Entry.Leave); each has at most
+//     4 sessions;
 //   - PID 1 can end a login at any time (Login.End);
 //   - a client that has vanished without a word is noticed after some minutes;
 //   - clients whose address is not allowed are cut off before a byte of theirs is read;
