@@ -59,3 +59,7 @@ func (s *Server) excuseSilence() {
 		c.last = min(c.last, s.now) + pause
 	}
 }
+
+// heard says that c was not silent at a time of the clock. What a stall excuses stays excused: a few bytes that come at once, as they had
+// been on their way, do not tell that the others' next try is over.
+func (c *conn) heard(now time.Duration) { c.last = max(c.last, now) }

@@ -38,9 +38,11 @@ func TestSilenceBehindStall(t *testing.T) {
 	for _, c := range []struct {
 		name          string
 		stall, silent time.Duration // how long it may be silent then, with an idle timeout of 20 s
+		sends         string        // what the client sends before it is silent
 	}{
-		{"30 s", 30 * time.Second, 110 * time.Second},
-		{"an hour", time.Hour, 20*time.Second + 2*longestRetry},
+		{"30 s", 30 * time.Second, 110 * time.Second, ""},
+		{"30 s, and bytes that were on their way", 30 * time.Second, 110 * time.Second, "x"},
+		{"an hour", time.Hour, 20*time.Second + 2*longestRetry, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var clock movedClock
@@ -48,9 +50,11 @@ func TestSilenceBehindStall(t *testing.T) {
 				clock.use(o)
 				o.cfg.ConnectionIdleTimeout = 20 * time.Second
 			})
-			u.connect(t)
+			near, far := u.connect(t)
 			clock.forward(c.stall)
 			clock.awaitTurn(t, u)
+			near.send(c.sends)
+			far.receive(len(c.sends))
 			passed := time.Duration(0)
 			for passed < c.silent-2*time.Second {
 				clock.forward(lateness / 2)

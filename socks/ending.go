@@ -45,7 +45,7 @@ func (s *Server) deliver(c *conn) {
 		return
 	}
 	if unsent < c.unsent {
-		c.last = s.now
+		c.heard(s.now)
 	}
 	c.unsent = unsent
 	if unsent > bothEnds {

@@ -124,7 +124,7 @@ func (s *Server) consume(c *conn, b []byte, length int, err error) bool {
 		s.end(c, fmt.Errorf("request: %w", err))
 		return false
 	}
-	c.last = s.now
+	c.heard(s.now)
 	switch {
 	case length > 0:
 		err = c.discard(b, length)

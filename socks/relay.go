@@ -277,7 +277,7 @@ func (s *Server) advance(c *conn, f *flow, source, sink int) (p progress, err er
 		if n > 0 {
 			f.moved += uint64(n)
 			c.spend(f, n)
-			c.last = s.now
+			c.heard(s.now)
 		}
 		if n > 0 && err == nil && p != atSink {
 			s.grow(c, f, source, sink)

@@ -403,7 +403,7 @@ func (s *Server) fromPeer(c *conn, from netip.AddrPort, size int) {
 func (s *Server) passed(c *conn, f *flow, size, source, sink int) {
 	f.moved += uint64(size)
 	c.spend(f, size)
-	c.last = s.now
+	c.heard(s.now)
 	s.grow(c, f, source, sink)
 }
 
