@@ -16,25 +16,31 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 )
 
-// TestDelaySlots: behind no branch of a program for MIPS is a branch, behind a third of them at least is an instruction that does
-// something, and behind none to runtime.deferreturn. The tests on malta and maltael show that the programs do what they shall.
-func TestDelaySlots(t *testing.T) {
+// linkedProgram builds the program of testdata/linked for malta with one of its tools.
+func linkedProgram(t *testing.T, tool func(linker) string) (program string, f *elf.File) {
+	t.Helper()
 	e2e.Builds(t)
 	b, err := board.ByName("malta")
 	require.NoError(t, err)
 	dir := t.TempDir()
-	program := filepath.Join(dir, "program")
+	program = filepath.Join(dir, "program")
 	l, err := boardLinker(b, dir)
 	require.NoError(t, err)
-	require.NotEmpty(t, l.toolexec)
+	require.NotEmpty(t, tool(l))
 	list, err := patchGo(b, dir, l.runtime...)
 	require.NoError(t, err)
 	env := append(append(b.GoEnv(), l.env...), "GOFLAGS=-overlay="+list)
-	require.NoError(t, run("", env, "go", "build", "-ldflags=-w", "-gcflags=all=-l", "-toolexec="+l.toolexec, "-o", program, "./testdata/linked"))
-
-	f, err := elf.Open(program)
+	require.NoError(t, run("", env, "go", "build", "-ldflags=-w", "-gcflags=all=-l", "-toolexec="+tool(l), "-o", program, "./testdata/linked"))
+	f, err = elf.Open(program)
 	require.NoError(t, err)
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
+	return program, f
+}
+
+// TestDelaySlots: behind no branch of a program for MIPS is a branch, behind a third of them at least is an instruction that does
+// something, and behind none to runtime.deferreturn. The tests on malta and maltael show that the programs do what they shall.
+func TestDelaySlots(t *testing.T) {
+	_, f := linkedProgram(t, func(l linker) string { return l.toolexec })
 	symbols, err := f.Symbols()
 	require.NoError(t, err)
 	var deferreturn uint32
@@ -71,22 +77,7 @@ func TestDelaySlots(t *testing.T) {
 // TestDelaySlotsTraced: a trace has the line of a call, although an instruction of another line may stand behind it. A function returns
 // to behind that.
 func TestDelaySlotsTraced(t *testing.T) {
-	e2e.Builds(t)
-	b, err := board.ByName("malta")
-	require.NoError(t, err)
-	dir := t.TempDir()
-	program := filepath.Join(dir, "program")
-	l, err := boardLinker(b, dir)
-	require.NoError(t, err)
-	require.NotEmpty(t, l.compiler)
-	list, err := patchGo(b, dir, l.runtime...)
-	require.NoError(t, err)
-	env := append(append(b.GoEnv(), l.env...), "GOFLAGS=-overlay="+list)
-	require.NoError(t, run("", env, "go", "build", "-ldflags=-w", "-gcflags=all=-l", "-toolexec="+l.compiler, "-o", program, "./testdata/linked"))
-
-	f, err := elf.Open(program)
-	require.NoError(t, err)
-	defer f.Close()
+	program, f := linkedProgram(t, func(l linker) string { return l.compiler })
 	text := f.Section(".text")
 	data, err := text.Data()
 	require.NoError(t, err)

@@ -255,7 +255,9 @@ func (p *provider) test(t *testing.T) {
 		if left > least {
 			return nil
 		}
-		if least = left; least < p.offer.Time {
+		// The screen has whole seconds: some must be over before a renewal is seen.
+		if left < p.offer.Time-5*time.Second {
+			least = min(least, left)
 			k.command(t, "/ip dhcp-client renew 0")
 		}
 		return fmt.Errorf("%v are left", left)

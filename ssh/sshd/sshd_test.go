@@ -261,17 +261,9 @@ func TestOpenSSH(t *testing.T) {
 func TestShell(t *testing.T) {
 	g := newRig(t, nil)
 	client := g.dial()
-	s, err := client.NewSession()
-	require.NoError(t, err)
-	require.NoError(t, s.RequestPty("vt100", 24, 80, nil))
-	in, err := s.StdinPipe()
-	require.NoError(t, err)
-	out, err := s.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, s.Shell())
-	read := reader(t, out)
+	s, in, read := openShell(t, client)
 	read("[admin@postern] > ")
-	_, err = io.WriteString(in, "/system identity print\r\n")
+	_, err := io.WriteString(in, "/system identity print\r\n")
 	require.NoError(t, err)
 	assert.Equal(t, "/system identity print\r\n  name: postern\r\n[admin@postern] > ", read("> "))
 	require.NoError(t, s.WindowChange(24, 120))
@@ -307,16 +299,8 @@ func TestProgramsShell(t *testing.T) {
 	client, err := protocol.Dial("tcp4", g.address(), c)
 	require.NoError(t, err)
 	defer client.Close()
-	s, err := client.NewSession()
-	require.NoError(t, err)
-	require.NoError(t, s.RequestPty("vt100", 24, 80, nil))
-	in, err := s.StdinPipe()
-	require.NoError(t, err)
-	out, err := s.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, s.Shell())
+	_, in, read := openShell(t, client)
 	prompt := "[admin@" + name + "] > "
-	read := reader(t, bufio.NewReader(out))
 	assert.Equal(t, prompt, read("> "))
 	typed := func(line, end string) string {
 		t.Helper()
@@ -332,7 +316,7 @@ func TestProgramsShell(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(export, prompt))
 	assert.NotContains(t, export, "\x1b")
 	assert.Equal(t, 2*256, strings.Count(export, "add action="))
-	s, err = client.NewSession()
+	s, err := client.NewSession()
 	require.NoError(t, err)
 	whole, err := s.Output("/export")
 	require.NoError(t, err)
@@ -352,13 +336,8 @@ func TestNote(t *testing.T) {
 		client, err := protocol.Dial("tcp4", g.address(), c)
 		require.NoError(t, err)
 		defer client.Close()
-		s, err := client.NewSession()
-		require.NoError(t, err)
-		require.NoError(t, s.RequestPty("vt100", 24, 80, nil))
-		out, err := s.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, s.Shell())
-		return reader(t, out)("> ")
+		_, _, read := openShell(t, client)
+		return read("> ")
 	}
 	assert.Equal(t, "Authorised people only\r\n[admin@postern] > ", begin("admin"))
 	assert.Equal(t, "Authorised people only\r\n[admin@postern] > ", begin("admin+200w"))
@@ -368,6 +347,20 @@ func TestNote(t *testing.T) {
 	said, err := s.Output("/system identity print")
 	require.NoError(t, err)
 	assert.Equal(t, "  name: postern\r\n", string(said))
+}
+
+// openShell starts a shell at a terminal of 24 lines with 80 characters. read reads what it says up to a text.
+func openShell(t *testing.T, client *protocol.Client) (s *protocol.Session, in io.Writer, read func(end string) string) {
+	t.Helper()
+	s, err := client.NewSession()
+	require.NoError(t, err)
+	require.NoError(t, s.RequestPty("vt100", 24, 80, nil))
+	in, err = s.StdinPipe()
+	require.NoError(t, err)
+	out, err := s.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, s.Shell())
+	return s, in, reader(t, bufio.NewReader(out))
 }
 
 // reader returns a function that reads up to a text.
