@@ -76,5 +76,5 @@ release: ## build what is committed for all boards, and make a folder of it for 
 	go run ./image setup all
 	go run ./image release all
 
-setup: ## install the Debian packages that all of this takes; needs root
+setup: ## install what all of this takes, Debian packages and a few of npm; needs root
 	go run ./image setup --lab all
