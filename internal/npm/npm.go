@@ -34,6 +34,7 @@ func Install() error {
 		return err
 	}
 	_, err = c.Get(kind, name, inputs, func(result, work string) error {
+		fmt.Fprintln(os.Stderr, "npm: fetching the packages that the tests take")
 		for file, text := range map[string]string{"package.json": names, "package-lock.json": hashes} {
 			if err := os.WriteFile(filepath.Join(result, file), []byte(text), 0o644); err != nil {
 				return err
