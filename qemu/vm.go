@@ -460,64 +460,58 @@ func (s *screen) mirrorTo(w io.Writer) {
 	s.mirror = w
 }
 
-var errTimeout = errors.New("time is up")
+// errEnded says that QEMU ended before what was waited for came.
+var errEnded = errors.New("QEMU has ended")
 
-func (s *screen) expect(text string, timeout time.Duration, ended <-chan struct{}) (string, error) {
+func (s *screen) expect(text string, timeout time.Duration, ended <-chan struct{}) (found string, err error) {
+	err = s.await(text, timeout, ended, func() bool {
+		i := bytes.Index(s.text[s.seen:], []byte(text))
+		if i < 0 {
+			return false
+		}
+		end := s.seen + i + len(text)
+		found, s.seen = string(s.text[s.seen:end]), end
+		return true
+	})
+	return found, err
+}
+
+// find waits for what matches, wherever it is, and leaves to expect what that would see. It returns the match and its
+// groups.
+func (s *screen) find(pattern *regexp.Regexp, timeout time.Duration, ended <-chan struct{}) (found []string, err error) {
+	err = s.await(pattern.String(), timeout, ended, func() bool {
+		found = pattern.FindStringSubmatch(string(s.text))
+		return found != nil
+	})
+	return found, err
+}
+
+// await waits until is holds, which it calls whenever more has come, while nothing can.
+func (s *screen) await(what string, timeout time.Duration, ended <-chan struct{}, is func() bool) error {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	last := false
 	for {
 		s.mu.Lock()
-		i := bytes.Index(s.text[s.seen:], []byte(text))
-		if i >= 0 {
-			end := s.seen + i + len(text)
-			found := string(s.text[s.seen:end])
-			s.seen = end
-			s.mu.Unlock()
-			return found, nil
-		}
-		changed := s.changed
+		found, changed := is(), s.changed
 		s.mu.Unlock()
+		if found {
+			return nil
+		}
 		select {
 		case <-changed:
 		case <-ended: // and the screen has all of it
 			if last {
-				return "", fmt.Errorf("wait for %q: QEMU has ended", text)
+				return fmt.Errorf("wait for %q: %w", what, errEnded)
 			}
 			last = true
 		case <-timer.C:
-			// If this process stood still, the text is there all the same: look once more.
+			// If this process stood still, it is there all the same: look once more.
 			if last {
-				return "", fmt.Errorf("wait for %q: %w after %v", text, errTimeout, timeout)
+				return fmt.Errorf("wait for %q: time is up after %v", what, timeout)
 			}
 			last = true
 			timer.Reset(0)
-		}
-	}
-}
-
-// find waits for what matches, wherever it is, and leaves to expect what that would see. It returns the match and its
-// groups.
-func (s *screen) find(pattern *regexp.Regexp, timeout time.Duration, ended <-chan struct{}) ([]string, error) {
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	for last := false; ; {
-		s.mu.Lock()
-		found := pattern.FindStringSubmatch(string(s.text))
-		changed := s.changed
-		s.mu.Unlock()
-		if found != nil {
-			return found, nil
-		}
-		if last {
-			return nil, fmt.Errorf("wait for %q: %w", pattern, errTimeout)
-		}
-		select {
-		case <-changed:
-		case <-ended:
-			last = true
-		case <-timer.C:
-			last = true // if this process stood still, it is there all the same
 		}
 	}
 }

@@ -59,7 +59,7 @@ func TestFind(t *testing.T) {
 	assert.Equal(t, "[    0.000000] CPU", said, "expect goes on where it was")
 	close(ended)
 	_, err = s.find(slowHost, time.Minute, ended)
-	require.ErrorIs(t, err, errTimeout)
+	require.ErrorIs(t, err, errEnded)
 }
 
 // TestSlowHost: what the kernel says of a slow host is no part of what a command prints.
