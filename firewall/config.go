@@ -15,7 +15,8 @@ type Config struct {
 	Mangle []Rule
 	Raw    []Rule
 	// FTP is the helper for FTP: with it a client behind address translation can have the server open the connections for data (its
-	// active mode), and a server the client. It reads connections that begin through the router, as far as no rule of Raw has notrack for them.
+	// active mode), and a server the client. It reads connections that begin through the router, as far as no rule of Raw has notrack for them, and
+	// those of the router itself that a rule accepts in a chain of Raw which prerouting uses as well.
 	FTP Helper
 	// RoutingTables are the routing marks that rules name, each with a number of 1..MaxRoutingMarks of its own: see
 	// RoutingMark. NoRoutingMark is none of them.

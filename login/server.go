@@ -175,7 +175,7 @@ type Conn struct {
 }
 
 // admit takes a connection, unless its address may not connect or there are too many that have not logged in. Then it may displace one of
-// an address that has more of them: a few addresses alone cannot keep others out.
+// an address that has more of them: a few addresses alone cannot keep others out for longer than a password's check takes.
 func (s *Server) admit(conn *net.TCPConn) (serve func()) {
 	peer := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	s.mu.Lock()
