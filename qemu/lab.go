@@ -116,10 +116,10 @@ func example(n network, m *machine, s *site) error {
 		"http://"+serverAddress+"/"+fileName).Run(); err != nil {
 		return fmt.Errorf("HTTP: %w", err)
 	}
-	fmt.Println("web server:", lastLine(s.httpLog.String()))
-	if !strings.Contains(s.httpLog.String(), wanAddress) {
-		return fmt.Errorf("the web server was not asked from %s", wanAddress)
+	if err := s.askedFrom(wanAddress); err != nil {
+		return err
 	}
+	fmt.Println("web server:", lastLine(s.httpLog.String()))
 
 	say("The same file by FTP through SOCKS, control and passive data")
 	// Slowly, so that the connections can be seen while they live.

@@ -267,7 +267,7 @@ func (p *pppdHousehold) await(t *testing.T, proved string) {
 		return err
 	}))
 	require.NoError(t, retry(p.page))
-	assert.Contains(t, lastLine(p.site.httpLog.String()), address, "masqueraded")
+	assert.NoError(t, p.site.askedFrom(address), "masqueraded")
 	assert.Contains(t, p.ac.shell(t, "grep '^sent .LCP ConfReq' /var/log/pppd | tail -n 1"), proved)
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -105,6 +106,18 @@ vsftpd_log_file=%s
 		}
 	}
 	return s, nil
+}
+
+// askedFrom waits until the web server's last line is of a request from address: what a server prints
+// comes by a pipe, and may be read after its answer.
+func (s *site) askedFrom(address string) error {
+	from := regexp.MustCompile(`\b` + regexp.QuoteMeta(address) + `\]?:`) // and a port
+	return retry(func() error {
+		if line := lastLine(s.httpLog.String()); !from.MatchString(line) {
+			return fmt.Errorf("the web server was not asked from %s; its last line: %q", address, line)
+		}
+		return nil
+	})
 }
 
 func (s *site) uploadDir() string { return filepath.Join(s.dir, "ftp", "incoming") }
