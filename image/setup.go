@@ -28,7 +28,7 @@ var buildPackages = []string{
 var labPackages = []string{
 	"ansible", "bind9-dnsutils", "busybox", "chromium", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dhcpcd-base", "dnsmasq-base", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
 	"isc-dhcp-client", "isc-dhcp-relay", "isc-dhcp-server", "kea-admin", "kea-dhcp4-server", "microsocks", "ncat", "netcat-openbsd", "nodejs", "npm", "openssh-client", "openssh-server", "ppp", "pppoe", "prometheus", "proxychains4",
-	"putty-tools", "python3-asyncssh", "python3-librouteros", "python3-netmiko", "python3-paramiko", "python3-socks", "rancid", "socat", "sshfs", "systemd", "tnftp", "tsocks", "vsftpd",
+	"putty-tools", "python3-asyncssh", "python3-librouteros", "python3-netmiko", "python3-paramiko", "python3-socks", "rancid", "socat", "sshfs", "strace", "systemd", "tnftp", "tsocks", "vsftpd",
 }
 
 // services are the system services that packages of the lab would start on this machine.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/postern-router/postern/internal/e2e"
 )
@@ -115,7 +116,42 @@ func TestDatagramClients(t *testing.T) {
 			s.awaitLog(t, "closed: type=out", "dst="+echo.LocalAddr().String(), "udp="+proxyAddress, "tx=1400 rx=1400", "client left")
 		})
 	}
+	t.Run("dig by dante-client", func(t *testing.T) {
+		names := l.datagrams(t, serverHost, serverAddress+":0")
+		answered := make(chan error, 1)
+		go func() { answered <- answer(names, netip.MustParseAddr("192.0.2.55")) }()
+		// dig sends by sendmmsg, which dante-client knows nothing of, unless the kernel has none.
+		cmd := l.command(t, clientHost, need(t, "strace"), "-f", "-o", os.DevNull, "-e", "trace=sendmmsg", "-e", "inject=sendmmsg:error=ENOSYS",
+			"socksify", need(t, "dig"), "+short", "+tries=1", "+time=60", "@"+serverAddress, "-p", fmt.Sprint(names.LocalAddr().(*net.UDPAddr).Port), serverName)
+		cmd.Env = append(os.Environ(), "SOCKS_CONF="+danteUDP(t))
+		assert.Equal(t, "192.0.2.55\n", string(run(t, cmd, nil)))
+		require.NoError(t, <-answered)
+		s.awaitLog(t, "closed: type=out", "dst="+names.LocalAddr().String(), "udp="+proxyAddress, "client left")
+	})
 	s.awaitQuiet(t)
+}
+
+// answer answers a question for an address of a name, the first that comes.
+func answer(conn *net.UDPConn, address netip.Addr) error {
+	b := make([]byte, 512)
+	n, from, err := conn.ReadFromUDPAddrPort(b)
+	if err != nil {
+		return err
+	}
+	var m dnsmessage.Message
+	if err := m.Unpack(b[:n]); err != nil {
+		return err
+	}
+	m.Response, m.Additionals = true, nil // without an OPT record, as old servers
+	m.Answers = []dnsmessage.Resource{{
+		Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: 60},
+		Body:   &dnsmessage.AResource{A: address.As4()},
+	}}
+	if b, err = m.Pack(); err != nil {
+		return err
+	}
+	_, err = conn.WriteToUDPAddrPort(b, from)
+	return err
 }
 
 // TestDatagramsToTheRouter: no datagram reaches the machine of socksd, by whichever of its addresses,
