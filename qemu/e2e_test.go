@@ -346,10 +346,17 @@ func (r *router) awaitHTTP(t *testing.T) {
 // awaitLog waits until the router's log has a line that matches.
 func (r *router) awaitLog(t *testing.T, pattern string) {
 	t.Helper()
+	r.awaitShown(t, "/log print", pattern)
+}
+
+// awaitShown waits until what a command shows has a line that matches: the router's processes tell PID 1
+// of what they do, which may come later than its effect.
+func (r *router) awaitShown(t *testing.T, command, pattern string) {
+	t.Helper()
 	line := regexp.MustCompile("(?m)" + pattern)
 	require.NoError(t, retry(func() error {
-		if log := r.command(t, "/log print"); !line.MatchString(log) {
-			return fmt.Errorf("no line that matches %q in the log:\n%s", pattern, log)
+		if shown := r.command(t, command); !line.MatchString(shown) {
+			return fmt.Errorf("no line that matches %q; %s:\n%s", pattern, command, shown)
 		}
 		return nil
 	}))

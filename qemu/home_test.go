@@ -90,14 +90,14 @@ func testHousehold(t *testing.T, b board.Board) {
 		case <-time.After(patience):
 			assert.Fail(t, "the FTP transfer by the old address hangs")
 		}
-		assert.Contains(t, k.command(t, "/log print where topics~\"socks\""), "the machine has another address now")
+		k.awaitLog(t, "the machine has another address now")
 		to := filepath.Join(h.dir, "fetched")
 		h.ftp(t, to)
 		assertSameFile(t, h.site.file, to)
 		require.NoError(t, retry(h.page))
 		assert.NoError(t, h.site.askedFrom(moved), "masqueraded behind it")
 		assert.NotContains(t, k.command(t, "/ip address print"), wan+"/")
-		assert.Contains(t, k.command(t, "/log print where topics~\"dhcp\""), "refuses the address")
+		k.awaitLog(t, "refuses the address")
 	})
 	// That they sleep is for TestDHCPServerSleeps and TestDHCPClientSleeps, which see the processes.
 	t.Run("DHCP goes on behind pauses in which its processes may sleep", func(t *testing.T) {
@@ -124,7 +124,7 @@ func testHousehold(t *testing.T, b board.Board) {
 		again, err := h.connect(k.n.command)
 		require.NoError(t, err)
 		assert.Equal(t, first, again)
-		assert.Regexp(t, `\bbound\b`, k.command(t, "/ip dhcp-server lease print"))
+		k.awaitShown(t, "/ip dhcp-server lease print", `\bbound\b`)
 	})
 }
 

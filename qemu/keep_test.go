@@ -110,7 +110,13 @@ func (k *keeper) command(t *testing.T, line string) string {
 // awaitLog waits until the router's log has a line that matches.
 func (k *keeper) awaitLog(t *testing.T, pattern string) {
 	t.Helper()
-	(&router{T: t, b: k.b, n: k.n, dir: k.dir, m: k.m}).awaitLog(t, pattern)
+	k.awaitShown(t, "/log print", pattern)
+}
+
+// awaitShown waits until what a command shows has a line that matches.
+func (k *keeper) awaitShown(t *testing.T, command, pattern string) {
+	t.Helper()
+	(&router{T: t, b: k.b, n: k.n, dir: k.dir, m: k.m}).awaitShown(t, command, pattern)
 }
 
 // partition reads what is on the partition of the configuration.

@@ -78,7 +78,7 @@ func TestManagers(t *testing.T) {
 		p.Click("#socks button")
 		p.Await(`document.activeElement.id == "h-so"`)
 		t.Logf("a connection is ended in %v", time.Since(start).Round(10*time.Millisecond))
-		assert.Contains(t, k.command(t, "/log print where topics~\"socks\""), `reason="removed"`)
+		k.awaitLog(t, `reason="removed"`)
 		p.Click("#logout")
 		p.Await(`document.activeElement.name == "password"`)
 		for _, r := range p.Requests() {

@@ -142,7 +142,7 @@ func testPPPoE(t *testing.T, b board.Board) {
 		p.peer.Terminate()
 		p.await(t, pppoeOther)
 		assert.NotContains(t, k.command(t, "/ip address print"), pppoeClient)
-		assert.Contains(t, k.command(t, "/log print where topics~\"pppoe\""), "pppoe-out1: the server has ended the connection: maintenance")
+		k.awaitLog(t, "pppoe-out1: the server has ended the connection: maintenance")
 		assert.Contains(t, p.peer.Log(), "me@isp by pap")
 		queued(t)
 	})
@@ -165,7 +165,7 @@ func testPPPoE(t *testing.T, b board.Board) {
 		p.peer.Forget()
 		p.peer.SetSilent(false)
 		p.await(t, pppoeClient)
-		assert.Contains(t, k.command(t, "/log print where topics~\"pppoe\""), "pppoe-out1: the server does not answer any more")
+		k.awaitLog(t, "pppoe-out1: the server does not answer any more")
 	})
 	t.Run("the client is disabled", func(t *testing.T) {
 		before := len(p.peer.Log())

@@ -207,7 +207,7 @@ func testSSH(t *testing.T, b board.Board) {
 			require.NoError(t, err)
 			return settings(strings.ReplaceAll(out, "\r\n", "\n"))
 		}())
-		assert.Contains(t, k.command(t, "/log print"), "user admin logged in from "+clientAddress+" via ssh")
+		k.awaitLog(t, "user admin logged in from "+clientAddress+" via ssh")
 	})
 	t.Run("a command that is none", func(t *testing.T) {
 		out, err := c.run(sshPassword, "/system foo")
@@ -217,7 +217,7 @@ func testSSH(t *testing.T, b board.Board) {
 	t.Run("a wrong password", func(t *testing.T) {
 		_, err := c.run("wrong", "/export")
 		require.ErrorContains(t, err, "Permission denied")
-		assert.Contains(t, k.command(t, "/log print"), "login failure for user admin from "+clientAddress+" via ssh")
+		k.awaitLog(t, "login failure for user admin from "+clientAddress+" via ssh")
 	})
 	t.Run("a user who may only look", func(t *testing.T) {
 		assert.Empty(t, k.command(t, "/user add name=looker group=read password=\"looks only\""))

@@ -73,7 +73,7 @@ func testWeb(t *testing.T, b board.Board) {
 
 	t.Run("REST", func(t *testing.T) {
 		assert.Equal(t, `{"name":"postern"}200`, rest("system/identity"))
-		assert.Contains(t, k.command(t, "/log print"), "user admin logged in from "+clientAddress+" via rest-api")
+		k.awaitLog(t, "user admin logged in from "+clientAddress+" via rest-api")
 		added := change("PUT", "ip/dns/static", `{"name":"nas.lan","address":"192.168.0.2"}`)
 		assert.True(t, strings.HasPrefix(added, `{".id":"*`) && strings.HasSuffix(added, "201"), added)
 		assert.Contains(t, change("PATCH", "ip/dns/static/nas.lan", `{"disabled":"yes"}`), `"disabled":"true"`)
@@ -88,7 +88,7 @@ func testWeb(t *testing.T, b board.Board) {
 	})
 	t.Run("a wrong password", func(t *testing.T) {
 		assert.True(t, strings.HasSuffix(curl("-u", "admin:wrong", url+"/metrics"), "401"))
-		assert.Contains(t, k.command(t, "/log print"), "login failure for user admin from "+clientAddress+" via rest-api")
+		k.awaitLog(t, "login failure for user admin from "+clientAddress+" via rest-api")
 	})
 	t.Run("a user who may only look", func(t *testing.T) {
 		assert.Empty(t, k.command(t, "/user add name=looker group=read password=\""+sshPassword+"\""))
