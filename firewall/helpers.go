@@ -37,7 +37,7 @@ func (c *Config) helped() []uint16 {
 
 // withHelper adds to the chains of Raw, which are those of es, what assigns FTP's helper to the connections that begin
 // at one of ports. It comes last, as a packet that the target CT has seen once is not looked at again: notrack must come before. So where a rule
-// accepts, helperEnd does.
+// accepts, helperEnd does. A chain that does so may be one of output too: what the router itself says, as for a client of SOCKS, opens none of its own ports.
 func withHelper(chains []kernelChain, es []entry, ports []uint16) []kernelChain {
 	if len(ports) == 0 {
 		return chains
@@ -54,7 +54,7 @@ func withHelper(chains []kernelChain, es []entry, ports []uint16) []kernelChain 
 	for _, name := range []string{helperChain, helperEnd} {
 		k.chain(-1, name)
 	}
-	k.add(helperChain, kernelRule{entry: -1, match: append([]string{"-p", "tcp"}, which...), target: []string{"-j", "CT", "--helper", "ftp"}})
+	k.add(helperChain, kernelRule{entry: -1, match: append([]string{"-p", "tcp", "-m", "addrtype", "!", "--src-type", "LOCAL"}, which...), target: []string{"-j", "CT", "--helper", "ftp"}})
 	k.add(helperEnd, kernelRule{entry: -1, target: []string{"-j", helperChain}})
 	k.add(helperEnd, kernelRule{entry: -1, target: []string{"-j", "ACCEPT"}})
 	accepts := func(e entry) bool { return e.chain != "OUTPUT" }

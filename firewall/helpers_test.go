@@ -33,7 +33,7 @@ func TestHelperRules(t *testing.T) {
 		}
 		c := Config{FTP: Helper{Ports: []uint16{21}}}
 		require.NoError(t, f.Apply(c))
-		alone := "-A PREROUTING -j postern-helpers\n-A postern-helpers -p tcp -m tcp --dport 21 -j CT --helper ftp\n" +
+		alone := "-A PREROUTING -j postern-helpers\n-A postern-helpers -p tcp -m addrtype ! --src-type LOCAL -m tcp --dport 21 -j CT --helper ftp\n" +
 			"-A postern-helpers-end -j postern-helpers\n-A postern-helpers-end -j ACCEPT\n"
 		assert.Equal(t, alone, rules())
 
@@ -49,7 +49,7 @@ func TestHelperRules(t *testing.T) {
 		for _, want := range []string{
 			"-A PREROUTING -s 192.168.0.2/32 -j postern-helpers-end\n", "-s 192.168.0.3/32 -j postern-helpers-end\n", "-A OUTPUT -j ACCEPT\n",
 			"-A PREROUTING -s 192.168.0.4/32 -j CT --notrack\n-A PREROUTING -j postern-helpers\n",
-			"-A postern-helpers -p tcp -m multiport --dports 21,2121 -j CT --helper ftp\n",
+			"-A postern-helpers -p tcp -m addrtype ! --src-type LOCAL -m multiport --dports 21,2121 -j CT --helper ftp\n",
 		} {
 			assert.Contains(t, rules(), want)
 		}
@@ -100,11 +100,16 @@ type control struct {
 // control opens one to a port of the server. Something was said from both sides, as the helper looks behind a line's end.
 func (s *site) control(port int) control {
 	s.Helper()
+	return s.controlFrom(s.client, port)
+}
+
+func (s *site) controlFrom(host *testnet.Host, port int) control {
+	s.Helper()
 	l, err := s.server.Listen(fmt.Sprintf("%s:%d", serverIP, port))
 	require.NoError(s, err)
 	defer l.Close()
 	c := control{site: s, heard: map[net.Conn]*bufio.Reader{}}
-	c.client, err = s.client.Dial(&net.Dialer{}, l.Addr().String())
+	c.client, err = host.Dial(&net.Dialer{}, l.Addr().String())
 	require.NoError(s, err)
 	c.server, err = l.Accept()
 	require.NoError(s, err)
@@ -254,6 +259,18 @@ func TestFTPHelper(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the router's own, accepted by raw", func(t *testing.T) {
+		with(func(c *Config) {
+			c.Raw = []Rule{{Chain: "prerouting", Action: "jump", JumpTarget: "own"}, {Chain: "output", Action: "jump", JumpTarget: "own"},
+				{Chain: "own", Action: "accept", Protocol: "tcp"}}
+		})
+		helps(21)
+		// As who is relayed by SOCKS would open a port of the router.
+		own := "PORT " + numbers(netip.MustParseAddrPort("10.5.8.1:22"))
+		control := s.controlFrom(s.router, 21)
+		assert.Equal(t, own, control.say(control.client, own))
+		assert.Empty(t, s.expected())
+	})
 	t.Run("not tracked", func(t *testing.T) {
 		with(func(c *Config) {
 			c.NAT, c.Filter = nil, nil
