@@ -26,7 +26,7 @@ var TLSSpec = service.Spec{
 func runProcess(p *service.Child) error {
 	var s *login.Server
 	s = login.NewServer(p, func(conn *login.Conn) {
-		serve(p.Context(), conn, func(ctx context.Context, user, secret string) (Account, error) {
+		serve(conn.Context, conn, func(ctx context.Context, user, secret string) (Account, error) {
 			entry, v, err := s.Password(ctx, login.Login{User: user, From: conn.From}, secret)
 			switch {
 			case err != nil:

@@ -6,9 +6,11 @@
 //
 // It promises:
 //   - who has not logged in costs little: 10 connections at once, 5 of one address (what one may send, and
-//     for how long, is the service's to bound). One more is closed, unless its address has at least two fewer than another: then
-//     the oldest of that is. So fewer than 10 addresses cannot keep others out;
-//   - 10 passwords are being checked at once, 3 of one address, also of those who have hung up;
+//     for how long, is the service's to bound). One more is closed, unless another address has failed more lately, or as much and
+//     has at least two more: then the oldest of that is. So neither fewer than 10 addresses nor those that fail again and again keep
+//     others out. A failure is a wrong password, also of who has hung up, and a connection that ends without any (Rank);
+//   - 12 passwords are being checked at once, 3 of one address, also of those who have hung up. Who has failed once leaves 3 of the 12 to
+//     others, and who has failed often 6;
 //   - there are no more logins than the configuration says, but for one more of who manages the router, whom the others
 //     can therefore not keep out, and one that was left while a request is still carried out (Entry.Leave); each has at most
 //     4 sessions;
@@ -44,9 +46,10 @@ const (
 	// MaxStrangersOf how many of one address.
 	MaxStrangers   = 10
 	MaxStrangersOf = 5
-	// MaxChecks is how many passwords are being checked at once: those of connections that have
-	// not logged in.
-	MaxChecks = MaxStrangers
+	// MaxChecks is how many passwords are being checked at once, the pauses after wrong ones included. checksKept of these are kept
+	// for each better Rank.
+	MaxChecks  = 12
+	checksKept = 3
 	// MaxChecksOf is how many of them are of one address: who hangs up does not end the check,
 	// nor the pause after a wrong one.
 	MaxChecksOf = 3

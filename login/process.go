@@ -16,6 +16,8 @@ import (
 type Authority struct {
 	// CheckPassword returns the Proof of a password that is right, else "". It may take long.
 	CheckPassword func(Login, string) (proof string)
+	// Failures is how many wrong passwords there were lately of where a login comes from; who has fewer goes first (Rank). Nil is none.
+	Failures func(Login) int
 	// MaySetFirst reports whether a client may set the first password of a router that has none, and SetFirst does that and
 	// returns its Proof. Nil is that nobody may.
 	MaySetFirst func(Login) bool
@@ -120,9 +122,13 @@ func DecodeNumber(d *service.Decoder) uint64 { return d.Uint(maxID) }
 // check begins to check a password. The verdict goes to the process. A right one
 // makes the login of that number. With first, secret is the first password of a router that has none, or "" to ask for it.
 func (p *Process) check(first bool, number uint64, from Login, secret string) error {
+	room := MaxChecks
+	if p.authority.Failures != nil {
+		room -= checksKept * Rank(p.authority.Failures(from))
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.checks == MaxChecks || p.checking[from.From] == MaxChecksOf || p.untold >= MaxChecks {
+	if p.checks >= room || p.checking[from.From] == MaxChecksOf || p.untold >= MaxChecks {
 		return errors.New("too many passwords are being checked")
 	}
 	p.checks++

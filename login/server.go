@@ -1,6 +1,7 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,20 +45,38 @@ type Server struct {
 	extra  string
 	secure security // nil without TLS
 	// strangers are the connections of each address that have not logged in, the oldest first, and strange counts them. displaced is one that
-	// had to go and is still being served, or nil.
+	// had to go and is still being served, or nil. failures are those of addresses.
 	strange   int
-	strangers map[netip.Addr][]net.Conn
-	displaced net.Conn
-	// verdicts are where those are waited for, by the numbers of the logins. last is the last number.
+	admitted  uint64 // how many there were
+	strangers map[netip.Addr][]*stranger
+	displaced *stranger
+	failures  failures
+	// verdicts are those that PID 1 has not given yet, by the numbers of the logins. last is the last number.
 	last     uint64
-	verdicts map[uint64]chan Verdict
+	verdicts map[uint64]awaited
 	// entries are the logins that there are, or may be.
 	entries map[uint64]*Entry
 }
 
+// stranger is a connection that has not logged in.
+type stranger struct {
+	conn   net.Conn
+	number uint64             // how many were there before it
+	end    context.CancelFunc // of its context
+	// answered says that PID 1 has answered somebody at the address: a wrong password was counted then.
+	answered bool
+}
+
+// awaited is a verdict that is waited for, and the client's address; answer is nil if he has gone.
+type awaited struct {
+	from   netip.Addr
+	answer chan Verdict
+}
+
 // NewServer returns a Server that calls serve for each connection, which is closed afterwards.
 func NewServer(p *service.Child, serve func(*Conn)) *Server {
-	s := &Server{process: p, serve: serve, strangers: map[netip.Addr][]net.Conn{}, verdicts: map[uint64]chan Verdict{}, entries: map[uint64]*Entry{}}
+	s := &Server{process: p, serve: serve, strangers: map[netip.Addr][]*stranger{}, failures: failures{},
+		verdicts: map[uint64]awaited{}, entries: map[uint64]*Entry{}}
 	s.acceptor = p.NewAcceptor(idleTime, s.admit)
 	return s
 }
@@ -129,11 +148,17 @@ func (s *Server) handle(_ context.Context, r *service.Request) ([]byte, error) {
 			break
 		}
 		s.mu.Lock()
-		waiting := s.verdicts[number]
+		waiting, known := s.verdicts[number]
 		delete(s.verdicts, number)
+		if known {
+			s.answered(waiting.from)
+		}
+		if known && v == Wrong {
+			s.failures.add(waiting.from)
+		}
 		s.mu.Unlock()
-		if waiting != nil {
-			waiting <- v
+		if waiting.answer != nil {
+			waiting.answer <- v
 		} else if v == Right {
 			go s.logout(number) // the client has gone
 		}
@@ -170,12 +195,14 @@ type Conn struct {
 	From netip.Addr
 	// Secure says that it is one over TLS.
 	Secure bool
+	// Context ends with the process, and when a stranger has to go: what he has asked is not waited for.
+	Context context.Context
 	// Trust says that somebody has logged in: there is room for another stranger.
 	Trust func()
 }
 
-// admit takes a connection, unless its address may not connect or there are too many that have not logged in. Then it may displace one of
-// an address that has more of them: a few addresses alone cannot keep others out for longer than a password's check takes.
+// admit takes a connection, unless its address may not connect or there are too many that have not logged in. Then it may displace one
+// of another address: neither a few addresses nor those that fail again and again keep others out.
 func (s *Server) admit(conn *net.TCPConn) (serve func()) {
 	peer := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	s.mu.Lock()
@@ -183,17 +210,19 @@ func (s *Server) admit(conn *net.TCPConn) (serve func()) {
 	if !s.config.Allows(peer) || len(s.strangers[peer]) >= MaxStrangersOf || s.strange >= MaxStrangers && !s.displace(peer) {
 		return nil
 	}
+	ctx, end := context.WithCancel(s.process.Context())
+	who := &stranger{conn: conn, number: s.admitted, end: end}
+	s.admitted++
 	s.strange++
-	s.strangers[peer] = append(s.strangers[peer], conn)
+	s.strangers[peer] = append(s.strangers[peer], who)
 	_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveTime, Interval: aliveTime, Count: 3})
 	secure := s.secure
 	return func() {
-		trust := sync.OnceFunc(func() { s.forgetStranger(peer, conn) })
-		defer trust()
-		c := &Conn{Conn: conn, From: peer, Trust: trust}
+		defer s.forgetStranger(peer, who)
+		c := &Conn{Conn: conn, From: peer, Context: ctx, Trust: sync.OnceFunc(func() { s.trust(peer, who) })}
 		if secure != nil {
 			over := secure(conn)
-			if !s.shakeHands(over) {
+			if !shakeHands(ctx, over) {
 				return
 			}
 			defer over.Close()
@@ -204,49 +233,76 @@ func (s *Server) admit(conn *net.TCPConn) (serve func()) {
 }
 
 // shakeHands reports whether the client has completed the handshake of TLS in time.
-func (s *Server) shakeHands(conn secureConn) bool {
-	ctx, cancel := service.WithTimeout(s.process.Context(), handshakeTime)
+func shakeHands(ctx context.Context, conn secureConn) bool {
+	ctx, cancel := service.WithTimeout(ctx, handshakeTime)
 	defer cancel()
 	return conn.HandshakeContext(ctx) == nil
 }
 
-// displace ends a connection of the address with the most strangers, if these are so many more than peer's that peer still has fewer with one
-// more. One at a time: the memory of the last one is given back first. The caller holds mu.
+// displace ends the oldest connection of the address that has failed most lately (Rank) and, of these, has the most strangers, if that has failed
+// more than peer, or as much and has so many more strangers that peer still has fewer with one more. One at a time: the memory of the last one is
+// given back first. The caller holds mu.
 func (s *Server) displace(peer netip.Addr) bool {
-	var most netip.Addr
-	for from, conns := range s.strangers {
-		if len(conns) > len(s.strangers[most]) {
-			most = from
-		}
-	}
-	if s.displaced != nil || len(s.strangers[most]) <= len(s.strangers[peer])+1 {
+	if s.displaced != nil {
 		return false
 	}
-	s.displaced = s.strangers[most][0]
-	s.removeStranger(most, s.displaced)
-	s.displaced.Close()
+	var from netip.Addr
+	var worst []*stranger
+	rank := -1
+	for other, there := range s.strangers {
+		r := s.failures.rank(other)
+		if cmp.Or(cmp.Compare(r, rank), cmp.Compare(len(there), len(worst))) > 0 || r == rank && len(there) == len(worst) && there[0].number < worst[0].number {
+			from, worst, rank = other, there, r
+		}
+	}
+	if of := s.failures.rank(peer); rank < of || rank == of && len(worst) <= len(s.strangers[peer])+1 {
+		return false
+	}
+	s.displaced = worst[0]
+	s.removeStranger(from, s.displaced)
+	s.displaced.conn.Close()
+	s.displaced.end()
 	return true
 }
 
-// forgetStranger makes room for another stranger, after one has logged in or has gone.
-func (s *Server) forgetStranger(peer netip.Addr, conn net.Conn) {
+// trust makes room for another stranger, after one has logged in.
+func (s *Server) trust(peer netip.Addr, who *stranger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.removeStranger(peer, conn)
-	if s.displaced == conn {
+	s.removeStranger(peer, who)
+	delete(s.failures, peer)
+}
+
+// forgetStranger is the end of a connection. Who has not logged in has failed, also without a password: he had a place.
+func (s *Server) forgetStranger(peer netip.Addr, who *stranger) {
+	who.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.removeStranger(peer, who) && !who.answered {
+		s.failures.add(peer)
+	}
+	if s.displaced == who {
 		s.displaced = nil
 	}
 }
 
-// removeStranger removes a connection from those of strangers, if it is one. The caller holds mu.
-func (s *Server) removeStranger(peer netip.Addr, conn net.Conn) {
-	i := slices.Index(s.strangers[peer], conn)
+// removeStranger removes a connection from those of strangers, and reports whether it was one. The caller holds mu.
+func (s *Server) removeStranger(peer netip.Addr, who *stranger) bool {
+	i := slices.Index(s.strangers[peer], who)
 	if i < 0 {
-		return
+		return false
 	}
 	s.strange--
 	if s.strangers[peer] = slices.Delete(s.strangers[peer], i, i+1); len(s.strangers[peer]) == 0 {
 		delete(s.strangers, peer)
+	}
+	return true
+}
+
+// answered notes that PID 1 has answered somebody at an address. The caller holds mu.
+func (s *Server) answered(from netip.Addr) {
+	for _, who := range s.strangers[from] {
+		who.answered = true
 	}
 }
 
@@ -313,10 +369,11 @@ func (s *Server) ask(ctx context.Context, op byte, from Login, secret string) (*
 	e := s.newEntry()
 	number := e.number
 	s.mu.Lock()
-	s.verdicts[number] = answer
+	s.verdicts[number] = awaited{from.From, answer}
 	s.mu.Unlock()
 	err := s.callLogin(op, number, from, secret)
-	if err == nil {
+	asked := err == nil
+	if asked {
 		select {
 		case v := <-answer:
 			if v == Right {
@@ -328,9 +385,14 @@ func (s *Server) ask(ctx context.Context, op byte, from Login, secret string) (*
 			err = context.Cause(ctx)
 		}
 	}
-	// Nobody waits any more, so no login may stay. The verdict may still come: see handle.
+	// Nobody waits any more, so no login may stay. The verdict may still come, and counts: see handle.
 	s.mu.Lock()
-	delete(s.verdicts, number)
+	if _, ok := s.verdicts[number]; ok && asked {
+		s.verdicts[number] = awaited{from: from.From}
+	} else {
+		delete(s.verdicts, number)
+		s.answered(from.From)
+	}
 	s.mu.Unlock()
 	go s.logout(number)
 	return nil, Wrong, err

@@ -11,6 +11,7 @@ import (
 	"github.com/postern-router/postern/console"
 	"github.com/postern-router/postern/console/session"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/login"
 	"github.com/postern-router/postern/password"
 	"github.com/postern-router/postern/ssh"
 )
@@ -26,8 +27,8 @@ const (
 	// not overwrite what else there is.
 	failureBurst = 20
 	failurePause = time.Minute
-	// maxOrigins is how many network addresses are counted separately.
-	maxOrigins = 32
+	// maxOrigins is how many network addresses are counted separately, for each way in: some fifty that guess by all of them.
+	maxOrigins = 192
 )
 
 // logins checks passwords. Wrong ones are counted for each origin over all its sessions, so
@@ -40,9 +41,10 @@ type logins struct {
 	make    func(secret string) (string, error)
 
 	// A hash takes much memory, so one is made at a time, with hashing held. Sessions of the
-	// network take the lock network first, so that the serial line waits for at most one of
+	// network wait for their turn first, so that the serial line waits for at most one of
 	// them.
-	hashing, network sync.Mutex
+	hashing sync.Mutex
+	network turns
 
 	mu sync.Mutex
 	// refusals has the origins that gave a wrong password in the last forgetRefusals.
@@ -55,6 +57,53 @@ type refusals struct {
 	count int
 	last  time.Time
 }
+
+// turns lets one of many go on at a time: of those who wait the one of the best rank (login.Rank), and of these who has waited longest.
+type turns struct {
+	mu      sync.Mutex
+	taken   bool
+	waiting []turn
+}
+
+type turn struct {
+	rank func() int
+	next chan struct{} // closed when it is this one's turn
+}
+
+// take waits for the turn. Rank is asked each time that somebody goes on.
+func (t *turns) take(rank func() int) {
+	t.mu.Lock()
+	if !t.taken {
+		t.taken = true
+		t.mu.Unlock()
+		return
+	}
+	mine := turn{rank, make(chan struct{})}
+	t.waiting = append(t.waiting, mine)
+	t.mu.Unlock()
+	<-mine.next
+}
+
+// pass ends the turn.
+func (t *turns) pass() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.waiting) == 0 {
+		t.taken = false
+		return
+	}
+	best, rank := 0, t.waiting[0].rank()
+	for i, w := range t.waiting[1:] {
+		if r := w.rank(); r < rank {
+			best, rank = i+1, r
+		}
+	}
+	close(t.waiting[best].next)
+	t.waiting = slices.Delete(t.waiting, best, best+1)
+}
+
+// others is the one entry of all origins beyond maxOrigins.
+var others = session.Origin{Via: "others"}
 
 func newLogins(log *kmsg.Logger) logins {
 	return logins{matches: password.Hash.Matches, make: password.New, refusals: map[session.Origin]*refusals{},
@@ -92,8 +141,8 @@ func (l *logins) compare(from session.Origin, hash, secret string) bool {
 		return false // nobody has the password
 	}
 	if from.Address.IsValid() {
-		l.network.Lock()
-		defer l.network.Unlock()
+		l.network.take(func() int { return login.Rank(l.wrong(from)) })
+		defer l.network.pass()
 	}
 	l.hashing.Lock()
 	defer l.hashing.Unlock()
@@ -111,7 +160,7 @@ func (l *logins) refuse(from session.Origin) (pause time.Duration) {
 	}
 	if from.Address.IsValid() && l.refusals[from] == nil && len(l.refusals) >= maxOrigins {
 		// All further origins share one entry. No known origin is forgotten for them.
-		from = session.Origin{Via: "others"}
+		from = others
 	}
 	r := l.refusals[from]
 	if r == nil {
@@ -121,6 +170,21 @@ func (l *logins) refuse(from session.Origin) (pause time.Duration) {
 	pause = min(firstRefusal<<min(r.count, 10), longRefusal)
 	r.count, r.last = r.count+1, time.Now()
 	return pause
+}
+
+// wrong is how many wrong passwords an origin has given in the last forgetRefusals.
+func (l *logins) wrong(from session.Origin) int {
+	from.TLS = false
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.refusals[from]
+	if r == nil && len(l.refusals) >= maxOrigins {
+		r = l.refusals[others]
+	}
+	if r == nil || time.Since(r.last) > forgetRefusals {
+		return 0
+	}
+	return r.count
 }
 
 // hash makes a hash of a password, unless now is one: see console.Live.HashPassword.

@@ -172,6 +172,7 @@ func (r *Router) loginAuthority(via way) login.Authority {
 			}
 			return ""
 		},
+		Failures:    func(l login.Login) int { return r.logins.wrong(origin(via, l)) },
 		MaySetFirst: func(l login.Login) bool { return r.isFirst(via, l) },
 		SetFirst:    func(l login.Login, new string) string { return r.setFirst(via, l, new) },
 		Manages:     func(l login.Login) bool { return r.manages(l.User) },

@@ -65,6 +65,6 @@ func runProcess(p *service.Child) error {
 		return api.LoggedIn{Entry: entry}, false, nil
 	}
 	s := newServer(check, first, func() func() { return l.Hold() }, func() string { return l.Extra() })
-	l = login.NewServer(p, func(conn *login.Conn) { s.serve(p.Context(), conn.Conn, conn.From, conn.Secure, conn.Trust) })
+	l = login.NewServer(p, func(conn *login.Conn) { s.serve(conn.Context, conn.Conn, conn.From, conn.Secure, conn.Trust) })
 	return l.Run()
 }

@@ -181,7 +181,7 @@ func runProcess(p *service.Child) error {
 func (c *child) serve(conn *login.Conn) {
 	bounded := &boundedConn{Conn: conn}
 	bounded.left.Store(strangeBytes)
-	ctx, cancel := service.WithTimeout(c.Context(), strangeTime)
+	ctx, cancel := service.WithTimeout(conn.Context, strangeTime)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	var entry *login.Entry
