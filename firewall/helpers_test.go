@@ -32,6 +32,13 @@ func TestHelperRules(t *testing.T) {
 			return rules.String()
 		}
 		c := Config{FTP: Helper{Ports: []uint16{21}}}
+		undone := Config{FTP: Helper{Ports: []uint16{21}, Disabled: true}}
+		require.NoError(t, f.Apply(undone))
+		assert.Empty(t, rules())
+		require.NoError(t, f.Apply(c))
+		assert.NotEmpty(t, rules())
+		require.NoError(t, f.Apply(undone))
+		assert.Empty(t, rules(), "nothing of it is left")
 		require.NoError(t, f.Apply(c))
 		alone := "-A PREROUTING -j postern-helpers\n-A postern-helpers -p tcp -m addrtype ! --src-type LOCAL -m tcp --dport 21 -j CT --helper ftp\n" +
 			"-A postern-helpers-end -j postern-helpers\n-A postern-helpers-end -j ACCEPT\n"

@@ -79,6 +79,38 @@ func TestUndo(t *testing.T) {
 	})
 }
 
+// The helper of a service port goes and comes as anything else.
+func TestUndoServicePort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := started(t)
+		c := g.connect()
+		c.prompt()
+		row := func(flag, ports string) string {
+			return "Flags: X - disabled\n #   NAME       PORTS\n 0 " + flag + " ftp        " + ports + "\n" + prompt
+		}
+		const show = "/ip firewall service-port print"
+		assert.Equal(t, row("X", "21"), c.run(show))
+		assert.Equal(t, prompt, c.run("/ip firewall service-port enable ftp"))
+		assert.Equal(t, prompt, c.run("/ip firewall service-port set ftp ports=21,2121"))
+		assert.Equal(t, prompt, c.run("/ip firewall service-port disable sip"))
+		assert.Equal(t, row(" ", "21,2121"), c.run(show))
+		assert.Equal(t, firewall.Helper{Ports: []uint16{21, 2121}}, g.firewall.config.FTP)
+		assert.Equal(t, 2, strings.Count(c.run("/system history print"), "U ip firewall service port ftp changed"))
+		c.run("/undo")
+		assert.Equal(t, row(" ", "21"), c.run(show))
+		assert.Equal(t, firewall.Helper{Ports: []uint16{21}}, g.firewall.config.FTP)
+		c.run("/undo")
+		assert.Equal(t, row("X", "21"), c.run(show))
+		assert.True(t, g.firewall.config.FTP.Disabled)
+		assert.NotContains(t, console.Export(g.lastKept()), "service-port")
+		c.run("/redo")
+		c.run("/redo")
+		assert.Equal(t, row(" ", "21,2121"), c.run(show))
+		assert.Equal(t, firewall.Helper{Ports: []uint16{21, 2121}}, g.firewall.config.FTP)
+		c.hangUp()
+	})
+}
+
 // An import is one step, and so is what a program does.
 func TestUndoImport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
