@@ -53,7 +53,7 @@ func TestFailures(t *testing.T) {
 }
 
 // guessRig is the process of a service that takes one line, a password, and answers with PID 1's verdict. Only "right" is right; PID 1 takes
-// for ever to say that "slow" is wrong.
+// for ever to say that "slow" is wrong, and the service to serve "stuck".
 type guessRig struct {
 	*testing.T
 	process *Process
@@ -74,6 +74,11 @@ func newGuessRig(t *testing.T) *guessRig {
 			_, _ = c.Write([]byte("hello\n"))
 			line, err := bufio.NewReader(c).ReadString('\n')
 			if err != nil {
+				return
+			}
+			if strings.TrimSpace(line) == "stuck" {
+				fmt.Fprintln(c, "stuck")
+				<-g.over
 				return
 			}
 			e, v, err := s.Password(c.Context, Login{User: "admin", From: c.From}, strings.TrimSpace(line))
@@ -196,6 +201,30 @@ func TestGuessersYield(t *testing.T) {
 		assert.Empty(t, g.line(places[i]), "the oldest of those that have failed")
 	}
 	assert.Nil(t, g.connect(local(0)))
+}
+
+// Those that leave slowly do not have who has failed less wait for one another, and are bounded.
+func TestSlowToLeave(t *testing.T) {
+	g := newGuessRig(t)
+	for i := range MaxStrangers {
+		require.Equal(t, fmt.Sprint(Wrong, nil), g.say(g.connect(local(byte(i))), "wrong"))
+		g.await(local(byte(i)), 1)
+	}
+	var last net.Conn
+	for i := range MaxStrangers {
+		from := local(byte(i / 2)) // one address has two, which one with the same failures and none may displace
+		require.Eventually(t, func() bool {
+			last = g.connect(from)
+			return last != nil
+		}, patience, time.Millisecond)
+		require.Equal(t, "stuck", g.say(last, "stuck"))
+	}
+	assert.NotNil(t, g.connect(local(MaxStrangers-1)), "has failed as often, and has no place")
+	assert.Nil(t, g.connect(local(MaxStrangers-2)), "the last one has not gone yet")
+	for i := range maxLeaving - 1 {
+		assert.NotNil(t, g.connect(local(byte(100+i))))
+	}
+	assert.Nil(t, g.connect(local(byte(100+maxLeaving))))
 }
 
 // Who has the right password gets in among guesses that are being checked.

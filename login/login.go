@@ -46,6 +46,8 @@ const (
 	// MaxStrangersOf how many of one address.
 	MaxStrangers   = 10
 	MaxStrangersOf = 5
+	// maxLeaving is how many more there may be that had to leave their places and are not gone yet.
+	maxLeaving = 3
 	// MaxChecks is how many passwords are being checked at once, the pauses after wrong ones included. checksKept of these are kept
 	// for each better Rank.
 	MaxChecks  = 12

@@ -44,12 +44,12 @@ type Server struct {
 	config Config // From alone: PID 1 listens on the port and counts the logins
 	extra  string
 	secure security // nil without TLS
-	// strangers are the connections of each address that have not logged in, the oldest first, and strange counts them. displaced is one that
-	// had to go and is still being served, or nil. failures are those of addresses.
+	// strangers are the connections of each address that have not logged in, the oldest first, and strange counts them. leaving is how many
+	// had to go and are still being served. failures are those of addresses.
 	strange   int
 	admitted  uint64 // how many there were
 	strangers map[netip.Addr][]*stranger
-	displaced *stranger
+	leaving   int
 	failures  failures
 	// verdicts are those that PID 1 has not given yet, by the numbers of the logins. last is the last number.
 	last     uint64
@@ -65,6 +65,8 @@ type stranger struct {
 	end    context.CancelFunc // of its context
 	// answered says that PID 1 has answered somebody at the address: a wrong password was counted then.
 	answered bool
+	// displaced says that it had to leave its place.
+	displaced bool
 }
 
 // awaited is a verdict that is waited for, and the client's address; answer is nil if he has gone.
@@ -240,12 +242,9 @@ func shakeHands(ctx context.Context, conn secureConn) bool {
 }
 
 // displace ends the oldest connection of the address that has failed most lately (Rank) and, of these, has the most strangers, if that has failed
-// more than peer, or as much and has so many more strangers that peer still has fewer with one more. One at a time: the memory of the last one is
-// given back first. The caller holds mu.
+// more than peer, or as much and has so many more strangers that peer still has fewer with one more. One at a time, as the memory of the last one
+// is given back first, but for those who have failed less: others that displace one another shall not keep them out. The caller holds mu.
 func (s *Server) displace(peer netip.Addr) bool {
-	if s.displaced != nil {
-		return false
-	}
 	var from netip.Addr
 	var worst []*stranger
 	rank := -1
@@ -255,13 +254,16 @@ func (s *Server) displace(peer netip.Addr) bool {
 			from, worst, rank = other, there, r
 		}
 	}
-	if of := s.failures.rank(peer); rank < of || rank == of && len(worst) <= len(s.strangers[peer])+1 {
+	switch of := s.failures.rank(peer); {
+	case rank < of, rank == of && (len(worst) <= len(s.strangers[peer])+1 || s.leaving > 0), s.leaving >= maxLeaving:
 		return false
 	}
-	s.displaced = worst[0]
-	s.removeStranger(from, s.displaced)
-	s.displaced.conn.Close()
-	s.displaced.end()
+	oldest := worst[0]
+	s.removeStranger(from, oldest)
+	s.leaving++
+	oldest.displaced = true
+	oldest.conn.Close()
+	oldest.end()
 	return true
 }
 
@@ -281,8 +283,8 @@ func (s *Server) forgetStranger(peer netip.Addr, who *stranger) {
 	if s.removeStranger(peer, who) && !who.answered {
 		s.failures.add(peer)
 	}
-	if s.displaced == who {
-		s.displaced = nil
+	if who.displaced {
+		s.leaving--
 	}
 }
 
