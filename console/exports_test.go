@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +36,7 @@ func TestExports(t *testing.T) {
 	require.GreaterOrEqual(t, len(files), 40)
 	var got strings.Builder
 	var taken, refused int
+	of, left := map[string]int{}, map[string]int{} // lines of each menu, and those that are not taken
 	ports := strings.Fields("ether1 ether2 ether3 ether4 ether5 sfp1")
 	check := func(c Config) error { return Validate(c, ports) }
 	for _, file := range files {
@@ -50,9 +52,13 @@ func TestExports(t *testing.T) {
 		// Lines of menus that Postern has not, and of scripts, are told to be that, and do not count.
 		settings := settingLines(text)
 		all, bad := len(settings), 0
+		menu := menusOfLines(text, live)
+		for _, number := range settings {
+			of[menu[number]]++
+		}
 		for line := range strings.Lines(said) {
-			why, left := strings.CutPrefix(line, "left out: ")
-			if !left {
+			why, isLeft := strings.CutPrefix(line, "left out: ")
+			if !isLeft {
 				continue
 			}
 			var number int
@@ -64,8 +70,10 @@ func TestExports(t *testing.T) {
 			require.NoError(t, err, why)
 			if !strings.HasPrefix(why, "Postern has no /") && !strings.HasPrefix(why, noScripts) {
 				bad++
+				left[menu[number]]++
 			} else if slices.Contains(settings, number) {
 				all--
+				of[menu[number]]--
 			}
 		}
 		taken, refused = taken+all-bad, refused+bad
@@ -83,12 +91,57 @@ func TestExports(t *testing.T) {
 	share := 100 * float64(taken) / float64(taken+refused)
 	t.Logf("%d of %d lines are taken: %.1f %%", taken, taken+refused, share)
 	assert.GreaterOrEqual(t, share, 95.0)
+	checkShares(t, fmt.Sprintf("Of %d exports", len(files)), fmt.Sprintf("%d lines are in menus that Postern has, and %d of them are taken (%.0f %%)", taken+refused, taken, share), of, left)
 	if os.Getenv("POSTERN_GOLDEN") == "write" {
 		require.NoError(t, os.WriteFile("testdata/refused.txt", []byte(got.String()), 0o644))
 	}
 	want, err := os.ReadFile("testdata/refused.txt")
 	require.NoError(t, err)
 	assert.Equal(t, string(want), got.String(), "POSTERN_GOLDEN=write go test ./console -run TestExports writes the file anew")
+}
+
+// checkShares compares what docs/FIREWALL.md says of the exports, in two sentences and a table of the menus with 10 lines and more.
+func checkShares(t *testing.T, files, lines string, of, left map[string]int) {
+	t.Helper()
+	page, err := os.ReadFile("../docs/FIREWALL.md")
+	require.NoError(t, err)
+	text := strings.Join(strings.Fields(string(page)), " ")
+	assert.True(t, strings.Contains(text, files+" that were written"), "docs/FIREWALL.md does not say: "+files)
+	assert.True(t, strings.Contains(text, lines), "docs/FIREWALL.md does not say: "+lines)
+	var said, want []string
+	for _, row := range regexp.MustCompile(`(?m)^\| (`+"`/.*`"+`)(?:, each)? \| (\d+) \| (\d+) \|$`).FindAllStringSubmatch(string(page), -1) {
+		for name := range strings.SplitSeq(row[1], ", ") {
+			said = append(said, strings.Trim(name, "`/")+" "+row[2]+" of "+row[3])
+		}
+	}
+	for menu, n := range of {
+		if menu != "" && n >= 10 {
+			want = append(want, fmt.Sprintf("%s %d of %d", menu, n-left[menu], n))
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(said)
+	assert.Equal(t, want, said)
+}
+
+// menusOfLines returns the menu that each line of an export is for, by its number: "" if Postern has none.
+func menusOfLines(text string, live Live) map[int]string {
+	lines := importLines(text)
+	_, _, _ = new(Session).runImport(Default(), live, lines, true) // says in each what menu it came to
+	of := map[int]string{}
+	for _, line := range lines {
+		path, _, _ := strings.Cut(line.path(), "=")
+		words := strings.FieldsFunc(path, func(r rune) bool { return r == ' ' || r == '/' })
+		for n := range words {
+			name := strings.Join(words[:n+1], " ")
+			if slices.ContainsFunc(menus(), func(m *menu) bool {
+				return m.path == name && slices.ContainsFunc(m.commands, func(c command) bool { return c.name == "add" || c.name == "set" })
+			}) {
+				of[line.first] = name
+			}
+		}
+	}
+	return of
 }
 
 // settingLines are the numbers of the lines of an export that say more than which menu the next are for.
