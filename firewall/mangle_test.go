@@ -136,6 +136,9 @@ func TestMangleTraffic(t *testing.T) {
 				{Chain: "output", Action: "drop", Protocol: "icmp"},
 				does(to("12"), func(r *Rule) { r.Action = "notrack" }),
 				does(to("13"), func(r *Rule) { r.Action = "drop" }),
+				// What it accepts meets no other rule of this table.
+				does(to("11"), func(r *Rule) { r.Action = "accept" }),
+				does(to("10,11"), func(r *Rule) { r.Action = "passthrough" }),
 			},
 			Mangle: []Rule{
 				does(to("7"), func(r *Rule) { r.Action, r.NewPacketMark = "mark-packet", "seven" }),
@@ -155,6 +158,8 @@ func TestMangleTraffic(t *testing.T) {
 				{Chain: "own", Action: "mark-packet", NewPacketMark: "never", Protocol: "udp"}, // 10
 				{Chain: "input", Action: "passthrough", RoutingMark: "isp2", Protocol: "udp"},  // 11
 				{Chain: "input", Action: "passthrough", RoutingMark: "!isp2", Protocol: "udp"}, // 12
+				{Chain: "input", Action: "accept", Protocol: "udp", DstPort: ports("11")},
+				{Chain: "input", Action: "passthrough", Protocol: "udp", DstPort: ports("10,11")},
 			},
 			NAT: []Rule{{Chain: "dstnat", Action: "netmap", DstAddress: addresses("10.9.0.0/24"), ToAddresses: addresses("10.0.1.0/24")}},
 		}
@@ -205,12 +210,14 @@ func TestMangleTraffic(t *testing.T) {
 		}
 		got, err = f.Counters(Mangle)
 		require.NoError(t, err)
-		for i, want := range []uint64{2, 2, 4, 0, 2, 2, 2, 2, 2, 2, 0, 2, 11} {
+		for i, want := range []uint64{2, 2, 4, 0, 2, 2, 2, 2, 2, 2, 0, 2, 11, 2, 2} {
 			assert.Equal(t, want, got[i].Packets, c.Mangle[i])
 		}
 		got, err = f.Counters(Raw)
 		require.NoError(t, err)
-		assert.Equal(t, []uint64{2, 2}, []uint64{got[1].Packets, got[2].Packets})
+		for i, want := range []uint64{2, 2, 2, 2} {
+			assert.Equal(t, want, got[1+i].Packets, c.Raw[1+i])
+		}
 
 		// What stays is not written, and keeps its counters.
 		if program == "iptables-legacy" {

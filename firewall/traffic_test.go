@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -67,30 +68,42 @@ func TestTranslationTraffic(t *testing.T) {
 			change(&r)
 			return r
 		}
+		toOwn := func(r *Rule) { r.JumpTarget = "own" }
+		masquerade := Rule{Chain: "srcnat", Action: "masquerade", OutInterface: "to2"}
+		back := Rule{Chain: "own", Action: "return", Protocol: "udp", DstPort: ports("7")}
 		for i, test := range []struct {
 			name string
 			rule Rule
 			// sent goes from a port of its own, %d, and is answered with want.
 			sent, want string
+			more       []Rule // behind rule
 		}{
-			{"none", Rule{Chain: "srcnat", Action: "passthrough"}, "10.0.2.2:7", "server 10.0.1.2:%d"},
-			{"masquerade", to("masquerade", nil), "10.0.2.2:7", "server 10.0.2.1:%d"},
-			{"masquerade leaves", to("masquerade", nil), "10.0.2.2:8", "server 10.0.1.2:%d"},
-			{"masquerade to-ports", to("masquerade", func(r *Rule) { r.ToPorts = ports("6000") }), "10.0.2.2:7", "server 10.0.2.1:6000"},
-			{"src-nat", to("src-nat", func(r *Rule) { r.ToAddresses, r.ToPorts = addresses("10.0.2.77"), ports("6001") }), "10.0.2.2:7", "server 10.0.2.77:6001"},
-			{"src-nat leaves", to("src-nat", func(r *Rule) { r.ToAddresses = addresses("10.0.2.77") }), "10.0.2.2:9", "server 10.0.1.2:%d"},
-			{"same", to("same", func(r *Rule) { r.ToAddresses = addresses("10.0.2.78") }), "10.0.2.2:7", "server 10.0.2.78:%d"},
-			{"accept", to("accept", nil), "10.0.2.2:7", "server 10.0.1.2:%d"},
+			{"none", Rule{Chain: "srcnat", Action: "passthrough"}, "10.0.2.2:7", "server 10.0.1.2:%d", nil},
+			{"masquerade", to("masquerade", nil), "10.0.2.2:7", "server 10.0.2.1:%d", nil},
+			{"masquerade leaves", to("masquerade", nil), "10.0.2.2:8", "server 10.0.1.2:%d", nil},
+			{"masquerade to-ports", to("masquerade", func(r *Rule) { r.ToPorts = ports("6000") }), "10.0.2.2:7", "server 10.0.2.1:6000", nil},
+			{"src-nat", to("src-nat", func(r *Rule) { r.ToAddresses, r.ToPorts = addresses("10.0.2.77"), ports("6001") }), "10.0.2.2:7", "server 10.0.2.77:6001", nil},
+			{"src-nat leaves", to("src-nat", func(r *Rule) { r.ToAddresses = addresses("10.0.2.77") }), "10.0.2.2:9", "server 10.0.1.2:%d", nil},
+			{"same", to("same", func(r *Rule) { r.ToAddresses = addresses("10.0.2.78") }), "10.0.2.2:7", "server 10.0.2.78:%d", nil},
+			{"same leaves", to("same", func(r *Rule) { r.ToAddresses = addresses("10.0.2.78") }), "10.0.2.2:8", "server 10.0.1.2:%d", nil},
+			{"accept", to("accept", nil), "10.0.2.2:7", "server 10.0.1.2:%d", []Rule{masquerade}},
+			{"accept leaves", to("accept", nil), "10.0.2.2:8", "server 10.0.2.1:%d", []Rule{masquerade}},
+			{"log goes on", to("log", nil), "10.0.2.2:7", "server 10.0.2.1:%d", []Rule{masquerade}},
+			{"jump", to("jump", toOwn), "10.0.2.2:7", "server 10.0.2.1:%d", []Rule{{Chain: "own", Action: "masquerade"}}},
+			{"jump leaves", to("jump", toOwn), "10.0.2.2:8", "server 10.0.1.2:%d", []Rule{{Chain: "own", Action: "masquerade"}}},
+			{"return", to("jump", toOwn), "10.0.2.2:7", "server 10.0.1.2:%d", []Rule{back, {Chain: "own", Action: "masquerade"}}},
+			{"return leaves", to("jump", func(r *Rule) { r.JumpTarget, r.DstPort = "own", match.Ports{} }), "10.0.2.2:8", "server 10.0.2.1:%d", []Rule{back, {Chain: "own", Action: "masquerade"}}},
 			{"dst-nat", dst("dst-nat", "80", func(r *Rule) {
 				r.DstAddress, r.ToAddresses, r.ToPorts = addresses("10.0.1.1"), addresses("10.0.2.2"), ports("8")
 			}),
-				"10.0.1.1:80", "server 10.0.1.2:%d"},
-			{"dst-nat leaves", dst("dst-nat", "80", func(r *Rule) { r.ToAddresses, r.ToPorts = addresses("10.0.2.2"), ports("8") }), "10.0.1.1:5353", "router 10.0.1.2:%d"},
-			{"redirect", dst("redirect", "53", func(r *Rule) { r.ToPorts = ports("5353") }), "192.0.2.1:53", "router 10.0.1.2:%d"},
-			{"redirect leaves", dst("redirect", "53", func(r *Rule) { r.ToPorts = ports("5353") }), "10.0.2.2:7", "server 10.0.1.2:%d"},
-			{"netmap", dst("netmap", "9", func(r *Rule) { r.DstAddress, r.ToAddresses = addresses("10.9.0.0/24"), addresses("10.0.2.0/24") }), "10.9.0.2:9", "server 10.0.1.2:%d"},
+				"10.0.1.1:80", "server 10.0.1.2:%d", nil},
+			{"dst-nat leaves", dst("dst-nat", "80", func(r *Rule) { r.ToAddresses, r.ToPorts = addresses("10.0.2.2"), ports("8") }), "10.0.1.1:5353", "router 10.0.1.2:%d", nil},
+			{"redirect", dst("redirect", "53", func(r *Rule) { r.ToPorts = ports("5353") }), "192.0.2.1:53", "router 10.0.1.2:%d", nil},
+			{"redirect leaves", dst("redirect", "53", func(r *Rule) { r.ToPorts = ports("5353") }), "10.0.2.2:7", "server 10.0.1.2:%d", nil},
+			{"netmap", dst("netmap", "9", func(r *Rule) { r.DstAddress, r.ToAddresses = addresses("10.9.0.0/24"), addresses("10.0.2.0/24") }), "10.9.0.2:9", "server 10.0.1.2:%d", nil},
+			{"netmap leaves", dst("netmap", "9", func(r *Rule) { r.DstAddress, r.ToAddresses = addresses("10.9.0.0/24"), addresses("10.0.2.0/24") }), "10.0.2.2:9", "server 10.0.1.2:%d", nil},
 		} {
-			require.NoError(t, f.Apply(Config{NAT: []Rule{test.rule}}), test.name)
+			require.NoError(t, f.Apply(Config{NAT: append([]Rule{test.rule}, test.more...)}), test.name)
 			port := 4000 + i // a new connection
 			want := strings.ReplaceAll(test.want, "%d", strconv.Itoa(port))
 			require.NoError(t, peer.Do(func() error {
@@ -211,6 +224,11 @@ func TestPlainMatchersTraffic(t *testing.T) {
 			r.Chain = "forward"
 			return r
 		}
+		out := func(change func(*Rule)) Rule {
+			r := in(change)
+			r.Chain = "output"
+			return r
+		}
 		icmp := func(options string) Rule {
 			return Rule{Chain: "input", Action: "passthrough", Protocol: "icmp", ICMPOptions: options}
 		}
@@ -223,13 +241,22 @@ func TestPlainMatchersTraffic(t *testing.T) {
 			{in(func(r *Rule) { r.SrcPort = ports("4001") }), 2}, {in(func(r *Rule) { r.SrcPort = ports("!4001") }), 1}, {in(func(r *Rule) { r.SrcPort = ports("9,4000-4001") }), 2},
 			{in(func(r *Rule) { r.DstPort = ports("7") }), 2}, {in(func(r *Rule) { r.DstPort = ports("7,8") }), 3}, {in(func(r *Rule) { r.DstPort = ports("!7") }), 1},
 			{in(func(r *Rule) { r.Port = ports("4002") }), 1}, {in(func(r *Rule) { r.Port = ports("7") }), 2}, {in(func(r *Rule) { r.Port = ports("!4001,9") }), 1},
-			{in(func(r *Rule) { r.Protocol = "17" }), 3}, {in(func(r *Rule) { r.Protocol = "!udp" }), 1}, {in(func(r *Rule) { r.Protocol = "tcp" }), 0}, {in(func(r *Rule) { r.Protocol = "" }), 4},
+			{in(func(r *Rule) { r.Protocol = "17" }), 3}, {in(func(r *Rule) { r.Protocol = "!udp" }), 2}, {in(func(r *Rule) { r.Protocol = "tcp" }), 0}, {in(func(r *Rule) { r.Protocol = "" }), 5},
 			{in(func(r *Rule) { r.InInterface = "to1" }), 3}, {in(func(r *Rule) { r.InInterface = "!to1" }), 0}, {in(func(r *Rule) { r.InInterface = "to2" }), 0},
 			{in(func(r *Rule) { r.ConnectionState = "new" }), 3}, {in(func(r *Rule) { r.ConnectionState = "established,related" }), 0}, {in(func(r *Rule) { r.ConnectionState = "!new" }), 0},
 			{in(func(r *Rule) { r.SrcAddressList, r.DstPort = "some", ports("7") }), 1}, {in(func(r *Rule) { r.SrcAddressList = "!some" }), 2},
-			{icmp("8:0"), 1}, {icmp("8"), 1}, {icmp("13:0"), 0}, {icmp(""), 1},
+			// An echo request, and an answer that nobody has asked for.
+			{icmp("8:0"), 1}, {icmp("8"), 1}, {icmp("13:0"), 0}, {icmp(""), 2},
+			{in(func(r *Rule) { r.Protocol, r.ConnectionState = "icmp", "invalid" }), 1}, {in(func(r *Rule) { r.Protocol, r.ConnectionState = "icmp", "!invalid" }), 1},
+			{in(func(r *Rule) { r.ConnectionState = "invalid" }), 0},
 			{forward(func(r *Rule) { r.OutInterface = "to2" }), 1}, {forward(func(r *Rule) { r.OutInterface = "!to2" }), 0},
 			{forward(func(r *Rule) { r.InInterface, r.OutInterface = "to1", "to2" }), 1}, {forward(func(r *Rule) { r.InInterface = "to2" }), 0},
+			// It counts, and decides nothing.
+			{in(func(r *Rule) { r.Action, r.DstPort = "fasttrack-connection", ports("7") }), 2}, {in(func(r *Rule) { r.Action, r.ConnectionState = "fasttrack-connection", "established" }), 0},
+			{in(func(r *Rule) { r.DstPort = ports("7") }), 2},
+			// An answer of the router's, and what it sends by itself.
+			{out(func(r *Rule) { r.ConnectionState = "established,related" }), 1}, {out(func(r *Rule) { r.ConnectionState = "!established" }), 1}, {out(func(r *Rule) { r.ConnectionState = "new" }), 1},
+			{out(func(r *Rule) { r.Action, r.ConnectionState = "fasttrack-connection", "established,related" }), 1},
 		}
 		config := Config{AddressLists: map[string][]match.Addresses{"some": {addresses("10.0.1.4-10.0.1.6")}}}
 		for _, c := range cases {
@@ -244,8 +271,18 @@ func TestPlainMatchersTraffic(t *testing.T) {
 			sendFrom(t, at("10.0.1.2:4002"), at("10.0.1.1:8"))
 			sendFrom(t, at("10.0.1.5:4001"), at("10.0.1.1:7"))
 			sendFrom(t, at("10.0.1.2:4001"), at("10.0.2.2:7"))
-			return sendEcho([4]byte{10, 0, 1, 1})
+			return errors.Join(sendEcho([4]byte{10, 0, 1, 1}, 8), sendEcho([4]byte{10, 0, 1, 1}, 0))
 		}))
+		for to, from := range map[string]string{"10.0.1.2:4001": "10.0.1.1:7", "10.0.1.2:4003": "10.0.1.1:9"} {
+			require.NoError(t, peer.Do(func() error {
+				c, err := net.ListenPacket("udp4", to)
+				if err == nil {
+					t.Cleanup(func() { c.Close() }) // without it the peer says that nobody listens
+				}
+				return err
+			}))
+			sendFrom(t, netip.MustParseAddrPort(from), netip.MustParseAddrPort(to))
+		}
 		got, err := f.Counters(Filter)
 		require.NoError(t, err)
 		for i, c := range cases {
@@ -254,14 +291,14 @@ func TestPlainMatchersTraffic(t *testing.T) {
 	})
 }
 
-// sendEcho sends an echo request.
-func sendEcho(to [4]byte) error {
+// sendEcho sends an echo request, which is of type 8, or an answer to one, of type 0.
+func sendEcho(to [4]byte, kind byte) error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(s)
-	request := []byte{8, 0, 0, 0, 0, 1, 0, 1}
-	binary.BigEndian.PutUint16(request[2:], ^uint16(8<<8+2))
+	request := []byte{kind, 0, 0, 0, 0, 1, 0, 1}
+	binary.BigEndian.PutUint16(request[2:], ^(uint16(kind)<<8 + 2))
 	return unix.Sendto(s, request, 0, &unix.SockaddrInet4{Addr: to})
 }
