@@ -139,6 +139,8 @@ func TestMangleTraffic(t *testing.T) {
 				// What it accepts meets no other rule of this table.
 				does(to("11"), func(r *Rule) { r.Action = "accept" }),
 				does(to("10,11"), func(r *Rule) { r.Action = "passthrough" }),
+				does(to("11"), func(r *Rule) { r.Action, r.AddressList = "add-src-to-address-list", "never" }),
+				does(to("10"), func(r *Rule) { r.Action, r.AddressList = "add-src-to-address-list", "raw" }),
 			},
 			Mangle: []Rule{
 				does(to("7"), func(r *Rule) { r.Action, r.NewPacketMark = "mark-packet", "seven" }),
@@ -160,8 +162,14 @@ func TestMangleTraffic(t *testing.T) {
 				{Chain: "input", Action: "passthrough", RoutingMark: "!isp2", Protocol: "udp"}, // 12
 				{Chain: "input", Action: "accept", Protocol: "udp", DstPort: ports("11")},
 				{Chain: "input", Action: "passthrough", Protocol: "udp", DstPort: ports("10,11")},
+				{Chain: "input", Action: "add-dst-to-address-list", AddressList: "never", Protocol: "udp", DstPort: ports("11")},
+				{Chain: "input", Action: "add-dst-to-address-list", AddressList: "mangle", Protocol: "udp", DstPort: ports("10")},
 			},
-			NAT: []Rule{{Chain: "dstnat", Action: "netmap", DstAddress: addresses("10.9.0.0/24"), ToAddresses: addresses("10.0.1.0/24")}},
+			NAT: []Rule{
+				{Chain: "dstnat", Action: "add-src-to-address-list", AddressList: "nat", DstAddress: addresses("10.9.0.0/24")},
+				{Chain: "dstnat", Action: "netmap", DstAddress: addresses("10.9.0.0/24"), ToAddresses: addresses("10.0.1.0/24")},
+				{Chain: "dstnat", Action: "add-dst-to-address-list", AddressList: "never", DstAddress: addresses("10.9.0.0/24")},
+			},
 		}
 		udp := Rule{Chain: "input", Action: "passthrough", Protocol: "udp"}
 		cases := []struct {
@@ -218,6 +226,13 @@ func TestMangleTraffic(t *testing.T) {
 		for i, want := range []uint64{2, 2, 2, 2} {
 			assert.Equal(t, want, got[1+i].Packets, c.Raw[1+i])
 		}
+		filled, _, err := f.Filled(10)
+		require.NoError(t, err)
+		listed := map[string]string{}
+		for _, a := range filled {
+			listed[a.List] = a.Address.String()
+		}
+		assert.Equal(t, map[string]string{"raw": "10.0.1.2", "mangle": "10.0.1.1", "nat": "10.0.1.2"}, listed)
 
 		// What stays is not written, and keeps its counters.
 		if program == "iptables-legacy" {
