@@ -3,20 +3,19 @@ package dns
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"slices"
 	"time"
 )
 
 // cache keeps answers, at most limit bytes of them. They lie packed one behind the other in chunks, which hold
 // no pointers: the collector has nothing to look for in them, and an answer takes little more than its bytes.
-// When there is no more room the oldest chunk goes; of its answers those that were asked for since they were
-// put into it go on to the newest chunk, if they are not more than half of it.
+// When there is no more room the oldest chunk becomes the newest: of its answers those stay that were asked for
+// since they were put into it, if they are not more than half of it.
 type cache struct {
 	limit int
-	// chunks are in order of their age. The first has the number first, which goes round.
-	chunks   [][]byte
-	first    uint16
-	capacity int    // of all chunks
-	spare    []byte // of a chunk that went
+	// chunks are in order of their age, each of chunkSize. The first has the number first, which goes round.
+	chunks [][]byte
+	first  uint16
 	// index has the place of the answer to a key by the hash of that: the number of its chunk, and its
 	// offset there in the lower half. Of two keys with one hash, which chance may bring, one is kept.
 	index map[uint32]uint32
@@ -25,8 +24,8 @@ type cache struct {
 }
 
 const (
-	// chunkSize is the size of a chunk, but for one with a single answer that is larger.
-	chunkSize = 16 << 10
+	// maxChunk is the size of a chunk, but in a small cache.
+	maxChunk = 16 << 10
 	// indexCost is about what an answer takes in the index, in bytes.
 	indexCost = 16
 
@@ -50,9 +49,9 @@ func (e entry) seconds() uint32 { return binary.BigEndian.Uint32(e[atSeconds:]) 
 // message is the chunk's: it changes when the caller lets go of the cache.
 func (e entry) message() []byte { return e[entryHeader+e.keySize() : e.size()] }
 
-// age is how many seconds ago the answer came.
-func (c *cache) age(e entry, now time.Time) uint32 {
-	return uint32(max(0, now.Sub(c.epoch)-time.Duration(binary.BigEndian.Uint64(e[atWhen:]))) / time.Second)
+// age is how many seconds ago the answer came to a cache of that epoch.
+func (e entry) age(epoch, now time.Time) uint32 {
+	return uint32(max(0, now.Sub(epoch)-time.Duration(binary.BigEndian.Uint64(e[atWhen:]))) / time.Second)
 }
 
 func (c *cache) hash(key []byte) uint32 { return uint32(maphash.Bytes(c.seed, key)) }
@@ -86,7 +85,7 @@ func (c *cache) get(key []byte, now time.Time, most uint32) (a answer, age uint3
 	if string(e.key()) != string(key) {
 		return a, 0, false
 	}
-	if age = c.age(e, now); age >= min(e.seconds(), most) {
+	if age = e.age(c.epoch, now); age >= min(e.seconds(), most) {
 		delete(c.index, h)
 		return a, 0, false
 	}
@@ -95,7 +94,7 @@ func (c *cache) get(key []byte, now time.Time, most uint32) (a answer, age uint3
 		truncated: e[atFlags]&flagTruncated != 0, edns: e[atFlags]&flagEDNS != 0}, age, true
 }
 
-// put keeps a copy of an answer. One that takes more than an eighth of all would drive out too many.
+// put keeps a copy of an answer. One that is larger than a chunk would drive out too many.
 func (c *cache) put(key []byte, a answer, now time.Time) {
 	if c.index == nil {
 		c.index, c.seed, c.epoch = map[uint32]uint32{}, maphash.MakeSeed(), now
@@ -103,10 +102,10 @@ func (c *cache) put(key []byte, a answer, now time.Time) {
 	h := c.hash(key)
 	delete(c.index, h)
 	n := entryHeader + len(key) + len(a.message)
-	if a.seconds == 0 || len(a.message) > 1<<16-1 || n+indexCost > c.limit/8 {
+	if a.seconds == 0 || n+indexCost > c.chunkSize() {
 		return
 	}
-	c.index[h] = c.room(n)
+	c.index[h] = c.room(n, now)
 	var header [entryHeader]byte
 	binary.BigEndian.PutUint64(header[atWhen:], uint64(max(0, now.Sub(c.epoch))))
 	binary.BigEndian.PutUint32(header[atSeconds:], a.seconds)
@@ -121,19 +120,29 @@ func (c *cache) put(key []byte, a answer, now time.Time) {
 	}
 	last := &c.chunks[len(c.chunks)-1]
 	*last = append(append(append(*last, header[:]...), key...), a.message...)
-	for c.capacity+len(c.index)*indexCost > c.limit && len(c.chunks) > 1 {
-		c.shrink(now)
+	for c.taken() > c.limit && len(c.chunks) > 1 { // the index has grown
+		k := len(c.chunks) - 1
+		into := c.chunks[k]
+		c.chunks[k-1] = c.retire(into, c.first+uint16(k), cap(into)-len(into), now)
 	}
 }
 
+// chunkSize is an eighth of all in a small cache: more would go at once.
+func (c *cache) chunkSize() int { return min(maxChunk, c.limit/8) }
+
+// taken is how many bytes of the limit chunks and index take, with the room in the chunks that has no answer yet.
+func (c *cache) taken() int { return len(c.chunks)*c.chunkSize() + len(c.index)*indexCost }
+
 // room makes room for n bytes in the newest chunk, and returns their place.
-func (c *cache) room(n int) uint32 {
-	if k := len(c.chunks); k == 0 || cap(c.chunks[k-1])-len(c.chunks[k-1]) < n {
-		chunk := c.spare
-		if c.spare = nil; cap(chunk) < n {
-			chunk = make([]byte, 0, max(n, min(chunkSize, c.limit/8)))
+func (c *cache) room(n int, now time.Time) uint32 {
+	size := c.chunkSize()
+	if k := len(c.chunks); k == 0 || size-len(c.chunks[k-1]) < n {
+		if k == 0 || c.taken()+size <= c.limit {
+			c.chunks = append(c.chunks, make([]byte, 0, size))
+		} else {
+			oldest := c.chunks[0]
+			c.chunks = append(c.chunks, c.retire(oldest[:0], c.first+uint16(k), min(len(oldest)/2, size-n), now))
 		}
-		c.chunks, c.capacity = append(c.chunks, chunk), c.capacity+cap(chunk)
 	}
 	last := len(c.chunks) - 1
 	return uint32(c.first+uint16(last))<<16 | uint32(len(c.chunks[last]))
@@ -147,43 +156,45 @@ func (c *cache) holds(place uint32) (hash uint32, ok bool) {
 	return hash, ok && there == place
 }
 
-// shrink lets the oldest of several chunks go.
-func (c *cache) shrink(now time.Time) {
-	chunk, moved := c.chunks[0], 0
+// retire takes the oldest chunk away. Of its answers those that were asked for since they were put into it are appended
+// to the chunk into, the one with that number, at most room bytes of them; into may begin where the oldest chunk does.
+func (c *cache) retire(into []byte, number uint16, room int, now time.Time) []byte {
+	chunk := c.chunks[0]
 	for at := 0; at < len(chunk); {
 		e := entry(chunk[at:])
 		n := e.size()
 		if h, ok := c.holds(uint32(c.first)<<16 | uint32(at)); ok {
-			if e[atFlags]&flagUsed != 0 && c.age(e, now) < e.seconds() && moved+n <= len(chunk)/2 {
-				moved += n
+			if e[atFlags]&flagUsed != 0 && e.age(c.epoch, now) < e.seconds() && n <= room {
+				room -= n
 				e[atFlags] &^= flagUsed
-				c.index[h] = c.room(n)
-				last := &c.chunks[len(c.chunks)-1]
-				*last = append(*last, e[:n]...)
+				c.index[h] = uint32(number)<<16 | uint32(len(into))
+				into = append(into, e[:n]...)
 			} else {
 				delete(c.index, h)
 			}
 		}
 		at += n
 	}
-	c.chunks[0] = nil
-	c.chunks, c.first, c.capacity = c.chunks[1:], c.first+1, c.capacity-cap(chunk)
-	if c.spare == nil && cap(chunk) <= chunkSize {
-		c.spare = chunk[:0]
-	}
+	c.chunks, c.first = slices.Delete(c.chunks, 0, 1), c.first+1
+	return into
 }
 
-// each calls f for the answers, the one that was put last first, until it returns false.
-func (c *cache) each(f func(entry) bool) {
-	for i := len(c.chunks) - 1; i >= 0; i-- {
-		var places []uint32
-		for at, chunk := 0, c.chunks[i]; at < len(chunk); at += entry(chunk[at:]).size() {
-			places = append(places, uint32(c.first+uint16(i))<<16|uint32(at))
-		}
-		for k := len(places) - 1; k >= 0; k-- {
-			if _, ok := c.holds(places[k]); ok && !f(c.at(places[k])) {
-				return
-			}
-		}
+// end is the number behind that of the newest chunk.
+func (c *cache) end() uint16 { return c.first + uint16(len(c.chunks)) }
+
+// copyChunk copies the answers of the chunk with that number to b, in place of what is there, each with what is ahead of it.
+// ok is false if there is no such chunk.
+func (c *cache) copyChunk(number uint16, b []byte) (copied []byte, ok bool) {
+	i := int(number - c.first)
+	if b = b[:0]; i >= len(c.chunks) {
+		return b, false
 	}
+	for at, chunk := 0, c.chunks[i]; at < len(chunk); {
+		n := entry(chunk[at:]).size()
+		if _, ok := c.holds(uint32(number)<<16 | uint32(at)); ok {
+			b = append(b, chunk[at:at+n]...)
+		}
+		at += n
+	}
+	return b, true
 }

@@ -3,6 +3,7 @@ package dns
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"time"
 
@@ -28,25 +29,33 @@ func TestCacheBound(t *testing.T) {
 				}
 				a := answer{message: make([]byte, random.IntN(300)), code: i % 4096, seconds: uint32(1 + i%60), truncated: i%3 == 0, edns: i%2 == 0}
 				if i%500 == 0 {
-					a.message = make([]byte, 40_000) // it has a chunk of its own, or no place
+					a.message = make([]byte, 15_000) // it has a chunk for itself, or no place
 				}
 				for j := range a.message {
 					a.message[j] = byte(random.Uint32())
 				}
 				c.put([]byte(key), a, now)
 				last[key] = a
-				require.LessOrEqual(t, c.capacity+len(c.index)*indexCost, c.limit)
+				require.LessOrEqual(t, c.taken(), c.limit)
 				require.LessOrEqual(t, c.used(), c.limit)
 			}
 			assert.Positive(t, hits)
 			shown := 0
-			c.each(func(e entry) bool {
-				shown++
-				a, _, ok := c.get(e.key(), now, 3600)
-				require.True(t, ok)
-				require.Equal(t, last[string(e.key())], a)
-				return true
-			})
+			var chunk []byte
+			for number := c.end() - 1; ; number-- {
+				var ok bool
+				if chunk, ok = c.copyChunk(number, chunk); !ok {
+					break
+				}
+				for at := 0; at < len(chunk); at += entry(chunk[at:]).size() {
+					shown++
+					e := entry(chunk[at:])
+					a, _, ok := c.get(e.key(), now, 3600)
+					require.True(t, ok)
+					require.Equal(t, last[string(e.key())], a)
+					require.Equal(t, a.message, e.message())
+				}
+			}
 			assert.Equal(t, len(c.index), shown)
 			assert.Positive(t, shown)
 			for key, a := range last {
@@ -81,4 +90,28 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 			require.NotEqual(t, "used", string(entry(chunk[at:]).key()), "its time is over")
 		}
 	}
+}
+
+// What the cache has of the heap is within its limit too, however long it has been full.
+func TestCacheMemory(t *testing.T) {
+	const size, caches = 8 * maxChunk, 64
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what the first has found is given back by the second
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	before := heap()
+	all := make([]cache, caches)
+	for i := range all {
+		all[i].limit = size
+		for n := range 1000 {
+			all[i].put(fmt.Append(nil, n), answer{message: make([]byte, 1000), seconds: 60}, time.Now())
+		}
+	}
+	assert.Less(t, heap()-before, caches*size)
+	now, message := time.Now(), make([]byte, 1000)
+	assert.Zero(t, testing.AllocsPerRun(1000, func() { all[0].put([]byte("again"), answer{message: message, seconds: 60}, now) }))
+	runtime.KeepAlive(all)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,24 +20,22 @@ func (s *server) used() int {
 // snapshot lists what the server knows, at most MaxCacheEntries, and counts what is left out: static
 // entries, what is in the cache, the newest first, and names of hosts with a lease.
 func (s *server) snapshot() (all []CacheEntry, left int) {
-	now := time.Now()
 	s.mu.Lock()
-	hosts := s.names.hosts.byName
-	most := seconds(s.config.MaxTTL)
-	for _, e := range s.config.Static {
+	static, hosts, most := s.config.Static, s.names.hosts.byName, seconds(s.config.MaxTTL)
+	s.mu.Unlock()
+	for _, e := range static {
 		all = appendStatic(all, e)
 	}
 	shown := 0
-	s.cache.each(func(e entry) bool {
+	s.eachCached(func(e entry, age uint32, cached int) bool {
 		if len(all) >= MaxCacheEntries {
-			left = len(s.cache.index) - shown
+			left = max(0, cached-shown)
 			return false
 		}
-		all = e.appendTo(all, s.cache.age(e, now), most)
+		all = e.appendTo(all, age, most)
 		shown++
 		return true
 	})
-	s.mu.Unlock()
 	for name, h := range hosts {
 		if len(all) >= MaxCacheEntries {
 			left++
@@ -45,6 +44,44 @@ func (s *server) snapshot() (all []CacheEntry, left int) {
 		all = append(all, CacheEntry{Name: name, Type: typeA, Data: h.Address.String(), TTL: time.Duration(h.ttl()) * time.Second})
 	}
 	return all, left
+}
+
+// breath is a pause in which questions are answered that have come while a chunk was listed.
+const breath = time.Millisecond
+
+// eachCached calls f for the answers in the cache, the one that was put last first, until it returns false: with the age of
+// the answer in seconds, and how many there are. f may take its time: it gets a copy, of one chunk after the other, and nobody
+// waits for it meanwhile. What comes, goes or stays on in another chunk meanwhile may be missed, and an emptied cache has no more.
+func (s *server) eachCached(f func(e entry, age uint32, cached int) bool) {
+	now := time.Now()
+	s.mu.Lock()
+	changes, number := s.changes, s.cache.end()
+	s.mu.Unlock()
+	var chunk []byte
+	var places []int
+	for {
+		number--
+		s.mu.Lock()
+		ok := s.changes == changes
+		if ok {
+			chunk, ok = s.cache.copyChunk(number, chunk)
+		}
+		epoch, cached := s.cache.epoch, len(s.cache.index)
+		s.mu.Unlock()
+		if !ok {
+			return
+		}
+		places = places[:0]
+		for at := 0; at < len(chunk); at += entry(chunk[at:]).size() {
+			places = append(places, at)
+		}
+		for _, at := range slices.Backward(places) {
+			if e := entry(chunk[at:]); !f(e, e.age(epoch, now), cached) {
+				return
+			}
+		}
+		time.Sleep(breath)
+	}
 }
 
 // appendStatic appends what a static entry says to be there, or not to be there. One that only says
