@@ -20,6 +20,7 @@ type batch struct {
 	names   [batchSize]unix.RawSockaddrInet4
 	control [batchSize][]byte
 	buffers [batchSize][]byte
+	scratch [batchSize]scratch
 	answers int // in out
 }
 
@@ -32,7 +33,7 @@ type mmsghdr struct {
 func newBatch() *batch {
 	b := &batch{}
 	for i := range b.in {
-		b.control[i], b.buffers[i] = make([]byte, pktinfoSize), make([]byte, maxQuery)
+		b.control[i], b.buffers[i] = make([]byte, pktinfoSize), make([]byte, maxDatagram)
 	}
 	return b
 }
@@ -43,7 +44,7 @@ func (b *batch) receive(fd uintptr) (int, error) {
 	for i := range b.in {
 		m := &b.in[i]
 		b.vectors[i].Base = &b.buffers[i][0]
-		b.vectors[i].SetLen(maxQuery)
+		b.vectors[i].SetLen(maxDatagram)
 		m.Name, m.Namelen = (*byte)(unsafe.Pointer(&b.names[i])), unix.SizeofSockaddrInet4
 		m.Iov, m.Control = &b.vectors[i], &b.control[i][0]
 		m.SetIovlen(1)

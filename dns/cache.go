@@ -29,30 +29,42 @@ const (
 	// indexCost is about what an answer takes in the index, in bytes.
 	indexCost = 16
 
-	// What is ahead of an answer in its chunk: when it came, in nanoseconds of epoch, seconds, the size of the
-	// message, the code, the length of the key, flags. Key and message follow.
-	atWhen, atSeconds, atSize, atCode, atKey, atFlags, entryHeader = 0, 8, 12, 14, 16, 18, 19
+	// What is ahead of an answer in its chunk: when it came, in seconds of epoch, for how many seconds it holds, the
+	// size of the message, the code, flags. The message follows; its question has the name, type and class of the key.
+	atWhen, atSeconds, atSize, atCode, atFlags, entryHeader = 0, 4, 8, 10, 12, 13
 
 	flagUsed, flagTruncated, flagEDNS = 1, 2, 4
+	keyBits                           = 3 // to the left: the rest of the key
 )
 
 // entry is an answer in a chunk, with what is ahead of it, to the end of the chunk.
 type entry []byte
 
-func (e entry) keySize() int { return int(binary.BigEndian.Uint16(e[atKey:])) }
-func (e entry) size() int {
-	return entryHeader + e.keySize() + int(binary.BigEndian.Uint16(e[atSize:]))
-}
-func (e entry) key() []byte     { return e[entryHeader:][:e.keySize()] }
+func (e entry) size() int       { return entryHeader + int(binary.BigEndian.Uint16(e[atSize:])) }
 func (e entry) seconds() uint32 { return binary.BigEndian.Uint32(e[atSeconds:]) }
 
 // message is the chunk's: it changes when the caller lets go of the cache.
-func (e entry) message() []byte { return e[entryHeader+e.keySize() : e.size()] }
+func (e entry) message() []byte { return e[entryHeader:e.size()] }
+
+// key is what query.appendKey makes of the entry's question, in the memory of b.
+func (e entry) key(b *[maxKey]byte) []byte {
+	m := e.message()
+	name, end, ok := appendNameAt(b[keyHead:keyHead], m, headerSize)
+	if !ok || len(m) < end+4 {
+		return nil
+	}
+	copy(b[:], m[end:end+4])
+	b[keyHead-1] = e[atFlags] >> keyBits
+	return b[:keyHead+len(name)]
+}
 
 // age is how many seconds ago the answer came to a cache of that epoch.
 func (e entry) age(epoch, now time.Time) uint32 {
-	return uint32(max(0, now.Sub(epoch)-time.Duration(binary.BigEndian.Uint64(e[atWhen:]))) / time.Second)
+	return max(since(epoch, now), binary.BigEndian.Uint32(e[atWhen:])) - binary.BigEndian.Uint32(e[atWhen:])
 }
+
+// since is how many whole seconds of epoch are over.
+func since(epoch, now time.Time) uint32 { return uint32(max(0, now.Sub(epoch)) / time.Second) }
 
 func (c *cache) hash(key []byte) uint32 { return uint32(maphash.Bytes(c.seed, key)) }
 
@@ -82,7 +94,8 @@ func (c *cache) get(key []byte, now time.Time, most uint32) (a answer, age uint3
 		return a, 0, false
 	}
 	e := c.at(place)
-	if string(e.key()) != string(key) {
+	var has [maxKey]byte
+	if string(e.key(&has)) != string(key) {
 		return a, 0, false
 	}
 	if age = e.age(c.epoch, now); age >= min(e.seconds(), most) {
@@ -94,32 +107,38 @@ func (c *cache) get(key []byte, now time.Time, most uint32) (a answer, age uint3
 		truncated: e[atFlags]&flagTruncated != 0, edns: e[atFlags]&flagEDNS != 0}, age, true
 }
 
-// put keeps a copy of an answer. One that is larger than a chunk would drive out too many.
+// put keeps a copy of an answer, whose question is that of the key. One that is larger than a chunk would drive out too many.
 func (c *cache) put(key []byte, a answer, now time.Time) {
 	if c.index == nil {
 		c.index, c.seed, c.epoch = map[uint32]uint32{}, maphash.MakeSeed(), now
 	}
 	h := c.hash(key)
 	delete(c.index, h)
-	n := entryHeader + len(key) + len(a.message)
+	n := entryHeader + len(a.message)
 	if a.seconds == 0 || n+indexCost > c.chunkSize() {
 		return
 	}
-	c.index[h] = c.room(n, now)
 	var header [entryHeader]byte
-	binary.BigEndian.PutUint64(header[atWhen:], uint64(max(0, now.Sub(c.epoch))))
+	binary.BigEndian.PutUint32(header[atWhen:], since(c.epoch, now))
 	binary.BigEndian.PutUint32(header[atSeconds:], a.seconds)
 	binary.BigEndian.PutUint16(header[atSize:], uint16(len(a.message)))
 	binary.BigEndian.PutUint16(header[atCode:], uint16(a.code))
-	binary.BigEndian.PutUint16(header[atKey:], uint16(len(key)))
+	header[atFlags] = key[keyHead-1] << keyBits
 	if a.truncated {
 		header[atFlags] |= flagTruncated
 	}
 	if a.edns {
 		header[atFlags] |= flagEDNS
 	}
+	place := c.room(n, now)
 	last := &c.chunks[len(c.chunks)-1]
-	*last = append(append(append(*last, header[:]...), key...), a.message...)
+	*last = append(append(*last, header[:]...), a.message...)
+	var has [maxKey]byte
+	if string(c.at(place).key(&has)) != string(key) {
+		*last = (*last)[:len(*last)-n] // the answer to another question
+		return
+	}
+	c.index[h] = place
 	for c.taken() > c.limit && len(c.chunks) > 1 { // the index has grown
 		k := len(c.chunks) - 1
 		into := c.chunks[k]
@@ -151,7 +170,8 @@ func (c *cache) room(n int, now time.Time) uint32 {
 // holds is the hash of the key of the answer at a place, and whether the index leads there: it does not to one that
 // is over, or that has another in its place.
 func (c *cache) holds(place uint32) (hash uint32, ok bool) {
-	hash = c.hash(c.at(place).key())
+	var key [maxKey]byte
+	hash = c.hash(c.at(place).key(&key))
 	there, ok := c.index[hash]
 	return hash, ok && there == place
 }

@@ -11,6 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// kept returns a key and the message of an answer to its question, with so many bytes behind that.
+func kept(name string, size int) (key, message []byte) {
+	q := &query{name: name, question: appendName(nil, name), typ: typeA, class: classIN}
+	q.question = append(q.question, 0, typeA, 0, classIN)
+	return q.appendKey(nil), append(q.reply(codeOK), make([]byte, size)...)
+}
+
 // The cache keeps to its bound, and answers what it was given last or nothing.
 func TestCacheBound(t *testing.T) {
 	for _, limit := range []int{10_000, 64 << 10, 1 << 20} {
@@ -21,20 +28,22 @@ func TestCacheBound(t *testing.T) {
 			last := map[string]answer{}
 			hits := 0
 			for i := range 30_000 {
-				key := fmt.Sprint("key", random.IntN(4000))
-				if a, age, ok := c.get([]byte(key), now, 3600); ok {
+				size := random.IntN(300)
+				if i%500 == 0 {
+					size = 15_000 // it has a chunk for itself, or no place
+				}
+				b, message := kept(fmt.Sprint("key", random.IntN(4000)), size)
+				key := string(b)
+				if a, age, ok := c.get(b, now, 3600); ok {
 					hits++
 					require.Equal(t, last[key], a, key)
 					require.Zero(t, age)
 				}
-				a := answer{message: make([]byte, random.IntN(300)), code: i % 4096, seconds: uint32(1 + i%60), truncated: i%3 == 0, edns: i%2 == 0}
-				if i%500 == 0 {
-					a.message = make([]byte, 15_000) // it has a chunk for itself, or no place
+				a := answer{message: message, code: i % 4096, seconds: uint32(1 + i%60), truncated: i%3 == 0, edns: i%2 == 0}
+				for j := range size {
+					message[len(message)-1-j] = byte(random.Uint32())
 				}
-				for j := range a.message {
-					a.message[j] = byte(random.Uint32())
-				}
-				c.put([]byte(key), a, now)
+				c.put(b, a, now)
 				last[key] = a
 				require.LessOrEqual(t, c.taken(), c.limit)
 				require.LessOrEqual(t, c.used(), c.limit)
@@ -50,9 +59,10 @@ func TestCacheBound(t *testing.T) {
 				for at := 0; at < len(chunk); at += entry(chunk[at:]).size() {
 					shown++
 					e := entry(chunk[at:])
-					a, _, ok := c.get(e.key(), now, 3600)
+					var key [maxKey]byte
+					a, _, ok := c.get(e.key(&key), now, 3600)
 					require.True(t, ok)
-					require.Equal(t, last[string(e.key())], a)
+					require.Equal(t, last[string(e.key(&key))], a)
 					require.Equal(t, a.message, e.message())
 				}
 			}
@@ -71,15 +81,20 @@ func TestCacheBound(t *testing.T) {
 func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	c := cache{limit: 64 << 10}
 	now := time.Now()
-	put := func(key string) { c.put([]byte(key), answer{message: make([]byte, 100), seconds: 60}, now) }
+	put := func(name string) {
+		key, message := kept(name, 100)
+		c.put(key, answer{message: message, seconds: 60}, now)
+	}
+	used, _ := kept("used", 0)
+	other, _ := kept("not used", 0)
 	put("used")
 	put("not used")
 	for i := range 1 << 17 { // the number of the chunk goes round
 		put(fmt.Sprint(i))
-		_, _, ok := c.get([]byte("used"), now, 3600)
+		_, _, ok := c.get(used, now, 3600)
 		require.True(t, ok, i)
 	}
-	_, _, ok := c.get([]byte("not used"), now, 3600)
+	_, _, ok := c.get(other, now, 3600)
 	assert.False(t, ok)
 	now = now.Add(time.Minute)
 	for i := range 1000 {
@@ -87,7 +102,8 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	}
 	for _, chunk := range c.chunks {
 		for at := 0; at < len(chunk); at += entry(chunk[at:]).size() {
-			require.NotEqual(t, "used", string(entry(chunk[at:]).key()), "its time is over")
+			var key [maxKey]byte
+			require.NotEqual(t, used, entry(chunk[at:]).key(&key), "its time is over")
 		}
 	}
 }
@@ -107,11 +123,44 @@ func TestCacheMemory(t *testing.T) {
 	for i := range all {
 		all[i].limit = size
 		for n := range 1000 {
-			all[i].put(fmt.Append(nil, n), answer{message: make([]byte, 1000), seconds: 60}, time.Now())
+			key, message := kept(fmt.Sprint(n), 1000)
+			all[i].put(key, answer{message: message, seconds: 60}, time.Now())
 		}
 	}
 	assert.Less(t, heap()-before, caches*size)
-	now, message := time.Now(), make([]byte, 1000)
-	assert.Zero(t, testing.AllocsPerRun(1000, func() { all[0].put([]byte("again"), answer{message: message, seconds: 60}, now) }))
+	now := time.Now()
+	key, message := kept("again", 1000)
+	assert.Zero(t, testing.AllocsPerRun(1000, func() { all[0].put(key, answer{message: message, seconds: 60}, now) }))
 	runtime.KeepAlive(all)
+}
+
+// What is no answer to the question is not kept as one.
+func TestCacheRefuses(t *testing.T) {
+	c := cache{limit: 64 << 10}
+	key, _ := kept("a.example", 0)
+	_, message := kept("b.example", 0)
+	for _, m := range [][]byte{message, message[:20], nil} {
+		c.put(key, answer{message: m, seconds: 60}, time.Now())
+		assert.Zero(t, c.used())
+		_, _, ok := c.get(key, time.Now(), 60)
+		assert.False(t, ok)
+	}
+}
+
+// An answer from the cache leaves no garbage behind, whichever names it is for.
+func TestCachedWithoutGarbage(t *testing.T) {
+	s := testServer(t, nil)
+	var queries [][]byte
+	for i := range 100 {
+		name := fmt.Sprint("host", i, ".example")
+		keepAnswer(t, s, name, typeA, codeOK, 3600, aRecord(name, typeA, 3600, 192, 0, 2, 1))
+		queries = append(queries, message(name, typeA, 0))
+	}
+	var m scratch
+	i := 0
+	assert.Zero(t, testing.AllocsPerRun(1000, func() {
+		i++
+		answer, _ := s.take(queries[i%len(queries)], someone, false, &m)
+		require.NotNil(t, answer)
+	}))
 }

@@ -17,8 +17,8 @@ import (
 const (
 	// port is the port of name servers.
 	port = 53
-	// maxQuery is how many bytes a query has at most.
-	maxQuery = 4096
+	// maxQuery is how many bytes a query has at most over TCP, and maxDatagram over UDP.
+	maxQuery, maxDatagram = 4096, safeSize
 	// sessionIdle is how long a TCP connection of a client waits for the next query, for the rest
 	// of one or for the client to take an answer, sessionQueries how many it can ask.
 	sessionIdle    = 10 * time.Second
@@ -55,7 +55,7 @@ func (s *server) serveUDP(conn *net.UDPConn) {
 			if message == nil {
 				continue
 			}
-			answer, later := s.take(message, from.Addr(), false)
+			answer, later := s.take(message, from.Addr(), false, &b.scratch[i])
 			if answer != nil {
 				b.answer(i, answer)
 			}
@@ -111,6 +111,7 @@ func (s *server) serveTCP(l *net.TCPListener) {
 
 // session answers one connection, a query after the other.
 func (s *server) session(conn net.Conn, client netip.Addr) {
+	var m scratch
 	for range sessionQueries {
 		if conn.SetDeadline(time.Now().Add(sessionIdle)) != nil {
 			return
@@ -119,7 +120,7 @@ func (s *server) session(conn net.Conn, client netip.Addr) {
 		if err != nil {
 			return
 		}
-		answer, later := s.take(b, client, true)
+		answer, later := s.take(b, client, true, &m)
 		if later != nil {
 			replies := make(chan []byte, 1)
 			s.wait(later, func(b []byte) { replies <- b })

@@ -3,7 +3,9 @@ package dns
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
+	"unsafe"
 )
 
 // Types, classes and error codes of RFC 1035, RFC 2308 and RFC 6891.
@@ -48,8 +50,8 @@ type query struct {
 	unsupported bool
 }
 
-// maxKey is how many bytes a key has at most.
-const maxKey = 5 + MaxName
+// maxKey is how many bytes a key has at most, keyHead how many are ahead of the name.
+const maxKey, keyHead = keyHead + MaxName, 5
 
 // appendKey appends the key of q, which is the same for queries that the same answer suits.
 func (q *query) appendKey(b []byte) []byte {
@@ -64,13 +66,28 @@ func (q *query) appendKey(b []byte) []byte {
 	return append(append(b, bits), q.name...)
 }
 
+// scratch is the memory of an answer from the cache. It is used again and again: each such answer would leave garbage behind.
+type scratch struct {
+	q      query
+	name   [MaxName]byte
+	answer []byte
+}
+
+// clone returns a copy of a query that lasts when its scratch is used again, and the message that it came in.
+func (q *query) clone() *query {
+	other := *q
+	other.name, other.question = strings.Clone(q.name), slices.Clone(q.question)
+	return &other
+}
+
 // parseQuery reads a query. With errMalformed it has the id and flags, if there is a header;
-// answered reports whether somebody may be told at all.
-func parseQuery(b []byte) (q *query, answered bool, err error) {
+// answered reports whether somebody may be told at all. The query is b's and m's.
+func (m *scratch) parseQuery(b []byte) (q *query, answered bool, err error) {
 	if len(b) < headerSize {
 		return nil, false, errMalformed
 	}
-	q = &query{id: binary.BigEndian.Uint16(b), flags: binary.BigEndian.Uint16(b[2:]), size: plainSize}
+	q = &m.q
+	*q = query{id: binary.BigEndian.Uint16(b), flags: binary.BigEndian.Uint16(b[2:]), size: plainSize}
 	if q.flags&bitResponse != 0 {
 		return nil, false, errMalformed
 	}
@@ -81,12 +98,12 @@ func parseQuery(b []byte) (q *query, answered bool, err error) {
 	if binary.BigEndian.Uint16(b[4:]) != 1 || binary.BigEndian.Uint16(b[6:]) != 0 || binary.BigEndian.Uint16(b[8:]) != 0 {
 		return q, true, errMalformed
 	}
-	name, end, ok := readName(b, headerSize)
+	text, end, ok := appendNameAt(m.name[:0], b, headerSize)
 	// A name of a question is not compressed: then it ends where its bytes do.
-	if !ok || end+4 > len(b) || end-headerSize != wireLength(name) {
+	if !ok || end+4 > len(b) || end-headerSize != wireLength(text) {
 		return q, true, errMalformed
 	}
-	q.name, q.question = name, b[headerSize:end+4]
+	q.name, q.question = unsafe.String(unsafe.SliceData(text), len(text)), b[headerSize:end+4]
 	q.typ, q.class = binary.BigEndian.Uint16(b[end:]), binary.BigEndian.Uint16(b[end+2:])
 	at := end + 4
 	for range binary.BigEndian.Uint16(b[10:]) {
@@ -108,25 +125,26 @@ func parseQuery(b []byte) (q *query, answered bool, err error) {
 }
 
 // wireLength is the length of a name without compression.
-func wireLength(name string) int {
-	if name == "" {
+func wireLength(name []byte) int {
+	if len(name) == 0 {
 		return 1
 	}
-	n := 1
-	for label := range strings.SplitSeq(name, ".") {
-		n += 1 + len(label)
-	}
-	return n
+	return len(name) + 2 // a length ahead of each label takes the place of the dots, and one more, and the root's
 }
 
 // readName returns the name at an offset in lower case, and where it ends there. A label with a dot
 // or a byte of zero is refused: with it two names would look like one.
 func readName(b []byte, at int) (name string, end int, ok bool) {
-	var most [MaxName + 1]byte
-	text := most[:0]
+	var most [MaxName]byte
+	text, end, ok := appendNameAt(most[:0], b, at)
+	return string(text), end, ok
+}
+
+// appendNameAt is readName, and appends the name to text, which is empty.
+func appendNameAt(text, b []byte, at int) (name []byte, end int, ok bool) {
 	for jumped := false; ; {
 		if at >= len(b) {
-			return "", 0, false
+			return nil, 0, false
 		}
 		n := int(b[at])
 		switch {
@@ -134,28 +152,28 @@ func readName(b []byte, at int) (name string, end int, ok bool) {
 			if !jumped {
 				end = at + 1
 			}
-			return string(text), end, true
+			return text, end, true
 		case n&0xc0 == 0xc0:
 			if at+2 > len(b) {
-				return "", 0, false
+				return nil, 0, false
 			}
 			to := int(binary.BigEndian.Uint16(b[at:]) & 0x3fff)
 			if !jumped {
 				end, jumped = at+2, true
 			}
 			if to >= at { // it leads backwards only, and so comes to an end
-				return "", 0, false
+				return nil, 0, false
 			}
 			at = to
-		case n > MaxLabel || at+1+n > len(b) || len(text)+1+n > MaxName+1:
-			return "", 0, false
+		case n > MaxLabel || at+1+n > len(b) || len(text)+1+n > MaxName:
+			return nil, 0, false
 		default:
 			if len(text) > 0 {
 				text = append(text, '.')
 			}
 			for _, c := range b[at+1 : at+1+n] {
 				if c == '.' || c == 0 {
-					return "", 0, false
+					return nil, 0, false
 				}
 				if 'A' <= c && c <= 'Z' {
 					c += 'a' - 'A'
@@ -300,9 +318,9 @@ func eachRecord(b []byte, f func(section int, r record)) (int, error) {
 	return int(binary.BigEndian.Uint16(b[6:])), nil
 }
 
-// forClient returns the message of an answer for who has asked q, after it was kept for age seconds.
-func (a answer) forClient(q *query, age, most uint32) []byte {
-	b := append([]byte(nil), a.message...)
+// forClient returns the message of an answer for who has asked q, after it was kept for age seconds, in the memory of b.
+func (a answer) forClient(b []byte, q *query, age, most uint32) []byte {
+	b = append(b[:0], a.message...)
 	binary.BigEndian.PutUint16(b, q.id)
 	copy(b[headerSize:], q.question) // whose letters may be others
 	// What comes from a cache is not authoritative.

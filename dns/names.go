@@ -232,8 +232,8 @@ func (q *query) own(typ uint16, ttl uint32, data []byte) outcome {
 	return outcome{answer: q.addOPT(addRecord(q.reply(codeOK), q.name, typ, ttl, data), 0)}
 }
 
-// final is the answer to q when the servers have said a, which was kept for age seconds.
-func (o outcome) final(q *query, a answer, age, most uint32) []byte {
+// final is the answer to q when the servers have said a, which was kept for age seconds. It may be in the memory of b.
+func (o outcome) final(b []byte, q *query, a answer, age, most uint32) []byte {
 	if o.known && (a.code != codeOK || a.truncated) {
 		a = answer{message: q.reply(codeOK)}
 	}
@@ -243,7 +243,7 @@ func (o outcome) final(q *query, a answer, age, most uint32) []byte {
 	case a.truncated:
 		return q.tooLarge(a.code)
 	}
-	return a.forClient(q, age, most)
+	return a.forClient(b, q, age, most)
 }
 
 // follow adds to the alias of an outcome the addresses, or texts, that an answer to its target has.

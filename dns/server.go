@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -56,6 +57,8 @@ type server struct {
 	sessions shares
 	// changes counts configurations: what was asked before one is not kept after it.
 	changes int
+	// asked is how many questions were asked upstream since memory was given back.
+	asked int
 }
 
 // waiter is a client that waits for an answer of an upstream server, of size bytes at most.
@@ -121,9 +124,9 @@ func (s *server) setNames(all map[string]Host) {
 
 // take answers the query b of a client, with nil if it gets no answer. What has to be asked for is
 // not answered yet: that is for wait. stream says that the query came over TCP, where an answer has
-// any size.
-func (s *server) take(b []byte, client netip.Addr, stream bool) (answer []byte, later *waiter) {
-	q, answered, err := parseQuery(b)
+// any size. The answer is m's.
+func (s *server) take(b []byte, client netip.Addr, stream bool, m *scratch) (answer []byte, later *waiter) {
+	q, answered, err := m.parseQuery(b)
 	switch {
 	case !answered:
 		return nil, nil
@@ -152,12 +155,16 @@ func (s *server) take(b []byte, client netip.Addr, stream bool) (answer []byte, 
 	if w.alias == nil {
 		most := seconds(s.config.MaxTTL)
 		if a, age, ok := s.cache.get(q.appendKey(key[:0]), time.Now(), most); ok {
-			return w.fit(w.final(q, a, age, most)), nil
+			if len(a.message) > w.size && !w.known {
+				return q.tooLarge(a.code & maskCode), nil // without a copy of what is not sent
+			}
+			m.answer = w.final(m.answer, q, a, age, most)
+			return w.fit(m.answer), nil
 		}
 	}
-	q.question = slices.Clone(q.question) // b is the caller's
-	later = &waiter{}                     // most questions need none
+	later = &waiter{} // most questions need none
 	*later = w
+	later.q = q.clone()
 	later.key = string(q.appendKey(key[:0]))
 	return nil, later
 }
@@ -193,6 +200,9 @@ func (s *server) fly(key string, q *query, o outcome) {
 	s.mu.Lock()
 	waiters := s.flights[key]
 	delete(s.flights, key)
+	if s.asked++; s.asked == manyAsked {
+		time.AfterFunc(keepMemory, s.giveBack)
+	}
 	for _, w := range waiters {
 		s.waiting.leave(w.client)
 	}
@@ -201,13 +211,27 @@ func (s *server) fly(key string, q *query, o outcome) {
 	for _, w := range waiters {
 		switch {
 		case err == nil && (!a.truncated || !w.stream):
-			w.reply(o.final(w.q, a, age, most))
+			w.reply(o.final(nil, w.q, a, age, most))
 		case o.known:
-			w.reply(o.final(w.q, answer{code: codeFailure}, 0, most))
+			w.reply(o.final(nil, w.q, answer{code: codeFailure}, 0, most))
 		default:
 			w.reply(w.q.fail(codeFailure))
 		}
 	}
+}
+
+// A question that is asked upstream takes some 10 KB until its answer comes, and many at once what Go then keeps for
+// the next. It is given back to the kernel keepMemory after manyAsked questions.
+const (
+	manyAsked  = 32
+	keepMemory = 3 * time.Second
+)
+
+func (s *server) giveBack() {
+	s.mu.Lock()
+	s.asked = 0
+	s.mu.Unlock()
+	debug.FreeOSMemory()
 }
 
 // lookup returns the answer of an upstream server, or of the cache.

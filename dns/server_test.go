@@ -3,12 +3,14 @@ package dns
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -46,7 +48,7 @@ func serveAt(t *testing.T, addr string, answer script) *upstream {
 	require.NoError(t, err)
 	t.Cleanup(func() { udp.Close(); tcp.Close() })
 	take := func(b []byte, network string, port int) []byte {
-		q, _, err := parseQuery(append([]byte(nil), b...))
+		q, _, err := new(scratch).parseQuery(append([]byte(nil), b...))
 		if err != nil {
 			return nil
 		}
@@ -124,7 +126,7 @@ func message(name string, typ uint16, size uint16) []byte {
 
 // ask returns the answer to a query, nil for none.
 func ask(s *server, b []byte, stream bool) []byte {
-	answer, later := s.take(b, someone, stream)
+	answer, later := s.take(b, someone, stream, new(scratch))
 	if later == nil {
 		return answer
 	}
@@ -179,7 +181,7 @@ func TestNegative(t *testing.T) {
 	week := answer{message: addRecord((&query{question: message("a", typeA, 0)[headerSize:]}).reply(codeNoName), "example", typeSOA, 604800,
 		append(make([]byte, 18), 0, 9, 0x3a, 0x80))}
 	week.message[7], week.message[9] = 0, 1
-	q, _, err := parseQuery(message("a", typeA, 0))
+	q, _, err := new(scratch).parseQuery(message("a", typeA, 0))
 	require.NoError(t, err)
 	a, ok := parseAnswer(week.message, q, 0)
 	require.True(t, ok)
@@ -372,7 +374,7 @@ func TestOneQuestion(t *testing.T) {
 	s := testServer(t, func(c *Config) { c.ServerTimeout = time.Minute; c.TotalTimeout = time.Minute }, u)
 	replies := make(chan []byte, 10)
 	for range 10 {
-		_, later := s.take(message("a.example", typeA, 0), someone, false)
+		_, later := s.take(message("a.example", typeA, 0), someone, false, new(scratch))
 		s.wait(later, func(b []byte) { replies <- b })
 	}
 	close(open)
@@ -529,7 +531,7 @@ func TestOwnLookups(t *testing.T) {
 	}{{"127.0.0.1", "nas.lan", 0}, {"127.0.0.1", "out.lan", 0}, {"127.0.0.1", "a.example", 60},
 		{"192.168.0.9", "nas.lan", 3600}, {"192.168.0.9", "out.lan", 3600}} {
 		m := message(c.name, typeA, 1232)
-		b, later := s.take(m, netip.MustParseAddr(c.client), false)
+		b, later := s.take(m, netip.MustParseAddr(c.client), false, new(scratch))
 		if later != nil {
 			replies := make(chan []byte, 1)
 			s.wait(later, func(b []byte) { replies <- b })
@@ -661,18 +663,18 @@ func TestConfigOnTheLink(t *testing.T) {
 func FuzzParseQuery(f *testing.F) {
 	f.Add(message("a.example", typeA, 1232))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		q, answered, err := parseQuery(b)
+		q, answered, err := new(scratch).parseQuery(b)
 		if !answered || err != nil || q.unsupported {
 			return
 		}
-		again, _, err := parseQuery(q.ask(1))
+		again, _, err := new(scratch).parseQuery(q.ask(1))
 		require.NoError(t, err)
 		require.Equal(t, q.appendKey(nil), again.appendKey(nil))
 	})
 }
 
 func FuzzParseAnswer(f *testing.F) {
-	q, _, _ := parseQuery(message("a.example", typeA, 1232))
+	q, _, _ := new(scratch).parseQuery(message("a.example", typeA, 1232))
 	f.Add(withAddress(q, 60))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, ok := parseAnswer(b, q, q.id)
@@ -680,12 +682,44 @@ func FuzzParseAnswer(f *testing.F) {
 			return
 		}
 		if whole := !a.truncated && (a.code != codeFormat && a.code != codeNotImplemented); whole {
-			require.Len(t, a.forClient(q, 5, 60), len(b))
+			require.Len(t, a.forClient(nil, q, 5, 60), len(b))
 		}
 		for _, o := range []outcome{{}, {known: true}, {alias: q.reply(codeOK), target: "a.example"}} {
-			got, _, err := parseQuery(o.final(q, a, 5, 60))
+			got, _, err := new(scratch).parseQuery(o.final(nil, q, a, 5, 60))
 			require.ErrorIs(t, err, errMalformed) // an answer is none
 			require.Nil(t, got)
+		}
+	})
+}
+
+// A name that is longer than RFC 1035 allows, by one byte, is none: nothing that has a room for names has one for it.
+func TestLongestName(t *testing.T) {
+	longest := strings.Repeat(strings.Repeat("x", MaxLabel)+".", 3) + strings.Repeat("y", MaxName-3*(MaxLabel+1))
+	for name, want := range map[string]bool{longest: true, longest + "y": false, "x." + longest[1:]: false} {
+		_, _, ok := readName(appendName(nil, name), 0)
+		assert.Equal(t, want, ok, "%d bytes", len(name))
+	}
+}
+
+// Behind many questions at once memory is given back, and behind as many again.
+func TestGivesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := testServer(t, nil) // which has no server to ask
+		asked := func() int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.asked
+		}
+		for range 2 {
+			for i := range manyAsked + 1 {
+				_, later := s.take(message(fmt.Sprint("host", i), typeA, 0), someone, false, new(scratch))
+				s.wait(later, func([]byte) {})
+				synctest.Wait()
+			}
+			assert.Equal(t, manyAsked+1, asked())
+			time.Sleep(keepMemory)
+			synctest.Wait()
+			assert.Zero(t, asked())
 		}
 	})
 }
