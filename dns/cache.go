@@ -30,7 +30,7 @@ const (
 	indexCost = 16
 
 	// What is ahead of an answer in its chunk: when it came, in seconds of epoch, for how many seconds it holds, the
-	// size of the message, the code, flags. The message follows; its question has the name, type and class of the key.
+	// size of the message, the code, flags. The message follows; its question has the name, type and class of the key, in lower case.
 	atWhen, atSeconds, atSize, atCode, atFlags, entryHeader = 0, 4, 8, 10, 12, 13
 
 	flagUsed, flagTruncated, flagEDNS = 1, 2, 4
@@ -56,6 +56,25 @@ func (e entry) key(b *[maxKey]byte) []byte {
 	copy(b[:], m[end:end+4])
 	b[keyHead-1] = e[atFlags] >> keyBits
 	return b[:keyHead+len(name)]
+}
+
+// answers reports whether key is that of the entry. It is what key says, sooner.
+func (e entry) answers(key []byte) bool {
+	m, name, at := e.message(), key[keyHead:], headerSize
+	for at < len(m) && m[at] != 0 {
+		n := int(m[at])
+		if at++; n > len(name) || n > len(m)-at || string(m[at:at+n]) != string(name[:n]) {
+			return false
+		}
+		at, name = at+n, name[n:]
+		if len(name) > 0 {
+			if name[0] != '.' {
+				return false
+			}
+			name = name[1:]
+		}
+	}
+	return len(name) == 0 && len(m)-at > 4 && string(m[at+1:at+5]) == string(key[:4]) && e[atFlags]>>keyBits == key[keyHead-1]
 }
 
 // age is how many seconds ago the answer came to a cache of that epoch.
@@ -94,8 +113,7 @@ func (c *cache) get(key []byte, now time.Time, most uint32) (a answer, age uint3
 		return a, 0, false
 	}
 	e := c.at(place)
-	var has [maxKey]byte
-	if string(e.key(&has)) != string(key) {
+	if !e.answers(key) {
 		return a, 0, false
 	}
 	if age = e.age(c.epoch, now); age >= min(e.seconds(), most) {
@@ -133,8 +151,14 @@ func (c *cache) put(key []byte, a answer, now time.Time) {
 	place := c.room(n, now)
 	last := &c.chunks[len(c.chunks)-1]
 	*last = append(append(*last, header[:]...), a.message...)
-	var has [maxKey]byte
-	if string(c.at(place).key(&has)) != string(key) {
+	e := c.at(place)
+	name := e.message()
+	for i := headerSize; i < min(len(name), headerSize+1+len(key)-keyHead); i++ {
+		if c := name[i]; 'A' <= c && c <= 'Z' { // no length of a label is
+			name[i] = c + 'a' - 'A'
+		}
+	}
+	if !e.answers(key) {
 		*last = (*last)[:len(*last)-n] // the answer to another question
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -139,12 +140,30 @@ func TestCacheRefuses(t *testing.T) {
 	c := cache{limit: 64 << 10}
 	key, _ := kept("a.example", 0)
 	_, message := kept("b.example", 0)
-	for _, m := range [][]byte{message, message[:20], nil} {
+	_, right := kept("a.example", 0)
+	pointer := append(append(right[:headerSize:headerSize], 0xc0, 4), right[len(right)-4:]...)
+	_, longer := kept("a.example.b", 0)
+	_, split := kept("a.exa.mple", 0)
+	for _, m := range [][]byte{message, message[:20], nil, right[:len(right)-1], right[:headerSize], pointer, longer, split} {
 		c.put(key, answer{message: m, seconds: 60}, time.Now())
 		assert.Zero(t, c.used())
 		_, _, ok := c.get(key, time.Now(), 60)
 		assert.False(t, ok)
 	}
+}
+
+// It does not matter which letters are capital, and the root is a name.
+func TestCacheLetters(t *testing.T) {
+	c := cache{limit: 64 << 10}
+	for _, name := range []string{"www.Example.COM", "A", ""} {
+		_, message := kept(name, 0)
+		key, _ := kept(strings.ToLower(name), 0)
+		c.put(key, answer{message: message, seconds: 60}, time.Now())
+		a, _, ok := c.get(key, time.Now(), 60)
+		require.True(t, ok, name)
+		assert.Equal(t, strings.ToLower(string(message[headerSize:])), string(a.message[headerSize:]))
+	}
+	assert.Len(t, c.index, 3)
 }
 
 // An answer from the cache leaves no garbage behind, whichever names it is for.
