@@ -723,3 +723,56 @@ func TestGivesBack(t *testing.T) {
 		}
 	})
 }
+
+// An upstream server, or who pretends to be it, says what is no answer to the question: nothing of it is believed, the right
+// answer that comes behind it is, and the cache has that alone.
+func TestHostileUpstream(t *testing.T) {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 1, 1), Port: 5353})
+	require.NoError(t, err)
+	defer conn.Close()
+	forger, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 1, 1)})
+	require.NoError(t, err)
+	defer forger.Close()
+	forged := func(q *query, change func(b []byte) []byte) []byte {
+		return change(addRecord(q.reply(codeOK), q.name, typeA, 3600, []byte{203, 0, 113, 66}))
+	}
+	wrong := []func(b []byte) []byte{
+		func(b []byte) []byte { b[1]++; return b },                                         // another id
+		func(b []byte) []byte { b[2] &^= bitResponse >> 8; return b },                      // a question
+		func(b []byte) []byte { b[headerSize+1] ^= 3; return b },                           // of another name
+		func(b []byte) []byte { b[headerSize+12] = typeAAAA; return b },                    // of another type
+		func(b []byte) []byte { b[4], b[5] = 0, 0; return b },                              // of none
+		func(b []byte) []byte { b[6], b[7] = 0xff, 0xff; return b },                        // fewer records than it says
+		func(b []byte) []byte { return b[:len(b)-1] },                                      // cut off
+		func(b []byte) []byte { return b[:headerSize-1] },                                  // not even a header
+		func(b []byte) []byte { return append(b[:headerSize:headerSize], 0xc0, 12, 0, 1) }, // a name that leads to itself
+		func(b []byte) []byte { return append(b, make([]byte, 2*maxAnswer)...)[1:] },       // more than is read, of nothing
+	}
+	go func() {
+		b := make([]byte, 4096)
+		for {
+			n, from, err := conn.ReadFromUDP(b)
+			if err != nil {
+				return
+			}
+			q, _, err := new(scratch).parseQuery(b[:n])
+			if err != nil {
+				continue
+			}
+			_, _ = forger.WriteToUDP(forged(q, func(b []byte) []byte { return b }), from) // from another port
+			for _, change := range wrong {
+				_, _ = conn.WriteToUDP(forged(q, change), from)
+			}
+			_, _ = conn.WriteToUDP(withAddress(q, 60), from)
+		}
+	}()
+	s := testServer(t, func(c *Config) { c.ServerTimeout, c.TotalTimeout = time.Minute, time.Minute }, &upstream{addr: netip.MustParseAddr("127.0.1.1")})
+	for range 2 {
+		b := ask(s, message("a.example", typeA, 0), false)
+		assert.Equal(t, 1, answerCount(b))
+		assert.Equal(t, []byte{192, 0, 2, 7}, b[len(b)-4:])
+	}
+	all, _ := s.snapshot()
+	require.Len(t, all, 1)
+	assert.Equal(t, "192.0.2.7", all[0].Data)
+}
