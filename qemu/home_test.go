@@ -25,6 +25,7 @@ import (
 // gives the router another address. Nobody outside gets an answer but to an echo.
 func TestHousehold(t *testing.T) {
 	e2e.Boots(t)
+	e2e.Needs(t, "dhclient")
 	t.Parallel()
 	for _, b := range boards() {
 		t.Run(b.Name, func(t *testing.T) {
@@ -56,9 +57,15 @@ func testHousehold(t *testing.T, b board.Board) {
 		// It asks for addresses of IPv6 too, which the provider refuses.
 		assert.Contains(t, k.run(t, client, "busybox", "nslookup", "router.lan"), "Address: "+lanAddress)
 	})
+	t.Run("a computer with dhclient and nothing else", func(t *testing.T) {
+		assert.Equal(t, "nameserver "+lanAddress+"\n", h.dhclient(t, other))
+	})
 	t.Run("nobody outside gets an answer but to an echo", func(t *testing.T) {
 		require.NoError(t, k.n[stranger].IP("route add 192.168.0.0/24 via "+wan))
 		k.closedOutside(t, wan)
+		if b.Name == boards()[0].Name { // on one board, for it takes a minute
+			k.scanAll(t, wan)
+		}
 		_, err := k.n.dial(stranger, first.address+":80", 3*time.Second)
 		assertSilent(t, err, "the client, from outside")
 	})
@@ -126,6 +133,39 @@ func testHousehold(t *testing.T, b board.Board) {
 		assert.Equal(t, first, again)
 		k.awaitShown(t, "/ip dhcp-server lease print", `\bbound\b`)
 	})
+}
+
+// dhclient has a host take an address by ISC's client as Debian ships it, and fetch the page by its name with no more than
+// that client has set, of which it returns /etc/resolv.conf. It gives the address back.
+func (h *household) dhclient(t *testing.T, from host) string {
+	t.Helper()
+	dir := filepath.Join(h.dir, "dhclient")
+	etc := filepath.Join(dir, "etc")
+	require.NoError(t, os.MkdirAll(filepath.Join(etc, "dhcp"), 0o755))
+	for name, text := range map[string]string{"fstab": "", "resolv.conf": "", "hosts": "127.0.0.1 localhost\n", "nsswitch.conf": "hosts: files dns\n"} {
+		require.NoError(t, os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644))
+	}
+	settings, err := os.ReadFile("/etc/dhcp/dhclient.conf")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(etc, "dhcp", "dhclient.conf"), settings, 0o644))
+	// It may rename the machine, too. When it has an address it goes on in the background.
+	const alone = `set -e
+mount --bind "$1/etc" /etc
+client() { dhclient "$@" -v -lf "$dir/leases" -pf "$dir/pid" eth0 >>"$dir/said" 2>&1; }
+dir=$1
+client -1
+ip -4 addr show dev eth0 >>"$dir/said"
+curl --silent --show-error --retry 5 --retry-connrefused --max-time 60 "$2" && cp /etc/resolv.conf "$dir/kept" || failed=$?
+client -r
+exit $failed
+`
+	out, err := h.command(from, "unshare", "--mount", "--uts", "sh", "-c", alone, "sh", dir, "http://"+pageName+"/").CombinedOutput()
+	said, _ := os.ReadFile(filepath.Join(dir, "said"))
+	require.NoError(t, err, "%s\n%s", out, said)
+	assert.Equal(t, pageText, string(out), "%s", said)
+	kept, err := os.ReadFile(filepath.Join(dir, "kept"))
+	require.NoError(t, err)
+	return string(kept)
 }
 
 // ftp fetches the file of the manual's example by SOCKS, with BIND.
