@@ -32,7 +32,7 @@ func bench(ctx context.Context, boards, busy []board.Board, images string) error
 		}
 	}
 	fmt.Println("\nIn a household, with the defaults")
-	fmt.Printf("%-12s %14s %14s %16s %16s\n", "board", "network ready", "DHCP offers", "DNS answers", "memory available")
+	fmt.Printf("%-12s %14s %14s %14s %16s %16s\n", "board", "network ready", "DHCP offers", "DNS answers", "memory available", "behind a pause")
 	for _, b := range boards {
 		if err := benchHome(ctx, b, images); err != nil {
 			return err
