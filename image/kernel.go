@@ -28,7 +28,7 @@ var kernelMakeFlags = []string{
 	"CFLAGS_tcp_input.o=-O2", "CFLAGS_tcp_output.o=-O2", "CFLAGS_tcp_rate.o=-O2",
 }
 
-// decoder is the file of the kernel's source that unpacks xz. patchKernel leaves it as it was beside it, with unpatched at its end.
+// decoder is the file of the kernel's source that unpacks xz. patchKernel leaves a file as it was beside it, with unpatched at its end.
 const (
 	decoder   = "lib/xz/xz_dec_lzma2.c"
 	unpatched = ".orig"
@@ -121,32 +121,138 @@ static __always_inline void rc_store(struct rc_dec *rc, const struct rc_dec *cop
 	},
 }
 
-// patchKernel applies decoderPatches in a folder of the kernel's source. It is an error if that has another text.
-func patchKernel(source string) error {
-	file := filepath.Join(source, decoder)
-	original, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	text := string(original)
-	for _, m := range decoderPatches {
-		m.times = 1
-		var ok bool
-		if text, ok = m.apply(text); !ok {
-			return fmt.Errorf("%s differs from the known one: expected once %q and behind it %q: mend decoderPatches", file, m.wrong, m.until)
-		}
-	}
-	if err := os.Rename(file, file+unpatched); err != nil {
-		return err
-	}
-	return os.WriteFile(file, []byte(text), 0o644)
+// maltaTimer is the file of the kernel's source that measures the timer of a Malta's processor.
+const maltaTimer = "arch/mips/mti-malta/malta-time.c"
+
+// timerPatches have it measured by the PIT, in 40 ms. It was by two seconds of the clock chip, for which each start waited 1 to 2
+// seconds with a busy processor; and where a virtual machine stood still at an edge of one of them the clock ran wrong until the next start.
+var timerPatches = []patch{
+	{
+		wrong: "/*\n * Estimate CPU and GIC frequencies.\n */\n",
+		right: `/* The PIT's counter counts 1193182 times a second, from 65536 down and then anew. */
+static void __init start_pit(void)
+{
+	outb(0x34, PIT_MODE); /* counter 0, low and high byte, mode 2 */
+	outb(0, PIT_CH0);
+	outb(0, PIT_CH0);
 }
 
-// kernelPatches are what a key in the cache has of decoderPatches.
-func kernelPatches() string {
+/*
+ * How far it has counted, and the processor's counters at that time: of several
+ * readings the one between whose ends the least time went by.
+ */
+static u16 __init read_counters(unsigned int *count, u64 *giccount)
+{
+	unsigned int before, after, least = UINT_MAX;
+	u16 left, ticks = 0;
+	int i;
+
+	for (i = 0; i < 32; i++) {
+		before = read_c0_count();
+		outb(0, PIT_MODE); /* latch counter 0 */
+		after = read_c0_count();
+		left = inb(PIT_CH0);
+		left |= inb(PIT_CH0) << 8;
+		if (after - before < least) {
+			least = after - before;
+			*count = before + least / 2;
+			ticks = -left;
+			if (mips_gic_present())
+				*giccount = read_gic_counter();
+		}
+	}
+	return ticks;
+}
+
+/*
+ * Estimate CPU and GIC frequencies.
+ */
+`,
+	},
+	{
+		wrong: "	unsigned int count, start;\n	unsigned char secs1, secs2, ctrl;\n	int secs;\n	u64 giccount = 0, gicstart = 0;\n",
+		right: `	unsigned int count[3], first, second, i;
+	u64 giccount[3] = { 0 };
+	u16 ticks[3];
+`,
+	},
+	{
+		wrong: "	/*\n	 * Read counters exactly on rising edge of update flag.\n",
+		until: "	local_irq_restore(flags);\n\n	if (!(ctrl & RTC_DM_BINARY)",
+		right: `	/*
+	 * Twice 20 ms, until both times are of one frequency: what a virtual
+	 * machine stands still for may be more than the PIT can count.
+	 */
+	start_pit();
+	for (i = 0; i < 50; i++) {
+		int k;
+
+		for (k = 0; k < 3; k++) {
+			do
+				ticks[k] = read_counters(&count[k], &giccount[k]);
+			while (k && (u16)(ticks[k] - ticks[k - 1]) < PIT_TICK_RATE / 50);
+		}
+		first = div_u64((u64)(count[1] - count[0]) * PIT_TICK_RATE, (u16)(ticks[1] - ticks[0]));
+		second = div_u64((u64)(count[2] - count[1]) * PIT_TICK_RATE, (u16)(ticks[2] - ticks[1]));
+		if (first < second + second / 512 && second < first + first / 512)
+			break;
+	}
+
+`,
+	},
+	{
+		wrong: "	if (!(ctrl & RTC_DM_BINARY)",
+		until: "void read_persistent_clock64",
+		right: `	i = (u16)(ticks[1] - ticks[0]) + (u16)(ticks[2] - ticks[1]);
+	mips_hpt_frequency = div_u64((u64)(count[2] - count[0]) * PIT_TICK_RATE, i);
+
+	if (mips_gic_present())
+		gic_frequency = div_u64((giccount[2] - giccount[0]) * PIT_TICK_RATE, i);
+}
+
+`,
+	},
+}
+
+// kernelPatches are those of the kernel's source, by file.
+var kernelPatches = []struct {
+	file    string
+	patches []patch
+}{{decoder, decoderPatches}, {maltaTimer, timerPatches}}
+
+// patchKernel applies kernelPatches in a folder of the kernel's source. It is an error if that has another text.
+func patchKernel(source string) error {
+	for _, p := range kernelPatches {
+		file := filepath.Join(source, p.file)
+		original, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		text := string(original)
+		for _, m := range p.patches {
+			m.times = 1
+			var ok bool
+			if text, ok = m.apply(text); !ok {
+				return fmt.Errorf("%s differs from the known one: expected once %q and behind it %q: mend kernelPatches", file, m.wrong, m.until)
+			}
+		}
+		if err := os.Rename(file, file+unpatched); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// patchTexts are what a key in the cache has of kernelPatches.
+func patchTexts() string {
 	var texts strings.Builder
-	for _, m := range decoderPatches {
-		fmt.Fprintf(&texts, "%q %q %q\n", m.wrong, m.until, m.right)
+	for _, p := range kernelPatches {
+		for _, m := range p.patches {
+			fmt.Fprintf(&texts, "%s %q %q %q\n", p.file, m.wrong, m.until, m.right)
+		}
 	}
 	return texts.String()
 }
@@ -200,7 +306,7 @@ func kernelInputs(b board.Board, again string) (version, fragments string, input
 	if err != nil {
 		return "", "", nil, err
 	}
-	inputs = []string{kernelRecipe, strings.Join(kernelMakeFlags, " "), kernelPatches(), version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}
+	inputs = []string{kernelRecipe, strings.Join(kernelMakeFlags, " "), patchTexts(), version, fragments, compiler, b.Kernel.Arch, b.Kernel.Target, again}
 	if b.Kernel.Unreserved != "" {
 		inputs = append(inputs, b.Kernel.Unreserved, b.Kernel.Reserved)
 	}
@@ -218,7 +324,7 @@ func compilerVersion(b board.Board) (string, error) {
 
 // kernelSource returns the folder of the unpacked source.
 func kernelSource(c cache.Cache, version string) (string, error) {
-	dir, err := c.Get("source", "linux", []string{version, kernelPatches()}, func(result, _ string) error {
+	dir, err := c.Get("source", "linux", []string{version, patchTexts()}, func(result, _ string) error {
 		say("unpacking %s %s", linuxSource, version)
 		if err := run(result, nil, "tar", "--extract", "--xz", "--strip-components=1",
 			"--file=/usr/src/"+linuxSource+".tar.xz"); err != nil {

@@ -118,7 +118,7 @@ func TestPatchKernel(t *testing.T) {
 	file := filepath.Join(source, decoder)
 	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(t, os.WriteFile(file, []byte("another decoder"), 0o644))
-	assert.ErrorContains(t, patchKernel(source), "mend decoderPatches")
+	assert.ErrorContains(t, patchKernel(source), "mend kernelPatches")
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
 	assert.Equal(t, "another decoder", string(text))
