@@ -300,6 +300,8 @@ func (s *Store) put(r record) (slot int, err error) {
 		return noSlot, errors.New("no slot is left to write to: the others are bad blocks")
 	case 1:
 		return noSlot, fmt.Errorf("no slot is left to write to: %w", err)
+	case 2:
+		return noSlot, fmt.Errorf("no slot is left to write to: %w (and 1 more slot)", err)
 	default:
 		// The reasons of all would make a line of a thousand letters.
 		return noSlot, fmt.Errorf("no slot is left to write to: %w (and %d more slots)", err, len(candidates)-1)

@@ -525,7 +525,7 @@ func TestFailingBlock(t *testing.T) {
 		fails := errors.New("worn")
 		s.eraseErr[1], s.programErr[2] = fails, syscall.ENOSPC
 		err := st.Save(text(2))
-		require.EqualError(t, err, "save to sim: no slot is left to write to: slot 1: erase: worn (and 1 more slots)")
+		require.EqualError(t, err, "save to sim: no slot is left to write to: slot 1: erase: worn (and 1 more slot)")
 		require.ErrorIs(t, err, fails)
 		failed, left := st.Failed()
 		require.Len(t, failed, 2)
