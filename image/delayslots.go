@@ -25,8 +25,8 @@ var compilerPatches = []patch{
 //
 // The runtime sees no difference: a call returns to the same place behind it, and a load by a nil pointer faults at the address of the
 // branch, which is in the same function. The call of runtime.deferreturn stays as it is: after a panic the runtime jumps to it, without
-// what stands before. Lines do differ: the place before that to which a call returns may be of another line, see annotate, and what
-// faults behind a branch has the branch's.
+// what stands before. The place before that to which a call returns may be of another line, and what faults behind a branch has the
+// branch's address: annotate knows both.
 //
 // No goroutine may be preempted by a signal (linker.go). It would come back to a branch, where the compiler says that it may, with what
 // stands behind not done yet, which was in front: a store that belongs to a look at whether pointers have to be told to the collector, or
