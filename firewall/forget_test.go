@@ -184,6 +184,17 @@ func TestForget(t *testing.T) {
 			require.NoError(s, s.client.Run("ping", "-c", "1", serverIP))
 			return s.tracked("icmp", "")
 		}},
+		{"TCP by dst-nat", func(s *site) Tracked {
+			l, err := s.client.Listen(clientIP + ":7200")
+			require.NoError(s, err)
+			defer l.Close()
+			s.apply(append(masquerade, Rule{Chain: "dstnat", Action: "dst-nat", Protocol: "tcp", DstAddress: addresses("10.5.8.1"), DstPort: ports("8080"),
+				ToAddresses: addresses(clientIP), ToPorts: ports("7200")}))
+			conn, err := s.server.Dial(&net.Dialer{}, "10.5.8.1:8080")
+			require.NoError(s, err)
+			s.Cleanup(func() { conn.Close() })
+			return s.tracked("tcp", "established")
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t)

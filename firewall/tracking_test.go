@@ -232,3 +232,33 @@ func TestSilences(t *testing.T) {
 		assert.Equal(t, c.want, silence(Tracked{Protocol: c.protocol, State: c.state, Timeout: c.left}), c)
 	}
 }
+
+// What hosts outside have opened by dst-nat is theirs, not the router's at whose address it is.
+func TestTrimTranslated(t *testing.T) {
+	s := newSite(t)
+	require.NoError(t, DefaultTracking().Set())
+	l, err := s.client.Listen(clientIP + ":7200")
+	require.NoError(t, err)
+	defer l.Close()
+	s.apply(append(masquerade, Rule{Chain: "dstnat", Action: "dst-nat", Protocol: "tcp", DstAddress: addresses("10.5.8.1"), DstPort: ports("8080"),
+		ToAddresses: addresses(clientIP), ToPorts: ports("7200")}))
+	for range 90 {
+		conn, err := s.server.Dial(&net.Dialer{KeepAlive: -1}, "10.5.8.1:8080")
+		require.NoError(t, err)
+		defer conn.Close()
+	}
+	require.Eventually(t, func() bool {
+		n := 0
+		for _, c := range s.list() {
+			if c.Assured {
+				n++
+			}
+		}
+		return n == 90
+	}, time.Minute, 10*time.Millisecond)
+	mine := []netip.Addr{netip.MustParseAddr("192.168.0.1"), netip.MustParseAddr("10.5.8.1")}
+	trimmed, err := Trim(len(s.list())-25, mine)
+	require.NoError(t, err)
+	assert.Equal(t, []Trimmed{{netip.MustParseAddr(serverIP), 90, 25}}, trimmed)
+	assert.Len(t, s.list(), 65)
+}
