@@ -77,16 +77,16 @@ func (r *Router) lookForUpdate(ctx context.Context) (upgrade.Header, error) {
 		fetched <- err
 	}()
 	err = r.supervisor.Run(ctx, upgrade.LookJob(key, in, r.upgrades.running, &found))
-	late := ctx.Err() != nil
+	late, nothing := ctx.Err() != nil, errors.Is(err, service.RemoteError(upgrade.ErrNothing.Error()))
 	in.Close() // the rest of the image is not fetched
-	if err == nil {
+	if !nothing {
 		cancel() // nor waited for, where the server is slow
 	}
 	why := <-fetched
 	if late {
 		return found, fmt.Errorf("no answer within %v", checkTime)
 	}
-	if errors.Is(err, service.RemoteError(upgrade.ErrNothing.Error())) && why != nil {
+	if nothing && why != nil {
 		err = why // no byte came
 	}
 	return found, err

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/console"
+	"github.com/postern-router/postern/service"
 	"github.com/postern-router/postern/upgrade"
 )
 
@@ -34,7 +35,8 @@ func TestCheckForUpdates(t *testing.T) {
 	}
 	_, foreign, err := ed25519.GenerateKey(nil)
 	require.NoError(t, err)
-	files := map[string][]byte{"/new": sign("v2", 2000, private), "/same": sign("v1", 1000, private), "/foreign": sign("v3", 3000, foreign), "/page": []byte("<html>"), "/slow": sign("v2", 2000, private)[:upgrade.HeaderSize]}
+	files := map[string][]byte{"/new": sign("v2", 2000, private), "/same": sign("v1", 1000, private), "/foreign": sign("v3", 3000, foreign), "/page": []byte("<html>"), "/slow": sign("v2", 2000, private)[:upgrade.HeaderSize],
+		"/slow/foreign": sign("v3", 3000, foreign)[:upgrade.HeaderSize]}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		data, ok := files[strings.TrimSuffix(r.URL.Path, "/rig/sysupgrade.img")]
 		if !ok {
@@ -52,13 +54,17 @@ func TestCheckForUpdates(t *testing.T) {
 		{"/new", "v2", "New version is available"},
 		{"/slow", "v2", "New version is available"}, // the header is all that comes
 		{"/same", "v1", "System is already up to date"},
+		{"/slow/foreign", "", "ERROR: wrong signature: the image is damaged, or signed with another key"},
 		{"/foreign", "", "ERROR: wrong signature: the image is damaged, or signed with another key"},
 		{"/page", "", "ERROR: the image ends after 6 bytes, in its header"},
 		{"/none", "", "ERROR: get " + server.URL + "/none/rig/sysupgrade.img: the server answers 404 Not Found"},
 	} {
 		g.r.now.running.UpdateURL = server.URL + c.folder
 		var out strings.Builder
+		patience, cancel := service.WithTimeout(t.Context(), checkTime)
 		require.NoError(t, g.r.checkForUpdates(t.Context(), &out))
+		assert.NoError(t, patience.Err(), "%s: the server was waited for", c.folder)
+		cancel()
 		assert.Equal(t, console.UpdateState{Latest: c.latest, Status: c.status}, g.r.updateState(), c.folder)
 		assert.Contains(t, out.String(), "status: "+c.status+"\n")
 	}
