@@ -31,6 +31,18 @@ const (
 	endedVariable = "POSTERN_TEST_ENDED"
 )
 
+// endedRounds is what endedVariable says, 0 if it says nothing.
+func endedRounds(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv(endedVariable)
+	if text == "" {
+		return 0
+	}
+	rounds, err := strconv.Atoi(text)
+	require.NoError(t, err, endedVariable)
+	return rounds
+}
+
 // victim is a process of the router.
 type victim struct {
 	name string
@@ -107,12 +119,7 @@ func TestEndedAndStopped(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
 	skipWithout(t, "malta")
-	rounds := 0
-	if text := os.Getenv(endedVariable); text != "" {
-		var err error
-		rounds, err = strconv.Atoi(text)
-		require.NoError(t, err, endedVariable)
-	}
+	rounds := endedRounds(t)
 	r := startInside(t, insideMemory, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n"+
 		"/ip service set www disabled=no\n/ip service set api disabled=no\n"+
 		"/ip pool add name=lan ranges=192.168.0.100-192.168.0.200\n"+

@@ -45,6 +45,8 @@ type machineOptions struct {
 	configuration string
 	// boardFile replaces the image's /etc/board.
 	boardFile string
+	// within is the program of testdata/within for the board, which is started in place of PID 1 and becomes it.
+	within []byte
 	// flash is the file of the board's flash, made if there is none; by itself, one in
 	// the machine's folder. It outlives the machine.
 	flash string
@@ -264,7 +266,7 @@ func addConfiguration(o machineOptions, dir string) (string, error) {
 		return "", err
 	}
 	whole := bytes.NewBuffer(shipped)
-	if o.configuration != "" || o.boardFile != "" {
+	if o.configuration != "" || o.boardFile != "" || o.within != nil {
 		for whole.Len()%4 != 0 {
 			whole.WriteByte(0)
 		}
@@ -274,6 +276,11 @@ func addConfiguration(o machineOptions, dir string) (string, error) {
 				continue
 			}
 			if err := w.WriteRecord(cpio.StaticFile(name, text, 0o644)); err != nil {
+				return "", err
+			}
+		}
+		if o.within != nil {
+			if err := w.WriteRecord(cpio.StaticFile("within", string(o.within), 0o755)); err != nil {
 				return "", err
 			}
 		}
