@@ -87,14 +87,12 @@ func end(s int, connections []Tracked) error {
 		return errors.Join(err, restoreParameters(before))
 	}
 	for _, c := range connections {
-		p := c.lastPacket()
-		if p == nil {
-			continue
-		}
 		to := unix.SockaddrInet4{Addr: c.Dst.Addr().As4()}
-		// A packet that a rule of the output chain drops was seen all the same.
-		if sendErr := unix.Sendto(s, p, 0, &to); sendErr != nil && !errors.Is(sendErr, unix.EPERM) && err == nil {
-			err = fmt.Errorf("end %s %s to %s: %w", c.Protocol, c.Src, c.Dst, sendErr)
+		for _, p := range c.lastPackets() {
+			// A packet that a rule of the output chain drops was seen all the same.
+			if sendErr := unix.Sendto(s, p, 0, &to); sendErr != nil && !errors.Is(sendErr, unix.EPERM) && err == nil {
+				err = fmt.Errorf("end %s %s to %s: %w", c.Protocol, c.Src, c.Dst, sendErr)
+			}
 		}
 	}
 	return errors.Join(err, restoreParameters(before))
@@ -133,39 +131,55 @@ func restoreParameters(before []string) error {
 	return errors.Join(failed...)
 }
 
-// lastPacket is a packet of a connection that ends it for the kernel's table, or nil if none
-// does. The kernel adds the checksum of its head. That of its payload is wrong, so that whoever
-// gets the packet drops it without an answer: the table's part looks at the checksums of what
+// forgettable reports whether there are packets that end a connection.
+func (c Tracked) forgettable() bool {
+	return c.Protocol == "tcp" || c.Protocol == "udp" || c.Protocol == "icmp"
+}
+
+// lastPackets are packets of a connection that end it for the kernel's table, none if there are no such.
+// The kernel adds the checksum of their heads. That of their payloads is wrong, so that whoever
+// gets one drops it without an answer: the table's part looks at the checksums of what
 // comes in alone.
-func (c Tracked) lastPacket() []byte {
-	var protocol byte
-	var payload []byte
+//
+// A reset ends a connection that is established if its sequence number is the one that the other side
+// has acknowledged, which the table does not tell. It does, whatever its number, behind a SYN
+// of the same side, which the table lets through and does not understand (nf_conntrack_tcp_packet). Without, what
+// masquerade translates would be over, as the loopback interface is another than its own, and nothing else.
+func (c Tracked) lastPackets() [][]byte {
 	ports := func(size int) []byte {
 		b := make([]byte, size)
 		binary.BigEndian.PutUint16(b, c.Src.Port())
 		binary.BigEndian.PutUint16(b[2:], c.Dst.Port())
 		return b
 	}
-	const wrong = 0xdead
+	packet := func(protocol byte, payload []byte, checksum int) []byte {
+		const wrong = 0xdead
+		binary.BigEndian.PutUint16(payload[checksum:], wrong)
+		src, dst := c.Src.Addr().As4(), c.Dst.Addr().As4()
+		head := []byte{0x45, 0, 0, byte(20 + len(payload)), 0, 0, 0, 0, 64, protocol, 0, 0}
+		return slices.Concat(head, src[:], dst[:], payload)
+	}
 	switch c.Protocol {
 	case "tcp":
-		const dataOffset, reset = 5 << 4, 4
-		protocol, payload = unix.IPPROTO_TCP, ports(20)
-		payload[7], payload[12], payload[13] = 1, dataOffset, reset // a sequence number of 0 means something else
-		binary.BigEndian.PutUint16(payload[16:], wrong)
+		const dataOffset, syn, reset = 5 << 4, 2, 4
+		segment := func(flags byte) []byte {
+			b := ports(20)
+			b[7], b[12], b[13] = 1, dataOffset, flags // a sequence number of 0 means something else
+			return packet(unix.IPPROTO_TCP, b, 16)
+		}
+		if c.State == "established" {
+			return [][]byte{segment(syn), segment(reset)}
+		}
+		return [][]byte{segment(reset)}
 	case "udp":
-		protocol, payload = unix.IPPROTO_UDP, ports(8)
-		payload[5] = 8 // its length
-		binary.BigEndian.PutUint16(payload[6:], wrong)
+		b := ports(8)
+		b[5] = 8 // its length
+		return [][]byte{packet(unix.IPPROTO_UDP, b, 6)}
 	case "icmp":
-		protocol, payload = unix.IPPROTO_ICMP, make([]byte, 8)
-		payload[0], payload[1] = c.icmpType, c.icmpCode
-		binary.BigEndian.PutUint16(payload[2:], wrong)
-		binary.BigEndian.PutUint16(payload[4:], c.id)
-	default:
-		return nil
+		b := make([]byte, 8)
+		b[0], b[1] = c.icmpType, c.icmpCode
+		binary.BigEndian.PutUint16(b[4:], c.id)
+		return [][]byte{packet(unix.IPPROTO_ICMP, b, 2)}
 	}
-	src, dst := c.Src.Addr().As4(), c.Dst.Addr().As4()
-	head := []byte{0x45, 0, 0, byte(20 + len(payload)), 0, 0, 0, 0, 64, protocol, 0, 0}
-	return slices.Concat(head, src[:], dst[:], payload)
+	return nil
 }

@@ -27,7 +27,7 @@ func (f *Firewall) ForgetRetranslated(old, next Config) (forgotten int, err erro
 		others := 0
 		if err := eachTracked(func(c Tracked) bool {
 			read := c.Protocol == "tcp" && slices.Contains(left, c.Dst.Port())
-			if !read && c.translation(was) == c.translation(is) || c.lastPacket() == nil {
+			if !read && c.translation(was) == c.translation(is) || !c.forgettable() {
 				return true
 			}
 			if others++; len(some) < maxTrim {

@@ -43,6 +43,16 @@ func (r *router) links(step func(name string, f func(t *testing.T))) {
 			}
 			return nil
 		}))
+		// It can be forgotten, and so can one whose addresses are not translated.
+		own, err := r.n.dial(client, socksAddress, patience)
+		require.NoError(t, err)
+		defer own.Close()
+		for _, conn := range []net.Conn{conn, own} {
+			where := fmt.Sprintf("src-address=%s dst-address=%s", conn.LocalAddr(), conn.RemoteAddr())
+			r.awaitShown(t, "/ip firewall connection print count-only where "+where, `^1$`)
+			r.command(t, "/ip firewall connection remove [find "+where+"]")
+			assert.Equal(t, "0", strings.TrimSpace(r.command(t, "/ip firewall connection print count-only where "+where)), where)
+		}
 	})
 	step("ping and traceroute from the router", func(t *testing.T) {
 		// A machine that stands still for a second loses an answer.
