@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -79,51 +77,7 @@ type machineOptions struct {
 }
 
 // startMachine boots the board. Its files are in dir.
-//
-// A Malta's kernel counts at its start how fast the processor's clock ticks in a second of another one. If this host
-// lets QEMU wait meanwhile, all time is wrong from then on: it went at 3 and 12 times its pace, and connections ended
-// by timers that nobody else saw expire. Such a machine is started again.
 func startMachine(b board.Board, n network, dir string, o machineOptions) (*machine, error) {
-	for tries := 1; ; tries++ {
-		m, err := launch(b, n, dir, o)
-		if err != nil || b.LossyTimer == "" || o.fromFlash {
-			return m, err
-		}
-		ticks, err := m.measuredTicks()
-		if err == nil && math.Abs(ticks-maltaTicks) > maltaTicks/20 && tries == mostStarts {
-			err = fmt.Errorf("its kernel has measured %.2f MHz in each of %d starts, not %.2f", ticks, tries, maltaTicks)
-		}
-		switch {
-		case err != nil:
-			m.kill()
-			return nil, fmt.Errorf("QEMU for %s: %w\n%s", b.Name, err, m.stderr.all())
-		case math.Abs(ticks-maltaTicks) <= maltaTicks/20:
-			return m, nil
-		}
-		m.kill()
-	}
-}
-
-// maltaTicks is what the kernel of a Malta measures, in MHz, and mostStarts how often it may be wrong.
-const (
-	maltaTicks = 333.33
-	mostStarts = 10
-)
-
-// ticksLine is where the kernel says what it has measured.
-var ticksLine = regexp.MustCompile(`CPU frequency (\d+\.\d+) MHz`)
-
-// measuredTicks waits until the kernel has measured the processor's clock, and returns that in MHz.
-func (m *machine) measuredTicks() (float64, error) {
-	found, err := m.screen.find(ticksLine, patience, m.exited)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseFloat(found[1], 64)
-}
-
-// launch starts QEMU.
-func launch(b board.Board, n network, dir string, o machineOptions) (*machine, error) {
 	boot, err := bootArguments(b, dir, o)
 	if err != nil {
 		return nil, err
@@ -479,16 +433,6 @@ func (s *screen) expect(text string, timeout time.Duration, ended <-chan struct{
 		end := s.seen + i + len(text)
 		found, s.seen = string(s.text[s.seen:end]), end
 		return true
-	})
-	return found, err
-}
-
-// find waits for what matches, wherever it is, and leaves to expect what that would see. It returns the match and its
-// groups.
-func (s *screen) find(pattern *regexp.Regexp, timeout time.Duration, ended <-chan struct{}) (found []string, err error) {
-	err = s.await(pattern.String(), timeout, ended, func() bool {
-		found = pattern.FindStringSubmatch(string(s.text))
-		return found != nil
 	})
 	return found, err
 }
