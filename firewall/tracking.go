@@ -3,6 +3,8 @@ package firewall
 import (
 	"cmp"
 	"fmt"
+	"iter"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -110,35 +112,59 @@ type Trimmed struct {
 // Trim makes room in the kernel's table of connections, until no more than limit are left that
 // both sides have sent something of; it may take several calls. The hosts that have most of them
 // lose as many as are too many, so that all of these have the same number at the end, and those
-// with fewer keep what they have. Of a host's connections those go first that were silent for
-// longest. If there are so many hosts that none could keep leastShare, those of all that were silent for
-// longest go. Connections of own, which are the router's addresses, to others, and those of others
+// with fewer keep what they have. One that dst-nat sends on is the host's that it goes to: however many call a server from outside,
+// they take no other's. Of those of one host, the callers that have most lose in the same manner. Those that were silent for
+// longest go first. Among so many hosts, or callers of one, that none could keep leastShare, only that counts.
+// Connections of own, which are the router's addresses, to others, and those of others
 // to the router (SOCKS has a bound of its own), are kept.
 //
 // In the place of what only one side has sent something of, the kernel takes new ones by itself.
 // A host that opens as many as there can be would leave room for nobody else, nor for the router.
 func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
-	bySource, total := map[netip.Addr]int{}, 0
+	byHost, byCaller, total := map[[4]byte]int{}, map[caller]int{}, 0
 	if err := eachTracked(func(c Tracked) bool {
 		if c.Assured {
 			total++
 		}
 		if c.mayGo(own) {
-			bySource[c.Src.Addr()]++
+			from := c.caller()
+			byHost[from.host]++
+			byCaller[from]++
 		}
 		return true
 	}); err != nil || total <= limit {
 		return nil, err
 	}
 	excess := total - limit
-	share := fairShare(bySource, excess)
-	if share < leastShare {
-		share = 0 // who has how many does not matter
+	share := keptShare(maps.Values(byHost), excess)
+	// Of the hosts that have more than that, what each of their callers keeps.
+	kept := map[[4]byte]int{}
+	for host, n := range byHost {
+		switch {
+		case share == 0:
+			kept[host] = 0
+		case n > share:
+			kept[host] = keptShare(func(yield func(int) bool) {
+				for from, n := range byCaller {
+					if from.host == host && !yield(n) {
+						return
+					}
+				}
+			}, n-share)
+		}
+	}
+	tooMany := func(c Tracked) (caller, bool) {
+		if !c.mayGo(own) {
+			return caller{}, false
+		}
+		from := c.caller()
+		least, ok := kept[from.host]
+		return from, ok && byCaller[from] > least
 	}
 	// What is too many, or a part of it.
 	var candidates []Tracked
 	if err := eachTracked(func(c Tracked) bool {
-		if bySource[c.Src.Addr()] > share && c.mayGo(own) {
+		if _, ok := tooMany(c); ok {
 			candidates = append(candidates, c)
 		}
 		return len(candidates) < maxTrim
@@ -151,21 +177,42 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	}
 	slices.SortStableFunc(candidates, func(a, b Tracked) int { return cmp.Compare(silence(b), silence(a)) })
 	var doomed []Tracked
-	lost := map[netip.Addr]int{}
+	had, lost := maps.Clone(byCaller), map[caller]int{}
 	for _, c := range candidates {
-		source := c.Src.Addr()
-		if len(doomed) < excess && lost[source] < bySource[source]-share {
+		if from, ok := tooMany(c); ok && len(doomed) < excess && byHost[from.host] > share {
 			doomed = append(doomed, c)
-			lost[source]++
+			byHost[from.host]--
+			byCaller[from]--
+			lost[from]++
 		}
 	}
 	var all []Trimmed
-	for source, n := range lost {
-		all = append(all, Trimmed{source, bySource[source], n})
+	for from, n := range lost {
+		all = append(all, Trimmed{netip.AddrFrom4(from.source), had[from], n})
 	}
 	slices.SortFunc(all, func(a, b Trimmed) int { return cmp.Compare(b.Lost, a.Lost) })
 	_, err = Forget(doomed)
 	return all, err
+}
+
+// caller is who has begun connections, and the host that these count for.
+type caller struct{ host, source [4]byte }
+
+func (c Tracked) caller() caller {
+	host := c.Src.Addr()
+	if c.ReplySrc.Addr() != c.Dst.Addr() {
+		host = c.ReplySrc.Addr()
+	}
+	return caller{host.As4(), c.Src.Addr().As4()}
+}
+
+// keptShare is fairShare, but 0 if that is less than leastShare: who has how many does not matter then.
+func keptShare(counts iter.Seq[int], excess int) int {
+	share := fairShare(slices.Collect(counts), excess)
+	if share < leastShare {
+		return 0
+	}
+	return share
 }
 
 // leastShare is how many connections a host keeps at the least because others have more. Thousands of hosts, as call from
@@ -213,13 +260,9 @@ func (c Tracked) mayGo(own []netip.Addr) bool {
 	return c.Assured && !slices.Contains(own, c.Src.Addr()) && !slices.Contains(own, c.ReplySrc.Addr())
 }
 
-// fairShare is the greatest number of entries with which each source may be left so that at
-// least excess entries go.
-func fairShare(bySource map[netip.Addr]int, excess int) int {
-	counts := make([]int, 0, len(bySource))
-	for _, n := range bySource {
-		counts = append(counts, n)
-	}
+// fairShare is the greatest number of entries with which each of those that have counts may be left so that at
+// least excess entries go. It sorts counts.
+func fairShare(counts []int, excess int) int {
 	slices.SortFunc(counts, func(a, b int) int { return b - a })
 	if excess <= 0 || len(counts) == 0 {
 		return int(^uint(0) >> 1)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern-router/postern/internal/testnet"
 )
 
 func TestTracking(t *testing.T) {
@@ -67,13 +69,10 @@ func TestFairShare(t *testing.T) {
 		{"nobody", nil, 5, 1 << 30, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			bySource, gone := map[netip.Addr]int{}, 0
-			for i, n := range c.counts {
-				bySource[netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})] = n
-			}
-			share := fairShare(bySource, c.excess)
+			gone := 0
+			share := fairShare(c.counts, c.excess)
 			assert.Equal(t, c.want, min(share, 1<<30))
-			for _, n := range bySource {
+			for _, n := range c.counts {
 				gone += max(0, n-share)
 			}
 			assert.Equal(t, c.gone, gone)
@@ -261,4 +260,63 @@ func TestTrimTranslated(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []Trimmed{{netip.MustParseAddr(serverIP), 90, 25}}, trimmed)
 	assert.Len(t, s.list(), 65)
+}
+
+// However many hosts call a server of the LAN by dst-nat, no other host of the LAN loses a connection for it; and of these callers the one with most
+// loses some.
+func TestTrimManyCallers(t *testing.T) {
+	s := newSite(t)
+	const callers, most = 100, 60
+	require.NoError(t, DefaultTracking().Set())
+	require.NoError(t, s.client.IP("addr add 192.168.0.3/24 dev eth0"))
+	inside, err := s.client.Listen("192.168.0.3:7200")
+	require.NoError(t, err)
+	defer inside.Close()
+	outside, err := s.server.Listen(serverIP + ":0")
+	require.NoError(t, err)
+	defer outside.Close()
+	s.apply(append(masquerade, Rule{Chain: "dstnat", Action: "dst-nat", Protocol: "tcp", DstAddress: addresses("10.5.8.1"), DstPort: ports("8080"),
+		ToAddresses: addresses("192.168.0.3"), ToPorts: ports("7200")}))
+	call := func(h *testnet.Host, from, to string) {
+		t.Helper()
+		conn, err := h.Dial(&net.Dialer{KeepAlive: -1, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}, to)
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+	}
+	for range 40 {
+		call(s.client, clientIP, outside.Addr().String())
+	}
+	for i := range callers {
+		from := netip.AddrFrom4([4]byte{10, 5, 8, byte(20 + i)})
+		require.NoError(t, s.server.IP("addr add "+from.String()+"/24 dev eth0"))
+		call(s.server, from.String(), "10.5.8.1:8080")
+	}
+	for range most {
+		call(s.server, "10.5.8.20", "10.5.8.1:8080")
+	}
+	count := func() map[string]int {
+		n := map[string]int{}
+		for _, c := range s.list() {
+			switch source := c.Src.Addr().String(); {
+			case c.Protocol != "tcp" || !c.Assured:
+			case source == clientIP, source == "10.5.8.20":
+				n[source]++
+			default:
+				n["others"]++
+			}
+		}
+		return n
+	}
+	require.Eventually(t, func() bool {
+		return assert.ObjectsAreEqual(map[string]int{clientIP: 40, "10.5.8.20": most + 1, "others": callers - 1}, count())
+	}, time.Minute, 10*time.Millisecond)
+	mine := []netip.Addr{netip.MustParseAddr("192.168.0.1"), netip.MustParseAddr("10.5.8.1")}
+	trimmed, err := Trim(40+most+callers-20, mine)
+	require.NoError(t, err)
+	assert.Equal(t, []Trimmed{{netip.MustParseAddr("10.5.8.20"), most + 1, 20}}, trimmed)
+	_, err = Trim(40+80, mine)
+	require.NoError(t, err)
+	n := count()
+	assert.Equal(t, 40, n[clientIP], n)
+	assert.Equal(t, 80, n["others"]+n["10.5.8.20"], n)
 }

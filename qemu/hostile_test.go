@@ -151,8 +151,8 @@ func (r *router) manyConnections(t *testing.T) {
 	r.awaitLog(t, `firewall,info \d{3,} tracked connections removed by a user`)
 }
 
-// TestManyFromOutside has a rule of dst-nat, and a host of the Internet open more connections by it than the router can track,
-// and keep them alive. What the LAN has open goes on, and others are served.
+// TestManyFromOutside has a rule of dst-nat, and one host of the Internet, or as many hosts as connections, open more of
+// these than the router can track, and keep them alive. What the LAN has open goes on, and others are served.
 func TestManyFromOutside(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
@@ -166,11 +166,15 @@ func TestManyFromOutside(t *testing.T) {
 		served      = 8080 // at the router's address
 		inside      = 7200 // where that goes
 		port        = 7300
+		// many is where connections come from that each have a host of their own.
+		many = "172.20.0.0/16"
 	)
 	r.command(t, fmt.Sprintf("/ip firewall nat add chain=dstnat action=dst-nat protocol=tcp dst-address=%s dst-port=%d to-addresses=%s to-ports=%d",
 		wanAddress, served, otherAddress, inside))
 	r.command(t, "/ip firewall filter print") // place-before=5 is of this
 	r.command(t, "/ip firewall filter add chain=forward action=accept connection-nat-state=dstnat connection-state=new place-before=5")
+	require.NoError(t, r.n[serverOfSite].IP("route add local "+many+" dev lo"))
+	require.NoError(t, r.n[gateway].IP("route add "+many+" via "+serverAddress))
 	l, err := r.n.listen(other, inside)
 	require.NoError(t, err)
 	defer l.Close()
@@ -179,60 +183,72 @@ func TestManyFromOutside(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 	}
 	go serveAll(l, hold)
-	site, err := r.n.listen(serverOfSite, port)
-	require.NoError(t, err)
-	defer site.Close()
-	server := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, port))
-	talks := r.openTalks(t, site, server, 20, 20)
-	before, _ := r.freeMemory(t)
-	start := time.Now()
-	var opening sync.WaitGroup
-	for first := range atOnce {
-		opening.Go(func() {
-			for i := first; i < connections; i += atOnce {
-				// Where the table is full for a moment TCP tries again.
-				conn, err := r.n.dial(stranger, fmt.Sprintf("%s:%d", wanAddress, served), patience)
-				if !assert.NoError(t, err, "connection %d", i) {
-					return
-				}
-				_ = conn.(*net.TCPConn).SetLinger(0)
-				t.Cleanup(func() { conn.Close() })
+	for i, c := range []struct {
+		name, log string
+		from      host
+		source    func(i int) net.IP
+	}{
+		{"of one host", `\d{3,} connections of ` + regexp.QuoteMeta(strangerAddress) + ` forgotten`, stranger, func(int) net.IP { return net.ParseIP(strangerAddress) }},
+		{"of as many hosts", `\d+ connections of 172\.20\.\d+\.\d+ forgotten, and some of more than 15 other hosts`, serverOfSite,
+			func(i int) net.IP { return net.IPv4(172, 20, byte(1+i/250), byte(1+i%250)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			site, err := r.n.listen(serverOfSite, port+i)
+			require.NoError(t, err)
+			defer site.Close()
+			server := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddress, port+i))
+			talks := r.openTalks(t, site, server, 20, 20)
+			before, _ := r.freeMemory(t)
+			start := time.Now()
+			var opening sync.WaitGroup
+			for first := range atOnce {
+				opening.Go(func() {
+					for i := first; i < connections; i += atOnce {
+						// Where the table is full for a moment TCP tries again.
+						conn, err := r.n[c.from].Dial(&net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: c.source(i)}}, fmt.Sprintf("%s:%d", wanAddress, served))
+						if !assert.NoError(t, err, "connection %d", i) {
+							return
+						}
+						_ = conn.SetLinger(0)
+						t.Cleanup(func() { conn.Close() })
+					}
+				})
 			}
+			opening.Wait()
+			after, took := r.freeMemory(t)
+			t.Logf("%d connections in %v; free memory %.1f MiB before, %.1f MiB after; the console answers in %v",
+				connections, time.Since(start).Round(time.Millisecond), before, after, took.Round(time.Millisecond))
+			assert.Less(t, took, slowAnswer, "time that the console took")
+			r.awaitTalks(t, talks)
+			go serveAll(site, hold)
+			conn, err := r.n.dial(other, server.String(), patience)
+			require.NoError(t, err, "another host")
+			conn.Close()
+			_, reply := r.request(t, client, commandConnect, server.String())
+			assert.EqualValues(t, granted, reply.code)
+			// The router's own.
+			require.NoError(t, retry(func() error {
+				if said := r.command(t, "/ping "+serverAddress+" count=1"); !strings.Contains(said, "packet-loss=0%") {
+					return errors.New(said)
+				}
+				return nil
+			}))
+			r.awaitLog(t, `firewall,warning connection tracking: the table of 4096 entries is nearly full: `+c.log)
+			// What was forgotten does not fill the table again, although both ends keep it alive.
+			require.NoError(t, retry(func() error {
+				listed := r.command(t, "/ip firewall connection print count-only")
+				if tracked, err := strconv.Atoi(strings.TrimSpace(listed)); err != nil || tracked >= 4096/4*3 {
+					return fmt.Errorf("%s entries", listed)
+				}
+				return nil
+			}))
+			r.command(t, fmt.Sprintf("/ip firewall connection remove [find dst-address=%s:%d]", wanAddress, served))
+			r.awaitLog(t, `firewall,info \d{3,} tracked connections removed by a user`)
+			r.awaitTalks(t, talks)
+			t.Logf("all seen %v after the first", time.Since(start).Round(time.Millisecond))
+			r.assertTalks(t, talks)
 		})
 	}
-	opening.Wait()
-	after, took := r.freeMemory(t)
-	t.Logf("%d connections in %v; free memory %.1f MiB before, %.1f MiB after; the console answers in %v",
-		connections, time.Since(start).Round(time.Millisecond), before, after, took.Round(time.Millisecond))
-	assert.Less(t, took, slowAnswer, "time that the console took")
-	r.awaitTalks(t, talks)
-	go serveAll(site, hold)
-	conn, err := r.n.dial(other, server.String(), patience)
-	require.NoError(t, err, "another host")
-	conn.Close()
-	_, reply := r.request(t, client, commandConnect, server.String())
-	assert.EqualValues(t, granted, reply.code)
-	// The router's own.
-	require.NoError(t, retry(func() error {
-		if said := r.command(t, "/ping "+serverAddress+" count=1"); !strings.Contains(said, "packet-loss=0%") {
-			return errors.New(said)
-		}
-		return nil
-	}))
-	r.awaitLog(t, `firewall,warning connection tracking: the table of 4096 entries is nearly full: \d{3,} connections of `+regexp.QuoteMeta(strangerAddress)+` forgotten`)
-	// What was forgotten does not fill the table again, although both ends keep it alive.
-	require.NoError(t, retry(func() error {
-		listed := r.command(t, "/ip firewall connection print count-only")
-		if tracked, err := strconv.Atoi(strings.TrimSpace(listed)); err != nil || tracked >= 4096/4*3 {
-			return fmt.Errorf("%s entries", listed)
-		}
-		return nil
-	}))
-	r.command(t, fmt.Sprintf("/ip firewall connection remove [find dst-address=%s:%d]", wanAddress, served))
-	r.awaitLog(t, `firewall,info \d{3,} tracked connections removed by a user`)
-	r.awaitTalks(t, talks)
-	t.Logf("all seen %v after the first", time.Since(start).Round(time.Millisecond))
-	r.assertTalks(t, talks)
 }
 
 // natLate has a flow of UDP that began before the rule that masquerades it.
