@@ -71,8 +71,8 @@ func TestFleet(t *testing.T) {
 	require.NoError(t, os.Remove(manager.flash()))
 	t.Run("start", func(t *testing.T) {
 		for i, k := range routers {
+			// One after the other: what is t.Parallel waits here for all other tests, and the rest then went on alone, for minutes.
 			t.Run(strconv.Itoa(i+1), func(t *testing.T) {
-				t.Parallel()
 				o := machineOptions{image: filepath.Join(imageDir, b.Name), fromFlash: true}
 				_, err := makeFlash(b, o, k.flash())
 				require.NoError(t, err)
