@@ -86,7 +86,8 @@ func annotate(program string, in io.Reader, out io.Writer) error {
 		}
 		at -= min(back, at)
 		// What a call of MIPS returns to is two instructions behind it, and the one between may be of another line.
-		if mips && at%4 == 3 {
+		called := mips && at%4 == 3
+		if called {
 			at -= min(7, at)
 		}
 		f := functions[from]
@@ -94,7 +95,7 @@ func annotate(program string, in io.Reader, out io.Writer) error {
 			return "", "", fmt.Errorf("the program has no function of %s at %d with 0x%x bytes and more: the trace is of another board or another commit", short, from, at)
 		}
 		// A branch cannot be at fault: what stands behind it was, for which the processor says where the branch is.
-		if mips && at%4 == 0 && isBranch(e.ByteOrder.Uint32(code[from+at:])) {
+		if mips && !called && at%4 == 0 && isBranch(e.ByteOrder.Uint32(code[from+at:])) {
 			at += 4
 		}
 		file, n, _ := table.PCToLine(f.Entry + at)

@@ -61,9 +61,15 @@ func TestQueues(t *testing.T) {
 	for i := range 14 {
 		assert.Empty(t, r.command(t, fmt.Sprintf("/queue simple add name=q%d parent=house target=192.168.0.%d max-limit=2M/8M", i, 100+i)))
 	}
-	after, _ := r.freeMemory(t)
-	t.Logf("free memory: %.1f MiB without queues, %.1f MiB with 16", before, after)
-	assert.LessOrEqual(t, before-after, queuesMemory, "MiB of memory")
+	// PID 1 gives back what the changes took when it has nothing to do, which may be late on a busy host.
+	require.NoError(t, retry(func() error {
+		after, _ := r.freeMemory(t)
+		if before-after > queuesMemory {
+			return fmt.Errorf("%.1f MiB less than without queues", before-after)
+		}
+		t.Logf("free memory: %.1f MiB without queues, %.1f MiB with 16", before, after)
+		return nil
+	}))
 
 	const size, segment = 1_000_000, 64 << 10
 	for _, by := range []struct {
