@@ -166,7 +166,8 @@ func (c *cache) put(key []byte, a answer, now time.Time) {
 	for c.taken() > c.limit && len(c.chunks) > 1 { // the index has grown
 		k := len(c.chunks) - 1
 		into := c.chunks[k]
-		c.chunks[k-1] = c.retire(into, c.first+uint16(k), cap(into)-len(into), now)
+		into = c.retire(into, c.first+uint16(k), cap(into)-len(into), now)
+		c.chunks[k-1] = into
 	}
 }
 
@@ -184,7 +185,9 @@ func (c *cache) room(n int, now time.Time) uint32 {
 			c.chunks = append(c.chunks, make([]byte, 0, size))
 		} else {
 			oldest := c.chunks[0]
-			c.chunks = append(c.chunks, c.retire(oldest[:0], c.first+uint16(k), min(len(oldest)/2, size-n), now))
+			// retire changes c.chunks: it must have done so before append looks at them.
+			newest := c.retire(oldest[:0], c.first+uint16(k), min(len(oldest)/2, size-n), now)
+			c.chunks = append(c.chunks, newest)
 		}
 	}
 	last := len(c.chunks) - 1

@@ -54,7 +54,7 @@ func withHelper(chains []kernelChain, es []entry, ports []uint16) []kernelChain 
 	for _, name := range []string{helperChain, helperEnd} {
 		k.chain(-1, name)
 	}
-	k.add(helperChain, kernelRule{entry: -1, match: append([]string{"-p", "tcp", "-m", "addrtype", "!", "--src-type", "LOCAL"}, which...), target: []string{"-j", "CT", "--helper", "ftp"}})
+	k.add(helperChain, kernelRule{entry: -1, match: slices.Concat([]string{"-p", "tcp"}, which, []string{"-m", "addrtype", "!", "--src-type", "LOCAL"}), target: []string{"-j", "CT", "--helper", "ftp"}})
 	k.add(helperEnd, kernelRule{entry: -1, target: []string{"-j", helperChain}})
 	k.add(helperEnd, kernelRule{entry: -1, target: []string{"-j", "ACCEPT"}})
 	accepts := func(e entry) bool { return e.chain != "OUTPUT" }

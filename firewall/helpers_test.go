@@ -40,7 +40,7 @@ func TestHelperRules(t *testing.T) {
 		require.NoError(t, f.Apply(undone))
 		assert.Empty(t, rules(), "nothing of it is left")
 		require.NoError(t, f.Apply(c))
-		alone := "-A PREROUTING -j postern-helpers\n-A postern-helpers -p tcp -m addrtype ! --src-type LOCAL -m tcp --dport 21 -j CT --helper ftp\n" +
+		alone := "-A PREROUTING -j postern-helpers\n-A postern-helpers -p tcp -m tcp --dport 21 -m addrtype ! --src-type LOCAL -j CT --helper ftp\n" +
 			"-A postern-helpers-end -j postern-helpers\n-A postern-helpers-end -j ACCEPT\n"
 		assert.Equal(t, alone, rules())
 
@@ -56,7 +56,7 @@ func TestHelperRules(t *testing.T) {
 		for _, want := range []string{
 			"-A PREROUTING -s 192.168.0.2/32 -j postern-helpers-end\n", "-s 192.168.0.3/32 -j postern-helpers-end\n", "-A OUTPUT -j ACCEPT\n",
 			"-A PREROUTING -s 192.168.0.4/32 -j CT --notrack\n-A PREROUTING -j postern-helpers\n",
-			"-A postern-helpers -p tcp -m addrtype ! --src-type LOCAL -m multiport --dports 21,2121 -j CT --helper ftp\n",
+			"-A postern-helpers -p tcp -m multiport --dports 21,2121 -m addrtype ! --src-type LOCAL -j CT --helper ftp\n",
 		} {
 			assert.Contains(t, rules(), want)
 		}

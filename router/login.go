@@ -27,8 +27,8 @@ const (
 	// not overwrite what else there is.
 	failureBurst = 20
 	failurePause = time.Minute
-	// maxOrigins is how many network addresses are counted separately, for each way in: some fifty that guess by all of them.
-	maxOrigins = 192
+	// maxOrigins is how many network addresses are counted separately, for each way in: some fifty that guess by all four of them.
+	maxOrigins = 224
 )
 
 // logins checks passwords. Wrong ones are counted for each origin over all its sessions, so

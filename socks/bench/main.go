@@ -137,6 +137,12 @@ func logic(ctx context.Context, args []string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("limit descriptors to %d: %w", descriptors, err)
 	}
+	if o.socksd == "" {
+		// What is not on this machine yet is fetched now: inside there is no network.
+		if err := build(ctx, os.DevNull); err != nil {
+			return err
+		}
+	}
 	// So that the machine's packet filter, ports and TCP settings are not measured. In the
 	// process outside, which waits for the one inside, err stays nil.
 	var err error
