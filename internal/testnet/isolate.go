@@ -25,6 +25,9 @@ const (
 	insideStage   = "inside"
 )
 
+// Inside reports whether this is the process that Isolate has started.
+func Inside() bool { return os.Getenv(stageVariable) != "" }
+
 // exitNoProc is the exit status of a process that cannot mount /proc. The value is
 // EX_UNAVAILABLE of sysexits.h, which no test binary returns.
 const exitNoProc = 69
@@ -49,6 +52,8 @@ func Main(m interface{ Run() int }) { os.Exit(Isolate(m.Run)) }
 //
 // Where the kernel does not let a user namespace mount /proc, because parts of the
 // machine's are hidden (as in some containers), there is no PID namespace.
+//
+// The network inside reaches nothing, so what a run fetches it has to fetch outside: see Inside.
 //
 // If the namespaces cannot be made, Isolate writes the reason to standard error and
 // returns 1.

@@ -137,8 +137,8 @@ func logic(ctx context.Context, args []string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("limit descriptors to %d: %w", descriptors, err)
 	}
-	if o.socksd == "" {
-		// What is not on this machine yet is fetched now: inside there is no network.
+	if o.socksd == "" && !testnet.Inside() {
+		// Modules that are not on this machine yet are fetched now.
 		if err := build(ctx, os.DevNull); err != nil {
 			return err
 		}
