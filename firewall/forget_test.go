@@ -68,7 +68,7 @@ func (s *site) tracked(protocol, state string) (found Tracked) {
 			}
 		}
 		return false
-	}, 20*time.Second, time.Millisecond, "%s %s", protocol, state)
+	}, time.Minute, time.Millisecond, "%s %s", protocol, state)
 	return found
 }
 
@@ -292,7 +292,7 @@ func TestForgetBroadcasts(t *testing.T) {
 		}))
 		require.Eventually(t, func() bool {
 			return slices.ContainsFunc(s.list(), func(c Tracked) bool { return c.Dst.String() == to })
-		}, 20*time.Second, time.Millisecond, to)
+		}, time.Minute, time.Millisecond, to)
 	}
 	s.tracked("tcp", "established")
 	all := s.list()

@@ -37,7 +37,7 @@ func TestNoNewPrivileges(t *testing.T) {
 				p.Process.Signal(syscall.SIGTERM)
 				assert.NoError(t, p.Wait())
 			})
-			require.Eventually(t, func() bool { return strings.Contains(said.String(), "accepting on ") }, 20*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return strings.Contains(said.String(), "accepting on ") }, time.Minute, 10*time.Millisecond)
 			assert.NotContains(t, said.String(), "no_new_privs")
 			threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.Process.Pid))
 			require.NoError(t, err)
