@@ -113,10 +113,10 @@ type Trimmed struct {
 // both sides have sent something of; it may take several calls. The hosts that have most of them
 // lose as many as are too many, so that all of these have the same number at the end, and those
 // with fewer keep what they have. One that dst-nat sends on is the host's that it goes to: however many call a server from outside,
-// they take no other's. Of those of one host, the callers that have most lose in the same manner. Those that were silent for
+// they take no other's. The router, whose addresses are own, is such a host. Of those of one host, the callers that have most lose in the same manner. Those that were silent for
 // longest go first. Among so many hosts, or callers of one, that none could keep leastShare, only that counts.
-// Connections of own, which are the router's addresses, to others, and those of others
-// to the router (SOCKS has a bound of its own), are kept.
+// What has a bound of its own is kept: open connections of the router to others, and of TCP by
+// others to the router.
 //
 // In the place of what only one side has sent something of, the kernel takes new ones by itself.
 // A host that opens as many as there can be would leave room for nobody else, nor for the router.
@@ -126,8 +126,7 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 		if c.Assured {
 			total++
 		}
-		if c.mayGo(own) {
-			from := c.caller()
+		if from, ok := c.mayGo(own); ok {
 			byHost[from.host]++
 			byCaller[from]++
 		}
@@ -154,10 +153,10 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 		}
 	}
 	tooMany := func(c Tracked) (caller, bool) {
-		if !c.mayGo(own) {
+		from, ok := c.mayGo(own)
+		if !ok {
 			return caller{}, false
 		}
-		from := c.caller()
 		least, ok := kept[from.host]
 		return from, ok && byCaller[from] > least
 	}
@@ -195,16 +194,10 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	return all, err
 }
 
-// caller is who has begun connections, and the host that these count for.
+// caller is who has begun connections, and the host that these count for, or noHost for the router.
 type caller struct{ host, source [4]byte }
 
-func (c Tracked) caller() caller {
-	host := c.Src.Addr()
-	if c.ReplySrc.Addr() != c.Dst.Addr() {
-		host = c.ReplySrc.Addr()
-	}
-	return caller{host.As4(), c.Src.Addr().As4()}
-}
+var noHost [4]byte
 
 // keptShare is fairShare, but 0 if that is less than leastShare: who has how many does not matter then.
 func keptShare(counts iter.Seq[int], excess int) int {
@@ -223,6 +216,8 @@ const leastShare = 32
 func silences() (func(Tracked) time.Duration, error) {
 	whole := map[string]time.Duration{}
 	const underWay = "data under way"
+	parametersTurn.Lock() // of Forget's there are some that are 0
+	defer parametersTurn.Unlock()
 	for name, parameter := range map[string]string{"tcp": "tcp_timeout_established", underWay: "tcp_timeout_unacknowledged", "udp": "udp_timeout_stream", "icmp": "icmp_timeout", "": "generic_timeout"} {
 		text, err := os.ReadFile(trackingFolder + parameter)
 		if err != nil {
@@ -255,9 +250,26 @@ func silences() (func(Tracked) time.Duration, error) {
 // more are too many the next call goes on.
 const maxTrim = 1024
 
-// mayGo reports whether Trim may forget a connection.
-func (c Tracked) mayGo(own []netip.Addr) bool {
-	return c.Assured && !slices.Contains(own, c.Src.Addr()) && !slices.Contains(own, c.ReplySrc.Addr())
+// mayGo reports whether Trim may forget a connection, and for whom it counts.
+func (c Tracked) mayGo(own []netip.Addr) (caller, bool) {
+	if !c.Assured || !c.forgettable() {
+		return caller{}, false
+	}
+	from := caller{c.Src.Addr().As4(), c.Src.Addr().As4()}
+	switch ours, toUs := slices.Contains(own, c.Src.Addr()), slices.Contains(own, c.ReplySrc.Addr()); {
+	case ours:
+		// One that is half closed may go on for long, and what the other side sends may be let in for its sake alone.
+		from.host = noHost
+		return from, c.State == "time_wait" || c.State == "close"
+	case toUs:
+		// Behind one that is open is a socket of a service, and each service has a bound. UDP takes no more than
+		// packets that are answered, and what is being closed nothing any more.
+		from.host = noHost
+		return from, c.Protocol != "tcp" || c.State != "established"
+	case c.ReplySrc.Addr() != c.Dst.Addr():
+		from.host = c.ReplySrc.Addr().As4()
+	}
+	return from, true
 }
 
 // fairShare is the greatest number of entries with which each of those that have counts may be left so that at

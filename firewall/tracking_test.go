@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -319,4 +320,114 @@ func TestTrimManyCallers(t *testing.T) {
 	n := count()
 	assert.Equal(t, 40, n[clientIP], n)
 	assert.Equal(t, 80, n["others"]+n["10.5.8.20"], n)
+}
+
+// What a host has with the router itself counts too, but for what is open by TCP, which the router's services bound.
+func TestTrimToTheRouter(t *testing.T) {
+	s := newSite(t)
+	const asks, calls, excess = 60, 40, 50
+	require.NoError(t, DefaultTracking().Set())
+	require.NoError(t, s.client.IP("addr add 192.168.0.3/24 dev eth0"))
+	mine := []netip.Addr{netip.MustParseAddr("192.168.0.1"), netip.MustParseAddr("10.5.8.1")}
+	// One that answers, as the DNS server does.
+	service, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP("192.168.0.1")})
+	require.NoError(t, err)
+	defer service.Close()
+	go func() {
+		for buf := make([]byte, 10); ; {
+			n, from, err := service.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			_, _ = service.WriteToUDPAddrPort(buf[:n], from)
+		}
+	}()
+	var asking []net.Conn
+	ask := func(from string) {
+		t.Helper()
+		require.NoError(t, s.client.Do(func() error {
+			conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(from)}, service.LocalAddr().(*net.UDPAddr))
+			asking = append(asking, conn)
+			return err
+		}))
+		t.Cleanup(func() { asking[0].Close(); asking = asking[1:] })
+	}
+	for range asks {
+		ask(clientIP)
+	}
+	for range 5 {
+		ask("192.168.0.3")
+	}
+	// These end at once: the service hangs up.
+	socks, err := s.router.Listen("192.168.0.1:0")
+	require.NoError(t, err)
+	defer socks.Close()
+	server, err := s.server.Listen(serverIP + ":0")
+	require.NoError(t, err)
+	defer server.Close()
+	connect := func(from *testnet.Host, l net.Listener, end bool) {
+		t.Helper()
+		conn, err := from.Dial(&net.Dialer{KeepAlive: -1}, l.Addr().String())
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+		accepted, err := l.Accept()
+		require.NoError(t, err)
+		_ = accepted.(*net.TCPConn).SetKeepAlive(false)
+		t.Cleanup(func() { accepted.Close() })
+		if end {
+			conn.Close()
+			accepted.Close()
+		}
+	}
+	for range calls {
+		connect(s.client, socks, true)
+		connect(s.router, server, true)
+	}
+	for range 5 {
+		connect(s.client, socks, false)
+		connect(s.client, server, false)
+		connect(s.router, server, false)
+	}
+	count := func() map[string]int {
+		n := map[string]int{}
+		for _, c := range s.list() {
+			if c.Assured {
+				over := ""
+				if c.State == "time_wait" {
+					over = " over"
+				}
+				n[c.Protocol+" "+c.Src.Addr().String()+" "+c.Dst.Addr().String()+over]++
+			}
+		}
+		return n
+	}
+	kept := map[string]int{"udp 192.168.0.3 192.168.0.1": 5, "tcp 192.168.0.2 192.168.0.1": 5, "tcp 192.168.0.2 10.5.8.8": 5, "tcp 10.5.8.1 10.5.8.8": 5}
+	before := maps.Clone(kept)
+	before["udp 192.168.0.2 192.168.0.1"] = asks
+	before["tcp 192.168.0.2 192.168.0.1 over"], before["tcp 10.5.8.1 10.5.8.8 over"] = calls, calls
+	require.NoError(t, os.WriteFile(trackingFolder+"tcp_timeout_time_wait", []byte("600"), 0))
+	// The kernel takes UDP for a stream after 2 seconds. What is over was given its time before.
+	require.Eventually(t, func() bool {
+		for _, conn := range asking {
+			_, _ = conn.Write([]byte("x"))
+		}
+		n := count()
+		return n["udp 192.168.0.2 192.168.0.1"] == asks && n["udp 192.168.0.3 192.168.0.1"] == 5
+	}, time.Minute, 100*time.Millisecond)
+	require.Equal(t, before, count())
+
+	total := asks + 2*calls + 20
+	trimmed, err := Trim(total-excess, mine)
+	require.NoError(t, err)
+	// Its 100 are brought down to 50: the others with fewer have lost none.
+	assert.Equal(t, []Trimmed{{netip.MustParseAddr(clientIP), asks + calls, excess}}, trimmed)
+	n := count()
+	assert.Equal(t, asks+calls-excess, n["udp 192.168.0.2 192.168.0.1"]+n["tcp 192.168.0.2 192.168.0.1 over"], n)
+	for what, want := range kept {
+		assert.Equal(t, want, n[what], what)
+	}
+	assert.Equal(t, calls, n["tcp 10.5.8.1 10.5.8.8 over"])
+	_, err = Trim(0, mine)
+	require.NoError(t, err)
+	assert.Equal(t, map[string]int{"tcp 192.168.0.2 192.168.0.1": 5, "tcp 10.5.8.1 10.5.8.8": 5}, count(), "what is open with the router")
 }
