@@ -160,24 +160,24 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 		least, ok := kept[from.host]
 		return from, ok && byCaller[from] > least
 	}
-	// What is too many, or a part of it.
-	var candidates []Tracked
-	if err := eachTracked(func(c Tracked) bool {
-		if _, ok := tooMany(c); ok {
-			candidates = append(candidates, c)
-		}
-		return len(candidates) < maxTrim
-	}); err != nil {
-		return nil, err
-	}
 	silence, err := silences()
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(candidates, func(a, b Tracked) int { return cmp.Compare(silence(b), silence(a)) })
-	var doomed []Tracked
+	// What is too many, or the part of it that was silent for longest.
+	candidates := silentest{room: max(maxTrim, limit/5), silence: silence}
+	if err := eachTracked(func(c Tracked) bool {
+		if _, ok := tooMany(c); ok {
+			candidates.add(c)
+		}
+		return true
+	}); err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(candidates.all, func(a, b Tracked) int { return cmp.Compare(silence(b), silence(a)) })
+	doomed := candidates.all[:0]
 	had, lost := maps.Clone(byCaller), map[caller]int{}
-	for _, c := range candidates {
+	for _, c := range candidates.all {
 		if from, ok := tooMany(c); ok && len(doomed) < excess && byHost[from.host] > share {
 			doomed = append(doomed, c)
 			byHost[from.host]--
@@ -192,6 +192,40 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	slices.SortFunc(all, func(a, b Trimmed) int { return cmp.Compare(b.Lost, a.Lost) })
 	_, err = Forget(doomed)
 	return all, err
+}
+
+// silentest are those of some connections that were silent for longest.
+type silentest struct {
+	room    int // how many there can be
+	silence func(Tracked) time.Duration
+	// all is a heap when it is full: none was silent for longer than those at twice its place, and one behind.
+	all []Tracked
+}
+
+func (s *silentest) add(c Tracked) {
+	if len(s.all) < s.room {
+		if s.all = append(s.all, c); len(s.all) == s.room {
+			slices.SortFunc(s.all, func(a, b Tracked) int { return cmp.Compare(s.silence(a), s.silence(b)) })
+		}
+		return
+	}
+	silence := s.silence(c)
+	if silence <= s.silence(s.all[0]) {
+		return
+	}
+	// It takes the place of the first, and goes back behind those that were not silent for so long.
+	at := 0
+	for next := 1; next < len(s.all); next = 2*at + 1 {
+		if next+1 < len(s.all) && s.silence(s.all[next+1]) < s.silence(s.all[next]) {
+			next++
+		}
+		if s.silence(s.all[next]) >= silence {
+			break
+		}
+		s.all[at] = s.all[next]
+		at = next
+	}
+	s.all[at] = c
 }
 
 // caller is who has begun connections, and the host that these count for, or noHost for the router.
@@ -246,8 +280,8 @@ func silences() (func(Tracked) time.Duration, error) {
 	}, nil
 }
 
-// maxTrim is how many connections are looked at closely at once, which takes some 200 bytes for each. If
-// more are too many the next call goes on.
+// maxTrim is how many connections are looked at closely at once, or a fifth of the limit if that is more, which takes some 200 bytes
+// for each. If more are too many the next call goes on.
 const maxTrim = 1024
 
 // mayGo reports whether Trim may forget a connection, and for whom it counts.

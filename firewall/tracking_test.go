@@ -3,6 +3,7 @@ package firewall
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -138,74 +139,110 @@ func TestTrim(t *testing.T) {
 	assert.Equal(t, map[string]int{"10.5.8.1 10.5.8.8": 1, "192.168.0.2 192.168.0.1": 10}, count())
 }
 
-// Ever more hosts with a connection each, as from outside by dst-nat, do not end what a host of the LAN uses.
-func TestTrimManyHosts(t *testing.T) {
-	s := newSite(t)
-	const hosts, uses, excess = 200, 20, 150
-	require.NoError(t, DefaultTracking().Set())
+// useSome opens a connection from each of the addresses silent of the client, and so many others of its own that are used when
+// the first were silent for some seconds. It returns what counts how many the router knows of either.
+func (s *site) useSome(silent []string, uses int) (count func() (left, inUse int)) {
+	s.Helper()
 	l, err := s.server.Listen(serverIP + ":0")
-	require.NoError(t, err)
+	require.NoError(s, err)
 	defer l.Close()
-	accepted := make(chan net.Conn, hosts+uses)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_ = conn.(*net.TCPConn).SetKeepAlive(false)
-			accepted <- conn
-		}
-	}()
+	used := map[string]bool{}
 	// Without probes of Go's, each 15 seconds: on a busy host they would come meanwhile, and who is probed is not silent.
-	open := func(from netip.Addr) net.Conn {
-		t.Helper()
-		conn, err := s.client.Dial(&net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, KeepAlive: -1}, l.Addr().String())
-		require.NoError(t, err)
-		t.Cleanup(func() { conn.Close() })
-		return conn
+	open := func(from string) (near, far net.Conn) {
+		near, err := s.client.Dial(&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, KeepAlive: -1}, l.Addr().String())
+		require.NoError(s, err)
+		s.Cleanup(func() { near.Close() })
+		far, err = l.Accept()
+		require.NoError(s, err)
+		s.Cleanup(func() { far.Close() })
+		_ = far.(*net.TCPConn).SetKeepAlive(false)
+		return near, far
 	}
-	var used []net.Conn
-	for range uses {
-		used = append(used, open(netip.MustParseAddr(clientIP)))
-	}
-	for i := range hosts {
-		from := netip.AddrFrom4([4]byte{192, 168, 0, byte(20 + i)})
-		require.NoError(t, s.client.IP("addr add "+from.String()+"/24 dev eth0"))
+	for _, from := range silent {
 		open(from)
 	}
+	var near, far []net.Conn
+	for range uses {
+		n, f := open(clientIP)
+		near, far = append(near, n), append(far, f)
+		used[n.LocalAddr().String()] = true
+	}
 	// The kernel says how long a connection was silent in whole seconds.
-	count := func() (silent, inUse int) {
+	of := func(long time.Duration) (left, inUse int) {
 		for _, c := range s.list() {
 			switch {
 			case c.Protocol != "tcp" || c.State != "established":
-			case c.Src.Addr().String() == clientIP:
+			case used[c.Src.String()]:
 				inUse++
-			case Timeouts[2].Default-c.Timeout >= 2*time.Second:
-				silent++
+			case Timeouts[2].Default-c.Timeout >= long:
+				left++
 			}
 		}
-		return silent, inUse
+		return left, inUse
 	}
-	require.Eventually(t, func() bool { silent, _ := count(); return silent == hosts }, time.Minute, 100*time.Millisecond)
-	for _, conn := range used {
-		_, err := conn.Write([]byte("x"))
-		require.NoError(t, err)
+	require.Eventually(s, func() bool { left, _ := of(2 * time.Second); return left == len(silent) }, time.Minute, 100*time.Millisecond)
+	for i := range near {
+		_, err := near[i].Write([]byte("x"))
+		require.NoError(s, err)
+		_, err = far[i].Read(make([]byte, 1))
+		require.NoError(s, err)
 	}
-	for range hosts + uses {
-		conn := <-accepted
-		defer conn.Close()
-		if conn.RemoteAddr().(*net.TCPAddr).IP.String() == clientIP {
-			_, err := conn.Read(make([]byte, 1))
-			require.NoError(t, err)
-		}
+	return func() (int, int) { return of(0) }
+}
+
+// Ever more hosts with a connection each, as from outside by dst-nat, do not end what a host of the LAN uses.
+func TestTrimManyHosts(t *testing.T) {
+	s := newSite(t)
+	const uses, excess = 20, 150
+	require.NoError(t, DefaultTracking().Set())
+	var hosts []string
+	for i := range 200 {
+		hosts = append(hosts, fmt.Sprint("192.168.0.", 20+i))
+		require.NoError(t, s.client.IP("addr add "+hosts[i]+"/24 dev eth0"))
 	}
+	count := s.useSome(hosts, uses)
 	trimmed, err := Trim(len(s.list())-excess, nil)
 	require.NoError(t, err)
 	assert.Len(t, trimmed, excess)
-	silent, inUse := count()
-	assert.Equal(t, hosts-excess, silent)
+	left, inUse := count()
+	assert.Equal(t, len(hosts)-excess, left)
 	assert.Equal(t, uses, inUse)
+}
+
+// However many one host has, and wherever in the table they are, those that it uses stay while there are others.
+func TestTrimTheSilent(t *testing.T) {
+	s := newSite(t)
+	const unused, uses = maxTrim / 2, maxTrim
+	require.NoError(t, DefaultTracking().Set())
+	count := s.useSome(slices.Repeat([]string{clientIP}, unused), uses)
+	trimmed, err := Trim(len(s.list())-unused, nil)
+	require.NoError(t, err)
+	assert.Equal(t, []Trimmed{{netip.MustParseAddr(clientIP), unused + uses, unused}}, trimmed)
+	left, inUse := count()
+	assert.Zero(t, left)
+	assert.Equal(t, uses, inUse)
+}
+
+// Of any number, those that were silent for longest are kept, whatever their order.
+func TestSilentest(t *testing.T) {
+	const room = 7
+	for _, n := range []int{0, 1, room - 1, room, room + 1, 50} {
+		for seed := range 20 {
+			s := silentest{room: room, silence: func(c Tracked) time.Duration { return c.Timeout }}
+			var all, kept []int
+			for _, i := range rand.New(rand.NewPCG(uint64(seed), uint64(n))).Perm(n) {
+				i /= 2 // some are equal
+				all = append(all, i)
+				s.add(Tracked{Timeout: time.Duration(i)})
+			}
+			for _, c := range s.all {
+				kept = append(kept, int(c.Timeout))
+			}
+			slices.Sort(all)
+			slices.Sort(kept)
+			assert.Equal(t, all[max(0, n-room):], kept)
+		}
+	}
 }
 
 // How long a connection was silent follows from how long it will be remembered, and from what for: the kernel gives one whose data
