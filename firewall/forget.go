@@ -43,38 +43,48 @@ var forgetting = []struct{ name, value string }{
 // connections of UDP and ICMP whose packets come in just these are forgotten too; a client's next
 // packet begins them again.
 func Forget(connections []Tracked) (forgotten int, err error) {
+	gone, err := forget(connections)
+	for _, is := range gone {
+		if is {
+			forgotten++
+		}
+	}
+	return forgotten, err
+}
+
+// forget is Forget. It tells of each connection whether it is gone; nil if none was tried.
+func forget(connections []Tracked) (gone map[flow]bool, err error) {
 	if len(connections) == 0 {
-		return 0, nil
+		return nil, nil
 	}
 	var failed error // of those that there is no packet for: the others are forgotten all the same
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
-		return 0, fmt.Errorf("forget connections: %w", err)
+		return nil, fmt.Errorf("forget connections: %w", err)
 	}
 	defer unix.Close(s)
 	if err := unix.BindToDevice(s, "lo"); err != nil {
-		return 0, fmt.Errorf("forget connections: %w", err)
+		return nil, fmt.Errorf("forget connections: %w", err)
 	}
 	// A host that asks by DHCP has a connection to everybody.
 	if err := unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err != nil {
-		return 0, fmt.Errorf("forget connections: %w", err)
+		return nil, fmt.Errorf("forget connections: %w", err)
 	}
 	if err := end(s, connections); err != nil {
 		failed = fmt.Errorf("forget connections: %w", err)
 	}
-	doomed := make(map[flow]bool, len(connections))
+	gone = make(map[flow]bool, len(connections))
 	for _, c := range connections {
-		doomed[c.flow()] = true
+		gone[c.flow()] = true
 	}
-	forgotten = len(doomed)
 	// What is over leaves the table when it is read.
 	err = eachTracked(func(c Tracked) bool {
-		if doomed[c.flow()] {
-			forgotten--
+		if f := c.flow(); gone[f] {
+			gone[f] = false
 		}
 		return true
 	})
-	return max(0, forgotten), errors.Join(failed, err)
+	return gone, errors.Join(failed, err)
 }
 
 // end sends the last packets of connections by the socket s, while the parameters are those of

@@ -120,6 +120,8 @@ type Trimmed struct {
 //
 // In the place of what only one side has sent something of, the kernel takes new ones by itself.
 // A host that opens as many as there can be would leave room for nobody else, nor for the router.
+//
+// It fails if none of those that are too many could be forgotten.
 func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	byHost, byCaller, total := map[[4]byte]int{}, map[caller]int{}, 0
 	if err := eachTracked(func(c Tracked) bool {
@@ -182,6 +184,11 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 			doomed = append(doomed, c)
 			byHost[from.host]--
 			byCaller[from]--
+		}
+	}
+	gone, err := forget(doomed)
+	for _, c := range doomed {
+		if from, _ := c.mayGo(own); gone[c.flow()] {
 			lost[from]++
 		}
 	}
@@ -190,7 +197,9 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 		all = append(all, Trimmed{netip.AddrFrom4(from.source), had[from], n})
 	}
 	slices.SortFunc(all, func(a, b Trimmed) int { return cmp.Compare(b.Lost, a.Lost) })
-	_, err = Forget(doomed)
+	if err == nil && len(doomed) > 0 && len(all) == 0 {
+		err = fmt.Errorf("none of %d connections could be forgotten", len(doomed))
+	}
 	return all, err
 }
 

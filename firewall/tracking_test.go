@@ -139,6 +139,20 @@ func TestTrim(t *testing.T) {
 	assert.Equal(t, map[string]int{"10.5.8.1 10.5.8.8": 1, "192.168.0.2 192.168.0.1": 10}, count())
 }
 
+// What could not be forgotten is not said to be.
+func TestTrimInVain(t *testing.T) {
+	s := newSite(t)
+	require.NoError(t, DefaultTracking().Set())
+	s.tcp()
+	s.tracked("tcp", "established")
+	// Another program's rule, ahead of those of this package.
+	require.NoError(t, s.router.Run("iptables-legacy", "-t", "raw", "-I", "OUTPUT", "-s", "192.168.0.0/24", "-j", "DROP"))
+	trimmed, err := Trim(0, nil)
+	require.EqualError(t, err, "none of 1 connections could be forgotten")
+	assert.Empty(t, trimmed)
+	s.tracked("tcp", "established")
+}
+
 // useSome opens a connection from each of the addresses silent of the client, and so many others of its own that are used when
 // the first were silent for some seconds. It returns what counts how many the router knows of either.
 func (s *site) useSome(silent []string, uses int) (count func() (left, inUse int)) {

@@ -16,9 +16,10 @@ import (
 
 const (
 	// trackingLook is how often the table of connections is looked at, trackingSoon how often while
-	// it is more than half full.
-	trackingLook = time.Second
-	trackingSoon = 200 * time.Millisecond
+	// it is more than half full, and trackingRetry if no room could be made.
+	trackingLook  = time.Second
+	trackingSoon  = 200 * time.Millisecond
+	trackingRetry = 10 * time.Second
 	// falseSourceLook is how often packets with false sources are counted.
 	falseSourceLook = 10 * time.Second
 	// trimLog and falseSourceLog are the least times between two lines of the log about either.
@@ -132,9 +133,12 @@ func (g *tableGuard) look(s *trackingService) (pause time.Duration) {
 	}
 	if err == nil && entries >= limit/4*3 {
 		trimmed, err = s.trim(limit/8*5, ownAddresses())
-		if len(trimmed) == 0 {
-			// It is full of what the kernel itself makes room in the place of. To look through it all
-			// takes a while.
+		// To look through it all takes a while.
+		switch {
+		case len(trimmed) > 0:
+		case err != nil:
+			pause = trackingRetry
+		default: // it is full of what the kernel itself makes room in the place of
 			pause = trackingLook
 		}
 		// The list of connections is much for a small machine.

@@ -22,7 +22,8 @@ type fakeTable struct {
 	entries int
 	hosts   []firewall.Trimmed // who loses at the next trim
 	limits  []int              // of all trims
-	err     error
+	err     error              // of all but trims
+	trimErr error
 	false   uint64
 	set     []firewall.Tracking
 }
@@ -47,8 +48,10 @@ func watchedTable(t *testing.T) (*fakeTable, *trackingService, func() string) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.limits = append(f.limits, limit)
-		f.entries = limit
-		return f.hosts, nil
+		if f.trimErr == nil {
+			f.entries = limit
+		}
+		return f.hosts, f.trimErr
 	}
 	s.falseSources = func() (uint64, error) {
 		f.mu.Lock()
@@ -118,6 +121,19 @@ func TestTableIsKeptFromFilling(t *testing.T) {
 		}
 		synctest.Wait()
 		f.change(func() { assert.InDelta(t, 50*trackingSoon/trackingLook, len(f.limits), 1) })
+
+		// No room can be made.
+		f.change(func() {
+			f.entries, f.limits, f.trimErr = 4096, nil, errors.New("none of 512 connections could be forgotten")
+		})
+		time.Sleep(10 * trackingRetry)
+		synctest.Wait()
+		f.change(func() { assert.InDelta(t, 10, len(f.limits), 1) })
+		assert.Equal(t, 1, lines("keep room for connections: none of 512 connections could be forgotten"))
+		assert.Equal(t, 2, lines("nearly full"))
+		f.change(func() { f.trimErr = nil })
+		time.Sleep(trackingRetry)
+		synctest.Wait()
 
 		// What the kernel refuses is said once.
 		f.change(func() { f.err = errors.New("the kernel has none") })
