@@ -226,6 +226,7 @@ func TestChainsInKernel(t *testing.T) {
 -A FORWARD -m set ! --match-set {10.0.0.10/32 10.0.0.9/32 10.1.0.0/16} dst -m set ! --match-set {} dst -m comment --comment "x y" -j DROP
 -A FORWARD -p icmp -j ACCEPT
 -A FORWARD -j ACCEPT
+-A OUTPUT -o lo -m mark --mark 0xffffffff -j DROP
 -A postern-chain-431fc39e -p tcp -m tcp --dport 22 -g postern-d7328c05-src
 -A postern-chain-431fc39e -g postern-d7328c05-rest
 -A postern-d7328c05 -j LOG --log-level 6

@@ -114,6 +114,7 @@ const locked = `*filter
 :postern-open - [0:0]
 -A INPUT -i lo -j ACCEPT
 -A INPUT -j postern-open
+-A OUTPUT -o lo -m mark --mark 0xffffffff -j DROP
 COMMIT
 `
 
@@ -155,6 +156,7 @@ const fullSaved = `*filter
 -A FORWARD -p tcp -m multiport ! --dports 25,100:200 -j REJECT --reject-with tcp-reset
 -A FORWARD ! -i ether1 -o ether2
 -A FORWARD -j ACCEPT
+-A OUTPUT -o lo -m mark --mark 0xffffffff -j DROP
 -A OUTPUT -p udp -m iprange ! --dst-range 10.0.0.1-10.0.0.9 -m udp ! --sport 53 -j DROP
 COMMIT
 *nat
@@ -185,7 +187,7 @@ func TestLockAndApply(t *testing.T) {
 		require.NoError(t, f.Apply(full), "again")
 		assert.Equal(t, fullSaved, saveTables(t, program))
 
-		open := strings.Replace(locked, "COMMIT", "-A INPUT -j ACCEPT\n-A FORWARD -j ACCEPT\nCOMMIT", 1)
+		open := strings.Replace(locked, "-A OUTPUT", "-A INPUT -j ACCEPT\n-A FORWARD -j ACCEPT\n-A OUTPUT", 1)
 		require.NoError(t, f.Apply(Config{}))
 		assert.Equal(t, open+emptyNAT, saveTables(t, program))
 		require.NoError(t, f.Lock())
@@ -307,7 +309,7 @@ func TestCounters(t *testing.T) {
 		out, err := exec.Command(program, "-I", "OUTPUT", "-j", "ACCEPT").CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		_, err = f.Counters(Filter)
-		assert.ErrorContains(t, err, "list filter: chain OUTPUT: expected 2 rules, got 3")
+		assert.ErrorContains(t, err, "list filter: chain OUTPUT: expected 3 rules, got 4")
 		assert.NoError(t, f.Apply(Config{}))
 	})
 }
@@ -561,7 +563,7 @@ func FuzzApply(f *testing.F) {
 		}
 		want = append(want, "--log-level", "6")
 		lines := strings.Split(save(t, "iptables-legacy", "-t", "filter"), "\n")
-		require.Len(t, lines, 12)
+		require.Len(t, lines, 13)
 		assert.Equal(t, want, words(lines[8]))
 		assert.Equal(t, "-A FORWARD -j ACCEPT", lines[9])
 	})

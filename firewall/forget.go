@@ -17,6 +17,28 @@ import (
 // thread that opens it (Documentation/networking/nf_conntrack-sysctl.rst).
 const trackingFolder = "/proc/sys/net/netfilter/nf_conntrack_"
 
+// endMark is the mark of the packets that end connections: no other leaves by the loopback interface with it. It names a routing
+// mark that there is not, so they take the routes of the table main.
+const endMark = 0xffffffff
+
+// lastPacket are the matches of a packet that ends a connection.
+var lastPacket = []string{"-o", "lo", "-m", "mark", "--mark", "0xffffffff"}
+
+// passLastPackets has the packets that end connections pass by the rules of table t, which are for others: they would be dropped
+// ahead of connection tracking, or logged. None of these packets goes further than the table filter.
+func (k *kernelChains) passLastPackets(t Table) {
+	target := []string{"-j", "ACCEPT"}
+	place, ok := k.place["OUTPUT"]
+	switch {
+	case t == Filter:
+		target[1] = "DROP"
+	case !ok || t == NAT || len(k.all[place].rules) == 0:
+		return
+	}
+	rules := &k.all[place].rules
+	*rules = slices.Insert(*rules, 0, kernelRule{entry: -1, match: lastPacket, target: target})
+}
+
 // parametersTurn is held while parameters of connection tracking are written.
 var parametersTurn sync.Mutex
 
@@ -38,7 +60,7 @@ var forgetting = []struct{ name, value string }{
 //
 // The kernels of the boards have no netlink messages for this (CONFIG_NF_CT_NETLINK), which
 // would cost 20 KB. So a packet of the connection is made that ends it, and goes no further than
-// the loopback interface, where its checksum is wrong: the timeouts, which the kernel takes from
+// the table filter, or if that is not this package's the loopback interface, where its checksum is wrong: the timeouts, which the kernel takes from
 // its parameters at each packet, are 0 meanwhile. That takes some milliseconds. Other
 // connections of UDP and ICMP whose packets come in just these are forgotten too; a client's next
 // packet begins them again.
@@ -64,6 +86,10 @@ func forget(connections []Tracked) (gone map[flow]bool, err error) {
 	}
 	defer unix.Close(s)
 	if err := unix.BindToDevice(s, "lo"); err != nil {
+		return nil, fmt.Errorf("forget connections: %w", err)
+	}
+	mark := uint32(endMark)
+	if err := unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_MARK, int(int32(mark))); err != nil {
 		return nil, fmt.Errorf("forget connections: %w", err)
 	}
 	// A host that asks by DHCP has a connection to everybody.
@@ -99,7 +125,7 @@ func end(s int, connections []Tracked) error {
 	for _, c := range connections {
 		to := unix.SockaddrInet4{Addr: c.Dst.Addr().As4()}
 		for _, p := range c.lastPackets() {
-			// A packet that a rule of the output chain drops was seen all the same.
+			// A packet that a rule drops, as that for lastPacket does, was seen all the same.
 			if sendErr := unix.Sendto(s, p, 0, &to); sendErr != nil && !errors.Is(sendErr, unix.EPERM) && err == nil {
 				err = fmt.Errorf("end %s %s to %s: %w", c.Protocol, c.Src, c.Dst, sendErr)
 			}

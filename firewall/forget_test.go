@@ -249,6 +249,39 @@ func TestForget(t *testing.T) {
 	})
 }
 
+// Rules of the user do not keep connections from being forgotten, and neither see nor log what ends them.
+func TestForgetPastRules(t *testing.T) {
+	s := newSite(t)
+	lan := addresses("192.168.0.0/24")
+	c := Config{
+		Filter: []Rule{{Chain: "output", Action: "passthrough", SrcAddress: lan}, {Chain: "input", Action: "passthrough", InInterface: "lo"}},
+		Mangle: []Rule{{Chain: "output", Action: "passthrough", SrcAddress: lan}, {Chain: "prerouting", Action: "passthrough", InInterface: "lo"}},
+		Raw:    []Rule{{Chain: "output", Action: "drop", SrcAddress: lan}, {Chain: "prerouting", Action: "passthrough", InInterface: "lo"}},
+		NAT:    masquerade,
+	}
+	require.NoError(t, s.firewall.Apply(c))
+	s.tcp()
+	s.udp()
+	require.NoError(t, s.client.Run("ping", "-c", "1", serverIP))
+	doomed := []Tracked{s.tracked("tcp", "established"), s.tracked("udp", ""), s.tracked("icmp", "")}
+	n, err := Forget(doomed)
+	require.NoError(t, err)
+	assert.Equal(t, 3, n)
+	assert.Empty(t, s.list())
+	for _, table := range []Table{Filter, Mangle, Raw} {
+		counters, err := s.firewall.Counters(table)
+		require.NoError(t, err)
+		assert.Equal(t, make([]Counter, 2), counters, table)
+	}
+	// They see what else leaves by that interface.
+	require.NoError(t, s.router.Run("ping", "-c", "1", "10.5.8.1"))
+	for table, want := range map[Table]uint64{Filter: 0, Mangle: 2, Raw: 2} {
+		counters, err := s.firewall.Counters(table)
+		require.NoError(t, err)
+		assert.Equal(t, want, counters[1].Packets, table)
+	}
+}
+
 // However many forget at once, the parameters are in the end what they were.
 func TestForgetAtOnce(t *testing.T) {
 	s := newSite(t)

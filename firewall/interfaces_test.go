@@ -178,6 +178,7 @@ func TestInterfaceListActions(t *testing.T) {
 -A INPUT -j ACCEPT
 -A FORWARD -p tcp -j postern-08bfdf44-in
 -A FORWARD -j ACCEPT
+-A OUTPUT -o lo -m mark --mark 0xffffffff -j DROP
 -A postern-08bfdf44 -j DROP
 -A postern-08bfdf44-in -i to1 -g postern-08bfdf44-out
 -A postern-08bfdf44-in -i to2 -g postern-08bfdf44-out

@@ -158,6 +158,7 @@ func layout(t Table, es []entry, clamp ...string) []kernelChain {
 			k.add(chain, kernelRule{entry: -1, target: []string{"-j", "ACCEPT"}})
 		}
 	}
+	k.passLastPackets(t)
 	return k.all
 }
 
