@@ -152,7 +152,8 @@ func (r *router) manyConnections(t *testing.T) {
 }
 
 // TestManyFromOutside has a rule of dst-nat, and one host of the Internet, or as many hosts as connections, open more of
-// these than the router can track, and keep them alive. What the LAN has open goes on, and others are served.
+// these than the router can track, and keep them alive. Then a host of the LAN asks the router's DNS server from as many ports. What
+// the LAN has open goes on, and others are served.
 func TestManyFromOutside(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
@@ -183,14 +184,43 @@ func TestManyFromOutside(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 	}
 	go serveAll(l, hold)
+	each := func(do func(i int) bool) {
+		var all sync.WaitGroup
+		for first := range atOnce {
+			all.Go(func() {
+				for i := first; i < connections && do(i); i += atOnce {
+				}
+			})
+		}
+		all.Wait()
+	}
+	open := func(t *testing.T, from host, source func(i int) net.IP) {
+		each(func(i int) bool {
+			// Where the table is full for a moment TCP tries again.
+			conn, err := r.n[from].Dial(&net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: source(i)}}, fmt.Sprintf("%s:%d", wanAddress, served))
+			if !assert.NoError(t, err, "connection %d", i) {
+				return false
+			}
+			_ = conn.SetLinger(0)
+			t.Cleanup(func() { conn.Close() })
+			return true
+		})
+	}
+	outside := fmt.Sprintf("%s:%d", wanAddress, served)
 	for i, c := range []struct {
-		name, log string
-		from      host
-		source    func(i int) net.IP
+		name, to, log string
+		open          func(*testing.T)
 	}{
-		{"of one host", `\d{3,} connections of ` + regexp.QuoteMeta(strangerAddress) + ` forgotten`, stranger, func(int) net.IP { return net.ParseIP(strangerAddress) }},
-		{"of as many hosts", `\d+ connections of \S+ forgotten, and some of more than 15 other hosts`, serverOfSite,
-			func(i int) net.IP { return net.IPv4(172, 20, byte(1+i/250), byte(1+i%250)) }},
+		{"of one host", outside, `\d{3,} connections of ` + regexp.QuoteMeta(strangerAddress) + ` forgotten`,
+			func(t *testing.T) { open(t, stranger, func(int) net.IP { return net.ParseIP(strangerAddress) }) }},
+		{"of as many hosts", outside, `\d+ connections of \S+ forgotten, and some of more than 15 other hosts`, func(t *testing.T) {
+			open(t, serverOfSite, func(i int) net.IP { return net.IPv4(172, 20, byte(1+i/250), byte(1+i%250)) })
+		}},
+		{"names that the LAN asks for", lanAddress + ":53", `\d{3,} connections of ` + regexp.QuoteMeta(clientAddress) + ` forgotten`, func(t *testing.T) {
+			r.command(t, "/ip dns set allow-remote-requests=yes")
+			r.command(t, "/ip dns static add name=router.lan address="+lanAddress)
+			r.askFromMany(t, connections, each)
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			site, err := r.n.listen(serverOfSite, port+i)
@@ -200,21 +230,7 @@ func TestManyFromOutside(t *testing.T) {
 			talks := r.openTalks(t, site, server, 20, 20)
 			before, _ := r.freeMemory(t)
 			start := time.Now()
-			var opening sync.WaitGroup
-			for first := range atOnce {
-				opening.Go(func() {
-					for i := first; i < connections; i += atOnce {
-						// Where the table is full for a moment TCP tries again.
-						conn, err := r.n[c.from].Dial(&net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: c.source(i)}}, fmt.Sprintf("%s:%d", wanAddress, served))
-						if !assert.NoError(t, err, "connection %d", i) {
-							return
-						}
-						_ = conn.SetLinger(0)
-						t.Cleanup(func() { conn.Close() })
-					}
-				})
-			}
-			opening.Wait()
+			c.open(t)
 			after, took := r.freeMemory(t)
 			t.Logf("%d connections in %v; free memory %.1f MiB before, %.1f MiB after; the console answers in %v",
 				connections, time.Since(start).Round(time.Millisecond), before, after, took.Round(time.Millisecond))
@@ -242,12 +258,49 @@ func TestManyFromOutside(t *testing.T) {
 				}
 				return nil
 			}))
-			r.command(t, fmt.Sprintf("/ip firewall connection remove [find dst-address=%s:%d]", wanAddress, served))
+			r.command(t, fmt.Sprintf("/ip firewall connection remove [find dst-address=%s]", c.to))
 			r.awaitLog(t, `firewall,info \d{3,} tracked connections removed by a user`)
 			r.awaitTalks(t, talks)
 			t.Logf("all seen %v after the first", time.Since(start).Round(time.Millisecond))
 			r.assertTalks(t, talks)
 		})
+	}
+}
+
+// askFromMany asks the router's DNS server for a name from so many ports of the client, each at least twice with more than 2 seconds between, which makes a
+// stream of it that the kernel does not drop by itself. each calls a function with the number of each port.
+func (r *router) askFromMany(t *testing.T, ports int, each func(func(i int) bool)) {
+	const atOnce, stream = 1000, 2 * time.Second // how many are asked from before they are asked from again: before the kernel forgets them
+	question := questionFor("router.lan", 1)
+	asking := make([]*net.UDPConn, ports)
+	for i := range asking {
+		require.NoError(t, r.n.on(client, func() (err error) {
+			asking[i], err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(lanAddress), 53)))
+			return err
+		}))
+		t.Cleanup(func() { asking[i].Close() })
+	}
+	for first := 0; first < ports; first += atOnce {
+		for range 2 {
+			start := time.Now()
+			each(func(i int) bool {
+				if i < first || i >= first+atOnce {
+					return true
+				}
+				// A moment in which the table is full loses one.
+				return assert.NoError(t, retry(func() error {
+					if _, err := asking[i].Write(question); err != nil {
+						return err
+					}
+					if err := asking[i].SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+						return err
+					}
+					_, err := asking[i].Read(make([]byte, 512))
+					return err
+				}), "port %d", i)
+			})
+			time.Sleep(time.Until(start.Add(stream + stream/2)))
+		}
 	}
 }
 
