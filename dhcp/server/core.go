@@ -210,6 +210,9 @@ type query struct {
 	key    string
 	// subnets are those that the client can have an address of.
 	subnets []netip.Prefix
+	// relayed is set if a relay has passed the message on; behind if the client is in a relay's network, whether or
+	// not the relay did: a renewal and a release come from the client itself (RFC 2131 4.4.5, 4.4.6).
+	relayed, behind bool
 	static  *PlanLease
 }
 
@@ -258,27 +261,39 @@ func (c *core) query(index int, p dhcp.Packet, m *dhcp.Message) *query {
 	if q.link == nil {
 		return nil
 	}
-	relayed := m.Relay.IsValid() && !m.Relay.IsUnspecified()
+	q.relayed = m.Relay.IsValid() && !m.Relay.IsUnspecified()
+	// near is an address in the network that the client is in, if that is not the interface's.
+	near := m.Relay
+	if far := c.farClient(q); q.relayed || far.IsValid() {
+		q.behind = true
+		if !q.relayed {
+			near = far
+		}
+	}
+	holder, best := c.table.entries[near], 0
 	for i := range c.plan.Servers {
-		s := &c.plan.Servers[i]
+		s, rank := &c.plan.Servers[i], 0
 		direct := !s.Relay.IsValid()
 		switch {
-		case s.Link != index || direct == relayed:
-		case direct || s.Relay == m.Relay:
-			q.server = s
-		case s.Relay == AnyRelay && q.server == nil:
-			q.server = s
+		case s.Link != index || direct == q.behind:
+		case direct || s.Relay == near:
+			rank = 4
+		case !q.relayed && holder != nil && holder.Server == s.Name:
+			rank = 3
+		case !q.relayed && c.sameNetwork(s.Relay, near):
+			rank = 2
+		case s.Relay == AnyRelay:
+			rank = 1
+		}
+		if rank > best {
+			q.server, best = s, rank
 		}
 	}
 	if q.server == nil {
 		return nil
 	}
-	if relayed {
-		for _, n := range c.plan.Networks {
-			if n.Prefix.Contains(m.Relay) {
-				q.subnets = append(q.subnets, n.Prefix)
-			}
-		}
+	if q.behind {
+		q.subnets = c.networksOf(near)
 	} else {
 		for _, p := range q.server.Prefixes {
 			q.subnets = append(q.subnets, p.Masked())
@@ -294,6 +309,46 @@ func (c *core) query(index int, p dhcp.Packet, m *dhcp.Message) *query {
 		}
 	}
 	return q
+}
+
+// farClient returns the address of a client behind a relay that sends a message to the server itself, and the zero
+// Addr if q is of another. It is one that has an address, which no server of the interface gives to hosts there. What
+// comes by broadcast is of a host on the link, which may have come from such a network.
+func (c *core) farClient(q *query) netip.Addr {
+	a, to := q.msg.Client, q.packet.To.Addr()
+	if q.relayed || !a.IsValid() || a.IsUnspecified() || !to.IsValid() || to == broadcast {
+		return netip.Addr{}
+	}
+	far := false
+	for _, s := range c.plan.Servers {
+		if s.Link != q.link.index {
+			continue
+		}
+		if slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			return netip.Addr{}
+		}
+		far = far || s.Relay == AnyRelay || s.Relay.IsValid() && c.sameNetwork(s.Relay, a)
+	}
+	if !far || len(c.networksOf(a)) == 0 {
+		return netip.Addr{}
+	}
+	return a
+}
+
+// networksOf are the networks that an address is in.
+func (c *core) networksOf(a netip.Addr) []netip.Prefix {
+	var all []netip.Prefix
+	for _, n := range c.plan.Networks {
+		if n.Prefix.Contains(a) {
+			all = append(all, n.Prefix)
+		}
+	}
+	return all
+}
+
+// sameNetwork reports whether one network has both addresses.
+func (c *core) sameNetwork(a, b netip.Addr) bool {
+	return slices.ContainsFunc(c.networksOf(a), func(p netip.Prefix) bool { return p.Contains(b) })
 }
 
 // has reports whether a static lease is the client's.

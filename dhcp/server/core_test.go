@@ -93,11 +93,17 @@ func (b *bench) message(from ether.MAC, typ dhcp.Type, change ...func(*dhcp.Mess
 
 // send sends a message and returns the reply, "" if there is none: its type and the address.
 func (b *bench) send(m *dhcp.Message) (string, *dhcp.Message, dhcp.Packet) {
+	return b.sendBy(m, dhcp.Packet{FromMAC: ether.MAC(m.Hardware), ToMAC: ether.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
+		To: netip.MustParseAddrPort("255.255.255.255:67")})
+}
+
+// sendBy does so in a packet with these addresses.
+func (b *bench) sendBy(m *dhcp.Message, packet dhcp.Packet) (string, *dhcp.Message, dhcp.Packet) {
 	payload, err := m.Marshal(dhcp.MaxMessage)
 	require.NoError(b, err)
 	b.sent = nil
-	b.core.receive(linkIndex, dhcp.Packet{FromMAC: ether.MAC(m.Hardware), ToMAC: ether.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
-		To: netip.MustParseAddrPort("255.255.255.255:67"), Payload: payload})
+	packet.Payload = payload
+	b.core.receive(linkIndex, packet)
 	time.Sleep(2*probes*probeTime + time.Millisecond)
 	synctest.Wait()
 	if len(b.sent) == 0 {
@@ -299,6 +305,55 @@ func TestReplies(t *testing.T) {
 		assert.Equal(b, "", b.say(b.message(mac(3), dhcp.Request, relay, requested("192.168.0.10"))), "not authoritative")
 		assert.Equal(b, "", b.say(b.message(mac(4), dhcp.Request, requested("192.168.0.10"), chosen("192.168.0.2"))), "another server's")
 	})
+}
+
+// TestBehindRelay: a host behind a relay renews and gives back by messages of its own, which a router passes on as any
+// packet (RFC 2131 4.4.5 and 4.4.6), also where hosts on the link itself have a server.
+func TestBehindRelay(t *testing.T) {
+	relayMAC := mac(0xff)
+	far, err := match.ParseAddresses("10.9.0.10-10.9.0.19")
+	require.NoError(t, err)
+	for name, relay := range map[string]netip.Addr{"one relay": ip("10.9.0.1"), "any relay": AnyRelay} {
+		t.Run(name, func(t *testing.T) {
+			c := home()
+			c.Servers = append(c.Servers, Server{Name: "far", Interface: "ether2", Pool: "far", LeaseTime: time.Hour, Relay: relay, Authoritative: Authoritative})
+			c.Pools = append(c.Pools, Pool{Name: "far", Ranges: []match.Addresses{far}})
+			c.Networks = append(c.Networks, Network{Address: netip.MustParsePrefix("10.9.0.0/24"), Gateway: []netip.Addr{ip("10.9.0.1")}})
+			run(t, c, func(b *bench) {
+				a := b.join(mac(1), func(m *dhcp.Message) { m.Relay = ip("10.9.0.1") })
+				require.True(b, strings.HasPrefix(a, "10.9.0.1"), a)
+				routed := dhcp.Packet{FromMAC: relayMAC, ToMAC: routerMAC, From: netip.AddrPortFrom(ip(a), dhcp.ClientPort), To: netip.MustParseAddrPort("192.168.0.1:67")}
+
+				text, ack, p := b.sendBy(b.message(mac(1), dhcp.Request, has(a)), routed)
+				require.Equal(b, "ACK "+a, text, "a renewal")
+				assert.Equal(b, a+":68", p.To.String())
+				assert.Equal(b, relayMAC, p.ToMAC, "by the way that it came")
+				assert.Equal(b, ip("10.9.0.1"), ack.Options.Addr(dhcp.OptionRouter))
+				d, _ := ack.Options.Seconds(dhcp.OptionLeaseTime)
+				assert.Equal(b, time.Hour, d)
+
+				text, _, p = b.sendBy(b.message(mac(2), dhcp.Request, has(a)), routed)
+				assert.Equal(b, "NAK", text, "of another's address")
+				assert.Equal(b, a+":68", p.To.String(), "no broadcast gets there")
+				assert.Equal(b, relayMAC, p.ToMAC)
+				text, _, _ = b.sendBy(b.message(mac(3), dhcp.Inform, has("10.9.0.200")), routed)
+				assert.Equal(b, "ACK", text)
+
+				assert.Equal(b, "NAK", b.say(b.message(mac(1), dhcp.Request, has(a))), "the host is on the link now, and asks everybody there")
+				assert.NotNil(b, b.core.table.entries[ip(a)])
+				text, _, _ = b.sendBy(b.message(mac(1), dhcp.Release, has(a), chosen("192.168.0.1")), routed)
+				assert.Empty(b, text)
+				assert.Nil(b, b.core.table.entries[ip(a)], "it was given back")
+
+				// A host of the link itself renews by unicast too.
+				mine := b.join(mac(4))
+				routed.FromMAC, routed.From = mac(4), netip.AddrPortFrom(ip(mine), dhcp.ClientPort)
+				text, _, p = b.sendBy(b.message(mac(4), dhcp.Request, has(mine)), routed)
+				assert.Equal(b, "ACK "+mine, text)
+				assert.Equal(b, mac(4), p.ToMAC)
+			})
+		})
+	}
 }
 
 func TestAuthoritative(t *testing.T) {

@@ -5,10 +5,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -130,6 +132,73 @@ func TestClients(t *testing.T) {
 			e := l.core.table.entries[ip(address)]
 			require.NotNil(t, e)
 			assert.Equal(t, Bound, e.Status)
+		})
+	}
+}
+
+// A host behind a relay gets its address by that, and renews it and gives it back without: the relay is gone by then.
+func TestClientsBehindRelay(t *testing.T) {
+	c := home()
+	far, err := match.ParseAddresses("10.9.0.10-10.9.0.19")
+	require.NoError(t, err)
+	c.Servers = append(c.Servers, Server{Name: "far", Interface: "ether2", Pool: "far", LeaseTime: 30 * time.Minute, Relay: ip("10.9.0.1"), Authoritative: Authoritative})
+	c.Pools = append(c.Pools, Pool{Name: "far", Ranges: []match.Addresses{far}})
+	c.Networks = append(c.Networks, Network{Address: netip.MustParsePrefix("10.9.0.0/24"), Gateway: []netip.Addr{ip("10.9.0.1")}})
+	for _, client := range dhcptest.Clients {
+		if client.Renew == 0 {
+			continue
+		}
+		t.Run(client.Name, func(t *testing.T) {
+			program, relayProgram := find(t, client.Program), find(t, "dnsmasq")
+			l := newLAN(t, c)
+			host := testnet.New(t, "far")
+			require.NoError(t, testnet.Link(l.host, "eth1", host, "eth0"))
+			require.NoError(t, l.host.IP("addr add 192.168.0.2/20 dev eth0", "addr add 10.9.0.1/24 dev eth1"))
+			require.NoError(t, l.host.Set("net.ipv4.ip_forward", "1"))
+			start := func(h *testnet.Host, line ...string) (cmd *exec.Cmd, end func()) {
+				cmd = h.Command(line[0], line[1:]...)
+				var said strings.Builder
+				cmd.Stdout, cmd.Stderr = &said, &said
+				require.NoError(t, cmd.Start())
+				end = sync.OnceFunc(func() {
+					_ = cmd.Process.Kill() // it may have ended
+					_ = cmd.Wait()
+					t.Logf("%s:\n%s", line[0], said.String())
+				})
+				t.Cleanup(end)
+				return cmd, end
+			}
+			// Not ISC's relay, which passes on what is sent to the server itself too.
+			_, endRelay := start(l.host, relayProgram, "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--group=root", "--pid-file=",
+				"--log-dhcp", "--log-facility=-", "--dhcp-relay=10.9.0.1,192.168.0.1")
+			line, err := client.Line(t.TempDir())
+			require.NoError(t, err)
+			if line[0] == client.Program {
+				line[0] = program
+			}
+			cmd, _ := start(host, line...)
+
+			// expires is when the lease of the only host ends, the zero time if there is none.
+			expires := func() (end time.Time) {
+				l.core.mu.Lock()
+				defer l.core.mu.Unlock()
+				for a, e := range l.core.table.entries {
+					if e.Status == Bound {
+						assert.True(t, c.Networks[1].Address.Contains(a), a)
+						end = e.expires
+					}
+				}
+				return end
+			}
+			require.Eventually(t, func() bool { return !expires().IsZero() }, 2*time.Minute, 20*time.Millisecond)
+			require.Eventually(t, func() bool { return host.Run("ping", "-c", "1", "-W", "5", "192.168.0.2") == nil }, 2*time.Minute, 50*time.Millisecond,
+				"it has the address, and the default route")
+			endRelay()
+			before := expires()
+			require.NoError(t, cmd.Process.Signal(client.Renew))
+			require.Eventually(t, func() bool { return expires().After(before) }, 2*time.Minute, 20*time.Millisecond, "a renewal")
+			require.NoError(t, cmd.Process.Signal(client.Release))
+			require.Eventually(t, func() bool { return expires().IsZero() }, 2*time.Minute, 20*time.Millisecond, "it was given back")
 		})
 	}
 }

@@ -51,7 +51,7 @@ func (c *core) inform(q *query) {
 func (c *core) refuse(q *query) {
 	m := q.answer(dhcp.NAK, netip.Addr{})
 	m.Client = netip.Addr{}
-	if q.server.Relay.IsValid() {
+	if q.relayed {
 		m.Flags |= dhcp.FlagBroadcast // its address is none (RFC 2131 4.3.2)
 	}
 	c.send(q, m, broadcast)
@@ -122,9 +122,11 @@ func (c *core) send(q *query, m *dhcp.Message, your netip.Addr) {
 	to, port := broadcast, uint16(dhcp.ClientPort)
 	wants := q.msg.Flags&dhcp.FlagBroadcast != 0 || q.server.Broadcast || q.static != nil && q.static.Broadcast
 	switch {
-	case q.server.Relay.IsValid():
+	case q.relayed:
 		// By the way that the request came.
 		to, port, p.ToMAC = q.msg.Relay, dhcp.ServerPort, q.packet.FromMAC
+	case q.behind:
+		to, p.ToMAC = q.msg.Client, q.packet.FromMAC // also a refusal, which no broadcast takes there
 	case your == broadcast:
 	case !q.msg.Client.IsUnspecified():
 		to, p.ToMAC = q.msg.Client, q.packet.FromMAC
