@@ -101,19 +101,33 @@ func (c *core) setPlan(p Plan) {
 	defer c.mu.Unlock()
 	c.plan = p
 	clear(c.quiet)
+	clear(c.table.clients)
 	for _, e := range c.table.entries {
-		if e.key == "" || slices.ContainsFunc(p.Servers, func(s PlanServer) bool { return s.Name == e.Server }) {
+		if e.key == "" {
 			continue
 		}
-		// Its server has another name now, perhaps.
-		for _, s := range p.Servers {
-			if len(within(s.Ranges, []netip.Prefix{netip.PrefixFrom(e.Address, 32)})) > 0 {
-				c.table.drop(e)
-				e.Server, e.key = s.Name, s.Name+e.key[len(e.Server):]
-				c.table.add(e)
-				break
+		if !slices.ContainsFunc(p.Servers, func(s PlanServer) bool { return s.Name == e.Server }) {
+			// Its server has another name now, perhaps.
+			i := slices.IndexFunc(p.Servers, func(s PlanServer) bool {
+				return len(within(s.Ranges, []netip.Prefix{netip.PrefixFrom(e.Address, 32)})) > 0
+			})
+			if i >= 0 {
+				e.Server = p.Servers[i].Name
+				c.table.dirty[e.Address] = true
 			}
 		}
+		// Its client may have a static lease now, or none any more.
+		e.key = c.clientKey(e.Server, e.MAC, e.ClientID)
+		keep := e
+		if other := c.table.clients[e.key]; other != nil {
+			// A machine that had two leases is one client now. It keeps the address that is its own.
+			drop := other
+			if l := p.static(e.Server, e.MAC, e.ClientID); l == nil || l.Address != e.Address {
+				keep, drop = other, e
+			}
+			c.table.drop(drop)
+		}
+		c.table.clients[e.key] = keep
 	}
 	c.settle()
 }
@@ -134,7 +148,7 @@ func (c *core) restore(all []Binding) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, b := range all {
-		key := clientKey(b.Server, b.MAC, b.ClientID)
+		key := c.clientKey(b.Server, b.MAC, b.ClientID)
 		if len(c.table.entries) >= MaxLeases || c.table.entries[b.Address] != nil || c.table.clients[key] != nil || b.Left <= 0 {
 			continue
 		}
@@ -213,15 +227,31 @@ type query struct {
 	// relayed is set if a relay has passed the message on; behind if the client is in a relay's network, whether or
 	// not the relay did: a renewal and a release come from the client itself (RFC 2131 4.4.5, 4.4.6).
 	relayed, behind bool
-	static  *PlanLease
+	static          *PlanLease
 }
 
-// clientKey identifies a client of a server.
-func clientKey(server string, mac ether.MAC, id string) string {
-	if id != "" {
-		return server + " i" + id
+// clientKey identifies a client of a server: by its hardware address and its identifier, as RouterOS does. One identifier
+// may be that of several machines, as that of virtual ones that are copies, and one machine has several identifiers, as
+// its ROM and what it starts. A machine whose address is reserved for its hardware address is one client, whichever of
+// its identifiers it gives.
+func (c *core) clientKey(server string, mac ether.MAC, id string) string {
+	if l := c.plan.static(server, mac, id); l != nil && l.ClientID == "" && l.Address.IsValid() {
+		id = ""
 	}
-	return server + " m" + string(mac[:])
+	return server + " " + string(mac[:]) + id
+}
+
+// static returns the static lease of a client of a server; nil if there is none. One with the client's identifier stands
+// before one without.
+func (p *Plan) static(server string, mac ether.MAC, id string) (found *PlanLease) {
+	for i := range p.Leases {
+		l := &p.Leases[i]
+		if (l.Server == "" || l.Server == server) && (l.MAC == ether.MAC{} || l.MAC == mac) && (l.ClientID == "" || l.ClientID == id) &&
+			(found == nil || l.ClientID != "") {
+			found = l
+		}
+	}
+	return found
 }
 
 // receive takes a packet that came by an interface.
@@ -302,12 +332,7 @@ func (c *core) query(index int, p dhcp.Packet, m *dhcp.Message) *query {
 	if id, _ := m.Options.Get(dhcp.OptionClientID); len(id) <= MaxClientID {
 		q.id = string(id)
 	}
-	q.key = clientKey(q.server.Name, q.mac, q.id)
-	for i := range c.plan.Leases {
-		if l := &c.plan.Leases[i]; q.has(l) && (q.static == nil || l.ClientID != "") {
-			q.static = l
-		}
-	}
+	q.key, q.static = c.clientKey(q.server.Name, q.mac, q.id), c.plan.static(q.server.Name, q.mac, q.id)
 	return q
 }
 
@@ -349,12 +374,6 @@ func (c *core) networksOf(a netip.Addr) []netip.Prefix {
 // sameNetwork reports whether one network has both addresses.
 func (c *core) sameNetwork(a, b netip.Addr) bool {
 	return slices.ContainsFunc(c.networksOf(a), func(p netip.Prefix) bool { return p.Contains(b) })
-}
-
-// has reports whether a static lease is the client's.
-func (q *query) has(l *PlanLease) bool {
-	return (l.Server == "" || l.Server == q.server.Name) &&
-		(l.MAC == ether.MAC{} || l.MAC == q.mac) && (l.ClientID == "" || l.ClientID == q.id)
 }
 
 func (q *query) blocked() bool { return q.static != nil && q.static.Block }

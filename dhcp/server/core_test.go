@@ -234,6 +234,49 @@ func TestReservation(t *testing.T) {
 	})
 }
 
+func identified(id string) func(*dhcp.Message) {
+	return func(m *dhcp.Message) { m.Options.Set(dhcp.OptionClientID, []byte(id)) }
+}
+
+// TestIdentifiers: copies of a virtual machine have one identifier, and a machine has several.
+func TestIdentifiers(t *testing.T) {
+	run(t, home(), func(b *bench) {
+		one, other, rom := identified("\xffcopied"), identified("\x01another"), identified("\x00uuid")
+		first := b.join(mac(1), one)
+		second := b.join(mac(2), one)
+		assert.NotEmpty(b, second)
+		assert.NotEqual(b, first, second, "two machines with one identifier")
+		assert.Equal(b, "NAK", b.say(b.message(mac(2), dhcp.Request, has(first), one)))
+		assert.Equal(b, "ACK "+first, b.say(b.message(mac(1), dhcp.Request, has(first), one)))
+		assert.Equal(b, "ACK "+second, b.say(b.message(mac(2), dhcp.Request, has(second), one)))
+		b.say(b.message(mac(2), dhcp.Release, has(first), one))
+		assert.NotNil(b, b.core.table.entries[ip(first)], "another's")
+
+		// One machine is two clients, unless an address is reserved for it.
+		third := b.join(mac(1), other)
+		assert.NotEqual(b, first, third)
+		c := home()
+		c.Leases = []Lease{{Address: ip(third), MAC: mac(1)}}
+		b.core.setPlan(compile(c))
+		assert.Equal(b, third, b.join(mac(1), rom))
+		assert.Equal(b, third, b.join(mac(1), one), "its ROM has it until the lease ends, and is the same machine")
+		assert.Equal(b, third, b.join(mac(1)))
+		assert.Equal(b, "ACK "+third, b.say(b.message(mac(1), dhcp.Request, has(third), other)))
+		assert.Nil(b, b.core.table.entries[ip(first)], "it has one lease")
+		assert.Len(b, b.core.table.clients, 2)
+		assert.NotContains(b, strings.Join(b.log, "\n"), "is reserved for")
+		assert.Equal(b, second, b.join(mac(2), one))
+		b.core.setPlan(compile(home()))
+		assert.Equal(b, "ACK "+third, b.say(b.message(mac(1), dhcp.Request, has(third), other)), "of the last identifier")
+
+		// Where one identifier has a lease of its own, it is a client of its own.
+		c.Leases = append(c.Leases, Lease{Address: ip("192.168.0.200"), MAC: mac(1), ClientID: "\x00uuid"})
+		b.core.setPlan(compile(c))
+		assert.Equal(b, "192.168.0.200", b.join(mac(1), rom))
+		assert.Equal(b, third, b.join(mac(1), one))
+	})
+}
+
 func TestStaticLease(t *testing.T) {
 	c := home()
 	c.Servers[0].Pool = StaticOnly
