@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"encoding/hex"
 	"maps"
 	"net"
@@ -19,7 +20,8 @@ import (
 //
 //	ADDRESS,MAC,CLIENT-ID,SERVER,SECONDS,NAME
 //
-// with the identifier and the server's name in hexadecimal, and a blank between two leases. There
+// with the identifier and the server's name in hexadecimal, and a blank between two leases. They are in the order in
+// which their clients took their names, as of two with one name the first keeps it. There
 // are no dates: the clock may be wrong at the start. SECONDS is the whole time that the client got
 // when it last asked, and it counts from the start, so that no lease is thought to be over before
 // the client thinks so. A renewal changes none of that, and so it costs no write.
@@ -72,7 +74,8 @@ func (d *dhcpService) load() {
 	for text := range strings.FieldsSeq(d.keeper.get(stateLeases)) {
 		b, ok := parseLease(text)
 		if ok && len(d.leases) < server.MaxLeases && b.Left > 0 {
-			d.leases[b.Address] = &lease{Binding: b, until: now.Add(b.Left), seen: now, since: now, granted: b.Left}
+			since := now.Add(time.Duration(len(d.leases) - server.MaxLeases)) // in their order, and before any that comes
+			d.leases[b.Address] = &lease{Binding: b, until: now.Add(b.Left), seen: now, since: since, granted: b.Left}
 		}
 	}
 	if n := len(d.leases); n > 0 {
@@ -80,17 +83,12 @@ func (d *dhcpService) load() {
 	}
 }
 
-// leaseText is all leases as they are kept, or "" and false if nothing has changed since.
-func (d *dhcpService) leaseText() (string, bool) {
+// leaseText is all leases as they are kept.
+func (d *dhcpService) leaseText() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.unkept {
-		return "", false
-	}
-	d.unkept = false
 	var b strings.Builder
-	for _, a := range slices.SortedFunc(maps.Keys(d.leases), netip.Addr.Compare) {
-		l := d.leases[a]
+	for _, l := range slices.SortedFunc(maps.Values(d.leases), firstNamed) {
 		if l.Status != server.Bound || time.Until(l.until) <= 0 {
 			continue
 		}
@@ -104,32 +102,49 @@ func (d *dhcpService) leaseText() (string, bool) {
 		}
 		b.WriteString(text)
 	}
-	return b.String(), true
+	return b.String()
+}
+
+// firstNamed orders leases by when their clients took their names.
+func firstNamed(a, b *lease) int {
+	return cmp.Or(a.since.Compare(b.since), a.Address.Compare(b.Address))
 }
 
 // keep writes the leases to flash, if there is a place for them and they are not there as they are; it reports whether
-// it did.
+// it tried.
 func (d *dhcpService) keep() bool {
 	if !d.keeper.kept() {
 		return false
 	}
-	text, changed := d.leaseText()
-	if !changed || text == d.keeper.get(stateLeases) {
+	d.mu.Lock()
+	changed := d.unkept
+	d.unkept = false // what changes from here on is for the next time
+	d.mu.Unlock()
+	if !changed {
+		return false
+	}
+	text := d.leaseText()
+	if text == d.keeper.get(stateLeases) {
 		return false
 	}
 	if err := d.keeper.put(map[string]string{stateLeases: text}); err != nil {
 		d.log.Printf(kmsg.Warning, "leases are not kept: %v", err)
+		d.mu.Lock()
+		d.unkept = true
+		d.mu.Unlock()
 	}
 	return true
 }
 
 // last is what the router's state is to have of the leases at an orderly end.
 func (d *dhcpService) last() map[string]string {
-	text, changed := d.leaseText()
+	d.mu.Lock()
+	changed := d.unkept
+	d.mu.Unlock()
 	if !changed {
 		return nil
 	}
-	return map[string]string{stateLeases: text}
+	return map[string]string{stateLeases: d.leaseText()}
 }
 
 // tellUnkept says once that leases do not outlive a restart. Clients keep theirs all the same: who

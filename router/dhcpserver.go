@@ -526,7 +526,7 @@ func (d *dhcpService) hostNames(router string) map[string]dns.Host {
 		if l.Status != server.Bound || !isLabel(name) || name == strings.ToLower(router) || slices.Contains(notHosts, name) || time.Until(l.until) <= 0 {
 			continue
 		}
-		if h, taken := names[name]; taken && d.leases[h.Address].since.Before(l.since) {
+		if h, taken := names[name]; taken && firstNamed(d.leases[h.Address], l) < 0 {
 			continue
 		}
 		// It is looked for leases that end each linkLook.

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -275,11 +276,40 @@ func TestHostNames(t *testing.T) {
 	})
 }
 
+// Of two hosts with one name the first keeps it, also over restarts.
+func TestHostNamesKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		flash := &memory{values: map[string]string{}}
+		d := newTestDHCP(t, flash)
+		require.NoError(t, d.Apply(dhcpConfig(t)))
+		// The first has the highest address.
+		for i := range 20 {
+			require.NoError(t, d.take([]server.Change{bound(fmt.Sprint("192.168.0.", 40-i), byte(40-i), "laptop")}))
+			time.Sleep(time.Second)
+		}
+		first := map[string]dns.Host{"laptop": {Address: netip.MustParseAddr("192.168.0.40")}}
+		require.Equal(t, first, d.hostNames("postern"))
+		for range 3 {
+			for name, value := range d.last() {
+				require.NoError(t, flash.put(map[string]string{name: value}))
+			}
+			d = newTestDHCP(t, flash)
+			require.NoError(t, d.Apply(dhcpConfig(t)))
+			for range 20 {
+				require.Equal(t, first, d.hostNames("postern"))
+			}
+			require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "laptop"), bound("192.168.0.40", 40, "laptop")}))
+			require.Equal(t, first, d.hostNames("postern"))
+		}
+	})
+}
+
 // memory keeps values, and counts how often.
 type memory struct {
 	mu     sync.Mutex
 	values map[string]string
 	writes int
+	err    error // of a write
 }
 
 func (*memory) kept() bool { return true }
@@ -296,6 +326,9 @@ func (m *memory) put(change map[string]string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.writes++
+	if m.err != nil {
+		return m.err
+	}
 	for name, value := range change {
 		m.values[name] = value
 	}
@@ -340,6 +373,33 @@ func TestKeptLeases(t *testing.T) {
 	})
 }
 
+// Leases that could not be written are written when that can be, and else at an orderly end.
+func TestLeasesWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		flash := &memory{values: map[string]string{}, err: errors.New("no room")}
+		d := newTestDHCP(t, flash)
+		require.NoError(t, d.Apply(dhcpConfig(t)))
+		require.NoError(t, d.take([]server.Change{bound("192.168.0.10", 10, "laptop")}))
+		time.Sleep(2 * linkLook)
+		synctest.Wait()
+		require.Equal(t, 1, flash.writes)
+		assert.Contains(t, d.said(), "leases are not kept: no room")
+		assert.NotEmpty(t, d.last()[stateLeases])
+
+		time.Sleep(leaseInterval - 3*linkLook)
+		synctest.Wait()
+		require.Equal(t, 1, flash.writes, "no more often than others")
+		flash.mu.Lock()
+		flash.err = nil
+		flash.mu.Unlock()
+		time.Sleep(4 * linkLook)
+		synctest.Wait()
+		assert.Equal(t, 2, flash.writes)
+		assert.Contains(t, flash.get(stateLeases), "192.168.0.10,")
+		assert.Empty(t, d.last())
+	})
+}
+
 // As many leases as there can be do not keep the rest of the state from being kept.
 func TestTooManyLeases(t *testing.T) {
 	d := newTestDHCP(t, &stateStore{})
@@ -348,8 +408,7 @@ func TestTooManyLeases(t *testing.T) {
 		d.leases[a] = &lease{Binding: server.Binding{Address: a, Status: server.Bound, ClientID: strings.Repeat("x", server.MaxClientID), Server: "home"}, until: time.Now().Add(time.Hour), granted: time.Hour}
 	}
 	d.unkept = true
-	text, changed := d.leaseText()
-	assert.True(t, changed)
+	text := d.leaseText()
 	assert.LessOrEqual(t, len(text), maxStateValue)
 	assert.Greater(t, len(text), maxStateValue/2)
 	k := &stateStore{log: d.log, values: map[string]string{}}
