@@ -22,6 +22,9 @@ type Manager struct {
 	// OnLink, if it is set before the first Apply, is told each change of a port's link: whether
 	// there is one, as with a cable to a device that runs. It must not wait, nor call the Manager.
 	OnLink func(port string, up bool)
+	// OnUp is the same of each interface by which other hosts may be reached from now on: one whose link came up, and
+	// the bridge of such a port and the VLANs on it, whether or not they had a link before.
+	OnUp func(name string)
 	// PlainQueues, if it is set before the first Apply, has the packets of a class first come, first served: for kernels
 	// without fq_codel, as tests may run on.
 	PlainQueues bool
@@ -240,16 +243,36 @@ func (m *Manager) prepare(nl *conn, p *pass) (state, error) {
 	return s, err
 }
 
-// tellLinks tells which ports' links have changed since the last list.
+// tellLinks tells what has changed of links since the last list.
 func (m *Manager) tellLinks(links []link) {
-	if m.OnLink == nil {
+	came := map[string]bool{}
+	for _, l := range links {
+		before := slices.IndexFunc(m.links, func(o link) bool { return o.index == l.index })
+		if before < 0 || m.links[before].running == l.running {
+			continue
+		}
+		if d := m.devices[l.index]; d != nil && m.OnLink != nil {
+			m.OnLink(d.port, l.running)
+		}
+		came[l.name] = l.running
+	}
+	if len(came) == 0 || m.OnUp == nil {
 		return
 	}
+	isOver := func(l link) bool {
+		return l.kind == vlanKind && came[l.parent] || slices.ContainsFunc(links, func(p link) bool { return p.master == l.name && came[p.name] })
+	}
+	for more := true; more; {
+		more = false
+		for _, l := range links {
+			if l.running && !came[l.name] && isOver(l) {
+				came[l.name], more = true, true
+			}
+		}
+	}
 	for _, l := range links {
-		d := m.devices[l.index]
-		before := slices.IndexFunc(m.links, func(o link) bool { return o.index == l.index })
-		if d != nil && before >= 0 && m.links[before].running != l.running {
-			m.OnLink(d.port, l.running)
+		if came[l.name] && (l.own || m.devices[l.index] != nil) {
+			m.OnUp(l.name)
 		}
 	}
 }

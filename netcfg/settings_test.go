@@ -205,6 +205,66 @@ func TestFalseSources(t *testing.T) {
 	})
 }
 
+// An interface is told when other hosts may be reached by it: also a bridge, one of whose ports has a new cable.
+func TestOnUp(t *testing.T) {
+	lab(t, "k0", "k1")
+	m := newManager(t, Port{"ether1", "k0"}, Port{"ether2", "k1"})
+	told := make(chan string, 100)
+	m.OnUp = func(name string) { told <- name }
+	ip(t, "link set x-k1 down")
+	require.NoError(t, m.Apply(Config{
+		Bridges:     []Bridge{{Name: "bridge1"}},
+		BridgePorts: []BridgePort{{Interface: "ether1", Bridge: "bridge1"}, {Interface: "ether2", Bridge: "bridge1"}},
+	}))
+	running(t, m)
+	require.Eventually(t, func() bool { return strings.Contains(ip(t, "link show bridge1"), "LOWER_UP") }, patience, time.Millisecond)
+	ip(t, "link set x-k1 up")
+	for name, plugged := "", false; !plugged || name != "bridge1"; plugged = plugged || name == "ether2" {
+		select {
+		case name = <-told:
+		case <-time.After(patience):
+			t.Fatal("not told")
+		}
+	}
+}
+
+// TestOnUpOver: who is told by which links come up. VLANs are none of the kernel's that tests run on.
+func TestOnUpOver(t *testing.T) {
+	lan := func(ether1, ether2, bridge1, vlan10, vlan20 bool) []link {
+		return []link{
+			{index: 1, name: "ether1", running: ether1},
+			{index: 2, name: "ether2", running: ether2, masterIndex: 4},
+			{index: 3, name: "ether3", running: true, masterIndex: 4},
+			{index: 4, name: "bridge1", kind: bridgeKind, own: true, running: bridge1},
+			{index: 5, name: "vlan10", kind: vlanKind, own: true, running: vlan10, parentIndex: 1},
+			{index: 6, name: "vlan20", kind: vlanKind, own: true, running: vlan20, parentIndex: 4},
+			{index: 7, name: "other", running: ether1},
+		}
+	}
+	for _, test := range []struct {
+		name          string
+		before, after []link
+		want          []string
+	}{
+		{"nothing", lan(true, true, true, true, true), lan(true, true, true, true, true), nil},
+		{"a port with a VLAN", lan(false, true, true, false, true), lan(true, true, true, true, true), []string{"ether1", "vlan10"}},
+		{"the VLAN later", lan(false, true, true, false, true), lan(true, true, true, false, true), []string{"ether1"}},
+		{"and then", lan(true, true, true, false, true), lan(true, true, true, true, true), []string{"vlan10"}},
+		{"a second port of a bridge", lan(true, false, true, true, true), lan(true, true, true, true, true), []string{"ether2", "bridge1", "vlan20"}},
+		{"a bridge that passes nothing yet", lan(true, false, false, true, false), lan(true, true, false, true, false), []string{"ether2"}},
+		{"a cable that is pulled", lan(true, true, true, true, true), lan(false, false, true, false, true), nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var told []string
+			m := &Manager{devices: map[int]*device{1: {port: "ether1"}, 2: {port: "ether2"}, 3: {port: "ether3"}}, OnUp: func(name string) { told = append(told, name) }}
+			m.own(test.before)
+			require.Empty(t, told)
+			m.own(test.after)
+			assert.Equal(t, test.want, told)
+		})
+	}
+}
+
 // The links of ports are told when they change, also where the driver says nothing.
 func TestOnLink(t *testing.T) {
 	lab(t, "k0")

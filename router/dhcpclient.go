@@ -633,17 +633,17 @@ func (d *dhcpClients) watch() {
 	}
 }
 
-// linkChanged is told of each change of a port's link.
-func (d *dhcpClients) linkChanged(port string, up bool) {
+// linkUp is told that other hosts may be reached by an interface.
+func (d *dhcpClients) linkUp(name string) {
 	d.mu.Lock()
-	running := d.links[port] != nil && !d.stopped
+	running := d.links[name] != nil && !d.stopped
 	d.mu.Unlock()
-	if up && running {
+	if running {
 		// Whoever tells of links waits for nobody.
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), askTime)
 			defer cancel()
-			_ = d.tell(ctx, port, client.LinkUp) // without a process there is nobody to tell
+			_ = d.tell(ctx, name, client.LinkUp) // without a process there is nobody to tell
 		}()
 	}
 }

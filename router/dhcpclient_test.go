@@ -335,7 +335,7 @@ func TestDHCPClientProcess(t *testing.T) {
 	require.NoError(t, d.release([]string{"ether1"}))
 	require.Eventually(t, func() bool { return strings.Count(d.said(), "got address") == 2 }, 30*time.Second, time.Millisecond)
 	require.Eventually(t, func() bool { return address() != "" }, 30*time.Second, time.Millisecond)
-	d.linkChanged("ether1", true)
+	d.linkUp("ether1")
 	require.NoError(t, d.renew([]string{"ether1"}))
 
 	// Without a client there is no process either.
@@ -481,7 +481,7 @@ func TestDHCPClientSleeps(t *testing.T) {
 		do         func()
 	}{
 		{"a renewal by command", ack, func() { require.NoError(t, d.renew([]string{"ether1"})) }},
-		{"a link that comes up", ack, func() { d.linkChanged("ether1", false); d.linkChanged("ether1", true) }},
+		{"a link that comes up", ack, func() { d.linkUp("ether1") }},
 		{"another name", "client provides name: other", func() {
 			require.NoError(t, d.Apply(clientConfig(t, "/system identity set name=other\n"+line)))
 		}},

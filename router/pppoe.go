@@ -424,15 +424,12 @@ func (d *pppoeClients) watch() {
 	}
 }
 
-// linkChanged is told of each change of a port's link.
-func (d *pppoeClients) linkChanged(port string, up bool) {
-	if !up {
-		return
-	}
+// linkUp is told that other hosts may be reached by an interface.
+func (d *pppoeClients) linkUp(by string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for name := range d.links {
-		if d.stopped || d.of(name).Interface != port {
+		if d.stopped || d.of(name).Interface != by {
 			continue
 		}
 		// Whoever tells of links waits for nobody.

@@ -329,7 +329,7 @@ func TestPPPoEProcess(t *testing.T) {
 	d.apply(t, words+" comment=again max-mtu=1400")
 	await("terminated by the client")
 	require.Eventually(t, func() bool { return d.state(t).MTU == 1400 }, 30*time.Second, time.Millisecond)
-	d.linkChanged("ether1", true)
+	d.linkUp("ether1")
 
 	// The session of a process that has ended is ended by the next.
 	lost := server.Session()

@@ -215,11 +215,10 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	}, requests)
 	clients.setLayer, dialers.setLayer, fallback.setLayer, leases.setLayer = r.SetLayer, r.SetLayer, r.SetLayer, r.SetLayer
 	lists.expire, gateways.setDown = r.expireAddresses, r.setDown
-	logLink := r.linkLog()
-	network.OnLink = func(port string, up bool) {
-		logLink(port, up)
-		clients.linkChanged(port, up)
-		dialers.linkChanged(port, up)
+	network.OnLink = r.linkLog()
+	network.OnUp = func(name string) {
+		clients.linkUp(name)
+		dialers.linkUp(name)
 	}
 	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
 		if memory, err := parseMeminfo(string(text), "MemTotal"); err == nil {
