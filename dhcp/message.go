@@ -329,6 +329,30 @@ func (o Options) ClasslessRoutes(max int) ([]Route, bool) {
 	return routes, true
 }
 
+// StaticRoutes returns the first max routes of OptionStaticRoutes (RFC 2132 5.8): pairs of a destination and a gateway.
+// The destination's network is that of its class, or the largest in that which it is the address of: 10.1.0.0 is
+// 10.1.0.0/16, as dhcpcd reads it too. A default route is none (RFC 2132).
+func (o Options) StaticRoutes(max int) []Route {
+	all := o.Addrs(OptionStaticRoutes, 2*max)
+	var routes []Route
+	for ; len(all) >= 2; all = all[2:] {
+		destination, bits := all[0].As4(), 24
+		switch first := destination[0]; {
+		case first == 0:
+			continue
+		case first < 128:
+			bits = 8
+		case first < 192:
+			bits = 16
+		}
+		for n := binary.BigEndian.Uint32(destination[:]); bits < 32 && n<<bits != 0; {
+			bits++
+		}
+		routes = append(routes, Route{netip.PrefixFrom(all[0], bits), all[1]})
+	}
+	return routes
+}
+
 // SetClasslessRoutes sets OptionClasslessRoutes.
 func (o *Options) SetClasslessRoutes(routes []Route) {
 	var v []byte

@@ -27,6 +27,27 @@ func offer() *Message {
 	return m
 }
 
+func TestStaticRoutes(t *testing.T) {
+	for destination, want := range map[string]string{
+		"10.0.0.0": "10.0.0.0/8", "10.1.0.0": "10.1.0.0/16", "10.128.0.0": "10.128.0.0/9", "10.1.2.3": "10.1.2.3/32", "172.16.0.0": "172.16.0.0/16",
+		"172.16.4.0": "172.16.4.0/22", "192.168.1.0": "192.168.1.0/24", "192.168.1.128": "192.168.1.128/25", "0.0.0.0": "",
+	} {
+		var o Options
+		o.SetAddrs(OptionStaticRoutes, netip.MustParseAddr(destination), netip.MustParseAddr("192.0.2.1"))
+		var got string
+		for _, r := range o.StaticRoutes(8) {
+			assert.Equal(t, r.Destination.Masked(), r.Destination)
+			got += r.Destination.String()
+		}
+		assert.Equal(t, want, got, destination)
+	}
+	var o Options
+	o.Set(OptionStaticRoutes, make([]byte, 12))
+	assert.Empty(t, o.StaticRoutes(8))
+	o.Set(OptionStaticRoutes, []byte(strings.Repeat("\x0a\x00\x00\x00\xc0\x00\x02\x01", 31)))
+	assert.Len(t, o.StaticRoutes(8), 8)
+}
+
 func TestMessage(t *testing.T) {
 	m := offer()
 	b, err := m.Marshal(MinMaxSize)

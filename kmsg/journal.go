@@ -252,7 +252,7 @@ func (j *Journal) say(r *ring, at time.Duration, format string, args ...any) {
 // many when somebody wants that.
 func (r record) causedByClients() bool {
 	topic, _, _ := strings.Cut(r.topics, ",")
-	return topic == "firewall" && r.level > Error || (topic == "socks" || topic == "dhcp" || topic == "dns") && r.level >= Info
+	return topic == "firewall" && r.level > Error || (topic == "socks" || topic == "dhcp" || topic == "dns" || topic == "pppoe") && r.level >= Info
 }
 
 // from returns the first line whose number is sequence or more, as users call interfaces. Its

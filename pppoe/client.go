@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/kmsg"
 )
 
 // Status is what a client does, in RouterOS's words.
@@ -101,6 +102,9 @@ const (
 	leaveTries = 2
 )
 
+// errorLines is how many lines about errors that servers tell go to the log: whoever is on the link can send them.
+var errorLines = kmsg.Limit{Burst: 10, Pause: 10 * time.Minute}
+
 // phase is what a client waits for.
 type phase int
 
@@ -160,10 +164,13 @@ type client struct {
 	anew     int // how often the server has begun anew
 	failures int
 	refusals int
+	// lines are those of errorLines, since began.
+	lines kmsg.Limit
+	began time.Time
 }
 
 func newClient(s Settings, w wires) *client {
-	c := &client{settings: s, wires: w}
+	c := &client{settings: s, wires: w, lines: errorLines}
 	c.proof = proof{user: s.User, password: s.Password, send: c.sendControl}
 	return c
 }
@@ -172,6 +179,7 @@ func (c *client) sendControl(protocol uint16, p packet) { c.control(p.frame(prot
 
 // start begins to dial.
 func (c *client) start(now time.Time) {
+	c.began = now
 	if c.settings.Previous.valid() {
 		c.terminate(c.settings.Previous)
 	}
@@ -262,7 +270,12 @@ func (c *client) takeOffer(now time.Time, d discovery) {
 		return
 	}
 	if why := d.refusal(); why != "" {
-		c.logf("access concentrator %s %q: %s", d.from, printable(name), why)
+		if dropped, passes := c.lines.Pass(now.Sub(c.began)); passes {
+			if dropped > 0 {
+				c.logf("%d errors of access concentrators left out", dropped)
+			}
+			c.logf("access concentrator %s %q: %s", d.from, printable(name), why)
+		}
 		return
 	}
 	ask := discovery{to: d.from, from: c.settings.MAC, code: codePADR,

@@ -237,6 +237,25 @@ func TestOffers(t *testing.T) {
 	assert.Equal(t, "the access concentrator refuses a session: it has an error", r.last().Reason)
 }
 
+// Whoever is on the link can send errors; they are some lines, however many come.
+func TestErrorsFillNoLog(t *testing.T) {
+	r := newRig(t, testSettings(), testServer())
+	r.cut = true
+	r.start()
+	for i := range 10_000 {
+		d := discovery{to: clientMAC, from: ether.MAC{2, 1, 0, 0, byte(i >> 8), byte(i)}, code: codePADO,
+			tags: []tag{{tagHostUniq, r.client.uniq}, {tagGenericError, []byte("full")}}}
+		r.client.takeDiscovery(r.now, d.frame())
+	}
+	require.Len(t, r.said, errorLines.Burst)
+	r.pass(errorLines.Pause)
+	d := discovery{to: clientMAC, from: serverMAC, code: codePADO, tags: []tag{{tagHostUniq, r.client.uniq}, {tagGenericError, []byte("full")}}}
+	r.client.takeDiscovery(r.now, d.frame())
+	require.Len(t, r.said, errorLines.Burst+2)
+	assert.Equal(t, "9990 errors of access concentrators left out", r.said[errorLines.Burst])
+	assert.Contains(t, r.said[errorLines.Burst+1], "full")
+}
+
 // An access concentrator that offers and then says nothing is asked a few times.
 func TestNoSession(t *testing.T) {
 	r := newRig(t, testSettings(), testServer())

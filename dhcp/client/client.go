@@ -27,6 +27,7 @@ import (
 
 	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/kmsg"
 )
 
 // Status is what a client does, in RouterOS's words.
@@ -74,6 +75,9 @@ const (
 	probes    = 2
 	probeWait = 250 * time.Millisecond
 )
+
+// saidLines is how many lines go to the log: whoever is on the link can cause them.
+var saidLines = kmsg.Limit{Burst: 20, Pause: 10 * time.Minute}
 
 // received is a message from a server.
 type received struct {
@@ -133,6 +137,21 @@ type client struct {
 	keep bool
 	// left is set when the client has left.
 	left bool
+	// lines are those of saidLines, since began.
+	lines kmsg.Limit
+	began time.Time
+}
+
+// say writes a line to the log, if there were not too many.
+func (c *client) say(format string, args ...any) {
+	dropped, passes := c.lines.Pass(time.Since(c.began))
+	if !passes {
+		return
+	}
+	if dropped > 0 {
+		c.logf("%d lines left out", dropped)
+	}
+	c.logf(format, args...)
 }
 
 func (c *client) set(s Status) {
@@ -145,6 +164,7 @@ type step func(context.Context) step
 
 // run runs the client until ctx is done. The lease is not given back: see giveBack.
 func (c *client) run(ctx context.Context) {
+	c.lines, c.began = saidLines, time.Now()
 	next := c.discover
 	switch {
 	case c.settings.Lease != nil:
@@ -279,7 +299,7 @@ func (c *client) discover(ctx context.Context) step {
 			case w.what == answered && w.answer.message.Options.Type() == dhcp.Offer:
 				l, err := readLease(w.answer.message, c.asked)
 				if err != nil {
-					c.logf("an offer of %s was not taken: %v", w.answer.message.Options.Addr(dhcp.OptionServerID), err)
+					c.say("an offer of %s was not taken: %v", w.answer.message.Options.Addr(dhcp.OptionServerID), err)
 					continue
 				}
 				return func(ctx context.Context) step { return c.request(ctx, l) }
@@ -371,12 +391,12 @@ func (c *client) answer(ctx context.Context, r *received, server netip.Addr) ste
 		if text != "" {
 			text = ": " + text[:min(len(text), 80)]
 		}
-		c.logf("%s refuses the address%s", id, text)
+		c.say("%s refuses the address%s", id, text)
 		return c.discover
 	case dhcp.ACK:
 		l, err := readLease(r.message, c.asked)
 		if err != nil {
-			c.logf("an answer of %s was not taken: %v", id, err)
+			c.say("an answer of %s was not taken: %v", id, err)
 			return nil
 		}
 		l.ServerMAC = r.from
@@ -392,7 +412,7 @@ func (c *client) bind(ctx context.Context, l *Lease) step {
 		if ctx.Err() != nil {
 			return nil
 		}
-		c.logf("%s is in use by another machine; it was given back", l.Address.Addr())
+		c.say("%s is in use by another machine; it was given back", l.Address.Addr())
 		m := c.question(dhcp.Decline)
 		m.Options.SetAddrs(dhcp.OptionRequested, l.Address.Addr())
 		m.Options.SetAddrs(dhcp.OptionServerID, l.Server)
@@ -503,7 +523,7 @@ func (c *client) extend(ctx context.Context, s Status, to *hop, deadline time.Ti
 
 // expire ends the lease.
 func (c *client) expire(context.Context) step {
-	c.logf("the lease of %s has ended", c.lease.Address.Addr())
+	c.say("the lease of %s has ended", c.lease.Address.Addr())
 	return c.discover
 }
 
@@ -519,6 +539,20 @@ func (c *client) giveBack() {
 	c.transmit(m, c.lease.Address.Addr(), &to)
 	c.lease, c.keep = nil, false
 	c.settings.Previous = netip.Addr{}
+}
+
+// read reads a frame, and reports whether it can be an answer to the message of that number. sumReady is that of
+// dhcp.ParsePacket.
+func (s Settings) read(frame []byte, sumReady bool, xid uint32) (received, bool) {
+	packet, err := dhcp.ParsePacket(frame, sumReady)
+	if err != nil {
+		return received{}, false
+	}
+	m, err := dhcp.Parse(packet.Payload)
+	if err != nil || m.XID != xid || !s.fromServer(packet, m) {
+		return received{}, false
+	}
+	return received{m, packet.FromMAC}, true
 }
 
 // fromServer reports whether a message can be an answer to the client. A server that repeats the

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -43,6 +44,9 @@ type rig struct {
 	log    lines
 	last   atomic.Pointer[said]
 	stop   func() // ends the client
+	// xid is the number of the message that the client waits for an answer to.
+	xid      atomic.Uint32
+	settings Settings
 }
 
 // said is what a client has reported last.
@@ -60,10 +64,11 @@ func newRig(t *testing.T, s Settings) *rig {
 	r := &rig{t: t, in: make(chan received, 8), out: make(chan sent, 100), events: make(chan Event, 4)}
 	r.last.Store(&said{})
 	s.MAC = self
+	r.settings = s
 	begin := time.Now()
 	c := &client{settings: s, events: r.events,
 		wires: wires{
-			in: r.in, expect: func(uint32) {}, probe: func(context.Context, netip.Addr) bool { return r.used.Load() },
+			in: r.in, expect: r.xid.Store, probe: func(context.Context, netip.Addr) bool { return r.used.Load() },
 			send: func(m *dhcp.Message, from netip.Addr, to *hop) {
 				// What others can read counts.
 				b, err := m.Marshal(dhcp.MaxMessage)
@@ -74,6 +79,9 @@ func newRig(t *testing.T, s Settings) *rig {
 			},
 		},
 		report: func(s Status, l *Lease, keep bool, seen uint64) {
+			if l != nil {
+				checkLease(t, l)
+			}
 			r.last.Store(&said{s, l, keep, seen, append(slices.Clone(r.seen().told), string(s))})
 		},
 		logf: func(format string, args ...any) { fmt.Fprintf(&r.log, format+"\n", args...) },
@@ -108,8 +116,25 @@ func (r *rig) answer(m sent, t dhcp.Type, address string, change ...func(*dhcp.M
 	for _, f := range change {
 		f(a)
 	}
-	r.in <- received{a, serverMAC}
+	payload, err := a.Marshal(dhcp.MaxMessage)
+	require.NoError(r.t, err)
+	r.put(payload)
+}
+
+// put has the client get a message, as a process reads it from the interface. It reports whether the client looks at it.
+func (r *rig) put(payload []byte) bool {
+	frame := dhcp.Packet{FromMAC: serverMAC, ToMAC: self, From: netip.AddrPortFrom(at("192.0.2.1"), dhcp.ServerPort),
+		To: netip.AddrPortFrom(at("192.0.2.10"), dhcp.ClientPort), Payload: payload}.Append(nil)
+	answer, ok := r.settings.read(frame, true, r.xid.Load())
+	if ok {
+		select {
+		case r.in <- answer:
+		default:
+			ok = false
+		}
+	}
 	synctest.Wait()
+	return ok
 }
 
 // bind brings the client to a lease of an hour.
@@ -435,6 +460,13 @@ func TestReadLease(t *testing.T) {
 		{"a gateway that is none", set(dhcp.OptionRouter, 0, 0, 0, 0), "192.0.2.10/24 invalid IP [] []"},
 		{"classless routes", set(dhcp.OptionClasslessRoutes, 0, 192, 0, 2, 7, 8, 10, 192, 0, 2, 8, 24, 192, 0, 2, 0, 0, 0, 0),
 			"192.0.2.10/24 192.0.2.1 [{0.0.0.0/0 192.0.2.7} {10.0.0.0/8 192.0.2.8}] []"},
+		{"static routes", set(dhcp.OptionStaticRoutes, 10, 0, 0, 0, 192, 0, 2, 7, 10, 1, 2, 3, 192, 0, 2, 8, 0, 0, 0, 0, 192, 0, 2, 9, 172, 16, 0, 0, 0, 0, 0, 0, 224, 0, 0, 0, 192, 0, 2, 8),
+			"192.0.2.10/24 192.0.2.1 [{10.0.0.0/8 192.0.2.7} {10.1.2.3/32 192.0.2.8}] []"},
+		{"static and classless routes", func(m *dhcp.Message) {
+			set(dhcp.OptionStaticRoutes, 10, 0, 0, 0, 192, 0, 2, 7)(m)
+			set(dhcp.OptionClasslessRoutes, 8, 11, 192, 0, 2, 8)(m)
+		}, "192.0.2.10/24 192.0.2.1 [{11.0.0.0/8 192.0.2.8}] []"},
+		{"static routes that end early", set(dhcp.OptionStaticRoutes, 10, 0, 0, 0, 192, 0, 2), "192.0.2.10/24 192.0.2.1 [] []"},
 		{"classless routes that end early", set(dhcp.OptionClasslessRoutes, 33, 1), "192.0.2.10/24 192.0.2.1 [] []"},
 		{"too many name servers", set(dhcp.OptionNameServers, 9, 9, 9, 1, 9, 9, 9, 2, 9, 9, 9, 3, 9, 9, 9, 4), "192.0.2.10/24 192.0.2.1 [] [9.9.9.1 9.9.9.2 9.9.9.3]"},
 	} {
@@ -604,28 +636,174 @@ func FuzzReport(f *testing.F) {
 	})
 }
 
-// Whatever comes, the client goes on, and asks no more than its bound.
-func TestHostileServers(t *testing.T) {
+// An answer with the number of another question is none: neither of a stranger, nor a late one.
+func TestWrongNumber(t *testing.T) {
 	each(t, Settings{}, func(t *testing.T, r *rig) {
-		random := rand.New(rand.NewPCG(1, 2))
-		count := 0
-		for {
-			m := <-r.out
-			if m.at > 6*time.Hour {
-				break
-			}
-			count++
-			for range random.IntN(4) {
-				kind := []dhcp.Type{dhcp.Offer, dhcp.ACK, dhcp.NAK, dhcp.Discover, 0}[random.IntN(5)]
-				r.answer(m, kind, []string{"192.0.2.10", "192.0.2.11", "0.0.0.0", "192.0.2.255"}[random.IntN(4)], func(m *dhcp.Message) {
-					m.Options.SetUint32(dhcp.OptionLeaseTime, uint32(random.IntN(40)))
-					if random.IntN(3) == 0 {
-						m.Options.SetAddrs(dhcp.OptionServerID, at("192.0.2.66"))
-					}
-				})
-			}
-		}
-		// Leases of some seconds are allowed, so it asks often; but it does not spin.
-		assert.Less(t, count, 6*3600)
+		other := func(m *dhcp.Message) { m.XID++ }
+		discover := r.next(dhcp.Discover)
+		r.answer(discover, dhcp.Offer, "192.0.2.66", other)
+		assert.Equal(t, Searching, r.seen().status)
+		r.answer(discover, dhcp.Offer, "192.0.2.10")
+		q := r.next(dhcp.Request)
+		require.NotEqual(t, discover.XID, q.XID)
+		r.answer(q, dhcp.NAK, "0.0.0.0", other)
+		r.answer(discover, dhcp.ACK, "192.0.2.66")
+		r.answer(q, dhcp.ACK, "192.0.2.66", other)
+		assert.Equal(t, Requesting, r.seen().status)
+		r.answer(q, dhcp.ACK, "192.0.2.10")
+		require.Equal(t, Bound, r.seen().status)
+
+		renewal := r.next(dhcp.Request)
+		r.answer(q, dhcp.ACK, "192.0.2.66")
+		r.answer(renewal, dhcp.NAK, "0.0.0.0", other)
+		assert.Equal(t, Renewing, r.seen().status)
+		r.answer(renewal, dhcp.ACK, "192.0.2.10")
+		assert.Equal(t, Bound, r.seen().status)
+		assert.Equal(t, at("192.0.2.10"), r.seen().lease.Address.Addr())
+		assert.Empty(t, r.log.String())
 	})
+}
+
+// Whoever is on the link can send answers that are wrong; they are some lines, however many come.
+func TestWrongAnswersFillNoLog(t *testing.T) {
+	each(t, Settings{}, func(t *testing.T, r *rig) {
+		said := func() int { return strings.Count(r.log.String(), "\n") }
+		timeless := func(m *dhcp.Message) { m.Options.SetUint32(dhcp.OptionLeaseTime, 0) }
+		m := r.next(dhcp.Discover)
+		for range 1000 {
+			r.answer(m, dhcp.Offer, "192.0.2.66", timeless)
+		}
+		assert.Equal(t, saidLines.Burst, said())
+		r.answer(m, dhcp.Offer, "192.0.2.10")
+		m = r.next(dhcp.Request)
+		for range 1000 {
+			r.answer(m, dhcp.ACK, "192.0.2.10", timeless)
+		}
+		assert.Equal(t, saidLines.Burst, said())
+		r.answer(m, dhcp.ACK, "192.0.2.10")
+		require.Equal(t, Bound, r.seen().status)
+		r.answer(r.next(dhcp.Request), dhcp.NAK, "0.0.0.0")
+		assert.Equal(t, saidLines.Burst+2, said())
+		assert.Contains(t, r.log.String(), "1980 lines left out\n192.0.2.1 refuses the address\n")
+	})
+}
+
+// hostile is an answer to m that no honest server sends.
+func hostile(random *rand.Rand, m sent) []byte {
+	pick := func(all ...uint32) uint32 { return all[random.IntN(len(all))] }
+	a := &dhcp.Message{Op: dhcp.BootReply, XID: m.XID, Your: at([]string{"192.0.2.10", "192.0.2.11", "0.0.0.0", "192.0.2.255", "255.255.255.255", "127.0.0.1"}[random.IntN(6)]),
+		HardwareType: 1, Hardware: self[:]}
+	a.Options.SetByte(dhcp.OptionType, []byte{byte(dhcp.Offer), byte(dhcp.ACK), byte(dhcp.NAK), byte(dhcp.Discover), 0, 255}[random.IntN(6)])
+	a.Options.SetAddrs(dhcp.OptionServerID, at([]string{"192.0.2.1", "192.0.2.1", "192.0.2.66", "0.0.0.0"}[random.IntN(4)]))
+	a.Options.SetUint32(dhcp.OptionLeaseTime, pick(0, 1, 9, 10, 11, 40, 3600, 1<<31-1, 1<<31, 1<<32-2, 1<<32-1))
+	a.Options.SetUint32(dhcp.OptionSubnetMask, pick(0xFFFFFF00, 0xFFFFFF00, 0xFFFFFFFF, 0, 0xFF00FF00, 0x80000000))
+	for _, o := range []struct {
+		code byte
+		size []int // 255 is the longest of one piece
+	}{
+		{dhcp.OptionRenewalTime, []int{0, 3, 4, 5}}, {dhcp.OptionRebindingTime, []int{0, 4, 255}}, {dhcp.OptionRouter, []int{0, 4, 252, 255}},
+		{dhcp.OptionNameServers, []int{0, 1, 4, 252, 400}}, {dhcp.OptionNTPServers, []int{0, 4, 252}}, {dhcp.OptionStaticRoutes, []int{0, 4, 8, 248}},
+		{dhcp.OptionClasslessRoutes, []int{0, 1, 9, 255, 500}}, {dhcp.OptionDomain, []int{0, 255}}, {dhcp.OptionMessage, []int{0, 255}},
+		{dhcp.OptionLeaseTime, []int{0, 3, 5}}, {dhcp.OptionServerID, []int{0, 8}}, {dhcp.OptionType, []int{0, 2}}, {dhcp.OptionClientID, []int{0, 7}},
+	} {
+		if random.IntN(6) != 0 {
+			continue
+		}
+		value := make([]byte, o.size[random.IntN(len(o.size))])
+		for i := range value {
+			value[i] = byte(random.Uint32())
+		}
+		a.Options.Set(o.code, value)
+	}
+	payload, err := a.Marshal(dhcp.MaxMessage)
+	if err != nil {
+		a.Options = a.Options[:4]
+		payload, _ = a.Marshal(dhcp.MaxMessage)
+	}
+	const options = 240
+	switch random.IntN(10) {
+	case 0: // wrong number, operation, address
+		payload[pick(4, 7, 0, 28, 33)]++
+	case 1: // cut off
+		payload = payload[:random.IntN(len(payload))]
+	case 2: // an option that is longer than the message, or whose length is missing
+		payload = append(payload[:len(payload)-1-random.IntN(3)], byte(pick(3, 53, 54, 121)), 255)
+	case 3: // options in the fields of the file and of the name, which point to one another, and have no end
+		payload = append(payload[:options:options], append([]byte{dhcp.OptionOverload, 1, 3}, payload[options:]...)...)
+		for i := 44; i < 236; i += 3 {
+			copy(payload[i:236], []byte{dhcp.OptionOverload, 1, 3})
+		}
+	case 4: // nothing but padding, and no end
+		clear(payload[options:])
+	case 5: // one option in a hundred pieces
+		for range 100 {
+			payload = append(payload[:options:options], append([]byte{byte(pick(3, 51, 53, 121)), byte(pick(0, 4)), 1, 2, 3, 4}, payload[options:]...)...)
+		}
+	case 6: // any byte
+		for range 1 + random.IntN(8) {
+			payload[random.IntN(len(payload))] = byte(random.Uint32())
+		}
+	}
+	return payload
+}
+
+// Whatever comes, the client goes on, tells of no lease that cannot be (the rig checks each), and asks and says no more
+// than its bounds. When an honest server is there it has an address.
+func TestHostileServers(t *testing.T) {
+	for seed := range uint64(2) {
+		each(t, Settings{ClientID: seed%2 == 0}, func(t *testing.T, r *rig) {
+			random := rand.New(rand.NewPCG(seed, 2))
+			count, looked, refused := 0, 0, 0
+			for {
+				m := <-r.out
+				synctest.Wait()
+				if m.at > time.Hour {
+					break
+				}
+				count++
+				if r.put(nak(m)) && random.IntN(4) == 0 { // a storm
+					refused++
+					for range 20 {
+						r.put(nak(m))
+					}
+				}
+				for range random.IntN(20) {
+					if r.put(hostile(random, m)) {
+						looked++
+					}
+				}
+				if s := r.seen(); s.status == Bound && time.Until(s.lease.Renew) > time.Hour {
+					r.events <- Release // to go on
+				}
+			}
+			t.Logf("%d questions, %d answers that it looked at, %d storms of refusals", count, looked, refused)
+			assert.Greater(t, looked, 50)
+			// Leases of ten seconds are allowed, so it asks often; but it does not spin.
+			assert.Less(t, count, 3600)
+
+			r.events <- Release
+			for deadline := time.Now().Add(time.Hour); r.seen().lease == nil || r.seen().lease.Server != at("192.0.2.1") || r.seen().lease.Address.Addr() != at("192.0.2.77"); {
+				require.True(t, time.Now().Before(deadline), "it takes what an honest server gives")
+				m := <-r.out
+				synctest.Wait()
+				switch {
+				case m.Options.Type() == dhcp.Discover:
+					r.answer(m, dhcp.Offer, "192.0.2.77")
+				case m.Options.Type() == dhcp.Request && m.Options.Addr(dhcp.OptionRequested) == at("192.0.2.77"):
+					r.answer(m, dhcp.ACK, "192.0.2.77")
+				case m.Options.Type() == dhcp.Request && m.to == nil:
+					r.answer(m, dhcp.NAK, "0.0.0.0", func(n *dhcp.Message) { n.Options.SetAddrs(dhcp.OptionServerID, at("192.0.2.1")) })
+				}
+			}
+		})
+	}
+}
+
+// nak is a refusal of m.
+func nak(m sent) []byte {
+	a := &dhcp.Message{Op: dhcp.BootReply, XID: m.XID, HardwareType: 1, Hardware: self[:]}
+	a.Options.SetByte(dhcp.OptionType, byte(dhcp.NAK))
+	a.Options.SetAddrs(dhcp.OptionServerID, at("192.0.2.66"))
+	payload, _ := a.Marshal(dhcp.MaxMessage)
+	return payload
 }

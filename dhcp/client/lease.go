@@ -25,7 +25,8 @@ type Lease struct {
 	ServerMAC ether.MAC
 	// Gateway is the first of option 3; the zero Addr if there is none.
 	Gateway netip.Addr
-	// Routes are those of option 121. If HasRoutes is set, Gateway does not count (RFC 3442).
+	// Routes are those of option 121, and else those of option 33. If HasRoutes is set, they are of option 121, and
+	// Gateway does not count (RFC 3442).
 	Routes      []dhcp.Route
 	HasRoutes   bool
 	NameServers []netip.Addr
@@ -87,6 +88,9 @@ func readLease(m *dhcp.Message, asked time.Time) (*Lease, error) {
 	}
 	routes, has := o.ClasslessRoutes(maxRoutes)
 	l.HasRoutes = has
+	if !has {
+		routes = o.StaticRoutes(maxRoutes)
+	}
 	for _, r := range routes {
 		// A route to the link itself (gateway 0.0.0.0) is there by the address.
 		if usable(r.Gateway) && r.Gateway != m.Your && !r.Destination.Addr().IsMulticast() && !r.Destination.Addr().IsLoopback() {

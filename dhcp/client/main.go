@@ -216,16 +216,12 @@ func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, .
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		r.sockets[0].ReadAll(func(frame []byte, sumReady bool) {
-			packet, err := dhcp.ParsePacket(frame, sumReady)
-			if err != nil {
-				return
-			}
-			m, err := dhcp.Parse(packet.Payload)
-			if err != nil || !s.fromServer(packet, m) || m.XID != xid.Load() {
+			answer, ok := s.read(frame, sumReady, xid.Load())
+			if !ok {
 				return
 			}
 			select {
-			case in <- received{m, packet.FromMAC}:
+			case in <- answer:
 			default: // the client has enough to look at
 			}
 		})
