@@ -1,10 +1,12 @@
 package dhcp
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -172,8 +174,18 @@ func TestLinkDown(t *testing.T) {
 	assert.True(t, ether.Temporary(err), "%v", err)
 	require.NoError(t, n.a.IP("link set eth0 up"))
 	p := Packet{n.b.mac, ether.Broadcast, netip.MustParseAddrPort("192.0.2.2:67"), netip.MustParseAddrPort("255.255.255.255:68"), []byte("up")}
-	require.NoError(t, sender.Write(p.Append(nil)))
+	// What is sent while the kernel has the link not ready again is lost.
+	ctx, cancel := context.WithCancel(t.Context())
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for ctx.Err() == nil {
+			_ = sender.Write(p.Append(nil))
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
 	got, _ := read(t, c)
+	cancel()
+	sending.Wait()
 	assert.Equal(t, "up", string(got.Payload))
 	require.NoError(t, c.SetReadDeadline(time.Unix(1, 0)))
 	_, _, err = c.Read(make([]byte, ether.MaxFrame))
