@@ -139,3 +139,15 @@ func FuzzParsePacket(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseARP(f *testing.F) {
+	f.Add(Probe(ether.MAC{2, 0, 0, 0, 0, 1}, ip("192.0.2.1")).Append(nil))
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		a, err := ParseARP(frame)
+		if err != nil {
+			return
+		}
+		require.True(t, a.Sender.Is4() && a.Target.Is4())
+		a.Has(ip("192.0.2.1"), ether.MAC{2, 0, 0, 0, 0, 1})
+	})
+}

@@ -31,6 +31,23 @@ func FuzzDiscovery(f *testing.F) {
 	})
 }
 
+// Packets of control protocols, and options in them, are read or refused, and written again they are the same.
+func FuzzPacket(f *testing.F) {
+	f.Add(packet{configureRequest, 1, []byte{1, 4, 5, 0xD4, 3, 5, 0xC2, 0x23, 5}}.bytes())
+	f.Add(packet{echoRequest, 2, []byte{0, 0, 0, 1}}.bytes())
+	f.Add([]byte{1, 1, 0, 6, 1, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := parsePacket(b)
+		if err != nil {
+			return
+		}
+		assert.Equal(t, b[:len(p.bytes())], p.bytes())
+		if all, err := parseOptions(p.data); err == nil {
+			assert.Equal(t, string(p.data), string(appendOptions(nil, all)))
+		}
+	})
+}
+
 // Whatever the process says, PID 1 believes only what can be.
 func FuzzReport(f *testing.F) {
 	f.Add(Report{Name: "isp", Status: Connected, Session: Session{serverMAC, 1}, Link: &Link{Local: testServer().Remote, Remote: testServer().Local, NameServers: testServer().DNS, MTU: 1492, MRU: 1492}}.encode())

@@ -448,52 +448,6 @@ func TestFlood(t *testing.T) {
 	})
 }
 
-// Never one address for two, whatever clients do.
-func FuzzServer(f *testing.F) {
-	f.Add([]byte{1, 1, 10, 3, 1, 10, 7, 1, 10, 1, 2, 10, 4, 1, 10, 3, 2, 10})
-	f.Fuzz(func(t *testing.T, script []byte) {
-		c := newCore(func(string, ...any) {}, func() {})
-		defer c.stop()
-		owners := map[netip.Addr]string{}
-		c.setLink(&link{linkIndex, routerMAC, func(frame []byte) {
-			p, err := dhcp.ParsePacket(frame, true)
-			require.NoError(t, err)
-			m, err := dhcp.Parse(p.Payload)
-			require.NoError(t, err)
-			if m.Options.Type() == dhcp.ACK && !m.Your.IsUnspecified() {
-				e := c.table.entries[m.Your]
-				require.NotNil(t, e)
-				require.Equal(t, ether.MAC(m.Hardware), e.MAC)
-				owners[m.Your] = e.key
-			}
-		}, func([]byte) {}})
-		home := home()
-		home.Servers[0].NoConflictDetection = true
-		home.Leases = []Lease{{Address: ip("192.168.0.11"), MAC: mac(1)}}
-		c.setPlan(compile(home))
-		b := &bench{T: t}
-		for ; len(script) >= 3; script = script[3:] {
-			a := netip.AddrFrom4([4]byte{192, 168, 0, script[2]}).String()
-			changes := []func(*dhcp.Message){requested(a)}
-			if script[0]&16 != 0 {
-				changes = []func(*dhcp.Message){has(a)}
-			}
-			if script[0]&32 != 0 {
-				changes = append(changes, chosen("192.168.0.1"))
-			}
-			payload, err := b.message(mac(int(script[1]%4)), dhcp.Type(script[0]&7+1), changes...).Marshal(dhcp.MaxMessage)
-			require.NoError(t, err)
-			c.receive(linkIndex, dhcp.Packet{FromMAC: mac(int(script[1] % 4)), Payload: payload})
-			require.LessOrEqual(t, len(c.table.clients), len(c.table.entries))
-			for a, e := range c.table.entries {
-				require.Equal(t, a, e.Address)
-				require.True(t, e.key == "" || c.table.clients[e.key] == e)
-			}
-		}
-		c.receive(linkIndex, dhcp.Packet{Payload: script})
-	})
-}
-
 func TestPlanOnTheWire(t *testing.T) {
 	c := home()
 	c.Options = []Option{{Name: "o", Code: 150, Value: "0x0102"}}
