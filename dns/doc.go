@@ -5,9 +5,12 @@
 // # What it promises
 //
 // An answer is taken only from the server that was asked, to a new port, with the same random id and
-// question (RFC 5452). The same question of several clients is asked once. A server that is silent
-// costs half a second; time in which the machine stood still is not counted. The cache has
-// Config.CacheSize; questions that wait, TCP connections, large answers and questions to further
+// question (RFC 5452). The same question of several clients is asked once, also where they ask for
+// aliases of the configuration that lead to one name. To be the same, questions have name, type and
+// class in common, and what the answer depends on: EDNS, DO, CD and RD, which makes 12 forms of one at
+// most. A server that is silent costs half a second; time in which the machine stood still is not
+// counted. A new configuration holds for those too who wait: what servers say that are gone does not
+// reach them. The cache has Config.CacheSize; questions that wait, TCP connections, large answers and questions to further
 // servers are bounded in number, and one client cannot have all of them.
 //
 // # How it works

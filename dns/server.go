@@ -52,19 +52,32 @@ type server struct {
 	names    names
 	cache    cache
 	current  int // of servers: the one that works
-	flights  map[string][]*waiter
+	flights  map[string]*flight
 	waiting  shares
 	sessions shares
-	// changes counts configurations: what was asked before one is not kept after it.
-	changes int
+	// changes counts configurations, and how often the cache was emptied. asking ends, by stopAsking, when it grows: what was
+	// asked before is not kept after it, and who waits is not answered by it.
+	changes    int
+	asking     context.Context
+	stopAsking context.CancelFunc
 	// asked is how many questions were asked upstream since memory was given back.
 	asked int
+}
+
+// flight is a question on its way to the upstream servers or, if that is valid, to server alone, and who waits for its
+// answer: clients that asked this, or for names whose alias leads there.
+type flight struct {
+	q       *query
+	server  netip.Addr
+	waiters []*waiter
+	// ctx and changes are those of the server when it began.
+	ctx     context.Context
+	changes int
 }
 
 // waiter is a client that waits for an answer of an upstream server, of size bytes at most.
 type waiter struct {
 	q      *query
-	key    string
 	client netip.Addr
 	stream bool
 	size   int
@@ -86,8 +99,9 @@ func (w *waiter) fit(b []byte) []byte {
 }
 
 func newServer(ctx context.Context) *server {
-	return &server{ctx: ctx, port: port, large: make(chan struct{}, maxLarge), besides: make(chan struct{}, maxBesides),
-		flights: map[string][]*waiter{}}
+	s := &server{ctx: ctx, port: port, large: make(chan struct{}, maxLarge), besides: make(chan struct{}, maxBesides), stopAsking: func() {}}
+	s.forget()
+	return s
 }
 
 // configure brings the server to a configuration. Of the cache everything is forgotten, since other
@@ -101,10 +115,13 @@ func (s *server) configure(c Config, servers []netip.Addr) {
 	s.forget()
 }
 
-// forget empties the cache. The caller holds mu.
+// forget empties the cache, and has what is asked upstream asked anew. The caller holds mu.
 func (s *server) forget() {
 	s.cache = cache{limit: s.config.CacheSize << 10}
 	s.changes++
+	s.flights = map[string]*flight{}
+	s.stopAsking()
+	s.asking, s.stopAsking = context.WithCancel(s.ctx)
 }
 
 // flush empties the cache.
@@ -144,79 +161,116 @@ func (s *server) take(b []byte, client netip.Addr, stream bool, m *scratch) (ans
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := waiter{q: q, client: client, stream: stream, outcome: s.names.answer(q), size: math.MaxInt}
+	w := waiter{q: q, client: client, stream: stream, size: math.MaxInt}
 	if !stream {
 		w.size = min(q.size, s.config.MaxUDP, safeSize)
 	}
-	if w.outcome.answer != nil {
-		return w.fit(w.outcome.answer), nil
-	}
-	var key [maxKey]byte
-	if w.alias == nil {
-		most := seconds(s.config.MaxTTL)
-		if a, age, ok := s.cache.get(q.appendKey(key[:0]), time.Now(), most); ok {
-			if len(a.message) > w.size && !w.known {
-				return q.tooLarge(a.code & maskCode), nil // without a copy of what is not sent
-			}
-			m.answer = w.final(m.answer, q, a, age, most)
-			return w.fit(m.answer), nil
-		}
+	if answer = s.find(&w, m); answer != nil {
+		return answer, nil
 	}
 	later = &waiter{} // most questions need none
 	*later = w
 	later.q = q.clone()
-	later.key = string(q.appendKey(key[:0]))
 	return nil, later
+}
+
+// find returns the answer to w that static entries, leases or the cache know, in the memory of m; nil if there is none. Then w
+// says what is to be asked for. The caller holds mu.
+func (s *server) find(w *waiter, m *scratch) []byte {
+	if w.outcome = s.names.answer(w.q); w.outcome.answer != nil {
+		return w.fit(w.outcome.answer)
+	}
+	if w.alias != nil {
+		return nil
+	}
+	var key [maxKey]byte
+	most := seconds(s.config.MaxTTL)
+	a, age, ok := s.cache.get(w.q.appendKey(key[:0]), time.Now(), most)
+	switch {
+	case !ok:
+		return nil
+	case len(a.message) > w.size && !w.known:
+		return w.q.tooLarge(a.code & maskCode) // without a copy of what is not sent
+	}
+	m.answer = w.final(m.answer, w.q, a, age, most)
+	return w.fit(m.answer)
 }
 
 // wait has what w waits for asked. reply is called once, mostly later, with nil if there is no answer.
 func (s *server) wait(w *waiter, reply func([]byte)) {
 	w.reply = func(b []byte) { reply(w.fit(b)) }
 	s.mu.Lock()
-	if !s.waiting.enter(w.client, s.config.MaxQueries) {
-		s.mu.Unlock()
-		if w.stream {
-			reply(w.q.fail(codeFailure))
-		} else {
-			reply(nil) // the client asks again by itself
-		}
-		return
+	ok := s.waiting.enter(w.client, s.config.MaxQueries)
+	if ok {
+		s.join(w)
 	}
-	others, asked := s.flights[w.key]
-	s.flights[w.key] = append(others, w)
 	s.mu.Unlock()
-	if !asked {
-		s.work.Go(func() { s.fly(w.key, w.q, w.outcome) })
+	switch {
+	case ok:
+	case w.stream:
+		reply(w.q.fail(codeFailure))
+	default:
+		reply(nil) // the client asks again by itself
 	}
 }
 
-// fly asks upstream and gives the answer to all who wait for it.
-func (s *server) fly(key string, q *query, o outcome) {
-	asked := q
-	if o.target != "" {
-		asked = q.about(o.target)
+// join has what w waits for asked, if it is not asked already. The caller holds mu.
+func (s *server) join(w *waiter) {
+	asked := w.q
+	if w.target != "" {
+		asked = w.q.about(w.target)
 	}
-	a, age, err := s.lookup(asked, o.server)
+	key := string(append(append(asked.appendKey(nil), 0), w.server.AsSlice()...)) // no name has a byte of zero
+	f := s.flights[key]
+	if f == nil {
+		f = &flight{q: asked, server: w.server, ctx: s.asking, changes: s.changes}
+		s.flights[key] = f
+		s.work.Go(func() { s.fly(key, f) })
+	}
+	f.waiters = append(f.waiters, w)
+}
+
+// fly asks upstream and gives the answer to all who wait for it. If there is another configuration meanwhile, these begin
+// anew by that.
+func (s *server) fly(key string, f *flight) {
+	a, age, err := s.lookup(f)
 	s.mu.Lock()
-	waiters := s.flights[key]
-	delete(s.flights, key)
+	if s.flights[key] == f {
+		delete(s.flights, key)
+	}
 	if s.asked++; s.asked == manyAsked {
 		time.AfterFunc(keepMemory, s.giveBack)
 	}
-	for _, w := range waiters {
+	most := seconds(s.config.MaxTTL)
+	var replies []func()
+	for _, w := range f.waiters {
+		if f.changes != s.changes {
+			b := s.find(w, &scratch{})
+			if b == nil {
+				s.join(w)
+				continue
+			}
+			replies = append(replies, func() { w.reply(b) })
+		} else {
+			replies = append(replies, func() { w.answer(a, age, most, err) })
+		}
 		s.waiting.leave(w.client)
 	}
-	most := seconds(s.config.MaxTTL)
 	s.mu.Unlock()
-	for _, w := range waiters {
-		switch {
-		case err == nil && (!a.truncated || !w.stream):
-			w.reply(o.final(nil, w.q, a, age, most))
-		case o.known:
-			w.reply(o.final(nil, w.q, answer{code: codeFailure}, 0, most))
-		default:
-			w.reply(w.q.fail(codeFailure))
-		}
+	for _, reply := range replies {
+		reply()
+	}
+}
+
+// answer gives w the answer of an upstream server, which was kept for age seconds, or none because of err.
+func (w *waiter) answer(a answer, age, most uint32, err error) {
+	switch {
+	case err == nil && (!a.truncated || !w.stream):
+		w.reply(w.final(nil, w.q, a, age, most))
+	case w.known:
+		w.reply(w.final(nil, w.q, answer{code: codeFailure}, 0, most))
+	default:
+		w.reply(w.q.fail(codeFailure))
 	}
 }
 
@@ -235,9 +289,9 @@ func (s *server) giveBack() {
 }
 
 // lookup returns the answer of an upstream server, or of the cache.
-func (s *server) lookup(q *query, forward netip.Addr) (answer, uint32, error) {
+func (s *server) lookup(f *flight) (answer, uint32, error) {
 	s.mu.Lock()
-	key, changes := q.appendKey(nil), s.changes
+	key := f.q.appendKey(nil)
 	if a, age, ok := s.cache.get(key, time.Now(), seconds(s.config.MaxTTL)); ok {
 		a.message = slices.Clone(a.message) // which is the cache's
 		s.mu.Unlock()
@@ -245,17 +299,17 @@ func (s *server) lookup(q *query, forward netip.Addr) (answer, uint32, error) {
 	}
 	servers, first, config := s.servers, s.current, s.config
 	s.mu.Unlock()
-	if forward.IsValid() {
-		servers, first = []netip.Addr{forward}, 0
+	if f.server.IsValid() {
+		servers, first = []netip.Addr{f.server}, 0
 	}
-	a, last, err := s.exchangeAny(q, servers, first, config)
+	a, last, err := s.exchangeAny(f.ctx, f.q, servers, first, config)
 	if err != nil {
 		return a, 0, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.changes == changes {
-		if !forward.IsValid() && last >= 0 {
+	if s.changes == f.changes {
+		if !f.server.IsValid() && last >= 0 {
 			s.current = last
 		}
 		s.cache.put(key, a, time.Now())
