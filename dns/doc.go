@@ -11,7 +11,8 @@
 // most. A server that is silent costs half a second; time in which the machine stood still is not
 // counted. A new configuration holds for those too who wait: what servers say that are gone does not
 // reach them. The cache has Config.CacheSize; questions that wait, TCP connections, large answers and questions to further
-// servers are bounded in number, and one client cannot have all of them.
+// servers are bounded in number, and one client cannot have all of them. SOCKS clients, for which package socks
+// asks, come from an address of 127.0.0.0/8 each (resolve.WithClient).
 //
 // # How it works
 //

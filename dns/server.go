@@ -207,8 +207,8 @@ func (s *server) wait(w *waiter, reply func([]byte)) {
 	s.mu.Unlock()
 	switch {
 	case ok:
-	case w.stream:
-		reply(w.q.fail(codeFailure))
+	case w.stream || w.client.IsLoopback():
+		reply(w.q.fail(codeFailure)) // the router's own lookups ask another server then, and need not find out by waiting
 	default:
 		reply(nil) // the client asks again by itself
 	}

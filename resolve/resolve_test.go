@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -78,6 +79,21 @@ type nameServer struct {
 
 	asked, answered, askedTCP atomic.Int64
 	running                   sync.WaitGroup
+
+	mu  sync.Mutex
+	who map[string]bool // has asked: "udp ADDRESS"
+}
+
+func (s *nameServer) note(network string, client net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.who[network+" "+netip.MustParseAddrPort(client.String()).Addr().String()] = true
+}
+
+func (s *nameServer) clients() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.who)
 }
 
 // reply returns the messages to send as the answer to a question, each in a datagram.
@@ -85,7 +101,7 @@ type reply func(t *testing.T, network string, question []byte) [][]byte
 
 // serve starts a server on a free port of loopback.
 func serve(t *testing.T, r reply) *nameServer {
-	s := &nameServer{}
+	s := &nameServer{who: map[string]bool{}}
 	require.Eventually(t, func() bool { // until the port is free for both
 		var err error
 		s.udp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -104,6 +120,7 @@ func serve(t *testing.T, r reply) *nameServer {
 				return
 			}
 			s.asked.Add(1)
+			s.note("udp", net.UDPAddrFromAddrPort(from))
 			for _, m := range r(t, "udp", b[:n]) {
 				s.udp.WriteToUDPAddrPort(m, from)
 			}
@@ -117,6 +134,7 @@ func serve(t *testing.T, r reply) *nameServer {
 				return
 			}
 			s.askedTCP.Add(1)
+			s.note("tcp", conn.RemoteAddr())
 			s.running.Go(func() {
 				defer conn.Close()
 				conn.SetDeadline(time.Now().Add(patience))

@@ -48,8 +48,10 @@ func (s *Server) lookUp(c *conn, host string, found func([]netip.Addr, error)) {
 		}
 	}
 	t := &task{host: host, servers: servers}
+	client := c.source.addr
 	s.addTask(c, &s.names, t, func(ctx context.Context) {
-		addrs, err := s.lookup(ctx, host, at)
+		// A server on this machine may go on for a while when the client has left: that is to be at his expense.
+		addrs, err := s.lookup(resolve.WithClient(ctx, client), host, at)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.tick()
