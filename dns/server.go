@@ -2,12 +2,15 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/netip"
 	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/postern-router/postern/resolve"
 )
 
 // shares counts what each client has of something.
@@ -270,7 +273,11 @@ func (w *waiter) answer(a answer, age, most uint32, err error) {
 	case w.known:
 		w.reply(w.final(nil, w.q, answer{code: codeFailure}, 0, most))
 	default:
-		w.reply(w.q.fail(codeFailure))
+		b := w.q.fail(codeFailure)
+		if errors.Is(err, resolve.ErrNoServers) {
+			b[3] &^= bitAvailable // there is nobody to ask for others, as the router's own lookups are to tell
+		}
+		w.reply(b)
 	}
 }
 

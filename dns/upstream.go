@@ -31,8 +31,11 @@ var errNoServer = errors.New("no server answers")
 
 // exchangeAny asks servers in turn, beginning with the first, until one knows: the next one when one
 // fails, or says nothing for a moment. It returns the one to begin with next time, the first that was
-// alive; -1 if none was.
+// alive; -1 if none was. The error wraps resolve.ErrNoServers if there are none.
 func (s *server) exchangeAny(ctx context.Context, q *query, servers []netip.Addr, first int, c Config) (answer, int, error) {
+	if len(servers) == 0 {
+		return answer{}, -1, resolve.ErrNoServers
+	}
 	ctx, cancel := service.WithTimeout(ctx, c.TotalTimeout)
 	defer cancel()
 	type result struct {

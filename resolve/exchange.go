@@ -49,6 +49,9 @@ func exchange(ctx context.Context, way func(context.Context, netip.AddrPort, que
 	if err != nil && ctx.Err() != nil {
 		return answer{}, context.Cause(ctx)
 	}
+	if err == errUnhelped && server.Addr().IsLoopback() {
+		return answer{}, ErrNoServers // that it could ask: so says package dns, too
+	}
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		return answer{}, fmt.Errorf("cannot be asked: %w", Reason(op))
 	}

@@ -25,13 +25,19 @@ var errForeign = errors.New("not the answer to the question")
 // errTruncated means that the answer did not fit the message (TC in RFC 1035).
 var errTruncated = errors.New("sent a truncated answer")
 
+// errFailed means that the server did not find the answer, errUnhelped that neither does it ask others (RA is not set).
+var (
+	errFailed   = errors.New("failed to find out (SERVFAIL)")
+	errUnhelped = fmt.Errorf("%w", errFailed)
+)
+
 // refusal returns the error for an answer with that error code.
 func refusal(code dnsmessage.RCode) error {
 	switch code {
 	case dnsmessage.RCodeFormatError:
 		return errors.New("does not understand the question (FORMERR)")
 	case dnsmessage.RCodeServerFailure:
-		return errors.New("failed to find out (SERVFAIL)")
+		return errFailed
 	case dnsmessage.RCodeNotImplemented:
 		return errors.New("does not support the question (NOTIMP)")
 	case dnsmessage.RCodeRefused:
@@ -85,6 +91,8 @@ func (q question) answer(b []byte) (answer, error) {
 		return answer{}, errTruncated
 	case h.RCode == dnsmessage.RCodeNameError:
 		return answer{keep: negativeTime(p)}, ErrNotFound
+	case h.RCode == dnsmessage.RCodeServerFailure && !h.RecursionAvailable:
+		return answer{}, errUnhelped
 	case h.RCode != dnsmessage.RCodeSuccess:
 		return answer{}, refusal(h.RCode)
 	}

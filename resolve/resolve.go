@@ -97,8 +97,9 @@ func New(o Options) *Resolver {
 // 32. host is a name of letters, digits, "-", "_" and ".", or an IPv4 address, which is
 // returned as it is.
 //
-// The error names each server that was asked and what was wrong with it; or it wraps
-// ErrNoServers, ErrNotFound, ErrNoAddress, or the cause of the end of ctx.
+// The error names each server that was asked and what was wrong with it; not a server on this machine
+// that found no answer, if others were asked too. Or it wraps ErrNoServers, also if a server on this
+// machine has none to ask, ErrNotFound, ErrNoAddress, or the cause of the end of ctx.
 func (r *Resolver) Lookup(ctx context.Context, host string, servers Servers) ([]netip.Addr, error) {
 	return r.lookup(ctx, host, func() (plan, error) {
 		if len(servers) == 0 {
@@ -205,13 +206,15 @@ func (r *Resolver) askAll(ctx context.Context, name string, servers Servers) (an
 			if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNoAddress) {
 				return a, err
 			}
-			failures[i] = fmt.Errorf("name server %s %w", serverText(server), err)
+			if failures[i] = err; !errors.Is(err, ErrNoServers) {
+				failures[i] = fmt.Errorf("name server %s %w", serverText(server), err)
+			}
 			if ctx.Err() != nil {
-				return answer{keep: failureTime}, failures
+				return answer{keep: failureTime}, failures.withoutOwn(servers)
 			}
 		}
 	}
-	return answer{keep: failureTime}, failures
+	return answer{keep: failureTime}, failures.withoutOwn(servers)
 }
 
 // failures are the errors of the servers, nil for one that was not asked.
@@ -225,6 +228,22 @@ func (f failures) Error() string {
 		}
 	}
 	return strings.Join(texts, "; ")
+}
+
+// withoutOwn leaves out that a server of this machine has no answer, if others were asked besides: it only asks them too, and it
+// is they who tell what is wrong.
+func (f failures) withoutOwn(servers Servers) failures {
+	own := func(i int) bool { return servers[i].Addr().IsLoopback() }
+	others := false
+	for i, err := range f {
+		others = others || err != nil && !own(i)
+	}
+	for i, err := range f {
+		if others && own(i) && (errors.Is(err, errSilent) || errors.Is(err, errFailed) || errors.Is(err, ErrNoServers)) {
+			f[i] = nil
+		}
+	}
+	return f
 }
 
 // Unwrap is for errors.Is.

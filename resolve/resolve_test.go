@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -558,6 +559,42 @@ func TestRounds(t *testing.T) {
 			_, err := r.Lookup(t.Context(), "a.test", Servers{first, second})
 			require.EqualError(t, err, "address of a.test: "+c.err)
 			assert.Equal(t, c.want, asked)
+		})
+	}
+}
+
+// TestOwnServer: who reads that a lookup failed is told what is wrong with the servers that the server of this machine asks, too.
+func TestOwnServer(t *testing.T) {
+	own, other := netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("10.0.0.2:53")
+	unreachable := errors.New("cannot be asked: connection refused")
+	for _, c := range []struct {
+		name       string
+		own, other error
+		alone      bool // there is no other
+		want       string
+	}{
+		{"silent", errSilent, errSilent, false, "name server 10.0.0.2 did not answer"},
+		{"silent, without other servers", errSilent, nil, true, "name server 127.0.0.1 did not answer"},
+		{"no answer", errFailed, refusal(dnsmessage.RCodeRefused), false, "name server 10.0.0.2 refuses to answer (REFUSED)"},
+		{"not there", unreachable, errSilent, false, "name server 127.0.0.1 cannot be asked: connection refused; name server 10.0.0.2 did not answer"},
+		{"nobody to ask", ErrNoServers, nil, true, "no name server is set"},
+		{"nobody to ask, other servers since", ErrNoServers, errSilent, false, "name server 10.0.0.2 did not answer"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := New(Options{Total: time.Hour})
+			r.ask = func(_ context.Context, server netip.AddrPort, _ string, _ time.Duration) (answer, error) {
+				if server == own {
+					return answer{}, c.own
+				}
+				return answer{}, c.other
+			}
+			servers := Servers{own, other}
+			if c.alone {
+				servers = servers[:1]
+			}
+			_, err := r.Lookup(t.Context(), "a.test", servers)
+			require.EqualError(t, err, "address of a.test: "+c.want)
+			assert.Equal(t, c.alone && c.own == ErrNoServers, errors.Is(err, ErrNoServers))
 		})
 	}
 }
