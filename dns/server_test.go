@@ -776,3 +776,82 @@ func TestHostileUpstream(t *testing.T) {
 	require.Len(t, all, 1)
 	assert.Equal(t, "192.0.2.7", all[0].Data)
 }
+
+// FuzzConfig: no configuration makes the server fail, whatever it is asked, and it is written again as it was read.
+func FuzzConfig(f *testing.F) {
+	c := Default()
+	for _, typ := range Types {
+		c.Static = append(c.Static, Static{Name: strings.ToLower(typ) + ".lan", Type: typ, Address: someone, CNAME: "a.lan", ForwardTo: someone, Text: "x", NS: "a.lan",
+			MXExchange: "a.lan", SRVTarget: "a.lan", TTL: time.Hour, MatchSubdomain: typ == "A"})
+	}
+	c.Static = append(c.Static, Static{Regexp: "^b[0-9]", Type: "AAAA", Address: netip.MustParseAddr("fd00::1")})
+	var e service.Encoder
+	c.encode(&e, []netip.Addr{someone, netip.MustParseAddr("fd00::53")})
+	for _, name := range []string{"a.lan", "x.a.lan", "cname.lan", "b7"} {
+		f.Add(e.Bytes(), message(name, typeA, 1232))
+	}
+	f.Fuzz(func(t *testing.T, b, question []byte) {
+		d := service.NewDecoder(b)
+		c, servers := decodeConfig(d)
+		if d.End() != nil {
+			return
+		}
+		var again service.Encoder
+		c.encode(&again, servers)
+		d = service.NewDecoder(again.Bytes())
+		same, sameServers := decodeConfig(d)
+		require.NoError(t, d.End())
+		require.Equal(t, c, same)
+		require.Equal(t, servers, sameServers)
+		s := newServer(t.Context())
+		s.configure(c, servers)
+		answer, later := s.take(question, someone, false, new(scratch))
+		require.False(t, answer != nil && later != nil)
+		if later != nil {
+			later.final(nil, later.q, answerOf(later), 5, 60)
+		}
+		s.snapshot()
+	})
+}
+
+// answerOf is what an upstream server says to what w waits for.
+func answerOf(w *waiter) answer {
+	q := w.q
+	if w.target != "" {
+		q = q.about(w.target)
+	}
+	a, ok := parseAnswer(withAddress(q, 60), q, q.id)
+	if !ok { // a name that no message can have
+		return answer{message: w.q.reply(codeFailure), code: codeFailure}
+	}
+	return a
+}
+
+// FuzzHosts: the names of hosts with a lease are written again as they were read, and each is answered.
+func FuzzHosts(f *testing.F) {
+	var e service.Encoder
+	encodeHosts(&e, map[string]Host{"laptop": {Address: someone}, "laptop.lan": {Address: someone}, "phone": {Address: netip.MustParseAddr("192.168.0.10"), Ending: true}})
+	f.Add(e.Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := service.NewDecoder(b)
+		all := decodeHosts(d)
+		if d.End() != nil {
+			return
+		}
+		var again service.Encoder
+		count := encodeHosts(&again, all)
+		d = service.NewDecoder(again.Bytes())
+		same := decodeHosts(d)
+		require.NoError(t, d.End())
+		require.Len(t, same, count)
+		for name, h := range same {
+			require.Equal(t, all[name], h)
+		}
+		n := names{hosts: newHosts(all)}
+		for name := range all {
+			name = strings.ToLower(name)
+			o := n.answer(&query{name: name, typ: typeA, class: classIN, question: make([]byte, 5)})
+			require.Equal(t, 1, answerCount(o.answer), "%q", name)
+		}
+	})
+}

@@ -104,3 +104,26 @@ func FuzzParsePorts(f *testing.F) {
 		require.Equal(t, p, q)
 	})
 }
+
+// FuzzParsePrefix: a prefix, and an address, is written as it can be read again.
+func FuzzParsePrefix(f *testing.F) {
+	for _, s := range []string{"1.2.3.4", "1.2.3.0/24", "1.2.3.0/255.255.255.0", "01.2.3.4", "1.2.3.4/33"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if a, err := ParseIPv4(s); err == nil {
+			require.True(t, a.Is4())
+			b, err := ParseIPv4(a.String())
+			require.NoError(t, err)
+			require.Equal(t, a, b)
+		}
+		p, err := ParsePrefix(s)
+		if err != nil {
+			return
+		}
+		require.True(t, p.IsValid() && p.Addr().Is4())
+		q, err := ParsePrefix(p.String())
+		require.NoError(t, err)
+		require.Equal(t, p, q)
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -52,6 +53,9 @@ func TestMain(m *testing.M) {
 	warm.Close()
 	goroutines, descriptors := runtime.NumGoroutine(), countDescriptors()
 	code := m.Run()
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		os.Exit(code) // who fuzzes leaves something behind, in package testing
+	}
 	for end := time.Now().Add(patience); code == 0 && (runtime.NumGoroutine() > goroutines || countDescriptors() > descriptors); {
 		if time.Now().After(end) {
 			fmt.Printf("left behind: %d goroutines where %d were, %d descriptors where %d were\n",
@@ -753,6 +757,67 @@ func FuzzAnswer(f *testing.F) {
 		assert.LessOrEqual(t, len(got.addrs), maxAddresses)
 		for _, address := range got.addrs {
 			assert.True(t, address.Is4())
+		}
+	})
+}
+
+// FuzzValidName: what may be a host's name can be asked for, and it is that name which is asked for.
+func FuzzValidName(f *testing.F) {
+	for _, s := range []string{"a.test", "_a-1.test.", "10.0.0", "a..b", strings.Repeat("a", 63) + ".x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, host string) {
+		if !ValidName(host) {
+			return
+		}
+		q, err := newQuestion(1, host)
+		require.NoError(t, err)
+		b, err := q.append(nil)
+		require.NoError(t, err)
+		var m dnsmessage.Message
+		require.NoError(t, m.Unpack(b))
+		require.Equal(t, strings.TrimSuffix(host, ".")+".", m.Questions[0].Name.String())
+	})
+}
+
+// FuzzParseServer: a server is written as it can be read again.
+func FuzzParseServer(f *testing.F) {
+	for _, s := range []string{"10.0.0.1", "10.0.0.1:5353", "fd00::1", "[fd00::1]:5353", "fe80::1%eth0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		server, err := ParseServer(text)
+		if err != nil {
+			return
+		}
+		again, err := ParseServer(serverText(server))
+		require.NoError(t, err)
+		require.Equal(t, server, again)
+	})
+}
+
+// FuzzSystem: whatever is in the files, what comes of them can be asked for, and is bounded.
+func FuzzSystem(f *testing.F) {
+	f.Add("127.0.0.1 localhost\n10.0.0.1 a.test b # c", "nameserver 10.0.0.53\nsearch one.test .two\noptions x", "a.test")
+	f.Fuzz(func(t *testing.T, hosts, resolv, name string) {
+		if !ValidName(name) {
+			return
+		}
+		dir := t.TempDir()
+		at := files{hosts: filepath.Join(dir, "hosts"), resolv: filepath.Join(dir, "resolv.conf")}
+		require.NoError(t, os.WriteFile(at.hosts, []byte(hosts), 0o600))
+		require.NoError(t, os.WriteFile(at.resolv, []byte(resolv), 0o600))
+		p, err := at.plan(name)
+		if err != nil {
+			return
+		}
+		assert.LessOrEqual(t, len(p.known), maxAddresses)
+		assert.LessOrEqual(t, len(p.names), 1+maxSearch)
+		for _, n := range p.names {
+			assert.True(t, ValidName(n), n)
+		}
+		for _, s := range p.servers {
+			assert.True(t, s.IsValid())
 		}
 	})
 }
