@@ -62,10 +62,11 @@ images: ## build the images of all boards
 keys: ## make the keys that images are signed with, once; a build makes them too
 	go run ./image keys
 
-bench: ## measure socksd beside other servers, and the boards in QEMU; needs root
+bench: ## measure socksd and dnsd beside other servers, and the boards in QEMU; needs root
 	go run ./image setup --lab
 	go run ./image build
 	go run ./socks/bench
+	go run ./dns/bench
 	go run ./qemu bench
 
 size: ## build, and show where the bytes of the images are

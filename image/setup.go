@@ -23,10 +23,10 @@ var buildPackages = []string{
 }
 
 // labPackages are the Debian packages of the lab and the tests: the programs that a router's
-// users run, the network between them, the servers that socksd is compared with, and programs
-// that read disk images.
+// users run, the network between them, the servers that socksd and dnsd are compared with, and
+// programs that read disk images.
 var labPackages = []string{
-	"ansible", "bind9-dnsutils", "busybox", "chromium", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dhcpcd-base", "dnsmasq-base", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
+	"ansible", "bind9-dnsutils", "busybox", "chromium", "connect-proxy", "cpio", "curl", "dante-client", "dante-server", "dhcpcd-base", "dnsmasq-base", "dnsperf", "dropbear-bin", "gdisk", "iproute2", "iputils-ping",
 	"isc-dhcp-client", "isc-dhcp-relay", "isc-dhcp-server", "kea-admin", "kea-dhcp4-server", "microsocks", "ncat", "netcat-openbsd", "nodejs", "npm", "openssh-client", "openssh-server", "ppp", "pppoe", "prometheus", "proxychains4",
 	"putty-tools", "python3-asyncssh", "python3-librouteros", "python3-netmiko", "python3-paramiko", "python3-socks", "rancid", "socat", "sshfs", "strace", "systemd", "tnftp", "tsocks", "vsftpd",
 }

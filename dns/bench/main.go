@@ -3,10 +3,15 @@
 //
 // Synopsis:
 //
-//	go run ./image build pc && xz -dc out/pc/initramfs.cpio.xz | cpio -i --to-stdout bin/postern >program && chmod +x program
-//	go run ./dns/bench --program program [--seconds N] [--rounds N]
+//	go run ./dns/bench [--program FILE] [--seconds N] [--rounds N] [--dnsmasq-cache N]
 //
-// All is in a network namespace of its own. Upstream is a server of this process, which answers any name.
+// The program is built from here, unless one is named. That of an image is smaller, and has less memory:
+//
+//	go run ./image build pc && xz -dc out/pc/initramfs.cpio.xz | cpio -i --to-stdout bin/postern >program && chmod +x program
+//
+// In each round both servers are asked, one after the other, the first of them by turns: what else the machine does at that time
+// holds back both, and the median of the ratios says more than any rate. All is in a network namespace of its own. Upstream
+// is a server of this process, which answers any name.
 package main
 
 import (
@@ -21,6 +26,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,25 +49,54 @@ const (
 // sizes are how many names are kept when memory is looked at.
 var sizes = []int{0, 150, 1000, 5000, 10000}
 
-func main() {
-	os.Exit(testnet.Isolate(func() int {
+var (
+	program = pflag.String("program", "", "measure this `FILE`, the program of an image for this machine")
+	seconds = pflag.Int("seconds", 5, "of each run of dnsperf")
+	rounds  = pflag.Int("rounds", 5, "of runs")
+	kept    = pflag.Int("dnsmasq-cache", 10000, "dnsmasq's cache-size")
+)
+
+func main() { os.Exit(run()) }
+
+// run runs logic in a namespace. What it measures is built before that: there are no modules to fetch there.
+func run() int {
+	pflag.Parse()
+	if *program == "" {
+		dir, err := os.MkdirTemp("", "postern-dns-bench-")
+		if err != nil {
+			return failed(err)
+		}
+		defer os.RemoveAll(dir)
+		file := filepath.Join(dir, "postern")
+		if err := build(file); err != nil {
+			return failed(err)
+		}
+		os.Args = append(os.Args, "--program", file) // for the process in the namespace
+	}
+	return testnet.Isolate(func() int {
 		if err := logic(); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			return 1
+			return failed(err)
 		}
 		return 0
-	}))
+	})
+}
+
+func failed(err error) int {
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	return 1
+}
+
+// build builds the program, inlined and linked as any program of Go is.
+func build(file string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, "github.com/postern-router/postern/init")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the program: %w\n%s", err, out)
+	}
+	return nil
 }
 
 func logic() error {
-	program := pflag.String("program", "", "the program of an image for this machine")
-	seconds := pflag.Int("seconds", 5, "of each run of dnsperf")
-	rounds := pflag.Int("rounds", 3, "of runs")
-	kept := pflag.Int("dnsmasq-cache", 10000, "dnsmasq's cache-size")
-	pflag.Parse()
-	if *program == "" {
-		return errors.New("--program is missing")
-	}
 	path, err := filepath.Abs(*program)
 	if err != nil {
 		return err
@@ -127,24 +162,29 @@ func logic() error {
 		}
 	}
 	file := filepath.Join(dir, "1000")
+	var rates, costs []float64 // of ours, in those of dnsmasq
 	for round := range *rounds {
+		var answers, cost [2]float64
 		for i := range servers {
-			s := servers[(i+round)%2]
+			i = (i + round) % 2
+			s := servers[i]
 			before, err := ticks(s.pid)
 			if err != nil {
 				return err
 			}
-			rate, err := perf(s.address, file, "-q", "100", "-l", strconv.Itoa(*seconds))
-			if err != nil {
+			if answers[i], err = perf(s.address, file, "-q", "100", "-l", strconv.Itoa(*seconds)); err != nil {
 				return err
 			}
 			after, err := ticks(s.pid)
 			if err != nil {
 				return err
 			}
-			fmt.Printf("%s: %.0f answers a second, %.1f µs of a processor each\n", s.name, rate, float64(after-before)*1e4/(rate*float64(*seconds)))
+			cost[i] = float64(after-before) * 1e4 / (answers[i] * float64(*seconds))
+			fmt.Printf("%s: %.0f answers a second, %.1f µs of a processor each\n", s.name, answers[i], cost[i])
 		}
+		rates, costs = append(rates, answers[0]/answers[1]), append(costs, cost[0]/cost[1])
 	}
+	fmt.Printf("postern gives %s times dnsmasq's answers a second, and takes %s times its processor for each\n", median(rates), median(costs))
 	return row("behind that")
 }
 
@@ -247,6 +287,15 @@ func answerAll() error {
 		}
 	}()
 	return nil
+}
+
+// median is the middle of figures, with the least and the most.
+func median(all []float64) string {
+	if len(all) == 0 {
+		return "unmeasured"
+	}
+	slices.Sort(all)
+	return fmt.Sprintf("%.2f (%.2f to %.2f)", all[len(all)/2], all[0], all[len(all)-1])
 }
 
 func writeNames(file string, count int) error {
