@@ -141,13 +141,16 @@ func (s *Server) event(c *conn, is role, events uint32) {
 		s.deliver(c)
 		return
 	}
-	if c.tx.ending {
-		s.judgeClaim(c)
-		s.runTasks(&s.names) // others may wait for its place
-	}
 	if is == ofClient && events&unix.EPOLLERR != 0 {
 		s.end(c, fmt.Errorf("client left: %w", socketError(c.client)))
 		return
+	}
+	if c.tx.ending {
+		s.judgeClaim(c)
+		s.runTasks(&s.names) // others may wait for its place
+		if c.over {
+			return
+		}
 	}
 	switch {
 	case c.state == handshaking && is == ofClient && c.tx.try:
@@ -576,8 +579,13 @@ func (s *Server) abort(c *conn, err error, from role) {
 	s.end(c, fmt.Errorf("%s: %w", name, err))
 }
 
-// end ends c and frees its slot. err is the reason, nil if both sides have ended.
+// end ends c and frees its slot. err is the reason, nil if both sides have ended. The end of one
+// connection can be that of others, whose places tasks get (runTasks): who goes on with a connection
+// behind that looks whether it is over. One that is over stays as it is.
 func (s *Server) end(c *conn, err error) {
+	if c.over {
+		return
+	}
 	c.over = true
 	delete(s.conns, c.number)
 	s.vacate(c)

@@ -323,7 +323,13 @@ func (s *Server) settle(t *try, a *account, err error) {
 	conns := t.conns
 	t.conns = nil
 	for _, c := range conns {
-		c.try, c.user = nil, t.name
+		c.try = nil
+	}
+	for _, c := range conns {
+		if c.over {
+			continue
+		}
+		c.user = t.name
 		if err == nil {
 			s.letIn(c, a)
 			continue

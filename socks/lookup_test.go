@@ -181,3 +181,92 @@ func TestKnownNames(t *testing.T) {
 	near.rejected()
 	u.awaitLog(t, "refused", resolve.ErrNotFound.Error())
 }
+
+// TestLookupsLeft has a client ask for more names at once than it has places for, whose server is
+// silent, and then leave one connection after the other: each time one that has a place while others
+// wait for it. Each ends once, and nothing of them is left.
+func TestLookupsLeft(t *testing.T) {
+	const names = 40
+	reset := func(c client) {
+		require.NoError(c.t, c.SetLinger(0))
+		require.NoError(c.t, c.Close())
+	}
+	for _, c := range []struct {
+		name   string
+		leave  func(client)
+		reason string // in the log
+	}{
+		{"reset", reset, "client left: connection reset by peer"},
+		{"half-closed", func(c client) {
+			require.NoError(c.t, c.CloseWrite())
+			c.rejected()
+			require.NoError(c.t, c.Close())
+		}, "replaced"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			silent, at := nameServer(t)
+			require.NoError(t, silent.SetReadDeadline(time.Now().Add(patience)))
+			u := start(t, func(o *options) {
+				o.SocketMemory = 1 << 20
+				lookup := newLookup(newResolver(o.limits.lookups))
+				o.lookup = func(ctx context.Context, host string, _ resolve.Servers) ([]netip.Addr, error) {
+					return lookup(ctx, host, resolve.Servers{at})
+				}
+			})
+			before := countDescriptors()
+			all := map[string]client{}
+			for i := range names {
+				host := fmt.Sprintf("n%02d.test", i)
+				all[host] = dial(t, u.addr)
+				all[host].send(askName(commandConnect, host, 80))
+			}
+			u.awaitCount(t, names)
+			// asked returns a name that the server has not been asked for before.
+			seen := map[string]bool{}
+			asked := func() string {
+				for {
+					b := make([]byte, 512)
+					n, _, err := silent.ReadFrom(b)
+					require.NoError(t, err, "%d names asked for", len(seen))
+					require.Greater(t, n, 13+len("n00"))
+					host := string(b[13:13+len("n00")]) + ".test"
+					if !seen[host] {
+						seen[host] = true
+						return host
+					}
+				}
+			}
+			running := fifo[string]{}
+			for range u.limits.lookups / 2 {
+				running.push(asked())
+			}
+			for left := names - 1; left >= 0; left-- {
+				u.Server.log.allow()
+				near := all[running.pop()]
+				if len(seen) == names { // none waits
+					reset(near)
+				} else {
+					c.leave(near)
+					running.push(asked())
+				}
+				u.awaitCount(t, left)
+			}
+			require.Eventually(t, func() bool {
+				u.Server.mu.Lock()
+				defer u.Server.mu.Unlock()
+				return len(u.sources) == 0 && u.holders == 0 && u.memoryAny == 0
+			}, patience, time.Millisecond, "something is left of the address")
+			require.Eventually(t, func() bool { return countDescriptors() <= before+maxDismissed }, patience, time.Millisecond)
+			u.awaitLog(t, fmt.Sprintf("connection %d refused", names))
+			u.awaitLog(t, "connection 1 refused", c.reason)
+			assert.Equal(t, names, u.endings(t))
+		})
+	}
+}
+
+// allow has the next lines of the log pass, however many there were.
+func (l *limitedLog) allow() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spent = 0
+}

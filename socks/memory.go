@@ -93,7 +93,7 @@ func (s *Server) relieveMemory() {
 	silent := slices.SortedFunc(maps.Values(s.conns), func(a, b *conn) int { return cmp.Compare(a.last, b.last) })
 	closed := 0
 	for _, c := range silent {
-		if !c.holdsMemory() {
+		if c.over || !c.holdsMemory() {
 			continue
 		}
 		s.end(c, errShort)

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"runtime/pprof"
 	"strings"
@@ -117,8 +118,59 @@ func start(t *testing.T, change func(*options)) *setup {
 	u.addr = l.Addr().String()
 	u.cfg = o.cfg
 	require.NoError(t, u.Configure(o.cfg, l))
-	t.Cleanup(u.Shutdown)
+	t.Cleanup(func() { u.stop(t) })
 	return u
+}
+
+// stop ends the server, and checks that nothing of its connections is left in what bounds them.
+func (u *setup) stop(t *testing.T) {
+	t.Helper()
+	u.Shutdown()
+	s := u.Server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	assert.Empty(t, s.conns, "connections")
+	assert.Zero(t, s.calls, "calls that wait for a slot")
+	assert.Zero(t, s.memoryAny, "bytes of the memory for all connections")
+	assert.Zero(t, s.memoryFast, "bytes of the memory for fast directions")
+	assert.Zero(t, s.wider, "directions with a wider receive buffer")
+	assert.Zero(t, s.holders, "addresses that have slots")
+	for at, from := range s.sources { // those whose turn did not come before the end
+		assert.True(t, from.agenda.inLine, "%s is kept", at)
+		assert.Zero(t, from.slots, "slots of %s", at)
+		assert.Zero(t, from.busy, "tasks of %s", at)
+		assert.Equal(t, [claims]connList{}, from.of, "claims of %s", at)
+	}
+	for claim, r := range s.most {
+		assert.Empty(t, r.sources, "addresses with connections of claim %d", claim)
+	}
+	for name, q := range map[string]*queue{"lookups": &s.names, "openings": &s.openings} {
+		assert.Empty(t, q.tasks, "%s that wait", name)
+		assert.Empty(t, q.running, "%s that run", name)
+	}
+	assert.Equal(t, s.limits.lookups, s.names.free, "places of lookups")
+	assert.Equal(t, s.limits.openings, s.openings.free, "places of openings")
+	assert.Empty(t, s.tries, "passwords that wait")
+	u.endings(t)
+}
+
+// endingLine is the last line of a connection in the log.
+var endingLine = regexp.MustCompile(`^connection (\d+) (?:closed|refused): `)
+
+// endings returns how many connections have a line in the log that says how they ended. None may
+// have two.
+func (u *setup) endings(t *testing.T) int {
+	t.Helper()
+	of := map[string][]string{}
+	for line := range strings.SplitSeq(u.logged(), "\n") {
+		if m := endingLine.FindStringSubmatch(line); m != nil {
+			of[m[1]] = append(of[m[1]], line)
+		}
+	}
+	for number, lines := range of {
+		assert.Len(t, lines, 1, "endings of connection %s", number)
+	}
+	return len(of)
 }
 
 func listen(t *testing.T, ip string) *net.TCPListener {
@@ -261,6 +313,17 @@ func (u *setup) connect(t *testing.T) (near, far client) {
 	near.send(ask(commandConnect, l.Addr().String(), "user"))
 	near.reply(replyGranted)
 	return near, accept(t, l)
+}
+
+// TestEndedTwice ends a connection that is over, which changes nothing.
+func TestEndedTwice(t *testing.T) {
+	u := start(t, func(o *options) { o.SocketMemory = 1 << 20 })
+	u.connect(t)
+	u.of(1, func(c *conn) {
+		u.end(c, errRemoved)
+		u.end(c, errIdle)
+	})
+	assert.Empty(t, u.Connections())
 }
 
 func TestConnect(t *testing.T) {

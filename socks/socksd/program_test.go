@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +21,9 @@ import (
 
 // socksdPort is the port of socksd, on the proxy's address towards the client.
 const socksdPort = "1080"
+
+// endingLine is the last line of a connection in the log.
+var endingLine = regexp.MustCompile(`connection (\d+) (?:closed|refused): `)
 
 // socksd is the program, running on the proxy of a lab.
 type socksd struct {
@@ -67,6 +71,13 @@ func (l *lab) socksdOn(t *testing.T, program, addr string, args ...string) *sock
 		kill := time.AfterFunc(patience, func() { s.Process.Kill() })
 		defer kill.Stop()
 		assert.NoError(t, s.Wait(), "the end of socksd")
+		ended := map[string]string{}
+		for line := range strings.Lines(s.log.String()) {
+			if m := endingLine.FindStringSubmatch(line); m != nil {
+				assert.Empty(t, ended[m[1]], "connection %s ended twice: %s", m[1], line)
+				ended[m[1]] = line
+			}
+		}
 		if said := s.log.String(); t.Failed() {
 			t.Logf("socksd said:\n%s", said)
 		} else {
