@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -473,17 +474,14 @@ func (s *Server) openFirewall(c *conn, o Opening, socket int, opened func()) {
 	failed := func(err error) {
 		s.end(c, fmt.Errorf("open the firewall for %s to %s: %w", o.Peer, o.Local, err))
 	}
-	// The call may outlast the connection and its descriptor.
-	fd, err := unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		failed(err)
-		return
-	}
-	listener := os.NewFile(uintptr(fd), "socket on "+o.Local.String())
 	s.enter(c, opening, s.limits.connect)
-	s.addTask(c, &s.openings, &task{drop: func() { listener.Close() }}, func(ctx context.Context) {
-		undo, err := s.open(ctx, o, listener)
-		listener.Close()
+	s.addTask(c, &s.openings, &task{}, func(ctx context.Context) {
+		var undo func()
+		listener, err := s.duplicate(c, socket, o.Local)
+		if err == nil {
+			undo, err = s.open(ctx, o, listener)
+			listener.Close()
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if c.over {
@@ -501,6 +499,22 @@ func (s *Server) openFirewall(c *conn, o Opening, socket int, opened func()) {
 		a.undo = undo
 		opened()
 	})
+}
+
+// duplicate returns a duplicate of a socket of c, which is bound to local, for Options.Open: that may outlast the
+// connection and its descriptor. It is made when its turn has come, so that those that wait have no more
+// descriptors than others.
+func (s *Server) duplicate(c *conn, socket int, local netip.AddrPort) (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.over { // socket is closed, and may be another by now
+		return nil, net.ErrClosed
+	}
+	fd, err := unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate the socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "socket on "+local.String()), nil
 }
 
 // awaitCall tells the client the address for the call, and waits for it.

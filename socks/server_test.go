@@ -1262,6 +1262,47 @@ func TestOpeningsWait(t *testing.T) {
 	assert.Len(t, asked, 2)
 }
 
+// TestDescriptorsOfWaiting has as many connections as there may be wait for the firewall, which does not
+// answer. They have the descriptors that doc.go says, and no more.
+func TestDescriptorsOfWaiting(t *testing.T) {
+	for _, c := range []struct {
+		name, request string
+		n, each       int
+	}{
+		{"BIND", ask(commandBind, "127.0.0.2:21", ""), MaxMaxConnections, 2},
+		{"UDP ASSOCIATE", greeting + ask5(commandAssociate, anywhere), MaxAssociations, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := start(t, func(o *options) {
+				withUDP(o)
+				o.cfg.MaxConnections = MaxMaxConnections
+				o.limits.connect = never // however slow the host is
+				o.Open = func(ctx context.Context, _ Opening, _ *os.File) (func(), error) {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+			})
+			before := countDescriptors()
+			for range c.n {
+				dial(t, u.addr).send(c.request)
+			}
+			require.Eventually(t, func() bool {
+				u.Server.mu.Lock()
+				defer u.Server.mu.Unlock()
+				n := 0
+				for _, c := range u.conns {
+					if c.state == opening {
+						n++
+					}
+				}
+				return n == c.n
+			}, patience, 5*time.Millisecond)
+			const ofClient = 1
+			assert.LessOrEqual(t, countDescriptors()-before, c.n*(ofClient+c.each)+u.limits.openings)
+		})
+	}
+}
+
 // TestBindOfAClientThatLeft has clients that hang up right behind their request: it ends
 // without the firewall's answer, also where the server has heard of both at once.
 func TestBindOfAClientThatLeft(t *testing.T) {

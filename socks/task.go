@@ -29,7 +29,6 @@ type queue struct {
 type task struct {
 	run    func()
 	cancel context.CancelFunc
-	drop   func() // if not nil, called if the task is cancelled before it runs
 	conns  []*conn
 	source *source // whose place it takes; nil if it releases something
 	// host is looked up at servers, if it is that.
@@ -70,9 +69,6 @@ func (s *Server) leaveTask(c *conn) {
 	t.cancel()
 	if i := slices.Index(q.tasks, t); i >= 0 {
 		q.tasks = slices.Delete(q.tasks, i, i+1)
-		if t.drop != nil {
-			t.drop()
-		}
 	}
 }
 

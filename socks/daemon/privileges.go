@@ -14,7 +14,8 @@ import (
 )
 
 // spareDescriptors are for all that is not a relayed connection: standard
-// streams, poller, control, listener, name resolution, connections that end or have no slot yet.
+// streams, poller, control, listener, name resolution, sockets that PID 1 is shown, connections that
+// end or have no slot yet.
 const spareDescriptors = 192
 
 // descriptors returns how many that many connections need at most: two each, and one more if it
