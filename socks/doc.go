@@ -167,10 +167,10 @@
 //	                      has no more of the 32 places than are left for others: half of all,
 //	                      the next one half of the rest. A client that leaves ends its lookup,
 //	                      and its place is free once that has ended; one that has only ended its
-//	                      side loses the place when others wait for one. One question at a time
-//	                      for a name. A name server on this machine may go on with it: it is
-//	                      asked from an address of 127.0.0.0/8 for each client, and can share
-//	                      its own places among them
+//	                      side loses the place when others wait who could have it. One question
+//	                      at a time for a name. A name server on this machine may go on with it:
+//	                      it is asked from an address of 127.0.0.0/8 for each client, and can
+//	                      share its own places among them
 //	names known           256, for as long as the answer says, at most 1 h; that there is no
 //	                      address at most 5 min, that no server answered 10 s; until the
 //	                      servers change

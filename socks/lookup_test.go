@@ -99,6 +99,93 @@ func TestSilentNames(t *testing.T) {
 	accept(t, l)
 }
 
+// TestHalfClosedNames has clients end their side right behind a request for a name. One loses its place
+// if another client can have it then, and no other does.
+func TestHalfClosedNames(t *testing.T) {
+	const first, second, third = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+	request := func(u *setup, from, host string, port uint16) client {
+		near := dialFrom(t, from, u.addr)
+		near.send(askName(commandConnect, host, port))
+		return near
+	}
+	l := listen(t, "127.0.0.1")
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	// served checks that a client whose name is answered now is connected.
+	served := func(book *nameBook, near client, host string) {
+		book.answer(host, nil)
+		near.reply(replyGranted)
+		accept(t, l)
+	}
+	t.Run("who waits may have no more places", func(t *testing.T) {
+		var book nameBook
+		u := start(t, book.use)
+		half := u.limits.lookups / 2
+		for n := range half + 1 {
+			request(u, first, fmt.Sprintf("slow%d.test", n), 80)
+		}
+		u.awaitCount(t, half+1)
+		near := request(u, second, "slow.test", port)
+		book.awaitAsked(t, half+1)
+		require.NoError(t, near.CloseWrite())
+		u.awaitLeft(t, 1)
+		request(u, first, "slower.test", 80) // has the places looked at once more
+		u.awaitCount(t, half+3)
+		served(&book, near, "slow.test")
+	})
+	t.Run("there is a place already", func(t *testing.T) {
+		var book nameBook
+		stuck := make(chan struct{})
+		u := start(t, func(o *options) {
+			book.use(o)
+			lookup := o.lookup
+			o.lookup = func(ctx context.Context, host string, servers resolve.Servers) ([]netip.Addr, error) {
+				defer func() {
+					if ctx.Err() != nil {
+						<-stuck // a lookup that takes its time to end
+					}
+				}()
+				return lookup(ctx, host, servers)
+			}
+			o.limits.lookups = 2
+		})
+		end := sync.OnceFunc(func() { close(stuck) })
+		t.Cleanup(end)
+		left := request(u, first, "slow1.test", 80)
+		book.awaitAsked(t, 1)
+		near := request(u, second, "slow2.test", port)
+		book.awaitAsked(t, 2)
+		require.NoError(t, left.CloseWrite())
+		require.NoError(t, near.CloseWrite())
+		u.awaitLeft(t, 2)
+		other := request(u, third, "slow3.test", port)
+		left.rejected()
+		u.awaitLog(t, "connection 1 refused", errYielded.Error())
+		request(u, third, "slow4.test", 80)
+		u.awaitCount(t, 3)
+		end()
+		book.awaitAsked(t, 3)
+		served(&book, other, "slow3.test")
+		book.awaitAsked(t, 4)
+		served(&book, near, "slow2.test")
+	})
+}
+
+// awaitLeft waits until the server knows of n clients that they have ended their side.
+func (u *setup) awaitLeft(t *testing.T, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		u.Server.mu.Lock()
+		defer u.Server.mu.Unlock()
+		left := 0
+		for _, c := range u.conns {
+			if c.tx.ending {
+				left++
+			}
+		}
+		return left == n
+	}, patience, time.Millisecond, "%d clients have left", n)
+}
+
 // TestPlacesOfManyClients: each further address gets half of the places that are left.
 func TestPlacesOfManyClients(t *testing.T) {
 	var book nameBook
@@ -201,7 +288,7 @@ func TestLookupsLeft(t *testing.T) {
 			require.NoError(c.t, c.CloseWrite())
 			c.rejected()
 			require.NoError(c.t, c.Close())
-		}, "replaced"},
+		}, errYielded.Error()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			silent, at := nameServer(t)

@@ -112,6 +112,7 @@ var (
 	errUndelivered      = errors.New("a peer did not take what it was sent in time")
 	errLeft             = fmt.Errorf("client left: %w", io.EOF)
 	errReplaced         = errors.New("replaced: the table is full")
+	errYielded          = errors.New("the client has ended its side, and others wait for a lookup")
 	errRemoved          = errors.New("removed")
 	errMoved            = errors.New("the machine has another address now")
 	errDeniedNow        = errors.New("denied by the new access list")

@@ -72,7 +72,7 @@ func (s *Server) leaveTask(c *conn) {
 	}
 }
 
-// runTasks runs the tasks of q for which there is a place, each in a goroutine. If others wait,
+// runTasks runs the tasks of q for which there is a place, each in a goroutine. If others could use it,
 // the place of a client that has left is freed.
 func (s *Server) runTasks(q *queue) {
 	for t := q.next(); t != nil; t = q.next() {
@@ -85,6 +85,7 @@ func (s *Server) runTasks(q *queue) {
 			t.run()
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			s.tick()
 			q.running = slices.DeleteFunc(q.running, func(o *task) bool { return o == t })
 			q.free++
 			if t.source != nil {
@@ -97,14 +98,50 @@ func (s *Server) runTasks(q *queue) {
 			}
 		})
 	}
-	if !slices.ContainsFunc(q.tasks, func(t *task) bool { return !t.left() }) {
-		return
-	}
-	if i := slices.IndexFunc(q.running, (*task).left); i >= 0 {
-		for _, c := range slices.Clone(q.running[i].conns) {
-			s.end(c, errReplaced)
+	if t := q.inTheWay(); t != nil {
+		for _, c := range slices.Clone(t.conns) {
+			s.end(c, errYielded)
 		}
 	}
+}
+
+// inTheWay returns a task that runs, whose clients have left, and in whose place one could run that waits
+// for clients that have not; or nil, also if there will be a place without that, because one ends that
+// nobody waits for.
+func (q *queue) inTheWay() *task {
+	if !slices.ContainsFunc(q.running, (*task).left) {
+		return nil
+	}
+	free, ending := q.free, map[*source]int{} // once those that nobody waits for have ended
+	var other *task                           // whose clients have left
+	of := map[*source]*task{}                 // such a one
+	for _, t := range slices.Backward(q.running) {
+		switch {
+		case len(t.conns) == 0:
+			free++
+			ending[t.source]++
+		case t.left():
+			other, of[t.source] = t, t
+		}
+	}
+	for _, t := range q.tasks {
+		if t.left() {
+			continue
+		}
+		busy := 0
+		if t.source != nil {
+			busy = t.source.busy[q.kind] - ending[t.source]
+		}
+		switch own := of[t.source]; {
+		case busy < free:
+			return nil
+		case own != nil && busy-1 < free+1:
+			return own
+		case busy < free+1:
+			return other
+		}
+	}
+	return nil
 }
 
 // next removes the task from q that may run next, or returns nil.
