@@ -41,24 +41,24 @@ type conn struct {
 	watched              bool // see watchPeers
 	changed              bool // is in the agenda of its source, with events that were not handled yet, by role
 	events               [ofCall + 1]uint16
-	taken                []byte // of a message of the handshake: see peek
-	tx, rx               flow   // client to server, server to client
-	came, born, last     time.Duration
-	limit                time.Duration // the deadline of the state
-	source               *source       // of its client
-	before, after        *conn         // in the list of source for its claim
-	attempt              *attempt      // nil before the request and once it is answered; of a UDP ASSOCIATE also for a lookup
-	udp                  *association  // nil unless it is a UDP ASSOCIATE
-	reason               error         // why it is ending
-	unsent               int           // bytes that its peers had not acknowledged at the last look, while ending
-	memory               int           // for socket buffers, in bytes, without that of the flows; 0: the kernel decides
-	typ                  Type
-	rule                 int
-	src, dst             netip.AddrPort
-	// judged is the destination that the access list decided about. It differs from dst
-	// only in the port of a BIND that was called.
-	judged netip.AddrPort
-	user   string
+	// judged is the port of the destination that the access list decided about, 0 before that. It differs from that of
+	// dst only for a BIND that was called.
+	judged           uint16
+	taken            string // of a message of the handshake: see peek
+	tx, rx           flow   // client to server, server to client
+	came, born, last time.Duration
+	limit            time.Duration // the deadline of the state
+	source           *source       // of its client
+	before, after    *conn         // in the list of source for its claim
+	attempt          *attempt      // nil before the request and once it is answered; of a UDP ASSOCIATE also for a lookup
+	udp              *association  // nil unless it is a UDP ASSOCIATE
+	reason           error         // why it is ending
+	unsent           int32         // bytes that its peers had not acknowledged at the last look, while ending
+	called           bool          // by the peer of a BIND
+	memory           int           // for socket buffers, in bytes, without that of the flows; 0: the kernel decides
+	rule             int
+	src, dst         netip.AddrPort
+	user             string
 	// account is the user of version 5 who has logged in, try what waits for that.
 	account *account
 	try     *try
@@ -67,6 +67,7 @@ type conn struct {
 // attempt is what a connection needs until it is established.
 type attempt struct {
 	request
+	one      [1]netip.Addr // the address, if the client gave no name
 	deadline time.Duration // for all addresses together
 	addrs    []netip.Addr  // not tried yet
 	failures []error
@@ -237,7 +238,7 @@ func (s *Server) allow(c *conn, dst netip.AddrPort) error {
 	if action == Deny {
 		return notAllowed("rule %d denies %s", rule, dst)
 	}
-	c.judged = dst
+	c.judged = dst.Port()
 	return nil
 }
 
@@ -355,7 +356,7 @@ func (s *Server) failed(c *conn, err error) {
 
 // establish tells the client that it is connected to dst, and starts the relay.
 func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
-	c.typ, c.dst = typ, dst
+	c.called, c.dst = typ == In, dst
 	s.count(c)
 	s.enter(c, established, never)
 	s.checkAt = min(s.checkAt, c.born+s.limits.watch)
@@ -372,11 +373,48 @@ func (s *Server) establish(c *conn, typ Type, dst netip.AddrPort) {
 		s.abort(c, err, ofClient)
 		return
 	}
-	c.attempt = nil
+	s.dropAttempt(c)
 	c.tx.room, c.rx.room = newRoom, newRoom
 	if c.tx.try || c.rx.try {
 		s.relay(c)
 	}
+}
+
+// maxSpare is how many attempts are kept for connections to come.
+const maxSpare = 32
+
+// newAttempt gives c an attempt for r.
+func (s *Server) newAttempt(c *conn, r request) {
+	var a *attempt
+	if last := len(s.spare) - 1; last >= 0 {
+		a, s.spare = s.spare[last], s.spare[:last]
+	} else {
+		a = &attempt{}
+	}
+	*a = attempt{request: r, one: [...]netip.Addr{r.addr}, deadline: s.now + s.limits.connect}
+	c.attempt = a
+}
+
+// dropAttempt takes the attempt from c, which is established, for the next connection: what is left for the garbage
+// collector takes memory until there is some MB of it.
+func (s *Server) dropAttempt(c *conn) {
+	a := c.attempt
+	c.attempt = nil
+	if len(s.spare) < maxSpare {
+		*a = attempt{}
+		s.spare = append(s.spare, a)
+	}
+}
+
+// typ returns the type of c.
+func (c *conn) typ() Type {
+	switch {
+	case c.state < established:
+		return Unknown
+	case c.called:
+		return In
+	}
+	return Out
 }
 
 // watchPeers turns keepalive on for the peers of c, once c is old enough. Most connections
@@ -656,7 +694,7 @@ func (c *conn) String() string {
 	if c.dst.IsValid() {
 		dst = c.dst.String()
 	}
-	about := fmt.Sprintf("type=%s src=%s dst=%s rule=%s user=%s", c.typ, c.src, dst, ruleName(c.rule), shortQuote(c.user))
+	about := fmt.Sprintf("type=%s src=%s dst=%s rule=%s user=%s", c.typ(), c.src, dst, ruleName(c.rule), shortQuote(c.user))
 	if c.udp != nil {
 		about += " udp=" + c.udp.local.String()
 	}

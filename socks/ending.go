@@ -44,10 +44,10 @@ func (s *Server) deliver(c *conn) {
 		s.end(c, c.reason)
 		return
 	}
-	if unsent < c.unsent {
+	if unsent < int(c.unsent) {
 		c.heard(s.now)
 	}
-	c.unsent = unsent
+	c.unsent = int32(unsent)
 	if unsent > bothEnds {
 		s.checkAt = min(s.checkAt, s.now+lookTime)
 	}

@@ -92,7 +92,7 @@ func (s *Server) peek(c *conn) ([]byte, error) {
 // discard removes the first length bytes of what peek has returned.
 func (c *conn) discard(b []byte, length int) error {
 	taken := len(c.taken)
-	c.taken = nil
+	c.taken = ""
 	return discard(b[taken:length], c.receive)
 }
 
@@ -104,7 +104,7 @@ func (c *conn) take(b []byte) error {
 	if err := discard(b[len(c.taken):], c.receive); err != nil {
 		return err
 	}
-	c.taken = bytes.Clone(b)
+	c.taken = string(b)
 	return nil
 }
 
@@ -171,13 +171,13 @@ func (s *Server) requested(c *conn, r request) {
 		s.end(c, err)
 		return
 	}
-	c.attempt = &attempt{request: r, deadline: s.now + s.limits.connect}
+	s.newAttempt(c, r)
 	if r.command == commandAssociate {
 		s.associate(c)
 		return
 	}
 	if r.host == "" {
-		s.resolved(c, []netip.Addr{r.addr})
+		s.resolved(c, c.attempt.one[:])
 		return
 	}
 	if err := s.allowName(c); err != nil {

@@ -4,6 +4,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"runtime"
 	"sync"
 	"syscall"
@@ -439,4 +440,74 @@ func TestHeldIsMemory(t *testing.T) {
 		}
 	}
 	assert.True(t, c.holdsMemory())
+}
+
+// TestMemoryOfConnections counts what is allocated for each of some connections, also what is garbage once they are
+// established: the collector leaves that alone until there is some MB of it.
+func TestMemoryOfConnections(t *testing.T) {
+	const conns = 400
+	for _, c := range []struct {
+		name     string
+		version  int
+		auth     AuthMethod
+		messages []string // before the request
+		answers  []int    // the length of each
+	}{
+		{"version 4", version4, AuthNone, nil, []int{8}},
+		{"version 5", version5, AuthNone, []string{greeting}, []int{2, maxReply}},
+		{"version 5, a password", version5, AuthPassword, []string{greetingPassword, login("alice", "secret")}, []int{2, 2, maxReply}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := start(t, func(o *options) {
+				o.Logf, o.matches = nil, (&passwordChecks{}).matches
+				o.cfg.Version, o.cfg.AuthMethod, o.cfg.MaxConnections = c.version, c.auth, MaxMaxConnections
+				o.cfg.Users = []User{{Name: "alice", Password: hashOf("secret")}}
+			})
+			to := listen(t, "127.0.0.1").Addr().String() // its connections wait to be accepted
+			request := ask(commandConnect, to, "ftp")
+			if c.version == version5 {
+				request = ask5(commandConnect, to)
+			}
+			var messages [][]byte
+			for _, m := range append(c.messages, request) {
+				messages = append(messages, []byte(m))
+			}
+			server := netip.MustParseAddrPort(u.addr)
+			at, answer := &unix.SockaddrInet4{Addr: server.Addr().As4(), Port: int(server.Port())}, make([]byte, maxReply)
+			var clients []int
+			t.Cleanup(func() {
+				for _, fd := range clients {
+					unix.Close(fd)
+				}
+			})
+			// connect allocates next to nothing.
+			connect := func() {
+				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+				require.NoError(t, err)
+				clients = append(clients, fd)
+				require.NoError(t, unix.Connect(fd, at))
+				for i, m := range messages {
+					_, err = unix.Write(fd, m)
+					require.NoError(t, err)
+					for left := c.answers[i]; left > 0; {
+						n, err := unix.Read(fd, answer[:left])
+						require.NoError(t, err)
+						require.NotZero(t, n, "the end instead of answer %d", i)
+						left -= n
+					}
+				}
+			}
+			connect() // a password is checked once
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for range conns {
+				connect()
+			}
+			runtime.ReadMemStats(&after)
+			each := (after.TotalAlloc - before.TotalAlloc) / conns
+			t.Logf("%d bytes for each connection", each)
+			assert.Less(t, each, uint64(700), "bytes for each connection")
+			u.awaitCount(t, conns+1)
+		})
+	}
 }

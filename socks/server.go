@@ -160,6 +160,7 @@ type Server struct {
 	names     queue // lookups
 	openings  queue // calls of open, and of the functions that undo them
 	closed    bool
+	spare     []*attempt // of connections that are established, for the next ones: see dropAttempt
 	// accounts are the users who may log in, by their names. decoy is the hash of one, which
 	// is checked for a name that nobody has.
 	accounts  map[string]*account
@@ -315,8 +316,8 @@ func (s *Server) configure(cfg Config, l *net.TCPListener) error {
 	// Up to here connections had rules of the old list.
 	s.hits = carryHits(cfg.Access, old, s.hits)
 	for _, c := range s.conns {
-		if c.judged.IsValid() {
-			rule, action := decide(cfg.Access, c.src, c.judged)
+		if c.judged != 0 {
+			rule, action := decide(cfg.Access, c.src, netip.AddrPortFrom(c.dst.Addr(), c.judged))
 			c.rule = rule
 			if action == Deny {
 				s.end(c, errDeniedNow)
@@ -358,7 +359,7 @@ func (s *Server) Connections() []Connection {
 	all := make([]Connection, 0, len(s.conns))
 	for _, c := range s.conns {
 		all = append(all, Connection{
-			Number: c.number, Src: c.src, Dst: c.dst, Type: c.typ, UserID: c.user,
+			Number: c.number, Src: c.src, Dst: c.dst, Type: c.typ(), UserID: c.user,
 			Tx: c.tx.moved, Rx: c.rx.moved, Age: s.seen - c.came, Idle: max(0, s.now-c.last),
 		})
 	}
@@ -479,7 +480,7 @@ func (s *Server) take(fd int, src netip.AddrPort) {
 	s.last++
 	c := &conn{
 		number: s.last, client: fd, remote: none, call: none, src: src, version: uint8(s.cfg.Version),
-		came: s.seen, born: s.now, last: s.now, typ: Unknown, rule: noRule,
+		came: s.seen, born: s.now, last: s.now, rule: noRule,
 	}
 	s.occupy(c)
 	s.conns[c.number] = c

@@ -240,7 +240,6 @@ func (s *Server) associated(c *conn) {
 		// What the client sends by TCP is not read.
 		unix.SetsockoptInt(c.client, unix.SOL_SOCKET, unix.SO_RCVBUF, leastReceive/2)
 	}
-	c.typ = Out
 	s.enter(c, associated, never)
 	s.checkAt = min(s.checkAt, c.born+s.limits.watch)
 	s.log.line(func() string { return fmt.Sprintf("connection %d opened: %s", c.number, c) })
