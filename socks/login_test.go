@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -604,20 +606,54 @@ func TestChangedUsers(t *testing.T) {
 	})
 }
 
-// TestManyUsers has as many users as there may be, and the last of them log in.
+// TestManyUsers has as many users as there may be, and some of them log in. That takes no more than where there is one: a check of one
+// hash, and only the first time.
 func TestManyUsers(t *testing.T) {
-	u := startWithUsers(t, &passwordChecks{}, func(o *options) {
-		o.cfg.Users = nil
-		for i := range MaxUsers {
-			o.cfg.Users = append(o.cfg.Users, User{Name: fmt.Sprint("user ", i), Password: hashOf(fmt.Sprint("secret ", i))})
-		}
-	})
-	near, far := u.connectAs(t, "user 999", "secret 999")
-	near.send("x")
-	assert.Equal(t, "x", far.receive(1))
-	require.NoError(t, u.Configure(u.cfg, nil))
-	near.send("x")
-	assert.Equal(t, "x", far.receive(1))
+	const conns = 100
+	one := 0 // bytes that are allocated for a connection where there is one user
+	for _, users := range []int{1, MaxUsers} {
+		t.Run(fmt.Sprint(users), func(t *testing.T) {
+			name := func(user int) string { return fmt.Sprint("user ", user) }
+			secret := func(user int) string { return fmt.Sprint("secret ", user) }
+			logIn := slices.Compact([]int{0, users / 2, users - 1})
+			var checks atomic.Int64
+			u := start(t, func(o *options) {
+				o.cfg.Version, o.cfg.AuthMethod, o.cfg.MaxConnections = version5, AuthPassword, MaxMaxConnections
+				o.matches = func(hash, secret string) bool {
+					checks.Add(1)
+					return matches(hash, secret)
+				}
+				other, err := password.New("other")
+				require.NoError(t, err)
+				for i := range users {
+					o.cfg.Users = append(o.cfg.Users, User{Name: name(i), Password: other})
+				}
+				for _, i := range logIn {
+					o.cfg.Users[i].Password, err = password.New(secret(i))
+					require.NoError(t, err)
+				}
+			})
+			for n, i := range logIn {
+				near, far := u.connectAs(t, name(i), secret(i))
+				assert.EqualValues(t, n+1, checks.Load(), "checks of hashes")
+				require.NoError(t, u.Configure(u.cfg, nil))
+				near.send("x")
+				assert.Equal(t, "x", far.receive(1))
+			}
+			to := listen(t, "127.0.0.1").Addr().String()
+			for _, i := range logIn {
+				each := u.allocated(t, conns, []string{greetingPassword, login(name(i), secret(i)), ask5(commandConnect, to)}, []int{2, 2, maxReply})
+				if one == 0 {
+					one = each
+				}
+				assert.Less(t, each, one+one/4, "bytes for a connection, of which there are %d with one user", one)
+			}
+			assert.EqualValues(t, len(logIn), checks.Load(), "a password that was right is checked again")
+			near := u.tryPassword(t, "127.0.0.1", name(users-1), "wrong")
+			near.loginRefused()
+			assert.EqualValues(t, len(logIn)+1, checks.Load(), "checks of hashes for a wrong password")
+		})
+	}
 }
 
 // TestEndWhileChecking ends connections whose password is being checked, or waits.

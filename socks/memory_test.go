@@ -447,11 +447,11 @@ func TestHeldIsMemory(t *testing.T) {
 func TestMemoryOfConnections(t *testing.T) {
 	const conns = 400
 	for _, c := range []struct {
-		name     string
-		version  int
-		auth     AuthMethod
-		messages []string // before the request
-		answers  []int    // the length of each
+		name    string
+		version int
+		auth    AuthMethod
+		before  []string // the request
+		answers []int    // how long each is
 	}{
 		{"version 4", version4, AuthNone, nil, []int{8}},
 		{"version 5", version5, AuthNone, []string{greeting}, []int{2, maxReply}},
@@ -468,46 +468,55 @@ func TestMemoryOfConnections(t *testing.T) {
 			if c.version == version5 {
 				request = ask5(commandConnect, to)
 			}
-			var messages [][]byte
-			for _, m := range append(c.messages, request) {
-				messages = append(messages, []byte(m))
-			}
-			server := netip.MustParseAddrPort(u.addr)
-			at, answer := &unix.SockaddrInet4{Addr: server.Addr().As4(), Port: int(server.Port())}, make([]byte, maxReply)
-			var clients []int
-			t.Cleanup(func() {
-				for _, fd := range clients {
-					unix.Close(fd)
-				}
-			})
-			// connect allocates next to nothing.
-			connect := func() {
-				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-				require.NoError(t, err)
-				clients = append(clients, fd)
-				require.NoError(t, unix.Connect(fd, at))
-				for i, m := range messages {
-					_, err = unix.Write(fd, m)
-					require.NoError(t, err)
-					for left := c.answers[i]; left > 0; {
-						n, err := unix.Read(fd, answer[:left])
-						require.NoError(t, err)
-						require.NotZero(t, n, "the end instead of answer %d", i)
-						left -= n
-					}
-				}
-			}
-			connect() // a password is checked once
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			for range conns {
-				connect()
-			}
-			runtime.ReadMemStats(&after)
-			each := (after.TotalAlloc - before.TotalAlloc) / conns
+			each := u.allocated(t, conns, append(c.before, request), c.answers)
 			t.Logf("%d bytes for each connection", each)
-			assert.Less(t, each, uint64(700), "bytes for each connection")
+			assert.Less(t, each, 700, "bytes for each connection")
 			u.awaitCount(t, conns+1)
 		})
 	}
+}
+
+// allocated makes so many connections, and one before them, and returns how many bytes were allocated for each. messages are
+// sent in turn, and each has an answer of that many bytes. The connections last until the end of the test.
+func (u *setup) allocated(t *testing.T, conns int, messages []string, answers []int) int {
+	t.Helper()
+	var sent [][]byte
+	for _, m := range messages {
+		sent = append(sent, []byte(m))
+	}
+	server := netip.MustParseAddrPort(u.addr)
+	at, answer := &unix.SockaddrInet4{Addr: server.Addr().As4(), Port: int(server.Port())}, make([]byte, maxReply)
+	var clients []int
+	t.Cleanup(func() {
+		for _, fd := range clients {
+			unix.Close(fd)
+		}
+	})
+	connect := func() { // itself allocates next to nothing
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		clients = append(clients, fd)
+		require.NoError(t, unix.Connect(fd, at))
+		for i, m := range sent {
+			_, err = unix.Write(fd, m)
+			require.NoError(t, err)
+			for left := answers[i]; left > 0; {
+				n, err := unix.Read(fd, answer[:left])
+				if err == unix.EINTR {
+					continue
+				}
+				require.NoError(t, err)
+				require.NotZero(t, n, "the end instead of answer %d", i)
+				left -= n
+			}
+		}
+	}
+	connect()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range conns {
+		connect()
+	}
+	runtime.ReadMemStats(&after)
+	return int(after.TotalAlloc-before.TotalAlloc) / conns
 }
