@@ -107,8 +107,13 @@ func (s Settings) set() error {
 			failed = append(failed, err)
 		}
 	}
-	cookies := writeExisting(parameterFolder+"/tcp_syncookies", flag(!s.NoSYNCookies))
-	if err := errors.Join(append(failed, cookies)...); err != nil {
+	failed = append(failed,
+		writeExisting(parameterFolder+"/tcp_syncookies", flag(!s.NoSYNCookies)),
+		// "Fragmentation needed" is believed only if TCP finds its sequence number in the packet that it quotes. An echo request in
+		// anybody's name would else do, and the kernel keeps an exception of a route for each such name. Sockets are then made to send
+		// what routers may fragment; those of TCP that send much set IP_MTU_DISCOVER.
+		writeExisting(parameterFolder+"/ip_no_pmtu_disc", "3"))
+	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("settings: %w", err)
 	}
 	return nil

@@ -47,6 +47,7 @@ func TestSettings(t *testing.T) {
 				}
 			}
 			assert.Equal(t, c.cookies, parameter(t, "tcp_syncookies"))
+			assert.Equal(t, "3", parameter(t, "ip_no_pmtu_disc"))
 		})
 	}
 	t.Run("a link that comes later", func(t *testing.T) {
@@ -101,13 +102,21 @@ func onWire(t *testing.T, name string) wire {
 	t.Helper()
 	port, err := net.InterfaceByName(name)
 	require.NoError(t, err)
-	peer, err := net.InterfaceByName("x-k0")
+	w := wireOf(t, "x-k0", unix.ETH_P_ARP)
+	w.mac = port.HardwareAddr
+	return w
+}
+
+// wireOf is a wire whose socket gets what comes to a device by a protocol of Ethernet.
+func wireOf(t *testing.T, device string, protocol uint16) wire {
+	t.Helper()
+	peer, err := net.InterfaceByName(device)
 	require.NoError(t, err)
 	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 	require.NoError(t, err)
 	t.Cleanup(func() { unix.Close(s) })
-	require.NoError(t, unix.Bind(s, &unix.SockaddrLinklayer{Protocol: 0x0608, Ifindex: peer.Index})) // ARP, big-endian
-	return wire{t, s, peer.Index, port.HardwareAddr}
+	require.NoError(t, unix.Bind(s, &unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: peer.Index}))
+	return wire{t, s, peer.Index, nil}
 }
 
 func (w wire) send(protocol uint16, payload []byte) {

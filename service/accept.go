@@ -198,6 +198,10 @@ func Listen(addr netip.AddrPort) (*os.File, error) {
 	}
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	if err == nil {
+		// Connections inherit it. Sockets are made otherwise since netcfg has set net.ipv4.ip_no_pmtu_disc.
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_WANT)
+	}
+	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())})
 	}
 	if err == nil {

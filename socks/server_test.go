@@ -371,6 +371,20 @@ func TestConnect(t *testing.T) {
 	}
 }
 
+// Both sides find out what packets their path takes, also where sockets are made otherwise, as on the router.
+func TestPathMTU(t *testing.T) {
+	const parameter = "/proc/sys/net/ipv4/ip_no_pmtu_disc"
+	require.NoError(t, os.WriteFile(parameter, []byte("3"), 0)) // of the tests' own namespace
+	defer func() { require.NoError(t, os.WriteFile(parameter, []byte("0"), 0)) }()
+	u := start(t, nil)
+	u.connect(t)
+	u.Server.mu.Lock()
+	defer u.Server.mu.Unlock()
+	c := u.conns[1]
+	assert.Equal(t, unix.IP_PMTUDISC_WANT, option(t, c.client, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER), "the client's")
+	assert.Equal(t, unix.IP_PMTUDISC_WANT, option(t, c.remote, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER), "the other side's")
+}
+
 // Keepalive is turned on for both peers of a connection once it is old enough.
 func TestKeepAlive(t *testing.T) {
 	const age = 200 * time.Millisecond

@@ -81,11 +81,13 @@ func setOptions(fd int, options ...socketOption) error {
 
 // prepare sets the options of a connection, or of a listener, from which connections inherit
 // them: the urgent byte of TELNET stays at its place in the stream, and bytes are sent at
-// once instead of waiting for more.
+// once instead of waiting for more. They go in packets as long as the path takes (RFC 1191), also
+// where sockets are not made so (net.ipv4.ip_no_pmtu_disc).
 func prepare(fd int) error {
 	return setOptions(fd,
 		socketOption{"urgent data in line", unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
-		socketOption{"no delay", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1})
+		socketOption{"no delay", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		socketOption{"discovery of the path's MTU", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_WANT})
 }
 
 // keepAlive has the kernel notice within 2 minutes that a peer has vanished, if the peer has
