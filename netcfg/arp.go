@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/internal/nlattr"
 )
 
 // This file has how links find out hardware addresses (ARP, RFC 826): modes, and entries that stay.
@@ -180,6 +181,8 @@ type neighbor struct {
 	address netip.Addr
 	mac     ether.MAC // zero of one that is published
 	proxy   bool
+	// kept is whether it is a gateway's, see keepGateways.
+	kept bool
 }
 
 // wantNeighbors are those on links that are there and up: the kernel drops the entries of a link that goes down.
@@ -190,10 +193,10 @@ func (c Config) wantNeighbors(links []link) (all []neighbor) {
 			continue
 		}
 		if n.MAC != (ether.MAC{}) {
-			all = append(all, neighbor{on, n.Address, n.MAC, false})
+			all = append(all, neighbor{link: on, address: n.Address, mac: n.MAC})
 		}
 		if n.Published {
-			all = append(all, neighbor{on, n.Address, ether.MAC{}, true})
+			all = append(all, neighbor{link: on, address: n.Address, proxy: true})
 		}
 	}
 	return all
@@ -330,9 +333,80 @@ func (m *Manager) reconcileNeighbors(nl *conn, p *pass, want []neighbor) {
 	}
 }
 
+// gatewayFlags and gatewayMore are the flags of an entry that keepGateways has made: NTF_EXT_LEARNED and NTF_EXT_MANAGED of linux/neighbour.h.
+// The first keeps it out of the garbage collector's reach and out of what gc_thresh3 counts; the second has the kernel ask for it by itself.
+const (
+	gatewayFlags = unix.NTF_EXT_LEARNED
+	gatewayMore  = 1
+	ndaFlagsExt  = 15 // NDA_FLAGS_EXT
+)
+
+// keepGateways has the kernel keep the entries of the gateways of want's routes. Others it drops when the table is full, those first that nobody
+// has sent anything to for some seconds, and makes no new ones. Whoever makes it ask for hosts that do not exist, or says that he is
+// ever other hosts, fills it for all links; with these entries the way out stays. A kernel that refuses serves them as any neighbour.
+func (m *Manager) keepGateways(socket *conn, p *pass, want state) {
+	var gateways []neighbor
+	for _, r := range want.routes {
+		i := linkNamed(want.links, r.oif)
+		if !r.gw.IsValid() || i < 0 {
+			continue
+		}
+		l, n := want.links[i], neighbor{link: r.oif, address: r.gw}
+		stays := func(o neighbor) bool { return o.link == n.link && o.address == n.address }
+		if l.up && l.kind != pppKind && l.arp != ARPDisabled && l.arp != ARPReplyOnly && !slices.Contains(gateways, n) && !slices.ContainsFunc(want.neighbors, stays) {
+			gateways = append(gateways, n)
+		}
+	}
+	if len(gateways) == 0 && !m.keeps {
+		return
+	}
+	m.keeps = len(gateways) > 0
+	type entry struct {
+		neighbor
+		kept, stays bool
+	}
+	have, err := list(socket, "neighbours", unix.RTM_GETNEIGH, (&nlNeighbor{}).Serialize(), func(message []byte) (e entry, err error) {
+		n, err := parseNeighbor(message, m.links)
+		if err == nil {
+			e = entry{neighbor{link: nameOf(m.links, number(message[4:])), address: n.Address}, isKept(message) && isManaged(message), n.Stays}
+		}
+		return e, err
+	})
+	if err != nil {
+		p.errs = append(p.errs, err)
+		return
+	}
+	for _, h := range have {
+		if h.kept && linkNamed(want.links, h.link) >= 0 && !slices.Contains(gateways, h.neighbor) {
+			_ = changeNeighbor(unix.RTM_DELNEIGH, 0, m.index(h.link), h.neighbor, 0)
+		}
+	}
+	for _, g := range gateways {
+		if !slices.ContainsFunc(have, func(h entry) bool { return h.neighbor == g && (h.kept || h.stays) }) {
+			more := nl.NewRtAttr(ndaFlagsExt, nl.Uint32Attr(gatewayMore))
+			_ = request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE, &nlNeighbor{index: m.index(g.link), flags: gatewayFlags},
+				[]*nl.RtAttr{nl.NewRtAttr(unix.NDA_DST, g.address.AsSlice()), more})
+		}
+	}
+}
+
+// isKept and isManaged report whether the entry in a message of type RTM_NEWNEIGH has these flags of keepGateways.
+func isKept(message []byte) bool { return message[10]&gatewayFlags != 0 }
+
+func isManaged(message []byte) (is bool) {
+	_ = nlattr.Each(message[unix.SizeofNdMsg:], func(typ uint16, value []byte) error {
+		is = is || typ == ndaFlagsExt && len(value) == 4 && nl.NativeEndian().Uint32(value)&gatewayMore != 0
+		return nil
+	})
+	return is
+}
+
 // changeNeighbor adds, changes or deletes an entry of the ARP table (rtnetlink(7)).
 func changeNeighbor(typ, flags, index int, n neighbor, state uint16) error {
 	head := &nlNeighbor{index: index, state: state}
+	if n.kept {
+		head.flags = gatewayFlags
+	}
 	attrs := []*nl.RtAttr{nl.NewRtAttr(unix.NDA_DST, n.address.AsSlice())}
 	switch {
 	case n.proxy:
@@ -340,7 +414,7 @@ func changeNeighbor(typ, flags, index int, n neighbor, state uint16) error {
 	case n.mac != ether.MAC{}:
 		attrs = append(attrs, nl.NewRtAttr(unix.NDA_LLADDR, n.mac[:]))
 	case state == 0 && typ == unix.RTM_NEWNEIGH:
-		head.flags = unix.NTF_USE
+		head.flags |= unix.NTF_USE
 	}
 	return request(typ, flags, head, attrs)
 }
@@ -385,7 +459,7 @@ func parseStatic(message []byte, links []link, proxy bool) (neighbor, error) {
 	if err != nil {
 		return neighbor{}, err
 	}
-	n := neighbor{entry.Interface, entry.Address, entry.MAC, proxy}
+	n := neighbor{link: entry.Interface, address: entry.Address, mac: entry.MAC, proxy: proxy}
 	switch order := nl.NativeEndian(); {
 	case proxy && message[10]&unix.NTF_PROXY != 0:
 		n.link, n.mac = nameOf(links, number(message[4:])), ether.MAC{}
@@ -473,7 +547,7 @@ func (m *Manager) askNeighbor(address netip.Addr, on string, start bool) (answer
 	if _, err := list(socket, "neighbours", unix.RTM_GETNEIGH, head.Serialize(), func(message []byte) (struct{}, error) {
 		entry, err := parseNeighbor(message, m.links)
 		if err == nil && entry.Address == address && number(message[4:]) == m.links[i].index {
-			found, state = neighbor{mac: entry.MAC}, nl.NativeEndian().Uint16(message[8:])
+			found, state = neighbor{mac: entry.MAC, kept: isKept(message)}, nl.NativeEndian().Uint16(message[8:])
 		}
 		return struct{}{}, err
 	}); err != nil {
@@ -486,7 +560,7 @@ func (m *Manager) askNeighbor(address netip.Addr, on string, start bool) (answer
 		return state&unix.NUD_REACHABLE != 0, state&(unix.NUD_INCOMPLETE|unix.NUD_PROBE|unix.NUD_DELAY) != 0, nil
 	case state&(unix.NUD_REACHABLE|unix.NUD_STALE|unix.NUD_DELAY) != 0:
 		// It is asked again, whatever was heard of it lately.
-		return false, true, changeNeighbor(unix.RTM_NEWNEIGH, unix.NLM_F_REPLACE, m.links[i].index, neighbor{address: address, mac: found.mac}, unix.NUD_PROBE)
+		return false, true, changeNeighbor(unix.RTM_NEWNEIGH, unix.NLM_F_REPLACE, m.links[i].index, neighbor{address: address, mac: found.mac, kept: found.kept}, unix.NUD_PROBE)
 	}
-	return false, true, changeNeighbor(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE, m.links[i].index, neighbor{address: address}, 0)
+	return false, true, changeNeighbor(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE, m.links[i].index, neighbor{address: address, kept: found.kept}, 0)
 }

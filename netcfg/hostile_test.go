@@ -1,15 +1,19 @@
 package netcfg
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-router/postern/ether"
 )
 
 // This file sends a router with the settings of a Config raw packets that no honest host sends.
@@ -227,4 +231,65 @@ func TestSourceRoutes(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The entries of gateways are out of reach of who fills the ARP table.
+func TestGatewaysKept(t *testing.T) {
+	lab(t, "k0")
+	m := newManager(t, Port{"ether1", "k0"})
+	const gateway = "10.9.1.3"
+	to := func(routes ...Route) Config {
+		return Config{Forwarding: true, Addresses: []Address{address("10.9.1.1/24", "ether1")}, Routes: routes}
+	}
+	c := to(by("0.0.0.0/0", gateway, 1), by("10.8.0.0/16", gateway, 2))
+	entry := func() string { return ip(t, "neigh show "+gateway+" dev ether1") }
+	isKept := func() bool { return strings.Contains(entry(), "managed extern_learn") }
+	require.NoError(t, m.Apply(c))
+	require.True(t, isKept(), "%s", entry())
+	t.Run("who asks for it leaves it so", func(t *testing.T) {
+		w := onWire(t, "ether1")
+		answer := []byte{0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 9, 10, 9, 1, 3}
+		w.send(unix.ETH_P_ARP, append(append(answer, w.mac...), 10, 9, 1, 1))
+		require.Eventually(t, func() bool { return strings.Contains(entry(), "02:00:00:00:00:09") }, patience, 10*time.Millisecond)
+		require.True(t, isKept(), "%s", entry())
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		m.AskNeighbor(ctx, netip.MustParseAddr(gateway), "")
+		assert.Contains(t, entry(), "extern_learn")
+		require.NoError(t, m.Apply(c))
+		assert.True(t, isKept(), "%s", entry())
+	})
+	t.Run("an entry that stays is better", func(t *testing.T) {
+		static := c
+		static.Neighbors = []StaticNeighbor{{Address: netip.MustParseAddr(gateway), MAC: ether.MAC{2, 0, 0, 0, 0, 5}, Interface: "ether1"}}
+		require.NoError(t, m.Apply(static))
+		assert.Contains(t, entry(), "02:00:00:00:00:05 PERMANENT")
+		require.NoError(t, m.Apply(static))
+		assert.Contains(t, entry(), "02:00:00:00:00:05 PERMANENT")
+		require.NoError(t, m.Apply(c))
+		assert.True(t, isKept(), "%s", entry())
+	})
+	t.Run("nobody asks where none shall", func(t *testing.T) {
+		for _, mode := range []string{ARPReplyOnly, ARPDisabled} {
+			closed := c
+			closed.Links = []Link{{Name: "ether1", ARP: mode}}
+			require.NoError(t, m.Apply(closed))
+			assert.Empty(t, entry(), mode)
+		}
+		require.NoError(t, m.Apply(c))
+		require.True(t, isKept(), "%s", entry())
+	})
+	t.Run("no gateway any more", func(t *testing.T) {
+		require.NoError(t, m.Apply(to()))
+		assert.Empty(t, entry())
+		require.NoError(t, m.Apply(to(by("0.0.0.0/0", "10.9.1.4", 1))))
+		assert.Empty(t, entry())
+	})
+	t.Run("the link was down", func(t *testing.T) {
+		require.NoError(t, m.Apply(c))
+		running(t, m)
+		ip(t, "link set x-k0 down")
+		ip(t, "link set x-k0 up")
+		require.Eventually(t, isKept, patience, 10*time.Millisecond)
+	})
 }

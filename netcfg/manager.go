@@ -34,6 +34,8 @@ type Manager struct {
 	ruled bool
 	// arped is the same of what a Config says of ARP.
 	arped bool
+	// keeps says that there were gateways to keep, see keepGateways.
+	keeps bool
 	// queued is that of queues. counted are what classes had counted when their counters were reset.
 	queued  bool
 	counted map[classKey]ClassCounters

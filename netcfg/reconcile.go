@@ -54,6 +54,7 @@ func (m *Manager) reconcile(nl *conn, p *pass, have, want state) {
 		m.reconcileNeighbors(nl, p, want.neighbors)
 	}
 	m.reconcileRoutes(p, have.routes, want.routes, func() { m.reconcileRules(p, have.rules, want.rules) })
+	m.keepGateways(nl, p, want)
 	if !have.forwarding && want.forwarding && len(p.errs) == 0 {
 		p.did("turn forwarding on", setForwarding(true))
 		if want.settings != nil && want.settings.AcceptRedirects {

@@ -64,7 +64,9 @@ func TestDynamic(t *testing.T) {
 func TestNeighbors(t *testing.T) {
 	lab(t, "k0", "k1")
 	m := newManager(t, twoPorts...)
-	require.NoError(t, m.Apply(router()))
+	c := router()
+	c.Routes = nil // gateways have an entry
+	require.NoError(t, m.Apply(c))
 	ip(t, "neigh add 192.168.0.7 lladdr 02:00:00:00:00:07 dev ether2 nud reachable")
 	ip(t, "neigh add 10.0.0.7 lladdr 02:00:00:00:00:08 dev ether1 nud permanent")
 	ip(t, "neigh add 10.0.0.8 lladdr 02:00:00:00:00:08 dev ether1 nud noarp")
