@@ -486,8 +486,10 @@ func testRouter(t *testing.T, b board.Board) {
 		conn, reply := r.request(t, client, commandBind, serverAddress+":21")
 		require.EqualValues(t, granted, reply.code)
 		require.Equal(t, wanAddress, reply.addr.Addr().String())
-		_, err := r.n.dial(stranger, reply.addr.String(), 3*time.Second)
-		require.Error(t, err, "a third host has reached the port of a BIND")
+		for _, third := range []host{stranger, other} { // on either side
+			_, err := r.n.dial(third, reply.addr.String(), 3*time.Second)
+			require.Error(t, err, "%s has reached the port of a BIND", third)
+		}
 		peer, err := r.n.dial(serverOfSite, reply.addr.String(), patience)
 		require.NoError(t, err)
 		defer peer.Close()
