@@ -14,31 +14,35 @@ import (
 
 // Bounds of a Journal.
 const (
-	// ringSize is how many bytes of lines each of the two rings keeps, with entryCost for each
-	// line beside its text.
-	ringSize  = 24 << 10
-	entryCost = 64
-	// kernelBurst is how many warnings of the kernel are kept at once, and as many errors;
+	// ringSize is how many bytes of lines each of the two large rings keeps, with entryCost for each
+	// line beside its text. kernelRing is that of the kernel's warnings about one topic.
+	ringSize   = 24 << 10
+	kernelRing = 3 << 10
+	entryCost  = 64
+	// kernelBurst is how many warnings of the kernel about a topic are kept at once, and as many errors;
 	// kernelPause is the time after which one more is.
 	kernelBurst = 10
-	kernelPause = 10 * time.Second
+	kernelPause = time.Minute
+	// turn is how many records are read at most before others get their turn: all that the kernel's log can have at
+	// a moment (its descriptors, one for each 32 of its 32 KiB: kernel/printk/printk.c). A flood may bring them faster than they are read.
+	turn = 1024
 	// lossPause is the least time between two lines about what was overwritten: there are as many as
 	// a flood wants.
 	lossPause = 10 * time.Minute
 )
 
-// Journal keeps the lines of the log in memory, in two rings: those that hosts of the network can
-// cause at will, which are the connections of SOCKS, packets that rules log and warnings of the
-// kernel, and all others. So whoever makes the router log without end overwrites no login, no
-// change and no fault.
+// Journal keeps the lines of the log in memory, in rings. One has those that hosts of the network can
+// cause at will, which are the connections of SOCKS and packets that rules log. Warnings of the kernel, some of which
+// hosts can cause, have a small one for each of their topics. All others, also the kernel's errors, are in the last.
+// So whoever makes the router log without end overwrites no login, no change and no fault.
 //
 // Lines of a Logger that is told to ([Logger.KeepIn]) are in it at once. The others are read from
 // the kernel's log, whose 32 KiB a flood of logged packets fills within milliseconds: of what is
 // lost there it keeps the number.
 //
-// Of what the kernel says of itself it keeps warnings and errors, with RouterOS' topics, as
-// many as kernelBurst and kernelPause allow. Of before the Journal began it keeps errors: each
-// board has warnings of its own at each start.
+// Of what the kernel says of itself it keeps warnings and errors, with RouterOS' topics, of each as
+// many as kernelBurst and kernelPause allow: a disk that fails hides no process that was killed. Of before the
+// Journal began it keeps errors: each board has warnings of its own at each start.
 type Journal struct {
 	kmsg *os.File
 
@@ -49,9 +53,10 @@ type Journal struct {
 	begun  bool
 	opened time.Duration
 	next   uint64 // sequence number of the Journal's next line
-	// ours has the lines that nobody outside can cause at will, theirs the others.
-	ours, theirs             ring
-	errors, warnings, losses Limit
+	// ours has the lines that nobody outside can cause at will, theirs the others but for the kernel's warnings.
+	ours, theirs ring
+	kernel       [len(kernelTopics)]kernelLines // by the topic's index
+	losses       Limit
 	// lost is how many records were overwritten before they were read, since the last line about
 	// that.
 	lost uint64
@@ -60,8 +65,15 @@ type Journal struct {
 	ended chan struct{}
 }
 
+// kernelLines is what the Journal has of the kernel's lines about a topic. Its errors are among the router's own.
+type kernelLines struct {
+	warnings       ring
+	errors, others Limit
+}
+
 // ring is the latest lines, oldest first.
 type ring struct {
+	room    int // bytes, as size
 	entries []entry
 	size    int
 }
@@ -75,7 +87,7 @@ type entry struct {
 func (r *ring) add(e entry) {
 	r.entries = append(r.entries, e)
 	r.size += len(e.text) + entryCost
-	for r.size > ringSize {
+	for r.size > r.room {
 		r.size -= len(r.entries[0].text) + entryCost
 		r.entries[0].text = ""
 		r.entries = r.entries[1:]
@@ -93,9 +105,12 @@ func OpenJournal() (*Journal, error) {
 
 // newJournal begins to read f, of which each read takes one record.
 func newJournal(f *os.File, opened time.Duration) (*Journal, error) {
-	limit := Limit{Burst: kernelBurst, Pause: kernelPause}
-	j := &Journal{kmsg: f, opened: opened, errors: limit, warnings: limit,
+	j := &Journal{kmsg: f, opened: opened, ours: ring{room: ringSize}, theirs: ring{room: ringSize},
 		losses: Limit{Burst: 1, Pause: lossPause}, fresh: make(chan struct{}), ended: make(chan struct{})}
+	for i := range j.kernel {
+		limit := Limit{Burst: kernelBurst, Pause: kernelPause}
+		j.kernel[i] = kernelLines{ring{room: kernelRing}, limit, limit}
+	}
 	conn, err := f.SyscallConn()
 	if err != nil {
 		f.Close()
@@ -104,7 +119,14 @@ func newJournal(f *os.File, opened time.Duration) (*Journal, error) {
 	go func() {
 		defer close(j.ended)
 		// It reads when there is something, until the file is closed.
-		_ = conn.Read(func(fd uintptr) bool { return !j.take(int(fd)) })
+		for more := true; more; {
+			err := conn.Read(func(fd uintptr) bool {
+				var all bool
+				all, more = j.take(int(fd))
+				return !all || !more
+			})
+			more = more && err == nil
+		}
 	}()
 	return j, nil
 }
@@ -116,7 +138,7 @@ func (j *Journal) Close() {
 }
 
 // catchUp takes what the kernel has at this moment: a line that was just logged is in the
-// Journal.
+// Journal. It does not wait for the end of a flood.
 func (j *Journal) catchUp() error {
 	conn, err := j.kmsg.SyscallConn()
 	if err == nil {
@@ -128,23 +150,25 @@ func (j *Journal) catchUp() error {
 	return nil
 }
 
-// take takes all records that there are. It returns false if there will be no more.
-func (j *Journal) take(fd int) bool {
+// take takes the records that there are, at most as many as turn says. It reports whether these were all, and whether there
+// can be more.
+func (j *Journal) take(fd int) (all, more bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	defer j.tell(j.next)
-	for {
+	for range turn {
 		n, err := unix.Read(fd, j.buf[:])
 		switch {
 		case errors.Is(err, unix.EAGAIN):
-			return true
+			return true, true
 		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.EINTR):
 			continue // overwritten while we read: the next read is of the oldest left
 		case err != nil || n == 0:
-			return false
+			return true, false
 		}
 		j.add(string(j.buf[:n]))
 	}
+	return false, true
 }
 
 // tell wakes those who wait, if there are lines after the one whose number was next. The caller
@@ -192,7 +216,7 @@ func (j *Journal) add(text string) {
 	}
 	if j.lost > 0 {
 		if _, passes := j.losses.Pass(rec.at); passes {
-			j.say(&j.ours, rec.at, "%d lines of the log were overwritten before they could be read", j.lost)
+			j.say(&j.ours, rec.at, "system", "%d lines of the log were overwritten before they could be read", j.lost)
 			j.lost = 0
 		}
 	}
@@ -210,13 +234,17 @@ func (j *Journal) add(text string) {
 		}
 		return
 	}
+	said := rec.message
 	if rec, _ = parseRecord(text, sameName); rec.topics == "" {
 		return
 	}
 	if rec.kernel {
-		limit := &j.warnings
+		topic := kernelTopic(said)
+		about := &j.kernel[topic]
+		limit := &about.others
+		ring = &about.warnings
 		if rec.level <= Error {
-			ring, limit = &j.ours, &j.errors
+			ring, limit = &j.ours, &about.errors
 		} else if rec.at < j.opened {
 			return
 		}
@@ -225,7 +253,7 @@ func (j *Journal) add(text string) {
 			return
 		}
 		if dropped > 0 {
-			j.say(&j.theirs, rec.at, "%d lines of the kernel left out", dropped)
+			j.say(ring, rec.at, kernelTopics[topic].name, "%d lines of the kernel left out", dropped)
 		}
 	} else {
 		ring = j.ringOf(rec)
@@ -243,9 +271,9 @@ func (j *Journal) put(r *ring, text string) {
 	j.next++
 }
 
-// say adds a line of the Journal itself to r. The caller holds mu.
-func (j *Journal) say(r *ring, at time.Duration, format string, args ...any) {
-	j.put(r, fmt.Sprintf("%d,0,%d,-;postern: system,warning ", userFacility<<3|Warning, at.Microseconds())+fmt.Sprintf(format, args...))
+// say adds a line of the Journal itself about topic to r. The caller holds mu.
+func (j *Journal) say(r *ring, at time.Duration, topic, format string, args ...any) {
+	j.put(r, fmt.Sprintf("%d,0,%d,-;postern: %s,warning ", userFacility<<3|Warning, at.Microseconds(), topic)+fmt.Sprintf(format, args...))
 }
 
 // causedByClients reports whether a line is about what a client or a packet did, as there are
@@ -260,8 +288,12 @@ func (r record) causedByClients() bool {
 func (j *Journal) from(sequence uint64, called func(string) string) (record, bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	rings := [2 + len(kernelTopics)]*ring{&j.ours, &j.theirs}
+	for i := range j.kernel {
+		rings[2+i] = &j.kernel[i].warnings
+	}
 	var first *entry
-	for _, r := range []*ring{&j.ours, &j.theirs} {
+	for _, r := range rings {
 		for i := range r.entries {
 			if e := &r.entries[i]; e.sequence >= sequence {
 				if first == nil || e.sequence < first.sequence {
@@ -303,7 +335,7 @@ func (j *Journal) end() uint64 {
 	return j.next
 }
 
-// Lines returns the lines of both rings, oldest first, each as "TIME TOPICS MESSAGE".
+// Lines returns the lines of all rings, oldest first, each as "TIME TOPICS MESSAGE".
 func (j *Journal) Lines(v View) ([]string, error) {
 	if err := j.catchUp(); err != nil {
 		return nil, err
@@ -323,19 +355,43 @@ func (j *Journal) Lines(v View) ([]string, error) {
 	}
 }
 
-// kernelTopics returns RouterOS' topics for what the kernel says of itself.
-func kernelTopics(message string, level int) string {
-	topic := "system"
-	for _, t := range []struct{ topic, beginnings string }{
-		{"firewall", "nf_conntrack|nf_nat|xt_|ip_tables"},
-		{"interface", "neighbour:|NETDEV WATCHDOG|br|eth|vlan"},
-		{"disk", "mtd|physmap|jedec|spi-nor|I/O error|Buffer I/O|mmc|nvme|ata|sd "},
-	} {
-		for beginning := range strings.SplitSeq(t.beginnings, "|") {
+// kernelTopics are RouterOS' topics of what the kernel says of itself, and by what a message about one is known, in small
+// letters: by its beginning, or by what it has anywhere. The last one is of all that no other is of. Chips and disks are
+// those of the boards: drivers/mtd/chips, drivers/mtd/spi-nor, block/blk-core.c (blk_errors), fs/buffer.c, drivers/mmc,
+// drivers/ata, drivers/scsi/sd.c and drivers/nvme. There is no file system on any of them.
+var kernelTopics = [...]struct{ name, begins, has string }{
+	{"firewall", "nf_|xt_|x_tables|ip_tables|ipt_|ip_set", ""},
+	{"disk", "mtd|physmap|cfi|jedec|nor |spi|waiting for chip|mmc|sdhci|nvme|ata|ahci|scsi|sd |virtio_blk|gpt:|partition",
+		".flash|i/o error| error, dev |block erase|write error|write buffer error|block device|partition table"},
+	{"interface", "neighbour:|bridge|br-|eth|vlan|ppp", "netdev watchdog|received packet on "},
+	{"system", "", ""},
+}
+
+// kernelTopic returns the index in kernelTopics of a message of the kernel.
+func kernelTopic(message string) int {
+	message = strings.ToLower(message)
+	for i, t := range kernelTopics[:len(kernelTopics)-1] {
+		for beginning := range strings.SplitSeq(t.begins, "|") {
 			if strings.HasPrefix(message, beginning) {
-				topic = t.topic
+				return i
 			}
 		}
+		for part := range strings.SplitSeq(t.has, "|") {
+			if part != "" && strings.Contains(message, part) {
+				return i
+			}
+		}
+		if t.name == "interface" && ofDevice(message) {
+			return i
+		}
 	}
-	return topic + "," + levelTopics(max(level, Critical))
+	return len(kernelTopics) - 1
+}
+
+// ofDevice reports whether a message is a driver's about an interface: "DRIVER ADDRESS INTERFACE: ..." (__netdev_printk, net/core/dev.c),
+// where an address has digits.
+func ofDevice(message string) bool {
+	words := strings.SplitN(message, " ", 4)
+	return len(words) == 4 && strings.HasSuffix(words[2], ":") && !strings.HasSuffix(words[0], ":") && !strings.HasSuffix(words[1], ":") &&
+		strings.ContainsAny(words[1], "0123456789")
 }

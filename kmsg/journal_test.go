@@ -186,22 +186,114 @@ func TestLossesAreSaid(t *testing.T) {
 	assert.Equal(t, []string{first, "system,warning 1999 lines of the log were overwritten before they could be read"}, losses())
 }
 
-// The kernel's own warnings and errors are lines, so many a minute, and the faults that count are
+// The kernel's own warnings and errors are lines, so many a minute about each topic, and the faults that count are
 // not lost among the others.
 func TestKernelLines(t *testing.T) {
 	k := newTestKernel(t)
 	k.record("4,1,1000,-;a warning of the start\n")
 	k.record("3,2,1000,-;an error of the start\n")
 	assert.Equal(t, []string{"system,error kernel: an error of the start"}, k.messages())
-	sequence := 3
-	for range 100 {
-		k.record("4,%d,70000000,-;Mem-Info\n", sequence)
+	sequence := 2
+	at := 70 * time.Second
+	record := func(prefix, text string) {
 		sequence++
+		k.record("%s,%d,%d,-;%s\n", prefix, sequence, at.Microseconds(), text)
 	}
-	k.record("3,%d,70000000,-;Out of memory: Killed process 71 (socksd)\n", sequence)
+	for range 100 {
+		record("4", "Mem-Info")
+	}
+	record("3", "Out of memory: Killed process 71 (socksd)")
 	got := k.messages()
 	assert.Len(t, got, 1+kernelBurst+1)
 	assert.Equal(t, "system,error kernel: Out of memory: Killed process 71 (socksd)", got[len(got)-1])
-	k.record("4,%d,82000000,-;later\n", sequence+1)
+	at += kernelPause + time.Second
+	record("4", "later")
 	assert.Equal(t, []string{"system,warning 90 lines of the kernel left out", "system,warning kernel: later"}, k.messages()[len(got):])
+
+	// A chip that fails hides no process that is killed, and what it says itself is told apart.
+	at += time.Hour
+	before := len(k.messages())
+	for range 100 {
+		record("3", "1e000000.flash: block erase error: (bad VPP)")
+	}
+	record("3", "Out of memory: Killed process 72 (sshd)")
+	got = k.messages()
+	assert.Len(t, got, before+kernelBurst+1)
+	assert.Equal(t, "system,error kernel: Out of memory: Killed process 72 (sshd)", got[len(got)-1])
+	at += kernelPause + time.Second
+	record("3", "1e000000.flash: block erase error: (bad VPP)")
+	assert.Equal(t, []string{"disk,warning 90 lines of the kernel left out", "disk,error kernel: 1e000000.flash: block erase error: (bad VPP)"}, k.messages()[len(got):])
+
+	// What the kernel warns of is overwritten by nothing that hosts cause, nor by warnings about what they can fill.
+	record("4", "MTD do_erase_oneblock(): software timeout")
+	record("4", "nf_conntrack: nf_conntrack: table full, dropping packet")
+	for n := range 1000 {
+		record("14", fmt.Sprintf("postern: socks,info request %d of a client %s", n, strings.Repeat("x", 500)))
+	}
+	assert.Contains(t, k.messages(), "firewall,warning kernel: nf_conntrack: nf_conntrack: table full, dropping packet")
+	for range 1000 {
+		at += kernelPause
+		record("4", "nf_conntrack: nf_conntrack: table full, dropping packet")
+	}
+	assert.Contains(t, k.messages(), "disk,warning kernel: MTD do_erase_oneblock(): software timeout")
+	assert.Contains(t, k.messages(), "system,error kernel: Out of memory: Killed process 71 (socksd)")
+	assert.Less(t, strings.Count(strings.Join(k.messages(), "\n"), "table full"), 30)
+}
+
+// What the kernel and its drivers say has the topic of what it is about.
+func TestKernelTopics(t *testing.T) {
+	for message, want := range map[string]string{
+		"nf_conntrack: nf_conntrack: table full, dropping packet":                      "firewall",
+		"xt_hashlimit: max count of 1000 reached":                                      "firewall",
+		"MTD do_write_oneword(): software timeout":                                     "disk",
+		"MTD do_write_buffer_wait(): software timeout, address:0x00080000.":            "disk",
+		"1e000000.flash: block erase failed at 0x003c0000 (status 0xa0)":               "disk",
+		"0.flash: buffer write error (status timeout)":                                 "disk",
+		"Waiting for chip to be ready timed out.":                                      "disk",
+		"spi-nor spi0.0: timeout while writing configuration register":                 "disk",
+		"critical medium error, dev sda, sector 2048 op 0x1:(WRITE) flags 0x800":       "disk",
+		"I/O error, dev vda, sector 8 op 0x0:(READ) flags 0x0":                         "disk",
+		"timeout error, dev mmcblk0, sector 0 op 0x1:(WRITE) flags 0x0":                "disk",
+		"Buffer I/O error on dev mmcblk0p2, logical block 0, lost async page write":    "disk",
+		"mmc0: Timeout waiting for hardware interrupt.":                                "disk",
+		"ata1.00: failed command: WRITE DMA":                                           "disk",
+		"sd 0:0:0:0: [sda] Synchronize Cache(10) failed: Result: hostbyte=0x01":        "disk",
+		"nvme nvme0: I/O 1 QID 1 timeout, aborting":                                    "disk",
+		"GPT:Alternate GPT header not at the end of the disk.":                         "disk",
+		"neighbour: arp_cache: neighbor table overflow!":                               "interface",
+		"pcnet32 0000:00:0b.0 ether1: NETDEV WATCHDOG: CPU: 0: transmit queue 0 timed": "interface",
+		"e1000e 0000:00:02.0 ether2: Reset adapter unexpectedly":                       "interface",
+		"bridge1: received packet on ether2 with own address as source address":        "interface",
+		"Out of memory: Killed process 71 (socksd) total-vm:1kB":                       "system",
+		"sshd: page allocation failure: order:0, mode:0x820(GFP_ATOMIC)":               "system",
+		"TCP: request_sock_TCP: Possible SYN flooding on port 0.0.0.0:1080.":           "system",
+		"usb 1-1: device descriptor read/64, error -71":                                "system",
+		"CPU: 0 UID: 0 PID: 1 Comm: init Not tainted 6.12.0 #1":                        "system",
+	} {
+		rec, ok := parseRecord("4,1,1,-;"+message, sameName)
+		assert.True(t, ok && rec.kernel)
+		assert.Equal(t, want+",warning", rec.topics, message)
+	}
+}
+
+// Who logs or looks does not wait for the end of a flood that is faster than its reader.
+func TestFloodWithoutEnd(t *testing.T) {
+	f, err := os.Open("/dev/zero") // each read takes something
+	require.NoError(t, err)
+	j, err := newJournal(f, time.Minute)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		j.keep(Info, "postern: system,info one")
+		lines, err := j.Lines(View{Called: sameName})
+		assert.NoError(t, err)
+		assert.Len(t, lines, 1)
+		j.Close()
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("still waits")
+	}
 }

@@ -166,7 +166,8 @@ func parseRecord(text string, called func(string) string) (record, bool) {
 		if line, ok := packetLine(rec.message, rec.level == Debug, called); ok {
 			rec.topics, rec.message, rec.level = "firewall,info", line, Info
 		} else if rec.level <= Warning && !strings.HasPrefix(rec.message, fullSet) {
-			rec.topics, rec.message, rec.kernel = kernelTopics(rec.message, rec.level), "kernel: "+rec.message, true
+			topic := kernelTopics[kernelTopic(rec.message)].name
+			rec.topics, rec.message, rec.kernel = topic+","+levelTopics(max(rec.level, Critical)), "kernel: "+rec.message, true
 		}
 	}
 	return rec, true
