@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern-router/postern/internal/testnet"
+	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/match"
 )
 
@@ -220,7 +221,7 @@ func TestChainsInKernel(t *testing.T) {
 :postern-open - [0:0]
 -A INPUT -i lo -j ACCEPT
 -A INPUT -j postern-open
--A INPUT -i ether1 -j LOG --log-prefix in --log-level 6
+-A INPUT -i ether1 -m limit --limit 20/sec --limit-burst 40 -j LOG --log-prefix in --log-level 6
 -A INPUT -i ether1 -j postern-chain-431fc39e
 -A INPUT -j ACCEPT
 -A FORWARD -m set ! --match-set {10.0.0.10/32 10.0.0.9/32 10.1.0.0/16} dst -m set ! --match-set {} dst -m comment --comment "x y" -j DROP
@@ -229,7 +230,7 @@ func TestChainsInKernel(t *testing.T) {
 -A OUTPUT -o lo -m mark --mark 0xffffffff -j DROP
 -A postern-chain-431fc39e -p tcp -m tcp --dport 22 -g postern-d7328c05-src
 -A postern-chain-431fc39e -g postern-d7328c05-rest
--A postern-d7328c05 -j LOG --log-level 6
+-A postern-d7328c05 -m limit --limit 20/sec --limit-burst 40 -j LOG --log-level 6
 -A postern-d7328c05 -j RETURN
 -A postern-d7328c05-rest -m set ! --match-set {10.0.0.0/30} src -j DROP
 -A postern-d7328c05-rest -j SET --add-set {} dst --exist --timeout 90
@@ -238,7 +239,7 @@ func TestChainsInKernel(t *testing.T) {
 -A postern-d7328c05-src -g postern-d7328c05-rest
 COMMIT
 `, withSets(t, save(t, program, "-t", "filter")))
-		assert.Contains(t, save(t, program, "-t", "nat"), "-A POSTROUTING -j postern-chain-3eaec225\n-A postern-chain-3eaec225 -o ether1 -j LOG --log-level 7\n"+
+		assert.Contains(t, save(t, program, "-t", "nat"), "-A POSTROUTING -j postern-chain-3eaec225\n-A postern-chain-3eaec225 -o ether1 -m limit --limit 20/sec --limit-burst 40 -j LOG --log-level 7\n"+
 			"-A postern-chain-3eaec225 -o ether1 -j MASQUERADE\n")
 	})
 }
@@ -315,4 +316,41 @@ func TestManyAddresses(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []uint64{3, 3, 3}, []uint64{got[253].Packets, got[254].Packets, got[255].Packets})
 	require.NoError(t, f.Apply(c), "again")
+}
+
+// A rule logs a burst and then few packets a second, and what it does and counts is about all of them.
+func TestLogIsBounded(t *testing.T) {
+	withEach(t, func(t *testing.T, program string, _ *testnet.Host) {
+		const packets = 4000 // half of which are sent: more than it may log in a minute and a half
+		f := newFirewall(t, program)
+		udp := Rule{Chain: "output", Action: "log", Protocol: "udp", DstPort: ports("9")}
+		some := udp.with("limit", "1/10m,100")
+		passes, returns := udp, udp
+		passes.Action, passes.Log = "passthrough", true
+		returns.Action, returns.Log = "return", true
+		require.NoError(t, f.Apply(Config{Filter: []Rule{udp, some, passes, returns.with("limit", "1/10m,100"), returns}}))
+		c, err := net.Dial("udp4", "127.0.0.1:9")
+		require.NoError(t, err)
+		defer c.Close()
+		for range packets {
+			_, _ = c.Write([]byte("x")) // nobody listens, which some of the calls say
+		}
+		got, err := f.Counters(Filter)
+		require.NoError(t, err)
+		sent := got[0].Packets
+		assert.GreaterOrEqual(t, sent, uint64(packets/2))
+		assert.Equal(t, []uint64{sent, 100, sent, 100, sent - 100}, []uint64{got[0].Packets, got[1].Packets, got[2].Packets, got[3].Packets, got[4].Packets})
+		logged := 0
+		for line := range strings.Lines(save(t, program, "-c", "-t", "filter")) {
+			if strings.Contains(line, "-j LOG") {
+				var n, bytes uint64
+				_, err := fmt.Sscanf(line, "[%d:%d]", &n, &bytes)
+				require.NoError(t, err)
+				assert.GreaterOrEqual(t, n, uint64(kmsg.PacketBurst), line)
+				assert.Less(t, n, sent, line)
+				logged++
+			}
+		}
+		assert.Equal(t, 5, logged)
+	})
 }

@@ -149,7 +149,8 @@ const fullSaved = `*filter
 -A INPUT -j postern-open
 -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A INPUT -p icmp -m icmp --icmp-type 8/0 -m comment --comment "a \"quoted\" \\ comment" -j ACCEPT
--A INPUT -j LOG --log-prefix "in \"x\": " --log-level 6
+-A INPUT -m limit --limit 20/sec --limit-burst 40 -j LOG --log-prefix "in \"x\": " --log-level 6
+-A INPUT
 -A INPUT ! -p gre -j DROP
 -A INPUT -j ACCEPT
 -A FORWARD -s 192.168.0.0/24 -p tcp -m tcp --dport 21 -j DROP
@@ -553,11 +554,11 @@ func FuzzApply(f *testing.F) {
 		require.NoError(t, router.Enter())
 		fw := newFirewall(t, "iptables-legacy")
 		require.NoError(t, fw.Apply(Config{Filter: []Rule{r}}))
-		want := []string{"-A", "FORWARD"}
+		count := []string{"-A", "FORWARD"}
 		if comment != "" {
-			want = append(want, "-m", "comment", "--comment", oneLine(comment))
+			count = append(count, "-m", "comment", "--comment", oneLine(comment))
 		}
-		want = append(want, "-j", "LOG")
+		want := append(slices.Clone(count), "-m", "limit", "--limit", "20/sec", "--limit-burst", "40", "-j", "LOG")
 		if prefix != "" {
 			want = append(want, "--log-prefix", prefix)
 		}
@@ -565,7 +566,8 @@ func FuzzApply(f *testing.F) {
 		lines := strings.Split(save(t, "iptables-legacy", "-t", "filter"), "\n")
 		require.Len(t, lines, 13)
 		assert.Equal(t, want, words(lines[8]))
-		assert.Equal(t, "-A FORWARD -j ACCEPT", lines[9])
+		assert.Equal(t, count, words(lines[9]))
+		assert.Equal(t, "-A FORWARD -j ACCEPT", lines[10])
 	})
 }
 

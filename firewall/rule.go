@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-router/postern/kmsg"
 	"github.com/postern-router/postern/match"
 )
 
@@ -267,8 +268,15 @@ func (r Rule) Decides() bool {
 		"add-src-to-address-list", "add-dst-to-address-list"}, r.Action)
 }
 
-// logTarget returns the option -j that logs what the rule matches, and its own options.
+// logLimit is the match of a rule that logs: more packets would overwrite the 32 KiB of the kernel's log before they are
+// read, and what the kernel itself says with them. The rule's counter counts all.
+var logLimit = []string{"-m", "limit", "--limit", strconv.Itoa(kmsg.PacketRate) + "/second", "--limit-burst", strconv.Itoa(kmsg.PacketBurst)}
+
+// logTarget returns the option -j that logs what the rule matches, and its own options; nil if it does not log.
 func (r *Rule) logTarget(t Table) []string {
+	if !r.Log && r.Action != "log" {
+		return nil
+	}
 	// RouterOS logs at info too. The kernel's line does not tell the chain. Its level
 	// tells that the table is nat; the serial console would show a third level.
 	level := "info"
@@ -283,7 +291,7 @@ func (r *Rule) logTarget(t Table) []string {
 }
 
 // target returns the option -j of the rule in table t and the target's own options. It returns nothing
-// for passthrough and fasttrack-connection: a rule without a target only counts. chains are the
+// for passthrough, fasttrack-connection and log: a rule without a target only counts. What logs stands before it. chains are the
 // kernel's names of the user's chains, and lists what the kernel has of address lists.
 func (r *Rule) target(t Table, chains map[string]string, m marks, lists map[string]kernelList) []string {
 	var a []string
@@ -299,8 +307,6 @@ func (r *Rule) target(t Table, chains map[string]string, m marks, lists map[stri
 		a = []string{"-j", "DROP"}
 	case "reject":
 		a = []string{"-j", "REJECT", "--reject-with", rejectWith(r.RejectWith)}
-	case "log":
-		a = r.logTarget(t)
 	case "jump":
 		a = []string{"-j", chains[r.JumpTarget]}
 	case "return":

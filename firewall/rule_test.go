@@ -96,7 +96,7 @@ func TestArgs(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			require.NoError(t, test.rule.Validate(test.table))
 			e := entries(test.table, []Rule{test.rule}, Config{}, nil)[0]
-			assert.Equal(t, test.want, strings.Join(slices.Concat(e.match, e.target), " "))
+			assert.Equal(t, test.want, strings.Join(slices.Concat(e.match, e.log, e.target), " "))
 		})
 	}
 }
@@ -361,7 +361,7 @@ func FuzzQuote(f *testing.F) {
 		line, ok := strings.CutSuffix(string(s.text), "\n")
 		require.True(t, ok)
 		require.NotContains(t, line, "\n")
-		require.Equal(t, slices.Concat([]string{"[0:0]", "-A", "INPUT"}, r.matches(sets{in: Interfaces{Not: true}, out: Interfaces{Not: true}}, marks{}), r.target(Filter, nil, marks{}, nil)), words(line))
+		require.Equal(t, slices.Concat([]string{"[0:0]", "-A", "INPUT"}, r.matches(sets{in: Interfaces{Not: true}, out: Interfaces{Not: true}}, marks{}), logLimit, r.logTarget(Filter)), words(line))
 	})
 }
 

@@ -25,7 +25,7 @@ type entry struct {
 	match, target []string
 	// counting are matches that count, and so must see no packet that another match leaves out.
 	counting []string
-	// log is the target that logs; nil if the rule does not, or does nothing else.
+	// log is the target that logs; nil if the rule does not.
 	log []string
 	// sets are the interfaces and addresses that it matches.
 	sets
@@ -143,7 +143,7 @@ func layout(t Table, es []entry, clamp ...string) []kernelChain {
 			into, match = do, e.needs
 		}
 		if e.log != nil {
-			k.add(into, kernelRule{entry: i, match: match, target: e.log})
+			k.add(into, kernelRule{entry: i, match: slices.Concat(match, logLimit), target: e.log})
 		}
 		k.add(into, kernelRule{entry: i, counts: true, match: match, target: e.target})
 		if e.final {
@@ -260,9 +260,7 @@ func entries(t Table, rules []Rule, c Config, lists map[string]kernelList) []ent
 		}
 		e.returns = slices.Equal(e.target, []string{"-j", "RETURN"})
 		e.match, e.counting, e.nowhere = r.matches(e.sets, m), r.extra(true), e.sets.none()
-		if r.Log && r.Action != "log" {
-			e.log = r.logTarget(t)
-		}
+		e.log = r.logTarget(t)
 		// A rule stays what it is when the members of its lists change.
 		e.key = r.digest()
 		nameLimit(e.counting, t, e.key, tables)
@@ -456,8 +454,11 @@ func (s *script) rehearse(t Table, es []entry, each bool) {
 			continue
 		}
 		target := e.target
-		if e.jumps {
+		switch {
+		case e.jumps:
 			target = nil // the chain is not there yet
+		case target == nil:
+			target = e.log
 		}
 		s.append(place{t, i}, Counter{}, rehearsalChain, slices.Concat(e.match, e.counting, target)...)
 		if each {

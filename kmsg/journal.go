@@ -26,9 +26,12 @@ const (
 	// turn is how many records are read at most before others get their turn: all that the kernel's log can have at
 	// a moment (its descriptors, one for each 32 of its 32 KiB: kernel/printk/printk.c). A flood may bring them faster than they are read.
 	turn = 1024
-	// lossPause is the least time between two lines about what was overwritten: there are as many as
+	// lossPause is the least time between two lines about what was overwritten, or what rules left out: there are as many as
 	// a flood wants.
 	lossPause = 10 * time.Minute
+	// PacketRate is how many packets a second a rule of the firewall logs, and PacketBurst how many at once.
+	PacketRate  = 20
+	PacketBurst = 40
 )
 
 // Journal keeps the lines of the log in memory, in rings. One has those that hosts of the network can
@@ -57,6 +60,8 @@ type Journal struct {
 	ours, theirs ring
 	kernel       [len(kernelTopics)]kernelLines // by the topic's index
 	losses       Limit
+	// packets is what one rule may log, but for a few packets, and full the limit of lines that say so.
+	packets, full Limit
 	// lost is how many records were overwritten before they were read, since the last line about
 	// that.
 	lost uint64
@@ -106,7 +111,8 @@ func OpenJournal() (*Journal, error) {
 // newJournal begins to read f, of which each read takes one record.
 func newJournal(f *os.File, opened time.Duration) (*Journal, error) {
 	j := &Journal{kmsg: f, opened: opened, ours: ring{room: ringSize}, theirs: ring{room: ringSize},
-		losses: Limit{Burst: 1, Pause: lossPause}, fresh: make(chan struct{}), ended: make(chan struct{})}
+		losses: Limit{Burst: 1, Pause: lossPause}, full: Limit{Burst: 1, Pause: lossPause},
+		packets: Limit{Burst: PacketBurst, Pause: 11 * time.Second / PacketRate / 10}, fresh: make(chan struct{}), ended: make(chan struct{})}
 	for i := range j.kernel {
 		limit := Limit{Burst: kernelBurst, Pause: kernelPause}
 		j.kernel[i] = kernelLines{ring{room: kernelRing}, limit, limit}
@@ -231,6 +237,12 @@ func (j *Journal) add(text string) {
 		// As many as there are packets: they are read when somebody wants to see them.
 		if mayBePacket(rec.message) {
 			j.put(ring, line)
+			if _, passes := j.packets.Pass(rec.at); passes {
+				return
+			}
+			if _, passes := j.full.Pass(rec.at); passes {
+				j.say(&j.ours, rec.at, "firewall", "many packets to log: each rule logs %d a second and counts the others", PacketRate)
+			}
 		}
 		return
 	}

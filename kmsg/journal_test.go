@@ -297,3 +297,29 @@ func TestFloodWithoutEnd(t *testing.T) {
 		t.Fatal("still waits")
 	}
 }
+
+// What a rule leaves out when it has logged as many packets as it may is said now and then.
+func TestPacketsLeftOut(t *testing.T) {
+	k := newTestKernel(t)
+	sequence := 0
+	packets := func(n int, at, pause time.Duration) {
+		for range n {
+			sequence++
+			k.record("6,%d,%d,-;IN=ether1 OUT= MAC= SRC=10.1.0.66 DST=10.1.0.104 LEN=60 PROTO=2\n", sequence, at.Microseconds())
+			at += pause
+		}
+	}
+	said := func() int {
+		return strings.Count(strings.Join(k.messages(), "\n"), "firewall,warning many packets to log: each rule logs 20 a second and counts the others")
+	}
+	packets(PacketBurst, time.Minute, 0)
+	packets(100, time.Hour, 2*time.Second/PacketRate)
+	assert.Zero(t, said())
+	for range 2 { // a rule at its limit
+		packets(PacketBurst, 2*time.Hour, 0)
+		packets(100, 2*time.Hour+time.Second/PacketRate, time.Second/PacketRate)
+		assert.Equal(t, 1, said())
+	}
+	packets(1000, 3*time.Hour, time.Millisecond)
+	assert.Equal(t, 2, said())
+}

@@ -113,6 +113,7 @@ func (r *router) loggedFlood(t *testing.T) {
 		assert.Regexp(t, fmt.Sprintf(`the clock was set to .*12:%02d:00`, i), log)
 	}
 	assert.Contains(t, log, "firewall,info input: in:ether1")
+	assert.Contains(t, log, "firewall,warning many packets to log: each rule logs 20 a second and counts the others")
 	t.Logf("of the packets: %q", regexp.MustCompile(`\d+ lines of the log were overwritten`).FindAllString(log, -1))
 }
 
