@@ -196,7 +196,8 @@ func (h *household) startSlowFTP(t *testing.T) <-chan error {
 	return ended
 }
 
-// TestOnePort boots a board with one port where nobody gives it an address, until somebody does.
+// TestOnePort boots a board with one port where nobody gives it an address, until somebody does. It is managed by that port, at
+// either address.
 func TestOnePort(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
@@ -209,6 +210,16 @@ func TestOnePort(t *testing.T) {
 	assert.Regexp(t, `(?m)^ 0 D 192\.168\.0\.1/24 `, k.command(t, "/ip address print"))
 	assert.Contains(t, k.command(t, "/log print"), b.LAN+" has no address in 30s: the router is at 192.168.0.1")
 	assert.NotContains(t, settings(k.command(t, "/export")), lanAddress)
+	assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
+	ssh := newSSHClient(t, k.n, k.dir)
+	managed := func(from host, address string) {
+		t.Helper()
+		out, err := ssh.command(from, sshPassword, "admin@"+address, "/system identity print").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		assert.Contains(t, string(out), "name: postern")
+		assert.Contains(t, k.run(t, from, "curl", "--silent", "--show-error", "--fail", "--compressed", "http://"+address+"/"), "<title>")
+	}
+	managed(client, lanAddress)
 
 	require.NoError(t, k.n[other].IP("addr add 10.2.0.1/24 dev eth0"))
 	provider := k.n.command(other, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", "--group=root", "--port=0",
@@ -227,6 +238,7 @@ func TestOnePort(t *testing.T) {
 	address, err := find(k.command(t, "/ip address print"), `(?m)^ 0 D (10\.2\.0\.\d+)/24 `)
 	require.NoError(t, err)
 	require.NoError(t, k.n.awaitPing(other, address))
+	managed(other, address)
 }
 
 // ownAddress is the router's WAN address, another than before if that is not "". The router has it a
