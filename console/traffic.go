@@ -281,9 +281,6 @@ func (x *execution) torch(_ *menu, a arguments) error {
 		fmt.Fprintf(&x.out, format, r.protocol, endText(r.src), endText(r.dst), rateOf(r.tx), rateOf(r.rx))
 	}
 	fmt.Fprintf(&x.out, format, "", "", fmt.Sprintf("%d of %d", len(rows), len(shown)), rateOf(tx), rateOf(rx))
-	if len(connections) >= firewall.MaxTracked {
-		fmt.Fprintf(&x.out, "only the first %d connections are looked at\n", firewall.MaxTracked)
-	}
 	return nil
 }
 

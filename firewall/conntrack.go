@@ -12,9 +12,6 @@ import (
 	"time"
 )
 
-// MaxTracked is the greatest number of connections that ListTracked returns.
-const MaxTracked = 4096
-
 // conntrackFile lists the connections of the network namespace of the thread that opens
 // it (net/netfilter/nf_conntrack_standalone.c).
 const conntrackFile = "/proc/thread-self/net/nf_conntrack"
@@ -44,12 +41,12 @@ type Tracked struct {
 	icmpType, icmpCode byte
 }
 
-// ListTracked lists the IPv4 connections that the kernel tracks, at most MaxTracked.
-func ListTracked() ([]Tracked, error) {
-	var all []Tracked
-	err := eachTracked(func(c Tracked) bool {
+// ListTracked lists the IPv4 connections that the kernel tracks. Their number is bounded by the kernel's table, whose size goes
+// by the memory of the machine.
+func ListTracked() (all []Tracked, err error) {
+	err = eachTracked(func(c Tracked) bool {
 		all = append(all, c)
-		return len(all) < MaxTracked
+		return true
 	})
 	return all, err
 }
@@ -69,12 +66,13 @@ func readTracked(r io.Reader, f func(Tracked) bool) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 512), 4096)
 	for lines.Scan() {
-		if !strings.HasPrefix(lines.Text(), "ipv4 ") {
+		line := lines.Text()
+		if !strings.HasPrefix(line, "ipv4 ") {
 			continue
 		}
-		c, err := parseTracked(lines.Text())
+		c, err := parseTracked(line)
 		if err != nil {
-			return fmt.Errorf("tracked connections: %q: %w", lines.Text(), err)
+			return fmt.Errorf("tracked connections: %q: %w", line, err)
 		}
 		if !f(c) {
 			return nil

@@ -96,8 +96,11 @@ func forget(connections []Tracked) (gone map[flow]bool, err error) {
 	if err := unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err != nil {
 		return nil, fmt.Errorf("forget connections: %w", err)
 	}
-	if err := end(s, connections); err != nil {
-		failed = fmt.Errorf("forget connections: %w", err)
+	// Some at a time: the timeouts are those of forgetting no longer than that takes.
+	for some := range slices.Chunk(connections, maxTrim) {
+		if err := end(s, some); err != nil && failed == nil {
+			failed = fmt.Errorf("forget connections: %w", err)
+		}
 	}
 	gone = make(map[flow]bool, len(connections))
 	for _, c := range connections {

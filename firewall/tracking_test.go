@@ -52,6 +52,30 @@ func TestTracking(t *testing.T) {
 	assert.True(t, slices.ContainsFunc(all, func(c Tracked) bool { return c.Protocol == "tcp" && c.Bytes >= 60 && c.ReplyBytes >= 60 }), all)
 }
 
+// However many connections there are, all are listed, and can be forgotten.
+func TestListAndForgetAll(t *testing.T) {
+	s := newSite(t)
+	require.NoError(t, DefaultTracking().Set())
+	const first, connections = 10_000, 5000
+	var from *net.UDPConn
+	require.NoError(t, s.client.Do(func() (err error) {
+		from, err = net.ListenUDP("udp4", nil)
+		return err
+	}))
+	defer from.Close()
+	var all []Tracked
+	for deadline := time.Now().Add(time.Minute); len(all) < connections; all = s.list() {
+		require.True(t, time.Now().Before(deadline), "%d connections", len(all))
+		for i := range connections { // some may be lost
+			_, _ = from.WriteToUDP([]byte("x"), &net.UDPAddr{IP: net.ParseIP(serverIP), Port: first + i})
+		}
+	}
+	n, err := Forget(all)
+	require.NoError(t, err)
+	assert.Equal(t, connections, n)
+	assert.Empty(t, s.list())
+}
+
 func TestFairShare(t *testing.T) {
 	for _, c := range []struct {
 		name   string
