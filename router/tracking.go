@@ -108,7 +108,7 @@ func (s *trackingService) watch(ctx context.Context) {
 		}
 		counted = now
 		if counted > told && (toldAt.IsZero() || time.Since(toldAt) >= falseSourceLog) {
-			s.log.Printf(kmsg.Warning, "%d packets with a false source dropped: they came by an interface that is not the way back to it (/ip settings rp-filter)", counted-told)
+			s.log.Printf(kmsg.Warning, "%d packets with a false source dropped: an address of the router, of loopback or multicast, or one to which the way back is not by the interface that they came by (/ip settings rp-filter)", counted-told)
 			told, toldAt = counted, time.Now()
 		}
 	}

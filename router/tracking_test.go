@@ -154,7 +154,7 @@ func TestFalseSourcesAreTold(t *testing.T) {
 		f.change(func() { f.false = 3 })
 		time.Sleep(falseSourceLook)
 		synctest.Wait()
-		assert.Contains(t, said(), "firewall,warning 3 packets with a false source dropped: ")
+		assert.Contains(t, said(), "firewall,warning 3 packets with a false source dropped: an address of the router, of loopback or multicast, or one to which the way back ")
 		f.change(func() { f.false = 1003 })
 		time.Sleep(falseSourceLog - 2*falseSourceLook)
 		synctest.Wait()
