@@ -215,7 +215,13 @@ func Open(b board.Board, log *kmsg.Logger, requests chan<- console.Request, rest
 	}, requests)
 	clients.setLayer, dialers.setLayer, fallback.setLayer, leases.setLayer = r.SetLayer, r.SetLayer, r.SetLayer, r.SetLayer
 	lists.expire, gateways.setDown = r.expireAddresses, r.setDown
-	network.OnLink = r.linkLog()
+	logLink := r.linkLog()
+	network.OnLink = func(port string, up bool) {
+		logLink(port, up)
+		if up {
+			sizeQueues(log, "/")
+		}
+	}
 	network.OnUp = func(name string) {
 		clients.linkUp(name)
 		dialers.linkUp(name)

@@ -15,7 +15,7 @@ import (
 // all of them, with what each can take on a machine with 32 MB.
 type kernelTable struct {
 	// files are below the root folder, a * standing for each device. Those of a device that
-	// comes later have the value of "default".
+	// comes later have the value of "default" if there is such, and else what sizeQueues sets.
 	files string
 	// One unit for each so many bytes of memory, but no less than low and no more than high.
 	bytesPerUnit, low, high uint64
@@ -60,9 +60,11 @@ var kernelTables = []kernelTable{
 	// What a program has not read yet of a socket that is not of TCP, in bytes for each. The
 	// kernel's own is 160 KiB.
 	{"proc/sys/net/core/rmem_default", 512, 64 << 10, 208 << 10},
-	// Packets that wait until a port can send them, in packets of each of three priorities.
-	{"sys/class/net/*/tx_queue_len", 128 << 10, 256, 1000},
+	portQueues,
 }
+
+// portQueues are packets that wait until a port can send them, in packets of each of three priorities.
+var portQueues = kernelTable{"sys/class/net/*/tx_queue_len", 128 << 10, 256, 1000}
 
 // kernelSwitches are parameters of the kernel that are the same on each machine.
 var kernelSwitches = []struct{ file, value string }{
@@ -95,11 +97,19 @@ func SetKernelParameters(log *kmsg.Logger, root string) {
 			log.Printf(kmsg.Warning, "set a parameter of the kernel: %v", err)
 		}
 	}
+	sizeTables(log, root, kernelTables...)
+}
+
+// sizeQueues bounds what waits for ports: the kernel gives one that was plugged in since the start 1,000 packets.
+func sizeQueues(log *kmsg.Logger, root string) { sizeTables(log, root, portQueues) }
+
+// sizeTables bounds tables by the memory of the machine. root is the folder of proc and sys. What cannot be set is logged.
+func sizeTables(log *kmsg.Logger, root string, tables ...kernelTable) {
 	text, err := os.ReadFile(filepath.Join(root, "proc/meminfo"))
 	if err == nil {
 		var memory uint64
 		if memory, err = parseMeminfo(string(text), "MemTotal"); err == nil {
-			err = sizeTables(root, memory)
+			err = setSizes(root, memory, tables)
 		}
 	}
 	if err != nil {
@@ -107,9 +117,9 @@ func SetKernelParameters(log *kmsg.Logger, root string) {
 	}
 }
 
-func sizeTables(root string, memory uint64) error {
+func setSizes(root string, memory uint64, tables []kernelTable) error {
 	var failed []error
-	for _, t := range kernelTables {
+	for _, t := range tables {
 		files, err := filepath.Glob(filepath.Join(root, t.files))
 		if err == nil && len(files) == 0 {
 			err = fmt.Errorf("%s: %w", t.files, fs.ErrNotExist)

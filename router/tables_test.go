@@ -62,13 +62,31 @@ func TestTableSizes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			root := kernelFiles(t)
-			require.NoError(t, sizeTables(root, c.memory<<10))
+			require.NoError(t, setSizes(root, c.memory<<10, kernelTables))
 			got, err := os.ReadFile(filepath.Join(root, c.file))
 			require.NoError(t, err)
 			written, _, _ := strings.Cut(string(got), "\n")
 			assert.Equal(t, c.want, written)
 		})
 	}
+}
+
+// A card that is plugged in later waits for no more than the others do.
+func TestLaterPort(t *testing.T) {
+	log, said := testLog(t)
+	root := kernelFiles(t)
+	require.NoError(t, os.WriteFile(filepath.Join(root, "proc/meminfo"), []byte("MemTotal: 24500 kB\n"), 0o644))
+	later := filepath.Join(root, "sys/class/net/eth7/tx_queue_len")
+	require.NoError(t, os.MkdirAll(filepath.Dir(later), 0o755))
+	require.NoError(t, os.WriteFile(later, []byte("1000\n"), 0o644))
+	untouched := filepath.Join(root, "proc/sys/net/ipv4/ipfrag_time")
+	sizeQueues(log, root)
+	for file, want := range map[string]string{later: "256\n", untouched: "the kernel's\n"} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.True(t, strings.HasPrefix(string(text), want), "%s: %q", file, text)
+	}
+	assert.Empty(t, said())
 }
 
 func tableOf(t *testing.T, suffix string) kernelTable {
