@@ -1,7 +1,9 @@
 package firewall
 
 import (
+	"bufio"
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"iter"
 	"maps"
@@ -115,20 +117,23 @@ type Trimmed struct {
 // with fewer keep what they have. One that dst-nat sends on is the host's that it goes to: however many call a server from outside,
 // they take no other's. The router, whose addresses are own, is such a host. Of those of one host, the callers that have most lose in the same manner. Those that were silent for
 // longest go first. Among so many hosts, or callers of one, that none could keep leastShare, only that counts.
-// What has a bound of its own is kept: open connections of the router to others, and of TCP by
-// others to the router.
+// What has a bound of its own is kept: connections of TCP that the router has a socket for, and others that it has begun.
 //
 // In the place of what only one side has sent something of, the kernel takes new ones by itself.
 // A host that opens as many as there can be would leave room for nobody else, nor for the router.
 //
 // It fails if none of those that are too many could be forgotten.
 func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
+	sockets, err := openSockets()
+	if err != nil {
+		return nil, err
+	}
 	byHost, byCaller, total := map[[4]byte]int{}, map[caller]int{}, 0
 	if err := eachTracked(func(c Tracked) bool {
 		if c.Assured {
 			total++
 		}
-		if from, ok := c.mayGo(own); ok {
+		if from, ok := c.mayGo(own, sockets); ok {
 			byHost[from.host]++
 			byCaller[from]++
 		}
@@ -155,7 +160,7 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 		}
 	}
 	tooMany := func(c Tracked) (caller, bool) {
-		from, ok := c.mayGo(own)
+		from, ok := c.mayGo(own, sockets)
 		if !ok {
 			return caller{}, false
 		}
@@ -188,7 +193,7 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	}
 	gone, err := forget(doomed)
 	for _, c := range doomed {
-		if from, _ := c.mayGo(own); gone[c.flow()] {
+		if from, _ := c.mayGo(own, sockets); gone[c.flow()] {
 			lost[from]++
 		}
 	}
@@ -294,25 +299,72 @@ func silences() (func(Tracked) time.Duration, error) {
 const maxTrim = 1024
 
 // mayGo reports whether Trim may forget a connection, and for whom it counts.
-func (c Tracked) mayGo(own []netip.Addr) (caller, bool) {
+func (c Tracked) mayGo(own []netip.Addr, open map[socket]bool) (caller, bool) {
 	if !c.Assured || !c.forgettable() {
 		return caller{}, false
 	}
 	from := caller{c.Src.Addr().As4(), c.Src.Addr().As4()}
-	switch ours, toUs := slices.Contains(own, c.Src.Addr()), slices.Contains(own, c.ReplySrc.Addr()); {
-	case ours:
-		// One that is half closed may go on for long, and what the other side sends may be let in for its sake alone.
+	switch tcp := c.Protocol == "tcp"; {
+	case slices.Contains(own, c.Src.Addr()):
 		from.host = noHost
-		return from, c.State == "time_wait" || c.State == "close"
-	case toUs:
-		// Behind one that is open is a socket of a service, and each service has a bound. UDP takes no more than
-		// packets that are answered, and what is being closed nothing any more.
+		return from, tcp && !open[socketOf(c.Src, c.Dst)]
+	case slices.Contains(own, c.ReplySrc.Addr()):
 		from.host = noHost
-		return from, c.Protocol != "tcp" || c.State != "established"
+		return from, !tcp || !open[socketOf(c.ReplySrc, c.ReplyDst)]
 	case c.ReplySrc.Addr() != c.Dst.Addr():
 		from.host = c.ReplySrc.Addr().As4()
 	}
 	return from, true
+}
+
+// socket is the address and the port of its own end, and then of the other.
+type socket [12]byte
+
+func socketOf(own, other netip.AddrPort) (s socket) {
+	for i, end := range []netip.AddrPort{own, other} {
+		address := end.Addr().As4()
+		copy(s[6*i:], address[:])
+		binary.BigEndian.PutUint16(s[6*i+4:], end.Port())
+	}
+	return s
+}
+
+// openSockets are the TCP sockets of the network namespace of the thread, but for those of connections that are over. Services, and the kernel
+// where nobody owns one, bound how many there are. A connection that is tracked as open need not have one: where a program does not accept
+// as fast as others call, the kernel says nothing of it to them.
+func openSockets() (map[socket]bool, error) {
+	// The addresses are hexadecimal numbers in the processor's order of bytes (get_tcp4_sock in net/ipv4/tcp_ipv4.c).
+	file, err := os.Open("/proc/thread-self/net/tcp")
+	if err != nil {
+		return nil, fmt.Errorf("sockets: %w", err)
+	}
+	defer file.Close()
+	const timeWait = "06"
+	all := map[socket]bool{}
+	lines := bufio.NewScanner(file)
+	lines.Scan() // the names of the columns
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 4 || fields[3] == timeWait {
+			continue
+		}
+		var s socket
+		for i, end := range fields[1:3] {
+			address, port, _ := strings.Cut(end, ":")
+			a, errA := strconv.ParseUint(address, 16, 32)
+			p, errP := strconv.ParseUint(port, 16, 16)
+			if err := cmp.Or(errA, errP); err != nil {
+				return nil, fmt.Errorf("sockets: %q: %w", lines.Text(), err)
+			}
+			binary.NativeEndian.PutUint32(s[6*i:], uint32(a))
+			binary.BigEndian.PutUint16(s[6*i+4:], uint16(p))
+		}
+		all[s] = true
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("sockets: %w", err)
+	}
+	return all, nil
 }
 
 // fairShare is the greatest number of entries with which each of those that have counts may be left so that at

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/internal/testnet"
 )
@@ -397,7 +398,7 @@ func TestTrimManyCallers(t *testing.T) {
 	assert.Equal(t, 80, n["others"]+n["10.5.8.20"], n)
 }
 
-// What a host has with the router itself counts too, but for what is open by TCP, which the router's services bound.
+// What a host has with the router itself counts too, but for TCP for which there is a socket: the router's services bound these.
 func TestTrimToTheRouter(t *testing.T) {
 	s := newSite(t)
 	const asks, calls, excess = 60, 40, 50
@@ -433,14 +434,19 @@ func TestTrimToTheRouter(t *testing.T) {
 	for range 5 {
 		ask("192.168.0.3")
 	}
-	// These end at once: the service hangs up.
 	socks, err := s.router.Listen("192.168.0.1:0")
 	require.NoError(t, err)
 	defer socks.Close()
 	server, err := s.server.Listen(serverIP + ":0")
 	require.NoError(t, err)
 	defer server.Close()
-	connect := func(from *testnet.Host, l net.Listener, end bool) {
+	const (
+		stays = iota
+		halfClosed
+		ends
+		vanishes // at the router, which says nothing of it
+	)
+	connect := func(from *testnet.Host, l net.Listener, what int) {
 		t.Helper()
 		conn, err := from.Dial(&net.Dialer{KeepAlive: -1}, l.Addr().String())
 		require.NoError(t, err)
@@ -449,37 +455,47 @@ func TestTrimToTheRouter(t *testing.T) {
 		require.NoError(t, err)
 		_ = accepted.(*net.TCPConn).SetKeepAlive(false)
 		t.Cleanup(func() { accepted.Close() })
-		if end {
+		switch what {
+		case halfClosed:
+			require.NoError(t, conn.CloseWrite())
+		case ends:
 			conn.Close()
+			accepted.Close()
+		case vanishes:
+			raw, err := accepted.(*net.TCPConn).SyscallConn()
+			require.NoError(t, err)
+			require.NoError(t, raw.Control(func(fd uintptr) {
+				assert.NoError(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1))
+			}))
 			accepted.Close()
 		}
 	}
 	for range calls {
-		connect(s.client, socks, true)
-		connect(s.router, server, true)
+		connect(s.client, socks, ends)
+		connect(s.router, server, ends)
 	}
 	for range 5 {
-		connect(s.client, socks, false)
-		connect(s.client, server, false)
-		connect(s.router, server, false)
+		connect(s.client, socks, stays)
+		connect(s.client, socks, halfClosed)
+		connect(s.client, socks, vanishes)
+		connect(s.client, server, stays)
+		connect(s.router, server, stays)
+		connect(s.router, server, halfClosed)
 	}
 	count := func() map[string]int {
 		n := map[string]int{}
 		for _, c := range s.list() {
 			if c.Assured {
-				over := ""
-				if c.State == "time_wait" {
-					over = " over"
-				}
-				n[c.Protocol+" "+c.Src.Addr().String()+" "+c.Dst.Addr().String()+over]++
+				n[strings.TrimSpace(c.Protocol+" "+c.Src.Addr().String()+" "+c.Dst.Addr().String()+" "+strings.TrimPrefix(c.State, "established"))]++
 			}
 		}
 		return n
 	}
-	kept := map[string]int{"udp 192.168.0.3 192.168.0.1": 5, "tcp 192.168.0.2 192.168.0.1": 5, "tcp 192.168.0.2 10.5.8.8": 5, "tcp 10.5.8.1 10.5.8.8": 5}
-	before := maps.Clone(kept)
-	before["udp 192.168.0.2 192.168.0.1"] = asks
-	before["tcp 192.168.0.2 192.168.0.1 over"], before["tcp 10.5.8.1 10.5.8.8 over"] = calls, calls
+	sockets := map[string]int{"tcp 192.168.0.2 192.168.0.1": 5, "tcp 192.168.0.2 192.168.0.1 close_wait": 5, "tcp 10.5.8.1 10.5.8.8": 5, "tcp 10.5.8.1 10.5.8.8 close_wait": 5}
+	before := maps.Clone(sockets)
+	before["tcp 192.168.0.2 192.168.0.1"] += 5 // that have vanished
+	before["udp 192.168.0.2 192.168.0.1"], before["udp 192.168.0.3 192.168.0.1"], before["tcp 192.168.0.2 10.5.8.8"] = asks, 5, 5
+	before["tcp 192.168.0.2 192.168.0.1 time_wait"], before["tcp 10.5.8.1 10.5.8.8 time_wait"] = calls, calls
 	require.NoError(t, os.WriteFile(trackingFolder+"tcp_timeout_time_wait", []byte("600"), 0))
 	// The kernel takes UDP for a stream after 2 seconds. What is over was given its time before.
 	require.Eventually(t, func() bool {
@@ -491,18 +507,21 @@ func TestTrimToTheRouter(t *testing.T) {
 	}, time.Minute, 100*time.Millisecond)
 	require.Equal(t, before, count())
 
-	total := asks + 2*calls + 20
+	total := 0
+	for _, n := range before {
+		total += n
+	}
 	trimmed, err := Trim(total-excess, mine)
 	require.NoError(t, err)
-	// Its 100 are brought down to 50: the others with fewer have lost none.
-	assert.Equal(t, []Trimmed{{netip.MustParseAddr(clientIP), asks + calls, excess}}, trimmed)
+	// The others, with fewer than it has then, have lost none.
+	assert.Equal(t, []Trimmed{{netip.MustParseAddr(clientIP), asks + calls + 5, excess}}, trimmed)
 	n := count()
-	assert.Equal(t, asks+calls-excess, n["udp 192.168.0.2 192.168.0.1"]+n["tcp 192.168.0.2 192.168.0.1 over"], n)
-	for what, want := range kept {
-		assert.Equal(t, want, n[what], what)
+	for what, want := range before {
+		if what != "udp 192.168.0.2 192.168.0.1" && what != "tcp 192.168.0.2 192.168.0.1 time_wait" && what != "tcp 192.168.0.2 192.168.0.1" {
+			assert.Equal(t, want, n[what], what)
+		}
 	}
-	assert.Equal(t, calls, n["tcp 10.5.8.1 10.5.8.8 over"])
 	_, err = Trim(0, mine)
 	require.NoError(t, err)
-	assert.Equal(t, map[string]int{"tcp 192.168.0.2 192.168.0.1": 5, "tcp 10.5.8.1 10.5.8.8": 5}, count(), "what is open with the router")
+	assert.Equal(t, sockets, count(), "what there is a socket for")
 }
