@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/dhcp"
 	"github.com/postern-router/postern/ether"
+	"github.com/postern-router/postern/internal/dhcptest"
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/internal/testnet"
 )
@@ -148,19 +150,22 @@ func (k *keeper) perfdhcp(t *testing.T) {
 		require.Empty(t, k.command(t, line))
 	}
 	require.NoError(t, k.n[client].IP("addr add 10.8.0.2/16 dev eth0"))
-	report, err := k.n.command(client, "perfdhcp", "-4", "-l", "10.8.0.2", "-r", "100", "-R", "250", "-n", "500", "-W", "2000000", "10.8.0.1").CombinedOutput()
-	t.Logf("%s, 100 a second of 250 hosts: %v\n%s", k.b.Name, err, report) // an error is that some had no reply
-	received := 0
-	for _, found := range regexp.MustCompile(`received packets: (\d+)`).FindAllSubmatch(report, -1) {
-		n, err := strconv.Atoi(string(found[1]))
-		require.NoError(t, err)
-		received += n
+	start, waited := time.Now(), k.m.waited(t)
+	report, err := k.n.command(client, "perfdhcp", "-4", "-l", "10.8.0.2", "-r", "100", "-R", "250", "-n", "500", "-W", "5000000", "10.8.0.1").CombinedOutput()
+	waits := (k.m.waited(t) - waited).Seconds() / time.Since(start).Seconds()
+	all, wrong := dhcptest.Exchanges(report)
+	require.NoError(t, wrong, "%v\n%s", err, report) // an error is that some had no reply
+	t.Logf("%s, 100 a second of 250 hosts, while QEMU waited %.0f %% of the time for a processor: %v", k.b.Name, 100*waits, all)
+	least := 100
+	if waits < 0.1 {
+		least = 95 * (all[0].Sent + all[1].Sent) / 100
 	}
-	assert.Greater(t, received, 100, "a host that stands still loses some")
+	assert.GreaterOrEqual(t, all[0].Received+all[1].Received, least, "while the host stands still some are lost")
 	shown := k.command(t, "/ip dhcp-server lease print count-only where server=load status=bound")
 	leases, err := strconv.Atoi(strings.TrimSpace(shown))
 	require.NoError(t, err, shown)
-	assert.True(t, leases > 0 && leases <= 250, "%d leases", leases)
+	// Of 500 that are drawn from 250 some are the same.
+	assert.True(t, leases >= min(150, all[1].Received/4) && leases <= 250, "%d leases", leases)
 }
 
 // testDHCPLoad has perfdhcp ask, and then floods the server with 10,000 MAC addresses, while the host with the address
@@ -185,22 +190,38 @@ func testDHCPLoad(t *testing.T, k *keeper, first string) {
 	}))
 	defer conn.Close()
 	start := time.Now()
-	for i := range 10_000 {
-		mac := ether.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}
-		m := dhcp.Message{Op: dhcp.BootRequest, XID: uint32(i), HardwareType: 1, Hardware: net.HardwareAddr(mac[:])}
-		m.Options.SetByte(dhcp.OptionType, byte(dhcp.Discover))
-		payload, err := m.Marshal(dhcp.MaxMessage)
-		require.NoError(t, err)
-		_ = conn.Write(dhcp.Packet{FromMAC: mac, ToMAC: ether.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
-			To: netip.MustParseAddrPort("255.255.255.255:67"), Payload: payload}.Append(nil)) // one that has no room is lost
-		if i%100 == 0 {
-			time.Sleep(50 * time.Millisecond)
+	const hosts = 10_000
+	var joined atomic.Bool
+	begun, flooding := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for i := 0; i < hosts || !joined.Load(); i++ {
+			mac := ether.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}
+			m := dhcp.Message{Op: dhcp.BootRequest, XID: uint32(i), HardwareType: 1, Hardware: net.HardwareAddr(mac[:])}
+			m.Options.SetByte(dhcp.OptionType, byte(dhcp.Discover))
+			payload, err := m.Marshal(dhcp.MaxMessage)
+			if err != nil {
+				flooding <- err
+				return
+			}
+			_ = conn.Write(dhcp.Packet{FromMAC: mac, ToMAC: ether.Broadcast, From: netip.MustParseAddrPort("0.0.0.0:68"),
+				To: netip.MustParseAddrPort("255.255.255.255:67"), Payload: payload}.Append(nil)) // one that has no room is lost
+			if i%100 == 0 {
+				time.Sleep(50 * time.Millisecond)
+			}
+			if i == hosts/10 {
+				close(begun)
+			}
 		}
-	}
-	sent := time.Since(start)
+		flooding <- nil
+	}()
+	defer joined.Store(true)
+	<-begun
 	assert.Equal(t, first, k.join(t, client), "in the middle of it")
+	joined.Store(true)
+	require.NoError(t, <-flooding)
+	sent := time.Since(start)
 	flooded, _ := r.freeMemory(t)
-	t.Logf("%s: %.1f MiB free before, %.1f with the leases of perfdhcp, %.1f behind 10,000 new hosts in %v", k.b.Name, before, loaded, flooded, sent.Round(time.Second))
+	t.Logf("%s: %.1f MiB free before, %.1f with the leases of perfdhcp, %.1f behind at least 10,000 new hosts in %v", k.b.Name, before, loaded, flooded, sent.Round(time.Second))
 	assert.Greater(t, flooded, before-3)
 	assert.Equal(t, 1, strings.Count(k.command(t, "/log print where topics~\"dhcp\""), "the pool is exhausted"), "told once")
 	require.NoError(t, k.n.awaitPing(client, lanAddress))

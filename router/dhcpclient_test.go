@@ -1,7 +1,9 @@
 package router
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,6 +23,7 @@ import (
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/internal/testnet"
 	"github.com/postern-router/postern/kmsg"
+	"github.com/postern-router/postern/netcfg"
 	"github.com/postern-router/postern/service"
 )
 
@@ -265,8 +268,8 @@ func TestDHCPClientLease(t *testing.T) {
 }
 
 // newProvidedClients makes clients with the process that is shipped, on a host whose ether1 leads to a
-// server that people use. It returns what the server says, too.
-func newProvidedClients(t *testing.T, leaseTime string, words ...string) (d *testClients, home *testnet.Host, said func() string) {
+// server that people use. It returns the server's host and what the server says, too.
+func newProvidedClients(t *testing.T, leaseTime string, words ...string) (d *testClients, home *testnet.Host, p provided) {
 	provider, home := testnet.New(t, "provider"), testnet.New(t, "home")
 	require.NoError(t, testnet.Link(provider, "eth0", home, "ether1"))
 	require.NoError(t, provider.IP("addr add 192.0.2.1/24 dev eth0"))
@@ -277,7 +280,7 @@ func newProvidedClients(t *testing.T, leaseTime string, words ...string) (d *tes
 	require.NoError(t, err)
 	server.Stdout, server.Stderr = output, output
 	require.NoError(t, server.Start())
-	said = func() string {
+	said := func() string {
 		text, err := os.ReadFile(output.Name())
 		require.NoError(t, err)
 		return string(text)
@@ -305,7 +308,13 @@ func newProvidedClients(t *testing.T, leaseTime string, words ...string) (d *tes
 		err = home.Do(func() error { f, err = parkClient(name); return err })
 		return f, err
 	}
-	return d, home, said
+	return d, home, provided{provider, said}
+}
+
+// provided is the server of newProvidedClients.
+type provided struct {
+	host *testnet.Host
+	said func() string
 }
 
 // bound is the address of the first client, "" if it is not bound.
@@ -440,9 +449,9 @@ func TestDHCPClientSleeps(t *testing.T) {
 	// await waits until the server has said something once more than when f began.
 	await := func(what string, f func()) {
 		t.Helper()
-		before := strings.Count(served(), what)
+		before := strings.Count(served.said(), what)
 		f()
-		require.Eventually(t, func() bool { return strings.Count(served(), what) > before }, time.Minute, 5*time.Millisecond, "%s", what)
+		require.Eventually(t, func() bool { return strings.Count(served.said(), what) > before }, time.Minute, 5*time.Millisecond, "%s", what)
 	}
 	asleep()
 	address := d.bound(t)
@@ -645,4 +654,125 @@ func TestDHCPClientSleepsOnWithoutInterface(t *testing.T) {
 	assert.Same(t, before, d.change)
 	assert.True(t, d.asleep)
 	assert.ErrorIs(t, l.parked.Close(), os.ErrClosed)
+}
+
+// A renewal, a rebinding, the same address at a link that comes up and by a process that starts anew: not one packet of
+// an open connection is lost, and the kernel is told to change nothing of the address and its routes.
+func TestDHCPClientLosesNothing(t *testing.T) {
+	e2e.Needs(t, "dnsmasq")
+	e2e.Needs(t, "iptables-legacy")
+	d, home, served := newProvidedClients(t, "10m", "--dhcp-option=option:T1,4", "--dhcp-option=option:T2,7", "--dhcp-option=option:router,192.0.2.1")
+	cfg := clientConfig(t, "/ip dhcp-client add interface=ether1")
+	var network *netcfg.Manager
+	require.NoError(t, home.Do(func() (err error) {
+		network, err = netcfg.New([]netcfg.Port{{Name: "ether1", Device: "ether1"}}, t.Logf)
+		return err
+	}))
+	n := cfg.Network()
+	n.Addresses = nil // of a port that is not there
+	d.mu.Lock()
+	d.restTime, d.leastSleep = 0, time.Second
+	d.setLayer = func(source string, l Layer) error {
+		return home.Do(func() error {
+			with := n
+			with.Addresses, with.Routes = l.Addresses, append(slices.Clone(n.Routes), l.Routes...)
+			return network.Apply(with)
+		})
+	}
+	d.mu.Unlock()
+
+	monitor := home.Command("ip", "monitor", "address", "route")
+	told, err := os.Create(filepath.Join(t.TempDir(), "monitor.log"))
+	require.NoError(t, err)
+	defer told.Close()
+	monitor.Stdout, monitor.Stderr = told, told
+	require.NoError(t, monitor.Start())
+	defer func() {
+		_ = monitor.Process.Kill() // its end is not waited for before
+		_ = monitor.Wait()         // killed
+	}()
+	changes := func() string {
+		text, err := os.ReadFile(told.Name())
+		require.NoError(t, err)
+		return string(text)
+	}
+	require.Eventually(t, func() bool {
+		require.NoError(t, home.IP("route replace 203.0.113.0/24 dev lo"))
+		return strings.Contains(changes(), "203.0.113.0/24")
+	}, time.Minute, 10*time.Millisecond, "the monitor has started")
+	require.NoError(t, d.Apply(cfg))
+	require.Eventually(t, func() bool { return strings.Contains(changes(), "default via 192.0.2.1 dev ether1") }, time.Minute, time.Millisecond)
+	address := strings.TrimSuffix(d.bound(t), "/24")
+	require.NotEmpty(t, address)
+	begin := changes()
+
+	// The connection: each datagram is answered before the next is sent, and one that is lost never is.
+	provider := served.host
+	var echo, conn net.PacketConn
+	require.NoError(t, provider.Do(func() (err error) { echo, err = net.ListenPacket("udp4", "192.0.2.1:7777"); return err }))
+	defer echo.Close()
+	require.NoError(t, home.Do(func() (err error) { conn, err = net.ListenPacket("udp4", address+":0"); return err }))
+	defer conn.Close()
+	var talking sync.WaitGroup
+	talking.Go(func() {
+		b := make([]byte, 64)
+		for {
+			n, from, err := echo.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = echo.WriteTo(b[:n], from) // the other end sees what is lost
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	answered := 0
+	var lost error
+	talking.Go(func() {
+		defer echo.Close()
+		for b := make([]byte, 64); ctx.Err() == nil; answered++ {
+			if _, lost = conn.WriteTo([]byte(fmt.Sprint(answered)), echo.LocalAddr()); lost != nil {
+				return
+			}
+			if lost = conn.SetReadDeadline(time.Now().Add(2 * time.Minute)); lost != nil {
+				return
+			}
+			var n int
+			if n, _, lost = conn.ReadFrom(b); lost != nil || string(b[:n]) != fmt.Sprint(answered) {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+
+	ack := "DHCPACK(eth0) " + address + " "
+	await := func(what string) {
+		t.Helper()
+		before := strings.Count(served.said(), ack)
+		require.Eventually(t, func() bool { return strings.Count(served.said(), ack) > before }, 2*time.Minute, 5*time.Millisecond, "%s", what)
+	}
+	await("a renewal")
+	require.NoError(t, provider.Run("iptables-legacy", "-A", "INPUT", "-p", "udp", "--dport", "67", "-d", "192.0.2.1", "-j", "DROP"))
+	await("a rebinding: nothing else reaches the server")
+	require.NoError(t, provider.Run("iptables-legacy", "-F", "INPUT"))
+	d.linkUp("ether1")
+	await("a link that comes up")
+	d.mu.Lock()
+	for _, l := range d.links {
+		l.resume = nil // as after a process that has crashed
+	}
+	d.mu.Unlock()
+	d.process.Set(nil)
+	require.Eventually(t, func() bool { return d.process.Status().State == service.Off }, time.Minute, time.Millisecond)
+	d.mu.Lock()
+	d.start()
+	d.mu.Unlock()
+	await("a process that starts anew")
+	await("and renews")
+	cancel()
+	talking.Wait()
+	assert.NoError(t, lost)
+	assert.Positive(t, answered)
+	assert.Equal(t, address+"/24", d.bound(t))
+	assert.Equal(t, begin, changes(), "of addresses and routes")
+	t.Logf("%d datagrams, and as many answers", answered)
 }
