@@ -13,6 +13,7 @@
 //	                                 parts of a list are of the moment of the first, number 0
 //	                  3 hits         of each rule of the access list
 //	                  6 remove       the connections with these numbers
+//	                  7 leave        what runs by these addresses, which the router had: at most 64
 //	socksd to PID 1   4 firewall     the openings to close, and up to 8 to open, each with the
 //	                                 socket that listens there; told of each is why it is not open
 //

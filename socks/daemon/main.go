@@ -107,7 +107,7 @@ func Main(args []string) int {
 		err = fmt.Errorf("unexpected argument %q", set.Arg(0))
 	}
 	if err != nil {
-		logger.Printf("%v (see --help)", err)
+		say(logger, "%v (see --help)", err)
 		return 2
 	}
 	if *help {
@@ -124,7 +124,7 @@ func Main(args []string) int {
 	}
 	cfg, err := f.config()
 	if err != nil {
-		logger.Printf("%v (see --help)", err)
+		say(logger, "%v (see --help)", err)
 		return 2
 	}
 	if f.users != "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -23,7 +24,7 @@ const passwdCommand = "passwd"
 // nothing that is typed is shown. It returns the exit code, as Main does.
 func runPasswd(args []string, stdin, stdout, stderr *os.File) int {
 	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "socksd: passwd: %v\n", err)
+		say(log.New(stderr, "socksd: passwd: ", 0), "%v", err)
 		return code
 	}
 	if len(args) != 1 || strings.HasPrefix(args[0], "-") {

@@ -22,21 +22,28 @@ type alone struct {
 	read *os.File // the reading end of the pipe
 }
 
-// startAlone starts socksd by a command line in which $0 and $@ are the program and its
-// arguments. full has the pipe full before that.
-func startAlone(t *testing.T, command string, full bool) alone {
+// errorPipe returns a pipe of one page, for standard error. full has it full.
+func errorPipe(t *testing.T, full bool) (read, write *os.File) {
 	t.Helper()
 	var pipe [2]int
 	require.NoError(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
-	read, write := os.NewFile(uintptr(pipe[0]), "read"), os.NewFile(uintptr(pipe[1]), "write")
-	defer write.Close()
-	t.Cleanup(func() { read.Close() })
+	read, write = os.NewFile(uintptr(pipe[0]), "read"), os.NewFile(uintptr(pipe[1]), "write")
+	t.Cleanup(func() { read.Close(); write.Close() })
 	size, err := unix.FcntlInt(uintptr(pipe[1]), unix.F_SETPIPE_SZ, os.Getpagesize())
 	require.NoError(t, err)
 	if full {
 		_, err := write.Write(make([]byte, size))
 		require.NoError(t, err)
 	}
+	return read, write
+}
+
+// startAlone starts socksd by a command line in which $0 and $@ are the program and its
+// arguments. full has the pipe full before that.
+func startAlone(t *testing.T, command string, full bool) alone {
+	t.Helper()
+	read, write := errorPipe(t, full)
+	defer write.Close()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	addr := freePort(t)
@@ -90,6 +97,34 @@ func TestStandardErrorIsFull(t *testing.T) {
 		a.serves(t)
 	}
 	a.ends(t, syscall.SIGTERM)
+}
+
+// TestStandardErrorIsFullAtTheStart has the program say what is wrong, which nobody reads: it ends all the same.
+func TestStandardErrorIsFullAtTheStart(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		code int
+		args []string
+	}{
+		{"an unknown flag", 2, []string{"--unknown"}},
+		{"a wrong value", 2, []string{"--access", "action=perhaps"}},
+		{"no file of users", 1, []string{"--socks-version=5", "--auth-method=password", "--users=/nonexistent"}},
+		{"passwd without a name", 2, []string{"passwd"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			_, write := errorPipe(t, true)
+			self, err := os.Executable()
+			require.NoError(t, err)
+			cmd := exec.Command(self, c.args...)
+			cmd.Env, cmd.Stderr = append(os.Environ(), "POSTERN_TEST_SOCKSD=1"), write
+			require.NoError(t, cmd.Start())
+			kill := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+			defer kill.Stop()
+			cmd.Wait() // the code says it too
+			assert.Equal(t, c.code, cmd.ProcessState.ExitCode())
+		})
+	}
 }
 
 func TestStandardErrorHasNoReader(t *testing.T) {

@@ -409,7 +409,7 @@ func TestNothingAnswers(t *testing.T) {
 
 	start := time.Now()
 	var waiting []peer
-	for i := range 20 { // more than are resolved at a time
+	for i := range 20 { // more than the 16 that are looked up at a time for one address
 		waiting = append(waiting, s.client(t, askName(commandConnect, fmt.Sprintf("name%d.lab", i), 80)))
 	}
 	for range 20 {
