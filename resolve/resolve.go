@@ -109,15 +109,58 @@ func (r *Resolver) Lookup(ctx context.Context, host string, servers Servers) ([]
 	})
 }
 
-// Known returns what Lookup would return at once, if Options.Cache has it: the result is that of
-// servers, and ok.
+// Known returns what Lookup would return without a question: of an address, of what cannot be the name
+// of a host, and, with Options.Cache, what servers have answered. ok says that it is so.
 func (r *Resolver) Known(host string, servers Servers) (addrs []netip.Addr, err error, ok bool) {
-	addrs, err, ok = r.cache.get(host, servers)
-	if err != nil {
+	if addrs, err, ok = plain(host); ok {
+		return addrs, err, ok
+	}
+	if addrs, err, ok = r.cache.get(host, servers); err != nil {
 		err = failed(host, err)
 	}
 	return addrs, err, ok
 }
+
+// KnownSystem is to LookupSystem what Known is to Lookup. It reads the files.
+func (r *Resolver) KnownSystem(host string) (addrs []netip.Addr, err error, ok bool) {
+	if addrs, err, ok = plain(host); ok {
+		return addrs, err, ok
+	}
+	p, err := r.system.plan(host)
+	if err != nil {
+		return nil, failed(host, err), true
+	}
+	if len(p.known) > 0 {
+		return p.known, nil, true
+	}
+	for _, name := range p.names {
+		if addrs, err, ok = r.cache.get(name, p.servers); !ok {
+			return nil, nil, false
+		}
+		if !isFinal(err) {
+			break
+		}
+	}
+	if err != nil {
+		err = failed(host, err)
+	}
+	return addrs, err, true
+}
+
+// plain returns the result for what no server is asked about: an IPv4 address, and what cannot be the
+// name of a host. Otherwise ok is false.
+func plain(host string) (addrs []netip.Addr, err error, ok bool) {
+	if a, err := netip.ParseAddr(host); err == nil && a.Unmap().Is4() {
+		return []netip.Addr{a.Unmap()}, nil, true
+	}
+	if !ValidName(host) {
+		return nil, fmt.Errorf("address of %q: %w", host, errName), true
+	}
+	return nil, nil, false
+}
+
+// isFinal reports whether err is the answer of a server that a name has no address.
+func isFinal(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, ErrNoAddress) }
 
 // failed returns the error of a lookup.
 func failed(host string, err error) error { return fmt.Errorf("address of %s: %w", host, err) }
@@ -147,11 +190,8 @@ type plan struct {
 
 // lookup looks host up. makePlan is called when it is its turn.
 func (r *Resolver) lookup(ctx context.Context, host string, makePlan func() (plan, error)) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(host); err == nil && a.Unmap().Is4() {
-		return []netip.Addr{a.Unmap()}, nil
-	}
-	if !ValidName(host) {
-		return nil, fmt.Errorf("address of %q: %w", host, errName)
+	if addrs, err, ok := plain(host); ok {
+		return addrs, err
 	}
 	addrs, err := r.carryOut(ctx, makePlan)
 	if err != nil {
@@ -187,7 +227,7 @@ func (r *Resolver) carryOut(ctx context.Context, makePlan func() (plan, error)) 
 				r.cache.put(name, p.servers, a, err)
 			}
 		}
-		if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrNoAddress) {
+		if !isFinal(err) {
 			break
 		}
 	}
@@ -203,7 +243,7 @@ func (r *Resolver) askAll(ctx context.Context, name string, servers Servers) (an
 				continue // it has answered
 			}
 			a, err := r.ask(ctx, server, name, r.options.Wait<<round)
-			if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNoAddress) {
+			if err == nil || isFinal(err) {
 				return a, err
 			}
 			if failures[i] = err; !errors.Is(err, ErrNoServers) {

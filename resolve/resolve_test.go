@@ -396,6 +396,11 @@ func TestNothingIsAsked(t *testing.T) {
 		{strings.Repeat(long+".", 4), "", "not a host name"},
 	} {
 		t.Run(c.host, func(t *testing.T) {
+			known, knownErr, ok := patient().Known(c.host, Servers{s.at})
+			assert.True(t, ok, "it needs no question")
+			all, err := patient().Lookup(t.Context(), c.host, Servers{s.at})
+			assert.Equal(t, all, known)
+			assert.Equal(t, fmt.Sprint(err), fmt.Sprint(knownErr))
 			got, err := patient().LookupOne(t.Context(), c.host, Servers{s.at})
 			if c.err != "" {
 				require.ErrorContains(t, err, c.err)
@@ -708,6 +713,53 @@ func TestSystem(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, []netip.Addr{netip.MustParseAddr("127.0.0.1")}, got)
 	})
+}
+
+// TestKnownSystem: what needs no question is known before it is looked up, and what was answered behind that.
+func TestKnownSystem(t *testing.T) {
+	dir := t.TempDir()
+	r := patient()
+	r.options.Cache = true
+	r.system = files{hosts: filepath.Join(dir, "hosts"), resolv: filepath.Join(dir, "resolv.conf")}
+	_, err, ok := r.KnownSystem("a.test")
+	assert.True(t, ok)
+	require.EqualError(t, err, "address of a.test: no name server is set")
+	require.NoError(t, os.WriteFile(r.system.hosts, []byte("10.0.0.2 near\n"), 0o600))
+	resolv := func(text string) { require.NoError(t, os.WriteFile(r.system.resolv, []byte(text), 0o600)) }
+	resolv("nameserver 10.0.0.53\nsearch one.test two.test\n")
+	r.ask = func(_ context.Context, _ netip.AddrPort, name string, _ time.Duration) (answer, error) {
+		if name == "far.two.test" {
+			return answer{addrs: []netip.Addr{netip.MustParseAddr("10.0.0.3")}, keep: time.Minute}, nil
+		}
+		return answer{keep: time.Minute}, ErrNotFound
+	}
+	for _, c := range []struct {
+		host, want, err string
+		asked           bool
+	}{
+		{host: "near", want: "[10.0.0.2]"},
+		{host: "192.0.2.1", want: "[192.0.2.1]"},
+		{host: "a..test", want: "[]", err: `address of "a..test": not a host name`},
+		{host: "far", want: "[10.0.0.3]", asked: true},
+		{host: "nowhere", want: "[]", err: "address of nowhere: no such name", asked: true},
+	} {
+		t.Run(c.host, func(t *testing.T) {
+			_, _, ok := r.KnownSystem(c.host)
+			assert.Equal(t, !c.asked, ok)
+			r.LookupSystem(t.Context(), c.host)
+			got, err, ok := r.KnownSystem(c.host)
+			assert.True(t, ok)
+			assert.Equal(t, c.want, fmt.Sprint(got))
+			if c.err != "" {
+				require.EqualError(t, err, c.err)
+			} else {
+				require.NoError(t, err)
+			}
+		})
+	}
+	resolv("nameserver 10.0.0.54\nsearch one.test two.test\n")
+	_, _, ok = r.KnownSystem("far")
+	assert.False(t, ok, "other servers have not said so")
 }
 
 // TestSearch asks for the names of a search list in turn.

@@ -168,9 +168,11 @@
 //	                      the next one half of the rest. A client that leaves ends its lookup,
 //	                      and its place is free once that has ended; one that has only ended its
 //	                      side loses the place when others wait who could have it. One question
-//	                      at a time for a name. A name server on this machine may go on with it:
-//	                      it is asked from an address of 127.0.0.0/8 for each client, and can
-//	                      share its own places among them
+//	                      at a time for a name. What needs none does not wait: addresses, names
+//	                      that are known, and those of hosts(5), which 2 read at a time, for
+//	                      different client addresses. A name server on this machine may go on
+//	                      with a question: it is asked from an address of 127.0.0.0/8 for each
+//	                      client, and can share its own places among them
 //	names known           256, for as long as the answer says, at most 1 h; that there is no
 //	                      address at most 5 min, that no server answered 10 s; until the
 //	                      servers change
@@ -204,8 +206,9 @@
 //	                      UDP ASSOCIATE up to 5 kB for peers and names. 200 bytes a user beside
 //	                      his name and hash; 2 MB while a password is checked (package
 //	                      password), and 32 kB for those that wait
-//	goroutines            none for each connection: one, 32 that resolve names, 8 that open the
-//	                      firewall, one that checks a password, one that writes the log
+//	goroutines            none for each connection: one, 2 that read hosts(5) and resolv.conf(5)
+//	                      where there are no Config.NameServers, 32 that resolve names, 8 that
+//	                      open the firewall, one that checks a password, one that writes the log
 //	descriptors           2 a connection, 3 a UDP ASSOCIATE, and 192 for everything else
 //	pipes                 1, at most 4. Each can hold 256 kB on a machine with 32 MB and
 //	                      1 MB from 128 MB on; it is empty unless a sink took less than

@@ -29,15 +29,44 @@ func newLookup(r *resolve.Resolver) lookupFunc {
 
 // lookUp finds the IPv4 addresses of a host for c, as many as will be tried, and calls found with
 // them: at once if they are known, and otherwise when they are, unless c ends before that. The
-// attempt of c is set.
+// attempt of c is set. What is known does not wait for names that must be asked for.
 func (s *Server) lookUp(c *conn, host string, found func([]netip.Addr, error)) {
 	servers := s.cfg.NameServers
 	at := resolve.ServersAt(servers...)
 	if addrs, err, ok := s.known(host, at); ok {
-		found(addrs[:min(len(addrs), s.limits.addresses)], err)
+		found(s.tried(addrs), err)
 		return
 	}
 	c.attempt.found = found
+	if len(servers) > 0 || s.knownSystem == nil {
+		s.askFor(c, host, servers, at)
+		return
+	}
+	// Reading files may take its time, so it is not for the loop.
+	s.addTask(c, &s.files, &task{}, func(context.Context) {
+		addrs, err, ok := s.knownSystem(host)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if c.over {
+			return
+		}
+		s.tick()
+		c.attempt.task = nil
+		if ok {
+			found(s.tried(addrs), err)
+		} else {
+			s.askFor(c, host, servers, at)
+		}
+	})
+}
+
+// tried returns those of the addresses of a name that are tried.
+func (s *Server) tried(addrs []netip.Addr) []netip.Addr {
+	return addrs[:min(len(addrs), s.limits.addresses)]
+}
+
+// askFor has the name of a host asked for. at is where the name servers are.
+func (s *Server) askFor(c *conn, host string, servers []netip.Addr, at resolve.Servers) {
 	// One question for a name at a time is enough. Only one that has been asked is joined: those
 	// that wait have the share of another client.
 	for _, t := range s.names.running {
@@ -55,7 +84,7 @@ func (s *Server) lookUp(c *conn, host string, found func([]netip.Addr, error)) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.tick()
-		addrs = addrs[:min(len(addrs), s.limits.addresses)]
+		addrs = s.tried(addrs)
 		conns := t.conns
 		t.conns = nil
 		for _, c := range conns {

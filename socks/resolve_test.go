@@ -3,8 +3,11 @@ package socks
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,12 +39,7 @@ func TestNameServers(t *testing.T) {
 				return
 			}
 			asked <- string(b[12 : question-4])
-			// RFC 1035: the question again, and an answer with one A record.
-			answer := append([]byte{}, b[:question]...)
-			binary.BigEndian.PutUint16(answer[2:], 0x8180)
-			binary.BigEndian.PutUint16(answer[6:], 1)
-			answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1)
-			conn.WriteTo(answer, from)
+			conn.WriteTo(addressAnswer(b[:question]), from)
 		}
 	}()
 	configured := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
@@ -111,4 +109,75 @@ func TestLookupsEndWithTheirClients(t *testing.T) {
 		u.awaitCount(t, 0)
 	}
 	assert.LessOrEqual(t, countDescriptors(), before+u.limits.lookups)
+}
+
+// TestNamesThatNeedNoQuestion has a client wait for as many silent names as it may have asked for, and
+// for more behind them. Names that nobody must be asked for, by the resolver as it is, are not among these.
+func TestNamesThatNeedNoQuestion(t *testing.T) {
+	const resolver, silent = "/etc/resolv.conf", 34
+	if _, err := os.Stat(resolver); err != nil {
+		t.Skip("package testnet has put no file of its own over that of the machine: ", err)
+	}
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 53), Port: 53})
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		b := make([]byte, 512)
+		for {
+			n, from, err := conn.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if strings.HasPrefix(string(b[12:n]), "\x04good") {
+				conn.WriteTo(addressAnswer(b[:n]), from)
+			}
+		}
+	}()
+	require.NoError(t, os.WriteFile(resolver, []byte("nameserver 127.0.0.53\n"), 0o644))
+	t.Cleanup(func() { assert.NoError(t, os.WriteFile(resolver, nil, 0o644)) })
+	for _, c := range []struct {
+		name    string
+		servers []netip.Addr
+		known   []string
+	}{
+		{"of the system", nil, []string{"127.0.0.1", "good.test", "localhost"}},
+		{"of the configuration", []netip.Addr{netip.MustParseAddr("127.0.0.53")}, []string{"127.0.0.1", "good.test"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := start(t, func(o *options) { o.cfg.NameServers = c.servers })
+			l := listen(t, "127.0.0.1")
+			port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+			granted := func(host string) {
+				near := dial(t, u.addr)
+				near.send(askName(commandConnect, host, port))
+				near.reply(replyGranted)
+				accept(t, l)
+			}
+			granted("good.test") // it is asked for, and known from now on
+			before := len(u.Connections())
+			for i := range silent {
+				dial(t, u.addr).send(askName(commandConnect, fmt.Sprintf("silent%d.test", i), 80))
+			}
+			require.Eventually(t, func() bool {
+				u.Server.mu.Lock()
+				defer u.Server.mu.Unlock()
+				return len(u.names.running) == u.limits.lookups/2 && len(u.names.tasks) == silent-u.limits.lookups/2
+			}, patience, time.Millisecond)
+			for _, host := range c.known {
+				granted(host)
+			}
+			near := dial(t, u.addr)
+			near.send(askName(commandConnect, "not..a.name", port))
+			near.rejected()
+			u.awaitCount(t, before+silent+len(c.known))
+		})
+	}
+}
+
+// addressAnswer answers a question for the address of a name with 127.0.0.1, for a minute (RFC 1035).
+func addressAnswer(question []byte) []byte {
+	b := append([]byte{}, question...)
+	binary.BigEndian.PutUint16(b[2:], 0x8180)
+	binary.BigEndian.PutUint16(b[6:], 1)
+	return append(b, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1)
 }

@@ -89,6 +89,7 @@ type limits struct {
 	deliver                  time.Duration // until the peers have taken what they are still sent
 	dismiss                  time.Duration // until a refused client has taken the reply
 	watch                    time.Duration // how old a connection is before its peers are watched
+	files                    int           // files of the machine read at a time, for names
 	lookups                  int           // names resolved at a time
 	openings                 int           // calls of Options.Open at a time
 	addresses                int           // of one name that are tried
@@ -98,8 +99,8 @@ func defaultLimits() limits {
 	return limits{
 		handshake: 10 * time.Second, connect: 30 * time.Second, bind: 2 * time.Minute,
 		deliver: 10 * time.Minute, dismiss: 5 * time.Second,
-		watch:   10 * time.Second,
-		lookups: 32, openings: 8, addresses: 8,
+		watch: 10 * time.Second,
+		files: 2, lookups: 32, openings: 8, addresses: 8,
 	}
 }
 
@@ -139,9 +140,11 @@ type Server struct {
 	allowOwn bool
 	limits   limits
 	lookup   lookupFunc
-	// known is what lookup would return at once.
-	known   func(host string, servers resolve.Servers) ([]netip.Addr, error, bool)
-	running sync.WaitGroup
+	// known is what lookup would return at once, and knownSystem that, if not nil, when there are no
+	// servers, and files of the machine are read.
+	known       func(host string, servers resolve.Servers) ([]netip.Addr, error, bool)
+	knownSystem func(host string) ([]netip.Addr, error, bool)
+	running     sync.WaitGroup
 
 	// mu guards everything below. The loop holds it except while it waits.
 	mu      sync.Mutex
@@ -157,6 +160,7 @@ type Server struct {
 	most    [claims]ranking // of the sources
 	// dismissed are clients that were refused, those that have been for longest first.
 	dismissed []dismissed
+	files     queue // of hosts(5) and resolv.conf(5) that are read
 	names     queue // lookups
 	openings  queue // calls of open, and of the functions that undo them
 	closed    bool
@@ -212,25 +216,27 @@ func New(o Options) *Server { return newServer(o, defaultLimits()) }
 func newServer(o Options, l limits) *Server {
 	names := newResolver(l.lookups)
 	return &Server{
-		log:      newLimitedLog(o.Logf),
-		open:     o.Open,
-		allowOwn: o.AllowOwnAddresses,
-		limits:   l,
-		lookup:   newLookup(names),
-		known:    names.Known,
-		clock:    newClock(),
-		cfg:      DefaultConfig(),
-		conns:    map[uint64]*conn{},
-		guessers: map[netip.Addr]*guesser{},
-		matches:  matches,
-		sources:  map[netip.Addr]*source{},
-		most:     [claims]ranking{kept: {claim: kept}, waiting: {claim: waiting}, unfinished: {claim: unfinished}},
-		names:    queue{kind: ofNames, free: l.lookups},
-		openings: queue{kind: ofOpenings, free: l.openings},
-		listener: none,
-		checkAt:  never,
-		probe:    ownProbe{fd: none},
-		pipeSize: pipeSize(),
+		log:         newLimitedLog(o.Logf),
+		open:        o.Open,
+		allowOwn:    o.AllowOwnAddresses,
+		limits:      l,
+		lookup:      newLookup(names),
+		known:       names.Known,
+		knownSystem: names.KnownSystem,
+		clock:       newClock(),
+		cfg:         DefaultConfig(),
+		conns:       map[uint64]*conn{},
+		guessers:    map[netip.Addr]*guesser{},
+		matches:     matches,
+		sources:     map[netip.Addr]*source{},
+		most:        [claims]ranking{kept: {claim: kept}, waiting: {claim: waiting}, unfinished: {claim: unfinished}},
+		files:       queue{kind: ofFiles, free: l.files},
+		names:       queue{kind: ofNames, free: l.lookups},
+		openings:    queue{kind: ofOpenings, free: l.openings},
+		listener:    none,
+		checkAt:     never,
+		probe:       ownProbe{fd: none},
+		pipeSize:    pipeSize(),
 
 		socketMemory:  o.SocketMemory,
 		machineMemory: machine.Memory,

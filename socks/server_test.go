@@ -106,7 +106,7 @@ func start(t *testing.T, change func(*options)) *setup {
 	}
 	u.Server = newServer(o.Options, o.limits)
 	if o.lookup != nil {
-		u.Server.lookup = o.lookup
+		u.Server.lookup, u.Server.knownSystem = o.lookup, nil
 	}
 	if o.matches != nil {
 		u.Server.matches = o.matches
@@ -144,10 +144,11 @@ func (u *setup) stop(t *testing.T) {
 	for claim, r := range s.most {
 		assert.Empty(t, r.sources, "addresses with connections of claim %d", claim)
 	}
-	for name, q := range map[string]*queue{"lookups": &s.names, "openings": &s.openings} {
+	for name, q := range map[string]*queue{"files": &s.files, "lookups": &s.names, "openings": &s.openings} {
 		assert.Empty(t, q.tasks, "%s that wait", name)
 		assert.Empty(t, q.running, "%s that run", name)
 	}
+	assert.Equal(t, s.limits.files, s.files.free, "places of files")
 	assert.Equal(t, s.limits.lookups, s.names.free, "places of lookups")
 	assert.Equal(t, s.limits.openings, s.openings.free, "places of openings")
 	assert.Empty(t, s.tries, "passwords that wait")

@@ -10,7 +10,8 @@ import (
 type queueKind uint8
 
 const (
-	ofNames queueKind = iota
+	ofFiles queueKind = iota
+	ofNames
 	ofOpenings
 	queueKinds
 )
@@ -109,7 +110,8 @@ func (s *Server) runTasks(q *queue) {
 // for clients that have not; or nil, also if there will be a place without that, because one ends that
 // nobody waits for.
 func (q *queue) inTheWay() *task {
-	if !slices.ContainsFunc(q.running, (*task).left) {
+	// Others than lookups are short, or their clients end with their side.
+	if q.kind != ofNames || !slices.ContainsFunc(q.running, (*task).left) {
 		return nil
 	}
 	free, ending := q.free, map[*source]int{} // once those that nobody waits for have ended
