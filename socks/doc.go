@@ -186,7 +186,8 @@
 //	                      200 at once, and as many as its receive buffer holds wait; 64 peers,
 //	                      those that the client has sent to or heard from last, of which 32 a
 //	                      second may be new, 128 at once; 4 names a second, 16 at once, one after
-//	                      the other
+//	                      the other. 4 names are known to it, for 30 s even if the answer says
+//	                      less: datagrams for a name are dropped while it is asked for again
 //	log                   10 lines a second, 20 at once, 128 that wait to be written; and
 //	                      one for each connection when all are closed on purpose
 //

@@ -43,7 +43,9 @@ const (
 	lookupRate  = 4
 	lookupBurst = 16
 	// maxNames is how many results are kept, each for nameTime, or for failedTime if there was
-	// no address.
+	// no address. Their TTL is not asked for, and may be less: each lookup costs datagrams, as one alone
+	// waits for it, and can send those behind it to another of the name's addresses, which knows
+	// nothing of what they belong to.
 	maxNames   = 4
 	nameTime   = 30 * time.Second
 	failedTime = 5 * time.Second
