@@ -474,11 +474,11 @@ func parseStatic(message []byte, links []link, proxy bool) (neighbor, error) {
 func (m *Manager) ForgetNeighbors(all []Neighbor) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	socket, _, err := m.look()
+	socket, own, err := m.look()
 	if err != nil {
 		return err
 	}
-	socket.Close()
+	defer socket.Close()
 	for _, n := range all {
 		i := slices.IndexFunc(m.links, func(l link) bool { return l.name == n.Interface })
 		if i < 0 {
@@ -488,7 +488,11 @@ func (m *Manager) ForgetNeighbors(all []Neighbor) error {
 			return fmt.Errorf("arp %s on %s: %w", n.Address, n.Interface, err)
 		}
 	}
-	return nil
+	var p pass
+	if m.config != nil {
+		m.keepGateways(socket, &p, m.want(*m.config, state{links: own}))
+	}
+	return p.err()
 }
 
 // AskNeighbor has the kernel ask for the hardware address of a neighbour, and reports whether there is an answer before ctx ends. The

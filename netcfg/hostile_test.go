@@ -46,6 +46,15 @@ func icmp(typ, code byte, rest uint32, payload []byte) []byte {
 	return m
 }
 
+// wireUp is onWire once the cables named pass frames: the kernel throws away what is sent while it has not dealt with their carrier yet.
+func wireUp(t *testing.T, name string, cables ...string) wire {
+	t.Helper()
+	for _, end := range append([]string{name, "x-k0"}, cables...) {
+		require.Eventually(t, func() bool { return strings.Contains(ip(t, "link show "+end), "state UP") }, patience, 10*time.Millisecond, end)
+	}
+	return onWire(t, name)
+}
+
 // packet sends an IPv4 packet.
 func (w wire) packet(p []byte) {
 	w.Helper()
@@ -96,7 +105,7 @@ func TestPathMTU(t *testing.T) {
 	m := newManager(t, Port{"ether1", "k0"})
 	require.NoError(t, m.Apply(Config{Forwarding: true, Addresses: []Address{address("10.9.1.1/24", "ether1")}}))
 	ip(t, "link set x-k0 arp off") // the same kernel
-	w := onWire(t, "ether1")
+	w := wireUp(t, "ether1")
 	needed := func(quoted []byte) { // fragmentation needed, the MTU is 600
 		w.packet(ipv4(unix.IPPROTO_ICMP, "10.9.1.7", "10.9.1.1", nil, icmp(3, 4, 600, quoted)))
 	}
@@ -142,7 +151,7 @@ func TestRedirectsOut(t *testing.T) {
 	for _, host := range []string{"10.9.1.3", "10.9.1.7"} {
 		ip(t, "neigh replace "+host+" lladdr 02:00:00:00:00:09 dev ether1")
 	}
-	w := onWire(t, "ether1")
+	w := wireUp(t, "ether1")
 	ear := hear(t, "x-k0")
 	for _, send := range []bool{false, true} {
 		t.Run(fmt.Sprint(send), func(t *testing.T) {
@@ -177,7 +186,7 @@ func TestRedirectsIn(t *testing.T) {
 				for _, host := range []string{"10.9.1.3", "10.9.1.4"} {
 					ip(t, "neigh replace "+host+" lladdr 02:00:00:00:00:09 dev ether1")
 				}
-				w := onWire(t, "ether1")
+				w := wireUp(t, "ether1")
 				gateway := binary.BigEndian.Uint32(netip.MustParseAddr("10.9.1.4").AsSlice())
 				quoted := ipv4(unix.IPPROTO_ICMP, "10.9.1.1", "10.8.0.1", nil, icmp(0, 0, 1, nil))
 				w.packet(ipv4(unix.IPPROTO_ICMP, "10.9.1.3", "10.9.1.1", nil, icmp(5, 1, gateway, quoted)))
@@ -202,7 +211,7 @@ func TestSourceRoutes(t *testing.T) {
 		ip(t, "link set "+end+" arp off")
 	}
 	ip(t, "neigh replace 10.9.2.8 lladdr 02:00:00:00:00:08 dev ether2")
-	w, ear := onWire(t, "ether1"), hear(t, "x-k1")
+	w, ear := wireUp(t, "ether1", "ether2", "x-k1"), hear(t, "x-k1")
 	for _, kind := range []struct {
 		name   string
 		option byte // RFC 791, section 3.1
@@ -247,9 +256,10 @@ func TestGatewaysKept(t *testing.T) {
 	require.NoError(t, m.Apply(c))
 	require.True(t, isKept(), "%s", entry())
 	t.Run("who asks for it leaves it so", func(t *testing.T) {
-		w := onWire(t, "ether1")
+		w := wireUp(t, "ether1")
 		answer := []byte{0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 9, 10, 9, 1, 3}
-		w.send(unix.ETH_P_ARP, append(append(answer, w.mac...), 10, 9, 1, 1))
+		answer = append(append(answer, w.mac...), 10, 9, 1, 1)
+		w.send(unix.ETH_P_ARP, answer)
 		require.Eventually(t, func() bool { return strings.Contains(entry(), "02:00:00:00:00:09") }, patience, 10*time.Millisecond)
 		require.True(t, isKept(), "%s", entry())
 		ctx, cancel := context.WithCancel(t.Context())
@@ -258,6 +268,11 @@ func TestGatewaysKept(t *testing.T) {
 		assert.Contains(t, entry(), "extern_learn")
 		require.NoError(t, m.Apply(c))
 		assert.True(t, isKept(), "%s", entry())
+	})
+	t.Run("a user forgets it", func(t *testing.T) {
+		require.NoError(t, m.ForgetNeighbors([]Neighbor{{Address: netip.MustParseAddr(gateway), Interface: "ether1"}}))
+		assert.True(t, isKept(), "%s", entry())
+		assert.NotContains(t, entry(), "02:00:00:00:00:09")
 	})
 	t.Run("an entry that stays is better", func(t *testing.T) {
 		static := c
