@@ -212,7 +212,7 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 type silentest struct {
 	room    int // how many there can be
 	silence func(Tracked) time.Duration
-	// all is a heap when it is full: none was silent for longer than those at twice its place, and one behind.
+	// all is a heap when it is full: none was silent for longer than the two that stand behind twice its place, from 0.
 	all []Tracked
 }
 
