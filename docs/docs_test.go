@@ -296,7 +296,7 @@ func TestCases(t *testing.T) {
 			}
 		}
 	}
-	assert.Equal(t, 41, cases)
+	assert.Equal(t, 44, cases)
 }
 
 // TestFiles looks for the files and folders of the project that the pages name.
