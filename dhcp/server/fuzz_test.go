@@ -101,8 +101,15 @@ func (p *play) taken(a netip.Addr, mac ether.MAC) bool {
 	return has && o.mac != mac && o.until.After(time.Now())
 }
 
+// lock keeps the timers of the server away, for as long as the returned function is not called.
+func (p *play) lock() (unlock func()) {
+	p.core.mu.Lock()
+	return p.core.mu.Unlock
+}
+
 // leave has a client give up an address, or those of all of its identifiers if it has an address that is reserved for it.
 func (p *play) leave(mac ether.MAC, id string, a netip.Addr) {
+	defer p.lock()()
 	for at, o := range p.owners {
 		if o.mac == mac && (at == a && o.id == id || len(p.config.Leases) > 0 && mac == p.config.Leases[0].MAC && at != p.config.Leases[0].Address) {
 			delete(p.owners, at)
@@ -128,6 +135,7 @@ func (p *play) step(what, who, where, how byte) {
 		return
 	case stepRestart:
 		var kept []Binding
+		unlock := p.lock()
 		for _, e := range p.core.table.entries {
 			if e.Status == Bound {
 				b := e.Binding
@@ -136,6 +144,7 @@ func (p *play) step(what, who, where, how byte) {
 			}
 		}
 		links := p.core.links
+		unlock()
 		p.core.stop()
 		p.core = newCore(func(string, ...any) {}, func() {})
 		p.core.links = links
@@ -170,10 +179,15 @@ func (p *play) step(what, who, where, how byte) {
 	if typ == dhcp.Release || typ == dhcp.Decline {
 		p.leave(mac, id, a)
 	}
+	unlock := p.lock()
 	had := p.core.table.clients[p.core.clientKey("home", mac, id)]
 	p.from, p.id = mac, id
+	unlock()
 	p.core.receive(linkIndex, packet)
-	if had != nil && p.core.table.entries[had.Address] != had {
+	unlock = p.lock()
+	lost := had != nil && p.core.table.entries[had.Address] != had
+	unlock()
+	if lost {
 		// It was refused, or looks for an address anew, and one that is reserved for it, or for another, is not kept for it.
 		reserved := slices.ContainsFunc(p.config.Leases, func(l Lease) bool { return l.Address == had.Address || l.MAC == mac })
 		require.True(p, reserved || typ != dhcp.Discover, "%s lost %s", mac, had.Address)
@@ -184,6 +198,25 @@ func (p *play) step(what, who, where, how byte) {
 }
 
 var mac1 = mac(1)
+
+// check looks whether the table is right, and everybody has what he was given.
+func (p *play) check() {
+	defer p.lock()()
+	for key, e := range p.core.table.clients {
+		require.Equal(p, key, e.key)
+	}
+	for a, e := range p.core.table.entries {
+		require.Equal(p, a, e.Address)
+		require.True(p, e.key == "" || p.core.table.clients[e.key] == e)
+	}
+	for a, o := range p.owners {
+		if o.until.After(time.Now()) {
+			e := p.core.table.entries[a]
+			require.NotNil(p, e, "%s is %v's", a, o)
+			require.Equal(p, o.mac, e.MAC, a)
+		}
+	}
+}
 
 // run plays a script.
 func (p *play) run(t *testing.T, script []byte) {
@@ -202,20 +235,7 @@ func (p *play) run(t *testing.T, script []byte) {
 		for ; len(script) >= 4; script = script[4:] {
 			p.step(script[0], script[1], script[2], script[3])
 			synctest.Wait()
-			for key, e := range p.core.table.clients {
-				require.Equal(t, key, e.key)
-			}
-			for a, e := range p.core.table.entries {
-				require.Equal(t, a, e.Address)
-				require.True(t, e.key == "" || p.core.table.clients[e.key] == e)
-			}
-			for a, o := range p.owners {
-				if o.until.After(time.Now()) {
-					e := p.core.table.entries[a]
-					require.NotNil(t, e, "%s is %v's", a, o)
-					require.Equal(t, o.mac, e.MAC, a)
-				}
-			}
+			p.check()
 		}
 		p.core.receive(linkIndex, dhcp.Packet{Payload: script})
 	})
