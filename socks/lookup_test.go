@@ -295,7 +295,8 @@ func TestLookupsLeft(t *testing.T) {
 			require.NoError(t, silent.SetReadDeadline(time.Now().Add(patience)))
 			u := start(t, func(o *options) {
 				o.SocketMemory = 1 << 20
-				lookup := newLookup(newResolver(o.limits.lookups))
+				o.limits.connect = time.Hour // however slow the host is
+				lookup := newLookup(resolve.New(resolve.Options{Limit: o.limits.lookups, Wait: time.Hour, Total: time.Hour}))
 				o.lookup = func(ctx context.Context, host string, _ resolve.Servers) ([]netip.Addr, error) {
 					return lookup(ctx, host, resolve.Servers{at})
 				}

@@ -154,7 +154,6 @@ func TestNamesThatNeedNoQuestion(t *testing.T) {
 				accept(t, l)
 			}
 			granted("good.test") // it is asked for, and known from now on
-			before := len(u.Connections())
 			for i := range silent {
 				dial(t, u.addr).send(askName(commandConnect, fmt.Sprintf("silent%d.test", i), 80))
 			}
@@ -169,7 +168,6 @@ func TestNamesThatNeedNoQuestion(t *testing.T) {
 			near := dial(t, u.addr)
 			near.send(askName(commandConnect, "not..a.name", port))
 			near.rejected()
-			u.awaitCount(t, before+silent+len(c.known))
 		})
 	}
 }
