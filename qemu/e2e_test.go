@@ -482,27 +482,11 @@ func testRouter(t *testing.T, b board.Board) {
 		r.command(t, "/ip dns set servers=\"\"")
 	})
 	step("names for the LAN", func(t *testing.T) { r.testNames(t) })
-	step("only the peer reaches a BIND", func(t *testing.T) {
-		conn, reply := r.request(t, client, commandBind, serverAddress+":21")
-		require.EqualValues(t, granted, reply.code)
-		require.Equal(t, wanAddress, reply.addr.Addr().String())
-		for _, third := range []host{stranger, other} { // on either side
-			_, err := r.n.dial(third, reply.addr.String(), 3*time.Second)
-			require.Error(t, err, "%s has reached the port of a BIND", third)
-		}
-		peer, err := r.n.dial(serverOfSite, reply.addr.String(), patience)
-		require.NoError(t, err)
-		defer peer.Close()
-		second, err := readReplySOCKS(conn, patience)
-		require.NoError(t, err)
-		assert.EqualValues(t, granted, second.code)
-		assert.Equal(t, serverAddress, second.addr.Addr().String())
-		_, err = io.WriteString(peer, "hello")
-		require.NoError(t, err)
-		greeting := make([]byte, 5)
-		_, err = io.ReadFull(conn, greeting)
-		require.NoError(t, err)
-		assert.Equal(t, "hello", string(greeting))
+	step("only the peer reaches a BIND", func(t *testing.T) { r.testBind(t, requestSOCKSWithin, readReplySOCKS) })
+	step("only the peer reaches a BIND of version 5", func(t *testing.T) {
+		assert.Empty(t, r.command(t, "/ip socks set version=5"))
+		r.testBind(t, requestSOCKS5Within, readReplySOCKS5)
+		assert.Empty(t, r.command(t, "/ip socks set version=4"))
 	})
 	step("access list", func(t *testing.T) {
 		echo := r.echo(t, 5000)
@@ -588,6 +572,35 @@ func testRouter(t *testing.T, b board.Board) {
 		assertClosed(t, conn)
 		require.NoError(t, r.m.wait())
 	})
+}
+
+// testBind asks for a BIND, by the functions of one version. The firewall lets its peer in, and nobody else.
+func (r *router) testBind(t *testing.T, request func(net.Conn, byte, netip.AddrPort, time.Duration) (socksReply, error),
+	next func(net.Conn, time.Duration) (socksReply, error)) {
+	conn, err := r.n.dial(client, socksAddress, patience)
+	require.NoError(t, err)
+	defer conn.Close()
+	reply, err := request(conn, commandBind, netip.MustParseAddrPort(serverAddress+":21"), patience)
+	require.NoError(t, err)
+	require.EqualValues(t, granted, reply.code)
+	require.Equal(t, wanAddress, reply.addr.Addr().String())
+	for _, third := range []host{stranger, other} { // on either side
+		_, err := r.n.dial(third, reply.addr.String(), 3*time.Second)
+		require.Error(t, err, "%s has reached the port of a BIND", third)
+	}
+	peer, err := r.n.dial(serverOfSite, reply.addr.String(), patience)
+	require.NoError(t, err)
+	defer peer.Close()
+	second, err := next(conn, patience)
+	require.NoError(t, err)
+	assert.EqualValues(t, granted, second.code)
+	assert.Equal(t, serverAddress, second.addr.Addr().String())
+	_, err = io.WriteString(peer, "hello")
+	require.NoError(t, err)
+	greeting := make([]byte, 5)
+	_, err = io.ReadFull(conn, greeting)
+	require.NoError(t, err)
+	assert.Equal(t, "hello", string(greeting))
 }
 
 func assertSameFile(t *testing.T, want []byte, path string) {

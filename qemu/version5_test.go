@@ -2,11 +2,16 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -82,4 +87,40 @@ func TestVersion5(t *testing.T) {
 	passes(t)
 	refused(t, "secret")
 	k.m.kill()
+}
+
+// requestSOCKS5Within sends a request of version 5 without a password, and returns the reply to it, granted or rejected as in version 4,
+// if each answer comes within limit.
+func requestSOCKS5Within(conn net.Conn, command byte, to netip.AddrPort, limit time.Duration) (socksReply, error) {
+	request := append([]byte{5, 1, 0, 5, command, 0, 1}, to.Addr().AsSlice()...)
+	if _, err := conn.Write(binary.BigEndian.AppendUint16(request, to.Port())); err != nil {
+		return socksReply{}, fmt.Errorf("SOCKS request: %w", err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		return socksReply{}, err
+	}
+	var method [2]byte
+	if _, err := io.ReadFull(conn, method[:]); err != nil || method != [2]byte{5, 0} {
+		return socksReply{}, fmt.Errorf("SOCKS method %v: %w", method, err)
+	}
+	return readReplySOCKS5(conn, limit)
+}
+
+// readReplySOCKS5 waits for a reply of version 5 (RFC 1928, section 6), at most limit.
+func readReplySOCKS5(conn net.Conn, limit time.Duration) (socksReply, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		return socksReply{}, err
+	}
+	var b [10]byte
+	if _, err := io.ReadFull(conn, b[:]); err != nil {
+		return socksReply{}, fmt.Errorf("SOCKS reply: %w", err)
+	}
+	if b[0] != 5 || b[3] != 1 {
+		return socksReply{}, fmt.Errorf("SOCKS reply %v: not one of version 5 with an IPv4 address", b)
+	}
+	reply := socksReply{rejected, netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:])), binary.BigEndian.Uint16(b[8:]))}
+	if b[1] == 0 {
+		reply.code = granted
+	}
+	return reply, conn.SetReadDeadline(time.Time{})
 }
