@@ -50,6 +50,8 @@ type machineOptions struct {
 	flash string
 	// wornFlash is one that can be read and takes nothing.
 	wornFlash bool
+	// heldFlash lets a test hold back what the flash answers: see holdFlash.
+	heldFlash bool
 	// fromFlash begins with the boot loader that the flash holds. A configuration is then
 	// put where the flash keeps it, when the flash is made.
 	fromFlash bool
@@ -125,8 +127,12 @@ func startMachine(b board.Board, n network, dir string, o machineOptions) (*mach
 			continue
 		}
 		// Two drives cannot lock one file.
-		args = append(args, "-drive", fmt.Sprintf("%s,format=raw,offset=%d,size=%d,file.locking=off,file=%s",
-			bank.Drive, bank.Offset, bank.Size, o.flash)+map[bool]string{true: ",readonly=on"}[o.wornFlash])
+		file := "file.locking=off,file=" + o.flash
+		if o.heldFlash {
+			file = "file.driver=blkdebug,file.image.driver=file,file.image.locking=off,file.image.filename=" + o.flash
+		}
+		args = append(args, "-drive", fmt.Sprintf("%s,format=raw,offset=%d,size=%d,%s",
+			bank.Drive, bank.Offset, bank.Size, file)+map[bool]string{true: ",readonly=on"}[o.wornFlash])
 	}
 	if b.QEMU.Watchdog != "" {
 		args = append(args, "-device", b.QEMU.Watchdog)
@@ -244,6 +250,15 @@ func addConfiguration(o machineOptions, dir string) (string, error) {
 	}
 	path := filepath.Join(dir, "initramfs")
 	return path, os.WriteFile(path, whole.Bytes(), 0o644)
+}
+
+// holdFlash has a machine with heldFlash hold back the flash's answer to the next request of a kind (write_aio or read_aio,
+// block/raw-format.c of QEMU), until the function is called that it returns. Other requests are answered.
+func (m *machine) holdFlash(kind string) (answer func() error, err error) {
+	io := func(command string) error {
+		return m.monitor.execute("human-monitor-command", map[string]any{"command-line": `qemu-io flash "` + command + ` held"`})
+	}
+	return func() error { return io("resume") }, io("break " + kind)
 }
 
 // connect opens the monitor.
