@@ -98,7 +98,7 @@ func (r *router) loggedFlood(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		assert.NoError(t, r.n.on(stranger, func() error {
-			// As fast as it can: PID 1 does not read all of the kernel's log.
+			// As fast as it can: the kernel's log would not hold them until PID 1 has read it.
 			return sendRawFast(packets, func(i int) []byte {
 				return packet(unix.IPPROTO_UDP, netip.MustParseAddr(strangerAddress), netip.MustParseAddr(wanAddress), 0, uint16(i), 20)
 			})
@@ -114,7 +114,7 @@ func (r *router) loggedFlood(t *testing.T) {
 	}
 	assert.Contains(t, log, "firewall,info input: in:ether1")
 	assert.Contains(t, log, "firewall,warning many packets to log: each rule logs 20 a second and counts the others")
-	t.Logf("of the packets: %q", regexp.MustCompile(`\d+ lines of the log were overwritten`).FindAllString(log, -1))
+	assert.NotContains(t, log, "lines of the log were overwritten")
 }
 
 // manyConnections has a host open more connections through the router than it can track. Others

@@ -30,12 +30,15 @@ var killed = regexp.MustCompile(`Out of memory: Killed process (\d+) \((\w+)\).*
 
 // TestMemoryTaken takes the memory of the smallest board away, by files in /dev and by the shell of the debug image, until 1 MiB is
 // left, until the kernel ends a process, and by a process that takes ever more. What runs goes on, a person at the
-// router is answered, the watchdog does not bite, and when the memory is given back all is as before.
+// router is answered, the watchdog does not bite, and when the memory is given back all is as before. Which process was
+// ended is in the log and at the syslog server.
 func TestMemoryTaken(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
 	skipWithout(t, "malta")
-	r := startInside(t, 0, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n")
+	r := startInside(t, 0, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n"+
+		"/system logging action set remote remote="+serverAddress+"\n/system logging add topics=system,error action=remote\n")
+	syslog := r.syslog(t)
 	l, err := r.n.listen(serverOfSite, takenPort)
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
@@ -102,6 +105,17 @@ func TestMemoryTaken(t *testing.T) {
 	r.run("echo >/dev/taken; echo 400 >/proc/self/oom_score_adj")
 	console = login() // sshd is started by it
 	serves("with the memory back")
+	// told checks that the log and the syslog server have a line about each process that was ended.
+	told := func(all ...[]string) {
+		t.Helper()
+		log := console.shown(t, `/log print where topics~"error"`, "] > ")
+		for _, of := range all {
+			line := "kernel: Out of memory: Killed process " + of[1] + " (" + of[2] + ")"
+			assert.Contains(t, log, " system,error "+line)
+			syslog(t, "system,error - "+regexp.QuoteMeta(line))
+		}
+	}
+	told(first)
 	assert.Len(t, killed.FindAllString(r.m.screen.all(), -1), 1)
 
 	// A process that takes ever more ends, and no other does.
@@ -118,6 +132,7 @@ func TestMemoryTaken(t *testing.T) {
 	assert.NotEqual(t, old["sshd"], now["sshd"])
 	all := killed.FindAllStringSubmatch(r.m.screen.all(), -1)
 	t.Logf("the kernel has ended: %q", all)
+	told(all[1:]...)
 	r.assertTalks(t, talks)
 	assert.NotRegexp(t, `(?i)kernel panic|hangs: it is ended|not been well`, r.m.screen.all())
 	// A packet for which there is no page then is dropped, and sent again. For all else there is one, or a process ends.

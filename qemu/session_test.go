@@ -146,8 +146,8 @@ func (r *router) syslog(t *testing.T) func(t *testing.T, pattern string) {
 	t.Cleanup(func() { server.Close() })
 	return func(t *testing.T, pattern string) {
 		t.Helper()
-		// RFC 5424: facility daemon, severity notice or informational, version 1.
-		want := regexp.MustCompile(`^<(29|30)>1 (-|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) \S+ postern - ` + pattern)
+		// RFC 5424: facility daemon, severity critical to informational, version 1.
+		want := regexp.MustCompile(`^<(2[6-9]|30)>1 (-|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) \S+ postern - ` + pattern)
 		buf := make([]byte, 4096)
 		for got := ""; !want.MatchString(got); {
 			require.NoError(t, server.SetReadDeadline(time.Now().Add(patience)))

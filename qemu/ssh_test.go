@@ -149,11 +149,17 @@ func (s *sshShell) expect(t *testing.T, end string) string {
 // typed types a line and returns the prompt after it.
 func (s *sshShell) typed(t *testing.T, line, end string) string {
 	t.Helper()
+	said := s.shown(t, line, end)
+	return said[strings.LastIndex(said, "\n")+1:]
+}
+
+// shown types a line and returns what follows up to and with end.
+func (s *sshShell) shown(t *testing.T, line, end string) string {
+	t.Helper()
 	_, err := io.WriteString(s.in, line+"\r")
 	require.NoError(t, err)
 	s.expect(t, line+"\r\n")
-	said := s.expect(t, end)
-	return said[strings.LastIndex(said, "\n")+1:]
+	return s.expect(t, end)
 }
 
 // TestSessions says how much memory the smallest board has left with its defaults: when nobody is connected, and with a
