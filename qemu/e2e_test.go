@@ -706,6 +706,24 @@ func testInside(t *testing.T, b board.Board) {
 			assert.Regexp(t, `(?m)^(.*\$ )?pit$`, current)
 		})
 	}
+	t.Run("the kernel guards itself", func(t *testing.T) { // as SECURITY.md says
+		config, err := os.ReadFile(filepath.Join(imageDir, b.Name, "kernel.config"))
+		require.NoError(t, err)
+		options := []string{"STACKPROTECTOR", "HARDENED_USERCOPY", "INIT_STACK_ALL_ZERO"}
+		if !strings.HasPrefix(b.CPU.GOARCH, "mips") {
+			options = append(options, "STRICT_KERNEL_RWX", "VMAP_STACK")
+		}
+		if strings.HasSuffix(b.CPU.GOARCH, "64") {
+			options = append(options, "RANDOMIZE_BASE")
+		}
+		for _, option := range options {
+			assert.Contains(t, string(config), "\nCONFIG_"+option+"=y\n")
+		}
+		for file, want := range map[string]string{"kptr_restrict": "2", "dmesg_restrict": "1", "panic_on_oops": "1"} {
+			assert.Regexp(t, `(?m)^(.*\$ )?`+want+"$", shell(t, "cat /proc/sys/kernel/"+file), file)
+		}
+		assert.Regexp(t, `(?m)^(.*\$ )?proc /proc proc .*\bhidepid=(2|invisible)\b`, shell(t, "cat /proc/mounts"))
+	})
 	t.Run("socksd has a user of its own and can gain nothing", func(t *testing.T) {
 		status := shell(t, "cat /proc/"+r.socksd(t, shell)+"/status")
 		assert.Regexp(t, `Uid:\s+64000\s+64000\s+64000\s+64000`, status)

@@ -54,6 +54,11 @@ func TestJobsEndedAndStopped(t *testing.T) {
 	skipWithout(t, "malta")
 	rounds := endedRounds(t)
 	r := startJobs(t)
+	t.Run("what an unprivileged process sees", func(t *testing.T) {
+		assert.Equal(t, "processes: 1 <nil>\nPID 1: open /proc/1/status: no such file or directory\n"+
+			"log of the kernel: operation not permitted\nits file: open /dev/kmsg: operation not permitted\n"+
+			"kptr_restrict: 2 <nil>\ndmesg_restrict: 1 <nil>\npanic_on_oops: 1 <nil>\n<nil>\n", r.within(t, "look nobody"))
+	})
 	l, err := r.n.listen(serverOfSite, jobsPort)
 	require.NoError(t, err)
 	defer l.Close()
@@ -177,6 +182,20 @@ func (r *jobsRouter) typed(line string) string {
 	require.NoError(r.t, err)
 	r.console.expect(r.t, line+"\r\n")
 	return r.console.expect(r.t, "[admin@postern] > ")
+}
+
+// within asks the program of testdata/within for something, and returns its answer.
+func (r *router) within(t *testing.T, request string) string {
+	t.Helper()
+	conn, err := r.n.dial(client, fmt.Sprintf("%s:%d", lanAddress, withinPort), patience)
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	_, err = fmt.Fprintln(conn, request)
+	require.NoError(t, err)
+	answer, err := io.ReadAll(conn)
+	require.NoError(t, err, request)
+	return string(answer)
 }
 
 // send has the program within send a signal to a process of that name, as soon as there is one. The function that it returns waits

@@ -1,8 +1,10 @@
 // Command within is what the kernel of a test's machine starts in place of Postern. It becomes Postern, and leaves a process that does
-// for the test what nobody outside can: it sends processes signals, as soon as they are there.
+// for the test what nobody outside can: it sends processes signals, as soon as they are there, looks at the machine as an unprivileged
+// process does, and sets the clock.
 //
 // That process serves TCP port 5199, one line for each connection: a signal (ended, stopped, or none) and the name of a process. It waits
-// until there is one of that name, sends it the signal and answers with its id. With the signal gone it waits until there is none.
+// until there is one of that name, sends it the signal and answers with its id. With the signal gone it waits until there is none. To "look
+// nobody" it answers what an unprivileged process sees of the kernel and of others, and "clock SECONDS" sets the clock, from the start of 1970.
 package main
 
 import (
@@ -10,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,6 +27,10 @@ func main() {
 		_, err := os.StartProcess("/within", []string{"within"}, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 		fmt.Println("within: start:", err)
 		fmt.Println("within: become PID 1:", syscall.Exec("/init", append([]string{"/init"}, os.Args[1:]...), os.Environ()))
+		return
+	}
+	if len(os.Args) > 1 {
+		see()
 		return
 	}
 	l, err := net.Listen("tcp4", ":5199")
@@ -51,6 +58,22 @@ func serve(conn net.Conn) {
 	if err != nil || name == "" {
 		return
 	}
+	switch signal {
+	case "look":
+		seen := exec.Command("/within", "see")
+		seen.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		text, err := seen.CombinedOutput()
+		fmt.Fprintf(conn, "%s%v\n", text, err)
+		return
+	case "clock":
+		seconds, err := strconv.ParseInt(name, 10, 64)
+		if err == nil {
+			at := syscall.NsecToTimeval(seconds * int64(time.Second))
+			err = syscall.Settimeofday(&at)
+		}
+		fmt.Fprintln(conn, err)
+		return
+	}
 	for ; ; time.Sleep(look) {
 		id := find(name)
 		if signal == "gone" {
@@ -64,6 +87,25 @@ func serve(conn net.Conn) {
 			fmt.Fprintln(conn, id)
 			return
 		}
+	}
+}
+
+const nobody = 65534
+
+// see prints what this process sees.
+func see() {
+	ids, err := filepath.Glob("/proc/[0-9]*")
+	fmt.Println("processes:", len(ids), err)
+	_, err = os.ReadFile("/proc/1/status")
+	fmt.Println("PID 1:", err)
+	const readAll = 3 // SYSLOG_ACTION_READ_ALL (syslog(2))
+	_, err = syscall.Klogctl(readAll, make([]byte, 4096))
+	fmt.Println("log of the kernel:", err)
+	_, err = os.ReadFile("/dev/kmsg")
+	fmt.Println("its file:", err)
+	for _, name := range []string{"kptr_restrict", "dmesg_restrict", "panic_on_oops"} {
+		text, err := os.ReadFile("/proc/sys/kernel/" + name)
+		fmt.Println(name+":", strings.TrimSpace(string(text)), err)
 	}
 }
 
