@@ -123,11 +123,8 @@ func testPPPoE(t *testing.T, b board.Board) {
 		require.NoError(t, err, "%.200s", out)
 		assert.True(t, string(out) == long, "the long page is whole")
 	})
-	t.Run("nobody outside gets an answer", func(t *testing.T) {
-		for _, port := range []string{"53", "80"} {
-			_, err := k.n.dial(gateway, pppoeClient+":"+port, 3*time.Second)
-			assertSilent(t, err, port)
-		}
+	t.Run("nobody outside gets an answer but to an echo", func(t *testing.T) {
+		k.closedOutside(t, gateway, pppoeServer, pppoeClient)
 	})
 	if !thorough(b) {
 		return
