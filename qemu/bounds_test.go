@@ -525,6 +525,20 @@ func (r *router) freeMemory(t *testing.T) (mebibytes float64, took time.Duration
 	return mebibytes, took
 }
 
+// awaitFree waits until so many MiB are free, and logs how many are: PID 1 gives back what it took for a moment when it has
+// nothing to do, which may be late on a busy host.
+func (r *router) awaitFree(t *testing.T, least float64, when string) {
+	t.Helper()
+	var free float64
+	require.NoError(t, retry(func() error {
+		if free, _ = r.freeMemory(t); free < least {
+			return fmt.Errorf("%.1f MiB are free %s, not %.1f", free, when, least)
+		}
+		return nil
+	}))
+	t.Logf("%s: %.1f MiB are free %s", r.b.Name, free, when)
+}
+
 // connections counts those of the SOCKS service.
 func (r *router) connections(t *testing.T) (int, error) {
 	t.Helper()

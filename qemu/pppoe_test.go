@@ -40,6 +40,9 @@ const (
 	pppoeOther  = "203.0.113.8"
 )
 
+// householdMemory is how many MiB malta has left with all on that a household needs, by PPPoE.
+const householdMemory = 12.5
+
 // pppoeHousehold is a household whose provider speaks PPPoE.
 type pppoeHousehold struct {
 	*household
@@ -128,6 +131,18 @@ func testPPPoE(t *testing.T, b board.Board) {
 	})
 	if !thorough(b) {
 		return
+	}
+	if b.Name == "malta" {
+		t.Run("memory with all on that a household can have", func(t *testing.T) {
+			r := &router{T: t, b: b, n: k.n, dir: k.dir, m: k.m}
+			// PPPoE is connected, the DHCP client asks whoever does not answer, and a computer has an address and has asked for names.
+			k.command(t, "/ip dhcp-client enable 0")
+			r.awaitFree(t, householdMemory, "with DHCP client, DHCP server, DNS and PPPoE")
+			k.command(t, "/ip socks set enabled=yes")
+			k.awaitLog(t, "socks accepts on port ")
+			r.awaitFree(t, 0, "with SOCKS besides")
+			k.command(t, "/ip socks set enabled=no; /ip dhcp-client disable 0")
+		})
 	}
 	// The queue of the connection is there again with it.
 	assert.Empty(t, k.command(t, "/queue simple add name=line target=192.168.0.0/24 dst=pppoe-out1 max-limit=50M"))

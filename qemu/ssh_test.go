@@ -170,20 +170,9 @@ func TestSessions(t *testing.T) {
 	skipWithout(t, "malta")
 	b, err := board.ByName("malta")
 	require.NoError(t, err)
-	k, r, memory := startUnset(t, b)
+	k, r, _ := startUnset(t, b)
 	assert.Empty(t, k.command(t, "/user set admin password=\""+sshPassword+"\""))
-	// PID 1 gives back what it took for a moment when it has nothing to do, which may be late on a busy host.
-	has := func(least float64, when string) {
-		t.Helper()
-		require.NoError(t, retry(func() error {
-			if free, _ := r.freeMemory(t); free < least {
-				return fmt.Errorf("%.1f MiB are free", free)
-			}
-			return nil
-		}), when)
-		memory(when)
-	}
-	has(13, "when nobody is connected")
+	r.awaitFree(t, 13, "when nobody is connected")
 	s := startShell(t, newSSHClient(t, k.n, k.dir).command(client, sshPassword, "-tt", "admin@"+lanAddress))
 	s.expect(t, "] > ")
 	conn, err := k.n.dial(client, lanAddress+":8728", patience)
@@ -196,7 +185,7 @@ func TestSessions(t *testing.T) {
 		s.typed(t, "/system resource print", "] > ")
 		_, err = c.Run("/interface/print")
 		require.NoError(t, err)
-		has(11, "with a session by SSH and one by the API")
+		r.awaitFree(t, 11, "with a session by SSH and one by the API")
 	}
 }
 
