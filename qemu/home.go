@@ -68,12 +68,13 @@ esac
 const renewalTime = 170 * time.Second
 
 // startProvider starts the provider's servers on the gateway. The addresses that they give are of
-// this range, and are to be renewed after that time.
+// this range, and are to be renewed after that time; the time is to be asked of serverOfSite, where a server is
+// that a test starts.
 func (h *household) startProvider(first, last string, renewal time.Duration) error {
 	h.provider = h.command(gateway, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", "--group=root",
 		"--no-resolv", "--no-hosts", "--interface=eth0", "--except-interface=lo", "--bind-interfaces",
 		"--dhcp-range="+first+","+last+",255.255.255.0,1h", "--dhcp-authoritative", "--no-ping",
-		"--dhcp-option=option:T1,"+strconv.Itoa(int(renewal/time.Second)),
+		"--dhcp-option=option:T1,"+strconv.Itoa(int(renewal/time.Second)), "--dhcp-option=option:ntp-server,"+serverAddress,
 		"--dhcp-leasefile="+h.providerLeases(), "--log-dhcp", "--log-facility=-",
 		"--address=/"+pageName+"/"+serverAddress)
 	h.provider.Stdout, h.provider.Stderr = h.log, h.log

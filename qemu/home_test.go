@@ -132,6 +132,18 @@ func testHousehold(t *testing.T, b board.Board) {
 		assert.Equal(t, first, again)
 		k.awaitShown(t, "/ip dhcp-server lease print", `\bbound\b`)
 	})
+	if b.Name != boards()[0].Name {
+		return
+	}
+	// The last: the clock of whoever looks at what is above is the host's.
+	t.Run("the provider's time server sets the clock", func(t *testing.T) {
+		k.startClock(t, serverOfSite)
+		assert.Empty(t, k.command(t, "/system ntp client set enabled=yes"))
+		k.awaitLog(t, "the clock was set by "+serverAddress+" to "+labTime.Format(time.DateOnly))
+		k.awaitShown(t, "/system ntp client print", "synced-server: "+serverAddress)
+		assert.Contains(t, k.command(t, "/system clock print"), "date: "+strings.ToLower(labTime.Format("Jan/02/2006"))+"\n")
+		assert.Regexp(t, `\bbound\b`, k.command(t, "/ip dhcp-client print"), "leases go by a clock that nobody sets")
+	})
 }
 
 // dhclient has a host take an address by ISC's client as Debian ships it, and fetch the page by its name with no more than

@@ -120,14 +120,20 @@ func newUpgrading(t *testing.T, b board.Board) *upgrading {
 	server := u.n.command(client, "busybox", "httpd", "-f", "-p", "80", "-h", u.files)
 	require.NoError(t, server.Start())
 	t.Cleanup(func() { kill(server) })
+	u.startClock(t, client)
+	return u
+}
+
+// startClock starts a time server on a host, which says that it is labTime.
+func (k *keeper) startClock(t *testing.T, h host) {
+	t.Helper()
 	var clock net.PacketConn
-	require.NoError(t, u.n.on(client, func() (err error) {
+	require.NoError(t, k.n.on(h, func() (err error) {
 		clock, err = net.ListenPacket("udp4", ":123")
 		return err
 	}))
 	t.Cleanup(func() { clock.Close() })
 	go serveTime(clock, time.Until(labTime))
-	return u
 }
 
 // serveTime answers requests for the time (RFC 4330), which is ahead of the host's.
