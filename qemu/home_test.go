@@ -159,13 +159,14 @@ func (h *household) dhclient(t *testing.T, from host) string {
 	settings, err := os.ReadFile("/etc/dhcp/dhclient.conf")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(etc, "dhcp", "dhclient.conf"), settings, 0o644))
-	// It may rename the machine, too. When it has an address it goes on in the background.
+	// It may rename the machine, too. When it has an address it goes on in the background. ip complains of names in
+	// /run/netns that somebody else has left there.
 	const alone = `set -e
 mount --bind "$1/etc" /etc
 client() { dhclient "$@" -v -lf "$dir/leases" -pf "$dir/pid" eth0 >>"$dir/said" 2>&1; }
 dir=$1
 client -1
-ip -4 addr show dev eth0 >>"$dir/said"
+ip -4 addr show dev eth0 >>"$dir/said" 2>&1
 curl --silent --show-error --retry 5 --retry-connrefused --max-time 60 "$2" && cp /etc/resolv.conf "$dir/kept" || failed=$?
 client -r
 exit $failed
