@@ -332,16 +332,7 @@ func (d *threeDays) guest(t *testing.T) {
 	require.NoError(t, d.n[other].IP("addr flush dev eth0", "link set eth0 down", fmt.Sprintf("link set eth0 address 02:00:00:01:%02x:%02x", n>>8, n&0xff), "link set eth0 up"))
 	name := fmt.Sprintf("guest%d", n)
 	cmd, address := d.dhcp(t, other, name, io.Discard)
-	require.NoError(t, retry(func() error {
-		out, err := d.n.command(other, "curl", "--silent", "--show-error", "--max-time", "20", "http://"+pageName+"/").CombinedOutput()
-		if err == nil && string(out) != pageText {
-			err = errors.New("not the page")
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
-	}))
+	require.NoError(t, retry(func() error { return d.h.pageFrom(other) }))
 	// The others find the guest by name.
 	require.NoError(t, retry(func() error {
 		out, err := d.n.command(client, "busybox", "nslookup", name, lanAddress).CombinedOutput()

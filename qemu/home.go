@@ -101,12 +101,12 @@ type lease struct{ address, gateway, nameServer string }
 
 var leaseLine = regexp.MustCompile(`^address (\S+)/24, gateway (\S+), name server (\S+)\n$`)
 
-// connect has the client ask for an address by DHCP, as a computer does that is plugged in. Its
-// programs ask the name server that it is told of.
-func (h *household) connect(prepare func(host, string, ...string) *exec.Cmd) (lease, error) {
+// connect has a host ask for an address by DHCP, as a computer does that is plugged in. Its
+// programs ask the name server that it is told of. prepare makes the command.
+func (h *household) connect(from host, prepare func(host, string, ...string) *exec.Cmd) (lease, error) {
 	var l lease
 	err := retry(func() error {
-		out, err := prepare(client, "busybox", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-x", "hostname:laptop", "-s", h.script()).Output()
+		out, err := prepare(from, "busybox", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-x", "hostname:laptop", "-s", h.script()).Output()
 		if err != nil {
 			return fmt.Errorf("udhcpc: %w: %s", err, out)
 		}
@@ -124,7 +124,7 @@ func (h *household) connect(prepare func(host, string, ...string) *exec.Cmd) (le
 		return l, fmt.Errorf("udhcpc got %q", text)
 	}
 	l = lease{found[1], found[2], found[3]}
-	return l, h.network[client].Overlay("/etc/resolv.conf", "nameserver "+l.nameServer+"\n")
+	return l, h.network[from].Overlay("/etc/resolv.conf", "nameserver "+l.nameServer+"\n")
 }
 
 func (h *household) providerLeases() string { return filepath.Join(h.dir, "provider.leases") }
@@ -147,8 +147,11 @@ func awaitOwnAddress(m *machine, beginnings ...string) error {
 }
 
 // page fetches the page by its name, from the client.
-func (h *household) page() error {
-	out, err := h.command(client, "curl", "--silent", "--show-error", "--max-time", "20", "http://"+pageName+"/").CombinedOutput()
+func (h *household) page() error { return h.pageFrom(client) }
+
+// pageFrom does so from a host.
+func (h *household) pageFrom(from host) error {
+	out, err := h.command(from, "curl", "--silent", "--show-error", "--max-time", "20", "http://"+pageName+"/").CombinedOutput()
 	if err == nil && string(out) != pageText {
 		err = errors.New("not the page")
 	}
@@ -167,7 +170,7 @@ func (h *household) example(m *machine) error {
 		return err
 	}
 	say("A computer is plugged in, and asks for an address")
-	l, err := h.connect(func(from host, name string, args ...string) *exec.Cmd {
+	l, err := h.connect(client, func(from host, name string, args ...string) *exec.Cmd {
 		fmt.Printf("%s$ %s %s\n", from, name, strings.Join(args, " "))
 		return h.command(from, name, args...)
 	})

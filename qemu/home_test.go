@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,7 +42,7 @@ func testHousehold(t *testing.T, b board.Board) {
 	t.Cleanup(h.close)
 
 	k.start(t, "postern", nil)
-	first, err := h.connect(k.n.command)
+	first, err := h.connect(client, k.n.command)
 	require.NoError(t, err)
 	assert.Equal(t, lease{first.address, lanAddress, lanAddress}, first)
 	address := netip.MustParseAddr(first.address)
@@ -74,7 +75,7 @@ func testHousehold(t *testing.T, b board.Board) {
 		k.start(t, "postern", nil)
 		assert.Contains(t, k.command(t, "/ip dhcp-server lease print"), first.address+" ", "kept, though nothing is set")
 		assert.NotContains(t, k.command(t, "/log print"), "the defaults hold")
-		again, err := h.connect(k.n.command)
+		again, err := h.connect(client, k.n.command)
 		require.NoError(t, err)
 		assert.Equal(t, first, again)
 		require.NoError(t, retry(h.page))
@@ -127,7 +128,7 @@ func testHousehold(t *testing.T, b board.Board) {
 			assert.Equal(t, 2, strings.Count(k.command(t, "/log print where topics~\"dhcp\""), " got address "), "nothing of it is a change")
 		}
 		t.Logf("%s:\n%s", b.Name, k.command(t, "/system resource print"))
-		again, err := h.connect(k.n.command)
+		again, err := h.connect(client, k.n.command)
 		require.NoError(t, err)
 		assert.Equal(t, first, again)
 		k.awaitShown(t, "/ip dhcp-server lease print", `\bbound\b`)
@@ -269,6 +270,46 @@ func (k *keeper) ownAddress(t *testing.T, before string) string {
 		return err
 	}))
 	return address
+}
+
+// TestSeveralPorts boots a board with two ports in the LAN as one starts on which nothing has been set: they are one
+// network. A computer at each has an address and the provider's page by its name, and they reach each other.
+func TestSeveralPorts(t *testing.T) {
+	e2e.Boots(t)
+	t.Parallel()
+	skipWithout(t, "pc")
+	b, err := board.ByName("pc")
+	require.NoError(t, err)
+	const third = "ether3"
+	b.Ports = append(slices.Clone(b.Ports), board.Port{Name: third, Device: "pci0000:00/0000:00:07.0", QEMU: "virtio-net-pci,romfile=,addr=0x7"})
+	b.Bridged = []string{third}
+	k := newKeeper(t, b)
+	require.NoError(t, k.n.addLink(third, other))
+	h, err := startHousehold(k.n, filepath.Join(k.dir, "household"))
+	require.NoError(t, err)
+	t.Cleanup(h.close)
+	k.start(t, "postern", func(o *machineOptions) { o.configuration, o.boardFile = b.DefaultConfiguration(), b.File() })
+
+	leases := map[host]lease{}
+	for _, at := range []host{client, other} {
+		l, err := h.connect(at, k.n.command)
+		require.NoError(t, err)
+		assert.Equal(t, lease{l.address, lanAddress, lanAddress}, l)
+		require.NoError(t, retry(func() error { return h.pageFrom(at) }))
+		leases[at] = l
+	}
+	assert.NotEqual(t, leases[client], leases[other])
+	require.NoError(t, k.n.awaitPing(client, leases[other].address))
+	require.NoError(t, k.n.awaitPing(other, leases[client].address))
+	for _, port := range []string{b.LAN, third} {
+		assert.Regexp(t, `(?m)^ +`+port+` +bridge +1 `, k.command(t, "/interface bridge port print"))
+	}
+	// By the bridge alone: whoever is at one port has nothing from the other when that is taken out.
+	k.command(t, "/interface bridge port disable [find interface="+third+"]")
+	assert.Error(t, k.n.run(client, "ping", "-c", "1", "-W", "1", leases[other].address))
+	k.command(t, "/interface bridge port enable [find interface="+third+"]")
+	require.NoError(t, k.n.awaitPing(client, leases[other].address))
+	t.Logf("%s:\n%s%s%s", b.Name, k.command(t, "/interface print"), k.command(t, "/interface bridge port print"), k.command(t, "/ip dhcp-server lease print"))
 }
 
 // run runs a program on a host, which must succeed, and returns what it printed.

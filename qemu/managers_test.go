@@ -33,7 +33,7 @@ func TestManagers(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(h.close)
 	k.start(t, "postern", nil)
-	_, err = h.connect(k.n.command)
+	_, err = h.connect(client, k.n.command)
 	require.NoError(t, err)
 	k.run(t, other, "busybox", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-x", "hostname:phone", "-s", h.script())
 	require.NoError(t, retry(h.page))

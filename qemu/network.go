@@ -129,6 +129,12 @@ func (n network) addRouter(router int) error {
 	return nil
 }
 
+// addLink makes one more link, to a port of router 0 in its LAN, and plugs a host into it.
+func (n network) addLink(port string, h host) error {
+	return n[switchHost].IP("link add br-"+port+" type bridge", "link set br-"+port+" up",
+		"tuntap add "+port+" mode tap", "link set "+port+" master br-"+port+" up", "link set "+string(h)+" master br-"+port)
+}
+
 // ownerVariable of the environment is the process id of whoever has started a program on a
 // host, so that sweep finds what nobody owns any more.
 const ownerVariable = "POSTERN_LAB_OWNER"

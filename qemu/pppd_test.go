@@ -310,7 +310,7 @@ func testPPPD(t *testing.T, b board.Board) {
 	} {
 		k.command(t, line) // a busy PC's kernel may say something in between (hpet)
 	}
-	_, err := p.connect(k.n.command)
+	_, err := p.connect(client, k.n.command)
 	require.NoError(t, err)
 	p.await(t, "<auth chap MS-v2>")
 	t.Logf("%s:\n%s%s%s%s", b.Name, k.command(t, "/interface pppoe-client monitor 0 once"), k.command(t, "/ip address print"),

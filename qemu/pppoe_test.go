@@ -107,7 +107,7 @@ func testPPPoE(t *testing.T, b board.Board) {
 	} {
 		assert.Empty(t, k.command(t, line))
 	}
-	_, err := p.connect(k.n.command)
+	_, err := p.connect(client, k.n.command)
 	require.NoError(t, err)
 	p.await(t, pppoeClient)
 	t.Logf("%s:\n%s%s%s%s%s%s", b.Name, k.command(t, "/interface pppoe-client print"), k.command(t, "/interface pppoe-client monitor 0 once"), k.command(t, "/ip address print"),

@@ -209,10 +209,14 @@ func portDevice(b board.Board, i, router int) string {
 
 func portMAC(i, router int) string { return fmt.Sprintf("02:70:6f:73:%02x:%02x", 0x74+router, i+1) }
 
-// linkOf is the lab's link that a port is on: ether1 outside, ether2 in the LAN.
+// linkOf is the lab's link that a port is on: ether1 outside, ether2 in the LAN; further ports of the LAN have links of
+// their own names, see addLink.
 func linkOf(b board.Board, p board.Port) string {
-	if p.Name == b.WAN {
+	switch {
+	case p.Name == b.WAN:
 		return "ether1"
+	case slices.Contains(b.Bridged, p.Name):
+		return p.Name
 	}
 	return "ether2"
 }
