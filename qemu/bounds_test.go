@@ -393,9 +393,15 @@ func (s *stream) ask(to netip.AddrPort, limit time.Duration) error {
 // before the connection is made: the first SYN tells how far it may grow. Without
 // it the host's megabytes would take what is to wait in the router.
 func (r *router) dialSlow(window int, limit time.Duration) (*net.TCPConn, error) {
+	return r.dialSlowFrom(clientAddress, window, limit)
+}
+
+// dialSlowFrom does so from one of the client's addresses.
+func (r *router) dialSlowFrom(address string, window int, limit time.Duration) (*net.TCPConn, error) {
 	var conn net.Conn
+	from := net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(address), 0))
 	err := r.n.on(client, func() (err error) {
-		d := net.Dialer{Timeout: limit, Control: func(_, _ string, raw syscall.RawConn) error {
+		d := net.Dialer{Timeout: limit, LocalAddr: from, Control: func(_, _ string, raw syscall.RawConn) error {
 			var optErr error
 			err := raw.Control(func(fd uintptr) {
 				optErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, window)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,28 +24,34 @@ const (
 	rudeTime         = time.Minute
 	rudeTimeVariable = "POSTERN_TEST_RUDE_TIME"
 
+	// rudeAddresses is how many addresses the rude clients have.
+	rudeAddresses = 4
+
 	// rudeStay is how long a rude client waits for what does not come.
 	rudeStay = 20 * time.Second
 
-	// rudeFreeMemory is what must be free at each look, in MiB. It was 3.5 to 3.8.
-	rudeFreeMemory = 3.0
+	// rudeFreeMemory is what must be free at each look, in MiB. In ten minutes on a quiet host it was 3.6, when the program took 0.5 MB more; on a
+	// busy host, where fewer get through, 8.9.
+	rudeFreeMemory = 3.5
 
-	// rudeLate is how long an honest client is to wait at the most. On a busy host it waits for that, too, so it is only told.
+	// rudeLate is how long an honest client is to wait at the most, without the time for which the host had the router or this
+	// program wait. One of latePart may wait for longer.
 	rudeLate = time.Second
+	latePart = 20
 )
 
 // rudeness is one way to take more of the SOCKS service than one gives.
 type rudeness struct {
 	name string
-	do   func(conn *net.TCPConn) error
+	do   func(conn *net.TCPConn, version5 bool) error
 	// stay is how long the connection is left alone then, at most.
 	stay time.Duration
 	// reset ends it by a reset.
 	reset bool
 }
 
-// TestRudeClients has 500 connections at a time of one client, each of which tries to hold slots,
-// lookups or memory by hanging up early. Another client is served beside it, by address, and the
+// TestRudeClients has 500 connections at a time of some addresses, each of which tries to hold slots,
+// lookups or memory by hanging up early, by version 4 or 5. A client at another address is served beside them, and the
 // smallest board stays what it is.
 func TestRudeClients(t *testing.T) {
 	e2e.Boots(t)
@@ -73,27 +80,51 @@ func TestRudeClients(t *testing.T) {
 		return err
 	}))
 	r.command(t, "/ip dns set servers="+serverAddress)
+	assert.Empty(t, r.command(t, "/ip socks set version=5"))
+	rude := []string{clientAddress}
+	for i := range rudeAddresses - 1 {
+		address := fmt.Sprintf("192.168.0.%d", 20+i)
+		require.NoError(t, r.n[client].IP("addr add "+address+"/24 dev eth0"))
+		rude = append(rude, address)
+	}
 
 	var names atomic.Int64
-	askName := func(conn *net.TCPConn) error {
-		_, err := fmt.Fprintf(conn, "\x04\x01\x04\x00\x00\x00\x00\x01\x00x%d.test\x00", names.Add(1))
+	askName := func(conn *net.TCPConn, version5 bool) error {
+		name := fmt.Sprintf("x%d.test", names.Add(1))
+		request := "\x04\x01\x04\x00\x00\x00\x00\x01\x00" + name + "\x00"
+		if version5 {
+			request = "\x05\x01\x00" + "\x05\x01\x00\x03" + string([]byte{byte(len(name))}) + name + "\x04\x00"
+		}
+		_, err := io.WriteString(conn, request)
 		return err
 	}
 	kinds := []rudeness{
 		{name: "a silent name", do: askName, stay: rudeStay},
 		{name: "a silent name, and a reset", do: askName, stay: 3 * time.Millisecond, reset: true},
-		{name: "what it does not read", do: func(conn *net.TCPConn) error {
-			if reply, err := requestSOCKSWithin(conn, commandConnect, at(serverAddress, endPort), rudeStay); err != nil || reply.code != granted {
+		{name: "what it does not read", do: func(conn *net.TCPConn, version5 bool) error {
+			ask := requestSOCKSWithin
+			if version5 {
+				ask = requestSOCKS5Within
+			}
+			if reply, err := ask(conn, commandConnect, at(serverAddress, endPort), rudeStay); err != nil || reply.code != granted {
 				return fmt.Errorf("reply %d: %w", reply.code, err)
 			}
 			return conn.CloseWrite()
 		}, stay: rudeStay, reset: true},
-		{name: "leaving during CONNECT", do: func(conn *net.TCPConn) error {
-			_, err := conn.Write([]byte{4, commandConnect, 8, 0, 10, 1, 0, 200, 0}) // nobody has 10.1.0.200
+		{name: "leaving during CONNECT", do: func(conn *net.TCPConn, version5 bool) error {
+			request := []byte{4, commandConnect, 8, 0, 10, 1, 0, 200, 0} // nobody has 10.1.0.200
+			if version5 {
+				request = []byte{5, 1, 0, 5, commandConnect, 0, 1, 10, 1, 0, 200, 8, 0}
+			}
+			_, err := conn.Write(request)
 			return err
 		}},
-		{name: "half a request", do: func(conn *net.TCPConn) error {
-			_, err := conn.Write([]byte{4, commandConnect, 8})
+		{name: "half a request", do: func(conn *net.TCPConn, version5 bool) error {
+			request := []byte{4, commandConnect, 8}
+			if version5 {
+				request = []byte{5, 1, 0, 5, commandConnect, 0}
+			}
+			_, err := conn.Write(request)
 			return err
 		}, stay: rudeStay},
 	}
@@ -113,12 +144,12 @@ func TestRudeClients(t *testing.T) {
 					return
 				default:
 				}
-				conn, err := r.dialSlow(slowWindow, rudeStay)
+				conn, err := r.dialSlowFrom(rude[rand.IntN(len(rude))], slowWindow, rudeStay)
 				if err != nil {
 					continue
 				}
 				k := rand.IntN(len(kinds))
-				if kinds[k].do(conn) == nil {
+				if kinds[k].do(conn, rand.IntN(2) == 0) == nil {
 					done[k].Add(1)
 				}
 				select {
@@ -134,10 +165,13 @@ func TestRudeClients(t *testing.T) {
 	}
 
 	lowest, _ := r.freeMemory(t)
+	waited := func() time.Duration { return r.m.waited(t) + waitedOf(t, os.Getpid()) }
 	var times, work []time.Duration
+	late := 0 // how often the router was
 	for start, look := time.Now(), time.Now(); time.Since(start) < length; time.Sleep(time.Second) {
 		worked, err := r.m.processorTime()
 		require.NoError(t, err)
+		hostWaited := waited()
 		begin := time.Now()
 		var conn net.Conn
 		require.NoError(t, retry(func() (err error) { // on a busy host the router may not even answer ARP in time
@@ -157,10 +191,14 @@ func TestRudeClients(t *testing.T) {
 		took := time.Since(begin)
 		workedThen, err := r.m.processorTime()
 		require.NoError(t, err)
+		hostWaited = max(0, waited()-hostWaited) // what threads waited that have ended is not in it any more
 		times, work = append(times, took), append(work, workedThen-worked)
 		if took > rudeLate {
-			t.Logf("%4.0f s: served in %v: connected after %v, granted after %v; the router ran for %v of it", begin.Sub(start).Seconds(),
-				took.Round(time.Millisecond), dialed.Round(time.Millisecond), replied.Round(time.Millisecond), (workedThen - worked).Round(time.Millisecond))
+			t.Logf("%4.0f s: served in %v: connected after %v, granted after %v; the router ran for %v of it, and the host had programs wait for %v", begin.Sub(start).Seconds(),
+				took.Round(time.Millisecond), dialed.Round(time.Millisecond), replied.Round(time.Millisecond), (workedThen - worked).Round(time.Millisecond), hostWaited.Round(time.Millisecond))
+		}
+		if took-hostWaited > rudeLate && workedThen-worked > rudeLate {
+			late++
 		}
 		conn.Close()
 		if time.Since(look) > slowLook {
@@ -175,21 +213,17 @@ func TestRudeClients(t *testing.T) {
 		}
 	}
 	ended()
-	late := 0
-	for _, took := range times {
-		if took > rudeLate {
-			late++
-		}
-	}
 	slices.Sort(times)
+	longer, _ := slices.BinarySearch(times, rudeLate+1)
 	slices.Sort(work)
-	t.Logf("the honest client was served %d times: in %v at the median, %v at the most, %d times in more than a second; the router ran for %v of it at the median, %v at the most; least free memory %.1f MiB",
-		len(times), times[len(times)/2].Round(time.Millisecond), times[len(times)-1].Round(time.Millisecond), late,
+	t.Logf("the honest client was served %d times: in %v at the median, %v at the most, %d times in more than a second, %d times for the router's own sake; the router ran for %v of it at the median, %v at the most; least free memory %.1f MiB",
+		len(times), times[len(times)/2].Round(time.Millisecond), times[len(times)-1].Round(time.Millisecond), len(times)-longer, late,
 		work[len(work)/2].Round(time.Millisecond), work[len(work)-1].Round(time.Millisecond), lowest)
 	for k := range kinds {
 		t.Logf("%d times %s", done[k].Load(), kinds[k].name)
 		assert.Positive(t, done[k].Load(), kinds[k].name)
 	}
+	assert.LessOrEqual(t, late, 1+len(times)/latePart, "times that the router kept an honest client waiting for more than %v", rudeLate)
 	assert.GreaterOrEqual(t, lowest, rudeFreeMemory, "MiB of free memory")
 	assert.NotRegexp(t, `(?i)out of memory|oom|page allocation failure|table full|socksd.*(ended|exit|restart)`, r.m.screen.all())
 	require.NoError(t, retry(func() error {

@@ -207,7 +207,13 @@ func (r *router) keys(t *testing.T) {
 // together: the second number of schedstat (Linux's Documentation/scheduler/sched-stats.rst).
 func (m *machine) waited(t *testing.T) time.Duration {
 	t.Helper()
-	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", m.cmd.Process.Pid))
+	return waitedOf(t, m.cmd.Process.Pid)
+}
+
+// waitedOf is the same of the threads of any process.
+func waitedOf(t *testing.T, process int) time.Duration {
+	t.Helper()
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", process))
 	require.NoError(t, err)
 	var sum time.Duration
 	for _, path := range paths {
