@@ -49,7 +49,9 @@
 // request, and with the caller's address at the call.
 //
 // If the list denies every address that a name could have, the name is not looked up: a
-// client that may connect to nothing could otherwise send data out in the names.
+// client that may connect to nothing could otherwise send data out in the names. A name server
+// on this machine, which may go on with a name when the client has left, is asked from an address of
+// 127.0.0.0/8 for each client (resolve.WithClient), and so can share its places among them.
 //
 // A new list is also applied to connections that are already open: those that it denies
 // are closed. Hits counts decisions about new connections only.
@@ -170,9 +172,7 @@
 //	                      side loses the place when others wait who could have it. One question
 //	                      at a time for a name. What needs none does not wait: addresses, names
 //	                      that are known, and those of hosts(5), which 2 read at a time, for
-//	                      different client addresses. A name server on this machine may go on
-//	                      with a question: it is asked from an address of 127.0.0.0/8 for each
-//	                      client, and can share its own places among them
+//	                      different client addresses
 //	names known           256, for as long as the answer says, at most 1 h; that there is no
 //	                      address at most 5 min, that no server answered 10 s; until the
 //	                      servers change
