@@ -204,6 +204,10 @@ func (s *scan) strange() (packets [][]byte) {
 		{icmpSolicitation, 0, 0, 0, 0, 0, 0, 0},
 		{icmpExtendedEcho, 0, 0, 0, 0, 1, 0, 1, 0x20, 0, 0, 0, 0, 8, 3, 1, 'l', 'o', 0, 0}, // the interface lo
 	} {
+		if message[0] != icmpRedirect && message[0] != icmpSolicitation {
+			// The identifier: with another scan's the message would be of a connection that is tracked, and pass.
+			binary.BigEndian.PutUint16(message[4:], s.port)
+		}
 		binary.BigEndian.PutUint16(message[2:], checksum(message))
 		p := packet(unix.IPPROTO_ICMP, s.from, s.to, 0, 1, len(message))
 		copy(p[20:], message)
