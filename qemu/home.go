@@ -166,10 +166,15 @@ func (h *household) example(m *machine) error {
 	if _, err := m.expect("> "); err != nil {
 		return err
 	}
+	m.showLog()
 	if err := awaitOwnAddress(m, "10.1.0."); err != nil {
 		return err
 	}
-	say("A computer is plugged in, and asks for an address")
+	say("The router has an address of its provider")
+	if err := m.show("/ip dhcp-client print", "/ip route print"); err != nil {
+		return err
+	}
+	say("A computer is plugged in, and asks for an address; from then on the router answers its name")
 	l, err := h.connect(client, func(from host, name string, args ...string) *exec.Cmd {
 		fmt.Printf("%s$ %s %s\n", from, name, strings.Join(args, " "))
 		return h.command(from, name, args...)
@@ -178,14 +183,6 @@ func (h *household) example(m *machine) error {
 		return err
 	}
 	fmt.Printf("address %s, gateway %s, name server %s\n", l.address, l.gateway, l.nameServer)
-	say("It fetches a page by its name")
-	if err := retry(h.page); err != nil { // the router may still wait for its own address
-		return err
-	}
-	if err := h.show(client, "curl", "--silent", "--show-error", "http://"+pageName+"/").Run(); err != nil {
-		return err
-	}
-	fmt.Println("web server:", lastLine(h.site.httpLog.String()))
 	// The DHCP server tells the router of leases a moment later.
 	if err := retry(func() error {
 		shown, err := m.command("/ip dhcp-server lease print")
@@ -196,13 +193,36 @@ func (h *household) example(m *machine) error {
 	}); err != nil {
 		return err
 	}
-	say("What the router says")
-	for _, line := range []string{"/ip dhcp-client print", "/ip dhcp-server lease print", "/ip dns cache print", "/ip route print", "/ip firewall connection print where protocol=tcp", "/ip firewall filter print"} {
-		out, err := m.command(line)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("[admin@postern] > %s\n%s", line, out)
+	if err := m.show("/ip dhcp-server lease print", "/ip dns cache print"); err != nil {
+		return err
 	}
-	return nil
+	say("It fetches a page by its name: the router asks the provider's name server, and masquerades")
+	if err := retry(h.page); err != nil { // the router may still wait for its own address
+		return err
+	}
+	if err := h.show(client, "curl", "--silent", "--show-error", "http://"+pageName+"/").Run(); err != nil {
+		return err
+	}
+	fmt.Println("web server:", lastLine(h.site.httpLog.String()))
+	if err := m.show("/ip firewall connection print where protocol=tcp"); err != nil {
+		return err
+	}
+	say("A stranger outside asks the router for its page: nobody answers")
+	address, err := m.wanAddress()
+	if err != nil {
+		return err
+	}
+	if err := h.showDropped(stranger, "http://"+address+"/"); err != nil {
+		return err
+	}
+	return m.show("/ip firewall filter print")
+}
+
+// wanAddress is what the provider has given the router.
+func (m *machine) wanAddress() (string, error) {
+	shown, err := m.command("/ip dhcp-client print")
+	if err != nil {
+		return "", err
+	}
+	return find(shown, `bound +([0-9.]+)`)
 }

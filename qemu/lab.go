@@ -96,19 +96,12 @@ func example(n network, m *machine, s *site) error {
 	if _, err := m.expect("> "); err != nil {
 		return err
 	}
-	for line := range strings.Lines(m.screen.all()) {
-		if strings.Contains(line, "postern:") {
-			fmt.Println(strings.TrimSpace(line))
-		}
-	}
+	m.showLog()
 	ftp := "ftp://" + serverAddress + "/" + fileName
 
 	say("The client asks the FTP server directly: the firewall drops it")
-	cmd := n.show(client, "curl", "--silent", "--show-error", "--connect-timeout", "4", "--output", os.DevNull, ftp)
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 28 {
-		return fmt.Errorf("direct FTP: %v: want curl to time out (28)", err)
+	if err := n.showDropped(client, ftp); err != nil {
+		return err
 	}
 
 	say("Plain HTTP goes out masqueraded: the server sees who asks")
@@ -139,12 +132,8 @@ func example(n network, m *machine, s *site) error {
 	}); err != nil {
 		return err
 	}
-	for _, line := range []string{"/ip socks connections print", "/ip firewall nat print", "/ip firewall filter print", "/ip socks print", "/ip socks access print"} {
-		out, err := m.command(line)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("[admin@postern] > %s\n%s", line, out)
+	if err := m.show("/ip socks connections print", "/ip firewall nat print", "/ip firewall filter print", "/ip socks print", "/ip socks access print"); err != nil {
+		return err
 	}
 	if err := slow.Wait(); err != nil {
 		return fmt.Errorf("FTP through SOCKS: %w", err)
@@ -167,6 +156,37 @@ func (n network) show(h host, name string, args ...string) *exec.Cmd {
 	cmd := n.command(h, name, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	return cmd
+}
+
+// showDropped has a host ask for a URL, and shows that nobody answers.
+func (n network) showDropped(h host, url string) error {
+	err := n.show(h, "curl", "--silent", "--show-error", "--connect-timeout", "4", "--output", os.DevNull, url).Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 28 {
+		return fmt.Errorf("%s: %v: want curl to time out (28)", url, err)
+	}
+	return nil
+}
+
+// showLog shows what the router has said on its console since its start.
+func (m *machine) showLog() {
+	for line := range strings.Lines(m.screen.all()) {
+		if strings.Contains(line, "postern:") {
+			fmt.Println(strings.TrimSpace(line))
+		}
+	}
+}
+
+// show runs lines at the router's console, and shows what they print.
+func (m *machine) show(lines ...string) error {
+	for _, line := range lines {
+		out, err := m.command(line)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("[admin@postern] > %s\n%s", line, out)
+	}
+	return nil
 }
 
 func lastLine(text string) string {
