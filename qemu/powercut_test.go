@@ -30,7 +30,7 @@ import (
 // middle of a write, so each cut leaves what was written up to that moment, in the
 // order in which it was written: words of a chip, pages of a disk. One cut in five kills QEMU,
 // and the router starts. For the others QEMU stands still while its file is copied: that is what a
-// kill would have left, and package store reads the copy as it does in a start. A real chip may
+// kill would have left, and package store reads the copy as it does in a start: 160 of the 200 cuts. A real chip may
 // leave a word half programmed, and a real disk lose what it said was written: the
 // first is what the tests of package store simulate, at every byte and bit, the second
 // is what a sync is for.
