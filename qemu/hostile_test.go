@@ -36,9 +36,9 @@ func TestHostilePackets(t *testing.T) {
 	r.awaitLinks(t)
 	kept := streams[:450] // what is served meanwhile: nearly all that there may be
 	for _, s := range kept {
-		require.NoError(t, r.openSlow(s, to, patience), "connection %d", s.number)
+		require.NoError(t, r.openSlow(s, to, slowWindow, patience), "connection %d", s.number)
 		t.Cleanup(func() { s.client.Close() })
-		go s.receive()
+		go s.receive(slowRead)
 	}
 	flood := func(name string, from host, packets int, packet func(i int) []byte) {
 		t.Run(name, func(t *testing.T) {
