@@ -564,7 +564,7 @@ func FuzzApply(f *testing.F) {
 		}
 		want = append(want, "--log-level", "6")
 		lines := strings.Split(save(t, "iptables-legacy", "-t", "filter"), "\n")
-		require.Len(t, lines, 13)
+		require.Len(t, lines, 14)
 		assert.Equal(t, want, words(lines[8]))
 		assert.Equal(t, count, words(lines[9]))
 		assert.Equal(t, "-A FORWARD -j ACCEPT", lines[10])
