@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -109,7 +110,8 @@ func testDHCPServer(t *testing.T, b board.Board) {
 	k.m.kill()
 }
 
-// testDHCPRelay has a host behind ISC's relay, on the other host of the LAN, take an address of its network.
+// testDHCPRelay has a host behind ISC's relay, on the other host of the LAN, take an address of its network, renew it and give
+// it back.
 func testDHCPRelay(t *testing.T, k *keeper) {
 	e2e.Needs(t, "dhcrelay")
 	for _, line := range []string{
@@ -123,17 +125,39 @@ func testDHCPRelay(t *testing.T, k *keeper) {
 	far := testnet.New(t, "far")
 	require.NoError(t, testnet.Link(k.n[other], "eth1", far, "eth0"))
 	require.NoError(t, k.n[other].IP("addr add "+otherAddress+"/24 dev eth0", "addr add 10.9.0.1/24 dev eth1"))
+	require.NoError(t, k.n[other].Set("net.ipv4.ip_forward", "1"))
 	relay := k.n.command(other, "dhcrelay", "-4", "-d", "--no-pid", "-id", "eth1", "-iu", "eth0", lanAddress)
 	said := &logBuffer{}
 	relay.Stdout, relay.Stderr = said, said
 	require.NoError(t, relay.Start())
-	t.Cleanup(func() { kill(relay) })
-	script := filepath.Join(t.TempDir(), "script")
-	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" = bound ] && echo got $ip/$mask $router\nexit 0\n"), 0o755))
-	out, err := far.Command("busybox", "udhcpc", "-f", "-q", "-n", "-t", "60", "-T", "5", "-i", "eth0", "-x", "hostname:far", "-s", script).CombinedOutput()
-	require.NoError(t, err, "%s%s", out, said)
-	assert.Regexp(t, `got 10\.9\.0\.1\d/24 10\.9\.0\.1\n`, string(out))
-	k.awaitShown(t, "/ip dhcp-server lease print", `10\.9\.0\.1\d .* far .* bound `)
+	endRelay := sync.OnceFunc(func() { kill(relay) })
+	t.Cleanup(endRelay)
+	line, err := dhcptest.Clients[0].Line(t.TempDir())
+	require.NoError(t, err)
+	udhcpc := far.Command(line[0], line[1:]...)
+	told := &logBuffer{}
+	udhcpc.Stdout, udhcpc.Stderr = told, told
+	require.NoError(t, udhcpc.Start())
+	t.Cleanup(func() { kill(udhcpc) })
+	k.awaitShown(t, "/ip dhcp-server lease print", `10\.9\.0\.1\d .* udhcpc .* bound `)
+	require.NoError(t, retry(func() error { return far.Run("ping", "-c", "1", "-W", "1", lanAddress) }), "%s%s", told, said)
+
+	// It renews, and gives back, without the relay.
+	endRelay()
+	require.NoError(t, udhcpc.Process.Signal(dhcptest.Clients[0].Renew))
+	require.NoError(t, retry(func() error {
+		if strings.Count(told.String(), " obtained from ") < 2 {
+			return errors.New("no renewal: " + told.String())
+		}
+		return nil
+	}))
+	require.NoError(t, udhcpc.Process.Signal(dhcptest.Clients[0].Release))
+	require.NoError(t, retry(func() error {
+		if shown := k.command(t, "/ip dhcp-server lease print"); strings.Contains(shown, " udhcpc ") {
+			return errors.New("it is not given back:\n" + shown)
+		}
+		return nil
+	}))
 }
 
 // perfdhcp has Kea's program of that name, which plays a relay on the client's host, ask 100 times a second for 250
