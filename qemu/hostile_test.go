@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,15 +42,22 @@ func TestHostilePackets(t *testing.T) {
 		t.Cleanup(func() { s.client.Close() })
 		go s.receive(slowRead)
 	}
-	flood := func(name string, from host, packets int, packet func(i int) []byte) {
+	// flood sends so many packets, and goes on until an honest client has been served meanwhile.
+	flood := func(name string, from host, packets int, packet func(i int) []byte, meanwhile ...func(t *testing.T)) {
 		t.Run(name, func(t *testing.T) {
 			before, _ := r.freeMemory(t)
-			require.NoError(t, r.n.on(from, func() error { return sendRaw(packets, packet) }))
-			after, took := r.freeMemory(t)
-			t.Logf("%d packets: free memory %.1f MiB before, %.1f MiB after; the console answered in %v",
-				packets, before, after, took.Round(time.Millisecond))
-			assert.Greater(t, after, hostileLeft, "MiB that the packets left")
+			sent, stop := r.sendUntil(t, from, packets, packet)
 			_, reply := r.request(t, client, commandConnect, to.String())
+			assert.EqualValues(t, granted, reply.code, "while it goes on")
+			for _, f := range meanwhile {
+				f(t)
+			}
+			after, took := r.freeMemory(t)
+			stop()
+			t.Logf("%d packets: free memory %.1f MiB before, %.1f MiB after; the console answered in %v",
+				sent.Load(), before, after, took.Round(time.Millisecond))
+			assert.Greater(t, after, hostileLeft, "MiB that the packets left")
+			_, reply = r.request(t, client, commandConnect, to.String())
 			assert.EqualValues(t, granted, reply.code)
 		})
 	}
@@ -65,12 +74,68 @@ func TestHostilePackets(t *testing.T) {
 	t.Run("honest fragments after these", func(t *testing.T) {
 		require.NoError(t, retry(func() error { return r.n.run(stranger, "ping", "-c", "1", "-W", "1", "-s", "3000", wanAddress) }))
 	})
-	flood("packets to hosts that do not exist", client, 254*30, func(i int) []byte {
-		absent := netip.AddrFrom4([4]byte{10, 1, 0, byte(110 + i%140)})
+	// The network before the router is larger than the ARP table.
+	r.command(t, "/ip address add address=10.2.0.1/16 interface=ether1")
+	toAbsent := func(i int) []byte {
+		absent := netip.AddrFrom4([4]byte{10, 2, 1 + byte(i%600/200), byte(1 + i%200)})
 		return packet(unix.IPPROTO_UDP, netip.MustParseAddr(clientAddress), absent, 0, uint16(i), 1400)
+	}
+	flood("packets to hosts that do not exist", client, 7600, toAbsent, func(t *testing.T) {
+		require.NoError(t, retry(func() error {
+			listed := r.command(t, "/ip arp print count-only")
+			if n, err := strconv.Atoi(strings.TrimSpace(listed)); err != nil || n < 240 { // of 256, some of which have just failed
+				return fmt.Errorf("%s neighbours", listed)
+			}
+			return nil
+		}))
+		// The gateway's entry is made anew all the same.
+		r.command(t, "/ip arp remove [find address="+gatewayAddress+"]")
+		_, reply := r.request(t, client, commandConnect, to.String())
+		assert.EqualValues(t, granted, reply.code, "by the gateway, which has just been forgotten")
+		r.awaitShown(t, "/ip arp print", `DC `+regexp.QuoteMeta(gatewayAddress)+` `)
 	})
-	flood("connections that are never complete", client, 20000, func(i int) []byte {
-		return synPacket(netip.MustParseAddr(clientAddress), lan, uint16(1024+i), 1080)
+	t.Run("a host that was forgotten meanwhile comes back", func(t *testing.T) { require.NoError(t, r.n.awaitPing(other, lanAddress)) })
+	// Of hosts that do not exist: one that does would reset what it did not ask for.
+	synOfAbsent := func(i int) []byte {
+		return synPacket(netip.AddrFrom4([4]byte{192, 168, 0, byte(100 + i%100)}), lan, uint16(1024+i), 1080)
+	}
+	flood("connections that are never complete", client, 20000, synOfAbsent)
+	flood("messages about the MTU of paths", stranger, 8000, func(i int) []byte {
+		return tooLong(random(i/2), wan, i%2 == 0)
+	})
+	t.Run("the MTU of a path after these", r.pathMTU)
+	r.command(t, "/ip firewall filter print") // place-before=0 is the first of this
+	r.command(t, "/ip firewall filter add chain=input action=drop protocol=udp dst-port=9 dst-limit=5/1m,5,src-address/1m40s place-before=0")
+	perSource := func(i int) []byte { return datagram(random(i), wan, 9, 20) }
+	flood("hosts that a rule counts for", stranger, 5000, perSource)
+	r.command(t, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes")
+	noNames := func(i int) []byte { return datagram(netip.MustParseAddr(clientAddress), lan, 53, 1400) }
+	flood("datagrams to a program, faster than it reads", client, 10000, noNames)
+	fragments := func(i int) []byte {
+		return packet(unix.IPPROTO_UDP, random(i), wan, moreFragments, uint16(i), 1400)
+	}
+	t.Run("all together", func(t *testing.T) {
+		before, _ := r.freeMemory(t)
+		lowest := before
+		var stops []func()
+		for _, f := range []struct {
+			from   host
+			packet func(i int) []byte
+		}{{stranger, fragments}, {stranger, perSource}, {client, toAbsent}, {other, synOfAbsent}, {other, noNames}} {
+			_, stop := r.sendUntil(t, f.from, 5000, f.packet)
+			stops = append(stops, stop)
+		}
+		for range 4 {
+			_, reply := r.request(t, client, commandConnect, to.String())
+			assert.EqualValues(t, granted, reply.code, "while they go on")
+			free, _ := r.freeMemory(t)
+			lowest = min(lowest, free)
+		}
+		for _, stop := range stops {
+			stop()
+		}
+		t.Logf("all together: free memory %.1f MiB before, %.1f MiB at the least", before, lowest)
+		assert.Greater(t, lowest, hostileLeft, "MiB that all of them left")
 	})
 	for _, s := range kept {
 		if err := s.failed.Load(); err != nil {
@@ -84,9 +149,263 @@ func TestHostilePackets(t *testing.T) {
 		s.client.Close()
 	}
 	t.Run("false sources", r.falseSources)
+	t.Run("ARP on the link before the router", r.foreignARP)
+	t.Run("odd user ids", r.oddUsers)
+	t.Run("connections that FTP's helper expects", r.manyExpected)
+	t.Run("ever other hardware addresses", r.manyHardwareAddresses)
 	t.Run("a host with ever more connections", r.manyConnections)
 	t.Run("a change of nat", r.natLate)
 	t.Run("a flood that a rule logs", r.loggedFlood)
+}
+
+// sendUntil sends packets from a host, so many at least, until stop is called.
+func (r *router) sendUntil(t *testing.T, from host, least int, packet func(i int) []byte) (sent *atomic.Int64, stop func()) {
+	t.Helper()
+	sent = new(atomic.Int64)
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		assert.NoError(t, r.n.on(from, func() error {
+			const atOnce = 100
+			for {
+				first := int(sent.Load())
+				if err := sendRaw(atOnce, func(i int) []byte { return packet(first + i) }); err != nil {
+					return err
+				}
+				time.Sleep(20 * time.Millisecond) // 5,000 a second
+				if sent.Add(atOnce) < int64(least) {
+					continue
+				}
+				select {
+				case <-end:
+					return nil
+				default:
+				}
+			}
+		}))
+	}()
+	stop = sync.OnceFunc(func() { close(end); <-ended })
+	t.Cleanup(stop)
+	return sent, stop
+}
+
+// tooLong is an echo request in the name of a host, or a message that the answer to it does not fit through a link (RFC 1191, section 4).
+func tooLong(named, to netip.Addr, request bool) []byte {
+	if request {
+		return echoRequest(named, to, 1)
+	}
+	quoted := echoRequest(to, named, 1)
+	quoted[20] = 0 // an answer
+	p := packet(unix.IPPROTO_ICMP, netip.MustParseAddr(strangerAddress), to, 0, 1, 8+len(quoted))
+	icmp := p[20:]
+	icmp[0], icmp[1] = 3, 4
+	binary.BigEndian.PutUint16(icmp[6:], 600)
+	copy(icmp[8:], quoted)
+	binary.BigEndian.PutUint16(icmp[2:], checksum(icmp))
+	return p
+}
+
+// datagram is a UDP datagram with so many bytes of zeros.
+func datagram(from, to netip.Addr, port uint16, payload int) []byte {
+	p := packet(unix.IPPROTO_UDP, from, to, 0, 1, 8+payload)
+	binary.BigEndian.PutUint16(p[20:], 4000)
+	binary.BigEndian.PutUint16(p[22:], port)
+	binary.BigEndian.PutUint16(p[24:], uint16(8+payload))
+	return p
+}
+
+// pathMTU has a stranger tell the router that packets to the server must be short, and looks at those that SOCKS sends there.
+func (r *router) pathMTU(t *testing.T) {
+	require.NoError(t, r.n.on(stranger, func() error {
+		return sendRaw(10, func(i int) []byte {
+			return tooLong(netip.MustParseAddr(serverAddress), netip.MustParseAddr(wanAddress), i%2 == 0)
+		})
+	}))
+	require.NoError(t, r.n.awaitPing(stranger, wanAddress)) // the router has dealt with them
+	const port, size = 7050, 256 << 10
+	l, err := r.n.listen(serverOfSite, port)
+	require.NoError(t, err)
+	defer l.Close()
+	longest := make(chan uint32, 1)
+	go func() {
+		conn, err := l.Accept()
+		if !assert.NoError(t, err) {
+			close(longest)
+			return
+		}
+		defer conn.Close()
+		_, err = io.CopyN(io.Discard, conn, size)
+		assert.NoError(t, err)
+		raw, err := conn.(*net.TCPConn).SyscallConn()
+		if assert.NoError(t, err) {
+			_ = raw.Control(func(fd uintptr) {
+				info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+				if assert.NoError(t, err) {
+					longest <- info.Rcv_mss
+				}
+			})
+		}
+		close(longest)
+	}()
+	conn, reply := r.request(t, client, commandConnect, fmt.Sprintf("%s:%d", serverAddress, port))
+	require.EqualValues(t, granted, reply.code)
+	_, err = conn.Write(make([]byte, size))
+	require.NoError(t, err)
+	assert.Greater(t, <-longest, uint32(1000), "bytes in the server's packets")
+}
+
+// foreignARP asks on the link before the router for the hardware addresses of all that the router has.
+func (r *router) foreignARP(t *testing.T) {
+	for _, c := range []struct {
+		asked    string
+		answered bool
+	}{{lanAddress, false}, {clientAddress, false}, {"127.0.0.1", false}, {wanAddress, true}} {
+		// The router has dealt with the others when it answers the last.
+		require.NoError(t, r.n.on(stranger, func() error {
+			answered, err := askARP("eth0", netip.MustParseAddr(strangerAddress), netip.MustParseAddr(c.asked), netip.MustParseAddr(wanAddress))
+			assert.Equal(t, c.answered, slices.Contains(answered, netip.MustParseAddr(c.asked)), "%s: %v", c.asked, answered)
+			return err
+		}))
+	}
+}
+
+// askARP asks on a device for the hardware address of an address, and then for that of another until it is told (RFC 826). It returns all
+// addresses that it was told of.
+func askARP(device string, from, asked, last netip.Addr) (answered []netip.Addr, err error) {
+	link, err := net.InterfaceByName(device)
+	if err != nil {
+		return nil, err
+	}
+	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, int(htons(unix.ETH_P_ARP)))
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(s)
+	at := unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ARP), Ifindex: link.Index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
+	if err := unix.Bind(s, &at); err != nil {
+		return nil, err
+	}
+	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+		return nil, err
+	}
+	ask := func(a netip.Addr) error {
+		p := append([]byte{0, 1, 8, 0, 6, 4, 0, 1}, link.HardwareAddr...)
+		p = append(append(p, from.AsSlice()...), make([]byte, 6)...)
+		return unix.Sendto(s, append(p, a.AsSlice()...), 0, &at)
+	}
+	err = retry(func() error {
+		for _, a := range []netip.Addr{asked, last} {
+			if err := ask(a); err != nil {
+				return err
+			}
+		}
+		for buf := make([]byte, 256); ; {
+			n, _, err := unix.Recvfrom(s, buf, 0)
+			if err != nil {
+				return err
+			}
+			if n >= 28 && buf[7] == 2 {
+				a := netip.AddrFrom4([4]byte(buf[14:]))
+				if answered = append(answered, a); a == last {
+					return nil
+				}
+			}
+		}
+	})
+	return answered, err
+}
+
+// oddUsers has a host make more requests that are denied than the log has room for, with the longest user ids of bytes that each take four
+// in the log; the router ends each connection first, and so has more in TIME_WAIT than it keeps. What a user does meanwhile stays in the log.
+func (r *router) oddUsers(t *testing.T) {
+	const requests = 300
+	r.command(t, "/system clock set date=2031-02-01 time=11:00:00")
+	before, _ := r.freeMemory(t)
+	for range requests {
+		conn, err := r.n.dial(other, socksAddress, patience)
+		require.NoError(t, err)
+		request := append([]byte{4, commandConnect, 0, 21}, netip.MustParseAddr(serverAddress).AsSlice()...)
+		_, err = conn.Write(append(append(request, strings.Repeat("\xfe", 255)...), 0))
+		require.NoError(t, err)
+		reply, err := readReplySOCKS(conn, patience)
+		require.NoError(t, err)
+		assert.EqualValues(t, rejected, reply.code)
+		_, _ = io.Copy(io.Discard, conn) // until the router ends it
+		conn.Close()
+	}
+	r.command(t, "/system clock set date=2031-02-01 time=11:30:00")
+	after, _ := r.freeMemory(t)
+	log := r.command(t, "/log print")
+	assert.Regexp(t, `the clock was set to .*11:00:00`, log)
+	assert.Regexp(t, `the clock was set to .*11:30:00`, log)
+	assert.NotContains(t, log, strings.Repeat(`\xfe`, 64), "a user id is cut")
+	t.Logf("%d requests: free memory %.1f MiB before, %.1f MiB after", requests, before, after)
+	assert.Greater(t, after, hostileLeft, "MiB")
+}
+
+// manyExpected has a host tell FTP's helper of more connections that are to come than there is room for.
+func (r *router) manyExpected(t *testing.T) {
+	const connections, port = 150, 7060
+	l, err := r.n.listen(serverOfSite, port)
+	require.NoError(t, err)
+	defer l.Close()
+	go serveAll(l, func(conn net.Conn) {
+		_, _ = io.Copy(conn, conn) // what arrived is sent back
+	})
+	r.command(t, fmt.Sprintf("/ip firewall service-port set ftp disabled=no ports=%d", port))
+	defer r.command(t, "/ip firewall service-port set ftp disabled=yes ports=21")
+	before, _ := r.freeMemory(t)
+	for i := range connections {
+		conn, err := r.n.dial(client, fmt.Sprintf("%s:%d", serverAddress, port), patience)
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+		line := fmt.Sprintf("PORT 192,168,0,2,%d,%d\r\n", 40+i/250, 1+i%250)
+		_, err = io.WriteString(conn, line)
+		require.NoError(t, err)
+		if i < 100 { // the helper has seen it
+			_, err = conn.Read(make([]byte, 64))
+			require.NoError(t, err)
+		}
+	}
+	r.awaitLog(t, `expectation table full`)
+	after, _ := r.freeMemory(t)
+	t.Logf("%d expected: free memory %.1f MiB before, %.1f MiB after", connections, before, after)
+	assert.Greater(t, after, hostileLeft, "MiB")
+	require.NoError(t, r.n.awaitPing(other, lanAddress))
+}
+
+// manyHardwareAddresses has the LAN's port in a bridge, and a host there send from more hardware addresses than that learns.
+func (r *router) manyHardwareAddresses(t *testing.T) {
+	r.command(t, "/interface bridge add name=bridge1; /interface bridge port add bridge=bridge1 interface=ether2")
+	defer r.command(t, "/interface bridge port remove [find bridge=bridge1]; /interface bridge remove bridge1")
+	require.NoError(t, r.n.awaitPing(client, lanAddress))
+	before, _ := r.freeMemory(t)
+	const addresses = 20000
+	require.NoError(t, r.n.on(client, func() error {
+		link, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(s)
+		for i := range addresses {
+			frame := append([]byte{255, 255, 255, 255, 255, 255, 2, 1, 0, 0, byte(i >> 8), byte(i), 0x88, 0xb5}, make([]byte, 46)...)
+			if err := unix.Sendto(s, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Index}); err != nil && err != unix.ENOBUFS {
+				return err
+			}
+			if i%100 == 0 {
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
+		return nil
+	}))
+	require.NoError(t, r.n.awaitPing(other, lanAddress))
+	after, _ := r.freeMemory(t)
+	t.Logf("%d addresses: free memory %.1f MiB before, %.1f MiB after", addresses, before, after)
+	assert.Less(t, before-after, 1.0, "MiB that they took; without a bound it is 2.5")
 }
 
 // loggedFlood has a rule log ever more packets, while a user does what is logged: none of that is
@@ -104,9 +423,17 @@ func (r *router) loggedFlood(t *testing.T) {
 			})
 		}))
 	})
+	slowest := time.Duration(0)
 	for i := range changes {
+		used, err := r.m.processorTime()
+		require.NoError(t, err)
 		r.command(t, fmt.Sprintf("/system clock set date=2031-01-31 time=12:%02d:00", i))
+		usedThen, err := r.m.processorTime()
+		require.NoError(t, err)
+		slowest = max(slowest, usedThen-used)
 	}
+	t.Logf("a command takes up to %v of the router's processor", slowest.Round(time.Millisecond))
+	assert.Less(t, slowest, slowAnswer, "time of the router's processor that a command took")
 	wg.Wait()
 	log := r.command(t, "/log print")
 	for i := range changes {
