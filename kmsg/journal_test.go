@@ -94,7 +94,7 @@ func TestClientsOverwriteNothing(t *testing.T) {
 		for n := range 200 {
 			record("14", "postern: socks,info request %d of a client %s", n, strings.Repeat("x", 500))
 			record("6", "IN=ether1 OUT= MAC= SRC=10.1.0.66 DST=10.1.0.104 LEN=60 PROTO=2")
-			record("4", "TCP: request_sock_TCP: Possible SYN flooding on port 1080. Sending cookies.")
+			record("6", "TCP: request_sock_TCP: Possible SYN flooding on port 1080. Sending cookies.")
 			record("12", "postern: firewall,warning %d packets with a false source", n)
 		}
 	}
@@ -235,6 +235,14 @@ func TestKernelLines(t *testing.T) {
 		at += kernelPause
 		record("4", "nf_conntrack: nf_conntrack: table full, dropping packet")
 	}
+	// The kernel says at info that these are full.
+	at += time.Hour
+	record("6", "neighbour: arp_cache: neighbor table overflow!")
+	record("6", "TCP: request_sock_TCP: Possible SYN flooding on port 0.0.0.0:1080. Sending cookies.")
+	record("6", "neighbour: another line")
+	got = k.messages()
+	assert.Equal(t, []string{"interface,warning kernel: neighbour: arp_cache: neighbor table overflow!",
+		"system,warning kernel: TCP: request_sock_TCP: Possible SYN flooding on port 0.0.0.0:1080. Sending cookies."}, got[len(got)-2:])
 	assert.Contains(t, k.messages(), "disk,warning kernel: MTD do_erase_oneblock(): software timeout")
 	assert.Contains(t, k.messages(), "system,error kernel: Out of memory: Killed process 71 (socksd)")
 	assert.Less(t, strings.Count(strings.Join(k.messages(), "\n"), "table full"), 30)

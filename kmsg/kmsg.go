@@ -190,10 +190,20 @@ func parseHead(text string) (rec record, facility uint64, ok bool) {
 		numbers[i], prefix = n, rest
 	}
 	message, _, _ = strings.Cut(message, "\n")
-	return record{
+	rec = record{
 		sequence: numbers[1], level: int(numbers[0] & 7),
 		at: time.Duration(min(numbers[2], 1<<53)) * time.Microsecond, message: message,
-	}, numbers[0] >> 3, true
+	}
+	if facility = numbers[0] >> 3; facility == 0 && rec.level == Info && isFull(message) {
+		rec.level = Warning
+	}
+	return rec, facility, true
+}
+
+// isFull reports whether a message of the kernel tells that hosts have filled a table of its own, which it says at info:
+// neigh_alloc of net/core/neighbour.c and tcp_syn_flood_action of net/ipv4/tcp_input.c.
+func isFull(message string) bool {
+	return strings.Contains(message, "neighbor table overflow") || strings.Contains(message, "Possible SYN flooding")
 }
 
 // escape does to the backslash what the kernel does, so that unescape undoes it.

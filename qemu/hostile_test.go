@@ -93,6 +93,7 @@ func TestHostilePackets(t *testing.T) {
 		_, reply := r.request(t, client, commandConnect, to.String())
 		assert.EqualValues(t, granted, reply.code, "by the gateway, which has just been forgotten")
 		r.awaitShown(t, "/ip arp print", `DC `+regexp.QuoteMeta(gatewayAddress)+` `)
+		r.awaitLog(t, `interface,warning kernel: neighbour: arp_cache: neighbor table overflow`)
 	})
 	t.Run("a host that was forgotten meanwhile comes back", func(t *testing.T) { require.NoError(t, r.n.awaitPing(other, lanAddress)) })
 	// Of hosts that do not exist: one that does would reset what it did not ask for.
