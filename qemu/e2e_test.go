@@ -709,13 +709,14 @@ func testInside(t *testing.T, b board.Board) {
 	t.Run("the kernel guards itself", func(t *testing.T) { // as SECURITY.md says
 		config, err := os.ReadFile(filepath.Join(imageDir, b.Name, "kernel.config"))
 		require.NoError(t, err)
-		options := []string{"STACKPROTECTOR", "HARDENED_USERCOPY", "INIT_STACK_ALL_ZERO"}
+		options := []string{"STACKPROTECTOR", "HARDENED_USERCOPY", "INIT_STACK_ALL_ZERO", "LIST_HARDENED", "BUG_ON_DATA_CORRUPTION", "SCHED_STACK_END_CHECK"}
 		if !strings.HasPrefix(b.CPU.GOARCH, "mips") {
 			options = append(options, "STRICT_KERNEL_RWX", "VMAP_STACK")
 		}
 		if strings.HasSuffix(b.CPU.GOARCH, "64") {
-			options = append(options, "RANDOMIZE_BASE")
+			options = append(options, "RANDOMIZE_BASE", "RANDOMIZE_KSTACK_OFFSET_DEFAULT")
 		}
+		options = append(options, map[string][]string{"arm": {"CPU_SW_DOMAIN_PAN"}, "arm64": {"ARM64_PAN", "ARM64_EPAN"}, "amd64": {"X86_UMIP", "LEGACY_VSYSCALL_NONE"}}[b.CPU.GOARCH]...)
 		for _, option := range options {
 			assert.Contains(t, string(config), "\nCONFIG_"+option+"=y\n")
 		}
