@@ -313,10 +313,8 @@ func (m *machine) send(text string) error {
 	return nil
 }
 
-// slowHost is a line of the kernel between those of a command: this host let QEMU wait.
-var slowHost = regexp.MustCompile(`(?m)^\[ *\d+\.\d+\] hrtimer: interrupt took \d+ ns\n`)
-
-// command types a line at the console's prompt and returns what it printed.
+// command types a line at the console's prompt and returns what it printed, without what the kernel and the log wrote to the
+// same screen meanwhile.
 func (m *machine) command(line string) (string, error) {
 	m.screen.forget()
 	if err := m.send(line + "\r"); err != nil {
@@ -332,35 +330,58 @@ func (m *machine) command(line string) (string, error) {
 	if _, err := m.expect("> "); err != nil {
 		return "", err
 	}
-	out = strings.ReplaceAll(strings.TrimSuffix(out, "[admin@"), "\r\n", "\n")
-	return slowHost.ReplaceAllString(strings.TrimPrefix(out, "\n"), ""), nil
+	return answer(out), nil
+}
+
+// answer is what a command printed, of what the screen had behind the typed line until the next prompt.
+func answer(shown string) string {
+	shown = kernelLine.ReplaceAllString(strings.TrimSuffix(shown, "[admin@"), "")
+	return strings.TrimPrefix(strings.ReplaceAll(shown, "\r\n", "\n"), "\n")
 }
 
 // processorTime is how long the host has worked for the machine's processor, which
 // is a thread of QEMU's: what else the host does counts less in it than in the
 // time on the wall.
 func (m *machine) processorTime() (time.Duration, error) {
+	ran, _, err := m.scheduled()
+	return ran, err
+}
+
+// pause sleeps for so long of the machine's time: when it was ready to run and the host ran other programs does not count.
+func (m *machine) pause(d time.Duration) error {
+	_, before, err := m.scheduled()
+	for err == nil && d > 0 {
+		time.Sleep(d)
+		var waited time.Duration
+		_, waited, err = m.scheduled()
+		d, before = waited-before, waited
+	}
+	return err
+}
+
+// scheduled is how long the machine's processor ran, and how long it was ready to and did not.
+func (m *machine) scheduled() (ran, waited time.Duration, err error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", m.cmd.Process.Pid))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for _, task := range tasks {
 		name, err := os.ReadFile(filepath.Join(task, "comm"))
 		if err != nil || !strings.HasPrefix(string(name), "CPU 0/") {
 			continue
 		}
-		// The first number is nanoseconds on a processor (proc_pid_schedstat(5)).
+		// Nanoseconds (Documentation/scheduler/sched-stats.rst).
 		text, err := os.ReadFile(filepath.Join(task, "schedstat"))
 		if err != nil {
-			return 0, fmt.Errorf("processor time of %s: %w", m.board.Name, err)
+			return 0, 0, fmt.Errorf("processor time of %s: %w", m.board.Name, err)
 		}
-		var ns int64
-		if _, err := fmt.Sscan(string(text), &ns); err != nil {
-			return 0, fmt.Errorf("processor time of %s: %w", m.board.Name, err)
+		var running, waiting int64
+		if _, err := fmt.Sscan(string(text), &running, &waiting); err != nil {
+			return 0, 0, fmt.Errorf("processor time of %s: %w", m.board.Name, err)
 		}
-		return time.Duration(ns), nil
+		return time.Duration(running), time.Duration(waiting), nil
 	}
-	return 0, fmt.Errorf("processor time of %s: QEMU has no thread that is named so", m.board.Name)
+	return 0, 0, fmt.Errorf("processor time of %s: QEMU has no thread that is named so", m.board.Name)
 }
 
 // kill ends the machine as a cut of its power would.
