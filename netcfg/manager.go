@@ -51,6 +51,8 @@ type Manager struct {
 	ringsSeen   map[int]bool
 	ringRequest func(name string, p *ringParameters) error
 	modeRequest func(name string, r *modeMessage) error // but in tests the function of that name
+	// mostKept is how many neighbours KeepNeighbors keeps.
+	mostKept int
 }
 
 // state is what the kernel has, or should have, of what a Manager owns.
@@ -79,6 +81,7 @@ func New(ports []Port, logf func(format string, args ...any)) (*Manager, error) 
 		sysfs:       "/sys",
 		devices:     map[int]*device{},
 		receiveRing: receiveRing(memory),
+		mostKept:    keptNeighbors(memory),
 		ringsSeen:   map[int]bool{},
 		ringRequest: ringRequest,
 		modeRequest: modeRequest,

@@ -65,6 +65,14 @@ func TestHostilePackets(t *testing.T) {
 	random := func(i int) netip.Addr {
 		return netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
 	}
+	// A host talks with the router for longer than PID 1 takes until it looks who is there (netcfg.KeepNeighbors), and then not for as long
+	// as the kernel would count on it (base_reachable_time_ms, arp(7)).
+	const talksFor, silentFor = 30 * time.Second, 46 * time.Second
+	talk := r.n.command(other, "ping", "-q", lanAddress)
+	require.NoError(t, talk.Start())
+	talksSince := time.Now()
+	stopTalking := sync.OnceFunc(func() { _ = talk.Process.Kill(); _ = talk.Wait() })
+	t.Cleanup(stopTalking)
 	flood("fragments of datagrams that never end", stranger, 4500, func(i int) []byte {
 		return packet(unix.IPPROTO_UDP, netip.MustParseAddr(strangerAddress), wan, moreFragments, uint16(i), 1400)
 	})
@@ -74,6 +82,19 @@ func TestHostilePackets(t *testing.T) {
 	t.Run("honest fragments after these", func(t *testing.T) {
 		require.NoError(t, retry(func() error { return r.n.run(stranger, "ping", "-c", "1", "-W", "1", "-s", "3000", wanAddress) }))
 	})
+	time.Sleep(talksFor - time.Since(talksSince))
+	stopTalking()
+	silentSince := time.Now()
+	// Of hosts that do not exist: one that does would reset what it did not ask for.
+	synOfAbsent := func(i int) []byte {
+		return synPacket(netip.AddrFrom4([4]byte{192, 168, 0, byte(100 + i%100)}), lan, uint16(1024+i), 1080)
+	}
+	flood("connections that are never complete", client, 20000, synOfAbsent)
+	flood("messages about the MTU of paths", stranger, 8000, func(i int) []byte {
+		return tooLong(random(i/2), wan, i%2 == 0)
+	})
+	t.Run("the MTU of a path after these", r.pathMTU)
+	time.Sleep(silentFor - time.Since(silentSince))
 	// The network before the router is larger than the ARP table.
 	r.command(t, "/ip address add address=10.2.0.1/16 interface=ether1")
 	toAbsent := func(i int) []byte {
@@ -88,23 +109,15 @@ func TestHostilePackets(t *testing.T) {
 			}
 			return nil
 		}))
-		// The gateway's entry is made anew all the same.
+		// Who has talked with the router before, and was silent since, is there all the same.
+		require.NoError(t, r.n.awaitPing(other, lanAddress))
+		// The gateway's entry is made anew.
 		r.command(t, "/ip arp remove [find address="+gatewayAddress+"]")
 		_, reply := r.request(t, client, commandConnect, to.String())
 		assert.EqualValues(t, granted, reply.code, "by the gateway, which has just been forgotten")
 		r.awaitShown(t, "/ip arp print", `DC `+regexp.QuoteMeta(gatewayAddress)+` `)
 		r.awaitLog(t, `interface,warning kernel: neighbour: arp_cache: neighbor table overflow`)
 	})
-	t.Run("a host that was forgotten meanwhile comes back", func(t *testing.T) { require.NoError(t, r.n.awaitPing(other, lanAddress)) })
-	// Of hosts that do not exist: one that does would reset what it did not ask for.
-	synOfAbsent := func(i int) []byte {
-		return synPacket(netip.AddrFrom4([4]byte{192, 168, 0, byte(100 + i%100)}), lan, uint16(1024+i), 1080)
-	}
-	flood("connections that are never complete", client, 20000, synOfAbsent)
-	flood("messages about the MTU of paths", stranger, 8000, func(i int) []byte {
-		return tooLong(random(i/2), wan, i%2 == 0)
-	})
-	t.Run("the MTU of a path after these", r.pathMTU)
 	r.command(t, "/ip firewall filter print") // place-before=0 is the first of this
 	r.command(t, "/ip firewall filter add chain=input action=drop protocol=udp dst-port=9 dst-limit=5/1m,5,src-address/1m40s place-before=0")
 	perSource := func(i int) []byte { return datagram(random(i), wan, 9, 20) }
@@ -158,7 +171,8 @@ func TestHostilePackets(t *testing.T) {
 	t.Run("a flood that a rule logs", r.loggedFlood)
 }
 
-// sendUntil sends packets from a host, so many at least, until stop is called.
+// sendUntil sends packets from a host, so many at least, until stop is called: 5,000 a second of the router's time. Faster than a router
+// that the host has no time for can look at them they would keep out everybody, as its port has room for some hundred.
 func (r *router) sendUntil(t *testing.T, from host, least int, packet func(i int) []byte) (sent *atomic.Int64, stop func()) {
 	t.Helper()
 	sent = new(atomic.Int64)
@@ -172,7 +186,9 @@ func (r *router) sendUntil(t *testing.T, from host, least int, packet func(i int
 				if err := sendRaw(atOnce, func(i int) []byte { return packet(first + i) }); err != nil {
 					return err
 				}
-				time.Sleep(20 * time.Millisecond) // 5,000 a second
+				if err := r.m.pause(20 * time.Millisecond); err != nil {
+					return err
+				}
 				if sent.Add(atOnce) < int64(least) {
 					continue
 				}

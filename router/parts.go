@@ -34,6 +34,8 @@ type Network interface {
 	Apply(c netcfg.Config) error
 	// Run keeps it there until ctx is done.
 	Run(ctx context.Context) error
+	// KeepNeighbors has the kernel keep the ARP entries of hosts that have answered, until ctx is done.
+	KeepNeighbors(ctx context.Context)
 	State() ([]netcfg.LinkState, error)
 	VLANMembers() ([]netcfg.VLANMembers, error)
 	PortModes(port string) (netcfg.PortModes, error)

@@ -109,6 +109,7 @@ func (n *fakeNetwork) Apply(c netcfg.Config) error {
 	return nil
 }
 func (n *fakeNetwork) Run(ctx context.Context) error              { <-ctx.Done(); return ctx.Err() }
+func (n *fakeNetwork) KeepNeighbors(ctx context.Context)          { <-ctx.Done() }
 func (n *fakeNetwork) VLANMembers() ([]netcfg.VLANMembers, error) { return nil, nil }
 func (n *fakeNetwork) PortModes(string) (netcfg.PortModes, error) { return netcfg.PortModes{}, nil }
 func (n *fakeNetwork) State() ([]netcfg.LinkState, error)         { return n.state() }

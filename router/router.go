@@ -274,6 +274,7 @@ func (r *Router) Start(ctx context.Context) {
 			r.log.Printf(kmsg.Error, "network: %v", err)
 		}
 	}()
+	go r.network.KeepNeighbors(ctx)
 	// The services first: a console takes a twentieth of a second of malta's processor until it has a prompt.
 	r.awaitServices()
 	r.startConsoles(ctx)
