@@ -89,7 +89,9 @@ func TestHostilePackets(t *testing.T) {
 	synOfAbsent := func(i int) []byte {
 		return synPacket(netip.AddrFrom4([4]byte{192, 168, 0, byte(100 + i%100)}), lan, uint16(1024+i), 1080)
 	}
-	flood("connections that are never complete", client, 20000, synOfAbsent)
+	flood("connections that are never complete", client, 20000, synOfAbsent, func(t *testing.T) {
+		r.awaitLog(t, `warning kernel: TCP: request_sock_TCP: Possible SYN flooding on port`)
+	})
 	flood("messages about the MTU of paths", stranger, 8000, func(i int) []byte {
 		return tooLong(random(i/2), wan, i%2 == 0)
 	})
@@ -109,7 +111,8 @@ func TestHostilePackets(t *testing.T) {
 			}
 			return nil
 		}))
-		// Who has talked with the router before, and was silent since, is there all the same.
+		// Who has talked with the router before, and was silent since, is there all the same: others wait for a place by chance.
+		assert.Contains(t, r.command(t, "/ip arp print where address="+otherAddress), " DC "+otherAddress+" ")
 		require.NoError(t, r.n.awaitPing(other, lanAddress))
 		// The gateway's entry is made anew.
 		r.command(t, "/ip arp remove [find address="+gatewayAddress+"]")
