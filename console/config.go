@@ -208,11 +208,18 @@ func (c Config) cloneSettings() Config {
 
 // Resolvers are the name servers that the router's own lookups ask: first its own server while there
 // is one, which has static names, names of leases and a cache, then those of DNS.
+//
+// While a static entry names another server (FWD), they ask the router's own alone: that knows which names are that
+// server's, and these must not go to those of DNS when it is silent.
 func (c Config) Resolvers() []netip.Addr {
 	if !c.DNSServer.Enabled {
 		return c.DNS
 	}
-	return append([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, c.DNS...)
+	own := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	if slices.ContainsFunc(c.DNSServer.Static, func(s dns.Static) bool { return s.Type == "FWD" && !s.Disabled }) {
+		return own
+	}
+	return append(own, c.DNS...)
 }
 
 // Equal reports whether both have the same settings.

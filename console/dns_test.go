@@ -173,6 +173,33 @@ func TestDNSStaticLines(t *testing.T) {
 	assert.Equal(t, netip.MustParseAddr("2001:db8::5"), result.Config.DNSServer.Static[0].Address)
 }
 
+// What a FWD entry names is asked of its own server alone. The router's own server knows that, and its own lookups ask nobody
+// else then: those of DNS are asked as soon as one before them is silent.
+func TestResolvers(t *testing.T) {
+	own, other := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.0.2.1")
+	for _, c := range []struct {
+		name, lines string
+		want        []netip.Addr
+	}{
+		{"no server", "", []netip.Addr{other}},
+		{"a server", "/ip dns set allow-remote-requests=yes", []netip.Addr{own, other}},
+		{"a name", "/ip dns; set allow-remote-requests=yes; static add name=nas.lan address=10.0.0.2", []netip.Addr{own, other}},
+		{"a name of another server", "/ip dns; set allow-remote-requests=yes; static add name=corp type=FWD forward-to=10.0.0.1 match-subdomain=yes", []netip.Addr{own}},
+		{"a disabled one", "/ip dns; set allow-remote-requests=yes; static add name=corp type=FWD forward-to=10.0.0.1 disabled=yes", []netip.Addr{own, other}},
+		{"no server, and such a name", "/ip dns static add name=corp type=FWD forward-to=10.0.0.1", []netip.Addr{other}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			result, err := new(Session).Execute(Default(), fullLive(), "/ip dns set servers=192.0.2.1 allow-remote-requests=no")
+			require.NoError(t, err)
+			if c.lines != "" {
+				result, err = new(Session).Execute(result.Config, fullLive(), c.lines)
+				require.NoError(t, err)
+			}
+			assert.Equal(t, c.want, result.Config.Resolvers())
+		})
+	}
+}
+
 // What says the same twice is refused, as in RouterOS; what a kept configuration has twice can stay.
 func TestDNSStaticTwice(t *testing.T) {
 	first := "/ip dns static add name=nas.lan address=10.0.0.5"

@@ -106,6 +106,30 @@ func TestAnotherConfiguration(t *testing.T) {
 	}
 }
 
+// No other server is asked for a name that a FWD entry has its own server for, be that silent or be it that it fails.
+func TestForwardedAlone(t *testing.T) {
+	usual := serveAt(t, "127.0.1.1", func(q *query, _ string) []byte { return withAddress(q, 60) })
+	for name, reply := range map[string]script{
+		"silent": func(*query, string) []byte { return nil },
+		"fails":  func(q *query, _ string) []byte { return q.fail(codeFailure) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			own := serveAt(t, "127.0.1.2", reply)
+			s := testServer(t, func(c *Config) {
+				c.ServerTimeout, c.TotalTimeout = patience/5, 3*patience
+				c.Static = []Static{{Name: "corp", Type: "FWD", ForwardTo: own.addr, MatchSubdomain: true}, {Name: "www.lan", Type: "CNAME", CNAME: "www.corp"}}
+			}, usual)
+			for _, asked := range []string{"nas.corp", "www.lan"} {
+				b := ask(s, message(asked, typeA, 0), false)
+				require.NotNil(t, b)
+				assert.Equal(t, codeFailure, code(b))
+			}
+			assert.NotEmpty(t, own.questions())
+			assert.Empty(t, usual.questions())
+		})
+	}
+}
+
 // With the cache what is on its way is forgotten: it is asked anew.
 func TestFlushAsksAnew(t *testing.T) {
 	var asked atomic.Int32
