@@ -201,7 +201,7 @@ func kibibytes(low, high int) kind[int] {
 	return k
 }
 
-// Properties of /ip dns that cannot be set.
+// Properties of /ip dns that cannot be set; /system ntp client has the first too.
 const (
 	dynamicServers = "dynamic-servers"
 	cacheUsed      = "cache-used"

@@ -101,6 +101,8 @@ type Live struct {
 	PPPoEClients func() ([]PPPoEClientState, error)
 	// DynamicDNS are the name servers that the router has been told of, as by a lease.
 	DynamicDNS func() []netip.Addr
+	// DynamicNTP are the time servers that the router has been told of, as by a lease.
+	DynamicNTP func() []string
 	// DNSCache lists what the DNS server knows, and counts what is too much for the list; there
 	// is nothing while it is disabled.
 	DNSCache func() (list []dns.CacheEntry, left int, err error)

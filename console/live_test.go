@@ -129,6 +129,7 @@ func fullLive() Live {
 	l.ReleaseLeases = l.RenewLeases
 	l.Leases = func() ([]LeaseState, error) { return testLeases(), nil }
 	l.DynamicDNS = func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("9.9.9.10")} }
+	l.DynamicNTP = func() []string { return []string{"10.0.0.7", "10.0.0.8"} }
 	l.CacheUsed = func() (int, error) { return 27000, nil }
 	l.DNSCache = func() ([]dns.CacheEntry, int, error) { return testCache(), 0, nil }
 	l.FlushDNS = func() error { return errors.New("called before the line is done") }
@@ -195,12 +196,13 @@ Flags: A - active, R - running
 `},
 		{name: "time client", screen: `[admin@postern] > system ntp client set enabled=yes servers=10.0.0.5,time.example
 [admin@postern] > system ntp client print
-         enabled: yes
-         servers: 10.0.0.5,time.example
-          status: synchronized
-   synced-server: 10.0.0.5
-  synced-stratum: 2
-   system-offset: -1.500 ms
+          enabled: yes
+          servers: 10.0.0.5,time.example
+  dynamic-servers: 10.0.0.7,10.0.0.8
+           status: synchronized
+    synced-server: 10.0.0.5
+   synced-stratum: 2
+    system-offset: -1.500 ms
 [admin@postern] > system ntp client export
 /system ntp client
 set enabled=yes servers=10.0.0.5,time.example

@@ -164,6 +164,7 @@ func ntpClient() *menu {
 		commands: commandsLike(unsetCommands, "", printNTPCommand), indent: 2, needs: hasNTP,
 		live: (*execution).timeClient,
 		readOnly: []readOnly{
+			{name: dynamicServers, help: "time servers of a lease: they come after those of servers", after: "servers"},
 			{name: "status", help: "stopped, waiting or synchronized"},
 			{name: "synced-server", help: "the server that gave the time"},
 			{name: "synced-stratum", help: "distance of that server from a clock, in servers"},
@@ -372,7 +373,12 @@ func (x *execution) timeClient() ([]Pair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read time client: %w", err)
 	}
-	pairs := []Pair{wordPair("status", state.Status)}
+	var pairs []Pair
+	if x.live.DynamicNTP != nil {
+		servers := x.live.DynamicNTP()
+		pairs = append(pairs, Pair{dynamicServers, Value{Type: List, text: strings.Join(servers, ",")}})
+	}
+	pairs = append(pairs, wordPair("status", state.Status))
 	if state.Server != "" {
 		offset := Value{Duration, fmt.Sprintf("%.3f ms", float64(state.Offset)/1e6), int64(state.Offset)}
 		pairs = append(pairs, textPair("synced-server", state.Server), numberPair("synced-stratum", state.Stratum), Pair{"system-offset", offset})

@@ -387,6 +387,7 @@ func newMachine(t *testing.T) *machine {
 		PPPoEClients:     func() ([]console.PPPoEClientState, error) { return nil, nil },
 		PortModes:        func(string) (netcfg.PortModes, error) { return netcfg.PortModes{}, nil },
 		DynamicDNS:       func() []netip.Addr { return nil },
+		DynamicNTP:       func() []string { return nil },
 		DNSCache:         func() ([]dns.CacheEntry, int, error) { return nil, 0, nil },
 		FlushDNS:         func() error { return nil },
 		CacheUsed:        func() (int, error) { return 0, nil },

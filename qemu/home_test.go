@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -139,6 +140,7 @@ func testHousehold(t *testing.T, b board.Board) {
 	// The last: the clock of whoever looks at what is above is the host's.
 	t.Run("the provider's time server sets the clock", func(t *testing.T) {
 		k.startClock(t, serverOfSite)
+		assert.Regexp(t, `(?m)^ +dynamic-servers: `+regexp.QuoteMeta(serverAddress)+`$`, k.command(t, "/system ntp client print"))
 		assert.Empty(t, k.command(t, "/system ntp client set enabled=yes"))
 		k.awaitLog(t, "the clock was set by "+serverAddress+" to "+labTime.Format(time.DateOnly))
 		k.awaitShown(t, "/system ntp client print", "synced-server: "+serverAddress)

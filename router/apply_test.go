@@ -334,6 +334,7 @@ func TestSetLayer(t *testing.T) {
 		assert.Contains(t, g.must("/ip address print"), "0 D 10.0.0.2/8")
 		assert.Contains(t, g.must("/ip route print"), "0 ADS  0.0.0.0/0")
 		assert.Contains(t, g.must("/ip dns print"), "                      servers:\n              dynamic-servers: 10.0.0.1\n")
+		assert.Equal(t, lease().TimeServers, g.r.system(g.r.snapshot()).DynamicNTP())
 		assert.NotContains(t, g.must("/export"), "10.0.0.")
 		assert.Empty(t, g.kept)
 		// A user's change goes over it, and is kept without it.

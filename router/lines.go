@@ -317,6 +317,7 @@ func (r *Router) system(st state) console.Live {
 		Update:     r.updateState,
 		Slots:      r.slots,
 		DynamicDNS: func() []netip.Addr { return st.layers.effective(st.running, r.board.PortNames()).NameServers },
+		DynamicNTP: func() []string { return st.layers.effective(st.running, r.board.PortNames()).TimeServers },
 	}
 	r.offerCertificates(&live)
 	if r.journal != nil {
