@@ -53,12 +53,13 @@ func TestFailures(t *testing.T) {
 }
 
 // guessRig is the process of a service that takes one line, a password, and answers with PID 1's verdict. Only "right" is right; PID 1 takes
-// for ever to say that "slow" is wrong, and the service to serve "stuck".
+// for ever to say that "slow" is wrong, and the service to serve "stuck" and "known", which is of somebody who has logged in elsewhere.
 type guessRig struct {
 	*testing.T
 	process *Process
 	port    int
 	over    chan struct{}
+	release func() // closes over
 
 	mu     sync.Mutex
 	server *Server
@@ -66,6 +67,7 @@ type guessRig struct {
 
 func newGuessRig(t *testing.T) *guessRig {
 	g := &guessRig{T: t, over: make(chan struct{})}
+	g.release = sync.OnceFunc(func() { close(g.over) })
 	spec := testSpec
 	spec.Main = func(p *service.Child) error {
 		g.mu.Lock()
@@ -76,8 +78,11 @@ func newGuessRig(t *testing.T) *guessRig {
 			if err != nil {
 				return
 			}
-			if strings.TrimSpace(line) == "stuck" {
-				fmt.Fprintln(c, "stuck")
+			if said := strings.TrimSpace(line); said == "stuck" || said == "known" {
+				if said == "known" {
+					c.Known()
+				}
+				fmt.Fprintln(c, said)
 				<-g.over
 				return
 			}
@@ -110,7 +115,7 @@ func newGuessRig(t *testing.T) *guessRig {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		close(g.over)
+		g.release()
 		cancel()
 		link.Close()
 		<-ended
@@ -225,6 +230,40 @@ func TestSlowToLeave(t *testing.T) {
 		assert.NotNil(t, g.connect(local(byte(100+i))))
 	}
 	assert.Nil(t, g.connect(local(byte(100+maxLeaving))))
+}
+
+// Who has logged in, and has no room for a connection that stays, is cut off by no stranger meanwhile, and has not failed to log in.
+func TestKnownAmongStrangers(t *testing.T) {
+	g := newGuessRig(t)
+	user := local(1)
+	require.Equal(t, fmt.Sprint(Wrong, nil), g.say(g.connect(user), "wrong"))
+	g.await(user, 1)
+	var known []net.Conn
+	for range 3 {
+		c := g.connect(user)
+		require.Equal(t, "known", g.say(c, "known"))
+		known = append(known, c)
+	}
+	g.await(user, 0)
+	for i := range MaxStrangers - len(known) {
+		require.NotNil(t, g.connect(local(byte(100+i))))
+	}
+	assert.Nil(t, g.connect(local(99)), "the user has the most places, and keeps them")
+	for _, c := range known {
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
+		_, err := c.Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+	g.release()
+	for _, c := range known {
+		assert.Empty(t, g.line(c))
+	}
+	require.Eventually(t, func() bool {
+		g.server.mu.Lock()
+		defer g.server.mu.Unlock()
+		return len(g.server.strangers[user]) == 0
+	}, patience, time.Millisecond)
+	g.await(user, 0)
 }
 
 // Who has the right password gets in among guesses that are being checked.

@@ -65,6 +65,8 @@ type stranger struct {
 	end    context.CancelFunc // of its context
 	// answered says that PID 1 has answered somebody at the address: a wrong password was counted then.
 	answered bool
+	// known says that somebody has logged in on it all the same: see Conn.Known.
+	known bool
 	// displaced says that it had to leave its place.
 	displaced bool
 }
@@ -201,6 +203,9 @@ type Conn struct {
 	Context context.Context
 	// Trust says that somebody has logged in: there is room for another stranger.
 	Trust func()
+	// Known says that somebody has logged in on a connection that ends with its answer, as the service has no room for one more that
+	// stays. Until then it keeps the place of a stranger, which nobody takes from it, and that it ends is no failure to log in.
+	Known func()
 }
 
 // admit takes a connection, unless its address may not connect or there are too many that have not logged in. Then it may displace one
@@ -221,7 +226,7 @@ func (s *Server) admit(conn *net.TCPConn) (serve func()) {
 	secure := s.secure
 	return func() {
 		defer s.forgetStranger(peer, who)
-		c := &Conn{Conn: conn, From: peer, Context: ctx, Trust: sync.OnceFunc(func() { s.trust(peer, who) })}
+		c := &Conn{Conn: conn, From: peer, Context: ctx, Trust: sync.OnceFunc(func() { s.trust(peer, who) }), Known: func() { s.know(peer, who) }}
 		if secure != nil {
 			over := secure(conn)
 			if !shakeHands(ctx, over) {
@@ -241,21 +246,25 @@ func shakeHands(ctx context.Context, conn secureConn) bool {
 	return conn.HandshakeContext(ctx) == nil
 }
 
-// displace ends the oldest connection of the address that has failed most lately (Rank) and, of these, has the most strangers, if that has failed
+// displace ends the oldest unknown connection of the address that has failed most lately (Rank) and, of these, has the most strangers, if that has failed
 // more than peer, or as much and has so many more strangers that peer still has fewer with one more. One at a time, as the memory of the last one
 // is given back first, but for those who have failed less: others that displace one another shall not keep them out. The caller holds mu.
 func (s *Server) displace(peer netip.Addr) bool {
 	var from netip.Addr
 	var worst []*stranger
 	rank := -1
-	for other, there := range s.strangers {
+	for other, all := range s.strangers {
+		there := slices.DeleteFunc(slices.Clone(all), func(w *stranger) bool { return w.known })
+		if len(there) == 0 {
+			continue
+		}
 		r := s.failures.rank(other)
 		if cmp.Or(cmp.Compare(r, rank), cmp.Compare(len(there), len(worst))) > 0 || r == rank && len(there) == len(worst) && there[0].number < worst[0].number {
 			from, worst, rank = other, there, r
 		}
 	}
 	switch of := s.failures.rank(peer); {
-	case rank < of, rank == of && (len(worst) <= len(s.strangers[peer])+1 || s.leaving > 0), s.leaving >= maxLeaving:
+	case worst == nil, rank < of, rank == of && (len(worst) <= len(s.strangers[peer])+1 || s.leaving > 0), s.leaving >= maxLeaving:
 		return false
 	}
 	oldest := worst[0]
@@ -275,12 +284,20 @@ func (s *Server) trust(peer netip.Addr, who *stranger) {
 	delete(s.failures, peer)
 }
 
+// know is for Conn.Known.
+func (s *Server) know(peer netip.Addr, who *stranger) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	who.known = true
+	delete(s.failures, peer)
+}
+
 // forgetStranger is the end of a connection. Who has not logged in has failed, also without a password: he had a place.
 func (s *Server) forgetStranger(peer netip.Addr, who *stranger) {
 	who.end()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.removeStranger(peer, who) && !who.answered {
+	if s.removeStranger(peer, who) && !who.answered && !who.known {
 		s.failures.add(peer)
 	}
 	if who.displaced {

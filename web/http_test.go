@@ -230,7 +230,7 @@ func TestSlowClients(t *testing.T) {
 			begun := time.Now()
 			client.Go(func() { _, _ = io.Copy(io.Discard, far) })
 			client.Go(func() { c.send(far) })
-			s.serve(t.Context(), near, netip.MustParseAddr("10.0.0.2"), false, func() {})
+			s.serve(t.Context(), near, netip.MustParseAddr("10.0.0.2"), false, func(bool) {})
 			near.Close()
 			assert.LessOrEqual(t, time.Since(begun), c.after, c.name)
 		})

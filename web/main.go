@@ -65,6 +65,14 @@ func runProcess(p *service.Child) error {
 		return api.LoggedIn{Entry: entry}, false, nil
 	}
 	s := newServer(check, first, func() func() { return l.Hold() }, func() string { return l.Extra() })
-	l = login.NewServer(p, func(conn *login.Conn) { s.serve(conn.Context, conn.Conn, conn.From, conn.Secure, conn.Trust) })
+	l = login.NewServer(p, func(conn *login.Conn) {
+		s.serve(conn.Context, conn.Conn, conn.From, conn.Secure, func(stays bool) {
+			if stays {
+				conn.Trust()
+			} else {
+				conn.Known()
+			}
+		})
+	})
 	return l.Run()
 }

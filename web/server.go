@@ -49,9 +49,10 @@ func newServer(check checkPassword, first setFirst, hold func() (release func())
 	return &Server{users: newUsers(check, first, hold), extra: extra}
 }
 
-// serve serves a connection, which is one over TLS if it is secure, until its end. trust is called when somebody has logged in.
-func (s *Server) serve(ctx context.Context, conn net.Conn, from netip.Addr, secure bool, trust func()) {
-	c := &connection{Server: s, ctx: ctx, conn: conn, from: from, secure: secure, in: bufio.NewReaderSize(conn, maxLine)}
+// serve serves a connection, which is one over TLS if it is secure, until its end. entered is called when somebody has logged in; stays
+// says whether the connection goes on after the answer, as there are not too many of such.
+func (s *Server) serve(ctx context.Context, conn net.Conn, from netip.Addr, secure bool, entered func(stays bool)) {
+	c := &connection{Server: s, ctx: ctx, conn: conn, from: from, secure: secure, entered: entered, in: bufio.NewReaderSize(conn, maxLine)}
 	defer c.leave()
 	end := time.Now().Add(strangerTime)
 	for n := 0; c.trusted || n < maxStrangerRequests; n++ {
@@ -68,7 +69,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, from netip.Addr, secu
 		if conn.SetReadDeadline(time.Now().Add(requestTime)) != nil {
 			return
 		}
-		if !c.request(trust) {
+		if !c.request() {
 			return
 		}
 	}
@@ -82,13 +83,15 @@ type connection struct {
 	from netip.Addr
 	// secure says that it is one over TLS.
 	secure bool
-	in     *bufio.Reader
+	// entered is that of Server.serve.
+	entered func(stays bool)
+	in      *bufio.Reader
 	// trusted says that somebody has logged in on it.
 	trusted bool
 }
 
 // enter makes the connection one of those who have logged in. If there are too many of them, it ends after this answer.
-func (c *connection) enter(w *response, trust func()) {
+func (c *connection) enter(w *response) {
 	if c.trusted {
 		return
 	}
@@ -96,11 +99,12 @@ func (c *connection) enter(w *response, trust func()) {
 	defer c.mu.Unlock()
 	if c.Server.trusted >= maxTrusted {
 		w.last = true
+		c.entered(false)
 		return
 	}
 	c.Server.trusted++
 	c.trusted = true
-	trust()
+	c.entered(true)
 }
 
 func (c *connection) leave() {
@@ -112,7 +116,7 @@ func (c *connection) leave() {
 }
 
 // request serves a request, and reports whether the connection goes on.
-func (c *connection) request(trust func()) bool {
+func (c *connection) request() bool {
 	r, err := readRequest(c.in)
 	if err != nil {
 		var h *httpError
@@ -125,7 +129,7 @@ func (c *connection) request(trust func()) bool {
 		return false
 	}
 	w := newResponse(c.conn, r)
-	c.answer(w, r, trust)
+	c.answer(w, r)
 	if w.finish() != nil {
 		return false
 	}
@@ -179,7 +183,7 @@ func (c *connection) body(w *response, r *request, limit int64) (string, bool) {
 }
 
 // answer makes the answer to a request.
-func (c *connection) answer(w *response, r *request, trust func()) {
+func (c *connection) answer(w *response, r *request) {
 	// Whoever's body has not been read gets no further request in.
 	defer func() { w.last = w.last || r.length > 0 }()
 
@@ -211,7 +215,7 @@ func (c *connection) answer(w *response, r *request, trust func()) {
 		showPage(w, r)
 		return
 	case len(r.segments) == 1 && first == "login":
-		c.login(w, r, trust)
+		c.login(w, r)
 		return
 	case first != "rest" && !(len(r.segments) == 1 && slices.Contains([]string{"session", "logout", "metrics"}, first)):
 		w.fail(404, "")
@@ -223,7 +227,7 @@ func (c *connection) answer(w *response, r *request, trust func()) {
 		return
 	}
 	defer c.users.done(u)
-	c.enter(w, trust)
+	c.enter(w)
 	if r.authorization == "" && isChange && subtle.ConstantTimeCompare([]byte(r.token), []byte(u.token)) == 0 {
 		w.fail(403, "expected the token of the session")
 		return
@@ -333,7 +337,7 @@ func (c *connection) refuse(w *response, r *request, err error) {
 }
 
 // login is the page's login.
-func (c *connection) login(w *response, r *request, trust func()) {
+func (c *connection) login(w *response, r *request) {
 	if r.method != "POST" {
 		w.fail(405, "")
 		return
@@ -371,7 +375,7 @@ func (c *connection) login(w *response, r *request, trust func()) {
 		return
 	}
 	defer c.users.done(u)
-	c.enter(w, trust)
+	c.enter(w)
 	w.fields = append(w.fields, c.setCookie(cookie))
 	u.show(w)
 }

@@ -208,6 +208,7 @@ type rig struct {
 	server  *Server
 	url     string
 	trusted int // connections
+	known   int // of somebody who has logged in, that end
 }
 
 func newRig(t *testing.T) *rig {
@@ -227,7 +228,13 @@ func newRig(t *testing.T) *rig {
 			serving.Go(func() {
 				defer conn.Close()
 				defer context.AfterFunc(ctx, func() { conn.Close() })()
-				g.server.serve(ctx, conn, netip.MustParseAddr("127.0.0.1"), false, func() { g.add(&g.trusted, 1) })
+				g.server.serve(ctx, conn, netip.MustParseAddr("127.0.0.1"), false, func(stays bool) {
+					if stays {
+						g.add(&g.trusted, 1)
+					} else {
+						g.add(&g.known, 1)
+					}
+				})
 			})
 		}
 	})
@@ -606,6 +613,7 @@ func TestManyTrusted(t *testing.T) {
 	assert.Equal(t, 200, a.status)
 	assert.True(t, a.closes)
 	assert.Zero(t, g.get(&g.trusted))
+	assert.Equal(t, 1, g.get(&g.known))
 }
 
 func TestFailures(t *testing.T) {
