@@ -126,13 +126,19 @@ func (l *logins) check(from session.Origin, hash string, right bool, secret stri
 	// At the machine itself a user who has no password gives an empty one.
 	empty := hash == "" && secret == "" && !from.Address.IsValid()
 	if (empty || l.compare(from, hash, secret)) && right {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.refusals, from)
+		l.forgive(from)
 		return true
 	}
 	time.Sleep(l.refuse(from))
 	return false
+}
+
+// forgive forgets the wrong passwords of an origin, from which somebody has logged in.
+func (l *logins) forgive(from session.Origin) {
+	from.TLS = false
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.refusals, from)
 }
 
 func (l *logins) compare(from session.Origin, hash, secret string) bool {

@@ -179,6 +179,7 @@ func (r *Router) loginAuthority(via way) login.Authority {
 		LoggedIn: func(l login.Login) {
 			u := &activeUser{user: l.User, from: origin(via, l), number: l.Number, proof: l.Proof, end: func() { go l.End() }}
 			r.active.enter(u)
+			r.logins.forgive(origin(via, l)) // by a key too
 			r.logLogin(l.User, origin(via, l), "in")
 			// The check took a while.
 			r.active.endIf(func(other *activeUser) bool { return other == u && !u.holds(r.snapshot().usersOf(via.via)) })

@@ -235,6 +235,30 @@ func TestSSHLoginsByWhatRuns(t *testing.T) {
 	assert.Empty(t, r.sshKnown(admin, key))
 }
 
+// A login by a key has the wrong passwords of its address forgotten, as one by a password has, and those of no other address or way in.
+func TestKeyLoginForgives(t *testing.T) {
+	log, _ := testLog(t)
+	r := New(board.Board{}, log, Parts{}, nil)
+	key := strings.Repeat("\x07", ssh.KeySize)
+	r.now.running.SSHKeys = []ssh.Key{{User: console.Admin, Public: ssh.PublicKey{Key: key}}}
+	r.now.config = r.now.running
+	admin := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.2")}
+	other := login.Login{User: console.Admin, From: netip.MustParseAddr("192.168.0.3")}
+	authority := r.loginAuthority(way{via: viaSSH})
+	for _, o := range []session.Origin{origin(way{via: viaSSH}, admin), origin(way{via: viaSSH}, other), origin(way{via: viaAPI}, admin)} {
+		r.logins.refuse(o)
+		r.logins.refuse(o)
+	}
+	require.Equal(t, 2, authority.Failures(admin))
+	admin.Proof = r.sshKnown(admin, key)
+	require.NotEmpty(t, admin.Proof)
+	assert.Equal(t, 2, authority.Failures(admin), "anybody may say that he has a key")
+	authority.LoggedIn(admin)
+	assert.Zero(t, authority.Failures(admin))
+	assert.Equal(t, 2, authority.Failures(other))
+	assert.Equal(t, 2, r.loginAuthority(way{via: viaAPI}).Failures(admin))
+}
+
 // address= of a service is in force with the command that sets it: its process hears of it later.
 func TestLoginsFromAllowedAddresses(t *testing.T) {
 	log, _ := testLog(t)
