@@ -160,6 +160,7 @@ func (s *Session) importOn(a ImportArguments, start, cfg Config, live Live, text
 			}
 		}
 		left.strict |= refused.strict
+		left.helpers = left.helpers || refused.helpers
 		for _, n := range refused.notes { // which the lines before them have brought about, perhaps
 			at := slices.IndexFunc(left.notes, func(o importNote) bool { return o.line > n.line })
 			if at < 0 {
@@ -191,10 +192,16 @@ type leftOut struct {
 	below int
 	// strict is what the configuration should not be used for without the lines.
 	strict Without
+	// helpers says that there are lines of connection tracking's helpers: without them less passes, not more.
+	helpers bool
 }
 
 // lose adds what it means that a line is left out.
 func (l *leftOut) lose(line importLine) {
+	if line.isHelper() {
+		l.helpers = true
+		return
+	}
 	strict, _ := without(line.path())
 	l.strict |= strict
 }
@@ -232,6 +239,9 @@ func (l leftOut) String() string {
 	if l.strict&(CloseRouter|DisableSOCKS) != 0 {
 		b.WriteString("warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n")
 	}
+	if l.helpers {
+		b.WriteString("warning: lines of /" + helperMenuPath + " are left out: helpers stay as they are, and what others were to let in does not pass\n")
+	}
 	if l.strict.Has(DisableLogins) {
 		b.WriteString("warning: lines of /ip service, of users or of keys are left out: whom they were to keep out may log in\n")
 	}
@@ -255,6 +265,17 @@ func (l importLine) absolute() bool { return strings.HasPrefix(l.start(), "/") }
 func (l importLine) isScript() bool {
 	start := l.start()
 	return start != "" && strings.IndexByte(":{}$#", start[0]) >= 0
+}
+
+// isHelper reports whether the line is for the menu of connection tracking's helpers, and for no other.
+func (l importLine) isHelper() bool {
+	statements, err := parse(l.text, l.first)
+	if err != nil || len(statements) != 1 || l.isScript() {
+		return false
+	}
+	words := menuWords(l.path())
+	of := strings.Fields(helperMenuPath)
+	return len(words) >= len(of) && slices.Equal(words[:len(of)], of) && !strings.Contains(strings.Join(words, " "), "..")
 }
 
 // path is the words of the menu that the line is for, and then those of the line itself.

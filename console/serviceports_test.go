@@ -1,6 +1,7 @@
 package console
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -41,6 +42,34 @@ func TestHelpersThatAreAbsent(t *testing.T) {
 	}
 }
 
+const helpersLeftOut = "warning: lines of /ip firewall service-port are left out: helpers stay as they are, and what others were to let in does not pass\n"
+
+// What a line that is left out means is said of lines for helpers alone, and of others as before.
+func TestHelperLinesLeftOut(t *testing.T) {
+	const dropped = "warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\n"
+	for _, test := range []struct{ text, want string }{
+		{"/ip firewall service-port set tftp disabled=no", helpersLeftOut},
+		{"/ip/firewall/service-port/set tftp disabled=no", helpersLeftOut},
+		{"/ip firewall service-port\nset ftp later=yes", helpersLeftOut},
+		{"/ip firewall service-port\nset ftp later=yes\n/ip firewall filter\nadd action=drop chain=input later=yes", dropped + helpersLeftOut},
+		{"/ip firewall service-port\nset ftp later=yes; /ip firewall filter add action=drop chain=input", dropped},
+		{"/ip firewall service-port\n..filter add action=drop chain=input", dropped},
+		{"/ip firewall service-ports set tftp disabled=no", dropped},
+		{"/ip firewall service-port\n:if (true) do={ /ip firewall filter add action=drop chain=input }", dropped},
+		{"/ip firewall service-port\nadd action=drop chain=input \"", dropped},
+	} {
+		result, err := new(Session).ImportBy(ImportArguments{DryRun: true}, Default(), fullLive(), test.text, nil)
+		require.NoError(t, err, test.text)
+		var warnings string
+		for line := range strings.Lines(result.Output) {
+			if strings.HasPrefix(line, "warning: ") {
+				warnings += line
+			}
+		}
+		assert.Equal(t, test.want, warnings, test.text)
+	}
+}
+
 // A dry run of an import says what is not taken of helpers, and changes none.
 func TestHelpersDryRun(t *testing.T) {
 	const text = "/ip firewall service-port\nset ftp disabled=no ports=21,2121\nset sip disabled=yes\nenable h323\nset tftp disabled=no\n"
@@ -48,7 +77,7 @@ func TestHelpersDryRun(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "left out: Postern has no helper for h323; expected disabled=yes (line 4)\n"+
 		"left out: Postern has no helper for tftp; expected disabled=yes (line 5)\n"+
-		"warning: lines of the firewall or of the SOCKS server are left out: what they were to drop may pass\nnothing was changed\n", result.Output)
+		helpersLeftOut+"nothing was changed\n", result.Output)
 	assert.False(t, result.Changed)
 	assert.True(t, Default().Equal(result.Config))
 	result, err = new(Session).ImportBy(ImportArguments{SkipErrors: true}, Default(), fullLive(), text, nil)

@@ -200,7 +200,7 @@ func (w Without) Has(what Without) bool { return w&what == what }
 // anywhere, but in quotes, counts, also with a typing error, and after ".." it could be for any. secret reports whether one of these
 // menus has properties that must not be shown.
 func without(path string) (w Without, secret bool) {
-	words := strings.FieldsFunc(unquoted(path), func(r rune) bool { return strings.ContainsRune(" \t\r\n/;\\{}[]()", r) })
+	words := menuWords(path)
 	if len(words) == 0 {
 		return anyLine, false
 	}
@@ -234,6 +234,11 @@ func without(path string) (w Without, secret bool) {
 		}
 	}
 	return w, secret
+}
+
+// menuWords are the words of a line, or of several, that may be those of menus.
+func menuWords(line string) []string {
+	return strings.FieldsFunc(unquoted(line), func(r rune) bool { return strings.ContainsRune(" \t\r\n/;\\{}[]()", r) })
 }
 
 // mistyped reports whether word is name with one typing error: a letter that is wrong, missing or too much, or two that are
