@@ -443,7 +443,8 @@ func TestReadLease(t *testing.T) {
 		want   string // address, gateway, routes, name servers; or the error
 	}{
 		{"as it is", func(*dhcp.Message) {}, "192.0.2.10/24 192.0.2.1 [] []"},
-		{"no netmask", set(dhcp.OptionSubnetMask), "<nil> is no netmask"},
+		{"no netmask", set(dhcp.OptionSubnetMask), "a netmask of 0 bytes"},
+		{"a long netmask", set(dhcp.OptionSubnetMask, make([]byte, 255)...), "a netmask of 255 bytes"},
 		{"a netmask with holes", set(dhcp.OptionSubnetMask, 255, 0, 255, 0), "255.0.255.0 is no netmask"},
 		{"half of the Internet", set(dhcp.OptionSubnetMask, 128, 0, 0, 0), "128.0.0.0 is no netmask"},
 		{"one address alone", set(dhcp.OptionSubnetMask, 255, 255, 255, 255), "192.0.2.10/32 192.0.2.1 [] []"},

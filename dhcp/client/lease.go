@@ -131,7 +131,10 @@ func maskSize(o dhcp.Options, a netip.Addr) (int, error) {
 	if v, has := o.Get(dhcp.OptionSubnetMask); has {
 		mask, ok := o.Uint32(dhcp.OptionSubnetMask)
 		size := bits.LeadingZeros32(^mask)
-		if !ok || size < shortestMask || mask<<size != 0 {
+		switch {
+		case !ok:
+			return 0, fmt.Errorf("a netmask of %d bytes", len(v))
+		case size < shortestMask || mask<<size != 0:
 			return 0, fmt.Errorf("%v is no netmask", net.IP(v))
 		}
 		return size, nil

@@ -212,7 +212,7 @@ func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, .
 	ctx, stop := context.WithCancel(ctx)
 	r.stop = stop
 	var xid atomic.Uint32
-	in := make(chan received, 8)
+	in, over := make(chan received, 8), make(chan struct{})
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		r.sockets[0].ReadAll(func(frame []byte, sumReady bool) {
@@ -220,9 +220,10 @@ func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, .
 			if !ok {
 				return
 			}
+			// What comes meanwhile waits in the socket, whose room the kernel bounds: a right answer is not dropped for wrong ones before it.
 			select {
 			case in <- answer:
-			default: // the client has enough to look at
+			case <-over:
 			}
 		})
 	})
@@ -239,6 +240,7 @@ func run(ctx context.Context, s Settings, udp, arp *os.File, logf func(string, .
 	go func() {
 		defer close(r.done)
 		r.client.run(ctx)
+		close(over)
 		for _, c := range r.sockets {
 			c.Close()
 		}
