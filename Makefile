@@ -6,11 +6,14 @@ BOARD ?= malta
 DEBUG ?=
 EXAMPLE ?= ftp
 
+# By the environment (docs/HACKING.md) they last longer.
+BADDAYS := TestPowerCut|TestUpgradePowerCut|TestBadBlocks|TestSlowDisk|TestThrownClock|TestFlappingLink|TestMemoryTaken|TestEndedAndStopped|TestJobsEndedAndStopped|TestThreeDays
+
 # A failure anywhere in a pipe is one.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help quick lab test check image boards images keys bench size release setup
+.PHONY: help quick lab test baddays check image boards images keys bench size release setup
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +41,14 @@ test: ## everything that CI runs: checks, unit tests, end-to-end tests; half an 
 	go test -tags e2e -race -p 6 $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
 	go test -tags e2e -race -parallel 5 -timeout 75m -v ./qemu
 	go test -tags e2e -race -timeout 30m -v ./image
+
+# One board after the other: each of these boards has a test's whole machine.
+baddays: export PATH := $(PATH):/usr/sbin:/sbin
+baddays: ## the bad days of docs/HACKING.md on four boards, with figures: the power cut, the link that flaps, ...; needs root
+	go run ./image setup --lab malta maltael virt-arm64 pc
+	failed=; for board in malta maltael virt-arm64 pc; do \
+		POSTERN_TEST_BOARDS=$$board POSTERN_TEST_BAD_DAY_BOARD=$$board go test -tags e2e -count=1 -parallel 3 -timeout 12h -v ./qemu -run '^($(BADDAYS))$$' || failed="$$failed $$board"; \
+	done; test -z "$$failed" || { echo "failed on$$failed"; exit 1; }
 
 check: ## formatting, go.mod, vet, staticcheck, actionlint
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }

@@ -783,11 +783,7 @@ func testInside(t *testing.T, b board.Board) {
 	})
 	if b.Name == boards()[0].Name {
 		t.Run("socksd hangs", func(t *testing.T) {
-			stop := "19"
-			if strings.HasPrefix(b.CPU.GOARCH, "mips") {
-				stop = "23" // signal(7)
-			}
-			require.NoError(t, r.m.send("kill -"+stop+" "+r.socksd(t, shell)+"\r"))
+			require.NoError(t, r.m.send("kill -"+stopSignal(b)+" "+r.socksd(t, shell)+"\r"))
 			start := time.Now()
 			r.expect(t, "socksd hangs: it is ended")
 			r.expect(t, "socksd is back")
@@ -801,6 +797,14 @@ func testInside(t *testing.T, b board.Board) {
 		r.expect(t, "Kernel panic")
 		require.NoError(t, r.m.wait())
 	})
+}
+
+// stopSignal is the number of SIGSTOP on a board, by signal(7).
+func stopSignal(b board.Board) string {
+	if strings.HasPrefix(b.CPU.GOARCH, "mips") {
+		return "23"
+	}
+	return "19"
 }
 
 // socksd returns the process id of socksd.

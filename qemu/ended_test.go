@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
 	"github.com/postern-router/postern/password"
 )
@@ -60,17 +61,17 @@ type inside struct {
 	t *testing.T
 }
 
-// insideMemory gives malta, in MiB, what the tools and the shell of its debug image take: else less than a tenth of the
-// memory is left beside ten processes, and SOCKS takes new connections one by one.
-const insideMemory = 40
+// insideMemory is a board's memory in MiB, and what the tools and the shell of its debug image take: else on malta less than a tenth
+// of the memory is left beside ten processes, and SOCKS takes new connections one by one.
+func insideMemory(b board.Board) int { return b.Memory + 8 }
 
-// startInside boots malta's debug image with more in its configuration: with users who can log in. memory is in MiB, if it
+// startInside boots a board's debug image with more in its configuration: with users who can log in. memory is in MiB, if it
 // is not the board's.
-func startInside(t *testing.T, memory int, configuration string) *inside {
+func startInside(t *testing.T, b board.Board, memory int, configuration string) *inside {
 	hash, err := password.New(sshPassword)
 	require.NoError(t, err)
-	r := startRouter(t, "malta", func(o *machineOptions) {
-		o.image = filepath.Join(imageDir, "malta-debug")
+	r := startRouter(t, b.Name, func(o *machineOptions) {
+		o.image = filepath.Join(imageDir, b.Name+"-debug")
 		o.commandLine = shellLine
 		o.memory = memory
 		o.capture = false
@@ -110,7 +111,7 @@ func (s *inside) processes(names ...string) map[string]string {
 	return found
 }
 
-// TestEndedAndStopped ends processes of the smallest board by SIGKILL, and stops them by SIGSTOP, in an order of
+// TestEndedAndStopped ends processes of a board by SIGKILL, and stops them by SIGSTOP, in an order of
 // chance, while connections through SOCKS and by masquerade are in use. Each process is replaced and serves again,
 // and nothing is lost but what docs/ARCHITECTURE.md ("When a process ends or stands still") says.
 //
@@ -118,9 +119,9 @@ func (s *inside) processes(names ...string) map[string]string {
 func TestEndedAndStopped(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
-	skipWithout(t, "malta")
+	b := badDayBoard(t, "malta")
 	rounds := endedRounds(t)
-	r := startInside(t, insideMemory, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n"+
+	r := startInside(t, b, insideMemory(b), "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n"+
 		"/ip service set www disabled=no\n/ip service set api disabled=no\n"+
 		"/ip pool add name=lan ranges=192.168.0.100-192.168.0.200\n"+
 		"/ip dhcp-server add name=lan interface=ether2 address-pool=lan disabled=no\n"+
@@ -184,7 +185,7 @@ func TestEndedAndStopped(t *testing.T) {
 	} {
 		victims[v.name] = v
 	}
-	const kill, stop = "9", "23" // signal(7): those of MIPS
+	kill, stop := "9", stopSignal(b)
 	words := map[string]string{kill: "ended", stop: "stopped"}
 
 	seed := uint64(time.Now().UnixNano())

@@ -30,7 +30,7 @@ const (
 	withinPort = 5199         // of testdata/within
 )
 
-// jobsRouter is a malta of the image that is shipped, where the program of testdata/within sends processes signals.
+// jobsRouter is a board of the image that is shipped, where the program of testdata/within sends processes signals.
 type jobsRouter struct {
 	*router
 	t *testing.T
@@ -51,9 +51,9 @@ var jobSignals = []string{"ended", "stopped"}
 func TestJobsEndedAndStopped(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
-	skipWithout(t, "malta")
+	b := badDayBoard(t, "malta")
 	rounds := endedRounds(t)
-	r := startJobs(t)
+	r := startJobs(t, b)
 	t.Run("what an unprivileged process sees", func(t *testing.T) {
 		assert.Equal(t, "processes: 1 <nil>\nPID 1: open /proc/1/status: no such file or directory\n"+
 			"log of the kernel: operation not permitted\nits file: open /dev/kmsg: operation not permitted\n"+
@@ -111,15 +111,15 @@ func TestJobsEndedAndStopped(t *testing.T) {
 	assert.NotRegexp(t, `(?i)out of memory|oom-kill|page allocation failure`, r.m.screen.all())
 }
 
-func startJobs(t *testing.T) *jobsRouter {
+func startJobs(t *testing.T, b board.Board) *jobsRouter {
 	t.Helper()
 	hash, err := password.New(sshPassword)
 	require.NoError(t, err)
 	r := &jobsRouter{t: t}
-	r.router = startRouter(t, "malta", func(o *machineOptions) {
-		o.within = buildWithin(t)
+	r.router = startRouter(t, b.Name, func(o *machineOptions) {
+		o.within = buildWithin(t, b)
 		o.commandLine = "rdinit=/within"
-		o.memory = insideMemory // what testdata/within takes, too
+		o.memory = insideMemory(b) // what testdata/within takes, too
 		o.capture = false
 		o.configuration += "/user set admin password-hash=\"" + strings.ReplaceAll(hash, "$", `\$`) + "\"\n/ip service set ssh disabled=no\n" +
 			"/ip neighbor discovery-settings set discover-interface-list=all\n" +
@@ -150,11 +150,9 @@ func startJobs(t *testing.T) *jobsRouter {
 	return r
 }
 
-// buildWithin compiles testdata/within for malta.
-func buildWithin(t *testing.T) []byte {
+// buildWithin compiles testdata/within for a board.
+func buildWithin(t *testing.T, b board.Board) []byte {
 	t.Helper()
-	b, err := board.ByName("malta")
-	require.NoError(t, err)
 	program := filepath.Join(t.TempDir(), "within")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./testdata/within")
 	build.Env = append(os.Environ(), b.GoEnv()...)

@@ -32,7 +32,7 @@ type stuckWords struct {
 }
 
 type wantedWord struct {
-	address uint32
+	address uint64
 	done    chan struct{} // is closed when it is stuck
 }
 
@@ -54,7 +54,7 @@ func newStuckWords(t *testing.T, m *machine) *stuckWords {
 }
 
 // add makes the word at an address of the processor's virtual memory stuck, and returns when it is.
-func (s *stuckWords) add(t *testing.T, address uint32) {
+func (s *stuckWords) add(t *testing.T, address uint64) {
 	t.Helper()
 	done := make(chan struct{})
 	s.mu.Lock()
@@ -104,7 +104,7 @@ func (s *stuckWords) serve() error {
 		if found == nil {
 			continue // it was stopped by add
 		}
-		at, err := strconv.ParseUint(found[1], 16, 32)
+		at, err := strconv.ParseUint(found[1], 16, 64)
 		if err != nil {
 			return fmt.Errorf("%s: %w", stop, err)
 		}

@@ -18,25 +18,23 @@ const (
 	takenPort       = 5160
 	takenSocks      = 40
 	takenMasquerade = 20
-	// takenLeft is how much memory TestMemoryTaken leaves, in KiB, and takenStep what it takes at once. takenSteps is more than
-	// there can be until the kernel ends a process: all of the memory.
-	takenLeft  = 1 << 10
-	takenStep  = 64
-	takenSteps = 32 << 10 / takenStep
+	// takenLeft is how much memory TestMemoryTaken leaves, in KiB, and takenStep what it takes at once.
+	takenLeft = 1 << 10
+	takenStep = 64
 )
 
 // killed is what the kernel says when it ends a process for want of memory: which, and its oom_score_adj.
 var killed = regexp.MustCompile(`Out of memory: Killed process (\d+) \((\w+)\).*oom_score_adj:(-?\d+)`)
 
-// TestMemoryTaken takes the memory of the smallest board away, by files in /dev and by the shell of the debug image, until 1 MiB is
+// TestMemoryTaken takes the memory of the smallest board, or of the one that badDayVariable names, away, by files in /dev and by the shell of the debug image, until 1 MiB is
 // left, until the kernel ends a process, and by a process that takes ever more. What runs goes on, a person at the
 // router is answered, the watchdog does not bite, and when the memory is given back all is as before. Which process was
 // ended is in the log and at the syslog server.
 func TestMemoryTaken(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
-	skipWithout(t, "malta")
-	r := startInside(t, 0, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n"+
+	b := badDayBoard(t, "malta")
+	r := startInside(t, b, 0, "/ip dns set servers="+serverAddress+" allow-remote-requests=yes\n"+
 		"/system logging action set remote remote="+serverAddress+"\n/system logging add topics=system,error action=remote\n")
 	syslog := r.syslog(t)
 	l, err := r.n.listen(serverOfSite, takenPort)
@@ -94,7 +92,7 @@ func TestMemoryTaken(t *testing.T) {
 	r.run("echo -1000 >/proc/self/oom_score_adj")
 	steps := 0
 	for ; !killed.MatchString(r.m.screen.all()); steps++ {
-		require.Less(t, steps, takenSteps)
+		require.Less(t, steps, b.Memory<<10/takenStep, "steps, of all of the memory")
 		r.run("echo $block >>/dev/taken")
 	}
 	first := killed.FindStringSubmatch(r.m.screen.all())
@@ -121,7 +119,7 @@ func TestMemoryTaken(t *testing.T) {
 	// A process that takes ever more ends, and no other does.
 	r.m.screen.forget()
 	require.NoError(t, r.m.send("while true; do block=$block$block; done\r"))
-	r.expect(t, "shell on ttyS0")
+	r.expect(t, "shell on "+b.Consoles[0])
 	r.expect(t, "$")
 	serves("after a process has taken all")
 	assert.Contains(t, console.typed(t, "/system resource print", "] > "), "[admin@postern] > ")

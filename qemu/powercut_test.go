@@ -189,11 +189,19 @@ func (k *keeper) stopped(t *testing.T, get func() []byte) []byte {
 // stored is the configuration that a start reads from a partition.
 func (k *keeper) stored(t *testing.T, partition []byte) string {
 	t.Helper()
+	text, info, err := k.load(t, partition, slotSize(k.b))
+	require.NoError(t, err, "%+v", info)
+	return text
+}
+
+// load is what package store reads from a partition whose slots have so many bytes.
+func (k *keeper) load(t *testing.T, partition []byte, slotSize int) (string, store.Info, error) {
+	t.Helper()
 	// In a file package store has slots of 64 KiB: of longer ones the end of a text's room, which is blank, is
 	// left out. What tells of the text is at a slot's end.
 	const size, footer = 64 << 10, 32
 	var file []byte
-	for slot := range slices.Chunk(partition, slotSize(k.b)) {
+	for slot := range slices.Chunk(partition, slotSize) {
 		file = append(append(file, slot[:size-footer]...), slot[len(slot)-footer:]...)
 	}
 	path := filepath.Join(k.dir, "partition")
@@ -202,8 +210,7 @@ func (k *keeper) stored(t *testing.T, partition []byte) string {
 	require.NoError(t, err)
 	defer s.Close()
 	text, info, err := s.Load()
-	require.NoError(t, err, "%+v", info)
-	return string(text)
+	return string(text), info, err
 }
 
 // timedWrites are not cut: they tell how long a write takes on this host.

@@ -1,14 +1,16 @@
 // Command within is what the kernel of a test's machine starts in place of Postern. It becomes Postern, and leaves a process that does
 // for the test what nobody outside can: it sends processes signals, as soon as they are there, looks at the machine as an unprivileged
-// process does, and sets the clock.
+// process does, finds a device and sets the clock.
 //
 // That process serves TCP port 5199, one line for each connection: a signal (ended, stopped, or none) and the name of a process. It waits
 // until there is one of that name, sends it the signal and answers with its id. With the signal gone it waits until there is none. To "look
-// nobody" it answers what an unprivileged process sees of the kernel and of others, and "clock SECONDS" sets the clock, from the start of 1970.
+// nobody" it answers what an unprivileged process sees of the kernel and of others, "clock SECONDS" sets the clock, from the start of 1970,
+// and to "mapped ADDRESS" it answers where the kernel sees the device that the processor has at this address.
 package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -65,6 +67,18 @@ func serve(conn net.Conn) {
 		text, err := seen.CombinedOutput()
 		fmt.Fprintf(conn, "%s%v\n", text, err)
 		return
+	case "mapped":
+		physical, err := strconv.ParseUint(name, 10, 64)
+		var at uint64
+		if err == nil {
+			at, err = mapped(physical)
+		}
+		if err != nil {
+			fmt.Fprintln(conn, err)
+			return
+		}
+		fmt.Fprintln(conn, at)
+		return
 	case "clock":
 		seconds, err := strconv.ParseInt(name, 10, 64)
 		if err == nil {
@@ -88,6 +102,36 @@ func serve(conn net.Conn) {
 			return
 		}
 	}
+}
+
+// mapped returns the kernel's virtual address of a device's physical address.
+func mapped(physical uint64) (uint64, error) {
+	// The kernel tells nobody its addresses when this is 2, as Postern has it, and makes up others when it is 0.
+	const restrict = "/proc/sys/kernel/kptr_restrict"
+	before, err := os.ReadFile(restrict)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(restrict, []byte("1"), 0); err != nil {
+		return 0, err
+	}
+	// Of each area the addresses of its start and its end, with a page that guards it, and where it is of the processor.
+	text, err := os.ReadFile("/proc/vmallocinfo")
+	err = errors.Join(err, os.WriteFile(restrict, before, 0))
+	for line := range strings.Lines(string(text)) {
+		var start, end, at uint64
+		_, where, ok := strings.Cut(line, " phys=")
+		if !ok {
+			continue
+		}
+		if _, err := fmt.Sscanf(line, "0x%x-0x%x", &start, &end); err != nil {
+			continue
+		}
+		if _, err := fmt.Sscanf(where, "0x%x", &at); err == nil && physical >= at && physical-at < end-start {
+			return start + physical - at, nil
+		}
+	}
+	return 0, errors.Join(err, fmt.Errorf("%#x is nowhere in\n%s", physical, text))
 }
 
 const nobody = 65534
