@@ -148,7 +148,9 @@ func startThreeDays(t *testing.T, b board.Board) *threeDays {
 	require.NoError(t, err)
 	commandLine := shellLine
 	if _, ok := b.Flash.Partition(board.Slots[1]); ok {
-		commandLine += " postern.slot=" + upgrade.SlotNames[0] // which the boot loader says otherwise
+		var more string
+		r.b, more = withSlots(t, b, filepath.Join(r.dir, "flash"))
+		commandLine += more
 	}
 	r.boot(t, machineOptions{image: filepath.Join(imageDir, b.Name+"-debug"), commandLine: commandLine, memory: insideMemory(b), reboot: true, configuration: r.b.DefaultConfiguration() +
 		"/user set admin password-hash=\"" + strings.ReplaceAll(hash, "$", `\$`) + "\"\n" +
@@ -433,33 +435,51 @@ func (d *threeDays) upgrade(t *testing.T) {
 	slot, err := os.ReadFile(filepath.Join(filepath.Dir(path), slotImage))
 	require.NoError(t, err)
 	k := &keeper{T: t, b: d.b, n: d.n, dir: d.dir, m: d.m}
-	assert.True(t, k.holds(t, ",laptop\n"), "the lease is kept")
-	d.up(t)
-	// That the flash is what it is to be is looked at when the kernel has asked the chip what it is.
 	place, ok := d.b.Flash.Partition("image")
 	if !ok {
 		place, ok = d.b.Flash.Partition(board.Slots[1])
 	}
 	require.True(t, ok)
-	assert.True(t, bytes.Equal(slot, d.onFlash(t, place.Offset, int64(len(slot)))), "what the boot loader starts")
+	assert.True(t, bytes.Equal(slot, k.read(t, place.Offset, int64(len(slot)))), "what the boot loader starts")
+	assert.True(t, k.holds(t, ",laptop\n"), "the lease is kept")
+	d.up(t)
 	t.Logf("the router is up again %v after the upgrade was asked for", time.Since(start).Round(time.Second))
 }
 
-// onFlash returns what is on the flash, as keeper.read does. A bank that is for the boot loader has no file where that does not start
-// the machine: QEMU has it in memory, where the machine sees it, from address 0 on.
-func (d *threeDays) onFlash(t *testing.T, offset, size int64) []byte {
+// withSlots returns a board with two slots as one whose kernel starts from memory and runs in the first of them, and more of its command line.
+// The slots of a chip are in a bank then that is none of the boot loader's: such QEMU leaves out. flash is the file of its flash, to be made.
+func withSlots(t *testing.T, b board.Board, flash string) (board.Board, string) {
 	t.Helper()
-	for _, bank := range d.b.QEMU.Banks {
-		if !bank.Firmware || offset < bank.Offset || offset >= bank.Offset+bank.Size {
-			continue
-		}
-		path := filepath.Join(d.dir, "bank")
-		require.NoError(t, d.m.monitor.execute("pmemsave", map[string]any{"val": offset, "size": size, "filename": path}))
-		data, err := os.ReadFile(path)
-		require.NoError(t, err)
-		return data
+	line := " postern.slot=" + upgrade.SlotNames[0]
+	_, err := makeFlash(b, machineOptions{image: filepath.Join(imageDir, b.Name)}, flash)
+	require.NoError(t, err)
+	if b.Flash.Chip == "" {
+		return b, line
 	}
-	return (&keeper{T: t, b: d.b, n: d.n, dir: d.dir, m: d.m}).read(t, offset, size)
+	first, _ := b.Flash.Partition(board.Slots[0])
+	f, err := os.Open(filepath.Join(imageDir, b.Name, factoryImage))
+	require.NoError(t, err)
+	defer f.Close()
+	slot := make([]byte, first.Size)
+	_, err = f.ReadAt(slot, first.Offset)
+	require.NoError(t, err)
+	var parts []string
+	b.Flash.Partitions = slices.Clone(b.Flash.Partitions)
+	at := b.QEMU.Banks[1].Offset + 2<<20
+	for i, p := range b.Flash.Partitions {
+		if slices.Contains(board.Slots[:], p.Name) {
+			p.Offset, at = at, at+p.Size
+			b.Flash.Partitions[i] = p
+		}
+		parts = append(parts, fmt.Sprintf("%dk@%dk(%s)", p.Size>>10, p.Offset>>10, p.Name))
+	}
+	out, err := os.OpenFile(flash, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer out.Close()
+	first, _ = b.Flash.Partition(board.Slots[0])
+	_, err = out.WriteAt(slot, first.Offset)
+	require.NoError(t, err)
+	return b, line + " mtdparts=" + b.Flash.Chip + ":" + strings.Join(parts, ",")
 }
 
 // asleep has everybody go, and waits until no lease and no connection is left, what runs is what runs always, and the router has

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 	"os"
@@ -37,6 +38,13 @@ func TestUpgradePowerCut(t *testing.T) {
 		var err error
 		all, err = strconv.Atoi(text)
 		require.NoError(t, err)
+	}
+	// What an upgrade overwrites has no other slot to start from: that is looked at where it is asked for.
+	if name := os.Getenv(badDayVariable); name != "" {
+		if b := badDayBoard(t, name); !slices.ContainsFunc(slotBoards(), func(s board.Board) bool { return s.Name == b.Name }) {
+			testUpgradePowerCutInPlace(t, b, all)
+			return
+		}
 	}
 	on := slotBoards()
 	for i, b := range on {
@@ -115,6 +123,81 @@ func testUpgradePowerCut(t *testing.T, b board.Board, cuts int) {
 	t.Logf("%s: %d cuts, %d left a slot without an image, %d times the next start was from the other slot", b.Name, cuts, torn, changed)
 	assert.Positive(t, torn, "no cut was in a write")
 	assert.Positive(t, changed, "no upgrade came to its end")
+}
+
+// cutsOfImage is how many cuts there are in one image that is written in place, or beside it.
+const cutsOfImage = 25
+
+// testUpgradePowerCutInPlace does so on a board with room for one image, as TestPowerCut does: of all cuts but the last of each image QEMU
+// stands still while its file is read. What a cut leaves is the old image or the new one, whole, or none that a boot
+// loader takes for one, whose checksums are over all of it; and the configuration. A router that a rescue has started then, as TestUpgradeInPlace
+// tells, takes the upgrade again: here the kernel starts from memory each time.
+func testUpgradePowerCutInPlace(t *testing.T, b board.Board, cuts int) {
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	u := newUpgrading(t, b)
+	place, ok := b.Flash.Partition("image")
+	require.True(t, ok)
+	names := []string{"v2", "v3"}
+	var images [][]byte
+	for _, name := range names {
+		path := makeVersion(t, b, u.dir, version{name: name, date: later})
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(u.files, name), data, 0o644))
+		image, err := os.ReadFile(filepath.Join(filepath.Dir(path), slotImage))
+		require.NoError(t, err)
+		images = append(images, image)
+	}
+	begin := func() {
+		t.Helper()
+		u.start(t, "upgrading", func(o *machineOptions) { o.reboot = true })
+		require.NoError(t, u.n.awaitPing(client, lanAddress))
+	}
+	flash := func() []byte { return u.read(t, place.Offset, place.Size) }
+	var old, torn, whole int
+	for done := 0; done < cuts; {
+		round := done / cutsOfImage
+		name, image := names[round%2], images[round%2]
+		begin()
+		before := flash()
+		check := func(after []byte) {
+			t.Helper()
+			switch {
+			case bytes.Equal(after, before):
+				old++
+			case bytes.Equal(after[:len(image)], image):
+				whole++
+			default:
+				torn++
+				first := after[:slotSize(b)] // an erase block
+				assert.False(t, bytes.Equal(first, before[:len(first)]), "cut %d: the old image's beginning is before what is half written", done)
+				assert.False(t, bytes.Equal(first, image[:len(first)]), "cut %d: the new image's beginning is before what is half written", done)
+			}
+			assert.Contains(t, u.stored(t, u.partition(t)), "set name=upgrading\n", "cut %d", done)
+			done++
+		}
+		u.upgrade(t, name, "", " 10%")
+		start := time.Now()
+		_, err := u.m.expect(" 20%")
+		require.NoError(t, err)
+		tenth := time.Since(start)
+		for range min(cutsOfImage, cuts-done) - 1 {
+			check(u.stopped(t, flash))
+			pause(time.Duration(random.Int64N(int64(20*tenth/cutsOfImage)) + 1))
+		}
+		u.m.kill()
+		check(flash())
+		begin()
+		u.upgrade(t, name, "", "system will reboot shortly")
+		_, err = u.m.expect(linuxStarts)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(image, flash()[:len(image)]), "the upgrade behind cut %d", done)
+		u.m.kill()
+	}
+	t.Logf("%s: %d cuts, %d with the image of before, %d with none that is whole, %d with the new one", b.Name, cuts, old, torn, whole)
+	assert.Positive(t, torn, "no cut was in a write")
 }
 
 // wholeSlots tells which slots say that they hold an image.
