@@ -149,7 +149,7 @@ func (r *router) boot(t *testing.T, o machineOptions) {
 	r.m, err = startMachine(r.b, r.n, r.dir, o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		if t.Failed() && o.commandLine != shellLine {
+		if t.Failed() && !strings.HasPrefix(o.commandLine, shellLine) {
 			// What the router says of it itself, if it still does.
 			_ = r.m.send("\x03")
 			if log, err := r.m.command("/log print"); err == nil {

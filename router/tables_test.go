@@ -125,9 +125,11 @@ func TestKernelSwitches(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, strings.HasPrefix(string(text), want), "%s: %q", file, text)
 	}
-	text, err := os.ReadFile(filepath.Join(root, "proc/sys/vm/watermark_boost_factor"))
-	require.NoError(t, err)
-	assert.True(t, strings.HasPrefix(string(text), "0\n"), "%q", text)
+	for file, want := range map[string]string{"watermark_boost_factor": "0\n", "percpu_pagelist_high_fraction": "128\n"} {
+		text, err := os.ReadFile(filepath.Join(root, "proc/sys/vm", file))
+		require.NoError(t, err)
+		assert.True(t, strings.HasPrefix(string(text), want), "%s: %q", file, text)
+	}
 	require.NoError(t, os.Remove(filepath.Join(root, "proc/sys/kernel/kptr_restrict")))
 	SetKernelParameters(log, root)
 	assert.Contains(t, said(), "system,warning set a parameter of the kernel: open ")
