@@ -156,9 +156,33 @@ func testUpgradePowerCutInPlace(t *testing.T, b board.Board, cuts int) {
 		require.NoError(t, u.n.awaitPing(client, lanAddress))
 	}
 	flash := func() []byte { return u.read(t, place.Offset, place.Size) }
+	// changes waits until the flash begins otherwise than with some bytes: that is the first that is erased, and the last that is written.
+	changes := func(from []byte) []byte {
+		t.Helper()
+		deadline := time.Now().Add(patience)
+		for {
+			if now := u.read(t, place.Offset, 64); !bytes.Equal(now, from[:64]) {
+				return now
+			}
+			require.Less(t, time.Now(), deadline, "the image is not written; the console says:\n%s", u.m.screen.tail(20))
+			pause(50 * time.Microsecond)
+		}
+	}
+	const writes = "do not turn the power off"
+	// The first is not cut: it tells how long a write takes on this host.
+	begin()
+	before := flash()
+	u.upgrade(t, names[0], "", writes)
+	blank := changes(before)
+	start := time.Now()
+	changes(blank)
+	writeTime := time.Since(start)
+	_, err := u.m.expect(linuxStarts)
+	require.NoError(t, err)
+	u.m.kill()
 	var old, torn, whole int
 	for done := 0; done < cuts; {
-		round := done / cutsOfImage
+		round := done/cutsOfImage + 1
 		name, image := names[round%2], images[round%2]
 		begin()
 		before := flash()
@@ -178,14 +202,11 @@ func testUpgradePowerCutInPlace(t *testing.T, b board.Board, cuts int) {
 			assert.Contains(t, u.stored(t, u.partition(t)), "set name=upgrading\n", "cut %d", done)
 			done++
 		}
-		u.upgrade(t, name, "", " 10%")
-		start := time.Now()
-		_, err := u.m.expect(" 20%")
-		require.NoError(t, err)
-		tenth := time.Since(start)
+		u.upgrade(t, name, "", writes)
+		changes(before)
 		for range min(cutsOfImage, cuts-done) - 1 {
 			check(u.stopped(t, flash))
-			pause(time.Duration(random.Int64N(int64(20*tenth/cutsOfImage)) + 1))
+			pause(time.Duration(random.Int64N(int64(2*writeTime/cutsOfImage)) + 1))
 		}
 		u.m.kill()
 		check(flash())
@@ -196,8 +217,10 @@ func testUpgradePowerCutInPlace(t *testing.T, b board.Board, cuts int) {
 		require.True(t, bytes.Equal(image, flash()[:len(image)]), "the upgrade behind cut %d", done)
 		u.m.kill()
 	}
-	t.Logf("%s: %d cuts, %d with the image of before, %d with none that is whole, %d with the new one", b.Name, cuts, old, torn, whole)
+	t.Logf("%s: %d cuts, %d with the image of before, %d with none that is whole, %d with the new one (a write takes %v)",
+		b.Name, cuts, old, torn, whole, writeTime.Round(time.Millisecond))
 	assert.Positive(t, torn, "no cut was in a write")
+	assert.Positive(t, whole, "all cuts came before the end of a write")
 }
 
 // wholeSlots tells which slots say that they hold an image.
