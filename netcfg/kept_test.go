@@ -76,7 +76,7 @@ func TestChooseKept(t *testing.T) {
 		{"no room", []known{at("a", 1, true, 0)}, 0, []bool{false}},
 		{"silent for too long", []known{at("a", 1, true, keptFor), at("a", 2, true, keptFor-time.Second)}, 2, []bool{false, true}},
 		{"kept before", []known{at("a", 1, false, 0), at("a", 2, true, time.Minute)}, 1, []bool{false, true}},
-		{"heard last", []known{at("a", 1, false, time.Second), at("a", 2, false, 0), at("a", 3, false, 2 * time.Second)}, 2, []bool{true, true, false}},
+		{"heard last", []known{at("a", 1, false, time.Second), at("a", 2, false, 0), at("a", 3, false, 2*time.Second)}, 2, []bool{true, true, false}},
 		{"a crowd on another link", []known{at("a", 1, true, 0), at("a", 2, true, 0), at("a", 3, true, 0), at("b", 4, false, 0)}, 2, []bool{true, false, false, true}},
 		{"what some do not need", []known{at("a", 1, true, 0), at("a", 2, true, 0), at("a", 3, true, 0), at("b", 4, false, 0)}, 4, []bool{true, true, true, true}},
 	} {
