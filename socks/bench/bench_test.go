@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestQuantile(t *testing.T) {
@@ -378,6 +379,29 @@ func TestVisits(t *testing.T) {
 			assert.ErrorContains(t, failures[0], c.err)
 		})
 	}
+}
+
+// What the host accepts acknowledges with its next bytes, so that a visit costs no packet that is not the server's doing.
+func TestHostDelaysAcknowledgements(t *testing.T) {
+	to, err := freePort()
+	require.NoError(t, err)
+	l, err := listen(to)
+	require.NoError(t, err)
+	defer unix.Close(l)
+	near, err := net.Dial("tcp4", to.String())
+	require.NoError(t, err)
+	defer near.Close()
+	require.Eventually(t, func() bool {
+		guest, _, err := unix.Accept(l)
+		if err != nil {
+			return false
+		}
+		defer unix.Close(guest)
+		at, err := unix.GetsockoptInt(guest, unix.IPPROTO_TCP, unix.TCP_QUICKACK)
+		require.NoError(t, err)
+		assert.Zero(t, at, "acknowledges at once")
+		return true
+	}, patience, time.Millisecond)
 }
 
 func TestParseStat(t *testing.T) {

@@ -297,13 +297,13 @@ func delayAcknowledgements(fd int) error {
 func listen(at netip.AddrPort) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err == nil {
-		err = delayAcknowledgements(fd)
-	}
-	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())})
 	}
 	if err == nil {
 		err = unix.Listen(fd, 128)
+	}
+	if err == nil {
+		err = delayAcknowledgements(fd) // listen(2) would undo it (inet_csk_listen_start)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("listen on %s: %w", at, err)
