@@ -660,6 +660,7 @@ func (s *Server) end(c *conn, err error) {
 		}
 	}
 	if c.state < established || c.state == associated {
+		s.poller.remove(c.client)
 		s.dismiss(c.client)
 		c.client = none
 	}

@@ -101,10 +101,9 @@ type dismissed struct {
 	until time.Duration // by the clock
 }
 
-// dismiss ends a refused client's connection, and leaves it a few seconds to take the reply.
+// dismiss ends a refused client's connection, which is not watched any more, and leaves it a few seconds to take the reply.
 // The one that was refused before maxDismissed others has no more time.
 func (s *Server) dismiss(fd int) {
-	s.poller.remove(fd)
 	if endWriting(fd) != nil {
 		closeSocket(fd) // the client has gone
 		return
