@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -53,6 +54,30 @@ func (r *router) testNames(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, granted, reply.code)
 
+	// A name that has a server of its own is asked of that alone: the client has none, and the usual one would know the name.
+	r.command(t, "/ip dns static add name=ftp.test type=FWD forward-to="+clientAddress)
+	assert.Contains(t, r.command(t, "/ping ftp.test count=1"), "address of ftp.test: name server 127.0.0.1 failed to find out (SERVFAIL)")
 	r.command(t, "/ip dns static remove [find]")
-	r.command(t, "/ip dns set servers=\"\" allow-remote-requests=no")
+	assert.Contains(t, r.command(t, "/ping ftp.test count=1"), "sent=1 ")
+	r.testNoNameServer(t)
+	r.command(t, "/ip dns set allow-remote-requests=no")
+}
+
+// testNoNameServer sets no name server: who asks for a name is told so, at the console and by the router's DNS server, and the client
+// of SOCKS by the log.
+func (r *router) testNoNameServer(t *testing.T) {
+	r.command(t, "/ip dns set servers=\"\"")
+	const reason = "address of nowhere.test: no name server is set"
+	assert.Contains(t, r.command(t, "/ping nowhere.test count=1"), reason)
+	out, err := r.n[client].Command("dig", "@"+lanAddress, "+tries=5", "+timeout=10", "nowhere.test").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Contains(t, string(out), "status: SERVFAIL")
+	assert.Contains(t, string(out), "flags: qr rd;", "and there is nobody whom it could ask")
+	conn, err := r.n.dial(client, socksAddress, patience)
+	require.NoError(t, err)
+	defer conn.Close()
+	reply, err := requestNameSOCKS(conn, "nowhere.test", 21)
+	require.NoError(t, err)
+	assert.EqualValues(t, rejected, reply.code)
+	r.awaitLog(t, `connection \d+ refused: .* reason="`+regexp.QuoteMeta(reason)+`"`)
 }
