@@ -445,7 +445,8 @@ func (d *threeDays) upgrade(t *testing.T) {
 	if p, ok := d.b.Flash.Partition(board.StatePartition); ok {
 		kept = k.read(t, p.Offset, p.Size)
 	}
-	assert.True(t, bytes.Contains(kept, []byte(",laptop\n")), "the lease is kept")
+	// That of a guest who went without a word may follow, if the board is fast.
+	assert.True(t, regexp.MustCompile(`leases=.*,laptop[ \n]`).Match(kept), "the lease is kept")
 	d.up(t)
 	t.Logf("the router is up again %v after the upgrade was asked for", time.Since(start).Round(time.Second))
 }
