@@ -80,9 +80,10 @@ var kernelSwitches = []struct{ file, value string }{
 	// When memory is in pieces the kernel by itself keeps as much as a block more free for a while, which is 4 MiB on ARM and is of the
 	// processes: with 64 MiB it ended one after the other for that, sshd, dnsd, socksd.
 	{"proc/sys/vm/watermark_boost_factor", "0"},
-	// Each processor holds pages for itself, which do not count as free: by itself an 8th of the memory, all processors together. What
-	// a process gave back that the kernel had ended stayed there, and another one was ended. This is the part that they hold.
-	{"proc/sys/vm/percpu_pagelist_high_fraction", "128"},
+	// Each processor holds pages for itself, which count neither as free nor as available: by itself up to an 8th of the memory, all processors
+	// together, and a single one gives them back only for want of memory (decay_pcp_high in mm/vmstat.c is for several). What
+	// a process gave back that the kernel had ended stayed there, and another one was ended. This is the part that they hold, 0.1 MB of 32.
+	{"proc/sys/vm/percpu_pagelist_high_fraction", "256"},
 	// Packets are allocated from single pages instead of blocks of 32 kB: a block is freed only
 	// when its last packet has reached a slow receiver.
 	{"proc/sys/net/core/high_order_alloc_disable", "1"},

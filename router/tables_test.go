@@ -125,7 +125,7 @@ func TestKernelSwitches(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, strings.HasPrefix(string(text), want), "%s: %q", file, text)
 	}
-	for file, want := range map[string]string{"watermark_boost_factor": "0\n", "percpu_pagelist_high_fraction": "128\n"} {
+	for file, want := range map[string]string{"watermark_boost_factor": "0\n", "percpu_pagelist_high_fraction": "256\n"} {
 		text, err := os.ReadFile(filepath.Join(root, "proc/sys/vm", file))
 		require.NoError(t, err)
 		assert.True(t, strings.HasPrefix(string(text), want), "%s: %q", file, text)
