@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -115,10 +116,16 @@ func TestHostileDHCPServer(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			anew(t, func(m *dhcp.Message) [][]byte { return grant(m, netip.MustParsePrefix(c.address), c.change) })
 			status(t, c.status)
-			shown := k.command(t, "/ip route print") + k.command(t, "/ip dns print") + k.command(t, "/ip address print")
-			for _, text := range c.shown {
-				assert.Contains(t, shown, text)
-			}
+			var shown string
+			assert.NoError(t, retry(func() error { // routes come a moment after the lease
+				shown = k.command(t, "/ip route print") + k.command(t, "/ip dns print") + k.command(t, "/ip address print")
+				for _, text := range c.shown {
+					if !strings.Contains(shown, text) {
+						return fmt.Errorf("%q is not in %s", text, shown)
+					}
+				}
+				return nil
+			}))
 			for _, text := range c.hidden {
 				assert.NotContains(t, shown, text)
 			}
