@@ -73,12 +73,10 @@ var floodedPorts = []flooded{
 func TestFloodedServices(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
+	// One after the other, in this test's own turn: in parallel they would come behind all that wait, and the longest stand alone at the end.
 	for _, b := range boards() {
 		if thorough(b) {
-			t.Run(b.Name, func(t *testing.T) {
-				t.Parallel()
-				testFloodedServices(t, b)
-			})
+			t.Run(b.Name, func(t *testing.T) { testFloodedServices(t, b) })
 		}
 	}
 }
