@@ -15,8 +15,9 @@ import (
 // Bounds of a Journal.
 const (
 	// ringSize is how many bytes of lines each of the two large rings keeps, with entryCost for each
-	// line beside its text. kernelRing is that of the kernel's warnings about one topic.
+	// line beside its text. loginRing is that of logins, some 90 lines, and kernelRing that of the kernel's warnings about one topic.
 	ringSize   = 24 << 10
+	loginRing  = 12 << 10
 	kernelRing = 3 << 10
 	entryCost  = 64
 	// kernelBurst is how many warnings of the kernel about a topic are kept at once, and as many errors;
@@ -36,7 +37,8 @@ const (
 
 // Journal keeps the lines of the log in memory, in rings. One has those that hosts of the network can
 // cause at will, which are the connections of SOCKS and packets that rules log. Warnings of the kernel, some of which
-// hosts can cause, have a small one for each of their topics. All others, also the kernel's errors, are in the last.
+// hosts can cause, have a small one for each of their topics. Logins and logouts have one, as a program that looks every few seconds
+// logs in each time. All others, also the kernel's errors, are in the last.
 // So whoever makes the router log without end overwrites no login, no change and no fault.
 //
 // Lines of a Logger that is told to ([Logger.KeepIn]) are in it at once. The others are read from
@@ -56,10 +58,11 @@ type Journal struct {
 	begun  bool
 	opened time.Duration
 	next   uint64 // sequence number of the Journal's next line
-	// ours has the lines that nobody outside can cause at will, theirs the others but for the kernel's warnings.
-	ours, theirs ring
-	kernel       [len(kernelTopics)]kernelLines // by the topic's index
-	losses       Limit
+	// ours has the lines that nobody outside can cause at will, logins those of who has a password, theirs the others but for the
+	// kernel's warnings.
+	ours, logins, theirs ring
+	kernel               [len(kernelTopics)]kernelLines // by the topic's index
+	losses               Limit
 	// packets is what one rule may log, but for a few packets, and full the limit of lines that say so.
 	packets, full Limit
 	// lost is how many records were overwritten before they were read, since the last line about
@@ -110,7 +113,7 @@ func OpenJournal() (*Journal, error) {
 
 // newJournal begins to read f, of which each read takes one record.
 func newJournal(f *os.File, opened time.Duration) (*Journal, error) {
-	j := &Journal{kmsg: f, opened: opened, ours: ring{room: ringSize}, theirs: ring{room: ringSize},
+	j := &Journal{kmsg: f, opened: opened, ours: ring{room: ringSize}, logins: ring{room: loginRing}, theirs: ring{room: ringSize},
 		losses: Limit{Burst: 1, Pause: lossPause}, full: Limit{Burst: 1, Pause: lossPause},
 		packets: Limit{Burst: PacketBurst, Pause: 11 * time.Second / PacketRate / 10}, fresh: make(chan struct{}), ended: make(chan struct{})}
 	for i := range j.kernel {
@@ -202,8 +205,11 @@ func (j *Journal) keep(level int, line string) {
 
 // ringOf returns the ring of a line that is not the kernel's.
 func (j *Journal) ringOf(rec record) *ring {
-	if rec.causedByClients() {
+	switch {
+	case rec.causedByClients():
 		return &j.theirs
+	case rec.isLogin():
+		return &j.logins
 	}
 	return &j.ours
 }
@@ -295,14 +301,20 @@ func (r record) causedByClients() bool {
 	return topic == "firewall" && r.level > Error || (topic == "socks" || topic == "dhcp" || topic == "dns" || topic == "pppoe") && r.level >= Info
 }
 
+// isLogin reports whether a line says that a user has logged in or out.
+func (r record) isLogin() bool {
+	return r.topics == "system,account,info" && strings.HasPrefix(r.message, "user ") &&
+		(strings.Contains(r.message, " logged in") || strings.Contains(r.message, " logged out"))
+}
+
 // from returns the first line whose number is sequence or more, as users call interfaces. Its
 // number is in the record.
 func (j *Journal) from(sequence uint64, called func(string) string) (record, bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	rings := [2 + len(kernelTopics)]*ring{&j.ours, &j.theirs}
+	rings := [3 + len(kernelTopics)]*ring{&j.ours, &j.logins, &j.theirs}
 	for i := range j.kernel {
-		rings[2+i] = &j.kernel[i].warnings
+		rings[3+i] = &j.kernel[i].warnings
 	}
 	var first *entry
 	for _, r := range rings {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,39 @@ func TestClientsOverwriteNothing(t *testing.T) {
 	}
 	assert.Contains(t, k.messages(), "socks,error socksd hangs")
 	assert.Contains(t, k.messages(), "socks,info accepts")
+}
+
+// A program that logs in for each look at the router overwrites no change and no wrong password, and many changes no login.
+func TestLoginsOverwriteNothing(t *testing.T) {
+	const change, added, failure = "system,info dns changed by ssh:admin@192.168.0.2", "system,account,info user bob added by ssh:admin@192.168.0.2",
+		"system,error,critical login failure for user admin from 192.168.0.9 via ssh"
+	const in, out = "system,account,info user monitor logged in from 192.168.0.3 via api", "system,account,info user monitor logged out from 192.168.0.3 via api"
+	for name, test := range map[string]struct{ kept, many []string }{
+		"logins":  {[]string{change, added, failure}, []string{in, out}},
+		"changes": {[]string{in, out}, []string{change, added}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newTestKernel(t)
+			sequence := 0
+			record := func(line string) {
+				k.record("14,%d,1000000,-;postern: %s\n", sequence, line)
+				sequence++
+			}
+			for _, line := range test.kept {
+				record(line)
+			}
+			for range 500 {
+				for _, line := range test.many {
+					record(line)
+				}
+			}
+			all := k.messages()
+			for _, line := range append(test.kept, test.many...) {
+				assert.True(t, slices.Contains(all, line), line)
+			}
+			assert.Less(t, len(all), 300)
+		})
+	}
 }
 
 // A line of ours is kept although the kernel's log has overwritten it before it was read, and is
