@@ -8,6 +8,8 @@
 //     [Manager.Apply] undoes what it has changed before.
 //   - Repair. [Manager.Run] puts back what others change, and sets up a port when its
 //     device appears. A port without a device is no error: what is wanted on it waits.
+//   - Neighbours stay. [Manager.KeepNeighbors] has the kernel keep gateways and hosts that have answered
+//     while others fill its ARP table.
 //   - Fail closed. Forwarding is turned off before anything else changes, and turned on
 //     after everything else has.
 //

@@ -3,6 +3,8 @@ package netcfg
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -32,9 +34,17 @@ func keptNeighbors(memory uint64) int { return int(min(max(memory/(256<<10), 128
 func (m *Manager) KeepNeighbors(ctx context.Context) {
 	looks := time.NewTicker(keptLook)
 	defer looks.Stop()
+	logged := ""
 	for {
-		// What fails now is done at the next look: an entry has gone or changed, or the kernel has no memory.
-		_ = m.keepNeighbors()
+		// What fails is tried again at the next look.
+		message := ""
+		if err := m.keepNeighbors(); err != nil {
+			message = err.Error()
+		}
+		if message != "" && message != logged {
+			m.logf("netcfg: keep ARP entries: %s", message)
+		}
+		logged = message
 		select {
 		case <-ctx.Done():
 			return
@@ -64,8 +74,7 @@ func (m *Manager) keepNeighbors() error {
 	}
 	defer socket.Close()
 	links := m.want(*m.config, state{links: own}).links
-	var all []known
-	var failed []known
+	var all, failed []known
 	_, err = list(socket, "neighbours", unix.RTM_GETNEIGH, (&nlNeighbor{}).Serialize(), func(message []byte) (struct{}, error) {
 		entry, err := parseNeighbor(message, m.links)
 		if err != nil || isManaged(message) {
@@ -87,17 +96,23 @@ func (m *Manager) keepNeighbors() error {
 	if err != nil {
 		return err
 	}
+	var errs []error
+	did := func(n known, err error) {
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) { // the entry or its link has gone meanwhile
+			errs = append(errs, fmt.Errorf("%s on %s: %w", n.address, n.link, err))
+		}
+	}
 	for _, n := range failed {
-		_ = changeNeighbor(unix.RTM_DELNEIGH, 0, m.index(n.link), neighbor{address: n.address}, 0)
+		did(n, changeNeighbor(unix.RTM_DELNEIGH, 0, m.index(n.link), neighbor{address: n.address}, 0))
 	}
 	keep := chooseKept(all, m.mostKept)
 	for i, n := range all {
 		if keep[i] != n.kept {
 			// With NTF_USE the entry's state and hardware address stay; one that was silent is asked.
-			_ = changeNeighbor(unix.RTM_NEWNEIGH, 0, m.index(n.link), neighbor{address: n.address, kept: keep[i]}, 0)
+			did(n, changeNeighbor(unix.RTM_NEWNEIGH, 0, m.index(n.link), neighbor{address: n.address, kept: keep[i]}, 0))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // chooseKept chooses who is kept: most at the most. Links have equal shares of that, and what some do not need others have. On
