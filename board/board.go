@@ -198,7 +198,7 @@ func malta(name, order, fragment, binary string, cpu CPU) Board {
 			Fragments: []string{"common", "mips", fragment, "malta", "flash"},
 			Target:    "vmlinuz",
 			Image:     "vmlinuz",
-			Objects:   840,
+			Objects:   874,
 			// The memory of YAMON, a real Malta's monitor program. QEMU only has YAMON's
 			// environment with the random seed, which the kernel reads when memory is already
 			// being allocated.

@@ -23,21 +23,21 @@ var (
 var (
 	armv7Kernel = Kernel{Name: "armv7", Arch: "arm",
 		Fragments: []string{"common", "disk", "arm", "virt", "flash", "spi-nor", "button", "arm-boards", "armv7"},
-		Target:    "zImage", Image: "arch/arm/boot/zImage", Objects: 1283}
+		Target:    "zImage", Image: "arch/arm/boot/zImage", Objects: 1314}
 	arm64Kernel = Kernel{Name: "arm64", Arch: "arm64",
 		Fragments: []string{"common", "disk", "arm64", "virt", "flash", "spi-nor", "button", "arm-boards", "arm64-boards"},
-		Target:    "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 1258}
+		Target:    "Image.gz", Image: "arch/arm64/boot/Image.gz", Objects: 1292}
 	pcKernel = Kernel{Name: "x86_64", Arch: "x86", Fragments: []string{"common", "disk", "x86_64"},
-		Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1385}
+		Target: "bzImage", Image: "arch/x86/boot/bzImage", Objects: 1420}
 	ath79Kernel = Kernel{Name: "ath79", Arch: "mips",
 		Fragments: []string{"common", "mips", "mips-be", "ath79", "spi-nor", "button"},
-		Target:    "vmlinux", Image: "vmlinux", Objects: 816}
+		Target:    "vmlinux", Image: "vmlinux", Objects: 890}
 	mt7621Kernel = Kernel{Name: "mt7621", Arch: "mips",
 		Fragments: []string{"common", "mips", "mips-le", "mt7621", "spi-nor", "button"},
-		Target:    "vmlinux", Image: "vmlinux", Objects: 866}
+		Target:    "vmlinux", Image: "vmlinux", Objects: 945}
 	octeonKernel = Kernel{Name: "octeon", Arch: "mips",
 		Fragments: []string{"common", "disk", "mips-be", "octeon"},
-		Target:    "vmlinux", Image: "vmlinux", Objects: 916}
+		Target:    "vmlinux", Image: "vmlinux", Objects: 967}
 )
 
 // with returns the kernel with a command line: the serial line, the words for all boards, and
