@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,44 +46,73 @@ type Tracked struct {
 // ListTracked lists the IPv4 connections that the kernel tracks. Their number is bounded by the kernel's table, whose size goes
 // by the memory of the machine.
 func ListTracked() (all []Tracked, err error) {
-	err = eachTracked(func(c Tracked) bool {
-		all = append(all, c)
-		return true
-	})
+	err = eachTracked(func(c Tracked) { all = append(all, c) })
 	return all, err
 }
 
-// eachTracked calls f with each IPv4 connection that the kernel tracks, until f returns false.
-func eachTracked(f func(Tracked) bool) error {
-	file, err := os.Open(conntrackFile)
-	if err != nil {
-		return fmt.Errorf("tracked connections: %w", err)
-	}
-	defer file.Close()
-	return readTracked(file, f)
+// maxReadings is how many times eachTracked reads the table at most.
+const maxReadings = 4
+
+// eachTracked calls f once with each IPv4 connection that the kernel tracks.
+//
+// Linux gives the table page by page and goes on by counting entries from its beginning (ct_get_idx). It drops those that are over as it comes to
+// them, and others end by themselves, so that it leaves out as many behind them: behind some thousand that are over, nearly all. So the table is read again while fewer
+// were read than it has. Where connections begin all the time that may never be so, and what has begun behind the reading may be missing.
+func eachTracked(f func(Tracked)) error {
+	return eachOf(func() (io.ReadCloser, error) { return os.Open(conntrackFile) }, func() (int, error) {
+		entries, _, err := TableSize()
+		return entries, err
+	}, f)
 }
 
-// readTracked reads conntrackFile, one line at a time, until f returns false.
-func readTracked(r io.Reader, f func(Tracked) bool) error {
+// eachOf is eachTracked, of a table that is opened by open and of which entries tells how many it has.
+func eachOf(open func() (io.ReadCloser, error), entries func() (int, error), f func(Tracked)) error {
+	seed := maphash.MakeSeed()
+	var known []uint64 // sorted: hashes of those of which f was told
+	for reading := range maxReadings {
+		file, err := open()
+		if err != nil {
+			return fmt.Errorf("tracked connections: %w", err)
+		}
+		before := known
+		read, err := readTracked(file, func(c Tracked) {
+			sum := maphash.Comparable(seed, c.flow())
+			if _, told := slices.BinarySearch(before, sum); !told {
+				known = append(known, sum)
+				f(c)
+			}
+		})
+		file.Close()
+		if err != nil || reading > 0 && len(known) == len(before) {
+			return err
+		}
+		if there, err := entries(); err != nil || read >= there {
+			return err
+		}
+		slices.Sort(known)
+	}
+	return nil
+}
+
+// readTracked reads conntrackFile, one line at a time, and returns how many there were.
+func readTracked(r io.Reader, f func(Tracked)) (read int, err error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 512), 4096)
-	for lines.Scan() {
+	for ; lines.Scan(); read++ {
 		line := lines.Text()
 		if !strings.HasPrefix(line, "ipv4 ") {
 			continue
 		}
 		c, err := parseTracked(line)
 		if err != nil {
-			return fmt.Errorf("tracked connections: %q: %w", line, err)
+			return read, fmt.Errorf("tracked connections: %q: %w", line, err)
 		}
-		if !f(c) {
-			return nil
-		}
+		f(c)
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("tracked connections: %w", err)
+		return read, fmt.Errorf("tracked connections: %w", err)
 	}
-	return nil
+	return read, nil
 }
 
 // parseTracked reads a line such as

@@ -1,7 +1,9 @@
 package firewall
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -43,29 +45,61 @@ func TestReadTracked(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got []Tracked
-			err := readTracked(strings.NewReader("ipv6 10 tcp 6 nothing of ours\n"+test.line+"\n"), func(c Tracked) bool {
-				got = append(got, c)
-				return true
-			})
+			read, err := readTracked(strings.NewReader("ipv6 10 tcp 6 nothing of ours\n"+test.line+"\n"), func(c Tracked) { got = append(got, c) })
 			if test.err != "" {
 				require.ErrorContains(t, err, test.err)
 				return
 			}
 			require.NoError(t, err)
+			assert.Equal(t, 2, read)
 			assert.Equal(t, []Tracked{test.want}, got)
 		})
 	}
 }
 
 func TestReadTrackedBounds(t *testing.T) {
-	const line = "ipv4 2 tcp 6 9 NONE src=1.2.3.4 dst=1.2.3.4\n"
-	read := 0
-	require.NoError(t, readTracked(strings.NewReader(strings.Repeat(line, 9)), func(Tracked) bool {
-		read++
-		return read < 5
-	}))
-	assert.Equal(t, 5, read)
-	require.ErrorContains(t, readTracked(strings.NewReader("ipv4 "+strings.Repeat("x", 5000)), nil), "tracked connections: ")
+	_, err := readTracked(strings.NewReader("ipv4 "+strings.Repeat("x", 5000)), nil)
+	require.ErrorContains(t, err, "tracked connections: ")
+}
+
+// A reading leaves out as many connections as ended while it went on, and others have come meanwhile.
+func TestEachOfAgain(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		// readings are the ports of the connections that each reading tells of, and how many there are then.
+		readings [][]int
+		there    []int
+		want     []int
+		opened   int
+	}{
+		{name: "all at once", readings: [][]int{{1, 2, 3}}, there: []int{3}, want: []int{1, 2, 3}, opened: 1},
+		{name: "more than there are left", readings: [][]int{{1, 2, 3}}, there: []int{1}, want: []int{1, 2, 3}, opened: 1},
+		{name: "an empty table", readings: [][]int{{}}, there: []int{0}, opened: 1},
+		{name: "some left out", readings: [][]int{{4, 1}, {2, 4, 3, 1}}, there: []int{4, 4}, want: []int{4, 1, 2, 3}, opened: 2},
+		{name: "all left out", readings: [][]int{{}, {1, 2}}, there: []int{2, 2}, want: []int{1, 2}, opened: 2},
+		{name: "left out again", readings: [][]int{{3}, {2}, {1, 2, 3}}, there: []int{3, 3, 3}, want: []int{3, 2, 1}, opened: 3},
+		{name: "those missing are not listed at all", readings: [][]int{{1, 2}, {1, 2}}, there: []int{3, 3}, want: []int{1, 2}, opened: 2},
+		{name: "ever new ones", readings: [][]int{{1}, {2}, {3}, {4}}, there: []int{9, 9, 9, 9}, want: []int{1, 2, 3, 4}, opened: maxReadings},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			opened := 0
+			var got []int
+			require.NoError(t, eachOf(func() (io.ReadCloser, error) {
+				var text strings.Builder
+				for _, port := range c.readings[opened] {
+					fmt.Fprintf(&text, "ipv4 2 udp 17 9 src=1.2.3.4 dst=5.6.7.8 sport=%d dport=9\n", port)
+				}
+				opened++
+				return io.NopCloser(strings.NewReader(text.String())), nil
+			}, func() (int, error) { return c.there[opened-1], nil }, func(tracked Tracked) { got = append(got, int(tracked.Src.Port())) }))
+			assert.Equal(t, c.want, got)
+			assert.Equal(t, c.opened, opened)
+		})
+	}
+	broken := errors.New("broken")
+	empty := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }
+	assert.ErrorIs(t, eachOf(func() (io.ReadCloser, error) { return nil, broken }, nil, nil), broken)
+	assert.ErrorIs(t, eachOf(empty, func() (int, error) { return 0, broken }, nil), broken)
 }
 
 func FuzzParseTracked(f *testing.F) {

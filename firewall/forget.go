@@ -107,11 +107,10 @@ func forget(connections []Tracked) (gone map[flow]bool, err error) {
 		gone[c.flow()] = true
 	}
 	// What is over leaves the table when it is read.
-	err = eachTracked(func(c Tracked) bool {
+	err = eachTracked(func(c Tracked) {
 		if f := c.flow(); gone[f] {
 			gone[f] = false
 		}
-		return true
 	})
 	return gone, errors.Join(failed, err)
 }

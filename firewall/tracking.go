@@ -129,7 +129,7 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 		return nil, err
 	}
 	byHost, byCaller, total := map[[4]byte]int{}, map[caller]int{}, 0
-	if err := eachTracked(func(c Tracked) bool {
+	if err := eachTracked(func(c Tracked) {
 		if c.Assured {
 			total++
 		}
@@ -137,7 +137,6 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 			byHost[from.host]++
 			byCaller[from]++
 		}
-		return true
 	}); err != nil || total <= limit {
 		return nil, err
 	}
@@ -173,11 +172,10 @@ func Trim(limit int, own []netip.Addr) ([]Trimmed, error) {
 	}
 	// What is too many, or the part of it that was silent for longest.
 	candidates := silentest{room: max(maxTrim, limit/5), silence: silence}
-	if err := eachTracked(func(c Tracked) bool {
+	if err := eachTracked(func(c Tracked) {
 		if _, ok := tooMany(c); ok {
 			candidates.add(c)
 		}
-		return true
 	}); err != nil {
 		return nil, err
 	}

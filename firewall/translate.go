@@ -25,15 +25,14 @@ func (f *Firewall) ForgetRetranslated(old, next Config) (forgotten int, err erro
 	for passes := 1; passes > 0; passes-- {
 		var some []Tracked
 		others := 0
-		if err := eachTracked(func(c Tracked) bool {
+		if err := eachTracked(func(c Tracked) {
 			read := c.Protocol == "tcp" && slices.Contains(left, c.Dst.Port())
 			if !read && c.translation(was) == c.translation(is) || !c.forgettable() {
-				return true
+				return
 			}
 			if others++; len(some) < maxTrim {
 				some = append(some, c)
 			}
-			return true
 		}); err != nil {
 			return forgotten, err
 		}
