@@ -78,6 +78,9 @@ type machineOptions struct {
 	rescue string
 }
 
+// machineEnded, if there is one, is told of each QEMU that has ended, and the folder of its files.
+var machineEnded func(dir string, of *os.ProcessState)
+
 // startMachine boots the board. Its files are in dir.
 func startMachine(b board.Board, n network, dir string, o machineOptions) (*machine, error) {
 	boot, err := bootArguments(b, dir, o)
@@ -176,6 +179,9 @@ func startMachine(b board.Board, n network, dir string, o machineOptions) (*mach
 	}
 	go func() {
 		m.exitErr = m.cmd.Wait()
+		if machineEnded != nil {
+			machineEnded(dir, m.cmd.ProcessState)
+		}
 		m.exitErr = errors.Join(m.exitErr, order.restore())
 		m.serial.drain()
 		close(m.exited)
