@@ -135,10 +135,11 @@ func (s *server) session(conn net.Conn, client netip.Addr) {
 // Listen opens the sockets that the server answers at, UDP and TCP, for Configure: port 53 of all
 // addresses, as who may reach it is the firewall's to say.
 func Listen() (udp, tcp *os.File, err error) {
-	return listen(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+	return ListenAt(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
 }
 
-func listen(at netip.AddrPort) (udp, tcp *os.File, err error) {
+// ListenAt is Listen for another address and port. The sockets are not in this process's poller, which would wake at each question.
+func ListenAt(at netip.AddrPort) (udp, tcp *os.File, err error) {
 	if udp, err = socketAt(at, unix.SOCK_DGRAM); err != nil {
 		return nil, nil, err
 	}

@@ -52,6 +52,7 @@ func newKeeper(t *testing.T, b board.Board) *keeper {
 	var err error
 	k.dir, err = os.MkdirTemp("", "postern-e2e-")
 	require.NoError(t, err)
+	used.begin(k.dir, t.Name())
 	t.Cleanup(func() {
 		if !t.Failed() {
 			os.RemoveAll(k.dir)

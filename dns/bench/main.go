@@ -33,7 +33,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/net/dns/dnsmessage"
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/dns"
 	"github.com/postern-router/postern/internal/testnet"
@@ -201,22 +200,7 @@ func startOurs(path string) (pid int, stop func(), err error) {
 		}
 		return p
 	}})
-	u, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(serverAddress+":53")))
-	if err != nil {
-		return 0, nil, err
-	}
-	t, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.MustParseAddrPort(serverAddress+":53")))
-	if err != nil {
-		return 0, nil, err
-	}
-	udp, err := u.File()
-	if err != nil {
-		return 0, nil, err
-	}
-	if err := unix.SetsockoptInt(int(udp.Fd()), unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
-		return 0, nil, err
-	}
-	tcp, err := t.File()
+	udp, tcp, err := dns.ListenAt(netip.MustParseAddrPort(serverAddress + ":53"))
 	if err != nil {
 		return 0, nil, err
 	}
