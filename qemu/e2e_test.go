@@ -2,11 +2,9 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -16,13 +14,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/postern-router/postern/board"
 	"github.com/postern-router/postern/internal/e2e"
@@ -69,60 +65,6 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	used.print()
 	os.Exit(code)
-}
-
-// used is what processor time the machines of each test took: what CI takes longest for.
-var used processorTime
-
-type processorTime struct {
-	mu sync.Mutex
-	// tests are the names of tests, by the folders of their machines.
-	tests map[string]string
-	// machines and time are how many machines a test had, and what they took.
-	machines map[string]int
-	time     map[string]time.Duration
-}
-
-func (p *processorTime) begin(dir, test string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.tests == nil {
-		p.tests, p.machines, p.time = map[string]string{}, map[string]int{}, map[string]time.Duration{}
-	}
-	p.tests[dir] = test
-}
-
-func (p *processorTime) add(dir string, of *os.ProcessState) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if test, ok := p.tests[dir]; ok {
-		p.machines[test]++
-		p.time[test] += of.UserTime() + of.SystemTime()
-	}
-}
-
-// print writes the tests whose machines took most, and what this process and all that it has started took.
-func (p *processorTime) print() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	const most = 40
-	var all time.Duration
-	for _, d := range p.time {
-		all += d
-	}
-	fmt.Printf("processor time of QEMU: %v\n", all.Round(time.Second))
-	tests := slices.SortedFunc(maps.Keys(p.time), func(a, b string) int { return cmp.Compare(p.time[b], p.time[a]) })
-	for _, test := range tests[:min(most, len(tests))] {
-		fmt.Printf("%7.1f s %3d machines %s\n", p.time[test].Seconds(), p.machines[test], test)
-	}
-	for name, who := range map[string]int{"the tests themselves": unix.RUSAGE_SELF, "all that they started": unix.RUSAGE_CHILDREN} {
-		var usage unix.Rusage
-		if err := unix.Getrusage(who, &usage); err != nil {
-			fmt.Println("processor time:", err)
-			continue
-		}
-		fmt.Printf("processor time of %s: %v\n", name, time.Duration(usage.Utime.Nano()+usage.Stime.Nano()).Round(time.Second))
-	}
 }
 
 // boards are those to test: all, or while one is worked on those that
