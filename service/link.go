@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// maxFrame is how long a frame may be, in bytes. A longer message goes in several.
-	maxFrame = 8 << 10
+	// maxFrame is how long a frame may be, in bytes. A longer message goes in several. The kernel keeps it in a block of
+	// 2 KiB, and who reads has room for one on its stack as long as the link is there: 16 KiB of stack with frames of 8 KiB, 4 with these.
+	maxFrame = 1536
 	// maxFiles is how many descriptors may come with a message.
 	maxFiles = 8
 	// MaxCalls is how many requests an end may have under way, those whose time was up
