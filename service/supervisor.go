@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func (s *Supervisor) start(spec Spec, terminal string, attach func(*Link) Handle
 		}
 		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 	}
-	log := s.Log(spec.topic())
+	log := lines{s.Log(spec.topic())}
 	p.cmd = &exec.Cmd{
 		Path: s.Program, Args: []string{spec.Name}, Env: []string{}, Dir: "/", Stdout: log, Stderr: log,
 		SysProcAttr: &syscall.SysProcAttr{}, WaitDelay: outputDelay,
@@ -137,6 +138,39 @@ func (s *Supervisor) start(spec Spec, terminal string, attach func(*Link) Handle
 		close(p.exited)
 	}()
 	return p, nil
+}
+
+// maxLine is how long a line of a process may be, in bytes; a longer one is logged as several. The kernel's log takes 1,024 in one.
+const maxLine = 1 << 10
+
+// lines has what a process prints logged line by line. By itself package exec copies in pieces of 32 KiB, wherever they end, and
+// keeps room for one as long as the process runs.
+type lines struct{ Log }
+
+// ReadFrom logs all that comes.
+func (l lines) ReadFrom(r io.Reader) (read int64, err error) {
+	text := make([]byte, 0, maxLine)
+	for err == nil {
+		var n int
+		n, err = r.Read(text[len(text):maxLine])
+		read += int64(n)
+		text = text[:len(text)+n]
+		whole := bytes.LastIndexByte(text, '\n') + 1
+		if whole == 0 && len(text) == maxLine || err != nil {
+			whole = len(text)
+		}
+		if whole == 0 {
+			continue
+		}
+		if _, failed := l.Write(text[:whole]); failed != nil {
+			return read, failed
+		}
+		text = text[:copy(text, text[whole:])]
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return read, err
 }
 
 // awaitEnd returns when the process of a descriptor (pidfd_open(2)) has ended, and closes it. exec.Cmd.Wait,
