@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Timeout is how long the kernel remembers a connection, in one of its states, if no packet comes.
@@ -92,16 +94,31 @@ func (t Tracking) Set() error {
 
 // TableSize is how many entries the kernel's table of connections has, and how many it can have.
 func TableSize() (entries, limit int, err error) {
-	for name, n := range map[string]*int{"count": &entries, "max": &limit} {
-		text, err := os.ReadFile(trackingFolder + name)
-		if err != nil {
-			return 0, 0, fmt.Errorf("connection tracking: %w", err)
-		}
-		if *n, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
-			return 0, 0, fmt.Errorf("connection tracking: %s: %w", name, err)
-		}
+	entries, err = readTracking("count")
+	if err == nil {
+		limit, err = readTracking("max")
 	}
-	return entries, limit, nil
+	return entries, limit, err
+}
+
+// readTracking reads a number of the kernel's. It is read each second, and leaves hardly any garbage: package os
+// makes a file of it, and room for 512 bytes.
+func readTracking(name string) (int, error) {
+	fd, err := unix.Open(trackingFolder+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("connection tracking: %s: %w", name, err)
+	}
+	defer unix.Close(fd)
+	var text [20]byte
+	size, err := unix.Read(fd, text[:])
+	if err != nil {
+		return 0, fmt.Errorf("connection tracking: %s: %w", name, err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text[:size])))
+	if err != nil {
+		return 0, fmt.Errorf("connection tracking: %s: %w", name, err)
+	}
+	return n, nil
 }
 
 // Trimmed is what Trim has made a host lose.
