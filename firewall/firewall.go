@@ -321,7 +321,7 @@ func (f *Firewall) known() bool {
 		}
 	}
 	if f.legacy == nil {
-		var out strings.Builder
+		var out bytes.Buffer
 		cmd := exec.Command(f.program, "--version")
 		cmd.Stdout = &out
 		if f.bounded(cmd.Run) != nil {
@@ -599,7 +599,7 @@ func (f *Firewall) restore(s *script) error {
 	// go-iptables does not know iptables-restore.
 	cmd := exec.Command(f.restoreProgram, "--noflush", "--counters", "--wait", strconv.Itoa(f.lockSeconds))
 	cmd.Stdin = bytes.NewReader(s.text)
-	var stderr strings.Builder
+	var stderr bytes.Buffer // package exec copies into anything else by a buffer of 32 KiB
 	cmd.Stderr = &stderr
 	err := f.bounded(cmd.Run)
 	var exit *exec.ExitError

@@ -365,6 +365,9 @@ func (m *Manager) joinVLANs(p *pass, have, want []link, bridge string) {
 		if i < 0 || bridge != "" && w.name != bridge && (w.master != bridge || have[i].master != bridge) || have[i].master != w.master {
 			continue
 		}
+		if slices.Equal(have[i].vlans, w.vlans) {
+			continue // as nearly always: a table takes 8 KB
+		}
 		had := table(have[i].vlans)
 		more := table(w.vlans)
 		for id, flags := range more {
