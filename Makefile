@@ -39,8 +39,11 @@ test: ## everything that CI runs: checks, unit tests, end-to-end tests; half an 
 	go run ./image setup --lab all
 	$(MAKE) check
 	go test -tags e2e -race -p 6 $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
-	go test -tags e2e -race -parallel 5 -timeout 75m -v ./qemu
-	go test -tags e2e -race -timeout 30m -v ./image
+	@echo "./image is tested beside ./qemu; what it says follows at the end"
+	@mkdir -p out
+	go test -tags e2e -race -timeout 75m -v ./image > out/image-tests.log 2>&1 & image=$$!; trap "kill $$image 2> /dev/null || :" EXIT; failed=; \
+	go test -tags e2e -race -parallel 7 -timeout 75m -v ./qemu || failed=1; \
+	wait $$image || failed=1; cat out/image-tests.log; test -z "$$failed"
 
 # One board after the other: each of these boards has a test's whole machine.
 baddays: export PATH := $(PATH):/usr/sbin:/sbin

@@ -321,7 +321,7 @@ func TestDoRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	pick := func(of []string) string { return of[r.IntN(len(of))] }
 	done := 0
-	for range 6000 {
+	for range rounds(6000) {
 		m := menus()[r.IntN(len(menus()))]
 		commands := []string{"unset", "nothing"}
 		for _, c := range m.commands {
@@ -361,5 +361,5 @@ func TestDoRandom(t *testing.T) {
 			require.NotContains(t, err.Error(), "(line")
 		}
 	}
-	assert.Greater(t, done, 100, "nearly all fail: they test little")
+	assert.Greater(t, done, rounds(100), "nearly all fail: they test little")
 }

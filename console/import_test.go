@@ -153,7 +153,7 @@ func TestReplaceRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	live := fullLive()
 	live.Links = nil // all ports are there
-	for range 200 {
+	for range rounds(200) {
 		saved, before := randomConfig(t, r), randomConfig(t, r)
 		for _, text := range []string{Export(saved), exportMenus(menus(), &saved, "", "terse", "verbose", sensitiveWord.Name)} {
 			result, err := new(Session).Replace(before, live, text, nil)

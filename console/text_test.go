@@ -351,7 +351,7 @@ func randomConfig(t *testing.T, r *rand.Rand) Config {
 func TestExportLoad(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 300 {
+	for range rounds(300) {
 		cfg := randomConfig(t, r)
 		text := Export(cfg)
 		got, err := Load("export", strings.NewReader(text))

@@ -78,6 +78,7 @@ func (s *stream) word(i int64) uint64 { return s.number<<48 | uint64(i) }
 func startLoaded(t *testing.T, prepare func(*net.TCPConn)) (r *router, streams []*stream, to netip.AddrPort) {
 	const name = "malta"
 	skipWithout(t, name)
+	loads(t)
 	r = startRouter(t, name, func(o *machineOptions) {
 		o.configuration += fmt.Sprintf("/ip socks set max-connections=%d\n", slowStreams)
 		o.capture = false

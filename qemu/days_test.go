@@ -82,6 +82,7 @@ type threeDays struct {
 func TestThreeDays(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
+	loads(t)
 	b := badDayBoard(t, "malta")
 	length := testTime(t, daysVariable, 0)
 	hour, hours := length/72, []int{7, 23}

@@ -92,6 +92,17 @@ func thorough(b board.Board) bool {
 	return b.Name == "malta" || b.Name == "pc" || os.Getenv("POSTERN_TEST_BOARDS") != ""
 }
 
+// loading has an element for each test that loads a processor.
+var loading = make(chan struct{}, 2)
+
+// loads is for a test whose machine keeps a processor of the host busy. Two such tests run at a time, one for each processor of CI's
+// machine, beside those that mostly wait: what these send goes on until the router has had so much of its own time, and took up to three
+// times as much of the processor where seven tests ran.
+func loads(t *testing.T) {
+	loading <- struct{}{}
+	t.Cleanup(func() { <-loading })
+}
+
 // router is a booted board in its network.
 type router struct {
 	*testing.T

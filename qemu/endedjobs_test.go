@@ -51,6 +51,7 @@ var jobSignals = []string{"ended", "stopped"}
 func TestJobsEndedAndStopped(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
+	loads(t)
 	b := badDayBoard(t, "malta")
 	rounds := endedRounds(t)
 	r := startJobs(t, b)

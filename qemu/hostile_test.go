@@ -474,6 +474,7 @@ func TestManyFromOutside(t *testing.T) {
 	e2e.Boots(t)
 	t.Parallel()
 	skipWithout(t, "malta")
+	loads(t)
 	r := startRouter(t, "malta", func(o *machineOptions) { o.capture = false })
 	r.awaitService(t)
 	r.awaitLinks(t)
