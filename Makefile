@@ -34,15 +34,16 @@ lab: ## the manual's FTP example (EXAMPLE=home: a household) on BOARD in QEMU, t
 	go run ./image build $(BOARD)
 	go run ./qemu lab --example $(EXAMPLE) $(BOARD)
 
-# So many at a time, as here too most wait: for timers, for packets that do not come, for a machine that restarts.
+# So many at a time, as here too most wait: for timers, for packets that do not come, for a machine that restarts, for their turn (loads
+# in qemu). Vet has seen the code in check.
 test: ## everything that CI runs: checks, unit tests, end-to-end tests; half an hour, needs root
 	go run ./image setup --lab all
 	$(MAKE) check
-	go test -tags e2e -race -p 6 $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
+	go test -tags e2e -race -vet=off -p 12 $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
 	@echo "./image is tested beside ./qemu; what it says follows at the end"
 	@mkdir -p out
-	go test -tags e2e -race -timeout 75m -v ./image > out/image-tests.log 2>&1 & image=$$!; trap "kill $$image 2> /dev/null || :" EXIT; failed=; \
-	go test -tags e2e -race -parallel 7 -timeout 75m -v ./qemu || failed=1; \
+	go test -tags e2e -race -vet=off -timeout 75m -v ./image > out/image-tests.log 2>&1 & image=$$!; trap "kill $$image 2> /dev/null || :" EXIT; failed=; \
+	go test -tags e2e -race -vet=off -parallel 12 -timeout 75m -v ./qemu || failed=1; \
 	wait $$image || failed=1; cat out/image-tests.log; test -z "$$failed"
 
 # One board after the other: each of these boards has a test's whole machine.
