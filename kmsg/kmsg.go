@@ -9,6 +9,7 @@ package kmsg
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -239,10 +240,34 @@ type Clock struct {
 	Set bool
 }
 
-// ClockNow reads the clock.
+// started is when the kernel started by the clock, in nanoseconds since 1970, as ClockNow has said.
+var started atomic.Int64
+
+// clockNoise is how much sooner or later than before the kernel may seem to have started without the clock having been set: the two
+// clocks are read one after the other, and drift apart while a server of time corrects one.
+const clockNoise = 50 * time.Millisecond
+
+// ClockNow reads the clock. What happened has the same time of day each time, to the nanosecond, until somebody sets the clock.
 func ClockNow() Clock {
-	now := time.Now().UTC()
-	return Clock{Now: now, Up: Uptime(), Set: now.Year() >= 2020}
+	var now, start time.Time
+	spread := time.Duration(math.MaxInt64)
+	for range 5 {
+		before := sinceStart()
+		read := time.Now().Round(0).UTC()
+		after := sinceStart()
+		if after-before < spread { // this process may have stood still in between
+			spread, now, start = after-before, read, read.Add(-before)
+		}
+		if spread < time.Millisecond {
+			break
+		}
+	}
+	if last := time.Unix(0, started.Load()).UTC(); start.Sub(last).Abs() < clockNoise {
+		start = last
+	} else {
+		started.Store(start.UnixNano())
+	}
+	return Clock{Now: now, Up: now.Sub(start), Set: now.Year() >= 2020}
 }
 
 // time is the time of day that was so long after the start. If that is not known the
@@ -272,10 +297,13 @@ func (c Clock) stamp(at, zone time.Duration) string {
 }
 
 // Uptime is the time since the kernel started, to the millisecond.
-func Uptime() time.Duration {
+func Uptime() time.Duration { return sinceStart().Round(time.Millisecond) }
+
+// sinceStart is the time since the kernel started.
+func sinceStart() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		return 0
 	}
-	return time.Duration(t.Nano()).Round(time.Millisecond)
+	return time.Duration(t.Nano())
 }

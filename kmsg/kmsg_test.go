@@ -112,3 +112,17 @@ func TestStamp(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) { assert.Equal(t, c.want, c.now.stamp(c.at, c.zone)) })
 	}
 }
+
+// TestClockNow: what happened has the same time each time that somebody looks.
+func TestClockNow(t *testing.T) {
+	first := ClockNow()
+	require.True(t, first.Set)
+	assert.WithinDuration(t, time.Now(), first.Now, time.Minute)
+	assert.InDelta(t, Uptime().Seconds(), first.Up.Seconds(), 60)
+	for range 3000 {
+		require.Equal(t, first.time(time.Second), ClockNow().time(time.Second))
+	}
+	// Somebody has set the clock since.
+	started.Add(int64(time.Hour))
+	assert.WithinDuration(t, first.time(time.Second), ClockNow().time(time.Second), time.Minute)
+}

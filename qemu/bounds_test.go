@@ -562,6 +562,9 @@ func (r *router) freeMemory(t *testing.T) (mebibytes float64, took time.Duration
 	return mebibytes, took
 }
 
+// memoryPause is from one look at the memory to the next: a look takes some itself, until PID 1 collects its garbage.
+const memoryPause = 3 * time.Second
+
 // awaitFree waits until so many MiB are free, and logs how many are: PID 1 gives back what it took for a moment when it has
 // nothing to do, which may be late on a busy host.
 func (r *router) awaitFree(t *testing.T, least float64, when string) {
@@ -569,6 +572,7 @@ func (r *router) awaitFree(t *testing.T, least float64, when string) {
 	var free float64
 	require.NoError(t, retry(func() error {
 		if free, _ = r.freeMemory(t); free < least {
+			time.Sleep(memoryPause)
 			return fmt.Errorf("%.1f MiB are free %s, not %.1f", free, when, least)
 		}
 		return nil

@@ -49,8 +49,14 @@ func (k *keeper) join(t *testing.T, h host) string {
 	text := "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\nip addr flush dev $interface\nip addr add $ip/$mask dev $interface\n" +
 		"ip route replace default via $router\necho $ip $mask $router $dns $domain > " + told + "\n"
 	require.NoError(t, os.WriteFile(script, []byte(text), 0o755))
-	out, err := k.n.command(h, "busybox", "udhcpc", "-f", "-q", "-n", "-t", "60", "-T", "5", "-i", "eth0", "-x", "hostname:"+string(h), "-s", script).CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	var out []byte
+	require.NoError(t, retry(func() (err error) { // it gives up after three answers that came too late, on a busy host
+		out, err = k.n.command(h, "busybox", "udhcpc", "-f", "-q", "-n", "-t", "60", "-T", "5", "-i", "eth0", "-x", "hostname:"+string(h), "-s", script).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}))
 	got, err := os.ReadFile(told)
 	require.NoError(t, err, "%s", out)
 	address, rest, _ := strings.Cut(strings.TrimSpace(string(got)), " ")
