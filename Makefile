@@ -42,7 +42,7 @@ test: ## everything that CI runs: checks, unit tests, end-to-end tests; half an 
 	go test -tags e2e -race -vet=off -p 12 $$(go list ./... | grep -v -e /qemu$$ -e /image$$)
 	@echo "./image is tested beside ./qemu; what it says follows at the end"
 	@mkdir -p out
-	go test -tags e2e -race -vet=off -timeout 75m -v ./image > out/image-tests.log 2>&1 & image=$$!; trap "kill $$image 2> /dev/null || :" EXIT; failed=; \
+	setsid go test -tags e2e -race -vet=off -timeout 75m -v ./image > out/image-tests.log 2>&1 & image=$$!; trap "kill -- -$$image 2> /dev/null || :" EXIT; failed=; \
 	go test -tags e2e -race -vet=off -parallel 7 -timeout 75m -v ./qemu || failed=1; \
 	wait $$image || failed=1; cat out/image-tests.log; test -z "$$failed"
 

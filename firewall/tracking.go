@@ -101,22 +101,23 @@ func TableSize() (entries, limit int, err error) {
 	return entries, limit, err
 }
 
-// readTracking reads a number of the kernel's. It is read each second, and leaves hardly any garbage: package os
+// readTracking reads a parameter that is a number. The size of the table is read each second, and leaves hardly any garbage: package os
 // makes a file of it, and room for 512 bytes.
 func readTracking(name string) (int, error) {
+	fail := func(err error) (int, error) { return 0, fmt.Errorf("connection tracking: %s: %w", name, err) }
 	fd, err := unix.Open(trackingFolder+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, fmt.Errorf("connection tracking: %s: %w", name, err)
+		return fail(err)
 	}
 	defer unix.Close(fd)
 	var text [20]byte
 	size, err := unix.Read(fd, text[:])
 	if err != nil {
-		return 0, fmt.Errorf("connection tracking: %s: %w", name, err)
+		return fail(err)
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(text[:size])))
 	if err != nil {
-		return 0, fmt.Errorf("connection tracking: %s: %w", name, err)
+		return fail(err)
 	}
 	return n, nil
 }
@@ -282,13 +283,9 @@ func silences() (func(Tracked) time.Duration, error) {
 	parametersTurn.Lock() // of Forget's there are some that are 0
 	defer parametersTurn.Unlock()
 	for name, parameter := range map[string]string{"tcp": "tcp_timeout_established", underWay: "tcp_timeout_unacknowledged", "udp": "udp_timeout_stream", "icmp": "icmp_timeout", "": "generic_timeout"} {
-		text, err := os.ReadFile(trackingFolder + parameter)
+		seconds, err := readTracking(parameter)
 		if err != nil {
-			return nil, fmt.Errorf("connection tracking: %w", err)
-		}
-		seconds, err := strconv.Atoi(strings.TrimSpace(string(text)))
-		if err != nil {
-			return nil, fmt.Errorf("connection tracking: %s: %w", parameter, err)
+			return nil, err
 		}
 		whole[name] = time.Duration(seconds) * time.Second
 	}
