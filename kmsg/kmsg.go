@@ -247,7 +247,8 @@ var started atomic.Int64
 // clocks are read one after the other, and drift apart while a server of time corrects one.
 const clockNoise = 50 * time.Millisecond
 
-// ClockNow reads the clock. What happened has the same time of day each time, to the nanosecond, until somebody sets the clock.
+// ClockNow reads the clock. What happened has the same time of day each time that somebody asks, until the clock is set, or has been corrected by
+// clockNoise.
 func ClockNow() Clock {
 	var now, start time.Time
 	spread := time.Duration(math.MaxInt64)
